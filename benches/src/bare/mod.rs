@@ -1,0 +1,57 @@
+//! The bare ring: what is left of a server, and of a client, when nothing but the system calls
+//! remains. It is the limit that an engine is measured by, and shares no code with one.
+//!
+//! A measuring instrument, not a server: a client that does not read its replies can hold every
+//! receive buffer, and there are no timeouts.
+
+mod buffers;
+pub mod client;
+mod connection;
+mod ring;
+pub mod server;
+
+/// Connections at most, of the server and of the client.
+pub const CONNECTIONS_MAX: usize = 16 * 1024;
+
+/// What an operation was, and for which descriptor: `user_data` on its way through the kernel.
+#[derive(Clone, Copy)]
+struct Tag {
+    kind: Kind,
+    index: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Accept,
+    Receive,
+    Send,
+}
+
+impl Tag {
+    fn encode(self) -> u64 {
+        (self.kind as u64) << 32 | u64::from(self.index)
+    }
+
+    fn decode(user_data: u64) -> Self {
+        let kind = match user_data >> 32 {
+            0 => Kind::Accept,
+            1 => Kind::Receive,
+            2 => Kind::Send,
+            other => unreachable!("nobody submitted an operation of kind {other}"),
+        };
+        Self { kind, index: user_data as u32 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_comes_back_as_it_went() {
+        for kind in [Kind::Accept, Kind::Receive, Kind::Send] {
+            let tag = Tag::decode(Tag { kind, index: u32::MAX }.encode());
+            assert!(tag.kind == kind && tag.index == u32::MAX);
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! `ringwright-limit`: the limit that the engine is measured by.
+
+use std::fs;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use ringwright_benches::bare::CONNECTIONS_MAX;
+use ringwright_benches::bare::client::{self, Load};
+use ringwright_benches::bare::server::{self, Service};
+use ringwright_benches::{arguments, machine};
+
+/// The bare ring: one thread, one io_uring, nothing but the system calls.
+///
+/// A measuring instrument: no timeouts, no checks of content, 16,384 connections at most.
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "Examples:\n  \
+    ringwright-limit echo --listen 127.0.0.1:7000 --cpu 0\n  \
+    ringwright-limit http --listen 127.0.0.1:8080 --size 1024\n  \
+    ringwright-limit load 127.0.0.1:7000 --connections 64 --duration 2s --cpu 1\n  \
+    ringwright-limit load 127.0.0.1:8080 --connections 64 --duration 2s --http /"
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Send every received chunk back.
+    Echo {
+        #[command(flatten)]
+        server: ServerArguments,
+    },
+    /// Answer every request (anything that ends in a blank line) with a fixed 200.
+    Http {
+        #[command(flatten)]
+        server: ServerArguments,
+        /// Length of the reply's body in bytes.
+        #[arg(long, value_name = "BYTES", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(..=1 << 20))]
+        size: u32,
+    },
+    /// Ask in a closed loop, check byte counts, print requests per second.
+    Load(LoadArguments),
+}
+
+#[derive(Args)]
+struct ServerArguments {
+    /// Where to listen; port 0 takes a free one, which is printed.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: SocketAddr,
+    /// Stay on this CPU.
+    #[arg(long, value_name = "N")]
+    cpu: Option<usize>,
+}
+
+#[derive(Args)]
+struct LoadArguments {
+    /// The server.
+    #[arg(value_name = "ADDRESS:PORT")]
+    address: SocketAddr,
+    /// Connections, each with one request under way.
+    #[arg(short, long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=CONNECTIONS_MAX as i64))]
+    connections: u32,
+    /// How long: 100ms, 5s, 2m.
+    #[arg(short, long, default_value = "2s", value_parser = arguments::duration)]
+    duration: Duration,
+    /// Bytes per echoed message.
+    #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    size: u32,
+    /// Get this path over HTTP/1.1 instead of echoing.
+    #[arg(long, value_name = "PATH", conflicts_with = "size")]
+    http: Option<String>,
+    /// Stay on this CPU.
+    #[arg(long, value_name = "N")]
+    cpu: Option<usize>,
+    /// Write the result there, too.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let result = machine::catch_termination().and_then(|()| match Arguments::parse().command {
+        Command::Echo { server } => serve(&server, "echo", &Service::Echo),
+        Command::Http { server, size } => {
+            serve(&server, "http", &Service::Http { body_bytes: size as usize })
+        }
+        Command::Load(arguments) => load(&arguments),
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ringwright-limit: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(arguments: &ServerArguments, scheme: &str, service: &Service) -> io::Result<()> {
+    pin(arguments.cpu)?;
+    let listener = machine::listen(arguments.listen).map_err(|error| {
+        io::Error::new(error.kind(), format!("--listen {}: {error}", arguments.listen))
+    })?;
+    println!("listening {scheme}://{}", listener.local_addr()?);
+    io::stdout().flush()?;
+    server::serve(&listener, service)
+}
+
+fn load(arguments: &LoadArguments) -> io::Result<()> {
+    pin(arguments.cpu)?;
+    let (request, reply_bytes) = match &arguments.http {
+        Some(path) => client::probe_http(arguments.address, path)?,
+        None => (vec![b'e'; arguments.size as usize], arguments.size as usize),
+    };
+    let report = client::run(&Load {
+        address: arguments.address,
+        connections: arguments.connections as usize,
+        duration: arguments.duration,
+        request,
+        reply_bytes,
+    })?;
+    println!(
+        "{:.0} requests/s, {} requests in {:.2} s, {:.2} µs of the client's CPU each",
+        report.replies_per_s, report.replies, report.elapsed_s, report.cpu_us_per_reply
+    );
+    if report.connections_silent > 0 {
+        println!(
+            "{} of {} connections got no answer",
+            report.connections_silent, arguments.connections
+        );
+    }
+    let Some(path) = &arguments.json else { return Ok(()) };
+    fs::write(path, serde_json::to_string(&report)?).map_err(|error| {
+        io::Error::new(error.kind(), format!("--json {}: {error}", path.display()))
+    })
+}
+
+fn pin(cpu: Option<usize>) -> io::Result<()> {
+    let Some(cpu) = cpu else { return Ok(()) };
+    machine::pin_to_cpu(cpu).map_err(|error| {
+        io::Error::new(error.kind(), format!("--cpu {cpu}: {error}; see nproc(1)"))
+    })
+}

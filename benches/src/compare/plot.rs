@@ -1,0 +1,141 @@
+//! The ratios as a picture: an SVG that needs nothing beside itself.
+
+use std::fmt::Write;
+
+use super::report::{Connections, Pair, Report};
+use super::statistics::Spread;
+
+const WIDTH: f64 = 720.0;
+const LEFT: f64 = 190.0;
+const RIGHT: f64 = 24.0;
+const TOP: f64 = 56.0;
+const ROW: f64 = 34.0;
+const GROUP_GAP: f64 = 14.0;
+const BOTTOM: f64 = 40.0;
+const TICKS: usize = 6;
+
+impl Report {
+    /// Draws every pair as a dot, the quartiles as a bar, the median as a line, and 1 as dashes.
+    pub fn svg(&self) -> String {
+        let axis =
+            Axis::around(self.results.iter().flat_map(|of| [of.throughput_ratio, of.cpu_ratio]));
+        let rows_end = TOP + self.results.len() as f64 * (2.0 * ROW + GROUP_GAP);
+        let height = rows_end + BOTTOM;
+        let mut svg = format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" \
+             height=\"{height}\" font-family=\"sans-serif\" font-size=\"12\">\n\
+             <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n"
+        );
+        let title = format!(
+            "{} / {}: {}, {} bytes, loaded by {}",
+            self.a, self.b, self.protocol, self.size_bytes, self.load
+        );
+        text(&mut svg, 12.0, 22.0, "start", &title);
+        text(&mut svg, 12.0, 40.0, "start", "dot: one pair; bar: quartiles; line: median");
+        axis.draw(&mut svg, rows_end);
+        for (number, of) in self.results.iter().enumerate() {
+            let y = TOP + number as f64 * (2.0 * ROW + GROUP_GAP);
+            draw_rows(&mut svg, &axis, y, of);
+        }
+        svg.push_str("</svg>\n");
+        svg
+    }
+}
+
+fn draw_rows(svg: &mut String, axis: &Axis, y: f64, of: &Connections) {
+    type Ratio = fn(&Pair) -> f64;
+    let rows: [(&str, &Spread, Ratio, &str); 2] = [
+        ("replies/s", &of.throughput_ratio, Pair::throughput_ratio, "#1f6fb2"),
+        ("CPU per reply", &of.cpu_ratio, Pair::cpu_ratio, "#b2541f"),
+    ];
+    for (number, (name, spread, ratio, colour)) in rows.into_iter().enumerate() {
+        let middle = y + ROW * (number as f64 + 0.5);
+        text(
+            svg,
+            LEFT - 10.0,
+            middle + 4.0,
+            "end",
+            &format!("{} connections, {name}", of.connections),
+        );
+        let (q1, q3, median) = (axis.x(spread.q1), axis.x(spread.q3), axis.x(spread.median));
+        let _ = writeln!(
+            svg,
+            "<rect x=\"{q1:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"16\" fill=\"{colour}\" opacity=\"0.2\"/>\n\
+             <line x1=\"{median:.1}\" x2=\"{median:.1}\" y1=\"{:.1}\" y2=\"{:.1}\" stroke=\"{colour}\" stroke-width=\"3\">\
+             <title>median {:.3}</title></line>",
+            middle - 8.0,
+            (q3 - q1).max(1.0),
+            middle - 12.0,
+            middle + 12.0,
+            spread.median
+        );
+        for pair in &of.pairs {
+            let value = ratio(pair);
+            let _ = writeln!(
+                svg,
+                "<circle cx=\"{:.1}\" cy=\"{middle:.1}\" r=\"3.5\" fill=\"{colour}\" opacity=\"0.7\">\
+                 <title>{value:.3}</title></circle>",
+                axis.x(value)
+            );
+        }
+    }
+}
+
+struct Axis {
+    low: f64,
+    high: f64,
+}
+
+impl Axis {
+    /// Covers all values and 1, with a margin.
+    fn around(spreads: impl Iterator<Item = Spread>) -> Self {
+        let (mut low, mut high) = (0.9_f64, 1.1_f64);
+        for spread in spreads {
+            low = low.min(spread.min);
+            high = high.max(spread.max);
+        }
+        let margin = (high - low) * 0.05;
+        Self { low: low - margin, high: high + margin }
+    }
+
+    fn x(&self, value: f64) -> f64 {
+        LEFT + (value - self.low) / (self.high - self.low) * (WIDTH - LEFT - RIGHT)
+    }
+
+    fn draw(&self, svg: &mut String, bottom: f64) {
+        for tick in 0..=TICKS {
+            let value = self.low + (self.high - self.low) * tick as f64 / TICKS as f64;
+            line(svg, self.x(value), bottom, "#ddd", "0");
+            text(svg, self.x(value), bottom + 16.0, "middle", &format!("{value:.2}"));
+        }
+        line(svg, self.x(1.0), bottom, "#000", "4 3");
+    }
+}
+
+fn line(svg: &mut String, x: f64, bottom: f64, colour: &str, dashes: &str) {
+    let _ = writeln!(
+        svg,
+        "<line x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{TOP}\" y2=\"{bottom}\" stroke=\"{colour}\" stroke-dasharray=\"{dashes}\"/>"
+    );
+}
+
+/// The texts are our own and hold nothing that XML would take for markup.
+fn text(svg: &mut String, x: f64, y: f64, anchor: &str, text: &str) {
+    assert!(!text.contains(['<', '&']));
+    let _ = writeln!(svg, "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{text}</text>");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_axis_holds_every_value_and_one() {
+        let far = Spread { min: 0.2, q1: 0.3, median: 0.4, q3: 0.5, max: 3.0 };
+        let axis = Axis::around([far].into_iter());
+        for value in [0.2, 1.0, 3.0] {
+            let x = axis.x(value);
+            assert!((LEFT..=WIDTH - RIGHT).contains(&x), "{value} at {x}");
+        }
+    }
+}

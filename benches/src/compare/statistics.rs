@@ -1,0 +1,53 @@
+//! Order statistics: of a noisy machine, nothing else says anything.
+
+use serde::Serialize;
+
+/// How values spread.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Spread {
+    /// The least.
+    pub min: f64,
+    /// A quarter is below it.
+    pub q1: f64,
+    /// Half is below it.
+    pub median: f64,
+    /// A quarter is above it.
+    pub q3: f64,
+    /// The largest.
+    pub max: f64,
+}
+
+impl Spread {
+    /// Of at least one value, none of them NaN. Between two values it goes in a straight line
+    /// (Hyndman and Fan, 1996, type 7).
+    pub fn of(values: impl Iterator<Item = f64>) -> Self {
+        let mut values: Vec<f64> = values.collect();
+        assert!(!values.is_empty());
+        values.sort_by(|a, b| a.partial_cmp(b).expect("no value is NaN"));
+        let at = |quantile: f64| {
+            let position = quantile * (values.len() - 1) as f64;
+            let (below, above) =
+                (values[position.floor() as usize], values[position.ceil() as usize]);
+            below + (above - below) * position.fract()
+        };
+        Self { min: at(0.0), q1: at(0.25), median: at(0.5), q3: at(0.75), max: at(1.0) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_order_does_not_matter() {
+        let expected = Spread { min: 1.0, q1: 2.0, median: 3.0, q3: 4.0, max: 5.0 };
+        assert_eq!(Spread::of([4.0, 1.0, 5.0, 3.0, 2.0].into_iter()), expected);
+    }
+
+    #[test]
+    fn between_two_values_it_is_a_straight_line() {
+        let expected = Spread { min: 1.0, q1: 1.5, median: 2.0, q3: 2.5, max: 3.0 };
+        assert_eq!(Spread::of([3.0, 1.0].into_iter()), expected);
+        assert_eq!(Spread::of([7.0].into_iter()).q1, 7.0);
+    }
+}

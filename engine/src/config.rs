@@ -1,0 +1,154 @@
+//! Every limit of the engine: name, unit, default, reason.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// How a connection with nothing to read waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Probe {
+    /// A zero-length receive (`IORING_OP_RECV`): 818 bytes of kernel memory each.
+    #[default]
+    Receive,
+    /// A poll (`IORING_OP_POLL_ADD`): 260 bytes of kernel memory each.
+    Poll,
+}
+
+/// What happens to a client that comes when `max_connections` are open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AtCapacity {
+    /// It waits: in the shard's waiting room (a descriptor and nothing else), then in the backlog.
+    #[default]
+    Wait,
+    /// It is closed at once.
+    Reject,
+}
+
+/// Limits and settings of an engine. Change the fields of [`Config::default`].
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Addresses to listen on; port 0 takes a free one. None for a pure client.
+    pub listeners: Vec<SocketAddr>,
+    /// Shards: threads with a ring each. `None`: as many as the process may use CPUs (affinity
+    /// and cgroup quota). Zero is an error.
+    pub shards: Option<usize>,
+    /// Pin each shard to a CPU of the allowed set. Default true: a shard's memory and sockets
+    /// stay in one core's caches.
+    pub pin: bool,
+    /// Pin the first shard to this place in the allowed set, the next to the next one. Default 0.
+    pub pin_from: usize,
+    /// Open connections over all shards, accepted and connected. Default 10,000: half of a usual
+    /// hard limit of 20,000 descriptors, so that files and the waiting room have room.
+    pub max_connections: usize,
+    /// What happens beyond that. Default: wait.
+    pub at_capacity: AtCapacity,
+    /// listen(2) backlog per listener and shard, connections. Default 1,024; the kernel caps it
+    /// at `net.core.somaxconn`.
+    pub backlog: u32,
+
+    /// Receive buffers per shard, a power of two up to 32,768. Default 1,024: a batch of as many
+    /// ready connections finds one each.
+    pub receive_buffers: u16,
+    /// Bytes of a receive buffer. Default 4 KiB: most requests fit in one.
+    pub receive_buffer_bytes: u32,
+    /// Send buffers per shard. Default 512; when all are taken the heap serves, counted.
+    pub send_buffers: u32,
+    /// Bytes of a send buffer. Default 8 KiB: head and body of a small reply leave together.
+    pub send_buffer_bytes: u32,
+    /// Pipes per shard for files being sent. Default 64: with 64 KiB each under the 1,024 pipes
+    /// after which the kernel shrinks an ordinary user's. Transfers beyond wait their turn.
+    pub pipes: u32,
+    /// Bytes of a pipe. Default 64 KiB.
+    pub pipe_bytes: u32,
+    /// Most io-wq threads of each class per shard. Default 4: they only wait for disks.
+    pub io_workers_max: u32,
+    /// Submission queue entries per shard, a power of two. Default 1,024.
+    pub submission_entries: u32,
+    /// Most completions to wait for at once. Default 64. 1 lowers latency under light load at the
+    /// price of more system calls under heavy load.
+    pub batch_max: u32,
+
+    /// Bytes of a message the application has not used yet, kept per connection at most.
+    /// Default 64 KiB. More ends the connection.
+    pub message_bytes_max: usize,
+    /// Queued output above which [`Connection::send`](crate::Connection::send) answers "full" and
+    /// receiving is paused, bytes. Default 256 KiB.
+    pub output_high_bytes: usize,
+    /// Queued output below which the application hears `writable`, bytes. Default 64 KiB.
+    pub output_low_bytes: usize,
+    /// Queued output beyond which the connection ends, bytes (files not counted). Default 16 MiB.
+    pub output_bytes_max: usize,
+
+    /// How an idle connection waits. Default: a zero-length receive.
+    pub probe: Probe,
+    /// A connection that received nothing for so long is parked on a probe. Default 5 s.
+    pub park_after: Duration,
+    /// Above so many connections on a shard every connection is parked as soon as it has been
+    /// read. Default 8,192.
+    pub streaming_connections_max: usize,
+
+    /// Nothing received or sent for so long ends a connection. Default 75 s; `None`: never.
+    pub idle_timeout: Option<Duration>,
+    /// A message begun must be complete after so long. Default 30 s; `None`: never.
+    pub receive_timeout: Option<Duration>,
+    /// Output that makes no progress for so long ends a connection. Default 30 s; `None`: never.
+    pub write_timeout: Option<Duration>,
+    /// A file that makes no progress for so long ends a connection. Default 60 s; `None`: never.
+    pub transfer_timeout: Option<Duration>,
+    /// A connect must succeed within. Default 10 s.
+    pub connect_timeout: Duration,
+    /// `close` waits so long for the peer to read what was sent. Default 5 s.
+    pub linger_timeout: Duration,
+    /// `close` discards so many bytes of input while it waits. Default 1 MiB.
+    pub linger_bytes_max: usize,
+    /// First pause of accepting after EMFILE and its like; doubles up to a second. Default 10 ms.
+    pub accept_backoff: Duration,
+    /// Commands from other threads waiting per shard. Default 1,024; beyond, `Remote` says busy.
+    pub mailbox_commands_max: usize,
+    /// TCP keepalive on accepted connections: idle time before the first probe. Default 60 s;
+    /// `None`: off.
+    pub tcp_keepalive: Option<Duration>,
+    /// `TCP_USER_TIMEOUT` on accepted connections: sent data unacknowledged for so long ends
+    /// them. Default 60 s; `None`: the kernel's own.
+    pub tcp_user_timeout: Option<Duration>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listeners: Vec::new(),
+            shards: None,
+            pin: true,
+            pin_from: 0,
+            max_connections: 10_000,
+            at_capacity: AtCapacity::Wait,
+            backlog: 1_024,
+            receive_buffers: 1_024,
+            receive_buffer_bytes: 4_096,
+            send_buffers: 512,
+            send_buffer_bytes: 8_192,
+            pipes: 64,
+            pipe_bytes: 64 << 10,
+            io_workers_max: 4,
+            submission_entries: 1_024,
+            batch_max: 64,
+            message_bytes_max: 64 << 10,
+            output_high_bytes: 256 << 10,
+            output_low_bytes: 64 << 10,
+            output_bytes_max: 16 << 20,
+            probe: Probe::Receive,
+            park_after: Duration::from_secs(5),
+            streaming_connections_max: 8_192,
+            idle_timeout: Some(Duration::from_secs(75)),
+            receive_timeout: Some(Duration::from_secs(30)),
+            write_timeout: Some(Duration::from_secs(30)),
+            transfer_timeout: Some(Duration::from_secs(60)),
+            connect_timeout: Duration::from_secs(10),
+            linger_timeout: Duration::from_secs(5),
+            linger_bytes_max: 1 << 20,
+            accept_backoff: Duration::from_millis(10),
+            mailbox_commands_max: 1_024,
+            tcp_keepalive: Some(Duration::from_secs(60)),
+            tcp_user_timeout: Some(Duration::from_secs(60)),
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! What a handler may do with a connection.
+
+use crate::file::{Directory, OpenFile};
+use crate::handler::Origin;
+use crate::local::Local;
+use crate::shard::core::Core;
+use crate::{ConnectionId, Reason};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Whether a connection takes more output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a handler that goes on sending when the queue is full is ended at output_bytes_max"]
+pub enum Room {
+    /// Below the high-water mark.
+    Free,
+    /// Above it: stop, [`Handler::writable`](crate::Handler::writable) will be called. Receiving
+    /// is paused meanwhile.
+    Full,
+}
+
+/// The connection a callback is about. Nothing here blocks or makes a system call: it notes what
+/// is wanted, and the shard submits it when the batch is done.
+pub struct Connection<'a> {
+    core: &'a mut Core,
+    slot: u32,
+}
+
+impl<'a> Connection<'a> {
+    pub(crate) fn new(core: &'a mut Core, slot: u32) -> Self {
+        Self { core, slot }
+    }
+
+    /// Its name, never used for another one.
+    #[must_use]
+    pub fn id(&self) -> ConnectionId {
+        self.core.id(self.slot)
+    }
+
+    /// The peer's address, read once when the connection came to be.
+    #[must_use]
+    pub fn peer(&self) -> SocketAddr {
+        self.core.slots[self.slot].peer
+    }
+
+    /// Where it came from.
+    #[must_use]
+    pub fn origin(&self) -> Origin {
+        self.core.slots[self.slot].origin
+    }
+
+    /// Queues a copy of `bytes`. Never fails: on a connection that is ending it does nothing.
+    #[inline]
+    pub fn send(&mut self, bytes: &[u8]) -> Room {
+        if bytes.is_empty() || !self.takes_output() {
+            return self.room();
+        }
+        self.core.queue_bytes(self.slot, bytes);
+        self.queued()
+    }
+
+    /// Queues a reference to `bytes`: one payload for many connections.
+    pub fn send_shared(&mut self, bytes: Arc<[u8]>) -> Room {
+        if bytes.is_empty() || !self.takes_output() {
+            return self.room();
+        }
+        self.core.queue_shared(self.slot, bytes);
+        self.queued()
+    }
+
+    /// Queues `length` bytes of a file from `offset` on, in order with everything sent; page
+    /// cache to socket by splice(2), or together with what was sent before it if it is small.
+    /// [`Handler::file_sent`](crate::Handler::file_sent) tells when its last byte has been handed
+    /// to the kernel. A file that turns out shorter ends the connection with
+    /// [`Reason::FileTruncated`].
+    pub fn send_file(&mut self, file: OpenFile, offset: u64, length: u64) -> Room {
+        if !self.takes_output() {
+            self.core.close_file(file);
+            return self.room();
+        }
+        self.core.queue_file(self.slot, file, offset, length);
+        self.queued()
+    }
+
+    /// Opens `path` beneath `directory` on the ring, read-only: openat2(2) with
+    /// `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS`. Answered by
+    /// [`Handler::file_opened`](crate::Handler::file_opened): EXDEV for a path that leads out,
+    /// ELOOP for a symbolic link, EINVAL for one with a NUL byte.
+    ///
+    /// # Panics
+    /// If an open of this connection is under way: one at a time.
+    pub fn open_file(&mut self, directory: &Directory, path: &[u8]) {
+        if !self.core.slots[self.slot].state.is_over() {
+            self.core.request_open(self.slot, directory, path);
+        }
+    }
+
+    /// Queued output in bytes, files not counted.
+    #[must_use]
+    pub fn queued_bytes(&self) -> usize {
+        self.core.slots[self.slot].output_bytes as usize
+    }
+
+    /// Does not call `received` again before `bytes` unread bytes are there. Holds for the next
+    /// call only; more than `message_bytes_max` is never there.
+    pub fn need(&mut self, bytes: usize) {
+        self.core.slots[self.slot].need = u32::try_from(bytes).unwrap_or(u32::MAX);
+    }
+
+    /// Stops calling `received`, and reading soon after.
+    pub fn pause(&mut self) {
+        self.core.slots[self.slot].paused = true;
+        self.core.touch(self.slot);
+    }
+
+    /// Undoes [`Connection::pause`]: kept bytes are delivered again after this callback.
+    pub fn resume(&mut self) {
+        let slot = &mut self.core.slots[self.slot];
+        slot.paused = false;
+        slot.deliver_owed = true;
+        self.core.touch(self.slot);
+    }
+
+    /// Sets the connection's one timer, or clears it.
+    pub fn set_timer(&mut self, after: Option<Duration>) {
+        let at_ms = after.map(|after| self.core.now_ms + (after.as_millis() as u64).max(1));
+        self.core.slots[self.slot].timer_ms = at_ms.unwrap_or(0);
+        self.core.touch(self.slot);
+    }
+
+    /// Sends FIN after everything queued has left, and goes on receiving. Nothing can be sent
+    /// after it.
+    pub fn shutdown(&mut self) {
+        let slot = &mut self.core.slots[self.slot];
+        slot.shutdown_wanted = true;
+        self.core.touch(self.slot);
+    }
+
+    /// Ends it gracefully: queued output leaves, then FIN, then the peer's remaining input is
+    /// read and thrown away until its FIN, `linger_timeout` or `linger_bytes_max`, so that no
+    /// reset destroys what it has yet to read. `received` is not called any more.
+    pub fn close(&mut self) {
+        self.core.close(self.slot, Reason::LocalClose);
+    }
+
+    /// Ends it at once with RST: queued output is lost, no TIME_WAIT is left.
+    pub fn abort(&mut self) {
+        self.core.end(self.slot, Reason::Aborted, true);
+    }
+
+    /// The shard it lives on.
+    pub fn local(&mut self) -> Local<'_> {
+        Local::new(self.core)
+    }
+
+    fn takes_output(&self) -> bool {
+        let slot = &self.core.slots[self.slot];
+        slot.state.accepts_output() && !slot.shutdown_wanted
+    }
+
+    fn room(&self) -> Room {
+        if self.core.slots[self.slot].output_full { Room::Full } else { Room::Free }
+    }
+
+    fn queued(&mut self) -> Room {
+        if self.core.queued(self.slot) { Room::Full } else { Room::Free }
+    }
+}

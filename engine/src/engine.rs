@@ -1,0 +1,404 @@
+//! Starting shards and waiting for their end.
+
+use crate::admission::Admission;
+use crate::config::Config;
+use crate::cpu;
+use crate::error::Error;
+use crate::handler::Handler;
+use crate::ledger::{Ledger, Published};
+use crate::mailbox::{Command, Mailbox, Sending};
+use crate::memory::{Arena, PipePool, ReceiveBuffers, SendBuffers};
+use crate::remote::Remote;
+use crate::ring::calls::{self, ListenerOptions};
+use crate::ring::kernel::KernelRing;
+use crate::ring::probe::{memlock_allowed, memlock_needed};
+use crate::ring::{Descriptor, Ring, Setup};
+use crate::shard::Shard;
+use crate::shard::accept::Accepting;
+use crate::shard::core::Core;
+use crate::shard::slots::SLOTS_MAX;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// How long operations that are left when a ring breaks are waited for before their memory is
+/// given up.
+const TEAR_DOWN_WAIT: Duration = Duration::from_millis(100);
+/// Shards at most: their number has 8 bits in a connection's id.
+const SHARDS_MAX: usize = 256;
+
+/// Running shards.
+///
+/// Dropping it without [`Engine::join`] leaves them running until a drain ends them.
+pub struct Engine {
+    addresses: Vec<SocketAddr>,
+    notices: Vec<String>,
+    remote: Remote,
+    shards: Vec<JoinHandle<Result<(), Error>>>,
+}
+
+impl Engine {
+    /// Starts one shard per CPU (or as many as `config` says), each with a handler of its own
+    /// that `factory` makes on the shard's thread from the shard's number.
+    ///
+    /// Listeners are opened when every shard is ready to serve; when anything fails, nothing is
+    /// left running.
+    ///
+    /// # Errors
+    /// A configuration that cannot work; io_uring missing, forbidden or out of limits; an address
+    /// that cannot be listened on.
+    pub fn start<H: Handler>(
+        config: Config,
+        factory: impl Fn(usize) -> H + Send + Sync + 'static,
+    ) -> Result<Self, Error> {
+        let count = config.shards.unwrap_or_else(cpu::default_shards);
+        check(&config, count)?;
+        let mut notices = Vec::new();
+        let register_arena = arena_fits_memlock(&setup_of(&config), count, &mut notices);
+
+        let admission = Arc::new(Admission::new(config.max_connections, count));
+        let mut mailboxes = Vec::with_capacity(count);
+        let mut receiving = Vec::with_capacity(count);
+        for _ in 0..count {
+            let (sending, mailbox) = Mailbox::new(config.mailbox_commands_max)
+                .map_err(|source| Error::Start { what: "eventfd(2)", source })?;
+            mailboxes.push(sending);
+            receiving.push(mailbox);
+        }
+        admission.set_wakers(mailboxes.iter().map(|sending| sending.waker().clone()).collect());
+        let published: Vec<Arc<Published>> = (0..count).map(|_| Arc::default()).collect();
+        let remote = Remote::new(mailboxes.clone(), published.clone(), admission.clone());
+
+        let cpus = cpu::allowed();
+        let factory = Arc::new(factory);
+        let (ready, readiness) = sync_channel(count);
+        let mut shards = Vec::with_capacity(count);
+        let mut failed = None;
+        for (shard, mailbox) in receiving.into_iter().enumerate() {
+            let plan = Plan {
+                shard,
+                register_arena,
+                cpu: config
+                    .pin
+                    .then(|| cpus.get((config.pin_from + shard) % cpus.len().max(1)).copied())
+                    .flatten(),
+                config: config.clone(),
+                mailbox,
+                published: published[shard].clone(),
+                admission: admission.clone(),
+                remote: remote.clone(),
+                ready: ready.clone(),
+            };
+            let factory = factory.clone();
+            let spawned = std::thread::Builder::new()
+                .name(format!("shard-{shard}"))
+                .spawn(move || plan.run(|| factory(shard)));
+            match spawned {
+                Ok(thread) => shards.push(thread),
+                Err(source) => {
+                    failed = Some(Error::Start { what: "starting a thread", source });
+                    break;
+                }
+            }
+        }
+        drop(ready);
+        let mut engine = Self { addresses: Vec::new(), notices, remote, shards };
+        let started = match failed {
+            Some(error) => Err(error),
+            None => engine.wait_until_ready(&readiness, count),
+        };
+        match started.and_then(|()| engine.listen(&config, &mailboxes)) {
+            Ok(()) => Ok(engine),
+            Err(error) => {
+                let _ = engine.remote.drain(Duration::ZERO);
+                let _ = engine.join();
+                Err(error)
+            }
+        }
+    }
+
+    /// The addresses listened on, in the order of [`Config::listeners`], ports filled in.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// What the operator should know: things that work, but less well than they could.
+    #[must_use]
+    pub fn notices(&self) -> &[String] {
+        &self.notices
+    }
+
+    /// The handle for other threads.
+    #[must_use]
+    pub fn remote(&self) -> Remote {
+        self.remote.clone()
+    }
+
+    /// Waits until every shard has ended, after [`Remote::drain`] or a failure, and returns the
+    /// final ledger.
+    ///
+    /// # Errors
+    /// The first shard that did not end well, when all have ended. [`Error::JoinFromCallback`]
+    /// on a shard's own thread.
+    pub fn join(self) -> Result<Ledger, Error> {
+        let current = std::thread::current().id();
+        if self.shards.iter().any(|shard| shard.thread().id() == current) {
+            return Err(Error::JoinFromCallback);
+        }
+        let mut result = Ok(());
+        for (shard, thread) in self.shards.into_iter().enumerate() {
+            let ended = thread.join().unwrap_or_else(|panic| {
+                let message = panic
+                    .downcast_ref::<String>()
+                    .cloned()
+                    .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
+                    .unwrap_or_default();
+                Err(Error::ShardPanicked { shard, message })
+            });
+            result = result.and(ended);
+        }
+        result.map(|()| self.remote.ledger())
+    }
+
+    /// Whether a shard has ended: after a drain, or because it failed.
+    #[must_use]
+    pub fn has_ended_shard(&self) -> bool {
+        self.shards.iter().any(JoinHandle::is_finished)
+    }
+
+    fn wait_until_ready(
+        &self,
+        readiness: &Receiver<Result<(), Error>>,
+        count: usize,
+    ) -> Result<(), Error> {
+        for _ in 0..count {
+            match readiness.recv() {
+                Ok(ready) => ready?,
+                // A thread that died before it said anything: `join` tells why.
+                Err(_) => {
+                    let source = std::io::Error::other("a shard ended before it was ready");
+                    return Err(Error::Start { what: "starting a shard", source });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn listen(&mut self, config: &Config, mailboxes: &[Sending]) -> Result<(), Error> {
+        let seconds = |duration: Duration| duration.as_secs().max(1) as u32;
+        let options = ListenerOptions {
+            backlog: config.backlog,
+            keepalive_s: config.tcp_keepalive.map(seconds),
+            user_timeout_ms: config.tcp_user_timeout.map(|after| after.as_millis() as u32),
+        };
+        let mut of_shard: Vec<Vec<Descriptor>> = vec![Vec::new(); mailboxes.len()];
+        for address in &config.listeners {
+            match calls::listeners(*address, mailboxes.len(), &options) {
+                Ok((bound, sockets)) => {
+                    self.addresses.push(bound);
+                    for (shard, socket) in sockets.into_iter().enumerate() {
+                        of_shard[shard].push(socket);
+                    }
+                }
+                Err(source) => {
+                    of_shard.into_iter().flatten().for_each(calls::close);
+                    return Err(Error::Listen { address: *address, source });
+                }
+            }
+        }
+        for (mailbox, sockets) in mailboxes.iter().zip(of_shard) {
+            mailbox.send(Command::Listen(sockets)).map_err(|busy| Error::Start {
+                what: "handing a shard its listeners",
+                source: std::io::Error::other(busy),
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Everything a shard's thread starts from.
+struct Plan {
+    shard: usize,
+    register_arena: bool,
+    cpu: Option<usize>,
+    config: Config,
+    mailbox: Mailbox,
+    published: Arc<Published>,
+    admission: Arc<Admission>,
+    remote: Remote,
+    ready: SyncSender<Result<(), Error>>,
+}
+
+impl Plan {
+    /// The life of a shard's thread.
+    fn run<H: Handler>(self, make: impl FnOnce() -> H) -> Result<(), Error> {
+        if let Some(cpu) = self.cpu {
+            // Not fatal: the set may have changed since it was read.
+            let _ = cpu::pin(cpu);
+        }
+        let mut setup = setup_of(&self.config);
+        setup.arena_registered = self.register_arena;
+        let arena = Arena::new(setup.arena_bytes)
+            .map_err(|source| Error::Start { what: "mmap(2) of the arena", source });
+        let ready = self.ready.clone();
+        let built = arena.and_then(|arena| {
+            setup.arena_address = arena.address();
+            KernelRing::new(&setup).map(|ring| (arena, ring)).map_err(Error::from)
+        });
+        let (arena, ring) = match built {
+            Ok(built) => built,
+            Err(error) => {
+                let _ = ready.send(Err(error));
+                return Ok(());
+            }
+        };
+        let shard = self.shard;
+        let mut running = self.build(ring, &arena, make());
+        let _ = ready.send(Ok(()));
+        drop(ready);
+        let result = running.run();
+        if result.is_err() {
+            running.give_up();
+            if !running.settle_operations(TEAR_DOWN_WAIT) {
+                // The kernel may still write there.
+                arena.leak();
+            }
+        }
+        result.map_err(|errno| Error::ShardFailed { shard, errno })
+    }
+
+    fn build<H: Handler>(self, mut ring: KernelRing, arena: &Arena, handler: H) -> Shard<KernelRing, H> {
+        let config = &self.config;
+        let receive_bytes =
+            usize::from(config.receive_buffers) * config.receive_buffer_bytes as usize;
+        let send_address = arena.address().wrapping_add(receive_bytes);
+        let receive_buffers = ReceiveBuffers::new(
+            arena.address(),
+            config.receive_buffers,
+            config.receive_buffer_bytes,
+            &mut ring,
+        );
+        let send_buffers =
+            SendBuffers::new(send_address, config.send_buffers, config.send_buffer_bytes);
+        let core =
+            Core::new(self.shard, config, ring.now_ms(), send_buffers, self.admission, self.remote);
+        let pipes = PipePool::new(config.pipes, config.pipe_bytes);
+        let backoff_ms = (config.accept_backoff.as_millis() as u64).max(1);
+        let accepting = Accepting::new(config.at_capacity, backoff_ms);
+        Shard::new(
+            ring,
+            core,
+            handler,
+            receive_buffers,
+            pipes,
+            accepting,
+            self.mailbox,
+            self.published,
+        )
+    }
+}
+
+/// What the ring of a shard of this configuration is set up with.
+pub(crate) fn setup_of(config: &Config) -> Setup {
+    let receive_bytes = usize::from(config.receive_buffers) * config.receive_buffer_bytes as usize;
+    let send_bytes = config.send_buffers as usize * config.send_buffer_bytes as usize;
+    // Every buffer may come with a completion, a whole backlog in one go, and each connection
+    // that is ending with one of its own; more than that is overflow, which loses nothing.
+    let completions = u32::from(config.receive_buffers) + config.backlog + config.send_buffers
+        + 2 * config.submission_entries;
+    Setup {
+        submission_entries: config.submission_entries,
+        completion_entries: completions.next_power_of_two().min(65_536),
+        arena_address: std::ptr::null_mut(),
+        arena_bytes: receive_bytes + send_bytes,
+        arena_registered: true,
+        receive_buffers: config.receive_buffers,
+        receive_buffer_bytes: config.receive_buffer_bytes,
+        io_workers_max: config.io_workers_max,
+    }
+}
+
+/// Whether the arenas of all shards can be registered. Where only the rings fit into
+/// `RLIMIT_MEMLOCK` the arenas stay unregistered, which costs a little when reading small files.
+fn arena_fits_memlock(setup: &Setup, shards: usize, notices: &mut Vec<String>) -> bool {
+    let Some(allowed) = memlock_allowed() else { return true };
+    let needed = memlock_needed(setup) * shards as u64;
+    if needed <= allowed {
+        return true;
+    }
+    notices.push(format!(
+        "buffers are not registered with the kernel: {shards} shard(s) need {needed} bytes of \
+         locked memory, RLIMIT_MEMLOCK allows {allowed}; raise it (ulimit -l, LimitMEMLOCK=) or \
+         use fewer buffers"
+    ));
+    false
+}
+
+/// Refuses what cannot work, naming key, value and what would be right.
+fn check(config: &Config, shards: usize) -> Result<(), Error> {
+    let refuse = |key, value: &dyn ToString, remedy| {
+        Err(Error::Config { key, value: value.to_string(), remedy })
+    };
+    if shards == 0 || shards > SHARDS_MAX {
+        return refuse("shards", &shards, "an engine has 1 to 256 shards");
+    }
+    if config.max_connections == 0 || config.max_connections > SLOTS_MAX {
+        return refuse("max_connections", &config.max_connections, "1 to 1048576");
+    }
+    let buffers = config.receive_buffers;
+    if !buffers.is_power_of_two() || buffers > 1 << 15 {
+        return refuse("receive_buffers", &buffers, "a power of two up to 32768");
+    }
+    let sizes = [
+        ("receive_buffer_bytes", config.receive_buffer_bytes),
+        ("send_buffer_bytes", config.send_buffer_bytes),
+    ];
+    for (key, bytes) in sizes {
+        if !(64..=1 << 20).contains(&bytes) {
+            return refuse(key, &bytes, "64 bytes to 1 MiB");
+        }
+    }
+    if config.send_buffers == 0 || config.send_buffers > 1 << 16 {
+        return refuse("send_buffers", &config.send_buffers, "1 to 65536");
+    }
+    if config.pipes == 0 || config.pipes > 1 << 16 {
+        return refuse("pipes", &config.pipes, "1 to 65536");
+    }
+    if !config.submission_entries.is_power_of_two() || config.submission_entries > 32_768 {
+        return refuse(
+            "submission_entries",
+            &config.submission_entries,
+            "a power of two up to 32768",
+        );
+    }
+    if config.batch_max == 0 || config.batch_max > 256 {
+        return refuse("batch_max", &config.batch_max, "1 to 256");
+    }
+    if config.output_low_bytes == 0 || config.output_low_bytes > config.output_high_bytes {
+        return refuse(
+            "output_low_bytes",
+            &config.output_low_bytes,
+            "at least 1 and not above output_high_bytes",
+        );
+    }
+    if config.output_high_bytes > config.output_bytes_max || config.output_bytes_max > 1 << 30 {
+        return refuse(
+            "output_bytes_max",
+            &config.output_bytes_max,
+            "not below output_high_bytes, and at most 1 GiB",
+        );
+    }
+    if config.message_bytes_max == 0 || config.message_bytes_max > 1 << 30 {
+        return refuse("message_bytes_max", &config.message_bytes_max, "1 byte to 1 GiB");
+    }
+    if config.mailbox_commands_max < 16 {
+        return refuse("mailbox_commands_max", &config.mailbox_commands_max, "at least 16");
+    }
+    if config.listeners.len() > usize::from(u16::MAX) {
+        return refuse("listeners", &config.listeners.len(), "at most 65535");
+    }
+    Ok(())
+}

@@ -1,0 +1,130 @@
+//! What an application writes.
+
+use crate::{Connection, ConnectionId, Local, OpenFile, Reason};
+use std::io;
+
+/// Where a connection came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Accepted on the listener of this number: its place in [`Config::listeners`](crate::Config).
+    Listener(u16),
+    /// Connected out by [`Local::connect`] or [`Remote::connect`](crate::Remote::connect), with
+    /// the tag given there.
+    Connected(u64),
+}
+
+/// A deadline of [`Config`](crate::Config) that has passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deadline {
+    /// Nothing was received or sent for `idle_timeout`.
+    Idle,
+    /// A message was begun and not finished within `receive_timeout`.
+    Receive,
+    /// Queued output made no progress for `write_timeout`.
+    Write,
+    /// A file being sent made no progress for `transfer_timeout`.
+    Transfer,
+}
+
+/// One value per shard, made by the factory given to [`Engine::start`](crate::Engine::start) on
+/// the shard's own thread. All its callbacks run there, one at a time, none inside another, and
+/// must not block: while one runs, every connection of the shard waits.
+///
+/// # Panics in a callback
+/// A panic ends that connection with [`Reason::HandlerPanicked`]; it is counted, and the shard
+/// goes on.
+pub trait Handler: 'static {
+    /// The application's own state of one connection, stored in its slot.
+    type State: Send + 'static;
+
+    /// A connection is there. Called once, before anything else of it. It may send at once.
+    fn opened(&mut self, connection: &mut Connection<'_>, origin: Origin) -> Self::State;
+
+    /// Bytes have come: everything unread, oldest first. Returns how many of them were used; the
+    /// rest is kept and delivered again, with what follows, when more arrives or after
+    /// [`Connection::resume`]. What is kept is bounded by `message_bytes_max`.
+    fn received(
+        &mut self,
+        state: &mut Self::State,
+        connection: &mut Connection<'_>,
+        bytes: &[u8],
+    ) -> usize;
+
+    /// The shard runs. Called once, before any connection.
+    fn started(&mut self, shard: &mut Local<'_>) {
+        let _ = shard;
+    }
+
+    /// The time asked for with [`Local::tick_after`] has come.
+    fn tick(&mut self, shard: &mut Local<'_>) {
+        let _ = shard;
+    }
+
+    /// A connect did not come about; there is no connection and no state.
+    fn connect_failed(&mut self, shard: &mut Local<'_>, tag: u64, error: io::Error) {
+        let _ = (shard, tag, error);
+    }
+
+    /// The peer has sent its FIN and will send no more; everything it sent was delivered. A
+    /// reply may still be sent. By default the connection is closed once its output has left.
+    fn half_closed(&mut self, state: &mut Self::State, connection: &mut Connection<'_>) {
+        let _ = state;
+        connection.close();
+    }
+
+    /// Output has fallen below the low-water mark after having been above the high one. Kept
+    /// bytes are delivered again right after this.
+    fn writable(&mut self, state: &mut Self::State, connection: &mut Connection<'_>) {
+        let _ = (state, connection);
+    }
+
+    /// What [`Connection::open_file`] asked for.
+    fn file_opened(
+        &mut self,
+        state: &mut Self::State,
+        connection: &mut Connection<'_>,
+        result: io::Result<OpenFile>,
+    ) {
+        let _ = (state, connection, result);
+    }
+
+    /// The last byte of a file given to [`Connection::send_file`] has been handed to the kernel.
+    fn file_sent(&mut self, state: &mut Self::State, connection: &mut Connection<'_>) {
+        let _ = (state, connection);
+    }
+
+    /// The time set with [`Connection::set_timer`] has come.
+    fn timer(&mut self, state: &mut Self::State, connection: &mut Connection<'_>) {
+        let _ = (state, connection);
+    }
+
+    /// A deadline has passed and the connection is about to end for it. Something may be sent
+    /// still; for [`Deadline::Idle`] and [`Deadline::Receive`] it will leave before the end.
+    fn expired(
+        &mut self,
+        state: &mut Self::State,
+        connection: &mut Connection<'_>,
+        deadline: Deadline,
+    ) {
+        let _ = (state, connection, deadline);
+    }
+
+    /// The engine drains: no new connections are accepted, and this one should finish what it
+    /// does and close before the drain's deadline. By default it is closed at once (gracefully).
+    fn draining(&mut self, state: &mut Self::State, connection: &mut Connection<'_>) {
+        let _ = state;
+        connection.close();
+    }
+
+    /// The connection is gone; its descriptor is closed. Called exactly once for every `opened`,
+    /// after everything else of it.
+    fn closed(
+        &mut self,
+        state: Self::State,
+        shard: &mut Local<'_>,
+        id: ConnectionId,
+        reason: Reason,
+    ) {
+        let _ = (state, shard, id, reason);
+    }
+}

@@ -1,0 +1,235 @@
+//! The ledger: the counters of all shards, and the equations that must hold between them.
+
+use crate::Reason;
+use crate::admission::Admission;
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+/// How many there are and how many of them are free.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pair {
+    /// All of them.
+    pub total: u64,
+    /// Those not in use.
+    pub free: u64,
+}
+
+/// Counters of one shard between two batches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct ShardLedger {
+    /// Connections shown to the application.
+    pub opened: u64,
+    /// Connections whose end was shown to it.
+    pub closed: u64,
+    /// Slots made so far.
+    pub slots: Pair,
+    /// Receive buffers; free ones are with the kernel.
+    pub receive_buffers: Pair,
+    /// Send buffers.
+    pub send_buffers: Pair,
+    /// Pipes for files.
+    pub pipes: Pair,
+    /// Sockets, listeners and pipe ends open.
+    pub descriptors: u64,
+    /// Operations submitted whose last completion has not been seen (the wake poll left out).
+    pub operations_in_flight: u64,
+    /// Clients in the waiting room.
+    pub waiting: u64,
+    /// Connections queueing for a receive buffer.
+    pub starved_now: u64,
+    /// Descriptors accepted.
+    pub accepted: u64,
+    /// Descriptors closed at once for want of a permit.
+    pub rejected: u64,
+    /// Descriptors that had been reset before they were looked at.
+    pub reset_before_accept: u64,
+    /// Connects that did not come about.
+    pub connect_failed: u64,
+    /// Pauses of accepting (EMFILE and its like).
+    pub accept_backoffs: u64,
+    /// Bytes received.
+    pub bytes_received: u64,
+    /// Bytes handed to the kernel to send.
+    pub bytes_sent: u64,
+    /// Times a receive found no buffer.
+    pub starved: u64,
+    /// Times a connection was parked for being idle.
+    pub parked: u64,
+    /// Pieces of output that went to the heap, for their size or for want of a send buffer.
+    pub heap_chunks: u64,
+    /// Completions of a life that was over. Expected: 0.
+    pub stale_completions: u64,
+    /// Callbacks that panicked.
+    pub handler_panics: u64,
+    /// Times a file waited for a pipe.
+    pub pipe_waits: u64,
+    /// Calls of io_uring_enter(2).
+    pub enters: u64,
+    /// Operations submitted.
+    pub submitted: u64,
+    /// Completions taken.
+    pub completed: u64,
+    /// Overflows of the completion queue. Expected: 0.
+    pub overflows: u64,
+    /// Endings by reason, in the order of [`Reason::ALL`].
+    pub closed_by: [u64; Reason::ALL.len()],
+}
+
+const WORDS: usize = size_of::<ShardLedger>() / 8;
+
+/// A shard's counters where other threads can read them: a sequence lock, written without waiting.
+#[derive(Debug)]
+pub struct Published {
+    sequence: AtomicU64,
+    words: [AtomicU64; WORDS],
+}
+
+impl Default for Published {
+    fn default() -> Self {
+        Self { sequence: AtomicU64::new(0), words: [const { AtomicU64::new(0) }; WORDS] }
+    }
+}
+
+impl Published {
+    pub(crate) fn publish(&self, ledger: &ShardLedger) {
+        // SAFETY: ShardLedger is repr(C) and made of u64 only, so that it is WORDS of them.
+        let words: &[u64; WORDS] = unsafe { &*(&raw const *ledger).cast() };
+        let sequence = self.sequence.load(Ordering::Relaxed);
+        self.sequence.store(sequence + 1, Ordering::Relaxed);
+        fence(Ordering::Release);
+        for (to, from) in self.words.iter().zip(words) {
+            to.store(*from, Ordering::Relaxed);
+        }
+        self.sequence.store(sequence + 2, Ordering::Release);
+    }
+
+    fn read(&self) -> ShardLedger {
+        loop {
+            let before = self.sequence.load(Ordering::Acquire);
+            let mut ledger = ShardLedger::default();
+            // SAFETY: as in `publish`; every bit pattern is a valid u64.
+            let words: &mut [u64; WORDS] = unsafe { &mut *(&raw mut ledger).cast() };
+            for (to, from) in words.iter_mut().zip(&self.words) {
+                *to = from.load(Ordering::Relaxed);
+            }
+            fence(Ordering::Acquire);
+            if before % 2 == 0 && self.sequence.load(Ordering::Relaxed) == before {
+                return ledger;
+            }
+            std::hint::spin_loop();
+        }
+    }
+}
+
+/// The ledger of an engine at a moment between batches.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ledger {
+    /// The shards' counters, added up.
+    pub sum: ShardLedger,
+    /// Permits.
+    pub permits: Pair,
+}
+
+impl Ledger {
+    pub(crate) fn of<'a>(
+        published: impl Iterator<Item = &'a Published>,
+        admission: &Admission,
+    ) -> Self {
+        let mut sum = ShardLedger::default();
+        for shard in published {
+            add(&mut sum, &shard.read());
+        }
+        let permits =
+            Pair { total: admission.total() as u64, free: admission.free() as u64 };
+        Self { sum, permits }
+    }
+
+    /// Connections open now.
+    #[must_use]
+    pub fn open(&self) -> u64 {
+        self.sum.opened - self.sum.closed
+    }
+
+    /// Whether the equations hold: every slot in use has its permit, endings add up, nothing is
+    /// free that was never made; and with nothing open everything is back. While connections come
+    /// and go the shards' snapshots are of different moments; at rest it must be true.
+    #[must_use]
+    pub fn balanced(&self) -> bool {
+        let sum = &self.sum;
+        let in_use = sum.slots.total - sum.slots.free;
+        let held = self.permits.total - self.permits.free;
+        let endings: u64 = sum.closed_by.iter().sum();
+        let at_rest = in_use > 0
+            || (sum.send_buffers.free == sum.send_buffers.total
+                && sum.pipes.free == sum.pipes.total
+                && sum.opened == sum.closed);
+        in_use == held
+            && sum.receive_buffers.free == sum.receive_buffers.total
+            && endings == sum.closed
+            && sum.opened - sum.closed <= in_use
+            && at_rest
+    }
+
+    /// As the JSON object that `/ledger` serves.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let sum = &self.sum;
+        let pair = |pair: Pair| format!("{{\"total\":{},\"free\":{}}}", pair.total, pair.free);
+        let mut closed_by = String::new();
+        for reason in Reason::ALL {
+            let count = sum.closed_by[reason as usize];
+            let comma = if closed_by.is_empty() { "" } else { "," };
+            let _ = write!(closed_by, "{comma}\"{}\":{count}", reason.name());
+        }
+        format!(
+            "{{\"connections\":{{\"opened\":{},\"closed\":{},\"open\":{},\"accepted\":{},\
+             \"waiting\":{},\"rejected\":{},\"reset_before_accept\":{},\"connect_failed\":{}}},\
+             \"permits\":{},\"slots\":{},\"buffers\":{},\"send_buffers\":{},\"pipes\":{},\
+             \"descriptors\":{{\"open\":{}}},\"operations_in_flight\":{},\
+             \"bytes\":{{\"received\":{},\"sent\":{}}},\
+             \"ring\":{{\"enters\":{},\"submitted\":{},\"completed\":{},\"overflows\":{},\
+             \"stale_completions\":{}}},\"starved\":{},\"parked\":{},\"heap_chunks\":{},\
+             \"pipe_waits\":{},\"accept_backoffs\":{},\"handler_panics\":{},\
+             \"closed_by\":{{{closed_by}}},\"balanced\":{}}}",
+            sum.opened,
+            sum.closed,
+            self.open(),
+            sum.accepted,
+            sum.waiting,
+            sum.rejected,
+            sum.reset_before_accept,
+            sum.connect_failed,
+            pair(self.permits),
+            pair(sum.slots),
+            pair(sum.receive_buffers),
+            pair(sum.send_buffers),
+            pair(sum.pipes),
+            sum.descriptors,
+            sum.operations_in_flight,
+            sum.bytes_received,
+            sum.bytes_sent,
+            sum.enters,
+            sum.submitted,
+            sum.completed,
+            sum.overflows,
+            sum.stale_completions,
+            sum.starved,
+            sum.parked,
+            sum.heap_chunks,
+            sum.pipe_waits,
+            sum.accept_backoffs,
+            sum.handler_panics,
+            self.balanced(),
+        )
+    }
+}
+
+fn add(sum: &mut ShardLedger, shard: &ShardLedger) {
+    // SAFETY: as in `Published::publish`.
+    let (to, from): (&mut [u64; WORDS], &[u64; WORDS]) =
+        unsafe { (&mut *(&raw mut *sum).cast(), &*(&raw const *shard).cast()) };
+    for (to, from) in to.iter_mut().zip(from) {
+        *to += from;
+    }
+}

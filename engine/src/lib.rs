@@ -1,0 +1,68 @@
+//! An embeddable io_uring server engine for Linux: one ring per core, registered buffers,
+//! multishot accept and receive, and connections that end exactly once.
+//!
+//! Three nouns carry the design: a **shard** is one thread with one ring; a **connection** lives
+//! in a slot of a shard; a **handler** is what you write, one value per shard. A whole echo
+//! server:
+//!
+//! ```
+//! use ringwright::{Config, Connection, Engine, Handler, Origin};
+//!
+//! struct Echo;
+//!
+//! impl Handler for Echo {
+//!     type State = ();
+//!     fn opened(&mut self, _: &mut Connection<'_>, _: Origin) {}
+//!     fn received(&mut self, _: &mut (), connection: &mut Connection<'_>, bytes: &[u8]) -> usize {
+//!         let _ = connection.send(bytes); // full? then reading pauses by itself
+//!         bytes.len()
+//!     }
+//! }
+//!
+//! let config = Config { listeners: vec!["127.0.0.1:0".parse()?], ..Config::default() };
+//! let engine = Engine::start(config, |_shard| Echo)?;
+//! # use std::io::{Read, Write};
+//! # let mut client = std::net::TcpStream::connect(engine.addresses()[0])?;
+//! # client.write_all(b"hello")?;
+//! # let mut back = [0; 5];
+//! # client.read_exact(&mut back)?;
+//! # assert_eq!(&back, b"hello");
+//! # drop(client);
+//! engine.remote().drain(std::time::Duration::from_secs(5))?;
+//! let ledger = engine.join()?;
+//! assert!(ledger.balanced());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! How it works inside, and what holds always: `ARCHITECTURE.md` beside this crate.
+
+mod admission;
+mod config;
+mod connection;
+pub mod cpu;
+mod engine;
+mod error;
+mod file;
+mod handler;
+mod ledger;
+mod local;
+mod mailbox;
+mod memory;
+mod reason;
+mod remote;
+pub mod ring;
+mod shard;
+
+pub use config::{AtCapacity, Config, Probe};
+pub use connection::{Connection, Room};
+pub use engine::Engine;
+pub use error::Error;
+pub use file::{Directory, OpenFile};
+pub use handler::{Deadline, Handler, Origin};
+pub use ledger::{Ledger, Pair, ShardLedger};
+pub use local::Local;
+pub use mailbox::Busy;
+pub use reason::Reason;
+pub use remote::Remote;
+pub use ring::{FileKind, FileStatus};
+pub use shard::slots::ConnectionId;

@@ -1,0 +1,142 @@
+//! Commands from other threads to a shard: a bounded queue, and an event descriptor that the
+//! shard polls on its ring.
+
+use crate::ConnectionId;
+use crate::ring::Descriptor;
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// What another thread may ask of a shard.
+pub enum Command {
+    /// Serve these listening sockets.
+    Listen(Vec<Descriptor>),
+    /// End a connection.
+    Kick(ConnectionId),
+    /// Send to a connection.
+    Send(ConnectionId, Arc<[u8]>),
+    /// Send to every connection.
+    Broadcast(Arc<[u8]>),
+    /// Connect out.
+    Connect(SocketAddr, u64),
+    /// Stop accepting, finish, and abort what is left after so long.
+    Drain(Duration),
+}
+
+/// The queue of a shard is full, or the shard has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Busy;
+
+impl std::fmt::Display for Busy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(
+            "the shard's command queue is full or the shard has ended: try again later, or raise \
+             mailbox_commands_max",
+        )
+    }
+}
+
+impl std::error::Error for Busy {}
+
+struct Shared {
+    /// Closed with the last handle: no waker may write to a descriptor that is somebody else's.
+    event: Descriptor,
+    signalled: AtomicBool,
+    ended: AtomicBool,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        crate::ring::calls::close(self.event);
+    }
+}
+
+/// Wakes a shard from any thread.
+#[derive(Clone)]
+pub struct Waker(Arc<Shared>);
+
+impl Waker {
+    /// Makes the shard look at its mailbox. Calls until it has looked cost one write together.
+    pub fn wake(&self) {
+        if !self.0.signalled.swap(true, Ordering::SeqCst) {
+            crate::ring::calls::signal_event(self.0.event);
+        }
+    }
+}
+
+/// The sending side.
+#[derive(Clone)]
+pub struct Sending {
+    commands: Sender<Command>,
+    waker: Waker,
+}
+
+impl Sending {
+    /// Queues a command and wakes the shard.
+    pub fn send(&self, command: Command) -> Result<(), Busy> {
+        match self.commands.try_send(command) {
+            Ok(()) => {
+                self.waker.wake();
+                Ok(())
+            }
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => Err(Busy),
+        }
+    }
+
+    pub fn waker(&self) -> &Waker {
+        &self.waker
+    }
+
+    /// Whether the shard is gone. (A sender cannot ask its channel; the shard says so.)
+    pub fn has_ended(&self) -> bool {
+        self.waker.0.ended.load(Ordering::SeqCst)
+    }
+}
+
+/// The shard's side.
+pub struct Mailbox {
+    commands: Receiver<Command>,
+    shared: Arc<Shared>,
+}
+
+impl Mailbox {
+    /// A queue of at most `commands_max`, with its event descriptor.
+    ///
+    /// # Errors
+    /// EMFILE, as eventfd(2).
+    pub fn new(commands_max: usize) -> io::Result<(Sending, Self)> {
+        let event = crate::ring::calls::event()?;
+        Ok(Self::with_event(commands_max, event))
+    }
+
+    pub fn with_event(commands_max: usize, event: Descriptor) -> (Sending, Self) {
+        let (sender, receiver) = bounded(commands_max);
+        let shared = Arc::new(Shared { event, signalled: AtomicBool::new(false), ended: AtomicBool::new(false) });
+        let sending = Sending { commands: sender, waker: Waker(shared.clone()) };
+        (sending, Self { commands: receiver, shared })
+    }
+
+    /// What the shard polls.
+    pub fn event(&self) -> Descriptor {
+        self.shared.event
+    }
+
+    /// Before the commands are read: from now on a waker writes again.
+    pub fn acknowledge(&self) {
+        self.shared.signalled.store(false, Ordering::SeqCst);
+    }
+
+    /// The next command.
+    pub fn next(&self) -> Option<Command> {
+        self.commands.try_recv().ok()
+    }
+}
+
+impl Drop for Mailbox {
+    fn drop(&mut self) {
+        self.shared.ended.store(true, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,12 @@
+//! Memory that the kernel reads and writes: one mapping per shard, and pipes. Everything is
+//! counted; nothing is freed while the kernel may still use it.
+
+mod arena;
+mod pipes;
+mod receive_buffers;
+mod send_buffers;
+
+pub use arena::Arena;
+pub use pipes::{PipePool, PooledPipe};
+pub use receive_buffers::{HeldBuffer, ReceiveBuffers};
+pub use send_buffers::{SendBuffer, SendBuffers};

@@ -1,0 +1,206 @@
+//! The system calls made outside of a shard's loop: at start, from other threads, on drop.
+
+use super::{Descriptor, Errno, FileKind, FileStatus};
+use std::io;
+use std::mem::{self, MaybeUninit};
+use std::net::SocketAddr;
+
+/// Options set once on a listener and inherited by what it accepts (tcp(7)).
+#[derive(Clone, Copy, Debug)]
+pub struct ListenerOptions {
+    /// listen(2) backlog.
+    pub backlog: u32,
+    /// `TCP_KEEPIDLE` in seconds, with `SO_KEEPALIVE`.
+    pub keepalive_s: Option<u32>,
+    /// `TCP_USER_TIMEOUT` in milliseconds.
+    pub user_timeout_ms: Option<u32>,
+}
+
+/// close(2); nothing is to be done about its error.
+pub(crate) fn close(descriptor: Descriptor) {
+    #[cfg(test)]
+    if descriptor.0 >= super::simulated::FIRST {
+        return super::simulated::close_beside(descriptor);
+    }
+    // SAFETY: closing a number touches no memory; whoever calls owns the descriptor.
+    unsafe { libc::close(descriptor.0) };
+}
+
+/// eventfd(2), non-blocking.
+pub(crate) fn event() -> io::Result<Descriptor> {
+    // SAFETY: no pointers.
+    let event = unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) };
+    checked(event).map(Descriptor)
+}
+
+/// Adds one to an event descriptor; EAGAIN means that it is readable anyway.
+pub(crate) fn signal_event(event: Descriptor) {
+    let one = 1u64;
+    // SAFETY: the buffer is 8 bytes of an initialised integer.
+    unsafe { libc::write(event.0, (&raw const one).cast(), 8) };
+}
+
+/// fstat(2).
+pub(crate) fn file_status(file: Descriptor) -> Result<FileStatus, Errno> {
+    let mut stat = MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: the pointer is to memory of the right size, which the call fills when it succeeds.
+    let stat = unsafe {
+        if libc::fstat(file.0, stat.as_mut_ptr()) != 0 {
+            return Err(last_errno());
+        }
+        stat.assume_init()
+    };
+    let kind = match stat.st_mode & libc::S_IFMT {
+        libc::S_IFREG => FileKind::Regular,
+        libc::S_IFDIR => FileKind::Directory,
+        _ => FileKind::Other,
+    };
+    Ok(FileStatus {
+        bytes: stat.st_size as u64,
+        modified_s: stat.st_mtime,
+        modified_ns: stat.st_mtime_nsec as u32,
+        inode: stat.st_ino,
+        kind,
+    })
+}
+
+/// One listening socket per shard on the same address (`SO_REUSEPORT`). Port 0: the first takes
+/// a free one and the others follow.
+///
+/// # Errors
+/// EADDRINUSE also when another process serves that address with `SO_REUSEPORT`: it would share
+/// our clients unnoticed.
+pub(crate) fn listeners(
+    address: SocketAddr,
+    shards: usize,
+    options: &ListenerOptions,
+) -> io::Result<(SocketAddr, Vec<Descriptor>)> {
+    // Without SO_REUSEPORT this bind fails where anybody listens.
+    let alone = stream_socket(&address)?;
+    let taken = set(alone, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1).and_then(|()| bind(alone, &address));
+    close(alone);
+    taken?;
+    let mut sockets = Vec::with_capacity(shards);
+    let result = (0..shards).try_fold(address, |address, _| {
+        let socket = stream_socket(&address)?;
+        sockets.push(socket);
+        listen(socket, &address, options)
+    });
+    match result {
+        Ok(address) => Ok((address, sockets)),
+        Err(error) => {
+            sockets.into_iter().for_each(close);
+            Err(error)
+        }
+    }
+}
+
+fn listen(socket: Descriptor, address: &SocketAddr, options: &ListenerOptions) -> io::Result<SocketAddr> {
+    set(socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+    set(socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+    set(socket, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
+    if let Some(seconds) = options.keepalive_s {
+        set(socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
+        set(socket, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, seconds as i32)?;
+    }
+    if let Some(ms) = options.user_timeout_ms {
+        set(socket, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, ms as i32)?;
+    }
+    bind(socket, address)?;
+    // SAFETY: no pointers.
+    checked(unsafe { libc::listen(socket.0, options.backlog as i32) })?;
+    local_address(socket)
+}
+
+fn stream_socket(address: &SocketAddr) -> io::Result<Descriptor> {
+    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: no pointers.
+    checked(unsafe { libc::socket(family, kind, 0) }).map(Descriptor)
+}
+
+fn set(socket: Descriptor, level: i32, name: i32, value: i32) -> io::Result<()> {
+    let length = mem::size_of::<i32>() as libc::socklen_t;
+    // SAFETY: the option's value is an int, and its length says so.
+    let result =
+        unsafe { libc::setsockopt(socket.0, level, name, (&raw const value).cast(), length) };
+    checked(result).map(drop)
+}
+
+fn bind(socket: Descriptor, address: &SocketAddr) -> io::Result<()> {
+    let (storage, length) = to_sockaddr(address);
+    // SAFETY: the storage holds an address of that length.
+    checked(unsafe { libc::bind(socket.0, (&raw const storage).cast(), length) }).map(drop)
+}
+
+fn local_address(socket: Descriptor) -> io::Result<SocketAddr> {
+    // SAFETY: all-zero bytes are a valid sockaddr_storage.
+    let mut storage: libc::sockaddr_storage = unsafe { mem::zeroed() };
+    let mut length = mem::size_of_val(&storage) as libc::socklen_t;
+    // SAFETY: storage and length belong together.
+    checked(unsafe { libc::getsockname(socket.0, (&raw mut storage).cast(), &raw mut length) })?;
+    from_sockaddr(&storage).ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))
+}
+
+/// An address as the kernel takes it.
+pub(crate) fn to_sockaddr(address: &SocketAddr) -> (libc::sockaddr_storage, libc::socklen_t) {
+    // SAFETY: all-zero bytes are a valid sockaddr_storage.
+    let mut storage: libc::sockaddr_storage = unsafe { mem::zeroed() };
+    let length = match address {
+        SocketAddr::V4(v4) => {
+            let raw = libc::sockaddr_in {
+                sin_family: libc::AF_INET as libc::sa_family_t,
+                sin_port: v4.port().to_be(),
+                sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(v4.ip().octets()) },
+                sin_zero: [0; 8],
+            };
+            // SAFETY: a sockaddr_storage is large and aligned enough for every address.
+            unsafe { (&raw mut storage).cast::<libc::sockaddr_in>().write(raw) };
+            mem::size_of::<libc::sockaddr_in>()
+        }
+        SocketAddr::V6(v6) => {
+            let raw = libc::sockaddr_in6 {
+                sin6_family: libc::AF_INET6 as libc::sa_family_t,
+                sin6_port: v6.port().to_be(),
+                sin6_flowinfo: v6.flowinfo(),
+                sin6_addr: libc::in6_addr { s6_addr: v6.ip().octets() },
+                sin6_scope_id: v6.scope_id(),
+            };
+            // SAFETY: as above.
+            unsafe { (&raw mut storage).cast::<libc::sockaddr_in6>().write(raw) };
+            mem::size_of::<libc::sockaddr_in6>()
+        }
+    };
+    (storage, length as libc::socklen_t)
+}
+
+/// An address as the kernel gave it; `None` for a family that is not IP.
+pub(crate) fn from_sockaddr(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
+    match i32::from(storage.ss_family) {
+        libc::AF_INET => {
+            // SAFETY: the family says which type lies there.
+            let raw = unsafe { *(&raw const *storage).cast::<libc::sockaddr_in>() };
+            let ip = raw.sin_addr.s_addr.to_ne_bytes();
+            Some(SocketAddr::from((ip, u16::from_be(raw.sin_port))))
+        }
+        libc::AF_INET6 => {
+            // SAFETY: as above.
+            let raw = unsafe { *(&raw const *storage).cast::<libc::sockaddr_in6>() };
+            Some(SocketAddr::V6(std::net::SocketAddrV6::new(
+                raw.sin6_addr.s6_addr.into(),
+                u16::from_be(raw.sin6_port),
+                raw.sin6_flowinfo,
+                raw.sin6_scope_id,
+            )))
+        }
+        _ => None,
+    }
+}
+
+fn checked(result: i32) -> io::Result<i32> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn last_errno() -> Errno {
+    Errno(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
+}

@@ -1,0 +1,412 @@
+//! The real ring: io_uring(7).
+//!
+//! Entries are built and queued with the `io-uring` crate; io_uring_enter(2) is called directly,
+//! because the registered descriptor of the crate binds to one borrowed `Submitter`, and because
+//! every call here carries `IORING_ENTER_GETEVENTS` (deferred task work runs under no other flag).
+//!
+//! # Tear-down
+//! The kernel may write into the arena as long as a receive or a read is in flight. Whoever owns
+//! the arena must have drained the ring before it unmaps it, or leak it. The ring does the same
+//! with the one mapping it owns: see [`KernelRing`]'s `Drop`.
+
+mod buffers;
+mod direct;
+#[cfg(test)]
+mod tests;
+
+use super::probe::{Facts, SetupError};
+use super::{
+    Completion, Descriptor, Errno, FileStatus, Op, Pipe, Ring, RingCounters, Setup, Shutdown,
+    Token, calls,
+};
+use buffers::BufferRing;
+use io_uring::types::{Fd, OpenHow, SubmitArgs, Timespec};
+use io_uring::{EnterFlags, IoUring, opcode, squeue};
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::ptr;
+use std::time::{Duration, Instant};
+
+/// The buffer group of the one provided ring.
+const GROUP: u16 = 0;
+/// The arena's place in the table of registered buffers.
+const ARENA_INDEX: u16 = 0;
+
+/// How every file is opened. The path stays beneath the directory and crosses no link;
+/// `O_NONBLOCK`, so that opening a FIFO somebody put into the tree waits for no writer.
+static OPEN_HOW: OpenHow = OpenHow::new()
+    .flags((libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK) as u64)
+    .resolve(libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_MAGICLINKS);
+
+/// A ring of the kernel, with its provided buffers. It stays on the thread that made it: the
+/// kernel takes submissions from no other (`IORING_SETUP_SINGLE_ISSUER`), and the registered
+/// descriptor means another ring on another thread.
+pub struct KernelRing {
+    ring: IoUring,
+    buffers: BufferRing,
+    /// What to call io_uring_enter(2) with: a registered index, or the descriptor itself.
+    enter: EnterDescriptor,
+    /// Addresses of connects waiting to be submitted, one place for each submission entry. The
+    /// kernel copies an address when it takes the entry, so a place is free when its entry is.
+    addresses: Box<[MaybeUninit<libc::sockaddr_storage>]>,
+    /// Entries ever pushed, wrapping: the low bits are the place of the next entry.
+    pushed: u32,
+    /// Operations whose last completion was taken.
+    ended: u64,
+    counters: RingCounters,
+    /// Fixed buffer 0 is the arena: reads into it need no page walk.
+    arena_registered: bool,
+    started: Instant,
+}
+
+impl KernelRing {
+    /// Makes the shard's ring, on the shard's own thread, and registers its memory. No receive
+    /// buffer is in the kernel's hands yet: [`Ring::provide`] gives them.
+    ///
+    /// SIGPIPE is blocked on the calling thread from here on. splice(2) to a socket whose peer
+    /// is gone raises it and takes no `MSG_NOSIGNAL`; what the process does with the signal
+    /// otherwise is not this engine's business.
+    ///
+    /// # Errors
+    /// What stands in the way, and what to do about it.
+    pub fn new(setup: &Setup) -> Result<Self, SetupError> {
+        assert!(setup.submission_entries.is_power_of_two(), "submission entries: a power of two");
+        assert!(
+            setup.completion_entries >= setup.submission_entries,
+            "a completion for each entry"
+        );
+        assert!(setup.io_workers_max > 0, "at least one io-wq thread of each class");
+        let arena_needed = usize::from(setup.receive_buffers) * setup.receive_buffer_bytes as usize;
+        assert!(arena_needed <= setup.arena_bytes, "the receive buffers lie inside the arena");
+
+        let failed = |call| move |error: io::Error| SetupError::of(call, &error, &Facts::of(setup));
+        direct::block_sigpipe().map_err(failed("pthread_sigmask(3)"))?;
+        let ring = build(setup).map_err(failed("io_uring_setup(2)"))?;
+        let entries = ring.params().sq_entries() as usize;
+        let this = Self {
+            buffers: BufferRing::new(setup).map_err(failed("mmap(2) of the buffer ring"))?,
+            enter: EnterDescriptor::of(&ring),
+            ring,
+            addresses: Box::new_uninit_slice(entries),
+            pushed: 0,
+            ended: 0,
+            counters: RingCounters::default(),
+            arena_registered: setup.arena_registered,
+            started: Instant::now(),
+        };
+        this.register(setup).map_err(|(call, error)| failed(call)(error))?;
+        Ok(this)
+    }
+
+    /// Tells the kernel of the memory and the limits; the call that failed otherwise.
+    fn register(&self, setup: &Setup) -> Result<(), (&'static str, io::Error)> {
+        let submitter = self.ring.submitter();
+        let (address, entries) = (self.buffers.address(), self.buffers.entries());
+        // SAFETY: the mapping holds `entries` descriptors and outlives its registration: `Drop`
+        // unregisters it first, or leaks it.
+        unsafe { submitter.register_buf_ring_with_flags(address, entries, GROUP, 0) }
+            .map_err(|error| ("io_uring_register(2), IORING_REGISTER_PBUF_RING,", error))?;
+        if setup.arena_registered {
+            let arena =
+                libc::iovec { iov_base: setup.arena_address.cast(), iov_len: setup.arena_bytes };
+            // SAFETY: the owner of the arena keeps it mapped until this ring is drained; the
+            // kernel pins the pages themselves.
+            unsafe { submitter.register_buffers(&[arena]) }
+                .map_err(|error| ("io_uring_register(2), IORING_REGISTER_BUFFERS,", error))?;
+        }
+        // Both classes: bounded work waits for disks, unbounded for whatever else would block.
+        let mut workers = [setup.io_workers_max; 2];
+        submitter
+            .register_iowq_max_workers(&mut workers)
+            .map_err(|error| ("io_uring_register(2), IORING_REGISTER_IOWQ_MAX_WORKERS,", error))
+    }
+
+    /// Operations submitted whose last completion was not taken yet.
+    fn in_flight(&self) -> u64 {
+        self.counters.submitted - self.ended
+    }
+
+    /// The entry for an operation, to be pushed next: a connect takes that place's address.
+    fn entry(&mut self, op: Op) -> squeue::Entry {
+        match op {
+            Op::Receive { socket, multishot: true } => {
+                opcode::RecvMulti::new(Fd(socket.0), GROUP).build()
+            }
+            // Length 0 with a selected buffer means the buffer's own length.
+            Op::Receive { socket, multishot: false } => {
+                opcode::Recv::new(Fd(socket.0), ptr::null_mut(), 0)
+                    .buf_group(GROUP)
+                    .build()
+                    .flags(squeue::Flags::BUFFER_SELECT)
+            }
+            Op::Send { socket, address, length, more } => {
+                let more = if more { libc::MSG_MORE } else { 0 };
+                opcode::Send::new(Fd(socket.0), address, length)
+                    .flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL | more)
+                    .build()
+            }
+            Op::Probe { socket } => opcode::Recv::new(Fd(socket.0), ptr::null_mut(), 0).build(),
+            Op::Poll { descriptor, events } => {
+                opcode::PollAdd::new(Fd(descriptor.0), events).build()
+            }
+            Op::Accept { listener } => opcode::AcceptMulti::new(Fd(listener.0))
+                .flags(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC)
+                .build(),
+            Op::Read { file, address, length, offset } if self.arena_registered => {
+                opcode::ReadFixed::new(Fd(file.0), address, length, ARENA_INDEX)
+                    .offset(position(offset).cast_unsigned())
+                    .build()
+            }
+            Op::Read { file, address, length, offset } => {
+                opcode::Read::new(Fd(file.0), address, length)
+                    .offset(position(offset).cast_unsigned())
+                    .build()
+            }
+            // No offset on the pipe's side. The pipe is O_NONBLOCK, so a full one is EAGAIN.
+            Op::Splice { file, offset, pipe, length } => {
+                opcode::Splice::new(Fd(file.0), position(offset), Fd(pipe.0), -1, length).build()
+            }
+            Op::Open { directory, path } => {
+                opcode::OpenAt2::new(Fd(directory.0), path, &raw const OPEN_HOW).build()
+            }
+            Op::Connect { socket, address } => {
+                // SAFETY: the submitter keeps the address valid; it is copied here.
+                let (address, length) = calls::to_sockaddr(unsafe { &*address });
+                let place = self.pushed as usize & (self.addresses.len() - 1);
+                let address = self.addresses[place].write(address);
+                opcode::Connect::new(Fd(socket.0), (&raw const *address).cast(), length).build()
+            }
+            Op::Close { descriptor } => opcode::Close::new(Fd(descriptor.0)).build(),
+            Op::Cancel { target } => opcode::AsyncCancel::new(target.user_data()).build(),
+        }
+    }
+
+    /// io_uring_enter(2). What it submitted is read off the queue, not off the result: an error
+    /// hides the count.
+    fn enter(&mut self, want: u32, flags: EnterFlags, timeout: Duration) -> Result<(), Errno> {
+        let to_submit = self.ring.submission().len() as u32;
+        let timeout = Timespec::from(timeout);
+        let arguments = SubmitArgs::new().timespec(&timeout);
+        let flags = flags | EnterFlags::EXT_ARG | self.enter.flags();
+        // SAFETY: the descriptor is this ring's, called on its own thread, and the arguments live
+        // until the call returns.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_io_uring_enter,
+                self.enter.number(),
+                to_submit,
+                want,
+                flags.bits(),
+                &raw const arguments,
+                size_of_val(&arguments),
+            )
+        };
+        let error = if result < 0 { direct::last_errno() } else { Errno(0) };
+        let left = self.ring.submission().len() as u32;
+        self.counters.enters += 1;
+        self.counters.submitted += u64::from(to_submit - left);
+        match error.0 {
+            // ETIME: nothing came. EINTR: a signal. EAGAIN: no memory for a request just now.
+            // EBUSY: completions first. Whatever was not taken is still queued.
+            0 | libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY => Ok(()),
+            _ => Err(error),
+        }
+    }
+}
+
+impl Ring for KernelRing {
+    #[inline]
+    fn push(&mut self, token: Token, op: Op) -> bool {
+        // Before the entry is built: a connect's address would go where one still waits.
+        if self.ring.submission().is_full() {
+            // An error repeats at the next wait and is told there.
+            let _ = self.enter(0, EnterFlags::empty(), Duration::ZERO);
+        }
+        if self.ring.submission().is_full() {
+            return false;
+        }
+        let entry = self.entry(op).user_data(token.user_data());
+        // SAFETY: whoever made the operation keeps its memory until the terminal completion;
+        // addresses of connects and `OPEN_HOW` stay until the entry is taken at least.
+        let pushed = unsafe { self.ring.submission().push(&entry) };
+        debug_assert!(pushed.is_ok(), "there was room");
+        self.pushed = self.pushed.wrapping_add(1);
+        true
+    }
+
+    fn submit_and_wait(&mut self, want: u32, timeout: Duration) -> Result<(), Errno> {
+        if self.ring.submission().cq_overflow() {
+            self.counters.overflows += 1;
+        }
+        // The kernel counts what already waits in the queue towards `want`; whoever left some
+        // there wants to take them now, not to wait for more.
+        let want = if self.ring.completion().is_empty() { want } else { 0 };
+        self.enter(want, EnterFlags::GETEVENTS, timeout)
+    }
+
+    #[inline]
+    fn completion(&mut self) -> Option<Completion> {
+        let entry = self.ring.completion().next()?;
+        let completion = Completion {
+            token: Token::from_user_data(entry.user_data()),
+            result: entry.result(),
+            flags: entry.flags(),
+        };
+        self.counters.completed += 1;
+        self.ended += u64::from(!completion.more());
+        Some(completion)
+    }
+
+    #[inline]
+    fn provide(&mut self, buffer: u16) {
+        self.buffers.provide(buffer);
+    }
+
+    fn now_ms(&mut self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    fn counters(&self) -> RingCounters {
+        self.counters
+    }
+
+    fn shutdown(&mut self, socket: Descriptor, how: Shutdown) -> Result<(), Errno> {
+        direct::shutdown(socket, how)
+    }
+
+    fn abort(&mut self, socket: Descriptor) -> Result<(), Errno> {
+        direct::abort(socket)
+    }
+
+    fn peer_address(&mut self, socket: Descriptor) -> Result<SocketAddr, Errno> {
+        direct::peer_address(socket)
+    }
+
+    fn unacknowledged_bytes(&mut self, socket: Descriptor) -> Result<u32, Errno> {
+        direct::unacknowledged_bytes(socket)
+    }
+
+    fn splice_to_socket(
+        &mut self,
+        pipe: Descriptor,
+        socket: Descriptor,
+        length: u32,
+        more: bool,
+    ) -> Result<u32, Errno> {
+        direct::splice_to_socket(pipe, socket, length, more)
+    }
+
+    fn socket(&mut self, to: &SocketAddr) -> Result<Descriptor, Errno> {
+        direct::socket(to)
+    }
+
+    fn pipe(&mut self, capacity_bytes: u32) -> Result<Pipe, Errno> {
+        direct::pipe(capacity_bytes)
+    }
+
+    fn accept_now(&mut self, listener: Descriptor) -> Result<Descriptor, Errno> {
+        direct::accept_now(listener)
+    }
+
+    fn close_now(&mut self, descriptor: Descriptor) {
+        calls::close(descriptor);
+    }
+
+    fn file_status(&mut self, file: Descriptor) -> Result<FileStatus, Errno> {
+        calls::file_status(file)
+    }
+
+    fn clear_wake(&mut self, wake: Descriptor) {
+        direct::clear_wake(wake);
+    }
+}
+
+impl Drop for KernelRing {
+    /// Closing a ring ends its operations some time later, on a thread of the kernel. So the
+    /// buffer ring is unmapped only when nothing is in flight and the kernel has let go of it;
+    /// otherwise it is leaked. Unregistering it comes first in any case: what is still armed
+    /// finds no buffer any more.
+    fn drop(&mut self) {
+        let unregistered = match self.ring.submitter().unregister_buf_ring(GROUP) {
+            Ok(()) => true,
+            // The ring never got as far as to register it.
+            Err(error) => error.raw_os_error() == Some(libc::ENOENT),
+        };
+        let released = unregistered && self.in_flight() == 0;
+        if released {
+            // SAFETY: the kernel no longer knows the mapping, and nothing uses it after this.
+            unsafe { self.buffers.unmap() };
+        }
+        // The thread's table holds a reference to the ring: without this it would live as long
+        // as the thread.
+        self.enter.release(&self.ring);
+    }
+}
+
+/// io_uring_setup(2) with what the engine needs.
+fn build(setup: &Setup) -> io::Result<IoUring> {
+    let mut builder = IoUring::builder();
+    builder
+        // One thread submits; in return the kernel takes cheaper locks.
+        .setup_single_issuer()
+        // Completion work runs when this thread asks for it, not in the middle of a handler.
+        .setup_defer_taskrun()
+        // One bad entry does not hold back those behind it.
+        .setup_submit_all()
+        // More entries than the kernel allows become as many as it allows.
+        .setup_clamp()
+        // Multishots complete more often than they are submitted.
+        .setup_cqsize(setup.completion_entries);
+    // Without the index array, one cache line less for each submission; from Linux 6.6.
+    match builder.clone().setup_no_sqarray().build(setup.submission_entries) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            builder.build(setup.submission_entries)
+        }
+        result => result,
+    }
+}
+
+/// A position in a file. Beyond `i64::MAX` lies -1, "wherever the file stands", which is shared
+/// by everybody who has it open.
+fn position(offset: u64) -> i64 {
+    i64::try_from(offset).expect("an offset in a file is at most i64::MAX")
+}
+
+/// The descriptor for io_uring_enter(2): registered with this thread where that works, which
+/// spares a look-up and a reference count on each call.
+enum EnterDescriptor {
+    Registered(u32),
+    Plain(i32),
+}
+
+impl EnterDescriptor {
+    /// Falls back to the plain descriptor: a thread's table has 16 places, and it is a speed-up.
+    fn of(ring: &IoUring) -> Self {
+        match direct::register_ring_descriptor(ring.as_raw_fd()) {
+            Ok(index) => Self::Registered(index),
+            Err(_) => Self::Plain(ring.as_raw_fd()),
+        }
+    }
+
+    fn number(&self) -> i32 {
+        match self {
+            Self::Registered(index) => index.cast_signed(),
+            Self::Plain(descriptor) => *descriptor,
+        }
+    }
+
+    fn flags(&self) -> EnterFlags {
+        match self {
+            Self::Registered(_) => EnterFlags::REGISTERED_RING,
+            Self::Plain(_) => EnterFlags::empty(),
+        }
+    }
+
+    fn release(&self, ring: &IoUring) {
+        if let Self::Registered(index) = self {
+            direct::unregister_ring_descriptor(ring.as_raw_fd(), *index);
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! The system calls a shard makes beside its ring. Each is a thin wrapper that never blocks.
+
+use super::super::calls::{close, from_sockaddr};
+use super::super::{Descriptor, Errno, Pipe, Shutdown};
+use std::io;
+use std::mem::{self, MaybeUninit};
+use std::net::SocketAddr;
+use std::ptr;
+
+/// The errno of the call that just failed.
+pub(super) fn last_errno() -> Errno {
+    Errno(io::Error::last_os_error().raw_os_error().expect("an error of the kernel has a number"))
+}
+
+/// The count or descriptor of a call, or its errno.
+fn answer(result: impl Into<i64>) -> Result<i64, Errno> {
+    let result = result.into();
+    if result < 0 { Err(last_errno()) } else { Ok(result) }
+}
+
+/// Calls again while a signal came in between.
+fn uninterrupted<T: Into<i64>>(mut call: impl FnMut() -> T) -> Result<i64, Errno> {
+    loop {
+        match answer(call()) {
+            Err(Errno(libc::EINTR)) => {}
+            result => return result,
+        }
+    }
+}
+
+pub(super) fn block_sigpipe() -> io::Result<()> {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: sigemptyset(3) initialises the set, and the others only read it.
+    let error = unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        libc::sigaddset(set.as_mut_ptr(), libc::SIGPIPE);
+        libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), ptr::null_mut())
+    };
+    if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(error)) }
+}
+
+/// `struct io_uring_rsrc_update` of the UAPI, which the crate keeps to itself.
+#[repr(C)]
+struct ResourceUpdate {
+    offset: u32,
+    reserved: u32,
+    data: u64,
+}
+
+const IORING_REGISTER_RING_FDS: u32 = 20;
+const IORING_UNREGISTER_RING_FDS: u32 = 21;
+
+/// Puts the ring into the calling thread's table; any free place.
+pub(super) fn register_ring_descriptor(ring: i32) -> Result<u32, Errno> {
+    let mut update = ResourceUpdate { offset: u32::MAX, reserved: 0, data: ring as u64 };
+    register_one(ring, IORING_REGISTER_RING_FDS, &mut update)?;
+    Ok(update.offset)
+}
+
+/// Takes it out again. Only the thread that put it there can.
+pub(super) fn unregister_ring_descriptor(ring: i32, index: u32) {
+    let mut update = ResourceUpdate { offset: index, reserved: 0, data: 0 };
+    let result = register_one(ring, IORING_UNREGISTER_RING_FDS, &mut update);
+    debug_assert!(result.is_ok(), "our own place in our own table");
+}
+
+fn register_one(ring: i32, operation: u32, update: &mut ResourceUpdate) -> Result<(), Errno> {
+    // SAFETY: one update, which the kernel reads and writes during the call.
+    let result = unsafe {
+        libc::syscall(libc::SYS_io_uring_register, ring, operation, &raw mut *update, 1u32)
+    };
+    match answer(result)? {
+        1 => Ok(()),
+        // As many as fitted: none.
+        _ => Err(Errno(libc::EBUSY)),
+    }
+}
+
+pub(super) fn shutdown(socket: Descriptor, how: Shutdown) -> Result<(), Errno> {
+    let how = match how {
+        Shutdown::Write => libc::SHUT_WR,
+        Shutdown::Both => libc::SHUT_RDWR,
+    };
+    // SAFETY: plain numbers.
+    answer(unsafe { libc::shutdown(socket.0, how) }).map(drop)
+}
+
+pub(super) fn abort(socket: Descriptor) -> Result<(), Errno> {
+    let unspecified =
+        libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
+    // SAFETY: the kernel reads an address of the length given.
+    uninterrupted(|| unsafe {
+        libc::connect(socket.0, &raw const unspecified, socklen::<libc::sockaddr>())
+    })
+    .map(drop)
+}
+
+pub(super) fn peer_address(socket: Descriptor) -> Result<SocketAddr, Errno> {
+    // SAFETY: all zeroes is a valid address of family AF_UNSPEC.
+    let mut address: libc::sockaddr_storage = unsafe { mem::zeroed() };
+    let mut length = socklen::<libc::sockaddr_storage>();
+    // SAFETY: the kernel writes at most `length` bytes of address.
+    answer(unsafe { libc::getpeername(socket.0, (&raw mut address).cast(), &raw mut length) })?;
+    from_sockaddr(&address).ok_or(Errno(libc::EAFNOSUPPORT))
+}
+
+pub(super) fn unacknowledged_bytes(socket: Descriptor) -> Result<u32, Errno> {
+    let mut bytes: libc::c_int = 0;
+    // SIOCOUTQ of <linux/sockios.h> is TIOCOUTQ.
+    // SAFETY: this request writes one int.
+    answer(unsafe { libc::ioctl(socket.0, libc::TIOCOUTQ, &raw mut bytes) })?;
+    Ok(bytes.cast_unsigned())
+}
+
+pub(super) fn splice_to_socket(
+    pipe: Descriptor,
+    socket: Descriptor,
+    length: u32,
+    more: bool,
+) -> Result<u32, Errno> {
+    let more = if more { libc::SPLICE_F_MORE } else { 0 };
+    let flags = libc::SPLICE_F_NONBLOCK | more;
+    // SAFETY: no offsets, plain numbers otherwise.
+    uninterrupted(|| unsafe {
+        let length = length as usize;
+        libc::splice(pipe.0, ptr::null_mut(), socket.0, ptr::null_mut(), length, flags) as i64
+    })
+    .map(|bytes| bytes as u32)
+}
+
+pub(super) fn socket(to: &SocketAddr) -> Result<Descriptor, Errno> {
+    let family = if to.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: plain numbers.
+    let socket = descriptor(answer(unsafe { libc::socket(family, kind, 0) })?);
+    let on: libc::c_int = 1;
+    // SAFETY: the option is one int.
+    let result = unsafe {
+        let length = socklen::<libc::c_int>();
+        libc::setsockopt(
+            socket.0,
+            libc::IPPROTO_TCP,
+            libc::TCP_NODELAY,
+            (&raw const on).cast(),
+            length,
+        )
+    };
+    answer(result).inspect_err(|_| close(socket))?;
+    Ok(socket)
+}
+
+pub(super) fn pipe(capacity_bytes: u32) -> Result<Pipe, Errno> {
+    let mut ends: [libc::c_int; 2] = [-1; 2];
+    // SAFETY: the kernel writes two descriptors.
+    answer(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_NONBLOCK | libc::O_CLOEXEC) })?;
+    let [read, write] = ends.map(Descriptor);
+    // SAFETY: plain numbers.
+    let found = answer(unsafe { libc::fcntl(write.0, libc::F_GETPIPE_SZ) }).inspect_err(|_| {
+        close(read);
+        close(write);
+    })?;
+    let grown = if found < i64::from(capacity_bytes) {
+        // SAFETY: plain numbers.
+        answer(unsafe { libc::fcntl(write.0, libc::F_SETPIPE_SZ, capacity_bytes as libc::c_int) })
+    } else {
+        Ok(found)
+    };
+    // EPERM: the user's pages are used up, or it is beyond pipe-max-size. A smaller pipe works.
+    let capacity_bytes = grown.unwrap_or(found) as u32;
+    Ok(Pipe { read, write, capacity_bytes })
+}
+
+pub(super) fn accept_now(listener: Descriptor) -> Result<Descriptor, Errno> {
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: no address is asked for.
+    let accepted = uninterrupted(|| unsafe {
+        libc::accept4(listener.0, ptr::null_mut(), ptr::null_mut(), flags)
+    });
+    accepted.map(descriptor)
+}
+
+pub(super) fn clear_wake(wake: Descriptor) {
+    let mut count = 0u64;
+    // SAFETY: an eventfd gives eight bytes. EAGAIN: somebody emptied it already.
+    let _ = uninterrupted(|| unsafe {
+        libc::read(wake.0, (&raw mut count).cast(), size_of::<u64>()) as i64
+    });
+}
+
+fn socklen<T>() -> libc::socklen_t {
+    size_of::<T>() as libc::socklen_t
+}
+
+fn descriptor(number: i64) -> Descriptor {
+    Descriptor(number as i32)
+}

@@ -1,0 +1,170 @@
+//! Opening, reading, splicing.
+
+use super::*;
+use crate::ring::FileKind;
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+
+/// A directory that goes when its test ends.
+struct Tree(PathBuf);
+
+impl Tree {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("ringwright-{}-{name}", std::process::id()));
+        fs::create_dir_all(&path).expect("a directory");
+        Self(path)
+    }
+
+    /// A directory descriptor, and one for a file in it.
+    fn open(&self) -> Descriptor {
+        Descriptor(File::open(&self.0).expect("the directory").into_raw_fd())
+    }
+
+    fn file(&self, bytes: &[u8]) -> Descriptor {
+        let path = self.0.join("file");
+        fs::write(&path, bytes).expect("a file");
+        Descriptor(File::open(path).expect("the file").into_raw_fd())
+    }
+}
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn opening_stays_beneath_its_directory_and_crosses_no_link() {
+    let tree = Tree::new("open");
+    fs::create_dir(tree.0.join("sub")).expect("a directory");
+    fs::write(tree.0.join("sub/file"), b"12345").expect("a file");
+    symlink("sub/file", tree.0.join("link")).expect("a link");
+    symlink("sub", tree.0.join("linked")).expect("a link");
+    let fifo = CString::new(tree.0.join("fifo").as_os_str().as_bytes()).expect("no NUL");
+    // SAFETY: a NUL-terminated path.
+    assert_eq!(unsafe { libc::mkfifo(fifo.as_ptr(), 0o600) }, 0);
+
+    let mut ring = ring();
+    let directory = tree.open();
+    let mut open = |path: &std::ffi::CStr| {
+        ring.submit(0, Op::Open { directory, path: path.as_ptr() });
+        let opened = ring.one().result;
+        if opened < 0 {
+            return Err(-opened);
+        }
+        let status = ring.file_status(Descriptor(opened)).expect("an open file");
+        ring.close_now(Descriptor(opened));
+        Ok((status.kind, status.bytes))
+    };
+    assert_eq!(open(c"sub/file"), Ok((FileKind::Regular, 5)));
+    assert_eq!(open(c"sub/../sub/file"), Ok((FileKind::Regular, 5)), "inside all the way");
+    assert_eq!(open(c"sub").map(|(kind, _)| kind), Ok(FileKind::Directory));
+    assert_eq!(open(c"../etc/passwd"), Err(libc::EXDEV));
+    assert_eq!(open(c"sub/../../x"), Err(libc::EXDEV));
+    assert_eq!(open(c"/etc/passwd"), Err(libc::EXDEV));
+    assert_eq!(open(c"link"), Err(libc::ELOOP));
+    assert_eq!(open(c"linked/file"), Err(libc::ELOOP));
+    assert_eq!(open(c"none"), Err(libc::ENOENT));
+    assert_eq!(open(c"sub/file/"), Err(libc::ENOTDIR));
+    assert_eq!(open(c"fifo").map(|(kind, _)| kind), Ok(FileKind::Other), "and no waiting");
+    ring.close_now(directory);
+}
+
+#[test]
+fn reading_works_with_the_arena_registered_and_without() {
+    let tree = Tree::new("read");
+    let file = tree.file(b"0123456789");
+    for arena_registered in [true, false] {
+        let setup = Setup { arena_registered, ..setup() };
+        let mut ring = KernelRing::new(&setup).expect("a ring");
+        // SAFETY: inside the leaked arena.
+        let address = unsafe { setup.arena_address.add(setup.arena_bytes - 100) };
+        ring.submit(0, Op::Read { file, address, length: 100, offset: 4 });
+        assert_eq!(ring.one().result, 6);
+        // SAFETY: the kernel has written there, and is done.
+        assert_eq!(unsafe { std::slice::from_raw_parts(address, 6) }, b"456789");
+    }
+    calls::close(file);
+}
+
+#[test]
+fn a_file_goes_through_a_pipe_to_a_socket() {
+    let tree = Tree::new("splice");
+    let bytes: Vec<u8> = (0..100_000u32).map(|at| (at % 251) as u8).collect();
+    let file = tree.file(&bytes);
+    let mut ring = ring();
+    let (ours, mut peer) = pair();
+    let pipe = ring.pipe(64 << 10).expect("a pipe");
+    assert!(pipe.capacity_bytes >= 4096);
+    let reader = std::thread::spawn(move || {
+        let mut received = Vec::new();
+        peer.read_to_end(&mut received).map(|_| received)
+    });
+    let mut offset = 0;
+    while offset < bytes.len() as u64 {
+        let length = pipe.capacity_bytes;
+        ring.submit(0, Op::Splice { file, offset, pipe: pipe.write, length });
+        let mut inside = u32::try_from(ring.one().result).expect("bytes of the file");
+        assert!(inside > 0);
+        offset += u64::from(inside);
+        while inside > 0 {
+            match ring.splice_to_socket(pipe.read, ours, inside, offset < bytes.len() as u64) {
+                Ok(moved) => inside -= moved,
+                Err(Errno(libc::EAGAIN)) => {
+                    let events = events(libc::POLLOUT);
+                    ring.submit(1, Op::Poll { descriptor: ours, events });
+                    ring.one();
+                }
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+    }
+    ring.shutdown(ours, Shutdown::Write).expect("a connected socket");
+    assert_eq!(reader.join().expect("no panic").expect("all bytes"), bytes);
+    for descriptor in [file, ours, pipe.read, pipe.write] {
+        ring.close_now(descriptor);
+    }
+}
+
+#[test]
+fn splicing_to_a_socket_that_cannot_take_it_never_waits() {
+    let mut ring = ring();
+    let (ours, _peer) = pair();
+    let block = [1u8; 64 << 10];
+    // SAFETY: the bytes are sent during the call.
+    while unsafe { libc::send(ours.0, block.as_ptr().cast(), block.len(), 0) } > 0 {}
+    let pipe = ring.pipe(4096).expect("a pipe");
+    // SAFETY: the bytes are read during the call.
+    assert_eq!(unsafe { libc::write(pipe.write.0, block.as_ptr().cast(), 4096) }, 4096);
+    let full = ring.splice_to_socket(pipe.read, ours, 4096, false);
+    assert_eq!(full, Err(Errno(libc::EAGAIN)));
+    ring.abort(ours).expect("a connected socket");
+    for errno in [libc::ECONNRESET, libc::EPIPE] {
+        let dead = ring.splice_to_socket(pipe.read, ours, 4096, false);
+        assert_eq!(dead, Err(Errno(errno)), "its error once, then EPIPE, and no signal");
+    }
+    for descriptor in [ours, pipe.read, pipe.write] {
+        ring.close_now(descriptor);
+    }
+}
+
+/// A pipe with no room must not hold a thread of the kernel.
+#[test]
+fn splicing_into_a_full_pipe_is_refused() {
+    let tree = Tree::new("full");
+    let file = tree.file(&[1; 4096]);
+    let mut ring = ring();
+    let pipe = ring.pipe(1 << 20).expect("a pipe");
+    let block = vec![1u8; pipe.capacity_bytes as usize];
+    // SAFETY: the bytes are read during the call.
+    let written = unsafe { libc::write(pipe.write.0, block.as_ptr().cast(), block.len()) };
+    assert_eq!(written, block.len() as isize);
+    ring.submit(0, Op::Splice { file, offset: 0, pipe: pipe.write, length: 4096 });
+    assert_eq!(ring.one().result, -libc::EAGAIN);
+    for descriptor in [file, pipe.read, pipe.write] {
+        ring.close_now(descriptor);
+    }
+}

@@ -1,0 +1,209 @@
+//! Accepting, receiving, probing, sending, connecting.
+
+use super::*;
+
+#[test]
+fn a_zero_length_receive_waits_for_data_then_says_so_without_taking_it() {
+    let mut ring = ring();
+    let (ours, mut peer) = pair();
+    ring.submit(0, Op::Probe { socket: ours });
+    ring.assert_quiet();
+    peer.write_all(b"x").expect("a write");
+    let found = ring.one();
+    assert_eq!((found.result, found.nonempty(), found.more()), (0, true, false));
+    assert_eq!(found.buffer(), None);
+    // Once more with the data unread: at once.
+    ring.submit(1, Op::Probe { socket: ours });
+    assert_eq!((ring.one().result, ring.counters().completed), (0, 2));
+    ring.close_now(ours);
+}
+
+#[test]
+fn a_zero_length_receive_reports_fin_like_data_and_a_reset_as_an_error() {
+    let mut ring = ring();
+    let (ours, peer) = pair();
+    ring.submit(0, Op::Probe { socket: ours });
+    ring.assert_quiet();
+    drop(peer);
+    let fin = ring.one();
+    assert_eq!((fin.result, fin.nonempty()), (0, true));
+    ring.close_now(ours);
+
+    let (ours, peer) = pair();
+    ring.submit(1, Op::Probe { socket: ours });
+    ring.assert_quiet();
+    reset(peer, ours);
+    assert_eq!(ring.one().result, -libc::ECONNRESET);
+    ring.close_now(ours);
+}
+
+#[test]
+fn without_buffers_a_receive_ends_at_once_and_hides_even_the_end() {
+    let mut ring = ring();
+    let (ours, peer) = pair();
+    for multishot in [true, false] {
+        ring.submit(0, Op::Receive { socket: ours, multishot });
+        let found = ring.one();
+        let multishot_at_once = (-libc::ENOBUFS, false, None);
+        assert_eq!((found.result, found.more(), found.buffer()), multishot_at_once);
+    }
+    drop(peer);
+    ring.submit(1, Op::Receive { socket: ours, multishot: true });
+    assert_eq!(ring.one().result, -libc::ENOBUFS);
+    ring.provide(0);
+    ring.submit(2, Op::Receive { socket: ours, multishot: true });
+    assert_eq!(ring.one().result, 0, "the end was kept");
+    ring.close_now(ours);
+}
+
+#[test]
+fn a_multishot_receive_brings_data_in_buffers_and_the_end_without_one() {
+    let setup = setup();
+    let mut ring = KernelRing::new(&setup).expect("a ring");
+    let (ours, mut peer) = pair();
+    // Not from 0 on, so that a number taken without its flag shows.
+    ring.provide(5);
+    ring.provide(6);
+    ring.submit(0, Op::Receive { socket: ours, multishot: true });
+    ring.assert_quiet();
+    for (text, buffer) in [(&b"first"[..], 5), (b"second", 6), (b"third", 5)] {
+        peer.write_all(text).expect("a write");
+        let found = ring.one();
+        assert_eq!((found.result as usize, found.more()), (text.len(), true));
+        assert_eq!(found.buffer(), Some(buffer));
+        let start = usize::from(buffer) * BUFFER_BYTES as usize;
+        // SAFETY: the leaked arena, in a buffer the kernel has handed to us.
+        let got = unsafe {
+            std::slice::from_raw_parts(setup.arena_address.add(start), found.result as usize)
+        };
+        assert_eq!(got, text);
+        ring.provide(buffer);
+    }
+    drop(peer);
+    let end = ring.one();
+    assert_eq!((end.result, end.more(), end.buffer()), (0, false, None));
+    assert_eq!(ring.in_flight(), 0);
+    ring.close_now(ours);
+}
+
+#[test]
+fn a_one_shot_receive_fills_a_buffer_and_tells_that_more_is_there() {
+    let mut ring = ring();
+    let (ours, mut peer) = pair();
+    for buffer in 0..BUFFERS {
+        ring.provide(buffer);
+    }
+    peer.write_all(&[7; BUFFER_BYTES as usize + 10]).expect("a write");
+    ring.submit(0, Op::Receive { socket: ours, multishot: false });
+    let full = ring.one();
+    assert_eq!((full.result, full.nonempty()), (BUFFER_BYTES as i32, true));
+    assert_eq!((full.buffer(), full.more()), (Some(0), false));
+    ring.submit(1, Op::Receive { socket: ours, multishot: false });
+    let rest = ring.one();
+    assert_eq!((rest.result, rest.nonempty(), rest.buffer()), (10, false, Some(1)));
+    ring.close_now(ours);
+}
+
+#[test]
+fn buffers_go_round_the_ring_many_times() {
+    let mut ring = ring();
+    let (ours, mut peer) = pair();
+    for buffer in 0..BUFFERS {
+        ring.provide(buffer);
+    }
+    ring.submit(0, Op::Receive { socket: ours, multishot: true });
+    ring.submit_and_wait(0, Duration::ZERO).expect("a working ring");
+    // More than a u16's tail can count without wrapping would take long; the ring wraps 32 times.
+    for turn in 0..u32::from(BUFFERS) * 32 {
+        peer.write_all(&turn.to_ne_bytes()).expect("a write");
+        let found = ring.one();
+        assert_eq!((found.result, found.more()), (4, true));
+        ring.provide(found.buffer().expect("a buffer"));
+    }
+    ring.submit(1, Op::Cancel { target: token(0) });
+    ring.collect(2);
+    ring.close_now(ours);
+}
+
+#[test]
+fn a_multishot_accept_brings_sockets_that_never_block() {
+    let mut ring = ring();
+    let listener = TcpListener::bind("[::1]:0").expect("a listener");
+    let to = listener.local_addr().expect("an address");
+    listener.set_nonblocking(true).expect("non-blocking");
+    let listening = Descriptor(listener.as_raw_fd());
+    ring.submit(0, Op::Accept { listener: listening });
+    ring.assert_quiet();
+    let clients: Vec<TcpStream> =
+        (0..3).map(|_| TcpStream::connect(to).expect("a connect")).collect();
+    let accepted = ring.collect(3);
+    for completion in &accepted {
+        assert!(completion.result >= 0 && completion.more(), "{completion:?}");
+        let socket = Descriptor(completion.result);
+        // SAFETY: no pointers.
+        let flags = unsafe { libc::fcntl(socket.0, libc::F_GETFL) };
+        assert_ne!(flags & libc::O_NONBLOCK, 0);
+        let peer = ring.peer_address(socket).expect("a peer");
+        assert!(clients.iter().any(|client| client.local_addr().is_ok_and(|own| own == peer)));
+        ring.close_now(socket);
+    }
+    ring.submit(1, Op::Cancel { target: token(0) });
+    let ended = ring.collect(2);
+    assert_eq!((ended[0].result, ended[0].more()), (-libc::ECANCELED, false));
+
+    assert_eq!(ring.accept_now(listening), Err(Errno(libc::EAGAIN)));
+    let _late = TcpStream::connect(to).expect("a connect");
+    let late = ring.accept_now(listening).expect("what waits in the backlog");
+    ring.close_now(late);
+}
+
+/// Their addresses outlive the full queue that delays them.
+#[test]
+fn connects_beyond_the_queue_all_arrive() {
+    let mut ring = ring();
+    let listeners: Vec<TcpListener> = ["127.0.0.1:0", "[::1]:0", "127.0.0.2:0"]
+        .iter()
+        .map(|address| TcpListener::bind(address).expect("a listener"))
+        .collect();
+    let mut sockets = Vec::new();
+    for number in 0..30 {
+        let to = listeners[number % 3].local_addr().expect("an address");
+        let socket = ring.socket(&to).expect("a socket");
+        sockets.push((socket, to));
+        ring.submit(number as u32, Op::Connect { socket, address: &raw const to });
+    }
+    assert!(ring.collect(30).iter().all(|completion| completion.result == 0));
+    for (socket, to) in sockets {
+        assert_eq!(ring.peer_address(socket), Ok(to));
+        ring.close_now(socket);
+    }
+}
+
+#[test]
+fn a_send_is_finished_by_the_kernel_however_slow_the_reader() {
+    let mut ring = ring();
+    let (ours, mut peer) = pair();
+    let bytes = vec![3u8; 16 << 20];
+    let length = bytes.len() as u32;
+    ring.submit(0, Op::Send { socket: ours, address: bytes.as_ptr(), length, more: false });
+    ring.assert_quiet();
+    assert!(ring.unacknowledged_bytes(ours).expect("a TCP socket") > 0);
+    let reader = std::thread::spawn(move || {
+        let mut received = vec![0; 16 << 20];
+        peer.read_exact(&mut received).map(|()| received)
+    });
+    assert_eq!(ring.one().result, length as i32);
+    assert_eq!(reader.join().expect("no panic").expect("all bytes"), bytes);
+    ring.close_now(ours);
+}
+
+/// `MSG_NOSIGNAL` and EPIPE: a dead peer costs an error, not the process.
+#[test]
+fn a_send_after_our_fin_is_an_error_and_no_signal() {
+    let mut ring = ring();
+    let (ours, _peer) = pair();
+    ring.shutdown(ours, Shutdown::Write).expect("a connected socket");
+    ring.submit(0, Op::Send { socket: ours, address: b"x".as_ptr(), length: 1, more: false });
+    assert_eq!(ring.one().result, -libc::EPIPE);
+    ring.close_now(ours);
+}

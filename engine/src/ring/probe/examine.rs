@@ -1,0 +1,324 @@
+//! The examination behind the daemon's `doctor`: what is there, what is wanted, what to change.
+
+use super::super::Setup;
+use super::super::kernel::KernelRing;
+use super::limits::{has_capability, limit, memlock_allowed, page_bytes, release, sysctl};
+use super::{KERNEL_NEEDED, SetupError};
+use crate::cpu;
+use io_uring::{IoUring, Probe, opcode};
+use std::fmt;
+use std::thread;
+
+/// `CAP_SYS_RESOURCE` and `CAP_SYS_ADMIN` of <linux/capability.h>: either lifts the limits on
+/// pipes.
+const PIPE_CAPABILITIES: [u32; 2] = [24, 21];
+/// Descriptors of a process besides those of its shards: standard streams, logs, directories.
+const DESCRIPTORS_BESIDE: u64 = 64;
+/// Columns of the printed screen.
+const COLUMNS: usize = 100;
+
+/// What is to be run.
+#[derive(Clone, Copy, Debug)]
+pub struct Request {
+    /// Shards, a ring each.
+    pub shards: usize,
+    /// Open connections over all shards.
+    pub max_connections: usize,
+    /// Bytes of locked memory without which a shard cannot start: see
+    /// [`memlock_needed`](super::memlock_needed), once for the least that is acceptable.
+    pub memlock_needed_bytes: u64,
+    /// Addresses to listen on.
+    pub listeners: usize,
+    /// listen(2) backlog of each listener and shard.
+    pub backlog: u32,
+    /// Pipes of each shard.
+    pub pipes: u32,
+    /// Bytes of a pipe.
+    pub pipe_bytes: u32,
+}
+
+/// What was found.
+#[derive(Clone, Debug)]
+pub struct Examination {
+    /// The kernel's release.
+    pub release: String,
+    /// Whether a ring can be made, or why not.
+    pub io_uring: Result<(), SetupError>,
+    /// What of io_uring is there. Empty when no ring can be made.
+    pub features: Vec<Feature>,
+    /// What the process may use, and what it needs.
+    pub limits: Vec<Limit>,
+    /// A ring can be made, and nothing required is missing or too small.
+    pub can_run: bool,
+}
+
+/// Something of io_uring that the engine uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Feature {
+    /// Its name in the UAPI.
+    pub name: &'static str,
+    /// What it is used for.
+    pub purpose: &'static str,
+    /// Whether it is there.
+    pub found: bool,
+    /// Whether the engine cannot do without.
+    pub required: bool,
+}
+
+/// Something that the system limits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// Its name in the manual pages.
+    pub name: &'static str,
+    /// What the process has.
+    pub found: String,
+    /// What the request needs.
+    pub needed: String,
+    /// Whether that is enough.
+    pub enough: bool,
+    /// Whether the engine cannot run without; otherwise it runs worse.
+    pub required: bool,
+    /// What to do where it is not enough.
+    pub remedy: String,
+}
+
+/// Looks at this kernel, this container and these limits.
+#[must_use]
+pub fn examine(request: &Request) -> Examination {
+    // On a thread of its own: making a ring changes the thread it is made on.
+    let io_uring = thread::scope(|scope| {
+        scope.spawn(|| try_ring(false)).join().expect("making a ring does not panic")
+    });
+    let features = if io_uring.is_ok() { features() } else { Vec::new() };
+    let limits = limits(request);
+    let can_run = io_uring.is_ok()
+        && features.iter().all(|feature| feature.found || !feature.required)
+        && limits.iter().all(|limit| limit.enough || !limit.required);
+    Examination { release: release(), io_uring, features, limits, can_run }
+}
+
+/// Makes a ring as a shard would, only smaller.
+fn try_ring(arena_registered: bool) -> Result<(), SetupError> {
+    let mut arena = vec![0u8; page_bytes() as usize];
+    KernelRing::new(&Setup {
+        submission_entries: 8,
+        completion_entries: 16,
+        arena_address: arena.as_mut_ptr(),
+        arena_bytes: arena.len(),
+        arena_registered,
+        receive_buffers: 1,
+        receive_buffer_bytes: 1,
+        io_workers_max: 1,
+    })
+    // It goes before its arena does, with nothing ever submitted.
+    .map(drop)
+}
+
+const OPERATIONS: [(&str, u8, &str); 11] = [
+    ("IORING_OP_ACCEPT", opcode::AcceptMulti::CODE, "taking connections, many per submission"),
+    (
+        "IORING_OP_RECV",
+        opcode::RecvMulti::CODE,
+        "receiving into provided buffers; waiting for input",
+    ),
+    ("IORING_OP_SEND", opcode::Send::CODE, "sending"),
+    ("IORING_OP_POLL_ADD", opcode::PollAdd::CODE, "hearing of resets, room to send, wake-ups"),
+    ("IORING_OP_CONNECT", opcode::Connect::CODE, "connecting out"),
+    ("IORING_OP_ASYNC_CANCEL", opcode::AsyncCancel::CODE, "ending accepts and connects"),
+    ("IORING_OP_CLOSE", opcode::Close::CODE, "closing descriptors"),
+    ("IORING_OP_OPENAT2", opcode::OpenAt2::CODE, "opening files beneath a directory"),
+    ("IORING_OP_READ", opcode::Read::CODE, "reading small files"),
+    ("IORING_OP_READ_FIXED", opcode::ReadFixed::CODE, "reading small files into registered memory"),
+    ("IORING_OP_SPLICE", opcode::Splice::CODE, "sending large files without copying them"),
+];
+
+fn features() -> Vec<Feature> {
+    let ring = IoUring::new(8);
+    let mut probe = Probe::new();
+    // An answer that does not come leaves everything unknown, hence missing.
+    let probed =
+        ring.as_ref().is_ok_and(|ring| ring.submitter().register_probe(&mut probe).is_ok());
+    let has =
+        |of: fn(&io_uring::Parameters) -> bool| ring.as_ref().is_ok_and(|ring| of(ring.params()));
+    let no_array =
+        IoUring::<io_uring::squeue::Entry>::builder().setup_no_sqarray().build(8).is_ok();
+    let arena = thread::scope(|scope| {
+        scope.spawn(|| try_ring(true)).join().expect("making a ring does not panic")
+    });
+    let required = |name, purpose, found| Feature { name, purpose, found, required: true };
+    let optional = |name, purpose, found| Feature { name, purpose, found, required: false };
+    let mut features = vec![
+        // The ring that was just made has these.
+        required("IORING_SETUP_DEFER_TASKRUN", "completions when the shard asks for them", true),
+        required(
+            "IORING_REGISTER_PBUF_RING",
+            "receive buffers that idle connections do not hold",
+            true,
+        ),
+        required(
+            "IORING_FEAT_EXT_ARG",
+            "waiting with a deadline",
+            has(io_uring::Parameters::is_feature_ext_arg),
+        ),
+        required(
+            "IORING_FEAT_NODROP",
+            "completions survive a full queue",
+            has(io_uring::Parameters::is_feature_nodrop),
+        ),
+        optional("IORING_SETUP_NO_SQARRAY", "cheaper submission (Linux 6.6)", no_array),
+        optional("IORING_REGISTER_BUFFERS", "reading files without a page walk", arena.is_ok()),
+    ];
+    features.extend(OPERATIONS.iter().map(|&(name, code, purpose)| {
+        let found = probed && probe.is_supported(code);
+        // Without registered memory a plain read does.
+        Feature { name, purpose, found, required: code != opcode::ReadFixed::CODE }
+    }));
+    features
+}
+
+fn limits(request: &Request) -> Vec<Limit> {
+    vec![
+        descriptors(request, limit(libc::RLIMIT_NOFILE)),
+        locked_memory(request, memlock_allowed()),
+        backlog(request, sysctl("net/core/somaxconn")),
+        pipes(request, pipe_pages_allowed()),
+        cpus(request, cpu::allowed().len(), cpu::quota()),
+    ]
+}
+
+fn descriptors(request: &Request, (soft, hard): (u64, u64)) -> Limit {
+    // The ring, the wake-up, and for each listener what waits for a permit.
+    let accepting = request.listeners as u64 * (1 + u64::from(request.backlog));
+    let shard = 2 + accepting + 2 * u64::from(request.pipes);
+    let needed =
+        request.max_connections as u64 + request.shards as u64 * shard + DESCRIPTORS_BESIDE;
+    let remedy = if hard < needed {
+        format!("raise the hard limit (systemd: LimitNOFILE={needed}), or allow fewer connections")
+    } else {
+        format!("ulimit -n {needed} (systemd: LimitNOFILE={needed}), or allow fewer connections")
+    };
+    Limit {
+        name: "RLIMIT_NOFILE",
+        found: format!("{soft} of {hard}"),
+        needed: format!("{needed}, and the files being sent"),
+        enough: soft >= needed,
+        required: true,
+        remedy,
+    }
+}
+
+fn locked_memory(request: &Request, allowed: Option<u64>) -> Limit {
+    let needed = request.shards as u64 * request.memlock_needed_bytes;
+    Limit {
+        name: "RLIMIT_MEMLOCK",
+        found: allowed.map_or("not limited".to_owned(), |bytes| format!("{} KiB", bytes >> 10)),
+        needed: format!("{} KiB, free for this user", needed.div_ceil(1024)),
+        enough: allowed.is_none_or(|allowed| allowed >= needed),
+        required: true,
+        remedy: "ulimit -l unlimited (systemd: LimitMEMLOCK=infinity), or fewer or smaller buffers"
+            .to_owned(),
+    }
+}
+
+fn backlog(request: &Request, somaxconn: Option<i64>) -> Limit {
+    let wanted = i64::from(request.backlog);
+    Limit {
+        name: "net.core.somaxconn",
+        found: somaxconn.map_or("unknown".to_owned(), |found| found.to_string()),
+        needed: wanted.to_string(),
+        enough: somaxconn.is_none_or(|found| found >= wanted),
+        required: false,
+        remedy: format!("the backlog is cut to it; sysctl -w net.core.somaxconn={wanted}"),
+    }
+}
+
+/// Pages of pipes an ordinary user gets before pipes shrink to one or two; `None`: no limit.
+fn pipe_pages_allowed() -> Option<u64> {
+    let exempt = PIPE_CAPABILITIES.into_iter().any(has_capability);
+    let pages = sysctl("fs/pipe-user-pages-soft").and_then(|pages| u64::try_from(pages).ok());
+    pages.filter(|pages| !exempt && *pages > 0)
+}
+
+fn pipes(request: &Request, allowed: Option<u64>) -> Limit {
+    let pages = u64::from(request.pipe_bytes).div_ceil(page_bytes());
+    let needed = request.shards as u64 * u64::from(request.pipes) * pages;
+    Limit {
+        name: "fs.pipe-user-pages-soft",
+        found: allowed.map_or("not limited".to_owned(), |pages| format!("{pages} pages")),
+        needed: format!("{needed} pages"),
+        enough: allowed.is_none_or(|allowed| allowed >= needed),
+        required: false,
+        remedy: format!(
+            "pipes shrink, files go slower; sysctl -w fs.pipe-user-pages-soft={needed}"
+        ),
+    }
+}
+
+fn cpus(request: &Request, allowed: usize, quota: Option<f64>) -> Limit {
+    let quota_text = quota.map_or("no quota".to_owned(), |cpus| format!("quota {cpus:.2}"));
+    let usable = quota.map_or(allowed as f64, |cpus| cpus.min(allowed as f64));
+    Limit {
+        name: "CPUs",
+        found: format!("{allowed}, {quota_text}"),
+        needed: format!("{} for as many shards", request.shards),
+        enough: request.shards as f64 <= usable,
+        required: false,
+        remedy: "shards share CPUs or are throttled; run fewer, or allow more".to_owned(),
+    }
+}
+
+/// One screen: at most 40 lines of at most 100 columns.
+impl fmt::Display for Examination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verdict =
+            if self.can_run { "ringwright can run here" } else { "ringwright cannot run here" };
+        writeln!(f, "{verdict}: Linux {} (needed: {KERNEL_NEEDED})", self.release)?;
+        if let Err(error) = &self.io_uring {
+            writeln!(f)?;
+            wrapped(f, &error.to_string(), 2)?;
+        }
+        if !self.features.is_empty() {
+            writeln!(f, "\n{:<28} {:<9} used for", "io_uring", "")?;
+        }
+        for feature in &self.features {
+            let state = match feature {
+                Feature { found: true, .. } => "found",
+                Feature { required: true, .. } => "MISSING",
+                Feature { required: false, .. } => "absent",
+            };
+            writeln!(f, "  {:<26} {state:<9} {}", feature.name, feature.purpose)?;
+        }
+        writeln!(f, "\n{:<28} {:<9} {:<22} needed", "limit", "", "found")?;
+        for limit in &self.limits {
+            let state = match limit {
+                Limit { enough: true, .. } => "enough",
+                Limit { required: true, .. } => "TOO SMALL",
+                Limit { required: false, .. } => "low",
+            };
+            writeln!(f, "  {:<26} {state:<9} {:<22} {}", limit.name, limit.found, limit.needed)?;
+            if !limit.enough {
+                wrapped(f, &limit.remedy, 6)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn wrapped(f: &mut fmt::Formatter<'_>, text: &str, indent: usize) -> fmt::Result {
+    let mut column = 0;
+    for word in text.split_whitespace() {
+        if column > 0 && column + 1 + word.len() <= COLUMNS {
+            write!(f, " {word}")?;
+            column += 1 + word.len();
+        } else {
+            let line_end = if column > 0 { "\n" } else { "" };
+            write!(f, "{line_end}{:indent$}{word}", "")?;
+            column = indent + word.len();
+        }
+    }
+    writeln!(f)
+}
+
+#[cfg(test)]
+#[path = "examine_tests.rs"]
+mod tests;

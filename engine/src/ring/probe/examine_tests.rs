@@ -1,0 +1,100 @@
+use super::*;
+
+const REQUEST: Request = Request {
+    shards: 2,
+    max_connections: 10_000,
+    memlock_needed_bytes: 1 << 20,
+    listeners: 1,
+    backlog: 1_024,
+    pipes: 64,
+    pipe_bytes: 64 << 10,
+};
+
+fn assert_fits_a_screen(text: &str) {
+    assert!(text.lines().count() <= 40, "{text}");
+    assert!(text.lines().all(|line| line.chars().count() <= COLUMNS), "{text}");
+    assert!(text.lines().all(|line| line.trim_end() == line), "{text}");
+}
+
+#[test]
+fn this_machine_is_examined() {
+    let small = Request { max_connections: 10, backlog: 16, pipes: 1, ..REQUEST };
+    let found = examine(&small);
+    assert_eq!(found.io_uring, Ok(()));
+    assert_eq!(found.features.len(), 6 + OPERATIONS.len());
+    assert!(found.features.iter().all(|feature| feature.found), "{found}");
+    assert!(found.can_run, "{found}");
+    assert_fits_a_screen(&found.to_string());
+}
+
+#[test]
+fn descriptors_are_counted_for_all_that_hold_them() {
+    // 10,000 connections, 2 * (ring + wake-up + listener + 1,024 waiting + 128 pipe ends), 64.
+    let needed = 10_000 + 2 * (2 + 1 + 1_024 + 128) + 64;
+    assert!(descriptors(&REQUEST, (needed, needed)).enough);
+    let low = descriptors(&REQUEST, (needed - 1, needed));
+    assert!(!low.enough && low.required);
+    assert!(low.remedy.starts_with(&format!("ulimit -n {needed}")), "{}", low.remedy);
+    let lower = descriptors(&REQUEST, (1_024, 4_096));
+    assert!(lower.remedy.contains("hard limit"), "{}", lower.remedy);
+}
+
+#[test]
+fn locked_memory_counts_for_all_shards() {
+    assert!(locked_memory(&REQUEST, None).enough);
+    assert!(locked_memory(&REQUEST, Some(2 << 20)).enough);
+    assert!(!locked_memory(&REQUEST, Some((2 << 20) - 1)).enough);
+}
+
+#[test]
+fn what_only_slows_is_not_required() {
+    let low = backlog(&REQUEST, Some(128));
+    assert!(!low.enough && !low.required);
+    assert!(backlog(&REQUEST, Some(1_024)).enough && backlog(&REQUEST, None).enough);
+    // 2 shards, 64 pipes of 64 KiB.
+    let pages = 2 * 64 * ((64 << 10) / page_bytes());
+    assert!(pipes(&REQUEST, Some(pages)).enough && !pipes(&REQUEST, Some(pages - 1)).enough);
+    assert!(!pipes(&REQUEST, Some(1)).required);
+    assert!(cpus(&REQUEST, 2, None).enough && cpus(&REQUEST, 4, Some(2.0)).enough);
+    assert!(!cpus(&REQUEST, 1, None).enough && !cpus(&REQUEST, 4, Some(1.5)).enough);
+}
+
+/// All that can go wrong at once, with long numbers.
+#[test]
+fn the_worst_case_fits_a_screen() {
+    let request = Request {
+        shards: 1_024,
+        max_connections: 10_000_000,
+        memlock_needed_bytes: 1 << 32,
+        listeners: 64,
+        backlog: 65_535,
+        pipes: 32_000,
+        pipe_bytes: 1 << 20,
+    };
+    let limits = vec![
+        descriptors(&request, (1 << 20, 1 << 30)),
+        locked_memory(&request, Some(1 << 30)),
+        backlog(&request, Some(1)),
+        pipes(&request, Some(16_384)),
+        cpus(&request, 1_000, Some(0.25)),
+    ];
+    assert!(limits.iter().all(|limit| !limit.enough));
+    let mut features = features();
+    for feature in &mut features {
+        feature.found = false;
+    }
+    let release = "6.18.44-some-distribution-with-a-long-name".to_owned();
+    let missing = Examination { release, io_uring: Ok(()), features, limits, can_run: false };
+    assert_fits_a_screen(&missing.to_string());
+
+    let found = missing.release.clone();
+    let too_old = SetupError::KernelTooOld { found, missing: "IORING_SETUP_DEFER_TASKRUN" };
+    let disabled = SetupError::Disabled { value: 1, group: i64::MAX };
+    for error in [too_old, disabled] {
+        let examination =
+            Examination { io_uring: Err(error), features: Vec::new(), ..missing.clone() };
+        let text = examination.to_string();
+        assert_fits_a_screen(&text);
+        assert!(text.starts_with("ringwright cannot run here"), "{text}");
+    }
+}

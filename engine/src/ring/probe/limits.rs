@@ -1,0 +1,100 @@
+//! What the kernel tells about itself and this process.
+
+use std::fs;
+use std::mem::MaybeUninit;
+
+/// `CAP_IPC_LOCK` of <linux/capability.h>.
+const CAP_IPC_LOCK: u32 = 14;
+
+/// The release in uname(2).
+pub(super) fn release() -> String {
+    fs::read_to_string("/proc/sys/kernel/osrelease")
+        .map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
+}
+
+/// Whether a release is that version or later. An unreadable one is: its errno says the rest.
+pub(super) fn at_least(release: &str, version: (u32, u32)) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= version,
+        _ => true,
+    }
+}
+
+/// A number below /proc/sys.
+pub(super) fn sysctl(name: &str) -> Option<i64> {
+    fs::read_to_string(format!("/proc/sys/{name}")).ok()?.trim().parse().ok()
+}
+
+/// A resource limit, soft and hard.
+pub(super) fn limit(resource: libc::__rlimit_resource_t) -> (u64, u64) {
+    let mut limit = MaybeUninit::<libc::rlimit>::uninit();
+    // SAFETY: the call fills the limit when it succeeds, and it succeeds for a resource that is.
+    let limit = unsafe {
+        let result = libc::getrlimit(resource, limit.as_mut_ptr());
+        assert_eq!(result, 0, "getrlimit(2) of {resource}");
+        limit.assume_init()
+    };
+    (limit.rlim_cur, limit.rlim_max)
+}
+
+/// `RLIMIT_MEMLOCK`, bytes, for all rings of this user together. `None`: it does not bind, for it
+/// is unlimited or the process has `CAP_IPC_LOCK`.
+#[must_use]
+pub fn memlock_allowed() -> Option<u64> {
+    let (soft, _) = limit(libc::RLIMIT_MEMLOCK);
+    let free = soft == libc::RLIM_INFINITY || has_capability(CAP_IPC_LOCK);
+    (!free).then_some(soft)
+}
+
+/// Whether the calling thread has a capability where these limits ask for it: in the first user
+/// namespace.
+pub(super) fn has_capability(capability: u32) -> bool {
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    let uid_map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    is_capable(capability, &status, &uid_map)
+}
+
+/// The first user namespace maps every user to itself. A container's root may have all
+/// capabilities, and in its own namespace only.
+fn is_capable(capability: u32, status: &str, uid_map: &str) -> bool {
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .unwrap_or(0);
+    let first_namespace = uid_map.split_whitespace().eq(["0", "0", "4294967295"]);
+    effective & (1 << capability) != 0 && first_namespace
+}
+
+pub(super) fn page_bytes() -> u64 {
+    // SAFETY: no pointers.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(bytes).expect("a page has a size")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_compare_as_numbers() {
+        assert!(at_least("6.18.44-fc-v657", (6, 1)));
+        assert!(at_least("6.1.0-13-amd64", (6, 1)));
+        assert!(at_least("10.0", (6, 1)));
+        assert!(at_least("unknown", (6, 1)));
+        assert!(!at_least("5.15.0-91-generic", (6, 1)));
+        assert!(!at_least("6.0.19", (6, 1)));
+    }
+
+    #[test]
+    fn a_container_s_root_has_no_say_outside() {
+        let all = "Name:\tx\nCapEff:\t000001ffffffffff\n";
+        let first = "         0          0 4294967295\n";
+        assert!(is_capable(CAP_IPC_LOCK, all, first));
+        assert!(!is_capable(CAP_IPC_LOCK, all, "         0     100000      65536\n"));
+        assert!(!is_capable(CAP_IPC_LOCK, "CapEff:\t0000000000000000\n", first));
+        assert!(is_capable(CAP_IPC_LOCK, "CapEff:\t0000000000004000\n", first));
+        assert!(!is_capable(CAP_IPC_LOCK, "", ""));
+    }
+}

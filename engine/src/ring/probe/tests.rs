@@ -1,0 +1,223 @@
+use super::super::kernel::KernelRing;
+use super::*;
+use std::process::Command;
+
+fn facts() -> Facts {
+    Facts {
+        release: "6.18.44".to_owned(),
+        disabled: Some(0),
+        group: Some(-1),
+        memlock_needed: 9_000,
+        memlock_allowed: Some(8_000),
+        descriptors: (1_024, 4_096),
+    }
+}
+
+fn cause(errno: i32, facts: &Facts) -> SetupError {
+    SetupError::of("io_uring_setup(2)", &io::Error::from_raw_os_error(errno), facts)
+}
+
+#[test]
+fn a_switched_off_io_uring_is_told_from_a_filtered_one() {
+    let with = |disabled| Facts { disabled, ..facts() };
+    let off = cause(libc::EPERM, &with(Some(2)));
+    assert_eq!(off, SetupError::Disabled { value: 2, group: -1 });
+    assert!(off.to_string().contains("kernel.io_uring_disabled is 2"), "{off}");
+    let reserved = cause(libc::EPERM, &Facts { group: Some(115), ..with(Some(1)) });
+    assert!(reserved.to_string().contains("kernel.io_uring_group (115)"), "{reserved}");
+    for disabled in [Some(0), None] {
+        for errno in [libc::EPERM, libc::EACCES, libc::ENOSYS] {
+            let filtered = cause(errno, &with(disabled));
+            assert!(matches!(filtered, SetupError::Filtered { .. }), "{filtered}");
+            assert!(filtered.to_string().contains("container or seccomp profile"), "{filtered}");
+        }
+    }
+}
+
+#[test]
+fn an_old_kernel_is_named_with_what_it_lacks() {
+    let old = Facts { release: "5.15.0-91-generic".to_owned(), disabled: None, ..facts() };
+    for errno in [libc::EINVAL, libc::ENOSYS] {
+        let text = cause(errno, &old).to_string();
+        assert!(text.contains("kernel 5.15.0-91-generic is too old"), "{text}");
+        assert!(text.contains("Linux 6.1 or later"), "{text}");
+    }
+    let new = cause(libc::EINVAL, &facts());
+    assert_eq!(new, SetupError::Call { call: "io_uring_setup(2)", errno: Errno(libc::EINVAL) });
+}
+
+#[test]
+fn memory_is_locked_memory_only_where_that_is_limited() {
+    let limited = cause(libc::ENOMEM, &facts()).to_string();
+    assert!(limited.contains("needs 9000 bytes"), "{limited}");
+    assert!(limited.contains("RLIMIT_MEMLOCK allows 8000"), "{limited}");
+    assert!(limited.contains("ulimit -l"), "{limited}");
+    let free = cause(libc::ENOMEM, &Facts { memlock_allowed: None, ..facts() });
+    assert!(matches!(free, SetupError::Call { .. }), "{free}");
+}
+
+#[test]
+fn too_few_descriptors_are_named() {
+    let text = cause(libc::EMFILE, &facts()).to_string();
+    assert!(text.contains("RLIMIT_NOFILE is 1024, at most 4096"), "{text}");
+    assert!(matches!(cause(libc::ENFILE, &facts()), SetupError::Call { .. }));
+}
+
+/// The arena is leaked; half of it is for receiving.
+fn setup(arena_bytes: usize) -> Setup {
+    Setup {
+        submission_entries: 64,
+        completion_entries: 256,
+        arena_address: Box::leak(vec![0u8; arena_bytes].into_boxed_slice()).as_mut_ptr(),
+        arena_bytes,
+        arena_registered: true,
+        receive_buffers: 128,
+        receive_buffer_bytes: u32::try_from(arena_bytes / 256).expect("a small arena"),
+        io_workers_max: 1,
+    }
+}
+
+#[test]
+fn locked_memory_is_counted_in_pages() {
+    let setup = setup(1 << 20);
+    let page = page_bytes();
+    let queues = (512u64 + 4 * 64 + 16 * 256).next_multiple_of(page);
+    let entries = (64u64 * 64).next_multiple_of(page);
+    let buffers = (16u64 * 128).next_multiple_of(page);
+    let least = queues + entries + buffers;
+    assert_eq!(memlock_needed(&setup), least + (1 << 20));
+    assert_eq!(memlock_needed(&Setup { arena_registered: false, ..setup }), least);
+}
+
+/// Limits and filters cannot be taken back, so each is tried in a process of its own: this
+/// program again, with one test and a variable that says it is the child.
+fn in_a_child(test: &str, child: impl FnOnce()) {
+    const CHILD: &str = "RINGWRIGHT_TEST_CHILD";
+    if std::env::var_os(CHILD).is_some() {
+        return child();
+    }
+    let (_, module) = module_path!().split_once("::").expect("a module of the crate");
+    let output = Command::new(std::env::current_exe().expect("this program"))
+        .args(["--exact", &format!("{module}::{test}"), "--nocapture"])
+        .env(CHILD, "1")
+        .output()
+        .expect("this program again");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("1 passed"), "the test was found: {text}");
+}
+
+fn set_limit(resource: libc::__rlimit_resource_t, soft: u64) {
+    let limit = libc::rlimit { rlim_cur: soft, rlim_max: soft };
+    // SAFETY: the limit is read during the call.
+    assert_eq!(unsafe { libc::setrlimit(resource, &raw const limit) }, 0);
+}
+
+/// Root may lock what it likes: becomes a user of nobody else, for locked memory counts for all
+/// processes of a user. `false`: it was an ordinary user all along, and shares that count with
+/// whatever else that user runs.
+fn becomes_a_user_of_its_own() -> bool {
+    let user = 1_000_000_000 + std::process::id();
+    // SAFETY: no pointers that are read.
+    unsafe {
+        if libc::geteuid() != 0 {
+            return false;
+        }
+        assert_eq!(libc::setgroups(0, std::ptr::null()), 0);
+        assert_eq!(libc::setgid(user), 0);
+        assert_eq!(libc::setuid(user), 0);
+    }
+    true
+}
+
+#[test]
+fn an_ordinary_user_is_told_of_the_locked_memory_missing() {
+    in_a_child("an_ordinary_user_is_told_of_the_locked_memory_missing", || {
+        const ALLOWED: u64 = 256 << 10;
+        set_limit(libc::RLIMIT_MEMLOCK, ALLOWED);
+        let alone = becomes_a_user_of_its_own();
+        assert_eq!(memlock_allowed(), Some(ALLOWED));
+        let large = setup(1 << 20);
+        let error = KernelRing::new(&large).map(drop).expect_err("1 MiB in 256 KiB");
+        let SetupError::LockedMemory { call, needed_bytes, allowed_bytes } = error else {
+            panic!("{error}");
+        };
+        assert_eq!((needed_bytes, allowed_bytes), (memlock_needed(&large), ALLOWED));
+        if alone {
+            assert!(call.contains("IORING_REGISTER_BUFFERS"), "{call}");
+            let smaller = Setup { arena_registered: false, ..large };
+            KernelRing::new(&smaller).map(drop).expect("unregistered it fits");
+        }
+    });
+}
+
+/// What [`memlock_needed`] says is enough, and hardly more than enough.
+#[test]
+fn the_locked_memory_computed_is_what_the_kernel_asks_for() {
+    in_a_child("the_locked_memory_computed_is_what_the_kernel_asks_for", || {
+        let setup = setup(1 << 20);
+        // An arena of the heap begins in the middle of a page and takes part of one more.
+        let enough = memlock_needed(&setup) + page_bytes();
+        set_limit(libc::RLIMIT_MEMLOCK, enough);
+        if !becomes_a_user_of_its_own() {
+            // The count is shared: only root can see that it is exact.
+            return;
+        }
+        KernelRing::new(&setup).map(drop).expect("as much as computed");
+        let unregistered = Setup { arena_registered: false, ..setup };
+        set_limit(libc::RLIMIT_MEMLOCK, memlock_needed(&unregistered) - 2 * page_bytes());
+        KernelRing::new(&unregistered).map(drop).expect_err("two pages less");
+    });
+}
+
+#[test]
+fn a_full_descriptor_table_is_named() {
+    in_a_child("a_full_descriptor_table_is_named", || {
+        set_limit(libc::RLIMIT_NOFILE, 3);
+        let error = KernelRing::new(&setup(1 << 16)).map(drop).expect_err("no descriptor left");
+        let call = "io_uring_setup(2)";
+        assert_eq!(error, SetupError::Descriptors { call, allowed: 3, hard: 3 });
+    });
+}
+
+/// Answers io_uring_setup(2) with EPERM from now on, as the profile of a container does.
+fn forbid_io_uring() {
+    let statement = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
+    let number = libc::SYS_io_uring_setup as u32;
+    let refuse = libc::SECCOMP_RET_ERRNO | libc::EPERM.cast_unsigned();
+    let mut program = [
+        // `struct seccomp_data` begins with the number of the call.
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, number),
+        statement(libc::BPF_RET | libc::BPF_K, 0, 0, refuse),
+        statement(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    // SAFETY: the kernel copies the program during the call.
+    unsafe {
+        assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+        let mode = libc::SECCOMP_MODE_FILTER;
+        assert_eq!(libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program), 0);
+    }
+}
+
+#[test]
+fn a_seccomp_filter_is_named() {
+    in_a_child("a_seccomp_filter_is_named", || {
+        forbid_io_uring();
+        let error = KernelRing::new(&setup(1 << 16)).map(drop).expect_err("forbidden");
+        let filtered =
+            SetupError::Filtered { call: "io_uring_setup(2)", errno: Errno(libc::EPERM) };
+        assert_eq!(error, filtered);
+        let found = examine(&Request {
+            shards: 1,
+            max_connections: 1,
+            memlock_needed_bytes: 0,
+            listeners: 1,
+            backlog: 1,
+            pipes: 1,
+            pipe_bytes: 4096,
+        });
+        assert_eq!((found.io_uring, found.can_run), (Err(filtered), false));
+    });
+}

@@ -1,0 +1,76 @@
+//! What may go wrong, and how often.
+
+use super::rng::Rng;
+
+/// Probabilities in per mille, each drawn anew at every opportunity. May be changed at any time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// EMFILE though descriptors are free: accept, open, socket, pipe.
+    pub no_descriptor: u16,
+    /// ENFILE, ENOBUFS or ENOMEM from accept and open; ECONNABORTED from accept.
+    pub no_memory: u16,
+    /// A multishot ends with a completion that succeeded.
+    pub multishot_end: u16,
+    /// A receive takes less than is there.
+    pub short_receive: u16,
+    /// A send ends short though the peer is well.
+    pub short_send: u16,
+    /// A read of a file, a splice from it or to a socket moves less than it could.
+    pub short_file: u16,
+    /// EIO from a read or a splice.
+    pub file_error: u16,
+    /// EINTR from a splice.
+    pub file_interrupted: u16,
+    /// A file loses its end just before it is read.
+    pub truncate: u16,
+    /// EAGAIN from a splice to a socket that has room.
+    pub splice_again: u16,
+    /// What could happen now waits for another look.
+    pub delay: u16,
+    /// What has happened is reported later.
+    pub late_completion: u16,
+    /// The kernel takes nothing from a full submission queue.
+    pub submission_refused: u16,
+    /// The enter call is interrupted and submits nothing.
+    pub enter_interrupted: u16,
+    /// An outgoing connect is refused.
+    pub connect_refused: u16,
+    /// An outgoing connect is never answered.
+    pub connect_silent: u16,
+    /// A peer resets, at every step it makes.
+    pub peer_reset: u16,
+    /// A peer vanishes, at every step it makes.
+    pub peer_vanish: u16,
+}
+
+impl Faults {
+    /// A kernel and a network as in the books.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// Each fault is absent for half of the seeds, so that the others get far.
+    pub fn draw(rng: &mut Rng) -> Self {
+        let mut draw = |most: usize| if rng.below(2) == 0 { 0 } else { rng.up_to(most) as u16 };
+        Self {
+            no_descriptor: draw(200),
+            no_memory: draw(200),
+            multishot_end: draw(300),
+            short_receive: draw(300),
+            short_send: draw(100),
+            short_file: draw(300),
+            file_error: draw(30),
+            file_interrupted: draw(100),
+            truncate: draw(20),
+            splice_again: draw(300),
+            delay: draw(700),
+            late_completion: draw(500),
+            submission_refused: draw(500),
+            enter_interrupted: draw(200),
+            connect_refused: draw(300),
+            connect_silent: draw(200),
+            peer_reset: draw(20),
+            peer_vanish: draw(10),
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Files, pipes and names. A file's bytes are computed, so that one of many gigabytes costs
+//! nothing and a byte out of place shows.
+
+use super::super::{Descriptor, Errno, FileKind, FileStatus, Op, Pipe};
+use super::descriptors::Object;
+use super::operations::Pending;
+use super::rng::stream;
+use super::sockets::take;
+use super::{SimulatedRing, failed};
+use std::collections::VecDeque;
+
+/// A file: its bytes are the stream called `key`.
+#[derive(Clone, Copy, Debug)]
+pub struct SimulatedFile {
+    /// Names its bytes.
+    pub key: u64,
+    /// Its size now; a fault may lower it.
+    pub bytes: u64,
+    /// What it is.
+    pub kind: FileKind,
+}
+
+/// What a path leads to.
+#[derive(Clone, Copy, Debug)]
+pub enum Name {
+    /// A file, by its number.
+    File(usize),
+    /// An errno.
+    Error(i32),
+}
+
+/// What is in a pipe.
+#[derive(Debug)]
+pub struct PipeBytes {
+    /// Spliced in and not out again.
+    pub bytes: VecDeque<u8>,
+    /// How many may be.
+    pub capacity: usize,
+}
+
+impl SimulatedRing {
+    /// Adds a file beneath every directory. Returns its number.
+    pub fn add_file(&mut self, path: &str, file: SimulatedFile) -> usize {
+        self.files.push(file);
+        self.names.insert(path.as_bytes().to_vec(), Name::File(self.files.len() - 1));
+        self.files.len() - 1
+    }
+
+    /// Makes a path lead to an errno.
+    pub fn add_error(&mut self, path: &str, errno: i32) {
+        self.names.insert(path.as_bytes().to_vec(), Name::Error(errno));
+    }
+
+    /// Bytes left in pipes that are still open: a pool keeps only empty ones.
+    pub fn bytes_in_pipes(&self) -> usize {
+        self.pipes.iter().map(|pipe| pipe.bytes.len()).sum()
+    }
+
+    pub(super) fn file_of(&self, pending: &Pending) -> usize {
+        match self.table.object(pending.holding.expect("resolved when submitted")) {
+            Object::File(file) => file,
+            other => self.broken(format_args!("{:?} on {other:?}", pending.op)),
+        }
+    }
+
+    /// How many of `length` bytes at `offset` can be moved at this moment, or an errno.
+    fn file_bytes(&mut self, file: usize, offset: u64, length: usize) -> Result<usize, i32> {
+        if self.files[file].kind != FileKind::Regular {
+            return Err(-libc::EINVAL);
+        }
+        if self.rng.per_mille(self.faults.file_error) {
+            return Err(-libc::EIO);
+        }
+        if self.rng.per_mille(self.faults.truncate) {
+            let kept = self.rng.below(self.files[file].bytes + 1);
+            self.files[file].bytes = kept;
+            self.trace.peer(self.now_us, "none: truncated file to", file, kept);
+        }
+        let there = self.files[file].bytes.saturating_sub(offset);
+        let count = length.min(usize::try_from(there).unwrap_or(usize::MAX));
+        Ok(if count > 1 && self.rng.per_mille(self.faults.short_file) {
+            self.rng.up_to(count)
+        } else {
+            count
+        })
+    }
+
+    pub(super) fn run_read(&mut self, pending: &Pending) -> i32 {
+        let Op::Read { address, length, offset, .. } = pending.op else { unreachable!() };
+        let file = self.file_of(pending);
+        let count = match self.file_bytes(file, offset, length as usize) {
+            Ok(count) => count,
+            Err(errno) => return errno,
+        };
+        for (at, byte) in stream(self.files[file].key, offset).take(count).enumerate() {
+            // SAFETY: the range was checked to lie in the arena when it was submitted, and the
+            // submitter keeps it until the completion.
+            unsafe { address.add(at).write(byte) };
+        }
+        count as i32
+    }
+
+    pub(super) fn run_splice(&mut self, pending: &Pending) -> i32 {
+        let Op::Splice { length, offset, .. } = pending.op else { unreachable!() };
+        if pending.interrupted {
+            // ERESTARTSYS, which never leaves the kernel but here.
+            return -512;
+        }
+        if self.rng.per_mille(self.faults.file_interrupted) {
+            return -libc::EINTR;
+        }
+        let pipe = self.table.object(pending.second.expect("resolved when submitted"));
+        let Object::PipeWrite(pipe) = pipe else {
+            self.broken(format_args!("{:?} into {pipe:?}", pending.op))
+        };
+        let room = self.pipes[pipe].capacity - self.pipes[pipe].bytes.len();
+        if length as usize > room {
+            self.broken(format_args!("{:?}, but the pipe has room for {room}", pending.op));
+        }
+        let file = self.file_of(pending);
+        match self.file_bytes(file, offset, length as usize) {
+            Ok(count) => {
+                let bytes = stream(self.files[file].key, offset).take(count);
+                self.pipes[pipe].bytes.extend(bytes);
+                count as i32
+            }
+            Err(errno) => errno,
+        }
+    }
+
+    pub(super) fn run_open(&mut self, pending: &Pending) -> i32 {
+        match pending.name {
+            _ if self.table.is_full() || self.rng.per_mille(self.faults.no_descriptor) => {
+                -libc::EMFILE
+            }
+            _ if self.rng.per_mille(self.faults.no_memory) => {
+                -self.rng.pick(&[libc::ENFILE, libc::ENOMEM])
+            }
+            Name::Error(errno) => -errno,
+            Name::File(file) => self.table.insert(Object::File(file)).0,
+        }
+    }
+
+    pub(super) fn make_pipe(&mut self, capacity_bytes: u32) -> Result<Pipe, Errno> {
+        if self.table.is_full() || self.rng.per_mille(self.faults.no_descriptor) {
+            return Err(Errno(libc::EMFILE));
+        }
+        // pipe-user-pages-soft: one page, past so many.
+        let capacity = if self.rng.below(8) == 0 { 4096 } else { capacity_bytes.max(4096) };
+        let pipe = PipeBytes { bytes: VecDeque::new(), capacity: capacity as usize };
+        self.pipes.push(pipe);
+        let number = self.pipes.len() - 1;
+        let read = self.table.insert(Object::PipeRead(number));
+        if self.table.is_full() {
+            self.close(read);
+            return Err(Errno(libc::EMFILE));
+        }
+        let write = self.table.insert(Object::PipeWrite(number));
+        Ok(Pipe { read, write, capacity_bytes: capacity })
+    }
+
+    pub(super) fn splice_out(
+        &mut self,
+        pipe: Descriptor,
+        socket: Descriptor,
+        length: usize,
+    ) -> Result<u32, Errno> {
+        let object = self.object(pipe, "splice(2)");
+        let Object::PipeRead(pipe) = object else {
+            self.broken(format_args!("splice(2) from {object:?}"))
+        };
+        let peer = self.socket_number(socket, "splice(2)");
+        let socket = &mut self.peers[peer].socket;
+        if let Some(errno) = socket.send_failure() {
+            return Err(failed(errno));
+        }
+        let there = self.pipes[pipe].bytes.len();
+        if there == 0 {
+            self.broken(format_args!("splice(2) from an empty pipe to peer {peer}"));
+        }
+        let most = length.min(there).min(socket.room());
+        if most == 0 || self.rng.per_mille(self.faults.splice_again) {
+            return Err(Errno(libc::EAGAIN));
+        }
+        let short = self.rng.per_mille(self.faults.short_file);
+        let count = if short { self.rng.up_to(most) } else { most };
+        take(&mut self.pipes[pipe].bytes, count, &mut socket.outbound);
+        self.touch(peer);
+        Ok(count as u32)
+    }
+
+    pub(super) fn status_of(&self, file: Descriptor) -> FileStatus {
+        let object = self.object(file, "fstat(2)");
+        let Object::File(number) = object else {
+            self.broken(format_args!("fstat(2) of {object:?}"))
+        };
+        let SimulatedFile { bytes, kind, .. } = self.files[number];
+        FileStatus { bytes, modified_s: 1, modified_ns: 0, inode: number as u64 + 1, kind }
+    }
+}

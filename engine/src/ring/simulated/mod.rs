@@ -1,0 +1,440 @@
+//! A kernel, a network and peers that exist only in memory and do what one seed says.
+//!
+//! The same seed and the same calls give the same run, bit for bit: no clock, no hashing, no
+//! thread. What the simulated kernel may do is what the real one was seen to do; each of these
+//! facts has a test in [`tests`]. A misuse that a real kernel would answer with somebody else's
+//! data (a descriptor closed twice, a buffer provided twice, two operations of one token) panics
+//! with the last events.
+//!
+//! Descriptors are numbered from [`FIRST`] on, so that nothing real is touched by mistake. Any
+//! lower number stands for the event descriptor that wakes a shard, see [`SimulatedRing::wake`].
+
+mod descriptors;
+mod faults;
+mod files;
+mod network;
+mod operations;
+mod peers;
+mod rng;
+mod sockets;
+mod submission;
+mod tests;
+mod trace;
+
+pub use descriptors::{FIRST, OpenCounts};
+pub use faults::Faults;
+pub use files::SimulatedFile;
+pub use network::Endpoint;
+pub use peers::{Afterwards, NEVER, Peer, Plan, Standing};
+pub use rng::{Rng, stream, stream_byte};
+
+use super::{
+    Completion, Descriptor, Errno, F_MORE, FileStatus, Op, Pipe, Ring, RingCounters, Setup,
+    Shutdown, Token,
+};
+use descriptors::{EVENT, Object, Table};
+use files::{Name, PipeBytes};
+use network::Listener;
+use operations::Pending;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+use trace::Trace;
+
+/// Work items of one enter that waits for less (`DEFER_TASKRUN`).
+const WORK_ITEMS: usize = 20;
+/// Steps of one wait after which the simulation itself is at fault.
+const STEPS_MAX: u32 = 1_000_000;
+
+thread_local! {
+    static CLOSED_BESIDE: RefCell<Vec<Descriptor>> = const { RefCell::new(Vec::new()) };
+}
+
+/// close(2) of a simulated descriptor by something that has no ring at hand, such as a file that
+/// is dropped. Takes effect before the ring's next call.
+pub fn close_beside(descriptor: Descriptor) {
+    CLOSED_BESIDE.with_borrow_mut(|closed| closed.push(descriptor));
+}
+
+/// The simulated kernel with its peers.
+pub struct SimulatedRing {
+    /// For whoever drives the simulation, too.
+    pub rng: Rng,
+    /// What goes wrong from now on.
+    pub faults: Faults,
+    /// Everybody who connects or is connected to, in the order of appearance.
+    pub peers: Vec<Peer>,
+    /// All files.
+    pub files: Vec<SimulatedFile>,
+    /// Who can be connected to; anybody else refuses.
+    pub endpoints: Vec<Endpoint>,
+    /// Sockets that were closed with unread input, so that their peer got RST.
+    pub closes_with_unread: u64,
+    /// Descriptors closed while operations held what they stood for: the peer gets no FIN yet.
+    pub closes_while_armed: u64,
+    /// Entries of the submission queue.
+    pub submission_capacity: usize,
+    /// Entries of the completion queue.
+    pub completion_capacity: usize,
+    seed: u64,
+    setup: Setup,
+    now_us: u64,
+    peers_next_us: Vec<u64>,
+    next_ready_us: u64,
+    names: BTreeMap<Vec<u8>, Name>,
+    listeners: Vec<Listener>,
+    pipes: Vec<PipeBytes>,
+    table: Table,
+    queue: VecDeque<(Token, Op)>,
+    pending: Vec<Option<Pending>>,
+    pending_free: Vec<usize>,
+    order: Vec<usize>,
+    completions: VecDeque<Completion>,
+    overflowed: VecDeque<Completion>,
+    provided: VecDeque<u16>,
+    is_provided: Vec<bool>,
+    event_readable: bool,
+    counters: RingCounters,
+    trace: Trace,
+}
+
+impl SimulatedRing {
+    /// A kernel that does what `seed` says, without faults until [`SimulatedRing::faults`] is
+    /// set. The seed draws the sizes of the queues, too: at most what `setup` asks for.
+    pub fn new(seed: u64, setup: Setup) -> Self {
+        CLOSED_BESIDE.take();
+        let mut rng = Rng::new(seed);
+        let submission = rng.pick(&[4, 16, 64, usize::MAX]);
+        let completion = rng.pick(&[16, usize::MAX, usize::MAX, usize::MAX]);
+        Self {
+            faults: Faults::none(),
+            peers: Vec::new(),
+            files: Vec::new(),
+            endpoints: Vec::new(),
+            closes_with_unread: 0,
+            closes_while_armed: 0,
+            submission_capacity: submission.min(setup.submission_entries as usize),
+            completion_capacity: completion.min(setup.completion_entries as usize),
+            seed,
+            setup,
+            now_us: rng.below(1_000_000_000_000),
+            peers_next_us: Vec::new(),
+            next_ready_us: NEVER,
+            names: BTreeMap::new(),
+            listeners: Vec::new(),
+            pipes: Vec::new(),
+            table: Table::new(1024),
+            queue: VecDeque::new(),
+            pending: Vec::new(),
+            pending_free: Vec::new(),
+            order: Vec::new(),
+            completions: VecDeque::new(),
+            overflowed: VecDeque::new(),
+            provided: VecDeque::new(),
+            is_provided: vec![false; usize::from(setup.receive_buffers)],
+            event_readable: false,
+            counters: RingCounters::default(),
+            trace: Trace::default(),
+            rng,
+        }
+    }
+
+    /// From now on everything goes well: peers read, nobody is silent, what was slow is swift.
+    /// Who has vanished stays away, and its connection times out.
+    pub fn stop_faults(&mut self) {
+        self.faults = Faults::none();
+        self.completion_capacity = self.setup.completion_entries as usize;
+        for peer in 0..self.peers.len() {
+            self.peers[peer].behave();
+            self.touch(peer);
+        }
+    }
+
+    /// Another thread writes to the event descriptor.
+    pub fn wake(&mut self) {
+        self.event_readable = true;
+    }
+
+    /// Most descriptors that may be open.
+    pub fn set_descriptor_limit(&mut self, limit: usize) {
+        self.table.limit = limit;
+    }
+
+    /// Descriptors that are open.
+    pub fn open_counts(&self) -> OpenCounts {
+        self.table.counts()
+    }
+
+    /// Operations pushed whose last completion has not been taken.
+    pub fn operations_in_flight(&self) -> usize {
+        let last = |completion: &&Completion| !completion.more();
+        let ended = self.completions.iter().chain(&self.overflowed).filter(last).count();
+        self.queue.len() + self.pending.iter().flatten().count() + ended
+    }
+
+    /// Receive buffers that the kernel has.
+    pub fn buffers_provided(&self) -> usize {
+        self.provided.len()
+    }
+
+    /// The seed and the last events, as text.
+    pub fn trace(&self) -> String {
+        format!("seed {:#x}\n{}", self.seed, self.trace)
+    }
+
+    /// A mistake of whoever uses the ring, or of the simulation.
+    #[track_caller]
+    fn broken(&self, what: fmt::Arguments<'_>) -> ! {
+        panic!("{}{what} at {} us, seed {:#x}", self.trace, self.now_us, self.seed)
+    }
+
+    /// What the descriptor stands for.
+    fn holding(&self, descriptor: Descriptor, what: &str) -> usize {
+        if (0..FIRST).contains(&descriptor.0) {
+            return EVENT;
+        }
+        self.table.find(descriptor).unwrap_or_else(|| {
+            self.broken(format_args!("{what} on descriptor {}: not open", descriptor.0))
+        })
+    }
+
+    fn object(&self, descriptor: Descriptor, what: &str) -> Object {
+        self.table.object(self.holding(descriptor, what))
+    }
+
+    fn close(&mut self, descriptor: Descriptor) {
+        let Some(holding) = self.table.remove(descriptor) else {
+            self.broken(format_args!("close of descriptor {}: not open", descriptor.0))
+        };
+        if self.table.references(holding) > 1 {
+            self.closes_while_armed += 1;
+        }
+        self.trace.called(self.now_us, "closed", descriptor, 0);
+        self.let_go(holding);
+    }
+
+    /// One user less of what a descriptor stood for; with the last, it ends.
+    fn let_go(&mut self, holding: usize) {
+        match self.table.release(holding) {
+            Some(Object::Listener(listener)) => self.end_listener(listener),
+            Some(Object::Socket(peer)) => self.end_socket(peer),
+            Some(Object::PipeRead(pipe)) => self.pipes[pipe].bytes.clear(),
+            _ => {}
+        }
+    }
+
+    /// What was closed with [`close_beside`] since the last call.
+    fn catch_up(&mut self) {
+        let closed = CLOSED_BESIDE.take();
+        for descriptor in closed {
+            self.close(descriptor);
+        }
+    }
+
+    fn waiting_completions(&self) -> u64 {
+        (self.completions.len() + self.overflowed.len()) as u64
+    }
+
+    fn post(&mut self, token: Token, result: i32, flags: u32) {
+        self.trace.completed(self.now_us, token, result, flags);
+        let completion = Completion { token, result, flags };
+        if self.completions.len() < self.completion_capacity && self.overflowed.is_empty() {
+            self.completions.push_back(completion);
+        } else {
+            assert_eq!(flags & F_MORE, 0, "an overflow ends a multishot");
+            self.overflowed.push_back(completion);
+        }
+    }
+
+    /// What found no place in the completion queue goes there now.
+    fn flush_overflow(&mut self) {
+        self.counters.overflows += u64::from(!self.overflowed.is_empty());
+        while self.completions.len() < self.completion_capacity {
+            let Some(completion) = self.overflowed.pop_front() else { return };
+            self.completions.push_back(completion);
+        }
+    }
+
+    /// Lets the world go on until so many completions are there or the time is over.
+    fn wait(&mut self, want: usize, deadline_us: u64) {
+        for _ in 0..STEPS_MAX {
+            self.run_peers();
+            let stirred = self.run_operations(want.max(WORK_ITEMS));
+            if self.completions.len() >= want || self.now_us >= deadline_us {
+                return;
+            }
+            let next_us = if stirred {
+                self.now_us + 1 + self.rng.below(100)
+            } else {
+                self.next_ready_us.min(self.next_peer_us()).max(self.now_us + 1)
+            };
+            self.now_us = next_us.min(deadline_us);
+        }
+        self.broken(format_args!("a wait for {want} until {deadline_us} us makes no progress"));
+    }
+
+    /// Remembers a call beside the ring.
+    fn called<T>(
+        &mut self,
+        what: &'static str,
+        on: Descriptor,
+        result: Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        let number = result.as_ref().map_or_else(|errno| -i64::from(errno.0), |_| 0);
+        self.trace.called(self.now_us, what, on, number);
+        result
+    }
+}
+
+/// The error of a negated errno.
+const fn failed(negated: i32) -> Errno {
+    Errno(-negated)
+}
+
+impl Ring for SimulatedRing {
+    fn push(&mut self, token: Token, op: Op) -> bool {
+        self.catch_up();
+        if self.is_twice(token) {
+            self.broken(format_args!("{op:?}: an operation of {token:?} is in flight already"));
+        }
+        if self.queue.len() >= self.submission_capacity {
+            if self.rng.per_mille(self.faults.submission_refused) {
+                return false;
+            }
+            self.counters.enters += 1;
+            self.submit();
+        }
+        self.queue.push_back((token, op));
+        true
+    }
+
+    fn submit_and_wait(&mut self, want: u32, timeout: Duration) -> Result<(), Errno> {
+        self.catch_up();
+        self.counters.enters += 1;
+        self.flush_overflow();
+        if !self.rng.per_mille(self.faults.enter_interrupted) {
+            self.submit();
+            let timeout_us = u64::try_from(timeout.as_micros()).unwrap_or(NEVER);
+            let want = (want as usize).min(self.completion_capacity);
+            self.wait(want, self.now_us.saturating_add(timeout_us));
+            self.flush_overflow();
+        }
+        self.now_us += 1 + self.rng.below(50);
+        Ok(())
+    }
+
+    fn completion(&mut self) -> Option<Completion> {
+        let completion = self.completions.pop_front()?;
+        self.counters.completed += 1;
+        Some(completion)
+    }
+
+    fn provide(&mut self, buffer: u16) {
+        self.catch_up();
+        match self.is_provided.get_mut(usize::from(buffer)) {
+            Some(provided) if !*provided => *provided = true,
+            Some(_) => self.broken(format_args!("buffer {buffer} is provided twice")),
+            None => self.broken(format_args!("buffer {buffer} is provided: there is none such")),
+        }
+        let each = self.setup.receive_buffer_bytes as usize;
+        // SAFETY: the number was checked, the arena holds all receive buffers at its start, and
+        // this one is the kernel's from now on: whoever still looks at it sees.
+        unsafe {
+            self.setup.arena_address.add(usize::from(buffer) * each).write_bytes(0xdd, each);
+        }
+        self.provided.push_back(buffer);
+    }
+
+    fn now_ms(&mut self) -> u64 {
+        self.now_us / 1000
+    }
+
+    fn counters(&self) -> RingCounters {
+        self.counters
+    }
+
+    fn shutdown(&mut self, socket: Descriptor, how: Shutdown) -> Result<(), Errno> {
+        self.catch_up();
+        let result = self.shut_down(socket, how);
+        let what = if how == Shutdown::Both { "shutdown both" } else { "shutdown write" };
+        self.called(what, socket, result)
+    }
+
+    fn abort(&mut self, socket: Descriptor) -> Result<(), Errno> {
+        self.catch_up();
+        self.disconnect(socket);
+        self.called("abort", socket, Ok(()))
+    }
+
+    fn peer_address(&mut self, socket: Descriptor) -> Result<SocketAddr, Errno> {
+        self.catch_up();
+        let result = self.address_of(socket);
+        self.called("getpeername", socket, result)
+    }
+
+    fn unacknowledged_bytes(&mut self, socket: Descriptor) -> Result<u32, Errno> {
+        self.catch_up();
+        Ok(self.unacknowledged(socket))
+    }
+
+    fn splice_to_socket(
+        &mut self,
+        pipe: Descriptor,
+        socket: Descriptor,
+        length: u32,
+        _more: bool,
+    ) -> Result<u32, Errno> {
+        self.catch_up();
+        let result = self.splice_out(pipe, socket, length as usize);
+        let number = result.map_or_else(|errno| -i64::from(errno.0), i64::from);
+        self.trace.called(self.now_us, "splice", socket, number);
+        result
+    }
+
+    fn socket(&mut self, to: &SocketAddr) -> Result<Descriptor, Errno> {
+        self.catch_up();
+        let result = self.make_socket(*to);
+        let on = result.unwrap_or(Descriptor::NONE);
+        self.called("socket", on, result)
+    }
+
+    fn pipe(&mut self, capacity_bytes: u32) -> Result<Pipe, Errno> {
+        self.catch_up();
+        let result = self.make_pipe(capacity_bytes);
+        let on = result.map_or(Descriptor::NONE, |pipe| pipe.read);
+        self.called("pipe", on, result)
+    }
+
+    fn accept_now(&mut self, listener: Descriptor) -> Result<Descriptor, Errno> {
+        self.catch_up();
+        let result = self.accept_one(listener);
+        let on = result.unwrap_or(listener);
+        self.called("accept4", on, result)
+    }
+
+    fn close_now(&mut self, descriptor: Descriptor) {
+        self.catch_up();
+        let holding = self.holding(descriptor, "close");
+        let queued = self.queue.iter().any(|(_, op)| op.uses(descriptor));
+        if queued || self.table.references(holding) > 1 {
+            self.broken(format_args!("close of {}, which an operation uses", descriptor.0));
+        }
+        self.close(descriptor);
+    }
+
+    fn file_status(&mut self, file: Descriptor) -> Result<FileStatus, Errno> {
+        self.catch_up();
+        let status = self.status_of(file);
+        self.called("fstat", file, Ok(status))
+    }
+
+    fn clear_wake(&mut self, wake: Descriptor) {
+        let object = self.object(wake, "read(2)");
+        if object != Object::Event {
+            self.broken(format_args!("{object:?} is cleared like an event"));
+        }
+        self.event_readable = false;
+    }
+}

@@ -1,0 +1,279 @@
+//! Listeners, sockets and peers as the ring sees them: who waits, who is accepted, who acts next.
+
+use super::super::{Descriptor, Errno, Shutdown};
+use super::SimulatedRing;
+use super::descriptors::Object;
+use super::operations::Pending;
+use super::peers::{NEVER, Peer, Plan, Standing};
+use super::sockets::Phase;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+/// A SYN that finds a full backlog is sent again after so long.
+const SYN_AGAIN_US: u64 = 1_000_000;
+
+/// A listening socket.
+#[derive(Debug)]
+pub struct Listener {
+    /// Peers that are connected and not accepted.
+    pub backlog: VecDeque<usize>,
+    capacity: usize,
+    open: bool,
+}
+
+/// Somebody who can be connected to.
+#[derive(Clone, Copy, Debug)]
+pub struct Endpoint {
+    /// Where.
+    pub address: SocketAddr,
+    /// How whoever answers there behaves; `None`: refuses.
+    pub plan: Option<Plan>,
+}
+
+impl SimulatedRing {
+    /// Opens a listening socket with so large a backlog.
+    pub fn add_listener(&mut self, backlog: usize) -> Descriptor {
+        let capacity = backlog.max(1);
+        self.listeners.push(Listener { backlog: VecDeque::new(), capacity, open: true });
+        self.table.insert(Object::Listener(self.listeners.len() - 1))
+    }
+
+    /// Opens a directory; every file is beneath it.
+    pub fn add_directory(&mut self) -> Descriptor {
+        self.table.insert(Object::Directory)
+    }
+
+    /// Adds a peer that connects to a listener when its plan says, and then sends `bytes`.
+    /// Returns its number.
+    pub fn add_peer(&mut self, listener: Descriptor, plan: Plan, bytes: &[u8]) -> usize {
+        let Object::Listener(listener) = self.object(listener, "add_peer") else {
+            self.broken(format_args!("add_peer: {} is no listener", listener.0))
+        };
+        let number = self.peers.len();
+        let mut peer = Peer::new(number, None, plan, &mut self.rng);
+        peer.listener = listener;
+        peer.to_send.extend(bytes);
+        self.peers.push(peer);
+        self.peers_next_us.push(self.now_us.saturating_add(plan.start_after_us));
+        number
+    }
+
+    /// Lets a peer send more, after what it has to send already.
+    pub fn peer_sends(&mut self, peer: usize, bytes: &[u8]) {
+        if matches!(self.peers[peer].standing, Standing::Unconnected | Standing::Connected) {
+            self.peers[peer].to_send.extend(bytes);
+            self.touch(peer);
+        }
+    }
+
+    /// A peer sends RST now.
+    pub fn peer_resets(&mut self, peer: usize) {
+        self.peers[peer].reset(&mut self.rng);
+        self.trace.peer(self.now_us, "resets", peer, 0);
+    }
+
+    /// A peer answers nothing any more.
+    pub fn peer_vanishes(&mut self, peer: usize) {
+        self.peers[peer].vanish(self.now_us);
+        self.touch(peer);
+    }
+
+    /// Something has changed for a peer: it looks when it acts next.
+    pub fn touch(&mut self, peer: usize) {
+        if self.peers[peer].standing != Standing::Unconnected {
+            let next_us = self.peers[peer].next_us(self.now_us, &mut self.rng);
+            self.peers_next_us[peer] = self.peers_next_us[peer].min(next_us);
+        }
+    }
+
+    /// When the next peer acts.
+    pub(super) fn next_peer_us(&self) -> u64 {
+        self.peers_next_us.iter().copied().min().unwrap_or(NEVER)
+    }
+
+    /// Lets all peers act whose time has come.
+    pub(super) fn run_peers(&mut self) {
+        for number in 0..self.peers.len() {
+            if self.peers_next_us[number] > self.now_us {
+                continue;
+            }
+            let peer = &mut self.peers[number];
+            if peer.standing == Standing::Unconnected && !peer.outgoing {
+                self.peer_connects(number);
+                continue;
+            }
+            let before = (peer.standing, peer.sent, peer.received.len());
+            peer.step(self.now_us, &self.faults, &mut self.rng);
+            self.peers_next_us[number] = peer.next_us(self.now_us, &mut self.rng);
+            if before != (peer.standing, peer.sent, peer.received.len()) {
+                let what = match peer.standing {
+                    Standing::SentReset => "resets",
+                    Standing::GotReset => "sends to nobody and is reset",
+                    Standing::Vanished => "vanishes",
+                    _ => "acts",
+                };
+                self.trace.moved(self.now_us, what, number, peer.sent, peer.received.len());
+            }
+        }
+    }
+
+    fn peer_connects(&mut self, number: usize) {
+        let peer = &mut self.peers[number];
+        let listener = &mut self.listeners[peer.listener];
+        if !listener.open {
+            peer.standing = Standing::Refused;
+            self.peers_next_us[number] = NEVER;
+        } else if listener.backlog.len() >= listener.capacity {
+            self.peers_next_us[number] = self.now_us + SYN_AGAIN_US;
+        } else {
+            listener.backlog.push_back(number);
+            peer.connect(self.now_us);
+            if peer.plan.stillborn {
+                peer.reset(&mut self.rng);
+            }
+            self.peers_next_us[number] = peer.next_us(self.now_us, &mut self.rng);
+            self.trace.peer(self.now_us, "connects", number, 0);
+        }
+    }
+
+    /// The last user of a listener is gone: who waits there is reset.
+    pub(super) fn end_listener(&mut self, listener: usize) {
+        self.listeners[listener].open = false;
+        for peer in std::mem::take(&mut self.listeners[listener].backlog) {
+            self.reset_peer(peer);
+            self.peers[peer].socket.released = true;
+        }
+    }
+
+    /// The last user of a socket is gone: RST if something was not read, else FIN.
+    pub(super) fn end_socket(&mut self, number: usize) {
+        let socket = &mut self.peers[number].socket;
+        socket.released = true;
+        if socket.phase != Phase::Connected {
+            return;
+        }
+        if socket.inbound.is_empty() {
+            socket.shut_write = true;
+            self.touch(number);
+        } else {
+            self.closes_with_unread += 1;
+            self.reset_peer(number);
+        }
+    }
+
+    /// RST from our side.
+    fn reset_peer(&mut self, number: usize) {
+        let peer = &mut self.peers[number];
+        peer.get_reset();
+        if peer.socket.phase == Phase::Connected {
+            peer.socket.die(libc::ECONNRESET);
+        }
+        self.trace.peer(self.now_us, "is reset, losing", number, peer.lost_by_reset as u64);
+    }
+
+    /// The peer of a socket.
+    pub(super) fn socket_number(&self, socket: Descriptor, what: &str) -> usize {
+        match self.object(socket, what) {
+            Object::Socket(peer) => peer,
+            other => self.broken(format_args!("{what} on {other:?}")),
+        }
+    }
+
+    /// The peer of the socket that an operation holds.
+    pub(super) fn pending_socket(&self, pending: &Pending) -> usize {
+        match self.table.object(pending.holding.expect("resolved when submitted")) {
+            Object::Socket(peer) => peer,
+            other => self.broken(format_args!("{:?} on {other:?}", pending.op)),
+        }
+    }
+
+    /// The listener that an operation holds.
+    pub(super) fn listener_of(&self, pending: &Pending) -> usize {
+        match self.table.object(pending.holding.expect("resolved when submitted")) {
+            Object::Listener(listener) => listener,
+            other => self.broken(format_args!("{:?} on {other:?}", pending.op)),
+        }
+    }
+
+    /// Who waits at the listener that an operation holds.
+    pub(super) fn backlog_of(&self, pending: &Pending) -> &VecDeque<usize> {
+        &self.listeners[self.listener_of(pending)].backlog
+    }
+
+    /// A descriptor for somebody from a backlog.
+    pub(super) fn accepted(&mut self, peer: usize) -> Descriptor {
+        self.peers[peer].established = true;
+        self.table.insert(Object::Socket(peer))
+    }
+
+    pub(super) fn accept_one(&mut self, listener: Descriptor) -> Result<Descriptor, Errno> {
+        let Object::Listener(number) = self.object(listener, "accept4(2)") else {
+            self.broken(format_args!("accept4(2) on {}, which does not listen", listener.0))
+        };
+        let somebody_waits = !self.listeners[number].backlog.is_empty();
+        if let Some(errno) = self.accept_failure(somebody_waits) {
+            return Err(super::failed(errno));
+        }
+        let peer = self.listeners[number].backlog.pop_front();
+        peer.map(|peer| self.accepted(peer)).ok_or(Errno(libc::EAGAIN))
+    }
+
+    pub(super) fn make_socket(&mut self, to: SocketAddr) -> Result<Descriptor, Errno> {
+        if self.table.is_full() || self.rng.per_mille(self.faults.no_descriptor) {
+            return Err(Errno(libc::EMFILE));
+        }
+        if self.rng.per_mille(self.faults.no_memory) {
+            return Err(Errno(self.rng.pick(&[libc::ENFILE, libc::ENOBUFS, libc::ENOMEM])));
+        }
+        let number = self.peers.len();
+        let peer = Peer::new(number, Some(to), Plan::plain(), &mut self.rng);
+        self.peers.push(peer);
+        self.peers_next_us.push(NEVER);
+        Ok(self.table.insert(Object::Socket(number)))
+    }
+
+    pub(super) fn shut_down(&mut self, socket: Descriptor, how: Shutdown) -> Result<(), Errno> {
+        let number = self.socket_number(socket, "shutdown(2)");
+        let socket = &mut self.peers[number].socket;
+        match socket.phase {
+            Phase::Fresh | Phase::Dead => Err(Errno(libc::ENOTCONN)),
+            Phase::Connecting => {
+                socket.disconnect(libc::ECONNRESET);
+                Ok(())
+            }
+            Phase::Connected if socket.is_finished() => Err(Errno(libc::ENOTCONN)),
+            Phase::Connected => {
+                socket.shut_write = true;
+                socket.shut_read |= how == Shutdown::Both;
+                self.touch(number);
+                Ok(())
+            }
+        }
+    }
+
+    /// connect(2) to `AF_UNSPEC`.
+    pub(super) fn disconnect(&mut self, socket: Descriptor) {
+        let number = self.socket_number(socket, "connect(2)");
+        let error = if self.rng.below(2) == 0 { libc::ECONNRESET } else { 0 };
+        let peer = &mut self.peers[number];
+        peer.get_reset();
+        peer.socket.disconnect(error);
+        self.trace.peer(self.now_us, "is aborted, losing", number, peer.lost_by_reset as u64);
+    }
+
+    pub(super) fn address_of(&self, socket: Descriptor) -> Result<SocketAddr, Errno> {
+        let peer = &self.peers[self.socket_number(socket, "getpeername(2)")];
+        if peer.socket.phase == Phase::Connected && !peer.socket.is_finished() {
+            Ok(peer.address)
+        } else {
+            Err(Errno(libc::ENOTCONN))
+        }
+    }
+
+    /// `SIOCOUTQ`: a FIN counts as one.
+    pub(super) fn unacknowledged(&self, socket: Descriptor) -> u32 {
+        let socket = &self.peers[self.socket_number(socket, "SIOCOUTQ")].socket;
+        let fin = socket.phase == Phase::Connected && socket.shut_write && !socket.fin_delivered;
+        socket.outbound.len() as u32 + u32::from(fin)
+    }
+}

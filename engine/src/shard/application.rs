@@ -1,0 +1,131 @@
+//! The handler and its states: every callback goes through here, with its panics caught.
+
+use super::core::Core;
+use crate::connection::Connection;
+use crate::file::OpenFile;
+use crate::handler::{Deadline, Handler, Origin};
+use crate::local::Local;
+use crate::{ConnectionId, Reason};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// The application's side of a shard.
+pub struct Application<H: Handler> {
+    handler: H,
+    states: Vec<Option<H::State>>,
+}
+
+impl<H: Handler> Application<H> {
+    pub fn new(handler: H) -> Self {
+        Self { handler, states: Vec::new() }
+    }
+
+    pub fn opened(&mut self, core: &mut Core, slot: u32, origin: Origin) {
+        let handler = &mut self.handler;
+        let mut connection = Connection::new(core, slot);
+        // A handler that panicked is used again: what it left half done is the application's
+        // own, and the connection it was busy with ends.
+        let state = catch_unwind(AssertUnwindSafe(|| handler.opened(&mut connection, origin)));
+        if slot as usize >= self.states.len() {
+            self.states.resize_with(slot as usize + 1, || None);
+        }
+        match state {
+            Ok(state) => self.states[slot as usize] = Some(state),
+            Err(_) => panicked(core, slot),
+        }
+    }
+
+    /// Returns how many bytes were used.
+    #[inline]
+    pub fn received(&mut self, core: &mut Core, slot: u32, bytes: &[u8]) -> usize {
+        let used = self.call(core, slot, |handler, state, connection| {
+            handler.received(state, connection, bytes)
+        });
+        let used = used.unwrap_or(bytes.len());
+        assert!(used <= bytes.len(), "a handler cannot use more than it was shown");
+        used
+    }
+
+    pub fn half_closed(&mut self, core: &mut Core, slot: u32) {
+        self.call(core, slot, H::half_closed);
+    }
+
+    pub fn writable(&mut self, core: &mut Core, slot: u32) {
+        self.call(core, slot, H::writable);
+    }
+
+    pub fn file_opened(&mut self, core: &mut Core, slot: u32, result: io::Result<OpenFile>) {
+        self.call(core, slot, |handler, state, connection| {
+            handler.file_opened(state, connection, result);
+        });
+    }
+
+    pub fn file_sent(&mut self, core: &mut Core, slot: u32) {
+        self.call(core, slot, H::file_sent);
+    }
+
+    pub fn timer(&mut self, core: &mut Core, slot: u32) {
+        self.call(core, slot, H::timer);
+    }
+
+    pub fn expired(&mut self, core: &mut Core, slot: u32, deadline: Deadline) {
+        self.call(core, slot, |handler, state, connection| {
+            handler.expired(state, connection, deadline);
+        });
+    }
+
+    pub fn draining(&mut self, core: &mut Core, slot: u32) {
+        self.call(core, slot, H::draining);
+    }
+
+    pub fn closed(&mut self, core: &mut Core, slot: u32, id: ConnectionId, reason: Reason) {
+        // None after a panic in `opened`: there is no state to hand back.
+        let Some(state) = self.states[slot as usize].take() else { return };
+        self.local(core, |handler, local| handler.closed(state, local, id, reason));
+    }
+
+    pub fn started(&mut self, core: &mut Core) {
+        self.local(core, H::started);
+    }
+
+    pub fn tick(&mut self, core: &mut Core) {
+        self.local(core, H::tick);
+    }
+
+    pub fn connect_failed(&mut self, core: &mut Core, tag: u64, error: io::Error) {
+        self.local(core, |handler, local| handler.connect_failed(local, tag, error));
+    }
+
+    fn local(&mut self, core: &mut Core, f: impl FnOnce(&mut H, &mut Local<'_>)) {
+        let mut local = Local::new(core);
+        if catch_unwind(AssertUnwindSafe(|| f(&mut self.handler, &mut local))).is_err() {
+            core.counters.handler_panics += 1;
+        }
+    }
+
+    #[inline]
+    fn call<T>(
+        &mut self,
+        core: &mut Core,
+        slot: u32,
+        f: impl FnOnce(&mut H, &mut H::State, &mut Connection<'_>) -> T,
+    ) -> Option<T> {
+        // None after a panic in `opened`, until the end has been carried out.
+        let state = self.states[slot as usize].as_mut()?;
+        let handler = &mut self.handler;
+        let mut connection = Connection::new(core, slot);
+        match catch_unwind(AssertUnwindSafe(|| f(handler, state, &mut connection))) {
+            Ok(value) => Some(value),
+            Err(_) => {
+                panicked(core, slot);
+                None
+            }
+        }
+    }
+}
+
+#[cold]
+fn panicked(core: &mut Core, slot: u32) {
+    core.counters.handler_panics += 1;
+    core.end(slot, Reason::HandlerPanicked, true);
+}

@@ -1,0 +1,77 @@
+//! The end of a connection, in this order: shutdown(2) or abort, the terminal completions of what
+//! is in flight, what it holds, CLOSE, `closed`, the slot and its generation, the permit.
+
+use super::output::Body;
+use super::slots::NONE;
+use super::state::{Event, State};
+use super::{Full, Shard};
+use crate::Reason;
+use crate::handler::Handler;
+use crate::ring::{Kind, Op, Ring, Shutdown};
+
+impl<R: Ring, H: Handler> Shard<R, H> {
+    /// Takes an ending connection as far as it can go now.
+    pub(super) fn flush_close(&mut self, slot: u32) -> Result<(), Full> {
+        let connection = &mut self.core.slots[slot];
+        if connection.state != State::Ending {
+            return Ok(());
+        }
+        let descriptor = connection.descriptor;
+        if !std::mem::replace(&mut connection.cut, true) {
+            let abortive = connection.abortive;
+            // Ends what is armed. ENOTCONN after a reset is normal: then everything has ended.
+            let _ = if abortive {
+                self.ring.abort(descriptor)
+            } else {
+                self.ring.shutdown(descriptor, Shutdown::Both)
+            };
+        }
+        if !self.core.slots[slot].in_flight.is_empty() {
+            return Ok(());
+        }
+        self.submit(slot, Kind::Close, Op::Close { descriptor })?;
+        self.core.slots[slot].on(Event::Quiet);
+        self.release_holdings(slot);
+        Ok(())
+    }
+
+    /// Gives everything back that the connection holds; no operation uses it any more.
+    fn release_holdings(&mut self, slot: u32) {
+        self.core.drop_carry(slot);
+        self.core.finish_open(slot);
+        self.core.timers.disarm(slot);
+        while self.core.slots[slot].output_head != NONE {
+            let head = self.core.slots[slot].output_head;
+            if matches!(self.core.chunks[head as usize].body, Body::File(_)) {
+                self.return_pipe(slot);
+            }
+            self.core.drop_head(slot);
+        }
+    }
+
+    /// The descriptor is closed. It is gone whatever CLOSE answered (close(2)).
+    pub(super) fn on_close(&mut self, slot: u32) {
+        let connection = &mut self.core.slots[slot];
+        assert_eq!(connection.state, State::Closing);
+        let reason = connection.reason.unwrap_or(Reason::LocalClose);
+        if std::mem::replace(&mut connection.opened, false) {
+            self.core.counters.closed += 1;
+            self.core.counters.closed_by[reason as usize] += 1;
+            let id = self.core.id(slot);
+            self.application.closed(&mut self.core, slot, id, reason);
+        }
+        if std::mem::replace(&mut self.core.slots[slot].touched, false) {
+            self.core.touched.retain(|touched| *touched != slot);
+        }
+        self.core.slots.remove(slot);
+        self.core.admission.give_back();
+    }
+
+    /// Ends every connection with RST.
+    pub(super) fn abort_all(&mut self, reason: Reason) {
+        let slots: Vec<u32> = self.slots().iter().map(|(slot, _)| slot).collect();
+        for slot in slots {
+            self.core.end(slot, reason, true);
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! What other threads ask for.
+
+use super::Shard;
+use crate::Reason;
+use crate::handler::Handler;
+use crate::mailbox::Command;
+use crate::ring::Ring;
+use std::time::Duration;
+
+impl<R: Ring, H: Handler> Shard<R, H> {
+    /// Carries out the commands that have come.
+    pub(super) fn read_mailbox(&mut self) {
+        if self.wake_armed {
+            return;
+        }
+        let event = self.mailbox.event();
+        self.ring.clear_wake(event);
+        // From here on a sender writes again, so a command that this loop misses wakes us.
+        self.mailbox.acknowledge();
+        while let Some(command) = self.mailbox.next() {
+            self.obey(command);
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Listen(descriptors) => self.accepting.listen(descriptors),
+            Command::Kick(id) => {
+                if let Some(slot) = self.core.slots.find(id) {
+                    self.core.end(slot, Reason::Kicked, true);
+                }
+            }
+            Command::Send(id, bytes) => {
+                if let Some(slot) = self.core.slots.find(id) {
+                    let _ = crate::Connection::new(&mut self.core, slot).send_shared(bytes);
+                }
+            }
+            Command::Broadcast(bytes) => {
+                let slots: Vec<u32> = self.slots().iter().map(|(slot, _)| slot).collect();
+                for slot in slots {
+                    let _ = crate::Connection::new(&mut self.core, slot).send_shared(bytes.clone());
+                }
+            }
+            Command::Connect(to, tag) => self.core.connects.push_back((to, tag)),
+            Command::Drain(deadline) => self.drain(deadline),
+        }
+    }
+
+    fn drain(&mut self, deadline: Duration) {
+        let at_ms = self.core.now_ms + deadline.as_millis() as u64;
+        let earlier = self.drain_deadline_ms.map_or(at_ms, |before| before.min(at_ms));
+        self.drain_deadline_ms = Some(earlier);
+        if std::mem::replace(&mut self.core.draining, true) {
+            return;
+        }
+        self.empty_waiting_room();
+        let slots: Vec<u32> = self.slots().iter().map(|(slot, _)| slot).collect();
+        for slot in slots {
+            if self.core.slots[slot].opened {
+                self.application.draining(&mut self.core, slot);
+            } else {
+                self.core.end(slot, Reason::Drained, true);
+            }
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Connecting out.
+
+use super::slots::NONE;
+use super::state::{Event, State};
+use super::{Full, Shard};
+use crate::Reason;
+use crate::handler::{Handler, Origin};
+use crate::ring::{Kind, Op, Ring};
+use std::io;
+
+impl<R: Ring, H: Handler> Shard<R, H> {
+    /// Starts the connects that were asked for.
+    pub(super) fn flush_connects(&mut self) -> Result<(), Full> {
+        for _ in 0..self.core.connects.len() {
+            let Some((to, tag)) = self.core.connects.pop_front() else { break };
+            if self.core.draining {
+                self.fail(tag, io::Error::other("the engine is draining"));
+                continue;
+            }
+            if !self.core.admission.try_take() {
+                let total = self.core.admission.total();
+                self.fail(
+                    tag,
+                    io::Error::other(format!("max_connections = {total} are open: raise it")),
+                );
+                continue;
+            }
+            let socket = match self.ring.socket(&to) {
+                Ok(socket) => socket,
+                Err(errno) => {
+                    self.core.admission.give_back();
+                    self.fail(tag, errno.into());
+                    continue;
+                }
+            };
+            let origin = Origin::Connected(tag);
+            let now_ms = self.core.now_ms;
+            let slot = self.core.slots.insert(socket, State::Connecting, origin, to, now_ms);
+            let op = Op::Connect { socket, address: &raw const self.core.slots[slot].peer };
+            if self.submit(slot, Kind::Connect, op).is_err() {
+                // Nothing has happened to the socket yet: back to where it was.
+                self.core.slots.remove(slot);
+                self.ring.close_now(socket);
+                self.core.admission.give_back();
+                self.core.connects.push_front((to, tag));
+                return Err(Full);
+            }
+            self.core.touch(slot);
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_connect(&mut self, slot: u32, result: i32) {
+        let connection = &mut self.core.slots[slot];
+        debug_assert!(connection.output_head == NONE);
+        let Origin::Connected(tag) = connection.origin else {
+            unreachable!("only what connects out has a connect in flight")
+        };
+        if result == 0 && connection.state == State::Connecting {
+            connection.on(Event::Connected);
+            connection.active_ms = self.core.now_ms;
+            return self.introduce(slot, Origin::Connected(tag));
+        }
+        let errno = match -result {
+            // Cancelled by the deadline; or it came about after we had given it up.
+            libc::ECANCELED | 0 => libc::ETIMEDOUT,
+            errno => errno,
+        };
+        self.core.end(slot, Reason::NetworkError, false);
+        self.core.counters.connect_failed += 1;
+        self.application.connect_failed(
+            &mut self.core,
+            tag,
+            io::Error::from_raw_os_error(errno),
+        );
+    }
+
+    fn fail(&mut self, tag: u64, error: io::Error) {
+        self.core.counters.connect_failed += 1;
+        self.application.connect_failed(&mut self.core, tag, error);
+    }
+}

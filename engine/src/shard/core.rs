@@ -1,0 +1,293 @@
+//! What a callback may change: everything of a shard except the ring, the handler and the
+//! memory that bytes are being read from. Nothing here makes a system call.
+
+use super::output::Chunk;
+use super::slots::{ConnectionId, NONE, Slots};
+use super::state::{Event, State};
+use super::timers::Timers;
+use crate::admission::Admission;
+use crate::config::{Config, Probe};
+use crate::file::Directory;
+use crate::memory::SendBuffers;
+use crate::remote::Remote;
+use crate::ring::Descriptor;
+use crate::Reason;
+use slab::Slab;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Kept carry buffers and paths: beyond, they are freed.
+const SPARES_MAX: usize = 64;
+
+/// The configuration in the units the loop uses.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    pub message_bytes_max: usize,
+    pub output_high_bytes: usize,
+    pub output_low_bytes: usize,
+    pub output_bytes_max: usize,
+    pub receive_buffer_bytes: usize,
+    pub streaming_connections_max: usize,
+    pub probe: Probe,
+    pub batch_max: u32,
+    pub park_after_ms: u64,
+    pub idle_ms: Option<u64>,
+    pub receive_ms: Option<u64>,
+    pub write_ms: Option<u64>,
+    pub transfer_ms: Option<u64>,
+    pub connect_ms: u64,
+    pub linger_ms: u64,
+    pub linger_bytes_max: usize,
+}
+
+impl Limits {
+    pub fn new(config: &Config) -> Self {
+        let ms = |duration: Duration| (duration.as_millis() as u64).max(1);
+        Self {
+            message_bytes_max: config.message_bytes_max,
+            output_high_bytes: config.output_high_bytes,
+            output_low_bytes: config.output_low_bytes,
+            output_bytes_max: config.output_bytes_max,
+            receive_buffer_bytes: config.receive_buffer_bytes as usize,
+            streaming_connections_max: config.streaming_connections_max,
+            probe: config.probe,
+            batch_max: config.batch_max,
+            park_after_ms: ms(config.park_after),
+            idle_ms: config.idle_timeout.map(ms),
+            receive_ms: config.receive_timeout.map(ms),
+            write_ms: config.write_timeout.map(ms),
+            transfer_ms: config.transfer_timeout.map(ms),
+            connect_ms: ms(config.connect_timeout),
+            linger_ms: ms(config.linger_timeout),
+            linger_bytes_max: config.linger_bytes_max,
+        }
+    }
+}
+
+/// Counters of a shard that only grow.
+#[derive(Clone, Debug, Default)]
+pub struct Counters {
+    pub opened: u64,
+    pub closed: u64,
+    pub closed_by: [u64; Reason::ALL.len()],
+    pub connect_failed: u64,
+    pub accepted: u64,
+    pub rejected: u64,
+    pub reset_before_accept: u64,
+    pub accept_backoffs: u64,
+    pub bytes_received: u64,
+    pub bytes_sent: u64,
+    pub starved: u64,
+    pub parked: u64,
+    pub heap_chunks: u64,
+    pub stale_completions: u64,
+    pub handler_panics: u64,
+    pub pipe_waits: u64,
+}
+
+/// An open on its way; the path's memory stays where it is until the ring is done with it.
+pub struct OpenRequest {
+    pub directory: Directory,
+    pub path: Vec<u8>,
+}
+
+pub struct Core {
+    pub shard: usize,
+    pub limits: Limits,
+    pub now_ms: u64,
+    pub slots: Slots,
+    pub timers: Timers,
+    pub counters: Counters,
+    pub chunks: Slab<Chunk>,
+    pub send_buffers: SendBuffers,
+    pub carries: Slab<Vec<u8>>,
+    pub opens: Slab<OpenRequest>,
+    /// Slots whose wants may have changed.
+    pub touched: VecDeque<u32>,
+    /// Files to close on the ring.
+    pub files_closing: Vec<Descriptor>,
+    /// Connects asked for.
+    pub connects: VecDeque<(SocketAddr, u64)>,
+    /// When `Handler::tick` is due.
+    pub tick_at_ms: Option<u64>,
+    pub draining: bool,
+    pub admission: Arc<Admission>,
+    pub remote: Remote,
+    spare_carries: Vec<Vec<u8>>,
+    spare_paths: Vec<Vec<u8>>,
+}
+
+impl Core {
+    pub fn new(
+        shard: usize,
+        config: &Config,
+        now_ms: u64,
+        send_buffers: SendBuffers,
+        admission: Arc<Admission>,
+        remote: Remote,
+    ) -> Self {
+        let capacity = config.max_connections.min(super::slots::SLOTS_MAX);
+        Self {
+            shard,
+            limits: Limits::new(config),
+            now_ms,
+            slots: Slots::new(capacity),
+            timers: Timers::new(now_ms, capacity),
+            counters: Counters::default(),
+            chunks: Slab::with_capacity(config.send_buffers as usize),
+            send_buffers,
+            carries: Slab::new(),
+            opens: Slab::new(),
+            touched: VecDeque::with_capacity(1024),
+            files_closing: Vec::new(),
+            connects: VecDeque::new(),
+            tick_at_ms: None,
+            draining: false,
+            admission,
+            remote,
+            spare_carries: Vec::new(),
+            spare_paths: Vec::new(),
+        }
+    }
+
+    /// Puts a slot on the list of those whose wants are turned into operations.
+    #[inline]
+    pub fn touch(&mut self, slot: u32) {
+        let touched = &mut self.slots[slot].touched;
+        if !*touched {
+            *touched = true;
+            self.touched.push_back(slot);
+        }
+    }
+
+    pub fn id(&self, slot: u32) -> ConnectionId {
+        ConnectionId::new(self.shard, slot, self.slots[slot].generation)
+    }
+
+    /// Ends a connection now: what is queued is lost. The first reason counts.
+    pub fn end(&mut self, slot: u32, reason: Reason, abortive: bool) {
+        let connection = &mut self.slots[slot];
+        if connection.state.is_over() {
+            return;
+        }
+        connection.reason.get_or_insert(reason);
+        connection.abortive = abortive;
+        connection.on(Event::End);
+        self.touch(slot);
+    }
+
+    /// Ends a connection gracefully: queued output leaves, then FIN, then the rest of the input
+    /// is read and thrown away, within limits.
+    pub fn close(&mut self, slot: u32, reason: Reason) {
+        let connection = &mut self.slots[slot];
+        match connection.state {
+            State::Open | State::HalfClosedByPeer | State::HalfClosedByUs => {
+                connection.reason.get_or_insert(reason);
+                connection.on(Event::Close);
+                if connection.state == State::Lingering {
+                    connection.stalled_since_ms = self.now_ms;
+                }
+                self.drop_carry(slot);
+                self.touch(slot);
+            }
+            State::Connecting => self.end(slot, reason, false),
+            State::Draining | State::Lingering | State::Ending | State::Closing => {}
+        }
+    }
+
+    /// After something was queued: water marks and the hard limit. True: full.
+    pub fn queued(&mut self, slot: u32) -> bool {
+        let connection = &mut self.slots[slot];
+        let bytes = connection.output_bytes as usize;
+        if bytes > self.limits.output_bytes_max {
+            self.end(slot, Reason::OutputTooLong, true);
+            return true;
+        }
+        if bytes > self.limits.output_high_bytes {
+            connection.output_full = true;
+        }
+        let full = connection.output_full;
+        self.touch(slot);
+        full
+    }
+
+    /// Keeps bytes that the application has not used, behind those kept already. False: too many.
+    pub fn keep(&mut self, slot: u32, bytes: &[u8]) {
+        let mut carry = self.slots[slot].carry;
+        if carry == NONE {
+            let spare = self.spare_carries.pop().unwrap_or_default();
+            carry = self.carries.insert(spare) as u32;
+            self.slots[slot].carry = carry;
+        }
+        self.carries[carry as usize].extend_from_slice(bytes);
+    }
+
+    /// Bytes kept.
+    #[inline]
+    pub fn kept_bytes(&self, slot: u32) -> usize {
+        match self.slots[slot].carry {
+            NONE => 0,
+            carry => self.carries[carry as usize].len(),
+        }
+    }
+
+    /// Takes the kept bytes out, to show them to the application.
+    pub fn take_carry(&mut self, slot: u32) -> Vec<u8> {
+        match std::mem::replace(&mut self.slots[slot].carry, NONE) {
+            NONE => Vec::new(),
+            carry => self.carries.remove(carry as usize),
+        }
+    }
+
+    /// Puts kept bytes back after `used` of them were used.
+    pub fn put_carry_back(&mut self, slot: u32, mut bytes: Vec<u8>, used: usize) {
+        if used >= bytes.len() || self.slots[slot].state.is_over() {
+            self.spare_carry(bytes);
+            return;
+        }
+        bytes.drain(..used);
+        assert!(self.slots[slot].carry == NONE, "nothing is kept while kept bytes are shown");
+        self.slots[slot].carry = self.carries.insert(bytes) as u32;
+    }
+
+    /// Throws the kept bytes away.
+    pub fn drop_carry(&mut self, slot: u32) {
+        let bytes = self.take_carry(slot);
+        self.spare_carry(bytes);
+        self.slots[slot].receiving_since_ms = 0;
+        self.slots[slot].deliver_owed = false;
+    }
+
+    fn spare_carry(&mut self, mut bytes: Vec<u8>) {
+        let keep_bytes_max = 4 * self.limits.receive_buffer_bytes;
+        if self.spare_carries.len() < SPARES_MAX && (1..=keep_bytes_max).contains(&bytes.capacity()) {
+            bytes.clear();
+            self.spare_carries.push(bytes);
+        }
+    }
+
+    /// Asks for a file to be opened.
+    pub fn request_open(&mut self, slot: u32, directory: &Directory, path: &[u8]) {
+        assert!(self.slots[slot].open == NONE, "one open at a time per connection");
+        let mut memory = self.spare_paths.pop().unwrap_or_default();
+        memory.extend_from_slice(path);
+        memory.push(0);
+        let request = OpenRequest { directory: directory.clone(), path: memory };
+        self.slots[slot].open = self.opens.insert(request) as u32;
+        self.touch(slot);
+    }
+
+    /// Forgets an open that is not in flight.
+    pub fn finish_open(&mut self, slot: u32) {
+        let open = std::mem::replace(&mut self.slots[slot].open, NONE);
+        if open != NONE {
+            let mut path = self.opens.remove(open as usize).path;
+            if self.spare_paths.len() < SPARES_MAX {
+                path.clear();
+                self.spare_paths.push(path);
+            }
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Deadlines: which one a connection has next, and what happens when it passes.
+//!
+//! The wheel holds at most one entry per connection. It is only ever moved forward in time when
+//! it fires: activity just notes the time, and an entry that fires early is set again.
+
+use super::output::Body;
+use super::slots::{Armed, Mode, NONE};
+use super::state::State;
+use super::{Shard, WAIT_MAX};
+use crate::Reason;
+use crate::handler::{Deadline, Handler};
+use crate::ring::{Kind, Op, Ring, Token};
+use std::time::Duration;
+
+/// What is due on a connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Due {
+    Timer,
+    Park,
+    Connect,
+    Linger,
+    Passed(Deadline),
+}
+
+impl<R: Ring, H: Handler> Shard<R, H> {
+    /// Makes sure that the wheel fires no later than the connection's next deadline.
+    #[inline]
+    pub(super) fn arm_deadline(&mut self, slot: u32) {
+        if self.core.slots.get(slot).is_none() {
+            return;
+        }
+        if let Some((at_ms, _)) = self.next_deadline(slot)
+            && self.core.timers.at_ms(slot).is_none_or(|armed| armed > at_ms + super::timers::TICK_MS)
+        {
+            self.core.timers.arm(slot, at_ms);
+        }
+    }
+
+    /// The earliest deadline of a connection, and which it is.
+    fn next_deadline(&self, slot: u32) -> Option<(u64, Due)> {
+        let connection = &self.core.slots[slot];
+        let limits = &self.core.limits;
+        let mut next: Option<(u64, Due)> = None;
+        let mut consider = |since_ms: u64, after_ms: Option<u64>, due: Due| {
+            if let Some(after_ms) = after_ms
+                && next.is_none_or(|(at_ms, _)| since_ms + after_ms < at_ms)
+            {
+                next = Some((since_ms + after_ms, due));
+            }
+        };
+        match connection.state {
+            State::Connecting => {
+                consider(connection.stalled_since_ms, Some(limits.connect_ms), Due::Connect);
+            }
+            State::Lingering => {
+                consider(connection.stalled_since_ms, Some(limits.linger_ms), Due::Linger);
+            }
+            State::Ending | State::Closing => {}
+            State::Open | State::HalfClosedByPeer | State::HalfClosedByUs | State::Draining => {
+                if connection.output_head != NONE {
+                    let (after, which) = match self.core.chunks[connection.output_head as usize].body
+                    {
+                        Body::File(_) => (limits.transfer_ms, Deadline::Transfer),
+                        _ => (limits.write_ms, Deadline::Write),
+                    };
+                    consider(connection.stalled_since_ms, after, Due::Passed(which));
+                } else {
+                    consider(connection.active_ms, limits.idle_ms, Due::Passed(Deadline::Idle));
+                }
+                if connection.receiving_since_ms != 0 {
+                    let which = Due::Passed(Deadline::Receive);
+                    consider(connection.receiving_since_ms, limits.receive_ms, which);
+                }
+                if connection.mode == Mode::Streaming && connection.armed == Armed::Multishot {
+                    consider(connection.active_ms, Some(limits.park_after_ms), Due::Park);
+                }
+                if connection.timer_ms != 0 && connection.state != State::Draining {
+                    consider(connection.timer_ms, Some(0), Due::Timer);
+                }
+            }
+        }
+        next
+    }
+
+    /// Everything whose time has come.
+    pub(super) fn expire(&mut self) {
+        let now_ms = self.core.now_ms;
+        let mut due = std::mem::take(&mut self.due);
+        self.core.timers.expire(now_ms, &mut due);
+        for slot in due.drain(..) {
+            self.expire_connection(slot);
+        }
+        self.due = due;
+        self.resume_accepting();
+        if self.pipe_retry_at_ms.is_some_and(|at| at <= now_ms) {
+            self.pipe_retry_at_ms = None;
+            self.serve_pipe_queue();
+        }
+        if self.core.tick_at_ms.is_some_and(|at| at <= now_ms) {
+            self.core.tick_at_ms = None;
+            self.application.tick(&mut self.core);
+        }
+        if self.drain_deadline_ms.is_some_and(|at| at <= now_ms) {
+            self.abort_all(Reason::Drained);
+        }
+    }
+
+    fn expire_connection(&mut self, slot: u32) {
+        if self.core.slots.get(slot).is_none() {
+            return;
+        }
+        // Touched in any case: it is armed again, and what could not be done is tried again.
+        self.core.touch(slot);
+        match self.next_deadline(slot) {
+            Some((at_ms, due)) if at_ms <= self.core.now_ms => self.on_due(slot, due),
+            _ => {}
+        }
+    }
+
+    fn on_due(&mut self, slot: u32, due: Due) {
+        match due {
+            Due::Timer => {
+                self.core.slots[slot].timer_ms = 0;
+                self.application.timer(&mut self.core, slot);
+            }
+            Due::Park => {
+                self.core.counters.parked += 1;
+                self.core.slots[slot].mode = Mode::Parked;
+            }
+            Due::Linger => self.core.end(slot, Reason::LocalClose, false),
+            Due::Connect => self.cancel_connect(slot),
+            Due::Passed(deadline) => self.on_deadline(slot, deadline),
+        }
+    }
+
+    fn on_deadline(&mut self, slot: u32, deadline: Deadline) {
+        let stalls = matches!(deadline, Deadline::Write | Deadline::Transfer);
+        if stalls && self.peer_has_read(slot) {
+            return;
+        }
+        self.application.expired(&mut self.core, slot, deadline);
+        match deadline {
+            Deadline::Idle => self.core.close(slot, Reason::IdleTimeout),
+            Deadline::Receive => self.core.close(slot, Reason::ReceiveTimeout),
+            Deadline::Write => self.core.end(slot, Reason::WriteTimeout, true),
+            Deadline::Transfer => self.core.end(slot, Reason::TransferTimeout, true),
+        }
+    }
+
+    /// A send that waits for all of its bytes hides progress: what the peer has acknowledged
+    /// since the last look does not.
+    fn peer_has_read(&mut self, slot: u32) -> bool {
+        let socket = self.core.slots[slot].descriptor;
+        let Ok(unacknowledged) = self.ring.unacknowledged_bytes(socket) else { return false };
+        let connection = &mut self.core.slots[slot];
+        let moved = unacknowledged != connection.unacknowledged;
+        connection.unacknowledged = unacknowledged;
+        if moved {
+            connection.stalled_since_ms = self.core.now_ms;
+        }
+        moved
+    }
+
+    fn cancel_connect(&mut self, slot: u32) {
+        let connection = &self.core.slots[slot];
+        if connection.in_flight.has(Kind::CancelConnect) {
+            return;
+        }
+        let target = Token::new(Kind::Connect, connection.generation, slot);
+        // A full queue: the deadline is set again and tries again.
+        let _ = self.submit(slot, Kind::CancelConnect, Op::Cancel { target });
+    }
+
+    /// How long until something is due.
+    pub(super) fn until_due(&self) -> Duration {
+        let next_ms = [
+            self.core.timers.next_ms(),
+            self.accepting.resume_at_ms(),
+            self.pipe_retry_at_ms,
+            self.core.tick_at_ms,
+            self.drain_deadline_ms,
+        ];
+        match next_ms.into_iter().flatten().min() {
+            None => WAIT_MAX,
+            Some(at_ms) => {
+                Duration::from_millis(at_ms.saturating_sub(self.core.now_ms).max(1)).min(WAIT_MAX)
+            }
+        }
+    }
+}

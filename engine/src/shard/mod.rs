@@ -1,0 +1,337 @@
+//! One core: a ring, its connections, and the loop that connects them.
+//!
+//! A completion is decoded once, changes its connection, and puts it on the list of touched
+//! ones; at the end of the batch [`Shard::flush`] turns what those want into operations. Nothing
+//! submits from anywhere else, so a full submission queue can only delay.
+
+pub(crate) mod accept;
+pub(crate) mod application;
+mod close;
+mod commands;
+mod connect;
+pub(crate) mod core;
+mod deadlines;
+mod file;
+mod output;
+mod publish;
+mod receive;
+mod send;
+pub(crate) mod slots;
+pub(crate) mod state;
+mod timers;
+
+use self::accept::Accepting;
+use self::application::Application;
+use self::core::Core;
+use self::slots::Slots;
+use crate::Reason;
+use crate::handler::Handler;
+use crate::ledger::Published;
+use crate::mailbox::Mailbox;
+use crate::memory::{PipePool, ReceiveBuffers};
+use crate::ring::{Completion, Descriptor, Errno, Kind, Op, Ring, Token};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The longest wait when nothing is due.
+const WAIT_MAX: Duration = Duration::from_secs(1);
+/// The longest wait for more than one completion: light traffic must not wait for a batch.
+const BATCH_WAIT: Duration = Duration::from_micros(50);
+/// How long taking turns for buffers outlasts the last time one was missing, in milliseconds.
+const STARVING_MS: u64 = 100;
+/// How soon something that failed for want of memory or descriptors is tried again.
+const RETRY_MS: u64 = 20;
+
+/// A submission queue that takes no more: come back after the next wait.
+struct Full;
+
+/// One shard.
+pub(crate) struct Shard<R: Ring, H: Handler> {
+    ring: R,
+    core: Core,
+    application: Application<H>,
+    receive_buffers: ReceiveBuffers,
+    pipes: PipePool,
+    accepting: Accepting,
+    mailbox: Mailbox,
+    wake_armed: bool,
+    /// Connections that found no buffer, oldest first, with their generation.
+    starved: VecDeque<(u32, u64)>,
+    /// One-shot receives in flight: each will take a buffer.
+    once_armed: usize,
+    starving_until_ms: u64,
+    /// Connections that wait for a pipe, oldest first, with their generation.
+    pipe_queue: VecDeque<(u32, u64)>,
+    pipe_retry_at_ms: Option<u64>,
+    drain_deadline_ms: Option<u64>,
+    /// Operations whose terminal completion has not been seen.
+    in_flight: u64,
+    /// Files whose close is in flight.
+    files_closing: u64,
+    due: Vec<u32>,
+    /// Completions of the last batch: the estimate for the next.
+    batch: u32,
+    published: Arc<Published>,
+}
+
+impl<R: Ring, H: Handler> Shard<R, H> {
+    pub fn new(
+        ring: R,
+        core: Core,
+        handler: H,
+        receive_buffers: ReceiveBuffers,
+        pipes: PipePool,
+        accepting: Accepting,
+        mailbox: Mailbox,
+        published: Arc<Published>,
+    ) -> Self {
+        Self {
+            ring,
+            core,
+            application: Application::new(handler),
+            receive_buffers,
+            pipes,
+            accepting,
+            mailbox,
+            wake_armed: false,
+            starved: VecDeque::new(),
+            once_armed: 0,
+            starving_until_ms: 0,
+            pipe_queue: VecDeque::new(),
+            pipe_retry_at_ms: None,
+            drain_deadline_ms: None,
+            in_flight: 0,
+            files_closing: 0,
+            due: Vec::new(),
+            batch: 0,
+            published,
+        }
+    }
+
+    /// Runs until a drain is complete.
+    ///
+    /// # Errors
+    /// The errno with which the ring broke.
+    pub fn run(&mut self) -> Result<(), Errno> {
+        self.start();
+        while !self.is_finished() {
+            self.turn()?;
+        }
+        self.finish();
+        Ok(())
+    }
+
+    pub fn start(&mut self) {
+        self.core.now_ms = self.ring.now_ms();
+        self.application.started(&mut self.core);
+    }
+
+    /// One turn of the loop: what is wanted goes in, what has happened comes out.
+    pub fn turn(&mut self) -> Result<(), Errno> {
+        self.flush();
+        let (want, timeout) = self.patience();
+        self.ring.submit_and_wait(want, timeout)?;
+        self.core.now_ms = self.ring.now_ms();
+        self.batch = 0;
+        while let Some(completion) = self.ring.completion() {
+            self.batch += 1;
+            self.dispatch(completion);
+        }
+        self.read_mailbox();
+        self.expire();
+        self.admit_waiting();
+        self.feed_starved();
+        self.publish();
+        Ok(())
+    }
+
+    /// Turns wants into operations, until there are none or the submission queue is full.
+    fn flush(&mut self) {
+        if self.flush_shard().is_err() {
+            return;
+        }
+        for _ in 0..self.core.touched.len() {
+            let Some(slot) = self.core.touched.pop_front() else { return };
+            self.core.slots[slot].touched = false;
+            self.settle(slot);
+            if self.flush_connection(slot).is_err() {
+                self.core.touch(slot);
+                return;
+            }
+        }
+    }
+
+    fn flush_connection(&mut self, slot: u32) -> Result<(), Full> {
+        // `settle` may have been the slot's end.
+        if self.core.slots.get(slot).is_none() {
+            return Ok(());
+        }
+        self.flush_open(slot)?;
+        self.flush_output(slot)?;
+        self.flush_receive(slot)?;
+        self.flush_close(slot)?;
+        self.arm_deadline(slot);
+        Ok(())
+    }
+
+    /// What no connection wants but the shard itself.
+    fn flush_shard(&mut self) -> Result<(), Full> {
+        if !self.wake_armed {
+            let op = Op::Poll { descriptor: self.mailbox.event(), events: libc::POLLIN as u32 };
+            self.push(Token::new(Kind::Wake, 0, 0), op)?;
+            self.wake_armed = true;
+        }
+        while let Some(descriptor) = self.core.files_closing.last().copied() {
+            self.push(
+                Token::new(Kind::CloseFile, 0, descriptor.0 as u32),
+                Op::Close { descriptor },
+            )?;
+            self.core.files_closing.pop();
+            self.files_closing += 1;
+        }
+        self.flush_accept()?;
+        self.flush_connects()
+    }
+
+    /// Callbacks that are owed, before operations are derived from the result.
+    fn settle(&mut self, slot: u32) {
+        self.settle_output(slot);
+        self.settle_input(slot);
+    }
+
+    fn dispatch(&mut self, completion: Completion) {
+        // The buffer first: whatever the token turns out to be, it goes back.
+        let buffer = completion.buffer().and_then(|number| self.receive_buffers.take(number));
+        let Some(kind) = completion.token.kind() else {
+            self.core.counters.stale_completions += 1;
+            return self.give_back(buffer);
+        };
+        if !completion.more() {
+            self.in_flight -= 1;
+        }
+        match kind {
+            Kind::Accept | Kind::CancelAccept => self.on_accept(kind, completion),
+            Kind::Wake => self.wake_armed = false,
+            Kind::CloseFile => self.files_closing -= 1,
+            _ => {
+                let slot = completion.token.slot();
+                let known = self.core.slots.get(slot);
+                if !known.is_some_and(|known| completion.token.is_of(known.generation)) {
+                    self.core.counters.stale_completions += 1;
+                    self.give_back(buffer);
+                    return self.on_stale(kind, completion);
+                }
+                if !completion.more() {
+                    self.core.slots[slot].in_flight.remove(kind);
+                }
+                match kind {
+                    Kind::Receive => self.on_receive(slot, completion, buffer),
+                    Kind::Probe => self.on_probe(slot, completion.result),
+                    Kind::Hangup => self.on_hangup(slot, completion.result),
+                    Kind::Send => self.on_send(slot, completion.result),
+                    Kind::PollOut => {}
+                    Kind::Read => self.on_read(slot, completion.result),
+                    Kind::Splice => self.on_splice(slot, completion.result),
+                    Kind::Open => self.on_open(slot, completion.result),
+                    Kind::Connect => self.on_connect(slot, completion.result),
+                    Kind::Close => return self.on_close(slot),
+                    _ => {}
+                }
+                self.core.touch(slot);
+            }
+        }
+    }
+
+    /// A completion of a life that is over: close what it brings, touch nothing else.
+    fn on_stale(&mut self, kind: Kind, completion: Completion) {
+        if kind == Kind::Open && completion.result >= 0 {
+            self.ring.close_now(Descriptor(completion.result));
+        }
+    }
+
+    /// How many completions to wait for, and how long at most.
+    fn patience(&self) -> (u32, Duration) {
+        if !self.core.touched.is_empty() || !self.core.files_closing.is_empty() {
+            return (0, Duration::ZERO);
+        }
+        let timeout = self.until_due();
+        let want = self.batch.min(self.core.limits.batch_max);
+        if want > 1 { (want, timeout.min(BATCH_WAIT)) } else { (1, timeout) }
+    }
+
+    fn push(&mut self, token: Token, op: Op) -> Result<(), Full> {
+        if !self.ring.push(token, op) {
+            return Err(Full);
+        }
+        self.in_flight += 1;
+        Ok(())
+    }
+
+    /// Submits an operation of a connection.
+    fn submit(&mut self, slot: u32, kind: Kind, op: Op) -> Result<(), Full> {
+        let token = Token::new(kind, self.core.slots[slot].generation, slot);
+        self.push(token, op)?;
+        self.core.slots[slot].in_flight.add(kind);
+        Ok(())
+    }
+
+    fn give_back(&mut self, buffer: Option<crate::memory::HeldBuffer>) {
+        if let Some(buffer) = buffer {
+            self.receive_buffers.give_back(buffer, &mut self.ring);
+        }
+    }
+
+    /// Whether a drain has come to its end: nothing open, nothing in flight but the wake poll.
+    pub fn is_finished(&self) -> bool {
+        self.core.draining
+            && self.core.slots.len() == 0
+            && self.accepting.is_quiet()
+            && self.core.files_closing.is_empty()
+            && self.core.connects.is_empty()
+            && self.in_flight == u64::from(self.wake_armed)
+    }
+
+    fn finish(&mut self) {
+        self.accepting.close(&mut self.ring);
+        self.pipes.close_idle(&mut self.ring);
+        self.publish();
+    }
+
+    /// Ends every connection, for a ring that broke: no operation will tell us of their ends.
+    pub fn give_up(&mut self) {
+        let slots: Vec<u32> = self.core.slots.iter().map(|(slot, _)| slot).collect();
+        for slot in slots {
+            let connection = &mut self.core.slots[slot];
+            let reason = *connection.reason.get_or_insert(Reason::NetworkError);
+            if std::mem::replace(&mut connection.opened, false) {
+                let id = self.core.id(slot);
+                self.application.closed(&mut self.core, slot, id, reason);
+            }
+        }
+        self.publish();
+    }
+
+    /// Waits for what is in flight on a ring that broke. False: something still is.
+    pub fn settle_operations(&mut self, wait: Duration) -> bool {
+        let until_ms = self.ring.now_ms() + wait.as_millis() as u64;
+        while self.in_flight > u64::from(self.wake_armed) && self.ring.now_ms() < until_ms {
+            if self.ring.submit_and_wait(0, Duration::ZERO).is_err() {
+                return false;
+            }
+            while let Some(completion) = self.ring.completion() {
+                self.in_flight -= u64::from(!completion.more());
+            }
+        }
+        self.in_flight <= u64::from(self.wake_armed)
+    }
+
+    #[cfg(test)]
+    pub fn parts(&mut self) -> (&mut R, &mut Core) {
+        (&mut self.ring, &mut self.core)
+    }
+
+    fn slots(&self) -> &Slots {
+        &self.core.slots
+    }
+}

@@ -1,0 +1,170 @@
+//! What a connection has yet to send: a chain of chunks in the shard's slab.
+
+use super::core::Core;
+use super::slots::NONE;
+use crate::file::OpenFile;
+use crate::memory::{PooledPipe, SendBuffer};
+use std::sync::Arc;
+
+/// A link of an output queue.
+pub struct Chunk {
+    pub body: Body,
+    pub next: u32,
+}
+
+/// What a chunk sends.
+pub enum Body {
+    /// Bytes `start..end` of a send buffer.
+    Pooled { buffer: SendBuffer, start: u32, end: u32 },
+    /// Bytes on the heap, from `start` on: too long for a buffer, or none was free.
+    Heap { bytes: Box<[u8]>, start: u32 },
+    /// Bytes shared with other connections, from `start` on.
+    Shared { bytes: Arc<[u8]>, start: u32 },
+    /// A range of a file.
+    File(FileChunk),
+}
+
+/// A range of a file on its way.
+pub struct FileChunk {
+    pub file: OpenFile,
+    pub offset: u64,
+    /// Bytes not yet read from the file.
+    pub remaining: u64,
+    /// The pipe it goes through, once it has one.
+    pub pipe: Option<PooledPipe>,
+}
+
+impl Core {
+    /// Copies `bytes` to the end of a slot's queue.
+    pub fn queue_bytes(&mut self, slot: u32, bytes: &[u8]) {
+        let mut rest = bytes;
+        let size = self.send_buffers.bytes_each();
+        let tail = self.slots[slot].output_tail;
+        if tail != NONE
+            && let Body::Pooled { buffer, end, .. } = &mut self.chunks[tail as usize].body
+        {
+            let fits = rest.len().min(size - *end as usize);
+            self.send_buffers.write(buffer, *end as usize, &rest[..fits]);
+            *end += fits as u32;
+            rest = &rest[fits..];
+        }
+        if !rest.is_empty() {
+            let buffer = if rest.len() <= size { self.send_buffers.take() } else { None };
+            let body = match buffer {
+                Some(buffer) => {
+                    self.send_buffers.write(&buffer, 0, rest);
+                    Body::Pooled { buffer, start: 0, end: rest.len() as u32 }
+                }
+                None => {
+                    self.counters.heap_chunks += 1;
+                    Body::Heap { bytes: rest.into(), start: 0 }
+                }
+            };
+            self.append(slot, body);
+        }
+        self.slots[slot].output_bytes += bytes.len() as u32;
+    }
+
+    /// Queues a reference to `bytes`.
+    pub fn queue_shared(&mut self, slot: u32, bytes: Arc<[u8]>) {
+        self.slots[slot].output_bytes += bytes.len() as u32;
+        self.append(slot, Body::Shared { bytes, start: 0 });
+    }
+
+    /// Queues a range of a file.
+    pub fn queue_file(&mut self, slot: u32, file: OpenFile, offset: u64, remaining: u64) {
+        self.append(slot, Body::File(FileChunk { file, offset, remaining, pipe: None }));
+    }
+
+    fn append(&mut self, slot: u32, body: Body) {
+        let chunk = self.chunks.insert(Chunk { body, next: NONE }) as u32;
+        let slot = &mut self.slots[slot];
+        if slot.output_tail == NONE {
+            slot.output_head = chunk;
+            slot.stalled_since_ms = self.now_ms;
+            slot.unacknowledged = 0;
+        } else {
+            self.chunks[slot.output_tail as usize].next = chunk;
+        }
+        slot.output_tail = chunk;
+    }
+
+    /// Puts an empty send buffer in front of the queue; `false` when none is free.
+    pub fn prepend_buffer(&mut self, slot: u32) -> bool {
+        let Some(buffer) = self.send_buffers.take() else { return false };
+        let head = self.slots[slot].output_head;
+        assert!(head != NONE, "there is something to put it in front of");
+        let body = Body::Pooled { buffer, start: 0, end: 0 };
+        self.slots[slot].output_head = self.chunks.insert(Chunk { body, next: head }) as u32;
+        true
+    }
+
+    /// Takes `sent` bytes off the front of the queue; they are no file's.
+    pub fn advance_output(&mut self, slot: u32, sent: u32) {
+        let head = self.slots[slot].output_head;
+        let chunk = &mut self.chunks[head as usize];
+        let done = match &mut chunk.body {
+            Body::Pooled { start, end, .. } => {
+                *start += sent;
+                assert!(*start <= *end, "no more was sent than was there");
+                start == end
+            }
+            Body::Heap { bytes, start } => {
+                *start += sent;
+                *start as usize == bytes.len()
+            }
+            Body::Shared { bytes, start } => {
+                *start += sent;
+                *start as usize == bytes.len()
+            }
+            Body::File(_) => unreachable!("a file is not sent by SEND"),
+        };
+        self.slots[slot].output_bytes -= sent;
+        if done {
+            self.drop_head(slot);
+        }
+    }
+
+    /// Takes the first chunk off the queue and gives back what it holds; a pipe it may have was
+    /// given back before.
+    pub fn drop_head(&mut self, slot: u32) {
+        let head = self.slots[slot].output_head;
+        let chunk = self.chunks.remove(head as usize);
+        let slot = &mut self.slots[slot];
+        slot.output_head = chunk.next;
+        if chunk.next == NONE {
+            slot.output_tail = NONE;
+        }
+        self.release(chunk.body);
+    }
+
+    /// Takes the chunk behind the first one off: a small file that was read into the first one.
+    pub fn drop_second(&mut self, slot: u32) {
+        let head = self.slots[slot].output_head;
+        let second = self.chunks[head as usize].next;
+        let chunk = self.chunks.remove(second as usize);
+        self.chunks[head as usize].next = chunk.next;
+        if chunk.next == NONE {
+            self.slots[slot].output_tail = head;
+        }
+        self.release(chunk.body);
+    }
+
+    fn release(&mut self, body: Body) {
+        match body {
+            Body::Pooled { buffer, .. } => self.send_buffers.give_back(buffer),
+            Body::File(chunk) => {
+                assert!(chunk.pipe.is_none(), "a pipe goes back to its pool");
+                self.close_file(chunk.file);
+            }
+            Body::Heap { .. } | Body::Shared { .. } => {}
+        }
+    }
+
+    /// Closes a file on the ring, at the end of the batch.
+    pub fn close_file(&mut self, file: OpenFile) {
+        if let Some(descriptor) = file.into_last_descriptor() {
+            self.files_closing.push(descriptor);
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! Receiving: multishot for the busy, a probe for the idle and the starved, in turn when buffers
+//! are short.
+
+use super::slots::{Armed, Mode, NONE};
+use super::state::{Event, State};
+use super::{Full, STARVING_MS, Shard};
+use crate::Reason;
+use crate::config::Probe;
+use crate::handler::Handler;
+use crate::memory::HeldBuffer;
+use crate::ring::{Completion, Kind, Op, Ring, Token};
+
+impl<R: Ring, H: Handler> Shard<R, H> {
+    /// Makes what is armed what is wanted.
+    pub(super) fn flush_receive(&mut self, slot: u32) -> Result<(), Full> {
+        let connection = &self.core.slots[slot];
+        let socket = connection.descriptor;
+        let wanted = self.wanted(slot);
+        let kind = match (connection.armed, wanted) {
+            (Armed::Nothing, Armed::Nothing) => return self.watch(slot),
+            (Armed::Nothing, Armed::Probe) => Kind::Probe,
+            (Armed::Nothing, Armed::Multishot | Armed::OneShot) => Kind::Receive,
+            (Armed::Multishot, Armed::Multishot | Armed::OneShot) => return Ok(()),
+            (Armed::Multishot, Armed::Nothing) if !self.must_stop(slot) => return Ok(()),
+            (Armed::Multishot, Armed::Nothing | Armed::Probe) => return self.cancel_receive(slot),
+            // One receive or one probe is not worth a cancel: it ends by itself.
+            (Armed::OneShot | Armed::Probe, _) => return Ok(()),
+        };
+        let op = match wanted {
+            Armed::Probe => match self.core.limits.probe {
+                Probe::Receive => Op::Probe { socket },
+                Probe::Poll => Op::Poll {
+                    descriptor: socket,
+                    events: (libc::POLLIN | libc::POLLRDHUP) as u32,
+                },
+            },
+            _ => Op::Receive { socket, multishot: wanted == Armed::Multishot },
+        };
+        self.submit(slot, kind, op)?;
+        self.core.slots[slot].armed = wanted;
+        self.once_armed += usize::from(wanted == Armed::OneShot);
+        Ok(())
+    }
+
+    /// The one place that decides what should be armed.
+    fn wanted(&self, slot: u32) -> Armed {
+        let connection = &self.core.slots[slot];
+        let reads = match connection.state {
+            State::Open | State::HalfClosedByUs => {
+                !connection.paused && !connection.output_full && !connection.fin_seen
+            }
+            State::Draining | State::Lingering => {
+                !connection.fin_seen
+                    && (connection.discarded as usize) < self.core.limits.linger_bytes_max
+            }
+            _ => false,
+        };
+        match connection.mode {
+            _ if !reads => Armed::Nothing,
+            Mode::Streaming => Armed::Multishot,
+            Mode::Once => Armed::OneShot,
+            Mode::Parked => Armed::Probe,
+            Mode::Starved => Armed::Nothing,
+        }
+    }
+
+    /// A paused connection's multishot goes on until it has brought a buffer's worth that nobody
+    /// wants yet: most pauses are over before anything comes, and a cancel costs as much as a
+    /// receive.
+    fn must_stop(&self, slot: u32) -> bool {
+        !self.core.slots[slot].state.is_over()
+            && self.core.kept_bytes(slot) >= self.core.limits.receive_buffer_bytes
+    }
+
+    /// With nothing armed a reset would go unnoticed: a poll for errors and hang-up sees it.
+    fn watch(&mut self, slot: u32) -> Result<(), Full> {
+        let connection = &self.core.slots[slot];
+        let watches = match connection.state {
+            State::Open => connection.mode != Mode::Starved || connection.fin_seen,
+            State::HalfClosedByPeer | State::Draining => true,
+            // Hang-up would only say that the peer's FIN has come, too; a deadline is set.
+            _ => false,
+        };
+        if !watches || connection.in_flight.has(Kind::Hangup) {
+            return Ok(());
+        }
+        let op = Op::Poll { descriptor: connection.descriptor, events: 0 };
+        self.submit(slot, Kind::Hangup, op)
+    }
+
+    fn cancel_receive(&mut self, slot: u32) -> Result<(), Full> {
+        let connection = &self.core.slots[slot];
+        if connection.in_flight.has(Kind::CancelReceive) {
+            return Ok(());
+        }
+        let target = Token::new(Kind::Receive, connection.generation, slot);
+        self.submit(slot, Kind::CancelReceive, Op::Cancel { target })
+    }
+
+    pub(super) fn on_receive(
+        &mut self,
+        slot: u32,
+        completion: Completion,
+        buffer: Option<HeldBuffer>,
+    ) {
+        let was = self.core.slots[slot].armed;
+        if !completion.more() {
+            self.core.slots[slot].armed = Armed::Nothing;
+            self.once_armed -= usize::from(was == Armed::OneShot);
+        }
+        // The result first, the end of the multishot second: its last completion may carry data.
+        match (completion.result, buffer) {
+            (length @ 1.., Some(buffer)) => {
+                self.on_bytes(slot, &buffer, length as usize);
+                self.receive_buffers.give_back(buffer, &mut self.ring);
+                if was == Armed::OneShot {
+                    self.after_once(slot, completion.nonempty());
+                }
+            }
+            (0, buffer) => {
+                self.give_back(buffer);
+                self.on_fin(slot);
+            }
+            (result, buffer) => {
+                self.give_back(buffer);
+                self.on_receive_error(slot, -result);
+            }
+        }
+    }
+
+    fn on_receive_error(&mut self, slot: u32, errno: i32) {
+        match errno {
+            libc::ENOBUFS => {
+                self.core.counters.starved += 1;
+                self.starving_until_ms = self.core.now_ms + STARVING_MS;
+                self.starve(slot);
+            }
+            libc::ECANCELED | libc::EINTR | libc::EAGAIN => {
+                if self.core.slots[slot].mode == Mode::Once {
+                    self.core.slots[slot].mode = Mode::Parked;
+                }
+            }
+            libc::ENOMEM => self.core.slots[slot].mode = Mode::Parked,
+            _ => self.core.end(slot, Reason::from_errno(errno), false),
+        }
+    }
+
+    /// Something is there to read (or the probe was cut short): look.
+    pub(super) fn on_probe(&mut self, slot: u32, result: i32) {
+        self.core.slots[slot].armed = Armed::Nothing;
+        match -result {
+            libc::ECANCELED | libc::EINTR | libc::EAGAIN => {}
+            errno @ 1.. => self.core.end(slot, Reason::from_errno(errno), false),
+            _ if self.is_starving() => self.starve(slot),
+            _ => self.core.slots[slot].mode = self.reading_mode(),
+        }
+    }
+
+    pub(super) fn on_hangup(&mut self, slot: u32, result: i32) {
+        if result < 0 || self.core.slots[slot].state.is_over() {
+            return;
+        }
+        // Either is a reset: nobody watches in a state in which both FINs could have passed.
+        if result as u32 & (libc::POLLERR | libc::POLLHUP) as u32 != 0 {
+            self.core.end(slot, Reason::PeerReset, false);
+        }
+    }
+
+    /// After a one-shot receive: read on, wait for more, or take turns.
+    fn after_once(&mut self, slot: u32, nonempty: bool) {
+        if self.is_starving() && nonempty {
+            return self.starve(slot);
+        }
+        let streaming = !self.is_starving() && self.reading_mode() == Mode::Streaming;
+        self.core.slots[slot].mode = match (streaming, nonempty) {
+            (true, _) => Mode::Streaming,
+            (false, true) => Mode::Once,
+            (false, false) => Mode::Parked,
+        };
+    }
+
+    fn reading_mode(&self) -> Mode {
+        let many = self.slots().len() > self.core.limits.streaming_connections_max;
+        if many { Mode::Once } else { Mode::Streaming }
+    }
+
+    fn is_starving(&self) -> bool {
+        !self.starved.is_empty() || self.core.now_ms < self.starving_until_ms
+    }
+
+    fn starve(&mut self, slot: u32) {
+        let connection = &mut self.core.slots[slot];
+        connection.mode = Mode::Starved;
+        self.starved.push_back((slot, connection.generation));
+    }
+
+    /// Lets those that wait for a buffer read in turn, no more at a time than there are buffers.
+    pub(super) fn feed_starved(&mut self) {
+        let mut quota = usize::from(self.receive_buffers.free()).saturating_sub(self.once_armed);
+        while quota > 0 {
+            let Some((slot, generation)) = self.starved.pop_front() else { return };
+            let connection = match self.core.slots.get(slot) {
+                Some(found) if found.generation == generation => &mut self.core.slots[slot],
+                _ => continue,
+            };
+            if connection.mode == Mode::Starved {
+                connection.mode = Mode::Once;
+                self.core.touch(slot);
+                quota -= 1;
+            }
+        }
+    }
+
+    fn on_bytes(&mut self, slot: u32, buffer: &HeldBuffer, length: usize) {
+        let now_ms = self.core.now_ms;
+        self.core.counters.bytes_received += length as u64;
+        let connection = &mut self.core.slots[slot];
+        connection.active_ms = now_ms;
+        if connection.state.discards() {
+            connection.discarded = connection.discarded.saturating_add(length as u32);
+            let enough = connection.discarded as usize >= self.core.limits.linger_bytes_max;
+            if enough && connection.state == State::Lingering {
+                self.core.end(slot, Reason::LocalClose, false);
+            }
+            return;
+        }
+        if !connection.state.receives() {
+            return;
+        }
+        let waits = connection.paused || connection.output_full || connection.deliver_owed;
+        let bytes = self.receive_buffers.bytes(buffer, length);
+        if waits || connection.carry != NONE {
+            self.core.keep(slot, bytes);
+            if !waits {
+                self.deliver_kept(slot);
+            }
+            return;
+        }
+        if length < connection.need as usize {
+            self.core.keep(slot, bytes);
+            self.note_message(slot, false);
+            return;
+        }
+        connection.need = 0;
+        let used = self.application.received(&mut self.core, slot, bytes);
+        if used < length && !self.core.slots[slot].state.is_over() {
+            self.core.keep(slot, &bytes[used..]);
+        }
+        self.note_message(slot, used > 0);
+    }
+
+    /// Shows the kept bytes to the application, once.
+    fn deliver_kept(&mut self, slot: u32) {
+        self.core.slots[slot].deliver_owed = false;
+        let kept = self.core.kept_bytes(slot);
+        if kept == 0 || kept < self.core.slots[slot].need as usize {
+            return self.note_message(slot, false);
+        }
+        self.core.slots[slot].need = 0;
+        let bytes = self.core.take_carry(slot);
+        let used = self.application.received(&mut self.core, slot, &bytes);
+        self.core.put_carry_back(slot, bytes, used);
+        self.note_message(slot, used > 0);
+    }
+
+    /// After a delivery: the deadline and the bound of a message that is not complete.
+    fn note_message(&mut self, slot: u32, progressed: bool) {
+        let kept = self.core.kept_bytes(slot);
+        let connection = &mut self.core.slots[slot];
+        if !matches!(
+            connection.state,
+            State::Open | State::HalfClosedByUs | State::HalfClosedByPeer
+        ) {
+            return self.core.drop_carry(slot);
+        }
+        let waits = connection.paused || connection.output_full;
+        if kept == 0 || waits {
+            connection.receiving_since_ms = 0;
+        } else if progressed || connection.receiving_since_ms == 0 {
+            connection.receiving_since_ms = self.core.now_ms;
+        }
+        if !waits && !connection.deliver_owed && kept > self.core.limits.message_bytes_max {
+            self.core.end(slot, Reason::MessageTooLong, false);
+        }
+    }
+
+    fn on_fin(&mut self, slot: u32) {
+        let connection = &mut self.core.slots[slot];
+        connection.fin_seen = true;
+        if connection.state == State::Lingering {
+            connection.on(Event::PeerFin);
+        }
+    }
+
+    /// Callbacks owed on the input side: kept bytes, then the peer's FIN.
+    pub(super) fn settle_input(&mut self, slot: u32) {
+        let connection = &self.core.slots[slot];
+        let listens = connection.state.receives() || connection.state == State::HalfClosedByPeer;
+        if !listens || !connection.opened || connection.paused || connection.output_full {
+            return;
+        }
+        if connection.deliver_owed {
+            self.deliver_kept(slot);
+        }
+        let connection = &mut self.core.slots[slot];
+        let waits = connection.paused || connection.output_full || connection.deliver_owed;
+        if !connection.fin_seen || waits || !connection.state.receives() {
+            return;
+        }
+        connection.on(Event::PeerFin);
+        connection.receiving_since_ms = 0;
+        if connection.state == State::HalfClosedByPeer {
+            self.application.half_closed(&mut self.core, slot);
+        } else {
+            connection.reason.get_or_insert(Reason::PeerFin);
+        }
+        self.core.touch(slot);
+    }
+}

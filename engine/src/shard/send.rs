@@ -1,0 +1,141 @@
+//! Sending: one send in flight per connection, everything written during a batch in as few as
+//! possible, files in between.
+
+use super::output::Body;
+use super::slots::NONE;
+use super::state::{Event, State};
+use super::{Full, RETRY_MS, Shard};
+use crate::Reason;
+use crate::handler::Handler;
+use crate::ring::{Kind, Op, Ring};
+
+/// Bytes of one send at most: progress is seen, and a 32-bit result holds it.
+const SEND_BYTES_MAX: usize = 1 << 20;
+
+impl<R: Ring, H: Handler> Shard<R, H> {
+    /// Starts the next step of the output, unless one is under way.
+    pub(super) fn flush_output(&mut self, slot: u32) -> Result<(), Full> {
+        loop {
+            let connection = &self.core.slots[slot];
+            let flight = connection.in_flight;
+            let busy = flight.has(Kind::Send)
+                || flight.has(Kind::Read)
+                || flight.has(Kind::Splice)
+                || flight.has(Kind::PollOut);
+            if !connection.state.sends() || busy || connection.waits_for_pipe {
+                return Ok(());
+            }
+            let head = connection.output_head;
+            if head == NONE {
+                self.output_is_empty(slot);
+                return Ok(());
+            }
+            if matches!(self.core.chunks[head as usize].body, Body::File(_)) {
+                if self.flush_file(slot)? {
+                    continue;
+                }
+                return Ok(());
+            }
+            if self.small_file_follows(slot) {
+                return self.read_behind_head(slot);
+            }
+            return self.send_head(slot);
+        }
+    }
+
+    fn send_head(&mut self, slot: u32) -> Result<(), Full> {
+        let connection = &self.core.slots[slot];
+        let chunk = &self.core.chunks[connection.output_head as usize];
+        let more = chunk.next != NONE;
+        let (address, length) = match &chunk.body {
+            Body::Pooled { buffer, start, end } => {
+                let address = self.core.send_buffers.address(buffer);
+                (address.cast_const().wrapping_add(*start as usize), (end - start) as usize)
+            }
+            Body::Heap { bytes, start } => {
+                let rest = &bytes[*start as usize..];
+                (rest.as_ptr(), rest.len())
+            }
+            Body::Shared { bytes, start } => {
+                let rest = &bytes[*start as usize..];
+                (rest.as_ptr(), rest.len())
+            }
+            Body::File(_) => unreachable!("files have their own way"),
+        };
+        let length = length.min(SEND_BYTES_MAX) as u32;
+        assert!(length > 0, "an empty chunk is not queued");
+        let op = Op::Send { socket: connection.descriptor, address, length, more };
+        self.submit(slot, Kind::Send, op)?;
+        self.core.slots[slot].sending = length;
+        Ok(())
+    }
+
+    pub(super) fn on_send(&mut self, slot: u32, result: i32) {
+        let submitted = std::mem::take(&mut self.core.slots[slot].sending);
+        match result {
+            1.. => {
+                let sent = result as u32;
+                assert!(sent <= submitted, "the kernel sent more than it was given");
+                self.note_sent(slot, sent);
+                self.core.advance_output(slot, sent);
+            }
+            0 => self.core.end(slot, Reason::NetworkError, true),
+            _ => match -result {
+                libc::ECANCELED | libc::EINTR | libc::EAGAIN => {}
+                libc::ENOBUFS | libc::ENOMEM => {
+                    // It is tried again at the next touch; the deadline brings that about.
+                    self.core.timers.arm(slot, self.core.now_ms + RETRY_MS);
+                }
+                errno => self.core.end(slot, Reason::from_errno(errno), false),
+            },
+        }
+    }
+
+    /// Bytes have left: progress.
+    pub(super) fn note_sent(&mut self, slot: u32, bytes: u32) {
+        self.core.counters.bytes_sent += u64::from(bytes);
+        let connection = &mut self.core.slots[slot];
+        connection.active_ms = self.core.now_ms;
+        connection.stalled_since_ms = self.core.now_ms;
+    }
+
+    /// Everything queued has left: the FIN that waited for it follows.
+    fn output_is_empty(&mut self, slot: u32) {
+        let connection = &mut self.core.slots[slot];
+        let draining = connection.state == State::Draining;
+        if !draining && !connection.shutdown_wanted {
+            return;
+        }
+        let socket = connection.descriptor;
+        // ENOTCONN: it was reset meanwhile, which the receive side reports.
+        let _ = self.ring.shutdown(socket, crate::ring::Shutdown::Write);
+        let connection = &mut self.core.slots[slot];
+        if connection.state == State::HalfClosedByPeer {
+            connection.reason.get_or_insert(Reason::LocalClose);
+        }
+        connection.on(Event::OurFin);
+        connection.stalled_since_ms = self.core.now_ms;
+        if connection.state == State::Lingering && connection.fin_seen {
+            connection.on(Event::PeerFin);
+        }
+    }
+
+    /// Callbacks owed on the output side.
+    pub(super) fn settle_output(&mut self, slot: u32) {
+        while self.core.slots[slot].files_sent > 0 {
+            self.core.slots[slot].files_sent -= 1;
+            self.application.file_sent(&mut self.core, slot);
+        }
+        let low = self.core.limits.output_low_bytes;
+        let connection = &mut self.core.slots[slot];
+        if connection.output_full && (connection.output_bytes as usize) < low {
+            connection.output_full = false;
+            if !connection.state.accepts_output() {
+                return;
+            }
+            // What was kept meanwhile follows after the callback.
+            connection.deliver_owed = true;
+            self.application.writable(&mut self.core, slot);
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! The head of a response, read strictly: RFC 9112 sections 2 to 6.
+
+use std::fmt;
+
+/// Bytes of a head, or of a trailer section, at most. Servers keep theirs under 8 KiB.
+pub const HEAD_BYTES_MAX: usize = 16 << 10;
+
+/// How the end of a body is told (RFC 9112 section 6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// By its length.
+    Length(u64),
+    /// By a last chunk of no bytes.
+    Chunked,
+    /// By the end of the connection.
+    UntilClose,
+}
+
+/// What matters of a head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The status code, 100 to 599.
+    pub status: u16,
+    /// How the body ends.
+    pub framing: Framing,
+    /// The server will close the connection after this response.
+    pub close: bool,
+}
+
+impl Head {
+    /// A 1xx response: the one that counts is still to come.
+    #[must_use]
+    pub const fn is_interim(self) -> bool {
+        self.status < 200
+    }
+}
+
+/// What is wrong with a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed(pub &'static str);
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.0)
+    }
+}
+
+/// The length of a section of lines, the empty line that ends it included; `None` while it is
+/// not complete. `bytes` starts at the beginning of a line.
+///
+/// # Errors
+/// A line that ends in a bare LF, or more than [`HEAD_BYTES_MAX`] without an end.
+pub fn section_end(bytes: &[u8]) -> Result<Option<usize>, Malformed> {
+    let mut line = 0;
+    while let Some(length) = bytes[line..].iter().position(|byte| *byte == b'\n') {
+        if length == 0 || bytes[line + length - 1] != b'\r' {
+            return Err(Malformed("a line ends in a bare LF"));
+        }
+        line += length + 1;
+        if length == 1 {
+            return Ok(Some(line));
+        }
+        if line > HEAD_BYTES_MAX {
+            break;
+        }
+    }
+    if bytes.len() > HEAD_BYTES_MAX {
+        return Err(Malformed("the head is longer than 16 KiB"));
+    }
+    Ok(None)
+}
+
+/// Reads a whole head: status line, fields, empty line.
+///
+/// # Errors
+/// The first thing in it that RFC 9112 forbids, or that a plain GET must not be answered with.
+pub fn parse(head: &[u8]) -> Result<Head, Malformed> {
+    let mut lines = Lines(head);
+    let (status, minor) = status_line(lines.next().unwrap_or_default())?;
+    let mut length = None;
+    let mut chunked = false;
+    let mut close = None;
+    for line in lines.take_while(|line| !line.is_empty()) {
+        let (name, value) = field(line)?;
+        if name.eq_ignore_ascii_case(b"content-length") {
+            if length.replace(decimal(value)?).is_some() {
+                return Err(Malformed("more than one Content-Length"));
+            }
+        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            if chunked || !value.eq_ignore_ascii_case(b"chunked") {
+                return Err(Malformed("a transfer coding other than chunked"));
+            }
+            chunked = true;
+        } else if name.eq_ignore_ascii_case(b"connection") {
+            for option in value.split(|byte| *byte == b',') {
+                match option.trim_ascii() {
+                    option if option.eq_ignore_ascii_case(b"close") => close = Some(true),
+                    option if option.eq_ignore_ascii_case(b"keep-alive") => {
+                        close = close.or(Some(false));
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+    let framing = framing(status, minor, length, chunked)?;
+    let close = framing == Framing::UntilClose || close.unwrap_or(minor == 0);
+    Ok(Head { status, framing, close })
+}
+
+/// RFC 9112 section 6.3, for the answer to a GET.
+fn framing(
+    status: u16,
+    minor: u8,
+    length: Option<u64>,
+    chunked: bool,
+) -> Result<Framing, Malformed> {
+    let bodiless = status < 200 || status == 204;
+    match (length, chunked) {
+        _ if status == 101 => Err(Malformed("101 without an Upgrade asked for")),
+        (Some(_), true) => Err(Malformed("both Content-Length and Transfer-Encoding")),
+        (Some(_), _) | (_, true) if bodiless => Err(Malformed("a body announced with 1xx or 204")),
+        (_, true) if minor == 0 => Err(Malformed("Transfer-Encoding in HTTP/1.0")),
+        _ if bodiless || status == 304 => Ok(Framing::Length(0)),
+        (Some(length), _) => Ok(Framing::Length(length)),
+        (None, true) => Ok(Framing::Chunked),
+        (None, false) => Ok(Framing::UntilClose),
+    }
+}
+
+/// Lines that end in CR LF, without it.
+struct Lines<'a>(&'a [u8]);
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let end = self.0.iter().position(|byte| *byte == b'\n')?;
+        let (line, rest) = self.0.split_at(end + 1);
+        self.0 = rest;
+        Some(line.strip_suffix(b"\r\n").unwrap_or(line))
+    }
+}
+
+/// `HTTP/1.1 200 OK` → (200, 1).
+fn status_line(line: &[u8]) -> Result<(u16, u8), Malformed> {
+    let wrong = Malformed("the status line is not HTTP/1.x, a code and a reason");
+    let rest = line.strip_prefix(b"HTTP/1.").ok_or(wrong)?;
+    let [minor @ (b'0' | b'1'), b' ', a @ b'1'..=b'5', b, c, rest @ ..] = rest else {
+        return Err(wrong);
+    };
+    if !b.is_ascii_digit() || !c.is_ascii_digit() {
+        return Err(wrong);
+    }
+    // The space before an empty reason is required too, but left out by many: allowed here.
+    if !rest.is_empty() && (rest[0] != b' ' || !rest.iter().copied().all(is_text)) {
+        return Err(wrong);
+    }
+    let digit = |byte: u8| u16::from(byte - b'0');
+    Ok((digit(*a) * 100 + digit(*b) * 10 + digit(*c), minor - b'0'))
+}
+
+/// `Name: value` → its two halves, the value without the space around it.
+fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
+    if matches!(line[0], b' ' | b'\t') {
+        return Err(Malformed("a field folded over two lines"));
+    }
+    let colon = line
+        .iter()
+        .position(|byte| *byte == b':')
+        .ok_or(Malformed("a field line without a colon"))?;
+    let (name, value) = (&line[..colon], &line[colon + 1..]);
+    if name.is_empty() || !name.iter().copied().all(is_token) {
+        return Err(Malformed("a field name that is no token"));
+    }
+    if !value.iter().copied().all(is_text) {
+        return Err(Malformed("a control character in a field"));
+    }
+    Ok((name, value.trim_ascii()))
+}
+
+/// 1*DIGIT that fits in 64 bits.
+fn decimal(value: &[u8]) -> Result<u64, Malformed> {
+    let wrong = Malformed("Content-Length is not a number");
+    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+        return Err(wrong);
+    }
+    std::str::from_utf8(value).ok().and_then(|digits| digits.parse().ok()).ok_or(wrong)
+}
+
+/// Whether a byte may be part of a token, such as a field's name (RFC 9110 section 5.6.2).
+#[must_use]
+pub const fn is_token(byte: u8) -> bool {
+    matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~')
+        || byte.is_ascii_alphanumeric()
+}
+
+/// Whether a byte may be part of a field's value or a reason (RFC 9110 section 5.5).
+#[must_use]
+pub const fn is_text(byte: u8) -> bool {
+    matches!(byte, b'\t' | b' '..=b'~' | 0x80..)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(head: &str) -> Result<Head, Malformed> {
+        assert_eq!(section_end(head.as_bytes()), Ok(Some(head.len())), "{head:?}");
+        parse(head.as_bytes())
+    }
+
+    #[test]
+    fn framing_and_persistence_follow_the_fields() {
+        for (head, status, framing, close) in [
+            ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", 200, Framing::Length(5), false),
+            ("HTTP/1.1 200\r\ncontent-length:0\r\n\r\n", 200, Framing::Length(0), false),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n", 200, Framing::Chunked, false),
+            ("HTTP/1.1 200 OK\r\n\r\n", 200, Framing::UntilClose, true),
+            ("HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\n", 200, Framing::Length(5), true),
+            (
+                "HTTP/1.0 200 OK\r\nContent-Length: 5\r\nConnection: Keep-Alive\r\n\r\n",
+                200,
+                Framing::Length(5),
+                false,
+            ),
+            (
+                "HTTP/1.1 404 Not Found\r\nContent-Length: 9\r\nConnection: foo, CLOSE\r\n\r\n",
+                404,
+                Framing::Length(9),
+                true,
+            ),
+            ("HTTP/1.1 204 No Content\r\n\r\n", 204, Framing::Length(0), false),
+            (
+                "HTTP/1.1 304 Not Modified\r\nContent-Length: 78\r\n\r\n",
+                304,
+                Framing::Length(0),
+                false,
+            ),
+            ("HTTP/1.1 100 Continue\r\n\r\n", 100, Framing::Length(0), false),
+        ] {
+            assert_eq!(read(head), Ok(Head { status, framing, close }), "{head:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_rfc_forbids_is_refused() {
+        for head in [
+            "HTTP/2 200 OK\r\n\r\n",
+            "HTTP/1.2 200 OK\r\n\r\n",
+            "HTTP/1.1  200 OK\r\n\r\n",
+            "HTTP/1.1 20 OK\r\n\r\n",
+            "HTTP/1.1 600 OK\r\n\r\n",
+            "HTTP/1.1 2000\r\n\r\n",
+            "\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: +5\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length:\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+            "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 101 Switching Protocols\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nX: a\r\n b\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nX : a\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
+            "HTTP/1.1 200 OK\r\n: a\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nX: a\rb\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nX: a\0b\r\n\r\n",
+        ] {
+            assert!(read(head).is_err(), "{head:?}");
+        }
+    }
+
+    #[test]
+    fn a_section_ends_at_its_empty_line_and_nowhere_else() {
+        assert_eq!(section_end(b"a: b\r\n\r\nrest"), Ok(Some(8)));
+        assert_eq!(section_end(b"\r\nrest"), Ok(Some(2)));
+        assert_eq!(section_end(b"a: b\r\n\r"), Ok(None));
+        assert_eq!(section_end(b""), Ok(None));
+        assert!(section_end(b"a: b\n\n").is_err());
+        assert!(section_end(b"\n").is_err());
+        assert_eq!(section_end(&[b'a'; HEAD_BYTES_MAX]), Ok(None));
+        assert!(section_end(&[b'a'; HEAD_BYTES_MAX + 1]).is_err());
+    }
+}

@@ -1,0 +1,10 @@
+//! HTTP/1.1 as a client of one URL speaks it.
+
+mod exchange;
+pub mod fingerprint;
+pub mod head;
+pub mod reply;
+mod url;
+
+pub use exchange::Http;
+pub use url::Url;

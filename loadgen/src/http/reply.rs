@@ -1,0 +1,337 @@
+//! Responses, cut out of a stream of bytes that may be split anywhere.
+
+use super::fingerprint::{Fingerprint, Hasher};
+use super::head::{self, Framing, HEAD_BYTES_MAX, Head, Malformed};
+
+/// A chunk's size line at most; the size itself has up to sixteen digits.
+const CHUNK_LINE_BYTES_MAX: usize = 256;
+
+/// A complete response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// Its status code.
+    pub status: u16,
+    /// Its body.
+    pub body: Fingerprint,
+    /// The server will answer nothing more on this connection.
+    pub close: bool,
+}
+
+/// What [`Parser::advance`] made of the bytes it was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// So many of them were used; the rest must be given again, with more behind it.
+    pub used: usize,
+    /// The response that ended there.
+    pub reply: Option<Reply>,
+}
+
+/// The head seen last. Heads of one URL differ in their date at most, so that comparing with the
+/// one before answers nearly always, for the price of a `memcmp`.
+#[derive(Debug, Default)]
+pub struct LastHead {
+    bytes: Vec<u8>,
+    head: Option<Head>,
+}
+
+impl LastHead {
+    /// The head at the beginning of `bytes`, and its length.
+    fn read(&mut self, bytes: &[u8]) -> Result<Option<(Head, usize)>, Malformed> {
+        if let Some(head) = self.head
+            && bytes.starts_with(&self.bytes)
+        {
+            return Ok(Some((head, self.bytes.len())));
+        }
+        let Some(end) = head::section_end(bytes)? else { return Ok(None) };
+        let head = head::parse(&bytes[..end])?;
+        self.bytes.clear();
+        self.bytes.extend_from_slice(&bytes[..end]);
+        self.head = Some(head);
+        Ok(Some((head, end)))
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Expecting {
+    Head,
+    Body { rest: u64 },
+    BodyUntilClose,
+    ChunkSize,
+    Chunk { rest: u64 },
+    ChunkEnd,
+    Trailers,
+}
+
+/// Where a connection is in its stream of responses.
+#[derive(Debug)]
+pub struct Parser {
+    expecting: Expecting,
+    status: u16,
+    close: bool,
+    body: Hasher,
+}
+
+impl Parser {
+    /// A parser at the beginning of a connection.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { expecting: Expecting::Head, status: 0, close: false, body: Hasher::new() }
+    }
+
+    /// Whether nothing of a response has been used yet.
+    #[must_use]
+    pub fn is_between_replies(&self) -> bool {
+        self.expecting == Expecting::Head
+    }
+
+    /// Uses bytes up to the end of the next response, or as far as they go.
+    ///
+    /// # Errors
+    /// What in them no server may send. The parser is of no use after that.
+    pub fn advance(&mut self, bytes: &[u8], last: &mut LastHead) -> Result<Step, Malformed> {
+        let mut used = 0;
+        loop {
+            let before = (used, self.expecting);
+            if self.one(bytes, &mut used, last)? {
+                return Ok(Step { used, reply: Some(self.finish()) });
+            }
+            if before == (used, self.expecting) {
+                return Ok(Step { used, reply: None });
+            }
+        }
+    }
+
+    /// The server has sent its FIN: the response that ends with it, if one does.
+    pub fn end(&mut self) -> Option<Reply> {
+        (self.expecting == Expecting::BodyUntilClose).then(|| self.finish())
+    }
+
+    /// One step; true when it ends a response.
+    fn one(
+        &mut self,
+        bytes: &[u8],
+        used: &mut usize,
+        last: &mut LastHead,
+    ) -> Result<bool, Malformed> {
+        let rest = &bytes[*used..];
+        match self.expecting {
+            Expecting::Head => {
+                let Some((head, length)) = last.read(rest)? else { return Ok(false) };
+                *used += length;
+                return Ok(self.begin(head));
+            }
+            Expecting::Body { rest: missing } => {
+                let missing = missing - self.take(rest, missing, used);
+                self.expecting = Expecting::Body { rest: missing };
+                return Ok(missing == 0);
+            }
+            Expecting::BodyUntilClose => {
+                self.take(rest, u64::MAX, used);
+            }
+            Expecting::ChunkSize => {
+                let Some((size, length)) = chunk_size(rest)? else { return Ok(false) };
+                *used += length;
+                self.expecting =
+                    if size == 0 { Expecting::Trailers } else { Expecting::Chunk { rest: size } };
+            }
+            Expecting::Chunk { rest: missing } => {
+                let missing = missing - self.take(rest, missing, used);
+                self.expecting = match missing {
+                    0 => Expecting::ChunkEnd,
+                    rest => Expecting::Chunk { rest },
+                };
+            }
+            Expecting::ChunkEnd => match rest {
+                [b'\r', b'\n', ..] => {
+                    *used += 2;
+                    self.expecting = Expecting::ChunkSize;
+                }
+                [] | [b'\r'] => {}
+                _ => return Err(Malformed("a chunk is longer than its size")),
+            },
+            Expecting::Trailers => {
+                let Some(length) = head::section_end(rest)? else { return Ok(false) };
+                *used += length;
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// After a head; true when the response has no body.
+    fn begin(&mut self, head: Head) -> bool {
+        if head.is_interim() {
+            return false;
+        }
+        self.status = head.status;
+        self.close = head.close;
+        self.body = Hasher::new();
+        self.expecting = match head.framing {
+            Framing::Length(rest) => Expecting::Body { rest },
+            Framing::Chunked => Expecting::ChunkSize,
+            Framing::UntilClose => Expecting::BodyUntilClose,
+        };
+        head.framing == Framing::Length(0)
+    }
+
+    /// Takes up to `most` of `bytes` as body; returns how many.
+    fn take(&mut self, bytes: &[u8], most: u64, used: &mut usize) -> u64 {
+        let count = most.min(bytes.len() as u64);
+        self.body.update(&bytes[..count as usize]);
+        *used += count as usize;
+        count
+    }
+
+    fn finish(&mut self) -> Reply {
+        self.expecting = Expecting::Head;
+        Reply { status: self.status, body: self.body.finish(), close: self.close }
+    }
+}
+
+impl Default for Parser {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The size at the beginning of a chunk (RFC 9112 section 7.1), and the length of its line.
+fn chunk_size(bytes: &[u8]) -> Result<Option<(u64, usize)>, Malformed> {
+    let wrong = Malformed("a chunk does not begin with its size");
+    let digits = bytes.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+    let seen = &bytes[..bytes.len().min(CHUNK_LINE_BYTES_MAX)];
+    let Some(end) = seen.iter().position(|byte| *byte == b'\n') else {
+        return if digits > 16
+            || bytes.len() >= CHUNK_LINE_BYTES_MAX
+            || (digits == 0 && !bytes.is_empty())
+        {
+            Err(wrong)
+        } else {
+            Ok(None)
+        };
+    };
+    let line = bytes[..end].strip_suffix(b"\r").ok_or(wrong)?;
+    let (size, extension) = line.split_at(digits);
+    let extension_is_one = extension.is_empty()
+        || (matches!(extension[0], b';' | b' ' | b'\t')
+            && extension.iter().copied().all(head::is_text));
+    if !(1..=16).contains(&digits) || !extension_is_one {
+        return Err(wrong);
+    }
+    let size = size.iter().fold(0, |size, digit| {
+        size << 4 | u64::from((*digit as char).to_digit(16).unwrap_or_default())
+    });
+    Ok(Some((size, end + 1)))
+}
+
+// What a parser leaves unused is bounded by these two; the engine keeps it in between.
+const _: () = assert!(CHUNK_LINE_BYTES_MAX < HEAD_BYTES_MAX);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn body(bytes: &[u8]) -> Fingerprint {
+        let mut hasher = Hasher::new();
+        hasher.update(bytes);
+        hasher.finish()
+    }
+
+    /// Everything that comes of `stream` when it arrives in pieces that end at `cuts`.
+    fn replies(stream: &[u8], cuts: &[usize]) -> Result<Vec<Reply>, Malformed> {
+        let (mut parser, mut last) = (Parser::new(), LastHead::default());
+        let (mut replies, mut used) = (Vec::new(), 0);
+        let mut ends: Vec<usize> = cuts.iter().map(|cut| (*cut).min(stream.len())).collect();
+        ends.push(stream.len());
+        ends.sort_unstable();
+        for end in ends {
+            while used < end {
+                let step = parser.advance(&stream[used..end], &mut last)?;
+                used += step.used;
+                replies.extend(step.reply);
+                if step.reply.is_none() {
+                    break;
+                }
+            }
+        }
+        replies.extend(parser.end());
+        assert!(parser.is_between_replies() && used == stream.len(), "{used} bytes used");
+        Ok(replies)
+    }
+
+    const MIXED: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello\
+        HTTP/1.1 100 Continue\r\n\r\n\
+        HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\
+        5;ext=1\r\nhello\r\n00a\r\n0123456789\r\n0\r\nTrailer: x\r\n\r\n\
+        HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n\
+        HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello\
+        HTTP/1.1 200 OK\r\n\r\nuntil the end";
+
+    proptest! {
+        #[test]
+        fn splits_do_not_matter(cuts in prop::collection::vec(0..MIXED.len(), 0..40)) {
+            let expected = [
+                (200, body(b"hello"), false),
+                (200, body(b"hello0123456789"), false),
+                (404, body(b""), false),
+                (200, body(b"hello"), false),
+                (200, body(b"until the end"), true),
+            ];
+            let seen: Vec<_> = replies(MIXED, &cuts)
+                .map_err(|wrong| TestCaseError::fail(wrong.0))?
+                .into_iter()
+                .map(|reply| (reply.status, reply.body, reply.close))
+                .collect();
+            prop_assert_eq!(seen, expected);
+        }
+
+        #[test]
+        fn noise_is_never_waited_for_beyond_the_bounds(
+            start in 0..MIXED.len(),
+            noise in prop::collection::vec(any::<u8>(), HEAD_BYTES_MAX + 1..HEAD_BYTES_MAX + 50),
+        ) {
+            let mut stream = MIXED[..start].to_vec();
+            stream.extend_from_slice(&noise);
+            let (mut parser, mut last) = (Parser::new(), LastHead::default());
+            let mut used = 0;
+            while let Ok(step) = parser.advance(&stream[used..], &mut last) {
+                used += step.used;
+                if step.reply.is_none() {
+                    prop_assert!(stream.len() - used <= HEAD_BYTES_MAX);
+                    break;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_byte_at_a_time_is_the_same() {
+        let cuts: Vec<usize> = (0..MIXED.len()).collect();
+        assert_eq!(replies(MIXED, &cuts), replies(MIXED, &[]));
+    }
+
+    #[test]
+    fn bad_chunks_are_refused() {
+        for chunks in [
+            "\r\n",
+            "g\r\n",
+            "5\nhello",
+            "5\r\nhello!\r\n",
+            "12345678123456781\r\n",
+            "5x\r\nhello\r\n",
+            "0\r\nTrailer: x\n\r\n",
+        ] {
+            let stream = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}");
+            assert!(replies(stream.as_bytes(), &[]).is_err(), "{chunks:?}");
+        }
+    }
+
+    #[test]
+    fn an_end_in_the_middle_is_no_reply() {
+        let (mut parser, mut last) = (Parser::new(), LastHead::default());
+        let half = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel";
+        assert_eq!(parser.advance(half, &mut last), Ok(Step { used: half.len(), reply: None }));
+        assert_eq!(parser.end(), None);
+        assert!(!parser.is_between_replies());
+    }
+}

@@ -1,0 +1,101 @@
+//! The URL to ask for.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// `http://HOST[:PORT][/PATH]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Url {
+    /// Host and port, ready to be resolved: `127.0.0.1:8080`, `[::1]:80`, `localhost:80`.
+    pub address: String,
+    /// Host and port as in the `Host` field: the port left out when it is 80.
+    pub host: String,
+    /// Path and query, beginning with `/`.
+    pub path: String,
+}
+
+impl FromStr for Url {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let rest = match text.split_once("://") {
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
+            Some((scheme, _)) => {
+                return Err(format!("{scheme}:// is not spoken here; only http:// is"));
+            }
+            None => return Err("expected http://HOST[:PORT][/PATH]".into()),
+        };
+        if let Some(bad) = rest.chars().find(|c| !c.is_ascii_graphic()) {
+            return Err(format!("{bad:?} must be percent-encoded"));
+        }
+        let rest = rest.split('#').next().unwrap_or_default();
+        let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        if authority.contains('@') {
+            return Err("a user in the URL is not supported; give -H 'Authorization: …'".into());
+        }
+        // An IPv6 address has colons of its own, in brackets.
+        let port_at = match authority.rfind(':') {
+            Some(colon) if !authority[colon..].contains(']') => Some(colon),
+            _ => None,
+        };
+        let (name, port) = match port_at {
+            None => (authority, 80),
+            Some(colon) => {
+                let port = authority[colon + 1..].parse::<u16>().ok().filter(|port| *port > 0);
+                (&authority[..colon], port.ok_or("the port is not a number from 1 to 65535")?)
+            }
+        };
+        if name.is_empty() {
+            return Err("there is no host in it".into());
+        }
+        Ok(Self {
+            address: format!("{name}:{port}"),
+            host: if port == 80 { name.into() } else { format!("{name}:{port}") },
+            path: if path.starts_with('/') { path.into() } else { format!("/{path}") },
+        })
+    }
+}
+
+impl fmt::Display for Url {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "http://{}{}", self.host, self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_taken_apart() {
+        for (text, address, host, path) in [
+            ("http://127.0.0.1:8080/a/b?c=d", "127.0.0.1:8080", "127.0.0.1:8080", "/a/b?c=d"),
+            ("HTTP://localhost", "localhost:80", "localhost", "/"),
+            ("http://localhost?x", "localhost:80", "localhost", "/?x"),
+            ("http://[::1]:81/#top", "[::1]:81", "[::1]:81", "/"),
+            ("http://[::1]/", "[::1]:80", "[::1]", "/"),
+        ] {
+            let url: Url = text.parse().expect(text);
+            assert_eq!((&*url.address, &*url.host, &*url.path), (address, host, path), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_asked_for_is_refused() {
+        for (text, says) in [
+            ("127.0.0.1:8080", "expected http://"),
+            ("https://localhost/", "https:// is not spoken"),
+            ("http://", "no host"),
+            ("http://:80/", "no host"),
+            ("http://a:0/", "port"),
+            ("http://a:x/", "port"),
+            ("http://a:70000/", "port"),
+            ("http://a/b c", "percent-encoded"),
+            ("http://a/\r\nX: y", "percent-encoded"),
+            ("http://user@a/", "Authorization"),
+        ] {
+            let error = text.parse::<Url>().expect_err(text);
+            assert!(error.contains(says), "{text}: {error}");
+        }
+    }
+}

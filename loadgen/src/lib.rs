@@ -1,0 +1,19 @@
+//! The parts of `ringload`, a load generator that is a client on the `ringwright` engine and
+//! checks every byte that comes back.
+//!
+//! From the command line ([`args`]) to a run ([`run`]): one [`load::Load`] per shard keeps its
+//! connections busy, a [`protocol::Protocol`] ([`echo`], [`http`]) makes the requests and judges
+//! the replies, [`stats`] counts, [`report`] and [`summary`] tell.
+
+pub mod args;
+pub mod echo;
+pub mod http;
+pub mod load;
+pub mod protocol;
+pub mod report;
+pub mod run;
+pub mod stats;
+pub mod stream;
+pub mod summary;
+pub mod system;
+pub mod units;

@@ -1,0 +1,302 @@
+//! One run: resolve, start the engine, watch it, stop it, report.
+
+use crate::args::{Cli, LoadArgs, Target};
+use crate::echo::Echo;
+use crate::http::Http;
+use crate::load::{CONNECTING_MAX, Load, Shared, Task};
+use crate::protocol::Protocol;
+use crate::report::{Environment, Interval, Plan, Report, Run};
+use crate::stats::Stats;
+use crate::summary;
+use crate::system::{self, Interrupts};
+use ringwright::{Config, Engine};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+/// What is in flight at the end of a run may finish within.
+const GRACE: Duration = Duration::from_secs(1);
+/// How often the watching thread looks up.
+const POLL: Duration = Duration::from_millis(10);
+/// Between two lines of output.
+const LINE: Duration = Duration::from_secs(1);
+/// Descriptors beside those of connections: rings, standard streams, the report.
+const DESCRIPTORS_BESIDE: u64 = 64;
+/// How long an address of several that a name has may take to answer.
+const TRIAL: Duration = Duration::from_secs(1);
+
+/// Why a run did not come about.
+#[derive(Debug)]
+pub enum Failure {
+    /// What was asked for cannot be done.
+    Usage(String),
+    /// The name of the target has no address.
+    Unresolved(String),
+    /// The engine did not start, or ended by itself.
+    Engine(ringwright::Error),
+}
+
+/// Does what was asked for.
+///
+/// # Errors
+/// Why there is no report.
+pub fn run(cli: &Cli, interrupts: &Interrupts) -> Result<Report, Failure> {
+    let load = cli.load();
+    system::allow_descriptors(load.connections + DESCRIPTORS_BESIDE + 16 * load.threads)
+        .map_err(Failure::Usage)?;
+    let seed = load.seed.unwrap_or_else(seed_of_the_clock);
+    let (protocol, target, name, size) = match &cli.target {
+        Target::Http { url, .. } => ("http", url.to_string(), &url.address, None),
+        Target::Echo { address, size, .. } => ("echo", address.clone(), address, Some(*size)),
+    };
+    let to = resolve(name).map_err(Failure::Unresolved)?;
+    let plan = plan(load, protocol, target, to, size);
+    let environment = Environment::of_this_process(seed);
+    if !load.quiet {
+        eprintln!("{}", summary::opening(&plan, seed));
+    }
+    let run = match &cli.target {
+        Target::Http { url, fields, .. } => {
+            let (url, fields) = (url.clone(), fields.clone());
+            let (pipeline, learnt) = (load.pipeline as usize, Arc::new(OnceLock::new()));
+            drive(load, to, 0, interrupts, move || {
+                Http::new(&url, &fields, pipeline, learnt.clone())
+            })
+        }
+        Target::Echo { size, .. } => {
+            let size = *size;
+            drive(load, to, size * load.pipeline, interrupts, move || Echo::new(seed, size))
+        }
+    };
+    Ok(run.map_err(Failure::Engine)?.report(plan, environment))
+}
+
+/// Runs the engine with one [`Load`] per shard until the run is over.
+fn drive<P: Protocol>(
+    load: &LoadArgs,
+    to: SocketAddr,
+    flight_bytes: u64,
+    interrupts: &Interrupts,
+    protocol: impl Fn() -> P + Send + Sync + 'static,
+) -> Result<Run, ringwright::Error> {
+    let shared = Arc::new(Shared::default());
+    let shards = load.threads as usize;
+    let tasks: Vec<Task> = (0..load.threads).map(|shard| task(load, to, shard)).collect();
+    let cpu_before = system::cpu_time();
+    let engine = Engine::start(config(load, flight_bytes as usize), {
+        let shared = shared.clone();
+        move |shard| Load::new(tasks[shard].clone(), shared.clone(), protocol(), shard, shards)
+    })?;
+    for notice in engine.notices() {
+        eprintln!("ringload: {notice}");
+    }
+    let mut watch = Watch::new(load, shared);
+    watch.until_over(interrupts);
+    watch.stop(&engine.remote(), interrupts);
+    engine.join()?;
+    let cpu = system::cpu_time();
+    let mut run = watch.result();
+    run.cpu.user = cpu.user - cpu_before.user;
+    run.cpu.system = cpu.system - cpu_before.system;
+    Ok(run)
+}
+
+/// The thread that waits for the end of a run and prints what happens meanwhile.
+struct Watch<'a> {
+    load: &'a LoadArgs,
+    shared: Arc<Shared>,
+    start: Instant,
+    next_line: Duration,
+    stopped_at: Duration,
+    run: Run,
+}
+
+impl<'a> Watch<'a> {
+    fn new(load: &'a LoadArgs, shared: Arc<Shared>) -> Self {
+        let start = *shared.started.get_or_init(Instant::now);
+        let run = Run {
+            stats: Stats::new(),
+            intervals: Vec::new(),
+            elapsed: Duration::ZERO,
+            cpu: system::CpuTime::default(),
+            interrupted: false,
+        };
+        Self { load, shared, start, next_line: LINE, stopped_at: Duration::ZERO, run }
+    }
+
+    /// Returns when the time is over, the requests are sent, nothing answers, or a signal comes.
+    fn until_over(&mut self, interrupts: &Interrupts) {
+        let end = if self.load.requests.is_some() { Duration::MAX } else { self.load.duration };
+        loop {
+            let elapsed = self.start.elapsed();
+            self.stopped_at = elapsed;
+            if elapsed >= self.next_line {
+                self.line(elapsed);
+            }
+            if elapsed >= end || self.is_over() {
+                return;
+            }
+            let nap = POLL.min(end - elapsed).min(self.next_line.saturating_sub(elapsed));
+            if interrupts.wait(nap) {
+                self.run.interrupted = true;
+                return;
+            }
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        let shards = self.load.threads as usize;
+        let all = |count: usize| count == shards;
+        all(self.shared.finished.load(Ordering::Relaxed))
+            || (all(self.shared.hopeless.load(Ordering::Relaxed))
+                && !self.shared.connected.load(Ordering::Relaxed))
+    }
+
+    /// Takes what the shards have published since the last time, and prints it.
+    fn line(&mut self, elapsed: Duration) {
+        let mut part = Stats::new();
+        part.absorb(&mut self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner));
+        let interval = Interval::of(&part, elapsed, elapsed + LINE - self.next_line);
+        self.run.stats.absorb(&mut part);
+        if !self.load.quiet {
+            if self.run.intervals.is_empty() {
+                eprintln!("{}", summary::heading());
+            }
+            eprintln!("{}", summary::line(&interval, self.run.stats.replies));
+        }
+        self.run.keep(interval);
+        self.next_line = elapsed + LINE;
+    }
+
+    /// Lets what is in flight finish; a second signal does not wait for it.
+    fn stop(&mut self, remote: &ringwright::Remote, interrupts: &Interrupts) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        remote.drain(GRACE);
+        let since = Instant::now();
+        while remote.connections() > 0 && since.elapsed() < GRACE {
+            if interrupts.wait(Duration::from_millis(1)) {
+                if self.run.interrupted {
+                    eprintln!("ringload: interrupted again; no report");
+                    std::process::exit(130);
+                }
+                self.run.interrupted = true;
+            }
+        }
+    }
+
+    /// After the shards have ended.
+    fn result(mut self) -> Run {
+        let mut rest = self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner);
+        self.run.stats.absorb(&mut rest);
+        let last_reply = Duration::from_nanos(self.run.stats.last_reply_ns);
+        // A run of so many requests ends with the last reply, not when that was noticed.
+        let all_sent = self.load.requests.is_some() && !self.run.interrupted;
+        self.run.elapsed = match all_sent && !last_reply.is_zero() {
+            true => last_reply,
+            false => last_reply.max(self.stopped_at),
+        };
+        drop(rest);
+        self.run
+    }
+}
+
+fn config(load: &LoadArgs, flight_bytes: usize) -> Config {
+    let defaults = Config::default();
+    Config {
+        shards: Some(load.threads as usize),
+        pin: load.pin_from.is_some(),
+        pin_from: load.pin_from.unwrap_or_default(),
+        max_connections: load.connections as usize + CONNECTING_MAX * load.threads as usize,
+        // All that may be in flight fits below the high-water mark: above it receiving pauses, and
+        // an echo server that cannot send stops reading.
+        output_high_bytes: defaults.output_high_bytes + 2 * flight_bytes,
+        output_bytes_max: defaults.output_bytes_max + 4 * flight_bytes,
+        // The one deadline is --timeout; the loop keeps it.
+        idle_timeout: None,
+        receive_timeout: None,
+        write_timeout: None,
+        transfer_timeout: None,
+        connect_timeout: load.timeout,
+        linger_timeout: GRACE,
+        ..defaults
+    }
+}
+
+/// A shard's share.
+fn task(load: &LoadArgs, to: SocketAddr, shard: u64) -> Task {
+    let share = |total: u64| total / load.threads + u64::from(shard < total % load.threads);
+    Task {
+        to,
+        connections: share(load.connections) as usize,
+        requests: load.requests.map(share),
+        pipeline: load.pipeline as usize,
+        requests_per_connection: load.requests_per_connection.unwrap_or(u64::MAX),
+        timeout: load.timeout,
+    }
+}
+
+fn plan(
+    load: &LoadArgs,
+    protocol: &'static str,
+    target: String,
+    to: SocketAddr,
+    size_bytes: Option<u64>,
+) -> Plan {
+    Plan {
+        protocol,
+        target,
+        address: to.to_string(),
+        connections: load.connections,
+        threads: load.threads,
+        duration_s: load.requests.is_none().then_some(load.duration.as_secs_f64()),
+        requests: load.requests,
+        pipeline: load.pipeline,
+        requests_per_connection: load.requests_per_connection,
+        size_bytes,
+        timeout_s: load.timeout.as_secs_f64(),
+    }
+}
+
+/// The address to load. Of several (`localhost` has two), the first that answers.
+fn resolve(name: &str) -> Result<SocketAddr, String> {
+    let addresses: Vec<SocketAddr> =
+        name.to_socket_addrs().map_err(|error| format!("{name}: {error}"))?.collect();
+    let answers = |to: &&SocketAddr| TcpStream::connect_timeout(to, TRIAL).is_ok();
+    match &addresses[..] {
+        [] => Err(format!("{name}: the name has no address")),
+        [only] => Ok(*only),
+        [first, ..] => Ok(*addresses.iter().find(answers).unwrap_or(first)),
+    }
+}
+
+/// Short enough to be typed again.
+fn seed_of_the_clock() -> u64 {
+    SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| u64::from(since.subsec_nanos()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_add_up() {
+        let cli = Cli::read("ringload echo a:1 -c 10 -t 3 -n 2".split(' ')).expect("a command");
+        let to = SocketAddr::from(([127, 0, 0, 1], 1));
+        let tasks: Vec<Task> = (0..3).map(|shard| task(cli.load(), to, shard)).collect();
+        assert_eq!(tasks.iter().map(|task| task.connections).collect::<Vec<_>>(), [4, 3, 3]);
+        assert_eq!(
+            tasks.iter().map(|task| task.requests).collect::<Vec<_>>(),
+            [Some(1), Some(1), Some(0)]
+        );
+    }
+
+    #[test]
+    fn an_address_that_answers_is_preferred() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let to = listener.local_addr().expect("its address");
+        assert_eq!(resolve(&to.to_string()), Ok(to));
+        assert_eq!(resolve(&format!("localhost:{}", to.port())), Ok(to));
+        assert!(resolve("no port").is_err());
+    }
+}

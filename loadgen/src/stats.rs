@@ -1,0 +1,200 @@
+//! What is counted. One value per shard, moved from time to time into one that all share.
+
+use crate::protocol::{ErrorKind, Fault};
+use hdrhistogram::Histogram;
+
+/// Shortest time told apart, nanoseconds.
+const TIME_MIN_NS: u64 = 100;
+/// Longest time recorded as it is, nanoseconds; what took longer counts as this. An hour.
+const TIME_MAX_NS: u64 = 3_600_000_000_000;
+/// Significant decimal digits of a recorded time.
+const DIGITS: u8 = 3;
+
+/// Counts and times of a stretch of a run.
+pub struct Stats {
+    /// Requests whose bytes were handed to the engine.
+    pub requests: u64,
+    /// Replies that were complete, good or bad.
+    pub replies: u64,
+    /// Bytes handed to the engine.
+    pub bytes_sent: u64,
+    /// Bytes received and checked.
+    pub bytes_received: u64,
+    /// Connections opened.
+    pub opened: u64,
+    /// Requests without a reply when the run ended: neither good nor bad.
+    pub unfinished: u64,
+    /// When the last reply ended, nanoseconds since the start of the run.
+    pub last_reply_ns: u64,
+    /// From a request's sending to the last byte of its reply, nanoseconds.
+    pub service_ns: Histogram<u64>,
+    /// From a connect to its success, nanoseconds.
+    pub connect_ns: Histogram<u64>,
+    /// Replies by status, in the order in which each came first.
+    pub statuses: Vec<(u16, u64)>,
+    /// What went wrong.
+    pub errors: Errors,
+}
+
+impl Stats {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        let histogram = || {
+            Histogram::new_with_bounds(TIME_MIN_NS, TIME_MAX_NS, DIGITS)
+                .expect("the bounds are constants that satisfy the crate")
+        };
+        Self {
+            requests: 0,
+            replies: 0,
+            bytes_sent: 0,
+            bytes_received: 0,
+            opened: 0,
+            unfinished: 0,
+            last_reply_ns: 0,
+            service_ns: histogram(),
+            connect_ns: histogram(),
+            statuses: Vec::new(),
+            errors: Errors::default(),
+        }
+    }
+
+    /// Counts a reply's status.
+    #[inline]
+    pub fn count_status(&mut self, status: u16, by: u64) {
+        match self.statuses.iter_mut().find(|(seen, _)| *seen == status) {
+            Some((_, count)) => *count += by,
+            None => self.statuses.push((status, by)),
+        }
+    }
+
+    /// Moves everything from `other` into this one and leaves it empty.
+    pub fn absorb(&mut self, other: &mut Self) {
+        for (into, from) in [
+            (&mut self.requests, &mut other.requests),
+            (&mut self.replies, &mut other.replies),
+            (&mut self.bytes_sent, &mut other.bytes_sent),
+            (&mut self.bytes_received, &mut other.bytes_received),
+            (&mut self.opened, &mut other.opened),
+            (&mut self.unfinished, &mut other.unfinished),
+        ] {
+            *into += std::mem::take(from);
+        }
+        self.last_reply_ns = self.last_reply_ns.max(other.last_reply_ns);
+        for (into, from) in [
+            (&mut self.service_ns, &mut other.service_ns),
+            (&mut self.connect_ns, &mut other.connect_ns),
+        ] {
+            if !from.is_empty() {
+                into.add(&*from).expect("all histograms have the same bounds");
+                from.reset();
+            }
+        }
+        for (status, count) in other.statuses.drain(..) {
+            self.count_status(status, count);
+        }
+        self.errors.absorb(&mut other.errors);
+    }
+}
+
+impl Default for Stats {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Errors by kind, with the first of each in words.
+#[derive(Debug, Default)]
+pub struct Errors {
+    counts: [u64; ErrorKind::ALL.len()],
+    first: [Option<String>; ErrorKind::ALL.len()],
+}
+
+impl Errors {
+    /// Counts one.
+    #[cold]
+    pub fn count(&mut self, fault: Fault) {
+        let at = fault.kind as usize;
+        self.counts[at] += 1;
+        self.first[at].get_or_insert(fault.detail);
+    }
+
+    /// How many there were of a kind.
+    #[must_use]
+    pub fn of(&self, kind: ErrorKind) -> u64 {
+        self.counts[kind as usize]
+    }
+
+    /// The first of a kind, in words.
+    #[must_use]
+    pub fn first(&self, kind: ErrorKind) -> Option<&str> {
+        self.first[kind as usize].as_deref()
+    }
+
+    /// How many there were.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    fn absorb(&mut self, other: &mut Self) {
+        for (into, from) in self.counts.iter_mut().zip(&mut other.counts) {
+            *into += std::mem::take(from);
+        }
+        for (into, from) in self.first.iter_mut().zip(&mut other.first) {
+            if let Some(detail) = from.take() {
+                into.get_or_insert(detail);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_numbered_in_order_and_named_apart() {
+        let mut names = std::collections::HashSet::new();
+        for (at, kind) in ErrorKind::ALL.into_iter().enumerate() {
+            assert_eq!(kind as usize, at);
+            assert!(names.insert(kind.name()));
+        }
+    }
+
+    #[test]
+    fn absorbing_moves_everything_and_keeps_the_first_words() {
+        let mut all = Stats::new();
+        for round in 1..=2 {
+            let mut part = Stats::new();
+            part.requests = 10 * round;
+            part.replies = 9;
+            part.last_reply_ns = 100 * (3 - round);
+            part.service_ns.saturating_record(1_000 * round);
+            part.connect_ns.saturating_record(5);
+            part.count_status(200, 8);
+            part.count_status(404, 1);
+            part.errors.count(Fault::new(ErrorKind::Reset, format_args!("round {round}")));
+            all.absorb(&mut part);
+            assert_eq!((part.requests, part.replies, part.service_ns.len()), (0, 0, 0));
+            assert_eq!((part.errors.total(), part.statuses.len()), (0, 0));
+        }
+        assert_eq!((all.requests, all.replies, all.last_reply_ns), (30, 18, 200));
+        assert_eq!((all.service_ns.len(), all.connect_ns.len()), (2, 2));
+        assert_eq!(all.statuses, [(200, 16), (404, 2)]);
+        assert_eq!(all.errors.of(ErrorKind::Reset), 2);
+        assert_eq!(all.errors.first(ErrorKind::Reset), Some("round 1"));
+        assert_eq!(all.errors.total(), 2);
+    }
+
+    #[test]
+    fn times_keep_three_digits_up_to_an_hour() {
+        let mut stats = Stats::new();
+        for time in [200, 123_456, 98_765_432, TIME_MAX_NS] {
+            stats.service_ns.reset();
+            stats.service_ns.saturating_record(time);
+            let kept = stats.service_ns.max();
+            assert!(kept.abs_diff(time) <= (time / 1_000).max(TIME_MIN_NS), "{time} became {kept}");
+        }
+    }
+}

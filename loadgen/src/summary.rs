@@ -1,0 +1,230 @@
+//! The report for people: a line per second while running, a summary at the end.
+
+use crate::protocol::ErrorKind;
+use crate::report::{Interval, Outcome, Plan, Report, Times};
+use crate::units::{show_bytes, show_count, show_time};
+use std::fmt::Write;
+use std::time::Duration;
+
+/// What will be done, before it is.
+#[must_use]
+pub fn opening(plan: &Plan, seed: u64) -> String {
+    let until = match (plan.requests, plan.duration_s) {
+        (Some(requests), _) => format!("{} requests", show_count(requests)),
+        (None, seconds) => {
+            format!("{:?}", Duration::from_secs_f64(seconds.unwrap_or_default()))
+        }
+    };
+    let mut text = format!(
+        "ringload {} {}: {}, {}, {until}, seed {seed}",
+        plan.protocol,
+        plan.target,
+        plural(plan.connections, "connection"),
+        plural(plan.threads, "thread"),
+    );
+    if let Some(bytes) = plan.size_bytes {
+        text += &format!(", messages of {bytes} bytes");
+    }
+    if plan.pipeline > 1 {
+        text += &format!(", {} requests in flight each", plan.pipeline);
+    }
+    if let Some(requests) = plan.requests_per_connection {
+        text += &format!(", {} per connection", plural(requests, "request"));
+    }
+    text
+}
+
+/// The heading of the lines that [`line`] makes.
+#[must_use]
+pub fn heading() -> String {
+    format!(
+        "{:>8}  {:>11}  {:>10}  {:>8}  {:>9}  {:>9}  {:>7}",
+        "elapsed", "replies", "replies/s", "MB/s", "p50", "p99", "errors"
+    )
+}
+
+/// One interval; `replies` are those since the start.
+#[must_use]
+pub fn line(interval: &Interval, replies: u64) -> String {
+    format!(
+        "{:>7.1}s  {:>11}  {:>10}  {:>8.1}  {:>9}  {:>9}  {:>7}",
+        interval.elapsed_s,
+        show_count(replies),
+        show_count(interval.replies_per_s as u64),
+        interval.received_bytes_per_s / 1e6,
+        show_us(interval.p50_us),
+        show_us(interval.p99_us),
+        show_count(interval.errors)
+    )
+}
+
+/// The summary of a run.
+#[must_use]
+pub fn summary(report: &Report) -> String {
+    let mut text = String::new();
+    let mut row = |name: &str, what: String| {
+        writeln!(text, "{name:<13} {what}").expect("writing to a string does not fail");
+    };
+    row(
+        "replies",
+        format!(
+            "{} in {:.2} s: {} per second",
+            show_count(report.replies),
+            report.elapsed_s,
+            show_count(report.replies_per_s as u64)
+        ),
+    );
+    row(
+        "bytes",
+        format!(
+            "{} received ({}/s), {} sent",
+            show_bytes(report.received_bytes as f64),
+            show_bytes(report.received_bytes_per_s),
+            show_bytes(report.sent_bytes as f64)
+        ),
+    );
+    row(
+        "connections",
+        format!(
+            "{} opened, {:.1} requests each",
+            show_count(report.connections_opened),
+            report.requests_per_connection
+        ),
+    );
+    row("service time", times(&report.service_time_us));
+    row("connect time", times(&report.connect_time_us));
+    if !report.statuses.is_empty() {
+        row("statuses", list(report.statuses.iter()));
+    }
+    row("own CPU", own_cpu(report));
+    if report.unfinished > 0 {
+        row("unfinished", format!("{} without a reply at the end", show_count(report.unfinished)));
+    }
+    row("errors", errors(report));
+    text += verdict(report);
+    text
+}
+
+fn verdict(report: &Report) -> &'static str {
+    match report.outcome {
+        Outcome::Passed => {
+            "Closed loop: times are service times, and a slow server is asked less often.\n"
+        }
+        Outcome::Failed if report.errors_total == 0 => "FAILED: not one reply came.\n",
+        Outcome::Failed => "FAILED: errors were seen.\n",
+        Outcome::Unreachable => "FAILED: no connection came about.\n",
+        Outcome::Interrupted => "INTERRUPTED: the figures are those up to then.\n",
+    }
+}
+
+fn own_cpu(report: &Report) -> String {
+    let spent = report.cpu_user_s + report.cpu_system_s;
+    let per_reply = |seconds: f64| match report.replies {
+        0 => "-".into(),
+        replies => show_us(seconds * 1e6 / replies as f64),
+    };
+    format!(
+        "{:.0}% of a core; per reply {} in ringload, {} in the kernel",
+        100.0 * spent / report.elapsed_s.max(f64::MIN_POSITIVE),
+        per_reply(report.cpu_user_s),
+        per_reply(report.cpu_system_s)
+    )
+}
+
+/// The counts, and the first of each kind in words.
+fn errors(report: &Report) -> String {
+    if report.errors_total == 0 {
+        return "none".into();
+    }
+    let seen =
+        || ErrorKind::ALL.map(ErrorKind::name).into_iter().filter(|kind| report.errors[kind] > 0);
+    let mut text = list(seen().map(|kind| (kind, &report.errors[kind])));
+    for kind in seen() {
+        if let Some(first) = report.first_errors.get(kind) {
+            text += &format!("\n{:<13}   first {kind}: {first}", "");
+        }
+    }
+    text
+}
+
+fn times(times: &Times) -> String {
+    format!(
+        "p50 {}, p90 {}, p99 {}, p99.9 {}, max {}",
+        show_us(times.p50),
+        show_us(times.p90),
+        show_us(times.p99),
+        show_us(times.p99_9),
+        show_us(times.max)
+    )
+}
+
+fn list<'a>(counts: impl Iterator<Item = (impl std::fmt::Display, &'a u64)>) -> String {
+    let parts: Vec<_> =
+        counts.map(|(name, count)| format!("{name}: {}", show_count(*count))).collect();
+    parts.join(", ")
+}
+
+fn show_us(microseconds: f64) -> String {
+    show_time((microseconds * 1e3).round() as u64)
+}
+
+fn plural(count: u64, what: &str) -> String {
+    format!("{} {what}{}", show_count(count), if count == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::sample;
+
+    #[test]
+    fn the_summary_says_what_was_seen() {
+        let text = summary(&sample());
+        for part in [
+            "1,000,000 in 10.00 s: 100,000 per second",
+            "230 MB received (23.0 MB/s), 40.0 MB sent",
+            "70 opened, 14300.0 requests each",
+            "p50 412 µs, p90 412 µs, p99 412 µs, p99.9 412 µs, max 2.00 ms",
+            "200: 999,990, 404: 10",
+            "60% of a core; per reply 1.00 µs in ringload, 5.00 µs in the kernel",
+            "3 without a reply",
+            "eof: 1, bad_status: 10\n",
+            "first eof: connection 3: closed\n",
+            "first bad_status: status 404\n",
+            "FAILED: errors were seen.\n",
+        ] {
+            assert!(text.contains(part), "{part:?} is not in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_good_run_says_what_its_times_are() {
+        let mut report = sample();
+        (report.outcome, report.errors_total) = (Outcome::Passed, 0);
+        let text = summary(&report);
+        assert!(text.contains("errors        none\n") && text.contains("service times"), "{text}");
+    }
+
+    #[test]
+    fn lines_stand_under_their_heading() {
+        let report = sample();
+        let line = line(&report.intervals[0], 2_000_000);
+        assert_eq!(line.chars().count(), heading().chars().count());
+        assert!(line.contains("2,000,000") && line.contains("412 µs"), "{line}");
+    }
+
+    #[test]
+    fn the_opening_names_the_plan() {
+        let mut plan = sample().plan;
+        assert_eq!(
+            opening(&plan, 7),
+            "ringload http http://127.0.0.1:8080/: 64 connections, 1 thread, 10s, seed 7"
+        );
+        (plan.requests, plan.duration_s, plan.pipeline) = (Some(5_000), None, 4);
+        (plan.requests_per_connection, plan.size_bytes, plan.connections) = (Some(1), Some(64), 1);
+        assert!(opening(&plan, 7).ends_with(
+            "1 connection, 1 thread, 5,000 requests, seed 7, messages of 64 bytes, \
+             4 requests in flight each, 1 request per connection"
+        ));
+    }
+}

@@ -1,0 +1,175 @@
+//! Against servers that misbehave in one way each: it must be named, and the run must fail.
+
+#[allow(dead_code)] // Each test program uses its part of it.
+mod support;
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::thread;
+use std::time::Duration;
+use support::{echo, http, ok, reset_on_close, run_echo, run_http, server, start};
+
+#[test]
+fn a_wrong_byte_in_an_echo() {
+    let address = server(|stream| {
+        echo(stream, |bytes, offset| {
+            // The hundredth byte, wherever the reads were cut.
+            if let Some(at) = 100_u64.checked_sub(offset)
+                && let Some(byte) = bytes.get_mut(at as usize)
+            {
+                *byte ^= 1;
+            }
+            true
+        });
+    });
+    let ended = run_echo(address, "-n 8 -c 1");
+    let first = &ended.only("wrong_bytes").report["first_errors"]["wrong_bytes"];
+    assert!(first.as_str().is_some_and(|text| text.contains("byte 100 is")), "{ended}");
+    // One good message before each wrong one, which costs its connection.
+    assert_eq!((ended.count("requests"), ended.count("replies")), (8, 4), "{ended}");
+    assert_eq!(ended.report["errors"]["wrong_bytes"], 4);
+}
+
+#[test]
+fn a_body_that_is_not_the_first_one() {
+    for (other, says) in [("hellp", "differs"), ("hell", "4 bytes")] {
+        let address = server(move |stream| {
+            http(stream, |_, number| {
+                Some(ok(if number == 5 { other } else { "hello" }.as_bytes()))
+            });
+        });
+        let ended = run_http(address, "-n 10 -c 1");
+        let first = &ended.only("wrong_bytes").report["first_errors"]["wrong_bytes"];
+        assert!(first.as_str().is_some_and(|text| text.contains(says)), "{ended}");
+        assert_eq!((ended.count("replies"), ended.count("connections_opened")), (10, 1), "{ended}");
+        assert_eq!(ended.report["errors"]["wrong_bytes"], 1);
+    }
+}
+
+#[test]
+fn a_close_in_the_middle_of_a_reply() {
+    let address = server(|stream| {
+        let mut writer = stream.try_clone().expect("a second descriptor");
+        http(stream, |_, number| {
+            if number < 2 {
+                return Some(ok(b"hello"));
+            }
+            writer.write_all(&ok(b"hello")[..42]).ok()?;
+            None
+        });
+    });
+    let ended = run_http(address, "-n 6 -c 1");
+    let first = &ended.only("eof").report["first_errors"]["eof"];
+    assert!(first.as_str().is_some_and(|text| text.contains("in the middle")), "{ended}");
+    assert_eq!((ended.count("replies"), ended.count("connections_opened")), (4, 2), "{ended}");
+
+    let address = server(|stream| echo(stream, |_, offset| offset < 64));
+    let ended = run_echo(address, "-n 4 -c 1");
+    let first = &ended.only("eof").report["first_errors"]["eof"];
+    assert!(first.as_str().is_some_and(|text| text.contains("64 of 128 bytes")), "{ended}");
+}
+
+#[test]
+fn a_reset() {
+    let address = server(|stream| {
+        reset_on_close(&stream);
+        echo(stream, |_, offset| offset < 64);
+    });
+    let ended = run_echo(address, "-n 4 -c 1");
+    assert_eq!(ended.only("reset").report["errors"]["reset"], 2, "{ended}");
+    assert_eq!((ended.count("requests"), ended.count("replies")), (4, 2), "{ended}");
+}
+
+#[test]
+fn no_answer() {
+    let address = server(|mut stream| {
+        let mut bytes = Vec::new();
+        let _ = stream.read_to_end(&mut bytes);
+    });
+    let ended = run_http(address, "-n 4 -c 2 --timeout 200ms");
+    assert_eq!(ended.only("timeout").report["errors"]["timeout"], 4, "{ended}");
+    assert!(ended.took < Duration::from_secs(5), "{ended}");
+
+    // Within the timeout it is no error, but no success either.
+    let ended = run_http(address, "-d 200ms -c 2");
+    assert_eq!((ended.status, ended.count("errors_total")), (1, 0), "{ended}");
+    assert_eq!((ended.count("unfinished"), ended.count("replies")), (2, 0), "{ended}");
+    assert!(ended.stdout.contains("not one reply came"), "{ended}");
+    assert!(ended.took < Duration::from_secs(5), "{ended}");
+}
+
+#[test]
+fn a_reply_in_time_keeps_the_connection_from_its_timeout() {
+    let address = server(|stream| {
+        echo(stream, |_, _| {
+            thread::sleep(Duration::from_millis(60));
+            true
+        });
+    });
+    let ended = run_echo(address, "-n 8 -c 1 --timeout 300ms");
+    ended.passed();
+    assert_eq!((ended.count("replies"), ended.count("connections_opened")), (8, 1), "{ended}");
+}
+
+#[test]
+fn nobody_listens() {
+    // An address of its own: nobody else takes the port when it is free again.
+    let address = {
+        let listener = TcpListener::bind("127.0.0.9:0").expect("a free port");
+        listener.local_addr().expect("its address")
+    };
+    for options in ["-d 20s -c 4", "-n 1k -c 4 -t 2"] {
+        let ended = run_echo(address, options);
+        assert_eq!((ended.status, &ended.report["outcome"]), (3, &"unreachable".into()), "{ended}");
+        assert!(ended.report["errors"]["connect_refused"].as_u64() > Some(0), "{ended}");
+        assert!(ended.stdout.contains("Connection refused"), "{ended}");
+        assert!(ended.took < Duration::from_secs(10), "{ended}");
+    }
+    let ended = start("echo", "no-such-host.invalid:1", "").end();
+    assert_eq!(ended.status, 3, "{ended}");
+}
+
+#[test]
+fn a_server_that_goes_away() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("its address");
+    let server = thread::spawn(move || {
+        let (stream, _) = listener.accept().expect("a client");
+        drop(listener);
+        echo(stream, |_, offset| offset < 10 * 64);
+    });
+    let ended = run_echo(address, "-n 15 -c 1");
+    server.join().expect("no panic");
+    assert_eq!((ended.status, ended.count("replies")), (1, 10), "{ended}");
+    assert_eq!(ended.report["errors"]["eof"], 1, "{ended}");
+    assert_eq!(ended.report["errors"]["connect_refused"], 4, "{ended}");
+}
+
+#[test]
+fn a_bad_status() {
+    let address = server(|stream| {
+        http(stream, |_, number| {
+            let busy = "HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy";
+            Some(if number % 2 == 0 { ok(b"hello") } else { busy.into() })
+        });
+    });
+    let ended = run_http(address, "-n 10 -c 1");
+    assert_eq!(ended.only("bad_status").report["errors"]["bad_status"], 5, "{ended}");
+    assert_eq!(ended.report["statuses"], serde_json::json!({ "200": 5, "503": 5 }));
+    assert_eq!((ended.count("replies"), ended.count("connections_opened")), (10, 1), "{ended}");
+    assert!(ended.stdout.contains("200: 5, 503: 5"), "{ended}");
+}
+
+#[test]
+fn another_protocol() {
+    let greeting = server(|mut stream| {
+        let _ = stream.write_all(b"220 mail.example ESMTP\r\n");
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    run_http(greeting, "-n 2 -c 1").only("protocol");
+
+    let twice = server(|stream| http(stream, |_, _| Some(ok(b"hello").repeat(2))));
+    let ended = run_http(twice, "-n 2 -c 1");
+    let first = &ended.only("protocol").report["first_errors"]["protocol"];
+    assert!(first.as_str().is_some_and(|text| text.contains("43 bytes nobody")), "{ended}");
+}

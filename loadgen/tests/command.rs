@@ -1,0 +1,100 @@
+//! Signals, exit status, environment: what a script relies on.
+
+#[allow(dead_code)] // Each test program uses its part of it.
+mod support;
+
+use std::io::Read;
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+use support::{echo, server, start};
+
+fn ringload(arguments: &[&str], environment: &[(&str, &str)]) -> (i32, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_ringload"))
+        .args(arguments)
+        .envs(environment.iter().copied())
+        .output()
+        .expect("the program starts");
+    (
+        output.status.code().unwrap_or(-1),
+        String::from_utf8_lossy(&output.stdout).into_owned(),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    )
+}
+
+#[test]
+fn an_interrupt_ends_the_run_with_a_report() {
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        let address = server(|stream| echo(stream, |_, _| true));
+        let running = start("echo", &address.to_string(), "-d 20s -c 2");
+        thread::sleep(Duration::from_millis(500));
+        running.signal(signal);
+        let ended = running.end();
+        assert_eq!(ended.status, 130, "{ended}");
+        assert_eq!(ended.report["outcome"], "interrupted", "{ended}");
+        assert!(ended.count("replies") > 0 && ended.stdout.contains("INTERRUPTED"), "{ended}");
+        assert!(ended.took < Duration::from_secs(5), "{ended}");
+    }
+}
+
+#[test]
+fn a_second_interrupt_does_not_wait() {
+    let address = server(|mut stream| {
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let running = start("echo", &address.to_string(), "-d 20s -c 2");
+    thread::sleep(Duration::from_millis(500));
+    running.signal(libc::SIGINT);
+    thread::sleep(Duration::from_millis(200));
+    running.signal(libc::SIGINT);
+    let ended = running.end();
+    assert_eq!((ended.status, &ended.stdout[..]), (130, ""), "{ended}");
+    assert!(ended.stderr.contains("no report"), "{ended}");
+}
+
+#[test]
+fn wrong_usage_is_status_two() {
+    for arguments in [
+        &[][..],
+        &["echo"],
+        &["echo", "127.0.0.1:1", "-d", "5"],
+        &["http", "https://127.0.0.1/"],
+        &["echo", "127.0.0.1:1", "--json", "/proc/no/such/file"],
+    ] {
+        let (status, stdout, stderr) = ringload(arguments, &[]);
+        assert_eq!((status, &stdout[..]), (2, ""), "{arguments:?}: {stderr}");
+        assert!(!stderr.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn help_shows_defaults_and_examples() {
+    for arguments in [&["--help"][..], &["http", "--help"], &["echo", "--help"]] {
+        let (status, stdout, _) = ringload(arguments, &[]);
+        assert_eq!(status, 0);
+        assert!(stdout.contains("Examples:") && stdout.contains("Exit status:"), "{stdout}");
+    }
+    let (_, stdout, _) = ringload(&["echo", "--help"], &[]);
+    assert!(stdout.contains("[default: 64]") && stdout.contains("--requests-per-connection"));
+}
+
+#[test]
+fn the_environment_is_asked_after_the_command_line() {
+    let address = server(|stream| echo(stream, |_, _| true)).to_string();
+    let environment = [
+        ("RINGLOAD_REQUESTS", "50"),
+        ("RINGLOAD_CONNECTIONS", "3"),
+        ("RINGLOAD_QUIET", "1"),
+        ("RINGLOAD_SIZE", "10"),
+    ];
+    let (status, stdout, stderr) = ringload(&["echo", &address, "-c", "2"], &environment);
+    assert_eq!((status, &stderr[..]), (0, ""), "{stdout}");
+    assert!(stdout.contains("50 in ") && stdout.contains("500 B received"), "{stdout}");
+    assert!(stdout.contains("2 opened"), "{stdout}");
+    // A length of time on the command line takes the place of a number in the environment.
+    let (status, stdout, _) = ringload(&["echo", &address, "-d", "200ms"], &environment);
+    assert_eq!(status, 0, "{stdout}");
+    assert!(!stdout.contains(" 50 in "), "{stdout}");
+    let (status, _, stderr) = ringload(&["echo", &address], &[("RINGLOAD_THREADS", "many")]);
+    assert!(status == 2 && stderr.contains("many"), "{stderr}");
+}

@@ -1,0 +1,254 @@
+//! The access log: one line per reply, written by a thread of its own.
+//!
+//! # A stalled log
+//! A shard never waits for it. Each shard fills a buffer and hands it over when it is large or
+//! old enough; when the writer does not keep up and all buffers are on their way, lines are
+//! dropped and counted. A log on a full disk or a stalled pipe costs lines, not service.
+
+mod format;
+
+pub use format::{Entry, Format};
+
+use format::Formatter;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+/// Bytes of lines that are handed over together.
+const BATCH_BYTES: usize = 32 << 10;
+/// Batches on their way to the writer, of all shards together.
+const BATCHES_MAX: usize = 64;
+/// How long the end of the program waits for the last lines to be written.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Makes each shard's end of the log. The writer ends when this and all of those are gone.
+pub struct AccessLog {
+    format: Format,
+    batches: SyncSender<Batch>,
+    dropped: Arc<AtomicU64>,
+}
+
+/// The log as one shard holds it.
+pub struct ShardLog {
+    formatter: Formatter,
+    batches: SyncSender<Batch>,
+    spares: Receiver<Vec<u8>>,
+    back: SyncSender<Vec<u8>>,
+    dropped: Arc<AtomicU64>,
+    buffer: Vec<u8>,
+    lines: u64,
+}
+
+/// The writer as the main thread holds it.
+pub struct Writer {
+    dropped: Arc<AtomicU64>,
+    finished: Receiver<io::Result<()>>,
+}
+
+struct Batch {
+    bytes: Vec<u8>,
+    lines: u64,
+    /// Where the buffer goes when it was written.
+    back: SyncSender<Vec<u8>>,
+}
+
+/// Starts a log that appends to the file of that name, or goes to standard output for `-`.
+///
+/// # Errors
+/// The file cannot be opened, or no thread can be had.
+pub fn open(path: &Path, format: Format) -> io::Result<(AccessLog, Writer)> {
+    if path == Path::new("-") {
+        return start(io::stdout(), format);
+    }
+    start(OpenOptions::new().create(true).append(true).open(path)?, format)
+}
+
+fn start(
+    mut output: impl Write + Send + 'static,
+    format: Format,
+) -> io::Result<(AccessLog, Writer)> {
+    let (batches, received) = sync_channel::<Batch>(BATCHES_MAX);
+    let (finish, finished) = sync_channel(1);
+    let dropped = Arc::new(AtomicU64::new(0));
+    let lost = dropped.clone();
+    thread::Builder::new().name("access-log".into()).spawn(move || {
+        let mut result = Ok(());
+        for Batch { mut bytes, lines, back } in received {
+            // Goes on after an error: the disk may have room again.
+            let written = output.write_all(&bytes).and_then(|()| output.flush());
+            if written.is_err() {
+                lost.fetch_add(lines, Ordering::Relaxed);
+            }
+            result = result.and(written);
+            bytes.clear();
+            let _ = back.try_send(bytes);
+        }
+        let _ = finish.send(result);
+    })?;
+    Ok((AccessLog { format, batches, dropped: dropped.clone() }, Writer { dropped, finished }))
+}
+
+impl AccessLog {
+    /// A shard's end of it.
+    #[must_use]
+    pub fn shard(&self) -> ShardLog {
+        let (back, spares) = sync_channel(BATCHES_MAX);
+        ShardLog {
+            formatter: Formatter::new(self.format),
+            batches: self.batches.clone(),
+            spares,
+            back,
+            dropped: self.dropped.clone(),
+            buffer: Vec::with_capacity(BATCH_BYTES),
+            lines: 0,
+        }
+    }
+}
+
+impl ShardLog {
+    /// Notes a reply.
+    pub fn record(&mut self, entry: &Entry<'_>) {
+        if self.buffer.len() >= BATCH_BYTES {
+            self.hand_over();
+        }
+        if self.buffer.len() >= BATCH_BYTES {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        self.formatter.append(entry, &mut self.buffer);
+        self.lines += 1;
+    }
+
+    /// Hands what was noted to the writer; what it does not take now is kept.
+    pub fn hand_over(&mut self) {
+        if self.lines == 0 {
+            return;
+        }
+        let spare = self.spares.try_recv().unwrap_or_default();
+        let bytes = std::mem::replace(&mut self.buffer, spare);
+        let batch = Batch { bytes, lines: self.lines, back: self.back.clone() };
+        match self.batches.try_send(batch) {
+            Ok(()) => self.lines = 0,
+            Err(refused) => {
+                let (std::sync::mpsc::TrySendError::Full(batch)
+                | std::sync::mpsc::TrySendError::Disconnected(batch)) = refused;
+                self.buffer = batch.bytes;
+            }
+        }
+    }
+}
+
+impl Drop for ShardLog {
+    fn drop(&mut self) {
+        self.hand_over();
+        self.dropped.fetch_add(self.lines, Ordering::Relaxed);
+    }
+}
+
+impl Writer {
+    /// Waits, a little, for the last lines; everything that makes lines must be gone. What went
+    /// wrong, if anything did.
+    #[must_use]
+    pub fn finish(self) -> Option<String> {
+        let result = self.finished.recv_timeout(FINISH_TIMEOUT);
+        let dropped = self.dropped.load(Ordering::Relaxed);
+        let trouble = match result {
+            Ok(Ok(())) if dropped == 0 => return None,
+            Ok(Ok(())) => "it did not keep up".to_owned(),
+            Ok(Err(error)) => format!("it could not be written: {error}"),
+            Err(RecvTimeoutError::Timeout) => "it is stalled".to_owned(),
+            Err(RecvTimeoutError::Disconnected) => "its thread panicked".to_owned(),
+        };
+        Some(format!("access log: {trouble}; {dropped} lines were dropped"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+    use std::sync::mpsc::channel;
+
+    fn entry(request: u64) -> Entry<'static> {
+        Entry {
+            seconds: 784_111_777,
+            peer: "127.0.0.1:5".parse().unwrap(),
+            connection: 1,
+            request,
+            head: b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+            status: 200,
+            bytes: 5,
+            duration: Duration::ZERO,
+        }
+    }
+
+    #[derive(Clone, Default)]
+    struct Shared(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Shared {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn every_line_arrives_whole() {
+        let output = Shared::default();
+        let (log, writer) = start(output.clone(), Format::Json).unwrap();
+        let mut shards = [log.shard(), log.shard()];
+        drop(log);
+        for request in 0..2_000 {
+            for shard in &mut shards {
+                shard.record(&entry(request));
+            }
+            // The pace of a writer that keeps up.
+            if request % 50 == 0 {
+                shards.iter_mut().for_each(ShardLog::hand_over);
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+        drop(shards);
+        assert_eq!(writer.finish(), None);
+        let text = String::from_utf8(output.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.lines().count(), 4_000);
+        assert!(text.lines().all(|line| line.starts_with('{') && line.ends_with('}')));
+    }
+
+    #[test]
+    fn a_stalled_writer_costs_lines_and_not_time() {
+        struct Stalled(std::sync::mpsc::Receiver<()>);
+        impl Write for Stalled {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                let _ = self.0.recv();
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let (release, stalled) = channel();
+        let (log, writer) = start(Stalled(stalled), Format::Combined).unwrap();
+        let mut shard = log.shard();
+        drop(log);
+        let lines = 60_000;
+        for request in 0..lines {
+            shard.record(&entry(request));
+        }
+        let dropped = shard.dropped.load(Ordering::Relaxed);
+        assert!((1..lines).contains(&dropped), "{dropped} of {lines} dropped");
+        assert!(shard.buffer.capacity() <= 2 * BATCH_BYTES);
+        drop(release);
+        drop(shard);
+        let trouble = writer.finish().unwrap();
+        assert!(trouble.starts_with("access log: it did not keep up; "), "{trouble}");
+    }
+}

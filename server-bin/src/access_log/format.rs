@@ -1,0 +1,250 @@
+//! What a line of the access log looks like.
+
+use crate::http::fields;
+use crate::http::reply::decimal;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Bytes of a client's text in a line at most; what is longer is cut off.
+const TEXT_BYTES_MAX: usize = 2048;
+
+/// The format of the lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// The "combined" format of other servers, for the tools that read it.
+    Combined,
+    /// One JSON object per line, with what the combined format has no place for.
+    Json,
+}
+
+/// A reply.
+#[derive(Debug)]
+pub struct Entry<'a> {
+    /// When, in seconds since 1970-01-01 UTC.
+    pub seconds: i64,
+    /// To whom.
+    pub peer: SocketAddr,
+    /// The connection's number.
+    pub connection: u64,
+    /// The number of the request on its connection, from 1; 0 for what was no request.
+    pub request: u64,
+    /// The request's head; empty if there was none that could be read.
+    pub head: &'a [u8],
+    /// The status code.
+    pub status: u16,
+    /// Bytes of the body that was queued: less may have arrived.
+    pub bytes: u64,
+    /// From the request's last byte until the reply was queued.
+    pub duration: Duration,
+}
+
+/// Writes lines; keeps the text of the second it is in.
+#[derive(Debug)]
+pub struct Formatter {
+    format: Format,
+    seconds: i64,
+    time: Vec<u8>,
+}
+
+impl Formatter {
+    /// Lines of that format.
+    #[must_use]
+    pub fn new(format: Format) -> Self {
+        Self { format, seconds: i64::MIN, time: Vec::new() }
+    }
+
+    /// Appends one line.
+    pub fn append(&mut self, entry: &Entry<'_>, out: &mut Vec<u8>) {
+        if self.seconds != entry.seconds {
+            self.seconds = entry.seconds;
+            self.time = match self.format {
+                Format::Combined => combined_time(entry.seconds),
+                Format::Json => json_time(entry.seconds),
+            }
+            .into_bytes();
+        }
+        match self.format {
+            Format::Combined => self.combined(entry, out),
+            Format::Json => self.json(entry, out),
+        }
+        out.push(b'\n');
+    }
+
+    fn combined(&self, entry: &Entry<'_>, out: &mut Vec<u8>) {
+        out.extend_from_slice(entry.peer.ip().to_string().as_bytes());
+        out.extend_from_slice(b" - - [");
+        out.extend_from_slice(&self.time);
+        out.extend_from_slice(b"] \"");
+        escape(Some(request_line(entry.head)), Format::Combined, out);
+        out.extend_from_slice(b"\" ");
+        decimal(out, u64::from(entry.status));
+        out.push(b' ');
+        decimal(out, entry.bytes);
+        for name in ["referer", "user-agent"] {
+            out.extend_from_slice(b" \"");
+            escape(fields::single(entry.head, name), Format::Combined, out);
+            out.push(b'"');
+        }
+    }
+
+    fn json(&self, entry: &Entry<'_>, out: &mut Vec<u8>) {
+        let numbers = [
+            (&b"\",\"connection\":"[..], entry.connection),
+            (b",\"request\":", entry.request),
+            (b",\"status\":", u64::from(entry.status)),
+            (b",\"bytes\":", entry.bytes),
+            (b",\"duration_ms\":", entry.duration.as_millis() as u64),
+        ];
+        out.extend_from_slice(b"{\"time\":\"");
+        out.extend_from_slice(&self.time);
+        out.extend_from_slice(b"\",\"peer\":\"");
+        out.extend_from_slice(entry.peer.to_string().as_bytes());
+        for (name, value) in numbers {
+            out.extend_from_slice(name);
+            decimal(out, value);
+        }
+        let texts = [
+            (&b",\"line\":"[..], Some(request_line(entry.head))),
+            (b",\"host\":", fields::single(entry.head, "host")),
+            (b",\"referer\":", fields::single(entry.head, "referer")),
+            (b",\"user_agent\":", fields::single(entry.head, "user-agent")),
+        ];
+        for (name, value) in texts {
+            let Some(value) = value else { continue };
+            out.extend_from_slice(name);
+            out.push(b'"');
+            escape(Some(value), Format::Json, out);
+            out.push(b'"');
+        }
+        out.push(b'}');
+    }
+}
+
+fn request_line(head: &[u8]) -> &[u8] {
+    head.split(|&byte| byte == b'\r').next().unwrap_or_default()
+}
+
+/// Text of a client, so that it can neither end the line nor the quotes: `\xHH` for what is not
+/// printable ASCII in the combined format, `\u00HH` in JSON (where it stands for a byte).
+fn escape(text: Option<&[u8]>, format: Format, out: &mut Vec<u8>) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let Some(text) = text.filter(|text| !text.is_empty()) else { return out.push(b'-') };
+    for &byte in &text[..text.len().min(TEXT_BYTES_MAX)] {
+        match byte {
+            b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
+            b' '..=b'~' => out.push(byte),
+            _ => {
+                out.extend_from_slice(match format {
+                    Format::Combined => b"\\x",
+                    Format::Json => b"\\u00",
+                });
+                out.push(DIGITS[usize::from(byte >> 4)]);
+                out.push(DIGITS[usize::from(byte & 15)]);
+            }
+        }
+    }
+}
+
+/// `06/Nov/1994:08:49:37 +0000`.
+fn combined_time(seconds: i64) -> String {
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let (year, month, day) = civil(seconds.div_euclid(86_400));
+    let (hour, minute, second) = of_day(seconds);
+    let month = MONTHS[month as usize - 1];
+    format!("{day:02}/{month}/{year:04}:{hour:02}:{minute:02}:{second:02} +0000")
+}
+
+/// `1994-11-06T08:49:37Z`.
+fn json_time(seconds: i64) -> String {
+    let (year, month, day) = civil(seconds.div_euclid(86_400));
+    let (hour, minute, second) = of_day(seconds);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+const fn of_day(seconds: i64) -> (i64, i64, i64) {
+    let second = seconds.rem_euclid(86_400);
+    (second / 3600, second / 60 % 60, second % 60)
+}
+
+/// Year, month and day of the Gregorian calendar. Years begin in March here, so that the leap day
+/// is a year's last, and repeat every 400.
+const fn civil(days_since_1970: i64) -> (i64, i64, i64) {
+    let days = days_since_1970 + 719_468;
+    let era = days.div_euclid(146_097);
+    let day_of_era = days.rem_euclid(146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    (year_of_era + era * 400 + (month <= 2) as i64, month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn line(format: Format, head: &[u8]) -> String {
+        let entry = Entry {
+            seconds: 784_111_777,
+            peer: "[::1]:5".parse().unwrap(),
+            connection: 12,
+            request: 3,
+            head,
+            status: 404,
+            bytes: 14,
+            duration: Duration::from_millis(7),
+        };
+        let mut out = Vec::new();
+        Formatter::new(format).append(&entry, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn lines() {
+        let head = b"GET /a\"b HTTP/1.1\r\nHost: x\r\nUser-Agent: c\xe9\\d\r\n\r\n";
+        assert_eq!(
+            line(Format::Combined, head),
+            "::1 - - [06/Nov/1994:08:49:37 +0000] \"GET /a\\\"b HTTP/1.1\" 404 14 \"-\" \
+             \"c\\xe9\\\\d\"\n"
+        );
+        assert_eq!(
+            line(Format::Json, head),
+            "{\"time\":\"1994-11-06T08:49:37Z\",\"peer\":\"[::1]:5\",\"connection\":12,\
+             \"request\":3,\"status\":404,\"bytes\":14,\"duration_ms\":7,\
+             \"line\":\"GET /a\\\"b HTTP/1.1\",\"host\":\"x\",\"user_agent\":\"c\\u00e9\\\\d\"}\n"
+        );
+        assert!(line(Format::Combined, b"").contains("] \"-\" 404"));
+    }
+
+    #[test]
+    fn long_text_is_cut() {
+        let head = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(8_000));
+        assert!(line(Format::Combined, head.as_bytes()).len() < TEXT_BYTES_MAX + 100);
+    }
+
+    proptest! {
+        #[test]
+        fn no_client_can_forge_a_line(head in proptest::collection::vec(any::<u8>(), 0..80)) {
+            for format in [Format::Combined, Format::Json] {
+                let line = line(format, &head);
+                prop_assert_eq!(line.matches('\n').count(), 1);
+                prop_assert!(line.trim_end_matches('\n').bytes().all(|b| (b' '..=b'~').contains(&b)));
+            }
+        }
+
+        #[test]
+        fn the_calendar_agrees_with_the_dates_of_http(seconds in 0i64..253_402_300_800) {
+            let mut date = Vec::new();
+            prop_assert!(crate::http::date::append(seconds, &mut date));
+            let date = String::from_utf8(date).unwrap();
+            // Sun, 06 Nov 1994 08:49:37 GMT
+            let words: Vec<&str> = date.split(' ').collect();
+            let expected = format!("{}/{}/{}:{} +0000", words[1], words[2], words[3], words[4]);
+            prop_assert_eq!(combined_time(seconds), expected);
+        }
+    }
+}

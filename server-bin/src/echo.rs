@@ -1,0 +1,17 @@
+//! Every byte back: the handler.
+
+use ringwright::{Connection, Handler, Origin};
+
+/// Sends back what it receives. When a client does not read, the engine stops reading from it.
+pub struct Echo;
+
+impl Handler for Echo {
+    type State = ();
+
+    fn opened(&mut self, _: &mut Connection<'_>, _: Origin) {}
+
+    fn received(&mut self, (): &mut (), connection: &mut Connection<'_>, bytes: &[u8]) -> usize {
+        let _ = connection.send(bytes);
+        bytes.len()
+    }
+}

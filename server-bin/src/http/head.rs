@@ -1,0 +1,395 @@
+//! A request's head: where it ends, and what it says.
+
+use super::body::Framing;
+use super::fields::{decimal, elements, is_host, is_token_byte};
+use super::status::Status;
+use super::{BODY_BYTES_MAX, FIELDS_MAX, HEAD_BYTES_MAX, REQUEST_LINE_BYTES_MAX, TARGET_BYTES_MAX};
+use std::mem::MaybeUninit;
+
+/// What a request's head says, as far as this server cares. Names and values stay where they are,
+/// in the head's own bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// What is asked for.
+    pub method: Method,
+    /// HTTP/1.1 rather than HTTP/1.0.
+    pub is_http_1_1: bool,
+    /// Where the target lies in the head.
+    target: (u16, u16),
+    /// The connection outlives the reply, as far as the client is concerned.
+    pub keep_alive: bool,
+    /// `Expect: 100-continue`.
+    pub expects_continue: bool,
+    /// An expectation nobody here can meet.
+    pub expects_more: bool,
+    /// What follows the head.
+    pub framing: Framing,
+    /// A precondition is there: If-Match, If-None-Match, If-Modified-Since, If-Unmodified-Since.
+    pub is_conditional: bool,
+    /// A Range is there.
+    pub has_range: bool,
+}
+
+/// A request method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// GET.
+    Get,
+    /// HEAD.
+    Head,
+    /// OPTIONS: refused as [`Method::Refused`] is, but its target may be `*`.
+    Options,
+    /// Known and not for files: POST, PUT, DELETE, CONNECT, TRACE, PATCH.
+    Refused,
+    /// Anything else.
+    Unknown,
+}
+
+impl Request {
+    /// The target, in the head this request was parsed from.
+    #[must_use]
+    pub fn target<'a>(&self, head: &'a [u8]) -> &'a [u8] {
+        &head[usize::from(self.target.0)..usize::from(self.target.1)]
+    }
+}
+
+/// How far the search for the end of a head has come. Bytes are looked at once, however they
+/// trickle in.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Search {
+    line_start: u16,
+    searched: u16,
+}
+
+impl Search {
+    /// Looks on in `bytes`, which begin with the request line and are those of the last call and
+    /// more. The length of the head, empty line included; `None`: not all there.
+    ///
+    /// # Errors
+    /// 400 for a line that does not end in CRLF (RFC 9112, 2.2 would tolerate a bare LF; a
+    /// request that two parsers may split differently is worth no tolerance), 414, 431.
+    pub fn end(&mut self, bytes: &[u8]) -> Result<Option<usize>, Status> {
+        if bytes.first().is_some_and(|&first| !is_token_byte(first)) {
+            return Err(Status::BadRequest);
+        }
+        loop {
+            // The window does not depend on how much has come, nor may the answer.
+            let window = if self.line_start == 0 { REQUEST_LINE_BYTES_MAX } else { HEAD_BYTES_MAX };
+            let seen = &bytes[..bytes.len().min(window)];
+            let searched = usize::from(self.searched);
+            let Some(at) = memchr::memchr(b'\n', &seen[searched..]) else {
+                self.searched = seen.len() as u16;
+                return match () {
+                    () if seen.len() < window => Ok(None),
+                    () if self.line_start == 0 => Err(Status::UriTooLong),
+                    () => Err(Status::FieldsTooLarge),
+                };
+            };
+            let line_feed = searched + at;
+            if line_feed == 0 || bytes[line_feed - 1] != b'\r' {
+                return Err(Status::BadRequest);
+            }
+            if line_feed - 1 == usize::from(self.line_start) {
+                return Ok(Some(line_feed + 1));
+            }
+            self.line_start = line_feed as u16 + 1;
+            self.searched = self.line_start;
+        }
+    }
+}
+
+/// Reads a whole head, as [`Search::end`] has found it.
+///
+/// # Errors
+/// 400, 413, 414, 431, 501, 505: the connection must be closed after the reply, because where
+/// the next request begins is not known for certain.
+pub fn parse(head: &[u8]) -> Result<Request, Status> {
+    let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+    let mut parsed = httparse::Request::new(&mut []);
+    match parsed.parse_with_uninit_headers(head, &mut fields) {
+        Ok(httparse::Status::Complete(length)) if length == head.len() => {}
+        Ok(_) => return Err(Status::BadRequest),
+        Err(httparse::Error::TooManyHeaders) => return Err(Status::FieldsTooLarge),
+        Err(httparse::Error::Version) => return Err(version_refused(head)),
+        Err(_) => return Err(Status::BadRequest),
+    }
+    let (Some(method), Some(target), Some(version)) = (parsed.method, parsed.path, parsed.version)
+    else {
+        return Err(Status::BadRequest);
+    };
+    let start = target.as_ptr().addr() - head.as_ptr().addr();
+    if target.len() > TARGET_BYTES_MAX {
+        return Err(Status::UriTooLong);
+    }
+    let mut request = Request {
+        method: method_named(method.as_bytes()),
+        is_http_1_1: version == 1,
+        target: (start as u16, (start + target.len()) as u16),
+        keep_alive: version == 1,
+        expects_continue: false,
+        expects_more: false,
+        framing: Framing::None,
+        is_conditional: false,
+        has_range: false,
+    };
+    let mut seen = Seen::default();
+    for field in parsed.headers.iter() {
+        seen.field(&mut request, field.name.as_bytes(), field.value)?;
+    }
+    seen.finish(&mut request)?;
+    Ok(request)
+}
+
+fn method_named(name: &[u8]) -> Method {
+    match name {
+        b"GET" => Method::Get,
+        b"HEAD" => Method::Head,
+        b"OPTIONS" => Method::Options,
+        b"POST" | b"PUT" | b"DELETE" | b"CONNECT" | b"TRACE" | b"PATCH" => Method::Refused,
+        _ => Method::Unknown,
+    }
+}
+
+/// 505 for what names an HTTP version, 400 for what is none.
+fn version_refused(head: &[u8]) -> Status {
+    let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
+    let mut words = line.split(|&byte| byte == b' ');
+    match [words.next(), words.next(), words.next(), words.next()] {
+        [Some(_), Some(_), Some([b'H', b'T', b'T', b'P', b'/', major, b'.', minor]), None]
+            if major.is_ascii_digit() && minor.is_ascii_digit() =>
+        {
+            Status::VersionNotSupported
+        }
+        _ => Status::BadRequest,
+    }
+}
+
+/// What must be known of all fields together.
+#[derive(Default)]
+struct Seen {
+    hosts: u32,
+    lengths: u32,
+    codings: u32,
+    length: u64,
+    close: bool,
+    keep_alive: bool,
+}
+
+impl Seen {
+    fn field(&mut self, request: &mut Request, name: &[u8], value: &[u8]) -> Result<(), Status> {
+        let is = |what: &str| name.eq_ignore_ascii_case(what.as_bytes());
+        match name.len() {
+            4 if is("host") => {
+                self.hosts += 1;
+                if !is_host(value) {
+                    return Err(Status::BadRequest);
+                }
+            }
+            5 if is("range") => request.has_range = true,
+            6 if is("expect") => {
+                if value.eq_ignore_ascii_case(b"100-continue") {
+                    request.expects_continue = true;
+                } else {
+                    request.expects_more = true;
+                }
+            }
+            8 if is("if-match") => request.is_conditional = true,
+            10 if is("connection") => {
+                for option in elements(value) {
+                    self.close |= option.eq_ignore_ascii_case(b"close");
+                    self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+                }
+            }
+            13 if is("if-none-match") => request.is_conditional = true,
+            14 if is("content-length") => {
+                // Even the same value twice: RFC 9112, 6.3 allows to refuse it.
+                self.lengths += 1;
+                self.length = decimal(value).ok_or(Status::BadRequest)?;
+            }
+            17 if is("if-modified-since") => request.is_conditional = true,
+            17 if is("transfer-encoding") => {
+                self.codings += 1;
+                if !value.eq_ignore_ascii_case(b"chunked") {
+                    // Nothing at all, or chunked twice, is no coding unknown to us but nonsense.
+                    let nonsense =
+                        elements(value).all(|coding| coding.eq_ignore_ascii_case(b"chunked"));
+                    return Err(if nonsense {
+                        Status::BadRequest
+                    } else {
+                        Status::NotImplemented
+                    });
+                }
+            }
+            19 if is("if-unmodified-since") => request.is_conditional = true,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// RFC 9112, 3.2 (Host), 6.1 and 6.3 (framing), 9.3 (persistence).
+    fn finish(self, request: &mut Request) -> Result<(), Status> {
+        let hosts_right =
+            if request.is_http_1_1 { self.hosts == 1 } else { self.hosts <= 1 };
+        let framed_once = self.lengths + self.codings <= 1;
+        let coding_allowed = self.codings == 0 || request.is_http_1_1;
+        if !hosts_right || !framed_once || !coding_allowed {
+            return Err(Status::BadRequest);
+        }
+        if self.length > BODY_BYTES_MAX {
+            return Err(Status::ContentTooLarge);
+        }
+        request.framing = match self.length {
+            _ if self.codings == 1 => Framing::Chunked,
+            0 => Framing::None,
+            bytes => Framing::Length(bytes),
+        };
+        request.keep_alive = !self.close && (request.is_http_1_1 || self.keep_alive);
+        // RFC 9110, 10.1.1: an HTTP/1.0 client cannot mean it.
+        request.expects_continue &= request.is_http_1_1;
+        request.expects_more &= request.is_http_1_1;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(fields: &str) -> Result<Request, Status> {
+        parse(format!("GET / HTTP/1.1\r\nHost: x\r\n{fields}\r\n").as_bytes())
+    }
+
+    #[test]
+    fn plain_request() {
+        let head = b"GET /a?b HTTP/1.1\r\nHost: localhost:8080\r\nAccept: */*\r\n\r\n";
+        let request = parse(head).unwrap();
+        assert_eq!(request.target(head), b"/a?b");
+        assert_eq!(request.method, Method::Get);
+        assert!(request.keep_alive && request.is_http_1_1);
+        assert_eq!(request.framing, Framing::None);
+        assert!(!request.is_conditional && !request.has_range && !request.expects_continue);
+    }
+
+    #[test]
+    fn refused_heads() {
+        use Status::{BadRequest, VersionNotSupported};
+        for (head, status) in [
+            ("GET / HTTP/1.1\r\n\r\n", BadRequest),
+            ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", BadRequest),
+            ("GET / HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n", BadRequest),
+            ("GET / HTTP/1.1\r\nHost: a b\r\n\r\n", BadRequest),
+            ("GET / HTTP/1.1\r\nHost : a\r\n\r\n", BadRequest),
+            ("GET / HTTP/1.1\r\nHost: a\r\n folded\r\n\r\n", BadRequest),
+            ("GET / HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n\r\n", BadRequest),
+            ("GET / HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n", BadRequest),
+            ("GET / HTTP/1.1\r\nHost: a\r\nNo colon\r\n\r\n", BadRequest),
+            ("GET / HTTP/1.1\r\nHost: a\r\n: empty\r\n\r\n", BadRequest),
+            ("GET /\r\n\r\n", BadRequest),
+            ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", BadRequest),
+            ("GET /  HTTP/1.1\r\nHost: a\r\n\r\n", BadRequest),
+            ("GET / HTTP/1.1 \r\nHost: a\r\n\r\n", BadRequest),
+            ("GET / http/1.1\r\nHost: a\r\n\r\n", BadRequest),
+            ("GET / HTTP/11\r\nHost: a\r\n\r\n", BadRequest),
+            ("G@T / HTTP/1.1\r\nHost: a\r\n\r\n", BadRequest),
+            ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", VersionNotSupported),
+            ("GET / HTTP/1.2\r\nHost: a\r\n\r\n", VersionNotSupported),
+            ("GET / HTTP/0.9\r\n\r\n", VersionNotSupported),
+            ("GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", BadRequest),
+        ] {
+            assert_eq!(parse(head.as_bytes()).unwrap_err(), status, "{head:?}");
+        }
+    }
+
+    #[test]
+    fn framing() {
+        use Status::{BadRequest, ContentTooLarge, NotImplemented};
+        for (text, expected) in [
+            ("", Ok(Framing::None)),
+            ("Content-Length: 0\r\n", Ok(Framing::None)),
+            ("Content-Length: 5\r\n", Ok(Framing::Length(5))),
+            ("content-length:  5  \r\n", Ok(Framing::Length(5))),
+            ("Transfer-Encoding: chunked\r\n", Ok(Framing::Chunked)),
+            ("transfer-encoding: Chunked\r\n", Ok(Framing::Chunked)),
+            ("Content-Length: 5\r\nContent-Length: 5\r\n", Err(BadRequest)),
+            ("Content-Length: 5\r\nContent-Length: 6\r\n", Err(BadRequest)),
+            ("Content-Length: 5, 5\r\n", Err(BadRequest)),
+            ("Content-Length: +5\r\n", Err(BadRequest)),
+            ("Content-Length: -5\r\n", Err(BadRequest)),
+            ("Content-Length: 0x5\r\n", Err(BadRequest)),
+            ("Content-Length: 5 5\r\n", Err(BadRequest)),
+            ("Content-Length:\r\n", Err(BadRequest)),
+            ("Content-Length: 1048577\r\n", Err(ContentTooLarge)),
+            ("Content-Length: 99999999999999999999999999\r\n", Err(ContentTooLarge)),
+            ("Content-Length: 0\r\nTransfer-Encoding: chunked\r\n", Err(BadRequest)),
+            ("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", Err(BadRequest)),
+            ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", Err(BadRequest)),
+            ("Transfer-Encoding: chunked, chunked\r\n", Err(BadRequest)),
+            ("Transfer-Encoding:\r\n", Err(BadRequest)),
+            ("Transfer-Encoding: gzip, chunked\r\n", Err(NotImplemented)),
+            ("Transfer-Encoding: xchunked\r\n", Err(NotImplemented)),
+            ("Transfer-Encoding: identity\r\n", Err(NotImplemented)),
+            ("Transfer-Encoding: \x0bchunked\r\n", Err(BadRequest)),
+            ("Transfer_Encoding: chunked\r\n", Ok(Framing::None)),
+        ] {
+            assert_eq!(fields(text).map(|request| request.framing), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn persistence() {
+        for (line, connection, kept) in [
+            ("HTTP/1.1", "", true),
+            ("HTTP/1.1", "Connection: close\r\n", false),
+            ("HTTP/1.1", "Connection: keep-alive, Close\r\n", false),
+            ("HTTP/1.1", "Connection: closed\r\n", true),
+            ("HTTP/1.0", "", false),
+            ("HTTP/1.0", "Connection: Keep-Alive\r\n", true),
+            ("HTTP/1.0", "Connection: keep-alive\r\nConnection: close\r\n", false),
+        ] {
+            let head = format!("GET / {line}\r\nHost: x\r\n{connection}\r\n");
+            assert_eq!(parse(head.as_bytes()).unwrap().keep_alive, kept, "{head:?}");
+        }
+    }
+
+    #[test]
+    fn methods_and_expectations() {
+        for (name, method) in [
+            ("GET", Method::Get),
+            ("HEAD", Method::Head),
+            ("OPTIONS", Method::Options),
+            ("POST", Method::Refused),
+            ("get", Method::Unknown),
+            ("BREW", Method::Unknown),
+        ] {
+            let head = format!("{name} / HTTP/1.1\r\nHost: x\r\n\r\n");
+            assert_eq!(parse(head.as_bytes()).unwrap().method, method);
+        }
+        assert!(fields("Expect: 100-Continue\r\n").unwrap().expects_continue);
+        assert!(fields("Expect: a miracle\r\n").unwrap().expects_more);
+    }
+
+    #[test]
+    fn limits() {
+        let long = |bytes| format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "a".repeat(bytes - 1));
+        assert!(parse(long(TARGET_BYTES_MAX).as_bytes()).is_ok());
+        assert_eq!(parse(long(TARGET_BYTES_MAX + 1).as_bytes()), Err(Status::UriTooLong));
+        assert!(fields(&"a: b\r\n".repeat(FIELDS_MAX - 1)).is_ok());
+        assert_eq!(fields(&"a: b\r\n".repeat(FIELDS_MAX)), Err(Status::FieldsTooLarge));
+    }
+
+    #[test]
+    fn ends_are_found_and_bare_line_feeds_refused() {
+        let end = |bytes: &[u8]| Search::default().end(bytes);
+        assert_eq!(end(b"GET / HTTP/1.1\r\nA: b\r\n\r\nrest"), Ok(Some(24)));
+        assert_eq!(end(b"GET / HTTP/1.1\r\nA: b\r\n\r"), Ok(None));
+        for bad in [&b"GET / HTTP/1.1\n"[..], b"GET / HTTP/1.1\r\nA: b\n", b"\n", b"\x16\x03\x01"] {
+            assert_eq!(end(bad), Err(Status::BadRequest), "{bad:?}");
+        }
+        assert_eq!(end(&b"a".repeat(HEAD_BYTES_MAX)), Err(Status::UriTooLong));
+        let mut fields = b"GET / HTTP/1.1\r\n".to_vec();
+        fields.resize(HEAD_BYTES_MAX - 1, b'a');
+        assert_eq!(end(&fields), Ok(None));
+        fields.push(b'a');
+        assert_eq!(end(&fields), Err(Status::FieldsTooLarge));
+    }
+}

@@ -1,0 +1,257 @@
+//! Replies: status line and header lines, written into a buffer that its owner reuses.
+
+use super::conditional::Validators;
+use super::date;
+use super::media::media_type;
+use super::range::Selected;
+use super::status::Status;
+
+/// What a reply says about the connection's future.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Persistence {
+    /// HTTP/1.1 and another request may follow: nothing need be said.
+    Implied,
+    /// HTTP/1.0 and another request may follow: the client asked, so it is told.
+    Stated,
+    /// It ends after this reply.
+    Close,
+}
+
+impl Persistence {
+    const fn line(self) -> &'static [u8] {
+        match self {
+            Self::Implied => b"",
+            Self::Stated => b"Connection: keep-alive\r\n",
+            Self::Close => b"Connection: close\r\n",
+        }
+    }
+}
+
+/// The answer to `Expect: 100-continue`.
+pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// Replaces `out` with the head of a reply that sends a file, or of the 304 or 416 about it.
+/// How many bytes of the file follow it in a GET, and from where: `(offset, length)`.
+pub fn file(
+    out: &mut Vec<u8>,
+    common: &[u8],
+    persistence: Persistence,
+    path: &[u8],
+    file_bytes: u64,
+    validators: &Validators,
+    selected: Selected,
+) -> (u64, u64) {
+    let (status, offset, length) = match selected {
+        Selected::Whole => (Status::Ok, 0, file_bytes),
+        Selected::Part { first, last } => (Status::PartialContent, first, last - first + 1),
+        Selected::Nothing => {
+            unsatisfiable(out, common, persistence, file_bytes);
+            return (0, 0);
+        }
+    };
+    begin(out, status, common, persistence);
+    line(out, b"Content-Type: ", media_type(path).as_bytes());
+    number(out, b"Content-Length: ", length);
+    if let Selected::Part { first, last } = selected {
+        out.extend_from_slice(b"Content-Range: bytes ");
+        decimal(out, first);
+        out.push(b'-');
+        decimal(out, last);
+        number(out, b"/", file_bytes);
+    }
+    out.extend_from_slice(b"Accept-Ranges: bytes\r\n");
+    validator_lines(out, validators);
+    out.extend_from_slice(b"\r\n");
+    (offset, length)
+}
+
+/// Replaces `out` with a 304.
+pub fn not_modified(
+    out: &mut Vec<u8>,
+    common: &[u8],
+    persistence: Persistence,
+    validators: &Validators,
+) {
+    begin(out, Status::NotModified, common, persistence);
+    validator_lines(out, validators);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Replaces `out` with a reply that has a small body of its own: the status in words. Answers
+/// the bytes of the body; for HEAD they are announced and not there.
+pub fn plain(
+    out: &mut Vec<u8>,
+    common: &[u8],
+    persistence: Persistence,
+    status: Status,
+    is_head: bool,
+) -> u64 {
+    begin(out, status, common, persistence);
+    match status {
+        Status::MethodNotAllowed => out.extend_from_slice(b"Allow: GET, HEAD\r\n"),
+        Status::Unavailable => out.extend_from_slice(b"Retry-After: 1\r\n"),
+        _ => {}
+    }
+    end_with_text(out, status, is_head)
+}
+
+/// Replaces `out` with a 301; `location` appends where to.
+pub fn moved(
+    out: &mut Vec<u8>,
+    common: &[u8],
+    persistence: Persistence,
+    is_head: bool,
+    location: impl FnOnce(&mut Vec<u8>),
+) -> u64 {
+    begin(out, Status::MovedPermanently, common, persistence);
+    out.extend_from_slice(b"Location: ");
+    location(out);
+    out.extend_from_slice(b"\r\n");
+    end_with_text(out, Status::MovedPermanently, is_head)
+}
+
+fn unsatisfiable(out: &mut Vec<u8>, common: &[u8], persistence: Persistence, file_bytes: u64) {
+    begin(out, Status::RangeNotSatisfiable, common, persistence);
+    number(out, b"Content-Range: bytes */", file_bytes);
+    end_with_text(out, Status::RangeNotSatisfiable, false);
+}
+
+fn begin(out: &mut Vec<u8>, status: Status, common: &[u8], persistence: Persistence) {
+    out.clear();
+    line(out, b"HTTP/1.1 ", status.text().as_bytes());
+    out.extend_from_slice(common);
+    out.extend_from_slice(persistence.line());
+}
+
+fn end_with_text(out: &mut Vec<u8>, status: Status, is_head: bool) -> u64 {
+    let text = status.text().as_bytes();
+    out.extend_from_slice(b"Content-Type: text/plain; charset=utf-8\r\n");
+    number(out, b"Content-Length: ", text.len() as u64 + 1);
+    out.extend_from_slice(b"\r\n");
+    if is_head {
+        return 0;
+    }
+    out.extend_from_slice(text);
+    out.push(b'\n');
+    text.len() as u64 + 1
+}
+
+fn validator_lines(out: &mut Vec<u8>, validators: &Validators) {
+    line(out, b"ETag: ", validators.tag());
+    let Some(modified_s) = validators.modified_s() else { return };
+    let start = out.len();
+    out.extend_from_slice(b"Last-Modified: ");
+    if date::append(modified_s, out) {
+        out.extend_from_slice(b"\r\n");
+    } else {
+        out.truncate(start);
+    }
+}
+
+fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn number(out: &mut Vec<u8>, name: &[u8], value: u64) {
+    out.extend_from_slice(name);
+    decimal(out, value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends a number in decimal, without the machinery of `write!`.
+pub fn decimal(out: &mut Vec<u8>, mut value: u64) {
+    let mut digits = [0; 20];
+    let mut start = digits.len();
+    loop {
+        start -= 1;
+        digits[start] = b'0' + (value % 10) as u8;
+        value /= 10;
+        if value == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[start..]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use ringwright::{FileKind, FileStatus};
+
+    const COMMON: &[u8] = b"Server: ringwright\r\n";
+
+    fn file_reply(selected: Selected) -> (String, (u64, u64)) {
+        let kind = FileKind::Regular;
+        let status = FileStatus { bytes: 100, modified_s: 784_111_777, modified_ns: 0, inode: 7, kind };
+        let validators = Validators::of(&status, 784_111_778);
+        let mut out = b"left over".to_vec();
+        let part = file(&mut out, COMMON, Persistence::Close, b"a.txt", 100, &validators, selected);
+        (String::from_utf8(out).unwrap(), part)
+    }
+
+    #[test]
+    fn a_whole_file_and_a_part() {
+        let (head, part) = file_reply(Selected::Whole);
+        assert_eq!(
+            head,
+            "HTTP/1.1 200 OK\r\nServer: ringwright\r\nConnection: close\r\n\
+             Content-Type: text/plain; charset=utf-8\r\nContent-Length: 100\r\n\
+             Accept-Ranges: bytes\r\n\
+             ETag: \"000000002ebc98a100000000-0000000000000064-0000000000000007\"\r\n\
+             Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n"
+        );
+        assert_eq!(part, (0, 100));
+        let (head, part) = file_reply(Selected::Part { first: 10, last: 19 });
+        assert!(head.starts_with("HTTP/1.1 206 Partial Content\r\n"));
+        assert!(head.contains("\r\nContent-Length: 10\r\nContent-Range: bytes 10-19/100\r\n"));
+        assert_eq!(part, (10, 10));
+        let (head, part) = file_reply(Selected::Nothing);
+        assert!(head.starts_with("HTTP/1.1 416 ") && head.ends_with("\r\n\r\n416 Range Not Satisfiable\n"));
+        assert!(head.contains("\r\nContent-Range: bytes */100\r\n"));
+        assert_eq!(part, (0, 0));
+    }
+
+    #[test]
+    fn replies_with_a_text() {
+        for status in Status::ALL {
+            let mut out = Vec::new();
+            let body = plain(&mut out, COMMON, Persistence::Implied, status, false);
+            let text = String::from_utf8(out.clone()).unwrap();
+            let (head, rest) = text.split_once("\r\n\r\n").unwrap();
+            assert_eq!(rest, format!("{}\n", status.text()));
+            assert_eq!(rest.len() as u64, body);
+            assert!(head.contains(&format!("\r\nContent-Length: {}", rest.len())));
+            assert_eq!(head.contains("Allow: GET, HEAD"), status == Status::MethodNotAllowed);
+            assert_eq!(head.contains("Retry-After: "), status == Status::Unavailable);
+            assert_eq!(plain(&mut out, COMMON, Persistence::Implied, status, true), 0);
+            assert_eq!(out, format!("{head}\r\n\r\n").as_bytes(), "HEAD: the same without the body");
+        }
+    }
+
+    #[test]
+    fn persistence_is_said_where_it_is_not_implied() {
+        for (persistence, said) in [
+            (Persistence::Implied, None),
+            (Persistence::Stated, Some("Connection: keep-alive")),
+            (Persistence::Close, Some("Connection: close")),
+        ] {
+            let mut out = Vec::new();
+            moved(&mut out, COMMON, persistence, true, |out| out.extend_from_slice(b"/a/"));
+            let text = String::from_utf8(out).unwrap();
+            assert_eq!(text.lines().find(|line| line.starts_with("Connection")), said);
+            assert!(text.contains("\r\nLocation: /a/\r\n"));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn decimals(value: u64) {
+            let mut out = Vec::new();
+            decimal(&mut out, value);
+            prop_assert_eq!(out, value.to_string().into_bytes());
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The status codes this server answers with.
+
+/// A status code of RFC 9110 (431: RFC 6585).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Status {
+    /// 200.
+    Ok = 200,
+    /// 206: one range of the file.
+    PartialContent = 206,
+    /// 301: a directory asked for without its final slash.
+    MovedPermanently = 301,
+    /// 304.
+    NotModified = 304,
+    /// 400: not HTTP, or HTTP that could be read in two ways.
+    BadRequest = 400,
+    /// 403: the file system says EACCES.
+    Forbidden = 403,
+    /// 404.
+    NotFound = 404,
+    /// 405: known, but neither GET nor HEAD.
+    MethodNotAllowed = 405,
+    /// 408: begun and not finished in time.
+    RequestTimeout = 408,
+    /// 412.
+    PreconditionFailed = 412,
+    /// 413: a body beyond [`BODY_BYTES_MAX`](super::BODY_BYTES_MAX).
+    ContentTooLarge = 413,
+    /// 414: a target beyond [`TARGET_BYTES_MAX`](super::TARGET_BYTES_MAX).
+    UriTooLong = 414,
+    /// 416.
+    RangeNotSatisfiable = 416,
+    /// 417: an expectation other than `100-continue`.
+    ExpectationFailed = 417,
+    /// 431: a head beyond [`HEAD_BYTES_MAX`](super::HEAD_BYTES_MAX) or
+    /// [`FIELDS_MAX`](super::FIELDS_MAX).
+    FieldsTooLarge = 431,
+    /// 500: the file system failed.
+    InternalError = 500,
+    /// 501: an unknown method, or a transfer coding other than chunked.
+    NotImplemented = 501,
+    /// 503: out of descriptors or memory; try again.
+    Unavailable = 503,
+    /// 505: neither HTTP/1.0 nor HTTP/1.1.
+    VersionNotSupported = 505,
+}
+
+impl Status {
+    /// All of them, in order.
+    pub const ALL: [Self; 19] = [
+        Self::Ok,
+        Self::PartialContent,
+        Self::MovedPermanently,
+        Self::NotModified,
+        Self::BadRequest,
+        Self::Forbidden,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::RequestTimeout,
+        Self::PreconditionFailed,
+        Self::ContentTooLarge,
+        Self::UriTooLong,
+        Self::RangeNotSatisfiable,
+        Self::ExpectationFailed,
+        Self::FieldsTooLarge,
+        Self::InternalError,
+        Self::NotImplemented,
+        Self::Unavailable,
+        Self::VersionNotSupported,
+    ];
+
+    /// The number.
+    #[must_use]
+    pub const fn code(self) -> u16 {
+        self as u16
+    }
+
+    /// Number and reason phrase: `404 Not Found`.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Ok => "200 OK",
+            Self::PartialContent => "206 Partial Content",
+            Self::MovedPermanently => "301 Moved Permanently",
+            Self::NotModified => "304 Not Modified",
+            Self::BadRequest => "400 Bad Request",
+            Self::Forbidden => "403 Forbidden",
+            Self::NotFound => "404 Not Found",
+            Self::MethodNotAllowed => "405 Method Not Allowed",
+            Self::RequestTimeout => "408 Request Timeout",
+            Self::PreconditionFailed => "412 Precondition Failed",
+            Self::ContentTooLarge => "413 Content Too Large",
+            Self::UriTooLong => "414 URI Too Long",
+            Self::RangeNotSatisfiable => "416 Range Not Satisfiable",
+            Self::ExpectationFailed => "417 Expectation Failed",
+            Self::FieldsTooLarge => "431 Request Header Fields Too Large",
+            Self::InternalError => "500 Internal Server Error",
+            Self::NotImplemented => "501 Not Implemented",
+            Self::Unavailable => "503 Service Unavailable",
+            Self::VersionNotSupported => "505 HTTP Version Not Supported",
+        }
+    }
+
+    /// The answer to an errno of opening a file beneath the served directory. What tells a
+    /// stranger about the tree is all one "not found".
+    #[must_use]
+    pub const fn from_open_errno(errno: i32) -> Self {
+        match errno {
+            libc::EACCES | libc::EPERM => Self::Forbidden,
+            libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EAGAIN => Self::Unavailable,
+            libc::EIO | libc::ESTALE | libc::ETIMEDOUT => Self::InternalError,
+            _ => Self::NotFound,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_begins_with_the_code() {
+        for pair in Status::ALL.windows(2) {
+            assert!(pair[0].code() < pair[1].code(), "ALL is in order and without doubles");
+        }
+        for status in Status::ALL {
+            assert_eq!(status.text().split_once(' ').unwrap().0, status.code().to_string());
+        }
+    }
+
+    #[test]
+    fn errnos_of_open() {
+        for (errno, status) in [
+            (libc::ENOENT, Status::NotFound),
+            (libc::ENOTDIR, Status::NotFound),
+            (libc::ELOOP, Status::NotFound),
+            (libc::EXDEV, Status::NotFound),
+            (libc::ENXIO, Status::NotFound),
+            (libc::ENAMETOOLONG, Status::NotFound),
+            (libc::EACCES, Status::Forbidden),
+            (libc::EMFILE, Status::Unavailable),
+            (libc::ENFILE, Status::Unavailable),
+            (libc::EIO, Status::InternalError),
+        ] {
+            assert_eq!(Status::from_open_errno(errno), status, "errno {errno}");
+        }
+    }
+}

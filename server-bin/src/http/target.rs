@@ -1,0 +1,207 @@
+//! From a request target to a path beneath the served directory.
+
+use super::status::Status;
+
+/// The file shown for a directory.
+pub const INDEX: &[u8] = b"index.html";
+
+/// Writes the path that a target of a GET or HEAD names into `path`, which is emptied first:
+/// relative, percent-decoded once, without empty segments, [`INDEX`] appended to a directory's.
+///
+/// # Errors
+/// 400 for what is no target, for a NUL, a `..` and an encoded slash; 404 for a segment that
+/// begins with a dot: hidden files stay hidden.
+pub fn resolve(target: &[u8], path: &mut Vec<u8>) -> Result<(), Status> {
+    path.clear();
+    if !target.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'#') {
+        return Err(Status::BadRequest);
+    }
+    let target = without_authority(target)?;
+    let end = memchr::memchr(b'?', target).unwrap_or(target.len());
+    let mut is_directory = true;
+    // The first segment is the nothing before the first slash.
+    for segment in target[..end].split(|&byte| byte == b'/').skip(1) {
+        is_directory = segment.is_empty();
+        if is_directory {
+            continue;
+        }
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        let start = path.len();
+        decode(segment, path)?;
+        match &path[start..] {
+            b".." => return Err(Status::BadRequest),
+            [b'.', ..] => return Err(Status::NotFound),
+            _ => {}
+        }
+    }
+    if is_directory {
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(INDEX);
+    }
+    Ok(())
+}
+
+/// Appends where a directory that was asked for without its final slash is: `path` as
+/// [`resolve`] wrote it, encoded anew, with the slash and the target's query.
+///
+/// It begins with exactly one slash, whatever the client wrote: two would name another host.
+pub fn redirect(path: &[u8], target: &[u8], out: &mut Vec<u8>) {
+    out.push(b'/');
+    for &byte in path {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'/') {
+            out.push(byte);
+        } else {
+            const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+            let (high, low) = (usize::from(byte >> 4), usize::from(byte & 15));
+            out.extend_from_slice(&[b'%', DIGITS[high], DIGITS[low]]);
+        }
+    }
+    out.push(b'/');
+    if let Some(query) = memchr::memchr(b'?', target) {
+        out.extend_from_slice(&target[query..]);
+    }
+}
+
+/// What follows the authority of an absolute form (RFC 9112, 3.2.2); other targets as they are.
+fn without_authority(target: &[u8]) -> Result<&[u8], Status> {
+    if target.first() == Some(&b'/') {
+        return Ok(target);
+    }
+    for scheme in [&b"http://"[..], b"https://"] {
+        let Some((start, rest)) = target.split_at_checked(scheme.len()) else { continue };
+        if !start.eq_ignore_ascii_case(scheme) {
+            continue;
+        }
+        let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
+        let authority = &rest[..end];
+        if authority.is_empty() || !super::fields::is_host(authority) {
+            return Err(Status::BadRequest);
+        }
+        return Ok(&rest[end..]);
+    }
+    Err(Status::BadRequest)
+}
+
+fn decode(segment: &[u8], path: &mut Vec<u8>) -> Result<(), Status> {
+    let mut rest = segment;
+    while let [first, tail @ ..] = rest {
+        rest = tail;
+        let byte = if *first == b'%' {
+            let [high, low, after @ ..] = tail else { return Err(Status::BadRequest) };
+            rest = after;
+            hexadecimal(*high)? << 4 | hexadecimal(*low)?
+        } else {
+            *first
+        };
+        if matches!(byte, 0 | b'/') {
+            return Err(Status::BadRequest);
+        }
+        path.push(byte);
+    }
+    Ok(())
+}
+
+fn hexadecimal(digit: u8) -> Result<u8, Status> {
+    char::from(digit).to_digit(16).map(|value| value as u8).ok_or(Status::BadRequest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn resolved(target: &str) -> Result<String, Status> {
+        let mut path = b"left over".to_vec();
+        resolve(target.as_bytes(), &mut path)?;
+        Ok(String::from_utf8_lossy(&path).into_owned())
+    }
+
+    #[test]
+    fn paths() {
+        for (target, path) in [
+            ("/", "index.html"),
+            ("/?q=/..", "index.html"),
+            ("/a", "a"),
+            ("/a/b.txt?x#y".trim_end_matches("#y"), "a/b.txt"),
+            ("/a/", "a/index.html"),
+            ("//a///b//", "a/b/index.html"),
+            ("/a%20b%C3%A9", "a bé"),
+            ("/a%2520", "a%20"),
+            ("/a..b/c.", "a..b/c."),
+            ("/\\evil", "\\evil"),
+            ("http://example.com", "index.html"),
+            ("HTTP://example.com:80/a?b", "a"),
+            ("https://[::1]/a/", "a/index.html"),
+            ("http://example.com?x", "index.html"),
+        ] {
+            assert_eq!(resolved(target).as_deref(), Ok(path), "{target:?}");
+        }
+    }
+
+    #[test]
+    fn refused() {
+        use Status::{BadRequest, NotFound};
+        for (target, status) in [
+            ("", BadRequest),
+            ("*", BadRequest),
+            ("a", BadRequest),
+            ("example.com:80", BadRequest),
+            ("ftp://example.com/", BadRequest),
+            ("http:///a", BadRequest),
+            ("http://user@host/", BadRequest),
+            ("/..", BadRequest),
+            ("/a/../b", BadRequest),
+            ("/%2e%2E/b", BadRequest),
+            ("/.%2e", BadRequest),
+            ("/a%00", BadRequest),
+            ("/a%2fb", BadRequest),
+            ("/a%", BadRequest),
+            ("/a%2", BadRequest),
+            ("/a%zz", BadRequest),
+            ("/a%+1", BadRequest),
+            ("/a#b", BadRequest),
+            ("/a\tb", BadRequest),
+            ("/é", BadRequest),
+            ("/.git/config", NotFound),
+            ("/a/.htaccess", NotFound),
+            ("/%2egit", NotFound),
+            ("/.", NotFound),
+            ("/...", NotFound),
+        ] {
+            assert_eq!(resolved(target), Err(status), "{target:?}");
+        }
+    }
+
+    #[test]
+    fn redirects_stay_on_this_host() {
+        for (target, location) in [
+            ("/a", "/a/"),
+            ("/a?x=1&y", "/a/?x=1&y"),
+            ("//evil.example", "/evil.example/"),
+            ("/\\evil.example", "/%5Cevil.example/"),
+            ("/a%0d%0ab%20c", "/a%0D%0Ab%20c/"),
+        ] {
+            let (mut path, mut out) = (Vec::new(), Vec::new());
+            resolve(target.as_bytes(), &mut path).unwrap();
+            redirect(&path, target.as_bytes(), &mut out);
+            assert_eq!(String::from_utf8_lossy(&out), location, "{target:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_resolved_stays_beneath(target in "/[ -~]{0,40}|[/.%2eEfF05cC\\\\]{0,20}") {
+            let mut path = Vec::new();
+            if resolve(target.as_bytes(), &mut path).is_ok() {
+                prop_assert!(!path.is_empty() && !path.contains(&0));
+                for segment in path.split(|&byte| byte == b'/') {
+                    prop_assert!(!segment.is_empty() && segment[0] != b'.', "{:?}", path);
+                }
+            }
+        }
+    }
+}

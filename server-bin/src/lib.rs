@@ -1,0 +1,10 @@
+//! The parts of `ringwrightd`, so that tests and fuzzers reach them.
+
+pub mod access_log;
+pub mod descriptors;
+pub mod echo;
+pub mod files;
+pub mod http;
+pub mod options;
+pub mod serve;
+pub mod units;

@@ -1,0 +1,20 @@
+//! `ringwrightd`: see `ringwrightd --help`.
+
+use clap::Parser;
+use ringwrightd::options::{Command, Options};
+use ringwrightd::serve;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let result = match Options::parse().command {
+        Command::Http(options) => serve::http(&options),
+        Command::Echo(options) => serve::echo(&options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            serve::say(&error);
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! The command line and the environment.
+
+use crate::access_log::Format;
+use crate::units::{Timeout, count, duration, size, timeout};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ringwright::{AtCapacity, Config, Probe};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A server on io_uring, one ring per core.
+#[derive(Debug, Parser)]
+#[command(
+    name = "ringwrightd",
+    version,
+    after_help = "Examples:\n  \
+        ringwrightd http                          the current folder on http://127.0.0.1:8080\n  \
+        ringwrightd http /srv/www --listen [::]:80 --max-connections 50k\n  \
+        ringwrightd echo --shards 1 --listen 127.0.0.1:7000\n  \
+        ringwrightd doctor                        what this machine allows, and how to allow more\n\n\
+        SIGTERM or SIGINT drains: no new connections, what is under way is finished; a second one \
+        ends at once.\nExit status: 0 clean, 1 failed, 2 usage."
+)]
+pub struct Options {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve the files of a directory over HTTP/1.1.
+    ///
+    /// GET and HEAD, ranges, conditional requests, index.html for directories. Never shown: names
+    /// that begin with a dot, what symbolic links point to, listings of directories.
+    #[command(after_help = UNITS)]
+    Http(Http),
+    /// Send every byte back.
+    #[command(after_help = UNITS)]
+    Echo(Echo),
+    /// Say what this kernel, container and set of limits allow, and how to allow more.
+    ///
+    /// Exit status 1 if the server cannot run.
+    #[command(after_help = UNITS)]
+    Doctor(Doctor),
+}
+
+const UNITS: &str = "Durations: 100ms, 5s, 2m. Counts: 500, 10k, 1M. Sizes: 4096, 64KiB, 1MiB.\n\
+                     A flag goes before its environment variable.";
+
+/// `ringwrightd http`.
+#[derive(Debug, Args)]
+pub struct Http {
+    /// The directory whose files are served.
+    #[arg(env = "RINGWRIGHTD_DIR", default_value = ".")]
+    pub dir: PathBuf,
+    /// Where to listen; can be given more than once. Port 0 takes a free one.
+    #[arg(long, value_name = "ADDR", env = "RINGWRIGHTD_LISTEN", value_delimiter = ',',
+        default_value = "127.0.0.1:8080", value_parser = address)]
+    pub listen: Vec<SocketAddr>,
+    /// A request must have arrived whole so long after its first byte, or is answered 408; or
+    /// `never`.
+    #[arg(long, value_name = "D", env = "RINGWRIGHTD_REQUEST_TIMEOUT", default_value = "30s",
+        value_parser = timeout)]
+    pub request_timeout: Timeout,
+    /// Write a line per reply to this file, or to standard output for `-`. It never holds the
+    /// server up: when it stalls, lines are dropped and counted.
+    #[arg(long, value_name = "FILE", env = "RINGWRIGHTD_ACCESS_LOG")]
+    pub access_log: Option<PathBuf>,
+    /// What the lines look like.
+    #[arg(long, value_name = "FORMAT", env = "RINGWRIGHTD_LOG_FORMAT", default_value = "combined",
+        value_enum)]
+    pub log_format: Format,
+    /// The rest.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// `ringwrightd echo`.
+#[derive(Debug, Args)]
+pub struct Echo {
+    /// Where to listen; can be given more than once. Port 0 takes a free one.
+    #[arg(long, value_name = "ADDR", env = "RINGWRIGHTD_LISTEN", value_delimiter = ',',
+        default_value = "127.0.0.1:7000", value_parser = address)]
+    pub listen: Vec<SocketAddr>,
+    /// The rest.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// `ringwrightd doctor`.
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// The settings to judge by.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// What every kind of server has.
+#[derive(Debug, Args)]
+pub struct Common {
+    /// Threads, each with a ring and a CPU of its own; `auto`: one per CPU this process may use.
+    #[arg(long, value_name = "N", env = "RINGWRIGHTD_SHARDS", default_value = "auto",
+        value_parser = shards)]
+    pub shards: Shards,
+    /// Pin the first shard to this one of the allowed CPUs, counted from 0, the next to the next.
+    #[arg(long, value_name = "N", env = "RINGWRIGHTD_PIN_FROM", default_value_t = 0)]
+    pub pin_from: usize,
+    /// Open connections at most, over all shards.
+    #[arg(long, value_name = "N", env = "RINGWRIGHTD_MAX_CONNECTIONS", default_value = "10k",
+        value_parser = count)]
+    pub max_connections: usize,
+    /// A client that comes beyond that waits, or is closed at once.
+    #[arg(long, value_name = "WHAT", env = "RINGWRIGHTD_AT_CAPACITY", default_value = "wait",
+        value_enum)]
+    pub at_capacity: WhenFull,
+    /// End a connection on which nothing was received or sent for so long; or `never`.
+    #[arg(long, value_name = "D", env = "RINGWRIGHTD_IDLE_TIMEOUT", default_value = "75s",
+        value_parser = timeout)]
+    pub idle_timeout: Timeout,
+    /// End a connection whose client takes nothing of what is sent for so long; or `never`.
+    #[arg(long, value_name = "D", env = "RINGWRIGHTD_WRITE_TIMEOUT", default_value = "30s",
+        value_parser = timeout)]
+    pub write_timeout: Timeout,
+    /// After SIGTERM, finish what is under way for so long at most.
+    #[arg(long, value_name = "D", env = "RINGWRIGHTD_DRAIN_TIMEOUT", default_value = "30s",
+        value_parser = duration)]
+    pub drain_timeout: Duration,
+    /// Receive buffers per shard, a power of two up to 32768.
+    #[arg(long, value_name = "N", env = "RINGWRIGHTD_BUFFERS", default_value = "1024",
+        value_parser = buffers)]
+    pub buffers: u16,
+    /// Bytes of a receive buffer.
+    #[arg(long, value_name = "SIZE", env = "RINGWRIGHTD_BUFFER_SIZE", default_value = "4KiB",
+        value_parser = buffer_size)]
+    pub buffer_size: u32,
+    /// How an idle connection waits: on a zero-length receive, or on a poll (less kernel memory).
+    #[arg(long, value_name = "HOW", env = "RINGWRIGHTD_PROBE", default_value = "recv", value_enum)]
+    pub probe: ProbeWith,
+}
+
+/// `--shards`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shards(pub Option<usize>);
+
+/// `--at-capacity`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum WhenFull {
+    /// In the backlog, until another one leaves.
+    Wait,
+    /// Closed at once.
+    Reject,
+}
+
+/// `--probe`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ProbeWith {
+    /// A zero-length receive.
+    Recv,
+    /// A poll.
+    Poll,
+}
+
+impl Common {
+    /// The engine's settings for these options.
+    #[must_use]
+    pub fn config(&self, listeners: &[SocketAddr]) -> Config {
+        Config {
+            listeners: listeners.to_vec(),
+            shards: self.shards.0,
+            pin_from: self.pin_from,
+            max_connections: self.max_connections,
+            at_capacity: match self.at_capacity {
+                WhenFull::Wait => AtCapacity::Wait,
+                WhenFull::Reject => AtCapacity::Reject,
+            },
+            receive_buffers: self.buffers,
+            receive_buffer_bytes: self.buffer_size,
+            probe: match self.probe {
+                ProbeWith::Recv => Probe::Receive,
+                ProbeWith::Poll => Probe::Poll,
+            },
+            idle_timeout: self.idle_timeout.0,
+            write_timeout: self.write_timeout.0,
+            transfer_timeout: self.write_timeout.0,
+            ..Config::default()
+        }
+    }
+}
+
+fn shards(text: &str) -> Result<Shards, String> {
+    match (text, text.parse()) {
+        ("auto", _) => Ok(Shards(None)),
+        (_, Ok(0)) => Err("no shard could serve anybody: use 1 or more, or auto".into()),
+        (_, Ok(shards)) => Ok(Shards(Some(shards))),
+        _ => Err("expected a number from 1 on, or auto".into()),
+    }
+}
+
+fn buffers(text: &str) -> Result<u16, String> {
+    let buffers = count(text)?;
+    u16::try_from(buffers)
+        .ok()
+        .filter(|buffers| buffers.is_power_of_two())
+        .ok_or_else(|| format!("expected a power of two up to 32768, not {buffers}"))
+}
+
+fn buffer_size(text: &str) -> Result<u32, String> {
+    let bytes = size(text)?;
+    u32::try_from(bytes)
+        .ok()
+        .filter(|bytes| (256..=1 << 20).contains(bytes))
+        .ok_or_else(|| "expected 256 bytes to 1MiB".into())
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let expected = "expected an address and a port, such as 127.0.0.1:8080, [::]:80 or localhost:0";
+    text.to_socket_addrs()
+        .map_err(|error| format!("{expected} ({error})"))?
+        .next()
+        .ok_or_else(|| expected.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Options::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_engine() {
+        let options = Options::try_parse_from(["ringwrightd", "http"]).unwrap();
+        let Command::Http(http) = options.command else { panic!("that was http") };
+        let (config, default) = (http.common.config(&http.listen), Config::default());
+        assert_eq!(config.max_connections, default.max_connections);
+        assert_eq!(config.at_capacity, default.at_capacity);
+        assert_eq!(config.receive_buffers, default.receive_buffers);
+        assert_eq!(config.receive_buffer_bytes, default.receive_buffer_bytes);
+        assert_eq!(config.probe, default.probe);
+        assert_eq!(config.idle_timeout, default.idle_timeout);
+        assert_eq!(config.write_timeout, default.write_timeout);
+        assert_eq!(http.request_timeout.0, default.receive_timeout);
+        assert_eq!(config.listeners, ["127.0.0.1:8080".parse().unwrap()]);
+    }
+
+    #[test]
+    fn mistakes_name_the_flag() {
+        for (flag, value) in [
+            ("--shards", "0"),
+            ("--shards", "-1"),
+            ("--listen", "127.0.0.1"),
+            ("--max-connections", "0"),
+            ("--idle-timeout", "5"),
+            ("--buffers", "1000"),
+            ("--buffers", "65536"),
+            ("--buffer-size", "16"),
+            ("--probe", "none"),
+            ("--at-capacity", "panic"),
+            ("--log-format", "xml"),
+        ] {
+            let arguments = ["ringwrightd".to_owned(), "http".into(), format!("{flag}={value}")];
+            let error = Options::try_parse_from(arguments).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{flag} {value}");
+            assert!(error.to_string().contains(flag), "{error}");
+        }
+    }
+}

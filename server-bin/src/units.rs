@@ -1,0 +1,118 @@
+//! Durations, counts and sizes as people write them on a command line.
+
+use std::time::Duration;
+
+/// `100ms`, `5s`, `2m`, `1h`, with decimals if wanted (`1.5s`).
+///
+/// # Errors
+/// Says what is expected.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let units = [("us", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
+    let expected = "expected a duration such as 100ms, 5s or 2m";
+    let seconds = scaled(text, &units).ok_or(expected)?;
+    if seconds <= 0.0 {
+        return Err("must be longer than nothing".into());
+    }
+    Duration::try_from_secs_f64(seconds).map_err(|_| expected.into())
+}
+
+/// A duration, or `never`.
+///
+/// # Errors
+/// Says what is expected.
+pub fn timeout(text: &str) -> Result<Timeout, String> {
+    match text {
+        "never" => Ok(Timeout(None)),
+        _ => duration(text)
+            .map(|duration| Timeout(Some(duration)))
+            .map_err(|error| format!("{error}, or never")),
+    }
+}
+
+/// How long something may take; `None`: as long as it likes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeout(pub Option<Duration>);
+
+/// `500`, `10k`, `1M`; at least 1.
+///
+/// # Errors
+/// Says what is expected.
+pub fn count(text: &str) -> Result<usize, String> {
+    whole(text, &[("", 1.0), ("k", 1e3), ("M", 1e6), ("G", 1e9)])
+        .ok_or_else(|| "expected a count such as 500, 10k or 1M, from 1 on".into())
+}
+
+/// `4096`, `64KiB`, `1MiB`, `64kB`; at least 1.
+///
+/// # Errors
+/// Says what is expected.
+pub fn size(text: &str) -> Result<usize, String> {
+    let units = [
+        ("", 1.0),
+        ("B", 1.0),
+        ("kB", 1e3),
+        ("MB", 1e6),
+        ("GB", 1e9),
+        ("KiB", 1024.0),
+        ("MiB", 1024.0 * 1024.0),
+        ("GiB", 1024.0 * 1024.0 * 1024.0),
+    ];
+    whole(text, &units).ok_or_else(|| "expected a size such as 4096, 64KiB or 1MiB".into())
+}
+
+fn whole(text: &str, units: &[(&str, f64)]) -> Option<usize> {
+    let value = scaled(text, units)?;
+    // Beyond 2^53 not every whole number is an f64.
+    ((1.0..=9e15).contains(&value) && value.fract() == 0.0).then_some(value as usize)
+}
+
+fn scaled(text: &str, units: &[(&str, f64)]) -> Option<f64> {
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let (_, factor) = units.iter().find(|(name, _)| *name == unit)?;
+    Some(number.parse::<f64>().ok()? * factor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        for (text, ms) in
+            [("100ms", 100), ("5s", 5_000), ("2m", 120_000), ("1h", 3_600_000), ("1.5s", 1_500)]
+        {
+            assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for bad in ["", "5", "s", "-5s", "0s", "5 s", "5S", "1.2.3s", "1e3s", "1e999s", "NaNs"] {
+            assert!(duration(bad).is_err(), "{bad:?}");
+        }
+        let eternity = format!("{}h", "9".repeat(300));
+        assert!(duration(&eternity).is_err());
+        assert_eq!(timeout("never"), Ok(Timeout(None)));
+        assert_eq!(timeout("5s"), Ok(Timeout(Some(Duration::from_secs(5)))));
+        assert!(timeout("0s").unwrap_err().contains("never"));
+    }
+
+    #[test]
+    fn counts() {
+        for (text, value) in [("1", 1), ("10k", 10_000), ("1M", 1_000_000), ("1.5k", 1_500)] {
+            assert_eq!(count(text), Ok(value), "{text}");
+        }
+        for bad in ["", "0", "-1", "k", "1K", "1.5", "10kB", "99999999999999999999"] {
+            assert!(count(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, value) in
+            [("4096", 4096), ("64KiB", 65_536), ("1MiB", 1 << 20), ("64kB", 64_000), ("1GiB", 1 << 30)]
+        {
+            assert_eq!(size(text), Ok(value), "{text}");
+        }
+        for bad in ["", "0", "KiB", "1kib", "1k", "0.3KiB"] {
+            assert!(size(bad).is_err(), "{bad:?}");
+        }
+    }
+}
