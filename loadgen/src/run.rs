@@ -4,7 +4,7 @@ use crate::args::{Cli, LoadArgs, Target};
 use crate::echo::Echo;
 use crate::http::Http;
 use crate::load::{CONNECTING_MAX, Load, Shared, Task};
-use crate::protocol::Protocol;
+use crate::protocol::{ErrorKind, Fault, Protocol};
 use crate::report::{Environment, Interval, Plan, Report, Run};
 use crate::stats::Stats;
 use crate::summary;
@@ -94,9 +94,13 @@ fn drive<P: Protocol>(
     let mut watch = Watch::new(load, shared);
     watch.until_over(interrupts);
     watch.stop(&engine.remote(), interrupts);
-    engine.join()?;
+    let ledger = engine.join()?;
     let cpu = system::cpu_time();
     let mut run = watch.result();
+    if !ledger.balanced() {
+        let detail = format_args!("the engine's ledger does not balance: {}", ledger.to_json());
+        run.stats.errors.count(Fault::new(ErrorKind::Other, detail));
+    }
     run.cpu.user = cpu.user - cpu_before.user;
     run.cpu.system = cpu.system - cpu_before.system;
     Ok(run)
@@ -172,9 +176,10 @@ impl<'a> Watch<'a> {
     /// Lets what is in flight finish; a second signal does not wait for it.
     fn stop(&mut self, remote: &ringwright::Remote, interrupts: &Interrupts) {
         self.shared.stop.store(true, Ordering::Relaxed);
-        remote.drain(GRACE);
         let since = Instant::now();
-        while remote.connections() > 0 && since.elapsed() < GRACE {
+        // Busy is no shard with so few commands as ours; but then it is asked again.
+        while (remote.drain(GRACE).is_err() || remote.connections() > 0) && since.elapsed() < GRACE
+        {
             if interrupts.wait(Duration::from_millis(1)) {
                 if self.run.interrupted {
                     eprintln!("ringload: interrupted again; no report");

@@ -361,9 +361,9 @@ impl Handler for Files {
         while state.may_read_on() {
             let (consumed, event) = state.incoming.advance(&bytes[read..]);
             read += consumed;
+            state.unread = read < bytes.len();
             match event {
                 Event::More => {
-                    state.unread = read < bytes.len();
                     if state.half_closed {
                         close(state, connection);
                     } else if state.exchange.is_some() {
@@ -372,12 +372,10 @@ impl Handler for Files {
                     break;
                 }
                 Event::Head { request, length } => {
-                    state.unread = read < bytes.len();
                     let head = &bytes[read - length..read];
                     self.on_head(state, connection, request, head, read < bytes.len());
                 }
                 Event::Body => {
-                    state.unread = read < bytes.len();
                     let exchange = state.exchange.take().expect("a body belongs to a request");
                     self.answer(state, connection, exchange);
                 }

@@ -2,6 +2,7 @@
 
 pub mod access_log;
 pub mod descriptors;
+pub mod doctor;
 pub mod echo;
 pub mod files;
 pub mod http;

@@ -2,13 +2,14 @@
 
 use clap::Parser;
 use ringwrightd::options::{Command, Options};
-use ringwrightd::serve;
+use ringwrightd::{doctor, serve};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let result = match Options::parse().command {
         Command::Http(options) => serve::http(&options),
         Command::Echo(options) => serve::echo(&options),
+        Command::Doctor(options) => doctor::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -92,25 +92,37 @@ pub struct Echo {
 /// `ringwrightd doctor`.
 #[derive(Debug, Args)]
 pub struct Doctor {
-    /// The settings to judge by.
+    /// The size to judge by.
     #[command(flatten)]
-    pub common: Common,
+    pub capacity: Capacity,
+}
+
+/// How large a server is.
+#[derive(Debug, Args)]
+pub struct Capacity {
+    /// Threads, each with a ring and a CPU of its own; `auto`: one per CPU this process may use.
+    #[arg(long, value_name = "N", env = "RINGWRIGHTD_SHARDS", default_value = "auto",
+        value_parser = shards)]
+    pub shards: Shards,
+    /// Open connections at most, over all shards.
+    #[arg(long, value_name = "N", env = "RINGWRIGHTD_MAX_CONNECTIONS", default_value = "10k",
+        value_parser = count)]
+    pub max_connections: usize,
+    /// Receive buffers per shard, a power of two up to 32768.
+    #[arg(long, value_name = "N", env = "RINGWRIGHTD_BUFFERS", default_value = "1024",
+        value_parser = buffers)]
+    pub buffers: u16,
 }
 
 /// What every kind of server has.
 #[derive(Debug, Args)]
 pub struct Common {
-    /// Threads, each with a ring and a CPU of its own; `auto`: one per CPU this process may use.
-    #[arg(long, value_name = "N", env = "RINGWRIGHTD_SHARDS", default_value = "auto",
-        value_parser = shards)]
-    pub shards: Shards,
+    /// How large it is.
+    #[command(flatten)]
+    pub capacity: Capacity,
     /// Pin the first shard to this one of the allowed CPUs, counted from 0, the next to the next.
     #[arg(long, value_name = "N", env = "RINGWRIGHTD_PIN_FROM", default_value_t = 0)]
     pub pin_from: usize,
-    /// Open connections at most, over all shards.
-    #[arg(long, value_name = "N", env = "RINGWRIGHTD_MAX_CONNECTIONS", default_value = "10k",
-        value_parser = count)]
-    pub max_connections: usize,
     /// A client that comes beyond that waits, or is closed at once.
     #[arg(long, value_name = "WHAT", env = "RINGWRIGHTD_AT_CAPACITY", default_value = "wait",
         value_enum)]
@@ -127,10 +139,6 @@ pub struct Common {
     #[arg(long, value_name = "D", env = "RINGWRIGHTD_DRAIN_TIMEOUT", default_value = "30s",
         value_parser = duration)]
     pub drain_timeout: Duration,
-    /// Receive buffers per shard, a power of two up to 32768.
-    #[arg(long, value_name = "N", env = "RINGWRIGHTD_BUFFERS", default_value = "1024",
-        value_parser = buffers)]
-    pub buffers: u16,
     /// Bytes of a receive buffer.
     #[arg(long, value_name = "SIZE", env = "RINGWRIGHTD_BUFFER_SIZE", default_value = "4KiB",
         value_parser = buffer_size)]
@@ -162,20 +170,30 @@ pub enum ProbeWith {
     Poll,
 }
 
+impl Capacity {
+    /// The engine's settings for these options.
+    #[must_use]
+    pub fn config(&self) -> Config {
+        Config {
+            shards: self.shards.0,
+            max_connections: self.max_connections,
+            receive_buffers: self.buffers,
+            ..Config::default()
+        }
+    }
+}
+
 impl Common {
     /// The engine's settings for these options.
     #[must_use]
     pub fn config(&self, listeners: &[SocketAddr]) -> Config {
         Config {
             listeners: listeners.to_vec(),
-            shards: self.shards.0,
             pin_from: self.pin_from,
-            max_connections: self.max_connections,
             at_capacity: match self.at_capacity {
                 WhenFull::Wait => AtCapacity::Wait,
                 WhenFull::Reject => AtCapacity::Reject,
             },
-            receive_buffers: self.buffers,
             receive_buffer_bytes: self.buffer_size,
             probe: match self.probe {
                 ProbeWith::Recv => Probe::Receive,
@@ -184,7 +202,7 @@ impl Common {
             idle_timeout: self.idle_timeout.0,
             write_timeout: self.write_timeout.0,
             transfer_timeout: self.write_timeout.0,
-            ..Config::default()
+            ..self.capacity.config()
         }
     }
 }

@@ -105,14 +105,26 @@ fn drain_on(mut signals: Signals, remote: &Remote, drain_timeout: Duration) {
         return;
     }
     say(&format!("draining for at most {drain_timeout:?}; signal again to end at once"));
-    remote.drain(drain_timeout);
+    begin_drain(remote, drain_timeout);
     if signals.next().is_none() {
         return;
     }
-    remote.drain(Duration::ZERO);
+    begin_drain(remote, Duration::ZERO);
     thread::sleep(FORCE_TIMEOUT);
     say("forced to exit: the engine did not end");
     std::process::exit(1);
+}
+
+fn begin_drain(remote: &Remote, drain_timeout: Duration) {
+    // Nobody else sends commands here, so a shard that is busy now will take one soon; if it
+    // does not, it is stuck, and the second signal is for that.
+    for _ in 0..100 {
+        if remote.drain(drain_timeout).is_ok() {
+            return;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    say("a shard takes no commands: it is stuck");
 }
 
 /// Tells the operator something.

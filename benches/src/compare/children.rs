@@ -34,7 +34,8 @@ impl Process {
         // SAFETY: between fork and exec it makes two system calls on values of its own stack, and
         // allocates nothing.
         unsafe { command.pre_exec(prepare) };
-        let child = command.stdin(Stdio::null()).spawn();
+        // Neither RINGLOAD_… nor RINGWRIGHTD_… of the caller is to change what is measured.
+        let child = command.env_clear().stdin(Stdio::null()).spawn();
         let child = child.map_err(|error| {
             io::Error::new(error.kind(), format!("start {name} on CPU {cpu}: {error}"))
         })?;

@@ -12,7 +12,7 @@ const TOP: f64 = 56.0;
 const ROW: f64 = 34.0;
 const GROUP_GAP: f64 = 14.0;
 const BOTTOM: f64 = 40.0;
-const TICKS: usize = 6;
+const TICKS_MAX: f64 = 8.0;
 
 impl Report {
     /// Draws every pair as a dot, the quartiles as a bar, the median as a line, and 1 as dashes.
@@ -102,9 +102,18 @@ impl Axis {
         LEFT + (value - self.low) / (self.high - self.low) * (WIDTH - LEFT - RIGHT)
     }
 
+    /// From tick to tick: a round number, and not too many of them.
+    fn step(&self) -> f64 {
+        let rounds = [0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
+        let fits = |step: &f64| (self.high - self.low) / step <= TICKS_MAX;
+        rounds.into_iter().find(fits).unwrap_or((self.high - self.low) / TICKS_MAX)
+    }
+
     fn draw(&self, svg: &mut String, bottom: f64) {
-        for tick in 0..=TICKS {
-            let value = self.low + (self.high - self.low) * tick as f64 / TICKS as f64;
+        let step = self.step();
+        let (first, last) = ((self.low / step).ceil() as i32, (self.high / step).floor() as i32);
+        for tick in first..=last {
+            let value = f64::from(tick) * step;
             line(svg, self.x(value), bottom, "#ddd", "0");
             text(svg, self.x(value), bottom + 16.0, "middle", &format!("{value:.2}"));
         }

@@ -80,6 +80,8 @@ pub struct Run {
     pub load_cpu_us_per_reply: f64,
     /// Share of the run that the server computed.
     pub server_busy: f64,
+    /// Share of the run that the load generator computed.
+    pub load_busy: f64,
 }
 
 impl Run {
@@ -94,6 +96,7 @@ impl Run {
             server_cpu_us_per_reply: server_cpu.as_secs_f64() * 1e6 / replies,
             load_cpu_us_per_reply: load_cpu.as_secs_f64() * 1e6 / replies,
             server_busy: server_cpu.as_secs_f64() / loaded.elapsed_s,
+            load_busy: load_cpu.as_secs_f64() / loaded.elapsed_s,
         })
     }
 
@@ -104,6 +107,7 @@ impl Run {
             server_cpu_us_per_reply: median(|run| run.server_cpu_us_per_reply),
             load_cpu_us_per_reply: median(|run| run.load_cpu_us_per_reply),
             server_busy: median(|run| run.server_busy),
+            load_busy: median(|run| run.load_busy),
         }
     }
 }
@@ -190,17 +194,26 @@ impl fmt::Display for Report {
             writeln!(f, "  replies per second   {}", of.throughput_ratio)?;
             writeln!(f, "  server CPU per reply {}", of.cpu_ratio)?;
             for (name, run) in [(a, &of.a), (b, &of.b)] {
+                let Run {
+                    replies_per_s,
+                    server_cpu_us_per_reply: cpu_us,
+                    server_busy,
+                    load_busy,
+                    ..
+                } = run;
+                let (server_busy, load_busy) = (server_busy * 100.0, load_busy * 100.0);
                 writeln!(
                     f,
-                    "  {name:<12} {:>8.0} replies/s  {:>6.2} µs server CPU, {:.2} µs load CPU per reply  busy {:.0} %",
-                    run.replies_per_s,
-                    run.server_cpu_us_per_reply,
-                    run.load_cpu_us_per_reply,
-                    run.server_busy * 100.0
+                    "  {name:<12} {replies_per_s:>8.0} replies/s  {cpu_us:>6.2} µs server CPU per reply  \
+                     busy: server {server_busy:.0} %, load {load_busy:.0} %",
                 )?;
-                if run.server_busy < SATURATED {
-                    writeln!(f, "  {name} was not saturated: go by its CPU per reply")?;
-                }
+            }
+            if [&of.a, &of.b].iter().any(|run| run.server_busy < SATURATED) {
+                writeln!(
+                    f,
+                    "  A server below {:.0} % was not the bottleneck: go by CPU per reply.",
+                    SATURATED * 100.0
+                )?;
             }
         }
         Ok(())

@@ -184,6 +184,13 @@ impl Core {
         let connection = &mut self.slots[slot];
         match connection.state {
             State::Open | State::HalfClosedByPeer | State::HalfClosedByUs => {
+                // A close that answers the peer's FIN is the peer's doing.
+                let answers_fin = connection.state == State::HalfClosedByPeer;
+                let reason = if answers_fin && reason == Reason::LocalClose {
+                    Reason::PeerFin
+                } else {
+                    reason
+                };
                 connection.reason.get_or_insert(reason);
                 connection.on(Event::Close);
                 if connection.state == State::Lingering {

@@ -111,7 +111,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let _ = self.ring.shutdown(socket, crate::ring::Shutdown::Write);
         let connection = &mut self.core.slots[slot];
         if connection.state == State::HalfClosedByPeer {
-            connection.reason.get_or_insert(Reason::LocalClose);
+            connection.reason.get_or_insert(Reason::PeerFin);
         }
         connection.on(Event::OurFin);
         connection.stalled_since_ms = self.core.now_ms;

@@ -70,6 +70,23 @@ pub fn section_end(bytes: &[u8]) -> Result<Option<usize>, Malformed> {
     Ok(None)
 }
 
+/// What every response begins with.
+const VERSION: &[u8] = b"HTTP/1.";
+
+/// Refuses what can be no response before its end has come: another protocol's greeting may never
+/// have one.
+///
+/// # Errors
+/// The first bytes are not those of a status line.
+pub fn check_beginning(bytes: &[u8]) -> Result<(), Malformed> {
+    let seen = bytes.len().min(VERSION.len());
+    if bytes[..seen] == VERSION[..seen] {
+        Ok(())
+    } else {
+        Err(Malformed("what came does not begin like an HTTP/1.x response"))
+    }
+}
+
 /// Reads a whole head: status line, fields, empty line.
 ///
 /// # Errors
@@ -145,7 +162,7 @@ impl<'a> Iterator for Lines<'a> {
 /// `HTTP/1.1 200 OK` → (200, 1).
 fn status_line(line: &[u8]) -> Result<(u16, u8), Malformed> {
     let wrong = Malformed("the status line is not HTTP/1.x, a code and a reason");
-    let rest = line.strip_prefix(b"HTTP/1.").ok_or(wrong)?;
+    let rest = line.strip_prefix(VERSION).ok_or(wrong)?;
     let [minor @ (b'0' | b'1'), b' ', a @ b'1'..=b'5', b, c, rest @ ..] = rest else {
         return Err(wrong);
     };
@@ -271,6 +288,16 @@ mod tests {
             "HTTP/1.1 200 OK\r\nX: a\0b\r\n\r\n",
         ] {
             assert!(read(head).is_err(), "{head:?}");
+        }
+    }
+
+    #[test]
+    fn another_protocol_is_known_by_its_first_byte() {
+        for bytes in [&b""[..], b"H", b"HTTP/1.", b"HTTP/1.1 200 OK\r\n"] {
+            assert_eq!(check_beginning(bytes), Ok(()));
+        }
+        for bytes in [&b"2"[..], b"HX", b"HTTP/2 200\r\n", b"\r\n", b"SSH-2.0-x\r\n"] {
+            assert!(check_beginning(bytes).is_err());
         }
     }
 

@@ -42,6 +42,7 @@ impl LastHead {
         {
             return Ok(Some((head, self.bytes.len())));
         }
+        head::check_beginning(bytes)?;
         let Some(end) = head::section_end(bytes)? else { return Ok(None) };
         let head = head::parse(&bytes[..end])?;
         self.bytes.clear();

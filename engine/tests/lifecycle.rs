@@ -1,0 +1,355 @@
+//! How connections begin and end, on the real ring.
+
+mod common;
+
+use common::{ask, read_line, reset, serve, stream_byte, wait_until};
+use ringwright::{AtCapacity, Config, Engine, Error, Probe, Reason};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::time::{Duration, Instant};
+
+#[test]
+fn bytes_come_in_order_whatever_the_pieces() {
+    for probe in [Probe::Receive, Probe::Poll] {
+        let server = serve(|config| {
+            config.probe = probe;
+            config.park_after = Duration::from_millis(20);
+        });
+        let mut client = server.connect();
+        for round in 0..3 {
+            let text = format!("{round}-{}", "x".repeat(5_000 * round));
+            let line = format!("echo {text}\n");
+            for piece in line.as_bytes().chunks(1_777) {
+                client.write_all(piece).unwrap();
+            }
+            assert_eq!(read_line(&mut client).unwrap(), text);
+            // Parked in between: the next round wakes it.
+            std::thread::sleep(Duration::from_millis(60));
+        }
+        assert_eq!(ask(&mut client, "echo 1\necho 2\necho 3"), "1");
+        assert_eq!(read_line(&mut client).unwrap(), "2");
+        assert_eq!(read_line(&mut client).unwrap(), "3");
+        drop(client);
+        assert_eq!(server.next_end(), Reason::PeerFin);
+        assert!(server.finish().sum.parked >= 3);
+    }
+}
+
+#[test]
+fn a_half_close_is_seen_and_still_answered() {
+    let server = serve(|_| {});
+    let mut client = server.connect();
+    client.write_all(b"echo a\n").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "a\nhalf\n");
+    assert_eq!(server.next_end(), Reason::PeerFin);
+    server.finish();
+}
+
+#[test]
+fn shutdown_sends_fin_after_the_last_byte_and_still_receives() {
+    let server = serve(|_| {});
+    let mut client = server.connect();
+    client.write_all(b"big 3000000\nshutdown\n").unwrap();
+    let mut all = Vec::new();
+    client.read_to_end(&mut all).unwrap();
+    assert!(all.ends_with(b"bye\n") && all.len() == 3_000_004);
+    // Our direction is still open.
+    client.write_all(b"echo unheard\n").unwrap();
+    drop(client);
+    assert_eq!(server.next_end(), Reason::PeerFin);
+    server.finish();
+}
+
+#[test]
+fn close_never_turns_an_unread_reply_into_a_reset() {
+    let server = serve(|_| {});
+    for _ in 0..20 {
+        let mut client = server.connect();
+        let mut lines = b"close\n".to_vec();
+        lines.extend(std::iter::repeat_n(b'x', 300_000));
+        client.write_all(&lines).unwrap();
+        std::thread::sleep(Duration::from_millis(5));
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).expect("no reset before the reply was read");
+        assert_eq!(answer, "bye\n");
+        drop(client);
+        assert_eq!(server.next_end(), Reason::LocalClose);
+    }
+    server.finish();
+}
+
+#[test]
+fn close_gives_up_on_a_peer_that_never_ends() {
+    let server = serve(|config| config.linger_timeout = Duration::from_millis(100));
+    let mut client = server.connect();
+    assert_eq!(ask(&mut client, "close"), "bye");
+    assert_eq!(server.next_end(), Reason::LocalClose);
+    server.finish();
+}
+
+#[test]
+fn abort_is_a_reset() {
+    let server = serve(|_| {});
+    let mut client = server.connect();
+    client.write_all(b"abort\n").unwrap();
+    let error = client.read(&mut [0; 16]).expect_err("a reset, not an end");
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    assert_eq!(server.next_end(), Reason::Aborted);
+    server.finish();
+}
+
+#[test]
+fn a_reset_in_the_middle_of_a_reply_ends_that_connection_only() {
+    let server = serve(|_| {});
+    let mut witness = server.connect();
+    for round in 0..100 {
+        let mut client = server.connect();
+        client.write_all(b"big 2000000\n").unwrap();
+        client.read_exact(&mut [0; 1000]).unwrap();
+        if round % 2 == 0 { reset(client) } else { drop(client) }
+        let reason = server.next_end();
+        assert!(matches!(reason, Reason::PeerReset | Reason::BrokenPipe), "{reason:?}");
+    }
+    assert_eq!(ask(&mut witness, "echo fine"), "fine");
+    server.still_serves();
+    drop(witness);
+    server.finish();
+}
+
+#[test]
+fn a_slow_reader_makes_itself_wait_and_nobody_else() {
+    let server = serve(|_| {});
+    let mut slow = server.connect();
+    // More than every buffer on the way holds, and more input behind it.
+    slow.write_all(b"big 40000000\necho after\n").unwrap();
+    std::thread::sleep(Duration::from_millis(50));
+    for _ in 0..50 {
+        let begun = Instant::now();
+        server.still_serves();
+        assert!(begun.elapsed() < Duration::from_millis(500));
+    }
+    let mut read = 0u64;
+    let mut piece = vec![0; 1 << 16];
+    while read < 40_000_000 {
+        let count = slow.read(&mut piece).unwrap().min((40_000_000 - read) as usize);
+        for byte in &piece[..count] {
+            assert_eq!(*byte, stream_byte(read), "at {read}");
+            read += 1;
+        }
+        if read == 40_000_000 {
+            break;
+        }
+    }
+    drop(slow);
+    let ledger = server.finish();
+    assert!(ledger.sum.bytes_sent >= 40_000_000);
+}
+
+#[test]
+fn deadlines_end_the_idle_the_half_sent_and_the_stalled() {
+    let short = Some(Duration::from_millis(150));
+    let server = serve(|config| config.idle_timeout = short);
+    let mut idle = server.connect();
+    assert_eq!(idle.read(&mut [0; 1]).unwrap(), 0, "an idle connection ends with FIN");
+    drop(idle);
+    assert_eq!(server.next_end(), Reason::IdleTimeout);
+    server.finish();
+
+    let server = serve(|config| config.receive_timeout = short);
+    let mut half = server.connect();
+    let begun = Instant::now();
+    for byte in b"echo never finished" {
+        if half.write_all(&[*byte]).is_err() || begun.elapsed() > Duration::from_millis(400) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(40));
+    }
+    assert_eq!(read_line(&mut half).unwrap(), "late");
+    drop(half);
+    assert_eq!(server.next_end(), Reason::ReceiveTimeout);
+    server.finish();
+
+    let server = serve(|config| config.write_timeout = short);
+    let mut stalled = server.connect();
+    stalled.write_all(b"big 40000000\n").unwrap();
+    assert_eq!(server.next_end(), Reason::WriteTimeout);
+    server.finish();
+}
+
+#[test]
+fn a_message_that_never_ends_is_bounded() {
+    let server = serve(|config| config.message_bytes_max = 10_000);
+    let mut client = server.connect();
+    let _ = client.write_all(&vec![b'x'; 100_000]);
+    assert_eq!(server.next_end(), Reason::MessageTooLong);
+    server.finish();
+}
+
+#[test]
+fn a_panic_in_a_callback_ends_that_connection_only() {
+    let server = serve(|_| {});
+    let mut witness = server.connect();
+    let mut client = server.connect();
+    client.write_all(b"panic\n").unwrap();
+    assert_eq!(server.next_end(), Reason::HandlerPanicked);
+    assert_eq!(ask(&mut witness, "echo fine"), "fine");
+    drop(witness);
+    assert_eq!(server.finish().sum.handler_panics, 1);
+}
+
+#[test]
+fn at_capacity_clients_wait_their_turn() {
+    let server = serve(|config| config.max_connections = 3);
+    let mut inside: Vec<TcpStream> = (0..3).map(|_| server.connect()).collect();
+    for client in &mut inside {
+        assert_eq!(ask(client, "echo in"), "in");
+    }
+    let mut waiting: Vec<TcpStream> = (0..4).map(|_| server.connect()).collect();
+    for client in &mut waiting {
+        client.write_all(b"echo at last\n").unwrap();
+    }
+    std::thread::sleep(Duration::from_millis(50));
+    let ledger = server.engine.remote().ledger();
+    assert_eq!((ledger.open(), ledger.permits.free), (3, 0));
+    assert!(ledger.sum.waiting >= 1);
+    drop(inside);
+    for mut client in waiting {
+        assert_eq!(read_line(&mut client).unwrap(), "at last");
+    }
+    server.finish();
+}
+
+#[test]
+fn at_capacity_clients_are_turned_away_if_asked() {
+    let server = serve(|config| {
+        config.max_connections = 1;
+        config.at_capacity = AtCapacity::Reject;
+    });
+    let mut inside = server.connect();
+    assert_eq!(ask(&mut inside, "echo in"), "in");
+    let mut outside = server.connect();
+    assert_eq!(outside.read(&mut [0; 1]).unwrap_or(0), 0, "closed without an answer");
+    drop(inside);
+    wait_until("the permit is back", || server.engine.remote().ledger().permits.free == 1);
+    server.still_serves();
+    assert_eq!(server.finish().sum.rejected, 1);
+}
+
+#[test]
+fn three_permits_under_clients_that_come_four_at_a_time_and_leave() {
+    for shards in [1, 2] {
+        let server = serve(|config| {
+            config.max_connections = 3;
+            config.shards = Some(shards);
+        });
+        let address = server.address;
+        let clients: Vec<_> = (0..4)
+            .map(|_| {
+                std::thread::spawn(move || {
+                    for round in 0..500 {
+                        let client = TcpStream::connect(address).expect("it is let in in the end");
+                        if round % 3 == 0 { reset(client) } else { drop(client) }
+                    }
+                })
+            })
+            .collect();
+        while !clients.iter().all(std::thread::JoinHandle::is_finished) {
+            let ledger = server.engine.remote().ledger();
+            assert!(ledger.permits.free <= 3);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        clients.into_iter().for_each(|client| client.join().unwrap());
+        server.still_serves();
+        server.finish();
+    }
+}
+
+#[test]
+fn kicking_and_sending_from_another_thread() {
+    let server = serve(|_| {});
+    let mut client = server.connect();
+    assert_eq!(ask(&mut client, "echo hello"), "hello");
+    let remote = server.engine.remote();
+    remote.broadcast(b"to all\n"[..].into()).unwrap();
+    assert_eq!(read_line(&mut client).unwrap(), "to all");
+    drop(client);
+    let (id, _) = server.ended.recv_timeout(Duration::from_secs(5)).unwrap();
+    // Gone: nothing happens to whoever has its slot now.
+    let mut next = server.connect();
+    assert_eq!(ask(&mut next, "echo next"), "next");
+    remote.kick(id).unwrap();
+    remote.send(id, b"wrong\n"[..].into()).unwrap();
+    assert_eq!(ask(&mut next, "echo still"), "still");
+    drop(next);
+    server.finish();
+}
+
+#[test]
+fn drain_lets_what_is_in_flight_finish() {
+    let server = serve(|_| {});
+    let mut client = server.connect();
+    client.write_all(b"big 8000000\n").unwrap();
+    client.read_exact(&mut [0; 100]).unwrap();
+    let remote = server.engine.remote();
+    remote.drain(Duration::from_secs(10)).unwrap();
+    remote.drain(Duration::from_secs(9)).unwrap();
+    let reader = std::thread::spawn(move || {
+        let mut rest = Vec::new();
+        client.read_to_end(&mut rest).map(|_| rest.len())
+    });
+    let ledger = server.engine.join().unwrap();
+    // What was queued when the drain began, all of it; then FIN.
+    assert!(reader.join().unwrap().unwrap() >= 256 << 10);
+    assert!(ledger.balanced(), "{}", ledger.to_json());
+    assert!(TcpStream::connect(server.address).is_err(), "nobody listens any more");
+}
+
+#[test]
+fn drain_resets_what_is_left_at_its_deadline() {
+    let server = serve(|_| {});
+    let mut client = server.connect();
+    client.write_all(b"big 40000000\n").unwrap();
+    client.read_exact(&mut [0; 100]).unwrap();
+    let begun = Instant::now();
+    server.engine.remote().drain(Duration::from_millis(200)).unwrap();
+    let ledger = server.engine.join().unwrap();
+    assert!(begun.elapsed() >= Duration::from_millis(195));
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    assert!(ledger.balanced(), "{}", ledger.to_json());
+    assert_eq!(ledger.sum.closed, 1);
+}
+
+#[test]
+fn what_cannot_work_is_refused_by_name() {
+    let refused = |change: fn(&mut Config)| {
+        let mut config = Config::default();
+        change(&mut config);
+        let (sender, _) = std::sync::mpsc::channel();
+        let handler =
+            move |_| common::Scripted { ended: sender.clone(), directory: None };
+        match Engine::start(config, handler) {
+            Err(Error::Config { key, .. }) => key,
+            Err(error) => panic!("{error}"),
+            Ok(_) => panic!("it started"),
+        }
+    };
+    assert_eq!(refused(|config| config.shards = Some(0)), "shards");
+    assert_eq!(refused(|config| config.max_connections = 0), "max_connections");
+    assert_eq!(refused(|config| config.receive_buffers = 100), "receive_buffers");
+    assert_eq!(refused(|config| config.batch_max = 0), "batch_max");
+}
+
+#[test]
+fn an_address_in_use_is_an_error_that_says_so() {
+    let server = serve(|_| {});
+    let config = Config { listeners: vec![server.address], shards: Some(2), ..Config::default() };
+    let (sender, _) = std::sync::mpsc::channel();
+    let handler = move |_| common::Scripted { ended: sender.clone(), directory: None };
+    let error = Engine::start(config, handler).err().expect("the port is taken").to_string();
+    assert!(error.contains(&server.address.to_string()) && error.contains("another process"));
+    server.still_serves();
+    server.finish();
+}

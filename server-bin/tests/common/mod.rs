@@ -1,0 +1,265 @@
+//! The built daemon as a child process, and a client of plain sockets: nothing here shares code
+//! with what is tested.
+#![allow(dead_code, reason = "no test uses all of it")]
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// How long a client waits for anything.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running daemon; killed when dropped.
+pub struct Server {
+    child: Child,
+    pub address: SocketAddr,
+    stderr: Option<thread::JoinHandle<String>>,
+    stdout: Option<thread::JoinHandle<String>>,
+}
+
+/// How a daemon ended.
+pub struct Ended {
+    pub status: ExitStatus,
+    pub stderr: String,
+    /// What came after the lines that say where it listens.
+    pub stdout: String,
+}
+
+impl Ended {
+    /// It ended of its own accord, and everything was given back.
+    #[track_caller]
+    pub fn is_clean(self) -> Self {
+        assert_eq!(self.status.code(), Some(0), "{}", self.stderr);
+        let ledger = self.stderr.lines().find(|line| line.starts_with("ledger {"));
+        let ledger = ledger.unwrap_or_else(|| panic!("no ledger in {}", self.stderr));
+        assert!(ledger.contains("\"balanced\":true"), "{ledger}");
+        self
+    }
+}
+
+pub fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringwrightd"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RINGWRIGHTD_")) {
+        command.env_remove(name);
+    }
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+impl Server {
+    /// `ringwrightd http DIR` with more arguments.
+    #[track_caller]
+    pub fn http(dir: &Path, arguments: &[&str]) -> Self {
+        let mut all = vec!["http", dir.to_str().unwrap(), "--listen", "127.0.0.1:0"];
+        all.extend_from_slice(arguments);
+        Self::start(&mut command(&all), "http")
+    }
+
+    #[track_caller]
+    pub fn start(command: &mut Command, scheme: &str) -> Self {
+        let mut child = command.spawn().unwrap();
+        let mut stderr = child.stderr.take().unwrap();
+        let stderr = thread::spawn(move || {
+            let mut text = String::new();
+            let _ = stderr.read_to_string(&mut text);
+            text
+        });
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        stdout.read_line(&mut line).unwrap();
+        let address = line
+            .trim_end()
+            .strip_prefix(&format!("listening {scheme}://"))
+            .and_then(|address| address.parse().ok());
+        let Some(address) = address else {
+            let _ = child.kill();
+            panic!("it said {line:?} and {:?}", stderr.join());
+        };
+        let stdout = thread::spawn(move || {
+            let mut text = String::new();
+            let _ = stdout.read_to_string(&mut text);
+            text
+        });
+        Self { child, address, stderr: Some(stderr), stdout: Some(stdout) }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn signal(&self, signal: i32) {
+        // SAFETY: no memory is involved, and the child has not been waited for.
+        assert_eq!(unsafe { libc::kill(self.child.id() as i32, signal) }, 0);
+    }
+
+    /// SIGTERM, and how it ended.
+    #[track_caller]
+    pub fn stop(self) -> Ended {
+        self.signal(libc::SIGTERM);
+        self.wait()
+    }
+
+    #[track_caller]
+    pub fn wait(mut self) -> Ended {
+        let give_up = Instant::now() + PATIENCE;
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(Instant::now() < give_up, "it does not end");
+            thread::sleep(Duration::from_millis(5));
+        };
+        Ended {
+            status,
+            stderr: self.stderr.take().unwrap().join().unwrap(),
+            stdout: self.stdout.take().unwrap().join().unwrap(),
+        }
+    }
+
+    /// Threads of the process, those of the kernel for its rings included.
+    pub fn threads(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap().count()
+    }
+
+    pub fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
+    }
+
+    pub fn client(&self) -> Client {
+        Client::new(self.address)
+    }
+
+    /// One request on a connection of its own.
+    #[track_caller]
+    pub fn get(&self, target: &str, fields: &str) -> Reply {
+        self.client().ask(&format!("GET {target} HTTP/1.1\r\nHost: x\r\n{fields}\r\n"))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// A connection.
+pub struct Client {
+    pub stream: BufReader<TcpStream>,
+}
+
+/// A reply as it came.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub fields: HashMap<String, String>,
+    pub body: Vec<u8>,
+}
+
+impl Reply {
+    #[track_caller]
+    pub fn field(&self, name: &str) -> &str {
+        self.fields.get(name).unwrap_or_else(|| panic!("no {name} in {self:?}"))
+    }
+}
+
+impl Client {
+    pub fn new(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream: BufReader::new(stream) }
+    }
+
+    #[track_caller]
+    pub fn send(&mut self, text: impl AsRef<[u8]>) {
+        self.stream.get_mut().write_all(text.as_ref()).unwrap();
+    }
+
+    #[track_caller]
+    pub fn ask(&mut self, request: &str) -> Reply {
+        self.send(request);
+        self.reply(request.starts_with("HEAD "))
+    }
+
+    /// Reads a reply to its announced end.
+    #[track_caller]
+    pub fn reply(&mut self, is_head: bool) -> Reply {
+        let mut reply = self.head();
+        if !is_head && reply.status != 304 && reply.status != 100 {
+            let length = reply.field("content-length").parse().unwrap();
+            reply.body.resize(length, 0);
+            self.stream.read_exact(&mut reply.body).unwrap();
+        }
+        reply
+    }
+
+    /// Reads a reply's head.
+    #[track_caller]
+    pub fn head(&mut self) -> Reply {
+        let line = self.line();
+        let status = line.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok());
+        let status = status.unwrap_or_else(|| panic!("no status line: {line:?}"));
+        let mut fields = HashMap::new();
+        loop {
+            let line = self.line();
+            if line.is_empty() {
+                return Reply { status, fields, body: Vec::new() };
+            }
+            let (name, value) = line.split_once(": ").unwrap();
+            let before = fields.insert(name.to_ascii_lowercase(), value.to_owned());
+            assert_eq!(before, None, "{name} twice");
+        }
+    }
+
+    #[track_caller]
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stream.read_line(&mut line).unwrap();
+        line.strip_suffix("\r\n").unwrap_or_else(|| panic!("not a line: {line:?}")).to_owned()
+    }
+
+    /// The server ends the connection, gracefully, with nothing more said.
+    #[track_caller]
+    pub fn is_at_its_end(&mut self) {
+        let mut rest = Vec::new();
+        self.stream.read_to_end(&mut rest).unwrap();
+        assert_eq!(String::from_utf8_lossy(&rest), "");
+    }
+
+    /// Our FIN.
+    pub fn half_close(&mut self) {
+        self.stream.get_mut().shutdown(std::net::Shutdown::Write).unwrap();
+    }
+}
+
+/// A small tree to serve.
+pub fn tree() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    fs::write(root.join("index.html"), "<h1>root</h1>").unwrap();
+    fs::write(root.join("ten.txt"), "0123456789").unwrap();
+    fs::write(root.join("empty"), "").unwrap();
+    fs::write(root.join("a b é.txt"), "spaces").unwrap();
+    fs::write(root.join(".hidden"), "secret").unwrap();
+    fs::create_dir_all(root.join("sub/.git")).unwrap();
+    fs::write(root.join("sub/index.html"), "<h1>sub</h1>").unwrap();
+    fs::write(root.join("sub/.git/config"), "secret").unwrap();
+    fs::create_dir(root.join("bare")).unwrap();
+    fs::write(root.join("middle.bin"), pattern(200_000)).unwrap();
+    dir
+}
+
+/// Bytes that show where they belong.
+pub fn pattern(bytes: usize) -> Vec<u8> {
+    (0..bytes).map(|at| (at / 251 ^ at) as u8).collect()
+}
