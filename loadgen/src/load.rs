@@ -59,6 +59,7 @@ pub struct Load<P> {
     shared: Arc<Shared>,
     protocol: P,
     stats: Stats,
+    /// The same for all shards once they run.
     start: Instant,
     /// Numbers of this shard's connections: this one, and every `shards`-th after it.
     next_number: u64,
@@ -88,13 +89,12 @@ pub struct Flow<S> {
 impl<P: Protocol> Load<P> {
     /// The handler of `shard` out of `shards`.
     pub fn new(task: Task, shared: Arc<Shared>, protocol: P, shard: usize, shards: usize) -> Self {
-        let start = *shared.started.get_or_init(Instant::now);
         Self {
             task,
             shared,
             protocol,
             stats: Stats::new(),
-            start,
+            start: Instant::now(),
             next_number: shard as u64,
             shards: shards as u64,
             open: 0,
@@ -239,6 +239,7 @@ impl<P: Protocol> Handler for Load<P> {
     type State = Flow<P::State>;
 
     fn started(&mut self, shard: &mut Local<'_>) {
+        self.start = *self.shared.started.get_or_init(Instant::now);
         self.connect(shard);
         shard.tick_after(TICK);
     }

@@ -83,7 +83,6 @@ fn drive<P: Protocol>(
     let shared = Arc::new(Shared::default());
     let shards = load.threads as usize;
     let tasks: Vec<Task> = (0..load.threads).map(|shard| task(load, to, shard)).collect();
-    let cpu_before = system::cpu_time();
     let engine = Engine::start(config(load, flight_bytes as usize), {
         let shared = shared.clone();
         move |shard| Load::new(tasks[shard].clone(), shared.clone(), protocol(), shard, shards)
@@ -91,18 +90,22 @@ fn drive<P: Protocol>(
     for notice in engine.notices() {
         eprintln!("ringload: {notice}");
     }
+    // From here, so that setting up the rings is not taken for load.
+    let cpu_before = system::cpu_time();
     let mut watch = Watch::new(load, shared);
     watch.until_over(interrupts);
     watch.stop(&engine.remote(), interrupts);
-    let ledger = engine.join()?;
     let cpu = system::cpu_time();
+    let ledger = engine.join()?;
     let mut run = watch.result();
     if !ledger.balanced() {
         let detail = format_args!("the engine's ledger does not balance: {}", ledger.to_json());
         run.stats.errors.count(Fault::new(ErrorKind::Other, detail));
     }
-    run.cpu.user = cpu.user - cpu_before.user;
-    run.cpu.system = cpu.system - cpu_before.system;
+    run.cpu = system::CpuTime {
+        user: cpu.user.saturating_sub(cpu_before.user),
+        system: cpu.system.saturating_sub(cpu_before.system),
+    };
     Ok(run)
 }
 

@@ -81,8 +81,13 @@ impl Conversation {
         self.may_read_on() && (self.unread || !self.incoming.is_between_requests())
     }
 
+    /// A drain need not wait for it. A file on its way is waited for, so that one which a
+    /// drain's deadline cuts off is counted as drained.
     fn is_idle(&self) -> bool {
-        self.exchange.is_none() && !self.unread && self.incoming.is_between_requests()
+        self.exchange.is_none()
+            && !self.unread
+            && self.files_queued == 0
+            && self.incoming.is_between_requests()
     }
 
     const fn persistence(&self, request: &Request) -> Persistence {
@@ -451,9 +456,7 @@ impl Handler for Files {
 
     fn draining(&mut self, state: &mut Conversation, connection: &mut Connection<'_>) {
         state.draining = true;
-        if state.is_idle() {
-            close(state, connection);
-        }
+        go_on(state, connection);
     }
 
     fn started(&mut self, shard: &mut Local<'_>) {
@@ -491,12 +494,14 @@ fn select(request: &Request, head: &[u8], validators: &Validators, file_bytes: u
     }
 }
 
-/// Reads the next request, if there may be one and it may be read.
+/// Reads the next request, if there may be one and it may be read; ends the connection if there
+/// will be none.
 fn go_on(state: &mut Conversation, connection: &mut Connection<'_>) {
     if !state.may_read_on() || state.exchange.is_some() {
         return;
     }
-    if state.half_closed && !state.unread {
+    let over = state.half_closed && !state.unread || state.draining && state.is_idle();
+    if over {
         close(state, connection);
     } else if std::mem::take(&mut state.paused) {
         connection.resume();

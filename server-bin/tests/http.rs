@@ -196,12 +196,15 @@ fn a_client_that_asks_without_reading_is_held_back() {
     let tree = tree();
     let server = Server::http(tree.path(), &["--shards", "1"]);
     let address = server.address;
-    let count = 20_000;
+    let requests = "GET /middle.bin HTTP/1.1\r\nHost: x\r\n\r\n\
+                    GET /none HTTP/1.1\r\nHost: x\r\n\r\n"
+        .repeat(100_000);
     let mut client = server.client();
     let writer = client.stream.get_ref().try_clone().unwrap();
+    let asked = requests.len();
     let writer = thread::spawn(move || {
-        let request = "GET /middle.bin HTTP/1.1\r\nHost: x\r\n\r\nGET /none HTTP/1.1\r\nHost: x\r\n\r\n";
-        std::io::Write::write_all(&mut &writer, request.repeat(count / 2).as_bytes())
+        // What the server does not read, and the kernel does not keep, fails in the end.
+        let _ = std::io::Write::write_all(&mut &writer, requests.as_bytes());
     });
     thread::sleep(Duration::from_millis(300));
     assert!(server.descriptors() < 100, "{} descriptors", server.descriptors());
@@ -212,9 +215,12 @@ fn a_client_that_asks_without_reading_is_held_back() {
         assert_eq!(reply.status, if number % 2 == 0 { 200 } else { 404 });
         assert!(number % 2 == 1 || reply.body == middle);
     }
-    drop(client);
-    assert!(writer.join().unwrap().is_err(), "nobody reads all of that in a moment");
-    server.stop().is_clean();
+    client.stream.get_ref().shutdown(std::net::Shutdown::Both).unwrap();
+    writer.join().unwrap();
+    let ended = server.stop().is_clean();
+    let (_, received) = ended.stderr.split_once("\"received\":").unwrap();
+    let received: usize = received.split(',').next().unwrap().parse().unwrap();
+    assert!(received < asked / 2, "{received} of {asked} bytes were read for 200 replies");
 }
 
 #[test]
@@ -260,18 +266,15 @@ fn neither_trickling_nor_silence_holds_a_connection() {
         client.send(start);
         let writer = client.stream.get_ref().try_clone().unwrap();
         let trickle = thread::spawn(move || {
-            for _ in 0..40 {
+            for _ in 0..20 {
                 thread::sleep(Duration::from_millis(50));
-                if std::io::Write::write_all(&mut &writer, b"x").is_err() {
-                    return true;
-                }
+                let _ = std::io::Write::write_all(&mut &writer, b"x");
             }
-            false
         });
-        let reply = client.reply(false);
-        assert_eq!(reply.status, 408, "{start:?}");
-        drop(client);
-        assert!(trickle.join().unwrap(), "the connection went on after {start:?}");
+        assert_eq!(client.reply(false).status, 408, "{start:?}");
+        client.is_at_its_end();
+        assert!(!trickle.is_finished(), "{start:?}: it waited for the last byte");
+        trickle.join().unwrap();
     }
     // Between two requests there is nothing to say.
     let mut client = server.client();

@@ -211,6 +211,38 @@ fn at_capacity_clients_wait_or_are_turned_away() {
 }
 
 #[test]
+fn without_descriptors_it_says_so_and_recovers() {
+    let tree = tree();
+    let binary = env!("CARGO_BIN_EXE_ringwrightd");
+    let mut shell = std::process::Command::new("sh");
+    shell
+        .args(["-c", "ulimit -n 24 && exec \"$0\" \"$@\"", binary, "http"])
+        .arg(tree.path())
+        .args(["--listen", "127.0.0.1:0", "--shards", "1"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped());
+    let server = Server::start(&mut shell, "http");
+    let request = "GET /ten.txt HTTP/1.1\r\nHost: x\r\n\r\n";
+    let mut first = server.client();
+    assert_eq!(first.ask(request).status, 200);
+    let crowd: Vec<Client> = (0..30).map(|_| server.client()).collect();
+    let give_up = Instant::now() + PATIENCE;
+    while server.descriptors() < 24 {
+        assert!(Instant::now() < give_up, "{} of 24 descriptors", server.descriptors());
+        thread::sleep(Duration::from_millis(5));
+    }
+    let reply = first.ask(request);
+    assert_eq!((reply.status, reply.field("retry-after")), (503, "1"));
+    drop(crowd);
+    while first.ask(request).status != 200 || server.get("/ten.txt", "").status != 200 {
+        assert!(Instant::now() < give_up, "it does not recover");
+        thread::sleep(Duration::from_millis(5));
+    }
+    let ended = server.stop().is_clean();
+    assert!(ended.stderr.contains("the hard limit of open files is 24"), "{}", ended.stderr);
+}
+
+#[test]
 fn the_access_log_has_a_line_per_reply() {
     let tree = tree();
     let log = tempfile::NamedTempFile::new().unwrap();
@@ -219,7 +251,7 @@ fn the_access_log_has_a_line_per_reply() {
     let mut client = server.client();
     assert_eq!(client.ask("GET /ten.txt HTTP/1.1\r\nHost: x\r\nUser-Agent: me\r\n\r\n").status, 200);
     assert_eq!(client.ask("GET /x\"y HTTP/1.1\r\nHost: x\r\n\r\n").status, 404);
-    assert_eq!(client.ask("nonsense\r\n").status, 400);
+    assert_eq!(client.ask("nonsense\r\n\r\n").status, 400);
     server.stop().is_clean();
     let lines = fs::read_to_string(path).unwrap();
     let lines: Vec<&str> = lines.lines().collect();

@@ -1,8 +1,6 @@
 //! How connections begin and end, on the real ring.
 
-mod common;
-
-use common::{ask, read_line, reset, serve, stream_byte, wait_until};
+use crate::common::{ask, read_line, reset, serve, stream_byte, wait_until};
 use ringwright::{AtCapacity, Config, Engine, Error, Probe, Reason};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -329,7 +327,7 @@ fn what_cannot_work_is_refused_by_name() {
         change(&mut config);
         let (sender, _) = std::sync::mpsc::channel();
         let handler =
-            move |_| common::Scripted { ended: sender.clone(), directory: None };
+            move |_| crate::common::Scripted { ended: sender.clone(), directory: None };
         match Engine::start(config, handler) {
             Err(Error::Config { key, .. }) => key,
             Err(error) => panic!("{error}"),
@@ -347,7 +345,7 @@ fn an_address_in_use_is_an_error_that_says_so() {
     let server = serve(|_| {});
     let config = Config { listeners: vec![server.address], shards: Some(2), ..Config::default() };
     let (sender, _) = std::sync::mpsc::channel();
-    let handler = move |_| common::Scripted { ended: sender.clone(), directory: None };
+    let handler = move |_| crate::common::Scripted { ended: sender.clone(), directory: None };
     let error = Engine::start(config, handler).err().expect("the port is taken").to_string();
     assert!(error.contains(&server.address.to_string()) && error.contains("another process"));
     server.still_serves();

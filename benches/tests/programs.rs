@@ -1,0 +1,162 @@
+//! The programs as they are run: a limit that answered wrongly would be no limit.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+const LIMIT: &str = env!("CARGO_BIN_EXE_ringwright-limit");
+const TOKIO: &str = env!("CARGO_BIN_EXE_ringwright-peer-tokio");
+const COMPARE: &str = env!("CARGO_BIN_EXE_ringwright-compare");
+const WAIT_MAX: Duration = Duration::from_secs(10);
+
+struct Server {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Server {
+    fn start(program: &str, arguments: &[&str]) -> Self {
+        let mut child = Command::new(program)
+            .args(arguments)
+            .args(["--listen", "127.0.0.1:0"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim().rsplit("//").next().unwrap().parse().unwrap();
+        Self { child, address }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect_timeout(&self.address, WAIT_MAX).unwrap();
+        stream.set_read_timeout(Some(WAIT_MAX)).unwrap();
+        stream
+    }
+
+    fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
+    }
+
+    /// As a service manager would; answers the exit status.
+    fn terminate(mut self) -> Option<i32> {
+        ringwright_benches::machine::terminate(self.child.id());
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// More than all receive buffers hold, so that receives starve and go on; then a half-close, after
+/// which the rest must still come, and then the end.
+fn echoes_everything(server: &Server, length: usize) {
+    let sent: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
+    let stream = server.connect();
+    let mut writer = stream.try_clone().unwrap();
+    let mut received = Vec::new();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            writer.write_all(&sent).unwrap();
+            writer.shutdown(Shutdown::Write).unwrap();
+        });
+        (&stream).read_to_end(&mut received).unwrap();
+    });
+    assert!(received == sent, "{} of {length} bytes, or other bytes", received.len());
+}
+
+#[test]
+fn the_limit_echoes_everything_and_forgets_every_connection() {
+    let server = Server::start(LIMIT, &["echo"]);
+    let descriptors_before = server.descriptors();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| echoes_everything(&server, 8 << 20));
+        }
+    });
+    for _ in 0..10 {
+        // Closed with unread input: a reset, while replies are on their way.
+        server.connect().write_all(&[1; 100_000]).unwrap();
+    }
+    for _ in 0..200 {
+        if server.descriptors() == descriptors_before {
+            assert_eq!(server.terminate(), Some(0));
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    panic!("{} descriptors, {descriptors_before} before", server.descriptors());
+}
+
+#[test]
+fn the_peer_echoes_everything() {
+    echoes_everything(&Server::start(TOKIO, &[]), 1 << 20);
+}
+
+#[test]
+fn the_limit_answers_every_pipelined_request() {
+    const REQUESTS: usize = 500;
+    let server = Server::start(LIMIT, &["http", "--size", "1024"]);
+    let mut stream = server.connect();
+    stream.write_all(&b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(REQUESTS)).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut replies = Vec::new();
+    stream.read_to_end(&mut replies).unwrap();
+    let one = replies.len() / REQUESTS;
+    assert_eq!(replies.len(), one * REQUESTS);
+    assert!(replies.chunks(one).all(|reply| reply == &replies[..one]));
+    let head_end = replies.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
+    assert_eq!(one - head_end, 1024);
+    assert_eq!(server.terminate(), Some(0));
+}
+
+#[test]
+fn a_comparison_leaves_its_report_and_its_picture() {
+    let folder =
+        std::env::temp_dir().join(format!("ringwright-benches-test-{}", std::process::id()));
+    std::fs::create_dir(&folder).unwrap();
+    let (json, svg) = (folder.join("report.json"), folder.join("report.svg"));
+    let status = Command::new(COMPARE)
+        .args(["echo", "--a", "limit", "--b", "tokio", "--load", "bare", "--seed", "1"])
+        .args(["--pairs", "3", "--connections", "1,4", "--seconds", "0.1"])
+        .args(["--server-cpu", "0", "--load-cpu", "0", "--json"])
+        .arg(&json)
+        .arg("--svg")
+        .arg(&svg)
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let report: serde_json::Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    let results = report["results"].as_array().unwrap();
+    assert_eq!(results.len(), 2);
+    for of in results {
+        let median = of["throughput_ratio"]["median"].as_f64().unwrap();
+        let ratios = of["pairs"].as_array().unwrap().iter().map(|pair| {
+            let rate = |side: &str| pair[side]["replies_per_s"].as_f64().unwrap();
+            rate("a") / rate("b")
+        });
+        let mut ratios: Vec<f64> = ratios.collect();
+        ratios.sort_by(f64::total_cmp);
+        assert!(ratios.len() == 3 && (ratios[1] - median).abs() < 1e-9, "{ratios:?}: {median}");
+        assert!(of["a"]["server_cpu_us_per_reply"].as_f64().unwrap() > 0.0);
+    }
+    let picture = std::fs::read_to_string(&svg).unwrap();
+    assert_eq!(picture.matches("<circle").count(), 2 * 2 * 3);
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn a_missing_program_is_named_with_its_remedy() {
+    let output = Command::new(COMPARE)
+        .args(["http", "--a", "limit", "--load", "bare", "--server", "nginx=/nonexistent/nginx"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains("/nonexistent/nginx"), "{said}");
+}

@@ -1,0 +1,90 @@
+//! A process that runs out of descriptors: a test binary of its own, for the limit is the
+//! process's.
+
+use ringwright::{Config, Connection, Engine, Handler, Origin};
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+struct Echo;
+
+impl Handler for Echo {
+    type State = ();
+    fn opened(&mut self, _: &mut Connection<'_>, _: Origin) {}
+    fn received(&mut self, _: &mut (), connection: &mut Connection<'_>, bytes: &[u8]) -> usize {
+        let _ = connection.send(bytes);
+        bytes.len()
+    }
+}
+
+/// The stat file of the thread named so, opened while there is a descriptor for it.
+fn stat_of(name: &str) -> File {
+    for task in std::fs::read_dir("/proc/self/task").unwrap() {
+        let mut file = File::open(task.unwrap().path().join("stat")).unwrap();
+        let mut stat = String::new();
+        file.read_to_string(&mut stat).unwrap();
+        if stat.contains(&format!("({name})")) {
+            return file;
+        }
+    }
+    panic!("no thread {name}");
+}
+
+/// CPU time in ticks of 10 ms.
+fn cpu_ticks(stat: &mut File) -> u64 {
+    let mut text = String::new();
+    stat.rewind().unwrap();
+    stat.read_to_string(&mut text).unwrap();
+    let fields: Vec<&str> = text.rsplit_once(") ").unwrap().1.split(' ').collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+fn limit_descriptors(soft: u64) {
+    let limit = libc::rlimit { rlim_cur: soft, rlim_max: 10_000 };
+    // SAFETY: the pointer is to a limit on the stack.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
+}
+
+#[test]
+fn out_of_descriptors_it_pauses_and_recovers_by_itself() {
+    // The clients' sockets are made before the limit closes behind them; it must be there when
+    // accepting begins, for an armed accept keeps the limit it was armed under.
+    let sockets: Vec<_> = (0..200)
+        .map(|_| socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap())
+        .collect();
+    limit_descriptors(std::fs::read_dir("/proc/self/fd").unwrap().count() as u64 + 64);
+    let config = Config {
+        listeners: vec!["127.0.0.1:0".parse().unwrap()],
+        shards: Some(1),
+        ..Config::default()
+    };
+    let engine = Engine::start(config, |_| Echo).unwrap();
+    let remote = engine.remote();
+    let mut stat = stat_of("shard-0");
+    for socket in &sockets {
+        socket.connect(&engine.addresses()[0].into()).unwrap();
+    }
+    let begun = Instant::now();
+    while remote.ledger().sum.accept_backoffs < 3 {
+        assert!(begun.elapsed() < Duration::from_secs(10), "it never ran out");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let before = cpu_ticks(&mut stat);
+    std::thread::sleep(Duration::from_secs(1));
+    let used = cpu_ticks(&mut stat) - before;
+    assert!(used <= 5, "{used} % of a CPU while full");
+    // The oldest leave, and the others are let in.
+    let mut rest: Vec<TcpStream> = sockets.into_iter().skip(150).map(TcpStream::from).collect();
+    for client in &mut rest {
+        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        client.write_all(b"in").unwrap();
+        let mut back = [0; 2];
+        client.read_exact(&mut back).unwrap();
+        assert_eq!(&back, b"in");
+    }
+    drop(rest);
+    remote.drain(Duration::from_secs(5)).unwrap();
+    let ledger = engine.join().unwrap();
+    assert!(ledger.balanced() && ledger.open() == 0, "{}", ledger.to_json());
+}

@@ -1,0 +1,6 @@
+//! The engine on the real ring. Fails where there is no io_uring.
+
+mod common;
+mod files;
+mod lifecycle;
+mod pressure;
