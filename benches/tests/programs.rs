@@ -70,9 +70,18 @@ fn echoes_everything(server: &Server, length: usize) {
     assert!(received == sent, "{} of {length} bytes, or other bytes", received.len());
 }
 
+fn echoes_once(stream: &mut TcpStream) {
+    stream.write_all(b"still there?").unwrap();
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"still there?");
+}
+
 #[test]
 fn the_limit_echoes_everything_and_forgets_every_connection() {
     let server = Server::start(LIMIT, &["echo"]);
+    let mut held = server.connect();
+    echoes_once(&mut held);
     let descriptors_before = server.descriptors();
     std::thread::scope(|scope| {
         for _ in 0..4 {
@@ -85,6 +94,7 @@ fn the_limit_echoes_everything_and_forgets_every_connection() {
     }
     for _ in 0..200 {
         if server.descriptors() == descriptors_before {
+            echoes_once(&mut held);
             assert_eq!(server.terminate(), Some(0));
             return;
         }

@@ -47,7 +47,8 @@ pub struct Shared {
     pub connected: AtomicBool,
     /// Shards on which every connection has been tried, and none came about.
     pub hopeless: AtomicUsize,
-    /// Shards that have sent all their requests and closed all their connections.
+    /// Shards that have sent all their requests, or have lost their server for good, and have no
+    /// connection open.
     pub finished: AtomicUsize,
     /// What the shards have published.
     pub stats: Mutex<Stats>,
@@ -70,6 +71,8 @@ pub struct Load<P> {
     /// asked in a tight loop.
     to_retry: usize,
     connects_failed: usize,
+    /// When a connection was last open, as of a tick.
+    last_open_ns: u64,
     is_hopeless: bool,
     is_finished: bool,
 }
@@ -101,6 +104,7 @@ impl<P: Protocol> Load<P> {
             connecting: 0,
             to_retry: 0,
             connects_failed: 0,
+            last_open_ns: 0,
             is_hopeless: false,
             is_finished: false,
         }
@@ -222,8 +226,11 @@ impl<P: Protocol> Load<P> {
 
     /// Tells the watching thread when this shard has nothing more to do.
     fn settle(&mut self) {
-        let done = self.task.requests == Some(0) && self.open == 0 && self.connecting == 0;
-        if done && !self.is_finished {
+        let sent = self.task.requests == Some(0) && self.open == 0 && self.connecting == 0;
+        // Only a run for a time waits for a server to come back, as long as that.
+        let idle = Duration::from_nanos(self.now_ns().saturating_sub(self.last_open_ns));
+        let lost = self.task.requests.is_some() && self.open == 0 && idle > self.task.timeout;
+        if (sent || lost) && !self.is_finished {
             self.is_finished = true;
             self.shared.finished.fetch_add(1, Ordering::Relaxed);
         }
@@ -245,6 +252,9 @@ impl<P: Protocol> Handler for Load<P> {
     }
 
     fn tick(&mut self, shard: &mut Local<'_>) {
+        if self.open > 0 {
+            self.last_open_ns = self.now_ns();
+        }
         self.to_retry = 0;
         self.connect(shard);
         self.settle();

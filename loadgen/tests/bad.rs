@@ -143,6 +143,18 @@ fn a_server_that_goes_away() {
     assert_eq!((ended.status, ended.count("replies")), (1, 10), "{ended}");
     assert_eq!(ended.report["errors"]["eof"], 1, "{ended}");
     assert_eq!(ended.report["errors"]["connect_refused"], 4, "{ended}");
+
+    // Many requests are left, but it is not waited for longer than for a reply.
+    let ended = {
+        let listener = TcpListener::bind("127.0.0.8:0").expect("a free port");
+        let address = listener.local_addr().expect("its address");
+        let server = thread::spawn(move || drop(listener.accept().expect("a client")));
+        let ended = run_echo(address, "-n 1M -c 1 --timeout 500ms");
+        server.join().expect("no panic");
+        ended
+    };
+    assert_eq!((ended.status, ended.count("connections_opened")), (1, 1), "{ended}");
+    assert!(ended.took < Duration::from_secs(10), "{ended}");
 }
 
 #[test]

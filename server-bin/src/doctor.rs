@@ -18,7 +18,8 @@ pub fn run(options: &Doctor) -> Result<(), String> {
     // The least that will do: queues and buffer rings, the arenas not registered.
     let setup = Setup {
         submission_entries: config.submission_entries,
-        completion_entries: (u32::from(config.receive_buffers) + config.backlog
+        completion_entries: (u32::from(config.receive_buffers)
+            + config.backlog
             + config.send_buffers
             + 2 * config.submission_entries)
             .next_power_of_two(),

@@ -69,8 +69,13 @@ pub struct Http {
     #[arg(long, value_name = "FILE", env = "RINGWRIGHTD_ACCESS_LOG")]
     pub access_log: Option<PathBuf>,
     /// What the lines look like.
-    #[arg(long, value_name = "FORMAT", env = "RINGWRIGHTD_LOG_FORMAT", default_value = "combined",
-        value_enum)]
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        env = "RINGWRIGHTD_LOG_FORMAT",
+        default_value = "combined",
+        value_enum
+    )]
     pub log_format: Format,
     /// The rest.
     #[command(flatten)]
@@ -124,8 +129,13 @@ pub struct Common {
     #[arg(long, value_name = "N", env = "RINGWRIGHTD_PIN_FROM", default_value_t = 0)]
     pub pin_from: usize,
     /// A client that comes beyond that waits, or is closed at once.
-    #[arg(long, value_name = "WHAT", env = "RINGWRIGHTD_AT_CAPACITY", default_value = "wait",
-        value_enum)]
+    #[arg(
+        long,
+        value_name = "WHAT",
+        env = "RINGWRIGHTD_AT_CAPACITY",
+        default_value = "wait",
+        value_enum
+    )]
     pub at_capacity: WhenFull,
     /// End a connection on which nothing was received or sent for so long; or `never`.
     #[arg(long, value_name = "D", env = "RINGWRIGHTD_IDLE_TIMEOUT", default_value = "75s",

@@ -68,8 +68,7 @@ fn serve<H: Handler>(
         Err(error) => say(&format!("the limit of open files cannot be raised: {error}")),
     }
     // Before the engine starts: a signal that comes early must not be lost.
-    let signals =
-        Signals::new([SIGINT, SIGTERM]).map_err(|error| format!("signals: {error}"))?;
+    let signals = Signals::new([SIGINT, SIGTERM]).map_err(|error| format!("signals: {error}"))?;
     let engine = Engine::start(config, factory).map_err(|error| error.to_string())?;
     for notice in engine.notices() {
         say(notice);

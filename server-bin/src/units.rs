@@ -106,9 +106,13 @@ mod tests {
 
     #[test]
     fn sizes() {
-        for (text, value) in
-            [("4096", 4096), ("64KiB", 65_536), ("1MiB", 1 << 20), ("64kB", 64_000), ("1GiB", 1 << 30)]
-        {
+        for (text, value) in [
+            ("4096", 4096),
+            ("64KiB", 65_536),
+            ("1MiB", 1 << 20),
+            ("64kB", 64_000),
+            ("1GiB", 1 << 30),
+        ] {
             assert_eq!(size(text), Ok(value), "{text}");
         }
         for bad in ["", "0", "KiB", "1kib", "1k", "0.3KiB"] {

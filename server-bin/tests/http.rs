@@ -29,7 +29,11 @@ fn every_status_and_a_clean_end() {
         (request("GET /ten.txt", "If-Match: \"x\"\r\n"), 412, true),
         (request("GET /ten.txt", "Range: bytes=10-\r\n"), 416, true),
         (request("GET /ten.txt", "Content-Length: 3\r\n") + "abc", 200, true),
-        (request("GET /ten.txt", "Transfer-Encoding: chunked\r\n") + "1\r\na\r\n0\r\n\r\n", 200, true),
+        (
+            request("GET /ten.txt", "Transfer-Encoding: chunked\r\n") + "1\r\na\r\n0\r\n\r\n",
+            200,
+            true,
+        ),
         (request("GET /nothing", ""), 404, true),
         (request("GET /ten.txt/", ""), 404, true),
         (request("GET /bare/", ""), 404, true),
@@ -106,7 +110,12 @@ fn what_a_reply_says() {
     let root = tree.path();
     let time = std::fs::metadata(root.join("ten.txt")).unwrap().modified().unwrap();
     std::fs::write(root.join("new"), "abcdefghij").unwrap();
-    std::fs::File::options().write(true).open(root.join("new")).unwrap().set_modified(time).unwrap();
+    std::fs::File::options()
+        .write(true)
+        .open(root.join("new"))
+        .unwrap()
+        .set_modified(time)
+        .unwrap();
     std::fs::rename(root.join("new"), root.join("ten.txt")).unwrap();
     let replaced = server.get("/ten.txt", &format!("If-None-Match: {tag}\r\n"));
     assert_eq!((replaced.status, &replaced.body[..]), (200, &b"abcdefghij"[..]));
@@ -131,7 +140,10 @@ fn ranges() {
         ("Range: bytes=0-1,4-5\r\n", whole.clone()),
         ("Range: lines=1-2\r\n", whole.clone()),
         ("Range: bytes=1-2\r\nIf-Range: \"x\"\r\n", whole.clone()),
-        (&format!("Range: bytes=1-2\r\nIf-Range: {tag}\r\n"), (206, "12".into(), "bytes 1-2/10".into())),
+        (
+            &format!("Range: bytes=1-2\r\nIf-Range: {tag}\r\n"),
+            (206, "12".into(), "bytes 1-2/10".into()),
+        ),
     ] {
         assert_eq!(part(&server.get("/ten.txt", fields)), expected, "{fields:?}");
     }
@@ -188,6 +200,7 @@ fn pipelined_requests_are_answered_in_order() {
         assert_eq!(client.reply(false).status, 200);
     }
     client.is_at_its_end();
+    drop(client);
     server.stop().is_clean();
 }
 
@@ -236,6 +249,7 @@ fn a_request_byte_by_byte() {
     }
     assert_eq!(client.reply(false).body, b"0123456789");
     assert_eq!(client.ask("GET / HTTP/1.1\r\nHost: x\r\n\r\n").status, 200);
+    drop(client);
     server.stop().is_clean();
 }
 
@@ -252,6 +266,7 @@ fn a_body_announced_is_asked_for() {
     let reply = client.ask(&format!("PUT /ten.txt {expecting}"));
     assert_eq!((reply.status, reply.field("connection")), (405, "close"));
     client.is_at_its_end();
+    drop(client);
     server.stop().is_clean();
 }
 
@@ -261,7 +276,9 @@ fn neither_trickling_nor_silence_holds_a_connection() {
     let timeouts = ["--request-timeout", "400ms", "--idle-timeout", "900ms", "--shards", "1"];
     let server = Server::http(tree.path(), &timeouts);
     // A head, and a body, a byte at a time.
-    for start in ["GET / HTTP/1.1\r\nHost: ", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n\r\n"] {
+    for start in
+        ["GET / HTTP/1.1\r\nHost: ", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n\r\n"]
+    {
         let mut client = server.client();
         client.send(start);
         let writer = client.stream.get_ref().try_clone().unwrap();
@@ -280,6 +297,7 @@ fn neither_trickling_nor_silence_holds_a_connection() {
     let mut client = server.client();
     assert_eq!(client.ask("GET / HTTP/1.1\r\nHost: x\r\n\r\n").status, 200);
     client.is_at_its_end();
+    drop(client);
     server.client().is_at_its_end();
     let ended = server.stop().is_clean();
     assert!(ended.stderr.contains("\"idle_timeout\":2"), "{}", ended.stderr);

@@ -35,7 +35,8 @@ fn mistakes_are_exit_status_2_and_name_the_flag() {
 
 #[test]
 fn what_cannot_be_served_is_exit_status_1_and_named() {
-    let missing = command(&["http", "/no/such/folder", "--listen", "127.0.0.1:0"]).output().unwrap();
+    let missing =
+        command(&["http", "/no/such/folder", "--listen", "127.0.0.1:0"]).output().unwrap();
     assert_eq!(missing.status.code(), Some(1));
     assert!(String::from_utf8(missing.stderr).unwrap().contains("/no/such/folder"));
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -137,17 +138,20 @@ fn a_drain_finishes_what_is_under_way() {
     // The idle one ends at once.
     let start = Instant::now();
     idle.is_at_its_end();
+    drop(idle);
     assert!(start.elapsed() < Duration::from_secs(5));
     // The request that was begun is answered, with the end announced.
     begun.send("st: x\r\n\r\n");
     let reply = begun.reply(false);
     assert_eq!((reply.status, reply.field("connection")), (200, "close"));
     begun.is_at_its_end();
+    drop(begun);
     let refused = TcpStream::connect(address);
     assert!(refused.is_err(), "a new client is let in while it drains");
     let mut left = Vec::new();
     download.stream.read_to_end(&mut left).unwrap();
     assert_eq!(left.len() as u64, length);
+    drop(download);
     server.wait().is_clean();
 }
 
@@ -156,7 +160,8 @@ fn a_drain_has_a_deadline_and_a_second_signal_does_not_wait_for_it() {
     let tree = tree();
     File::create(tree.path().join("large.bin")).unwrap().set_len(100 << 20).unwrap();
     for (drain_timeout, signals) in [("300ms", 1), ("1h", 2)] {
-        let server = Server::http(tree.path(), &["--drain-timeout", drain_timeout, "--shards", "1"]);
+        let server =
+            Server::http(tree.path(), &["--drain-timeout", drain_timeout, "--shards", "1"]);
         let mut stalled = server.client();
         stalled.send("GET /large.bin HTTP/1.1\r\nHost: x\r\n\r\n");
         assert_eq!(stalled.head().status, 200);
@@ -238,6 +243,7 @@ fn without_descriptors_it_says_so_and_recovers() {
         assert!(Instant::now() < give_up, "it does not recover");
         thread::sleep(Duration::from_millis(5));
     }
+    drop(first);
     let ended = server.stop().is_clean();
     assert!(ended.stderr.contains("the hard limit of open files is 24"), "{}", ended.stderr);
 }
@@ -249,9 +255,13 @@ fn the_access_log_has_a_line_per_reply() {
     let path = log.path().to_str().unwrap();
     let server = Server::http(tree.path(), &["--access-log", path]);
     let mut client = server.client();
-    assert_eq!(client.ask("GET /ten.txt HTTP/1.1\r\nHost: x\r\nUser-Agent: me\r\n\r\n").status, 200);
+    assert_eq!(
+        client.ask("GET /ten.txt HTTP/1.1\r\nHost: x\r\nUser-Agent: me\r\n\r\n").status,
+        200
+    );
     assert_eq!(client.ask("GET /x\"y HTTP/1.1\r\nHost: x\r\n\r\n").status, 404);
     assert_eq!(client.ask("nonsense\r\n\r\n").status, 400);
+    drop(client);
     server.stop().is_clean();
     let lines = fs::read_to_string(path).unwrap();
     let lines: Vec<&str> = lines.lines().collect();

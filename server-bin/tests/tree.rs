@@ -99,12 +99,14 @@ fn a_large_file_arrives_as_it_is() {
     large_file(&path);
     let server = Server::http(tree.path(), &["--shards", "1"]);
     let mut client = server.client();
-    client.send("GET /large.bin HTTP/1.1\r\nHost: x\r\n\r\nGET /ten.txt HTTP/1.1\r\nHost: x\r\n\r\n");
+    client
+        .send("GET /large.bin HTTP/1.1\r\nHost: x\r\n\r\nGET /ten.txt HTTP/1.1\r\nHost: x\r\n\r\n");
     let head = client.head();
     assert_eq!((head.status, head.field("content-length")), (200, "104857600"));
     let sum = checksum(&mut client.stream, LARGE);
     assert_eq!(sum, checksum(File::open(&path).unwrap(), LARGE));
     assert_eq!(client.reply(false).body, b"0123456789", "the reply behind it");
+    drop(client);
     server.stop().is_clean();
 }
 
@@ -162,6 +164,7 @@ fn a_file_cut_short_ends_its_own_connection_only() {
     }
     assert!(received < LARGE, "{received} bytes of a file that has no more than 1 MiB");
     assert_eq!(bystander.ask("GET /ten.txt HTTP/1.1\r\nHost: x\r\n\r\n").status, 200);
+    drop(bystander);
     let ended = server.stop().is_clean();
     assert!(ended.stderr.contains("\"file_truncated\":1"), "{}", ended.stderr);
 }

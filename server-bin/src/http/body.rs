@@ -82,12 +82,8 @@ enum Expected {
 }
 
 impl Chunks {
-    const NEW: Self = Self {
-        expected: Expected::FirstDigit,
-        chunk_bytes: 0,
-        line_bytes: 0,
-        body_bytes: 0,
-    };
+    const NEW: Self =
+        Self { expected: Expected::FirstDigit, chunk_bytes: 0, line_bytes: 0, body_bytes: 0 };
 
     fn advance(&mut self, bytes: &[u8]) -> Result<(usize, bool), Status> {
         let mut at = 0;
@@ -214,7 +210,11 @@ mod tests {
             ("3;name=value;x=\"a b\"\r\n\r\n\r\r\n0;last\r\n\r\n", ""),
             ("0\r\nTrailer: value\r\nOther:\r\n\r\n", "more"),
         ] {
-            assert_eq!(chunked(format!("{text}{rest}").as_bytes()), Ok((text.len(), true)), "{text:?}");
+            assert_eq!(
+                chunked(format!("{text}{rest}").as_bytes()),
+                Ok((text.len(), true)),
+                "{text:?}"
+            );
         }
         assert_eq!(chunked(b"5\r\nhel"), Ok((6, false)));
     }
@@ -222,9 +222,29 @@ mod tests {
     #[test]
     fn refused() {
         for bad in [
-            "\r\n", "g\r\n", "-1\r\n", "+1\r\n", "0x1\r\n", " 1\r\n", "1 \r\n", "1 ;a\r\n", ";a\r\n",
-            "1\n", "1\r\r", "1;\x01\r\n", "1;a\n", "1\r\nab", "1\r\na\n", "1\r\na\rb", "0\r\n\n",
-            "0\r\n: a\r\n", "0\r\n a: b\r\n", "0\r\na b\r\n", "0\r\na: b\n", "0\r\na: \0\r\n", "0\r\n\rx",
+            "\r\n",
+            "g\r\n",
+            "-1\r\n",
+            "+1\r\n",
+            "0x1\r\n",
+            " 1\r\n",
+            "1 \r\n",
+            "1 ;a\r\n",
+            ";a\r\n",
+            "1\n",
+            "1\r\r",
+            "1;\x01\r\n",
+            "1;a\n",
+            "1\r\nab",
+            "1\r\na\n",
+            "1\r\na\rb",
+            "0\r\n\n",
+            "0\r\n: a\r\n",
+            "0\r\n a: b\r\n",
+            "0\r\na b\r\n",
+            "0\r\na: b\n",
+            "0\r\na: \0\r\n",
+            "0\r\n\rx",
         ] {
             assert_eq!(chunked(bad.as_bytes()), Err(Status::BadRequest), "{bad:?}");
         }

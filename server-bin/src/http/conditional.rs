@@ -1,7 +1,7 @@
 //! Validators and preconditions (RFC 9110, 8.8 and 13).
 
-use super::fields::{elements, values};
 use super::date;
+use super::fields::{elements, values};
 use ringwright::FileStatus;
 
 /// What tells one version of a file from another.

@@ -41,7 +41,8 @@ impl CommonLines {
         }
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.seconds = i64::try_from(wall.as_secs()).unwrap_or(LAST_S).min(LAST_S);
-        self.valid_until = now + Duration::from_nanos(1_000_000_000 - u64::from(wall.subsec_nanos()));
+        self.valid_until =
+            now + Duration::from_nanos(1_000_000_000 - u64::from(wall.subsec_nanos()));
         self.lines.clear();
         self.lines.extend_from_slice(b"Server: ringwright\r\nDate: ");
         let written = append(self.seconds, &mut self.lines);
@@ -98,7 +99,9 @@ mod tests {
     fn lines_hold_for_less_than_a_second() {
         let mut common = CommonLines::default();
         common.refresh(Duration::ZERO);
-        assert!(common.valid_until > Duration::ZERO && common.valid_until <= Duration::from_secs(1));
+        assert!(
+            common.valid_until > Duration::ZERO && common.valid_until <= Duration::from_secs(1)
+        );
         let before = common.seconds();
         common.refresh(common.valid_until);
         assert!(common.seconds() - before <= 1);

@@ -56,7 +56,8 @@ pub fn is_host(value: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    const HEAD: &[u8] = b"GET /a:b HTTP/1.1\r\nHost: x\r\nIf-None-Match: \"a\"\r\nRange:\tbytes=0-\r\n\
+    const HEAD: &[u8] =
+        b"GET /a:b HTTP/1.1\r\nHost: x\r\nIf-None-Match: \"a\"\r\nRange:\tbytes=0-\r\n\
                           if-none-match:\"b\", \"c\" \r\n\r\n";
 
     #[test]

@@ -213,11 +213,7 @@ impl Seen {
                     // Nothing at all, or chunked twice, is no coding unknown to us but nonsense.
                     let nonsense =
                         elements(value).all(|coding| coding.eq_ignore_ascii_case(b"chunked"));
-                    return Err(if nonsense {
-                        Status::BadRequest
-                    } else {
-                        Status::NotImplemented
-                    });
+                    return Err(if nonsense { Status::BadRequest } else { Status::NotImplemented });
                 }
             }
             19 if is("if-unmodified-since") => request.is_conditional = true,
@@ -228,8 +224,7 @@ impl Seen {
 
     /// RFC 9112, 3.2 (Host), 6.1 and 6.3 (framing), 9.3 (persistence).
     fn finish(self, request: &mut Request) -> Result<(), Status> {
-        let hosts_right =
-            if request.is_http_1_1 { self.hosts == 1 } else { self.hosts <= 1 };
+        let hosts_right = if request.is_http_1_1 { self.hosts == 1 } else { self.hosts <= 1 };
         let framed_once = self.lengths + self.codings <= 1;
         let coding_allowed = self.codings == 0 || request.is_http_1_1;
         if !hosts_right || !framed_once || !coding_allowed {

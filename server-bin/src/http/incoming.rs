@@ -184,9 +184,23 @@ mod tests {
     /// Pieces from which both good and bad requests are put together.
     fn piece() -> impl Strategy<Value = Vec<u8>> {
         let known: Vec<&[u8]> = vec![
-            b"GET / HTTP/1.1\r\n", b"HEAD /a%20b HTTP/1.0\r\n", b"POST /p HTTP/1.1\r\n", b"GET", b" ",
-            b"Host: x\r\n", b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n", b"\r\n",
-            b"\r", b"\n", b"3\r\nabc\r\n", b"0\r\n", b"Expect: 100-continue\r\n", b"abc", b": ", b"\0",
+            b"GET / HTTP/1.1\r\n",
+            b"HEAD /a%20b HTTP/1.0\r\n",
+            b"POST /p HTTP/1.1\r\n",
+            b"GET",
+            b" ",
+            b"Host: x\r\n",
+            b"Content-Length: 3\r\n",
+            b"Transfer-Encoding: chunked\r\n",
+            b"\r\n",
+            b"\r",
+            b"\n",
+            b"3\r\nabc\r\n",
+            b"0\r\n",
+            b"Expect: 100-continue\r\n",
+            b"abc",
+            b": ",
+            b"\0",
         ];
         prop_oneof![
             9 => proptest::sample::select(known).prop_map(<[u8]>::to_vec),

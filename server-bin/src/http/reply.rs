@@ -185,7 +185,8 @@ mod tests {
 
     fn file_reply(selected: Selected) -> (String, (u64, u64)) {
         let kind = FileKind::Regular;
-        let status = FileStatus { bytes: 100, modified_s: 784_111_777, modified_ns: 0, inode: 7, kind };
+        let status =
+            FileStatus { bytes: 100, modified_s: 784_111_777, modified_ns: 0, inode: 7, kind };
         let validators = Validators::of(&status, 784_111_778);
         let mut out = b"left over".to_vec();
         let part = file(&mut out, COMMON, Persistence::Close, b"a.txt", 100, &validators, selected);
@@ -209,7 +210,10 @@ mod tests {
         assert!(head.contains("\r\nContent-Length: 10\r\nContent-Range: bytes 10-19/100\r\n"));
         assert_eq!(part, (10, 10));
         let (head, part) = file_reply(Selected::Nothing);
-        assert!(head.starts_with("HTTP/1.1 416 ") && head.ends_with("\r\n\r\n416 Range Not Satisfiable\n"));
+        assert!(
+            head.starts_with("HTTP/1.1 416 ")
+                && head.ends_with("\r\n\r\n416 Range Not Satisfiable\n")
+        );
         assert!(head.contains("\r\nContent-Range: bytes */100\r\n"));
         assert_eq!(part, (0, 0));
     }
@@ -227,7 +231,11 @@ mod tests {
             assert_eq!(head.contains("Allow: GET, HEAD"), status == Status::MethodNotAllowed);
             assert_eq!(head.contains("Retry-After: "), status == Status::Unavailable);
             assert_eq!(plain(&mut out, COMMON, Persistence::Implied, status, true), 0);
-            assert_eq!(out, format!("{head}\r\n\r\n").as_bytes(), "HEAD: the same without the body");
+            assert_eq!(
+                out,
+                format!("{head}\r\n\r\n").as_bytes(),
+                "HEAD: the same without the body"
+            );
         }
     }
 
