@@ -13,9 +13,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Connects under way on a shard at once: more would overflow the server's backlog, and what is
-/// dropped there is tried again by the kernel a second later.
-pub const CONNECTING_MAX: usize = 128;
+/// Connects under way on a shard at once: more would overflow the backlog of many a server, and
+/// what is dropped there is tried again by the kernel a second later.
+pub const CONNECTING_MAX: usize = 256;
 /// How often a shard publishes what it counted, and tries again what failed.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -184,7 +184,7 @@ impl<P: Protocol> Load<P> {
             // back, and sent again elsewhere.
             let withdrawn = flow.in_flight.len() as u64;
             flow.in_flight.clear();
-            self.stats.requests -= withdrawn;
+            self.stats.withdrawn += withdrawn;
             self.task.requests = self.task.requests.map(|left| left + withdrawn);
             flow.ending = true;
             connection.close();

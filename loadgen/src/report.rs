@@ -241,6 +241,7 @@ impl Run {
         let stats = &self.stats;
         let outcome = Outcome::of(stats, self.interrupted);
         let seconds = self.elapsed.as_secs_f64();
+        let requests = stats.requests - stats.withdrawn;
         let per = |count: u64, by: f64| if by > 0.0 { count as f64 / by } else { 0.0 };
         Report {
             schema: SCHEMA,
@@ -250,7 +251,7 @@ impl Run {
             plan,
             environment,
             elapsed_s: seconds,
-            requests: stats.requests,
+            requests,
             replies: stats.replies,
             unfinished: stats.unfinished,
             replies_per_s: per(stats.replies, seconds),
@@ -258,7 +259,7 @@ impl Run {
             received_bytes_per_s: per(stats.bytes_received, seconds),
             sent_bytes: stats.bytes_sent,
             connections_opened: stats.opened,
-            requests_per_connection: per(stats.requests, stats.opened as f64),
+            requests_per_connection: per(requests, stats.opened as f64),
             service_time_us: Times::of(&stats.service_ns),
             connect_time_us: Times::of(&stats.connect_ns),
             statuses: stats.statuses.iter().copied().collect(),
@@ -284,7 +285,8 @@ pub(crate) mod tests {
     /// A report with something in every field.
     pub(crate) fn sample() -> Report {
         let mut stats = Stats::new();
-        (stats.requests, stats.replies, stats.unfinished) = (1_001_000, 1_000_000, 3);
+        (stats.requests, stats.withdrawn) = (1_001_005, 5);
+        (stats.replies, stats.unfinished) = (1_000_000, 3);
         (stats.bytes_sent, stats.bytes_received, stats.opened) = (40_000_000, 230_000_000, 70);
         stats.service_ns.saturating_record_n(412_000, 999);
         stats.service_ns.saturating_record(2_000_000);

@@ -14,6 +14,8 @@ const DIGITS: u8 = 3;
 pub struct Stats {
     /// Requests whose bytes were handed to the engine.
     pub requests: u64,
+    /// Of those, pipelined ones that the peer announced not to answer; they are sent again.
+    pub withdrawn: u64,
     /// Replies that were complete, good or bad.
     pub replies: u64,
     /// Bytes handed to the engine.
@@ -46,6 +48,7 @@ impl Stats {
         };
         Self {
             requests: 0,
+            withdrawn: 0,
             replies: 0,
             bytes_sent: 0,
             bytes_received: 0,
@@ -72,6 +75,7 @@ impl Stats {
     pub fn absorb(&mut self, other: &mut Self) {
         for (into, from) in [
             (&mut self.requests, &mut other.requests),
+            (&mut self.withdrawn, &mut other.withdrawn),
             (&mut self.replies, &mut other.replies),
             (&mut self.bytes_sent, &mut other.bytes_sent),
             (&mut self.bytes_received, &mut other.bytes_received),
@@ -168,7 +172,7 @@ mod tests {
         for round in 1..=2 {
             let mut part = Stats::new();
             part.requests = 10 * round;
-            part.replies = 9;
+            (part.withdrawn, part.replies) = (1, 9);
             part.last_reply_ns = 100 * (3 - round);
             part.service_ns.saturating_record(1_000 * round);
             part.connect_ns.saturating_record(5);
@@ -179,7 +183,8 @@ mod tests {
             assert_eq!((part.requests, part.replies, part.service_ns.len()), (0, 0, 0));
             assert_eq!((part.errors.total(), part.statuses.len()), (0, 0));
         }
-        assert_eq!((all.requests, all.replies, all.last_reply_ns), (30, 18, 200));
+        assert_eq!((all.requests, all.withdrawn, all.replies), (30, 2, 18));
+        assert_eq!(all.last_reply_ns, 200);
         assert_eq!((all.service_ns.len(), all.connect_ns.len()), (2, 2));
         assert_eq!(all.statuses, [(200, 16), (404, 2)]);
         assert_eq!(all.errors.of(ErrorKind::Reset), 2);

@@ -83,14 +83,7 @@ pub fn summary(report: &Report) -> String {
             show_bytes(report.sent_bytes as f64)
         ),
     );
-    row(
-        "connections",
-        format!(
-            "{} opened, {:.1} requests each",
-            show_count(report.connections_opened),
-            report.requests_per_connection
-        ),
-    );
+    row("connections", connections(report));
     row("service time", times(&report.service_time_us));
     row("connect time", times(&report.connect_time_us));
     if !report.statuses.is_empty() {
@@ -102,6 +95,20 @@ pub fn summary(report: &Report) -> String {
     }
     row("errors", errors(report));
     text += verdict(report);
+    text
+}
+
+fn connections(report: &Report) -> String {
+    let mut text = format!(
+        "{} opened, {:.1} requests each",
+        show_count(report.connections_opened),
+        report.requests_per_connection
+    );
+    // A run that was too short for all of them says nothing about that many.
+    let useful = report.plan.connections.min(report.plan.requests.unwrap_or(u64::MAX));
+    if report.connections_opened < useful {
+        text += &format!("; {} were asked for", show_count(report.plan.connections));
+    }
     text
 }
 
@@ -203,6 +210,16 @@ mod tests {
         (report.outcome, report.errors_total) = (Outcome::Passed, 0);
         let text = summary(&report);
         assert!(text.contains("errors        none\n") && text.contains("service times"), "{text}");
+    }
+
+    #[test]
+    fn connections_that_did_not_come_about_are_missed() {
+        let mut report = sample();
+        assert!(!summary(&report).contains("asked for"));
+        report.plan.connections = 9_000;
+        assert!(
+            summary(&report).contains("70 opened, 14300.0 requests each; 9,000 were asked for")
+        );
     }
 
     #[test]

@@ -210,7 +210,7 @@ impl Client<'_> {
     fn arm_receive(&mut self, index: u32) -> io::Result<()> {
         let receive = opcode::RecvMulti::new(self.socket(index), GROUP).build();
         let tag = Tag { kind: Kind::Receive, index };
-        // SAFETY: the operation takes its memory from the registered buffers, which are never freed.
+        // SAFETY: its memory comes from the registered buffers, which are never freed.
         unsafe { self.queues.push(&receive.user_data(tag.encode())) }
     }
 

@@ -86,7 +86,8 @@ impl Replies {
     /// A `200` with a body of so many bytes, as often as [`REPLIES_BYTES_MAX`] allows.
     pub fn new(body_bytes: usize) -> Self {
         let mut reply = format!(
-            "HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: {body_bytes}\r\n\r\n"
+            "HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\n\
+             Content-Length: {body_bytes}\r\n\r\n"
         )
         .into_bytes();
         reply.resize(reply.len() + body_bytes, b'x');

@@ -135,7 +135,7 @@ impl Server<'_> {
         let tag = Tag { kind: Kind::Receive, index };
         let receive = opcode::RecvMulti::new(types::Fd(index as i32), GROUP).build();
         connection(&mut self.connections, index).receiving = true;
-        // SAFETY: the operation takes its memory from the registered buffers, which are never freed.
+        // SAFETY: its memory comes from the registered buffers, which are never freed.
         unsafe { self.queues.push(&receive.user_data(tag.encode())) }
     }
 

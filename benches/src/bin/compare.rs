@@ -42,7 +42,8 @@ enum Command {
         #[arg(long, value_enum, default_value = "limit")]
         b: Subject,
         /// Bytes per message.
-        #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+        #[arg(long, value_name = "BYTES", default_value_t = 64,
+              value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
         size: u32,
         #[command(flatten)]
         common: Common,
@@ -56,7 +57,8 @@ enum Command {
         #[arg(long, value_enum, default_value = "nginx")]
         b: Subject,
         /// Bytes of the file.
-        #[arg(long, value_name = "BYTES", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+        #[arg(long, value_name = "BYTES", default_value_t = 1024,
+              value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
         size: u32,
         #[command(flatten)]
         common: Common,
@@ -66,10 +68,13 @@ enum Command {
 #[derive(Args)]
 struct Common {
     /// Pairs of runs for each count of connections.
-    #[arg(long, value_name = "N", default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 9,
+          value_parser = clap::value_parser!(u32).range(1..=1000))]
     pairs: u32,
     /// Counts of connections.
-    #[arg(long, value_name = "N,…", default_value = "64,512", value_delimiter = ',', num_args = 1, value_parser = clap::value_parser!(u32).range(1..=CONNECTIONS_MAX as i64))]
+    #[arg(long, value_name = "N,…", default_value = "64,512",
+          value_delimiter = ',', num_args = 1,
+          value_parser = clap::value_parser!(u32).range(1..=CONNECTIONS_MAX as i64))]
     connections: Vec<u32>,
     /// Length of one run.
     #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = run_length)]

@@ -42,7 +42,8 @@ enum Command {
         #[command(flatten)]
         server: ServerArguments,
         /// Length of the reply's body in bytes.
-        #[arg(long, value_name = "BYTES", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(..=1 << 20))]
+        #[arg(long, value_name = "BYTES", default_value_t = 1024,
+              value_parser = clap::value_parser!(u32).range(..=1 << 20))]
         size: u32,
     },
     /// Ask in a closed loop, check byte counts, print requests per second.
@@ -65,13 +66,15 @@ struct LoadArguments {
     #[arg(value_name = "ADDRESS:PORT")]
     address: SocketAddr,
     /// Connections, each with one request under way.
-    #[arg(short, long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=CONNECTIONS_MAX as i64))]
+    #[arg(short, long, value_name = "N", default_value_t = 64,
+          value_parser = clap::value_parser!(u32).range(1..=CONNECTIONS_MAX as i64))]
     connections: u32,
     /// How long: 100ms, 5s, 2m.
     #[arg(short, long, default_value = "2s", value_parser = arguments::duration)]
     duration: Duration,
     /// Bytes per echoed message.
-    #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    #[arg(long, value_name = "BYTES", default_value_t = 64,
+          value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     size: u32,
     /// Get this path over HTTP/1.1 instead of echoing.
     #[arg(long, value_name = "PATH", conflicts_with = "size")]

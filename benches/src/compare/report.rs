@@ -186,7 +186,8 @@ impl fmt::Display for Report {
         let Self { protocol, a, b, load, size_bytes, run_s, seed, .. } = self;
         writeln!(
             f,
-            "{protocol}: a = {a}, b = {b}; {size_bytes} bytes, loaded by {load}, {run_s} s each, seed {seed}"
+            "{protocol}: a = {a}, b = {b}; {size_bytes} bytes, loaded by {load}, {run_s} s each, \
+             seed {seed}"
         )?;
         writeln!(f, "ratios a/b: median  (min | quartiles | max)")?;
         for of in &self.results {
@@ -211,7 +212,8 @@ impl fmt::Display for Report {
             if [&of.a, &of.b].iter().any(|run| run.server_busy < SATURATED) {
                 writeln!(
                     f,
-                    "  A server below {:.0} % was not the bottleneck: go by CPU per reply.",
+                    "  A server below {:.0} % was not the bottleneck: \
+                     go by CPU per reply.",
                     SATURATED * 100.0
                 )?;
             }

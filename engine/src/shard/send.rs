@@ -122,7 +122,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// Callbacks owed on the output side.
     pub(super) fn settle_output(&mut self, slot: u32) {
-        while self.core.slots[slot].files_sent > 0 {
+        while self.core.slots[slot].files_sent > 0 && !self.core.slots[slot].state.is_over() {
             self.core.slots[slot].files_sent -= 1;
             self.application.file_sent(&mut self.core, slot);
         }
