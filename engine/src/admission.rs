@@ -57,8 +57,9 @@ impl Admission {
         if self.waiting[shard].swap(waits, Ordering::SeqCst) != waits {
             if waits {
                 self.waiting_count.fetch_add(1, Ordering::SeqCst);
-            } else {
-                self.waiting_count.fetch_sub(1, Ordering::SeqCst);
+            } else if self.waiting_count.fetch_sub(1, Ordering::SeqCst) > 1 && self.free() > 0 {
+                // A wake may just have been spent on this shard, which needs it no more.
+                self.wake_one();
             }
         }
     }

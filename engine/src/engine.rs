@@ -17,7 +17,9 @@ use crate::shard::Shard;
 use crate::shard::accept::Accepting;
 use crate::shard::core::Core;
 use crate::shard::slots::SLOTS_MAX;
+use std::any::Any;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
@@ -37,6 +39,8 @@ pub struct Engine {
     notices: Vec<String>,
     remote: Remote,
     shards: Vec<JoinHandle<Result<(), Error>>>,
+    /// A message for every shard that has ended.
+    endings: Receiver<()>,
 }
 
 impl Engine {
@@ -74,6 +78,7 @@ impl Engine {
         let cpus = cpu::allowed();
         let factory = Arc::new(factory);
         let (ready, readiness) = sync_channel(count);
+        let (ending, endings) = sync_channel(count);
         let mut shards = Vec::with_capacity(count);
         let mut failed = None;
         for (shard, mailbox) in receiving.into_iter().enumerate() {
@@ -90,6 +95,7 @@ impl Engine {
                 admission: admission.clone(),
                 remote: remote.clone(),
                 ready: ready.clone(),
+                ending: Some(Ending(ending.clone())),
             };
             let factory = factory.clone();
             let spawned = std::thread::Builder::new()
@@ -103,8 +109,8 @@ impl Engine {
                 }
             }
         }
-        drop(ready);
-        let mut engine = Self { addresses: Vec::new(), notices, remote, shards };
+        drop((ready, ending));
+        let mut engine = Self { addresses: Vec::new(), notices, remote, shards, endings };
         let started = match failed {
             Some(error) => Err(error),
             None => engine.wait_until_ready(&readiness, count),
@@ -151,11 +157,7 @@ impl Engine {
         let mut result = Ok(());
         for (shard, thread) in self.shards.into_iter().enumerate() {
             let ended = thread.join().unwrap_or_else(|panic| {
-                let message = panic
-                    .downcast_ref::<String>()
-                    .cloned()
-                    .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
-                    .unwrap_or_default();
+                let message = message_of(panic.as_ref());
                 Err(Error::ShardPanicked { shard, message })
             });
             result = result.and(ended);
@@ -163,10 +165,12 @@ impl Engine {
         result.map(|()| self.remote.ledger())
     }
 
-    /// Whether a shard has ended: after a drain, or because it failed.
-    #[must_use]
-    pub fn has_ended_shard(&self) -> bool {
-        self.shards.iter().any(JoinHandle::is_finished)
+    /// Waits until the first shard has ended: after a drain, or because it failed. The others run
+    /// on without it, its listener is closed; whoever would rather start anew calls
+    /// [`Remote::drain`] and then [`Engine::join`], which tells why.
+    pub fn wait(&self) {
+        // An error: every shard has ended.
+        let _ = self.endings.recv();
     }
 
     fn wait_until_ready(
@@ -230,11 +234,23 @@ struct Plan {
     admission: Arc<Admission>,
     remote: Remote,
     ready: SyncSender<Result<(), Error>>,
+    ending: Option<Ending>,
+}
+
+/// Says, when it is dropped, that a shard has ended, in whichever way.
+struct Ending(SyncSender<()>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        // The queue has room for every shard.
+        let _ = self.0.try_send(());
+    }
 }
 
 impl Plan {
     /// The life of a shard's thread.
-    fn run<H: Handler>(self, make: impl FnOnce() -> H) -> Result<(), Error> {
+    fn run<H: Handler>(mut self, make: impl FnOnce() -> H) -> Result<(), Error> {
+        let _ending = self.ending.take();
         if let Some(cpu) = self.cpu {
             // Not fatal: the set may have changed since it was read.
             let _ = cpu::pin(cpu);
@@ -259,15 +275,21 @@ impl Plan {
         let mut running = self.build(ring, &arena, make());
         let _ = ready.send(Ok(()));
         drop(ready);
-        let result = running.run();
-        if result.is_err() {
+        let failed = match catch_unwind(AssertUnwindSafe(|| running.run())) {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(errno)) => Error::ShardFailed { shard, errno },
+            Err(panic) => Error::ShardPanicked { shard, message: message_of(panic.as_ref()) },
+        };
+        // What panicked may panic again: then the rest is left as it is.
+        let at_rest = catch_unwind(AssertUnwindSafe(|| {
             running.give_up();
-            if !running.settle_operations(TEAR_DOWN_WAIT) {
-                // The kernel may still write there.
-                arena.leak();
-            }
+            running.settle_operations(TEAR_DOWN_WAIT)
+        }));
+        if !at_rest.unwrap_or(false) {
+            // The kernel may still write there.
+            arena.leak();
         }
-        result.map_err(|errno| Error::ShardFailed { shard, errno })
+        Err(failed)
     }
 
     fn build<H: Handler>(self, mut ring: KernelRing, arena: &Arena, handler: H) -> Shard<KernelRing, H> {
@@ -299,6 +321,11 @@ impl Plan {
             self.published,
         )
     }
+}
+
+fn message_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a word").to_owned()
 }
 
 /// What the ring of a shard of this configuration is set up with.

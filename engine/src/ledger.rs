@@ -114,7 +114,7 @@ impl Published {
                 *to = from.load(Ordering::Relaxed);
             }
             fence(Ordering::Acquire);
-            if before % 2 == 0 && self.sequence.load(Ordering::Relaxed) == before {
+            if before.is_multiple_of(2) && self.sequence.load(Ordering::Relaxed) == before {
                 return ledger;
             }
             std::hint::spin_loop();

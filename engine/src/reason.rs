@@ -39,11 +39,13 @@ pub enum Reason {
     HandlerPanicked,
     /// The network failed: ETIMEDOUT, EHOSTUNREACH, ENETDOWN and their like.
     NetworkError,
+    /// The shard it lived on failed.
+    ShardFailed,
 }
 
 impl Reason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::PeerFin,
         Self::PeerReset,
         Self::BrokenPipe,
@@ -61,6 +63,7 @@ impl Reason {
         Self::Drained,
         Self::HandlerPanicked,
         Self::NetworkError,
+        Self::ShardFailed,
     ];
 
     /// The name used in logs and in the ledger: `peer_fin`, `idle_timeout`, …
@@ -84,6 +87,7 @@ impl Reason {
             Self::Drained => "drained",
             Self::HandlerPanicked => "handler_panicked",
             Self::NetworkError => "network_error",
+            Self::ShardFailed => "shard_failed",
         }
     }
 

@@ -4,7 +4,7 @@ use super::state::State;
 use super::{Full, Shard};
 use crate::config::AtCapacity;
 use crate::handler::{Handler, Origin};
-use crate::ring::{Completion, Descriptor, Kind, Op, Ring, Token};
+use crate::ring::{Completion, Descriptor, Kind, Op, Ring, Shutdown, Token};
 use std::collections::VecDeque;
 
 /// The longest pause of accepting.
@@ -12,15 +12,15 @@ const BACKOFF_MAX_MS: u64 = 1_000;
 /// Connections taken from a backlog when a drain begins: it refills while it is emptied.
 const BACKLOG_DRAIN_MAX: usize = 4_096;
 
-struct Listener {
+pub(super) struct Listener {
     descriptor: Descriptor,
-    armed: bool,
-    cancelling: bool,
+    pub(super) armed: bool,
+    pub(super) cancelling: bool,
 }
 
 /// What a shard knows of accepting.
 pub(crate) struct Accepting {
-    listeners: Vec<Listener>,
+    pub(super) listeners: Vec<Listener>,
     at_capacity: AtCapacity,
     /// Accepted, without a permit: a descriptor and nothing else.
     waiting_room: VecDeque<(Descriptor, u16)>,
@@ -66,10 +66,12 @@ impl Accepting {
         self.resume_at_ms
     }
 
-    /// Closes what is still open; nothing is in flight on it.
+    /// Closes what is still open. An accept that is armed holds the socket beyond its close, and
+    /// a listener that nobody serves blackholes its share: shutdown(2) ends both at once.
     pub fn close<R: Ring>(&mut self, ring: &mut R) {
         if !std::mem::replace(&mut self.closed, true) {
             for listener in &self.listeners {
+                let _ = ring.shutdown(listener.descriptor, Shutdown::Both);
                 ring.close_now(listener.descriptor);
             }
         }

@@ -39,11 +39,11 @@ impl<H: Handler> Application<H> {
     #[inline]
     pub fn received(&mut self, core: &mut Core, slot: u32, bytes: &[u8]) -> usize {
         let used = self.call(core, slot, |handler, state, connection| {
-            handler.received(state, connection, bytes)
+            let used = handler.received(state, connection, bytes);
+            assert!(used <= bytes.len(), "a handler cannot use more than it was shown");
+            used
         });
-        let used = used.unwrap_or(bytes.len());
-        assert!(used <= bytes.len(), "a handler cannot use more than it was shown");
-        used
+        used.unwrap_or(bytes.len())
     }
 
     pub fn half_closed(&mut self, core: &mut Core, slot: u32) {

@@ -51,8 +51,18 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// The descriptor is closed. It is gone whatever CLOSE answered (close(2)).
     pub(super) fn on_close(&mut self, slot: u32) {
+        assert_eq!(self.core.slots[slot].state, State::Closing);
+        self.report_end(slot);
+        if std::mem::replace(&mut self.core.slots[slot].touched, false) {
+            self.core.touched.retain(|touched| *touched != slot);
+        }
+        self.core.slots.remove(slot);
+        self.core.admission.give_back();
+    }
+
+    /// Tells the application, once, of the end of a connection it was told of.
+    pub(super) fn report_end(&mut self, slot: u32) {
         let connection = &mut self.core.slots[slot];
-        assert_eq!(connection.state, State::Closing);
         let reason = connection.reason.unwrap_or(Reason::LocalClose);
         if std::mem::replace(&mut connection.opened, false) {
             self.core.counters.closed += 1;
@@ -60,11 +70,6 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             let id = self.core.id(slot);
             self.application.closed(&mut self.core, slot, id, reason);
         }
-        if std::mem::replace(&mut self.core.slots[slot].touched, false) {
-            self.core.touched.retain(|touched| *touched != slot);
-        }
-        self.core.slots.remove(slot);
-        self.core.admission.give_back();
     }
 
     /// Ends every connection with RST.

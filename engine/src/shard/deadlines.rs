@@ -57,7 +57,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             }
             State::Ending | State::Closing => {}
             State::Open | State::HalfClosedByPeer | State::HalfClosedByUs | State::Draining => {
-                if connection.output_head != NONE {
+                if connection.waits_for_pipe {
+                    // Not the peer's doing: those that hold the pipes have their deadlines.
+                } else if connection.output_head != NONE {
                     let (after, which) = match self.core.chunks[connection.output_head as usize].body
                     {
                         Body::File(_) => (limits.transfer_ms, Deadline::Transfer),

@@ -242,6 +242,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 match self.pipes.take(&mut self.ring) {
                     Ok(Some(pipe)) => {
                         self.core.slots[slot].waits_for_pipe = false;
+                        self.core.slots[slot].stalled_since_ms = self.core.now_ms;
                         file_at_head(&mut self.core, slot).pipe = Some(pipe);
                         self.core.touch(slot);
                     }

@@ -12,6 +12,8 @@ mod connect;
 pub(crate) mod core;
 mod deadlines;
 mod file;
+#[cfg(test)]
+mod invariants;
 mod output;
 mod publish;
 mod receive;
@@ -36,6 +38,8 @@ use std::time::Duration;
 
 /// The longest wait when nothing is due.
 const WAIT_MAX: Duration = Duration::from_secs(1);
+/// The smallest batch worth waiting for.
+const BATCH_MIN: u32 = 8;
 /// The longest wait for more than one completion: light traffic must not wait for a batch.
 const BATCH_WAIT: Duration = Duration::from_micros(50);
 /// How long taking turns for buffers outlasts the last time one was missing, in milliseconds.
@@ -257,7 +261,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
         let timeout = self.until_due();
         let want = self.batch.min(self.core.limits.batch_max);
-        if want > 1 { (want, timeout.min(BATCH_WAIT)) } else { (1, timeout) }
+        if want >= BATCH_MIN { (want, timeout.min(BATCH_WAIT)) } else { (1, timeout) }
     }
 
     fn push(&mut self, token: Token, op: Op) -> Result<(), Full> {
@@ -292,22 +296,28 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             && self.in_flight == u64::from(self.wake_armed)
     }
 
-    fn finish(&mut self) {
+    pub fn finish(&mut self) {
         self.accepting.close(&mut self.ring);
         self.pipes.close_idle(&mut self.ring);
         self.publish();
     }
 
-    /// Ends every connection, for a ring that broke: no operation will tell us of their ends.
+    /// Ends everything at once, for a ring that broke: no completion will tell of any end. Closes
+    /// the listeners, tells the application, closes the connections, gives the permits back.
     pub fn give_up(&mut self) {
-        let slots: Vec<u32> = self.core.slots.iter().map(|(slot, _)| slot).collect();
+        self.accepting.close(&mut self.ring);
+        self.core.admission.set_waiting(self.core.shard, false);
+        let slots: Vec<u32> = self.slots().iter().map(|(slot, _)| slot).collect();
         for slot in slots {
-            let connection = &mut self.core.slots[slot];
-            let reason = *connection.reason.get_or_insert(Reason::NetworkError);
-            if std::mem::replace(&mut connection.opened, false) {
-                let id = self.core.id(slot);
-                self.application.closed(&mut self.core, slot, id, reason);
+            let descriptor = self.core.slots[slot].descriptor;
+            let closing = self.core.slots[slot].in_flight.has(Kind::Close);
+            if !closing {
+                let _ = self.ring.shutdown(descriptor, crate::ring::Shutdown::Both);
+                self.ring.close_now(descriptor);
             }
+            self.core.slots[slot].reason.get_or_insert(Reason::ShardFailed);
+            self.report_end(slot);
+            self.core.admission.give_back();
         }
         self.publish();
     }
