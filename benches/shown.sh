@@ -1,0 +1,97 @@
+#!/usr/bin/env bash
+# Shows, with clients nobody here wrote, that the servers do what the README says:
+#   1. a directory tree is mirrored completely and equal, by curl and by wget;
+#   2. siege -b, interrupted and restarted ten times, and wrk, leave a server that answers and whose
+#      ledger balances;
+#   3. the same for echo under ringload, killed ten times in the middle of a run.
+# Usage: benches/shown.sh [DIR]      DIR: the tree to serve (default: target/doc)
+# Needs curl, wget, siege and wrk (Debian packages of these names) and a release build; takes
+# about half a minute. Everything stays on loopback and is ended by process id.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+programs="${CARGO_TARGET_DIR:-target}/release"
+tree="$(realpath "${1:-${CARGO_TARGET_DIR:-target}/doc}")"
+for program in curl wget siege wrk; do
+    command -v "$program" >/dev/null || { echo "shown.sh: $program is missing: apt-get install $program" >&2; exit 1; }
+done
+work="$(mktemp -d)"
+server=
+cleanup() {
+    if [ -n "$server" ]; then kill -TERM "$server" 2>/dev/null || true; fi
+    rm -rf "$work"
+}
+trap cleanup EXIT
+fail() { echo "shown.sh: $*" >&2; exit 1; }
+
+# start PROGRAM ARG... : a daemon on a free port; sets server and address.
+start() {
+    "$programs/ringwrightd" "$@" --listen 127.0.0.1:0 >"$work/out" 2>"$work/err" &
+    server=$!
+    for _ in $(seq 100); do
+        if grep -q '^listening ' "$work/out"; then break; fi
+        sleep 0.05
+    done
+    address="$(sed -n 's,^listening [a-z]*://,,p' "$work/out" | head -n 1)"
+    [ -n "$address" ] || fail "ringwrightd $1 does not listen: $(cat "$work/err")"
+}
+
+# stop : drains the daemon; it must end with a balanced ledger.
+stop() {
+    kill -TERM "$server"
+    wait "$server" || fail "ringwrightd ended with $?: $(cat "$work/err")"
+    server=
+    grep -q '^ledger .*"open":0,.*"balanced":true' "$work/err" || fail "$(cat "$work/err")"
+    grep '^ledger ' "$work/err" | cut -c 1-160
+}
+
+echo "== the tree, mirrored"
+start http "$tree"
+(cd "$tree" && find . -type f -not -path '*/.*' | sed 's,^\./,,' | sort) >"$work/files"
+(cd "$tree" && xargs -d '\n' sha256sum <"$work/files") >"$work/expected"
+mkdir "$work/curl"
+while read -r file; do
+    # curl's own escapes of its URL globbing are off; what rustdoc names needs no others.
+    printf 'url = "http://%s/%s"\noutput = "%s"\ncreate-dirs\n' "$address" "$file" "$work/curl/$file"
+done <"$work/files" >"$work/list"
+curl --silent --show-error --fail --globoff --max-time 120 --config "$work/list"
+(cd "$work/curl" && sha256sum --quiet -c "$work/expected") || fail "curl's mirror differs"
+echo "curl: $(wc -l <"$work/files") files, equal checksums"
+top="$(head -n 1 <(grep '/index.html$' "$work/files"))"
+timeout 120 wget --quiet --recursive --level=inf --no-parent --no-host-directories --directory-prefix "$work/wget" \
+    "http://$address/$top" || [ $? -eq 8 ] || fail "wget failed"   # 8: links of the pages to what is not there
+found=0
+while read -r file; do
+    file="${file#"$work/wget/"}"
+    case "$file" in *\?* | *\#*) continue ;; esac
+    if [ -f "$tree/$file" ]; then cmp -s "$work/wget/$file" "$tree/$file" || fail "wget: $file differs"; found=$((found + 1)); fi
+done < <(find "$work/wget" -type f)
+[ "$found" -gt 0 ] || fail "wget found nothing"
+echo "wget: $found files reached by links, equal"
+
+echo "== wrk, then siege, interrupted and restarted ten times"
+timeout 30 wrk -t1 -c64 -d2s "http://$address/$top" | grep -E 'Requests/sec|Socket errors|Non-2xx' || true
+for _ in $(seq 10); do
+    siege -b -c 40 -t 5S "http://$address/$top" >/dev/null 2>&1 &
+    load=$!
+    sleep 0.7
+    kill -INT "$load" 2>/dev/null || true
+    sleep 0.1
+    kill -KILL "$load" 2>/dev/null || true
+    wait "$load" 2>/dev/null || true
+done
+curl --silent --fail --max-time 5 --output /dev/null "http://$address/$top" || fail "it does not answer after siege"
+stop
+
+echo "== echo under ringload, killed ten times"
+start echo
+"$programs/ringload" echo "$address" -c 64 -d 2s --quiet | head -n 4
+for _ in $(seq 10); do
+    "$programs/ringload" echo "$address" -c 100 -d 5s --quiet >/dev/null 2>&1 &
+    load=$!
+    sleep 0.3
+    kill -KILL "$load"
+    wait "$load" 2>/dev/null || true
+done
+"$programs/ringload" echo "$address" -c 4 -n 100 --quiet >/dev/null || fail "it does not echo after the kills"
+stop
+echo "shown.sh: 3 passed, 0 failed"
