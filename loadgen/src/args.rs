@@ -45,7 +45,8 @@ pub enum Target {
     /// GET one URL over HTTP/1.1; every body must be the first one's
     #[command(after_help = EXAMPLES, max_term_width = 100)]
     Http {
-        /// http://HOST[:PORT][/PATH]
+        /// What to ask for.
+        #[arg(help = "http://HOST[:PORT][/PATH]")]
         url: Url,
         /// A field to send with every request (repeatable)
         #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = parse_field)]

@@ -45,6 +45,7 @@ pub fn run(cli: &Cli, interrupts: &Interrupts) -> Result<Report, Failure> {
     let load = cli.load();
     system::allow_descriptors(load.connections + DESCRIPTORS_BESIDE + 16 * load.threads)
         .map_err(Failure::Usage)?;
+    system::check_cpu(load.pin_from.unwrap_or_default()).map_err(Failure::Usage)?;
     let seed = load.seed.unwrap_or_else(seed_of_the_clock);
     let (protocol, target, name, size) = match &cli.target {
         Target::Http { url, .. } => ("http", url.to_string(), &url.address, None),
@@ -114,6 +115,7 @@ struct Watch<'a> {
     load: &'a LoadArgs,
     shared: Arc<Shared>,
     start: Instant,
+    last_line: Duration,
     next_line: Duration,
     stopped_at: Duration,
     run: Run,
@@ -129,7 +131,15 @@ impl<'a> Watch<'a> {
             cpu: system::CpuTime::default(),
             interrupted: false,
         };
-        Self { load, shared, start, next_line: LINE, stopped_at: Duration::ZERO, run }
+        Self {
+            load,
+            shared,
+            start,
+            last_line: Duration::ZERO,
+            next_line: LINE,
+            stopped_at: Duration::ZERO,
+            run,
+        }
     }
 
     /// Returns when the time is over, the requests are sent, nothing answers, or a signal comes.
@@ -164,7 +174,7 @@ impl<'a> Watch<'a> {
     fn line(&mut self, elapsed: Duration) {
         let mut part = Stats::new();
         part.absorb(&mut self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner));
-        let interval = Interval::of(&part, elapsed, elapsed + LINE - self.next_line);
+        let interval = Interval::of(&part, elapsed, elapsed - self.last_line);
         self.run.stats.absorb(&mut part);
         if !self.load.quiet {
             if self.run.intervals.is_empty() {
@@ -173,7 +183,10 @@ impl<'a> Watch<'a> {
             eprintln!("{}", summary::line(&interval, self.run.stats.replies));
         }
         self.run.keep(interval);
-        self.next_line = elapsed + LINE;
+        self.last_line = elapsed;
+        while self.next_line <= elapsed {
+            self.next_line += LINE;
+        }
     }
 
     /// Lets what is in flight finish; a second signal does not wait for it.
@@ -220,6 +233,8 @@ fn config(load: &LoadArgs, flight_bytes: usize) -> Config {
         // an echo server that cannot send stops reading.
         output_high_bytes: defaults.output_high_bytes + 2 * flight_bytes,
         output_bytes_max: defaults.output_bytes_max + 4 * flight_bytes,
+        // A request is small; with 8 KiB an ordinary user's locked memory would not be enough.
+        send_buffer_bytes: 4 << 10,
         // The one deadline is --timeout; the loop keeps it.
         idle_timeout: None,
         receive_timeout: None,

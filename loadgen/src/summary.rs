@@ -34,7 +34,7 @@ pub fn opening(plan: &Plan, seed: u64) -> String {
     text
 }
 
-/// The heading of the lines that [`line`] makes.
+/// The heading of the lines that [`line()`] makes.
 #[must_use]
 pub fn heading() -> String {
     format!(
@@ -46,14 +46,15 @@ pub fn heading() -> String {
 /// One interval; `replies` are those since the start.
 #[must_use]
 pub fn line(interval: &Interval, replies: u64) -> String {
+    let time = |us| if interval.replies == 0 { "-".into() } else { show_us(us) };
     format!(
         "{:>7.1}s  {:>11}  {:>10}  {:>8.1}  {:>9}  {:>9}  {:>7}",
         interval.elapsed_s,
         show_count(replies),
         show_count(interval.replies_per_s as u64),
         interval.received_bytes_per_s / 1e6,
-        show_us(interval.p50_us),
-        show_us(interval.p99_us),
+        time(interval.p50_us),
+        time(interval.p99_us),
         show_count(interval.errors)
     )
 }
@@ -155,6 +156,9 @@ fn errors(report: &Report) -> String {
 }
 
 fn times(times: &Times) -> String {
+    if times.samples == 0 {
+        return "none".into();
+    }
     format!(
         "p50 {}, p90 {}, p99 {}, p99.9 {}, max {}",
         show_us(times.p50),
@@ -213,6 +217,13 @@ mod tests {
     }
 
     #[test]
+    fn times_that_there_are_none_of_are_not_shown_as_zero() {
+        let mut report = sample();
+        report.connect_time_us.samples = 0;
+        assert!(summary(&report).contains("connect time  none\n"));
+    }
+
+    #[test]
     fn connections_that_did_not_come_about_are_missed() {
         let mut report = sample();
         assert!(!summary(&report).contains("asked for"));
@@ -225,9 +236,12 @@ mod tests {
     #[test]
     fn lines_stand_under_their_heading() {
         let report = sample();
-        let line = line(&report.intervals[0], 2_000_000);
-        assert_eq!(line.chars().count(), heading().chars().count());
-        assert!(line.contains("2,000,000") && line.contains("412 µs"), "{line}");
+        let text = line(&report.intervals[0], 2_000_000);
+        assert_eq!(text.chars().count(), heading().chars().count());
+        assert!(text.contains("2,000,000") && text.contains("412 µs"), "{text}");
+        let nothing = line(&Interval { replies: 0, ..report.intervals[0] }, 2_000_000);
+        assert_eq!(nothing.chars().count(), heading().chars().count());
+        assert!(!nothing.contains("µs"), "{nothing}");
     }
 
     #[test]

@@ -60,6 +60,24 @@ pub fn allow_descriptors(needed: u64) -> Result<(), String> {
     Ok(())
 }
 
+/// Refuses a place in the set of allowed CPUs that is not there.
+///
+/// # Errors
+/// How many there are.
+pub fn check_cpu(place: usize) -> Result<(), String> {
+    let mut set = MaybeUninit::<libc::cpu_set_t>::zeroed();
+    // SAFETY: the set is valid for writes of its size, and zeroed is a valid, empty one.
+    let allowed = unsafe {
+        libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), set.as_mut_ptr());
+        libc::CPU_COUNT(set.assume_init_ref())
+    };
+    // None: more CPUs than the set has room for. Then the engine, which counts them too, takes it.
+    if allowed > 0 && place >= allowed as usize {
+        return Err(format!("--pin-from {place}: there are {allowed} CPUs, counted from 0"));
+    }
+    Ok(())
+}
+
 /// SIGINT and SIGTERM, taken by waiting for them instead of by a handler.
 pub struct Interrupts {
     set: libc::sigset_t,
@@ -113,6 +131,13 @@ mod tests {
         let error = allow_descriptors(u64::MAX - 1).expect_err("nobody has that many");
         assert!(error.contains("ulimit") && error.contains("--connections"), "{error}");
         assert_eq!(allow_descriptors(16), Ok(()));
+    }
+
+    #[test]
+    fn a_cpu_that_is_not_there_is_refused() {
+        assert_eq!(check_cpu(0), Ok(()));
+        let error = check_cpu(100_000).expect_err("nobody has that many");
+        assert!(error.contains("counted from 0"), "{error}");
     }
 
     #[test]

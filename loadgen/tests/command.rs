@@ -5,9 +5,13 @@ mod support;
 
 use std::io::Read;
 use std::process::Command;
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 use support::{echo, server, start};
+
+/// Until it has sent something, on a machine that is busy.
+const STARTED_MAX: Duration = Duration::from_secs(10);
 
 fn ringload(arguments: &[&str], environment: &[(&str, &str)]) -> (i32, String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_ringload"))
@@ -25,9 +29,14 @@ fn ringload(arguments: &[&str], environment: &[(&str, &str)]) -> (i32, String, S
 #[test]
 fn an_interrupt_ends_the_run_with_a_report() {
     for signal in [libc::SIGINT, libc::SIGTERM] {
-        let address = server(|stream| echo(stream, |_, _| true));
+        let (sender, receiver) = mpsc::channel();
+        let address = server(move |stream| {
+            let sender = sender.clone();
+            echo(stream, move |_, offset| offset > 0 || sender.send(()).is_ok());
+        });
         let running = start("echo", &address.to_string(), "-d 20s -c 2");
-        thread::sleep(Duration::from_millis(500));
+        receiver.recv_timeout(STARTED_MAX).expect("it runs");
+        thread::sleep(Duration::from_millis(100));
         running.signal(signal);
         let ended = running.end();
         assert_eq!(ended.status, 130, "{ended}");
@@ -39,11 +48,15 @@ fn an_interrupt_ends_the_run_with_a_report() {
 
 #[test]
 fn a_second_interrupt_does_not_wait() {
-    let address = server(|mut stream| {
+    let (sender, receiver) = mpsc::channel();
+    let address = server(move |mut stream| {
+        // From now on a request is in flight.
+        let _ = stream.read_exact(&mut [0]);
+        let _ = sender.send(());
         let _ = stream.read_to_end(&mut Vec::new());
     });
     let running = start("echo", &address.to_string(), "-d 20s -c 2");
-    thread::sleep(Duration::from_millis(500));
+    receiver.recv_timeout(STARTED_MAX).expect("it runs");
     running.signal(libc::SIGINT);
     thread::sleep(Duration::from_millis(200));
     running.signal(libc::SIGINT);
@@ -59,6 +72,7 @@ fn wrong_usage_is_status_two() {
         &["echo"],
         &["echo", "127.0.0.1:1", "-d", "5"],
         &["http", "https://127.0.0.1/"],
+        &["echo", "127.0.0.1:1", "--pin-from", "100000"],
         &["echo", "127.0.0.1:1", "--json", "/proc/no/such/file"],
     ] {
         let (status, stdout, stderr) = ringload(arguments, &[]);
