@@ -22,7 +22,8 @@ pub fn run(options: &Doctor) -> Result<(), String> {
             + config.backlog
             + config.send_buffers
             + 2 * config.submission_entries)
-            .next_power_of_two(),
+            .next_power_of_two()
+            .min(65_536),
         arena_address: std::ptr::null_mut(),
         arena_bytes: 0,
         arena_registered: false,

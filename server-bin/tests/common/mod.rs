@@ -34,7 +34,7 @@ pub struct Ended {
 impl Ended {
     /// It ended of its own accord, and everything was given back.
     #[track_caller]
-    pub fn is_clean(self) -> Self {
+    pub fn cleanly(self) -> Self {
         assert_eq!(self.status.code(), Some(0), "{}", self.stderr);
         let ledger = self.stderr.lines().find(|line| line.starts_with("ledger {"));
         let ledger = ledger.unwrap_or_else(|| panic!("no ledger in {}", self.stderr));
@@ -261,5 +261,5 @@ pub fn tree() -> TempDir {
 
 /// Bytes that show where they belong.
 pub fn pattern(bytes: usize) -> Vec<u8> {
-    (0..bytes).map(|at| (at / 251 ^ at) as u8).collect()
+    (0..bytes).map(|at| ((at / 251) ^ at) as u8).collect()
 }

@@ -1,0 +1,78 @@
+//! What is known of a connection between callbacks, and when it may read on.
+
+use super::exchange::Exchange;
+use crate::http::head::Request;
+use crate::http::incoming::Incoming;
+use crate::http::reply::Persistence;
+use ringwright::Connection;
+
+/// Files queued on a connection before more requests are read: each is an open descriptor.
+const FILES_QUEUED_MAX: u32 = 8;
+
+/// What is known of a connection between callbacks.
+#[derive(Debug, Default)]
+pub struct Conversation {
+    pub(super) incoming: Incoming,
+    /// The request whose body is being read or whose file is being opened.
+    pub(super) exchange: Option<Box<Exchange>>,
+    pub(super) opening: bool,
+    pub(super) files_queued: u32,
+    pub(super) paused: bool,
+    /// The send queue was full when last looked at.
+    pub(super) full: bool,
+    /// Bytes were left unread by the last look at them.
+    pub(super) unread: bool,
+    pub(super) half_closed: bool,
+    pub(super) draining: bool,
+    pub(super) closing: bool,
+    pub(super) timer_set: bool,
+    pub(super) requests: u64,
+}
+
+impl Conversation {
+    pub(super) fn may_read_on(&self) -> bool {
+        !self.opening && !self.full && !self.closing && self.files_queued < FILES_QUEUED_MAX
+    }
+
+    /// A request was begun, and its rest is the client's to send.
+    pub(super) fn awaits_rest(&self) -> bool {
+        self.may_read_on() && (self.unread || !self.incoming.is_between_requests())
+    }
+
+    /// A drain need not wait for it. A file on its way is waited for, so that one which a
+    /// drain's deadline cuts off is counted as drained.
+    pub(super) fn is_idle(&self) -> bool {
+        self.exchange.is_none()
+            && !self.unread
+            && self.files_queued == 0
+            && self.incoming.is_between_requests()
+    }
+
+    pub(super) const fn persistence(&self, request: &Request) -> Persistence {
+        match request {
+            _ if self.draining || !request.keep_alive => Persistence::Close,
+            Request { is_http_1_1: true, .. } => Persistence::Implied,
+            _ => Persistence::Stated,
+        }
+    }
+
+    /// Reads the next request, if there may be one and it may be read; ends the connection if
+    /// there will be none.
+    pub(super) fn go_on(&mut self, connection: &mut Connection<'_>) {
+        if !self.may_read_on() || self.exchange.is_some() {
+            return;
+        }
+        let asked_all = self.half_closed && !self.unread;
+        if asked_all || (self.draining && self.is_idle()) {
+            self.close(connection);
+        } else if std::mem::take(&mut self.paused) {
+            connection.resume();
+        }
+    }
+
+    /// What is queued leaves, then the connection ends; nothing more is read.
+    pub(super) fn close(&mut self, connection: &mut Connection<'_>) {
+        self.closing = true;
+        connection.close();
+    }
+}

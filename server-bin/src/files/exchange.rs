@@ -1,0 +1,58 @@
+//! One request between its arrival and its reply.
+
+use crate::http::head::{Method, Request};
+use crate::http::status::Status;
+use crate::http::target;
+use std::time::Duration;
+
+/// Exchanges kept for reuse per shard. More are in use only while many files are being opened.
+const SPARES_MAX: usize = 256;
+
+/// One request on its way to its reply. Boxes go round: an established connection allocates none.
+#[derive(Debug)]
+pub struct Exchange {
+    pub(super) request: Request,
+    pub(super) head: Vec<u8>,
+    pub(super) path: Vec<u8>,
+    /// Decided from the head alone.
+    pub(super) refusal: Option<Status>,
+    pub(super) begun: Duration,
+}
+
+/// Exchanges to be used again.
+#[derive(Debug, Default)]
+pub struct Spares {
+    #[expect(clippy::vec_box, reason = "it is the boxes that are used again")]
+    boxes: Vec<Box<Exchange>>,
+}
+
+impl Spares {
+    /// An exchange for the request that this head is of.
+    pub(super) fn take(&mut self, request: Request, head: &[u8], begun: Duration) -> Box<Exchange> {
+        let mut exchange = self.boxes.pop().unwrap_or_else(|| {
+            Box::new(Exchange { request, head: Vec::new(), path: Vec::new(), refusal: None, begun })
+        });
+        exchange.request = request;
+        exchange.begun = begun;
+        exchange.head.clear();
+        exchange.head.extend_from_slice(head);
+        exchange.refusal = refusal(&request, head, &mut exchange.path);
+        exchange
+    }
+
+    pub(super) fn give_back(&mut self, exchange: Box<Exchange>) {
+        if self.boxes.len() < SPARES_MAX {
+            self.boxes.push(exchange);
+        }
+    }
+}
+
+/// What can be refused from the head alone; otherwise `path` is what to open.
+fn refusal(request: &Request, head: &[u8], path: &mut Vec<u8>) -> Option<Status> {
+    match request.method {
+        Method::Get | Method::Head if request.expects_more => Some(Status::ExpectationFailed),
+        Method::Get | Method::Head => target::resolve(request.target(head), path).err(),
+        Method::Options | Method::Refused => Some(Status::MethodNotAllowed),
+        Method::Unknown => Some(Status::NotImplemented),
+    }
+}
