@@ -1,5 +1,6 @@
 //! Every limit of the engine: name, unit, default, reason.
 
+use crate::ring::Setup;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -45,12 +46,12 @@ pub struct Config {
     /// at `net.core.somaxconn`.
     pub backlog: u32,
 
-    /// Receive buffers per shard, a power of two up to 32,768. Default 1,024: a batch of as many
-    /// ready connections finds one each.
+    /// Receive buffers per shard, a power of two up to 32,768. Default 512: several batches of
+    /// ready connections find one each, and they stay in the cache.
     pub receive_buffers: u16,
     /// Bytes of a receive buffer. Default 4 KiB: most requests fit in one.
     pub receive_buffer_bytes: u32,
-    /// Send buffers per shard. Default 512; when all are taken the heap serves, counted.
+    /// Send buffers per shard. Default 256; when all are taken the heap serves, counted.
     pub send_buffers: u32,
     /// Bytes of a send buffer. Default 8 KiB: head and body of a small reply leave together.
     pub send_buffer_bytes: u32,
@@ -112,6 +113,31 @@ pub struct Config {
     pub tcp_user_timeout: Option<Duration>,
 }
 
+impl Config {
+    /// What the ring of each shard is set up with; the arena's address is not known yet.
+    #[must_use]
+    pub fn setup(&self) -> Setup {
+        let receive_bytes = usize::from(self.receive_buffers) * self.receive_buffer_bytes as usize;
+        let send_bytes = self.send_buffers as usize * self.send_buffer_bytes as usize;
+        // A completion for every buffer and for a whole backlog at once, one for every send, and
+        // slack for what ends. More than that overflows, which is counted and loses nothing.
+        let completions = u32::from(self.receive_buffers)
+            + self.backlog
+            + self.send_buffers
+            + 2 * self.submission_entries;
+        Setup {
+            submission_entries: self.submission_entries,
+            completion_entries: completions.next_power_of_two().min(65_536),
+            arena_address: std::ptr::null_mut(),
+            arena_bytes: receive_bytes + send_bytes,
+            arena_registered: true,
+            receive_buffers: self.receive_buffers,
+            receive_buffer_bytes: self.receive_buffer_bytes,
+            io_workers_max: self.io_workers_max,
+        }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -122,9 +148,9 @@ impl Default for Config {
             max_connections: 10_000,
             at_capacity: AtCapacity::Wait,
             backlog: 1_024,
-            receive_buffers: 1_024,
+            receive_buffers: 512,
             receive_buffer_bytes: 4_096,
-            send_buffers: 512,
+            send_buffers: 256,
             send_buffer_bytes: 8_192,
             pipes: 64,
             pipe_bytes: 64 << 10,

@@ -60,7 +60,7 @@ impl Engine {
         let count = config.shards.unwrap_or_else(cpu::default_shards);
         check(&config, count)?;
         let mut notices = Vec::new();
-        let register_arena = arena_fits_memlock(&setup_of(&config), count, &mut notices);
+        let register_arena = arena_fits_memlock(&config.setup(), count, &mut notices);
 
         let admission = Arc::new(Admission::new(config.max_connections, count));
         let mut mailboxes = Vec::with_capacity(count);
@@ -255,7 +255,7 @@ impl Plan {
             // Not fatal: the set may have changed since it was read.
             let _ = cpu::pin(cpu);
         }
-        let mut setup = setup_of(&self.config);
+        let mut setup = self.config.setup();
         setup.arena_registered = self.register_arena;
         let arena = Arena::new(setup.arena_bytes)
             .map_err(|source| Error::Start { what: "mmap(2) of the arena", source });
@@ -292,7 +292,12 @@ impl Plan {
         Err(failed)
     }
 
-    fn build<H: Handler>(self, mut ring: KernelRing, arena: &Arena, handler: H) -> Shard<KernelRing, H> {
+    fn build<H: Handler>(
+        self,
+        mut ring: KernelRing,
+        arena: &Arena,
+        handler: H,
+    ) -> Shard<KernelRing, H> {
         let config = &self.config;
         let receive_bytes =
             usize::from(config.receive_buffers) * config.receive_buffer_bytes as usize;
@@ -326,26 +331,6 @@ impl Plan {
 fn message_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a word").to_owned()
-}
-
-/// What the ring of a shard of this configuration is set up with.
-pub(crate) fn setup_of(config: &Config) -> Setup {
-    let receive_bytes = usize::from(config.receive_buffers) * config.receive_buffer_bytes as usize;
-    let send_bytes = config.send_buffers as usize * config.send_buffer_bytes as usize;
-    // Every buffer may come with a completion, a whole backlog in one go, and each connection
-    // that is ending with one of its own; more than that is overflow, which loses nothing.
-    let completions = u32::from(config.receive_buffers) + config.backlog + config.send_buffers
-        + 2 * config.submission_entries;
-    Setup {
-        submission_entries: config.submission_entries,
-        completion_entries: completions.next_power_of_two().min(65_536),
-        arena_address: std::ptr::null_mut(),
-        arena_bytes: receive_bytes + send_bytes,
-        arena_registered: true,
-        receive_buffers: config.receive_buffers,
-        receive_buffer_bytes: config.receive_buffer_bytes,
-        io_workers_max: config.io_workers_max,
-    }
 }
 
 /// Whether the arenas of all shards can be registered. Where only the rings fit into

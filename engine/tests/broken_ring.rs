@@ -36,8 +36,7 @@ fn forbid_enter() {
         statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
         statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW),
     ];
-    let program =
-        libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
     // SAFETY: the program lives through the call, which copies it.
     let result = unsafe {
         libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
@@ -61,7 +60,8 @@ fn a_shard_whose_ring_breaks_is_reported_and_takes_its_listener_with_it() {
     };
     let engine = Engine::start(config, move |_| Echo(sender.clone())).unwrap();
     let (address, remote) = (engine.addresses()[0], engine.remote());
-    let mut clients: Vec<TcpStream> = (0..8).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let mut clients: Vec<TcpStream> =
+        (0..8).map(|_| TcpStream::connect(address).unwrap()).collect();
     for client in &mut clients {
         client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         client.write_all(b"a").unwrap();

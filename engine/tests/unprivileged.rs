@@ -70,11 +70,7 @@ fn file(bytes: usize) -> (OpenFile, Vec<u8>) {
 }
 
 fn config() -> Config {
-    Config {
-        listeners: vec!["127.0.0.1:0".parse().unwrap()],
-        shards: Some(1),
-        ..Config::default()
-    }
+    Config { listeners: vec!["127.0.0.1:0".parse().unwrap()], shards: Some(1), ..Config::default() }
 }
 
 fn fetch(engine: &Engine) -> Vec<u8> {

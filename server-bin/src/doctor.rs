@@ -16,21 +16,7 @@ pub fn run(options: &Doctor) -> Result<(), String> {
     let _ = descriptors::raise_limit();
     let config = options.capacity.config();
     // The least that will do: queues and buffer rings, the arenas not registered.
-    let setup = Setup {
-        submission_entries: config.submission_entries,
-        completion_entries: (u32::from(config.receive_buffers)
-            + config.backlog
-            + config.send_buffers
-            + 2 * config.submission_entries)
-            .next_power_of_two()
-            .min(65_536),
-        arena_address: std::ptr::null_mut(),
-        arena_bytes: 0,
-        arena_registered: false,
-        receive_buffers: config.receive_buffers,
-        receive_buffer_bytes: config.receive_buffer_bytes,
-        io_workers_max: config.io_workers_max,
-    };
+    let setup = Setup { arena_bytes: 0, arena_registered: false, ..config.setup() };
     let examination = examine(&Request {
         shards: config.shards.unwrap_or_else(cpu::default_shards),
         max_connections: config.max_connections,

@@ -75,10 +75,15 @@ fn serve<H: Handler>(
     }
     announce(scheme, engine.addresses());
     let remote = engine.remote();
+    let signalled = remote.clone();
     thread::Builder::new()
         .name("signals".into())
-        .spawn(move || drain_on(signals, &remote, drain_timeout))
+        .spawn(move || drain_on(signals, &signalled, drain_timeout))
         .map_err(|error| format!("no thread for signals: {error}"))?;
+    engine.wait();
+    // After a drain this changes nothing. After a shard has failed the others finish what they
+    // have, and the exit status tells the supervisor to start anew.
+    begin_drain(&remote, drain_timeout);
     let ledger = engine.join().map_err(|error| error.to_string())?;
     say_plainly(&format!("ledger {}", ledger.to_json()));
     if ledger.balanced() {

@@ -12,6 +12,9 @@ use crate::handler::{Deadline, Handler};
 use crate::ring::{Kind, Op, Ring, Token};
 use std::time::Duration;
 
+/// How long a drain waits, after our FIN, for a peer that sends nothing.
+const DRAIN_LINGER_MS: u64 = 500;
+
 /// What is due on a connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Due {
@@ -30,7 +33,11 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             return;
         }
         if let Some((at_ms, _)) = self.next_deadline(slot)
-            && self.core.timers.at_ms(slot).is_none_or(|armed| armed > at_ms + super::timers::TICK_MS)
+            && self
+                .core
+                .timers
+                .at_ms(slot)
+                .is_none_or(|armed| armed > at_ms + super::timers::TICK_MS)
         {
             self.core.timers.arm(slot, at_ms);
         }
@@ -53,18 +60,23 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 consider(connection.stalled_since_ms, Some(limits.connect_ms), Due::Connect);
             }
             State::Lingering => {
-                consider(connection.stalled_since_ms, Some(limits.linger_ms), Due::Linger);
+                // A drain need not wait for keep-alive clients that have nothing more to say: closed,
+                // the kernel still delivers what they have not acknowledged.
+                let silent = self.core.draining && connection.discarded == 0;
+                let linger_ms =
+                    if silent { limits.linger_ms.min(DRAIN_LINGER_MS) } else { limits.linger_ms };
+                consider(connection.stalled_since_ms, Some(linger_ms), Due::Linger);
             }
             State::Ending | State::Closing => {}
             State::Open | State::HalfClosedByPeer | State::HalfClosedByUs | State::Draining => {
                 if connection.waits_for_pipe {
                     // Not the peer's doing: those that hold the pipes have their deadlines.
                 } else if connection.output_head != NONE {
-                    let (after, which) = match self.core.chunks[connection.output_head as usize].body
-                    {
-                        Body::File(_) => (limits.transfer_ms, Deadline::Transfer),
-                        _ => (limits.write_ms, Deadline::Write),
-                    };
+                    let (after, which) =
+                        match self.core.chunks[connection.output_head as usize].body {
+                            Body::File(_) => (limits.transfer_ms, Deadline::Transfer),
+                            _ => (limits.write_ms, Deadline::Write),
+                        };
                     consider(connection.stalled_since_ms, after, Due::Passed(which));
                 } else {
                     consider(connection.active_ms, limits.idle_ms, Due::Passed(Deadline::Idle));

@@ -203,34 +203,46 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// Gets a pipe for the file at the head, or a place in the queue for one.
     fn take_pipe(&mut self, slot: u32) -> bool {
-        let taken = if self.pipe_queue.is_empty() {
-            self.pipes.take(&mut self.ring)
-        } else {
-            Ok(None)
-        };
-        if let Ok(Some(pipe)) = taken {
-            file_at_head(&mut self.core, slot).pipe = Some(pipe);
-            return true;
-        }
-        if taken.is_err() {
-            self.pipe_retry_at_ms.get_or_insert(self.core.now_ms + RETRY_MS);
-        }
-        self.core.counters.pipe_waits += 1;
         let connection = &mut self.core.slots[slot];
         connection.waits_for_pipe = true;
         self.pipe_queue.push_back((slot, connection.generation));
-        false
+        self.serve_pipe_queue();
+        let waits = self.core.slots[slot].waits_for_pipe;
+        self.core.counters.pipe_waits += u64::from(waits);
+        !waits
     }
 
     /// Gives the pipe of the file at the head back, and lets the next in the queue have one.
     pub(super) fn return_pipe(&mut self, slot: u32) {
-        if let Some(pipe) = file_at_head(&mut self.core, slot).pipe.take() {
-            self.pipes.give_back(pipe, &mut self.ring);
+        if self.put_pipe_back(slot) {
             self.serve_pipe_queue();
         }
     }
 
-    /// Hands free pipes to those that wait, oldest first.
+    fn put_pipe_back(&mut self, slot: u32) -> bool {
+        let Some(pipe) = file_at_head(&mut self.core, slot).pipe.take() else { return false };
+        self.pipes.give_back(pipe, &mut self.ring);
+        let held = self.pipe_holders.iter().position(|holder| *holder == slot);
+        self.pipe_holders.swap_remove(held.expect("whoever has a pipe is a holder"));
+        true
+    }
+
+    /// Takes a pipe from a reader that stalls: what is in it is read from the file again when
+    /// there is room in its socket. False: every holder is at work.
+    fn reclaim_pipe(&mut self) -> bool {
+        let stalled = self.pipe_holders.iter().copied().find(|holder| {
+            let connection = &self.core.slots[*holder];
+            connection.in_flight.has(Kind::PollOut) && connection.state.sends()
+        });
+        let Some(slot) = stalled else { return false };
+        let file = file_at_head(&mut self.core, slot);
+        let held_bytes = file.pipe.as_ref().map_or(0, |pipe| u64::from(pipe.held_bytes));
+        file.offset -= held_bytes;
+        file.remaining += held_bytes;
+        self.put_pipe_back(slot)
+    }
+
+    /// Hands pipes to those that wait, oldest first.
     pub(super) fn serve_pipe_queue(&mut self) {
         while let Some((slot, generation)) = self.pipe_queue.front().copied() {
             let waits = self.core.slots.get(slot).is_some_and(|connection| {
@@ -241,11 +253,14 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             if waits {
                 match self.pipes.take(&mut self.ring) {
                     Ok(Some(pipe)) => {
-                        self.core.slots[slot].waits_for_pipe = false;
-                        self.core.slots[slot].stalled_since_ms = self.core.now_ms;
+                        let connection = &mut self.core.slots[slot];
+                        connection.waits_for_pipe = false;
+                        connection.stalled_since_ms = self.core.now_ms;
                         file_at_head(&mut self.core, slot).pipe = Some(pipe);
+                        self.pipe_holders.push(slot);
                         self.core.touch(slot);
                     }
+                    Ok(None) if self.reclaim_pipe() => continue,
                     Ok(None) => return,
                     Err(_) => {
                         self.pipe_retry_at_ms = Some(self.core.now_ms + RETRY_MS);

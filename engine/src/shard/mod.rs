@@ -67,6 +67,8 @@ pub(crate) struct Shard<R: Ring, H: Handler> {
     starving_until_ms: u64,
     /// Connections that wait for a pipe, oldest first, with their generation.
     pipe_queue: VecDeque<(u32, u64)>,
+    /// Connections that have a pipe.
+    pipe_holders: Vec<u32>,
     pipe_retry_at_ms: Option<u64>,
     drain_deadline_ms: Option<u64>,
     /// Operations whose terminal completion has not been seen.
@@ -103,6 +105,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             once_armed: 0,
             starving_until_ms: 0,
             pipe_queue: VecDeque::new(),
+            pipe_holders: Vec::new(),
             pipe_retry_at_ms: None,
             drain_deadline_ms: None,
             in_flight: 0,
@@ -256,7 +259,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// How many completions to wait for, and how long at most.
     fn patience(&self) -> (u32, Duration) {
-        if !self.core.touched.is_empty() || !self.core.files_closing.is_empty() {
+        let busy = !self.core.touched.is_empty() || !self.core.files_closing.is_empty();
+        if busy || self.is_finished() {
             return (0, Duration::ZERO);
         }
         let timeout = self.until_due();

@@ -107,7 +107,11 @@ fn a_reset_in_the_middle_of_a_reply_ends_that_connection_only() {
         let mut client = server.connect();
         client.write_all(b"big 2000000\n").unwrap();
         client.read_exact(&mut [0; 1000]).unwrap();
-        if round % 2 == 0 { reset(client) } else { drop(client) }
+        if round % 2 == 0 {
+            reset(client)
+        } else {
+            drop(client)
+        }
         let reason = server.next_end();
         assert!(matches!(reason, Reason::PeerReset | Reason::BrokenPipe), "{reason:?}");
     }
@@ -326,8 +330,7 @@ fn what_cannot_work_is_refused_by_name() {
         let mut config = Config::default();
         change(&mut config);
         let (sender, _) = std::sync::mpsc::channel();
-        let handler =
-            move |_| crate::common::Scripted { ended: sender.clone(), directory: None };
+        let handler = move |_| crate::common::Scripted { ended: sender.clone(), directory: None };
         match Engine::start(config, handler) {
             Err(Error::Config { key, .. }) => key,
             Err(error) => panic!("{error}"),

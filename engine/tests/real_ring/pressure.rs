@@ -70,7 +70,8 @@ fn a_thousand_connections_take_turns_with_sixteen_buffers() {
         ..Config::default()
     };
     let server = Engine::start(config, |_| Echo).unwrap();
-    let counts: Arc<Vec<AtomicU64>> = Arc::new((0..CONNECTIONS).map(|_| AtomicU64::new(0)).collect());
+    let counts: Arc<Vec<AtomicU64>> =
+        Arc::new((0..CONNECTIONS).map(|_| AtomicU64::new(0)).collect());
     let to = server.addresses()[0];
     let client = {
         let counts = counts.clone();
@@ -92,8 +93,7 @@ fn a_thousand_connections_take_turns_with_sixteen_buffers() {
     }
     let at_the_end = of_all(&counts);
     let ledger = server.remote().ledger();
-    let (slowest, busiest) =
-        (*at_the_end.iter().min().unwrap(), *at_the_end.iter().max().unwrap());
+    let (slowest, busiest) = (*at_the_end.iter().min().unwrap(), *at_the_end.iter().max().unwrap());
     let requests: u64 = at_the_end.iter().sum();
     assert!(busiest <= 3 * slowest, "the busiest had {busiest}, the slowest {slowest}");
     assert!(
@@ -139,13 +139,7 @@ impl Handler for Outward {
     fn connect_failed(&mut self, _: &mut Local<'_>, tag: u64, error: std::io::Error) {
         self.say(format!("{tag} {:?}", error.kind()));
     }
-    fn closed(
-        &mut self,
-        _: (),
-        _: &mut Local<'_>,
-        _: ringwright::ConnectionId,
-        reason: Reason,
-    ) {
+    fn closed(&mut self, _: (), _: &mut Local<'_>, _: ringwright::ConnectionId, reason: Reason) {
         self.say(reason.name().to_owned());
     }
 }
