@@ -140,8 +140,7 @@ impl Ledger {
         for shard in published {
             add(&mut sum, &shard.read());
         }
-        let permits =
-            Pair { total: admission.total() as u64, free: admission.free() as u64 };
+        let permits = Pair { total: admission.total() as u64, free: admission.free() as u64 };
         Self { sum, permits }
     }
 

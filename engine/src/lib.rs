@@ -52,6 +52,8 @@ mod reason;
 mod remote;
 pub mod ring;
 mod shard;
+#[cfg(test)]
+mod simulation;
 
 pub use config::{AtCapacity, Config, Probe};
 pub use connection::{Connection, Room};

@@ -114,7 +114,11 @@ impl Mailbox {
 
     pub fn with_event(commands_max: usize, event: Descriptor) -> (Sending, Self) {
         let (sender, receiver) = bounded(commands_max);
-        let shared = Arc::new(Shared { event, signalled: AtomicBool::new(false), ended: AtomicBool::new(false) });
+        let shared = Arc::new(Shared {
+            event,
+            signalled: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+        });
         let sending = Sending { commands: sender, waker: Waker(shared.clone()) };
         (sending, Self { commands: receiver, shared })
     }

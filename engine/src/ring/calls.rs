@@ -77,7 +77,8 @@ pub(crate) fn listeners(
 ) -> io::Result<(SocketAddr, Vec<Descriptor>)> {
     // Without SO_REUSEPORT this bind fails where anybody listens.
     let alone = stream_socket(&address)?;
-    let taken = set(alone, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1).and_then(|()| bind(alone, &address));
+    let taken =
+        set(alone, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1).and_then(|()| bind(alone, &address));
     close(alone);
     taken?;
     let mut sockets = Vec::with_capacity(shards);
@@ -95,7 +96,11 @@ pub(crate) fn listeners(
     }
 }
 
-fn listen(socket: Descriptor, address: &SocketAddr, options: &ListenerOptions) -> io::Result<SocketAddr> {
+fn listen(
+    socket: Descriptor,
+    address: &SocketAddr,
+    options: &ListenerOptions,
+) -> io::Result<SocketAddr> {
     set(socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
     set(socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
     set(socket, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;

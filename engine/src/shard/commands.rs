@@ -58,6 +58,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         for slot in slots {
             if self.core.slots[slot].opened {
                 self.application.draining(&mut self.core, slot);
+                // Who lingers already does so for less time from now on.
+                self.core.touch(slot);
             } else {
                 self.core.end(slot, Reason::Drained, true);
             }

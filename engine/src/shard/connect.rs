@@ -68,11 +68,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         };
         self.core.end(slot, Reason::NetworkError, false);
         self.core.counters.connect_failed += 1;
-        self.application.connect_failed(
-            &mut self.core,
-            tag,
-            io::Error::from_raw_os_error(errno),
-        );
+        self.application.connect_failed(&mut self.core, tag, io::Error::from_raw_os_error(errno));
     }
 
     fn fail(&mut self, tag: u64, error: io::Error) {

@@ -5,13 +5,13 @@ use super::output::Chunk;
 use super::slots::{ConnectionId, NONE, Slots};
 use super::state::{Event, State};
 use super::timers::Timers;
+use crate::Reason;
 use crate::admission::Admission;
 use crate::config::{Config, Probe};
 use crate::file::Directory;
 use crate::memory::SendBuffers;
 use crate::remote::Remote;
 use crate::ring::Descriptor;
-use crate::Reason;
 use slab::Slab;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -195,6 +195,9 @@ impl Core {
                 connection.on(Event::Close);
                 if connection.state == State::Lingering {
                     connection.stalled_since_ms = self.now_ms;
+                    if connection.fin_seen {
+                        connection.on(Event::PeerFin);
+                    }
                 }
                 self.drop_carry(slot);
                 self.touch(slot);
@@ -269,7 +272,8 @@ impl Core {
 
     fn spare_carry(&mut self, mut bytes: Vec<u8>) {
         let keep_bytes_max = 4 * self.limits.receive_buffer_bytes;
-        if self.spare_carries.len() < SPARES_MAX && (1..=keep_bytes_max).contains(&bytes.capacity()) {
+        if self.spare_carries.len() < SPARES_MAX && (1..=keep_bytes_max).contains(&bytes.capacity())
+        {
             bytes.clear();
             self.spare_carries.push(bytes);
         }

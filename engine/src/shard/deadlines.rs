@@ -17,7 +17,7 @@ const DRAIN_LINGER_MS: u64 = 500;
 
 /// What is due on a connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Due {
+pub(super) enum Due {
     Timer,
     Park,
     Connect,
@@ -44,7 +44,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     /// The earliest deadline of a connection, and which it is.
-    fn next_deadline(&self, slot: u32) -> Option<(u64, Due)> {
+    pub(super) fn next_deadline(&self, slot: u32) -> Option<(u64, Due)> {
         let connection = &self.core.slots[slot];
         let limits = &self.core.limits;
         let mut next: Option<(u64, Due)> = None;
@@ -125,6 +125,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
         // Touched in any case: it is armed again, and what could not be done is tried again.
         self.core.touch(slot);
+        self.core.slots[slot].rests = false;
         match self.next_deadline(slot) {
             Some((at_ms, due)) if at_ms <= self.core.now_ms => self.on_due(slot, due),
             _ => {}

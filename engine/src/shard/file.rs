@@ -167,7 +167,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     fn on_file_error(&mut self, slot: u32, errno: i32) {
         match errno {
             libc::ECANCELED | libc::EINTR | libc::EAGAIN | ERESTARTSYS => {}
-            libc::ENOMEM => self.core.timers.arm(slot, self.core.now_ms + RETRY_MS),
+            libc::ENOMEM => self.rest(slot),
             _ => self.core.end(slot, Reason::FileFailed, true),
         }
     }

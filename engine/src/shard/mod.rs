@@ -136,8 +136,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// One turn of the loop: what is wanted goes in, what has happened comes out.
     pub fn turn(&mut self) -> Result<(), Errno> {
-        self.flush();
-        let (want, timeout) = self.patience();
+        // What did not fit into the queue goes in next, without waiting for anything else.
+        let (want, timeout) =
+            if self.flush().is_ok() { self.patience() } else { (0, Duration::ZERO) };
         self.ring.submit_and_wait(want, timeout)?;
         self.core.now_ms = self.ring.now_ms();
         self.batch = 0;
@@ -154,19 +155,18 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     /// Turns wants into operations, until there are none or the submission queue is full.
-    fn flush(&mut self) {
-        if self.flush_shard().is_err() {
-            return;
-        }
+    fn flush(&mut self) -> Result<(), Full> {
+        self.flush_shard()?;
         for _ in 0..self.core.touched.len() {
-            let Some(slot) = self.core.touched.pop_front() else { return };
+            let Some(slot) = self.core.touched.pop_front() else { break };
             self.core.slots[slot].touched = false;
             self.settle(slot);
-            if self.flush_connection(slot).is_err() {
+            if let Err(full) = self.flush_connection(slot) {
                 self.core.touch(slot);
-                return;
+                return Err(full);
             }
         }
+        Ok(())
     }
 
     fn flush_connection(&mut self, slot: u32) -> Result<(), Full> {

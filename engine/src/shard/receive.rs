@@ -29,10 +29,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let op = match wanted {
             Armed::Probe => match self.core.limits.probe {
                 Probe::Receive => Op::Probe { socket },
-                Probe::Poll => Op::Poll {
-                    descriptor: socket,
-                    events: (libc::POLLIN | libc::POLLRDHUP) as u32,
-                },
+                Probe::Poll => {
+                    Op::Poll { descriptor: socket, events: (libc::POLLIN | libc::POLLRDHUP) as u32 }
+                }
             },
             _ => Op::Receive { socket, multishot: wanted == Armed::Multishot },
         };
@@ -78,7 +77,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let watches = match connection.state {
             State::Open => connection.mode != Mode::Starved || connection.fin_seen,
             State::HalfClosedByPeer | State::Draining => true,
-            // Hang-up would only say that the peer's FIN has come, too; a deadline is set.
+            // Once the peer's FIN has come, too, no reset can follow it.
+            State::HalfClosedByUs => connection.mode != Mode::Starved && !connection.hung_up,
             _ => false,
         };
         if !watches || connection.in_flight.has(Kind::Hangup) {
@@ -133,7 +133,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             libc::ENOBUFS => {
                 self.core.counters.starved += 1;
                 self.starving_until_ms = self.core.now_ms + STARVING_MS;
-                self.starve(slot);
+                // Whoever has nothing to read must not queue: the receive it got when its turn
+                // came would wait, and keep the turn of those that have.
+                self.core.slots[slot].mode = Mode::Parked;
             }
             libc::ECANCELED | libc::EINTR | libc::EAGAIN => {
                 if self.core.slots[slot].mode == Mode::Once {
@@ -160,9 +162,15 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if result < 0 || self.core.slots[slot].state.is_over() {
             return;
         }
-        // Either is a reset: nobody watches in a state in which both FINs could have passed.
-        if result as u32 & (libc::POLLERR | libc::POLLHUP) as u32 != 0 {
+        // After our FIN a hang-up alone says no more than that the peer's has come, perhaps with
+        // bytes before it that are still to be read.
+        let connection = &mut self.core.slots[slot];
+        let sent_fin = matches!(connection.state, State::HalfClosedByUs | State::Lingering);
+        let (error, hung_up) = (libc::POLLERR as u32, libc::POLLHUP as u32);
+        if result as u32 & error != 0 || (result as u32 & hung_up != 0 && !sent_fin) {
             self.core.end(slot, Reason::PeerReset, false);
+        } else {
+            connection.hung_up = true;
         }
     }
 

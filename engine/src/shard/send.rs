@@ -22,7 +22,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 || flight.has(Kind::Read)
                 || flight.has(Kind::Splice)
                 || flight.has(Kind::PollOut);
-            if !connection.state.sends() || busy || connection.waits_for_pipe {
+            if !connection.state.sends() || busy || connection.waits_for_pipe || connection.rests {
                 return Ok(());
             }
             let head = connection.output_head;
@@ -82,13 +82,16 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             0 => self.core.end(slot, Reason::NetworkError, true),
             _ => match -result {
                 libc::ECANCELED | libc::EINTR | libc::EAGAIN => {}
-                libc::ENOBUFS | libc::ENOMEM => {
-                    // It is tried again at the next touch; the deadline brings that about.
-                    self.core.timers.arm(slot, self.core.now_ms + RETRY_MS);
-                }
+                libc::ENOBUFS | libc::ENOMEM => self.rest(slot),
                 errno => self.core.end(slot, Reason::from_errno(errno), false),
             },
         }
+    }
+
+    /// Tried again at once it would fail again: the deadline goes on with it.
+    pub(super) fn rest(&mut self, slot: u32) {
+        self.core.slots[slot].rests = true;
+        self.core.timers.arm(slot, self.core.now_ms + RETRY_MS);
     }
 
     /// Bytes have left: progress.
@@ -103,7 +106,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     fn output_is_empty(&mut self, slot: u32) {
         let connection = &mut self.core.slots[slot];
         let draining = connection.state == State::Draining;
-        if !draining && !connection.shutdown_wanted {
+        // A file's `file_sent` comes before the end that may follow.
+        if (!draining && !connection.shutdown_wanted) || connection.files_sent > 0 {
             return;
         }
         let socket = connection.descriptor;

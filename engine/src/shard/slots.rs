@@ -159,10 +159,14 @@ pub struct Slot {
     pub shutdown_wanted: bool,
     /// The peer's FIN was read.
     pub fin_seen: bool,
+    /// Both FINs have passed, says the watch; the peer's may still be unread.
+    pub hung_up: bool,
     /// End by RST instead of FIN.
     pub abortive: bool,
     /// shutdown(2) or abort was called on the descriptor.
     pub cut: bool,
+    /// Output rests until the deadline fires: the kernel had no memory for it.
+    pub rests: bool,
     /// Waits in the queue for a pipe.
     pub waits_for_pipe: bool,
     /// Files sent whose `file_sent` is owed.
@@ -257,8 +261,10 @@ impl Slots {
             output_full: false,
             shutdown_wanted: false,
             fin_seen: false,
+            hung_up: false,
             abortive: false,
             cut: false,
+            rests: false,
             waits_for_pipe: false,
             files_sent: 0,
             unacknowledged: 0,
@@ -355,8 +361,7 @@ mod tests {
         let peer = "127.0.0.1:1".parse().unwrap();
         let mut seen = std::collections::HashSet::new();
         for _ in 0..100 {
-            let slot =
-                slots.insert(Descriptor(3), State::Open, Origin::Listener(0), peer, 0);
+            let slot = slots.insert(Descriptor(3), State::Open, Origin::Listener(0), peer, 0);
             slots[slot].opened = true;
             let id = ConnectionId::new(7, slot, slots[slot].generation);
             assert_eq!((id.shard(), id.slot()), (7, slot));

@@ -143,9 +143,9 @@ mod tests {
             let row = format!("| {from} | {event:?} | {to} |");
             assert!(document.contains(&row), "ARCHITECTURE.md lacks the row {row}");
         }
-        let rows = document.lines().filter(|line| {
-            STATES.iter().any(|state| line.starts_with(&format!("| {state} |")))
-        });
+        let rows = document
+            .lines()
+            .filter(|line| STATES.iter().any(|state| line.starts_with(&format!("| {state} |"))));
         assert_eq!(rows.count(), TRANSITIONS.len(), "ARCHITECTURE.md has rows the table has not");
     }
 }

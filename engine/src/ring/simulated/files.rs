@@ -71,6 +71,9 @@ impl SimulatedRing {
         if self.rng.per_mille(self.faults.file_error) {
             return Err(-libc::EIO);
         }
+        if self.rng.per_mille(self.faults.no_send_memory) {
+            return Err(-libc::ENOMEM);
+        }
         if self.rng.per_mille(self.faults.truncate) {
             let kept = self.rng.below(self.files[file].bytes + 1);
             self.files[file].bytes = kept;

@@ -20,6 +20,7 @@ mod sockets;
 mod submission;
 mod tests;
 mod trace;
+mod view;
 
 pub use descriptors::{FIRST, OpenCounts};
 pub use faults::Faults;
@@ -27,6 +28,7 @@ pub use files::SimulatedFile;
 pub use network::Endpoint;
 pub use peers::{Afterwards, NEVER, Peer, Plan, Standing};
 pub use rng::{Rng, stream, stream_byte};
+pub use view::View;
 
 use super::{
     Completion, Descriptor, Errno, F_MORE, FileStatus, Op, Pipe, Ring, RingCounters, Setup,

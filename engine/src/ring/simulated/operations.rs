@@ -251,6 +251,9 @@ impl SimulatedRing {
             let moved = (pending.done > 0).then_some(pending.done as i32);
             return moved.or_else(|| socket.send_failure()).map(|result| (result, 0));
         }
+        if pending.done == 0 && self.rng.per_mille(self.faults.no_send_memory) {
+            return Some((-self.rng.pick(&[libc::ENOBUFS, libc::ENOMEM]), 0));
+        }
         let left = (length - pending.done) as usize;
         let most = left.min(socket.room());
         if most == 0 {

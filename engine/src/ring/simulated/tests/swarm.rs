@@ -20,7 +20,7 @@ impl Sink {
         let mut bench = Bench::new(seed);
         let listener = bench.listener;
         let mut rng = Rng::new(seed ^ 1);
-        bench.ring.faults = Faults::draw(&mut rng);
+        bench.ring.faults = Faults { no_send_memory: 0, ..Faults::draw(&mut rng) };
         for peer in 0..PEERS {
             let plan = Plan::draw(&mut rng);
             let bytes: Vec<u8> = stream(peer as u64, 0).take(BYTES as usize).collect();

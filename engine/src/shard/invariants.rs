@@ -1,0 +1,228 @@
+//! What must hold between two turns (ARCHITECTURE.md, "Invariants"), looked up in the shard and
+//! in the simulated kernel.
+
+use super::Shard;
+use super::deadlines::Due;
+use super::output::Body;
+use super::slots::{Armed, InFlight, Mode, NONE, Slot};
+use super::state::State;
+use super::timers::TICK_MS;
+use crate::handler::Handler;
+use crate::ring::simulated::{SimulatedRing, View};
+use crate::ring::{Kind, Token};
+use std::collections::BTreeSet;
+
+/// A deadline that is so late has been forgotten: a wait takes a second at most.
+const LATE_MS: u64 = 3_000;
+/// The families that belong to slots; a receive and a probe share one.
+const KINDS: [Kind; 10] = [
+    Kind::Hangup,
+    Kind::Send,
+    Kind::PollOut,
+    Kind::Read,
+    Kind::Splice,
+    Kind::Open,
+    Kind::Connect,
+    Kind::Close,
+    Kind::CancelReceive,
+    Kind::CancelConnect,
+];
+
+impl<H: Handler> Shard<SimulatedRing, H> {
+    /// # Panics
+    /// If an invariant does not hold.
+    pub fn check_invariants(&mut self) {
+        let kernel = self.ring.view();
+        self.check_memory(&kernel);
+        self.check_descriptors(&kernel);
+        self.check_operations(&kernel);
+        let touched: BTreeSet<u32> = self.core.touched.iter().copied().collect();
+        assert_eq!(touched.len(), self.core.touched.len(), "a slot is touched once");
+        for (slot, connection) in self.core.slots.iter() {
+            assert_eq!(connection.touched, touched.contains(&slot), "slot {slot} and the list");
+            if !connection.touched {
+                self.check_progress(slot, connection);
+            }
+        }
+    }
+
+    fn check_memory(&self, kernel: &View) {
+        let core = &self.core;
+        let total = self.receive_buffers.total();
+        assert_eq!(self.receive_buffers.free(), total, "no buffer is held between turns");
+        let with_kernel = self.ring.buffers_provided() + kernel.buffers_coming;
+        assert_eq!(with_kernel, usize::from(total), "receive buffers");
+        let (mut pooled, mut pipes, mut piped, mut files) = (0, 0, 0, BTreeSet::new());
+        let mut chunks = 0;
+        for (slot, connection) in core.slots.iter() {
+            let mut bytes = 0;
+            let mut at = connection.output_head;
+            while at != NONE {
+                let chunk = &core.chunks[at as usize];
+                chunks += 1;
+                match &chunk.body {
+                    Body::Pooled { start, end, .. } => {
+                        pooled += 1;
+                        bytes += end - start;
+                    }
+                    Body::Heap { bytes: all, start } => bytes += all.len() as u32 - start,
+                    Body::Shared { bytes: all, start } => bytes += all.len() as u32 - start,
+                    Body::File(file) => {
+                        files.insert(file.file.descriptor().0);
+                        pipes += u32::from(file.pipe.is_some());
+                        piped += file.pipe.as_ref().map_or(0, |pipe| pipe.held_bytes as usize);
+                    }
+                }
+                if chunk.next == NONE {
+                    assert_eq!(connection.output_tail, at, "slot {slot}: tail of its output");
+                }
+                at = chunk.next;
+            }
+            let closing = connection.state == State::Closing;
+            assert!(closing || connection.output_bytes == bytes, "slot {slot}: output {bytes}");
+        }
+        assert_eq!(core.chunks.len(), chunks, "every chunk belongs to a connection");
+        assert_eq!(core.send_buffers.total(), core.send_buffers.free() + pooled, "send buffers");
+        assert_eq!(self.pipes.total(), self.pipes.free() + pipes, "pipes");
+        let splicing = core.slots.iter().any(|(_, it)| it.in_flight.has(Kind::Splice));
+        assert!(splicing || self.ring.bytes_in_pipes() == piped, "bytes in pipes");
+        let carries = core.slots.iter().filter(|(_, it)| it.carry != NONE).count();
+        assert_eq!(core.carries.len(), carries, "every carry belongs to a connection");
+        let opens = core.slots.iter().filter(|(_, it)| it.open != NONE).count();
+        assert_eq!(core.opens.len(), opens, "every open belongs to a connection");
+        let closing = core.files_closing.len() + self.files_closing as usize - kernel.files_gone;
+        let open = self.ring.open_counts().files;
+        assert_eq!(open, files.len() + closing + kernel.files_coming, "files");
+    }
+
+    fn check_descriptors(&self, kernel: &View) {
+        let core = &self.core;
+        let open = self.ring.open_counts();
+        let sockets = core.slots.len() + self.accepting.waiting() + kernel.sockets_coming;
+        assert_eq!(open.sockets, sockets - kernel.sockets_gone, "sockets");
+        let listens = !self.accepting.listeners.is_empty();
+        assert!(!listens || open.listeners == self.accepting.listening(), "listeners");
+        assert_eq!(open.pipe_ends as u64, self.pipes.descriptors(), "ends of pipes");
+        let ledger = self.ledger();
+        let known = open.sockets + self.accepting.listening() + open.pipe_ends;
+        let files = self.files_closing as usize + kernel.sockets_gone;
+        let known = (known + files - kernel.sockets_coming) as u64;
+        assert_eq!(ledger.descriptors, known, "descriptors in the ledger");
+        let held = core.admission.total() - core.admission.free();
+        assert_eq!(held, core.slots.len(), "permits held and slots in use");
+        assert_eq!(self.ring.closes_while_armed, 0, "nothing is closed that an operation uses");
+        assert_eq!(ledger.stale_completions, 0, "no completion comes after its slot's life");
+    }
+
+    /// What the books say is in flight, and what the kernel has.
+    fn check_operations(&self, kernel: &View) {
+        let mut tokens = Vec::new();
+        for (slot, connection) in self.core.slots.iter() {
+            let mut counted = InFlight::default();
+            let mut expect = |kind: Kind| {
+                counted.add(kind);
+                tokens.push(Token::new(kind, connection.generation, slot));
+            };
+            match connection.armed {
+                Armed::Nothing => {}
+                Armed::Multishot | Armed::OneShot => expect(Kind::Receive),
+                Armed::Probe => expect(Kind::Probe),
+            }
+            KINDS.into_iter().filter(|kind| connection.in_flight.has(*kind)).for_each(expect);
+            assert_eq!(counted, connection.in_flight, "slot {slot}: what is armed");
+        }
+        for (number, listener) in self.accepting.listeners.iter().enumerate() {
+            if listener.armed {
+                tokens.push(Token::new(Kind::Accept, 0, number as u32));
+            }
+            if listener.cancelling {
+                tokens.push(Token::new(Kind::CancelAccept, 0, number as u32));
+            }
+        }
+        if self.wake_armed {
+            tokens.push(Token::new(Kind::Wake, 0, 0));
+        }
+        tokens.sort_by_key(|token| token.user_data());
+        let of_files = |token: &&Token| token.kind() == Some(Kind::CloseFile);
+        let files = kernel.tokens.iter().filter(of_files).count();
+        assert_eq!(files as u64, self.files_closing, "files whose close is in flight");
+        let others = kernel.tokens.iter().filter(|token| !of_files(token)).copied();
+        assert_eq!(others.collect::<Vec<_>>(), tokens, "operations in flight, left the kernel's");
+        assert_eq!(self.in_flight, kernel.tokens.len() as u64, "count of operations in flight");
+    }
+
+    /// A connection that is on no list of work waits for something that can come: an operation, a
+    /// deadline, a queue.
+    fn check_progress(&self, slot: u32, connection: &Slot) {
+        let flight = connection.in_flight;
+        let state = connection.state;
+        let queued = |queue: &std::collections::VecDeque<(u32, u64)>| {
+            queue.contains(&(slot, connection.generation))
+        };
+        let fail = |what: &str| {
+            panic!("slot {slot} (descriptor {}) is {state} and {what}", connection.descriptor.0)
+        };
+        let due_ms = self.core.timers.at_ms(slot);
+        let due_by = |at_ms: u64| due_ms.is_some_and(|due_ms| due_ms <= at_ms + 2 * TICK_MS);
+        let limits = &self.core.limits;
+        if state.sends() {
+            let sending = [Kind::Send, Kind::Read, Kind::Splice, Kind::PollOut];
+            let pipe = connection.waits_for_pipe && queued(&self.pipe_queue);
+            if connection.output_head == NONE {
+                if state == State::Draining || connection.shutdown_wanted {
+                    fail("has not sent its FIN");
+                }
+            } else if !pipe && !connection.rests && !sending.into_iter().any(|kind| flight.has(kind)) {
+                fail("does not send what it has to");
+            }
+        }
+        let enough = connection.discarded as usize >= limits.linger_bytes_max;
+        let reads = !connection.fin_seen
+            && ((state.receives() && !connection.paused && !connection.output_full)
+                || (state.discards() && !enough));
+        let starved = connection.mode == Mode::Starved && queued(&self.starved);
+        if reads && connection.armed == Armed::Nothing && !starved {
+            fail("does not read");
+        }
+        let heard = !connection.paused && !connection.output_full;
+        if state.receives() && heard && (connection.deliver_owed || connection.fin_seen) {
+            fail("owes its handler bytes or a FIN");
+        }
+        if connection.files_sent > 0 && !state.is_over() {
+            fail("owes its handler a file_sent");
+        }
+        if connection.open != NONE && !flight.has(Kind::Open) {
+            fail("does not open its file");
+        }
+        // Who wakes from a probe was idle before: its time to park has passed already. A drain
+        // shortens deadlines.
+        if let Some((at_ms, due)) = self.next_deadline(slot)
+            && (!due_by(at_ms.max(self.core.now_ms))
+                || (due != Due::Park
+                    && !self.core.draining
+                    && at_ms + LATE_MS < self.core.now_ms))
+        {
+            let now_ms = self.core.now_ms;
+            fail(&format!("is due at {at_ms} ms, not at {due_ms:?}; it is {now_ms}"));
+        }
+        let keeps = self.core.kept_bytes(slot) >= limits.receive_buffer_bytes;
+        let stops = connection.armed != Armed::Multishot || flight.has(Kind::CancelReceive);
+        if keeps && !reads && !stops && !state.is_over() {
+            fail("goes on reading what nobody wants");
+        }
+        match state {
+            State::Lingering if connection.fin_seen => fail("waits for a FIN that it has seen"),
+            State::Connecting if !flight.has(Kind::Connect) => fail("does not connect"),
+            State::Ending if flight.is_empty() => fail("does not end"),
+            State::Closing if !flight.has(Kind::Close) => fail("does not close"),
+            _ if flight.is_empty()
+                && due_ms.is_none()
+                && !starved
+                && !connection.waits_for_pipe =>
+            {
+                fail("waits for nothing");
+            }
+            _ => {}
+        }
+    }
+}

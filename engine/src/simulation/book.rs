@@ -1,0 +1,244 @@
+//! What has been promised to whom: the handler writes it down, the world compares it with what
+//! the peers have seen.
+
+use crate::ring::simulated::{Rng, stream};
+use crate::{ConnectionId, Reason};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+
+/// A stretch of the endless stream called `key`.
+#[derive(Clone, Copy, Debug)]
+pub struct Piece {
+    pub key: u64,
+    pub offset: u64,
+    pub bytes: u64,
+}
+
+impl Piece {
+    fn starts(&self, received: &[u8]) -> bool {
+        let most = usize::try_from(self.bytes).unwrap_or(usize::MAX).min(received.len());
+        stream(self.key, self.offset).take(most).eq(received[..most].iter().copied())
+    }
+}
+
+/// How a connection's handler behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Sends back what comes, now and then only a part of it at once.
+    Echo,
+    /// The same, and pauses until a timer.
+    Pausing,
+    /// The same, in messages of so many bytes.
+    Whole(usize),
+    /// Answers with files.
+    Files,
+    /// Echoes and closes after so many bytes.
+    CloseAfter(u64),
+    /// Echoes, and ends its half after so many bytes.
+    ShutdownAfter(u64),
+    /// Echoes, and aborts after so many bytes.
+    AbortAfter(u64),
+    /// Echoes, and panics after so many bytes.
+    PanicAfter(u64),
+    /// Panics when it is opened, or when it is closed.
+    PanicsAtEnds,
+    /// Echoes, kicks others, sends to others.
+    Meddler,
+    /// Sends so many bytes unasked, as fast as it may, then closes.
+    Greeter(u64),
+    /// Sends so many bytes unasked, then ends its half and goes on listening.
+    Lecturer(u64),
+    /// Never uses a byte.
+    Deaf,
+    /// Echoes and connects out.
+    Connector,
+}
+
+/// What a handler does about the peer's FIN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Farewell {
+    Close,
+    ReplyAndClose,
+    ReplyAndShutdown,
+    CloseLater,
+}
+
+/// The part a connection plays.
+#[derive(Clone, Copy, Debug)]
+pub struct Part {
+    pub role: Role,
+    pub farewell: Farewell,
+    /// Most bytes of what it says beyond an echo.
+    pub reply_bytes_max: usize,
+    /// Ignores a drain until its deadline.
+    pub stubborn: bool,
+}
+
+/// What became of a connection.
+pub struct Record {
+    pub id: ConnectionId,
+    pub address: SocketAddr,
+    pub part: Part,
+    /// What was queued, in order.
+    pub said: Vec<Piece>,
+    /// Files queued whose `file_sent` has not been called.
+    pub files_owed: i32,
+    /// Bytes of the peer's that were shown.
+    pub shown: u64,
+    /// `half_closed` was called.
+    pub fin_shown: bool,
+    /// `close` was called by the handler: nothing is shown any more.
+    pub closing: bool,
+    /// Something was done to it that may cut it short.
+    pub cut: bool,
+    pub panicked: bool,
+    /// It was reset for a reason that was looked into.
+    pub excused: bool,
+    pub closed: Option<Reason>,
+}
+
+impl Record {
+    /// Bytes of its own stream that were queued.
+    pub fn said_of_its_own(&self) -> u64 {
+        self.said.iter().filter(|piece| piece.key >= 1 << 45).map(|piece| piece.bytes).sum()
+    }
+}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, address, part, shown, fin_shown, closing, cut, excused, files_owed, .. } =
+            self;
+        let said: u64 = self.said.iter().map(|piece| piece.bytes).sum();
+        write!(
+            f,
+            "{id:?} with {address} ({:?}, {:?}): said {said} bytes in {} pieces, was shown {shown}, \
+             FIN {fin_shown}; closing {closing}, cut {cut}, excused {excused}, files owed {files_owed}, closed {:?}",
+            part.role,
+            part.farewell,
+            self.said.len(),
+            self.closed
+        )
+    }
+}
+
+/// Everything written down.
+#[derive(Default)]
+pub struct Book {
+    pub records: Vec<Record>,
+    by_id: BTreeMap<u64, usize>,
+    /// What was sent past the handler: by broadcasts, or to an id.
+    pub blobs: Vec<Piece>,
+    /// Parts by the address of the peer.
+    pub parts: BTreeMap<SocketAddr, Part>,
+    /// Addresses nobody has been connected to yet, with their tags.
+    pub endpoints: Vec<(SocketAddr, u64)>,
+    /// Connects asked for: answered?
+    pub connects: BTreeMap<u64, bool>,
+    /// What callbacks found wrong: a panic there would only end a connection.
+    pub failures: Vec<String>,
+    pub panics: u64,
+    /// Callbacks altogether.
+    pub callbacks: u64,
+}
+
+impl Book {
+    pub fn open(&mut self, id: ConnectionId, address: SocketAddr) -> usize {
+        let part = self.parts[&address];
+        if self.by_id.insert(id.get(), self.records.len()).is_some() {
+            self.failures.push(format!("{id:?} is opened a second time"));
+        }
+        self.records.push(Record {
+            id,
+            address,
+            part,
+            said: Vec::new(),
+            files_owed: 0,
+            shown: 0,
+            fin_shown: false,
+            closing: false,
+            cut: false,
+            panicked: false,
+            excused: false,
+            closed: None,
+        });
+        self.records.len() - 1
+    }
+
+    pub fn record(&mut self, id: ConnectionId) -> Option<&mut Record> {
+        self.by_id.get(&id.get()).map(|at| &mut self.records[*at])
+    }
+
+    /// Some connection, open or not.
+    pub fn anybody(&self, rng: &mut Rng) -> Option<ConnectionId> {
+        let count = self.records.len() as u64;
+        // The latest are more likely to be there still.
+        let back = rng.below(count.min(8));
+        (count > 0).then(|| self.records[(count - 1 - back) as usize].id)
+    }
+
+    /// Bytes that no other blob has.
+    pub fn blob(&mut self, bytes: usize) -> Vec<u8> {
+        let key = (1 << 50) + self.blobs.len() as u64;
+        self.blobs.push(Piece { key, offset: 0, bytes: bytes as u64 });
+        stream(key, 0).take(bytes).collect()
+    }
+
+    /// An address to connect to, noted as asked for.
+    pub fn endpoint(&mut self) -> Option<(SocketAddr, u64)> {
+        let (address, tag) = self.endpoints.pop()?;
+        self.connects.insert(tag, false);
+        Some((address, tag))
+    }
+
+    pub fn answered(&mut self, tag: u64) {
+        if self.connects.insert(tag, true) != Some(false) {
+            self.failures.push(format!("connect {tag} is answered twice, or was never asked for"));
+        }
+    }
+
+    /// Whether `received` is what was said, in order and once, with blobs anywhere between two
+    /// pieces. `whole`: all of what was said.
+    pub fn agrees(&self, record: &Record, received: &[u8], whole: bool) -> bool {
+        self.agrees_from(&record.said, received, vec![false; self.blobs.len()], whole)
+    }
+
+    fn agrees_from(
+        &self,
+        mut said: &[Piece],
+        mut received: &[u8],
+        used: Vec<bool>,
+        whole: bool,
+    ) -> bool {
+        loop {
+            if received.is_empty() {
+                return !whole || said.iter().all(|piece| piece.bytes == 0);
+            }
+            let fits = |at: &usize| !used[*at] && self.blobs[*at].starts(received);
+            let blobs: Vec<usize> = (0..used.len()).filter(fits).collect();
+            let next = said.first().filter(|piece| piece.starts(received));
+            // Short ones may look alike, so every way is tried.
+            for at in blobs {
+                let mut used = used.clone();
+                used[at] = true;
+                match received.get(self.blobs[at].bytes as usize..) {
+                    Some(rest) if self.agrees_from(said, rest, used, whole) => return true,
+                    None if !whole => return true,
+                    _ => {}
+                }
+            }
+            let Some(piece) = next else { return false };
+            let Some(rest) = received.get(piece.bytes as usize..) else { return !whole };
+            received = rest;
+            said = &said[1..];
+        }
+    }
+}
+
+/// The stream that the peer at an address sends.
+pub fn key_of(address: SocketAddr) -> u64 {
+    match address {
+        SocketAddr::V4(v4) => u64::from(v4.ip().octets()[1]) << 20 | u64::from(v4.port()),
+        SocketAddr::V6(_) => unreachable!("simulated peers have IPv4 addresses"),
+    }
+}

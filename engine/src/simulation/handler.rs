@@ -1,0 +1,458 @@
+//! The application of a simulation: every connection plays the part its peer's address was given.
+
+use super::book::{Book, Farewell, Part, Piece, Role, key_of};
+use crate::ring::simulated::{Rng, stream};
+use crate::{
+    Connection, ConnectionId, Deadline, Directory, Handler, Local, OpenFile, Origin, Reason, Room,
+};
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Names under which files can be opened, and the keys of their bytes.
+pub const PATHS: [&str; 6] = ["small", "middling", "large", "huge", "empty", "folder"];
+/// The key of the first of them; the others follow.
+pub const FILE_KEY: u64 = 1 << 40;
+/// What no file is found under.
+const WRONG_PATHS: [&str; 3] = ["missing", "secret", "with\0nul"];
+
+/// Panics on purpose carry this, and are not printed.
+pub struct OnPurpose;
+
+/// Handler of a simulated shard.
+pub struct Actor {
+    pub book: Rc<RefCell<Book>>,
+    pub directory: Directory,
+    pub rng: Rng,
+    pub ticks: bool,
+}
+
+/// A connection's state.
+pub struct Talk {
+    id: ConnectionId,
+    record: usize,
+    part: Part,
+    rng: Rng,
+    /// The stream that the peer sends, and how far we have used it.
+    key: u64,
+    used: u64,
+    /// How much of our own stream was said.
+    said: u64,
+    needed: usize,
+    opening: bool,
+    requests: u32,
+    closes_later: bool,
+    panics_at_end: bool,
+    /// Asked not to be shown anything, or to be shown again what is left.
+    paused: bool,
+    resumed: bool,
+}
+
+impl Actor {
+    fn fail(&self, id: ConnectionId, what: &str) {
+        self.book.borrow_mut().failures.push(format!("{id:?}: {what}"));
+    }
+
+    /// Every callback: is it this connection's, and is it still open?
+    fn note(&self, talk: &Talk, connection: &Connection<'_>) {
+        let mut book = self.book.borrow_mut();
+        book.callbacks += 1;
+        let closed = book.records[talk.record].closed.is_some();
+        drop(book);
+        if connection.id() != talk.id || closed {
+            self.fail(talk.id, "a callback for another connection or after `closed`");
+        }
+    }
+
+    /// Sends a stretch of a stream and writes down that it is owed.
+    fn say(
+        &self,
+        talk: &mut Talk,
+        connection: &mut Connection<'_>,
+        key: u64,
+        offset: u64,
+        bytes: usize,
+    ) -> Room {
+        let content: Vec<u8> = stream(key, offset).take(bytes).collect();
+        let before = connection.queued_bytes();
+        let room = if talk.rng.below(4) == 0 {
+            connection.send_shared(content.into())
+        } else {
+            connection.send(&content)
+        };
+        if connection.queued_bytes() > before {
+            let piece = Piece { key, offset, bytes: bytes as u64 };
+            self.book.borrow_mut().records[talk.record].said.push(piece);
+        }
+        room
+    }
+
+    /// Something of our own. False: it is not taken any more.
+    fn say_own(&self, talk: &mut Talk, connection: &mut Connection<'_>, bytes: usize) -> Room {
+        let (key, offset) = ((1 << 45) + talk.record as u64, talk.said);
+        talk.said += bytes as u64;
+        self.say(talk, connection, key, offset, bytes)
+    }
+
+    fn lecture(&self, talk: &mut Talk, connection: &mut Connection<'_>) {
+        let (Role::Greeter(total) | Role::Lecturer(total)) = talk.part.role else { return };
+        while talk.said < total {
+            let left = (total - talk.said).min(20_000) as usize;
+            let bytes = talk.rng.up_to(left);
+            if self.say_own(talk, connection, bytes) == Room::Full && talk.rng.below(8) > 0 {
+                return;
+            }
+        }
+        if matches!(talk.part.role, Role::Greeter(_)) {
+            self.close(talk, connection);
+        } else {
+            connection.shutdown();
+        }
+    }
+
+    fn pause(&self, talk: &mut Talk, connection: &mut Connection<'_>) {
+        (talk.paused, talk.resumed) = (true, false);
+        connection.pause();
+    }
+
+    fn resume(&self, talk: &mut Talk, connection: &mut Connection<'_>) {
+        (talk.paused, talk.resumed) = (false, true);
+        connection.resume();
+    }
+
+    fn close(&self, talk: &Talk, connection: &mut Connection<'_>) {
+        self.book.borrow_mut().records[talk.record].closing = true;
+        connection.close();
+    }
+
+    fn panic(&self, record: usize) -> ! {
+        let mut book = self.book.borrow_mut();
+        book.panics += 1;
+        book.records[record].panicked = true;
+        book.records[record].cut = true;
+        drop(book);
+        std::panic::panic_any(OnPurpose)
+    }
+
+    fn request_file(&mut self, talk: &mut Talk, connection: &mut Connection<'_>) {
+        if talk.opening || talk.requests == 0 {
+            return;
+        }
+        talk.requests -= 1;
+        talk.opening = true;
+        let wrong = talk.rng.below(8) == 0;
+        let path = if wrong { talk.rng.pick(&WRONG_PATHS) } else { talk.rng.pick(&PATHS) };
+        connection.open_file(&self.directory, path.as_bytes());
+        if talk.rng.below(2) == 0 {
+            self.pause(talk, connection);
+        }
+    }
+
+    fn answer_with(&self, talk: &mut Talk, connection: &mut Connection<'_>, file: OpenFile) {
+        let status = file.status();
+        let key = FILE_KEY + status.inode - 1;
+        let most = talk.part.reply_bytes_max as u64;
+        let offset = talk.rng.below(status.bytes + 1);
+        let length = (status.bytes - offset).min(talk.rng.below(most + 1));
+        // Now and then more than there is.
+        let length = length + if talk.rng.below(20) == 0 { talk.rng.below(100) } else { 0 };
+        for _ in 0..1 + talk.rng.below(2) {
+            let header = talk.rng.up_to(120);
+            let before = connection.queued_bytes();
+            let _ = self.say_own(talk, connection, header);
+            if connection.queued_bytes() == before {
+                // Not taken, so the file is not either.
+                let _ = connection.send_file(file, offset, length);
+                return;
+            }
+            let piece = Piece { key, offset, bytes: length };
+            let mut book = self.book.borrow_mut();
+            book.records[talk.record].said.push(piece);
+            book.records[talk.record].files_owed += 1;
+            drop(book);
+            let _ = connection.send_file(file.clone(), offset, length);
+        }
+    }
+
+    fn meddle(&mut self, local: &mut Local<'_>) {
+        let mut book = self.book.borrow_mut();
+        let Some(id) = book.anybody(&mut self.rng) else { return };
+        match self.rng.below(4) {
+            0 => {
+                if local.kick(id)
+                    && let Some(record) = book.record(id)
+                {
+                    record.cut = true;
+                }
+            }
+            1 => drop(local.kick(ConnectionId::from_number(self.rng.bits()))),
+            _ => {
+                let bytes = self.rng.up_to(300);
+                let blob = book.blob(bytes);
+                drop(book);
+                let _ = local.send_to(id, blob.into());
+            }
+        }
+    }
+
+    /// Sends the peer's bytes back.
+    fn echo(&self, talk: &mut Talk, connection: &mut Connection<'_>, bytes: usize) {
+        let (key, used) = (talk.key, talk.used);
+        talk.used += bytes as u64;
+        if bytes > 0 {
+            let _ = self.say(talk, connection, key, used, bytes);
+        }
+    }
+}
+
+impl Handler for Actor {
+    type State = Talk;
+
+    fn started(&mut self, shard: &mut Local<'_>) {
+        if self.ticks {
+            shard.tick_after(Duration::from_millis(50));
+        }
+    }
+
+    fn tick(&mut self, shard: &mut Local<'_>) {
+        shard.tick_after(Duration::from_millis(1 + self.rng.below(500)));
+        self.meddle(shard);
+    }
+
+    fn opened(&mut self, connection: &mut Connection<'_>, origin: Origin) -> Talk {
+        let (id, peer) = (connection.id(), connection.peer());
+        let mut book = self.book.borrow_mut();
+        let record = book.open(id, peer);
+        if let Origin::Connected(tag) = origin {
+            book.answered(tag);
+        }
+        let part = book.records[record].part;
+        drop(book);
+        let mut talk = Talk {
+            id,
+            record,
+            part,
+            rng: Rng::new(self.rng.bits()),
+            key: key_of(peer),
+            used: 0,
+            said: 0,
+            needed: 0,
+            opening: false,
+            requests: 0,
+            closes_later: false,
+            panics_at_end: false,
+            paused: false,
+            resumed: false,
+        };
+        match part.role {
+            Role::Whole(bytes) => {
+                talk.needed = bytes;
+                connection.need(bytes);
+            }
+            Role::PanicsAtEnds if talk.rng.below(2) == 0 => self.panic(record),
+            Role::PanicsAtEnds => talk.panics_at_end = true,
+            _ => self.lecture(&mut talk, connection),
+        }
+        talk
+    }
+
+    fn received(
+        &mut self,
+        talk: &mut Talk,
+        connection: &mut Connection<'_>,
+        bytes: &[u8],
+    ) -> usize {
+        self.note(talk, connection);
+        if !stream(talk.key, talk.used).take(bytes.len()).eq(bytes.iter().copied()) {
+            self.fail(talk.id, "bytes are not what the peer sent");
+        }
+        let length = bytes.len();
+        let mut book = self.book.borrow_mut();
+        let record = &mut book.records[talk.record];
+        let seen = talk.used + bytes.len() as u64;
+        let fin = record.fin_shown && seen > record.shown;
+        let (closing, lost) = (record.closing, seen < record.shown);
+        record.shown = seen;
+        drop(book);
+        if closing || fin || lost || talk.paused || bytes.len() < talk.needed {
+            let what = format!(
+                "is shown {length} bytes: closing {closing}, FIN {fin}, lost {lost}, paused {}, needs {}",
+                talk.paused, talk.needed
+            );
+            self.fail(talk.id, &what);
+        }
+        (talk.needed, talk.resumed) = (0, false);
+        match talk.part.role {
+            Role::Deaf => return 0,
+            Role::Echo => {
+                let part = if talk.rng.below(4) == 0 { talk.rng.up_to(length) } else { length };
+                self.echo(talk, connection, part);
+                if part < length {
+                    self.resume(talk, connection);
+                }
+                return part;
+            }
+            Role::Pausing => {
+                let part = talk.rng.pick(&[0, length, length, length]);
+                self.echo(talk, connection, part);
+                if part < length || talk.rng.below(4) == 0 {
+                    self.pause(talk, connection);
+                    connection.set_timer(Some(Duration::from_millis(1 + talk.rng.below(8))));
+                }
+                return part;
+            }
+            Role::Whole(each) => {
+                let part = length / each * each;
+                self.echo(talk, connection, part);
+                talk.needed = each;
+                connection.need(each);
+                return part;
+            }
+            Role::Files => {
+                talk.used += length as u64;
+                talk.requests = (talk.requests + 1).min(3);
+                self.request_file(talk, connection);
+                return length;
+            }
+            Role::Meddler if talk.rng.below(4) == 0 => self.meddle(&mut connection.local()),
+            Role::Connector => {
+                let endpoint = self.book.borrow_mut().endpoint();
+                if let Some((address, tag)) = endpoint {
+                    connection.local().connect(address, tag);
+                }
+            }
+            _ => {}
+        }
+        self.echo(talk, connection, length);
+        match talk.part.role {
+            Role::CloseAfter(after) if talk.used >= after => self.close(talk, connection),
+            Role::ShutdownAfter(after) if talk.used >= after => {
+                connection.shutdown();
+                if talk.rng.below(2) == 0 {
+                    self.pause(talk, connection);
+                    connection.set_timer(Some(Duration::from_millis(1 + talk.rng.below(8))));
+                }
+            }
+            Role::AbortAfter(after) if talk.used >= after => {
+                self.book.borrow_mut().records[talk.record].cut = true;
+                connection.abort();
+            }
+            Role::PanicAfter(after) if talk.used >= after => self.panic(talk.record),
+            _ => {}
+        }
+        length
+    }
+
+    fn half_closed(&mut self, talk: &mut Talk, connection: &mut Connection<'_>) {
+        self.note(talk, connection);
+        let mut book = self.book.borrow_mut();
+        let unread = book.records[talk.record].shown > talk.used;
+        if talk.paused || (talk.resumed && unread) {
+            book.failures.push(format!("{:?}: half_closed before the bytes it waits for", talk.id));
+        }
+        if std::mem::replace(&mut book.records[talk.record].fin_shown, true) {
+            book.failures.push(format!("{:?}: half_closed twice", talk.id));
+        }
+        drop(book);
+        let reply = talk.rng.up_to(talk.part.reply_bytes_max.max(1));
+        match talk.part.farewell {
+            Farewell::Close => self.close(talk, connection),
+            Farewell::ReplyAndClose => {
+                let _ = self.say_own(talk, connection, reply);
+                self.close(talk, connection);
+            }
+            Farewell::ReplyAndShutdown => {
+                let _ = self.say_own(talk, connection, reply);
+                connection.shutdown();
+            }
+            Farewell::CloseLater => {
+                talk.closes_later = true;
+                connection.set_timer(Some(Duration::from_millis(1 + talk.rng.below(40))));
+            }
+        }
+    }
+
+    fn writable(&mut self, talk: &mut Talk, connection: &mut Connection<'_>) {
+        self.note(talk, connection);
+        self.lecture(talk, connection);
+    }
+
+    fn file_opened(
+        &mut self,
+        talk: &mut Talk,
+        connection: &mut Connection<'_>,
+        result: io::Result<OpenFile>,
+    ) {
+        self.note(talk, connection);
+        if !std::mem::replace(&mut talk.opening, false) {
+            self.fail(talk.id, "file_opened without open_file");
+        }
+        self.resume(talk, connection);
+        match result {
+            Ok(file) if talk.rng.below(10) > 0 => self.answer_with(talk, connection, file),
+            // Dropped, or not opened.
+            _ => drop(self.say_own(talk, connection, 1)),
+        }
+        self.request_file(talk, connection);
+    }
+
+    fn file_sent(&mut self, talk: &mut Talk, connection: &mut Connection<'_>) {
+        self.note(talk, connection);
+        self.book.borrow_mut().records[talk.record].files_owed -= 1;
+        if talk.rng.below(4) == 0 {
+            let _ = self.say_own(talk, connection, 1);
+        }
+    }
+
+    fn timer(&mut self, talk: &mut Talk, connection: &mut Connection<'_>) {
+        self.note(talk, connection);
+        if talk.closes_later {
+            self.close(talk, connection);
+        } else {
+            self.resume(talk, connection);
+        }
+    }
+
+    fn expired(&mut self, talk: &mut Talk, connection: &mut Connection<'_>, _: Deadline) {
+        self.note(talk, connection);
+        if talk.rng.below(2) == 0 {
+            let _ = self.say_own(talk, connection, 20);
+        }
+    }
+
+    fn draining(&mut self, talk: &mut Talk, connection: &mut Connection<'_>) {
+        self.note(talk, connection);
+        if !talk.part.stubborn {
+            let _ = self.say_own(talk, connection, 5);
+            self.close(talk, connection);
+        }
+    }
+
+    fn closed(&mut self, talk: Talk, shard: &mut Local<'_>, id: ConnectionId, reason: Reason) {
+        // Its own permit and slot are still taken.
+        let permits = shard.remote().ledger().permits;
+        let held = permits.total - permits.free;
+        let mut book = self.book.borrow_mut();
+        if held != shard.connections() as u64 {
+            book.failures.push(format!("{id:?}: {held} permits held in `closed`"));
+        }
+        book.callbacks += 1;
+        if talk.id != id || book.records[talk.record].closed.replace(reason).is_some() {
+            book.failures.push(format!("{id:?}: closed twice, or for another connection"));
+        }
+        if self.rng.below(16) == 0
+            && let Some((address, tag)) = book.endpoint()
+        {
+            shard.connect(address, tag);
+        }
+        drop(book);
+        if talk.panics_at_end {
+            self.panic(talk.record);
+        }
+    }
+
+    fn connect_failed(&mut self, _: &mut Local<'_>, tag: u64, _: io::Error) {
+        self.book.borrow_mut().answered(tag);
+    }
+}
