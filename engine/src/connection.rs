@@ -3,8 +3,8 @@
 use crate::file::{Directory, OpenFile};
 use crate::handler::Origin;
 use crate::local::Local;
-use crate::shard::core::Core;
-use crate::{ConnectionId, Reason};
+use crate::shard::core::{Core, milliseconds};
+use crate::{ConnectionId, FileKind, Reason};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,13 +71,19 @@ impl<'a> Connection<'a> {
 
     /// Queues `length` bytes of a file from `offset` on, in order with everything sent; page
     /// cache to socket by splice(2), or together with what was sent before it if it is small.
-    /// [`Handler::file_sent`](crate::Handler::file_sent) tells when its last byte has been handed
-    /// to the kernel. A file that turns out shorter ends the connection with
-    /// [`Reason::FileTruncated`].
+    /// [`Handler::file_sent`](crate::Handler::file_sent) tells when its last byte has left the
+    /// file. A file that turns out shorter ends the connection with [`Reason::FileTruncated`]; one
+    /// that is not a regular file, or a range beyond 2^63, with [`Reason::FileFailed`].
     pub fn send_file(&mut self, file: OpenFile, offset: u64, length: u64) -> Room {
         if !self.takes_output() {
             self.core.close_file(file);
             return self.room();
+        }
+        let end = offset.checked_add(length).filter(|end| *end <= i64::MAX as u64);
+        if end.is_none() || file.status().kind != FileKind::Regular {
+            self.core.close_file(file);
+            self.core.end(self.slot, Reason::FileFailed, true);
+            return Room::Full;
         }
         self.core.queue_file(self.slot, file, offset, length);
         self.queued()
@@ -110,7 +116,10 @@ impl<'a> Connection<'a> {
 
     /// Stops calling `received`, and reading soon after.
     pub fn pause(&mut self) {
-        self.core.slots[self.slot].paused = true;
+        let slot = &mut self.core.slots[self.slot];
+        slot.paused = true;
+        // Who is not listened to cannot be late.
+        slot.receiving_since_ms = 0;
         self.core.touch(self.slot);
     }
 
@@ -124,7 +133,7 @@ impl<'a> Connection<'a> {
 
     /// Sets the connection's one timer, or clears it.
     pub fn set_timer(&mut self, after: Option<Duration>) {
-        let at_ms = after.map(|after| self.core.now_ms + (after.as_millis() as u64).max(1));
+        let at_ms = after.map(|after| self.core.now_ms + milliseconds(after));
         self.core.slots[self.slot].timer_ms = at_ms.unwrap_or(0);
         self.core.touch(self.slot);
     }

@@ -6,17 +6,17 @@ use crate::cpu;
 use crate::error::Error;
 use crate::handler::Handler;
 use crate::ledger::{Ledger, Published};
-use crate::mailbox::{Command, Mailbox, Sending};
+use crate::mailbox::{Command, Mailbox, Sending, Sockets};
 use crate::memory::{Arena, PipePool, ReceiveBuffers, SendBuffers};
 use crate::remote::Remote;
 use crate::ring::calls::{self, ListenerOptions};
 use crate::ring::kernel::KernelRing;
 use crate::ring::probe::{memlock_allowed, memlock_needed};
 use crate::ring::{Descriptor, Ring, Setup};
-use crate::shard::Shard;
 use crate::shard::accept::Accepting;
-use crate::shard::core::Core;
+use crate::shard::core::{Core, milliseconds};
 use crate::shard::slots::SLOTS_MAX;
+use crate::shard::{Failure, Shard};
 use std::any::Any;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -119,8 +119,11 @@ impl Engine {
             Ok(()) => Ok(engine),
             Err(error) => {
                 let _ = engine.remote.drain(Duration::ZERO);
-                let _ = engine.join();
-                Err(error)
+                // A shard that panicked says more than that it was not ready.
+                match engine.join() {
+                    Err(panicked @ Error::ShardPanicked { .. }) => Err(panicked),
+                    _ => Err(error),
+                }
             }
         }
     }
@@ -214,7 +217,7 @@ impl Engine {
             }
         }
         for (mailbox, sockets) in mailboxes.iter().zip(of_shard) {
-            mailbox.send(Command::Listen(sockets)).map_err(|busy| Error::Start {
+            mailbox.send(Command::Listen(Sockets::new(sockets))).map_err(|busy| Error::Start {
                 what: "handing a shard its listeners",
                 source: std::io::Error::other(busy),
             })?;
@@ -277,14 +280,12 @@ impl Plan {
         drop(ready);
         let failed = match catch_unwind(AssertUnwindSafe(|| running.run())) {
             Ok(Ok(())) => return Ok(()),
-            Ok(Err(errno)) => Error::ShardFailed { shard, errno },
+            Ok(Err(Failure::Ring(errno))) => Error::ShardFailed { shard, errno },
+            Ok(Err(Failure::Hung { operations })) => Error::DrainIncomplete { shard, operations },
             Err(panic) => Error::ShardPanicked { shard, message: message_of(panic.as_ref()) },
         };
         // What panicked may panic again: then the rest is left as it is.
-        let at_rest = catch_unwind(AssertUnwindSafe(|| {
-            running.give_up();
-            running.settle_operations(TEAR_DOWN_WAIT)
-        }));
+        let at_rest = catch_unwind(AssertUnwindSafe(|| running.give_up(TEAR_DOWN_WAIT)));
         if !at_rest.unwrap_or(false) {
             // The kernel may still write there.
             arena.leak();
@@ -313,7 +314,7 @@ impl Plan {
         let core =
             Core::new(self.shard, config, ring.now_ms(), send_buffers, self.admission, self.remote);
         let pipes = PipePool::new(config.pipes, config.pipe_bytes);
-        let backoff_ms = (config.accept_backoff.as_millis() as u64).max(1);
+        let backoff_ms = milliseconds(config.accept_backoff);
         let accepting = Accepting::new(config.at_capacity, backoff_ms);
         Shard::new(
             ring,
@@ -385,6 +386,12 @@ fn check(config: &Config, shards: usize) -> Result<(), Error> {
             &config.submission_entries,
             "a power of two up to 32768",
         );
+    }
+    if config.backlog == 0 || config.backlog > 65_535 {
+        return refuse("backlog", &config.backlog, "1 to 65535");
+    }
+    if config.io_workers_max == 0 || config.io_workers_max > 1024 {
+        return refuse("io_workers_max", &config.io_workers_max, "1 to 1024");
     }
     if config.batch_max == 0 || config.batch_max > 256 {
         return refuse("batch_max", &config.batch_max, "1 to 256");

@@ -42,6 +42,14 @@ pub enum Error {
         /// The errno of io_uring_enter(2).
         errno: Errno,
     },
+    /// Operations that did not end within three seconds after a drain's deadline, on hung storage
+    /// for instance; their connections were reported as ended, their memory is given up.
+    DrainIncomplete {
+        /// Which shard.
+        shard: usize,
+        /// How many.
+        operations: u64,
+    },
     /// A shard's thread panicked outside of any callback: a bug in the engine.
     ShardPanicked {
         /// Which shard.
@@ -80,6 +88,11 @@ impl fmt::Display for Error {
                 f,
                 "shard {shard} ended: io_uring_enter(2) failed with {errno:?}; its connections \
                  are lost and its listener is closed"
+            ),
+            Self::DrainIncomplete { shard, operations } => write!(
+                f,
+                "shard {shard}: {operations} operation(s) did not end with the drain; is the \
+                 storage that files are read from hung?"
             ),
             Self::ShardPanicked { shard, message } => {
                 write!(f, "shard {shard} panicked: {message}; please report this")

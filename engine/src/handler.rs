@@ -42,7 +42,8 @@ pub trait Handler: 'static {
 
     /// Bytes have come: everything unread, oldest first. Returns how many of them were used; the
     /// rest is kept and delivered again, with what follows, when more arrives or after
-    /// [`Connection::resume`]. What is kept is bounded by `message_bytes_max`.
+    /// [`Connection::resume`]. What is kept of a message is bounded by `message_bytes_max`; while
+    /// the connection is paused, by that and what one batch of receive buffers brings.
     fn received(
         &mut self,
         state: &mut Self::State,
@@ -65,8 +66,8 @@ pub trait Handler: 'static {
         let _ = (shard, tag, error);
     }
 
-    /// The peer has sent its FIN and will send no more; everything it sent was delivered. A
-    /// reply may still be sent. By default the connection is closed once its output has left.
+    /// The peer has sent its FIN and will send no more; everything it sent was delivered, but for
+    /// the beginning of a message of which [`Connection::need`] asked for more. A reply may still be sent. By default the connection is closed once its output has left.
     fn half_closed(&mut self, state: &mut Self::State, connection: &mut Connection<'_>) {
         let _ = state;
         connection.close();
@@ -88,7 +89,8 @@ pub trait Handler: 'static {
         let _ = (state, connection, result);
     }
 
-    /// The last byte of a file given to [`Connection::send_file`] has been handed to the kernel.
+    /// The last byte of a file given to [`Connection::send_file`] has left the file: it is with the
+    /// kernel, or, of a small file, in a send buffer on its way there.
     fn file_sent(&mut self, state: &mut Self::State, connection: &mut Connection<'_>) {
         let _ = (state, connection);
     }

@@ -50,7 +50,7 @@ mod mailbox;
 mod memory;
 mod reason;
 mod remote;
-pub mod ring;
+mod ring;
 mod shard;
 #[cfg(test)]
 mod simulation;
@@ -66,5 +66,6 @@ pub use local::Local;
 pub use mailbox::Busy;
 pub use reason::Reason;
 pub use remote::Remote;
-pub use ring::{FileKind, FileStatus};
+pub use ring::probe;
+pub use ring::{Errno, FileKind, FileStatus, Setup};
 pub use shard::slots::ConnectionId;

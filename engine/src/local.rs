@@ -1,7 +1,7 @@
 //! What a handler may do on its own shard.
 
 use crate::remote::Remote;
-use crate::shard::core::Core;
+use crate::shard::core::{Core, milliseconds};
 use crate::{ConnectionId, Reason};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -37,15 +37,19 @@ impl<'a> Local<'a> {
 
     /// Connects out from this shard. Later, [`Handler::opened`](crate::Handler::opened) with
     /// [`Origin::Connected`](crate::Origin::Connected) and this tag, or
-    /// [`Handler::connect_failed`](crate::Handler::connect_failed).
-    pub fn connect(&mut self, to: SocketAddr, tag: u64) {
-        self.core.connects.push_back((to, tag));
+    /// [`Handler::connect_failed`](crate::Handler::connect_failed). False: the engine drains, and
+    /// nothing will come of it.
+    pub fn connect(&mut self, to: SocketAddr, tag: u64) -> bool {
+        if !self.core.draining {
+            self.core.connects.push_back((to, tag));
+        }
+        !self.core.draining
     }
 
     /// Asks for one call of [`Handler::tick`](crate::Handler::tick) after so long, instead of
     /// one asked for before. Resolution: a millisecond.
     pub fn tick_after(&mut self, after: Duration) {
-        self.core.tick_at_ms = Some(self.core.now_ms + (after.as_millis() as u64).max(1));
+        self.core.tick_at_ms = Some(self.core.now_ms + milliseconds(after));
     }
 
     /// Ends a connection of this shard with RST and [`Reason::Kicked`]; false if it is not here.

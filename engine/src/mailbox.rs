@@ -13,7 +13,7 @@ use std::time::Duration;
 /// What another thread may ask of a shard.
 pub enum Command {
     /// Serve these listening sockets.
-    Listen(Vec<Descriptor>),
+    Listen(Sockets),
     /// End a connection.
     Kick(ConnectionId),
     /// Send to a connection.
@@ -24,6 +24,26 @@ pub enum Command {
     Connect(SocketAddr, u64),
     /// Stop accepting, finish, and abort what is left after so long.
     Drain(Duration),
+}
+
+/// Listening sockets on their way to a shard; closed if they do not arrive.
+pub struct Sockets(Vec<Descriptor>);
+
+impl Sockets {
+    pub fn new(descriptors: Vec<Descriptor>) -> Self {
+        Self(descriptors)
+    }
+
+    /// They are the caller's to close now.
+    pub fn take(mut self) -> Vec<Descriptor> {
+        std::mem::take(&mut self.0)
+    }
+}
+
+impl Drop for Sockets {
+    fn drop(&mut self) {
+        self.0.drain(..).for_each(crate::ring::calls::close);
+    }
 }
 
 /// The queue of a shard is full, or the shard has ended.

@@ -3,8 +3,8 @@
 use crate::descriptors;
 use crate::options::Doctor;
 use ringwright::cpu;
-use ringwright::ring::Setup;
-use ringwright::ring::probe::{Request, examine, memlock_needed};
+use ringwright::Setup;
+use ringwright::probe::{Request, examine, memlock_needed};
 use std::io::{self, Write};
 
 /// Prints the examination on standard output.

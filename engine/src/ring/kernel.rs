@@ -284,8 +284,8 @@ impl Ring for KernelRing {
         direct::peer_address(socket)
     }
 
-    fn unacknowledged_bytes(&mut self, socket: Descriptor) -> Result<u32, Errno> {
-        direct::unacknowledged_bytes(socket)
+    fn acknowledged_bytes(&mut self, socket: Descriptor) -> Result<u64, Errno> {
+        direct::acknowledged_bytes(socket)
     }
 
     fn splice_to_socket(

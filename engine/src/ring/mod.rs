@@ -305,11 +305,11 @@ pub trait Ring {
     /// ENOTCONN: it was reset before it was accepted.
     fn peer_address(&mut self, socket: Descriptor) -> Result<SocketAddr, Errno>;
 
-    /// `SIOCOUTQ`: bytes sent but not acknowledged by the peer.
+    /// `tcpi_bytes_acked` of `TCP_INFO`: bytes that the peer has acknowledged in all.
     ///
     /// # Errors
-    /// As ioctl(2).
-    fn unacknowledged_bytes(&mut self, socket: Descriptor) -> Result<u32, Errno>;
+    /// As getsockopt(2).
+    fn acknowledged_bytes(&mut self, socket: Descriptor) -> Result<u64, Errno>;
 
     /// Non-blocking splice(2) from a pipe to a socket; `more` adds `SPLICE_F_MORE`.
     ///

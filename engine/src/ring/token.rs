@@ -47,9 +47,11 @@ pub enum Kind {
     Wake = 15,
     /// Cancel a connect that takes too long.
     CancelConnect = 16,
+    /// Cancel the poll of the event descriptor.
+    CancelWake = 17,
 }
 
-const KINDS: [Kind; 16] = [
+const KINDS: [Kind; 17] = [
     Kind::Accept,
     Kind::Receive,
     Kind::Probe,
@@ -66,6 +68,7 @@ const KINDS: [Kind; 16] = [
     Kind::CancelAccept,
     Kind::Wake,
     Kind::CancelConnect,
+    Kind::CancelWake,
 ];
 
 /// Bits of the generation that travel in a token.

@@ -4,6 +4,7 @@ use super::state::State;
 use super::{Full, Shard};
 use crate::config::AtCapacity;
 use crate::handler::{Handler, Origin};
+use crate::mailbox::Sockets;
 use crate::ring::{Completion, Descriptor, Kind, Op, Ring, Shutdown, Token};
 use std::collections::VecDeque;
 
@@ -44,7 +45,11 @@ impl Accepting {
         }
     }
 
-    pub fn listen(&mut self, descriptors: Vec<Descriptor>) {
+    pub fn listen(&mut self, sockets: Sockets) {
+        if self.closed {
+            return;
+        }
+        let descriptors = sockets.take();
         let listener = |descriptor| Listener { descriptor, armed: false, cancelling: false };
         self.listeners.extend(descriptors.into_iter().map(listener));
     }
@@ -66,12 +71,20 @@ impl Accepting {
         self.resume_at_ms
     }
 
-    /// Closes what is still open. An accept that is armed holds the socket beyond its close, and
-    /// a listener that nobody serves blackholes its share: shutdown(2) ends both at once.
+    /// Ends listening at once: an armed accept holds the socket beyond its close, and a listener
+    /// that nobody serves blackholes its share.
+    pub fn stop<R: Ring>(&mut self, ring: &mut R) {
+        if !self.closed {
+            for listener in &self.listeners {
+                let _ = ring.shutdown(listener.descriptor, Shutdown::Both);
+            }
+        }
+    }
+
+    /// Closes what is still open.
     pub fn close<R: Ring>(&mut self, ring: &mut R) {
         if !std::mem::replace(&mut self.closed, true) {
             for listener in &self.listeners {
-                let _ = ring.shutdown(listener.descriptor, Shutdown::Both);
                 ring.close_now(listener.descriptor);
             }
         }

@@ -40,6 +40,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.core.drop_carry(slot);
         self.core.finish_open(slot);
         self.core.timers.disarm(slot);
+        if std::mem::replace(&mut self.core.slots[slot].waits_for_pipe, false) {
+            self.pipe_queue.retain(|(waiting, _)| *waiting != slot);
+        }
         while self.core.slots[slot].output_head != NONE {
             let head = self.core.slots[slot].output_head;
             if matches!(self.core.chunks[head as usize].body, Body::File(_)) {

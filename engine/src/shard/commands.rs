@@ -1,6 +1,7 @@
 //! What other threads ask for.
 
 use super::Shard;
+use super::core::milliseconds;
 use crate::Reason;
 use crate::handler::Handler;
 use crate::mailbox::Command;
@@ -24,7 +25,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Listen(descriptors) => self.accepting.listen(descriptors),
+            Command::Listen(sockets) => self.accepting.listen(sockets),
             Command::Kick(id) => {
                 if let Some(slot) = self.core.slots.find(id) {
                     self.core.end(slot, Reason::Kicked, true);
@@ -47,7 +48,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     fn drain(&mut self, deadline: Duration) {
-        let at_ms = self.core.now_ms + deadline.as_millis() as u64;
+        if self.drain_ends_at_ms.is_some() {
+            return;
+        }
+        let at_ms = self.core.now_ms + milliseconds(deadline);
         let earlier = self.drain_deadline_ms.map_or(at_ms, |before| before.min(at_ms));
         self.drain_deadline_ms = Some(earlier);
         if std::mem::replace(&mut self.core.draining, true) {

@@ -44,7 +44,7 @@ pub struct Limits {
 
 impl Limits {
     pub fn new(config: &Config) -> Self {
-        let ms = |duration: Duration| (duration.as_millis() as u64).max(1);
+        let ms = milliseconds;
         Self {
             message_bytes_max: config.message_bytes_max,
             output_high_bytes: config.output_high_bytes,
@@ -64,6 +64,11 @@ impl Limits {
             linger_bytes_max: config.linger_bytes_max,
         }
     }
+}
+
+/// A duration as the loop counts it: at least 1 ms, and so bounded that no sum overflows.
+pub fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).clamp(1, 1 << 40)
 }
 
 /// Counters of a shard that only grow.

@@ -15,6 +15,10 @@ use std::time::Duration;
 /// How long a drain waits, after our FIN, for a peer that sends nothing.
 const DRAIN_LINGER_MS: u64 = 500;
 
+/// How long aborted connections have for their ends after a drain's deadline. An operation that
+/// does not end (a read from hung storage) must not keep `join` waiting for ever.
+const DRAIN_GRACE_MS: u64 = 3_000;
+
 /// What is due on a connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Due {
@@ -115,6 +119,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.application.tick(&mut self.core);
         }
         if self.drain_deadline_ms.is_some_and(|at| at <= now_ms) {
+            self.drain_deadline_ms = None;
+            self.drain_ends_at_ms = Some(now_ms + DRAIN_GRACE_MS);
             self.abort_all(Reason::Drained);
         }
     }
@@ -166,10 +172,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// since the last look does not.
     fn peer_has_read(&mut self, slot: u32) -> bool {
         let socket = self.core.slots[slot].descriptor;
-        let Ok(unacknowledged) = self.ring.unacknowledged_bytes(socket) else { return false };
+        let Ok(acknowledged) = self.ring.acknowledged_bytes(socket) else { return false };
         let connection = &mut self.core.slots[slot];
-        let moved = unacknowledged != connection.unacknowledged;
-        connection.unacknowledged = unacknowledged;
+        let moved = acknowledged as u32 != connection.acknowledged;
+        connection.acknowledged = acknowledged as u32;
         if moved {
             connection.stalled_since_ms = self.core.now_ms;
         }
@@ -194,6 +200,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.pipe_retry_at_ms,
             self.core.tick_at_ms,
             self.drain_deadline_ms,
+            self.drain_ends_at_ms,
         ];
         match next_ms.into_iter().flatten().min() {
             None => WAIT_MAX,

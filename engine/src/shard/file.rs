@@ -11,6 +11,9 @@ use crate::handler::Handler;
 use crate::ring::{Descriptor, Kind, Op, Ring};
 use std::io;
 
+/// How long a reader has to have stalled before its pipe is taken from it: waiting for room for a
+/// moment is what every download over a network does.
+const STALLED_MS: u64 = 20;
 /// Raw `ERESTARTSYS`: what a splice that was interrupted ends with.
 const ERESTARTSYS: i32 = 512;
 
@@ -27,9 +30,11 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let request = &self.core.opens[connection.open as usize];
         if request.path[..request.path.len() - 1].contains(&0) {
             self.core.finish_open(slot);
-            let error = io::Error::from_raw_os_error(libc::EINVAL);
-            self.application.file_opened(&mut self.core, slot, Err(error));
-            self.core.touch(slot);
+            if !self.core.slots[slot].state.discards() {
+                let error = io::Error::from_raw_os_error(libc::EINVAL);
+                self.application.file_opened(&mut self.core, slot, Err(error));
+                self.core.touch(slot);
+            }
             return Ok(());
         }
         let op = Op::Open {
@@ -232,7 +237,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     fn reclaim_pipe(&mut self) -> bool {
         let stalled = self.pipe_holders.iter().copied().find(|holder| {
             let connection = &self.core.slots[*holder];
-            connection.in_flight.has(Kind::PollOut) && connection.state.sends()
+            connection.in_flight.has(Kind::PollOut)
+                && connection.state.sends()
+                && connection.stalled_since_ms + STALLED_MS <= self.core.now_ms
         });
         let Some(slot) = stalled else { return false };
         let file = file_at_head(&mut self.core, slot);
@@ -261,8 +268,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                         self.core.touch(slot);
                     }
                     Ok(None) if self.reclaim_pipe() => continue,
-                    Ok(None) => return,
-                    Err(_) => {
+                    // Out of descriptors, or the holders do not stall yet: looked at again soon.
+                    Ok(None) | Err(_) => {
                         self.pipe_retry_at_ms = Some(self.core.now_ms + RETRY_MS);
                         return;
                     }

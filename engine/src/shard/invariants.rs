@@ -164,6 +164,7 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         };
         let due_ms = self.core.timers.at_ms(slot);
         let due_by = |at_ms: u64| due_ms.is_some_and(|due_ms| due_ms <= at_ms + 2 * TICK_MS);
+        let rests = connection.rests && due_by(self.core.now_ms + super::RETRY_MS);
         let limits = &self.core.limits;
         if state.sends() {
             let sending = [Kind::Send, Kind::Read, Kind::Splice, Kind::PollOut];
@@ -172,7 +173,10 @@ impl<H: Handler> Shard<SimulatedRing, H> {
                 if state == State::Draining || connection.shutdown_wanted {
                     fail("has not sent its FIN");
                 }
-            } else if !pipe && !connection.rests && !sending.into_iter().any(|kind| flight.has(kind)) {
+            } else if !pipe
+                && !rests
+                && !sending.into_iter().any(|kind| flight.has(kind))
+            {
                 fail("does not send what it has to");
             }
         }
@@ -181,7 +185,7 @@ impl<H: Handler> Shard<SimulatedRing, H> {
             && ((state.receives() && !connection.paused && !connection.output_full)
                 || (state.discards() && !enough));
         let starved = connection.mode == Mode::Starved && queued(&self.starved);
-        if reads && connection.armed == Armed::Nothing && !starved {
+        if reads && connection.armed == Armed::Nothing && !starved && !connection.rests {
             fail("does not read");
         }
         let heard = !connection.paused && !connection.output_full;
@@ -198,9 +202,7 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         // shortens deadlines.
         if let Some((at_ms, due)) = self.next_deadline(slot)
             && (!due_by(at_ms.max(self.core.now_ms))
-                || (due != Due::Park
-                    && !self.core.draining
-                    && at_ms + LATE_MS < self.core.now_ms))
+                || (due != Due::Park && !self.core.draining && at_ms + LATE_MS < self.core.now_ms))
         {
             let now_ms = self.core.now_ms;
             fail(&format!("is due at {at_ms} ms, not at {due_ms:?}; it is {now_ms}"));

@@ -20,13 +20,13 @@ mod receive;
 mod send;
 pub(crate) mod slots;
 pub(crate) mod state;
+mod teardown;
 mod timers;
 
 use self::accept::Accepting;
 use self::application::Application;
 use self::core::Core;
 use self::slots::Slots;
-use crate::Reason;
 use crate::handler::Handler;
 use crate::ledger::Published;
 use crate::mailbox::Mailbox;
@@ -50,6 +50,14 @@ const RETRY_MS: u64 = 20;
 /// A submission queue that takes no more: come back after the next wait.
 struct Full;
 
+/// Why a shard ended otherwise than by a drain.
+pub(crate) enum Failure {
+    /// io_uring_enter(2) failed.
+    Ring(Errno),
+    /// So many operations did not end within the grace after a drain's deadline.
+    Hung { operations: u64 },
+}
+
 /// One shard.
 pub(crate) struct Shard<R: Ring, H: Handler> {
     ring: R,
@@ -71,6 +79,8 @@ pub(crate) struct Shard<R: Ring, H: Handler> {
     pipe_holders: Vec<u32>,
     pipe_retry_at_ms: Option<u64>,
     drain_deadline_ms: Option<u64>,
+    /// When a drain that has passed its deadline ends, come what may.
+    drain_ends_at_ms: Option<u64>,
     /// Operations whose terminal completion has not been seen.
     in_flight: u64,
     /// Files whose close is in flight.
@@ -108,6 +118,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             pipe_holders: Vec::new(),
             pipe_retry_at_ms: None,
             drain_deadline_ms: None,
+            drain_ends_at_ms: None,
             in_flight: 0,
             files_closing: 0,
             due: Vec::new(),
@@ -119,11 +130,15 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// Runs until a drain is complete.
     ///
     /// # Errors
-    /// The errno with which the ring broke.
-    pub fn run(&mut self) -> Result<(), Errno> {
+    /// The ring broke, or operations did not end with the drain.
+    pub fn run(&mut self) -> Result<(), Failure> {
         self.start();
         while !self.is_finished() {
-            self.turn()?;
+            self.turn().map_err(Failure::Ring)?;
+            if self.drain_ends_at_ms.is_some_and(|at| at <= self.core.now_ms) {
+                let operations = self.in_flight - u64::from(self.wake_armed);
+                return Err(Failure::Hung { operations });
+            }
         }
         self.finish();
         Ok(())
@@ -220,6 +235,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         match kind {
             Kind::Accept | Kind::CancelAccept => self.on_accept(kind, completion),
             Kind::Wake => self.wake_armed = false,
+            Kind::CancelWake => {}
             Kind::CloseFile => self.files_closing -= 1,
             _ => {
                 let slot = completion.token.slot();
@@ -259,7 +275,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// How many completions to wait for, and how long at most.
     fn patience(&self) -> (u32, Duration) {
-        let busy = !self.core.touched.is_empty() || !self.core.files_closing.is_empty();
+        let busy = !self.core.touched.is_empty()
+            || !self.core.files_closing.is_empty()
+            || !self.core.connects.is_empty();
         if busy || self.is_finished() {
             return (0, Duration::ZERO);
         }
@@ -298,46 +316,6 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             && self.core.files_closing.is_empty()
             && self.core.connects.is_empty()
             && self.in_flight == u64::from(self.wake_armed)
-    }
-
-    pub fn finish(&mut self) {
-        self.accepting.close(&mut self.ring);
-        self.pipes.close_idle(&mut self.ring);
-        self.publish();
-    }
-
-    /// Ends everything at once, for a ring that broke: no completion will tell of any end. Closes
-    /// the listeners, tells the application, closes the connections, gives the permits back.
-    pub fn give_up(&mut self) {
-        self.accepting.close(&mut self.ring);
-        self.core.admission.set_waiting(self.core.shard, false);
-        let slots: Vec<u32> = self.slots().iter().map(|(slot, _)| slot).collect();
-        for slot in slots {
-            let descriptor = self.core.slots[slot].descriptor;
-            let closing = self.core.slots[slot].in_flight.has(Kind::Close);
-            if !closing {
-                let _ = self.ring.shutdown(descriptor, crate::ring::Shutdown::Both);
-                self.ring.close_now(descriptor);
-            }
-            self.core.slots[slot].reason.get_or_insert(Reason::ShardFailed);
-            self.report_end(slot);
-            self.core.admission.give_back();
-        }
-        self.publish();
-    }
-
-    /// Waits for what is in flight on a ring that broke. False: something still is.
-    pub fn settle_operations(&mut self, wait: Duration) -> bool {
-        let until_ms = self.ring.now_ms() + wait.as_millis() as u64;
-        while self.in_flight > u64::from(self.wake_armed) && self.ring.now_ms() < until_ms {
-            if self.ring.submit_and_wait(0, Duration::ZERO).is_err() {
-                return false;
-            }
-            while let Some(completion) = self.ring.completion() {
-                self.in_flight -= u64::from(!completion.more());
-            }
-        }
-        self.in_flight <= u64::from(self.wake_armed)
     }
 
     #[cfg(test)]

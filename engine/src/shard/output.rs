@@ -82,7 +82,6 @@ impl Core {
         if slot.output_tail == NONE {
             slot.output_head = chunk;
             slot.stalled_since_ms = self.now_ms;
-            slot.unacknowledged = 0;
         } else {
             self.chunks[slot.output_tail as usize].next = chunk;
         }

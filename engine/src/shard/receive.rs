@@ -18,6 +18,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let wanted = self.wanted(slot);
         let kind = match (connection.armed, wanted) {
             (Armed::Nothing, Armed::Nothing) => return self.watch(slot),
+            (Armed::Nothing, _) if connection.rests => return Ok(()),
             (Armed::Nothing, Armed::Probe) => Kind::Probe,
             (Armed::Nothing, Armed::Multishot | Armed::OneShot) => Kind::Receive,
             (Armed::Multishot, Armed::Multishot | Armed::OneShot) => return Ok(()),
@@ -67,7 +68,11 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// wants yet: most pauses are over before anything comes, and a cancel costs as much as a
     /// receive.
     fn must_stop(&self, slot: u32) -> bool {
-        !self.core.slots[slot].state.is_over()
+        let connection = &self.core.slots[slot];
+        if connection.state.discards() {
+            return connection.discarded as usize >= self.core.limits.linger_bytes_max;
+        }
+        !connection.state.is_over()
             && self.core.kept_bytes(slot) >= self.core.limits.receive_buffer_bytes
     }
 
@@ -142,7 +147,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                     self.core.slots[slot].mode = Mode::Parked;
                 }
             }
-            libc::ENOMEM => self.core.slots[slot].mode = Mode::Parked,
+            libc::ENOMEM => {
+                self.core.slots[slot].mode = Mode::Parked;
+                self.rest(slot);
+            }
             _ => self.core.end(slot, Reason::from_errno(errno), false),
         }
     }
@@ -152,6 +160,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.core.slots[slot].armed = Armed::Nothing;
         match -result {
             libc::ECANCELED | libc::EINTR | libc::EAGAIN => {}
+            libc::ENOMEM | libc::ENOBUFS => self.rest(slot),
             errno @ 1.. => self.core.end(slot, Reason::from_errno(errno), false),
             _ if self.is_starving() => self.starve(slot),
             _ => self.core.slots[slot].mode = self.reading_mode(),

@@ -1,7 +1,7 @@
 //! Sending: one send in flight per connection, everything written during a batch in as few as
 //! possible, files in between.
 
-use super::output::Body;
+use super::output::{Body, Chunk};
 use super::slots::NONE;
 use super::state::{Event, State};
 use super::{Full, RETRY_MS, Shard};
@@ -46,7 +46,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     fn send_head(&mut self, slot: u32) -> Result<(), Full> {
         let connection = &self.core.slots[slot];
         let chunk = &self.core.chunks[connection.output_head as usize];
-        let more = chunk.next != NONE;
+        let more = self.something_follows(chunk.next);
         let (address, length) = match &chunk.body {
             Body::Pooled { buffer, start, end } => {
                 let address = self.core.send_buffers.address(buffer);
@@ -68,6 +68,18 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.submit(slot, Kind::Send, op)?;
         self.core.slots[slot].sending = length;
         Ok(())
+    }
+
+    /// Whether the queue from this chunk on holds a byte: after an empty file nothing may follow,
+    /// and the kernel would hold the last segment back for it.
+    fn something_follows(&self, mut chunk: u32) -> bool {
+        while chunk != NONE {
+            match &self.core.chunks[chunk as usize] {
+                Chunk { body: Body::File(file), next } if file.remaining == 0 => chunk = *next,
+                _ => return true,
+            }
+        }
+        false
     }
 
     pub(super) fn on_send(&mut self, slot: u32, result: i32) {

@@ -112,7 +112,7 @@ impl InFlight {
             Kind::Close => 1 << 8,
             Kind::CancelReceive => 1 << 9,
             Kind::CancelConnect => 1 << 10,
-            Kind::Accept | Kind::CloseFile | Kind::CancelAccept | Kind::Wake => {
+            Kind::Accept | Kind::CloseFile | Kind::CancelAccept | Kind::Wake | Kind::CancelWake => {
                 unreachable!("{kind:?} belongs to no slot")
             }
         }
@@ -171,8 +171,8 @@ pub struct Slot {
     pub waits_for_pipe: bool,
     /// Files sent whose `file_sent` is owed.
     pub files_sent: u16,
-    /// `SIOCOUTQ` at the last look of the write deadline.
-    pub unacknowledged: u32,
+    /// Bytes acknowledged, modulo 2^32, at the last look of the write deadline.
+    pub acknowledged: u32,
     /// Bytes of the send in flight.
     pub sending: u32,
     /// Output queue: first and last chunk.
@@ -267,7 +267,7 @@ impl Slots {
             rests: false,
             waits_for_pipe: false,
             files_sent: 0,
-            unacknowledged: 0,
+            acknowledged: 0,
             sending: 0,
             output_head: NONE,
             output_tail: NONE,

@@ -86,7 +86,8 @@ impl World {
             let book = self.book.borrow();
             let record = book.records.iter().rev().find(|it| it.id == core.id(slot));
             let said = record.map_or(0, |it| it.said_of_its_own());
-            if let Some(Role::Greeter(total) | Role::Lecturer(total)) = record.map(|it| it.part.role)
+            if let Some(Role::Greeter(total) | Role::Lecturer(total)) =
+                record.map(|it| it.part.role)
                 && said < total
                 && state.accepts_output()
             {

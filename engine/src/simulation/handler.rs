@@ -318,8 +318,10 @@ impl Handler for Actor {
             Role::Meddler if talk.rng.below(4) == 0 => self.meddle(&mut connection.local()),
             Role::Connector => {
                 let endpoint = self.book.borrow_mut().endpoint();
-                if let Some((address, tag)) = endpoint {
-                    connection.local().connect(address, tag);
+                if let Some((address, tag)) = endpoint
+                    && !connection.local().connect(address, tag)
+                {
+                    self.book.borrow_mut().answered(tag);
                 }
             }
             _ => {}
@@ -444,7 +446,10 @@ impl Handler for Actor {
         if self.rng.below(16) == 0
             && let Some((address, tag)) = book.endpoint()
         {
-            shard.connect(address, tag);
+            // Not while it drains: nothing comes of it then.
+            if !shard.connect(address, tag) {
+                book.answered(tag);
+            }
         }
         drop(book);
         if talk.panics_at_end {

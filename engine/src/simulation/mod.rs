@@ -8,6 +8,7 @@
 mod book;
 mod check;
 mod handler;
+mod scenarios;
 mod world;
 
 use crate::ring::simulated::Faults;
@@ -111,13 +112,7 @@ fn live(world: &mut World) {
     }
     let finished = |world: &mut World| world.shard.is_finished();
     run_until(world, Duration::from_secs(300), "the drain", finished);
-    // What has left and is on its way reaches those who read.
-    world.farewell();
-    for _ in 0..400 {
-        use crate::ring::Ring;
-        let _ = world.ring().submit_and_wait(0, Duration::ZERO);
-        let _ = world.ring().submit_and_wait(1, Duration::from_millis(1));
-    }
+    world.flow_out();
     world.verdict();
     assert!(world.events() >= EVENTS_MIN);
     assert!(world.ring().peers.len() >= CONNECTIONS_MIN);

@@ -6,11 +6,11 @@ use crate::Directory;
 use crate::admission::Admission;
 use crate::config::{AtCapacity, Config, Probe};
 use crate::ledger::{Ledger, Published};
-use crate::mailbox::{Command, Mailbox};
+use crate::mailbox::{Command, Mailbox, Sockets};
 use crate::memory::{Arena, PipePool, ReceiveBuffers, SendBuffers};
 use crate::remote::Remote;
 use crate::ring::simulated::{
-    Afterwards, Endpoint, Faults, NEVER, Plan, Rng, SimulatedFile, SimulatedRing, stream,
+    Afterwards, Endpoint, Faults, Plan, Rng, SimulatedFile, SimulatedRing, stream,
 };
 use crate::ring::{Descriptor, FileKind, Ring};
 use crate::shard::Shard;
@@ -121,7 +121,7 @@ impl World {
             file_faults: false,
             _arena: arena,
         };
-        let listen = Command::Listen(world.listeners.clone());
+        let listen = Command::Listen(Sockets::new(world.listeners.clone()));
         world.remote.to(0, listen).expect("the mailbox is empty");
         world.ring().wake();
         world.shard.start();
@@ -155,9 +155,39 @@ impl World {
         assert!(failures.is_empty(), "the handler says: {failures:?}");
     }
 
+    /// Listens on so many more sockets. Returns the last.
+    pub fn listen(&mut self, count: usize) -> Descriptor {
+        let more: Vec<Descriptor> = (0..count).map(|_| self.ring().add_listener(16)).collect();
+        let last = *more.last().expect("at least one");
+        self.remote.to(0, Command::Listen(Sockets::new(more))).expect("few commands at a time");
+        self.ring().wake();
+        last
+    }
+
+    /// What has left and is on its way reaches those who read.
+    pub fn flow_out(&mut self) {
+        self.farewell();
+        for _ in 0..400 {
+            for (want, wait) in [(0, Duration::ZERO), (1, Duration::from_millis(1))] {
+                self.ring().submit_and_wait(want, wait).expect("a simulated ring does not break");
+            }
+        }
+    }
+
     /// A peer that will connect and play opposite such a part.
     pub fn add_peer(&mut self, plan: Plan, part: Part, bytes: usize) -> usize {
         let listener = self.rng.pick(&self.listeners);
+        self.add_peer_at(listener, plan, part, bytes)
+    }
+
+    /// The same, at a certain listener.
+    pub fn add_peer_at(
+        &mut self,
+        listener: Descriptor,
+        plan: Plan,
+        part: Part,
+        bytes: usize,
+    ) -> usize {
         let (ring, _) = self.shard.parts();
         let peer = ring.add_peer(listener, plan, &[]);
         let address = ring.peers[peer].address;
@@ -388,9 +418,4 @@ fn draw_config(rng: &mut Rng) -> Config {
         mailbox_commands_max: 64,
         ..Config::default()
     }
-}
-
-/// Never stalls or vanishes by plan.
-pub fn steady(plan: Plan) -> Plan {
-    Plan { stall_us: 0, reset_us: NEVER, vanish_us: NEVER, stillborn: false, ..plan }
 }

@@ -17,7 +17,8 @@ pub fn stream_byte(offset: u64) -> u8 {
     (offset.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8
 }
 
-/// Lines: `echo TEXT`, `big BYTES`, `shutdown`, `close`, `abort`, `panic`, `file NAME`.
+/// Lines: `echo TEXT`, `big BYTES`, `shutdown`, `close`, `abort`, `panic`, `file NAME`,
+/// `sleep MILLISECONDS`, `beyond` and `empty` (ranges of a file that is there).
 pub struct Scripted {
     pub ended: Sender<Ended>,
     pub directory: Option<Directory>,
@@ -48,6 +49,21 @@ impl Scripted {
             "close" => {
                 let _ = connection.send(b"bye\n");
                 connection.close();
+            }
+            "sleep" => {
+                // What a handler must not do: the whole shard waits.
+                std::thread::sleep(Duration::from_millis(rest.parse().expect("milliseconds")));
+                let _ = connection.send(b"slept\n");
+            }
+            "beyond" => {
+                let directory = std::fs::File::open("/proc/self/exe").expect("this program");
+                let file = OpenFile::from_file(directory).expect("a file");
+                let _ = connection.send_file(file, u64::MAX - 5, 3);
+            }
+            "empty" => {
+                let _ = connection.send(b"head\n");
+                let file = std::fs::File::open("/proc/self/exe").expect("this program");
+                let _ = connection.send_file(OpenFile::from_file(file).expect("a file"), 0, 0);
             }
             "abort" => connection.abort(),
             "panic" => panic!("a handler that panics"),

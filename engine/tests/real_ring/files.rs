@@ -186,3 +186,40 @@ fn aborted_transfers_leave_nothing_behind() {
     server.still_serves();
     server.finish();
 }
+
+#[test]
+fn transfers_that_wait_for_a_pipe_get_one() {
+    let tree = Tree::new("queue");
+    let large = tree.file("large", 24 << 20);
+    let server = tree.serve(|config| config.pipes = 2);
+    // All at once: none of them stalls yet when the third asks.
+    let mut clients: Vec<TcpStream> = (0..5).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.write_all(b"file large\n").unwrap();
+    }
+    // Read by turns, so that the others stall meanwhile.
+    for client in &mut clients {
+        assert_eq!(read_line(client).unwrap(), large.len().to_string());
+        let mut got = vec![0; large.len()];
+        client.read_exact(&mut got).unwrap();
+        assert!(got == large);
+    }
+    drop(clients);
+    server.finish();
+}
+
+#[test]
+fn ranges_that_cannot_be_end_the_connection_and_not_the_shard() {
+    let tree = Tree::new("ranges");
+    let server = tree.serve(|_| {});
+    let mut client = server.connect();
+    client.write_all(b"beyond\n").unwrap();
+    assert_eq!(server.next_end(), Reason::FileFailed);
+    let mut client = server.connect();
+    // Nothing may hold the head back for a file that has no bytes: MSG_MORE waits 200 ms.
+    let begun = Instant::now();
+    assert_eq!(ask(&mut client, "empty"), "head");
+    assert!(begun.elapsed() < Duration::from_millis(150), "{:?}", begun.elapsed());
+    drop(client);
+    server.finish();
+}

@@ -247,3 +247,91 @@ fn join_from_a_callback_is_an_error_and_not_a_deadlock() {
     assert!(said.contains("shard's own thread"), "{said}");
     remote.drain(Duration::ZERO).unwrap();
 }
+
+#[test]
+fn idle_connections_do_not_keep_the_turn_of_those_that_have_something_to_say() {
+    let server = serve(|config| config.receive_buffers = 2);
+    let mut sleeper = server.connect();
+    assert_eq!(ask(&mut sleeper, "echo in"), "in");
+    // While the shard sleeps, senders empty the buffer ring before the idle are armed on it.
+    sleeper.write_all(b"sleep 300\n").unwrap();
+    std::thread::sleep(Duration::from_millis(30));
+    let mut senders: Vec<TcpStream> = (0..6).map(|_| server.connect()).collect();
+    for sender in &mut senders {
+        sender.write_all(b"echo first\n").unwrap();
+    }
+    let mut idle: Vec<TcpStream> = (0..60).map(|_| server.connect()).collect();
+    for client in &mut senders {
+        assert_eq!(crate::common::read_line(client).unwrap(), "first");
+        assert_eq!(ask(client, "echo again"), "again");
+    }
+    for client in &mut idle {
+        assert_eq!(ask(client, "echo at last"), "at last");
+    }
+    drop((senders, idle, sleeper));
+    server.finish();
+}
+
+#[test]
+fn durations_without_end_are_taken_as_very_long() {
+    let forever = Some(Duration::MAX);
+    let server = serve(|config| {
+        config.idle_timeout = forever;
+        config.receive_timeout = forever;
+        config.write_timeout = forever;
+        config.park_after = Duration::MAX;
+    });
+    let mut client = server.connect();
+    std::thread::sleep(Duration::from_millis(400));
+    assert_eq!(ask(&mut client, "echo here"), "here");
+    server.engine.remote().drain(Duration::MAX).unwrap();
+    // Gracefully: our FIN, not a reset.
+    assert_eq!(client.read(&mut [0; 1]).unwrap(), 0);
+    drop(client);
+    assert!(server.engine.join().unwrap().balanced());
+}
+
+#[test]
+fn a_drain_ends_although_the_handler_connects_again_and_again() {
+    struct Stubborn(std::net::SocketAddr);
+    impl Handler for Stubborn {
+        type State = ();
+        fn started(&mut self, shard: &mut Local<'_>) {
+            shard.connect(self.0, 0);
+        }
+        fn opened(&mut self, _: &mut Connection<'_>, _: Origin) {}
+        fn received(&mut self, _: &mut (), _: &mut Connection<'_>, bytes: &[u8]) -> usize {
+            bytes.len()
+        }
+        fn connect_failed(&mut self, shard: &mut Local<'_>, _: u64, _: std::io::Error) {
+            shard.connect(self.0, 0);
+        }
+    }
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let config = Config { shards: Some(1), pin: false, ..Config::default() };
+    let engine = Engine::start(config, move |_| Stubborn(nobody)).unwrap();
+    std::thread::sleep(Duration::from_millis(50));
+    let begun = Instant::now();
+    engine.remote().drain(Duration::from_secs(20)).unwrap();
+    assert!(engine.join().unwrap().balanced());
+    assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn a_shard_that_panics_before_it_serves_says_why() {
+    struct Never;
+    impl Handler for Never {
+        type State = ();
+        fn opened(&mut self, _: &mut Connection<'_>, _: Origin) {}
+        fn received(&mut self, _: &mut (), _: &mut Connection<'_>, bytes: &[u8]) -> usize {
+            bytes.len()
+        }
+    }
+    let config = Config { shards: Some(2), ..Config::default() };
+    let error = Engine::start(config, |shard| match shard {
+        0 => Never,
+        _ => panic!("no handler for this shard"),
+    });
+    let error = error.err().expect("it cannot start").to_string();
+    assert!(error.contains("no handler for this shard"), "{error}");
+}

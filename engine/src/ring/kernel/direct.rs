@@ -104,12 +104,17 @@ pub(super) fn peer_address(socket: Descriptor) -> Result<SocketAddr, Errno> {
     from_sockaddr(&address).ok_or(Errno(libc::EAFNOSUPPORT))
 }
 
-pub(super) fn unacknowledged_bytes(socket: Descriptor) -> Result<u32, Errno> {
-    let mut bytes: libc::c_int = 0;
-    // SIOCOUTQ of <linux/sockios.h> is TIOCOUTQ.
-    // SAFETY: this request writes one int.
-    answer(unsafe { libc::ioctl(socket.0, libc::TIOCOUTQ, &raw mut bytes) })?;
-    Ok(bytes.cast_unsigned())
+pub(super) fn acknowledged_bytes(socket: Descriptor) -> Result<u64, Errno> {
+    /// Where `tcpi_bytes_acked` lies in struct tcp_info of <linux/tcp.h>, in words of 8 bytes.
+    const BYTES_ACKED: usize = 120 / 8;
+    let mut info = [0u64; BYTES_ACKED + 1];
+    let mut length = mem::size_of_val(&info) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes of info.
+    answer(unsafe {
+        let info = info.as_mut_ptr().cast();
+        libc::getsockopt(socket.0, libc::IPPROTO_TCP, libc::TCP_INFO, info, &raw mut length)
+    })?;
+    Ok(info[BYTES_ACKED])
 }
 
 pub(super) fn splice_to_socket(

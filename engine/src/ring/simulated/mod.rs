@@ -376,9 +376,9 @@ impl Ring for SimulatedRing {
         self.called("getpeername", socket, result)
     }
 
-    fn unacknowledged_bytes(&mut self, socket: Descriptor) -> Result<u32, Errno> {
+    fn acknowledged_bytes(&mut self, socket: Descriptor) -> Result<u64, Errno> {
         self.catch_up();
-        Ok(self.unacknowledged(socket))
+        Ok(self.acknowledged(socket))
     }
 
     fn splice_to_socket(

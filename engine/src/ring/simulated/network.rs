@@ -270,10 +270,8 @@ impl SimulatedRing {
         }
     }
 
-    /// `SIOCOUTQ`: a FIN counts as one.
-    pub(super) fn unacknowledged(&self, socket: Descriptor) -> u32 {
-        let socket = &self.peers[self.socket_number(socket, "SIOCOUTQ")].socket;
-        let fin = socket.phase == Phase::Connected && socket.shut_write && !socket.fin_delivered;
-        socket.outbound.len() as u32 + u32::from(fin)
+    /// `TCP_INFO`: what the peer has taken.
+    pub(super) fn acknowledged(&self, socket: Descriptor) -> u64 {
+        self.peers[self.socket_number(socket, "getsockopt(2)")].received.len() as u64
     }
 }

@@ -1,7 +1,8 @@
 //! What the simulated kernel holds at a moment, for whoever keeps books about it.
 
-use super::super::{Completion, Kind, Token};
+use super::super::{Completion, Descriptor, Kind, Token};
 use super::SimulatedRing;
+use super::descriptors::Object;
 
 /// A look between two waits.
 #[derive(Debug, Default)]
@@ -54,6 +55,23 @@ impl SimulatedRing {
         }
         view.tokens.sort_by_key(|token| token.user_data());
         view
+    }
+
+    /// A completion of nothing that was submitted: a surprise of the kernel's.
+    pub fn inject(&mut self, token: Token, result: i32, flags: u32) {
+        self.completions.push_back(Completion { token, result, flags });
+    }
+
+    /// A receive buffer, as a completion would bring it.
+    pub fn take_provided(&mut self) -> u16 {
+        let buffer = self.provided.pop_front().expect("one is provided");
+        self.is_provided[usize::from(buffer)] = false;
+        buffer
+    }
+
+    /// An open file, as a completion would bring it.
+    pub fn open_beside(&mut self) -> Descriptor {
+        self.table.insert(Object::File(0))
     }
 
     /// Microseconds since the simulation's start of time.

@@ -1,0 +1,101 @@
+//! The end of a shard: at rest after a drain, or all at once when it failed.
+
+use super::{Full, Shard};
+use crate::Reason;
+use crate::handler::Handler;
+use crate::ring::{Descriptor, Kind, Op, Ring, Shutdown, Token};
+use std::time::Duration;
+
+/// Turns that the cancelled wake poll is waited for.
+const WAKE_TURNS_MAX: usize = 100;
+
+impl<R: Ring, H: Handler> Shard<R, H> {
+    /// After a drain: nothing is in flight but the wake poll, which is cancelled, so that the ring
+    /// can give its memory back.
+    pub fn finish(&mut self) {
+        self.accepting.close(&mut self.ring);
+        self.pipes.close_idle(&mut self.ring);
+        if self.cancel_wake().is_ok() {
+            for _ in 0..WAKE_TURNS_MAX {
+                if self.in_flight == 0
+                    || self.ring.submit_and_wait(1, Duration::from_millis(1)).is_err()
+                {
+                    break;
+                }
+                while let Some(completion) = self.ring.completion() {
+                    self.dispatch(completion);
+                }
+            }
+        }
+        self.publish();
+    }
+
+    fn cancel_wake(&mut self) -> Result<(), Full> {
+        if self.wake_armed {
+            let target = Token::new(Kind::Wake, 0, 0);
+            self.push(Token::new(Kind::CancelWake, 0, 0), Op::Cancel { target })?;
+        }
+        Ok(())
+    }
+
+    /// Ends everything at once, for a shard that failed: no completion will tell of any end. Cuts
+    /// the connections off, waits a while for what is in flight, and only then closes descriptors:
+    /// what still lies in the submission queue must not meet a number that is somebody else's by
+    /// then. Tells the application and gives the permits back. False: operations are left that may
+    /// still use the shard's memory.
+    pub fn give_up(&mut self, wait: Duration) -> bool {
+        self.accepting.stop(&mut self.ring);
+        self.core.admission.set_waiting(self.core.shard, false);
+        let slots: Vec<u32> = self.slots().iter().map(|(slot, _)| slot).collect();
+        for slot in &slots {
+            let connection = &self.core.slots[*slot];
+            if !connection.in_flight.has(Kind::Close) {
+                let _ = self.ring.shutdown(connection.descriptor, Shutdown::Both);
+            }
+        }
+        let at_rest = self.settle_operations(wait);
+        self.accepting.close(&mut self.ring);
+        self.pipes.close_idle(&mut self.ring);
+        for slot in slots {
+            let connection = &mut self.core.slots[slot];
+            let descriptor = std::mem::replace(&mut connection.descriptor, Descriptor::NONE);
+            connection.reason.get_or_insert(Reason::ShardFailed);
+            if descriptor != Descriptor::NONE {
+                self.ring.close_now(descriptor);
+            }
+            self.report_end(slot);
+            self.core.admission.give_back();
+        }
+        if !at_rest {
+            // A send may still read what is queued on the heap, an open its path.
+            std::mem::forget(std::mem::take(&mut self.core.chunks));
+            std::mem::forget(std::mem::take(&mut self.core.opens));
+        }
+        self.publish();
+        at_rest
+    }
+
+    /// Waits for what is in flight. False: something still is, or the ring no longer works.
+    fn settle_operations(&mut self, wait: Duration) -> bool {
+        let until_ms = self.ring.now_ms() + wait.as_millis() as u64;
+        while self.in_flight > u64::from(self.wake_armed) && self.ring.now_ms() < until_ms {
+            if self.ring.submit_and_wait(1, Duration::from_millis(1)).is_err() {
+                return false;
+            }
+            while let Some(completion) = self.ring.completion() {
+                self.in_flight -= u64::from(!completion.more());
+                let (kind, result) = (completion.token.kind(), completion.result);
+                match kind {
+                    Some(Kind::Accept | Kind::Open) if result >= 0 => {
+                        self.ring.close_now(Descriptor(result));
+                    }
+                    Some(Kind::Close) => {
+                        self.core.slots[completion.token.slot()].descriptor = Descriptor::NONE;
+                    }
+                    _ => {}
+                }
+            }
+        }
+        self.in_flight <= u64::from(self.wake_armed)
+    }
+}

@@ -1,0 +1,207 @@
+//! Bugs that seeds have found, and what no seed can show, each told on its own.
+
+use super::book::{Farewell, Part, Role};
+use super::world::World;
+use super::{be_quiet, run_until};
+use crate::Config;
+use crate::ring::simulated::{Afterwards, Faults, Plan, Rng, Standing};
+use crate::ring::{F_BUFFER, F_MORE, Kind, Ring, Token};
+use std::time::Duration;
+
+/// No deadline but those that always exist, and room for everything.
+fn config() -> Config {
+    Config {
+        max_connections: 64,
+        receive_buffers: 64,
+        receive_buffer_bytes: 256,
+        send_buffers: 64,
+        send_buffer_bytes: 512,
+        pipes: 2,
+        pipe_bytes: 4096,
+        submission_entries: 64,
+        idle_timeout: None,
+        receive_timeout: None,
+        write_timeout: None,
+        transfer_timeout: None,
+        mailbox_commands_max: 64,
+        ..Config::default()
+    }
+}
+
+fn world(seed: u64, config: Config) -> World {
+    be_quiet();
+    let mut world = World::with(seed, Rng::new(seed), config);
+    let entries = world.config.setup();
+    world.ring().submission_capacity = entries.submission_entries as usize;
+    world.ring().completion_capacity = entries.completion_entries as usize;
+    // The listeners are taken over.
+    world.turn();
+    world.turn();
+    world
+}
+
+fn part(role: Role, farewell: Farewell) -> Part {
+    Part { role, farewell, reply_bytes_max: 3_000, stubborn: false }
+}
+
+fn go_on(world: &mut World, wait: Duration) {
+    let until_us = world.now_us() + wait.as_micros() as u64;
+    while world.now_us() < until_us {
+        world.turn();
+    }
+}
+
+/// Everybody says good-bye and has what is owed to them.
+fn end(world: &mut World) {
+    world.calm();
+    world.farewell();
+    let left = |world: &mut World| world.ledger().open() == 0 && world.unsettled().is_none();
+    run_until(world, Duration::from_secs(200), "everybody leaving", left);
+    world.drain(Duration::from_secs(1));
+    run_until(world, Duration::from_secs(60), "the drain", |world| world.shard.is_finished());
+    world.flow_out();
+    world.verdict();
+}
+
+/// POLLHUP after our FIN was taken for a reset: the connection was closed with unread input, and
+/// the RST destroyed what the peer had yet to read.
+#[test]
+fn a_hang_up_after_both_fins_is_no_reset() {
+    let config = Config { output_high_bytes: 200, output_low_bytes: 100, ..config() };
+    for seed in 0..40 {
+        let mut world = world(seed, config.clone());
+        // Over the high-water mark nothing is read: the poll for a hang-up is armed.
+        let greeter = part(Role::Greeter(5_000), Farewell::Close);
+        let plan = Plan { afterwards: Afterwards::Fin, pace_us: 3_000, ..Plan::plain() };
+        let peer = world.add_peer(plan, greeter, 2_000);
+        world.ring().peers[peer].socket.inbound_capacity = 65_536;
+        end(&mut world);
+        let peer = &world.ring().peers[peer];
+        assert_eq!(
+            (peer.received.len(), peer.got_fin, peer.standing),
+            (5_000, true, Standing::Connected)
+        );
+        assert_eq!(world.ring().closes_with_unread, 0, "seed {seed}");
+    }
+}
+
+/// Receives armed in turn for connections with nothing to read waited, and kept the turn of those
+/// whose bytes were there.
+#[test]
+fn whoever_has_nothing_to_read_does_not_queue_for_a_buffer() {
+    let mut starved = 0;
+    for seed in 0..20 {
+        let mut world = world(seed, Config { receive_buffers: 1, ..config() });
+        let echo = part(Role::Echo, Farewell::Close);
+        let talker = world.add_peer(Plan::plain(), echo, 20_000);
+        for after_us in 0..6 {
+            let plan = Plan { start_after_us: after_us * 100, ..Plan::plain() };
+            world.add_peer(plan, echo, 1);
+        }
+        let echoed = move |world: &mut World| world.ring().peers[talker].received.len() == 20_000;
+        run_until(&mut world, Duration::from_secs(5), "an echo among idle connections", echoed);
+        starved += world.ledger().sum.starved;
+        end(&mut world);
+    }
+    assert!(starved > 0, "buffers were never short");
+}
+
+/// A file that was the last thing to leave before the end was never reported.
+#[test]
+fn file_sent_comes_before_the_end() {
+    for seed in 0..20 {
+        let mut world = world(seed, config());
+        for _ in 0..5 {
+            let files = part(Role::Files, Farewell::CloseLater);
+            let plan = Plan { afterwards: Afterwards::Fin, ..Plan::plain() };
+            world.add_peer(plan, files, 1);
+        }
+        end(&mut world);
+    }
+}
+
+/// What did not fit into the submission queue waited until something else happened, up to a
+/// second.
+#[test]
+fn a_full_queue_delays_by_no_more_than_a_turn() {
+    let mut world = world(3, config());
+    world.ring().submission_capacity = 4;
+    world.ring().faults = Faults { submission_refused: 1000, ..Faults::none() };
+    let last = world.listen(12);
+    go_on(&mut world, Duration::from_millis(20));
+    let peer = world.add_peer_at(last, Plan::plain(), part(Role::Echo, Farewell::Close), 10);
+    let served = move |world: &mut World| world.ring().peers[peer].received.len() == 10;
+    run_until(&mut world, Duration::from_millis(50), "the last of many listeners", served);
+    end(&mut world);
+}
+
+/// A send that failed for want of memory was tried again at once, over and over.
+#[test]
+fn a_send_without_memory_rests_before_it_is_tried_again() {
+    let mut world = world(4, config());
+    world.ring().faults = Faults { no_send_memory: 1000, ..Faults::none() };
+    let peer = world.add_peer(Plan::plain(), part(Role::Lecturer(3_000), Farewell::Close), 0);
+    let before = world.ring().counters().submitted;
+    go_on(&mut world, Duration::from_secs(2));
+    let tries = world.ring().counters().submitted - before;
+    assert!((40..200).contains(&tries), "{tries} operations in two seconds");
+    world.ring().faults = Faults::none();
+    go_on(&mut world, Duration::from_millis(100));
+    assert_eq!(world.ring().peers[peer].received.len(), 3_000);
+    end(&mut world);
+}
+
+/// EMFILE fails an accept even with nobody connecting: armed again at once, it would spin.
+#[test]
+fn accepting_pauses_when_descriptors_are_out() {
+    let mut world = world(5, config());
+    let open = world.ring().open_counts();
+    let limit = 1 + open.listeners;
+    world.ring().set_descriptor_limit(limit);
+    let echo = part(Role::Echo, Farewell::Close);
+    let peer = world.add_peer(Plan::plain(), echo, 100);
+    let before = world.ring().counters().submitted;
+    go_on(&mut world, Duration::from_secs(10));
+    let tries = world.ring().counters().submitted - before;
+    let backoffs = world.ledger().sum.accept_backoffs;
+    assert!((5..40).contains(&backoffs) && tries < 80, "{backoffs} pauses, {tries} operations");
+    world.ring().set_descriptor_limit(100);
+    let served = move |world: &mut World| world.ring().peers[peer].received.len() == 100;
+    run_until(&mut world, Duration::from_secs(3), "accepting again", served);
+    end(&mut world);
+}
+
+/// A completion of an earlier life gives its buffer back, closes what it brings, and does nothing
+/// else. Slots are not freed early, so none ever comes: these are made up.
+#[test]
+fn stale_completions_are_harmless() {
+    let mut world = world(6, config());
+    let echo = part(Role::Echo, Farewell::Close);
+    let first = world.add_peer(Plan { afterwards: Afterwards::Fin, ..Plan::plain() }, echo, 10);
+    let gone = move |world: &mut World| world.ring().peers[first].got_fin;
+    run_until(&mut world, Duration::from_secs(1), "the first life", gone);
+    let second = world.add_peer(Plan::plain(), echo, 10);
+    let echoed = move |world: &mut World| world.ring().peers[second].received.len() == 10;
+    run_until(&mut world, Duration::from_secs(1), "the second life", echoed);
+    let ring = world.ring();
+    let files = ring.open_counts().files;
+    let buffer = ring.take_provided();
+    let bytes = F_MORE | F_BUFFER | u32::from(buffer) << 16;
+    let file = ring.open_beside();
+    ring.inject(Token::new(Kind::Receive, 0, 0), 5, bytes);
+    ring.inject(Token::new(Kind::Send, 0, 0), -libc::EPIPE, F_MORE);
+    ring.inject(Token::new(Kind::Open, 0, 0), file.0, F_MORE);
+    ring.inject(Token::new(Kind::Receive, 7, 40), -libc::ECONNRESET, F_MORE);
+    ring.inject(Token::from_user_data(u64::MAX), 0, F_MORE);
+    // Not `World::turn`: it expects that there are none.
+    world.shard.turn().expect("a simulated ring does not break");
+    assert_eq!(world.ledger().sum.stale_completions, 5);
+    let ring = world.ring();
+    assert_eq!(ring.buffers_provided(), 64, "the buffer is back");
+    assert_eq!(ring.open_counts().files, files, "the file is closed");
+    world.sends(second, 10);
+    for _ in 0..100 {
+        world.shard.turn().expect("a simulated ring does not break");
+    }
+    assert_eq!(world.ring().peers[second].received.len(), 20, "the present life goes on");
+}
