@@ -43,6 +43,8 @@ pub struct Shared {
     pub started: OnceLock<Instant>,
     /// Nothing more is to be sent.
     pub stop: AtomicBool,
+    /// A signal ended the run: what has no reply by then is nobody's fault.
+    pub interrupted: AtomicBool,
     /// A connection has come about.
     pub connected: AtomicBool,
     /// Shards on which every connection has been tried, and none came about.
@@ -204,10 +206,11 @@ impl<P: Protocol> Load<P> {
     #[cold]
     fn judge(&mut self, flow: &Flow<P::State>, reason: Reason) {
         let kind = match reason {
-            Reason::Drained if self.is_stopped() => {
+            Reason::Drained if self.shared.interrupted.load(Ordering::Relaxed) => {
                 self.stats.unfinished += flow.in_flight.len() as u64;
                 return;
             }
+            Reason::Drained => ErrorKind::Timeout,
             Reason::PeerReset | Reason::BrokenPipe => ErrorKind::Reset,
             Reason::PeerFin => ErrorKind::Eof,
             _ => ErrorKind::Other,

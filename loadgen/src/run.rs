@@ -189,19 +189,25 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Lets what is in flight finish; a second signal does not wait for it.
+    /// Lets what is in flight finish: as long as a reply may take, so that a server that hangs
+    /// does not pass because the time was up; after a signal only for a moment. A second signal
+    /// does not wait at all.
     fn stop(&mut self, remote: &ringwright::Remote, interrupts: &Interrupts) {
+        self.shared.interrupted.store(self.run.interrupted, Ordering::Relaxed);
         self.shared.stop.store(true, Ordering::Relaxed);
+        let mut wait = if self.run.interrupted { GRACE } else { self.load.timeout + GRACE };
         let since = Instant::now();
         // Busy is no shard with so few commands as ours; but then it is asked again.
-        while (remote.drain(GRACE).is_err() || remote.connections() > 0) && since.elapsed() < GRACE
-        {
+        while (remote.drain(wait).is_err() || remote.connections() > 0) && since.elapsed() < wait {
             if interrupts.wait(Duration::from_millis(1)) {
                 if self.run.interrupted {
                     eprintln!("ringload: interrupted again; no report");
                     std::process::exit(130);
                 }
                 self.run.interrupted = true;
+                self.shared.interrupted.store(true, Ordering::Relaxed);
+                wait = Duration::ZERO;
+                let _ = remote.drain(wait);
             }
         }
     }
