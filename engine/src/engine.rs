@@ -16,7 +16,7 @@ use crate::ring::{Descriptor, Ring, Setup};
 use crate::shard::accept::Accepting;
 use crate::shard::core::{Core, milliseconds};
 use crate::shard::slots::SLOTS_MAX;
-use crate::shard::{Failure, Shard};
+use crate::shard::{Failure, Parts, Shard};
 use std::any::Any;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -316,16 +316,16 @@ impl Plan {
         let pipes = PipePool::new(config.pipes, config.pipe_bytes);
         let backoff_ms = milliseconds(config.accept_backoff);
         let accepting = Accepting::new(config.at_capacity, backoff_ms);
-        Shard::new(
+        Shard::new(Parts {
             ring,
             core,
             handler,
             receive_buffers,
             pipes,
             accepting,
-            self.mailbox,
-            self.published,
-        )
+            mailbox: self.mailbox,
+            published: self.published,
+        })
     }
 }
 

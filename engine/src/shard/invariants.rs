@@ -173,10 +173,7 @@ impl<H: Handler> Shard<SimulatedRing, H> {
                 if state == State::Draining || connection.shutdown_wanted {
                     fail("has not sent its FIN");
                 }
-            } else if !pipe
-                && !rests
-                && !sending.into_iter().any(|kind| flight.has(kind))
-            {
+            } else if !pipe && !rests && !sending.into_iter().any(|kind| flight.has(kind)) {
                 fail("does not send what it has to");
             }
         }

@@ -58,6 +58,18 @@ pub(crate) enum Failure {
     Hung { operations: u64 },
 }
 
+/// What a shard is put together from.
+pub(crate) struct Parts<R: Ring, H: Handler> {
+    pub ring: R,
+    pub core: Core,
+    pub handler: H,
+    pub receive_buffers: ReceiveBuffers,
+    pub pipes: PipePool,
+    pub accepting: Accepting,
+    pub mailbox: Mailbox,
+    pub published: Arc<Published>,
+}
+
 /// One shard.
 pub(crate) struct Shard<R: Ring, H: Handler> {
     ring: R,
@@ -92,24 +104,16 @@ pub(crate) struct Shard<R: Ring, H: Handler> {
 }
 
 impl<R: Ring, H: Handler> Shard<R, H> {
-    pub fn new(
-        ring: R,
-        core: Core,
-        handler: H,
-        receive_buffers: ReceiveBuffers,
-        pipes: PipePool,
-        accepting: Accepting,
-        mailbox: Mailbox,
-        published: Arc<Published>,
-    ) -> Self {
+    pub fn new(parts: Parts<R, H>) -> Self {
         Self {
-            ring,
-            core,
-            application: Application::new(handler),
-            receive_buffers,
-            pipes,
-            accepting,
-            mailbox,
+            ring: parts.ring,
+            core: parts.core,
+            application: Application::new(parts.handler),
+            receive_buffers: parts.receive_buffers,
+            pipes: parts.pipes,
+            accepting: parts.accepting,
+            mailbox: parts.mailbox,
+            published: parts.published,
             wake_armed: false,
             starved: VecDeque::new(),
             once_armed: 0,
@@ -123,7 +127,6 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             files_closing: 0,
             due: Vec::new(),
             batch: 0,
-            published,
         }
     }
 

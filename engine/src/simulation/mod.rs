@@ -19,11 +19,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use world::World;
 
-const SEEDS: u64 = 2_000;
+const SEEDS: u64 = 4_000;
 const EVENTS_MIN: u64 = 500;
 const CONNECTIONS_MIN: usize = 5;
 /// Lines of the trace shown for a seed that fails.
-const TRACE_LINES: usize = 800000;
+const TRACE_LINES: usize = 80;
 /// Turns of a phase at most: more is a simulation that goes round in circles.
 const TURNS_MAX: u32 = 300_000;
 

@@ -30,7 +30,7 @@ fn config() -> Config {
 
 fn world(seed: u64, config: Config) -> World {
     be_quiet();
-    let mut world = World::with(seed, Rng::new(seed), config);
+    let mut world = World::with(seed, Rng::new(seed), config, false);
     let entries = world.config.setup();
     world.ring().submission_capacity = entries.submission_entries as usize;
     world.ring().completion_capacity = entries.completion_entries as usize;
@@ -67,14 +67,20 @@ fn end(world: &mut World) {
 /// the RST destroyed what the peer had yet to read.
 #[test]
 fn a_hang_up_after_both_fins_is_no_reset() {
-    let config = Config { output_high_bytes: 200, output_low_bytes: 100, ..config() };
+    let water = Config { output_high_bytes: 200, output_low_bytes: 100, ..config() };
+    // Too few buffers to read everything in one go.
+    let config = Config { receive_buffers: 1, ..water };
     for seed in 0..40 {
         let mut world = world(seed, config.clone());
         // Over the high-water mark nothing is read: the poll for a hang-up is armed.
         let greeter = part(Role::Greeter(5_000), Farewell::Close);
-        let plan = Plan { afterwards: Afterwards::Fin, pace_us: 3_000, ..Plan::plain() };
-        let peer = world.add_peer(plan, greeter, 2_000);
+        let peer = world.add_peer(Plan::plain(), greeter, 2_000);
+        world.ring().peers[peer].socket.inbound_capacity = 0;
+        let greeted = move |world: &mut World| world.ring().peers[peer].got_fin;
+        run_until(&mut world, Duration::from_secs(1), "the greeting", greeted);
+        // Now its bytes come, and its FIN with them.
         world.ring().peers[peer].socket.inbound_capacity = 65_536;
+        world.ring().touch(peer);
         end(&mut world);
         let peer = &world.ring().peers[peer];
         assert_eq!(
@@ -92,11 +98,13 @@ fn whoever_has_nothing_to_read_does_not_queue_for_a_buffer() {
     let mut starved = 0;
     for seed in 0..20 {
         let mut world = world(seed, Config { receive_buffers: 1, ..config() });
+        // What is late keeps its buffer meanwhile.
+        world.ring().faults = Faults { late_completion: 500, ..Faults::none() };
         let echo = part(Role::Echo, Farewell::Close);
         let talker = world.add_peer(Plan::plain(), echo, 20_000);
         for after_us in 0..6 {
-            let plan = Plan { start_after_us: after_us * 100, ..Plan::plain() };
-            world.add_peer(plan, echo, 1);
+            let plan = Plan { start_after_us: after_us * 300, ..Plan::plain() };
+            world.add_peer(plan, echo, 0);
         }
         let echoed = move |world: &mut World| world.ring().peers[talker].received.len() == 20_000;
         run_until(&mut world, Duration::from_secs(5), "an echo among idle connections", echoed);
@@ -113,9 +121,11 @@ fn file_sent_comes_before_the_end() {
         let mut world = world(seed, config());
         for _ in 0..5 {
             let files = part(Role::Files, Farewell::CloseLater);
-            let plan = Plan { afterwards: Afterwards::Fin, ..Plan::plain() };
-            world.add_peer(plan, files, 1);
+            let slow = Plan { read_chunk_max: 300, pace_us: 20_000, ..Plan::plain() };
+            let peer = world.add_peer(Plan { afterwards: Afterwards::Fin, ..slow }, files, 1);
+            world.ring().peers[peer].socket.outbound_capacity = 200;
         }
+        go_on(&mut world, Duration::from_secs(3));
         end(&mut world);
     }
 }

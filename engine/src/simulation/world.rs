@@ -13,9 +13,9 @@ use crate::ring::simulated::{
     Afterwards, Endpoint, Faults, Plan, Rng, SimulatedFile, SimulatedRing, stream,
 };
 use crate::ring::{Descriptor, FileKind, Ring};
-use crate::shard::Shard;
 use crate::shard::accept::Accepting;
 use crate::shard::core::Core;
+use crate::shard::{Parts, Shard};
 use std::cell::RefCell;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
@@ -50,13 +50,14 @@ pub struct World {
 impl World {
     /// The world of a seed, with nothing in it yet.
     pub fn new(seed: u64) -> Self {
-        let mut rng = Rng::new(seed ^ 0x5eed_0f_a11);
+        let mut rng = Rng::new(seed ^ 0x5eed_0fa1);
         let config = draw_config(&mut rng);
-        Self::with(seed, rng, config)
+        let ticks = rng.below(3) == 0;
+        Self::with(seed, rng, config, ticks)
     }
 
-    /// A world of that configuration.
-    pub fn with(seed: u64, mut rng: Rng, config: Config) -> Self {
+    /// A world of that configuration. `ticks`: now and then the handler kicks and sends unasked.
+    pub fn with(seed: u64, mut rng: Rng, config: Config, ticks: bool) -> Self {
         let mut setup = config.setup();
         let arena = Arena::new(setup.arena_bytes).expect("memory for a simulation");
         setup.arena_address = arena.address();
@@ -90,22 +91,17 @@ impl World {
         let core =
             Core::new(0, &config, ring.now_ms(), send_buffers, admission.clone(), remote.clone());
         let book = Rc::new(RefCell::new(Book::default()));
-        let actor = Actor {
-            book: book.clone(),
-            directory,
-            rng: Rng::new(rng.bits()),
-            ticks: rng.below(3) == 0,
-        };
-        let shard = Shard::new(
+        let actor = Actor { book: book.clone(), directory, rng: Rng::new(rng.bits()), ticks };
+        let shard = Shard::new(Parts {
             ring,
             core,
-            actor,
+            handler: actor,
             receive_buffers,
-            PipePool::new(config.pipes, config.pipe_bytes),
-            Accepting::new(config.at_capacity, config.accept_backoff.as_millis() as u64),
+            pipes: PipePool::new(config.pipes, config.pipe_bytes),
+            accepting: Accepting::new(config.at_capacity, config.accept_backoff.as_millis() as u64),
             mailbox,
-            published.clone(),
-        );
+            published: published.clone(),
+        });
         let mut world = Self {
             shard,
             book,

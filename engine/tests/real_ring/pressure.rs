@@ -159,8 +159,7 @@ fn connect_out(to: std::net::SocketAddr, change: impl FnOnce(&mut Config)) -> Ve
     engine.remote().drain(Duration::from_secs(1)).unwrap();
     let ledger = engine.join().unwrap();
     assert!(ledger.balanced(), "{}", ledger.to_json());
-    let said = said.lock().unwrap().clone();
-    said
+    Arc::into_inner(said).expect("the engine has ended").into_inner().unwrap()
 }
 
 #[test]
