@@ -56,8 +56,8 @@ done <"$work/files" >"$work/list"
 curl --silent --show-error --fail --globoff --max-time 120 --config "$work/list"
 (cd "$work/curl" && sha256sum --quiet -c "$work/expected") || fail "curl's mirror differs"
 echo "curl: $(wc -l <"$work/files") files, equal checksums"
-top="$(head -n 1 <(grep '/index.html$' "$work/files"))"
-timeout 120 wget --quiet --recursive --level=inf --no-parent --no-host-directories --directory-prefix "$work/wget" \
+top="$(grep '^ringwright/index.html$' "$work/files" || grep '/index.html$' "$work/files" | head -n 1)"
+timeout 120 wget --quiet --recursive --level=inf --no-host-directories --directory-prefix "$work/wget" \
     "http://$address/$top" || [ $? -eq 8 ] || fail "wget failed"   # 8: links of the pages to what is not there
 found=0
 while read -r file; do
