@@ -2,8 +2,8 @@
 
 use crate::descriptors;
 use crate::options::Doctor;
-use ringwright::cpu;
 use ringwright::Setup;
+use ringwright::cpu;
 use ringwright::probe::{Request, examine, memlock_needed};
 use std::io::{self, Write};
 
