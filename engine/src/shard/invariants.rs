@@ -2,7 +2,6 @@
 //! in the simulated kernel.
 
 use super::Shard;
-use super::deadlines::Due;
 use super::output::Body;
 use super::slots::{Armed, InFlight, Mode, NONE, Slot};
 use super::state::State;
@@ -12,8 +11,6 @@ use crate::ring::simulated::{SimulatedRing, View};
 use crate::ring::{Kind, Token};
 use std::collections::BTreeSet;
 
-/// A deadline that is so late has been forgotten: a wait takes a second at most.
-const LATE_MS: u64 = 3_000;
 /// The families that belong to slots; a receive and a probe share one.
 const KINDS: [Kind; 10] = [
     Kind::Hangup,
@@ -44,6 +41,14 @@ impl<H: Handler> Shard<SimulatedRing, H> {
                 self.check_progress(slot, connection);
             }
         }
+    }
+
+    /// Connections with a deadline that has passed, with their generation: none may stay so.
+    pub fn overdue(&self) -> Vec<(u32, u64)> {
+        let due =
+            |slot| self.next_deadline(slot).is_some_and(|(at_ms, _)| at_ms < self.core.now_ms);
+        let overdue = self.core.slots.iter().filter(|(slot, _)| due(*slot));
+        overdue.map(|(slot, connection)| (slot, connection.generation)).collect()
     }
 
     fn check_memory(&self, kernel: &View) {
@@ -195,14 +200,23 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         if connection.open != NONE && !flight.has(Kind::Open) {
             fail("does not open its file");
         }
-        // Who wakes from a probe was idle before: its time to park has passed already. A drain
-        // shortens deadlines.
-        if let Some((at_ms, due)) = self.next_deadline(slot)
-            && (!due_by(at_ms.max(self.core.now_ms))
-                || (due != Due::Park && !self.core.draining && at_ms + LATE_MS < self.core.now_ms))
+        if let Some((at_ms, _)) = self.next_deadline(slot)
+            && !due_by(at_ms.max(self.core.now_ms))
         {
             let now_ms = self.core.now_ms;
             fail(&format!("is due at {at_ms} ms, not at {due_ms:?}; it is {now_ms}"));
+        }
+        let watched = match state {
+            State::Open => connection.mode != Mode::Starved || connection.fin_seen,
+            State::HalfClosedByPeer | State::Draining => true,
+            State::HalfClosedByUs => connection.mode != Mode::Starved && !connection.hung_up,
+            _ => false,
+        };
+        if watched && connection.armed == Armed::Nothing && !flight.has(Kind::Hangup) && !reads {
+            fail("would not hear of a reset");
+        }
+        if connection.hung_up && flight.has(Kind::Hangup) {
+            fail("asks again for what it was told");
         }
         let keeps = self.core.kept_bytes(slot) >= limits.receive_buffer_bytes;
         let stops = connection.armed != Armed::Multishot || flight.has(Kind::CancelReceive);

@@ -5,6 +5,7 @@
 //! `RINGWRIGHT_SEEDS=50000 cargo test -p ringwright --lib simulation::seeds` runs more of them,
 //! `RINGWRIGHT_SEED=123 cargo test -p ringwright --lib simulation::replay -- --nocapture` one.
 
+mod actor;
 mod book;
 mod check;
 mod handler;
@@ -12,7 +13,7 @@ mod scenarios;
 mod world;
 
 use crate::ring::simulated::Faults;
-use handler::OnPurpose;
+use actor::OnPurpose;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};

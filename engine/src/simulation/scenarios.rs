@@ -215,3 +215,37 @@ fn stale_completions_are_harmless() {
     }
     assert_eq!(world.ring().peers[second].received.len(), 20, "the present life goes on");
 }
+
+/// A stalled download gives its pipe up to whoever waits for one, and loses no byte by it.
+#[test]
+fn a_pipe_that_is_taken_back_costs_no_byte() {
+    let mut waited = 0;
+    for seed in 0..20 {
+        let mut world = world(seed, Config { pipes: 1, ..config() });
+        let files = Part { reply_bytes_max: 90_000, ..part(Role::Files, Farewell::Close) };
+        for stall_us in [0, 300_000, 600_000, 900_000] {
+            let plan = Plan { stall_us, ..Plan::plain() };
+            let peer = world.add_peer(plan, files, 1);
+            world.ring().peers[peer].socket.outbound_capacity = 4096;
+        }
+        go_on(&mut world, Duration::from_secs(3));
+        waited += world.ledger().sum.pipe_waits;
+        end(&mut world);
+    }
+    assert!(waited > 0, "nobody waited for a pipe");
+}
+
+/// A send that waits for all of its bytes hides the progress of a slow reader.
+#[test]
+fn a_reader_that_is_slow_but_reads_is_not_late() {
+    let config = Config { write_timeout: Some(Duration::from_millis(100)), ..config() };
+    let mut world = world(7, config);
+    let greeter = part(Role::Greeter(40_000), Farewell::Close);
+    let slow = Plan { read_chunk_max: 500, pace_us: 20_000, ..Plan::plain() };
+    let peer = world.add_peer(slow, greeter, 0);
+    world.ring().peers[peer].socket.outbound_capacity = 512;
+    let greeted = move |world: &mut World| world.ring().peers[peer].got_fin;
+    run_until(&mut world, Duration::from_secs(10), "a slow reader", greeted);
+    assert_eq!(world.ring().peers[peer].received.len(), 40_000);
+    end(&mut world);
+}

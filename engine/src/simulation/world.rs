@@ -1,7 +1,7 @@
 //! One seed: what the shard is given, what happens around it, and what must be true of it.
 
+use super::actor::{Actor, FILE_KEY, PATHS};
 use super::book::{Book, Farewell, Part, Role, key_of};
-use super::handler::{Actor, FILE_KEY, PATHS};
 use crate::Directory;
 use crate::admission::Admission;
 use crate::config::{AtCapacity, Config, Probe};
@@ -17,6 +17,7 @@ use crate::shard::accept::Accepting;
 use crate::shard::core::Core;
 use crate::shard::{Parts, Shard};
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -41,8 +42,8 @@ pub struct World {
     pub actions: u64,
     /// When a drain aborts what is left, in simulated µs.
     pub drain_deadline_us: Option<u64>,
-    /// Whether something can be wrong with files: as drawn, for faults are switched off later.
-    pub file_faults: bool,
+    /// Connections with an overdue deadline, since when, in simulated µs.
+    overdue: BTreeMap<(u32, u64), u64>,
     /// Behind the shard: it is unmapped last.
     _arena: Arena,
 }
@@ -50,7 +51,7 @@ pub struct World {
 impl World {
     /// The world of a seed, with nothing in it yet.
     pub fn new(seed: u64) -> Self {
-        let mut rng = Rng::new(seed ^ 0x5eed_0fa1);
+        let mut rng = Rng::new(seed ^ 0x0005_eed0_fa11);
         let config = draw_config(&mut rng);
         let ticks = rng.below(3) == 0;
         Self::with(seed, rng, config, ticks)
@@ -114,7 +115,7 @@ impl World {
             given: Vec::new(),
             actions: 0,
             drain_deadline_us: None,
-            file_faults: false,
+            overdue: BTreeMap::new(),
             _arena: arena,
         };
         let listen = Command::Listen(Sockets::new(world.listeners.clone()));
@@ -147,8 +148,20 @@ impl World {
     pub fn look(&mut self) {
         self.shard.check_invariants();
         self.excuse();
+        self.check_deadlines();
         let failures = std::mem::take(&mut self.book.borrow_mut().failures);
         assert!(failures.is_empty(), "the handler says: {failures:?}");
+    }
+
+    /// A deadline that stays overdue has been forgotten: a wait takes a second at most.
+    fn check_deadlines(&mut self) {
+        let now_us = self.now_us();
+        let overdue = self.shard.overdue();
+        self.overdue.retain(|connection, _| overdue.contains(connection));
+        for connection in overdue {
+            let since_us = *self.overdue.entry(connection).or_insert(now_us);
+            assert!(now_us - since_us < 3_000_000, "{connection:?} is overdue since {since_us} us");
+        }
     }
 
     /// Listens on so many more sockets. Returns the last.
@@ -275,7 +288,6 @@ impl World {
     }
 
     pub fn set_faults(&mut self, faults: Faults) {
-        self.file_faults |= faults.file_error + faults.truncate > 0;
         self.ring().faults = faults;
     }
 

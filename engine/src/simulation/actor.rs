@@ -1,0 +1,214 @@
+//! What the handler of a simulation does again and again: it says something and writes down that
+//! it is owed, answers with files, meddles with others.
+
+use super::book::{Book, Part, Piece, Role};
+use crate::ring::simulated::{Rng, stream};
+use crate::{Connection, ConnectionId, Directory, Local, OpenFile, Room};
+use std::cell::RefCell;
+use std::rc::Rc;
+
+/// Names under which files can be opened, and the keys of their bytes.
+pub const PATHS: [&str; 6] = ["small", "middling", "large", "huge", "empty", "folder"];
+/// The key of the first of them; the others follow.
+pub const FILE_KEY: u64 = 1 << 40;
+/// What no file is found under.
+const WRONG_PATHS: [&str; 3] = ["missing", "secret", "with\0nul"];
+
+/// Panics on purpose carry this, and are not printed.
+pub struct OnPurpose;
+
+/// Handler of a simulated shard.
+pub struct Actor {
+    pub book: Rc<RefCell<Book>>,
+    pub directory: Directory,
+    pub rng: Rng,
+    pub ticks: bool,
+}
+
+/// A connection's state.
+pub struct Talk {
+    pub(super) id: ConnectionId,
+    pub(super) record: usize,
+    pub(super) part: Part,
+    pub(super) rng: Rng,
+    /// The stream that the peer sends, and how far we have used it.
+    pub(super) key: u64,
+    pub(super) used: u64,
+    /// How much of our own stream was said.
+    pub(super) said: u64,
+    pub(super) needed: usize,
+    pub(super) opening: bool,
+    pub(super) requests: u32,
+    pub(super) closes_later: bool,
+    pub(super) panics_at_end: bool,
+    /// Asked not to be shown anything, or to be shown again what is left.
+    pub(super) paused: bool,
+    pub(super) resumed: bool,
+}
+
+impl Actor {
+    pub(super) fn fail(&self, id: ConnectionId, what: &str) {
+        self.book.borrow_mut().failures.push(format!("{id:?}: {what}"));
+    }
+
+    /// Every callback: is it this connection's, and is it still open?
+    pub(super) fn note(&self, talk: &Talk, connection: &Connection<'_>) {
+        let mut book = self.book.borrow_mut();
+        book.callbacks += 1;
+        let closed = book.records[talk.record].closed.is_some();
+        drop(book);
+        if connection.id() != talk.id || closed {
+            self.fail(talk.id, "a callback for another connection or after `closed`");
+        }
+    }
+
+    /// Sends a stretch of a stream and writes down that it is owed.
+    pub(super) fn say(
+        &self,
+        talk: &mut Talk,
+        connection: &mut Connection<'_>,
+        key: u64,
+        offset: u64,
+        bytes: usize,
+    ) -> Room {
+        let content: Vec<u8> = stream(key, offset).take(bytes).collect();
+        let before = connection.queued_bytes();
+        let room = if talk.rng.below(4) == 0 {
+            connection.send_shared(content.into())
+        } else {
+            connection.send(&content)
+        };
+        if connection.queued_bytes() > before {
+            let piece = Piece { key, offset, bytes: bytes as u64 };
+            self.book.borrow_mut().records[talk.record].said.push(piece);
+        }
+        room
+    }
+
+    /// Something of our own. False: it is not taken any more.
+    pub(super) fn say_own(
+        &self,
+        talk: &mut Talk,
+        connection: &mut Connection<'_>,
+        bytes: usize,
+    ) -> Room {
+        let (key, offset) = ((1 << 45) + talk.record as u64, talk.said);
+        talk.said += bytes as u64;
+        self.say(talk, connection, key, offset, bytes)
+    }
+
+    pub(super) fn lecture(&self, talk: &mut Talk, connection: &mut Connection<'_>) {
+        let (Role::Greeter(total) | Role::Lecturer(total)) = talk.part.role else { return };
+        while talk.said < total {
+            let left = (total - talk.said).min(20_000) as usize;
+            let bytes = talk.rng.up_to(left);
+            if self.say_own(talk, connection, bytes) == Room::Full && talk.rng.below(8) > 0 {
+                return;
+            }
+        }
+        if matches!(talk.part.role, Role::Greeter(_)) {
+            self.close(talk, connection);
+        } else {
+            connection.shutdown();
+        }
+    }
+
+    pub(super) fn pause(&self, talk: &mut Talk, connection: &mut Connection<'_>) {
+        (talk.paused, talk.resumed) = (true, false);
+        connection.pause();
+    }
+
+    pub(super) fn resume(&self, talk: &mut Talk, connection: &mut Connection<'_>) {
+        (talk.paused, talk.resumed) = (false, true);
+        connection.resume();
+    }
+
+    pub(super) fn close(&self, talk: &Talk, connection: &mut Connection<'_>) {
+        self.book.borrow_mut().records[talk.record].closing = true;
+        connection.close();
+    }
+
+    pub(super) fn panic(&self, record: usize) -> ! {
+        let mut book = self.book.borrow_mut();
+        book.panics += 1;
+        book.records[record].panicked = true;
+        book.records[record].cut = true;
+        drop(book);
+        std::panic::panic_any(OnPurpose)
+    }
+
+    pub(super) fn request_file(&mut self, talk: &mut Talk, connection: &mut Connection<'_>) {
+        if talk.opening || talk.requests == 0 {
+            return;
+        }
+        talk.requests -= 1;
+        talk.opening = true;
+        let wrong = talk.rng.below(8) == 0;
+        let path = if wrong { talk.rng.pick(&WRONG_PATHS) } else { talk.rng.pick(&PATHS) };
+        connection.open_file(&self.directory, path.as_bytes());
+        if talk.rng.below(2) == 0 {
+            self.pause(talk, connection);
+        }
+    }
+
+    pub(super) fn answer_with(
+        &self,
+        talk: &mut Talk,
+        connection: &mut Connection<'_>,
+        file: OpenFile,
+    ) {
+        let status = file.status();
+        let key = FILE_KEY + status.inode - 1;
+        let most = talk.part.reply_bytes_max as u64;
+        let offset = talk.rng.below(status.bytes + 1);
+        let length = (status.bytes - offset).min(talk.rng.below(most + 1));
+        // Now and then more than there is.
+        let length = length + if talk.rng.below(20) == 0 { talk.rng.below(100) } else { 0 };
+        for _ in 0..1 + talk.rng.below(2) {
+            let header = talk.rng.up_to(120);
+            let before = connection.queued_bytes();
+            let _ = self.say_own(talk, connection, header);
+            if connection.queued_bytes() == before {
+                // Not taken, so the file is not either.
+                let _ = connection.send_file(file, offset, length);
+                return;
+            }
+            let piece = Piece { key, offset, bytes: length };
+            let mut book = self.book.borrow_mut();
+            book.records[talk.record].said.push(piece);
+            book.records[talk.record].files_owed += 1;
+            drop(book);
+            let _ = connection.send_file(file.clone(), offset, length);
+        }
+    }
+
+    pub(super) fn meddle(&mut self, local: &mut Local<'_>) {
+        let mut book = self.book.borrow_mut();
+        let Some(id) = book.anybody(&mut self.rng) else { return };
+        match self.rng.below(4) {
+            0 => {
+                if local.kick(id)
+                    && let Some(record) = book.record(id)
+                {
+                    record.cut = true;
+                }
+            }
+            1 => drop(local.kick(ConnectionId::from_number(self.rng.bits()))),
+            _ => {
+                let bytes = self.rng.up_to(300);
+                let blob = book.blob(bytes);
+                drop(book);
+                let _ = local.send_to(id, blob.into());
+            }
+        }
+    }
+
+    /// Sends the peer's bytes back.
+    pub(super) fn echo(&self, talk: &mut Talk, connection: &mut Connection<'_>, bytes: usize) {
+        let (key, used) = (talk.key, talk.used);
+        talk.used += bytes as u64;
+        if bytes > 0 {
+            let _ = self.say(talk, connection, key, used, bytes);
+        }
+    }
+}
