@@ -64,9 +64,6 @@ pub struct Config {
     pub io_workers_max: u32,
     /// Submission queue entries per shard, a power of two. Default 1,024.
     pub submission_entries: u32,
-    /// Most completions to wait for at once. Default 64. 1 lowers latency under light load at the
-    /// price of more system calls under heavy load.
-    pub batch_max: u32,
 
     /// Bytes of a message the application has not used yet, kept per connection at most.
     /// Default 64 KiB. More ends the connection.
@@ -156,7 +153,6 @@ impl Default for Config {
             pipe_bytes: 64 << 10,
             io_workers_max: 4,
             submission_entries: 1_024,
-            batch_max: 64,
             message_bytes_max: 64 << 10,
             output_high_bytes: 256 << 10,
             output_low_bytes: 64 << 10,

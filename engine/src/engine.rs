@@ -393,9 +393,6 @@ fn check(config: &Config, shards: usize) -> Result<(), Error> {
     if config.io_workers_max == 0 || config.io_workers_max > 1024 {
         return refuse("io_workers_max", &config.io_workers_max, "1 to 1024");
     }
-    if config.batch_max == 0 || config.batch_max > 256 {
-        return refuse("batch_max", &config.batch_max, "1 to 256");
-    }
     if config.output_low_bytes == 0 || config.output_low_bytes > config.output_high_bytes {
         return refuse(
             "output_low_bytes",

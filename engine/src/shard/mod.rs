@@ -38,10 +38,6 @@ use std::time::Duration;
 
 /// The longest wait when nothing is due.
 const WAIT_MAX: Duration = Duration::from_secs(1);
-/// The smallest batch worth waiting for.
-const BATCH_MIN: u32 = 8;
-/// The longest wait for more than one completion: light traffic must not wait for a batch.
-const BATCH_WAIT: Duration = Duration::from_micros(50);
 /// How long taking turns for buffers outlasts the last time one was missing, in milliseconds.
 const STARVING_MS: u64 = 100;
 /// How soon something that failed for want of memory or descriptors is tried again.
@@ -98,8 +94,6 @@ pub(crate) struct Shard<R: Ring, H: Handler> {
     /// Files whose close is in flight.
     files_closing: u64,
     due: Vec<u32>,
-    /// Completions of the last batch: the estimate for the next.
-    batch: u32,
     published: Arc<Published>,
 }
 
@@ -126,7 +120,6 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             in_flight: 0,
             files_closing: 0,
             due: Vec::new(),
-            batch: 0,
         }
     }
 
@@ -159,9 +152,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             if self.flush().is_ok() { self.patience() } else { (0, Duration::ZERO) };
         self.ring.submit_and_wait(want, timeout)?;
         self.core.now_ms = self.ring.now_ms();
-        self.batch = 0;
         while let Some(completion) = self.ring.completion() {
-            self.batch += 1;
             self.dispatch(completion);
         }
         self.read_mailbox();
@@ -284,9 +275,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if busy || self.is_finished() {
             return (0, Duration::ZERO);
         }
-        let timeout = self.until_due();
-        let want = self.batch.min(self.core.limits.batch_max);
-        if want >= BATCH_MIN { (want, timeout.min(BATCH_WAIT)) } else { (1, timeout) }
+        // For one: under load more have come by then anyhow, and waiting for more was measured to
+        // cost throughput (ARCHITECTURE.md).
+        (1, self.until_due())
     }
 
     fn push(&mut self, token: Token, op: Op) -> Result<(), Full> {

@@ -407,7 +407,6 @@ fn draw_config(rng: &mut Rng) -> Config {
         pipes: rng.pick(&[1, 2, 8]),
         pipe_bytes: rng.pick(&[4096, 65536]),
         submission_entries: rng.pick(&[4, 64, 1024]),
-        batch_max: rng.pick(&[1, 8, 64]),
         message_bytes_max: rng.pick(&[100, 10_000, 1 << 20]),
         output_high_bytes,
         output_low_bytes: rng.up_to(output_high_bytes),

@@ -340,7 +340,7 @@ fn what_cannot_work_is_refused_by_name() {
     assert_eq!(refused(|config| config.shards = Some(0)), "shards");
     assert_eq!(refused(|config| config.max_connections = 0), "max_connections");
     assert_eq!(refused(|config| config.receive_buffers = 100), "receive_buffers");
-    assert_eq!(refused(|config| config.batch_max = 0), "batch_max");
+    assert_eq!(refused(|config| config.backlog = 0), "backlog");
 }
 
 #[test]
