@@ -6,7 +6,7 @@ use super::report::{Connections, Pair, Report};
 use super::statistics::Spread;
 
 const WIDTH: f64 = 720.0;
-const LEFT: f64 = 190.0;
+const LEFT: f64 = 220.0;
 const RIGHT: f64 = 24.0;
 const TOP: f64 = 56.0;
 const ROW: f64 = 34.0;
