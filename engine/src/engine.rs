@@ -7,14 +7,12 @@ use crate::error::Error;
 use crate::handler::Handler;
 use crate::ledger::{Ledger, Published};
 use crate::mailbox::{Command, Mailbox, Sending, Sockets};
-use crate::memory::{Arena, PipePool, ReceiveBuffers, SendBuffers};
+use crate::memory::Arena;
 use crate::remote::Remote;
 use crate::ring::calls::{self, ListenerOptions};
 use crate::ring::kernel::KernelRing;
 use crate::ring::probe::{memlock_allowed, memlock_needed};
-use crate::ring::{Descriptor, Ring, Setup};
-use crate::shard::accept::Accepting;
-use crate::shard::core::{Core, milliseconds};
+use crate::ring::{Descriptor, Setup};
 use crate::shard::slots::SLOTS_MAX;
 use crate::shard::{Failure, Parts, Shard};
 use std::any::Any;
@@ -262,7 +260,6 @@ impl Plan {
         setup.arena_registered = self.register_arena;
         let arena = Arena::new(setup.arena_bytes)
             .map_err(|source| Error::Start { what: "mmap(2) of the arena", source });
-        let ready = self.ready.clone();
         let built = arena.and_then(|arena| {
             setup.arena_address = arena.address();
             KernelRing::new(&setup).map(|ring| (arena, ring)).map_err(Error::from)
@@ -270,14 +267,25 @@ impl Plan {
         let (arena, ring) = match built {
             Ok(built) => built,
             Err(error) => {
-                let _ = ready.send(Err(error));
+                let _ = self.ready.send(Err(error));
                 return Ok(());
             }
         };
         let shard = self.shard;
-        let mut running = self.build(ring, &arena, make());
-        let _ = ready.send(Ok(()));
-        drop(ready);
+        let mut running = Shard::new(Parts {
+            number: shard,
+            config: &self.config,
+            ring,
+            arena: &arena,
+            handler: make(),
+            mailbox: self.mailbox,
+            published: self.published,
+            admission: self.admission,
+            remote: self.remote,
+        });
+        let _ = self.ready.send(Ok(()));
+        // Whoever waits for the others must see when none is left that could get ready.
+        drop(self.ready);
         let failed = match catch_unwind(AssertUnwindSafe(|| running.run())) {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(Failure::Ring(errno))) => Error::ShardFailed { shard, errno },
@@ -291,41 +299,6 @@ impl Plan {
             arena.leak();
         }
         Err(failed)
-    }
-
-    fn build<H: Handler>(
-        self,
-        mut ring: KernelRing,
-        arena: &Arena,
-        handler: H,
-    ) -> Shard<KernelRing, H> {
-        let config = &self.config;
-        let receive_bytes =
-            usize::from(config.receive_buffers) * config.receive_buffer_bytes as usize;
-        let send_address = arena.address().wrapping_add(receive_bytes);
-        let receive_buffers = ReceiveBuffers::new(
-            arena.address(),
-            config.receive_buffers,
-            config.receive_buffer_bytes,
-            &mut ring,
-        );
-        let send_buffers =
-            SendBuffers::new(send_address, config.send_buffers, config.send_buffer_bytes);
-        let core =
-            Core::new(self.shard, config, ring.now_ms(), send_buffers, self.admission, self.remote);
-        let pipes = PipePool::new(config.pipes, config.pipe_bytes);
-        let backoff_ms = milliseconds(config.accept_backoff);
-        let accepting = Accepting::new(config.at_capacity, backoff_ms);
-        Shard::new(Parts {
-            ring,
-            core,
-            handler,
-            receive_buffers,
-            pipes,
-            accepting,
-            mailbox: self.mailbox,
-            published: self.published,
-        })
     }
 }
 

@@ -4,8 +4,8 @@
 //! ones; at the end of the batch [`Shard::flush`] turns what those want into operations. Nothing
 //! submits from anywhere else, so a full submission queue can only delay.
 
-pub(crate) mod accept;
-pub(crate) mod application;
+mod accept;
+mod application;
 mod close;
 mod commands;
 mod connect;
@@ -25,12 +25,15 @@ mod timers;
 
 use self::accept::Accepting;
 use self::application::Application;
-use self::core::Core;
+use self::core::{Core, milliseconds};
 use self::slots::Slots;
+use crate::admission::Admission;
+use crate::config::Config;
 use crate::handler::Handler;
 use crate::ledger::Published;
 use crate::mailbox::Mailbox;
-use crate::memory::{PipePool, ReceiveBuffers};
+use crate::memory::{Arena, PipePool, ReceiveBuffers, SendBuffers};
+use crate::remote::Remote;
 use crate::ring::{Completion, Descriptor, Errno, Kind, Op, Ring, Token};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -55,15 +58,17 @@ pub(crate) enum Failure {
 }
 
 /// What a shard is put together from.
-pub(crate) struct Parts<R: Ring, H: Handler> {
+pub(crate) struct Parts<'a, R: Ring, H: Handler> {
+    pub number: usize,
+    pub config: &'a Config,
     pub ring: R,
-    pub core: Core,
+    /// Stays mapped for as long as the shard lives.
+    pub arena: &'a Arena,
     pub handler: H,
-    pub receive_buffers: ReceiveBuffers,
-    pub pipes: PipePool,
-    pub accepting: Accepting,
     pub mailbox: Mailbox,
     pub published: Arc<Published>,
+    pub admission: Arc<Admission>,
+    pub remote: Remote,
 }
 
 /// One shard.
@@ -98,14 +103,27 @@ pub(crate) struct Shard<R: Ring, H: Handler> {
 }
 
 impl<R: Ring, H: Handler> Shard<R, H> {
-    pub fn new(parts: Parts<R, H>) -> Self {
+    pub fn new(parts: Parts<'_, R, H>) -> Self {
+        let Parts { number, config, mut ring, arena, handler, .. } = parts;
+        let receive_bytes =
+            usize::from(config.receive_buffers) * config.receive_buffer_bytes as usize;
+        let receive_buffers = ReceiveBuffers::new(
+            arena.address(),
+            config.receive_buffers,
+            config.receive_buffer_bytes,
+            &mut ring,
+        );
+        let send_address = arena.address().wrapping_add(receive_bytes);
+        let send_buffers =
+            SendBuffers::new(send_address, config.send_buffers, config.send_buffer_bytes);
+        let (now_ms, admission) = (ring.now_ms(), parts.admission);
         Self {
-            ring: parts.ring,
-            core: parts.core,
-            application: Application::new(parts.handler),
-            receive_buffers: parts.receive_buffers,
-            pipes: parts.pipes,
-            accepting: parts.accepting,
+            ring,
+            core: Core::new(number, config, now_ms, send_buffers, admission, parts.remote),
+            application: Application::new(handler),
+            receive_buffers,
+            pipes: PipePool::new(config.pipes, config.pipe_bytes),
+            accepting: Accepting::new(config.at_capacity, milliseconds(config.accept_backoff)),
             mailbox: parts.mailbox,
             published: parts.published,
             wake_armed: false,
