@@ -11,6 +11,22 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.published.publish(&self.ledger());
     }
 
+    /// The last word of a shard that failed: what it had is nobody's any more, neither in use nor
+    /// free.
+    pub(super) fn publish_end(&mut self) {
+        let gone = Pair::default();
+        self.published.publish(&ShardLedger {
+            slots: gone,
+            receive_buffers: gone,
+            send_buffers: gone,
+            pipes: gone,
+            descriptors: 0,
+            operations_in_flight: 0,
+            starved_now: 0,
+            ..self.ledger()
+        });
+    }
+
     /// The counters as they are.
     pub(crate) fn ledger(&self) -> ShardLedger {
         let core = &self.core;

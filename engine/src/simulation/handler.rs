@@ -118,7 +118,8 @@ impl Handler for Actor {
             }
             Role::Meddler if talk.rng.below(4) == 0 => self.meddle(&mut connection.local()),
             Role::Connector => {
-                let endpoint = self.book.borrow_mut().endpoint();
+                let shard = connection.local().shard();
+                let endpoint = self.book.borrow_mut().endpoint(shard);
                 if let Some((address, tag)) = endpoint
                     && !connection.local().connect(address, tag)
                 {
@@ -237,15 +238,18 @@ impl Handler for Actor {
         let permits = shard.remote().ledger().permits;
         let held = permits.total - permits.free;
         let mut book = self.book.borrow_mut();
-        if held != shard.connections() as u64 {
-            book.failures.push(format!("{id:?}: {held} permits held in `closed`"));
+        let (number, slots) = (shard.shard(), shard.connections());
+        book.slots[number] = slots;
+        let all: usize = book.slots.iter().sum();
+        if held != all as u64 && book.failing != Some(number) {
+            book.failures.push(format!("{id:?}: {held} permits held in `closed`, {all} slots"));
         }
         book.callbacks += 1;
         if talk.id != id || book.records[talk.record].closed.replace(reason).is_some() {
             book.failures.push(format!("{id:?}: closed twice, or for another connection"));
         }
         if self.rng.below(16) == 0
-            && let Some((address, tag)) = book.endpoint()
+            && let Some((address, tag)) = book.endpoint(shard.shard())
         {
             // Not while it drains: nothing comes of it then.
             if !shard.connect(address, tag) {

@@ -148,13 +148,13 @@ fn a_wait_of_no_time_still_takes_some() {
 }
 
 #[test]
-fn another_thread_wakes_by_any_descriptor_that_is_not_simulated() {
+fn another_thread_wakes_by_the_event_descriptor() {
     let mut bench = Bench::new(1);
-    let wake = Descriptor(7);
+    let wake = bench.ring.add_event();
     let poll = Op::Poll { descriptor: wake, events: libc::POLLIN as u32 };
     bench.push(token(Kind::Wake, 0), poll);
     assert!(bench.all_within(50).is_empty());
-    bench.ring.wake();
+    signal_beside(wake);
     assert_eq!(bench.one().result, i32::from(libc::POLLIN));
     bench.ring.clear_wake(wake);
     bench.push(token(Kind::Wake, 0), poll);
