@@ -1,7 +1,7 @@
 //! What has been promised to whom: the handler writes it down, the world compares it with what
 //! the peers have seen.
 
-use crate::ring::simulated::{Rng, stream};
+use crate::ring::simulated::{Rng, is_stretch, stretch};
 use crate::{ConnectionId, Reason};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,7 +18,7 @@ pub struct Piece {
 impl Piece {
     fn starts(&self, received: &[u8]) -> bool {
         let most = usize::try_from(self.bytes).unwrap_or(usize::MAX).min(received.len());
-        stream(self.key, self.offset).take(most).eq(received[..most].iter().copied())
+        is_stretch(self.key, self.offset, &received[..most])
     }
 }
 
@@ -207,7 +207,7 @@ impl Book {
     pub fn blob(&mut self, bytes: usize) -> Vec<u8> {
         let key = (1 << 50) + self.blobs.len() as u64;
         self.blobs.push(Piece { key, offset: 0, bytes: bytes as u64 });
-        stream(key, 0).take(bytes).collect()
+        stretch(key, 0, bytes)
     }
 
     /// An address for a shard to connect to, noted as asked for.

@@ -2,7 +2,7 @@
 
 use super::actor::{Actor, Talk};
 use super::book::{Farewell, Role, key_of};
-use crate::ring::simulated::{Rng, stream};
+use crate::ring::simulated::{Rng, is_stretch};
 use crate::{Connection, ConnectionId, Deadline, Handler, Local, OpenFile, Origin, Reason};
 use std::io;
 use std::time::Duration;
@@ -65,7 +65,7 @@ impl Handler for Actor {
         bytes: &[u8],
     ) -> usize {
         self.note(talk, connection);
-        if !stream(talk.key, talk.used).take(bytes.len()).eq(bytes.iter().copied()) {
+        if !is_stretch(talk.key, talk.used, bytes) {
             self.fail(talk.id, "bytes are not what the peer sent");
         }
         let length = bytes.len();

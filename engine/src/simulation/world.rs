@@ -11,7 +11,7 @@ use crate::ledger::{Ledger, Published};
 use crate::mailbox::{Command, Mailbox, Sockets};
 use crate::remote::Remote;
 use crate::ring::simulated::{
-    Afterwards, Endpoint, Faults, NEVER, Plan, Rng, SimulatedRing, stream,
+    Afterwards, Endpoint, Faults, NEVER, Plan, Rng, SimulatedRing, stretch,
 };
 use crate::ring::{Descriptor, Ring};
 use crate::shard::Shard;
@@ -200,8 +200,7 @@ impl World {
         let given = lane.given[peer];
         lane.given[peer] += bytes as u64;
         let ring = lane.ring();
-        let content: Vec<u8> =
-            stream(key_of(ring.peers[peer].address), given).take(bytes).collect();
+        let content = stretch(key_of(ring.peers[peer].address), given, bytes);
         ring.peer_sends(peer, &content);
         self.actions += 1;
     }

@@ -14,6 +14,9 @@ pub enum Enter {
     Fails(i32),
 }
 
+/// After a failure whoever tears down waits so long for what is in flight, and no longer.
+const PATIENCE_US: u64 = 98_000;
+
 impl SimulatedRing {
     /// From now on, or once, the enter call fails with an error that does not pass.
     pub fn enter_breaks(&mut self) {
@@ -33,12 +36,13 @@ impl SimulatedRing {
         };
         // A call that fails at once may be repeated at once: time goes on all the same.
         self.now_us += 1 + self.rng.below(50);
+        self.failed_us.get_or_insert(self.now_us);
         self.trace.called(self.now_us, "io_uring_enter", Descriptor::NONE, -i64::from(errno));
         Some(Errno(errno))
     }
 
-    /// Whether those operations that use the descriptor stay for ever: whoever closes it does not
-    /// have to wait for them.
+    /// Whether those operations that use the descriptor stay for ever, or too long after a failure:
+    /// whoever closes it does not have to wait for them, but must not meet one in the queue.
     pub(super) fn never_ends(&self, descriptor: Descriptor, holding: usize) -> bool {
         let users =
             self.pending.iter().flatten().filter(|pending| {
@@ -46,7 +50,8 @@ impl SimulatedRing {
             });
         let hung = users.clone().all(|pending| pending.hangs);
         let queued = self.queue.iter().any(|(_, op)| op.uses(descriptor));
-        matches!(self.enter, Enter::Fails(_)) || (hung && !queued)
+        let waited = self.failed_us.is_some_and(|at_us| self.now_us >= at_us + PATIENCE_US);
+        matches!(self.enter, Enter::Fails(_)) || ((hung || waited) && !queued)
     }
 
     /// Its descriptor is closed: the kernel ends all operations and lets go of what they held.

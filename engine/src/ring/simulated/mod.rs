@@ -31,7 +31,7 @@ pub use faults::Faults;
 pub use files::SimulatedFile;
 pub use network::Endpoint;
 pub use peers::{Afterwards, NEVER, Peer, Plan, Standing};
-pub use rng::{Rng, stream, stream_byte};
+pub use rng::{Rng, is_stretch, stream, stream_byte, stretch};
 pub use view::View;
 
 use super::{
@@ -75,6 +75,8 @@ pub struct SimulatedRing {
     pub completion_capacity: usize,
     /// Whether the enter call works.
     pub enter: Enter,
+    /// When the enter call failed first.
+    failed_us: Option<u64>,
     /// A wait returns at this time at the latest, so that the rings of other shards can keep up.
     pub horizon_us: u64,
     seed: u64,
@@ -124,6 +126,7 @@ impl SimulatedRing {
             submission_capacity: submission.min(setup.submission_entries as usize),
             completion_capacity: completion.min(setup.completion_entries as usize),
             enter: Enter::Works,
+            failed_us: None,
             horizon_us: NEVER,
             seed,
             number,

@@ -226,10 +226,13 @@ impl SimulatedRing {
             // SAFETY: the buffer's number was bounds-checked when it was provided; the arena
             // holds all receive buffers at its start and outlives the ring.
             let to = unsafe { self.setup.arena_address.add(usize::from(buffer) * each) };
-            for (at, byte) in socket.inbound.drain(..count).enumerate() {
-                // SAFETY: `count` is at most the buffer's size.
-                unsafe { to.add(at).write(byte) };
-            }
+            // SAFETY: `count` is at most the buffer's size.
+            let to = unsafe { std::slice::from_raw_parts_mut(to, count) };
+            let (front, back) = socket.inbound.as_slices();
+            let first = front.len().min(count);
+            to[..first].copy_from_slice(&front[..first]);
+            to[first..].copy_from_slice(&back[..count - first]);
+            socket.inbound.drain(..count);
             let mut flags = F_BUFFER | u32::from(buffer) << 16;
             if socket.is_nonempty() {
                 flags |= F_SOCK_NONEMPTY;

@@ -124,6 +124,16 @@ fn streams_are_reproducible_from_any_offset() {
     for offset in 0..90u64 {
         assert!(stream(7, offset).take(10).eq(whole[offset as usize..][..10].iter().copied()));
         assert_eq!(stream_byte(7, offset), whole[offset as usize]);
+        for length in 0..=100 - offset as usize {
+            let bytes = &whole[offset as usize..][..length];
+            assert_eq!(stretch(7, offset, length), bytes);
+            assert!(is_stretch(7, offset, bytes));
+            for at in 0..length {
+                let mut wrong = bytes.to_vec();
+                wrong[at] ^= 1;
+                assert!(!is_stretch(7, offset, &wrong));
+            }
+        }
     }
     assert!(!stream(8, 0).take(100).eq(whole.iter().copied()));
 }
