@@ -2,7 +2,6 @@
 
 use super::actor::{Actor, FILE_KEY, PATHS};
 use super::book::{Book, Farewell, Part, Role, key_of};
-use crate::Directory;
 use crate::admission::Admission;
 use crate::config::{AtCapacity, Config, Probe};
 use crate::ledger::{Ledger, Published};
@@ -14,6 +13,7 @@ use crate::ring::simulated::{
 };
 use crate::ring::{Descriptor, FileKind, Ring};
 use crate::shard::{Parts, Shard};
+use crate::{Directory, SlowReaders};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -71,7 +71,12 @@ impl World {
         let listeners: Vec<Descriptor> =
             (0..1 + rng.below(2)).map(|_| ring.add_listener(rng.pick(&[1, 2, 16]))).collect();
 
-        let admission = Arc::new(Admission::new(config.max_connections, 1));
+        let admission = Arc::new(Admission::new(
+            config.max_connections,
+            1,
+            config.max_per_address,
+            config.waiting_max(),
+        ));
         let (sending, mailbox) = Mailbox::new(config.mailbox_commands_max).expect("an eventfd");
         admission.set_wakers(vec![sending.waker().clone()]);
         let published = Arc::new(Published::default());
@@ -116,7 +121,7 @@ impl World {
     }
 
     pub fn now_us(&mut self) -> u64 {
-        self.ring().now_us()
+        Ring::now_us(self.ring())
     }
 
     /// Completions, and what peers and the world have done.
@@ -292,7 +297,7 @@ impl World {
             }
             _ => {
                 let bytes = self.rng.up_to(500);
-                let _ = self.remote.broadcast(book.blob(bytes).into());
+                let _ = self.remote.broadcast(book.blob(bytes).into(), SlowReaders::Queue);
             }
         }
         drop(book);
