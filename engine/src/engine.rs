@@ -60,7 +60,12 @@ impl Engine {
         let mut notices = Vec::new();
         let register_arena = arena_fits_memlock(&config.setup(), count, &mut notices);
 
-        let admission = Arc::new(Admission::new(config.max_connections, count));
+        let admission = Arc::new(Admission::new(
+            config.max_connections,
+            count,
+            config.max_per_address,
+            count * config.waiting_max(),
+        ));
         let mut mailboxes = Vec::with_capacity(count);
         let mut receiving = Vec::with_capacity(count);
         for _ in 0..count {
@@ -151,10 +156,7 @@ impl Engine {
     /// The first shard that did not end well, when all have ended. [`Error::JoinFromCallback`]
     /// on a shard's own thread.
     pub fn join(self) -> Result<Ledger, Error> {
-        let current = std::thread::current().id();
-        if self.shards.iter().any(|shard| shard.thread().id() == current) {
-            return Err(Error::JoinFromCallback);
-        }
+        self.remote.refuse_in_callback()?;
         let mut result = Ok(());
         for (shard, thread) in self.shards.into_iter().enumerate() {
             let ended = thread.join().unwrap_or_else(|panic| {
@@ -169,9 +171,14 @@ impl Engine {
     /// Waits until the first shard has ended: after a drain, or because it failed. The others run
     /// on without it, its listener is closed; whoever would rather start anew calls
     /// [`Remote::drain`] and then [`Engine::join`], which tells why.
-    pub fn wait(&self) {
+    ///
+    /// # Errors
+    /// [`Error::JoinFromCallback`] on a shard's own thread.
+    pub fn wait(&self) -> Result<(), Error> {
+        self.remote.refuse_in_callback()?;
         // An error: every shard has ended.
         let _ = self.endings.recv();
+        Ok(())
     }
 
     fn wait_until_ready(
@@ -214,6 +221,11 @@ impl Engine {
                 }
             }
         }
+        // Before anybody listens: nobody slips in.
+        self.remote.set_bans(&config.bans).map_err(|failed| Error::Start {
+            what: "banning addresses",
+            source: std::io::Error::other(failed),
+        })?;
         for (mailbox, sockets) in mailboxes.iter().zip(of_shard) {
             mailbox.send(Command::Listen(Sockets::new(sockets))).map_err(|busy| Error::Start {
                 what: "handing a shard its listeners",
@@ -252,6 +264,7 @@ impl Plan {
     /// The life of a shard's thread.
     fn run<H: Handler>(mut self, make: impl FnOnce() -> H) -> Result<(), Error> {
         let _ending = self.ending.take();
+        self.remote.enter_shard();
         if let Some(cpu) = self.cpu {
             // Not fatal: the set may have changed since it was read.
             let _ = cpu::pin(cpu);
@@ -333,6 +346,9 @@ fn check(config: &Config, shards: usize) -> Result<(), Error> {
     }
     if config.max_connections == 0 || config.max_connections > SLOTS_MAX {
         return refuse("max_connections", &config.max_connections, "1 to 1048576");
+    }
+    if config.max_per_address == Some(0) {
+        return refuse("max_per_address", &0, "1 to 65535, or none for no limit");
     }
     let buffers = config.receive_buffers;
     if !buffers.is_power_of_two() || buffers > 1 << 15 {

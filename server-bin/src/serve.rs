@@ -80,7 +80,7 @@ fn serve<H: Handler>(
         .name("signals".into())
         .spawn(move || drain_on(signals, &signalled, drain_timeout))
         .map_err(|error| format!("no thread for signals: {error}"))?;
-    engine.wait();
+    engine.wait().map_err(|error| error.to_string())?;
     // After a drain this changes nothing. After a shard has failed the others finish what they
     // have, and the exit status tells the supervisor to start anew.
     begin_drain(&remote, drain_timeout);

@@ -2,6 +2,8 @@
 //! in the simulated kernel.
 
 use super::Shard;
+use super::accept::{Accepting, Listener};
+use super::listening::Stage;
 use super::output::Body;
 use super::slots::{Armed, InFlight, Mode, NONE, Slot};
 use super::state::State;
@@ -46,15 +48,13 @@ impl<H: Handler> Shard<SimulatedRing, H> {
 
     /// How long the next turn would wait, if nothing came and it had nothing to submit.
     pub fn would_wait(&self) -> Option<Duration> {
-        let accepting = &self.accepting;
-        let mut listeners = accepting.listeners.iter();
-        let accepts = !accepting.listeners.is_empty()
-            && accepting.listening() > 0
-            && accepting.waiting() == 0
-            && (self.core.draining || listeners.any(|listener| !listener.armed));
+        let Accepting { listeners, stage, .. } = &self.accepting;
+        let wanted = self.accepting.wanted();
+        let quiet = |it: &Listener| it.cancelling || it.armed == wanted;
+        let closes = *stage == Stage::Closing && !listeners.iter().any(|it| it.armed);
+        let settled = *stage == Stage::Closed || (listeners.iter().all(quiet) && !closes);
         let (want, wait) = self.patience();
-        let settled = self.wake_armed && (!accepts || accepting.resume_at_ms().is_some());
-        (want > 0 && settled).then_some(wait)
+        (want > 0 && self.wake_armed && settled).then_some(wait)
     }
 
     /// Whether a drain has waited long enough for operations that do not end.
@@ -130,12 +130,12 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         let sockets = core.slots.len() + self.accepting.waiting() + kernel.sockets_coming;
         assert_eq!(open.sockets, sockets - kernel.sockets_gone, "sockets");
         let listens = !self.accepting.listeners.is_empty();
-        assert!(!listens || open.listeners == self.accepting.listening(), "listeners");
+        assert!(!listens || open.listeners == self.listeners_open(), "listeners");
         assert_eq!(open.pipe_ends as u64, self.pipes.descriptors(), "ends of pipes");
         let ledger = self.ledger();
-        let known = open.sockets + self.accepting.listening() + open.pipe_ends;
-        let files = self.files_closing as usize + kernel.sockets_gone;
-        let known = (known + files - kernel.sockets_coming) as u64;
+        let known = open.sockets + self.listeners_open() + open.pipe_ends;
+        let files = open.files + kernel.files_gone - kernel.files_coming;
+        let known = (known + files + kernel.sockets_gone - kernel.sockets_coming) as u64;
         assert_eq!(ledger.descriptors, known, "descriptors in the ledger");
         assert_eq!(self.ring.closes_while_armed, 0, "nothing is closed that an operation uses");
         assert_eq!(ledger.stale_completions, 0, "no completion comes after its slot's life");
@@ -208,7 +208,7 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         let reads = !connection.fin_seen
             && ((state.receives() && !connection.paused && !connection.output_full)
                 || (state.discards() && !enough));
-        let starved = connection.mode == Mode::Starved && queued(&self.starved);
+        let starved = connection.mode() == Mode::Starved && queued(&self.starved);
         if reads && connection.armed == Armed::Nothing && !starved && !connection.rests {
             fail("does not read");
         }
@@ -229,9 +229,9 @@ impl<H: Handler> Shard<SimulatedRing, H> {
             fail(&format!("is due at {at_ms} ms, not at {due_ms:?}; it is {now_ms}"));
         }
         let watched = match state {
-            State::Open => connection.mode != Mode::Starved || connection.fin_seen,
+            State::Open => connection.mode() != Mode::Starved || connection.fin_seen,
             State::HalfClosedByPeer | State::Draining => true,
-            State::HalfClosedByUs => connection.mode != Mode::Starved && !connection.hung_up,
+            State::HalfClosedByUs => connection.mode() != Mode::Starved && !connection.hung_up,
             _ => false,
         };
         if watched && connection.armed == Armed::Nothing && !flight.has(Kind::Hangup) && !reads {

@@ -14,18 +14,21 @@ mod deadlines;
 mod file;
 #[cfg(test)]
 mod invariants;
+mod listening;
 mod output;
 mod publish;
 mod receive;
 mod send;
 pub(crate) mod slots;
 pub(crate) mod state;
+mod sweep;
 mod teardown;
 mod timers;
+mod waiting;
 
 use self::accept::Accepting;
 use self::application::Application;
-use self::core::{Core, milliseconds};
+use self::core::Core;
 use self::slots::Slots;
 use crate::admission::Admission;
 use crate::config::Config;
@@ -98,6 +101,10 @@ pub(crate) struct Shard<R: Ring, H: Handler> {
     in_flight: u64,
     /// Files whose close is in flight.
     files_closing: u64,
+    /// When the listeners are asked what they dropped.
+    drops_at_ms: Option<u64>,
+    /// Entries of the submission and of the completion queue.
+    entries: (u32, u32),
     due: Vec<u32>,
     published: Arc<Published>,
 }
@@ -116,6 +123,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let send_address = arena.address().wrapping_add(receive_bytes);
         let send_buffers =
             SendBuffers::new(send_address, config.send_buffers, config.send_buffer_bytes);
+        let setup = config.setup();
         let (now_ms, admission) = (ring.now_ms(), parts.admission);
         Self {
             ring,
@@ -123,7 +131,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             application: Application::new(handler),
             receive_buffers,
             pipes: PipePool::new(config.pipes, config.pipe_bytes),
-            accepting: Accepting::new(config.at_capacity, milliseconds(config.accept_backoff)),
+            accepting: Accepting::new(config),
             mailbox: parts.mailbox,
             published: parts.published,
             wake_armed: false,
@@ -137,6 +145,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             drain_ends_at_ms: None,
             in_flight: 0,
             files_closing: 0,
+            drops_at_ms: None,
+            entries: (setup.submission_entries, setup.completion_entries),
             due: Vec::new(),
         }
     }
@@ -169,14 +179,19 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let (want, timeout) =
             if self.flush().is_ok() { self.patience() } else { (0, Duration::ZERO) };
         self.ring.submit_and_wait(want, timeout)?;
-        self.core.now_ms = self.ring.now_ms();
+        let began_us = self.ring.now_us();
+        self.core.now_ms = began_us / 1000;
+        let mut batch = 0;
         while let Some(completion) = self.ring.completion() {
             self.dispatch(completion);
+            batch += 1;
         }
         self.read_mailbox();
         self.expire();
+        self.sweep();
         self.admit_waiting();
         self.feed_starved();
+        self.account(batch, began_us);
         self.publish();
         Ok(())
     }
@@ -232,6 +247,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     fn settle(&mut self, slot: u32) {
         self.settle_output(slot);
         self.settle_input(slot);
+        self.settle_finish(slot);
     }
 
     fn dispatch(&mut self, completion: Completion) {
@@ -288,6 +304,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// How many completions to wait for, and how long at most.
     fn patience(&self) -> (u32, Duration) {
         let busy = !self.core.touched.is_empty()
+            || !self.core.sweeps.is_empty()
             || !self.core.files_closing.is_empty()
             || !self.core.connects.is_empty();
         if busy || self.is_finished() {
@@ -324,6 +341,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     pub fn is_finished(&self) -> bool {
         self.core.draining
             && self.core.slots.len() == 0
+            && self.core.sweeps.is_empty()
             && self.accepting.is_quiet()
             && self.core.files_closing.is_empty()
             && self.core.connects.is_empty()

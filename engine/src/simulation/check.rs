@@ -16,8 +16,13 @@ const WASTED_US_MAX: u64 = 1_500_000;
 /// What is overdue for so long has been forgotten: a wait takes a second at most.
 const OVERDUE_US_MAX: u64 = 3_000_000;
 /// Reasons after which what was queued has left.
-pub const GRACEFUL: [Reason; 4] =
-    [Reason::LocalClose, Reason::PeerFin, Reason::IdleTimeout, Reason::ReceiveTimeout];
+pub const GRACEFUL: [Reason; 5] = [
+    Reason::LocalClose,
+    Reason::PeerFin,
+    Reason::IdleTimeout,
+    Reason::ReceiveTimeout,
+    Reason::Drained,
+];
 
 /// The peer of an address, at whichever shard it is.
 pub fn find_peer(lanes: &mut [Lane], address: SocketAddr) -> &Peer {

@@ -58,7 +58,7 @@ fn describe(world: &mut World) -> Vec<String> {
         format!(
             "slot {number}/{slot}: {} {:?} {:?}, in flight {:?}, paused {}, full {}, fin {}, output {}",
             it.state,
-            it.mode,
+            it.mode(),
             it.armed,
             it.in_flight,
             it.paused,

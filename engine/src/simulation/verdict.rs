@@ -18,6 +18,7 @@ impl World {
         let ledger = self.ledger();
         assert!(ledger.balanced() && ledger.open() == 0, "the ledger: {ledger:?}");
         assert_eq!(ledger.sum.descriptors, 0, "descriptors in the ledger");
+        assert_eq!(ledger.sum.cut_off, 0, "bytes that were there before our FIN");
         assert_eq!(ledger.sum.handler_panics, self.book.borrow().panics, "panics, but for ours");
         let book = self.book.clone();
         let book = book.borrow();
@@ -95,11 +96,13 @@ impl World {
             Reason::OutputTooLong => config.output_bytes_max < 1 << 20,
             Reason::FileTruncated | Reason::FileFailed => part.role == Role::Files,
             Reason::Kicked => record.cut,
-            Reason::Drained => {
+            Reason::Drained => self.lanes[record.id.shard()].drain_deadline_us.is_some(),
+            Reason::Stopped => {
                 let id = record.id;
                 self.is_past_drain(id.shard())
             }
             Reason::HandlerPanicked => record.panicked,
+            Reason::ProtocolError => false,
             Reason::ShardFailed => self.lanes[record.id.shard()].life == Life::Failed,
         };
         assert!(true_reason, "no reason: {record:?}, peer {standing:?}, FIN {sent_fin}");

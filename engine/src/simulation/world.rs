@@ -5,6 +5,7 @@ use super::actor::Actor;
 use super::book::{Book, Part, key_of};
 use super::draw::{self, Swarm, is_slow};
 use super::lane::{Bare, Common, Lane, Life};
+use crate::SlowReaders;
 use crate::admission::Admission;
 use crate::config::Config;
 use crate::ledger::{Ledger, Published};
@@ -58,7 +59,12 @@ impl World {
     pub fn with(seed: u64, mut rng: Rng, config: Config, shards: usize, ticks: bool) -> Self {
         let now_us = rng.below(1_000_000_000_000);
         let swarm = Swarm::draw(&mut rng);
-        let admission = Arc::new(Admission::new(config.max_connections, shards));
+        let admission = Arc::new(Admission::new(
+            config.max_connections,
+            shards,
+            config.max_per_address,
+            config.waiting_max(),
+        ));
         let book = Rc::new(RefCell::new(Book::new(shards)));
         let mut bare = |number| Bare::new(seed, number, now_us, config.setup(), &mut rng);
         let bares: Vec<Bare> = (0..shards).map(&mut bare).collect();
@@ -306,7 +312,7 @@ impl World {
             }
             _ => {
                 let bytes = self.rng.up_to(500);
-                let _ = self.remote.broadcast(book.blob(bytes).into());
+                let _ = self.remote.broadcast(book.blob(bytes).into(), SlowReaders::Queue);
             }
         }
     }
