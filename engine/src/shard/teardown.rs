@@ -76,6 +76,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.core.admission.give_back();
         }
         if !at_rest {
+            mark!("memory is left to the kernel");
             // A send may still read what is queued on the heap, an open its path.
             std::mem::forget(std::mem::take(&mut self.core.chunks));
             std::mem::forget(std::mem::take(&mut self.core.opens));
@@ -89,17 +90,21 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let until_ms = self.ring.now_ms() + wait.as_millis() as u64;
         while self.in_flight > u64::from(self.wake_armed) && self.ring.now_ms() < until_ms {
             if self.ring.submit_and_wait(1, Duration::from_millis(1)).is_err() {
+                mark!("a ring that fails again");
                 return false;
             }
             while let Some(completion) = self.ring.completion() {
+                mark!("a completion after a failure");
                 self.in_flight -= u64::from(!completion.more());
                 let (kind, result) = (completion.token.kind(), completion.result);
                 match kind {
                     Some(Kind::Wake) => self.wake_armed = false,
                     Some(Kind::Accept | Kind::Open) if result >= 0 => {
+                        mark!("a descriptor that comes after a failure");
                         self.ring.close_now(Descriptor(result));
                     }
                     Some(Kind::Close) => {
+                        mark!("a close that ends after a failure");
                         self.core.slots[completion.token.slot()].descriptor = Descriptor::NONE;
                     }
                     _ => {}

@@ -39,6 +39,10 @@ pub enum Role {
     ShutdownAfter(u64),
     /// Echoes, and aborts after so many bytes.
     AbortAfter(u64),
+    /// Echoes, and calls what comes after so many bytes a violation of the protocol.
+    ProtocolAfter(u64),
+    /// Echoes, and after so many bytes lets the connection end when it is at rest.
+    FinishAfter(u64),
     /// Echoes, and panics after so many bytes.
     PanicAfter(u64),
     /// Panics when it is opened, or when it is closed.
@@ -137,6 +141,10 @@ pub struct Book {
     pub connects: BTreeMap<u64, (usize, bool)>,
     /// Slots in use of each shard when it last acted.
     pub slots: Vec<usize>,
+    /// Everybody was kicked.
+    pub kicks_all: bool,
+    /// A broadcast has ended those who read slowly.
+    pub disconnects: bool,
     /// The shard that is being torn down.
     pub failing: Option<usize>,
     /// What callbacks found wrong: a panic there would only end a connection.

@@ -16,7 +16,8 @@ const WASTED_US_MAX: u64 = 1_500_000;
 /// What is overdue for so long has been forgotten: a wait takes a second at most.
 const OVERDUE_US_MAX: u64 = 3_000_000;
 /// Reasons after which what was queued has left.
-pub const GRACEFUL: [Reason; 5] = [
+pub const GRACEFUL: [Reason; 6] = [
+    Reason::ProtocolError,
     Reason::LocalClose,
     Reason::PeerFin,
     Reason::IdleTimeout,
@@ -43,6 +44,7 @@ impl World {
             self.check_deadlines(at);
         }
         self.check_permits();
+        self.hear();
         let failures = std::mem::take(&mut self.book.borrow_mut().failures);
         assert!(failures.is_empty(), "the handler says: {failures:?}");
     }
@@ -104,6 +106,7 @@ impl World {
             let standing = find_peer(&mut self.lanes, address).standing;
             justified |= standing != Standing::Connected || drained;
             let mut book = self.book.borrow_mut();
+            justified |= book.kicks_all || book.disconnects;
             let record = book.record(id).expect("who was opened has a record");
             justified |= record.cut || record.part.role == Role::Files;
             assert!(justified, "cut short: {record:?}");

@@ -7,9 +7,9 @@ use crate::ring::simulated::{Afterwards, Faults, NEVER, Plan, Rng};
 use std::time::Duration;
 
 /// Roles there are, by number; see [`Swarm::draw_part`].
-const ROLES: u64 = 14;
+const ROLES: u64 = 16;
 /// Things a world does, by number; see `World::act`.
-pub const ACTIONS: u64 = 20;
+pub const ACTIONS: u64 = 22;
 
 /// The features of a seed.
 #[derive(Debug)]
@@ -29,6 +29,10 @@ pub struct Swarm {
     at_once: bool,
     /// Everybody comes to the first shard.
     steered: bool,
+    /// Drains and stops, at any moment and again and again.
+    pub drains: bool,
+    /// Addresses are banned and let in again.
+    pub bans: bool,
 }
 
 impl Swarm {
@@ -62,6 +66,8 @@ impl Swarm {
             afterwards: (rng.below(4) == 0).then(|| rng.pick(&afterwards)),
             at_once: rng.below(4) == 0,
             steered: rng.below(4) == 0,
+            drains: rng.below(6) == 0,
+            bans: rng.below(4) == 0,
         }
     }
 
@@ -126,6 +132,8 @@ impl Swarm {
             10 => Role::Greeter(rng.below(long)),
             11 => Role::Lecturer(rng.below(long)),
             12 => Role::Deaf,
+            13 => Role::ProtocolAfter(after),
+            14 => Role::FinishAfter(after),
             _ => Role::Connector,
         };
         Part {
@@ -167,6 +175,7 @@ pub fn draw_config(rng: &mut Rng) -> Config {
     let output_high_bytes = rng.pick(&[200, 4_000, 60_000]);
     Config {
         max_connections: rng.pick(&[1, 2, 3, 5, 8, 64, 64]),
+        max_per_address: rng.pick(&[None, None, None, Some(1), Some(2), Some(5)]),
         at_capacity: rng.pick(&[AtCapacity::Wait, AtCapacity::Wait, AtCapacity::Reject]),
         backlog: 16,
         receive_buffers: rng.pick(&[1, 2, 4, 16, 64]),

@@ -142,6 +142,13 @@ impl Handler for Actor {
                 self.book.borrow_mut().records[talk.record].cut = true;
                 connection.abort();
             }
+            Role::ProtocolAfter(after) if talk.used >= after => {
+                self.book.borrow_mut().records[talk.record].closing = true;
+                connection.protocol_error();
+            }
+            Role::FinishAfter(after) if talk.used >= after => {
+                connection.finish(Duration::from_millis(talk.rng.pick(&[0, 5, 200])));
+            }
             Role::PanicAfter(after) if talk.used >= after => self.panic(talk.record),
             _ => {}
         }

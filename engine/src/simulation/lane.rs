@@ -163,7 +163,7 @@ impl Lane {
     pub fn listens(&mut self) -> bool {
         let listeners = self.listeners.clone();
         let ring = self.ring();
-        listeners.into_iter().all(|listener| ring.is_open(listener))
+        listeners.into_iter().all(|listener| ring.is_listener(listener))
     }
 
     /// When the shard does something, unless somebody makes it do so earlier.

@@ -5,7 +5,7 @@ use super::actor::Actor;
 use super::book::{Book, Part, key_of};
 use super::draw::{self, Swarm, is_slow};
 use super::lane::{Bare, Common, Lane, Life};
-use crate::SlowReaders;
+use crate::ConnectionInfo;
 use crate::admission::Admission;
 use crate::config::Config;
 use crate::ledger::{Ledger, Published};
@@ -16,6 +16,7 @@ use crate::ring::simulated::{
 };
 use crate::ring::{Descriptor, Ring};
 use crate::shard::Shard;
+use crossbeam_channel::Receiver;
 use std::cell::RefCell;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
@@ -40,6 +41,9 @@ pub struct World {
     pub actions: u64,
     /// Since when somebody waits though a permit is free, in simulated µs.
     pub(super) wasted_since_us: Option<u64>,
+    /// Questions whose answers have not come.
+    pub(super) finds: Vec<Receiver<Option<ConnectionInfo>>>,
+    pub(super) lists: Vec<(usize, Receiver<Vec<ConnectionInfo>>)>,
 }
 
 /// Where a peer is: its shard, and its number there.
@@ -91,6 +95,8 @@ impl World {
             swarm,
             actions: 0,
             wasted_since_us: None,
+            finds: Vec::new(),
+            lists: Vec::new(),
         };
         for number in 0..shards {
             let listen = Command::Listen(Sockets::new(world.lanes[number].listeners.clone()));
@@ -269,7 +275,7 @@ impl World {
             14 if peers > 0 && self.rng.below(8) == 0 => {
                 self.lanes[shard].ring().peer_vanishes(somebody);
             }
-            15 => self.command(),
+            15 => self.order(),
             16 => self.lanes[shard].ring().wake(),
             17 => self.connect(shard),
             18 => self.add_endpoint(),
@@ -277,6 +283,8 @@ impl World {
                 let faults = Faults::draw(&mut self.rng);
                 self.lanes[shard].ring().faults = faults;
             }
+            20 if self.swarm.bans => self.change_bans(),
+            21 if self.swarm.drains && self.rng.below(8) == 0 => self.drain_or_stop(),
             _ => {}
         }
     }
@@ -297,37 +305,9 @@ impl World {
         }
     }
 
-    fn command(&mut self) {
-        let mut book = self.book.borrow_mut();
-        match (self.rng.below(4), book.anybody(&mut self.rng)) {
-            (0, Some(id)) => {
-                if let Some(record) = book.record(id) {
-                    record.cut = true;
-                }
-                let _ = self.remote.kick(id);
-            }
-            (1 | 2, Some(id)) => {
-                let bytes = self.rng.up_to(2000);
-                let _ = self.remote.send(id, book.blob(bytes).into());
-            }
-            _ => {
-                let bytes = self.rng.up_to(500);
-                let _ = self.remote.broadcast(book.blob(bytes).into(), SlowReaders::Queue);
-            }
-        }
-    }
-
-    pub fn drain(&mut self, deadline: Duration) {
-        self.remote.drain(deadline).expect("few commands at a time");
-        for lane in &mut self.lanes {
-            let at_us = lane.now_us() + deadline.as_micros() as u64;
-            let earlier = lane.drain_deadline_us.map_or(at_us, |before| before.min(at_us));
-            lane.drain_deadline_us = Some(earlier);
-        }
-    }
-
     /// From now on nothing goes wrong any more, and everybody waits for us.
     pub fn calm(&mut self) {
+        self.insist(|world| world.remote.set_bans(&[]).is_ok());
         for lane in &mut self.lanes {
             let ring = lane.ring();
             ring.stop_faults();
