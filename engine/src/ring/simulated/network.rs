@@ -143,10 +143,9 @@ impl SimulatedRing {
         if !listener.open {
             peer.standing = Standing::Refused;
             self.peers_next_us[number] = NEVER;
-        } else if !passes(&listener.filter, peer.address) {
-            listener.drops += 1;
-            self.peers_next_us[number] = self.now_us + SYN_AGAIN_US;
-        } else if listener.backlog.len() >= listener.capacity {
+        } else if !passes(&listener.filter, peer.address)
+            || listener.backlog.len() >= listener.capacity
+        {
             listener.drops += 1;
             self.peers_next_us[number] = self.now_us + SYN_AGAIN_US;
         } else {
