@@ -258,6 +258,8 @@ impl Crowd<'_> {
 
     /// Eight that stay: exactly three are let in, and each that leaves lets in another.
     fn hold_still(&self, sources: &mut Sources, at_rest: usize) {
+        // Those of the round have left, but some may still wait to be let in and looked at.
+        self.is_exactly(0, 0, at_rest);
         let mut streams: Vec<TcpStream> = (0..STILL).map(|_| self.connect(sources)).collect();
         for stream in &mut streams {
             self.write(stream, b"?");

@@ -93,8 +93,9 @@ fn rounds(mode: &str, arguments: &[&str], ask: Ask) {
         let of_round = load.lost.into_inner().unwrap();
         lost.extend(of_round.into_iter().map(|lost| format!("round {round}: {lost}")));
         let ledger = daemon.wait();
-        if mode == "echo" && ledger.number("bytes.received") != ledger.number("bytes.sent") {
-            lost.push(format!("round {round}: not everything came back: {ledger:?}"));
+        let [received, sent] = ["bytes.received", "bytes.sent"].map(|path| ledger.number(path));
+        if mode == "echo" && received != sent {
+            lost.push(format!("round {round}: received {received} bytes, sent {sent}"));
         }
         if (round + 1).is_multiple_of(10) {
             let seconds = begun.elapsed().as_secs_f64();
