@@ -25,6 +25,9 @@ const ASK_EVERY: usize = 8;
 /// Connections between two looks at eight that hold still.
 const ROUND: usize = 10_000;
 const STILL: usize = 8;
+/// A round takes half a second. One where each permit waits for a clock instead of being handed
+/// on at once takes minutes.
+const ROUND_MAX: Duration = Duration::from_secs(30);
 /// For how long the shards' snapshots may add up to more than there are permits.
 const SKEW_MAX: Duration = Duration::from_secs(1);
 
@@ -144,7 +147,7 @@ impl Drop for SetOnDrop<'_> {
 impl Crowd<'_> {
     /// So many connections, four at a time from each client.
     fn round(&self, sources: &mut [Sources], connections: usize) {
-        let batches = AtomicUsize::new(connections.div_ceil(AT_A_TIME));
+        let (begun, batches) = (Instant::now(), AtomicUsize::new(connections.div_ceil(AT_A_TIME)));
         thread::scope(|scope| {
             for sources in sources {
                 scope.spawn(|| {
@@ -152,6 +155,7 @@ impl Crowd<'_> {
                     let (order, batches) = (Ordering::Relaxed, &batches);
                     while let Ok(left) = batches.fetch_update(order, order, more) {
                         self.batch(sources, left.is_multiple_of(ASK_EVERY));
+                        assert!(begun.elapsed() < ROUND_MAX, "{left} of {connections}/4 to go");
                     }
                 });
             }
