@@ -22,6 +22,8 @@ const AT_A_TIME: usize = 4;
 /// Every so many times a client asks before it leaves. It shows that those before it did not get
 /// lost, and keeps the clients from getting ahead of the server by more than its backlog.
 const ASK_EVERY: usize = 8;
+/// Whoever was answered stays so long: long enough to meet a fourth one, if one is let in.
+const STAY: Duration = Duration::from_micros(100);
 /// Connections between two looks at eight that hold still.
 const ROUND: usize = 10_000;
 const STILL: usize = 8;
@@ -155,7 +157,10 @@ impl Crowd<'_> {
                     let (order, batches) = (Ordering::Relaxed, &batches);
                     while let Ok(left) = batches.fetch_update(order, order, more) {
                         self.batch(sources, left.is_multiple_of(ASK_EVERY));
-                        assert!(begun.elapsed() < ROUND_MAX, "{left} of {connections}/4 to go");
+                        assert!(
+                            begun.elapsed() < ROUND_MAX,
+                            "{left} times {AT_A_TIME} of {connections} to go"
+                        );
                     }
                 });
             }
@@ -201,7 +206,7 @@ impl Crowd<'_> {
                     continue;
                 }
                 self.hold();
-                thread::yield_now();
+                thread::sleep(STAY);
                 self.held.fetch_sub(1, Ordering::SeqCst);
                 match self.leaving {
                     Leaving::Reset => socket::reset(stream),
