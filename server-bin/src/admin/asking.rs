@@ -3,9 +3,11 @@
 //! A shard that hangs does not answer; the thread then waits for it (a second at most each time),
 //! and the admin listener's own shard does not. Questions queue, and a visitor has one at a time.
 
+use super::connections;
 use super::response::Response;
 use super::watched::{Served, Watched};
-use ringwright::{Busy, ConnectionId};
+use crate::http::status::Status;
+use ringwright::{Ask, ConnectionId};
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
@@ -102,12 +104,26 @@ fn answer(watched: &Watched, question: &Question) -> Response {
     ask(served, question).unwrap_or_else(|_| Response::unavailable(NO_ANSWER))
 }
 
-fn ask(served: &Served, question: &Question) -> Result<Response, Busy> {
+fn ask(served: &Served, question: &Question) -> Result<Response, Ask> {
     Ok(match question {
-        Question::List { .. } | Question::Find(_) => Response::unavailable("not yet"),
+        Question::List { after, limit } => {
+            let found = served.remote.list(*after, *limit)?;
+            Response::json(connections::page(&found, *limit, &served.listeners))
+        }
+        Question::Find(id) => match served.remote.find(*id)? {
+            Some(found) => Response::json(connections::one(&found, &served.listeners)),
+            None => gone(*id),
+        },
         Question::Kick(id) => {
-            served.remote.kick(*id)?;
+            if served.remote.find(*id)?.is_none() {
+                return Ok(gone(*id));
+            }
+            served.remote.kick(*id).map_err(|_| Ask::Busy)?;
             Response::nothing()
         }
     })
+}
+
+fn gone(id: ConnectionId) -> Response {
+    Response::text(Status::NotFound, &format!("connection {id} is gone, or never was"))
 }

@@ -13,6 +13,7 @@
 //! accept alone.
 
 mod asking;
+mod connections;
 mod exposition;
 mod guard;
 mod handler;
