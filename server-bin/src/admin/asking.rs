@@ -3,11 +3,11 @@
 //! A shard that hangs does not answer; the thread then waits for it (a second at most each time),
 //! and the admin listener's own shard does not. Questions queue, and a visitor has one at a time.
 
-use super::connections;
 use super::response::Response;
 use super::watched::{Served, Watched};
+use super::{bans, connections};
 use crate::http::status::Status;
-use ringwright::{Ask, ConnectionId};
+use ringwright::{Ask, ConnectionId, Prefix};
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
@@ -35,6 +35,14 @@ pub enum Question {
     Find(ConnectionId),
     /// To end one connection.
     Kick(ConnectionId),
+    /// What is banned.
+    Bans,
+    /// Whether that is banned.
+    FindBan(Prefix),
+    /// To ban that.
+    Ban(Prefix),
+    /// To ban that no more.
+    Unban(Prefix),
 }
 
 /// Asks.
@@ -121,9 +129,28 @@ fn ask(served: &Served, question: &Question) -> Result<Response, Ask> {
             served.remote.kick(*id).map_err(|_| Ask::Busy)?;
             Response::nothing()
         }
+        Question::Bans => Response::json(bans::list(&served.remote.bans())),
+        Question::FindBan(prefix) if served.remote.bans().binary_search(prefix).is_ok() => {
+            Response::json(bans::one(prefix))
+        }
+        Question::FindBan(prefix) => not_banned(prefix),
+        Question::Ban(prefix) => match served.remote.ban(*prefix) {
+            Ok(_) => Response::nothing(),
+            Err(error) => Response::unavailable(&error.to_string()),
+        },
+        Question::Unban(prefix) => match served.remote.unban(*prefix) {
+            Ok(true) => Response::nothing(),
+            Ok(false) => not_banned(prefix),
+            Err(error) => Response::unavailable(&error.to_string()),
+        },
     })
 }
 
 fn gone(id: ConnectionId) -> Response {
     Response::text(Status::NotFound, &format!("connection {id} is gone, or never was"))
+}
+
+fn not_banned(prefix: &Prefix) -> Response {
+    let what = format!("{prefix} is not on the list, though a wider prefix may be");
+    Response::text(Status::NotFound, &what)
 }

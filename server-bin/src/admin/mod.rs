@@ -13,6 +13,7 @@
 //! accept alone.
 
 mod asking;
+mod bans;
 mod connections;
 mod exposition;
 mod guard;

@@ -1,6 +1,7 @@
 //! The admin listener of the built daemon, from outside.
 
 mod answers;
+mod bans;
 #[path = "../common/mod.rs"]
 mod common;
 mod connections;
