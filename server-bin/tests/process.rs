@@ -178,7 +178,7 @@ fn a_drain_has_a_deadline_and_a_second_signal_does_not_wait_for_it() {
         }
         let ended = server.wait().cleanly();
         assert!(start.elapsed() < Duration::from_secs(5));
-        assert!(ended.stderr.contains("\"drained\":1"), "{}", ended.stderr);
+        assert!(ended.stderr.contains("\"stopped\":1"), "{}", ended.stderr);
     }
 }
 
