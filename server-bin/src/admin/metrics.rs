@@ -60,6 +60,8 @@ fn about_engine(page: &mut Exposition, ledger: &Ledger) {
     single(page, Gauge, "ringwright_permits", help, ledger.permits.total);
     let help = "Connections that could be let in now.";
     single(page, Gauge, "ringwright_permits_free", help, ledger.permits.free);
+    let help = "Descriptors that clients and files may have; more are kept for the admin listener.";
+    single(page, Gauge, "process_max_fds", help, ledger.descriptors.total);
     let help = "1 if the ledger's equations hold; counters of shards are of different moments.";
     single(page, Gauge, "ringwright_ledger_balanced", help, u8::from(ledger.balanced()));
 }

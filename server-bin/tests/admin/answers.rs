@@ -1,6 +1,6 @@
 //! What is answered, and what is refused.
 
-use crate::common::{Client, PATIENCE, Server};
+use crate::common::{Client, PATIENCE, Server, command};
 use crate::{json, ledger_once};
 use std::io::Write;
 use std::thread;
@@ -21,6 +21,9 @@ fn the_ledger_has_the_keys_that_scripts_read() {
         assert!(total.is_none_or(|total| total == all) && free <= all, "{key}: {pair}");
     }
     assert_eq!(ledger["permits"]["free"], 45);
+    let descriptors = &ledger["descriptors"];
+    let in_use = descriptors["total"].as_u64().unwrap() - descriptors["free"].as_u64().unwrap();
+    assert_eq!(in_use, 5 + 2, "the connections and a listener per shard");
     assert!(ledger["operations_in_flight"].is_u64());
     for reason in ["peer_fin", "peer_reset", "kicked", "drained", "idle_timeout"] {
         assert_eq!(ledger["closed_by"][reason], 0, "{reason}");
@@ -35,6 +38,24 @@ fn the_ledger_has_the_keys_that_scripts_read() {
             && ledger["balanced"] == true
     });
     server.stop().cleanly();
+}
+
+#[test]
+fn it_can_be_asked_for_by_the_environment_and_warns_when_others_reach_it() {
+    let mut daemon = command(&["echo", "--shards", "1", "--listen", "127.0.0.1:0"]);
+    daemon.env("RINGWRIGHTD_ADMIN", "0.0.0.0:0");
+    let mut server = Server::start_with_admin(&mut daemon, "echo");
+    let port = server.admin.unwrap().port();
+    server.admin = Some(([127, 0, 0, 1], port).into());
+    assert_eq!(server.admin().request("GET", "/readyz").status, 200);
+    let ended = server.stop().cleanly();
+    assert!(
+        ended.stderr.contains("--admin 0.0.0.0:0 asks nobody for a password"),
+        "{}",
+        ended.stderr
+    );
+    let ended = Server::echo_with_admin(&["--shards", "1"]).stop().cleanly();
+    assert!(!ended.stderr.contains("password"), "{}", ended.stderr);
 }
 
 #[test]
