@@ -76,7 +76,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.application.connect_failed(&mut self.core, tag, io::Error::from_raw_os_error(errno));
     }
 
-    fn fail(&mut self, tag: u64, error: io::Error) {
+    pub(super) fn fail(&mut self, tag: u64, error: io::Error) {
         self.core.counters.connect_failed += 1;
         self.application.connect_failed(&mut self.core, tag, error);
     }

@@ -7,8 +7,8 @@ use crate::Reason;
 use crate::handler::Handler;
 use crate::ring::Ring;
 
-/// Connections per turn.
-const PER_TURN: usize = 256;
+/// Connections per turn. Few in tests, so that things happen in between.
+const PER_TURN: usize = if cfg!(test) { 3 } else { 256 };
 
 /// What is to be done to those that were there when it was asked for, with their generations.
 #[derive(Default)]

@@ -159,11 +159,13 @@ impl Lane {
         self.shard().map_or(0, |shard| shard.parts().1.slots.len())
     }
 
-    /// Whether a peer that connects now finds a listener.
-    pub fn listens(&mut self) -> bool {
-        let listeners = self.listeners.clone();
+    /// Listeners that a peer finds.
+    pub fn listening(&mut self) -> Vec<Descriptor> {
+        let mut listeners = self.listeners.clone();
         let ring = self.ring();
-        listeners.into_iter().all(|listener| ring.is_listener(listener))
+        ring.catch_up();
+        listeners.retain(|listener| ring.is_listener(*listener));
+        listeners
     }
 
     /// When the shard does something, unless somebody makes it do so earlier.

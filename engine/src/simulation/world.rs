@@ -25,6 +25,8 @@ use std::time::Duration;
 
 /// Peers of one simulation at most.
 const PEERS_MAX: usize = 120;
+/// Listeners of a shard at most.
+const LISTENERS_MAX: usize = 4;
 /// Shards whose times are so close act in any order.
 const CLOSE_US: u64 = 300;
 
@@ -162,6 +164,17 @@ impl World {
         last
     }
 
+    /// A shard is given another listener, perhaps too late.
+    fn listen_more(&mut self, shard: usize) {
+        let lane = &mut self.lanes[shard];
+        if lane.life == Life::Runs && lane.listeners.len() < LISTENERS_MAX {
+            let listener = lane.ring().add_listener(4);
+            lane.listeners.push(listener);
+            // Not taken: dropped, it is closed.
+            let _ = self.remote.to(shard, Command::Listen(Sockets::new(vec![listener])));
+        }
+    }
+
     /// What has left and is on its way reaches those who read.
     pub fn flow_out(&mut self) {
         self.farewell();
@@ -184,7 +197,8 @@ impl World {
 
     /// The same, of another shard.
     pub fn add_peer_to(&mut self, shard: usize, plan: Plan, part: Part, bytes: usize) -> usize {
-        let listener = self.rng.pick(&self.lanes[shard].listeners);
+        let listeners = self.lanes[shard].listening();
+        let listener = self.rng.pick(&listeners);
         self.add_peer_at(shard, listener, plan, part, bytes)
     }
 
@@ -221,7 +235,7 @@ impl World {
     pub fn add_somebody(&mut self) {
         let shard = self.swarm.draw_shard(&mut self.rng, self.lanes.len());
         let lane = &mut self.lanes[shard];
-        if lane.ring().peers.len() >= PEERS_MAX || !lane.listens() {
+        if lane.ring().peers.len() >= PEERS_MAX || lane.listening().is_empty() {
             return;
         }
         let plan = self.swarm.draw_plan(&mut self.rng);
@@ -277,12 +291,17 @@ impl World {
             }
             15 => self.order(),
             16 => self.lanes[shard].ring().wake(),
-            17 => self.connect(shard),
+            17 => {
+                for _ in 0..if self.swarm.bursts { 10 } else { 1 } {
+                    self.connect(shard);
+                }
+            }
             18 => self.add_endpoint(),
             19 if self.rng.below(4) == 0 => {
                 let faults = Faults::draw(&mut self.rng);
                 self.lanes[shard].ring().faults = faults;
             }
+            22 if self.rng.below(8) == 0 => self.listen_more(shard),
             20 if self.swarm.bans => self.change_bans(),
             21 if self.swarm.drains && self.rng.below(8) == 0 => self.drain_or_stop(),
             _ => {}

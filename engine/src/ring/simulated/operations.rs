@@ -96,7 +96,8 @@ impl SimulatedRing {
         if pending.outcome.is_none() {
             pending.outcome = self.run(&mut pending);
             if pending.outcome.is_some() && self.rng.per_mille(self.faults.late_completion) {
-                pending.ready_us = self.now_us + 1 + self.rng.below(2000);
+                let most_us = if self.rng.below(8) == 0 { 50_000 } else { 2_000 };
+                pending.ready_us = self.now_us + 1 + self.rng.below(most_us);
                 self.pending[at] = Some(pending);
                 return;
             }
