@@ -1,0 +1,103 @@
+//! Kernel memory per armed probe: what the figures at `Probe` rest on.
+
+use io_uring::{IoUring, opcode, squeue, types};
+use std::collections::BTreeMap;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+
+/// Each probe is measured so often, in turns. The median counts: what else the machine does
+/// meanwhile comes and goes.
+const ROUNDS: usize = 3;
+/// Connections on whose one end a probe is armed each time. Both ends are descriptors of this
+/// process, 18,000 in all. Slabs are allocated by the page, which is nothing against so many.
+const PROBES: usize = 1_500;
+const ENTRIES: u32 = 256;
+
+/// Bytes of the pages of each slab cache that a request can come from (slabinfo(5)): its own, and
+/// those of kmalloc. Sockets and files, which others open and close meanwhile, have theirs.
+fn slabs() -> BTreeMap<String, i64> {
+    let text = std::fs::read_to_string("/proc/slabinfo").unwrap_or_else(|error| {
+        panic!(
+            "/proc/slabinfo cannot be read ({error}): it is for root only, run this test as root"
+        )
+    });
+    // SAFETY: no pointers.
+    let page_bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    let cache = |line: &str| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        let number = |at: usize| columns[at].parse::<i64>().unwrap();
+        // name active objects size per-slab pages-per-slab : tunables … : slabdata active all
+        (columns[0].to_owned(), number(14) * number(5) * page_bytes)
+    };
+    let is_of_requests = |name: &str| name == "io_kiocb" || name.starts_with("kmalloc-");
+    text.lines().skip(2).map(cache).filter(|(name, _)| is_of_requests(name)).collect()
+}
+
+fn raise_descriptor_limit() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointers are to a limit on the stack.
+    unsafe {
+        assert_eq!(libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit), 0);
+        limit.rlim_cur = limit.rlim_max;
+        assert_eq!(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit), 0);
+    }
+}
+
+/// What is armed, and bytes of slabs that the kernel allocated for each.
+fn arm(ends: &[TcpStream], probe: fn(types::Fd) -> squeue::Entry) -> (IoUring, i64) {
+    let mut ring: IoUring = IoUring::builder()
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_submit_all()
+        .build(ENTRIES)
+        .unwrap();
+    let before = slabs();
+    for some in ends.chunks(ENTRIES as usize) {
+        for end in some {
+            let entry = probe(types::Fd(end.as_raw_fd()));
+            // SAFETY: the entry has no memory, and its socket outlives the ring.
+            unsafe { ring.submission().push(&entry).unwrap() };
+        }
+        assert_eq!(ring.submit().unwrap(), some.len());
+    }
+    let after = slabs();
+    assert!(ring.completion().next().is_none(), "a probe does not wait on a silent connection");
+    let grown: i64 = after.iter().map(|(name, bytes)| bytes - before.get(name).unwrap_or(&0)).sum();
+    (ring, grown / ends.len() as i64)
+}
+
+fn median(mut values: Vec<i64>) -> i64 {
+    values.sort_unstable();
+    values[values.len() / 2]
+}
+
+#[test]
+fn a_poll_costs_less_than_half_of_a_receive() {
+    raise_descriptor_limit();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (ends, _peers): (Vec<TcpStream>, Vec<TcpStream>) = (0..2 * ROUNDS * PROBES)
+        .map(|_| (TcpStream::connect(address).unwrap(), listener.accept().unwrap().0))
+        .unzip();
+    // The rings stay until the end: what one gives back the next one would take.
+    let (mut rings, mut receives, mut polls) = (Vec::new(), Vec::new(), Vec::new());
+    for ends in ends.chunks(2 * PROBES) {
+        let (ring, bytes) = arm(&ends[..PROBES], |socket| {
+            opcode::Recv::new(socket, std::ptr::null_mut(), 0).build()
+        });
+        rings.push(ring);
+        receives.push(bytes);
+        let (ring, bytes) = arm(&ends[PROBES..], |socket| {
+            opcode::PollAdd::new(socket, (libc::POLLIN | libc::POLLRDHUP) as u32).build()
+        });
+        rings.push(ring);
+        polls.push(bytes);
+    }
+    eprintln!("each round, bytes: zero-length receive {receives:?}, poll {polls:?}");
+    let (receive, poll) = (median(receives), median(polls));
+    println!(
+        "kernel memory per armed probe: zero-length receive {receive} bytes, poll {poll} bytes"
+    );
+    assert!(poll > 100, "{poll} bytes are less than the request itself: the count is wrong");
+    assert!(2 * poll < receive, "poll {poll} bytes, zero-length receive {receive} bytes");
+}

@@ -1,0 +1,100 @@
+//! 100,000 connections reset in mid-request and in mid-reply leave nothing behind.
+
+use crate::daemon::Daemon;
+use crate::socket::{self, Sources};
+use crate::{PATIENCE, alone, same, until};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Instant;
+
+const CONNECTIONS: usize = 100_000;
+/// After so many, what is kept on purpose has its size.
+const FIRST: usize = 10_000;
+const GROWTH_MAX_KIB: usize = 2 << 10;
+const CLIENTS: u8 = 4;
+/// Far more than the socket buffers hold: it is cut off on its way.
+const FILE_BYTES: u64 = 64 << 20;
+/// A client's next connection may need its pipe before that of the last one is back.
+const PIPE_ENDS_MAX: usize = 2 * 4 * CLIENTS as usize;
+
+#[test]
+fn churned_resets() {
+    let _alone = alone();
+    let tree = tempfile::tempdir().unwrap();
+    File::create(tree.path().join("large.bin")).unwrap().set_len(FILE_BYTES).unwrap();
+    let daemon = Daemon::start("http", &[tree.path().to_str().unwrap(), "--shards", "2"]);
+    let at_rest = Rest::of(&daemon);
+    let mut sources: Vec<Sources> = (0..CLIENTS).map(Sources::new).collect();
+    churn(&daemon, &mut sources, FIRST);
+    at_rest.is_again(&daemon);
+    let (before, begun) = (daemon.resident_kib(), Instant::now());
+    for tenth in 1..=9 {
+        churn(&daemon, &mut sources, (CONNECTIONS - FIRST) / 9);
+        let (kib, seconds) = (daemon.resident_kib(), begun.elapsed().as_secs());
+        eprintln!("{} connections after {seconds} s, {kib} KiB", FIRST + tenth * 10_000);
+    }
+    at_rest.is_again(&daemon);
+    let after = daemon.resident_kib();
+    eprintln!("{before} KiB after the first {FIRST}, {after} KiB after {CONNECTIONS}");
+    assert!(after <= before + GROWTH_MAX_KIB, "it grew from {before} to {after} KiB");
+    let ledger = daemon.stop();
+    eprintln!("closed by {:?}", ledger.nonzero("closed_by"));
+    assert_eq!(ledger.number("connections.accepted"), CONNECTIONS as u64, "{ledger:?}");
+    assert!(ledger.number("closed_by.peer_reset") >= CONNECTIONS as u64 / 2, "{ledger:?}");
+}
+
+fn churn(daemon: &Daemon, sources: &mut [Sources], connections: usize) {
+    let left = AtomicUsize::new(connections);
+    thread::scope(|scope| {
+        for sources in sources {
+            scope.spawn(|| {
+                let (order, more) = (Ordering::Relaxed, |left: usize| left.checked_sub(1));
+                while let Ok(number) = left.fetch_update(order, order, more) {
+                    let mut client = sources.connect(daemon.address).unwrap();
+                    if number.is_multiple_of(2) {
+                        client.write_all(b"GET /large.bin HTTP/1.1\r\nHo").unwrap();
+                    } else {
+                        client.write_all(b"GET /large.bin HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+                        let mut begun = [0; 512];
+                        client.read_exact(&mut begun).unwrap();
+                        assert!(begun.starts_with(b"HTTP/1.1 200 OK\r\n"));
+                    }
+                    socket::reset(client);
+                }
+            });
+        }
+    });
+}
+
+/// What a daemon has while nobody is there, pipes left out: those of the pool are made when they
+/// are first needed, and one that a transfer was cut off in is closed.
+struct Rest {
+    descriptors: usize,
+}
+
+impl Rest {
+    fn of(daemon: &Daemon) -> Self {
+        Self { descriptors: daemon.descriptors() - daemon.descriptors_of("pipe").len() }
+    }
+
+    fn is_again(&self, daemon: &Daemon) {
+        until(PATIENCE, || {
+            if let Some(ledger) = daemon.ledger() {
+                same("open", ledger.number("connections.open"), 0)?;
+                same("waiting", ledger.number("connections.waiting"), 0)?;
+                for pair in ["permits", "slots", "buffers", "send_buffers", "pipes"] {
+                    same(pair, ledger.in_use(pair), 0)?;
+                }
+                same("balanced", ledger.is_balanced(), true)?;
+            }
+            let pipe_ends = daemon.descriptors_of("pipe").len();
+            same("descriptors", daemon.descriptors() - pipe_ends, self.descriptors)?;
+            match pipe_ends {
+                0..=PIPE_ENDS_MAX => Ok(()),
+                more => Err(format!("{more} ends of pipes for {CLIENTS} clients")),
+            }
+        });
+    }
+}

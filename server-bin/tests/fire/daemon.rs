@@ -1,0 +1,161 @@
+//! A running `ringwrightd`, seen from outside.
+
+use crate::PATIENCE;
+use crate::ledger::Ledger;
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+const CLOSE_ON_EXEC: i32 = libc::CLOSE_RANGE_CLOEXEC as i32;
+
+/// A child process; killed when dropped.
+pub struct Daemon {
+    child: Child,
+    pub address: SocketAddr,
+    stderr: Option<JoinHandle<String>>,
+}
+
+impl Daemon {
+    /// `ringwrightd MODE …` on a free port of 127.0.0.1.
+    #[track_caller]
+    pub fn start(mode: &str, arguments: &[&str]) -> Self {
+        Self::with_descriptors(None, mode, arguments)
+    }
+
+    /// The same with at most `limit` open files.
+    #[track_caller]
+    pub fn with_descriptors(limit: Option<u64>, mode: &str, arguments: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringwrightd"));
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RINGWRIGHTD_")) {
+            command.env_remove(name);
+        }
+        command.arg(mode).args(arguments).args(["--listen", "127.0.0.1:0"]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // SAFETY: between fork and exec it only makes system calls, on a number copied before.
+        unsafe { command.pre_exec(move || prepare(limit)) };
+        let mut child = command.spawn().unwrap();
+        let mut stderr = child.stderr.take().unwrap();
+        let stderr = thread::spawn(move || {
+            let mut text = String::new();
+            let _ = stderr.read_to_string(&mut text);
+            text
+        });
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim_end().strip_prefix(&format!("listening {mode}://"));
+        let Some(address) = address.and_then(|address| address.parse().ok()) else {
+            let _ = child.kill();
+            panic!("it said {line:?} and {:?}", stderr.join());
+        };
+        Self { child, address, stderr: Some(stderr) }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The ledger of now; `None`: this daemon cannot tell.
+    pub fn ledger(&self) -> Option<Ledger> {
+        None
+    }
+
+    /// How many descriptors it has.
+    pub fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
+    }
+
+    /// The descriptors that are of such a kind (`socket`, `pipe`).
+    pub fn descriptors_of(&self, kind: &str) -> Vec<i32> {
+        let all = fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap();
+        let number = |entry: fs::DirEntry| {
+            // It may have been closed meanwhile.
+            let target = fs::read_link(entry.path()).ok()?;
+            let is_of_kind = target.to_str()?.strip_prefix(kind)?.starts_with(':');
+            is_of_kind.then(|| entry.file_name().to_str()?.parse().ok())?
+        };
+        all.filter_map(|entry| number(entry.unwrap())).collect()
+    }
+
+    /// Anonymous memory that is resident, in KiB (proc_pid_status(5)).
+    pub fn resident_kib(&self) -> usize {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// CPU time it has used so far, that of the kernel's threads for it included (proc_pid_stat(5)).
+    pub fn cpu(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        // The name in parentheses may hold anything; after it comes the third field.
+        let fields: Vec<&str> = stat[stat.rfind(')').unwrap() + 2..].split(' ').collect();
+        let ticks: u64 = fields[11..13].iter().map(|field| field.parse::<u64>().unwrap()).sum();
+        // SAFETY: no pointers.
+        let ticks_per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) } as f64;
+        Duration::from_secs_f64(ticks as f64 / ticks_per_second)
+    }
+
+    pub fn terminate(&self) {
+        // SAFETY: no memory is involved, and the child has not been waited for.
+        assert_eq!(unsafe { libc::kill(self.child.id() as i32, libc::SIGTERM) }, 0);
+    }
+
+    /// SIGTERM, and its last ledger, as of [`Self::wait`].
+    #[track_caller]
+    pub fn stop(self) -> Ledger {
+        self.terminate();
+        self.wait()
+    }
+
+    /// Its last ledger. It ends with status 0, everything given back, and nothing that is expected
+    /// never to happen.
+    #[track_caller]
+    pub fn wait(mut self) -> Ledger {
+        let begun = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(begun.elapsed() < 2 * PATIENCE, "it does not end");
+            thread::sleep(Duration::from_millis(2));
+        };
+        let stderr = self.stderr.take().unwrap().join().unwrap();
+        assert_eq!(status.code(), Some(0), "{stderr}");
+        let ledger = stderr.lines().find_map(|line| line.strip_prefix("ledger "));
+        let ledger = Ledger(ledger.unwrap_or_else(|| panic!("no ledger in {stderr}")).to_owned());
+        assert!(ledger.is_balanced(), "{ledger:?}");
+        for pair in ["permits", "slots", "buffers", "send_buffers", "pipes"] {
+            assert_eq!(ledger.in_use(pair), 0, "{pair} in {ledger:?}");
+        }
+        for never in ["ring.stale_completions", "ring.overflows", "handler_panics"] {
+            assert_eq!(ledger.number(never), 0, "{never} in {ledger:?}");
+        }
+        assert_eq!(ledger.number("operations_in_flight"), 0, "{ledger:?}");
+        ledger
+    }
+}
+
+/// In the child: no descriptors but the standard ones, however this process was started, and at
+/// most so many.
+fn prepare(limit: Option<u64>) -> io::Result<()> {
+    // SAFETY: no memory is involved; exec closes them, until then they serve to report errors.
+    let marked = unsafe { libc::close_range(3, libc::c_uint::MAX, CLOSE_ON_EXEC) };
+    let limited = limit.map_or(0, |limit| {
+        let limit = libc::rlimit { rlim_cur: limit, rlim_max: limit };
+        // SAFETY: the pointer is to a limit on the stack.
+        unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }
+    });
+    if (marked, limited) == (0, 0) { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}

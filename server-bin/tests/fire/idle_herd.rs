@@ -1,0 +1,68 @@
+//! 18,000 connections that say nothing: parked, cheap, and still answered.
+
+use crate::daemon::Daemon;
+use crate::socket::{self, Sources};
+use crate::{PATIENCE, alone, until};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Instant;
+
+const HERD: usize = 18_000;
+/// What the server has once, its pools and queues, is touched by these before memory is measured.
+const FIRST: usize = 1_000;
+/// Bytes of the daemon's memory per idle connection, at most; what the kernel needs is not in it.
+const BYTES_MAX: usize = 256;
+
+#[test]
+fn idle_herd_on_receives() {
+    idle_herd(&[], "the default probe");
+}
+
+#[test]
+fn idle_herd_on_polls() {
+    idle_herd(&["--probe", "poll"], "a poll");
+}
+
+fn idle_herd(probe: &[&str], name: &str) {
+    let _alone = alone();
+    socket::raise_descriptor_limit();
+    let arguments = ["--max-connections", "19k", "--shards", "2", "--idle-timeout", "never"];
+    let daemon = Daemon::start("echo", &[&arguments, probe].concat());
+    let mut sources = Sources::new(0);
+    let begun = Instant::now();
+    let mut herd = Vec::with_capacity(HERD);
+    let mut grow = |to: usize| {
+        while herd.len() < to {
+            let mut client = sources.connect(daemon.address).unwrap();
+            ask(&mut client);
+            herd.push(client);
+        }
+    };
+    grow(FIRST);
+    let before = daemon.resident_kib();
+    grow(HERD);
+    eprintln!("{HERD} connected after {:.1?}", begun.elapsed());
+    // Parking waits for the default five seconds of silence.
+    until(2 * PATIENCE, || match daemon.ledger() {
+        Some(ledger) if ledger.number("parked_now") < HERD as u64 => Err(format!("{ledger:?}")),
+        _ => Ok(()),
+    });
+    let each = (daemon.resident_kib() - before) * 1024 / (HERD - FIRST);
+    eprintln!("on {name}: {each} bytes of the daemon's memory per idle connection");
+    assert!(each <= BYTES_MAX, "{each} bytes per idle connection");
+    let begun = Instant::now();
+    herd.iter_mut().for_each(ask);
+    eprintln!("all answered again after {:.1?}", begun.elapsed());
+    drop(herd);
+    let ledger = daemon.stop();
+    assert!(ledger.number("parked") >= HERD as u64, "{ledger:?}");
+    assert_eq!(ledger.number("connections.opened"), HERD as u64, "{ledger:?}");
+    assert_eq!(ledger.number("bytes.sent"), 2 * 5 * HERD as u64, "{ledger:?}");
+}
+
+fn ask(client: &mut TcpStream) {
+    client.write_all(b"hello").unwrap();
+    let mut back = [0; 5];
+    client.read_exact(&mut back).unwrap();
+    assert_eq!(&back, b"hello");
+}

@@ -1,0 +1,53 @@
+//! The daemon under fire: what must hold of it while clients connect, reset, vanish and crowd it.
+//!
+//! The built `ringwrightd` is a child process, this process is all of its clients, and what is
+//! judged is what can be seen from outside: replies, `/proc/PID`, the live ledger of the admin
+//! listener, and the ledger that it prints at its end. One command each:
+//!
+//! ```text
+//! cargo test -p ringwrightd --test fire at_capacity -- --nocapture
+//! cargo test -p ringwrightd --test fire idle_herd -- --nocapture
+//! cargo test -p ringwrightd --test fire out_of_descriptors -- --nocapture
+//! cargo test -p ringwrightd --test fire churned_resets -- --nocapture
+//! cargo test -p ringwrightd --test fire sigterm_mid_load -- --nocapture
+//! cargo test -p ringwrightd --test fire vanished_peer -- --nocapture
+//! ```
+
+mod at_capacity;
+mod churned_resets;
+mod daemon;
+mod idle_herd;
+mod ledger;
+mod out_of_descriptors;
+mod sigterm_mid_load;
+mod socket;
+mod vanished_peer;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a client waits for anything. Longer is "for ever".
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Tests measure time, memory and descriptors, those of this process among them: one at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Looks every few milliseconds until `look` finds nothing amiss. What it found last is said when
+/// that takes longer than `patience`.
+#[track_caller]
+fn until(patience: Duration, mut look: impl FnMut() -> Result<(), String>) {
+    let begun = Instant::now();
+    while let Err(amiss) = look() {
+        assert!(begun.elapsed() < patience, "after {patience:?} still: {amiss}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// `Ok` if two figures are the same, else which one is not.
+fn same<T: PartialEq + std::fmt::Display>(what: &str, is: T, expected: T) -> Result<(), String> {
+    if is == expected { Ok(()) } else { Err(format!("{what}: {is} instead of {expected}")) }
+}

@@ -1,0 +1,63 @@
+//! 200 clients at a server that may have 64 descriptors: it must neither spin nor stay stuck.
+
+use crate::daemon::Daemon;
+use crate::socket::{self, Sources};
+use crate::{PATIENCE, alone, same, until};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+const DESCRIPTORS: usize = 64;
+const CLIENTS: usize = 200;
+/// For how long its CPU time is measured.
+const FULL: Duration = Duration::from_secs(3);
+const CPU_MAX: f64 = 0.05;
+/// A fresh client is answered so long after the others have left. Accepting pauses for a second
+/// at most.
+const RECOVERY_MAX: Duration = Duration::from_secs(2);
+
+#[test]
+fn out_of_descriptors() {
+    let _alone = alone();
+    let arguments = ["--shards", "2", "--idle-timeout", "never"];
+    let daemon = Daemon::with_descriptors(Some(DESCRIPTORS as u64), "echo", &arguments);
+    let at_rest = daemon.descriptors();
+    let mut sources = Sources::new(0);
+    let mut clients: Vec<TcpStream> =
+        (0..CLIENTS).map(|_| sources.connect(daemon.address).unwrap()).collect();
+    for client in &mut clients {
+        client.write_all(b"?").unwrap();
+    }
+    until(PATIENCE, || same("descriptors", daemon.descriptors(), DESCRIPTORS));
+    let (begun, before) = (Instant::now(), daemon.cpu());
+    // Not for something to happen: this is the time that is measured.
+    thread::sleep(FULL);
+    let share = (daemon.cpu() - before).as_secs_f64() / begun.elapsed().as_secs_f64();
+    eprintln!("full, with {CLIENTS} clients: {:.1} % of a CPU", share * 100.0);
+    assert_eq!(daemon.descriptors(), DESCRIPTORS, "it is not full any more");
+    assert!(share < CPU_MAX, "{:.1} % of a CPU while there is nothing to do", share * 100.0);
+    // Who is inside is served as ever.
+    let inside = socket::readable(&clients, Duration::ZERO);
+    assert_eq!(inside.len(), DESCRIPTORS - at_rest);
+    for at in inside {
+        let client = &mut clients[at];
+        client.write_all(b"!").unwrap();
+        let mut back = [0; 2];
+        client.read_exact(&mut back).unwrap();
+        assert_eq!(&back, b"?!");
+    }
+    drop(clients);
+    let begun = Instant::now();
+    let mut fresh = sources.connect(daemon.address).unwrap();
+    fresh.write_all(b"?").unwrap();
+    fresh.read_exact(&mut [0]).unwrap();
+    let recovery = begun.elapsed();
+    eprintln!("a fresh client was answered {recovery:.1?} after they left");
+    assert!(recovery < RECOVERY_MAX, "a fresh client waited for {recovery:?}");
+    drop(fresh);
+    until(PATIENCE, || same("descriptors", daemon.descriptors(), at_rest));
+    let ledger = daemon.stop();
+    assert_eq!(ledger.number("connections.accepted"), CLIENTS as u64 + 1, "{ledger:?}");
+    assert!(ledger.number("accept_backoffs") > 0, "{ledger:?}");
+}

@@ -1,0 +1,243 @@
+//! SIGTERM in the middle of a load: what was asked is answered.
+//!
+//! A client may find its connection ended before it asks, and may be refused a new one. Once it
+//! has asked it must get the whole reply, and a connection that came about is never reset.
+
+use crate::daemon::Daemon;
+use crate::socket::{self, Sources};
+use crate::{PATIENCE, alone, until};
+use std::fs;
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const ROUNDS: u64 = 100;
+/// Clients that keep their connection, and clients that take a new one for each request.
+const KEEPERS: u8 = 4;
+const FRESH: u8 = 2;
+/// SIGTERM comes so many milliseconds after everybody has been answered, at most.
+const DELAY_MAX_MS: u64 = 30;
+/// Files of these sizes are asked for in turn: in a reply's buffer, in several, through a pipe.
+const FILE_BYTES: [usize; 3] = [100, 20_000, 300_000];
+
+/// What the clients of a round share.
+struct Load<'a> {
+    daemon: &'a Daemon,
+    answered: Vec<AtomicU64>,
+    signalled: Mutex<Option<Instant>>,
+    lost: Mutex<Vec<String>>,
+}
+
+/// How a client's conversation went.
+enum Outcome {
+    Answered {
+        is_last: bool,
+    },
+    /// The end came before anything was asked.
+    EndedBefore,
+    /// Asked, and not answered in full.
+    Lost(String),
+}
+
+#[test]
+fn sigterm_mid_load_of_http() {
+    let _alone = alone();
+    let tree = tempfile::tempdir().unwrap();
+    for (number, bytes) in FILE_BYTES.into_iter().enumerate() {
+        fs::write(tree.path().join(number.to_string()), pattern(bytes)).unwrap();
+    }
+    let arguments = [tree.path().to_str().unwrap(), "--shards", "2"];
+    rounds("http", &arguments, |load, client, stream, count| {
+        load.request(stream, client < KEEPERS, count)
+    });
+}
+
+#[test]
+fn sigterm_mid_load_of_echo() {
+    let _alone = alone();
+    rounds("echo", &["--shards", "2"], |_, _, stream, count| echo(stream, count));
+}
+
+type Ask = fn(&Load<'_>, u8, &mut BufReader<TcpStream>, u64) -> Outcome;
+
+fn rounds(mode: &str, arguments: &[&str], ask: Ask) {
+    let begun = Instant::now();
+    let (mut lost, mut answered) = (Vec::new(), 0);
+    for round in 0..ROUNDS {
+        let daemon = Daemon::start(mode, arguments);
+        let load = Load {
+            daemon: &daemon,
+            answered: (0..KEEPERS + FRESH).map(|_| AtomicU64::new(0)).collect(),
+            signalled: Mutex::new(None),
+            lost: Mutex::new(Vec::new()),
+        };
+        thread::scope(|scope| {
+            for client in 0..KEEPERS + FRESH {
+                let load = &load;
+                scope.spawn(move || load.client(client, ask));
+            }
+            until(PATIENCE, || {
+                match load.answered.iter().map(|count| count.load(Ordering::Relaxed)).min() {
+                    Some(0) => Err("a client was never answered".into()),
+                    _ => Ok(()),
+                }
+            });
+            thread::sleep(Duration::from_micros(round * 7_919 % DELAY_MAX_MS * 1_000 + round));
+            *load.signalled.lock().unwrap() = Some(Instant::now());
+            daemon.terminate();
+        });
+        answered += load.answered.iter().map(|count| count.load(Ordering::Relaxed)).sum::<u64>();
+        let of_round = load.lost.into_inner().unwrap();
+        lost.extend(of_round.into_iter().map(|lost| format!("round {round}: {lost}")));
+        let ledger = daemon.wait();
+        let [received, sent] = ["bytes.received", "bytes.sent"].map(|path| ledger.number(path));
+        if mode == "echo" && received != sent {
+            lost.push(format!("round {round}: received {received} bytes, sent {sent}"));
+        }
+        if (round + 1).is_multiple_of(10) {
+            let seconds = begun.elapsed().as_secs_f64();
+            eprintln!(
+                "{mode}: {} rounds, {answered} answered, {} lost, {seconds:.1} s",
+                round + 1,
+                lost.len()
+            );
+        }
+    }
+    let shown = lost.iter().take(20).map(String::as_str).collect::<Vec<_>>().join("\n");
+    assert!(lost.is_empty(), "{} were cut off:\n{shown}", lost.len());
+}
+
+impl Load<'_> {
+    /// Asks until nobody is there any more.
+    fn client(&self, client: u8, ask: Ask) {
+        let mut sources = Sources::new(client);
+        let mut count = 0;
+        loop {
+            let stream = match sources.connect(self.daemon.address) {
+                Ok(stream) => stream,
+                Err(error) if error.kind() == ErrorKind::ConnectionRefused && self.is_over() => {
+                    return;
+                }
+                Err(error) => return self.lose(client, format!("connect: {error}")),
+            };
+            let mut stream = BufReader::new(stream);
+            loop {
+                count += 1;
+                match ask(self, client, &mut stream, count) {
+                    Outcome::Answered { is_last } => {
+                        self.answered[usize::from(client)].fetch_add(1, Ordering::Relaxed);
+                        if is_last {
+                            break;
+                        }
+                    }
+                    Outcome::EndedBefore if self.is_over() => break,
+                    Outcome::EndedBefore => {
+                        return self.lose(client, "the end came by itself".into());
+                    }
+                    Outcome::Lost(what) => {
+                        self.lose(client, what);
+                        break;
+                    }
+                }
+                if client >= KEEPERS {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.signalled.lock().unwrap().is_some()
+    }
+
+    fn lose(&self, client: u8, what: String) {
+        let since = self.signalled.lock().unwrap().map(|signalled| signalled.elapsed());
+        let kind = if client < KEEPERS { "kept" } else { "fresh" };
+        let line = format!("{kind} client {client}, {since:?} after SIGTERM: {what}");
+        self.lost.lock().unwrap().push(line);
+    }
+
+    fn request(&self, stream: &mut BufReader<TcpStream>, keeps: bool, count: u64) -> Outcome {
+        match is_ended(stream.get_ref()) {
+            Ok(false) => {}
+            Ok(true) => return Outcome::EndedBefore,
+            Err(error) => return Outcome::Lost(format!("before a request: {error}")),
+        }
+        let number = count as usize % FILE_BYTES.len();
+        let end = if keeps { "" } else { "Connection: close\r\n" };
+        let request = format!("GET /{number} HTTP/1.1\r\nHost: x\r\n{end}\r\n");
+        if let Err(error) = stream.get_mut().write_all(request.as_bytes()) {
+            return Outcome::Lost(format!("writing a request: {error}"));
+        }
+        match reply(stream, FILE_BYTES[number]) {
+            Ok(false) => Outcome::Answered { is_last: false },
+            // The end that was announced must be one.
+            Ok(true) => match stream.read(&mut [0]) {
+                Ok(0) => Outcome::Answered { is_last: true },
+                other => Outcome::Lost(format!("after the last reply: {other:?}")),
+            },
+            Err(what) => Outcome::Lost(what),
+        }
+    }
+}
+
+/// Reads a reply; whether it is said to be the last one.
+fn reply(stream: &mut BufReader<TcpStream>, bytes: usize) -> Result<bool, String> {
+    let (mut head, mut is_last) = (String::new(), false);
+    while !head.ends_with("\r\n\r\n") {
+        match stream.read_line(&mut head) {
+            Ok(0) => return Err(format!("the end after {head:?}")),
+            Ok(_) => {
+                is_last |= head.ends_with("\r\nconnection: close\r\n")
+                    || head.ends_with("\r\nConnection: close\r\n")
+            }
+            Err(error) => return Err(format!("{error} after {head:?}")),
+        }
+    }
+    if !head.starts_with("HTTP/1.1 200 OK\r\n") {
+        return Err(format!("another reply: {head:?}"));
+    }
+    let mut body = vec![0; bytes];
+    stream.read_exact(&mut body).map_err(|error| format!("{error} in a body of {bytes} bytes"))?;
+    if body == pattern(bytes) { Ok(is_last) } else { Err("other bytes".into()) }
+}
+
+/// Sends some bytes and reads them back. Echo knows no requests: what counts is that all that was
+/// taken comes back, which the ledger tells, and that no connection is reset.
+fn echo(stream: &mut BufReader<TcpStream>, count: u64) -> Outcome {
+    match is_ended(stream.get_ref()) {
+        Ok(false) => {}
+        Ok(true) => return Outcome::EndedBefore,
+        Err(error) => return Outcome::Lost(format!("before a message: {error}")),
+    }
+    let sent = pattern(1 + (count as usize * 977) % 30_000);
+    if let Err(error) = stream.get_mut().write_all(&sent) {
+        return Outcome::Lost(format!("writing: {error}"));
+    }
+    let mut back = Vec::with_capacity(sent.len());
+    match stream.take(sent.len() as u64).read_to_end(&mut back) {
+        Ok(_) if back == sent => Outcome::Answered { is_last: false },
+        Ok(_) if sent.starts_with(&back) => Outcome::EndedBefore,
+        Ok(_) => Outcome::Lost("other bytes".into()),
+        Err(error) => Outcome::Lost(format!("reading: {error}")),
+    }
+}
+
+/// Whether the peer's FIN is there.
+fn is_ended(stream: &TcpStream) -> io::Result<bool> {
+    if socket::readable(std::slice::from_ref(stream), Duration::ZERO).is_empty() {
+        return Ok(false);
+    }
+    match stream.peek(&mut [0])? {
+        0 => Ok(true),
+        _ => Err(io::Error::other("bytes that nobody asked for")),
+    }
+}
+
+/// Bytes that show where they belong.
+fn pattern(bytes: usize) -> Vec<u8> {
+    (0..bytes).map(|at| ((at / 251) ^ at) as u8).collect()
+}
