@@ -1,6 +1,7 @@
 //! The parts of `ringwrightd`, so that tests and fuzzers reach them.
 
 pub mod access_log;
+pub mod admin;
 pub mod descriptors;
 pub mod doctor;
 pub mod echo;

@@ -149,6 +149,10 @@ pub struct Common {
     #[arg(long, value_name = "D", env = "RINGWRIGHTD_DRAIN_TIMEOUT", default_value = "30s",
         value_parser = duration)]
     pub drain_timeout: Duration,
+    /// A listener of its own for /metrics, /livez, /readyz, /ledger, /connections and a live page.
+    /// It asks for no password: whoever reaches it may end connections.
+    #[arg(long, value_name = "ADDR", env = "RINGWRIGHTD_ADMIN", value_parser = address)]
+    pub admin: Option<SocketAddr>,
     /// Bytes of a receive buffer.
     #[arg(long, value_name = "SIZE", env = "RINGWRIGHTD_BUFFER_SIZE", default_value = "4KiB",
         value_parser = buffer_size)]
@@ -273,6 +277,7 @@ mod tests {
         assert_eq!(config.write_timeout, default.write_timeout);
         assert_eq!(http.request_timeout.0, default.receive_timeout);
         assert_eq!(config.listeners, ["127.0.0.1:8080".parse().unwrap()]);
+        assert_eq!(http.common.admin, None, "nobody gets an admin listener without asking");
     }
 
     #[test]
@@ -289,6 +294,7 @@ mod tests {
             ("--probe", "none"),
             ("--at-capacity", "panic"),
             ("--log-format", "xml"),
+            ("--admin", "9000"),
         ] {
             let arguments = ["ringwrightd".to_owned(), "http".into(), format!("{flag}={value}")];
             let error = Options::try_parse_from(arguments).unwrap_err();

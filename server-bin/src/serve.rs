@@ -1,16 +1,19 @@
 //! From start to exit status: the engine, the signals, the last word.
 
-use crate::options::{Echo, Http};
+use crate::admin::{Admin, Condition, Watched};
+use crate::options::{Common, Echo, Http};
 use crate::{access_log, descriptors, echo, files};
 use ringwright::{Config, Directory, Engine, Handler, Remote};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::fmt::Display;
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+/// What is assumed where the limit of open files cannot be read.
+const OPEN_FILES_USUAL: u64 = 1024;
 /// How long a forced end may take before the process just exits.
 const FORCE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -33,7 +36,7 @@ pub fn http(options: &Http) -> Result<(), String> {
     let request_timeout = options.request_timeout.0;
     let mut config = options.common.config(&options.listen);
     config.receive_timeout = request_timeout;
-    let result = serve("http", config, options.common.drain_timeout, move |_| {
+    let result = serve("http", config, &options.common, move |_| {
         let log = log.as_ref().map(access_log::AccessLog::shard);
         files::Files::new(directory.clone(), request_timeout, log)
     });
@@ -49,42 +52,52 @@ pub fn http(options: &Http) -> Result<(), String> {
 /// What went wrong, for the user.
 pub fn echo(options: &Echo) -> Result<(), String> {
     let config = options.common.config(&options.listen);
-    serve("echo", config, options.common.drain_timeout, |_| echo::Echo)
+    serve("echo", config, &options.common, |_| echo::Echo)
 }
 
 fn serve<H: Handler>(
     scheme: &str,
     config: Config,
-    drain_timeout: Duration,
+    options: &Common,
     factory: impl Fn(usize) -> H + Send + Sync + 'static,
 ) -> Result<(), String> {
-    match descriptors::raise_limit() {
-        Ok(limit) if limit <= config.max_connections as u64 => say(&format!(
-            "--max-connections is {}, but the hard limit of open files is {limit}: clients beyond \
-             it will wait; raise it (ulimit -Hn, systemd: LimitNOFILE=)",
-            config.max_connections
-        )),
-        Ok(_) => {}
-        Err(error) => say(&format!("the limit of open files cannot be raised: {error}")),
-    }
+    let open_files_max = open_files_max(&config);
     // Before the engine starts: a signal that comes early must not be lost.
     let signals = Signals::new([SIGINT, SIGTERM]).map_err(|error| format!("signals: {error}"))?;
+    let watched = Arc::new(Watched::default());
+    // Before the engine as well: it keeps descriptors for itself.
+    let admin = match options.admin {
+        Some(address) => Some(Admin::start(address, &watched, open_files_max)?),
+        None => None,
+    };
     let engine = Engine::start(config, factory).map_err(|error| error.to_string())?;
-    for notice in engine.notices() {
+    for notice in engine.notices().iter().chain(admin.iter().flat_map(Admin::notices)) {
         say(notice);
     }
-    announce(scheme, engine.addresses());
-    let remote = engine.remote();
-    let signalled = remote.clone();
+    let mut listeners: Vec<String> =
+        engine.addresses().iter().map(|address| format!("{scheme}://{address}")).collect();
+    watched.serves(engine.remote(), listeners.clone());
+    listeners.extend(admin.iter().map(|admin| format!("admin http://{}", admin.address())));
+    announce(&listeners);
+    let drain = Drain { remote: engine.remote(), watched, timeout: options.drain_timeout };
+    let on_signal = drain.clone();
     thread::Builder::new()
         .name("signals".into())
-        .spawn(move || drain_on(signals, &signalled, drain_timeout))
+        .spawn(move || drain_on(signals, &on_signal))
         .map_err(|error| format!("no thread for signals: {error}"))?;
     engine.wait();
     // After a drain this changes nothing. After a shard has failed the others finish what they
     // have, and the exit status tells the supervisor to start anew.
-    begin_drain(&remote, drain_timeout);
-    let ledger = engine.join().map_err(|error| error.to_string())?;
+    if drain.watched.condition() < Condition::Draining {
+        drain.watched.moves_on(Condition::Failed);
+    }
+    drain.begin(drain.timeout);
+    let ledger = engine.join().map_err(|error| error.to_string());
+    // It was to be seen how the drain went on.
+    if let Some(Err(error)) = admin.map(Admin::end) {
+        say(&error);
+    }
+    let ledger = ledger?;
     say_plainly(&format!("ledger {}", ledger.to_json()));
     if ledger.balanced() {
         Ok(())
@@ -93,42 +106,74 @@ fn serve<H: Handler>(
     }
 }
 
+/// Every connection is a descriptor: as many as can be had.
+fn open_files_max(config: &Config) -> u64 {
+    match descriptors::raise_limit() {
+        Ok(limit) => {
+            if limit <= config.max_connections as u64 {
+                say(&format!(
+                    "--max-connections is {}, but the hard limit of open files is {limit}: \
+                     clients beyond it will wait; raise it (ulimit -Hn, systemd: LimitNOFILE=)",
+                    config.max_connections
+                ));
+            }
+            limit
+        }
+        Err(error) => {
+            say(&format!("the limit of open files cannot be raised: {error}"));
+            OPEN_FILES_USUAL
+        }
+    }
+}
+
 /// Scripts wait for these lines and take the ports from them. Nobody may be reading: no reason
 /// not to serve.
-fn announce(scheme: &str, addresses: &[SocketAddr]) {
+fn announce(listeners: &[String]) {
     let mut stdout = io::stdout().lock();
-    for address in addresses {
-        let _ = writeln!(stdout, "listening {scheme}://{address}");
+    for listener in listeners {
+        let _ = writeln!(stdout, "listening {listener}");
     }
     let _ = stdout.flush();
 }
 
-fn drain_on(mut signals: Signals, remote: &Remote, drain_timeout: Duration) {
+/// What a signal does.
+#[derive(Clone)]
+struct Drain {
+    remote: Remote,
+    watched: Arc<Watched>,
+    timeout: Duration,
+}
+
+impl Drain {
+    /// Begins to drain, and tells whoever asks `/readyz` before it.
+    fn begin(&self, timeout: Duration) {
+        self.watched.moves_on(Condition::Draining);
+        // Hardly anybody else sends commands here, so a shard that is busy now will take one soon;
+        // if it does not, it is stuck, and the second signal is for that.
+        for _ in 0..100 {
+            if self.remote.drain(timeout).is_ok() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        say("a shard takes no commands: it is stuck");
+    }
+}
+
+fn drain_on(mut signals: Signals, drain: &Drain) {
     let mut signals = signals.forever();
     if signals.next().is_none() {
         return;
     }
-    say(&format!("draining for at most {drain_timeout:?}; signal again to end at once"));
-    begin_drain(remote, drain_timeout);
+    say(&format!("draining for at most {:?}; signal again to end at once", drain.timeout));
+    drain.begin(drain.timeout);
     if signals.next().is_none() {
         return;
     }
-    begin_drain(remote, Duration::ZERO);
+    drain.begin(Duration::ZERO);
     thread::sleep(FORCE_TIMEOUT);
     say("forced to exit: the engine did not end");
     std::process::exit(1);
-}
-
-fn begin_drain(remote: &Remote, drain_timeout: Duration) {
-    // Nobody else sends commands here, so a shard that is busy now will take one soon; if it
-    // does not, it is stuck, and the second signal is for that.
-    for _ in 0..100 {
-        if remote.drain(drain_timeout).is_ok() {
-            return;
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
-    say("a shard takes no commands: it is stuck");
 }
 
 /// Tells the operator something.

@@ -52,7 +52,9 @@ fn refusal(request: &Request, head: &[u8], path: &mut Vec<u8>) -> Option<Status>
     match request.method {
         Method::Get | Method::Head if request.expects_more => Some(Status::ExpectationFailed),
         Method::Get | Method::Head => target::resolve(request.target(head), path).err(),
-        Method::Options | Method::Refused => Some(Status::MethodNotAllowed),
+        Method::Put | Method::Delete | Method::Options | Method::Refused => {
+            Some(Status::MethodNotAllowed)
+        }
         Method::Unknown => Some(Status::NotImplemented),
     }
 }

@@ -39,7 +39,11 @@ pub enum Method {
     Head,
     /// OPTIONS: refused as [`Method::Refused`] is, but its target may be `*`.
     Options,
-    /// Known and not for files: POST, PUT, DELETE, CONNECT, TRACE, PATCH.
+    /// PUT.
+    Put,
+    /// DELETE.
+    Delete,
+    /// Known, and of no use here: POST, CONNECT, TRACE, PATCH.
     Refused,
     /// Anything else.
     Unknown,
@@ -145,7 +149,9 @@ fn method_named(name: &[u8]) -> Method {
         b"GET" => Method::Get,
         b"HEAD" => Method::Head,
         b"OPTIONS" => Method::Options,
-        b"POST" | b"PUT" | b"DELETE" | b"CONNECT" | b"TRACE" | b"PATCH" => Method::Refused,
+        b"PUT" => Method::Put,
+        b"DELETE" => Method::Delete,
+        b"POST" | b"CONNECT" | b"TRACE" | b"PATCH" => Method::Refused,
         _ => Method::Unknown,
     }
 }
@@ -352,6 +358,8 @@ mod tests {
             ("GET", Method::Get),
             ("HEAD", Method::Head),
             ("OPTIONS", Method::Options),
+            ("PUT", Method::Put),
+            ("DELETE", Method::Delete),
             ("POST", Method::Refused),
             ("get", Method::Unknown),
             ("BREW", Method::Unknown),

@@ -115,6 +115,40 @@ pub fn moved(
     end_with_text(out, Status::MovedPermanently, is_head)
 }
 
+/// A body made for one reply, and what is said about it.
+#[derive(Clone, Debug)]
+pub struct Made<'a> {
+    /// The status.
+    pub status: Status,
+    /// Its `Content-Type`; `None`: there is no body, not even an empty one (204).
+    pub media_type: Option<&'a str>,
+    /// More header lines, each with its CRLF.
+    pub lines: &'a str,
+    /// The body.
+    pub body: &'a [u8],
+}
+
+/// Replaces `out` with a reply that is not to be kept by caches.
+pub fn made(
+    out: &mut Vec<u8>,
+    common: &[u8],
+    persistence: Persistence,
+    reply: &Made<'_>,
+    is_head: bool,
+) {
+    begin(out, reply.status, common, persistence);
+    out.extend_from_slice(b"Cache-Control: no-store\r\n");
+    out.extend_from_slice(reply.lines.as_bytes());
+    if let Some(media_type) = reply.media_type {
+        line(out, b"Content-Type: ", media_type.as_bytes());
+        number(out, b"Content-Length: ", reply.body.len() as u64);
+    }
+    out.extend_from_slice(b"\r\n");
+    if !is_head {
+        out.extend_from_slice(reply.body);
+    }
+}
+
 fn begin(out: &mut Vec<u8>, status: Status, common: &[u8], persistence: Persistence) {
     out.clear();
     line(out, b"HTTP/1.1 ", status.text().as_bytes());
@@ -233,6 +267,28 @@ mod tests {
                 "HEAD: the same without the body"
             );
         }
+    }
+
+    #[test]
+    fn replies_made_for_the_moment() {
+        let page = Made {
+            status: Status::Ok,
+            media_type: Some("text/html"),
+            lines: "X: y\r\n",
+            body: b"<p>",
+        };
+        let mut out = b"left over".to_vec();
+        made(&mut out, COMMON, Persistence::Close, &page, false);
+        let head = "HTTP/1.1 200 OK\r\nServer: ringwright\r\nConnection: close\r\n\
+                    Cache-Control: no-store\r\nX: y\r\nContent-Type: text/html\r\n\
+                    Content-Length: 3\r\n\r\n";
+        assert_eq!(String::from_utf8_lossy(&out), format!("{head}<p>"));
+        made(&mut out, COMMON, Persistence::Close, &page, true);
+        assert_eq!(String::from_utf8_lossy(&out), head);
+        let nothing = Made { status: Status::NoContent, media_type: None, lines: "", body: b"" };
+        made(&mut out, COMMON, Persistence::Implied, &nothing, false);
+        let text = String::from_utf8_lossy(&out);
+        assert!(text.ends_with("Cache-Control: no-store\r\n\r\n"), "RFC 9110, 8.6: {text}");
     }
 
     #[test]

@@ -6,6 +6,8 @@
 pub enum Status {
     /// 200.
     Ok = 200,
+    /// 204: done, and nothing to show for it.
+    NoContent = 204,
     /// 206: one range of the file.
     PartialContent = 206,
     /// 301: a directory asked for without its final slash.
@@ -32,6 +34,8 @@ pub enum Status {
     RangeNotSatisfiable = 416,
     /// 417: an expectation other than `100-continue`.
     ExpectationFailed = 417,
+    /// 421: asked for under a name that is not this server's.
+    Misdirected = 421,
     /// 431: a head beyond [`HEAD_BYTES_MAX`](super::HEAD_BYTES_MAX) or
     /// [`FIELDS_MAX`](super::FIELDS_MAX).
     FieldsTooLarge = 431,
@@ -47,8 +51,9 @@ pub enum Status {
 
 impl Status {
     /// All of them, in order.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::Ok,
+        Self::NoContent,
         Self::PartialContent,
         Self::MovedPermanently,
         Self::NotModified,
@@ -62,6 +67,7 @@ impl Status {
         Self::UriTooLong,
         Self::RangeNotSatisfiable,
         Self::ExpectationFailed,
+        Self::Misdirected,
         Self::FieldsTooLarge,
         Self::InternalError,
         Self::NotImplemented,
@@ -80,6 +86,7 @@ impl Status {
     pub const fn text(self) -> &'static str {
         match self {
             Self::Ok => "200 OK",
+            Self::NoContent => "204 No Content",
             Self::PartialContent => "206 Partial Content",
             Self::MovedPermanently => "301 Moved Permanently",
             Self::NotModified => "304 Not Modified",
@@ -93,6 +100,7 @@ impl Status {
             Self::UriTooLong => "414 URI Too Long",
             Self::RangeNotSatisfiable => "416 Range Not Satisfiable",
             Self::ExpectationFailed => "417 Expectation Failed",
+            Self::Misdirected => "421 Misdirected Request",
             Self::FieldsTooLarge => "431 Request Header Fields Too Large",
             Self::InternalError => "500 Internal Server Error",
             Self::NotImplemented => "501 Not Implemented",

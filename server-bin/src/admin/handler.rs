@@ -1,0 +1,249 @@
+//! Visitors of the admin listener: one request after the other, answered in order.
+
+use super::asking::{Asker, Awaited};
+use super::metrics;
+use super::response::Response;
+use super::routes::{self, Route};
+use super::visit::{Manner, Visit};
+use super::watched::{Condition, Watched};
+use crate::http::body::Framing;
+use crate::http::date::CommonLines;
+use crate::http::head::{Method, Request};
+use crate::http::incoming::Event;
+use crate::http::reply::{self, Made, Persistence};
+use crate::http::status::Status;
+use ringwright::{Connection, Deadline, Handler, Local, Origin, Room};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// The page at `/`.
+const PAGE: &str = include_str!("page.html");
+/// It brings everything along and may load nothing else, and no other page may show it in a frame.
+const PAGE_LINES: &str = "Content-Security-Policy: default-src 'none'; script-src 'unsafe-inline'; \
+    style-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; form-action 'none'; \
+    frame-ancestors 'none'\r\nReferrer-Policy: no-referrer\r\n";
+/// How often an answer that is being waited for is looked for.
+const LOOK_AGAIN: Duration = Duration::from_millis(4);
+/// How often the ledger is published until the accept is known to be armed.
+const UNTIL_ARMED: Duration = Duration::from_millis(1);
+
+/// Answers visitors; there is one, for there is one shard.
+pub struct Visitors {
+    watched: Arc<Watched>,
+    asker: Asker,
+    /// Whoever started this knows that the accept is armed.
+    armed: Arc<AtomicBool>,
+    common: CommonLines,
+    /// The reply being written.
+    scratch: Vec<u8>,
+    process: metrics::Process,
+}
+
+impl Visitors {
+    /// Answers about the engine that is watched.
+    pub fn new(watched: Arc<Watched>, asker: Asker, armed: Arc<AtomicBool>) -> Self {
+        Self {
+            watched,
+            asker,
+            armed,
+            common: CommonLines::default(),
+            scratch: Vec::new(),
+            process: metrics::Process::new(),
+        }
+    }
+
+    fn on_head(
+        &mut self,
+        visit: &mut Visit,
+        connection: &mut Connection<'_>,
+        request: &Request,
+        head: &[u8],
+    ) {
+        let mut manner = manner_of(visit, request);
+        let answered = if request.framing != Framing::None {
+            // Where the next request begins is not worth reading this one's body for.
+            manner.persistence = Persistence::Close;
+            Err(Response::text(Status::ContentTooLarge, "nothing here takes a body"))
+        } else {
+            routes::route(request, head)
+        };
+        match answered.map(|route| self.answer(connection, route)) {
+            Err(response) | Ok(Reached::Answer(response)) => {
+                self.reply(visit, connection, &response, manner);
+            }
+            Ok(Reached::Awaited(awaited)) => {
+                visit.awaited = Some((awaited, manner));
+                connection.set_timer(Some(LOOK_AGAIN));
+                connection.pause();
+            }
+        }
+    }
+
+    fn answer(&mut self, connection: &mut Connection<'_>, route: Route) -> Reached {
+        let response = match route {
+            Route::Page => Response {
+                lines: PAGE_LINES.into(),
+                ..Response::of("text/html; charset=utf-8", PAGE.as_bytes())
+            },
+            Route::Live => Response::text(Status::Ok, "live"),
+            Route::Ready => match self.watched.condition() {
+                condition @ Condition::Ready => Response::text(Status::Ok, condition.name()),
+                condition => Response::unavailable(condition.name()),
+            },
+            Route::Metrics => Response::of(
+                "text/plain; version=0.0.4; charset=utf-8",
+                metrics::page(&self.watched, &self.process).into_bytes(),
+            ),
+            Route::Ledger => match self.watched.served() {
+                Some(served) => Response::json(served.remote.ledger().to_json()),
+                None => Response::unavailable(Condition::Starting.name()),
+            },
+            Route::Ask(question) => {
+                let now = connection.local().now();
+                match self.asker.ask(question, now) {
+                    Some(awaited) => return Reached::Awaited(awaited),
+                    None => Response::unavailable("too many questions wait for their answers"),
+                }
+            }
+        };
+        Reached::Answer(response)
+    }
+
+    fn reply(
+        &mut self,
+        visit: &mut Visit,
+        connection: &mut Connection<'_>,
+        response: &Response,
+        manner: Manner,
+    ) {
+        self.common.refresh(connection.local().now());
+        let made = Made {
+            status: response.status,
+            media_type: response.media_type,
+            lines: &response.lines,
+            body: &response.body,
+        };
+        let common = self.common.lines();
+        reply::made(&mut self.scratch, common, manner.persistence, &made, manner.is_head);
+        visit.full = connection.send(&self.scratch) == Room::Full;
+        if manner.persistence == Persistence::Close {
+            visit.close(connection);
+        }
+    }
+
+    /// What is no request is answered once, and nothing after it is looked at.
+    fn refuse(&mut self, visit: &mut Visit, connection: &mut Connection<'_>, status: Status) {
+        let manner = Manner { is_head: false, persistence: Persistence::Close };
+        self.reply(visit, connection, &Response::text(status, status.text()), manner);
+    }
+}
+
+impl Handler for Visitors {
+    type State = Visit;
+
+    fn started(&mut self, shard: &mut Local<'_>) {
+        shard.tick_after(UNTIL_ARMED);
+    }
+
+    /// A turn of the shard publishes its ledger, from which whoever started this sees that the
+    /// accept is armed. Without visitors there is no other turn for a second.
+    fn tick(&mut self, shard: &mut Local<'_>) {
+        if !self.armed.load(Ordering::Relaxed) {
+            shard.tick_after(UNTIL_ARMED);
+        }
+    }
+
+    fn opened(&mut self, _: &mut Connection<'_>, _: Origin) -> Visit {
+        Visit::default()
+    }
+
+    fn received(
+        &mut self,
+        visit: &mut Visit,
+        connection: &mut Connection<'_>,
+        bytes: &[u8],
+    ) -> usize {
+        let mut read = 0;
+        while visit.may_read_on() {
+            let (consumed, event) = visit.incoming.advance(&bytes[read..]);
+            read += consumed;
+            visit.unread = read < bytes.len();
+            match event {
+                Event::More => {
+                    if visit.half_closed {
+                        visit.close(connection);
+                    }
+                    break;
+                }
+                Event::Head { request, length } => {
+                    let head = &bytes[read - length..read];
+                    self.on_head(visit, connection, &request, head);
+                }
+                Event::Body => unreachable!("a request that has one was the last"),
+                Event::Refused(status) => self.refuse(visit, connection, status),
+            }
+        }
+        if visit.closing { bytes.len() } else { read }
+    }
+
+    fn timer(&mut self, visit: &mut Visit, connection: &mut Connection<'_>) {
+        let Some((awaited, manner)) = &visit.awaited else { return };
+        let Some(response) = awaited.look(connection.local().now()) else {
+            return connection.set_timer(Some(LOOK_AGAIN));
+        };
+        let mut manner = *manner;
+        if visit.draining {
+            manner.persistence = Persistence::Close;
+        }
+        visit.awaited = None;
+        self.reply(visit, connection, &response, manner);
+        if visit.is_over() {
+            visit.close(connection);
+        } else {
+            connection.resume();
+        }
+    }
+
+    fn writable(&mut self, visit: &mut Visit, connection: &mut Connection<'_>) {
+        visit.full = false;
+        if visit.is_over() {
+            visit.close(connection);
+        }
+    }
+
+    fn half_closed(&mut self, visit: &mut Visit, connection: &mut Connection<'_>) {
+        visit.half_closed = true;
+        // What is left of a request that was begun will never come.
+        if visit.may_read_on() {
+            visit.close(connection);
+        }
+    }
+
+    fn expired(&mut self, visit: &mut Visit, connection: &mut Connection<'_>, deadline: Deadline) {
+        if deadline == Deadline::Receive && visit.may_read_on() {
+            self.refuse(visit, connection, Status::RequestTimeout);
+        }
+    }
+
+    fn draining(&mut self, visit: &mut Visit, connection: &mut Connection<'_>) {
+        visit.draining = true;
+        if visit.is_over() {
+            visit.close(connection);
+        }
+    }
+}
+
+enum Reached {
+    Answer(Response),
+    Awaited(Awaited),
+}
+
+fn manner_of(visit: &Visit, request: &Request) -> Manner {
+    let persistence = match request {
+        _ if visit.draining || !request.keep_alive => Persistence::Close,
+        Request { is_http_1_1: true, .. } => Persistence::Implied,
+        _ => Persistence::Stated,
+    };
+    Manner { is_head: request.method == Method::Head, persistence }
+}

@@ -1,0 +1,117 @@
+//! The page at `/metrics`.
+
+use super::exposition::{Exposition, Kind};
+use super::samples::{OF_SHARD, OfShard};
+use super::watched::{Condition, Watched};
+use ringwright::{Ledger, Reason, ShardLedger};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// What the process says of itself, under the names that all exporters use.
+pub struct Process {
+    started: Duration,
+    /// /proc/self/statm, open: there may be no descriptor to open it with later.
+    statm: Option<File>,
+}
+
+impl Process {
+    /// As of now.
+    pub fn new() -> Self {
+        let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { started, statm: File::open("/proc/self/statm").ok() }
+    }
+}
+
+/// All there is to tell.
+pub fn page(watched: &Watched, process: &Process) -> String {
+    let mut page = Exposition::default();
+    about_itself(&mut page, watched, process);
+    if let Some(served) = watched.served() {
+        about_engine(&mut page, &served.remote.ledger());
+        about_shards(&mut page, &[served.remote.ledger().sum]);
+    }
+    page.into_text()
+}
+
+fn about_itself(page: &mut Exposition, watched: &Watched, process: &Process) {
+    use Kind::{Counter, Gauge};
+    page.family(Gauge, "ringwright_build_info", "1; the version is in the label.");
+    page.sample("ringwright_build_info", &[("version", &env!("CARGO_PKG_VERSION"))], 1);
+    let ready = watched.condition() == Condition::Ready;
+    single(page, Gauge, "ringwright_ready", "1 while new connections are taken.", u8::from(ready));
+    let name = "process_start_time_seconds";
+    single(page, Gauge, name, "When it started, since 1970.", process.started.as_secs_f64());
+    if let Some(seconds) = cpu_seconds() {
+        let help = "CPU time used, user and system.";
+        single(page, Counter, "process_cpu_seconds_total", help, seconds);
+    }
+    if let Some(bytes) = process.statm.as_ref().and_then(|statm| resident_bytes(statm).ok()) {
+        let help = "Memory in RAM (RSS).";
+        single(page, Gauge, "process_resident_memory_bytes", help, bytes);
+    }
+}
+
+fn about_engine(page: &mut Exposition, ledger: &Ledger) {
+    use Kind::Gauge;
+    let help = "Connections allowed over all shards.";
+    single(page, Gauge, "ringwright_permits", help, ledger.permits.total);
+    let help = "Connections that could be let in now.";
+    single(page, Gauge, "ringwright_permits_free", help, ledger.permits.free);
+    let help = "1 if the ledger's equations hold; counters of shards are of different moments.";
+    single(page, Gauge, "ringwright_ledger_balanced", help, u8::from(ledger.balanced()));
+}
+
+fn about_shards(page: &mut Exposition, shards: &[ShardLedger]) {
+    for OfShard { kind, name, help, value } in OF_SHARD {
+        page.family(*kind, name, help);
+        for (number, shard) in shards.iter().enumerate() {
+            page.sample(name, &[("shard", &number)], value(shard));
+        }
+    }
+    let name = "ringwright_connections_closed_total";
+    page.family(Kind::Counter, name, "Connections that have ended, by reason.");
+    for (number, shard) in shards.iter().enumerate() {
+        for reason in Reason::ALL {
+            let labels: [(&str, &dyn std::fmt::Display); 2] =
+                [("shard", &number), ("reason", &reason.name())];
+            page.sample(name, &labels, shard.closed_by[reason as usize]);
+        }
+    }
+}
+
+fn single(
+    page: &mut Exposition,
+    kind: Kind,
+    name: &str,
+    help: &str,
+    value: impl std::fmt::Display,
+) {
+    page.family(kind, name, help);
+    page.sample(name, &[], value);
+}
+
+fn cpu_seconds() -> Option<f64> {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::uninit();
+    // SAFETY: the call fills the structure when it succeeds.
+    let usage = unsafe {
+        if libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()) != 0 {
+            return None;
+        }
+        usage.assume_init()
+    };
+    let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 * 1e-6;
+    Some(seconds(usage.ru_utime) + seconds(usage.ru_stime))
+}
+
+/// proc_pid_statm(5): the second number is resident pages.
+fn resident_bytes(statm: &File) -> io::Result<u64> {
+    let mut text = [0; 128];
+    let length = statm.read_at(&mut text, 0)?;
+    let text = str::from_utf8(&text[..length]).map_err(io::Error::other)?;
+    let pages = text.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    // SAFETY: no memory is involved.
+    let page_bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    Ok(pages.unwrap_or(0) * u64::try_from(page_bytes).unwrap_or(0))
+}

@@ -1,0 +1,95 @@
+//! What the admin listener looks at.
+
+use ringwright::Remote;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// How the engine that serves is, from starting on. It only ever moves on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Condition {
+    /// Not yet there.
+    Starting,
+    /// It takes connections.
+    Ready,
+    /// It takes no more connections and finishes those it has.
+    Draining,
+    /// A shard has ended, though nobody asked it to.
+    Failed,
+}
+
+impl Condition {
+    const ALL: [Self; 4] = [Self::Starting, Self::Ready, Self::Draining, Self::Failed];
+
+    /// In a word.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Draining => "draining",
+            Self::Failed => "a shard has failed",
+        }
+    }
+}
+
+/// The engine that serves, once there is one, and how it is.
+#[derive(Default)]
+pub struct Watched {
+    served: OnceLock<Served>,
+    condition: AtomicU8,
+}
+
+/// A running engine and what it listens on.
+pub struct Served {
+    /// The engine.
+    pub remote: Remote,
+    /// Its listeners in order, as `http://127.0.0.1:8080`.
+    pub listeners: Vec<String>,
+}
+
+impl Watched {
+    /// It is there, and takes connections.
+    ///
+    /// # Panics
+    /// If told twice.
+    pub fn serves(&self, remote: Remote, listeners: Vec<String>) {
+        assert!(self.served.set(Served { remote, listeners }).is_ok(), "one engine is watched");
+        self.moves_on(Condition::Ready);
+    }
+
+    /// It has got so far. Never back: what failed while it drained has failed.
+    pub fn moves_on(&self, condition: Condition) {
+        self.condition.fetch_max(condition as u8, Ordering::SeqCst);
+    }
+
+    /// How it is.
+    #[must_use]
+    pub fn condition(&self) -> Condition {
+        Condition::ALL[usize::from(self.condition.load(Ordering::SeqCst))]
+    }
+
+    /// The engine; `None` while it starts.
+    #[must_use]
+    pub fn served(&self) -> Option<&Served> {
+        self.served.get()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conditions_only_move_on() {
+        let watched = Watched::default();
+        assert_eq!(watched.condition(), Condition::Starting);
+        for (at, condition) in Condition::ALL.into_iter().enumerate() {
+            assert_eq!(condition as usize, at);
+            watched.moves_on(condition);
+            watched.moves_on(Condition::Ready);
+            assert_eq!(watched.condition(), condition.max(Condition::Ready));
+        }
+        assert!(watched.served().is_none());
+    }
+}
