@@ -81,14 +81,13 @@ impl Rest {
 
     fn is_again(&self, daemon: &Daemon) {
         until(PATIENCE, || {
-            if let Some(ledger) = daemon.ledger() {
-                same("open", ledger.number("connections.open"), 0)?;
-                same("waiting", ledger.number("connections.waiting"), 0)?;
-                for pair in ["permits", "slots", "buffers", "send_buffers", "pipes"] {
-                    same(pair, ledger.in_use(pair), 0)?;
-                }
-                same("balanced", ledger.is_balanced(), true)?;
+            let ledger = daemon.ledger();
+            same("open", ledger.number("connections.open"), 0)?;
+            same("waiting", ledger.number("connections.waiting"), 0)?;
+            for pair in ["permits", "slots", "buffers", "send_buffers", "pipes"] {
+                same(pair, ledger.in_use(pair), 0)?;
             }
+            same("balanced", ledger.is_balanced(), true)?;
             let pipe_ends = daemon.descriptors_of("pipe").len();
             same("descriptors", daemon.descriptors() - pipe_ends, self.descriptors)?;
             match pipe_ends {
