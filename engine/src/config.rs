@@ -1,5 +1,6 @@
 //! Every limit of the engine: name, unit, default, reason.
 
+use crate::Prefix;
 use crate::ring::Setup;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -42,6 +43,11 @@ pub struct Config {
     pub max_connections: usize,
     /// What happens beyond that. Default: wait.
     pub at_capacity: AtCapacity,
+    /// Connections of one IPv4 address, or of one IPv6 /64, at most, those that wait included;
+    /// a further one is closed at once. Default: no limit.
+    pub max_per_address: Option<u16>,
+    /// Addresses that are not let in from the start; see [`Remote::ban`](crate::Remote::ban).
+    pub bans: Vec<Prefix>,
     /// listen(2) backlog per listener and shard, connections. Default 1,024; the kernel caps it
     /// at `net.core.somaxconn`.
     pub backlog: u32,
@@ -111,6 +117,12 @@ pub struct Config {
 }
 
 impl Config {
+    /// Clients that may wait on a shard: a backlog of each listener that was accepted in one go,
+    /// and another one from accepts that were being cancelled.
+    pub(crate) fn waiting_max(&self) -> usize {
+        2 * self.backlog as usize * self.listeners.len().max(1)
+    }
+
     /// What the ring of each shard is set up with; the arena's address is not known yet.
     #[must_use]
     pub fn setup(&self) -> Setup {
@@ -144,6 +156,8 @@ impl Default for Config {
             pin_from: 0,
             max_connections: 10_000,
             at_capacity: AtCapacity::Wait,
+            max_per_address: None,
+            bans: Vec::new(),
             backlog: 1_024,
             receive_buffers: 512,
             receive_buffer_bytes: 4_096,

@@ -153,6 +153,28 @@ impl<'a> Connection<'a> {
         self.core.close(self.slot, Reason::LocalClose);
     }
 
+    /// Ends it as [`Connection::close`] does, because the peer broke the protocol: counted as
+    /// [`Reason::ProtocolError`].
+    pub fn protocol_error(&mut self) {
+        self.core.close(self.slot, Reason::ProtocolError);
+    }
+
+    /// Ends it as [`Connection::close`] does, but only when it is at rest: everything received was
+    /// used, nothing is queued, no file is being opened, and nothing has come or gone for
+    /// `quiet`. What arrives before the FIN is still received and can be answered. A reply that
+    /// is being prepared elsewhere is nothing the engine knows of: call this when it was sent.
+    /// Counted as [`Reason::Drained`] in a drain, else as [`Reason::LocalClose`].
+    pub fn finish(&mut self, quiet: Duration) {
+        let quiet_ms = u64::try_from(quiet.as_millis()).unwrap_or(u64::MAX);
+        self.core.finish(self.slot, quiet_ms);
+    }
+
+    /// Whether the engine drains.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.core.draining
+    }
+
     /// Ends it at once with RST: queued output is lost, no TIME_WAIT is left.
     pub fn abort(&mut self) {
         self.core.end(self.slot, Reason::Aborted, true);

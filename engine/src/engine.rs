@@ -7,14 +7,12 @@ use crate::error::Error;
 use crate::handler::Handler;
 use crate::ledger::{Ledger, Published};
 use crate::mailbox::{Command, Mailbox, Sending, Sockets};
-use crate::memory::{Arena, PipePool, ReceiveBuffers, SendBuffers};
+use crate::memory::Arena;
 use crate::remote::Remote;
 use crate::ring::calls::{self, ListenerOptions};
 use crate::ring::kernel::KernelRing;
 use crate::ring::probe::{memlock_allowed, memlock_needed};
-use crate::ring::{Descriptor, Ring, Setup};
-use crate::shard::accept::Accepting;
-use crate::shard::core::{Core, milliseconds};
+use crate::ring::{Descriptor, Setup};
 use crate::shard::slots::SLOTS_MAX;
 use crate::shard::{Failure, Parts, Shard};
 use std::any::Any;
@@ -62,7 +60,12 @@ impl Engine {
         let mut notices = Vec::new();
         let register_arena = arena_fits_memlock(&config.setup(), count, &mut notices);
 
-        let admission = Arc::new(Admission::new(config.max_connections, count));
+        let admission = Arc::new(Admission::new(
+            config.max_connections,
+            count,
+            config.max_per_address,
+            count * config.waiting_max(),
+        ));
         let mut mailboxes = Vec::with_capacity(count);
         let mut receiving = Vec::with_capacity(count);
         for _ in 0..count {
@@ -153,10 +156,7 @@ impl Engine {
     /// The first shard that did not end well, when all have ended. [`Error::JoinFromCallback`]
     /// on a shard's own thread.
     pub fn join(self) -> Result<Ledger, Error> {
-        let current = std::thread::current().id();
-        if self.shards.iter().any(|shard| shard.thread().id() == current) {
-            return Err(Error::JoinFromCallback);
-        }
+        self.remote.refuse_in_callback()?;
         let mut result = Ok(());
         for (shard, thread) in self.shards.into_iter().enumerate() {
             let ended = thread.join().unwrap_or_else(|panic| {
@@ -171,9 +171,14 @@ impl Engine {
     /// Waits until the first shard has ended: after a drain, or because it failed. The others run
     /// on without it, its listener is closed; whoever would rather start anew calls
     /// [`Remote::drain`] and then [`Engine::join`], which tells why.
-    pub fn wait(&self) {
+    ///
+    /// # Errors
+    /// [`Error::JoinFromCallback`] on a shard's own thread.
+    pub fn wait(&self) -> Result<(), Error> {
+        self.remote.refuse_in_callback()?;
         // An error: every shard has ended.
         let _ = self.endings.recv();
+        Ok(())
     }
 
     fn wait_until_ready(
@@ -216,6 +221,11 @@ impl Engine {
                 }
             }
         }
+        // Before anybody listens: nobody slips in.
+        self.remote.set_bans(&config.bans).map_err(|failed| Error::Start {
+            what: "banning addresses",
+            source: std::io::Error::other(failed),
+        })?;
         for (mailbox, sockets) in mailboxes.iter().zip(of_shard) {
             mailbox.send(Command::Listen(Sockets::new(sockets))).map_err(|busy| Error::Start {
                 what: "handing a shard its listeners",
@@ -254,6 +264,7 @@ impl Plan {
     /// The life of a shard's thread.
     fn run<H: Handler>(mut self, make: impl FnOnce() -> H) -> Result<(), Error> {
         let _ending = self.ending.take();
+        self.remote.enter_shard();
         if let Some(cpu) = self.cpu {
             // Not fatal: the set may have changed since it was read.
             let _ = cpu::pin(cpu);
@@ -262,7 +273,6 @@ impl Plan {
         setup.arena_registered = self.register_arena;
         let arena = Arena::new(setup.arena_bytes)
             .map_err(|source| Error::Start { what: "mmap(2) of the arena", source });
-        let ready = self.ready.clone();
         let built = arena.and_then(|arena| {
             setup.arena_address = arena.address();
             KernelRing::new(&setup).map(|ring| (arena, ring)).map_err(Error::from)
@@ -270,14 +280,25 @@ impl Plan {
         let (arena, ring) = match built {
             Ok(built) => built,
             Err(error) => {
-                let _ = ready.send(Err(error));
+                let _ = self.ready.send(Err(error));
                 return Ok(());
             }
         };
         let shard = self.shard;
-        let mut running = self.build(ring, &arena, make());
-        let _ = ready.send(Ok(()));
-        drop(ready);
+        let mut running = Shard::new(Parts {
+            number: shard,
+            config: &self.config,
+            ring,
+            arena: &arena,
+            handler: make(),
+            mailbox: self.mailbox,
+            published: self.published,
+            admission: self.admission,
+            remote: self.remote,
+        });
+        let _ = self.ready.send(Ok(()));
+        // Whoever waits for the others must see when none is left that could get ready.
+        drop(self.ready);
         let failed = match catch_unwind(AssertUnwindSafe(|| running.run())) {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(Failure::Ring(errno))) => Error::ShardFailed { shard, errno },
@@ -291,41 +312,6 @@ impl Plan {
             arena.leak();
         }
         Err(failed)
-    }
-
-    fn build<H: Handler>(
-        self,
-        mut ring: KernelRing,
-        arena: &Arena,
-        handler: H,
-    ) -> Shard<KernelRing, H> {
-        let config = &self.config;
-        let receive_bytes =
-            usize::from(config.receive_buffers) * config.receive_buffer_bytes as usize;
-        let send_address = arena.address().wrapping_add(receive_bytes);
-        let receive_buffers = ReceiveBuffers::new(
-            arena.address(),
-            config.receive_buffers,
-            config.receive_buffer_bytes,
-            &mut ring,
-        );
-        let send_buffers =
-            SendBuffers::new(send_address, config.send_buffers, config.send_buffer_bytes);
-        let core =
-            Core::new(self.shard, config, ring.now_ms(), send_buffers, self.admission, self.remote);
-        let pipes = PipePool::new(config.pipes, config.pipe_bytes);
-        let backoff_ms = milliseconds(config.accept_backoff);
-        let accepting = Accepting::new(config.at_capacity, backoff_ms);
-        Shard::new(Parts {
-            ring,
-            core,
-            handler,
-            receive_buffers,
-            pipes,
-            accepting,
-            mailbox: self.mailbox,
-            published: self.published,
-        })
     }
 }
 
@@ -360,6 +346,9 @@ fn check(config: &Config, shards: usize) -> Result<(), Error> {
     }
     if config.max_connections == 0 || config.max_connections > SLOTS_MAX {
         return refuse("max_connections", &config.max_connections, "1 to 1048576");
+    }
+    if config.max_per_address == Some(0) {
+        return refuse("max_per_address", &0, "1 to 65535, or none for no limit");
     }
     let buffers = config.receive_buffers;
     if !buffers.is_power_of_two() || buffers > 1 << 15 {

@@ -57,7 +57,7 @@ pub enum Error {
         /// What it said.
         message: String,
     },
-    /// `join` was called from one of the engine's own threads, where it would wait for itself.
+    /// `join` or `wait` was called from one of the engine's own threads, where it would wait for itself.
     JoinFromCallback,
 }
 
@@ -98,8 +98,8 @@ impl fmt::Display for Error {
                 write!(f, "shard {shard} panicked: {message}; please report this")
             }
             Self::JoinFromCallback => f.write_str(
-                "join was called on a shard's own thread: call Remote::drain there, and join from \
-                 another thread",
+                "join or wait was called on a shard's own thread: call Remote::drain there, and join \
+                 from another thread",
             ),
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::{Connection, ConnectionId, Local, OpenFile, Reason};
 use std::io;
+use std::time::Duration;
 
 /// Where a connection came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,11 +112,13 @@ pub trait Handler: 'static {
         let _ = (state, connection, deadline);
     }
 
-    /// The engine drains: no new connections are accepted, and this one should finish what it
-    /// does and close before the drain's deadline. By default it is closed at once (gracefully).
+    /// The engine drains: this connection should finish what it does and close before the
+    /// drain's deadline. Called once, for a connection that is let in during a drain right after
+    /// `opened`. By default it ends as soon as it is at rest, see [`Connection::finish`]: what
+    /// had arrived by then was received and answered.
     fn draining(&mut self, state: &mut Self::State, connection: &mut Connection<'_>) {
         let _ = state;
-        connection.close();
+        connection.finish(Duration::ZERO);
     }
 
     /// The connection is gone; its descriptor is closed. Called exactly once for every `opened`,

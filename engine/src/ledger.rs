@@ -14,6 +14,40 @@ pub struct Pair {
     pub free: u64,
 }
 
+/// How values are distributed: how many lie in each power of two.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Histogram {
+    /// Values by bucket, see [`Histogram::upper_bound`].
+    pub counts: [u64; Self::BUCKETS],
+    /// The sum of all values.
+    pub sum: u64,
+}
+
+impl Histogram {
+    /// How many buckets there are.
+    pub const BUCKETS: usize = 24;
+
+    /// The largest value that a bucket counts; `None` for the last one, which has no bound.
+    #[must_use]
+    pub const fn upper_bound(bucket: usize) -> Option<u64> {
+        if bucket + 1 < Self::BUCKETS { Some((1 << bucket) - 1) } else { None }
+    }
+
+    /// Values counted.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    #[inline]
+    pub(crate) fn add(&mut self, value: u64) {
+        let bucket = (u64::BITS - value.leading_zeros()) as usize;
+        self.counts[bucket.min(Self::BUCKETS - 1)] += 1;
+        self.sum = self.sum.wrapping_add(value);
+    }
+}
+
 /// Counters of one shard between two batches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -30,8 +64,10 @@ pub struct ShardLedger {
     pub send_buffers: Pair,
     /// Pipes for files.
     pub pipes: Pair,
-    /// Sockets, listeners and pipe ends open.
+    /// Sockets, listeners, pipe ends and files open.
     pub descriptors: u64,
+    /// Files open.
+    pub files: u64,
     /// Operations submitted whose last completion has not been seen (the wake poll left out).
     pub operations_in_flight: u64,
     /// Clients in the waiting room.
@@ -40,10 +76,27 @@ pub struct ShardLedger {
     pub starved_now: u64,
     /// Descriptors accepted.
     pub accepted: u64,
-    /// Descriptors closed at once for want of a permit.
+    /// Clients closed at once for want of a permit.
     pub rejected: u64,
-    /// Descriptors that had been reset before they were looked at.
+    /// Clients that had reset before they were looked at.
     pub reset_before_accept: u64,
+    /// Clients closed after accept because their address is banned.
+    pub banned: u64,
+    /// Clients closed after accept because their address had `max_per_address` already.
+    pub over_address_limit: u64,
+    /// Clients that had reset when there was a permit for them.
+    pub gone_while_waiting: u64,
+    /// Clients that still waited when a drain reached its deadline.
+    pub turned_away: u64,
+    /// Clients that were connected and not accepted when a listener was closed.
+    pub handshakes_lost: u64,
+    /// Packets that listeners have dropped while they had a filter: those of banned addresses, and
+    /// those that found a full queue.
+    pub listener_drops: u64,
+    /// Listeners open now.
+    pub listeners: u64,
+    /// Listeners whose filter refuses banned addresses now.
+    pub filters_attached: u64,
     /// Connects that did not come about.
     pub connect_failed: u64,
     /// Pauses of accepting (EMFILE and its like).
@@ -72,6 +125,28 @@ pub struct ShardLedger {
     pub completed: u64,
     /// Overflows of the completion queue. Expected: 0.
     pub overflows: u64,
+    /// Entries of the submission queue.
+    pub submission_entries: u64,
+    /// Entries of the completion queue.
+    pub completion_entries: u64,
+    /// Connections on a multishot receive now.
+    pub streaming_now: u64,
+    /// Connections on one receive at a time now.
+    pub once_now: u64,
+    /// Connections on a probe now.
+    pub parked_now: u64,
+    /// Slow readers that did not get a broadcast.
+    pub broadcasts_skipped: u64,
+    /// Bytes that were there, unread, right after the FIN of a connection that was to finish.
+    pub cut_off: u64,
+    /// Turns of the loop, each with one batch of completions.
+    pub turns: u64,
+    /// Microseconds a turn took, waiting left out.
+    pub turn_us: Histogram,
+    /// Completions of a turn.
+    pub batch: Histogram,
+    /// Milliseconds from `opened` to `closed`.
+    pub lifetime_ms: Histogram,
     /// Endings by reason, in the order of [`Reason::ALL`].
     pub closed_by: [u64; Reason::ALL.len()],
 }
@@ -104,7 +179,7 @@ impl Published {
         self.sequence.store(sequence + 2, Ordering::Release);
     }
 
-    fn read(&self) -> ShardLedger {
+    pub(crate) fn read(&self) -> ShardLedger {
         loop {
             let before = self.sequence.load(Ordering::Acquire);
             let mut ledger = ShardLedger::default();
@@ -129,6 +204,9 @@ pub struct Ledger {
     pub sum: ShardLedger,
     /// Permits.
     pub permits: Pair,
+    /// Descriptors: the process may have `total` (the soft `RLIMIT_NOFILE`); what the engine has
+    /// open, and nobody else, is not `free`.
+    pub descriptors: Pair,
 }
 
 impl Ledger {
@@ -141,7 +219,9 @@ impl Ledger {
             add(&mut sum, &shard.read());
         }
         let permits = Pair { total: admission.total() as u64, free: admission.free() as u64 };
-        Self { sum, permits }
+        let total = crate::ring::calls::descriptors_allowed();
+        let descriptors = Pair { total, free: total.saturating_sub(sum.descriptors) };
+        Self { sum, permits, descriptors }
     }
 
     /// Connections open now.
@@ -183,9 +263,11 @@ impl Ledger {
         }
         format!(
             "{{\"connections\":{{\"opened\":{},\"closed\":{},\"open\":{},\"accepted\":{},\
-             \"waiting\":{},\"rejected\":{},\"reset_before_accept\":{},\"connect_failed\":{}}},\
+             \"waiting\":{},\"rejected\":{},\"reset_before_accept\":{},\"connect_failed\":{},\
+             \"banned\":{},\"over_address_limit\":{},\"gone_while_waiting\":{},\
+             \"turned_away\":{},\"handshakes_lost\":{}}},\
              \"permits\":{},\"slots\":{},\"buffers\":{},\"send_buffers\":{},\"pipes\":{},\
-             \"descriptors\":{{\"open\":{}}},\"operations_in_flight\":{},\
+             \"descriptors\":{},\"files\":{},\"operations_in_flight\":{},\
              \"bytes\":{{\"received\":{},\"sent\":{}}},\
              \"ring\":{{\"enters\":{},\"submitted\":{},\"completed\":{},\"overflows\":{},\
              \"stale_completions\":{}}},\"starved\":{},\"parked\":{},\"heap_chunks\":{},\
@@ -199,12 +281,18 @@ impl Ledger {
             sum.rejected,
             sum.reset_before_accept,
             sum.connect_failed,
+            sum.banned,
+            sum.over_address_limit,
+            sum.gone_while_waiting,
+            sum.turned_away,
+            sum.handshakes_lost,
             pair(self.permits),
             pair(sum.slots),
             pair(sum.receive_buffers),
             pair(sum.send_buffers),
             pair(sum.pipes),
-            sum.descriptors,
+            pair(self.descriptors),
+            sum.files,
             sum.operations_in_flight,
             sum.bytes_received,
             sum.bytes_sent,

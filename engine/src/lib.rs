@@ -44,6 +44,7 @@ mod engine;
 mod error;
 mod file;
 mod handler;
+mod info;
 mod ledger;
 mod local;
 mod mailbox;
@@ -55,17 +56,22 @@ mod shard;
 #[cfg(test)]
 mod simulation;
 
+/// The lock-free parts find their atomics here; tests/loom.rs gives them loom's.
+use std::sync::atomic;
+
+pub use admission::{NoPrefix, Prefix};
 pub use config::{AtCapacity, Config, Probe};
 pub use connection::{Connection, Room};
 pub use engine::Engine;
 pub use error::Error;
 pub use file::{Directory, OpenFile};
 pub use handler::{Deadline, Handler, Origin};
-pub use ledger::{Ledger, Pair, ShardLedger};
+pub use info::ConnectionInfo;
+pub use ledger::{Histogram, Ledger, Pair, ShardLedger};
 pub use local::Local;
 pub use mailbox::Busy;
 pub use reason::Reason;
-pub use remote::Remote;
+pub use remote::{Ask, BanFailed, Remote, SlowReaders};
 pub use ring::probe;
 pub use ring::{Errno, FileKind, FileStatus, Setup};
 pub use shard::slots::ConnectionId;

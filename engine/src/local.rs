@@ -2,7 +2,7 @@
 
 use crate::remote::Remote;
 use crate::shard::core::{Core, milliseconds};
-use crate::{ConnectionId, Reason};
+use crate::{ConnectionId, ConnectionInfo, Reason, SlowReaders};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +29,7 @@ impl<'a> Local<'a> {
         Duration::from_millis(self.core.now_ms)
     }
 
-    /// Connections on this shard, those that are ending included.
+    /// Connections on this shard, those that are ending included: as many as permits are held here.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.core.slots.len()
@@ -52,11 +52,33 @@ impl<'a> Local<'a> {
         self.core.tick_at_ms = Some(self.core.now_ms + milliseconds(after));
     }
 
+    /// What is known of a connection of this shard; `None` if it is not here.
+    #[must_use]
+    pub fn info(&self, id: ConnectionId) -> Option<ConnectionInfo> {
+        self.find(id).map(|slot| self.core.info(slot))
+    }
+
+    /// What is known of this shard's connections: those behind `after`, so many at most.
+    #[must_use]
+    pub fn list(&self, after: Option<ConnectionId>, limit: usize) -> Vec<ConnectionInfo> {
+        self.core.list(after.map_or(0, |id| id.slot() + 1), limit)
+    }
+
     /// Ends a connection of this shard with RST and [`Reason::Kicked`]; false if it is not here.
     pub fn kick(&mut self, id: ConnectionId) -> bool {
         let Some(slot) = self.find(id) else { return false };
         self.core.end(slot, Reason::Kicked, true);
         true
+    }
+
+    /// Ends all connections of this shard with RST and [`Reason::Kicked`], a few hundred per turn.
+    pub fn kick_all(&mut self) {
+        self.core.end_all(Reason::Kicked);
+    }
+
+    /// Sends one shared payload to every connection of this shard.
+    pub fn broadcast(&mut self, bytes: &Arc<[u8]>, slow: SlowReaders) {
+        self.core.broadcast(bytes, slow);
     }
 
     /// Sends to a connection of this shard; false if it is not here.

@@ -1,8 +1,10 @@
 //! Commands from other threads to a shard: a bounded queue, and an event descriptor that the
 //! shard polls on its ring.
 
-use crate::ConnectionId;
+use crate::admission::{Bans, Instruction};
+use crate::info::ConnectionInfo;
 use crate::ring::Descriptor;
+use crate::{ConnectionId, SlowReaders};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use std::io;
 use std::net::SocketAddr;
@@ -16,14 +18,31 @@ pub enum Command {
     Listen(Sockets),
     /// End a connection.
     Kick(ConnectionId),
+    /// End all connections.
+    KickAll,
     /// Send to a connection.
     Send(ConnectionId, Arc<[u8]>),
     /// Send to every connection.
-    Broadcast(Arc<[u8]>),
+    Broadcast(Arc<[u8]>, SlowReaders),
+    /// Say what is known of a connection.
+    Find(ConnectionId, Sender<Option<ConnectionInfo>>),
+    /// Say what is known of so many connections, from that slot on.
+    List { from: u32, limit: usize, answer: Sender<Vec<ConnectionInfo>> },
+    /// Let these addresses in no more.
+    Ban(Arc<BanList>),
     /// Connect out.
     Connect(SocketAddr, u64),
     /// Stop accepting, finish, and abort what is left after so long.
     Drain(Duration),
+    /// Abort everything and end.
+    Stop,
+}
+
+/// Addresses that are banned, and the filter that refuses them where it is short enough.
+#[derive(Debug, Default)]
+pub struct BanList {
+    pub bans: Bans,
+    pub program: Option<Vec<Instruction>>,
 }
 
 /// Listening sockets on their way to a shard; closed if they do not arrive.

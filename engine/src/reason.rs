@@ -23,6 +23,8 @@ pub enum Reason {
     WriteTimeout,
     /// A file made no progress for `transfer_timeout`.
     TransferTimeout,
+    /// [`Connection::protocol_error`](crate::Connection::protocol_error) was called.
+    ProtocolError,
     /// A message longer than `message_bytes_max`.
     MessageTooLong,
     /// More queued output than `output_bytes_max`.
@@ -31,10 +33,12 @@ pub enum Reason {
     FileTruncated,
     /// A file being sent could not be read.
     FileFailed,
-    /// Ended by [`Remote::kick`](crate::Remote::kick) or `Local::kick`.
+    /// Ended by [`Remote::kick`](crate::Remote::kick), `kick_all` or `Local::kick`.
     Kicked,
-    /// Ended by a drain that had reached its deadline, or by a stop.
+    /// A drain was begun, and it had nothing more to finish.
     Drained,
+    /// Reset by [`Remote::stop`](crate::Remote::stop), or because a drain reached its deadline.
+    Stopped,
     /// A callback panicked.
     HandlerPanicked,
     /// The network failed: ETIMEDOUT, EHOSTUNREACH, ENETDOWN and their like.
@@ -45,7 +49,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::PeerFin,
         Self::PeerReset,
         Self::BrokenPipe,
@@ -55,12 +59,14 @@ impl Reason {
         Self::ReceiveTimeout,
         Self::WriteTimeout,
         Self::TransferTimeout,
+        Self::ProtocolError,
         Self::MessageTooLong,
         Self::OutputTooLong,
         Self::FileTruncated,
         Self::FileFailed,
         Self::Kicked,
         Self::Drained,
+        Self::Stopped,
         Self::HandlerPanicked,
         Self::NetworkError,
         Self::ShardFailed,
@@ -79,12 +85,14 @@ impl Reason {
             Self::ReceiveTimeout => "receive_timeout",
             Self::WriteTimeout => "write_timeout",
             Self::TransferTimeout => "transfer_timeout",
+            Self::ProtocolError => "protocol_error",
             Self::MessageTooLong => "message_too_long",
             Self::OutputTooLong => "output_too_long",
             Self::FileTruncated => "file_truncated",
             Self::FileFailed => "file_failed",
             Self::Kicked => "kicked",
             Self::Drained => "drained",
+            Self::Stopped => "stopped",
             Self::HandlerPanicked => "handler_panicked",
             Self::NetworkError => "network_error",
             Self::ShardFailed => "shard_failed",

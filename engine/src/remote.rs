@@ -1,23 +1,105 @@
 //! The thread-safe handle.
 
-use crate::ConnectionId;
-use crate::admission::Admission;
-use crate::ledger::{Ledger, Published};
-use crate::mailbox::{Busy, Command, Sending};
-use std::net::SocketAddr;
-use std::sync::Arc;
+use crate::admission::{Admission, Bans, Prefix, program};
+use crate::info::ConnectionInfo;
+use crate::ledger::{Ledger, Published, ShardLedger};
+use crate::mailbox::{BanList, Busy, Command, Sending};
+use crate::{ConnectionId, Error};
+use crossbeam_channel::{Receiver, bounded};
+use std::cell::Cell;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+/// How long a shard has to answer a question.
+const ANSWER_WAIT: Duration = Duration::from_secs(1);
+/// Connections that a shard lists in one go: it does nothing else meanwhile.
+const LIST_MAX: usize = 1_000;
+/// Prefixes that may be banned.
+const BANS_MAX: usize = 1 << 16;
+
+thread_local! {
+    /// The engine that this thread is a shard of, as the address of what its handles share.
+    static SHARD_OF: Cell<usize> = const { Cell::new(0) };
+}
 
 struct Shared {
     mailboxes: Vec<Sending>,
     published: Vec<Arc<Published>>,
     admission: Arc<Admission>,
+    draining: AtomicBool,
+    /// The list as it was last given to the shards. Only whoever changes it holds the lock.
+    bans: Mutex<Vec<Prefix>>,
 }
 
-/// Speaks to an engine from any thread, callbacks included. Nothing here blocks: a full queue is
-/// [`Busy`]. Cheap to clone.
+/// Speaks to an engine from any thread, callbacks included. What only tells the shards something
+/// does not block: a full queue is [`Busy`]. [`Remote::find`] and [`Remote::list`] wait for an
+/// answer, for a second at most. Cheap to clone.
 #[derive(Clone)]
 pub struct Remote(Arc<Shared>);
+
+/// Why a question has no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// A shard's queue is full.
+    Busy,
+    /// A shard did not answer within a second: it is stuck in a callback, or it has ended.
+    NoAnswer,
+    /// Asked on a shard's own thread, which would wait for itself: ask
+    /// [`Local`](crate::Local) there.
+    FromCallback,
+}
+
+impl fmt::Display for Ask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Busy => Busy.fmt(f),
+            Self::NoAnswer => f.write_str(
+                "a shard did not answer within a second: it is stuck in a callback, or has ended",
+            ),
+            Self::FromCallback => f.write_str(
+                "asked on a shard's own thread, which would wait for itself: ask Local there",
+            ),
+        }
+    }
+}
+
+impl std::error::Error for Ask {}
+
+/// Why the list of banned addresses was not changed everywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BanFailed {
+    /// Somebody else changes it at this moment, or a shard's queue is full and it has the old
+    /// list: call again.
+    Busy,
+    /// There are 65,536 prefixes in it already.
+    TooMany,
+}
+
+impl fmt::Display for BanFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Busy => f.write_str("the list of banned addresses is being changed: try again"),
+            Self::TooMany => write!(f, "{BANS_MAX} prefixes are banned already: join some"),
+        }
+    }
+}
+
+impl std::error::Error for BanFailed {}
+
+/// What a broadcast does about connections whose output is above the high-water mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlowReaders {
+    /// They do not get it; counted in the ledger as `broadcasts_skipped`.
+    Skip,
+    /// It is queued behind the rest; beyond `output_bytes_max` they are ended with
+    /// [`Reason::OutputTooLong`](crate::Reason::OutputTooLong).
+    Queue,
+    /// They are ended with [`Reason::OutputTooLong`](crate::Reason::OutputTooLong) at once.
+    Disconnect,
+}
 
 impl Remote {
     pub(crate) fn new(
@@ -25,7 +107,13 @@ impl Remote {
         published: Vec<Arc<Published>>,
         admission: Arc<Admission>,
     ) -> Self {
-        Self(Arc::new(Shared { mailboxes, published, admission }))
+        Self(Arc::new(Shared {
+            mailboxes,
+            published,
+            admission,
+            draining: AtomicBool::new(false),
+            bans: Mutex::default(),
+        }))
     }
 
     /// Shards of the engine.
@@ -34,21 +122,32 @@ impl Remote {
         self.0.mailboxes.len()
     }
 
-    /// Begins to drain: nothing more is accepted, [`Handler::draining`](crate::Handler::draining)
-    /// is called for every connection, and what is left after `deadline` is reset. Then the
-    /// shards end. Called again it can only shorten the deadline. A shard that has ended is done.
+    /// Begins to drain and returns at once: no handshake begins any more, those under way and the
+    /// backlog are accepted, who waits is let in as others leave,
+    /// [`Handler::draining`](crate::Handler::draining) is called for every connection, and what is
+    /// left after `deadline` is reset. Then the shards end. Called again it can only shorten the
+    /// deadline. A shard that has ended is done.
     ///
     /// # Errors
     /// [`Busy`] when a shard's queue is full: that shard has not heard of it, call again.
     pub fn drain(&self, deadline: Duration) -> Result<(), Busy> {
-        let mut result = Ok(());
-        for mailbox in &self.0.mailboxes {
-            let sent = mailbox.send(Command::Drain(deadline));
-            if sent.is_err() && !mailbox.has_ended() {
-                result = sent;
-            }
-        }
-        result
+        self.0.draining.store(true, Ordering::SeqCst);
+        self.to_all(|| Command::Drain(deadline))
+    }
+
+    /// Resets every connection, turns away who waits, and ends the shards. Returns at once.
+    ///
+    /// # Errors
+    /// As [`Remote::drain`].
+    pub fn stop(&self) -> Result<(), Busy> {
+        self.0.draining.store(true, Ordering::SeqCst);
+        self.to_all(|| Command::Stop)
+    }
+
+    /// Whether a drain or a stop was begun.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.0.draining.load(Ordering::SeqCst)
     }
 
     /// Ends a connection with RST and [`Reason::Kicked`](crate::Reason::Kicked); one that is gone
@@ -60,6 +159,15 @@ impl Remote {
         self.to(id.shard(), Command::Kick(id))
     }
 
+    /// Ends all connections there are now with RST and [`Reason::Kicked`](crate::Reason::Kicked),
+    /// a few hundred per turn of each shard.
+    ///
+    /// # Errors
+    /// [`Busy`]: some shard did not take it, others may have.
+    pub fn kick_all(&self) -> Result<(), Busy> {
+        self.to_all(|| Command::KickAll)
+    }
+
     /// Sends to one connection; to one that is gone nothing is sent.
     ///
     /// # Errors
@@ -68,17 +176,12 @@ impl Remote {
         self.to(id.shard(), Command::Send(id, bytes))
     }
 
-    /// Sends one shared payload to every connection. A reader so slow that its queue passes
-    /// `output_bytes_max` is ended with [`Reason::OutputTooLong`](crate::Reason::OutputTooLong).
+    /// Sends one shared payload to every connection.
     ///
     /// # Errors
     /// [`Busy`]: some shard did not take it, others may have.
-    pub fn broadcast(&self, bytes: Arc<[u8]>) -> Result<(), Busy> {
-        let mut result = Ok(());
-        for mailbox in &self.0.mailboxes {
-            result = mailbox.send(Command::Broadcast(bytes.clone())).and(result);
-        }
-        result
+    pub fn broadcast(&self, bytes: Arc<[u8]>, slow: SlowReaders) -> Result<(), Busy> {
+        self.to_all(|| Command::Broadcast(bytes.clone(), slow))
     }
 
     /// Connects out from a shard.
@@ -87,6 +190,99 @@ impl Remote {
     /// [`Busy`].
     pub fn connect(&self, shard: usize, to: SocketAddr, tag: u64) -> Result<(), Busy> {
         self.to(shard, Command::Connect(to, tag))
+    }
+
+    /// What is known of a connection; `None` if it is gone. Waits for the shard's answer.
+    ///
+    /// # Errors
+    /// See [`Ask`].
+    pub fn find(&self, id: ConnectionId) -> Result<Option<ConnectionInfo>, Ask> {
+        if self.0.mailboxes.get(id.shard()).is_none_or(Sending::has_ended) {
+            return Ok(None);
+        }
+        let (answer, question) = bounded(1);
+        self.ask(id.shard(), Command::Find(id, answer), &question)
+    }
+
+    /// What is known of the connections, ordered by shard and slot: those behind `after`, so many
+    /// at most. Waits for the shards' answers.
+    ///
+    /// # Errors
+    /// See [`Ask`].
+    pub fn list(
+        &self,
+        after: Option<ConnectionId>,
+        limit: usize,
+    ) -> Result<Vec<ConnectionInfo>, Ask> {
+        let mut found = Vec::new();
+        let mut from = after.map_or(0, |id| id.slot() + 1);
+        for shard in after.map_or(0, ConnectionId::shard)..self.shards() {
+            while found.len() < limit && !self.0.mailboxes[shard].has_ended() {
+                let (answer, question) = bounded(1);
+                let limit = (limit - found.len()).min(LIST_MAX);
+                let page = self.ask(shard, Command::List { from, limit, answer }, &question)?;
+                let Some(last) = page.last() else { break };
+                from = last.id.slot() + 1;
+                found.extend(page);
+            }
+            from = 0;
+        }
+        Ok(found)
+    }
+
+    /// Lets nobody in any more from these addresses; who is connected stays. Where the kernel
+    /// takes a filter for the listeners, such a client gets no answer to its SYN; where it does
+    /// not, or with more than about a thousand prefixes, it is closed as soon as it was accepted.
+    /// False: they were banned already.
+    ///
+    /// # Errors
+    /// See [`BanFailed`].
+    pub fn ban(&self, prefix: Prefix) -> Result<bool, BanFailed> {
+        self.change_bans(|bans| match bans.binary_search(&prefix) {
+            Ok(_) => Ok(false),
+            Err(_) if bans.len() >= BANS_MAX => Err(BanFailed::TooMany),
+            Err(at) => {
+                bans.insert(at, prefix);
+                Ok(true)
+            }
+        })
+    }
+
+    /// Undoes [`Remote::ban`]. False: there was no such prefix.
+    ///
+    /// # Errors
+    /// See [`BanFailed`].
+    pub fn unban(&self, prefix: Prefix) -> Result<bool, BanFailed> {
+        self.change_bans(|bans| {
+            let found = bans.binary_search(&prefix);
+            Ok(found.map(|at| bans.remove(at)).is_ok())
+        })
+    }
+
+    /// Bans exactly these, whatever was banned before.
+    ///
+    /// # Errors
+    /// See [`BanFailed`].
+    pub fn set_bans(&self, prefixes: &[Prefix]) -> Result<(), BanFailed> {
+        let mut new = prefixes.to_vec();
+        new.sort_unstable();
+        new.dedup();
+        if new.len() > BANS_MAX {
+            return Err(BanFailed::TooMany);
+        }
+        self.change_bans(|bans| Ok(std::mem::replace(bans, new).is_empty())).map(drop)
+    }
+
+    /// What is banned.
+    #[must_use]
+    pub fn bans(&self) -> Vec<Prefix> {
+        self.0.bans.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Clients of an address now, those that wait included; 0 where `max_per_address` is not set.
+    #[must_use]
+    pub fn connections_of(&self, address: IpAddr) -> u64 {
+        self.0.admission.count_of(address)
     }
 
     /// Connections open now, over all shards.
@@ -99,6 +295,59 @@ impl Remote {
     #[must_use]
     pub fn ledger(&self) -> Ledger {
         Ledger::of(self.0.published.iter().map(AsRef::as_ref), &self.0.admission)
+    }
+
+    /// The ledger of each shard, as last published.
+    #[must_use]
+    pub fn shard_ledgers(&self) -> Vec<ShardLedger> {
+        self.0.published.iter().map(|published| published.read()).collect()
+    }
+
+    /// From now on the calling thread is a shard of this engine.
+    pub(crate) fn enter_shard(&self) {
+        SHARD_OF.set(self.identity());
+    }
+
+    /// An error on a shard's own thread.
+    pub(crate) fn refuse_in_callback(&self) -> Result<(), Error> {
+        if SHARD_OF.get() == self.identity() { Err(Error::JoinFromCallback) } else { Ok(()) }
+    }
+
+    fn identity(&self) -> usize {
+        Arc::as_ptr(&self.0) as usize
+    }
+
+    fn change_bans(
+        &self,
+        change: impl FnOnce(&mut Vec<Prefix>) -> Result<bool, BanFailed>,
+    ) -> Result<bool, BanFailed> {
+        let mut bans = self.0.bans.try_lock().map_err(|_| BanFailed::Busy)?;
+        let changed = change(&mut bans)?;
+        // Also where nothing changed: the last time some shard may not have taken it.
+        let list = Bans::new(&bans);
+        let list = Arc::new(BanList { program: program(&list), bans: list });
+        self.to_all(|| Command::Ban(list.clone())).map_err(|_| BanFailed::Busy)?;
+        Ok(changed)
+    }
+
+    fn ask<T>(&self, shard: usize, command: Command, answer: &Receiver<T>) -> Result<T, Ask> {
+        if SHARD_OF.get() == self.identity() {
+            return Err(Ask::FromCallback);
+        }
+        self.to(shard, command).map_err(|Busy| Ask::Busy)?;
+        answer.recv_timeout(ANSWER_WAIT).map_err(|_| Ask::NoAnswer)
+    }
+
+    fn to_all(&self, command: impl Fn() -> Command) -> Result<(), Busy> {
+        let mut result = Ok(());
+        for mailbox in &self.0.mailboxes {
+            let sent = mailbox.send(command());
+            // A shard that has ended has nobody whom it could concern.
+            if sent.is_err() && !mailbox.has_ended() {
+                result = sent;
+            }
+        }
+        result
     }
 
     pub(crate) fn to(&self, shard: usize, command: Command) -> Result<(), Busy> {

@@ -1,7 +1,10 @@
 //! A shard whose ring stops working: a test binary of its own, for the seccomp filter that breaks
 //! it is the process's.
 
-use ringwright::{Config, Connection, ConnectionId, Engine, Error, Handler, Local, Origin, Reason};
+use ringwright::{
+    Busy, Config, Connection, ConnectionId, Engine, Error, Handler, Local, Origin, Reason,
+    SlowReaders,
+};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::mpsc::{Sender, channel};
@@ -69,8 +72,8 @@ fn a_shard_whose_ring_breaks_is_reported_and_takes_its_listener_with_it() {
     }
     forbid_enter();
     // Whatever wakes them is their end.
-    remote.broadcast(b"wake up"[..].into()).unwrap();
-    engine.wait();
+    remote.broadcast(b"wake up"[..].into(), SlowReaders::Queue).unwrap();
+    engine.wait().unwrap();
     let error = engine.join().expect_err("both shards have failed");
     assert!(matches!(error, Error::ShardFailed { .. }), "{error}");
     assert!(error.to_string().contains("io_uring_enter"), "{error}");
@@ -86,5 +89,7 @@ fn a_shard_whose_ring_breaks_is_reported_and_takes_its_listener_with_it() {
     assert_eq!(ledger.permits.free, ledger.permits.total);
     // Nothing hangs afterwards.
     remote.drain(Duration::ZERO).unwrap();
-    assert!(remote.broadcast(b"?"[..].into()).is_err());
+    remote.broadcast(b"?"[..].into(), SlowReaders::Queue).unwrap();
+    assert_eq!(remote.list(None, 10), Ok(Vec::new()));
+    assert_eq!(remote.connect(0, address, 1), Err(Busy));
 }

@@ -85,7 +85,7 @@ fn serve<H: Handler>(
         .name("signals".into())
         .spawn(move || drain_on(signals, &on_signal))
         .map_err(|error| format!("no thread for signals: {error}"))?;
-    engine.wait();
+    engine.wait().map_err(|error| error.to_string())?;
     // After a drain this changes nothing. After a shard has failed the others finish what they
     // have, and the exit status tells the supervisor to start anew.
     if drain.watched.condition() < Condition::Draining {

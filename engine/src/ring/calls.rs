@@ -40,6 +40,14 @@ pub(crate) fn signal_event(event: Descriptor) {
     unsafe { libc::write(event.0, (&raw const one).cast(), 8) };
 }
 
+/// The soft `RLIMIT_NOFILE`.
+pub(crate) fn descriptors_allowed() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the call fills the limit.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    limit.rlim_cur
+}
+
 /// fstat(2).
 pub(crate) fn file_status(file: Descriptor) -> Result<FileStatus, Errno> {
     let mut stat = MaybeUninit::<libc::stat>::uninit();

@@ -11,6 +11,7 @@
 
 mod buffers;
 mod direct;
+mod listener;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +20,7 @@ use super::{
     Completion, Descriptor, Errno, FileStatus, Op, Pipe, Ring, RingCounters, Setup, Shutdown,
     Token, calls,
 };
+use crate::admission::Instruction;
 use buffers::BufferRing;
 use io_uring::types::{Fd, OpenHow, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, opcode, squeue};
@@ -264,8 +266,8 @@ impl Ring for KernelRing {
         self.buffers.provide(buffer);
     }
 
-    fn now_ms(&mut self) -> u64 {
-        self.started.elapsed().as_millis() as u64
+    fn now_us(&mut self) -> u64 {
+        self.started.elapsed().as_micros() as u64
     }
 
     fn counters(&self) -> RingCounters {
@@ -308,6 +310,22 @@ impl Ring for KernelRing {
 
     fn accept_now(&mut self, listener: Descriptor) -> Result<Descriptor, Errno> {
         direct::accept_now(listener)
+    }
+
+    fn unread_bytes(&mut self, socket: Descriptor) -> Result<u32, Errno> {
+        listener::unread_bytes(socket)
+    }
+
+    fn set_filter(&mut self, socket: Descriptor, program: &[Instruction]) -> Result<(), Errno> {
+        listener::set_filter(socket, program)
+    }
+
+    fn unaccepted(&mut self, listener: Descriptor) -> Result<u32, Errno> {
+        listener::unaccepted(listener)
+    }
+
+    fn drops(&mut self, listener: Descriptor) -> Result<u32, Errno> {
+        listener::drops(listener)
     }
 
     fn close_now(&mut self, descriptor: Descriptor) {

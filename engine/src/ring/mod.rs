@@ -13,6 +13,7 @@ mod token;
 
 pub use token::{Kind, Token};
 
+use crate::admission::Instruction;
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -281,8 +282,13 @@ pub trait Ring {
     /// next wait.
     fn provide(&mut self, buffer: u16);
 
-    /// Monotonic time in milliseconds since an arbitrary start.
-    fn now_ms(&mut self) -> u64;
+    /// Monotonic time in microseconds since an arbitrary start.
+    fn now_us(&mut self) -> u64;
+
+    /// The same in milliseconds.
+    fn now_ms(&mut self) -> u64 {
+        self.now_us() / 1000
+    }
 
     /// Counters so far.
     fn counters(&self) -> RingCounters;
@@ -340,6 +346,31 @@ pub trait Ring {
     /// # Errors
     /// EAGAIN: the backlog is empty.
     fn accept_now(&mut self, listener: Descriptor) -> Result<Descriptor, Errno>;
+
+    /// Bytes received on a socket and not yet read (`FIONREAD`).
+    ///
+    /// # Errors
+    /// As ioctl(2).
+    fn unread_bytes(&mut self, socket: Descriptor) -> Result<u32, Errno>;
+
+    /// Attaches a classic BPF filter to a socket, instead of one it has; an empty one takes it off.
+    /// What a listener has when it accepts the accepted socket has, too.
+    ///
+    /// # Errors
+    /// ENOMEM: too long for `net.core.optmem_max`.
+    fn set_filter(&mut self, socket: Descriptor, program: &[Instruction]) -> Result<(), Errno>;
+
+    /// Clients in a listener's accept queue.
+    ///
+    /// # Errors
+    /// As getsockopt(2).
+    fn unaccepted(&mut self, listener: Descriptor) -> Result<u32, Errno>;
+
+    /// Packets that a listener has dropped, by its filter or for a full queue; modulo 2^32.
+    ///
+    /// # Errors
+    /// As getsockopt(2).
+    fn drops(&mut self, listener: Descriptor) -> Result<u32, Errno>;
 
     /// close(2) of a descriptor that no operation uses.
     fn close_now(&mut self, descriptor: Descriptor);

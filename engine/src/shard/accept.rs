@@ -1,112 +1,99 @@
-//! Accepting: a multishot accept per listener, the waiting room, and pauses after EMFILE.
+//! Accepting: a multishot accept per listener, who is let in, and pauses after EMFILE. The waiting
+//! room is in `waiting.rs`, the end of listening in `listening.rs`.
 
+use super::listening::Stage;
 use super::state::State;
+use super::waiting::WaitingRoom;
 use super::{Full, Shard};
-use crate::config::AtCapacity;
+use crate::admission::Cell;
+use crate::config::{AtCapacity, Config};
 use crate::handler::{Handler, Origin};
-use crate::mailbox::Sockets;
-use crate::ring::{Completion, Descriptor, Kind, Op, Ring, Shutdown, Token};
-use std::collections::VecDeque;
+use crate::mailbox::BanList;
+use crate::ring::{Completion, Descriptor, Kind, Op, Ring, Token};
+use crate::shard::core::milliseconds;
+use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// The longest pause of accepting.
 const BACKOFF_MAX_MS: u64 = 1_000;
-/// Connections taken from a backlog when a drain begins: it refills while it is emptied.
-const BACKLOG_DRAIN_MAX: usize = 4_096;
 
 pub(super) struct Listener {
-    descriptor: Descriptor,
+    pub(super) descriptor: Descriptor,
     pub(super) armed: bool,
     pub(super) cancelling: bool,
+    /// Its socket filter refuses banned addresses.
+    pub(super) filtered: bool,
+    /// Packets it had dropped at the last look.
+    pub(super) drops: u32,
+}
+
+/// Accepted, and not turned away so far.
+pub(super) struct Client {
+    pub(super) descriptor: Descriptor,
+    pub(super) listener: u16,
+    pub(super) peer: SocketAddr,
+    pub(super) cell: Cell,
 }
 
 /// What a shard knows of accepting.
 pub(crate) struct Accepting {
     pub(super) listeners: Vec<Listener>,
+    pub(super) stage: Stage,
+    pub(super) bans: Arc<BanList>,
+    pub(super) room: WaitingRoom,
+    /// Sockets accepted may have inherited a filter.
+    pub(super) inherits_filter: bool,
     at_capacity: AtCapacity,
-    /// Accepted, without a permit: a descriptor and nothing else.
-    waiting_room: VecDeque<(Descriptor, u16)>,
     backoff_first_ms: u64,
     backoff_ms: u64,
     /// Until when accepting pauses.
     resume_at_ms: Option<u64>,
-    closed: bool,
 }
 
 impl Accepting {
-    pub fn new(at_capacity: AtCapacity, backoff_first_ms: u64) -> Self {
+    pub fn new(config: &Config) -> Self {
+        let backoff_first_ms = milliseconds(config.accept_backoff);
         Self {
             listeners: Vec::new(),
-            at_capacity,
-            waiting_room: VecDeque::new(),
+            stage: Stage::Listening,
+            bans: Arc::default(),
+            room: WaitingRoom::new(config.waiting_max()),
+            inherits_filter: false,
+            at_capacity: config.at_capacity,
             backoff_first_ms,
             backoff_ms: backoff_first_ms,
             resume_at_ms: None,
-            closed: false,
         }
-    }
-
-    pub fn listen(&mut self, sockets: Sockets) {
-        if self.closed {
-            return;
-        }
-        let descriptors = sockets.take();
-        let listener = |descriptor| Listener { descriptor, armed: false, cancelling: false };
-        self.listeners.extend(descriptors.into_iter().map(listener));
     }
 
     /// No accept is in flight and nobody waits.
     pub fn is_quiet(&self) -> bool {
-        self.closed && self.waiting_room.is_empty()
+        self.stage == Stage::Closed && self.room.is_empty()
     }
 
     pub fn waiting(&self) -> usize {
-        self.waiting_room.len()
+        self.room.len()
     }
 
-    pub fn listening(&self) -> usize {
-        if self.closed { 0 } else { self.listeners.len() }
+    pub fn next_ms(&self) -> Option<u64> {
+        self.resume_at_ms.into_iter().chain(self.stage.ends_at_ms()).min()
     }
 
-    pub fn resume_at_ms(&self) -> Option<u64> {
-        self.resume_at_ms
-    }
-
-    /// Ends listening at once: an armed accept holds the socket beyond its close, and a listener
-    /// that nobody serves blackholes its share.
-    pub fn stop<R: Ring>(&mut self, ring: &mut R) {
-        if !self.closed {
-            for listener in &self.listeners {
-                let _ = ring.shutdown(listener.descriptor, Shutdown::Both);
-            }
-        }
-    }
-
-    /// Closes what is still open.
-    pub fn close<R: Ring>(&mut self, ring: &mut R) {
-        if !std::mem::replace(&mut self.closed, true) {
-            for listener in &self.listeners {
-                ring.close_now(listener.descriptor);
-            }
-        }
-        for (descriptor, _) in self.waiting_room.drain(..) {
-            ring.close_now(descriptor);
-        }
-    }
-
-    fn wanted(&self, draining: bool) -> bool {
-        !draining && self.resume_at_ms.is_none() && self.waiting_room.is_empty()
+    /// Whether accepts should be armed.
+    fn wanted(&self) -> bool {
+        self.stage.accepts() && self.resume_at_ms.is_none() && self.room.is_empty()
     }
 }
 
 impl<R: Ring, H: Handler> Shard<R, H> {
     /// Arms what should accept and cancels what should not.
     pub(super) fn flush_accept(&mut self) -> Result<(), Full> {
-        if self.accepting.closed {
+        if self.accepting.stage == Stage::Closed {
             return Ok(());
         }
-        let wanted = self.accepting.wanted(self.core.draining);
+        let wanted = self.accepting.wanted();
         for number in 0..self.accepting.listeners.len() {
-            let Listener { descriptor, armed, cancelling } = self.accepting.listeners[number];
+            let Listener { descriptor, armed, cancelling, .. } = self.accepting.listeners[number];
             let target = Token::new(Kind::Accept, 0, number as u32);
             if wanted && !armed && !cancelling {
                 self.push(target, Op::Accept { listener: descriptor })?;
@@ -117,29 +104,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 self.accepting.listeners[number].cancelling = true;
             }
         }
-        if self.core.draining {
+        if self.accepting.stage == Stage::Closing {
             self.close_listeners();
         }
         Ok(())
-    }
-
-    /// Once nothing is armed any more: takes what the backlog holds, for closing a listener
-    /// resets whoever waits there.
-    fn close_listeners(&mut self) {
-        if self.accepting.listeners.iter().any(|listener| listener.armed || listener.cancelling) {
-            return;
-        }
-        let mut left = BACKLOG_DRAIN_MAX;
-        for number in 0..self.accepting.listeners.len() {
-            let descriptor = self.accepting.listeners[number].descriptor;
-            while left > 0 {
-                let Ok(accepted) = self.ring.accept_now(descriptor) else { break };
-                left -= 1;
-                self.admit(accepted, number as u16);
-            }
-            self.ring.close_now(descriptor);
-        }
-        self.accepting.closed = true;
     }
 
     pub(super) fn on_accept(&mut self, kind: Kind, completion: Completion) {
@@ -169,45 +137,51 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     /// A descriptor in hand: a permit makes it a connection.
-    fn admit(&mut self, descriptor: Descriptor, listener: u16) {
+    pub(super) fn admit(&mut self, descriptor: Descriptor, listener: u16) {
         self.core.counters.accepted += 1;
-        if self.accepting.waiting_room.is_empty() && self.core.admission.try_take() {
-            return self.open(descriptor, listener);
+        if self.drain_ends_at_ms.is_some() {
+            self.core.counters.turned_away += 1;
+            return self.ring.close_now(descriptor);
         }
-        match self.accepting.at_capacity {
-            AtCapacity::Wait if !self.core.draining => {
-                self.accepting.waiting_room.push_back((descriptor, listener));
-                self.core.admission.set_waiting(self.core.shard, true);
-            }
-            AtCapacity::Wait | AtCapacity::Reject => {
-                self.core.counters.rejected += 1;
-                self.ring.close_now(descriptor);
-            }
+        let Some(client) = self.examine(descriptor, listener) else {
+            return self.ring.close_now(descriptor);
+        };
+        if self.accepting.room.is_empty() && self.core.admission.try_take() {
+            return self.open(client);
         }
-    }
-
-    /// Lets in who waits, as far as there are permits.
-    pub(super) fn admit_waiting(&mut self) {
-        if self.accepting.waiting_room.is_empty() {
-            return;
-        }
-        while !self.accepting.waiting_room.is_empty() && self.core.admission.try_take() {
-            let (descriptor, listener) =
-                self.accepting.waiting_room.pop_front().expect("it is not empty");
-            self.open(descriptor, listener);
-        }
-        if self.accepting.waiting_room.is_empty() {
-            self.core.admission.set_waiting(self.core.shard, false);
-        }
-    }
-
-    /// Turns away who waits, when a drain begins.
-    pub(super) fn empty_waiting_room(&mut self) {
-        for (descriptor, _) in std::mem::take(&mut self.accepting.waiting_room) {
+        let waits = self.accepting.at_capacity == AtCapacity::Wait;
+        if let Err(client) = self.accepting.room.enter(client, waits) {
             self.core.counters.rejected += 1;
-            self.ring.close_now(descriptor);
+            self.turn_away(client);
         }
-        self.core.admission.set_waiting(self.core.shard, false);
+    }
+
+    /// Whether it may come in at all; `None`: it may not, and that was counted.
+    fn examine(&mut self, descriptor: Descriptor, listener: u16) -> Option<Client> {
+        if self.accepting.inherits_filter {
+            // It would run for every packet of the connection's life, and keep its memory.
+            let _ = self.ring.set_filter(descriptor, &[]);
+        }
+        let Ok(peer) = self.ring.peer_address(descriptor) else {
+            // Reset before it was accepted.
+            self.core.counters.reset_before_accept += 1;
+            return None;
+        };
+        if self.accepting.bans.bans.contains(peer.ip()) {
+            self.core.counters.banned += 1;
+            return None;
+        }
+        let Some(cell) = self.core.admission.count_address(peer.ip()) else {
+            self.core.counters.over_address_limit += 1;
+            return None;
+        };
+        Some(Client { descriptor, listener, peer, cell })
+    }
+
+    /// Closes a client that was counted by its address.
+    pub(super) fn turn_away(&mut self, client: Client) {
+        self.ring.close_now(client.descriptor);
+        self.core.admission.forget_address(client.cell);
     }
 
     /// Accepting goes on after a pause.
@@ -218,20 +192,12 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     /// A connection is there; its permit is taken.
-    fn open(&mut self, descriptor: Descriptor, listener: u16) {
-        let peer = match self.ring.peer_address(descriptor) {
-            Ok(peer) => peer,
-            Err(_) => {
-                // Reset before it was accepted: it ends without ever having had a slot.
-                self.core.counters.reset_before_accept += 1;
-                self.ring.close_now(descriptor);
-                self.core.admission.give_back();
-                return;
-            }
-        };
+    pub(super) fn open(&mut self, client: Client) {
+        let Client { descriptor, listener, peer, cell } = client;
         let origin = Origin::Listener(listener);
         let now_ms = self.core.now_ms;
         let slot = self.core.slots.insert(descriptor, State::Open, origin, peer, now_ms);
+        self.core.slots[slot].cell = cell;
         self.introduce(slot, origin);
     }
 

@@ -10,6 +10,32 @@ use crate::handler::Handler;
 use crate::ring::{Kind, Op, Ring, Shutdown};
 
 impl<R: Ring, H: Handler> Shard<R, H> {
+    /// Closes a connection that was to finish, if it is at rest.
+    pub(super) fn settle_finish(&mut self, slot: u32) {
+        if self.core.slots.get(slot).is_none() || !self.core.may_finish(slot) {
+            return;
+        }
+        let connection = &self.core.slots[slot];
+        if self.core.now_ms < connection.active_ms + u64::from(connection.finish_ms) {
+            return;
+        }
+        let (descriptor, fin_seen) = (connection.descriptor, connection.fin_seen);
+        let unread = |ring: &mut R| ring.unread_bytes(descriptor).unwrap_or(0);
+        // What came since the last completion lies in the socket, and will be received.
+        if !fin_seen && unread(&mut self.ring) > 0 {
+            return;
+        }
+        let reason = if self.core.draining { Reason::Drained } else { Reason::LocalClose };
+        self.core.close(slot, reason);
+        // The FIN follows at once, so that as good as nothing can come in between.
+        if self.core.slots[slot].state == State::Draining {
+            self.output_is_empty(slot);
+            if !fin_seen {
+                self.core.counters.cut_off += u64::from(unread(&mut self.ring));
+            }
+        }
+    }
+
     /// Takes an ending connection as far as it can go now.
     pub(super) fn flush_close(&mut self, slot: u32) -> Result<(), Full> {
         let connection = &mut self.core.slots[slot];
@@ -59,7 +85,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if std::mem::replace(&mut self.core.slots[slot].touched, false) {
             self.core.touched.retain(|touched| *touched != slot);
         }
+        let cell = self.core.slots[slot].cell;
         self.core.slots.remove(slot);
+        self.core.admission.forget_address(cell);
         self.core.admission.give_back();
     }
 
@@ -68,18 +96,12 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let connection = &mut self.core.slots[slot];
         let reason = connection.reason.unwrap_or(Reason::LocalClose);
         if std::mem::replace(&mut connection.opened, false) {
+            let lifetime_ms = self.core.now_ms.saturating_sub(connection.opened_ms);
+            self.core.counters.lifetime_ms.add(lifetime_ms);
             self.core.counters.closed += 1;
             self.core.counters.closed_by[reason as usize] += 1;
             let id = self.core.id(slot);
             self.application.closed(&mut self.core, slot, id, reason);
-        }
-    }
-
-    /// Ends every connection with RST.
-    pub(super) fn abort_all(&mut self, reason: Reason) {
-        let slots: Vec<u32> = self.slots().iter().map(|(slot, _)| slot).collect();
-        for slot in slots {
-            self.core.end(slot, reason, true);
         }
     }
 }

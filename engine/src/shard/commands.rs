@@ -25,25 +25,34 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Listen(sockets) => self.accepting.listen(sockets),
+            Command::Listen(sockets) => self.listen(sockets),
             Command::Kick(id) => {
                 if let Some(slot) = self.core.slots.find(id) {
                     self.core.end(slot, Reason::Kicked, true);
                 }
             }
+            Command::KickAll => self.core.end_all(Reason::Kicked),
             Command::Send(id, bytes) => {
                 if let Some(slot) = self.core.slots.find(id) {
                     let _ = crate::Connection::new(&mut self.core, slot).send_shared(bytes);
                 }
             }
-            Command::Broadcast(bytes) => {
-                let slots: Vec<u32> = self.slots().iter().map(|(slot, _)| slot).collect();
-                for slot in slots {
-                    let _ = crate::Connection::new(&mut self.core, slot).send_shared(bytes.clone());
-                }
+            Command::Broadcast(bytes, slow) => self.core.broadcast(&bytes, slow),
+            // Whoever asked may have given up: then nobody takes the answer.
+            Command::Find(id, answer) => {
+                let slot = self.core.slots.find(id);
+                let _ = answer.try_send(slot.map(|slot| self.core.info(slot)));
             }
+            Command::List { from, limit, answer } => {
+                let _ = answer.try_send(self.core.list(from, limit));
+            }
+            Command::Ban(bans) => self.ban(bans),
             Command::Connect(to, tag) => self.core.connects.push_back((to, tag)),
             Command::Drain(deadline) => self.drain(deadline),
+            Command::Stop => {
+                self.begin_drain();
+                self.end_drain(Reason::Stopped);
+            }
         }
     }
 
@@ -54,19 +63,13 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let at_ms = self.core.now_ms + milliseconds(deadline);
         let earlier = self.drain_deadline_ms.map_or(at_ms, |before| before.min(at_ms));
         self.drain_deadline_ms = Some(earlier);
-        if std::mem::replace(&mut self.core.draining, true) {
-            return;
-        }
-        self.empty_waiting_room();
-        let slots: Vec<u32> = self.slots().iter().map(|(slot, _)| slot).collect();
-        for slot in slots {
-            if self.core.slots[slot].opened {
-                self.application.draining(&mut self.core, slot);
-                // Who lingers already does so for less time from now on.
-                self.core.touch(slot);
-            } else {
-                self.core.end(slot, Reason::Drained, true);
-            }
+        self.begin_drain();
+    }
+
+    fn begin_drain(&mut self) {
+        if !std::mem::replace(&mut self.core.draining, true) {
+            self.stop_listening();
+            self.core.drain_all();
         }
     }
 }

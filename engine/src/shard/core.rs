@@ -4,18 +4,22 @@
 use super::output::Chunk;
 use super::slots::{ConnectionId, NONE, Slots};
 use super::state::{Event, State};
+use super::sweep::Sweeps;
 use super::timers::Timers;
-use crate::Reason;
 use crate::admission::Admission;
 use crate::config::{Config, Probe};
 use crate::file::Directory;
+use crate::info::ConnectionInfo;
+use crate::ledger::Histogram;
 use crate::memory::SendBuffers;
 use crate::remote::Remote;
 use crate::ring::Descriptor;
+use crate::{Reason, SlowReaders};
 use slab::Slab;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 /// Kept carry buffers and paths: beyond, they are freed.
@@ -79,6 +83,12 @@ pub struct Counters {
     pub accepted: u64,
     pub rejected: u64,
     pub reset_before_accept: u64,
+    pub banned: u64,
+    pub over_address_limit: u64,
+    pub gone_while_waiting: u64,
+    pub turned_away: u64,
+    pub handshakes_lost: u64,
+    pub listener_drops: u64,
     pub accept_backoffs: u64,
     pub bytes_received: u64,
     pub bytes_sent: u64,
@@ -88,6 +98,12 @@ pub struct Counters {
     pub stale_completions: u64,
     pub handler_panics: u64,
     pub pipe_waits: u64,
+    pub broadcasts_skipped: u64,
+    pub cut_off: u64,
+    pub turns: u64,
+    pub turn_us: Histogram,
+    pub batch: Histogram,
+    pub lifetime_ms: Histogram,
 }
 
 /// An open on its way; the path's memory stays where it is until the ring is done with it.
@@ -109,6 +125,8 @@ pub struct Core {
     pub opens: Slab<OpenRequest>,
     /// Slots whose wants may have changed.
     pub touched: VecDeque<u32>,
+    /// Files open in the hands of handlers and output queues.
+    pub files_open: Arc<AtomicU64>,
     /// Files to close on the ring.
     pub files_closing: Vec<Descriptor>,
     /// Connects asked for.
@@ -116,6 +134,8 @@ pub struct Core {
     /// When `Handler::tick` is due.
     pub tick_at_ms: Option<u64>,
     pub draining: bool,
+    /// What is being done to all connections, some at a time.
+    pub sweeps: Sweeps,
     pub admission: Arc<Admission>,
     pub remote: Remote,
     spare_carries: Vec<Vec<u8>>,
@@ -144,10 +164,12 @@ impl Core {
             carries: Slab::new(),
             opens: Slab::new(),
             touched: VecDeque::with_capacity(1024),
+            files_open: Arc::default(),
             files_closing: Vec::new(),
             connects: VecDeque::new(),
             tick_at_ms: None,
             draining: false,
+            sweeps: Sweeps::default(),
             admission,
             remote,
             spare_carries: Vec::new(),
@@ -207,6 +229,73 @@ impl Core {
             }
             State::Connecting => self.end(slot, reason, false),
             State::Draining | State::Lingering | State::Ending | State::Closing => {}
+        }
+    }
+
+    /// Lets a connection end by itself: with a FIN of ours, as soon as nothing is under way and
+    /// nothing has come or gone for `quiet_ms`.
+    pub fn finish(&mut self, slot: u32, quiet_ms: u64) {
+        let quiet_ms = u32::try_from(quiet_ms).unwrap_or(NONE - 1);
+        self.slots[slot].finish_ms = quiet_ms.min(NONE - 1);
+        self.touch(slot);
+    }
+
+    /// Whether a connection that is to finish is at rest, as far as is known here.
+    pub fn may_finish(&self, slot: u32) -> bool {
+        let connection = &self.slots[slot];
+        connection.finish_ms != NONE
+            && matches!(
+                connection.state,
+                State::Open | State::HalfClosedByPeer | State::HalfClosedByUs
+            )
+            && connection.output_head == NONE
+            && connection.carry == NONE
+            && connection.open == NONE
+            && connection.files_sent == 0
+            && !connection.paused
+            && !connection.deliver_owed
+            && !connection.shutdown_wanted
+    }
+
+    /// What is known of a connection.
+    pub fn info(&self, slot: u32) -> ConnectionInfo {
+        let connection = &self.slots[slot];
+        let since = |at_ms: u64| Duration::from_millis(self.now_ms.saturating_sub(at_ms));
+        ConnectionInfo {
+            id: self.id(slot),
+            peer: connection.peer,
+            origin: connection.origin,
+            state: connection.state.name(),
+            age: since(connection.opened_ms),
+            idle: since(connection.active_ms),
+            queued_bytes: connection.output_bytes as usize,
+        }
+    }
+
+    /// What is known of the connections from a slot on, so many at most.
+    pub fn list(&self, from: u32, limit: usize) -> Vec<ConnectionInfo> {
+        let open = |slot: &u32| self.slots.get(*slot).is_some_and(|it| it.is_shown());
+        let slots = (from..self.slots.made() as u32).filter(open).take(limit);
+        slots.map(|slot| self.info(slot)).collect()
+    }
+
+    /// Sends one payload to every connection.
+    pub fn broadcast(&mut self, bytes: &Arc<[u8]>, slow: SlowReaders) {
+        for slot in 0..self.slots.made() as u32 {
+            if !self.slots.get(slot).is_some_and(|it| it.is_shown()) {
+                continue;
+            }
+            match slow {
+                SlowReaders::Skip if self.slots[slot].output_full => {
+                    self.counters.broadcasts_skipped += 1;
+                }
+                SlowReaders::Disconnect if self.slots[slot].output_full => {
+                    self.end(slot, Reason::OutputTooLong, true);
+                }
+                _ => {
+                    let _ = crate::Connection::new(self, slot).send_shared(bytes.clone());
+                }
+            }
         }
     }
 

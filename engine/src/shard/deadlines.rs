@@ -26,6 +26,7 @@ pub(super) enum Due {
     Park,
     Connect,
     Linger,
+    Finish,
     Passed(Deadline),
 }
 
@@ -85,11 +86,15 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 } else {
                     consider(connection.active_ms, limits.idle_ms, Due::Passed(Deadline::Idle));
                 }
+                if self.core.may_finish(slot) {
+                    let quiet_ms = u64::from(connection.finish_ms);
+                    consider(connection.active_ms, Some(quiet_ms), Due::Finish);
+                }
                 if connection.receiving_since_ms != 0 {
                     let which = Due::Passed(Deadline::Receive);
                     consider(connection.receiving_since_ms, limits.receive_ms, which);
                 }
-                if connection.mode == Mode::Streaming && connection.armed == Armed::Multishot {
+                if connection.mode() == Mode::Streaming && connection.armed == Armed::Multishot {
                     consider(connection.active_ms, Some(limits.park_after_ms), Due::Park);
                 }
                 if connection.timer_ms != 0 && connection.state != State::Draining {
@@ -110,6 +115,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
         self.due = due;
         self.resume_accepting();
+        self.end_last_call(false);
+        self.count_drops();
         if self.pipe_retry_at_ms.is_some_and(|at| at <= now_ms) {
             self.pipe_retry_at_ms = None;
             self.serve_pipe_queue();
@@ -119,10 +126,19 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.application.tick(&mut self.core);
         }
         if self.drain_deadline_ms.is_some_and(|at| at <= now_ms) {
-            self.drain_deadline_ms = None;
-            self.drain_ends_at_ms = Some(now_ms + DRAIN_GRACE_MS);
-            self.abort_all(Reason::Drained);
+            self.end_drain(Reason::Stopped);
         }
+    }
+
+    /// The time for finishing is over: everybody is reset or turned away.
+    pub(super) fn end_drain(&mut self, reason: Reason) {
+        self.drain_deadline_ms = None;
+        if self.drain_ends_at_ms.is_none() {
+            self.drain_ends_at_ms = Some(self.core.now_ms + DRAIN_GRACE_MS);
+        }
+        self.end_last_call(true);
+        self.empty_waiting_room();
+        self.core.end_all(reason);
     }
 
     fn expire_connection(&mut self, slot: u32) {
@@ -146,8 +162,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             }
             Due::Park => {
                 self.core.counters.parked += 1;
-                self.core.slots[slot].mode = Mode::Parked;
+                self.core.slots.set_mode(slot, Mode::Parked);
             }
+            // Settled with whatever else is owed.
+            Due::Finish => {}
             Due::Linger => self.core.end(slot, Reason::LocalClose, false),
             Due::Connect => self.cancel_connect(slot),
             Due::Passed(deadline) => self.on_deadline(slot, deadline),
@@ -196,7 +214,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     pub(super) fn until_due(&self) -> Duration {
         let next_ms = [
             self.core.timers.next_ms(),
-            self.accepting.resume_at_ms(),
+            self.accepting.next_ms(),
+            self.drops_at_ms,
             self.pipe_retry_at_ms,
             self.core.tick_at_ms,
             self.drain_deadline_ms,

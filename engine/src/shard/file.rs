@@ -49,7 +49,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let opened = if result >= 0 {
             let file = Descriptor(result);
             match self.ring.file_status(file) {
-                Ok(status) => Ok(OpenFile::new(file, status)),
+                Ok(status) => Ok(OpenFile::new(file, status, &self.core.files_open)),
                 Err(errno) => {
                     self.ring.close_now(file);
                     Err(errno.into())

@@ -106,12 +106,12 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         let sockets = core.slots.len() + self.accepting.waiting() + kernel.sockets_coming;
         assert_eq!(open.sockets, sockets - kernel.sockets_gone, "sockets");
         let listens = !self.accepting.listeners.is_empty();
-        assert!(!listens || open.listeners == self.accepting.listening(), "listeners");
+        assert!(!listens || open.listeners == self.listeners_open(), "listeners");
         assert_eq!(open.pipe_ends as u64, self.pipes.descriptors(), "ends of pipes");
         let ledger = self.ledger();
-        let known = open.sockets + self.accepting.listening() + open.pipe_ends;
-        let files = self.files_closing as usize + kernel.sockets_gone;
-        let known = (known + files - kernel.sockets_coming) as u64;
+        let known = open.sockets + self.listeners_open() + open.pipe_ends;
+        let files = open.files + kernel.files_gone - kernel.files_coming;
+        let known = (known + files + kernel.sockets_gone - kernel.sockets_coming) as u64;
         assert_eq!(ledger.descriptors, known, "descriptors in the ledger");
         let held = core.admission.total() - core.admission.free();
         assert_eq!(held, core.slots.len(), "permits held and slots in use");
@@ -186,7 +186,7 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         let reads = !connection.fin_seen
             && ((state.receives() && !connection.paused && !connection.output_full)
                 || (state.discards() && !enough));
-        let starved = connection.mode == Mode::Starved && queued(&self.starved);
+        let starved = connection.mode() == Mode::Starved && queued(&self.starved);
         if reads && connection.armed == Armed::Nothing && !starved && !connection.rests {
             fail("does not read");
         }
@@ -207,9 +207,9 @@ impl<H: Handler> Shard<SimulatedRing, H> {
             fail(&format!("is due at {at_ms} ms, not at {due_ms:?}; it is {now_ms}"));
         }
         let watched = match state {
-            State::Open => connection.mode != Mode::Starved || connection.fin_seen,
+            State::Open => connection.mode() != Mode::Starved || connection.fin_seen,
             State::HalfClosedByPeer | State::Draining => true,
-            State::HalfClosedByUs => connection.mode != Mode::Starved && !connection.hung_up,
+            State::HalfClosedByUs => connection.mode() != Mode::Starved && !connection.hung_up,
             _ => false,
         };
         if watched && connection.armed == Armed::Nothing && !flight.has(Kind::Hangup) && !reads {

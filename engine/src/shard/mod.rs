@@ -4,8 +4,8 @@
 //! ones; at the end of the batch [`Shard::flush`] turns what those want into operations. Nothing
 //! submits from anywhere else, so a full submission queue can only delay.
 
-pub(crate) mod accept;
-pub(crate) mod application;
+mod accept;
+mod application;
 mod close;
 mod commands;
 mod connect;
@@ -14,23 +14,29 @@ mod deadlines;
 mod file;
 #[cfg(test)]
 mod invariants;
+mod listening;
 mod output;
 mod publish;
 mod receive;
 mod send;
 pub(crate) mod slots;
 pub(crate) mod state;
+mod sweep;
 mod teardown;
 mod timers;
+mod waiting;
 
 use self::accept::Accepting;
 use self::application::Application;
 use self::core::Core;
 use self::slots::Slots;
+use crate::admission::Admission;
+use crate::config::Config;
 use crate::handler::Handler;
 use crate::ledger::Published;
 use crate::mailbox::Mailbox;
-use crate::memory::{PipePool, ReceiveBuffers};
+use crate::memory::{Arena, PipePool, ReceiveBuffers, SendBuffers};
+use crate::remote::Remote;
 use crate::ring::{Completion, Descriptor, Errno, Kind, Op, Ring, Token};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -55,15 +61,17 @@ pub(crate) enum Failure {
 }
 
 /// What a shard is put together from.
-pub(crate) struct Parts<R: Ring, H: Handler> {
+pub(crate) struct Parts<'a, R: Ring, H: Handler> {
+    pub number: usize,
+    pub config: &'a Config,
     pub ring: R,
-    pub core: Core,
+    /// Stays mapped for as long as the shard lives.
+    pub arena: &'a Arena,
     pub handler: H,
-    pub receive_buffers: ReceiveBuffers,
-    pub pipes: PipePool,
-    pub accepting: Accepting,
     pub mailbox: Mailbox,
     pub published: Arc<Published>,
+    pub admission: Arc<Admission>,
+    pub remote: Remote,
 }
 
 /// One shard.
@@ -93,19 +101,37 @@ pub(crate) struct Shard<R: Ring, H: Handler> {
     in_flight: u64,
     /// Files whose close is in flight.
     files_closing: u64,
+    /// When the listeners are asked what they dropped.
+    drops_at_ms: Option<u64>,
+    /// Entries of the submission and of the completion queue.
+    entries: (u32, u32),
     due: Vec<u32>,
     published: Arc<Published>,
 }
 
 impl<R: Ring, H: Handler> Shard<R, H> {
-    pub fn new(parts: Parts<R, H>) -> Self {
+    pub fn new(parts: Parts<'_, R, H>) -> Self {
+        let Parts { number, config, mut ring, arena, handler, .. } = parts;
+        let receive_bytes =
+            usize::from(config.receive_buffers) * config.receive_buffer_bytes as usize;
+        let receive_buffers = ReceiveBuffers::new(
+            arena.address(),
+            config.receive_buffers,
+            config.receive_buffer_bytes,
+            &mut ring,
+        );
+        let send_address = arena.address().wrapping_add(receive_bytes);
+        let send_buffers =
+            SendBuffers::new(send_address, config.send_buffers, config.send_buffer_bytes);
+        let setup = config.setup();
+        let (now_ms, admission) = (ring.now_ms(), parts.admission);
         Self {
-            ring: parts.ring,
-            core: parts.core,
-            application: Application::new(parts.handler),
-            receive_buffers: parts.receive_buffers,
-            pipes: parts.pipes,
-            accepting: parts.accepting,
+            ring,
+            core: Core::new(number, config, now_ms, send_buffers, admission, parts.remote),
+            application: Application::new(handler),
+            receive_buffers,
+            pipes: PipePool::new(config.pipes, config.pipe_bytes),
+            accepting: Accepting::new(config),
             mailbox: parts.mailbox,
             published: parts.published,
             wake_armed: false,
@@ -119,6 +145,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             drain_ends_at_ms: None,
             in_flight: 0,
             files_closing: 0,
+            drops_at_ms: None,
+            entries: (setup.submission_entries, setup.completion_entries),
             due: Vec::new(),
         }
     }
@@ -151,14 +179,19 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let (want, timeout) =
             if self.flush().is_ok() { self.patience() } else { (0, Duration::ZERO) };
         self.ring.submit_and_wait(want, timeout)?;
-        self.core.now_ms = self.ring.now_ms();
+        let began_us = self.ring.now_us();
+        self.core.now_ms = began_us / 1000;
+        let mut batch = 0;
         while let Some(completion) = self.ring.completion() {
             self.dispatch(completion);
+            batch += 1;
         }
         self.read_mailbox();
         self.expire();
+        self.sweep();
         self.admit_waiting();
         self.feed_starved();
+        self.account(batch, began_us);
         self.publish();
         Ok(())
     }
@@ -214,6 +247,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     fn settle(&mut self, slot: u32) {
         self.settle_output(slot);
         self.settle_input(slot);
+        self.settle_finish(slot);
     }
 
     fn dispatch(&mut self, completion: Completion) {
@@ -270,6 +304,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// How many completions to wait for, and how long at most.
     fn patience(&self) -> (u32, Duration) {
         let busy = !self.core.touched.is_empty()
+            || !self.core.sweeps.is_empty()
             || !self.core.files_closing.is_empty()
             || !self.core.connects.is_empty();
         if busy || self.is_finished() {
@@ -306,6 +341,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     pub fn is_finished(&self) -> bool {
         self.core.draining
             && self.core.slots.len() == 0
+            && self.core.sweeps.is_empty()
             && self.accepting.is_quiet()
             && self.core.files_closing.is_empty()
             && self.core.connects.is_empty()

@@ -1,9 +1,11 @@
 //! The shard's counters, published between two batches.
 
 use super::Shard;
+use super::slots::Mode;
 use crate::handler::Handler;
 use crate::ledger::{Pair, ShardLedger};
 use crate::ring::Ring;
+use std::sync::atomic::Ordering;
 
 impl<R: Ring, H: Handler> Shard<R, H> {
     /// Lets other threads read what this shard's ledger says now.
@@ -11,11 +13,23 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.published.publish(&self.ledger());
     }
 
+    /// Counts a turn with so many completions.
+    pub(super) fn account(&mut self, completions: u64, began_us: u64) {
+        let took_us = self.ring.now_us().saturating_sub(began_us);
+        let counters = &mut self.core.counters;
+        counters.turns += 1;
+        counters.batch.add(completions);
+        counters.turn_us.add(took_us);
+    }
+
     /// The counters as they are.
     pub(crate) fn ledger(&self) -> ShardLedger {
         let core = &self.core;
         let counters = &core.counters;
         let ring = self.ring.counters();
+        let files = core.files_open.load(Ordering::Relaxed)
+            + core.files_closing.len() as u64
+            + self.files_closing;
         let pair = |total: u64, free: u64| Pair { total, free };
         ShardLedger {
             opened: counters.opened,
@@ -32,15 +46,24 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             pipes: pair(u64::from(self.pipes.total()), u64::from(self.pipes.free())),
             descriptors: core.slots.len() as u64
                 + self.accepting.waiting() as u64
-                + self.accepting.listening() as u64
+                + self.listeners_open() as u64
                 + self.pipes.descriptors()
-                + self.files_closing,
+                + files,
+            files,
             operations_in_flight: self.in_flight - u64::from(self.wake_armed),
             waiting: self.accepting.waiting() as u64,
-            starved_now: self.starved.len() as u64,
+            starved_now: core.slots.in_mode(Mode::Starved) as u64,
             accepted: counters.accepted,
             rejected: counters.rejected,
             reset_before_accept: counters.reset_before_accept,
+            banned: counters.banned,
+            over_address_limit: counters.over_address_limit,
+            gone_while_waiting: counters.gone_while_waiting,
+            turned_away: counters.turned_away,
+            handshakes_lost: counters.handshakes_lost,
+            listener_drops: counters.listener_drops,
+            listeners: self.listeners_open() as u64,
+            filters_attached: self.filters_attached() as u64,
             connect_failed: counters.connect_failed,
             accept_backoffs: counters.accept_backoffs,
             bytes_received: counters.bytes_received,
@@ -55,6 +78,17 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             submitted: ring.submitted,
             completed: ring.completed,
             overflows: ring.overflows,
+            submission_entries: u64::from(self.entries.0),
+            completion_entries: u64::from(self.entries.1),
+            streaming_now: core.slots.in_mode(Mode::Streaming) as u64,
+            once_now: core.slots.in_mode(Mode::Once) as u64,
+            parked_now: core.slots.in_mode(Mode::Parked) as u64,
+            broadcasts_skipped: counters.broadcasts_skipped,
+            cut_off: counters.cut_off,
+            turns: counters.turns,
+            turn_us: counters.turn_us,
+            batch: counters.batch,
+            lifetime_ms: counters.lifetime_ms,
             closed_by: counters.closed_by,
         }
     }

@@ -55,7 +55,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             }
             _ => false,
         };
-        match connection.mode {
+        match connection.mode() {
             _ if !reads => Armed::Nothing,
             Mode::Streaming => Armed::Multishot,
             Mode::Once => Armed::OneShot,
@@ -80,10 +80,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     fn watch(&mut self, slot: u32) -> Result<(), Full> {
         let connection = &self.core.slots[slot];
         let watches = match connection.state {
-            State::Open => connection.mode != Mode::Starved || connection.fin_seen,
+            State::Open => connection.mode() != Mode::Starved || connection.fin_seen,
             State::HalfClosedByPeer | State::Draining => true,
             // Once the peer's FIN has come, too, no reset can follow it.
-            State::HalfClosedByUs => connection.mode != Mode::Starved && !connection.hung_up,
+            State::HalfClosedByUs => connection.mode() != Mode::Starved && !connection.hung_up,
             _ => false,
         };
         if !watches || connection.in_flight.has(Kind::Hangup) {
@@ -140,15 +140,15 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 self.starving_until_ms = self.core.now_ms + STARVING_MS;
                 // Whoever has nothing to read must not queue: the receive it got when its turn
                 // came would wait, and keep the turn of those that have.
-                self.core.slots[slot].mode = Mode::Parked;
+                self.core.slots.set_mode(slot, Mode::Parked);
             }
             libc::ECANCELED | libc::EINTR | libc::EAGAIN => {
-                if self.core.slots[slot].mode == Mode::Once {
-                    self.core.slots[slot].mode = Mode::Parked;
+                if self.core.slots[slot].mode() == Mode::Once {
+                    self.core.slots.set_mode(slot, Mode::Parked);
                 }
             }
             libc::ENOMEM => {
-                self.core.slots[slot].mode = Mode::Parked;
+                self.core.slots.set_mode(slot, Mode::Parked);
                 self.rest(slot);
             }
             _ => self.core.end(slot, Reason::from_errno(errno), false),
@@ -163,7 +163,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             libc::ENOMEM | libc::ENOBUFS => self.rest(slot),
             errno @ 1.. => self.core.end(slot, Reason::from_errno(errno), false),
             _ if self.is_starving() => self.starve(slot),
-            _ => self.core.slots[slot].mode = self.reading_mode(),
+            _ => self.core.slots.set_mode(slot, self.reading_mode()),
         }
     }
 
@@ -189,11 +189,12 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             return self.starve(slot);
         }
         let streaming = !self.is_starving() && self.reading_mode() == Mode::Streaming;
-        self.core.slots[slot].mode = match (streaming, nonempty) {
+        let mode = match (streaming, nonempty) {
             (true, _) => Mode::Streaming,
             (false, true) => Mode::Once,
             (false, false) => Mode::Parked,
         };
+        self.core.slots.set_mode(slot, mode);
     }
 
     fn reading_mode(&self) -> Mode {
@@ -206,9 +207,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     fn starve(&mut self, slot: u32) {
-        let connection = &mut self.core.slots[slot];
-        connection.mode = Mode::Starved;
-        self.starved.push_back((slot, connection.generation));
+        self.core.slots.set_mode(slot, Mode::Starved);
+        self.starved.push_back((slot, self.core.slots[slot].generation));
     }
 
     /// Lets those that wait for a buffer read in turn, no more at a time than there are buffers.
@@ -216,12 +216,11 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let mut quota = usize::from(self.receive_buffers.free()).saturating_sub(self.once_armed);
         while quota > 0 {
             let Some((slot, generation)) = self.starved.pop_front() else { return };
-            let connection = match self.core.slots.get(slot) {
-                Some(found) if found.generation == generation => &mut self.core.slots[slot],
-                _ => continue,
-            };
-            if connection.mode == Mode::Starved {
-                connection.mode = Mode::Once;
+            let waits = self.core.slots.get(slot).is_some_and(|found| {
+                found.generation == generation && found.mode() == Mode::Starved
+            });
+            if waits {
+                self.core.slots.set_mode(slot, Mode::Once);
                 self.core.touch(slot);
                 quota -= 1;
             }

@@ -115,7 +115,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     /// Everything queued has left: the FIN that waited for it follows.
-    fn output_is_empty(&mut self, slot: u32) {
+    pub(super) fn output_is_empty(&mut self, slot: u32) {
         let connection = &mut self.core.slots[slot];
         let draining = connection.state == State::Draining;
         // A file's `file_sent` comes before the end that may follow.

@@ -2,6 +2,7 @@
 
 use super::state::{Event, State};
 use crate::Reason;
+use crate::admission::Cell;
 use crate::handler::Origin;
 use crate::ring::{Descriptor, Kind};
 use slab::Slab;
@@ -94,6 +95,10 @@ pub enum Mode {
     Starved,
 }
 
+impl Mode {
+    const COUNT: usize = 4;
+}
+
 /// Operations in flight, one bit per family; a family has at most one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct InFlight(u16);
@@ -142,7 +147,7 @@ pub struct Slot {
     pub descriptor: Descriptor,
     pub state: State,
     pub armed: Armed,
-    pub mode: Mode,
+    mode: Mode,
     pub reason: Option<Reason>,
     pub in_flight: InFlight,
     /// On the list of slots to look at when the batch is done.
@@ -198,10 +203,27 @@ pub struct Slot {
     pub stalled_since_ms: u64,
     /// The application's timer, ms; 0: none.
     pub timer_ms: u64,
+    /// When it was opened, ms.
+    pub opened_ms: u64,
+    /// Where it is counted by its address.
+    pub cell: Cell,
+    /// Ends by itself once it has been quiet for so long, ms; `NONE`: does not.
+    pub finish_ms: u32,
     pub peer: SocketAddr,
 }
 
 impl Slot {
+    /// How it receives; changed by [`Slots::set_mode`].
+    #[inline]
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Whether the application and others know of it.
+    pub fn is_shown(&self) -> bool {
+        self.opened && !self.state.is_over()
+    }
+
     /// Moves the state on.
     ///
     /// # Panics
@@ -220,6 +242,8 @@ pub struct Slots {
     /// Generation of each slot's next life (or of its present one).
     generations: Vec<u64>,
     retired: usize,
+    /// Connections by mode.
+    modes: [usize; Mode::COUNT],
 }
 
 impl Slots {
@@ -229,6 +253,7 @@ impl Slots {
             slots: Slab::with_capacity(capacity),
             generations: Vec::with_capacity(capacity),
             retired: 0,
+            modes: [0; Mode::COUNT],
         }
     }
 
@@ -247,6 +272,7 @@ impl Slots {
             self.generations.push(0);
         }
         let generation = self.generations[key];
+        self.modes[Mode::Streaming as usize] += 1;
         self.slots.insert(Slot {
             descriptor,
             state,
@@ -282,6 +308,9 @@ impl Slots {
             receiving_since_ms: 0,
             stalled_since_ms: now_ms,
             timer_ms: 0,
+            opened_ms: now_ms,
+            cell: Cell::NONE,
+            finish_ms: NONE,
             peer,
         }) as u32
     }
@@ -289,6 +318,7 @@ impl Slots {
     /// Frees a slot; its next life has the next generation.
     pub fn remove(&mut self, slot: u32) {
         let key = slot as usize;
+        self.modes[self.slots[key].mode as usize] -= 1;
         if self.generations[key] == GENERATION_MAX {
             // Kept for good: a further life would repeat an id.
             self.retired += 1;
@@ -304,13 +334,26 @@ impl Slots {
     pub fn find(&self, id: ConnectionId) -> Option<u32> {
         let slot = id.slot();
         let found = self.slots.get(slot as usize)?;
-        (found.generation == id.generation() && !found.state.is_over() && found.opened)
-            .then_some(slot)
+        (found.generation == id.generation() && found.is_shown()).then_some(slot)
     }
 
     #[inline]
     pub fn get(&self, slot: u32) -> Option<&Slot> {
         self.slots.get(slot as usize)
+    }
+
+    /// Changes how a connection receives.
+    #[inline]
+    pub fn set_mode(&mut self, slot: u32, mode: Mode) {
+        let slot = &mut self.slots[slot as usize];
+        self.modes[slot.mode as usize] -= 1;
+        self.modes[mode as usize] += 1;
+        slot.mode = mode;
+    }
+
+    /// Connections that receive like that.
+    pub fn in_mode(&self, mode: Mode) -> usize {
+        self.modes[mode as usize]
     }
 
     /// Connections there are.
@@ -352,7 +395,7 @@ mod tests {
     fn a_slot_stays_small() {
         // 256 bytes of user space per idle connection in all: the slot, its generation and its
         // timer node are everything an idle connection has.
-        assert!(size_of::<Slot>() <= 200, "{} bytes", size_of::<Slot>());
+        assert!(size_of::<Slot>() <= 216, "{} bytes", size_of::<Slot>());
     }
 
     #[test]

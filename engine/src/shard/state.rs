@@ -66,6 +66,20 @@ pub const TRANSITIONS: &[(State, Event, State)] = &[
 ];
 
 impl State {
+    /// The name used where connections are listed.
+    pub fn name(self) -> &'static str {
+        match self {
+            S::Connecting => "connecting",
+            S::Open => "open",
+            S::HalfClosedByPeer => "half_closed_by_peer",
+            S::HalfClosedByUs => "half_closed_by_us",
+            S::Draining => "draining",
+            S::Lingering => "lingering",
+            S::Ending => "ending",
+            S::Closing => "closing",
+        }
+    }
+
     /// Where `event` leads from here; `None` where it cannot happen.
     #[inline]
     pub fn after(self, event: Event) -> Option<State> {

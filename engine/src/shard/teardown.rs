@@ -13,7 +13,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// After a drain: nothing is in flight but the wake poll, which is cancelled, so that the ring
     /// can give its memory back.
     pub fn finish(&mut self) {
-        self.accepting.close(&mut self.ring);
+        self.discard_listeners();
         self.pipes.close_idle(&mut self.ring);
         if self.cancel_wake().is_ok() {
             for _ in 0..WAKE_TURNS_MAX {
@@ -44,8 +44,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// then. Tells the application and gives the permits back. False: operations are left that may
     /// still use the shard's memory.
     pub fn give_up(&mut self, wait: Duration) -> bool {
-        self.accepting.stop(&mut self.ring);
-        self.core.admission.set_waiting(self.core.shard, false);
+        self.abandon_listeners();
+        self.empty_waiting_room();
         let slots: Vec<u32> = self.slots().iter().map(|(slot, _)| slot).collect();
         for slot in &slots {
             let connection = &self.core.slots[*slot];
@@ -54,7 +54,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             }
         }
         let at_rest = self.settle_operations(wait);
-        self.accepting.close(&mut self.ring);
+        self.discard_listeners();
         self.pipes.close_idle(&mut self.ring);
         for slot in slots {
             let connection = &mut self.core.slots[slot];
@@ -64,6 +64,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 self.ring.close_now(descriptor);
             }
             self.report_end(slot);
+            self.core.admission.forget_address(self.core.slots[slot].cell);
             self.core.admission.give_back();
         }
         if !at_rest {

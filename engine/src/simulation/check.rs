@@ -12,8 +12,13 @@ use std::net::SocketAddr;
 /// A drain waits so long for a peer that sends nothing.
 const DRAIN_LINGER_MS: u64 = 500;
 /// Reasons after which what was queued has left.
-const GRACEFUL: [Reason; 4] =
-    [Reason::LocalClose, Reason::PeerFin, Reason::IdleTimeout, Reason::ReceiveTimeout];
+const GRACEFUL: [Reason; 5] = [
+    Reason::LocalClose,
+    Reason::PeerFin,
+    Reason::IdleTimeout,
+    Reason::ReceiveTimeout,
+    Reason::Drained,
+];
 
 impl World {
     fn peer(&mut self, address: SocketAddr) -> &Peer {
@@ -121,6 +126,7 @@ impl World {
         let ledger = self.ledger();
         assert!(ledger.balanced() && ledger.open() == 0, "the ledger: {ledger:?}");
         assert_eq!(ledger.sum.descriptors, 0, "descriptors in the ledger");
+        assert_eq!(ledger.sum.cut_off, 0, "bytes that were there before our FIN");
         assert_eq!(ledger.sum.operations_in_flight, 0, "operations in the ledger");
         assert_eq!(ledger.sum.handler_panics, self.book.borrow().panics, "panics, but for ours");
         let book = self.book.clone();
@@ -184,9 +190,10 @@ impl World {
             Reason::OutputTooLong => config.output_bytes_max < 1 << 20,
             Reason::FileTruncated | Reason::FileFailed => part.role == Role::Files,
             Reason::Kicked => record.cut,
-            Reason::Drained => self.is_past_drain(),
+            Reason::Drained => self.drain_deadline_us.is_some(),
+            Reason::Stopped => self.is_past_drain(),
             Reason::HandlerPanicked => record.panicked,
-            Reason::ShardFailed => false,
+            Reason::ProtocolError | Reason::ShardFailed => false,
         };
         assert!(true_reason, "no reason: {record:?}, peer {standing:?}, FIN {sent_fin}");
     }

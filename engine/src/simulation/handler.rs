@@ -226,9 +226,13 @@ impl Handler for Actor {
 
     fn draining(&mut self, talk: &mut Talk, connection: &mut Connection<'_>) {
         self.note(talk, connection);
-        if !talk.part.stubborn {
-            let _ = self.say_own(talk, connection, 5);
-            self.close(talk, connection);
+        match talk.rng.below(4) {
+            _ if talk.part.stubborn => {}
+            0 => {
+                let _ = self.say_own(talk, connection, 5);
+                self.close(talk, connection);
+            }
+            _ => connection.finish(Duration::from_millis(talk.rng.pick(&[0, 0, 5, 200]))),
         }
     }
 

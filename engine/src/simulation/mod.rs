@@ -51,7 +51,7 @@ fn describe(world: &mut World) -> Vec<String> {
         format!(
             "slot {slot}: {} {:?} {:?}, in flight {:?}, paused {}, full {}, fin {}, output {}",
             it.state,
-            it.mode,
+            it.mode(),
             it.armed,
             it.in_flight,
             it.paused,

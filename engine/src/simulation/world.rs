@@ -2,20 +2,18 @@
 
 use super::actor::{Actor, FILE_KEY, PATHS};
 use super::book::{Book, Farewell, Part, Role, key_of};
-use crate::Directory;
 use crate::admission::Admission;
 use crate::config::{AtCapacity, Config, Probe};
 use crate::ledger::{Ledger, Published};
 use crate::mailbox::{Command, Mailbox, Sockets};
-use crate::memory::{Arena, PipePool, ReceiveBuffers, SendBuffers};
+use crate::memory::Arena;
 use crate::remote::Remote;
 use crate::ring::simulated::{
     Afterwards, Endpoint, Faults, Plan, Rng, SimulatedFile, SimulatedRing, stream,
 };
 use crate::ring::{Descriptor, FileKind, Ring};
-use crate::shard::accept::Accepting;
-use crate::shard::core::Core;
 use crate::shard::{Parts, Shard};
+use crate::{Directory, SlowReaders};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -73,35 +71,28 @@ impl World {
         let listeners: Vec<Descriptor> =
             (0..1 + rng.below(2)).map(|_| ring.add_listener(rng.pick(&[1, 2, 16]))).collect();
 
-        let receive_bytes =
-            usize::from(config.receive_buffers) * config.receive_buffer_bytes as usize;
-        let send_address = arena.address().wrapping_add(receive_bytes);
-        let receive_buffers = ReceiveBuffers::new(
-            arena.address(),
-            config.receive_buffers,
-            config.receive_buffer_bytes,
-            &mut ring,
-        );
-        let send_buffers =
-            SendBuffers::new(send_address, config.send_buffers, config.send_buffer_bytes);
-        let admission = Arc::new(Admission::new(config.max_connections, 1));
+        let admission = Arc::new(Admission::new(
+            config.max_connections,
+            1,
+            config.max_per_address,
+            config.waiting_max(),
+        ));
         let (sending, mailbox) = Mailbox::new(config.mailbox_commands_max).expect("an eventfd");
         admission.set_wakers(vec![sending.waker().clone()]);
         let published = Arc::new(Published::default());
         let remote = Remote::new(vec![sending], vec![published.clone()], admission.clone());
-        let core =
-            Core::new(0, &config, ring.now_ms(), send_buffers, admission.clone(), remote.clone());
         let book = Rc::new(RefCell::new(Book::default()));
         let actor = Actor { book: book.clone(), directory, rng: Rng::new(rng.bits()), ticks };
         let shard = Shard::new(Parts {
+            number: 0,
+            config: &config,
             ring,
-            core,
+            arena: &arena,
             handler: actor,
-            receive_buffers,
-            pipes: PipePool::new(config.pipes, config.pipe_bytes),
-            accepting: Accepting::new(config.at_capacity, config.accept_backoff.as_millis() as u64),
             mailbox,
             published: published.clone(),
+            admission: admission.clone(),
+            remote: remote.clone(),
         });
         let mut world = Self {
             shard,
@@ -130,7 +121,7 @@ impl World {
     }
 
     pub fn now_us(&mut self) -> u64 {
-        self.ring().now_us()
+        Ring::now_us(self.ring())
     }
 
     /// Completions, and what peers and the world have done.
@@ -306,7 +297,7 @@ impl World {
             }
             _ => {
                 let bytes = self.rng.up_to(500);
-                let _ = self.remote.broadcast(book.blob(bytes).into());
+                let _ = self.remote.broadcast(book.blob(bytes).into(), SlowReaders::Queue);
             }
         }
         drop(book);

@@ -1,7 +1,7 @@
 //! How connections begin and end, on the real ring.
 
 use crate::common::{ask, read_line, reset, serve, stream_byte, wait_until};
-use ringwright::{AtCapacity, Config, Engine, Error, Probe, Reason};
+use ringwright::{AtCapacity, Config, Engine, Error, Probe, Reason, SlowReaders};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
@@ -275,7 +275,7 @@ fn kicking_and_sending_from_another_thread() {
     let mut client = server.connect();
     assert_eq!(ask(&mut client, "echo hello"), "hello");
     let remote = server.engine.remote();
-    remote.broadcast(b"to all\n"[..].into()).unwrap();
+    remote.broadcast(b"to all\n"[..].into(), SlowReaders::Queue).unwrap();
     assert_eq!(read_line(&mut client).unwrap(), "to all");
     drop(client);
     let (id, _) = server.ended.recv_timeout(Duration::from_secs(5)).unwrap();

@@ -13,7 +13,7 @@ pub(super) fn last_errno() -> Errno {
 }
 
 /// The count or descriptor of a call, or its errno.
-fn answer(result: impl Into<i64>) -> Result<i64, Errno> {
+pub(super) fn answer(result: impl Into<i64>) -> Result<i64, Errno> {
     let result = result.into();
     if result < 0 { Err(last_errno()) } else { Ok(result) }
 }

@@ -11,6 +11,8 @@ pub struct Faults {
     pub no_memory: u16,
     /// ENOBUFS or ENOMEM from a send, ENOMEM from a read of a file or a splice.
     pub no_send_memory: u16,
+    /// ENOMEM for a socket filter.
+    pub no_filter_memory: u16,
     /// A multishot ends with a completion that succeeded.
     pub multishot_end: u16,
     /// A receive takes less than is there.
@@ -58,6 +60,7 @@ impl Faults {
             no_descriptor: draw(200),
             no_memory: draw(200),
             no_send_memory: draw(100),
+            no_filter_memory: draw(500),
             multishot_end: draw(300),
             short_receive: draw(300),
             short_send: draw(100),

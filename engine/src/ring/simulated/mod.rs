@@ -34,6 +34,7 @@ use super::{
     Completion, Descriptor, Errno, F_MORE, FileStatus, Op, Pipe, Ring, RingCounters, Setup,
     Shutdown, Token,
 };
+use crate::admission::Instruction;
 use descriptors::{EVENT, Object, Table};
 use files::{Name, PipeBytes};
 use network::Listener;
@@ -349,8 +350,8 @@ impl Ring for SimulatedRing {
         self.provided.push_back(buffer);
     }
 
-    fn now_ms(&mut self) -> u64 {
-        self.now_us / 1000
+    fn now_us(&mut self) -> u64 {
+        self.now_us
     }
 
     fn counters(&self) -> RingCounters {
@@ -414,6 +415,27 @@ impl Ring for SimulatedRing {
         let result = self.accept_one(listener);
         let on = result.unwrap_or(listener);
         self.called("accept4", on, result)
+    }
+
+    fn unread_bytes(&mut self, socket: Descriptor) -> Result<u32, Errno> {
+        self.catch_up();
+        Ok(self.unread(socket))
+    }
+
+    fn set_filter(&mut self, socket: Descriptor, program: &[Instruction]) -> Result<(), Errno> {
+        self.catch_up();
+        let result = self.filter(socket, program);
+        self.called("set filter", socket, result)
+    }
+
+    fn unaccepted(&mut self, listener: Descriptor) -> Result<u32, Errno> {
+        self.catch_up();
+        Ok(self.queued_at(listener))
+    }
+
+    fn drops(&mut self, listener: Descriptor) -> Result<u32, Errno> {
+        self.catch_up();
+        Ok(self.dropped_at(listener))
     }
 
     fn close_now(&mut self, descriptor: Descriptor) {

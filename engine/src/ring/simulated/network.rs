@@ -6,6 +6,8 @@ use super::descriptors::Object;
 use super::operations::Pending;
 use super::peers::{NEVER, Peer, Plan, Standing};
 use super::sockets::Phase;
+use crate::admission::Instruction;
+use crate::admission::filter_machine::{network_header, run_filter};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
@@ -19,6 +21,10 @@ pub struct Listener {
     pub backlog: VecDeque<usize>,
     capacity: usize,
     open: bool,
+    /// Runs for the first packet of every client.
+    filter: Vec<Instruction>,
+    /// Packets it has dropped.
+    drops: u32,
 }
 
 /// Somebody who can be connected to.
@@ -30,11 +36,25 @@ pub struct Endpoint {
     pub plan: Option<Plan>,
 }
 
+/// Whether a filter lets the first packet of a handshake pass.
+fn passes(filter: &[Instruction], source: SocketAddr) -> bool {
+    const SYN: u8 = 0x02;
+    let mut tcp = [0; 20];
+    tcp[13] = SYN;
+    filter.is_empty() || run_filter(filter, &network_header(source.ip()), &tcp)
+}
+
 impl SimulatedRing {
     /// Opens a listening socket with so large a backlog.
     pub fn add_listener(&mut self, backlog: usize) -> Descriptor {
         let capacity = backlog.max(1);
-        self.listeners.push(Listener { backlog: VecDeque::new(), capacity, open: true });
+        self.listeners.push(Listener {
+            backlog: VecDeque::new(),
+            capacity,
+            open: true,
+            filter: Vec::new(),
+            drops: 0,
+        });
         self.table.insert(Object::Listener(self.listeners.len() - 1))
     }
 
@@ -123,7 +143,11 @@ impl SimulatedRing {
         if !listener.open {
             peer.standing = Standing::Refused;
             self.peers_next_us[number] = NEVER;
+        } else if !passes(&listener.filter, peer.address) {
+            listener.drops += 1;
+            self.peers_next_us[number] = self.now_us + SYN_AGAIN_US;
         } else if listener.backlog.len() >= listener.capacity {
+            listener.drops += 1;
             self.peers_next_us[number] = self.now_us + SYN_AGAIN_US;
         } else {
             listener.backlog.push_back(number);
@@ -216,6 +240,42 @@ impl SimulatedRing {
         }
         let peer = self.listeners[number].backlog.pop_front();
         peer.map(|peer| self.accepted(peer)).ok_or(Errno(libc::EAGAIN))
+    }
+
+    /// Attaches a filter to a listener, or takes off what an accepted socket has inherited.
+    pub(super) fn filter(
+        &mut self,
+        socket: Descriptor,
+        program: &[Instruction],
+    ) -> Result<(), Errno> {
+        if !program.is_empty() && self.rng.per_mille(self.faults.no_filter_memory) {
+            return Err(Errno(libc::ENOMEM));
+        }
+        match self.object(socket, "setsockopt(2)") {
+            Object::Listener(listener) => self.listeners[listener].filter = program.to_vec(),
+            Object::Socket(_) => assert!(program.is_empty(), "accepted sockets need no filter"),
+            other => self.broken(format_args!("setsockopt(2) on {other:?}")),
+        }
+        Ok(())
+    }
+
+    pub(super) fn queued_at(&self, listener: Descriptor) -> u32 {
+        match self.object(listener, "getsockopt(2)") {
+            Object::Listener(listener) => self.listeners[listener].backlog.len() as u32,
+            other => self.broken(format_args!("getsockopt(2) on {other:?}")),
+        }
+    }
+
+    pub(super) fn dropped_at(&self, listener: Descriptor) -> u32 {
+        match self.object(listener, "getsockopt(2)") {
+            Object::Listener(listener) => self.listeners[listener].drops,
+            other => self.broken(format_args!("getsockopt(2) on {other:?}")),
+        }
+    }
+
+    /// `FIONREAD`.
+    pub(super) fn unread(&self, socket: Descriptor) -> u32 {
+        self.peers[self.socket_number(socket, "ioctl(2)")].socket.inbound.len() as u32
     }
 
     pub(super) fn make_socket(&mut self, to: SocketAddr) -> Result<Descriptor, Errno> {

@@ -73,9 +73,4 @@ impl SimulatedRing {
     pub fn open_beside(&mut self) -> Descriptor {
         self.table.insert(Object::File(0))
     }
-
-    /// Microseconds since the simulation's start of time.
-    pub fn now_us(&self) -> u64 {
-        self.now_us
-    }
 }

@@ -1,0 +1,73 @@
+//! What is done to every connection, some at a time: kicking everybody at once would overflow the
+//! completion queue and hold up the rest.
+
+use super::Shard;
+use super::core::Core;
+use crate::Reason;
+use crate::handler::Handler;
+use crate::ring::Ring;
+
+/// Connections per turn.
+const PER_TURN: usize = 256;
+
+/// What is to be done to those that were there when it was asked for, with their generations.
+#[derive(Default)]
+pub struct Sweeps {
+    /// Tell them of the drain.
+    draining: Vec<(u32, u64)>,
+    /// End them with RST.
+    ending: Vec<(u32, u64)>,
+    reason: Option<Reason>,
+}
+
+impl Sweeps {
+    pub fn is_empty(&self) -> bool {
+        self.draining.is_empty() && self.ending.is_empty()
+    }
+}
+
+impl Core {
+    /// Ends every connection there is now with RST; the first reason counts.
+    pub fn end_all(&mut self, reason: Reason) {
+        self.sweeps.ending = self.everybody();
+        self.sweeps.reason = Some(reason);
+    }
+
+    /// Tells every connection there is now that the engine drains.
+    pub fn drain_all(&mut self) {
+        self.sweeps.draining = self.everybody();
+    }
+
+    fn everybody(&self) -> Vec<(u32, u64)> {
+        self.slots.iter().map(|(slot, connection)| (slot, connection.generation)).collect()
+    }
+
+    /// The next of those, if it is still there.
+    fn still_there(&self, (slot, generation): (u32, u64)) -> Option<u32> {
+        self.slots.get(slot).is_some_and(|found| found.generation == generation).then_some(slot)
+    }
+}
+
+impl<R: Ring, H: Handler> Shard<R, H> {
+    /// Goes on with what is done to every connection.
+    pub(super) fn sweep(&mut self) {
+        for _ in 0..PER_TURN {
+            let Some(next) = self.core.sweeps.ending.pop() else { break };
+            if let Some(slot) = self.core.still_there(next) {
+                let reason = self.core.sweeps.reason.expect("set with the list");
+                self.core.end(slot, reason, true);
+            }
+        }
+        for _ in 0..PER_TURN {
+            let Some(next) = self.core.sweeps.draining.pop() else { break };
+            let Some(slot) = self.core.still_there(next) else { continue };
+            if self.core.slots[slot].opened {
+                self.application.draining(&mut self.core, slot);
+                // Who lingers already does so for less time from now on.
+                self.core.touch(slot);
+            } else {
+                self.core.end(slot, Reason::Drained, true);
+            }
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! The waiting room: who was accepted and has no permit yet. A descriptor, no slot, no buffer, no
+//! receive; accepting is disarmed while somebody is in it.
+
+use super::Shard;
+use super::accept::Client;
+use crate::handler::Handler;
+use crate::ring::Ring;
+use std::collections::VecDeque;
+
+/// Clients that wait, first come first served.
+pub(super) struct WaitingRoom {
+    clients: VecDeque<Client>,
+    /// An accept that is being cancelled may still bring a whole backlog.
+    most: usize,
+    /// The shard may be noted as waiting for a permit.
+    noted: bool,
+}
+
+impl WaitingRoom {
+    pub fn new(most: usize) -> Self {
+        Self { clients: VecDeque::new(), most, noted: false }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.clients.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// Back comes who may not wait, or finds it full.
+    pub fn enter(&mut self, client: Client, may_wait: bool) -> Result<(), Client> {
+        if !may_wait || self.clients.len() >= self.most {
+            return Err(client);
+        }
+        self.clients.push_back(client);
+        Ok(())
+    }
+}
+
+impl<R: Ring, H: Handler> Shard<R, H> {
+    /// Lets in who waits, as far as there are permits.
+    pub(super) fn admit_waiting(&mut self) {
+        while !self.accepting.room.is_empty() {
+            self.accepting.room.noted = true;
+            if !self.core.admission.take_or_wait(self.core.shard) {
+                return;
+            }
+            let client = self.accepting.room.clients.pop_front().expect("it is not empty");
+            if self.ring.peer_address(client.descriptor).is_ok() {
+                self.open(client);
+            } else {
+                // Reset meanwhile: it ends without ever having had a slot.
+                self.core.counters.gone_while_waiting += 1;
+                self.turn_away(client);
+                self.core.admission.give_back();
+            }
+        }
+        if std::mem::replace(&mut self.accepting.room.noted, false) {
+            self.core.admission.stop_waiting(self.core.shard);
+        }
+    }
+
+    /// Turns away who waits, when the time for it is over.
+    pub(super) fn empty_waiting_room(&mut self) {
+        while let Some(client) = self.accepting.room.clients.pop_front() {
+            self.core.counters.turned_away += 1;
+            self.turn_away(client);
+        }
+        self.accepting.room.noted = false;
+        self.core.admission.stop_waiting(self.core.shard);
+    }
+}
