@@ -1,6 +1,8 @@
 //! Every line to everybody: `cargo run --release --example chat [ADDRESS]`, then `nc` a few times.
 
-use ringwright::{Config, Connection, ConnectionId, Engine, Handler, Local, Origin, Reason, Room};
+use ringwright::{
+    Config, Connection, ConnectionId, Engine, Handler, Local, Origin, Reason, Room, SlowReaders,
+};
 use std::sync::Arc;
 
 struct Chat;
@@ -8,7 +10,7 @@ struct Chat;
 impl Chat {
     /// To the connections of all shards, this one included.
     fn say(shard: &Local<'_>, line: String) {
-        if shard.remote().broadcast(Arc::from(line.into_bytes())).is_err() {
+        if shard.remote().broadcast(Arc::from(line.into_bytes()), SlowReaders::Queue).is_err() {
             eprintln!("too much is said at once: a line was dropped");
         }
     }

@@ -1,6 +1,6 @@
 //! Starting shards and waiting for their end.
 
-use crate::admission::Admission;
+use crate::admission::{Admission, Bans, program};
 use crate::config::Config;
 use crate::cpu;
 use crate::error::Error;
@@ -201,7 +201,9 @@ impl Engine {
 
     fn listen(&mut self, config: &Config, mailboxes: &[Sending]) -> Result<(), Error> {
         let seconds = |duration: Duration| duration.as_secs().max(1) as u32;
+        let filter = program(&Bans::new(&config.bans)).filter(|_| !config.bans.is_empty());
         let options = ListenerOptions {
+            filter: filter.as_deref().unwrap_or_default(),
             backlog: config.backlog,
             keepalive_s: config.tcp_keepalive.map(seconds),
             user_timeout_ms: config.tcp_user_timeout.map(|after| after.as_millis() as u32),

@@ -181,5 +181,8 @@ impl Mailbox {
 impl Drop for Mailbox {
     fn drop(&mut self) {
         self.shared.ended.store(true, Ordering::SeqCst);
+        // The queue lives as long as its senders: a listening socket in it would stay open, and
+        // nobody would accept from it.
+        while self.next().is_some() {}
     }
 }

@@ -28,6 +28,9 @@ use std::time::Duration;
 /// How often the log's lines are handed over, at latest.
 const LOG_INTERVAL: Duration = Duration::from_millis(200);
 
+/// In a drain a connection ends when nothing has happened on it for so long.
+const DRAIN_QUIET: Duration = Duration::from_millis(500);
+
 /// Serves files of one directory; one per shard.
 pub struct Files {
     directory: Directory,
@@ -104,18 +107,6 @@ impl Files {
         state.exchange = Some(exchange);
     }
 
-    /// Answers what cannot be read as a request, and ends: where the next one would begin nobody
-    /// knows.
-    fn refuse(
-        &mut self,
-        state: &mut Conversation,
-        connection: &mut Connection<'_>,
-        status: Status,
-    ) {
-        self.send_refusal(state, connection, status);
-        state.close(connection);
-    }
-
     /// A head that does not end is the engine's to time, because its bytes stay unread; a body is
     /// read as it comes, so that however slowly it trickles in, something always happens.
     fn limit_body_time(&self, state: &mut Conversation, connection: &mut Connection<'_>) {
@@ -161,7 +152,12 @@ impl Handler for Files {
                     let exchange = state.exchange.take().expect("a body belongs to a request");
                     self.answer(state, connection, exchange);
                 }
-                Event::Refused(status) => self.refuse(state, connection, status),
+                Event::Refused(status) => {
+                    // Where the next request would begin nobody knows.
+                    self.send_refusal(state, connection, status);
+                    state.closing = true;
+                    connection.protocol_error();
+                }
             }
         }
         if state.closing { bytes.len() } else { read }
@@ -214,7 +210,8 @@ impl Handler for Files {
     fn timer(&mut self, state: &mut Conversation, connection: &mut Connection<'_>) {
         state.timer_set = false;
         if state.awaits_rest() {
-            self.refuse(state, connection, Status::RequestTimeout);
+            self.send_refusal(state, connection, Status::RequestTimeout);
+            state.close(connection);
         }
     }
 
@@ -232,8 +229,10 @@ impl Handler for Files {
     }
 
     fn draining(&mut self, state: &mut Conversation, connection: &mut Connection<'_>) {
+        // The next reply says that it is the last one: a client that is busy gets it before it
+        // asks in vain, and one that is not busy is not waited for.
         state.draining = true;
-        state.go_on(connection);
+        connection.finish(DRAIN_QUIET);
     }
 
     fn started(&mut self, shard: &mut Local<'_>) {

@@ -3,7 +3,7 @@
 use crate::access_log::Format;
 use crate::units::{Timeout, count, duration, size, timeout};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use ringwright::{AtCapacity, Config, Probe};
+use ringwright::{AtCapacity, Config, Prefix, Probe};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -128,7 +128,7 @@ pub struct Common {
     /// Pin the first shard to this one of the allowed CPUs, counted from 0, the next to the next.
     #[arg(long, value_name = "N", env = "RINGWRIGHTD_PIN_FROM", default_value_t = 0)]
     pub pin_from: usize,
-    /// A client that comes beyond that waits, or is closed at once.
+    /// A client that comes beyond `--max-connections` waits, or is closed at once.
     #[arg(
         long,
         value_name = "WHAT",
@@ -137,6 +137,14 @@ pub struct Common {
         value_enum
     )]
     pub at_capacity: WhenFull,
+    /// Connections of one IPv4 address, or of one IPv6 /64, at most, up to 65535; a further one is
+    /// closed at once. Not limited unless given.
+    #[arg(long, value_name = "N", env = "RINGWRIGHTD_MAX_PER_IP", value_parser = per_ip)]
+    pub max_per_ip: Option<u16>,
+    /// Let nobody in from this address or prefix, such as 192.0.2.7 or 2001:db8::/32; can be given
+    /// more than once, and changed at /bans of the admin listener.
+    #[arg(long, value_name = "PREFIX", env = "RINGWRIGHTD_BAN", value_delimiter = ',')]
+    pub ban: Vec<Prefix>,
     /// End a connection on which nothing was received or sent for so long; or `never`.
     #[arg(long, value_name = "D", env = "RINGWRIGHTD_IDLE_TIMEOUT", default_value = "75s",
         value_parser = timeout)]
@@ -208,6 +216,8 @@ impl Common {
                 WhenFull::Wait => AtCapacity::Wait,
                 WhenFull::Reject => AtCapacity::Reject,
             },
+            max_per_address: self.max_per_ip,
+            bans: self.ban.clone(),
             receive_buffer_bytes: self.buffer_size,
             probe: match self.probe {
                 ProbeWith::Recv => Probe::Receive,
@@ -228,6 +238,11 @@ fn shards(text: &str) -> Result<Shards, String> {
         (_, Ok(shards)) => Ok(Shards(Some(shards))),
         _ => Err("expected a number from 1 on, or auto".into()),
     }
+}
+
+fn per_ip(text: &str) -> Result<u16, String> {
+    let connections = count(text)?;
+    u16::try_from(connections).map_err(|_| format!("expected 1 to 65535, not {connections}"))
 }
 
 fn buffers(text: &str) -> Result<u16, String> {
@@ -273,6 +288,8 @@ mod tests {
         assert_eq!(config.at_capacity, default.at_capacity);
         assert_eq!(config.receive_buffer_bytes, default.receive_buffer_bytes);
         assert_eq!(config.probe, default.probe);
+        assert_eq!(config.max_per_address, default.max_per_address);
+        assert_eq!(config.bans, default.bans);
         assert_eq!(config.idle_timeout, default.idle_timeout);
         assert_eq!(config.write_timeout, default.write_timeout);
         assert_eq!(http.request_timeout.0, default.receive_timeout);
@@ -295,6 +312,10 @@ mod tests {
             ("--at-capacity", "panic"),
             ("--log-format", "xml"),
             ("--admin", "9000"),
+            ("--max-per-ip", "0"),
+            ("--max-per-ip", "65536"),
+            ("--ban", "192.0.2.0/33"),
+            ("--ban", "localhost"),
         ] {
             let arguments = ["ringwrightd".to_owned(), "http".into(), format!("{flag}={value}")];
             let error = Options::try_parse_from(arguments).unwrap_err();

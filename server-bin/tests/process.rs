@@ -46,6 +46,17 @@ fn what_cannot_be_served_is_exit_status_1_and_named() {
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains(&address), "{stderr}");
     assert!(output.stdout.is_empty(), "it is not ready, and must not say so");
+    for arguments in [
+        ["--listen", "127.0.0.1:0", "--admin", &address],
+        ["--listen", &address, "--admin", "127.0.0.1:0"],
+    ] {
+        let output = command(&["echo", "--shards", "1"]).args(arguments).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains(&address), "{stderr}");
+        assert_eq!(stderr.contains("--admin"), arguments[3] == address, "{stderr}");
+        assert!(output.stdout.is_empty(), "half of it is not ready");
+    }
 }
 
 #[test]
@@ -178,7 +189,7 @@ fn a_drain_has_a_deadline_and_a_second_signal_does_not_wait_for_it() {
         }
         let ended = server.wait().cleanly();
         assert!(start.elapsed() < Duration::from_secs(5));
-        assert!(ended.stderr.contains("\"drained\":1"), "{}", ended.stderr);
+        assert!(ended.stderr.contains("\"stopped\":1"), "{}", ended.stderr);
     }
 }
 

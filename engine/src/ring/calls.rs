@@ -1,19 +1,22 @@
 //! The system calls made outside of a shard's loop: at start, from other threads, on drop.
 
 use super::{Descriptor, Errno, FileKind, FileStatus};
+use crate::admission::Instruction;
 use std::io;
 use std::mem::{self, MaybeUninit};
 use std::net::SocketAddr;
 
 /// Options set once on a listener and inherited by what it accepts (tcp(7)).
-#[derive(Clone, Copy, Debug)]
-pub struct ListenerOptions {
+#[derive(Debug)]
+pub struct ListenerOptions<'a> {
     /// listen(2) backlog.
     pub backlog: u32,
     /// `TCP_KEEPIDLE` in seconds, with `SO_KEEPALIVE`.
     pub keepalive_s: Option<u32>,
     /// `TCP_USER_TIMEOUT` in milliseconds.
     pub user_timeout_ms: Option<u32>,
+    /// Refuses banned addresses from the first moment on; empty: none.
+    pub filter: &'a [Instruction],
 }
 
 /// close(2); nothing is to be done about its error.
@@ -35,6 +38,10 @@ pub(crate) fn event() -> io::Result<Descriptor> {
 
 /// Adds one to an event descriptor; EAGAIN means that it is readable anyway.
 pub(crate) fn signal_event(event: Descriptor) {
+    #[cfg(test)]
+    if event.0 >= super::simulated::FIRST {
+        return super::simulated::signal_beside(event);
+    }
     let one = 1u64;
     // SAFETY: the buffer is 8 bytes of an initialised integer.
     unsafe { libc::write(event.0, (&raw const one).cast(), 8) };
@@ -81,7 +88,7 @@ pub(crate) fn file_status(file: Descriptor) -> Result<FileStatus, Errno> {
 pub(crate) fn listeners(
     address: SocketAddr,
     shards: usize,
-    options: &ListenerOptions,
+    options: &ListenerOptions<'_>,
 ) -> io::Result<(SocketAddr, Vec<Descriptor>)> {
     // Without SO_REUSEPORT this bind fails where anybody listens.
     let alone = stream_socket(&address)?;
@@ -107,7 +114,7 @@ pub(crate) fn listeners(
 fn listen(
     socket: Descriptor,
     address: &SocketAddr,
-    options: &ListenerOptions,
+    options: &ListenerOptions<'_>,
 ) -> io::Result<SocketAddr> {
     set(socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
     set(socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
@@ -120,6 +127,10 @@ fn listen(
         set(socket, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, ms as i32)?;
     }
     bind(socket, address)?;
+    if !options.filter.is_empty() {
+        // Where the kernel does not take it, who was accepted is looked at instead.
+        let _ = super::kernel::set_filter(socket, options.filter);
+    }
     // SAFETY: no pointers.
     checked(unsafe { libc::listen(socket.0, options.backlog as i32) })?;
     local_address(socket)

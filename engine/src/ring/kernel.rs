@@ -24,6 +24,7 @@ use crate::admission::Instruction;
 use buffers::BufferRing;
 use io_uring::types::{Fd, OpenHow, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, opcode, squeue};
+pub(super) use listener::set_filter;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;

@@ -115,6 +115,12 @@ impl Token {
         self.0 as u32
     }
 
+    /// Whether it is the poll of the event descriptor, or its cancel.
+    #[cfg(test)]
+    pub fn is_wake(self) -> bool {
+        matches!(self.kind(), Some(Kind::Wake | Kind::CancelWake))
+    }
+
     /// Whether this token was made for that generation of the slot.
     #[inline]
     #[must_use]

@@ -80,7 +80,7 @@ impl Accepting {
     }
 
     /// Whether accepts should be armed.
-    fn wanted(&self) -> bool {
+    pub(super) fn wanted(&self) -> bool {
         self.stage.accepts() && self.resume_at_ms.is_none() && self.room.is_empty()
     }
 }

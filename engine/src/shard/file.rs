@@ -224,7 +224,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
     }
 
-    fn put_pipe_back(&mut self, slot: u32) -> bool {
+    pub(super) fn put_pipe_back(&mut self, slot: u32) -> bool {
         let Some(pipe) = file_at_head(&mut self.core, slot).pipe.take() else { return false };
         self.pipes.give_back(pipe, &mut self.ring);
         let held = self.pipe_holders.iter().position(|holder| *holder == slot);

@@ -2,6 +2,8 @@
 //! in the simulated kernel.
 
 use super::Shard;
+use super::accept::{Accepting, Listener};
+use super::listening::Stage;
 use super::output::Body;
 use super::slots::{Armed, InFlight, Mode, NONE, Slot};
 use super::state::State;
@@ -10,6 +12,7 @@ use crate::handler::Handler;
 use crate::ring::simulated::{SimulatedRing, View};
 use crate::ring::{Kind, Token};
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 /// The families that belong to slots; a receive and a probe share one.
 const KINDS: [Kind; 10] = [
@@ -41,6 +44,27 @@ impl<H: Handler> Shard<SimulatedRing, H> {
                 self.check_progress(slot, connection);
             }
         }
+    }
+
+    /// How long the next turn would wait, if nothing came and it had nothing to submit.
+    pub fn would_wait(&self) -> Option<Duration> {
+        let Accepting { listeners, stage, .. } = &self.accepting;
+        let wanted = self.accepting.wanted();
+        let quiet = |it: &Listener| it.cancelling || it.armed == wanted;
+        let closes = *stage == Stage::Closing && !listeners.iter().any(|it| it.armed);
+        let settled = *stage == Stage::Closed || (listeners.iter().all(quiet) && !closes);
+        let (want, wait) = self.patience();
+        (want > 0 && self.wake_armed && settled).then_some(wait)
+    }
+
+    /// Whether a drain has waited long enough for operations that do not end.
+    pub fn is_hung(&self) -> bool {
+        self.drain_ends_at_ms.is_some_and(|at_ms| at_ms <= self.core.now_ms)
+    }
+
+    /// The shard is dropped; its ring stays, for whoever wants to know what it left.
+    pub fn into_ring(self) -> SimulatedRing {
+        self.ring
     }
 
     /// Connections with a deadline that has passed, with their generation: none may stay so.
@@ -113,8 +137,6 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         let files = open.files + kernel.files_gone - kernel.files_coming;
         let known = (known + files + kernel.sockets_gone - kernel.sockets_coming) as u64;
         assert_eq!(ledger.descriptors, known, "descriptors in the ledger");
-        let held = core.admission.total() - core.admission.free();
-        assert_eq!(held, core.slots.len(), "permits held and slots in use");
         assert_eq!(self.ring.closes_while_armed, 0, "nothing is closed that an operation uses");
         assert_eq!(ledger.stale_completions, 0, "no completion comes after its slot's life");
     }
@@ -225,6 +247,7 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         }
         match state {
             State::Lingering if connection.fin_seen => fail("waits for a FIN that it has seen"),
+            State::Connecting if self.core.draining => fail("still connects though it drains"),
             State::Connecting if !flight.has(Kind::Connect) => fail("does not connect"),
             State::Ending if flight.is_empty() => fail("does not end"),
             State::Closing if !flight.has(Kind::Close) => fail("does not close"),

@@ -13,6 +13,29 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.published.publish(&self.ledger());
     }
 
+    /// The last word of a shard that failed: what it had is nobody's any more, neither in use nor
+    /// free.
+    pub(super) fn publish_end(&mut self) {
+        let gone = Pair::default();
+        self.published.publish(&ShardLedger {
+            slots: gone,
+            receive_buffers: gone,
+            send_buffers: gone,
+            pipes: gone,
+            descriptors: 0,
+            files: 0,
+            listeners: 0,
+            filters_attached: 0,
+            operations_in_flight: 0,
+            waiting: 0,
+            starved_now: 0,
+            streaming_now: 0,
+            once_now: 0,
+            parked_now: 0,
+            ..self.ledger()
+        });
+    }
+
     /// Counts a turn with so many completions.
     pub(super) fn account(&mut self, completions: u64, began_us: u64) {
         let took_us = self.ring.now_us().saturating_sub(began_us);

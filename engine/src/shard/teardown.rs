@@ -55,12 +55,20 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
         let at_rest = self.settle_operations(wait);
         self.discard_listeners();
+        for file in std::mem::take(&mut self.core.files_closing) {
+            self.ring.close_now(file);
+        }
+        for slot in self.pipe_holders.clone() {
+            self.put_pipe_back(slot);
+        }
         self.pipes.close_idle(&mut self.ring);
         for slot in slots {
             let connection = &mut self.core.slots[slot];
             let descriptor = std::mem::replace(&mut connection.descriptor, Descriptor::NONE);
             connection.reason.get_or_insert(Reason::ShardFailed);
-            if descriptor != Descriptor::NONE {
+            // A close whose completion never came may have been carried out: the number may be
+            // somebody else's by now.
+            if descriptor != Descriptor::NONE && !connection.in_flight.has(Kind::Close) {
                 self.ring.close_now(descriptor);
             }
             self.report_end(slot);
@@ -72,7 +80,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             std::mem::forget(std::mem::take(&mut self.core.chunks));
             std::mem::forget(std::mem::take(&mut self.core.opens));
         }
-        self.publish();
+        self.publish_end();
         at_rest
     }
 
@@ -87,6 +95,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 self.in_flight -= u64::from(!completion.more());
                 let (kind, result) = (completion.token.kind(), completion.result);
                 match kind {
+                    Some(Kind::Wake) => self.wake_armed = false,
                     Some(Kind::Accept | Kind::Open) if result >= 0 => {
                         self.ring.close_now(Descriptor(result));
                     }

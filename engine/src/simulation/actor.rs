@@ -2,7 +2,7 @@
 //! it is owed, answers with files, meddles with others.
 
 use super::book::{Book, Part, Piece, Role};
-use crate::ring::simulated::{Rng, stream};
+use crate::ring::simulated::{Rng, stretch};
 use crate::{Connection, ConnectionId, Directory, Local, OpenFile, Room};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -71,7 +71,7 @@ impl Actor {
         offset: u64,
         bytes: usize,
     ) -> Room {
-        let content: Vec<u8> = stream(key, offset).take(bytes).collect();
+        let content = stretch(key, offset, bytes);
         let before = connection.queued_bytes();
         let room = if talk.rng.below(4) == 0 {
             connection.send_shared(content.into())

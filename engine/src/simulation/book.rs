@@ -1,7 +1,7 @@
 //! What has been promised to whom: the handler writes it down, the world compares it with what
 //! the peers have seen.
 
-use crate::ring::simulated::{Rng, stream};
+use crate::ring::simulated::{Rng, is_stretch, stretch};
 use crate::{ConnectionId, Reason};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,7 +18,7 @@ pub struct Piece {
 impl Piece {
     fn starts(&self, received: &[u8]) -> bool {
         let most = usize::try_from(self.bytes).unwrap_or(usize::MAX).min(received.len());
-        stream(self.key, self.offset).take(most).eq(received[..most].iter().copied())
+        is_stretch(self.key, self.offset, &received[..most])
     }
 }
 
@@ -133,8 +133,12 @@ pub struct Book {
     pub parts: BTreeMap<SocketAddr, Part>,
     /// Addresses nobody has been connected to yet, with their tags.
     pub endpoints: Vec<(SocketAddr, u64)>,
-    /// Connects asked for: answered?
-    pub connects: BTreeMap<u64, bool>,
+    /// Connects asked for: of which shard, and are they answered?
+    pub connects: BTreeMap<u64, (usize, bool)>,
+    /// Slots in use of each shard when it last acted.
+    pub slots: Vec<usize>,
+    /// The shard that is being torn down.
+    pub failing: Option<usize>,
     /// What callbacks found wrong: a panic there would only end a connection.
     pub failures: Vec<String>,
     pub panics: u64,
@@ -143,6 +147,10 @@ pub struct Book {
 }
 
 impl Book {
+    pub fn new(shards: usize) -> Self {
+        Self { slots: vec![0; shards], ..Self::default() }
+    }
+
     pub fn open(&mut self, id: ConnectionId, address: SocketAddr) -> usize {
         let part = self.parts[&address];
         if self.by_id.insert(id.get(), self.records.len()).is_some() {
@@ -165,6 +173,24 @@ impl Book {
         self.records.len() - 1
     }
 
+    /// A shard fails: what its connections were owed may be lost.
+    pub fn fail(&mut self, shard: usize) {
+        self.failing = Some(shard);
+        let open = |record: &&mut Record| record.id.shard() == shard && record.closed.is_none();
+        self.records.iter_mut().filter(open).for_each(|record| record.excused = true);
+    }
+
+    /// It has failed: all of them have been told of their end.
+    pub fn has_failed(&mut self, shard: usize) {
+        self.failing = None;
+        for record in self.records.iter().filter(|record| record.id.shard() == shard) {
+            let in_opened = record.part.role == Role::PanicsAtEnds && record.panicked;
+            if record.closed.is_none() && !in_opened {
+                self.failures.push(format!("shard {shard} has failed, not closed: {record:?}"));
+            }
+        }
+    }
+
     pub fn record(&mut self, id: ConnectionId) -> Option<&mut Record> {
         self.by_id.get(&id.get()).map(|at| &mut self.records[*at])
     }
@@ -181,18 +207,19 @@ impl Book {
     pub fn blob(&mut self, bytes: usize) -> Vec<u8> {
         let key = (1 << 50) + self.blobs.len() as u64;
         self.blobs.push(Piece { key, offset: 0, bytes: bytes as u64 });
-        stream(key, 0).take(bytes).collect()
+        stretch(key, 0, bytes)
     }
 
-    /// An address to connect to, noted as asked for.
-    pub fn endpoint(&mut self) -> Option<(SocketAddr, u64)> {
+    /// An address for a shard to connect to, noted as asked for.
+    pub fn endpoint(&mut self, shard: usize) -> Option<(SocketAddr, u64)> {
         let (address, tag) = self.endpoints.pop()?;
-        self.connects.insert(tag, false);
+        self.connects.insert(tag, (shard, false));
         Some((address, tag))
     }
 
     pub fn answered(&mut self, tag: u64) {
-        if self.connects.insert(tag, true) != Some(false) {
+        let connect = self.connects.get_mut(&tag);
+        if connect.is_none_or(|(_, answered)| std::mem::replace(answered, true)) {
             self.failures.push(format!("connect {tag} is answered twice, or was never asked for"));
         }
     }

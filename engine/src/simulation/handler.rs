@@ -2,7 +2,7 @@
 
 use super::actor::{Actor, Talk};
 use super::book::{Farewell, Role, key_of};
-use crate::ring::simulated::{Rng, stream};
+use crate::ring::simulated::{Rng, is_stretch};
 use crate::{Connection, ConnectionId, Deadline, Handler, Local, OpenFile, Origin, Reason};
 use std::io;
 use std::time::Duration;
@@ -65,7 +65,7 @@ impl Handler for Actor {
         bytes: &[u8],
     ) -> usize {
         self.note(talk, connection);
-        if !stream(talk.key, talk.used).take(bytes.len()).eq(bytes.iter().copied()) {
+        if !is_stretch(talk.key, talk.used, bytes) {
             self.fail(talk.id, "bytes are not what the peer sent");
         }
         let length = bytes.len();
@@ -118,7 +118,8 @@ impl Handler for Actor {
             }
             Role::Meddler if talk.rng.below(4) == 0 => self.meddle(&mut connection.local()),
             Role::Connector => {
-                let endpoint = self.book.borrow_mut().endpoint();
+                let shard = connection.local().shard();
+                let endpoint = self.book.borrow_mut().endpoint(shard);
                 if let Some((address, tag)) = endpoint
                     && !connection.local().connect(address, tag)
                 {
@@ -241,15 +242,18 @@ impl Handler for Actor {
         let permits = shard.remote().ledger().permits;
         let held = permits.total - permits.free;
         let mut book = self.book.borrow_mut();
-        if held != shard.connections() as u64 {
-            book.failures.push(format!("{id:?}: {held} permits held in `closed`"));
+        let (number, slots) = (shard.shard(), shard.connections());
+        book.slots[number] = slots;
+        let all: usize = book.slots.iter().sum();
+        if held != all as u64 && book.failing != Some(number) {
+            book.failures.push(format!("{id:?}: {held} permits held in `closed`, {all} slots"));
         }
         book.callbacks += 1;
         if talk.id != id || book.records[talk.record].closed.replace(reason).is_some() {
             book.failures.push(format!("{id:?}: closed twice, or for another connection"));
         }
         if self.rng.below(16) == 0
-            && let Some((address, tag)) = book.endpoint()
+            && let Some((address, tag)) = book.endpoint(shard.shard())
         {
             // Not while it drains: nothing comes of it then.
             if !shard.connect(address, tag) {

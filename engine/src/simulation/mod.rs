@@ -8,12 +8,15 @@
 mod actor;
 mod book;
 mod check;
+mod draw;
 mod handler;
+mod lane;
 mod scenarios;
+mod verdict;
 mod world;
 
-use crate::ring::simulated::Faults;
 use actor::OnPurpose;
+use draw::draw_faults;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -46,10 +49,14 @@ fn run_until(world: &mut World, limit: Duration, what: &str, done: impl Fn(&mut 
 
 fn describe(world: &mut World) -> Vec<String> {
     let unsettled = world.unsettled().unwrap_or_default();
-    let (_, core) = world.shard.parts();
-    let slots = core.slots.iter().map(|(slot, it)| {
+    let shards = world.lanes.iter_mut().filter_map(|lane| Some((lane.number, lane.shard()?)));
+    let slots = shards.flat_map(|(number, shard)| {
+        let slots: Vec<_> = shard.parts().1.slots.iter().collect();
+        slots.into_iter().map(move |it| (number, it))
+    });
+    let slots = slots.map(|(number, (slot, it))| {
         format!(
-            "slot {slot}: {} {:?} {:?}, in flight {:?}, paused {}, full {}, fin {}, output {}",
+            "slot {number}/{slot}: {} {:?} {:?}, in flight {:?}, paused {}, full {}, fin {}, output {}",
             it.state,
             it.mode(),
             it.armed,
@@ -65,19 +72,24 @@ fn describe(world: &mut World) -> Vec<String> {
 
 /// The life of a seed.
 fn live(world: &mut World) {
-    if world.rng.below(8) > 0 {
-        let faults = Faults::draw(&mut world.rng);
-        world.set_faults(faults);
-    }
+    let shards = world.lanes.len();
+    let faults = draw_faults(&mut world.rng, shards);
+    world.set_faults(&faults);
     let descriptors = world.rng.pick(&[16, 24, 60, 4096, 4096]);
-    world.ring().set_descriptor_limit(descriptors);
+    for lane in &mut world.lanes {
+        lane.ring().set_descriptor_limit(descriptors);
+    }
+    if world.rng.below(8) == 0 {
+        let at = world.rng.below(shards as u64) as usize;
+        world.lanes[at].breaks_after = world.rng.below(EVENTS_MIN);
+    }
     for _ in 0..CONNECTIONS_MIN + world.rng.below(12) as usize {
         world.add_somebody();
     }
     let target = EVENTS_MIN + world.rng.below(1_000);
     for turn in 0.. {
         assert!(turn < TURNS_MAX, "a storm of {target} events takes too many turns");
-        if world.events() >= target {
+        if world.events() >= target || world.is_over() {
             break;
         }
         world.turn();
@@ -91,7 +103,7 @@ fn live(world: &mut World) {
         world.drain(deadline);
         let turns = world.rng.below(200);
         for _ in 0..turns {
-            if world.shard.is_finished() {
+            if world.is_over() {
                 break;
             }
             world.turn();
@@ -111,12 +123,9 @@ fn live(world: &mut World) {
         run_until(world, Duration::from_secs(3_000), "everybody leaving", nobody);
         world.drain(Duration::from_secs(1));
     }
-    let finished = |world: &mut World| world.shard.is_finished();
-    run_until(world, Duration::from_secs(300), "the drain", finished);
+    run_until(world, Duration::from_secs(300), "the drain", |world| world.is_over());
     world.flow_out();
     world.verdict();
-    assert!(world.events() >= EVENTS_MIN);
-    assert!(world.ring().peers.len() >= CONNECTIONS_MIN);
 }
 
 /// Runs a seed. False: it failed, and has said so.
@@ -124,11 +133,14 @@ fn run(seed: u64) -> bool {
     let mut world = World::new(seed);
     let result = catch_unwind(AssertUnwindSafe(|| live(&mut world)));
     if result.is_err() {
-        let trace = world.ring().trace();
-        let lines: Vec<&str> = trace.lines().collect();
-        eprintln!("{}", lines[lines.len().saturating_sub(TRACE_LINES)..].join("\n"));
-        eprintln!("{:?}", world.config);
-        eprintln!("{:?}", world.ring().faults);
+        for lane in &mut world.lanes {
+            let (number, life) = (lane.number, lane.life);
+            let trace = lane.ring().trace();
+            let lines: Vec<&str> = trace.lines().collect();
+            eprintln!("{}", lines[lines.len().saturating_sub(TRACE_LINES)..].join("\n"));
+            eprintln!("shard {number} {life:?}, {:?}", lane.ring().faults);
+        }
+        eprintln!("{:?}\n{:?}", world.config, world.swarm);
         eprintln!(
             "seed {seed} fails: RINGWRIGHT_SEED={seed} cargo test -p ringwright --lib \
              simulation::replay -- --nocapture"

@@ -30,7 +30,7 @@ fn config() -> Config {
 
 fn world(seed: u64, config: Config) -> World {
     be_quiet();
-    let mut world = World::with(seed, Rng::new(seed), config, false);
+    let mut world = World::with(seed, Rng::new(seed), config, 1, false);
     let entries = world.config.setup();
     world.ring().submission_capacity = entries.submission_entries as usize;
     world.ring().completion_capacity = entries.completion_entries as usize;
@@ -58,7 +58,7 @@ fn end(world: &mut World) {
     let left = |world: &mut World| world.ledger().open() == 0 && world.unsettled().is_none();
     run_until(world, Duration::from_secs(200), "everybody leaving", left);
     world.drain(Duration::from_secs(1));
-    run_until(world, Duration::from_secs(60), "the drain", |world| world.shard.is_finished());
+    run_until(world, Duration::from_secs(60), "the drain", |world| world.is_over());
     world.flow_out();
     world.verdict();
 }
@@ -139,7 +139,7 @@ fn a_full_queue_delays_by_no_more_than_a_turn() {
     world.ring().faults = Faults { submission_refused: 1000, ..Faults::none() };
     let last = world.listen(12);
     go_on(&mut world, Duration::from_millis(20));
-    let peer = world.add_peer_at(last, Plan::plain(), part(Role::Echo, Farewell::Close), 10);
+    let peer = world.add_peer_at(0, last, Plan::plain(), part(Role::Echo, Farewell::Close), 10);
     let served = move |world: &mut World| world.ring().peers[peer].received.len() == 10;
     run_until(&mut world, Duration::from_millis(50), "the last of many listeners", served);
     end(&mut world);
@@ -204,14 +204,14 @@ fn stale_completions_are_harmless() {
     ring.inject(Token::new(Kind::Receive, 7, 40), -libc::ECONNRESET, F_MORE);
     ring.inject(Token::from_user_data(u64::MAX), 0, F_MORE);
     // Not `World::turn`: it expects that there are none.
-    world.shard.turn().expect("a simulated ring does not break");
+    world.shard(0).turn().expect("a simulated ring does not break");
     assert_eq!(world.ledger().sum.stale_completions, 5);
     let ring = world.ring();
     assert_eq!(ring.buffers_provided(), 64, "the buffer is back");
     assert_eq!(ring.open_counts().files, files, "the file is closed");
-    world.sends(second, 10);
+    world.sends((0, second), 10);
     for _ in 0..100 {
-        world.shard.turn().expect("a simulated ring does not break");
+        world.shard(0).turn().expect("a simulated ring does not break");
     }
     assert_eq!(world.ring().peers[second].received.len(), 20, "the present life goes on");
 }

@@ -1,6 +1,8 @@
 //! The engine on the real ring. Fails where there is no io_uring.
 
+mod admission;
 mod common;
 mod files;
 mod lifecycle;
 mod pressure;
+mod remote;

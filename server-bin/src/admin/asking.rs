@@ -5,7 +5,9 @@
 
 use super::response::Response;
 use super::watched::{Served, Watched};
-use ringwright::{Busy, ConnectionId};
+use super::{bans, connections};
+use crate::http::status::Status;
+use ringwright::{Ask, ConnectionId, Prefix};
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
@@ -33,6 +35,14 @@ pub enum Question {
     Find(ConnectionId),
     /// To end one connection.
     Kick(ConnectionId),
+    /// What is banned.
+    Bans,
+    /// Whether that is banned.
+    FindBan(Prefix),
+    /// To ban that.
+    Ban(Prefix),
+    /// To ban that no more.
+    Unban(Prefix),
 }
 
 /// Asks.
@@ -102,12 +112,45 @@ fn answer(watched: &Watched, question: &Question) -> Response {
     ask(served, question).unwrap_or_else(|_| Response::unavailable(NO_ANSWER))
 }
 
-fn ask(served: &Served, question: &Question) -> Result<Response, Busy> {
+fn ask(served: &Served, question: &Question) -> Result<Response, Ask> {
     Ok(match question {
-        Question::List { .. } | Question::Find(_) => Response::unavailable("not yet"),
+        Question::List { after, limit } => {
+            let found = served.remote.list(*after, *limit)?;
+            Response::json(connections::page(&found, *limit, &served.listeners))
+        }
+        Question::Find(id) => match served.remote.find(*id)? {
+            Some(found) => Response::json(connections::one(&found, &served.listeners)),
+            None => gone(*id),
+        },
         Question::Kick(id) => {
-            served.remote.kick(*id)?;
+            if served.remote.find(*id)?.is_none() {
+                return Ok(gone(*id));
+            }
+            served.remote.kick(*id).map_err(|_| Ask::Busy)?;
             Response::nothing()
         }
+        Question::Bans => Response::json(bans::list(&served.remote.bans())),
+        Question::FindBan(prefix) if served.remote.bans().binary_search(prefix).is_ok() => {
+            Response::json(bans::one(prefix))
+        }
+        Question::FindBan(prefix) => not_banned(prefix),
+        Question::Ban(prefix) => match served.remote.ban(*prefix) {
+            Ok(_) => Response::nothing(),
+            Err(error) => Response::unavailable(&error.to_string()),
+        },
+        Question::Unban(prefix) => match served.remote.unban(*prefix) {
+            Ok(true) => Response::nothing(),
+            Ok(false) => not_banned(prefix),
+            Err(error) => Response::unavailable(&error.to_string()),
+        },
     })
+}
+
+fn gone(id: ConnectionId) -> Response {
+    Response::text(Status::NotFound, &format!("connection {id} is gone, or never was"))
+}
+
+fn not_banned(prefix: &Prefix) -> Response {
+    let what = format!("{prefix} is not on the list, though a wider prefix may be");
+    Response::text(Status::NotFound, &what)
 }

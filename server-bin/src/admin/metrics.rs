@@ -1,9 +1,10 @@
 //! The page at `/metrics`.
 
 use super::exposition::{Exposition, Kind};
-use super::samples::{OF_SHARD, OfShard};
+use super::samples::{DISTRIBUTIONS, Distribution, OF_SHARD, OfShard};
 use super::watched::{Condition, Watched};
-use ringwright::{Ledger, Reason, ShardLedger};
+use ringwright::{Histogram, Ledger, Reason, ShardLedger};
+use std::fmt::Display;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -30,7 +31,7 @@ pub fn page(watched: &Watched, process: &Process) -> String {
     about_itself(&mut page, watched, process);
     if let Some(served) = watched.served() {
         about_engine(&mut page, &served.remote.ledger());
-        about_shards(&mut page, &[served.remote.ledger().sum]);
+        about_shards(&mut page, &served.remote.shard_ledgers());
     }
     page.into_text()
 }
@@ -59,6 +60,8 @@ fn about_engine(page: &mut Exposition, ledger: &Ledger) {
     single(page, Gauge, "ringwright_permits", help, ledger.permits.total);
     let help = "Connections that could be let in now.";
     single(page, Gauge, "ringwright_permits_free", help, ledger.permits.free);
+    let help = "Descriptors that clients and files may have; more are kept for the admin listener.";
+    single(page, Gauge, "process_max_fds", help, ledger.descriptors.total);
     let help = "1 if the ledger's equations hold; counters of shards are of different moments.";
     single(page, Gauge, "ringwright_ledger_balanced", help, u8::from(ledger.balanced()));
 }
@@ -74,20 +77,37 @@ fn about_shards(page: &mut Exposition, shards: &[ShardLedger]) {
     page.family(Kind::Counter, name, "Connections that have ended, by reason.");
     for (number, shard) in shards.iter().enumerate() {
         for reason in Reason::ALL {
-            let labels: [(&str, &dyn std::fmt::Display); 2] =
+            let labels: [(&str, &dyn Display); 2] =
                 [("shard", &number), ("reason", &reason.name())];
             page.sample(name, &labels, shard.closed_by[reason as usize]);
         }
     }
+    for distribution in DISTRIBUTIONS {
+        page.family(Kind::Histogram, distribution.name, distribution.help);
+        for (number, shard) in shards.iter().enumerate() {
+            append_histogram(page, distribution, number, (distribution.of)(shard));
+        }
+    }
 }
 
-fn single(
-    page: &mut Exposition,
-    kind: Kind,
-    name: &str,
-    help: &str,
-    value: impl std::fmt::Display,
-) {
+/// Every bucket counts what the ones below it count as well.
+fn append_histogram(page: &mut Exposition, what: &Distribution, shard: usize, counted: &Histogram) {
+    let Distribution { name, per_unit, .. } = what;
+    let mut so_far = 0;
+    for (at, count) in counted.counts.iter().enumerate() {
+        so_far += count;
+        let bound: &dyn Display = match Histogram::upper_bound(at) {
+            Some(bound) => &(bound as f64 / per_unit),
+            None => &"+Inf",
+        };
+        page.sample(&format!("{name}_bucket"), &[("shard", &shard), ("le", bound)], so_far);
+    }
+    let sum = counted.sum as f64 / per_unit;
+    page.sample(&format!("{name}_sum"), &[("shard", &shard)], sum);
+    page.sample(&format!("{name}_count"), &[("shard", &shard)], so_far);
+}
+
+fn single(page: &mut Exposition, kind: Kind, name: &str, help: &str, value: impl Display) {
     page.family(kind, name, help);
     page.sample(name, &[], value);
 }

@@ -10,9 +10,12 @@
 //! A process that has none left accepts nobody. io_uring's accept samples `RLIMIT_NOFILE` when it
 //! is armed, and a multishot accept keeps what it has sampled. So the admin listener is armed
 //! first, then the limit is lowered by [`reserve`]: what is above is for the admin listener's
-//! accept alone.
+//! accept alone. The accept must never end, or it is armed anew with the lower limit: see
+//! [`config`].
 
 mod asking;
+mod bans;
+mod connections;
 mod exposition;
 mod guard;
 mod handler;
@@ -28,7 +31,7 @@ pub use watched::{Condition, Watched};
 use crate::descriptors;
 use asking::Asker;
 use handler::Visitors;
-use ringwright::{AtCapacity, Config, Engine};
+use ringwright::{AtCapacity, Config, Engine, Remote};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -70,16 +73,15 @@ impl Admin {
         })
         .map_err(|error| format!("--admin: {error}"))?;
         let mut notices = engine.notices().to_vec();
-        let give_up = Instant::now() + ARMED_TIMEOUT;
-        while engine.remote().ledger().sum.operations_in_flight == 0 && Instant::now() < give_up {
-            thread::sleep(Duration::from_micros(200));
-        }
+        let kept = is_armed(&engine.remote())
+            && descriptors::lower_limit(open_files_max.saturating_sub(reserved)).is_ok();
         armed.store(true, Ordering::Relaxed);
-        if let Err(error) = descriptors::lower_limit(open_files_max.saturating_sub(reserved)) {
-            notices.push(format!(
-                "no descriptors are kept free for --admin, which will not answer while there are \
-                 none: setrlimit(2) of RLIMIT_NOFILE: {error}"
-            ));
+        if !kept {
+            notices.push(
+                "no descriptors are kept for --admin: it will not answer while there are none \
+                 (setrlimit(2) of RLIMIT_NOFILE failed, or its accept was not armed in time)"
+                    .into(),
+            );
         }
         if !address.ip().is_loopback() {
             notices.push(format!(
@@ -117,6 +119,18 @@ impl Admin {
             Err(format!("--admin: its own ledger does not balance: {}", ledger.to_json()))
         }
     }
+}
+
+/// Whether the accept is armed, before long.
+fn is_armed(remote: &Remote) -> bool {
+    let give_up = Instant::now() + ARMED_TIMEOUT;
+    while Instant::now() < give_up {
+        if remote.ledger().sum.operations_in_flight > 0 {
+            return true;
+        }
+        thread::sleep(Duration::from_micros(200));
+    }
+    false
 }
 
 /// Descriptors kept for the admin listener of so many.

@@ -3,10 +3,10 @@
 use super::asking::Question;
 use super::guard;
 use super::response::Response;
-use crate::http::fields;
 use crate::http::head::{Method, Request};
 use crate::http::status::Status;
-use ringwright::ConnectionId;
+use crate::http::{fields, target};
+use ringwright::{ConnectionId, NoPrefix, Prefix};
 
 /// Connections of a page at most.
 pub const PAGE_MAX: usize = 1000;
@@ -98,7 +98,8 @@ fn find(method: Method, path: &[u8], query: &[u8]) -> Result<Route, Response> {
         b"/readyz" => Some(Route::Ready),
         b"/ledger" => Some(Route::Ledger),
         b"/connections" if reads => Some(Route::Ask(page_of(query)?)),
-        b"/connections" => return Err(Response::not_allowed("GET, HEAD")),
+        b"/bans" if reads => Some(Route::Ask(Question::Bans)),
+        b"/connections" | b"/bans" => return Err(Response::not_allowed("GET, HEAD")),
         _ => None,
     };
     if let Some(route) = fixed {
@@ -114,9 +115,19 @@ fn find(method: Method, path: &[u8], query: &[u8]) -> Result<Route, Response> {
             .ok_or_else(|| Response::bad("the id of a connection is a number up to 2^64"))?;
         return Ok(Route::Ask(question(id)));
     }
+    if let Some(prefix) = path.strip_prefix(b"/bans/") {
+        let question: fn(Prefix) -> Question = match method {
+            Method::Get | Method::Head => Question::FindBan,
+            Method::Put => Question::Ban,
+            Method::Delete => Question::Unban,
+            _ => return Err(Response::not_allowed("GET, HEAD, PUT, DELETE")),
+        };
+        return Ok(Route::Ask(question(prefix_of(prefix)?)));
+    }
     Err(Response::text(
         Status::NotFound,
-        "here are / /metrics /livez /readyz /ledger /connections /connections/ID",
+        "here are / /metrics /livez /readyz /ledger /connections /connections/ID /bans \
+         /bans/PREFIX",
     ))
 }
 
@@ -147,4 +158,13 @@ fn connection_id(text: &[u8]) -> Option<ConnectionId> {
     let number = str::from_utf8(text).ok()?.parse().ok()?;
     // What `parse` allows and nobody prints.
     text.first().is_some_and(u8::is_ascii_digit).then(|| ConnectionId::from_number(number))
+}
+
+/// What follows `/bans/`, the slash of a prefix encoded or not.
+fn prefix_of(text: &[u8]) -> Result<Prefix, Response> {
+    let mut decoded = Vec::with_capacity(text.len());
+    target::percent_decode(text, &mut decoded)
+        .map_err(|status| Response::text(status, "a percent sign without two digits"))?;
+    let decoded = String::from_utf8_lossy(&decoded);
+    decoded.parse().map_err(|error: NoPrefix| Response::bad(&error.to_string()))
 }

@@ -39,18 +39,10 @@ impl Conversation {
         self.may_read_on() && (self.unread || !self.incoming.is_between_requests())
     }
 
-    /// A drain need not wait for it. A file on its way is waited for, so that one which a
-    /// drain's deadline cuts off is counted as drained.
-    pub(super) fn is_idle(&self) -> bool {
-        self.exchange.is_none()
-            && !self.unread
-            && self.files_queued == 0
-            && self.incoming.is_between_requests()
-    }
-
+    /// In a drain the last of the requests that have come ends the connection.
     pub(super) const fn persistence(&self, request: &Request) -> Persistence {
         match request {
-            _ if self.draining || !request.keep_alive => Persistence::Close,
+            _ if (self.draining && !self.unread) || !request.keep_alive => Persistence::Close,
             Request { is_http_1_1: true, .. } => Persistence::Implied,
             _ => Persistence::Stated,
         }
@@ -62,8 +54,7 @@ impl Conversation {
         if !self.may_read_on() || self.exchange.is_some() {
             return;
         }
-        let asked_all = self.half_closed && !self.unread;
-        if asked_all || (self.draining && self.is_idle()) {
+        if self.half_closed && !self.unread {
             self.close(connection);
         } else if std::mem::take(&mut self.paused) {
             connection.resume();

@@ -87,7 +87,20 @@ fn without_authority(target: &[u8]) -> Result<&[u8], Status> {
 }
 
 fn decode(segment: &[u8], path: &mut Vec<u8>) -> Result<(), Status> {
-    let mut rest = segment;
+    let start = path.len();
+    percent_decode(segment, path)?;
+    if path[start..].iter().any(|byte| matches!(byte, 0 | b'/')) {
+        return Err(Status::BadRequest);
+    }
+    Ok(())
+}
+
+/// Appends `text` with what is percent-encoded decoded, once.
+///
+/// # Errors
+/// 400 for a percent sign without two hexadecimal digits behind it.
+pub fn percent_decode(text: &[u8], out: &mut Vec<u8>) -> Result<(), Status> {
+    let mut rest = text;
     while let [first, tail @ ..] = rest {
         rest = tail;
         let byte = if *first == b'%' {
@@ -97,10 +110,7 @@ fn decode(segment: &[u8], path: &mut Vec<u8>) -> Result<(), Status> {
         } else {
             *first
         };
-        if matches!(byte, 0 | b'/') {
-            return Err(Status::BadRequest);
-        }
-        path.push(byte);
+        out.push(byte);
     }
     Ok(())
 }

@@ -19,6 +19,8 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Server {
     child: Child,
     pub address: SocketAddr,
+    /// Where its admin listener is, if it was started with one.
+    pub admin: Option<SocketAddr>,
     stderr: Option<thread::JoinHandle<String>>,
     stdout: Option<thread::JoinHandle<String>>,
 }
@@ -61,8 +63,26 @@ impl Server {
         Self::start(&mut command(&all), "http")
     }
 
+    /// `ringwrightd echo` with an admin listener and more arguments.
+    #[track_caller]
+    pub fn echo_with_admin(arguments: &[&str]) -> Self {
+        let mut all = vec!["echo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+        all.extend_from_slice(arguments);
+        Self::start_with_admin(&mut command(&all), "echo")
+    }
+
     #[track_caller]
     pub fn start(command: &mut Command, scheme: &str) -> Self {
+        Self::start_listening(command, &[scheme])
+    }
+
+    #[track_caller]
+    pub fn start_with_admin(command: &mut Command, scheme: &str) -> Self {
+        Self::start_listening(command, &[scheme, "admin http"])
+    }
+
+    #[track_caller]
+    fn start_listening(command: &mut Command, schemes: &[&str]) -> Self {
         let mut child = command.spawn().unwrap();
         let mut stderr = child.stderr.take().unwrap();
         let stderr = thread::spawn(move || {
@@ -71,22 +91,33 @@ impl Server {
             text
         });
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        stdout.read_line(&mut line).unwrap();
-        let address = line
-            .trim_end()
-            .strip_prefix(&format!("listening {scheme}://"))
-            .and_then(|address| address.parse().ok());
-        let Some(address) = address else {
-            let _ = child.kill();
-            panic!("it said {line:?} and {:?}", stderr.join());
-        };
+        let mut addresses = Vec::new();
+        for scheme in schemes {
+            let mut line = String::new();
+            stdout.read_line(&mut line).unwrap();
+            let address = line
+                .trim_end()
+                .strip_prefix(&format!("listening {scheme}://"))
+                .and_then(|address| address.parse().ok());
+            let Some(address) = address else {
+                let _ = child.kill();
+                let _ = child.wait();
+                panic!("it said {line:?} and {:?}", stderr.join());
+            };
+            addresses.push(address);
+        }
         let stdout = thread::spawn(move || {
             let mut text = String::new();
             let _ = stdout.read_to_string(&mut text);
             text
         });
-        Self { child, address, stderr: Some(stderr), stdout: Some(stdout) }
+        Self {
+            child,
+            address: addresses[0],
+            admin: addresses.get(1).copied(),
+            stderr: Some(stderr),
+            stdout: Some(stdout),
+        }
     }
 
     pub fn pid(&self) -> u32 {
@@ -128,11 +159,22 @@ impl Server {
     }
 
     pub fn descriptors(&self) -> usize {
-        fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
+        self.descriptor_numbers().len()
+    }
+
+    /// The numbers of its descriptors, in no order.
+    pub fn descriptor_numbers(&self) -> Vec<usize> {
+        let entries = fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect()
     }
 
     pub fn client(&self) -> Client {
         Client::new(self.address)
+    }
+
+    /// A connection to its admin listener.
+    pub fn admin(&self) -> Client {
+        Client::new(self.admin.expect("it was started with one"))
     }
 
     /// One request on a connection of its own.
@@ -191,11 +233,17 @@ impl Client {
         self.reply(request.starts_with("HEAD "))
     }
 
+    /// A request without a body, as a program would make it.
+    #[track_caller]
+    pub fn request(&mut self, method: &str, target: &str) -> Reply {
+        self.ask(&format!("{method} {target} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"))
+    }
+
     /// Reads a reply to its announced end.
     #[track_caller]
     pub fn reply(&mut self, is_head: bool) -> Reply {
         let mut reply = self.head();
-        if !is_head && reply.status != 304 && reply.status != 100 {
+        if !is_head && ![100, 204, 304].contains(&reply.status) {
             let length = reply.field("content-length").parse().unwrap();
             reply.body.resize(length, 0);
             self.stream.read_exact(&mut reply.body).unwrap();

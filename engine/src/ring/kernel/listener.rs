@@ -6,7 +6,10 @@ use crate::admission::Instruction;
 use std::ptr;
 
 /// setsockopt(2) `SO_ATTACH_FILTER`, or `SO_DETACH_FILTER` for an empty program.
-pub(super) fn set_filter(socket: Descriptor, program: &[Instruction]) -> Result<(), Errno> {
+pub(in crate::ring) fn set_filter(
+    socket: Descriptor,
+    program: &[Instruction],
+) -> Result<(), Errno> {
     if program.is_empty() {
         return match set(socket, libc::SO_DETACH_FILTER, ptr::null(), size_of::<libc::c_int>()) {
             // There was none.

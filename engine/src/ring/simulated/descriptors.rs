@@ -6,8 +6,8 @@ use super::super::Descriptor;
 /// The first number given out: far above anything that is real in this process.
 pub const FIRST: i32 = 1_000_000;
 
-/// The holding of the event descriptor, which no number is needed for.
-pub const EVENT: usize = 0;
+/// Numbers of one ring.
+const NUMBERS: i32 = 1_000_000;
 
 /// What a descriptor may stand for; the number finds it in its own list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +51,7 @@ struct Holding {
 /// The table.
 #[derive(Debug)]
 pub struct Table {
+    first: i32,
     numbers: Vec<Option<usize>>,
     holdings: Vec<Holding>,
     free: Vec<usize>,
@@ -60,10 +61,15 @@ pub struct Table {
 }
 
 impl Table {
-    /// A table in which nothing but the event descriptor is open.
-    pub fn new(limit: usize) -> Self {
-        let event = Holding { object: Object::Event, references: 1 };
-        Self { numbers: Vec::new(), holdings: vec![event], free: Vec::new(), open: 0, limit }
+    /// A table in which nothing is open: of the ring of this number.
+    pub fn new(ring: usize, limit: usize) -> Self {
+        let first = FIRST + ring as i32 * NUMBERS;
+        Self { first, numbers: Vec::new(), holdings: Vec::new(), free: Vec::new(), open: 0, limit }
+    }
+
+    /// Whether the number is one of this table, open or not.
+    pub fn numbers_it(&self, descriptor: Descriptor) -> bool {
+        (self.first..self.first + NUMBERS).contains(&descriptor.0)
     }
 
     /// Whether the next one would be EMFILE.
@@ -89,12 +95,12 @@ impl Table {
             self.numbers.len() - 1
         });
         self.numbers[number] = Some(holding);
-        Descriptor(FIRST + number as i32)
+        Descriptor(self.first + number as i32)
     }
 
     /// What the number stands for, if it is open.
     pub fn find(&self, descriptor: Descriptor) -> Option<usize> {
-        let number = usize::try_from(descriptor.0.checked_sub(FIRST)?).ok()?;
+        let number = usize::try_from(descriptor.0.checked_sub(self.first)?).ok()?;
         *self.numbers.get(number)?
     }
 
@@ -106,7 +112,7 @@ impl Table {
     /// Frees the number; what it stood for is kept until [`Table::release`].
     pub fn remove(&mut self, descriptor: Descriptor) -> Option<usize> {
         let holding = self.find(descriptor)?;
-        self.numbers[(descriptor.0 - FIRST) as usize] = None;
+        self.numbers[(descriptor.0 - self.first) as usize] = None;
         self.open -= 1;
         Some(holding)
     }

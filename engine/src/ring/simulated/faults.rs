@@ -21,6 +21,8 @@ pub struct Faults {
     pub short_send: u16,
     /// A read of a file, a splice from it or to a socket moves less than it could.
     pub short_file: u16,
+    /// A read, a splice or an open never ends.
+    pub hung_storage: u16,
     /// EIO from a read or a splice.
     pub file_error: u16,
     /// EINTR from a splice.
@@ -33,6 +35,8 @@ pub struct Faults {
     pub delay: u16,
     /// What has happened is reported later.
     pub late_completion: u16,
+    /// A write to the event descriptor comes later.
+    pub late_wake: u16,
     /// The kernel takes nothing from a full submission queue.
     pub submission_refused: u16,
     /// The enter call is interrupted and submits nothing.
@@ -65,12 +69,14 @@ impl Faults {
             short_receive: draw(300),
             short_send: draw(100),
             short_file: draw(300),
+            hung_storage: 0,
             file_error: draw(30),
             file_interrupted: draw(100),
             truncate: draw(20),
             splice_again: draw(300),
             delay: draw(700),
             late_completion: draw(500),
+            late_wake: draw(300),
             submission_refused: draw(500),
             enter_interrupted: draw(200),
             connect_refused: draw(300),

@@ -4,7 +4,7 @@
 use super::super::{Descriptor, Errno, FileKind, FileStatus, Op, Pipe};
 use super::descriptors::Object;
 use super::operations::Pending;
-use super::rng::stream;
+use super::rng::stretch;
 use super::sockets::take;
 use super::{SimulatedRing, failed};
 use std::collections::VecDeque;
@@ -95,11 +95,10 @@ impl SimulatedRing {
             Ok(count) => count,
             Err(errno) => return errno,
         };
-        for (at, byte) in stream(self.files[file].key, offset).take(count).enumerate() {
-            // SAFETY: the range was checked to lie in the arena when it was submitted, and the
-            // submitter keeps it until the completion.
-            unsafe { address.add(at).write(byte) };
-        }
+        let bytes = stretch(self.files[file].key, offset, count);
+        // SAFETY: the range was checked to lie in the arena when it was submitted, and the
+        // submitter keeps it until the completion.
+        unsafe { address.copy_from_nonoverlapping(bytes.as_ptr(), count) };
         count as i32
     }
 
@@ -123,8 +122,8 @@ impl SimulatedRing {
         let file = self.file_of(pending);
         match self.file_bytes(file, offset, length as usize) {
             Ok(count) => {
-                let bytes = stream(self.files[file].key, offset).take(count);
-                self.pipes[pipe].bytes.extend(bytes);
+                let bytes = stretch(self.files[file].key, offset, count);
+                self.pipes[pipe].bytes.extend(&bytes);
                 count as i32
             }
             Err(errno) => errno,

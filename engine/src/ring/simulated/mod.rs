@@ -6,9 +6,11 @@
 //! data (a descriptor closed twice, a buffer provided twice, two operations of one token) panics
 //! with the last events.
 //!
-//! Descriptors are numbered from [`FIRST`] on, so that nothing real is touched by mistake. Any
-//! lower number stands for the event descriptor that wakes a shard, see [`SimulatedRing::wake`].
+//! Descriptors are numbered from [`FIRST`] on, so that nothing real is touched by mistake, and by
+//! ring, so that what is done beside the rings finds the right one.
 
+mod beside;
+mod broken;
 mod descriptors;
 mod faults;
 mod files;
@@ -22,12 +24,14 @@ mod tests;
 mod trace;
 mod view;
 
+pub use beside::{close_beside, signal_beside};
+pub use broken::Enter;
 pub use descriptors::{FIRST, OpenCounts};
 pub use faults::Faults;
 pub use files::SimulatedFile;
 pub use network::Endpoint;
 pub use peers::{Afterwards, NEVER, Peer, Plan, Standing};
-pub use rng::{Rng, stream, stream_byte};
+pub use rng::{Rng, is_stretch, stream, stream_byte, stretch};
 pub use view::View;
 
 use super::{
@@ -35,11 +39,10 @@ use super::{
     Shutdown, Token,
 };
 use crate::admission::Instruction;
-use descriptors::{EVENT, Object, Table};
+use descriptors::{Object, Table};
 use files::{Name, PipeBytes};
 use network::Listener;
 use operations::Pending;
-use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::net::SocketAddr;
@@ -50,16 +53,6 @@ use trace::Trace;
 const WORK_ITEMS: usize = 20;
 /// Steps of one wait after which the simulation itself is at fault.
 const STEPS_MAX: u32 = 1_000_000;
-
-thread_local! {
-    static CLOSED_BESIDE: RefCell<Vec<Descriptor>> = const { RefCell::new(Vec::new()) };
-}
-
-/// close(2) of a simulated descriptor by something that has no ring at hand, such as a file that
-/// is dropped. Takes effect before the ring's next call.
-pub fn close_beside(descriptor: Descriptor) {
-    CLOSED_BESIDE.with_borrow_mut(|closed| closed.push(descriptor));
-}
 
 /// The simulated kernel with its peers.
 pub struct SimulatedRing {
@@ -81,7 +74,14 @@ pub struct SimulatedRing {
     pub submission_capacity: usize,
     /// Entries of the completion queue.
     pub completion_capacity: usize,
+    /// Whether the enter call works.
+    pub enter: Enter,
+    /// When the enter call failed first.
+    failed_us: Option<u64>,
+    /// A wait returns at this time at the latest, so that the rings of other shards can keep up.
+    pub horizon_us: u64,
     seed: u64,
+    number: usize,
     setup: Setup,
     now_us: u64,
     peers_next_us: Vec<u64>,
@@ -98,7 +98,8 @@ pub struct SimulatedRing {
     overflowed: VecDeque<Completion>,
     provided: VecDeque<u16>,
     is_provided: Vec<bool>,
-    event_readable: bool,
+    /// When the event descriptor was, or will be, written to.
+    wakes_us: Vec<u64>,
     counters: RingCounters,
     trace: Trace,
 }
@@ -107,11 +108,16 @@ impl SimulatedRing {
     /// A kernel that does what `seed` says, without faults until [`SimulatedRing::faults`] is
     /// set. The seed draws the sizes of the queues, too: at most what `setup` asks for.
     pub fn new(seed: u64, setup: Setup) -> Self {
-        CLOSED_BESIDE.take();
+        let now_us = Rng::new(!seed).below(1_000_000_000_000);
+        Self::of_shard(seed, 0, now_us, setup)
+    }
+
+    /// The same, for one of several shards, which have a time in common.
+    pub fn of_shard(seed: u64, number: usize, now_us: u64, setup: Setup) -> Self {
         let mut rng = Rng::new(seed);
         let submission = rng.pick(&[4, 16, 64, usize::MAX]);
         let completion = rng.pick(&[16, usize::MAX, usize::MAX, usize::MAX]);
-        Self {
+        let ring = Self {
             faults: Faults::none(),
             peers: Vec::new(),
             files: Vec::new(),
@@ -120,15 +126,19 @@ impl SimulatedRing {
             closes_while_armed: 0,
             submission_capacity: submission.min(setup.submission_entries as usize),
             completion_capacity: completion.min(setup.completion_entries as usize),
+            enter: Enter::Works,
+            failed_us: None,
+            horizon_us: NEVER,
             seed,
+            number,
             setup,
-            now_us: rng.below(1_000_000_000_000),
+            now_us,
             peers_next_us: Vec::new(),
             next_ready_us: NEVER,
             names: BTreeMap::new(),
             listeners: Vec::new(),
             pipes: Vec::new(),
-            table: Table::new(1024),
+            table: Table::new(number, 1024),
             queue: VecDeque::new(),
             pending: Vec::new(),
             pending_free: Vec::new(),
@@ -137,11 +147,14 @@ impl SimulatedRing {
             overflowed: VecDeque::new(),
             provided: VecDeque::new(),
             is_provided: vec![false; usize::from(setup.receive_buffers)],
-            event_readable: false,
+            wakes_us: Vec::new(),
             counters: RingCounters::default(),
             trace: Trace::default(),
             rng,
-        }
+        };
+        ring.forget_beside();
+        beside::set_now_us(now_us);
+        ring
     }
 
     /// From now on everything goes well: peers read, nobody is silent, what was slow is swift.
@@ -153,11 +166,6 @@ impl SimulatedRing {
             self.peers[peer].behave();
             self.touch(peer);
         }
-    }
-
-    /// Another thread writes to the event descriptor.
-    pub fn wake(&mut self) {
-        self.event_readable = true;
     }
 
     /// Most descriptors that may be open.
@@ -195,9 +203,6 @@ impl SimulatedRing {
 
     /// What the descriptor stands for.
     fn holding(&self, descriptor: Descriptor, what: &str) -> usize {
-        if (0..FIRST).contains(&descriptor.0) {
-            return EVENT;
-        }
         self.table.find(descriptor).unwrap_or_else(|| {
             self.broken(format_args!("{what} on descriptor {}: not open", descriptor.0))
         })
@@ -228,14 +233,6 @@ impl SimulatedRing {
         }
     }
 
-    /// What was closed with [`close_beside`] since the last call.
-    fn catch_up(&mut self) {
-        let closed = CLOSED_BESIDE.take();
-        for descriptor in closed {
-            self.close(descriptor);
-        }
-    }
-
     fn waiting_completions(&self) -> u64 {
         (self.completions.len() + self.overflowed.len()) as u64
     }
@@ -260,6 +257,23 @@ impl SimulatedRing {
         }
     }
 
+    /// When something happens by itself.
+    pub fn next_event_us(&mut self) -> u64 {
+        self.catch_up();
+        let mut ready = self.pending.iter().flatten();
+        if self.waiting_completions() > 0 || ready.any(|pending| self.is_ready(pending)) {
+            return self.now_us;
+        }
+        let later = self.pending.iter().flatten().map(|pending| pending.ready_us);
+        let later_us = later.filter(|at_us| *at_us > self.now_us).min().unwrap_or(NEVER);
+        self.next_outside_us().min(later_us)
+    }
+
+    /// When somebody else acts next.
+    fn next_outside_us(&self) -> u64 {
+        self.next_wake_us().unwrap_or(NEVER).min(self.next_peer_us())
+    }
+
     /// Lets the world go on until so many completions are there or the time is over.
     fn wait(&mut self, want: usize, deadline_us: u64) {
         for _ in 0..STEPS_MAX {
@@ -271,7 +285,7 @@ impl SimulatedRing {
             let next_us = if stirred {
                 self.now_us + 1 + self.rng.below(100)
             } else {
-                self.next_ready_us.min(self.next_peer_us()).max(self.now_us + 1)
+                self.next_ready_us.min(self.next_outside_us()).max(self.now_us + 1)
             };
             self.now_us = next_us.min(deadline_us);
         }
@@ -307,6 +321,9 @@ impl Ring for SimulatedRing {
                 return false;
             }
             self.counters.enters += 1;
+            if self.enter_fails().is_some() {
+                return false;
+            }
             self.submit();
         }
         self.queue.push_back((token, op));
@@ -316,15 +333,19 @@ impl Ring for SimulatedRing {
     fn submit_and_wait(&mut self, want: u32, timeout: Duration) -> Result<(), Errno> {
         self.catch_up();
         self.counters.enters += 1;
+        if let Some(errno) = self.enter_fails() {
+            return Err(errno);
+        }
         self.flush_overflow();
         if !self.rng.per_mille(self.faults.enter_interrupted) {
             self.submit();
             let timeout_us = u64::try_from(timeout.as_micros()).unwrap_or(NEVER);
             let want = (want as usize).min(self.completion_capacity);
-            self.wait(want, self.now_us.saturating_add(timeout_us));
+            self.wait(want, self.now_us.saturating_add(timeout_us).min(self.horizon_us));
             self.flush_overflow();
         }
         self.now_us += 1 + self.rng.below(50);
+        beside::set_now_us(self.now_us);
         Ok(())
     }
 
@@ -442,7 +463,7 @@ impl Ring for SimulatedRing {
         self.catch_up();
         let holding = self.holding(descriptor, "close");
         let queued = self.queue.iter().any(|(_, op)| op.uses(descriptor));
-        if queued || self.table.references(holding) > 1 {
+        if (queued || self.table.references(holding) > 1) && !self.never_ends(descriptor, holding) {
             self.broken(format_args!("close of {}, which an operation uses", descriptor.0));
         }
         self.close(descriptor);
@@ -459,6 +480,6 @@ impl Ring for SimulatedRing {
         if object != Object::Event {
             self.broken(format_args!("{object:?} is cleared like an event"));
         }
-        self.event_readable = false;
+        self.clear_event();
     }
 }

@@ -70,7 +70,7 @@ impl SimulatedRing {
             self.broken(format_args!("add_peer: {} is no listener", listener.0))
         };
         let number = self.peers.len();
-        let mut peer = Peer::new(number, None, plan, &mut self.rng);
+        let mut peer = Peer::new(self.number, number, None, plan, &mut self.rng);
         peer.listener = listener;
         peer.to_send.extend(bytes);
         self.peers.push(peer);
@@ -143,10 +143,9 @@ impl SimulatedRing {
         if !listener.open {
             peer.standing = Standing::Refused;
             self.peers_next_us[number] = NEVER;
-        } else if !passes(&listener.filter, peer.address) {
-            listener.drops += 1;
-            self.peers_next_us[number] = self.now_us + SYN_AGAIN_US;
-        } else if listener.backlog.len() >= listener.capacity {
+        } else if !passes(&listener.filter, peer.address)
+            || listener.backlog.len() >= listener.capacity
+        {
             listener.drops += 1;
             self.peers_next_us[number] = self.now_us + SYN_AGAIN_US;
         } else {
@@ -224,6 +223,11 @@ impl SimulatedRing {
         &self.listeners[self.listener_of(pending)].backlog
     }
 
+    /// Whether the listener of an accept was shut down.
+    pub(super) fn listens_no_more(&self, pending: &Pending) -> bool {
+        !self.listeners[self.listener_of(pending)].open
+    }
+
     /// A descriptor for somebody from a backlog.
     pub(super) fn accepted(&mut self, peer: usize) -> Descriptor {
         self.peers[peer].established = true;
@@ -286,13 +290,18 @@ impl SimulatedRing {
             return Err(Errno(self.rng.pick(&[libc::ENFILE, libc::ENOBUFS, libc::ENOMEM])));
         }
         let number = self.peers.len();
-        let peer = Peer::new(number, Some(to), Plan::plain(), &mut self.rng);
+        let peer = Peer::new(self.number, number, Some(to), Plan::plain(), &mut self.rng);
         self.peers.push(peer);
         self.peers_next_us.push(NEVER);
         Ok(self.table.insert(Object::Socket(number)))
     }
 
     pub(super) fn shut_down(&mut self, socket: Descriptor, how: Shutdown) -> Result<(), Errno> {
+        if let Object::Listener(listener) = self.object(socket, "shutdown(2)") {
+            // `inet_shutdown`: it listens no more, and whoever waits in accept is told.
+            self.end_listener(listener);
+            return Ok(());
+        }
         let number = self.socket_number(socket, "shutdown(2)");
         let socket = &mut self.peers[number].socket;
         match socket.phase {

@@ -38,6 +38,8 @@ pub struct Pending {
     pub cancelled: bool,
     /// A cancel has interrupted it.
     pub interrupted: bool,
+    /// It waits for storage that does not answer, and nothing ends it.
+    pub hangs: bool,
 }
 
 impl SimulatedRing {
@@ -94,7 +96,10 @@ impl SimulatedRing {
     }
 
     /// Whether it would do something now.
-    fn is_ready(&self, pending: &Pending) -> bool {
+    pub(super) fn is_ready(&self, pending: &Pending) -> bool {
+        if pending.hangs {
+            return false;
+        }
         let socket = || &self.peers[self.pending_socket(pending)].socket;
         if pending.outcome.is_some() {
             return pending.ready_us <= self.now_us;
@@ -103,7 +108,9 @@ impl SimulatedRing {
             return true;
         }
         match pending.op {
-            Op::Accept { .. } => !self.backlog_of(pending).is_empty(),
+            Op::Accept { .. } => {
+                !self.backlog_of(pending).is_empty() || self.listens_no_more(pending)
+            }
             Op::Receive { .. } | Op::Probe { .. } => socket().is_readable(),
             Op::Send { .. } => socket().room() > 0 || socket().is_unsendable(),
             Op::Poll { events, .. } => self.poll_mask(pending) & (events | ERR | HUP) != 0,
@@ -163,6 +170,9 @@ impl SimulatedRing {
     }
 
     fn run_accept(&mut self, pending: &Pending) -> Option<Outcome> {
+        if self.listens_no_more(pending) {
+            return Some((-libc::EINVAL, 0));
+        }
         if self.backlog_of(pending).is_empty() {
             return None;
         }
@@ -216,10 +226,13 @@ impl SimulatedRing {
             // SAFETY: the buffer's number was bounds-checked when it was provided; the arena
             // holds all receive buffers at its start and outlives the ring.
             let to = unsafe { self.setup.arena_address.add(usize::from(buffer) * each) };
-            for (at, byte) in socket.inbound.drain(..count).enumerate() {
-                // SAFETY: `count` is at most the buffer's size.
-                unsafe { to.add(at).write(byte) };
-            }
+            // SAFETY: `count` is at most the buffer's size.
+            let to = unsafe { std::slice::from_raw_parts_mut(to, count) };
+            let (front, back) = socket.inbound.as_slices();
+            let first = front.len().min(count);
+            to[..first].copy_from_slice(&front[..first]);
+            to[first..].copy_from_slice(&back[..count - first]);
+            socket.inbound.drain(..count);
             let mut flags = F_BUFFER | u32::from(buffer) << 16;
             if socket.is_nonempty() {
                 flags |= F_SOCK_NONEMPTY;
@@ -295,7 +308,9 @@ impl SimulatedRing {
         let Some(at) = found else { return -libc::ENOENT };
         let mut pending = self.pending[at].take().expect("just found");
         let heads = self.rng.below(2) == 0;
-        let result = if pending.outcome.is_some() {
+        let result = if pending.hangs {
+            -libc::EALREADY
+        } else if pending.outcome.is_some() {
             if heads { -libc::ENOENT } else { -libc::EALREADY }
         } else if heads && (pending.op.is_on_worker() || self.is_ready(&pending)) {
             pending.interrupted = self.rng.below(2) == 0;
@@ -311,7 +326,7 @@ impl SimulatedRing {
     fn poll_mask(&self, pending: &Pending) -> u32 {
         match self.table.object(pending.holding.expect("resolved when submitted")) {
             Object::Socket(peer) => self.peers[peer].socket.poll_mask(),
-            Object::Event if self.event_readable => IN,
+            Object::Event if self.is_woken() => IN,
             Object::Event => 0,
             Object::Listener(listener) if self.listeners[listener].backlog.is_empty() => 0,
             Object::Listener(_) => IN,

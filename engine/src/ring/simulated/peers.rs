@@ -10,8 +10,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 pub const NEVER: u64 = u64::MAX;
 /// After so long without an answer the kernel gives a connection up.
 const GIVE_UP_US: u64 = 120_000_000;
-/// The port of the first peer; the n-th has the n-th after it.
+/// The port of a ring's first peer; the n-th has the n-th after it.
 const PORT_FIRST: usize = 1024;
+/// Ports of one ring: two peers of different rings may share an address, but not its port.
+const PORTS: usize = 8192;
 
 /// What a peer does once everything it had to send has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,9 +153,16 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Peer number `number`.
-    pub fn new(number: usize, outgoing: Option<SocketAddr>, plan: Plan, rng: &mut Rng) -> Self {
-        let port = u16::try_from(PORT_FIRST + number).expect("a simulation has few peers");
+    /// Peer number `number` of a ring.
+    pub fn new(
+        ring: usize,
+        number: usize,
+        outgoing: Option<SocketAddr>,
+        plan: Plan,
+        rng: &mut Rng,
+    ) -> Self {
+        assert!(number < PORTS, "a simulation has few peers");
+        let port = (PORT_FIRST + ring * PORTS + number) as u16;
         let address = (Ipv4Addr::new(10, 0, 0, plan.host), port).into();
         Self {
             plan,
@@ -179,7 +188,7 @@ impl Peer {
 
     /// Which peer an accepted connection has, from its address.
     pub fn number(address: SocketAddr) -> usize {
-        usize::from(address.port()) - PORT_FIRST
+        (usize::from(address.port()) - PORT_FIRST) % PORTS
     }
 
     /// The handshake is through.

@@ -56,7 +56,35 @@ const fn stream_word(key: u64, number: u64) -> u64 {
         .wrapping_add(number.wrapping_mul(0xd1b5_4a32_d192_ed03)))
 }
 
-/// The bytes of that stream from `offset` on.
+/// So many bytes of that stream from `offset` on.
+pub fn stretch(key: u64, offset: u64, length: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(length + 8);
+    let (mut number, skipped) = (offset / 8, (offset % 8) as usize);
+    let first = stream_word(key, number).to_le_bytes();
+    bytes.extend_from_slice(&first[skipped..]);
+    while bytes.len() < length {
+        number += 1;
+        bytes.extend_from_slice(&stream_word(key, number).to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
+
+/// Whether these are the bytes of that stream from `offset` on.
+pub fn is_stretch(key: u64, offset: u64, bytes: &[u8]) -> bool {
+    let (number, skipped) = (offset / 8, (offset % 8) as usize);
+    let first = &stream_word(key, number).to_le_bytes()[skipped..];
+    let (head, rest) = bytes.split_at(first.len().min(bytes.len()));
+    let (words, tail) = rest.as_chunks::<8>();
+    let tail_number = number + 1 + words.len() as u64;
+    head == &first[..head.len()]
+        && (number + 1..)
+            .zip(words)
+            .all(|(at, word)| u64::from_le_bytes(*word) == stream_word(key, at))
+        && tail == &stream_word(key, tail_number).to_le_bytes()[..tail.len()]
+}
+
+/// The bytes of that stream from `offset` on, one by one.
 pub fn stream(key: u64, offset: u64) -> impl Iterator<Item = u8> {
     let mut at = offset;
     let mut word = stream_word(key, at / 8);

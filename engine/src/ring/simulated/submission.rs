@@ -67,6 +67,7 @@ impl SimulatedRing {
             outcome: None,
             cancelled: false,
             interrupted: false,
+            hangs: false,
         };
         if descriptor != Descriptor::NONE {
             let holding = self.holding(descriptor, what);
@@ -111,6 +112,7 @@ impl SimulatedRing {
         }
         if pending.op.is_on_worker() && pending.outcome.is_none() {
             pending.ready_us += self.rng.below(3000);
+            pending.hangs = self.rng.per_mille(self.faults.hung_storage);
         }
     }
 

@@ -69,6 +69,11 @@ impl SimulatedRing {
         buffer
     }
 
+    /// Whether the number stands for something.
+    pub fn is_open(&self, descriptor: Descriptor) -> bool {
+        self.table.find(descriptor).is_some()
+    }
+
     /// An open file, as a completion would bring it.
     pub fn open_beside(&mut self) -> Descriptor {
         self.table.insert(Object::File(0))

@@ -124,6 +124,16 @@ fn streams_are_reproducible_from_any_offset() {
     for offset in 0..90u64 {
         assert!(stream(7, offset).take(10).eq(whole[offset as usize..][..10].iter().copied()));
         assert_eq!(stream_byte(7, offset), whole[offset as usize]);
+        for length in 0..=100 - offset as usize {
+            let bytes = &whole[offset as usize..][..length];
+            assert_eq!(stretch(7, offset, length), bytes);
+            assert!(is_stretch(7, offset, bytes));
+            for at in 0..length {
+                let mut wrong = bytes.to_vec();
+                wrong[at] ^= 1;
+                assert!(!is_stretch(7, offset, &wrong));
+            }
+        }
     }
     assert!(!stream(8, 0).take(100).eq(whole.iter().copied()));
 }
@@ -148,13 +158,13 @@ fn a_wait_of_no_time_still_takes_some() {
 }
 
 #[test]
-fn another_thread_wakes_by_any_descriptor_that_is_not_simulated() {
+fn another_thread_wakes_by_the_event_descriptor() {
     let mut bench = Bench::new(1);
-    let wake = Descriptor(7);
+    let wake = bench.ring.add_event();
     let poll = Op::Poll { descriptor: wake, events: libc::POLLIN as u32 };
     bench.push(token(Kind::Wake, 0), poll);
     assert!(bench.all_within(50).is_empty());
-    bench.ring.wake();
+    signal_beside(wake);
     assert_eq!(bench.one().result, i32::from(libc::POLLIN));
     bench.ring.clear_wake(wake);
     bench.push(token(Kind::Wake, 0), poll);

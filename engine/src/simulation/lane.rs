@@ -1,0 +1,219 @@
+//! One shard of a world: its ring, its listeners, and its end, good or bad.
+
+use super::actor::{Actor, FILE_KEY, PATHS};
+use super::book::Book;
+use crate::Directory;
+use crate::admission::Admission;
+use crate::config::Config;
+use crate::ledger::Published;
+use crate::mailbox::Mailbox;
+use crate::memory::Arena;
+use crate::remote::Remote;
+use crate::ring::simulated::{Enter, NEVER, OpenCounts, Rng, SimulatedFile, SimulatedRing};
+use crate::ring::{Descriptor, FileKind, Ring, Setup};
+use crate::shard::{Parts, Shard};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// As long as the engine gives a shard that failed.
+const TEAR_DOWN_WAIT: Duration = Duration::from_millis(100);
+
+/// How far a shard is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    Runs,
+    /// It ended with a drain.
+    Finished,
+    /// Its ring broke, or operations did not end with the drain.
+    Failed,
+}
+
+/// A shard and its ring; when the shard is gone, the ring alone.
+enum Inside {
+    Shard(Box<Shard<SimulatedRing, Actor>>),
+    Ring(Box<SimulatedRing>),
+}
+
+/// What all shards of a world have in common.
+pub struct Common {
+    pub config: Config,
+    pub admission: Arc<Admission>,
+    pub book: Rc<RefCell<Book>>,
+}
+
+pub struct Lane {
+    pub number: usize,
+    pub life: Life,
+    inside: Option<Inside>,
+    book: Rc<RefCell<Book>>,
+    /// When it failed, everything in flight ended.
+    pub at_rest: bool,
+    pub published: Arc<Published>,
+    pub listeners: Vec<Descriptor>,
+    /// Bytes given to each peer to send.
+    pub given: Vec<u64>,
+    /// Connections with an overdue deadline, since when, in simulated µs.
+    pub overdue: BTreeMap<(u32, u64), u64>,
+    /// When a drain aborts what is left, in simulated µs.
+    pub drain_deadline_us: Option<u64>,
+    /// After so many completions its ring breaks.
+    pub breaks_after: u64,
+    /// Behind the shard: it is unmapped last.
+    _arena: Arena,
+}
+
+/// A ring with its memory, before it has a shard.
+pub struct Bare {
+    ring: SimulatedRing,
+    arena: Arena,
+    directory: Directory,
+    listeners: Vec<Descriptor>,
+    /// What the shard will poll.
+    pub event: Descriptor,
+}
+
+impl Bare {
+    pub fn new(seed: u64, number: usize, now_us: u64, mut setup: Setup, rng: &mut Rng) -> Self {
+        let arena = Arena::new(setup.arena_bytes).expect("memory for a simulation");
+        setup.arena_address = arena.address();
+        let seed = seed.wrapping_add((number as u64) << 56);
+        let mut ring = SimulatedRing::of_shard(seed, number, now_us, setup);
+        let directory = Directory::simulated(ring.add_directory());
+        let sizes = [700, 5_000, 100_000, 5 << 30, 0, 0];
+        for (at, (path, bytes)) in PATHS.into_iter().zip(sizes).enumerate() {
+            let kind = if path == "folder" { FileKind::Directory } else { FileKind::Regular };
+            ring.add_file(path, SimulatedFile { key: FILE_KEY + at as u64, bytes, kind });
+        }
+        ring.add_error("secret", libc::EACCES);
+        let listeners =
+            (0..1 + rng.below(2)).map(|_| ring.add_listener(rng.pick(&[1, 2, 16]))).collect();
+        let event = ring.add_event();
+        Self { ring, arena, directory, listeners, event }
+    }
+}
+
+impl Lane {
+    /// A shard on that ring, not started yet. `ticks`: now and then its handler kicks and sends
+    /// unasked.
+    pub fn new(
+        number: usize,
+        bare: Bare,
+        common: &Common,
+        mailbox: Mailbox,
+        published: Arc<Published>,
+        remote: Remote,
+        (rng, ticks): (Rng, bool),
+    ) -> Self {
+        let Bare { ring, arena, directory, listeners, .. } = bare;
+        let shard = Shard::new(Parts {
+            number,
+            config: &common.config,
+            ring,
+            arena: &arena,
+            handler: Actor { book: common.book.clone(), directory, rng, ticks },
+            mailbox,
+            published: published.clone(),
+            admission: common.admission.clone(),
+            remote,
+        });
+        Self {
+            number,
+            life: Life::Runs,
+            inside: Some(Inside::Shard(Box::new(shard))),
+            book: common.book.clone(),
+            at_rest: true,
+            published,
+            listeners,
+            given: Vec::new(),
+            overdue: BTreeMap::new(),
+            drain_deadline_us: None,
+            breaks_after: u64::MAX,
+            _arena: arena,
+        }
+    }
+
+    pub fn ring(&mut self) -> &mut SimulatedRing {
+        match self.inside.as_mut().expect("it is taken out for a moment only") {
+            Inside::Shard(shard) => shard.parts().0,
+            Inside::Ring(ring) => ring,
+        }
+    }
+
+    /// The shard, if it runs.
+    pub fn shard(&mut self) -> Option<&mut Shard<SimulatedRing, Actor>> {
+        match self.inside.as_mut().expect("it is taken out for a moment only") {
+            Inside::Shard(shard) => Some(shard),
+            Inside::Ring(_) => None,
+        }
+    }
+
+    pub fn now_us(&mut self) -> u64 {
+        self.ring().now_us()
+    }
+
+    /// Slots in use.
+    pub fn connections(&mut self) -> usize {
+        self.shard().map_or(0, |shard| shard.parts().1.slots.len())
+    }
+
+    /// Whether a peer that connects now finds a listener.
+    pub fn listens(&mut self) -> bool {
+        let listeners = self.listeners.clone();
+        let ring = self.ring();
+        listeners.into_iter().all(|listener| ring.is_open(listener))
+    }
+
+    /// When the shard does something, unless somebody makes it do so earlier.
+    pub fn next_us(&mut self) -> u64 {
+        let Some(shard) = self.shard() else { return NEVER };
+        let Some(wait) = shard.would_wait() else { return self.now_us() };
+        let ring = self.ring();
+        ring.next_event_us().min(ring.now_us() + wait.as_micros() as u64)
+    }
+
+    /// One turn of the loop of `Shard::run`, until `horizon_us` at most.
+    pub fn turn(&mut self, horizon_us: u64) {
+        let breaks_after = self.breaks_after;
+        let ring = self.ring();
+        ring.horizon_us = horizon_us.max(ring.now_us() + 1);
+        if ring.counters().completed >= breaks_after && ring.enter == Enter::Works {
+            ring.enter_breaks();
+        }
+        let shard = self.shard().expect("it runs");
+        if shard.turn().is_err() || shard.is_hung() {
+            self.fail();
+        } else if shard.is_finished() {
+            shard.finish();
+            self.life = Life::Finished;
+            self.leave_ring();
+        }
+    }
+
+    /// What the thread of a shard that failed does.
+    fn fail(&mut self) {
+        self.life = Life::Failed;
+        self.book.borrow_mut().fail(self.number);
+        self.at_rest = self.shard().expect("it ran").give_up(TEAR_DOWN_WAIT);
+        let tokens = self.ring().view().tokens;
+        let rests = tokens.iter().all(|token| token.is_wake());
+        assert!(rests || !self.at_rest, "said to be at rest: {tokens:?}");
+        self.leave_ring();
+        self.ring().end();
+        self.book.borrow_mut().has_failed(self.number);
+        let open = self.ring().open_counts();
+        // What the kernel may still use is left to it.
+        let left = if self.at_rest { OpenCounts::default() } else { open };
+        let left = OpenCounts { listeners: 0, ..left };
+        assert_eq!(open, left, "shard {}: descriptors left open", self.number);
+    }
+
+    /// The shard is dropped, with everything it holds.
+    fn leave_ring(&mut self) {
+        if let Some(Inside::Shard(shard)) = self.inside.take() {
+            self.inside = Some(Inside::Ring(Box::new(shard.into_ring())));
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! The judgement at the end of a world: everything is back, and everybody has what is owed to
+//! them.
+
+use super::book::{Farewell, Record, Role};
+use super::check::{GRACEFUL, find_peer};
+use super::lane::Life;
+use super::world::World;
+use crate::Reason;
+use crate::ring::simulated::{OpenCounts, Standing};
+
+impl World {
+    /// After the end: everything is back, everybody has what is owed to them.
+    pub fn verdict(&mut self) {
+        for at in 0..self.lanes.len() {
+            self.judge_lane(at);
+        }
+        assert_eq!(self.admission.free(), self.admission.total(), "permits");
+        let ledger = self.ledger();
+        assert!(ledger.balanced() && ledger.open() == 0, "the ledger: {ledger:?}");
+        assert_eq!(ledger.sum.descriptors, 0, "descriptors in the ledger");
+        assert_eq!(ledger.sum.cut_off, 0, "bytes that were there before our FIN");
+        assert_eq!(ledger.sum.handler_panics, self.book.borrow().panics, "panics, but for ours");
+        let book = self.book.clone();
+        let book = book.borrow();
+        for (tag, (shard, answered)) in &book.connects {
+            let failed = self.lanes[*shard].life == Life::Failed;
+            assert!(*answered || failed, "connect {tag} of shard {shard} is not answered");
+        }
+        for record in &book.records {
+            self.judge(record);
+            let peer = find_peer(&mut self.lanes, record.address);
+            let graceful = record.closed.is_some_and(|reason| GRACEFUL.contains(&reason));
+            let there = matches!(peer.standing, Standing::Connected | Standing::GotReset);
+            let whole = graceful && there && !record.excused && !record.cut;
+            let owed = whole && (!peer.got_fin || record.files_owed > 0);
+            if owed || record.files_owed < 0 || !book.agrees(record, &peer.received, whole) {
+                let got = (peer.received.len(), peer.got_fin, peer.lost_by_reset);
+                panic!("whole: {whole}; the peer has {got:?} of {record:?}");
+            }
+            // A reset may take unread bytes with it and leave the FIN.
+            let sent = (peer.standing != Standing::SentReset).then_some(peer.sent);
+            let fewer = sent.is_some_and(|sent| record.shown != sent);
+            if record.fin_shown && fewer && !self.hears_in_part(record) {
+                panic!("{} of {sent:?} bytes were shown to {record:?}", record.shown);
+            }
+        }
+    }
+
+    fn judge_lane(&mut self, at: usize) {
+        let lane = &mut self.lanes[at];
+        assert_ne!(lane.life, Life::Runs, "shard {at} has not ended");
+        let ring = lane.ring();
+        let view = ring.view();
+        let others = view.tokens.iter().filter(|token| !token.is_wake());
+        assert_eq!(others.count(), 0, "shard {at}: in flight are {:?}", view.tokens);
+        let open = lane.ring().open_counts();
+        let left = if lane.at_rest { OpenCounts::default() } else { open };
+        assert_eq!(open, left, "shard {at}: descriptors left open");
+    }
+
+    /// Whether bytes may remain unshown at the peer's FIN: fewer than the handler needs.
+    fn hears_in_part(&self, record: &Record) -> bool {
+        matches!(record.part.role, Role::Whole(_))
+    }
+
+    /// Whether there is such a reason.
+    fn judge(&mut self, record: &Record) {
+        let Some(reason) = record.closed else {
+            let in_opened = record.part.role == Role::PanicsAtEnds && record.panicked;
+            assert!(in_opened, "never closed: {record:?}");
+            return;
+        };
+        let peer = find_peer(&mut self.lanes, record.address);
+        let (standing, sent_fin) = (peer.standing, peer.sent_fin);
+        let gone = matches!(standing, Standing::SentReset | Standing::Vanished);
+        let config = self.config.clone();
+        let part = record.part;
+        let true_reason = match reason {
+            // A send may have taken the reset's error: then a receive answers 0.
+            Reason::PeerFin => sent_fin || gone,
+            Reason::PeerReset | Reason::BrokenPipe => gone,
+            Reason::NetworkError => standing == Standing::Vanished,
+            Reason::LocalClose => {
+                let role = matches!(part.role, Role::Lecturer(_) | Role::ShutdownAfter(_));
+                let farewell = record.fin_shown && part.farewell == Farewell::ReplyAndShutdown;
+                record.closing || role || farewell
+            }
+            Reason::Aborted => matches!(part.role, Role::AbortAfter(_)) && record.cut,
+            Reason::IdleTimeout => config.idle_timeout.is_some(),
+            Reason::ReceiveTimeout => config.receive_timeout.is_some(),
+            Reason::WriteTimeout => config.write_timeout.is_some(),
+            Reason::TransferTimeout => {
+                config.transfer_timeout.is_some() && part.role == Role::Files
+            }
+            Reason::MessageTooLong => record.shown > 0 || matches!(part.role, Role::Whole(_)),
+            Reason::OutputTooLong => config.output_bytes_max < 1 << 20,
+            Reason::FileTruncated | Reason::FileFailed => part.role == Role::Files,
+            Reason::Kicked => record.cut,
+            Reason::Drained => self.lanes[record.id.shard()].drain_deadline_us.is_some(),
+            Reason::Stopped => {
+                let id = record.id;
+                self.is_past_drain(id.shard())
+            }
+            Reason::HandlerPanicked => record.panicked,
+            Reason::ProtocolError => false,
+            Reason::ShardFailed => self.lanes[record.id.shard()].life == Life::Failed,
+        };
+        assert!(true_reason, "no reason: {record:?}, peer {standing:?}, FIN {sent_fin}");
+    }
+}

@@ -1,0 +1,189 @@
+//! Who is let in: limits per address, bans, and the filter that enforces them.
+
+use crate::common::{Server, ask, serve, wait_until};
+use ringwright::{Config, Prefix};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use std::io::{self, Read};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+/// A client at an address of its own.
+fn connect_from(source: impl Into<IpAddr>, to: SocketAddr) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
+    socket.bind(&SockAddr::from(SocketAddr::new(source.into(), 0)))?;
+    socket.connect_timeout(&to.into(), Duration::from_millis(400))?;
+    let client = TcpStream::from(socket);
+    client.set_read_timeout(Some(Duration::from_secs(10)))?;
+    Ok(client)
+}
+
+fn address(last: u8) -> Ipv4Addr {
+    Ipv4Addr::new(127, 0, 0, last)
+}
+
+fn ban(server: &Server, prefix: &str) -> bool {
+    server.engine.remote().ban(prefix.parse::<Prefix>().unwrap()).unwrap()
+}
+
+/// The descriptor of the server's end of a client's connection; both are in this process.
+fn other_end(client: &TcpStream) -> RawFd {
+    let (ours, theirs) = (client.local_addr().unwrap(), client.peer_addr().unwrap());
+    let descriptors = std::fs::read_dir("/proc/self/fd").expect("/proc is there");
+    let numbers = descriptors.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let is_it = |number: &RawFd| {
+        // SAFETY: only looked at, and not closed: it belongs to the engine.
+        let socket = std::mem::ManuallyDrop::new(unsafe {
+            <Socket as std::os::fd::FromRawFd>::from_raw_fd(*number)
+        });
+        socket.peer_addr().ok().and_then(|peer| peer.as_socket()) == Some(ours)
+            && socket.local_addr().ok().and_then(|local| local.as_socket()) == Some(theirs)
+    };
+    numbers.into_iter().find(is_it).expect("the server has accepted it")
+}
+
+fn option(socket: RawFd, level: libc::c_int, name: libc::c_int) -> (libc::c_int, u32) {
+    let mut value: libc::c_int = -1;
+    let mut length = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the value is one int.
+    let result =
+        unsafe { libc::getsockopt(socket, level, name, (&raw mut value).cast(), &raw mut length) };
+    assert_eq!(result, 0, "{}", io::Error::last_os_error());
+    (value, length)
+}
+
+#[test]
+fn an_address_has_no_more_connections_than_it_may() {
+    let server = serve(|config| {
+        config.max_per_address = Some(2);
+        config.shards = Some(2);
+    });
+    let remote = server.engine.remote();
+    let mut first = connect_from(address(1), server.address).unwrap();
+    let mut second = connect_from(address(1), server.address).unwrap();
+    assert_eq!(ask(&mut first, "echo one"), "one");
+    assert_eq!(ask(&mut second, "echo two"), "two");
+    assert_eq!(remote.connections_of(address(1).into()), 2);
+    let mut third = connect_from(address(1), server.address).unwrap();
+    assert_eq!(third.read(&mut [0; 1]).unwrap_or(0), 0, "closed at once");
+    let mut other = connect_from(address(2), server.address).unwrap();
+    assert_eq!(ask(&mut other, "echo other"), "other");
+    drop(first);
+    wait_until("its place is free", || remote.connections_of(address(1).into()) == 1);
+    let mut fourth = connect_from(address(1), server.address).unwrap();
+    assert_eq!(ask(&mut fourth, "echo four"), "four");
+    drop((second, third, other, fourth));
+    wait_until("all places are free", || {
+        [1, 2].into_iter().all(|last| remote.connections_of(address(last).into()) == 0)
+    });
+    assert_eq!(server.finish().sum.over_address_limit, 1);
+}
+
+#[test]
+fn places_of_an_address_never_go_stale() {
+    let server = serve(|config| {
+        config.max_per_address = Some(3);
+        config.max_connections = 2;
+        config.shards = Some(2);
+    });
+    let at = server.address;
+    let clients: Vec<_> = (0..4)
+        .map(|number| {
+            std::thread::spawn(move || {
+                for round in 0..300 {
+                    let Ok(client) = connect_from(address(1 + number % 2), at) else { continue };
+                    if round % 3 == 0 { crate::common::reset(client) } else { drop(client) }
+                }
+            })
+        })
+        .collect();
+    clients.into_iter().for_each(|client| client.join().unwrap());
+    let remote = server.engine.remote();
+    wait_until("nobody is counted", || {
+        [1, 2].into_iter().all(|last| remote.connections_of(address(last).into()) == 0)
+    });
+    for _ in 0..20 {
+        assert_eq!(ask(&mut connect_from(address(1), at).unwrap(), "echo in"), "in");
+    }
+    server.finish();
+}
+
+#[test]
+fn a_banned_client_gets_no_answer_to_its_syn() {
+    let server = serve(|config| config.shards = Some(2));
+    let remote = server.engine.remote();
+    let mut before = connect_from(address(3), server.address).unwrap();
+    assert_eq!(ask(&mut before, "echo early"), "early");
+    assert!(ban(&server, "127.0.0.3"));
+    assert!(!ban(&server, "127.0.0.3"), "it is banned already");
+    assert!(ban(&server, "127.9.0.0/16"));
+    wait_until("the filters are attached", || remote.ledger().sum.filters_attached == 2);
+    for banned in [address(3), Ipv4Addr::new(127, 9, 1, 1), Ipv4Addr::new(127, 9, 255, 255)] {
+        let refused = connect_from(banned, server.address).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::TimedOut, "{refused}");
+    }
+    let mut beside = connect_from(address(4), server.address).unwrap();
+    assert_eq!(ask(&mut beside, "echo beside"), "beside");
+    // Accepted while a filter was attached: it was taken off again.
+    assert_eq!(option(other_end(&beside), libc::SOL_SOCKET, libc::SO_GET_FILTER).1, 0);
+    assert_eq!(ask(&mut before, "echo still here"), "still here");
+    wait_until("drops are counted", || remote.ledger().sum.listener_drops >= 3);
+    assert_eq!(remote.ledger().sum.banned, 0, "the filter did all of it");
+    assert_eq!(remote.bans().len(), 2);
+    for prefix in remote.bans() {
+        assert!(remote.unban(prefix).unwrap());
+        assert!(!remote.unban(prefix).unwrap());
+    }
+    wait_until("the filters are gone", || remote.ledger().sum.filters_attached == 0);
+    let mut again = connect_from(address(3), server.address).unwrap();
+    assert_eq!(ask(&mut again, "echo again"), "again");
+    server.finish();
+}
+
+#[test]
+fn a_list_too_long_for_a_filter_is_held_against_who_was_accepted() {
+    let scattered = (0..3000u32).map(|at| Prefix::from(IpAddr::from(Ipv4Addr::from(at << 12))));
+    let bans: Vec<Prefix> = scattered.chain(["127.0.0.3".parse().unwrap()]).collect();
+    let server = serve(|config| config.bans = bans);
+    let mut banned = connect_from(address(3), server.address).unwrap();
+    assert_eq!(banned.read(&mut [0; 1]).unwrap_or(0), 0, "closed at once");
+    server.still_serves();
+    let ledger = server.finish();
+    assert_eq!((ledger.sum.banned, ledger.sum.filters_attached), (1, 0));
+}
+
+#[test]
+fn bans_hold_for_both_families_on_one_listener() {
+    let server = serve(|config| {
+        config.listeners = vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))];
+        config.bans = vec!["::1".parse().unwrap(), "127.0.0.0/29".parse().unwrap()];
+    });
+    let port = server.address.port();
+    let (v6, v4) =
+        (SocketAddr::from((Ipv6Addr::LOCALHOST, port)), SocketAddr::from(([127, 0, 0, 1], port)));
+    let refused = connect_from(Ipv6Addr::LOCALHOST, v6).unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::TimedOut, "{refused}");
+    let refused = connect_from(address(7), v4).unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::TimedOut, "{refused}");
+    let mut beside = connect_from(address(8), v4).unwrap();
+    assert_eq!(ask(&mut beside, "echo beside"), "beside");
+    server.finish();
+}
+
+#[test]
+fn keepalive_and_user_timeout_are_set_on_what_is_accepted() {
+    let server = serve(|config| {
+        config.tcp_keepalive = Some(Duration::from_secs(77));
+        config.tcp_user_timeout = Some(Duration::from_millis(12_345));
+    });
+    let mut client = server.connect();
+    assert_eq!(ask(&mut client, "echo here"), "here");
+    let socket = other_end(&client);
+    assert_eq!(option(socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE).0, 1);
+    assert_eq!(option(socket, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE).0, 77);
+    assert_eq!(option(socket, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT).0, 12_345);
+    drop(client);
+    server.finish();
+    let defaults = Config::default();
+    assert!(defaults.tcp_keepalive.is_some() && defaults.tcp_user_timeout.is_some());
+}

@@ -1,0 +1,295 @@
+//! What other threads may do: find, list, send, kick, broadcast, drain and stop.
+
+use crate::common::{Scripted, ask, read_line, serve, wait_until};
+use ringwright::{
+    Ask, Config, Connection, ConnectionId, Engine, Error, Handler, Origin, Reason, Remote,
+    SlowReaders,
+};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+#[test]
+fn connections_are_found_and_listed() {
+    let server = serve(|config| config.shards = Some(2));
+    let remote = server.engine.remote();
+    let mut clients: Vec<TcpStream> = (0..40).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        assert_eq!(ask(client, "echo in"), "in");
+    }
+    let all = remote.list(None, 1000).unwrap();
+    assert_eq!(all.len(), 40);
+    let mut addresses: Vec<SocketAddr> = all.iter().map(|info| info.peer).collect();
+    addresses.sort_unstable();
+    let mut expected: Vec<SocketAddr> =
+        clients.iter().map(|client| client.local_addr().unwrap()).collect();
+    expected.sort_unstable();
+    assert_eq!(addresses, expected);
+    let mut paged = Vec::new();
+    while let Ok(page) = remote.list(paged.last().copied(), 7)
+        && !page.is_empty()
+    {
+        assert!(page.len() <= 7);
+        paged.extend(page.into_iter().map(|info| info.id));
+    }
+    assert_eq!(paged, all.iter().map(|info| info.id).collect::<Vec<_>>());
+    for info in &all {
+        let found = remote.find(info.id).unwrap().expect("it is open");
+        assert_eq!((found.id, found.peer), (info.id, info.peer));
+        assert_eq!((found.state, found.origin), ("open", Origin::Listener(0)));
+    }
+    let gone = all[0].id;
+    remote.kick(gone).unwrap();
+    wait_until("it is gone", || remote.find(gone).unwrap().is_none());
+    assert_eq!(remote.find(ConnectionId::from_number(u64::MAX)), Ok(None));
+    assert_eq!(remote.list(None, 1000).unwrap().len(), 39);
+    drop(clients);
+    server.finish();
+}
+
+#[test]
+fn everybody_is_kicked_and_those_who_come_later_are_not() {
+    let server = serve(|config| config.shards = Some(2));
+    let mut clients: Vec<TcpStream> = (0..900).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        assert_eq!(ask(client, "echo in"), "in");
+    }
+    server.engine.remote().kick_all().unwrap();
+    for client in &mut clients {
+        let error = client.read(&mut [0; 1]).expect_err("it was reset");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    }
+    server.still_serves();
+    let ledger = server.finish();
+    assert_eq!(ledger.sum.closed_by[Reason::Kicked as usize], 900);
+    assert_eq!(ledger.sum.overflows, 0);
+}
+
+#[test]
+fn a_broadcast_does_with_slow_readers_as_it_is_told() {
+    let payload: Arc<[u8]> = Arc::from(&b"news\n"[..]);
+    for slow in [SlowReaders::Skip, SlowReaders::Queue, SlowReaders::Disconnect] {
+        let server = serve(|config| {
+            config.output_high_bytes = 10_000;
+            config.output_low_bytes = 5_000;
+        });
+        let remote = server.engine.remote();
+        let (mut swift, mut lazy) = (server.connect(), server.connect());
+        assert_eq!(ask(&mut swift, "echo in"), "in");
+        lazy.write_all(b"big 20000000\n").unwrap();
+        wait_until("it does not read", || {
+            let infos = remote.list(None, 10).unwrap();
+            infos.iter().any(|info| info.queued_bytes > 10_000)
+        });
+        remote.broadcast(payload.clone(), slow).unwrap();
+        assert_eq!(read_line(&mut swift).unwrap(), "news");
+        let skipped = remote.ledger().sum.broadcasts_skipped;
+        assert_eq!(skipped, u64::from(slow == SlowReaders::Skip), "{slow:?}");
+        if slow == SlowReaders::Disconnect {
+            assert_eq!(server.next_end(), Reason::OutputTooLong);
+        } else {
+            let connections = remote.connections();
+            assert_eq!(connections, 2, "{slow:?}");
+        }
+        drop((swift, lazy));
+        server.finish();
+    }
+}
+
+/// Asks, in a callback, what would wait for itself.
+struct Inside {
+    engine: Arc<Mutex<Option<Engine>>>,
+    answers: Sender<Vec<String>>,
+}
+
+impl Handler for Inside {
+    type State = ();
+
+    fn opened(&mut self, _: &mut Connection<'_>, _: Origin) {}
+
+    fn received(&mut self, (): &mut (), connection: &mut Connection<'_>, bytes: &[u8]) -> usize {
+        let id = connection.id();
+        let local = connection.local();
+        assert_eq!(local.list(None, 10)[0].id, id);
+        assert_eq!(local.info(id).expect("it is here").id, id);
+        let remote: Remote = local.remote().clone();
+        assert_eq!(remote.find(id), Err(Ask::FromCallback));
+        assert_eq!(remote.list(None, 1), Err(Ask::FromCallback));
+        let engine = self.engine.lock().unwrap().take().expect("asked once");
+        let waited = engine.wait().expect_err("it would wait for itself");
+        // To begin a drain is no waiting, and allowed.
+        remote.drain(Duration::from_secs(5)).unwrap();
+        let joined = engine.join().expect_err("it would wait for itself");
+        assert!(matches!((&waited, &joined), (Error::JoinFromCallback, Error::JoinFromCallback)));
+        self.answers.send(vec![waited.to_string(), joined.to_string()]).unwrap();
+        bytes.len()
+    }
+}
+
+#[test]
+fn waiting_in_a_callback_is_an_error_and_no_deadlock() {
+    let (answers, answer) = channel();
+    let engine = Arc::new(Mutex::new(None));
+    let config = Config {
+        listeners: vec!["127.0.0.1:0".parse().unwrap()],
+        shards: Some(1),
+        pin: false,
+        ..Config::default()
+    };
+    let inside = engine.clone();
+    let started =
+        Engine::start(config, move |_| Inside { engine: inside.clone(), answers: answers.clone() })
+            .unwrap();
+    let (address, remote) = (started.addresses()[0], started.remote());
+    *engine.lock().unwrap() = Some(started);
+    let mut client = TcpStream::connect(address).unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    client.write_all(b"?").unwrap();
+    let errors = answer.recv_timeout(Duration::from_secs(10)).expect("no deadlock");
+    assert!(errors.iter().all(|error| error.contains("shard's own thread")), "{errors:?}");
+    // The drain begun in the callback comes to its end.
+    assert_eq!(client.read(&mut [0; 1]).unwrap(), 0);
+    drop(client);
+    wait_until("the shard has ended", || remote.connect(0, address, 1).is_err());
+    assert!(remote.ledger().balanced());
+}
+
+#[test]
+fn a_stop_resets_everybody_and_drains_are_as_good_as_one() {
+    for drains_first in [false, true] {
+        let server = serve(|config| config.shards = Some(2));
+        let mut clients: Vec<TcpStream> = (0..50).map(|_| server.connect()).collect();
+        for client in &mut clients {
+            assert_eq!(ask(client, "echo in"), "in");
+            // So much that a drain would wait for it.
+            client.write_all(b"big 20000000\n").unwrap();
+        }
+        let remote = server.engine.remote();
+        if drains_first {
+            let threads: Vec<_> = (0..8)
+                .map(|at| {
+                    let remote = remote.clone();
+                    std::thread::spawn(move || {
+                        for _ in 0..10 {
+                            remote.drain(Duration::from_secs(100 + at)).unwrap();
+                        }
+                    })
+                })
+                .collect();
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
+        }
+        let begun = Instant::now();
+        remote.stop().unwrap();
+        assert!(remote.is_draining());
+        let ledger = server.engine.join().unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+        assert!(ledger.balanced() && ledger.open() == 0, "{}", ledger.to_json());
+        assert_eq!(ledger.sum.closed_by[Reason::Stopped as usize], 50);
+        remote.stop().unwrap();
+    }
+}
+
+#[test]
+fn who_waits_when_a_drain_begins_is_still_served() {
+    let server = serve(|config| config.max_connections = 1);
+    let mut inside = server.connect();
+    assert_eq!(ask(&mut inside, "echo in"), "in");
+    inside.write_all(b"big 3000000\n").unwrap();
+    let mut waiting: Vec<TcpStream> = (0..5).map(|_| server.connect()).collect();
+    for client in &mut waiting {
+        client.write_all(b"echo at last\n").unwrap();
+    }
+    let remote = server.engine.remote();
+    remote.drain(Duration::from_secs(20)).unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    let mut rest = Vec::new();
+    inside.read_to_end(&mut rest).unwrap();
+    drop(inside);
+    for mut client in waiting {
+        assert_eq!(read_line(&mut client).unwrap(), "at last");
+    }
+    let ledger = server.engine.join().unwrap();
+    assert!(ledger.balanced(), "{}", ledger.to_json());
+    assert_eq!((ledger.sum.opened, ledger.sum.turned_away), (6, 0));
+}
+
+/// Clients that connect without pause while the engine drains: who got a connection is answered,
+/// who came too late is refused, nobody is reset.
+#[test]
+fn a_drain_resets_nobody_who_has_just_connected() {
+    for round in 0..10 {
+        let server = serve(|config| config.shards = Some(1 + round % 2));
+        let address = server.address;
+        let clients: Vec<_> = (0..4)
+            .map(|_| {
+                std::thread::spawn(move || {
+                    for served in 0.. {
+                        let mut client = match TcpStream::connect(address) {
+                            Ok(client) => client,
+                            Err(error) => {
+                                assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{error}");
+                                return served;
+                            }
+                        };
+                        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+                        // An end before the first byte left is no answer, but no reset either.
+                        let Ok(()) = client.write_all(b"echo in\n") else { continue };
+                        let mut line = [0; 3];
+                        match client.read_exact(&mut line) {
+                            Ok(()) => assert_eq!(&line, b"in\n"),
+                            Err(error) => assert_eq!(error.kind(), ErrorKind::UnexpectedEof),
+                        }
+                    }
+                    unreachable!("a listener that is never closed")
+                })
+            })
+            .collect();
+        std::thread::sleep(Duration::from_millis(20 + 7 * round as u64));
+        server.engine.remote().drain(Duration::from_secs(10)).unwrap();
+        let served: u32 = clients.into_iter().map(|client| client.join().unwrap()).sum();
+        let ledger = server.engine.join().unwrap();
+        assert!(ledger.balanced(), "{}", ledger.to_json());
+        assert_eq!(ledger.sum.handshakes_lost, 0);
+        assert!(served > 0);
+    }
+}
+
+/// A handler that does nothing about a drain: what came before our FIN is received and answered.
+#[test]
+fn bytes_that_came_before_the_fin_are_answered() {
+    let (ended, _ends) = channel();
+    let config = Config {
+        listeners: vec!["127.0.0.1:0".parse().unwrap()],
+        shards: Some(1),
+        pin: false,
+        ..Config::default()
+    };
+    for round in 0..20 {
+        let sender = ended.clone();
+        let scripted = move |_| Scripted { ended: sender.clone(), directory: None };
+        let engine = Engine::start(config.clone(), scripted).unwrap();
+        let mut client = TcpStream::connect(engine.addresses()[0]).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        assert_eq!(ask(&mut client, "echo in"), "in");
+        // The shard is busy while both come: the drain, and bytes that it has not looked at.
+        client.write_all(b"sleep 30\n").unwrap();
+        std::thread::sleep(Duration::from_millis(10));
+        if round % 2 == 0 {
+            client.write_all(b"echo before\n").unwrap();
+            engine.remote().drain(Duration::from_secs(5)).unwrap();
+        } else {
+            engine.remote().drain(Duration::from_secs(5)).unwrap();
+            client.write_all(b"echo before\n").unwrap();
+        }
+        let mut all = String::new();
+        client.read_to_string(&mut all).unwrap();
+        assert_eq!(all, "slept\nbefore\n", "round {round}");
+        drop(client);
+        let ledger = engine.join().unwrap();
+        assert!(ledger.balanced(), "{}", ledger.to_json());
+        assert_eq!(ledger.sum.closed_by[Reason::Drained as usize], 1);
+        assert_eq!(ledger.sum.cut_off, 0);
+    }
+}
