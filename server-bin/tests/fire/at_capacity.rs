@@ -33,9 +33,9 @@ const STILL: usize = 8;
 /// A round takes half a second. One where each permit waits for a clock instead of being handed
 /// on at once takes minutes.
 const ROUND_MAX: Duration = Duration::from_secs(30);
-/// So many samples in a row must not show more than there are permits: half of them may, and a
-/// round is longer than that.
-const BEYOND_MAX: usize = 40;
+/// So many samples in a row, 0.3 s of a round, must not show more than there are permits; every
+/// second one may.
+const BEYOND_MAX: usize = 60;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Leaving {
