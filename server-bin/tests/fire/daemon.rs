@@ -103,10 +103,10 @@ impl Daemon {
         all.filter_map(|entry| number(entry.unwrap())).collect()
     }
 
-    /// Anonymous memory that is resident, in KiB (proc_pid_status(5)).
+    /// Resident memory in KiB (proc_pid_status(5)).
     pub fn resident_kib(&self) -> usize {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
