@@ -52,6 +52,8 @@ enum Leaving {
 /// What the clients of one setting share.
 struct Crowd<'a> {
     daemon: &'a Daemon,
+    /// Descriptors before anybody came.
+    at_rest: usize,
     shards: usize,
     leaving: Leaving,
     made: AtomicU64,
@@ -102,8 +104,8 @@ fn setting(shards: usize, leaving: Leaving, connections: usize) {
         "echo",
         &["--max-connections", "3", "--shards", &shards.to_string(), "--at-capacity", policy],
     );
-    let at_rest = daemon.descriptors();
     let crowd = Crowd {
+        at_rest: daemon.descriptors(),
         daemon: &daemon,
         shards,
         leaving,
@@ -115,16 +117,16 @@ fn setting(shards: usize, leaving: Leaving, connections: usize) {
     let mut sources: Vec<Sources> = (0..=CLIENTS).map(Sources::new).collect();
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
-        let watch = scope.spawn(|| crowd.watch(&over, at_rest));
+        let watch = scope.spawn(|| crowd.watch(&over));
         let _over = SetOnDrop(&over);
         let (rounds, last) = (connections.div_ceil(ROUND), CLIENTS as usize);
         for round in 0..rounds {
             crowd.round(&mut sources[..last], ROUND.min(connections - round * ROUND));
             assert!(!watch.is_finished(), "what watched the ledger has failed");
-            crowd.hold_still(&mut sources[last], at_rest);
+            crowd.hold_still(&mut sources[last]);
         }
     });
-    until(PATIENCE, || same("descriptors", daemon.descriptors(), at_rest));
+    crowd.is_exactly(0, 0);
     let made = crowd.made.load(Ordering::Relaxed);
     let turned_away = crowd.turned_away.load(Ordering::Relaxed);
     let held_max = crowd.held_max.load(Ordering::Relaxed);
@@ -270,9 +272,9 @@ impl Crowd<'_> {
     }
 
     /// Eight that stay: exactly three are let in, and each that leaves lets in another.
-    fn hold_still(&self, sources: &mut Sources, at_rest: usize) {
+    fn hold_still(&self, sources: &mut Sources) {
         // Those of the round have left, but some may still wait to be let in and looked at.
-        self.is_exactly(0, 0, at_rest);
+        self.is_exactly(0, 0);
         let mut streams: Vec<TcpStream> = (0..STILL).map(|_| self.connect(sources)).collect();
         for stream in &mut streams {
             self.write(stream, b"?");
@@ -289,7 +291,7 @@ impl Crowd<'_> {
                 }
             }
         }
-        self.is_exactly(inside.len(), outside.len(), at_rest);
+        self.is_exactly(inside.len(), outside.len());
         for _ in 0..STILL {
             let Some(stream) = inside.pop() else { break };
             self.held.fetch_sub(1, Ordering::SeqCst);
@@ -304,11 +306,11 @@ impl Crowd<'_> {
             self.hold();
             inside.push(stream);
         }
-        self.is_exactly(0, 0, at_rest);
+        self.is_exactly(0, 0);
     }
 
     /// `open` are inside, and nobody else is but those in the waiting room, `outside` at most.
-    fn is_exactly(&self, open: usize, outside: usize, at_rest: usize) {
+    fn is_exactly(&self, open: usize, outside: usize) {
         until(PATIENCE, || {
             // Before the ledger is asked for, which takes a descriptor for a moment.
             let descriptors = self.daemon.descriptors();
@@ -320,12 +322,15 @@ impl Crowd<'_> {
             if waiting > outside {
                 return Err(format!("{waiting} wait and {outside} are outside"));
             }
-            same("descriptors", descriptors, at_rest + open + waiting)
+            // A listener per shard, and theirs.
+            let known = (self.shards + open + waiting) as u64;
+            same("descriptors in the ledger", ledger.in_use("descriptors"), known)?;
+            same("descriptors", descriptors, self.at_rest + open + waiting)
         });
     }
 
     /// Samples the ledger and the descriptors until it is over.
-    fn watch(&self, over: &AtomicBool, at_rest: usize) {
+    fn watch(&self, over: &AtomicBool) {
         let (mut samples, mut beyond, mut in_a_row) = (0, 0, 0);
         while !over.load(Ordering::Relaxed) {
             thread::sleep(Duration::from_millis(5));
@@ -336,7 +341,7 @@ impl Crowd<'_> {
             let open = ledger.number("connections.open") as usize;
             assert!(self.shards > 1 || open <= PERMITS, "{open} are open: {ledger:?}");
             let waiting = ledger.number("connections.waiting") as usize;
-            let not_waiting = (descriptors - at_rest).saturating_sub(waiting);
+            let not_waiting = (descriptors - self.at_rest).saturating_sub(waiting);
             in_a_row = if open.max(not_waiting) > PERMITS { in_a_row + 1 } else { 0 };
             assert!(
                 in_a_row < BEYOND_MAX,
