@@ -157,6 +157,13 @@ mod tests {
             let row = format!("| {from} | {event:?} | {to} |");
             assert!(document.contains(&row), "ARCHITECTURE.md lacks the row {row}");
         }
+        let arrows =
+            TRANSITIONS.iter().map(|(from, event, to)| format!("    {from} --> {to}: {event:?}\n"));
+        let diagram = format!("```mermaid\nstateDiagram-v2\n{}```\n", arrows.collect::<String>());
+        assert!(
+            document.contains(&diagram),
+            "ARCHITECTURE.md should have this picture:\n{diagram}"
+        );
         let rows = document
             .lines()
             .filter(|line| STATES.iter().any(|state| line.starts_with(&format!("| {state} |"))));

@@ -170,12 +170,7 @@ impl Handler for Visitors {
             read += consumed;
             visit.unread = read < bytes.len();
             match event {
-                Event::More => {
-                    if visit.half_closed {
-                        visit.close(connection);
-                    }
-                    break;
-                }
+                Event::More => break,
                 Event::Head { request, length } => {
                     let head = &bytes[read - length..read];
                     self.on_head(visit, connection, &request, head);
@@ -198,24 +193,12 @@ impl Handler for Visitors {
         }
         visit.awaited = None;
         self.reply(visit, connection, &response, manner);
-        if visit.is_over() {
-            visit.close(connection);
-        } else {
-            connection.resume();
-        }
+        connection.resume();
     }
 
     fn writable(&mut self, visit: &mut Visit, connection: &mut Connection<'_>) {
         visit.full = false;
         if visit.is_over() {
-            visit.close(connection);
-        }
-    }
-
-    fn half_closed(&mut self, visit: &mut Visit, connection: &mut Connection<'_>) {
-        visit.half_closed = true;
-        // What is left of a request that was begun will never come.
-        if visit.may_read_on() {
             visit.close(connection);
         }
     }

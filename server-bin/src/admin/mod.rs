@@ -4,14 +4,14 @@
 //! It runs on an engine of its own, with one small shard, so that it answers when the engine it
 //! watches is full, out of descriptors, or hangs in a callback. What it can read without asking
 //! (metrics, health, ledger) it answers at once. What only the other engine's shards know is
-//! asked for on a thread of its own ([`asking`]), because a shard that hangs does not answer.
+//! asked for on a thread of its own (`asking`), because a shard that hangs does not answer.
 //!
 //! # Descriptors
 //! A process that has none left accepts nobody. io_uring's accept samples `RLIMIT_NOFILE` when it
 //! is armed, and a multishot accept keeps what it has sampled. So the admin listener is armed
-//! first, then the limit is lowered by [`reserve`]: what is above is for the admin listener's
+//! first, then the limit is lowered by a reserve: what is above is for the admin listener's
 //! accept alone. The accept must never end, or it is armed anew with the lower limit: see
-//! [`config`].
+//! `config`.
 
 mod asking;
 mod bans;

@@ -15,7 +15,6 @@ pub struct Visit {
     pub(super) full: bool,
     /// Bytes were left unread by the last look at them.
     pub(super) unread: bool,
-    pub(super) half_closed: bool,
     pub(super) draining: bool,
     pub(super) closing: bool,
 }
@@ -34,10 +33,9 @@ impl Visit {
         self.awaited.is_none() && !self.full && !self.closing
     }
 
-    /// Whether there is nothing more to say.
+    /// Whether a drain need not wait for it.
     pub(super) const fn is_over(&self) -> bool {
-        let ends = self.half_closed || self.draining;
-        ends && self.may_read_on() && !self.unread
+        self.draining && self.may_read_on() && !self.unread
     }
 
     /// What is queued leaves, then the connection ends.

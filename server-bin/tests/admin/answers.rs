@@ -249,6 +249,23 @@ fn a_request_that_does_not_come_is_not_waited_for_long() {
 }
 
 #[test]
+fn all_that_is_asked_is_answered_at_the_pace_it_is_read() {
+    let server = Server::echo_with_admin(&["--shards", "2"]);
+    let mut visitor = server.admin();
+    let mut writer = visitor.stream.get_ref().try_clone().unwrap();
+    let requests = 1000;
+    let writing = thread::spawn(move || {
+        let pipelined = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n".repeat(requests);
+        writer.write_all(pipelined.as_bytes()).unwrap();
+    });
+    for number in 0..requests {
+        assert_eq!(visitor.reply(false).status, 200, "{number}");
+    }
+    writing.join().unwrap();
+    server.stop().cleanly();
+}
+
+#[test]
 fn replies_that_nobody_reads_are_bounded() {
     let server = Server::echo_with_admin(&["--shards", "2"]);
     let before = server.descriptors();

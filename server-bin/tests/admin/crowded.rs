@@ -36,7 +36,7 @@ fn it_answers_while_the_process_has_no_descriptor_left() {
     for _ in 0..20 {
         let mut visitors: Vec<Client> = (0..6).map(|_| server.admin()).collect();
         for visitor in &mut visitors {
-            for target in ["/livez", "/readyz", "/ledger", "/metrics"] {
+            for target in ["/livez", "/readyz", "/ledger", "/metrics", "/connections"] {
                 let reply = visitor.request("GET", target);
                 assert_eq!(reply.status, 200, "{target}: {reply:?}");
             }

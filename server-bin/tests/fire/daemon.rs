@@ -3,8 +3,8 @@
 use crate::PATIENCE;
 use crate::ledger::Ledger;
 use std::fs;
-use std::io::{self, BufRead, BufReader, Read};
-use std::net::SocketAddr;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::thread::{self, JoinHandle};
@@ -16,6 +16,7 @@ const CLOSE_ON_EXEC: i32 = libc::CLOSE_RANGE_CLOEXEC as i32;
 pub struct Daemon {
     child: Child,
     pub address: SocketAddr,
+    admin: SocketAddr,
     stderr: Option<JoinHandle<String>>,
 }
 
@@ -33,7 +34,12 @@ impl Daemon {
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RINGWRIGHTD_")) {
             command.env_remove(name);
         }
-        command.arg(mode).args(arguments).args(["--listen", "127.0.0.1:0"]);
+        command.arg(mode).args(arguments).args([
+            "--listen",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+        ]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // SAFETY: between fork and exec it only makes system calls, on a number copied before.
         unsafe { command.pre_exec(move || prepare(limit)) };
@@ -44,23 +50,40 @@ impl Daemon {
             let _ = stderr.read_to_string(&mut text);
             text
         });
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim_end().strip_prefix(&format!("listening {mode}://"));
-        let Some(address) = address.and_then(|address| address.parse().ok()) else {
-            let _ = child.kill();
-            panic!("it said {line:?} and {:?}", stderr.join());
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut listening = |scheme: &str| {
+            let mut line = String::new();
+            stdout.read_line(&mut line).unwrap();
+            let address = line.trim_end().strip_prefix(&format!("listening {scheme}://"));
+            address.and_then(|address| address.parse().ok()).ok_or(line)
         };
-        Self { child, address, stderr: Some(stderr) }
+        let (address, admin) = match (listening(mode), listening("admin http")) {
+            (Ok(address), Ok(admin)) => (address, admin),
+            other => {
+                let _ = child.kill();
+                panic!("it said {other:?} and {:?}", stderr.join());
+            }
+        };
+        Self { child, address, admin, stderr: Some(stderr) }
     }
 
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// The ledger of now; `None`: this daemon cannot tell.
-    pub fn ledger(&self) -> Option<Ledger> {
-        None
+    /// The ledger of now.
+    #[track_caller]
+    pub fn ledger(&self) -> Ledger {
+        let mut stream = TcpStream::connect(self.admin).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let request = "GET /ledger HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).unwrap();
+        match reply.split_once("\r\n\r\n") {
+            Some((head, body)) if head.starts_with("HTTP/1.1 200 ") => Ledger(body.to_owned()),
+            _ => panic!("/ledger answered {reply:?}"),
+        }
     }
 
     /// How many descriptors it has.
@@ -80,10 +103,10 @@ impl Daemon {
         all.filter_map(|entry| number(entry.unwrap())).collect()
     }
 
-    /// Anonymous memory that is resident, in KiB (proc_pid_status(5)).
+    /// Resident memory in KiB (proc_pid_status(5)).
     pub fn resident_kib(&self) -> usize {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 

@@ -43,8 +43,8 @@ fn idle_herd(probe: &[&str], name: &str) {
     grow(HERD);
     eprintln!("{HERD} connected after {:.1?}", begun.elapsed());
     // Parking waits for the default five seconds of silence.
-    until(2 * PATIENCE, || match daemon.ledger() {
-        Some(ledger) if ledger.number("parked_now") < HERD as u64 => Err(format!("{ledger:?}")),
+    until(2 * PATIENCE, || match daemon.ledger().number("parked") {
+        parked if parked < HERD as u64 => Err(format!("{parked} of {HERD} are parked")),
         _ => Ok(()),
     });
     let each = (daemon.resident_kib() - before) * 1024 / (HERD - FIRST);

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 const DESCRIPTORS: usize = 64;
 const CLIENTS: usize = 200;
+/// The rest is the program's own, and what is kept for the admin listener.
+const INSIDE_MIN: usize = DESCRIPTORS / 4;
 /// For how long its CPU time is measured.
 const FULL: Duration = Duration::from_secs(3);
 const CPU_MAX: f64 = 0.05;
@@ -29,17 +31,20 @@ fn out_of_descriptors() {
     for client in &mut clients {
         client.write_all(b"?").unwrap();
     }
-    until(PATIENCE, || same("descriptors", daemon.descriptors(), DESCRIPTORS));
+    until(PATIENCE, || match daemon.ledger().number("accept_backoffs") {
+        0 => Err(format!("{} of {DESCRIPTORS} descriptors", daemon.descriptors())),
+        _ => Ok(()),
+    });
     let (begun, before) = (Instant::now(), daemon.cpu());
     // Not for something to happen: this is the time that is measured.
     thread::sleep(FULL);
     let share = (daemon.cpu() - before).as_secs_f64() / begun.elapsed().as_secs_f64();
     eprintln!("full, with {CLIENTS} clients: {:.1} % of a CPU", share * 100.0);
-    assert_eq!(daemon.descriptors(), DESCRIPTORS, "it is not full any more");
     assert!(share < CPU_MAX, "{:.1} % of a CPU while there is nothing to do", share * 100.0);
     // Who is inside is served as ever.
     let inside = socket::readable(&clients, Duration::ZERO);
-    assert_eq!(inside.len(), DESCRIPTORS - at_rest);
+    assert_eq!(inside.len() as u64, daemon.ledger().number("connections.open"));
+    assert!(inside.len() > INSIDE_MIN, "only {} are let in", inside.len());
     for at in inside {
         let client = &mut clients[at];
         client.write_all(b"!").unwrap();
@@ -56,8 +61,10 @@ fn out_of_descriptors() {
     eprintln!("a fresh client was answered {recovery:.1?} after they left");
     assert!(recovery < RECOVERY_MAX, "a fresh client waited for {recovery:?}");
     drop(fresh);
+    // Those that left without having been let in are looked at too.
+    until(PATIENCE, || {
+        same("accepted", daemon.ledger().number("connections.accepted"), CLIENTS as u64 + 1)
+    });
     until(PATIENCE, || same("descriptors", daemon.descriptors(), at_rest));
-    let ledger = daemon.stop();
-    assert_eq!(ledger.number("connections.accepted"), CLIENTS as u64 + 1, "{ledger:?}");
-    assert!(ledger.number("accept_backoffs") > 0, "{ledger:?}");
+    daemon.stop();
 }

@@ -31,6 +31,15 @@ impl Sources {
 
     /// A connection from the next address.
     pub fn connect(&mut self, server: SocketAddr) -> io::Result<TcpStream> {
+        self.connect_within(server, PATIENCE)
+    }
+
+    /// The same, with EINPROGRESS if it has not come about within `timeout`.
+    pub fn connect_within(
+        &mut self,
+        server: SocketAddr,
+        timeout: Duration,
+    ) -> io::Result<TcpStream> {
         let SocketAddr::V4(server) = server else { panic!("{server} is not of IPv4") };
         // SAFETY: no pointers.
         let socket =
@@ -41,7 +50,7 @@ impl Sources {
         // SAFETY: the descriptor is new and nobody else's.
         let stream = unsafe { TcpStream::from_raw_fd(socket) };
         // connect(2) keeps to the send timeout (socket(7)).
-        set_timeout(&stream, PATIENCE)?;
+        stream.set_write_timeout(Some(timeout))?;
         // The port is chosen by connect(2), which knows both ends (ip(7)).
         set(&stream, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, &1_i32)?;
         let call = |call: unsafe extern "C" fn(_, _, _) -> _, address: Ipv4Addr, port: u16| {
@@ -60,6 +69,8 @@ impl Sources {
         };
         call(libc::bind, self.next(), 0)?;
         call(libc::connect, *server.ip(), server.port())?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
         Ok(stream)
     }
 }
@@ -68,12 +79,6 @@ impl Sources {
 pub fn reset(stream: TcpStream) {
     let linger = libc::linger { l_onoff: 1, l_linger: 0 };
     set(&stream, libc::SOL_SOCKET, libc::SO_LINGER, &linger).unwrap();
-}
-
-/// How long it waits in a call.
-pub fn set_timeout(stream: &TcpStream, timeout: Duration) -> io::Result<()> {
-    stream.set_read_timeout(Some(timeout))?;
-    stream.set_write_timeout(Some(timeout))
 }
 
 pub fn set<T>(stream: &TcpStream, level: i32, name: i32, value: &T) -> io::Result<()> {

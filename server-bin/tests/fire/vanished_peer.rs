@@ -28,6 +28,7 @@ impl Handler for Echo {
 /// The daemon has no option for it, and its 60 seconds are too long for a test.
 #[test]
 fn vanished_peer_loses_its_permit_to_the_user_timeout() {
+    let _alone = alone();
     let config = Config {
         listeners: vec!["127.0.0.1:0".parse().unwrap()],
         shards: Some(1),
