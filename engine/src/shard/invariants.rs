@@ -8,10 +8,13 @@ use super::output::Body;
 use super::slots::{Armed, InFlight, Mode, NONE, Slot};
 use super::state::State;
 use super::timers::TICK_MS;
-use crate::handler::Handler;
+use crate::handler::{Handler, Origin};
+use crate::mailbox::BanList;
 use crate::ring::simulated::{SimulatedRing, View};
 use crate::ring::{Kind, Token};
 use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The families that belong to slots; a receive and a probe share one.
@@ -55,6 +58,19 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         let settled = *stage == Stage::Closed || (listeners.iter().all(quiet) && !closes);
         let (want, wait) = self.patience();
         (want > 0 && self.wake_armed && settled).then_some(wait)
+    }
+
+    /// Addresses of the clients that are open or wait, once for each.
+    pub fn clients(&self) -> Vec<IpAddr> {
+        let accepted = |(_, it): &(u32, &Slot)| matches!(it.origin, Origin::Listener(_));
+        let open = self.core.slots.iter().filter(accepted).map(|(_, it)| it.peer.ip());
+        open.chain(self.accepting.room.clients.iter().map(|client| client.peer.ip())).collect()
+    }
+
+    /// What is banned as far as this shard knows; and whether whoever comes in next is looked at
+    /// with this list.
+    pub fn bans(&self) -> (Arc<BanList>, bool) {
+        (self.accepting.bans.clone(), self.accepting.room.is_empty())
     }
 
     /// Whether a drain has waited long enough for operations that do not end.

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 /// Clients that wait, first come first served.
 pub(super) struct WaitingRoom {
-    clients: VecDeque<Client>,
+    pub(super) clients: VecDeque<Client>,
     /// An accept that is being cancelled may still bring a whole backlog.
     most: usize,
     /// The shard may be noted as waiting for a permit.

@@ -24,7 +24,7 @@ impl Handler for Actor {
     fn opened(&mut self, connection: &mut Connection<'_>, origin: Origin) -> Talk {
         let (id, peer) = (connection.id(), connection.peer());
         let mut book = self.book.borrow_mut();
-        let record = book.open(id, peer);
+        let record = book.open(id, peer, matches!(origin, Origin::Listener(_)));
         if let Origin::Connected(tag) = origin {
             book.answered(tag);
         }

@@ -184,8 +184,16 @@ impl Lane {
         if ring.counters().completed >= breaks_after && ring.enter == Enter::Works {
             ring.enter_breaks();
         }
+        let opened = self.book.borrow().records.len();
         let shard = self.shard().expect("it runs");
-        if shard.turn().is_err() || shard.is_hung() {
+        let before = shard.bans();
+        let failed = shard.turn().is_err() || shard.is_hung();
+        let after = shard.bans().0;
+        if before.1 && Arc::ptr_eq(&before.0, &after) {
+            self.book.borrow_mut().check_bans(opened, self.number, &after.bans);
+        }
+        let shard = self.shard().expect("it runs");
+        if failed {
             self.fail();
         } else if shard.is_finished() {
             shard.finish();
