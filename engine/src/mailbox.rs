@@ -170,11 +170,16 @@ impl Mailbox {
     /// Before the commands are read: from now on a waker writes again.
     pub fn acknowledge(&self) {
         self.shared.signalled.store(false, Ordering::SeqCst);
+        #[cfg(test)]
+        crate::ring::simulated::interrupt();
     }
 
     /// The next command.
     pub fn next(&self) -> Option<Command> {
-        self.commands.try_recv().ok()
+        let command = self.commands.try_recv().ok();
+        #[cfg(test)]
+        crate::ring::simulated::interrupt();
+        command
     }
 }
 

@@ -1,13 +1,66 @@
 //! What other threads ask of the shards: kicks, broadcasts, bans, drains, questions.
 
+use super::book::Book;
+use super::lane::Life;
 use super::world::World;
 use crate::mailbox::Command;
-use crate::{ConnectionInfo, Prefix, SlowReaders};
+use crate::remote::Remote;
+use crate::ring::simulated::{Rng, present_us, set_interrupts};
+use crate::{ConnectionId, ConnectionInfo, Prefix, SlowReaders};
 use crossbeam_channel::{Receiver, bounded};
 use std::time::Duration;
 
+/// A shard answers within so long: a wake may be late, and a wait takes a second at most.
+const ANSWER_US_MAX: u64 = 2_000_000;
 /// Turns in which a shard finds the time to empty its queue of commands.
 const TURNS_BUSY_MAX: u32 = 10_000;
+
+enum Answer {
+    Find(Receiver<Option<ConnectionInfo>>),
+    /// So many at most.
+    List(usize, Receiver<Vec<ConnectionInfo>>),
+}
+
+impl Answer {
+    /// What was heard, if the answer has come.
+    fn take(&self) -> Option<Vec<ConnectionInfo>> {
+        match self {
+            Self::Find(answer) => answer.try_recv().ok().map(|info| info.into_iter().collect()),
+            Self::List(limit, answer) => {
+                let list = answer.try_recv().ok()?;
+                assert!(list.len() <= *limit, "a list is longer than asked for");
+                Some(list)
+            }
+        }
+    }
+}
+
+struct Question {
+    shard: usize,
+    asked_us: u64,
+    answer: Answer,
+}
+
+/// Questions whose answers have not come.
+#[derive(Default)]
+pub struct Questions(Vec<Question>);
+
+impl Questions {
+    fn ask(&mut self, remote: &Remote, id: ConnectionId) {
+        let (answer, question) = bounded(1);
+        let shard = id.shard();
+        if remote.to(shard, Command::Find(id, answer)).is_ok() {
+            let answer = Answer::Find(question);
+            self.0.push(Question { shard, asked_us: present_us(), answer });
+        }
+    }
+}
+
+fn check_info(info: &ConnectionInfo, book: &mut Book) {
+    let record = book.record(info.id).expect("who is listed was opened");
+    assert_eq!(record.address, info.peer, "{info:?}");
+    assert!(info.idle <= info.age, "{info:?}");
+}
 
 impl World {
     /// Any of them.
@@ -32,10 +85,7 @@ impl World {
             }
             (6, Some(id)) => {
                 drop(book);
-                let (answer, question) = bounded(1);
-                if self.remote.to(id.shard(), Command::Find(id, answer)).is_ok() {
-                    self.finds.push(question);
-                }
+                self.questions.borrow_mut().ask(&self.remote, id);
             }
             (7, _) => {
                 drop(book);
@@ -44,7 +94,8 @@ impl World {
                 let from = self.rng.below(4) as u32;
                 let shard = self.rng.below(self.lanes.len() as u64) as usize;
                 if self.remote.to(shard, Command::List { from, limit, answer }).is_ok() {
-                    self.lists.push((limit, question));
+                    let (asked_us, answer) = (present_us(), Answer::List(limit, question));
+                    self.questions.borrow_mut().0.push(Question { shard, asked_us, answer });
                 }
             }
             _ => {
@@ -57,31 +108,37 @@ impl World {
         }
     }
 
-    /// Looks at the answers that have come.
+    /// Looks at the answers that have come, and whether they are late.
     pub(super) fn hear(&mut self) {
-        let mut heard: Vec<ConnectionInfo> = Vec::new();
-        let mut hear = |question: &Receiver<Option<ConnectionInfo>>| match question.try_recv() {
-            Ok(answer) => {
-                heard.extend(answer);
-                false
-            }
-            Err(error) => error.is_empty(),
-        };
-        self.finds.retain(&mut hear);
-        self.lists.retain(|(limit, question)| match question.try_recv() {
-            Ok(answer) => {
-                assert!(answer.len() <= *limit, "a list is longer than asked for");
-                heard.extend(answer);
-                false
-            }
-            Err(error) => error.is_empty(),
-        });
+        let mut questions = self.questions.borrow_mut();
         let mut book = self.book.borrow_mut();
-        for info in heard {
-            let record = book.record(info.id).expect("who is listed was opened");
-            assert_eq!(record.address, info.peer, "{info:?}");
-            assert!(info.idle <= info.age, "{info:?}");
-        }
+        let lanes = &mut self.lanes;
+        questions.0.retain(|question| {
+            let lane = &mut lanes[question.shard];
+            let wait_us = lane.now_us().saturating_sub(question.asked_us);
+            match question.answer.take() {
+                Some(heard) => heard.into_iter().for_each(|info| check_info(&info, &mut book)),
+                None if lane.life == Life::Runs => {
+                    assert!(wait_us < ANSWER_US_MAX, "a question is not answered: a wake was lost");
+                    return true;
+                }
+                None => {}
+            }
+            false
+        });
+    }
+
+    /// From now on other threads may ask in the middle of a shard's work.
+    pub(super) fn interrupt(&mut self) {
+        let (remote, book, questions) =
+            (self.remote.clone(), self.book.clone(), self.questions.clone());
+        let mut rng = Rng::new(self.rng.bits());
+        set_interrupts(Some(Box::new(move || {
+            if rng.below(16) == 0 {
+                let somebody = book.borrow().anybody(&mut rng);
+                let _ = somebody.map(|id| questions.borrow_mut().ask(&remote, id));
+            }
+        })));
     }
 
     /// Bans some addresses, or lets them in again.

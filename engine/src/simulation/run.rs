@@ -4,6 +4,7 @@ use super::actor::OnPurpose;
 use super::live;
 use super::world::World;
 use crate::marks::{self, Reached};
+use crate::ring::simulated::set_interrupts;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,7 +22,9 @@ const RAREST: usize = 12;
 /// Runs a seed. False: it failed, and has said so.
 fn run(seed: u64) -> bool {
     let mut world = World::new(seed);
+    world.interrupt();
     let result = catch_unwind(AssertUnwindSafe(|| live(&mut world)));
+    set_interrupts(None);
     if result.is_err() {
         for lane in &mut world.lanes {
             let (number, life) = (lane.number, lane.life);

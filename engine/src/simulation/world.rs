@@ -5,7 +5,7 @@ use super::actor::Actor;
 use super::book::{Book, Part, key_of};
 use super::draw::{self, Swarm, is_slow};
 use super::lane::{Bare, Common, Lane, Life};
-use crate::ConnectionInfo;
+use super::orders::Questions;
 use crate::admission::Admission;
 use crate::config::Config;
 use crate::ledger::{Ledger, Published};
@@ -16,7 +16,6 @@ use crate::ring::simulated::{
 };
 use crate::ring::{Descriptor, Ring};
 use crate::shard::Shard;
-use crossbeam_channel::Receiver;
 use std::cell::RefCell;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
@@ -44,8 +43,7 @@ pub struct World {
     /// Since when somebody waits though a permit is free, in simulated µs.
     pub(super) wasted_since_us: Option<u64>,
     /// Questions whose answers have not come.
-    pub(super) finds: Vec<Receiver<Option<ConnectionInfo>>>,
-    pub(super) lists: Vec<(usize, Receiver<Vec<ConnectionInfo>>)>,
+    pub(super) questions: Rc<RefCell<Questions>>,
 }
 
 /// Where a peer is: its shard, and its number there.
@@ -97,8 +95,7 @@ impl World {
             swarm,
             actions: 0,
             wasted_since_us: None,
-            finds: Vec::new(),
-            lists: Vec::new(),
+            questions: Rc::default(),
         };
         for number in 0..shards {
             let listen = Command::Listen(Sockets::new(world.lanes[number].listeners.clone()));

@@ -19,6 +19,7 @@ thread_local! {
     static ACTS: RefCell<Vec<(Descriptor, Act)>> = const { RefCell::new(Vec::new()) };
     /// The time of the ring that ran last: now, for whoever acts beside the rings.
     static NOW_US: Cell<u64> = const { Cell::new(0) };
+    static INTERRUPTS: Cell<Option<Box<dyn FnMut()>>> = const { Cell::new(None) };
 }
 
 /// close(2).
@@ -34,6 +35,23 @@ pub fn signal_beside(event: Descriptor) {
 
 pub(super) fn set_now_us(now_us: u64) {
     NOW_US.set(now_us);
+}
+
+/// Another thread may do something at this very moment.
+pub fn interrupt() {
+    let Some(mut interrupts) = INTERRUPTS.take() else { return };
+    interrupts();
+    INTERRUPTS.set(Some(interrupts));
+}
+
+/// What another thread may do in the middle of a shard's work, from now on.
+pub fn set_interrupts(interrupts: Option<Box<dyn FnMut()>>) {
+    INTERRUPTS.set(interrupts);
+}
+
+/// The time of the ring that ran last.
+pub fn present_us() -> u64 {
+    NOW_US.get()
 }
 
 impl SimulatedRing {

@@ -24,7 +24,7 @@ mod tests;
 mod trace;
 mod view;
 
-pub use beside::{close_beside, signal_beside};
+pub use beside::{close_beside, interrupt, present_us, set_interrupts, signal_beside};
 pub use broken::Enter;
 pub use descriptors::{FIRST, OpenCounts};
 pub use faults::Faults;
