@@ -36,6 +36,9 @@
 //!
 //! How it works inside, and what holds always: `ARCHITECTURE.md` beside this crate.
 
+#[macro_use]
+mod marks;
+
 mod admission;
 mod config;
 mod connection;

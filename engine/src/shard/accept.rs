@@ -125,10 +125,13 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
         match -completion.result {
             // Cancelled by ourselves, or ended early: flush arms it again if it is wanted.
-            libc::ECANCELED | libc::EINTR | libc::EAGAIN => {}
+            libc::ECANCELED | libc::EINTR | libc::EAGAIN => {
+                mark!("accept cut short");
+            }
             // Out of descriptors or memory, or a client that was gone before it was accepted.
             // All of them pass, and armed again at once they would spin.
             _ => {
+                mark!("accept failed");
                 self.core.counters.accept_backoffs += 1;
                 self.accepting.resume_at_ms = Some(self.core.now_ms + self.accepting.backoff_ms);
                 self.accepting.backoff_ms = (self.accepting.backoff_ms * 2).min(BACKOFF_MAX_MS);
@@ -140,6 +143,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     pub(super) fn admit(&mut self, descriptor: Descriptor, listener: u16) {
         self.core.counters.accepted += 1;
         if self.drain_ends_at_ms.is_some() {
+            mark!("accepted after the end of a drain");
             self.core.counters.turned_away += 1;
             return self.ring.close_now(descriptor);
         }
@@ -151,6 +155,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
         let waits = self.accepting.at_capacity == AtCapacity::Wait;
         if let Err(client) = self.accepting.room.enter(client, waits) {
+            mark!("rejected");
             self.core.counters.rejected += 1;
             self.turn_away(client);
         }
@@ -164,14 +169,17 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
         let Ok(peer) = self.ring.peer_address(descriptor) else {
             // Reset before it was accepted.
+            mark!("reset before accept");
             self.core.counters.reset_before_accept += 1;
             return None;
         };
         if self.accepting.bans.bans.contains(peer.ip()) {
+            mark!("banned");
             self.core.counters.banned += 1;
             return None;
         }
         let Some(cell) = self.core.admission.count_address(peer.ip()) else {
+            mark!("over the limit of its address");
             self.core.counters.over_address_limit += 1;
             return None;
         };
@@ -208,6 +216,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.core.touch(slot);
         self.application.opened(&mut self.core, slot, origin);
         if self.core.draining {
+            mark!("opened while draining");
             self.application.draining(&mut self.core, slot);
         }
     }

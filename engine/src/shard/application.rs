@@ -31,7 +31,10 @@ impl<H: Handler> Application<H> {
         }
         match state {
             Ok(state) => self.states[slot as usize] = Some(state),
-            Err(_) => panicked(core, slot),
+            Err(_) => {
+                mark!("opened panicked");
+                panicked(core, slot);
+            }
         }
     }
 
@@ -99,6 +102,7 @@ impl<H: Handler> Application<H> {
     fn local(&mut self, core: &mut Core, f: impl FnOnce(&mut H, &mut Local<'_>)) {
         let mut local = Local::new(core);
         if catch_unwind(AssertUnwindSafe(|| f(&mut self.handler, &mut local))).is_err() {
+            mark!("a callback of the shard panicked");
             core.counters.handler_panics += 1;
         }
     }

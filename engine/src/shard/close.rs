@@ -23,8 +23,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let unread = |ring: &mut R| ring.unread_bytes(descriptor).unwrap_or(0);
         // What came since the last completion lies in the socket, and will be received.
         if !fin_seen && unread(&mut self.ring) > 0 {
+            mark!("finish waits for unread bytes");
             return;
         }
+        mark!("finished");
         let reason = if self.core.draining { Reason::Drained } else { Reason::LocalClose };
         self.core.close(slot, reason);
         // The FIN follows at once, so that as good as nothing can come in between.
@@ -98,6 +100,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if std::mem::replace(&mut connection.opened, false) {
             let lifetime_ms = self.core.now_ms.saturating_sub(connection.opened_ms);
             self.core.counters.lifetime_ms.add(lifetime_ms);
+            #[cfg(test)]
+            crate::marks::ended(reason);
             self.core.counters.closed += 1;
             self.core.counters.closed_by[reason as usize] += 1;
             let id = self.core.id(slot);

@@ -27,6 +27,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         match command {
             Command::Listen(sockets) => self.listen(sockets),
             Command::Kick(id) => {
+                mark!("kick");
                 if let Some(slot) = self.core.slots.find(id) {
                     self.core.end(slot, Reason::Kicked, true);
                 }
@@ -50,6 +51,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             Command::Connect(to, tag) => self.core.connects.push_back((to, tag)),
             Command::Drain(deadline) => self.drain(deadline),
             Command::Stop => {
+                mark!("stop");
                 self.begin_drain();
                 self.end_drain(Reason::Stopped);
             }
@@ -58,6 +60,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     fn drain(&mut self, deadline: Duration) {
         if self.drain_ends_at_ms.is_some() {
+            mark!("drain after its end");
             return;
         }
         let at_ms = self.core.now_ms + milliseconds(deadline);

@@ -14,10 +14,12 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         for _ in 0..self.core.connects.len() {
             let Some((to, tag)) = self.core.connects.pop_front() else { break };
             if self.core.draining {
+                mark!("connect while draining");
                 self.fail(tag, io::Error::other("the engine is draining"));
                 continue;
             }
             if !self.core.admission.try_take() {
+                mark!("connect without a permit");
                 let total = self.core.admission.total();
                 self.fail(
                     tag,
@@ -28,6 +30,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             let socket = match self.ring.socket(&to) {
                 Ok(socket) => socket,
                 Err(errno) => {
+                    mark!("connect without a descriptor");
                     self.core.admission.give_back();
                     self.fail(tag, errno.into());
                     continue;
@@ -38,6 +41,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             let slot = self.core.slots.insert(socket, State::Connecting, origin, to, now_ms);
             let op = Op::Connect { socket, address: &raw const self.core.slots[slot].peer };
             if self.submit(slot, Kind::Connect, op).is_err() {
+                mark!("connect meets a full queue");
                 // Nothing has happened to the socket yet: back to where it was.
                 self.core.slots.remove(slot);
                 self.ring.close_now(socket);
@@ -61,6 +65,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             connection.active_ms = self.core.now_ms;
             return self.introduce(slot, Origin::Connected(tag));
         }
+        mark!("connect failed");
         let errno = match -result {
             // Cancelled by the deadline; or it came about after we had given it up.
             libc::ECANCELED | 0 => libc::ETIMEDOUT,
@@ -71,7 +76,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.application.connect_failed(&mut self.core, tag, io::Error::from_raw_os_error(errno));
     }
 
-    fn fail(&mut self, tag: u64, error: io::Error) {
+    pub(super) fn fail(&mut self, tag: u64, error: io::Error) {
         self.core.counters.connect_failed += 1;
         self.application.connect_failed(&mut self.core, tag, error);
     }

@@ -123,9 +123,11 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
         if self.core.tick_at_ms.is_some_and(|at| at <= now_ms) {
             self.core.tick_at_ms = None;
+            mark!("tick");
             self.application.tick(&mut self.core);
         }
         if self.drain_deadline_ms.is_some_and(|at| at <= now_ms) {
+            mark!("drain reached its deadline");
             self.end_drain(Reason::Stopped);
         }
     }
@@ -166,7 +168,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             }
             // Settled with whatever else is owed.
             Due::Finish => {}
-            Due::Linger => self.core.end(slot, Reason::LocalClose, false),
+            Due::Linger => {
+                mark!("lingered long enough");
+                self.core.end(slot, Reason::LocalClose, false);
+            }
             Due::Connect => self.cancel_connect(slot),
             Due::Passed(deadline) => self.on_deadline(slot, deadline),
         }
@@ -175,6 +180,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     fn on_deadline(&mut self, slot: u32, deadline: Deadline) {
         let stalls = matches!(deadline, Deadline::Write | Deadline::Transfer);
         if stalls && self.peer_has_read(slot) {
+            mark!("a slow reader is not late");
             return;
         }
         self.application.expired(&mut self.core, slot, deadline);
@@ -203,6 +209,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     fn cancel_connect(&mut self, slot: u32) {
         let connection = &self.core.slots[slot];
         if connection.in_flight.has(Kind::CancelConnect) {
+            mark!("connect is being cancelled already");
             return;
         }
         let target = Token::new(Kind::Connect, connection.generation, slot);

@@ -24,11 +24,13 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             return Ok(());
         }
         if connection.state.is_over() {
+            mark!("open of a connection that is over");
             self.core.finish_open(slot);
             return Ok(());
         }
         let request = &self.core.opens[connection.open as usize];
         if request.path[..request.path.len() - 1].contains(&0) {
+            mark!("open of a path with NUL");
             self.core.finish_open(slot);
             if !self.core.slots[slot].state.discards() {
                 let error = io::Error::from_raw_os_error(libc::EINVAL);
@@ -51,6 +53,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             match self.ring.file_status(file) {
                 Ok(status) => Ok(OpenFile::new(file, status, &self.core.files_open)),
                 Err(errno) => {
+                    mark!("fstat failed");
                     self.ring.close_now(file);
                     Err(errno.into())
                 }
@@ -60,6 +63,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         };
         let connection = &self.core.slots[slot];
         if connection.state.is_over() || connection.state.discards() {
+            mark!("opened too late");
             if let Ok(file) = opened {
                 self.core.close_file(file);
             }
@@ -109,6 +113,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 file.offset += result as u64;
                 file.remaining -= result as u64;
                 let done = file.remaining == 0;
+                if !done {
+                    mark!("read in parts");
+                }
                 if let Body::Pooled { end, .. } = &mut self.core.chunks[head as usize].body {
                     *end += result as u32;
                 }
@@ -171,9 +178,17 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     fn on_file_error(&mut self, slot: u32, errno: i32) {
         match errno {
-            libc::ECANCELED | libc::EINTR | libc::EAGAIN | ERESTARTSYS => {}
-            libc::ENOMEM => self.rest(slot),
-            _ => self.core.end(slot, Reason::FileFailed, true),
+            libc::ECANCELED | libc::EINTR | libc::EAGAIN | ERESTARTSYS => {
+                mark!("file operation cut short");
+            }
+            libc::ENOMEM => {
+                mark!("file operation without memory");
+                self.rest(slot);
+            }
+            _ => {
+                mark!("file operation failed");
+                self.core.end(slot, Reason::FileFailed, true);
+            }
         }
     }
 
@@ -195,11 +210,13 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 Ok(true)
             }
             Err(errno) if errno.0 == libc::EAGAIN => {
+                mark!("no room for a splice");
                 let op = Op::Poll { descriptor: socket, events: libc::POLLOUT as u32 };
                 self.submit(slot, Kind::PollOut, op)?;
                 Ok(false)
             }
             Err(errno) => {
+                mark!("splice to socket failed");
                 self.core.end(slot, Reason::from_errno(errno.0), false);
                 Ok(false)
             }
@@ -244,6 +261,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let Some(slot) = stalled else { return false };
         let file = file_at_head(&mut self.core, slot);
         let held_bytes = file.pipe.as_ref().map_or(0, |pipe| u64::from(pipe.held_bytes));
+        mark!("a pipe is taken back");
         file.offset -= held_bytes;
         file.remaining += held_bytes;
         self.put_pipe_back(slot)
@@ -270,6 +288,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                     Ok(None) if self.reclaim_pipe() => continue,
                     // Out of descriptors, or the holders do not stall yet: looked at again soon.
                     Ok(None) | Err(_) => {
+                        mark!("no pipe now");
                         self.pipe_retry_at_ms = Some(self.core.now_ms + RETRY_MS);
                         return;
                     }

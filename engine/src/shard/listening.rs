@@ -45,6 +45,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     pub(super) fn listen(&mut self, sockets: Sockets) {
         // Too late: dropped, they are closed.
         if self.accepting.stage != Stage::Listening {
+            mark!("listen too late");
             return;
         }
         for descriptor in sockets.take() {
@@ -74,6 +75,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             let set = |program| self.ring.set_filter(listener.descriptor, program).is_ok();
             let done = program.is_some_and(set);
             if !done && listener.filtered {
+                mark!("a filter that cannot be changed is taken off");
                 let _ = self.ring.set_filter(listener.descriptor, &[]);
             }
             listener.filtered = done && wanted;
@@ -119,8 +121,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.accepting.inherits_filter |= all;
         self.drops_at_ms = None;
         self.accepting.stage = if all {
+            mark!("last call");
             Stage::LastCall(self.core.now_ms + HANDSHAKE_GRACE_MS)
         } else {
+            mark!("no last call");
             Stage::Closing
         };
     }
@@ -145,6 +149,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             let descriptor = self.accepting.listeners[number].descriptor;
             while left > 0 {
                 let Ok(accepted) = self.ring.accept_now(descriptor) else { break };
+                mark!("taken from the backlog by a drain");
                 left -= 1;
                 self.admit(accepted, number as u16);
             }
@@ -160,6 +165,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     pub(super) fn abandon_listeners(&mut self) {
         if self.accepting.stage != Stage::Closed {
             for listener in &self.accepting.listeners {
+                mark!("a failed shard abandons its listeners");
                 let _ = self.ring.shutdown(listener.descriptor, Shutdown::Both);
             }
         }

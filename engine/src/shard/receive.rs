@@ -123,10 +123,16 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 }
             }
             (0, buffer) => {
+                if buffer.is_some() {
+                    mark!("end of input with a buffer");
+                }
                 self.give_back(buffer);
                 self.on_fin(slot);
             }
             (result, buffer) => {
+                if buffer.is_some() {
+                    mark!("receive error with a buffer");
+                }
                 self.give_back(buffer);
                 self.on_receive_error(slot, -result);
             }
@@ -136,6 +142,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     fn on_receive_error(&mut self, slot: u32, errno: i32) {
         match errno {
             libc::ENOBUFS => {
+                mark!("receive without a buffer");
                 self.core.counters.starved += 1;
                 self.starving_until_ms = self.core.now_ms + STARVING_MS;
                 // Whoever has nothing to read must not queue: the receive it got when its turn
@@ -143,15 +150,20 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 self.core.slots.set_mode(slot, Mode::Parked);
             }
             libc::ECANCELED | libc::EINTR | libc::EAGAIN => {
+                mark!("receive cut short");
                 if self.core.slots[slot].mode() == Mode::Once {
                     self.core.slots.set_mode(slot, Mode::Parked);
                 }
             }
             libc::ENOMEM => {
+                mark!("receive without memory");
                 self.core.slots.set_mode(slot, Mode::Parked);
                 self.rest(slot);
             }
-            _ => self.core.end(slot, Reason::from_errno(errno), false),
+            _ => {
+                mark!("receive failed");
+                self.core.end(slot, Reason::from_errno(errno), false);
+            }
         }
     }
 
@@ -159,16 +171,28 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     pub(super) fn on_probe(&mut self, slot: u32, result: i32) {
         self.core.slots[slot].armed = Armed::Nothing;
         match -result {
-            libc::ECANCELED | libc::EINTR | libc::EAGAIN => {}
-            libc::ENOMEM | libc::ENOBUFS => self.rest(slot),
-            errno @ 1.. => self.core.end(slot, Reason::from_errno(errno), false),
-            _ if self.is_starving() => self.starve(slot),
+            libc::ECANCELED | libc::EINTR | libc::EAGAIN => {
+                mark!("probe cut short");
+            }
+            libc::ENOMEM | libc::ENOBUFS => {
+                mark!("probe without memory");
+                self.rest(slot);
+            }
+            errno @ 1.. => {
+                mark!("probe failed");
+                self.core.end(slot, Reason::from_errno(errno), false);
+            }
+            _ if self.is_starving() => {
+                mark!("queues for a buffer");
+                self.starve(slot);
+            }
             _ => self.core.slots.set_mode(slot, self.reading_mode()),
         }
     }
 
     pub(super) fn on_hangup(&mut self, slot: u32, result: i32) {
         if result < 0 || self.core.slots[slot].state.is_over() {
+            mark!("hang-up of no interest");
             return;
         }
         // After our FIN a hang-up alone says no more than that the peer's has come, perhaps with
@@ -177,8 +201,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let sent_fin = matches!(connection.state, State::HalfClosedByUs | State::Lingering);
         let (error, hung_up) = (libc::POLLERR as u32, libc::POLLHUP as u32);
         if result as u32 & error != 0 || (result as u32 & hung_up != 0 && !sent_fin) {
+            mark!("hang-up");
             self.core.end(slot, Reason::PeerReset, false);
         } else {
+            mark!("hang-up after our FIN");
             connection.hung_up = true;
         }
     }
@@ -236,6 +262,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             connection.discarded = connection.discarded.saturating_add(length as u32);
             let enough = connection.discarded as usize >= self.core.limits.linger_bytes_max;
             if enough && connection.state == State::Lingering {
+                mark!("discarded enough");
                 self.core.end(slot, Reason::LocalClose, false);
             }
             return;

@@ -91,11 +91,21 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 self.note_sent(slot, sent);
                 self.core.advance_output(slot, sent);
             }
-            0 => self.core.end(slot, Reason::NetworkError, true),
+            0 => {
+                self.core.end(slot, Reason::NetworkError, true);
+            }
             _ => match -result {
-                libc::ECANCELED | libc::EINTR | libc::EAGAIN => {}
-                libc::ENOBUFS | libc::ENOMEM => self.rest(slot),
-                errno => self.core.end(slot, Reason::from_errno(errno), false),
+                libc::ECANCELED | libc::EINTR | libc::EAGAIN => {
+                    mark!("send cut short");
+                }
+                libc::ENOBUFS | libc::ENOMEM => {
+                    mark!("send without memory");
+                    self.rest(slot);
+                }
+                errno => {
+                    mark!("send failed");
+                    self.core.end(slot, Reason::from_errno(errno), false);
+                }
             },
         }
     }

@@ -229,6 +229,8 @@ impl Slot {
     /// # Panics
     /// If the table has no such transition: a bug in the engine.
     pub fn on(&mut self, event: Event) {
+        #[cfg(test)]
+        crate::marks::moved(self.state, event);
         match self.state.after(event) {
             Some(next) => self.state = next,
             None => panic!("{event:?} cannot happen to a connection that is {}", self.state),

@@ -7,8 +7,8 @@ use crate::Reason;
 use crate::handler::Handler;
 use crate::ring::Ring;
 
-/// Connections per turn.
-const PER_TURN: usize = 256;
+/// Connections per turn. Few in tests, so that things happen in between.
+const PER_TURN: usize = if cfg!(test) { 3 } else { 256 };
 
 /// What is to be done to those that were there when it was asked for, with their generations.
 #[derive(Default)]
@@ -60,12 +60,16 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
         for _ in 0..PER_TURN {
             let Some(next) = self.core.sweeps.draining.pop() else { break };
-            let Some(slot) = self.core.still_there(next) else { continue };
+            let Some(slot) = self.core.still_there(next) else {
+                mark!("gone before it was told of the drain");
+                continue;
+            };
             if self.core.slots[slot].opened {
                 self.application.draining(&mut self.core, slot);
                 // Who lingers already does so for less time from now on.
                 self.core.touch(slot);
             } else {
+                mark!("a drain ends a connect");
                 self.core.end(slot, Reason::Drained, true);
             }
         }

@@ -2,8 +2,10 @@
 
 use super::{Full, Shard};
 use crate::Reason;
-use crate::handler::Handler;
+use crate::handler::{Handler, Origin};
+use crate::mailbox::Command;
 use crate::ring::{Descriptor, Kind, Op, Ring, Shutdown, Token};
+use std::io;
 use std::time::Duration;
 
 /// Turns that the cancelled wake poll is waited for.
@@ -13,6 +15,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// After a drain: nothing is in flight but the wake poll, which is cancelled, so that the ring
     /// can give its memory back.
     pub fn finish(&mut self) {
+        self.refuse_connects();
         self.discard_listeners();
         self.pipes.close_idle(&mut self.ring);
         if self.cancel_wake().is_ok() {
@@ -28,6 +31,19 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             }
         }
         self.publish();
+    }
+
+    /// Answers those who asked for a connect in the last moment.
+    fn refuse_connects(&mut self) {
+        while let Some(command) = self.mailbox.next() {
+            if let Command::Connect(to, tag) = command {
+                mark!("a connect is asked for too late");
+                self.core.connects.push_back((to, tag));
+            }
+        }
+        while let Some((_, tag)) = self.core.connects.pop_front() {
+            self.fail(tag, io::Error::other("the shard has ended"));
+        }
     }
 
     fn cancel_wake(&mut self) -> Result<(), Full> {
@@ -72,10 +88,13 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 self.ring.close_now(descriptor);
             }
             self.report_end(slot);
+            self.report_connect(slot);
             self.core.admission.forget_address(self.core.slots[slot].cell);
             self.core.admission.give_back();
         }
+        self.refuse_connects();
         if !at_rest {
+            mark!("memory is left to the kernel");
             // A send may still read what is queued on the heap, an open its path.
             std::mem::forget(std::mem::take(&mut self.core.chunks));
             std::mem::forget(std::mem::take(&mut self.core.opens));
@@ -84,22 +103,37 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         at_rest
     }
 
+    /// Answers a connect that was under way.
+    fn report_connect(&mut self, slot: u32) {
+        let connection = &self.core.slots[slot];
+        if let Origin::Connected(tag) = connection.origin
+            && connection.in_flight.has(Kind::Connect)
+        {
+            mark!("a connect ends with its shard");
+            self.fail(tag, io::Error::other("the shard has failed"));
+        }
+    }
+
     /// Waits for what is in flight. False: something still is, or the ring no longer works.
     fn settle_operations(&mut self, wait: Duration) -> bool {
         let until_ms = self.ring.now_ms() + wait.as_millis() as u64;
         while self.in_flight > u64::from(self.wake_armed) && self.ring.now_ms() < until_ms {
             if self.ring.submit_and_wait(1, Duration::from_millis(1)).is_err() {
+                mark!("a ring that fails again");
                 return false;
             }
             while let Some(completion) = self.ring.completion() {
+                mark!("a completion after a failure");
                 self.in_flight -= u64::from(!completion.more());
                 let (kind, result) = (completion.token.kind(), completion.result);
                 match kind {
                     Some(Kind::Wake) => self.wake_armed = false,
                     Some(Kind::Accept | Kind::Open) if result >= 0 => {
+                        mark!("a descriptor that comes after a failure");
                         self.ring.close_now(Descriptor(result));
                     }
                     Some(Kind::Close) => {
+                        mark!("a close that ends after a failure");
                         self.core.slots[completion.token.slot()].descriptor = Descriptor::NONE;
                     }
                     _ => {}

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 /// Clients that wait, first come first served.
 pub(super) struct WaitingRoom {
-    clients: VecDeque<Client>,
+    pub(super) clients: VecDeque<Client>,
     /// An accept that is being cancelled may still bring a whole backlog.
     most: usize,
     /// The shard may be noted as waiting for a permit.
@@ -45,6 +45,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         while !self.accepting.room.is_empty() {
             self.accepting.room.noted = true;
             if !self.core.admission.take_or_wait(self.core.shard) {
+                mark!("waits for a permit");
                 return;
             }
             let client = self.accepting.room.clients.pop_front().expect("it is not empty");
@@ -52,6 +53,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 self.open(client);
             } else {
                 // Reset meanwhile: it ends without ever having had a slot.
+                mark!("gone while waiting");
                 self.core.counters.gone_while_waiting += 1;
                 self.turn_away(client);
                 self.core.admission.give_back();
@@ -65,6 +67,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// Turns away who waits, when the time for it is over.
     pub(super) fn empty_waiting_room(&mut self) {
         while let Some(client) = self.accepting.room.clients.pop_front() {
+            mark!("turned away");
             self.core.counters.turned_away += 1;
             self.turn_away(client);
         }

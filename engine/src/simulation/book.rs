@@ -1,6 +1,7 @@
 //! What has been promised to whom: the handler writes it down, the world compares it with what
 //! the peers have seen.
 
+use crate::admission::Bans;
 use crate::ring::simulated::{Rng, is_stretch, stretch};
 use crate::{ConnectionId, Reason};
 use std::collections::BTreeMap;
@@ -39,6 +40,10 @@ pub enum Role {
     ShutdownAfter(u64),
     /// Echoes, and aborts after so many bytes.
     AbortAfter(u64),
+    /// Echoes, and calls what comes after so many bytes a violation of the protocol.
+    ProtocolAfter(u64),
+    /// Echoes, and after so many bytes lets the connection end when it is at rest.
+    FinishAfter(u64),
     /// Echoes, and panics after so many bytes.
     PanicAfter(u64),
     /// Panics when it is opened, or when it is closed.
@@ -84,6 +89,8 @@ pub struct Record {
     pub said: Vec<Piece>,
     /// Files queued whose `file_sent` has not been called.
     pub files_owed: i32,
+    /// It came to a listener.
+    pub accepted: bool,
     /// Bytes of the peer's that were shown.
     pub shown: u64,
     /// `half_closed` was called.
@@ -137,6 +144,10 @@ pub struct Book {
     pub connects: BTreeMap<u64, (usize, bool)>,
     /// Slots in use of each shard when it last acted.
     pub slots: Vec<usize>,
+    /// Everybody was kicked.
+    pub kicks_all: bool,
+    /// A broadcast has ended those who read slowly.
+    pub disconnects: bool,
     /// The shard that is being torn down.
     pub failing: Option<usize>,
     /// What callbacks found wrong: a panic there would only end a connection.
@@ -151,7 +162,7 @@ impl Book {
         Self { slots: vec![0; shards], ..Self::default() }
     }
 
-    pub fn open(&mut self, id: ConnectionId, address: SocketAddr) -> usize {
+    pub fn open(&mut self, id: ConnectionId, address: SocketAddr, accepted: bool) -> usize {
         let part = self.parts[&address];
         if self.by_id.insert(id.get(), self.records.len()).is_some() {
             self.failures.push(format!("{id:?} is opened a second time"));
@@ -160,6 +171,7 @@ impl Book {
             id,
             address,
             part,
+            accepted,
             said: Vec::new(),
             files_owed: 0,
             shown: 0,
@@ -171,6 +183,15 @@ impl Book {
             closed: None,
         });
         self.records.len() - 1
+    }
+
+    /// Those opened last by a shard, from number `first` on, are not banned.
+    pub fn check_bans(&mut self, first: usize, shard: usize, bans: &Bans) {
+        for record in &self.records[first..] {
+            if record.accepted && record.id.shard() == shard && bans.contains(record.address.ip()) {
+                self.failures.push(format!("banned: {record:?}"));
+            }
+        }
     }
 
     /// A shard fails: what its connections were owed may be lost.

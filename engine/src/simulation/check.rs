@@ -5,9 +5,10 @@ use super::book::Role;
 use super::lane::Lane;
 use super::world::World;
 use crate::Reason;
-use crate::ring::simulated::{Peer, SimulatedRing, Standing};
+use crate::ring::simulated::{Peer, Plan, SimulatedRing, Standing};
 use crate::shard::state::State;
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 
 /// A drain waits so long for a peer that sends nothing.
 const DRAIN_LINGER_MS: u64 = 500;
@@ -16,7 +17,8 @@ const WASTED_US_MAX: u64 = 1_500_000;
 /// What is overdue for so long has been forgotten: a wait takes a second at most.
 const OVERDUE_US_MAX: u64 = 3_000_000;
 /// Reasons after which what was queued has left.
-pub const GRACEFUL: [Reason; 5] = [
+pub const GRACEFUL: [Reason; 6] = [
+    Reason::ProtocolError,
     Reason::LocalClose,
     Reason::PeerFin,
     Reason::IdleTimeout,
@@ -43,6 +45,8 @@ impl World {
             self.check_deadlines(at);
         }
         self.check_permits();
+        self.check_addresses();
+        self.hear();
         let failures = std::mem::take(&mut self.book.borrow_mut().failures);
         assert!(failures.is_empty(), "the handler says: {failures:?}");
     }
@@ -60,6 +64,20 @@ impl World {
             self.wasted_since_us = None;
         } else if now_us > *self.wasted_since_us.get_or_insert(now_us) + WASTED_US_MAX {
             panic!("{free} permits are free, but a client waits since {:?}", self.wasted_since_us);
+        }
+    }
+
+    /// Never more of an address than may be, and counted exactly.
+    fn check_addresses(&mut self) {
+        let Some(limit) = self.config.max_per_address else { return };
+        let mut counts: BTreeMap<IpAddr, u64> = BTreeMap::new();
+        let shards = self.lanes.iter_mut().filter_map(Lane::shard);
+        shards.flat_map(|shard| shard.clients()).for_each(|ip| *counts.entry(ip).or_default() += 1);
+        for host in Plan::HOSTS {
+            let ip = IpAddr::from([10, 0, 0, host]);
+            let count = counts.get(&ip).copied().unwrap_or(0);
+            assert!(count <= u64::from(limit), "{count} clients of {ip}");
+            assert_eq!(self.remote.connections_of(ip), count, "clients of {ip}, left as counted");
         }
     }
 
@@ -104,6 +122,7 @@ impl World {
             let standing = find_peer(&mut self.lanes, address).standing;
             justified |= standing != Standing::Connected || drained;
             let mut book = self.book.borrow_mut();
+            justified |= book.kicks_all || book.disconnects;
             let record = book.record(id).expect("who was opened has a record");
             justified |= record.cut || record.part.role == Role::Files;
             assert!(justified, "cut short: {record:?}");

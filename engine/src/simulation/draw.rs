@@ -7,9 +7,9 @@ use crate::ring::simulated::{Afterwards, Faults, NEVER, Plan, Rng};
 use std::time::Duration;
 
 /// Roles there are, by number; see [`Swarm::draw_part`].
-const ROLES: u64 = 14;
+const ROLES: u64 = 16;
 /// Things a world does, by number; see `World::act`.
-pub const ACTIONS: u64 = 20;
+pub const ACTIONS: u64 = 23;
 
 /// The features of a seed.
 #[derive(Debug)]
@@ -29,6 +29,14 @@ pub struct Swarm {
     at_once: bool,
     /// Everybody comes to the first shard.
     steered: bool,
+    /// Nearly everybody plays this role.
+    choir: Option<u64>,
+    /// What is done is done many times at once.
+    pub bursts: bool,
+    /// Drains and stops, at any moment and again and again.
+    pub drains: bool,
+    /// Addresses are banned and let in again.
+    pub bans: bool,
 }
 
 impl Swarm {
@@ -62,6 +70,10 @@ impl Swarm {
             afterwards: (rng.below(4) == 0).then(|| rng.pick(&afterwards)),
             at_once: rng.below(4) == 0,
             steered: rng.below(4) == 0,
+            choir: (rng.below(6) == 0).then(|| rng.below(ROLES)),
+            bursts: rng.below(8) == 0,
+            drains: rng.below(6) == 0,
+            bans: rng.below(4) == 0,
         }
     }
 
@@ -112,7 +124,8 @@ impl Swarm {
     pub fn draw_part(&self, rng: &mut Rng, slow: bool) -> Part {
         let long = if slow { 300 } else { rng.pick(&[2_000, 30_000, 30_000, 300_000]) };
         let after = rng.pick(&[1, 100, 3_000]);
-        let role = match Self::pick(rng, self.roles, ROLES) {
+        let choir = self.choir.filter(|_| rng.below(8) > 0);
+        let role = match choir.unwrap_or_else(|| Self::pick(rng, self.roles, ROLES)) {
             0 => Role::Echo,
             1 => Role::Pausing,
             2 => Role::Whole(rng.pick(&[2, 60, 700, 5_000])),
@@ -126,6 +139,8 @@ impl Swarm {
             10 => Role::Greeter(rng.below(long)),
             11 => Role::Lecturer(rng.below(long)),
             12 => Role::Deaf,
+            13 => Role::ProtocolAfter(after),
+            14 => Role::FinishAfter(after),
             _ => Role::Connector,
         };
         Part {
@@ -167,6 +182,7 @@ pub fn draw_config(rng: &mut Rng) -> Config {
     let output_high_bytes = rng.pick(&[200, 4_000, 60_000]);
     Config {
         max_connections: rng.pick(&[1, 2, 3, 5, 8, 64, 64]),
+        max_per_address: rng.pick(&[None, None, None, Some(1), Some(2), Some(5)]),
         at_capacity: rng.pick(&[AtCapacity::Wait, AtCapacity::Wait, AtCapacity::Reject]),
         backlog: 16,
         receive_buffers: rng.pick(&[1, 2, 4, 16, 64]),
@@ -187,7 +203,7 @@ pub fn draw_config(rng: &mut Rng) -> Config {
         receive_timeout: optional(rng, &[30, 1_000, 30_000]),
         write_timeout: optional(rng, &[30, 1_000, 30_000]),
         transfer_timeout: optional(rng, &[30, 1_000, 60_000]),
-        connect_timeout: ms(rng.pick(&[10, 1_000, 10_000])),
+        connect_timeout: ms(rng.pick(&[3, 10, 1_000, 10_000])),
         linger_timeout: ms(rng.pick(&[10, 1_000, 5_000])),
         linger_bytes_max: rng.pick(&[50, 10_000, 1 << 20]),
         accept_backoff: ms(10),

@@ -24,7 +24,7 @@ impl Handler for Actor {
     fn opened(&mut self, connection: &mut Connection<'_>, origin: Origin) -> Talk {
         let (id, peer) = (connection.id(), connection.peer());
         let mut book = self.book.borrow_mut();
-        let record = book.open(id, peer);
+        let record = book.open(id, peer, matches!(origin, Origin::Listener(_)));
         if let Origin::Connected(tag) = origin {
             book.answered(tag);
         }
@@ -141,6 +141,13 @@ impl Handler for Actor {
             Role::AbortAfter(after) if talk.used >= after => {
                 self.book.borrow_mut().records[talk.record].cut = true;
                 connection.abort();
+            }
+            Role::ProtocolAfter(after) if talk.used >= after => {
+                self.book.borrow_mut().records[talk.record].closing = true;
+                connection.protocol_error();
+            }
+            Role::FinishAfter(after) if talk.used >= after => {
+                connection.finish(Duration::from_millis(talk.rng.pick(&[0, 5, 200])));
             }
             Role::PanicAfter(after) if talk.used >= after => self.panic(talk.record),
             _ => {}

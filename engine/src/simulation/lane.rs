@@ -159,11 +159,13 @@ impl Lane {
         self.shard().map_or(0, |shard| shard.parts().1.slots.len())
     }
 
-    /// Whether a peer that connects now finds a listener.
-    pub fn listens(&mut self) -> bool {
-        let listeners = self.listeners.clone();
+    /// Listeners that a peer finds.
+    pub fn listening(&mut self) -> Vec<Descriptor> {
+        let mut listeners = self.listeners.clone();
         let ring = self.ring();
-        listeners.into_iter().all(|listener| ring.is_open(listener))
+        ring.catch_up();
+        listeners.retain(|listener| ring.is_listener(*listener));
+        listeners
     }
 
     /// When the shard does something, unless somebody makes it do so earlier.
@@ -182,8 +184,16 @@ impl Lane {
         if ring.counters().completed >= breaks_after && ring.enter == Enter::Works {
             ring.enter_breaks();
         }
+        let opened = self.book.borrow().records.len();
         let shard = self.shard().expect("it runs");
-        if shard.turn().is_err() || shard.is_hung() {
+        let before = shard.bans();
+        let failed = shard.turn().is_err() || shard.is_hung();
+        let after = shard.bans().0;
+        if before.1 && Arc::ptr_eq(&before.0, &after) {
+            self.book.borrow_mut().check_bans(opened, self.number, &after.bans);
+        }
+        let shard = self.shard().expect("it runs");
+        if failed {
             self.fail();
         } else if shard.is_finished() {
             shard.finish();

@@ -2,8 +2,12 @@
 //! handlers do and when; after every turn the invariants are checked, and at the end everything
 //! must have come back and everybody have what is owed to them.
 //!
-//! `RINGWRIGHT_SEEDS=50000 cargo test -p ringwright --lib simulation::seeds` runs more of them,
-//! `RINGWRIGHT_SEED=123 cargo test -p ringwright --lib simulation::replay -- --nocapture` one.
+//! More seeds, with a line about the progress every few seconds, from any seed on; and one seed:
+//! ```text
+//! RINGWRIGHT_SEEDS=2000000 RINGWRIGHT_SEED_FROM=1000000 cargo test -p ringwright --lib simulation::seeds -- --nocapture
+//! RINGWRIGHT_SEED=123 cargo test -p ringwright --lib simulation::replay -- --nocapture
+//! ```
+//! The seeds run by default must reach every mark (`marks.rs`), every transition and every reason.
 
 mod actor;
 mod book;
@@ -11,23 +15,18 @@ mod check;
 mod draw;
 mod handler;
 mod lane;
+mod orders;
+mod run;
 mod scenarios;
 mod verdict;
 mod world;
 
-use actor::OnPurpose;
 use draw::draw_faults;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Once;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use world::World;
 
-const SEEDS: u64 = 4_000;
 const EVENTS_MIN: u64 = 500;
 const CONNECTIONS_MIN: usize = 5;
-/// Lines of the trace shown for a seed that fails.
-const TRACE_LINES: usize = 80;
 /// Turns of a phase at most: more is a simulation that goes round in circles.
 const TURNS_MAX: u32 = 300_000;
 
@@ -97,7 +96,7 @@ fn live(world: &mut World) {
             world.act();
         }
     }
-    if world.rng.below(4) == 0 {
+    if world.may_hang_for_good() || world.is_draining() || world.rng.below(5) == 0 {
         // A drain in the middle of it all.
         let deadline = Duration::from_millis(world.rng.pick(&[0, 10, 500, 5_000]));
         world.drain(deadline);
@@ -128,76 +127,12 @@ fn live(world: &mut World) {
     world.verdict();
 }
 
-/// Runs a seed. False: it failed, and has said so.
-fn run(seed: u64) -> bool {
-    let mut world = World::new(seed);
-    let result = catch_unwind(AssertUnwindSafe(|| live(&mut world)));
-    if result.is_err() {
-        for lane in &mut world.lanes {
-            let (number, life) = (lane.number, lane.life);
-            let trace = lane.ring().trace();
-            let lines: Vec<&str> = trace.lines().collect();
-            eprintln!("{}", lines[lines.len().saturating_sub(TRACE_LINES)..].join("\n"));
-            eprintln!("shard {number} {life:?}, {:?}", lane.ring().faults);
-        }
-        eprintln!("{:?}\n{:?}", world.config, world.swarm);
-        eprintln!(
-            "seed {seed} fails: RINGWRIGHT_SEED={seed} cargo test -p ringwright --lib \
-             simulation::replay -- --nocapture"
-        );
-        // What a failed world left behind is not worth a second panic.
-        std::mem::forget(world);
-    }
-    result.is_ok()
-}
-
-/// Panics on purpose are not worth a line.
-fn be_quiet() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let loud = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |panic| {
-            if !panic.payload().is::<OnPurpose>() {
-                loud(panic);
-            }
-        }));
-    });
-}
-
-fn number(variable: &str) -> Option<u64> {
-    let text = std::env::var(variable).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text}: not a number")))
-}
-
 #[test]
 fn seeds() {
-    be_quiet();
-    let count = number("RINGWRIGHT_SEEDS").unwrap_or(SEEDS);
-    let next = AtomicU64::new(0);
-    let failed = AtomicU64::new(0);
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                while failed.load(Ordering::Relaxed) == 0 {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= count {
-                        return;
-                    }
-                    if !run(seed) {
-                        failed.fetch_add(1, Ordering::Relaxed);
-                    }
-                }
-            });
-        }
-    });
-    assert_eq!(failed.load(Ordering::Relaxed), 0, "a seed failed; what replays it is said above");
-    assert!(next.load(Ordering::Relaxed) >= count);
+    run::many();
 }
 
 #[test]
 fn replay() {
-    be_quiet();
-    let seed = number("RINGWRIGHT_SEED").unwrap_or(1);
-    assert!(run(seed), "seed {seed} fails");
+    run::one();
 }

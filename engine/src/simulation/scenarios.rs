@@ -1,8 +1,9 @@
 //! Bugs that seeds have found, and what no seed can show, each told on its own.
 
 use super::book::{Farewell, Part, Role};
+use super::run::be_quiet;
+use super::run_until;
 use super::world::World;
-use super::{be_quiet, run_until};
 use crate::Config;
 use crate::ring::simulated::{Afterwards, Faults, Plan, Rng, Standing};
 use crate::ring::{F_BUFFER, F_MORE, Kind, Ring, Token};

@@ -23,8 +23,7 @@ impl World {
         let book = self.book.clone();
         let book = book.borrow();
         for (tag, (shard, answered)) in &book.connects {
-            let failed = self.lanes[*shard].life == Life::Failed;
-            assert!(*answered || failed, "connect {tag} of shard {shard} is not answered");
+            assert!(*answered, "connect {tag} of shard {shard} is not answered");
         }
         for record in &book.records {
             self.judge(record);
@@ -81,7 +80,10 @@ impl World {
             Reason::PeerReset | Reason::BrokenPipe => gone,
             Reason::NetworkError => standing == Standing::Vanished,
             Reason::LocalClose => {
-                let role = matches!(part.role, Role::Lecturer(_) | Role::ShutdownAfter(_));
+                let role = matches!(
+                    part.role,
+                    Role::Lecturer(_) | Role::ShutdownAfter(_) | Role::FinishAfter(_)
+                );
                 let farewell = record.fin_shown && part.farewell == Farewell::ReplyAndShutdown;
                 record.closing || role || farewell
             }
@@ -93,16 +95,18 @@ impl World {
                 config.transfer_timeout.is_some() && part.role == Role::Files
             }
             Reason::MessageTooLong => record.shown > 0 || matches!(part.role, Role::Whole(_)),
-            Reason::OutputTooLong => config.output_bytes_max < 1 << 20,
+            Reason::OutputTooLong => {
+                config.output_bytes_max < 1 << 20 || self.book.borrow().disconnects
+            }
             Reason::FileTruncated | Reason::FileFailed => part.role == Role::Files,
-            Reason::Kicked => record.cut,
+            Reason::Kicked => record.cut || self.book.borrow().kicks_all,
             Reason::Drained => self.lanes[record.id.shard()].drain_deadline_us.is_some(),
             Reason::Stopped => {
                 let id = record.id;
                 self.is_past_drain(id.shard())
             }
             Reason::HandlerPanicked => record.panicked,
-            Reason::ProtocolError => false,
+            Reason::ProtocolError => matches!(part.role, Role::ProtocolAfter(_)) && record.closing,
             Reason::ShardFailed => self.lanes[record.id.shard()].life == Life::Failed,
         };
         assert!(true_reason, "no reason: {record:?}, peer {standing:?}, FIN {sent_fin}");

@@ -5,7 +5,7 @@ use super::actor::Actor;
 use super::book::{Book, Part, key_of};
 use super::draw::{self, Swarm, is_slow};
 use super::lane::{Bare, Common, Lane, Life};
-use crate::SlowReaders;
+use crate::ConnectionInfo;
 use crate::admission::Admission;
 use crate::config::Config;
 use crate::ledger::{Ledger, Published};
@@ -16,6 +16,7 @@ use crate::ring::simulated::{
 };
 use crate::ring::{Descriptor, Ring};
 use crate::shard::Shard;
+use crossbeam_channel::Receiver;
 use std::cell::RefCell;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
@@ -24,6 +25,8 @@ use std::time::Duration;
 
 /// Peers of one simulation at most.
 const PEERS_MAX: usize = 120;
+/// Listeners of a shard at most.
+const LISTENERS_MAX: usize = 4;
 /// Shards whose times are so close act in any order.
 const CLOSE_US: u64 = 300;
 
@@ -40,6 +43,9 @@ pub struct World {
     pub actions: u64,
     /// Since when somebody waits though a permit is free, in simulated µs.
     pub(super) wasted_since_us: Option<u64>,
+    /// Questions whose answers have not come.
+    pub(super) finds: Vec<Receiver<Option<ConnectionInfo>>>,
+    pub(super) lists: Vec<(usize, Receiver<Vec<ConnectionInfo>>)>,
 }
 
 /// Where a peer is: its shard, and its number there.
@@ -91,6 +97,8 @@ impl World {
             swarm,
             actions: 0,
             wasted_since_us: None,
+            finds: Vec::new(),
+            lists: Vec::new(),
         };
         for number in 0..shards {
             let listen = Command::Listen(Sockets::new(world.lanes[number].listeners.clone()));
@@ -156,6 +164,17 @@ impl World {
         last
     }
 
+    /// A shard is given another listener, perhaps too late.
+    fn listen_more(&mut self, shard: usize) {
+        let lane = &mut self.lanes[shard];
+        if lane.life == Life::Runs && lane.listeners.len() < LISTENERS_MAX {
+            let listener = lane.ring().add_listener(4);
+            lane.listeners.push(listener);
+            // Not taken: dropped, it is closed.
+            let _ = self.remote.to(shard, Command::Listen(Sockets::new(vec![listener])));
+        }
+    }
+
     /// What has left and is on its way reaches those who read.
     pub fn flow_out(&mut self) {
         self.farewell();
@@ -178,7 +197,8 @@ impl World {
 
     /// The same, of another shard.
     pub fn add_peer_to(&mut self, shard: usize, plan: Plan, part: Part, bytes: usize) -> usize {
-        let listener = self.rng.pick(&self.lanes[shard].listeners);
+        let listeners = self.lanes[shard].listening();
+        let listener = self.rng.pick(&listeners);
         self.add_peer_at(shard, listener, plan, part, bytes)
     }
 
@@ -215,7 +235,7 @@ impl World {
     pub fn add_somebody(&mut self) {
         let shard = self.swarm.draw_shard(&mut self.rng, self.lanes.len());
         let lane = &mut self.lanes[shard];
-        if lane.ring().peers.len() >= PEERS_MAX || !lane.listens() {
+        if lane.ring().peers.len() >= PEERS_MAX || lane.listening().is_empty() {
             return;
         }
         let plan = self.swarm.draw_plan(&mut self.rng);
@@ -269,14 +289,21 @@ impl World {
             14 if peers > 0 && self.rng.below(8) == 0 => {
                 self.lanes[shard].ring().peer_vanishes(somebody);
             }
-            15 => self.command(),
+            15 => self.order(),
             16 => self.lanes[shard].ring().wake(),
-            17 => self.connect(shard),
+            17 => {
+                for _ in 0..if self.swarm.bursts { 10 } else { 1 } {
+                    self.connect(shard);
+                }
+            }
             18 => self.add_endpoint(),
             19 if self.rng.below(4) == 0 => {
                 let faults = Faults::draw(&mut self.rng);
                 self.lanes[shard].ring().faults = faults;
             }
+            22 if self.rng.below(8) == 0 => self.listen_more(shard),
+            20 if self.swarm.bans => self.change_bans(),
+            21 if self.swarm.drains && self.rng.below(8) == 0 => self.drain_or_stop(),
             _ => {}
         }
     }
@@ -297,37 +324,9 @@ impl World {
         }
     }
 
-    fn command(&mut self) {
-        let mut book = self.book.borrow_mut();
-        match (self.rng.below(4), book.anybody(&mut self.rng)) {
-            (0, Some(id)) => {
-                if let Some(record) = book.record(id) {
-                    record.cut = true;
-                }
-                let _ = self.remote.kick(id);
-            }
-            (1 | 2, Some(id)) => {
-                let bytes = self.rng.up_to(2000);
-                let _ = self.remote.send(id, book.blob(bytes).into());
-            }
-            _ => {
-                let bytes = self.rng.up_to(500);
-                let _ = self.remote.broadcast(book.blob(bytes).into(), SlowReaders::Queue);
-            }
-        }
-    }
-
-    pub fn drain(&mut self, deadline: Duration) {
-        self.remote.drain(deadline).expect("few commands at a time");
-        for lane in &mut self.lanes {
-            let at_us = lane.now_us() + deadline.as_micros() as u64;
-            let earlier = lane.drain_deadline_us.map_or(at_us, |before| before.min(at_us));
-            lane.drain_deadline_us = Some(earlier);
-        }
-    }
-
     /// From now on nothing goes wrong any more, and everybody waits for us.
     pub fn calm(&mut self) {
+        self.insist(|world| world.remote.set_bans(&[]).is_ok());
         for lane in &mut self.lanes {
             let ring = lane.ring();
             ring.stop_faults();

@@ -43,7 +43,7 @@ impl SimulatedRing {
     }
 
     /// What was done beside the ring since the last call.
-    pub(super) fn catch_up(&mut self) {
+    pub fn catch_up(&mut self) {
         let mine = ACTS.with_borrow_mut(|acts| {
             if acts.is_empty() {
                 return Vec::new();

@@ -54,6 +54,11 @@ impl SimulatedRing {
         matches!(self.enter, Enter::Fails(_)) || ((hung || waited) && !queued)
     }
 
+    /// Whether some operation waits for storage that does not answer.
+    pub fn hangs(&self) -> bool {
+        self.pending.iter().flatten().any(|pending| pending.hangs)
+    }
+
     /// Its descriptor is closed: the kernel ends all operations and lets go of what they held.
     pub fn end(&mut self) {
         self.catch_up();

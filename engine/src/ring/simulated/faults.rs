@@ -13,6 +13,14 @@ pub struct Faults {
     pub no_send_memory: u16,
     /// ENOMEM for a socket filter.
     pub no_filter_memory: u16,
+    /// ENOMEM from a receive or a probe.
+    pub no_receive_memory: u16,
+    /// EINTR or EAGAIN from a receive, a probe, a poll or a send.
+    pub cut_short: u16,
+    /// A receive that ends without bytes has taken a buffer all the same.
+    pub buffer_at_end: u16,
+    /// EIO from fstat(2).
+    pub no_status: u16,
     /// A multishot ends with a completion that succeeded.
     pub multishot_end: u16,
     /// A receive takes less than is there.
@@ -57,19 +65,29 @@ impl Faults {
         Self::default()
     }
 
-    /// Each fault is absent for half of the seeds, so that the others get far.
+    /// Each fault is absent for half of the seeds, so that the others get far; and now and then
+    /// one is a storm.
     pub fn draw(rng: &mut Rng) -> Self {
-        let mut draw = |most: usize| if rng.below(2) == 0 { 0 } else { rng.up_to(most) as u16 };
+        let hangs = rng.below(32) == 0;
+        let mut draw = |most: usize| match rng.below(40) {
+            0 => (4 * most).min(900) as u16,
+            1..20 => rng.up_to(most) as u16,
+            _ => 0,
+        };
         Self {
             no_descriptor: draw(200),
             no_memory: draw(200),
             no_send_memory: draw(100),
             no_filter_memory: draw(500),
+            no_receive_memory: draw(100),
+            cut_short: draw(100),
+            buffer_at_end: draw(500),
+            no_status: draw(100),
             multishot_end: draw(300),
             short_receive: draw(300),
             short_send: draw(100),
             short_file: draw(300),
-            hung_storage: 0,
+            hung_storage: if hangs { 10 } else { 0 },
             file_error: draw(30),
             file_interrupted: draw(100),
             truncate: draw(20),

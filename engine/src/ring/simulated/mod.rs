@@ -76,6 +76,8 @@ pub struct SimulatedRing {
     pub completion_capacity: usize,
     /// Whether the enter call works.
     pub enter: Enter,
+    /// Operations that hang do so for ever.
+    pub hung_for_good: bool,
     /// When the enter call failed first.
     failed_us: Option<u64>,
     /// A wait returns at this time at the latest, so that the rings of other shards can keep up.
@@ -116,7 +118,7 @@ impl SimulatedRing {
     pub fn of_shard(seed: u64, number: usize, now_us: u64, setup: Setup) -> Self {
         let mut rng = Rng::new(seed);
         let submission = rng.pick(&[4, 16, 64, usize::MAX]);
-        let completion = rng.pick(&[16, usize::MAX, usize::MAX, usize::MAX]);
+        let completion = rng.pick(&[2, 16, usize::MAX, usize::MAX, usize::MAX, usize::MAX]);
         let ring = Self {
             faults: Faults::none(),
             peers: Vec::new(),
@@ -127,6 +129,7 @@ impl SimulatedRing {
             submission_capacity: submission.min(setup.submission_entries as usize),
             completion_capacity: completion.min(setup.completion_entries as usize),
             enter: Enter::Works,
+            hung_for_good: false,
             failed_us: None,
             horizon_us: NEVER,
             seed,
@@ -158,9 +161,12 @@ impl SimulatedRing {
     }
 
     /// From now on everything goes well: peers read, nobody is silent, what was slow is swift.
-    /// Who has vanished stays away, and its connection times out.
+    /// Storage answers again. Who has vanished stays away, and its connection times out.
     pub fn stop_faults(&mut self) {
         self.faults = Faults::none();
+        if !self.hung_for_good {
+            self.pending.iter_mut().flatten().for_each(|pending| pending.hangs = false);
+        }
         self.completion_capacity = self.setup.completion_entries as usize;
         for peer in 0..self.peers.len() {
             self.peers[peer].behave();
@@ -471,8 +477,9 @@ impl Ring for SimulatedRing {
 
     fn file_status(&mut self, file: Descriptor) -> Result<FileStatus, Errno> {
         self.catch_up();
-        let status = self.status_of(file);
-        self.called("fstat", file, Ok(status))
+        let fails = self.rng.per_mille(self.faults.no_status);
+        let status = if fails { Err(Errno(libc::EIO)) } else { Ok(self.status_of(file)) };
+        self.called("fstat", file, status)
     }
 
     fn clear_wake(&mut self, wake: Descriptor) {

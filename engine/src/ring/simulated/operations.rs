@@ -10,6 +10,23 @@ use super::sockets::{ERR, HUP, IN, OUT, Phase};
 /// Receives of one multishot in one go (`MULTISHOT_MAX_RETRY`).
 const RECEIVES_MAX: usize = 32;
 
+/// Errnos of accept that pass: for want of something, which come with nobody there as well; of
+/// whoever was to be accepted, and of the network (accept(2)).
+const PASSING_ERRNOS: [i32; 12] = [
+    libc::ENFILE,
+    libc::ENOBUFS,
+    libc::ENOMEM,
+    libc::ECONNABORTED,
+    libc::EINTR,
+    libc::EPERM,
+    libc::EPROTO,
+    libc::ENETDOWN,
+    libc::EHOSTDOWN,
+    libc::EHOSTUNREACH,
+    libc::ENETUNREACH,
+    libc::EOPNOTSUPP,
+];
+
 /// A result and its flags.
 pub type Outcome = (i32, u32);
 
@@ -79,7 +96,8 @@ impl SimulatedRing {
         if pending.outcome.is_none() {
             pending.outcome = self.run(&mut pending);
             if pending.outcome.is_some() && self.rng.per_mille(self.faults.late_completion) {
-                pending.ready_us = self.now_us + 1 + self.rng.below(2000);
+                let most_us = if self.rng.below(8) == 0 { 50_000 } else { 2_000 };
+                pending.ready_us = self.now_us + 1 + self.rng.below(most_us);
                 self.pending[at] = Some(pending);
                 return;
             }
@@ -136,6 +154,9 @@ impl SimulatedRing {
             let result = if pending.done > 0 { pending.done as i32 } else { -libc::ECANCELED };
             return Some((result, 0));
         }
+        if let Some(errno) = self.cut_short(pending) {
+            return Some((-errno, 0));
+        }
         match pending.op {
             Op::Accept { .. } => self.run_accept(pending),
             Op::Receive { multishot, .. } => self.run_receive(pending, multishot),
@@ -157,14 +178,27 @@ impl SimulatedRing {
         }
     }
 
+    /// What may happen to an operation before it has done anything.
+    fn cut_short(&mut self, pending: &Pending) -> Option<i32> {
+        let (cut, memory) = match pending.op {
+            Op::Receive { .. } | Op::Probe { .. } => (true, true),
+            Op::Send { .. } => (pending.done == 0, false),
+            _ => (false, false),
+        };
+        if cut && self.rng.per_mille(self.faults.cut_short) {
+            return Some(self.rng.pick(&[libc::EINTR, libc::EAGAIN]));
+        }
+        (memory && self.rng.per_mille(self.faults.no_receive_memory)).then_some(libc::ENOMEM)
+    }
+
     /// An errno of accept that has nothing to do with who connects.
     pub(super) fn accept_failure(&mut self, somebody_waits: bool) -> Option<i32> {
         if self.table.is_full() || self.rng.per_mille(self.faults.no_descriptor) {
             return Some(-libc::EMFILE);
         }
         if self.rng.per_mille(self.faults.no_memory) {
-            let passing = [libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::ECONNABORTED];
-            return Some(-self.rng.pick(if somebody_waits { &passing } else { &passing[..3] }));
+            let errnos = if somebody_waits { &PASSING_ERRNOS } else { &PASSING_ERRNOS[..3] };
+            return Some(-self.rng.pick(errnos));
         }
         None
     }
@@ -214,7 +248,13 @@ impl SimulatedRing {
             if socket.inbound.is_empty() {
                 let result = socket.end_of_input();
                 let hint = result == 0 && socket.peer_finished;
-                return Some((result, if hint { F_SOCK_NONEMPTY } else { 0 }));
+                let mut flags = if hint { F_SOCK_NONEMPTY } else { 0 };
+                if self.rng.per_mille(self.faults.buffer_at_end) {
+                    self.provided.pop_front();
+                    self.is_provided[usize::from(buffer)] = false;
+                    flags |= F_BUFFER | u32::from(buffer) << 16;
+                }
+                return Some((result, flags));
             }
             self.provided.pop_front();
             self.is_provided[usize::from(buffer)] = false;

@@ -69,9 +69,10 @@ impl SimulatedRing {
         buffer
     }
 
-    /// Whether the number stands for something.
-    pub fn is_open(&self, descriptor: Descriptor) -> bool {
-        self.table.find(descriptor).is_some()
+    /// Whether the number stands for a listener.
+    pub fn is_listener(&self, descriptor: Descriptor) -> bool {
+        let found = self.table.find(descriptor);
+        found.is_some_and(|found| matches!(self.table.object(found), Object::Listener(_)))
     }
 
     /// An open file, as a completion would bring it.
