@@ -182,13 +182,20 @@ impl Engine {
     }
 
     fn wait_until_ready(
-        &self,
-        readiness: &Receiver<Result<(), Error>>,
+        &mut self,
+        readiness: &Receiver<Result<bool, Error>>,
         count: usize,
     ) -> Result<(), Error> {
         for _ in 0..count {
             match readiness.recv() {
-                Ok(ready) => ready?,
+                Ok(ready) => {
+                    if !ready? && self.notices.is_empty() {
+                        self.notices.push(unregistered(
+                            "there is no room for them within RLIMIT_MEMLOCK, of which all rings \
+                             of this user take their part",
+                        ));
+                    }
+                }
                 // A thread that died before it said anything: `join` tells why.
                 Err(_) => {
                     let source = std::io::Error::other("a shard ended before it was ready");
@@ -248,7 +255,8 @@ struct Plan {
     published: Arc<Published>,
     admission: Arc<Admission>,
     remote: Remote,
-    ready: SyncSender<Result<(), Error>>,
+    /// Takes whether the arena is registered, or why there is no shard.
+    ready: SyncSender<Result<bool, Error>>,
     ending: Option<Ending>,
 }
 
@@ -286,7 +294,7 @@ impl Plan {
                 return Ok(());
             }
         };
-        let shard = self.shard;
+        let (shard, has_arena) = (self.shard, ring.has_arena());
         let mut running = Shard::new(Parts {
             number: shard,
             config: &self.config,
@@ -298,7 +306,7 @@ impl Plan {
             admission: self.admission,
             remote: self.remote,
         });
-        let _ = self.ready.send(Ok(()));
+        let _ = self.ready.send(Ok(has_arena));
         // Whoever waits for the others must see when none is left that could get ready.
         drop(self.ready);
         let failed = match catch_unwind(AssertUnwindSafe(|| running.run())) {
@@ -330,12 +338,17 @@ fn arena_fits_memlock(setup: &Setup, shards: usize, notices: &mut Vec<String>) -
     if needed <= allowed {
         return true;
     }
-    notices.push(format!(
-        "buffers are not registered with the kernel: {shards} shard(s) need {needed} bytes of \
-         locked memory, RLIMIT_MEMLOCK allows {allowed}; raise it (ulimit -l, LimitMEMLOCK=) or \
-         use fewer buffers"
-    ));
+    notices.push(unregistered(&format!(
+        "{shards} shard(s) need {needed} bytes of locked memory, RLIMIT_MEMLOCK allows {allowed}"
+    )));
     false
+}
+
+fn unregistered(why: &str) -> String {
+    format!(
+        "buffers are not registered with the kernel: {why}; raise it (ulimit -l, LimitMEMLOCK=) \
+         or use fewer buffers"
+    )
 }
 
 /// Refuses what cannot work, naming key, value and what would be right.

@@ -7,11 +7,13 @@ use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-const NOBODY: u32 = 65_534;
+/// Each test is a user of its own: these limits count per user.
+static USERS: AtomicU32 = AtomicU32::new(0);
 const ROLE: &str = "RINGWRIGHT_TEST_AS_NOBODY";
 
-/// Runs `test` of this binary again as nobody with that `RLIMIT_MEMLOCK`. True: this is that run.
+/// Runs `test` of this binary again as a user nobody knows, with that `RLIMIT_MEMLOCK`. True: this is that run.
 fn as_nobody(test: &str, memlock_bytes: u64) -> bool {
     if std::env::var_os(ROLE).is_some() {
         return true;
@@ -34,7 +36,8 @@ fn as_nobody(test: &str, memlock_bytes: u64) -> bool {
             _ => Err(std::io::Error::last_os_error()),
         });
     }
-    let output = command.uid(NOBODY).gid(NOBODY).output().unwrap();
+    let user = 1_500_000_000 + 16 * std::process::id() + USERS.fetch_add(1, Ordering::Relaxed);
+    let output = command.uid(user).gid(user).output().unwrap();
     let _ = std::fs::remove_dir_all(&directory);
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(
@@ -111,6 +114,30 @@ fn with_room_for_the_rings_only_it_serves_and_says_so() {
     assert!(notices.contains("not registered") && notices.contains("2097152"), "{notices}");
     assert_eq!(fetch(&engine), content);
     finish(engine);
+}
+
+/// What the limit has room for depends on what the user's other rings take.
+#[test]
+fn beside_another_engine_it_serves_without_registered_buffers_and_says_so() {
+    let test = "beside_another_engine_it_serves_without_registered_buffers_and_says_so";
+    if !as_nobody(test, 8 << 20) {
+        return;
+    }
+    let half = Config { receive_buffers: 1024, send_buffers: 128, ..config() };
+    let start = |content: &OpenFile| {
+        let sent = content.clone();
+        Engine::start(half.clone(), move |_| Sender(sent.clone())).unwrap()
+    };
+    let (sent, content) = file(1_000);
+    let first = start(&sent);
+    assert_eq!(first.notices(), [String::new(); 0]);
+    let second = start(&sent);
+    let notices = second.notices().join("\n");
+    assert!(notices.contains("not registered") && notices.contains("RLIMIT_MEMLOCK"), "{notices}");
+    for engine in [first, second] {
+        assert_eq!(fetch(&engine), content);
+        finish(engine);
+    }
 }
 
 #[test]

@@ -88,7 +88,7 @@ impl KernelRing {
         direct::block_sigpipe().map_err(failed("pthread_sigmask(3)"))?;
         let ring = build(setup).map_err(failed("io_uring_setup(2)"))?;
         let entries = ring.params().sq_entries() as usize;
-        let this = Self {
+        let mut this = Self {
             buffers: BufferRing::new(setup).map_err(failed("mmap(2) of the buffer ring"))?,
             enter: EnterDescriptor::of(&ring),
             ring,
@@ -96,10 +96,14 @@ impl KernelRing {
             pushed: 0,
             ended: 0,
             counters: RingCounters::default(),
-            arena_registered: setup.arena_registered,
+            arena_registered: false,
             started: Instant::now(),
         };
         this.register(setup).map_err(|(call, error)| failed(call)(error))?;
+        this.arena_registered = setup.arena_registered
+            && this
+                .register_arena(setup)
+                .map_err(|error| failed("io_uring_register(2), IORING_REGISTER_BUFFERS,")(error))?;
         Ok(this)
     }
 
@@ -111,19 +115,30 @@ impl KernelRing {
         // unregisters it first, or leaks it.
         unsafe { submitter.register_buf_ring_with_flags(address, entries, GROUP, 0) }
             .map_err(|error| ("io_uring_register(2), IORING_REGISTER_PBUF_RING,", error))?;
-        if setup.arena_registered {
-            let arena =
-                libc::iovec { iov_base: setup.arena_address.cast(), iov_len: setup.arena_bytes };
-            // SAFETY: the owner of the arena keeps it mapped until this ring is drained; the
-            // kernel pins the pages themselves.
-            unsafe { submitter.register_buffers(&[arena]) }
-                .map_err(|error| ("io_uring_register(2), IORING_REGISTER_BUFFERS,", error))?;
-        }
         // Both classes: bounded work waits for disks, unbounded for whatever else would block.
         let mut workers = [setup.io_workers_max; 2];
         submitter
             .register_iowq_max_workers(&mut workers)
             .map_err(|error| ("io_uring_register(2), IORING_REGISTER_IOWQ_MAX_WORKERS,", error))
+    }
+
+    /// False: there is no room for it within `RLIMIT_MEMLOCK`, of which other rings of this user,
+    /// some of them gone just now, take their part. Works without, at a price.
+    fn register_arena(&self, setup: &Setup) -> io::Result<bool> {
+        let arena =
+            libc::iovec { iov_base: setup.arena_address.cast(), iov_len: setup.arena_bytes };
+        // SAFETY: the owner of the arena keeps it mapped until this ring is drained; the kernel
+        // pins the pages themselves.
+        match unsafe { self.ring.submitter().register_buffers(&[arena]) } {
+            Ok(()) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the arena is registered.
+    pub fn has_arena(&self) -> bool {
+        self.arena_registered
     }
 
     /// Operations submitted whose last completion was not taken yet.

@@ -128,7 +128,9 @@ fn rounds(mode: &str, arguments: &[&str], ask: Ask) {
             );
         }
     }
-    eprintln!("{mode}: the end crossed {crossed} messages");
+    if mode == "echo" {
+        eprintln!("the end crossed {crossed} messages");
+    }
     assert!(crossed <= CROSSED_MAX, "{crossed} messages were there before the end");
     let shown = lost.iter().take(20).map(String::as_str).collect::<Vec<_>>().join("\n");
     assert!(lost.is_empty(), "{} were cut off:\n{shown}", lost.len());
