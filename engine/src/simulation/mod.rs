@@ -18,6 +18,7 @@ mod lane;
 mod orders;
 mod run;
 mod scenarios;
+mod sharing;
 mod verdict;
 mod world;
 

@@ -10,7 +10,7 @@ use crate::ring::{F_BUFFER, F_MORE, Kind, Ring, Token};
 use std::time::Duration;
 
 /// No deadline but those that always exist, and room for everything.
-fn config() -> Config {
+pub fn config() -> Config {
     Config {
         max_connections: 64,
         receive_buffers: 64,
@@ -30,18 +30,25 @@ fn config() -> Config {
 }
 
 fn world(seed: u64, config: Config) -> World {
+    world_of(seed, config, 1)
+}
+
+/// So many shards that listen.
+pub fn world_of(seed: u64, config: Config, shards: usize) -> World {
     be_quiet();
-    let mut world = World::with(seed, Rng::new(seed), config, 1, false);
+    let mut world = World::with(seed, Rng::new(seed), config, shards, false);
     let entries = world.config.setup();
-    world.ring().submission_capacity = entries.submission_entries as usize;
-    world.ring().completion_capacity = entries.completion_entries as usize;
-    // The listeners are taken over.
-    world.turn();
-    world.turn();
+    for lane in &mut world.lanes {
+        lane.ring().submission_capacity = entries.submission_entries as usize;
+        lane.ring().completion_capacity = entries.completion_entries as usize;
+    }
+    for _ in 0..2 * shards {
+        world.turn();
+    }
     world
 }
 
-fn part(role: Role, farewell: Farewell) -> Part {
+pub fn part(role: Role, farewell: Farewell) -> Part {
     Part { role, farewell, reply_bytes_max: 3_000, stubborn: false }
 }
 
@@ -53,7 +60,7 @@ fn go_on(world: &mut World, wait: Duration) {
 }
 
 /// Everybody says good-bye and has what is owed to them.
-fn end(world: &mut World) {
+pub fn end(world: &mut World) {
     world.calm();
     world.farewell();
     let left = |world: &mut World| world.ledger().open() == 0 && world.unsettled().is_none();
@@ -138,7 +145,7 @@ fn a_full_queue_delays_by_no_more_than_a_turn() {
     let mut world = world(3, config());
     world.ring().submission_capacity = 4;
     world.ring().faults = Faults { submission_refused: 1000, ..Faults::none() };
-    let last = world.listen(12);
+    let last = world.listen(0, 12);
     go_on(&mut world, Duration::from_millis(20));
     let peer = world.add_peer_at(0, last, Plan::plain(), part(Role::Echo, Farewell::Close), 10);
     let served = move |world: &mut World| world.ring().peers[peer].received.len() == 10;

@@ -153,11 +153,13 @@ impl World {
         self.look(at);
     }
 
-    /// Listens on so many more sockets of the first shard. Returns the last.
-    pub fn listen(&mut self, count: usize) -> Descriptor {
-        let more: Vec<Descriptor> = (0..count).map(|_| self.ring().add_listener(16)).collect();
+    /// A shard listens on so many more sockets. Returns the last.
+    pub fn listen(&mut self, shard: usize, count: usize) -> Descriptor {
+        let ring = self.lanes[shard].ring();
+        let more: Vec<Descriptor> = (0..count).map(|_| ring.add_listener(16)).collect();
         let last = *more.last().expect("at least one");
-        self.remote.to(0, Command::Listen(Sockets::new(more))).expect("few commands at a time");
+        let listen = Command::Listen(Sockets::new(more));
+        self.remote.to(shard, listen).expect("few commands at a time");
         last
     }
 
