@@ -22,6 +22,8 @@ const ROUNDS: u64 = 100;
 /// Clients that keep their connection, and clients that take a new one for each request.
 const KEEPERS: u8 = 4;
 const FRESH: u8 = 2;
+/// Clients at a server that lets in three at a time.
+const WAITING: u64 = 200;
 /// In the few microseconds between the server's last look and its FIN a message may arrive: in
 /// all rounds this befalls so many of 600 connections at most.
 const CROSSED_MAX: u64 = 30;
@@ -76,6 +78,31 @@ fn sigterm_mid_load_of_http() {
 fn sigterm_mid_load_of_echo() {
     let _alone = alone();
     rounds("echo", &["--shards", "2"], |load, _, stream, count| load.echo(stream, count));
+}
+
+/// Those that were not even let in when the signal came are answered too.
+#[test]
+fn sigterm_mid_load_at_capacity() {
+    let _alone = alone();
+    let daemon = Daemon::start("echo", &["--shards", "2", "--max-connections", "3"]);
+    let mut sources = Sources::new(0);
+    let mut waiting: Vec<TcpStream> =
+        (0..WAITING).map(|_| sources.connect(daemon.address).unwrap()).collect();
+    for client in &mut waiting {
+        client.write_all(b"?").unwrap();
+    }
+    daemon.terminate();
+    while !waiting.is_empty() {
+        let ready = socket::readable(&waiting, PATIENCE);
+        assert!(!ready.is_empty(), "{} of {WAITING} are not answered", waiting.len());
+        for at in ready.into_iter().rev() {
+            let mut back = Vec::new();
+            waiting.swap_remove(at).read_to_end(&mut back).unwrap();
+            assert_eq!(back, b"?");
+        }
+    }
+    let ledger = daemon.wait();
+    assert_eq!(ledger.number("connections.opened"), WAITING, "{ledger:?}");
 }
 
 type Ask = fn(&Load<'_>, u8, &mut BufReader<TcpStream>, u64) -> Outcome;
