@@ -55,6 +55,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     pub(super) fn on_connect(&mut self, slot: u32, result: i32) {
+        if self.core.draining {
+            // Opened now it would be told of the drain twice: the sweep is on its way.
+            self.core.end(slot, Reason::Drained, true);
+        }
         let connection = &mut self.core.slots[slot];
         debug_assert!(connection.output_head == NONE);
         let Origin::Connected(tag) = connection.origin else {

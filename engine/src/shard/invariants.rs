@@ -18,6 +18,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// A wait takes a second at most: what is later than this was forgotten.
+const LATE_MS: u64 = 1_500;
+
 /// The families that belong to slots; a receive and a probe share one.
 const KINDS: [Kind; 10] = [
     Kind::Hangup,
@@ -40,6 +43,7 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         self.check_memory(&kernel);
         self.check_descriptors(&kernel);
         self.check_operations(&kernel);
+        self.check_filters();
         let touched: BTreeSet<u32> = self.core.touched.iter().copied().collect();
         assert_eq!(touched.len(), self.core.touched.len(), "a slot is touched once");
         for (slot, connection) in self.core.slots.iter() {
@@ -136,6 +140,11 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         assert_eq!(core.chunks.len(), chunks, "every chunk belongs to a connection");
         assert_eq!(core.send_buffers.total(), core.send_buffers.free() + pooled, "send buffers");
         assert_eq!(self.pipes.total(), self.pipes.free() + pipes, "pipes");
+        for (slot, generation) in &self.pipe_queue {
+            let found = core.slots.get(*slot);
+            let waits = found.is_some_and(|it| it.generation == *generation && it.waits_for_pipe);
+            assert!(waits, "slot {slot} is in the queue for a pipe, and does not wait");
+        }
         let splicing = core.slots.iter().any(|(_, it)| it.in_flight.has(Kind::Splice));
         assert!(splicing || self.ring.bytes_in_pipes() == piped, "bytes in pipes");
         let carries = core.slots.iter().filter(|(_, it)| it.carry != NONE).count();
@@ -162,6 +171,20 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         assert_eq!(ledger.descriptors, known, "descriptors in the ledger");
         assert_eq!(self.ring.closes_while_armed, 0, "nothing is closed that an operation uses");
         assert_eq!(ledger.stale_completions, 0, "no completion comes after its slot's life");
+    }
+
+    /// The kernel refuses who is banned, or nobody: never who was banned before.
+    fn check_filters(&self) {
+        let accepting = &self.accepting;
+        let listening = accepting.stage == Stage::Listening;
+        for listener in accepting.listeners.iter().filter(|_| listening) {
+            let program = accepting.bans.program.as_deref().filter(|_| listener.filtered);
+            let attached = self.ring.filter_of(listener.descriptor);
+            assert_eq!(attached, program.unwrap_or_default(), "the filter of a listener");
+        }
+        if let Some(at_ms) = accepting.stage.ends_at_ms() {
+            assert!(self.core.now_ms < at_ms + LATE_MS, "the last call should have ended {at_ms}");
+        }
     }
 
     /// What the books say is in flight, and what the kernel has.

@@ -6,6 +6,7 @@ use crate::ring::simulated::{Rng, stretch};
 use crate::{Connection, ConnectionId, Directory, Local, OpenFile, Room};
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// Names under which files can be opened, and the keys of their bytes.
 pub const PATHS: [&str; 6] = ["small", "middling", "large", "huge", "empty", "folder"];
@@ -44,6 +45,10 @@ pub struct Talk {
     /// Asked not to be shown anything, or to be shown again what is left.
     pub(super) paused: bool,
     pub(super) resumed: bool,
+    /// Was told of a drain.
+    pub(super) drains: bool,
+    /// Asked to end when nothing has come for a while: not before then.
+    pub(super) quiet_until: Duration,
 }
 
 impl Actor {

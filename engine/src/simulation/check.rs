@@ -16,6 +16,8 @@ const DRAIN_LINGER_MS: u64 = 500;
 const WASTED_US_MAX: u64 = 1_500_000;
 /// What is overdue for so long has been forgotten: a wait takes a second at most.
 const OVERDUE_US_MAX: u64 = 3_000_000;
+/// A drain ends so long after its deadline: a wait, and the time for aborted connections.
+const DRAIN_US_MAX: u64 = 5_000_000;
 /// Reasons after which what was queued has left.
 pub const GRACEFUL: [Reason; 6] = [
     Reason::ProtocolError,
@@ -85,6 +87,8 @@ impl World {
     fn check_deadlines(&mut self, at: usize) {
         let lane = &mut self.lanes[at];
         let now_us = lane.now_us();
+        let late_us = lane.ends_by_us.map_or(0, |by_us| now_us.saturating_sub(by_us));
+        assert!(late_us < DRAIN_US_MAX, "a drain goes on {late_us} us after its deadline");
         let overdue = lane.shard().expect("it runs").overdue();
         lane.overdue.retain(|connection, _| overdue.contains(connection));
         for connection in overdue {

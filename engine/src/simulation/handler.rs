@@ -45,6 +45,8 @@ impl Handler for Actor {
             panics_at_end: false,
             paused: false,
             resumed: false,
+            drains: false,
+            quiet_until: Duration::ZERO,
         };
         match part.role {
             Role::Whole(bytes) => {
@@ -147,7 +149,9 @@ impl Handler for Actor {
                 connection.protocol_error();
             }
             Role::FinishAfter(after) if talk.used >= after => {
-                connection.finish(Duration::from_millis(talk.rng.pick(&[0, 5, 200])));
+                let quiet = Duration::from_millis(talk.rng.pick(&[0, 5, 200]));
+                talk.quiet_until = connection.local().now() + quiet;
+                connection.finish(quiet);
             }
             Role::PanicAfter(after) if talk.used >= after => self.panic(talk.record),
             _ => {}
@@ -234,6 +238,9 @@ impl Handler for Actor {
 
     fn draining(&mut self, talk: &mut Talk, connection: &mut Connection<'_>) {
         self.note(talk, connection);
+        if std::mem::replace(&mut talk.drains, true) {
+            self.fail(talk.id, "is told twice of a drain");
+        }
         match talk.rng.below(4) {
             _ if talk.part.stubborn => {}
             0 => {
@@ -254,6 +261,12 @@ impl Handler for Actor {
         let all: usize = book.slots.iter().sum();
         if held != all as u64 && book.failing != Some(number) {
             book.failures.push(format!("{id:?}: {held} permits held in `closed`, {all} slots"));
+        }
+        let finished = reason == Reason::LocalClose
+            && matches!(talk.part.role, Role::FinishAfter(_))
+            && !book.records[talk.record].closing;
+        if finished && shard.now() < talk.quiet_until {
+            book.failures.push(format!("{id:?}: ends before it was quiet for long enough"));
         }
         book.callbacks += 1;
         if talk.id != id || book.records[talk.record].closed.replace(reason).is_some() {

@@ -9,7 +9,9 @@ use crate::ledger::Published;
 use crate::mailbox::Mailbox;
 use crate::memory::Arena;
 use crate::remote::Remote;
-use crate::ring::simulated::{Enter, NEVER, OpenCounts, Rng, SimulatedFile, SimulatedRing};
+use crate::ring::simulated::{
+    Enter, NEVER, OpenCounts, Rng, SimulatedFile, SimulatedRing, Standing,
+};
 use crate::ring::{Descriptor, FileKind, Ring, Setup};
 use crate::shard::{Parts, Shard};
 use std::cell::RefCell;
@@ -59,6 +61,8 @@ pub struct Lane {
     pub overdue: BTreeMap<(u32, u64), u64>,
     /// When a drain aborts what is left, in simulated µs.
     pub drain_deadline_us: Option<u64>,
+    /// When a drain it has surely heard of aborts what is left.
+    pub ends_by_us: Option<u64>,
     /// After so many completions its ring breaks.
     pub breaks_after: u64,
     /// Behind the shard: it is unmapped last.
@@ -130,6 +134,7 @@ impl Lane {
             given: Vec::new(),
             overdue: BTreeMap::new(),
             drain_deadline_us: None,
+            ends_by_us: None,
             breaks_after: u64::MAX,
             _arena: arena,
         }
@@ -187,11 +192,18 @@ impl Lane {
         let opened = self.book.borrow().records.len();
         let shard = self.shard().expect("it runs");
         let before = shard.bans();
-        let failed = shard.turn().is_err() || shard.is_hung();
+        let hung = |shard: &mut Shard<SimulatedRing, Actor>| {
+            shard.is_hung() && {
+                assert!(shard.parts().0.hangs(), "a drain does not end, though nothing hangs");
+                true
+            }
+        };
+        let failed = shard.turn().is_err() || hung(shard);
         let after = shard.bans().0;
         if before.1 && Arc::ptr_eq(&before.0, &after) {
             self.book.borrow_mut().check_bans(opened, self.number, &after.bans);
         }
+        self.check_opened(opened);
         let shard = self.shard().expect("it runs");
         if failed {
             self.fail();
@@ -199,6 +211,20 @@ impl Lane {
             shard.finish();
             self.life = Life::Finished;
             self.leave_ring();
+        }
+    }
+
+    /// Who was let in in this turn, from record `first` on, was still there.
+    fn check_opened(&mut self, first: usize) {
+        let book = self.book.clone();
+        let (book, number) = (book.borrow(), self.number);
+        let ring = self.ring();
+        for record in book.records[first..].iter().filter(|record| record.accepted) {
+            let mut peers = ring.peers.iter().rev();
+            let peer = peers.find(|peer| peer.address == record.address && !peer.outgoing);
+            let reset = peer.is_some_and(|peer| peer.standing == Standing::SentReset);
+            let mine = record.id.shard() == number;
+            assert!(!(mine && reset), "reset before it was let in: {record:?}");
         }
     }
 

@@ -155,13 +155,13 @@ impl World {
     pub(super) fn drain_or_stop(&mut self) {
         match self.rng.below(4) {
             0 => {
-                let _ = self.remote.stop();
-                self.note_drain(Duration::ZERO);
+                let heard = self.remote.stop().is_ok();
+                self.note_drain(Duration::ZERO, heard);
             }
             _ => {
                 let deadline = Duration::from_millis(self.rng.pick(&[0, 1, 100, 2_000, 20_000]));
-                let _ = self.remote.drain(deadline);
-                self.note_drain(deadline);
+                let heard = self.remote.drain(deadline).is_ok();
+                self.note_drain(deadline, heard);
             }
         }
     }
@@ -169,7 +169,7 @@ impl World {
     /// A drain that every shard hears of.
     pub fn drain(&mut self, deadline: Duration) {
         self.insist(|world| world.remote.drain(deadline).is_ok());
-        self.note_drain(deadline);
+        self.note_drain(deadline, true);
     }
 
     /// Again and again until the shards have room for it.
@@ -183,11 +183,16 @@ impl World {
         panic!("some shard does not empty its queue of commands");
     }
 
-    fn note_drain(&mut self, deadline: Duration) {
+    fn note_drain(&mut self, deadline: Duration, heard: bool) {
+        let by_us = present_us() + deadline.as_micros() as u64;
         for lane in &mut self.lanes {
             let at_us = lane.now_us() + deadline.as_micros() as u64;
             let earlier = lane.drain_deadline_us.map_or(at_us, |before| before.min(at_us));
             lane.drain_deadline_us = Some(earlier);
+            if heard {
+                let earlier = lane.ends_by_us.map_or(by_us, |before| before.min(by_us));
+                lane.ends_by_us = Some(earlier);
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use super::run_until;
 use super::scenarios::{config, end, part, world_of};
 use super::world::World;
 use crate::Config;
-use crate::ring::simulated::{Afterwards, Enter, Plan};
+use crate::ring::simulated::{Afterwards, Enter, Plan, Standing};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -93,5 +93,38 @@ fn the_others_go_on_when_a_shard_fails() {
         assert_eq!(world.ledger().permits.free, 2);
         assert!(world.ledger().balanced(), "{:?}", world.ledger());
         end(&mut world);
+    }
+}
+
+/// A listener that was closed with clients in its backlog reset them.
+#[test]
+fn a_drain_lets_in_who_is_in_the_backlog() {
+    for seed in 0..20 {
+        let mut world = world_of(seed, Config { max_connections: 1, ..config() }, 1);
+        let echo = part(Role::Echo, Farewell::Close);
+        let listener = world.listen(0, 1);
+        // One is in, one waits, so that nothing is accepted; the others stay in the backlog.
+        let polite = Plan { afterwards: Afterwards::Fin, ..Plan::plain() };
+        let late = Plan { start_after_us: 300_000, ..polite };
+        for plan in [Plan::plain(), polite, late, late, late] {
+            world.add_peer_at(0, listener, plan, echo, 10);
+        }
+        let full = |world: &mut World| {
+            let ring = world.ring();
+            ring.peers.iter().all(|peer| peer.standing == Standing::Connected)
+        };
+        run_until(&mut world, Duration::from_secs(2), "everybody connected", full);
+        assert_eq!(world.ledger().sum.waiting, 1);
+        world.drain(Duration::from_secs(2));
+        run_until(&mut world, Duration::from_secs(10), "the drain", |world| world.is_over());
+        world.flow_out();
+        assert_eq!(world.ledger().sum.handshakes_lost, 0);
+        for peer in &world.ring().peers {
+            // The echo or a word of good-bye, and no reset.
+            let got = (peer.received.len(), peer.got_fin, peer.standing);
+            assert!(got.0 > 0 && got.1, "seed {seed}: {got:?}");
+            assert_eq!(got.2, Standing::Connected, "seed {seed}");
+        }
+        world.verdict();
     }
 }

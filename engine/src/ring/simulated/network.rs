@@ -265,6 +265,14 @@ impl SimulatedRing {
         Ok(())
     }
 
+    /// The filter of a listener.
+    pub fn filter_of(&self, listener: Descriptor) -> &[Instruction] {
+        match self.object(listener, "getsockopt(2)") {
+            Object::Listener(listener) => &self.listeners[listener].filter,
+            other => self.broken(format_args!("getsockopt(2) on {other:?}")),
+        }
+    }
+
     pub(super) fn queued_at(&self, listener: Descriptor) -> u32 {
         match self.object(listener, "getsockopt(2)") {
             Object::Listener(listener) => self.listeners[listener].backlog.len() as u32,
