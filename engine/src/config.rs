@@ -108,8 +108,8 @@ pub struct Config {
     pub accept_backoff: Duration,
     /// Commands from other threads waiting per shard. Default 1,024; beyond, `Remote` says busy.
     pub mailbox_commands_max: usize,
-    /// TCP keepalive on accepted connections: idle time before the first probe. Default 60 s;
-    /// `None`: off.
+    /// TCP keepalive on accepted connections: idle time before the first probe. Four probes in
+    /// the same time again without an answer end it. Default 60 s; `None`: off.
     pub tcp_keepalive: Option<Duration>,
     /// `TCP_USER_TIMEOUT` on accepted connections: sent data unacknowledged for so long ends
     /// them. Default 60 s; `None`: the kernel's own.

@@ -105,6 +105,10 @@ pub(crate) struct Shard<R: Ring, H: Handler> {
     drops_at_ms: Option<u64>,
     /// Entries of the submission and of the completion queue.
     entries: (u32, u32),
+    /// Operations that may still be pushed in this turn.
+    pushes_left: u32,
+    /// When connects that failed for want of a permit or a descriptor are tried again.
+    connect_retry_at_ms: Option<u64>,
     due: Vec<u32>,
     published: Arc<Published>,
 }
@@ -147,6 +151,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             files_closing: 0,
             drops_at_ms: None,
             entries: (setup.submission_entries, setup.completion_entries),
+            pushes_left: setup.completion_entries / 2,
+            connect_retry_at_ms: None,
             due: Vec::new(),
         }
     }
@@ -175,6 +181,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// One turn of the loop: what is wanted goes in, what has happened comes out.
     pub fn turn(&mut self) -> Result<(), Errno> {
+        self.pushes_left = self.entries.1 / 2;
         // What did not fit into the queue goes in next, without waiting for anything else.
         let (want, timeout) =
             if self.flush().is_ok() { self.patience() } else { (0, Duration::ZERO) };
@@ -306,7 +313,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let busy = !self.core.touched.is_empty()
             || !self.core.sweeps.is_empty()
             || !self.core.files_closing.is_empty()
-            || !self.core.connects.is_empty();
+            || (!self.core.connects.is_empty() && self.connect_retry_at_ms.is_none());
         if busy || self.is_finished() {
             return (0, Duration::ZERO);
         }
@@ -316,9 +323,11 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     fn push(&mut self, token: Token, op: Op) -> Result<(), Full> {
-        if !self.ring.push(token, op) {
+        // Half a completion queue in one go, or what ends at once would overflow it.
+        if self.pushes_left == 0 || !self.ring.push(token, op) {
             return Err(Full);
         }
+        self.pushes_left -= 1;
         self.in_flight += 1;
         Ok(())
     }

@@ -77,6 +77,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             waiting: self.accepting.waiting() as u64,
             starved_now: core.slots.in_mode(Mode::Starved) as u64,
             accepted: counters.accepted,
+            connected: counters.connected,
             rejected: counters.rejected,
             reset_before_accept: counters.reset_before_accept,
             banned: counters.banned,

@@ -130,7 +130,7 @@ fn a_banned_client_gets_no_answer_to_its_syn() {
     wait_until("drops are counted", || remote.ledger().sum.listener_drops >= 3);
     assert_eq!(remote.ledger().sum.banned, 0, "the filter did all of it");
     assert_eq!(remote.bans().len(), 2);
-    for prefix in remote.bans() {
+    for prefix in remote.bans().iter().copied() {
         assert!(remote.unban(prefix).unwrap());
         assert!(!remote.unban(prefix).unwrap());
     }
@@ -181,6 +181,8 @@ fn keepalive_and_user_timeout_are_set_on_what_is_accepted() {
     let socket = other_end(&client);
     assert_eq!(option(socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE).0, 1);
     assert_eq!(option(socket, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE).0, 77);
+    assert_eq!(option(socket, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL).0, 19);
+    assert_eq!(option(socket, libc::IPPROTO_TCP, libc::TCP_KEEPCNT).0, 4);
     assert_eq!(option(socket, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT).0, 12_345);
     drop(client);
     server.finish();
