@@ -12,6 +12,7 @@ use crate::handler::{Handler, Origin};
 use crate::mailbox::BanList;
 use crate::ring::simulated::{SimulatedRing, View};
 use crate::ring::{Kind, Token};
+use crate::{ConnectionId, Reason};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -65,6 +66,12 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         let accepted = |(_, it): &(u32, &Slot)| matches!(it.origin, Origin::Listener(_));
         let open = self.core.slots.iter().filter(accepted).map(|(_, it)| it.peer.ip());
         open.chain(self.accepting.room.clients.iter().map(|client| client.peer.ip())).collect()
+    }
+
+    /// Why connections that the application knows of end, if they do already.
+    pub fn reasons(&self) -> Vec<(ConnectionId, Option<Reason>)> {
+        let shown = self.core.slots.iter().filter(|(_, it)| it.opened);
+        shown.map(|(slot, it)| (self.core.id(slot), it.reason)).collect()
     }
 
     /// What is banned as far as this shard knows; and whether whoever comes in next is looked at

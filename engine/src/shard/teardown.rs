@@ -83,12 +83,11 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.pipes.close_idle(&mut self.ring);
         for slot in slots {
             let connection = &mut self.core.slots[slot];
-            let descriptor = std::mem::replace(&mut connection.descriptor, Descriptor::NONE);
             connection.reason.get_or_insert(Reason::ShardFailed);
-            // A close whose completion never came may have been carried out: the number may be
-            // somebody else's by now.
-            if descriptor != Descriptor::NONE && !connection.in_flight.has(Kind::Close) {
-                self.ring.close_now(descriptor);
+            // A close that was submitted may have been carried out though nobody said so: the
+            // number may be somebody else's by now.
+            if !connection.in_flight.has(Kind::Close) {
+                self.ring.close_now(connection.descriptor);
             }
             self.report_end(slot);
             self.report_connect(slot);
@@ -134,10 +133,6 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                     Some(Kind::Accept | Kind::Open) if result >= 0 => {
                         mark!("a descriptor that comes after a failure");
                         self.ring.close_now(Descriptor(result));
-                    }
-                    Some(Kind::Close) => {
-                        mark!("a close that ends after a failure");
-                        self.core.slots[completion.token.slot()].descriptor = Descriptor::NONE;
                     }
                     _ => {}
                 }

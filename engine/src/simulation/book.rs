@@ -201,6 +201,17 @@ impl Book {
         self.records.iter_mut().filter(open).for_each(|record| record.excused = true);
     }
 
+    /// They ended for the reason they had, or for their shard's failure.
+    pub fn check_reasons(&mut self, reasons: &[(ConnectionId, Option<Reason>)]) {
+        for (id, reason) in reasons {
+            let expected = reason.unwrap_or(Reason::ShardFailed);
+            let closed = self.record(*id).expect("it was opened").closed;
+            if closed.is_some_and(|closed| closed != expected) {
+                self.failures.push(format!("{id:?} ends with {closed:?}, not {expected:?}"));
+            }
+        }
+    }
+
     /// It has failed: all of them have been told of their end.
     pub fn has_failed(&mut self, shard: usize) {
         self.failing = None;

@@ -206,7 +206,10 @@ impl Lane {
     fn fail(&mut self) {
         self.life = Life::Failed;
         self.book.borrow_mut().fail(self.number);
-        self.at_rest = self.shard().expect("it ran").give_up(TEAR_DOWN_WAIT);
+        let shard = self.shard().expect("it ran");
+        let reasons = shard.reasons();
+        self.at_rest = shard.give_up(TEAR_DOWN_WAIT);
+        self.book.borrow_mut().check_reasons(&reasons);
         let tokens = self.ring().view().tokens;
         let rests = tokens.iter().all(|token| token.is_wake());
         assert!(rests || !self.at_rest, "said to be at rest: {tokens:?}");

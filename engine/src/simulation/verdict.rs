@@ -1,12 +1,13 @@
 //! The judgement at the end of a world: everything is back, and everybody has what is owed to
 //! them.
 
-use super::book::{Farewell, Record, Role};
+use super::book::{Book, Farewell, Record, Role};
 use super::check::{GRACEFUL, find_peer};
 use super::lane::Life;
 use super::world::World;
 use crate::Reason;
 use crate::ring::simulated::{OpenCounts, Standing};
+use std::collections::BTreeMap;
 
 impl World {
     /// After the end: everything is back, everybody has what is owed to them.
@@ -25,6 +26,7 @@ impl World {
         for (tag, (shard, answered)) in &book.connects {
             assert!(*answered, "connect {tag} of shard {shard} is not answered");
         }
+        self.judge_order(&book);
         for record in &book.records {
             self.judge(record);
             let peer = find_peer(&mut self.lanes, record.address);
@@ -42,6 +44,16 @@ impl World {
             if record.fin_shown && fewer && !self.hears_in_part(record) {
                 panic!("{} of {sent:?} bytes were shown to {record:?}", record.shown);
             }
+        }
+    }
+
+    /// First come, first served: of each listener.
+    fn judge_order(&mut self, book: &Book) {
+        let mut last = BTreeMap::new();
+        for record in book.records.iter().filter(|record| record.accepted) {
+            let peer = find_peer(&mut self.lanes, record.address);
+            let before = last.insert((record.id.shard(), peer.listener), peer.accepted_as);
+            assert!(before < Some(peer.accepted_as), "out of turn: {record:?}");
         }
     }
 

@@ -97,6 +97,8 @@ pub struct SimulatedRing {
     is_provided: Vec<bool>,
     /// When the event descriptor was, or will be, written to.
     wakes_us: Vec<u64>,
+    /// Peers accepted so far.
+    accepted: u64,
     counters: RingCounters,
     trace: Trace,
 }
@@ -146,6 +148,7 @@ impl SimulatedRing {
             provided: VecDeque::new(),
             is_provided: vec![false; usize::from(setup.receive_buffers)],
             wakes_us: Vec::new(),
+            accepted: 0,
             counters: RingCounters::default(),
             trace: Trace::default(),
             rng,

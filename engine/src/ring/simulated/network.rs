@@ -231,6 +231,8 @@ impl SimulatedRing {
     /// A descriptor for somebody from a backlog.
     pub(super) fn accepted(&mut self, peer: usize) -> Descriptor {
         self.peers[peer].established = true;
+        self.accepted += 1;
+        self.peers[peer].accepted_as = self.accepted;
         self.table.insert(Object::Socket(peer))
     }
 

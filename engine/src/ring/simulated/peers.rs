@@ -132,6 +132,8 @@ pub struct Peer {
     pub standing: Standing,
     /// Whether it has been accepted, or our connect has come about.
     pub established: bool,
+    /// The how-manieth it was that was accepted.
+    pub accepted_as: u64,
     /// What it has still to send.
     pub to_send: VecDeque<u8>,
     /// Bytes it has sent.
@@ -147,7 +149,7 @@ pub struct Peer {
     /// Our end.
     pub socket: Socket,
     /// The listener it connects to; without meaning if `outgoing`.
-    pub(super) listener: usize,
+    pub listener: usize,
     unread: VecDeque<u8>,
     unread_capacity: usize,
     connected_us: u64,
@@ -173,6 +175,7 @@ impl Peer {
             outgoing: outgoing.is_some(),
             standing: Standing::Unconnected,
             established: false,
+            accepted_as: 0,
             to_send: VecDeque::new(),
             sent: 0,
             sent_fin: false,
