@@ -105,6 +105,9 @@ pub(crate) struct Shard<R: Ring, H: Handler> {
     drops_at_ms: Option<u64>,
     /// Entries of the submission and of the completion queue.
     entries: (u32, u32),
+    /// When the last wait ended, and how many completions it brought.
+    woke_us: u64,
+    batch: u64,
     /// Operations that may still be pushed in this turn.
     pushes_left: u32,
     /// When connects that failed for want of a permit or a descriptor are tried again.
@@ -151,6 +154,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             files_closing: 0,
             drops_at_ms: None,
             entries: (setup.submission_entries, setup.completion_entries),
+            woke_us: now_ms * 1000,
+            batch: 0,
             pushes_left: setup.completion_entries / 2,
             connect_retry_at_ms: None,
             due: Vec::new(),
@@ -185,21 +190,22 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         // What did not fit into the queue goes in next, without waiting for anything else.
         let (want, timeout) =
             if self.flush().is_ok() { self.patience() } else { (0, Duration::ZERO) };
+        // What is in flight during the wait is in the ledger then.
+        self.account();
+        self.publish();
         self.ring.submit_and_wait(want, timeout)?;
-        let began_us = self.ring.now_us();
-        self.core.now_ms = began_us / 1000;
-        let mut batch = 0;
+        self.woke_us = self.ring.now_us();
+        self.core.now_ms = self.woke_us / 1000;
+        self.batch = 0;
         while let Some(completion) = self.ring.completion() {
             self.dispatch(completion);
-            batch += 1;
+            self.batch += 1;
         }
         self.read_mailbox();
         self.expire();
         self.sweep();
         self.admit_waiting();
         self.feed_starved();
-        self.account(batch, began_us);
-        self.publish();
         Ok(())
     }
 
