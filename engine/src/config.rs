@@ -8,10 +8,10 @@ use std::time::Duration;
 /// How a connection with nothing to read waits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Probe {
-    /// A zero-length receive (`IORING_OP_RECV`): 818 bytes of kernel memory each.
+    /// A zero-length receive (`IORING_OP_RECV`): 866 bytes of kernel memory each.
     #[default]
     Receive,
-    /// A poll (`IORING_OP_POLL_ADD`): 260 bytes of kernel memory each.
+    /// A poll (`IORING_OP_POLL_ADD`): 264 bytes of kernel memory each.
     Poll,
 }
 
