@@ -8,10 +8,10 @@ use std::time::Duration;
 /// How a connection with nothing to read waits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Probe {
-    /// A zero-length receive (`IORING_OP_RECV`): 818 bytes of kernel memory each.
+    /// A zero-length receive (`IORING_OP_RECV`): 866 bytes of kernel memory each.
     #[default]
     Receive,
-    /// A poll (`IORING_OP_POLL_ADD`): 260 bytes of kernel memory each.
+    /// A poll (`IORING_OP_POLL_ADD`): 264 bytes of kernel memory each.
     Poll,
 }
 
@@ -108,8 +108,8 @@ pub struct Config {
     pub accept_backoff: Duration,
     /// Commands from other threads waiting per shard. Default 1,024; beyond, `Remote` says busy.
     pub mailbox_commands_max: usize,
-    /// TCP keepalive on accepted connections: idle time before the first probe. Default 60 s;
-    /// `None`: off.
+    /// TCP keepalive on accepted connections: idle time before the first probe. Four probes in
+    /// the same time again without an answer end it. Default 60 s; `None`: off.
     pub tcp_keepalive: Option<Duration>,
     /// `TCP_USER_TIMEOUT` on accepted connections: sent data unacknowledged for so long ends
     /// them. Default 60 s; `None`: the kernel's own.

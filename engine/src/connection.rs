@@ -56,6 +56,9 @@ impl<'a> Connection<'a> {
         if bytes.is_empty() || !self.takes_output() {
             return self.room();
         }
+        if !self.core.may_queue(self.slot, bytes.len()) {
+            return Room::Full;
+        }
         self.core.queue_bytes(self.slot, bytes);
         self.queued()
     }
@@ -64,6 +67,9 @@ impl<'a> Connection<'a> {
     pub fn send_shared(&mut self, bytes: Arc<[u8]>) -> Room {
         if bytes.is_empty() || !self.takes_output() {
             return self.room();
+        }
+        if !self.core.may_queue(self.slot, bytes.len()) {
+            return Room::Full;
         }
         self.core.queue_shared(self.slot, bytes);
         self.queued()
@@ -159,10 +165,11 @@ impl<'a> Connection<'a> {
         self.core.close(self.slot, Reason::ProtocolError);
     }
 
-    /// Ends it as [`Connection::close`] does, but only when it is at rest: everything received was
-    /// used, nothing is queued, no file is being opened, and nothing has come or gone for
-    /// `quiet`. What arrives before the FIN is still received and can be answered. A reply that
-    /// is being prepared elsewhere is nothing the engine knows of: call this when it was sent.
+    /// Ends it as [`Connection::close`] does, but only when it is at rest: it is not paused, nothing
+    /// is queued, no file is being opened, and nothing has come or gone for `quiet`; where a
+    /// message was begun and not completed, for a second at least. What arrives before the FIN is
+    /// still received and can be answered. A reply that is being prepared elsewhere is nothing
+    /// the engine knows of: call this when it was sent.
     /// Counted as [`Reason::Drained`] in a drain, else as [`Reason::LocalClose`].
     pub fn finish(&mut self, quiet: Duration) {
         let quiet_ms = u64::try_from(quiet.as_millis()).unwrap_or(u64::MAX);

@@ -8,11 +8,11 @@ use crate::handler::Handler;
 use crate::ledger::{Ledger, Published};
 use crate::mailbox::{Command, Mailbox, Sending, Sockets};
 use crate::memory::Arena;
-use crate::remote::Remote;
+use crate::remote::{BANS_MAX, Remote};
+use crate::ring::Setup;
 use crate::ring::calls::{self, ListenerOptions};
 use crate::ring::kernel::KernelRing;
 use crate::ring::probe::{memlock_allowed, memlock_needed};
-use crate::ring::{Descriptor, Setup};
 use crate::shard::slots::SLOTS_MAX;
 use crate::shard::{Failure, Parts, Shard};
 use std::any::Any;
@@ -215,7 +215,7 @@ impl Engine {
             keepalive_s: config.tcp_keepalive.map(seconds),
             user_timeout_ms: config.tcp_user_timeout.map(|after| after.as_millis() as u32),
         };
-        let mut of_shard: Vec<Vec<Descriptor>> = vec![Vec::new(); mailboxes.len()];
+        let mut of_shard: Vec<Sockets> = mailboxes.iter().map(|_| Sockets::default()).collect();
         for address in &config.listeners {
             match calls::listeners(*address, mailboxes.len(), &options) {
                 Ok((bound, sockets)) => {
@@ -224,10 +224,7 @@ impl Engine {
                         of_shard[shard].push(socket);
                     }
                 }
-                Err(source) => {
-                    of_shard.into_iter().flatten().for_each(calls::close);
-                    return Err(Error::Listen { address: *address, source });
-                }
+                Err(source) => return Err(Error::Listen { address: *address, source }),
             }
         }
         // Before anybody listens: nobody slips in.
@@ -236,7 +233,7 @@ impl Engine {
             source: std::io::Error::other(failed),
         })?;
         for (mailbox, sockets) in mailboxes.iter().zip(of_shard) {
-            mailbox.send(Command::Listen(Sockets::new(sockets))).map_err(|busy| Error::Start {
+            mailbox.send(Command::Listen(sockets)).map_err(|busy| Error::Start {
                 what: "handing a shard its listeners",
                 source: std::io::Error::other(busy),
             })?;
@@ -364,6 +361,9 @@ fn check(config: &Config, shards: usize) -> Result<(), Error> {
     }
     if config.max_per_address == Some(0) {
         return refuse("max_per_address", &0, "1 to 65535, or none for no limit");
+    }
+    if config.bans.len() > BANS_MAX {
+        return refuse("bans", &config.bans.len(), "at most 65536 prefixes");
     }
     let buffers = config.receive_buffers;
     if !buffers.is_power_of_two() || buffers > 1 << 15 {

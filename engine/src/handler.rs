@@ -115,7 +115,8 @@ pub trait Handler: 'static {
     /// The engine drains: this connection should finish what it does and close before the
     /// drain's deadline. Called once, for a connection that is let in during a drain right after
     /// `opened`. By default it ends as soon as it is at rest, see [`Connection::finish`]: what
-    /// had arrived by then was received and answered.
+    /// had arrived by then was received and answered. One that the application has paused is
+    /// not at rest: resume or close it here, or it is reset at the deadline.
     fn draining(&mut self, state: &mut Self::State, connection: &mut Connection<'_>) {
         let _ = state;
         connection.finish(Duration::ZERO);

@@ -76,6 +76,8 @@ pub struct ShardLedger {
     pub starved_now: u64,
     /// Descriptors accepted.
     pub accepted: u64,
+    /// Connections that we have opened ourselves.
+    pub connected: u64,
     /// Clients closed at once for want of a permit.
     pub rejected: u64,
     /// Clients that had reset before they were looked at.
@@ -86,7 +88,8 @@ pub struct ShardLedger {
     pub over_address_limit: u64,
     /// Clients that had reset when there was a permit for them.
     pub gone_while_waiting: u64,
-    /// Clients that still waited when a drain reached its deadline.
+    /// Clients that were accepted and not served when a drain reached its deadline or the shard
+    /// failed.
     pub turned_away: u64,
     /// Clients that were connected and not accepted when a listener was closed.
     pub handshakes_lost: u64,
@@ -192,7 +195,8 @@ impl Published {
             if before.is_multiple_of(2) && self.sequence.load(Ordering::Relaxed) == before {
                 return ledger;
             }
-            std::hint::spin_loop();
+            // Whoever writes is almost done, unless it was interrupted.
+            std::thread::yield_now();
         }
     }
 }
@@ -230,8 +234,9 @@ impl Ledger {
         self.sum.opened - self.sum.closed
     }
 
-    /// Whether the equations hold: every slot in use has its permit, endings add up, nothing is
-    /// free that was never made; and with nothing open everything is back. While connections come
+    /// Whether the equations hold: whoever came was opened, refused or waits; every slot in use has
+    /// its permit; endings add up; nothing is free that was never made; and with nothing open
+    /// everything is back. While connections come
     /// and go the shards' snapshots are of different moments; at rest it must be true.
     #[must_use]
     pub fn balanced(&self) -> bool {
@@ -243,7 +248,15 @@ impl Ledger {
             || (sum.send_buffers.free == sum.send_buffers.total
                 && sum.pipes.free == sum.pipes.total
                 && sum.opened == sum.closed);
-        in_use == held
+        let refused = sum.rejected
+            + sum.reset_before_accept
+            + sum.banned
+            + sum.over_address_limit
+            + sum.gone_while_waiting
+            + sum.turned_away;
+        let came = sum.accepted + sum.connected;
+        came == sum.opened + refused + sum.waiting
+            && in_use == held
             && sum.receive_buffers.free == sum.receive_buffers.total
             && endings == sum.closed
             && sum.opened - sum.closed <= in_use
@@ -262,7 +275,7 @@ impl Ledger {
             let _ = write!(closed_by, "{comma}\"{}\":{count}", reason.name());
         }
         format!(
-            "{{\"connections\":{{\"opened\":{},\"closed\":{},\"open\":{},\"accepted\":{},\
+            "{{\"connections\":{{\"opened\":{},\"closed\":{},\"open\":{},\"accepted\":{},\"connected\":{},\
              \"waiting\":{},\"rejected\":{},\"reset_before_accept\":{},\"connect_failed\":{},\
              \"banned\":{},\"over_address_limit\":{},\"gone_while_waiting\":{},\
              \"turned_away\":{},\"handshakes_lost\":{}}},\
@@ -277,6 +290,7 @@ impl Ledger {
             sum.closed,
             self.open(),
             sum.accepted,
+            sum.connected,
             sum.waiting,
             sum.rejected,
             sum.reset_before_accept,

@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::time::Duration;
 
 /// What another thread may ask of a shard.
@@ -46,11 +46,17 @@ pub struct BanList {
 }
 
 /// Listening sockets on their way to a shard; closed if they do not arrive.
+#[derive(Default)]
 pub struct Sockets(Vec<Descriptor>);
 
 impl Sockets {
+    #[cfg(test)]
     pub fn new(descriptors: Vec<Descriptor>) -> Self {
         Self(descriptors)
+    }
+
+    pub fn push(&mut self, descriptor: Descriptor) {
+        self.0.push(descriptor);
     }
 
     /// They are the caller's to close now.
@@ -170,6 +176,8 @@ impl Mailbox {
     /// Before the commands are read: from now on a waker writes again.
     pub fn acknowledge(&self) {
         self.shared.signalled.store(false, Ordering::SeqCst);
+        // What is looked at afterwards, permits handed over for instance, was not looked at before.
+        fence(Ordering::SeqCst);
         #[cfg(test)]
         crate::ring::simulated::interrupt();
     }

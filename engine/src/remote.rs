@@ -18,7 +18,7 @@ const ANSWER_WAIT: Duration = Duration::from_secs(1);
 /// Connections that a shard lists in one go: it does nothing else meanwhile.
 const LIST_MAX: usize = 1_000;
 /// Prefixes that may be banned.
-const BANS_MAX: usize = 1 << 16;
+pub(crate) const BANS_MAX: usize = 1 << 16;
 
 thread_local! {
     /// The engine that this thread is a shard of, as the address of what its handles share.
@@ -30,8 +30,10 @@ struct Shared {
     published: Vec<Arc<Published>>,
     admission: Arc<Admission>,
     draining: AtomicBool,
-    /// The list as it was last given to the shards. Only whoever changes it holds the lock.
-    bans: Mutex<Vec<Prefix>>,
+    /// The list as it was last given to the shards. Locked for as long as a pointer is copied.
+    bans: Mutex<Arc<Vec<Prefix>>>,
+    /// Locked by whoever changes the list; nobody waits for it.
+    changing_bans: Mutex<()>,
 }
 
 /// Speaks to an engine from any thread, callbacks included. What only tells the shards something
@@ -71,8 +73,9 @@ impl std::error::Error for Ask {}
 /// Why the list of banned addresses was not changed everywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BanFailed {
-    /// Somebody else changes it at this moment, or a shard's queue is full and it has the old
-    /// list: call again.
+    /// Somebody else changes it at this moment: call again.
+    Changing,
+    /// A shard's queue is full and it has the old list: call again.
     Busy,
     /// There are 65,536 prefixes in it already.
     TooMany,
@@ -81,7 +84,10 @@ pub enum BanFailed {
 impl fmt::Display for BanFailed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Busy => f.write_str("the list of banned addresses is being changed: try again"),
+            Self::Changing => f.write_str(
+                "the list of banned addresses is being changed by somebody else: try again",
+            ),
+            Self::Busy => Busy.fmt(f),
             Self::TooMany => write!(f, "{BANS_MAX} prefixes are banned already: join some"),
         }
     }
@@ -113,6 +119,7 @@ impl Remote {
             admission,
             draining: AtomicBool::new(false),
             bans: Mutex::default(),
+            changing_bans: Mutex::default(),
         }))
     }
 
@@ -156,7 +163,7 @@ impl Remote {
     /// # Errors
     /// [`Busy`].
     pub fn kick(&self, id: ConnectionId) -> Result<(), Busy> {
-        self.to(id.shard(), Command::Kick(id))
+        self.to_connection(id, Command::Kick(id))
     }
 
     /// Ends all connections there are now with RST and [`Reason::Kicked`](crate::Reason::Kicked),
@@ -173,7 +180,7 @@ impl Remote {
     /// # Errors
     /// [`Busy`].
     pub fn send(&self, id: ConnectionId, bytes: Arc<[u8]>) -> Result<(), Busy> {
-        self.to(id.shard(), Command::Send(id, bytes))
+        self.to_connection(id, Command::Send(id, bytes))
     }
 
     /// Sends one shared payload to every connection.
@@ -187,7 +194,7 @@ impl Remote {
     /// Connects out from a shard.
     ///
     /// # Errors
-    /// [`Busy`].
+    /// [`Busy`], also where there is no such shard or it has ended.
     pub fn connect(&self, shard: usize, to: SocketAddr, tag: u64) -> Result<(), Busy> {
         self.to(shard, Command::Connect(to, tag))
     }
@@ -197,11 +204,14 @@ impl Remote {
     /// # Errors
     /// See [`Ask`].
     pub fn find(&self, id: ConnectionId) -> Result<Option<ConnectionInfo>, Ask> {
-        if self.0.mailboxes.get(id.shard()).is_none_or(Sending::has_ended) {
+        if self.is_gone(id.shard()) {
             return Ok(None);
         }
         let (answer, question) = bounded(1);
-        self.ask(id.shard(), Command::Find(id, answer), &question)
+        match self.ask(id.shard(), Command::Find(id, answer), &question) {
+            Err(Ask::NoAnswer | Ask::Busy) if self.is_gone(id.shard()) => Ok(None),
+            answer => answer,
+        }
     }
 
     /// What is known of the connections, ordered by shard and slot: those behind `after`, so many
@@ -217,10 +227,13 @@ impl Remote {
         let mut found = Vec::new();
         let mut from = after.map_or(0, |id| id.slot() + 1);
         for shard in after.map_or(0, ConnectionId::shard)..self.shards() {
-            while found.len() < limit && !self.0.mailboxes[shard].has_ended() {
+            while found.len() < limit && !self.is_gone(shard) {
                 let (answer, question) = bounded(1);
                 let limit = (limit - found.len()).min(LIST_MAX);
-                let page = self.ask(shard, Command::List { from, limit, answer }, &question)?;
+                let page = match self.ask(shard, Command::List { from, limit, answer }, &question) {
+                    Err(Ask::NoAnswer | Ask::Busy) if self.is_gone(shard) => break,
+                    page => page?,
+                };
                 let Some(last) = page.last() else { break };
                 from = last.id.slot() + 1;
                 found.extend(page);
@@ -232,7 +245,8 @@ impl Remote {
 
     /// Lets nobody in any more from these addresses; who is connected stays. Where the kernel
     /// takes a filter for the listeners, such a client gets no answer to its SYN; where it does
-    /// not, or with more than about a thousand prefixes, it is closed as soon as it was accepted.
+    /// not (there is room for about a thousand prefixes of IPv4, or four hundred of IPv6), it is
+    /// closed as soon as it was accepted. Who waits for a permit and is banned is closed.
     /// False: they were banned already.
     ///
     /// # Errors
@@ -275,7 +289,7 @@ impl Remote {
 
     /// What is banned.
     #[must_use]
-    pub fn bans(&self) -> Vec<Prefix> {
+    pub fn bans(&self) -> Arc<Vec<Prefix>> {
         self.0.bans.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -321,10 +335,12 @@ impl Remote {
         &self,
         change: impl FnOnce(&mut Vec<Prefix>) -> Result<bool, BanFailed>,
     ) -> Result<bool, BanFailed> {
-        let mut bans = self.0.bans.try_lock().map_err(|_| BanFailed::Busy)?;
+        let _changing = self.0.changing_bans.try_lock().map_err(|_| BanFailed::Changing)?;
+        let mut bans = self.bans().to_vec();
         let changed = change(&mut bans)?;
         // Also where nothing changed: the last time some shard may not have taken it.
         let list = Bans::new(&bans);
+        *self.0.bans.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(bans);
         let list = Arc::new(BanList { program: program(&list), bans: list });
         self.to_all(|| Command::Ban(list.clone())).map_err(|_| BanFailed::Busy)?;
         Ok(changed)
@@ -348,6 +364,17 @@ impl Remote {
             }
         }
         result
+    }
+
+    /// There is no such shard, or not any more.
+    fn is_gone(&self, shard: usize) -> bool {
+        self.0.mailboxes.get(shard).is_none_or(Sending::has_ended)
+    }
+
+    /// A shard that is gone has no such connection any more.
+    fn to_connection(&self, id: ConnectionId, command: Command) -> Result<(), Busy> {
+        let sent = self.to(id.shard(), command);
+        if self.is_gone(id.shard()) { Ok(()) } else { sent }
     }
 
     pub(crate) fn to(&self, shard: usize, command: Command) -> Result<(), Busy> {

@@ -3,7 +3,8 @@
 //! An address is known by a keyed 64-bit hash: its bucket and a tag of 48 bits. A connection
 //! remembers the cell it was counted in and gives back there, so that no count can go stale. Two
 //! shards that meet a new address at the same moment may count it in two cells of its bucket: the
-//! limit is held against the sum. The interleavings are checked with loom (tests/loom.rs).
+//! limit is held against the sum, and of two such
+//! clients who compete for a last place both may be refused. The interleavings are checked with loom (tests/loom.rs).
 
 use crate::atomic::{AtomicU64, Ordering, fence};
 

@@ -28,6 +28,8 @@ const ACK: u32 = 0x10;
 
 pub(super) const LOAD_WORD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
 pub(super) const LOAD_BYTE: u16 = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
+pub(super) const LOAD_STORED: u16 = (libc::BPF_LD | libc::BPF_MEM) as u16;
+pub(super) const STORE: u16 = libc::BPF_ST as u16;
 pub(super) const AND: u16 = (libc::BPF_ALU | libc::BPF_AND | libc::BPF_K) as u16;
 pub(super) const SHIFT_RIGHT: u16 = (libc::BPF_ALU | libc::BPF_RSH | libc::BPF_K) as u16;
 pub(super) const JUMP: u16 = (libc::BPF_JMP | libc::BPF_JA) as u16;
@@ -52,7 +54,12 @@ const fn branch(code: u16, k: u32, jump_true: u8, jump_false: u8) -> Instruction
 pub fn program(bans: &Bans) -> Option<Vec<Instruction>> {
     let mut v4 = vec![plain(LOAD_WORD, SOURCE_V4)];
     search_v4(bans.ranges_v4(), &mut v4);
+    // Each look into the packet is a call of the kernel's; its scratch memory is not.
     let mut v6 = Vec::new();
+    for word in 0..4 {
+        v6.push(plain(LOAD_WORD, SOURCE_V6 + 4 * word));
+        v6.push(plain(STORE, word));
+    }
     for (first, last) in bans.ranges_v6() {
         prefixes_v6(*first, *last, |first, bits| compare_v6(first, bits, &mut v6));
     }
@@ -105,7 +112,7 @@ fn compare_v6(first: u128, bits: u32, program: &mut Vec<Instruction>) {
     let mut words = Vec::new();
     for word in 0..bits.div_ceil(32) {
         let value = (first >> (96 - 32 * word)) as u32;
-        words.push(plain(LOAD_WORD, SOURCE_V6 + 4 * word));
+        words.push(plain(LOAD_STORED, word));
         let partial = bits - 32 * word;
         if partial < 32 {
             words.push(plain(AND, u32::MAX << (32 - partial)));

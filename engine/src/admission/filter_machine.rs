@@ -1,14 +1,14 @@
 //! The kernel's machine for socket filters, as far as ours use it.
 
 use super::filter::{
-    AND, IF_ABOVE, IF_AT_LEAST, IF_EQUAL, Instruction, JUMP, LOAD_BYTE, LOAD_WORD, NETWORK, RETURN,
-    SHIFT_RIGHT,
+    AND, IF_ABOVE, IF_AT_LEAST, IF_EQUAL, Instruction, JUMP, LOAD_BYTE, LOAD_STORED, LOAD_WORD,
+    NETWORK, RETURN, SHIFT_RIGHT, STORE,
 };
 use std::net::IpAddr;
 
 /// Whether a packet passes.
 pub fn run_filter(program: &[Instruction], network: &[u8], tcp: &[u8]) -> bool {
-    let (mut at, mut accumulator) = (0, 0u32);
+    let (mut at, mut accumulator, mut memory) = (0, 0u32, [0u32; 16]);
     for _ in 0..program.len() {
         let Instruction { code, jump_true, jump_false, k } = program[at];
         at += 1;
@@ -21,6 +21,8 @@ pub fn run_filter(program: &[Instruction], network: &[u8], tcp: &[u8]) -> bool {
         match code {
             LOAD_WORD => accumulator = u32::from_be_bytes(packet(4).try_into().unwrap()),
             LOAD_BYTE => accumulator = u32::from(packet(1)[0]),
+            STORE => memory[k as usize] = accumulator,
+            LOAD_STORED => accumulator = memory[k as usize],
             AND => accumulator &= k,
             SHIFT_RIGHT => accumulator >>= k,
             JUMP => at += k as usize,

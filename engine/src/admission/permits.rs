@@ -1,8 +1,9 @@
 //! Permits over all shards, without a lock.
 //!
-//! A permit that comes back while a shard waits is handed to that shard: it never becomes free,
-//! so nobody can snatch it, and the shards are served in turn. The interleavings are checked with
-//! loom (tests/loom.rs).
+//! A permit that comes back while a shard waits is handed to that shard and does not become free
+//! in between, so that it is not snatched away, and waiting shards are served in turn. (Where a
+//! shard begins to wait at the very moment, somebody else may still get there first.) The
+//! interleavings are checked with loom (tests/loom.rs).
 
 use crate::atomic::{AtomicU8, AtomicUsize, Ordering, fence};
 
@@ -41,10 +42,12 @@ impl Permits {
     /// Permits that no connection has, those handed to a shard and not yet taken included.
     pub fn free(&self) -> usize {
         let granted = |standing: &&AtomicU8| standing.load(Ordering::Acquire) == GRANTED;
-        self.free.load(Ordering::Acquire) + self.standings.iter().filter(granted).count()
+        // One on its way from the one to the other may be seen twice.
+        let granted = self.standings.iter().filter(granted).count();
+        (self.free.load(Ordering::Acquire) + granted).min(self.total)
     }
 
-    /// Takes a permit if one is free. None is while a shard waits.
+    /// Takes a permit if one is free.
     pub fn try_take(&self) -> bool {
         self.free
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |free| free.checked_sub(1))

@@ -6,12 +6,16 @@ use std::io;
 use std::mem::{self, MaybeUninit};
 use std::net::SocketAddr;
 
+/// Keepalive probes without an answer that end a connection. They are so far apart that it ends
+/// after twice the time to the first of them.
+const KEEPALIVE_PROBES: u32 = 4;
+
 /// Options set once on a listener and inherited by what it accepts (tcp(7)).
 #[derive(Debug)]
 pub struct ListenerOptions<'a> {
     /// listen(2) backlog.
     pub backlog: u32,
-    /// `TCP_KEEPIDLE` in seconds, with `SO_KEEPALIVE`.
+    /// `TCP_KEEPIDLE` in seconds, with `SO_KEEPALIVE`, `TCP_KEEPINTVL` and `TCP_KEEPCNT`.
     pub keepalive_s: Option<u32>,
     /// `TCP_USER_TIMEOUT` in milliseconds.
     pub user_timeout_ms: Option<u32>,
@@ -122,6 +126,9 @@ fn listen(
     if let Some(seconds) = options.keepalive_s {
         set(socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
         set(socket, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, seconds as i32)?;
+        let between = (seconds / KEEPALIVE_PROBES).max(1);
+        set(socket, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, between as i32)?;
+        set(socket, libc::IPPROTO_TCP, libc::TCP_KEEPCNT, KEEPALIVE_PROBES as i32)?;
     }
     if let Some(ms) = options.user_timeout_ms {
         set(socket, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, ms as i32)?;

@@ -79,6 +79,11 @@ impl Accepting {
         self.resume_at_ms.into_iter().chain(self.stage.ends_at_ms()).min()
     }
 
+    /// A pause ends early.
+    pub fn resume_now(&mut self) {
+        self.resume_at_ms = None;
+    }
+
     /// Whether accepts should be armed.
     pub(super) fn wanted(&self) -> bool {
         self.stage.accepts() && self.resume_at_ms.is_none() && self.room.is_empty()
@@ -104,7 +109,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 self.accepting.listeners[number].cancelling = true;
             }
         }
-        if self.accepting.stage == Stage::Closing {
+        if self.accepting.stage == Stage::Closing && self.accepting.resume_at_ms.is_none() {
             self.close_listeners();
         }
         Ok(())
@@ -132,11 +137,16 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             // All of them pass, and armed again at once they would spin.
             _ => {
                 mark!("accept failed");
-                self.core.counters.accept_backoffs += 1;
-                self.accepting.resume_at_ms = Some(self.core.now_ms + self.accepting.backoff_ms);
-                self.accepting.backoff_ms = (self.accepting.backoff_ms * 2).min(BACKOFF_MAX_MS);
+                self.pause_accepting();
             }
         }
+    }
+
+    /// Out of descriptors or memory: accepting pauses, longer each time.
+    pub(super) fn pause_accepting(&mut self) {
+        self.core.counters.accept_backoffs += 1;
+        self.accepting.resume_at_ms = Some(self.core.now_ms + self.accepting.backoff_ms);
+        self.accepting.backoff_ms = (self.accepting.backoff_ms * 2).min(BACKOFF_MAX_MS);
     }
 
     /// A descriptor in hand: a permit makes it a connection.
@@ -217,7 +227,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.application.opened(&mut self.core, slot, origin);
         if self.core.draining {
             mark!("opened while draining");
-            self.application.draining(&mut self.core, slot);
+            self.tell_of_drain(slot);
         }
     }
 }

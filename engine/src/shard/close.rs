@@ -12,13 +12,12 @@ use crate::ring::{Kind, Op, Ring, Shutdown};
 impl<R: Ring, H: Handler> Shard<R, H> {
     /// Closes a connection that was to finish, if it is at rest.
     pub(super) fn settle_finish(&mut self, slot: u32) {
-        if self.core.slots.get(slot).is_none() || !self.core.may_finish(slot) {
+        if self.core.slots.get(slot).is_none()
+            || self.core.finishes_at_ms(slot).is_none_or(|at_ms| self.core.now_ms < at_ms)
+        {
             return;
         }
         let connection = &self.core.slots[slot];
-        if self.core.now_ms < connection.active_ms + u64::from(connection.finish_ms) {
-            return;
-        }
         let (descriptor, fin_seen) = (connection.descriptor, connection.fin_seen);
         let unread = |ring: &mut R| ring.unread_bytes(descriptor).unwrap_or(0);
         // What came since the last completion lies in the socket, and will be received.

@@ -2,7 +2,7 @@
 
 use super::slots::NONE;
 use super::state::{Event, State};
-use super::{Full, Shard};
+use super::{Full, RETRY_MS, Shard};
 use crate::Reason;
 use crate::handler::{Handler, Origin};
 use crate::ring::{Kind, Op, Ring};
@@ -11,6 +11,10 @@ use std::io;
 impl<R: Ring, H: Handler> Shard<R, H> {
     /// Starts the connects that were asked for.
     pub(super) fn flush_connects(&mut self) -> Result<(), Full> {
+        if self.connect_retry_at_ms.is_some_and(|at| at > self.core.now_ms) && !self.core.draining {
+            return Ok(());
+        }
+        self.connect_retry_at_ms = None;
         for _ in 0..self.core.connects.len() {
             let Some((to, tag)) = self.core.connects.pop_front() else { break };
             if self.core.draining {
@@ -20,6 +24,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             }
             if !self.core.admission.try_take() {
                 mark!("connect without a permit");
+                // Whoever asks again at once would do so for ever.
+                self.connect_retry_at_ms = Some(self.core.now_ms + RETRY_MS);
                 let total = self.core.admission.total();
                 self.fail(
                     tag,
@@ -31,6 +37,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 Ok(socket) => socket,
                 Err(errno) => {
                     mark!("connect without a descriptor");
+                    self.connect_retry_at_ms = Some(self.core.now_ms + RETRY_MS);
                     self.core.admission.give_back();
                     self.fail(tag, errno.into());
                     continue;
@@ -67,6 +74,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if result == 0 && connection.state == State::Connecting {
             connection.on(Event::Connected);
             connection.active_ms = self.core.now_ms;
+            self.core.counters.connected += 1;
             return self.introduce(slot, Origin::Connected(tag));
         }
         mark!("connect failed");

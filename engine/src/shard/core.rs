@@ -25,6 +25,9 @@ use std::time::Duration;
 /// Kept carry buffers and paths: beyond, they are freed.
 const SPARES_MAX: usize = 64;
 
+/// Silence after which a message that was begun does not keep a connection from finishing.
+const REST_MS: u64 = 1_000;
+
 /// The configuration in the units the loop uses.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -81,6 +84,7 @@ pub struct Counters {
     pub closed_by: [u64; Reason::ALL.len()],
     pub connect_failed: u64,
     pub accepted: u64,
+    pub connected: u64,
     pub rejected: u64,
     pub reset_before_accept: u64,
     pub banned: u64,
@@ -240,21 +244,24 @@ impl Core {
         self.touch(slot);
     }
 
-    /// Whether a connection that is to finish is at rest, as far as is known here.
-    pub fn may_finish(&self, slot: u32) -> bool {
+    /// When a connection that is to finish may, if nothing happens before; `None` if it is not
+    /// at rest, as far as is known here.
+    pub fn finishes_at_ms(&self, slot: u32) -> Option<u64> {
         let connection = &self.slots[slot];
-        connection.finish_ms != NONE
+        let at_rest = connection.finish_ms != NONE
             && matches!(
                 connection.state,
                 State::Open | State::HalfClosedByPeer | State::HalfClosedByUs
             )
             && connection.output_head == NONE
-            && connection.carry == NONE
             && connection.open == NONE
             && connection.files_sent == 0
             && !connection.paused
-            && !connection.deliver_owed
-            && !connection.shutdown_wanted
+            && !connection.deliver_owed;
+        // The rest of a message is waited for, but not as long as a client may take for it.
+        let quiet_ms = u64::from(connection.finish_ms);
+        let quiet_ms = if connection.carry == NONE { quiet_ms } else { quiet_ms.max(REST_MS) };
+        at_rest.then_some(connection.active_ms + quiet_ms)
     }
 
     /// What is known of a connection.
@@ -297,6 +304,15 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// Whether so much may be queued at all. What may not ends the connection.
+    pub fn may_queue(&mut self, slot: u32, bytes: usize) -> bool {
+        let fits = bytes <= self.limits.output_bytes_max;
+        if !fits {
+            self.end(slot, Reason::OutputTooLong, true);
+        }
+        fits
     }
 
     /// After something was queued: water marks and the hard limit. True: full.

@@ -86,9 +86,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 } else {
                     consider(connection.active_ms, limits.idle_ms, Due::Passed(Deadline::Idle));
                 }
-                if self.core.may_finish(slot) {
-                    let quiet_ms = u64::from(connection.finish_ms);
-                    consider(connection.active_ms, Some(quiet_ms), Due::Finish);
+                if let Some(at_ms) = self.core.finishes_at_ms(slot) {
+                    consider(at_ms, Some(0), Due::Finish);
                 }
                 if connection.receiving_since_ms != 0 {
                     let which = Due::Passed(Deadline::Receive);
@@ -139,6 +138,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.drain_ends_at_ms = Some(self.core.now_ms + DRAIN_GRACE_MS);
         }
         self.end_last_call(true);
+        self.accepting.resume_now();
         self.empty_waiting_room();
         self.core.end_all(reason);
     }
@@ -222,6 +222,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let next_ms = [
             self.core.timers.next_ms(),
             self.accepting.next_ms(),
+            self.connect_retry_at_ms,
             self.drops_at_ms,
             self.pipe_retry_at_ms,
             self.core.tick_at_ms,

@@ -3,13 +3,13 @@
 
 use super::Shard;
 use super::accept::Listener;
-use crate::admission::no_new_handshakes;
+use crate::admission::{Instruction, no_new_handshakes};
 use crate::handler::Handler;
 use crate::mailbox::{BanList, Sockets};
-use crate::ring::{Ring, Shutdown};
+use crate::ring::{Errno, Ring, Shutdown};
 use std::sync::Arc;
 
-/// Connections taken from a backlog when a drain closes its listener: it refills while it is
+/// Connections taken from each backlog when a drain closes its listener: it refills while it is
 /// emptied, where the kernel takes no filter.
 const BACKLOG_DRAIN_MAX: usize = 4_096;
 /// How long handshakes under way have for their last packet, once no new one can begin.
@@ -59,6 +59,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// From now on these addresses are not let in.
     pub(super) fn ban(&mut self, bans: Arc<BanList>) {
         self.accepting.bans = bans;
+        self.turn_away_banned();
         if self.accepting.stage == Stage::Listening {
             self.filter_listeners();
         }
@@ -70,18 +71,32 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let bans = self.accepting.bans.clone();
         let wanted = !bans.bans.is_empty();
         for listener in &mut self.accepting.listeners {
-            let program = if wanted { bans.program.as_deref() } else { Some([].as_slice()) };
-            // One that failed leaves an earlier one in place, which is wrong by now.
-            let set = |program| self.ring.set_filter(listener.descriptor, program).is_ok();
-            let done = program.is_some_and(set);
-            if !done && listener.filtered {
-                mark!("a filter that cannot be changed is taken off");
-                let _ = self.ring.set_filter(listener.descriptor, &[]);
+            let descriptor = listener.descriptor;
+            let mut set = |program: &[Instruction]| self.ring.set_filter(descriptor, program);
+            let mut filtered = false;
+            if wanted && let Some(program) = &bans.program {
+                // There may be no memory for two at a time; for a moment there is none then.
+                filtered = set(program).is_ok() || (set(&[]).is_ok() && set(program).is_ok());
             }
-            listener.filtered = done && wanted;
-            self.accepting.inherits_filter |= listener.filtered;
+            if !filtered {
+                // An earlier one is wrong by now.
+                mark!("no filter");
+                let _ = set(&[]);
+            }
+            let before = std::mem::replace(&mut listener.filtered, filtered);
+            self.accepting.inherits_filter |= filtered;
+            if before != filtered {
+                // What was dropped without a filter is not counted, what was with it is.
+                let drops = self.ring.drops(descriptor).unwrap_or(listener.drops);
+                let more = drops.wrapping_sub(std::mem::replace(&mut listener.drops, drops));
+                self.core.counters.listener_drops += if before { u64::from(more) } else { 0 };
+            }
         }
-        self.drops_at_ms = wanted.then_some(self.core.now_ms + DROPS_EVERY_MS);
+        if !self.accepting.listeners.iter().any(|listener| listener.filtered) {
+            self.drops_at_ms = None;
+        } else if self.drops_at_ms.is_none() {
+            self.drops_at_ms = Some(self.core.now_ms + DROPS_EVERY_MS);
+        }
     }
 
     pub(super) fn listeners_open(&self) -> usize {
@@ -99,7 +114,12 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             return;
         }
         self.drops_at_ms = Some(self.core.now_ms + DROPS_EVERY_MS);
-        for listener in &mut self.accepting.listeners {
+        self.add_drops();
+    }
+
+    fn add_drops(&mut self) {
+        let filtered = |listener: &&mut Listener| listener.filtered;
+        for listener in self.accepting.listeners.iter_mut().filter(filtered) {
             if let Ok(drops) = self.ring.drops(listener.descriptor) {
                 let more = drops.wrapping_sub(std::mem::replace(&mut listener.drops, drops));
                 self.core.counters.listener_drops += u64::from(more);
@@ -112,13 +132,15 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if self.accepting.stage != Stage::Listening {
             return;
         }
+        self.add_drops();
         let program = no_new_handshakes();
         let listeners = &self.accepting.listeners;
         let mut all = !listeners.is_empty();
         for listener in listeners {
-            all &= self.ring.set_filter(listener.descriptor, &program).is_ok();
+            let set = self.ring.set_filter(listener.descriptor, &program).is_ok();
+            self.accepting.inherits_filter |= set;
+            all &= set;
         }
-        self.accepting.inherits_filter |= all;
         self.drops_at_ms = None;
         self.accepting.stage = if all {
             mark!("last call");
@@ -144,20 +166,34 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if self.accepting.listeners.iter().any(|listener| listener.armed || listener.cancelling) {
             return;
         }
-        let mut left = BACKLOG_DRAIN_MAX;
         for number in 0..self.accepting.listeners.len() {
             let descriptor = self.accepting.listeners[number].descriptor;
-            while left > 0 {
-                let Ok(accepted) = self.ring.accept_now(descriptor) else { break };
-                mark!("taken from the backlog by a drain");
-                left -= 1;
-                self.admit(accepted, number as u16);
+            for _ in 0..BACKLOG_DRAIN_MAX {
+                match self.ring.accept_now(descriptor) {
+                    Ok(accepted) => {
+                        mark!("taken from the backlog by a drain");
+                        self.admit(accepted, number as u16);
+                    }
+                    Err(Errno(libc::EAGAIN)) => break,
+                    Err(Errno(libc::ECONNABORTED)) => {}
+                    // Out of descriptors: others leave, and until the deadline there is time.
+                    Err(_) if self.drain_ends_at_ms.is_none() => {
+                        mark!("a drain waits for a descriptor");
+                        return self.pause_accepting();
+                    }
+                    Err(_) => break,
+                }
             }
+        }
+        for listener in &self.accepting.listeners {
+            let descriptor = listener.descriptor;
             let lost = self.ring.unaccepted(descriptor).unwrap_or(0);
             self.core.counters.handshakes_lost += u64::from(lost);
             self.ring.close_now(descriptor);
         }
         self.accepting.stage = Stage::Closed;
+        // Whoever was put into the waiting room must be noted there before the next wait.
+        self.admit_waiting();
     }
 
     /// For a shard that failed. Ends listening at once: an armed accept holds the socket beyond

@@ -105,6 +105,13 @@ pub(crate) struct Shard<R: Ring, H: Handler> {
     drops_at_ms: Option<u64>,
     /// Entries of the submission and of the completion queue.
     entries: (u32, u32),
+    /// When the last wait ended, and how many completions it brought.
+    woke_us: u64,
+    batch: u64,
+    /// Operations that may still be pushed in this turn.
+    pushes_left: u32,
+    /// When connects that failed for want of a permit or a descriptor are tried again.
+    connect_retry_at_ms: Option<u64>,
     due: Vec<u32>,
     published: Arc<Published>,
 }
@@ -147,6 +154,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             files_closing: 0,
             drops_at_ms: None,
             entries: (setup.submission_entries, setup.completion_entries),
+            woke_us: now_ms * 1000,
+            batch: 0,
+            pushes_left: setup.completion_entries / 2,
+            connect_retry_at_ms: None,
             due: Vec::new(),
         }
     }
@@ -175,24 +186,26 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// One turn of the loop: what is wanted goes in, what has happened comes out.
     pub fn turn(&mut self) -> Result<(), Errno> {
+        self.pushes_left = self.entries.1 / 2;
         // What did not fit into the queue goes in next, without waiting for anything else.
         let (want, timeout) =
             if self.flush().is_ok() { self.patience() } else { (0, Duration::ZERO) };
+        // What is in flight during the wait is in the ledger then.
+        self.account();
+        self.publish();
         self.ring.submit_and_wait(want, timeout)?;
-        let began_us = self.ring.now_us();
-        self.core.now_ms = began_us / 1000;
-        let mut batch = 0;
+        self.woke_us = self.ring.now_us();
+        self.core.now_ms = self.woke_us / 1000;
+        self.batch = 0;
         while let Some(completion) = self.ring.completion() {
             self.dispatch(completion);
-            batch += 1;
+            self.batch += 1;
         }
         self.read_mailbox();
         self.expire();
         self.sweep();
         self.admit_waiting();
         self.feed_starved();
-        self.account(batch, began_us);
-        self.publish();
         Ok(())
     }
 
@@ -306,7 +319,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let busy = !self.core.touched.is_empty()
             || !self.core.sweeps.is_empty()
             || !self.core.files_closing.is_empty()
-            || !self.core.connects.is_empty();
+            || (!self.core.connects.is_empty() && self.connect_retry_at_ms.is_none());
         if busy || self.is_finished() {
             return (0, Duration::ZERO);
         }
@@ -316,9 +329,11 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     fn push(&mut self, token: Token, op: Op) -> Result<(), Full> {
-        if !self.ring.push(token, op) {
+        // Half a completion queue in one go, or what ends at once would overflow it.
+        if self.pushes_left == 0 || !self.ring.push(token, op) {
             return Err(Full);
         }
+        self.pushes_left -= 1;
         self.in_flight += 1;
         Ok(())
     }

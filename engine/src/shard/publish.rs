@@ -36,12 +36,12 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         });
     }
 
-    /// Counts a turn with so many completions.
-    pub(super) fn account(&mut self, completions: u64, began_us: u64) {
-        let took_us = self.ring.now_us().saturating_sub(began_us);
+    /// Counts what was done since the last wait.
+    pub(super) fn account(&mut self) {
+        let took_us = self.ring.now_us().saturating_sub(self.woke_us);
         let counters = &mut self.core.counters;
         counters.turns += 1;
-        counters.batch.add(completions);
+        counters.batch.add(self.batch);
         counters.turn_us.add(took_us);
     }
 
@@ -77,6 +77,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             waiting: self.accepting.waiting() as u64,
             starved_now: core.slots.in_mode(Mode::Starved) as u64,
             accepted: counters.accepted,
+            connected: counters.connected,
             rejected: counters.rejected,
             reset_before_accept: counters.reset_before_accept,
             banned: counters.banned,

@@ -154,6 +154,8 @@ pub struct Slot {
     pub touched: bool,
     /// `opened` was called, so `closed` is owed.
     pub opened: bool,
+    /// `draining` was called.
+    pub told_of_drain: bool,
     /// The application called `pause`.
     pub paused: bool,
     /// Kept bytes are to be delivered again.
@@ -284,6 +286,7 @@ impl Slots {
             in_flight: InFlight::default(),
             touched: false,
             opened: false,
+            told_of_drain: false,
             paused: false,
             deliver_owed: false,
             output_full: false,

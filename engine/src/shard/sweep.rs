@@ -65,13 +65,22 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 continue;
             };
             if self.core.slots[slot].opened {
-                self.application.draining(&mut self.core, slot);
-                // Who lingers already does so for less time from now on.
-                self.core.touch(slot);
+                self.tell_of_drain(slot);
             } else {
                 mark!("a drain ends a connect");
                 self.core.end(slot, Reason::Drained, true);
             }
         }
+    }
+
+    /// Calls `draining`, once.
+    pub(super) fn tell_of_drain(&mut self, slot: u32) {
+        let connection = &mut self.core.slots[slot];
+        let told = std::mem::replace(&mut connection.told_of_drain, true);
+        if !told && !connection.state.is_over() {
+            self.application.draining(&mut self.core, slot);
+        }
+        // Who lingers already does so for less time from now on.
+        self.core.touch(slot);
     }
 }

@@ -41,12 +41,13 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 self.core.connects.push_back((to, tag));
             }
         }
-        while let Some((_, tag)) = self.core.connects.pop_front() {
+        for (_, tag) in std::mem::take(&mut self.core.connects) {
             self.fail(tag, io::Error::other("the shard has ended"));
         }
     }
 
     fn cancel_wake(&mut self) -> Result<(), Full> {
+        self.pushes_left = 1;
         if self.wake_armed {
             let target = Token::new(Kind::Wake, 0, 0);
             self.push(Token::new(Kind::CancelWake, 0, 0), Op::Cancel { target })?;
@@ -60,6 +61,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// then. Tells the application and gives the permits back. False: operations are left that may
     /// still use the shard's memory.
     pub fn give_up(&mut self, wait: Duration) -> bool {
+        // Whoever connects again when it hears of an end is told that nothing comes of it.
+        self.core.draining = true;
         self.abandon_listeners();
         self.empty_waiting_room();
         let slots: Vec<u32> = self.slots().iter().map(|(slot, _)| slot).collect();

@@ -64,6 +64,20 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
     }
 
+    /// Turns away who waits and is banned by now.
+    pub(super) fn turn_away_banned(&mut self) {
+        for _ in 0..self.accepting.room.len() {
+            let Some(client) = self.accepting.room.clients.pop_front() else { break };
+            if self.accepting.bans.bans.contains(client.peer.ip()) {
+                mark!("banned while waiting");
+                self.core.counters.banned += 1;
+                self.turn_away(client);
+            } else {
+                self.accepting.room.clients.push_back(client);
+            }
+        }
+    }
+
     /// Turns away who waits, when the time for it is over.
     pub(super) fn empty_waiting_room(&mut self) {
         while let Some(client) = self.accepting.room.clients.pop_front() {

@@ -130,7 +130,7 @@ fn a_banned_client_gets_no_answer_to_its_syn() {
     wait_until("drops are counted", || remote.ledger().sum.listener_drops >= 3);
     assert_eq!(remote.ledger().sum.banned, 0, "the filter did all of it");
     assert_eq!(remote.bans().len(), 2);
-    for prefix in remote.bans() {
+    for prefix in remote.bans().iter().copied() {
         assert!(remote.unban(prefix).unwrap());
         assert!(!remote.unban(prefix).unwrap());
     }
@@ -181,9 +181,89 @@ fn keepalive_and_user_timeout_are_set_on_what_is_accepted() {
     let socket = other_end(&client);
     assert_eq!(option(socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE).0, 1);
     assert_eq!(option(socket, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE).0, 77);
+    assert_eq!(option(socket, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL).0, 19);
+    assert_eq!(option(socket, libc::IPPROTO_TCP, libc::TCP_KEEPCNT).0, 4);
     assert_eq!(option(socket, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT).0, 12_345);
     drop(client);
     server.finish();
     let defaults = Config::default();
     assert!(defaults.tcp_keepalive.is_some() && defaults.tcp_user_timeout.is_some());
+}
+
+#[test]
+fn who_waits_and_is_banned_is_not_let_in() {
+    let server = serve(|config| config.max_connections = 1);
+    let remote = server.engine.remote();
+    let mut inside = connect_from(address(1), server.address).unwrap();
+    assert_eq!(ask(&mut inside, "echo in"), "in");
+    let mut waiting = connect_from(address(3), server.address).unwrap();
+    wait_until("it waits", || remote.ledger().sum.waiting == 1);
+    assert!(ban(&server, "127.0.0.3"));
+    assert_eq!(waiting.read(&mut [0; 1]).unwrap_or(0), 0, "closed at once");
+    drop(inside);
+    server.still_serves();
+    assert_eq!(server.finish().sum.banned, 1);
+}
+
+/// The kernel has memory for one long filter, not for two: it is taken off to make room.
+#[test]
+fn a_long_list_of_ipv6_addresses_can_be_changed() {
+    let scattered = |at: u128| IpAddr::from(Ipv6Addr::from((0x2001_0db8 << 96) | at << 17));
+    let server = serve(|config| {
+        config.listeners = vec![SocketAddr::from((Ipv6Addr::LOCALHOST, 0))];
+        config.bans = (0..400).map(|at| scattered(at).into()).collect();
+    });
+    let remote = server.engine.remote();
+    for at in 400..405 {
+        assert!(remote.ban(scattered(at).into()).unwrap());
+        wait_until("it is attached", || remote.ledger().sum.filters_attached == 1);
+    }
+    assert!(ban(&server, "::1"));
+    wait_until("it is attached", || {
+        let refused = connect_from(Ipv6Addr::LOCALHOST, server.address);
+        refused.is_err_and(|error| error.kind() == io::ErrorKind::TimedOut)
+    });
+    remote.set_bans(&[]).unwrap();
+    wait_until("it is gone", || remote.ledger().sum.filters_attached == 0);
+    server.still_serves();
+    server.finish();
+}
+
+#[test]
+fn drops_from_before_a_filter_are_not_counted() {
+    let server = serve(|config| {
+        config.backlog = 1;
+        config.max_connections = 1;
+    });
+    let remote = server.engine.remote();
+    // One inside, some in the waiting room, and a full queue behind them.
+    let mut inside = server.connect();
+    assert_eq!(ask(&mut inside, "echo in"), "in");
+    let crowd: Vec<_> = (0..12).map(|_| connect_from(address(1), server.address)).collect();
+    assert!(crowd.iter().any(Result::is_err), "the queue is full");
+    assert!(ban(&server, "127.0.0.99"));
+    wait_until("the filter is attached", || remote.ledger().sum.filters_attached == 1);
+    assert_eq!(remote.ledger().sum.listener_drops, 0);
+    drop((inside, crowd));
+    server.finish();
+}
+
+#[test]
+fn a_start_that_fails_leaves_nobody_listening() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let config = |bans: usize| Config {
+        listeners: vec![free, taken.local_addr().unwrap()],
+        shards: Some(2),
+        bans: (0..bans as u32).map(|at| IpAddr::from(Ipv4Addr::from(at << 2)).into()).collect(),
+        ..Config::default()
+    };
+    for bans in [0, 70_000] {
+        let (ended, _) = std::sync::mpsc::channel();
+        let factory = move |_| crate::common::Scripted { ended: ended.clone(), directory: None };
+        let error = ringwright::Engine::start(config(bans), factory).err().expect("no engine");
+        let named = if bans == 0 { "another process" } else { "bans = 70000" };
+        assert!(error.to_string().contains(named), "{error}");
+        assert!(TcpStream::connect(free).is_err(), "nobody listens");
+    }
 }

@@ -293,3 +293,60 @@ fn bytes_that_came_before_the_fin_are_answered() {
         assert_eq!(ledger.sum.cut_off, 0);
     }
 }
+
+/// Our FIN has left, the peer's does not come: a drain does not wait for it.
+#[test]
+fn a_drain_ends_what_is_half_closed_or_half_asked() {
+    for (line, answer, reason) in
+        [("shutdown\n", "bye\n", Reason::Drained), ("half a li", "", Reason::Drained)]
+    {
+        let server = serve(|_| {});
+        let mut client = server.connect();
+        client.write_all(line.as_bytes()).unwrap();
+        let mut back = vec![0; answer.len()];
+        client.read_exact(&mut back).unwrap();
+        assert_eq!(back, answer.as_bytes());
+        wait_until("it has come", || server.engine.remote().ledger().sum.bytes_received == 9);
+        let begun = Instant::now();
+        server.engine.remote().drain(Duration::from_secs(20)).unwrap();
+        assert_eq!(client.read(&mut [0; 1]).expect("FIN, no reset"), 0);
+        assert_eq!(server.next_end(), reason, "{line}");
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+        assert!(server.engine.join().unwrap().balanced());
+    }
+}
+
+#[test]
+fn a_broadcast_to_many_leaves_room_for_its_completions() {
+    let server = serve(|config| {
+        config.submission_entries = 64;
+        config.receive_buffers = 64;
+        config.send_buffers = 16;
+        config.backlog = 64;
+    });
+    let remote = server.engine.remote();
+    let mut clients: Vec<TcpStream> = (0..1200).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        assert_eq!(ask(client, "echo in"), "in");
+    }
+    assert!(remote.ledger().sum.completion_entries < 600);
+    remote.broadcast(b"news\n"[..].into(), SlowReaders::Queue).unwrap();
+    for client in &mut clients {
+        assert_eq!(read_line(client).unwrap(), "news");
+    }
+    drop(clients);
+    assert_eq!(server.finish().sum.overflows, 0);
+}
+
+#[test]
+fn ids_that_name_nobody_are_harmless() {
+    let server = serve(|_| {});
+    let remote = server.engine.remote();
+    for id in [u64::MAX, 0, 1 << 56].map(ConnectionId::from_number) {
+        assert_eq!(remote.find(id), Ok(None));
+        assert_eq!(remote.kick(id), Ok(()));
+        assert_eq!(remote.send(id, b"?"[..].into()), Ok(()));
+    }
+    server.still_serves();
+    server.finish();
+}

@@ -68,3 +68,35 @@ fn out_of_descriptors() {
     until(PATIENCE, || same("descriptors", daemon.descriptors(), at_rest));
     daemon.stop();
 }
+
+/// A drain in that state: those in the backlog have sent something, and are let in and answered as
+/// the descriptors of others come free.
+#[test]
+fn out_of_descriptors_and_then_drained() {
+    let _alone = alone();
+    let daemon = Daemon::with_descriptors(Some(DESCRIPTORS as u64), "echo", &["--shards", "2"]);
+    let mut sources = Sources::new(0);
+    let mut clients: Vec<TcpStream> =
+        (0..CLIENTS).map(|_| sources.connect(daemon.address).unwrap()).collect();
+    for client in &mut clients {
+        client.write_all(b"?").unwrap();
+    }
+    until(PATIENCE, || match daemon.ledger().number("accept_backoffs") {
+        0 => Err(format!("{} of {DESCRIPTORS} descriptors", daemon.descriptors())),
+        _ => Ok(()),
+    });
+    daemon.terminate();
+    thread::scope(|scope| {
+        for mut client in clients {
+            scope.spawn(move || {
+                let mut back = Vec::new();
+                client.set_read_timeout(Some(PATIENCE)).unwrap();
+                client.read_to_end(&mut back).expect("no reset");
+                assert_eq!(back, b"?");
+            });
+        }
+    });
+    let ledger = daemon.wait();
+    assert_eq!(ledger.number("connections.opened"), CLIENTS as u64, "{ledger:?}");
+    assert_eq!(ledger.number("connections.handshakes_lost"), 0, "{ledger:?}");
+}
