@@ -20,7 +20,14 @@ impl Sink {
         let mut bench = Bench::new(seed);
         let listener = bench.listener;
         let mut rng = Rng::new(seed ^ 1);
-        bench.ring.faults = Faults { no_send_memory: 0, ..Faults::draw(&mut rng) };
+        // No tries again, and tokens that are as good as descriptors: no generations.
+        bench.ring.faults = Faults {
+            cut_short: 0,
+            no_receive_memory: 0,
+            no_send_memory: 0,
+            late_completion: 0,
+            ..Faults::draw(&mut rng)
+        };
         for peer in 0..PEERS {
             let plan = Plan::draw(&mut rng);
             let bytes: Vec<u8> = stream(peer as u64, 0).take(BYTES as usize).collect();
@@ -46,6 +53,9 @@ impl Sink {
         let slot = completion.token.slot();
         let socket = Descriptor(slot as i32);
         let again = Op::Receive { socket, multishot: true };
+        if let Some(buffer) = completion.buffer().filter(|_| completion.result <= 0) {
+            self.bench.ring.provide(buffer);
+        }
         match completion.token.kind() {
             Some(Kind::Accept) => {
                 if completion.result >= 0 {
