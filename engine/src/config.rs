@@ -108,6 +108,15 @@ pub struct Config {
     pub accept_backoff: Duration,
     /// Commands from other threads waiting per shard. Default 1,024; beyond, `Remote` says busy.
     pub mailbox_commands_max: usize,
+    /// Threads that do what handlers offload. Default 0: a job is refused;
+    /// [`Remote::set_workers`](crate::Remote::set_workers) changes it.
+    pub workers: usize,
+    /// Jobs of all shards that may wait for a worker. Default 1,024; beyond, connections that
+    /// offload are paused until there is room.
+    pub jobs_queued_max: usize,
+    /// Jobs of one connection under way at most, those that are over and not yet told of
+    /// included. Default 16; beyond, it is paused until one is done.
+    pub jobs_per_connection_max: u32,
     /// TCP keepalive on accepted connections: idle time before the first probe. Four probes in
     /// the same time again without an answer end it. Default 60 s; `None`: off.
     pub tcp_keepalive: Option<Duration>,
@@ -183,6 +192,9 @@ impl Default for Config {
             linger_bytes_max: 1 << 20,
             accept_backoff: Duration::from_millis(10),
             mailbox_commands_max: 1_024,
+            workers: 0,
+            jobs_queued_max: 1_024,
+            jobs_per_connection_max: 16,
             tcp_keepalive: Some(Duration::from_secs(60)),
             tcp_user_timeout: Some(Duration::from_secs(60)),
         }

@@ -4,6 +4,7 @@ use crate::file::{Directory, OpenFile};
 use crate::handler::Origin;
 use crate::local::Local;
 use crate::shard::core::{Core, milliseconds};
+use crate::workers::{Job, Refused};
 use crate::{ConnectionId, FileKind, Reason};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -108,6 +109,26 @@ impl<'a> Connection<'a> {
         }
     }
 
+    /// Has a job done by a worker; [`Handler::job_done`](crate::Handler::job_done) tells what came
+    /// of it, unless the connection has gone or was closed by then. Whoever has a job under way is
+    /// not at rest for [`Connection::finish`] and for a drain; but a job is no activity:
+    /// `idle_timeout` bounds how long a silent peer waits for it.
+    ///
+    /// # Errors
+    /// The job comes back. [`Refusal::Full`](crate::Refusal::Full): the connection is paused, as by
+    /// [`Connection::pause`], and resumes by itself as soon as there is room: a handler whose
+    /// `received` leaves the request unused is shown it again then. One that it has paused
+    /// itself, before or after, stays so until it calls [`Connection::resume`].
+    pub fn offload(&mut self, job: Job) -> Result<(), Refused> {
+        self.core.offload(self.slot, job)
+    }
+
+    /// Jobs offloaded that were not told of yet.
+    #[must_use]
+    pub fn jobs_under_way(&self) -> usize {
+        self.core.jobs_under_way(self.slot) as usize
+    }
+
     /// Queued output in bytes, files not counted.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
@@ -124,6 +145,7 @@ impl<'a> Connection<'a> {
     pub fn pause(&mut self) {
         let slot = &mut self.core.slots[self.slot];
         slot.paused = true;
+        slot.paused_for_jobs = false;
         // Who is not listened to cannot be late.
         slot.receiving_since_ms = 0;
         self.core.touch(self.slot);
@@ -133,6 +155,7 @@ impl<'a> Connection<'a> {
     pub fn resume(&mut self) {
         let slot = &mut self.core.slots[self.slot];
         slot.paused = false;
+        slot.paused_for_jobs = false;
         slot.deliver_owed = true;
         self.core.touch(self.slot);
     }
@@ -166,10 +189,10 @@ impl<'a> Connection<'a> {
     }
 
     /// Ends it as [`Connection::close`] does, but only when it is at rest: it is not paused, nothing
-    /// is queued, no file is being opened, and nothing has come or gone for `quiet`; where a
-    /// message was begun and not completed, for a second at least. What arrives before the FIN is
-    /// still received and can be answered. A reply that is being prepared elsewhere is nothing
-    /// the engine knows of: call this when it was sent.
+    /// is queued, no file is being opened, no job is under way, and nothing has come or gone for
+    /// `quiet`; where a message was begun and not completed, for a second at least. What arrives
+    /// before the FIN is still received and can be answered. A reply that is being prepared
+    /// otherwise than by a job is nothing the engine knows of: call this when it was sent.
     /// Counted as [`Reason::Drained`] in a drain, else as [`Reason::LocalClose`].
     pub fn finish(&mut self, quiet: Duration) {
         let quiet_ms = u64::try_from(quiet.as_millis()).unwrap_or(u64::MAX);

@@ -44,11 +44,17 @@ pub fn allowed() -> Vec<usize> {
 /// # Errors
 /// EINVAL: there is no such CPU, or the process may not use it.
 pub fn pin(cpu: usize) -> io::Result<()> {
-    if cpu >= CPUS_MAX {
-        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    bind(&[cpu])
+}
+
+/// Binds the calling thread to these CPUs (sched_setaffinity(2)).
+pub(crate) fn bind(cpus: &[usize]) -> io::Result<()> {
+    let last = cpus.iter().max().filter(|last| **last < CPUS_MAX);
+    let last = last.ok_or(io::Error::from_raw_os_error(libc::EINVAL))?;
+    let mut mask = vec![0u64; (last + 1).next_multiple_of(1024) / WORD];
+    for cpu in cpus {
+        mask[cpu / WORD] |= 1 << (cpu % WORD);
     }
-    let mut mask = vec![0u64; (cpu + 1).next_multiple_of(1024) / WORD];
-    mask[cpu / WORD] = 1 << (cpu % WORD);
     // SAFETY: the kernel reads the bytes of the mask.
     let result =
         unsafe { libc::sched_setaffinity(0, size_of_val(&mask[..]), mask.as_ptr().cast()) };

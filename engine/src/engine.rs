@@ -15,6 +15,7 @@ use crate::ring::kernel::KernelRing;
 use crate::ring::probe::{memlock_allowed, memlock_needed};
 use crate::shard::slots::SLOTS_MAX;
 use crate::shard::{Failure, Parts, Shard};
+use crate::workers::{Pool, Port, WORKERS_MAX};
 use std::any::Any;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,6 +27,8 @@ use std::time::Duration;
 /// How long operations that are left when a ring breaks are waited for before their memory is
 /// given up.
 const TEAR_DOWN_WAIT: Duration = Duration::from_millis(100);
+/// How long jobs that still run are waited for when every shard has ended.
+const JOBS_GRACE: Duration = Duration::from_secs(3);
 /// Shards at most: their number has 8 bits in a connection's id.
 const SHARDS_MAX: usize = 256;
 
@@ -76,7 +79,9 @@ impl Engine {
         }
         admission.set_wakers(mailboxes.iter().map(|sending| sending.waker().clone()).collect());
         let published: Vec<Arc<Published>> = (0..count).map(|_| Arc::default()).collect();
-        let remote = Remote::new(mailboxes.clone(), published.clone(), admission.clone());
+        let wakers = mailboxes.iter().map(|sending| sending.waker().clone()).collect();
+        let (pool, ports) = Pool::new(config.jobs_queued_max, wakers, true);
+        let remote = Remote::new(mailboxes.clone(), published.clone(), admission.clone(), pool);
 
         let cpus = cpu::allowed();
         let factory = Arc::new(factory);
@@ -84,7 +89,7 @@ impl Engine {
         let (ending, endings) = sync_channel(count);
         let mut shards = Vec::with_capacity(count);
         let mut failed = None;
-        for (shard, mailbox) in receiving.into_iter().enumerate() {
+        for (shard, (mailbox, jobs)) in receiving.into_iter().zip(ports).enumerate() {
             let plan = Plan {
                 shard,
                 register_arena,
@@ -94,6 +99,7 @@ impl Engine {
                     .flatten(),
                 config: config.clone(),
                 mailbox,
+                jobs,
                 published: published[shard].clone(),
                 admission: admission.clone(),
                 remote: remote.clone(),
@@ -118,6 +124,7 @@ impl Engine {
             Some(error) => Err(error),
             None => engine.wait_until_ready(&readiness, count),
         };
+        let started = started.and_then(|()| engine.start_workers(config.workers));
         match started.and_then(|()| engine.listen(&config, &mailboxes)) {
             Ok(()) => Ok(engine),
             Err(error) => {
@@ -153,7 +160,8 @@ impl Engine {
     /// final ledger.
     ///
     /// # Errors
-    /// The first shard that did not end well, when all have ended. [`Error::JoinFromCallback`]
+    /// The first shard that did not end well, when all have ended. [`Error::JobsRunning`] when jobs
+    /// still run three seconds after that. [`Error::JoinFromCallback`]
     /// on a shard's own thread.
     pub fn join(self) -> Result<Ledger, Error> {
         self.remote.refuse_in_callback()?;
@@ -164,6 +172,10 @@ impl Engine {
                 Err(Error::ShardPanicked { shard, message })
             });
             result = result.and(ended);
+        }
+        let jobs = self.remote.pool().join(JOBS_GRACE);
+        if jobs > 0 {
+            result = result.and(Err(Error::JobsRunning { jobs }));
         }
         result.map(|()| self.remote.ledger())
     }
@@ -179,6 +191,13 @@ impl Engine {
         // An error: every shard has ended.
         let _ = self.endings.recv();
         Ok(())
+    }
+
+    fn start_workers(&self, workers: usize) -> Result<(), Error> {
+        self.remote.set_workers(workers).map_err(|failed| Error::Start {
+            what: "starting workers",
+            source: std::io::Error::other(failed),
+        })
     }
 
     fn wait_until_ready(
@@ -249,6 +268,7 @@ struct Plan {
     cpu: Option<usize>,
     config: Config,
     mailbox: Mailbox,
+    jobs: Port,
     published: Arc<Published>,
     admission: Arc<Admission>,
     remote: Remote,
@@ -299,6 +319,7 @@ impl Plan {
             arena: &arena,
             handler: make(),
             mailbox: self.mailbox,
+            jobs: self.jobs,
             published: self.published,
             admission: self.admission,
             remote: self.remote,
@@ -322,7 +343,7 @@ impl Plan {
     }
 }
 
-fn message_of(panic: &(dyn Any + Send)) -> String {
+pub(crate) fn message_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a word").to_owned()
 }
@@ -396,6 +417,15 @@ fn check(config: &Config, shards: usize) -> Result<(), Error> {
     }
     if config.io_workers_max == 0 || config.io_workers_max > 1024 {
         return refuse("io_workers_max", &config.io_workers_max, "1 to 1024");
+    }
+    if config.workers > WORKERS_MAX {
+        return refuse("workers", &config.workers, "0 to 1024");
+    }
+    if config.jobs_queued_max == 0 || config.jobs_queued_max > 1 << 20 {
+        return refuse("jobs_queued_max", &config.jobs_queued_max, "1 to 1048576");
+    }
+    if config.jobs_per_connection_max == 0 || config.jobs_per_connection_max > 1 << 16 {
+        return refuse("jobs_per_connection_max", &config.jobs_per_connection_max, "1 to 65536");
     }
     if config.output_low_bytes == 0 || config.output_low_bytes > config.output_high_bytes {
         return refuse(

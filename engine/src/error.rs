@@ -50,6 +50,12 @@ pub enum Error {
         /// How many.
         operations: u64,
     },
+    /// Jobs that still ran three seconds after the last shard had ended: their threads are left to
+    /// themselves. What they return is dropped.
+    JobsRunning {
+        /// How many.
+        jobs: usize,
+    },
     /// A shard's thread panicked outside of any callback: a bug in the engine.
     ShardPanicked {
         /// Which shard.
@@ -93,6 +99,11 @@ impl fmt::Display for Error {
                 f,
                 "shard {shard}: {operations} operation(s) did not end with the drain; is the \
                  storage that files are read from hung?"
+            ),
+            Self::JobsRunning { jobs } => write!(
+                f,
+                "{jobs} job(s) did not end with the engine: let a job look from time to time \
+                 whether it is still wanted"
             ),
             Self::ShardPanicked { shard, message } => {
                 write!(f, "shard {shard} panicked: {message}; please report this")

@@ -1,6 +1,6 @@
 //! What an application writes.
 
-use crate::{Connection, ConnectionId, Local, OpenFile, Reason};
+use crate::{Connection, ConnectionId, JobDone, Local, OpenFile, Reason};
 use std::io;
 use std::time::Duration;
 
@@ -68,10 +68,15 @@ pub trait Handler: 'static {
     }
 
     /// The peer has sent its FIN and will send no more; everything it sent was delivered, but for
-    /// the beginning of a message of which [`Connection::need`] asked for more. A reply may still be sent. By default the connection is closed once its output has left.
+    /// the beginning of a message of which [`Connection::need`] asked for more. A reply may still be sent. By default the connection is closed
+    /// once its output has left, and after its jobs under way were told of.
     fn half_closed(&mut self, state: &mut Self::State, connection: &mut Connection<'_>) {
         let _ = state;
-        connection.close();
+        if connection.jobs_under_way() > 0 {
+            connection.finish(Duration::ZERO);
+        } else {
+            connection.close();
+        }
     }
 
     /// Output has fallen below the low-water mark after having been above the high one. Kept
@@ -94,6 +99,13 @@ pub trait Handler: 'static {
     /// kernel, or, of a small file, in a send buffer on its way there.
     fn file_sent(&mut self, state: &mut Self::State, connection: &mut Connection<'_>) {
         let _ = (state, connection);
+    }
+
+    /// What came of a job of [`Connection::offload`]: in the order in which they were offloaded,
+    /// unless it was asked for otherwise. Called for every job taken, but not after the connection
+    /// was closed or has gone.
+    fn job_done(&mut self, state: &mut Self::State, connection: &mut Connection<'_>, job: JobDone) {
+        let _ = (state, connection, job);
     }
 
     /// The time set with [`Connection::set_timer`] has come.

@@ -2,6 +2,7 @@
 
 use crate::Reason;
 use crate::admission::Admission;
+use crate::workers::Pool;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -142,6 +143,18 @@ pub struct ShardLedger {
     pub broadcasts_skipped: u64,
     /// Bytes that were there, unread, right after the FIN of a connection that was to finish.
     pub cut_off: u64,
+    /// Jobs taken by [`Connection::offload`](crate::Connection::offload).
+    pub jobs_submitted: u64,
+    /// Jobs whose handler was told that they are done.
+    pub jobs_done: u64,
+    /// Jobs whose handler was told that they failed: they panicked, or never ran.
+    pub jobs_failed: u64,
+    /// Jobs that were over, or left, when nobody was there any more to be told.
+    pub jobs_unclaimed: u64,
+    /// Jobs not taken: no workers, no room, or a connection that is ending.
+    pub jobs_refused: u64,
+    /// Jobs taken and neither told of nor unclaimed.
+    pub jobs_under_way: u64,
     /// Turns of the loop, each with one batch of completions.
     pub turns: u64,
     /// Microseconds a turn took, waiting left out.
@@ -211,12 +224,19 @@ pub struct Ledger {
     /// Descriptors: the process may have `total` (the soft `RLIMIT_NOFILE`); what the engine has
     /// open, and nobody else, is not `free`.
     pub descriptors: Pair,
+    /// Workers that jobs are given to.
+    pub workers: u64,
+    /// Jobs that wait for a worker.
+    pub jobs_queued: u64,
+    /// Jobs that run.
+    pub jobs_running: u64,
 }
 
 impl Ledger {
     pub(crate) fn of<'a>(
         published: impl Iterator<Item = &'a Published>,
         admission: &Admission,
+        pool: &Pool,
     ) -> Self {
         let mut sum = ShardLedger::default();
         for shard in published {
@@ -225,7 +245,9 @@ impl Ledger {
         let permits = Pair { total: admission.total() as u64, free: admission.free() as u64 };
         let total = crate::ring::calls::descriptors_allowed();
         let descriptors = Pair { total, free: total.saturating_sub(sum.descriptors) };
-        Self { sum, permits, descriptors }
+        let (workers, jobs_queued, jobs_running) =
+            (pool.workers() as u64, pool.queued(), pool.running());
+        Self { sum, permits, descriptors, workers, jobs_queued, jobs_running }
     }
 
     /// Connections open now.
@@ -235,9 +257,8 @@ impl Ledger {
     }
 
     /// Whether the equations hold: whoever came was opened, refused or waits; every slot in use has
-    /// its permit; endings add up; nothing is free that was never made; and with nothing open
-    /// everything is back. While connections come
-    /// and go the shards' snapshots are of different moments; at rest it must be true.
+    /// its permit; endings and jobs add up; nothing is free that was never made; and with nothing
+    /// open everything is back. While connections come and go the shards' snapshots are of different moments; at rest it must be true.
     #[must_use]
     pub fn balanced(&self) -> bool {
         let sum = &self.sum;
@@ -255,10 +276,12 @@ impl Ledger {
             + sum.gone_while_waiting
             + sum.turned_away;
         let came = sum.accepted + sum.connected;
+        let jobs = sum.jobs_done + sum.jobs_failed + sum.jobs_unclaimed + sum.jobs_under_way;
         came == sum.opened + refused + sum.waiting
             && in_use == held
             && sum.receive_buffers.free == sum.receive_buffers.total
             && endings == sum.closed
+            && jobs == sum.jobs_submitted
             && sum.opened - sum.closed <= in_use
             && at_rest
     }
@@ -274,6 +297,19 @@ impl Ledger {
             let comma = if closed_by.is_empty() { "" } else { "," };
             let _ = write!(closed_by, "{comma}\"{}\":{count}", reason.name());
         }
+        let jobs = format!(
+            "\"jobs\":{{\"workers\":{},\"queued\":{},\"running\":{},\"submitted\":{},\"done\":{},\
+             \"failed\":{},\"unclaimed\":{},\"refused\":{},\"under_way\":{}}}",
+            self.workers,
+            self.jobs_queued,
+            self.jobs_running,
+            sum.jobs_submitted,
+            sum.jobs_done,
+            sum.jobs_failed,
+            sum.jobs_unclaimed,
+            sum.jobs_refused,
+            sum.jobs_under_way,
+        );
         format!(
             "{{\"connections\":{{\"opened\":{},\"closed\":{},\"open\":{},\"accepted\":{},\"connected\":{},\
              \"waiting\":{},\"rejected\":{},\"reset_before_accept\":{},\"connect_failed\":{},\
@@ -284,7 +320,7 @@ impl Ledger {
              \"bytes\":{{\"received\":{},\"sent\":{}}},\
              \"ring\":{{\"enters\":{},\"submitted\":{},\"completed\":{},\"overflows\":{},\
              \"stale_completions\":{}}},\"starved\":{},\"parked\":{},\"heap_chunks\":{},\
-             \"pipe_waits\":{},\"accept_backoffs\":{},\"handler_panics\":{},\
+             \"pipe_waits\":{},{jobs},\"accept_backoffs\":{},\"handler_panics\":{},\
              \"closed_by\":{{{closed_by}}},\"balanced\":{}}}",
             sum.opened,
             sum.closed,

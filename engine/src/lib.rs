@@ -46,6 +46,7 @@ pub mod cpu;
 mod engine;
 mod error;
 mod file;
+mod framing;
 mod handler;
 mod info;
 mod ledger;
@@ -58,6 +59,7 @@ mod ring;
 mod shard;
 #[cfg(test)]
 mod simulation;
+mod workers;
 
 /// The lock-free parts find their atomics here; tests/loom.rs gives them loom's.
 use std::sync::atomic;
@@ -68,6 +70,7 @@ pub use connection::{Connection, Room};
 pub use engine::Engine;
 pub use error::Error;
 pub use file::{Directory, OpenFile};
+pub use framing::{Framing, FramingTooLarge, PacketTooLong, Packets};
 pub use handler::{Deadline, Handler, Origin};
 pub use info::ConnectionInfo;
 pub use ledger::{Histogram, Ledger, Pair, ShardLedger};
@@ -78,3 +81,4 @@ pub use remote::{Ask, BanFailed, Remote, SlowReaders};
 pub use ring::probe;
 pub use ring::{Errno, FileKind, FileStatus, Setup};
 pub use shard::slots::ConnectionId;
+pub use workers::{Job, JobDone, JobError, Refusal, Refused, WorkersFailed};

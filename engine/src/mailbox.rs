@@ -110,6 +110,11 @@ impl Waker {
             crate::ring::calls::signal_event(self.0.event);
         }
     }
+
+    /// Whether the shard is gone.
+    pub fn has_ended(&self) -> bool {
+        self.0.ended.load(Ordering::SeqCst)
+    }
 }
 
 /// The sending side.
@@ -137,7 +142,7 @@ impl Sending {
 
     /// Whether the shard is gone. (A sender cannot ask its channel; the shard says so.)
     pub fn has_ended(&self) -> bool {
-        self.waker.0.ended.load(Ordering::SeqCst)
+        self.waker.has_ended()
     }
 }
 

@@ -4,6 +4,7 @@ use crate::admission::{Admission, Bans, Prefix, program};
 use crate::info::ConnectionInfo;
 use crate::ledger::{Ledger, Published, ShardLedger};
 use crate::mailbox::{BanList, Busy, Command, Sending};
+use crate::workers::{Pool, WorkersFailed};
 use crate::{ConnectionId, Error};
 use crossbeam_channel::{Receiver, bounded};
 use std::cell::Cell;
@@ -29,6 +30,7 @@ struct Shared {
     mailboxes: Vec<Sending>,
     published: Vec<Arc<Published>>,
     admission: Arc<Admission>,
+    pool: Pool,
     draining: AtomicBool,
     /// The list as it was last given to the shards. Locked for as long as a pointer is copied.
     bans: Mutex<Arc<Vec<Prefix>>>,
@@ -112,11 +114,13 @@ impl Remote {
         mailboxes: Vec<Sending>,
         published: Vec<Arc<Published>>,
         admission: Arc<Admission>,
+        pool: Pool,
     ) -> Self {
         Self(Arc::new(Shared {
             mailboxes,
             published,
             admission,
+            pool,
             draining: AtomicBool::new(false),
             bans: Mutex::default(),
             changing_bans: Mutex::default(),
@@ -243,6 +247,22 @@ impl Remote {
         Ok(found)
     }
 
+    /// Changes how many workers do what handlers offload, while the engine runs; 0 is legal.
+    /// More start at once, on the calling thread's time; fewer leave as they finish what they
+    /// do. At zero, jobs still queued end with [`JobError::NoWorkers`](crate::JobError::NoWorkers).
+    ///
+    /// # Errors
+    /// See [`WorkersFailed`].
+    pub fn set_workers(&self, workers: usize) -> Result<(), WorkersFailed> {
+        self.0.pool.resize(workers)
+    }
+
+    /// Workers that jobs are given to.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.0.pool.workers()
+    }
+
     /// Lets nobody in any more from these addresses; who is connected stays. Where the kernel
     /// takes a filter for the listeners, such a client gets no answer to its SYN; where it does
     /// not (there is room for about a thousand prefixes of IPv4, or four hundred of IPv6), it is
@@ -308,13 +328,17 @@ impl Remote {
     /// The ledger, as the shards last published it.
     #[must_use]
     pub fn ledger(&self) -> Ledger {
-        Ledger::of(self.0.published.iter().map(AsRef::as_ref), &self.0.admission)
+        Ledger::of(self.0.published.iter().map(AsRef::as_ref), &self.0.admission, &self.0.pool)
     }
 
     /// The ledger of each shard, as last published.
     #[must_use]
     pub fn shard_ledgers(&self) -> Vec<ShardLedger> {
         self.0.published.iter().map(|published| published.read()).collect()
+    }
+
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.0.pool
     }
 
     /// From now on the calling thread is a shard of this engine.

@@ -5,6 +5,7 @@ use crate::connection::Connection;
 use crate::file::OpenFile;
 use crate::handler::{Deadline, Handler, Origin};
 use crate::local::Local;
+use crate::workers::JobDone;
 use crate::{ConnectionId, Reason};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -65,6 +66,12 @@ impl<H: Handler> Application<H> {
 
     pub fn file_sent(&mut self, core: &mut Core, slot: u32) {
         self.call(core, slot, H::file_sent);
+    }
+
+    pub fn job_done(&mut self, core: &mut Core, slot: u32, done: JobDone) {
+        self.call(core, slot, |handler, state, connection| {
+            handler.job_done(state, connection, done);
+        });
     }
 
     pub fn timer(&mut self, core: &mut Core, slot: u32) {

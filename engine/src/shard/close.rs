@@ -66,6 +66,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     fn release_holdings(&mut self, slot: u32) {
         self.core.drop_carry(slot);
         self.core.finish_open(slot);
+        self.core.forget_jobs(slot);
         self.core.timers.disarm(slot);
         if std::mem::replace(&mut self.core.slots[slot].waits_for_pipe, false) {
             self.pipe_queue.retain(|(waiting, _)| *waiting != slot);

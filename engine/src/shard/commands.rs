@@ -21,6 +21,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         while let Some(command) = self.mailbox.next() {
             self.obey(command);
         }
+        self.read_results();
     }
 
     fn obey(&mut self, command: Command) {

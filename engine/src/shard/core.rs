@@ -1,6 +1,7 @@
 //! What a callback may change: everything of a shard except the ring, the handler and the
 //! memory that bytes are being read from. Nothing here makes a system call.
 
+use super::jobs::Jobs;
 use super::output::Chunk;
 use super::slots::{ConnectionId, NONE, Slots};
 use super::state::{Event, State};
@@ -104,6 +105,11 @@ pub struct Counters {
     pub pipe_waits: u64,
     pub broadcasts_skipped: u64,
     pub cut_off: u64,
+    pub jobs_submitted: u64,
+    pub jobs_done: u64,
+    pub jobs_failed: u64,
+    pub jobs_unclaimed: u64,
+    pub jobs_refused: u64,
     pub turns: u64,
     pub turn_us: Histogram,
     pub batch: Histogram,
@@ -142,6 +148,7 @@ pub struct Core {
     pub sweeps: Sweeps,
     pub admission: Arc<Admission>,
     pub remote: Remote,
+    pub jobs: Jobs,
     spare_carries: Vec<Vec<u8>>,
     spare_paths: Vec<Vec<u8>>,
 }
@@ -154,6 +161,7 @@ impl Core {
         send_buffers: SendBuffers,
         admission: Arc<Admission>,
         remote: Remote,
+        jobs: Jobs,
     ) -> Self {
         let capacity = config.max_connections.min(super::slots::SLOTS_MAX);
         Self {
@@ -176,6 +184,7 @@ impl Core {
             sweeps: Sweeps::default(),
             admission,
             remote,
+            jobs,
             spare_carries: Vec::new(),
             spare_paths: Vec::new(),
         }
@@ -256,6 +265,7 @@ impl Core {
             && connection.output_head == NONE
             && connection.open == NONE
             && connection.files_sent == 0
+            && connection.jobs == NONE
             && !connection.paused
             && !connection.deliver_owed;
         // The rest of a message is waited for, but not as long as a client may take for it.

@@ -14,6 +14,7 @@ mod deadlines;
 mod file;
 #[cfg(test)]
 mod invariants;
+mod jobs;
 mod listening;
 mod output;
 mod publish;
@@ -29,6 +30,7 @@ mod waiting;
 use self::accept::Accepting;
 use self::application::Application;
 use self::core::Core;
+use self::jobs::Jobs;
 use self::slots::Slots;
 use crate::admission::Admission;
 use crate::config::Config;
@@ -38,6 +40,7 @@ use crate::mailbox::Mailbox;
 use crate::memory::{Arena, PipePool, ReceiveBuffers, SendBuffers};
 use crate::remote::Remote;
 use crate::ring::{Completion, Descriptor, Errno, Kind, Op, Ring, Token};
+use crate::workers::Port;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,6 +75,7 @@ pub(crate) struct Parts<'a, R: Ring, H: Handler> {
     pub published: Arc<Published>,
     pub admission: Arc<Admission>,
     pub remote: Remote,
+    pub jobs: Port,
 }
 
 /// One shard.
@@ -132,9 +136,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             SendBuffers::new(send_address, config.send_buffers, config.send_buffer_bytes);
         let setup = config.setup();
         let (now_ms, admission) = (ring.now_ms(), parts.admission);
+        let jobs = Jobs::new(parts.jobs, config);
         Self {
             ring,
-            core: Core::new(number, config, now_ms, send_buffers, admission, parts.remote),
+            core: Core::new(number, config, now_ms, send_buffers, admission, parts.remote, jobs),
             application: Application::new(handler),
             receive_buffers,
             pipes: PipePool::new(config.pipes, config.pipe_bytes),
@@ -202,6 +207,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.batch += 1;
         }
         self.read_mailbox();
+        self.core.serve_waiting_for_workers();
         self.expire();
         self.sweep();
         self.admit_waiting();
@@ -319,6 +325,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let busy = !self.core.touched.is_empty()
             || !self.core.sweeps.is_empty()
             || !self.core.files_closing.is_empty()
+            || self.core.jobs.may_be_served()
             || (!self.core.connects.is_empty() && self.connect_retry_at_ms.is_none());
         if busy || self.is_finished() {
             return (0, Duration::ZERO);

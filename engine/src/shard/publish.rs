@@ -32,6 +32,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             streaming_now: 0,
             once_now: 0,
             parked_now: 0,
+            jobs_under_way: 0,
             ..self.ledger()
         });
     }
@@ -109,6 +110,12 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             parked_now: core.slots.in_mode(Mode::Parked) as u64,
             broadcasts_skipped: counters.broadcasts_skipped,
             cut_off: counters.cut_off,
+            jobs_submitted: counters.jobs_submitted,
+            jobs_done: counters.jobs_done,
+            jobs_failed: counters.jobs_failed,
+            jobs_unclaimed: counters.jobs_unclaimed,
+            jobs_refused: counters.jobs_refused,
+            jobs_under_way: core.jobs.under_way(),
             turns: counters.turns,
             turn_us: counters.turn_us,
             batch: counters.batch,

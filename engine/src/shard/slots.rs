@@ -158,6 +158,10 @@ pub struct Slot {
     pub told_of_drain: bool,
     /// The application called `pause`.
     pub paused: bool,
+    /// It is paused because a job of it was not taken, until there is room.
+    pub paused_for_jobs: bool,
+    /// Waits for a place in the queue of jobs.
+    pub waits_for_workers: bool,
     /// Kept bytes are to be delivered again.
     pub deliver_owed: bool,
     /// Output went above the high-water mark; `writable` is owed when it falls below the low.
@@ -193,6 +197,8 @@ pub struct Slot {
     pub need: u32,
     /// An open under way.
     pub open: u32,
+    /// Its jobs under way.
+    pub jobs: u32,
     /// Input thrown away while draining and lingering.
     pub discarded: u32,
     pub origin: Origin,
@@ -288,6 +294,8 @@ impl Slots {
             opened: false,
             told_of_drain: false,
             paused: false,
+            paused_for_jobs: false,
+            waits_for_workers: false,
             deliver_owed: false,
             output_full: false,
             shutdown_wanted: false,
@@ -306,6 +314,7 @@ impl Slots {
             carry: NONE,
             need: 0,
             open: NONE,
+            jobs: NONE,
             discarded: 0,
             origin,
             generation,
@@ -332,6 +341,7 @@ impl Slots {
         let gone = self.slots.remove(key);
         assert!(gone.in_flight.is_empty(), "a slot is freed with nothing in flight");
         assert!(gone.output_head == NONE && gone.carry == NONE && gone.open == NONE);
+        assert!(gone.jobs == NONE && !gone.waits_for_workers);
         self.generations[key] += 1;
     }
 

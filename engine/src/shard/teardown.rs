@@ -30,6 +30,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 }
             }
         }
+        self.core.abandon_jobs();
         self.publish();
     }
 
@@ -91,6 +92,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             }
             self.report_end(slot);
             self.report_connect(slot);
+            self.core.forget_jobs(slot);
             self.core.admission.forget_address(self.core.slots[slot].cell);
             self.core.admission.give_back();
         }
@@ -101,6 +103,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             std::mem::forget(std::mem::take(&mut self.core.chunks));
             std::mem::forget(std::mem::take(&mut self.core.opens));
         }
+        self.core.abandon_jobs();
         self.publish_end();
         at_rest
     }

@@ -14,6 +14,7 @@ use crate::ring::simulated::{
 };
 use crate::ring::{Descriptor, FileKind, Ring, Setup};
 use crate::shard::{Parts, Shard};
+use crate::workers::Port;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -106,9 +107,7 @@ impl Lane {
         number: usize,
         bare: Bare,
         common: &Common,
-        mailbox: Mailbox,
-        published: Arc<Published>,
-        remote: Remote,
+        (mailbox, published, remote, jobs): (Mailbox, Arc<Published>, Remote, Port),
         (rng, ticks): (Rng, bool),
     ) -> Self {
         let Bare { ring, arena, directory, listeners, .. } = bare;
@@ -122,6 +121,7 @@ impl Lane {
             published: published.clone(),
             admission: common.admission.clone(),
             remote,
+            jobs,
         });
         Self {
             number,

@@ -16,6 +16,7 @@ use crate::ring::simulated::{
 };
 use crate::ring::{Descriptor, Ring};
 use crate::shard::Shard;
+use crate::workers::Pool;
 use std::cell::RefCell;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
@@ -76,15 +77,18 @@ impl World {
         let (sending, mailboxes): (Vec<_>, Vec<_>) = bares.iter().map(mailbox).unzip();
         admission.set_wakers(sending.iter().map(|sending| sending.waker().clone()).collect());
         let published: Vec<Arc<Published>> = (0..shards).map(|_| Arc::default()).collect();
-        let remote = Remote::new(sending, published.clone(), admission.clone());
+        let wakers = sending.iter().map(|sending| sending.waker().clone()).collect();
+        let (pool, ports) = Pool::new(config.jobs_queued_max, wakers, false);
+        let remote = Remote::new(sending, published.clone(), admission.clone(), pool);
         let common = Common { config, admission: admission.clone(), book: book.clone() };
-        let lanes =
-            bares.into_iter().zip(mailboxes).enumerate().map(|(number, (bare, mailbox))| {
-                let published = published[number].clone();
-                let handler = (Rng::new(rng.bits()), ticks);
-                Lane::new(number, bare, &common, mailbox, published, remote.clone(), handler)
-            });
-        let lanes = lanes.collect();
+        let mut lanes = Vec::with_capacity(shards);
+        for (number, (bare, (mailbox, jobs))) in
+            bares.into_iter().zip(mailboxes.into_iter().zip(ports)).enumerate()
+        {
+            let ends = (mailbox, published[number].clone(), remote.clone(), jobs);
+            let handler = (Rng::new(rng.bits()), ticks);
+            lanes.push(Lane::new(number, bare, &common, ends, handler));
+        }
         let mut world = Self {
             lanes,
             book,
@@ -363,6 +367,6 @@ impl World {
     /// The ledger as anybody may read it.
     pub fn ledger(&self) -> Ledger {
         let published = self.lanes.iter().map(|lane| lane.published.as_ref());
-        Ledger::of(published, &self.admission)
+        Ledger::of(published, &self.admission, self.remote.pool())
     }
 }

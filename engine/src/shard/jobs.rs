@@ -1,0 +1,267 @@
+//! Jobs of connections: what was offloaded, in which order what came of it is told, and who waits
+//! for a place in the queue.
+
+use super::Shard;
+use super::core::Core;
+use super::slots::NONE;
+use super::state::State;
+use crate::config::Config;
+use crate::handler::Handler;
+use crate::ring::Ring;
+use crate::workers::{Finished, Job, JobDone, Port, Refusal, Refused, Shut, Ticket, discard};
+use slab::Slab;
+use std::collections::VecDeque;
+
+/// The jobs of a shard.
+pub struct Jobs {
+    port: Port,
+    per_connection_max: u32,
+    /// Of the connections that have any.
+    of_connections: Slab<OfConnection>,
+    /// Offloaded, and neither told of nor given up.
+    under_way: u64,
+    /// Connections that wait for a place in the queue, oldest first.
+    waiting: VecDeque<u32>,
+}
+
+/// The jobs of a connection; gone when none is under way.
+#[derive(Default)]
+struct OfConnection {
+    under_way: u32,
+    /// The next job's place in the order.
+    next: u64,
+    /// The place whose turn it is to be told of.
+    turn: u64,
+    /// What came of the jobs from there on, as far as is known.
+    known: VecDeque<Option<JobDone>>,
+}
+
+impl Jobs {
+    pub fn new(port: Port, config: &Config) -> Self {
+        Self {
+            port,
+            per_connection_max: config.jobs_per_connection_max,
+            of_connections: Slab::new(),
+            under_way: 0,
+            waiting: VecDeque::new(),
+        }
+    }
+
+    pub fn under_way(&self) -> u64 {
+        self.under_way
+    }
+
+    /// Right before the shard sleeps: whether somebody waits for a place and there is one. If not,
+    /// a place that comes free wakes the shard.
+    pub fn may_be_served(&self) -> bool {
+        !self.waiting.is_empty() && self.port.wait_for_room()
+    }
+}
+
+impl Core {
+    /// Jobs of a connection that it has not been told of.
+    pub fn jobs_under_way(&self, slot: u32) -> u32 {
+        match self.slots[slot].jobs {
+            NONE => 0,
+            jobs => self.jobs.of_connections[jobs as usize].under_way,
+        }
+    }
+
+    pub fn offload(&mut self, slot: u32, job: Job) -> Result<(), Refused> {
+        let result = self.try_offload(slot, job);
+        match &result {
+            Ok(()) => self.counters.jobs_submitted += 1,
+            Err(_) => self.counters.jobs_refused += 1,
+        }
+        result
+    }
+
+    fn try_offload(&mut self, slot: u32, job: Job) -> Result<(), Refused> {
+        let refuse = |job, why| Err(Refused { job, why });
+        if !self.hears_of_jobs(slot) {
+            return refuse(job, Refusal::Ending);
+        }
+        if self.jobs.port.pool.workers() == 0 {
+            return refuse(job, Refusal::NoWorkers);
+        }
+        if self.jobs_under_way(slot) >= self.jobs.per_connection_max {
+            mark!("as many jobs as a connection may have");
+            self.pause_for_jobs(slot);
+            return refuse(job, Refusal::Full);
+        }
+        let connection = &self.slots[slot];
+        let of_connection = self.jobs.of_connections.get(connection.jobs as usize);
+        let next = of_connection.map_or(0, |it| it.next);
+        let sequence = job.is_ordered().then_some(next);
+        let ticket = Ticket { slot, generation: connection.generation, sequence };
+        match self.jobs.port.offload(ticket, job) {
+            Ok(()) => self.note_job(slot, sequence.is_some()),
+            Err((job, Shut::NoWorkers)) => return refuse(job, Refusal::NoWorkers),
+            Err((job, Shut::Full)) => {
+                mark!("no place in the queue of jobs");
+                if self.pause_for_jobs(slot) && !self.slots[slot].waits_for_workers {
+                    self.slots[slot].waits_for_workers = true;
+                    self.jobs.waiting.push_back(slot);
+                }
+                return refuse(job, Refusal::Full);
+            }
+        }
+        Ok(())
+    }
+
+    fn note_job(&mut self, slot: u32, ordered: bool) {
+        let connection = &mut self.slots[slot];
+        if connection.jobs == NONE {
+            connection.jobs = self.jobs.of_connections.insert(OfConnection::default()) as u32;
+        }
+        let of_connection = &mut self.jobs.of_connections[connection.jobs as usize];
+        of_connection.under_way += 1;
+        of_connection.next += u64::from(ordered);
+        self.jobs.under_way += 1;
+    }
+
+    /// Whether the application is told of jobs of this connection.
+    fn hears_of_jobs(&self, slot: u32) -> bool {
+        let state = self.slots[slot].state;
+        matches!(state, State::Open | State::HalfClosedByPeer | State::HalfClosedByUs)
+    }
+
+    /// Pauses a connection until there is room; false if the application has paused it itself.
+    fn pause_for_jobs(&mut self, slot: u32) -> bool {
+        let connection = &mut self.slots[slot];
+        if connection.paused && !connection.paused_for_jobs {
+            return false;
+        }
+        connection.paused = true;
+        connection.paused_for_jobs = true;
+        // Who is not listened to cannot be late.
+        connection.receiving_since_ms = 0;
+        self.touch(slot);
+        true
+    }
+
+    fn resume_for_jobs(&mut self, slot: u32) {
+        let connection = &mut self.slots[slot];
+        if std::mem::replace(&mut connection.paused_for_jobs, false) {
+            connection.paused = false;
+            connection.deliver_owed = true;
+            self.touch(slot);
+        }
+    }
+
+    /// What is to be told now that this has become known; nothing if it is not its turn.
+    fn on_job(&mut self, finished: Finished) -> Option<JobDone> {
+        let Finished { ticket: Ticket { slot, generation, sequence }, done } = finished;
+        let known = self.slots.get(slot).is_some_and(|it| it.generation == generation);
+        if !known || self.slots[slot].jobs == NONE || !self.hears_of_jobs(slot) {
+            mark!("a job of a connection that has gone");
+            self.jobs.under_way -= 1;
+            self.counters.jobs_unclaimed += 1;
+            discard(done);
+            return None;
+        }
+        let Some(sequence) = sequence else {
+            self.tell(slot, &done);
+            return Some(done);
+        };
+        let of_connection = &mut self.jobs.of_connections[self.slots[slot].jobs as usize];
+        let at = (sequence - of_connection.turn) as usize;
+        if at > 0 {
+            mark!("a job overtakes another");
+        }
+        if at >= of_connection.known.len() {
+            of_connection.known.resize_with(at + 1, || None);
+        }
+        of_connection.known[at] = Some(done);
+        self.next_job(slot)
+    }
+
+    /// The next one in a connection's order, if it is known what came of it.
+    fn next_job(&mut self, slot: u32) -> Option<JobDone> {
+        let jobs = self.slots[slot].jobs;
+        if jobs == NONE || !self.hears_of_jobs(slot) {
+            return None;
+        }
+        let of_connection = &mut self.jobs.of_connections[jobs as usize];
+        let done = of_connection.known.pop_front_if(|first| first.is_some())??;
+        of_connection.turn += 1;
+        self.tell(slot, &done);
+        Some(done)
+    }
+
+    /// Takes one off the connection's jobs, right before it is told of it.
+    fn tell(&mut self, slot: u32, done: &JobDone) {
+        let jobs = self.slots[slot].jobs;
+        let of_connection = &mut self.jobs.of_connections[jobs as usize];
+        of_connection.under_way -= 1;
+        if of_connection.under_way == 0 {
+            self.jobs.of_connections.remove(jobs as usize);
+            self.slots[slot].jobs = NONE;
+        }
+        self.jobs.under_way -= 1;
+        if done.has_failed() {
+            self.counters.jobs_failed += 1;
+        } else {
+            self.counters.jobs_done += 1;
+        }
+        if !self.slots[slot].waits_for_workers {
+            self.resume_for_jobs(slot);
+        }
+    }
+
+    /// The connection ends: it hears of nothing any more, and what is known and untold is dropped.
+    pub fn forget_jobs(&mut self, slot: u32) {
+        let jobs = std::mem::replace(&mut self.slots[slot].jobs, NONE);
+        if jobs != NONE {
+            let of_connection = self.jobs.of_connections.remove(jobs as usize);
+            let untold = of_connection.known.into_iter().flatten();
+            for done in untold {
+                mark!("told of no more");
+                self.jobs.under_way -= 1;
+                self.counters.jobs_unclaimed += 1;
+                discard(done);
+            }
+        }
+        if std::mem::replace(&mut self.slots[slot].waits_for_workers, false) {
+            self.jobs.waiting.retain(|waiting| *waiting != slot);
+        }
+    }
+
+    /// The shard ends: nobody is told of anything any more.
+    pub fn abandon_jobs(&mut self) {
+        self.counters.jobs_unclaimed += std::mem::take(&mut self.jobs.under_way);
+    }
+
+    /// Lets those that wait for a place in the queue try again, oldest first and no more than there
+    /// are places.
+    pub fn serve_waiting_for_workers(&mut self) {
+        if self.jobs.waiting.is_empty() {
+            return;
+        }
+        let mut room = self.jobs.port.room();
+        while room > 0
+            && let Some(slot) = self.jobs.waiting.pop_front()
+        {
+            let connection = &mut self.slots[slot];
+            connection.waits_for_workers = false;
+            room -= usize::from(connection.paused_for_jobs);
+            mark!("there is room for a job");
+            self.resume_for_jobs(slot);
+        }
+    }
+}
+
+impl<R: Ring, H: Handler> Shard<R, H> {
+    /// Tells the application what came of its jobs.
+    pub(super) fn read_results(&mut self) {
+        while let Some(finished) = self.core.jobs.port.finished() {
+            let slot = finished.ticket.slot;
+            let mut next = self.core.on_job(finished);
+            while let Some(done) = next {
+                self.application.job_done(&mut self.core, slot, done);
+                self.core.touch(slot);
+                next = self.core.next_job(slot);
+            }
+        }
+    }
+}
