@@ -1,4 +1,4 @@
-//! The lock-free parts of admission in every interleaving that their memory orders allow, checked
+//! The lock-free parts of admission and of the workers' queue in every interleaving that their memory orders allow, checked
 //! with loom on the very sources that the engine is built from.
 
 // Not all of it is used here.
@@ -9,7 +9,11 @@ mod addresses;
 #[path = "../src/admission/permits.rs"]
 mod permits;
 
+#[path = "../src/workers/gate.rs"]
+mod gate;
+
 use addresses::{Addresses, Cell};
+use gate::{Gate, Shut};
 use loom::sync::atomic;
 use loom::sync::{Arc, Notify};
 use loom::thread;
@@ -122,5 +126,77 @@ fn never_more_of_an_address_than_the_limit_and_all_come_back() {
         }
         assert_eq!((addresses.count(one), addresses.count(other)), (0, 0));
         assert!(addresses.take(one).is_some_and(|cell| cell != Cell::NONE));
+    });
+}
+
+/// Places of a queue; whoever has no place waits until it is woken.
+#[test]
+fn who_found_no_place_in_the_queue_is_woken_when_there_is_one() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        let gate = Arc::new(Gate::new(1, 2));
+        gate.set_workers(1);
+        assert_eq!(gate.enter(0), Ok(()));
+        let woken = Arc::new(Notify::new());
+        let worker = {
+            let (gate, woken) = (gate.clone(), woken.clone());
+            thread::spawn(move || gate.leave().for_each(|shard| woken_one(shard, &woken)))
+        };
+        // A shard goes to sleep only when it was not let in.
+        while gate.enter(1) == Err(Shut::Full) {
+            woken.wait();
+        }
+        worker.join().unwrap();
+        assert_eq!((gate.queued(), gate.free()), (1, 0));
+    });
+}
+
+fn woken_one(shard: usize, woken: &Notify) {
+    assert_eq!(shard, 1);
+    woken.notify();
+}
+
+/// The same for a shard that looks right before it sleeps.
+#[test]
+fn who_sleeps_because_there_is_no_place_is_woken_when_there_is_one() {
+    loom::model(|| {
+        let gate = Arc::new(Gate::new(1, 1));
+        gate.set_workers(1);
+        assert_eq!(gate.enter(0), Ok(()));
+        let woken = Arc::new(Notify::new());
+        let worker = {
+            let (gate, woken) = (gate.clone(), woken.clone());
+            thread::spawn(move || gate.leave().for_each(|_| woken.notify()))
+        };
+        if !gate.wait(0) {
+            woken.wait();
+        }
+        worker.join().unwrap();
+        assert_eq!(gate.free(), 1);
+    });
+}
+
+/// A job that is queued while the last worker goes: the shard, or whoever made it go, takes it out
+/// again. The queue is the weakest there is: a word, written and read without an order.
+#[test]
+fn a_job_queued_as_the_last_worker_goes_is_found() {
+    loom::model(|| {
+        let gate = Arc::new(Gate::new(2, 1));
+        gate.set_workers(1);
+        let queue = Arc::new(atomic::AtomicUsize::new(0));
+        let resizer = {
+            let (gate, queue) = (gate.clone(), queue.clone());
+            thread::spawn(move || {
+                gate.set_workers(0);
+                queue.load(atomic::Ordering::Relaxed) == 1
+            })
+        };
+        let refused = gate.enter(0).is_err();
+        if !refused {
+            queue.store(1, atomic::Ordering::Relaxed);
+        }
+        let found = refused || gate.is_abandoned();
+        assert!(resizer.join().unwrap() || found, "it stays in the queue for ever");
     });
 }

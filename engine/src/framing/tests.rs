@@ -79,8 +79,8 @@ fn what_was_not_taken_is_not_used() {
 }
 
 proptest! {
-    /// Cut anywhere, any number of times, the same packets come out; and a call is made only for
-    /// the length of a packet and for its end.
+    /// Cut anywhere, any number of times, the same packets come out; and beside the first a call
+    /// is made only for the length of a packet and for its end.
     #[test]
     fn packets_do_not_depend_on_how_the_stream_is_cut(
         packets in vec(vec(any::<u8>(), 0..40), 0..8),
@@ -90,7 +90,7 @@ proptest! {
         let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(stream.len() + 1)).collect();
         cuts.sort_unstable();
         let (received, calls) = receive(framing(1_000), &stream, &cuts);
-        prop_assert!(calls <= 2 * packets.len(), "{} calls", calls);
+        prop_assert!(calls <= 1 + 2 * packets.len(), "{} calls", calls);
         prop_assert_eq!(received, packets);
     }
 

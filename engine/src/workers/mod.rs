@@ -113,7 +113,10 @@ impl JobDone {
         let tag = self.tag;
         self.result.map(|output| match output.downcast() {
             Ok(output) => *output,
-            Err(_) => panic!("job {tag} did not return a {}", std::any::type_name::<T>()),
+            Err(other) => {
+                discard(other);
+                panic!("job {tag} did not return a {}", std::any::type_name::<T>())
+            }
         })
     }
 

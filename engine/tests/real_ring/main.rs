@@ -6,3 +6,4 @@ mod files;
 mod lifecycle;
 mod pressure;
 mod remote;
+mod workers;
