@@ -265,3 +265,38 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
     }
 }
+
+#[cfg(test)]
+impl Jobs {
+    /// Jobs that are over and not told of.
+    pub fn known(&self) -> u64 {
+        let waiting = self.of_connections.iter().map(|(_, it)| it.known.iter().flatten().count());
+        (waiting.sum::<usize>() + self.port.results_waiting()) as u64
+    }
+}
+
+#[cfg(test)]
+impl Core {
+    /// # Panics
+    /// If jobs do not add up, or somebody waits for what does not come.
+    pub fn check_jobs(&self) {
+        let (mut of_connections, mut under_way, mut waiting) = (0, 0, 0);
+        for (slot, connection) in self.slots.iter() {
+            let jobs = self.jobs_under_way(slot);
+            of_connections += usize::from(connection.jobs != NONE);
+            // Who is ending does not keep count of what it will not hear of.
+            under_way += if self.hears_of_jobs(slot) { u64::from(jobs) } else { 0 };
+            waiting += usize::from(connection.waits_for_workers);
+            assert!(jobs <= self.jobs.per_connection_max, "slot {slot}: {jobs} jobs");
+            assert_eq!(jobs > 0, connection.jobs != NONE, "slot {slot}: jobs");
+            let comes = connection.waits_for_workers || jobs > 0 || connection.state.is_over();
+            assert!(comes || !connection.paused_for_jobs, "slot {slot} is paused for nothing");
+            assert!(connection.paused || !connection.paused_for_jobs, "slot {slot}: paused");
+            let listed = self.jobs.waiting.contains(&slot);
+            assert_eq!(listed, connection.waits_for_workers, "slot {slot}: the list");
+        }
+        assert_eq!(self.jobs.of_connections.len(), of_connections, "jobs of nobody");
+        assert_eq!(self.jobs.waiting.len(), waiting, "somebody waits twice");
+        assert!(under_way <= self.jobs.under_way, "{under_way} of {} jobs", self.jobs.under_way);
+    }
+}

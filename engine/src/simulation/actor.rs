@@ -45,6 +45,11 @@ pub struct Talk {
     /// Asked not to be shown anything, or to be shown again what is left.
     pub(super) paused: bool,
     pub(super) resumed: bool,
+    /// Jobs offloaded, and those that it was not told of, in this order.
+    pub(super) jobs_made: u64,
+    pub(super) jobs: Vec<u64>,
+    /// At the peer's FIN it waits for its jobs.
+    pub(super) finishes: bool,
     /// Was told of a drain.
     pub(super) drains: bool,
     /// Asked to end when nothing has come for a while: not before then.

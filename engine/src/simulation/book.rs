@@ -58,6 +58,8 @@ pub enum Role {
     Deaf,
     /// Echoes and connects out.
     Connector,
+    /// Has jobs on workers say what to echo.
+    Offloader,
 }
 
 /// What a handler does about the peer's FIN.

@@ -48,6 +48,7 @@ impl World {
         }
         self.check_permits();
         self.check_addresses();
+        self.check_jobs();
         self.hear();
         let failures = std::mem::take(&mut self.book.borrow_mut().failures);
         assert!(failures.is_empty(), "the handler says: {failures:?}");
@@ -164,6 +165,9 @@ impl World {
             }
             if state.sends() && connection.output_bytes > 0 {
                 return Some(format!("slot {at}/{slot} has not sent what it has to"));
+            }
+            if core.jobs_under_way(slot) > 0 {
+                return Some(format!("slot {at}/{slot} has jobs under way"));
             }
             if connection.paused || connection.output_full || !peer.socket.outbound.is_empty() {
                 return Some(format!("slot {at}/{slot} has not gone on"));

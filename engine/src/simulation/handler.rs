@@ -3,7 +3,9 @@
 use super::actor::{Actor, Talk};
 use super::book::{Farewell, Role, key_of};
 use crate::ring::simulated::{Rng, is_stretch};
-use crate::{Connection, ConnectionId, Deadline, Handler, Local, OpenFile, Origin, Reason};
+use crate::{
+    Connection, ConnectionId, Deadline, Handler, JobDone, Local, OpenFile, Origin, Reason,
+};
 use std::io;
 use std::time::Duration;
 
@@ -45,6 +47,9 @@ impl Handler for Actor {
             panics_at_end: false,
             paused: false,
             resumed: false,
+            jobs_made: 0,
+            jobs: Vec::new(),
+            finishes: false,
             drains: false,
             quiet_until: Duration::ZERO,
         };
@@ -118,6 +123,14 @@ impl Handler for Actor {
                 self.request_file(talk, connection);
                 return length;
             }
+            Role::Offloader => {
+                let part = self.offload(talk, connection, length);
+                if talk.rng.below(8) == 0 {
+                    self.pause(talk, connection);
+                    connection.set_timer(Some(Duration::from_millis(1 + talk.rng.below(8))));
+                }
+                return part;
+            }
             Role::Meddler if talk.rng.below(4) == 0 => self.meddle(&mut connection.local()),
             Role::Connector => {
                 let shard = connection.local().shard();
@@ -171,6 +184,10 @@ impl Handler for Actor {
         }
         drop(book);
         let reply = talk.rng.up_to(talk.part.reply_bytes_max.max(1));
+        if !talk.jobs.is_empty() && talk.rng.below(4) > 0 {
+            talk.finishes = true;
+            return connection.finish(Duration::ZERO);
+        }
         match talk.part.farewell {
             Farewell::Close => self.close(talk, connection),
             Farewell::ReplyAndClose => {
@@ -218,6 +235,14 @@ impl Handler for Actor {
         if talk.rng.below(4) == 0 {
             let _ = self.say_own(talk, connection, 1);
         }
+    }
+
+    fn job_done(&mut self, talk: &mut Talk, connection: &mut Connection<'_>, job: JobDone) {
+        self.note(talk, connection);
+        if self.book.borrow().records[talk.record].closing {
+            self.fail(talk.id, "is told of a job after `close`");
+        }
+        self.hear_of_job(talk, connection, job);
     }
 
     fn timer(&mut self, talk: &mut Talk, connection: &mut Connection<'_>) {
@@ -269,6 +294,9 @@ impl Handler for Actor {
             book.failures.push(format!("{id:?}: ends before it was quiet for long enough"));
         }
         book.callbacks += 1;
+        if talk.finishes && reason == Reason::PeerFin && !talk.jobs.is_empty() {
+            book.failures.push(format!("{id:?}: finished with jobs under way {:x?}", talk.jobs));
+        }
         if talk.id != id || book.records[talk.record].closed.replace(reason).is_some() {
             book.failures.push(format!("{id:?}: closed twice, or for another connection"));
         }

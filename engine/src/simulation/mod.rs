@@ -20,6 +20,7 @@ mod run;
 mod scenarios;
 mod sharing;
 mod verdict;
+mod workers;
 mod world;
 
 use draw::draw_faults;

@@ -133,7 +133,12 @@ impl World {
         let (remote, book, questions) =
             (self.remote.clone(), self.book.clone(), self.questions.clone());
         let mut rng = Rng::new(self.rng.bits());
+        let shift = self.shift.clone();
         set_interrupts(Some(Box::new(move || {
+            if rng.below(16) == 0 {
+                // Nobody else plays the workers at this moment, unless a job itself gets here.
+                let _ = shift.try_borrow_mut().map(|mut shift| shift.step());
+            }
             if rng.below(16) == 0 {
                 let somebody = book.borrow().anybody(&mut rng);
                 let _ = somebody.map(|id| questions.borrow_mut().ask(&remote, id));

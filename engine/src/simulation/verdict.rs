@@ -15,6 +15,7 @@ impl World {
         for at in 0..self.lanes.len() {
             self.judge_lane(at);
         }
+        self.judge_jobs();
         assert_eq!(self.admission.free(), self.admission.total(), "permits");
         let ledger = self.ledger();
         assert!(ledger.balanced() && ledger.open() == 0, "the ledger: {ledger:?}");

@@ -6,6 +6,7 @@ use super::book::{Book, Part, key_of};
 use super::draw::{self, Swarm, is_slow};
 use super::lane::{Bare, Common, Lane, Life};
 use super::orders::Questions;
+use super::workers::Shift;
 use crate::admission::Admission;
 use crate::config::Config;
 use crate::ledger::{Ledger, Published};
@@ -43,6 +44,8 @@ pub struct World {
     pub actions: u64,
     /// Since when somebody waits though a permit is free, in simulated µs.
     pub(super) wasted_since_us: Option<u64>,
+    /// Who plays the workers.
+    pub(super) shift: Rc<RefCell<Shift>>,
     /// Questions whose answers have not come.
     pub(super) questions: Rc<RefCell<Questions>>,
 }
@@ -79,6 +82,8 @@ impl World {
         let published: Vec<Arc<Published>> = (0..shards).map(|_| Arc::default()).collect();
         let wakers = sending.iter().map(|sending| sending.waker().clone()).collect();
         let (pool, ports) = Pool::new(config.jobs_queued_max, wakers, false);
+        pool.resize(config.workers).expect("a simulated worker is no thread");
+        let shift = Shift::new(pool.clone(), Rng::new(rng.bits()));
         let remote = Remote::new(sending, published.clone(), admission.clone(), pool);
         let common = Common { config, admission: admission.clone(), book: book.clone() };
         let mut lanes = Vec::with_capacity(shards);
@@ -99,6 +104,7 @@ impl World {
             swarm,
             actions: 0,
             wasted_since_us: None,
+            shift: Rc::new(RefCell::new(shift)),
             questions: Rc::default(),
         };
         for number in 0..shards {
@@ -153,6 +159,7 @@ impl World {
         let others = next_us.iter().enumerate().filter(|(other, _)| *other != at);
         let horizon_us = others.map(|(_, next_us)| *next_us).min().unwrap_or(NEVER);
         let slack_us = if horizon_us == NEVER { 0 } else { self.rng.pick(&[0, 100, 2_000]) };
+        self.shift.borrow_mut().work();
         self.lanes[at].turn(horizon_us.saturating_add(slack_us));
         self.look(at);
     }
@@ -305,6 +312,7 @@ impl World {
                 self.lanes[shard].ring().faults = faults;
             }
             22 if self.rng.below(8) == 0 => self.listen_more(shard),
+            23 if self.rng.below(4) == 0 => self.change_workers(),
             20 if self.swarm.bans => self.change_bans(),
             21 if self.swarm.drains && self.rng.below(8) == 0 => self.drain_or_stop(),
             _ => {}
@@ -330,6 +338,7 @@ impl World {
     /// From now on nothing goes wrong any more, and everybody waits for us.
     pub fn calm(&mut self) {
         self.insist(|world| world.remote.set_bans(&[]).is_ok());
+        self.shift.borrow_mut().hurries = true;
         for lane in &mut self.lanes {
             let ring = lane.ring();
             ring.stop_faults();

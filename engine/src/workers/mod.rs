@@ -20,6 +20,8 @@ mod gate;
 mod pool;
 
 pub(crate) use gate::Shut;
+#[cfg(test)]
+pub(crate) use pool::Queued;
 pub(crate) use pool::{Finished, Pool, Port, Ticket};
 
 use std::any::Any;

@@ -310,6 +310,11 @@ impl Port {
         self.pool.0.gate.free()
     }
 
+    #[cfg(test)]
+    pub fn results_waiting(&self) -> usize {
+        self.results.len()
+    }
+
     /// Has the shard woken when there is room. True: there is, now.
     pub fn wait_for_room(&self) -> bool {
         self.pool.0.gate.wait(self.shard)

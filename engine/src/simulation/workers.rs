@@ -1,0 +1,192 @@
+//! Workers without threads: jobs are taken and finished in any order and at any time, in the middle
+//! of a shard's work too; and the connections that offload them.
+
+use super::actor::{Actor, OnPurpose, Talk};
+use super::world::World;
+use crate::ring::simulated::Rng;
+use crate::workers::{Pool, Queued};
+use crate::{Connection, Job, JobDone, JobError, Refusal};
+
+/// Tags of jobs that are told of in no order, and of jobs that panic, have these.
+const UNORDERED: u64 = 1 << 62;
+const PANICS: u64 = 1 << 61;
+
+/// Who plays the workers.
+pub struct Shift {
+    pool: Pool,
+    rng: Rng,
+    /// Jobs that run.
+    taken: Vec<Queued>,
+    /// Nobody dawdles any more.
+    pub hurries: bool,
+}
+
+impl Shift {
+    pub fn new(pool: Pool, rng: Rng) -> Self {
+        Self { pool, rng, taken: Vec::new(), hurries: false }
+    }
+
+    /// What is done between two turns of shards.
+    pub fn work(&mut self) {
+        let steps = if self.hurries { 50 } else { self.rng.below(3) };
+        (0..steps).for_each(|_| self.step());
+    }
+
+    /// Somebody begins a job, or ends one.
+    pub fn step(&mut self) {
+        if self.rng.below(2) == 0 && self.taken.len() < self.pool.workers() {
+            self.taken.extend(self.pool.take());
+        } else if !self.taken.is_empty() {
+            let at = self.rng.below(self.taken.len() as u64) as usize;
+            self.pool.finish(self.taken.swap_remove(at));
+        }
+    }
+
+    fn resize(&mut self) {
+        let workers = self.rng.pick(&[0, 1, 1, 2, 5]);
+        self.pool.resize(workers).ok();
+    }
+
+    /// Jobs that are queued or run.
+    fn unfinished(&self) -> u64 {
+        assert_eq!(self.taken.len() as u64, self.pool.running(), "jobs that run");
+        self.pool.queued() + self.pool.running()
+    }
+}
+
+impl World {
+    /// The number of workers changes.
+    pub(super) fn change_workers(&mut self) {
+        self.shift.borrow_mut().resize();
+    }
+
+    /// Every job is somewhere: queued, running, on its way back, or waiting for its turn.
+    pub(super) fn check_jobs(&mut self) {
+        let unfinished = self.shift.borrow().unfinished();
+        let (mut under_way, mut known, mut failed) = (0, 0, false);
+        for lane in &mut self.lanes {
+            match lane.shard() {
+                Some(shard) => {
+                    let jobs = &shard.parts().1.jobs;
+                    under_way += jobs.under_way();
+                    known += jobs.known();
+                }
+                None => failed = true,
+            }
+        }
+        // What a shard that has ended offloaded may still be queued.
+        assert!(failed || unfinished + known == under_way, "{unfinished} {known} {under_way}");
+        assert!(unfinished + known >= under_way, "{under_way} jobs, {unfinished} and {known}");
+    }
+
+    /// Every shard has ended: nobody works any more, and nothing is left.
+    pub(super) fn judge_jobs(&mut self) {
+        let mut shift = self.shift.borrow_mut();
+        assert!(shift.pool.resize(1).is_err(), "nobody starts a worker any more");
+        for queued in std::mem::take(&mut shift.taken) {
+            shift.pool.finish(queued);
+        }
+        assert_eq!((shift.unfinished(), shift.pool.workers()), (0, 0), "jobs and workers left");
+        drop(shift);
+        assert_eq!(self.ledger().sum.jobs_under_way, 0, "jobs in the ledger");
+    }
+}
+
+/// What a simulated job returns: which bytes to echo.
+struct Stretch {
+    offset: u64,
+    bytes: usize,
+}
+
+impl Actor {
+    /// Has jobs say which bytes to echo. Returns how many of them were taken care of.
+    pub(super) fn offload(
+        &self,
+        talk: &mut Talk,
+        connection: &mut Connection<'_>,
+        length: usize,
+    ) -> usize {
+        let mut used = 0;
+        while used < length {
+            let bytes = talk.rng.up_to(length - used);
+            match self.offload_one(talk, connection, bytes) {
+                Err(Refusal::Full) => break,
+                Err(Refusal::NoWorkers) | Ok(()) => {}
+                Err(refusal) => self.fail(talk.id, &format!("is shown bytes, but {refusal:?}")),
+            }
+            talk.used += bytes as u64;
+            used += bytes;
+        }
+        used
+    }
+
+    fn offload_one(
+        &self,
+        talk: &mut Talk,
+        connection: &mut Connection<'_>,
+        bytes: usize,
+    ) -> Result<(), Refusal> {
+        let offset = talk.used;
+        let (unordered, panics) = (talk.rng.below(4) == 0, talk.rng.below(8) == 0);
+        let number = talk.jobs_made;
+        let mut tag = number;
+        tag |= if unordered { UNORDERED } else { 0 };
+        tag |= if panics { PANICS } else { 0 };
+        let work = move || {
+            if panics {
+                std::panic::panic_any(OnPurpose);
+            }
+            Stretch { offset, bytes }
+        };
+        let job = if unordered { Job::unordered(tag, work) } else { Job::new(tag, work) };
+        let before = connection.jobs_under_way();
+        let result = connection.offload(job);
+        let taken = usize::from(result.is_ok());
+        if connection.jobs_under_way() != before + taken || before != talk.jobs.len() {
+            self.fail(talk.id, "jobs under way do not add up");
+        }
+        match result {
+            Ok(()) => {
+                talk.jobs_made += 1;
+                talk.jobs.push(tag);
+                Ok(())
+            }
+            Err(refused) => {
+                if refused.job.tag() != tag {
+                    self.fail(talk.id, "another job comes back");
+                }
+                Err(refused.why)
+            }
+        }
+    }
+
+    /// What came of a job: is it its turn, and is it that job's?
+    pub(super) fn hear_of_job(
+        &self,
+        talk: &mut Talk,
+        connection: &mut Connection<'_>,
+        done: JobDone,
+    ) {
+        let tag = done.tag();
+        let in_turn = |other: &u64| *other == tag || (other | tag) & UNORDERED != 0;
+        let at = talk.jobs.iter().position(|other| *other == tag);
+        if !at.is_some_and(|at| tag & UNORDERED != 0 || talk.jobs[..at].iter().all(in_turn)) {
+            self.fail(talk.id, &format!("job {tag:x} is out of turn: {:x?}", talk.jobs));
+        }
+        talk.jobs.retain(|other| *other != tag);
+        let panics = tag & PANICS != 0;
+        match done.result::<Stretch>() {
+            Ok(Stretch { offset, bytes }) if !panics => {
+                let key = talk.key;
+                let _ = self.say(talk, connection, key, offset, bytes);
+            }
+            Err(JobError::Panicked(_)) if panics => {}
+            Err(JobError::NoWorkers) => {}
+            other => self.fail(talk.id, &format!("job {tag:x} ends well: {}", other.is_ok())),
+        }
+        if talk.rng.below(8) == 0 {
+            // Of no bytes; whatever comes of it.
+            let _ = self.offload_one(talk, connection, 0);
+        }
+    }
+}
