@@ -268,6 +268,11 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
 #[cfg(test)]
 impl Jobs {
+    /// Whether somebody waits for a place and there is one.
+    pub fn is_late(&self) -> bool {
+        !self.waiting.is_empty() && self.port.room() > 0
+    }
+
     /// Jobs that are over and not told of.
     pub fn known(&self) -> u64 {
         let waiting = self.of_connections.iter().map(|(_, it)| it.known.iter().flatten().count());

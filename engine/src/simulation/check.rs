@@ -48,7 +48,7 @@ impl World {
         }
         self.check_permits();
         self.check_addresses();
-        self.check_jobs();
+        self.check_jobs(at);
         self.hear();
         let failures = std::mem::take(&mut self.book.borrow_mut().failures);
         assert!(failures.is_empty(), "the handler says: {failures:?}");

@@ -60,6 +60,9 @@ pub struct Lane {
     pub given: Vec<u64>,
     /// Connections with an overdue deadline, since when, in simulated µs.
     pub overdue: BTreeMap<(u32, u64), u64>,
+    /// Since when somebody waits for a place in the queue of jobs though there is one, in simulated
+    /// µs.
+    pub room_since_us: Option<u64>,
     /// When a drain aborts what is left, in simulated µs.
     pub drain_deadline_us: Option<u64>,
     /// When a drain it has surely heard of aborts what is left.
@@ -133,6 +136,7 @@ impl Lane {
             listeners,
             given: Vec::new(),
             overdue: BTreeMap::new(),
+            room_since_us: None,
             drain_deadline_us: None,
             ends_by_us: None,
             breaks_after: u64::MAX,

@@ -11,6 +11,9 @@ use crate::{Connection, Job, JobDone, JobError, Refusal};
 const UNORDERED: u64 = 1 << 62;
 const PANICS: u64 = 1 << 61;
 
+/// Whoever waits for a place in the queue hears of one within so long: a wake may be late.
+const ROOM_US_MAX: u64 = 300_000;
+
 /// Who plays the workers.
 pub struct Shift {
     pool: Pool,
@@ -60,8 +63,23 @@ impl World {
         self.shift.borrow_mut().resize();
     }
 
-    /// Every job is somewhere: queued, running, on its way back, or waiting for its turn.
-    pub(super) fn check_jobs(&mut self) {
+    /// Looks which shards should hear that there is room for a job.
+    pub(super) fn note_room(&mut self) {
+        let now_us = self.now_us();
+        for lane in &mut self.lanes {
+            if lane.shard().is_some_and(|shard| shard.parts().1.jobs.is_late()) {
+                lane.room_since_us.get_or_insert(now_us);
+            }
+        }
+    }
+
+    /// Every job is somewhere: queued, running, on its way back, or waiting for its turn. And the
+    /// shard that just acted did not sleep though there was room.
+    pub(super) fn check_jobs(&mut self, at: usize) {
+        let lane = &mut self.lanes[at];
+        let slept_us =
+            lane.room_since_us.take().map_or(0, |since_us| lane.now_us().saturating_sub(since_us));
+        assert!(slept_us < ROOM_US_MAX, "nobody said for {slept_us} us that there is room");
         let unfinished = self.shift.borrow().unfinished();
         let (mut under_way, mut known, mut failed) = (0, 0, false);
         for lane in &mut self.lanes {

@@ -160,6 +160,7 @@ impl World {
         let horizon_us = others.map(|(_, next_us)| *next_us).min().unwrap_or(NEVER);
         let slack_us = if horizon_us == NEVER { 0 } else { self.rng.pick(&[0, 100, 2_000]) };
         self.shift.borrow_mut().work();
+        self.note_room();
         self.lanes[at].turn(horizon_us.saturating_add(slack_us));
         self.look(at);
     }

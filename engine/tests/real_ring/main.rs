@@ -3,6 +3,7 @@
 mod admission;
 mod common;
 mod files;
+mod framing;
 mod lifecycle;
 mod pressure;
 mod remote;

@@ -62,6 +62,10 @@ fn about_engine(page: &mut Exposition, ledger: &Ledger) {
     single(page, Gauge, "ringwright_permits_free", help, ledger.permits.free);
     let help = "Descriptors that clients and files may have; more are kept for the admin listener.";
     single(page, Gauge, "process_max_fds", help, ledger.descriptors.total);
+    single(page, Gauge, "ringwright_workers", "Workers that jobs are given to.", ledger.workers);
+    let help = "Jobs that wait for a worker.";
+    single(page, Gauge, "ringwright_jobs_queued", help, ledger.jobs_queued);
+    single(page, Gauge, "ringwright_jobs_running", "Jobs that run.", ledger.jobs_running);
     let help = "1 if the ledger's equations hold; counters of shards are of different moments.";
     single(page, Gauge, "ringwright_ledger_balanced", help, u8::from(ledger.balanced()));
 }

@@ -104,6 +104,16 @@ pub const OF_SHARD: &[OfShard] = &[
     of(Counter, "ringwright_stale_completions_total",
         "Completions of a life that was over; 0 is expected.", |s| s.stale_completions),
     of(Counter, "ringwright_handler_panics_total", "Callbacks that panicked.", |s| s.handler_panics),
+    of(Counter, "ringwright_jobs_submitted_total", "Jobs given to workers.", |s| s.jobs_submitted),
+    of(Counter, "ringwright_jobs_done_total", "Jobs whose connection was told that they are done.", |s| s.jobs_done),
+    of(Counter, "ringwright_jobs_failed_total",
+        "Jobs whose connection was told that they panicked or never ran.", |s| s.jobs_failed),
+    of(Counter, "ringwright_jobs_unclaimed_total",
+        "Jobs that were over, or left, when their connection had gone.", |s| s.jobs_unclaimed),
+    of(Counter, "ringwright_jobs_refused_total",
+        "Jobs not taken: no workers, no room, or a connection that is ending.", |s| s.jobs_refused),
+    of(Gauge, "ringwright_jobs_under_way",
+        "Jobs given to workers that no connection was told of yet.", |s| s.jobs_under_way),
 ];
 
 /// A histogram per shard.
