@@ -350,3 +350,25 @@ fn ids_that_name_nobody_are_harmless() {
     server.still_serves();
     server.finish();
 }
+
+#[test]
+fn a_later_drain_does_not_lengthen_and_who_still_waits_is_turned_away() {
+    let server = serve(|config| config.max_connections = 1);
+    let remote = server.engine.remote();
+    let mut inside = server.connect();
+    inside.write_all(b"big 20000000\n").unwrap();
+    inside.read_exact(&mut [0; 1]).unwrap();
+    let waiting: Vec<TcpStream> = (0..3).map(|_| server.connect()).collect();
+    wait_until("they wait", || remote.ledger().sum.waiting == 3);
+    let begun = Instant::now();
+    remote.drain(Duration::from_millis(300)).unwrap();
+    remote.drain(Duration::from_secs(100)).unwrap();
+    let ledger = server.engine.join().unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert!(ledger.balanced(), "{}", ledger.to_json());
+    assert_eq!((ledger.sum.opened, ledger.sum.turned_away), (1, 3));
+    assert_eq!(ledger.sum.closed_by[Reason::Stopped as usize], 1);
+    for mut client in waiting {
+        assert_eq!(client.read(&mut [0; 1]).unwrap_or(0), 0);
+    }
+}
