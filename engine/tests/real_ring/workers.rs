@@ -330,6 +330,52 @@ fn a_full_queue_pauses_who_offloads_and_loses_nothing() {
     server.finish();
 }
 
+/// A shard that waits for a place is woken when another shard's job leaves the queue; a shard that
+/// nobody wakes sleeps for a second.
+#[test]
+fn room_made_by_another_shards_job_is_noticed_at_once() {
+    const ROUNDS: usize = 5;
+    let server = serve(|config| {
+        config.shards = Some(2);
+        config.workers = 1;
+        config.jobs_queued_max = 1;
+    });
+    // One connection on each shard; the others are not needed.
+    let mut of_shard: [Option<TcpStream>; 2] = [None, None];
+    while of_shard.iter().any(Option::is_none) {
+        let opened = || -> Vec<u64> {
+            server.remote.shard_ledgers().iter().map(|shard| shard.opened).collect()
+        };
+        let before = opened();
+        let client = server.connect();
+        wait_until("it is in", || opened() != before);
+        of_shard[usize::from(opened()[1] != before[1])] = Some(client);
+    }
+    let [mut one, mut other] = of_shard.map(Option::unwrap);
+    let mut waited = Duration::ZERO;
+    for round in 0..ROUNDS {
+        let (first, second) = (2 * round, 2 * round + 1);
+        say(&mut one, &format!("at {first}\n"));
+        server.doors.has_begun(first as u64 + 1);
+        say(&mut one, &format!("at {second}\n"));
+        wait_until("the queue is full", || server.remote.ledger().jobs_queued == 1);
+        say(&mut other, "sum 5\n");
+        let refused = || server.remote.ledger().sum.jobs_refused;
+        wait_until("it is refused", || refused() as usize == round + 1);
+        let began = Instant::now();
+        server.doors.open(first);
+        let submitted = || server.remote.ledger().sum.jobs_submitted as usize;
+        wait_until("it has a place", || submitted() == 3 * round + 3);
+        waited += began.elapsed();
+        server.doors.open(second);
+        hear(&mut one, &[&format!("{first} passed {first}"), &format!("{second} passed {second}")]);
+        hear(&mut other, &[&format!("{round} sum 15")]);
+    }
+    assert!(waited < Duration::from_millis(500 * ROUNDS as u64), "{waited:?}");
+    drop((one, other));
+    server.finish();
+}
+
 #[test]
 fn a_connection_has_no_more_jobs_than_it_may() {
     let server = serve(|config| {
