@@ -194,10 +194,9 @@ impl Engine {
     }
 
     fn start_workers(&self, workers: usize) -> Result<(), Error> {
-        self.remote.set_workers(workers).map_err(|failed| Error::Start {
-            what: "starting workers",
-            source: std::io::Error::other(failed),
-        })
+        let source = std::io::Error::other;
+        let failed = |failed| Error::Start { what: "starting workers", source: source(failed) };
+        self.remote.set_workers(workers).map_err(failed)
     }
 
     fn wait_until_ready(

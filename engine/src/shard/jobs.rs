@@ -183,7 +183,8 @@ impl Core {
             return None;
         }
         let of_connection = &mut self.jobs.of_connections[jobs as usize];
-        let done = of_connection.known.pop_front_if(|first| first.is_some())??;
+        let done = of_connection.known.front_mut()?.take()?;
+        of_connection.known.pop_front();
         of_connection.turn += 1;
         self.tell(slot, &done);
         Some(done)

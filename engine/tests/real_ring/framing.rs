@@ -90,12 +90,12 @@ fn packets_cut_anywhere_come_back_and_half_of_one_costs_no_calls() {
     }
     // Three calls at most: what came first, the length, the end; whatever comes in between.
     let before = CALLS.load(Ordering::SeqCst);
-    let received = engine.remote();
-    let mut so_far = received.ledger().sum.bytes_received;
+    let remote = engine.remote();
+    let received = || remote.ledger().sum.bytes_received;
     for byte in packet(&[7; 100]) {
+        let so_far = received();
         client.write_all(&[byte]).unwrap();
-        so_far += 1;
-        crate::common::wait_until("it has come", || received.ledger().sum.bytes_received == so_far);
+        crate::common::wait_until("it has come", || received() == so_far + 1);
     }
     assert_eq!(read_packet(&mut client), [7; 100]);
     let calls = CALLS.load(Ordering::SeqCst) - before;
