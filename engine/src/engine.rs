@@ -9,14 +9,15 @@ use crate::ledger::{Ledger, Published};
 use crate::mailbox::{Command, Mailbox, Sending, Sockets};
 use crate::memory::Arena;
 use crate::remote::{BANS_MAX, Remote};
-use crate::ring::Setup;
 use crate::ring::calls::{self, ListenerOptions};
 use crate::ring::kernel::KernelRing;
 use crate::ring::probe::{memlock_allowed, memlock_needed};
+use crate::ring::{Errno, Setup};
 use crate::shard::slots::SLOTS_MAX;
 use crate::shard::{Failure, Parts, Shard};
 use crate::workers::{Pool, Port, WORKERS_MAX};
 use std::any::Any;
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -229,6 +230,7 @@ impl Engine {
         let filter = program(&Bans::new(&config.bans)).filter(|_| !config.bans.is_empty());
         let options = ListenerOptions {
             filter: filter.as_deref().unwrap_or_default(),
+            filter_failed: Cell::new(None),
             backlog: config.backlog,
             keepalive_s: config.tcp_keepalive.map(seconds),
             user_timeout_ms: config.tcp_user_timeout.map(|after| after.as_millis() as u32),
@@ -245,6 +247,20 @@ impl Engine {
                 Err(source) => return Err(Error::Listen { address: *address, source }),
             }
         }
+        let unfiltered = match (&filter, options.filter_failed.get()) {
+            (_, Some(Errno(libc::EPERM))) => Some("this kernel asks for CAP_NET_ADMIN".to_owned()),
+            (_, Some(errno)) => Some(format!(
+                "SO_ATTACH_FILTER failed ({errno:?}); fewer prefixes, or a larger \
+                 net.core.optmem_max, make room for one"
+            )),
+            (None, _) if !config.bans.is_empty() => {
+                Some("the list is too long for one: ban fewer, larger prefixes".to_owned())
+            }
+            _ => None,
+        };
+        self.notices.extend(unfiltered.map(|why| {
+            format!("banned clients are closed after accept, not refused by a socket filter: {why}")
+        }));
         // Before anybody listens: nobody slips in.
         self.remote.set_bans(&config.bans).map_err(|failed| Error::Start {
             what: "banning addresses",

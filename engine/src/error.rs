@@ -76,8 +76,9 @@ impl fmt::Display for Error {
                 write!(f, "cannot listen on {address}: {source}")?;
                 match source.raw_os_error() {
                     Some(libc::EADDRINUSE) => f.write_str(
-                        "; another process has this port (ss -ltnp shows which): stop it, or \
-                         take another port, or port 0 for a free one",
+                        "; another process has this port (ss -ltnp shows which), or another \
+                         listener of this one: stop it, or take another port, or port 0 for a \
+                         free one",
                     ),
                     Some(libc::EACCES) => f.write_str(
                         "; ports below net.ipv4.ip_unprivileged_port_start need \

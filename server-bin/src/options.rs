@@ -109,9 +109,9 @@ pub struct Capacity {
     #[arg(long, value_name = "N", env = "RINGWRIGHTD_SHARDS", default_value = "auto",
         value_parser = shards)]
     pub shards: Shards,
-    /// Open connections at most, over all shards.
+    /// Open connections at most, over all shards; 1 to 1048576.
     #[arg(long, value_name = "N", env = "RINGWRIGHTD_MAX_CONNECTIONS", default_value = "10k",
-        value_parser = count)]
+        value_parser = connections)]
     pub max_connections: usize,
     /// Receive buffers per shard, a power of two up to 32768.
     #[arg(long, value_name = "N", env = "RINGWRIGHTD_BUFFERS", default_value_t = Config::default().receive_buffers,
@@ -142,7 +142,8 @@ pub struct Common {
     #[arg(long, value_name = "N", env = "RINGWRIGHTD_MAX_PER_IP", value_parser = per_ip)]
     pub max_per_ip: Option<u16>,
     /// Let nobody in from this address or prefix, such as 192.0.2.7 or 2001:db8::/32; can be given
-    /// more than once, and changed at /bans of the admin listener.
+    /// more than once or with commas, and changed at /bans of the admin listener. Whoever is
+    /// connected when an address is banned there stays: kick it at /connections.
     #[arg(long, value_name = "PREFIX", env = "RINGWRIGHTD_BAN", value_delimiter = ',')]
     pub ban: Vec<Prefix>,
     /// End a connection on which nothing was received or sent for so long; or `never`.
@@ -235,8 +236,17 @@ fn shards(text: &str) -> Result<Shards, String> {
     match (text, text.parse()) {
         ("auto", _) => Ok(Shards(None)),
         (_, Ok(0)) => Err("no shard could serve anybody: use 1 or more, or auto".into()),
-        (_, Ok(shards)) => Ok(Shards(Some(shards))),
-        _ => Err("expected a number from 1 on, or auto".into()),
+        (_, Ok(shards @ 1..=256)) => Ok(Shards(Some(shards))),
+        _ => Err("expected a number from 1 to 256, or auto".into()),
+    }
+}
+
+fn connections(text: &str) -> Result<usize, String> {
+    let connections = count(text)?;
+    if connections <= 1 << 20 {
+        Ok(connections)
+    } else {
+        Err(format!("expected 1 to 1048576, not {connections}"))
     }
 }
 
@@ -304,6 +314,8 @@ mod tests {
             ("--shards", "-1"),
             ("--listen", "127.0.0.1"),
             ("--max-connections", "0"),
+            ("--max-connections", "2M"),
+            ("--shards", "257"),
             ("--idle-timeout", "5"),
             ("--buffers", "1000"),
             ("--buffers", "65536"),

@@ -3,7 +3,7 @@
 use crate::admin::{Admin, Condition, Watched};
 use crate::options::{Common, Echo, Http};
 use crate::{access_log, descriptors, echo, files};
-use ringwright::{Config, Directory, Engine, Handler, Remote};
+use ringwright::{Config, Directory, Engine, Handler, Reason, Remote};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::fmt::Display;
@@ -25,6 +25,14 @@ pub fn http(options: &Http) -> Result<(), String> {
     let dir = &options.dir;
     let directory = Directory::open(dir)
         .map_err(|error| format!("cannot serve the directory {}: {error}", dir.display()))?;
+    // To open it takes no right to look into it.
+    std::fs::metadata(dir.join(".")).map_err(|error| {
+        format!(
+            "cannot serve the directory {}: {error}; this user needs the right to enter it \
+             (chmod +x)",
+            dir.display()
+        )
+    })?;
     let log = match &options.access_log {
         Some(path) => Some(
             access_log::open(path, options.log_format)
@@ -98,6 +106,14 @@ fn serve<H: Handler>(
         say(&error);
     }
     let ledger = ledger?;
+    let cut_off = ledger.sum.closed_by[Reason::Stopped as usize];
+    if cut_off > 0 || ledger.sum.turned_away > 0 {
+        say(&format!(
+            "{cut_off} connection(s) were reset before they had finished, {} that waited were \
+             turned away: a longer --drain-timeout gives them time",
+            ledger.sum.turned_away
+        ));
+    }
     say_plainly(&format!("ledger {}", ledger.to_json()));
     if ledger.balanced() {
         Ok(())

@@ -2,6 +2,7 @@
 
 use super::{Descriptor, Errno, FileKind, FileStatus};
 use crate::admission::Instruction;
+use std::cell::Cell;
 use std::io;
 use std::mem::{self, MaybeUninit};
 use std::net::SocketAddr;
@@ -21,6 +22,8 @@ pub struct ListenerOptions<'a> {
     pub user_timeout_ms: Option<u32>,
     /// Refuses banned addresses from the first moment on; empty: none.
     pub filter: &'a [Instruction],
+    /// Why the kernel did not take it.
+    pub filter_failed: Cell<Option<Errno>>,
 }
 
 /// close(2); nothing is to be done about its error.
@@ -134,9 +137,11 @@ fn listen(
         set(socket, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, ms as i32)?;
     }
     bind(socket, address)?;
-    if !options.filter.is_empty() {
-        // Where the kernel does not take it, who was accepted is looked at instead.
-        let _ = super::kernel::set_filter(socket, options.filter);
+    if !options.filter.is_empty()
+        && let Err(errno) = super::kernel::set_filter(socket, options.filter)
+    {
+        // Who was accepted is looked at instead.
+        options.filter_failed.set(Some(errno));
     }
     // SAFETY: no pointers.
     checked(unsafe { libc::listen(socket.0, options.backlog as i32) })?;

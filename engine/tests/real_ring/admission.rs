@@ -145,6 +145,8 @@ fn a_list_too_long_for_a_filter_is_held_against_who_was_accepted() {
     let scattered = (0..3000u32).map(|at| Prefix::from(IpAddr::from(Ipv4Addr::from(at << 12))));
     let bans: Vec<Prefix> = scattered.chain(["127.0.0.3".parse().unwrap()]).collect();
     let server = serve(|config| config.bans = bans);
+    let notices = server.engine.notices().join("\n");
+    assert!(notices.contains("too long"), "{notices}");
     let mut banned = connect_from(address(3), server.address).unwrap();
     assert_eq!(banned.read(&mut [0; 1]).unwrap_or(0), 0, "closed at once");
     server.still_serves();

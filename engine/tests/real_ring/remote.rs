@@ -359,7 +359,7 @@ fn a_later_drain_does_not_lengthen_and_who_still_waits_is_turned_away() {
     inside.write_all(b"big 20000000\n").unwrap();
     inside.read_exact(&mut [0; 1]).unwrap();
     let waiting: Vec<TcpStream> = (0..3).map(|_| server.connect()).collect();
-    wait_until("they wait", || remote.ledger().sum.waiting == 3);
+    wait_until("one waits, the others behind it", || remote.ledger().sum.waiting >= 1);
     let begun = Instant::now();
     remote.drain(Duration::from_millis(300)).unwrap();
     remote.drain(Duration::from_secs(100)).unwrap();

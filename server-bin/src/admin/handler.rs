@@ -32,6 +32,8 @@ const UNTIL_ARMED: Duration = Duration::from_millis(1);
 pub struct Visitors {
     watched: Arc<Watched>,
     asker: Asker,
+    /// With more of them than that somebody has to go.
+    visitors_max: usize,
     /// Whoever started this knows that the accept is armed.
     armed: Arc<AtomicBool>,
     common: CommonLines,
@@ -42,10 +44,16 @@ pub struct Visitors {
 
 impl Visitors {
     /// Answers about the engine that is watched.
-    pub fn new(watched: Arc<Watched>, asker: Asker, armed: Arc<AtomicBool>) -> Self {
+    pub fn new(
+        watched: Arc<Watched>,
+        asker: Asker,
+        visitors_max: usize,
+        armed: Arc<AtomicBool>,
+    ) -> Self {
         Self {
             watched,
             asker,
+            visitors_max,
             armed,
             common: CommonLines::default(),
             scratch: Vec::new(),
@@ -154,7 +162,18 @@ impl Handler for Visitors {
         }
     }
 
-    fn opened(&mut self, _: &mut Connection<'_>, _: Origin) -> Visit {
+    fn opened(&mut self, connection: &mut Connection<'_>, _: Origin) -> Visit {
+        let id = connection.id();
+        let mut shard = connection.local();
+        // One place is kept free for whoever comes next, a health check for instance: whoever has
+        // been silent for longest makes room.
+        if shard.connections() >= self.visitors_max {
+            let others = shard.list(None, self.visitors_max).into_iter();
+            let silent = others.filter(|other| other.id != id).max_by_key(|other| other.idle);
+            if let Some(silent) = silent {
+                shard.kick(silent.id);
+            }
+        }
         Visit::default()
     }
 

@@ -68,8 +68,10 @@ impl Admin {
             Asker::start(watched).map_err(|error| format!("--admin: no thread to ask: {error}"))?;
         let armed = Arc::new(AtomicBool::new(false));
         let (of_handler, watched) = (armed.clone(), watched.clone());
-        let engine = Engine::start(config(address, reserved), move |_| {
-            Visitors::new(watched.clone(), asker.clone(), of_handler.clone())
+        let config = config(address, reserved);
+        let visitors_max = config.max_connections - 1;
+        let engine = Engine::start(config, move |_| {
+            Visitors::new(watched.clone(), asker.clone(), visitors_max, of_handler.clone())
         })
         .map_err(|error| format!("--admin: {error}"))?;
         let mut notices = engine.notices().to_vec();
