@@ -11,7 +11,7 @@ use crate::admission::Admission;
 use crate::config::{Config, Probe};
 use crate::file::Directory;
 use crate::info::ConnectionInfo;
-use crate::ledger::Histogram;
+use crate::ledger::ShardLedger;
 use crate::memory::SendBuffers;
 use crate::remote::Remote;
 use crate::ring::Descriptor;
@@ -77,45 +77,6 @@ pub fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).clamp(1, 1 << 40)
 }
 
-/// Counters of a shard that only grow.
-#[derive(Clone, Debug, Default)]
-pub struct Counters {
-    pub opened: u64,
-    pub closed: u64,
-    pub closed_by: [u64; Reason::ALL.len()],
-    pub connect_failed: u64,
-    pub accepted: u64,
-    pub connected: u64,
-    pub rejected: u64,
-    pub reset_before_accept: u64,
-    pub banned: u64,
-    pub over_address_limit: u64,
-    pub gone_while_waiting: u64,
-    pub turned_away: u64,
-    pub handshakes_lost: u64,
-    pub listener_drops: u64,
-    pub accept_backoffs: u64,
-    pub bytes_received: u64,
-    pub bytes_sent: u64,
-    pub starved: u64,
-    pub parked: u64,
-    pub heap_chunks: u64,
-    pub stale_completions: u64,
-    pub handler_panics: u64,
-    pub pipe_waits: u64,
-    pub broadcasts_skipped: u64,
-    pub cut_off: u64,
-    pub jobs_submitted: u64,
-    pub jobs_done: u64,
-    pub jobs_failed: u64,
-    pub jobs_unclaimed: u64,
-    pub jobs_refused: u64,
-    pub turns: u64,
-    pub turn_us: Histogram,
-    pub batch: Histogram,
-    pub lifetime_ms: Histogram,
-}
-
 /// An open on its way; the path's memory stays where it is until the ring is done with it.
 pub struct OpenRequest {
     pub directory: Directory,
@@ -128,7 +89,8 @@ pub struct Core {
     pub now_ms: u64,
     pub slots: Slots,
     pub timers: Timers,
-    pub counters: Counters,
+    /// What only grows in the shard's ledger; the rest is filled in when it is published.
+    pub counters: ShardLedger,
     pub chunks: Slab<Chunk>,
     pub send_buffers: SendBuffers,
     pub carries: Slab<Vec<u8>>,
@@ -170,7 +132,7 @@ impl Core {
             now_ms,
             slots: Slots::new(capacity),
             timers: Timers::new(now_ms, capacity),
-            counters: Counters::default(),
+            counters: ShardLedger::default(),
             chunks: Slab::with_capacity(config.send_buffers as usize),
             send_buffers,
             carries: Slab::new(),

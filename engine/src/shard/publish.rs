@@ -49,15 +49,12 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// The counters as they are.
     pub(crate) fn ledger(&self) -> ShardLedger {
         let core = &self.core;
-        let counters = &core.counters;
         let ring = self.ring.counters();
         let files = core.files_open.load(Ordering::Relaxed)
             + core.files_closing.len() as u64
             + self.files_closing;
         let pair = |total: u64, free: u64| Pair { total, free };
         ShardLedger {
-            opened: counters.opened,
-            closed: counters.closed,
             slots: pair(core.slots.made() as u64, (core.slots.made() - core.slots.len()) as u64),
             receive_buffers: pair(
                 u64::from(self.receive_buffers.total()),
@@ -77,28 +74,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             operations_in_flight: self.in_flight - u64::from(self.wake_armed),
             waiting: self.accepting.waiting() as u64,
             starved_now: core.slots.in_mode(Mode::Starved) as u64,
-            accepted: counters.accepted,
-            connected: counters.connected,
-            rejected: counters.rejected,
-            reset_before_accept: counters.reset_before_accept,
-            banned: counters.banned,
-            over_address_limit: counters.over_address_limit,
-            gone_while_waiting: counters.gone_while_waiting,
-            turned_away: counters.turned_away,
-            handshakes_lost: counters.handshakes_lost,
-            listener_drops: counters.listener_drops,
             listeners: self.listeners_open() as u64,
             filters_attached: self.filters_attached() as u64,
-            connect_failed: counters.connect_failed,
-            accept_backoffs: counters.accept_backoffs,
-            bytes_received: counters.bytes_received,
-            bytes_sent: counters.bytes_sent,
-            starved: counters.starved,
-            parked: counters.parked,
-            heap_chunks: counters.heap_chunks,
-            stale_completions: counters.stale_completions,
-            handler_panics: counters.handler_panics,
-            pipe_waits: counters.pipe_waits,
             enters: ring.enters,
             submitted: ring.submitted,
             completed: ring.completed,
@@ -108,19 +85,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             streaming_now: core.slots.in_mode(Mode::Streaming) as u64,
             once_now: core.slots.in_mode(Mode::Once) as u64,
             parked_now: core.slots.in_mode(Mode::Parked) as u64,
-            broadcasts_skipped: counters.broadcasts_skipped,
-            cut_off: counters.cut_off,
-            jobs_submitted: counters.jobs_submitted,
-            jobs_done: counters.jobs_done,
-            jobs_failed: counters.jobs_failed,
-            jobs_unclaimed: counters.jobs_unclaimed,
-            jobs_refused: counters.jobs_refused,
             jobs_under_way: core.jobs.under_way(),
-            turns: counters.turns,
-            turn_us: counters.turn_us,
-            batch: counters.batch,
-            lifetime_ms: counters.lifetime_ms,
-            closed_by: counters.closed_by,
+            ..core.counters
         }
     }
 }
