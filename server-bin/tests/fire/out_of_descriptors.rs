@@ -19,13 +19,8 @@ const CPU_MAX: f64 = 0.05;
 /// at most.
 const RECOVERY_MAX: Duration = Duration::from_secs(2);
 
-#[test]
-fn out_of_descriptors() {
-    let _alone = alone();
-    let arguments = ["--shards", "2", "--idle-timeout", "never"];
-    let daemon = Daemon::with_descriptors(Some(DESCRIPTORS as u64), "echo", &arguments);
-    let at_rest = daemon.descriptors();
-    let mut sources = Sources::new(0);
+/// More clients than it has descriptors for, each of which has said something.
+fn crowd(daemon: &Daemon, sources: &mut Sources) -> Vec<TcpStream> {
     let mut clients: Vec<TcpStream> =
         (0..CLIENTS).map(|_| sources.connect(daemon.address).unwrap()).collect();
     for client in &mut clients {
@@ -35,6 +30,17 @@ fn out_of_descriptors() {
         0 => Err(format!("{} of {DESCRIPTORS} descriptors", daemon.descriptors())),
         _ => Ok(()),
     });
+    clients
+}
+
+#[test]
+fn out_of_descriptors() {
+    let _alone = alone();
+    let arguments = ["--shards", "2", "--idle-timeout", "never"];
+    let daemon = Daemon::with_descriptors(Some(DESCRIPTORS as u64), "echo", &arguments);
+    let at_rest = daemon.descriptors();
+    let mut sources = Sources::new(0);
+    let mut clients = crowd(&daemon, &mut sources);
     let (begun, before) = (Instant::now(), daemon.cpu());
     // Not for something to happen: this is the time that is measured.
     thread::sleep(FULL);
@@ -75,16 +81,7 @@ fn out_of_descriptors() {
 fn out_of_descriptors_and_then_drained() {
     let _alone = alone();
     let daemon = Daemon::with_descriptors(Some(DESCRIPTORS as u64), "echo", &["--shards", "2"]);
-    let mut sources = Sources::new(0);
-    let mut clients: Vec<TcpStream> =
-        (0..CLIENTS).map(|_| sources.connect(daemon.address).unwrap()).collect();
-    for client in &mut clients {
-        client.write_all(b"?").unwrap();
-    }
-    until(PATIENCE, || match daemon.ledger().number("accept_backoffs") {
-        0 => Err(format!("{} of {DESCRIPTORS} descriptors", daemon.descriptors())),
-        _ => Ok(()),
-    });
+    let clients = crowd(&daemon, &mut Sources::new(0));
     daemon.terminate();
     thread::scope(|scope| {
         for mut client in clients {
