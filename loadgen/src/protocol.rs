@@ -17,7 +17,7 @@ pub enum ErrorKind {
     Timeout,
     /// Other bytes came back than must.
     WrongBytes,
-    /// A status of 400 or more.
+    /// A status of 400 or more; a packet server's ERROR.
     BadStatus,
     /// What came back is not the protocol.
     Protocol,
@@ -75,6 +75,8 @@ impl Fault {
 /// A complete reply.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Answer {
+    /// Which request it answers: its place among those without a reply, the oldest being 0.
+    pub place: usize,
     /// Its status, where the protocol has one.
     pub status: Option<u16>,
     /// What was wrong with it although it was complete: the connection stays usable.
@@ -88,6 +90,8 @@ pub struct Answer {
 pub struct Step {
     /// So many of them were used; the rest must be given again, with more behind it.
     pub used: usize,
+    /// The rest need not be given again before it has so many bytes.
+    pub need: usize,
     /// The reply that ended there.
     pub answer: Option<Answer>,
 }
