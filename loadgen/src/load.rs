@@ -305,7 +305,7 @@ impl<P: Protocol> Handler for Load<P> {
             if flow.ending {
                 return bytes.len();
             }
-            if flow.in_flight.is_empty() {
+            if flow.in_flight.is_empty() && !P::MAY_SPEAK_UNASKED {
                 let many = bytes.len() - used;
                 let fault = Fault::new(
                     ErrorKind::Protocol,

@@ -101,6 +101,10 @@ pub trait Protocol: 'static {
     /// What is kept of one connection.
     type State: Send + 'static;
 
+    /// The peer may send what is no reply to anything. It goes to `receive` too then, whose
+    /// business it is to tell what may come.
+    const MAY_SPEAK_UNASKED: bool = false;
+
     /// The state of a new connection; `number` is its own in this run.
     fn open(&self, number: u64) -> Self::State;
 

@@ -179,6 +179,9 @@ impl Packets {
 impl Protocol for Packets {
     type State = PacketsState;
 
+    /// Broadcasts of other clients.
+    const MAY_SPEAK_UNASKED: bool = true;
+
     fn open(&self, number: u64) -> PacketsState {
         let stream = Stream::new(self.seed, number);
         PacketsState { stream, number, asked: 0, answered: 0, waiting: VecDeque::new() }

@@ -1,5 +1,7 @@
 //! Small servers that behave in one certain way, and the program run against them.
 
+pub mod packets;
+
 use serde_json::Value;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -200,6 +202,11 @@ pub fn start(protocol: &str, target: &str, options: &str) -> Running {
 /// Runs `ringload echo` to its end.
 pub fn run_echo(address: SocketAddr, options: &str) -> Ended {
     start("echo", &address.to_string(), options).end()
+}
+
+/// Runs `ringload packets` to its end.
+pub fn run_packets(address: SocketAddr, options: &str) -> Ended {
+    start("packets", &address.to_string(), options).end()
 }
 
 /// Runs `ringload http` to its end.

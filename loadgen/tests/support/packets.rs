@@ -3,7 +3,7 @@
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Mutex};
 
 /// Files by name.
@@ -53,7 +53,12 @@ pub fn packets(
     let mut transfer = Transfer::default();
     while let Some(request) = read(&mut stream) {
         let answer = transfer.answer(&request, &mut files.lock().expect("no panic"));
-        let Some(answer) = twist(&request, answer) else { return };
+        let Some(answer) = twist(&request, answer) else {
+            // With something unread the close would be a reset.
+            let _ = stream.shutdown(Shutdown::Write);
+            let _ = stream.read_to_end(&mut Vec::new());
+            return;
+        };
         if stream.write_all(&answer).is_err() {
             return;
         }
