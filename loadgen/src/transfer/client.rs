@@ -179,8 +179,8 @@ impl Shared {
         }
     }
 
-    /// The first cause counts.
-    fn end(&self, result: Result<Check, Fault>) {
+    /// It is over. The first cause counts.
+    pub fn end(&self, result: Result<Check, Fault>) {
         let _ = self.ended.set((Instant::now(), result));
     }
 }
@@ -318,10 +318,6 @@ impl<S: Side> Client<S> {
 
 impl<S: Side> Handler for Client<S> {
     type State = ();
-
-    fn started(&mut self, shard: &mut Local<'_>) {
-        shard.connect(self.to, 0);
-    }
 
     fn connect_failed(&mut self, _: &mut Local<'_>, _: u64, error: io::Error) {
         let kind = match error.kind() {

@@ -145,8 +145,12 @@ impl Task {
             eprintln!("ringload: {notice}");
         }
         let cpu_before = system::cpu_time();
-        let interrupted = self.watch(&shared, interrupts);
         let remote = engine.remote();
+        // Not by the handler when it starts: the workers come after the shards.
+        if let Err(busy) = remote.connect(0, self.to, 0) {
+            shared.end(Err(Fault::new(ErrorKind::Other, busy)));
+        }
+        let interrupted = self.watch(&shared, interrupts);
         // Busy is no shard with so few commands as ours; but then it is asked again.
         while (if interrupted { remote.stop() } else { remote.drain(GRACE) }).is_err() {
             std::thread::sleep(Duration::from_millis(1));

@@ -75,6 +75,9 @@ pub struct TransferReport {
     /// The server has, or we have, all of it, whatever went wrong then.
     #[serde(skip)]
     is_complete: bool,
+    /// See [`Verdict`].
+    #[serde(skip)]
+    leaves_part: bool,
 }
 
 impl TransferReport {
@@ -109,6 +112,7 @@ impl TransferReport {
             cpu_user_s: moved.cpu.user.as_secs_f64(),
             cpu_system_s: moved.cpu.system.as_secs_f64(),
             is_complete: moved.is_complete,
+            leaves_part: verdict.leaves_part,
         }
     }
 
@@ -161,11 +165,11 @@ impl TransferReport {
 
     /// What there is of the file where it was to go.
     fn remains(&self) -> &'static str {
-        match (self.plan.is_put(), self.plan.file.is_some()) {
-            (true, _) if self.is_complete => "the file is on the server.",
-            (true, _) => "the server has not confirmed the file.",
-            (false, true) => "no file was written.",
-            (false, false) => "what was written is not the file.",
+        match (self.plan.is_put(), self.is_complete, self.leaves_part) {
+            (true, true, _) => "the file is on the server.",
+            (true, false, _) => "the server has not confirmed the file.",
+            (false, _, false) => "no file was written.",
+            (false, _, true) => "what was written is not the file.",
         }
     }
 }

@@ -52,6 +52,12 @@ pub struct Place {
 }
 
 impl Place {
+    /// There is no temporary file.
+    #[must_use]
+    pub fn is_written_in_place(&self) -> bool {
+        self.rename.is_none()
+    }
+
     /// Gives the file its name.
     ///
     /// # Errors

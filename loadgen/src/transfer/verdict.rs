@@ -37,6 +37,8 @@ pub struct Verdict {
     pub verification: Verification,
     /// What went wrong.
     pub fault: Option<Fault>,
+    /// A part of the file may be where it was to go.
+    pub leaves_part: bool,
 }
 
 impl Verdict {
@@ -48,6 +50,7 @@ impl Verdict {
             server_sha256: None,
             verification: Verification::NotReached,
             fault: None,
+            leaves_part: false,
         };
         let check = match &moved.result {
             Some(Ok(check)) => check,
@@ -69,6 +72,7 @@ impl Verdict {
 
     /// A file that is right gets its name; any other goes.
     pub fn and_keep(mut self, place: Place) -> Self {
+        self.leaves_part = place.is_written_in_place();
         if self.outcome == Outcome::Passed
             && let Err(detail) = place.keep()
         {
