@@ -35,8 +35,9 @@ Exit status:
   1  errors were seen             130  interrupted; the report covers what was done
   2  wrong usage
 
-Every option but -H can be set in the environment: --requests-per-connection is
-RINGLOAD_REQUESTS_PER_CONNECTION. What is given on the command line goes first.";
+Every option can be set in the environment, but for -H and what only put or get has:
+--requests-per-connection is RINGLOAD_REQUESTS_PER_CONNECTION. What is given on the command line
+goes first.";
 
 /// Puts load on a server and checks every byte that comes back.
 #[derive(Debug, Parser)]
@@ -77,7 +78,7 @@ pub enum Target {
         load: LoadArgs,
     },
     /// Ask a packet server for echoes and digests, each checked; or put or get a file
-    #[command(after_help = EXAMPLES, max_term_width = 100)]
+    #[command(after_help = EXAMPLES, max_term_width = 100, disable_help_subcommand = true)]
     Packets {
         /// HOST:PORT
         address: String,

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::Duration;
 use support::packets::{DIGEST, ECHO, Files, Request, error, packet, packets};
 use support::{run_packets, server};
@@ -96,6 +97,28 @@ fn echoes_may_overtake_digests() {
     let ended = run_packets(address, "-n 14 -c 1 --pipeline 8");
     ended.passed();
     assert_eq!(ended.count("replies"), 14, "{ended}");
+}
+
+#[test]
+fn an_answer_that_is_overtaken_has_taken_long() {
+    let address = serve(|| {
+        let (mut held, mut echoes) = (Vec::new(), 0);
+        move |request: &Request, answer: Vec<u8>| {
+            if request.kind == DIGEST {
+                held = answer;
+                return Some(Vec::new());
+            }
+            thread::sleep(Duration::from_millis(5));
+            echoes += 1;
+            Some(if echoes == 50 { [&held[..], &answer].concat() } else { answer })
+        }
+    });
+    // The 30th of 55 is a digest; twenty echoes of 5 ms overtake it.
+    let ended = run_packets(address, "-n 55 -c 1 --pipeline 2 --digest-every 30");
+    ended.passed();
+    let times = &ended.report["service_time_us"];
+    assert!(times["max"].as_f64() > Some(100_000.0), "{ended}");
+    assert!(times["p50"].as_f64() < Some(50_000.0), "{ended}");
 }
 
 #[test]

@@ -115,6 +115,8 @@ fn a_server_that_gives_up() {
         (PUT, 15, "error 15 READ_ONLY: no"),
         (DATA, 8, "error 8 DISK_FULL: no"),
         (DIGEST_FILE, 10, "error 10 BUSY: no"),
+        // That it has no workers is no excuse before the file is there.
+        (PUT, 11, "error 11 NO_WORKERS: no"),
     ] {
         let address =
             change(&Files::default(), kind, move |request, _| Some(error(request.id, code, "no")));
@@ -123,6 +125,8 @@ fn a_server_that_gives_up() {
         let is_there = ended.stdout.contains("the file is on the server");
         assert_eq!(is_there, kind == DIGEST_FILE, "{ended}");
     }
+    let address = change(&Files::default(), PUT, |_, _| Some(error([0, 0, 0, 2], 11, "no")));
+    failed(&put(address, &file, ""), "bad_status", "error 11 NO_WORKERS: no");
     let address = change(&Files::default(), PUT, |_, _| None);
     failed(&put(address, &file, ""), "eof", "closed by the server after 0 of 9437184 bytes");
     let address = change(&Files::default(), DIGEST_FILE, |_, _| None);

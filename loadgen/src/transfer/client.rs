@@ -217,6 +217,7 @@ impl<S: Side> Client<S> {
     }
 
     fn finish(&mut self, connection: &mut Connection<'_>, check: Check) {
+        assert!(self.shared.completed.get().is_some(), "it ends well only when all is there");
         self.shared.end(Ok(check));
         connection.close();
     }
@@ -258,7 +259,9 @@ impl<S: Side> Client<S> {
             (VERIFY_ID, Answer::Digested(digest)) if is_complete => {
                 self.finish(connection, Check::Digest(digest));
             }
-            (VERIFY_ID, Answer::Error(error)) if error.code == ServerError::NO_WORKERS => {
+            (VERIFY_ID, Answer::Error(error))
+                if is_complete && error.code == ServerError::NO_WORKERS =>
+            {
                 self.finish(connection, Check::NoWorkers);
             }
             (0 | TRANSFER_ID | VERIFY_ID, Answer::Error(error)) => {
