@@ -123,13 +123,13 @@ fn a_slow_reader_is_waited_for_and_a_pipe_stays_a_pipe() {
         move || {
             let mut file = File::open(out).expect("the pipe");
             // Longer than --timeout: the server is not to blame.
-            thread::sleep(Duration::from_secs(1));
+            thread::sleep(Duration::from_secs(3));
             let mut bytes = Vec::new();
             file.read_to_end(&mut bytes).expect("all of it");
             bytes
         }
     });
-    let ended = get(good(&files("there", &bytes)), &out, "--timeout 500ms");
+    let ended = get(good(&files("there", &bytes)), &out, "--timeout 2s");
     moved(&ended, &bytes);
     assert!(reader.join().expect("no panic") == bytes);
     let kind = std::fs::symlink_metadata(&out).expect("still there").file_type();
@@ -208,7 +208,7 @@ fn a_server_that_gives_up() {
         answer.truncate(SECOND + 5);
         Some(answer)
     });
-    let ended = get(address, &here, "--timeout 300ms");
+    let ended = get(address, &here, "--timeout 1s");
     failed(&ended, "timeout", "after 1048576 of 2097152 bytes");
     assert!(ended.took < Duration::from_secs(5), "{ended}");
     let address = change(&there, GET, |_, _| None);
