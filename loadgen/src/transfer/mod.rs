@@ -60,7 +60,7 @@ pub fn run(
             (moved, verdict)
         }
         Transfer::Get { .. } => {
-            let (sink, place) = sink::open(task.out.as_deref()).map_err(Failure::Usage)?;
+            let (sink, place) = sink::open(task.file.as_deref()).map_err(Failure::Usage)?;
             let side = |shared| Ok(get::Get::new(&task.name, sink.clone(), shared));
             let moved = task.carry_out(interrupts, side)?;
             let verdict = Verdict::new(&moved, || Ok(sink::lock(&sink).digest()));
@@ -75,8 +75,8 @@ struct Task {
     plan: TransferPlan,
     to: SocketAddr,
     name: Vec<u8>,
-    /// Where a get writes; `None`: standard output.
-    out: Option<PathBuf>,
+    /// The file here; `None`: standard output.
+    file: Option<PathBuf>,
     timeout: Duration,
     quiet: bool,
 }
@@ -122,7 +122,7 @@ impl Task {
             verify: !no_verify,
             timeout_s: load.timeout.as_secs_f64(),
         };
-        Ok(Self { plan, to, name, out: file, timeout: load.timeout, quiet: load.quiet })
+        Ok(Self { plan, to, name, file, timeout: load.timeout, quiet: load.quiet })
     }
 
     /// Runs the engine until the file has been moved, or cannot be.
