@@ -19,6 +19,7 @@ mod listening;
 mod output;
 mod publish;
 mod receive;
+pub(crate) mod reconnect;
 mod send;
 pub(crate) mod slots;
 pub(crate) mod state;
