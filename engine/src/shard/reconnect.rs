@@ -228,3 +228,41 @@ fn next_random(state: &mut u64, now_ms: u64) -> u64 {
     word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     word ^ (word >> 31)
 }
+
+#[cfg(test)]
+impl Links {
+    pub fn has(&self, tag: u64) -> bool {
+        self.links.contains_key(&tag)
+    }
+}
+
+#[cfg(test)]
+impl Core {
+    /// Every link will be heard of: by an attempt that is due when the shard wakes at the latest,
+    /// by a connect asked for, or by the connection that is its own.
+    pub fn check_links(&self, until_due: Duration) {
+        let Links { links, waiting, most, .. } = &self.links;
+        assert!(links.len() <= *most, "{} links, {most} allowed", links.len());
+        assert!(!self.draining || links.is_empty(), "links in a drain");
+        let waits = |link: &&Link| matches!(link.stage, Stage::Waits { .. });
+        assert_eq!(links.values().filter(waits).count(), waiting.len(), "links that wait");
+        for (tag, link) in links {
+            let asked = self.connects.iter().filter(|it| it.kept && it.tag == *tag).count();
+            assert_eq!(asked, usize::from(link.stage == Stage::Asked), "link {tag} in the queue");
+            match link.stage {
+                Stage::Waits { at_ms } => {
+                    assert!(waiting.contains(&(at_ms, *tag)), "link {tag} was forgotten");
+                    let (now_ms, due_ms) = (self.now_ms, until_due.as_millis() as u64);
+                    assert!(at_ms > now_ms, "link {tag} was due at {at_ms}, it is {now_ms}");
+                    assert!(due_ms <= at_ms - now_ms, "link {tag} in {due_ms} ms, due {at_ms}");
+                }
+                Stage::Asked => {}
+                Stage::Lives(id) => {
+                    let slot = self.slots.get(id.slot());
+                    let lives = slot.is_some_and(|it| it.generation == id.generation());
+                    assert!(lives, "link {tag} of {id:?}, which has gone");
+                }
+            }
+        }
+    }
+}
