@@ -52,12 +52,12 @@ impl<'a> Local<'a> {
     ///
     /// Every attempt is answered by [`Handler::opened`](crate::Handler::opened) or
     /// [`Handler::connect_failed`](crate::Handler::connect_failed), every life has its own
-    /// [`Handler::closed`](crate::Handler::closed). There is no next one after the application has
-    /// ended the connection itself (`close`, `shutdown`, `finish`, `abort`: that is
-    /// [`Reason::LocalClose`] or [`Reason::Aborted`]), after [`Local::stop_reconnecting`], when
-    /// [`Reconnect::attempts`] are used up, and when the engine drains. After any other end there is:
-    /// also when it was kicked, when a deadline passed, when the peer broke the protocol, when the
-    /// handler panicked.
+    /// [`Handler::closed`](crate::Handler::closed). There is no next one after an end by
+    /// [`Reason::LocalClose`] or [`Reason::Aborted`], which is the application's own doing; after
+    /// [`Local::stop_reconnecting`]; when [`Reconnect::attempts`] are used up; and when the engine
+    /// drains. After any other end there is: also when it was kicked, when a deadline passed, when the
+    /// peer broke the protocol, when the handler panicked, and when the peer's FIN has answered our
+    /// `shutdown`.
     ///
     /// The tag names it on this shard until then; a connection of `connect` with the same tag is
     /// not meant. One that waits for its next attempt holds no permit and no descriptor.

@@ -6,5 +6,6 @@ mod files;
 mod framing;
 mod lifecycle;
 mod pressure;
+mod reconnect;
 mod remote;
 mod workers;
