@@ -20,6 +20,7 @@ mod orders;
 mod run;
 mod scenarios;
 mod sharing;
+mod uploads;
 mod verdict;
 mod workers;
 mod world;
