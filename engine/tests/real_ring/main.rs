@@ -8,4 +8,5 @@ mod lifecycle;
 mod pressure;
 mod reconnect;
 mod remote;
+mod uploads;
 mod workers;
