@@ -4,6 +4,7 @@ mod admission;
 mod common;
 mod files;
 mod framing;
+mod keeper;
 mod lifecycle;
 mod pressure;
 mod reconnect;

@@ -1,148 +1,14 @@
 //! Connections that are kept up: servers that are away, come, go and come back.
 
 use crate::common::{serve, wait_until};
-use ringwright::{
-    Config, Connection, ConnectionId, Engine, Handler, KeepRefused, Ledger, Local, Origin, Reason,
-    Reconnect, Remote,
-};
+use crate::keeper::{Told, client};
+use ringwright::{Connection, KeepRefused, Reason, Reconnect};
 use std::collections::BTreeSet;
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 const MS: Duration = Duration::from_millis(1);
-
-/// What the handler was told, with the tag; and how long until the next attempt.
-#[derive(Debug)]
-enum Told {
-    Opened(u64, ConnectionId),
-    Received(u64, Vec<u8>),
-    Failed(u64, io::Error, Option<Duration>),
-    Closed(u64, Reason, Option<Duration>),
-}
-
-/// What is done as soon as it can be.
-type Start = Box<dyn FnOnce(&mut Local<'_>) + Send>;
-/// What is done with every connection when it is opened.
-type Open = fn(&mut Connection<'_>, u64);
-
-/// Writes down what it is told.
-struct Keeper {
-    told: Sender<Told>,
-    start: Option<Start>,
-    open: Open,
-}
-
-impl Handler for Keeper {
-    type State = u64;
-
-    fn started(&mut self, shard: &mut Local<'_>) {
-        self.start.take().expect("once")(shard);
-    }
-
-    fn opened(&mut self, connection: &mut Connection<'_>, origin: Origin) -> u64 {
-        let Origin::Connected(tag) = origin else { panic!("a pure client") };
-        let _ = self.told.send(Told::Opened(tag, connection.id()));
-        (self.open)(connection, tag);
-        tag
-    }
-
-    fn received(&mut self, tag: &mut u64, _: &mut Connection<'_>, bytes: &[u8]) -> usize {
-        let _ = self.told.send(Told::Received(*tag, bytes.to_vec()));
-        bytes.len()
-    }
-
-    fn connect_failed(&mut self, shard: &mut Local<'_>, tag: u64, error: io::Error) {
-        let _ = self.told.send(Told::Failed(tag, error, shard.reconnects_in(tag)));
-    }
-
-    fn closed(&mut self, tag: u64, shard: &mut Local<'_>, _: ConnectionId, reason: Reason) {
-        let _ = self.told.send(Told::Closed(tag, reason, shard.reconnects_in(tag)));
-    }
-}
-
-struct Client {
-    engine: Engine,
-    told: Receiver<Told>,
-}
-
-fn client(
-    change: impl FnOnce(&mut Config),
-    open: Open,
-    start: impl FnOnce(&mut Local<'_>) + Send + 'static,
-) -> Client {
-    let mut config = Config { shards: Some(1), pin: false, ..Config::default() };
-    change(&mut config);
-    let (sender, told) = channel();
-    let start = std::sync::Mutex::new(Some(Box::new(start) as Start));
-    let engine = Engine::start(config, move |_| Keeper {
-        told: sender.clone(),
-        start: start.lock().unwrap().take(),
-        open,
-    });
-    Client { engine: engine.expect("the engine starts"), told }
-}
-
-impl Client {
-    fn next(&self) -> Told {
-        self.told.recv_timeout(Duration::from_secs(10)).expect("something happens")
-    }
-
-    /// What is opened next; and how often it was refused before.
-    #[track_caller]
-    fn opened(&self, tag: u64) -> (ConnectionId, u64) {
-        let mut refused = 0;
-        loop {
-            match self.next() {
-                Told::Opened(found, id) if found == tag => return (id, refused),
-                Told::Failed(found, ..) if found == tag => refused += 1,
-                other => panic!("{tag} is not opened, but {other:?}"),
-            }
-        }
-    }
-
-    #[track_caller]
-    fn refused(&self, tag: u64) -> Option<Duration> {
-        match self.next() {
-            Told::Failed(found, error, next)
-                if found == tag && error.kind() == io::ErrorKind::ConnectionRefused =>
-            {
-                next
-            }
-            other => panic!("{tag} is not refused, but {other:?}"),
-        }
-    }
-
-    #[track_caller]
-    fn closed(&self, tag: u64) -> (Reason, Option<Duration>) {
-        match self.next() {
-            Told::Closed(found, reason, next) if found == tag => (reason, next),
-            other => panic!("{tag} does not end, but {other:?}"),
-        }
-    }
-
-    fn remote(&self) -> Remote {
-        self.engine.remote()
-    }
-
-    /// Gives one up; the shard has heard of it.
-    fn stop_reconnecting(&self, tag: u64) {
-        self.remote().stop_reconnecting(0, tag).expect("there is room for it");
-        self.remote().list(None, 1).expect("what came before was done before");
-    }
-
-    /// Drains, and everything is back.
-    fn finish(self) -> Ledger {
-        let begun = Instant::now();
-        self.engine.remote().drain(Duration::from_secs(5)).expect("the shard listens");
-        let ledger = self.engine.join().expect("the shard ends well");
-        assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
-        assert!(ledger.balanced() && ledger.open() == 0, "{}", ledger.to_json());
-        assert_eq!(ledger.permits.free, ledger.permits.total, "{}", ledger.to_json());
-        ledger
-    }
-}
 
 /// A port that is taken and refuses everybody, until somebody listens.
 fn away() -> (socket2::Socket, SocketAddr) {
@@ -321,38 +187,34 @@ fn what_is_given_up_while_it_is_open_stays_open() {
 /// Three of one tag in one callback: what was asked for is done, but only the last is kept up.
 #[test]
 fn a_tag_that_was_given_up_can_be_taken_again_at_once() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let to = listener.local_addr().unwrap();
+    let listen = || TcpListener::bind("127.0.0.1:0").unwrap();
+    let (before, after) = (listen(), listen());
+    let (first, to) = (before.local_addr().unwrap(), after.local_addr().unwrap());
     let client = client(
         |_| {},
         nothing,
         move |shard| {
-            shard.keep_connected(to, 5, every(MS, MS)).expect("the first");
+            shard.keep_connected(first, 5, every(MS, MS)).expect("the first");
             assert!(shard.stop_reconnecting(5));
             shard.keep_connected(to, 5, every(MS, MS)).expect("the tag is free");
             let taken = shard.keep_connected(to, 5, every(MS, MS)).expect_err("the tag is taken");
             assert_eq!(taken, KeepRefused::TagTaken { tag: 5 });
-            assert!(shard.connect(to, 5), "what is not kept up may have any tag");
+            assert!(shard.connect(first, 5), "what is not kept up may have any tag");
         },
     );
-    let accepted: Vec<_> = (0..3).map(|_| listener.accept().unwrap()).collect();
     for _ in 0..3 {
         client.opened(5);
     }
-    drop(accepted);
-    let mut again = 0;
-    for _ in 0..3 {
-        // The one that comes again may be told of before the others have ended.
-        match client.next() {
-            Told::Closed(5, Reason::PeerFin, _) => {}
-            Told::Opened(5, _) => again += 1,
-            other => panic!("{other:?}"),
-        }
+    for _ in 0..2 {
+        drop(before.accept().unwrap());
+        assert_eq!(client.closed(5), (Reason::PeerFin, None));
     }
-    let _stays = listener.accept().unwrap();
-    wait_until("one is open", || client.remote().ledger().sum.connected == 4);
+    drop(after.accept().unwrap());
+    let (reason, next) = client.closed(5);
+    assert_eq!(reason, Reason::PeerFin);
+    check_wait(next, MS);
+    client.opened(5);
     let ledger = client.finish();
-    assert!(again <= 1);
     assert_eq!((ledger.sum.connected, ledger.sum.reconnects), (4, 1));
 }
 
