@@ -107,6 +107,9 @@ pub struct Config {
     pub transfer_timeout: Option<Duration>,
     /// A connect must succeed within. Default 10 s.
     pub connect_timeout: Duration,
+    /// Connections of a shard that [`Local::keep_connected`](crate::Local::keep_connected) keeps up
+    /// at most, those that wait for their next attempt included. Default 1,024.
+    pub reconnects_max: usize,
     /// `close` waits so long for the peer to read what was sent. Default 5 s.
     pub linger_timeout: Duration,
     /// `close` discards so many bytes of input while it waits. Default 1 MiB.
@@ -197,6 +200,7 @@ impl Default for Config {
             write_timeout: Some(Duration::from_secs(30)),
             transfer_timeout: Some(Duration::from_secs(60)),
             connect_timeout: Duration::from_secs(10),
+            reconnects_max: 1_024,
             linger_timeout: Duration::from_secs(5),
             linger_bytes_max: 1 << 20,
             accept_backoff: Duration::from_millis(10),
