@@ -61,10 +61,11 @@ pub struct Config {
     pub send_buffers: u32,
     /// Bytes of a send buffer. Default 8 KiB: head and body of a small reply leave together.
     pub send_buffer_bytes: u32,
-    /// Pipes per shard for files being sent. Default 64: with 64 KiB each under the 1,024 pipes
+    /// Pipes per shard, for files on their way in and for those on their way out that are not in
+    /// the page cache. Default 32: with 256 KiB each, eight shards stay under the 16,384 pages
     /// after which the kernel shrinks an ordinary user's. Transfers beyond wait their turn.
     pub pipes: u32,
-    /// Bytes of a pipe. Default 64 KiB.
+    /// Bytes of a pipe: what one splice moves. Default 256 KiB.
     pub pipe_bytes: u32,
     /// Bytes of a file that lies in the page cache sent at once, by sendfile(2); then others have
     /// their turn. 0: files always go through a pipe. Default 1 MiB.
@@ -182,8 +183,8 @@ impl Default for Config {
             receive_buffer_bytes: 4_096,
             send_buffers: 256,
             send_buffer_bytes: 8_192,
-            pipes: 64,
-            pipe_bytes: 64 << 10,
+            pipes: 32,
+            pipe_bytes: 256 << 10,
             sendfile_bytes_max: 1 << 20,
             splice_from_bytes: 64 << 10,
             io_workers_max: 4,
