@@ -167,14 +167,14 @@ impl OpenFile {
     /// Takes over a file opened elsewhere. It is not among the descriptors of a ledger.
     ///
     /// # Errors
-    /// As fstat(2).
+    /// As statx(2).
     pub fn from_file(file: std::fs::File) -> io::Result<Self> {
         let status = crate::ring::calls::file_status(Descriptor(file.as_raw_fd()))?;
         let descriptor = Descriptor(file.into_raw_fd());
         Ok(Self { owned: Arc::new(Owned { descriptor, opener: None }), status })
     }
 
-    /// What fstat(2) said when it was opened.
+    /// What statx(2) said when it was opened.
     #[must_use]
     pub fn status(&self) -> FileStatus {
         self.status

@@ -264,7 +264,7 @@ pub enum Shutdown {
     Both,
 }
 
-/// What fstat(2) says of an open file.
+/// What statx(2) says of an open file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileStatus {
     /// Size in bytes.
@@ -459,10 +459,10 @@ pub trait Ring {
     /// close(2) of a descriptor that no operation uses.
     fn close_now(&mut self, descriptor: Descriptor);
 
-    /// fstat(2) of an open file.
+    /// statx(2) of an open file, without asking a server of files.
     ///
     /// # Errors
-    /// As fstat(2).
+    /// As statx(2).
     fn file_status(&mut self, file: Descriptor) -> Result<FileStatus, Errno>;
 
     /// Empties the event descriptor that other threads write to.

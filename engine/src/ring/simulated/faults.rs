@@ -19,7 +19,7 @@ pub struct Faults {
     pub cut_short: u16,
     /// A receive that ends without bytes has taken a buffer all the same.
     pub buffer_at_end: u16,
-    /// EIO from fstat(2).
+    /// EIO from statx(2).
     pub no_status: u16,
     /// A multishot ends with a completion that succeeded.
     pub multishot_end: u16,
