@@ -66,6 +66,10 @@ pub struct Config {
     pub pipes: u32,
     /// Bytes of a pipe. Default 64 KiB.
     pub pipe_bytes: u32,
+    /// A file being received of which more than so many bytes are still to come goes from its socket
+    /// to the disk by splice(2); a shorter rest is received like anything else and written. Default
+    /// 64 KiB.
+    pub splice_from_bytes: u64,
     /// Most io-wq threads of each class per shard. Default 4: they only wait for disks.
     pub io_workers_max: u32,
     /// Submission queue entries per shard, a power of two. Default 1,024.
@@ -174,6 +178,7 @@ impl Default for Config {
             send_buffer_bytes: 8_192,
             pipes: 64,
             pipe_bytes: 64 << 10,
+            splice_from_bytes: 64 << 10,
             io_workers_max: 4,
             submission_entries: 1_024,
             message_bytes_max: 64 << 10,

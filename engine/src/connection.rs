@@ -1,9 +1,10 @@
 //! What a handler may do with a connection.
 
-use crate::file::{Directory, OpenFile};
+use crate::file::{Directory, NewFile, OpenFile, Publish};
 use crate::handler::Origin;
 use crate::local::Local;
 use crate::shard::core::{Core, milliseconds};
+use crate::shard::state::State;
 use crate::workers::{Job, Refused};
 use crate::{ConnectionId, FileKind, Reason};
 use std::net::SocketAddr;
@@ -105,8 +106,57 @@ impl<'a> Connection<'a> {
     /// If an open of this connection is under way: one at a time.
     pub fn open_file(&mut self, directory: &Directory, path: &[u8]) {
         if !self.core.slots[self.slot].state.is_over() {
-            self.core.request_open(self.slot, directory, path);
+            self.core.request_open(self.slot, directory, Some(path));
         }
+    }
+
+    /// Makes a file without a name that is to get one in `directory`: openat2(2) with `O_TMPFILE`.
+    /// Answered by [`Handler::file_created`](crate::Handler::file_created).
+    ///
+    /// # Panics
+    /// If an open of this connection is under way: one at a time.
+    pub fn create_file(&mut self, directory: &Directory) {
+        if !self.core.slots[self.slot].state.is_over() {
+            self.core.request_open(self.slot, directory, None);
+        }
+    }
+
+    /// Lets the next `length` bytes of the stream go into `file`, from `offset` on: those behind what
+    /// this call of `received` uses, or, outside of it, behind what was used so far. `received` is
+    /// not called meanwhile, and [`Connection::pause`] does not hold them up. Long ranges go from
+    /// the socket to the file by splice(2), not through this process's memory. Answered by
+    /// [`Handler::file_received`](crate::Handler::file_received); without progress for
+    /// `transfer_timeout` the connection ends. On one that is ending the file is gone.
+    ///
+    /// # Panics
+    /// If a file is being received: one at a time. If the range ends beyond 2^63.
+    pub fn receive_file(&mut self, file: NewFile, offset: u64, length: u64) {
+        let end = offset.checked_add(length);
+        assert!(end.is_some_and(|end| end <= i64::MAX as u64), "a file ends before 2^63");
+        if self.takes_input() {
+            self.core.request_receive(self.slot, file, offset, length);
+        }
+    }
+
+    /// Gives a file its name in the directory that it was made for: one component of 1 to 255 bytes,
+    /// else EINVAL. Until then nobody sees it. Answered by
+    /// [`Handler::file_published`](crate::Handler::file_published): EEXIST where the name is taken and
+    /// is not to be replaced; EISDIR where it is a directory's. Once called it is carried out, even
+    /// if the connection ends meanwhile.
+    ///
+    /// # Panics
+    /// If a file is being published: one at a time.
+    pub fn publish_file(&mut self, file: NewFile, name: &[u8], publish: Publish) {
+        if !self.core.slots[self.slot].state.is_over() {
+            self.core.request_naming(self.slot, file, name, publish);
+        }
+    }
+
+    /// Whether a job, a file being received or one being published is under way, so that a callback
+    /// will follow.
+    #[must_use]
+    pub fn is_at_work(&self) -> bool {
+        self.core.is_at_work(self.slot)
     }
 
     /// Has a job done by a worker; [`Handler::job_done`](crate::Handler::job_done) tells what came
@@ -189,7 +239,7 @@ impl<'a> Connection<'a> {
     }
 
     /// Ends it as [`Connection::close`] does, but only when it is at rest: it is not paused, nothing
-    /// is queued, no file is being opened, no job is under way, and nothing has come or gone for
+    /// is queued, no file is being opened, received or published, no job is under way, and nothing has come or gone for
     /// `quiet`; where a message was begun and not completed, for a second at least. What arrives
     /// before the FIN is still received and can be answered. A reply that is being prepared
     /// otherwise than by a job is nothing the engine knows of: call this when it was sent.
@@ -213,6 +263,11 @@ impl<'a> Connection<'a> {
     /// The shard it lives on.
     pub fn local(&mut self) -> Local<'_> {
         Local::new(self.core)
+    }
+
+    fn takes_input(&self) -> bool {
+        let state = self.core.slots[self.slot].state;
+        state.receives() || state == State::HalfClosedByPeer
     }
 
     fn takes_output(&self) -> bool {

@@ -4,24 +4,93 @@ use crate::ring::{Descriptor, FileStatus};
 use std::io;
 use std::os::fd::{AsRawFd, IntoRawFd};
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The files that a shard has opened and others hold. One that is dropped comes back to be closed
+/// on the ring: the last close of a file without a name frees its blocks, which takes long.
+#[derive(Debug, Default)]
+pub(crate) struct FilesOpen {
+    /// Held by others, or dropped and not taken back yet.
+    open: AtomicU64,
+    /// Some were dropped.
+    any_dropped: AtomicBool,
+    dropped: Mutex<Dropped>,
+}
+
+#[derive(Debug, Default)]
+struct Dropped {
+    descriptors: Vec<Descriptor>,
+    /// The shard has ended: nobody takes them back.
+    over: bool,
+}
+
+impl FilesOpen {
+    pub fn count(&self) -> u64 {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    pub fn has_dropped(&self) -> bool {
+        self.any_dropped.load(Ordering::Relaxed)
+    }
+
+    /// Moves those that were dropped to the end of `closing`.
+    pub fn take_dropped(&self, closing: &mut Vec<Descriptor>) {
+        // A file dropped by this thread is seen; one dropped by another may wait for a turn.
+        if self.has_dropped() {
+            let mut dropped = self.dropped.lock().unwrap_or_else(PoisonError::into_inner);
+            self.any_dropped.store(false, Ordering::Relaxed);
+            self.open.fetch_sub(dropped.descriptors.len() as u64, Ordering::Relaxed);
+            closing.append(&mut dropped.descriptors);
+        }
+    }
+
+    /// The shard ends: from now on whoever drops a file closes it.
+    pub fn end(&self) {
+        self.dropped.lock().unwrap_or_else(PoisonError::into_inner).over = true;
+    }
+
+    fn drop_file(&self, descriptor: Descriptor) {
+        let mut dropped = self.dropped.lock().unwrap_or_else(PoisonError::into_inner);
+        if dropped.over {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+            return crate::ring::calls::close(descriptor);
+        }
+        dropped.descriptors.push(descriptor);
+        self.any_dropped.store(true, Ordering::Relaxed);
+    }
+}
 
 /// Closes its descriptor when the last reference goes.
 #[derive(Debug)]
 struct Owned {
     descriptor: Descriptor,
-    /// How many of an engine's files are open.
-    count: Option<Arc<AtomicU64>>,
+    /// The shard that opened it.
+    opener: Option<Arc<FilesOpen>>,
+}
+
+impl Owned {
+    /// A file opened by a shard, which counts it.
+    fn counted(descriptor: Descriptor, opener: &Arc<FilesOpen>) -> Self {
+        opener.open.fetch_add(1, Ordering::Relaxed);
+        Self { descriptor, opener: Some(opener.clone()) }
+    }
+
+    /// The descriptor, which is the caller's to close.
+    fn release(mut self) -> Descriptor {
+        if let Some(opener) = self.opener.take() {
+            opener.open.fetch_sub(1, Ordering::Relaxed);
+        }
+        std::mem::replace(&mut self.descriptor, Descriptor::NONE)
+    }
 }
 
 impl Drop for Owned {
     fn drop(&mut self) {
-        if self.descriptor != Descriptor::NONE {
-            crate::ring::calls::close(self.descriptor);
-        }
-        if let Some(count) = &self.count {
-            count.fetch_sub(1, Ordering::Relaxed);
+        match &self.opener {
+            _ if self.descriptor == Descriptor::NONE => {}
+            Some(opener) => opener.drop_file(self.descriptor),
+            None => crate::ring::calls::close(self.descriptor),
         }
     }
 }
@@ -29,33 +98,55 @@ impl Drop for Owned {
 /// A directory beneath which [`Connection::open_file`](crate::Connection::open_file) opens paths.
 /// Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Directory(Arc<Owned>);
+pub struct Directory {
+    owned: Arc<Owned>,
+    /// fsync(2) works on it.
+    can_sync: bool,
+}
 
 impl Directory {
-    /// Opens a directory (`O_PATH | O_DIRECTORY`).
+    /// Opens a directory to open files beneath, which takes no right to list it (`O_PATH`).
     ///
     /// # Errors
     /// As open(2).
     pub fn open(path: &Path) -> io::Result<Self> {
+        Self::open_with(path, libc::O_PATH)
+    }
+
+    /// Opens a directory in which files are created, too: one that fsync(2) works on, for
+    /// [`Publish::sync`]. It takes the right to list it.
+    ///
+    /// # Errors
+    /// As open(2).
+    pub fn open_to_create(path: &Path) -> io::Result<Self> {
+        Self::open_with(path, 0)
+    }
+
+    fn open_with(path: &Path, flags: i32) -> io::Result<Self> {
         use std::os::unix::fs::OpenOptionsExt;
         let file = std::fs::OpenOptions::new()
             .read(true)
-            .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
+            .custom_flags(flags | libc::O_DIRECTORY)
             .open(path)?;
         let descriptor = Descriptor(file.into_raw_fd());
-        Ok(Self(Arc::new(Owned { descriptor, count: None })))
+        let owned = Arc::new(Owned { descriptor, opener: None });
+        Ok(Self { owned, can_sync: flags & libc::O_PATH == 0 })
     }
 
     #[cfg(test)]
     pub(crate) fn simulated(descriptor: Descriptor) -> Self {
-        let directory = Self(Arc::new(Owned { descriptor, count: None }));
+        let owned = Arc::new(Owned { descriptor, opener: None });
         // Never closed: the number is the simulated kernel's.
-        std::mem::forget(directory.0.clone());
-        directory
+        std::mem::forget(owned.clone());
+        Self { owned, can_sync: true }
     }
 
     pub(crate) fn descriptor(&self) -> Descriptor {
-        self.0.descriptor
+        self.owned.descriptor
+    }
+
+    pub(crate) fn can_sync(&self) -> bool {
+        self.can_sync
     }
 }
 
@@ -69,9 +160,8 @@ pub struct OpenFile {
 
 impl OpenFile {
     /// A file opened by a shard, which counts it.
-    pub(crate) fn new(descriptor: Descriptor, status: FileStatus, count: &Arc<AtomicU64>) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self { owned: Arc::new(Owned { descriptor, count: Some(count.clone()) }), status }
+    pub(crate) fn new(descriptor: Descriptor, status: FileStatus, opener: &Arc<FilesOpen>) -> Self {
+        Self { owned: Arc::new(Owned::counted(descriptor, opener)), status }
     }
 
     /// Takes over a file opened elsewhere. It is not among the descriptors of a ledger.
@@ -81,7 +171,7 @@ impl OpenFile {
     pub fn from_file(file: std::fs::File) -> io::Result<Self> {
         let status = crate::ring::calls::file_status(Descriptor(file.as_raw_fd()))?;
         let descriptor = Descriptor(file.into_raw_fd());
-        Ok(Self { owned: Arc::new(Owned { descriptor, count: None }), status })
+        Ok(Self { owned: Arc::new(Owned { descriptor, opener: None }), status })
     }
 
     /// What fstat(2) said when it was opened.
@@ -96,7 +186,76 @@ impl OpenFile {
 
     /// The descriptor, if nobody else has this file; it is the caller's to close.
     pub(crate) fn into_last_descriptor(self) -> Option<Descriptor> {
-        let mut owned = Arc::into_inner(self.owned)?;
-        Some(std::mem::replace(&mut owned.descriptor, Descriptor::NONE))
+        Arc::into_inner(self.owned).map(Owned::release)
+    }
+}
+
+/// A file without a name (`O_TMPFILE`, see open(2)): made by
+/// [`Connection::create_file`](crate::Connection::create_file), filled by
+/// [`receive_file`](crate::Connection::receive_file), given its name by
+/// [`publish_file`](crate::Connection::publish_file). Nobody sees it before that. Dropped, or left
+/// by a process that dies, it is gone without a trace.
+#[derive(Debug)]
+pub struct NewFile {
+    owned: Owned,
+    directory: Directory,
+    inode: u64,
+    bytes: u64,
+}
+
+/// How [`Connection::publish_file`](crate::Connection::publish_file) gives a file its name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Publish {
+    /// fsync(2) of the file before, and of the directory after: the file outlives a crash of the
+    /// machine. Its directory must come from [`Directory::open_to_create`].
+    pub sync: bool,
+    /// Replace a file of that name, in one step. Otherwise EEXIST.
+    pub replace: bool,
+}
+
+/// Why [`Connection::receive_file`](crate::Connection::receive_file) did not get all bytes into
+/// its file. The file is gone.
+#[derive(Debug)]
+pub struct ReceiveFailed {
+    /// ENOSPC, EDQUOT, EIO and their like, of write(2); `UnexpectedEof`: the peer's FIN came first.
+    pub error: io::Error,
+    /// Bytes of the range that are still to come on the stream: `received` is shown them, and has
+    /// to skip them to stay in step.
+    pub missing_bytes: u64,
+}
+
+impl NewFile {
+    pub(crate) fn new(
+        descriptor: Descriptor,
+        status: FileStatus,
+        directory: Directory,
+        opener: &Arc<FilesOpen>,
+    ) -> Self {
+        let owned = Owned::counted(descriptor, opener);
+        Self { owned, directory, inode: status.inode, bytes: 0 }
+    }
+
+    /// Bytes up to the end of the last one received into it.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(crate) fn note_written(&mut self, end: u64) {
+        self.bytes = self.bytes.max(end);
+    }
+
+    pub(crate) fn descriptor(&self) -> Descriptor {
+        self.owned.descriptor
+    }
+
+    /// Where it gets its name.
+    pub(crate) fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// Its own as long as it is open.
+    pub(crate) fn inode(&self) -> u64 {
+        self.inode
     }
 }

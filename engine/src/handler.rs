@@ -1,6 +1,6 @@
 //! What an application writes.
 
-use crate::{Connection, ConnectionId, JobDone, Local, OpenFile, Reason};
+use crate::{Connection, ConnectionId, JobDone, Local, NewFile, OpenFile, Reason, ReceiveFailed};
 use std::io;
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub enum Deadline {
     Receive,
     /// Queued output made no progress for `write_timeout`.
     Write,
-    /// A file being sent made no progress for `transfer_timeout`.
+    /// A file being sent or received made no progress for `transfer_timeout`.
     Transfer,
 }
 
@@ -69,10 +69,10 @@ pub trait Handler: 'static {
 
     /// The peer has sent its FIN and will send no more; everything it sent was delivered, but for
     /// the beginning of a message of which [`Connection::need`] asked for more. A reply may still be sent. By default the connection is closed
-    /// once its output has left, and after its jobs under way were told of.
+    /// once its output has left, and after its jobs under way and the file being published were told of.
     fn half_closed(&mut self, state: &mut Self::State, connection: &mut Connection<'_>) {
         let _ = state;
-        if connection.jobs_under_way() > 0 {
+        if connection.is_at_work() {
             connection.finish(Duration::ZERO);
         } else {
             connection.close();
@@ -99,6 +99,38 @@ pub trait Handler: 'static {
     /// kernel, or, of a small file, in a send buffer on its way there.
     fn file_sent(&mut self, state: &mut Self::State, connection: &mut Connection<'_>) {
         let _ = (state, connection);
+    }
+
+    /// What [`Connection::create_file`] asked for. EOPNOTSUPP: the file system has no `O_TMPFILE`.
+    fn file_created(
+        &mut self,
+        state: &mut Self::State,
+        connection: &mut Connection<'_>,
+        result: io::Result<NewFile>,
+    ) {
+        let _ = (state, connection, result);
+    }
+
+    /// What came of [`Connection::receive_file`]. All bytes of the range are in the file, or the file
+    /// is gone. Not called any more after the connection was closed or has gone.
+    fn file_received(
+        &mut self,
+        state: &mut Self::State,
+        connection: &mut Connection<'_>,
+        result: Result<NewFile, ReceiveFailed>,
+    ) {
+        let _ = (state, connection, result);
+    }
+
+    /// What came of [`Connection::publish_file`]. The file has its name, or is gone. Not called any
+    /// more after the connection was closed or has gone.
+    fn file_published(
+        &mut self,
+        state: &mut Self::State,
+        connection: &mut Connection<'_>,
+        result: io::Result<()>,
+    ) {
+        let _ = (state, connection, result);
     }
 
     /// What came of a job of [`Connection::offload`]: in the order in which they were offloaded,

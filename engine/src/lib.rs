@@ -69,7 +69,7 @@ pub use config::{AtCapacity, Config, Probe};
 pub use connection::{Connection, Room};
 pub use engine::Engine;
 pub use error::Error;
-pub use file::{Directory, OpenFile};
+pub use file::{Directory, NewFile, OpenFile, Publish, ReceiveFailed};
 pub use framing::{Framing, FramingTooLarge, PacketTooLong, Packets};
 pub use handler::{Deadline, Handler, Origin};
 pub use info::ConnectionInfo;

@@ -43,6 +43,10 @@ static OPEN_HOW: OpenHow = OpenHow::new()
     .flags((libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK) as u64)
     .resolve(libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_MAGICLINKS);
 
+/// How a file is made that has no name yet. 0644: what others may do with it is the umask's.
+static CREATE_HOW: OpenHow =
+    OpenHow::new().flags((libc::O_TMPFILE | libc::O_WRONLY | libc::O_CLOEXEC) as u64).mode(0o644);
+
 /// A ring of the kernel, with its provided buffers. It stays on the thread that made it: the
 /// kernel takes submissions from no other (`IORING_SETUP_SINGLE_ISSUER`), and the registered
 /// descriptor means another ring on another thread.
@@ -189,6 +193,27 @@ impl KernelRing {
             Op::Open { directory, path } => {
                 opcode::OpenAt2::new(Fd(directory.0), path, &raw const OPEN_HOW).build()
             }
+            Op::Write { file, address, length, offset } => {
+                opcode::Write::new(Fd(file.0), address, length)
+                    .offset(position(offset).cast_unsigned())
+                    .build()
+            }
+            Op::SpliceToFile { pipe, file, offset, length } => {
+                opcode::Splice::new(Fd(pipe.0), -1, Fd(file.0), position(offset), length).build()
+            }
+            Op::Create { directory } => {
+                opcode::OpenAt2::new(Fd(directory.0), c".".as_ptr(), &raw const CREATE_HOW).build()
+            }
+            Op::Sync { descriptor } => opcode::Fsync::new(Fd(descriptor.0)).build(),
+            Op::Link { source, directory, name } => {
+                opcode::LinkAt::new(Fd(libc::AT_FDCWD), source, Fd(directory.0), name)
+                    .flags(libc::AT_SYMLINK_FOLLOW)
+                    .build()
+            }
+            Op::Rename { directory, from, to } => {
+                opcode::RenameAt::new(Fd(directory.0), from, Fd(directory.0), to).build()
+            }
+            Op::Unlink { directory, name } => opcode::UnlinkAt::new(Fd(directory.0), name).build(),
             Op::Connect { socket, address } => {
                 // SAFETY: the submitter keeps the address valid; it is copied here.
                 let (address, length) = calls::to_sockaddr(unsafe { &*address });
@@ -314,6 +339,15 @@ impl Ring for KernelRing {
         more: bool,
     ) -> Result<u32, Errno> {
         direct::splice_to_socket(pipe, socket, length, more)
+    }
+
+    fn splice_from_socket(
+        &mut self,
+        socket: Descriptor,
+        pipe: Descriptor,
+        length: u32,
+    ) -> Result<u32, Errno> {
+        direct::splice_from_socket(socket, pipe, length)
     }
 
     fn socket(&mut self, to: &SocketAddr) -> Result<Descriptor, Errno> {

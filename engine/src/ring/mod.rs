@@ -107,6 +107,63 @@ pub enum Op {
         /// Bytes at most; not more than the pipe has room for.
         length: u32,
     },
+    /// Write to a regular file.
+    Write {
+        /// A regular file.
+        file: Descriptor,
+        /// First byte to write.
+        address: *const u8,
+        /// Bytes to write; never 0.
+        length: u32,
+        /// Offset in the file, bytes.
+        offset: u64,
+    },
+    /// Splice from a pipe into a regular file (runs on an io-wq thread; may wait for the disk).
+    SpliceToFile {
+        /// The pipe's read end.
+        pipe: Descriptor,
+        /// A regular file.
+        file: Descriptor,
+        /// Offset in the file, bytes.
+        offset: u64,
+        /// Bytes to move; the pipe holds them.
+        length: u32,
+    },
+    /// A file without a name: openat2(2) with `O_TMPFILE | O_WRONLY`, mode 0644.
+    Create {
+        /// The directory that it is to get a name in.
+        directory: Descriptor,
+    },
+    /// fsync(2).
+    Sync {
+        /// A file or a directory.
+        descriptor: Descriptor,
+    },
+    /// linkat(2) with `AT_SYMLINK_FOLLOW`: gives an open file a name. EEXIST: the name is taken.
+    Link {
+        /// `/proc/self/fd/N` of the file, NUL-terminated (open(2), `O_TMPFILE`).
+        source: *const libc::c_char,
+        /// Where.
+        directory: Descriptor,
+        /// NUL-terminated.
+        name: *const libc::c_char,
+    },
+    /// renameat(2) within a directory; replaces a file of the new name.
+    Rename {
+        /// Where.
+        directory: Descriptor,
+        /// NUL-terminated.
+        from: *const libc::c_char,
+        /// NUL-terminated.
+        to: *const libc::c_char,
+    },
+    /// unlinkat(2).
+    Unlink {
+        /// Where.
+        directory: Descriptor,
+        /// NUL-terminated.
+        name: *const libc::c_char,
+    },
     /// openat2(2), read-only, `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS`,
     /// `O_NONBLOCK` so that a FIFO in the tree cannot hold a thread.
     Open {
@@ -327,6 +384,17 @@ pub trait Ring {
         socket: Descriptor,
         length: u32,
         more: bool,
+    ) -> Result<u32, Errno>;
+
+    /// Non-blocking splice(2) from a socket to an empty pipe; 0: the peer's FIN.
+    ///
+    /// # Errors
+    /// EAGAIN: nothing has come. ECONNRESET.
+    fn splice_from_socket(
+        &mut self,
+        socket: Descriptor,
+        pipe: Descriptor,
+        length: u32,
     ) -> Result<u32, Errno>;
 
     /// A new non-blocking TCP socket for connecting to `to`, `TCP_NODELAY` set.

@@ -49,9 +49,17 @@ pub enum Kind {
     CancelConnect = 16,
     /// Cancel the poll of the event descriptor.
     CancelWake = 17,
+    /// Write of received bytes to a file.
+    Write = 18,
+    /// Splice from a pipe into a file.
+    SpliceToFile = 19,
+    /// Poll for bytes that go into a file.
+    PollIn = 20,
+    /// One of the steps by which a file gets its name.
+    Publish = 21,
 }
 
-const KINDS: [Kind; 17] = [
+const KINDS: [Kind; 21] = [
     Kind::Accept,
     Kind::Receive,
     Kind::Probe,
@@ -69,6 +77,10 @@ const KINDS: [Kind; 17] = [
     Kind::Wake,
     Kind::CancelConnect,
     Kind::CancelWake,
+    Kind::Write,
+    Kind::SpliceToFile,
+    Kind::PollIn,
+    Kind::Publish,
 ];
 
 /// Bits of the generation that travel in a token.

@@ -2,7 +2,7 @@
 
 use super::core::Core;
 use crate::connection::Connection;
-use crate::file::OpenFile;
+use crate::file::{NewFile, OpenFile, ReceiveFailed};
 use crate::handler::{Deadline, Handler, Origin};
 use crate::local::Local;
 use crate::workers::JobDone;
@@ -61,6 +61,29 @@ impl<H: Handler> Application<H> {
     pub fn file_opened(&mut self, core: &mut Core, slot: u32, result: io::Result<OpenFile>) {
         self.call(core, slot, |handler, state, connection| {
             handler.file_opened(state, connection, result);
+        });
+    }
+
+    pub fn file_created(&mut self, core: &mut Core, slot: u32, result: io::Result<NewFile>) {
+        self.call(core, slot, |handler, state, connection| {
+            handler.file_created(state, connection, result);
+        });
+    }
+
+    pub fn file_received(
+        &mut self,
+        core: &mut Core,
+        slot: u32,
+        result: Result<NewFile, ReceiveFailed>,
+    ) {
+        self.call(core, slot, |handler, state, connection| {
+            handler.file_received(state, connection, result);
+        });
+    }
+
+    pub fn file_published(&mut self, core: &mut Core, slot: u32, result: io::Result<()>) {
+        self.call(core, slot, |handler, state, connection| {
+            handler.file_published(state, connection, result);
         });
     }
 

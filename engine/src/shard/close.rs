@@ -2,6 +2,7 @@
 //! is in flight, what it holds, CLOSE, `closed`, the slot and its generation, the permit.
 
 use super::output::Body;
+use super::pipes::Side;
 use super::slots::NONE;
 use super::state::{Event, State};
 use super::{Full, Shard};
@@ -53,7 +54,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 self.ring.shutdown(descriptor, Shutdown::Both)
             };
         }
-        if !self.core.slots[slot].in_flight.is_empty() {
+        let connection = &self.core.slots[slot];
+        if !connection.in_flight.is_empty() || connection.naming != NONE {
             return Ok(());
         }
         self.submit(slot, Kind::Close, Op::Close { descriptor })?;
@@ -66,10 +68,11 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     fn release_holdings(&mut self, slot: u32) {
         self.core.drop_carry(slot);
         self.core.finish_open(slot);
+        self.drop_incoming(slot);
         self.core.forget_jobs(slot);
         self.core.timers.disarm(slot);
         if std::mem::replace(&mut self.core.slots[slot].waits_for_pipe, false) {
-            self.pipe_queue.retain(|(waiting, _)| *waiting != slot);
+            self.pipe_queue.retain(|place| !place.is_of(slot, Side::Out));
         }
         while self.core.slots[slot].output_head != NONE {
             let head = self.core.slots[slot].output_head;

@@ -1,7 +1,9 @@
 //! What a callback may change: everything of a shard except the ring, the handler and the
 //! memory that bytes are being read from. Nothing here makes a system call.
 
+use super::incoming::Incoming;
 use super::jobs::Jobs;
+use super::naming::Naming;
 use super::output::Chunk;
 use super::slots::{ConnectionId, NONE, Slots};
 use super::state::{Event, State};
@@ -9,7 +11,7 @@ use super::sweep::Sweeps;
 use super::timers::Timers;
 use crate::admission::Admission;
 use crate::config::{Config, Probe};
-use crate::file::Directory;
+use crate::file::{Directory, FilesOpen, NewFile, Publish};
 use crate::info::ConnectionInfo;
 use crate::ledger::ShardLedger;
 use crate::memory::SendBuffers;
@@ -20,7 +22,6 @@ use slab::Slab;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 /// Kept carry buffers and paths: beyond, they are freed.
@@ -38,6 +39,7 @@ pub struct Limits {
     pub output_bytes_max: usize,
     pub receive_buffer_bytes: usize,
     pub streaming_connections_max: usize,
+    pub splice_from_bytes: u64,
     pub probe: Probe,
     pub park_after_ms: u64,
     pub idle_ms: Option<u64>,
@@ -59,6 +61,7 @@ impl Limits {
             output_bytes_max: config.output_bytes_max,
             receive_buffer_bytes: config.receive_buffer_bytes as usize,
             streaming_connections_max: config.streaming_connections_max,
+            splice_from_bytes: config.splice_from_bytes,
             probe: config.probe,
             park_after_ms: ms(config.park_after),
             idle_ms: config.idle_timeout.map(ms),
@@ -80,7 +83,9 @@ pub fn milliseconds(duration: Duration) -> u64 {
 /// An open on its way; the path's memory stays where it is until the ring is done with it.
 pub struct OpenRequest {
     pub directory: Directory,
+    /// NUL-terminated; of a file that is to be made without a name, nothing.
     pub path: Vec<u8>,
+    pub creates: bool,
 }
 
 pub struct Core {
@@ -95,10 +100,12 @@ pub struct Core {
     pub send_buffers: SendBuffers,
     pub carries: Slab<Vec<u8>>,
     pub opens: Slab<OpenRequest>,
+    pub incoming: Slab<Incoming>,
+    pub namings: Slab<Naming>,
     /// Slots whose wants may have changed.
     pub touched: VecDeque<u32>,
     /// Files open in the hands of handlers and output queues.
-    pub files_open: Arc<AtomicU64>,
+    pub files_open: Arc<FilesOpen>,
     /// Files to close on the ring.
     pub files_closing: Vec<Descriptor>,
     /// Connects asked for.
@@ -137,6 +144,8 @@ impl Core {
             send_buffers,
             carries: Slab::new(),
             opens: Slab::new(),
+            incoming: Slab::new(),
+            namings: Slab::new(),
             touched: VecDeque::with_capacity(1024),
             files_open: Arc::default(),
             files_closing: Vec::new(),
@@ -227,13 +236,19 @@ impl Core {
             && connection.output_head == NONE
             && connection.open == NONE
             && connection.files_sent == 0
-            && connection.jobs == NONE
+            && !self.is_at_work(slot)
             && !connection.paused
             && !connection.deliver_owed;
         // The rest of a message is waited for, but not as long as a client may take for it.
         let quiet_ms = u64::from(connection.finish_ms);
         let quiet_ms = if connection.carry == NONE { quiet_ms } else { quiet_ms.max(REST_MS) };
         at_rest.then_some(connection.active_ms + quiet_ms)
+    }
+
+    /// Whether something of it goes on that the application will be told of.
+    pub fn is_at_work(&self, slot: u32) -> bool {
+        let connection = &self.slots[slot];
+        connection.jobs != NONE || connection.incoming != NONE || connection.naming != NONE
     }
 
     /// What is known of a connection.
@@ -350,7 +365,7 @@ impl Core {
         self.slots[slot].deliver_owed = false;
     }
 
-    fn spare_carry(&mut self, mut bytes: Vec<u8>) {
+    pub fn spare_carry(&mut self, mut bytes: Vec<u8>) {
         let keep_bytes_max = 4 * self.limits.receive_buffer_bytes;
         if self.spare_carries.len() < SPARES_MAX && (1..=keep_bytes_max).contains(&bytes.capacity())
         {
@@ -359,26 +374,45 @@ impl Core {
         }
     }
 
-    /// Asks for a file to be opened.
-    pub fn request_open(&mut self, slot: u32, directory: &Directory, path: &[u8]) {
+    /// Asks for a file to be opened; for one without a name to be made, if there is no path.
+    pub fn request_open(&mut self, slot: u32, directory: &Directory, path: Option<&[u8]>) {
         assert!(self.slots[slot].open == NONE, "one open at a time per connection");
         let mut memory = self.spare_paths.pop().unwrap_or_default();
-        memory.extend_from_slice(path);
+        memory.extend_from_slice(path.unwrap_or_default());
         memory.push(0);
-        let request = OpenRequest { directory: directory.clone(), path: memory };
+        let request =
+            OpenRequest { directory: directory.clone(), path: memory, creates: path.is_none() };
         self.slots[slot].open = self.opens.insert(request) as u32;
         self.touch(slot);
     }
 
-    /// Forgets an open that is not in flight.
-    pub fn finish_open(&mut self, slot: u32) {
+    /// Forgets an open that is not in flight. Beneath which directory a file was to be made, if
+    /// one was.
+    pub fn finish_open(&mut self, slot: u32) -> Option<Directory> {
         let open = std::mem::replace(&mut self.slots[slot].open, NONE);
-        if open != NONE {
-            let mut path = self.opens.remove(open as usize).path;
-            if self.spare_paths.len() < SPARES_MAX {
-                path.clear();
-                self.spare_paths.push(path);
-            }
+        let OpenRequest { directory, mut path, creates } = self.opens.try_remove(open as usize)?;
+        if self.spare_paths.len() < SPARES_MAX {
+            path.clear();
+            self.spare_paths.push(path);
         }
+        creates.then_some(directory)
+    }
+
+    /// The next bytes of the stream go into a file.
+    pub fn request_receive(&mut self, slot: u32, file: NewFile, offset: u64, length: u64) {
+        assert!(self.slots[slot].incoming == NONE, "one file at a time is received");
+        let incoming = Incoming::new(file, offset, length, self.now_ms);
+        self.slots[slot].incoming = self.incoming.insert(incoming) as u32;
+        // Whoever sends a file does not send a message.
+        self.slots[slot].receiving_since_ms = 0;
+        self.touch(slot);
+    }
+
+    /// A file is to get its name.
+    pub fn request_naming(&mut self, slot: u32, file: NewFile, name: &[u8], publish: Publish) {
+        assert!(self.slots[slot].naming == NONE, "one file at a time is published");
+        let naming = Naming::new(file, name, publish);
+        self.slots[slot].naming = self.namings.insert(naming) as u32;
+        self.touch(slot);
     }
 }

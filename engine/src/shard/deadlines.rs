@@ -27,6 +27,8 @@ pub(super) enum Due {
     Connect,
     Linger,
     Finish,
+    /// A file being received makes no progress.
+    Incoming,
     Passed(Deadline),
 }
 
@@ -83,8 +85,13 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                             _ => (limits.write_ms, Deadline::Write),
                         };
                     consider(connection.stalled_since_ms, after, Due::Passed(which));
-                } else {
+                } else if connection.incoming == NONE {
                     consider(connection.active_ms, limits.idle_ms, Due::Passed(Deadline::Idle));
+                }
+                if let Some(incoming) = self.core.incoming.get(connection.incoming as usize)
+                    && !incoming.waits_for_pipe
+                {
+                    consider(incoming.progress_ms, limits.transfer_ms, Due::Incoming);
                 }
                 if let Some(at_ms) = self.core.finishes_at_ms(slot) {
                     consider(at_ms, Some(0), Due::Finish);
@@ -173,6 +180,11 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 self.core.end(slot, Reason::LocalClose, false);
             }
             Due::Connect => self.cancel_connect(slot),
+            Due::Incoming => {
+                mark!("a file comes no further");
+                self.application.expired(&mut self.core, slot, Deadline::Transfer);
+                self.core.end(slot, Reason::TransferTimeout, true);
+            }
             Due::Passed(deadline) => self.on_deadline(slot, deadline),
         }
     }

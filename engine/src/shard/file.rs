@@ -2,18 +2,17 @@
 //! buffer behind what precedes them and leave with it in one send; larger ones are spliced, file
 //! to pipe on the ring (which may wait for a disk) and pipe to socket without blocking.
 
+use super::core::Core;
 use super::output::{Body, FileChunk};
+use super::pipes::Side;
 use super::slots::NONE;
-use super::{Full, RETRY_MS, Shard};
+use super::{Full, Shard};
 use crate::Reason;
-use crate::file::OpenFile;
+use crate::file::{NewFile, OpenFile};
 use crate::handler::Handler;
 use crate::ring::{Descriptor, Kind, Op, Ring};
 use std::io;
 
-/// How long a reader has to have stalled before its pipe is taken from it: waiting for room for a
-/// moment is what every download over a network does.
-const STALLED_MS: u64 = 20;
 /// Raw `ERESTARTSYS`: what a splice that was interrupted ends with.
 const ERESTARTSYS: i32 = 512;
 
@@ -39,37 +38,44 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             }
             return Ok(());
         }
-        let op = Op::Open {
-            directory: request.directory.descriptor(),
-            path: request.path.as_ptr().cast(),
+        let directory = request.directory.descriptor();
+        let op = match request.creates {
+            true => Op::Create { directory },
+            false => Op::Open { directory, path: request.path.as_ptr().cast() },
         };
         self.submit(slot, Kind::Open, op)
     }
 
     pub(super) fn on_open(&mut self, slot: u32, result: i32) {
-        self.core.finish_open(slot);
+        let creates = self.core.finish_open(slot);
         let opened = if result >= 0 {
             let file = Descriptor(result);
-            match self.ring.file_status(file) {
-                Ok(status) => Ok(OpenFile::new(file, status, &self.core.files_open)),
-                Err(errno) => {
-                    mark!("fstat failed");
-                    self.ring.close_now(file);
-                    Err(errno.into())
-                }
-            }
+            self.ring.file_status(file).map(|status| (file, status)).map_err(|errno| {
+                mark!("fstat failed");
+                self.ring.close_now(file);
+                errno.into()
+            })
         } else {
             Err(io::Error::from_raw_os_error(-result))
         };
         let connection = &self.core.slots[slot];
         if connection.state.is_over() || connection.state.discards() {
             mark!("opened too late");
-            if let Ok(file) = opened {
-                self.core.close_file(file);
-            }
+            self.core.files_closing.extend(opened.ok().map(|(file, _)| file));
             return;
         }
-        self.application.file_opened(&mut self.core, slot, opened);
+        let files = &self.core.files_open;
+        match creates {
+            Some(directory) => {
+                let made =
+                    opened.map(|(file, status)| NewFile::new(file, status, directory, files));
+                self.application.file_created(&mut self.core, slot, made);
+            }
+            None => {
+                let opened = opened.map(|(file, status)| OpenFile::new(file, status, files));
+                self.application.file_opened(&mut self.core, slot, opened);
+            }
+        }
     }
 
     /// Whether the chunk behind the first is a file that fits into the first one's buffer.
@@ -145,7 +151,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             if small && self.core.prepend_buffer(slot) {
                 return Ok(true);
             }
-            return Ok(self.take_pipe(slot));
+            return Ok(self.take_pipe(slot, Side::Out));
         }
         if file.pipe.as_ref().is_some_and(|pipe| pipe.held_bytes > 0) {
             return self.empty_pipe(slot);
@@ -222,84 +228,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             }
         }
     }
-
-    /// Gets a pipe for the file at the head, or a place in the queue for one.
-    fn take_pipe(&mut self, slot: u32) -> bool {
-        let connection = &mut self.core.slots[slot];
-        connection.waits_for_pipe = true;
-        self.pipe_queue.push_back((slot, connection.generation));
-        self.serve_pipe_queue();
-        let waits = self.core.slots[slot].waits_for_pipe;
-        self.core.counters.pipe_waits += u64::from(waits);
-        !waits
-    }
-
-    /// Gives the pipe of the file at the head back, and lets the next in the queue have one.
-    pub(super) fn return_pipe(&mut self, slot: u32) {
-        if self.put_pipe_back(slot) {
-            self.serve_pipe_queue();
-        }
-    }
-
-    pub(super) fn put_pipe_back(&mut self, slot: u32) -> bool {
-        let Some(pipe) = file_at_head(&mut self.core, slot).pipe.take() else { return false };
-        self.pipes.give_back(pipe, &mut self.ring);
-        let held = self.pipe_holders.iter().position(|holder| *holder == slot);
-        self.pipe_holders.swap_remove(held.expect("whoever has a pipe is a holder"));
-        true
-    }
-
-    /// Takes a pipe from a reader that stalls: what is in it is read from the file again when
-    /// there is room in its socket. False: every holder is at work.
-    fn reclaim_pipe(&mut self) -> bool {
-        let stalled = self.pipe_holders.iter().copied().find(|holder| {
-            let connection = &self.core.slots[*holder];
-            connection.in_flight.has(Kind::PollOut)
-                && connection.state.sends()
-                && connection.stalled_since_ms + STALLED_MS <= self.core.now_ms
-        });
-        let Some(slot) = stalled else { return false };
-        let file = file_at_head(&mut self.core, slot);
-        let held_bytes = file.pipe.as_ref().map_or(0, |pipe| u64::from(pipe.held_bytes));
-        mark!("a pipe is taken back");
-        file.offset -= held_bytes;
-        file.remaining += held_bytes;
-        self.put_pipe_back(slot)
-    }
-
-    /// Hands pipes to those that wait, oldest first.
-    pub(super) fn serve_pipe_queue(&mut self) {
-        while let Some((slot, generation)) = self.pipe_queue.front().copied() {
-            let waits = self.core.slots.get(slot).is_some_and(|connection| {
-                connection.generation == generation
-                    && connection.waits_for_pipe
-                    && connection.state.sends()
-            });
-            if waits {
-                match self.pipes.take(&mut self.ring) {
-                    Ok(Some(pipe)) => {
-                        let connection = &mut self.core.slots[slot];
-                        connection.waits_for_pipe = false;
-                        connection.stalled_since_ms = self.core.now_ms;
-                        file_at_head(&mut self.core, slot).pipe = Some(pipe);
-                        self.pipe_holders.push(slot);
-                        self.core.touch(slot);
-                    }
-                    Ok(None) if self.reclaim_pipe() => continue,
-                    // Out of descriptors, or the holders do not stall yet: looked at again soon.
-                    Ok(None) | Err(_) => {
-                        mark!("no pipe now");
-                        self.pipe_retry_at_ms = Some(self.core.now_ms + RETRY_MS);
-                        return;
-                    }
-                }
-            }
-            self.pipe_queue.pop_front();
-        }
-    }
 }
 
-fn file_at_head(core: &mut super::core::Core, slot: u32) -> &mut FileChunk {
+pub(super) fn file_at_head(core: &mut Core, slot: u32) -> &mut FileChunk {
     let head = core.slots[slot].output_head;
     match &mut core.chunks[head as usize].body {
         Body::File(file) => file,

@@ -5,6 +5,7 @@ use super::Shard;
 use super::accept::{Accepting, Listener};
 use super::listening::Stage;
 use super::output::Body;
+use super::pipes::Side;
 use super::slots::{Armed, InFlight, Mode, NONE, Slot};
 use super::state::State;
 use super::timers::TICK_MS;
@@ -22,7 +23,7 @@ use std::time::Duration;
 const LATE_MS: u64 = 1_500;
 
 /// The families that belong to slots; a receive and a probe share one.
-const KINDS: [Kind; 10] = [
+const KINDS: [Kind; 14] = [
     Kind::Hangup,
     Kind::Send,
     Kind::PollOut,
@@ -33,6 +34,10 @@ const KINDS: [Kind; 10] = [
     Kind::Close,
     Kind::CancelReceive,
     Kind::CancelConnect,
+    Kind::Write,
+    Kind::SpliceToFile,
+    Kind::PollIn,
+    Kind::Publish,
 ];
 
 impl<H: Handler> Shard<SimulatedRing, H> {
@@ -109,7 +114,7 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         assert_eq!(self.receive_buffers.free(), total, "no buffer is held between turns");
         let with_kernel = self.ring.buffers_provided() + kernel.buffers_coming;
         assert_eq!(with_kernel, usize::from(total), "receive buffers");
-        let (mut pooled, mut pipes, mut piped, mut files) = (0, 0, 0, BTreeSet::new());
+        let (mut pooled, mut pipes, mut piped) = (0, 0, 0);
         let mut chunks = 0;
         for (slot, connection) in core.slots.iter() {
             let mut bytes = 0;
@@ -125,7 +130,6 @@ impl<H: Handler> Shard<SimulatedRing, H> {
                     Body::Heap { bytes: all, start } => bytes += all.len() as u32 - start,
                     Body::Shared { bytes: all, start } => bytes += all.len() as u32 - start,
                     Body::File(file) => {
-                        files.insert(file.file.descriptor().0);
                         pipes += u32::from(file.pipe.is_some());
                         piped += file.pipe.as_ref().map_or(0, |pipe| pipe.held_bytes as usize);
                     }
@@ -138,23 +142,35 @@ impl<H: Handler> Shard<SimulatedRing, H> {
             let closing = connection.state == State::Closing;
             assert!(closing || connection.output_bytes == bytes, "slot {slot}: output {bytes}");
         }
+        for (_, incoming) in &core.incoming {
+            pipes += u32::from(incoming.pipe.is_some());
+            piped += incoming.pipe.as_ref().map_or(0, |pipe| pipe.held_bytes as usize);
+        }
         assert_eq!(core.chunks.len(), chunks, "every chunk belongs to a connection");
         assert_eq!(core.send_buffers.total(), core.send_buffers.free() + pooled, "send buffers");
         assert_eq!(self.pipes.total(), self.pipes.free() + pipes, "pipes");
-        for (slot, generation) in &self.pipe_queue {
-            let found = core.slots.get(*slot);
-            let waits = found.is_some_and(|it| it.generation == *generation && it.waits_for_pipe);
-            assert!(waits, "slot {slot} is in the queue for a pipe, and does not wait");
+        for place in &self.pipe_queue {
+            assert!(
+                self.waits_at(*place),
+                "{place:?} is in the queue for a pipe, and does not wait"
+            );
         }
-        let splicing = core.slots.iter().any(|(_, it)| it.in_flight.has(Kind::Splice));
+        let splices = [Kind::Splice, Kind::SpliceToFile];
+        let mut slots = core.slots.iter();
+        let splicing = slots.any(|(_, it)| splices.into_iter().any(|kind| it.in_flight.has(kind)));
         assert!(splicing || self.ring.bytes_in_pipes() == piped, "bytes in pipes");
         let carries = core.slots.iter().filter(|(_, it)| it.carry != NONE).count();
         assert_eq!(core.carries.len(), carries, "every carry belongs to a connection");
+        let incoming = core.slots.iter().filter(|(_, it)| it.incoming != NONE).count();
+        assert_eq!(core.incoming.len(), incoming, "every file on its way belongs to a connection");
+        let namings = core.slots.iter().filter(|(_, it)| it.naming != NONE).count();
+        assert_eq!(core.namings.len(), namings, "every file to be named belongs to a connection");
         let opens = core.slots.iter().filter(|(_, it)| it.open != NONE).count();
         assert_eq!(core.opens.len(), opens, "every open belongs to a connection");
         let closing = core.files_closing.len() + self.files_closing as usize - kernel.files_gone;
+        let held = core.files_open.count() as usize;
         let open = self.ring.open_counts().files;
-        assert_eq!(open, files.len() + closing + kernel.files_coming, "files");
+        assert_eq!(open, held + closing + kernel.files_coming, "files");
     }
 
     fn check_descriptors(&self, kernel: &View) {
@@ -225,6 +241,26 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         assert_eq!(self.in_flight, kernel.tokens.len() as u64, "count of operations in flight");
     }
 
+    /// A file on its way in goes on by itself.
+    fn check_files(&self, slot: u32, connection: &Slot) {
+        let flight = connection.in_flight;
+        let named = connection.naming == NONE || flight.has(Kind::Publish);
+        assert!(named, "slot {slot} does not give its file a name");
+        let Some(incoming) = self.core.incoming.get(connection.incoming as usize) else { return };
+        let stores = flight.has(Kind::Write) || flight.has(Kind::SpliceToFile);
+        let queued = self.pipe_queue.iter().any(|place| place.is_of(slot, Side::In));
+        let starved = connection.mode() == Mode::Starved;
+        let comes = flight.has(Kind::PollIn) || connection.armed != Armed::Nothing || starved;
+        let over = connection.state.is_over();
+        let waits = incoming.waits_for_pipe;
+        assert!(over || waits == queued, "slot {slot} and the queue for a pipe");
+        assert!(
+            stores || comes || queued || over || connection.rests,
+            "slot {slot} is {} and does not go on with its file",
+            connection.state
+        );
+    }
+
     /// A connection that is on no list of work waits for something that can come: an operation, a
     /// deadline, a queue.
     fn check_progress(&self, slot: u32, connection: &Slot) {
@@ -242,7 +278,8 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         let limits = &self.core.limits;
         if state.sends() {
             let sending = [Kind::Send, Kind::Read, Kind::Splice, Kind::PollOut];
-            let pipe = connection.waits_for_pipe && queued(&self.pipe_queue);
+            let mut places = self.pipe_queue.iter();
+            let pipe = connection.waits_for_pipe && places.any(|it| it.is_of(slot, Side::Out));
             if connection.output_head == NONE {
                 if !rests && (state == State::Draining || connection.shutdown_wanted) {
                     fail("has not sent its FIN");
@@ -251,21 +288,23 @@ impl<H: Handler> Shard<SimulatedRing, H> {
                 fail("does not send what it has to");
             }
         }
+        let files = connection.incoming != NONE;
         let enough = connection.discarded as usize >= limits.linger_bytes_max;
         let reads = !connection.fin_seen
-            && ((state.receives() && !connection.paused && !connection.output_full)
+            && ((state.receives() && !connection.paused && !connection.output_full && !files)
                 || (state.discards() && !enough));
         let starved = connection.mode() == Mode::Starved && queued(&self.starved);
         if reads && connection.armed == Armed::Nothing && !starved && !connection.rests {
             fail("does not read");
         }
-        let heard = !connection.paused && !connection.output_full;
+        let heard = !connection.paused && !connection.output_full && !files;
         if state.receives() && heard && (connection.deliver_owed || connection.fin_seen) {
             fail("owes its handler bytes or a FIN");
         }
         if connection.files_sent > 0 && !state.is_over() {
             fail("owes its handler a file_sent");
         }
+        self.check_files(slot, connection);
         if connection.open != NONE && !flight.has(Kind::Open) {
             fail("does not open its file");
         }
@@ -282,6 +321,8 @@ impl<H: Handler> Shard<SimulatedRing, H> {
             State::HalfClosedByUs => connection.mode() != Mode::Starved && !connection.hung_up,
             _ => false,
         };
+        // What rests is looked at again soon.
+        let watched = watched && !(files && connection.rests);
         if watched && connection.armed == Armed::Nothing && !flight.has(Kind::Hangup) && !reads {
             fail("would not hear of a reset");
         }
@@ -290,6 +331,7 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         }
         let keeps = self.core.kept_bytes(slot) >= limits.receive_buffer_bytes;
         let stops = connection.armed != Armed::Multishot || flight.has(Kind::CancelReceive);
+        let keeps = keeps && (!files || self.stops_for_file(slot));
         if keeps && !reads && !stops && !state.is_over() {
             fail("goes on reading what nobody wants");
         }

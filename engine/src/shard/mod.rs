@@ -12,11 +12,14 @@ mod connect;
 pub(crate) mod core;
 mod deadlines;
 mod file;
+mod incoming;
 #[cfg(test)]
 mod invariants;
 mod jobs;
 mod listening;
+mod naming;
 mod output;
+mod pipes;
 mod publish;
 mod receive;
 mod send;
@@ -31,6 +34,7 @@ use self::accept::Accepting;
 use self::application::Application;
 use self::core::Core;
 use self::jobs::Jobs;
+use self::pipes::Place;
 use self::slots::Slots;
 use crate::admission::Admission;
 use crate::config::Config;
@@ -93,9 +97,9 @@ pub(crate) struct Shard<R: Ring, H: Handler> {
     /// One-shot receives in flight: each will take a buffer.
     once_armed: usize,
     starving_until_ms: u64,
-    /// Connections that wait for a pipe, oldest first, with their generation.
-    pipe_queue: VecDeque<(u32, u64)>,
-    /// Connections that have a pipe.
+    /// Connections that wait for a pipe, oldest first.
+    pipe_queue: VecDeque<Place>,
+    /// Connections that have a pipe for a file on its way out.
     pipe_holders: Vec<u32>,
     pipe_retry_at_ms: Option<u64>,
     drain_deadline_ms: Option<u64>,
@@ -237,6 +241,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
         self.flush_open(slot)?;
         self.flush_output(slot)?;
+        self.flush_incoming(slot)?;
+        self.flush_naming(slot)?;
         self.flush_receive(slot)?;
         self.flush_close(slot)?;
         self.arm_deadline(slot);
@@ -250,6 +256,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.push(Token::new(Kind::Wake, 0, 0), op)?;
             self.wake_armed = true;
         }
+        self.core.files_open.take_dropped(&mut self.core.files_closing);
         while let Some(descriptor) = self.core.files_closing.last().copied() {
             self.push(
                 Token::new(Kind::CloseFile, 0, descriptor.0 as u32),
@@ -265,6 +272,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// Callbacks that are owed, before operations are derived from the result.
     fn settle(&mut self, slot: u32) {
         self.settle_output(slot);
+        self.settle_naming(slot);
+        self.settle_incoming(slot);
         self.settle_input(slot);
         self.settle_finish(slot);
     }
@@ -304,6 +313,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                     Kind::Read => self.on_read(slot, completion.result),
                     Kind::Splice => self.on_splice(slot, completion.result),
                     Kind::Open => self.on_open(slot, completion.result),
+                    Kind::Write => self.on_write(slot, completion.result),
+                    Kind::SpliceToFile => self.on_splice_to_file(slot, completion.result),
+                    Kind::Publish => self.on_naming(slot, completion.result),
                     Kind::Connect => self.on_connect(slot, completion.result),
                     Kind::Close => return self.on_close(slot),
                     _ => {}
@@ -325,6 +337,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let busy = !self.core.touched.is_empty()
             || !self.core.sweeps.is_empty()
             || !self.core.files_closing.is_empty()
+            || self.core.files_open.has_dropped()
             || self.core.jobs.may_be_served()
             || (!self.core.connects.is_empty() && self.connect_retry_at_ms.is_none());
         if busy || self.is_finished() {
@@ -366,6 +379,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             && self.core.sweeps.is_empty()
             && self.accepting.is_quiet()
             && self.core.files_closing.is_empty()
+            && !self.core.files_open.has_dropped()
             && self.core.connects.is_empty()
             && self.in_flight == u64::from(self.wake_armed)
     }

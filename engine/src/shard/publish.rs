@@ -5,7 +5,6 @@ use super::slots::Mode;
 use crate::handler::Handler;
 use crate::ledger::{Pair, ShardLedger};
 use crate::ring::Ring;
-use std::sync::atomic::Ordering;
 
 impl<R: Ring, H: Handler> Shard<R, H> {
     /// Lets other threads read what this shard's ledger says now.
@@ -50,9 +49,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     pub(crate) fn ledger(&self) -> ShardLedger {
         let core = &self.core;
         let ring = self.ring.counters();
-        let files = core.files_open.load(Ordering::Relaxed)
-            + core.files_closing.len() as u64
-            + self.files_closing;
+        let files = core.files_open.count() + core.files_closing.len() as u64 + self.files_closing;
         let pair = |total: u64, free: u64| Pair { total, free };
         ShardLedger {
             slots: pair(core.slots.made() as u64, (core.slots.made() - core.slots.len()) as u64),

@@ -46,6 +46,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     fn wanted(&self, slot: u32) -> Armed {
         let connection = &self.core.slots[slot];
         let reads = match connection.state {
+            State::Open | State::HalfClosedByUs if connection.incoming != NONE => {
+                !connection.fin_seen && !self.stops_for_file(slot)
+            }
             State::Open | State::HalfClosedByUs => {
                 !connection.paused && !connection.output_full && !connection.fin_seen
             }
@@ -64,6 +67,12 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
     }
 
+    /// Whether what comes is taken past the receive buffers, or comes faster than it is stored.
+    pub(super) fn stops_for_file(&self, slot: u32) -> bool {
+        let incoming = &self.core.incoming[self.core.slots[slot].incoming as usize];
+        incoming.splices() || self.core.kept_bytes(slot) >= self.core.limits.message_bytes_max
+    }
+
     /// A paused connection's multishot goes on until it has brought a buffer's worth that nobody
     /// wants yet: most pauses are over before anything comes, and a cancel costs as much as a
     /// receive.
@@ -71,6 +80,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let connection = &self.core.slots[slot];
         if connection.state.discards() {
             return connection.discarded as usize >= self.core.limits.linger_bytes_max;
+        }
+        if connection.incoming != NONE {
+            return !connection.state.is_over() && self.stops_for_file(slot);
         }
         !connection.state.is_over()
             && self.core.kept_bytes(slot) >= self.core.limits.receive_buffer_bytes
@@ -270,7 +282,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if !connection.state.receives() {
             return;
         }
-        let waits = connection.paused || connection.output_full || connection.deliver_owed;
+        let waits = connection.paused
+            || connection.output_full
+            || connection.deliver_owed
+            || connection.incoming != NONE;
         let bytes = self.receive_buffers.bytes(buffer, length);
         if waits || connection.carry != NONE {
             self.core.keep(slot, bytes);
@@ -316,7 +331,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         ) {
             return self.core.drop_carry(slot);
         }
-        let waits = connection.paused || connection.output_full;
+        let waits = connection.paused || connection.output_full || connection.incoming != NONE;
         if kept == 0 || waits {
             connection.receiving_since_ms = 0;
         } else if progressed || connection.receiving_since_ms == 0 {
@@ -339,14 +354,18 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     pub(super) fn settle_input(&mut self, slot: u32) {
         let connection = &self.core.slots[slot];
         let listens = connection.state.receives() || connection.state == State::HalfClosedByPeer;
-        if !listens || !connection.opened || connection.paused || connection.output_full {
+        let waits = connection.paused || connection.output_full || connection.incoming != NONE;
+        if !listens || !connection.opened || waits {
             return;
         }
         if connection.deliver_owed {
             self.deliver_kept(slot);
         }
         let connection = &mut self.core.slots[slot];
-        let waits = connection.paused || connection.output_full || connection.deliver_owed;
+        let waits = connection.paused
+            || connection.output_full
+            || connection.deliver_owed
+            || connection.incoming != NONE;
         if !connection.fin_seen || waits || !connection.state.receives() {
             return;
         }

@@ -117,6 +117,10 @@ impl InFlight {
             Kind::Close => 1 << 8,
             Kind::CancelReceive => 1 << 9,
             Kind::CancelConnect => 1 << 10,
+            Kind::Write => 1 << 11,
+            Kind::SpliceToFile => 1 << 12,
+            Kind::PollIn => 1 << 13,
+            Kind::Publish => 1 << 14,
             Kind::Accept | Kind::CloseFile | Kind::CancelAccept | Kind::Wake | Kind::CancelWake => {
                 unreachable!("{kind:?} belongs to no slot")
             }
@@ -199,6 +203,10 @@ pub struct Slot {
     pub open: u32,
     /// Its jobs under way.
     pub jobs: u32,
+    /// A range of the stream on its way into a file.
+    pub incoming: u32,
+    /// A file on its way to its name.
+    pub naming: u32,
     /// Input thrown away while draining and lingering.
     pub discarded: u32,
     pub origin: Origin,
@@ -315,6 +323,8 @@ impl Slots {
             need: 0,
             open: NONE,
             jobs: NONE,
+            incoming: NONE,
+            naming: NONE,
             discarded: 0,
             origin,
             generation,
@@ -342,6 +352,7 @@ impl Slots {
         assert!(gone.in_flight.is_empty(), "a slot is freed with nothing in flight");
         assert!(gone.output_head == NONE && gone.carry == NONE && gone.open == NONE);
         assert!(gone.jobs == NONE && !gone.waits_for_workers);
+        assert!(gone.incoming == NONE && gone.naming == NONE);
         self.generations[key] += 1;
     }
 

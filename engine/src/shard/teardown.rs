@@ -30,6 +30,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 }
             }
         }
+        self.end_files();
         self.core.abandon_jobs();
         self.publish();
     }
@@ -75,11 +76,11 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
         let at_rest = self.settle_operations(wait);
         self.discard_listeners();
-        for file in std::mem::take(&mut self.core.files_closing) {
-            self.ring.close_now(file);
-        }
         for slot in self.pipe_holders.clone() {
             self.put_pipe_back(slot);
+        }
+        for slot in &slots {
+            self.put_incoming_pipe_back(*slot);
         }
         self.pipes.close_idle(&mut self.ring);
         for slot in slots {
@@ -99,13 +100,27 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.refuse_connects();
         if !at_rest {
             mark!("memory is left to the kernel");
-            // A send may still read what is queued on the heap, an open its path.
+            // A send or a write may still read what is kept on the heap, an open its path.
             std::mem::forget(std::mem::take(&mut self.core.chunks));
             std::mem::forget(std::mem::take(&mut self.core.opens));
+            std::mem::forget(std::mem::take(&mut self.core.incoming));
+            std::mem::forget(std::mem::take(&mut self.core.namings));
         }
+        self.core.incoming.clear();
+        self.core.namings.clear();
+        self.end_files();
         self.core.abandon_jobs();
         self.publish_end();
         at_rest
+    }
+
+    /// Closes what is left to close. Who holds a file from here on closes it himself.
+    fn end_files(&mut self) {
+        self.core.files_open.end();
+        self.core.files_open.take_dropped(&mut self.core.files_closing);
+        for file in std::mem::take(&mut self.core.files_closing) {
+            self.ring.close_now(file);
+        }
     }
 
     /// Answers a connect that was under way.

@@ -52,6 +52,8 @@ pub struct Talk {
     pub(super) finishes: bool,
     /// Was told of a drain.
     pub(super) drains: bool,
+    /// The file that it lets come.
+    pub(super) upload: super::uploads::Upload,
     /// Asked to end when nothing has come for a while: not before then.
     pub(super) quiet_until: Duration,
 }

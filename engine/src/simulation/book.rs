@@ -60,6 +60,8 @@ pub enum Role {
     Connector,
     /// Has jobs on workers say what to echo.
     Offloader,
+    /// Lets files come.
+    Uploads,
 }
 
 /// What a handler does about the peer's FIN.
@@ -138,6 +140,8 @@ pub struct Book {
     by_id: BTreeMap<u64, usize>,
     /// What was sent past the handler: by broadcasts, or to an id.
     pub blobs: Vec<Piece>,
+    /// Files that were to get a name.
+    pub published: Vec<super::uploads::Published>,
     /// Parts by the address of the peer.
     pub parts: BTreeMap<SocketAddr, Part>,
     /// Addresses nobody has been connected to yet, with their tags.

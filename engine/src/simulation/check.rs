@@ -6,6 +6,7 @@ use super::lane::Lane;
 use super::world::World;
 use crate::Reason;
 use crate::ring::simulated::{Peer, Plan, SimulatedRing, Standing};
+use crate::shard::slots::NONE;
 use crate::shard::state::State;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -165,6 +166,9 @@ impl World {
             }
             if state.sends() && connection.output_bytes > 0 {
                 return Some(format!("slot {at}/{slot} has not sent what it has to"));
+            }
+            if connection.naming != NONE {
+                return Some(format!("slot {at}/{slot} has a file to name"));
             }
             if core.jobs_under_way(slot) > 0 {
                 return Some(format!("slot {at}/{slot} has jobs under way"));

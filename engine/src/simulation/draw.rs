@@ -7,7 +7,7 @@ use crate::ring::simulated::{Afterwards, Faults, NEVER, Plan, Rng};
 use std::time::Duration;
 
 /// Roles there are, by number; see [`Swarm::draw_part`].
-const ROLES: u64 = 17;
+const ROLES: u64 = 18;
 /// Things a world does, by number; see `World::act`.
 pub const ACTIONS: u64 = 24;
 
@@ -142,6 +142,7 @@ impl Swarm {
             13 => Role::ProtocolAfter(after),
             14 => Role::FinishAfter(after),
             15 => Role::Offloader,
+            16 => Role::Uploads,
             _ => Role::Connector,
         };
         Part {
@@ -192,6 +193,7 @@ pub fn draw_config(rng: &mut Rng) -> Config {
         send_buffer_bytes: rng.pick(&[64, 512, 8192]),
         pipes: rng.pick(&[1, 2, 8]),
         pipe_bytes: rng.pick(&[4096, 65536]),
+        splice_from_bytes: rng.pick(&[0, 0, 500, 1 << 20]),
         submission_entries: rng.pick(&[4, 64, 1024]),
         message_bytes_max: rng.pick(&[100, 10_000, 1 << 20]),
         output_high_bytes,

@@ -2,9 +2,11 @@
 
 use super::actor::{Actor, Talk};
 use super::book::{Farewell, Role, key_of};
+use super::uploads::Upload;
 use crate::ring::simulated::{Rng, is_stretch};
 use crate::{
-    Connection, ConnectionId, Deadline, Handler, JobDone, Local, OpenFile, Origin, Reason,
+    Connection, ConnectionId, Deadline, Handler, JobDone, Local, NewFile, OpenFile, Origin, Reason,
+    ReceiveFailed,
 };
 use std::io;
 use std::time::Duration;
@@ -50,6 +52,7 @@ impl Handler for Actor {
             jobs_made: 0,
             jobs: Vec::new(),
             finishes: false,
+            upload: Upload::default(),
             drains: false,
             quiet_until: Duration::ZERO,
         };
@@ -123,6 +126,7 @@ impl Handler for Actor {
                 self.request_file(talk, connection);
                 return length;
             }
+            Role::Uploads => return self.take_file(talk, connection, length),
             Role::Offloader => {
                 let part = self.offload(talk, connection, length);
                 if talk.rng.below(8) == 0 {
@@ -176,7 +180,7 @@ impl Handler for Actor {
         self.note(talk, connection);
         let mut book = self.book.borrow_mut();
         let unread = book.records[talk.record].shown > talk.used;
-        if talk.paused || (talk.resumed && unread) {
+        if talk.paused || (talk.resumed && unread) || talk.upload.coming.is_some() {
             book.failures.push(format!("{:?}: half_closed before the bytes it waits for", talk.id));
         }
         if std::mem::replace(&mut book.records[talk.record].fin_shown, true) {
@@ -227,6 +231,36 @@ impl Handler for Actor {
             _ => drop(self.say_own(talk, connection, 1)),
         }
         self.request_file(talk, connection);
+    }
+
+    fn file_created(
+        &mut self,
+        talk: &mut Talk,
+        connection: &mut Connection<'_>,
+        result: io::Result<NewFile>,
+    ) {
+        self.note(talk, connection);
+        self.hear_of_new_file(talk, connection, result);
+    }
+
+    fn file_received(
+        &mut self,
+        talk: &mut Talk,
+        connection: &mut Connection<'_>,
+        result: Result<NewFile, ReceiveFailed>,
+    ) {
+        self.note(talk, connection);
+        self.hear_of_file(talk, connection, result);
+    }
+
+    fn file_published(
+        &mut self,
+        talk: &mut Talk,
+        connection: &mut Connection<'_>,
+        result: io::Result<()>,
+    ) {
+        self.note(talk, connection);
+        self.hear_of_name(talk, result);
     }
 
     fn file_sent(&mut self, talk: &mut Talk, connection: &mut Connection<'_>) {

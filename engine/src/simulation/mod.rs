@@ -19,6 +19,7 @@ mod orders;
 mod run;
 mod scenarios;
 mod sharing;
+mod uploads;
 mod verdict;
 mod workers;
 mod world;

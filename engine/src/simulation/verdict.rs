@@ -28,6 +28,7 @@ impl World {
             assert!(*answered, "connect {tag} of shard {shard} is not answered");
         }
         self.judge_order(&book);
+        self.judge_files();
         for record in &book.records {
             self.judge(record);
             let peer = find_peer(&mut self.lanes, record.address);
@@ -105,7 +106,8 @@ impl World {
             Reason::ReceiveTimeout => config.receive_timeout.is_some(),
             Reason::WriteTimeout => config.write_timeout.is_some(),
             Reason::TransferTimeout => {
-                config.transfer_timeout.is_some() && part.role == Role::Files
+                config.transfer_timeout.is_some()
+                    && matches!(part.role, Role::Files | Role::Uploads)
             }
             Reason::MessageTooLong => record.shown > 0 || matches!(part.role, Role::Whole(_)),
             Reason::OutputTooLong => {

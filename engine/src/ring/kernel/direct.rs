@@ -123,12 +123,22 @@ pub(super) fn splice_to_socket(
     length: u32,
     more: bool,
 ) -> Result<u32, Errno> {
-    let more = if more { libc::SPLICE_F_MORE } else { 0 };
-    let flags = libc::SPLICE_F_NONBLOCK | more;
+    splice(pipe, socket, length, if more { libc::SPLICE_F_MORE } else { 0 })
+}
+
+pub(super) fn splice_from_socket(
+    socket: Descriptor,
+    pipe: Descriptor,
+    length: u32,
+) -> Result<u32, Errno> {
+    splice(socket, pipe, length, 0)
+}
+
+fn splice(from: Descriptor, to: Descriptor, length: u32, flags: u32) -> Result<u32, Errno> {
+    let (length, flags) = (length as usize, libc::SPLICE_F_NONBLOCK | flags);
     // SAFETY: no offsets, plain numbers otherwise.
     uninterrupted(|| unsafe {
-        let length = length as usize;
-        libc::splice(pipe.0, ptr::null_mut(), socket.0, ptr::null_mut(), length, flags) as i64
+        libc::splice(from.0, ptr::null_mut(), to.0, ptr::null_mut(), length, flags) as i64
     })
     .map(|bytes| bytes as u32)
 }

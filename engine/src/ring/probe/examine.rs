@@ -114,7 +114,7 @@ fn try_ring(arena_registered: bool) -> Result<(), SetupError> {
     .map(drop)
 }
 
-const OPERATIONS: [(&str, u8, &str); 11] = [
+const OPERATIONS: [(&str, u8, &str); 16] = [
     ("IORING_OP_ACCEPT", opcode::AcceptMulti::CODE, "taking connections, many per submission"),
     (
         "IORING_OP_RECV",
@@ -130,6 +130,11 @@ const OPERATIONS: [(&str, u8, &str); 11] = [
     ("IORING_OP_READ", opcode::Read::CODE, "reading small files"),
     ("IORING_OP_READ_FIXED", opcode::ReadFixed::CODE, "reading small files into registered memory"),
     ("IORING_OP_SPLICE", opcode::Splice::CODE, "sending large files without copying them"),
+    ("IORING_OP_WRITE", opcode::Write::CODE, "receiving files"),
+    ("IORING_OP_FSYNC", opcode::Fsync::CODE, "keeping received files through a crash"),
+    ("IORING_OP_LINKAT", opcode::LinkAt::CODE, "giving received files their names"),
+    ("IORING_OP_RENAMEAT", opcode::RenameAt::CODE, "replacing files by received ones"),
+    ("IORING_OP_UNLINKAT", opcode::UnlinkAt::CODE, "taking back what could not replace a file"),
 ];
 
 fn features() -> Vec<Feature> {

@@ -22,6 +22,8 @@ pub enum Object {
     PipeWrite(usize),
     /// A file found by its path.
     File(usize),
+    /// A file that was made without a name.
+    Made(usize),
     /// A directory to open beneath.
     Directory,
     /// An event descriptor.
@@ -146,7 +148,7 @@ impl Table {
                 Object::Listener(_) => counts.listeners += 1,
                 Object::Socket(_) => counts.sockets += 1,
                 Object::PipeRead(_) | Object::PipeWrite(_) => counts.pipe_ends += 1,
-                Object::File(_) => counts.files += 1,
+                Object::File(_) | Object::Made(_) => counts.files += 1,
                 Object::Directory | Object::Event => {}
             }
         }

@@ -25,6 +25,8 @@ pub struct SimulatedFile {
 pub enum Name {
     /// A file, by its number.
     File(usize),
+    /// A file that was made, by its number.
+    Made(usize),
     /// An errno.
     Error(i32),
 }
@@ -139,6 +141,7 @@ impl SimulatedRing {
                 -self.rng.pick(&[libc::ENFILE, libc::ENOMEM])
             }
             Name::Error(errno) => -errno,
+            Name::Made(made) => self.table.insert(Object::Made(made)).0,
             Name::File(file) => self.table.insert(Object::File(file)).0,
         }
     }
@@ -193,8 +196,14 @@ impl SimulatedRing {
 
     pub(super) fn status_of(&self, file: Descriptor) -> FileStatus {
         let object = self.object(file, "fstat(2)");
-        let Object::File(number) = object else {
-            self.broken(format_args!("fstat(2) of {object:?}"))
+        let number = match object {
+            Object::File(number) => number,
+            Object::Made(made) => {
+                let (bytes, inode) = (self.made[made].bytes.len() as u64, made as u64 + (1 << 32));
+                let kind = FileKind::Regular;
+                return FileStatus { bytes, modified_s: 1, modified_ns: 0, inode, kind };
+            }
+            _ => self.broken(format_args!("fstat(2) of {object:?}")),
         };
         let SimulatedFile { bytes, kind, .. } = self.files[number];
         FileStatus { bytes, modified_s: 1, modified_ns: 0, inode: number as u64 + 1, kind }

@@ -14,6 +14,7 @@ mod broken;
 mod descriptors;
 mod faults;
 mod files;
+mod made;
 mod network;
 mod operations;
 mod peers;
@@ -30,6 +31,7 @@ pub use broken::Enter;
 pub use descriptors::{FIRST, OpenCounts};
 pub use faults::Faults;
 pub use files::SimulatedFile;
+pub use made::Made;
 pub use network::Endpoint;
 pub use peers::{Afterwards, NEVER, Peer, Plan, Standing};
 pub use rng::{Rng, is_stretch, stream, stream_byte, stretch};
@@ -59,6 +61,8 @@ pub struct SimulatedRing {
     pub peers: Vec<Peer>,
     /// All files.
     pub files: Vec<SimulatedFile>,
+    /// All files that were made.
+    pub made: Vec<Made>,
     /// Who can be connected to; anybody else refuses.
     pub endpoints: Vec<Endpoint>,
     /// Sockets that were closed with unread input, so that their peer got RST.
@@ -120,6 +124,7 @@ impl SimulatedRing {
             faults: Faults::none(),
             peers: Vec::new(),
             files: Vec::new(),
+            made: Vec::new(),
             endpoints: Vec::new(),
             closes_with_unread: 0,
             closes_while_armed: 0,
@@ -359,6 +364,19 @@ impl Ring for SimulatedRing {
         let result = self.splice_out(pipe, socket, length as usize);
         let number = result.map_or_else(|errno| -i64::from(errno.0), i64::from);
         self.trace.called(self.now_us, "splice", socket, number);
+        result
+    }
+
+    fn splice_from_socket(
+        &mut self,
+        socket: Descriptor,
+        pipe: Descriptor,
+        length: u32,
+    ) -> Result<u32, Errno> {
+        self.catch_up();
+        let result = self.splice_in(socket, pipe, length as usize);
+        let number = result.map_or_else(|errno| -i64::from(errno.0), i64::from);
+        self.trace.called(self.now_us, "splice from", socket, number);
         result
     }
 

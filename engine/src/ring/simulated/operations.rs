@@ -169,6 +169,13 @@ impl SimulatedRing {
             Op::Read { .. } => Some((self.run_read(pending), 0)),
             Op::Splice { .. } => Some((self.run_splice(pending), 0)),
             Op::Open { .. } => Some((self.run_open(pending), 0)),
+            Op::Write { .. } => Some((self.run_write(pending), 0)),
+            Op::SpliceToFile { .. } => Some((self.run_splice_to_file(pending), 0)),
+            Op::Create { .. } => Some((self.run_create(), 0)),
+            Op::Sync { .. } => Some((self.run_sync(pending), 0)),
+            Op::Link { source, name, .. } => Some((self.run_link(source, name), 0)),
+            Op::Rename { from, to, .. } => Some((self.run_rename(from, to), 0)),
+            Op::Unlink { name, .. } => Some((self.run_unlink(name), 0)),
             Op::Connect { .. } => Some((self.run_connect(pending), 0)),
             Op::Close { descriptor } => {
                 self.close(descriptor);

@@ -24,6 +24,13 @@ impl Op {
             Self::Send { socket, .. } => ("send", socket),
             Self::Read { file, .. } => ("read", file),
             Self::Splice { file, .. } => ("splice", file),
+            Self::Write { file, .. } => ("write", file),
+            Self::SpliceToFile { pipe, .. } => ("splice to file", pipe),
+            Self::Create { directory } => ("create", directory),
+            Self::Sync { descriptor } => ("sync", descriptor),
+            Self::Link { directory, .. } => ("link", directory),
+            Self::Rename { directory, .. } => ("rename", directory),
+            Self::Unlink { directory, .. } => ("unlink", directory),
             Self::Open { directory, .. } => ("open", directory),
             Self::Connect { socket, .. } => ("connect", socket),
             Self::Close { descriptor } => ("close", descriptor),
@@ -33,13 +40,29 @@ impl Op {
 
     /// Whether it names the descriptor.
     pub(super) fn uses(&self, descriptor: Descriptor) -> bool {
-        let pipe = matches!(*self, Self::Splice { pipe, .. } if pipe == descriptor);
-        pipe || self.describe().1 == descriptor
+        let second = match *self {
+            Self::Splice { pipe, .. } => pipe,
+            Self::SpliceToFile { file, .. } => file,
+            _ => Descriptor::NONE,
+        };
+        second == descriptor || self.describe().1 == descriptor
     }
 
     /// Whether a thread of io-wq does it, so that a cancel may come too late.
     pub(super) fn is_on_worker(&self) -> bool {
-        matches!(self, Self::Splice { .. } | Self::Open { .. } | Self::Read { .. })
+        matches!(
+            self,
+            Self::Splice { .. }
+                | Self::Open { .. }
+                | Self::Read { .. }
+                | Self::Write { .. }
+                | Self::SpliceToFile { .. }
+                | Self::Create { .. }
+                | Self::Sync { .. }
+                | Self::Link { .. }
+                | Self::Rename { .. }
+                | Self::Unlink { .. }
+        )
     }
 }
 
@@ -93,8 +116,8 @@ impl SimulatedRing {
                 pending.outcome = Some((-libc::ENOBUFS, 0));
             }
             Op::Read { address, length, .. } => self.prepare_read(address, length as usize),
-            Op::Splice { pipe, .. } => {
-                let holding = self.holding(pipe, "splice");
+            Op::Splice { pipe: second, .. } | Op::SpliceToFile { file: second, .. } => {
+                let holding = self.holding(second, "splice");
                 self.table.hold(holding);
                 pending.second = Some(holding);
             }

@@ -1,0 +1,320 @@
+//! Receiving files: a range of the stream goes into a file instead of to the handler.
+//!
+//! A short one is received as anything is, and written from what is kept. For a longer one the
+//! multishot is ended first; what its buffers have brought is written at its offset, and exactly
+//! the rest is moved socket → pipe by non-blocking splice(2), and pipe → file by a splice on the
+//! ring, which may wait for the disk. While nothing comes a poll waits, and no pipe is held.
+
+use super::pipes::Side;
+use super::slots::{Armed, NONE};
+use super::state::State;
+use super::{Full, Shard};
+use crate::Reason;
+use crate::file::{NewFile, ReceiveFailed};
+use crate::handler::Handler;
+use crate::memory::PooledPipe;
+use crate::ring::{Kind, Op, Ring};
+use std::io;
+
+/// Bytes asked of a socket at once. A pipe has places for segments, not for bytes: it may hold
+/// more than its size says.
+const SPLICE_BYTES_MAX: u64 = 1 << 20;
+/// Raw `ERESTARTSYS`: what a splice that was interrupted ends with.
+const ERESTARTSYS: i32 = 512;
+
+/// A range of the stream on its way into a file.
+pub struct Incoming {
+    file: NewFile,
+    /// Where the next byte to be written goes.
+    offset: u64,
+    /// Bytes of the range that are still to be taken off the stream.
+    missing: u64,
+    /// What came in receive buffers, and how much of it is in the file.
+    kept: Vec<u8>,
+    written: usize,
+    pub pipe: Option<PooledPipe>,
+    /// Waits in the queue for a pipe.
+    pub waits_for_pipe: bool,
+    /// Goes through a pipe: nothing is received meanwhile.
+    splices: bool,
+    /// Why nothing more goes into the file.
+    failed: Option<io::Error>,
+    /// Last time something came of it, ms.
+    pub progress_ms: u64,
+}
+
+impl Incoming {
+    pub fn new(file: NewFile, offset: u64, missing: u64, now_ms: u64) -> Self {
+        Self {
+            file,
+            offset,
+            missing,
+            kept: Vec::new(),
+            written: 0,
+            pipe: None,
+            waits_for_pipe: false,
+            splices: false,
+            failed: None,
+            progress_ms: now_ms,
+        }
+    }
+
+    fn held_bytes(&self) -> u32 {
+        self.pipe.as_ref().map_or(0, |pipe| pipe.held_bytes)
+    }
+
+    /// Whether the pipe takes what comes, past the receive buffers.
+    pub fn splices(&self) -> bool {
+        self.splices
+    }
+
+    /// Whether everything taken off the stream is in the file.
+    fn is_written(&self) -> bool {
+        self.written == self.kept.len() && self.held_bytes() == 0
+    }
+
+    /// Whether there is nothing left to do but to tell.
+    fn is_over(&self) -> bool {
+        self.failed.is_some() || (self.missing == 0 && self.is_written())
+    }
+
+    fn on_written(&mut self, bytes: u32, now_ms: u64) {
+        self.offset += u64::from(bytes);
+        self.file.note_written(self.offset);
+        self.progress_ms = now_ms;
+    }
+}
+
+impl<R: Ring, H: Handler> Shard<R, H> {
+    /// Starts the next step of what goes into a file, unless one is under way.
+    pub(super) fn flush_incoming(&mut self, slot: u32) -> Result<(), Full> {
+        loop {
+            let connection = &self.core.slots[slot];
+            let flight = connection.in_flight;
+            let stores = flight.has(Kind::Write) || flight.has(Kind::SpliceToFile);
+            if connection.incoming == NONE || stores || connection.rests {
+                return Ok(());
+            }
+            if !connection.state.receives() && connection.state != State::HalfClosedByPeer {
+                mark!("a file is given up");
+                self.drop_incoming(slot);
+                return Ok(());
+            }
+            let incoming = &self.core.incoming[connection.incoming as usize];
+            if incoming.is_over() {
+                // Told when the batch is settled.
+                self.core.touch(slot);
+                return Ok(());
+            }
+            if incoming.written < incoming.kept.len() {
+                return self.write_kept(slot);
+            }
+            if incoming.held_bytes() > 0 {
+                return self.empty_into_file(slot);
+            }
+            // Older than anything that is still in the socket.
+            if self.core.kept_bytes(slot) > 0 {
+                self.take_kept(slot);
+                continue;
+            }
+            if incoming.missing > self.core.limits.splice_from_bytes && !incoming.splices {
+                self.core.incoming[connection.incoming as usize].splices = true;
+                continue;
+            }
+            if connection.fin_seen {
+                mark!("a file ends early");
+                self.fail_incoming(slot, io::ErrorKind::UnexpectedEof.into());
+                continue;
+            }
+            let waits = connection.armed != Armed::Nothing
+                || flight.has(Kind::PollIn)
+                || incoming.waits_for_pipe;
+            if waits || !incoming.splices || !self.fill_from_socket(slot)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes what came in receive buffers.
+    fn take_kept(&mut self, slot: u32) {
+        let mut bytes = self.core.take_carry(slot);
+        let incoming = &mut self.core.incoming[self.core.slots[slot].incoming as usize];
+        let mine = usize::try_from(incoming.missing).map_or(bytes.len(), |it| it.min(bytes.len()));
+        let rest = bytes.split_off(mine);
+        incoming.missing -= mine as u64;
+        incoming.splices |= incoming.missing > self.core.limits.splice_from_bytes;
+        let before = std::mem::replace(&mut incoming.kept, bytes);
+        incoming.written = 0;
+        self.core.spare_carry(before);
+        if !rest.is_empty() {
+            mark!("the stream goes on behind a file");
+            self.core.keep(slot, &rest);
+        }
+    }
+
+    fn write_kept(&mut self, slot: u32) -> Result<(), Full> {
+        let incoming = &self.core.incoming[self.core.slots[slot].incoming as usize];
+        let rest = &incoming.kept[incoming.written..];
+        let op = Op::Write {
+            file: incoming.file.descriptor(),
+            address: rest.as_ptr(),
+            length: u32::try_from(rest.len()).unwrap_or(u32::MAX),
+            offset: incoming.offset,
+        };
+        self.submit(slot, Kind::Write, op)
+    }
+
+    pub(super) fn on_write(&mut self, slot: u32, result: i32) {
+        let incoming = &mut self.core.incoming[self.core.slots[slot].incoming as usize];
+        if result > 0 {
+            incoming.written += result as usize;
+            incoming.on_written(result as u32, self.core.now_ms);
+        } else {
+            self.on_store_error(slot, -result);
+        }
+    }
+
+    fn empty_into_file(&mut self, slot: u32) -> Result<(), Full> {
+        let incoming = &self.core.incoming[self.core.slots[slot].incoming as usize];
+        let pipe = incoming.pipe.as_ref().expect("it holds bytes");
+        let op = Op::SpliceToFile {
+            pipe: pipe.pipe.read,
+            file: incoming.file.descriptor(),
+            offset: incoming.offset,
+            length: pipe.held_bytes,
+        };
+        self.submit(slot, Kind::SpliceToFile, op)
+    }
+
+    pub(super) fn on_splice_to_file(&mut self, slot: u32, result: i32) {
+        let incoming = &mut self.core.incoming[self.core.slots[slot].incoming as usize];
+        if result > 0 {
+            let pipe = incoming.pipe.as_mut().expect("it was spliced from");
+            pipe.held_bytes -= result as u32;
+            incoming.on_written(result as u32, self.core.now_ms);
+        } else {
+            self.on_store_error(slot, -result);
+        }
+    }
+
+    fn on_store_error(&mut self, slot: u32, errno: i32) {
+        match errno {
+            libc::ECANCELED | libc::EINTR | libc::EAGAIN | ERESTARTSYS => {
+                mark!("storing cut short");
+            }
+            libc::ENOMEM => {
+                mark!("storing without memory");
+                self.rest(slot);
+            }
+            // A write of something that writes nothing: there is no room.
+            0 => self.fail_incoming(slot, io::Error::from_raw_os_error(libc::ENOSPC)),
+            _ => {
+                mark!("storing failed");
+                self.fail_incoming(slot, io::Error::from_raw_os_error(errno));
+            }
+        }
+    }
+
+    fn fail_incoming(&mut self, slot: u32, error: io::Error) {
+        let incoming = &mut self.core.incoming[self.core.slots[slot].incoming as usize];
+        incoming.failed = Some(error);
+        self.core.touch(slot);
+    }
+
+    /// Moves what has come into a pipe. True: look again at once.
+    fn fill_from_socket(&mut self, slot: u32) -> Result<bool, Full> {
+        let connection = &self.core.slots[slot];
+        let (socket, number) = (connection.descriptor, connection.incoming as usize);
+        let incoming = &mut self.core.incoming[number];
+        if incoming.pipe.is_none() {
+            return Ok(self.take_pipe(slot, Side::In));
+        }
+        let pipe = incoming.pipe.as_mut().expect("just looked");
+        let length = incoming.missing.min(SPLICE_BYTES_MAX) as u32;
+        match self.ring.splice_from_socket(socket, pipe.pipe.write, length) {
+            Ok(0) => {
+                self.core.slots[slot].fin_seen = true;
+                Ok(true)
+            }
+            Ok(moved) => {
+                assert!(moved <= length, "the kernel moved more than it was asked for");
+                pipe.held_bytes = moved;
+                incoming.missing -= u64::from(moved);
+                incoming.progress_ms = self.core.now_ms;
+                self.core.counters.bytes_received += u64::from(moved);
+                self.core.slots[slot].active_ms = self.core.now_ms;
+                Ok(true)
+            }
+            Err(errno) if errno.0 == libc::EAGAIN => {
+                mark!("a file waits for its peer");
+                // Before the pipe goes: a full queue comes back here with it.
+                let events = (libc::POLLIN | libc::POLLRDHUP) as u32;
+                self.submit(slot, Kind::PollIn, Op::Poll { descriptor: socket, events })?;
+                self.return_incoming_pipe(slot);
+                Ok(false)
+            }
+            Err(errno) => {
+                mark!("splice from socket failed");
+                self.core.end(slot, Reason::from_errno(errno.0), false);
+                Ok(false)
+            }
+        }
+    }
+
+    /// What is owed to the application of a file that is there, or has failed.
+    pub(super) fn settle_incoming(&mut self, slot: u32) {
+        let connection = &self.core.slots[slot];
+        let hears = connection.state.receives() || connection.state == State::HalfClosedByPeer;
+        let flight = connection.in_flight;
+        if connection.incoming == NONE
+            || !hears
+            || flight.has(Kind::Write)
+            || flight.has(Kind::SpliceToFile)
+            || !self.core.incoming[connection.incoming as usize].is_over()
+        {
+            return;
+        }
+        self.return_incoming_pipe(slot);
+        let Incoming { file, missing, failed, .. } = self.take_incoming(slot);
+        let result = match failed {
+            None => Ok(file),
+            Some(error) => Err(ReceiveFailed { error, missing_bytes: missing }),
+        };
+        // What follows it on the stream comes after the callback.
+        self.core.slots[slot].deliver_owed = true;
+        self.application.file_received(&mut self.core, slot, result);
+        self.core.touch(slot);
+    }
+
+    fn take_incoming(&mut self, slot: u32) -> Incoming {
+        let number = std::mem::replace(&mut self.core.slots[slot].incoming, NONE);
+        let mut incoming = self.core.incoming.remove(number as usize);
+        self.core.spare_carry(std::mem::take(&mut incoming.kept));
+        incoming
+    }
+
+    /// Gives up what no operation uses any more.
+    pub(super) fn drop_incoming(&mut self, slot: u32) {
+        if self.core.slots[slot].incoming == NONE {
+            return;
+        }
+        self.return_incoming_pipe(slot);
+        if self.take_incoming(slot).waits_for_pipe {
+            self.pipe_queue.retain(|place| !place.is_of(slot, Side::In));
+        }
+    }
+
+    fn return_incoming_pipe(&mut self, slot: u32) {
+        if self.put_incoming_pipe_back(slot) {
+            self.serve_pipe_queue();
+        }
+    }
+
+    pub(super) fn put_incoming_pipe_back(&mut self, slot: u32) -> bool {
+        let number = self.core.slots[slot].incoming;
+        let Some(incoming) = self.core.incoming.get_mut(number as usize) else { return false };
+        let Some(pipe) = incoming.pipe.take() else { return false };
+        self.pipes.give_back(pipe, &mut self.ring);
+        true
+    }
+}

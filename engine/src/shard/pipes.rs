@@ -1,0 +1,136 @@
+//! Who has a pipe, and who waits for one: files on their way out, and files on their way in.
+
+use super::core::Core;
+use super::file::file_at_head;
+use super::{RETRY_MS, Shard};
+use crate::handler::Handler;
+use crate::memory::PooledPipe;
+use crate::ring::{Kind, Ring};
+
+/// How long a reader has to have stalled before its pipe is taken from it: waiting for room for a
+/// moment is what every download over a network does.
+const STALLED_MS: u64 = 20;
+/// Which way a file goes that needs a pipe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Out,
+    In,
+}
+
+/// A place in the queue for a pipe.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    pub slot: u32,
+    generation: u64,
+    side: Side,
+}
+
+impl Place {
+    pub fn is_of(&self, slot: u32, side: Side) -> bool {
+        self.slot == slot && self.side == side
+    }
+}
+
+impl<R: Ring, H: Handler> Shard<R, H> {
+    /// Gets a pipe, or a place in the queue for one.
+    pub(super) fn take_pipe(&mut self, slot: u32, side: Side) -> bool {
+        let generation = self.core.slots[slot].generation;
+        *waits_for_pipe(&mut self.core, slot, side) = true;
+        self.pipe_queue.push_back(Place { slot, generation, side });
+        self.serve_pipe_queue();
+        let waits = *waits_for_pipe(&mut self.core, slot, side);
+        self.core.counters.pipe_waits += u64::from(waits);
+        !waits
+    }
+
+    /// Gives the pipe of the file at the head back, and lets the next in the queue have one.
+    pub(super) fn return_pipe(&mut self, slot: u32) {
+        if self.put_pipe_back(slot) {
+            self.serve_pipe_queue();
+        }
+    }
+
+    pub(super) fn put_pipe_back(&mut self, slot: u32) -> bool {
+        let Some(pipe) = file_at_head(&mut self.core, slot).pipe.take() else { return false };
+        self.pipes.give_back(pipe, &mut self.ring);
+        let held = self.pipe_holders.iter().position(|holder| *holder == slot);
+        self.pipe_holders.swap_remove(held.expect("whoever has a pipe is a holder"));
+        true
+    }
+
+    /// Takes a pipe from a reader that stalls: what is in it is read from the file again when
+    /// there is room in its socket. False: every holder is at work.
+    fn reclaim_pipe(&mut self) -> bool {
+        let stalled = self.pipe_holders.iter().copied().find(|holder| {
+            let connection = &self.core.slots[*holder];
+            connection.in_flight.has(Kind::PollOut)
+                && connection.state.sends()
+                && connection.stalled_since_ms + STALLED_MS <= self.core.now_ms
+        });
+        let Some(slot) = stalled else { return false };
+        let file = file_at_head(&mut self.core, slot);
+        let held_bytes = file.pipe.as_ref().map_or(0, |pipe| u64::from(pipe.held_bytes));
+        mark!("a pipe is taken back");
+        file.offset -= held_bytes;
+        file.remaining += held_bytes;
+        self.put_pipe_back(slot)
+    }
+
+    fn hand_out(&mut self, pipe: PooledPipe, Place { slot, side, .. }: Place) {
+        let now_ms = self.core.now_ms;
+        *waits_for_pipe(&mut self.core, slot, side) = false;
+        match side {
+            Side::Out => {
+                self.core.slots[slot].stalled_since_ms = now_ms;
+                file_at_head(&mut self.core, slot).pipe = Some(pipe);
+                self.pipe_holders.push(slot);
+            }
+            Side::In => {
+                let incoming = &mut self.core.incoming[self.core.slots[slot].incoming as usize];
+                incoming.progress_ms = now_ms;
+                incoming.pipe = Some(pipe);
+            }
+        }
+        self.core.touch(slot);
+    }
+
+    /// Whether whoever has this place still wants a pipe.
+    pub(super) fn waits_at(&self, place: Place) -> bool {
+        let Some(connection) = self.core.slots.get(place.slot) else { return false };
+        connection.generation == place.generation
+            && match place.side {
+                Side::Out => connection.waits_for_pipe,
+                Side::In => {
+                    let incoming = self.core.incoming.get(connection.incoming as usize);
+                    incoming.is_some_and(|incoming| incoming.waits_for_pipe)
+                }
+            }
+    }
+
+    /// Hands pipes to those that wait, oldest first.
+    pub(super) fn serve_pipe_queue(&mut self) {
+        while let Some(place) = self.pipe_queue.front().copied() {
+            if self.waits_at(place) && !self.core.slots[place.slot].state.is_over() {
+                match self.pipes.take(&mut self.ring) {
+                    Ok(Some(pipe)) => self.hand_out(pipe, place),
+                    Ok(None) if self.reclaim_pipe() => continue,
+                    // Out of descriptors, or the holders do not stall yet: looked at again soon.
+                    Ok(None) | Err(_) => {
+                        mark!("no pipe now");
+                        self.pipe_retry_at_ms = Some(self.core.now_ms + RETRY_MS);
+                        return;
+                    }
+                }
+            }
+            self.pipe_queue.pop_front();
+        }
+    }
+}
+
+fn waits_for_pipe(core: &mut Core, slot: u32, side: Side) -> &mut bool {
+    let connection = &mut core.slots[slot];
+    match side {
+        Side::Out => &mut connection.waits_for_pipe,
+        Side::In => &mut core.incoming[connection.incoming as usize].waits_for_pipe,
+    }
+}
