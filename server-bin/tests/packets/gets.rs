@@ -259,8 +259,7 @@ fn a_file_that_becomes_shorter_in_a_chunk_ends_the_connection() {
     let _ = client.stream.read_to_end(&mut rest);
     assert!(rest.len() < 256 << 20, "{} bytes came", rest.len());
     drop(client);
-    served.comes_to_rest();
-    assert_eq!(served.daemon.ledger().number("closed_by.file_truncated"), 1);
+    served.has_closed_by("file_truncated", 1);
     served.stop(&["large"]);
 }
 

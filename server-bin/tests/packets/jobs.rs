@@ -1,7 +1,7 @@
 //! Digests and lists: what workers do.
 
 use crate::client::*;
-use crate::{Served, pattern, same, until};
+use crate::{Served, pattern, same, socket, until};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -56,21 +56,27 @@ fn who_asks_for_many_waits_its_turn() {
     served.stop(&["large"]);
 }
 
-/// A worker stops for a connection that has gone, instead of reading on for nobody.
+/// A worker stops for a connection that has gone, instead of reading on for nobody. One that sends
+/// its FIN may only have said that it asks for nothing else: it is waited with for a while.
 #[test]
 fn nobody_reads_a_file_for_a_connection_that_has_gone() {
-    let served = Served::start(&["--workers", "1"]);
+    let served = Served::start(&["--workers", "1", "--idle-timeout", "1s"]);
     // Hours of zeros.
     File::create(served.dir.path().join("endless")).unwrap().set_len(1 << 43).unwrap();
-    let mut client = served.client();
-    client.write(&packet(DIGEST_FILE, 1, b"endless").repeat(16));
-    until(|| same(served.daemon.ledger().number("jobs.under_way"), 16));
-    drop(client);
-    until(|| same(served.daemon.ledger().number("jobs.under_way"), 0));
-    // The worker is free.
-    let mut client = served.client();
-    client.ask(DIGEST, 1, b"", DIGESTED);
-    drop(client);
+    for resets in [true, false] {
+        let mut client = served.client();
+        client.write(&packet(DIGEST_FILE, 1, b"endless").repeat(16));
+        until(|| same(served.daemon.ledger().number("jobs.under_way"), 16));
+        if resets {
+            socket::reset(client.into_stream());
+        } else {
+            drop(client);
+        }
+        until(|| same(served.daemon.ledger().number("jobs.under_way"), 0));
+        // The worker is free.
+        served.client().ask(DIGEST, 1, b"", DIGESTED);
+    }
+    served.has_closed_by("idle_timeout", 1);
     served.stop(&["endless"]);
 }
 

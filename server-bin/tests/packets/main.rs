@@ -59,7 +59,10 @@ impl Served {
     #[track_caller]
     fn start_in(dir: TempDir, arguments: &[&str]) -> Self {
         let path = dir.path().to_str().unwrap();
-        let all = [&[path, "--shards", "1"], arguments].concat();
+        // One shard, unless it is said how many: what one connection has heard of, all have.
+        let shards: &[&str] =
+            if arguments.contains(&"--shards") { &[] } else { &["--shards", "1"] };
+        let all = [&[path], shards, arguments].concat();
         Self { daemon: Daemon::start("packets", &all), dir }
     }
 
@@ -87,6 +90,12 @@ impl Served {
                 .chain([ledger.number("files"), ledger.number("connections.open")]);
             if in_use.sum::<u64>() == 0 { Ok(()) } else { Err(format!("{ledger:?}")) }
         });
+    }
+
+    /// So many connections have ended for that reason.
+    #[track_caller]
+    fn has_closed_by(&self, reason: &str, expected: u64) {
+        until(|| same(self.daemon.ledger().number(&format!("closed_by.{reason}")), expected));
     }
 
     /// SIGTERM; everything was given back, and nothing but these files is there.

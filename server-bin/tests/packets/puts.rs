@@ -272,7 +272,7 @@ fn who_stalls_in_a_chunk_is_disconnected() {
         let _ = std::io::Read::read_to_end(&mut client.stream, &mut rest);
         assert!(rest.is_empty());
     }
-    assert_eq!(served.daemon.ledger().number("closed_by.transfer_timeout"), 2);
+    served.has_closed_by("transfer_timeout", 2);
     served.stop(&[]);
 }
 

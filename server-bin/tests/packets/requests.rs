@@ -151,7 +151,7 @@ fn what_cannot_be_understood_ends_the_connection_with_an_error() {
         client.error(*id, *code);
         client.is_at_its_end();
     }
-    assert_eq!(served.daemon.ledger().number("closed_by.protocol_error"), cases.len() as u64);
+    served.has_closed_by("protocol_error", cases.len() as u64);
     served.stop(&[]);
 }
 
@@ -190,7 +190,7 @@ fn a_packet_that_does_not_end_is_an_error_in_time() {
     client.write(&packet(ECHO, 1, b"abc")[..7]);
     client.error(0, EXPIRED);
     client.is_at_its_end();
-    assert_eq!(served.daemon.ledger().number("closed_by.receive_timeout"), 1);
+    served.has_closed_by("receive_timeout", 1);
     served.stop(&[]);
 }
 
