@@ -154,6 +154,11 @@ impl Packets {
         }
     }
 
+    /// When an offer that is made now ends.
+    fn offer_ends(&self, connection: &mut Connection<'_>) -> Duration {
+        connection.local().now().saturating_add(self.rules.offer_timeout)
+    }
+
     fn settle(&self, state: &mut Conversation, connection: &mut Connection<'_>) {
         state
             .settle(connection, Patience { idle: DRAIN_QUIET, transfer: self.rules.offer_timeout });

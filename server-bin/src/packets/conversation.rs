@@ -18,6 +18,8 @@ pub struct Conversation {
     pub(super) half_closed: bool,
     pub(super) draining: bool,
     pub(super) closing: bool,
+    /// It waits for a file.
+    paused: bool,
     /// When the timer is to fire.
     timer_at: Option<Duration>,
     /// Lives as long as the connection, for jobs that look whether it does.
@@ -38,13 +40,14 @@ impl Alive {
 impl Conversation {
     /// Whether the next packet may be looked at.
     pub(super) fn may_read_on(&self) -> bool {
-        !self.full && !self.closing && !self.waits()
+        let filling = self.put.as_ref().is_some_and(|put| matches!(put.step, Step::Filling));
+        !self.full && !self.closing && !filling && !self.waits_for_file()
     }
 
-    /// A file is being opened, created, filled or named: what follows on the stream has to wait.
-    fn waits(&self) -> bool {
+    /// A file is being opened, created or named: what comes behind on the stream has to wait.
+    fn waits_for_file(&self) -> bool {
         matches!(self.get.as_deref(), Some(Get::Opening { .. }))
-            || self.put.as_ref().is_some_and(|put| !matches!(put.step, Step::Between { .. }))
+            || self.put.as_ref().is_some_and(|put| put.step.waits())
     }
 
     /// Whether a transfer has this id.
@@ -69,8 +72,8 @@ impl Conversation {
         Alive(Arc::downgrade(self.alive.get_or_insert_default()))
     }
 
-    /// After every callback: the timer, and the end of a connection from which nothing more comes
-    /// or for which a drain waits.
+    /// After every callback: whether to read on, the timer, and the end of a connection from which
+    /// nothing more comes or for which a drain waits.
     pub(super) fn settle(&mut self, connection: &mut Connection<'_>, patience: Patience) {
         if self.closing {
             return;
@@ -78,6 +81,10 @@ impl Conversation {
         if self.half_closed && self.is_at_rest(connection) {
             // What was answered leaves first.
             return self.close(connection);
+        }
+        let waits = self.waits_for_file();
+        if waits != std::mem::replace(&mut self.paused, waits) {
+            if waits { connection.pause() } else { connection.resume() }
         }
         let next = self.next_deadline();
         if next != self.timer_at {

@@ -49,7 +49,6 @@ impl Packets {
             return self.refuse(state, connection, id, &busy);
         }
         connection.open_file(&self.directory, name);
-        connection.pause();
         state.get = Some(Box::new(Get::Opening { id }));
     }
 
@@ -59,7 +58,6 @@ impl Packets {
         connection: &mut Connection<'_>,
         opened: io::Result<OpenFile>,
     ) {
-        connection.resume();
         let Some(Get::Opening { id }) = state.get.take().map(|get| *get) else {
             unreachable!("a file is opened for a get or a put");
         };
@@ -73,7 +71,7 @@ impl Packets {
         let modified_s = u64::try_from(file.status().modified_s).unwrap_or(0);
         let fields = [file.status().bytes.to_be_bytes(), modified_s.to_be_bytes()].concat();
         self.answer(state, connection, Answer::Offer, id, &fields);
-        let until = connection.local().now() + self.rules.offer_timeout;
+        let until = self.offer_ends(connection);
         state.get = Some(Box::new(Get::Offered { id, file, until }));
     }
 

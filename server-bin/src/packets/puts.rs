@@ -33,6 +33,13 @@ pub(super) enum Step {
     Naming,
 }
 
+impl Step {
+    /// The connection is not read from.
+    pub(super) fn waits(&self) -> bool {
+        matches!(self, Self::Looking | Self::Creating | Self::Naming)
+    }
+}
+
 impl Put {
     pub(super) fn deadline(&self) -> Option<Duration> {
         if let Step::Between { until, .. } = &self.step { Some(*until) } else { None }
@@ -65,7 +72,6 @@ impl Packets {
             let (name, replace) = (name.into(), replace && self.rules.replace);
             let put = Put { id, size, received: 0, name, replace, step: Step::Looking };
             connection.open_file(&self.directory, &put.name);
-            connection.pause();
             state.put = Some(Box::new(put));
             return;
         };
@@ -111,7 +117,6 @@ impl Packets {
             Ok(file) => {
                 let id = put_of(state).id;
                 self.answer(state, connection, Answer::Accepted, id, &[]);
-                connection.resume();
                 self.go_on(state, connection, file);
             }
             Err(error) => self.give_up(state, connection, &Refusal::of_writing(&error)),
@@ -162,13 +167,12 @@ impl Packets {
     fn go_on(&self, state: &mut Conversation, connection: &mut Connection<'_>, file: NewFile) {
         let put = put_of(state);
         if put.received < put.size {
-            let until = connection.local().now() + self.rules.offer_timeout;
+            let until = self.offer_ends(connection);
             put.step = Step::Between { file, until };
             return;
         }
         let publish = Publish { sync: self.rules.sync, replace: put.replace };
         connection.publish_file(file, &put.name, publish);
-        connection.pause();
         put.step = Step::Naming;
     }
 
@@ -182,7 +186,6 @@ impl Packets {
             Ok(()) => {
                 let id = put_of(state).id;
                 state.put = None;
-                connection.resume();
                 self.answer(state, connection, Answer::Stored, id, &[]);
             }
             Err(error) => self.give_up(state, connection, &Refusal::of_writing(&error)),
@@ -198,7 +201,6 @@ impl Packets {
     ) {
         let id = put_of(state).id;
         state.put = None;
-        connection.resume();
         self.refuse(state, connection, id, why);
     }
 }
