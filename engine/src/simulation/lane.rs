@@ -61,8 +61,8 @@ pub struct Lane {
     /// Connections with an overdue deadline, since when, in simulated µs.
     pub overdue: BTreeMap<(u32, u64), u64>,
     /// Since when somebody waits for a place in the queue of jobs though there is one, in simulated
-    /// µs.
-    pub room_since_us: Option<u64>,
+    /// µs, and the jobs that it had submitted by then.
+    pub room_since_us: Option<(u64, u64)>,
     /// When a drain aborts what is left, in simulated µs.
     pub drain_deadline_us: Option<u64>,
     /// When a drain it has surely heard of aborts what is left.

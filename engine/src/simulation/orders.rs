@@ -13,7 +13,7 @@ use std::time::Duration;
 /// A shard answers within so long: a wake may be late, and a wait takes a second at most.
 const ANSWER_US_MAX: u64 = 2_000_000;
 /// Turns in which a shard finds the time to empty its queue of commands.
-const TURNS_BUSY_MAX: u32 = 10_000;
+const TURNS_BUSY_MAX: u32 = 100_000;
 
 enum Answer {
     Find(Receiver<Option<ConnectionInfo>>),

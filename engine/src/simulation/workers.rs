@@ -67,8 +67,11 @@ impl World {
     pub(super) fn note_room(&mut self) {
         let now_us = self.now_us();
         for lane in &mut self.lanes {
-            if lane.shard().is_some_and(|shard| shard.parts().1.jobs.is_late()) {
-                lane.room_since_us.get_or_insert(now_us);
+            let Some(shard) = lane.shard() else { continue };
+            let core = shard.parts().1;
+            if core.jobs.is_late() {
+                let submitted = core.counters.jobs_submitted;
+                lane.room_since_us.get_or_insert((now_us, submitted));
             }
         }
     }
@@ -77,8 +80,12 @@ impl World {
     /// shard that just acted did not sleep though there was room.
     pub(super) fn check_jobs(&mut self, at: usize) {
         let lane = &mut self.lanes[at];
-        let slept_us =
-            lane.room_since_us.take().map_or(0, |since_us| lane.now_us().saturating_sub(since_us));
+        let (since_us, submitted) = lane.room_since_us.take().unwrap_or((u64::MAX, 0));
+        let slept_us = lane.now_us().saturating_sub(since_us);
+        // What it took itself before it slept was no room any more.
+        let shard = lane.shard();
+        let took = shard.is_some_and(|it| it.parts().1.counters.jobs_submitted > submitted);
+        let slept_us = if took { 0 } else { slept_us };
         assert!(slept_us < ROOM_US_MAX, "nobody said for {slept_us} us that there is room");
         let unfinished = self.shift.borrow().unfinished();
         let (mut under_way, mut known, mut failed) = (0, 0, false);

@@ -7,4 +7,5 @@ mod framing;
 mod lifecycle;
 mod pressure;
 mod remote;
+mod uploads;
 mod workers;

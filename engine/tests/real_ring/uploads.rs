@@ -1,0 +1,382 @@
+//! Receiving files: whole or not at all, and the stream stays in step.
+
+use crate::common::{ask, read_line, reset, stream_byte, wait_until};
+use ringwright::{
+    Config, Connection, ConnectionId, Directory, Engine, Handler, Ledger, Local, NewFile, Origin,
+    Publish, Reason, ReceiveFailed,
+};
+use std::io::{self, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+/// Lines: `echo TEXT`, or `put NAME BYTES CHUNK HOW` with so many bytes behind it, which go into a
+/// file by ranges of at most CHUNK bytes; HOW is made of `sync`, `replace` and `-`.
+struct Keeper {
+    directory: Directory,
+    ended: Sender<Reason>,
+}
+
+#[derive(Default)]
+struct Put {
+    name: String,
+    missing: u64,
+    chunk: u64,
+    publish: Publish,
+    /// Bytes of a file that failed, to be skipped.
+    skip: u64,
+}
+
+impl Put {
+    fn answer(connection: &mut Connection<'_>, result: io::Result<()>) {
+        let answer = match result {
+            Ok(()) => "stored\n".to_owned(),
+            Err(error) => format!("error {}\n", error.raw_os_error().unwrap_or(0)),
+        };
+        let _ = connection.send(answer.as_bytes());
+    }
+
+    fn next(&mut self, connection: &mut Connection<'_>, file: NewFile) {
+        if self.missing == 0 {
+            return connection.publish_file(file, self.name.as_bytes(), self.publish);
+        }
+        let (offset, length) = (file.bytes(), self.missing.min(self.chunk));
+        self.missing -= length;
+        connection.receive_file(file, offset, length);
+    }
+}
+
+impl Handler for Keeper {
+    type State = Put;
+
+    fn opened(&mut self, _: &mut Connection<'_>, _: Origin) -> Put {
+        Put::default()
+    }
+
+    fn received(&mut self, put: &mut Put, connection: &mut Connection<'_>, bytes: &[u8]) -> usize {
+        if put.skip > 0 {
+            let skipped = put.skip.min(bytes.len() as u64);
+            put.skip -= skipped;
+            connection.resume();
+            return skipped as usize;
+        }
+        let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else { return 0 };
+        let line = std::str::from_utf8(&bytes[..end]).expect("lines are text");
+        let words: Vec<&str> = line.split(' ').collect();
+        match words[..] {
+            ["put", name, length, chunk, how] => {
+                put.name = name.to_owned();
+                put.missing = length.parse().expect("bytes");
+                put.chunk = chunk.parse().expect("bytes");
+                let (sync, replace) = (how.contains("sync"), how.contains("replace"));
+                put.publish = Publish { sync, replace };
+                connection.create_file(&self.directory);
+                connection.pause();
+            }
+            _ => {
+                let _ = connection.send(&bytes[5..=end]);
+                connection.resume();
+            }
+        }
+        end + 1
+    }
+
+    fn file_created(
+        &mut self,
+        put: &mut Put,
+        connection: &mut Connection<'_>,
+        result: io::Result<NewFile>,
+    ) {
+        connection.resume();
+        match result {
+            Ok(file) => put.next(connection, file),
+            Err(error) => {
+                put.skip = std::mem::take(&mut put.missing);
+                Put::answer(connection, Err(error));
+            }
+        }
+    }
+
+    fn file_received(
+        &mut self,
+        put: &mut Put,
+        connection: &mut Connection<'_>,
+        result: Result<NewFile, ReceiveFailed>,
+    ) {
+        match result {
+            Ok(file) => put.next(connection, file),
+            Err(failed) => {
+                put.skip = std::mem::take(&mut put.missing) + failed.missing_bytes;
+                Put::answer(connection, Err(failed.error));
+            }
+        }
+    }
+
+    fn file_published(
+        &mut self,
+        _: &mut Put,
+        connection: &mut Connection<'_>,
+        result: io::Result<()>,
+    ) {
+        Put::answer(connection, result);
+    }
+
+    fn closed(&mut self, _: Put, _: &mut Local<'_>, _: ConnectionId, reason: Reason) {
+        let _ = self.ended.send(reason);
+    }
+}
+
+struct Uploads {
+    path: PathBuf,
+    engine: Engine,
+    ended: Receiver<Reason>,
+}
+
+impl Uploads {
+    fn new(name: &str, change: impl FnOnce(&mut Config)) -> Self {
+        let path = std::env::temp_dir().join(format!("ringwright-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        let directory = Directory::open_to_create(&path).unwrap();
+        Self::of(path, directory, change)
+    }
+
+    fn of(path: PathBuf, directory: Directory, change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config {
+            listeners: vec!["127.0.0.1:0".parse().unwrap()],
+            shards: Some(1),
+            pin: false,
+            ..Config::default()
+        };
+        change(&mut config);
+        let (sender, ended) = channel();
+        let factory = move |_| Keeper { directory: directory.clone(), ended: sender.clone() };
+        let engine = Engine::start(config, factory).expect("the engine starts");
+        Self { path, engine, ended }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let client = TcpStream::connect(self.engine.addresses()[0]).expect("the server accepts");
+        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        client.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
+        client
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(&self.path).unwrap();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    fn next_end(&self) -> Reason {
+        self.ended.recv_timeout(Duration::from_secs(10)).expect("a connection ends")
+    }
+
+    fn finish(self) -> Ledger {
+        self.engine.remote().drain(Duration::from_secs(5)).expect("the shard listens");
+        let ledger = self.engine.join().expect("the shard ends well");
+        let _ = std::fs::remove_dir_all(&self.path);
+        assert!(ledger.balanced(), "{}", ledger.to_json());
+        assert_eq!(ledger.sum.pipes.free, ledger.sum.pipes.total, "{}", ledger.to_json());
+        assert_eq!((ledger.open(), ledger.sum.files), (0, 0), "{}", ledger.to_json());
+        ledger
+    }
+}
+
+fn content(bytes: usize) -> Vec<u8> {
+    (0..bytes).map(|at| stream_byte(at as u64 ^ bytes as u64)).collect()
+}
+
+/// Puts a file and returns the answer.
+fn put(client: &mut TcpStream, name: &str, content: &[u8], chunk: u64, how: &str) -> String {
+    let mut bytes = format!("put {name} {} {chunk} {how}\n", content.len()).into_bytes();
+    bytes.extend_from_slice(content);
+    client.write_all(&bytes).expect("it leaves");
+    read_line(client).expect("an answer")
+}
+
+#[test]
+fn files_of_every_size_come_whole_and_the_stream_stays_in_step() {
+    for splice_from_bytes in [0, 64 << 10, u64::MAX] {
+        let uploads = Uploads::new("whole", |it| it.splice_from_bytes = splice_from_bytes);
+        let mut client = uploads.connect();
+        for bytes in [0, 1, 1_000, 4_096, 65_535, 65_536, 65_537, 200_000, 5_000_000] {
+            for chunk in [u64::MAX, 100_000, 3_000_000] {
+                let content = content(bytes);
+                let answer = put(&mut client, "file", &content, chunk, "replace");
+                assert_eq!(answer, "stored", "{bytes} bytes by {chunk}");
+                assert!(std::fs::read(uploads.path.join("file")).unwrap() == content, "{bytes}");
+                assert_eq!(ask(&mut client, "echo on"), "on", "{bytes} bytes by {chunk}");
+            }
+        }
+        assert_eq!(uploads.names(), ["file"]);
+        drop(client);
+        uploads.finish();
+    }
+}
+
+#[test]
+fn puts_in_one_write_follow_each_other() {
+    let uploads = Uploads::new("pipelined", |_| {});
+    let mut client = uploads.connect();
+    let mut bytes = Vec::new();
+    for number in 0..50 {
+        let content = content(number * 3_000);
+        bytes.extend(format!("put f{number} {} 70000 -\n", content.len()).into_bytes());
+        bytes.extend(content);
+        bytes.extend(format!("echo {number}\n").into_bytes());
+    }
+    let mut writer = client.try_clone().unwrap();
+    let thread = std::thread::spawn(move || writer.write_all(&bytes));
+    let mut answers = Vec::new();
+    while answers.len() < 100 {
+        answers.push(read_line(&mut client).expect("an answer"));
+    }
+    thread.join().unwrap().expect("all of it leaves");
+    assert_eq!(answers.iter().filter(|answer| *answer == "stored").count(), 50);
+    let echoes = answers.iter().filter(|answer| *answer != "stored");
+    assert!(echoes.map(|it| it.parse::<usize>().unwrap()).eq(0..50), "{answers:?}");
+    for number in 0..50 {
+        let path = uploads.path.join(format!("f{number}"));
+        assert!(std::fs::read(path).unwrap() == content(number * 3_000));
+    }
+    drop(client);
+    uploads.finish();
+}
+
+#[test]
+fn a_name_that_is_taken_is_replaced_only_where_that_is_asked_for() {
+    let uploads = Uploads::new("replaced", |_| {});
+    let mut client = uploads.connect();
+    let exists = format!("error {}", libc::EEXIST);
+    assert_eq!(put(&mut client, "it", b"first", 9, "sync"), "stored");
+    assert_eq!(put(&mut client, "it", b"second", 9, "sync"), exists);
+    assert_eq!(std::fs::read(uploads.path.join("it")).unwrap(), b"first");
+    assert_eq!(put(&mut client, "it", b"third", 9, "sync,replace"), "stored");
+    assert_eq!(std::fs::read(uploads.path.join("it")).unwrap(), b"third");
+    std::fs::create_dir(uploads.path.join("folder")).unwrap();
+    let folder = format!("error {}", libc::EISDIR);
+    assert_eq!(put(&mut client, "folder", b"x", 9, "replace"), folder);
+    assert_eq!(put(&mut client, "folder", b"x", 9, "-"), exists);
+    for wrong in [".", "..", "a/b", "/a"] {
+        let answer = put(&mut client, wrong, b"x", 9, "replace");
+        assert_eq!(answer, format!("error {}", libc::EINVAL), "{wrong}");
+    }
+    assert_eq!(uploads.names(), ["folder", "it"]);
+    drop(client);
+    uploads.finish();
+}
+
+#[test]
+fn a_directory_that_cannot_be_synced_is_said_to_be_so_before_anything_is_there() {
+    let uploads = Uploads::new("unsynced", |_| {});
+    let directory = Directory::open(&uploads.path).unwrap();
+    let others = Uploads::of(uploads.path.clone(), directory, |_| {});
+    let mut client = others.connect();
+    assert_eq!(put(&mut client, "it", b"x", 9, "sync"), format!("error {}", libc::EBADF));
+    assert!(uploads.names().is_empty());
+    assert_eq!(put(&mut client, "it", b"x", 9, "-"), "stored");
+    drop(client);
+    others.finish();
+    uploads.finish();
+}
+
+/// Sends the beginning of a file and waits until the server has taken it.
+fn begin(uploads: &Uploads, sent: usize) -> TcpStream {
+    let mut client = uploads.connect();
+    client.write_all(b"put never 1000000 600000 -\n").unwrap();
+    client.write_all(&content(sent)).unwrap();
+    let ledger = || uploads.engine.remote().ledger().sum.bytes_received;
+    let least = sent as u64;
+    wait_until("the beginning is read", || ledger() >= least);
+    client
+}
+
+#[test]
+fn whoever_leaves_or_stalls_in_the_middle_leaves_nothing() {
+    let uploads = Uploads::new("left", |it| {
+        it.transfer_timeout = Some(Duration::from_millis(300));
+    });
+    drop(begin(&uploads, 300_000));
+    assert_eq!(uploads.next_end(), Reason::PeerFin);
+    reset(begin(&uploads, 700_000));
+    assert!(matches!(uploads.next_end(), Reason::PeerReset | Reason::BrokenPipe));
+    let stalled = begin(&uploads, 10);
+    assert_eq!(uploads.next_end(), Reason::TransferTimeout);
+    drop(stalled);
+    assert!(uploads.names().is_empty(), "{:?}", uploads.names());
+    let half = begin(&uploads, 500_000);
+    half.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut half = half;
+    assert_eq!(read_line(&mut half).unwrap(), "error 0", "the end comes too early");
+    assert_eq!(uploads.next_end(), Reason::PeerFin);
+    uploads.finish();
+}
+
+#[test]
+fn uploads_that_stall_hold_no_pipe_and_no_thread() {
+    let uploads = Uploads::new("stalled", |it| {
+        it.pipes = 2;
+        it.splice_from_bytes = 0;
+    });
+    let stalled: Vec<TcpStream> = (0..200).map(|_| begin(&uploads, 0)).collect();
+    for client in &stalled {
+        let mut client = client;
+        client.write_all(&[7; 1000]).unwrap();
+    }
+    let sum = || uploads.engine.remote().ledger().sum;
+    wait_until("all wait for more", || {
+        let sum = sum();
+        sum.files == 200 && sum.pipes.free == sum.pipes.total
+    });
+    let mut client = uploads.connect();
+    assert_eq!(put(&mut client, "other", &content(3_000_000), u64::MAX, "-"), "stored");
+    drop((stalled, client));
+    uploads.finish();
+}
+
+/// A tmpfs of that size, which nobody else sees.
+fn small_disk(bytes: usize, path: &Path) -> Directory {
+    std::fs::create_dir_all(path).unwrap();
+    let path = path.to_owned();
+    let mount = move || {
+        let target = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+        let options = std::ffi::CString::new(format!("size={bytes}")).unwrap();
+        // SAFETY: NUL-terminated strings; this thread ends with the namespace it made, which the
+        // directory's descriptor keeps.
+        unsafe {
+            assert_eq!(libc::unshare(libc::CLONE_NEWNS), 0, "this test needs to be root");
+            let (slash, none) = (c"/".as_ptr(), std::ptr::null());
+            let private = libc::MS_REC | libc::MS_PRIVATE;
+            assert_eq!(libc::mount(none, slash, none, private, none.cast()), 0);
+            let kind = c"tmpfs".as_ptr();
+            assert_eq!(libc::mount(kind, target.as_ptr(), kind, 0, options.as_ptr().cast()), 0);
+        }
+        Directory::open_to_create(&path).expect("the directory just mounted")
+    };
+    std::thread::spawn(mount).join().expect("a mount")
+}
+
+#[test]
+fn a_full_disk_is_an_error_and_the_stream_goes_on() {
+    let path = std::env::temp_dir().join(format!("ringwright-full-{}", std::process::id()));
+    for splice_from_bytes in [0, u64::MAX] {
+        let disk = small_disk(1 << 20, &path);
+        let change = |it: &mut Config| it.splice_from_bytes = splice_from_bytes;
+        let uploads = Uploads::of(path.clone(), disk, change);
+        let mut client = uploads.connect();
+        let full = format!("error {}", libc::ENOSPC);
+        for chunk in [u64::MAX, 100_000] {
+            assert_eq!(put(&mut client, "large", &content(8 << 20), chunk, "-"), full);
+            assert_eq!(ask(&mut client, "echo on"), "on");
+            // What was taken is free again.
+            let fits = content(900_000);
+            assert_eq!(put(&mut client, "fits", &fits, chunk, "replace"), "stored");
+            assert_eq!(put(&mut client, "fits", b"less", chunk, "replace"), "stored");
+        }
+        drop(client);
+        uploads.finish();
+    }
+}
