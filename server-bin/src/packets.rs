@@ -223,11 +223,10 @@ impl Handler for Packets {
     }
 
     fn file_sent(&mut self, state: &mut Conversation, connection: &mut Connection<'_>) {
-        // A connection that is being closed sends the chunk that was under way, and no other.
-        if !state.closing {
-            self.chunk_sent(state, connection);
-            self.settle(state, connection);
-        }
+        // On a connection that is being closed, the chunk that was under way is the last one: it takes
+        // nothing more.
+        self.chunk_sent(state, connection);
+        self.settle(state, connection);
     }
 
     fn file_created(

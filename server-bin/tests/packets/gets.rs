@@ -263,6 +263,31 @@ fn a_file_that_becomes_shorter_in_a_chunk_ends_the_connection() {
     served.stop(&["large"]);
 }
 
+/// The chunk under way is still whole, then comes the error, then the end.
+#[test]
+fn a_broken_packet_ends_a_download_between_two_chunks() {
+    let served = Served::start(&[]);
+    let size = 256 << 20;
+    File::create(served.dir.path().join("large")).unwrap().set_len(size).unwrap();
+    let mut client = served.client();
+    client.get(1, "large");
+    client.write(&take(1, 0, size));
+    let first = client.answer();
+    client.chunk(&first);
+    client.write(&[0xff; 4]);
+    loop {
+        let answer = client.answer();
+        if answer.says() == (ERROR, 0, TOO_LONG) {
+            break;
+        }
+        client.chunk(&answer);
+    }
+    client.is_at_its_end();
+    drop(client);
+    served.has_closed_by("protocol_error", 1);
+    served.stop(&["large"]);
+}
+
 /// Beside a download other requests are answered between two chunks.
 #[test]
 fn a_download_and_an_upload_share_a_connection() {

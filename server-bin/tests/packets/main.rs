@@ -23,6 +23,7 @@ mod requests;
 #[allow(dead_code, reason = "not all of it is used here")]
 mod socket;
 mod starting;
+mod storm;
 
 use client::Client;
 use common::pattern;

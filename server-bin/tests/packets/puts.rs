@@ -206,6 +206,23 @@ fn chunks_that_nobody_wants_leave_the_stream_in_step() {
     served.stop(&[]);
 }
 
+/// A chunk is no packet: the deadline for packets is not its own.
+#[test]
+fn a_chunk_that_nobody_wants_may_take_its_time() {
+    let served = Served::start(&["--request-timeout", "200ms"]);
+    let mut client = served.client();
+    client.write(&packet(DATA, 1, &10_u32.to_be_bytes()));
+    for piece in [&b"01234567"[..], b"8"] {
+        client.write(piece);
+        served.client().echoes();
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    client.write(b"9");
+    client.echoes();
+    drop(client);
+    served.stop(&[]);
+}
+
 #[test]
 fn an_abort_gives_a_put_up_and_keeps_the_connection() {
     let served = Served::start(&[]);
@@ -305,7 +322,8 @@ fn a_client_that_goes_in_the_middle_leaves_nothing() {
 /// A file above the process's own limit is an error like any other.
 #[test]
 fn the_limit_of_file_sizes_ends_the_put_and_not_the_server() {
-    let dir = tempfile::tempdir().unwrap();
+    // A tmpfs, which is written to by the shard itself: that is who would get the signal.
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
     let binary = env!("CARGO_BIN_EXE_ringwrightd");
     let mut shell = std::process::Command::new("sh");
     shell

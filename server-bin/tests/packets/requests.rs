@@ -1,9 +1,12 @@
 //! Packets: every request that is no file's, what is wrong with some, and how they are cut.
 
 use crate::client::*;
+use crate::common::{Server, command};
 use crate::{Served, pattern};
 use sha2::{Digest, Sha256};
+use std::io::Read;
 use std::net::TcpStream;
+use std::time::Instant;
 
 #[test]
 fn an_echo_is_the_same_bytes_up_to_the_largest_packet() {
@@ -59,9 +62,10 @@ fn more_broadcasts_than_a_shard_takes_are_refused_and_lose_nothing_else() {
     let served = Served::start(&[]);
     let mut client = served.client();
     let many: Vec<u8> = (0..5_000).flat_map(|id| packet(BROADCAST, id, b"")).collect();
+    let begun = Instant::now();
     client.write(&many);
     client.send(ECHO, 5_000, b"");
-    let (mut sent, mut refused, mut messages, mut echoed) = (0, 0, 0, false);
+    let (mut sent, mut refused, mut messages, mut echoed) = (0_u128, 0, 0, false);
     while !echoed || messages < sent {
         match client.answer().says() {
             (BROADCAST_SENT, _, _) => sent += 1,
@@ -72,6 +76,8 @@ fn more_broadcasts_than_a_shard_takes_are_refused_and_lose_nothing_else() {
         }
     }
     assert_eq!(sent + refused, 5_000);
+    let most = 32 * (begun.elapsed().as_millis() + 2);
+    assert!(sent <= most, "{sent} sent, of at most {most} in that time");
     assert!(sent >= 32 && refused > 0, "{sent} sent, {refused} refused");
     drop(client);
     served.stop(&[]);
@@ -234,4 +240,33 @@ fn who_does_not_read_is_not_read_from() {
     }
     drop((stalled, other));
     served.stop(&[]);
+}
+
+/// However much has come of what it asked, and however little it takes.
+#[test]
+fn what_is_queued_for_a_slow_reader_is_bounded() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_str().unwrap();
+    let arguments = ["packets", path, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+    let server = Server::start_with_admin(&mut command(&arguments), "packets");
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    let mut writer = stream.try_clone().unwrap();
+    // Each is answered with several times as many bytes.
+    let writing = std::thread::spawn(move || {
+        let many = packet(0x77, 1, b"").repeat(10_000);
+        while std::io::Write::write_all(&mut writer, &many).is_ok() {}
+    });
+    let mut admin = server.admin();
+    let mut most = 0;
+    for _ in 0..400 {
+        stream.read_exact(&mut [0; 50_000]).unwrap();
+        let reply = admin.request("GET", "/connections");
+        let connections: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
+        most = most.max(connections["connections"][0]["queued_bytes"].as_u64().unwrap());
+    }
+    assert!((64 << 10..320 << 10).contains(&most), "{most} bytes were queued");
+    stream.shutdown(std::net::Shutdown::Both).unwrap();
+    writing.join().unwrap();
+    drop((stream, admin));
+    server.stop().cleanly();
 }
