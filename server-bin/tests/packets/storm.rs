@@ -118,7 +118,7 @@ fn abort(stream: &TcpStream) {
 fn nothing_that_clients_send_is_too_much() {
     let _alone = alone();
     let arguments = ["--shards", "2", "--replace", "--offer-timeout", "10ms", "--workers", "2"];
-    let served = Served::start(&[&arguments[..], &["--idle-timeout", "2s"]].concat());
+    let served = Served::start(&[&arguments[..], &["--idle-timeout", "15s"]].concat());
     served.write("large", &pattern(3 << 20));
     std::fs::create_dir(served.dir.path().join("directory")).unwrap();
     let address = served.daemon.address;
