@@ -66,6 +66,9 @@ pub struct Config {
     pub pipes: u32,
     /// Bytes of a pipe. Default 64 KiB.
     pub pipe_bytes: u32,
+    /// Bytes of a file that lies in the page cache sent at once, by sendfile(2); then others have
+    /// their turn. 0: files always go through a pipe. Default 1 MiB.
+    pub sendfile_bytes_max: u32,
     /// A file being received of which more than so many bytes are still to come goes from its socket
     /// to the disk by splice(2); a shorter rest is received like anything else and written. Default
     /// 64 KiB.
@@ -178,6 +181,7 @@ impl Default for Config {
             send_buffer_bytes: 8_192,
             pipes: 64,
             pipe_bytes: 64 << 10,
+            sendfile_bytes_max: 1 << 20,
             splice_from_bytes: 64 << 10,
             io_workers_max: 4,
             submission_entries: 1_024,

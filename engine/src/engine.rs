@@ -83,6 +83,13 @@ impl Engine {
         let wakers = mailboxes.iter().map(|sending| sending.waker().clone()).collect();
         let (pool, ports) = Pool::new(config.jobs_queued_max, wakers, true);
         let remote = Remote::new(mailboxes.clone(), published.clone(), admission.clone(), pool);
+        // Before the shards: a handler may have jobs from its first moment on.
+        if let Err(failed) = remote.set_workers(config.workers) {
+            drop(ports);
+            remote.pool().join(JOBS_GRACE);
+            let source = std::io::Error::other(failed);
+            return Err(Error::Start { what: "starting workers", source });
+        }
 
         let cpus = cpu::allowed();
         let factory = Arc::new(factory);
@@ -125,7 +132,6 @@ impl Engine {
             Some(error) => Err(error),
             None => engine.wait_until_ready(&readiness, count),
         };
-        let started = started.and_then(|()| engine.start_workers(config.workers));
         match started.and_then(|()| engine.listen(&config, &mailboxes)) {
             Ok(()) => Ok(engine),
             Err(error) => {
@@ -192,12 +198,6 @@ impl Engine {
         // An error: every shard has ended.
         let _ = self.endings.recv();
         Ok(())
-    }
-
-    fn start_workers(&self, workers: usize) -> Result<(), Error> {
-        let source = std::io::Error::other;
-        let failed = |failed| Error::Start { what: "starting workers", source: source(failed) };
-        self.remote.set_workers(workers).map_err(failed)
     }
 
     fn wait_until_ready(

@@ -1,9 +1,12 @@
 //! The command line.
 
 use crate::http::{Url, head};
+use crate::packets::wire::{BODY_BYTES_MAX, PREFIX_BYTES, check_name};
 use crate::units::{parse_count, parse_duration, parse_size};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,6 +16,8 @@ const CONNECTIONS_MAX: u64 = 1_000_000;
 const PIPELINE_MAX: u64 = 1_024;
 /// Most bytes in flight on a connection: they are kept in memory until they are sent.
 const FLIGHT_BYTES_MAX: u64 = 64 << 20;
+/// Most bytes of an ECHO or DIGEST.
+const PACKET_SIZE_MAX: u64 = (BODY_BYTES_MAX - PREFIX_BYTES) as u64;
 /// Longest run and longest wait for a reply.
 const DURATION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -21,14 +26,18 @@ Examples:
   ringload http http://127.0.0.1:8080/ -c 256 -d 30s
   ringload http http://127.0.0.1:8080/ -n 100k --requests-per-connection 10
   ringload echo 127.0.0.1:7000 --size 4KiB --pipeline 8 --json report.json
+  ringload packets 127.0.0.1:7100 --size 1KiB --digest-every 10
+  ringload packets 127.0.0.1:7100 put backup.tar --as monday.tar --replace
+  ringload packets 127.0.0.1:7100 get monday.tar --out backup.tar
 
 Exit status:
   0  every reply was right        3    nothing could be connected to
   1  errors were seen             130  interrupted; the report covers what was done
   2  wrong usage
 
-Every option but -H can be set in the environment: --requests-per-connection is
-RINGLOAD_REQUESTS_PER_CONNECTION. What is given on the command line goes first.";
+Every option can be set in the environment, but for -H and what only put or get has:
+--requests-per-connection is RINGLOAD_REQUESTS_PER_CONNECTION. What is given on the command line
+goes first.";
 
 /// Puts load on a server and checks every byte that comes back.
 #[derive(Debug, Parser)]
@@ -68,6 +77,67 @@ pub enum Target {
         #[command(flatten)]
         load: LoadArgs,
     },
+    /// Ask a packet server for echoes and digests, each checked; or put or get a file
+    #[command(after_help = EXAMPLES, max_term_width = 100, disable_help_subcommand = true)]
+    Packets {
+        /// HOST:PORT
+        address: String,
+        /// Bytes of a request, at most 65531
+        #[arg(long, value_name = "SIZE", default_value = "64", env = "RINGLOAD_SIZE",
+              hide_env = true, value_parser = parse_size)]
+        size: u64,
+        /// Every so many requests of a connection one is a digest, the others are echoes; 0: none
+        #[arg(
+            long,
+            value_name = "COUNT",
+            default_value = "4",
+            env = "RINGLOAD_DIGEST_EVERY",
+            hide_env = true
+        )]
+        digest_every: u64,
+        /// How to load it.
+        #[command(flatten)]
+        load: LoadArgs,
+        /// A file there or back, instead of load.
+        #[command(subcommand)]
+        transfer: Option<Transfer>,
+    },
+}
+
+/// A file to a packet server, or from one.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Transfer {
+    /// Send a file, and compare its SHA-256 with what the server computes of it
+    Put {
+        /// A regular file
+        file: PathBuf,
+        /// Its name on the server; the last component of FILE by default
+        #[arg(long = "as", value_name = "NAME")]
+        name: Option<OsString>,
+        /// Replace a file of that name (the server must allow that)
+        #[arg(long)]
+        replace: bool,
+        /// Do not ask the server for its SHA-256
+        #[arg(long)]
+        no_verify: bool,
+    },
+    /// Fetch a file, and compare its SHA-256 with what the server computes of it
+    #[command(
+        long_about = "Fetch a file, and compare its SHA-256 with what the server computes of \
+        it.\n\nA regular file, or one that is not there yet, is written beside its place and \
+        renamed when it is complete and right, in place of what was there; if anything goes wrong \
+        nothing stays."
+    )]
+    Get {
+        /// Its name on the server
+        name: OsString,
+        /// Where it goes; '-' is standard output, the default is NAME in the current folder
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        /// Do not ask the server for its SHA-256
+        #[arg(long)]
+        no_verify: bool,
+    },
 }
 
 /// How to load it.
@@ -98,14 +168,14 @@ pub struct LoadArgs {
           env = "RINGLOAD_REQUESTS_PER_CONNECTION", hide_env = true, value_parser = parse_count)]
     pub requests_per_connection: Option<u64>,
     /// Longest wait for a reply, and for a connect
-    #[arg(long, value_name = "TIME", default_value = "10s",
+    #[arg(long, global = true, value_name = "TIME", default_value = "10s",
           env = "RINGLOAD_TIMEOUT", hide_env = true, value_parser = parse_duration)]
     pub timeout: Duration,
     /// Write the report as JSON too (described in report.schema.json)
-    #[arg(long, value_name = "FILE", env = "RINGLOAD_JSON", hide_env = true)]
+    #[arg(long, global = true, value_name = "FILE", env = "RINGLOAD_JSON", hide_env = true)]
     pub json: Option<PathBuf>,
-    /// Print no line per second, only the summary
-    #[arg(long, env = "RINGLOAD_QUIET", hide_env = true,
+    /// Print no line per second and no progress, only the summary
+    #[arg(long, global = true, env = "RINGLOAD_QUIET", hide_env = true,
           value_parser = clap::builder::FalseyValueParser::new())]
     pub quiet: bool,
     /// Seed of the bytes sent; taken from the clock by default, and reported
@@ -139,17 +209,38 @@ impl Cli {
     #[must_use]
     pub const fn load(&self) -> &LoadArgs {
         match &self.target {
-            Target::Http { load, .. } | Target::Echo { load, .. } => load,
+            Target::Http { load, .. }
+            | Target::Echo { load, .. }
+            | Target::Packets { load, .. } => load,
+        }
+    }
+
+    /// The file to be moved, where it is not load that was asked for; with the server's address.
+    #[must_use]
+    pub fn transfer(&self) -> Option<(&str, &Transfer)> {
+        match &self.target {
+            Target::Packets { address, transfer: Some(transfer), .. } => Some((address, transfer)),
+            _ => None,
         }
     }
 
     fn settle(&mut self, given: &ArgMatches) -> Result<(), String> {
+        let from_line = |name: &str| given.value_source(name) == Some(ValueSource::CommandLine);
         let message_bytes = match &self.target {
             Target::Http { .. } => 0,
             Target::Echo { size, .. } => *size,
+            Target::Packets { size, transfer, .. } => {
+                if *size > PACKET_SIZE_MAX {
+                    return Err(format!("--size is at most {PACKET_SIZE_MAX} in a packet"));
+                }
+                if let Some(transfer) = transfer {
+                    transfer.check(from_line)?;
+                }
+                *size
+            }
         };
-        let (Target::Http { load, .. } | Target::Echo { load, .. }) = &mut self.target;
-        let from_line = |name| given.value_source(name) == Some(ValueSource::CommandLine);
+        let (Target::Http { load, .. } | Target::Echo { load, .. } | Target::Packets { load, .. }) =
+            &mut self.target;
         match (from_line("duration"), from_line("requests")) {
             (true, true) => return Err("give either --duration or --requests, not both".into()),
             // The environment asked for a number of requests; the command line knows better.
@@ -175,6 +266,40 @@ impl Cli {
             return Err("--size times --pipeline is at most 64MiB".into());
         }
         Ok(())
+    }
+}
+
+impl Transfer {
+    /// Options of the load that have no meaning for a file.
+    const NOT_FOR_FILES: [&str; 10] = [
+        "connections",
+        "threads",
+        "duration",
+        "requests",
+        "pipeline",
+        "requests_per_connection",
+        "seed",
+        "pin_from",
+        "size",
+        "digest_every",
+    ];
+
+    fn check(&self, from_line: impl Fn(&str) -> bool) -> Result<(), String> {
+        if let Some(option) = Self::NOT_FOR_FILES.into_iter().find(|name| from_line(name)) {
+            let option = option.replace('_', "-");
+            return Err(format!("--{option} is for load; put and get move one file"));
+        }
+        check_name(&self.name())
+    }
+
+    /// The file's name on the server.
+    #[must_use]
+    pub fn name(&self) -> Vec<u8> {
+        let name = match self {
+            Self::Put { file, name, .. } => name.as_deref().or(file.file_name()),
+            Self::Get { name, .. } => Some(name.as_os_str()),
+        };
+        name.unwrap_or_default().as_bytes().to_vec()
     }
 }
 
@@ -240,6 +365,24 @@ mod tests {
     }
 
     #[test]
+    fn a_file_is_moved_instead_of_load() {
+        let cli = read("ringload packets a:1 put dir/x --as y --replace --json out --quiet")
+            .expect("a command line");
+        let (address, put) = cli.transfer().expect("a transfer");
+        assert_eq!((address, put.name()), ("a:1", b"y".to_vec()));
+        assert!(matches!(put, Transfer::Put { replace: true, no_verify: false, .. }));
+        assert_eq!(cli.load().json.as_deref(), Some("out".as_ref()));
+        assert!(cli.load().quiet);
+        let cli = read("ringload packets a:1 --timeout 2s get x --no-verify").expect("a line");
+        let (_, get) = cli.transfer().expect("a transfer");
+        assert!(matches!(get, Transfer::Get { out: None, no_verify: true, .. }));
+        assert_eq!(cli.load().timeout, Duration::from_secs(2));
+        let cli = read("ringload packets a:1 put dir/x").expect("a command line");
+        assert_eq!(cli.transfer().expect("a transfer").1.name(), b"x");
+        assert!(read("ringload packets a:1 -c 2").expect("a command line").transfer().is_none());
+    }
+
+    #[test]
     fn wrong_usage_is_named() {
         for (line, says) in [
             ("ringload http ftp://a/", "ftp:// is not spoken"),
@@ -257,6 +400,15 @@ mod tests {
             ("ringload http http://a/ -H X:\u{7}", "control character"),
             ("ringload http http://a/ -H Content-Length:5", "announces a body"),
             ("ringload churn a:1", "unrecognized subcommand"),
+            ("ringload packets a:1 --size 64KiB", "at most 65531"),
+            ("ringload packets a:1 --digest-every 1.5", "--digest-every"),
+            ("ringload packets a:1 -c 5 put x", "--connections is for load"),
+            ("ringload packets a:1 --digest-every 5 get x", "--digest-every is for load"),
+            ("ringload packets a:1 put dir/..", "is no name"),
+            ("ringload packets a:1 put x --as a/b", "without slashes"),
+            ("ringload packets a:1 get ../x", "without slashes"),
+            ("ringload packets a:1 get .x", "begin with a dot"),
+            ("ringload packets a:1 send x", "unexpected argument 'send'"),
         ] {
             let error = read(line).expect_err(line);
             assert!(error.contains(says), "{line}: {error}");

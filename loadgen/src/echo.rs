@@ -65,9 +65,8 @@ impl Protocol for Echo {
             ));
         }
         state.received += used as u64;
-        let answer =
-            (used as u64 == missing).then_some(Answer { status: None, fault: None, last: false });
-        Ok(Step { used, answer })
+        let answer = Answer { place: 0, status: None, fault: None, last: false };
+        Ok(Step { used, need: 0, answer: (used as u64 == missing).then_some(answer) })
     }
 
     fn end(&mut self, state: &mut EchoState) -> Result<Answer, Fault> {

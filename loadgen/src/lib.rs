@@ -2,13 +2,15 @@
 //! checks every byte that comes back.
 //!
 //! From the command line ([`args`]) to a run ([`run`]): one [`load::Load`] per shard keeps its
-//! connections busy, a [`protocol::Protocol`] ([`echo`], [`http`]) makes the requests and judges
-//! the replies, [`stats`] counts, [`report`] and [`summary`] tell.
+//! connections busy, a [`protocol::Protocol`] ([`echo`], [`http`], [`packets`]) makes the requests
+//! and judges the replies, [`stats`] counts, [`report`] and [`summary`] tell. [`transfer`] moves one
+//! file instead.
 
 pub mod args;
 pub mod echo;
 pub mod http;
 pub mod load;
+pub mod packets;
 pub mod protocol;
 pub mod report;
 pub mod run;
@@ -16,4 +18,5 @@ pub mod stats;
 pub mod stream;
 pub mod summary;
 pub mod system;
+pub mod transfer;
 pub mod units;

@@ -163,7 +163,7 @@ impl<P: Protocol> Load<P> {
         }
     }
 
-    /// Counts a complete reply to the oldest request in flight.
+    /// Counts a complete reply to one of the requests in flight.
     fn count(
         &mut self,
         flow: &mut Flow<P::State>,
@@ -171,7 +171,7 @@ impl<P: Protocol> Load<P> {
         answer: Answer,
         now_ns: u64,
     ) {
-        let sent_ns = flow.in_flight.pop_front().unwrap_or(now_ns);
+        let sent_ns = flow.in_flight.remove(answer.place).unwrap_or(now_ns);
         self.stats.replies += 1;
         self.stats.last_reply_ns = now_ns;
         self.stats.service_ns.saturating_record(now_ns - sent_ns);
@@ -305,7 +305,7 @@ impl<P: Protocol> Handler for Load<P> {
             if flow.ending {
                 return bytes.len();
             }
-            if flow.in_flight.is_empty() {
+            if flow.in_flight.is_empty() && !P::MAY_SPEAK_UNASKED {
                 let many = bytes.len() - used;
                 let fault = Fault::new(
                     ErrorKind::Protocol,
@@ -325,7 +325,10 @@ impl<P: Protocol> Handler for Load<P> {
             self.stats.bytes_received += step.used as u64;
             match step.answer {
                 Some(answer) => self.count(flow, connection, answer, now_ns),
-                None => break,
+                None => {
+                    connection.need(step.need);
+                    break;
+                }
             }
         }
         self.ask(flow, connection, now_ns);

@@ -17,7 +17,7 @@ pub enum ErrorKind {
     Timeout,
     /// Other bytes came back than must.
     WrongBytes,
-    /// A status of 400 or more.
+    /// A status of 400 or more; a packet server's ERROR.
     BadStatus,
     /// What came back is not the protocol.
     Protocol,
@@ -75,6 +75,8 @@ impl Fault {
 /// A complete reply.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Answer {
+    /// Which request it answers: its place among those without a reply, the oldest being 0.
+    pub place: usize,
     /// Its status, where the protocol has one.
     pub status: Option<u16>,
     /// What was wrong with it although it was complete: the connection stays usable.
@@ -88,6 +90,8 @@ pub struct Answer {
 pub struct Step {
     /// So many of them were used; the rest must be given again, with more behind it.
     pub used: usize,
+    /// The rest need not be given again before it has so many bytes.
+    pub need: usize,
     /// The reply that ended there.
     pub answer: Option<Answer>,
 }
@@ -96,6 +100,10 @@ pub struct Step {
 pub trait Protocol: 'static {
     /// What is kept of one connection.
     type State: Send + 'static;
+
+    /// The peer may send what is no reply to anything. It goes to `receive` too then, whose
+    /// business it is to tell what may come.
+    const MAY_SPEAK_UNASKED: bool = false;
 
     /// The state of a new connection; `number` is its own in this run.
     fn open(&self, number: u64) -> Self::State;

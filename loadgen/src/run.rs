@@ -4,12 +4,14 @@ use crate::args::{Cli, LoadArgs, Target};
 use crate::echo::Echo;
 use crate::http::Http;
 use crate::load::{CONNECTING_MAX, Load, Shared, Task};
+use crate::packets::Packets;
+use crate::packets::wire::{BODY_BYTES_MAX, PREFIX_BYTES};
 use crate::protocol::{ErrorKind, Fault, Protocol};
 use crate::report::{Environment, Interval, Plan, Report, Run};
 use crate::stats::Stats;
 use crate::summary;
 use crate::system::{self, Interrupts};
-use ringwright::{Config, Engine};
+use ringwright::{Config, Engine, Framing};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, PoisonError};
@@ -35,6 +37,8 @@ pub enum Failure {
     Unresolved(String),
     /// The engine did not start, or ended by itself.
     Engine(ringwright::Error),
+    /// A system call failed that never should.
+    System(std::io::Error),
 }
 
 /// Does what was asked for.
@@ -47,13 +51,13 @@ pub fn run(cli: &Cli, interrupts: &Interrupts) -> Result<Report, Failure> {
         .map_err(Failure::Usage)?;
     system::check_cpu(load.pin_from.unwrap_or_default()).map_err(Failure::Usage)?;
     let seed = load.seed.unwrap_or_else(seed_of_the_clock);
-    let (protocol, target, name, size) = match &cli.target {
-        Target::Http { url, .. } => ("http", url.to_string(), &url.address, None),
-        Target::Echo { address, size, .. } => ("echo", address.clone(), address, Some(*size)),
+    let name = match &cli.target {
+        Target::Http { url, .. } => &url.address,
+        Target::Echo { address, .. } | Target::Packets { address, .. } => address,
     };
     let to = resolve(name).map_err(Failure::Unresolved)?;
-    let plan = plan(load, protocol, target, to, size);
-    let environment = Environment::of_this_process(seed);
+    let plan = plan(cli, to);
+    let environment = Environment::of_this_process(Some(seed));
     if !load.quiet {
         eprintln!("{}", summary::opening(&plan, seed));
     }
@@ -68,6 +72,15 @@ pub fn run(cli: &Cli, interrupts: &Interrupts) -> Result<Report, Failure> {
         Target::Echo { size, .. } => {
             let size = *size;
             drive(load, to, size * load.pipeline, interrupts, move || Echo::new(seed, size))
+        }
+        Target::Packets { size, digest_every, .. } => {
+            let (size, digest_every) = (*size, *digest_every);
+            let framing = Framing::new(BODY_BYTES_MAX, &config(load, 0))
+                .expect("message_bytes_max has room for it");
+            let packet_bytes = (Framing::HEADER_BYTES + PREFIX_BYTES) as u64 + size;
+            drive(load, to, packet_bytes * load.pipeline, interrupts, move || {
+                Packets::new(seed, size as usize, digest_every, framing)
+            })
         }
     };
     Ok(run.map_err(Failure::Engine)?.report(plan, environment))
@@ -241,6 +254,7 @@ fn config(load: &LoadArgs, flight_bytes: usize) -> Config {
         output_bytes_max: defaults.output_bytes_max + 4 * flight_bytes,
         // A request is small; with 8 KiB an ordinary user's locked memory would not be enough.
         send_buffer_bytes: 4 << 10,
+        message_bytes_max: Framing::HEADER_BYTES + BODY_BYTES_MAX,
         // The one deadline is --timeout; the loop keeps it.
         idle_timeout: None,
         receive_timeout: None,
@@ -265,13 +279,15 @@ fn task(load: &LoadArgs, to: SocketAddr, shard: u64) -> Task {
     }
 }
 
-fn plan(
-    load: &LoadArgs,
-    protocol: &'static str,
-    target: String,
-    to: SocketAddr,
-    size_bytes: Option<u64>,
-) -> Plan {
+fn plan(cli: &Cli, to: SocketAddr) -> Plan {
+    let load = cli.load();
+    let (protocol, target, size_bytes, digest_every) = match &cli.target {
+        Target::Http { url, .. } => ("http", url.to_string(), None, None),
+        Target::Echo { address, size, .. } => ("echo", address.clone(), Some(*size), None),
+        Target::Packets { address, size, digest_every, .. } => {
+            ("packets", address.clone(), Some(*size), Some(*digest_every))
+        }
+    };
     Plan {
         protocol,
         target,
@@ -283,12 +299,16 @@ fn plan(
         pipeline: load.pipeline,
         requests_per_connection: load.requests_per_connection,
         size_bytes,
+        digest_every,
         timeout_s: load.timeout.as_secs_f64(),
     }
 }
 
-/// The address to load. Of several (`localhost` has two), the first that answers.
-fn resolve(name: &str) -> Result<SocketAddr, String> {
+/// The address of the server. Of several (`localhost` has two), the first that answers.
+///
+/// # Errors
+/// The name has none.
+pub fn resolve(name: &str) -> Result<SocketAddr, String> {
     let addresses: Vec<SocketAddr> =
         name.to_socket_addrs().map_err(|error| format!("{name}: {error}"))?.collect();
     let answers = |to: &&SocketAddr| TcpStream::connect_timeout(to, TRIAL).is_ok();

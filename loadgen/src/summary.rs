@@ -25,6 +25,9 @@ pub fn opening(plan: &Plan, seed: u64) -> String {
     if let Some(bytes) = plan.size_bytes {
         text += &format!(", messages of {bytes} bytes");
     }
+    if let Some(every @ 1..) = plan.digest_every {
+        text += &format!(", 1 of {every} to be digested");
+    }
     if plan.pipeline > 1 {
         text += &format!(", {} requests in flight each", plan.pipeline);
     }
@@ -253,8 +256,10 @@ mod tests {
         );
         (plan.requests, plan.duration_s, plan.pipeline) = (Some(5_000), None, 4);
         (plan.requests_per_connection, plan.size_bytes, plan.connections) = (Some(1), Some(64), 1);
+        plan.digest_every = Some(4);
         assert!(opening(&plan, 7).ends_with(
             "1 connection, 1 thread, 5,000 requests, seed 7, messages of 64 bytes, \
+             1 of 4 to be digested, \
              4 requests in flight each, 1 request per connection"
         ));
     }

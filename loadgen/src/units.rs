@@ -99,6 +99,12 @@ pub fn show_bytes(bytes: f64) -> String {
     format!("{} {unit}", three_figures(value))
 }
 
+/// `00ff41`, as sha256sum(1) shows digests.
+#[must_use]
+pub fn show_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// `1,234,567`.
 #[must_use]
 pub fn show_count(count: u64) -> String {
@@ -163,6 +169,7 @@ mod tests {
         assert_eq!(show_bytes(512.0), "512 B");
         assert_eq!(show_bytes(12_345.0), "12.3 kB");
         assert_eq!(show_bytes(4.56e9), "4.56 GB");
+        assert_eq!(show_hex(&[0, 255, 0x41]), "00ff41");
         assert_eq!(show_count(7), "7");
         assert_eq!(show_count(123), "123");
         assert_eq!(show_count(1_234_567), "1,234,567");

@@ -83,13 +83,26 @@ fn wrong_usage_is_status_two() {
 
 #[test]
 fn help_shows_defaults_and_examples() {
-    for arguments in [&["--help"][..], &["http", "--help"], &["echo", "--help"]] {
+    for arguments in
+        [&["--help"][..], &["http", "--help"], &["echo", "--help"], &["packets", "--help"]]
+    {
         let (status, stdout, _) = ringload(arguments, &[]);
         assert_eq!(status, 0);
         assert!(stdout.contains("Examples:") && stdout.contains("Exit status:"), "{stdout}");
     }
     let (_, stdout, _) = ringload(&["echo", "--help"], &[]);
     assert!(stdout.contains("[default: 64]") && stdout.contains("--requests-per-connection"));
+    let (_, stdout, _) = ringload(&["packets", "--help"], &[]);
+    for part in ["--digest-every", "[default: 4]", "put", "get", "at most 65531"] {
+        assert!(stdout.contains(part), "{stdout}");
+    }
+    for (command, option) in [("put", "--as <NAME>"), ("get", "--out <FILE>")] {
+        let (status, stdout, _) = ringload(&["packets", "a:1", command, "--help"], &[]);
+        assert_eq!(status, 0);
+        for part in [option, "--no-verify", "--timeout", "--json", "--quiet"] {
+            assert!(stdout.contains(part), "{stdout}");
+        }
+    }
 }
 
 #[test]

@@ -10,6 +10,7 @@
 //! with the one mapping it owns: see [`KernelRing`]'s `Drop`.
 
 mod buffers;
+mod cached;
 mod direct;
 mod listener;
 #[cfg(test)]
@@ -65,6 +66,7 @@ pub struct KernelRing {
     counters: RingCounters,
     /// Fixed buffer 0 is the arena: reads into it need no page walk.
     arena_registered: bool,
+    page_bytes: u64,
     started: Instant,
 }
 
@@ -101,6 +103,7 @@ impl KernelRing {
             ended: 0,
             counters: RingCounters::default(),
             arena_registered: false,
+            page_bytes: direct::page_bytes(),
             started: Instant::now(),
         };
         this.register(setup).map_err(|(call, error)| failed(call)(error))?;
@@ -339,6 +342,20 @@ impl Ring for KernelRing {
         more: bool,
     ) -> Result<u32, Errno> {
         direct::splice_to_socket(pipe, socket, length, more)
+    }
+
+    fn is_cached(&mut self, file: Descriptor, offset: u64, length: u32) -> bool {
+        cached::is_cached(file, offset, length, self.page_bytes)
+    }
+
+    fn send_file(
+        &mut self,
+        file: Descriptor,
+        offset: u64,
+        length: u32,
+        socket: Descriptor,
+    ) -> Result<u32, Errno> {
+        cached::send_file(file, offset, length, socket)
     }
 
     fn splice_from_socket(

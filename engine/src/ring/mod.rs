@@ -386,6 +386,22 @@ pub trait Ring {
         more: bool,
     ) -> Result<u32, Errno>;
 
+    /// Whether all of a range of a regular file lies in the page cache, so that reading it does not
+    /// wait for a disk. `length` is not 0.
+    fn is_cached(&mut self, file: Descriptor, offset: u64, length: u32) -> bool;
+
+    /// sendfile(2) of a range that is cached; 0: the file ends before it.
+    ///
+    /// # Errors
+    /// EAGAIN: the socket has no room. EPIPE, ECONNRESET, and those of read(2).
+    fn send_file(
+        &mut self,
+        file: Descriptor,
+        offset: u64,
+        length: u32,
+        socket: Descriptor,
+    ) -> Result<u32, Errno>;
+
     /// Non-blocking splice(2) from a socket to an empty pipe; 0: the peer's FIN.
     ///
     /// # Errors

@@ -151,7 +151,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             if small && self.core.prepend_buffer(slot) {
                 return Ok(true);
             }
-            return Ok(self.take_pipe(slot, Side::Out));
+            return self.send_cached(slot);
         }
         if file.pipe.as_ref().is_some_and(|pipe| pipe.held_bytes > 0) {
             return self.empty_pipe(slot);
@@ -198,6 +198,61 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
     }
 
+    /// Sends what lies in the page cache, past any pipe; the rest goes through one.
+    fn send_cached(&mut self, slot: u32) -> Result<bool, Full> {
+        let socket = self.core.slots[slot].descriptor;
+        let window = self.core.limits.sendfile_bytes_max;
+        let file = file_at_head(&mut self.core, slot);
+        let length = file.remaining.min(u64::from(window)) as u32;
+        if length == 0 || !self.ring.is_cached(file.file.descriptor(), file.offset, length) {
+            mark!("a file is not cached");
+            return Ok(self.take_pipe(slot, Side::Out));
+        }
+        match self.ring.send_file(file.file.descriptor(), file.offset, length, socket) {
+            Ok(0) => {
+                mark!("a cached file was cut off");
+                self.core.end(slot, Reason::FileTruncated, true);
+                Ok(false)
+            }
+            Ok(sent) => {
+                file.offset += u64::from(sent);
+                file.remaining -= u64::from(sent);
+                let rest = file.remaining > 0;
+                self.note_sent(slot, sent);
+                if sent < length {
+                    return self.poll_room(slot);
+                }
+                // One window a turn: others have their turn, too.
+                if rest {
+                    self.core.touch(slot);
+                }
+                Ok(!rest)
+            }
+            Err(errno) if errno.0 == libc::EAGAIN => {
+                mark!("no room for a cached file");
+                self.poll_room(slot)
+            }
+            Err(errno) if matches!(errno.0, libc::EIO | libc::ENOMEM | libc::EINTR) => {
+                self.on_file_error(slot, errno.0);
+                self.core.touch(slot);
+                Ok(false)
+            }
+            Err(errno) => {
+                mark!("sendfile failed");
+                self.core.end(slot, Reason::from_errno(errno.0), false);
+                Ok(false)
+            }
+        }
+    }
+
+    /// Looks at the queue again when the socket has room.
+    fn poll_room(&mut self, slot: u32) -> Result<bool, Full> {
+        let socket = self.core.slots[slot].descriptor;
+        let op = Op::Poll { descriptor: socket, events: libc::POLLOUT as u32 };
+        self.submit(slot, Kind::PollOut, op)?;
+        Ok(false)
+    }
+
     /// Moves what the pipe holds to the socket, as far as there is room.
     fn empty_pipe(&mut self, slot: u32) -> Result<bool, Full> {
         let socket = self.core.slots[slot].descriptor;
@@ -217,9 +272,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             }
             Err(errno) if errno.0 == libc::EAGAIN => {
                 mark!("no room for a splice");
-                let op = Op::Poll { descriptor: socket, events: libc::POLLOUT as u32 };
-                self.submit(slot, Kind::PollOut, op)?;
-                Ok(false)
+                self.poll_room(slot)
             }
             Err(errno) => {
                 mark!("splice to socket failed");

@@ -19,6 +19,7 @@ pub fn config() -> Config {
         send_buffer_bytes: 512,
         pipes: 2,
         pipe_bytes: 4096,
+        sendfile_bytes_max: 0,
         submission_entries: 64,
         idle_timeout: None,
         receive_timeout: None,

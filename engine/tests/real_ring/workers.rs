@@ -3,8 +3,8 @@
 
 use crate::common::{read_line, reset, wait_until};
 use ringwright::{
-    Config, Connection, Engine, Error, Handler, Job, JobDone, JobError, Ledger, Origin, Refusal,
-    Remote, WorkersFailed,
+    Config, Connection, Engine, Error, Handler, Job, JobDone, JobError, Ledger, Local, Origin,
+    Refusal, Remote, WorkersFailed,
 };
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -520,4 +520,28 @@ fn a_careless_handler_loses_its_connection_only() {
     let ledger = engine.join().expect("neither the shard nor the worker noticed");
     assert_eq!(ledger.sum.handler_panics, 2);
     assert!(ledger.balanced(), "{}", ledger.to_json());
+}
+
+/// Says how many workers there are when its shard begins.
+struct Early(Sender<usize>);
+
+impl Handler for Early {
+    type State = ();
+    fn opened(&mut self, _: &mut Connection<'_>, _: Origin) {}
+    fn received(&mut self, (): &mut (), _: &mut Connection<'_>, bytes: &[u8]) -> usize {
+        bytes.len()
+    }
+    fn started(&mut self, shard: &mut Local<'_>) {
+        let _ = self.0.send(shard.remote().workers());
+    }
+}
+
+#[test]
+fn workers_are_there_before_a_shard_begins() {
+    let config = Config { shards: Some(1), pin: false, workers: 3, ..Config::default() };
+    let (sender, workers) = channel();
+    let engine = Engine::start(config, move |_| Early(sender.clone())).expect("the engine starts");
+    assert_eq!(workers.recv_timeout(Duration::from_secs(10)), Ok(3));
+    engine.remote().drain(Duration::ZERO).expect("the shard listens");
+    engine.join().expect("the shard ends well");
 }

@@ -41,7 +41,7 @@ impl Http {
             let must = *self.learnt.get_or_init(|| reply.body);
             (reply.body != must).then(|| differs(reply.body, must))
         };
-        Answer { status: Some(reply.status), fault, last: reply.close }
+        Answer { place: 0, status: Some(reply.status), fault, last: reply.close }
     }
 }
 
@@ -62,7 +62,7 @@ impl Protocol for Http {
         let step = state
             .advance(bytes, &mut self.last_head)
             .map_err(|wrong| Fault::new(ErrorKind::Protocol, wrong))?;
-        Ok(Step { used: step.used, answer: step.reply.map(|reply| self.judge(reply)) })
+        Ok(Step { used: step.used, need: 0, answer: step.reply.map(|reply| self.judge(reply)) })
     }
 
     fn end(&mut self, state: &mut Parser) -> Result<Answer, Fault> {
@@ -137,7 +137,8 @@ mod tests {
         let learnt = Arc::default();
         let (mut one, mut other) = (http(1, &learnt), http(1, &learnt));
         let good = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
-        assert_eq!(answer(&mut one, good), Answer { status: Some(200), fault: None, last: false });
+        let must = Answer { place: 0, status: Some(200), fault: None, last: false };
+        assert_eq!(answer(&mut one, good), must);
         assert_eq!(answer(&mut other, good).fault, None);
         let chunked =
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";

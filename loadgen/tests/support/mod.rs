@@ -1,9 +1,13 @@
 //! Small servers that behave in one certain way, and the program run against them.
 
+pub mod packets;
+pub mod transfers;
+
 use serde_json::Value;
+use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -83,6 +87,33 @@ pub fn reset_on_close(stream: &TcpStream) {
         )
     };
     assert_eq!(result, 0, "SO_LINGER");
+}
+
+/// A terminal: what is shown on it can be read from the first, a program writes to the second.
+pub fn terminal() -> (File, File) {
+    let (mut ours, mut childs) = (-1, -1);
+    let size = libc::winsize { ws_row: 24, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the descriptors are written to, the size is read, nothing else is asked for.
+    let result = unsafe {
+        libc::openpty(
+            &raw mut ours,
+            &raw mut childs,
+            std::ptr::null_mut(),
+            std::ptr::null(),
+            &raw const size,
+        )
+    };
+    assert_eq!(result, 0, "openpty");
+    // SAFETY: openpty(3) has just opened them for us.
+    unsafe { (File::from_raw_fd(ours), File::from_raw_fd(childs)) }
+}
+
+/// What was shown on it, after the last program that had it open has ended.
+pub fn read_terminal(terminal: &mut File) -> String {
+    let mut bytes = Vec::new();
+    // Its end is EIO (pty(7)).
+    let _ = terminal.read_to_end(&mut bytes);
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// How a run ended.
@@ -200,6 +231,11 @@ pub fn start(protocol: &str, target: &str, options: &str) -> Running {
 /// Runs `ringload echo` to its end.
 pub fn run_echo(address: SocketAddr, options: &str) -> Ended {
     start("echo", &address.to_string(), options).end()
+}
+
+/// Runs `ringload packets` to its end.
+pub fn run_packets(address: SocketAddr, options: &str) -> Ended {
+    start("packets", &address.to_string(), options).end()
 }
 
 /// Runs `ringload http` to its end.

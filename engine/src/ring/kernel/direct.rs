@@ -28,6 +28,12 @@ fn uninterrupted<T: Into<i64>>(mut call: impl FnMut() -> T) -> Result<i64, Errno
     }
 }
 
+pub(super) fn page_bytes() -> u64 {
+    // SAFETY: plain numbers.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(bytes).expect("a page has a size")
+}
+
 pub(super) fn block_sigpipe() -> io::Result<()> {
     let mut set = MaybeUninit::uninit();
     // SAFETY: sigemptyset(3) initialises the set, and the others only read it.

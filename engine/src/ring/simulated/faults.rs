@@ -33,6 +33,8 @@ pub struct Faults {
     pub hung_storage: u16,
     /// EIO from a read or a splice.
     pub file_error: u16,
+    /// A file is not in the page cache.
+    pub not_cached: u16,
     /// ENOSPC or EDQUOT for what is written to a file.
     pub no_space: u16,
     /// EINTR from a splice.
@@ -91,6 +93,7 @@ impl Faults {
             short_file: draw(300),
             hung_storage: if hangs { 10 } else { 0 },
             file_error: draw(30),
+            not_cached: draw(700),
             no_space: draw(60),
             file_interrupted: draw(100),
             truncate: draw(20),

@@ -104,6 +104,31 @@ impl SimulatedRing {
         count as i32
     }
 
+    pub(super) fn send_out(
+        &mut self,
+        file: Descriptor,
+        offset: u64,
+        length: usize,
+        socket: Descriptor,
+    ) -> Result<u32, Errno> {
+        let Object::File(file) = self.object(file, "sendfile(2)") else {
+            self.broken(format_args!("sendfile(2) of what is no file"))
+        };
+        let peer = self.socket_number(socket, "sendfile(2)");
+        if let Some(errno) = self.peers[peer].socket.send_failure() {
+            return Err(failed(errno));
+        }
+        let room = self.peers[peer].socket.room();
+        if room == 0 || self.rng.per_mille(self.faults.splice_again) {
+            return Err(Errno(libc::EAGAIN));
+        }
+        let there = self.file_bytes(file, offset, length.min(room)).map_err(failed)?;
+        let bytes = stretch(self.files[file].key, offset, there);
+        self.peers[peer].socket.outbound.extend(&bytes);
+        self.touch(peer);
+        Ok(there as u32)
+    }
+
     pub(super) fn run_splice(&mut self, pending: &Pending) -> i32 {
         let Op::Splice { length, offset, .. } = pending.op else { unreachable!() };
         if pending.interrupted {

@@ -367,6 +367,27 @@ impl Ring for SimulatedRing {
         result
     }
 
+    fn is_cached(&mut self, file: Descriptor, _offset: u64, length: u32) -> bool {
+        self.catch_up();
+        let object = self.object(file, "cachestat(2)");
+        assert!(length > 0 && matches!(object, Object::File(_)), "{length} bytes of {object:?}");
+        !self.rng.per_mille(self.faults.not_cached)
+    }
+
+    fn send_file(
+        &mut self,
+        file: Descriptor,
+        offset: u64,
+        length: u32,
+        socket: Descriptor,
+    ) -> Result<u32, Errno> {
+        self.catch_up();
+        let result = self.send_out(file, offset, length as usize, socket);
+        let number = result.map_or_else(|errno| -i64::from(errno.0), i64::from);
+        self.trace.called(self.now_us, "sendfile", socket, number);
+        result
+    }
+
     fn splice_from_socket(
         &mut self,
         socket: Descriptor,

@@ -168,3 +168,44 @@ fn splicing_into_a_full_pipe_is_refused() {
         ring.close_now(descriptor);
     }
 }
+
+#[test]
+fn the_kernel_tells_what_is_cached_and_sends_it_past_any_pipe() {
+    let tree = Tree::new("cached");
+    let content: Vec<u8> = (0..300_000_u32).map(|at| (at * 7) as u8).collect();
+    let file = tree.file(&content);
+    let mut ring = ring();
+    assert!(ring.is_cached(file, 0, 300_000), "it was just written");
+    assert!(ring.is_cached(file, 299_999, 1));
+    assert!(!ring.is_cached(file, 299_999, 2), "there is one byte only");
+    assert!(!ring.is_cached(file, 1 << 40, 10));
+    // SAFETY: plain numbers.
+    unsafe {
+        assert_eq!(libc::fsync(file.0), 0);
+        assert_eq!(libc::posix_fadvise(file.0, 0, 0, libc::POSIX_FADV_DONTNEED), 0);
+    }
+    assert!(!ring.is_cached(file, 0, 300_000), "it was dropped from the cache");
+
+    // Reading brings it back.
+    std::fs::read(tree.0.join("file")).expect("the file");
+    assert!(ring.is_cached(file, 100, 200_000));
+    let (socket, mut client) = pair();
+    let sent = ring.send_file(file, 100, 5_000, socket).expect("there is room");
+    assert_eq!(sent, 5_000);
+    let mut got = vec![0; 5_000];
+    std::io::Read::read_exact(&mut client, &mut got).expect("what was sent");
+    assert_eq!(got, content[100..5_100]);
+    assert_eq!(ring.send_file(file, 300_000, 10, socket), Ok(0), "behind the end");
+    let mut room = 0;
+    let full = loop {
+        match ring.send_file(file, 0, 300_000, socket) {
+            Ok(more) => room += more,
+            Err(errno) => break errno,
+        }
+        assert!(room < 100 << 20, "a socket has some end");
+    };
+    assert_eq!(full, Errno(libc::EAGAIN), "and no waiting");
+    drop(client);
+    ring.close_now(socket);
+    ring.close_now(file);
+}

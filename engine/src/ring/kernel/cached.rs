@@ -1,0 +1,62 @@
+//! Files that lie in the page cache: whether they do, and how they leave without a pipe.
+
+use super::direct::answer;
+use crate::ring::{Descriptor, Errno};
+
+/// Number of cachestat(2), the same on every architecture; Linux 6.5.
+const SYS_CACHESTAT: libc::c_long = 451;
+
+/// `struct cachestat_range` of <linux/mman.h>.
+#[repr(C)]
+struct Range {
+    offset: u64,
+    length: u64,
+}
+
+/// `struct cachestat` of <linux/mman.h>.
+#[repr(C)]
+#[derive(Default)]
+struct Counts {
+    cached: u64,
+    dirty: u64,
+    writeback: u64,
+    evicted: u64,
+    recently_evicted: u64,
+}
+
+/// Whether all pages of the range are there and can be read without waiting. False where the
+/// kernel does not tell: from 6.13 on it tells only whoever may write the file or owns it.
+pub fn is_cached(file: Descriptor, offset: u64, length: u32, page_bytes: u64) -> bool {
+    assert!(length > 0, "an empty range has no pages");
+    let last = offset + u64::from(length) - 1;
+    let range = Range { offset, length: u64::from(length) };
+    let mut counts = Counts::default();
+    // SAFETY: the kernel reads one structure and writes the other during the call.
+    let result =
+        unsafe { libc::syscall(SYS_CACHESTAT, file.0, &raw const range, &raw mut counts, 0u32) };
+    let pages = last / page_bytes - offset / page_bytes + 1;
+    // Pages that are still being read count as cached: those are looked at.
+    result == 0 && counts.cached >= pages && is_read(file, offset) && is_read(file, last)
+}
+
+/// Whether a byte can be read without waiting.
+fn is_read(file: Descriptor, offset: u64) -> bool {
+    let mut byte = 0u8;
+    let vector = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+    let offset = super::position(offset);
+    // SAFETY: one vector of one byte, which the kernel writes during the call.
+    unsafe { libc::preadv2(file.0, &raw const vector, 1, offset, libc::RWF_NOWAIT) == 1 }
+}
+
+/// sendfile(2) to a non-blocking socket.
+pub fn send_file(
+    file: Descriptor,
+    offset: u64,
+    length: u32,
+    socket: Descriptor,
+) -> Result<u32, Errno> {
+    let mut offset = super::position(offset);
+    // SAFETY: the kernel reads and writes the offset during the call.
+    let sent = unsafe { libc::sendfile(socket.0, file.0, &raw mut offset, length as usize) };
+    answer(sent as i64).map(|sent| sent as u32)
+}

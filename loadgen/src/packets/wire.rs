@@ -1,0 +1,282 @@
+//! Packets written and read: requests out, answers in.
+
+use ringwright::Framing;
+use std::fmt;
+
+/// Bytes of a body at most.
+pub const BODY_BYTES_MAX: usize = 64 << 10;
+/// Type and id, in front of the fields of every body.
+pub const PREFIX_BYTES: usize = 5;
+/// Bytes of a SHA-256.
+pub const DIGEST_BYTES: usize = 32;
+/// Bytes that may follow a DATA packet from the client.
+pub const CHUNK_SENT_BYTES_MAX: u64 = 4 << 20;
+/// Bytes that may follow a DATA packet from the server.
+pub const CHUNK_RECEIVED_BYTES_MAX: u64 = 1 << 20;
+/// Bytes of a name at most.
+pub const NAME_BYTES_MAX: usize = 255;
+/// Of a text for people, as much as is passed on to them.
+const TEXT_CHARS_MAX: usize = 200;
+
+/// What a client asks for. The numbers are the types.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // Described in PACKETS.md.
+pub enum Request {
+    Echo = 0x01,
+    Digest = 0x02,
+    DigestFile = 0x03,
+    Get = 0x06,
+    Take = 0x07,
+    Put = 0x08,
+    Data = 0x09,
+}
+
+impl Request {
+    /// What goes in front of `field_bytes` bytes of fields: length, type and id.
+    #[must_use]
+    pub fn head(self, id: u32, field_bytes: usize) -> [u8; Framing::HEADER_BYTES + PREFIX_BYTES] {
+        let body_bytes = PREFIX_BYTES + field_bytes;
+        assert!(body_bytes <= BODY_BYTES_MAX, "a body of {body_bytes} bytes is refused before");
+        let mut head = [0; Framing::HEADER_BYTES + PREFIX_BYTES];
+        head[..4].copy_from_slice(&(body_bytes as u32).to_be_bytes());
+        head[4] = self as u8;
+        head[5..].copy_from_slice(&id.to_be_bytes());
+        head
+    }
+
+    /// A whole packet.
+    #[must_use]
+    pub fn packet(self, id: u32, fields: &[&[u8]]) -> Vec<u8> {
+        let fields = fields.concat();
+        [&self.head(id, fields.len())[..], &fields].concat()
+    }
+}
+
+/// A packet of the server.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Packet<'a> {
+    /// The id of the request that it is about; 0 is none in particular.
+    pub id: u32,
+    /// What it says.
+    pub answer: Answer<'a>,
+}
+
+/// What the server says. What a client of ours never asks for is not among it.
+#[derive(Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // Described in PACKETS.md.
+pub enum Answer<'a> {
+    Echoed(&'a [u8]),
+    Digested([u8; DIGEST_BYTES]),
+    Offer { size_bytes: u64 },
+    Sent,
+    Accepted,
+    Stored,
+    Data { count_bytes: u64 },
+    Error(ServerError),
+    Message,
+}
+
+impl<'a> Packet<'a> {
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// Why it is no answer to anything asked for here.
+    pub fn parse(body: &'a [u8]) -> Result<Self, String> {
+        let Some((prefix, fields)) = body.split_first_chunk::<PREFIX_BYTES>() else {
+            return Err(format!("a packet with a body of {} bytes: it has no id", body.len()));
+        };
+        let [kind, id @ ..] = *prefix;
+        let id = u32::from_be_bytes(id);
+        let answer = Answer::parse(kind, fields).ok_or_else(|| {
+            format!("a packet of type {kind:#04x} with {} bytes of fields", fields.len())
+        })?;
+        Ok(Self { id, answer })
+    }
+}
+
+impl<'a> Answer<'a> {
+    fn parse(kind: u8, fields: &'a [u8]) -> Option<Self> {
+        let nothing = |answer| fields.is_empty().then_some(answer);
+        match kind {
+            0x81 => Some(Self::Echoed(fields)),
+            0x82 => fields.try_into().ok().map(Self::Digested),
+            0x86 => {
+                let (size, modified) = fields.split_first_chunk()?;
+                let size_bytes = u64::from_be_bytes(*size);
+                (modified.len() == size_of::<u64>()).then_some(Self::Offer { size_bytes })
+            }
+            0x87 => nothing(Self::Sent),
+            0x88 => nothing(Self::Accepted),
+            0x89 => nothing(Self::Stored),
+            0x8b => {
+                let count_bytes = u32::from_be_bytes(fields.try_into().ok()?).into();
+                Some(Self::Data { count_bytes })
+            }
+            0x8f => {
+                let (code, text) = fields.split_first_chunk()?;
+                Some(Self::Error(ServerError::new(u16::from_be_bytes(*code), text)))
+            }
+            0x90 => Some(Self::Message),
+            _ => None,
+        }
+    }
+
+    /// Its name in PACKETS.md.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Echoed(_) => "ECHOED",
+            Self::Digested(_) => "DIGESTED",
+            Self::Offer { .. } => "OFFER",
+            Self::Sent => "SENT",
+            Self::Accepted => "ACCEPTED",
+            Self::Stored => "STORED",
+            Self::Data { .. } => "DATA",
+            Self::Error(_) => "ERROR",
+            Self::Message => "MESSAGE",
+        }
+    }
+}
+
+/// The server's refusal of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerError {
+    /// The code.
+    pub code: u16,
+    /// The text, as far as it can be shown on a terminal.
+    text: String,
+}
+
+impl ServerError {
+    /// The server runs without workers.
+    pub const NO_WORKERS: u16 = 11;
+    /// The names of the codes, from 1.
+    const NAMES: [&str; 15] = [
+        "MALFORMED",
+        "TOO_LONG",
+        "UNKNOWN_TYPE",
+        "NO_SUCH_FILE",
+        "BAD_NAME",
+        "EXISTS",
+        "TOO_LARGE",
+        "DISK_FULL",
+        "FAILED",
+        "BUSY",
+        "NO_WORKERS",
+        "NO_TRANSFER",
+        "EXPIRED",
+        "BAD_RANGE",
+        "READ_ONLY",
+    ];
+
+    fn new(code: u16, text: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(text);
+        let visible = |letter: char| if letter.is_control() { ' ' } else { letter };
+        Self { code, text: text.chars().take(TEXT_CHARS_MAX).map(visible).collect() }
+    }
+
+    /// Whether the server ends the connection after it.
+    #[must_use]
+    pub const fn is_last(&self) -> bool {
+        matches!(self.code, 1 | 2)
+    }
+}
+
+impl fmt::Display for ServerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = Self::NAMES.get(usize::from(self.code).wrapping_sub(1));
+        let name = names.copied().unwrap_or("(no such code)");
+        write!(f, "error {} {name}: {}", self.code, self.text)
+    }
+}
+
+/// What is wrong with a name, which is one component of a path.
+///
+/// # Errors
+/// In words.
+pub fn check_name(name: &[u8]) -> Result<(), String> {
+    let wrong = if name.is_empty() || name.len() > NAME_BYTES_MAX {
+        "it has 1 to 255 bytes"
+    } else if name.contains(&b'/') || name.contains(&0) {
+        "it is one component, without slashes"
+    } else if name.starts_with(b".") {
+        "it does not begin with a dot"
+    } else {
+        return Ok(());
+    };
+    Err(format!("{:?} is no name of a file there: {wrong}", String::from_utf8_lossy(name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_laid_out_as_described() {
+        let put = Request::Put.packet(0x0102_0304, &[&[1], &5_u64.to_be_bytes(), b"ab"]);
+        assert_eq!(
+            put,
+            [0, 0, 0, 16, 8, 1, 2, 3, 4, 1, 0, 0, 0, 0, 0, 0, 0, 5, b'a', b'b'],
+            "length, type, id, flags, size, name"
+        );
+        assert_eq!(Request::Data.head(7, 4), [0, 0, 0, 9, 9, 0, 0, 0, 7]);
+    }
+
+    #[test]
+    fn answers_are_read() {
+        for (body, answer) in [
+            (&b"\x81\0\0\0\x07hello"[..], Answer::Echoed(b"hello")),
+            (b"\x86\0\0\0\x07\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0\0", Answer::Offer { size_bytes: 5 }),
+            (b"\x87\0\0\0\x07", Answer::Sent),
+            (b"\x88\0\0\0\x07", Answer::Accepted),
+            (b"\x89\0\0\0\x07", Answer::Stored),
+            (b"\x8b\0\0\0\x07\0\x01\0\0", Answer::Data { count_bytes: 65_536 }),
+            (b"\x90\0\0\0\x07hello", Answer::Message),
+        ] {
+            assert_eq!(Packet::parse(body), Ok(Packet { id: 7, answer }));
+        }
+        let body = [&[0x82, 0, 0, 1, 0][..], &[9; 32]].concat();
+        let digested = Packet { id: 256, answer: Answer::Digested([9; 32]) };
+        assert_eq!(Packet::parse(&body), Ok(digested));
+    }
+
+    #[test]
+    fn an_error_is_shown_by_code_name_and_text() {
+        let shown = |body: &[u8]| match Packet::parse(body).expect("an answer").answer {
+            Answer::Error(error) => error.to_string(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(shown(b"\x8f\0\0\0\0\0\x04no \x1b[2Jx"), "error 4 NO_SUCH_FILE: no  [2Jx");
+        assert_eq!(shown(b"\x8f\0\0\0\0\0\x0f\xff"), "error 15 READ_ONLY: \u{fffd}");
+        assert_eq!(shown(b"\x8f\0\0\0\0\0\0"), "error 0 (no such code): ");
+        assert_eq!(shown(b"\x8f\0\0\0\0\0\x10"), "error 16 (no such code): ");
+        assert_eq!(shown(&[&b"\x8f\0\0\0\0\0\x09"[..], &[b'x'; 5_000]].concat()).len(), 216);
+    }
+
+    #[test]
+    fn what_has_other_fields_is_no_answer() {
+        for body in [
+            &b""[..],
+            b"\x81\0\0\0",
+            b"\x82\0\0\0\x01short",
+            b"\x86\0\0\0\x01\0\0\0\0\0\0\0\x05\0\0\0\0",
+            b"\x87\0\0\0\x01!",
+            b"\x8b\0\0\0\x01\0\0\0",
+            b"\x8f\0\0\0\x01\0",
+            b"\x01\0\0\0\x01hello",
+            b"\x85\0\0\0\x01\0",
+        ] {
+            assert!(Packet::parse(body).is_err(), "{body:?}");
+        }
+    }
+
+    #[test]
+    fn names_are_one_component() {
+        for good in [&b"a"[..], b"a.b", b"\xff", &[b'x'; 255]] {
+            assert_eq!(check_name(good), Ok(()));
+        }
+        for bad in [&b""[..], b".", b"..", b".x", b"a/b", b"/", b"a\0", &[b'x'; 256]] {
+            assert!(check_name(bad).is_err(), "{bad:?}");
+        }
+    }
+}

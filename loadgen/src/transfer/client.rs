@@ -1,0 +1,411 @@
+//! The conversation about one file: what both directions have in common.
+
+use super::{Moved, Sha};
+use crate::packets::wire::{Answer, Packet, Request, ServerError};
+use crate::protocol::{ErrorKind, Fault};
+use crate::system::CpuTime;
+use ringwright::{Connection, ConnectionId, Framing, Handler, JobDone, Local, Origin, Reason};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+/// The id of the transfer.
+pub const TRANSFER_ID: u32 = 1;
+/// The id of the question for the digest.
+const VERIFY_ID: u32 = 2;
+/// How often it is looked whether the server is late.
+const CHECK: Duration = Duration::from_millis(100);
+/// A server has this much longer for work on a whole file (syncing it, digesting it), per second.
+const WORK_BYTES_PER_S: u64 = 32 << 20;
+/// The size is not known yet.
+const UNKNOWN: u64 = u64::MAX;
+
+/// What is different between the directions.
+pub trait Side: Clone + Send + Sync + 'static {
+    /// The packet that begins it.
+    fn request(&self) -> Vec<u8>;
+
+    /// The server said this about the transfer.
+    ///
+    /// # Errors
+    /// That ends it.
+    fn answered(
+        &mut self,
+        connection: &mut Connection<'_>,
+        answer: &Answer<'_>,
+    ) -> Result<Progress, Fault>;
+
+    /// Whose turn it is.
+    fn turn(&self) -> Turn;
+
+    /// Bytes of a chunk that come before the next packet.
+    fn chunk_missing_bytes(&self) -> u64 {
+        0
+    }
+
+    /// Takes bytes of a chunk; returns how many, less than all while it is paused.
+    ///
+    /// # Errors
+    /// They cannot be used.
+    fn take(&mut self, connection: &mut Connection<'_>, bytes: &[u8]) -> Result<usize, Fault> {
+        let _ = (connection, bytes);
+        Ok(0)
+    }
+
+    /// As [`Handler::file_sent`].
+    fn file_sent(&mut self, connection: &mut Connection<'_>) {
+        let _ = connection;
+    }
+
+    /// As [`Handler::job_done`].
+    ///
+    /// # Errors
+    /// The job has failed.
+    fn job_done(
+        &mut self,
+        connection: &mut Connection<'_>,
+        job: JobDone,
+    ) -> Result<Progress, Fault> {
+        let _ = (connection, job);
+        Ok(Progress::Going)
+    }
+}
+
+/// How far a transfer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// More is to come.
+    Going,
+    /// The last byte is where it belongs.
+    Complete,
+}
+
+/// Whose turn it is: how long a silence may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// The server has to answer.
+    Server,
+    /// The server has to do something with the whole file first.
+    ServerAtWork,
+    /// We have; the engine watches what it sends.
+    Ours,
+}
+
+/// What the server's digest is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// This.
+    Digest(Sha),
+    /// It has no workers to compute one.
+    NoWorkers,
+    /// It was not asked.
+    NotAsked,
+}
+
+/// What the shard tells the thread that watches.
+pub struct Shared {
+    size_bytes: AtomicU64,
+    moved_bytes: AtomicU64,
+    is_verifying: AtomicBool,
+    opened: OnceLock<Instant>,
+    completed: OnceLock<Instant>,
+    ended: OnceLock<(Instant, Result<Check, Fault>)>,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
+            size_bytes: AtomicU64::new(UNKNOWN),
+            moved_bytes: AtomicU64::new(0),
+            is_verifying: AtomicBool::new(false),
+            opened: OnceLock::new(),
+            completed: OnceLock::new(),
+            ended: OnceLock::new(),
+        }
+    }
+}
+
+impl Shared {
+    /// The size is known.
+    pub fn set_size(&self, bytes: u64) {
+        self.size_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// So much was moved.
+    pub fn set_moved(&self, bytes: u64) {
+        self.moved_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// The size, once it is known.
+    #[must_use]
+    pub fn size_bytes(&self) -> Option<u64> {
+        Some(self.size_bytes.load(Ordering::Relaxed)).filter(|size| *size != UNKNOWN)
+    }
+
+    /// How much was moved.
+    #[must_use]
+    pub fn moved_bytes(&self) -> u64 {
+        self.moved_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The server was asked for its digest.
+    #[must_use]
+    pub fn is_verifying(&self) -> bool {
+        self.is_verifying.load(Ordering::Relaxed)
+    }
+
+    /// It is over, well or not.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.ended.get().is_some()
+    }
+
+    /// What came of it.
+    #[must_use]
+    pub fn moved(&self, interrupted: bool) -> Moved {
+        let (end, result) = self.ended.get().cloned().unzip();
+        let end = self.completed.get().copied().or(end).unwrap_or_else(Instant::now);
+        let start = self.opened.get().copied().unwrap_or(end);
+        Moved {
+            // One that came to its end before the signal was seen has succeeded.
+            result: result.filter(|result| !interrupted || result.is_ok()),
+            size_bytes: self.size_bytes(),
+            moved_bytes: self.moved_bytes(),
+            is_complete: self.completed.get().is_some(),
+            elapsed: end.saturating_duration_since(start),
+            cpu: CpuTime::default(),
+        }
+    }
+
+    /// It is over. The first cause counts.
+    pub fn end(&self, result: Result<Check, Fault>) {
+        let _ = self.ended.set((Instant::now(), result));
+    }
+}
+
+/// The handler of the one connection.
+#[derive(Clone)]
+pub struct Client<S> {
+    to: SocketAddr,
+    side: S,
+    framing: Framing,
+    /// The name of the file whose digest the server is asked for in the end.
+    verify: Option<Vec<u8>>,
+    timeout: Duration,
+    shared: Arc<Shared>,
+    /// When something last went on.
+    active: Instant,
+}
+
+impl<S: Side> Client<S> {
+    /// Speaks to the server at `to` about one file; for at most `timeout` nothing may come.
+    pub fn new(
+        to: SocketAddr,
+        side: S,
+        framing: Framing,
+        verify: Option<Vec<u8>>,
+        timeout: Duration,
+        shared: Arc<Shared>,
+    ) -> Self {
+        Self { to, side, framing, verify, timeout, shared, active: Instant::now() }
+    }
+
+    fn is_over(&self) -> bool {
+        self.shared.has_ended()
+    }
+
+    fn finish(&mut self, connection: &mut Connection<'_>, check: Check) {
+        assert!(self.shared.completed.get().is_some(), "it ends well only when all is there");
+        self.shared.end(Ok(check));
+        connection.close();
+    }
+
+    #[cold]
+    fn fail(&mut self, connection: &mut Connection<'_>, fault: Fault) {
+        let is_refusal = fault.kind == ErrorKind::BadStatus;
+        self.shared.end(Err(fault));
+        // A server that says no is in order; one that breaks the protocol is not waited for.
+        if is_refusal { connection.close() } else { connection.abort() }
+    }
+
+    fn advance(&mut self, connection: &mut Connection<'_>, step: Result<Progress, Fault>) {
+        match step {
+            Ok(Progress::Going) => {}
+            Ok(Progress::Complete) => self.complete(connection),
+            Err(fault) => self.fail(connection, fault),
+        }
+    }
+
+    fn complete(&mut self, connection: &mut Connection<'_>) {
+        self.shared.completed.get_or_init(Instant::now);
+        match &self.verify {
+            None => self.finish(connection, Check::NotAsked),
+            Some(name) => {
+                self.shared.is_verifying.store(true, Ordering::Relaxed);
+                let _ = connection.send(&Request::DigestFile.packet(VERIFY_ID, &[name]));
+            }
+        }
+    }
+
+    /// What a packet says.
+    fn hear(&mut self, connection: &mut Connection<'_>, packet: Packet<'_>) {
+        let Packet { id, answer } = packet;
+        let is_complete = self.shared.completed.get().is_some();
+        match (id, answer) {
+            // Somebody else's broadcast.
+            (_, Answer::Message) => {}
+            (VERIFY_ID, Answer::Digested(digest)) if is_complete => {
+                self.finish(connection, Check::Digest(digest));
+            }
+            (VERIFY_ID, Answer::Error(error))
+                if is_complete && error.code == ServerError::NO_WORKERS =>
+            {
+                self.finish(connection, Check::NoWorkers);
+            }
+            (0 | TRANSFER_ID | VERIFY_ID, Answer::Error(error)) => {
+                self.fail(connection, Fault::new(ErrorKind::BadStatus, error));
+            }
+            (TRANSFER_ID, answer) if !is_complete => {
+                let step = self.side.answered(connection, &answer);
+                self.advance(connection, step);
+            }
+            (id, answer) => {
+                let detail = format_args!("{} {id}, which nobody waits for", answer.name());
+                self.fail(connection, Fault::new(ErrorKind::Protocol, detail));
+            }
+        }
+    }
+
+    /// The packet at the beginning of `bytes`: how long it is, or nothing if it is not complete.
+    fn packet(&mut self, connection: &mut Connection<'_>, bytes: &[u8]) -> usize {
+        let mut packets = self.framing.packets(bytes);
+        let packet = match packets.next() {
+            None => {
+                connection.need(packets.need());
+                return 0;
+            }
+            Some(Ok(body)) => Packet::parse(body),
+            Some(Err(too_long)) => Err(too_long.to_string()),
+        };
+        match packet {
+            Ok(packet) => self.hear(connection, packet),
+            Err(wrong) => self.fail(connection, Fault::new(ErrorKind::Protocol, wrong)),
+        }
+        packets.used()
+    }
+
+    /// How long a silence may be, if it is the server's turn.
+    fn patience(&self) -> Option<Duration> {
+        let turn = match self.shared.is_verifying() {
+            true => Turn::ServerAtWork,
+            false => self.side.turn(),
+        };
+        let size = self.shared.size_bytes().unwrap_or_default();
+        match turn {
+            Turn::Server => Some(self.timeout),
+            Turn::ServerAtWork => Some(self.timeout + Duration::from_secs(size / WORK_BYTES_PER_S)),
+            Turn::Ours => None,
+        }
+    }
+
+    fn progress(&self) -> String {
+        let moved = self.shared.moved_bytes();
+        match self.shared.size_bytes() {
+            Some(size) => format!("after {moved} of {size} bytes"),
+            None => "before anything was moved".into(),
+        }
+    }
+}
+
+impl<S: Side> Handler for Client<S> {
+    type State = ();
+
+    fn connect_failed(&mut self, _: &mut Local<'_>, _: u64, error: io::Error) {
+        let kind = match error.kind() {
+            io::ErrorKind::ConnectionRefused => ErrorKind::ConnectRefused,
+            _ => ErrorKind::ConnectFailed,
+        };
+        self.shared.end(Err(Fault::new(kind, format_args!("{}: {error}", self.to))));
+    }
+
+    fn opened(&mut self, connection: &mut Connection<'_>, _: Origin) {
+        self.active = Instant::now();
+        self.shared.opened.get_or_init(|| self.active);
+        let _ = connection.send(&self.side.request());
+        connection.set_timer(Some(CHECK));
+    }
+
+    fn received(&mut self, (): &mut (), connection: &mut Connection<'_>, bytes: &[u8]) -> usize {
+        self.active = Instant::now();
+        let mut used = 0;
+        while used < bytes.len() && !self.is_over() {
+            let rest = &bytes[used..];
+            let missing = self.side.chunk_missing_bytes();
+            let (step, wanted) = if missing > 0 {
+                let part = &rest[..missing.min(rest.len() as u64) as usize];
+                match self.side.take(connection, part) {
+                    Ok(taken) => (taken, part.len()),
+                    Err(fault) => {
+                        self.fail(connection, fault);
+                        break;
+                    }
+                }
+            } else {
+                (self.packet(connection, rest), 1)
+            };
+            used += step;
+            if step < wanted {
+                return used;
+            }
+        }
+        if self.is_over() { bytes.len() } else { used }
+    }
+
+    fn file_sent(&mut self, (): &mut (), connection: &mut Connection<'_>) {
+        self.active = Instant::now();
+        if !self.is_over() {
+            self.side.file_sent(connection);
+        }
+    }
+
+    fn job_done(&mut self, (): &mut (), connection: &mut Connection<'_>, job: JobDone) {
+        self.active = Instant::now();
+        if !self.is_over() {
+            let step = self.side.job_done(connection, job);
+            self.advance(connection, step);
+        }
+    }
+
+    fn timer(&mut self, (): &mut (), connection: &mut Connection<'_>) {
+        let silence = self.active.elapsed();
+        if !self.is_over() && self.patience().is_some_and(|patience| silence > patience) {
+            let detail = format_args!("nothing came for {silence:.1?}, {}", self.progress());
+            return self.fail(connection, Fault::new(ErrorKind::Timeout, detail));
+        }
+        connection.set_timer(Some(CHECK));
+    }
+
+    fn half_closed(&mut self, (): &mut (), connection: &mut Connection<'_>) {
+        if self.is_over() {
+            return connection.close();
+        }
+        let detail = format!("closed by the server {}", self.progress());
+        self.fail(connection, Fault::new(ErrorKind::Eof, detail));
+    }
+
+    fn draining(&mut self, (): &mut (), connection: &mut Connection<'_>) {
+        connection.close();
+    }
+
+    fn closed(&mut self, (): (), _: &mut Local<'_>, _: ConnectionId, reason: Reason) {
+        let kind = match reason {
+            Reason::PeerReset | Reason::BrokenPipe => ErrorKind::Reset,
+            Reason::WriteTimeout | Reason::TransferTimeout => ErrorKind::Timeout,
+            _ => ErrorKind::Other,
+        };
+        let detail = format_args!("the connection ended {}: {}", self.progress(), reason.name());
+        self.shared.end(Err(Fault::new(kind, detail)));
+    }
+}

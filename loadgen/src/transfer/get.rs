@@ -1,0 +1,175 @@
+//! A file from the server: what is received is hashed and written by a worker, block by block.
+//!
+//! # Backpressure
+//! So many blocks may wait for the disk; then the connection is paused until half of them are
+//! written. Memory does not grow with the file.
+
+use super::client::{Progress, Shared, Side, TRANSFER_ID, Turn};
+use super::sink::{Sink, lock};
+use crate::packets::wire::{Answer, CHUNK_RECEIVED_BYTES_MAX, Request};
+use crate::protocol::{ErrorKind, Fault};
+use ringwright::{Connection, Job, JobDone};
+use std::sync::{Arc, Mutex};
+
+/// Bytes that are hashed and written in one go.
+const BLOCK_BYTES: usize = 256 << 10;
+/// Blocks under way at most.
+pub const BLOCKS_MAX: u32 = 16;
+
+/// What a worker hands back: the block, to be used again, and what was wrong.
+type Written = (Vec<u8>, Result<(), String>);
+
+/// The side that receives.
+#[derive(Clone)]
+pub struct Get {
+    request: Vec<u8>,
+    sink: Arc<Mutex<Sink>>,
+    size_bytes: Option<u64>,
+    received_bytes: u64,
+    chunk_missing_bytes: u64,
+    /// What was received and not yet handed to the worker.
+    block: Vec<u8>,
+    /// Blocks of which nothing is needed any more.
+    spare: Vec<Vec<u8>>,
+    is_paused: bool,
+    /// The server says that it has sent everything.
+    is_sent: bool,
+    shared: Arc<Shared>,
+}
+
+impl Get {
+    /// Gets `name` into `sink`.
+    pub fn new(name: &[u8], sink: Arc<Mutex<Sink>>, shared: Arc<Shared>) -> Self {
+        Self {
+            request: Request::Get.packet(TRANSFER_ID, &[name]),
+            sink,
+            size_bytes: None,
+            received_bytes: 0,
+            chunk_missing_bytes: 0,
+            block: Vec::with_capacity(BLOCK_BYTES),
+            spare: Vec::new(),
+            is_paused: false,
+            is_sent: false,
+            shared,
+        }
+    }
+
+    /// Hands what was received to the worker; pauses when it has enough to do.
+    fn hand_over(&mut self, connection: &mut Connection<'_>) -> Result<(), Fault> {
+        let next = self.spare.pop().unwrap_or_else(|| Vec::with_capacity(BLOCK_BYTES));
+        let mut block = std::mem::replace(&mut self.block, next);
+        let (sink, end) = (self.sink.clone(), self.received_bytes);
+        let job = Job::new(end, move || -> Written {
+            let result = lock(&sink).write(end - block.len() as u64, &block);
+            block.clear();
+            (block, result)
+        });
+        connection.offload(job).map_err(|refused| Fault::new(ErrorKind::Other, refused))?;
+        if connection.jobs_under_way() >= BLOCKS_MAX as usize {
+            self.is_paused = true;
+            connection.pause();
+        }
+        Ok(())
+    }
+
+    fn progress(&self, connection: &Connection<'_>) -> Progress {
+        match self.is_sent && connection.jobs_under_way() == 0 {
+            true => Progress::Complete,
+            false => Progress::Going,
+        }
+    }
+
+    /// A chunk of that many bytes was announced.
+    fn begin_chunk(&mut self, size_bytes: u64, count_bytes: u64) -> Result<(), Fault> {
+        let missing = size_bytes - self.received_bytes;
+        if count_bytes == 0 || count_bytes > CHUNK_RECEIVED_BYTES_MAX.min(missing) {
+            return Err(Fault::new(
+                ErrorKind::Protocol,
+                format_args!(
+                    "DATA of {count_bytes} bytes: {missing} are missing, and a chunk has 1 to \
+                     {CHUNK_RECEIVED_BYTES_MAX}"
+                ),
+            ));
+        }
+        self.chunk_missing_bytes = count_bytes;
+        Ok(())
+    }
+}
+
+impl Side for Get {
+    fn request(&self) -> Vec<u8> {
+        self.request.clone()
+    }
+
+    fn answered(
+        &mut self,
+        connection: &mut Connection<'_>,
+        answer: &Answer<'_>,
+    ) -> Result<Progress, Fault> {
+        match (answer, self.size_bytes) {
+            (Answer::Offer { size_bytes }, None) => {
+                self.size_bytes = Some(*size_bytes);
+                self.shared.set_size(*size_bytes);
+                let (offset, length) = (0_u64.to_be_bytes(), size_bytes.to_be_bytes());
+                let _ = connection.send(&Request::Take.packet(TRANSFER_ID, &[&offset, &length]));
+            }
+            (Answer::Data { count_bytes }, Some(size)) if !self.is_sent => {
+                self.begin_chunk(size, *count_bytes)?;
+            }
+            (Answer::Sent, Some(size)) if !self.is_sent && self.received_bytes == size => {
+                self.is_sent = true;
+                if !self.block.is_empty() {
+                    self.hand_over(connection)?;
+                }
+            }
+            (other, size) => {
+                let (name, received) = (other.name(), self.received_bytes);
+                let of = size.map(|size| format!(" of {size}")).unwrap_or_default();
+                let detail = format_args!("{name} after {received}{of} bytes");
+                return Err(Fault::new(ErrorKind::Protocol, detail));
+            }
+        }
+        Ok(self.progress(connection))
+    }
+
+    fn turn(&self) -> Turn {
+        if self.is_paused || self.is_sent { Turn::Ours } else { Turn::Server }
+    }
+
+    fn chunk_missing_bytes(&self) -> u64 {
+        self.chunk_missing_bytes
+    }
+
+    fn take(&mut self, connection: &mut Connection<'_>, bytes: &[u8]) -> Result<usize, Fault> {
+        let mut taken = 0;
+        while taken < bytes.len() && !self.is_paused {
+            let room = BLOCK_BYTES - self.block.len();
+            let part = &bytes[taken..bytes.len().min(taken + room)];
+            self.block.extend_from_slice(part);
+            taken += part.len();
+            self.received_bytes += part.len() as u64;
+            self.chunk_missing_bytes -= part.len() as u64;
+            if self.block.len() == BLOCK_BYTES {
+                self.hand_over(connection)?;
+            }
+        }
+        self.shared.set_moved(self.received_bytes);
+        Ok(taken)
+    }
+
+    fn job_done(
+        &mut self,
+        connection: &mut Connection<'_>,
+        job: JobDone,
+    ) -> Result<Progress, Fault> {
+        let other = |detail: String| Fault::new(ErrorKind::Other, detail);
+        let (block, written) = job.result::<Written>().map_err(|error| other(error.to_string()))?;
+        written.map_err(other)?;
+        self.spare.push(block);
+        if self.is_paused && connection.jobs_under_way() <= BLOCKS_MAX as usize / 2 {
+            self.is_paused = false;
+            connection.resume();
+        }
+        Ok(self.progress(connection))
+    }
+}

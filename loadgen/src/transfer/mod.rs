@@ -1,0 +1,210 @@
+//! One file to a packet server or from one, its SHA-256 compared with what the server computes.
+//!
+//! [`run`] starts an engine with one connection: a [`client::Client`] whose [`client::Side`] is
+//! [`put::Put`] or [`get::Get`]. The thread that called it watches, shows [`progress`] and makes
+//! the [`report`].
+
+pub mod client;
+pub mod get;
+pub mod progress;
+pub mod put;
+pub mod report;
+pub mod sink;
+mod verdict;
+
+use crate::args::{Cli, Transfer};
+use crate::packets::wire::{BODY_BYTES_MAX, DIGEST_BYTES};
+use crate::protocol::{ErrorKind, Fault};
+use crate::report::Environment;
+use crate::run::{Failure, resolve};
+use crate::system::{self, CpuTime, Interrupts};
+use client::{Check, Client, Shared, Side};
+use progress::Progress;
+use report::{TransferPlan, TransferReport};
+use ringwright::{Config, Engine, Framing};
+use std::ffi::OsStr;
+use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use verdict::Verdict;
+
+/// How often the watching thread looks up.
+const POLL: Duration = Duration::from_millis(10);
+/// How long the server has for its FIN after ours.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// A SHA-256.
+pub type Sha = [u8; DIGEST_BYTES];
+
+/// Moves a file.
+///
+/// # Errors
+/// Why there is no report.
+pub fn run(
+    cli: &Cli,
+    (target, transfer): (&str, &Transfer),
+    interrupts: &Interrupts,
+) -> Result<TransferReport, Failure> {
+    let task = Task::new(cli, target, transfer)?;
+    let environment = Environment::of_this_process(None);
+    let (moved, verdict) = match transfer {
+        Transfer::Put { file, .. } => {
+            let source = put::Source::open(file).map_err(Failure::Usage)?;
+            let hash = source.hash().map_err(Failure::System)?;
+            let put = |shared| source.put(&task.name, task.plan.replace, shared);
+            let side = |shared| put(shared).map_err(Failure::System);
+            let moved = task.carry_out(interrupts, side)?;
+            let verdict = Verdict::new(&moved, || hash.wait());
+            (moved, verdict)
+        }
+        Transfer::Get { .. } => {
+            let (sink, place) = sink::open(task.file.as_deref()).map_err(Failure::Usage)?;
+            let side = |shared| Ok(get::Get::new(&task.name, sink.clone(), shared));
+            let moved = task.carry_out(interrupts, side)?;
+            let verdict = Verdict::new(&moved, || Ok(sink::lock(&sink).digest()));
+            (moved, verdict.and_keep(place))
+        }
+    };
+    Ok(TransferReport::new(task.plan, environment, &moved, verdict))
+}
+
+/// What is to be done, whichever way the bytes go.
+struct Task {
+    plan: TransferPlan,
+    to: SocketAddr,
+    name: Vec<u8>,
+    /// The file here; `None`: standard output.
+    file: Option<PathBuf>,
+    timeout: Duration,
+    quiet: bool,
+}
+
+/// What came of it.
+pub struct Moved {
+    /// How it ended; `None`: a signal ended it.
+    pub result: Option<Result<Check, Fault>>,
+    /// Size of the file, if it is known.
+    pub size_bytes: Option<u64>,
+    /// As much of it was sent or received.
+    pub moved_bytes: u64,
+    /// All of it arrived.
+    pub is_complete: bool,
+    /// From the connection to that moment, or to the end.
+    pub elapsed: Duration,
+    /// CPU time of this process meanwhile.
+    pub cpu: CpuTime,
+}
+
+impl Task {
+    fn new(cli: &Cli, target: &str, transfer: &Transfer) -> Result<Self, Failure> {
+        let load = cli.load();
+        let name = transfer.name();
+        let to = resolve(target).map_err(Failure::Unresolved)?;
+        let (direction, file, replace, no_verify) = match transfer {
+            Transfer::Put { file, replace, no_verify, .. } => {
+                ("put", Some(file.clone()), *replace, *no_verify)
+            }
+            Transfer::Get { out, no_verify, .. } => {
+                let out = out.clone().unwrap_or_else(|| OsStr::from_bytes(&name).into());
+                ("get", Some(out).filter(|out| out != Path::new("-")), true, *no_verify)
+            }
+        };
+        let plan = TransferPlan {
+            protocol: "packets",
+            direction,
+            target: target.into(),
+            address: to.to_string(),
+            name: String::from_utf8_lossy(&name).into_owned(),
+            file: file.as_ref().map(|file| file.display().to_string()),
+            replace,
+            verify: !no_verify,
+            timeout_s: load.timeout.as_secs_f64(),
+        };
+        Ok(Self { plan, to, name, file, timeout: load.timeout, quiet: load.quiet })
+    }
+
+    /// Runs the engine until the file has been moved, or cannot be.
+    fn carry_out<S: Side>(
+        &self,
+        interrupts: &Interrupts,
+        side: impl FnOnce(Arc<Shared>) -> Result<S, Failure>,
+    ) -> Result<Moved, Failure> {
+        let shared = Arc::new(Shared::default());
+        let config = config(self.timeout);
+        let framing = Framing::new(BODY_BYTES_MAX, &config).expect("message_bytes_max has room");
+        let verify = self.plan.verify.then(|| self.name.clone());
+        let side = side(shared.clone())?;
+        let client = Client::new(self.to, side, framing, verify, self.timeout, shared.clone());
+        if !self.quiet {
+            eprintln!("{}", self.plan.opening());
+        }
+        let engine = Engine::start(config, move |_| client.clone()).map_err(Failure::Engine)?;
+        for notice in engine.notices() {
+            eprintln!("ringload: {notice}");
+        }
+        let cpu_before = system::cpu_time();
+        let remote = engine.remote();
+        // Not by the handler when it starts: the workers come after the shards.
+        if let Err(busy) = remote.connect(0, self.to, 0) {
+            shared.end(Err(Fault::new(ErrorKind::Other, busy)));
+        }
+        let interrupted = self.watch(&shared, interrupts);
+        // Busy is no shard with so few commands as ours; but then it is asked again.
+        while (if interrupted { remote.stop() } else { remote.drain(GRACE) }).is_err() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let ledger = engine.join().map_err(Failure::Engine)?;
+        let mut moved = shared.moved(interrupted);
+        if !ledger.balanced() {
+            let detail = format_args!("the engine's ledger does not balance: {}", ledger.to_json());
+            moved.result = Some(Err(Fault::new(ErrorKind::Other, detail)));
+        }
+        let cpu = system::cpu_time();
+        moved.cpu = CpuTime {
+            user: cpu.user.saturating_sub(cpu_before.user),
+            system: cpu.system.saturating_sub(cpu_before.system),
+        };
+        Ok(moved)
+    }
+
+    /// Shows how far it is until it has ended; true when a signal came first.
+    fn watch(&self, shared: &Shared, interrupts: &Interrupts) -> bool {
+        let since = Instant::now();
+        let mut progress = Progress::new(self.quiet);
+        let interrupted = loop {
+            if shared.has_ended() {
+                break false;
+            }
+            progress.show(since.elapsed(), shared);
+            if interrupts.wait(POLL) {
+                break true;
+            }
+        };
+        progress.clear();
+        interrupted
+    }
+}
+
+fn config(timeout: Duration) -> Config {
+    Config {
+        shards: Some(1),
+        pin: false,
+        max_connections: 1,
+        // A chunk of 1 MiB in a few receives; 4 MiB together, as with the default.
+        receive_buffers: 64,
+        receive_buffer_bytes: 64 << 10,
+        message_bytes_max: Framing::HEADER_BYTES + BODY_BYTES_MAX,
+        // What is received is written in order by one worker.
+        workers: 1,
+        jobs_per_connection_max: get::BLOCKS_MAX,
+        idle_timeout: None,
+        receive_timeout: None,
+        write_timeout: Some(timeout),
+        transfer_timeout: Some(timeout),
+        connect_timeout: timeout,
+        linger_timeout: GRACE,
+        ..Config::default()
+    }
+}

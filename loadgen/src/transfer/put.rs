@@ -1,0 +1,177 @@
+//! A file to the server: its bytes go from the page cache to the socket, and past this program.
+
+use super::Sha;
+use super::client::{Progress, Shared, Side, TRANSFER_ID, Turn};
+use crate::packets::wire::{Answer, CHUNK_SENT_BYTES_MAX, Request};
+use crate::protocol::{ErrorKind, Fault};
+use ringwright::{Connection, OpenFile};
+use sha2::{Digest, Sha256};
+use std::fs::File;
+use std::io::{self, ErrorKind as IoError};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+/// Bytes of DATA behind a header.
+const CHUNK_BYTES: u64 = CHUNK_SENT_BYTES_MAX;
+/// Bytes read at once to be hashed.
+const BLOCK_BYTES: usize = 256 << 10;
+/// The flag that asks to replace a file.
+const REPLACE: u8 = 1;
+
+/// The file to be sent.
+pub struct Source {
+    path: PathBuf,
+    file: File,
+    size_bytes: u64,
+}
+
+impl Source {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// It is not there, or it is no regular file.
+    pub fn open(path: &Path) -> Result<Self, String> {
+        let failed = |error: io::Error| format!("{}: {error}", path.display());
+        // Before it is opened: a pipe would wait for somebody who writes.
+        let metadata = std::fs::metadata(path).map_err(failed)?;
+        if !metadata.is_file() {
+            return Err(format!(
+                "{} is no regular file: its size must be known before it is sent",
+                path.display()
+            ));
+        }
+        let file = File::open(path).map_err(failed)?;
+        Ok(Self { path: path.into(), file, size_bytes: metadata.len() })
+    }
+
+    /// The side that sends it.
+    ///
+    /// # Errors
+    /// As fstat(2) and dup(2).
+    pub fn put(&self, name: &[u8], replace: bool, shared: Arc<Shared>) -> io::Result<Put> {
+        shared.set_size(self.size_bytes);
+        let flags = if replace { REPLACE } else { 0 };
+        let size = self.size_bytes.to_be_bytes();
+        Ok(Put {
+            request: Request::Put.packet(TRANSFER_ID, &[&[flags], &size, name]),
+            file: OpenFile::from_file(self.file.try_clone()?)?,
+            size_bytes: self.size_bytes,
+            queued_bytes: 0,
+            is_accepted: false,
+            shared,
+        })
+    }
+
+    /// Computes its SHA-256 on a thread of its own: what is sent is not seen here. Both read the
+    /// file from its beginning at about the same pace, so that it is read from the disk once.
+    ///
+    /// # Errors
+    /// As dup(2), and when there can be no thread.
+    pub fn hash(&self) -> io::Result<Hashing> {
+        let (file, path, size) = (self.file.try_clone()?, self.path.clone(), self.size_bytes);
+        let work = move || {
+            digest(&file, size).map_err(|error| format!("reading {}: {error}", path.display()))
+        };
+        Ok(Hashing(std::thread::Builder::new().name("hash".into()).spawn(work)?))
+    }
+}
+
+/// A SHA-256 that is being computed.
+pub struct Hashing(JoinHandle<Result<Sha, String>>);
+
+impl Hashing {
+    /// Waits for it.
+    ///
+    /// # Errors
+    /// The file could not be read to its end.
+    pub fn wait(self) -> Result<Sha, String> {
+        self.0.join().unwrap_or_else(|_| Err("hashing the file panicked".into()))
+    }
+}
+
+fn digest(file: &File, size_bytes: u64) -> io::Result<Sha> {
+    let (mut hash, mut block, mut at) = (Sha256::new(), vec![0; BLOCK_BYTES], 0);
+    while at < size_bytes {
+        let room = &mut block[..(size_bytes - at).min(BLOCK_BYTES as u64) as usize];
+        match file.read_at(room, at) {
+            Ok(0) => return Err(IoError::UnexpectedEof.into()),
+            Ok(count) => {
+                hash.update(&room[..count]);
+                at += count as u64;
+            }
+            Err(error) if error.kind() == IoError::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(hash.finalize().into())
+}
+
+/// The side that sends.
+#[derive(Clone)]
+pub struct Put {
+    request: Vec<u8>,
+    file: OpenFile,
+    size_bytes: u64,
+    /// Given to the engine so far.
+    queued_bytes: u64,
+    is_accepted: bool,
+    shared: Arc<Shared>,
+}
+
+impl Put {
+    /// Queues the next chunk, if there is one.
+    fn queue_chunk(&mut self, connection: &mut Connection<'_>) {
+        let count = CHUNK_BYTES.min(self.size_bytes - self.queued_bytes);
+        if count > 0 {
+            let data = Request::Data.packet(TRANSFER_ID, &[&(count as u32).to_be_bytes()]);
+            // At most one chunk is queued: there is room.
+            let _ = connection.send(&data);
+            let _ = connection.send_file(self.file.clone(), self.queued_bytes, count);
+            self.queued_bytes += count;
+        }
+    }
+}
+
+impl Side for Put {
+    fn request(&self) -> Vec<u8> {
+        self.request.clone()
+    }
+
+    fn answered(
+        &mut self,
+        connection: &mut Connection<'_>,
+        answer: &Answer<'_>,
+    ) -> Result<Progress, Fault> {
+        let (queued, size) = (self.queued_bytes, self.size_bytes);
+        match answer {
+            Answer::Accepted if !self.is_accepted => {
+                self.is_accepted = true;
+                self.queue_chunk(connection);
+                Ok(Progress::Going)
+            }
+            Answer::Stored if self.is_accepted && queued == size => {
+                self.shared.set_moved(size);
+                Ok(Progress::Complete)
+            }
+            other => {
+                let detail = format_args!("{} after {queued} of {size} bytes", other.name());
+                Err(Fault::new(ErrorKind::Protocol, detail))
+            }
+        }
+    }
+
+    fn turn(&self) -> Turn {
+        match self.shared.moved_bytes() {
+            _ if !self.is_accepted => Turn::Server,
+            moved if moved == self.size_bytes => Turn::ServerAtWork,
+            _ => Turn::Ours,
+        }
+    }
+
+    fn file_sent(&mut self, connection: &mut Connection<'_>) {
+        self.shared.set_moved(self.queued_bytes);
+        self.queue_chunk(connection);
+    }
+}

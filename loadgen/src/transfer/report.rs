@@ -1,0 +1,259 @@
+//! The report of a transfer: for people, and what `--json` writes, described in
+//! `report.schema.json`.
+
+use super::Moved;
+use super::verdict::{Verdict, Verification};
+use crate::report::{Environment, Outcome, SCHEMA};
+use crate::units::{show_bytes, show_count, show_hex};
+use serde::Serialize;
+use std::fmt::Write;
+
+/// What was asked for.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)] // Described in report.schema.json, where scripts read it.
+pub struct TransferPlan {
+    pub protocol: &'static str,
+    pub direction: &'static str,
+    pub target: String,
+    pub address: String,
+    pub name: String,
+    pub file: Option<String>,
+    pub replace: bool,
+    pub verify: bool,
+    pub timeout_s: f64,
+}
+
+impl TransferPlan {
+    /// What will be done, before it is.
+    #[must_use]
+    pub fn opening(&self) -> String {
+        format!("ringload packets {}: {}", self.target, self.what())
+    }
+
+    fn what(&self) -> String {
+        let Self { direction, name, .. } = self;
+        let file = self.file.as_deref().unwrap_or("standard output");
+        let preposition = if self.is_put() { "as" } else { "into" };
+        let (from, to) = if self.is_put() { (file, &**name) } else { (&**name, file) };
+        format!("{direction} {from} {preposition} {to}")
+    }
+
+    fn is_put(&self) -> bool {
+        self.direction == "put"
+    }
+}
+
+/// What went wrong.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)] // Described in report.schema.json, where scripts read it.
+pub struct TransferError {
+    pub kind: &'static str,
+    pub detail: String,
+}
+
+/// Everything about one transfer.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)] // Described in report.schema.json, where scripts read it.
+pub struct TransferReport {
+    pub schema: u32,
+    pub version: &'static str,
+    pub kind: &'static str,
+    pub outcome: Outcome,
+    pub exit_status: u8,
+    pub plan: TransferPlan,
+    pub environment: Environment,
+    pub size_bytes: Option<u64>,
+    pub transferred_bytes: u64,
+    pub elapsed_s: f64,
+    pub bytes_per_s: f64,
+    pub sha256: Option<String>,
+    pub server_sha256: Option<String>,
+    pub verification: Verification,
+    pub error: Option<TransferError>,
+    pub cpu_user_s: f64,
+    pub cpu_system_s: f64,
+    /// The server has, or we have, all of it, whatever went wrong then.
+    #[serde(skip)]
+    is_complete: bool,
+    /// See [`Verdict`].
+    #[serde(skip)]
+    leaves_part: bool,
+}
+
+impl TransferReport {
+    /// The report of what was moved.
+    #[must_use]
+    pub fn new(
+        plan: TransferPlan,
+        environment: Environment,
+        moved: &Moved,
+        verdict: Verdict,
+    ) -> Self {
+        let seconds = moved.elapsed.as_secs_f64();
+        let rate = if seconds > 0.0 { moved.moved_bytes as f64 / seconds } else { 0.0 };
+        Self {
+            schema: SCHEMA,
+            version: env!("CARGO_PKG_VERSION"),
+            kind: "transfer",
+            outcome: verdict.outcome,
+            exit_status: verdict.outcome.exit_status(),
+            plan,
+            environment,
+            size_bytes: moved.size_bytes,
+            transferred_bytes: moved.moved_bytes,
+            elapsed_s: seconds,
+            bytes_per_s: rate,
+            sha256: verdict.sha256.map(|digest| show_hex(&digest)),
+            server_sha256: verdict.server_sha256.map(|digest| show_hex(&digest)),
+            verification: verdict.verification,
+            error: verdict
+                .fault
+                .map(|fault| TransferError { kind: fault.kind.name(), detail: fault.detail }),
+            cpu_user_s: moved.cpu.user.as_secs_f64(),
+            cpu_system_s: moved.cpu.system.as_secs_f64(),
+            is_complete: moved.is_complete,
+            leaves_part: verdict.leaves_part,
+        }
+    }
+
+    /// The report for people. The digest is the second word of the line that begins with `sha256`.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let mut text = String::new();
+        let mut row = |name: &str, what: String| {
+            writeln!(text, "{name:<13} {what}").expect("writing to a string does not fail");
+        };
+        row("file", self.plan.what());
+        row(
+            "bytes",
+            format!(
+                "{} in {:.2} s ({}/s)",
+                show_count(self.transferred_bytes),
+                self.elapsed_s,
+                show_bytes(self.bytes_per_s)
+            ),
+        );
+        if let Some(sha256) = &self.sha256 {
+            row("sha256", format!("{sha256}  {}", self.comparison()));
+        }
+        if let Some(TransferError { kind, detail }) = &self.error {
+            row("error", format!("{kind}: {detail}"));
+        }
+        if let Some(verdict) = self.verdict() {
+            text += &format!("{verdict}{}\n", self.remains());
+        }
+        text
+    }
+
+    fn comparison(&self) -> &'static str {
+        match self.verification {
+            Verification::Same => "the server's is the same",
+            Verification::Different => "the server's is another",
+            Verification::NoWorkers => "not compared: the server has no workers to compute it",
+            Verification::NotAsked | Verification::NotReached => "not compared",
+        }
+    }
+
+    fn verdict(&self) -> Option<&'static str> {
+        match self.outcome {
+            Outcome::Passed => None,
+            Outcome::Failed => Some("FAILED: "),
+            Outcome::Unreachable => Some("FAILED: no connection came about; "),
+            Outcome::Interrupted => Some("INTERRUPTED: "),
+        }
+    }
+
+    /// What there is of the file where it was to go.
+    fn remains(&self) -> &'static str {
+        match (self.plan.is_put(), self.is_complete, self.leaves_part) {
+            (true, true, _) => "the file is on the server.",
+            (true, false, _) => "the server has not confirmed the file.",
+            (false, _, false) => "no file was written.",
+            (false, _, true) => "what was written is not the file.",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::client::Check;
+    use super::*;
+    use crate::protocol::{ErrorKind, Fault};
+    use crate::report::tests::check_against_schema;
+    use crate::system::CpuTime;
+    use std::time::Duration;
+
+    fn report(put: bool, result: Option<Result<Check, Fault>>) -> TransferReport {
+        let plan = TransferPlan {
+            protocol: "packets",
+            direction: if put { "put" } else { "get" },
+            target: "localhost:7100".into(),
+            address: "127.0.0.1:7100".into(),
+            name: "there".into(),
+            file: Some("dir/here".into()),
+            replace: false,
+            verify: true,
+            timeout_s: 10.0,
+        };
+        let moved = Moved {
+            is_complete: matches!(result, Some(Ok(_))),
+            result,
+            size_bytes: Some(5_000_000),
+            moved_bytes: 5_000_000,
+            elapsed: Duration::from_secs(2),
+            cpu: CpuTime::default(),
+        };
+        let verdict = Verdict::new(&moved, || Ok([0xab; 32]));
+        TransferReport::new(plan, Environment::of_this_process(None), &moved, verdict)
+    }
+
+    #[test]
+    fn the_report_is_what_its_schema_says() {
+        for result in [
+            Some(Ok(Check::Digest([0xab; 32]))),
+            Some(Ok(Check::NoWorkers)),
+            Some(Err(Fault::new(ErrorKind::Eof, "closed"))),
+            None,
+        ] {
+            let json = serde_json::to_value(report(true, result)).expect("a report is JSON");
+            check_against_schema("transfer", &json);
+        }
+    }
+
+    #[test]
+    fn a_digest_is_shown_with_what_the_server_says_of_it() {
+        for (check, status, says) in [
+            (Check::Digest([0xab; 32]), 0, "the server's is the same"),
+            (Check::NoWorkers, 0, "the server has no workers"),
+            (Check::NotAsked, 0, "not compared\n"),
+            (Check::Digest([0xcd; 32]), 1, "the server's is another"),
+        ] {
+            let report = report(true, Some(Ok(check)));
+            let text = report.summary();
+            assert_eq!(report.exit_status, status, "{text}");
+            let line = text.lines().find(|line| line.starts_with("sha256")).expect("a digest");
+            assert_eq!(line.split_whitespace().nth(1), Some(&*"ab".repeat(32)));
+            assert!(text.contains(says), "{text}");
+            assert!(text.contains("put dir/here as there\n"), "{text}");
+            assert!(text.contains("5,000,000 in 2.00 s (2.50 MB/s)"), "{text}");
+            assert_eq!(text.contains("FAILED: the file is on the server."), status == 1, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_went_wrong_is_said_with_what_remains() {
+        let fault = |kind| Some(Err(Fault::new(kind, "words")));
+        for (put, result, status, says) in [
+            (true, fault(ErrorKind::Eof), 1, "FAILED: the server has not confirmed the file."),
+            (false, fault(ErrorKind::Eof), 1, "FAILED: no file was written."),
+            (false, fault(ErrorKind::ConnectRefused), 3, "no connection came about; no file"),
+            (false, None, 130, "INTERRUPTED: no file was written."),
+        ] {
+            let report = report(put, result);
+            let text = report.summary();
+            assert_eq!(report.exit_status, status, "{text}");
+            assert!(text.contains(says) && !text.contains("sha256"), "{text}");
+            assert_eq!(text.contains("words"), status != 130, "{text}");
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Where a received file goes: beside its place until it is complete and right.
+
+use super::Sha;
+use sha2::{Digest, Sha256};
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Names that are tried for the temporary file.
+const NAMES_MAX: u32 = 16;
+
+/// What is written, and its SHA-256.
+pub struct Sink {
+    file: File,
+    /// What messages call it.
+    shown: String,
+    hash: Sha256,
+    written_bytes: u64,
+}
+
+impl Sink {
+    /// Writes and hashes what comes next.
+    ///
+    /// # Errors
+    /// As write(2).
+    pub fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), String> {
+        assert_eq!(offset, self.written_bytes, "blocks are written in order");
+        self.file.write_all(bytes).map_err(|error| format!("writing {}: {error}", self.shown))?;
+        self.hash.update(bytes);
+        self.written_bytes += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// The SHA-256 of everything written.
+    #[must_use]
+    pub fn digest(&self) -> Sha {
+        self.hash.clone().finalize().into()
+    }
+}
+
+/// The sink, also after a worker panicked with it.
+pub fn lock(sink: &Mutex<Sink>) -> MutexGuard<'_, Sink> {
+    sink.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The name that the file gets in the end. Dropped before, nothing of it stays.
+pub struct Place {
+    /// Where it is meanwhile, and where it belongs; `None`: it is written where it belongs.
+    rename: Option<(PathBuf, PathBuf)>,
+}
+
+impl Place {
+    /// There is no temporary file.
+    #[must_use]
+    pub fn is_written_in_place(&self) -> bool {
+        self.rename.is_none()
+    }
+
+    /// Gives the file its name.
+    ///
+    /// # Errors
+    /// As rename(2).
+    pub fn keep(mut self) -> Result<(), String> {
+        let Some((temporary, target)) = &self.rename else { return Ok(()) };
+        std::fs::rename(temporary, target)
+            .map_err(|error| format!("renaming it to {}: {error}", target.display()))?;
+        self.rename = None;
+        Ok(())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some((temporary, _)) = &self.rename
+            && let Err(error) = std::fs::remove_file(temporary)
+        {
+            eprintln!("ringload: {} stays: {error}", temporary.display());
+        }
+    }
+}
+
+/// Opens what is to be written: a temporary file beside `out`; `out` itself if it is a device or a
+/// pipe; standard output if there is none.
+///
+/// # Errors
+/// As open(2), and that a folder is no file.
+pub fn open(out: Option<&Path>) -> Result<(Arc<Mutex<Sink>>, Place), String> {
+    let sink = |file, shown| {
+        let hash = Sha256::new();
+        Arc::new(Mutex::new(Sink { file, shown, hash, written_bytes: 0 }))
+    };
+    let Some(out) = out else {
+        let descriptor = io::stdout().as_fd().try_clone_to_owned();
+        let file = descriptor.map_err(|error| format!("standard output: {error}"))?.into();
+        return Ok((sink(file, "standard output".into()), Place { rename: None }));
+    };
+    let shown = out.display().to_string();
+    let failed = |error: io::Error| format!("{shown}: {error}");
+    let target = match std::fs::metadata(out) {
+        // Through a link: what it leads to is replaced, not the link.
+        Ok(found) if found.is_file() => out.canonicalize().map_err(failed)?,
+        Ok(found) if found.is_dir() => return Err(format!("{shown} is a folder")),
+        Ok(_) => {
+            let file = OpenOptions::new().write(true).open(out).map_err(failed)?;
+            return Ok((sink(file, shown), Place { rename: None }));
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => out.to_owned(),
+        Err(error) => return Err(failed(error)),
+    };
+    let (file, temporary) = beside(&target).map_err(failed)?;
+    Ok((sink(file, shown), Place { rename: Some((temporary, target)) }))
+}
+
+/// A new file in the folder of `target`.
+fn beside(target: &Path) -> io::Result<(File, PathBuf)> {
+    let mut number = 0;
+    loop {
+        let name = format!(".ringload-{}-{number}.part", std::process::id());
+        let path = target.with_file_name(name);
+        match OpenOptions::new().write(true).create_new(true).open(&path) {
+            Ok(file) => return Ok((file, path)),
+            // Left by a process that had our id and was killed.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists && number < NAMES_MAX => {
+                number += 1;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
