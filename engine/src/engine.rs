@@ -459,6 +459,9 @@ fn check(config: &Config, shards: usize) -> Result<(), Error> {
     if config.message_bytes_max == 0 || config.message_bytes_max > 1 << 30 {
         return refuse("message_bytes_max", &config.message_bytes_max, "1 byte to 1 GiB");
     }
+    if config.reconnects_max > SLOTS_MAX {
+        return refuse("reconnects_max", &config.reconnects_max, "0 to 1048576");
+    }
     if config.mailbox_commands_max < 16 {
         return refuse("mailbox_commands_max", &config.mailbox_commands_max, "at least 16");
     }

@@ -9,8 +9,8 @@ use std::time::Duration;
 pub enum Origin {
     /// Accepted on the listener of this number: its place in [`Config::listeners`](crate::Config).
     Listener(u16),
-    /// Connected out by [`Local::connect`] or [`Remote::connect`](crate::Remote::connect), with
-    /// the tag given there.
+    /// Connected out by [`Local::connect`], [`Local::keep_connected`] or their like of
+    /// [`Remote`](crate::Remote), with the tag given there.
     Connected(u64),
 }
 
@@ -62,7 +62,9 @@ pub trait Handler: 'static {
         let _ = shard;
     }
 
-    /// A connect did not come about; there is no connection and no state.
+    /// A connect did not come about; there is no connection and no state. Of what
+    /// [`Local::keep_connected`] keeps up, every attempt that fails comes here;
+    /// [`Local::reconnects_in`] says whether another follows.
     fn connect_failed(&mut self, shard: &mut Local<'_>, tag: u64, error: io::Error) {
         let _ = (shard, tag, error);
     }

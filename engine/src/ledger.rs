@@ -103,6 +103,9 @@ pub struct ShardLedger {
     pub filters_attached: u64,
     /// Connects that did not come about.
     pub connect_failed: u64,
+    /// Attempts to make a connection again that had failed or ended
+    /// ([`Local::keep_connected`](crate::Local::keep_connected)).
+    pub reconnects: u64,
     /// Pauses of accepting (EMFILE and its like).
     pub accept_backoffs: u64,
     /// Bytes received.
@@ -312,7 +315,7 @@ impl Ledger {
         );
         format!(
             "{{\"connections\":{{\"opened\":{},\"closed\":{},\"open\":{},\"accepted\":{},\"connected\":{},\
-             \"waiting\":{},\"rejected\":{},\"reset_before_accept\":{},\"connect_failed\":{},\
+             \"waiting\":{},\"rejected\":{},\"reset_before_accept\":{},\"connect_failed\":{},\"reconnects\":{},\
              \"banned\":{},\"over_address_limit\":{},\"gone_while_waiting\":{},\
              \"turned_away\":{},\"handshakes_lost\":{}}},\
              \"permits\":{},\"slots\":{},\"buffers\":{},\"send_buffers\":{},\"pipes\":{},\
@@ -331,6 +334,7 @@ impl Ledger {
             sum.rejected,
             sum.reset_before_accept,
             sum.connect_failed,
+            sum.reconnects,
             sum.banned,
             sum.over_address_limit,
             sum.gone_while_waiting,

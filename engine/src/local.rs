@@ -2,7 +2,8 @@
 
 use crate::remote::Remote;
 use crate::shard::core::{Core, milliseconds};
-use crate::{ConnectionId, ConnectionInfo, Reason, SlowReaders};
+use crate::shard::reconnect::Connect;
+use crate::{ConnectionId, ConnectionInfo, KeepRefused, Reason, Reconnect, SlowReaders};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,9 +42,50 @@ impl<'a> Local<'a> {
     /// nothing will come of it.
     pub fn connect(&mut self, to: SocketAddr, tag: u64) -> bool {
         if !self.core.draining {
-            self.core.connects.push_back((to, tag));
+            self.core.connects.push_back(Connect { to, tag, kept: false });
         }
         !self.core.draining
+    }
+
+    /// Connects out from this shard, as [`Local::connect`] does, and connects again whenever an
+    /// attempt has failed or the connection has ended, after a wait that grows, see [`Reconnect`].
+    ///
+    /// Every attempt is answered by [`Handler::opened`](crate::Handler::opened) or
+    /// [`Handler::connect_failed`](crate::Handler::connect_failed), every life has its own
+    /// [`Handler::closed`](crate::Handler::closed). There is no next one after an end by
+    /// [`Reason::LocalClose`] or [`Reason::Aborted`], which is the application's own doing; after
+    /// [`Local::stop_reconnecting`]; when [`Reconnect::attempts`] are used up; and when the engine
+    /// drains. After any other end there is: also when it was kicked, when a deadline passed, when the
+    /// peer broke the protocol, when the handler panicked, and when the peer's FIN has answered our
+    /// `shutdown`.
+    ///
+    /// The tag names it on this shard until then; a connection of `connect` with the same tag is
+    /// not meant. One that waits for its next attempt holds no permit and no descriptor.
+    ///
+    /// # Errors
+    /// See [`KeepRefused`]: then nothing is attempted, and nothing called.
+    pub fn keep_connected(
+        &mut self,
+        to: SocketAddr,
+        tag: u64,
+        reconnect: Reconnect,
+    ) -> Result<(), KeepRefused> {
+        self.core.keep_connected(to, tag, reconnect)
+    }
+
+    /// Ends [`Local::keep_connected`]: there is no further attempt. One that is under way is still
+    /// answered, and a connection that is open stays. Called in `opened` it means "until it has
+    /// worked once". False: nothing is kept up under this tag any more.
+    pub fn stop_reconnecting(&mut self, tag: u64) -> bool {
+        self.core.stop_reconnecting(tag)
+    }
+
+    /// How long until a connection that is kept up is attempted again. `None`: an attempt is under
+    /// way, it is open, or nothing is kept up under this tag any more. In `connect_failed` and
+    /// `closed` that tells whether there will be another attempt, and when.
+    #[must_use]
+    pub fn reconnects_in(&self, tag: u64) -> Option<Duration> {
+        self.core.reconnects_in(tag)
     }
 
     /// Asks for one call of [`Handler::tick`](crate::Handler::tick) after so long, instead of

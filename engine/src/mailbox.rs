@@ -4,7 +4,7 @@
 use crate::admission::{Bans, Instruction};
 use crate::info::ConnectionInfo;
 use crate::ring::Descriptor;
-use crate::{ConnectionId, SlowReaders};
+use crate::{ConnectionId, Reconnect, SlowReaders};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use std::io;
 use std::net::SocketAddr;
@@ -32,6 +32,10 @@ pub enum Command {
     Ban(Arc<BanList>),
     /// Connect out.
     Connect(SocketAddr, u64),
+    /// Connect out, again and again.
+    KeepConnected(SocketAddr, u64, Reconnect),
+    /// Do not connect again.
+    StopReconnecting(u64),
     /// Stop accepting, finish, and abort what is left after so long.
     Drain(Duration),
     /// Abort everything and end.

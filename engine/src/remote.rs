@@ -5,7 +5,7 @@ use crate::info::ConnectionInfo;
 use crate::ledger::{Ledger, Published, ShardLedger};
 use crate::mailbox::{BanList, Busy, Command, Sending};
 use crate::workers::{Pool, WorkersFailed};
-use crate::{ConnectionId, Error};
+use crate::{ConnectionId, Error, Reconnect};
 use crossbeam_channel::{Receiver, bounded};
 use std::cell::Cell;
 use std::fmt;
@@ -201,6 +201,33 @@ impl Remote {
     /// [`Busy`], also where there is no such shard or it has ended.
     pub fn connect(&self, shard: usize, to: SocketAddr, tag: u64) -> Result<(), Busy> {
         self.to(shard, Command::Connect(to, tag))
+    }
+
+    /// Connects out from a shard, again and again: [`Local::keep_connected`](crate::Local::keep_connected).
+    /// What refuses it there comes as an error to
+    /// [`Handler::connect_failed`](crate::Handler::connect_failed), with a
+    /// [`KeepRefused`](crate::KeepRefused) inside.
+    ///
+    /// # Errors
+    /// As [`Remote::connect`].
+    pub fn keep_connected(
+        &self,
+        shard: usize,
+        to: SocketAddr,
+        tag: u64,
+        reconnect: Reconnect,
+    ) -> Result<(), Busy> {
+        self.to(shard, Command::KeepConnected(to, tag, reconnect))
+    }
+
+    /// Ends that: [`Local::stop_reconnecting`](crate::Local::stop_reconnecting). A shard that has
+    /// ended does not connect any more.
+    ///
+    /// # Errors
+    /// [`Busy`].
+    pub fn stop_reconnecting(&self, shard: usize, tag: u64) -> Result<(), Busy> {
+        let sent = self.to(shard, Command::StopReconnecting(tag));
+        if self.is_gone(shard) { Ok(()) } else { sent }
     }
 
     /// What is known of a connection; `None` if it is gone. Waits for the shard's answer.

@@ -48,7 +48,7 @@ enum Command {
         #[command(flatten)]
         common: Common,
     },
-    /// One small file over HTTP/1.1, connections kept.
+    /// One file over HTTP/1.1, connections kept.
     Http {
         /// Above the line of the ratio.
         #[arg(long, value_enum, default_value = "ringwrightd")]
@@ -58,7 +58,7 @@ enum Command {
         b: Subject,
         /// Bytes of the file.
         #[arg(long, value_name = "BYTES", default_value_t = 1024,
-              value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+              value_parser = clap::value_parser!(u32).range(1..=1 << 30))]
         size: u32,
         #[command(flatten)]
         common: Common,

@@ -107,6 +107,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             crate::marks::ended(reason);
             self.core.counters.closed += 1;
             self.core.counters.closed_by[reason as usize] += 1;
+            self.core.connection_has_ended(slot, reason, lifetime_ms);
             let id = self.core.id(slot);
             self.application.closed(&mut self.core, slot, id, reason);
         }

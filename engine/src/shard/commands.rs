@@ -2,6 +2,7 @@
 
 use super::Shard;
 use super::core::milliseconds;
+use super::reconnect::Connect;
 use crate::Reason;
 use crate::handler::Handler;
 use crate::mailbox::Command;
@@ -49,7 +50,17 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 let _ = answer.try_send(self.core.list(from, limit));
             }
             Command::Ban(bans) => self.ban(bans),
-            Command::Connect(to, tag) => self.core.connects.push_back((to, tag)),
+            Command::Connect(to, tag) => {
+                self.core.connects.push_back(Connect { to, tag, kept: false });
+            }
+            Command::KeepConnected(to, tag, reconnect) => {
+                if let Err(refused) = self.core.keep_connected(to, tag, reconnect) {
+                    self.fail(&Connect { to, tag, kept: false }, refused.into());
+                }
+            }
+            Command::StopReconnecting(tag) => {
+                self.core.stop_reconnecting(tag);
+            }
             Command::Drain(deadline) => self.drain(deadline),
             Command::Stop => {
                 mark!("stop");
@@ -73,6 +84,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     fn begin_drain(&mut self) {
         if !std::mem::replace(&mut self.core.draining, true) {
             self.stop_listening();
+            self.core.links.end();
             self.core.drain_all();
         }
     }

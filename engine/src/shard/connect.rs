@@ -1,5 +1,6 @@
 //! Connecting out.
 
+use super::reconnect::Connect;
 use super::slots::NONE;
 use super::state::{Event, State};
 use super::{Full, RETRY_MS, Shard};
@@ -16,10 +17,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
         self.connect_retry_at_ms = None;
         for _ in 0..self.core.connects.len() {
-            let Some((to, tag)) = self.core.connects.pop_front() else { break };
+            let Some(connect) = self.core.connects.pop_front() else { break };
             if self.core.draining {
                 mark!("connect while draining");
-                self.fail(tag, io::Error::other("the engine is draining"));
+                self.fail(&connect, io::Error::other("the engine is draining"));
                 continue;
             }
             if !self.core.admission.try_take() {
@@ -28,18 +29,19 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 self.connect_retry_at_ms = Some(self.core.now_ms + RETRY_MS);
                 let total = self.core.admission.total();
                 self.fail(
-                    tag,
+                    &connect,
                     io::Error::other(format!("max_connections = {total} are open: raise it")),
                 );
                 continue;
             }
+            let Connect { to, tag, kept } = connect;
             let socket = match self.ring.socket(&to) {
                 Ok(socket) => socket,
                 Err(errno) => {
                     mark!("connect without a descriptor");
                     self.connect_retry_at_ms = Some(self.core.now_ms + RETRY_MS);
                     self.core.admission.give_back();
-                    self.fail(tag, errno.into());
+                    self.fail(&connect, errno.into());
                     continue;
                 }
             };
@@ -53,8 +55,12 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 self.core.slots.remove(slot);
                 self.ring.close_now(socket);
                 self.core.admission.give_back();
-                self.core.connects.push_front((to, tag));
+                self.core.connects.push_front(connect);
                 return Err(Full);
+            }
+            if kept {
+                let id = self.core.id(slot);
+                self.core.links.lives(tag, id);
             }
             self.core.touch(slot);
         }
@@ -74,6 +80,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if result == 0 && connection.state == State::Connecting {
             connection.on(Event::Connected);
             connection.active_ms = self.core.now_ms;
+            connection.opened_ms = self.core.now_ms;
             self.core.counters.connected += 1;
             return self.introduce(slot, Origin::Connected(tag));
         }
@@ -85,11 +92,14 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         };
         self.core.end(slot, Reason::NetworkError, false);
         self.core.counters.connect_failed += 1;
+        self.core.connect_of_slot_failed(slot);
         self.application.connect_failed(&mut self.core, tag, io::Error::from_raw_os_error(errno));
     }
 
-    pub(super) fn fail(&mut self, tag: u64, error: io::Error) {
+    /// A connect that never had a slot, or has none any more, did not come about.
+    pub(super) fn fail(&mut self, connect: &Connect, error: io::Error) {
         self.core.counters.connect_failed += 1;
-        self.application.connect_failed(&mut self.core, tag, error);
+        self.core.attempt_failed(connect);
+        self.application.connect_failed(&mut self.core, connect.tag, error);
     }
 }

@@ -5,6 +5,7 @@ use super::incoming::Incoming;
 use super::jobs::Jobs;
 use super::naming::Naming;
 use super::output::Chunk;
+use super::reconnect::{Connect, Links};
 use super::slots::{ConnectionId, NONE, Slots};
 use super::state::{Event, State};
 use super::sweep::Sweeps;
@@ -20,7 +21,6 @@ use crate::ring::Descriptor;
 use crate::{Reason, SlowReaders};
 use slab::Slab;
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -111,7 +111,9 @@ pub struct Core {
     /// Files to close on the ring.
     pub files_closing: Vec<Descriptor>,
     /// Connects asked for.
-    pub connects: VecDeque<(SocketAddr, u64)>,
+    pub connects: VecDeque<Connect>,
+    /// Connections that are kept up.
+    pub links: Links,
     /// When `Handler::tick` is due.
     pub tick_at_ms: Option<u64>,
     pub draining: bool,
@@ -152,6 +154,7 @@ impl Core {
             files_open: Arc::default(),
             files_closing: Vec::new(),
             connects: VecDeque::new(),
+            links: Links::new(config.reconnects_max, shard, now_ms),
             tick_at_ms: None,
             draining: false,
             sweeps: Sweeps::default(),

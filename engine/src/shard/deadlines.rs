@@ -127,6 +127,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.pipe_retry_at_ms = None;
             self.serve_pipe_queue();
         }
+        self.core.reconnect_due();
         if self.core.tick_at_ms.is_some_and(|at| at <= now_ms) {
             self.core.tick_at_ms = None;
             mark!("tick");
@@ -235,6 +236,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.core.timers.next_ms(),
             self.accepting.next_ms(),
             self.connect_retry_at_ms,
+            self.core.links.next_ms(),
             self.drops_at_ms,
             self.pipe_retry_at_ms,
             self.core.tick_at_ms,

@@ -49,6 +49,7 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         self.check_descriptors(&kernel);
         self.check_operations(&kernel);
         self.core.check_jobs();
+        self.core.check_links(self.until_due());
         self.check_filters();
         let touched: BTreeSet<u32> = self.core.touched.iter().copied().collect();
         assert_eq!(touched.len(), self.core.touched.len(), "a slot is touched once");

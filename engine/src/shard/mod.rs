@@ -22,6 +22,7 @@ mod output;
 mod pipes;
 mod publish;
 mod receive;
+pub(crate) mod reconnect;
 mod send;
 pub(crate) mod slots;
 pub(crate) mod state;

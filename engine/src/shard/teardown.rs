@@ -1,5 +1,6 @@
 //! The end of a shard: at rest after a drain, or all at once when it failed.
 
+use super::reconnect::Connect;
 use super::{Full, Shard};
 use crate::Reason;
 use crate::handler::{Handler, Origin};
@@ -38,13 +39,13 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// Answers those who asked for a connect in the last moment.
     fn refuse_connects(&mut self) {
         while let Some(command) = self.mailbox.next() {
-            if let Command::Connect(to, tag) = command {
+            if let Command::Connect(to, tag) | Command::KeepConnected(to, tag, _) = command {
                 mark!("a connect is asked for too late");
-                self.core.connects.push_back((to, tag));
+                self.core.connects.push_back(Connect { to, tag, kept: false });
             }
         }
-        for (_, tag) in std::mem::take(&mut self.core.connects) {
-            self.fail(tag, io::Error::other("the shard has ended"));
+        for connect in std::mem::take(&mut self.core.connects) {
+            self.fail(&connect, io::Error::other("the shard has ended"));
         }
     }
 
@@ -65,6 +66,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     pub fn give_up(&mut self, wait: Duration) -> bool {
         // Whoever connects again when it hears of an end is told that nothing comes of it.
         self.core.draining = true;
+        self.core.links.end();
         self.abandon_listeners();
         self.empty_waiting_room();
         let slots: Vec<u32> = self.slots().iter().map(|(slot, _)| slot).collect();
@@ -130,7 +132,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             && connection.in_flight.has(Kind::Connect)
         {
             mark!("a connect ends with its shard");
-            self.fail(tag, io::Error::other("the shard has failed"));
+            let to = connection.peer;
+            let connect = Connect { to, tag, kept: false };
+            self.fail(&connect, io::Error::other("the shard has failed"));
         }
     }
 

@@ -1,6 +1,7 @@
 //! What has been promised to whom: the handler writes it down, the world compares it with what
 //! the peers have seen.
 
+use super::kept::Promises;
 use crate::admission::Bans;
 use crate::ring::simulated::{Rng, is_stretch, stretch};
 use crate::{ConnectionId, Reason};
@@ -58,6 +59,8 @@ pub enum Role {
     Deaf,
     /// Echoes and connects out.
     Connector,
+    /// Echoes and keeps connections up.
+    Keeper,
     /// Has jobs on workers say what to echo.
     Offloader,
     /// Lets files come.
@@ -88,6 +91,8 @@ pub struct Part {
 pub struct Record {
     pub id: ConnectionId,
     pub address: SocketAddr,
+    /// The number of its peer, known after the turn in which it was opened.
+    pub peer: usize,
     pub part: Part,
     /// What was queued, in order.
     pub said: Vec<Piece>,
@@ -148,6 +153,8 @@ pub struct Book {
     pub endpoints: Vec<(SocketAddr, u64)>,
     /// Connects asked for: of which shard, and are they answered?
     pub connects: BTreeMap<u64, (usize, bool)>,
+    /// Connections that shards were asked to keep up.
+    pub kept: Promises,
     /// Slots in use of each shard when it last acted.
     pub slots: Vec<usize>,
     /// Everybody was kicked.
@@ -176,6 +183,7 @@ impl Book {
         self.records.push(Record {
             id,
             address,
+            peer: usize::MAX,
             part,
             accepted,
             said: Vec::new(),
@@ -253,6 +261,11 @@ impl Book {
         let (address, tag) = self.endpoints.pop()?;
         self.connects.insert(tag, (shard, false));
         Some((address, tag))
+    }
+
+    /// Nothing comes of a connect: it was refused.
+    pub fn not_asked(&mut self, tag: u64) {
+        self.connects.remove(&tag);
     }
 
     pub fn answered(&mut self, tag: u64) {

@@ -1,15 +1,15 @@
 //! What must be true of a world beyond the invariants of its shards: permits add up over all of
 //! them, connections end for a reason that exists, and in quiet times nobody waits for nothing.
 
-use super::book::Role;
+use super::book::{Record, Role};
 use super::lane::Lane;
 use super::world::World;
 use crate::Reason;
-use crate::ring::simulated::{Peer, Plan, SimulatedRing, Standing};
+use crate::ring::simulated::{Peer, Plan, Standing};
 use crate::shard::slots::NONE;
 use crate::shard::state::State;
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 /// A drain waits so long for a peer that sends nothing.
 const DRAIN_LINGER_MS: u64 = 500;
@@ -29,12 +29,9 @@ pub const GRACEFUL: [Reason; 6] = [
     Reason::Drained,
 ];
 
-/// The peer of an address, at whichever shard it is.
-pub fn find_peer(lanes: &mut [Lane], address: SocketAddr) -> &Peer {
-    let found = |ring: &SimulatedRing| ring.peers.iter().any(|peer| peer.address == address);
-    let at = (0..lanes.len()).find(|at| found(lanes[*at].ring())).expect("it has a peer");
-    let peers = &lanes[at].ring().peers;
-    peers.iter().rev().find(|peer| peer.address == address).expect("just found")
+/// The peer of a connection.
+pub fn find_peer<'a>(lanes: &'a mut [Lane], record: &Record) -> &'a Peer {
+    &lanes[record.id.shard()].ring().peers[record.peer]
 }
 
 impl World {
@@ -50,6 +47,7 @@ impl World {
         self.check_permits();
         self.check_addresses();
         self.check_jobs(at);
+        self.check_kept(at);
         self.hear();
         let failures = std::mem::take(&mut self.book.borrow_mut().failures);
         assert!(failures.is_empty(), "the handler says: {failures:?}");
@@ -118,18 +116,17 @@ impl World {
             let stalled = [limits.write_ms, limits.transfer_ms].into_iter().flatten();
             let stalled = stalled.min().is_some_and(|least_ms| since_ms >= least_ms);
             if connection.abortive {
-                cut_short.push((core.id(slot), connection.peer, stalled));
+                cut_short.push((core.id(slot), stalled));
             } else if !connection.fin_seen {
-                cut_short.push((core.id(slot), connection.peer, waited || enough));
+                cut_short.push((core.id(slot), waited || enough));
             }
         }
         let drained = self.is_past_drain(at);
-        for (id, address, mut justified) in cut_short {
-            let standing = find_peer(&mut self.lanes, address).standing;
-            justified |= standing != Standing::Connected || drained;
+        for (id, mut justified) in cut_short {
             let mut book = self.book.borrow_mut();
-            justified |= book.kicks_all || book.disconnects;
+            justified |= book.kicks_all || book.disconnects || drained;
             let record = book.record(id).expect("who was opened has a record");
+            justified |= find_peer(&mut self.lanes, record).standing != Standing::Connected;
             justified |= record.cut || record.part.role == Role::Files;
             assert!(justified, "cut short: {record:?}");
             record.excused = true;
@@ -153,9 +150,9 @@ impl World {
         let draining = lane.drain_deadline_us.is_some();
         let (ring, core) = lane.shard()?.parts();
         for (slot, connection) in core.slots.iter() {
-            let peers = &ring.peers;
-            let found = peers.iter().rev().find(|peer| peer.address == connection.peer);
-            let Some(peer) = found else { continue };
+            let book = self.book.borrow();
+            let record = book.records.iter().rev().find(|it| it.id == core.id(slot));
+            let Some(peer) = record.map(|it| &ring.peers[it.peer]) else { continue };
             if peer.standing != Standing::Connected || !connection.opened {
                 continue;
             }
@@ -176,8 +173,6 @@ impl World {
             if connection.paused || connection.output_full || !peer.socket.outbound.is_empty() {
                 return Some(format!("slot {at}/{slot} has not gone on"));
             }
-            let book = self.book.borrow();
-            let record = book.records.iter().rev().find(|it| it.id == core.id(slot));
             let said = record.map_or(0, |it| it.said_of_its_own());
             if let Some(Role::Greeter(total) | Role::Lecturer(total)) =
                 record.map(|it| it.part.role)

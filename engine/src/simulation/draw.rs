@@ -7,9 +7,9 @@ use crate::ring::simulated::{Afterwards, Faults, NEVER, Plan, Rng};
 use std::time::Duration;
 
 /// Roles there are, by number; see [`Swarm::draw_part`].
-const ROLES: u64 = 18;
+const ROLES: u64 = 19;
 /// Things a world does, by number; see `World::act`.
-pub const ACTIONS: u64 = 24;
+pub const ACTIONS: u64 = 27;
 
 /// The features of a seed.
 #[derive(Debug)]
@@ -142,7 +142,8 @@ impl Swarm {
             13 => Role::ProtocolAfter(after),
             14 => Role::FinishAfter(after),
             15 => Role::Offloader,
-            16 => Role::Uploads,
+            16 => Role::Keeper,
+            17 => Role::Uploads,
             _ => Role::Connector,
         };
         Part {
@@ -212,6 +213,7 @@ pub fn draw_config(rng: &mut Rng) -> Config {
         linger_bytes_max: rng.pick(&[50, 10_000, 1 << 20]),
         accept_backoff: ms(10),
         mailbox_commands_max: 64,
+        reconnects_max: rng.pick(&[1, 2, 1_000, 1_000]),
         workers: rng.pick(&[0, 1, 1, 3]),
         jobs_queued_max: rng.pick(&[1, 3, 1_000]),
         jobs_per_connection_max: rng.pick(&[1, 2, 16]),

@@ -30,7 +30,7 @@ impl Handler for Actor {
         let mut book = self.book.borrow_mut();
         let record = book.open(id, peer, matches!(origin, Origin::Listener(_)));
         if let Origin::Connected(tag) = origin {
-            book.answered(tag);
+            book.connected(tag, id, connection.local().now());
         }
         let part = book.records[record].part;
         drop(book);
@@ -142,9 +142,10 @@ impl Handler for Actor {
                 if let Some((address, tag)) = endpoint
                     && !connection.local().connect(address, tag)
                 {
-                    self.book.borrow_mut().answered(tag);
+                    self.book.borrow_mut().not_asked(tag);
                 }
             }
+            Role::Keeper => self.keep_or_stop(&mut connection.local()),
             _ => {}
         }
         self.echo(talk, connection, length);
@@ -311,6 +312,7 @@ impl Handler for Actor {
     }
 
     fn closed(&mut self, talk: Talk, shard: &mut Local<'_>, id: ConnectionId, reason: Reason) {
+        self.hear_of_end(shard, id, reason);
         // Its own permit and slot are still taken.
         let permits = shard.remote().ledger().permits;
         let held = permits.total - permits.free;
@@ -341,7 +343,7 @@ impl Handler for Actor {
         {
             // Not while it drains: nothing comes of it then.
             if !shard.connect(address, tag) {
-                book.answered(tag);
+                book.not_asked(tag);
             }
         }
         drop(book);
@@ -350,7 +352,7 @@ impl Handler for Actor {
         }
     }
 
-    fn connect_failed(&mut self, _: &mut Local<'_>, tag: u64, _: io::Error) {
-        self.book.borrow_mut().answered(tag);
+    fn connect_failed(&mut self, shard: &mut Local<'_>, tag: u64, error: io::Error) {
+        self.hear_of_failure(shard, tag, &error);
     }
 }

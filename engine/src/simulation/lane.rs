@@ -10,7 +10,7 @@ use crate::mailbox::Mailbox;
 use crate::memory::Arena;
 use crate::remote::Remote;
 use crate::ring::simulated::{
-    Enter, NEVER, OpenCounts, Rng, SimulatedFile, SimulatedRing, Standing,
+    Enter, NEVER, OpenCounts, Peer, Rng, SimulatedFile, SimulatedRing, Standing,
 };
 use crate::ring::{Descriptor, FileKind, Ring, Setup};
 use crate::shard::{Parts, Shard};
@@ -204,6 +204,7 @@ impl Lane {
         };
         let failed = shard.turn().is_err() || hung(shard);
         let after = shard.bans().0;
+        self.find_peers(opened);
         if before.1 && Arc::ptr_eq(&before.0, &after) {
             self.book.borrow_mut().check_bans(opened, self.number, &after.bans);
         }
@@ -218,6 +219,21 @@ impl Lane {
             shard.finish();
             self.life = Life::Finished;
             self.leave_ring();
+        }
+    }
+
+    /// Notes the peers of those who were opened in this turn, from record `first` on. Several that
+    /// we have connected to may have the same address, one after the other.
+    fn find_peers(&mut self, first: usize) {
+        let book = self.book.clone();
+        let (ring, core) = self.shard().expect("it runs").parts();
+        for record in &mut book.borrow_mut().records[first..] {
+            // Who was accepted from a backlog may be gone already.
+            record.peer = if record.accepted {
+                Peer::number(record.address)
+            } else {
+                ring.peer_of(core.slots[record.id.slot()].descriptor)
+            };
         }
     }
 

@@ -14,6 +14,7 @@ mod book;
 mod check;
 mod draw;
 mod handler;
+mod kept;
 mod lane;
 mod orders;
 mod run;

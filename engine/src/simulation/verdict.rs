@@ -16,6 +16,7 @@ impl World {
             self.judge_lane(at);
         }
         self.judge_jobs();
+        self.judge_kept();
         assert_eq!(self.admission.free(), self.admission.total(), "permits");
         let ledger = self.ledger();
         assert!(ledger.balanced() && ledger.open() == 0, "the ledger: {ledger:?}");
@@ -31,7 +32,7 @@ impl World {
         self.judge_files();
         for record in &book.records {
             self.judge(record);
-            let peer = find_peer(&mut self.lanes, record.address);
+            let peer = find_peer(&mut self.lanes, record);
             let graceful = record.closed.is_some_and(|reason| GRACEFUL.contains(&reason));
             let there = matches!(peer.standing, Standing::Connected | Standing::GotReset);
             let whole = graceful && there && !record.excused && !record.cut;
@@ -53,7 +54,7 @@ impl World {
     fn judge_order(&mut self, book: &Book) {
         let mut last = BTreeMap::new();
         for record in book.records.iter().filter(|record| record.accepted) {
-            let peer = find_peer(&mut self.lanes, record.address);
+            let peer = find_peer(&mut self.lanes, record);
             let before = last.insert((record.id.shard(), peer.listener), peer.accepted_as);
             assert!(before < Some(peer.accepted_as), "out of turn: {record:?}");
         }
@@ -83,7 +84,7 @@ impl World {
             assert!(in_opened, "never closed: {record:?}");
             return;
         };
-        let peer = find_peer(&mut self.lanes, record.address);
+        let peer = find_peer(&mut self.lanes, record);
         let (standing, sent_fin) = (peer.standing, peer.sent_fin);
         let gone = matches!(standing, Standing::SentReset | Standing::Vanished);
         let config = self.config.clone();

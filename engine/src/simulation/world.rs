@@ -314,6 +314,9 @@ impl World {
             }
             22 if self.rng.below(8) == 0 => self.listen_more(shard),
             23 if self.rng.below(4) == 0 => self.change_workers(),
+            24 => self.keep_connected(shard),
+            25 => self.come_and_go(),
+            26 if self.rng.below(4) == 0 => self.stop_reconnecting(),
             20 if self.swarm.bans => self.change_bans(),
             21 if self.swarm.drains && self.rng.below(8) == 0 => self.drain_or_stop(),
             _ => {}
@@ -325,7 +328,7 @@ impl World {
         self.add_endpoint();
         let (address, tag) = self.book.borrow_mut().endpoint(shard).expect("just added");
         if self.remote.connect(shard, address, tag).is_err() {
-            self.book.borrow_mut().answered(tag);
+            self.book.borrow_mut().not_asked(tag);
         }
     }
 
@@ -352,6 +355,7 @@ impl World {
             }
         }
         self.endpoints_play(Plan::plain());
+        self.calm_kept();
     }
 
     fn endpoints_play(&mut self, plan: Plan) {
@@ -371,6 +375,7 @@ impl World {
                 ring.touch(peer);
             }
         }
+        self.release_kept();
         self.endpoints_play(Plan { afterwards: Afterwards::Fin, ..Plan::plain() });
     }
 

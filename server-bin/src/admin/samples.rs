@@ -56,6 +56,8 @@ pub const OF_SHARD: &[OfShard] = &[
         |s| s.filters_attached),
     of(Counter, "ringwright_connects_failed_total",
         "Outgoing connects that did not come about.", |s| s.connect_failed),
+    of(Counter, "ringwright_reconnects_total",
+        "Attempts to make an outgoing connection again that had failed or ended.", |s| s.reconnects),
     of(Counter, "ringwright_accept_backoffs_total",
         "Pauses of accepting, for want of descriptors or memory.", |s| s.accept_backoffs),
     of(Gauge, "ringwright_clients_waiting", "Accepted clients that wait for a permit.", |s| s.waiting),

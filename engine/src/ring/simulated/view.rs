@@ -75,6 +75,11 @@ impl SimulatedRing {
         found.is_some_and(|found| matches!(self.table.object(found), Object::Listener(_)))
     }
 
+    /// The peer of a socket, by number.
+    pub fn peer_of(&self, descriptor: Descriptor) -> usize {
+        self.socket_number(descriptor, "peer_of")
+    }
+
     /// An open file, as a completion would bring it.
     pub fn open_beside(&mut self) -> Descriptor {
         self.table.insert(Object::File(0))

@@ -1,0 +1,268 @@
+//! Connections that are kept up: what outlives each of their lives. One that waits for its next
+//! attempt holds no permit, no descriptor and no slot.
+
+use super::core::{Core, milliseconds};
+use super::slots::ConnectionId;
+use crate::handler::Origin;
+use crate::{KeepRefused, Reason, Reconnect};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// A connect asked for.
+pub struct Connect {
+    pub to: SocketAddr,
+    pub tag: u64,
+    /// An attempt of the link that has this tag.
+    pub kept: bool,
+}
+
+/// Where a link is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Nothing is under way until then.
+    Waits { at_ms: u64 },
+    /// Among the connects asked for.
+    Asked,
+    /// Has a slot: connects, is open or is ending.
+    Lives(ConnectionId),
+}
+
+/// A connection that is kept up.
+struct Link {
+    to: SocketAddr,
+    first_ms: u64,
+    most_ms: u64,
+    attempts_max: Option<u32>,
+    stage: Stage,
+    /// Attempts in a row without success.
+    failures: u32,
+    /// What is waited, or was last, before chance has shortened it. A connection that lasts for so
+    /// long is a success.
+    wait_ms: u64,
+}
+
+/// The links of a shard, by tag.
+pub struct Links {
+    links: BTreeMap<u64, Link>,
+    /// Those that wait: when until, and their tags.
+    waiting: BTreeSet<(u64, u64)>,
+    most: usize,
+    random: u64,
+}
+
+impl Links {
+    pub fn new(most: usize, shard: usize, now_ms: u64) -> Self {
+        let random = now_ms ^ (shard as u64) << 56;
+        Self { links: BTreeMap::new(), waiting: BTreeSet::new(), most, random }
+    }
+
+    /// When the next attempt is due.
+    pub fn next_ms(&self) -> Option<u64> {
+        self.waiting.first().map(|(at_ms, _)| *at_ms)
+    }
+
+    /// A drain: there are no further attempts.
+    pub fn end(&mut self) {
+        if !self.waiting.is_empty() {
+            mark!("a drain while a link waits");
+        }
+        self.links.clear();
+        self.waiting.clear();
+    }
+
+    /// An attempt has a slot now.
+    pub fn lives(&mut self, tag: u64, id: ConnectionId) {
+        match self.links.get_mut(&tag) {
+            Some(link) if link.stage == Stage::Asked => link.stage = Stage::Lives(id),
+            // A drain has ended it.
+            _ => {}
+        }
+    }
+
+    /// One more failure, unless `lasted`; then the wait for the next attempt, if there is one.
+    fn wait(&mut self, tag: u64, lasted: bool, now_ms: u64) {
+        let link = self.links.get_mut(&tag).expect("who waits is known");
+        link.failures = if lasted { 0 } else { link.failures.saturating_add(1) };
+        if link.attempts_max.is_some_and(|most| link.failures >= most) {
+            mark!("attempts are used up");
+            self.links.remove(&tag);
+            return;
+        }
+        let doubled = 1 << link.failures.saturating_sub(1).min(40);
+        link.wait_ms = link.first_ms.saturating_mul(doubled).min(link.most_ms);
+        let half_ms = link.wait_ms.div_ceil(2);
+        let span_ms = link.wait_ms - half_ms + 1;
+        // Shards that began in the same moment go apart with the times of their draws.
+        let random = next_random(&mut self.random, now_ms);
+        let at_ms = now_ms + half_ms + ((u128::from(random) * u128::from(span_ms)) >> 64) as u64;
+        link.stage = Stage::Waits { at_ms };
+        self.waiting.insert((at_ms, tag));
+    }
+}
+
+impl Core {
+    /// Begins to keep a connection up.
+    pub fn keep_connected(
+        &mut self,
+        to: SocketAddr,
+        tag: u64,
+        reconnect: Reconnect,
+    ) -> Result<(), KeepRefused> {
+        if self.draining {
+            return Err(KeepRefused::Draining);
+        }
+        let Links { links, most, .. } = &mut self.links;
+        if links.contains_key(&tag) {
+            mark!("a link's tag is taken");
+            return Err(KeepRefused::TagTaken { tag });
+        }
+        if links.len() >= *most {
+            mark!("too many links");
+            return Err(KeepRefused::TooMany { most: *most });
+        }
+        let first_ms = milliseconds(reconnect.first);
+        let most_ms = milliseconds(reconnect.most).max(first_ms);
+        links.insert(
+            tag,
+            Link {
+                to,
+                first_ms,
+                most_ms,
+                attempts_max: reconnect.attempts,
+                stage: Stage::Asked,
+                failures: 0,
+                wait_ms: first_ms,
+            },
+        );
+        self.connects.push_back(Connect { to, tag, kept: true });
+        Ok(())
+    }
+
+    /// No further attempts; one that is under way takes its course. False: there is no such link.
+    pub fn stop_reconnecting(&mut self, tag: u64) -> bool {
+        let Some(link) = self.links.links.remove(&tag) else { return false };
+        match link.stage {
+            Stage::Waits { at_ms } => {
+                mark!("a link that waits is given up");
+                self.links.waiting.remove(&(at_ms, tag));
+            }
+            Stage::Asked => {
+                mark!("a link that was asked for is given up");
+                // The next link of this tag has nothing to do with it.
+                let mut connects = self.connects.iter_mut();
+                let asked = connects.find(|connect| connect.kept && connect.tag == tag);
+                asked.expect("it was asked for").kept = false;
+            }
+            Stage::Lives(_) => {
+                mark!("a link that lives is given up");
+            }
+        }
+        true
+    }
+
+    /// How long until the next attempt, if one is waited for.
+    pub fn reconnects_in(&self, tag: u64) -> Option<Duration> {
+        match self.links.links.get(&tag)?.stage {
+            Stage::Waits { at_ms } => {
+                Some(Duration::from_millis(at_ms.saturating_sub(self.now_ms)))
+            }
+            Stage::Asked | Stage::Lives(_) => None,
+        }
+    }
+
+    /// An attempt has failed before it had a slot.
+    pub fn attempt_failed(&mut self, connect: &Connect) {
+        if connect.kept && self.links.links.contains_key(&connect.tag) {
+            self.links.wait(connect.tag, false, self.now_ms);
+        }
+    }
+
+    /// The connect of a slot has failed.
+    pub fn connect_of_slot_failed(&mut self, slot: u32) {
+        if let Some(tag) = self.link_of(slot) {
+            self.links.wait(tag, false, self.now_ms);
+        }
+    }
+
+    /// The connection of a slot has ended after so long.
+    pub fn connection_has_ended(&mut self, slot: u32, reason: Reason, lifetime_ms: u64) {
+        let Some(tag) = self.link_of(slot) else { return };
+        // What the application has ended itself it does not want back.
+        if matches!(reason, Reason::LocalClose | Reason::Aborted) {
+            mark!("a link ends with its connection");
+            self.links.links.remove(&tag);
+            return;
+        }
+        let lasted = lifetime_ms >= self.links.links[&tag].wait_ms;
+        if lasted {
+            mark!("a link begins to wait anew");
+        }
+        self.links.wait(tag, lasted, self.now_ms);
+    }
+
+    /// The link whose connection is in this slot.
+    fn link_of(&self, slot: u32) -> Option<u64> {
+        let Origin::Connected(tag) = self.slots[slot].origin else { return None };
+        let link = self.links.links.get(&tag)?;
+        (link.stage == Stage::Lives(self.id(slot))).then_some(tag)
+    }
+
+    /// Asks for the attempts whose time has come.
+    pub fn reconnect_due(&mut self) {
+        while self.links.next_ms().is_some_and(|at_ms| at_ms <= self.now_ms) {
+            let Some((_, tag)) = self.links.waiting.pop_first() else { break };
+            let link = self.links.links.get_mut(&tag).expect("who waits is known");
+            link.stage = Stage::Asked;
+            self.connects.push_back(Connect { to: link.to, tag, kept: true });
+            self.counters.reconnects += 1;
+        }
+    }
+}
+
+/// splitmix64, with the time mixed in.
+fn next_random(state: &mut u64, now_ms: u64) -> u64 {
+    *state = (*state ^ now_ms.rotate_left(32)).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut word = *state;
+    word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    word ^ (word >> 31)
+}
+
+#[cfg(test)]
+impl Links {
+    pub fn has(&self, tag: u64) -> bool {
+        self.links.contains_key(&tag)
+    }
+}
+
+#[cfg(test)]
+impl Core {
+    /// Every link will be heard of: by an attempt that is due when the shard wakes at the latest,
+    /// by a connect asked for, or by the connection that is its own.
+    pub fn check_links(&self, until_due: Duration) {
+        let Links { links, waiting, most, .. } = &self.links;
+        assert!(links.len() <= *most, "{} links, {most} allowed", links.len());
+        assert!(!self.draining || links.is_empty(), "links in a drain");
+        let waits = |link: &&Link| matches!(link.stage, Stage::Waits { .. });
+        assert_eq!(links.values().filter(waits).count(), waiting.len(), "links that wait");
+        for (tag, link) in links {
+            let asked = self.connects.iter().filter(|it| it.kept && it.tag == *tag).count();
+            assert_eq!(asked, usize::from(link.stage == Stage::Asked), "link {tag} in the queue");
+            match link.stage {
+                Stage::Waits { at_ms } => {
+                    assert!(waiting.contains(&(at_ms, *tag)), "link {tag} was forgotten");
+                    let (now_ms, due_ms) = (self.now_ms, until_due.as_millis() as u64);
+                    assert!(at_ms > now_ms, "link {tag} was due at {at_ms}, it is {now_ms}");
+                    assert!(due_ms <= at_ms - now_ms, "link {tag} in {due_ms} ms, due {at_ms}");
+                }
+                Stage::Asked => {}
+                Stage::Lives(id) => {
+                    let slot = self.slots.get(id.slot());
+                    let lives = slot.is_some_and(|it| it.generation == id.generation());
+                    assert!(lives, "link {tag} of {id:?}, which has gone");
+                }
+            }
+        }
+    }
+}
