@@ -8,5 +8,6 @@ pub mod echo;
 pub mod files;
 pub mod http;
 pub mod options;
+pub mod packets;
 pub mod serve;
 pub mod units;

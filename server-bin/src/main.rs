@@ -9,6 +9,7 @@ fn main() -> ExitCode {
     let result = match Options::parse().command {
         Command::Http(options) => serve::http(&options),
         Command::Echo(options) => serve::echo(&options),
+        Command::Packets(options) => serve::packets(&options),
         Command::Doctor(options) => doctor::run(&options),
     };
     match result {

@@ -2,6 +2,7 @@
 
 use crate::access_log::Format;
 use crate::units::{Timeout, count, duration, size, timeout};
+use clap::builder::{BoolishValueParser, RangedU64ValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ringwright::{AtCapacity, Config, Prefix, Probe};
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -17,6 +18,7 @@ use std::time::Duration;
         ringwrightd http                          the current folder on http://127.0.0.1:8080\n  \
         ringwrightd http /srv/www --listen [::]:80 --max-connections 50k\n  \
         ringwrightd echo --shards 1 --listen 127.0.0.1:7000\n  \
+        ringwrightd packets /srv/files --upload-max 64GiB --replace\n  \
         ringwrightd doctor                        what this machine allows, and how to allow more\n\n\
         SIGTERM or SIGINT drains: no new connections, what is under way is finished; a second one \
         ends at once.\nExit status: 0 clean, 1 failed, 2 usage."
@@ -39,6 +41,13 @@ pub enum Command {
     /// Send every byte back.
     #[command(after_help = UNITS)]
     Echo(Echo),
+    /// Length-prefixed packets: files of a directory put, got and listed, digests, echo, broadcast.
+    ///
+    /// The protocol is described in PACKETS.md. Only regular files are shown, names that begin with
+    /// a dot are not, symbolic links are not followed. A file that is being put is not seen before
+    /// it is whole.
+    #[command(after_help = UNITS)]
+    Packets(Packets),
     /// Say what this kernel, container and set of limits allow, and how to allow more.
     ///
     /// Exit status 1 if the server cannot run.
@@ -89,6 +98,48 @@ pub struct Echo {
     #[arg(long, value_name = "ADDR", env = "RINGWRIGHTD_LISTEN", value_delimiter = ',',
         default_value = "127.0.0.1:7000", value_parser = address)]
     pub listen: Vec<SocketAddr>,
+    /// The rest.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// `ringwrightd packets`.
+#[derive(Debug, Args)]
+pub struct Packets {
+    /// The directory whose files are got and put.
+    #[arg(env = "RINGWRIGHTD_DIR", default_value = ".")]
+    pub dir: PathBuf,
+    /// Where to listen; can be given more than once. Port 0 takes a free one.
+    #[arg(long, value_name = "ADDR", env = "RINGWRIGHTD_LISTEN", value_delimiter = ',',
+        default_value = "127.0.0.1:7100", value_parser = address)]
+    pub listen: Vec<SocketAddr>,
+    /// A file that is put may be so large.
+    #[arg(long, value_name = "SIZE", env = "RINGWRIGHTD_UPLOAD_MAX", default_value = "16GiB",
+        value_parser = size)]
+    pub upload_max: u64,
+    /// Take no files.
+    #[arg(long, env = "RINGWRIGHTD_READ_ONLY", value_parser = BoolishValueParser::new())]
+    pub read_only: bool,
+    /// Let a client that asks for it replace a file that is there.
+    #[arg(long, env = "RINGWRIGHTD_REPLACE", value_parser = BoolishValueParser::new())]
+    pub replace: bool,
+    /// Say that a file is stored only when it is on the disk: fsync(2), of the directory too.
+    #[arg(long, env = "RINGWRIGHTD_SYNC", value_parser = BoolishValueParser::new())]
+    pub sync: bool,
+    /// Withdraw a file that was offered and not taken for so long, and give up one being put of
+    /// which nothing has come for so long.
+    #[arg(long, value_name = "D", env = "RINGWRIGHTD_OFFER_TIMEOUT", default_value = "30s",
+        value_parser = duration)]
+    pub offer_timeout: Duration,
+    /// A packet must have arrived whole so long after its first byte; or `never`.
+    #[arg(long, value_name = "D", env = "RINGWRIGHTD_REQUEST_TIMEOUT", default_value = "30s",
+        value_parser = timeout)]
+    pub request_timeout: Timeout,
+    /// Threads that compute digests and list the directory, 0 to 1024; without one, both are
+    /// refused.
+    #[arg(long, value_name = "N", env = "RINGWRIGHTD_WORKERS", default_value_t = 2,
+        value_parser = RangedU64ValueParser::<usize>::new().range(..=1024))]
+    pub workers: usize,
     /// The rest.
     #[command(flatten)]
     pub common: Common,
@@ -329,10 +380,40 @@ mod tests {
             ("--ban", "192.0.2.0/33"),
             ("--ban", "localhost"),
         ] {
-            let arguments = ["ringwrightd".to_owned(), "http".into(), format!("{flag}={value}")];
-            let error = Options::try_parse_from(arguments).unwrap_err();
-            assert_eq!(error.exit_code(), 2, "{flag} {value}");
-            assert!(error.to_string().contains(flag), "{error}");
+            is_refused("http", flag, value);
         }
+        for (flag, value) in [
+            ("--upload-max", "0"),
+            ("--upload-max", "16Gib"),
+            ("--offer-timeout", "0s"),
+            ("--offer-timeout", "never"),
+            ("--workers", "1025"),
+            ("--workers", "-1"),
+            ("--workers", "auto"),
+        ] {
+            is_refused("packets", flag, value);
+        }
+    }
+
+    #[track_caller]
+    fn is_refused(mode: &str, flag: &str, value: &str) {
+        let arguments = ["ringwrightd".to_owned(), mode.into(), format!("{flag}={value}")];
+        let error = Options::try_parse_from(arguments).unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{flag} {value}");
+        assert!(error.to_string().contains(flag), "{error}");
+    }
+
+    #[test]
+    fn packets_have_workers_and_16_gib() {
+        let options = Options::try_parse_from(["ringwrightd", "packets"]).unwrap();
+        let Command::Packets(packets) = options.command else { panic!("that was packets") };
+        assert_eq!((packets.workers, packets.upload_max), (2, 16 << 30));
+        assert_eq!(packets.offer_timeout, Duration::from_secs(30));
+        assert_eq!(packets.listen, ["127.0.0.1:7100".parse().unwrap()]);
+        assert!(!packets.read_only && !packets.replace && !packets.sync);
+        let options = ["ringwrightd", "packets", "--workers", "0", "--replace", "--sync"];
+        let options = Options::try_parse_from(options).unwrap();
+        let Command::Packets(packets) = options.command else { panic!("that was packets") };
+        assert_eq!((packets.workers, packets.replace, packets.sync), (0, true, true));
     }
 }

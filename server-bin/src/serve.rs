@@ -1,10 +1,10 @@
 //! From start to exit status: the engine, the signals, the last word.
 
 use crate::admin::{Admin, Condition, Watched};
-use crate::options::{Common, Echo, Http};
-use crate::{access_log, descriptors, echo, files};
-use ringwright::{Config, Directory, Engine, Handler, Reason, Remote};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use crate::options::{Common, Echo, Http, Packets};
+use crate::{access_log, descriptors, echo, files, packets};
+use ringwright::{Config, Directory, Engine, Framing, Handler, Reason, Remote};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -61,6 +61,47 @@ pub fn http(options: &Http) -> Result<(), String> {
 pub fn echo(options: &Echo) -> Result<(), String> {
     let config = options.common.config(&options.listen);
     serve("echo", config, &options.common, |_| echo::Echo)
+}
+
+/// Serves packets until a signal.
+///
+/// # Errors
+/// What went wrong, for the user.
+pub fn packets(options: &Packets) -> Result<(), String> {
+    let dir = &options.dir;
+    let cannot =
+        |error: io::Error| format!("cannot serve the directory {}: {error}", dir.display());
+    let directory = Directory::open_to_create(dir).map_err(cannot)?;
+    let folder = Arc::new(packets::Folder::open(dir).map_err(cannot)?);
+    if !options.read_only
+        && let Err(error) = folder.create_unnamed()
+    {
+        say(&format!(
+            "no file can be put into {}: {error}; it takes the right to write there (chmod +w) \
+             and a file system with O_TMPFILE (ext4, XFS, Btrfs, tmpfs); --read-only says so to \
+             clients",
+            dir.display()
+        ));
+    }
+    // A file above RLIMIT_FSIZE is an error like any other, and not the end of the process.
+    signal_hook::flag::register(SIGXFSZ, Arc::default())
+        .map_err(|error| format!("signals: {error}"))?;
+    let mut config = options.common.config(&options.listen);
+    config.receive_timeout = options.request_timeout.0;
+    config.workers = options.workers;
+    config.message_bytes_max = packets::BODY_BYTES_MAX + Framing::HEADER_BYTES;
+    let framing =
+        Framing::new(packets::BODY_BYTES_MAX, &config).map_err(|error| error.to_string())?;
+    let rules = packets::Rules {
+        upload_bytes_max: options.upload_max,
+        read_only: options.read_only,
+        replace: options.replace,
+        sync: options.sync,
+        offer_timeout: options.offer_timeout,
+    };
+    serve("packets", config, &options.common, move |_| {
+        packets::Packets::new(framing, directory.clone(), folder.clone(), rules)
+    })
 }
 
 fn serve<H: Handler>(

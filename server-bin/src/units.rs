@@ -39,14 +39,15 @@ pub struct Timeout(pub Option<Duration>);
 /// Says what is expected.
 pub fn count(text: &str) -> Result<usize, String> {
     whole(text, &[("", 1.0), ("k", 1e3), ("M", 1e6), ("G", 1e9)])
+        .and_then(|count| usize::try_from(count).ok())
         .ok_or_else(|| "expected a count such as 500, 10k or 1M, from 1 on".into())
 }
 
-/// `4096`, `64KiB`, `1MiB`, `64kB`; at least 1.
+/// `4096`, `64KiB`, `1MiB`, `16GiB`, `64kB`; at least 1 byte.
 ///
 /// # Errors
 /// Says what is expected.
-pub fn size(text: &str) -> Result<usize, String> {
+pub fn size(text: &str) -> Result<u64, String> {
     let units = [
         ("", 1.0),
         ("B", 1.0),
@@ -56,14 +57,15 @@ pub fn size(text: &str) -> Result<usize, String> {
         ("KiB", 1024.0),
         ("MiB", 1024.0 * 1024.0),
         ("GiB", 1024.0 * 1024.0 * 1024.0),
+        ("TiB", 1024.0 * 1024.0 * 1024.0 * 1024.0),
     ];
     whole(text, &units).ok_or_else(|| "expected a size such as 4096, 64KiB or 1MiB".into())
 }
 
-fn whole(text: &str, units: &[(&str, f64)]) -> Option<usize> {
+fn whole(text: &str, units: &[(&str, f64)]) -> Option<u64> {
     let value = scaled(text, units)?;
     // Beyond 2^53 not every whole number is an f64.
-    ((1.0..=9e15).contains(&value) && value.fract() == 0.0).then_some(value as usize)
+    ((1.0..=9e15).contains(&value) && value.fract() == 0.0).then_some(value as u64)
 }
 
 fn scaled(text: &str, units: &[(&str, f64)]) -> Option<f64> {
@@ -112,10 +114,12 @@ mod tests {
             ("1MiB", 1 << 20),
             ("64kB", 64_000),
             ("1GiB", 1 << 30),
+            ("16GiB", 1 << 34),
+            ("1.5TiB", 3 << 39),
         ] {
             assert_eq!(size(text), Ok(value), "{text}");
         }
-        for bad in ["", "0", "KiB", "1kib", "1k", "0.3KiB"] {
+        for bad in ["", "0", "KiB", "1kib", "1k", "0.3KiB", "8192TiB"] {
             assert!(size(bad).is_err(), "{bad:?}");
         }
     }

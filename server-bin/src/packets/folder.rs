@@ -1,0 +1,166 @@
+//! The served directory as workers see it: what may take as long as a disk likes.
+
+use super::wire::{BODY_BYTES_MAX, HEAD_BYTES, Refusal};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, openat, openat2, statat};
+use rustix::io::Errno;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// Bytes of a file that are read in one go.
+const BLOCK_BYTES: usize = 256 << 10;
+/// Bytes of a directory that are read in one go.
+const ENTRIES_BYTES: usize = 32 << 10;
+/// Bytes that the files of one answer may take, behind the byte that says whether there are more.
+const PAGE_BYTES_MAX: usize = BODY_BYTES_MAX - HEAD_BYTES - 1;
+/// Bytes of a file in an answer beside its name: the size, and the length of the name.
+const ENTRY_BYTES: usize = 9;
+
+/// A SHA-256.
+pub type Sum = [u8; 32];
+
+/// An open directory.
+#[derive(Debug)]
+pub struct Folder(OwnedFd);
+
+impl Folder {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// As open(2): this user needs the right to read it.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Self(rustix::fs::open(path, flags, Mode::empty())?))
+    }
+
+    /// Creates a file without a name in it, and lets it go.
+    ///
+    /// # Errors
+    /// As open(2). EOPNOTSUPP, and EISDIR from old kernels: the file system has no `O_TMPFILE`.
+    pub fn create_unnamed(&self) -> io::Result<()> {
+        let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+        drop(openat(&self.0, ".", flags, Mode::RUSR | Mode::WUSR)?);
+        Ok(())
+    }
+
+    /// The sum of a file as long as it was when it was opened, unless nobody wants it any more.
+    pub fn digest(&self, name: &[u8], is_wanted: impl Fn() -> bool) -> Result<Sum, Refusal> {
+        self.sum(name, is_wanted).map_err(|error| Refusal::of_reading(&error))
+    }
+
+    fn sum(&self, name: &[u8], is_wanted: impl Fn() -> bool) -> io::Result<Sum> {
+        // As the engine opens what is got: no symbolic link, and no waiting for the writer of a FIFO.
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let resolve =
+            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let name = OsStr::from_bytes(name);
+        let mut file = File::from(openat2(&self.0, name, flags, Mode::empty(), resolve)?);
+        let status = file.metadata()?;
+        if !status.is_file() {
+            return Err(Errno::NOENT.into());
+        }
+        let (mut sum, mut left) = (Sha256::new(), status.len());
+        let mut block = vec![0; BLOCK_BYTES.min(usize::try_from(left).unwrap_or(BLOCK_BYTES))];
+        while left > 0 && is_wanted() {
+            let most = block.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            let read = match file.read(&mut block[..most]) {
+                Ok(0) => return Err(io::Error::other("the file has become shorter")),
+                Ok(read) => read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            sum.update(&block[..read]);
+            left -= read as u64;
+        }
+        Ok(sum.finalize().into())
+    }
+
+    /// The fields of a LISTED: the first files in byte order whose names come after that one, as
+    /// many as fit. A large directory takes time, but no more memory than a small one.
+    pub fn list(&self, after: &[u8], is_wanted: impl Fn() -> bool) -> Result<Vec<u8>, Refusal> {
+        let mut page = Page::new(after);
+        match self.read(&mut page, is_wanted) {
+            Ok(()) => Ok(page.fields()),
+            Err(errno) => Err(Refusal::of_reading(&errno.into())),
+        }
+    }
+
+    fn read(&self, page: &mut Page<'_>, is_wanted: impl Fn() -> bool) -> Result<(), Errno> {
+        // One of its own: the place in a directory belongs to the open file.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = openat(&self.0, ".", flags, Mode::empty())?;
+        let mut buffer = Vec::with_capacity(ENTRIES_BYTES);
+        let mut entries = RawDir::new(&directory, buffer.spare_capacity_mut());
+        while let Some(entry) = entries.next() {
+            let entry = entry?;
+            let kind = entry.file_type();
+            let may_be_file = matches!(kind, FileType::RegularFile | FileType::Unknown);
+            if may_be_file && page.has_room_for(entry.file_name().to_bytes()) {
+                // It may be gone by now: then it is not listed.
+                let status = statat(&directory, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW);
+                if let Ok(status) = status
+                    && FileType::from_raw_mode(status.st_mode) == FileType::RegularFile
+                {
+                    page.add(entry.file_name().to_bytes(), status.st_size as u64);
+                }
+            }
+            if !is_wanted() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The smallest names seen so far, as many as fit into one answer, with the files' sizes.
+struct Page<'a> {
+    after: &'a [u8],
+    files: BTreeMap<Box<[u8]>, u64>,
+    bytes: usize,
+    /// The smallest name that had no room: from there on the next page goes.
+    next: Option<Box<[u8]>>,
+}
+
+impl<'a> Page<'a> {
+    fn new(after: &'a [u8]) -> Self {
+        Self { after, files: BTreeMap::new(), bytes: 0, next: None }
+    }
+
+    fn has_room_for(&self, name: &[u8]) -> bool {
+        !name.starts_with(b".")
+            && name.len() <= usize::from(u8::MAX)
+            && name > self.after
+            && self.next.as_deref().is_none_or(|next| name < next)
+    }
+
+    fn add(&mut self, name: &[u8], size: u64) {
+        if self.files.insert(name.into(), size).is_none() {
+            self.bytes += ENTRY_BYTES + name.len();
+        }
+        while self.bytes > PAGE_BYTES_MAX
+            && let Some((name, _)) = self.files.pop_last()
+        {
+            self.bytes -= ENTRY_BYTES + name.len();
+            self.next = Some(name);
+        }
+    }
+
+    fn fields(&self) -> Vec<u8> {
+        let mut fields = Vec::with_capacity(1 + self.bytes);
+        fields.push(u8::from(self.next.is_some()));
+        for (name, size) in &self.files {
+            fields.extend_from_slice(&size.to_be_bytes());
+            fields.push(name.len() as u8);
+            fields.extend_from_slice(name);
+        }
+        fields
+    }
+}
+
+#[cfg(test)]
+mod tests;

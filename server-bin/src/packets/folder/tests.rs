@@ -1,0 +1,130 @@
+use super::super::wire::Code;
+use super::*;
+use proptest::collection::btree_set;
+use proptest::prelude::*;
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::symlink;
+
+/// The files of a page, and whether there are more.
+fn files(fields: &[u8]) -> (Vec<(Vec<u8>, u64)>, bool) {
+    let (mut files, mut rest) = (Vec::new(), &fields[1..]);
+    while let Some((size, behind)) = rest.split_first_chunk() {
+        let (length, behind) = behind.split_first().unwrap();
+        let (name, behind) = behind.split_at(usize::from(*length));
+        files.push((name.to_vec(), u64::from_be_bytes(*size)));
+        rest = behind;
+    }
+    assert!(rest.is_empty());
+    (files, fields[0] == 1)
+}
+
+fn names(fields: &[u8]) -> Vec<Vec<u8>> {
+    files(fields).0.into_iter().map(|(name, _)| name).collect()
+}
+
+#[test]
+fn only_regular_files_that_are_not_hidden_are_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = Folder::open(dir.path()).unwrap();
+    folder.create_unnamed().unwrap();
+    assert_eq!(folder.list(b"", || true).unwrap(), [0], "an empty directory");
+    let at = |name: &str| dir.path().join(name);
+    fs::write(at("b"), "12").unwrap();
+    fs::write(at("a"), "").unwrap();
+    fs::write(at("é"), "123").unwrap();
+    fs::write(at(".hidden"), "1").unwrap();
+    fs::create_dir(at("dir")).unwrap();
+    fs::write(at("dir/c"), "1").unwrap();
+    symlink(at("b"), at("link")).unwrap();
+    let fifo = std::ffi::CString::new(at("fifo").to_str().unwrap()).unwrap();
+    // SAFETY: the path is a C string that outlives the call.
+    assert_eq!(unsafe { libc::mkfifo(fifo.as_ptr(), 0o600) }, 0);
+    let expected = [(b"a".to_vec(), 0), (b"b".to_vec(), 2), ("é".as_bytes().to_vec(), 3)].to_vec();
+    assert_eq!(files(&folder.list(b"", || true).unwrap()), (expected, false));
+    assert_eq!(names(&folder.list(b"a", || true).unwrap()), [&b"b"[..], "é".as_bytes()]);
+    assert_eq!(folder.list("é".as_bytes(), || true).unwrap(), [0]);
+
+    let empty = Sha256::digest(b"");
+    assert_eq!(folder.digest(b"a", || true).unwrap()[..], empty[..]);
+    assert_eq!(folder.digest(b"b", || true).unwrap()[..], Sha256::digest(b"12")[..]);
+    for name in [&b"link"[..], b"dir", b"fifo", b"nothing"] {
+        let refusal = folder.digest(name, || true).unwrap_err();
+        assert_eq!(refusal.code, Code::NoSuchFile, "{name:?}");
+    }
+}
+
+#[test]
+fn nobody_waits_for_a_sum_that_nobody_wants() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = Folder::open(dir.path()).unwrap();
+    fs::File::create(dir.path().join("large")).unwrap().set_len(1 << 40).unwrap();
+    let asked = Cell::new(0);
+    let is_wanted = || {
+        asked.set(asked.get() + 1);
+        asked.get() < 3
+    };
+    folder.digest(b"large", is_wanted).unwrap();
+    assert_eq!(asked.get(), 3);
+}
+
+#[test]
+fn a_large_directory_comes_in_pages_in_the_order_of_its_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = Folder::open(dir.path()).unwrap();
+    let expected: Vec<Vec<u8>> =
+        (0..3_000).map(|number| format!("{number:05}-{}", "x".repeat(60)).into_bytes()).collect();
+    for name in &expected {
+        fs::write(dir.path().join(std::str::from_utf8(name).unwrap()), "").unwrap();
+    }
+    let (mut found, mut pages) = (Vec::<Vec<u8>>::new(), 0);
+    loop {
+        let after = found.last().cloned().unwrap_or_default();
+        let fields = folder.list(&after, || true).unwrap();
+        assert!(fields.len() <= 1 + PAGE_BYTES_MAX);
+        let more = fields[0] == 1;
+        found.extend(names(&fields));
+        pages += 1;
+        if !more {
+            break;
+        }
+        assert!(fields.len() + 75 > 1 + PAGE_BYTES_MAX, "another one would have fitted");
+    }
+    assert_eq!(pages, 4);
+    assert_eq!(found, expected);
+}
+
+proptest! {
+    /// Whatever names there are in whatever order: page by page every one comes once, in order.
+    #[test]
+    fn pages_lose_nothing(
+        names in btree_set("[a-c]{1,3}|[a-z]{200,255}", 0..400),
+        order in any::<u64>(),
+    ) {
+        let names: BTreeSet<Vec<u8>> = names.into_iter().map(String::into_bytes).collect();
+        let mut seen: Vec<&Vec<u8>> = names.iter().collect();
+        seen.sort_by_key(|name| {
+            name.iter().fold(order, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
+        });
+        let mut found: Vec<Vec<u8>> = Vec::new();
+        loop {
+            let after = found.last().cloned().unwrap_or_default();
+            let mut page = Page::new(&after);
+            for name in &seen {
+                if page.has_room_for(name) {
+                    page.add(name, 1);
+                }
+            }
+            let fields = page.fields();
+            prop_assert!(fields.len() <= 1 + PAGE_BYTES_MAX);
+            let (files, more) = files(&fields);
+            prop_assert!(!more || !files.is_empty(), "a page brings something");
+            found.extend(files.into_iter().map(|(name, _)| name));
+            if !more {
+                break;
+            }
+        }
+        prop_assert_eq!(found, names.into_iter().collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,210 @@
+//! Files on their way from a client: into a file without a name, which gets one when it is whole.
+
+use super::Packets;
+use super::conversation::Conversation;
+use super::wire::{Answer, Code, Refusal};
+use ringwright::{Connection, FileKind, NewFile, OpenFile, Publish, ReceiveFailed};
+use std::io;
+use std::time::Duration;
+
+/// A file that a client puts.
+#[derive(Debug)]
+pub(super) struct Put {
+    pub(super) id: u32,
+    size: u64,
+    received: u64,
+    name: Box<[u8]>,
+    replace: bool,
+    pub(super) step: Step,
+}
+
+/// How far a put is.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// Whether the name is taken is being looked up: better to know before the bytes have come.
+    Looking,
+    /// The file is being created.
+    Creating,
+    /// The next chunk is the client's to send, until then.
+    Between { file: NewFile, until: Duration },
+    /// A chunk is under way.
+    Filling,
+    /// All bytes are there, and it gets its name.
+    Naming,
+}
+
+impl Step {
+    /// The connection is not read from.
+    pub(super) fn waits(&self) -> bool {
+        matches!(self, Self::Looking | Self::Creating | Self::Naming)
+    }
+}
+
+impl Put {
+    pub(super) fn deadline(&self) -> Option<Duration> {
+        if let Step::Between { until, .. } = &self.step { Some(*until) } else { None }
+    }
+
+    pub(super) fn is_looking(&self) -> bool {
+        matches!(self.step, Step::Looking)
+    }
+}
+
+impl Packets {
+    pub(super) fn put(
+        &self,
+        state: &mut Conversation,
+        connection: &mut Connection<'_>,
+        id: u32,
+        name: &[u8],
+        size: u64,
+        replace: bool,
+    ) {
+        let largest = self.rules.upload_bytes_max;
+        let refusal = if self.rules.read_only {
+            Refusal::new(Code::ReadOnly, "this server takes no files")
+        } else if state.put.is_some() {
+            Refusal::new(Code::Busy, "this connection puts a file already")
+        } else if size > largest {
+            let why = format!("a file of {size} bytes: {largest} are allowed");
+            Refusal::new(Code::TooLarge, why)
+        } else {
+            let (name, replace) = (name.into(), replace && self.rules.replace);
+            let put = Put { id, size, received: 0, name, replace, step: Step::Looking };
+            connection.open_file(&self.directory, &put.name);
+            state.put = Some(Box::new(put));
+            return;
+        };
+        self.refuse(state, connection, id, &refusal);
+    }
+
+    /// What has the name now.
+    pub(super) fn looked(
+        &self,
+        state: &mut Conversation,
+        connection: &mut Connection<'_>,
+        opened: io::Result<OpenFile>,
+    ) {
+        let put = put_of(state);
+        let refusal = match opened {
+            Ok(file) if put.replace && file.status().kind == FileKind::Regular => None,
+            Ok(_) => Some(Refusal::exists()),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ENOENT) => None,
+                // There is something, whatever it is.
+                Some(libc::EACCES | libc::EPERM | libc::ELOOP | libc::ENXIO | libc::ENODEV) => {
+                    Some(Refusal::exists())
+                }
+                _ => Some(Refusal::of_writing(&error)),
+            },
+        };
+        match refusal {
+            None => {
+                connection.create_file(&self.directory);
+                put.step = Step::Creating;
+            }
+            Some(refusal) => self.give_up(state, connection, &refusal),
+        }
+    }
+
+    pub(super) fn created(
+        &self,
+        state: &mut Conversation,
+        connection: &mut Connection<'_>,
+        created: io::Result<NewFile>,
+    ) {
+        match created {
+            Ok(file) => {
+                let id = put_of(state).id;
+                self.answer(state, connection, Answer::Accepted, id, &[]);
+                self.go_on(state, connection, file);
+            }
+            Err(error) => self.give_up(state, connection, &Refusal::of_writing(&error)),
+        }
+    }
+
+    /// `count` bytes of the stream follow, whoever wants them.
+    pub(super) fn data(
+        &self,
+        state: &mut Conversation,
+        connection: &mut Connection<'_>,
+        id: u32,
+        count: u32,
+    ) {
+        let length = u64::from(count);
+        let Some(put) = state.put.as_mut().filter(|put| put.id == id) else {
+            state.skip_bytes = length;
+            return;
+        };
+        if length > put.size - put.received {
+            let more = Refusal::new(Code::Malformed, "more bytes than the put said it has");
+            return self.refuse(state, connection, id, &more);
+        }
+        let Step::Between { file, .. } = std::mem::replace(&mut put.step, Step::Filling) else {
+            unreachable!("nothing is read while a put is busy");
+        };
+        connection.receive_file(file, put.received, length);
+        put.received += length;
+    }
+
+    pub(super) fn filled(
+        &self,
+        state: &mut Conversation,
+        connection: &mut Connection<'_>,
+        received: Result<NewFile, ReceiveFailed>,
+    ) {
+        match received {
+            Ok(file) => self.go_on(state, connection, file),
+            Err(ReceiveFailed { error, missing_bytes }) => {
+                state.skip_bytes = missing_bytes;
+                let refusal = Refusal::of_writing(&error);
+                self.give_up(state, connection, &refusal);
+            }
+        }
+    }
+
+    /// To the next chunk, or to the end.
+    fn go_on(&self, state: &mut Conversation, connection: &mut Connection<'_>, file: NewFile) {
+        let put = put_of(state);
+        if put.received < put.size {
+            let until = self.offer_ends(connection);
+            put.step = Step::Between { file, until };
+            return;
+        }
+        let publish = Publish { sync: self.rules.sync, replace: put.replace };
+        connection.publish_file(file, &put.name, publish);
+        put.step = Step::Naming;
+    }
+
+    pub(super) fn named(
+        &self,
+        state: &mut Conversation,
+        connection: &mut Connection<'_>,
+        named: io::Result<()>,
+    ) {
+        match named {
+            Ok(()) => {
+                let id = put_of(state).id;
+                state.put = None;
+                self.answer(state, connection, Answer::Stored, id, &[]);
+            }
+            Err(error) => self.give_up(state, connection, &Refusal::of_writing(&error)),
+        }
+    }
+
+    /// The server ends a put for its part. What was received goes with it.
+    pub(super) fn give_up(
+        &self,
+        state: &mut Conversation,
+        connection: &mut Connection<'_>,
+        why: &Refusal,
+    ) {
+        let id = put_of(state).id;
+        state.put = None;
+        self.refuse(state, connection, id, why);
+    }
+}
+
+fn put_of(state: &mut Conversation) -> &mut Put {
+    state.put.as_mut().expect("a file is looked up, created, filled and named for a put")
+}
