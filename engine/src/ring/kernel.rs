@@ -334,6 +334,10 @@ impl Ring for KernelRing {
         direct::acknowledged_bytes(socket)
     }
 
+    fn is_reset(&mut self, socket: Descriptor) -> bool {
+        direct::is_reset(socket)
+    }
+
     fn splice_to_socket(
         &mut self,
         pipe: Descriptor,

@@ -374,6 +374,10 @@ pub trait Ring {
     /// As getsockopt(2).
     fn acknowledged_bytes(&mut self, socket: Descriptor) -> Result<u64, Errno>;
 
+    /// Whether a connected socket is no longer that without our doing: `tcpi_state` of `TCP_INFO`
+    /// is `TCP_CLOSE`. A send that was cut short has taken the error with it, and a receive says 0.
+    fn is_reset(&mut self, socket: Descriptor) -> bool;
+
     /// Non-blocking splice(2) from a pipe to a socket; `more` adds `SPLICE_F_MORE`.
     ///
     /// # Errors

@@ -343,6 +343,12 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     fn on_fin(&mut self, slot: u32) {
+        let connection = &self.core.slots[slot];
+        // A file that was cut short may have taken the error of a reset with it.
+        if connection.output_head != NONE && self.ring.is_reset(connection.descriptor) {
+            mark!("a reset that looks like a FIN");
+            return self.core.end(slot, Reason::PeerReset, false);
+        }
         let connection = &mut self.core.slots[slot];
         connection.fin_seen = true;
         if connection.state == State::Lingering {

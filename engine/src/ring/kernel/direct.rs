@@ -110,17 +110,30 @@ pub(super) fn peer_address(socket: Descriptor) -> Result<SocketAddr, Errno> {
     from_sockaddr(&address).ok_or(Errno(libc::EAFNOSUPPORT))
 }
 
-pub(super) fn acknowledged_bytes(socket: Descriptor) -> Result<u64, Errno> {
-    /// Where `tcpi_bytes_acked` lies in struct tcp_info of <linux/tcp.h>, in words of 8 bytes.
-    const BYTES_ACKED: usize = 120 / 8;
-    let mut info = [0u64; BYTES_ACKED + 1];
+/// Words of 8 bytes of struct tcp_info of <linux/tcp.h>, as far as they are looked at.
+type TcpInfo = [u64; BYTES_ACKED + 1];
+/// Where `tcpi_bytes_acked` lies.
+const BYTES_ACKED: usize = 120 / 8;
+/// The first byte of the structure is the state; this one's number in <net/tcp_states.h>.
+const TCP_CLOSE: u8 = 7;
+
+fn tcp_info(socket: Descriptor) -> Result<TcpInfo, Errno> {
+    let mut info = TcpInfo::default();
     let mut length = mem::size_of_val(&info) as libc::socklen_t;
     // SAFETY: the kernel writes at most `length` bytes of info.
     answer(unsafe {
         let info = info.as_mut_ptr().cast();
         libc::getsockopt(socket.0, libc::IPPROTO_TCP, libc::TCP_INFO, info, &raw mut length)
     })?;
-    Ok(info[BYTES_ACKED])
+    Ok(info)
+}
+
+pub(super) fn acknowledged_bytes(socket: Descriptor) -> Result<u64, Errno> {
+    tcp_info(socket).map(|info| info[BYTES_ACKED])
+}
+
+pub(super) fn is_reset(socket: Descriptor) -> bool {
+    tcp_info(socket).is_ok_and(|info| info[0].to_ne_bytes()[0] == TCP_CLOSE)
 }
 
 pub(super) fn splice_to_socket(

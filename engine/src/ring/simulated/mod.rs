@@ -353,6 +353,11 @@ impl Ring for SimulatedRing {
         Ok(self.acknowledged(socket))
     }
 
+    fn is_reset(&mut self, socket: Descriptor) -> bool {
+        self.catch_up();
+        self.is_dead(socket)
+    }
+
     fn splice_to_socket(
         &mut self,
         pipe: Descriptor,

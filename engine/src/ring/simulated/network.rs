@@ -349,6 +349,11 @@ impl SimulatedRing {
         }
     }
 
+    /// `TCP_INFO`: whether the state is `TCP_CLOSE`.
+    pub(super) fn is_dead(&self, socket: Descriptor) -> bool {
+        self.peers[self.socket_number(socket, "getsockopt(2)")].socket.phase == Phase::Dead
+    }
+
     /// `TCP_INFO`: what the peer has taken.
     pub(super) fn acknowledged(&self, socket: Descriptor) -> u64 {
         self.peers[self.socket_number(socket, "getsockopt(2)")].received.len() as u64
