@@ -43,7 +43,10 @@ fn churned_resets() {
     let ledger = daemon.stop();
     eprintln!("closed by {:?}", ledger.nonzero("closed_by"));
     assert_eq!(ledger.number("connections.accepted"), CONNECTIONS as u64, "{ledger:?}");
-    assert_eq!(ledger.number("closed_by.peer_reset"), CONNECTIONS as u64, "{ledger:?}");
+    // A file that was under way may have met the reset first: EPIPE.
+    let resets = ["peer_reset", "broken_pipe"].map(|it| ledger.number(&format!("closed_by.{it}")));
+    assert_eq!(resets.iter().sum::<u64>(), CONNECTIONS as u64, "{ledger:?}");
+    assert!(resets[1] < CONNECTIONS as u64 / 10, "{ledger:?}");
 }
 
 fn churn(daemon: &Daemon, sources: &mut [Sources], connections: usize) {
