@@ -3,7 +3,8 @@
 #   1. a directory tree is mirrored completely and equal, by curl and by wget;
 #   2. siege -b, interrupted and restarted ten times, and wrk, leave a server that answers and whose
 #      ledger balances;
-#   3. the same for echo under ringload, killed ten times in the middle of a run.
+#   3. the same for echo under ringload, killed ten times in the middle of a run;
+#   4. a file that is put comes back equal, and nothing of the puts that were killed is left.
 # Usage: benches/shown.sh [DIR]      DIR: the tree to serve (default: target/doc)
 # Needs curl, wget, siege and wrk (Debian packages of these names) and a release build; takes
 # about half a minute. Everything stays on loopback and is ended by process id.
@@ -94,4 +95,24 @@ for _ in $(seq 10); do
 done
 "$programs/ringload" echo "$address" -c 4 -n 100 --quiet >/dev/null || fail "it does not echo after the kills"
 stop
-echo "shown.sh: 3 passed, 0 failed"
+
+echo "== a file put and got, also while puts and gets are killed"
+mkdir "$work/kept"
+head -c 300M /dev/urandom >"$work/large"
+start packets "$work/kept" --replace
+"$programs/ringload" packets "$address" put "$work/large" --quiet
+for _ in $(seq 5); do
+    "$programs/ringload" packets "$address" put "$work/large" --as other --quiet >/dev/null 2>&1 &
+    load=$!
+    "$programs/ringload" packets "$address" get large --out "$work/never" --quiet >/dev/null 2>&1 &
+    other=$!
+    sleep 0.1
+    kill -KILL "$load" "$other"
+    wait "$load" "$other" 2>/dev/null || true
+    rm -f "$work"/.never*
+done
+"$programs/ringload" packets "$address" get large --out "$work/back" --quiet
+cmp "$work/large" "$work/back" || fail "what came back differs"
+[ "$(ls -A "$work/kept")" = large ] || fail "left behind: $(ls -A "$work/kept")"
+stop
+echo "shown.sh: 4 passed, 0 failed"
