@@ -204,6 +204,11 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let window = self.core.limits.sendfile_bytes_max;
         let file = file_at_head(&mut self.core, slot);
         let length = file.remaining.min(u64::from(window)) as u32;
+        if length > 0 && self.sendfile_left == 0 {
+            mark!("enough files for one turn");
+            self.core.touch(slot);
+            return Ok(false);
+        }
         if length == 0 || !self.ring.is_cached(file.file.descriptor(), file.offset, length) {
             mark!("a file is not cached");
             return Ok(self.take_pipe(slot, Side::Out));
@@ -218,6 +223,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 file.offset += u64::from(sent);
                 file.remaining -= u64::from(sent);
                 let rest = file.remaining > 0;
+                self.sendfile_left = self.sendfile_left.saturating_sub(u64::from(sent));
                 self.note_sent(slot, sent);
                 if sent < length {
                     return self.poll_room(slot);
