@@ -180,6 +180,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             address: rest.as_ptr(),
             length: u32::try_from(rest.len()).unwrap_or(u32::MAX),
             offset: incoming.offset,
+            waits: incoming.file.directory().waits(),
         };
         self.submit(slot, Kind::Write, op)
     }

@@ -39,6 +39,7 @@ use self::pipes::Place;
 use self::slots::Slots;
 use crate::admission::Admission;
 use crate::config::Config;
+use crate::file::Closing;
 use crate::handler::Handler;
 use crate::ledger::Published;
 use crate::mailbox::Mailbox;
@@ -266,10 +267,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.wake_armed = true;
         }
         self.core.files_open.take_dropped(&mut self.core.files_closing);
-        while let Some(descriptor) = self.core.files_closing.last().copied() {
+        while let Some(Closing { descriptor, waits }) = self.core.files_closing.last().copied() {
             self.push(
                 Token::new(Kind::CloseFile, 0, descriptor.0 as u32),
-                Op::Close { descriptor },
+                Op::CloseFile { descriptor, waits },
             )?;
             self.core.files_closing.pop();
             self.files_closing += 1;
