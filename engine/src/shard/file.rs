@@ -10,7 +10,7 @@ use super::{Full, Shard};
 use crate::Reason;
 use crate::file::{Closing, NewFile, OpenFile};
 use crate::handler::Handler;
-use crate::ring::{Descriptor, Kind, Op, Ring};
+use crate::ring::{Descriptor, Errno, Kind, Op, Ring};
 use std::io;
 
 /// Raw `ERESTARTSYS`: what a splice that was interrupted ends with.
@@ -99,26 +99,58 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
         let room = (self.core.send_buffers.bytes_each() - *end as usize) as u64;
         match &self.core.chunks[head.next as usize].body {
-            Body::File(file) => (1..=room).contains(&file.remaining) && file.pipe.is_none(),
+            Body::File(file) => {
+                (1..=room).contains(&file.remaining) && file.pipe.is_none() && !file.uncached
+            }
             _ => false,
         }
     }
 
-    /// Reads the small file behind the first chunk's bytes.
-    pub(super) fn read_behind_head(&mut self, slot: u32) -> Result<(), Full> {
+    /// Reads the small file behind the first chunk's bytes: from the page cache, at once, or not at
+    /// all, so that no slow disk is waited for here or holds a thread that opens files. True: look
+    /// at the queue again at once.
+    pub(super) fn read_behind_head(&mut self, slot: u32) -> Result<bool, Full> {
         let head = &self.core.chunks[self.core.slots[slot].output_head as usize];
+        let next = head.next;
         let Body::Pooled { buffer, end, .. } = &head.body else { unreachable!("just looked at") };
-        let Body::File(file) = &self.core.chunks[head.next as usize].body else {
+        let Body::File(chunk) = &self.core.chunks[next as usize].body else {
             unreachable!("just looked at")
         };
-        let op = Op::Read {
-            file: file.file.descriptor(),
-            address: self.core.send_buffers.address(buffer).wrapping_add(*end as usize),
-            length: file.remaining as u32,
-            offset: file.offset,
-            waits: file.file.waits(),
+        let (file, offset, length) =
+            (chunk.file.descriptor(), chunk.offset, chunk.remaining as u32);
+        let address = self.core.send_buffers.address(buffer).wrapping_add(*end as usize);
+        let read = match chunk.file.waits() {
+            true => Err(Errno(libc::EAGAIN)),
+            false => self.ring.read_cached(file, address, length, offset),
         };
-        self.submit(slot, Kind::Read, op)
+        match read {
+            Ok(length) => {
+                self.on_read(slot, length as i32);
+                self.settle_output(slot);
+            }
+            Err(Errno(libc::EAGAIN)) => {
+                mark!("a small file is not cached");
+                self.note_uncached(slot, next);
+            }
+            Err(Errno(libc::EOPNOTSUPP)) => {
+                mark!("a file system that does not tell what is cached");
+                self.submit(slot, Kind::Read, Op::Read { file, address, length, offset })?;
+                return Ok(false);
+            }
+            Err(errno) => self.on_file_error(slot, errno.0),
+        }
+        Ok(true)
+    }
+
+    /// It goes through a pipe, then; a buffer that was put before it for nothing goes back.
+    fn note_uncached(&mut self, slot: u32, next: u32) {
+        if let Body::File(chunk) = &mut self.core.chunks[next as usize].body {
+            chunk.uncached = true;
+        }
+        let head = &self.core.chunks[self.core.slots[slot].output_head as usize];
+        if matches!(head.body, Body::Pooled { start, end, .. } if start == end) {
+            self.core.drop_head(slot);
+        }
     }
 
     pub(super) fn on_read(&mut self, slot: u32, result: i32) {
@@ -160,8 +192,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             return Ok(true);
         }
         if file.pipe.is_none() {
-            let small = file.remaining <= self.core.send_buffers.bytes_each() as u64;
-            if small && self.core.prepend_buffer(slot) {
+            let (remaining, uncached) = (file.remaining, file.uncached);
+            let small = remaining <= self.core.send_buffers.bytes_each() as u64;
+            if small && !uncached && self.core.prepend_buffer(slot) {
                 return Ok(true);
             }
             return self.send_cached(slot);
@@ -222,8 +255,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.core.touch(slot);
             return Ok(false);
         }
-        let waits = length == 0 || file.file.waits();
-        if waits || !self.ring.is_cached(file.file.descriptor(), file.offset, length) {
+        let pipe = length == 0 || file.file.waits() || file.uncached;
+        if pipe || !self.ring.is_cached(file.file.descriptor(), file.offset, length) {
             mark!("a file is not cached");
             return Ok(self.take_pipe(slot, Side::Out));
         }
