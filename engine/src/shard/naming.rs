@@ -134,6 +134,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let Step::Over(errno) = self.core.namings[connection.naming as usize].step else { return };
         let state = connection.state;
         drop(self.take_naming(slot));
+        // Who waited for us was not idle.
+        self.core.slots[slot].active_ms = self.core.now_ms;
         let hears = matches!(state, State::Open | State::HalfClosedByPeer | State::HalfClosedByUs);
         if hears {
             let result = match errno {
