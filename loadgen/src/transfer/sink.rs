@@ -18,19 +18,47 @@ pub struct Sink {
     shown: String,
     hash: Sha256,
     written_bytes: u64,
+    /// Why nothing more can be written.
+    failure: Option<String>,
 }
 
 impl Sink {
     /// Writes and hashes what comes next.
     ///
     /// # Errors
-    /// As write(2).
+    /// As write(2). Blocks handed over before that was known fail for the same reason.
     pub fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), String> {
+        if let Some(failure) = &self.failure {
+            return Err(failure.clone());
+        }
         assert_eq!(offset, self.written_bytes, "blocks are written in order");
-        self.file.write_all(bytes).map_err(|error| format!("writing {}: {error}", self.shown))?;
-        self.hash.update(bytes);
-        self.written_bytes += bytes.len() as u64;
+        self.write_all(bytes).map_err(|error| {
+            let failure = format!("writing {}: {error}", self.shown);
+            self.failure.insert(failure).clone()
+        })
+    }
+
+    /// Unlike [`Write::write_all`] it knows how far it came.
+    fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match self.file.write(bytes) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(count) => {
+                    self.hash.update(&bytes[..count]);
+                    self.written_bytes += count as u64;
+                    bytes = &bytes[count..];
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
         Ok(())
+    }
+
+    /// As many bytes went where the file was to go.
+    #[must_use]
+    pub const fn written_bytes(&self) -> u64 {
+        self.written_bytes
     }
 
     /// The SHA-256 of everything written.
@@ -89,7 +117,8 @@ impl Drop for Place {
 pub fn open(out: Option<&Path>) -> Result<(Arc<Mutex<Sink>>, Place), String> {
     let sink = |file, shown| {
         let hash = Sha256::new();
-        Arc::new(Mutex::new(Sink { file, shown, hash, written_bytes: 0 }))
+        let sink = Sink { file, shown, hash, written_bytes: 0, failure: None };
+        Arc::new(Mutex::new(sink))
     };
     let Some(out) = out else {
         let descriptor = io::stdout().as_fd().try_clone_to_owned();
@@ -127,5 +156,21 @@ fn beside(target: &Path) -> io::Result<(File, PathBuf)> {
             }
             Err(error) => return Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_failure_nothing_is_written() {
+        let (sink, place) = open(Some(Path::new("/dev/full"))).expect("Linux has one");
+        let mut sink = lock(&sink);
+        for offset in [0, 5, 10] {
+            let error = sink.write(offset, b"hello").expect_err("it is full");
+            assert!(error.starts_with("writing /dev/full: No space left"), "{error}");
+        }
+        assert!(sink.written_bytes() == 0 && place.is_written_in_place());
     }
 }
