@@ -315,7 +315,9 @@ fn parse_address(text: &str) -> Result<String, String> {
     let is_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
     match text.rsplit_once(':') {
         Some((host, port)) if is_host(host) && is_port(port) => Ok(text.into()),
-        _ => Err("expected HOST:PORT, the port from 1 to 65535, an IPv6 address in brackets".into()),
+        _ => {
+            Err("expected HOST:PORT, the port from 1 to 65535, an IPv6 address in brackets".into())
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Where a received file goes: beside its place until it is complete and right.
 
 use super::Sha;
+use crate::units::show_path;
 use sha2::{Digest, Sha256};
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -93,7 +94,7 @@ impl Place {
     pub fn keep(mut self) -> Result<(), String> {
         let Some((temporary, target)) = &self.rename else { return Ok(()) };
         std::fs::rename(temporary, target)
-            .map_err(|error| format!("renaming it to {}: {error}", target.display()))?;
+            .map_err(|error| format!("renaming it to {}: {error}", show_path(target)))?;
         self.rename = None;
         Ok(())
     }
@@ -104,7 +105,7 @@ impl Drop for Place {
         if let Some((temporary, _)) = &self.rename
             && let Err(error) = std::fs::remove_file(temporary)
         {
-            eprintln!("ringload: {} stays: {error}", temporary.display());
+            eprintln!("ringload: {} stays: {error}", show_path(temporary));
         }
     }
 }
@@ -125,7 +126,7 @@ pub fn open(out: Option<&Path>) -> Result<(Arc<Mutex<Sink>>, Place), String> {
         let file = descriptor.map_err(|error| format!("standard output: {error}"))?.into();
         return Ok((sink(file, "standard output".into()), Place { rename: None }));
     };
-    let shown = out.display().to_string();
+    let shown = show_path(out);
     let failed = |error: io::Error| format!("{shown}: {error}");
     let target = match std::fs::metadata(out) {
         // Through a link: what it leads to is replaced, not the link.
