@@ -287,7 +287,7 @@ fn a_server_that_gives_up() {
     failed(&ended, "timeout", "after 1048576 of 2097152 bytes");
     assert!(ended.took < Duration::from_secs(5), "{ended}");
     let address = change(&there, GET, |_, _| None);
-    failed(&get(address, &here, ""), "eof", "closed by the server before it gave the size");
+    failed(&get(address, &here, ""), "eof", "closed by the server before the size was known");
     let offer = |size: u64, request: &Request| {
         packet(0x86, request.id, &[size.to_be_bytes(), [0; 8]].concat())
     };
@@ -298,7 +298,7 @@ fn a_server_that_gives_up() {
         let _ = stream.read(&mut [0; 100]);
         let _ = stream.write_all(&[0, 0, 0, 21, 0x86, 0, 0, 0, 1, 0]);
     });
-    failed(&get(address, &here, ""), "eof", "closed by the server before it gave the size");
+    failed(&get(address, &here, ""), "eof", "closed by the server before the size was known");
     let address = change(&there, DIGEST_FILE, |_, _| None);
     failed(&get(address, &here, ""), "eof", "after 2097152 of 2097152 bytes");
     assert!(folder.names().is_empty(), "{:?}", folder.names());

@@ -325,12 +325,11 @@ impl<S: Side> Client<S> {
         }
     }
 
-    /// In words that follow "closed by the server" and the like.
     fn progress(&self) -> String {
         let moved = self.shared.moved_bytes();
         match self.shared.size_bytes() {
             Some(size) => format!("after {moved} of {size} bytes"),
-            None => "before it gave the size".into(),
+            None => "before the size was known".into(),
         }
     }
 }
