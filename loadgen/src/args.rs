@@ -68,6 +68,7 @@ pub enum Target {
     #[command(after_help = EXAMPLES, max_term_width = 100)]
     Echo {
         /// HOST:PORT
+        #[arg(value_parser = parse_address)]
         address: String,
         /// Bytes of a message
         #[arg(long, value_name = "SIZE", default_value = "64", env = "RINGLOAD_SIZE",
@@ -81,6 +82,7 @@ pub enum Target {
     #[command(after_help = EXAMPLES, max_term_width = 100, disable_help_subcommand = true)]
     Packets {
         /// HOST:PORT
+        #[arg(value_parser = parse_address)]
         address: String,
         /// Bytes of a request, at most 65531
         #[arg(long, value_name = "SIZE", default_value = "64", env = "RINGLOAD_SIZE",
@@ -303,6 +305,22 @@ impl Transfer {
     }
 }
 
+/// `HOST:PORT`, not yet resolved.
+fn parse_address(text: &str) -> Result<String, String> {
+    let is_host = |host: &str| match host.strip_prefix('[') {
+        Some(rest) => rest.len() > 1 && rest.ends_with(']'),
+        // An IPv6 address has colons of its own.
+        None => !host.is_empty() && !host.contains(':'),
+    };
+    let is_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
+    match text.rsplit_once(':') {
+        Some((host, port)) if is_host(host) && is_port(port) => Ok(text.into()),
+        _ => {
+            Err("expected HOST:PORT, the port from 1 to 65535, an IPv6 address in brackets".into())
+        }
+    }
+}
+
 /// `Name: value`, as it may stand in a request.
 fn parse_field(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once(':').ok_or("expected 'Name: value'")?;
@@ -347,6 +365,13 @@ mod tests {
     }
 
     #[test]
+    fn an_address_has_a_host_and_a_port() {
+        for address in ["localhost:7100", "127.0.0.1:1", "[::1]:65535"] {
+            assert_eq!(parse_address(address).as_deref(), Ok(address));
+        }
+    }
+
+    #[test]
     fn what_is_given_is_taken() {
         let cli = read(
             "ringload http http://localhost:8080/a -H X:y -H Z:w -c 1k -t 2 -n 10k --pipeline 4 \
@@ -386,6 +411,10 @@ mod tests {
     fn wrong_usage_is_named() {
         for (line, says) in [
             ("ringload http ftp://a/", "ftp:// is not spoken"),
+            ("ringload echo a", "expected HOST:PORT"),
+            ("ringload echo [::1]", "expected HOST:PORT"),
+            ("ringload packets ::1:7100", "in brackets"),
+            ("ringload packets a:65536 get x", "from 1 to 65535"),
             ("ringload echo a:1 -d 5", "100ms"),
             ("ringload echo a:1 -d 25h", "at most 24h"),
             ("ringload echo a:1 -n 0", "must not be zero"),

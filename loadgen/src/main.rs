@@ -6,6 +6,7 @@ use ringload::run::{Failure, run};
 use ringload::summary::summary;
 use ringload::system::Interrupts;
 use ringload::transfer;
+use ringload::units::show_path;
 use serde::Serialize;
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -24,7 +25,7 @@ fn main() -> ExitCode {
         None => None,
         Some((_, Ok(file))) => Some(file),
         Some((path, Err(error))) => {
-            return fail(USAGE, &format!("--json {}: {error}", path.display()));
+            return fail(USAGE, &format!("--json {}: {error}", show_path(path)));
         }
     };
     let interrupts = match Interrupts::block() {

@@ -6,6 +6,9 @@ use crate::units::{show_bytes, show_count, show_time};
 use std::fmt::Write;
 use std::time::Duration;
 
+/// CPU time is counted to a tick or so: of a shorter run it says nothing.
+const CPU_SHOWN_MIN_S: f64 = 0.1;
+
 /// What will be done, before it is.
 #[must_use]
 pub fn opening(plan: &Plan, seed: u64) -> String {
@@ -93,7 +96,9 @@ pub fn summary(report: &Report) -> String {
     if !report.statuses.is_empty() {
         row("statuses", list(report.statuses.iter()));
     }
-    row("own CPU", own_cpu(report));
+    if report.elapsed_s >= CPU_SHOWN_MIN_S {
+        row("own CPU", own_cpu(report));
+    }
     if report.unfinished > 0 {
         row("unfinished", format!("{} without a reply at the end", show_count(report.unfinished)));
     }
@@ -224,6 +229,14 @@ mod tests {
         let mut report = sample();
         report.connect_time_us.samples = 0;
         assert!(summary(&report).contains("connect time  none\n"));
+    }
+
+    #[test]
+    fn cpu_time_of_a_moment_is_not_shown() {
+        let mut report = sample();
+        assert!(summary(&report).contains("own CPU"));
+        report.elapsed_s = 0.09;
+        assert!(!summary(&report).contains("own CPU"));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Durations, counts and sizes: how they are written on the command line and in the output.
 
+use std::path::Path;
 use std::time::Duration;
 
 /// Nanoseconds per unit of time.
@@ -105,6 +106,25 @@ pub fn show_hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Text that others chose, for a terminal: control characters are shown as `\n`, `\u{1b}`.
+#[must_use]
+pub fn show_text(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter.is_control() {
+            true => shown.extend(letter.escape_default()),
+            false => shown.push(letter),
+        }
+    }
+    shown
+}
+
+/// As [`show_text`], of a path; what is not UTF-8 in it is replaced.
+#[must_use]
+pub fn show_path(path: &Path) -> String {
+    show_text(&path.to_string_lossy())
+}
+
 /// `1,234,567`.
 #[must_use]
 pub fn show_count(count: u64) -> String {
@@ -170,6 +190,7 @@ mod tests {
         assert_eq!(show_bytes(12_345.0), "12.3 kB");
         assert_eq!(show_bytes(4.56e9), "4.56 GB");
         assert_eq!(show_hex(&[0, 255, 0x41]), "00ff41");
+        assert_eq!(show_text("nl\nx \u{1b}[2J\u{9b} \\é"), r"nl\nx \u{1b}[2J\u{9b} \é");
         assert_eq!(show_count(7), "7");
         assert_eq!(show_count(123), "123");
         assert_eq!(show_count(1_234_567), "1,234,567");

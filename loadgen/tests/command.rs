@@ -82,6 +82,22 @@ fn wrong_usage_is_status_two() {
 }
 
 #[test]
+fn an_address_without_host_or_port_is_wrong_usage() {
+    for address in ["127.0.0.1", "127.0.0.1:99999", "127.0.0.1:0", ":7100", "::1", "[::1]", "a:"] {
+        for arguments in
+            [&["echo", address][..], &["packets", address], &["packets", address, "get", "x"]]
+        {
+            let (status, stdout, stderr) = ringload(arguments, &[]);
+            assert_eq!((status, &stdout[..]), (2, ""), "{arguments:?}: {stderr}");
+            assert!(stderr.contains("expected HOST:PORT"), "{arguments:?}: {stderr}");
+        }
+    }
+    // One that has no address is no wrong usage.
+    let (status, _, stderr) = ringload(&["echo", "no-such-host.invalid:1"], &[]);
+    assert_eq!(status, 3, "{stderr}");
+}
+
+#[test]
 fn help_shows_defaults_and_examples() {
     for arguments in
         [&["--help"][..], &["http", "--help"], &["echo", "--help"], &["packets", "--help"]]

@@ -12,7 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 use support::packets::{DIGEST_FILE, GET, Request, TAKE, error, files, packet, packets};
@@ -40,6 +40,7 @@ fn files_of_every_size_arrive() {
         let ended = get(address, &folder.path("here"), "");
         moved(&ended, &bytes);
         assert_eq!(ended.report["verification"], "same", "{ended}");
+        assert_eq!(ended.report["plan"]["replace"], false, "{ended}");
         assert_eq!(folder.names(), ["here"]);
         assert!(std::fs::read(folder.path("here")).expect("a file") == bytes, "{ended}");
     }
@@ -111,6 +112,80 @@ fn to_standard_output_goes_the_file_and_nothing_else() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("writing standard output: Broken pipe"), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
+}
+
+#[test]
+fn a_refused_get_to_standard_output_has_written_nothing() {
+    let ended = get(good(&files("other", b"")), Path::new("-"), "");
+    assert_eq!((ended.status, &*ended.stdout), (1, ""), "{ended}");
+    assert!(ended.stderr.contains("FAILED: no file was written."), "{ended}");
+}
+
+#[test]
+fn what_was_written_before_it_failed_is_named() {
+    let (folder, there) = (Folder::new(), files("there", &noise(2 << 20)));
+    let out = folder.path("pipe");
+    pipe(&out);
+    // For both, so that the open does not wait.
+    let mut reader = File::options().read(true).write(true).open(&out).expect("the pipe");
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let mut bytes = [0; 1 << 16];
+        while reader.read(&mut bytes).is_ok() {
+            let _ = sender.send(());
+        }
+    });
+    let receiver = Arc::new(Mutex::new(receiver));
+    let address = server(move |stream| {
+        let mut writer = stream.try_clone().expect("a second descriptor");
+        packets(stream, &there, |request, answer| {
+            if request.kind != TAKE {
+                return Some(answer);
+            }
+            writer.write_all(&answer[..SECOND]).ok()?;
+            let written = receiver.lock().expect("no panic").recv_timeout(STARTED_MAX);
+            written.expect("the first block");
+            Some(error(request.id, 9, "a bad disk"))
+        });
+    });
+    let ended = get(address, &out, "");
+    failed(&ended, "bad_status", "error 9 FAILED: a bad disk");
+    assert!(ended.stdout.contains("FAILED: what was written is not the file."), "{ended}");
+}
+
+#[test]
+fn a_full_disk_is_said_once() {
+    let ended = get(good(&files("there", &noise(9 << 20))), Path::new("/dev/full"), "");
+    failed(&ended, "other", "writing /dev/full: No space left on device");
+    assert!(!ended.stderr.contains("panicked"), "{ended}");
+    assert!(ended.stdout.contains("FAILED: no file was written."), "{ended}");
+}
+
+#[test]
+fn a_name_with_control_characters_is_shown_escaped() {
+    let folder = Folder::new();
+    let output = Command::new(env!("CARGO_BIN_EXE_ringload"))
+        .args(["packets", &good(&files("nl\nx\u{1b}[2J", b"hello")).to_string(), "get"])
+        .arg("nl\nx\u{1b}[2J")
+        .current_dir(folder.path(""))
+        .output()
+        .expect("the program starts");
+    assert_eq!(output.status.code(), Some(0));
+    for said in [output.stdout, output.stderr] {
+        let said = String::from_utf8_lossy(&said);
+        assert!(said.contains(r"get nl\nx\u{1b}[2J into nl\nx\u{1b}[2J"), "{said:?}");
+        assert!(!said.contains('\u{1b}'), "{said:?}");
+    }
+    assert_eq!(folder.names(), ["nl\nx\u{1b}[2J"]);
+    // In a message too.
+    let ended = Command::new(env!("CARGO_BIN_EXE_ringload"))
+        .args(["packets", "127.0.0.1:1", "get", "x", "--out", "no\u{1b}/x"])
+        .current_dir(folder.path(""))
+        .output()
+        .expect("the program starts");
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.code() == Some(2) && said.contains(r"no\u{1b}/x: No such"), "{said:?}");
 }
 
 #[test]
@@ -212,7 +287,18 @@ fn a_server_that_gives_up() {
     failed(&ended, "timeout", "after 1048576 of 2097152 bytes");
     assert!(ended.took < Duration::from_secs(5), "{ended}");
     let address = change(&there, GET, |_, _| None);
-    failed(&get(address, &here, ""), "eof", "closed by the server before anything was moved");
+    failed(&get(address, &here, ""), "eof", "closed by the server before the size was known");
+    let offer = |size: u64, request: &Request| {
+        packet(0x86, request.id, &[size.to_be_bytes(), [0; 8]].concat())
+    };
+    let address = change(&there, GET, move |request, _| Some(offer(u64::MAX, request)));
+    failed(&get(address, &here, ""), "protocol", "OFFER of 18446744073709551615 bytes");
+    // In the middle of the packet that says the size.
+    let address = server(move |mut stream| {
+        let _ = stream.read(&mut [0; 100]);
+        let _ = stream.write_all(&[0, 0, 0, 21, 0x86, 0, 0, 0, 1, 0]);
+    });
+    failed(&get(address, &here, ""), "eof", "closed by the server before the size was known");
     let address = change(&there, DIGEST_FILE, |_, _| None);
     failed(&get(address, &here, ""), "eof", "after 2097152 of 2097152 bytes");
     assert!(folder.names().is_empty(), "{:?}", folder.names());

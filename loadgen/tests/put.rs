@@ -37,11 +37,16 @@ fn a_name_of_its_own_and_a_name_that_is_taken() {
     let address = good(&there);
     let file = folder.write("here", b"new");
     let ended = put(address, &file, "--as there");
-    failed(&ended, "bad_status", "error 6 EXISTS: the name is taken");
+    let says = "error 6 EXISTS: the name is taken: there; give --replace, if the server allows it";
+    failed(&ended, "bad_status", says);
     assert!(ended.stdout.contains("the server has not confirmed the file"), "{ended}");
     assert_eq!(there.lock().expect("no panic")[&b"there"[..]], b"old");
     moved(&put(address, &file, "--as there --replace"), b"new");
     assert_eq!(there.lock().expect("no panic")[&b"there"[..]], b"new");
+    let address = change(&there, PUT, |request, _| Some(error(request.id, 6, "it is there")));
+    let ended = put(address, &file, "--as there --replace");
+    let says = "error 6 EXISTS: it is there: there; the server does not allow replacing";
+    failed(&ended, "bad_status", says);
 }
 
 #[test]
@@ -156,7 +161,8 @@ fn a_file_that_shrinks_while_it_is_sent() {
         file.set_len(6 << 20).expect("our own file");
         Some(answer)
     });
-    failed(&put(address, &path, ""), "other", "file_truncated");
+    let says = format!("{} became shorter while it was sent", path.display());
+    failed(&put(address, &path, ""), "other", &says);
 }
 
 /// A server that takes the first chunk, says so, and reads nothing from then on.

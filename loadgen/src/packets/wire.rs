@@ -148,6 +148,8 @@ pub struct ServerError {
 }
 
 impl ServerError {
+    /// The name is taken.
+    pub const EXISTS: u16 = 6;
     /// The server runs without workers.
     pub const NO_WORKERS: u16 = 11;
     /// The names of the codes, from 1.

@@ -37,6 +37,17 @@ pub trait Side: Clone + Send + Sync + 'static {
         answer: &Answer<'_>,
     ) -> Result<Progress, Fault>;
 
+    /// The server refused the transfer: in words, with what may help.
+    fn refused(&self, error: &ServerError) -> String {
+        error.to_string()
+    }
+
+    /// The engine ended the connection: in words, if it was for a file of ours.
+    fn ended(&self, reason: Reason) -> Option<String> {
+        let _ = reason;
+        None
+    }
+
     /// Whose turn it is.
     fn turn(&self) -> Turn;
 
@@ -265,7 +276,11 @@ impl<S: Side> Client<S> {
                 self.finish(connection, Check::NoWorkers);
             }
             (0 | TRANSFER_ID | VERIFY_ID, Answer::Error(error)) => {
-                self.fail(connection, Fault::new(ErrorKind::BadStatus, error));
+                let detail = match is_complete {
+                    false => self.side.refused(&error),
+                    true => error.to_string(),
+                };
+                self.fail(connection, Fault::new(ErrorKind::BadStatus, detail));
             }
             (TRANSFER_ID, answer) if !is_complete => {
                 let step = self.side.answered(connection, &answer);
@@ -314,7 +329,7 @@ impl<S: Side> Client<S> {
         let moved = self.shared.moved_bytes();
         match self.shared.size_bytes() {
             Some(size) => format!("after {moved} of {size} bytes"),
-            None => "before anything was moved".into(),
+            None => "before the size was known".into(),
         }
     }
 }
@@ -405,7 +420,9 @@ impl<S: Side> Handler for Client<S> {
             Reason::WriteTimeout | Reason::TransferTimeout => ErrorKind::Timeout,
             _ => ErrorKind::Other,
         };
-        let detail = format_args!("the connection ended {}: {}", self.progress(), reason.name());
+        let detail = self.side.ended(reason).unwrap_or_else(|| {
+            format!("the connection ended {}: {}", self.progress(), reason.name())
+        });
         self.shared.end(Err(Fault::new(kind, detail)));
     }
 }

@@ -16,6 +16,9 @@ const BLOCK_BYTES: usize = 256 << 10;
 /// Blocks under way at most.
 pub const BLOCKS_MAX: u32 = 16;
 
+/// The largest offset in a file (off_t).
+const FILE_BYTES_MAX: u64 = i64::MAX as u64;
+
 /// What a worker hands back: the block, to be used again, and what was wrong.
 type Written = (Vec<u8>, Result<(), String>);
 
@@ -107,6 +110,10 @@ impl Side for Get {
         answer: &Answer<'_>,
     ) -> Result<Progress, Fault> {
         match (answer, self.size_bytes) {
+            (Answer::Offer { size_bytes }, None) if *size_bytes > FILE_BYTES_MAX => {
+                let detail = format_args!("OFFER of {size_bytes} bytes: no file is so large");
+                return Err(Fault::new(ErrorKind::Protocol, detail));
+            }
             (Answer::Offer { size_bytes }, None) => {
                 self.size_bytes = Some(*size_bytes);
                 self.shared.set_size(*size_bytes);

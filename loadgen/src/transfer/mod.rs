@@ -63,8 +63,9 @@ pub fn run(
             let (sink, place) = sink::open(task.file.as_deref()).map_err(Failure::Usage)?;
             let side = |shared| Ok(get::Get::new(&task.name, sink.clone(), shared));
             let moved = task.carry_out(interrupts, side)?;
-            let verdict = Verdict::new(&moved, || Ok(sink::lock(&sink).digest()));
-            (moved, verdict.and_keep(place))
+            let sink = sink::lock(&sink);
+            let verdict = Verdict::new(&moved, || Ok(sink.digest()));
+            (moved, verdict.and_keep(place, sink.written_bytes()))
         }
     };
     Ok(TransferReport::new(task.plan, environment, &moved, verdict))
@@ -108,7 +109,7 @@ impl Task {
             }
             Transfer::Get { out, no_verify, .. } => {
                 let out = out.clone().unwrap_or_else(|| OsStr::from_bytes(&name).into());
-                ("get", Some(out).filter(|out| out != Path::new("-")), true, *no_verify)
+                ("get", Some(out).filter(|out| out != Path::new("-")), false, *no_verify)
             }
         };
         let plan = TransferPlan {

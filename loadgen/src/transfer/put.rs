@@ -2,9 +2,10 @@
 
 use super::Sha;
 use super::client::{Progress, Shared, Side, TRANSFER_ID, Turn};
-use crate::packets::wire::{Answer, CHUNK_SENT_BYTES_MAX, Request};
+use crate::packets::wire::{Answer, CHUNK_SENT_BYTES_MAX, Request, ServerError};
 use crate::protocol::{ErrorKind, Fault};
-use ringwright::{Connection, OpenFile};
+use crate::units::{show_path, show_text};
+use ringwright::{Connection, OpenFile, Reason};
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{self, ErrorKind as IoError};
@@ -33,13 +34,13 @@ impl Source {
     /// # Errors
     /// It is not there, or it is no regular file.
     pub fn open(path: &Path) -> Result<Self, String> {
-        let failed = |error: io::Error| format!("{}: {error}", path.display());
+        let failed = |error: io::Error| format!("{}: {error}", show_path(path));
         // Before it is opened: a pipe would wait for somebody who writes.
         let metadata = std::fs::metadata(path).map_err(failed)?;
         if !metadata.is_file() {
             return Err(format!(
                 "{} is no regular file: its size must be known before it is sent",
-                path.display()
+                show_path(path)
             ));
         }
         let file = File::open(path).map_err(failed)?;
@@ -56,6 +57,9 @@ impl Source {
         let size = self.size_bytes.to_be_bytes();
         Ok(Put {
             request: Request::Put.packet(TRANSFER_ID, &[&[flags], &size, name]),
+            name: show_text(&String::from_utf8_lossy(name)),
+            replace,
+            path: self.path.clone(),
             file: OpenFile::from_file(self.file.try_clone()?)?,
             size_bytes: self.size_bytes,
             queued_bytes: 0,
@@ -72,7 +76,10 @@ impl Source {
     pub fn hash(&self) -> io::Result<Hashing> {
         let (file, path, size) = (self.file.try_clone()?, self.path.clone(), self.size_bytes);
         let work = move || {
-            digest(&file, size).map_err(|error| format!("reading {}: {error}", path.display()))
+            digest(&file, size).map_err(|error| match error.kind() {
+                IoError::UnexpectedEof => shrank(&path),
+                _ => format!("reading {}: {error}", show_path(&path)),
+            })
         };
         Ok(Hashing(std::thread::Builder::new().name("hash".into()).spawn(work)?))
     }
@@ -89,6 +96,11 @@ impl Hashing {
     pub fn wait(self) -> Result<Sha, String> {
         self.0.join().unwrap_or_else(|_| Err("hashing the file panicked".into()))
     }
+}
+
+/// The size was said before the bytes.
+fn shrank(path: &Path) -> String {
+    format!("{} became shorter while it was sent", show_path(path))
 }
 
 fn digest(file: &File, size_bytes: u64) -> io::Result<Sha> {
@@ -112,6 +124,10 @@ fn digest(file: &File, size_bytes: u64) -> io::Result<Sha> {
 #[derive(Clone)]
 pub struct Put {
     request: Vec<u8>,
+    /// What messages call it there.
+    name: String,
+    replace: bool,
+    path: PathBuf,
     file: OpenFile,
     size_bytes: u64,
     /// Given to the engine so far.
@@ -160,6 +176,19 @@ impl Side for Put {
                 Err(Fault::new(ErrorKind::Protocol, detail))
             }
         }
+    }
+
+    fn refused(&self, error: &ServerError) -> String {
+        let remedy = match self.replace {
+            _ if error.code != ServerError::EXISTS => return error.to_string(),
+            false => "give --replace, if the server allows it, or another name with --as",
+            true => "the server does not allow replacing",
+        };
+        format!("{error}: {}; {remedy}", self.name)
+    }
+
+    fn ended(&self, reason: Reason) -> Option<String> {
+        (reason == Reason::FileTruncated).then(|| shrank(&self.path))
     }
 
     fn turn(&self) -> Turn {

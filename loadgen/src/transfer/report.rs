@@ -4,7 +4,7 @@
 use super::Moved;
 use super::verdict::{Verdict, Verification};
 use crate::report::{Environment, Outcome, SCHEMA};
-use crate::units::{show_bytes, show_count, show_hex};
+use crate::units::{show_bytes, show_count, show_hex, show_text};
 use serde::Serialize;
 use std::fmt::Write;
 
@@ -34,7 +34,8 @@ impl TransferPlan {
         let Self { direction, name, .. } = self;
         let file = self.file.as_deref().unwrap_or("standard output");
         let preposition = if self.is_put() { "as" } else { "into" };
-        let (from, to) = if self.is_put() { (file, &**name) } else { (&**name, file) };
+        let (file, name) = (show_text(file), show_text(name));
+        let (from, to) = if self.is_put() { (file, name) } else { (name, file) };
         format!("{direction} {from} {preposition} {to}")
     }
 

@@ -1,6 +1,7 @@
 //! Where a received file goes: beside its place until it is complete and right.
 
 use super::Sha;
+use crate::units::show_path;
 use sha2::{Digest, Sha256};
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -18,19 +19,47 @@ pub struct Sink {
     shown: String,
     hash: Sha256,
     written_bytes: u64,
+    /// Why nothing more can be written.
+    failure: Option<String>,
 }
 
 impl Sink {
     /// Writes and hashes what comes next.
     ///
     /// # Errors
-    /// As write(2).
+    /// As write(2). Blocks handed over before that was known fail for the same reason.
     pub fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), String> {
+        if let Some(failure) = &self.failure {
+            return Err(failure.clone());
+        }
         assert_eq!(offset, self.written_bytes, "blocks are written in order");
-        self.file.write_all(bytes).map_err(|error| format!("writing {}: {error}", self.shown))?;
-        self.hash.update(bytes);
-        self.written_bytes += bytes.len() as u64;
+        self.write_all(bytes).map_err(|error| {
+            let failure = format!("writing {}: {error}", self.shown);
+            self.failure.insert(failure).clone()
+        })
+    }
+
+    /// Unlike [`Write::write_all`] it knows how far it came.
+    fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match self.file.write(bytes) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(count) => {
+                    self.hash.update(&bytes[..count]);
+                    self.written_bytes += count as u64;
+                    bytes = &bytes[count..];
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
         Ok(())
+    }
+
+    /// As many bytes went where the file was to go.
+    #[must_use]
+    pub const fn written_bytes(&self) -> u64 {
+        self.written_bytes
     }
 
     /// The SHA-256 of everything written.
@@ -65,7 +94,7 @@ impl Place {
     pub fn keep(mut self) -> Result<(), String> {
         let Some((temporary, target)) = &self.rename else { return Ok(()) };
         std::fs::rename(temporary, target)
-            .map_err(|error| format!("renaming it to {}: {error}", target.display()))?;
+            .map_err(|error| format!("renaming it to {}: {error}", show_path(target)))?;
         self.rename = None;
         Ok(())
     }
@@ -76,7 +105,7 @@ impl Drop for Place {
         if let Some((temporary, _)) = &self.rename
             && let Err(error) = std::fs::remove_file(temporary)
         {
-            eprintln!("ringload: {} stays: {error}", temporary.display());
+            eprintln!("ringload: {} stays: {error}", show_path(temporary));
         }
     }
 }
@@ -89,14 +118,15 @@ impl Drop for Place {
 pub fn open(out: Option<&Path>) -> Result<(Arc<Mutex<Sink>>, Place), String> {
     let sink = |file, shown| {
         let hash = Sha256::new();
-        Arc::new(Mutex::new(Sink { file, shown, hash, written_bytes: 0 }))
+        let sink = Sink { file, shown, hash, written_bytes: 0, failure: None };
+        Arc::new(Mutex::new(sink))
     };
     let Some(out) = out else {
         let descriptor = io::stdout().as_fd().try_clone_to_owned();
         let file = descriptor.map_err(|error| format!("standard output: {error}"))?.into();
         return Ok((sink(file, "standard output".into()), Place { rename: None }));
     };
-    let shown = out.display().to_string();
+    let shown = show_path(out);
     let failed = |error: io::Error| format!("{shown}: {error}");
     let target = match std::fs::metadata(out) {
         // Through a link: what it leads to is replaced, not the link.
@@ -127,5 +157,21 @@ fn beside(target: &Path) -> io::Result<(File, PathBuf)> {
             }
             Err(error) => return Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_failure_nothing_is_written() {
+        let (sink, place) = open(Some(Path::new("/dev/full"))).expect("Linux has one");
+        let mut sink = lock(&sink);
+        for offset in [0, 5, 10] {
+            let error = sink.write(offset, b"hello").expect_err("it is full");
+            assert!(error.starts_with("writing /dev/full: No space left"), "{error}");
+        }
+        assert!(sink.written_bytes() == 0 && place.is_written_in_place());
     }
 }

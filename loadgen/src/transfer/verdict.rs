@@ -70,9 +70,10 @@ impl Verdict {
         verdict
     }
 
-    /// A file that is right gets its name; any other goes.
-    pub fn and_keep(mut self, place: Place) -> Self {
-        self.leaves_part = place.is_written_in_place();
+    /// A file that is right gets its name; any other goes, unless `written_bytes` of it are where
+    /// nobody can take them back.
+    pub fn and_keep(mut self, place: Place, written_bytes: u64) -> Self {
+        self.leaves_part = place.is_written_in_place() && written_bytes > 0;
         if self.outcome == Outcome::Passed
             && let Err(detail) = place.keep()
         {
