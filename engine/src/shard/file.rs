@@ -13,6 +13,8 @@ use crate::handler::Handler;
 use crate::ring::{Descriptor, Errno, Kind, Op, Ring};
 use std::io;
 
+/// Bytes of a cached file that are tried at least.
+const WINDOW_BYTES_MIN: u32 = 64 << 10;
 /// Errnos of sendfile(2) that speak of the file, not of the socket.
 const FILE_ERRNOS: [i32; 6] =
     [libc::EIO, libc::ENOMEM, libc::EINTR, libc::EINVAL, libc::EOVERFLOW, libc::ESTALE];
@@ -292,9 +294,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// Sends what lies in the page cache, past any pipe; the rest goes through one.
     fn send_cached(&mut self, slot: u32) -> Result<bool, Full> {
         let socket = self.core.slots[slot].descriptor;
-        let window = self.core.limits.sendfile_bytes_max;
+        let window_max = self.core.limits.sendfile_bytes_max;
         let file = file_at_head(&mut self.core, slot);
-        let length = file.remaining.min(u64::from(window)) as u32;
+        let length = file.remaining.min(u64::from(file.window_bytes)) as u32;
         if length > 0 && self.sendfile_left == 0 {
             mark!("enough files for one turn");
             self.core.touch(slot);
@@ -316,6 +318,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             Ok(sent) => {
                 file.offset += u64::from(sent);
                 file.remaining -= u64::from(sent);
+                // What is not sent is looked for in vain.
+                file.window_bytes = sent.saturating_mul(2).max(WINDOW_BYTES_MIN).min(window_max);
                 let rest = file.remaining > 0;
                 self.sendfile_left = self.sendfile_left.saturating_sub(u64::from(sent));
                 self.note_sent(slot, sent);

@@ -30,6 +30,8 @@ pub struct FileChunk {
     pub offset: u64,
     /// Bytes not yet read from the file.
     pub remaining: u64,
+    /// Bytes that its socket is likely to take at once.
+    pub window_bytes: u32,
     /// It was looked for in the page cache in vain.
     pub uncached: bool,
     /// The pipe it goes through, once it has one.
@@ -77,7 +79,14 @@ impl Core {
     pub fn queue_file(&mut self, slot: u32, file: OpenFile, offset: u64, remaining: u64) {
         self.append(
             slot,
-            Body::File(FileChunk { file, offset, remaining, uncached: false, pipe: None }),
+            Body::File(FileChunk {
+                file,
+                offset,
+                remaining,
+                window_bytes: self.limits.sendfile_bytes_max,
+                uncached: false,
+                pipe: None,
+            }),
         );
     }
 

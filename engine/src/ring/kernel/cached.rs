@@ -24,8 +24,8 @@ struct Counts {
     recently_evicted: u64,
 }
 
-/// Between two bytes of a range that are looked at: read-ahead has larger pieces under way.
-const STRIDE_BYTES: u64 = 32 << 10;
+/// Between two bytes of a range that are looked at: what read-ahead has under way is mostly larger.
+const STRIDE_BYTES: u64 = 128 << 10;
 
 /// Whether all pages of the range are there and can be read without waiting. False where the
 /// kernel does not tell: from 6.13 on it tells only whoever may write the file or owns it.
