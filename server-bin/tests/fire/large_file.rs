@@ -18,7 +18,8 @@ const BYTES: u64 = (5 << 30) + 12_345;
 const MARKS: [u64; 4] = [0, (2 << 30) - 4, (4 << 30) - 4, BYTES - 8];
 const MARK: [u8; 8] = *b"\x01marked\xff";
 const GROWTH_MAX_KIB: usize = 1 << 10;
-const WHOLE_MAX: Duration = Duration::from_secs(30);
+/// The first time the kernel has to fill the page cache, which takes most of it.
+const WHOLE_MAX: Duration = Duration::from_secs(45);
 /// Between two looks at the daemon's memory.
 const SAMPLE_BYTES: u64 = 64 << 20;
 /// Of a part that is asked for, on either side of a mark.
@@ -35,10 +36,22 @@ fn large_file() {
         expect_part(&mut client, mark.saturating_sub(AROUND)..BYTES.min(mark + AROUND));
     }
 
+    // From the disk through pipes, and then from the page cache past them.
+    for path in ["read", "cached"] {
+        expect_whole(&daemon, &mut client, path);
+    }
+    // The stream is in step.
+    expect_part(&mut client, (4 << 30) - AROUND..(4 << 30) + AROUND);
+    drop(client);
+    let ledger = daemon.stop();
+    assert!(ledger.number("bytes.sent") > BYTES, "{ledger:?}");
+}
+
+fn expect_whole(daemon: &Daemon, client: &mut TcpStream, path: &str) {
     let before_kib = daemon.resident_kib();
     let begun = Instant::now();
-    download::ask(&mut client, "large").unwrap();
-    let reply = download::head(&mut client);
+    download::ask(client, "large").unwrap();
+    let reply = download::head(client);
     assert_eq!((reply.status, reply.body_bytes), (200, BYTES));
     let (mut most_kib, mut at) = (before_kib, 0);
     let mut expect = |bytes: &[u8]| {
@@ -58,14 +71,9 @@ fn large_file() {
         goes_on = expect(&block[..read]);
     }
     let taken = begun.elapsed();
-    eprintln!("{BYTES} bytes in {taken:.1?}, {before_kib} to {most_kib} KiB");
+    eprintln!("{path}: {BYTES} bytes in {taken:.1?}, {before_kib} to {most_kib} KiB");
     assert!(taken < WHOLE_MAX, "it took {taken:?}");
     assert!(most_kib <= before_kib + GROWTH_MAX_KIB, "{before_kib} KiB became {most_kib}");
-    // The stream is in step.
-    expect_part(&mut client, (4 << 30) - AROUND..(4 << 30) + AROUND);
-    drop(client);
-    let ledger = daemon.stop();
-    assert!(ledger.number("bytes.sent") > BYTES, "{ledger:?}");
 }
 
 fn write_marks(path: &Path) {

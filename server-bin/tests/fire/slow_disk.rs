@@ -25,12 +25,12 @@ const LARGE_BYTES: u64 = 200 << 10;
 const SMALL_BYTES: u64 = 4096;
 
 #[test]
-fn slow_disk_under_large_files() {
+fn slow_disk_through_pipes() {
     delays_nobody_else(LARGE_BYTES, Slow::Read, true);
 }
 
 #[test]
-fn slow_disk_under_small_files() {
+fn slow_disk_into_buffers() {
     delays_nobody_else(SMALL_BYTES, Slow::Read, true);
 }
 
