@@ -18,9 +18,20 @@ pub(crate) struct FilesOpen {
     dropped: Mutex<Dropped>,
 }
 
+/// A file to be closed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Closing {
+    pub descriptor: Descriptor,
+    /// It may take long.
+    pub waits: bool,
+}
+
+/// Freeing the blocks of a file that has lost its name takes long from so many bytes on.
+const LARGE_BYTES: u64 = 1 << 20;
+
 #[derive(Debug, Default)]
 struct Dropped {
-    descriptors: Vec<Descriptor>,
+    files: Vec<Closing>,
     /// The shard has ended: nobody takes them back.
     over: bool,
 }
@@ -35,13 +46,13 @@ impl FilesOpen {
     }
 
     /// Moves those that were dropped to the end of `closing`.
-    pub fn take_dropped(&self, closing: &mut Vec<Descriptor>) {
+    pub fn take_dropped(&self, closing: &mut Vec<Closing>) {
         // A file dropped by this thread is seen; one dropped by another may wait for a turn.
         if self.has_dropped() {
             let mut dropped = self.dropped.lock().unwrap_or_else(PoisonError::into_inner);
             self.any_dropped.store(false, Ordering::Relaxed);
-            self.open.fetch_sub(dropped.descriptors.len() as u64, Ordering::Relaxed);
-            closing.append(&mut dropped.descriptors);
+            self.open.fetch_sub(dropped.files.len() as u64, Ordering::Relaxed);
+            closing.append(&mut dropped.files);
         }
     }
 
@@ -50,13 +61,13 @@ impl FilesOpen {
         self.dropped.lock().unwrap_or_else(PoisonError::into_inner).over = true;
     }
 
-    fn drop_file(&self, descriptor: Descriptor) {
+    fn drop_file(&self, file: Closing) {
         let mut dropped = self.dropped.lock().unwrap_or_else(PoisonError::into_inner);
         if dropped.over {
             self.open.fetch_sub(1, Ordering::Relaxed);
-            return crate::ring::calls::close(descriptor);
+            return crate::ring::calls::close(file.descriptor);
         }
-        dropped.descriptors.push(descriptor);
+        dropped.files.push(file);
         self.any_dropped.store(true, Ordering::Relaxed);
     }
 }
@@ -65,23 +76,26 @@ impl FilesOpen {
 #[derive(Debug)]
 struct Owned {
     descriptor: Descriptor,
+    /// Closing it may take long.
+    waits: bool,
     /// The shard that opened it.
     opener: Option<Arc<FilesOpen>>,
 }
 
 impl Owned {
     /// A file opened by a shard, which counts it.
-    fn counted(descriptor: Descriptor, opener: &Arc<FilesOpen>) -> Self {
+    fn counted(descriptor: Descriptor, waits: bool, opener: &Arc<FilesOpen>) -> Self {
         opener.open.fetch_add(1, Ordering::Relaxed);
-        Self { descriptor, opener: Some(opener.clone()) }
+        Self { descriptor, waits, opener: Some(opener.clone()) }
     }
 
-    /// The descriptor, which is the caller's to close.
-    fn release(mut self) -> Descriptor {
+    /// Now the caller's to close.
+    fn release(mut self) -> Closing {
         if let Some(opener) = self.opener.take() {
             opener.open.fetch_sub(1, Ordering::Relaxed);
         }
-        std::mem::replace(&mut self.descriptor, Descriptor::NONE)
+        let descriptor = std::mem::replace(&mut self.descriptor, Descriptor::NONE);
+        Closing { descriptor, waits: self.waits }
     }
 }
 
@@ -89,7 +103,9 @@ impl Drop for Owned {
     fn drop(&mut self) {
         match &self.opener {
             _ if self.descriptor == Descriptor::NONE => {}
-            Some(opener) => opener.drop_file(self.descriptor),
+            Some(opener) => {
+                opener.drop_file(Closing { descriptor: self.descriptor, waits: self.waits });
+            }
             None => crate::ring::calls::close(self.descriptor),
         }
     }
@@ -102,6 +118,8 @@ pub struct Directory {
     owned: Arc<Owned>,
     /// fsync(2) works on it.
     can_sync: bool,
+    /// Opening something beneath it may wait for more than a disk.
+    waits: bool,
 }
 
 impl Directory {
@@ -129,16 +147,17 @@ impl Directory {
             .custom_flags(flags | libc::O_DIRECTORY)
             .open(path)?;
         let descriptor = Descriptor(file.into_raw_fd());
-        let owned = Arc::new(Owned { descriptor, opener: None });
-        Ok(Self { owned, can_sync: flags & libc::O_PATH == 0 })
+        let waits = crate::ring::calls::may_wait(descriptor);
+        let owned = Arc::new(Owned { descriptor, waits, opener: None });
+        Ok(Self { owned, can_sync: flags & libc::O_PATH == 0, waits })
     }
 
     #[cfg(test)]
     pub(crate) fn simulated(descriptor: Descriptor) -> Self {
-        let owned = Arc::new(Owned { descriptor, opener: None });
+        let owned = Arc::new(Owned { descriptor, waits: false, opener: None });
         // Never closed: the number is the simulated kernel's.
         std::mem::forget(owned.clone());
-        Self { owned, can_sync: true }
+        Self { owned, can_sync: true, waits: false }
     }
 
     pub(crate) fn descriptor(&self) -> Descriptor {
@@ -148,6 +167,10 @@ impl Directory {
     pub(crate) fn can_sync(&self) -> bool {
         self.can_sync
     }
+
+    pub(crate) fn waits(&self) -> bool {
+        self.waits
+    }
 }
 
 /// An open file: send it, or drop it. A clone is the same open file, for sending it to many
@@ -156,12 +179,21 @@ impl Directory {
 pub struct OpenFile {
     owned: Arc<Owned>,
     status: FileStatus,
+    /// Reading it may wait for more than a disk, even what is cached.
+    waits: bool,
 }
 
 impl OpenFile {
     /// A file opened by a shard, which counts it.
-    pub(crate) fn new(descriptor: Descriptor, status: FileStatus, opener: &Arc<FilesOpen>) -> Self {
-        Self { owned: Arc::new(Owned::counted(descriptor, opener)), status }
+    pub(crate) fn new(
+        descriptor: Descriptor,
+        status: FileStatus,
+        waits: bool,
+        opener: &Arc<FilesOpen>,
+    ) -> Self {
+        let closes_slowly = waits || status.bytes > LARGE_BYTES;
+        let owned = Owned::counted(descriptor, closes_slowly, opener);
+        Self { owned: Arc::new(owned), status, waits }
     }
 
     /// Takes over a file opened elsewhere. It is not among the descriptors of a ledger.
@@ -171,7 +203,9 @@ impl OpenFile {
     pub fn from_file(file: std::fs::File) -> io::Result<Self> {
         let status = crate::ring::calls::file_status(Descriptor(file.as_raw_fd()))?;
         let descriptor = Descriptor(file.into_raw_fd());
-        Ok(Self { owned: Arc::new(Owned { descriptor, opener: None }), status })
+        let waits = crate::ring::calls::may_wait(descriptor);
+        let owned = Arc::new(Owned { descriptor, waits: true, opener: None });
+        Ok(Self { owned, status, waits })
     }
 
     /// What statx(2) said when it was opened.
@@ -184,8 +218,12 @@ impl OpenFile {
         self.owned.descriptor
     }
 
-    /// The descriptor, if nobody else has this file; it is the caller's to close.
-    pub(crate) fn into_last_descriptor(self) -> Option<Descriptor> {
+    pub(crate) fn waits(&self) -> bool {
+        self.waits
+    }
+
+    /// What is the caller's to close, if nobody else has this file.
+    pub(crate) fn into_last(self) -> Option<Closing> {
         Arc::into_inner(self.owned).map(Owned::release)
     }
 }
@@ -231,7 +269,7 @@ impl NewFile {
         directory: Directory,
         opener: &Arc<FilesOpen>,
     ) -> Self {
-        let owned = Owned::counted(descriptor, opener);
+        let owned = Owned::counted(descriptor, true, opener);
         Self { owned, directory, inode: status.inode, bytes: 0 }
     }
 

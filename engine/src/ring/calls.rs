@@ -62,6 +62,34 @@ pub(crate) fn descriptors_allowed() -> u64 {
     limit.rlim_cur
 }
 
+/// File systems that open a file and read what they have cached without asking anybody: local
+/// ones, and what containers lay over those. By `f_type` of statfs(2).
+const LOCAL_FILE_SYSTEMS: [i64; 10] = [
+    0xef53,      // ext2, ext3, ext4
+    0x5846_5342, // xfs
+    0x9123_683e, // btrfs
+    0x0102_1994, // tmpfs
+    0x8584_58f6, // ramfs
+    0xf2f5_2010, // f2fs
+    0x2fc1_2fc1, // zfs
+    0x794c_7630, // overlay
+    0xe0f5_e1e2, // erofs
+    0x7371_7368, // squashfs
+];
+
+/// Whether a file lies on a file system that may wait for somebody: FUSE, NFS, what nobody knows.
+pub(crate) fn may_wait(file: Descriptor) -> bool {
+    let mut status = MaybeUninit::<libc::statfs>::uninit();
+    // SAFETY: the pointer is to memory of the right size, which the call fills when it succeeds.
+    let kind = unsafe {
+        if libc::fstatfs(file.0, status.as_mut_ptr()) != 0 {
+            return true;
+        }
+        status.assume_init().f_type
+    };
+    !LOCAL_FILE_SYSTEMS.contains(&kind)
+}
+
 /// statx(2) of an open file, of what is known of it here (`AT_STATX_DONT_SYNC`): opening it has
 /// just asked, and a server of files that does not answer must not hold the shard up.
 pub(crate) fn file_status(file: Descriptor) -> Result<FileStatus, Errno> {

@@ -44,6 +44,15 @@ static OPEN_HOW: OpenHow = OpenHow::new()
     .flags((libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK) as u64)
     .resolve(libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_MAGICLINKS);
 
+/// The same on the file system of the directory itself.
+static OPEN_HERE_HOW: OpenHow =
+    OpenHow::new().flags((libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK) as u64).resolve(
+        libc::RESOLVE_BENEATH
+            | libc::RESOLVE_NO_SYMLINKS
+            | libc::RESOLVE_NO_MAGICLINKS
+            | libc::RESOLVE_NO_XDEV,
+    );
+
 /// How a file is made that has no name yet. 0644: what others may do with it is the umask's.
 static CREATE_HOW: OpenHow =
     OpenHow::new().flags((libc::O_TMPFILE | libc::O_WRONLY | libc::O_CLOEXEC) as u64).mode(0o644);
@@ -179,12 +188,12 @@ impl KernelRing {
             Op::Accept { listener } => opcode::AcceptMulti::new(Fd(listener.0))
                 .flags(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC)
                 .build(),
-            Op::Read { file, address, length, offset } if self.arena_registered => {
+            Op::Read { file, address, length, offset, .. } if self.arena_registered => {
                 opcode::ReadFixed::new(Fd(file.0), address, length, ARENA_INDEX)
                     .offset(position(offset).cast_unsigned())
                     .build()
             }
-            Op::Read { file, address, length, offset } => {
+            Op::Read { file, address, length, offset, .. } => {
                 opcode::Read::new(Fd(file.0), address, length)
                     .offset(position(offset).cast_unsigned())
                     .build()
@@ -193,10 +202,11 @@ impl KernelRing {
             Op::Splice { file, offset, pipe, length } => {
                 opcode::Splice::new(Fd(file.0), position(offset), Fd(pipe.0), -1, length).build()
             }
-            Op::Open { directory, path } => {
-                opcode::OpenAt2::new(Fd(directory.0), path, &raw const OPEN_HOW).build()
+            Op::Open { directory, path, waits } => {
+                let how = if waits { &raw const OPEN_HOW } else { &raw const OPEN_HERE_HOW };
+                opcode::OpenAt2::new(Fd(directory.0), path, how).build()
             }
-            Op::Write { file, address, length, offset } => {
+            Op::Write { file, address, length, offset, .. } => {
                 opcode::Write::new(Fd(file.0), address, length)
                     .offset(position(offset).cast_unsigned())
                     .build()
@@ -224,7 +234,9 @@ impl KernelRing {
                 let address = self.addresses[place].write(address);
                 opcode::Connect::new(Fd(socket.0), (&raw const *address).cast(), length).build()
             }
-            Op::Close { descriptor } => opcode::Close::new(Fd(descriptor.0)).build(),
+            Op::Close { descriptor } | Op::CloseFile { descriptor, .. } => {
+                opcode::Close::new(Fd(descriptor.0)).build()
+            }
             Op::Cancel { target } => opcode::AsyncCancel::new(target.user_data()).build(),
         }
     }
@@ -273,7 +285,10 @@ impl Ring for KernelRing {
         if self.ring.submission().is_full() {
             return false;
         }
-        let entry = self.entry(op).user_data(token.user_data());
+        let mut entry = self.entry(op).user_data(token.user_data());
+        if op.waits() {
+            entry = entry.flags(squeue::Flags::ASYNC);
+        }
         // SAFETY: whoever made the operation keeps its memory until the terminal completion;
         // addresses of connects and `OPEN_HOW` stay until the entry is taken at least.
         let pushed = unsafe { self.ring.submission().push(&entry) };

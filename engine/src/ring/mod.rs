@@ -95,6 +95,8 @@ pub enum Op {
         length: u32,
         /// Offset in the file, bytes.
         offset: u64,
+        /// It may take long: an io-wq thread does it from the start (`IOSQE_ASYNC`).
+        waits: bool,
     },
     /// Splice from a regular file into a pipe (runs on an io-wq thread; may wait for the disk).
     Splice {
@@ -117,6 +119,8 @@ pub enum Op {
         length: u32,
         /// Offset in the file, bytes.
         offset: u64,
+        /// It may take long: an io-wq thread does it from the start (`IOSQE_ASYNC`).
+        waits: bool,
     },
     /// Splice from a pipe into a regular file (runs on an io-wq thread; may wait for the disk).
     SpliceToFile {
@@ -164,13 +168,24 @@ pub enum Op {
         /// NUL-terminated.
         name: *const libc::c_char,
     },
+    /// Close a file. The last close of one without a name frees its blocks, right here.
+    CloseFile {
+        /// Which.
+        descriptor: Descriptor,
+        /// It may take long: an io-wq thread does it from the start (`IOSQE_ASYNC`).
+        waits: bool,
+    },
     /// openat2(2), read-only, `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS`,
     /// `O_NONBLOCK` so that a FIFO in the tree cannot hold a thread.
+    /// Without `waits` also `RESOLVE_NO_XDEV`: a path that leads to another file system, where
+    /// opening may wait, is EXDEV.
     Open {
         /// The directory beneath which the path must stay.
         directory: Descriptor,
         /// A NUL-terminated relative path.
         path: *const libc::c_char,
+        /// It may take long: an io-wq thread does it from the start (`IOSQE_ASYNC`).
+        waits: bool,
     },
     /// Connect a non-blocking socket.
     Connect {
@@ -190,6 +205,19 @@ pub enum Op {
         /// The operation to cancel.
         target: Token,
     },
+}
+
+impl Op {
+    /// Whether an io-wq thread does it from the start.
+    const fn waits(&self) -> bool {
+        match *self {
+            Self::Read { waits, .. }
+            | Self::Write { waits, .. }
+            | Self::Open { waits, .. }
+            | Self::CloseFile { waits, .. } => waits,
+            _ => false,
+        }
+    }
 }
 
 /// One completion, as it came.

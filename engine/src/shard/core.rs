@@ -12,12 +12,11 @@ use super::sweep::Sweeps;
 use super::timers::Timers;
 use crate::admission::Admission;
 use crate::config::{Config, Probe};
-use crate::file::{Directory, FilesOpen, NewFile, Publish};
+use crate::file::{Closing, Directory, FilesOpen, NewFile, Publish};
 use crate::info::ConnectionInfo;
 use crate::ledger::ShardLedger;
 use crate::memory::SendBuffers;
 use crate::remote::Remote;
-use crate::ring::Descriptor;
 use crate::{Reason, SlowReaders};
 use slab::Slab;
 use std::collections::VecDeque;
@@ -88,6 +87,8 @@ pub struct OpenRequest {
     /// NUL-terminated; of a file that is to be made without a name, nothing.
     pub path: Vec<u8>,
     pub creates: bool,
+    /// It may lead to a file system where opening waits for more than a disk.
+    pub waits: bool,
 }
 
 pub struct Core {
@@ -109,7 +110,7 @@ pub struct Core {
     /// Files open in the hands of handlers and output queues.
     pub files_open: Arc<FilesOpen>,
     /// Files to close on the ring.
-    pub files_closing: Vec<Descriptor>,
+    pub files_closing: Vec<Closing>,
     /// Connects asked for.
     pub connects: VecDeque<Connect>,
     /// Connections that are kept up.
@@ -385,8 +386,12 @@ impl Core {
         let mut memory = self.spare_paths.pop().unwrap_or_default();
         memory.extend_from_slice(path.unwrap_or_default());
         memory.push(0);
-        let request =
-            OpenRequest { directory: directory.clone(), path: memory, creates: path.is_none() };
+        let request = OpenRequest {
+            directory: directory.clone(),
+            path: memory,
+            creates: path.is_none(),
+            waits: directory.waits(),
+        };
         self.slots[slot].open = self.opens.insert(request) as u32;
         self.touch(slot);
     }
@@ -395,7 +400,8 @@ impl Core {
     /// one was.
     pub fn finish_open(&mut self, slot: u32) -> Option<Directory> {
         let open = std::mem::replace(&mut self.slots[slot].open, NONE);
-        let OpenRequest { directory, mut path, creates } = self.opens.try_remove(open as usize)?;
+        let OpenRequest { directory, mut path, creates, .. } =
+            self.opens.try_remove(open as usize)?;
         if self.spare_paths.len() < SPARES_MAX {
             path.clear();
             self.spare_paths.push(path);

@@ -8,7 +8,7 @@ use super::pipes::Side;
 use super::slots::NONE;
 use super::{Full, Shard};
 use crate::Reason;
-use crate::file::{NewFile, OpenFile};
+use crate::file::{Closing, NewFile, OpenFile};
 use crate::handler::Handler;
 use crate::ring::{Descriptor, Kind, Op, Ring};
 use std::io;
@@ -41,12 +41,23 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let directory = request.directory.descriptor();
         let op = match request.creates {
             true => Op::Create { directory },
-            false => Op::Open { directory, path: request.path.as_ptr().cast() },
+            false => {
+                let path = request.path.as_ptr().cast();
+                Op::Open { directory, path, waits: request.waits }
+            }
         };
         self.submit(slot, Kind::Open, op)
     }
 
     pub(super) fn on_open(&mut self, slot: u32, result: i32) {
+        let request = &mut self.core.opens[self.core.slots[slot].open as usize];
+        if result == -libc::EXDEV && !request.waits {
+            // Out of the directory, or only onto another file system.
+            mark!("an open that may wait");
+            request.waits = true;
+            return self.core.touch(slot);
+        }
+        let waits = request.waits;
         let creates = self.core.finish_open(slot);
         let opened = if result >= 0 {
             let file = Descriptor(result);
@@ -61,7 +72,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let connection = &self.core.slots[slot];
         if connection.state.is_over() || connection.state.discards() {
             mark!("opened too late");
-            self.core.files_closing.extend(opened.ok().map(|(file, _)| file));
+            let closing = |(descriptor, _)| Closing { descriptor, waits };
+            self.core.files_closing.extend(opened.ok().map(closing));
             return;
         }
         let files = &self.core.files_open;
@@ -72,7 +84,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 self.application.file_created(&mut self.core, slot, made);
             }
             None => {
-                let opened = opened.map(|(file, status)| OpenFile::new(file, status, files));
+                let opened = opened.map(|(file, status)| OpenFile::new(file, status, waits, files));
                 self.application.file_opened(&mut self.core, slot, opened);
             }
         }
@@ -104,6 +116,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             address: self.core.send_buffers.address(buffer).wrapping_add(*end as usize),
             length: file.remaining as u32,
             offset: file.offset,
+            waits: file.file.waits(),
         };
         self.submit(slot, Kind::Read, op)
     }
@@ -204,7 +217,13 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let window = self.core.limits.sendfile_bytes_max;
         let file = file_at_head(&mut self.core, slot);
         let length = file.remaining.min(u64::from(window)) as u32;
-        if length == 0 || !self.ring.is_cached(file.file.descriptor(), file.offset, length) {
+        if length > 0 && self.sendfile_left == 0 {
+            mark!("enough files for one turn");
+            self.core.touch(slot);
+            return Ok(false);
+        }
+        let waits = length == 0 || file.file.waits();
+        if waits || !self.ring.is_cached(file.file.descriptor(), file.offset, length) {
             mark!("a file is not cached");
             return Ok(self.take_pipe(slot, Side::Out));
         }
@@ -218,6 +237,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 file.offset += u64::from(sent);
                 file.remaining -= u64::from(sent);
                 let rest = file.remaining > 0;
+                self.sendfile_left = self.sendfile_left.saturating_sub(u64::from(sent));
                 self.note_sent(slot, sent);
                 if sent < length {
                     return self.poll_room(slot);

@@ -37,6 +37,10 @@ pub struct Incoming {
     pub waits_for_pipe: bool,
     /// Goes through a pipe: nothing is received meanwhile.
     splices: bool,
+    /// The poll has said that something is there, and nothing was taken since.
+    polled: bool,
+    /// Something is there that a splice does not pass: only receive buffers from here on.
+    refuses_splice: bool,
     /// Why nothing more goes into the file.
     failed: Option<io::Error>,
     /// Last time something came of it, ms.
@@ -54,6 +58,8 @@ impl Incoming {
             pipe: None,
             waits_for_pipe: false,
             splices: false,
+            polled: false,
+            refuses_splice: false,
             failed: None,
             progress_ms: now_ms,
         }
@@ -117,21 +123,35 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 self.take_kept(slot);
                 continue;
             }
-            if incoming.missing > self.core.limits.splice_from_bytes && !incoming.splices {
-                self.core.incoming[connection.incoming as usize].splices = true;
-                continue;
-            }
             if connection.fin_seen {
                 mark!("a file ends early");
                 self.fail_incoming(slot, io::ErrorKind::UnexpectedEof.into());
                 continue;
             }
+            let splices = self.may_splice(slot);
+            let connection = &self.core.slots[slot];
+            let incoming = &self.core.incoming[connection.incoming as usize];
             let waits = connection.armed != Armed::Nothing
                 || flight.has(Kind::PollIn)
                 || incoming.waits_for_pipe;
-            if waits || !incoming.splices || !self.fill_from_socket(slot)? {
+            if waits || !splices || !self.fill_from_socket(slot)? {
                 return Ok(());
             }
+        }
+    }
+
+    /// Whether the rest goes through a pipe; decided anew as it gets less, but not taken back.
+    fn may_splice(&mut self, slot: u32) -> bool {
+        let incoming = &mut self.core.incoming[self.core.slots[slot].incoming as usize];
+        let long = incoming.missing > self.core.limits.splice_from_bytes;
+        incoming.splices |= long && !incoming.refuses_splice;
+        incoming.splices
+    }
+
+    pub(super) fn on_poll_in(&mut self, slot: u32) {
+        let incoming = self.core.incoming.get_mut(self.core.slots[slot].incoming as usize);
+        if let Some(incoming) = incoming {
+            incoming.polled = true;
         }
     }
 
@@ -142,10 +162,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let mine = usize::try_from(incoming.missing).map_or(bytes.len(), |it| it.min(bytes.len()));
         let rest = bytes.split_off(mine);
         incoming.missing -= mine as u64;
-        incoming.splices |= incoming.missing > self.core.limits.splice_from_bytes;
         let before = std::mem::replace(&mut incoming.kept, bytes);
         incoming.written = 0;
         self.core.spare_carry(before);
+        self.may_splice(slot);
         if !rest.is_empty() {
             mark!("the stream goes on behind a file");
             self.core.keep(slot, &rest);
@@ -160,6 +180,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             address: rest.as_ptr(),
             length: u32::try_from(rest.len()).unwrap_or(u32::MAX),
             offset: incoming.offset,
+            waits: incoming.file.directory().waits(),
         };
         self.submit(slot, Kind::Write, op)
     }
@@ -239,6 +260,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             Ok(moved) => {
                 assert!(moved <= length, "the kernel moved more than it was asked for");
                 pipe.held_bytes = moved;
+                incoming.polled = false;
                 incoming.missing -= u64::from(moved);
                 incoming.progress_ms = self.core.now_ms;
                 self.core.counters.bytes_received += u64::from(moved);
@@ -246,6 +268,13 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 Ok(true)
             }
             Err(errno) if errno.0 == libc::EAGAIN => {
+                if std::mem::replace(&mut incoming.polled, false) {
+                    // A splice stops at an urgent byte, for ever; a receive skips it.
+                    mark!("a splice passes nothing though something is there");
+                    (incoming.splices, incoming.refuses_splice) = (false, true);
+                    self.return_incoming_pipe(slot);
+                    return Ok(false);
+                }
                 mark!("a file waits for its peer");
                 // Before the pipe goes: a full queue comes back here with it.
                 let events = (libc::POLLIN | libc::POLLRDHUP) as u32;

@@ -39,6 +39,7 @@ use self::pipes::Place;
 use self::slots::Slots;
 use crate::admission::Admission;
 use crate::config::Config;
+use crate::file::Closing;
 use crate::handler::Handler;
 use crate::ledger::Published;
 use crate::mailbox::Mailbox;
@@ -56,6 +57,10 @@ const WAIT_MAX: Duration = Duration::from_secs(1);
 const STARVING_MS: u64 = 100;
 /// How soon something that failed for want of memory or descriptors is tried again.
 const RETRY_MS: u64 = 20;
+
+/// Cached files sent in one turn, in pieces of `sendfile_bytes_max`: whoever wants something else
+/// waits for so many at most.
+const SENDFILES_MAX: u64 = 2;
 
 /// A submission queue that takes no more: come back after the next wait.
 struct Full;
@@ -119,6 +124,8 @@ pub(crate) struct Shard<R: Ring, H: Handler> {
     batch: u64,
     /// Operations that may still be pushed in this turn.
     pushes_left: u32,
+    /// Bytes of cached files that may still be sent in this turn.
+    sendfile_left: u64,
     /// When connects that failed for want of a permit or a descriptor are tried again.
     connect_retry_at_ms: Option<u64>,
     due: Vec<u32>,
@@ -167,6 +174,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             woke_us: now_ms * 1000,
             batch: 0,
             pushes_left: setup.completion_entries / 2,
+            sendfile_left: 0,
             connect_retry_at_ms: None,
             due: Vec::new(),
         }
@@ -197,6 +205,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// One turn of the loop: what is wanted goes in, what has happened comes out.
     pub fn turn(&mut self) -> Result<(), Errno> {
         self.pushes_left = self.entries.1 / 2;
+        self.sendfile_left = SENDFILES_MAX * u64::from(self.core.limits.sendfile_bytes_max);
         // What did not fit into the queue goes in next, without waiting for anything else.
         let (want, timeout) =
             if self.flush().is_ok() { self.patience() } else { (0, Duration::ZERO) };
@@ -258,10 +267,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.wake_armed = true;
         }
         self.core.files_open.take_dropped(&mut self.core.files_closing);
-        while let Some(descriptor) = self.core.files_closing.last().copied() {
+        while let Some(Closing { descriptor, waits }) = self.core.files_closing.last().copied() {
             self.push(
                 Token::new(Kind::CloseFile, 0, descriptor.0 as u32),
-                Op::Close { descriptor },
+                Op::CloseFile { descriptor, waits },
             )?;
             self.core.files_closing.pop();
             self.files_closing += 1;
@@ -311,6 +320,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                     Kind::Hangup => self.on_hangup(slot, completion.result),
                     Kind::Send => self.on_send(slot, completion.result),
                     Kind::PollOut => {}
+                    Kind::PollIn => self.on_poll_in(slot),
                     Kind::Read => self.on_read(slot, completion.result),
                     Kind::Splice => self.on_splice(slot, completion.result),
                     Kind::Open => self.on_open(slot, completion.result),

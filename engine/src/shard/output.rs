@@ -162,8 +162,6 @@ impl Core {
 
     /// Closes a file on the ring, at the end of the batch.
     pub fn close_file(&mut self, file: OpenFile) {
-        if let Some(descriptor) = file.into_last_descriptor() {
-            self.files_closing.push(descriptor);
-        }
+        self.files_closing.extend(file.into_last());
     }
 }

@@ -23,6 +23,7 @@ pub struct Place {
     pub slot: u32,
     generation: u64,
     side: Side,
+    since_ms: u64,
 }
 
 impl Place {
@@ -36,7 +37,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     pub(super) fn take_pipe(&mut self, slot: u32, side: Side) -> bool {
         let generation = self.core.slots[slot].generation;
         *waits_for_pipe(&mut self.core, slot, side) = true;
-        self.pipe_queue.push_back(Place { slot, generation, side });
+        let since_ms = self.core.now_ms;
+        self.pipe_queue.push_back(Place { slot, generation, side, since_ms });
         self.serve_pipe_queue();
         let waits = *waits_for_pipe(&mut self.core, slot, side);
         self.core.counters.pipe_waits += u64::from(waits);
@@ -76,18 +78,19 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.put_pipe_back(slot)
     }
 
-    fn hand_out(&mut self, pipe: PooledPipe, Place { slot, side, .. }: Place) {
-        let now_ms = self.core.now_ms;
+    fn hand_out(&mut self, pipe: PooledPipe, Place { slot, side, since_ms, .. }: Place) {
+        // The wait for a pipe is not the peer's.
+        let waited_ms = self.core.now_ms - since_ms;
         *waits_for_pipe(&mut self.core, slot, side) = false;
         match side {
             Side::Out => {
-                self.core.slots[slot].stalled_since_ms = now_ms;
+                self.core.slots[slot].stalled_since_ms += waited_ms;
                 file_at_head(&mut self.core, slot).pipe = Some(pipe);
                 self.pipe_holders.push(slot);
             }
             Side::In => {
                 let incoming = &mut self.core.incoming[self.core.slots[slot].incoming as usize];
-                incoming.progress_ms = now_ms;
+                incoming.progress_ms += waited_ms;
                 incoming.pipe = Some(pipe);
             }
         }

@@ -121,7 +121,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.core.files_open.end();
         self.core.files_open.take_dropped(&mut self.core.files_closing);
         for file in std::mem::take(&mut self.core.files_closing) {
-            self.ring.close_now(file);
+            self.ring.close_now(file.descriptor);
         }
     }
 

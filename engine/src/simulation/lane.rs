@@ -96,6 +96,7 @@ impl Bare {
             ring.add_file(path, SimulatedFile { key: FILE_KEY + at as u64, bytes, kind });
         }
         ring.add_error("secret", libc::EACCES);
+        ring.move_elsewhere("middling");
         let listeners =
             (0..1 + rng.below(2)).map(|_| ring.add_listener(rng.pick(&[1, 2, 16]))).collect();
         let event = ring.add_event();

@@ -337,6 +337,30 @@ fn uploads_that_stall_hold_no_pipe_and_no_thread() {
     uploads.finish();
 }
 
+#[test]
+fn an_urgent_byte_in_a_file_neither_stops_it_nor_spins() {
+    let uploads = Uploads::new("urgent", |it| it.splice_from_bytes = 0);
+    let mut client = uploads.connect();
+    let content = content(1 << 20);
+    client.write_all(format!("put it {} {} -\n", content.len(), u64::MAX).as_bytes()).unwrap();
+    client.write_all(&content[..100_000]).unwrap();
+    let received = || uploads.engine.remote().ledger().sum.bytes_received;
+    wait_until("the beginning is read", || received() > 100_000);
+    // Not part of the stream: whoever does not ask for it does not get it (tcp(7)).
+    socket2::SockRef::from(&client).send_out_of_band(b"!").unwrap();
+    client.write_all(&content[100_000..100_010]).unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    let turns = || uploads.engine.remote().ledger().sum.turns;
+    let before = turns();
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(turns() - before < 50, "it turned {} times", turns() - before);
+    client.write_all(&content[100_010..]).unwrap();
+    assert_eq!(read_line(&mut client).unwrap(), "stored");
+    assert!(std::fs::read(uploads.path.join("it")).unwrap() == content);
+    drop(client);
+    uploads.finish();
+}
+
 /// A tmpfs of that size, which nobody else sees.
 fn small_disk(bytes: usize, path: &Path) -> Directory {
     std::fs::create_dir_all(path).unwrap();

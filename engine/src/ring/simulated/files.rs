@@ -48,6 +48,11 @@ impl SimulatedRing {
         self.files.len() - 1
     }
 
+    /// Makes a path lead to another file system.
+    pub fn move_elsewhere(&mut self, path: &str) {
+        self.elsewhere.insert(path.as_bytes().to_vec());
+    }
+
     /// Makes a path lead to an errno.
     pub fn add_error(&mut self, path: &str, errno: i32) {
         self.names.insert(path.as_bytes().to_vec(), Name::Error(errno));

@@ -45,7 +45,7 @@ use descriptors::{Object, Table};
 use files::{Name, PipeBytes};
 use network::Listener;
 use operations::Pending;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -88,6 +88,8 @@ pub struct SimulatedRing {
     peers_next_us: Vec<u64>,
     next_ready_us: u64,
     names: BTreeMap<Vec<u8>, Name>,
+    /// Paths to other file systems.
+    elsewhere: BTreeSet<Vec<u8>>,
     listeners: Vec<Listener>,
     pipes: Vec<PipeBytes>,
     table: Table,
@@ -141,6 +143,7 @@ impl SimulatedRing {
             peers_next_us: Vec::new(),
             next_ready_us: NEVER,
             names: BTreeMap::new(),
+            elsewhere: BTreeSet::new(),
             listeners: Vec::new(),
             pipes: Vec::new(),
             table: Table::new(number, 1024),

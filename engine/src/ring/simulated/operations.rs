@@ -177,7 +177,7 @@ impl SimulatedRing {
             Op::Rename { from, to, .. } => Some((self.run_rename(from, to), 0)),
             Op::Unlink { name, .. } => Some((self.run_unlink(name), 0)),
             Op::Connect { .. } => Some((self.run_connect(pending), 0)),
-            Op::Close { descriptor } => {
+            Op::Close { descriptor } | Op::CloseFile { descriptor, .. } => {
                 self.close(descriptor);
                 Some((0, 0))
             }

@@ -33,7 +33,9 @@ impl Op {
             Self::Unlink { directory, .. } => ("unlink", directory),
             Self::Open { directory, .. } => ("open", directory),
             Self::Connect { socket, .. } => ("connect", socket),
-            Self::Close { descriptor } => ("close", descriptor),
+            Self::Close { descriptor } | Self::CloseFile { descriptor, .. } => {
+                ("close", descriptor)
+            }
             Self::Cancel { .. } => ("cancel", Descriptor::NONE),
         }
     }
@@ -94,7 +96,7 @@ impl SimulatedRing {
         };
         if descriptor != Descriptor::NONE {
             let holding = self.holding(descriptor, what);
-            if !matches!(op, Op::Close { .. }) {
+            if !matches!(op, Op::Close { .. } | Op::CloseFile { .. }) {
                 self.table.hold(holding);
                 pending.holding = Some(holding);
             }
@@ -121,7 +123,7 @@ impl SimulatedRing {
                 self.table.hold(holding);
                 pending.second = Some(holding);
             }
-            Op::Open { path, .. } => {
+            Op::Open { path, waits, .. } => {
                 let directory = self.table.object(pending.holding.expect("just set"));
                 if directory != Object::Directory {
                     self.broken(format_args!("open beneath {directory:?}"));
@@ -129,6 +131,9 @@ impl SimulatedRing {
                 // SAFETY: a NUL-terminated string that the submitter keeps.
                 let path = unsafe { std::ffi::CStr::from_ptr(path) };
                 pending.name = *self.names.get(path.to_bytes()).unwrap_or(&pending.name);
+                if !waits && self.elsewhere.contains(path.to_bytes()) {
+                    pending.name = Name::Error(libc::EXDEV);
+                }
             }
             Op::Connect { address, .. } => self.prepare_connect(pending, address),
             _ => {}

@@ -49,8 +49,8 @@ fn opening_stays_beneath_its_directory_and_crosses_no_link() {
 
     let mut ring = ring();
     let directory = tree.open();
-    let mut open = |path: &std::ffi::CStr| {
-        ring.submit(0, Op::Open { directory, path: path.as_ptr() });
+    let mut open = |path: &std::ffi::CStr, waits: bool| {
+        ring.submit(0, Op::Open { directory, path: path.as_ptr(), waits });
         let opened = ring.one().result;
         if opened < 0 {
             return Err(-opened);
@@ -59,17 +59,39 @@ fn opening_stays_beneath_its_directory_and_crosses_no_link() {
         ring.close_now(Descriptor(opened));
         Ok((status.kind, status.bytes))
     };
-    assert_eq!(open(c"sub/file"), Ok((FileKind::Regular, 5)));
-    assert_eq!(open(c"sub/../sub/file"), Ok((FileKind::Regular, 5)), "inside all the way");
-    assert_eq!(open(c"sub").map(|(kind, _)| kind), Ok(FileKind::Directory));
-    assert_eq!(open(c"../etc/passwd"), Err(libc::EXDEV));
-    assert_eq!(open(c"sub/../../x"), Err(libc::EXDEV));
-    assert_eq!(open(c"/etc/passwd"), Err(libc::EXDEV));
-    assert_eq!(open(c"link"), Err(libc::ELOOP));
-    assert_eq!(open(c"linked/file"), Err(libc::ELOOP));
-    assert_eq!(open(c"none"), Err(libc::ENOENT));
-    assert_eq!(open(c"sub/file/"), Err(libc::ENOTDIR));
-    assert_eq!(open(c"fifo").map(|(kind, _)| kind), Ok(FileKind::Other), "and no waiting");
+    for waits in [false, true] {
+        assert_eq!(open(c"sub/file", waits), Ok((FileKind::Regular, 5)));
+        assert_eq!(
+            open(c"sub/../sub/file", waits),
+            Ok((FileKind::Regular, 5)),
+            "inside all the way"
+        );
+        assert_eq!(open(c"sub", waits).map(|(kind, _)| kind), Ok(FileKind::Directory));
+        assert_eq!(open(c"../etc/passwd", waits), Err(libc::EXDEV));
+        assert_eq!(open(c"sub/../../x", waits), Err(libc::EXDEV));
+        assert_eq!(open(c"/etc/passwd", waits), Err(libc::EXDEV));
+        assert_eq!(open(c"link", waits), Err(libc::ELOOP));
+        assert_eq!(open(c"linked/file", waits), Err(libc::ELOOP));
+        assert_eq!(open(c"none", waits), Err(libc::ENOENT));
+        assert_eq!(open(c"sub/file/", waits), Err(libc::ENOTDIR));
+        assert_eq!(
+            open(c"fifo", waits).map(|(kind, _)| kind),
+            Ok(FileKind::Other),
+            "and no waiting"
+        );
+    }
+    // Another file system: only for whoever can wait.
+    let proc = Descriptor(File::open("/").expect("the root").into_raw_fd());
+    let status = c"proc/uptime";
+    for (waits, result) in [(false, -libc::EXDEV), (true, 0)] {
+        ring.submit(0, Op::Open { directory: proc, path: status.as_ptr(), waits });
+        let opened = ring.one().result;
+        assert_eq!(opened.min(0), result, "waits: {waits}");
+        if opened > 0 {
+            ring.close_now(Descriptor(opened));
+        }
+    }
+    ring.close_now(proc);
     ring.close_now(directory);
 }
 
@@ -82,7 +104,7 @@ fn reading_works_with_the_arena_registered_and_without() {
         let mut ring = KernelRing::new(&setup).expect("a ring");
         // SAFETY: inside the leaked arena.
         let address = unsafe { setup.arena_address.add(setup.arena_bytes - 100) };
-        ring.submit(0, Op::Read { file, address, length: 100, offset: 4 });
+        ring.submit(0, Op::Read { file, address, length: 100, offset: 4, waits: false });
         assert_eq!(ring.one().result, 6);
         // SAFETY: the kernel has written there, and is done.
         assert_eq!(unsafe { std::slice::from_raw_parts(address, 6) }, b"456789");

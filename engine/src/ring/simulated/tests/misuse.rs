@@ -59,10 +59,13 @@ fn a_read_into_a_receive_buffer() {
     let kind = crate::ring::FileKind::Regular;
     bench.ring.add_file("f", SimulatedFile { key: 1, bytes: 100, kind });
     let directory = bench.ring.add_directory();
-    bench.push(token(Kind::Open, 1), Op::Open { directory, path: c"f".as_ptr() });
+    bench.push(token(Kind::Open, 1), Op::Open { directory, path: c"f".as_ptr(), waits: false });
     let file = Descriptor(bench.one().result);
     // SAFETY: still within the arena.
     let address = unsafe { bench.read_address().sub(1) };
-    bench.push(token(Kind::Read, 1), Op::Read { file, address, length: 10, offset: 0 });
+    bench.push(
+        token(Kind::Read, 1),
+        Op::Read { file, address, length: 10, offset: 0, waits: false },
+    );
     bench.all_within(1);
 }
