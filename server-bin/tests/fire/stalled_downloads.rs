@@ -7,7 +7,9 @@ use crate::socket::{self, Sources};
 use crate::{PATIENCE, alone, same, until};
 use std::fs::{self, Permissions};
 use std::net::TcpStream;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -184,7 +186,6 @@ fn rest(daemon: &Daemon) -> usize {
 
 /// What the daemon's pipes hold at most.
 fn pipe_sizes(daemon: &Daemon) -> Vec<i32> {
-    use std::os::fd::AsRawFd;
     let pipes = daemon.descriptors_of("pipe").into_iter();
     // Standard output and standard error are pipes of this process.
     let own = pipes.filter(|descriptor| *descriptor > 2);
@@ -229,7 +230,6 @@ struct Foreign(Child);
 
 impl Foreign {
     fn pipes() -> Self {
-        use std::os::unix::process::CommandExt;
         let mut command = daemon::nobody(Command::new("cat"));
         command.stdin(Stdio::piped()).stdout(Stdio::null());
         let fill = || {
