@@ -161,8 +161,8 @@ impl<'a> Connection<'a> {
 
     /// Has a job done by a worker; [`Handler::job_done`](crate::Handler::job_done) tells what came
     /// of it, unless the connection has gone or was closed by then. Whoever has a job under way is
-    /// not at rest for [`Connection::finish`] and for a drain; but a job is no activity:
-    /// `idle_timeout` bounds how long a silent peer waits for it.
+    /// not at rest for [`Connection::finish`] and for a drain, and is not idle for `idle_timeout`: it
+    /// waits for us.
     ///
     /// # Errors
     /// The job comes back. [`Refusal::Full`](crate::Refusal::Full): the connection is paused, as by

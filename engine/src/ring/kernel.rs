@@ -363,6 +363,16 @@ impl Ring for KernelRing {
         direct::splice_to_socket(pipe, socket, length, more)
     }
 
+    fn read_cached(
+        &mut self,
+        file: Descriptor,
+        address: *mut u8,
+        length: u32,
+        offset: u64,
+    ) -> Result<u32, Errno> {
+        cached::read(file, address, length, offset)
+    }
+
     fn is_cached(&mut self, file: Descriptor, offset: u64, length: u32) -> bool {
         cached::is_cached(file, offset, length, self.page_bytes)
     }

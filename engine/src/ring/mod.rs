@@ -95,8 +95,6 @@ pub enum Op {
         length: u32,
         /// Offset in the file, bytes.
         offset: u64,
-        /// It may take long: an io-wq thread does it from the start (`IOSQE_ASYNC`).
-        waits: bool,
     },
     /// Splice from a regular file into a pipe (runs on an io-wq thread; may wait for the disk).
     Splice {
@@ -211,8 +209,7 @@ impl Op {
     /// Whether an io-wq thread does it from the start.
     const fn waits(&self) -> bool {
         match *self {
-            Self::Read { waits, .. }
-            | Self::Write { waits, .. }
+            Self::Write { waits, .. }
             | Self::Open { waits, .. }
             | Self::CloseFile { waits, .. } => waits,
             _ => false,
@@ -416,6 +413,18 @@ pub trait Ring {
         socket: Descriptor,
         length: u32,
         more: bool,
+    ) -> Result<u32, Errno>;
+
+    /// preadv2(2) with `RWF_NOWAIT` into the arena: what lies in the page cache. 0: the end.
+    ///
+    /// # Errors
+    /// EAGAIN: it does not lie there. EOPNOTSUPP: this file system does not tell.
+    fn read_cached(
+        &mut self,
+        file: Descriptor,
+        address: *mut u8,
+        length: u32,
+        offset: u64,
     ) -> Result<u32, Errno>;
 
     /// Whether all of a range of a regular file lies in the page cache, so that reading it does not

@@ -89,6 +89,8 @@ pub struct OpenRequest {
     pub creates: bool,
     /// It may lead to a file system where opening waits for more than a disk.
     pub waits: bool,
+    /// It waits until others of that kind have ended.
+    pub queued: bool,
 }
 
 pub struct Core {
@@ -391,6 +393,7 @@ impl Core {
             path: memory,
             creates: path.is_none(),
             waits: directory.waits(),
+            queued: false,
         };
         self.slots[slot].open = self.opens.insert(request) as u32;
         self.touch(slot);

@@ -85,7 +85,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                             _ => (limits.write_ms, Deadline::Write),
                         };
                     consider(connection.stalled_since_ms, after, Due::Passed(which));
-                } else if connection.incoming == NONE && connection.naming == NONE {
+                } else if !self.core.is_at_work(slot) {
                     consider(connection.active_ms, limits.idle_ms, Due::Passed(Deadline::Idle));
                 }
                 if let Some(incoming) = self.core.incoming.get(connection.incoming as usize)

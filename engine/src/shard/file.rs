@@ -10,9 +10,12 @@ use super::{Full, Shard};
 use crate::Reason;
 use crate::file::{Closing, NewFile, OpenFile};
 use crate::handler::Handler;
-use crate::ring::{Descriptor, Kind, Op, Ring};
+use crate::ring::{Descriptor, Errno, Kind, Op, Ring};
 use std::io;
 
+/// Errnos of sendfile(2) that speak of the file, not of the socket.
+const FILE_ERRNOS: [i32; 6] =
+    [libc::EIO, libc::ENOMEM, libc::EINTR, libc::EINVAL, libc::EOVERFLOW, libc::ESTALE];
 /// Raw `ERESTARTSYS`: what a splice that was interrupted ends with.
 const ERESTARTSYS: i32 = 512;
 
@@ -25,6 +28,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if connection.state.is_over() {
             mark!("open of a connection that is over");
             self.core.finish_open(slot);
+            // It may have been its turn.
+            self.next_slow_open();
             return Ok(());
         }
         let request = &self.core.opens[connection.open as usize];
@@ -38,15 +43,46 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             }
             return Ok(());
         }
+        let waits = request.waits;
+        if waits && self.slow_opens >= self.slow_opens_max {
+            return self.queue_open(slot);
+        }
         let directory = request.directory.descriptor();
         let op = match request.creates {
             true => Op::Create { directory },
             false => {
                 let path = request.path.as_ptr().cast();
-                Op::Open { directory, path, waits: request.waits }
+                Op::Open { directory, path, waits }
             }
         };
-        self.submit(slot, Kind::Open, op)
+        self.submit(slot, Kind::Open, op)?;
+        self.slow_opens += u32::from(waits);
+        Ok(())
+    }
+
+    /// Puts an open in the queue, once.
+    fn queue_open(&mut self, slot: u32) -> Result<(), Full> {
+        let connection = &self.core.slots[slot];
+        let request = &mut self.core.opens[connection.open as usize];
+        if !std::mem::replace(&mut request.queued, true) {
+            mark!("an open waits for slow ones");
+            self.open_queue.push_back((slot, connection.generation));
+        }
+        Ok(())
+    }
+
+    /// Lets the next of those begin that wait for one that may wait to end.
+    fn next_slow_open(&mut self) {
+        while let Some((slot, generation)) = self.open_queue.pop_front() {
+            let Some(connection) = self.core.slots.get(slot) else { continue };
+            let request = self.core.opens.get_mut(connection.open as usize);
+            if let Some(request) = request.filter(|it| it.queued)
+                && connection.generation == generation
+            {
+                request.queued = false;
+                return self.core.touch(slot);
+            }
+        }
     }
 
     pub(super) fn on_open(&mut self, slot: u32, result: i32) {
@@ -59,6 +95,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
         let waits = request.waits;
         let creates = self.core.finish_open(slot);
+        if waits {
+            self.slow_opens -= 1;
+            self.next_slow_open();
+        }
         let opened = if result >= 0 {
             let file = Descriptor(result);
             self.ring.file_status(file).map(|status| (file, status)).map_err(|errno| {
@@ -99,26 +139,58 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
         let room = (self.core.send_buffers.bytes_each() - *end as usize) as u64;
         match &self.core.chunks[head.next as usize].body {
-            Body::File(file) => (1..=room).contains(&file.remaining) && file.pipe.is_none(),
+            Body::File(file) => {
+                (1..=room).contains(&file.remaining) && file.pipe.is_none() && !file.uncached
+            }
             _ => false,
         }
     }
 
-    /// Reads the small file behind the first chunk's bytes.
-    pub(super) fn read_behind_head(&mut self, slot: u32) -> Result<(), Full> {
+    /// Reads the small file behind the first chunk's bytes: from the page cache, at once, or not at
+    /// all, so that no slow disk is waited for here or holds a thread that opens files. True: look
+    /// at the queue again at once.
+    pub(super) fn read_behind_head(&mut self, slot: u32) -> Result<bool, Full> {
         let head = &self.core.chunks[self.core.slots[slot].output_head as usize];
+        let next = head.next;
         let Body::Pooled { buffer, end, .. } = &head.body else { unreachable!("just looked at") };
-        let Body::File(file) = &self.core.chunks[head.next as usize].body else {
+        let Body::File(chunk) = &self.core.chunks[next as usize].body else {
             unreachable!("just looked at")
         };
-        let op = Op::Read {
-            file: file.file.descriptor(),
-            address: self.core.send_buffers.address(buffer).wrapping_add(*end as usize),
-            length: file.remaining as u32,
-            offset: file.offset,
-            waits: file.file.waits(),
+        let (file, offset, length) =
+            (chunk.file.descriptor(), chunk.offset, chunk.remaining as u32);
+        let address = self.core.send_buffers.address(buffer).wrapping_add(*end as usize);
+        let read = match chunk.file.waits() {
+            true => Err(Errno(libc::EAGAIN)),
+            false => self.ring.read_cached(file, address, length, offset),
         };
-        self.submit(slot, Kind::Read, op)
+        match read {
+            Ok(length) => {
+                self.on_read(slot, length as i32);
+                self.settle_output(slot);
+            }
+            Err(Errno(libc::EAGAIN)) => {
+                mark!("a small file is not cached");
+                self.note_uncached(slot, next);
+            }
+            Err(Errno(libc::EOPNOTSUPP)) => {
+                mark!("a file system that does not tell what is cached");
+                self.submit(slot, Kind::Read, Op::Read { file, address, length, offset })?;
+                return Ok(false);
+            }
+            Err(errno) => self.on_file_error(slot, errno.0),
+        }
+        Ok(true)
+    }
+
+    /// It goes through a pipe, then; a buffer that was put before it for nothing goes back.
+    fn note_uncached(&mut self, slot: u32, next: u32) {
+        if let Body::File(chunk) = &mut self.core.chunks[next as usize].body {
+            chunk.uncached = true;
+        }
+        let head = &self.core.chunks[self.core.slots[slot].output_head as usize];
+        if matches!(head.body, Body::Pooled { start, end, .. } if start == end) {
+            self.core.drop_head(slot);
+        }
     }
 
     pub(super) fn on_read(&mut self, slot: u32, result: i32) {
@@ -160,8 +232,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             return Ok(true);
         }
         if file.pipe.is_none() {
-            let small = file.remaining <= self.core.send_buffers.bytes_each() as u64;
-            if small && self.core.prepend_buffer(slot) {
+            let (remaining, uncached) = (file.remaining, file.uncached);
+            let small = remaining <= self.core.send_buffers.bytes_each() as u64;
+            if small && !uncached && self.core.prepend_buffer(slot) {
                 return Ok(true);
             }
             return self.send_cached(slot);
@@ -177,12 +250,17 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             pipe: pipe.write,
             length: file.remaining.min(u64::from(pipe.capacity_bytes)) as u32,
         };
+        let inode = file.file.status().inode;
         self.submit(slot, Kind::Splice, op)?;
+        self.splicing.push(inode);
         Ok(false)
     }
 
     pub(super) fn on_splice(&mut self, slot: u32, result: i32) {
         let file = file_at_head(&mut self.core, slot);
+        let inode = file.file.status().inode;
+        let at = self.splicing.iter().position(|it| *it == inode);
+        self.splicing.swap_remove(at.expect("it was noted when it began"));
         match result {
             1.. => {
                 file.offset += result as u64;
@@ -222,8 +300,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.core.touch(slot);
             return Ok(false);
         }
-        let waits = length == 0 || file.file.waits();
-        if waits || !self.ring.is_cached(file.file.descriptor(), file.offset, length) {
+        // Pages that a splice waits for count as cached, and sendfile would wait for them here.
+        let waited_for = self.splicing.contains(&file.file.status().inode);
+        let pipe = length == 0 || file.file.waits() || file.uncached || waited_for;
+        if pipe || !self.ring.is_cached(file.file.descriptor(), file.offset, length) {
             mark!("a file is not cached");
             return Ok(self.take_pipe(slot, Side::Out));
         }
@@ -244,7 +324,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 }
                 // One window a turn: others have their turn, too.
                 if rest {
-                    self.core.touch(slot);
+                    self.served.push(slot);
                 }
                 Ok(!rest)
             }
@@ -252,7 +332,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 mark!("no room for a cached file");
                 self.poll_room(slot)
             }
-            Err(errno) if matches!(errno.0, libc::EIO | libc::ENOMEM | libc::EINTR) => {
+            Err(errno) if FILE_ERRNOS.contains(&errno.0) => {
                 self.on_file_error(slot, errno.0);
                 self.core.touch(slot);
                 Ok(false)

@@ -254,7 +254,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let length = incoming.missing.min(SPLICE_BYTES_MAX) as u32;
         match self.ring.splice_from_socket(socket, pipe.pipe.write, length) {
             Ok(0) => {
-                self.core.slots[slot].fin_seen = true;
+                self.on_fin(slot);
                 Ok(true)
             }
             Ok(moved) => {

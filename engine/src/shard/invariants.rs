@@ -150,6 +150,21 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         assert_eq!(core.chunks.len(), chunks, "every chunk belongs to a connection");
         assert_eq!(core.send_buffers.total(), core.send_buffers.free() + pooled, "send buffers");
         assert_eq!(self.pipes.total(), self.pipes.free() + pipes, "pipes");
+        let slow = |(_, it): &(u32, &Slot)| {
+            it.in_flight.has(Kind::Open) && core.opens[it.open as usize].waits
+        };
+        let slow_opens = core.slots.iter().filter(slow).count();
+        assert_eq!(self.slow_opens as usize, slow_opens, "opens that may wait");
+        let mut slots = core.slots.iter();
+        let splices = slots.by_ref().filter(|(_, it)| it.in_flight.has(Kind::Splice)).count();
+        assert_eq!(self.splicing.len(), splices, "files that are spliced");
+        let waits = core.opens.iter().filter(|(_, it)| it.queued).count();
+        assert!(waits <= self.open_queue.len(), "an open in no queue");
+        let begins = |(_, it): (u32, &Slot)| {
+            it.touched && core.opens.get(it.open as usize).is_some_and(|open| !open.queued)
+        };
+        let next = slow_opens > 0 || core.slots.iter().any(begins);
+        assert!(waits == 0 || next, "opens wait for nothing");
         for place in &self.pipe_queue {
             assert!(
                 self.waits_at(*place),
@@ -306,7 +321,8 @@ impl<H: Handler> Shard<SimulatedRing, H> {
             fail("owes its handler a file_sent");
         }
         self.check_files(slot, connection);
-        if connection.open != NONE && !flight.has(Kind::Open) {
+        let queued = |open: u32| self.core.opens.get(open as usize).is_some_and(|it| it.queued);
+        if connection.open != NONE && !flight.has(Kind::Open) && !queued(connection.open) {
             fail("does not open its file");
         }
         if let Some((at_ms, _)) = self.next_deadline(slot)

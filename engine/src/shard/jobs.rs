@@ -200,6 +200,8 @@ impl Core {
             self.slots[slot].jobs = NONE;
         }
         self.jobs.under_way -= 1;
+        // Who waited for us was not idle.
+        self.slots[slot].active_ms = self.now_ms;
         if done.has_failed() {
             self.counters.jobs_failed += 1;
         } else {

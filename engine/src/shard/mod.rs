@@ -126,6 +126,16 @@ pub(crate) struct Shard<R: Ring, H: Handler> {
     pushes_left: u32,
     /// Bytes of cached files that may still be sent in this turn.
     sendfile_left: u64,
+    /// Inodes of files of which a splice into a pipe is in flight, once for each.
+    splicing: Vec<u64>,
+    /// Who has sent a piece of a file in this turn: behind those who have not.
+    served: Vec<u32>,
+    /// Opens in flight that may wait for more than a disk, and the connections whose opens wait
+    /// for those, oldest first, with their generation.
+    slow_opens: u32,
+    open_queue: VecDeque<(u32, u64)>,
+    /// Most of them: one thread is left for those that wait for a disk only.
+    slow_opens_max: u32,
     /// When connects that failed for want of a permit or a descriptor are tried again.
     connect_retry_at_ms: Option<u64>,
     due: Vec<u32>,
@@ -175,6 +185,11 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             batch: 0,
             pushes_left: setup.completion_entries / 2,
             sendfile_left: 0,
+            splicing: Vec::new(),
+            served: Vec::new(),
+            slow_opens: 0,
+            open_queue: VecDeque::new(),
+            slow_opens_max: (config.io_workers_max - 1).max(1),
             connect_retry_at_ms: None,
             due: Vec::new(),
         }
@@ -207,8 +222,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.pushes_left = self.entries.1 / 2;
         self.sendfile_left = SENDFILES_MAX * u64::from(self.core.limits.sendfile_bytes_max);
         // What did not fit into the queue goes in next, without waiting for anything else.
-        let (want, timeout) =
-            if self.flush().is_ok() { self.patience() } else { (0, Duration::ZERO) };
+        let flushed = self.flush().is_ok();
+        self.served.drain(..).for_each(|slot| self.core.touch(slot));
+        let (want, timeout) = if flushed { self.patience() } else { (0, Duration::ZERO) };
         // What is in flight during the wait is in the ledger then.
         self.account();
         self.publish();

@@ -82,7 +82,7 @@ impl Naming {
     fn after(&self, errno: i32) -> Step {
         let named = if self.publish.sync { Step::SyncDirectory } else { Step::Over(0) };
         match self.step {
-            // Interrupted, or out of memory for a moment: the same again.
+            // Interrupted: the same again.
             step if matches!(errno, libc::EINTR | libc::EAGAIN | libc::ECANCELED) => step,
             Step::Sync if errno == 0 => Step::Link,
             Step::Link if errno == 0 && self.publish.replace => Step::Rename,
@@ -134,6 +134,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let Step::Over(errno) = self.core.namings[connection.naming as usize].step else { return };
         let state = connection.state;
         drop(self.take_naming(slot));
+        // Who waited for us was not idle.
+        self.core.slots[slot].active_ms = self.core.now_ms;
         let hears = matches!(state, State::Open | State::HalfClosedByPeer | State::HalfClosedByUs);
         if hears {
             let result = match errno {

@@ -30,6 +30,8 @@ pub struct FileChunk {
     pub offset: u64,
     /// Bytes not yet read from the file.
     pub remaining: u64,
+    /// It was looked for in the page cache in vain.
+    pub uncached: bool,
     /// The pipe it goes through, once it has one.
     pub pipe: Option<PooledPipe>,
 }
@@ -73,7 +75,10 @@ impl Core {
 
     /// Queues a range of a file.
     pub fn queue_file(&mut self, slot: u32, file: OpenFile, offset: u64, remaining: u64) {
-        self.append(slot, Body::File(FileChunk { file, offset, remaining, pipe: None }));
+        self.append(
+            slot,
+            Body::File(FileChunk { file, offset, remaining, uncached: false, pipe: None }),
+        );
     }
 
     fn append(&mut self, slot: u32, body: Body) {

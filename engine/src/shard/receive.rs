@@ -342,7 +342,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
     }
 
-    fn on_fin(&mut self, slot: u32) {
+    pub(super) fn on_fin(&mut self, slot: u32) {
         let connection = &self.core.slots[slot];
         // A file that was cut short may have taken the error of a reset with it.
         if connection.output_head != NONE && self.ring.is_reset(connection.descriptor) {

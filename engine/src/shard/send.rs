@@ -37,7 +37,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 return Ok(());
             }
             if self.small_file_follows(slot) {
-                return self.read_behind_head(slot);
+                if self.read_behind_head(slot)? {
+                    continue;
+                }
+                return Ok(());
             }
             return self.send_head(slot);
         }

@@ -196,6 +196,7 @@ pub fn draw_config(rng: &mut Rng) -> Config {
         pipe_bytes: rng.pick(&[4096, 65536]),
         sendfile_bytes_max: rng.pick(&[0, 0, 0, 100, 4_000]),
         splice_from_bytes: rng.pick(&[0, 0, 500, 1 << 20]),
+        io_workers_max: rng.pick(&[1, 2, 4]),
         submission_entries: rng.pick(&[4, 64, 1024]),
         message_bytes_max: rng.pick(&[100, 10_000, 1 << 20]),
         output_high_bytes,

@@ -522,6 +522,24 @@ fn a_careless_handler_loses_its_connection_only() {
     assert!(ledger.balanced(), "{}", ledger.to_json());
 }
 
+#[test]
+fn whoever_waits_for_a_job_is_not_idle() {
+    let server = serve(|config| {
+        config.workers = 1;
+        config.idle_timeout = Some(Duration::from_millis(100));
+    });
+    let mut client = server.connect();
+    say(&mut client, "at 0\n");
+    server.doors.has_begun(1);
+    std::thread::sleep(Duration::from_millis(400));
+    server.doors.open(0);
+    hear(&mut client, &["0 passed 0"]);
+    // And then it is.
+    assert_eq!(client.read(&mut [0]).expect("a FIN"), 0);
+    drop(client);
+    server.finish();
+}
+
 /// Says how many workers there are when its shard begins.
 struct Early(Sender<usize>);
 

@@ -109,6 +109,27 @@ impl SimulatedRing {
         count as i32
     }
 
+    pub(super) fn read_now(
+        &mut self,
+        file: Descriptor,
+        address: *mut u8,
+        length: u32,
+        offset: u64,
+    ) -> Result<u32, Errno> {
+        let Object::File(file) = self.object(file, "preadv2(2)") else {
+            self.broken(format_args!("preadv2(2) of what is no file"))
+        };
+        self.prepare_read(address, length as usize);
+        if self.rng.per_mille(self.faults.not_cached) {
+            return Err(Errno(self.rng.pick(&[libc::EAGAIN, libc::EAGAIN, libc::EOPNOTSUPP])));
+        }
+        let count = self.file_bytes(file, offset, length as usize).map_err(failed)?;
+        let bytes = stretch(self.files[file].key, offset, count);
+        // SAFETY: the range was just checked to lie in the arena, and is the caller's.
+        unsafe { address.copy_from_nonoverlapping(bytes.as_ptr(), count) };
+        Ok(count as u32)
+    }
+
     pub(super) fn send_out(
         &mut self,
         file: Descriptor,

@@ -375,6 +375,20 @@ impl Ring for SimulatedRing {
         result
     }
 
+    fn read_cached(
+        &mut self,
+        file: Descriptor,
+        address: *mut u8,
+        length: u32,
+        offset: u64,
+    ) -> Result<u32, Errno> {
+        self.catch_up();
+        let result = self.read_now(file, address, length, offset);
+        let number = result.map_or_else(|errno| -i64::from(errno.0), i64::from);
+        self.trace.called(self.now_us, "preadv2", file, number);
+        result
+    }
+
     fn is_cached(&mut self, file: Descriptor, _offset: u64, length: u32) -> bool {
         self.catch_up();
         let object = self.object(file, "cachestat(2)");

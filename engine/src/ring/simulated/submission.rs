@@ -164,7 +164,7 @@ impl SimulatedRing {
     }
 
     /// The kernel may write to the destination of a read at any time.
-    fn prepare_read(&mut self, address: *mut u8, length: usize) {
+    pub(super) fn prepare_read(&mut self, address: *mut u8, length: usize) {
         let (arena, setup) = (self.setup.arena_address as usize, &self.setup);
         let receiving = usize::from(setup.receive_buffers) * setup.receive_buffer_bytes as usize;
         let (first, end) = (address as usize, address as usize + length);

@@ -104,7 +104,7 @@ fn reading_works_with_the_arena_registered_and_without() {
         let mut ring = KernelRing::new(&setup).expect("a ring");
         // SAFETY: inside the leaked arena.
         let address = unsafe { setup.arena_address.add(setup.arena_bytes - 100) };
-        ring.submit(0, Op::Read { file, address, length: 100, offset: 4, waits: false });
+        ring.submit(0, Op::Read { file, address, length: 100, offset: 4 });
         assert_eq!(ring.one().result, 6);
         // SAFETY: the kernel has written there, and is done.
         assert_eq!(unsafe { std::slice::from_raw_parts(address, 6) }, b"456789");

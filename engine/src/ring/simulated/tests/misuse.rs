@@ -63,9 +63,6 @@ fn a_read_into_a_receive_buffer() {
     let file = Descriptor(bench.one().result);
     // SAFETY: still within the arena.
     let address = unsafe { bench.read_address().sub(1) };
-    bench.push(
-        token(Kind::Read, 1),
-        Op::Read { file, address, length: 10, offset: 0, waits: false },
-    );
+    bench.push(token(Kind::Read, 1), Op::Read { file, address, length: 10, offset: 0 });
     bench.all_within(1);
 }

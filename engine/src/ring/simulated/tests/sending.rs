@@ -116,10 +116,7 @@ fn files_are_opened_read_and_closed() {
     assert_eq!((status.bytes, status.kind), (1 << 33, FileKind::Regular));
     let address = bench.read_address();
     for (offset, count) in [(5, 1000), (FILE.bytes - 10, 10), (FILE.bytes, 0)] {
-        bench.push(
-            token(Kind::Read, 1),
-            Op::Read { file, address, length: 1000, offset, waits: false },
-        );
+        bench.push(token(Kind::Read, 1), Op::Read { file, address, length: 1000, offset });
         assert_eq!(bench.one().result, count);
         // SAFETY: in the arena; the read has completed.
         let bytes = unsafe { std::slice::from_raw_parts(address, count as usize) };
@@ -212,10 +209,7 @@ fn every_transfer_may_be_short_and_none_is_empty_for_that() {
         let address = bench.read_address();
         send(&mut bench, socket, &[7; 50]);
         bench.push(token(Kind::Receive, 1), Op::Receive { socket, multishot: false });
-        bench.push(
-            token(Kind::Read, 1),
-            Op::Read { file, address, length: 50, offset: 0, waits: false },
-        );
+        bench.push(token(Kind::Read, 1), Op::Read { file, address, length: 50, offset: 0 });
         let all = bench.all_within(50);
         for (kind, short) in [Kind::Send, Kind::Receive, Kind::Read].into_iter().zip(&mut short) {
             let one = all.iter().find(|one| one.token == token(kind, 1)).expect("ended");
