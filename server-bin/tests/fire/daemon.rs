@@ -5,11 +5,16 @@ use crate::ledger::Ledger;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+const PROGRAM: &str = env!("CARGO_BIN_EXE_ringwrightd");
+/// The user and group that own nothing.
+const NOBODY: u32 = 65_534;
 const CLOSE_ON_EXEC: i32 = libc::CLOSE_RANGE_CLOEXEC as i32;
 
 /// A child process; killed when dropped.
@@ -30,7 +35,19 @@ impl Daemon {
     /// The same with at most `limit` open files.
     #[track_caller]
     pub fn with_descriptors(limit: Option<u64>, mode: &str, arguments: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ringwrightd"));
+        Self::run(Command::new(PROGRAM), limit, mode, arguments)
+    }
+
+    /// The same as [`nobody`]. The program is copied to `to`, where nobody can reach it.
+    #[track_caller]
+    pub fn of_nobody(to: &Path, mode: &str, arguments: &[&str]) -> Self {
+        let program = to.join("ringwrightd");
+        fs::copy(PROGRAM, &program).unwrap();
+        Self::run(nobody(Command::new(program)), None, mode, arguments)
+    }
+
+    #[track_caller]
+    fn run(mut command: Command, limit: Option<u64>, mode: &str, arguments: &[&str]) -> Self {
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RINGWRIGHTD_")) {
             command.env_remove(name);
         }
@@ -103,6 +120,25 @@ impl Daemon {
         all.filter_map(|entry| number(entry.unwrap())).collect()
     }
 
+    /// How many threads it has, those of the kernel for its rings included.
+    pub fn threads(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap().count()
+    }
+
+    /// One of its descriptors, as one of this process (pidfd_getfd(2)).
+    pub fn borrow(&self, descriptor: i32) -> io::Result<OwnedFd> {
+        let checked = |result: libc::c_long| match result {
+            // SAFETY: the descriptor is new and nobody else's.
+            0.. => Ok(unsafe { OwnedFd::from_raw_fd(result as i32) }),
+            _ => Err(io::Error::last_os_error()),
+        };
+        // SAFETY: neither call has pointers.
+        unsafe {
+            let process = checked(libc::syscall(libc::SYS_pidfd_open, self.pid(), 0))?;
+            checked(libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), descriptor, 0))
+        }
+    }
+
     /// Resident memory in KiB (proc_pid_status(5)).
     pub fn resident_kib(&self) -> usize {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
@@ -159,6 +195,16 @@ impl Daemon {
         assert_eq!(ledger.number("operations_in_flight"), 0, "{ledger:?}");
         ledger
     }
+}
+
+/// A command run by the user who owns nothing and may do nothing.
+#[track_caller]
+pub fn nobody(mut command: Command) -> Command {
+    // SAFETY: no pointers.
+    let user = unsafe { libc::geteuid() };
+    assert_eq!(user, 0, "this test starts a daemon as another user: run it as root");
+    command.uid(NOBODY).gid(NOBODY);
+    command
 }
 
 /// In the child: no descriptors but the standard ones, however this process was started, and at

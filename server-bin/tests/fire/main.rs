@@ -2,7 +2,8 @@
 //!
 //! The built `ringwrightd` is a child process, this process is all of its clients, and what is
 //! judged is what can be seen from outside: replies, `/proc/PID`, the live ledger of the admin
-//! listener, and the ledger that it prints at its end. One command each:
+//! listener, and the ledger that it prints at its end. Some tests run it as another user, or mount
+//! a slow disk for it: they must be run as root. One command each:
 //!
 //! ```text
 //! cargo test -p ringwrightd --test fire at_capacity -- --nocapture
@@ -11,16 +12,26 @@
 //! cargo test -p ringwrightd --test fire churned_resets -- --nocapture
 //! cargo test -p ringwrightd --test fire sigterm_mid_load -- --nocapture
 //! cargo test -p ringwrightd --test fire vanished_peer -- --nocapture
+//! cargo test -p ringwrightd --test fire stalled_downloads -- --nocapture
+//! cargo test -p ringwrightd --test fire aborted_downloads -- --nocapture
+//! cargo test -p ringwrightd --test fire slow_disk -- --nocapture
+//! cargo test -p ringwrightd --test fire large_file -- --nocapture
 //! ```
 
+mod aborted_downloads;
 mod at_capacity;
 mod churned_resets;
 mod daemon;
+mod download;
+mod fuse;
 mod idle_herd;
+mod large_file;
 mod ledger;
 mod out_of_descriptors;
 mod sigterm_mid_load;
+mod slow_disk;
 mod socket;
+mod stalled_downloads;
 mod vanished_peer;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

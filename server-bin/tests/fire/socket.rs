@@ -17,6 +17,10 @@ pub struct Sources {
 /// Connections from one address before the next one is taken.
 const PER_ADDRESS: u32 = 256;
 
+/// A narrow connection's receive buffer; the kernel doubles it (socket(7)).
+const NARROW_BYTES: i32 = 4 << 10;
+const ETHERNET_SEGMENT_BYTES: i32 = 1460;
+
 impl Sources {
     /// Those of one client, counted from 0.
     pub fn new(client: u8) -> Self {
@@ -40,6 +44,24 @@ impl Sources {
         server: SocketAddr,
         timeout: Duration,
     ) -> io::Result<TcpStream> {
+        self.connect_as(server, timeout, |_| Ok(()))
+    }
+
+    /// A connection over which little is ever under way: as to a far client with a small window.
+    /// Without this a single segment of the loopback is 64 KiB, and sockets take megabytes.
+    pub fn connect_narrow(&mut self, server: SocketAddr) -> io::Result<TcpStream> {
+        self.connect_as(server, PATIENCE, |stream| {
+            set(stream, libc::SOL_SOCKET, libc::SO_RCVBUF, &NARROW_BYTES)?;
+            set(stream, libc::IPPROTO_TCP, libc::TCP_MAXSEG, &ETHERNET_SEGMENT_BYTES)
+        })
+    }
+
+    fn connect_as(
+        &mut self,
+        server: SocketAddr,
+        timeout: Duration,
+        prepare: impl FnOnce(&TcpStream) -> io::Result<()>,
+    ) -> io::Result<TcpStream> {
         let SocketAddr::V4(server) = server else { panic!("{server} is not of IPv4") };
         // SAFETY: no pointers.
         let socket =
@@ -49,6 +71,7 @@ impl Sources {
         }
         // SAFETY: the descriptor is new and nobody else's.
         let stream = unsafe { TcpStream::from_raw_fd(socket) };
+        prepare(&stream)?;
         // connect(2) keeps to the send timeout (socket(7)).
         stream.set_write_timeout(Some(timeout))?;
         // The port is chosen by connect(2), which knows both ends (ip(7)).

@@ -6,9 +6,9 @@ use crate::daemon::Daemon;
 use crate::socket::{self, Sources};
 use crate::{PATIENCE, alone, same, until};
 use ringwright::{Config, Connection, Engine, Handler, Origin, Reason};
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 /// `BPF_RET | BPF_K`: keep so many bytes of a packet; 0 drops it.
@@ -69,7 +69,7 @@ fn vanished_peer_is_looked_for_by_every_socket_of_the_daemon() {
     let accepted: Vec<OwnedFd> = daemon
         .descriptors_of("socket")
         .into_iter()
-        .map(|descriptor| borrow(daemon.pid(), descriptor).unwrap())
+        .map(|descriptor| daemon.borrow(descriptor).unwrap())
         .filter(|socket| socket::get(socket, libc::SOL_SOCKET, libc::SO_ACCEPTCONN).unwrap() == 0)
         .filter(|socket| {
             socket::get(socket, libc::SOL_SOCKET, libc::SO_DOMAIN).unwrap() == libc::AF_INET
@@ -93,18 +93,4 @@ fn vanish(client: &TcpStream) {
     let mut drop_all = libc::sock_filter { code: RETURN, jt: 0, jf: 0, k: 0 };
     let program = libc::sock_fprog { len: 1, filter: &raw mut drop_all };
     socket::set(client, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program).unwrap();
-}
-
-/// A descriptor of another process (pidfd_getfd(2)).
-fn borrow(pid: u32, descriptor: i32) -> io::Result<OwnedFd> {
-    let checked = |result: libc::c_long| match result {
-        // SAFETY: the descriptor is new and nobody else's.
-        0.. => Ok(unsafe { OwnedFd::from_raw_fd(result as i32) }),
-        _ => Err(io::Error::last_os_error()),
-    };
-    // SAFETY: neither call has pointers.
-    unsafe {
-        let process = checked(libc::syscall(libc::SYS_pidfd_open, pid, 0))?;
-        checked(libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), descriptor, 0))
-    }
 }
