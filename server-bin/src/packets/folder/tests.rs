@@ -2,9 +2,9 @@ use super::super::wire::Code;
 use super::*;
 use proptest::collection::btree_set;
 use proptest::prelude::*;
-use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::symlink;
 
 /// The files of a page, and whether there are more.
@@ -46,27 +46,13 @@ fn only_regular_files_that_are_not_hidden_are_there() {
     assert_eq!(names(&folder.list(b"a", || true).unwrap()), [&b"b"[..], "é".as_bytes()]);
     assert_eq!(folder.list("é".as_bytes(), || true).unwrap(), [0]);
 
-    let empty = Sha256::digest(b"");
-    assert_eq!(folder.digest(b"a", || true).unwrap()[..], empty[..]);
-    assert_eq!(folder.digest(b"b", || true).unwrap()[..], Sha256::digest(b"12")[..]);
+    let mut text = String::new();
+    folder.open_file(b"b").unwrap().read_to_string(&mut text).unwrap();
+    assert_eq!(text, "12");
     for name in [&b"link"[..], b"dir", b"fifo", b"nothing"] {
-        let refusal = folder.digest(name, || true).unwrap_err();
+        let refusal = folder.open_file(name).unwrap_err();
         assert_eq!(refusal.code, Code::NoSuchFile, "{name:?}");
     }
-}
-
-#[test]
-fn nobody_waits_for_a_sum_that_nobody_wants() {
-    let dir = tempfile::tempdir().unwrap();
-    let folder = Folder::open(dir.path()).unwrap();
-    fs::File::create(dir.path().join("large")).unwrap().set_len(1 << 40).unwrap();
-    let asked = Cell::new(0);
-    let is_wanted = || {
-        asked.set(asked.get() + 1);
-        asked.get() < 3
-    };
-    folder.digest(b"large", is_wanted).unwrap();
-    assert_eq!(asked.get(), 3);
 }
 
 #[test]
