@@ -2,7 +2,9 @@
 
 use super::sum::Places;
 use super::wire::{BODY_BYTES_MAX, HEAD_BYTES, Refusal};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, openat, openat2, statat};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, openat, openat2, statat, unlinkat,
+};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -11,9 +13,15 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Bytes of a directory that are read in one go.
 const ENTRIES_BYTES: usize = 32 << 10;
+/// How a file is called that is about to replace another one; its inode number follows, in
+/// lower-case hexadecimal.
+const LEFT_OVER: &str = ".ringwright-";
+/// Seconds for which such a file may be somebody's who is at it.
+const LEFT_OVER_MIN_S: u64 = 60;
 /// Bytes that the files of one answer may take, behind the byte that says whether there are more.
 const PAGE_BYTES_MAX: usize = BODY_BYTES_MAX - HEAD_BYTES - 1;
 /// Bytes of a file in an answer beside its name: the size, and the length of the name.
@@ -45,6 +53,48 @@ impl Folder {
         let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
         drop(openat(&self.directory, ".", flags, Mode::RUSR | Mode::WUSR)?);
         Ok(())
+    }
+
+    /// Removes what a process that was killed in the moment of replacing a file has left: the new
+    /// one under the name that the engine gives it for that moment, which is its own inode number.
+    /// Another process may be at it right now, so it must be old. How many that were.
+    ///
+    /// # Errors
+    /// As getdents(2), statx(2) and unlink(2).
+    pub fn remove_left_over(&self, now: SystemTime) -> io::Result<usize> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = openat(&self.directory, ".", flags, Mode::empty())?;
+        let mut buffer = Vec::with_capacity(ENTRIES_BYTES);
+        let mut entries = RawDir::new(&directory, buffer.spare_capacity_mut());
+        let now_s = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let mut removed = 0;
+        while let Some(entry) = entries.next() {
+            let entry = entry?;
+            let name = entry.file_name();
+            if !name.to_bytes().starts_with(LEFT_OVER.as_bytes()) {
+                continue;
+            }
+            let status = match statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Err(Errno::NOENT) => continue,
+                status => status?,
+            };
+            let changed_s = u64::try_from(status.st_ctime).unwrap_or(0);
+            if name.to_bytes() == format!("{LEFT_OVER}{:x}", status.st_ino).as_bytes()
+                && FileType::from_raw_mode(status.st_mode) == FileType::RegularFile
+                && status.st_nlink == 1
+                && now_s.saturating_sub(changed_s) > LEFT_OVER_MIN_S
+            {
+                match unlinkat(&directory, name, AtFlags::empty()) {
+                    // Another process that starts here was faster.
+                    Err(Errno::NOENT) => {}
+                    unlinked => {
+                        unlinked?;
+                        removed += 1;
+                    }
+                }
+            }
+        }
+        Ok(removed)
     }
 
     /// Opens a file that is there to be read.
