@@ -87,8 +87,8 @@ pub fn packets(options: &Packets) -> Result<(), String> {
         match folder.remove_left_over(SystemTime::now()) {
             Ok(0) => {}
             Ok(removed) => say(&format!(
-                "removed {removed} file(s) from {} that a server which was killed had not come to \
-                 give their names",
+                "removed {removed} file(s) .ringwright-* from {}: a server was killed while it \
+                 replaced others with them",
                 dir.display()
             )),
             Err(error) => say(&format!(
