@@ -1,12 +1,11 @@
 //! `ringwrightd`: see `ringwrightd --help`.
 
-use clap::Parser;
 use ringwrightd::options::{Command, Options};
 use ringwrightd::{doctor, serve};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let result = match Options::parse().command {
+    let result = match Options::of_process().command {
         Command::Http(options) => serve::http(&options),
         Command::Echo(options) => serve::echo(&options),
         Command::Packets(options) => serve::packets(&options),

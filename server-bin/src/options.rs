@@ -3,7 +3,8 @@
 use crate::access_log::Format;
 use crate::units::{Timeout, count, duration, size, timeout};
 use clap::builder::{BoolishValueParser, RangedU64ValueParser};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use ringwright::{AtCapacity, Config, Prefix, Probe};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
@@ -27,6 +28,27 @@ pub struct Options {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Options {
+    /// Those of this process; a mistake in them ends it with status 2.
+    #[must_use]
+    pub fn of_process() -> Self {
+        Self::try_parse().and_then(Self::checked).unwrap_or_else(|mistake| mistake.exit())
+    }
+
+    /// What contradicts itself. Not `conflicts_with`, for which a variable that says `no` is there.
+    fn checked(self) -> Result<Self, clap::Error> {
+        match &self.command {
+            Command::Packets(packets) if packets.read_only && packets.replace => {
+                let both = "--read-only takes no files and --replace lets them be replaced: \
+                            leave one of them out, or set RINGWRIGHTD_READ_ONLY or \
+                            RINGWRIGHTD_REPLACE to no";
+                Err(Self::command().error(ErrorKind::ArgumentConflict, both))
+            }
+            _ => Ok(self),
+        }
+    }
 }
 
 /// What to do.
@@ -113,21 +135,23 @@ pub struct Packets {
     #[arg(long, value_name = "ADDR", env = "RINGWRIGHTD_LISTEN", value_delimiter = ',',
         default_value = "127.0.0.1:7100", value_parser = address)]
     pub listen: Vec<SocketAddr>,
-    /// A file that is put may be so large.
+    /// A file that is put may be so large. All together may be as large as the file system: it has
+    /// quotas, this has none.
     #[arg(long, value_name = "SIZE", env = "RINGWRIGHTD_UPLOAD_MAX", default_value = "16GiB",
         value_parser = size)]
     pub upload_max: u64,
     /// Take no files.
     #[arg(long, env = "RINGWRIGHTD_READ_ONLY", value_parser = BoolishValueParser::new())]
     pub read_only: bool,
-    /// Let a client that asks for it replace a file that is there.
+    /// Let a client that asks for it replace a file that is there. The new one is the server's own,
+    /// with mode 0644 less its umask. Not with `--read-only`.
     #[arg(long, env = "RINGWRIGHTD_REPLACE", value_parser = BoolishValueParser::new())]
     pub replace: bool,
     /// Say that a file is stored only when it is on the disk: fsync(2), of the directory too.
     #[arg(long, env = "RINGWRIGHTD_SYNC", value_parser = BoolishValueParser::new())]
     pub sync: bool,
     /// Withdraw a file that was offered and not taken for so long, and give up one being put of
-    /// which nothing has come for so long.
+    /// which nothing has come for so long. Never is no choice: each holds an open file.
     #[arg(long, value_name = "D", env = "RINGWRIGHTD_OFFER_TIMEOUT", default_value = "30s",
         value_parser = duration)]
     pub offer_timeout: Duration,
@@ -201,7 +225,8 @@ pub struct Common {
     #[arg(long, value_name = "D", env = "RINGWRIGHTD_IDLE_TIMEOUT", default_value = "75s",
         value_parser = timeout)]
     pub idle_timeout: Timeout,
-    /// End a connection whose client takes nothing of what is sent for so long; or `never`.
+    /// End a connection whose client takes nothing of what is sent for so long, or sends nothing
+    /// in the middle of a chunk that it puts; or `never`.
     #[arg(long, value_name = "D", env = "RINGWRIGHTD_WRITE_TIMEOUT", default_value = "30s",
         value_parser = timeout)]
     pub write_timeout: Timeout,
@@ -333,7 +358,6 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_definition_is_consistent() {
@@ -401,6 +425,22 @@ mod tests {
         let error = Options::try_parse_from(arguments).unwrap_err();
         assert_eq!(error.exit_code(), 2, "{flag} {value}");
         assert!(error.to_string().contains(flag), "{error}");
+    }
+
+    /// Neither does anything beside the other.
+    #[test]
+    fn who_takes_no_files_replaces_none() {
+        let checked = |flags: &[&str]| {
+            let all = [&["ringwrightd", "packets"], flags].concat();
+            Options::try_parse_from(all).and_then(Options::checked)
+        };
+        let error = checked(&["--read-only", "--replace"]).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        let said = error.to_string();
+        assert!(said.contains("--read-only") && said.contains("--replace"), "{said}");
+        for one in ["--read-only", "--replace"] {
+            checked(&[one]).unwrap();
+        }
     }
 
     #[test]

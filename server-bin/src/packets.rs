@@ -10,13 +10,14 @@ mod folder;
 mod gets;
 mod jobs;
 mod puts;
+mod sum;
 mod wire;
 
 pub use conversation::Conversation;
 pub use folder::Folder;
 pub use wire::BODY_BYTES_MAX;
 
-use conversation::Patience;
+use conversation::{FileDigest, Patience};
 use ringwright::{
     Connection, Deadline, Directory, Framing, Handler, JobDone, NewFile, OpenFile, Origin,
     ReceiveFailed, SlowReaders,
@@ -78,6 +79,12 @@ impl Packets {
                 // Nobody could tell what is said about which.
                 let taken = Refusal::new(Code::Malformed, "a transfer under way has this id");
                 self.refuse(state, connection, id, &taken);
+            }
+            Ok(Request::Digest(_) | Request::DigestFile(_) | Request::List(_))
+                if state.digest.is_some() =>
+            {
+                state.digest_unread = true;
+                return false;
             }
             Ok(Request::Echo(bytes)) => {
                 self.answer(state, connection, Answer::Echoed, id, bytes);
@@ -180,6 +187,7 @@ impl Handler for Packets {
     ) -> usize {
         // Otherwise this would not have been called.
         state.full = false;
+        state.digest_unread = false;
         let mut used = 0;
         while state.may_read_on() {
             used += state.skip(&bytes[used..]);
@@ -291,6 +299,10 @@ impl Handler for Packets {
         if state.put.as_ref().is_some_and(|put| is_late(put.deadline())) {
             let why = Refusal::new(Code::Expired, "the next chunk did not come in time");
             self.give_up(state, connection, &why);
+        }
+        let refused = state.digest.take_if(|digest| is_late(digest.again_at()));
+        if let Some(FileDigest::Refused { job, .. }) = refused.map(|digest| *digest) {
+            self.digest_on(state, connection, job);
         }
         self.settle(state, connection);
     }

@@ -10,7 +10,7 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// What is assumed where the limit of open files cannot be read.
 const OPEN_FILES_USUAL: u64 = 1024;
@@ -82,6 +82,21 @@ pub fn packets(options: &Packets) -> Result<(), String> {
              clients",
             dir.display()
         ));
+    }
+    if !options.read_only {
+        match folder.remove_left_over(SystemTime::now()) {
+            Ok(0) => {}
+            Ok(removed) => say(&format!(
+                "removed {removed} file(s) .ringwright-* from {}: a server was killed while it \
+                 replaced others with them",
+                dir.display()
+            )),
+            Err(error) => say(&format!(
+                "files that a killed server has left in {} (.ringwright-*) were not all removed: \
+                 {error}",
+                dir.display()
+            )),
+        }
     }
     // A file above RLIMIT_FSIZE is an error like any other, and not the end of the process.
     signal_hook::flag::register(SIGXFSZ, Arc::default())

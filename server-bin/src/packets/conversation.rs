@@ -2,7 +2,7 @@
 
 use super::gets::Get;
 use super::puts::{Put, Step};
-use ringwright::{Connection, Room};
+use ringwright::{Connection, Job, Room};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -11,6 +11,10 @@ use std::time::Duration;
 pub struct Conversation {
     pub(super) get: Option<Box<Get>>,
     pub(super) put: Option<Box<Put>>,
+    /// A file is being digested.
+    pub(super) digest: Option<Box<FileDigest>>,
+    /// A digest or a list was left unread until that is done.
+    pub(super) digest_unread: bool,
     /// Bytes of a chunk that nobody wants, still to come.
     pub(super) skip_bytes: u64,
     /// The output was full when something was last sent.
@@ -18,12 +22,21 @@ pub struct Conversation {
     pub(super) half_closed: bool,
     pub(super) draining: bool,
     pub(super) closing: bool,
-    /// It waits for a file.
+    /// It waits for a file, or for a file's digest.
     paused: bool,
     /// When the timer is to fire.
     timer_at: Option<Duration>,
     /// Lives as long as the connection, for jobs that look whether it does.
     alive: Option<Arc<()>>,
+}
+
+/// The digest of a file.
+#[derive(Debug)]
+pub(super) enum FileDigest {
+    /// A job has a slice of it.
+    UnderWay,
+    /// There was no room for the next slice's job; it is to be tried again then.
+    Refused { job: Job, again_at: Duration },
 }
 
 /// Whether a connection is still there.
@@ -37,14 +50,25 @@ impl Alive {
     }
 }
 
+impl FileDigest {
+    pub(super) fn again_at(&self) -> Option<Duration> {
+        if let Self::Refused { again_at, .. } = self { Some(*again_at) } else { None }
+    }
+}
+
 impl Conversation {
     /// Whether the next packet may be looked at.
     pub(super) fn may_read_on(&self) -> bool {
         let filling = self.put.as_ref().is_some_and(|put| matches!(put.step, Step::Filling));
-        !self.full && !self.closing && !filling && !self.waits_for_file()
+        !self.full && !self.closing && !filling && !self.waits()
     }
 
-    /// A file is being opened, created or named: what comes behind on the stream has to wait.
+    /// What comes behind on the stream has to wait.
+    fn waits(&self) -> bool {
+        self.waits_for_file() || (self.digest_unread && self.digest.is_some())
+    }
+
+    /// A file is being opened, created or named.
     fn waits_for_file(&self) -> bool {
         matches!(self.get.as_deref(), Some(Get::Opening { .. }))
             || self.put.as_ref().is_some_and(|put| put.step.waits())
@@ -82,13 +106,13 @@ impl Conversation {
             // What was answered leaves first.
             return self.close(connection);
         }
-        let waits = self.waits_for_file();
+        let waits = self.waits();
         if waits != std::mem::replace(&mut self.paused, waits) {
             if waits { connection.pause() } else { connection.resume() }
         }
         let next = self.next_deadline();
         if next != self.timer_at {
-            // One timer for both: the earlier one.
+            // One timer for all: the earliest one.
             let now = connection.local().now();
             connection.set_timer(next.map(|at| at.saturating_sub(now)));
             self.timer_at = next;
@@ -111,13 +135,17 @@ impl Conversation {
     }
 
     fn is_at_rest(&self, connection: &Connection<'_>) -> bool {
-        self.get.is_none() && self.put.is_none() && connection.jobs_under_way() == 0
+        self.get.is_none()
+            && self.put.is_none()
+            && self.digest.is_none()
+            && connection.jobs_under_way() == 0
     }
 
     fn next_deadline(&self) -> Option<Duration> {
         let get = self.get.as_ref().and_then(|get| get.deadline());
         let put = self.put.as_ref().and_then(|put| put.deadline());
-        get.into_iter().chain(put).min()
+        let digest = self.digest.as_ref().and_then(|digest| digest.again_at());
+        get.into_iter().chain(put).chain(digest).min()
     }
 }
 

@@ -1,32 +1,38 @@
 //! The served directory as workers see it: what may take as long as a disk likes.
 
+use super::sum::Places;
 use super::wire::{BODY_BYTES_MAX, HEAD_BYTES, Refusal};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, openat, openat2, statat};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, openat, openat2, statat, unlinkat,
+};
 use rustix::io::Errno;
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Bytes of a file that are read in one go.
-const BLOCK_BYTES: usize = 256 << 10;
 /// Bytes of a directory that are read in one go.
 const ENTRIES_BYTES: usize = 32 << 10;
+/// How a file is called that is about to replace another one; its inode number follows, in
+/// lower-case hexadecimal.
+const LEFT_OVER: &str = ".ringwright-";
+/// Seconds for which such a file may be somebody's who is at it.
+const LEFT_OVER_MIN_S: u64 = 60;
 /// Bytes that the files of one answer may take, behind the byte that says whether there are more.
 const PAGE_BYTES_MAX: usize = BODY_BYTES_MAX - HEAD_BYTES - 1;
 /// Bytes of a file in an answer beside its name: the size, and the length of the name.
 const ENTRY_BYTES: usize = 9;
 
-/// A SHA-256.
-pub type Sum = [u8; 32];
-
 /// An open directory.
 #[derive(Debug)]
-pub struct Folder(OwnedFd);
+pub struct Folder {
+    directory: OwnedFd,
+    pub(super) sums: Places,
+}
 
 impl Folder {
     /// Opens it.
@@ -35,7 +41,8 @@ impl Folder {
     /// As open(2): this user needs the right to read it.
     pub fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self(rustix::fs::open(path, flags, Mode::empty())?))
+        let directory = rustix::fs::open(path, flags, Mode::empty())?;
+        Ok(Self { directory, sums: Places::default() })
     }
 
     /// Creates a file without a name in it, and lets it go.
@@ -44,40 +51,68 @@ impl Folder {
     /// As open(2). EOPNOTSUPP, and EISDIR from old kernels: the file system has no `O_TMPFILE`.
     pub fn create_unnamed(&self) -> io::Result<()> {
         let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
-        drop(openat(&self.0, ".", flags, Mode::RUSR | Mode::WUSR)?);
+        drop(openat(&self.directory, ".", flags, Mode::RUSR | Mode::WUSR)?);
         Ok(())
     }
 
-    /// The sum of a file as long as it was when it was opened, unless nobody wants it any more.
-    pub fn digest(&self, name: &[u8], is_wanted: impl Fn() -> bool) -> Result<Sum, Refusal> {
-        self.sum(name, is_wanted).map_err(|error| Refusal::of_reading(&error))
+    /// Removes what a process that was killed in the moment of replacing a file has left: the new
+    /// one under the name that the engine gives it for that moment, which is its own inode number.
+    /// Another process may be at it right now, so it must be old. How many that were.
+    ///
+    /// # Errors
+    /// As getdents(2), statx(2) and unlink(2).
+    pub fn remove_left_over(&self, now: SystemTime) -> io::Result<usize> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = openat(&self.directory, ".", flags, Mode::empty())?;
+        let mut buffer = Vec::with_capacity(ENTRIES_BYTES);
+        let mut entries = RawDir::new(&directory, buffer.spare_capacity_mut());
+        let now_s = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let mut removed = 0;
+        while let Some(entry) = entries.next() {
+            let entry = entry?;
+            let name = entry.file_name();
+            if !name.to_bytes().starts_with(LEFT_OVER.as_bytes()) {
+                continue;
+            }
+            let status = match statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Err(Errno::NOENT) => continue,
+                status => status?,
+            };
+            let changed_s = u64::try_from(status.st_ctime).unwrap_or(0);
+            if name.to_bytes() == format!("{LEFT_OVER}{:x}", status.st_ino).as_bytes()
+                && FileType::from_raw_mode(status.st_mode) == FileType::RegularFile
+                && status.st_nlink == 1
+                && now_s.saturating_sub(changed_s) > LEFT_OVER_MIN_S
+            {
+                match unlinkat(&directory, name, AtFlags::empty()) {
+                    // Another process that starts here was faster.
+                    Err(Errno::NOENT) => {}
+                    unlinked => {
+                        unlinked?;
+                        removed += 1;
+                    }
+                }
+            }
+        }
+        Ok(removed)
     }
 
-    fn sum(&self, name: &[u8], is_wanted: impl Fn() -> bool) -> io::Result<Sum> {
+    /// Opens a file that is there to be read.
+    pub fn open_file(&self, name: &[u8]) -> Result<File, Refusal> {
+        self.open_regular(name).map_err(|error| Refusal::of_reading(&error))
+    }
+
+    fn open_regular(&self, name: &[u8]) -> io::Result<File> {
         // As the engine opens what is got: no symbolic link, and no waiting for the writer of a FIFO.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let resolve =
             ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         let name = OsStr::from_bytes(name);
-        let mut file = File::from(openat2(&self.0, name, flags, Mode::empty(), resolve)?);
-        let status = file.metadata()?;
-        if !status.is_file() {
+        let file = File::from(openat2(&self.directory, name, flags, Mode::empty(), resolve)?);
+        if !file.metadata()?.is_file() {
             return Err(Errno::NOENT.into());
         }
-        let (mut sum, mut left) = (Sha256::new(), status.len());
-        let mut block = vec![0; BLOCK_BYTES.min(usize::try_from(left).unwrap_or(BLOCK_BYTES))];
-        while left > 0 && is_wanted() {
-            let most = block.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-            let read = match file.read(&mut block[..most]) {
-                Ok(0) => return Err(io::Error::other("the file has become shorter")),
-                Ok(read) => read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
-            };
-            sum.update(&block[..read]);
-            left -= read as u64;
-        }
-        Ok(sum.finalize().into())
+        Ok(file)
     }
 
     /// The fields of a LISTED: the first files in byte order whose names come after that one, as
@@ -93,7 +128,7 @@ impl Folder {
     fn read(&self, page: &mut Page<'_>, is_wanted: impl Fn() -> bool) -> Result<(), Errno> {
         // One of its own: the place in a directory belongs to the open file.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = openat(&self.0, ".", flags, Mode::empty())?;
+        let directory = openat(&self.directory, ".", flags, Mode::empty())?;
         let mut buffer = Vec::with_capacity(ENTRIES_BYTES);
         let mut entries = RawDir::new(&directory, buffer.spare_capacity_mut());
         while let Some(entry) = entries.next() {

@@ -1,15 +1,28 @@
 //! What workers do for clients: digests and lists.
+//!
+//! A file is digested slice by slice, each a job of its own, so that the jobs of all connections
+//! take turns. Until it is done, its connection's next digest or list is left unread: digests
+//! are told of in the order in which they were asked for.
 
 use super::Packets;
-use super::conversation::Conversation;
-use super::folder::Sum;
+use super::conversation::{Alive, Conversation, FileDigest};
+use super::sum::{FileSum, Sum, Summed};
 use super::wire::{Answer, Code, Refusal};
-use ringwright::{Connection, Job, JobDone, JobError};
+use ringwright::{Connection, Job, JobDone, JobError, Refused};
 use sha2::{Digest, Sha256};
+use std::time::Duration;
+
+/// In the tag of a job, beside the id: it digests a file.
+const OF_FILE: u64 = 1 << 32;
+/// A digest that found no place in the queue of jobs tries again so much later: nobody would show
+/// it its place.
+const AGAIN: Duration = Duration::from_millis(10);
 
 /// What comes of a job.
 enum Done {
     Digested(Sum),
+    /// A slice of a file, and there are more.
+    Part(FileSum),
     Listed(Vec<u8>),
 }
 
@@ -26,7 +39,7 @@ impl Packets {
     ) -> bool {
         let bytes: Box<[u8]> = bytes.into();
         let work = move || Outcome::Ok(Done::Digested(Sha256::digest(&bytes).into()));
-        self.offload(state, connection, id, Job::new(u64::from(id), work))
+        self.offload(state, connection, Job::new(u64::from(id), work)).is_none()
     }
 
     /// False: as of [`Self::digest`].
@@ -37,12 +50,17 @@ impl Packets {
         id: u32,
         name: &[u8],
     ) -> bool {
+        let Some(place) = self.folder.sums.take() else {
+            let busy = Refusal::new(Code::Busy, "too many files are being digested: try again");
+            self.refuse(state, connection, id, &busy);
+            return true;
+        };
         let (folder, alive, name) = (self.folder.clone(), state.alive(), Box::<[u8]>::from(name));
-        let work = move || folder.digest(&name, || alive.is_alive()).map(Done::Digested);
-        self.offload(state, connection, id, Job::new(u64::from(id), work))
+        let work = move || slice(FileSum::new(folder.open_file(&name)?, place)?, &alive);
+        self.offload(state, connection, Job::new(u64::from(id) | OF_FILE, work)).is_none()
     }
 
-    /// False: as of [`Self::digest`]. It waits for no digest.
+    /// False: as of [`Self::digest`]. It waits for no digest that was asked for before.
     pub(super) fn list(
         &self,
         state: &mut Conversation,
@@ -52,25 +70,40 @@ impl Packets {
     ) -> bool {
         let (folder, alive, after) = (self.folder.clone(), state.alive(), Box::<[u8]>::from(after));
         let work = move || folder.list(&after, || alive.is_alive()).map(Done::Listed);
-        self.offload(state, connection, id, Job::unordered(u64::from(id), work))
+        self.offload(state, connection, Job::unordered(u64::from(id), work)).is_none()
     }
 
+    /// Tries once more to have a file digested on.
+    pub(super) fn digest_on(
+        &self,
+        state: &mut Conversation,
+        connection: &mut Connection<'_>,
+        job: Job,
+    ) {
+        if let Some(job) = self.offload(state, connection, job) {
+            let again_at = connection.local().now().saturating_add(AGAIN);
+            state.digest = Some(Box::new(FileDigest::Refused { job, again_at }));
+        }
+    }
+
+    /// The job comes back if there is no room for it.
     fn offload(
         &self,
         state: &mut Conversation,
         connection: &mut Connection<'_>,
-        id: u32,
         job: Job,
-    ) -> bool {
-        match connection.offload(job).map_err(|refused| refused.why) {
-            Err(ringwright::Refusal::Full) => return false,
-            Err(ringwright::Refusal::NoWorkers) => {
-                self.refuse(state, connection, id, &no_workers());
+    ) -> Option<Job> {
+        let tag = job.tag();
+        match connection.offload(job) {
+            Ok(()) if tag & OF_FILE != 0 => state.digest = Some(Box::new(FileDigest::UnderWay)),
+            Err(Refused { job, why: ringwright::Refusal::Full }) => return Some(job),
+            Err(Refused { why: ringwright::Refusal::NoWorkers, .. }) => {
+                self.refuse(state, connection, tag as u32, &no_workers());
             }
             // Taken; or the connection ends, and nobody waits for it.
             Ok(()) | Err(_) => {}
         }
-        true
+        None
     }
 
     pub(super) fn tell(
@@ -79,8 +112,16 @@ impl Packets {
         connection: &mut Connection<'_>,
         job: JobDone,
     ) {
-        let id = job.tag() as u32;
+        let (tag, id) = (job.tag(), job.tag() as u32);
+        if tag & OF_FILE != 0 {
+            state.digest = None;
+        }
         let refusal = match job.result::<Outcome>() {
+            Ok(Ok(Done::Part(rest))) => {
+                let alive = state.alive();
+                let job = Job::new(tag, move || slice(rest, &alive));
+                return self.digest_on(state, connection, job);
+            }
             Ok(Ok(Done::Digested(sum))) => {
                 return self.answer(state, connection, Answer::Digested, id, &sum);
             }
@@ -93,6 +134,13 @@ impl Packets {
         };
         self.refuse(state, connection, id, &refusal);
     }
+}
+
+fn slice(sum: FileSum, alive: &Alive) -> Outcome {
+    sum.go_on(|| alive.is_alive()).map(|summed| match summed {
+        Summed::Whole(sum) => Done::Digested(sum),
+        Summed::Part(rest) => Done::Part(rest),
+    })
 }
 
 fn no_workers() -> Refusal {

@@ -5,12 +5,14 @@ use crate::{Served, pattern, same, socket, until};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::time::{Duration, Instant};
 
 /// Large and small ones in turn, so that they finish in another order.
 #[test]
 fn digests_come_in_the_order_in_which_they_were_asked_for() {
     let served = Served::start(&["--workers", "4"]);
-    let large = pattern(3 << 20);
+    // Several slices.
+    let large = pattern(20 << 20);
     served.write("large", &large);
     let mut client = served.client();
     let texts: Vec<Vec<u8>> =
@@ -34,7 +36,7 @@ fn digests_come_in_the_order_in_which_they_were_asked_for() {
     served.stop(&["large"]);
 }
 
-/// More than a connection may have under way, from more connections than there are workers.
+/// From more connections than there are workers: one file of each is digested at a time.
 #[test]
 fn who_asks_for_many_waits_its_turn() {
     let served = Served::start(&["--workers", "1"]);
@@ -44,7 +46,7 @@ fn who_asks_for_many_waits_its_turn() {
         let many: Vec<u8> = (0..40).flat_map(|id| packet(DIGEST_FILE, id, b"large")).collect();
         client.write(&many);
     }
-    until(|| same(served.daemon.ledger().number("jobs.under_way"), 64));
+    until(|| same(served.daemon.ledger().number("jobs.under_way"), 4));
     let sum = Sha256::digest(vec![0; 32 << 20]);
     for client in &mut clients {
         for id in 0..40 {
@@ -56,27 +58,152 @@ fn who_asks_for_many_waits_its_turn() {
     served.stop(&["large"]);
 }
 
-/// A worker stops for a connection that has gone, instead of reading on for nobody. One that sends
-/// its FIN may only have said that it asks for nothing else: it is waited with for a while.
+/// Large files that one client asks for take turns with what others ask for; so do they with each
+/// other, whatever is behind them on their own connection, the FIN included.
+#[test]
+fn nobody_keeps_the_workers_to_itself() {
+    let served = Served::start(&["--workers", "2"]);
+    File::create(served.dir.path().join("huge")).unwrap().set_len(6 << 30).unwrap();
+    let mut greedy: Vec<Client> = (0..3).map(|_| served.client()).collect();
+    for client in &mut greedy {
+        client.write(&packet(DIGEST_FILE, 1, b"huge").repeat(16));
+        client.half_close();
+    }
+    until(|| same(served.daemon.ledger().number("jobs.under_way"), 3));
+    let mut other = served.client();
+    for id in 0..5 {
+        let begun = Instant::now();
+        other.write(&[packet(DIGEST, id, b"abc"), packet(LIST, 100 + id, b"")].concat());
+        let answers = [other.answer(), other.answer()];
+        assert!(answers.iter().any(|it| it.says() == (DIGESTED, id, 0)), "{answers:?}");
+        assert!(answers.iter().any(|it| it.says() == (LISTED, 100 + id, 0)), "{answers:?}");
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    }
+    assert_eq!(served.daemon.ledger().number("jobs.under_way"), 3, "they are still at it");
+    for client in greedy {
+        socket::reset(client.into_stream());
+    }
+    drop(other);
+    served.stop(&["huge"]);
+}
+
+/// What waits for a digest is answered behind it, and what does not wait is not held up by it. The
+/// FIN ends nothing that was asked for.
+#[test]
+fn what_is_behind_a_file_waits_for_its_digest() {
+    let served = Served::start(&["--workers", "4"]);
+    let bytes = pattern(60 << 20);
+    served.write("large", &bytes);
+    let mut client = served.client();
+    let digest = packet(DIGEST, 7, b"abc");
+    let file = |id| packet(DIGEST_FILE, id, b"large");
+    let requests = [
+        digest.clone(),
+        file(1),
+        packet(ECHO, 2, b"at once"),
+        file(3),
+        packet(LIST, 4, b""),
+        packet(ECHO, 5, b"behind"),
+        file(6),
+        digest,
+    ];
+    client.write(&requests.concat());
+    client.half_close();
+    let sum = Sha256::digest(&bytes);
+    let mut order = Vec::new();
+    for _ in 0..8 {
+        let answer = client.answer();
+        match answer.id {
+            1 | 3 | 6 => assert_eq!(answer.fields, sum[..]),
+            7 => assert_eq!(answer.fields, Sha256::digest(b"abc")[..]),
+            _ => {}
+        }
+        order.push(answer.id);
+    }
+    client.is_at_its_end();
+    let place = |id| order.iter().position(|it| *it == id).unwrap();
+    let digests: Vec<u32> = order.iter().copied().filter(|id| [1, 3, 6, 7].contains(id)).collect();
+    assert_eq!(digests, [7, 1, 3, 6, 7], "{order:?}");
+    assert!(place(2) < place(1) && place(3) < place(4) && place(3) < place(5), "{order:?}");
+    served.stop(&["large"]);
+}
+
+/// A full queue of jobs, for a while: a file's next slice finds its place when there is one again.
+#[test]
+fn the_queue_of_jobs_may_be_full_between_two_slices() {
+    let served = Served::start(&["--workers", "1"]);
+    let bytes = pattern(20 << 20);
+    served.write("large", &bytes);
+    let mut large: Vec<Client> = (0..100).map(|_| served.client()).collect();
+    for client in &mut large {
+        client.send(DIGEST_FILE, 1, b"large");
+    }
+    // Together more than the 1,024 places of the queue.
+    let mut small: Vec<Client> = (0..80).map(|_| served.client()).collect();
+    let request: Vec<u8> = (0..40).flat_map(|id| packet(DIGEST, id, b"abc")).collect();
+    for client in &mut small {
+        client.write(&request);
+    }
+    until(|| {
+        let refused = served.daemon.ledger().number("jobs.refused");
+        if refused > 80 { Ok(()) } else { Err(format!("{refused} jobs found no room")) }
+    });
+    for client in &mut small {
+        for id in 0..40 {
+            assert_eq!(client.expect(DIGESTED, id), Sha256::digest(b"abc")[..]);
+        }
+    }
+    let sum = Sha256::digest(&bytes);
+    for client in &mut large {
+        assert_eq!(client.expect(DIGESTED, 1), sum[..]);
+    }
+    drop((small, large));
+    served.stop(&["large"]);
+}
+
+/// Every file that is being digested is an open one: there is a limit, and it is given back.
+#[test]
+fn so_many_files_are_digested_at_a_time() {
+    let served = Served::start(&["--workers", "1"]);
+    File::create(served.dir.path().join("endless")).unwrap().set_len(1 << 43).unwrap();
+    let mut clients: Vec<Client> = (0..256).map(|_| served.client()).collect();
+    for client in &mut clients {
+        client.send(DIGEST_FILE, 1, b"endless");
+        client.echoes();
+    }
+    let mut late = served.client();
+    late.send(DIGEST_FILE, 2, b"endless");
+    late.error(2, BUSY);
+    late.ask(DIGEST, 3, b"abc", DIGESTED);
+    for client in clients {
+        socket::reset(client.into_stream());
+    }
+    served.write("small", b"abc");
+    until(|| {
+        late.send(DIGEST_FILE, 4, b"small");
+        same(late.answer().says(), (DIGESTED, 4, 0))
+    });
+    drop(late);
+    served.stop(&["endless", "small"]);
+}
+
+/// A worker stops for a connection that has gone, instead of reading on for nobody.
 #[test]
 fn nobody_reads_a_file_for_a_connection_that_has_gone() {
-    let served = Served::start(&["--workers", "1", "--idle-timeout", "1s"]);
+    let served = Served::start(&["--workers", "1"]);
     // Hours of zeros.
     File::create(served.dir.path().join("endless")).unwrap().set_len(1 << 43).unwrap();
-    for resets in [true, false] {
+    // It is read from, or not any more.
+    for requests in [1, 16] {
         let mut client = served.client();
-        client.write(&packet(DIGEST_FILE, 1, b"endless").repeat(16));
-        until(|| same(served.daemon.ledger().number("jobs.under_way"), 16));
-        if resets {
-            socket::reset(client.into_stream());
-        } else {
-            drop(client);
-        }
+        client.write(&packet(DIGEST_FILE, 1, b"endless").repeat(requests));
+        until(|| same(served.daemon.ledger().number("jobs.under_way"), 1));
+        socket::reset(client.into_stream());
+        until(|| same(served.daemon.ledger().number("connections.open"), 0));
         until(|| same(served.daemon.ledger().number("jobs.under_way"), 0));
         // The worker is free.
         served.client().ask(DIGEST, 1, b"", DIGESTED);
     }
-    served.has_closed_by("idle_timeout", 1);
     served.stop(&["endless"]);
 }
 

@@ -158,7 +158,7 @@ fn what_is_too_large_or_not_wanted_is_refused() {
     drop(client);
     served.stop(&["file"]);
 
-    let served = Served::start(&["--read-only", "--replace"]);
+    let served = Served::start(&["--read-only"]);
     let mut client = served.client();
     client.write(&[put(1, "file", 5), data(1, b"early")].concat());
     client.error(1, READ_ONLY);

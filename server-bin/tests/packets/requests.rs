@@ -270,3 +270,24 @@ fn what_is_queued_for_a_slow_reader_is_bounded() {
     drop((stream, admin));
     server.stop().cleanly();
 }
+
+/// The example of `PACKETS.md`, byte by byte.
+#[test]
+fn the_documented_bytes_are_those_on_the_wire() {
+    let served = Served::start(&[]);
+    let page = include_str!("../../PACKETS.md");
+    let example: Vec<Vec<u8>> =
+        page.split("```").nth(1).unwrap().trim().lines().map(bytes).collect();
+    let mut client = served.client();
+    client.write(&example[0]);
+    let mut answer = vec![0; example[1].len()];
+    client.stream.read_exact(&mut answer).unwrap();
+    assert_eq!(answer, example[1]);
+    client.half_close();
+    client.is_at_its_end();
+    served.stop(&[]);
+}
+
+fn bytes(line: &str) -> Vec<u8> {
+    line.split_whitespace().map(|hex| u8::from_str_radix(hex, 16).unwrap()).collect()
+}

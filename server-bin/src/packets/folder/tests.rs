@@ -2,10 +2,11 @@ use super::super::wire::Code;
 use super::*;
 use proptest::collection::btree_set;
 use proptest::prelude::*;
-use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::time::Duration;
 
 /// The files of a page, and whether there are more.
 fn files(fields: &[u8]) -> (Vec<(Vec<u8>, u64)>, bool) {
@@ -46,27 +47,63 @@ fn only_regular_files_that_are_not_hidden_are_there() {
     assert_eq!(names(&folder.list(b"a", || true).unwrap()), [&b"b"[..], "é".as_bytes()]);
     assert_eq!(folder.list("é".as_bytes(), || true).unwrap(), [0]);
 
-    let empty = Sha256::digest(b"");
-    assert_eq!(folder.digest(b"a", || true).unwrap()[..], empty[..]);
-    assert_eq!(folder.digest(b"b", || true).unwrap()[..], Sha256::digest(b"12")[..]);
+    let mut text = String::new();
+    folder.open_file(b"b").unwrap().read_to_string(&mut text).unwrap();
+    assert_eq!(text, "12");
     for name in [&b"link"[..], b"dir", b"fifo", b"nothing"] {
-        let refusal = folder.digest(name, || true).unwrap_err();
+        let refusal = folder.open_file(name).unwrap_err();
         assert_eq!(refusal.code, Code::NoSuchFile, "{name:?}");
     }
 }
 
 #[test]
-fn nobody_waits_for_a_sum_that_nobody_wants() {
+fn only_what_a_killed_server_has_left_is_removed() {
     let dir = tempfile::tempdir().unwrap();
     let folder = Folder::open(dir.path()).unwrap();
-    fs::File::create(dir.path().join("large")).unwrap().set_len(1 << 40).unwrap();
-    let asked = Cell::new(0);
-    let is_wanted = || {
-        asked.set(asked.get() + 1);
-        asked.get() < 3
+    let at = |name: &str| dir.path().join(name);
+    let own_name = |name: &str| {
+        fs::write(at(name), "1").unwrap();
+        let inode = fs::metadata(at(name)).unwrap().ino();
+        (format!(".ringwright-{inode:x}"), inode)
     };
-    folder.digest(b"large", is_wanted).unwrap();
-    assert_eq!(asked.get(), 3);
+    let (left, _) = own_name("1");
+    fs::rename(at("1"), at(&left)).unwrap();
+    let mut others = vec![".hidden".to_owned(), ".ringwright-".into(), ".ringwright-1g".into()];
+    for name in &others {
+        fs::write(at(name), "1").unwrap();
+    }
+    // Another one's number, zeros in front, something behind, two names, no file.
+    let (_, inode) = own_name("plain");
+    others.extend(["plain".to_owned(), format!(".ringwright-{:x}", inode + (1 << 60))]);
+    fs::write(at(&others[4]), "1").unwrap();
+    for rename in [|hex: String| format!(".ringwright-0{hex}"), |hex| format!(".ringwright-{hex}-")]
+    {
+        let (_, inode) = own_name("2");
+        others.push(rename(format!("{inode:x}")));
+        fs::rename(at("2"), at(others.last().unwrap())).unwrap();
+    }
+    let (twice, _) = own_name("twice");
+    fs::hard_link(at("twice"), at(&twice)).unwrap();
+    fs::create_dir(at("dir")).unwrap();
+    let directory = format!(".ringwright-{:x}", fs::metadata(at("dir")).unwrap().ino());
+    fs::rename(at("dir"), at(&directory)).unwrap();
+    symlink("plain", at("link")).unwrap();
+    let link = format!(".ringwright-{:x}", fs::symlink_metadata(at("link")).unwrap().ino());
+    fs::rename(at("link"), at(&link)).unwrap();
+    others.extend(["twice".to_owned(), twice, directory, link]);
+
+    let names = || -> BTreeSet<String> {
+        let entries = fs::read_dir(dir.path()).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    };
+    let before = names();
+    let now = SystemTime::now();
+    assert_eq!(folder.remove_left_over(now).unwrap(), 0, "it may be somebody's who is at it");
+    assert_eq!(folder.remove_left_over(UNIX_EPOCH).unwrap(), 0, "the clock is wrong");
+    assert_eq!(names(), before);
+    assert_eq!(folder.remove_left_over(now + Duration::from_secs(62)).unwrap(), 1);
+    assert_eq!(names(), others.into_iter().collect());
+    assert!(before.contains(&left));
 }
 
 #[test]
