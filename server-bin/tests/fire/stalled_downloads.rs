@@ -98,6 +98,7 @@ fn stalled(files: usize, user: User) {
         }
     }
     let sizes = pipe_sizes(&daemon);
+    assert!(sizes.len() as u64 >= pipes, "{sizes:?}");
     match user {
         User::Root => assert_eq!(sizes, []),
         User::Nobody => assert!(sizes.iter().all(|bytes| *bytes == PIPE_BYTES), "{sizes:?}"),
@@ -175,7 +176,7 @@ fn until_stalled(daemon: &Daemon) -> u64 {
         Err(format!("{sent} bytes were sent by now"))
     });
     let each = before / STALLED as u64;
-    assert!((1..FILE_BYTES as u64 / 2).contains(&each), "{each} bytes each are no stall");
+    assert!((1..FILE_BYTES as u64 * 3 / 4).contains(&each), "{each} bytes each are no stall");
     each
 }
 
