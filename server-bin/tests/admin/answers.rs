@@ -14,7 +14,7 @@ fn the_ledger_has_the_keys_that_scripts_read() {
     assert_eq!(ledger["connections"]["opened"], 5);
     assert_eq!(ledger["connections"]["closed"], 0);
     for (key, total) in
-        [("permits", Some(50)), ("buffers", Some(1024)), ("slots", None), ("pipes", Some(128))]
+        [("permits", Some(50)), ("buffers", Some(1024)), ("slots", None), ("pipes", Some(64))]
     {
         let pair = &ledger[key];
         let (all, free) = (pair["total"].as_u64().unwrap(), pair["free"].as_u64().unwrap());
