@@ -4,7 +4,6 @@ use crate::file::{Directory, NewFile, OpenFile, Publish};
 use crate::handler::Origin;
 use crate::local::Local;
 use crate::shard::core::{Core, milliseconds};
-use crate::shard::state::State;
 use crate::workers::{Job, Refused};
 use crate::{ConnectionId, FileKind, Reason};
 use std::net::SocketAddr;
@@ -133,7 +132,7 @@ impl<'a> Connection<'a> {
     pub fn receive_file(&mut self, file: NewFile, offset: u64, length: u64) {
         let end = offset.checked_add(length);
         assert!(end.is_some_and(|end| end <= i64::MAX as u64), "a file ends before 2^63");
-        if self.takes_input() {
+        if self.core.slots[self.slot].state.hears() {
             self.core.request_receive(self.slot, file, offset, length);
         }
     }
@@ -263,11 +262,6 @@ impl<'a> Connection<'a> {
     /// The shard it lives on.
     pub fn local(&mut self) -> Local<'_> {
         Local::new(self.core)
-    }
-
-    fn takes_input(&self) -> bool {
-        let state = self.core.slots[self.slot].state;
-        state.receives() || state == State::HalfClosedByPeer
     }
 
     fn takes_output(&self) -> bool {

@@ -237,10 +237,7 @@ impl Core {
     pub fn finishes_at_ms(&self, slot: u32) -> Option<u64> {
         let connection = &self.slots[slot];
         let at_rest = connection.finish_ms != NONE
-            && matches!(
-                connection.state,
-                State::Open | State::HalfClosedByPeer | State::HalfClosedByUs
-            )
+            && connection.state.hears()
             && connection.output_head == NONE
             && connection.open == NONE
             && connection.files_sent == 0

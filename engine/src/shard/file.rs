@@ -1,6 +1,7 @@
 //! Files: opened beneath a directory on the ring, then sent. Small ones are read into the send
-//! buffer behind what precedes them and leave with it in one send; larger ones are spliced, file
-//! to pipe on the ring (which may wait for a disk) and pipe to socket without blocking.
+//! buffer behind what precedes them and leave with it in one send; larger ones leave by sendfile(2)
+//! as far as they lie in the page cache; the rest is spliced, file to pipe on the ring (which may
+//! wait for a disk) and pipe to socket without blocking.
 
 use super::core::Core;
 use super::output::{Body, FileChunk};
@@ -19,7 +20,7 @@ const WINDOW_BYTES_MIN: u32 = 64 << 10;
 const FILE_ERRNOS: [i32; 6] =
     [libc::EIO, libc::ENOMEM, libc::EINTR, libc::EINVAL, libc::EOVERFLOW, libc::ESTALE];
 /// Raw `ERESTARTSYS`: what a splice that was interrupted ends with.
-const ERESTARTSYS: i32 = 512;
+pub(super) const ERESTARTSYS: i32 = 512;
 
 impl<R: Ring, H: Handler> Shard<R, H> {
     pub(super) fn flush_open(&mut self, slot: u32) -> Result<(), Full> {

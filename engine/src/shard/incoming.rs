@@ -5,9 +5,9 @@
 //! the rest is moved socket → pipe by non-blocking splice(2), and pipe → file by a splice on the
 //! ring, which may wait for the disk. While nothing comes a poll waits, and no pipe is held.
 
+use super::file::ERESTARTSYS;
 use super::pipes::Side;
 use super::slots::{Armed, NONE};
-use super::state::State;
 use super::{Full, Shard};
 use crate::Reason;
 use crate::file::{NewFile, ReceiveFailed};
@@ -19,8 +19,6 @@ use std::io;
 /// Bytes asked of a socket at once. A pipe has places for segments, not for bytes: it may hold
 /// more than its size says.
 const SPLICE_BYTES_MAX: u64 = 1 << 20;
-/// Raw `ERESTARTSYS`: what a splice that was interrupted ends with.
-const ERESTARTSYS: i32 = 512;
 
 /// A range of the stream on its way into a file.
 pub struct Incoming {
@@ -101,7 +99,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             if connection.incoming == NONE || stores || connection.rests {
                 return Ok(());
             }
-            if !connection.state.receives() && connection.state != State::HalfClosedByPeer {
+            if !connection.state.hears() {
                 mark!("a file is given up");
                 self.drop_incoming(slot);
                 return Ok(());
@@ -293,10 +291,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// What is owed to the application of a file that is there, or has failed.
     pub(super) fn settle_incoming(&mut self, slot: u32) {
         let connection = &self.core.slots[slot];
-        let hears = connection.state.receives() || connection.state == State::HalfClosedByPeer;
         let flight = connection.in_flight;
         if connection.incoming == NONE
-            || !hears
+            || !connection.state.hears()
             || flight.has(Kind::Write)
             || flight.has(Kind::SpliceToFile)
             || !self.core.incoming[connection.incoming as usize].is_over()

@@ -4,7 +4,6 @@
 use super::Shard;
 use super::core::Core;
 use super::slots::NONE;
-use super::state::State;
 use crate::config::Config;
 use crate::handler::Handler;
 use crate::ring::Ring;
@@ -122,8 +121,7 @@ impl Core {
 
     /// Whether the application is told of jobs of this connection.
     fn hears_of_jobs(&self, slot: u32) -> bool {
-        let state = self.slots[slot].state;
-        matches!(state, State::Open | State::HalfClosedByPeer | State::HalfClosedByUs)
+        self.slots[slot].state.hears()
     }
 
     /// Pauses a connection until there is room; false if the application has paused it itself.

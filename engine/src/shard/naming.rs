@@ -4,7 +4,6 @@
 //! replacing another file takes for a moment, must not stay behind.
 
 use super::slots::NONE;
-use super::state::State;
 use super::{Full, Shard};
 use crate::file::{NewFile, Publish};
 use crate::handler::Handler;
@@ -136,8 +135,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         drop(self.take_naming(slot));
         // Who waited for us was not idle.
         self.core.slots[slot].active_ms = self.core.now_ms;
-        let hears = matches!(state, State::Open | State::HalfClosedByPeer | State::HalfClosedByUs);
-        if hears {
+        if state.hears() {
             let result = match errno {
                 0 => Ok(()),
                 _ => Err(io::Error::from_raw_os_error(errno)),

@@ -10,6 +10,7 @@ use crate::ring::{Kind, Ring};
 /// How long a reader has to have stalled before its pipe is taken from it: waiting for room for a
 /// moment is what every download over a network does.
 const STALLED_MS: u64 = 20;
+
 /// Which way a file goes that needs a pipe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {

@@ -325,10 +325,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     fn note_message(&mut self, slot: u32, progressed: bool) {
         let kept = self.core.kept_bytes(slot);
         let connection = &mut self.core.slots[slot];
-        if !matches!(
-            connection.state,
-            State::Open | State::HalfClosedByUs | State::HalfClosedByPeer
-        ) {
+        if !connection.state.hears() {
             return self.core.drop_carry(slot);
         }
         let waits = connection.paused || connection.output_full || connection.incoming != NONE;
@@ -359,9 +356,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// Callbacks owed on the input side: kept bytes, then the peer's FIN.
     pub(super) fn settle_input(&mut self, slot: u32) {
         let connection = &self.core.slots[slot];
-        let listens = connection.state.receives() || connection.state == State::HalfClosedByPeer;
         let waits = connection.paused || connection.output_full || connection.incoming != NONE;
-        if !listens || !connection.opened || waits {
+        if !connection.state.hears() || !connection.opened || waits {
             return;
         }
         if connection.deliver_owed {

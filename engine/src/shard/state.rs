@@ -98,6 +98,12 @@ impl State {
         matches!(self, S::Draining | S::Lingering)
     }
 
+    /// Whether the application is told of what it has asked for: files, names, jobs.
+    #[inline]
+    pub fn hears(self) -> bool {
+        matches!(self, S::Open | S::HalfClosedByPeer | S::HalfClosedByUs)
+    }
+
     /// Whether output may still be queued.
     #[inline]
     pub fn accepts_output(self) -> bool {
