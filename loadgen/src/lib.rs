@@ -7,8 +7,10 @@
 //! file instead.
 
 pub mod args;
+pub mod delivery;
 pub mod echo;
 pub mod http;
+pub mod lifecycle;
 pub mod load;
 pub mod packets;
 pub mod protocol;

@@ -1,15 +1,13 @@
 //! `ringload`: puts load on a server and checks every byte that comes back.
 
-use ringload::args::Cli;
+use ringload::args::{Cli, Target};
+use ringload::delivery::Delivery;
 use ringload::report::Outcome;
-use ringload::run::{Failure, run};
-use ringload::summary::summary;
+use ringload::run::Failure;
 use ringload::system::Interrupts;
-use ringload::transfer;
 use ringload::units::show_path;
-use serde::Serialize;
+use ringload::{run, transfer};
 use std::fs::File;
-use std::io::{BufWriter, Write};
 use std::process::ExitCode;
 
 /// What was asked for cannot be done.
@@ -21,7 +19,7 @@ fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     // Created before the run: ten minutes of load are too long to learn that it cannot be.
-    let json = match cli.load().json.as_ref().map(|path| (path, File::create(path))) {
+    let json = match cli.common().json.as_ref().map(|path| (path, File::create(path))) {
         None => None,
         Some((_, Ok(file))) => Some(file),
         Some((path, Err(error))) => {
@@ -32,17 +30,11 @@ fn main() -> ExitCode {
         Ok(interrupts) => interrupts,
         Err(error) => return fail(Outcome::Failed.exit_status(), &error.to_string()),
     };
-    let delivered = match cli.transfer() {
-        None => run(&cli, &interrupts)
-            .map(|report| deliver(&report, &summary(&report), report.exit_status, false, json)),
-        Some(transfer) => transfer::run(&cli, transfer, &interrupts).map(|report| {
-            // Where the file goes to standard output nothing else does.
-            let aside = report.plan.file.is_none();
-            deliver(&report, &report.summary(), report.exit_status, aside, json)
-        }),
-    };
-    match delivered {
-        Ok(status) => status,
+    match perform(&cli, &interrupts) {
+        Ok(delivery) => match delivery.deliver(json) {
+            Ok(()) => delivery.exit_status.into(),
+            Err(what) => fail(Outcome::Failed.exit_status(), &what),
+        },
         Err(Failure::Usage(what)) => fail(USAGE, &what),
         Err(Failure::Unresolved(what)) => fail(Outcome::Unreachable.exit_status(), &what),
         Err(Failure::Engine(error)) => fail(Outcome::Failed.exit_status(), &error.to_string()),
@@ -50,31 +42,16 @@ fn main() -> ExitCode {
     }
 }
 
-fn deliver(
-    report: &impl Serialize,
-    summary: &str,
-    exit_status: u8,
-    aside: bool,
-    json: Option<File>,
-) -> ExitCode {
-    // A reader that has gone (`| head`) does not change how the run ended.
-    let _ = match aside {
-        false => std::io::stdout().write_all(summary.as_bytes()),
-        true => std::io::stderr().write_all(summary.as_bytes()),
-    };
-    if let Some(file) = json
-        && let Err(error) = write_json(report, file)
-    {
-        return fail(Outcome::Failed.exit_status(), &format!("--json: {error}"));
+/// Does what was asked for: one arm per command.
+fn perform(cli: &Cli, interrupts: &Interrupts) -> Result<Delivery, Failure> {
+    match &cli.target {
+        Target::Packets { address, load, transfer: Some(transfer), .. } => {
+            transfer::perform(load, (address, transfer), interrupts)
+        }
+        Target::Http { load, .. } | Target::Echo { load, .. } | Target::Packets { load, .. } => {
+            run::perform(cli, load, interrupts)
+        }
     }
-    exit_status.into()
-}
-
-fn write_json(report: &impl Serialize, file: File) -> std::io::Result<()> {
-    let mut file = BufWriter::new(file);
-    serde_json::to_writer_pretty(&mut file, report)?;
-    file.write_all(b"\n")?;
-    file.flush()
 }
 
 fn fail(status: u8, what: &str) -> ExitCode {

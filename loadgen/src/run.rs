@@ -1,6 +1,7 @@
 //! One run: resolve, start the engine, watch it, stop it, report.
 
 use crate::args::{Cli, LoadArgs, Target};
+use crate::delivery::Delivery;
 use crate::echo::Echo;
 use crate::http::Http;
 use crate::load::{CONNECTING_MAX, Load, Shared, Task};
@@ -41,24 +42,28 @@ pub enum Failure {
     System(std::io::Error),
 }
 
-/// Does what was asked for.
+/// Loads the target, and makes the report of it.
 ///
 /// # Errors
 /// Why there is no report.
-pub fn run(cli: &Cli, interrupts: &Interrupts) -> Result<Report, Failure> {
-    let load = cli.load();
+pub fn perform(cli: &Cli, load: &LoadArgs, interrupts: &Interrupts) -> Result<Delivery, Failure> {
+    let report = run(cli, load, interrupts)?;
+    Ok(Delivery::new(&report, summary::summary(&report), report.exit_status))
+}
+
+fn run(cli: &Cli, load: &LoadArgs, interrupts: &Interrupts) -> Result<Report, Failure> {
     system::allow_descriptors(load.connections + DESCRIPTORS_BESIDE + 16 * load.threads)
         .map_err(Failure::Usage)?;
     system::check_cpu(load.pin_from.unwrap_or_default()).map_err(Failure::Usage)?;
-    let seed = load.seed.unwrap_or_else(seed_of_the_clock);
+    let seed = load.common.seed.unwrap_or_else(seed_of_the_clock);
     let name = match &cli.target {
         Target::Http { url, .. } => &url.address,
         Target::Echo { address, .. } | Target::Packets { address, .. } => address,
     };
     let to = resolve(name).map_err(Failure::Unresolved)?;
-    let plan = plan(cli, to);
+    let plan = plan(cli, load, to);
     let environment = Environment::of_this_process(Some(seed));
-    if !load.quiet {
+    if !load.common.quiet {
         eprintln!("{}", summary::opening(&plan, seed));
     }
     let run = match &cli.target {
@@ -189,7 +194,7 @@ impl<'a> Watch<'a> {
         part.absorb(&mut self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner));
         let interval = Interval::of(&part, elapsed, elapsed - self.last_line);
         self.run.stats.absorb(&mut part);
-        if !self.load.quiet {
+        if !self.load.common.quiet {
             if self.run.intervals.is_empty() {
                 eprintln!("{}", summary::heading());
             }
@@ -279,8 +284,7 @@ fn task(load: &LoadArgs, to: SocketAddr, shard: u64) -> Task {
     }
 }
 
-fn plan(cli: &Cli, to: SocketAddr) -> Plan {
-    let load = cli.load();
+fn plan(cli: &Cli, load: &LoadArgs, to: SocketAddr) -> Plan {
     let (protocol, target, size_bytes, digest_every) = match &cli.target {
         Target::Http { url, .. } => ("http", url.to_string(), None, None),
         Target::Echo { address, size, .. } => ("echo", address.clone(), Some(*size), None),
@@ -332,7 +336,8 @@ mod tests {
     fn shares_add_up() {
         let cli = Cli::read("ringload echo a:1 -c 10 -t 3 -n 2".split(' ')).expect("a command");
         let to = SocketAddr::from(([127, 0, 0, 1], 1));
-        let tasks: Vec<Task> = (0..3).map(|shard| task(cli.load(), to, shard)).collect();
+        let load = cli.load().expect("it is load");
+        let tasks: Vec<Task> = (0..3).map(|shard| task(load, to, shard)).collect();
         assert_eq!(tasks.iter().map(|task| task.connections).collect::<Vec<_>>(), [4, 3, 3]);
         assert_eq!(
             tasks.iter().map(|task| task.requests).collect::<Vec<_>>(),

@@ -12,7 +12,8 @@ pub mod report;
 pub mod sink;
 mod verdict;
 
-use crate::args::{Cli, Transfer};
+use crate::args::{LoadArgs, Transfer};
+use crate::delivery::Delivery;
 use crate::packets::wire::{BODY_BYTES_MAX, DIGEST_BYTES};
 use crate::protocol::{ErrorKind, Fault};
 use crate::report::Environment;
@@ -38,16 +39,28 @@ const GRACE: Duration = Duration::from_secs(1);
 /// A SHA-256.
 pub type Sha = [u8; DIGEST_BYTES];
 
-/// Moves a file.
+/// Moves a file, and makes the report of it.
 ///
 /// # Errors
 /// Why there is no report.
-pub fn run(
-    cli: &Cli,
+pub fn perform(
+    load: &LoadArgs,
+    transfer: (&str, &Transfer),
+    interrupts: &Interrupts,
+) -> Result<Delivery, Failure> {
+    let report = run(load, transfer, interrupts)?;
+    // Where the file goes to standard output nothing else does.
+    let aside = report.plan.file.is_none();
+    let delivery = Delivery::new(&report, report.summary(), report.exit_status);
+    Ok(Delivery { aside, ..delivery })
+}
+
+fn run(
+    load: &LoadArgs,
     (target, transfer): (&str, &Transfer),
     interrupts: &Interrupts,
 ) -> Result<TransferReport, Failure> {
-    let task = Task::new(cli, target, transfer)?;
+    let task = Task::new(load, target, transfer)?;
     let environment = Environment::of_this_process(None);
     let (moved, verdict) = match transfer {
         Transfer::Put { file, .. } => {
@@ -99,8 +112,7 @@ pub struct Moved {
 }
 
 impl Task {
-    fn new(cli: &Cli, target: &str, transfer: &Transfer) -> Result<Self, Failure> {
-        let load = cli.load();
+    fn new(load: &LoadArgs, target: &str, transfer: &Transfer) -> Result<Self, Failure> {
         let name = transfer.name();
         let to = resolve(target).map_err(Failure::Unresolved)?;
         let (direction, file, replace, no_verify) = match transfer {
@@ -123,7 +135,7 @@ impl Task {
             verify: !no_verify,
             timeout_s: load.timeout.as_secs_f64(),
         };
-        Ok(Self { plan, to, name, file, timeout: load.timeout, quiet: load.quiet })
+        Ok(Self { plan, to, name, file, timeout: load.timeout, quiet: load.common.quiet })
     }
 
     /// Runs the engine until the file has been moved, or cannot be.

@@ -1,13 +1,18 @@
-//! The command line.
+//! The command line: a file for each family of commands.
+
+mod common;
+mod load;
+mod transfer;
+
+pub use common::CommonArgs;
+pub use load::LoadArgs;
+pub use transfer::Transfer;
 
 use crate::http::{Url, head};
-use crate::packets::wire::{BODY_BYTES_MAX, PREFIX_BYTES, check_name};
-use crate::units::{parse_count, parse_duration, parse_size};
+use crate::packets::wire::{BODY_BYTES_MAX, PREFIX_BYTES};
+use crate::units::parse_size;
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::time::Duration;
 
 /// Most connections of a run: beyond, a single address has no ports for them by far.
@@ -106,88 +111,6 @@ pub enum Target {
     },
 }
 
-/// A file to a packet server, or from one.
-#[derive(Clone, Debug, Subcommand)]
-pub enum Transfer {
-    /// Send a file, and compare its SHA-256 with what the server computes of it
-    Put {
-        /// A regular file
-        file: PathBuf,
-        /// Its name on the server; the last component of FILE by default
-        #[arg(long = "as", value_name = "NAME")]
-        name: Option<OsString>,
-        /// Replace a file of that name (the server must allow that)
-        #[arg(long)]
-        replace: bool,
-        /// Do not ask the server for its SHA-256
-        #[arg(long)]
-        no_verify: bool,
-    },
-    /// Fetch a file, and compare its SHA-256 with what the server computes of it
-    #[command(
-        long_about = "Fetch a file, and compare its SHA-256 with what the server computes of \
-        it.\n\nA regular file, or one that is not there yet, is written beside its place and \
-        renamed when it is complete and right, in place of what was there; if anything goes wrong \
-        nothing stays."
-    )]
-    Get {
-        /// Its name on the server
-        name: OsString,
-        /// Where it goes; '-' is standard output, the default is NAME in the current folder
-        #[arg(long, value_name = "FILE")]
-        out: Option<PathBuf>,
-        /// Do not ask the server for its SHA-256
-        #[arg(long)]
-        no_verify: bool,
-    },
-}
-
-/// How to load it.
-#[derive(Clone, Debug, Args)]
-pub struct LoadArgs {
-    /// Connections kept open, each with one request in flight at a time (see --pipeline)
-    #[arg(short, long, value_name = "COUNT", default_value = "64",
-          env = "RINGLOAD_CONNECTIONS", hide_env = true, value_parser = parse_count)]
-    pub connections: u64,
-    /// Threads, a ring each
-    #[arg(short, long, value_name = "COUNT", default_value = "1",
-          env = "RINGLOAD_THREADS", hide_env = true, value_parser = parse_count)]
-    pub threads: u64,
-    /// Length of the run, at most 24h
-    #[arg(short, long, value_name = "TIME", default_value = "10s",
-          env = "RINGLOAD_DURATION", hide_env = true, value_parser = parse_duration)]
-    pub duration: Duration,
-    /// Requests to send, instead of a length of time
-    #[arg(short = 'n', long, value_name = "COUNT",
-          env = "RINGLOAD_REQUESTS", hide_env = true, value_parser = parse_count)]
-    pub requests: Option<u64>,
-    /// Requests in flight on a connection
-    #[arg(long, value_name = "COUNT", default_value = "1",
-          env = "RINGLOAD_PIPELINE", hide_env = true, value_parser = parse_count)]
-    pub pipeline: u64,
-    /// Close a connection after so many requests and open another
-    #[arg(long, value_name = "COUNT",
-          env = "RINGLOAD_REQUESTS_PER_CONNECTION", hide_env = true, value_parser = parse_count)]
-    pub requests_per_connection: Option<u64>,
-    /// Longest wait for a reply, and for a connect
-    #[arg(long, global = true, value_name = "TIME", default_value = "10s",
-          env = "RINGLOAD_TIMEOUT", hide_env = true, value_parser = parse_duration)]
-    pub timeout: Duration,
-    /// Write the report as JSON too (described in report.schema.json)
-    #[arg(long, global = true, value_name = "FILE", env = "RINGLOAD_JSON", hide_env = true)]
-    pub json: Option<PathBuf>,
-    /// Print no line per second and no progress, only the summary
-    #[arg(long, global = true, env = "RINGLOAD_QUIET", hide_env = true,
-          value_parser = clap::builder::FalseyValueParser::new())]
-    pub quiet: bool,
-    /// Seed of the bytes sent; taken from the clock by default, and reported
-    #[arg(long, value_name = "NUMBER", env = "RINGLOAD_SEED", hide_env = true)]
-    pub seed: Option<u64>,
-    /// Pin the first thread to this CPU of those allowed, counted from 0, the next to the next
-    #[arg(long, value_name = "CPU", env = "RINGLOAD_PIN_FROM", hide_env = true)]
-    pub pin_from: Option<usize>,
-}
-
 impl Cli {
     /// Reads a command line and the environment.
     ///
@@ -207,22 +130,23 @@ impl Cli {
         Ok(cli)
     }
 
-    /// How to load it.
+    /// How to load it, where it is load or a file that was asked for.
     #[must_use]
-    pub const fn load(&self) -> &LoadArgs {
+    pub const fn load(&self) -> Option<&LoadArgs> {
         match &self.target {
             Target::Http { load, .. }
             | Target::Echo { load, .. }
-            | Target::Packets { load, .. } => load,
+            | Target::Packets { load, .. } => Some(load),
         }
     }
 
-    /// The file to be moved, where it is not load that was asked for; with the server's address.
+    /// What every kind of run has.
     #[must_use]
-    pub fn transfer(&self) -> Option<(&str, &Transfer)> {
+    pub const fn common(&self) -> &CommonArgs {
         match &self.target {
-            Target::Packets { address, transfer: Some(transfer), .. } => Some((address, transfer)),
-            _ => None,
+            Target::Http { load, .. }
+            | Target::Echo { load, .. }
+            | Target::Packets { load, .. } => &load.common,
         }
     }
 
@@ -271,40 +195,6 @@ impl Cli {
     }
 }
 
-impl Transfer {
-    /// Options of the load that have no meaning for a file.
-    const NOT_FOR_FILES: [&str; 10] = [
-        "connections",
-        "threads",
-        "duration",
-        "requests",
-        "pipeline",
-        "requests_per_connection",
-        "seed",
-        "pin_from",
-        "size",
-        "digest_every",
-    ];
-
-    fn check(&self, from_line: impl Fn(&str) -> bool) -> Result<(), String> {
-        if let Some(option) = Self::NOT_FOR_FILES.into_iter().find(|name| from_line(name)) {
-            let option = option.replace('_', "-");
-            return Err(format!("--{option} is for load; put and get move one file"));
-        }
-        check_name(&self.name())
-    }
-
-    /// The file's name on the server.
-    #[must_use]
-    pub fn name(&self) -> Vec<u8> {
-        let name = match self {
-            Self::Put { file, name, .. } => name.as_deref().or(file.file_name()),
-            Self::Get { name, .. } => Some(name.as_os_str()),
-        };
-        name.unwrap_or_default().as_bytes().to_vec()
-    }
-}
-
 /// `HOST:PORT`, not yet resolved.
 fn parse_address(text: &str) -> Result<String, String> {
     let is_host = |host: &str| match host.strip_prefix('[') {
@@ -347,6 +237,13 @@ mod tests {
         Cli::read(line.split(' ')).map_err(|error| error.to_string())
     }
 
+    fn transfer(cli: &Cli) -> Option<(&str, &Transfer)> {
+        match &cli.target {
+            Target::Packets { address, transfer: Some(transfer), .. } => Some((address, transfer)),
+            _ => None,
+        }
+    }
+
     #[test]
     fn the_command_is_consistent() {
         Cli::command().debug_assert();
@@ -358,7 +255,7 @@ mod tests {
         assert!(
             matches!(&cli.target, Target::Echo { address, size: 64, .. } if address == "127.0.0.1:7000")
         );
-        let load = cli.load();
+        let load = cli.load().expect("it is load");
         assert_eq!((load.connections, load.threads, load.pipeline), (64, 1, 1));
         assert_eq!((load.duration, load.requests), (Duration::from_secs(10), None));
         assert_eq!(load.timeout, Duration::from_secs(10));
@@ -384,27 +281,27 @@ mod tests {
         assert_eq!(fields, &[field("X", "y"), field("Z", "w")]);
         assert_eq!((load.connections, load.threads, load.pipeline), (1_000, 2, 4));
         assert_eq!((load.requests, load.requests_per_connection), (Some(10_000), Some(7)));
-        assert_eq!((load.timeout, load.quiet), (Duration::from_millis(100), true));
-        assert_eq!((load.seed, load.pin_from), (Some(3), Some(1)));
-        assert_eq!(load.json.as_deref(), Some("out".as_ref()));
+        assert_eq!((load.timeout, load.common.quiet), (Duration::from_millis(100), true));
+        assert_eq!((load.common.seed, load.pin_from), (Some(3), Some(1)));
+        assert_eq!(load.common.json.as_deref(), Some("out".as_ref()));
     }
 
     #[test]
     fn a_file_is_moved_instead_of_load() {
         let cli = read("ringload packets a:1 put dir/x --as y --replace --json out --quiet")
             .expect("a command line");
-        let (address, put) = cli.transfer().expect("a transfer");
+        let (address, put) = transfer(&cli).expect("a transfer");
         assert_eq!((address, put.name()), ("a:1", b"y".to_vec()));
         assert!(matches!(put, Transfer::Put { replace: true, no_verify: false, .. }));
-        assert_eq!(cli.load().json.as_deref(), Some("out".as_ref()));
-        assert!(cli.load().quiet);
+        assert_eq!(cli.common().json.as_deref(), Some("out".as_ref()));
+        assert!(cli.common().quiet);
         let cli = read("ringload packets a:1 --timeout 2s get x --no-verify").expect("a line");
-        let (_, get) = cli.transfer().expect("a transfer");
+        let (_, get) = transfer(&cli).expect("a transfer");
         assert!(matches!(get, Transfer::Get { out: None, no_verify: true, .. }));
-        assert_eq!(cli.load().timeout, Duration::from_secs(2));
+        assert_eq!(cli.load().expect("a file").timeout, Duration::from_secs(2));
         let cli = read("ringload packets a:1 put dir/x").expect("a command line");
-        assert_eq!(cli.transfer().expect("a transfer").1.name(), b"x");
-        assert!(read("ringload packets a:1 -c 2").expect("a command line").transfer().is_none());
+        assert_eq!(transfer(&cli).expect("a transfer").1.name(), b"x");
+        assert!(transfer(&read("ringload packets a:1 -c 2").expect("a command line")).is_none());
     }
 
     #[test]

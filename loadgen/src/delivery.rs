@@ -1,0 +1,54 @@
+//! What every kind of run leaves behind, and how it reaches people and scripts.
+
+use serde::Serialize;
+use serde_json::Value;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+
+/// What a run leaves behind.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The report for scripts, described in `report.schema.json`.
+    pub report: Value,
+    /// The report for people.
+    pub summary: String,
+    /// The exit status of the process.
+    pub exit_status: u8,
+    /// Standard output is taken by something else: the summary goes to standard error.
+    pub aside: bool,
+}
+
+impl Delivery {
+    /// Of a report of any kind.
+    ///
+    /// # Panics
+    /// A report that is no JSON: its maps have keys that are no strings.
+    #[must_use]
+    pub fn new(report: &impl Serialize, summary: String, exit_status: u8) -> Self {
+        let report = serde_json::to_value(report).expect("reports have no keys but strings");
+        Self { report, summary, exit_status, aside: false }
+    }
+
+    /// Prints the summary, and writes the report to `json`.
+    ///
+    /// # Errors
+    /// errno of writing `json`, in words.
+    pub fn deliver(&self, json: Option<File>) -> Result<(), String> {
+        // A reader that has gone (`| head`) does not change how the run ended.
+        let _ = match self.aside {
+            false => std::io::stdout().write_all(self.summary.as_bytes()),
+            true => std::io::stderr().write_all(self.summary.as_bytes()),
+        };
+        match json {
+            None => Ok(()),
+            Some(file) => self.write_json(file).map_err(|error| format!("--json: {error}")),
+        }
+    }
+
+    fn write_json(&self, file: File) -> std::io::Result<()> {
+        let mut file = BufWriter::new(file);
+        serde_json::to_writer_pretty(&mut file, &self.report)?;
+        file.write_all(b"\n")?;
+        file.flush()
+    }
+}
