@@ -1,11 +1,36 @@
 //! The bytes an echo must bring back: a stream that is a function of a key and an offset, so that
-//! nothing needs to be kept to know what must come.
+//! nothing needs to be kept to know what must come, and that bytes at the wrong place can be traced
+//! to the connection and the offset that they belong to.
+
+use std::ops::Range;
 
 /// One connection's endless stream of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stream {
     key: u64,
 }
+
+/// Where bytes belong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Home {
+    /// The connection in whose stream they are.
+    pub number: u64,
+    /// Where in it.
+    pub offset: u64,
+}
+
+impl std::fmt::Display for Home {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "these are bytes {} of connection {}", self.offset, self.number)
+    }
+}
+
+/// Fewer bytes than these are found by chance.
+pub const ATTRIBUTED_MIN: usize = size_of::<u64>();
+/// Words looked at for one attribution: some 30 ms, during which the caller's connections wait.
+const WORDS_MAX: u64 = 1 << 22;
+/// Bytes of each stream looked at before the search goes on further away.
+const SLICE_BYTES: u64 = 4 << 10;
 
 const WORD: usize = size_of::<u64>();
 /// 2^64 divided by the golden ratio: consecutive multiples are far apart.
@@ -61,6 +86,28 @@ impl Stream {
         bytes.iter().zip(&must).position(|(byte, must)| byte != must)
     }
 
+    /// Where in this stream, within `offsets`, `bytes` begin: the first place.
+    fn find(self, offsets: Range<u64>, bytes: &[u8]) -> Option<u64> {
+        let target = u64::from_le_bytes(*bytes.first_chunk()?);
+        let (first, last) = (offsets.start / WORD as u64, offsets.end.div_ceil(WORD as u64));
+        let mut word = self.word(first);
+        for index in first..last {
+            let next = self.word(index + 1);
+            let both = u128::from(next) << u64::BITS | u128::from(word);
+            // No branch per place: hardly ever is it one of them.
+            let hits = (0..WORD)
+                .fold(0, |hits, at| hits | u8::from((both >> (8 * at)) as u64 == target) << at);
+            if hits != 0 {
+                let offset = index * WORD as u64 + u64::from(hits.trailing_zeros());
+                if offsets.contains(&offset) && self.mismatch(offset, bytes).is_none() {
+                    return Some(offset);
+                }
+            }
+            word = next;
+        }
+        None
+    }
+
     /// The bytes from `offset` to the next whole word.
     fn edge(self, offset: u64) -> impl Iterator<Item = u8> {
         let word = self.word(offset / WORD as u64).to_le_bytes();
@@ -71,6 +118,40 @@ impl Stream {
     fn word(self, index: u64) -> u64 {
         mix(self.key.wrapping_add(index.wrapping_mul(STEP)))
     }
+}
+
+/// Whose bytes these are: looks for them in the streams of the connections `numbers` of a run with
+/// `seed`, at `offsets`, those closest to `near` first and the youngest connections first. `None`:
+/// nobody's, or fewer than [`ATTRIBUTED_MIN`], or not found within some 30 ms.
+#[cold]
+#[must_use]
+pub fn attribute(
+    seed: u64,
+    numbers: Range<u64>,
+    offsets: Range<u64>,
+    near: u64,
+    bytes: &[u8],
+) -> Option<Home> {
+    let mut words_left = WORDS_MAX;
+    let (mut above, mut below) = (near.clamp(offsets.start, offsets.end), near.min(offsets.end));
+    while above < offsets.end || below > offsets.start {
+        let up = above..above.saturating_add(SLICE_BYTES).min(offsets.end);
+        let down = below.saturating_sub(SLICE_BYTES).max(offsets.start)..below;
+        (above, below) = (up.end, down.start);
+        for slice in [up, down] {
+            if slice.is_empty() {
+                continue;
+            }
+            let words = (slice.end - slice.start).div_ceil(WORD as u64) + 1;
+            for number in numbers.clone().rev() {
+                words_left = words_left.checked_sub(words)?;
+                if let Some(offset) = Stream::new(seed, number).find(slice.clone(), bytes) {
+                    return Some(Home { number, offset });
+                }
+            }
+        }
+    }
+    None
 }
 
 /// Bytes from `offset` to the next whole word, at most `len`.
@@ -119,6 +200,31 @@ mod tests {
             bytes[at] ^= by;
             prop_assert_eq!(stream.mismatch(offset, &bytes), Some(at));
         }
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_are_traced_to_where_they_belong(
+            seed: u64, number in 0_u64..40, offset in 0_u64..20_000, len in ATTRIBUTED_MIN..40,
+            near in 0_u64..30_000,
+        ) {
+            let mut bytes = vec![0; len];
+            Stream::new(seed, number).fill(offset, &mut bytes);
+            let home = attribute(seed, 0..40, 0..20_000, near, &bytes);
+            prop_assert_eq!(home, Some(Home { number, offset }));
+            prop_assert_eq!(attribute(seed, 40..50, 0..20_000, near, &bytes), None);
+            bytes[len - 1] ^= 1;
+            prop_assert_eq!(attribute(seed, 0..40, 0..20_000, near, &bytes), None);
+        }
+    }
+
+    #[test]
+    fn a_search_ends_however_much_there_is_to_search() {
+        let since = std::time::Instant::now();
+        assert_eq!(attribute(1, 0..u64::MAX, 0..u64::MAX, u64::MAX / 2, &[0; 16]), None);
+        assert_eq!(attribute(1, 0..u64::MAX, 0..64, 0, &[0; 16]), None);
+        assert_eq!(attribute(1, 0..1, 0..u64::MAX, 0, &[0; ATTRIBUTED_MIN - 1]), None);
+        assert!(since.elapsed() < std::time::Duration::from_secs(10), "{:?}", since.elapsed());
     }
 
     #[test]
