@@ -12,6 +12,7 @@ pub mod echo;
 pub mod http;
 pub mod lifecycle;
 pub mod load;
+pub mod output;
 pub mod packets;
 pub mod protocol;
 pub mod report;

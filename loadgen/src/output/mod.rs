@@ -1,0 +1,3 @@
+//! What a run shows and leaves behind, beside its summary.
+
+pub mod screen;
