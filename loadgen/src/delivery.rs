@@ -1,5 +1,6 @@
 //! What every kind of run leaves behind, and how it reaches people and scripts.
 
+use crate::timeline::Timeline;
 use serde::Serialize;
 use serde_json::Value;
 use std::fs::File;
@@ -14,6 +15,8 @@ pub struct Delivery {
     pub summary: String,
     /// The exit status of the process.
     pub exit_status: u8,
+    /// The histograms of its stretches, of a run of load; else empty.
+    pub timeline: Timeline,
     /// Standard output is taken by something else: the summary goes to standard error.
     pub aside: bool,
 }
@@ -26,7 +29,8 @@ impl Delivery {
     #[must_use]
     pub fn new(report: &impl Serialize, summary: String, exit_status: u8) -> Self {
         let report = serde_json::to_value(report).expect("reports have no keys but strings");
-        Self { report, summary, exit_status, aside: false }
+        let timeline = Timeline::default();
+        Self { report, summary, exit_status, timeline, aside: false }
     }
 
     /// Prints the summary, and writes the report to `json`.

@@ -2,7 +2,10 @@
 //! nothing needs to be kept to know what must come, and that bytes at the wrong place can be traced
 //! to the connection and the offset that they belong to.
 
+use crate::protocol::{ErrorKind, Fault};
 use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// One connection's endless stream of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +28,70 @@ impl std::fmt::Display for Home {
     }
 }
 
+/// Traces wrong bytes of a run; one value per shard. The first few of them, for a search takes long.
+#[derive(Clone, Debug)]
+pub struct Tracer {
+    seed: u64,
+    /// The numbers of all connections of the run are below this.
+    numbers: Arc<AtomicU64>,
+    /// So far the connections of this shard have come.
+    offsets: u64,
+    searches_left: u32,
+}
+
+impl Tracer {
+    /// For a run with `seed`; `numbers` is the same for all shards.
+    #[must_use]
+    pub fn new(seed: u64, numbers: Arc<AtomicU64>) -> Self {
+        Self { seed, numbers, offsets: 0, searches_left: SEARCHES_MAX }
+    }
+
+    /// Takes note of a new connection.
+    pub fn opened(&self, number: u64) {
+        self.numbers.fetch_max(number + 1, Ordering::Relaxed);
+    }
+
+    /// Takes note that a connection has said `offset` bytes.
+    #[inline]
+    pub fn sent(&mut self, offset: u64) {
+        self.offsets = self.offsets.max(offset);
+    }
+
+    /// What it means that `bytes` came where those of `stream` at `offset` must be, in a place of
+    /// which `what` tells.
+    #[cold]
+    pub fn fault(
+        &mut self,
+        stream: Stream,
+        offset: u64,
+        bytes: &[u8],
+        what: impl std::fmt::Display,
+    ) -> Fault {
+        let mut must = [0];
+        stream.fill(offset, &mut must);
+        let wrong = format!("{what} is {:#04x}, not {:#04x}", bytes[0], must[0]);
+        let home = match self.searches_left.checked_sub(1) {
+            None => None,
+            Some(left) => {
+                self.searches_left = left;
+                let numbers = 0..self.numbers.load(Ordering::Relaxed);
+                // The shards are about as far as each other.
+                let offsets = 0..self.offsets.saturating_add(SLICE_BYTES);
+                let bytes = &bytes[..bytes.len().min(COMPARED_MAX)];
+                attribute(self.seed, numbers, offsets, offset, bytes)
+            }
+        };
+        match home {
+            None => Fault::new(ErrorKind::WrongBytes, wrong),
+            Some(home) => Fault::new(ErrorKind::ForeignBytes, format_args!("{wrong}: {home}")),
+        }
+    }
+}
+
+/// Searches of one [`Tracer`].
+const SEARCHES_MAX: u32 = 4;
+/// Bytes looked for at most: behind them it may be another's again.
+const COMPARED_MAX: usize = 16;
 /// Fewer bytes than these are found by chance.
 pub const ATTRIBUTED_MIN: usize = size_of::<u64>();
 /// Words looked at for one attribution: some 30 ms, during which the caller's connections wait.
@@ -216,6 +283,26 @@ mod tests {
             bytes[len - 1] ^= 1;
             prop_assert_eq!(attribute(seed, 0..40, 0..20_000, near, &bytes), None);
         }
+    }
+
+    #[test]
+    fn the_first_few_wrong_bytes_are_traced() {
+        let mut tracer = Tracer::new(7, Arc::default());
+        tracer.opened(3);
+        tracer.opened(1);
+        tracer.sent(100_000);
+        let (own, mut bytes) = (Stream::new(7, 1), [0; 32]);
+        Stream::new(7, 3).fill(70_003, &mut bytes);
+        let fault = tracer.fault(own, 500, &bytes, "byte 500");
+        assert_eq!(fault.kind, ErrorKind::ForeignBytes);
+        assert!(fault.detail.starts_with("byte 500 is 0x"), "{}", fault.detail);
+        assert!(fault.detail.ends_with(": these are bytes 70003 of connection 3"));
+        let nobody = tracer.fault(own, 500, &[0; 32], "byte 500");
+        assert_eq!(nobody.kind, ErrorKind::WrongBytes);
+        let kinds: Vec<_> =
+            (2..=SEARCHES_MAX).map(|_| tracer.fault(own, 0, &bytes, "").kind).collect();
+        let must = [ErrorKind::ForeignBytes, ErrorKind::ForeignBytes, ErrorKind::WrongBytes];
+        assert_eq!(kinds, must, "beyond {SEARCHES_MAX} nothing is searched for");
     }
 
     #[test]
