@@ -125,15 +125,17 @@ pub(crate) mod tests {
     }
 
     fn connect() -> impl Strategy<Value = Step> {
-        let from = prop::option::of((1_u8..255).prop_map(|n| IpAddr::V4(Ipv4Addr::new(127, 0, 0, n))));
-        (prop::option::of(1_u32..1 << 20), from, any::<bool>()).prop_map(|(rcvbuf, from, nowait)| {
-            Step::Connect(Connect { rcvbuf, from, again: false, nowait })
-        })
+        let from =
+            prop::option::of((1_u8..255).prop_map(|n| IpAddr::V4(Ipv4Addr::new(127, 0, 0, n))));
+        (prop::option::of(1_u32..1 << 20), from, any::<bool>()).prop_map(
+            |(rcvbuf, from, nowait)| Step::Connect(Connect { rcvbuf, from, again: false, nowait }),
+        )
     }
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            prop_oneof![Just(Send::All), (1_u64..1 << 40).prop_map(Send::Bytes)].prop_map(Step::Send),
+            prop_oneof![Just(Send::All), (1_u64..1 << 40).prop_map(Send::Bytes)]
+                .prop_map(Step::Send),
             (1_u64..1 << 20, duration()).prop_map(|(bytes, every)| Step::Dribble { bytes, every }),
             duration().prop_map(Step::Flood),
             prop_oneof![Just(Recv::End), Just(Recv::Reply), (1_u64..1 << 40).prop_map(Recv::Bytes)]
@@ -144,7 +146,12 @@ pub(crate) mod tests {
     }
 
     fn ending() -> impl Strategy<Value = Step> {
-        prop_oneof![Just(Step::Fin), Just(Step::Rst), Just(Step::Close), duration().prop_map(Step::Vanish)]
+        prop_oneof![
+            Just(Step::Fin),
+            Just(Step::Rst),
+            Just(Step::Close),
+            duration().prop_map(Step::Vanish)
+        ]
     }
 
     /// Any script that makes sense.
