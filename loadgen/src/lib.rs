@@ -23,3 +23,4 @@ pub mod summary;
 pub mod system;
 pub mod transfer;
 pub mod units;
+pub mod verdict;
