@@ -9,6 +9,7 @@
 pub mod args;
 pub mod delivery;
 pub mod echo;
+pub mod flow;
 pub mod http;
 pub mod lifecycle;
 pub mod load;

@@ -59,6 +59,7 @@ fn run(cli: &Cli, load: &LoadArgs, interrupts: &Interrupts) -> Result<Report, Fa
     let name = match &cli.target {
         Target::Http { url, .. } => &url.address,
         Target::Echo { address, .. } | Target::Packets { address, .. } => address,
+        _ => unreachable!("what is no load is performed elsewhere"),
     };
     let to = resolve(name).map_err(Failure::Unresolved)?;
     let plan = plan(cli, load, to);
@@ -87,6 +88,7 @@ fn run(cli: &Cli, load: &LoadArgs, interrupts: &Interrupts) -> Result<Report, Fa
                 Packets::new(seed, size as usize, digest_every, framing)
             })
         }
+        _ => unreachable!("what is no load is performed elsewhere"),
     };
     Ok(run.map_err(Failure::Engine)?.report(plan, environment))
 }
@@ -291,6 +293,7 @@ fn plan(cli: &Cli, load: &LoadArgs, to: SocketAddr) -> Plan {
         Target::Packets { address, size, digest_every, .. } => {
             ("packets", address.clone(), Some(*size), Some(*digest_every))
         }
+        _ => unreachable!("what is no load is performed elsewhere"),
     };
     Plan {
         protocol,

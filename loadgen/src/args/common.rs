@@ -43,3 +43,11 @@ pub struct CommonArgs {
     #[arg(long, value_name = "NUMBER", env = "RINGLOAD_SEED", hide_env = true)]
     pub seed: Option<u64>,
 }
+
+impl CommonArgs {
+    /// Something is asked for that is of one report.
+    #[must_use]
+    pub fn needs_one_report(&self) -> bool {
+        self.json.is_some() || self.html.is_some() || !self.fail_if.is_empty()
+    }
+}

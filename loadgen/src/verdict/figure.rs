@@ -2,26 +2,26 @@
 
 use super::names;
 use crate::lifecycle::finding::Rule;
+use crate::output::reading;
 use crate::protocol::ErrorKind;
 use crate::units::{show_bytes, show_time};
 use serde_json::Value;
 
-/// Distributions, by the short name before `.p99`, and the fields that hold one, the first that
-/// there is.
-const DISTRIBUTIONS: [(&str, &[&str]); 8] = [
-    // The latency: what --fail-if 'p99>5ms' without anything before it means.
-    ("", &["latency_us", "service_time_us", "session_us", "answer_us", "reaction_us"]),
-    ("latency", &["latency_us"]),
-    ("service", &["service_time_us"]),
-    ("connect", &["connect_time_us"]),
-    ("lag", &["schedule_lag_us"]),
-    ("first_byte", &["first_byte_us"]),
-    ("session", &["session_us"]),
-    ("reaction", &["reaction_us"]),
+/// Distributions, by the short name before `.p99`, and the field of each. Nothing before it is the
+/// latency, whichever the report has: `--fail-if 'p99>5ms'`.
+const DISTRIBUTIONS: [(&str, Option<&str>); 9] = [
+    ("", None),
+    ("latency", Some("latency_us")),
+    ("service", Some("service_time_us")),
+    ("connect", Some("connect_time_us")),
+    ("lag", Some("schedule_lag_us")),
+    ("first_byte", Some("first_byte_us")),
+    ("session", Some("session_us")),
+    ("probe", Some("probe_time_us")),
+    ("reaction", Some("reaction_us")),
 ];
-/// Places in a distribution.
-const PLACES: [&str; 9] =
-    ["p50", "p90", "p99", "p99.9", "p99.99", "min", "mean", "max", "samples"];
+/// Places in a distribution that are listed; any percentile is understood.
+const PLACES: [&str; 8] = ["p50", "p90", "p99", "p99.9", "min", "mean", "max", "samples"];
 
 /// What a figure is measured in.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -46,8 +46,8 @@ pub struct Figure {
 
 #[derive(Clone, Debug, PartialEq)]
 enum Source {
-    /// In the first of these distributions that there is.
-    Distribution(&'static [&'static str], &'static str),
+    /// At a place of the distribution in this field; none: of the latency.
+    Distribution(Option<&'static str>, String),
     OwnCpu,
     CpuPerReply,
     Errors,
@@ -72,9 +72,9 @@ impl Figure {
             "leaks" => return of(Source::Leaks, Unit::Number),
             _ => {}
         }
-        if let Some((fields, place)) = distribution(name) {
+        if let Some((field, place)) = distribution(name) {
             let unit = if place == "samples" { Unit::Number } else { Unit::Seconds(1e-6) };
-            return of(Source::Distribution(fields, place), unit);
+            return of(Source::Distribution(field, place.into()), unit);
         }
         if let Some(rule) = name.strip_prefix("findings.") {
             let found = Rule::ALL.into_iter().find(|known| known.name() == rule);
@@ -104,12 +104,8 @@ impl Figure {
         };
         let number = |name: &str| report[name].as_f64();
         let value = match &self.source {
-            Source::Distribution(fields, place) => {
-                let there = fields.iter().map(|name| &report[*name]).find(|of| of.is_object());
-                // Without a sample there is no time: 0 would pass for a fast one.
-                there
-                    .filter(|of| *place == "samples" || of["samples"].as_u64() != Some(0))
-                    .and_then(|of| of[*place].as_f64())
+            Source::Distribution(field, place) => {
+                field.or_else(|| reading::latency_field(report)).and_then(|field| time(report, field, place))
             }
             Source::OwnCpu => cpu_s(report)
                 .zip(number("elapsed_s").filter(|seconds| *seconds > 0.0))
@@ -170,14 +166,37 @@ fn unknown(name: &str) -> String {
     names::unknown(name, short_names())
 }
 
-fn distribution(name: &str) -> Option<(&'static [&'static str], &'static str)> {
-    let place = |text: &str| PLACES.into_iter().find(|place| *place == text);
-    DISTRIBUTIONS.iter().find_map(|(before, fields)| {
-        let rest = match *before {
+fn distribution(name: &str) -> Option<(Option<&'static str>, &str)> {
+    DISTRIBUTIONS.iter().find_map(|(before, field)| {
+        let place = match *before {
             "" => name,
             _ => name.strip_prefix(before)?.strip_prefix('.')?,
         };
-        Some((*fields, place(rest)?))
+        (PLACES.contains(&place) || quantile(place).is_some()).then_some((*field, place))
+    })
+}
+
+/// `p99.95` as 0.9995.
+fn quantile(place: &str) -> Option<f64> {
+    let digits = place.strip_prefix('p')?;
+    // Two digits at least: 'p9' is more likely a slip than the ninth of a hundred.
+    let percent: f64 = digits.parse().ok().filter(|_| digits.len() >= 2)?;
+    (digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') && percent <= 100.0)
+        .then_some(percent / 100.0)
+}
+
+/// A place of a distribution, in microseconds; one that the report does not name is read from its
+/// histogram.
+fn time(report: &Value, field: &str, place: &str) -> Option<f64> {
+    let times = &report[field];
+    // Without a sample there is no time: 0 would pass for a fast one.
+    if place != "samples" && times["samples"].as_u64() == Some(0) {
+        return None;
+    }
+    times[place].as_f64().or_else(|| {
+        let histogram = reading::histogram(report, field)?;
+        let value = histogram.value_at_quantile(quantile(place)?);
+        Some(value.min(histogram.max()) as f64 / 1e3)
     })
 }
 
@@ -192,7 +211,7 @@ fn path_of(name: &str) -> String {
 /// Fields end in their unit.
 fn unit_of(path: &str) -> Unit {
     let one = |field: &str| match field {
-        _ if field.ends_with("bytes") || field.contains("bytes_per_s") => Some(Unit::Bytes),
+        _ if field.ends_with("bytes") || field.contains("_bytes_per_") => Some(Unit::Bytes),
         _ if field.ends_with("_per_s") => None,
         _ if field.ends_with("_us") => Some(Unit::Seconds(1e-6)),
         _ if field.ends_with("_ms") => Some(Unit::Seconds(1e-3)),
