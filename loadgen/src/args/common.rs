@@ -24,8 +24,13 @@ pub struct CommonArgs {
     #[arg(long, global = true, value_name = "EXPRESSION")]
     pub fail_if: Vec<Expression>,
     /// Fail if this ringwrightd (its --admin) has not given everything back after the run
-    #[arg(long, global = true, value_name = "http://ADMIN", env = "RINGLOAD_LEDGER",
-          hide_env = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "http://ADMIN",
+        env = "RINGLOAD_LEDGER",
+        hide_env = true
+    )]
     pub ledger: Option<Url>,
     /// Fail if this server holds more descriptors or threads after the run, or sockets its clients
     /// have closed; its child processes count with it

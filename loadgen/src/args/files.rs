@@ -47,9 +47,9 @@ impl Reports {
     #[must_use]
     pub const fn common(&self) -> &CommonArgs {
         match self {
-            Self::Report { common, .. } | Self::Merge { common, .. } | Self::Compare { common, .. } => {
-                common
-            }
+            Self::Report { common, .. }
+            | Self::Merge { common, .. }
+            | Self::Compare { common, .. } => common,
         }
     }
 
@@ -61,7 +61,8 @@ impl Reports {
                     Err("--json, --html and --fail-if are for one report; give one FILE".into())
                 }
                 Self::Compare { common, .. } if common.html.is_some() => {
-                    Err("--html makes a page of one report: ringload report FILE --html PAGE".into())
+                    Err("--html makes a page of one report: ringload report FILE --html PAGE"
+                        .into())
                 }
                 _ => Ok(()),
             },

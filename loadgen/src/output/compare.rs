@@ -42,9 +42,19 @@ const FIGURES: [Figure; 7] = [
         of_second: Some("replies_per_s"),
         show: |value| show_count(value as u64),
     },
-    Figure { name: "p50", of_run: |run| time(run, "p50"), of_second: Some("p50_us"), show: show_us },
+    Figure {
+        name: "p50",
+        of_run: |run| time(run, "p50"),
+        of_second: Some("p50_us"),
+        show: show_us,
+    },
     Figure { name: "p90", of_run: |run| time(run, "p90"), of_second: None, show: show_us },
-    Figure { name: "p99", of_run: |run| time(run, "p99"), of_second: Some("p99_us"), show: show_us },
+    Figure {
+        name: "p99",
+        of_run: |run| time(run, "p99"),
+        of_second: Some("p99_us"),
+        show: show_us,
+    },
     Figure { name: "p99.9", of_run: |run| time(run, "p99.9"), of_second: None, show: show_us },
     Figure { name: "cpu_per_reply", of_run: cpu_per_reply_us, of_second: None, show: show_us },
     Figure {
@@ -177,10 +187,7 @@ fn text(a: &Side<'_>, b: &Side<'_>, rows: &[Row], differences: &[Value]) -> Stri
     for (letter, side) in [("A", a), ("B", b)] {
         line(format!("{letter}  {} ({} of them)", show_text(side.name), side.runs.len()));
     }
-    line(format!(
-        "{:<19} {:>12} {:>12} {:>7}  {:<16}",
-        "", "A", "B", "B / A", "95% of the noise"
-    ));
+    line(format!("{:<19} {:>12} {:>12} {:>7}  {:<16}", "", "A", "B", "B / A", "95% of the noise"));
     for Row { figure, a, b, ratio, noise } in rows {
         let ratio = ratio.map_or("-".into(), |ratio| format!("{ratio:.3}"));
         let said = match noise {
@@ -242,11 +249,13 @@ mod tests {
 
     #[test]
     fn several_runs_tell_of_the_noise_of_their_wholes() {
-        let runs = |p99s: [f64; 4]| p99s.map(|p99| {
-            let mut run = run(1000.0, 500.0);
-            run["service_time_us"]["p99.9"] = p99.into();
-            run
-        });
+        let runs = |p99s: [f64; 4]| {
+            p99s.map(|p99| {
+                let mut run = run(1000.0, 500.0);
+                run["service_time_us"]["p99.9"] = p99.into();
+                run
+            })
+        };
         let a = side("a", runs([900.0, 910.0, 890.0, 905.0]).into());
         let same = side("b", runs([895.0, 905.0, 900.0, 912.0]).into());
         let worse = side("b", runs([1900.0, 1910.0, 1890.0, 1905.0]).into());

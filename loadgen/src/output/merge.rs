@@ -11,9 +11,23 @@ use serde_json::{Map, Value, json};
 
 /// Counts that are added.
 const ADDED: [&str; 17] = [
-    "intended", "unsent", "requests", "replies", "unfinished", "lost", "unanswered_at_close",
-    "received_bytes", "sent_bytes", "connections_opened", "closed_idle", "refused", "sessions",
-    "errors_total", "cpu_user_s", "cpu_system_s", "replies_per_s",
+    "intended",
+    "unsent",
+    "requests",
+    "replies",
+    "unfinished",
+    "lost",
+    "unanswered_at_close",
+    "received_bytes",
+    "sent_bytes",
+    "connections_opened",
+    "closed_idle",
+    "refused",
+    "sessions",
+    "errors_total",
+    "cpu_user_s",
+    "cpu_system_s",
+    "replies_per_s",
 ];
 /// Counts by name that are added.
 const ADDED_MAPS: [&str; 3] = ["statuses", "errors", "network"];
@@ -53,7 +67,9 @@ pub fn merge(reports: &[Value]) -> Result<Value, String> {
     let longest = reports.iter().filter_map(|report| report["elapsed_s"].as_f64());
     let elapsed_s = longest.fold(0.0, f64::max);
     all["elapsed_s"] = json!(elapsed_s);
-    let per = |count: &Value, by: f64| count.as_f64().filter(|_| by > 0.0).unwrap_or(0.0) / by.max(f64::MIN_POSITIVE);
+    let per = |count: &Value, by: f64| {
+        count.as_f64().filter(|_| by > 0.0).unwrap_or(0.0) / by.max(f64::MIN_POSITIVE)
+    };
     all["replies_per_s"] = json!(per(&all["replies"], elapsed_s));
     all["received_bytes_per_s"] = json!(per(&all["received_bytes"], elapsed_s));
     let opened = all["connections_opened"].as_f64().unwrap_or_default();
@@ -61,7 +77,8 @@ pub fn merge(reports: &[Value]) -> Result<Value, String> {
     add_histograms(&mut all, reports)?;
     let outcome = reports.iter().max_by_key(|report| gravity(&report["outcome"]));
     let outcome = outcome.expect("there is a first");
-    (all["outcome"], all["exit_status"]) = (outcome["outcome"].clone(), outcome["exit_status"].clone());
+    (all["outcome"], all["exit_status"]) =
+        (outcome["outcome"].clone(), outcome["exit_status"].clone());
     // What was seen of the servers stays with the run that saw it.
     for name in ["verdicts", "ledger", "process"] {
         all.as_object_mut().expect("reports are objects").remove(name);
@@ -106,9 +123,7 @@ fn check(reports: &[Value]) -> Result<(), String> {
 
 /// How bad an outcome is; of several, the worst is that of all.
 fn gravity(outcome: &Value) -> usize {
-    let order = [
-        Outcome::Passed, Outcome::Failed, Outcome::Unreachable, Outcome::Interrupted,
-    ];
+    let order = [Outcome::Passed, Outcome::Failed, Outcome::Unreachable, Outcome::Interrupted];
     order.iter().position(|known| json!(known) == *outcome).unwrap_or(order.len())
 }
 
@@ -241,7 +256,10 @@ mod tests {
         assert_eq!(merged["replies_per_s"], 100_000.0);
         assert_eq!((&merged["errors"]["eof"], &merged["statuses"]["500"]), (&json!(6), &json!(7)));
         assert_eq!(merged["plan"]["connections"], 128);
-        assert_eq!((&merged["outcome"], &merged["exit_status"]), (&json!("unreachable"), &json!(3)));
+        assert_eq!(
+            (&merged["outcome"], &merged["exit_status"]),
+            (&json!("unreachable"), &json!(3))
+        );
         assert_eq!(merged["intervals"][0]["replies"], 2_000_000);
         assert_eq!(merged["intervals"][0]["p50_us"], a["intervals"][0]["p50_us"]);
         assert_eq!(merged["merged"].as_array().map(Vec::len), Some(2));
@@ -265,7 +283,9 @@ mod tests {
             assert!(error.contains(says), "{error}");
         }
         let churn = with("/kind", "churn");
-        assert!(merge(&[churn.clone(), churn]).expect_err("no load").contains("only reports of load"));
+        assert!(
+            merge(&[churn.clone(), churn]).expect_err("no load").contains("only reports of load")
+        );
         assert!(merge(&[]).is_err());
     }
 }

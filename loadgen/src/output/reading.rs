@@ -128,7 +128,10 @@ mod tests {
             "service_time_us": { "samples": 1 }, "latency_us": null, "connect_time_us": { "samples": 0 },
         });
         let fields: Vec<_> = distributions(&report).map(|(of, _)| of.field).collect();
-        assert_eq!((fields, latency_field(&report)), (vec!["service_time_us"], Some("service_time_us")));
+        assert_eq!(
+            (fields, latency_field(&report)),
+            (vec!["service_time_us"], Some("service_time_us"))
+        );
     }
 
     #[test]

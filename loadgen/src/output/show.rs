@@ -22,7 +22,9 @@ pub fn summary(report: &Value) -> String {
         writeln!(text, "{name:<13} {what}").expect("writing to a string does not fail");
     };
     row("run", headline(report));
-    if let (Some(replies), Some(rate)) = (report["replies"].as_u64(), report["replies_per_s"].as_f64()) {
+    if let (Some(replies), Some(rate)) =
+        (report["replies"].as_u64(), report["replies_per_s"].as_f64())
+    {
         let seconds = report["elapsed_s"].as_f64().unwrap_or_default();
         let (replies, rate) = (show_count(replies), show_count(rate as u64));
         row("replies", format!("{replies} in {seconds:.2} s: {rate} per second"));
@@ -61,7 +63,10 @@ pub fn summary(report: &Value) -> String {
     }
     for verdict in report["verdicts"].as_array().into_iter().flatten() {
         let word = if verdict["failed"] == true { "FAILED" } else { "passed" };
-        row("fail if", format!("{}: {word}", show_text(verdict["expression"].as_str().unwrap_or(""))));
+        row(
+            "fail if",
+            format!("{}: {word}", show_text(verdict["expression"].as_str().unwrap_or(""))),
+        );
     }
     text += &parts(report);
     text
@@ -136,10 +141,12 @@ mod tests {
     #[test]
     fn a_report_is_told_from_its_fields() {
         let mut report = serde_json::to_value(sample()).expect("a report is JSON");
-        report["ledger"] = json!({ "leaks": [{ "name": "connections.open", "before": 0, "after": 2 }] });
+        report["ledger"] =
+            json!({ "leaks": [{ "name": "connections.open", "before": 0, "after": 2 }] });
         report["process"] = json!({ "error": "gone" });
         report["verdicts"] = json!([{ "expression": "p99>5ms", "value": 1.0, "failed": true }]);
-        report["findings"] = json!([{ "rule": "lost_reply", "detail": "\u{1b}x", "script": "say 1" }]);
+        report["findings"] =
+            json!([{ "rule": "lost_reply", "detail": "\u{1b}x", "script": "say 1" }]);
         let text = summary(&report);
         for part in [
             "http http://127.0.0.1:8080/ FAILED (load, ringload",

@@ -106,8 +106,10 @@ impl FromStr for Expression {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let shape = || "expected FIGURE COMPARISON VALUE, such as 'p99>5ms', 'errors.reset>0' or \
-                        'replies_per_s<10k'; comparisons are < <= > >= == !=";
+        let shape = || {
+            "expected FIGURE COMPARISON VALUE, such as 'p99>5ms', 'errors.reset>0' or \
+                        'replies_per_s<10k'; comparisons are < <= > >= == !="
+        };
         let at = text.find(['<', '>', '=', '!']).ok_or_else(shape)?;
         let (name, rest) = text.split_at(at);
         let comparison = COMPARISONS.iter().find(|(sign, _)| rest.starts_with(sign));

@@ -42,8 +42,7 @@ pub fn get(url: &Url, path: &str) -> Result<Vec<u8>, Refusal> {
         .map_err(|error| unreachable(error.to_string()))?;
     let failed = |error: std::io::Error| unreachable(error.to_string());
     stream.set_write_timeout(Some(PATIENCE)).map_err(failed)?;
-    let request =
-        format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", url.host);
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", url.host);
     stream.write_all(request.as_bytes()).map_err(failed)?;
     let (mut answer, mut part) = (Vec::new(), [0; 1 << 14]);
     loop {

@@ -104,9 +104,9 @@ impl Figure {
         };
         let number = |name: &str| report[name].as_f64();
         let value = match &self.source {
-            Source::Distribution(field, place) => {
-                field.or_else(|| reading::latency_field(report)).and_then(|field| time(report, field, place))
-            }
+            Source::Distribution(field, place) => field
+                .or_else(|| reading::latency_field(report))
+                .and_then(|field| time(report, field, place)),
             Source::OwnCpu => cpu_s(report)
                 .zip(number("elapsed_s").filter(|seconds| *seconds > 0.0))
                 .map(|(cpu, seconds)| cpu / seconds),

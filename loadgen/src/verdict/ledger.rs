@@ -42,7 +42,11 @@ impl Ledger {
     ///
     /// # Errors
     /// It cannot be read any more.
-    pub fn after(&self, settle: Duration, interrupts: &Interrupts) -> Result<(Value, Vec<Stays>), String> {
+    pub fn after(
+        &self,
+        settle: Duration,
+        interrupts: &Interrupts,
+    ) -> Result<(Value, Vec<Stays>), String> {
         let Settled { last, stays, took } = settle::wait(settle, interrupts, || {
             let after = read(&self.url).map_err(|refusal| refusal.text().to_string())?;
             let leaks = leaks(&self.before, &after);
@@ -82,9 +86,9 @@ fn leaks(before: &Value, after: &Value) -> Vec<Stays> {
         Some(of("total")?.saturating_sub(of("free")?))
     };
     let mut leaks: Vec<Stays> = Vec::new();
-    leaks.extend(COUNTS.iter().filter_map(|name| {
-        Stays::new(*name, count(before, name), count(after, name))
-    }));
+    leaks.extend(
+        COUNTS.iter().filter_map(|name| Stays::new(*name, count(before, name), count(after, name))),
+    );
     for (name, pair) in after.as_object().into_iter().flatten() {
         if let Some(used_after) = used(pair) {
             let used_before = used(&before[name]).unwrap_or_default();

@@ -157,7 +157,10 @@ mod tests {
 
     #[test]
     fn the_nearest_name_is_meant_if_it_is_near() {
-        assert_eq!((distance("", "abc"), distance("p9", "p99"), distance("kitten", "sitting")), (3, 1, 3));
+        assert_eq!(
+            (distance("", "abc"), distance("p9", "p99"), distance("kitten", "sitting")),
+            (3, 1, 3)
+        );
         let known = || ["errors", "p99"].map(String::from).into_iter();
         assert!(unknown("error", known()).contains("did you mean 'errors'"));
         assert!(unknown("replies_per_sec", known()).contains("did you mean 'replies_per_s'"));

@@ -14,8 +14,19 @@ use std::time::Duration;
 const PROCESSES_MAX: usize = 4_096;
 /// States of a socket by number (include/net/tcp_states.h).
 const STATES: [&str; 13] = [
-    "?", "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT", "CLOSE",
-    "CLOSE_WAIT", "LAST_ACK", "LISTEN", "CLOSING", "NEW_SYN_RECV",
+    "?",
+    "ESTABLISHED",
+    "SYN_SENT",
+    "SYN_RECV",
+    "FIN_WAIT1",
+    "FIN_WAIT2",
+    "TIME_WAIT",
+    "CLOSE",
+    "CLOSE_WAIT",
+    "LAST_ACK",
+    "LISTEN",
+    "CLOSING",
+    "NEW_SYN_RECV",
 ];
 
 /// What is held by a process and its descendants.
@@ -55,7 +66,11 @@ impl Process {
     ///
     /// # Errors
     /// It is gone.
-    pub fn after(&self, settle: Duration, interrupts: &Interrupts) -> Result<(Value, Vec<Stays>), String> {
+    pub fn after(
+        &self,
+        settle: Duration,
+        interrupts: &Interrupts,
+    ) -> Result<(Value, Vec<Stays>), String> {
         let Settled { last, stays, took } = settle::wait(settle, interrupts, || {
             let after = holdings(self.pid)?;
             let stays = stays(&self.before, &after);
