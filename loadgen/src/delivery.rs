@@ -3,8 +3,7 @@
 use crate::timeline::Timeline;
 use serde::Serialize;
 use serde_json::Value;
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 
 /// What a run leaves behind.
 #[derive(Debug)]
@@ -33,26 +32,12 @@ impl Delivery {
         Self { report, summary, exit_status, timeline, aside: false }
     }
 
-    /// Prints the summary, and writes the report to `json`.
-    ///
-    /// # Errors
-    /// errno of writing `json`, in words.
-    pub fn deliver(&self, json: Option<File>) -> Result<(), String> {
+    /// Prints the summary.
+    pub fn print(&self) {
         // A reader that has gone (`| head`) does not change how the run ended.
         let _ = match self.aside {
             false => std::io::stdout().write_all(self.summary.as_bytes()),
             true => std::io::stderr().write_all(self.summary.as_bytes()),
         };
-        match json {
-            None => Ok(()),
-            Some(file) => self.write_json(file).map_err(|error| format!("--json: {error}")),
-        }
-    }
-
-    fn write_json(&self, file: File) -> std::io::Result<()> {
-        let mut file = BufWriter::new(file);
-        serde_json::to_writer_pretty(&mut file, &self.report)?;
-        file.write_all(b"\n")?;
-        file.flush()
     }
 }

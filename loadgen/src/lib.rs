@@ -9,11 +9,12 @@
 pub mod args;
 pub mod delivery;
 pub mod echo;
+pub mod flow;
 pub mod http;
 pub mod lifecycle;
 pub mod load;
-pub mod output;
 pub mod network;
+pub mod output;
 pub mod packets;
 pub mod protocol;
 pub mod report;
@@ -27,3 +28,4 @@ pub mod threads;
 pub mod timeline;
 pub mod transfer;
 pub mod units;
+pub mod verdict;

@@ -69,6 +69,7 @@ fn run(
     let name = match &cli.target {
         Target::Http { url, .. } => &url.address,
         Target::Echo { address, .. } | Target::Packets { address, .. } => address,
+        _ => unreachable!("what is no load is performed elsewhere"),
     };
     let to = resolve(name).map_err(Failure::Unresolved)?;
     let plan = plan(cli, load, to);
@@ -99,6 +100,7 @@ fn run(
                 Packets::new(seed, size as usize, digest_every, framing, Arc::clone(&numbers))
             })
         }
+        _ => unreachable!("what is no load is performed elsewhere"),
     };
     Ok((run.map_err(Failure::Engine)?, plan, environment))
 }
@@ -328,6 +330,7 @@ fn plan(cli: &Cli, load: &LoadArgs, to: SocketAddr) -> Plan {
         Target::Packets { address, size, digest_every, .. } => {
             ("packets", address.clone(), Some(*size), Some(*digest_every))
         }
+        _ => unreachable!("what is no load is performed elsewhere"),
     };
     Plan {
         protocol,

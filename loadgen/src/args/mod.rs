@@ -1,10 +1,12 @@
 //! The command line: a file for each family of commands.
 
 mod common;
+mod files;
 mod load;
 mod transfer;
 
 pub use common::CommonArgs;
+pub use files::Reports;
 pub use load::LoadArgs;
 pub use transfer::Transfer;
 
@@ -109,6 +111,9 @@ pub enum Target {
         #[command(subcommand)]
         transfer: Option<Transfer>,
     },
+    /// Reports read again.
+    #[command(flatten)]
+    Reports(Reports),
 }
 
 impl Cli {
@@ -137,6 +142,7 @@ impl Cli {
             Target::Http { load, .. }
             | Target::Echo { load, .. }
             | Target::Packets { load, .. } => Some(load),
+            Target::Reports(_) => None,
         }
     }
 
@@ -147,6 +153,7 @@ impl Cli {
             Target::Http { load, .. }
             | Target::Echo { load, .. }
             | Target::Packets { load, .. } => &load.common,
+            Target::Reports(reports) => reports.common(),
         }
     }
 
@@ -164,9 +171,13 @@ impl Cli {
                 }
                 *size
             }
+            Target::Reports(reports) => return reports.check(from_line),
         };
         let (Target::Http { load, .. } | Target::Echo { load, .. } | Target::Packets { load, .. }) =
-            &mut self.target;
+            &mut self.target
+        else {
+            unreachable!("the others have returned");
+        };
         match (from_line("duration"), from_line("requests")) {
             (true, true) => return Err("give either --duration or --requests, not both".into()),
             // The environment asked for a number of requests; the command line knows better.
