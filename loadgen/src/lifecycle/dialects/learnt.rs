@@ -252,7 +252,7 @@ impl Follower {
             start += count as u64;
             bytes = rest;
             if start == end {
-                let seen = std::mem::replace(&mut self.block, Some(Hasher::new()));
+                let seen = self.block.replace(Hasher::new());
                 let must = blocks.get(number as usize);
                 if seen.is_some_and(|seen| Some(&seen.finish()) != must) {
                     let from = number * BLOCK_BYTES;

@@ -329,14 +329,14 @@ impl<'a> Speaker<'a> {
 
 /// The id of a connection's packet, counted from 1: whose it is can be read from it.
 fn id(key: Key, packet: u32) -> u32 {
-    whose(key) << 8 | (packet - 1) % 255 + 1
+    (whose(key) << 8) | ((packet - 1) % 255 + 1)
 }
 
 /// What the ids of a connection have in common: its number modulo 2^20 and, above that, which of a
 /// script's connects it is.
 pub fn whose(key: Key) -> u32 {
     let connect = key.number >> Key::CONNECT_SHIFT;
-    (connect as u32 & 0xf) << 20 | key.number as u32 & 0xf_ffff
+    ((connect as u32 & 0xf) << 20) | (key.number as u32 & 0xf_ffff)
 }
 
 #[cfg(test)]

@@ -74,7 +74,7 @@ fn honest(packets: &Packets, said: &[u8]) -> Vec<u8> {
             }
             What::Accepted { .. } => packet(&mut out, 0x88, id, &[]),
             What::Stored => packet(&mut out, 0x89, id, &[]),
-            What::Aborted if said.len() % 2 == 0 => {
+            What::Aborted if said.len().is_multiple_of(2) => {
                 // The transfer had been over before it came.
                 error(&mut out, id, code::NO_TRANSFER);
             }
@@ -132,7 +132,7 @@ proptest! {
         let speech = packets.speech(KEY, &drawn).expect("phrases");
         // An ABORT that comes too late is answered so only if there was a transfer to be over.
         let aborts_nothing = |phrase: &String| phrase.starts_with("abort-get") || phrase.starts_with("abort-put");
-        prop_assume!(speech.bytes.len() % 2 == 1 || !drawn.iter().any(aborts_nothing));
+        prop_assume!(!speech.bytes.len().is_multiple_of(2) || !drawn.iter().any(aborts_nothing));
         let answers = honest(&packets, &speech.bytes);
         let said = speech.bytes.len() as u64;
         let (result, replies) = hear(&packets, &drawn, said, &answers, &cuts);
