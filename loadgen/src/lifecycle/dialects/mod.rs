@@ -1,6 +1,10 @@
 //! The protocols, as spoken by clients that misbehave.
 
 pub mod echo;
+mod ending;
+pub mod http;
+mod learnt;
+pub mod packets;
 
 use super::dialect::Dialect;
 use super::script::Target;
