@@ -209,7 +209,7 @@ fn add_histograms(all: &mut Value, reports: &[Value]) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::tests::sample;
+    use crate::report::tests::{check_against_schema, sample};
     use crate::stats::Stats;
 
     fn report(times_ns: impl Iterator<Item = u64>) -> Value {
@@ -281,5 +281,11 @@ mod tests {
             merge(&[churn.clone(), churn]).expect_err("no load").contains("only reports of load")
         );
         assert!(merge(&[]).is_err());
+    }
+
+    #[test]
+    fn a_merged_report_is_what_its_schema_says() {
+        let halves = [report(times()), report(times())];
+        check_against_schema("load", &merge(&halves).expect("they fit"));
     }
 }
