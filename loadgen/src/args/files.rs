@@ -28,10 +28,10 @@ pub enum Reports {
     /// Compare two runs, or several on each side (A1,A2,A3 B1,B2,B3), with their noise
     Compare {
         /// Reports of the one side, separated by commas
-        #[arg(value_delimiter = ',', num_args = 1)]
+        #[arg(required = true, value_delimiter = ',', num_args = 1)]
         a: Vec<PathBuf>,
         /// Reports of the other side
-        #[arg(value_delimiter = ',', num_args = 1)]
+        #[arg(required = true, value_delimiter = ',', num_args = 1)]
         b: Vec<PathBuf>,
         /// What every kind of run has.
         #[command(flatten)]

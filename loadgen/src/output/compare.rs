@@ -211,6 +211,7 @@ fn text(a: &Side<'_>, b: &Side<'_>, rows: &[Row], differences: &[Value]) -> Stri
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::tests::check_against_schema;
 
     /// A run whose seconds lie around `rate` and `p99_us`.
     fn run(rate: f64, p99_us: f64) -> Value {
@@ -288,5 +289,17 @@ mod tests {
         assert!(error.expect_err("churn is no load").contains("\"churn\""));
         let transfer = || side("t", vec![json!({ "kind": "transfer" })]);
         assert!(compare(&transfer(), &transfer()).expect_err("no times").contains("no times"));
+    }
+
+    #[test]
+    fn the_report_is_what_its_schema_says() {
+        let a = side("a", vec![run(1000.0, 500.0)]);
+        let mut other = run(1300.0, 501.0);
+        other["plan"]["connections"] = 128.into();
+        let (mut report, _) = compare(&a, &side("b", vec![other])).expect("both are load");
+        check_against_schema("comparison", &report);
+        report["verdicts"] =
+            json!([{ "expression": "ratio.p99>1.1", "value": 1.3, "failed": true }]);
+        check_against_schema("comparison", &report);
     }
 }

@@ -3,10 +3,10 @@
 
 use super::reading::{self, DISTRIBUTIONS};
 use crate::report::{Outcome, Times};
+use crate::timeline::deflated;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hdrhistogram::Histogram;
-use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
 use serde_json::{Map, Value, json};
 
 /// Counts that are added.
@@ -199,12 +199,8 @@ fn add_histograms(all: &mut Value, reports: &[Value]) -> Result<(), String> {
             }
         }
         if let Some(sum) = sum {
-            let mut bytes = Vec::new();
-            V2DeflateSerializer::new()
-                .serialize(&sum, &mut bytes)
-                .map_err(|error| format!("histogram of {}: {error}", of.title))?;
             all[of.field] = json!(Times::of(&sum));
-            all["histograms"][of.histogram] = STANDARD.encode(bytes).into();
+            all["histograms"][of.histogram] = STANDARD.encode(deflated(&sum)).into();
         }
     }
     Ok(())
@@ -213,18 +209,16 @@ fn add_histograms(all: &mut Value, reports: &[Value]) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::tests::sample;
+    use crate::report::tests::{check_against_schema, sample};
     use crate::stats::Stats;
 
     fn report(times_ns: impl Iterator<Item = u64>) -> Value {
         let mut times = Stats::new().service_ns;
         times_ns.for_each(|time| times.saturating_record(time));
         let mut report = json!(sample());
-        let mut bytes = Vec::new();
-        V2DeflateSerializer::new().serialize(&times, &mut bytes).expect("a Vec takes everything");
         report["service_time_us"] = json!(Times::of(&times));
         report["connect_time_us"]["samples"] = 0.into();
-        report["histograms"] = json!({ "service_ns": STANDARD.encode(bytes) });
+        report["histograms"] = json!({ "service_ns": STANDARD.encode(deflated(&times)) });
         report
     }
 
@@ -287,5 +281,11 @@ mod tests {
             merge(&[churn.clone(), churn]).expect_err("no load").contains("only reports of load")
         );
         assert!(merge(&[]).is_err());
+    }
+
+    #[test]
+    fn a_merged_report_is_what_its_schema_says() {
+        let halves = [report(times()), report(times())];
+        check_against_schema("load", &merge(&halves).expect("they fit"));
     }
 }

@@ -99,9 +99,36 @@ pub fn read(path: &Path) -> Result<Value, String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use crate::report::Pacing;
+    use crate::report::tests::sample_of;
+    use crate::stats::Stats;
+    use crate::timeline::deflated;
     use serde_json::json;
+
+    /// A report of load as one of some seconds leaves it.
+    pub(crate) fn with_histograms(pacing: Pacing) -> Value {
+        let mut report = json!(sample_of(pacing));
+        let mut times = Stats::new().service_ns;
+        (1..5_000_u64).for_each(|n| times.saturating_record(100_000 + n * n));
+        for of in &DISTRIBUTIONS {
+            if report[of.field].is_object() {
+                report[of.field]["samples"] = times.len().into();
+                report["histograms"][of.histogram] = STANDARD.encode(deflated(&times)).into();
+            }
+        }
+        let first = report["intervals"][0].clone();
+        let seconds = (1..=20_u64).map(|second| {
+            let mut interval = first.clone();
+            interval["elapsed_s"] = json!(second as f64);
+            interval["replies_per_s"] = json!(90_000.0 + (second * 7_919 % 10_000) as f64);
+            interval["p99_us"] = json!(500.0 + (second * 31 % 70) as f64);
+            interval
+        });
+        report["intervals"] = seconds.collect();
+        report
+    }
 
     #[test]
     fn what_is_no_report_is_named() {

@@ -144,6 +144,7 @@ fn fail(delivery: &mut Delivery) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::tests::{check_against_schema, sample};
 
     fn delivery(exit_status: u8) -> Delivery {
         let report = json!({
@@ -185,5 +186,28 @@ mod tests {
             assert_eq!(delivery.exit_status, status);
             assert_eq!(delivery.report["exit_status"], status);
         }
+    }
+
+    #[test]
+    fn what_is_written_into_a_report_is_what_its_schema_says() {
+        let report = json!(sample());
+        let mut delivery = Delivery { report, ..delivery(0) };
+        judge(&mut delivery, &demands(&["errors>0", "findings>0"]));
+        let process = Process::look(std::process::id()).expect("this process");
+        let interrupts = Interrupts::block().expect("blocking signals needs no right");
+        let seen = process.after(Duration::ZERO, &interrupts);
+        tell(&mut delivery, "process", "", seen);
+        let stays = Stays::new("connections.open", 0, 2).expect("it is more");
+        let ledger = json!({ "url": "http://a/", "before": {}, "after": {}, "leaks": [&stays], "settled_s": 0.5 });
+        tell(&mut delivery, "ledger", "", Ok((ledger, vec![stays])));
+        check_against_schema("load", &delivery.report);
+        let text = &delivery.summary;
+        assert!(
+            text.contains("ledger        FAILED: connections.open: 2, before the run 0"),
+            "{text}"
+        );
+        assert_eq!(delivery.exit_status, 1);
+        tell(&mut delivery, "ledger", "", Err("gone".into()));
+        check_against_schema("load", &delivery.report);
     }
 }
