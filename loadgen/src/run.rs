@@ -59,6 +59,7 @@ fn run(cli: &Cli, load: &LoadArgs, interrupts: &Interrupts) -> Result<Report, Fa
     let name = match &cli.target {
         Target::Http { url, .. } => &url.address,
         Target::Echo { address, .. } | Target::Packets { address, .. } => address,
+        _ => unreachable!("what is no load is performed elsewhere"),
     };
     let to = resolve(name).map_err(Failure::Unresolved)?;
     let plan = plan(cli, load, to);
@@ -87,6 +88,7 @@ fn run(cli: &Cli, load: &LoadArgs, interrupts: &Interrupts) -> Result<Report, Fa
                 Packets::new(seed, size as usize, digest_every, framing)
             })
         }
+        _ => unreachable!("what is no load is performed elsewhere"),
     };
     Ok(run.map_err(Failure::Engine)?.report(plan, environment))
 }
@@ -291,6 +293,7 @@ fn plan(cli: &Cli, load: &LoadArgs, to: SocketAddr) -> Plan {
         Target::Packets { address, size, digest_every, .. } => {
             ("packets", address.clone(), Some(*size), Some(*digest_every))
         }
+        _ => unreachable!("what is no load is performed elsewhere"),
     };
     Plan {
         protocol,
@@ -323,8 +326,9 @@ pub fn resolve(name: &str) -> Result<SocketAddr, String> {
     }
 }
 
-/// Short enough to be typed again.
-fn seed_of_the_clock() -> u64 {
+/// A seed when none is given: short enough to be typed again.
+#[must_use]
+pub fn seed_of_the_clock() -> u64 {
     SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| u64::from(since.subsec_nanos()))
 }
 

@@ -1,10 +1,12 @@
 //! The command line: a file for each family of commands.
 
 mod common;
+mod idle;
 mod load;
 mod transfer;
 
 pub use common::CommonArgs;
+pub use idle::{HerdProtocol, IdleArgs};
 pub use load::LoadArgs;
 pub use transfer::Transfer;
 
@@ -34,6 +36,7 @@ Examples:
   ringload packets 127.0.0.1:7100 --size 1KiB --digest-every 10
   ringload packets 127.0.0.1:7100 put backup.tar --as monday.tar --replace
   ringload packets 127.0.0.1:7100 get monday.tar --out backup.tar
+  ringload idle 127.0.0.1:8080 --protocol http -c 10k --hold 5m --probe-every 30s
 
 Exit status:
   0  every reply was right        3    nothing could be connected to
@@ -109,6 +112,9 @@ pub enum Target {
         #[command(subcommand)]
         transfer: Option<Transfer>,
     },
+    /// Hold idle connections and show that each still answers
+    #[command(after_help = EXAMPLES, max_term_width = 100)]
+    Idle(IdleArgs),
 }
 
 impl Cli {
@@ -137,6 +143,7 @@ impl Cli {
             Target::Http { load, .. }
             | Target::Echo { load, .. }
             | Target::Packets { load, .. } => Some(load),
+            Target::Idle(_) => None,
         }
     }
 
@@ -147,6 +154,7 @@ impl Cli {
             Target::Http { load, .. }
             | Target::Echo { load, .. }
             | Target::Packets { load, .. } => &load.common,
+            Target::Idle(idle) => &idle.common,
         }
     }
 
@@ -164,9 +172,13 @@ impl Cli {
                 }
                 *size
             }
+            Target::Idle(idle) => return idle.check(),
         };
         let (Target::Http { load, .. } | Target::Echo { load, .. } | Target::Packets { load, .. }) =
-            &mut self.target;
+            &mut self.target
+        else {
+            unreachable!("the others have returned");
+        };
         match (from_line("duration"), from_line("requests")) {
             (true, true) => return Err("give either --duration or --requests, not both".into()),
             // The environment asked for a number of requests; the command line knows better.
