@@ -4,12 +4,13 @@
 //! From the command line ([`args`]) to a run ([`run`]): one [`load::Load`] per shard keeps its
 //! connections busy, a [`protocol::Protocol`] ([`echo`], [`http`], [`packets`]) makes the requests
 //! and judges the replies, [`stats`] counts, [`report`] and [`summary`] tell. [`transfer`] moves one
-//! file instead.
+//! file instead; a [`herd`] is idle.
 
 pub mod args;
 pub mod delivery;
 pub mod echo;
 pub mod flow;
+pub mod herd;
 pub mod http;
 pub mod lifecycle;
 pub mod load;

@@ -7,6 +7,9 @@ use ringload::report::Outcome;
 use ringload::run::Failure;
 use ringload::system::Interrupts;
 use ringload::{flow, run, transfer};
+use ringload::units::show_path;
+use ringload::{herd, run, transfer};
+use std::fs::File;
 use std::process::ExitCode;
 
 /// What was asked for cannot be done.
@@ -36,6 +39,7 @@ fn perform(cli: &Cli, interrupts: &Interrupts) -> Result<Delivery, Failure> {
             run::perform(cli, load, interrupts)
         }
         Target::Reports(reports) => files::perform(reports),
+        Target::Idle(idle) => herd::perform(idle, interrupts),
     }
 }
 

@@ -368,8 +368,9 @@ pub fn resolve(name: &str) -> Result<SocketAddr, String> {
     }
 }
 
-/// Short enough to be typed again.
-fn seed_of_the_clock() -> u64 {
+/// A seed when none is given: short enough to be typed again.
+#[must_use]
+pub fn seed_of_the_clock() -> u64 {
     SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| u64::from(since.subsec_nanos()))
 }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 /// CPU time of this process, all threads.
@@ -11,6 +12,17 @@ pub struct CpuTime {
     pub user: Duration,
     /// In the kernel on our behalf.
     pub system: Duration,
+}
+
+impl CpuTime {
+    /// What was spent since it was `before`.
+    #[must_use]
+    pub const fn since(self, before: Self) -> Self {
+        Self {
+            user: self.user.saturating_sub(before.user),
+            system: self.system.saturating_sub(before.system),
+        }
+    }
 }
 
 /// What `getrusage(2)` says of this process.
@@ -75,6 +87,59 @@ pub fn descriptors_max() -> u64 {
 fn first_line(path: &str) -> Option<String> {
     let text = std::fs::read_to_string(path).ok()?;
     text.lines().next().map(|line| line.trim().into())
+}
+
+/// What `/proc/sys/NAME` says, without white space around it; `None` where it is not there.
+#[must_use]
+pub fn read_kernel_setting(name: &str) -> Option<String> {
+    let text = std::fs::read_to_string(format!("/proc/sys/{name}")).ok()?;
+    Some(text.trim().into())
+}
+
+/// Bytes of this process that are in memory (`VmRSS` of proc(5)); `None` where that is not told.
+#[must_use]
+pub fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib << 10)
+}
+
+/// Lets `bind(2)` choose an address only: the port is chosen by `connect(2)`, and may be one that
+/// connections to elsewhere have too (ip(7), `IP_BIND_ADDRESS_NO_PORT`).
+///
+/// # Errors
+/// errno of `setsockopt(2)`.
+pub fn bind_no_port(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the descriptor is open, and the option's value is an int of its size.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast(),
+            size_of_val(&on) as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Waits until `descriptor` can be read, at most `timeout`: to the microsecond, where epoll(7)
+/// counts in milliseconds.
+pub fn wait_readable(descriptor: &impl AsRawFd, timeout: Duration) {
+    let mut wanted = libc::pollfd { fd: descriptor.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let timeout = timespec(timeout);
+    // SAFETY: one pollfd is valid for reads and writes, the timeout is valid, and no signal mask
+    // is given. Whatever the result, who called looks for himself.
+    unsafe { libc::ppoll(&raw mut wanted, 1, &raw const timeout, std::ptr::null()) };
+}
+
+fn timespec(time: Duration) -> libc::timespec {
+    libc::timespec {
+        tv_sec: time.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+        tv_nsec: time.subsec_nanos().into(),
+    }
 }
 
 /// Raises the soft limit of open descriptors to the hard one.
@@ -151,10 +216,7 @@ impl Interrupts {
     /// Waits for one of them, at most `timeout`; true when one came.
     #[must_use]
     pub fn wait(&self, timeout: Duration) -> bool {
-        let timeout = libc::timespec {
-            tv_sec: timeout.as_secs().try_into().unwrap_or(libc::time_t::MAX),
-            tv_nsec: timeout.subsec_nanos().into(),
-        };
+        let timeout = timespec(timeout);
         // SAFETY: the set and the timeout are valid; no information about the signal is asked for.
         let signal = unsafe {
             libc::sigtimedwait(&raw const self.set, std::ptr::null_mut(), &raw const timeout)

@@ -2,11 +2,13 @@
 
 mod common;
 mod files;
+mod idle;
 mod load;
 mod transfer;
 
 pub use common::CommonArgs;
 pub use files::Reports;
+pub use idle::{HerdProtocol, IdleArgs};
 pub use load::LoadArgs;
 pub use transfer::Transfer;
 
@@ -36,6 +38,7 @@ Examples:
   ringload packets 127.0.0.1:7100 --size 1KiB --digest-every 10
   ringload packets 127.0.0.1:7100 put backup.tar --as monday.tar --replace
   ringload packets 127.0.0.1:7100 get monday.tar --out backup.tar
+  ringload idle 127.0.0.1:8080 --protocol http -c 10k --hold 5m --probe-every 30s
 
 Exit status:
   0  every reply was right        3    nothing could be connected to
@@ -114,6 +117,9 @@ pub enum Target {
     /// Reports read again.
     #[command(flatten)]
     Reports(Reports),
+    /// Hold idle connections and show that each still answers
+    #[command(after_help = EXAMPLES, max_term_width = 100)]
+    Idle(IdleArgs),
 }
 
 impl Cli {
@@ -143,6 +149,7 @@ impl Cli {
             | Target::Echo { load, .. }
             | Target::Packets { load, .. } => Some(load),
             Target::Reports(_) => None,
+            Target::Idle(_) => None,
         }
     }
 
@@ -154,6 +161,7 @@ impl Cli {
             | Target::Echo { load, .. }
             | Target::Packets { load, .. } => &load.common,
             Target::Reports(reports) => reports.common(),
+            Target::Idle(idle) => &idle.common,
         }
     }
 
@@ -172,6 +180,7 @@ impl Cli {
                 *size
             }
             Target::Reports(reports) => return reports.check(from_line),
+            Target::Idle(idle) => return idle.check(),
         };
         let (Target::Http { load, .. } | Target::Echo { load, .. } | Target::Packets { load, .. }) =
             &mut self.target

@@ -1,0 +1,163 @@
+//! A herd of idle connections: the options of `idle`.
+
+use super::{CONNECTIONS_MAX, CommonArgs, DURATION_MAX, parse_address};
+use crate::http::Url;
+use crate::units::{parse_count, parse_duration};
+use clap::{Args, ValueEnum};
+use std::time::Duration;
+
+/// What the connections of a herd speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum HerdProtocol {
+    /// A probe is 32 bytes, which must come back
+    Echo,
+    /// A probe is a GET; every body must be the first one's
+    Http,
+    /// A probe is an ECHO of 32 bytes
+    Packets,
+}
+
+impl HerdProtocol {
+    /// The name on the command line and in the report.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Echo => "echo",
+            Self::Http => "http",
+            Self::Packets => "packets",
+        }
+    }
+}
+
+/// A herd of idle connections, each of which is shown to still answer.
+#[derive(Clone, Debug, Args)]
+pub struct IdleArgs {
+    /// HOST:PORT, or http://HOST[:PORT][/PATH] with --protocol http
+    #[arg(value_name = "ADDR")]
+    pub target: String,
+    /// What they speak
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "echo",
+        env = "RINGLOAD_PROTOCOL",
+        hide_env = true
+    )]
+    pub protocol: HerdProtocol,
+    /// Connections to hold
+    #[arg(short, long, value_name = "COUNT", default_value = "1k",
+          env = "RINGLOAD_CONNECTIONS", hide_env = true, value_parser = parse_count)]
+    pub connections: u64,
+    /// How long to hold them once all are there, at most 24h
+    #[arg(long, value_name = "TIME", default_value = "60s",
+          env = "RINGLOAD_HOLD", hide_env = true, value_parser = parse_duration)]
+    pub hold: Duration,
+    /// How often each is asked whether it is still there; they take turns, evenly over this time
+    #[arg(long, value_name = "TIME", default_value = "10s",
+          env = "RINGLOAD_PROBE_EVERY", hide_env = true, value_parser = parse_duration)]
+    pub probe_every: Duration,
+    /// Connects per second; as fast as the server takes them by default, 256 under way at once
+    #[arg(long, value_name = "RATE",
+          env = "RINGLOAD_CONN_RATE", hide_env = true, value_parser = parse_count)]
+    pub conn_rate: Option<u64>,
+    /// Longest wait for an answer, and for a connect
+    #[arg(long, value_name = "TIME", default_value = "10s",
+          env = "RINGLOAD_TIMEOUT", hide_env = true, value_parser = parse_duration)]
+    pub timeout: Duration,
+    /// What every kind of run has.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+impl IdleArgs {
+    /// Where to connect to, not yet resolved, and what to ask for there, if it is HTTP.
+    ///
+    /// # Errors
+    /// A target that is none for this protocol.
+    pub fn place(&self) -> Result<(String, Option<Url>), String> {
+        match (self.protocol, self.target.contains("://")) {
+            (HerdProtocol::Http, true) => {
+                let url: Url = self.target.parse()?;
+                Ok((url.address.clone(), Some(url)))
+            }
+            (HerdProtocol::Http, false) => {
+                let address = parse_address(&self.target)?;
+                let url = format!("http://{address}/").parse()?;
+                Ok((address, Some(url)))
+            }
+            (_, true) => Err("a URL is for --protocol http".into()),
+            (_, false) => parse_address(&self.target).map(|address| (address, None)),
+        }
+    }
+
+    pub(super) fn check(&self) -> Result<(), String> {
+        self.place().map_err(|wrong| format!("{:?}: {wrong}", self.target))?;
+        if self.connections > CONNECTIONS_MAX {
+            return Err(format!("--connections is at most {CONNECTIONS_MAX}"));
+        }
+        for (name, time) in
+            [("hold", self.hold), ("probe-every", self.probe_every), ("timeout", self.timeout)]
+        {
+            if time > DURATION_MAX {
+                return Err(format!("--{name} is at most 24h"));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Cli, Target};
+    use super::*;
+
+    fn read(line: &str) -> Result<IdleArgs, String> {
+        match Cli::read(line.split(' ')).map_err(|error| error.to_string())?.target {
+            Target::Idle(idle) => Ok(idle),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_herd_is_a_thousand_for_a_minute_unless_told() {
+        let idle = read("ringload idle localhost:7000").expect("a command line");
+        assert_eq!((idle.protocol, idle.connections), (HerdProtocol::Echo, 1_000));
+        let seconds = Duration::from_secs;
+        assert_eq!((idle.hold, idle.probe_every), (seconds(60), seconds(10)));
+        assert_eq!((idle.conn_rate, idle.timeout), (None, seconds(10)));
+        assert_eq!(idle.place(), Ok(("localhost:7000".into(), None)));
+        let idle = read(
+            "ringload idle a:1 -c 20k --hold 5m --probe-every 30s --conn-rate 2k --timeout 1s \
+             --protocol packets --json out --quiet --seed 3",
+        )
+        .expect("a command line");
+        assert_eq!((idle.protocol, idle.connections), (HerdProtocol::Packets, 20_000));
+        assert_eq!((idle.hold, idle.probe_every), (seconds(300), seconds(30)));
+        assert_eq!((idle.conn_rate, idle.common.seed), (Some(2_000), Some(3)));
+    }
+
+    #[test]
+    fn http_takes_an_address_or_a_url() {
+        for (target, path) in [("localhost:81", "/"), ("http://localhost:81/a?b", "/a?b")] {
+            let idle = read(&format!("ringload idle {target} --protocol http")).expect(target);
+            let (address, url) = idle.place().expect(target);
+            assert_eq!((&*address, url.map(|url| url.path)), ("localhost:81", Some(path.into())));
+        }
+    }
+
+    #[test]
+    fn wrong_usage_is_named() {
+        for (line, says) in [
+            ("ringload idle a", "expected HOST:PORT"),
+            ("ringload idle http://a/", "a URL is for --protocol http"),
+            ("ringload idle ftp://a/ --protocol http", "ftp:// is not spoken"),
+            ("ringload idle a:1 --protocol gopher", "invalid value 'gopher'"),
+            ("ringload idle a:1 -c 2M", "--connections is at most"),
+            ("ringload idle a:1 --hold 25h", "--hold is at most 24h"),
+            ("ringload idle a:1 --probe-every 0s", "must not be zero"),
+        ] {
+            let error = read(line).expect_err(line);
+            assert!(error.contains(says), "{line}: {error}");
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! What happens on one connection: probes out, answers in, and how it is lost.
+
+use super::super::clock::to_ns;
+use super::super::loss::{How, Loss, seconds};
+use super::super::member::{Member, State};
+use super::super::tongue::{Heard, Wrong};
+use super::Keeper;
+use std::io::{self, Read, Write};
+
+/// Reads of one connection before the others get their turn.
+const READS_MAX: usize = 16;
+
+impl Keeper {
+    /// Sends a probe that was to be sent at `intended_ns`.
+    pub(super) fn ask(&mut self, number: usize, intended_ns: u64) {
+        let now_ns = self.now_ns();
+        let member = &mut self.members[number];
+        assert!(member.unsent.is_empty() && member.asked == member.answered, "one at a time");
+        member.asked += 1;
+        (member.intended_ns, member.sent_ns) = (intended_ns, now_ns);
+        let probe = member.probe(number).expect("it has just been counted");
+        member.unsent = self.tongue.question(probe);
+        self.tally.probes += 1;
+        self.asking += 1;
+        let deadline_ns = now_ns + to_ns(self.order.timeout);
+        self.probes.push_back((deadline_ns, number, member.asked));
+        self.send(number);
+    }
+
+    /// Sends what is unsent, as far as the socket takes it.
+    fn send(&mut self, number: usize) {
+        let now_ns = self.now_ns();
+        let member = &mut self.members[number];
+        let State::Open(stream) = &mut member.state else { return };
+        while !member.unsent.is_empty() {
+            match stream.write(&member.unsent) {
+                Ok(count) => {
+                    member.spoke_ns = now_ns;
+                    member.unsent.drain(..count);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    // What the server had said before it broke tells more.
+                    self.read(number);
+                    return self.lose(number, How::Reset, format!("send: {error}"));
+                }
+            }
+        }
+        member.unsent = Vec::new();
+    }
+
+    /// Something happened on a socket.
+    pub(super) fn wake(&mut self, number: usize, is_writable: bool, is_error: bool) {
+        let member = &mut self.members[number];
+        if let State::Connecting(stream) = &mut member.state {
+            if !is_writable && !is_error {
+                return;
+            }
+            self.connecting -= 1;
+            if let Ok(Some(error)) | Err(error) = stream.take_error() {
+                return self.never_was(number, &error);
+            }
+            self.born(number);
+        } else if is_writable {
+            self.send(number);
+        }
+        self.read(number);
+    }
+
+    fn born(&mut self, number: usize) {
+        let now_ns = self.now_ns();
+        let member = &mut self.members[number];
+        if let State::Connecting(stream) = std::mem::replace(&mut member.state, State::Gone) {
+            self.tally.connect_ns.saturating_record(now_ns - member.born_ns);
+            (member.born_ns, member.spoke_ns) = (now_ns, now_ns);
+            member.state = State::Open(stream);
+            self.tally.connected += 1;
+            self.tally.open += 1;
+        }
+    }
+
+    /// Reads what there is, until there is nothing more or the connection is lost.
+    pub(super) fn read(&mut self, number: usize) {
+        for _ in 0..READS_MAX {
+            let member = &mut self.members[number];
+            let State::Open(stream) = &mut member.state else { return };
+            match stream.read(&mut self.bytes) {
+                Ok(0) => return self.end(number),
+                Ok(count) => {
+                    if let Err(wrong) = self.hear(number, count) {
+                        return self.lose(number, wrong.how, wrong.detail);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return self.lose(number, How::Reset, format!("receive: {error}")),
+            }
+        }
+        self.again.push(number);
+    }
+
+    fn hear(&mut self, number: usize, count: usize) -> Result<(), Wrong> {
+        let now_ns = self.now_ns();
+        let member = &mut self.members[number];
+        member.spoke_ns = now_ns;
+        let probe = member.probe(number);
+        let ear = member.ear.get_or_insert_default();
+        let heard = self.tongue.hear(ear, probe, &self.bytes[..count])?;
+        if ear.is_idle() {
+            member.ear = None;
+        }
+        match heard {
+            Heard::Part => {}
+            Heard::Answer => self.answered(number, now_ns),
+            Heard::LastAnswer => {
+                member.waiting = 0;
+                self.answered(number, now_ns);
+                self.lose(number, How::Fin, "announced by the server (Connection: close)".into());
+            }
+        }
+        Ok(())
+    }
+
+    fn answered(&mut self, number: usize, now_ns: u64) {
+        let member = &mut self.members[number];
+        member.answered += 1;
+        self.asking -= 1;
+        self.tally.answer(now_ns - member.intended_ns, member.is_last);
+        if !member.is_last
+            && let Some(waiting) = member.waiting.checked_sub(1)
+        {
+            member.waiting = waiting;
+            let intended_ns = member.intended_ns + to_ns(self.order.probe_every);
+            self.ask(number, intended_ns);
+        }
+    }
+
+    /// The server's FIN.
+    fn end(&mut self, number: usize) {
+        let now_ns = self.now_ns();
+        let member = &mut self.members[number];
+        let under_way = member.probe(number).is_some();
+        let ended = match &mut member.ear {
+            Some(ear) if under_way => self.tongue.end(ear),
+            _ => Ok(false),
+        };
+        match ended {
+            Err(wrong) => self.lose(number, wrong.how, wrong.detail),
+            Ok(true) => {
+                member.waiting = 0;
+                self.answered(number, now_ns);
+                self.lose(number, How::Fin, "the answer ended with the connection".into());
+            }
+            Ok(false) => {
+                let when = if under_way { "before an answer" } else { "while idle" };
+                self.lose(number, How::Fin, format!("closed by the server {when}"));
+            }
+        }
+    }
+
+    /// Once for each that is lost; what follows finds it gone.
+    pub(super) fn lose(&mut self, number: usize, how: How, detail: String) {
+        let now_ns = self.now_ns();
+        let member = &mut self.members[number];
+        if !matches!(member.state, State::Open(_)) {
+            return;
+        }
+        let during_probe = member.probe(number).is_some();
+        self.asking -= usize::from(during_probe);
+        self.tally.open -= 1;
+        self.tally.losses.count(Loss {
+            connection: number as u64,
+            how,
+            at_s: seconds(now_ns),
+            age_s: seconds(now_ns - member.born_ns),
+            silent_s: seconds(now_ns - member.spoke_ns),
+            answers: member.answered,
+            during_probe,
+            detail,
+        });
+        *member = Member { state: State::Gone, ..Member::new() };
+    }
+}

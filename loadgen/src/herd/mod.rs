@@ -1,0 +1,78 @@
+//! Herds of idle connections: as many as the machine allows, each shown to still answer.
+//!
+//! Everything runs on plain sockets and one thread, and shares no code with the engine: a
+//! [`keeper::Keeper`] opens the connections from the addresses that [`sources`] finds, gives each
+//! its turn by a [`clock`], and speaks a [`tongue`]; the [`tally`] counts, and [`loss`] tells how
+//! connections were lost.
+
+pub mod clock;
+pub mod keeper;
+pub mod loss;
+mod member;
+pub mod report;
+pub mod sources;
+pub mod summary;
+pub mod tally;
+pub mod tongue;
+
+use crate::args::{HerdProtocol, IdleArgs};
+use crate::delivery::Delivery;
+use crate::report::Environment;
+use crate::run::{Failure, resolve, seed_of_the_clock};
+use crate::system::{self, Interrupts};
+use keeper::{Keeper, Order};
+use report::{HerdPlan, HerdReport};
+use sources::Sources;
+use tongue::Tongue;
+
+/// Descriptors beside those of connections: epoll, standard streams, the report.
+const DESCRIPTORS_BESIDE: u64 = 16;
+
+/// Holds a herd, and makes the report of it.
+///
+/// # Errors
+/// Why there is no report.
+pub fn perform(idle: &IdleArgs, interrupts: &Interrupts) -> Result<Delivery, Failure> {
+    let report = run(idle, interrupts)?;
+    Ok(Delivery::new(&report, summary::summary(&report), report.exit_status))
+}
+
+fn run(idle: &IdleArgs, interrupts: &Interrupts) -> Result<HerdReport, Failure> {
+    let (address, url) = idle.place().map_err(Failure::Usage)?;
+    system::allow_descriptors(idle.connections + DESCRIPTORS_BESIDE).map_err(Failure::Usage)?;
+    let to = resolve(&address).map_err(Failure::Unresolved)?;
+    let sources =
+        Sources::plan(to, idle.connections, sources::local_ports()).map_err(Failure::Usage)?;
+    let seed = idle.common.seed.unwrap_or_else(seed_of_the_clock);
+    let tongue = match (idle.protocol, &url) {
+        (HerdProtocol::Http, Some(url)) => Tongue::http(url),
+        (HerdProtocol::Packets, _) => Tongue::packets(seed, idle.connections),
+        (HerdProtocol::Echo | HerdProtocol::Http, _) => Tongue::echo(seed, idle.connections),
+    };
+    let order = Order {
+        to,
+        sources,
+        connections: idle.connections,
+        hold: idle.hold,
+        probe_every: idle.probe_every,
+        conn_rate: idle.conn_rate,
+        timeout: idle.timeout,
+    };
+    let plan = HerdPlan::new(idle, &order);
+    let environment = Environment::of_this_process(Some(seed));
+    let keeper = Keeper::new(order, tongue).map_err(Failure::System)?;
+    let quiet = idle.common.quiet;
+    if !quiet {
+        eprintln!("{}\n{}", summary::opening(&plan, seed), summary::heading());
+    }
+    let cpu_before = system::cpu_time();
+    let kept = keeper
+        .keep(interrupts, |interval| {
+            if !quiet {
+                eprintln!("{}", summary::line(interval));
+            }
+        })
+        .map_err(Failure::System)?;
+    let cpu = system::cpu_time().since(cpu_before);
+    Ok(HerdReport::new(plan, environment, &kept, cpu))
+}

@@ -1,0 +1,114 @@
+//! From which addresses the connections of a herd leave.
+//!
+//! A connection is known by both addresses and both ports, so one source address has as many
+//! connections to a server as there are local ports. To a server on the loopback interface there
+//! are more addresses, all of 127.0.0.0/8 (ip(7)); elsewhere there is one.
+
+use crate::system;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+/// Local ports when the file of the kernel cannot be read: its default range.
+const PORTS_DEFAULT: u64 = 28_232;
+
+/// Where connections leave from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sources {
+    /// The kernel chooses the one address there is.
+    Kernel,
+    /// So many addresses from 127.0.0.1 on, in turn.
+    Loopback(u32),
+}
+
+impl Sources {
+    /// For so many connections to `to`, on a machine with so many local ports.
+    ///
+    /// # Errors
+    /// There are not enough ports, with the remedy.
+    pub fn plan(to: SocketAddr, connections: u64, ports: u64) -> Result<Self, String> {
+        // A free port of the last few is looked for long: half of them are left alone.
+        let addresses = connections.div_ceil((ports / 2).max(1));
+        match to.ip() {
+            IpAddr::V4(ip) if ip.is_loopback() && addresses > 1 => {
+                let addresses = u32::try_from(addresses).unwrap_or(u32::MAX);
+                // 127.0.0.0 and 127.255.255.255 are no addresses of a host.
+                assert!(addresses < (1 << 24) - 2, "--connections is limited far below");
+                Ok(Self::Loopback(addresses))
+            }
+            _ if connections > ports => Err(format!(
+                "{connections} connections to {to} leave from one address, which has {ports} \
+                 ports: widen net.ipv4.ip_local_port_range, let the server listen on several \
+                 ports and run once for each, or ask for fewer --connections"
+            )),
+            _ => Ok(Self::Kernel),
+        }
+    }
+
+    /// How many addresses.
+    #[must_use]
+    pub const fn count(self) -> u32 {
+        match self {
+            Self::Kernel => 1,
+            Self::Loopback(count) => count,
+        }
+    }
+
+    /// Where connection `number` leaves from; `None`: the kernel knows.
+    #[must_use]
+    pub fn of(self, number: usize) -> Option<SocketAddr> {
+        match self {
+            Self::Kernel => None,
+            Self::Loopback(count) => {
+                let first = u32::from(Ipv4Addr::LOCALHOST);
+                let place = u32::try_from(number as u64 % u64::from(count)).unwrap_or_default();
+                Some(SocketAddr::from((Ipv4Addr::from(first + place), 0)))
+            }
+        }
+    }
+}
+
+/// How many ports a connection may leave from, by `ip_local_port_range`.
+#[must_use]
+pub fn local_ports() -> u64 {
+    let range = system::read_kernel_setting("net/ipv4/ip_local_port_range").unwrap_or_default();
+    let mut bounds = range.split_whitespace().filter_map(|bound| bound.parse::<u64>().ok());
+    match (bounds.next(), bounds.next()) {
+        (Some(first), Some(last)) if first <= last => last - first + 1,
+        _ => PORTS_DEFAULT,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    fn to(text: &str) -> SocketAddr {
+        text.parse().expect("an address")
+    }
+
+    #[test]
+    fn a_small_herd_leaves_from_where_the_kernel_likes() {
+        for address in ["127.0.0.1:80", "[::1]:80", "192.0.2.1:80"] {
+            assert_eq!(Sources::plan(to(address), 1_000, 28_232), Ok(Sources::Kernel));
+        }
+        assert_eq!(Sources::Kernel.of(7), None);
+    }
+
+    #[test]
+    fn a_large_one_on_loopback_has_addresses_enough() {
+        let sources = Sources::plan(to("127.0.0.1:80"), 100_000, 28_232).expect("loopback is wide");
+        assert_eq!(sources, Sources::Loopback(8));
+        let seen: HashSet<_> = (0..100).filter_map(|number| sources.of(number)).collect();
+        assert_eq!(seen.len(), 8);
+        assert!(seen.contains(&to("127.0.0.1:0")) && seen.contains(&to("127.0.0.8:0")));
+    }
+
+    #[test]
+    fn ports_that_are_not_there_are_refused_with_a_remedy() {
+        for address in ["[::1]:80", "192.0.2.1:80"] {
+            let error = Sources::plan(to(address), 30_000, 28_232).expect_err("too many");
+            assert!(error.contains("28232 ports") && error.contains("--connections"), "{error}");
+        }
+        assert!(local_ports() > 0);
+    }
+}
