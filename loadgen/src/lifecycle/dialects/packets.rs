@@ -196,7 +196,7 @@ impl Dialect for Packets {
             replies if replies < due => "some answers",
             _ => "answered",
         };
-        if let Some(verdict) = ending::stays(progress, sight, limits) {
+        if let Some(verdict) = ending::announced(progress, sight, limits) {
             return verdict;
         }
         let missing = due.saturating_sub(sight.replies);
