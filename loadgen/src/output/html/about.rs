@@ -4,6 +4,7 @@ use super::markup::{escape, list, section, table, text, words};
 use crate::output::reading;
 use crate::output::show::show_us;
 use crate::units::show_count;
+use crate::verdict::expression::Expression;
 use serde_json::Value;
 
 /// Figures of the headline: where they stand, their name, and whether one that is not 0 is bad.
@@ -93,11 +94,13 @@ pub fn verdicts(report: &Value) -> String {
         items.push(format!("<li{class}>{what}</li>\n"));
     };
     for verdict in report["verdicts"].as_array().into_iter().flatten() {
-        let value = match verdict["value"].as_f64() {
-            Some(value) => format!("the figure is {value}"),
-            None => "the report has no such figure".into(),
+        let expression = verdict["expression"].as_str().unwrap_or_default();
+        let value = match (verdict["value"].as_f64(), expression.parse::<Expression>()) {
+            (None, _) => "the report has no such figure".into(),
+            (Some(value), Ok(known)) => format!("it is {}", escape(&known.show(value))),
+            (Some(value), Err(_)) => format!("it is {value}"),
         };
-        let expression = text(&verdict["expression"]);
+        let expression = escape(expression);
         item(verdict["failed"] == true, format!("fail if <code>{expression}</code>: {value}"));
     }
     for (name, list, title) in [("ledger", "leaks", "ledger"), ("process", "stays", "process")] {
@@ -252,7 +255,7 @@ mod tests {
             "process": { "stays": [{ "name": "threads", "before": 1, "after": 2 }] },
         }));
         assert_eq!(html.matches("<li class=\"failed\">").count(), 2, "{html}");
-        assert!(html.contains("<code>p99&gt;5ms</code>"), "{html}");
+        assert!(html.contains("<code>p99&gt;5ms</code>: it is 6.00 ms"), "{html}");
         assert!(html.contains("threads: 2, before the run 1"), "{html}");
         assert_eq!(verdicts(&json!({})), "");
     }
