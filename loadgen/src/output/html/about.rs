@@ -1,6 +1,6 @@
 //! What was asked for, where it ran, and what it came to: everything that is no curve.
 
-use super::markup::{escape, list, section, table, text, words};
+use super::markup::{escape, field, list, section, table, text, words};
 use crate::output::reading;
 use crate::output::show::show_us;
 use crate::units::show_count;
@@ -61,11 +61,10 @@ fn cards(report: &Value) -> String {
     if let Some(rate) = report["replies_per_s"].as_f64() {
         card(show_count(rate.round() as u64), "replies per second", false);
     }
-    if let Some(field) = reading::latency_field(report) {
-        let times = &report[field];
+    if let Some((of, times)) = reading::distributions(report).next() {
         for place in ["p50", "p99", "p99.9", "max"] {
-            if let Some(us) = times[place].as_f64().filter(|_| times["samples"] != 0) {
-                card(show_us(us), place, false);
+            if let Some(us) = times[place].as_f64() {
+                card(show_us(us), &format!("{place} of the {}", of.title), false);
             }
         }
     }
@@ -182,7 +181,7 @@ pub fn plan(report: &Value) -> String {
     let rows = |of: &Value, skipped: &[&str]| -> Vec<(String, String)> {
         let all = of.as_object().into_iter().flatten();
         all.filter(|(name, value)| !value.is_null() && !skipped.contains(&name.as_str()))
-            .map(|(name, value)| (words(name), text(value)))
+            .map(|(name, value)| (field(name), text(value)))
             .collect()
     };
     let (plan, environment) =

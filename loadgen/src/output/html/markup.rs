@@ -35,10 +35,15 @@ pub fn text(value: &Value) -> String {
     }
 }
 
-/// A field's name as words: `requests_per_connection` as `requests per connection`, `timeout_s` as
-/// `timeout (s)`.
+/// A name as words: `lost_reply` as `lost reply`.
 #[must_use]
 pub fn words(name: &str) -> String {
+    escape(&name.replace('_', " "))
+}
+
+/// The name of a field that ends in its unit: `timeout_s` as `timeout (s)`.
+#[must_use]
+pub fn field(name: &str) -> String {
     let units =
         [("_per_s", " per second"), ("_s", " (s)"), ("_us", " (µs)"), ("_bytes", " (bytes)")];
     let unit = units.iter().find_map(|(end, unit)| Some((name.strip_suffix(end)?, *unit)));
@@ -100,7 +105,7 @@ mod tests {
         assert_eq!((text(&json!([1, "<"])), text(&json!(null))), ("1, &lt;".into(), "–".into()));
         assert_eq!(words("a_<b"), "a &lt;b");
         assert_eq!(
-            (words("timeout_s"), words("replies_per_s")),
+            (field("timeout_s"), field("replies_per_s")),
             ("timeout (s)".into(), "replies per second".into())
         );
     }
