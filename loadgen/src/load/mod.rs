@@ -1,0 +1,327 @@
+//! What a shard does: it keeps connections open, has requests sent, replaces connections that end,
+//! and judges how they end.
+//!
+//! One [`Load`] per shard. What decides when the next request is sent is its [`Pacing`]: the reply
+//! to the one before, or a [`Schedule`]. What is due while no connection has room waits in the
+//! schedule, and its latency counts on. What the bytes mean is its [`Protocol`]'s business.
+
+mod driver;
+mod flow;
+mod schedule;
+
+pub use schedule::Schedule;
+
+use self::driver::Driver;
+use self::flow::{Flow, Flows};
+use crate::args::Arrivals;
+use crate::protocol::{Answer, ErrorKind, Fault, Protocol};
+use crate::report::Pacing;
+use crate::stats::Stats;
+use crate::system;
+use ringwright::{Connection, ConnectionId, Handler, Local, Origin, Reason};
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+/// Connects under way on a shard at once: more would overflow the backlog of many a server, and
+/// what is dropped there is tried again by the kernel a second later.
+pub const CONNECTING_MAX: usize = 256;
+/// Requests sent in one tick: then they leave, and replies have their turn.
+const SENDS_MAX: usize = 128;
+/// The first tick that can be asked for.
+const AT_ONCE: Duration = Duration::from_micros(1);
+
+/// What one shard has to do.
+#[derive(Clone, Debug)]
+pub struct Task {
+    /// The server.
+    pub to: SocketAddr,
+    /// Connections to keep open; of those on schedule, the most open at once.
+    pub connections: usize,
+    /// Requests to send; `None`: until stopped.
+    pub requests: Option<u64>,
+    /// Requests in flight on a connection.
+    pub pipeline: usize,
+    /// Requests after which a connection is closed and another opened.
+    pub requests_per_connection: u64,
+    /// Longest wait for a reply.
+    pub timeout: Duration,
+    /// What decides when the next request is sent.
+    pub pacing: Pacing,
+    /// Requests, or connections, per second of all shards; without a schedule 0.
+    pub rate: u64,
+    /// How they are spread.
+    pub arrivals: Arrivals,
+    /// Length of the run, if there is no number of requests.
+    pub duration: Option<Duration>,
+    /// What is random is a function of this.
+    pub seed: u64,
+    /// The server is expected to drain.
+    pub drain_ok: bool,
+}
+
+/// What the shards and the thread that watches them share.
+#[derive(Default)]
+pub struct Shared {
+    /// Set by the first shard that runs.
+    pub started: OnceLock<Instant>,
+    /// Nothing more is to be sent.
+    pub stop: AtomicBool,
+    /// When that was decided, nanoseconds since the start; set before `stop`.
+    pub ended_ns: AtomicU64,
+    /// A signal ended the run: what has no reply by then is nobody's fault.
+    pub interrupted: AtomicBool,
+    /// A connection has come about.
+    pub connected: AtomicBool,
+    /// Shards on which every connection has been tried, and none came about.
+    pub hopeless: AtomicUsize,
+    /// Shards that have sent all their requests, or have lost their server for good, and have no
+    /// connection open.
+    pub finished: AtomicUsize,
+    /// What the shards have published.
+    pub stats: Mutex<Stats>,
+}
+
+/// One shard's handler.
+pub struct Load<P: Protocol> {
+    flows: Flows<P::State>,
+    driver: Driver<P>,
+}
+
+impl<P: Protocol> Load<P> {
+    /// The handler of `shard` out of `shards`.
+    pub fn new(task: Task, shared: Arc<Shared>, protocol: P, shard: usize, shards: usize) -> Self {
+        let driver = Driver::new(task, shared, protocol, shard as u64, shards as u64);
+        Self { flows: Flows::new(), driver }
+    }
+
+    /// Has a connection that has room send what is to be sent; ends one that is of no more use.
+    #[inline]
+    fn serve(&mut self, index: u32, connection: &mut Connection<'_>, now_ns: u64) {
+        let flow = self.flows.get_mut(index);
+        if self.driver.pacing() != Pacing::Requests {
+            self.driver.ask(flow, connection, now_ns);
+        } else if !flow.ending {
+            self.serve_on_schedule(index, connection, now_ns);
+        }
+    }
+
+    fn serve_on_schedule(&mut self, index: u32, connection: &mut Connection<'_>, now_ns: u64) {
+        let Self { flows, driver } = self;
+        // Until now it was none of the free ones, or one of them.
+        let free_since_ns = if flows.has_free() { flows.free_since_ns } else { now_ns };
+        let flow = flows.get_mut(index);
+        while driver.has_room(flow)
+            && let Some(due_ns) = driver.take_due(now_ns)
+        {
+            driver.send(flow, connection, due_ns, free_since_ns, now_ns);
+        }
+        let is_over = driver.is_over();
+        if !is_over && driver.has_room(flow) {
+            if flows.set_free(index, now_ns) {
+                self.arm(&mut connection.local());
+            }
+        } else if flow.in_flight.is_empty() {
+            flow.ending = true;
+            connection.close();
+        }
+        if is_over && self.flows.has_free() {
+            connection.local().tick_after(AT_ONCE);
+        }
+    }
+
+    /// Sends what is due on connections that are free; closes them when nothing will be any more.
+    fn send_due(&mut self, shard: &mut Local<'_>) {
+        let Self { flows, driver } = self;
+        for _ in 0..SENDS_MAX {
+            let now_ns = driver.now_ns();
+            let (is_over, is_due) = (driver.is_over(), driver.is_due(now_ns));
+            if !is_over && !is_due {
+                return;
+            }
+            let free_since_ns = flows.free_since_ns;
+            let Some(index) = flows.take_free() else { return };
+            let flow = flows.get_mut(index);
+            // None: it is ending, and will be replaced.
+            let Some(mut connection) = shard.connection(flow.id) else { continue };
+            if flow.ending {
+                continue;
+            }
+            if is_over {
+                if flow.in_flight.is_empty() {
+                    flow.ending = true;
+                    connection.close();
+                }
+                continue;
+            }
+            let due_ns = driver.take_due(now_ns).expect("there is one");
+            driver.send(flow, &mut connection, due_ns, free_since_ns, now_ns);
+            if driver.has_room(flow) {
+                flows.set_free(index, free_since_ns);
+            }
+        }
+    }
+
+    /// Asks for the next tick: when something has to be sent that can be, or published.
+    fn arm(&self, shard: &mut Local<'_>) {
+        let can_send = match self.driver.pacing() {
+            Pacing::Closed => false,
+            Pacing::Requests => self.flows.has_free(),
+            Pacing::Connections => self.driver.may_connect(),
+        };
+        let now_ns = self.driver.now_ns();
+        let left_ns = self.driver.wakes_ns(can_send).saturating_sub(now_ns);
+        shard.tick_after(Duration::from_nanos(left_ns).max(AT_ONCE));
+    }
+}
+
+impl<P: Protocol> Handler for Load<P> {
+    /// Where [`Flows`] has it.
+    type State = u32;
+
+    fn started(&mut self, shard: &mut Local<'_>) {
+        self.driver.start();
+        if self.driver.pacing() != Pacing::Closed {
+            system::wake_in_time();
+        }
+        self.driver.connect(shard);
+        self.arm(shard);
+    }
+
+    fn tick(&mut self, shard: &mut Local<'_>) {
+        let now_ns = self.driver.now_ns();
+        self.driver.look_after(shard, now_ns);
+        match self.driver.pacing() {
+            Pacing::Closed => {}
+            Pacing::Requests => self.send_due(shard),
+            Pacing::Connections => self.driver.connect(shard),
+        }
+        self.arm(shard);
+    }
+
+    fn opened(&mut self, connection: &mut Connection<'_>, origin: Origin) -> u32 {
+        let now_ns = self.driver.now_ns();
+        let Origin::Connected(tag_ns) = origin else { unreachable!("there is no listener") };
+        let (number, state, quota) = self.driver.opened(tag_ns, now_ns);
+        let index = self.flows.insert(Flow {
+            state,
+            number,
+            id: connection.id(),
+            in_flight: VecDeque::with_capacity(self.driver.pipeline()),
+            sent: 0,
+            quota,
+            intended_ns: tag_ns,
+            heard: false,
+            partial: false,
+            is_free: false,
+            is_done: false,
+            ending: false,
+            retry_later: false,
+        });
+        self.serve(index, connection, now_ns);
+        connection.set_timer(Some(self.driver.timeout()));
+        self.driver.connect(&mut connection.local());
+        // The schedule may have begun with this one.
+        if self.driver.pacing() == Pacing::Requests {
+            self.arm(&mut connection.local());
+        }
+        index
+    }
+
+    fn received(
+        &mut self,
+        index: &mut u32,
+        connection: &mut Connection<'_>,
+        bytes: &[u8],
+    ) -> usize {
+        let now_ns = self.driver.now_ns();
+        let Self { flows, driver } = self;
+        let flow = flows.get_mut(*index);
+        if !flow.heard {
+            driver.heard(flow, now_ns);
+        }
+        let mut used = 0;
+        while used < bytes.len() {
+            if flow.ending {
+                return bytes.len();
+            }
+            if flow.in_flight.is_empty() && !P::MAY_SPEAK_UNASKED {
+                let many = bytes.len() - used;
+                let fault = Fault::new(
+                    ErrorKind::Protocol,
+                    format_args!("connection {}: {many} bytes nobody asked for", flow.number),
+                );
+                driver.fail(flow, connection, fault);
+                return bytes.len();
+            }
+            let step = match driver.receive(flow, &bytes[used..]) {
+                Ok(step) => step,
+                Err(fault) => {
+                    driver.fail(flow, connection, fault);
+                    return bytes.len();
+                }
+            };
+            used += step.used;
+            match step.answer {
+                Some(answer) => driver.count(flow, connection, answer, now_ns),
+                None => {
+                    connection.need(step.need);
+                    break;
+                }
+            }
+        }
+        flow.partial = used < bytes.len();
+        self.serve(*index, connection, now_ns);
+        used
+    }
+
+    fn half_closed(&mut self, index: &mut u32, connection: &mut Connection<'_>) {
+        let now_ns = self.driver.now_ns();
+        let flow = self.flows.get_mut(*index);
+        if flow.ending {
+            connection.close();
+        } else {
+            self.driver.ended_by_peer(flow, connection, now_ns);
+        }
+    }
+
+    fn timer(&mut self, index: &mut u32, connection: &mut Connection<'_>) {
+        let flow = self.flows.get_mut(*index);
+        self.driver.check_timeout(flow, connection);
+    }
+
+    fn draining(&mut self, index: &mut u32, connection: &mut Connection<'_>) {
+        let now_ns = self.driver.now_ns();
+        self.serve(*index, connection, now_ns);
+    }
+
+    fn connect_failed(&mut self, shard: &mut Local<'_>, tag: u64, error: io::Error) {
+        self.driver.connect_failed(tag, &error);
+        self.driver.connect(shard);
+        self.driver.settle();
+        if self.driver.pacing() != Pacing::Closed {
+            self.arm(shard);
+        }
+    }
+
+    fn closed(&mut self, index: u32, shard: &mut Local<'_>, _id: ConnectionId, reason: Reason) {
+        let flow = self.flows.remove(index);
+        self.driver.closed(flow, reason);
+        self.driver.connect(shard);
+        self.driver.settle();
+        // There is room for the next one, or what was taken back waits.
+        if self.driver.pacing() != Pacing::Closed {
+            self.arm(shard);
+        }
+    }
+}
+
+impl<P: Protocol> Drop for Load<P> {
+    /// What was counted since the last tick, and what was never sent.
+    fn drop(&mut self) {
+        self.driver.end();
+    }
+}
