@@ -1,9 +1,11 @@
 //! What a handler may do on its own shard.
 
 use crate::remote::Remote;
-use crate::shard::core::{Core, milliseconds};
+use crate::shard::core::Core;
 use crate::shard::reconnect::Connect;
-use crate::{ConnectionId, ConnectionInfo, KeepRefused, Reason, Reconnect, SlowReaders};
+use crate::{
+    Connection, ConnectionId, ConnectionInfo, KeepRefused, Reason, Reconnect, SlowReaders,
+};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,10 +90,19 @@ impl<'a> Local<'a> {
         self.core.reconnects_in(tag)
     }
 
-    /// Asks for one call of [`Handler::tick`](crate::Handler::tick) after so long, instead of
-    /// one asked for before. Resolution: a millisecond.
+    /// Asks for one call of [`Handler::tick`](crate::Handler::tick) so long after the beginning of
+    /// the current batch, instead of one asked for before. Resolution: a microsecond; the kernel
+    /// adds the thread's timer slack, 50 µs by default (`PR_SET_TIMERSLACK` of prctl(2)).
     pub fn tick_after(&mut self, after: Duration) {
-        self.core.tick_at_ms = Some(self.core.now_ms + milliseconds(after));
+        let after_us = u64::try_from(after.as_micros()).unwrap_or(u64::MAX).clamp(1, 1 << 50);
+        self.core.tick_at_us = Some(self.core.now_us + after_us);
+    }
+
+    /// A connection of this shard, to do with it what its own callbacks may; `None` if it is not
+    /// here, or is ending.
+    pub fn connection(&mut self, id: ConnectionId) -> Option<Connection<'_>> {
+        let slot = self.find(id).filter(|slot| self.core.slots[*slot].state.hears())?;
+        Some(Connection::new(self.core, slot))
     }
 
     /// What is known of a connection of this shard; `None` if it is not here.
@@ -126,7 +137,7 @@ impl<'a> Local<'a> {
     /// Sends to a connection of this shard; false if it is not here.
     pub fn send_to(&mut self, id: ConnectionId, bytes: Arc<[u8]>) -> bool {
         let Some(slot) = self.find(id) else { return false };
-        let _ = crate::Connection::new(self.core, slot).send_shared(bytes);
+        let _ = Connection::new(self.core, slot).send_shared(bytes);
         true
     }
 

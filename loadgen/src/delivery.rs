@@ -1,9 +1,9 @@
 //! What every kind of run leaves behind, and how it reaches people and scripts.
 
+use crate::timeline::Timeline;
 use serde::Serialize;
 use serde_json::Value;
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 
 /// What a run leaves behind.
 #[derive(Debug)]
@@ -14,6 +14,8 @@ pub struct Delivery {
     pub summary: String,
     /// The exit status of the process.
     pub exit_status: u8,
+    /// The histograms of its stretches, of a run of load; else empty.
+    pub timeline: Timeline,
     /// Standard output is taken by something else: the summary goes to standard error.
     pub aside: bool,
 }
@@ -26,29 +28,16 @@ impl Delivery {
     #[must_use]
     pub fn new(report: &impl Serialize, summary: String, exit_status: u8) -> Self {
         let report = serde_json::to_value(report).expect("reports have no keys but strings");
-        Self { report, summary, exit_status, aside: false }
+        let timeline = Timeline::default();
+        Self { report, summary, exit_status, timeline, aside: false }
     }
 
-    /// Prints the summary, and writes the report to `json`.
-    ///
-    /// # Errors
-    /// errno of writing `json`, in words.
-    pub fn deliver(&self, json: Option<File>) -> Result<(), String> {
+    /// Prints the summary.
+    pub fn print(&self) {
         // A reader that has gone (`| head`) does not change how the run ended.
         let _ = match self.aside {
             false => std::io::stdout().write_all(self.summary.as_bytes()),
             true => std::io::stderr().write_all(self.summary.as_bytes()),
         };
-        match json {
-            None => Ok(()),
-            Some(file) => self.write_json(file).map_err(|error| format!("--json: {error}")),
-        }
-    }
-
-    fn write_json(&self, file: File) -> std::io::Result<()> {
-        let mut file = BufWriter::new(file);
-        serde_json::to_writer_pretty(&mut file, &self.report)?;
-        file.write_all(b"\n")?;
-        file.flush()
     }
 }

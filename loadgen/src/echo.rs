@@ -1,7 +1,9 @@
 //! Echo: what comes back must be what was sent.
 
 use crate::protocol::{Answer, ErrorKind, Fault, Protocol, Step};
-use crate::stream::Stream;
+use crate::stream::{Stream, Tracer};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 /// Bytes generated at once.
 const BLOCK_BYTES: usize = 16 << 10;
@@ -10,6 +12,7 @@ const BLOCK_BYTES: usize = 16 << 10;
 pub struct Echo {
     seed: u64,
     size_bytes: u64,
+    tracer: Tracer,
     block: Box<[u8; BLOCK_BYTES]>,
 }
 
@@ -22,11 +25,13 @@ pub struct EchoState {
 }
 
 impl Echo {
-    /// Messages of `size_bytes`, in a run with `seed`.
+    /// Messages of `size_bytes`, in a run with `seed`; `numbers` is what its shards share, see
+    /// [`Tracer`].
     #[must_use]
-    pub fn new(seed: u64, size_bytes: u64) -> Self {
+    pub fn new(seed: u64, size_bytes: u64, numbers: Arc<AtomicU64>) -> Self {
         assert!(size_bytes > 0, "an empty message has no echo");
-        Self { seed, size_bytes, block: Box::new([0; BLOCK_BYTES]) }
+        let tracer = Tracer::new(seed, numbers);
+        Self { seed, size_bytes, tracer, block: Box::new([0; BLOCK_BYTES]) }
     }
 }
 
@@ -34,6 +39,7 @@ impl Protocol for Echo {
     type State = EchoState;
 
     fn open(&self, number: u64) -> EchoState {
+        self.tracer.opened(number);
         EchoState { stream: Stream::new(self.seed, number), sent: 0, received: 0, number }
     }
 
@@ -46,7 +52,12 @@ impl Protocol for Echo {
             send(block);
             state.sent += block.len() as u64;
         }
+        self.tracer.sent(end);
         bytes
+    }
+
+    fn is_between_replies(&self, state: &EchoState) -> bool {
+        state.received.is_multiple_of(self.size_bytes)
     }
 
     fn receive(&mut self, state: &mut EchoState, bytes: &[u8]) -> Result<Step, Fault> {
@@ -54,15 +65,8 @@ impl Protocol for Echo {
         let used = missing.min(bytes.len() as u64) as usize;
         if let Some(at) = state.stream.mismatch(state.received, &bytes[..used]) {
             let offset = state.received + at as u64;
-            let mut must = [0];
-            state.stream.fill(offset, &mut must);
-            return Err(Fault::new(
-                ErrorKind::WrongBytes,
-                format_args!(
-                    "connection {}: byte {offset} is {:#04x}, not {:#04x}",
-                    state.number, bytes[at], must[0]
-                ),
-            ));
+            let what = format_args!("connection {}: byte {offset}", state.number);
+            return Err(self.tracer.fault(state.stream, offset, &bytes[at..], what));
         }
         state.received += used as u64;
         let answer = Answer { place: 0, status: None, fault: None, last: false };
@@ -98,7 +102,7 @@ mod tests {
         fn every_message_comes_back_however_it_is_cut(
             size in 1_u64..40_000, count in 1_usize..4, cut in 1_usize..50_000,
         ) {
-            let mut echo = Echo::new(7, size);
+            let mut echo = Echo::new(7, size, Arc::default());
             let mut state = echo.open(3);
             let bytes = sent(&mut echo, &mut state, count);
             let mut answers = 0;
@@ -117,7 +121,7 @@ mod tests {
 
     #[test]
     fn a_wrong_byte_is_named() {
-        let mut echo = Echo::new(7, 100);
+        let mut echo = Echo::new(7, 100, Arc::default());
         let mut state = echo.open(3);
         let mut bytes = sent(&mut echo, &mut state, 2);
         bytes[142] ^= 0xff;
@@ -128,11 +132,13 @@ mod tests {
     }
 
     #[test]
-    fn another_connections_bytes_are_wrong() {
-        let mut echo = Echo::new(7, 64);
+    fn another_connections_bytes_are_traced_to_it() {
+        let mut echo = Echo::new(7, 64, Arc::default());
         let (mut one, mut other) = (echo.open(1), echo.open(2));
         let bytes = sent(&mut echo, &mut one, 1);
         sent(&mut echo, &mut other, 1);
-        assert!(echo.receive(&mut other, &bytes).is_err());
+        let fault = echo.receive(&mut other, &bytes).expect_err("not its own");
+        assert_eq!(fault.kind, ErrorKind::ForeignBytes);
+        assert!(fault.detail.ends_with("these are bytes 0 of connection 1"), "{}", fault.detail);
     }
 }

@@ -2,12 +2,11 @@
 
 use ringload::args::{Cli, Target};
 use ringload::delivery::Delivery;
+use ringload::output::files;
 use ringload::report::Outcome;
 use ringload::run::Failure;
 use ringload::system::Interrupts;
-use ringload::units::show_path;
-use ringload::{herd, run, transfer};
-use std::fs::File;
+use ringload::{flow, herd, run, transfer};
 use std::process::ExitCode;
 
 /// What was asked for cannot be done.
@@ -18,23 +17,8 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
-    // Created before the run: ten minutes of load are too long to learn that it cannot be.
-    let json = match cli.common().json.as_ref().map(|path| (path, File::create(path))) {
-        None => None,
-        Some((_, Ok(file))) => Some(file),
-        Some((path, Err(error))) => {
-            return fail(USAGE, &format!("--json {}: {error}", show_path(path)));
-        }
-    };
-    let interrupts = match Interrupts::block() {
-        Ok(interrupts) => interrupts,
-        Err(error) => return fail(Outcome::Failed.exit_status(), &error.to_string()),
-    };
-    match perform(&cli, &interrupts) {
-        Ok(delivery) => match delivery.deliver(json) {
-            Ok(()) => delivery.exit_status.into(),
-            Err(what) => fail(Outcome::Failed.exit_status(), &what),
-        },
+    match flow::carry_out(&cli, perform) {
+        Ok(status) => status.into(),
         Err(Failure::Usage(what)) => fail(USAGE, &what),
         Err(Failure::Unresolved(what)) => fail(Outcome::Unreachable.exit_status(), &what),
         Err(Failure::Engine(error)) => fail(Outcome::Failed.exit_status(), &error.to_string()),
@@ -51,6 +35,7 @@ fn perform(cli: &Cli, interrupts: &Interrupts) -> Result<Delivery, Failure> {
         Target::Http { load, .. } | Target::Echo { load, .. } | Target::Packets { load, .. } => {
             run::perform(cli, load, interrupts)
         }
+        Target::Reports(reports) => files::perform(reports),
         Target::Idle(idle) => herd::perform(idle, interrupts),
     }
 }

@@ -17,6 +17,8 @@ pub enum ErrorKind {
     Timeout,
     /// Other bytes came back than must.
     WrongBytes,
+    /// Bytes came back that belong to another connection, or to another place of this one.
+    ForeignBytes,
     /// A status of 400 or more; a packet server's ERROR.
     BadStatus,
     /// What came back is not the protocol.
@@ -27,13 +29,14 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::ConnectRefused,
         Self::ConnectFailed,
         Self::Reset,
         Self::Eof,
         Self::Timeout,
         Self::WrongBytes,
+        Self::ForeignBytes,
         Self::BadStatus,
         Self::Protocol,
         Self::Other,
@@ -49,6 +52,7 @@ impl ErrorKind {
             Self::Eof => "eof",
             Self::Timeout => "timeout",
             Self::WrongBytes => "wrong_bytes",
+            Self::ForeignBytes => "foreign_bytes",
             Self::BadStatus => "bad_status",
             Self::Protocol => "protocol",
             Self::Other => "other",
@@ -107,6 +111,9 @@ pub trait Protocol: 'static {
 
     /// The state of a new connection; `number` is its own in this run.
     fn open(&self, number: u64) -> Self::State;
+
+    /// Nothing of a reply has come that is not complete.
+    fn is_between_replies(&self, state: &Self::State) -> bool;
 
     /// Hands the bytes of the next `count` requests to `send`; returns how many bytes.
     fn request(&mut self, state: &mut Self::State, count: usize, send: impl FnMut(&[u8])) -> u64;

@@ -5,13 +5,16 @@ use crate::delivery::Delivery;
 use crate::echo::Echo;
 use crate::http::Http;
 use crate::load::{CONNECTING_MAX, Load, Shared, Task};
+use crate::network::Network;
 use crate::packets::Packets;
 use crate::packets::wire::{BODY_BYTES_MAX, PREFIX_BYTES};
 use crate::protocol::{ErrorKind, Fault, Protocol};
-use crate::report::{Environment, Interval, Plan, Report, Run};
+use crate::report::{Environment, Interval, Pacing, Plan, Run};
 use crate::stats::Stats;
 use crate::summary;
 use crate::system::{self, Interrupts};
+use crate::threads::Threads;
+use crate::timeline::Timeline;
 use ringwright::{Config, Engine, Framing};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::atomic::Ordering;
@@ -47,11 +50,18 @@ pub enum Failure {
 /// # Errors
 /// Why there is no report.
 pub fn perform(cli: &Cli, load: &LoadArgs, interrupts: &Interrupts) -> Result<Delivery, Failure> {
-    let report = run(cli, load, interrupts)?;
-    Ok(Delivery::new(&report, summary::summary(&report), report.exit_status))
+    let (mut run, plan, environment) = run(cli, load, interrupts)?;
+    let timeline = std::mem::take(&mut run.timeline);
+    let report = run.report(plan, environment);
+    let summary = summary::summary(&report);
+    Ok(Delivery { timeline, ..Delivery::new(&report, summary, report.exit_status) })
 }
 
-fn run(cli: &Cli, load: &LoadArgs, interrupts: &Interrupts) -> Result<Report, Failure> {
+fn run(
+    cli: &Cli,
+    load: &LoadArgs,
+    interrupts: &Interrupts,
+) -> Result<(Run, Plan, Environment), Failure> {
     system::allow_descriptors(load.connections + DESCRIPTORS_BESIDE + 16 * load.threads)
         .map_err(Failure::Usage)?;
     system::check_cpu(load.pin_from.unwrap_or_default()).map_err(Failure::Usage)?;
@@ -76,21 +86,23 @@ fn run(cli: &Cli, load: &LoadArgs, interrupts: &Interrupts) -> Result<Report, Fa
             })
         }
         Target::Echo { size, .. } => {
-            let size = *size;
-            drive(load, to, size * load.pipeline, interrupts, move || Echo::new(seed, size))
+            let (size, numbers) = (*size, Arc::default());
+            drive(load, to, size * load.pipeline, interrupts, move || {
+                Echo::new(seed, size, Arc::clone(&numbers))
+            })
         }
         Target::Packets { size, digest_every, .. } => {
-            let (size, digest_every) = (*size, *digest_every);
+            let (size, digest_every, numbers) = (*size, *digest_every, Arc::default());
             let framing = Framing::new(BODY_BYTES_MAX, &config(load, 0))
                 .expect("message_bytes_max has room for it");
             let packet_bytes = (Framing::HEADER_BYTES + PREFIX_BYTES) as u64 + size;
             drive(load, to, packet_bytes * load.pipeline, interrupts, move || {
-                Packets::new(seed, size as usize, digest_every, framing)
+                Packets::new(seed, size as usize, digest_every, framing, Arc::clone(&numbers))
             })
         }
         _ => unreachable!("what is no load is performed elsewhere"),
     };
-    Ok(run.map_err(Failure::Engine)?.report(plan, environment))
+    Ok((run.map_err(Failure::Engine)?, plan, environment))
 }
 
 /// Runs the engine with one [`Load`] per shard until the run is over.
@@ -113,12 +125,16 @@ fn drive<P: Protocol>(
     }
     // From here, so that setting up the rings is not taken for load.
     let cpu_before = system::cpu_time();
+    let (network_before, threads_before) = (Network::now(), Threads::now());
     let mut watch = Watch::new(load, shared);
     watch.until_over(interrupts);
+    // Before they end. From here on they only wait for replies.
+    let threads = Threads::now().since(&threads_before);
     watch.stop(&engine.remote(), interrupts);
     let cpu = system::cpu_time();
     let ledger = engine.join()?;
     let mut run = watch.result();
+    (run.threads, run.network) = (threads, Network::now().since(&network_before));
     if !ledger.balanced() {
         let detail = format_args!("the engine's ledger does not balance: {}", ledger.to_json());
         run.stats.errors.count(Fault::new(ErrorKind::Other, detail));
@@ -133,6 +149,7 @@ fn drive<P: Protocol>(
 /// The thread that waits for the end of a run and prints what happens meanwhile.
 struct Watch<'a> {
     load: &'a LoadArgs,
+    pacing: Pacing,
     shared: Arc<Shared>,
     start: Instant,
     last_line: Duration,
@@ -147,12 +164,16 @@ impl<'a> Watch<'a> {
         let run = Run {
             stats: Stats::new(),
             intervals: Vec::new(),
+            timeline: Timeline::default(),
             elapsed: Duration::ZERO,
             cpu: system::CpuTime::default(),
+            threads: Vec::new(),
+            network: Network::default(),
             interrupted: false,
         };
         Self {
             load,
+            pacing: load.pacing(),
             shared,
             start,
             last_line: Duration::ZERO,
@@ -194,7 +215,9 @@ impl<'a> Watch<'a> {
     fn line(&mut self, elapsed: Duration) {
         let mut part = Stats::new();
         part.absorb(&mut self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner));
-        let interval = Interval::of(&part, elapsed, elapsed - self.last_line);
+        let (start, length) = (self.last_line, elapsed - self.last_line);
+        let interval = Interval::of(&part, self.pacing, elapsed, length);
+        self.keep_histograms(&part, start, length);
         self.run.stats.absorb(&mut part);
         if !self.load.common.quiet {
             if self.run.intervals.is_empty() {
@@ -206,6 +229,18 @@ impl<'a> Watch<'a> {
         self.last_line = elapsed;
         while self.next_line <= elapsed {
             self.next_line += LINE;
+        }
+    }
+
+    fn keep_histograms(&mut self, part: &Stats, start: Duration, length: Duration) {
+        for (tag, times) in [
+            ("latency", &part.latency_ns),
+            ("session", &part.session_ns),
+            ("service", &part.service_ns),
+            ("connect", &part.connect_ns),
+            ("lag", &part.lag_ns),
+        ] {
+            self.run.timeline.keep(tag, start, length, times);
         }
     }
 
@@ -234,7 +269,10 @@ impl<'a> Watch<'a> {
 
     /// After the shards have ended.
     fn result(mut self) -> Run {
-        let mut rest = self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rest = Stats::new();
+        rest.absorb(&mut self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner));
+        let length = self.start.elapsed().saturating_sub(self.last_line);
+        self.keep_histograms(&rest, self.last_line, length);
         self.run.stats.absorb(&mut rest);
         let last_reply = Duration::from_nanos(self.run.stats.last_reply_ns);
         // A run of so many requests ends with the last reply, not when that was noticed.
@@ -243,7 +281,6 @@ impl<'a> Watch<'a> {
             true => last_reply,
             false => last_reply.max(self.stopped_at),
         };
-        drop(rest);
         self.run
     }
 }
@@ -308,6 +345,11 @@ fn plan(cli: &Cli, load: &LoadArgs, to: SocketAddr) -> Plan {
         size_bytes,
         digest_every,
         timeout_s: load.timeout.as_secs_f64(),
+        pacing: load.pacing(),
+        rate: load.rate,
+        conn_rate: load.conn_rate,
+        arrivals: load.is_on_schedule().then(|| load.arrivals.name()),
+        drain_ok: load.drain_ok,
     }
 }
 

@@ -26,12 +26,37 @@ pub struct Stats {
     pub opened: u64,
     /// Requests without a reply when the run ended: neither good nor bad.
     pub unfinished: u64,
+    /// Requests whose connection ended, in whatever way, without a reply to them.
+    pub lost: u64,
+    /// Of those, the ones of which nothing had come when the peer ended the connection politely.
+    pub unanswered_at_close: u64,
+    /// Connections that the peer ended politely while it owed nothing.
+    pub closed_idle: u64,
+    /// Connects refused where that was allowed.
+    pub refused: u64,
+    /// Open loop: requests, or connections, whose intended time came within the run.
+    pub intended: u64,
+    /// Of those, the ones never sent, or never connected.
+    pub unsent: u64,
+    /// Connections on schedule that got all their replies.
+    pub sessions: u64,
     /// When the last reply ended, nanoseconds since the start of the run.
     pub last_reply_ns: u64,
     /// From a request's sending to the last byte of its reply, nanoseconds.
     pub service_ns: Histogram<u64>,
-    /// From a connect to its success, nanoseconds.
+    /// Open loop: from a request's intended time to the last byte of its reply, nanoseconds; of one
+    /// that got none, to when that was clear.
+    pub latency_ns: Histogram<u64>,
+    /// From a connect to its success, nanoseconds; of connections on schedule, from the intended
+    /// time.
     pub connect_ns: Histogram<u64>,
+    /// Connections on schedule: from the intended time to the first byte received, nanoseconds.
+    pub first_byte_ns: Histogram<u64>,
+    /// Connections on schedule: from the intended time to the last byte of the last reply,
+    /// nanoseconds; of one that did not come to that, to its end.
+    pub session_ns: Histogram<u64>,
+    /// Open loop: how late a request, or a connect, was for no other reason than ours, nanoseconds.
+    pub lag_ns: Histogram<u64>,
     /// Replies by status, in the order in which each came first.
     pub statuses: Vec<(u16, u64)>,
     /// What went wrong.
@@ -42,10 +67,6 @@ impl Stats {
     /// Nothing yet.
     #[must_use]
     pub fn new() -> Self {
-        let histogram = || {
-            Histogram::new_with_bounds(TIME_MIN_NS, TIME_MAX_NS, DIGITS)
-                .expect("the bounds are constants that satisfy the crate")
-        };
         Self {
             requests: 0,
             withdrawn: 0,
@@ -54,9 +75,20 @@ impl Stats {
             bytes_received: 0,
             opened: 0,
             unfinished: 0,
+            lost: 0,
+            unanswered_at_close: 0,
+            closed_idle: 0,
+            refused: 0,
+            intended: 0,
+            unsent: 0,
+            sessions: 0,
             last_reply_ns: 0,
             service_ns: histogram(),
+            latency_ns: histogram(),
             connect_ns: histogram(),
+            first_byte_ns: histogram(),
+            session_ns: histogram(),
+            lag_ns: histogram(),
             statuses: Vec::new(),
             errors: Errors::default(),
         }
@@ -71,6 +103,30 @@ impl Stats {
         }
     }
 
+    /// Every histogram, by its name in the report.
+    #[must_use]
+    pub fn histograms(&self) -> [(&'static str, &Histogram<u64>); 6] {
+        [
+            ("service_ns", &self.service_ns),
+            ("latency_ns", &self.latency_ns),
+            ("connect_ns", &self.connect_ns),
+            ("first_byte_ns", &self.first_byte_ns),
+            ("session_ns", &self.session_ns),
+            ("lag_ns", &self.lag_ns),
+        ]
+    }
+
+    fn histograms_mut(&mut self) -> [&mut Histogram<u64>; 6] {
+        [
+            &mut self.service_ns,
+            &mut self.latency_ns,
+            &mut self.connect_ns,
+            &mut self.first_byte_ns,
+            &mut self.session_ns,
+            &mut self.lag_ns,
+        ]
+    }
+
     /// Moves everything from `other` into this one and leaves it empty.
     pub fn absorb(&mut self, other: &mut Self) {
         for (into, from) in [
@@ -81,14 +137,18 @@ impl Stats {
             (&mut self.bytes_received, &mut other.bytes_received),
             (&mut self.opened, &mut other.opened),
             (&mut self.unfinished, &mut other.unfinished),
+            (&mut self.lost, &mut other.lost),
+            (&mut self.unanswered_at_close, &mut other.unanswered_at_close),
+            (&mut self.closed_idle, &mut other.closed_idle),
+            (&mut self.refused, &mut other.refused),
+            (&mut self.intended, &mut other.intended),
+            (&mut self.unsent, &mut other.unsent),
+            (&mut self.sessions, &mut other.sessions),
         ] {
             *into += std::mem::take(from);
         }
         self.last_reply_ns = self.last_reply_ns.max(other.last_reply_ns);
-        for (into, from) in [
-            (&mut self.service_ns, &mut other.service_ns),
-            (&mut self.connect_ns, &mut other.connect_ns),
-        ] {
+        for (into, from) in self.histograms_mut().into_iter().zip(other.histograms_mut()) {
             if !from.is_empty() {
                 into.add(&*from).expect("all histograms have the same bounds");
                 from.reset();
@@ -99,6 +159,16 @@ impl Stats {
         }
         self.errors.absorb(&mut other.errors);
     }
+}
+
+/// An empty histogram of nanoseconds, with the bounds that all of ours have.
+///
+/// # Panics
+/// Never: the bounds are constants.
+#[must_use]
+pub fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(TIME_MIN_NS, TIME_MAX_NS, DIGITS)
+        .expect("the bounds are constants that satisfy the crate")
 }
 
 impl Default for Stats {
@@ -176,6 +246,9 @@ mod tests {
             part.last_reply_ns = 100 * (3 - round);
             part.service_ns.saturating_record(1_000 * round);
             part.connect_ns.saturating_record(5);
+            part.histograms_mut().into_iter().for_each(|times| times.saturating_record(1_000));
+            (part.intended, part.unsent, part.lost) = (12, 2, 3);
+            (part.closed_idle, part.refused, part.sessions) = (4, 5, 6);
             part.count_status(200, 8);
             part.count_status(404, 1);
             part.errors.count(Fault::new(ErrorKind::Reset, format_args!("round {round}")));
@@ -185,7 +258,9 @@ mod tests {
         }
         assert_eq!((all.requests, all.withdrawn, all.replies), (30, 2, 18));
         assert_eq!(all.last_reply_ns, 200);
-        assert_eq!((all.service_ns.len(), all.connect_ns.len()), (2, 2));
+        assert_eq!((all.intended, all.unsent, all.lost), (24, 4, 6));
+        assert_eq!((all.closed_idle, all.refused, all.sessions), (8, 10, 12));
+        assert_eq!(all.histograms().map(|(_, times)| times.len()), [4, 2, 4, 2, 2, 2]);
         assert_eq!(all.statuses, [(200, 16), (404, 2)]);
         assert_eq!(all.errors.of(ErrorKind::Reset), 2);
         assert_eq!(all.errors.first(ErrorKind::Reset), Some("round 1"));

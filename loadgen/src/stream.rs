@@ -1,11 +1,103 @@
 //! The bytes an echo must bring back: a stream that is a function of a key and an offset, so that
-//! nothing needs to be kept to know what must come.
+//! nothing needs to be kept to know what must come, and that bytes at the wrong place can be traced
+//! to the connection and the offset that they belong to.
+
+use crate::protocol::{ErrorKind, Fault};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// One connection's endless stream of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stream {
     key: u64,
 }
+
+/// Where bytes belong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Home {
+    /// The connection in whose stream they are.
+    pub number: u64,
+    /// Where in it.
+    pub offset: u64,
+}
+
+impl std::fmt::Display for Home {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "these are bytes {} of connection {}", self.offset, self.number)
+    }
+}
+
+/// Traces wrong bytes of a run; one value per shard. The first few of them, for a search takes long.
+#[derive(Clone, Debug)]
+pub struct Tracer {
+    seed: u64,
+    /// The numbers of all connections of the run are below this.
+    numbers: Arc<AtomicU64>,
+    /// So far the connections of this shard have come.
+    offsets: u64,
+    searches_left: u32,
+}
+
+impl Tracer {
+    /// For a run with `seed`; `numbers` is the same for all shards.
+    #[must_use]
+    pub fn new(seed: u64, numbers: Arc<AtomicU64>) -> Self {
+        Self { seed, numbers, offsets: 0, searches_left: SEARCHES_MAX }
+    }
+
+    /// Takes note of a new connection.
+    pub fn opened(&self, number: u64) {
+        self.numbers.fetch_max(number + 1, Ordering::Relaxed);
+    }
+
+    /// Takes note that a connection has said `offset` bytes.
+    #[inline]
+    pub fn sent(&mut self, offset: u64) {
+        self.offsets = self.offsets.max(offset);
+    }
+
+    /// What it means that `bytes` came where those of `stream` at `offset` must be, in a place of
+    /// which `what` tells.
+    #[cold]
+    pub fn fault(
+        &mut self,
+        stream: Stream,
+        offset: u64,
+        bytes: &[u8],
+        what: impl std::fmt::Display,
+    ) -> Fault {
+        let mut must = [0];
+        stream.fill(offset, &mut must);
+        let wrong = format!("{what} is {:#04x}, not {:#04x}", bytes[0], must[0]);
+        let home = match self.searches_left.checked_sub(1) {
+            None => None,
+            Some(left) => {
+                self.searches_left = left;
+                let numbers = 0..self.numbers.load(Ordering::Relaxed);
+                // The shards are about as far as each other.
+                let offsets = 0..self.offsets.saturating_add(SLICE_BYTES);
+                let bytes = &bytes[..bytes.len().min(COMPARED_MAX)];
+                attribute(self.seed, numbers, offsets, offset, bytes)
+            }
+        };
+        match home {
+            None => Fault::new(ErrorKind::WrongBytes, wrong),
+            Some(home) => Fault::new(ErrorKind::ForeignBytes, format_args!("{wrong}: {home}")),
+        }
+    }
+}
+
+/// Searches of one [`Tracer`].
+const SEARCHES_MAX: u32 = 4;
+/// Bytes looked for at most: behind them it may be another's again.
+const COMPARED_MAX: usize = 16;
+/// Fewer bytes than these are found by chance.
+pub const ATTRIBUTED_MIN: usize = size_of::<u64>();
+/// Words looked at for one attribution: some 30 ms, during which the caller's connections wait.
+const WORDS_MAX: u64 = 1 << 22;
+/// Bytes of each stream looked at before the search goes on further away.
+const SLICE_BYTES: u64 = 4 << 10;
 
 const WORD: usize = size_of::<u64>();
 /// 2^64 divided by the golden ratio: consecutive multiples are far apart.
@@ -61,6 +153,28 @@ impl Stream {
         bytes.iter().zip(&must).position(|(byte, must)| byte != must)
     }
 
+    /// Where in this stream, within `offsets`, `bytes` begin: the first place.
+    fn find(self, offsets: Range<u64>, bytes: &[u8]) -> Option<u64> {
+        let target = u64::from_le_bytes(*bytes.first_chunk()?);
+        let (first, last) = (offsets.start / WORD as u64, offsets.end.div_ceil(WORD as u64));
+        let mut word = self.word(first);
+        for index in first..last {
+            let next = self.word(index + 1);
+            let both = u128::from(next) << u64::BITS | u128::from(word);
+            // No branch per place: hardly ever is it one of them.
+            let hits = (0..WORD)
+                .fold(0, |hits, at| hits | u8::from((both >> (8 * at)) as u64 == target) << at);
+            if hits != 0 {
+                let offset = index * WORD as u64 + u64::from(hits.trailing_zeros());
+                if offsets.contains(&offset) && self.mismatch(offset, bytes).is_none() {
+                    return Some(offset);
+                }
+            }
+            word = next;
+        }
+        None
+    }
+
     /// The bytes from `offset` to the next whole word.
     fn edge(self, offset: u64) -> impl Iterator<Item = u8> {
         let word = self.word(offset / WORD as u64).to_le_bytes();
@@ -71,6 +185,40 @@ impl Stream {
     fn word(self, index: u64) -> u64 {
         mix(self.key.wrapping_add(index.wrapping_mul(STEP)))
     }
+}
+
+/// Whose bytes these are: looks for them in the streams of the connections `numbers` of a run with
+/// `seed`, at `offsets`, those closest to `near` first and the youngest connections first. `None`:
+/// nobody's, or fewer than [`ATTRIBUTED_MIN`], or not found within some 30 ms.
+#[cold]
+#[must_use]
+pub fn attribute(
+    seed: u64,
+    numbers: Range<u64>,
+    offsets: Range<u64>,
+    near: u64,
+    bytes: &[u8],
+) -> Option<Home> {
+    let mut words_left = WORDS_MAX;
+    let (mut above, mut below) = (near.clamp(offsets.start, offsets.end), near.min(offsets.end));
+    while above < offsets.end || below > offsets.start {
+        let up = above..above.saturating_add(SLICE_BYTES).min(offsets.end);
+        let down = below.saturating_sub(SLICE_BYTES).max(offsets.start)..below;
+        (above, below) = (up.end, down.start);
+        for slice in [up, down] {
+            if slice.is_empty() {
+                continue;
+            }
+            let words = (slice.end - slice.start).div_ceil(WORD as u64) + 1;
+            for number in numbers.clone().rev() {
+                words_left = words_left.checked_sub(words)?;
+                if let Some(offset) = Stream::new(seed, number).find(slice.clone(), bytes) {
+                    return Some(Home { number, offset });
+                }
+            }
+        }
+    }
+    None
 }
 
 /// Bytes from `offset` to the next whole word, at most `len`.
@@ -119,6 +267,51 @@ mod tests {
             bytes[at] ^= by;
             prop_assert_eq!(stream.mismatch(offset, &bytes), Some(at));
         }
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_are_traced_to_where_they_belong(
+            seed: u64, number in 0_u64..40, offset in 0_u64..20_000, len in ATTRIBUTED_MIN..40,
+            near in 0_u64..30_000,
+        ) {
+            let mut bytes = vec![0; len];
+            Stream::new(seed, number).fill(offset, &mut bytes);
+            let home = attribute(seed, 0..40, 0..20_000, near, &bytes);
+            prop_assert_eq!(home, Some(Home { number, offset }));
+            prop_assert_eq!(attribute(seed, 40..50, 0..20_000, near, &bytes), None);
+            bytes[len - 1] ^= 1;
+            prop_assert_eq!(attribute(seed, 0..40, 0..20_000, near, &bytes), None);
+        }
+    }
+
+    #[test]
+    fn the_first_few_wrong_bytes_are_traced() {
+        let mut tracer = Tracer::new(7, Arc::default());
+        tracer.opened(3);
+        tracer.opened(1);
+        tracer.sent(100_000);
+        let (own, mut bytes) = (Stream::new(7, 1), [0; 32]);
+        Stream::new(7, 3).fill(70_003, &mut bytes);
+        let fault = tracer.fault(own, 500, &bytes, "byte 500");
+        assert_eq!(fault.kind, ErrorKind::ForeignBytes);
+        assert!(fault.detail.starts_with("byte 500 is 0x"), "{}", fault.detail);
+        assert!(fault.detail.ends_with(": these are bytes 70003 of connection 3"));
+        let nobody = tracer.fault(own, 500, &[0; 32], "byte 500");
+        assert_eq!(nobody.kind, ErrorKind::WrongBytes);
+        let kinds: Vec<_> =
+            (2..=SEARCHES_MAX).map(|_| tracer.fault(own, 0, &bytes, "").kind).collect();
+        let must = [ErrorKind::ForeignBytes, ErrorKind::ForeignBytes, ErrorKind::WrongBytes];
+        assert_eq!(kinds, must, "beyond {SEARCHES_MAX} nothing is searched for");
+    }
+
+    #[test]
+    fn a_search_ends_however_much_there_is_to_search() {
+        let since = std::time::Instant::now();
+        assert_eq!(attribute(1, 0..u64::MAX, 0..u64::MAX, u64::MAX / 2, &[0; 16]), None);
+        assert_eq!(attribute(1, 0..u64::MAX, 0..64, 0, &[0; 16]), None);
+        assert_eq!(attribute(1, 0..1, 0..u64::MAX, 0, &[0; ATTRIBUTED_MIN - 1]), None);
+        assert!(since.elapsed() < std::time::Duration::from_secs(10), "{:?}", since.elapsed());
     }
 
     #[test]

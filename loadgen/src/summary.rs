@@ -1,7 +1,7 @@
 //! The report for people: a line per second while running, a summary at the end.
 
 use crate::protocol::ErrorKind;
-use crate::report::{Interval, Outcome, Plan, Report, Times};
+use crate::report::{Interval, Outcome, Pacing, Plan, Report, Times};
 use crate::units::{show_bytes, show_count, show_time};
 use std::fmt::Write;
 use std::time::Duration;
@@ -33,6 +33,10 @@ pub fn opening(plan: &Plan, seed: u64) -> String {
     }
     if plan.pipeline > 1 {
         text += &format!(", {} requests in flight each", plan.pipeline);
+    }
+    if let (Some(rate), Some(arrivals)) = (plan.rate.or(plan.conn_rate), plan.arrivals) {
+        let what = if plan.rate.is_some() { "requests" } else { "connections" };
+        text += &format!(", {} {what} per second ({arrivals})", show_count(rate));
     }
     if let Some(requests) = plan.requests_per_connection {
         text += &format!(", {} per connection", plural(requests, "request"));
@@ -91,8 +95,22 @@ pub fn summary(report: &Report) -> String {
         ),
     );
     row("connections", connections(report));
-    row("service time", times(&report.service_time_us));
-    row("connect time", times(&report.connect_time_us));
+    if let Some(schedule) = schedule(report) {
+        row("schedule", schedule);
+    }
+    let optional = |what: Option<&Times>| what.map(times);
+    for (name, what) in [
+        ("latency", optional(report.latency_us.as_ref())),
+        ("service time", Some(times(&report.service_time_us))),
+        ("connect time", Some(times(&report.connect_time_us))),
+        ("first byte", optional(report.first_byte_us.as_ref())),
+        ("session", optional(report.session_us.as_ref())),
+        ("schedule lag", optional(report.schedule_lag_us.as_ref())),
+    ] {
+        if let Some(what) = what {
+            row(name, what);
+        }
+    }
     if !report.statuses.is_empty() {
         row("statuses", list(report.statuses.iter()));
     }
@@ -102,9 +120,45 @@ pub fn summary(report: &Report) -> String {
     if report.unfinished > 0 {
         row("unfinished", format!("{} without a reply at the end", show_count(report.unfinished)));
     }
+    if let Some(ends) = ends(report) {
+        row("server's ends", ends);
+    }
+    if report.network.values().any(|count| *count > 0) {
+        let grown = report.network.iter().filter(|(_, count)| **count > 0);
+        row("network", format!("{} (of the whole network namespace)", list(grown)));
+    }
     row("errors", errors(report));
-    text += verdict(report);
+    text += &verdict(report);
     text
+}
+
+/// How far it was kept to.
+fn schedule(report: &Report) -> Option<String> {
+    let (intended, unsent) = (report.intended?, report.unsent?);
+    let mut text = match report.sessions {
+        None => format!("{} requests were due", show_count(intended)),
+        Some(sessions) => format!(
+            "{} connections were due, {} had all their replies",
+            show_count(intended),
+            show_count(sessions)
+        ),
+    };
+    if unsent > 0 {
+        text += &format!("; {} found none free until the end", show_count(unsent));
+    }
+    Some(text)
+}
+
+/// What the server ended without its being an error.
+fn ends(report: &Report) -> Option<String> {
+    let counts = [
+        ("connections closed idle", report.closed_idle),
+        ("refused", report.refused),
+        ("unanswered at close", report.unanswered_at_close),
+    ];
+    let seen = || counts.iter().filter(|(_, count)| *count > 0);
+    seen().next()?;
+    Some(list(seen().map(|(name, count)| (name, count))))
 }
 
 fn connections(report: &Report) -> String {
@@ -121,15 +175,26 @@ fn connections(report: &Report) -> String {
     text
 }
 
-fn verdict(report: &Report) -> &'static str {
-    match report.outcome {
-        Outcome::Passed => {
-            "Closed loop: times are service times, and a slow server is asked less often.\n"
-        }
-        Outcome::Failed if report.errors_total == 0 => "FAILED: not one reply came.\n",
-        Outcome::Failed => "FAILED: errors were seen.\n",
-        Outcome::Unreachable => "FAILED: no connection came about.\n",
-        Outcome::Interrupted => "INTERRUPTED: the figures are those up to then.\n",
+fn verdict(report: &Report) -> String {
+    let text = match report.outcome {
+        Outcome::Passed => match report.plan.pacing {
+            Pacing::Closed => {
+                "Closed loop: times are service times, and a slow server is asked less often."
+            }
+            Pacing::Requests => "Open loop: latency counts from when a request was to be sent.",
+            Pacing::Connections => {
+                "Open loop: all but the service time counts from when a connection was to be made."
+            }
+        },
+        Outcome::Failed if report.errors_total == 0 => "FAILED: not one reply came.",
+        Outcome::Failed => "FAILED: errors were seen.",
+        Outcome::Unreachable => "FAILED: no connection came about.",
+        Outcome::Saturated => "INVALID: ringload was the bottleneck.",
+        Outcome::Interrupted => "INTERRUPTED: the figures are those up to then.",
+    };
+    match &report.bottleneck {
+        None => format!("{text}\n"),
+        Some(why) => format!("{text}\n  {why}\n"),
     }
 }
 
@@ -194,7 +259,7 @@ fn plural(count: u64, what: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::tests::sample;
+    use crate::report::tests::{sample, sample_of};
 
     #[test]
     fn the_summary_says_what_was_seen() {
@@ -246,6 +311,51 @@ mod tests {
         report.plan.connections = 9_000;
         assert!(
             summary(&report).contains("70 opened, 14300.0 requests each; 9,000 were asked for")
+        );
+    }
+
+    #[test]
+    fn a_run_on_schedule_says_how_far_it_was_kept_to() {
+        let text = summary(&sample_of(Pacing::Requests));
+        for part in [
+            "schedule      1,001,010 requests were due; 10 found none free until the end\n",
+            "latency       p50 512 µs",
+            "service time  p50 412 µs",
+            "schedule lag  p50 60.0 µs",
+        ] {
+            assert!(text.contains(part), "{part:?} is not in:\n{text}");
+        }
+        let text = summary(&sample_of(Pacing::Connections));
+        for part in
+            ["connections were due, 69 had all", "first byte    p50 700", "session       p50"]
+        {
+            assert!(text.contains(part), "{part:?} is not in:\n{text}");
+        }
+        assert!(!summary(&sample()).contains("schedule"));
+    }
+
+    #[test]
+    fn a_run_that_measured_ringload_says_so() {
+        let mut report = sample_of(Pacing::Requests);
+        (report.outcome, report.errors_total) = (Outcome::Saturated, 0);
+        report.bottleneck = Some("it was late".into());
+        assert!(
+            summary(&report).ends_with("INVALID: ringload was the bottleneck.\n  it was late\n")
+        );
+    }
+
+    #[test]
+    fn what_is_no_error_and_what_the_network_did_is_shown_if_there_was_any() {
+        let mut report = sample();
+        let text = summary(&report);
+        assert!(!text.contains("server's ends") && !text.contains("network"), "{text}");
+        (report.closed_idle, report.unanswered_at_close) = (3, 2);
+        report.network = [("listen_overflows", 4), ("resets_sent", 0)].into();
+        let text = summary(&report);
+        assert!(
+            text.contains("server's ends connections closed idle: 3, unanswered at close: 2\n")
+                && text.contains("network       listen_overflows: 4 (of the whole"),
+            "{text}"
         );
     }
 

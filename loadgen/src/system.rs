@@ -45,8 +45,50 @@ pub fn cpu_time() -> CpuTime {
 /// The kernel's release, as `uname -r` prints it.
 #[must_use]
 pub fn kernel_release() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/osrelease")
-        .map_or_else(|_| "unknown".into(), |release| release.trim().into())
+    first_line("/proc/sys/kernel/osrelease").unwrap_or_else(|| "unknown".into())
+}
+
+/// What the kernel calls the first CPU (`model name` of /proc/cpuinfo).
+#[must_use]
+pub fn cpu_model() -> String {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let named = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    named.map_or_else(|| "unknown".into(), |(_, model)| model.trim().into())
+}
+
+/// The governor of the first CPU's clock; none where the kernel has no say in it.
+#[must_use]
+pub fn governor() -> Option<String> {
+    first_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+}
+
+/// First and last port that a connect may take by itself (`net.ipv4.ip_local_port_range`).
+#[must_use]
+pub fn ports() -> [u64; 2] {
+    let line = first_line("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let mut ports = line.split_whitespace().map(|port| port.parse().unwrap_or_default());
+    [ports.next().unwrap_or_default(), ports.next().unwrap_or_default()]
+}
+
+/// What the kernel caps a listener's backlog at (`net.core.somaxconn`).
+#[must_use]
+pub fn somaxconn() -> u64 {
+    let line = first_line("/proc/sys/net/core/somaxconn");
+    line.and_then(|line| line.parse().ok()).unwrap_or_default()
+}
+
+/// Descriptors that this process may have open now: the soft limit.
+#[must_use]
+pub fn descriptors_max() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is valid for writes of an rlimit.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    limit.rlim_cur
+}
+
+fn first_line(path: &str) -> Option<String> {
+    let text = std::fs::read_to_string(path).ok()?;
+    text.lines().next().map(|line| line.trim().into())
 }
 
 /// What `/proc/sys/NAME` says, without white space around it; `None` where it is not there.
@@ -300,6 +342,15 @@ mod tests {
         while (cpu_time().user + cpu_time().system) == (before.user + before.system) {
             spent = std::hint::black_box(spent + 1);
         }
-        assert!(!kernel_release().is_empty());
+    }
+
+    #[test]
+    fn the_machine_is_known() {
+        assert_ne!(kernel_release(), "unknown");
+        // Not every architecture's kernel has a name for it.
+        assert!(!cpu_model().is_empty());
+        let [first, last] = ports();
+        assert!(0 < first && first < last && last < 65_536, "{first} to {last}");
+        assert!(somaxconn() > 0 && descriptors_max() > 0);
     }
 }

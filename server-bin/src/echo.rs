@@ -1,4 +1,8 @@
-//! Every byte back: the handler.
+//! Every byte back: the handlers, one that is kind to its clients and one that leaves them.
+
+pub mod disconnect;
+pub mod ending;
+pub mod fate;
 
 use ringwright::{Connection, Handler, Origin};
 

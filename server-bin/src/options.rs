@@ -1,7 +1,8 @@
 //! The command line and the environment.
 
 use crate::access_log::Format;
-use crate::units::{Timeout, count, duration, size, timeout};
+use crate::echo::fate::Probability;
+use crate::units::{Timeout, count, duration, probability, size, timeout};
 use clap::builder::{BoolishValueParser, RangedU64ValueParser};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -19,6 +20,7 @@ use std::time::Duration;
         ringwrightd http                          the current folder on http://127.0.0.1:8080\n  \
         ringwrightd http /srv/www --listen [::]:80 --max-connections 50k\n  \
         ringwrightd echo --shards 1 --listen 127.0.0.1:7000\n  \
+        ringwrightd echo --disconnect-rate 1%     ends connections at random: how does a client take it?\n  \
         ringwrightd packets /srv/files --upload-max 64GiB --replace\n  \
         ringwrightd doctor                        what this machine allows, and how to allow more\n\n\
         SIGTERM or SIGINT drains: no new connections, what is under way is finished; a second one \
@@ -61,7 +63,7 @@ pub enum Command {
     #[command(after_help = UNITS)]
     Http(Http),
     /// Send every byte back.
-    #[command(after_help = UNITS)]
+    #[command(after_help = UNITS, after_long_help = DISCONNECTS)]
     Echo(Echo),
     /// Length-prefixed packets: files of a directory put, got and listed, digests, echo, broadcast.
     ///
@@ -79,6 +81,33 @@ pub enum Command {
 
 const UNITS: &str = "Durations: 100ms, 5s, 2m. Counts: 500, 10k, 1M. Sizes: 4096, 64KiB, 1MiB.\n\
                      A flag goes before its environment variable.";
+
+/// `UNITS`, behind what `--disconnect-rate` does.
+const DISCONNECTS: &str = "\
+How --disconnect-rate ends a connection; each way is as likely as the others:
+  when it is accepted, before a byte
+    close_at_once  FIN
+    reset_at_once  RST; connect(2) itself may see it
+  when bytes have come
+    close          they are echoed, then FIN
+    reset          RST instead of their echo
+    half_close     FIN instead of their echo; what comes is read for 0.1 to 1 s more, then RST
+    cut_close      a part of their echo, then FIN
+    cut_reset      a part of their echo, then RST 2 to 20 ms later
+    stall          nothing is sent or read any more for 0.1 to 1 s, then RST
+A connection that sends nothing after it was accepted stays.
+
+What happens to a connection is a function of the seed, its shard and how many that shard has opened
+before it. With --shards 1, and a client that makes its connections one after the other and waits for
+each echo before it sends on, a seed repeats a run to the byte; its messages must fit into
+--buffer-size. With several shards the kernel chooses the shard by the client's port, so that every
+shard repeats its own sequence, but not whom it meets.
+
+How often each was begun is told at the end (disconnected {...}, on standard error) and by
+ringwright_disconnects_total of /metrics.
+
+Durations: 100ms, 5s, 2m. Counts: 500, 10k, 1M. Sizes: 4096, 64KiB, 1MiB.
+A flag goes before its environment variable.";
 
 /// `ringwrightd http`.
 #[derive(Debug, Args)]
@@ -120,6 +149,19 @@ pub struct Echo {
     #[arg(long, value_name = "ADDR", env = "RINGWRIGHTD_LISTEN", value_delimiter = ',',
         default_value = "127.0.0.1:7000", value_parser = address)]
     pub listen: Vec<SocketAddr>,
+    /// End connections at random, so that a client's reconnect can be tested: each is ended with
+    /// this probability, such as 0.01 or 1%, when it is accepted, and again each time that bytes
+    /// have come from it.
+    #[arg(long, value_name = "P", env = "RINGWRIGHTD_DISCONNECT_RATE", value_parser = probability)]
+    pub disconnect_rate: Option<Probability>,
+    /// End them as a run with this seed did. Drawn, and told on standard error, unless given.
+    #[arg(
+        long,
+        value_name = "N",
+        env = "RINGWRIGHTD_DISCONNECT_SEED",
+        requires = "disconnect_rate"
+    )]
+    pub disconnect_seed: Option<u64>,
     /// The rest.
     #[command(flatten)]
     pub common: Common,
@@ -405,6 +447,15 @@ mod tests {
             ("--ban", "localhost"),
         ] {
             is_refused("http", flag, value);
+        }
+        for (flag, value) in [
+            ("--disconnect-rate", "101%"),
+            ("--disconnect-rate", "-0.1"),
+            ("--disconnect-rate", "5 %"),
+            ("--disconnect-rate", "often"),
+            ("--disconnect-seed", "-1"),
+        ] {
+            is_refused("echo", flag, value);
         }
         for (flag, value) in [
             ("--upload-max", "0"),

@@ -1,12 +1,16 @@
 //! From start to exit status: the engine, the signals, the last word.
 
 use crate::admin::{Admin, Condition, Watched};
+use crate::echo::disconnect::{Disconnecting, Rules};
+use crate::echo::ending::Endings;
 use crate::options::{Common, Echo, Http, Packets};
 use crate::{access_log, descriptors, echo, files, packets};
 use ringwright::{Config, Directory, Engine, Framing, Handler, Reason, Remote};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
+use std::collections::hash_map::RandomState;
 use std::fmt::Display;
+use std::hash::{BuildHasher, Hasher};
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::thread;
@@ -44,7 +48,7 @@ pub fn http(options: &Http) -> Result<(), String> {
     let request_timeout = options.request_timeout.0;
     let mut config = options.common.config(&options.listen);
     config.receive_timeout = request_timeout;
-    let result = serve("http", config, &options.common, move |_| {
+    let result = serve("http", config, &options.common, Watched::default(), move |_| {
         let log = log.as_ref().map(access_log::AccessLog::shard);
         files::Files::new(directory.clone(), request_timeout, log)
     });
@@ -60,7 +64,22 @@ pub fn http(options: &Http) -> Result<(), String> {
 /// What went wrong, for the user.
 pub fn echo(options: &Echo) -> Result<(), String> {
     let config = options.common.config(&options.listen);
-    serve("echo", config, &options.common, |_| echo::Echo)
+    let Some(probability) = options.disconnect_rate else {
+        return serve("echo", config, &options.common, Watched::default(), |_| echo::Echo);
+    };
+    let seed = options.disconnect_seed.unwrap_or_else(|| {
+        let drawn = RandomState::new().build_hasher().finish();
+        say(&format!("connections are ended at random; --disconnect-seed {drawn} repeats it"));
+        drawn
+    });
+    let endings = Arc::new(Endings::default());
+    let watched = Watched::with_endings(endings.clone());
+    let rules = Rules { probability, seed, endings: endings.clone() };
+    let result = serve("echo", config, &options.common, watched, move |shard| {
+        Disconnecting::new(rules.clone(), shard)
+    });
+    say_plainly(&format!("disconnected {}", endings.to_json()));
+    result
 }
 
 /// Serves packets until a signal.
@@ -114,7 +133,7 @@ pub fn packets(options: &Packets) -> Result<(), String> {
         sync: options.sync,
         offer_timeout: options.offer_timeout,
     };
-    serve("packets", config, &options.common, move |_| {
+    serve("packets", config, &options.common, Watched::default(), move |_| {
         packets::Packets::new(framing, directory.clone(), folder.clone(), rules)
     })
 }
@@ -123,12 +142,13 @@ fn serve<H: Handler>(
     scheme: &str,
     config: Config,
     options: &Common,
+    watched: Watched,
     factory: impl Fn(usize) -> H + Send + Sync + 'static,
 ) -> Result<(), String> {
     let open_files_max = open_files_max(&config);
     // Before the engine starts: a signal that comes early must not be lost.
     let signals = Signals::new([SIGINT, SIGTERM]).map_err(|error| format!("signals: {error}"))?;
-    let watched = Arc::new(Watched::default());
+    let watched = Arc::new(watched);
     // Before the engine as well: it keeps descriptors for itself.
     let admin = match options.admin {
         Some(address) => Some(Admin::start(address, &watched, open_files_max)?),

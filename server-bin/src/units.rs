@@ -1,5 +1,6 @@
 //! Durations, counts and sizes as people write them on a command line.
 
+use crate::echo::fate::Probability;
 use std::time::Duration;
 
 /// `100ms`, `5s`, `2m`, `1h`, with decimals if wanted (`1.5s`).
@@ -62,6 +63,16 @@ pub fn size(text: &str) -> Result<u64, String> {
     whole(text, &units).ok_or_else(|| "expected a size such as 4096, 64KiB or 1MiB".into())
 }
 
+/// `0.01` or `1%`; from 0 to 1.
+///
+/// # Errors
+/// Says what is expected.
+pub fn probability(text: &str) -> Result<Probability, String> {
+    scaled(text, &[("", 1.0), ("%", 0.01)])
+        .and_then(Probability::new)
+        .ok_or_else(|| "expected a probability such as 0.01 or 1%, from 0 to 1".into())
+}
+
 fn whole(text: &str, units: &[(&str, f64)]) -> Option<u64> {
     let value = scaled(text, units)?;
     // Beyond 2^53 not every whole number is an f64.
@@ -94,6 +105,16 @@ mod tests {
         assert_eq!(timeout("never"), Ok(Timeout(None)));
         assert_eq!(timeout("5s"), Ok(Timeout(Some(Duration::from_secs(5)))));
         assert!(timeout("0s").unwrap_err().contains("never"));
+    }
+
+    #[test]
+    fn probabilities() {
+        for (text, value) in [("0", 0.0), ("0.01", 0.01), ("1", 1.0), ("1%", 0.01), ("100%", 1.0)] {
+            assert_eq!(probability(text), Ok(Probability::new(value).unwrap()), "{text}");
+        }
+        for bad in ["", "%", "-1", "1.1", "101%", "5 %", "1e-3", "NaN", "inf"] {
+            assert!(probability(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -18,6 +18,9 @@ fn mistakes_are_exit_status_2_and_name_the_flag() {
         (&["echo", "--max-connections", "none"], "--max-connections"),
         (&["echo", "--buffers", "1000"], "--buffers"),
         (&["echo", "--speed", "high"], "--speed"),
+        (&["echo", "--disconnect-rate", "2"], "--disconnect-rate"),
+        (&["echo", "--disconnect-seed", "2"], "--disconnect-rate"),
+        (&["http", "--disconnect-rate", "1%"], "--disconnect-rate"),
         (&["sing"], "sing"),
         (&[], "Usage"),
     ] {

@@ -97,6 +97,8 @@ pub struct Core {
     pub shard: usize,
     pub limits: Limits,
     pub now_ms: u64,
+    /// The same in microseconds.
+    pub now_us: u64,
     pub slots: Slots,
     pub timers: Timers,
     /// What only grows in the shard's ledger; the rest is filled in when it is published.
@@ -118,7 +120,7 @@ pub struct Core {
     /// Connections that are kept up.
     pub links: Links,
     /// When `Handler::tick` is due.
-    pub tick_at_ms: Option<u64>,
+    pub tick_at_us: Option<u64>,
     pub draining: bool,
     /// What is being done to all connections, some at a time.
     pub sweeps: Sweeps,
@@ -144,6 +146,7 @@ impl Core {
             shard,
             limits: Limits::new(config),
             now_ms,
+            now_us: now_ms * 1000,
             slots: Slots::new(capacity),
             timers: Timers::new(now_ms, capacity),
             counters: ShardLedger::default(),
@@ -158,7 +161,7 @@ impl Core {
             files_closing: Vec::new(),
             connects: VecDeque::new(),
             links: Links::new(config.reconnects_max, shard, now_ms),
-            tick_at_ms: None,
+            tick_at_us: None,
             draining: false,
             sweeps: Sweeps::default(),
             admission,

@@ -128,8 +128,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.serve_pipe_queue();
         }
         self.core.reconnect_due();
-        if self.core.tick_at_ms.is_some_and(|at| at <= now_ms) {
-            self.core.tick_at_ms = None;
+        if self.core.tick_at_us.is_some_and(|at| at <= self.core.now_us) {
+            self.core.tick_at_us = None;
             mark!("tick");
             self.application.tick(&mut self.core);
         }
@@ -239,15 +239,17 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.core.links.next_ms(),
             self.drops_at_ms,
             self.pipe_retry_at_ms,
-            self.core.tick_at_ms,
             self.drain_deadline_ms,
             self.drain_ends_at_ms,
         ];
-        match next_ms.into_iter().flatten().min() {
-            None => WAIT_MAX,
-            Some(at_ms) => {
-                Duration::from_millis(at_ms.saturating_sub(self.core.now_ms).max(1)).min(WAIT_MAX)
-            }
-        }
+        let left_ms = |at_ms: u64| at_ms.saturating_sub(self.core.now_ms).max(1);
+        let left_us = |at_us: u64| at_us.saturating_sub(self.core.now_us).max(1);
+        [
+            next_ms.into_iter().flatten().min().map(|at| Duration::from_millis(left_ms(at))),
+            self.core.tick_at_us.map(|at| Duration::from_micros(left_us(at))),
+        ]
+        .into_iter()
+        .flatten()
+        .fold(WAIT_MAX, Duration::min)
     }
 }

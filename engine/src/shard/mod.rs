@@ -213,7 +213,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     pub fn start(&mut self) {
-        self.core.now_ms = self.ring.now_ms();
+        self.core.now_us = self.ring.now_us();
+        self.core.now_ms = self.core.now_us / 1000;
         self.application.started(&mut self.core);
     }
 
@@ -230,6 +231,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.publish();
         self.ring.submit_and_wait(want, timeout)?;
         self.woke_us = self.ring.now_us();
+        self.core.now_us = self.woke_us;
         self.core.now_ms = self.woke_us / 1000;
         self.batch = 0;
         while let Some(completion) = self.ring.completion() {

@@ -206,11 +206,16 @@ impl Actor {
                 }
             }
             1 => drop(local.kick(ConnectionId::from_number(self.rng.bits()))),
-            _ => {
+            how => {
                 let bytes = self.rng.up_to(300);
                 let blob = book.blob(bytes);
                 drop(book);
-                let _ = local.send_to(id, blob.into());
+                if how == 2 {
+                    let connection = local.connection(id);
+                    connection.map(|mut connection| connection.send(&blob));
+                } else {
+                    let _ = local.send_to(id, blob.into());
+                }
             }
         }
     }

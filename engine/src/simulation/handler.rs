@@ -21,7 +21,7 @@ impl Handler for Actor {
     }
 
     fn tick(&mut self, shard: &mut Local<'_>) {
-        shard.tick_after(Duration::from_millis(1 + self.rng.below(500)));
+        shard.tick_after(Duration::from_micros(1 + self.rng.below(500_000)));
         self.meddle(shard);
     }
 

@@ -1,9 +1,30 @@
 //! How to load a server: the options of `http`, `echo` and `packets`.
 
 use super::CommonArgs;
+use crate::report::Pacing;
 use crate::units::{parse_count, parse_duration};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use std::time::Duration;
+
+/// How what is on schedule is spread over the time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Arrivals {
+    /// Evenly
+    Uniform,
+    /// As independent clients come: at random, seeded by --seed
+    Poisson,
+}
+
+impl Arrivals {
+    /// As it is written.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Uniform => "uniform",
+            Self::Poisson => "poisson",
+        }
+    }
+}
 
 /// How to load it.
 #[derive(Clone, Debug, Args)]
@@ -24,6 +45,30 @@ pub struct LoadArgs {
     #[arg(short = 'n', long, value_name = "COUNT",
           env = "RINGLOAD_REQUESTS", hide_env = true, value_parser = parse_count)]
     pub requests: Option<u64>,
+    /// Send so many requests per second in all, on schedule whether replies come or not (open loop):
+    /// latency counts from when a request was to be sent
+    #[arg(short = 'R', long, value_name = "COUNT",
+          env = "RINGLOAD_RATE", hide_env = true, value_parser = parse_count)]
+    pub rate: Option<u64>,
+    /// Open so many connections per second in all, on schedule, each for --requests-per-connection
+    /// (default 1) requests one after another; -c are the most open at once
+    #[arg(long, value_name = "COUNT",
+          env = "RINGLOAD_CONN_RATE", hide_env = true, value_parser = parse_count)]
+    pub conn_rate: Option<u64>,
+    /// How the schedule of --rate or --conn-rate is spread over the time
+    #[arg(
+        long,
+        value_name = "HOW",
+        default_value = "uniform",
+        env = "RINGLOAD_ARRIVALS",
+        hide_env = true
+    )]
+    pub arrivals: Arrivals,
+    /// The server is expected to drain: refused connects, and connections that it ends politely
+    /// before it has begun a reply, are counted but no errors
+    #[arg(long, env = "RINGLOAD_DRAIN_OK", hide_env = true,
+          value_parser = clap::builder::FalseyValueParser::new())]
+    pub drain_ok: bool,
     /// Requests in flight on a connection
     #[arg(long, value_name = "COUNT", default_value = "1",
           env = "RINGLOAD_PIPELINE", hide_env = true, value_parser = parse_count)]
@@ -42,4 +87,22 @@ pub struct LoadArgs {
     /// What every kind of run has.
     #[command(flatten)]
     pub common: CommonArgs,
+}
+
+impl LoadArgs {
+    /// What decides when the next request is sent.
+    #[must_use]
+    pub const fn pacing(&self) -> Pacing {
+        match (self.rate, self.conn_rate) {
+            (Some(_), _) => Pacing::Requests,
+            (None, Some(_)) => Pacing::Connections,
+            (None, None) => Pacing::Closed,
+        }
+    }
+
+    /// There is a rate.
+    #[must_use]
+    pub const fn is_on_schedule(&self) -> bool {
+        !matches!(self.pacing(), Pacing::Closed)
+    }
 }

@@ -1,11 +1,13 @@
 //! The command line: a file for each family of commands.
 
 mod common;
+mod files;
 mod idle;
 mod load;
 mod transfer;
 
 pub use common::CommonArgs;
+pub use files::Reports;
 pub use idle::{HerdProtocol, IdleArgs};
 pub use load::LoadArgs;
 pub use transfer::Transfer;
@@ -112,6 +114,9 @@ pub enum Target {
         #[command(subcommand)]
         transfer: Option<Transfer>,
     },
+    /// Reports read again.
+    #[command(flatten)]
+    Reports(Reports),
     /// Hold idle connections and show that each still answers
     #[command(after_help = EXAMPLES, max_term_width = 100)]
     Idle(IdleArgs),
@@ -143,6 +148,7 @@ impl Cli {
             Target::Http { load, .. }
             | Target::Echo { load, .. }
             | Target::Packets { load, .. } => Some(load),
+            Target::Reports(_) => None,
             Target::Idle(_) => None,
         }
     }
@@ -154,6 +160,7 @@ impl Cli {
             Target::Http { load, .. }
             | Target::Echo { load, .. }
             | Target::Packets { load, .. } => &load.common,
+            Target::Reports(reports) => reports.common(),
             Target::Idle(idle) => &idle.common,
         }
     }
@@ -172,6 +179,7 @@ impl Cli {
                 }
                 *size
             }
+            Target::Reports(reports) => return reports.check(from_line),
             Target::Idle(idle) => return idle.check(),
         };
         let (Target::Http { load, .. } | Target::Echo { load, .. } | Target::Packets { load, .. }) =

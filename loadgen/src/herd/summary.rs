@@ -170,6 +170,7 @@ fn verdict(report: &HerdReport) -> String {
             format!("FAILED: {} did not answer at the end.\n", show_count(missing))
         }
         Outcome::Unreachable => "FAILED: no connection came about.\n".into(),
+        Outcome::Saturated => "INVALID: ringload itself was the bottleneck.\n".into(),
         Outcome::Interrupted => "INTERRUPTED: the figures are those up to then.\n".into(),
     }
 }

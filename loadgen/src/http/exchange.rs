@@ -52,6 +52,10 @@ impl Protocol for Http {
         Parser::new()
     }
 
+    fn is_between_replies(&self, state: &Parser) -> bool {
+        state.is_between_replies()
+    }
+
     fn request(&mut self, _state: &mut Parser, count: usize, mut send: impl FnMut(&[u8])) -> u64 {
         let bytes = &self.requests[..self.request_bytes * count];
         send(bytes);

@@ -1,19 +1,42 @@
 //! What scripts and oracles need to know of a protocol.
 
 use super::finding::Finding;
+use std::fmt;
 use std::time::Duration;
 
 /// What the bytes of a connection are a function of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
     /// Of the run.
     pub seed: u64,
-    /// Of the connection in it.
+    /// Of the connection in it. A script that connects more than once has a number for each: see
+    /// [`Key::of_connect`].
     pub number: u64,
 }
 
-/// One request as a script writes it, without white space: `64` of an echo, `get:/a/b` of HTTP,
-/// `digest:100` of packets.
+impl Key {
+    /// Numbers of scripts are below `1 << CONNECT_SHIFT`.
+    pub const CONNECT_SHIFT: u32 = 40;
+
+    /// Of the script's connect `at`, counted from 0: bytes of the connection before it are foreign
+    /// to it.
+    #[must_use]
+    pub const fn of_connect(self, at: u64) -> Self {
+        Self { seed: self.seed, number: self.number | (at << Self::CONNECT_SHIFT) }
+    }
+}
+
+/// `connection 42`, or `connection 42's connect 2` of a script that connects more than once.
+impl fmt::Display for Key {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = self.number >> Self::CONNECT_SHIFT;
+        write!(out, "connection {}", self.number & ((1 << Self::CONNECT_SHIFT) - 1))?;
+        if at > 0 { write!(out, "'s connect {}", at + 1) } else { Ok(()) }
+    }
+}
+
+/// One request as a script writes it, without white space, commas and `'`: `64` of an echo,
+/// `get:/a/b` of HTTP, `digest:100` of packets.
 pub type Phrase = String;
 
 /// One request's place in the stream of bytes that a connection says.
@@ -89,15 +112,16 @@ pub struct Deeds {
     pub said: u64,
     /// It has sent its FIN (and perhaps goes on reading).
     pub fin: bool,
-    /// It has reset the connection, closed it with bytes unread, or vanished: nothing is owed any
-    /// more.
+    /// It has reset the connection, closed it, or vanished: nothing is owed any more, and nothing
+    /// that the server does then is seen.
     pub gone: bool,
     /// It read to the end: the server's FIN or RST, or until nothing came for the whole limit.
     /// Where it did not, what is missing may be on its way.
     pub read_to_end: bool,
-    /// It left unread, for longer than its receive buffer has room for, what came.
+    /// It read nothing for a while although it had said something: a stalled reader.
     pub stalled: bool,
-    /// The longest it said nothing in the middle of its speech, or was silent behind it.
+    /// The longest it said nothing: from the connect to the first byte, between two, or behind the
+    /// last one to the ending.
     pub silent: Duration,
 }
 
@@ -137,6 +161,8 @@ pub struct Limits {
     pub patience: Duration,
     /// The server ends connections that are silent for so long (`--deadline`), if it was told.
     pub deadline: Option<Duration>,
+    /// The server may be full, and then turn a connection away before its first byte.
+    pub may_reject: bool,
 }
 
 /// One protocol, as spoken by clients that misbehave. One value per run, shared by all its threads.

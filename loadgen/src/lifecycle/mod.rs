@@ -3,8 +3,14 @@
 //! Everything here runs on plain sockets and shares no code with the engine, so that a bug of ours
 //! cannot hide itself.
 //!
-//! A [`dialect::Dialect`] knows one protocol: what a connection says, what must be heard, and what
-//! each ending may look like.
+//! A [`script::Script`] is one connection's story. A [`dialect::Dialect`] knows one protocol: what
+//! a connection says, what must be heard, and what each ending may look like ([`oracle`] has what
+//! is the same for all). [`walk`] walks many scripts at once and tells what was seen.
 
 pub mod dialect;
+pub mod dialects;
 pub mod finding;
+pub mod oracle;
+pub mod script;
+pub mod socket;
+pub mod walk;

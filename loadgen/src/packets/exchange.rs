@@ -6,11 +6,13 @@
 
 use super::wire::{Answer as Said, BODY_BYTES_MAX, DIGEST_BYTES, Packet, Request, ServerError};
 use crate::protocol::{Answer, ErrorKind, Fault, Protocol, Step};
-use crate::stream::Stream;
+use crate::stream::{Stream, Tracer};
 use crate::units::show_hex;
 use ringwright::Framing;
 use sha2::{Digest, Sha256};
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 /// Bytes generated at once.
 const BLOCK_BYTES: usize = 16 << 10;
@@ -22,6 +24,7 @@ pub struct Packets {
     /// Every such request is a digest; 0: none.
     digest_every: u64,
     framing: Framing,
+    tracer: Tracer,
     block: Box<[u8; BLOCK_BYTES]>,
 }
 
@@ -37,12 +40,19 @@ pub struct PacketsState {
 
 impl Packets {
     /// Requests of `size_bytes` in a run with `seed`; each `digest_every`-th is a digest, with 0
-    /// none is.
+    /// none is. `numbers` is what the run's shards share, see [`Tracer`].
     #[must_use]
-    pub fn new(seed: u64, size_bytes: usize, digest_every: u64, framing: Framing) -> Self {
+    pub fn new(
+        seed: u64,
+        size_bytes: usize,
+        digest_every: u64,
+        framing: Framing,
+        numbers: Arc<AtomicU64>,
+    ) -> Self {
         assert!(framing.body_bytes_max() == BODY_BYTES_MAX, "the protocol has one maximum");
         let block = Box::new([0; BLOCK_BYTES]);
-        Self { seed, size_bytes, digest_every, framing, block }
+        let tracer = Tracer::new(seed, numbers);
+        Self { seed, size_bytes, digest_every, framing, tracer, block }
     }
 
     /// Counted from another place on each connection, so that those of one request ask for
@@ -118,7 +128,7 @@ impl Packets {
         }
     }
 
-    fn check_echo(&self, state: &PacketsState, index: u64, bytes: &[u8]) -> Option<Fault> {
+    fn check_echo(&mut self, state: &PacketsState, index: u64, bytes: &[u8]) -> Option<Fault> {
         let (start, _) = self.range_of(index);
         let (number, id, size) = (state.number, id_of(index), self.size_bytes);
         if bytes.len() != size {
@@ -129,13 +139,8 @@ impl Packets {
             return Some(Fault::new(ErrorKind::WrongBytes, detail));
         }
         let at = state.stream.mismatch(start, bytes)?;
-        let mut must = [0];
-        state.stream.fill(start + at as u64, &mut must);
-        let detail = format_args!(
-            "connection {number}: byte {at} of ECHOED {id} is {:#04x}, not {:#04x}",
-            bytes[at], must[0]
-        );
-        Some(Fault::new(ErrorKind::WrongBytes, detail))
+        let what = format_args!("connection {number}: byte {at} of ECHOED {id}");
+        Some(self.tracer.fault(state.stream, start + at as u64, &bytes[at..], what))
     }
 
     fn check_digest(
@@ -184,6 +189,7 @@ impl Protocol for Packets {
 
     fn open(&self, number: u64) -> PacketsState {
         let stream = Stream::new(self.seed, number);
+        self.tracer.opened(number);
         PacketsState { stream, number, asked: 0, answered: 0, waiting: VecDeque::new() }
     }
 
@@ -203,9 +209,15 @@ impl Protocol for Packets {
             self.bytes_of(state.stream, index, &mut send);
             state.waiting.push_back(index);
             state.asked += 1;
+            self.tracer.sent(self.range_of(index).1);
             bytes += (head.len() + self.size_bytes) as u64;
         }
         bytes
+    }
+
+    /// What is left of a packet is not used before it is whole.
+    fn is_between_replies(&self, _state: &PacketsState) -> bool {
+        true
     }
 
     fn receive(&mut self, state: &mut PacketsState, bytes: &[u8]) -> Result<Step, Fault> {

@@ -157,7 +157,8 @@ impl TransferReport {
 
     fn verdict(&self) -> Option<&'static str> {
         match self.outcome {
-            Outcome::Passed => None,
+            // A file has no schedule that could not be kept.
+            Outcome::Passed | Outcome::Saturated => None,
             Outcome::Failed => Some("FAILED: "),
             Outcome::Unreachable => Some("FAILED: no connection came about; "),
             Outcome::Interrupted => Some("INTERRUPTED: "),

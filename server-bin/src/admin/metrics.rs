@@ -3,6 +3,7 @@
 use super::exposition::{Exposition, Kind};
 use super::samples::{DISTRIBUTIONS, Distribution, OF_SHARD, OfShard};
 use super::watched::{Condition, Watched};
+use crate::echo::ending::Ending;
 use ringwright::{Histogram, Ledger, Reason, ShardLedger};
 use std::fmt::Display;
 use std::fs::File;
@@ -32,6 +33,13 @@ pub fn page(watched: &Watched, process: &Process) -> String {
     if let Some(served) = watched.served() {
         about_engine(&mut page, &served.remote.ledger());
         about_shards(&mut page, &served.remote.shard_ledgers());
+    }
+    if let Some(endings) = watched.endings() {
+        let name = "ringwright_disconnects_total";
+        page.family(Kind::Counter, name, "Connections ended at random, by how.");
+        for ending in Ending::ALL {
+            page.sample(name, &[("ending", &ending.name())], endings.of(ending));
+        }
     }
     page.into_text()
 }

@@ -1,8 +1,9 @@
 //! What the admin listener looks at.
 
+use crate::echo::ending::Endings;
 use ringwright::Remote;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// How the engine that serves is, from starting on. It only ever moves on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,6 +39,7 @@ impl Condition {
 pub struct Watched {
     served: OnceLock<Served>,
     condition: AtomicU8,
+    endings: Option<Arc<Endings>>,
 }
 
 /// A running engine and what it listens on.
@@ -49,6 +51,12 @@ pub struct Served {
 }
 
 impl Watched {
+    /// One that ends connections at random and counts them there.
+    #[must_use]
+    pub fn with_endings(endings: Arc<Endings>) -> Self {
+        Self { endings: Some(endings), ..Self::default() }
+    }
+
     /// It is there, and takes connections.
     ///
     /// # Panics
@@ -67,6 +75,12 @@ impl Watched {
     #[must_use]
     pub fn condition(&self) -> Condition {
         Condition::ALL[usize::from(self.condition.load(Ordering::SeqCst))]
+    }
+
+    /// How connections were ended at random; `None` where they are not.
+    #[must_use]
+    pub fn endings(&self) -> Option<&Endings> {
+        self.endings.as_deref()
     }
 
     /// The engine; `None` while it starts.

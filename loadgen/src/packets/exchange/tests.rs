@@ -13,7 +13,7 @@ fn framing() -> Framing {
 
 /// Every third request is a digest: of connection 0 those with the ids 3, 6, 9 and so on.
 fn packets() -> Packets {
-    Packets::new(7, SIZE, 3, framing())
+    Packets::new(7, SIZE, 3, framing(), Arc::default())
 }
 
 /// Sends `count` requests and returns the bodies of their packets.
@@ -81,7 +81,7 @@ proptest! {
         seed: u64, number in 0_u64..5, size in 1_usize..40_000, digest_every in 0_u64..5,
         order in Just((0..8_usize).collect::<Vec<_>>()).prop_shuffle(), cut in 1_usize..50_000,
     ) {
-        let mut packets = Packets::new(seed, size, digest_every, framing());
+        let mut packets = Packets::new(seed, size, digest_every, framing(), Arc::default());
         let mut state = packets.open(number);
         let requests = ask(&mut packets, &mut state, order.len());
         // Shuffled, but for the digests, which keep their order among each other.
@@ -115,7 +115,7 @@ proptest! {
 fn as_many_digests_as_asked_for() {
     for (every, must) in [(0, 0), (1, 12), (3, 4), (4, 3)] {
         for number in 0..4 {
-            let mut packets = Packets::new(7, SIZE, every, framing());
+            let mut packets = Packets::new(7, SIZE, every, framing(), Arc::default());
             let mut state = packets.open(number);
             let requests = ask(&mut packets, &mut state, 12);
             let digests = requests.iter().filter(|request| request[0] == 2).count();

@@ -1,12 +1,21 @@
 //! The report of a run: what `--json` writes, described in `report.schema.json`.
 
+mod parts;
+
+pub use parts::{Environment, Interval, Pacing, Plan, Times};
+
+use crate::network::Network;
 use crate::protocol::ErrorKind;
+use crate::saturation;
 use crate::stats::Stats;
-use crate::system::{self, CpuTime};
-use hdrhistogram::Histogram;
+use crate::system::CpuTime;
+use crate::threads::ThreadUse;
+use crate::timeline::{Timeline, deflated};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// Changes when a field changes its meaning or goes; fields may be added without.
 pub const SCHEMA: u32 = 1;
@@ -23,6 +32,9 @@ pub enum Outcome {
     Failed,
     /// Nothing could be connected to.
     Unreachable,
+    /// Every reply was right, but ringload could not keep to its schedule: the times are its own,
+    /// not the server's.
+    Saturated,
     /// SIGINT or SIGTERM.
     Interrupted,
 }
@@ -35,151 +47,24 @@ impl Outcome {
             Self::Passed => 0,
             Self::Failed => 1,
             Self::Unreachable => 3,
+            Self::Saturated => 4,
             Self::Interrupted => 130,
         }
     }
 
-    /// What the counts say of a run.
+    /// What the counts say of a run. `saturated`: ringload was the bottleneck.
     #[must_use]
-    pub fn of(stats: &Stats, interrupted: bool) -> Self {
+    pub fn of(stats: &Stats, interrupted: bool, saturated: bool) -> Self {
         if interrupted {
             Self::Interrupted
         } else if stats.opened == 0 {
             Self::Unreachable
         } else if stats.errors.total() > 0 || stats.replies == 0 {
             Self::Failed
+        } else if saturated {
+            Self::Saturated
         } else {
             Self::Passed
-        }
-    }
-}
-
-/// What was asked for.
-#[derive(Clone, Debug, Serialize)]
-pub struct Plan {
-    /// `http`, `echo` or `packets`.
-    pub protocol: &'static str,
-    /// The URL or address, as given.
-    pub target: String,
-    /// What the name in it was resolved to.
-    pub address: String,
-    /// `-c`.
-    pub connections: u64,
-    /// `-t`.
-    pub threads: u64,
-    /// `-d`, unless a number of requests was asked for.
-    pub duration_s: Option<f64>,
-    /// `-n`.
-    pub requests: Option<u64>,
-    /// `--pipeline`.
-    pub pipeline: u64,
-    /// `--requests-per-connection`.
-    pub requests_per_connection: Option<u64>,
-    /// `--size`, of echo and packets.
-    pub size_bytes: Option<u64>,
-    /// `--digest-every`, of packets.
-    pub digest_every: Option<u64>,
-    /// `--timeout`.
-    pub timeout_s: f64,
-}
-
-/// What it ran on; with the plan, all that is needed to run it again.
-#[derive(Clone, Debug, Serialize)]
-pub struct Environment {
-    /// `uname -r`.
-    pub kernel: String,
-    /// CPUs this process may use.
-    pub cpus: usize,
-    /// Seed of the bytes sent; a file has none.
-    pub seed: Option<u64>,
-    /// The command line.
-    pub argv: Vec<String>,
-    /// Seconds since 1970 at the start.
-    pub started_at_s: u64,
-}
-
-impl Environment {
-    /// Of this process, now.
-    #[must_use]
-    pub fn of_this_process(seed: Option<u64>) -> Self {
-        Self {
-            kernel: system::kernel_release(),
-            cpus: std::thread::available_parallelism().map_or(1, usize::from),
-            seed,
-            argv: std::env::args_os().map(|part| part.to_string_lossy().into_owned()).collect(),
-            started_at_s: SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs()),
-        }
-    }
-}
-
-/// A distribution of times, in microseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-#[allow(missing_docs)] // The names say it.
-pub struct Times {
-    pub samples: u64,
-    pub mean: f64,
-    pub min: f64,
-    pub p50: f64,
-    pub p90: f64,
-    pub p99: f64,
-    #[serde(rename = "p99.9")]
-    pub p99_9: f64,
-    pub max: f64,
-}
-
-impl Times {
-    /// Of a histogram of nanoseconds.
-    #[must_use]
-    pub fn of(times: &Histogram<u64>) -> Self {
-        let us = |ns: u64| ns as f64 / 1e3;
-        // A bucket's value is its upper edge, which may lie beyond the largest value seen.
-        let at = |quantile| us(times.value_at_quantile(quantile).min(times.max()));
-        Self {
-            samples: times.len(),
-            mean: times.mean() / 1e3,
-            min: if times.is_empty() { 0.0 } else { us(times.min()) },
-            p50: at(0.5),
-            p90: at(0.9),
-            p99: at(0.99),
-            p99_9: at(0.999),
-            max: us(times.max()),
-        }
-    }
-}
-
-/// One line of the output while running.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Interval {
-    /// End of the interval, since the start of the run.
-    pub elapsed_s: f64,
-    /// Replies within it.
-    pub replies: u64,
-    /// Replies per second.
-    pub replies_per_s: f64,
-    /// Bytes received per second.
-    pub received_bytes_per_s: f64,
-    /// Median service time.
-    pub p50_us: f64,
-    /// 99th percentile of the service time.
-    pub p99_us: f64,
-    /// Errors within it.
-    pub errors: u64,
-}
-
-impl Interval {
-    /// What `stats` counted in `length` up to `elapsed`.
-    #[must_use]
-    pub fn of(stats: &Stats, elapsed: Duration, length: Duration) -> Self {
-        let times = Times::of(&stats.service_ns);
-        let seconds = length.as_secs_f64().max(f64::MIN_POSITIVE);
-        Self {
-            elapsed_s: elapsed.as_secs_f64(),
-            replies: stats.replies,
-            replies_per_s: stats.replies as f64 / seconds,
-            received_bytes_per_s: stats.bytes_received as f64 / seconds,
-            p50_us: times.p50,
-            p99_us: times.p99,
-            errors: stats.errors.total(),
         }
     }
 }
@@ -196,24 +81,40 @@ pub struct Report {
     pub plan: Plan,
     pub environment: Environment,
     pub elapsed_s: f64,
+    pub intended: Option<u64>,
+    pub unsent: Option<u64>,
     pub requests: u64,
     pub replies: u64,
     pub unfinished: u64,
+    pub lost: u64,
+    pub unanswered_at_close: u64,
     pub replies_per_s: f64,
     pub received_bytes: u64,
     pub received_bytes_per_s: f64,
     pub sent_bytes: u64,
     pub connections_opened: u64,
     pub requests_per_connection: f64,
+    pub closed_idle: u64,
+    pub refused: u64,
+    pub sessions: Option<u64>,
+    pub latency_us: Option<Times>,
     pub service_time_us: Times,
     pub connect_time_us: Times,
+    pub first_byte_us: Option<Times>,
+    pub session_us: Option<Times>,
+    pub schedule_lag_us: Option<Times>,
+    pub bottleneck: Option<String>,
     pub statuses: BTreeMap<u16, u64>,
     pub errors_total: u64,
     pub errors: BTreeMap<&'static str, u64>,
     pub first_errors: BTreeMap<&'static str, String>,
     pub cpu_user_s: f64,
     pub cpu_system_s: f64,
+    pub threads: Vec<ThreadUse>,
+    pub network: BTreeMap<&'static str, u64>,
     pub intervals: Vec<Interval>,
+    /// Base64 of the histograms of the whole run, V2 and deflated.
+    pub histograms: BTreeMap<&'static str, String>,
 }
 
 /// What a run leaves behind.
@@ -222,10 +123,16 @@ pub struct Run {
     pub stats: Stats,
     /// Once per second.
     pub intervals: Vec<Interval>,
+    /// The histograms of those seconds.
+    pub timeline: Timeline,
     /// From the first connect to the last reply.
     pub elapsed: Duration,
     /// CPU time of this process meanwhile.
     pub cpu: CpuTime,
+    /// What each thread used of the machine while requests were to be sent.
+    pub threads: Vec<ThreadUse>,
+    /// What the kernel's TCP counted meanwhile.
+    pub network: Network,
     /// A signal ended it.
     pub interrupted: bool,
 }
@@ -242,7 +149,14 @@ impl Run {
     #[must_use]
     pub fn report(self, plan: Plan, environment: Environment) -> Report {
         let stats = &self.stats;
-        let outcome = Outcome::of(stats, self.interrupted);
+        let pacing = plan.pacing;
+        let bottleneck = match pacing {
+            Pacing::Closed => None,
+            _ => saturation::judge(stats, &self.threads),
+        };
+        let outcome = Outcome::of(stats, self.interrupted, bottleneck.is_some());
+        let open = pacing != Pacing::Closed;
+        let sessions = pacing == Pacing::Connections;
         let seconds = self.elapsed.as_secs_f64();
         let requests = stats.requests - stats.withdrawn;
         let per = |count: u64, by: f64| if by > 0.0 { count as f64 / by } else { 0.0 };
@@ -255,17 +169,29 @@ impl Run {
             plan,
             environment,
             elapsed_s: seconds,
+            intended: open.then_some(stats.intended),
+            unsent: open.then_some(stats.unsent),
             requests,
             replies: stats.replies,
             unfinished: stats.unfinished,
+            lost: stats.lost,
+            unanswered_at_close: stats.unanswered_at_close,
             replies_per_s: per(stats.replies, seconds),
             received_bytes: stats.bytes_received,
             received_bytes_per_s: per(stats.bytes_received, seconds),
             sent_bytes: stats.bytes_sent,
             connections_opened: stats.opened,
             requests_per_connection: per(requests, stats.opened as f64),
+            closed_idle: stats.closed_idle,
+            refused: stats.refused,
+            sessions: sessions.then_some(stats.sessions),
+            latency_us: (pacing == Pacing::Requests).then(|| Times::of(&stats.latency_ns)),
             service_time_us: Times::of(&stats.service_ns),
             connect_time_us: Times::of(&stats.connect_ns),
+            first_byte_us: sessions.then(|| Times::of(&stats.first_byte_ns)),
+            session_us: sessions.then(|| Times::of(&stats.session_ns)),
+            schedule_lag_us: open.then(|| Times::of(&stats.lag_ns)),
+            bottleneck,
             statuses: stats.statuses.iter().copied().collect(),
             errors_total: stats.errors.total(),
             errors: ErrorKind::ALL.map(|kind| (kind.name(), stats.errors.of(kind))).into(),
@@ -275,7 +201,15 @@ impl Run {
                 .collect(),
             cpu_user_s: self.cpu.user.as_secs_f64(),
             cpu_system_s: self.cpu.system.as_secs_f64(),
+            threads: self.threads,
+            network: self.network.counts().clone(),
             intervals: self.intervals,
+            histograms: stats
+                .histograms()
+                .into_iter()
+                .filter(|(_, times)| !times.is_empty())
+                .map(|(name, times)| (name, STANDARD.encode(deflated(times))))
+                .collect(),
         }
     }
 }
@@ -288,6 +222,11 @@ pub(crate) mod tests {
 
     /// A report with something in every field.
     pub(crate) fn sample() -> Report {
+        sample_of(Pacing::Closed)
+    }
+
+    /// The same of a run of that pacing.
+    pub(crate) fn sample_of(pacing: Pacing) -> Report {
         let mut stats = Stats::new();
         (stats.requests, stats.withdrawn) = (1_001_005, 5);
         (stats.replies, stats.unfinished) = (1_000_000, 3);
@@ -299,13 +238,23 @@ pub(crate) mod tests {
         stats.count_status(404, 10);
         stats.errors.count(Fault::new(ErrorKind::Eof, "connection 3: closed"));
         (0..10).for_each(|_| stats.errors.count(Fault::new(ErrorKind::BadStatus, "status 404")));
+        if pacing != Pacing::Closed {
+            (stats.intended, stats.unsent, stats.lost, stats.sessions) = (1_001_010, 10, 997, 69);
+            stats.lag_ns.saturating_record(60_000);
+            stats.latency_ns.saturating_record_n(512_000, 1_000);
+            stats.first_byte_ns.saturating_record(700_000);
+            stats.session_ns.saturating_record(900_000);
+        }
         let second = Duration::from_secs(1);
-        let interval = Interval::of(&stats, second, second);
+        let interval = Interval::of(&stats, pacing, second, second);
         let mut run = Run {
             stats,
             intervals: Vec::new(),
+            timeline: Timeline::default(),
             elapsed: Duration::from_secs(10),
             cpu: CpuTime { user: second, system: 5 * second },
+            threads: vec![ThreadUse::new("shard-0", 10 * second, 6 * second, second)],
+            network: Network::default(),
             interrupted: false,
         };
         run.keep(interval);
@@ -322,12 +271,33 @@ pub(crate) mod tests {
             size_bytes: None,
             digest_every: None,
             timeout_s: 10.0,
+            pacing,
+            rate: (pacing == Pacing::Requests).then_some(100_101),
+            conn_rate: (pacing == Pacing::Connections).then_some(7),
+            arrivals: (pacing != Pacing::Closed).then_some("uniform"),
+            drain_ok: false,
         };
         run.report(plan, Environment::of_this_process(Some(7)))
     }
 
+    fn schema() -> Value {
+        serde_json::from_str(include_str!("../../report.schema.json")).expect("the schema is JSON")
+    }
+
     /// Where `value` is not what `schema` says; the part of JSON Schema that ours uses.
     fn violations(schema: &Value, value: &Value, path: &str) -> Vec<String> {
+        if let Some(name) = schema["$ref"].as_str() {
+            let name = name.strip_prefix("#/$defs/").expect("a definition of ours");
+            return violations(&self::schema()["$defs"][name], value, path);
+        }
+        if let Some(choices) = schema["oneOf"].as_array() {
+            let found = choices.iter().map(|choice| violations(choice, value, path));
+            return found.min_by_key(Vec::len).unwrap_or_default();
+        }
+        // What a server tells of itself, or another report: anything.
+        if schema["type"].is_null() {
+            return Vec::new();
+        }
         let types: Vec<&str> = match &schema["type"] {
             Value::Array(types) => types.iter().filter_map(Value::as_str).collect(),
             one => one.as_str().into_iter().collect(),
@@ -368,24 +338,53 @@ pub(crate) mod tests {
         found
     }
 
-    /// Asserts that a report is what the schema says of its kind, and that no field may be missing.
+    /// What every run may have, and none has that was not asked for it.
+    const OF_RUNS: [&str; 3] = ["verdicts", "ledger", "process"];
+
+    /// Asserts that a report is what the schema says of its kind, that no field may be missing, and
+    /// that what is asked for of any run has its place.
     pub(crate) fn check_against_schema(kind: &str, report: &Value) {
-        let schema: Value = serde_json::from_str(include_str!("../report.schema.json"))
-            .expect("the schema is JSON");
+        let schema = schema();
         let reference = serde_json::json!({ "$ref": format!("#/$defs/{kind}") });
         assert!(schema["oneOf"].as_array().expect("kinds of reports").contains(&reference));
         let schema = &schema["$defs"][kind];
         assert_eq!(violations(schema, report, ""), [""; 0]);
+        let is_asked_for = |field: &str| OF_RUNS.contains(&field) || field == "merged";
         for field in report.as_object().expect("an object").keys() {
             let mut without = report.clone();
             without.as_object_mut().expect("an object").remove(field);
-            assert_eq!(violations(schema, &without, ""), [format!("/{field} is missing")]);
+            let missing = violations(schema, &without, "");
+            match is_asked_for(field) {
+                true => assert_eq!(missing, [""; 0]),
+                false => assert_eq!(missing, [format!("/{field} is missing")]),
+            }
+        }
+        for field in OF_RUNS.into_iter().filter(|_| report["environment"].is_object()) {
+            let reference = format!("#/$defs/{field}");
+            assert_eq!(schema["properties"][field]["$ref"], reference, "{kind}: {field}");
         }
     }
 
     #[test]
     fn the_report_is_what_its_schema_says() {
-        check_against_schema("load", &serde_json::to_value(sample()).expect("a report is JSON"));
+        for pacing in [Pacing::Closed, Pacing::Requests, Pacing::Connections] {
+            let report = serde_json::to_value(sample_of(pacing)).expect("a report is JSON");
+            check_against_schema("load", &report);
+            assert_eq!(report["latency_us"].is_null(), pacing != Pacing::Requests);
+            assert_eq!(report["session_us"].is_null(), pacing != Pacing::Connections);
+            assert_eq!(report["schedule_lag_us"].is_null(), pacing == Pacing::Closed);
+        }
+    }
+
+    #[test]
+    fn histograms_are_in_the_report_as_they_are() {
+        use hdrhistogram::serialization::Deserializer;
+        let report = sample();
+        assert_eq!(report.histograms.keys().collect::<Vec<_>>(), [&"connect_ns", &"service_ns"]);
+        let bytes = STANDARD.decode(&report.histograms["service_ns"]).expect("base64");
+        let read: hdrhistogram::Histogram<u64> =
+            Deserializer::new().deserialize(&mut &bytes[..]).expect("a histogram");
+        assert_eq!(Times::of(&read), report.service_time_us);
     }
 
     #[test]
@@ -405,14 +404,15 @@ pub(crate) mod tests {
     #[test]
     fn outcomes_follow_the_counts() {
         let mut stats = Stats::new();
-        assert_eq!(Outcome::of(&stats, false), Outcome::Unreachable);
+        assert_eq!(Outcome::of(&stats, false, false), Outcome::Unreachable);
         stats.opened = 1;
-        assert_eq!(Outcome::of(&stats, false), Outcome::Failed, "no reply is no success");
+        assert_eq!(Outcome::of(&stats, false, false), Outcome::Failed, "no reply is no success");
         stats.replies = 1;
-        assert_eq!(Outcome::of(&stats, false), Outcome::Passed);
+        assert_eq!(Outcome::of(&stats, false, false), Outcome::Passed);
+        assert_eq!(Outcome::of(&stats, false, true), Outcome::Saturated);
         stats.errors.count(Fault::new(ErrorKind::Reset, ""));
-        assert_eq!(Outcome::of(&stats, false), Outcome::Failed);
-        assert_eq!(Outcome::of(&stats, true), Outcome::Interrupted);
+        assert_eq!(Outcome::of(&stats, false, true), Outcome::Failed, "that much is certain");
+        assert_eq!(Outcome::of(&stats, true, true), Outcome::Interrupted);
     }
 
     #[test]

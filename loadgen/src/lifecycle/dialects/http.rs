@@ -1,0 +1,163 @@
+//! HTTP/1.1: files asked for, each byte of each body known before.
+//!
+//! Phrases: `get:PATH`, `head:PATH`, `range:PATH:FIRST-LAST`, `body:PATH:SIZE` (a GET with a body),
+//! and `bad:NAME`, a malformed request: `bare-lf`, `no-host`, `two-lengths`, `length-and-chunks`,
+//! `space-in-name`, `long-head`, `tls`.
+//!
+//! [`Strictness::Foreign`] demands no more than HTTP's rules (RFC 9112): replies well formed, in
+//! order, with the right bodies, and whole unless the client did something wrong. A server may end
+//! a connection between two replies, and leave unanswered what was pipelined behind the last one
+//! (9.3.2, 9.5), or what a client asked for that has ended its side. A request on a new connection
+//! must be answered all the same, and a reset may not take the place of a reply (9.6).
+//! [`Strictness::Own`] demands what `ringwrightd` promises on top of that.
+
+mod asked;
+mod ear;
+mod judge;
+mod learn;
+mod reading;
+
+use super::learnt::Files;
+use crate::lifecycle::dialect::{Dialect, Ear, Key, Limits, Phrase, Sight, Speech, Verdict};
+use crate::stream::Stream;
+use asked::{Asked, Bad};
+use ear::HttpEar;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Most requests drawn for a connection.
+const DRAWN_MAX: u64 = 4;
+/// One drawn request in so many is malformed, and the last of its connection.
+const BAD_EVERY: u64 = 12;
+/// Bytes of the body of a drawn request at most.
+const DRAWN_BODY_BYTES_MAX: u64 = 20_000;
+
+/// What a server is held to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strictness {
+    /// What `ringwrightd` promises: every whole request is answered, also after the client's FIN;
+    /// malformed ones are refused, and the connection then ends; and it never resets.
+    Own,
+    /// HTTP's rules.
+    Foreign,
+}
+
+impl Strictness {
+    /// As on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Own => "own",
+            Self::Foreign => "foreign",
+        }
+    }
+}
+
+/// HTTP with one server.
+pub struct Http {
+    known: Arc<Known>,
+}
+
+/// What is known of the server.
+struct Known {
+    /// For the `Host` field.
+    host: String,
+    files: Files,
+    strictness: Strictness,
+}
+
+impl Http {
+    /// Asks the server at `address` for all `paths`, twice each, and keeps what it answers: at most
+    /// 64 MiB in all, and of what is beyond that a fingerprint for every 64 KiB. Without a
+    /// `strictness`, a server that says `Server: ringwright` is held to what it promises, any other
+    /// to HTTP's rules.
+    ///
+    /// # Errors
+    /// In words: a path that is none, an answer other than a 200 with the same body both times, or
+    /// none within `timeout`.
+    pub fn learn(
+        address: SocketAddr,
+        host: &str,
+        paths: &[String],
+        strictness: Option<Strictness>,
+        timeout: Duration,
+    ) -> Result<Self, String> {
+        let (files, is_ours) = learn::files(address, host, paths, timeout)?;
+        let of_server = if is_ours { Strictness::Own } else { Strictness::Foreign };
+        let strictness = strictness.unwrap_or(of_server);
+        Ok(Self { known: Arc::new(Known { host: host.into(), files, strictness }) })
+    }
+
+    /// What the server is held to.
+    #[must_use]
+    pub fn strictness(&self) -> Strictness {
+        self.known.strictness
+    }
+
+    fn read(&self, phrases: &[Phrase]) -> Result<Vec<Asked>, String> {
+        phrases.iter().map(|phrase| Asked::read(phrase, &self.known.files)).collect()
+    }
+
+    fn draw_one(&self, is_last: bool, random: &mut dyn FnMut(u64) -> u64) -> Asked {
+        let files = &self.known.files;
+        if is_last && random(BAD_EVERY) == 0 {
+            return Asked::Bad(Bad::ALL[random(Bad::ALL.len() as u64) as usize]);
+        }
+        let drawn = files.draw(false, random);
+        let file = files.position(&drawn.name).unwrap_or_default();
+        match random(8) {
+            0 => Asked::Head { file },
+            1 => Asked::Body { file, size: 1 + random(DRAWN_BODY_BYTES_MAX) },
+            2 | 3 if drawn.length > 0 => {
+                let from = random(drawn.length);
+                Asked::Range { file, from, to: from + random(drawn.length - from) }
+            }
+            _ => Asked::Get { file },
+        }
+    }
+}
+
+impl Dialect for Http {
+    fn name(&self) -> &'static str {
+        "http"
+    }
+
+    fn speech(&self, key: Key, phrases: &[Phrase]) -> Result<Speech, String> {
+        let Known { host, files, .. } = &*self.known;
+        let stream = Stream::new(key.seed, key.number);
+        let mut speech = Speech::default();
+        for asked in self.read(phrases)? {
+            speech.requests.push(asked.say(files, host, stream, &mut speech.bytes));
+        }
+        Ok(speech)
+    }
+
+    fn ear(&self, key: Key, phrases: &[Phrase]) -> Result<Box<dyn Ear>, String> {
+        let speech = self.speech(key, phrases)?;
+        let places = speech.requests.iter().map(|request| (request.start, request.end));
+        let asked = self.read(phrases)?.into_iter().zip(places);
+        let asked = asked.map(|(asked, (start, end))| (asked, start, end)).collect();
+        Ok(Box::new(HttpEar::new(self.known.clone(), asked)))
+    }
+
+    fn draw(&self, in_file: bool, random: &mut dyn FnMut(u64) -> u64) -> Vec<Phrase> {
+        let files = &self.known.files;
+        let count = 1 + random(DRAWN_MAX);
+        let file_at = if in_file { random(count) } else { count };
+        let mut draw = |at| {
+            if at == file_at {
+                return format!("get:{}", files.draw(true, random).name);
+            }
+            self.draw_one(at + 1 == count, random).show(files)
+        };
+        (0..count).map(&mut draw).collect()
+    }
+
+    fn judge(&self, speech: &Speech, sight: &Sight, limits: &Limits) -> Verdict {
+        judge::judge(self.known.strictness, speech, sight, limits)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,266 @@
+//! Listens to one connection: each reply must be the next request's, and each byte of its body the
+//! file's.
+
+use super::asked::{Asked, Bad};
+use super::reading::{Event, Head, Reading};
+use super::{Known, Strictness};
+use crate::lifecycle::dialect::Ear;
+use crate::lifecycle::dialects::learnt::Follower;
+use crate::lifecycle::finding::{Finding, Rule};
+use std::sync::Arc;
+
+/// Interim replies to one request, at most.
+const INTERIM_MAX: u32 = 8;
+
+/// Listens to one connection.
+pub struct HttpEar {
+    known: Arc<Known>,
+    /// What is asked for, and where in what is said it begins and ends.
+    asked: Vec<(Asked, u64, u64)>,
+    /// The request whose reply comes next.
+    next: usize,
+    reading: Reading,
+    heard: u64,
+    interim: u32,
+    body: Body,
+    close: bool,
+    replies: u64,
+    last: bool,
+}
+
+/// What the body of a reply must be.
+enum Body {
+    /// It is not known: a refusal's text.
+    Any,
+    /// A file, up to that byte.
+    File { follower: Follower, end: u64, misfit: Option<String> },
+}
+
+impl HttpEar {
+    /// Of a connection that asks for that.
+    pub fn new(known: Arc<Known>, asked: Vec<(Asked, u64, u64)>) -> Self {
+        Self {
+            known,
+            asked,
+            next: 0,
+            reading: Reading::new(),
+            heard: 0,
+            interim: 0,
+            body: Body::Any,
+            close: false,
+            replies: 0,
+            last: false,
+        }
+    }
+
+    fn is_own(&self) -> bool {
+        self.known.strictness == Strictness::Own
+    }
+
+    fn begin(&mut self, head: Head, said: u64) -> Result<(), Finding> {
+        if head.status < 200 {
+            self.interim += 1;
+            return match head.status {
+                100 | 102 | 103 if !self.is_own() && self.interim <= INTERIM_MAX => Ok(()),
+                status => {
+                    Err(self.finding(Rule::Protocol, &format!("a {status} nobody asked for")))
+                }
+            };
+        }
+        self.interim = 0;
+        self.close = head.close;
+        self.body = Body::Any;
+        let Some(&(asked, start, end)) = self.asked.get(self.next) else {
+            // RFC 9110, 15.5.9: waiting for a request that never comes may end with a 408.
+            return match head.status {
+                408 if head.close && !self.is_own() => Ok(()),
+                status => Err(self.finding(
+                    Rule::Unasked,
+                    &format!("a reply with status {status}, and all were answered before"),
+                )),
+            };
+        };
+        let is_early = said < end;
+        if said <= start && !(head.status == 408 && head.close && !self.is_own()) {
+            return Err(self.finding(
+                Rule::Unasked,
+                &format!("status {}, and nothing of the request was said", head.status),
+            ));
+        }
+        match asked {
+            Asked::Bad(bad) => self.begin_bad(bad, head),
+            _ if head.status < 400 && is_early => {
+                Err(self.finding(Rule::Unasked, "a reply before the request was said"))
+            }
+            _ => self.begin_file(asked, head, is_early),
+        }
+    }
+
+    /// RFC 9112, 2.2, 3.2, 5.1, 6.1 and 6.3: mostly a 400, and the end.
+    fn begin_bad(&self, bad: Bad, head: Head) -> Result<(), Finding> {
+        let refused = (400..600).contains(&head.status);
+        let fine = if self.is_own() {
+            refused && head.close
+        } else {
+            match bad {
+                // A recipient may take them for what they look like.
+                Bad::BareLf | Bad::LengthAndChunks | Bad::LongHead => true,
+                Bad::NoHost | Bad::TwoLengths | Bad::SpaceInName | Bad::Tls => refused,
+            }
+        };
+        if fine {
+            return Ok(());
+        }
+        let close = if head.close { "" } else { ", and the connection stays open" };
+        Err(self.finding(Rule::Protocol, &format!("it is answered with {}{close}", head.status)))
+    }
+
+    fn begin_file(&mut self, asked: Asked, head: Head, is_early: bool) -> Result<(), Finding> {
+        let Some(at) = asked.file() else { return Ok(()) };
+        let file = &self.known.files.0[at];
+        let length = file.length;
+        let part = asked.part(length);
+        let (first, last) = match head.status {
+            200 => (0, length),
+            206 => match (part, head.range) {
+                (Some((first, last)), Some(range)) if range == (first, last, length) => {
+                    (first, last + 1)
+                }
+                (_, range) => {
+                    let says = range.map_or_else(
+                        || "none".into(),
+                        |(first, last, size)| format!("{first}-{last}/{size}"),
+                    );
+                    let detail = format!("a 206 whose Content-Range is {says}");
+                    return Err(self.finding(Rule::Protocol, &detail));
+                }
+            },
+            416 if matches!(asked, Asked::Range { .. }) && part.is_none() => return Ok(()),
+            status => return self.begin_refusal(asked, status, head.close, is_early),
+        };
+        if self.is_own() && head.status == 200 && matches!(asked, Asked::Range { .. }) {
+            return Err(self.finding(Rule::BadStatus, "200 for a range"));
+        }
+        let announced = head.length.filter(|announced| *announced != last - first);
+        let misfit = announced.map(|announced| {
+            format!("{announced} bytes are announced, and it has {}", last - first)
+        });
+        if matches!(asked, Asked::Head { .. }) {
+            return match misfit {
+                Some(misfit) => Err(self.finding(Rule::WrongBytes, &misfit)),
+                None => Ok(()),
+            };
+        }
+        self.body = Body::File { follower: Follower::new(at, first), end: last, misfit };
+        Ok(())
+    }
+
+    /// A refusal of what was answered before the run.
+    fn begin_refusal(
+        &self,
+        asked: Asked,
+        status: u16,
+        close: bool,
+        is_early: bool,
+    ) -> Result<(), Finding> {
+        let allowed = match status {
+            // The rest may have been on its way while the server ran out of patience.
+            408 => close,
+            // Before the whole request has come: whatever it is, it is about that.
+            400..600 if is_early && !self.is_own() => true,
+            // RFC 9110, 9.3.1: a body of a GET may be refused.
+            400 | 411 | 413 if matches!(asked, Asked::Body { .. }) => !self.is_own(),
+            // It serves, and has too much to do.
+            429 | 503 => !self.is_own(),
+            _ => false,
+        };
+        match allowed {
+            true => Ok(()),
+            false => Err(self.finding(Rule::BadStatus, &format!("status {status}"))),
+        }
+    }
+
+    fn body(&mut self, bytes: &[u8]) -> Result<(), Finding> {
+        match &mut self.body {
+            Body::Any => Ok(()),
+            Body::File { follower, .. } => follower.follow(&self.known.files, bytes),
+        }
+    }
+
+    fn end(&mut self) -> Result<(), Finding> {
+        if let Body::File { follower, end, misfit } = std::mem::replace(&mut self.body, Body::Any) {
+            follower.finish(&self.known.files)?;
+            if let Some(misfit) = misfit {
+                return Err(self.finding(Rule::WrongBytes, &misfit));
+            }
+            if follower.offset() != end {
+                let detail = format!("it ends at byte {} of {end}", follower.offset());
+                return Err(self.finding(Rule::CutReply, &detail));
+            }
+        }
+        self.next += 1;
+        self.replies += 1;
+        self.last = self.close;
+        Ok(())
+    }
+
+    fn finding(&self, rule: Rule, detail: &str) -> Finding {
+        let shown = match self.asked.get(self.next) {
+            Some((asked, ..)) => {
+                format!("reply {} ({})", self.next + 1, asked.show(&self.known.files))
+            }
+            None => "behind the last reply".into(),
+        };
+        Finding::new(rule, format_args!("{shown}: {detail}"))
+    }
+}
+
+impl Ear for HttpEar {
+    fn hear(&mut self, mut bytes: &[u8], said: u64) -> Result<(), Finding> {
+        self.heard += bytes.len() as u64;
+        loop {
+            if self.last && !bytes.is_empty() {
+                let detail = "bytes behind a reply that said Connection: close";
+                return Err(Finding::new(Rule::Unasked, detail));
+            }
+            let asked = self.asked.get(self.next).map(|(asked, ..)| *asked);
+            let to_head = matches!(asked, Some(Asked::Head { .. }));
+            match self.reading.advance(&mut bytes, to_head) {
+                Ok(Event::More) => return Ok(()),
+                Ok(Event::Head(head)) => self.begin(head, said)?,
+                Ok(Event::Body(part)) => self.body(part).map_err(|finding| {
+                    let prefix = self.finding(finding.rule, &finding.detail);
+                    Finding::new(finding.rule, prefix.detail)
+                })?,
+                Ok(Event::End) => self.end()?,
+                Err(wrong) => return Err(self.finding(Rule::Protocol, wrong.0)),
+            }
+        }
+    }
+
+    fn fin(&mut self) -> Result<(), Finding> {
+        match self.reading.fin() {
+            Some(false) => Ok(()),
+            Some(true) => self.end(),
+            None => {
+                let so_far = match &self.body {
+                    Body::File { follower, end, .. } => {
+                        // What is wrong in it says more than that it ended.
+                        follower.finish(&self.known.files)?;
+                        format!("the FIN came at byte {} of {end}", follower.offset())
+                    }
+                    Body::Any => format!("the FIN came after {} bytes in all", self.heard),
+                };
+                Err(self.finding(Rule::CutReply, &so_far))
+            }
+        }
+    }
+
+    fn replies(&self) -> u64 {
+        self.replies
+    }
+
+    fn is_last(&self) -> bool {
+        self.last
+    }
+}

@@ -1,0 +1,94 @@
+//! Whether an ending is allowed.
+
+use super::Strictness;
+use crate::lifecycle::dialect::{Ending, Limits, Sight, Speech, Verdict};
+use crate::lifecycle::dialects::ending;
+use crate::lifecycle::oracle;
+
+/// What was said, in numbers.
+struct Said {
+    /// Whole and proper requests in front of the first malformed one.
+    proper: u64,
+    /// Of a malformed one something was said.
+    is_bad: bool,
+    /// All of it was.
+    is_bad_whole: bool,
+}
+
+impl Said {
+    fn new(speech: &Speech, said: u64) -> Self {
+        let bad = speech.requests.iter().find(|request| !request.is_proper);
+        let before_bad = bad.map_or(u64::MAX, |bad| bad.start);
+        let is_due = |end: u64| end <= said && end <= before_bad;
+        Self {
+            proper: speech.requests.iter().filter(|request| is_due(request.end)).count() as u64,
+            is_bad: bad.is_some_and(|bad| bad.start < said),
+            is_bad_whole: bad.is_some_and(|bad| bad.end <= said),
+        }
+    }
+}
+
+/// Whether what was seen of a connection that was to say `speech` is allowed.
+pub fn judge(strictness: Strictness, speech: &Speech, sight: &Sight, limits: &Limits) -> Verdict {
+    if let Some(verdict) = oracle::common(sight, limits) {
+        return verdict;
+    }
+    let said = Said::new(speech, sight.deeds.said);
+    let progress = progress(speech, sight);
+    if let Some(verdict) = ending::stays(progress, sight, limits) {
+        return verdict;
+    }
+    let owed = match strictness {
+        Strictness::Own => own(&said, sight),
+        Strictness::Foreign if is_excused(&said, sight) => {
+            return oracle::fine(format!("{progress}, {}", oracle::ending(sight)));
+        }
+        Strictness::Foreign => unanswered(&said, sight),
+    };
+    oracle::settle(progress, owed.as_deref(), sight, limits)
+}
+
+/// What `ringwrightd` promises.
+fn own(said: &Said, sight: &Sight) -> Option<String> {
+    let refusal_owed = said.is_bad_whole && sight.replies <= said.proper && !sight.announced_end;
+    unanswered(said, sight).or_else(|| {
+        refusal_owed.then(|| "a malformed request was whole and had not been refused".into())
+    })
+}
+
+/// What the server is asked for and has not answered.
+fn unanswered(said: &Said, sight: &Sight) -> Option<String> {
+    let missing = said.proper.saturating_sub(sight.replies);
+    (missing > 0 && !sight.announced_end).then(|| {
+        format!(
+            "of {} whole {} {missing} had not been answered ({} bytes came)",
+            said.proper,
+            if said.proper == 1 { "request" } else { "requests" },
+            sight.heard
+        )
+    })
+}
+
+/// HTTP itself forbids nothing here.
+fn is_excused(said: &Said, sight: &Sight) -> bool {
+    let owes = unanswered(said, sight).is_some();
+    match sight.ending {
+        // RFC 9112, 9.3.2 and 9.5: between two replies it may end at any time, and what a client
+        // that has ended its side is told is the server's to say. But who comes and asks is
+        // answered.
+        Ending::Fin => !owes || said.is_bad || sight.deeds.fin || sight.replies > 0,
+        // 9.6: a reset can destroy a reply that had been sent.
+        Ending::Reset => said.is_bad || (!owes && (sight.deeds.fin || sight.announced_end)),
+        Ending::Silence => said.is_bad && sight.replies >= said.proper,
+        _ => false,
+    }
+}
+
+fn progress(speech: &Speech, sight: &Sight) -> &'static str {
+    match sight.replies {
+        0 if sight.heard == 0 => "no reply",
+        0 => "part of a reply",
+        replies if replies >= speech.requests.len() as u64 => "replied",
+        _ => "some replies",
+    }
+}

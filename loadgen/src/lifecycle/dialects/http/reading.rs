@@ -1,0 +1,354 @@
+//! Responses taken apart as they arrive: heads, pieces of bodies, ends. Bodies are never kept.
+
+use crate::http::head::{self, Framing, HEAD_BYTES_MAX, Malformed};
+
+/// Bytes of a chunk's size line at most.
+const CHUNK_LINE_BYTES_MAX: usize = 256;
+
+/// What the next bytes are.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// All bytes were used, and more are needed.
+    More,
+    /// A whole head.
+    Head(Head),
+    /// Bytes of a body, without its framing.
+    Body(&'a [u8]),
+    /// The end of a response that is not an interim one.
+    End,
+}
+
+/// What matters of a head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The status code.
+    pub status: u16,
+    /// `Content-Length`.
+    pub length: Option<u64>,
+    /// `Content-Range: bytes FIRST-LAST/SIZE`.
+    pub range: Option<(u64, u64, u64)>,
+    /// The server announced that it answers nothing more on this connection.
+    pub close: bool,
+    /// `Server` says that it is ours.
+    pub is_ours: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Expecting {
+    Head,
+    Body {
+        rest: u64,
+    },
+    BodyUntilClose,
+    ChunkSize,
+    Chunk {
+        rest: u64,
+    },
+    ChunkEnd,
+    Trailers,
+    /// The end is still to be told.
+    End,
+}
+
+/// Where a connection is in its stream of responses.
+#[derive(Debug)]
+pub struct Reading {
+    expecting: Expecting,
+    /// The beginning of a head, of a chunk's line or of trailers.
+    kept: Vec<u8>,
+}
+
+impl Reading {
+    /// At the beginning of a connection.
+    pub const fn new() -> Self {
+        Self { expecting: Expecting::Head, kept: Vec::new() }
+    }
+
+    /// Goes on in `bytes`, and takes from them what was used. `to_head`: the request was a HEAD, and
+    /// its response has no body.
+    ///
+    /// # Errors
+    /// What no server may send. The reading is of no use after that.
+    pub fn advance<'a>(
+        &mut self,
+        bytes: &mut &'a [u8],
+        to_head: bool,
+    ) -> Result<Event<'a>, Malformed> {
+        loop {
+            match self.expecting {
+                Expecting::End => {
+                    self.expecting = Expecting::Head;
+                    return Ok(Event::End);
+                }
+                _ if bytes.is_empty() => return Ok(Event::More),
+                Expecting::Head => {
+                    let Some(section) = self.section(bytes)? else { return Ok(Event::More) };
+                    return self.begin(&section, to_head).map(Event::Head);
+                }
+                Expecting::Body { rest } => {
+                    let part = take(bytes, rest);
+                    let rest = rest - part.len() as u64;
+                    self.expecting =
+                        if rest == 0 { Expecting::End } else { Expecting::Body { rest } };
+                    return Ok(Event::Body(part));
+                }
+                Expecting::BodyUntilClose => return Ok(Event::Body(take(bytes, u64::MAX))),
+                Expecting::ChunkSize => {
+                    let Some(line) = self.line(bytes)? else { return Ok(Event::More) };
+                    self.expecting = match chunk_size(&line)? {
+                        0 => Expecting::Trailers,
+                        rest => Expecting::Chunk { rest },
+                    };
+                }
+                Expecting::Chunk { rest } => {
+                    let part = take(bytes, rest);
+                    let rest = rest - part.len() as u64;
+                    self.expecting =
+                        if rest == 0 { Expecting::ChunkEnd } else { Expecting::Chunk { rest } };
+                    return Ok(Event::Body(part));
+                }
+                Expecting::ChunkEnd => {
+                    let Some(line) = self.line(bytes)? else { return Ok(Event::More) };
+                    if !line.is_empty() {
+                        return Err(Malformed("a chunk is longer than its size"));
+                    }
+                    self.expecting = Expecting::ChunkSize;
+                }
+                Expecting::Trailers => {
+                    let Some(_) = self.section(bytes)? else { return Ok(Event::More) };
+                    self.expecting = Expecting::End;
+                }
+            }
+        }
+    }
+
+    /// The server's FIN: whether it ended a response, `None` if it cut one in two.
+    pub fn fin(&mut self) -> Option<bool> {
+        match self.expecting {
+            Expecting::BodyUntilClose => {
+                self.expecting = Expecting::Head;
+                Some(true)
+            }
+            Expecting::Head if self.kept.is_empty() => Some(false),
+            _ => None,
+        }
+    }
+
+    fn begin(&mut self, section: &[u8], to_head: bool) -> Result<Head, Malformed> {
+        let parsed = head::parse(section)?;
+        let mut seen = Head {
+            status: parsed.status,
+            length: None,
+            range: None,
+            close: parsed.close,
+            is_ours: false,
+        };
+        for (name, value) in fields(section) {
+            if name.eq_ignore_ascii_case(b"content-length") {
+                seen.length = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+            } else if name.eq_ignore_ascii_case(b"content-range") {
+                seen.range = content_range(value);
+            } else if name.eq_ignore_ascii_case(b"server") {
+                seen.is_ours = value == b"ringwright";
+            }
+        }
+        if to_head && parsed.framing == Framing::UntilClose {
+            // Nothing is announced by the want of a length: there is no body.
+            seen.close = section.starts_with(b"HTTP/1.0")
+                || fields(section).any(|(name, value)| {
+                    name.eq_ignore_ascii_case(b"connection")
+                        && value.to_ascii_lowercase().windows(5).any(|word| word == b"close")
+                });
+        }
+        self.expecting = match parsed.framing {
+            _ if parsed.is_interim() => Expecting::Head,
+            _ if to_head => Expecting::End,
+            Framing::Length(0) => Expecting::End,
+            Framing::Length(rest) => Expecting::Body { rest },
+            Framing::Chunked => Expecting::ChunkSize,
+            Framing::UntilClose => Expecting::BodyUntilClose,
+        };
+        Ok(seen)
+    }
+
+    /// A section of lines, once it is whole.
+    fn section(&mut self, bytes: &mut &[u8]) -> Result<Option<Vec<u8>>, Malformed> {
+        let before = self.kept.len();
+        let seen = bytes.len().min(HEAD_BYTES_MAX + 1 - before.min(HEAD_BYTES_MAX));
+        self.kept.extend_from_slice(&bytes[..seen]);
+        if self.expecting == Expecting::Head {
+            head::check_beginning(&self.kept)?;
+        }
+        let end = head::section_end(&self.kept)?;
+        Ok(self.cut(bytes, before, seen, end))
+    }
+
+    /// A line without its CR LF, once it is whole.
+    fn line(&mut self, bytes: &mut &[u8]) -> Result<Option<Vec<u8>>, Malformed> {
+        let before = self.kept.len();
+        let seen = bytes.len().min(CHUNK_LINE_BYTES_MAX + 1 - before.min(CHUNK_LINE_BYTES_MAX));
+        self.kept.extend_from_slice(&bytes[..seen]);
+        let end = self.kept.iter().position(|byte| *byte == b'\n').map(|at| at + 1);
+        if end.is_none() && self.kept.len() > CHUNK_LINE_BYTES_MAX {
+            return Err(Malformed("the line of a chunk is longer than 256 bytes"));
+        }
+        match self.cut(bytes, before, seen, end) {
+            None => Ok(None),
+            Some(line) => match line.strip_suffix(b"\r\n") {
+                Some(line) => Ok(Some(line.to_vec())),
+                None => Err(Malformed("a line ends in a bare LF")),
+            },
+        }
+    }
+
+    /// Of `seen` bytes that were added to what was kept before: those up to `end`.
+    fn cut(
+        &mut self,
+        bytes: &mut &[u8],
+        before: usize,
+        seen: usize,
+        end: Option<usize>,
+    ) -> Option<Vec<u8>> {
+        let used = end.map_or(seen, |end| end - before);
+        *bytes = &bytes[used..];
+        let end = end?;
+        let mut section = std::mem::take(&mut self.kept);
+        section.truncate(end);
+        Some(section)
+    }
+}
+
+fn take<'a>(bytes: &mut &'a [u8], most: u64) -> &'a [u8] {
+    let (part, rest) = bytes.split_at(most.min(bytes.len() as u64) as usize);
+    *bytes = rest;
+    part
+}
+
+/// RFC 9112 section 7.1.
+fn chunk_size(line: &[u8]) -> Result<u64, Malformed> {
+    let wrong = Malformed("a chunk does not begin with its size");
+    let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+    let (size, extension) = line.split_at(digits);
+    if !(1..=16).contains(&digits) || !matches!(extension.first(), None | Some(b';' | b' ' | b'\t'))
+    {
+        return Err(wrong);
+    }
+    let size = std::str::from_utf8(size).map_err(|_| wrong)?;
+    u64::from_str_radix(size, 16).map_err(|_| wrong)
+}
+
+/// The fields of a head that was found to be well formed.
+fn fields(section: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    section.split(|byte| *byte == b'\n').skip(1).filter_map(|line| {
+        let colon = line.iter().position(|byte| *byte == b':')?;
+        Some((&line[..colon], line[colon + 1..].trim_ascii()))
+    })
+}
+
+/// RFC 9110 section 14.4, with a size.
+fn content_range(value: &[u8]) -> Option<(u64, u64, u64)> {
+    let text = std::str::from_utf8(value).ok()?.strip_prefix("bytes ")?;
+    let (range, size) = text.split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    Some((first.parse().ok()?, last.parse().ok()?, size.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const MIXED: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nServer: ringwright\r\n\r\nhello\
+        HTTP/1.1 100 Continue\r\n\r\n\
+        HTTP/1.1 206 Partial\r\nTransfer-Encoding: chunked\r\nContent-Range: bytes 2-4/9\r\n\r\n\
+        5;ext=1\r\nhello\r\n00a\r\n0123456789\r\n0\r\nTrailer: x\r\n\r\n\
+        HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n\
+        HTTP/1.1 200 OK\r\n\r\nuntil the end";
+
+    /// What was read, as text.
+    fn story(stream: &[u8], cuts: &[usize], to_head: bool) -> Result<String, Malformed> {
+        let (mut reading, mut story, mut start) = (Reading::new(), String::new(), 0);
+        let mut ends: Vec<usize> = cuts.to_vec();
+        ends.push(stream.len());
+        ends.sort_unstable();
+        for end in ends {
+            let mut bytes = &stream[start..end];
+            start = end;
+            loop {
+                match reading.advance(&mut bytes, to_head)? {
+                    Event::More => break,
+                    Event::Head(head) => {
+                        let Head { status, length, range, close, is_ours } = head;
+                        story += &format!("[{status} {length:?} {range:?} {close} {is_ours}]");
+                    }
+                    Event::Body(part) => story += &String::from_utf8_lossy(part),
+                    Event::End => story += "$",
+                }
+            }
+        }
+        Ok(story + &format!("{:?}", reading.fin()))
+    }
+
+    proptest! {
+        #[test]
+        fn splits_do_not_matter(cuts in prop::collection::vec(0..MIXED.len(), 0..40)) {
+            let expected = "[200 Some(5) None false true]hello$\
+                [100 None None false false]\
+                [206 None Some((2, 4, 9)) false false]hello0123456789$\
+                [404 Some(0) None true false]$\
+                [200 None None true false]until the endSome(true)";
+            prop_assert_eq!(story(MIXED, &cuts, false).expect("responses"), expected);
+        }
+
+        #[test]
+        fn noise_neither_panics_nor_is_kept_without_bound(
+            start in 0..MIXED.len(), noise in prop::collection::vec(any::<u8>(), 0..20_000),
+        ) {
+            let stream = [&MIXED[..start], &noise].concat();
+            let mut reading = Reading::new();
+            let mut bytes = &stream[..];
+            while let Ok(event) = reading.advance(&mut bytes, false) {
+                prop_assert!(reading.kept.len() <= HEAD_BYTES_MAX);
+                if event == Event::More {
+                    break;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_byte_at_a_time_is_the_same() {
+        let cuts: Vec<usize> = (0..MIXED.len()).collect();
+        assert_eq!(story(MIXED, &cuts, false), story(MIXED, &[], false));
+    }
+
+    #[test]
+    fn answers_to_head_have_no_body() {
+        let answers = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nHTTP/1.1 200 OK\r\n\r\n\
+            HTTP/1.1 200 OK\r\nConnection: Close\r\n\r\n";
+        let expected = "[200 Some(5) None false false]$[200 None None false false]$\
+            [200 None None true false]$Some(false)";
+        assert_eq!(story(answers, &[], true).expect("responses"), expected);
+    }
+
+    #[test]
+    fn an_end_in_the_middle_cuts_a_reply() {
+        for half in [
+            &b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel"[..],
+            b"HTTP/1.1 200 OK\r\nContent-Le",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+        ] {
+            assert!(story(half, &[], false).expect("a beginning").ends_with("None"));
+        }
+    }
+
+    #[test]
+    fn bad_chunks_are_refused() {
+        for chunks in
+            ["\r\n", "g\r\n", "5\nhello", "5\r\nhello!\r\n", "12345678123456781\r\n", "5x\r\n"]
+        {
+            let stream = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}");
+            assert!(story(stream.as_bytes(), &[], false).is_err(), "{chunks:?}");
+        }
+    }
+}

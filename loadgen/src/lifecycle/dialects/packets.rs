@@ -1,0 +1,208 @@
+//! The packets of `ringwrightd packets`, as PACKETS.md describes them, and lies about them.
+//!
+//! Phrases: `echo:SIZE`, `digest:SIZE`, `digest-file:NAME`, `broadcast:SIZE`, `list`, `get:NAME`,
+//! `get:NAME:OFFSET:LENGTH`, `put:SIZE` (PUT, DATA, and the DIGEST_FILE of what came of it),
+//! `abort` (of nothing), `abort-get:NAME`, `abort-take:NAME`, `abort-put:SIZE`; and what is
+//! hostile: `lie:LENGTH:ACTUAL` (a length, and so many bytes of an ECHO), `type:HH:SIZE` (that
+//! type, with so many bytes of fields), `data:COUNT` (of no put), `chunk:COUNT` (DATA without its
+//! bytes), `over:SIZE` (a put, and one byte too many).
+//!
+//! What must come is not known from the phrases but from the bytes ([`model`]): read as the server
+//! must read them. Files that are put stay on the server, under names that begin with `ringload-`.
+
+mod ear;
+mod learn;
+mod model;
+mod phrase;
+mod recent;
+mod wire;
+
+use super::ending;
+use super::learnt::Files;
+use crate::lifecycle::dialect::{Dialect, Ear, Key, Limits, Sight, Speech, Verdict};
+use crate::lifecycle::oracle;
+use ear::PacketsEar;
+use model::Model;
+use phrase::{Phrase, Speaker};
+use recent::Recent;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+/// Most phrases drawn for a connection; of tiny ones, so many.
+const DRAWN_MAX: u64 = 4;
+const TINY_MAX: u64 = 60;
+/// One drawn connection in so many ends with a lie; in so many it says many tiny packets.
+const HOSTILE_EVERY: u64 = 4;
+const TINY_EVERY: u64 = 6;
+
+/// Packets with one server.
+pub struct Packets {
+    known: Arc<Known>,
+}
+
+/// What is known of the server.
+struct Known {
+    files: Files,
+    has_workers: bool,
+    is_read_only: bool,
+    nonce: u32,
+    recent: Recent,
+}
+
+impl Packets {
+    /// Asks the server at `address` for its files, and keeps them: at most 64 MiB in all, and of
+    /// what is beyond that a fingerprint for every 64 KiB. Where there are none, and it takes
+    /// files, it puts two: `ringload-1KiB` and `ringload-1MiB`.
+    ///
+    /// # Errors
+    /// In words: an answer that PACKETS.md does not allow, or none within `timeout`.
+    pub fn learn(address: SocketAddr, timeout: Duration) -> Result<Self, String> {
+        let learnt = learn::from(address, timeout)?;
+        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let nonce = since_1970.unwrap_or_default().as_micros() as u32;
+        Ok(Self::new(learnt, nonce))
+    }
+
+    fn new(learnt: learn::Learnt, nonce: u32) -> Self {
+        let learn::Learnt { files, has_workers, is_read_only } = learnt;
+        let recent = Recent::default();
+        Self { known: Arc::new(Known { files, has_workers, is_read_only, nonce, recent }) }
+    }
+
+    fn draw_one(&self, random: &mut dyn FnMut(u64) -> u64) -> String {
+        let small = |random: &mut dyn FnMut(u64) -> u64| match random(4) {
+            0 => random(60_000),
+            _ => random(300),
+        };
+        let Known { files, has_workers, is_read_only, .. } = &*self.known;
+        let kind = random(16);
+        let has_files = !files.0.is_empty();
+        match kind {
+            0 | 1 if *has_workers => format!("digest:{}", small(random)),
+            2 if *has_workers => "list".into(),
+            3 if *has_workers && has_files => {
+                format!("digest-file:{}", files.draw(false, random).name)
+            }
+            4 => "abort".into(),
+            5 if random(8) == 0 => format!("broadcast:{}", random(100)),
+            6 if has_files => format!("abort-get:{}", files.draw(false, random).name),
+            7 if has_files => format!("abort-take:{}", files.draw(true, random).name),
+            8 if !is_read_only => format!("abort-put:{}", 2 + small(random)),
+            9 if !is_read_only && *has_workers => format!("put:{}", small(random)),
+            10 if has_files => format!("get:{}", files.draw(false, random).name),
+            11 if has_files => {
+                let file = files.draw(false, random);
+                let offset = random(file.length + 1);
+                let length = random(file.length + 1 - offset);
+                format!("get:{}:{offset}:{length}", file.name)
+            }
+            12 => format!("data:{}", 1 + small(random)),
+            13 => format!("type:{:02x}:{}", 0x0b + random(0x100 - 0x0b), random(100)),
+            _ => format!("echo:{}", small(random)),
+        }
+    }
+
+    /// What no client says that means well, mostly the end of the conversation.
+    fn draw_hostile(&self, random: &mut dyn FnMut(u64) -> u64) -> String {
+        let lengths = [0_u32, 1, 4, 5, 6, 100, 65_535, 65_536, 65_537, 0x8000_0000, 0xffff_ffff];
+        match random(8) {
+            0..=2 => {
+                let length = lengths[random(lengths.len() as u64) as usize];
+                let actual = match random(3) {
+                    0 => random(40),
+                    1 => u64::from(length).min(70_000),
+                    _ => u64::from(length).min(70_000) + 1 + random(20),
+                };
+                format!("lie:{length}:{actual}")
+            }
+            3 => format!("type:07:{}", random(16)),
+            4 => format!(
+                "type:{}",
+                ["08:0", "08:1", "09:0", "09:3", "0a:1", "03:0", "06:0"][random(7) as usize]
+            ),
+            5 => format!(
+                "chunk:{}",
+                [0, 4_194_305, 0x8000_0000, u64::from(u32::MAX)][random(4) as usize]
+            ),
+            6 if !self.known.is_read_only => format!("over:{}", 1 + random(5_000)),
+            _ => format!("chunk:{}", 1 + random(200)),
+        }
+    }
+
+    fn draw_of_file(&self, random: &mut dyn FnMut(u64) -> u64) -> Option<String> {
+        let Known { files, has_workers, is_read_only, .. } = &*self.known;
+        let may_put = !is_read_only && *has_workers;
+        match random(2) {
+            0 if may_put => Some(format!("put:{}", 300_000 + random(300_000))),
+            _ if !files.0.is_empty() => Some(format!("get:{}", files.draw(true, random).name)),
+            _ => None,
+        }
+    }
+
+    fn say(&self, key: Key, phrases: &[String]) -> Result<Speech, String> {
+        let mut speaker = Speaker::new(key, &self.known.files, self.known.nonce);
+        for phrase in phrases {
+            speaker.say(&Phrase::read(phrase, &self.known.files)?);
+        }
+        Ok(Speech { bytes: speaker.bytes, requests: speaker.requests })
+    }
+}
+
+impl Dialect for Packets {
+    fn name(&self) -> &'static str {
+        "packets"
+    }
+
+    fn speech(&self, key: Key, phrases: &[String]) -> Result<Speech, String> {
+        self.say(key, phrases)
+    }
+
+    fn ear(&self, key: Key, phrases: &[String]) -> Result<Box<dyn Ear>, String> {
+        let speech = self.say(key, phrases)?;
+        Ok(Box::new(PacketsEar::new(self.known.clone(), key, speech.bytes)))
+    }
+
+    fn draw(&self, in_file: bool, random: &mut dyn FnMut(u64) -> u64) -> Vec<String> {
+        if !in_file && random(TINY_EVERY) == 0 {
+            let count = 2 + random(TINY_MAX);
+            return (0..count).map(|_| format!("echo:{}", random(4))).collect();
+        }
+        let count = 1 + random(DRAWN_MAX);
+        let mut drawn: Vec<String> = (0..count).map(|_| self.draw_one(random)).collect();
+        if in_file && let Some(of_file) = self.draw_of_file(random) {
+            drawn[random(count) as usize] = of_file;
+        }
+        if random(HOSTILE_EVERY) == 0 {
+            drawn.push(self.draw_hostile(random));
+            // Is what follows read, and as what?
+            drawn.extend((random(2) == 0).then(|| self.draw_one(random)));
+        }
+        drawn
+    }
+
+    fn judge(&self, speech: &Speech, sight: &Sight, limits: &Limits) -> Verdict {
+        if let Some(verdict) = oracle::common(sight, limits) {
+            return verdict;
+        }
+        let due = Model::of(&speech.bytes, &self.known.files).due(sight.deeds.said);
+        let progress = match sight.replies {
+            _ if sight.announced_end => "ended by an error",
+            0 if sight.heard == 0 && due == 0 => "nothing asked",
+            0 => "no answer",
+            replies if replies < due => "some answers",
+            _ => "answered",
+        };
+        if let Some(verdict) = ending::stays(progress, sight, limits) {
+            return verdict;
+        }
+        let missing = due.saturating_sub(sight.replies);
+        let owed = (missing > 0 && !sight.announced_end).then(|| {
+            format!("of {due} answers {missing} had not come ({} bytes came)", sight.heard)
+        });
+        oracle::settle(progress, owed.as_deref(), sight, limits)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,462 @@
+//! Listens to one connection: each answer must be owed to it, and each byte right.
+
+use super::model::{Expected, Model, Source, What};
+use super::phrase::whose;
+use super::wire::{self, Answer, code};
+use super::{Known, recent};
+use crate::lifecycle::dialect::{Ear, Key};
+use crate::lifecycle::dialects::learnt::Follower;
+use crate::lifecycle::finding::{Finding, Rule};
+use sha2::{Digest, Sha256};
+use std::collections::HashSet;
+use std::sync::Arc;
+
+/// Listens to one connection.
+pub struct PacketsEar {
+    known: Arc<Known>,
+    key: Key,
+    /// The same connection was there before in this run: what it puts may be there already.
+    is_again: bool,
+    /// What is said.
+    bytes: Vec<u8>,
+    model: Model,
+    /// Of the expected answers, those that came.
+    done: Vec<bool>,
+    /// Before that, all are done.
+    first_open: usize,
+    /// Transfers that were refused or given up, by their ids.
+    failed: HashSet<u32>,
+    /// A packet that is not whole yet.
+    kept: Vec<u8>,
+    /// The file that is being taken: its place among the expected.
+    taking: Option<(usize, Follower)>,
+    /// Bytes of a chunk still to come.
+    chunk_left: u64,
+    replies: u64,
+    last: bool,
+}
+
+impl PacketsEar {
+    /// Of a connection that says these bytes.
+    pub fn new(known: Arc<Known>, key: Key, bytes: Vec<u8>) -> Self {
+        let is_again = known.recent.remember(key, bytes.len() as u64);
+        let model = Model::of(&bytes, &known.files);
+        Self {
+            known,
+            key,
+            is_again,
+            done: vec![false; model.expected.len()],
+            model,
+            bytes,
+            first_open: 0,
+            failed: HashSet::new(),
+            kept: Vec::new(),
+            taking: None,
+            chunk_left: 0,
+            replies: 0,
+            last: false,
+        }
+    }
+
+    fn answer(&mut self, id: u32, answer: Answer<'_>, said: u64) -> Result<(), Finding> {
+        match answer {
+            Answer::Message if id == 0 => return Ok(()),
+            Answer::Error { code, text } => return self.error(id, code, text, said),
+            _ => {}
+        }
+        let Some(at) = self.open(id).find(|at| fits(&self.model.expected[*at].what, &answer))
+        else {
+            return Err(self.unasked(id, answer.name()));
+        };
+        let Expected { due, what, .. } = &self.model.expected[at];
+        if *due > said {
+            let detail = format!("{} with id {id:#x} before its request was said", answer.name());
+            return Err(Finding::new(Rule::Unasked, detail));
+        }
+        match (answer, what) {
+            (Answer::Echoed(bytes), What::Echoed(place)) => {
+                let must = &self.bytes[place.clone()];
+                if bytes != must {
+                    return Err(recent::differs(
+                        &self.known.recent,
+                        self.key,
+                        place.start,
+                        bytes,
+                        must,
+                    ));
+                }
+            }
+            (Answer::Digested(sum), What::Digested(place)) => {
+                self.digested(at, sum, Sha256::digest(&self.bytes[place.clone()]).into())?;
+            }
+            (Answer::Digested(sum), What::DigestedFile(Source::File(file))) => {
+                self.digested(at, sum, self.known.files.0[*file].sha256)?;
+            }
+            (Answer::Digested(sum), What::DigestedFile(Source::Put(put, ranges))) => {
+                let mut must = Sha256::new();
+                ranges.iter().for_each(|range| must.update(&self.bytes[range.clone()]));
+                // One that was refused because the name was taken: another's.
+                let must = if self.failed.contains(put) { sum } else { must.finalize().into() };
+                self.digested(at, sum, must)?;
+            }
+            (Answer::Listed(fields), What::Listed(after)) => self.listed(fields, after)?,
+            (Answer::Offer { size_bytes }, What::Offer { file, .. }) => {
+                let file = &self.known.files.0[*file];
+                if size_bytes != file.length {
+                    let detail =
+                        format!("OFFER of {size_bytes} bytes: {} has {}", file.name, file.length);
+                    return Err(Finding::new(Rule::WrongBytes, detail));
+                }
+            }
+            (Answer::Data { count_bytes }, What::Sent { file, offset, length }) => {
+                let (file, offset, length) = (*file, *offset, *length);
+                return self.data(at, count_bytes, file, offset, length);
+            }
+            (Answer::Sent, What::Sent { offset, length, .. }) => {
+                let (came, length) = (self.taken(at, *offset), *length);
+                if came < length {
+                    let detail = format!("SENT with id {id:#x} after {came} of {length} bytes");
+                    return Err(Finding::new(Rule::CutReply, detail));
+                }
+                self.taking = None;
+            }
+            (Answer::Aborted, _) => {
+                // The last that comes of a transfer.
+                let before: Vec<usize> = self.open(id).take_while(|before| *before < at).collect();
+                before.into_iter().for_each(|before| self.close(before));
+                self.taking = None;
+            }
+            _ => {}
+        }
+        self.close(at);
+        Ok(())
+    }
+
+    /// Digests come in the order in which they were asked for.
+    fn digested(&self, at: usize, sum: [u8; 32], must: [u8; 32]) -> Result<(), Finding> {
+        let is_digest = |what: &What| matches!(what, What::Digested(_) | What::DigestedFile(_));
+        let expected = &self.model.expected;
+        if let Some(before) =
+            (self.first_open..at).find(|at| !self.done[*at] && is_digest(&expected[*at].what))
+        {
+            let detail = format!(
+                "DIGESTED with id {:#x} before the one with id {:#x}, which was asked for first",
+                expected[at].id, expected[before].id
+            );
+            return Err(Finding::new(Rule::Protocol, detail));
+        }
+        if sum == must {
+            return Ok(());
+        }
+        let show = |sum: [u8; 32]| {
+            sum.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>()
+        };
+        let detail = format!(
+            "DIGESTED with id {:#x} is {}…, not {}…",
+            expected[at].id,
+            show(sum),
+            show(must)
+        );
+        Err(Finding::new(Rule::WrongBytes, detail))
+    }
+
+    fn listed(&self, fields: &[u8], after: &[u8]) -> Result<(), Finding> {
+        let wrong = |why: String| Finding::new(Rule::Protocol, format_args!("LISTED: {why}"));
+        let (more, mut entries) = match fields.split_first() {
+            Some((more @ (0 | 1), entries)) => (*more == 1, entries),
+            _ => return Err(wrong("it does not begin with 0 or 1".into())),
+        };
+        let mut before = after;
+        let mut seen = HashSet::new();
+        while !entries.is_empty() {
+            let (size, name) = wire::listed(&mut entries).map_err(|why| wrong(why.into()))?;
+            let shown = String::from_utf8_lossy(name);
+            if name <= before || !wire::is_name(name) {
+                return Err(wrong(format!("{shown:?} does not come next in order")));
+            }
+            before = name;
+            if let Some(at) = self.known.files.position(&shown) {
+                let must = self.known.files.0[at].length;
+                if size != must {
+                    return Err(wrong(format!("{shown} has {size} bytes, and must have {must}")));
+                }
+                seen.insert(at);
+            }
+        }
+        let missing = self.known.files.0.iter().enumerate().find(|(at, file)| {
+            let name = file.name.as_bytes();
+            name > after && (!more || name <= before) && !seen.contains(at)
+        });
+        match missing {
+            Some((_, file)) => Err(wrong(format!("{} is missing", file.name))),
+            None => Ok(()),
+        }
+    }
+
+    fn data(
+        &mut self,
+        at: usize,
+        count: u32,
+        file: usize,
+        offset: u64,
+        length: u64,
+    ) -> Result<(), Finding> {
+        if !(1..=wire::CHUNK_RECEIVED_BYTES_MAX).contains(&count) {
+            return Err(Finding::new(Rule::Protocol, format_args!("DATA of {count} bytes")));
+        }
+        let came = self.taken(at, offset);
+        if came + u64::from(count) > length {
+            let detail = format!("DATA of {count} bytes after {came} of {length}");
+            return Err(Finding::new(Rule::Unasked, detail));
+        }
+        if self.taking.is_none() {
+            self.taking = Some((at, Follower::new(file, offset)));
+        }
+        self.chunk_left = count.into();
+        Ok(())
+    }
+
+    /// Bytes that came of what is being taken from `offset` on.
+    fn taken(&self, at: usize, offset: u64) -> u64 {
+        match &self.taking {
+            Some((taking, follower)) if *taking == at => follower.offset() - offset,
+            _ => 0,
+        }
+    }
+
+    fn error(&mut self, id: u32, code: u16, text: &[u8], said: u64) -> Result<(), Finding> {
+        let exact = self.open(id).find(|at| {
+            let expected = &self.model.expected[*at];
+            expected.due <= said
+                && matches!(expected.what, What::Refusal { code: must, .. } if must == code)
+        });
+        if let Some(at) = exact {
+            self.last = matches!(self.model.expected[at].what, What::Refusal { is_last: true, .. });
+            self.close(at);
+            return Ok(());
+        }
+        if (id, code) == (0, code::EXPIRED) && self.model.is_within_packet(said) {
+            self.last = true;
+            return Ok(());
+        }
+        let Some(at) = self.open(id).next() else {
+            // A put or an offer that ends, and more was not to be said about it.
+            return match self.is_given_up(id, code) {
+                true => Ok(()),
+                false => Err(self.unasked(id, &format!("ERROR {code}"))),
+            };
+        };
+        let is_due = self.model.expected[at].due <= said;
+        let has_failed = self.failed.contains(&id);
+        let allowed = match &self.model.expected[at].what {
+            // Its request is still to come: the transfer before it has ended.
+            _ if !is_due => {
+                return match self.is_given_up(id, code) {
+                    true => {
+                        // Nothing is stored any more. (After a FIN the rest is never said.)
+                        if self.model.expected[at].what == What::Stored && code != code::FAILED {
+                            self.close(at);
+                        }
+                        Ok(())
+                    }
+                    false => Err(self.refused(at, code, text)),
+                };
+            }
+            What::Offer { may_be_busy, .. } => code == code::BUSY && *may_be_busy,
+            What::Accepted { may_be_busy } => {
+                (code == code::BUSY && *may_be_busy) || (code == code::EXISTS && self.is_again)
+            }
+            What::Sent { .. } | What::Refusal { code: code::BAD_RANGE, .. } => {
+                code == code::NO_TRANSFER && has_failed
+            }
+            What::Aborted => code == code::NO_TRANSFER && (has_failed || self.has_ended(at)),
+            What::BroadcastSent => code == code::BUSY,
+            What::DigestedFile(source) => match code {
+                code::BUSY => true,
+                code::NO_WORKERS => !self.known.has_workers,
+                code::NO_SUCH_FILE => {
+                    matches!(source, Source::Put(put, _) if self.failed.contains(put))
+                }
+                _ => false,
+            },
+            What::Digested(_) | What::Listed(_) => {
+                code == code::NO_WORKERS && !self.known.has_workers
+            }
+            What::Echoed(_) | What::Stored | What::Refusal { .. } => false,
+        };
+        if !allowed {
+            return Err(self.refused(at, code, text));
+        }
+        if matches!(self.model.expected[at].what, What::Offer { .. } | What::Accepted { .. }) {
+            self.failed.insert(id);
+            // What is sent for it is thrown away.
+            let stored = self.open(id).find(|at| self.model.expected[*at].what == What::Stored);
+            stored.into_iter().for_each(|stored| self.close(stored));
+        }
+        self.close(at);
+        Ok(())
+    }
+
+    /// The server gives up a transfer that waits for its client: nothing comes for too long, or
+    /// the FIN did.
+    fn is_given_up(&mut self, id: u32, code: u16) -> bool {
+        let begun = |at: &usize| {
+            let expected = &self.model.expected[*at];
+            let is_begin = match expected.what {
+                What::Accepted { .. } => matches!(code, code::FAILED | code::EXPIRED),
+                What::Offer { .. } => code == code::EXPIRED,
+                _ => false,
+            };
+            expected.id == id && self.done[*at] && is_begin
+        };
+        let is_one = (0..self.done.len()).any(|at| begun(&at)) && !self.failed.contains(&id);
+        if is_one {
+            self.failed.insert(id);
+        }
+        is_one
+    }
+
+    /// Whether the transfer that an ABORT is about had come to its own end.
+    fn has_ended(&self, abort: usize) -> bool {
+        let id = self.model.expected[abort].id;
+        self.model.expected[..abort].iter().zip(&self.done).any(|(expected, done)| {
+            let is_end = matches!(expected.what, What::Sent { .. } | What::Stored);
+            expected.id == id && is_end && *done
+        })
+    }
+
+    /// The answers with that id that have not come, in order.
+    fn open(&self, id: u32) -> impl Iterator<Item = usize> {
+        (self.first_open..self.done.len())
+            .filter(move |at| !self.done[*at] && self.model.expected[*at].id == id)
+    }
+
+    fn close(&mut self, at: usize) {
+        self.done[at] = true;
+        self.replies += 1;
+        while self.done.get(self.first_open) == Some(&true) {
+            self.first_open += 1;
+        }
+    }
+
+    #[cold]
+    fn unasked(&self, id: u32, name: &str) -> Finding {
+        let theirs = id >> 8;
+        if id != 0 && theirs != whose(self.key) {
+            let connection = theirs & 0xf_ffff;
+            let detail = format!(
+                "{name} with id {id:#x}: that is answer {} of connection {connection} (modulo 2^20)",
+                id & 0xff
+            );
+            return Finding::new(Rule::ForeignBytes, detail);
+        }
+        let detail = format!("{name} with id {id:#x}: nothing that is still open asked for it");
+        Finding::new(Rule::Unasked, detail)
+    }
+
+    #[cold]
+    fn refused(&self, at: usize, code: u16, text: &[u8]) -> Finding {
+        let Expected { id, what, .. } = &self.model.expected[at];
+        let text: String = String::from_utf8_lossy(text).chars().take(100).collect();
+        let detail =
+            format!("ERROR {code} ({}) with id {id:#x} instead of {what:?}", text.escape_debug());
+        Finding::new(Rule::BadStatus, detail)
+    }
+
+    /// Takes bytes until a packet is whole.
+    fn keep(&mut self, bytes: &mut &[u8]) -> Result<bool, Finding> {
+        while let Some(missing) = self.missing()? {
+            if bytes.is_empty() {
+                return Ok(false);
+            }
+            let (part, rest) = bytes.split_at(missing.min(bytes.len()));
+            self.kept.extend_from_slice(part);
+            *bytes = rest;
+        }
+        Ok(true)
+    }
+
+    /// Bytes missing of the packet, as far as that is known.
+    fn missing(&self) -> Result<Option<usize>, Finding> {
+        let Some(length) = self.kept.first_chunk() else {
+            return Ok(Some(wire::LENGTH_BYTES - self.kept.len()));
+        };
+        let length = u32::from_be_bytes(*length);
+        if !(wire::PREFIX_BYTES as u32..=wire::BODY_BYTES_MAX).contains(&length) {
+            return Err(Finding::new(Rule::Protocol, format_args!("a packet of {length} bytes")));
+        }
+        let missing = wire::LENGTH_BYTES + length as usize - self.kept.len();
+        Ok((missing > 0).then_some(missing))
+    }
+}
+
+/// Whether an answer is of that kind.
+fn fits(what: &What, answer: &Answer<'_>) -> bool {
+    matches!(
+        (what, answer),
+        (What::Echoed(_), Answer::Echoed(_))
+            | (What::Digested(_) | What::DigestedFile(_), Answer::Digested(_))
+            | (What::BroadcastSent, Answer::BroadcastSent)
+            | (What::Listed(_), Answer::Listed(_))
+            | (What::Offer { .. }, Answer::Offer { .. })
+            | (What::Sent { .. }, Answer::Data { .. } | Answer::Sent)
+            | (What::Accepted { .. }, Answer::Accepted)
+            | (What::Stored, Answer::Stored)
+            | (What::Aborted, Answer::Aborted)
+    )
+}
+
+impl Ear for PacketsEar {
+    fn hear(&mut self, mut bytes: &[u8], said: u64) -> Result<(), Finding> {
+        while !bytes.is_empty() {
+            if self.last {
+                let detail = "bytes behind an ERROR that ends the connection";
+                return Err(Finding::new(Rule::Unasked, detail));
+            }
+            if self.chunk_left > 0 {
+                let (part, rest) = bytes.split_at(self.chunk_left.min(bytes.len() as u64) as usize);
+                self.chunk_left -= part.len() as u64;
+                bytes = rest;
+                if let Some((_, follower)) = &mut self.taking {
+                    follower.follow(&self.known.files, part)?;
+                    if self.chunk_left == 0 {
+                        follower.finish(&self.known.files)?;
+                    }
+                }
+                continue;
+            }
+            if !self.keep(&mut bytes)? {
+                break;
+            }
+            let kept = std::mem::take(&mut self.kept);
+            let (id, answer) = Answer::read(&kept[wire::LENGTH_BYTES..])
+                .map_err(|why| Finding::new(Rule::Protocol, why))?;
+            self.answer(id, answer, said)?;
+        }
+        Ok(())
+    }
+
+    fn fin(&mut self) -> Result<(), Finding> {
+        if let Some((at, follower)) = &self.taking {
+            follower.finish(&self.known.files)?;
+            if let What::Sent { offset, length, .. } = self.model.expected[*at].what {
+                let came = follower.offset() - offset;
+                let detail = format!("the FIN came after {came} of {length} bytes of a file");
+                return Err(Finding::new(Rule::CutReply, detail));
+            }
+        }
+        if self.kept.is_empty() {
+            return Ok(());
+        }
+        let detail = format!("the FIN came after {} bytes of a packet", self.kept.len());
+        Err(Finding::new(Rule::CutReply, detail))
+    }
+
+    fn replies(&self) -> u64 {
+        self.replies
+    }
+
+    fn is_last(&self) -> bool {
+        self.last
+    }
+}

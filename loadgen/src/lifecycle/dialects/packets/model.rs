@@ -1,0 +1,414 @@
+//! What a server that keeps to PACKETS.md makes of what a connection says: one expectation for
+//! everything that must be answered. Whatever lie the bytes tell, this reads them as the server
+//! must.
+
+use super::wire::{self, code, request};
+use crate::lifecycle::dialects::learnt::Files;
+use std::ops::Range;
+
+/// One answer that must come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expected {
+    /// The id that it carries.
+    pub id: u32,
+    /// It is owed when so many bytes were said.
+    pub due: u64,
+    /// What it is.
+    pub what: What,
+}
+
+/// What must come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// ECHOED: these bytes of what was said.
+    Echoed(Range<usize>),
+    /// DIGESTED: of these bytes of what was said.
+    Digested(Range<usize>),
+    /// DIGESTED: of a file.
+    DigestedFile(Source),
+    /// BROADCAST_SENT.
+    BroadcastSent,
+    /// LISTED: of the names behind this one.
+    Listed(Vec<u8>),
+    /// OFFER: of a file that is there.
+    Offer {
+        /// Its place.
+        file: usize,
+        /// Another get may be under way: ERROR 10.
+        may_be_busy: bool,
+    },
+    /// DATA, and then SENT.
+    Sent {
+        /// The file's place.
+        file: usize,
+        /// The first byte.
+        offset: u64,
+        /// So many bytes.
+        length: u64,
+    },
+    /// ACCEPTED.
+    Accepted {
+        /// Another put may be under way: ERROR 10.
+        may_be_busy: bool,
+    },
+    /// STORED.
+    Stored,
+    /// ABORTED; if the transfer has ended by then, ERROR 12.
+    Aborted,
+    /// ERROR.
+    Refusal {
+        /// With that code.
+        code: u16,
+        /// And then the FIN.
+        is_last: bool,
+    },
+}
+
+/// Where the bytes of a digested file are from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A file that was there before the run.
+    File(usize),
+    /// A put of this connection: its id, and the ranges of what was said.
+    Put(u32, Vec<Range<usize>>),
+}
+
+/// What comes of all the bytes that a connection may say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Model {
+    /// What must come, in the order in which it becomes due.
+    pub expected: Vec<Expected>,
+    /// Where packets begin. Between two of them lies one that is not complete; none behind the
+    /// end of the conversation.
+    pub packets: Vec<u64>,
+}
+
+struct Get {
+    id: u32,
+    file: usize,
+    is_taken: bool,
+    /// It may have been refused.
+    may_be_busy: bool,
+}
+
+struct Put {
+    id: u32,
+    name: Vec<u8>,
+    size: u64,
+    ranges: Vec<Range<usize>>,
+}
+
+impl Put {
+    fn received(&self) -> u64 {
+        self.ranges.iter().map(|range| range.len() as u64).sum()
+    }
+}
+
+/// Reads what a connection says.
+struct Reader<'a> {
+    bytes: &'a [u8],
+    files: &'a Files,
+    at: usize,
+    model: Model,
+    get: Option<Get>,
+    gets: u32,
+    put: Option<Put>,
+    /// Those that were begun.
+    puts: u32,
+    /// Those that were whole.
+    stored: Vec<Put>,
+}
+
+impl Model {
+    /// Of these bytes, for a server with such files.
+    pub fn of(bytes: &[u8], files: &Files) -> Self {
+        let mut reader = Reader {
+            bytes,
+            files,
+            at: 0,
+            model: Self::default(),
+            get: None,
+            gets: 0,
+            put: None,
+            puts: 0,
+            stored: Vec::new(),
+        };
+        while reader.packet() {}
+        reader.model
+    }
+
+    /// How many answers are owed when so many bytes were said.
+    pub fn due(&self, said: u64) -> u64 {
+        self.expected.partition_point(|expected| expected.due <= said) as u64
+    }
+
+    /// Whether a packet was begun by then and not ended.
+    pub fn is_within_packet(&self, said: u64) -> bool {
+        self.packets.binary_search(&said).is_err()
+    }
+}
+
+impl Reader<'_> {
+    /// Reads the next packet; false: there is none that is whole, or it was the last.
+    fn packet(&mut self) -> bool {
+        self.model.packets.push(self.at as u64);
+        let Some((length, rest)) = self.bytes[self.at..].split_first_chunk() else { return false };
+        let length = u32::from_be_bytes(*length);
+        self.at += wire::LENGTH_BYTES;
+        if length > wire::BODY_BYTES_MAX {
+            // Nothing but the length of it is read.
+            return self.refuse(0, code::TOO_LONG);
+        }
+        let Some(body) = rest.get(..length as usize) else {
+            return false;
+        };
+        let fields_at = self.at + wire::PREFIX_BYTES;
+        self.at += length as usize;
+        let Some((&[kind, a, b, c, d], fields)) = body.split_first_chunk() else {
+            return self.refuse(0, code::MALFORMED);
+        };
+        self.request(kind, u32::from_be_bytes([a, b, c, d]), fields, fields_at..self.at)
+    }
+
+    fn request(&mut self, kind: u8, id: u32, fields: &[u8], place: Range<usize>) -> bool {
+        let malformed = code::MALFORMED;
+        match kind {
+            request::ECHO => self.expect(id, What::Echoed(place)),
+            request::DIGEST => self.expect(id, What::Digested(place)),
+            request::BROADCAST => self.expect(id, What::BroadcastSent),
+            request::LIST if fields.is_empty() || wire::is_name(fields) => {
+                self.expect(id, What::Listed(fields.to_vec()))
+            }
+            request::LIST => self.refuse(id, code::BAD_NAME),
+            request::DIGEST_FILE | request::GET if !wire::is_name(fields) => {
+                self.refuse(id, code::BAD_NAME)
+            }
+            request::DIGEST_FILE => self.digest_file(id, fields),
+            request::GET | request::PUT if self.has_transfer(id) => self.refuse(id, malformed),
+            request::GET => self.get(id, fields),
+            request::TAKE => match fields.as_chunks::<8>() {
+                ([offset, length], []) => {
+                    self.take(id, u64::from_be_bytes(*offset), u64::from_be_bytes(*length))
+                }
+                _ => self.refuse(id, malformed),
+            },
+            request::PUT => self.put(id, fields),
+            request::DATA => match fields.split_first_chunk() {
+                Some((count, rest)) => self.data(id, u32::from_be_bytes(*count), rest),
+                None => self.refuse(id, malformed),
+            },
+            request::ABORT if fields.is_empty() => self.abort(id),
+            request::ABORT => self.refuse(id, malformed),
+            _ => self.refuse(id, code::UNKNOWN_TYPE),
+        }
+    }
+
+    fn digest_file(&mut self, id: u32, name: &[u8]) -> bool {
+        let named = |file: &str| file.as_bytes() == name;
+        let known = self.files.0.iter().position(|file| named(&file.name));
+        let put = self.stored.iter().find(|put| put.name == name);
+        match (known, put) {
+            (Some(file), _) => self.expect(id, What::DigestedFile(Source::File(file))),
+            (None, Some(put)) => {
+                let source = Source::Put(put.id, put.ranges.clone());
+                self.expect(id, What::DigestedFile(source))
+            }
+            (None, None) => self.refuse(id, code::NO_SUCH_FILE),
+        }
+    }
+
+    fn get(&mut self, id: u32, name: &[u8]) -> bool {
+        let known = self.files.0.iter().position(|file| file.name.as_bytes() == name);
+        let Some(file) = known else { return self.refuse(id, code::NO_SUCH_FILE) };
+        if self.get.as_ref().is_some_and(|get| !get.is_taken && !get.may_be_busy) {
+            return self.refuse(id, code::BUSY);
+        }
+        // Whether the one before is over by now cannot be known.
+        let may_be_busy = self.gets > 0;
+        self.gets += 1;
+        self.get = Some(Get { id, file, is_taken: false, may_be_busy });
+        self.expect(id, What::Offer { file, may_be_busy })
+    }
+
+    fn take(&mut self, id: u32, offset: u64, length: u64) -> bool {
+        let Some(get) = self.get.as_mut().filter(|get| get.id == id && !get.is_taken) else {
+            return self.refuse(id, code::NO_TRANSFER);
+        };
+        let file = get.file;
+        let size = self.files.0[file].length;
+        if offset.checked_add(length).is_none_or(|end| end > size) {
+            self.get = None;
+            return self.refuse(id, code::BAD_RANGE);
+        }
+        get.is_taken = true;
+        self.expect(id, What::Sent { file, offset, length })
+    }
+
+    fn put(&mut self, id: u32, fields: &[u8]) -> bool {
+        let Some((flags, rest)) = fields.split_first() else {
+            return self.refuse(id, code::MALFORMED);
+        };
+        let Some((size, name)) = rest.split_first_chunk().filter(|_| *flags <= 1) else {
+            return self.refuse(id, code::MALFORMED);
+        };
+        if !wire::is_name(name) {
+            return self.refuse(id, code::BAD_NAME);
+        }
+        if self.put.is_some() {
+            return self.refuse(id, code::BUSY);
+        }
+        let may_be_busy = self.puts > 0;
+        self.puts += 1;
+        let size = u64::from_be_bytes(*size);
+        self.expect(id, What::Accepted { may_be_busy });
+        self.put = Some(Put { id, name: name.to_vec(), size, ranges: Vec::new() });
+        self.stored(id)
+    }
+
+    fn data(&mut self, id: u32, count: u32, rest: &[u8]) -> bool {
+        match count {
+            0 => return self.refuse(id, code::MALFORMED),
+            count if count > wire::CHUNK_SENT_BYTES_MAX => return self.refuse(id, code::TOO_LONG),
+            _ if !rest.is_empty() => return self.refuse(id, code::MALFORMED),
+            _ => {}
+        }
+        let range = self.at..self.at + count as usize;
+        if let Some(put) = self.put.as_mut().filter(|put| put.id == id) {
+            if u64::from(count) > put.size - put.received() {
+                return self.refuse(id, code::MALFORMED);
+            }
+            put.ranges.push(range.clone());
+        }
+        if range.end > self.bytes.len() {
+            return false;
+        }
+        self.at = range.end;
+        self.stored(id)
+    }
+
+    /// STORED is due if no byte of the put is missing.
+    fn stored(&mut self, id: u32) -> bool {
+        let is_whole = |put: &mut Put| put.id == id && put.received() == put.size;
+        match self.put.take_if(is_whole) {
+            Some(put) => {
+                self.stored.push(put);
+                self.expect(id, What::Stored)
+            }
+            None => true,
+        }
+    }
+
+    fn abort(&mut self, id: u32) -> bool {
+        let was_put = self.put.take_if(|put| put.id == id).is_some();
+        let was_got = self.get.take_if(|get| get.id == id).is_some();
+        match was_put || was_got {
+            true => self.expect(id, What::Aborted),
+            false => self.refuse(id, code::NO_TRANSFER),
+        }
+    }
+
+    fn has_transfer(&self, id: u32) -> bool {
+        self.get.as_ref().is_some_and(|get| get.id == id)
+            || self.put.as_ref().is_some_and(|put| put.id == id)
+    }
+
+    fn expect(&mut self, id: u32, what: What) -> bool {
+        self.model.expected.push(Expected { id, due: self.at as u64, what });
+        true
+    }
+
+    /// False: it is the end.
+    fn refuse(&mut self, id: u32, code: u16) -> bool {
+        let is_last = matches!(code, code::MALFORMED | code::TOO_LONG);
+        self.expect(id, What::Refusal { code, is_last });
+        !is_last
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lifecycle::dialect::Key;
+    use crate::lifecycle::dialects::learnt::tests::files;
+    use crate::lifecycle::dialects::packets::phrase::{Phrase, Speaker};
+
+    /// What must come, as text, of a connection that says that.
+    fn expected(say: &str) -> Vec<String> {
+        let files = files(&[("a", vec![1; 10])], usize::MAX);
+        let mut speaker = Speaker::new(Key { seed: 1, number: 0 }, &files, 9);
+        for text in say.split(',') {
+            speaker.say(&Phrase::read(text, &files).expect(text));
+        }
+        let model = Model::of(&speaker.bytes, &files);
+        let end = speaker.bytes.len() as u64;
+        assert!(model.expected.iter().all(|expected| expected.due <= end));
+        assert!(model.expected.is_sorted_by_key(|expected| expected.due));
+        let show = |expected: &Expected| {
+            let what = format!("{:?}", expected.what);
+            let name = what.split([' ', '(']).next().unwrap_or_default();
+            match &expected.what {
+                What::Refusal { code, is_last } => {
+                    format!("{} error {code}{}", expected.id, if *is_last { "!" } else { "" })
+                }
+                _ => format!("{} {name}", expected.id),
+            }
+        };
+        model.expected.iter().map(show).collect()
+    }
+
+    #[test]
+    fn each_request_has_its_answers() {
+        for (say, must) in [
+            ("echo:2,digest:3,list", "1 Echoed,2 Digested,3 Listed"),
+            ("get:a,get:a:2:3", "1 Offer,1 Sent,2 Offer,2 Sent"),
+            ("get:a:2:9,abort", "1 Offer,1 error 14,2 error 12"),
+            (
+                "put:0,put:7",
+                "1 Accepted,1 Stored,2 DigestedFile,3 Accepted,3 Stored,4 DigestedFile",
+            ),
+            ("abort-get:a,abort-take:a", "1 Offer,1 Aborted,2 Offer,2 Sent,2 Aborted"),
+            ("abort-put:9,echo:1", "1 Accepted,1 Aborted,2 Echoed"),
+            ("data:9,echo:1,broadcast:1", "2 Echoed,3 BroadcastSent"),
+        ] {
+            assert_eq!(expected(say).join(","), must, "{say}");
+        }
+    }
+
+    #[test]
+    fn lies_are_read_as_they_must_be() {
+        for (say, must) in [
+            // What is too long or too short is the end.
+            ("lie:65537:20,echo:1", "0 error 2!"),
+            ("lie:4294967295:0,echo:1", "0 error 2!"),
+            ("lie:2147483648:9", "0 error 2!"),
+            ("lie:0:0,echo:1", "0 error 1!"),
+            ("lie:4:4,echo:1", "0 error 1!"),
+            ("lie:65536:65536,echo:1", "1 Echoed,2 Echoed"),
+            // What follows belongs to the body: 12 bytes of an echo, of which the second is 10.
+            ("lie:17:5,echo:3,echo:1", "1 Echoed,3 Echoed"),
+            // The body never comes.
+            ("lie:500:20,echo:3", ""),
+            ("type:ff:9,type:0b:0,echo:0", "1 error 3,2 error 3,3 Echoed"),
+            ("type:07:15,echo:0", "1 error 1!"),
+            ("type:08:0", "1 error 1!"),
+            ("type:09:3", "1 error 1!"),
+            ("type:0a:1", "1 error 1!"),
+            ("type:06:0,type:03:0,echo:0", "1 error 5,2 error 5,3 Echoed"),
+            ("chunk:0,echo:0", "1 error 1!"),
+            ("chunk:4194305,echo:0", "1 error 2!"),
+            ("chunk:9,echo:0,echo:0", "3 Echoed"),
+            ("over:5,echo:0", "1 Accepted,1 error 1!"),
+        ] {
+            assert_eq!(expected(say).join(","), must, "{say}");
+        }
+    }
+
+    #[test]
+    fn within_a_packet_is_neither_before_nor_behind_it() {
+        let files = Files::default();
+        let model = Model::of(&[0, 0, 0, 5, 1, 0, 0, 0, 1, 0, 0, 0, 5, 1], &files);
+        let within: Vec<u64> = (0..15).filter(|said| model.is_within_packet(*said)).collect();
+        assert_eq!(within, [1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 14]);
+        assert_eq!((model.due(8), model.due(9), model.due(14)), (0, 1, 1));
+    }
+}

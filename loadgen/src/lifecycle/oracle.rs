@@ -1,0 +1,204 @@
+//! What is the same for all protocols: how an ending is judged, once it is known whether the server
+//! still owed something.
+//!
+//! No false alarms: what is not certain is not held against the server. After a reset, a close, or
+//! a vanishing of ours nothing is owed; where the script left while something was on its way,
+//! nothing is known; around the server's own deadline ([`Limits::deadline`]) it may end what is
+//! silent.
+
+use super::dialect::{Ending, Limits, Sight, Speech, Verdict};
+use super::finding::{Finding, Rule};
+use std::time::Duration;
+
+/// A server's clock may tick as coarsely as this: a silence so much shorter than its deadline may
+/// have been the deadline's to end.
+const COARSE: Duration = Duration::from_millis(100);
+
+/// Judges what any protocol judges alike: what the ear found, a connect without a connection, and a
+/// connection turned away. `None`: it is the protocol's to judge.
+#[must_use]
+pub fn common(sight: &Sight, limits: &Limits) -> Option<Verdict> {
+    if let Some(finding) = &sight.finding {
+        return Some(wrong(finding.rule.name().replace('_', " "), finding.clone()));
+    }
+    let refused =
+        |outcome: &str, detail: &str| Some(wrong(outcome, Finding::new(Rule::Refused, detail)));
+    match sight.ending {
+        Ending::Refused if limits.may_reject => Some(fine("turned away")),
+        Ending::Refused => refused("refused", "the connect was refused (ECONNREFUSED)"),
+        Ending::ConnectFailed(errno) => {
+            let error = std::io::Error::from_raw_os_error(errno);
+            refused("connect failed", &format!("the connect failed: {error}"))
+        }
+        Ending::ConnectTimeout => {
+            let detail = format!("the connect got no answer within {:?}", limits.patience);
+            Some(wrong("no answer to connect", Finding::new(Rule::NotServed, detail)))
+        }
+        Ending::Fin | Ending::Reset if limits.may_reject && sight.heard == 0 => {
+            Some(fine("turned away"))
+        }
+        Ending::Fin | Ending::Reset | Ending::Ours | Ending::Silence => None,
+    }
+}
+
+/// Judges an ending. `progress` says in a few words what was heard (`no reply`, `replied`); `owed`
+/// what the server had still to say, if it certainly had.
+#[must_use]
+pub fn settle(progress: &str, owed: Option<&str>, sight: &Sight, limits: &Limits) -> Verdict {
+    let outcome = format!("{progress}, {}", ending(sight));
+    let found = |rule, detail: String| wrong(&outcome, Finding::new(rule, detail));
+    let excused = sight.deeds.gone || may_be_overdue(sight, limits);
+    match (sight.ending, owed) {
+        (Ending::Fin, Some(owed)) if !excused => found(
+            Rule::LostReply,
+            format!("the server ended the connection (FIN){}, but {owed}", after(sight)),
+        ),
+        (Ending::Reset, Some(owed)) if !excused => found(
+            Rule::ResetInsteadOfReply,
+            format!("the server reset the connection{}, but {owed}", after(sight)),
+        ),
+        (Ending::Reset, None) if !excused => found(
+            Rule::UnprovokedReset,
+            format!("the server reset the connection{}; nothing had called for that", after(sight)),
+        ),
+        (Ending::Silence, Some(owed)) if !sight.deeds.gone => found(
+            Rule::NotServed,
+            format!("nothing more came within {:?}, but {owed}", limits.patience),
+        ),
+        (Ending::Silence, None) if sight.deeds.fin => found(
+            Rule::NoReaction,
+            format!(
+                "after our FIN the server did not end the connection within {:?}",
+                limits.patience
+            ),
+        ),
+        (Ending::Silence, None) if is_overdue(sight, limits) => found(
+            Rule::NoReaction,
+            format!(
+                "we said nothing for {:?}, and the server, whose deadline is {:?}, did not end the \
+                 connection",
+                sight.deeds.silent,
+                limits.deadline.unwrap_or_default()
+            ),
+        ),
+        _ => fine(outcome),
+    }
+}
+
+/// The requests of which the last byte was said.
+#[must_use]
+pub fn whole_requests(speech: &Speech, said: u64) -> usize {
+    speech.requests.partition_point(|request| request.end <= said)
+}
+
+/// The server's deadline may have passed.
+#[must_use]
+pub fn may_be_overdue(sight: &Sight, limits: &Limits) -> bool {
+    limits.deadline.is_some_and(|deadline| sight.deeds.silent + COARSE >= deadline)
+}
+
+/// The server's deadline has passed for certain, and its patience on top.
+fn is_overdue(sight: &Sight, limits: &Limits) -> bool {
+    limits.deadline.is_some_and(|deadline| sight.deeds.silent >= deadline + limits.patience)
+}
+
+/// The last words of an outcome.
+#[must_use]
+pub const fn ending(sight: &Sight) -> &'static str {
+    match sight.ending {
+        Ending::Refused | Ending::ConnectFailed(_) | Ending::ConnectTimeout => "not connected",
+        Ending::Fin => "fin",
+        Ending::Reset => "reset",
+        Ending::Ours => "we left",
+        Ending::Silence => "silence",
+    }
+}
+
+fn after(sight: &Sight) -> String {
+    sight
+        .reaction
+        .map_or_else(String::new, |time| format!(" {time:.1?} after we had said the last of it"))
+}
+
+/// Nothing wrong.
+pub fn fine(outcome: impl Into<String>) -> Verdict {
+    Verdict { outcome: outcome.into(), finding: None }
+}
+
+/// Something wrong.
+pub fn wrong(outcome: impl Into<String>, finding: Finding) -> Verdict {
+    Verdict { outcome: outcome.into(), finding: Some(finding) }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::lifecycle::dialect::Deeds;
+
+    /// Limits without a deadline.
+    pub(crate) const LIMITS: Limits =
+        Limits { patience: Duration::from_secs(5), deadline: None, may_reject: false };
+
+    /// A connection that said so much, read to the end, and saw it end like this.
+    pub(crate) fn seen(said: u64, heard: u64, ending: Ending) -> Sight {
+        Sight {
+            deeds: Deeds { said, read_to_end: true, ..Deeds::default() },
+            heard,
+            replies: 0,
+            announced_end: false,
+            finding: None,
+            ending,
+            reaction: None,
+        }
+    }
+
+    fn rule(owed: bool, sight: &Sight, limits: &Limits) -> Option<Rule> {
+        let owed = owed.then_some("64 bytes are missing");
+        settle("some", owed, sight, limits).finding.map(|finding| finding.rule)
+    }
+
+    #[test]
+    fn an_ending_is_judged_by_what_is_owed() {
+        for (ending, owed, nothing_owed) in [
+            (Ending::Fin, Some(Rule::LostReply), None),
+            (Ending::Reset, Some(Rule::ResetInsteadOfReply), Some(Rule::UnprovokedReset)),
+            (Ending::Silence, Some(Rule::NotServed), None),
+            (Ending::Ours, None, None),
+        ] {
+            let mut sight = seen(64, 0, ending);
+            assert_eq!(rule(true, &sight, &LIMITS), owed, "{ending:?}");
+            assert_eq!(rule(false, &sight, &LIMITS), nothing_owed, "{ending:?}");
+            sight.deeds.gone = true;
+            assert_eq!(rule(true, &sight, &LIMITS), None, "{ending:?}: we had gone");
+        }
+        let mut sight = seen(64, 64, Ending::Silence);
+        sight.deeds.fin = true;
+        assert_eq!(rule(false, &sight, &LIMITS), Some(Rule::NoReaction));
+    }
+
+    #[test]
+    fn around_its_deadline_a_server_may_end_what_is_silent_and_later_it_must() {
+        let limits = Limits { deadline: Some(Duration::from_secs(1)), ..LIMITS };
+        let mut sight = seen(64, 0, Ending::Reset);
+        assert_eq!(rule(true, &sight, &limits), Some(Rule::ResetInsteadOfReply));
+        sight.deeds.silent = Duration::from_millis(998);
+        assert_eq!(rule(true, &sight, &limits), None);
+        assert_eq!(rule(false, &sight, &limits), None);
+        sight.ending = Ending::Silence;
+        assert_eq!(rule(false, &sight, &limits), None);
+        sight.deeds.silent = Duration::from_secs(6);
+        assert_eq!(rule(false, &sight, &limits), Some(Rule::NoReaction));
+    }
+
+    #[test]
+    fn a_server_that_may_be_full_may_turn_away_before_the_first_byte() {
+        let full = Limits { may_reject: true, ..LIMITS };
+        for ending in [Ending::Refused, Ending::Fin, Ending::Reset] {
+            assert_eq!(common(&seen(64, 0, ending), &full), Some(fine("turned away")));
+        }
+        assert_eq!(common(&seen(64, 1, Ending::Reset), &full), None);
+        assert_eq!(common(&seen(64, 0, Ending::Reset), &LIMITS), None);
+        let refused = common(&seen(0, 0, Ending::Refused), &LIMITS).and_then(|it| it.finding);
+        assert_eq!(refused.map(|finding| finding.rule), Some(Rule::Refused));
+    }
+}

@@ -1,0 +1,148 @@
+//! What a connection does, step by step.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// How a connection is opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Connect {
+    /// `rcvbuf=N`: SO_RCVBUF, bytes (the kernel doubles it and has a least of its own). The window
+    /// is as small from the SYN on.
+    pub rcvbuf: Option<u32>,
+    /// `from=ADDR`: from this address.
+    pub from: Option<IpAddr>,
+    /// `again`: from the address and port of the connection before.
+    pub again: bool,
+    /// `nowait`: the next step is taken at once, before the handshake is known to be done.
+    pub nowait: bool,
+}
+
+/// How much is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Send {
+    /// What is left of the speech.
+    All,
+    /// So many bytes of it, or what is left.
+    Bytes(u64),
+}
+
+/// What is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recv {
+    /// So many bytes more than all `recv=N` before it asked for.
+    Bytes(u64),
+    /// One whole reply more than the `recv=reply` before it asked for.
+    Reply,
+    /// The server's FIN or RST.
+    End,
+}
+
+/// How the members of a crowd leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Shut down for writing, then closed.
+    Fin,
+    /// Reset.
+    Rst,
+    /// Closed.
+    Close,
+}
+
+impl Kind {
+    /// As written.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fin => "fin",
+            Self::Rst => "rst",
+            Self::Close => "close",
+        }
+    }
+}
+
+/// One step. What waits for the server waits no longer than the run's patience.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// `connect[:OPTION,…]`: opens a connection; the speech begins anew.
+    Connect(Connect),
+    /// `send=N|all`: says so much of the speech. Reads only when the kernel takes no more.
+    Send(Send),
+    /// `dribble=N@T`: says N bytes, one every T. Reads nothing meanwhile.
+    Dribble {
+        /// N.
+        bytes: u64,
+        /// T.
+        every: Duration,
+    },
+    /// `flood=T`: says what the kernel takes, and reads nothing, for as long as T.
+    Flood(Duration),
+    /// `recv=N|reply|end`: reads.
+    Recv(Recv),
+    /// `wait=T`: says nothing and reads nothing: a stalled reader.
+    Wait(Duration),
+    /// `fin`: says that nothing more will be said (SHUT_WR).
+    Fin,
+    /// `rst`: closes with a reset (SO_LINGER 0).
+    Rst,
+    /// `close`: closes; with bytes unread the kernel resets.
+    Close,
+    /// `vanish=T`: from now on nothing that comes is seen, so that not even an ACK leaves
+    /// (SO_ATTACH_FILTER). After T the socket is gone, without a packet where that is allowed
+    /// (TCP_REPAIR, CAP_NET_ADMIN), with a reset where not.
+    Vanish(Duration),
+    /// `crowd=N:fin|rst|close`: N further connections at the same instant, which leave at once.
+    Crowd(u64, Kind),
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connect(connect) => write!(out, "{connect}"),
+            Self::Send(Send::All) => write!(out, "send=all"),
+            Self::Send(Send::Bytes(bytes)) => write!(out, "send={bytes}"),
+            Self::Dribble { bytes, every } => write!(out, "dribble={bytes}@{}", Exact(*every)),
+            Self::Flood(time) => write!(out, "flood={}", Exact(*time)),
+            Self::Recv(Recv::Bytes(bytes)) => write!(out, "recv={bytes}"),
+            Self::Recv(Recv::Reply) => write!(out, "recv=reply"),
+            Self::Recv(Recv::End) => write!(out, "recv=end"),
+            Self::Wait(time) => write!(out, "wait={}", Exact(*time)),
+            Self::Fin => write!(out, "fin"),
+            Self::Rst => write!(out, "rst"),
+            Self::Close => write!(out, "close"),
+            Self::Vanish(time) => write!(out, "vanish={}", Exact(*time)),
+            Self::Crowd(count, kind) => write!(out, "crowd={count}:{}", kind.name()),
+        }
+    }
+}
+
+impl fmt::Display for Connect {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let options = [
+            self.rcvbuf.map(|bytes| format!("rcvbuf={bytes}")),
+            self.from.map(|from| format!("from={from}")),
+            self.again.then(|| "again".into()),
+            self.nowait.then(|| "nowait".into()),
+        ];
+        let options: Vec<String> = options.into_iter().flatten().collect();
+        match &options[..] {
+            [] => write!(out, "connect"),
+            options => write!(out, "connect:{}", options.join(",")),
+        }
+    }
+}
+
+/// A time in the largest unit that it is a whole number of.
+struct Exact(Duration);
+
+impl fmt::Display for Exact {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ns = self.0.as_nanos();
+        for (unit, name) in [(1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "us")] {
+            if ns.is_multiple_of(unit) {
+                return write!(out, "{}{name}", ns / unit);
+            }
+        }
+        write!(out, "{ns}ns")
+    }
+}

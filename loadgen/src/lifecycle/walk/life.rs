@@ -1,0 +1,320 @@
+//! One connection: what we have said on it, what was heard, and how it ended.
+
+use crate::lifecycle::dialect::{Deeds, Ear, Ending, Sight, Speech};
+use crate::lifecycle::finding::Finding;
+use crate::lifecycle::socket::{Connecting, Socket};
+use std::io::{self, ErrorKind};
+use std::time::{Duration, Instant};
+
+/// What became of an attempt to send or to receive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Moved {
+    /// So many bytes, and perhaps more can be.
+    Bytes(u64),
+    /// None: it would block.
+    Nothing,
+    /// The connection has ended.
+    Over,
+}
+
+/// One connection.
+pub(super) struct Life {
+    socket: Option<Socket>,
+    speech: Speech,
+    ear: Box<dyn Ear>,
+    deeds: Deeds,
+    heard: u64,
+    is_connected: bool,
+    finding: Option<Finding>,
+    /// When anything was last said, or the connect was done.
+    spoke: Instant,
+    /// The deed that asks for a reaction.
+    asked: Option<Instant>,
+    ended: Option<(Ending, Instant)>,
+    /// A send has met the server's reset. A receive may then show what had come before, and a
+    /// false FIN behind it.
+    was_reset: bool,
+    unacknowledged: u64,
+}
+
+impl Life {
+    pub(super) fn new(socket: Socket, speech: Speech, ear: Box<dyn Ear>) -> Self {
+        Self::of(Some(socket), speech, ear, None)
+    }
+
+    fn of(
+        socket: Option<Socket>,
+        speech: Speech,
+        ear: Box<dyn Ear>,
+        ended: Option<(Ending, Instant)>,
+    ) -> Self {
+        Self {
+            socket,
+            speech,
+            ear,
+            deeds: Deeds::default(),
+            heard: 0,
+            is_connected: false,
+            finding: None,
+            spoke: Instant::now(),
+            asked: None,
+            ended,
+            was_reset: false,
+            unacknowledged: 0,
+        }
+    }
+
+    /// A connection that did not come about.
+    pub(super) fn unborn(speech: Speech, ear: Box<dyn Ear>, ending: Ending) -> Self {
+        Self::of(None, speech, ear, Some((ending, Instant::now())))
+    }
+
+    pub(super) const fn is_over(&self) -> bool {
+        self.ended.is_some()
+    }
+
+    pub(super) fn ending(&self) -> Option<Ending> {
+        self.ended.map(|(ending, _)| ending)
+    }
+
+    pub(super) const fn said(&self) -> u64 {
+        self.deeds.said
+    }
+
+    pub(super) const fn heard(&self) -> u64 {
+        self.heard
+    }
+
+    pub(super) fn replies(&self) -> u64 {
+        self.ear.replies()
+    }
+
+    /// What is left to say.
+    pub(super) const fn unsaid(&self) -> u64 {
+        self.speech.bytes.len() as u64 - self.deeds.said
+    }
+
+    /// Bytes said that the server's kernel had not acknowledged when it was given up.
+    pub(super) const fn unacknowledged(&self) -> u64 {
+        self.unacknowledged
+    }
+
+    pub(super) fn local(&self) -> Option<std::net::SocketAddr> {
+        self.socket.as_ref()?.local().ok()
+    }
+
+    /// Looks whether the connect is done: true when it is, or when it has failed.
+    pub(super) fn connected(&mut self) -> bool {
+        let Some(socket) = self.socket.as_ref().filter(|_| !self.is_connected) else { return true };
+        match socket.connecting() {
+            Connecting::Pending => return false,
+            Connecting::Done => {
+                self.is_connected = true;
+                self.spoke = Instant::now();
+            }
+            Connecting::Reset => {
+                self.is_connected = true;
+                self.was_reset = true;
+                self.read_out();
+            }
+            Connecting::Refused => self.end(Ending::Refused),
+            Connecting::Timeout => self.end(Ending::ConnectTimeout),
+            Connecting::Failed(errno) => self.end(Ending::ConnectFailed(errno)),
+        }
+        true
+    }
+
+    /// Says the next bytes, at most `most`.
+    pub(super) fn say(&mut self, most: u64) -> Moved {
+        let Some(socket) = &self.socket else { return Moved::Over };
+        let start = self.deeds.said as usize;
+        let bytes = &self.speech.bytes[start..][..most.min(self.unsaid()) as usize];
+        if bytes.is_empty() {
+            return Moved::Bytes(0);
+        }
+        match socket.send(bytes) {
+            Ok(count) => {
+                self.deeds.said += count as u64;
+                self.spoken();
+                Moved::Bytes(count as u64)
+            }
+            Err(error) if is_passing(&error) => Moved::Nothing,
+            Err(_) => {
+                self.was_reset = true;
+                self.read_out();
+                Moved::Over
+            }
+        }
+    }
+
+    /// Hears what is there, at most `into`.
+    pub(super) fn hear(&mut self, into: &mut [u8]) -> Moved {
+        let Some(socket) = &self.socket else { return Moved::Over };
+        match socket.recv(into) {
+            Ok(0) => {
+                if !self.was_reset
+                    && let Err(finding) = self.ear.fin()
+                {
+                    self.finding = Some(finding);
+                }
+                self.end(if self.was_reset { Ending::Reset } else { Ending::Fin });
+                Moved::Over
+            }
+            Ok(count) => {
+                self.heard += count as u64;
+                match self.ear.hear(&into[..count], self.deeds.said) {
+                    Ok(()) => Moved::Bytes(count as u64),
+                    Err(finding) => {
+                        self.finding = Some(finding);
+                        self.end(Ending::Ours);
+                        Moved::Over
+                    }
+                }
+            }
+            Err(error) if is_passing(&error) => Moved::Nothing,
+            // The kernel has given up sending: that is silence of the other side.
+            Err(error) if error.kind() == ErrorKind::TimedOut => {
+                self.end(Ending::Silence);
+                Moved::Over
+            }
+            Err(_) => {
+                self.end(Ending::Reset);
+                Moved::Over
+            }
+        }
+    }
+
+    /// After a reset was met: what had come before it is still there to be heard.
+    pub(super) fn read_out(&mut self) {
+        let mut bytes = vec![0; 64 << 10];
+        while let Moved::Bytes(_) = self.hear(&mut bytes) {}
+        if !self.is_over() && self.was_reset {
+            self.end(Ending::Reset);
+        }
+    }
+
+    pub(super) fn fin(&mut self) {
+        let Some(socket) = &self.socket else { return };
+        match socket.fin() {
+            Ok(()) => {
+                self.deeds.fin = true;
+                self.spoken();
+            }
+            // Nobody but the server can have ended it.
+            Err(_) => {
+                self.was_reset = true;
+                self.read_out();
+            }
+        }
+    }
+
+    pub(super) fn rst(&mut self) {
+        self.notice_ending();
+        if let Some(socket) = self.socket.take() {
+            self.deeds.gone = true;
+            self.end(Ending::Ours);
+            socket.reset();
+        }
+    }
+
+    pub(super) fn close(&mut self) {
+        self.notice_ending();
+        if self.socket.is_some() {
+            self.deeds.gone = true;
+            self.end(Ending::Ours);
+        }
+    }
+
+    /// Nothing that comes is seen any more. Where that is not allowed, it comes and is not read.
+    pub(super) fn turn_deaf(&mut self) {
+        self.notice_ending();
+        if let Some(socket) = &self.socket {
+            self.deeds.gone = true;
+            // Memory for the filter is all that it can want for.
+            let _ = socket.turn_deaf();
+        }
+    }
+
+    pub(super) fn vanish(&mut self) {
+        if let Some(socket) = self.socket.take() {
+            self.end(Ending::Ours);
+            socket.vanish();
+        }
+    }
+
+    /// Reads nothing for a while from now on.
+    pub(super) const fn stall(&mut self) {
+        self.deeds.stalled |= self.deeds.said > 0;
+    }
+
+    /// The server was waited for, in vain.
+    pub(super) fn give_up(&mut self) {
+        match self.is_connected {
+            true => {
+                self.deeds.read_to_end = true;
+                let unacknowledged = self.socket.as_ref().map_or(0, Socket::unacknowledged);
+                self.unacknowledged = unacknowledged.saturating_sub(self.deeds.fin.into());
+                self.end(Ending::Silence);
+            }
+            false => self.end(Ending::ConnectTimeout),
+        }
+    }
+
+    /// What was seen, from now on unchanged; what is open is closed.
+    pub(super) fn sight(mut self) -> (Speech, Sight) {
+        self.close();
+        let (ending, at) = self.ended.expect("it was closed");
+        let is_theirs = matches!(ending, Ending::Fin | Ending::Reset);
+        let sight = Sight {
+            deeds: self.deeds,
+            heard: self.heard,
+            replies: self.ear.replies(),
+            announced_end: self.ear.is_last(),
+            finding: self.finding,
+            ending,
+            reaction: self
+                .asked
+                .filter(|_| is_theirs)
+                .map(|asked| at.saturating_duration_since(asked)),
+        };
+        (self.speech, sight)
+    }
+
+    /// The server may have ended it while nobody looked: then it was not us. An ending behind
+    /// bytes that were never read stays unknown.
+    fn notice_ending(&mut self) {
+        match self.socket.as_ref().filter(|_| self.is_connected).map(Socket::peek) {
+            None | Some(Ok(1..)) => {}
+            Some(Ok(0)) => drop(self.hear(&mut [0])),
+            Some(Err(error)) if is_passing(&error) => {}
+            Some(Err(_)) => self.end(Ending::Reset),
+        }
+    }
+
+    fn spoken(&mut self) {
+        let now = Instant::now();
+        self.note_silence(now);
+        self.spoke = now;
+        self.asked = (self.deeds.fin || self.unsaid() == 0).then_some(now);
+    }
+
+    fn note_silence(&mut self, now: Instant) {
+        let silence: Duration = now.saturating_duration_since(self.spoke);
+        self.deeds.silent = self.deeds.silent.max(silence);
+    }
+
+    fn end(&mut self, ending: Ending) {
+        if self.ended.is_none() {
+            let now = Instant::now();
+            self.note_silence(now);
+            self.deeds.read_to_end |= matches!(ending, Ending::Fin | Ending::Reset);
+            self.ended = Some((ending, now));
+        }
+        self.socket = None;
+    }
+}
+
+/// Nothing has happened. A signal does not interrupt a call that does not block.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+}

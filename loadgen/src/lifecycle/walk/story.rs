@@ -1,0 +1,443 @@
+//! One script on its way: which step it is at, and what it waits for.
+
+use super::life::{Life, Moved};
+use super::sources::Sources;
+use super::{Seen, Stage, Trace, Walked};
+use crate::lifecycle::dialect::Ending;
+use crate::lifecycle::script::{Connect, Kind, Recv, Script, Send, Step};
+use crate::lifecycle::socket::{Socket, is_ours, of_connect};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Bytes read at a time.
+const READ_BYTES: usize = 64 << 10;
+/// Reads in a row before others have their turn.
+const READS_MAX: usize = 32;
+/// Before what we were short of is tried again.
+const SHORT_PAUSE: Duration = Duration::from_millis(10);
+/// A server that never ends, but never is silent either, is waited for so many times as long as
+/// one that is silent.
+const PATIENCE_FACTOR: u32 = 10;
+
+/// What lies behind a turn of a story.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// It waits for its socket, no longer than until then.
+    Until(Instant),
+    /// It has more to do at once, after others.
+    Again,
+    /// It is over.
+    Over,
+}
+
+/// What lies behind one attempt at a step.
+enum Pace {
+    /// The step is done.
+    Next,
+    /// The connection has ended.
+    Ended,
+    /// As [`Turn`].
+    Until(Instant),
+    /// As [`Turn`].
+    Again,
+}
+
+/// One script on its way.
+pub(super) struct Story {
+    pub(super) tag: u64,
+    script: Arc<Script>,
+    stage: Arc<Stage>,
+    /// The step it is at.
+    at: usize,
+    /// When that began, and when anything last moved in it.
+    began: Instant,
+    moved: Instant,
+    /// Bytes moved by the step.
+    count: u64,
+    is_begun: bool,
+    /// By the `recv=N` and `recv=reply` so far.
+    due_bytes: u64,
+    due_replies: u64,
+    connects: u64,
+    life: Option<Life>,
+    last_local: Option<SocketAddr>,
+    lives: Vec<Seen>,
+    start: Instant,
+    trace: Option<Vec<Trace>>,
+    short: Option<io::Error>,
+}
+
+impl Story {
+    pub(super) fn new(script: Arc<Script>, stage: Arc<Stage>, tag: u64, is_traced: bool) -> Self {
+        let now = Instant::now();
+        Self {
+            tag,
+            script,
+            stage,
+            at: 0,
+            began: now,
+            moved: now,
+            count: 0,
+            is_begun: false,
+            due_bytes: 0,
+            due_replies: 0,
+            connects: 0,
+            life: None,
+            last_local: None,
+            lives: Vec::new(),
+            start: now,
+            trace: is_traced.then(Vec::new),
+            short: None,
+        }
+    }
+
+    /// Goes on as far as it can. `register` watches a new socket.
+    pub(super) fn go_on(
+        &mut self,
+        sources: &mut Sources,
+        register: &mut dyn FnMut(RawFd) -> io::Result<()>,
+    ) -> Turn {
+        while let Some(step) = self.script.steps.get(self.at).copied() {
+            if !self.is_begun {
+                (self.is_begun, self.count) = (true, 0);
+                self.began = Instant::now();
+                self.moved = self.began;
+                self.begin(step);
+            }
+            let pace = match step {
+                Step::Connect(connect) => self.connect(connect, sources, register),
+                Step::Crowd(count, kind) => self.crowd(count, kind, sources),
+                _ => self.step(step),
+            };
+            match pace {
+                Pace::Next => {
+                    self.note(step);
+                    self.next();
+                }
+                Pace::Ended => {
+                    self.note(step);
+                    self.part();
+                    self.skip_to_connect();
+                }
+                Pace::Until(until) => return Turn::Until(until),
+                Pace::Again => return Turn::Again,
+            }
+        }
+        self.part();
+        Turn::Over
+    }
+
+    /// What was seen. A story that is not over ends here, without a finding for what it waits for.
+    pub(super) fn finish(mut self) -> Walked {
+        self.part();
+        Walked {
+            tag: self.tag,
+            script: self.script,
+            lives: self.lives,
+            took: self.start.elapsed(),
+            trace: self.trace.unwrap_or_default(),
+            short: self.short,
+        }
+    }
+
+    /// What the steps before it said was waited for; this one waits for more.
+    fn begin(&mut self, step: Step) {
+        match step {
+            Step::Recv(Recv::Bytes(bytes)) => self.due_bytes += bytes,
+            Step::Recv(Recv::Reply) => self.due_replies += 1,
+            Step::Wait(_) | Step::Flood(_) | Step::Dribble { .. } => {
+                if let Some(life) = &mut self.life {
+                    life.stall();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn next(&mut self) {
+        self.at += 1;
+        self.is_begun = false;
+    }
+
+    fn skip_to_connect(&mut self) {
+        self.next();
+        let is_on = |step: &Step| matches!(step, Step::Connect(_) | Step::Crowd(..));
+        while self.script.steps.get(self.at).is_some_and(|step| !is_on(step)) {
+            self.at += 1;
+        }
+    }
+
+    /// The connection, if there is one, is over.
+    fn part(&mut self) {
+        if let Some(life) = self.life.take() {
+            let unacknowledged = life.unacknowledged();
+            let (speech, sight) = life.sight();
+            self.lives.push(Seen { speech, sight, local: self.last_local, unacknowledged });
+        }
+    }
+
+    fn connect(
+        &mut self,
+        connect: Connect,
+        sources: &mut Sources,
+        register: &mut dyn FnMut(RawFd) -> io::Result<()>,
+    ) -> Pace {
+        if self.count == 0 {
+            self.part();
+            let from = match (connect.again, connect.from) {
+                (true, _) => self.last_local,
+                (false, Some(from)) => Some(SocketAddr::new(from, 0)),
+                (false, None) => sources.next(),
+            };
+            let socket = Socket::connect(self.stage.address, from, connect.rcvbuf).and_then(|it| {
+                register(std::os::fd::AsRawFd::as_raw_fd(&it))?;
+                Ok(it)
+            });
+            let key = self.script.key.of_connect(self.connects);
+            // The phrases were checked before the story began.
+            let (Ok(speech), Ok(ear)) = (
+                self.stage.dialect.speech(key, &self.script.say),
+                self.stage.dialect.ear(key, &self.script.say),
+            ) else {
+                return Pace::Ended;
+            };
+            match socket {
+                Ok(socket) => {
+                    let life = Life::new(socket, speech, ear);
+                    self.last_local = life.local();
+                    self.life = Some(life);
+                }
+                Err(error) if is_ours(&error) => return self.short_of(error, sources),
+                Err(error) => {
+                    let ending = match of_connect(&error) {
+                        crate::lifecycle::socket::Connecting::Refused => Ending::Refused,
+                        crate::lifecycle::socket::Connecting::Timeout => Ending::ConnectTimeout,
+                        _ => Ending::ConnectFailed(error.raw_os_error().unwrap_or(libc::EIO)),
+                    };
+                    self.life = Some(Life::unborn(speech, ear, ending));
+                    self.connects += 1;
+                    return Pace::Ended;
+                }
+            }
+            (self.count, self.connects) = (1, self.connects + 1);
+            (self.due_bytes, self.due_replies) = (0, 0);
+        }
+        let life = self.life.as_mut().expect("it is on its way");
+        if connect.nowait {
+            return Pace::Next;
+        }
+        match life.connected() {
+            true if life.is_over() => Pace::Ended,
+            true => Pace::Next,
+            false => self.patiently(self.stage.limits.patience),
+        }
+    }
+
+    /// Tries again in a moment; after a while it is given up, and not held against the server.
+    fn short_of(&mut self, error: io::Error, sources: &mut Sources) -> Pace {
+        sources.short(&error);
+        if self.began.elapsed() < self.stage.limits.patience {
+            return Pace::Until(Instant::now() + SHORT_PAUSE);
+        }
+        self.short = Some(error);
+        Pace::Ended
+    }
+
+    fn crowd(&mut self, count: u64, kind: Kind, sources: &mut Sources) -> Pace {
+        let mut crowd = Vec::new();
+        for _ in 0..count {
+            match Socket::connect(self.stage.address, sources.next(), None) {
+                Ok(socket) => crowd.push(socket),
+                Err(error) if is_ours(&error) => {
+                    drop(crowd);
+                    return self.short_of(error, sources);
+                }
+                // Those who were refused are not there; whether that is right, others ask.
+                Err(_) => {}
+            }
+        }
+        for socket in crowd {
+            match kind {
+                // One that was reset already needs no FIN.
+                Kind::Fin => drop(socket.fin()),
+                Kind::Rst => socket.reset(),
+                Kind::Close => drop(socket),
+            }
+        }
+        Pace::Next
+    }
+
+    fn step(&mut self, step: Step) -> Pace {
+        let Some(life) = &mut self.life else { return Pace::Ended };
+        // A connect that was not waited for: before anything is said it must be done, and whatever
+        // leaves at once need not know.
+        let leaves = matches!(step, Step::Rst | Step::Close | Step::Vanish(_) | Step::Wait(_));
+        if !leaves && !life.connected() {
+            return self.patiently(self.stage.limits.patience);
+        }
+        if life.is_over() {
+            return Pace::Ended;
+        }
+        match step {
+            Step::Send(much) => self.send(much),
+            Step::Dribble { bytes, every } => self.dribble(bytes, every),
+            Step::Flood(time) => self.flood(time),
+            Step::Recv(what) => self.recv(what),
+            Step::Wait(time) => self.time(time),
+            Step::Fin => {
+                life.fin();
+                if life.is_over() { Pace::Ended } else { Pace::Next }
+            }
+            Step::Rst => {
+                life.rst();
+                Pace::Ended
+            }
+            Step::Close => {
+                life.close();
+                Pace::Ended
+            }
+            Step::Vanish(time) => {
+                if self.count == 0 {
+                    self.count = 1;
+                    life.turn_deaf();
+                }
+                match self.time(time) {
+                    Pace::Next => {
+                        self.life.as_mut().expect("it is there").vanish();
+                        Pace::Ended
+                    }
+                    other => other,
+                }
+            }
+            Step::Connect(_) | Step::Crowd(..) => unreachable!("they are no steps of a connection"),
+        }
+    }
+
+    fn send(&mut self, much: Send) -> Pace {
+        let life = self.life.as_mut().expect("step() looked");
+        loop {
+            let left = match much {
+                Send::All => life.unsaid(),
+                Send::Bytes(bytes) => life.unsaid().min(bytes - self.count),
+            };
+            if left == 0 {
+                return Pace::Next;
+            }
+            match life.say(left) {
+                Moved::Bytes(bytes) => {
+                    self.count += bytes;
+                    self.moved = Instant::now();
+                }
+                Moved::Nothing => return self.make_room(),
+                Moved::Over => return Pace::Ended,
+            }
+        }
+    }
+
+    fn dribble(&mut self, bytes: u64, every: Duration) -> Pace {
+        let life = self.life.as_mut().expect("step() looked");
+        if self.count == bytes || life.unsaid() == 0 {
+            return Pace::Next;
+        }
+        let due = self.began + every * u32::try_from(self.count).unwrap_or(u32::MAX);
+        if Instant::now() < due {
+            return Pace::Until(due);
+        }
+        match life.say(1) {
+            Moved::Bytes(_) => {
+                self.count += 1;
+                self.moved = Instant::now();
+                Pace::Again
+            }
+            Moved::Nothing => self.make_room(),
+            Moved::Over => Pace::Ended,
+        }
+    }
+
+    /// The kernel takes no more: perhaps the server waits until we read what it says.
+    fn make_room(&mut self) -> Pace {
+        let life = self.life.as_mut().expect("step() looked");
+        match life.hear(&mut vec![0; READ_BYTES]) {
+            Moved::Bytes(_) => {
+                self.moved = Instant::now();
+                Pace::Again
+            }
+            Moved::Nothing => self.patiently(self.stage.limits.patience),
+            Moved::Over => Pace::Ended,
+        }
+    }
+
+    fn flood(&mut self, time: Duration) -> Pace {
+        let life = self.life.as_mut().expect("step() looked");
+        while life.unsaid() > 0 && self.began.elapsed() < time {
+            match life.say(life.unsaid()) {
+                Moved::Bytes(bytes) => self.count += bytes,
+                Moved::Nothing => break,
+                Moved::Over => return Pace::Ended,
+            }
+        }
+        self.time(time)
+    }
+
+    fn recv(&mut self, what: Recv) -> Pace {
+        let limits = self.stage.limits;
+        // The server may let its own deadline pass before it ends what is idle.
+        let patience = match what {
+            Recv::End => limits.patience + limits.deadline.unwrap_or_default(),
+            Recv::Bytes(_) | Recv::Reply => limits.patience,
+        };
+        let life = self.life.as_mut().expect("step() looked");
+        let mut bytes = vec![0; READ_BYTES];
+        for _ in 0..READS_MAX {
+            let most = match what {
+                Recv::Bytes(_) => self.due_bytes.saturating_sub(life.heard()),
+                Recv::Reply if life.replies() >= self.due_replies => 0,
+                Recv::Reply | Recv::End => u64::MAX,
+            };
+            if most == 0 {
+                return Pace::Next;
+            }
+            match life.hear(&mut bytes[..most.min(READ_BYTES as u64) as usize]) {
+                Moved::Bytes(count) => {
+                    self.count += count;
+                    self.moved = Instant::now();
+                }
+                Moved::Nothing => return self.patiently(patience),
+                Moved::Over => return Pace::Ended,
+            }
+        }
+        Pace::Again
+    }
+
+    /// Waits until the step is so old.
+    fn time(&self, time: Duration) -> Pace {
+        let until = self.began + time;
+        if Instant::now() < until { Pace::Until(until) } else { Pace::Next }
+    }
+
+    /// Waits for the server; when nothing has moved for so long, no more.
+    fn patiently(&mut self, patience: Duration) -> Pace {
+        let until = (self.moved + patience).min(self.began + patience * PATIENCE_FACTOR);
+        if Instant::now() < until {
+            return Pace::Until(until);
+        }
+        self.life.as_mut().expect("somebody is waited for").give_up();
+        Pace::Ended
+    }
+
+    fn note(&mut self, step: Step) {
+        let Some(trace) = &mut self.trace else { return };
+        let life = self.life.as_ref();
+        trace.push(Trace {
+            step,
+            began: self.began - self.start,
+            took: self.began.elapsed(),
+            said: life.map_or(0, Life::said),
+            heard: life.map_or(0, Life::heard),
+            ending: life.and_then(Life::ending),
+        });
+    }
+}

@@ -1,0 +1,54 @@
+//! Reports that are read again: `report`, `merge`, `compare`.
+
+use super::compare::{self, Side};
+use super::{merge, reading, show};
+use crate::args::Reports;
+use crate::delivery::Delivery;
+use crate::run::Failure;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+
+/// Does what was asked for.
+///
+/// # Errors
+/// A file is no report, or they do not fit together.
+pub fn perform(reports: &Reports) -> Result<Delivery, Failure> {
+    match reports {
+        Reports::Report { files, .. } => again(files),
+        Reports::Merge { files, .. } => {
+            let merged = merge::merge(&read_all(files)?).map_err(Failure::Usage)?;
+            let summary = show::summary(&merged);
+            let status = status(&merged);
+            Ok(Delivery::new(&merged, summary, status))
+        }
+        Reports::Compare { a, b, .. } => {
+            let name = |files: &[PathBuf]| {
+                let names: Vec<_> = files.iter().map(|file| file.to_string_lossy()).collect();
+                names.join(",")
+            };
+            let (name_a, name_b) = (name(a), name(b));
+            let (a, b) = (read_all(a)?, read_all(b)?);
+            let (a, b) = (Side { name: &name_a, runs: a }, Side { name: &name_b, runs: b });
+            let (report, text) = compare::compare(&a, &b).map_err(Failure::Usage)?;
+            Ok(Delivery::new(&report, text, 0))
+        }
+    }
+}
+
+/// The summaries; reading a report of a run that failed is no failure.
+fn again(files: &[PathBuf]) -> Result<Delivery, Failure> {
+    let reports = read_all(files)?;
+    let summaries: Vec<String> = reports.iter().map(show::summary).collect();
+    let report = reports.into_iter().next().unwrap_or_else(|| json!({}));
+    Ok(Delivery::new(&report, summaries.join("\n"), 0))
+}
+
+fn read_all(files: &[PathBuf]) -> Result<Vec<Value>, Failure> {
+    let all = files.iter().map(|file| reading::read(file)).collect::<Result<_, _>>();
+    all.map_err(Failure::Usage)
+}
+
+/// What the runs that were merged have ended with.
+fn status(report: &Value) -> u8 {
+    report["exit_status"].as_u64().and_then(|status| u8::try_from(status).ok()).unwrap_or(1)
+}

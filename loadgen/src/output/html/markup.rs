@@ -1,0 +1,103 @@
+//! HTML, written so that what others chose cannot become markup.
+
+use crate::units::show_text;
+use serde_json::Value;
+use std::fmt::Write;
+
+/// Text for HTML, in an element or in an attribute: control characters are shown as `\n`,
+/// `\u{1b}`, and what would be markup is not.
+#[must_use]
+pub fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in show_text(text).chars() {
+        match c {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+/// A string of a report, for HTML; anything else as JSON.
+#[must_use]
+pub fn text(value: &Value) -> String {
+    match value {
+        Value::Null => "–".into(),
+        Value::String(text) => escape(text),
+        Value::Array(all) if all.iter().all(|one| one.is_number() || one.is_string()) => {
+            all.iter().map(text).collect::<Vec<_>>().join(", ")
+        }
+        other => escape(&other.to_string()),
+    }
+}
+
+/// A field's name as words: `requests_per_connection` as `requests per connection`.
+#[must_use]
+pub fn words(name: &str) -> String {
+    escape(&name.replace('_', " "))
+}
+
+/// A section with a heading; nothing where there is nothing in it.
+#[must_use]
+pub fn section(heading: &str, inner: &str) -> String {
+    if inner.is_empty() {
+        return String::new();
+    }
+    format!("<section>\n<h2>{}</h2>\n{inner}\n</section>\n", escape(heading))
+}
+
+/// A table of names and values that are HTML already.
+#[must_use]
+pub fn list(rows: &[(String, String)]) -> String {
+    let mut list = String::from("<dl>\n");
+    for (name, value) in rows {
+        writeln!(list, "<dt>{name}</dt><dd>{value}</dd>").expect("a string takes everything");
+    }
+    list + "</dl>\n"
+}
+
+/// A table with numbers, right-aligned but for the first column. Cells are HTML already.
+#[must_use]
+pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    let class = |at: usize| if at == 0 { "" } else { " class=\"number\"" };
+    let mut table = String::from("<div class=\"scroll\"><table>\n<thead><tr>");
+    for (at, name) in head.iter().enumerate() {
+        write!(table, "<th{}>{}</th>", class(at), escape(name)).expect("a string takes everything");
+    }
+    table += "</tr></thead>\n<tbody>\n";
+    for row in rows {
+        table += "<tr>";
+        for (at, cell) in row.iter().enumerate() {
+            write!(table, "<td{}>{cell}</td>", class(at)).expect("a string takes everything");
+        }
+        table += "</tr>\n";
+    }
+    table + "</tbody></table></div>\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_others_chose_is_no_markup() {
+        assert_eq!(
+            escape("<b a='\"'>&\n\u{1b}[2J"),
+            "&lt;b a=&#39;&quot;&#39;&gt;&amp;\\n\\u{1b}[2J"
+        );
+        assert_eq!(text(&json!("<")), "&lt;");
+        assert_eq!(text(&json!({ "<": 1 })), "{&quot;&lt;&quot;:1}");
+        assert_eq!((text(&json!([1, "<"])), text(&json!(null))), ("1, &lt;".into(), "–".into()));
+        assert_eq!(words("a_<b"), "a &lt;b");
+    }
+
+    #[test]
+    fn a_section_of_nothing_is_none() {
+        assert_eq!(section("x", ""), "");
+    }
+}

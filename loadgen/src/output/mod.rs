@@ -1,0 +1,11 @@
+//! What a run shows and leaves behind, beside its summary.
+
+pub mod compare;
+pub mod files;
+mod hlog;
+pub mod html;
+pub mod merge;
+pub mod outputs;
+pub mod reading;
+pub mod screen;
+pub mod show;

@@ -1,0 +1,79 @@
+//! The files that a run leaves behind: `--json`, `--hlog`, `--html`.
+
+use super::{hlog, html};
+use crate::args::CommonArgs;
+use crate::delivery::Delivery;
+use crate::units::show_path;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+/// Files that are open and empty.
+#[derive(Debug)]
+pub struct Outputs {
+    json: Option<Output>,
+    hlog: Option<Output>,
+    html: Option<Output>,
+}
+
+#[derive(Debug)]
+struct Output {
+    option: &'static str,
+    path: PathBuf,
+    file: File,
+}
+
+impl Outputs {
+    /// Creates those that were asked for.
+    ///
+    /// # Errors
+    /// errno of creating one, in words.
+    pub fn create(common: &CommonArgs) -> Result<Self, String> {
+        Ok(Self {
+            json: Output::create("--json", common.json.as_deref())?,
+            hlog: Output::create("--hlog", common.hlog.as_deref())?,
+            html: Output::create("--html", common.html.as_deref())?,
+        })
+    }
+
+    /// Writes all of them.
+    ///
+    /// # Errors
+    /// errno of writing one, in words.
+    pub fn write(self, delivery: &Delivery) -> Result<(), String> {
+        let Self { json, hlog, html } = self;
+        if let Some(output) = json {
+            output.write(|file| {
+                serde_json::to_writer_pretty(&mut *file, &delivery.report)?;
+                file.write_all(b"\n")
+            })?;
+        }
+        if let Some(output) = hlog {
+            output.write(|file| hlog::write(file, delivery))?;
+        }
+        if let Some(output) = html {
+            output.write(|file| file.write_all(html::page(&delivery.report).as_bytes()))?;
+        }
+        Ok(())
+    }
+}
+
+impl Output {
+    fn create(option: &'static str, path: Option<&Path>) -> Result<Option<Self>, String> {
+        let Some(path) = path else { return Ok(None) };
+        match File::create(path) {
+            Ok(file) => Ok(Some(Self { option, path: path.into(), file })),
+            Err(error) => Err(format!("{option} {}: {error}", show_path(path))),
+        }
+    }
+
+    fn write(
+        self,
+        write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+    ) -> Result<(), String> {
+        let mut file = BufWriter::new(self.file);
+        write(&mut file)
+            .and_then(|()| file.flush())
+            .map_err(|error| format!("{} {}: {error}", self.option, show_path(&self.path)))
+    }
+}

@@ -1,0 +1,181 @@
+//! The summary of a report that is read from a file: of any kind, from its fields alone.
+
+use super::reading;
+use crate::units::{show_bytes, show_count, show_text, show_time};
+use serde_json::Value;
+use std::fmt::Write;
+
+/// Findings printed; the others are in the report.
+const FINDINGS_MAX: usize = 20;
+
+/// A time in microseconds, for people.
+#[must_use]
+pub fn show_us(us: f64) -> String {
+    show_time((us * 1e3).round().max(0.0) as u64)
+}
+
+/// A report for people.
+#[must_use]
+pub fn summary(report: &Value) -> String {
+    let mut text = String::new();
+    let mut row = |name: &str, what: String| {
+        writeln!(text, "{name:<13} {what}").expect("writing to a string does not fail");
+    };
+    row("run", headline(report));
+    if let (Some(replies), Some(rate)) =
+        (report["replies"].as_u64(), report["replies_per_s"].as_f64())
+    {
+        let seconds = report["elapsed_s"].as_f64().unwrap_or_default();
+        let (replies, rate) = (show_count(replies), show_count(rate as u64));
+        row("replies", format!("{replies} in {seconds:.2} s: {rate} per second"));
+    }
+    if let Some(received) = report["received_bytes"].as_f64() {
+        let sent = report["sent_bytes"].as_f64().unwrap_or_default();
+        row("bytes", format!("{} received, {} sent", show_bytes(received), show_bytes(sent)));
+    }
+    for (of, times) in reading::distributions(report) {
+        row(of.title, show_times(times));
+    }
+    for (name, title) in [
+        ("statuses", "statuses"),
+        ("errors", "errors"),
+        ("connects_failed", "not connected"),
+        ("lost", "lost"),
+    ] {
+        if let Some(counts) = counts(&report[name]) {
+            row(title, counts);
+        }
+    }
+    for finding in report["findings"].as_array().into_iter().flatten().take(FINDINGS_MAX) {
+        let of = |name: &str| show_text(finding[name].as_str().unwrap_or_default());
+        row("finding", format!("{}: {}", of("rule"), of("detail")));
+        if let Some(script) = finding["script"].as_str() {
+            row("", show_text(script));
+        }
+    }
+    if let Some(why) = report["bottleneck"].as_str() {
+        row("bottleneck", show_text(why));
+    }
+    for name in ["ledger", "process"] {
+        if let Some(what) = server(&report[name]) {
+            row(name, what);
+        }
+    }
+    for verdict in report["verdicts"].as_array().into_iter().flatten() {
+        let word = if verdict["failed"] == true { "FAILED" } else { "passed" };
+        row(
+            "fail if",
+            format!("{}: {word}", show_text(verdict["expression"].as_str().unwrap_or(""))),
+        );
+    }
+    text += &parts(report);
+    text
+}
+
+/// `http http://127.0.0.1:8080/: passed (load, ringload 0.1.0)`
+fn headline(report: &Value) -> String {
+    let of = |value: &Value| show_text(value.as_str().unwrap_or_default());
+    let plan = &report["plan"];
+    let words = [of(&plan["protocol"]), of(&plan["target"])].join(" ");
+    let (outcome, kind) = (of(&report["outcome"]).to_uppercase(), of(&report["kind"]));
+    format!("{} {outcome} ({kind}, ringload {})", words.trim(), of(&report["version"]))
+}
+
+/// The parts of a plan, each below its name.
+fn parts(report: &Value) -> String {
+    let parts = report["parts"].as_array().into_iter().flatten();
+    let inner = |part: &Value| {
+        let inner = if part["report"].is_object() { &part["report"] } else { part };
+        let name = show_text(part["name"].as_str().unwrap_or_default());
+        format!("\n{name}\n{}", summary(inner))
+    };
+    parts.map(inner).collect()
+}
+
+/// Percentiles in one line.
+#[must_use]
+pub fn show_times(times: &Value) -> String {
+    let of = |name: &str| show_us(times[name].as_f64().unwrap_or_default());
+    format!(
+        "p50 {}, p90 {}, p99 {}, p99.9 {}, max {}",
+        of("p50"),
+        of("p90"),
+        of("p99"),
+        of("p99.9"),
+        of("max")
+    )
+}
+
+fn counts(of: &Value) -> Option<String> {
+    let all = of.as_object()?.iter().filter_map(|(name, count)| Some((name, count.as_u64()?)));
+    let seen: Vec<String> = all
+        .filter(|(_, count)| *count > 0)
+        .map(|(name, count)| format!("{}: {}", show_text(name), show_count(count)))
+        .collect();
+    Some(if seen.is_empty() { "none".into() } else { seen.join(", ") })
+}
+
+/// What a server had not given back.
+fn server(seen: &Value) -> Option<String> {
+    if let Some(why) = seen["error"].as_str() {
+        return Some(format!("FAILED: {}", show_text(why)));
+    }
+    let stays = if seen["leaks"].is_array() { &seen["leaks"] } else { &seen["stays"] };
+    let of = |stays: &Value| {
+        let name = show_text(stays["name"].as_str().unwrap_or_default());
+        format!("{name}: {}, before the run {}", stays["after"], stays["before"])
+    };
+    let stays: Vec<String> = stays.as_array()?.iter().map(of).collect();
+    Some(match stays.is_empty() {
+        true => "all is given back".into(),
+        false => format!("FAILED: {}", stays.join("; ")),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::sample;
+    use serde_json::json;
+
+    #[test]
+    fn a_report_is_told_from_its_fields() {
+        let mut report = serde_json::to_value(sample()).expect("a report is JSON");
+        report["ledger"] =
+            json!({ "leaks": [{ "name": "connections.open", "before": 0, "after": 2 }] });
+        report["process"] = json!({ "error": "gone" });
+        report["verdicts"] = json!([{ "expression": "p99>5ms", "value": 1.0, "failed": true }]);
+        report["findings"] =
+            json!([{ "rule": "lost_reply", "detail": "\u{1b}x", "script": "say 1" }]);
+        let text = summary(&report);
+        for part in [
+            "http http://127.0.0.1:8080/ FAILED (load, ringload",
+            "1,000,000 in 10.00 s: 100,000 per second",
+            "230 MB received, 40.0 MB sent",
+            "service time  p50 412 µs",
+            "bad_status: 10, eof: 1",
+            "FAILED: connections.open: 2, before the run 0",
+            "FAILED: gone",
+            "p99>5ms: FAILED",
+            "lost_reply: \\u{1b}x",
+            "say 1",
+        ] {
+            assert!(text.contains(part), "{part:?} is not in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn the_parts_of_a_plan_are_told_too() {
+        let part = serde_json::to_value(sample()).expect("a report is JSON");
+        let plan = json!({ "kind": "plan", "outcome": "failed", "parts": [
+            { "name": "the load", "report": part },
+        ] });
+        let text = summary(&plan);
+        assert!(text.contains("\nthe load\n") && text.contains("p50 412 µs"), "{text}");
+    }
+
+    #[test]
+    fn a_report_of_nothing_is_no_mistake() {
+        assert!(summary(&json!({})).contains("run"));
+    }
+}

@@ -1,0 +1,143 @@
+//! One GET over HTTP/1.1, on a plain socket and with limits on everything.
+
+use crate::http::Url;
+use crate::run;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+/// For a connect, and for the whole answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Most bytes of an answer: a ledger has some thousand.
+const ANSWER_BYTES_MAX: usize = 1 << 20;
+
+/// Why nothing could be fetched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Nobody answers there.
+    Unreachable(String),
+    /// Somebody does, and not with what was asked for.
+    Wrong(String),
+}
+
+impl Refusal {
+    /// In words.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        let (Self::Unreachable(text) | Self::Wrong(text)) = self;
+        text
+    }
+}
+
+/// The body of a 200 for `path` of the server that `url` names.
+///
+/// # Errors
+/// What came instead.
+pub fn get(url: &Url, path: &str) -> Result<Vec<u8>, Refusal> {
+    let address = &url.address;
+    let unreachable = |what: String| Refusal::Unreachable(format!("http://{address}: {what}"));
+    let to = run::resolve(address).map_err(Refusal::Unreachable)?;
+    let deadline = Instant::now() + PATIENCE;
+    let mut stream = TcpStream::connect_timeout(&to, PATIENCE)
+        .map_err(|error| unreachable(error.to_string()))?;
+    let failed = |error: std::io::Error| unreachable(error.to_string());
+    stream.set_write_timeout(Some(PATIENCE)).map_err(failed)?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", url.host);
+    stream.write_all(request.as_bytes()).map_err(failed)?;
+    let (mut answer, mut part) = (Vec::new(), [0; 1 << 14]);
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(unreachable(format!("no complete answer within {PATIENCE:?}")));
+        }
+        stream.set_read_timeout(Some(left)).map_err(failed)?;
+        match stream.read(&mut part) {
+            Ok(0) => break,
+            Ok(count) => answer.extend_from_slice(&part[..count]),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(failed(error)),
+        }
+        if answer.len() > ANSWER_BYTES_MAX {
+            return Err(Refusal::Wrong(format!("http://{address}{path}: more than 1 MiB")));
+        }
+    }
+    body(answer).map_err(|what| Refusal::Wrong(format!("http://{address}{path}: {what}")))
+}
+
+fn body(mut answer: Vec<u8>) -> Result<Vec<u8>, String> {
+    let end = answer.windows(4).position(|part| part == b"\r\n\r\n");
+    let end = end.ok_or("what came back is not HTTP")?;
+    let body = answer.split_off(end + 4);
+    let head = String::from_utf8_lossy(&answer);
+    let mut lines = head.lines();
+    let status = lines.next().and_then(|line| line.strip_prefix("HTTP/1."));
+    match status.and_then(|rest| rest.get(2..5)) {
+        Some("200") => {}
+        Some(other) => return Err(format!("status {}", crate::units::show_text(other))),
+        None => return Err("what came back is not HTTP".into()),
+    }
+    let field = |line: &str, name: &str| {
+        let (key, value) = line.split_once(':')?;
+        key.eq_ignore_ascii_case(name).then(|| value.trim().to_string())
+    };
+    for line in lines {
+        if field(line, "transfer-encoding").is_some() {
+            return Err("the body is in chunks, which a ledger has no need of".into());
+        }
+        match field(line, "content-length").map(|length| length.parse::<usize>()) {
+            Some(Ok(length)) if body.len() == length => {}
+            Some(_) => return Err("the body is not as long as announced".into()),
+            None => {}
+        }
+    }
+    Ok(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    fn answered(answer: &'static str) -> Result<Vec<u8>, Refusal> {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let url = format!("http://{}/", listener.local_addr().expect("bound"));
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a client");
+            let mut head = [0; 1 << 10];
+            let count = stream.read(&mut head).expect("a request");
+            stream.write_all(answer.as_bytes()).expect("it is small");
+            String::from_utf8_lossy(&head[..count]).into_owned()
+        });
+        let got = get(&url.parse().expect("a URL"), "/ledger");
+        let request = server.join().expect("no panic");
+        assert!(request.starts_with("GET /ledger HTTP/1.1\r\nHost: 127.0.0.1:"), "{request}");
+        got
+    }
+
+    #[test]
+    fn a_body_is_fetched_and_anything_else_is_named() {
+        let good = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
+        assert_eq!(answered(good), Ok(b"{}".to_vec()));
+        assert_eq!(answered("HTTP/1.0 200 OK\r\n\r\n{}"), Ok(b"{}".to_vec()));
+        for (answer, says) in [
+            ("HTTP/1.1 404 Not Found\r\n\r\n", "/ledger: status 404"),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{}", "as long as announced"),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "in chunks"),
+            ("SSH-2.0-x\r\n\r\n", "not HTTP"),
+            ("HTTP/1.1\r\n\r\n", "not HTTP"),
+            ("", "not HTTP"),
+        ] {
+            let error = answered(answer).expect_err(answer);
+            assert!(matches!(&error, Refusal::Wrong(text) if text.contains(says)), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn nobody_there_is_told_apart() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let url = format!("http://{}/", listener.local_addr().expect("bound"));
+        drop(listener);
+        let error = get(&url.parse().expect("a URL"), "/ledger").expect_err("nobody listens");
+        assert!(matches!(error, Refusal::Unreachable(_)), "{error:?}");
+    }
+}

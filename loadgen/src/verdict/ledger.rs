@@ -1,0 +1,155 @@
+//! The ledger of a `ringwrightd`, before a run and after it.
+
+use super::fetch::{self, Refusal};
+use super::settle::{self, Settled, Stays};
+use crate::http::Url;
+use crate::system::Interrupts;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// Operations that a connection which was there before the run may have in flight more than then:
+/// it may have been parked, and be read from now.
+const OPERATIONS_PER_CONNECTION: u64 = 2;
+/// What must not have grown, beside what is in use of each `total` and `free`.
+const COUNTS: [&str; 8] = [
+    "connections.open",
+    "connections.waiting",
+    "files",
+    "jobs.queued",
+    "jobs.running",
+    "jobs.under_way",
+    "ring.stale_completions",
+    "handler_panics",
+];
+
+/// A server's ledger before a run.
+#[derive(Debug)]
+pub struct Ledger {
+    url: Url,
+    before: Value,
+}
+
+impl Ledger {
+    /// Reads it from the admin listener at `url`.
+    ///
+    /// # Errors
+    /// Nobody answers there, or it is no ledger.
+    pub fn read(url: &Url) -> Result<Self, Refusal> {
+        Ok(Self { url: url.clone(), before: read(url)? })
+    }
+
+    /// Reads it again until it is at rest as it was before; what is told of it in a report.
+    ///
+    /// # Errors
+    /// It cannot be read any more.
+    pub fn after(
+        &self,
+        settle: Duration,
+        interrupts: &Interrupts,
+    ) -> Result<(Value, Vec<Stays>), String> {
+        let Settled { last, stays, took } = settle::wait(settle, interrupts, || {
+            let after = read(&self.url).map_err(|refusal| refusal.text().to_string())?;
+            let leaks = leaks(&self.before, &after);
+            Ok((after, leaks))
+        })?;
+        let told = json!({
+            "url": self.url.to_string(),
+            "before": self.before,
+            "after": last,
+            "leaks": stays,
+            "settled_s": took.as_secs_f64(),
+        });
+        Ok((told, stays))
+    }
+}
+
+fn read(url: &Url) -> Result<Value, Refusal> {
+    // The root is the admin listener itself.
+    let path = if url.path == "/" { "/ledger" } else { &url.path };
+    let body = fetch::get(url, path)?;
+    let ledger: Value = serde_json::from_slice(&body)
+        .map_err(|error| Refusal::Wrong(format!("{url}: no JSON: {error}")))?;
+    match ledger["balanced"].is_boolean() && ledger["connections"]["open"].is_u64() {
+        true => Ok(ledger),
+        false => Err(Refusal::Wrong(format!("{url}: no ledger of a ringwrightd"))),
+    }
+}
+
+/// What there is more of than before. Compared to before and not to nothing: others may be served,
+/// too.
+fn leaks(before: &Value, after: &Value) -> Vec<Stays> {
+    let count = |ledger: &Value, path: &str| {
+        path.split('.').fold(ledger, |value, field| &value[field]).as_u64().unwrap_or_default()
+    };
+    let used = |pair: &Value| {
+        let of = |name: &str| pair[name].as_u64();
+        Some(of("total")?.saturating_sub(of("free")?))
+    };
+    let mut leaks: Vec<Stays> = Vec::new();
+    leaks.extend(
+        COUNTS.iter().filter_map(|name| Stays::new(*name, count(before, name), count(after, name))),
+    );
+    for (name, pair) in after.as_object().into_iter().flatten() {
+        if let Some(used_after) = used(pair) {
+            let used_before = used(&before[name]).unwrap_or_default();
+            leaks.extend(Stays::new(format!("{name} in use"), used_before, used_after));
+        }
+    }
+    let operations = "operations_in_flight";
+    let allowed = OPERATIONS_PER_CONNECTION * count(before, "connections.open");
+    if count(after, operations) > count(before, operations) + allowed {
+        leaks.extend(Stays::new(operations, count(before, operations), count(after, operations)));
+    }
+    if after["balanced"] == false {
+        leaks.extend(Stays::new("equations that do not balance", 0, 1));
+    }
+    leaks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ledger(open: u64, operations: u64, balanced: bool) -> Value {
+        json!({
+            "connections": { "open": open, "opened": 100, "waiting": 0 },
+            "slots": { "total": 10 + open, "free": 10 },
+            "buffers": { "total": 64, "free": 64 - open },
+            "operations_in_flight": operations,
+            "handler_panics": 0,
+            "balanced": balanced,
+        })
+    }
+
+    fn names(before: &Value, after: &Value) -> Vec<String> {
+        leaks(before, after).iter().map(Stays::text).collect()
+    }
+
+    #[test]
+    fn a_server_that_is_as_before_leaks_nothing() {
+        let grown = json!({
+            "connections": { "open": 0, "opened": 900, "waiting": 0 },
+            "slots": { "total": 99, "free": 99 },
+            "operations_in_flight": 3, "handler_panics": 0, "balanced": true,
+        });
+        assert_eq!(names(&ledger(0, 3, true), &grown), [""; 0]);
+        assert_eq!(names(&ledger(5, 20, true), &ledger(2, 30, true)), [""; 0]);
+    }
+
+    #[test]
+    fn what_there_is_more_of_is_named_with_both_counts() {
+        assert_eq!(
+            names(&ledger(1, 3, true), &ledger(2, 6, false)),
+            [
+                "connections.open: 2, before the run 1",
+                "buffers in use: 2, before the run 1",
+                "slots in use: 2, before the run 1",
+                "operations_in_flight: 6, before the run 3",
+                "equations that do not balance: 1, before the run 0",
+            ]
+        );
+        let mut panicked = ledger(0, 3, true);
+        panicked["handler_panics"] = 2.into();
+        assert_eq!(names(&ledger(0, 3, true), &panicked), ["handler_panics: 2, before the run 0"]);
+    }
+}

@@ -1,0 +1,213 @@
+//! Whether a run has passed: what the command line demands of its figures (`--fail-if`), and what
+//! the server has not given back (`--ledger`, `--pid`).
+//!
+//! A [`Witness`] looks at the server before the run and after it; [`judge`] holds the report
+//! against the demands. Both write what they find into the [`Delivery`].
+
+pub mod expression;
+mod fetch;
+mod figure;
+mod ledger;
+mod names;
+mod process;
+mod settle;
+
+use crate::args::CommonArgs;
+use crate::delivery::Delivery;
+use crate::report::Outcome;
+use crate::run::Failure;
+use crate::system::Interrupts;
+use expression::Expression;
+use fetch::Refusal;
+use ledger::Ledger;
+use process::Process;
+use serde_json::{Value, json};
+use settle::Stays;
+use std::fmt::Write;
+use std::time::Duration;
+
+/// The server before the run.
+#[derive(Debug)]
+pub struct Witness {
+    ledger: Option<Ledger>,
+    process: Option<Process>,
+    settle: Duration,
+}
+
+impl Witness {
+    /// Looks at what the command line names.
+    ///
+    /// # Errors
+    /// It cannot be looked at: nothing could be said afterwards.
+    pub fn before(common: &CommonArgs) -> Result<Self, Failure> {
+        let ledger = common.ledger.as_ref().map(Ledger::read).transpose();
+        let ledger = ledger.map_err(|refusal| match refusal {
+            Refusal::Unreachable(what) => Failure::Unresolved(format!("--ledger {what}")),
+            Refusal::Wrong(what) => Failure::Usage(format!("--ledger {what}")),
+        })?;
+        let process = common.pid.map(Process::look).transpose().map_err(Failure::Usage)?;
+        Ok(Self { ledger, process, settle: common.settle })
+    }
+
+    /// Looks again, and writes into `delivery` what has not been given back.
+    pub fn after(self, delivery: &mut Delivery, interrupts: &Interrupts) {
+        if let Some(ledger) = &self.ledger {
+            let seen = ledger.after(self.settle, interrupts);
+            tell(delivery, "ledger", "balanced, and all is given back", seen);
+        }
+        if let Some(process) = &self.process {
+            let seen = process.after(self.settle, interrupts);
+            let rss = |of: &str| {
+                let bytes = seen.as_ref().ok()?.0[of]["rss_bytes"].as_f64()?;
+                Some(crate::units::show_bytes(bytes))
+            };
+            let good = match (rss("before"), rss("after")) {
+                (Some(before), Some(after)) => {
+                    format!("all is given back; resident {before} before, {after} after")
+                }
+                _ => String::new(),
+            };
+            tell(delivery, "process", &good, seen);
+        }
+    }
+}
+
+/// Holds the report against what is demanded, and writes into `delivery` what came of it.
+pub fn judge(delivery: &mut Delivery, demands: &[Expression]) {
+    if demands.is_empty() {
+        return;
+    }
+    let mut verdicts = Vec::new();
+    for demand in demands {
+        let judgement = demand.judge(&delivery.report);
+        let word = if judgement.failed { "FAILED" } else { "passed" };
+        row(delivery, "fail if", &format!("{demand}: {word}, {}", judgement.shown));
+        if judgement.failed {
+            fail(delivery);
+        }
+        verdicts.push(json!({
+            "expression": demand.to_string(),
+            "value": judgement.value,
+            "failed": judgement.failed,
+        }));
+    }
+    set(delivery, "verdicts", verdicts.into());
+}
+
+/// What was seen of the server after the run: in the report as `name`, in the summary as a row.
+fn tell(
+    delivery: &mut Delivery,
+    name: &str,
+    good: &str,
+    seen: Result<(Value, Vec<Stays>), String>,
+) {
+    match seen {
+        Ok((told, stays)) => {
+            set(delivery, name, told);
+            if stays.is_empty() {
+                return row(delivery, name, good);
+            }
+            for stays in &stays {
+                row(delivery, name, &format!("FAILED: {}", stays.text()));
+            }
+        }
+        Err(why) => {
+            set(delivery, name, json!({ "error": why }));
+            row(delivery, name, &format!("FAILED: {why}"));
+        }
+    }
+    fail(delivery);
+}
+
+fn row(delivery: &mut Delivery, name: &str, what: &str) {
+    writeln!(delivery.summary, "{name:<13} {what}").expect("writing to a string does not fail");
+}
+
+fn set(delivery: &mut Delivery, name: &str, value: Value) {
+    if let Some(report) = delivery.report.as_object_mut() {
+        report.insert(name.into(), value);
+    }
+}
+
+/// A run that had passed has failed now. One that nobody answered, that was interrupted or that
+/// says nothing stays what it is.
+fn fail(delivery: &mut Delivery) {
+    if delivery.exit_status == Outcome::Passed.exit_status() {
+        delivery.exit_status = Outcome::Failed.exit_status();
+        set(delivery, "exit_status", delivery.exit_status.into());
+        if delivery.report["outcome"] == json!(Outcome::Passed) {
+            set(delivery, "outcome", json!(Outcome::Failed));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::{check_against_schema, sample};
+
+    fn delivery(exit_status: u8) -> Delivery {
+        let report = json!({
+            "kind": "load", "outcome": "passed", "exit_status": exit_status,
+            "errors_total": 0, "replies_per_s": 10.0,
+        });
+        Delivery { report, exit_status, ..Delivery::new(&(), String::new(), 0) }
+    }
+
+    fn demands(texts: &[&str]) -> Vec<Expression> {
+        texts.iter().map(|text| text.parse().expect("an expression")).collect()
+    }
+
+    #[test]
+    fn a_demand_that_is_not_met_fails_the_run() {
+        let mut good = delivery(0);
+        judge(&mut good, &demands(&["errors>0"]));
+        assert_eq!((good.exit_status, &good.report["outcome"]), (0, &"passed".into()));
+        assert_eq!(good.summary, "fail if       errors>0: passed, 0\n");
+        let mut bad = delivery(0);
+        judge(&mut bad, &demands(&["errors>0", "replies_per_s<1k"]));
+        assert_eq!((bad.exit_status, &bad.report["outcome"]), (1, &"failed".into()));
+        assert_eq!(bad.report["exit_status"], 1);
+        assert_eq!(
+            bad.report["verdicts"],
+            json!([
+                { "expression": "errors>0", "value": 0.0, "failed": false },
+                { "expression": "replies_per_s<1k", "value": 10.0, "failed": true },
+            ])
+        );
+        assert!(bad.summary.ends_with("fail if       replies_per_s<1k: FAILED, 10\n"));
+    }
+
+    #[test]
+    fn what_counts_more_is_not_masked() {
+        for status in [1, 2, 3, 4, 130] {
+            let mut delivery = delivery(status);
+            judge(&mut delivery, &demands(&["errors==0"]));
+            assert_eq!(delivery.exit_status, status);
+            assert_eq!(delivery.report["exit_status"], status);
+        }
+    }
+
+    #[test]
+    fn what_is_written_into_a_report_is_what_its_schema_says() {
+        let report = json!(sample());
+        let mut delivery = Delivery { report, ..delivery(0) };
+        judge(&mut delivery, &demands(&["errors>0", "findings>0"]));
+        let process = Process::look(std::process::id()).expect("this process");
+        let interrupts = Interrupts::block().expect("blocking signals needs no right");
+        let seen = process.after(Duration::ZERO, &interrupts);
+        tell(&mut delivery, "process", "", seen);
+        let stays = Stays::new("connections.open", 0, 2).expect("it is more");
+        let ledger = json!({ "url": "http://a/", "before": {}, "after": {}, "leaks": [&stays], "settled_s": 0.5 });
+        tell(&mut delivery, "ledger", "", Ok((ledger, vec![stays])));
+        check_against_schema("load", &delivery.report);
+        let text = &delivery.summary;
+        assert!(
+            text.contains("ledger        FAILED: connections.open: 2, before the run 0"),
+            "{text}"
+        );
+        assert_eq!(delivery.exit_status, 1);
+        tell(&mut delivery, "ledger", "", Err("gone".into()));
+        check_against_schema("load", &delivery.report);
+    }
+}
