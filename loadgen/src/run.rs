@@ -81,13 +81,13 @@ fn run(
         Target::Http { url, fields, .. } => {
             let (url, fields) = (url.clone(), fields.clone());
             let (pipeline, learnt) = (load.pipeline as usize, Arc::new(OnceLock::new()));
-            drive(load, to, 0, interrupts, move || {
+            drive((load, seed), to, 0, interrupts, move || {
                 Http::new(&url, &fields, pipeline, learnt.clone())
             })
         }
         Target::Echo { size, .. } => {
             let (size, numbers) = (*size, Arc::default());
-            drive(load, to, size * load.pipeline, interrupts, move || {
+            drive((load, seed), to, size * load.pipeline, interrupts, move || {
                 Echo::new(seed, size, Arc::clone(&numbers))
             })
         }
@@ -96,7 +96,7 @@ fn run(
             let framing = Framing::new(BODY_BYTES_MAX, &config(load, 0))
                 .expect("message_bytes_max has room for it");
             let packet_bytes = (Framing::HEADER_BYTES + PREFIX_BYTES) as u64 + size;
-            drive(load, to, packet_bytes * load.pipeline, interrupts, move || {
+            drive((load, seed), to, packet_bytes * load.pipeline, interrupts, move || {
                 Packets::new(seed, size as usize, digest_every, framing, Arc::clone(&numbers))
             })
         }
@@ -107,7 +107,7 @@ fn run(
 
 /// Runs the engine with one [`Load`] per shard until the run is over.
 fn drive<P: Protocol>(
-    load: &LoadArgs,
+    (load, seed): (&LoadArgs, u64),
     to: SocketAddr,
     flight_bytes: u64,
     interrupts: &Interrupts,
@@ -115,7 +115,7 @@ fn drive<P: Protocol>(
 ) -> Result<Run, ringwright::Error> {
     let shared = Arc::new(Shared::default());
     let shards = load.threads as usize;
-    let tasks: Vec<Task> = (0..load.threads).map(|shard| task(load, to, shard)).collect();
+    let tasks: Vec<Task> = (0..load.threads).map(|shard| task(load, seed, to, shard)).collect();
     let engine = Engine::start(config(load, flight_bytes as usize), {
         let shared = shared.clone();
         move |shard| Load::new(tasks[shard].clone(), shared.clone(), protocol(), shard, shards)
@@ -249,6 +249,7 @@ impl<'a> Watch<'a> {
     /// does not wait at all.
     fn stop(&mut self, remote: &ringwright::Remote, interrupts: &Interrupts) {
         self.shared.interrupted.store(self.run.interrupted, Ordering::Relaxed);
+        self.shared.ended_ns.store(self.stopped_at.as_nanos() as u64, Ordering::Relaxed);
         self.shared.stop.store(true, Ordering::Relaxed);
         let mut wait = if self.run.interrupted { GRACE } else { self.load.timeout + GRACE };
         let since = Instant::now();
@@ -311,15 +312,24 @@ fn config(load: &LoadArgs, flight_bytes: usize) -> Config {
 }
 
 /// A shard's share.
-fn task(load: &LoadArgs, to: SocketAddr, shard: u64) -> Task {
+fn task(load: &LoadArgs, seed: u64, to: SocketAddr, shard: u64) -> Task {
     let share = |total: u64| total / load.threads + u64::from(shard < total % load.threads);
     Task {
         to,
         connections: share(load.connections) as usize,
         requests: load.requests.map(share),
         pipeline: load.pipeline as usize,
-        requests_per_connection: load.requests_per_connection.unwrap_or(u64::MAX),
+        requests_per_connection: load.requests_per_connection.unwrap_or(match load.pacing() {
+            Pacing::Connections => 1,
+            _ => u64::MAX,
+        }),
         timeout: load.timeout,
+        pacing: load.pacing(),
+        rate: load.rate.or(load.conn_rate).unwrap_or_default(),
+        arrivals: load.arrivals,
+        duration: load.requests.is_none().then_some(load.duration),
+        seed,
+        drain_ok: load.drain_ok,
     }
 }
 
@@ -383,7 +393,7 @@ mod tests {
         let cli = Cli::read("ringload echo a:1 -c 10 -t 3 -n 2".split(' ')).expect("a command");
         let to = SocketAddr::from(([127, 0, 0, 1], 1));
         let load = cli.load().expect("it is load");
-        let tasks: Vec<Task> = (0..3).map(|shard| task(load, to, shard)).collect();
+        let tasks: Vec<Task> = (0..3).map(|shard| task(load, 7, to, shard)).collect();
         assert_eq!(tasks.iter().map(|task| task.connections).collect::<Vec<_>>(), [4, 3, 3]);
         assert_eq!(
             tasks.iter().map(|task| task.requests).collect::<Vec<_>>(),

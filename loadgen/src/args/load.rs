@@ -1,6 +1,6 @@
 //! How to load a server: the options of `http`, `echo` and `packets`.
 
-use super::CommonArgs;
+use super::{CommonArgs, RATE_MAX};
 use crate::report::Pacing;
 use crate::units::{parse_count, parse_duration};
 use clap::{Args, ValueEnum};
@@ -98,6 +98,31 @@ impl LoadArgs {
             (None, Some(_)) => Pacing::Connections,
             (None, None) => Pacing::Closed,
         }
+    }
+
+    /// What does not fit together of a schedule. `from_line`: whether an option was given.
+    ///
+    /// # Errors
+    /// It, in words.
+    pub fn check_rates(&mut self, from_line: impl Fn(&str) -> bool) -> Result<(), String> {
+        // The environment asked for one; the command line knows better.
+        match (from_line("rate"), from_line("conn_rate")) {
+            (true, false) => self.conn_rate = None,
+            (false, true) => self.rate = None,
+            _ => {}
+        }
+        for (name, rate) in [("--rate", self.rate), ("--conn-rate", self.conn_rate)] {
+            if rate.is_some_and(|rate| rate > RATE_MAX) {
+                return Err(format!("{name} is at most 10M"));
+            }
+        }
+        if self.rate.is_some() && self.conn_rate.is_some() {
+            return Err("give either --rate or --conn-rate, not both".into());
+        }
+        if from_line("arrivals") && !self.is_on_schedule() {
+            return Err("--arrivals is of --rate or --conn-rate".into());
+        }
+        Ok(())
     }
 
     /// There is a rate.

@@ -10,6 +10,7 @@ pub use common::CommonArgs;
 pub use files::Reports;
 pub use idle::{HerdProtocol, IdleArgs};
 pub use load::LoadArgs;
+pub use load::{Arrivals, LoadArgs};
 pub use transfer::Transfer;
 
 use crate::http::{Url, head};
@@ -27,6 +28,8 @@ const PIPELINE_MAX: u64 = 1_024;
 const FLIGHT_BYTES_MAX: u64 = 64 << 20;
 /// Most bytes of an ECHO or DIGEST.
 const PACKET_SIZE_MAX: u64 = (BODY_BYTES_MAX - PREFIX_BYTES) as u64;
+/// Most requests or connections per second.
+const RATE_MAX: u64 = 10_000_000;
 /// Longest run and longest wait for a reply.
 const DURATION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -34,6 +37,13 @@ const EXAMPLES: &str = "\
 Examples:
   ringload http http://127.0.0.1:8080/ -c 256 -d 30s
   ringload http http://127.0.0.1:8080/ -n 100k --requests-per-connection 10
+  ringload http http://127.0.0.1:8080/ -c 256 -R 20k
+      open loop: 20,000 requests per second whether replies come or not; latency counts from
+      when a request was to be sent
+  ringload http http://127.0.0.1:8080/ --conn-rate 2k --arrivals poisson
+      2,000 new connections per second at random times, each for one request
+  ringload http http://127.0.0.1:8080/ -R 5k --drain-ok
+      while the server is restarted: what it ends politely is counted, and is no error
   ringload echo 127.0.0.1:7000 --size 4KiB --pipeline 8 --json report.json
   ringload packets 127.0.0.1:7100 --size 1KiB --digest-every 10
   ringload packets 127.0.0.1:7100 put backup.tar --as monday.tar --replace
@@ -42,8 +52,8 @@ Examples:
 
 Exit status:
   0  every reply was right        3    nothing could be connected to
-  1  errors were seen             130  interrupted; the report covers what was done
-  2  wrong usage
+  1  errors were seen             4    ringload was the bottleneck: it could not keep to --rate
+  2  wrong usage                  130  interrupted; the report covers what was done
 
 Every option can be set in the environment, but for -H and what only put or get has:
 --requests-per-connection is RINGLOAD_REQUESTS_PER_CONNECTION. What is given on the command line
@@ -205,6 +215,7 @@ impl Cli {
                 load.threads, load.connections
             ));
         }
+        load.check_rates(from_line)?;
         if load.pipeline > PIPELINE_MAX {
             return Err(format!("--pipeline is at most {PIPELINE_MAX}"));
         }
@@ -252,6 +263,7 @@ fn parse_field(text: &str) -> Result<(String, String), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::Pacing;
 
     fn read(line: &str) -> Result<Cli, String> {
         Cli::read(line.split(' ')).map_err(|error| error.to_string())
@@ -307,6 +319,19 @@ mod tests {
     }
 
     #[test]
+    fn a_rate_makes_the_loop_open() {
+        let load = |line: &str| read(line).expect(line).load().expect("it is load").clone();
+        let plain = load("ringload echo a:1");
+        assert_eq!((plain.pacing(), plain.arrivals), (Pacing::Closed, Arrivals::Uniform));
+        let requests = load("ringload echo a:1 -R 10k --arrivals poisson --drain-ok");
+        assert_eq!((requests.pacing(), requests.rate), (Pacing::Requests, Some(10_000)));
+        assert_eq!((requests.arrivals, requests.drain_ok), (Arrivals::Poisson, true));
+        let connections = load("ringload echo a:1 --conn-rate 500");
+        assert_eq!(connections.pacing(), Pacing::Connections);
+        assert_eq!(connections.conn_rate, Some(500));
+    }
+
+    #[test]
     fn a_file_is_moved_instead_of_load() {
         let cli = read("ringload packets a:1 put dir/x --as y --replace --json out --quiet")
             .expect("a command line");
@@ -338,6 +363,14 @@ mod tests {
             ("ringload echo a:1 -n 5 -d 5s", "not both"),
             ("ringload echo a:1 -c 2 -t 3", "--threads 3"),
             ("ringload echo a:1 -c 2M", "--connections is at most"),
+            ("ringload echo a:1 -R 0", "must not be zero"),
+            ("ringload echo a:1 -R 11M", "--rate is at most 10M"),
+            ("ringload echo a:1 --conn-rate 11M", "--conn-rate is at most 10M"),
+            ("ringload echo a:1 -R 5 --conn-rate 5", "not both"),
+            ("ringload echo a:1 --arrivals poisson", "--arrivals is of --rate or --conn-rate"),
+            ("ringload echo a:1 -R 5 --arrivals often", "uniform, poisson"),
+            ("ringload packets a:1 -R 5 put x", "--rate is for load"),
+            ("ringload packets a:1 --drain-ok put x", "--drain-ok is for load"),
             ("ringload echo a:1 --pipeline 2k", "--pipeline is at most"),
             ("ringload echo a:1 --size 1MiB --pipeline 65", "64MiB"),
             ("ringload echo a:1 -H X:y", "unexpected argument"),

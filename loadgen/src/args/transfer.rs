@@ -44,11 +44,15 @@ pub enum Transfer {
 
 impl Transfer {
     /// Options of the load that have no meaning for a file.
-    const NOT_FOR_FILES: [&str; 10] = [
+    const NOT_FOR_FILES: [&str; 14] = [
         "connections",
         "threads",
         "duration",
         "requests",
+        "rate",
+        "conn_rate",
+        "arrivals",
+        "drain_ok",
         "pipeline",
         "requests_per_connection",
         "seed",

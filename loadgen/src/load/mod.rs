@@ -1,30 +1,45 @@
-//! The closed loop: every connection sends its next request when a reply has come.
+//! What a shard does: it keeps connections open, has requests sent, replaces connections that end,
+//! and judges how they end.
 //!
-//! One [`Load`] per shard. It keeps its share of the connections open, replaces those that end,
-//! and judges how they end; what the bytes mean is its [`Protocol`]'s business.
+//! One [`Load`] per shard. What decides when the next request is sent is its [`Pacing`]: the reply
+//! to the one before, or a [`Schedule`]. What is due while no connection has room waits in the
+//! schedule, and its latency counts on. What the bytes mean is its [`Protocol`]'s business.
 
+mod driver;
+mod flow;
+mod schedule;
+
+pub use schedule::Schedule;
+
+use self::driver::Driver;
+use self::flow::{Flow, Flows};
+use crate::args::Arrivals;
 use crate::protocol::{Answer, ErrorKind, Fault, Protocol};
+use crate::report::Pacing;
 use crate::stats::Stats;
+use crate::system;
 use ringwright::{Connection, ConnectionId, Handler, Local, Origin, Reason};
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 /// Connects under way on a shard at once: more would overflow the backlog of many a server, and
 /// what is dropped there is tried again by the kernel a second later.
 pub const CONNECTING_MAX: usize = 256;
-/// How often a shard publishes what it counted, and tries again what failed.
-const TICK: Duration = Duration::from_millis(100);
+/// Requests sent in one tick: then they leave, and replies have their turn.
+const SENDS_MAX: usize = 128;
+/// The first tick that can be asked for.
+const AT_ONCE: Duration = Duration::from_micros(1);
 
 /// What one shard has to do.
 #[derive(Clone, Debug)]
 pub struct Task {
     /// The server.
     pub to: SocketAddr,
-    /// Connections to keep open.
+    /// Connections to keep open; of those on schedule, the most open at once.
     pub connections: usize,
     /// Requests to send; `None`: until stopped.
     pub requests: Option<u64>,
@@ -34,6 +49,18 @@ pub struct Task {
     pub requests_per_connection: u64,
     /// Longest wait for a reply.
     pub timeout: Duration,
+    /// What decides when the next request is sent.
+    pub pacing: Pacing,
+    /// Requests, or connections, per second of all shards; without a schedule 0.
+    pub rate: u64,
+    /// How they are spread.
+    pub arrivals: Arrivals,
+    /// Length of the run, if there is no number of requests.
+    pub duration: Option<Duration>,
+    /// What is random is a function of this.
+    pub seed: u64,
+    /// The server is expected to drain.
+    pub drain_ok: bool,
 }
 
 /// What the shards and the thread that watches them share.
@@ -43,6 +70,8 @@ pub struct Shared {
     pub started: OnceLock<Instant>,
     /// Nothing more is to be sent.
     pub stop: AtomicBool,
+    /// When that was decided, nanoseconds since the start; set before `stop`.
+    pub ended_ns: AtomicU64,
     /// A signal ended the run: what has no reply by then is nobody's fault.
     pub interrupted: AtomicBool,
     /// A connection has come about.
@@ -57,249 +86,163 @@ pub struct Shared {
 }
 
 /// One shard's handler.
-pub struct Load<P> {
-    task: Task,
-    shared: Arc<Shared>,
-    protocol: P,
-    stats: Stats,
-    /// The same for all shards once they run.
-    start: Instant,
-    /// Numbers of this shard's connections: this one, and every `shards`-th after it.
-    next_number: u64,
-    shards: u64,
-    open: usize,
-    connecting: usize,
-    /// Connections that failed, to be replaced at the next tick: a server that refuses is not
-    /// asked in a tight loop.
-    to_retry: usize,
-    connects_failed: usize,
-    /// When a connection was last open, as of a tick.
-    last_open_ns: u64,
-    is_hopeless: bool,
-    is_finished: bool,
-}
-
-/// One connection.
-pub struct Flow<S> {
-    state: S,
-    number: u64,
-    /// When each request without a reply was sent, oldest first; nanoseconds since the start.
-    in_flight: VecDeque<u64>,
-    sent: u64,
-    /// We have ended it; whatever comes now is of no interest.
-    ending: bool,
-    failed: bool,
+pub struct Load<P: Protocol> {
+    flows: Flows<P::State>,
+    driver: Driver<P>,
 }
 
 impl<P: Protocol> Load<P> {
     /// The handler of `shard` out of `shards`.
     pub fn new(task: Task, shared: Arc<Shared>, protocol: P, shard: usize, shards: usize) -> Self {
-        Self {
-            task,
-            shared,
-            protocol,
-            stats: Stats::new(),
-            start: Instant::now(),
-            next_number: shard as u64,
-            shards: shards as u64,
-            open: 0,
-            connecting: 0,
-            to_retry: 0,
-            connects_failed: 0,
-            last_open_ns: 0,
-            is_hopeless: false,
-            is_finished: false,
+        let driver = Driver::new(task, shared, protocol, shard as u64, shards as u64);
+        Self { flows: Flows::new(), driver }
+    }
+
+    /// Has a connection that has room send what is to be sent; ends one that is of no more use.
+    #[inline]
+    fn serve(&mut self, index: u32, connection: &mut Connection<'_>, now_ns: u64) {
+        let flow = self.flows.get_mut(index);
+        if self.driver.pacing() != Pacing::Requests {
+            self.driver.ask(flow, connection, now_ns);
+        } else if !flow.ending {
+            self.serve_on_schedule(index, connection, now_ns);
         }
     }
 
-    /// Read once per callback: 25 ns of clock against microseconds of request.
-    fn now_ns(&self) -> u64 {
-        self.start.elapsed().as_nanos() as u64
-    }
-
-    fn is_stopped(&self) -> bool {
-        self.shared.stop.load(Ordering::Relaxed)
-    }
-
-    /// Opens as many connections as are missing, within the limits.
-    fn connect(&mut self, shard: &mut Local<'_>) {
-        if self.is_stopped() {
-            return;
+    fn serve_on_schedule(&mut self, index: u32, connection: &mut Connection<'_>, now_ns: u64) {
+        let Self { flows, driver } = self;
+        // Until now it was none of the free ones, or one of them.
+        let free_since_ns = if flows.has_free() { flows.free_since_ns } else { now_ns };
+        let flow = flows.get_mut(index);
+        while driver.has_room(flow)
+            && let Some(due_ns) = driver.take_due(now_ns)
+        {
+            driver.send(flow, connection, due_ns, free_since_ns, now_ns);
         }
-        let missing = self.task.connections - self.open - self.connecting - self.to_retry;
-        let useful = self.task.requests.unwrap_or(u64::MAX).saturating_sub(self.connecting as u64);
-        let count = missing.min(CONNECTING_MAX - self.connecting).min(useful as usize);
-        for _ in 0..count {
-            // The tag is the time of the connect, to know how long it took.
-            shard.connect(self.task.to, self.now_ns());
-        }
-        self.connecting += count;
-    }
-
-    /// Sends as many requests as may be in flight; ends a connection that has none to wait for.
-    fn ask(&mut self, flow: &mut Flow<P::State>, connection: &mut Connection<'_>, now_ns: u64) {
-        if flow.ending {
-            return;
-        }
-        let room = (self.task.pipeline - flow.in_flight.len()) as u64;
-        let budget = self.task.requests.unwrap_or(u64::MAX);
-        let count = match self.is_stopped() {
-            true => 0,
-            false => room.min(self.task.requests_per_connection - flow.sent).min(budget),
-        };
-        if count > 0 {
-            self.task.requests = self.task.requests.map(|left| left - count);
-            flow.sent += count;
-            flow.in_flight.extend(std::iter::repeat_n(now_ns, count as usize));
-            self.stats.requests += count;
-            self.stats.bytes_sent +=
-                self.protocol.request(&mut flow.state, count as usize, |bytes| {
-                    // What may be in flight is below the high-water mark: there is room.
-                    let _ = connection.send(bytes);
-                });
+        let is_over = driver.is_over();
+        if !is_over && driver.has_room(flow) {
+            if flows.set_free(index, now_ns) {
+                self.arm(&mut connection.local());
+            }
         } else if flow.in_flight.is_empty() {
             flow.ending = true;
             connection.close();
         }
-    }
-
-    /// Counts a complete reply to one of the requests in flight.
-    fn count(
-        &mut self,
-        flow: &mut Flow<P::State>,
-        connection: &mut Connection<'_>,
-        answer: Answer,
-        now_ns: u64,
-    ) {
-        let sent_ns = flow.in_flight.remove(answer.place).unwrap_or(now_ns);
-        self.stats.replies += 1;
-        self.stats.last_reply_ns = now_ns;
-        self.stats.service_ns.saturating_record(now_ns - sent_ns);
-        if let Some(status) = answer.status {
-            self.stats.count_status(status, 1);
-        }
-        if let Some(fault) = answer.fault {
-            self.stats.errors.count(fault);
-        }
-        if answer.last {
-            // RFC 9112 section 9.6: what was pipelined behind it was not processed. It is taken
-            // back, and sent again elsewhere.
-            let withdrawn = flow.in_flight.len() as u64;
-            flow.in_flight.clear();
-            self.stats.withdrawn += withdrawn;
-            self.task.requests = self.task.requests.map(|left| left + withdrawn);
-            flow.ending = true;
-            connection.close();
+        if is_over && self.flows.has_free() {
+            connection.local().tick_after(AT_ONCE);
         }
     }
 
-    /// Ends a connection that is of no use any more.
-    #[cold]
-    fn fail(&mut self, flow: &mut Flow<P::State>, connection: &mut Connection<'_>, fault: Fault) {
-        self.stats.errors.count(fault);
-        flow.ending = true;
-        flow.failed = true;
-        connection.abort();
-    }
-
-    /// What it means that a connection ended which we had not ended.
-    #[cold]
-    fn judge(&mut self, flow: &Flow<P::State>, reason: Reason) {
-        let kind = match reason {
-            Reason::Drained if self.shared.interrupted.load(Ordering::Relaxed) => {
-                self.stats.unfinished += flow.in_flight.len() as u64;
+    /// Sends what is due on connections that are free; closes them when nothing will be any more.
+    fn send_due(&mut self, shard: &mut Local<'_>) {
+        let Self { flows, driver } = self;
+        for _ in 0..SENDS_MAX {
+            let now_ns = driver.now_ns();
+            let (is_over, is_due) = (driver.is_over(), driver.is_due(now_ns));
+            if !is_over && !is_due {
                 return;
             }
-            Reason::Drained => ErrorKind::Timeout,
-            Reason::PeerReset | Reason::BrokenPipe => ErrorKind::Reset,
-            Reason::PeerFin => ErrorKind::Eof,
-            _ => ErrorKind::Other,
-        };
-        self.stats.errors.count(Fault::new(
-            kind,
-            format_args!(
-                "connection {}: {} with {} of {} requests unanswered",
-                flow.number,
-                reason.name(),
-                flow.in_flight.len(),
-                flow.sent
-            ),
-        ));
+            let free_since_ns = flows.free_since_ns;
+            let Some(index) = flows.take_free() else { return };
+            let flow = flows.get_mut(index);
+            // None: it is ending, and will be replaced.
+            let Some(mut connection) = shard.connection(flow.id) else { continue };
+            if flow.ending {
+                continue;
+            }
+            if is_over {
+                if flow.in_flight.is_empty() {
+                    flow.ending = true;
+                    connection.close();
+                }
+                continue;
+            }
+            let due_ns = driver.take_due(now_ns).expect("there is one");
+            driver.send(flow, &mut connection, due_ns, free_since_ns, now_ns);
+            if driver.has_room(flow) {
+                flows.set_free(index, free_since_ns);
+            }
+        }
     }
 
-    /// Tells the watching thread when this shard has nothing more to do.
-    fn settle(&mut self) {
-        let sent = self.task.requests == Some(0) && self.open == 0 && self.connecting == 0;
-        // Only a run for a time waits for a server to come back, as long as that.
-        let idle = Duration::from_nanos(self.now_ns().saturating_sub(self.last_open_ns));
-        let lost = self.task.requests.is_some() && self.open == 0 && idle > self.task.timeout;
-        if (sent || lost) && !self.is_finished {
-            self.is_finished = true;
-            self.shared.finished.fetch_add(1, Ordering::Relaxed);
-        }
-        let hopeless = self.connects_failed >= self.task.connections;
-        if hopeless && !self.is_hopeless {
-            self.is_hopeless = true;
-            self.shared.hopeless.fetch_add(1, Ordering::Relaxed);
-        }
+    /// Asks for the next tick: when something has to be sent that can be, or published.
+    fn arm(&self, shard: &mut Local<'_>) {
+        let can_send = match self.driver.pacing() {
+            Pacing::Closed => false,
+            Pacing::Requests => self.flows.has_free(),
+            Pacing::Connections => self.driver.may_connect(),
+        };
+        let now_ns = self.driver.now_ns();
+        let left_ns = self.driver.wakes_ns(can_send).saturating_sub(now_ns);
+        shard.tick_after(Duration::from_nanos(left_ns).max(AT_ONCE));
     }
 }
 
 impl<P: Protocol> Handler for Load<P> {
-    type State = Flow<P::State>;
+    /// Where [`Flows`] has it.
+    type State = u32;
 
     fn started(&mut self, shard: &mut Local<'_>) {
-        self.start = *self.shared.started.get_or_init(Instant::now);
-        self.connect(shard);
-        shard.tick_after(TICK);
+        self.driver.start();
+        if self.driver.pacing() != Pacing::Closed {
+            system::wake_in_time();
+        }
+        self.driver.connect(shard);
+        self.arm(shard);
     }
 
     fn tick(&mut self, shard: &mut Local<'_>) {
-        if self.open > 0 {
-            self.last_open_ns = self.now_ns();
+        let now_ns = self.driver.now_ns();
+        self.driver.look_after(shard, now_ns);
+        match self.driver.pacing() {
+            Pacing::Closed => {}
+            Pacing::Requests => self.send_due(shard),
+            Pacing::Connections => self.driver.connect(shard),
         }
-        self.to_retry = 0;
-        self.connect(shard);
-        self.settle();
-        // Not waited for: when it is taken, what was counted is published the next time.
-        if let Ok(mut all) = self.shared.stats.try_lock() {
-            all.absorb(&mut self.stats);
-        }
-        shard.tick_after(TICK);
+        self.arm(shard);
     }
 
-    fn opened(&mut self, connection: &mut Connection<'_>, origin: Origin) -> Self::State {
-        let now_ns = self.now_ns();
-        if let Origin::Connected(connect_ns) = origin {
-            self.stats.connect_ns.saturating_record(now_ns - connect_ns);
-        }
-        self.connecting -= 1;
-        self.open += 1;
-        self.stats.opened += 1;
-        self.shared.connected.store(true, Ordering::Relaxed);
-        let number = self.next_number;
-        self.next_number += self.shards;
-        let mut flow = Flow {
-            state: self.protocol.open(number),
+    fn opened(&mut self, connection: &mut Connection<'_>, origin: Origin) -> u32 {
+        let now_ns = self.driver.now_ns();
+        let Origin::Connected(tag_ns) = origin else { unreachable!("there is no listener") };
+        let (number, state, quota) = self.driver.opened(tag_ns, now_ns);
+        let index = self.flows.insert(Flow {
+            state,
             number,
-            in_flight: VecDeque::with_capacity(self.task.pipeline),
+            id: connection.id(),
+            in_flight: VecDeque::with_capacity(self.driver.pipeline()),
             sent: 0,
+            quota,
+            intended_ns: tag_ns,
+            heard: false,
+            partial: false,
+            is_free: false,
+            is_done: false,
             ending: false,
-            failed: false,
-        };
-        self.ask(&mut flow, connection, now_ns);
-        connection.set_timer(Some(self.task.timeout));
-        self.connect(&mut connection.local());
-        flow
+            retry_later: false,
+        });
+        self.serve(index, connection, now_ns);
+        connection.set_timer(Some(self.driver.timeout()));
+        self.driver.connect(&mut connection.local());
+        // The schedule may have begun with this one.
+        if self.driver.pacing() == Pacing::Requests {
+            self.arm(&mut connection.local());
+        }
+        index
     }
 
     fn received(
         &mut self,
-        flow: &mut Self::State,
+        index: &mut u32,
         connection: &mut Connection<'_>,
         bytes: &[u8],
     ) -> usize {
-        let now_ns = self.now_ns();
+        let now_ns = self.driver.now_ns();
+        let Self { flows, driver } = self;
+        let flow = flows.get_mut(*index);
+        if !flow.heard {
+            driver.heard(flow, now_ns);
+        }
         let mut used = 0;
         while used < bytes.len() {
             if flow.ending {
@@ -311,107 +254,74 @@ impl<P: Protocol> Handler for Load<P> {
                     ErrorKind::Protocol,
                     format_args!("connection {}: {many} bytes nobody asked for", flow.number),
                 );
-                self.fail(flow, connection, fault);
+                driver.fail(flow, connection, fault);
                 return bytes.len();
             }
-            let step = match self.protocol.receive(&mut flow.state, &bytes[used..]) {
+            let step = match driver.receive(flow, &bytes[used..]) {
                 Ok(step) => step,
                 Err(fault) => {
-                    self.fail(flow, connection, fault);
+                    driver.fail(flow, connection, fault);
                     return bytes.len();
                 }
             };
             used += step.used;
-            self.stats.bytes_received += step.used as u64;
             match step.answer {
-                Some(answer) => self.count(flow, connection, answer, now_ns),
+                Some(answer) => driver.count(flow, connection, answer, now_ns),
                 None => {
                     connection.need(step.need);
                     break;
                 }
             }
         }
-        self.ask(flow, connection, now_ns);
+        flow.partial = used < bytes.len();
+        self.serve(*index, connection, now_ns);
         used
     }
 
-    fn half_closed(&mut self, flow: &mut Self::State, connection: &mut Connection<'_>) {
+    fn half_closed(&mut self, index: &mut u32, connection: &mut Connection<'_>) {
+        let now_ns = self.driver.now_ns();
+        let flow = self.flows.get_mut(*index);
         if flow.ending {
             connection.close();
-            return;
-        }
-        match self.protocol.end(&mut flow.state) {
-            Ok(answer) => {
-                let now_ns = self.now_ns();
-                self.count(flow, connection, answer, now_ns);
-            }
-            Err(fault) => self.fail(flow, connection, fault),
+        } else {
+            self.driver.ended_by_peer(flow, connection, now_ns);
         }
     }
 
-    fn timer(&mut self, flow: &mut Self::State, connection: &mut Connection<'_>) {
-        let Some(oldest_ns) = flow.in_flight.front() else { return };
-        let waited = Duration::from_nanos(self.now_ns() - oldest_ns);
-        // Set once and then for what is left: a timer per request would be the dearest part of it.
-        match self.task.timeout.checked_sub(waited) {
-            Some(left) if !left.is_zero() => connection.set_timer(Some(left)),
-            _ => {
-                let fault = Fault::new(
-                    ErrorKind::Timeout,
-                    format_args!("connection {}: no reply for {waited:.1?}", flow.number),
-                );
-                self.fail(flow, connection, fault);
-            }
+    fn timer(&mut self, index: &mut u32, connection: &mut Connection<'_>) {
+        let flow = self.flows.get_mut(*index);
+        self.driver.check_timeout(flow, connection);
+    }
+
+    fn draining(&mut self, index: &mut u32, connection: &mut Connection<'_>) {
+        let now_ns = self.driver.now_ns();
+        self.serve(*index, connection, now_ns);
+    }
+
+    fn connect_failed(&mut self, shard: &mut Local<'_>, tag: u64, error: io::Error) {
+        self.driver.connect_failed(tag, &error);
+        self.driver.connect(shard);
+        self.driver.settle();
+        if self.driver.pacing() != Pacing::Closed {
+            self.arm(shard);
         }
     }
 
-    fn draining(&mut self, flow: &mut Self::State, connection: &mut Connection<'_>) {
-        let now_ns = self.now_ns();
-        self.ask(flow, connection, now_ns);
-    }
-
-    fn connect_failed(&mut self, shard: &mut Local<'_>, _tag: u64, error: io::Error) {
-        self.connecting -= 1;
-        if self.is_stopped() {
-            return;
+    fn closed(&mut self, index: u32, shard: &mut Local<'_>, _id: ConnectionId, reason: Reason) {
+        let flow = self.flows.remove(index);
+        self.driver.closed(flow, reason);
+        self.driver.connect(shard);
+        self.driver.settle();
+        // There is room for the next one, or what was taken back waits.
+        if self.driver.pacing() != Pacing::Closed {
+            self.arm(shard);
         }
-        let kind = match error.kind() {
-            io::ErrorKind::ConnectionRefused => ErrorKind::ConnectRefused,
-            _ => ErrorKind::ConnectFailed,
-        };
-        self.stats.errors.count(Fault::new(kind, format_args!("{}: {error}", self.task.to)));
-        self.connects_failed += 1;
-        self.to_retry += 1;
-        // A request that could not even be sent; else a run of so many requests against a server
-        // that has gone would never end.
-        self.task.requests = self.task.requests.map(|left| left.saturating_sub(1));
-        self.connect(shard);
-        self.settle();
-    }
-
-    fn closed(
-        &mut self,
-        flow: Self::State,
-        shard: &mut Local<'_>,
-        _id: ConnectionId,
-        reason: Reason,
-    ) {
-        self.open -= 1;
-        if !flow.ending {
-            self.judge(&flow, reason);
-        }
-        if flow.failed || !flow.ending {
-            self.to_retry += 1;
-        }
-        self.connect(shard);
-        self.settle();
     }
 }
 
-impl<P> Drop for Load<P> {
-    /// What was counted since the last tick.
+impl<P: Protocol> Drop for Load<P> {
+    /// What was counted since the last tick, and what was never sent.
     fn drop(&mut self) {
-        let mut all = self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner);
-        all.absorb(&mut self.stats);
+        self.driver.end();
     }
 }

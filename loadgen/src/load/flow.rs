@@ -1,0 +1,121 @@
+//! The connections of a shard, where what is on schedule can find one that is free.
+
+use ringwright::ConnectionId;
+use std::collections::VecDeque;
+
+/// One request that waits for its reply; nanoseconds since the start of the run.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    /// When it was to be sent. In a closed loop: when it was.
+    pub intended_ns: u64,
+    /// When it was sent.
+    pub sent_ns: u64,
+}
+
+/// One connection.
+pub struct Flow<S> {
+    /// The protocol's own.
+    pub state: S,
+    /// Its number in the run.
+    pub number: u64,
+    /// Its name in the engine.
+    pub id: ConnectionId,
+    /// Requests without a reply, oldest first.
+    pub in_flight: VecDeque<Asked>,
+    /// Requests sent.
+    pub sent: u64,
+    /// Requests that it is for.
+    pub quota: u64,
+    /// When a connection on schedule was to be made.
+    pub intended_ns: u64,
+    /// Something was received.
+    pub heard: bool,
+    /// The last bytes received were the beginning of something.
+    pub partial: bool,
+    /// It is among [`Flows::free`].
+    pub is_free: bool,
+    /// Of one on schedule: all its replies have come.
+    pub is_done: bool,
+    /// We have ended it; whatever comes now is of no interest.
+    pub ending: bool,
+    /// It is not to be replaced at once: that would be a tight loop.
+    pub retry_later: bool,
+}
+
+/// All connections of a shard, and which of them wait for something to send.
+pub struct Flows<S> {
+    flows: Vec<Option<Flow<S>>>,
+    vacant: Vec<u32>,
+    /// Connections with room for a request, those that became free first in front.
+    free: VecDeque<u32>,
+    /// Since when there is one.
+    pub free_since_ns: u64,
+}
+
+impl<S> Flows<S> {
+    /// None yet.
+    pub const fn new() -> Self {
+        Self { flows: Vec::new(), vacant: Vec::new(), free: VecDeque::new(), free_since_ns: 0 }
+    }
+
+    /// Takes one in; the number to find it by.
+    pub fn insert(&mut self, flow: Flow<S>) -> u32 {
+        assert!(!flow.is_free, "nobody has seen it yet");
+        match self.vacant.pop() {
+            Some(index) => {
+                self.flows[index as usize] = Some(flow);
+                index
+            }
+            None => {
+                self.flows.push(Some(flow));
+                (self.flows.len() - 1) as u32
+            }
+        }
+    }
+
+    /// The one of that number.
+    #[inline]
+    pub fn get_mut(&mut self, index: u32) -> &mut Flow<S> {
+        self.flows[index as usize].as_mut().expect("a number of one that is here")
+    }
+
+    /// It has ended.
+    pub fn remove(&mut self, index: u32) -> Flow<S> {
+        let flow = self.flows[index as usize].take().expect("a number of one that is here");
+        if flow.is_free {
+            // Rare: who has room is ended by the server, or at the end of the run.
+            self.free.retain(|free| *free != index);
+        }
+        self.vacant.push(index);
+        flow
+    }
+
+    /// It has room for a request, and there is none to send. True: it is the only one.
+    #[inline]
+    pub fn set_free(&mut self, index: u32, now_ns: u64) -> bool {
+        let flow = self.flows[index as usize].as_mut().expect("a number of one that is here");
+        if std::mem::replace(&mut flow.is_free, true) {
+            return false;
+        }
+        self.free.push_back(index);
+        let is_only = self.free.len() == 1;
+        if is_only {
+            self.free_since_ns = now_ns;
+        }
+        is_only
+    }
+
+    /// The one that has been free longest, which is not counted as free any more.
+    #[inline]
+    pub fn take_free(&mut self) -> Option<u32> {
+        let index = self.free.pop_front()?;
+        self.get_mut(index).is_free = false;
+        Some(index)
+    }
+
+    /// Whether one has room.
+    #[inline]
+    pub fn has_free(&self) -> bool {
+        !self.free.is_empty()
+    }
+}

@@ -1,0 +1,242 @@
+//! When something is to be sent: a function of time, so that however much is overdue, nothing needs
+//! to be kept but how far it was taken.
+
+/// Nanoseconds of a second.
+const SECOND_NS: u64 = 1_000_000_000;
+/// What is left over is told one by one up to so many, and beyond in as many equal parts.
+const PARTS_MAX: u64 = 1 << 20;
+
+/// Times at a constant rate in the long run, from a beginning to an end.
+#[derive(Clone, Debug)]
+pub struct Schedule {
+    gaps: Gaps,
+    /// Nothing is due before it begins.
+    begins_ns: Option<u64>,
+    ends_ns: u64,
+    /// How many are left of a limited number.
+    left: u64,
+    /// The first time that was not taken.
+    next_ns: u64,
+}
+
+#[derive(Clone, Debug)]
+enum Gaps {
+    /// The time of each is computed from its place, so that no error adds up.
+    Uniform { place: u64, shards: u64, rate: u64 },
+    /// Exponentially distributed (a Poisson process); the sum of several is one, too.
+    Poisson { mean_ns: f64, at_ns: f64, random: u64 },
+}
+
+impl Schedule {
+    /// The part of `shard` out of `shards` of `rate` per second in all, evenly. It ends at
+    /// `ends_ns`, or after `count`.
+    #[must_use]
+    pub fn uniform(rate: u64, shard: u64, shards: u64, ends_ns: u64, count: u64) -> Self {
+        assert!(rate > 0 && shard < shards, "a rate and a share of it");
+        Self::of(Gaps::Uniform { place: shard, shards, rate }, ends_ns, count)
+    }
+
+    /// The same at random, by `seed`.
+    #[must_use]
+    pub fn poisson(
+        rate: u64,
+        shard: u64,
+        shards: u64,
+        seed: u64,
+        ends_ns: u64,
+        count: u64,
+    ) -> Self {
+        assert!(rate > 0 && shard < shards, "a rate and a share of it");
+        let mean_ns = SECOND_NS as f64 * shards as f64 / rate as f64;
+        let random = seed.wrapping_add(shard.wrapping_mul(0xA24B_AED4_963E_E407));
+        Self::of(Gaps::Poisson { mean_ns, at_ns: 0.0, random }, ends_ns, count)
+    }
+
+    fn of(gaps: Gaps, ends_ns: u64, left: u64) -> Self {
+        let mut schedule = Self { gaps, begins_ns: None, ends_ns, left, next_ns: 0 };
+        // The first one of a Poisson process comes after a gap, too.
+        if let Gaps::Poisson { .. } = schedule.gaps {
+            schedule.advance();
+        }
+        schedule
+    }
+
+    /// From now on it runs; only the first call counts.
+    pub fn begin(&mut self, now_ns: u64) {
+        if self.begins_ns.is_none() {
+            self.begins_ns = Some(now_ns);
+            self.place_next();
+        }
+    }
+
+    /// Whether it has begun.
+    #[must_use]
+    pub const fn has_begun(&self) -> bool {
+        self.begins_ns.is_some()
+    }
+
+    /// The time of the next one; `None`: it has not begun, or there is none any more.
+    #[inline]
+    #[must_use]
+    pub fn next(&self) -> Option<u64> {
+        let is_there = self.left > 0 && self.begins_ns.is_some() && self.next_ns < self.ends_ns;
+        is_there.then_some(self.next_ns)
+    }
+
+    /// Takes the next one if its time has come.
+    #[inline]
+    pub fn take(&mut self, now_ns: u64) -> Option<u64> {
+        let due_ns = self.next().filter(|due_ns| *due_ns <= now_ns)?;
+        self.left -= 1;
+        self.advance();
+        Some(due_ns)
+    }
+
+    /// Ends it at `end_ns`, and calls `each` with the times before that were not taken, and how many
+    /// there are of each: beyond a million, times that stand for several.
+    pub fn give_up(&mut self, end_ns: u64, mut each: impl FnMut(u64, u64)) {
+        self.ends_ns = self.ends_ns.min(end_ns);
+        let Some(first_ns) = self.next() else { return };
+        let span_ns = self.ends_ns - first_ns;
+        let many = (span_ns as f64 / self.mean_ns()).min(self.left as f64) as u64;
+        if many <= PARTS_MAX {
+            while let Some(due_ns) = self.take(u64::MAX) {
+                each(due_ns, 1);
+            }
+            return;
+        }
+        let covered_ns = (many as f64 * self.mean_ns()) as u64;
+        for part in 0..PARTS_MAX {
+            let until =
+                |part: u64| (u128::from(many) * u128::from(part) / u128::from(PARTS_MAX)) as u64;
+            let at = u128::from(covered_ns) * u128::from(part) / u128::from(PARTS_MAX);
+            each(first_ns + at as u64, until(part + 1) - until(part));
+        }
+        self.left = 0;
+    }
+
+    fn mean_ns(&self) -> f64 {
+        match self.gaps {
+            Gaps::Uniform { shards, rate, .. } => SECOND_NS as f64 * shards as f64 / rate as f64,
+            Gaps::Poisson { mean_ns, .. } => mean_ns,
+        }
+    }
+
+    fn advance(&mut self) {
+        match &mut self.gaps {
+            Gaps::Uniform { place, shards, .. } => *place += *shards,
+            Gaps::Poisson { mean_ns, at_ns, random } => {
+                *random = random.wrapping_add(0x9E37_79B9_7F4A_7C15);
+                // Never zero, of which there is no logarithm.
+                let uniform = ((scramble(*random) >> 11) + 1) as f64 / (1_u64 << 53) as f64;
+                *at_ns -= uniform.ln() * *mean_ns;
+            }
+        }
+        self.place_next();
+    }
+
+    fn place_next(&mut self) {
+        let after_ns = match self.gaps {
+            Gaps::Uniform { place, rate, .. } => {
+                (u128::from(place) * u128::from(SECOND_NS) / u128::from(rate)) as u64
+            }
+            Gaps::Poisson { at_ns, .. } => at_ns as u64,
+        };
+        self.next_ns = self.begins_ns.unwrap_or_default().saturating_add(after_ns);
+    }
+}
+
+/// SplitMix64's output function.
+fn scramble(value: u64) -> u64 {
+    let value = (value ^ value >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let value = (value ^ value >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+    value ^ value >> 31
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn times(mut schedule: Schedule) -> Vec<u64> {
+        schedule.begin(0);
+        std::iter::from_fn(|| schedule.take(u64::MAX)).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn the_shards_share_an_even_schedule(rate in 1_u64..5_000, shards in 1_u64..9) {
+            let mut all: Vec<u64> = (0..shards)
+                .flat_map(|shard| times(Schedule::uniform(rate, shard, shards, 2 * SECOND_NS, u64::MAX)))
+                .collect();
+            all.sort_unstable();
+            prop_assert_eq!(all.len() as u64, 2 * rate);
+            for (place, time) in all.iter().enumerate() {
+                prop_assert_eq!(*time, place as u64 * SECOND_NS / rate);
+            }
+        }
+
+        #[test]
+        fn random_times_have_their_rate_and_spread(seed: u64, shards in 1_u64..4) {
+            let of = |shard| Schedule::poisson(10_000, shard, shards, seed, SECOND_NS, u64::MAX);
+            let mut all: Vec<u64> = (0..shards).flat_map(|shard| times(of(shard))).collect();
+            all.sort_unstable();
+            // Standard deviation 100: beyond ten of them comes nobody.
+            prop_assert!((9_000..11_000).contains(&all.len()), "{}", all.len());
+            let gaps: Vec<f64> = all.windows(2).map(|two| (two[1] - two[0]) as f64).collect();
+            let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
+            let longer = gaps.iter().filter(|gap| **gap > mean).count() as f64 / gaps.len() as f64;
+            // e^-1 of exponentially distributed gaps are longer than their mean.
+            prop_assert!((longer - 0.368).abs() < 0.04, "{longer}");
+            prop_assert_eq!(times(of(0)), times(of(0)), "the seed decides");
+        }
+
+        #[test]
+        fn what_is_given_up_is_what_was_not_taken(
+            rate in 1_u64..100_000, taken_ns in 0..SECOND_NS, end_ns in 0..2 * SECOND_NS,
+            count in 1_u64..50_000, poisson: bool,
+        ) {
+            let mut schedule = match poisson {
+                true => Schedule::poisson(rate, 0, 1, 7, SECOND_NS, count),
+                false => Schedule::uniform(rate, 0, 1, SECOND_NS, count),
+            };
+            let whole = times(schedule.clone());
+            schedule.begin(0);
+            let mut seen: Vec<u64> = std::iter::from_fn(|| schedule.take(taken_ns)).collect();
+            prop_assert!(seen.iter().all(|time| *time <= taken_ns));
+            schedule.give_up(end_ns, |time, many| seen.extend(std::iter::repeat_n(time, many as usize)));
+            let must: Vec<u64> =
+                whole.into_iter().filter(|time| *time < end_ns || *time <= taken_ns).collect();
+            prop_assert_eq!(seen, must);
+            prop_assert_eq!(schedule.next(), None);
+        }
+    }
+
+    #[test]
+    fn a_backlog_beyond_all_bounds_is_told_in_parts() {
+        let hour_ns = 3_600 * SECOND_NS;
+        let mut schedule = Schedule::uniform(1_000_000, 0, 1, hour_ns, u64::MAX);
+        schedule.begin(0);
+        let (mut all, mut parts, mut sum_ns) = (0, 0_u64, 0.0);
+        schedule.give_up(hour_ns, |time, many| {
+            all += many;
+            parts += 1;
+            sum_ns += time as f64 * many as f64;
+        });
+        assert_eq!((all, parts), (3_600_000_000, PARTS_MAX));
+        let mean_ns = sum_ns / all as f64;
+        assert!((mean_ns / (hour_ns as f64 / 2.0) - 1.0).abs() < 1e-3, "{mean_ns}");
+        assert_eq!(schedule.next(), None);
+    }
+
+    #[test]
+    fn it_runs_from_its_beginning() {
+        let mut schedule = Schedule::uniform(1_000, 0, 1, SECOND_NS, 2);
+        assert_eq!((schedule.next(), schedule.has_begun()), (None, false));
+        schedule.begin(5);
+        schedule.begin(7);
+        assert_eq!(schedule.take(4), None);
+        assert_eq!((schedule.take(5), schedule.next()), (Some(5), Some(1_000_005)));
+        assert_eq!((schedule.take(2_000_000), schedule.take(u64::MAX)), (Some(1_000_005), None));
+    }
+}
