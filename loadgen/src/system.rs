@@ -2,7 +2,9 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::time::Duration;
 
 /// CPU time of this process, all threads.
@@ -133,6 +135,85 @@ pub fn wait_readable(descriptor: &impl AsRawFd, timeout: Duration) {
     // SAFETY: one pollfd is valid for reads and writes, the timeout is valid, and no signal mask
     // is given. Whatever the result, who called looks for himself.
     unsafe { libc::ppoll(&raw mut wanted, 1, &raw const timeout, std::ptr::null()) };
+}
+
+/// Has the process that `command` starts be sent `signal` when the thread that starts it ends.
+pub fn signal_at_death(command: &mut Command, signal: i32) {
+    let parent = std::process::id();
+    let arm = move || {
+        // SAFETY: prctl(2) and getppid(2) take no pointers here and are async-signal-safe.
+        let armed = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal as libc::c_ulong) };
+        if armed != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: as above.
+        if unsafe { libc::getppid() } as u32 != parent {
+            // It died before that: no signal would come any more.
+            return Err(io::Error::from_raw_os_error(libc::ESRCH));
+        }
+        Ok(())
+    };
+    // SAFETY: what is done between fork(2) and execve(2) is two system calls; no memory is
+    // allocated, no lock is taken.
+    unsafe { command.pre_exec(arm) };
+}
+
+/// Sends `signal` to a process that is ours and has not been waited for.
+pub fn signal(pid: u32, signal: i32) {
+    let Ok(pid @ 2..) = libc::pid_t::try_from(pid) else { return };
+    // SAFETY: no memory is involved. ESRCH is an end that was not noticed yet.
+    unsafe { libc::kill(pid, signal) };
+}
+
+/// Sends `signal` to all of a process group that a process of ours leads.
+pub fn signal_group(leader: u32, signal: i32) {
+    let Ok(leader @ 2..) = libc::pid_t::try_from(leader) else { return };
+    // SAFETY: as in `signal`.
+    unsafe { libc::kill(-leader, signal) };
+}
+
+/// A process of somebody else's, held by a descriptor: a number may be given to another process
+/// when it ends (pidfd_open(2)).
+#[derive(Debug)]
+pub struct Process(OwnedFd);
+
+impl Process {
+    /// Of a process that runs.
+    ///
+    /// # Errors
+    /// errno of `pidfd_open(2)`.
+    pub fn open(pid: u32) -> io::Result<Self> {
+        let pid = libc::pid_t::try_from(pid).map_err(|_| io::ErrorKind::InvalidInput)?;
+        // SAFETY: no memory is involved.
+        let descriptor = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+        if descriptor < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel has just opened it for us.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(descriptor as i32) }))
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// errno of `pidfd_send_signal(2)`.
+    pub fn signal(&self, signal: i32) -> io::Result<()> {
+        let none = std::ptr::null::<libc::siginfo_t>();
+        // SAFETY: the descriptor is open; a null siginfo is what kill(2) would send.
+        let result = unsafe {
+            libc::syscall(libc::SYS_pidfd_send_signal, self.0.as_raw_fd(), signal, none, 0)
+        };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Whether it has ended.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        let mut wanted =
+            libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one pollfd is valid for reads and writes.
+        unsafe { libc::poll(&raw mut wanted, 1, 0) == 1 }
+    }
 }
 
 fn timespec(time: Duration) -> libc::timespec {

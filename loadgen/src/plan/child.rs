@@ -1,0 +1,265 @@
+//! A process that a plan has started: it ends with the plan, however that ends.
+
+use crate::system;
+use std::collections::VecDeque;
+use std::io::{self, Read};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+/// Lines of its output kept.
+const LINES_MAX: usize = 20;
+/// Bytes of a line kept.
+const LINE_BYTES_MAX: usize = 500;
+/// Bytes read at once.
+const READ_BYTES: usize = 4 << 10;
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// By itself, with this status.
+    Status(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+impl Ended {
+    fn of(status: ExitStatus) -> Self {
+        match (status.code(), status.signal()) {
+            (Some(code), _) => Self::Status(code),
+            (None, signal) => Self::Signal(signal.unwrap_or_default()),
+        }
+    }
+
+    /// The status, as a shell has it: 128 and the number of the signal.
+    #[must_use]
+    pub const fn status(self) -> i32 {
+        match self {
+            Self::Status(status) => status,
+            Self::Signal(signal) => 128 + signal,
+        }
+    }
+
+    /// `status 1`, `signal 15`.
+    #[must_use]
+    pub fn show(self) -> String {
+        match self {
+            Self::Status(status) => format!("status {status}"),
+            Self::Signal(signal) => format!("signal {signal}"),
+        }
+    }
+}
+
+/// What a process says, line by line.
+#[derive(Debug, Default)]
+pub struct Said {
+    /// The first line that begins with `elapsed`: the heading of those that follow.
+    pub heading: Option<String>,
+    /// The last lines.
+    pub last: VecDeque<String>,
+    /// What to look for.
+    wanted: Option<String>,
+    /// It has been seen.
+    pub found: bool,
+    line: Vec<u8>,
+}
+
+impl Said {
+    fn take(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            match byte {
+                b'\n' => self.end_line(),
+                _ if self.line.len() < LINE_BYTES_MAX => self.line.push(*byte),
+                _ => {}
+            }
+        }
+    }
+
+    fn end_line(&mut self) {
+        let line = String::from_utf8_lossy(&std::mem::take(&mut self.line)).into_owned();
+        self.found |= self.wanted.as_ref().is_some_and(|wanted| line.contains(wanted));
+        if self.heading.is_none() && line.trim_start().starts_with("elapsed") {
+            self.heading = Some(line);
+            return;
+        }
+        if self.last.len() == LINES_MAX {
+            self.last.pop_front();
+        }
+        self.last.push_back(line);
+    }
+}
+
+/// A process and what it says.
+#[derive(Debug)]
+pub struct Child {
+    process: std::process::Child,
+    ended: Option<Ended>,
+    /// Standard output.
+    pub out: Arc<Mutex<Said>>,
+    /// Standard error.
+    pub err: Arc<Mutex<Said>>,
+    readers: Vec<thread::JoinHandle<()>>,
+}
+
+impl Child {
+    /// Starts `command` in a process group of its own, so that a terminal's ^C is ours to pass on.
+    /// It is sent `at_death` when the thread that starts it ends.
+    ///
+    /// # Errors
+    /// errno of fork(2) or execve(2).
+    pub fn start(command: &mut Command, at_death: i32, wanted: Option<String>) -> io::Result<Self> {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        system::signal_at_death(command, at_death);
+        let mut process = command.spawn()?;
+        let out = Arc::new(Mutex::new(Said { wanted, ..Said::default() }));
+        let err = Arc::default();
+        let readers = vec![
+            read(process.stdout.take().expect("it is a pipe"), &out),
+            read(process.stderr.take().expect("it is a pipe"), &err),
+        ];
+        Ok(Self { process, ended: None, out, err, readers })
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<Ended> {
+        if self.ended.is_none() {
+            self.ended = self.process.try_wait().ok().flatten().map(Ended::of);
+        }
+        self.ended
+    }
+
+    /// Sends it a signal, unless it has ended.
+    pub fn signal(&mut self, signal: i32) {
+        if self.ended().is_none() {
+            // It has not been waited for, so the number is still its own.
+            system::signal(self.process.id(), signal);
+        }
+    }
+
+    /// Waits until all it said has been read. What it has started may hold its pipes open.
+    pub fn finish_reading(&mut self) {
+        for _ in 0..100 {
+            if self.readers.iter().all(thread::JoinHandle::is_finished) {
+                return;
+            }
+            thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+
+    /// The last lines of its standard error, or output.
+    #[must_use]
+    pub fn last_words(&self) -> Vec<String> {
+        for said in [&self.err, &self.out] {
+            let said = said.lock().unwrap_or_else(PoisonError::into_inner);
+            if !said.last.is_empty() {
+                return said.last.iter().cloned().collect();
+            }
+        }
+        Vec::new()
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if self.ended().is_none() {
+            // Whatever it has started goes with it: it has a group of its own.
+            system::signal_group(self.process.id(), libc::SIGKILL);
+            let _ = self.process.kill();
+            let _ = self.process.wait();
+        }
+    }
+}
+
+fn read(mut pipe: impl Read + Send + 'static, said: &Arc<Mutex<Said>>) -> thread::JoinHandle<()> {
+    let said = said.clone();
+    thread::spawn(move || {
+        let mut bytes = [0; READ_BYTES];
+        loop {
+            let count = match pipe.read(&mut bytes) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Ok(0) | Err(_) => break,
+                Ok(count) => count,
+            };
+            said.lock().unwrap_or_else(PoisonError::into_inner).take(&bytes[..count]);
+        }
+        let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+        if !said.line.is_empty() {
+            said.end_line();
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, Instant};
+
+    fn sh(script: &str, wanted: Option<&str>) -> Child {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        Child::start(&mut command, libc::SIGKILL, wanted.map(String::from)).expect("sh starts")
+    }
+
+    fn wait(what: impl Fn() -> bool) {
+        let since = Instant::now();
+        while !what() {
+            assert!(since.elapsed() < Duration::from_secs(10), "it never came");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn the_end_and_the_last_words_are_known() {
+        let mut child = sh("echo first; echo elapsed x >&2; echo last >&2; exit 7", Some("rst"));
+        let ended = std::iter::from_fn(|| {
+            thread::sleep(Duration::from_millis(5));
+            Some(child.ended())
+        })
+        .take(2_000)
+        .find_map(|ended| ended);
+        assert_eq!(ended, Some(Ended::Status(7)));
+        child.finish_reading();
+        assert_eq!(child.last_words(), ["last"]);
+        assert!(child.out.lock().expect("no panic").found);
+        assert_eq!(child.err.lock().expect("no panic").heading.as_deref(), Some("elapsed x"));
+    }
+
+    #[test]
+    fn what_is_dropped_ends_with_what_it_has_started() {
+        // The shell's own child prints its number.
+        let child = sh("sleep 60 & echo pid $!; wait", Some("pid"));
+        wait(|| child.out.lock().expect("no panic").found);
+        let line = child.out.lock().expect("no panic").last[0].clone();
+        let pid = line.strip_prefix("pid ").expect("a number").to_string();
+        let stat = format!("/proc/{pid}/stat");
+        let lives = || {
+            let text = std::fs::read_to_string(&stat).unwrap_or_default();
+            !text.is_empty() && !text.contains(") Z ")
+        };
+        assert!(lives());
+        drop(child);
+        wait(|| !lives());
+    }
+
+    #[test]
+    fn what_has_no_lines_is_bounded() {
+        let mut said = Said::default();
+        (0..10_000).for_each(|_| said.take(b"0123456789"));
+        assert_eq!(said.line.len(), LINE_BYTES_MAX);
+        (0..100).for_each(|_| said.take(b"x\n"));
+        assert_eq!(said.last.len(), LINES_MAX);
+    }
+
+    #[test]
+    fn a_signal_is_told_from_a_status() {
+        assert_eq!((Ended::Status(3).status(), Ended::Signal(9).status()), (3, 137));
+        assert_eq!(Ended::Signal(15).show(), "signal 15");
+    }
+}
