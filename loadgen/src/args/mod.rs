@@ -9,7 +9,6 @@ mod transfer;
 pub use common::CommonArgs;
 pub use files::Reports;
 pub use idle::{HerdProtocol, IdleArgs};
-pub use load::LoadArgs;
 pub use load::{Arrivals, LoadArgs};
 pub use transfer::Transfer;
 
