@@ -209,8 +209,7 @@ impl Process {
     /// Whether it has ended.
     #[must_use]
     pub fn has_ended(&self) -> bool {
-        let mut wanted =
-            libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let mut wanted = libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         // SAFETY: one pollfd is valid for reads and writes.
         unsafe { libc::poll(&raw mut wanted, 1, 0) == 1 }
     }
