@@ -6,7 +6,7 @@ use ringload::output::files;
 use ringload::report::Outcome;
 use ringload::run::Failure;
 use ringload::system::Interrupts;
-use ringload::{flow, herd, run, transfer};
+use ringload::{flow, herd, plan, run, transfer};
 use std::process::ExitCode;
 
 /// What was asked for cannot be done.
@@ -37,6 +37,7 @@ fn perform(cli: &Cli, interrupts: &Interrupts) -> Result<Delivery, Failure> {
         }
         Target::Reports(reports) => files::perform(reports),
         Target::Idle(idle) => herd::perform(idle, interrupts),
+        Target::Plan(plan) => plan::perform(plan, interrupts),
     }
 }
 

@@ -4,12 +4,14 @@ mod common;
 mod files;
 mod idle;
 mod load;
+mod plan;
 mod transfer;
 
 pub use common::CommonArgs;
 pub use files::Reports;
 pub use idle::{HerdProtocol, IdleArgs};
 pub use load::{Arrivals, LoadArgs};
+pub use plan::PlanArgs;
 pub use transfer::Transfer;
 
 use crate::http::{Url, head};
@@ -48,6 +50,7 @@ Examples:
   ringload packets 127.0.0.1:7100 put backup.tar --as monday.tar --replace
   ringload packets 127.0.0.1:7100 get monday.tar --out backup.tar
   ringload idle 127.0.0.1:8080 --protocol http -c 10k --hold 5m --probe-every 30s
+  ringload plan drain.toml --json report.json
 
 Exit status:
   0  every reply was right        3    nothing could be connected to
@@ -129,6 +132,9 @@ pub enum Target {
     /// Hold idle connections and show that each still answers
     #[command(after_help = EXAMPLES, max_term_width = 100)]
     Idle(IdleArgs),
+    /// Carry out a plan: several runs at once, in phases, and what happens to the server meanwhile
+    #[command(after_help = plan::EXAMPLE, max_term_width = 100)]
+    Plan(PlanArgs),
 }
 
 impl Cli {
@@ -157,8 +163,7 @@ impl Cli {
             Target::Http { load, .. }
             | Target::Echo { load, .. }
             | Target::Packets { load, .. } => Some(load),
-            Target::Reports(_) => None,
-            Target::Idle(_) => None,
+            Target::Reports(_) | Target::Idle(_) | Target::Plan(_) => None,
         }
     }
 
@@ -171,6 +176,7 @@ impl Cli {
             | Target::Packets { load, .. } => &load.common,
             Target::Reports(reports) => reports.common(),
             Target::Idle(idle) => &idle.common,
+            Target::Plan(plan) => &plan.common,
         }
     }
 
@@ -190,6 +196,7 @@ impl Cli {
             }
             Target::Reports(reports) => return reports.check(from_line),
             Target::Idle(idle) => return idle.check(),
+            Target::Plan(_) => return Ok(()),
         };
         let (Target::Http { load, .. } | Target::Echo { load, .. } | Target::Packets { load, .. }) =
             &mut self.target
@@ -226,7 +233,7 @@ impl Cli {
 }
 
 /// `HOST:PORT`, not yet resolved.
-fn parse_address(text: &str) -> Result<String, String> {
+pub(crate) fn parse_address(text: &str) -> Result<String, String> {
     let is_host = |host: &str| match host.strip_prefix('[') {
         Some(rest) => rest.len() > 1 && rest.ends_with(']'),
         // An IPv6 address has colons of its own.
