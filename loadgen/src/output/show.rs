@@ -76,7 +76,7 @@ pub fn summary(report: &Value) -> String {
 fn headline(report: &Value) -> String {
     let of = |value: &Value| show_text(value.as_str().unwrap_or_default());
     let plan = &report["plan"];
-    let words = [of(&plan["protocol"]), of(&plan["target"])].join(" ");
+    let words = [&plan["protocol"], &plan["target"], &plan["file"]].map(of).join(" ");
     let (outcome, kind) = (of(&report["outcome"]).to_uppercase(), of(&report["kind"]));
     format!("{} {outcome} ({kind}, ringload {})", words.trim(), of(&report["version"]))
 }
@@ -85,9 +85,14 @@ fn headline(report: &Value) -> String {
 fn parts(report: &Value) -> String {
     let parts = report["parts"].as_array().into_iter().flatten();
     let inner = |part: &Value| {
-        let inner = if part["report"].is_object() { &part["report"] } else { part };
-        let name = show_text(part["name"].as_str().unwrap_or_default());
-        format!("\n{name}\n{}", summary(inner))
+        let of = |name: &str| show_text(part[name].as_str().unwrap_or_default());
+        let report = &part["report"];
+        // A part is none of a plan again.
+        let inner = match report.is_object() && !report["parts"].is_array() {
+            true => summary(report),
+            false => String::new(),
+        };
+        format!("\n{}: {} {}\n{inner}", of("name"), of("verdict"), of("error"))
     };
     parts.map(inner).collect()
 }
@@ -168,10 +173,10 @@ mod tests {
     fn the_parts_of_a_plan_are_told_too() {
         let part = serde_json::to_value(sample()).expect("a report is JSON");
         let plan = json!({ "kind": "plan", "outcome": "failed", "parts": [
-            { "name": "the load", "report": part },
+            { "name": "the load", "verdict": "passed", "report": part },
         ] });
         let text = summary(&plan);
-        assert!(text.contains("\nthe load\n") && text.contains("p50 412 µs"), "{text}");
+        assert!(text.contains("\nthe load: passed") && text.contains("p50 412 µs"), "{text}");
     }
 
     #[test]

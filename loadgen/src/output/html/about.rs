@@ -24,7 +24,8 @@ const COUNTS: [(&str, &str, bool); 8] = [
 pub fn heading(report: &Value) -> String {
     let plan = &report["plan"];
     let part = |value: &Value| value.as_str().map(escape).unwrap_or_default();
-    let what = format!("{} {}", part(&plan["protocol"]), part(&plan["target"]));
+    let named = [&plan["protocol"], &plan["target"], &plan["file"]].map(part);
+    let what = named.join(" ");
     let what = if what.trim().is_empty() { part(&report["kind"]) } else { what };
     let outcome = part(&report["outcome"]);
     let class = match &outcome[..] {

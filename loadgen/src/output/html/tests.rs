@@ -115,15 +115,23 @@ fn the_page_of_a_churn_has_the_matrix_and_shows_what_others_chose_as_text() {
 
 #[test]
 fn the_page_of_a_plan_has_its_parts() {
-    let part = |name: &str, start_s: f64, report: Value| json!({ "name": name, "start_s": start_s, "report": report });
+    let part = |name: &str, started_s: f64, report: Value| {
+        json!({
+            "name": name, "phase": HOSTILE, "started_s": started_s, "ended_s": 20.0,
+            "command": HOSTILE, "verdict": "failed", "error": HOSTILE, "report": report,
+        })
+    };
     let plan = json!({
         "schema": 1, "version": "0.1.0", "kind": "plan", "outcome": "failed",
         "parts": [part("the load", 0.0, load()), part(HOSTILE, 5.0, churn())],
-        "actions": [{ "at_s": 3.0, "command": HOSTILE }],
+        "plan": { "file": HOSTILE },
+        "server": { "server": HOSTILE, "pid": 5, "error": null },
+        "events": [{ "what": HOSTILE, "time_s": 3.0, "error": HOSTILE }],
     });
     let html = page(&plan);
     check(&html);
     assert!(html.contains("When which part ran") && html.contains("Part: the load"));
+    assert!(html.contains("in the phase") && html.contains("<h3>The server</h3>"));
 }
 
 #[test]
