@@ -240,7 +240,7 @@ impl<'a> Watch<'a> {
             Some(requests) => run.stats.requests as f64 / requests as f64,
             None => elapsed.as_secs_f64() / load.duration.as_secs_f64(),
         };
-        screen.show(|| live::picture(title, *pacing, run, elapsed, Some(done)));
+        screen.show(|| live::load(title, *pacing, &run.stats, &run.intervals, elapsed, Some(done)));
     }
 
     fn keep_histograms(&mut self, part: &Stats, start: Duration, length: Duration) {

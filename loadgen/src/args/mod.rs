@@ -47,14 +47,29 @@ Examples:
   ringload packets 127.0.0.1:7100 --size 1KiB --digest-every 10
   ringload packets 127.0.0.1:7100 put backup.tar --as monday.tar --replace
   ringload packets 127.0.0.1:7100 get monday.tar --out backup.tar
+  ringload http http://127.0.0.1:8080/ -R 5k --fail-if 'p99>5ms' --fail-if 'errors>0' --html a.html
+      status 1 if more than one in a hundred waits longer; a page with curves for whom it concerns
+  ringload http http://127.0.0.1:8080/ -c 1k --ledger http://127.0.0.1:9090
+      status 1 if this ringwrightd has not given everything back behind the run
+  ringload http http://127.0.0.1:80/ -c 1k --pid $(cat /run/nginx.pid)
+      the same of any server, as far as the kernel tells: descriptors, threads, CLOSE_WAIT
+  ringload compare monday1.json,monday2.json today1.json,today2.json --fail-if 'ratio.p99>1.1'
+  ringload merge machine1.json machine2.json --json all.json
+  ringload report all.json --html all.html
   ringload idle 127.0.0.1:8080 --protocol http -c 10k --hold 5m --probe-every 30s
+
+Figures for --fail-if, compared by < <= > >= == != with a number and its unit (5ms 10k 64KiB 90%):
+  p50 p99 p99.95 mean max …       the latency; the service time where there is no schedule
+  service.p99 connect.p99 lag.p99 first_byte.p99 session.p99 probe.p99 reaction.p99
+  errors errors.reset findings findings.lost_reply leaks replies_per_s own_cpu cpu_per_reply
+  bystander_ratio.p99             and any number of the JSON report by its path: statuses.503
 
 Exit status:
   0  every reply was right        3    nothing could be connected to
-  1  errors were seen             4    ringload was the bottleneck: it could not keep to --rate
+  1  errors, --fail-if, a leak    4    ringload was the bottleneck: it could not keep to --rate
   2  wrong usage                  130  interrupted; the report covers what was done
 
-Every option can be set in the environment, but for -H and what only put or get has:
+Every option can be set in the environment, but for -H, --fail-if and what only put or get has:
 --requests-per-connection is RINGLOAD_REQUESTS_PER_CONNECTION. What is given on the command line
 goes first.";
 
