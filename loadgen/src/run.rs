@@ -34,6 +34,9 @@ const DESCRIPTORS_BESIDE: u64 = 64;
 /// How long an address of several that a name has may take to answer.
 const TRIAL: Duration = Duration::from_secs(1);
 
+/// Commands without [`LoadArgs`] do not come here.
+const NO_LOAD: &str = "this is no load";
+
 /// Why a run did not come about.
 #[derive(Debug)]
 pub enum Failure {
@@ -71,7 +74,7 @@ fn run(
     let name = match &cli.target {
         Target::Http { url, .. } => &url.address,
         Target::Echo { address, .. } | Target::Packets { address, .. } => address,
-        _ => unreachable!("what is no load is performed elsewhere"),
+        _ => unreachable!("{NO_LOAD}"),
     };
     let to = resolve(name).map_err(Failure::Unresolved)?;
     let plan = plan(cli, load, to);
@@ -100,7 +103,7 @@ fn run(
                 Packets::new(seed, size as usize, digest_every, framing, Arc::clone(&numbers))
             })
         }
-        _ => unreachable!("what is no load is performed elsewhere"),
+        _ => unreachable!("{NO_LOAD}"),
     };
     Ok((run.map_err(Failure::Engine)?, plan, environment))
 }
@@ -352,7 +355,7 @@ fn plan(cli: &Cli, load: &LoadArgs, to: SocketAddr) -> Plan {
         Target::Packets { address, size, digest_every, .. } => {
             ("packets", address.clone(), Some(*size), Some(*digest_every))
         }
-        _ => unreachable!("what is no load is performed elsewhere"),
+        _ => unreachable!("{NO_LOAD}"),
     };
     Plan {
         protocol,

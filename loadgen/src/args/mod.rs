@@ -1,11 +1,13 @@
 //! The command line: a file for each family of commands.
 
+mod churn;
 mod common;
 mod files;
 mod idle;
 mod load;
 mod transfer;
 
+pub use churn::{ChurnArgs, OracleArgs, PATIENCE, ReplayArgs};
 pub use common::CommonArgs;
 pub use files::Reports;
 pub use idle::{HerdProtocol, IdleArgs};
@@ -63,6 +65,7 @@ Figures for --fail-if, compared by < <= > >= == != with a number and its unit (5
   service.p99 connect.p99 lag.p99 first_byte.p99 session.p99 probe.p99 reaction.p99
   errors errors.reset findings findings.lost_reply leaks replies_per_s own_cpu cpu_per_reply
   bystander_ratio.p99             and any number of the JSON report by its path: statuses.503
+  ringload churn 127.0.0.1:7000 -d 1m     misbehaves in every way; see ringload churn --help
 
 Exit status:
   0  every reply was right        3    nothing could be connected to
@@ -144,6 +147,12 @@ pub enum Target {
     /// Hold idle connections and show that each still answers
     #[command(after_help = EXAMPLES, max_term_width = 100)]
     Idle(IdleArgs),
+    /// Misbehave at every point of a connection's life, and see whether the server takes it right
+    #[command(after_help = churn::CHURN_EXAMPLES, max_term_width = 100)]
+    Churn(ChurnArgs),
+    /// Walk the script of a finding again, step by step
+    #[command(after_help = churn::REPLAY_EXAMPLES, max_term_width = 100)]
+    Replay(ReplayArgs),
 }
 
 impl Cli {
@@ -174,6 +183,7 @@ impl Cli {
             | Target::Packets { load, .. } => Some(load),
             Target::Reports(_) => None,
             Target::Idle(_) => None,
+            Target::Churn(_) | Target::Replay(_) => None,
         }
     }
 
@@ -186,6 +196,8 @@ impl Cli {
             | Target::Packets { load, .. } => &load.common,
             Target::Reports(reports) => reports.common(),
             Target::Idle(idle) => &idle.common,
+            Target::Churn(churn) => &churn.common,
+            Target::Replay(replay) => &replay.common,
         }
     }
 
@@ -205,11 +217,14 @@ impl Cli {
             }
             Target::Reports(reports) => return reports.check(from_line),
             Target::Idle(idle) => return idle.check(),
+            Target::Churn(churn) => return churn.check(),
+            Target::Replay(replay) => return replay.check(),
         };
         let (Target::Http { load, .. } | Target::Echo { load, .. } | Target::Packets { load, .. }) =
             &mut self.target
         else {
             unreachable!("the others have returned");
+            return Ok(());
         };
         match (from_line("duration"), from_line("requests")) {
             (true, true) => return Err("give either --duration or --requests, not both".into()),
@@ -392,7 +407,13 @@ mod tests {
             ("ringload http http://a/ -H (:y", "no token"),
             ("ringload http http://a/ -H X:\u{7}", "control character"),
             ("ringload http http://a/ -H Content-Length:5", "announces a body"),
-            ("ringload churn a:1", "unrecognized subcommand"),
+            ("ringload churn a", "expected PROTOCOL://HOST:PORT"),
+            ("ringload churn a:1 --faults fast", "none of the faults"),
+            ("ringload churn a:1 -n 5 -d 5s", "cannot be used with"),
+            ("ringload churn a:1 --patience 11m", "at most 10m"),
+            ("ringload churn a:1 --bystanders 1001", "--bystanders is at most"),
+            ("ringload replay", "SCRIPT"),
+            ("ringload replay x --times 2M", "--times and --company"),
             ("ringload packets a:1 --size 64KiB", "at most 65531"),
             ("ringload packets a:1 --digest-every 1.5", "--digest-every"),
             ("ringload packets a:1 -c 5 put x", "--connections is for load"),
