@@ -34,6 +34,9 @@ const DESCRIPTORS_BESIDE: u64 = 64;
 /// How long an address of several that a name has may take to answer.
 const TRIAL: Duration = Duration::from_secs(1);
 
+/// Commands without [`LoadArgs`] do not come here.
+const NO_LOAD: &str = "this is no load";
+
 /// Why a run did not come about.
 #[derive(Debug)]
 pub enum Failure {
@@ -71,7 +74,7 @@ fn run(
     let name = match &cli.target {
         Target::Http { url, .. } => &url.address,
         Target::Echo { address, .. } | Target::Packets { address, .. } => address,
-        _ => unreachable!("what is no load is performed elsewhere"),
+        _ => unreachable!("{NO_LOAD}"),
     };
     let to = resolve(name).map_err(Failure::Unresolved)?;
     let plan = plan(cli, load, to);
@@ -100,7 +103,7 @@ fn run(
                 Packets::new(seed, size as usize, digest_every, framing, Arc::clone(&numbers))
             })
         }
-        _ => unreachable!("what is no load is performed elsewhere"),
+        _ => unreachable!("{NO_LOAD}"),
     };
     Ok((run.map_err(Failure::Engine)?, plan, environment))
 }
@@ -240,7 +243,7 @@ impl<'a> Watch<'a> {
             Some(requests) => run.stats.requests as f64 / requests as f64,
             None => elapsed.as_secs_f64() / load.duration.as_secs_f64(),
         };
-        screen.show(|| live::picture(title, *pacing, run, elapsed, Some(done)));
+        screen.show(|| live::load(title, *pacing, &run.stats, &run.intervals, elapsed, Some(done)));
     }
 
     fn keep_histograms(&mut self, part: &Stats, start: Duration, length: Duration) {
@@ -352,7 +355,7 @@ fn plan(cli: &Cli, load: &LoadArgs, to: SocketAddr) -> Plan {
         Target::Packets { address, size, digest_every, .. } => {
             ("packets", address.clone(), Some(*size), Some(*digest_every))
         }
-        _ => unreachable!("what is no load is performed elsewhere"),
+        _ => unreachable!("{NO_LOAD}"),
     };
     Plan {
         protocol,
