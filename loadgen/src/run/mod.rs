@@ -1,5 +1,8 @@
 //! One run: resolve, start the engine, watch it, stop it, report.
 
+mod watch;
+
+use self::watch::Watch;
 use crate::args::{Cli, LoadArgs, Target};
 use crate::delivery::Delivery;
 use crate::echo::Echo;
@@ -9,24 +12,17 @@ use crate::network::Network;
 use crate::packets::Packets;
 use crate::packets::wire::{BODY_BYTES_MAX, PREFIX_BYTES};
 use crate::protocol::{ErrorKind, Fault, Protocol};
-use crate::report::{Environment, Interval, Pacing, Plan, Run};
-use crate::stats::Stats;
+use crate::report::{Environment, Pacing, Plan, Run};
 use crate::summary;
 use crate::system::{self, Interrupts};
 use crate::threads::Threads;
-use crate::timeline::Timeline;
 use ringwright::{Config, Engine, Framing};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
 
 /// What is in flight at the end of a run may finish within.
 const GRACE: Duration = Duration::from_secs(1);
-/// How often the watching thread looks up.
-const POLL: Duration = Duration::from_millis(10);
-/// Between two lines of output.
-const LINE: Duration = Duration::from_secs(1);
 /// Descriptors beside those of connections: rings, standard streams, the report.
 const DESCRIPTORS_BESIDE: u64 = 64;
 /// How long an address of several that a name has may take to answer.
@@ -142,146 +138,6 @@ fn drive<P: Protocol>(
         system: cpu.system.saturating_sub(cpu_before.system),
     };
     Ok(run)
-}
-
-/// The thread that waits for the end of a run and prints what happens meanwhile.
-struct Watch<'a> {
-    load: &'a LoadArgs,
-    pacing: Pacing,
-    shared: Arc<Shared>,
-    start: Instant,
-    last_line: Duration,
-    next_line: Duration,
-    stopped_at: Duration,
-    run: Run,
-}
-
-impl<'a> Watch<'a> {
-    fn new(load: &'a LoadArgs, shared: Arc<Shared>) -> Self {
-        let start = *shared.started.get_or_init(Instant::now);
-        let run = Run {
-            stats: Stats::new(),
-            intervals: Vec::new(),
-            timeline: Timeline::default(),
-            elapsed: Duration::ZERO,
-            cpu: system::CpuTime::default(),
-            threads: Vec::new(),
-            network: Network::default(),
-            interrupted: false,
-        };
-        Self {
-            load,
-            pacing: load.pacing(),
-            shared,
-            start,
-            last_line: Duration::ZERO,
-            next_line: LINE,
-            stopped_at: Duration::ZERO,
-            run,
-        }
-    }
-
-    /// Returns when the time is over, the requests are sent, nothing answers, or a signal comes.
-    fn until_over(&mut self, interrupts: &Interrupts) {
-        let end = if self.load.requests.is_some() { Duration::MAX } else { self.load.duration };
-        loop {
-            let elapsed = self.start.elapsed();
-            self.stopped_at = elapsed;
-            if elapsed >= self.next_line {
-                self.line(elapsed);
-            }
-            if elapsed >= end || self.is_over() {
-                return;
-            }
-            let nap = POLL.min(end - elapsed).min(self.next_line.saturating_sub(elapsed));
-            if interrupts.wait(nap) {
-                self.run.interrupted = true;
-                return;
-            }
-        }
-    }
-
-    fn is_over(&self) -> bool {
-        let shards = self.load.threads as usize;
-        let all = |count: usize| count == shards;
-        all(self.shared.finished.load(Ordering::Relaxed))
-            || (all(self.shared.hopeless.load(Ordering::Relaxed))
-                && !self.shared.connected.load(Ordering::Relaxed))
-    }
-
-    /// Takes what the shards have published since the last time, and prints it.
-    fn line(&mut self, elapsed: Duration) {
-        let mut part = Stats::new();
-        part.absorb(&mut self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner));
-        let (start, length) = (self.last_line, elapsed - self.last_line);
-        let interval = Interval::of(&part, self.pacing, elapsed, length);
-        self.keep_histograms(&part, start, length);
-        self.run.stats.absorb(&mut part);
-        if !self.load.common.quiet {
-            if self.run.intervals.is_empty() {
-                eprintln!("{}", summary::heading());
-            }
-            eprintln!("{}", summary::line(&interval, self.run.stats.replies));
-        }
-        self.run.keep(interval);
-        self.last_line = elapsed;
-        while self.next_line <= elapsed {
-            self.next_line += LINE;
-        }
-    }
-
-    fn keep_histograms(&mut self, part: &Stats, start: Duration, length: Duration) {
-        for (tag, times) in [
-            ("latency", &part.latency_ns),
-            ("session", &part.session_ns),
-            ("service", &part.service_ns),
-            ("connect", &part.connect_ns),
-            ("lag", &part.lag_ns),
-        ] {
-            self.run.timeline.keep(tag, start, length, times);
-        }
-    }
-
-    /// Lets what is in flight finish: as long as a reply may take, so that a server that hangs
-    /// does not pass because the time was up; after a signal only for a moment. A second signal
-    /// does not wait at all.
-    fn stop(&mut self, remote: &ringwright::Remote, interrupts: &Interrupts) {
-        self.shared.interrupted.store(self.run.interrupted, Ordering::Relaxed);
-        self.shared.ended_ns.store(self.stopped_at.as_nanos() as u64, Ordering::Relaxed);
-        self.shared.stop.store(true, Ordering::Relaxed);
-        let mut wait = if self.run.interrupted { GRACE } else { self.load.timeout + GRACE };
-        let since = Instant::now();
-        // Busy is no shard with so few commands as ours; but then it is asked again.
-        while (remote.drain(wait).is_err() || remote.connections() > 0) && since.elapsed() < wait {
-            if interrupts.wait(Duration::from_millis(1)) {
-                if self.run.interrupted {
-                    eprintln!("ringload: interrupted again; no report");
-                    std::process::exit(130);
-                }
-                self.run.interrupted = true;
-                self.shared.interrupted.store(true, Ordering::Relaxed);
-                wait = Duration::ZERO;
-                let _ = remote.drain(wait);
-            }
-        }
-    }
-
-    /// After the shards have ended.
-    fn result(mut self) -> Run {
-        let mut rest = Stats::new();
-        rest.absorb(&mut self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner));
-        let length = self.start.elapsed().saturating_sub(self.last_line);
-        self.keep_histograms(&rest, self.last_line, length);
-        self.run.stats.absorb(&mut rest);
-        let last_reply = Duration::from_nanos(self.run.stats.last_reply_ns);
-        // A run of so many requests ends with the last reply, not when that was noticed.
-        let all_sent = self.load.requests.is_some() && !self.run.interrupted;
-        self.run.elapsed = match all_sent && !last_reply.is_zero() {
-            true => last_reply,
-            false => last_reply.max(self.stopped_at),
-        };
-        self.run
-    }
 }
 
 fn config(load: &LoadArgs, flight_bytes: usize) -> Config {
