@@ -329,6 +329,6 @@ impl<P: Protocol> Handler for Load<P> {
 impl<P: Protocol> Drop for Load<P> {
     /// What was counted since the last tick, and what was never sent.
     fn drop(&mut self) {
-        self.driver.end();
+        self.driver.end(self.flows.slack);
     }
 }

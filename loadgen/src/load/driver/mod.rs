@@ -312,15 +312,21 @@ impl<P: Protocol> Driver<P> {
     }
 
     /// The shard has ended: counts what was due and never sent, and publishes what was counted.
-    pub fn end(&mut self) {
+    /// `slack`: when a connection was free for requests.
+    pub fn end(&mut self, slack: Slack) {
         let end_ns = self.shared.ended_ns.load(Ordering::Relaxed);
         let stats = &mut self.stats;
+        let slack = match self.task.pacing {
+            Pacing::Connections => self.room,
+            _ => slack,
+        };
         let times = match self.task.pacing {
             Pacing::Connections => &mut stats.session_ns,
             _ => &mut stats.latency_ns,
         };
         let mut unsent = |due_ns: u64, many: u64| {
             stats.unsent += many;
+            stats.lag_ns.saturating_record_n(slack.lag_ns(due_ns, end_ns), many);
             times.saturating_record_n(end_ns.saturating_sub(due_ns), many);
         };
         self.again.drain(..).for_each(|due_ns| unsent(due_ns, 1));
