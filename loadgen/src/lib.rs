@@ -2,9 +2,10 @@
 //! checks every byte that comes back.
 //!
 //! From the command line ([`args`]) to a run ([`run`]): one [`load::Load`] per shard keeps its
-//! connections busy, a [`protocol::Protocol`] ([`echo`], [`http`], [`packets`]) makes the requests
-//! and judges the replies, [`stats`] counts, [`report`] and [`summary`] tell. [`transfer`] moves one
-//! file instead.
+//! connections busy, or sends on a schedule, a [`protocol::Protocol`] ([`echo`], [`http`],
+//! [`packets`]) makes the requests and judges the replies, [`stats`] counts, [`report`] and
+//! [`summary`] tell. [`threads`], [`network`] and [`saturation`] say whether it was the server that
+//! was measured. [`transfer`] moves one file instead.
 
 pub mod args;
 pub mod delivery;

@@ -169,7 +169,8 @@ fn connections(report: &Report) -> String {
     );
     // A run that was too short for all of them says nothing about that many.
     let useful = report.plan.connections.min(report.plan.requests.unwrap_or(u64::MAX));
-    if report.connections_opened < useful {
+    let are_kept = report.plan.pacing != Pacing::Connections;
+    if are_kept && report.connections_opened < useful {
         text += &format!("; {} were asked for", show_count(report.plan.connections));
     }
     text

@@ -125,6 +125,13 @@ impl LoadArgs {
         Ok(())
     }
 
+    /// Requests after which a connection is closed; `None`: it is kept.
+    #[must_use]
+    pub fn quota(&self) -> Option<u64> {
+        let default = matches!(self.pacing(), Pacing::Connections).then_some(1);
+        self.requests_per_connection.or(default)
+    }
+
     /// There is a rate.
     #[must_use]
     pub const fn is_on_schedule(&self) -> bool {

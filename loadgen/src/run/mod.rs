@@ -12,7 +12,7 @@ use crate::network::Network;
 use crate::packets::Packets;
 use crate::packets::wire::{BODY_BYTES_MAX, PREFIX_BYTES};
 use crate::protocol::{ErrorKind, Fault, Protocol};
-use crate::report::{Environment, Pacing, Plan, Run};
+use crate::report::{Environment, Plan, Run};
 use crate::summary;
 use crate::system::{self, Interrupts};
 use crate::threads::Threads;
@@ -173,10 +173,7 @@ fn task(load: &LoadArgs, seed: u64, to: SocketAddr, shard: u64) -> Task {
         connections: share(load.connections) as usize,
         requests: load.requests.map(share),
         pipeline: load.pipeline as usize,
-        requests_per_connection: load.requests_per_connection.unwrap_or(match load.pacing() {
-            Pacing::Connections => 1,
-            _ => u64::MAX,
-        }),
+        requests_per_connection: load.quota().unwrap_or(u64::MAX),
         timeout: load.timeout,
         pacing: load.pacing(),
         rate: load.rate.or(load.conn_rate).unwrap_or_default(),
@@ -204,7 +201,7 @@ fn plan(cli: &Cli, load: &LoadArgs, to: SocketAddr) -> Plan {
         duration_s: load.requests.is_none().then_some(load.duration.as_secs_f64()),
         requests: load.requests,
         pipeline: load.pipeline,
-        requests_per_connection: load.requests_per_connection,
+        requests_per_connection: load.quota(),
         size_bytes,
         digest_every,
         timeout_s: load.timeout.as_secs_f64(),
