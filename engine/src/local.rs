@@ -3,7 +3,9 @@
 use crate::remote::Remote;
 use crate::shard::core::Core;
 use crate::shard::reconnect::Connect;
-use crate::{Connection, ConnectionId, ConnectionInfo, KeepRefused, Reason, Reconnect, SlowReaders};
+use crate::{
+    Connection, ConnectionId, ConnectionInfo, KeepRefused, Reason, Reconnect, SlowReaders,
+};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
