@@ -120,6 +120,9 @@ pub fn summary(report: &Report) -> String {
     if report.unfinished > 0 {
         row("unfinished", format!("{} without a reply at the end", show_count(report.unfinished)));
     }
+    if report.lost > 0 {
+        row("lost", format!("{} without a reply when a connection ended", show_count(report.lost)));
+    }
     if let Some(ends) = ends(report) {
         row("server's ends", ends);
     }

@@ -255,18 +255,19 @@ impl<P: Protocol> Driver<P> {
     /// A connect did not come about that was asked for, or due, at `tag_ns`.
     pub fn connect_failed(&mut self, tag_ns: u64, error: &io::Error) {
         self.connecting -= 1;
+        let kind = match error.kind() {
+            io::ErrorKind::ConnectionRefused => ErrorKind::ConnectRefused,
+            _ => ErrorKind::ConnectFailed,
+        };
         let is_session = self.pacing() == Pacing::Connections;
-        if is_session {
+        // A refusal comes at once: as a time it would only make the others look good.
+        if is_session && kind != ErrorKind::ConnectRefused {
             self.stats.session_ns.saturating_record(self.now_ns() - tag_ns);
         }
         if self.is_stopped() {
             self.stats.unsent += u64::from(is_session);
             return;
         }
-        let kind = match error.kind() {
-            io::ErrorKind::ConnectionRefused => ErrorKind::ConnectRefused,
-            _ => ErrorKind::ConnectFailed,
-        };
         if kind == ErrorKind::ConnectRefused && self.task.drain_ok {
             self.stats.refused += 1;
         } else {
