@@ -150,7 +150,7 @@ impl<P: Protocol> Load<P> {
             let flow = flows.get_mut(index);
             // None: it is ending, and will be replaced.
             let Some(mut connection) = shard.connection(flow.id) else { continue };
-            if flow.ending {
+            if flow.ending || !(is_over || driver.has_room(flow)) {
                 continue;
             }
             if is_over {
@@ -160,8 +160,11 @@ impl<P: Protocol> Load<P> {
                 }
                 continue;
             }
-            let due_ns = driver.take_due(now_ns).expect("there is one");
-            driver.send(flow, &mut connection, due_ns, slack.lag_ns(due_ns, now_ns), now_ns);
+            // The end of the run may have come in between.
+            if let Some(due_ns) = driver.take_due(now_ns) {
+                let lag_ns = slack.lag_ns(due_ns, now_ns);
+                driver.send(flow, &mut connection, due_ns, lag_ns, now_ns);
+            }
             if driver.has_room(flow) {
                 flows.put_back(index, slack);
             }
