@@ -188,7 +188,7 @@ impl<P: Protocol> Load<P> {
 }
 
 impl<P: Protocol> Handler for Load<P> {
-    /// Where [`Flows`] has it.
+    /// Its number among the flows.
     type State = u32;
 
     fn started(&mut self, shard: &mut Local<'_>) {
