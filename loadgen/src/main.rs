@@ -6,10 +6,7 @@ use ringload::output::files;
 use ringload::report::Outcome;
 use ringload::run::Failure;
 use ringload::system::Interrupts;
-use ringload::{flow, herd, plan, run, transfer};
-use ringload::units::show_path;
-use ringload::{flow, herd, lifecycle, run, transfer};
-use std::fs::File;
+use ringload::{flow, herd, lifecycle, plan, run, transfer};
 use std::process::ExitCode;
 
 /// What was asked for cannot be done.

@@ -25,14 +25,8 @@ use std::time::Duration;
 
 /// Most connections of a run: beyond, a single address has no ports for them by far.
 const CONNECTIONS_MAX: u64 = 1_000_000;
-/// Most requests in flight on a connection.
-const PIPELINE_MAX: u64 = 1_024;
-/// Most bytes in flight on a connection: they are kept in memory until they are sent.
-const FLIGHT_BYTES_MAX: u64 = 64 << 20;
 /// Most bytes of an ECHO or DIGEST.
 const PACKET_SIZE_MAX: u64 = (BODY_BYTES_MAX - PREFIX_BYTES) as u64;
-/// Most requests or connections per second.
-const RATE_MAX: u64 = 10_000_000;
 /// Longest run and longest wait for a reply.
 const DURATION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -187,10 +181,11 @@ impl Cli {
             Target::Http { load, .. }
             | Target::Echo { load, .. }
             | Target::Packets { load, .. } => Some(load),
-            Target::Reports(_) | Target::Idle(_) | Target::Plan(_) => None,
-            Target::Reports(_) => None,
-            Target::Idle(_) => None,
-            Target::Churn(_) | Target::Replay(_) => None,
+            Target::Reports(_)
+            | Target::Idle(_)
+            | Target::Plan(_)
+            | Target::Churn(_)
+            | Target::Replay(_) => None,
         }
     }
 
@@ -211,56 +206,22 @@ impl Cli {
 
     fn settle(&mut self, given: &ArgMatches) -> Result<(), String> {
         let from_line = |name: &str| given.value_source(name) == Some(ValueSource::CommandLine);
-        let message_bytes = match &self.target {
-            Target::Http { .. } => 0,
-            Target::Echo { size, .. } => *size,
-            Target::Packets { size, transfer, .. } => {
-                if *size > PACKET_SIZE_MAX {
-                    return Err(format!("--size is at most {PACKET_SIZE_MAX} in a packet"));
-                }
-                if let Some(transfer) = transfer {
-                    transfer.check(from_line)?;
-                }
-                *size
+        match &mut self.target {
+            Target::Http { load, .. } => load.settle(0, from_line),
+            Target::Echo { size, load, .. } => load.settle(*size, from_line),
+            Target::Packets { size, .. } if *size > PACKET_SIZE_MAX => {
+                Err(format!("--size is at most {PACKET_SIZE_MAX} in a packet"))
             }
-            Target::Reports(reports) => return reports.check(from_line),
-            Target::Idle(idle) => return idle.check(),
-            Target::Plan(_) => return Ok(()),
-            Target::Churn(churn) => return churn.check(),
-            Target::Replay(replay) => return replay.check(),
-        };
-        let (Target::Http { load, .. } | Target::Echo { load, .. } | Target::Packets { load, .. }) =
-            &mut self.target
-        else {
-            unreachable!("the others have returned");
-            return Ok(());
-        };
-        match (from_line("duration"), from_line("requests")) {
-            (true, true) => return Err("give either --duration or --requests, not both".into()),
-            // The environment asked for a number of requests; the command line knows better.
-            (true, false) => load.requests = None,
-            (false, _) => {}
+            Target::Packets { size, load, transfer, .. } => {
+                transfer.as_ref().map_or(Ok(()), |transfer| transfer.check(from_line))?;
+                load.settle(*size, from_line)
+            }
+            Target::Reports(reports) => reports.check(from_line),
+            Target::Idle(idle) => idle.check(),
+            Target::Plan(_) => Ok(()),
+            Target::Churn(churn) => churn.check(),
+            Target::Replay(replay) => replay.check(),
         }
-        if load.duration > DURATION_MAX || load.timeout > DURATION_MAX {
-            return Err("--duration and --timeout are at most 24h".into());
-        }
-        if load.connections > CONNECTIONS_MAX {
-            return Err(format!("--connections is at most {CONNECTIONS_MAX}"));
-        }
-        if load.threads > load.connections {
-            return Err(format!(
-                "--threads {} are more than --connections {}: some would have nothing to do",
-                load.threads, load.connections
-            ));
-        }
-        load.check_rates(from_line)?;
-        if load.pipeline > PIPELINE_MAX {
-            return Err(format!("--pipeline is at most {PIPELINE_MAX}"));
-        }
-        if message_bytes.saturating_mul(load.pipeline) > FLIGHT_BYTES_MAX {
-            return Err("--size times --pipeline is at most 64MiB".into());
-        }
-        Ok(())
     }
 }
 
