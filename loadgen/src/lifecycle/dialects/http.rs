@@ -135,9 +135,7 @@ impl Dialect for Http {
 
     fn ear(&self, key: Key, phrases: &[Phrase]) -> Result<Box<dyn Ear>, String> {
         let speech = self.speech(key, phrases)?;
-        let places = speech.requests.iter().map(|request| (request.start, request.end));
-        let asked = self.read(phrases)?.into_iter().zip(places);
-        let asked = asked.map(|(asked, (start, end))| (asked, start, end)).collect();
+        let asked = self.read(phrases)?.into_iter().zip(speech.requests).collect();
         Ok(Box::new(HttpEar::new(self.known.clone(), asked)))
     }
 

@@ -151,6 +151,12 @@ fn nothing_is_answered_before_it_was_asked() {
         let heard = ear.hear(&ok(&a()), said).map_err(|finding| finding.rule);
         assert_eq!(heard, must, "{said}");
     }
+    // What is behind the head of a GET means nothing, and ours waits for it all the same.
+    for (strictness, must) in [(Strictness::Own, Err(Rule::Unasked)), (Strictness::Foreign, Ok(()))]
+    {
+        let mut ear = self::http(strictness).ear(KEY, &phrases("body:/a:100")).expect("phrases");
+        assert_eq!(ear.hear(&ok(&a()), 70).map_err(|finding| finding.rule), must, "{strictness:?}");
+    }
     // A server may run out of patience with half a request.
     let mut ear = http.ear(KEY, &phrases("get:/a")).expect("phrases");
     let late = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
