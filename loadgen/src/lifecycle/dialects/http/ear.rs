@@ -75,24 +75,20 @@ impl HttpEar {
         self.close = head.close;
         self.may_have_body = to_head && head.status >= 400;
         self.body = Body::Any;
+        // RFC 9110, 15.5.9: waiting for a request that never comes may end with a 408; and why a
+        // connection ends may be told with any other refusal.
+        let is_farewell = (400..500).contains(&head.status) && head.close && !self.is_own();
         let Some((asked, Request { start, head_end, end, .. })) =
             self.asked.get(self.next).cloned()
         else {
-            // RFC 9110, 15.5.9: waiting for a request that never comes may end with a 408.
-            return match head.status {
-                408 if head.close && !self.is_own() => Ok(()),
-                status => Err(self.finding(
-                    Rule::Unasked,
-                    &format!("a reply with status {status}, and all were answered before"),
-                )),
-            };
+            let detail =
+                format!("a reply with status {}, and all were answered before", head.status);
+            return if is_farewell { Ok(()) } else { Err(self.finding(Rule::Unasked, &detail)) };
         };
         let is_early = said < end;
-        if said <= start && !(head.status == 408 && head.close && !self.is_own()) {
-            return Err(self.finding(
-                Rule::Unasked,
-                &format!("status {}, and nothing of the request was said", head.status),
-            ));
+        if said <= start {
+            let detail = format!("status {}, and nothing of the request was said", head.status);
+            return if is_farewell { Ok(()) } else { Err(self.finding(Rule::Unasked, &detail)) };
         }
         match asked {
             Asked::Bad(bad) => self.begin_bad(bad, head),

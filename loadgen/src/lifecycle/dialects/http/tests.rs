@@ -151,6 +151,13 @@ fn nothing_is_answered_before_it_was_asked() {
         let heard = ear.hear(&ok(&a()), said).map_err(|finding| finding.rule);
         assert_eq!(heard, must, "{said}");
     }
+    // Why it ends may be told by a foreign server to whoever says nothing.
+    let farewell = b"HTTP/1.1 400 Bad\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+    for (strictness, must) in [(Strictness::Own, Err(Rule::Unasked)), (Strictness::Foreign, Ok(()))]
+    {
+        let mut ear = self::http(strictness).ear(KEY, &phrases("get:/a")).expect("phrases");
+        assert_eq!(ear.hear(farewell, 0).map_err(|finding| finding.rule), must, "{strictness:?}");
+    }
     // What is behind the head of a GET means nothing, and ours waits for it all the same.
     for (strictness, must) in [(Strictness::Own, Err(Rule::Unasked)), (Strictness::Foreign, Ok(()))]
     {
