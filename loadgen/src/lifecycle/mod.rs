@@ -7,8 +7,10 @@
 //! a connection says, what must be heard, and what each ending may look like ([`oracle`] has what
 //! is the same for all). [`walk`] walks many scripts at once and tells what was seen.
 
+pub mod cell;
 pub mod dialect;
 pub mod dialects;
+pub mod draw;
 pub mod finding;
 pub mod oracle;
 pub mod script;
