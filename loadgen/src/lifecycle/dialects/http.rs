@@ -54,6 +54,23 @@ impl Strictness {
     }
 }
 
+/// The paths that phrases ask for, each once.
+#[must_use]
+pub fn paths(phrases: &[Phrase]) -> Vec<String> {
+    let mut paths: Vec<String> = Vec::new();
+    for phrase in phrases {
+        let path = match phrase.split_once(':') {
+            Some(("get" | "head", path)) => path,
+            Some(("range" | "body", rest)) => rest.rsplit_once(':').map_or(rest, |(path, _)| path),
+            _ => continue,
+        };
+        if !paths.iter().any(|before| before == path) {
+            paths.push(path.into());
+        }
+    }
+    paths
+}
+
 /// HTTP with one server.
 pub struct Http {
     known: Arc<Known>,

@@ -105,6 +105,12 @@ proptest! {
 }
 
 #[test]
+fn what_a_script_asks_for_can_be_learnt_from_it() {
+    let say = phrases("get:/a:1,head:/a:1,range:/b:7-9,body:/c:5,bad:tls,nonsense");
+    assert_eq!(paths(&say), ["/a:1", "/b", "/c"]);
+}
+
+#[test]
 fn another_files_bytes_are_told_whose_they_are() {
     let b = &content(2, 400_000)[..3_000];
     let finding = hear(&http(Strictness::Foreign), "get:/a", &ok(b), &[40]).0.expect_err("foreign");
