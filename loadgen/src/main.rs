@@ -6,7 +6,7 @@ use ringload::report::Outcome;
 use ringload::run::Failure;
 use ringload::system::Interrupts;
 use ringload::units::show_path;
-use ringload::{run, transfer};
+use ringload::{lifecycle, run, transfer};
 use std::fs::File;
 use std::process::ExitCode;
 
@@ -51,6 +51,8 @@ fn perform(cli: &Cli, interrupts: &Interrupts) -> Result<Delivery, Failure> {
         Target::Http { load, .. } | Target::Echo { load, .. } | Target::Packets { load, .. } => {
             run::perform(cli, load, interrupts)
         }
+        Target::Churn(churn) => lifecycle::churn::perform(churn, interrupts),
+        Target::Replay(replay) => lifecycle::replay::perform(replay, interrupts),
     }
 }
 

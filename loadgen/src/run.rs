@@ -29,6 +29,9 @@ const DESCRIPTORS_BESIDE: u64 = 64;
 /// How long an address of several that a name has may take to answer.
 const TRIAL: Duration = Duration::from_secs(1);
 
+/// Commands without [`LoadArgs`] do not come here.
+const NO_LOAD: &str = "this is no load";
+
 /// Why a run did not come about.
 #[derive(Debug)]
 pub enum Failure {
@@ -59,6 +62,7 @@ fn run(cli: &Cli, load: &LoadArgs, interrupts: &Interrupts) -> Result<Report, Fa
     let name = match &cli.target {
         Target::Http { url, .. } => &url.address,
         Target::Echo { address, .. } | Target::Packets { address, .. } => address,
+        Target::Churn(_) | Target::Replay(_) => unreachable!("{NO_LOAD}"),
     };
     let to = resolve(name).map_err(Failure::Unresolved)?;
     let plan = plan(cli, load, to);
@@ -87,6 +91,7 @@ fn run(cli: &Cli, load: &LoadArgs, interrupts: &Interrupts) -> Result<Report, Fa
                 Packets::new(seed, size as usize, digest_every, framing)
             })
         }
+        Target::Churn(_) | Target::Replay(_) => unreachable!("{NO_LOAD}"),
     };
     Ok(run.map_err(Failure::Engine)?.report(plan, environment))
 }
@@ -291,6 +296,7 @@ fn plan(cli: &Cli, load: &LoadArgs, to: SocketAddr) -> Plan {
         Target::Packets { address, size, digest_every, .. } => {
             ("packets", address.clone(), Some(*size), Some(*digest_every))
         }
+        Target::Churn(_) | Target::Replay(_) => unreachable!("{NO_LOAD}"),
     };
     Plan {
         protocol,

@@ -1,9 +1,11 @@
 //! The command line: a file for each family of commands.
 
+mod churn;
 mod common;
 mod load;
 mod transfer;
 
+pub use churn::{ChurnArgs, OracleArgs, PATIENCE, ReplayArgs};
 pub use common::CommonArgs;
 pub use load::LoadArgs;
 pub use transfer::Transfer;
@@ -34,6 +36,7 @@ Examples:
   ringload packets 127.0.0.1:7100 --size 1KiB --digest-every 10
   ringload packets 127.0.0.1:7100 put backup.tar --as monday.tar --replace
   ringload packets 127.0.0.1:7100 get monday.tar --out backup.tar
+  ringload churn 127.0.0.1:7000 -d 1m     misbehaves in every way; see ringload churn --help
 
 Exit status:
   0  every reply was right        3    nothing could be connected to
@@ -109,6 +112,12 @@ pub enum Target {
         #[command(subcommand)]
         transfer: Option<Transfer>,
     },
+    /// Misbehave at every point of a connection's life, and see whether the server takes it right
+    #[command(after_help = churn::CHURN_EXAMPLES, max_term_width = 100)]
+    Churn(ChurnArgs),
+    /// Walk the script of a finding again, step by step
+    #[command(after_help = churn::REPLAY_EXAMPLES, max_term_width = 100)]
+    Replay(ReplayArgs),
 }
 
 impl Cli {
@@ -137,6 +146,7 @@ impl Cli {
             Target::Http { load, .. }
             | Target::Echo { load, .. }
             | Target::Packets { load, .. } => Some(load),
+            Target::Churn(_) | Target::Replay(_) => None,
         }
     }
 
@@ -147,6 +157,8 @@ impl Cli {
             Target::Http { load, .. }
             | Target::Echo { load, .. }
             | Target::Packets { load, .. } => &load.common,
+            Target::Churn(churn) => &churn.common,
+            Target::Replay(replay) => &replay.common,
         }
     }
 
@@ -164,9 +176,14 @@ impl Cli {
                 }
                 *size
             }
+            Target::Churn(churn) => return churn.check(),
+            Target::Replay(replay) => return replay.check(),
         };
         let (Target::Http { load, .. } | Target::Echo { load, .. } | Target::Packets { load, .. }) =
-            &mut self.target;
+            &mut self.target
+        else {
+            return Ok(());
+        };
         match (from_line("duration"), from_line("requests")) {
             (true, true) => return Err("give either --duration or --requests, not both".into()),
             // The environment asked for a number of requests; the command line knows better.
@@ -325,7 +342,13 @@ mod tests {
             ("ringload http http://a/ -H (:y", "no token"),
             ("ringload http http://a/ -H X:\u{7}", "control character"),
             ("ringload http http://a/ -H Content-Length:5", "announces a body"),
-            ("ringload churn a:1", "unrecognized subcommand"),
+            ("ringload churn a", "expected PROTOCOL://HOST:PORT"),
+            ("ringload churn a:1 --faults fast", "none of the faults"),
+            ("ringload churn a:1 -n 5 -d 5s", "cannot be used with"),
+            ("ringload churn a:1 --patience 11m", "at most 10m"),
+            ("ringload churn a:1 --bystanders 1001", "--bystanders is at most"),
+            ("ringload replay", "SCRIPT"),
+            ("ringload replay x --times 2M", "--times and --company"),
             ("ringload packets a:1 --size 64KiB", "at most 65531"),
             ("ringload packets a:1 --digest-every 1.5", "--digest-every"),
             ("ringload packets a:1 -c 5 put x", "--connections is for load"),

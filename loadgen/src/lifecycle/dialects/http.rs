@@ -34,24 +34,13 @@ const BAD_EVERY: u64 = 12;
 const DRAWN_BODY_BYTES_MAX: u64 = 20_000;
 
 /// What a server is held to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Strictness {
     /// What `ringwrightd` promises: every whole request is answered, also after the client's FIN;
     /// malformed ones are refused, and the connection then ends; and it never resets.
     Own,
     /// HTTP's rules.
     Foreign,
-}
-
-impl Strictness {
-    /// As on the command line.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Own => "own",
-            Self::Foreign => "foreign",
-        }
-    }
 }
 
 /// The paths that phrases ask for, each once.

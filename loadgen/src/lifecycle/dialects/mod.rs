@@ -8,7 +8,8 @@ pub mod packets;
 
 use super::dialect::{Dialect, Phrase};
 use super::script::Target;
-use std::net::SocketAddr;
+use crate::run::Failure;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,7 +36,7 @@ impl Hints {
     }
 }
 
-/// The dialect of a target that is at `address`. What its files are is learnt from it, by clients
+/// The dialect of a target that is at `address`, if it can be reached. What its files are is learnt from it, by clients
 /// that behave.
 ///
 /// # Errors
@@ -65,6 +66,23 @@ pub fn learn(
         }
         other => Err(format!("{other}:// is not spoken here; echo://, http:// and packets:// are")),
     }
+}
+
+/// As [`learn`], with the failure of a whole run.
+///
+/// # Errors
+/// Nothing answers at `address`; or as of [`learn`].
+pub fn dialect_at(
+    target: &Target,
+    address: SocketAddr,
+    hints: &Hints,
+) -> Result<Arc<dyn Dialect>, Failure> {
+    learn(target, address, hints).map_err(|what| {
+        match TcpStream::connect_timeout(&address, hints.timeout) {
+            Ok(_) => Failure::Usage(what),
+            Err(error) => Failure::Unresolved(format!("nothing answers at {address}: {error}")),
+        }
+    })
 }
 
 /// The dialect of a target of which nothing need be learnt.

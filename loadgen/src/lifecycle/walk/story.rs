@@ -3,9 +3,8 @@
 use super::life::{Life, Moved};
 use super::sources::Sources;
 use super::{Seen, Stage, Trace, Walked};
-use crate::lifecycle::dialect::Ending;
 use crate::lifecycle::script::{Connect, Kind, Recv, Script, Send, Step};
-use crate::lifecycle::socket::{Socket, is_ours, of_connect};
+use crate::lifecycle::socket::{Socket, ending_of, is_ours};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
@@ -212,12 +211,7 @@ impl Story {
                 }
                 Err(error) if is_ours(&error) => return self.short_of(error, sources),
                 Err(error) => {
-                    let ending = match of_connect(&error) {
-                        crate::lifecycle::socket::Connecting::Refused => Ending::Refused,
-                        crate::lifecycle::socket::Connecting::Timeout => Ending::ConnectTimeout,
-                        _ => Ending::ConnectFailed(error.raw_os_error().unwrap_or(libc::EIO)),
-                    };
-                    self.life = Some(Life::unborn(speech, ear, ending));
+                    self.life = Some(Life::unborn(speech, ear, ending_of(&error)));
                     self.connects += 1;
                     return Pace::Ended;
                 }
