@@ -9,7 +9,7 @@ use super::bystander::{Felt, Party, Signals};
 use super::dialect::{Key, Limits};
 use super::dialects::dialect_at;
 use super::draw::Drawer;
-use super::script::Script;
+use super::script::{Exact, Script};
 use super::shrink::shrink;
 use super::walk::{Stage, Walked, Walker};
 use crate::args::ChurnArgs;
@@ -298,10 +298,10 @@ fn seed_of_the_clock() -> u64 {
 fn replay_options(limits: &Limits) -> String {
     let mut options = String::new();
     if limits.patience != crate::args::PATIENCE {
-        options += &format!(" --patience {}ns", limits.patience.as_nanos());
+        options += &format!(" --patience {}", Exact(limits.patience));
     }
     if let Some(deadline) = limits.deadline {
-        options += &format!(" --deadline {}ns", deadline.as_nanos());
+        options += &format!(" --deadline {}", Exact(deadline));
     }
     if limits.may_reject {
         options += " --may-reject";
