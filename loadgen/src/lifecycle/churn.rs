@@ -8,7 +8,7 @@ mod tally;
 
 use super::bystander::{Felt, Party, Signals};
 use super::dialect::{Key, Limits};
-use super::dialects::dialect;
+use super::dialects::dialect_at;
 use super::draw::Drawer;
 use super::script::{Exact, Script};
 use super::shrink::shrink;
@@ -55,14 +55,14 @@ const SHRUNK_MAX: usize = 6;
 /// Why there is no report.
 pub fn perform(args: &ChurnArgs, interrupts: &Interrupts) -> Result<Delivery, Failure> {
     let target = args.target().map_err(Failure::Usage)?;
-    let dialect = dialect(&target).map_err(Failure::Usage)?;
     system::allow_descriptors(args.connections + args.bystanders + DESCRIPTORS_BESIDE)
         .map_err(Failure::Usage)?;
+    let address = resolve(&target.address).map_err(Failure::Unresolved)?;
+    let dialect = dialect_at(&target, address, &args.hints())?;
     let seed = args.common.seed.unwrap_or_else(seed_of_the_clock);
     let limits = args.limits();
     let drawer = Drawer::new(dialect.clone(), target.clone(), seed, limits, &args.faults)
         .map_err(Failure::Usage)?;
-    let address = resolve(&target.address).map_err(Failure::Unresolved)?;
     let stage = Arc::new(Stage { dialect, address, limits });
     let plan = Plan::new(args, &target, address, drawer.cells());
     let environment = Environment::of_this_process(Some(seed));

@@ -1,7 +1,8 @@
 //! `ringload replay`: scripts again, step by step.
 
 use super::dialect::{Ending, Limits};
-use super::dialects::dialect;
+use super::dialects::http::Strictness;
+use super::dialects::{Hints, dialect_at};
 use super::script::Script;
 use super::walk::{Seen, Stage, Walked, walk_together};
 use crate::args::ReplayArgs;
@@ -59,7 +60,7 @@ pub struct Connection {
 pub fn perform(args: &ReplayArgs, interrupts: &Interrupts) -> Result<Delivery, Failure> {
     let scripts = read(args).map_err(Failure::Usage)?;
     let limits = args.oracle.limits();
-    let stage = stage(&scripts, limits)?;
+    let stage = stage(&scripts, limits, args.oracle.oracle)?;
     for script in &scripts {
         stage.check(script).map_err(Failure::Usage)?;
     }
@@ -156,7 +157,11 @@ const COPY_STEP: u64 = 1_000_003;
 const NUMBERS: u64 = 1 << super::dialect::Key::CONNECT_SHIFT;
 
 /// All of the scripts talk to the same server.
-fn stage(scripts: &[Arc<Script>], limits: Limits) -> Result<Arc<Stage>, Failure> {
+fn stage(
+    scripts: &[Arc<Script>],
+    limits: Limits,
+    strictness: Option<Strictness>,
+) -> Result<Arc<Stage>, Failure> {
     let target = &scripts[0].target;
     let other = scripts.iter().find(|script| {
         (&script.target.scheme, &script.target.address) != (&target.scheme, &target.address)
@@ -165,8 +170,10 @@ fn stage(scripts: &[Arc<Script>], limits: Limits) -> Result<Arc<Stage>, Failure>
         let what = format!("{} and {target}: a replay has one server", other.target);
         return Err(Failure::Usage(what));
     }
-    let dialect = dialect(target).map_err(Failure::Usage)?;
     let address = resolve(&target.address).map_err(Failure::Unresolved)?;
+    let phrases: Vec<_> = scripts.iter().flat_map(|script| script.say.iter().cloned()).collect();
+    let hints = Hints::of_phrases(&phrases, strictness, limits.patience);
+    let dialect = dialect_at(target, address, &hints)?;
     Ok(Arc::new(Stage { dialect, address, limits }))
 }
 
