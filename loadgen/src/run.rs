@@ -6,6 +6,8 @@ use crate::echo::Echo;
 use crate::http::Http;
 use crate::load::{CONNECTING_MAX, Load, Shared, Task};
 use crate::network::Network;
+use crate::output::live;
+use crate::output::screen::Screen;
 use crate::packets::Packets;
 use crate::packets::wire::{BODY_BYTES_MAX, PREFIX_BYTES};
 use crate::protocol::{ErrorKind, Fault, Protocol};
@@ -74,20 +76,18 @@ fn run(
     let to = resolve(name).map_err(Failure::Unresolved)?;
     let plan = plan(cli, load, to);
     let environment = Environment::of_this_process(Some(seed));
-    if !load.common.quiet {
-        eprintln!("{}", summary::opening(&plan, seed));
-    }
+    let opening = &summary::opening(&plan, seed);
     let run = match &cli.target {
         Target::Http { url, fields, .. } => {
             let (url, fields) = (url.clone(), fields.clone());
             let (pipeline, learnt) = (load.pipeline as usize, Arc::new(OnceLock::new()));
-            drive((load, seed), to, 0, interrupts, move || {
+            drive((load, seed, opening), to, 0, interrupts, move || {
                 Http::new(&url, &fields, pipeline, learnt.clone())
             })
         }
         Target::Echo { size, .. } => {
             let (size, numbers) = (*size, Arc::default());
-            drive((load, seed), to, size * load.pipeline, interrupts, move || {
+            drive((load, seed, opening), to, size * load.pipeline, interrupts, move || {
                 Echo::new(seed, size, Arc::clone(&numbers))
             })
         }
@@ -96,7 +96,7 @@ fn run(
             let framing = Framing::new(BODY_BYTES_MAX, &config(load, 0))
                 .expect("message_bytes_max has room for it");
             let packet_bytes = (Framing::HEADER_BYTES + PREFIX_BYTES) as u64 + size;
-            drive((load, seed), to, packet_bytes * load.pipeline, interrupts, move || {
+            drive((load, seed, opening), to, packet_bytes * load.pipeline, interrupts, move || {
                 Packets::new(seed, size as usize, digest_every, framing, Arc::clone(&numbers))
             })
         }
@@ -107,7 +107,7 @@ fn run(
 
 /// Runs the engine with one [`Load`] per shard until the run is over.
 fn drive<P: Protocol>(
-    (load, seed): (&LoadArgs, u64),
+    (load, seed, opening): (&LoadArgs, u64, &str),
     to: SocketAddr,
     flight_bytes: u64,
     interrupts: &Interrupts,
@@ -126,7 +126,7 @@ fn drive<P: Protocol>(
     // From here, so that setting up the rings is not taken for load.
     let cpu_before = system::cpu_time();
     let (network_before, threads_before) = (Network::now(), Threads::now());
-    let mut watch = Watch::new(load, shared);
+    let mut watch = Watch::new(load, opening, shared);
     watch.until_over(interrupts);
     // Before they end. From here on they only wait for replies.
     let threads = Threads::now().since(&threads_before);
@@ -149,6 +149,8 @@ fn drive<P: Protocol>(
 /// The thread that waits for the end of a run and prints what happens meanwhile.
 struct Watch<'a> {
     load: &'a LoadArgs,
+    title: &'a str,
+    screen: Screen,
     pacing: Pacing,
     shared: Arc<Shared>,
     start: Instant,
@@ -159,7 +161,7 @@ struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    fn new(load: &'a LoadArgs, shared: Arc<Shared>) -> Self {
+    fn new(load: &'a LoadArgs, title: &'a str, shared: Arc<Shared>) -> Self {
         let start = *shared.started.get_or_init(Instant::now);
         let run = Run {
             stats: Stats::new(),
@@ -173,6 +175,8 @@ impl<'a> Watch<'a> {
         };
         Self {
             load,
+            title,
+            screen: Screen::open(title, load.common.quiet),
             pacing: load.pacing(),
             shared,
             start,
@@ -192,6 +196,7 @@ impl<'a> Watch<'a> {
             if elapsed >= self.next_line {
                 self.line(elapsed);
             }
+            self.show(elapsed);
             if elapsed >= end || self.is_over() {
                 return;
             }
@@ -219,17 +224,23 @@ impl<'a> Watch<'a> {
         let interval = Interval::of(&part, self.pacing, elapsed, length);
         self.keep_histograms(&part, start, length);
         self.run.stats.absorb(&mut part);
-        if !self.load.common.quiet {
-            if self.run.intervals.is_empty() {
-                eprintln!("{}", summary::heading());
-            }
-            eprintln!("{}", summary::line(&interval, self.run.stats.replies));
-        }
+        let line = summary::line(&interval, self.run.stats.replies);
+        self.screen.line(&summary::heading(), line);
         self.run.keep(interval);
         self.last_line = elapsed;
         while self.next_line <= elapsed {
             self.next_line += LINE;
         }
+    }
+
+    /// The live view, where there is one.
+    fn show(&mut self, elapsed: Duration) {
+        let Self { load, title, screen, pacing, run, .. } = self;
+        let done = match load.requests {
+            Some(requests) => run.stats.requests as f64 / requests as f64,
+            None => elapsed.as_secs_f64() / load.duration.as_secs_f64(),
+        };
+        screen.show(|| live::picture(title, *pacing, run, elapsed, Some(done)));
     }
 
     fn keep_histograms(&mut self, part: &Stats, start: Duration, length: Duration) {
@@ -257,6 +268,7 @@ impl<'a> Watch<'a> {
         while (remote.drain(wait).is_err() || remote.connections() > 0) && since.elapsed() < wait {
             if interrupts.wait(Duration::from_millis(1)) {
                 if self.run.interrupted {
+                    self.screen.close();
                     eprintln!("ringload: interrupted again; no report");
                     std::process::exit(130);
                 }

@@ -194,3 +194,38 @@ fn another_protocol() {
     let first = &ended.only("protocol").report["first_errors"]["protocol"];
     assert!(first.as_str().is_some_and(|text| text.contains("43 bytes nobody")), "{ended}");
 }
+
+/// Reads a whole request of each of two connections, and answers each with the other's.
+fn mixes_up(request_bytes: usize) -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("its address");
+    thread::spawn(move || {
+        let mut clients: Vec<_> = (0..2).map(|_| listener.accept().expect("a client").0).collect();
+        let requests: Vec<Vec<u8>> = clients
+            .iter_mut()
+            .map(|client| {
+                let mut request = vec![0; request_bytes];
+                client.read_exact(&mut request).expect("a request");
+                request
+            })
+            .collect();
+        for (client, request) in clients.iter_mut().zip(requests.iter().rev()) {
+            client.write_all(request).expect("the client waits for it");
+        }
+        clients.iter_mut().for_each(|client| drop(client.read_to_end(&mut Vec::new())));
+    });
+    address
+}
+
+#[test]
+fn another_connections_bytes_are_traced_to_it() {
+    let ended = run_echo(mixes_up(100), "-n 2 -c 2 --size 100");
+    let first = &ended.only("foreign_bytes").report["first_errors"]["foreign_bytes"];
+    let traced = ["01", "10"].map(|both| {
+        let (whose, found) = both.split_at(1);
+        let says = |text: &str| text.starts_with(&format!("connection {whose}: byte 0 is "));
+        let home = format!(": these are bytes 0 of connection {found}");
+        first.as_str().is_some_and(|text| says(text) && text.ends_with(&home))
+    });
+    assert!(traced[0] || traced[1], "{ended}");
+}

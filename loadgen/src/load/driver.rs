@@ -1,6 +1,7 @@
 //! What a shard knows but for its connections, and what happens to one of them.
 
 use super::flow::{Asked, Flow};
+use super::slack::Slack;
 use super::{Answer, CONNECTING_MAX, Schedule, Shared, Task};
 use crate::args::Arrivals;
 use crate::protocol::{ErrorKind, Fault, Protocol, Step};
@@ -43,8 +44,8 @@ pub struct Driver<P> {
     schedule: Option<Schedule>,
     /// Requests on schedule that were taken back: when they were to be sent.
     again: VecDeque<u64>,
-    /// Of connections on schedule: since when there is room for one.
-    room_since_ns: u64,
+    /// Of connections on schedule: when there is room for one.
+    room: Slack,
 }
 
 impl<P: Protocol> Driver<P> {
@@ -68,7 +69,7 @@ impl<P: Protocol> Driver<P> {
             is_hopeless: false,
             is_finished: false,
             again: VecDeque::new(),
-            room_since_ns: 0,
+            room: Slack::ended(),
         }
     }
 
@@ -77,7 +78,7 @@ impl<P: Protocol> Driver<P> {
         self.start = *self.shared.started.get_or_init(Instant::now);
         if self.pacing() == Pacing::Connections {
             let now_ns = self.now_ns();
-            self.room_since_ns = now_ns;
+            self.room.begin(now_ns);
             self.schedule.iter_mut().for_each(|schedule| schedule.begin(now_ns));
         }
     }
@@ -212,11 +213,19 @@ impl<P: Protocol> Driver<P> {
     fn connect_due(&mut self, shard: &mut Local<'_>) {
         while self.may_connect() {
             let now_ns = self.now_ns();
-            let Some(due_ns) = self.take_due(now_ns) else { return };
-            self.stats.lag_ns.saturating_record(now_ns - due_ns.max(self.room_since_ns));
+            let Some(due_ns) = self.take_due(now_ns) else {
+                if !self.room.lasts() {
+                    self.room.begin(now_ns);
+                }
+                return;
+            };
+            self.stats.lag_ns.saturating_record(self.room.lag_ns(due_ns, now_ns));
             // The tag is the time from which everything counts.
             shard.connect(self.task.to, due_ns);
             self.connecting += 1;
+            if !self.may_connect() && self.room.lasts() {
+                self.room.end(now_ns);
+            }
         }
     }
 
@@ -225,22 +234,11 @@ impl<P: Protocol> Driver<P> {
         self.open + self.connecting < self.task.connections && self.connecting < CONNECTING_MAX
     }
 
-    /// Changes how many there are, and takes note when there is room again.
-    fn make_room(&mut self, change: impl FnOnce(&mut Self)) {
-        let had_room = self.may_connect();
-        change(self);
-        if !had_room && self.may_connect() && self.pacing() == Pacing::Connections {
-            self.room_since_ns = self.now_ns();
-        }
-    }
-
     /// A connection has come about, asked for, or due, at `tag_ns`: its number, state and quota.
     pub fn opened(&mut self, tag_ns: u64, now_ns: u64) -> (u64, P::State, u64) {
         self.stats.connect_ns.saturating_record(now_ns - tag_ns);
-        self.make_room(|it| {
-            it.connecting -= 1;
-            it.open += 1;
-        });
+        self.connecting -= 1;
+        self.open += 1;
         self.stats.opened += 1;
         self.shared.connected.store(true, Ordering::Relaxed);
         let number = self.next_number;
@@ -259,16 +257,16 @@ impl<P: Protocol> Driver<P> {
         flow.in_flight.len() < self.task.pipeline && flow.sent < flow.quota
     }
 
-    /// Sends one request that was due at `due_ns`; a connection has been free since `free_since_ns`.
+    /// Sends one request that was due at `due_ns`, and held up by nobody else for `lag_ns`.
     pub fn send(
         &mut self,
         flow: &mut Flow<P::State>,
         connection: &mut Connection<'_>,
         due_ns: u64,
-        free_since_ns: u64,
+        lag_ns: u64,
         now_ns: u64,
     ) {
-        self.stats.lag_ns.saturating_record(now_ns - due_ns.max(free_since_ns));
+        self.stats.lag_ns.saturating_record(lag_ns);
         flow.in_flight.push_back(Asked { intended_ns: due_ns, sent_ns: now_ns });
         self.request(flow, connection, 1);
     }
@@ -466,7 +464,7 @@ impl<P: Protocol> Driver<P> {
 
     /// A connect did not come about that was asked for, or due, at `tag_ns`.
     pub fn connect_failed(&mut self, tag_ns: u64, error: &io::Error) {
-        self.make_room(|it| it.connecting -= 1);
+        self.connecting -= 1;
         let is_session = self.pacing() == Pacing::Connections;
         if is_session {
             self.stats.session_ns.saturating_record(self.now_ns() - tag_ns);
@@ -501,9 +499,8 @@ impl<P: Protocol> Driver<P> {
     }
 
     /// A connection is gone.
-    pub fn closed(&mut self, mut flow: Flow<P::State>, reason: Reason) {
-        let now_ns = self.now_ns();
-        self.make_room(|it| it.open -= 1);
+    pub fn closed(&mut self, mut flow: Flow<P::State>, reason: Reason, now_ns: u64) {
+        self.open -= 1;
         let ended_by_us = flow.ending;
         if !ended_by_us {
             self.judge(&mut flow, reason, now_ns);
@@ -521,11 +518,11 @@ impl<P: Protocol> Driver<P> {
     #[cold]
     fn judge(&mut self, flow: &mut Flow<P::State>, reason: Reason, now_ns: u64) {
         let kind = match reason {
-            Reason::Drained if self.is_interrupted() => {
+            Reason::Drained | Reason::Stopped if self.is_interrupted() => {
                 self.stats.unfinished += flow.in_flight.len() as u64;
                 return self.note_waits(flow, now_ns);
             }
-            Reason::Drained => ErrorKind::Timeout,
+            Reason::Drained | Reason::Stopped => ErrorKind::Timeout,
             Reason::PeerReset | Reason::BrokenPipe => ErrorKind::Reset,
             Reason::PeerFin => ErrorKind::Eof,
             _ => ErrorKind::Other,

@@ -1,5 +1,6 @@
 //! The connections of a shard, where what is on schedule can find one that is free.
 
+use super::slack::Slack;
 use ringwright::ConnectionId;
 use std::collections::VecDeque;
 
@@ -48,14 +49,15 @@ pub struct Flows<S> {
     vacant: Vec<u32>,
     /// Connections with room for a request, those that became free first in front.
     free: VecDeque<u32>,
-    /// Since when there is one.
-    pub free_since_ns: u64,
+    /// When there is one.
+    pub slack: Slack,
 }
 
 impl<S> Flows<S> {
     /// None yet.
     pub const fn new() -> Self {
-        Self { flows: Vec::new(), vacant: Vec::new(), free: VecDeque::new(), free_since_ns: 0 }
+        let slack = Slack::ended();
+        Self { flows: Vec::new(), vacant: Vec::new(), free: VecDeque::new(), slack }
     }
 
     /// Takes one in; the number to find it by.
@@ -80,11 +82,12 @@ impl<S> Flows<S> {
     }
 
     /// It has ended.
-    pub fn remove(&mut self, index: u32) -> Flow<S> {
+    pub fn remove(&mut self, index: u32, now_ns: u64) -> Flow<S> {
         let flow = self.flows[index as usize].take().expect("a number of one that is here");
         if flow.is_free {
             // Rare: who has room is ended by the server, or at the end of the run.
             self.free.retain(|free| *free != index);
+            self.note(now_ns);
         }
         self.vacant.push(index);
         flow
@@ -93,24 +96,40 @@ impl<S> Flows<S> {
     /// It has room for a request, and there is none to send. True: it is the only one.
     #[inline]
     pub fn set_free(&mut self, index: u32, now_ns: u64) -> bool {
-        let flow = self.flows[index as usize].as_mut().expect("a number of one that is here");
-        if std::mem::replace(&mut flow.is_free, true) {
+        if std::mem::replace(&mut self.get_mut(index).is_free, true) {
             return false;
         }
         self.free.push_back(index);
         let is_only = self.free.len() == 1;
         if is_only {
-            self.free_since_ns = now_ns;
+            self.slack.begin(now_ns);
         }
         is_only
     }
 
-    /// The one that has been free longest, which is not counted as free any more.
+    /// Takes the one that has been free longest.
     #[inline]
-    pub fn take_free(&mut self) -> Option<u32> {
+    pub fn take_free(&mut self, now_ns: u64) -> Option<u32> {
         let index = self.free.pop_front()?;
         self.get_mut(index).is_free = false;
+        self.note(now_ns);
         Some(index)
+    }
+
+    /// It has room for another request: it goes behind the others.
+    #[inline]
+    pub fn put_back(&mut self, index: u32, slack: Slack) {
+        self.get_mut(index).is_free = true;
+        self.free.push_back(index);
+        // It was free all the time.
+        self.slack = slack;
+    }
+
+    #[inline]
+    fn note(&mut self, now_ns: u64) {
+        if self.free.is_empty() {
+            self.slack.end(now_ns);
+        }
     }
 
     /// Whether one has room.

@@ -8,6 +8,7 @@
 mod driver;
 mod flow;
 mod schedule;
+mod slack;
 
 pub use schedule::Schedule;
 
@@ -111,13 +112,12 @@ impl<P: Protocol> Load<P> {
 
     fn serve_on_schedule(&mut self, index: u32, connection: &mut Connection<'_>, now_ns: u64) {
         let Self { flows, driver } = self;
-        // Until now it was none of the free ones, or one of them.
-        let free_since_ns = if flows.has_free() { flows.free_since_ns } else { now_ns };
+        let slack = flows.slack;
         let flow = flows.get_mut(index);
         while driver.has_room(flow)
             && let Some(due_ns) = driver.take_due(now_ns)
         {
-            driver.send(flow, connection, due_ns, free_since_ns, now_ns);
+            driver.send(flow, connection, due_ns, slack.lag_ns(due_ns, now_ns), now_ns);
         }
         let is_over = driver.is_over();
         if !is_over && driver.has_room(flow) {
@@ -142,8 +142,8 @@ impl<P: Protocol> Load<P> {
             if !is_over && !is_due {
                 return;
             }
-            let free_since_ns = flows.free_since_ns;
-            let Some(index) = flows.take_free() else { return };
+            let slack = flows.slack;
+            let Some(index) = flows.take_free(now_ns) else { return };
             let flow = flows.get_mut(index);
             // None: it is ending, and will be replaced.
             let Some(mut connection) = shard.connection(flow.id) else { continue };
@@ -158,9 +158,9 @@ impl<P: Protocol> Load<P> {
                 continue;
             }
             let due_ns = driver.take_due(now_ns).expect("there is one");
-            driver.send(flow, &mut connection, due_ns, free_since_ns, now_ns);
+            driver.send(flow, &mut connection, due_ns, slack.lag_ns(due_ns, now_ns), now_ns);
             if driver.has_room(flow) {
-                flows.set_free(index, free_since_ns);
+                flows.put_back(index, slack);
             }
         }
     }
@@ -308,8 +308,9 @@ impl<P: Protocol> Handler for Load<P> {
     }
 
     fn closed(&mut self, index: u32, shard: &mut Local<'_>, _id: ConnectionId, reason: Reason) {
-        let flow = self.flows.remove(index);
-        self.driver.closed(flow, reason);
+        let now_ns = self.driver.now_ns();
+        let flow = self.flows.remove(index, now_ns);
+        self.driver.closed(flow, reason, now_ns);
         self.driver.connect(shard);
         self.driver.settle();
         // There is room for the next one, or what was taken back waits.

@@ -4,6 +4,7 @@ pub mod compare;
 pub mod files;
 mod hlog;
 pub mod html;
+pub mod live;
 pub mod merge;
 pub mod outputs;
 pub mod reading;

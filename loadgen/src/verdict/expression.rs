@@ -82,9 +82,15 @@ impl Expression {
             Err(why) => Judgement { value: None, failed: true, shown: why },
             Ok(value) => {
                 let failed = self.comparison.holds(value, self.limit);
-                Judgement { value: Some(value), failed, shown: self.figure.unit().show(value) }
+                Judgement { value: Some(value), failed, shown: self.show(value) }
             }
         }
+    }
+
+    /// A value of its figure, for people.
+    #[must_use]
+    pub fn show(&self, value: f64) -> String {
+        self.figure.unit().show(value)
     }
 }
 

@@ -2,7 +2,8 @@
 
 use crate::http::Url;
 use crate::run;
-use std::io::{Read, Write};
+use crate::units::show_text;
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -54,8 +55,14 @@ pub fn get(url: &Url, path: &str) -> Result<Vec<u8>, Refusal> {
         match stream.read(&mut part) {
             Ok(0) => break,
             Ok(count) => answer.extend_from_slice(&part[..count]),
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            // The time is over (socket(7), SO_RCVTIMEO).
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) => return Err(failed(error)),
+        }
+        // Not every server closes because it was asked to.
+        if is_complete(&answer) {
+            break;
         }
         if answer.len() > ANSWER_BYTES_MAX {
             return Err(Refusal::Wrong(format!("http://{address}{path}: more than 1 MiB")));
@@ -64,33 +71,43 @@ pub fn get(url: &Url, path: &str) -> Result<Vec<u8>, Refusal> {
     body(answer).map_err(|what| Refusal::Wrong(format!("http://{address}{path}: {what}")))
 }
 
-fn body(mut answer: Vec<u8>) -> Result<Vec<u8>, String> {
-    let end = answer.windows(4).position(|part| part == b"\r\n\r\n");
-    let end = end.ok_or("what came back is not HTTP")?;
-    let body = answer.split_off(end + 4);
-    let head = String::from_utf8_lossy(&answer);
-    let mut lines = head.lines();
-    let status = lines.next().and_then(|line| line.strip_prefix("HTTP/1."));
-    match status.and_then(|rest| rest.get(2..5)) {
-        Some("200") => {}
-        Some(other) => return Err(format!("status {}", crate::units::show_text(other))),
-        None => return Err("what came back is not HTTP".into()),
-    }
-    let field = |line: &str, name: &str| {
+/// Whether all of the announced length is there.
+fn is_complete(answer: &[u8]) -> bool {
+    head_end(answer).is_some_and(|end| {
+        let head = String::from_utf8_lossy(&answer[..end]);
+        let length = field(&head, "content-length").and_then(|length| length.parse::<usize>().ok());
+        length.is_some_and(|length| answer.len() - end >= length)
+    })
+}
+
+fn head_end(answer: &[u8]) -> Option<usize> {
+    answer.windows(4).position(|part| part == b"\r\n\r\n").map(|at| at + 4)
+}
+
+fn field(head: &str, name: &str) -> Option<String> {
+    head.lines().skip(1).find_map(|line| {
         let (key, value) = line.split_once(':')?;
         key.eq_ignore_ascii_case(name).then(|| value.trim().to_string())
-    };
-    for line in lines {
-        if field(line, "transfer-encoding").is_some() {
-            return Err("the body is in chunks, which a ledger has no need of".into());
-        }
-        match field(line, "content-length").map(|length| length.parse::<usize>()) {
-            Some(Ok(length)) if body.len() == length => {}
-            Some(_) => return Err("the body is not as long as announced".into()),
-            None => {}
-        }
+    })
+}
+
+fn body(mut answer: Vec<u8>) -> Result<Vec<u8>, String> {
+    let no_http = "what came back is not HTTP";
+    let body = answer.split_off(head_end(&answer).ok_or(no_http)?);
+    let head = String::from_utf8_lossy(&answer);
+    match head.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)) {
+        Some("200") => {}
+        Some(other) => return Err(format!("status {}", show_text(other))),
+        None => return Err(no_http.into()),
     }
-    Ok(body)
+    if field(&head, "transfer-encoding").is_some() {
+        return Err("the body is in chunks, which a ledger has no need of".into());
+    }
+    match field(&head, "content-length").map(|length| length.parse::<usize>()) {
+        Some(Ok(length)) if body.len() == length => Ok(body),
+        Some(_) => Err("the body is not as long as announced".into()),
+        None => Ok(body),
+    }
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ use std::time::{Duration, SystemTime};
 
 /// Most phrases drawn for a connection; of tiny ones, so many.
 const DRAWN_MAX: u64 = 4;
-const TINY_MAX: u64 = 60;
+const TINY_MAX: u64 = 22;
 /// One drawn connection in so many ends with a lie; in so many it says many tiny packets.
 const HOSTILE_EVERY: u64 = 4;
 const TINY_EVERY: u64 = 6;
@@ -171,7 +171,10 @@ impl Dialect for Packets {
         let count = 1 + random(DRAWN_MAX);
         let mut drawn: Vec<String> = (0..count).map(|_| self.draw_one(random)).collect();
         if in_file && let Some(of_file) = self.draw_of_file(random) {
-            drawn[random(count) as usize] = of_file;
+            // Of two gets the second may be refused: it is the first.
+            let is_get = |phrase: &String| phrase.contains("get:") || phrase.contains("take:");
+            let most = drawn.iter().position(is_get).map_or(count, |at| at as u64 + 1);
+            drawn[random(most) as usize] = of_file;
         }
         if random(HOSTILE_EVERY) == 0 {
             drawn.push(self.draw_hostile(random));
@@ -193,7 +196,7 @@ impl Dialect for Packets {
             replies if replies < due => "some answers",
             _ => "answered",
         };
-        if let Some(verdict) = ending::stays(progress, sight, limits) {
+        if let Some(verdict) = ending::announced(progress, sight, limits) {
             return verdict;
         }
         let missing = due.saturating_sub(sight.replies);

@@ -1,9 +1,10 @@
 //! What was asked for, where it ran, and what it came to: everything that is no curve.
 
-use super::markup::{escape, list, section, table, text, words};
+use super::markup::{escape, field, list, section, table, text, words};
 use crate::output::reading;
 use crate::output::show::show_us;
 use crate::units::show_count;
+use crate::verdict::expression::Expression;
 use serde_json::Value;
 
 /// Figures of the headline: where they stand, their name, and whether one that is not 0 is bad.
@@ -60,11 +61,10 @@ fn cards(report: &Value) -> String {
     if let Some(rate) = report["replies_per_s"].as_f64() {
         card(show_count(rate.round() as u64), "replies per second", false);
     }
-    if let Some(field) = reading::latency_field(report) {
-        let times = &report[field];
+    if let Some((of, times)) = reading::distributions(report).next() {
         for place in ["p50", "p99", "p99.9", "max"] {
-            if let Some(us) = times[place].as_f64().filter(|_| times["samples"] != 0) {
-                card(show_us(us), place, false);
+            if let Some(us) = times[place].as_f64() {
+                card(show_us(us), &format!("{place} of the {}", of.title), false);
             }
         }
     }
@@ -93,11 +93,13 @@ pub fn verdicts(report: &Value) -> String {
         items.push(format!("<li{class}>{what}</li>\n"));
     };
     for verdict in report["verdicts"].as_array().into_iter().flatten() {
-        let value = match verdict["value"].as_f64() {
-            Some(value) => format!("the figure is {value}"),
-            None => "the report has no such figure".into(),
+        let expression = verdict["expression"].as_str().unwrap_or_default();
+        let value = match (verdict["value"].as_f64(), expression.parse::<Expression>()) {
+            (None, _) => "the report has no such figure".into(),
+            (Some(value), Ok(known)) => format!("it is {}", escape(&known.show(value))),
+            (Some(value), Err(_)) => format!("it is {value}"),
         };
-        let expression = text(&verdict["expression"]);
+        let expression = escape(expression);
         item(verdict["failed"] == true, format!("fail if <code>{expression}</code>: {value}"));
     }
     for (name, list, title) in [("ledger", "leaks", "ledger"), ("process", "stays", "process")] {
@@ -179,7 +181,7 @@ pub fn plan(report: &Value) -> String {
     let rows = |of: &Value, skipped: &[&str]| -> Vec<(String, String)> {
         let all = of.as_object().into_iter().flatten();
         all.filter(|(name, value)| !value.is_null() && !skipped.contains(&name.as_str()))
-            .map(|(name, value)| (words(name), text(value)))
+            .map(|(name, value)| (field(name), text(value)))
             .collect()
     };
     let (plan, environment) =
@@ -252,7 +254,7 @@ mod tests {
             "process": { "stays": [{ "name": "threads", "before": 1, "after": 2 }] },
         }));
         assert_eq!(html.matches("<li class=\"failed\">").count(), 2, "{html}");
-        assert!(html.contains("<code>p99&gt;5ms</code>"), "{html}");
+        assert!(html.contains("<code>p99&gt;5ms</code>: it is 6.00 ms"), "{html}");
         assert!(html.contains("threads: 2, before the run 1"), "{html}");
         assert_eq!(verdicts(&json!({})), "");
     }

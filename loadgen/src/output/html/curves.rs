@@ -83,7 +83,9 @@ pub fn over_time(report: &Value) -> String {
     let rate_name = rate.map_or(String::new(), |name| name.replace("_per_s", " per second"));
     let open = curve(&intervals, "open", "open connections");
     let errors = ["errors", "lost", "findings"];
-    let errors = errors.into_iter().find(|name| intervals[0][*name].is_number());
+    let mut errors = errors.into_iter().filter(|name| intervals[0][*name].is_number());
+    let happened = |name: &&str| intervals.iter().any(|of| of[*name].as_u64() > Some(0));
+    let errors = errors.clone().find(happened).or_else(|| errors.next());
     let strip = errors.map(|name| {
         let count = |of: &Value| Some((of["elapsed_s"].as_f64()?, of[name].as_u64()?));
         (name, intervals.iter().filter_map(count).collect())

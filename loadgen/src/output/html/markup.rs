@@ -35,10 +35,20 @@ pub fn text(value: &Value) -> String {
     }
 }
 
-/// A field's name as words: `requests_per_connection` as `requests per connection`.
+/// A name as words: `lost_reply` as `lost reply`.
 #[must_use]
 pub fn words(name: &str) -> String {
     escape(&name.replace('_', " "))
+}
+
+/// The name of a field that ends in its unit: `timeout_s` as `timeout (s)`.
+#[must_use]
+pub fn field(name: &str) -> String {
+    let units =
+        [("_per_s", " per second"), ("_s", " (s)"), ("_us", " (µs)"), ("_bytes", " (bytes)")];
+    let unit = units.iter().find_map(|(end, unit)| Some((name.strip_suffix(end)?, *unit)));
+    let (name, unit) = unit.unwrap_or((name, ""));
+    escape(&(name.replace('_', " ") + unit))
 }
 
 /// A section with a heading; nothing where there is nothing in it.
@@ -94,6 +104,10 @@ mod tests {
         assert_eq!(text(&json!({ "<": 1 })), "{&quot;&lt;&quot;:1}");
         assert_eq!((text(&json!([1, "<"])), text(&json!(null))), ("1, &lt;".into(), "–".into()));
         assert_eq!(words("a_<b"), "a &lt;b");
+        assert_eq!(
+            (field("timeout_s"), field("replies_per_s")),
+            ("timeout (s)".into(), "replies per second".into())
+        );
     }
 
     #[test]

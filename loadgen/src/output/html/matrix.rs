@@ -17,7 +17,17 @@ pub fn matrix(report: &Value) -> String {
     if cells.is_empty() {
         return String::new();
     }
-    let (points, kinds) = (names(&cells, "point"), names(&cells, "kind"));
+    let points = names(cells.iter().copied(), "point");
+    // In the order of the fullest row: another one lacks some.
+    let cells_in = |point: &&str| cells.iter().filter(|cell| cell["point"] == **point).count();
+    let fullest = points.iter().copied().max_by_key(cells_in).unwrap_or_default();
+    let row = cells.iter().copied().filter(|cell| cell["point"] == fullest);
+    let mut kinds = names(row, "kind");
+    for kind in names(cells.iter().copied(), "kind") {
+        if !kinds.contains(&kind) {
+            kinds.push(kind);
+        }
+    }
     let mut html =
         String::from("<div class=\"scroll\"><table class=\"matrix\">\n<thead><tr><th></th>");
     for kind in &kinds {
@@ -38,9 +48,9 @@ pub fn matrix(report: &Value) -> String {
     section("The fault matrix", &html)
 }
 
-fn names<'a>(cells: &[&'a Value], field: &str) -> Vec<&'a str> {
+fn names<'a>(cells: impl Iterator<Item = &'a Value>, field: &str) -> Vec<&'a str> {
     let mut names = Vec::new();
-    for name in cells.iter().filter_map(|cell| cell[field].as_str()) {
+    for name in cells.filter_map(|cell| cell[field].as_str()) {
         if !names.contains(&name) {
             names.push(name);
         }

@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 const WIDTH: f64 = 760.0;
 const LEFT: f64 = 150.0;
-const RIGHT: f64 = 16.0;
+const RIGHT: f64 = 30.0;
 const ROW: f64 = 26.0;
 const TOP: f64 = 24.0;
 

@@ -5,8 +5,8 @@ use std::fmt::Write;
 
 const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 260.0;
-const LEFT: f64 = 72.0;
-const RIGHT: f64 = 16.0;
+const LEFT: f64 = 92.0;
+const RIGHT: f64 = 30.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 44.0;
 /// Rows of marks below the plot.
@@ -141,8 +141,8 @@ impl Plot<'_> {
             format_args!(
                 "<line class=\"frame\" x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{bottom}\" y2=\"{bottom}\"/>\
                  <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>\
-                 <text x=\"14\" y=\"{:.1}\" text-anchor=\"middle\" \
-                 transform=\"rotate(-90 14 {:.1})\">{}</text>\n",
+                 <text x=\"12\" y=\"{:.1}\" text-anchor=\"middle\" \
+                 transform=\"rotate(-90 12 {:.1})\">{}</text>\n",
                 WIDTH - RIGHT,
                 WIDTH - RIGHT,
                 bottom + 34.0,
@@ -205,6 +205,9 @@ fn draw_strip(svg: &mut String, axes: &Axes, name: &str, counts: &[(f64, u64)]) 
             WIDTH - RIGHT
         ),
     );
+    if most == 0 {
+        put(svg, format_args!("<text x=\"{LEFT}\" y=\"{:.1}\">none</text>\n", base - 4.0));
+    }
     for (x, count) in counts.iter().filter(|(_, count)| *count > 0) {
         let height = (STRIP - 8.0) * *count as f64 / most as f64;
         put(

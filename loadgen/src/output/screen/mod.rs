@@ -89,9 +89,13 @@ impl Screen {
         }
     }
 
-    /// Leaves the terminal as it was, with the opening and the last lines on it.
-    pub fn close(mut self) {
-        self.leave();
+    /// Leaves the terminal as it was, with the opening and the last lines on it; nothing is shown
+    /// after that.
+    pub fn close(&mut self) {
+        if matches!(self.shape, Shape::Live { .. }) {
+            self.leave();
+        }
+        self.shape = Shape::Nothing;
     }
 
     /// A panic anywhere has given the terminal back, to print what it has to say: from here on it
@@ -104,11 +108,7 @@ impl Screen {
     }
 
     fn leave(&mut self) {
-        if !matches!(self.shape, Shape::Live { .. }) {
-            return;
-        }
         restore();
-        self.shape = Shape::Nothing;
         eprintln!("{}", self.opening);
         if let Some(heading) = &self.heading {
             eprintln!("{heading}");
@@ -121,7 +121,7 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        self.leave();
+        self.close();
     }
 }
 

@@ -6,7 +6,7 @@
 use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::cursor::{Hide, Show};
 use ratatui::crossterm::execute;
-use ratatui::crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen};
+use ratatui::crossterm::terminal::{Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen};
 use ratatui::layout::Rect;
 use ratatui::{Frame, Terminal, TerminalOptions, Viewport};
 use std::io::{self, BufWriter, Stderr, stderr};
@@ -47,13 +47,7 @@ impl Live {
         // _POSIX_VDISABLE of Linux (termios(3)).
         ours.c_cc[libc::VSUSP] = 0;
         set(&ours);
-        let made = execute!(stderr(), EnterAlternateScreen, Hide).and_then(|()| {
-            let options = TerminalOptions { viewport: Viewport::Fixed(area) };
-            let backend = CrosstermBackend::new(BufWriter::new(stderr()));
-            let mut terminal = Terminal::with_options(backend, options)?;
-            terminal.clear()?;
-            Ok(terminal)
-        });
+        let made = execute!(stderr(), EnterAlternateScreen, Hide).and_then(|()| canvas(area));
         made.map(|terminal| Self { terminal, area }).inspect_err(|_| restore())
     }
 
@@ -64,11 +58,19 @@ impl Live {
     pub fn draw(&mut self, draw: impl FnOnce(&mut Frame<'_>)) -> io::Result<()> {
         let area = area()?;
         if area != self.area {
-            self.terminal.resize(area)?;
+            self.terminal = canvas(area)?;
             self.area = area;
         }
         self.terminal.draw(draw).map(|_| ())
     }
+}
+
+/// An empty screen. It is cleared by us: ratatui would ask the terminal where its cursor is, and
+/// wait for an answer that not every terminal gives.
+fn canvas(area: Rect) -> io::Result<Terminal<Backend>> {
+    execute!(stderr(), Clear(ClearType::All))?;
+    let options = TerminalOptions { viewport: Viewport::Fixed(area) };
+    Terminal::with_options(CrosstermBackend::new(BufWriter::new(stderr())), options)
 }
 
 /// Whether it is ours now.

@@ -26,6 +26,9 @@ pub struct HttpEar {
     close: bool,
     replies: u64,
     last: bool,
+    /// The last reply refuses a HEAD. A server that gave up before it knew that it is one may have
+    /// sent a body.
+    may_have_body: bool,
 }
 
 /// What the body of a reply must be.
@@ -50,6 +53,7 @@ impl HttpEar {
             close: false,
             replies: 0,
             last: false,
+            may_have_body: false,
         }
     }
 
@@ -57,7 +61,7 @@ impl HttpEar {
         self.known.strictness == Strictness::Own
     }
 
-    fn begin(&mut self, head: Head, said: u64) -> Result<(), Finding> {
+    fn begin(&mut self, head: Head, to_head: bool, said: u64) -> Result<(), Finding> {
         if head.status < 200 {
             self.interim += 1;
             return match head.status {
@@ -69,6 +73,7 @@ impl HttpEar {
         }
         self.interim = 0;
         self.close = head.close;
+        self.may_have_body = to_head && head.status >= 400;
         self.body = Body::Any;
         let Some(&(asked, start, end)) = self.asked.get(self.next) else {
             // RFC 9110, 15.5.9: waiting for a request that never comes may end with a 408.
@@ -220,6 +225,9 @@ impl Ear for HttpEar {
         self.heard += bytes.len() as u64;
         loop {
             if self.last && !bytes.is_empty() {
+                if self.may_have_body {
+                    return Ok(());
+                }
                 let detail = "bytes behind a reply that said Connection: close";
                 return Err(Finding::new(Rule::Unasked, detail));
             }
@@ -227,7 +235,7 @@ impl Ear for HttpEar {
             let to_head = matches!(asked, Some(Asked::Head { .. }));
             match self.reading.advance(&mut bytes, to_head) {
                 Ok(Event::More) => return Ok(()),
-                Ok(Event::Head(head)) => self.begin(head, said)?,
+                Ok(Event::Head(head)) => self.begin(head, to_head, said)?,
                 Ok(Event::Body(part)) => self.body(part).map_err(|finding| {
                     let prefix = self.finding(finding.rule, &finding.detail);
                     Finding::new(finding.rule, prefix.detail)

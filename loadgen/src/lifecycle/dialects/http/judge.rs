@@ -35,7 +35,7 @@ pub fn judge(strictness: Strictness, speech: &Speech, sight: &Sight, limits: &Li
     }
     let said = Said::new(speech, sight.deeds.said);
     let progress = progress(speech, sight);
-    if let Some(verdict) = ending::stays(progress, sight, limits) {
+    if let Some(verdict) = ending::announced(progress, sight, limits) {
         return verdict;
     }
     let owed = match strictness {
@@ -78,7 +78,7 @@ fn is_excused(said: &Said, sight: &Sight) -> bool {
         // answered.
         Ending::Fin => !owes || said.is_bad || sight.deeds.fin || sight.replies > 0,
         // 9.6: a reset can destroy a reply that had been sent.
-        Ending::Reset => said.is_bad || (!owes && (sight.deeds.fin || sight.announced_end)),
+        Ending::Reset => said.is_bad || (!owes && sight.deeds.fin),
         Ending::Silence => said.is_bad && sight.replies >= said.proper,
         _ => false,
     }

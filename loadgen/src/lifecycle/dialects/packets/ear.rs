@@ -437,18 +437,22 @@ impl Ear for PacketsEar {
     }
 
     fn fin(&mut self) -> Result<(), Finding> {
-        if let Some((at, follower)) = &self.taking {
-            follower.finish(&self.known.files)?;
-            if let What::Sent { offset, length, .. } = self.model.expected[*at].what {
-                let came = follower.offset() - offset;
-                let detail = format!("the FIN came after {came} of {length} bytes of a file");
-                return Err(Finding::new(Rule::CutReply, detail));
-            }
+        if !self.kept.is_empty() {
+            let detail = format!("the FIN came after {} bytes of a packet", self.kept.len());
+            return Err(Finding::new(Rule::CutReply, detail));
         }
-        if self.kept.is_empty() {
+        // An error that ends the connection ends what is being sent, but no chunk of it.
+        let Some((at, follower)) =
+            self.taking.as_ref().filter(|_| !self.last || self.chunk_left > 0)
+        else {
             return Ok(());
-        }
-        let detail = format!("the FIN came after {} bytes of a packet", self.kept.len());
+        };
+        follower.finish(&self.known.files)?;
+        let What::Sent { offset, length, .. } = self.model.expected[*at].what else {
+            return Ok(());
+        };
+        let came = follower.offset() - offset;
+        let detail = format!("the FIN came after {came} of {length} bytes of a file, before SENT");
         Err(Finding::new(Rule::CutReply, detail))
     }
 

@@ -224,6 +224,22 @@ fn a_files_bytes_are_checked_by_place() {
 }
 
 #[test]
+fn an_error_that_ends_the_connection_ends_a_download_behind_a_chunk_and_not_within() {
+    let packets = packets();
+    let say = phrases("get:large,lie:65537:0");
+    let said = packets.speech(KEY, &say).expect("phrases").bytes;
+    let answers = honest(&packets, &said);
+    let chunk = 25 + 13 + CHUNK_RECEIVED_BYTES_MAX as usize;
+    let mut ended = answers[..chunk].to_vec();
+    assert_eq!(
+        hear(&packets, &say, u64::MAX, &ended, &[]).0.expect_err("cut").rule,
+        Rule::CutReply
+    );
+    error(&mut ended, 0, code::TOO_LONG);
+    assert_eq!(hear(&packets, &say, u64::MAX, &ended, &[]), (Ok(()), 2));
+}
+
+#[test]
 fn digests_come_in_order_and_nothing_before_it_was_asked() {
     let packets = packets();
     let say = phrases("digest:1,digest:2");
