@@ -245,7 +245,7 @@ impl PartRun {
         let Some(child) = &mut self.child else { return };
         if let Some(ended) = child.ended() {
             child.finish_reading();
-            self.last_words = child.last_words();
+            self.last_words = child.last_output();
             self.ended = Some((now, ended));
             self.report = folder.report(&self.part.name);
             self.child = None;
@@ -254,7 +254,7 @@ impl PartRun {
         let Some(length) = self.part.length else { return };
         let end = self.part.start + length + OVERDUE;
         if now > end + GRACE {
-            self.last_words = child.last_words();
+            self.last_words = child.last_output();
             self.child = None;
         } else if now > end && self.error.is_none() {
             self.error = Some(format!("it had not ended {OVERDUE:?} after its time"));

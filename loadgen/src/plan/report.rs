@@ -245,7 +245,7 @@ pub(super) mod tests {
             environment: Environment::of_this_process(Some(7)),
             elapsed_s: 10.25,
             server: Some(ServerReport {
-                server: "server: ringwrightd http".into(),
+                server: "ringwrightd http".into(),
                 pid: 42,
                 ready_s: 0.05,
                 told: Some("TERM"),

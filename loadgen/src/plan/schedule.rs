@@ -216,7 +216,7 @@ impl Schedule {
             writeln!(text, "{time:>8}  {what}").expect("writing to a string does not fail");
         };
         if let Some(server) = &self.server {
-            line(None, server.show());
+            line(None, format!("server: {}", server.show()));
         }
         let mut lines = Vec::new();
         for part in &self.parts {
@@ -256,11 +256,9 @@ impl Server {
     #[must_use]
     pub fn show(&self) -> String {
         match &self.whose {
-            Whose::Ours(command) => {
-                format!("server: {}", words::join(command.iter().map(String::as_str)))
-            }
-            Whose::Pid(pid) => format!("server: process {pid}"),
-            Whose::PidFile(file) => format!("server: the process in {}", file.display()),
+            Whose::Ours(command) => words::join(command.iter().map(String::as_str)),
+            Whose::Pid(pid) => format!("process {pid}"),
+            Whose::PidFile(file) => format!("the process in {}", file.display()),
         }
     }
 }

@@ -154,7 +154,9 @@ impl Running {
         }
         if let Some(ended) = self.look() {
             self.ended = Some((now, ended));
-            self.error = self.judge(ended, may_restart).or(self.error.take());
+            if self.error.is_none() {
+                self.error = self.judge(ended, may_restart);
+            }
         } else if let Some(told) = self.told
             && now > told.at + self.drain
             && self.error.is_none()

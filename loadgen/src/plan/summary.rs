@@ -67,7 +67,7 @@ fn verdict(report: &PlanReport) -> String {
 }
 
 fn server_line(server: &ServerReport) -> String {
-    let mut text = format!("{} (process {})", show_text(&server.server), server.pid);
+    let mut text = format!("server: {} (process {})", show_text(&server.server), server.pid);
     if let (Some(told), Some(drain_s)) = (server.told, server.drain_s) {
         text += &format!(" ended {drain_s:.2} s after {told}");
     }
