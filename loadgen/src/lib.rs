@@ -4,7 +4,12 @@
 //! From the command line ([`args`]) to a run ([`run`]): one [`load::Load`] per shard keeps its
 //! connections busy, a [`protocol::Protocol`] ([`echo`], [`http`], [`packets`]) makes the requests
 //! and judges the replies, [`stats`] counts, [`report`] and [`summary`] tell. [`transfer`] moves one
-//! file instead; a [`herd`] is idle.
+//! file instead; a [`herd`] is idle, and a
+//! [`plan`] has several of these at once.
+//! connections busy, or sends on a schedule, a [`protocol::Protocol`] ([`echo`], [`http`],
+//! [`packets`]) makes the requests and judges the replies, [`stats`] counts, [`report`] and
+//! [`summary`] tell. [`threads`], [`network`] and [`saturation`] say whether it was the server that
+//! was measured. [`transfer`] moves one file instead.
 
 pub mod args;
 pub mod delivery;
@@ -17,6 +22,7 @@ pub mod load;
 pub mod network;
 pub mod output;
 pub mod packets;
+pub mod plan;
 pub mod protocol;
 pub mod report;
 pub mod run;

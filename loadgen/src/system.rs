@@ -137,8 +137,9 @@ pub fn wait_readable(descriptor: &impl AsRawFd, timeout: Duration) {
     unsafe { libc::ppoll(&raw mut wanted, 1, &raw const timeout, std::ptr::null()) };
 }
 
-/// Has the process that `command` starts be sent `signal` when the thread that starts it ends.
-pub fn signal_at_death(command: &mut Command, signal: i32) {
+/// Has the process that `command` starts be sent `signal` when the thread that starts it ends, and
+/// take the signals that [`Interrupts`] keeps from this one.
+pub fn prepare_child(command: &mut Command, signal: i32) {
     let parent = std::process::id();
     let arm = move || {
         // SAFETY: prctl(2) and getppid(2) take no pointers here and are async-signal-safe.
@@ -151,9 +152,16 @@ pub fn signal_at_death(command: &mut Command, signal: i32) {
             // It died before that: no signal would come any more.
             return Err(io::Error::from_raw_os_error(libc::ESRCH));
         }
-        Ok(())
+        let mut none = MaybeUninit::<libc::sigset_t>::zeroed();
+        // SAFETY: the set is initialised by sigemptyset before it is read; both are
+        // async-signal-safe.
+        let unblocked = unsafe {
+            libc::sigemptyset(none.as_mut_ptr());
+            libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut())
+        };
+        if unblocked == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     };
-    // SAFETY: what is done between fork(2) and execve(2) is two system calls; no memory is
+    // SAFETY: what is done between fork(2) and execve(2) is a few system calls; no memory is
     // allocated, no lock is taken.
     unsafe { command.pre_exec(arm) };
 }

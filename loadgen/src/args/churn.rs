@@ -3,6 +3,8 @@
 use super::{CONNECTIONS_MAX, CommonArgs, DURATION_MAX};
 use crate::lifecycle::cell::Faults;
 use crate::lifecycle::dialect::Limits;
+use crate::lifecycle::dialects::Hints;
+use crate::lifecycle::dialects::http::Strictness;
 use crate::lifecycle::script::Target;
 use crate::units::{parse_count, parse_duration};
 use clap::Args;
@@ -31,6 +33,8 @@ Examples:
   ringload churn 127.0.0.1:7000 --faults all,-vanish --may-reject    it has few connections to give
   ringload churn 127.0.0.1:7000 -n 10k --conn-rate 500 --seed 7      the same scripts each time
   ringload churn 127.0.0.1:7000 --deadline 10s --faults deadline     at its own --idle-timeout
+  ringload churn http://127.0.0.1:8080/index.html --path /large.iso  any server: by HTTP's rules
+  ringload churn packets://127.0.0.1:7100                lies about lengths, too; what is put stays
 
 Exit status:
   0  every ending was allowed     3    nothing could be connected to
@@ -72,6 +76,10 @@ pub struct OracleArgs {
     /// The server may be full, and then end a connection before its first byte
     #[arg(long)]
     pub may_reject: bool,
+    /// http: hold the server to what ringwrightd promises, or to HTTP's rules; by default to the
+    /// first if it says `Server: ringwright`
+    #[arg(long, value_name = "OF", env = "RINGLOAD_ORACLE", hide_env = true, value_enum)]
+    pub oracle: Option<Strictness>,
 }
 
 impl OracleArgs {
@@ -139,6 +147,10 @@ pub struct ChurnArgs {
         hide_env = true
     )]
     pub bystanders: u64,
+    /// http: what is asked for beside the path of ADDRESS; can be given more than once. Its body
+    /// must be the same each time
+    #[arg(long = "path", value_name = "PATH")]
+    pub paths: Vec<String>,
     /// By what it is judged.
     #[command(flatten)]
     pub oracle: OracleArgs,
@@ -163,6 +175,16 @@ impl ChurnArgs {
     #[must_use]
     pub const fn limits(&self) -> Limits {
         self.oracle.limits()
+    }
+
+    /// What a dialect is told of the server.
+    #[must_use]
+    pub fn hints(&self) -> Hints {
+        Hints {
+            paths: self.paths.clone(),
+            strictness: self.oracle.oracle,
+            timeout: self.oracle.patience,
+        }
     }
 
     pub(super) fn check(&self) -> Result<(), String> {

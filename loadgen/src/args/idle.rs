@@ -64,6 +64,11 @@ pub struct IdleArgs {
     #[arg(long, value_name = "TIME", default_value = "10s",
           env = "RINGLOAD_TIMEOUT", hide_env = true, value_parser = parse_duration)]
     pub timeout: Duration,
+    /// The server is expected to drain: refused connects, and connections that it ends politely
+    /// before it has begun an answer, are counted but not lost
+    #[arg(long, env = "RINGLOAD_DRAIN_OK", hide_env = true,
+          value_parser = clap::builder::FalseyValueParser::new())]
+    pub drain_ok: bool,
     /// What every kind of run has.
     #[command(flatten)]
     pub common: CommonArgs,
@@ -125,15 +130,17 @@ mod tests {
         let seconds = Duration::from_secs;
         assert_eq!((idle.hold, idle.probe_every), (seconds(60), seconds(10)));
         assert_eq!((idle.conn_rate, idle.timeout), (None, seconds(10)));
+        assert!(!idle.drain_ok);
         assert_eq!(idle.place(), Ok(("localhost:7000".into(), None)));
         let idle = read(
-            "ringload idle a:1 -c 20k --hold 5m --probe-every 30s --conn-rate 2k --timeout 1s \
+            "ringload idle a:1 -c 20k --hold 5m --probe-every 30s --conn-rate 2k --timeout 1s --drain-ok \
              --protocol packets --json out --quiet --seed 3",
         )
         .expect("a command line");
         assert_eq!((idle.protocol, idle.connections), (HerdProtocol::Packets, 20_000));
         assert_eq!((idle.hold, idle.probe_every), (seconds(300), seconds(30)));
         assert_eq!((idle.conn_rate, idle.common.seed), (Some(2_000), Some(3)));
+        assert!(idle.drain_ok);
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod common;
 mod files;
 mod idle;
 mod load;
+mod plan;
 mod transfer;
 
 pub use churn::{ChurnArgs, OracleArgs, PATIENCE, ReplayArgs};
@@ -12,6 +13,7 @@ pub use common::CommonArgs;
 pub use files::Reports;
 pub use idle::{HerdProtocol, IdleArgs};
 pub use load::{Arrivals, LoadArgs};
+pub use plan::PlanArgs;
 pub use transfer::Transfer;
 
 use crate::http::{Url, head};
@@ -23,14 +25,8 @@ use std::time::Duration;
 
 /// Most connections of a run: beyond, a single address has no ports for them by far.
 const CONNECTIONS_MAX: u64 = 1_000_000;
-/// Most requests in flight on a connection.
-const PIPELINE_MAX: u64 = 1_024;
-/// Most bytes in flight on a connection: they are kept in memory until they are sent.
-const FLIGHT_BYTES_MAX: u64 = 64 << 20;
 /// Most bytes of an ECHO or DIGEST.
 const PACKET_SIZE_MAX: u64 = (BODY_BYTES_MAX - PREFIX_BYTES) as u64;
-/// Most requests or connections per second.
-const RATE_MAX: u64 = 10_000_000;
 /// Longest run and longest wait for a reply.
 const DURATION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -59,6 +55,7 @@ Examples:
   ringload merge machine1.json machine2.json --json all.json
   ringload report all.json --html all.html
   ringload idle 127.0.0.1:8080 --protocol http -c 10k --hold 5m --probe-every 30s
+  ringload plan drain.toml --json report.json
 
 Figures for --fail-if, compared by < <= > >= == != with a number and its unit (5ms 10k 64KiB 90%):
   p50 p99 p99.95 mean max …       the latency; the service time where there is no schedule
@@ -147,6 +144,9 @@ pub enum Target {
     /// Hold idle connections and show that each still answers
     #[command(after_help = EXAMPLES, max_term_width = 100)]
     Idle(IdleArgs),
+    /// Carry out a plan: several runs at once, in phases, and what happens to the server meanwhile
+    #[command(after_help = plan::EXAMPLE, max_term_width = 100)]
+    Plan(PlanArgs),
     /// Misbehave at every point of a connection's life, and see whether the server takes it right
     #[command(after_help = churn::CHURN_EXAMPLES, max_term_width = 100)]
     Churn(ChurnArgs),
@@ -181,9 +181,11 @@ impl Cli {
             Target::Http { load, .. }
             | Target::Echo { load, .. }
             | Target::Packets { load, .. } => Some(load),
-            Target::Reports(_) => None,
-            Target::Idle(_) => None,
-            Target::Churn(_) | Target::Replay(_) => None,
+            Target::Reports(_)
+            | Target::Idle(_)
+            | Target::Plan(_)
+            | Target::Churn(_)
+            | Target::Replay(_) => None,
         }
     }
 
@@ -196,6 +198,7 @@ impl Cli {
             | Target::Packets { load, .. } => &load.common,
             Target::Reports(reports) => reports.common(),
             Target::Idle(idle) => &idle.common,
+            Target::Plan(plan) => &plan.common,
             Target::Churn(churn) => &churn.common,
             Target::Replay(replay) => &replay.common,
         }
@@ -203,60 +206,27 @@ impl Cli {
 
     fn settle(&mut self, given: &ArgMatches) -> Result<(), String> {
         let from_line = |name: &str| given.value_source(name) == Some(ValueSource::CommandLine);
-        let message_bytes = match &self.target {
-            Target::Http { .. } => 0,
-            Target::Echo { size, .. } => *size,
-            Target::Packets { size, transfer, .. } => {
-                if *size > PACKET_SIZE_MAX {
-                    return Err(format!("--size is at most {PACKET_SIZE_MAX} in a packet"));
-                }
-                if let Some(transfer) = transfer {
-                    transfer.check(from_line)?;
-                }
-                *size
+        match &mut self.target {
+            Target::Http { load, .. } => load.settle(0, from_line),
+            Target::Echo { size, load, .. } => load.settle(*size, from_line),
+            Target::Packets { size, .. } if *size > PACKET_SIZE_MAX => {
+                Err(format!("--size is at most {PACKET_SIZE_MAX} in a packet"))
             }
-            Target::Reports(reports) => return reports.check(from_line),
-            Target::Idle(idle) => return idle.check(),
-            Target::Churn(churn) => return churn.check(),
-            Target::Replay(replay) => return replay.check(),
-        };
-        let (Target::Http { load, .. } | Target::Echo { load, .. } | Target::Packets { load, .. }) =
-            &mut self.target
-        else {
-            unreachable!("the others have returned");
-            return Ok(());
-        };
-        match (from_line("duration"), from_line("requests")) {
-            (true, true) => return Err("give either --duration or --requests, not both".into()),
-            // The environment asked for a number of requests; the command line knows better.
-            (true, false) => load.requests = None,
-            (false, _) => {}
+            Target::Packets { size, load, transfer, .. } => {
+                transfer.as_ref().map_or(Ok(()), |transfer| transfer.check(from_line))?;
+                load.settle(*size, from_line)
+            }
+            Target::Reports(reports) => reports.check(from_line),
+            Target::Idle(idle) => idle.check(),
+            Target::Plan(_) => Ok(()),
+            Target::Churn(churn) => churn.check(),
+            Target::Replay(replay) => replay.check(),
         }
-        if load.duration > DURATION_MAX || load.timeout > DURATION_MAX {
-            return Err("--duration and --timeout are at most 24h".into());
-        }
-        if load.connections > CONNECTIONS_MAX {
-            return Err(format!("--connections is at most {CONNECTIONS_MAX}"));
-        }
-        if load.threads > load.connections {
-            return Err(format!(
-                "--threads {} are more than --connections {}: some would have nothing to do",
-                load.threads, load.connections
-            ));
-        }
-        load.check_rates(from_line)?;
-        if load.pipeline > PIPELINE_MAX {
-            return Err(format!("--pipeline is at most {PIPELINE_MAX}"));
-        }
-        if message_bytes.saturating_mul(load.pipeline) > FLIGHT_BYTES_MAX {
-            return Err("--size times --pipeline is at most 64MiB".into());
-        }
-        Ok(())
     }
 }
 
 /// `HOST:PORT`, not yet resolved.
-fn parse_address(text: &str) -> Result<String, String> {
+pub(crate) fn parse_address(text: &str) -> Result<String, String> {
     let is_host = |host: &str| match host.strip_prefix('[') {
         Some(rest) => rest.len() > 1 && rest.ends_with(']'),
         // An IPv6 address has colons of its own.

@@ -59,6 +59,7 @@ fn run(idle: &IdleArgs, interrupts: &Interrupts) -> Result<HerdReport, Failure> 
         probe_every: idle.probe_every,
         conn_rate: idle.conn_rate,
         timeout: idle.timeout,
+        drain_ok: idle.drain_ok,
     };
     let plan = HerdPlan::new(idle, &order);
     let environment = Environment::of_this_process(Some(seed));

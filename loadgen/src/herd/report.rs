@@ -33,6 +33,8 @@ pub struct HerdPlan {
     pub conn_rate: Option<u64>,
     /// `--timeout`.
     pub timeout_s: f64,
+    /// `--drain-ok`.
+    pub drain_ok: bool,
 }
 
 impl HerdPlan {
@@ -49,6 +51,7 @@ impl HerdPlan {
             probe_every_s: order.probe_every.as_secs_f64(),
             conn_rate: order.conn_rate,
             timeout_s: order.timeout.as_secs_f64(),
+            drain_ok: order.drain_ok,
         }
     }
 }
@@ -79,6 +82,9 @@ pub struct HerdReport {
     pub answered_last: u64,
     pub last_round_time_us: Times,
     pub unfinished: u64,
+    pub refused: u64,
+    pub drained: u64,
+    pub unanswered_at_close: u64,
     pub lost_total: u64,
     pub lost: BTreeMap<&'static str, u64>,
     pub losses: Vec<Loss>,
@@ -123,7 +129,13 @@ impl HerdReport {
             schedule_lag_us: Times::of(&tally.lag_ns),
             answered_last: tally.answered_last,
             last_round_time_us: Times::of(&tally.last_ns),
-            unfinished: tally.probes - tally.answers - tally.losses.during_probe(),
+            unfinished: tally.probes
+                - tally.answers
+                - tally.losses.during_probe()
+                - tally.unanswered_at_close,
+            refused: tally.refused,
+            drained: tally.drained,
+            unanswered_at_close: tally.unanswered_at_close,
             lost_total: tally.losses.total(),
             lost: How::ALL.map(|how| (how.name(), tally.losses.of(how))).into(),
             losses: tally.losses.first().to_vec(),
@@ -148,7 +160,8 @@ fn outcome(kept: &Kept) -> Outcome {
     } else if tally.failures.total() > 0 || tally.losses.total() > 0 {
         Outcome::Failed
     } else {
-        assert_eq!(tally.answered_last, tally.connected, "who is not lost has answered");
+        let there = tally.connected - tally.drained;
+        assert_eq!(tally.answered_last, there, "who is not lost has answered");
         Outcome::Passed
     }
 }
@@ -171,14 +184,16 @@ pub(super) mod tests {
             probe_every_s: 10.0,
             conn_rate: Some(1_000),
             timeout_s: 10.0,
+            drain_ok: true,
         }
     }
 
     /// Everything counted of a herd of 9,990 and ten that were refused, of which two were lost.
     pub(in super::super) fn kept() -> Kept {
         let mut tally = Tally::new();
-        (tally.connected, tally.open, tally.answered_last) = (9_990, 9_988, 9_988);
+        (tally.connected, tally.open, tally.answered_last) = (9_990, 9_987, 9_987);
         (tally.probes, tally.answers) = (60_000, 59_998);
+        (tally.refused, tally.drained) = (4, 1);
         tally.connect_ns.saturating_record(90_000);
         tally.probe_ns.saturating_record_n(412_000, 50_000);
         tally.last_ns.saturating_record(2_000_000);

@@ -111,6 +111,17 @@ pub fn summary(report: &HerdReport) -> String {
     if report.unfinished > 0 {
         row("unfinished", format!("{} probes at the end", show_count(report.unfinished)));
     }
+    if report.drained > 0 || report.refused > 0 {
+        row(
+            "drained",
+            format!(
+                "{} ended politely by the server, {} of them with a probe under way; {} refused",
+                show_count(report.drained),
+                show_count(report.unanswered_at_close),
+                show_count(report.refused)
+            ),
+        );
+    }
     row("not connected", failed(report));
     row("lost", lost(report));
     if let Some(hint) = &report.hint {
@@ -163,11 +174,12 @@ fn lost(report: &HerdReport) -> String {
 fn verdict(report: &HerdReport) -> String {
     match report.outcome {
         Outcome::Passed => {
-            format!("All {} were there at the end.\n", show_count(report.connected))
+            let there = if report.drained == 0 { "All " } else { "" };
+            format!("{there}{} were there at the end.\n", show_count(report.answered_last))
         }
         Outcome::Failed => {
-            let missing = report.plan.connections - report.answered_last;
-            format!("FAILED: {} did not answer at the end.\n", show_count(missing))
+            let missing = report.lost_total + report.connects_failed_total;
+            format!("FAILED: {} were lost or did not come about.\n", show_count(missing))
         }
         Outcome::Unreachable => "FAILED: no connection came about.\n".into(),
         Outcome::Saturated => "INVALID: ringload itself was the bottleneck.\n".into(),
@@ -212,13 +224,14 @@ mod tests {
             "9,990 of 10,000 in 10.00 s: 999 per second",
             "60,000 sent, 59,998 answered",
             "p50 412 µs",
-            "9,988 answered; p50 2.00 ms",
+            "9,987 answered; p50 2.00 ms",
+            "1 ended politely by the server, 0 of them with a probe under way; 4 refused",
             "200 bytes per connection",
             "refused: 10\n",
             "first refused: connection 5: refused",
             "reset: 2\n",
             "at 31.5 s connection 17 (30.2 s old, 3 answers, silent for 4.0 s): receive: reset",
-            "FAILED: 12 did not answer at the end.\n",
+            "FAILED: 12 were lost or did not come about.\n",
         ] {
             assert!(text.contains(part), "{part:?} is not in:\n{text}");
         }
@@ -239,7 +252,7 @@ mod tests {
         let report = report(&kept());
         let text = line(&report.intervals[0]);
         assert_eq!(text.chars().count(), heading().chars().count());
-        assert!(text.contains("ramp") && text.contains("9,988"), "{text}");
+        assert!(text.contains("ramp") && text.contains("9,987"), "{text}");
     }
 
     #[test]

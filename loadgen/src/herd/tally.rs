@@ -62,6 +62,12 @@ pub struct Tally {
     pub open: u64,
     /// Those that did not come about.
     pub failures: Failures,
+    /// Those that were refused, as a server that drains may.
+    pub refused: u64,
+    /// Those that the server has ended politely, as one that drains may.
+    pub drained: u64,
+    /// Probes that were under way then.
+    pub unanswered_at_close: u64,
     /// Those that were lost.
     pub losses: Losses,
     /// Probes sent.
@@ -106,6 +112,9 @@ impl Tally {
             connected: 0,
             open: 0,
             failures: Failures::default(),
+            refused: 0,
+            drained: 0,
+            unanswered_at_close: 0,
             losses: Losses::default(),
             probes: 0,
             answers: 0,

@@ -86,7 +86,7 @@ impl Party {
     pub fn stand_by(&self, signals: &Signals) -> io::Result<Felt> {
         let mut poll = Poll::new()?;
         let mut events = Events::with_capacity(self.count.max(1));
-        let mut felt = Felt::new();
+        let mut felt = Felt::nothing();
         let every = Duration::from_secs(1) / RATE;
         let start = Instant::now();
         // Not all at once, but one after the other.
@@ -119,7 +119,9 @@ impl Party {
 }
 
 impl Felt {
-    fn new() -> Self {
+    /// Nothing yet.
+    #[must_use]
+    pub fn nothing() -> Self {
         let histogram = || {
             Histogram::new_with_bounds(TIME_MIN_NS, TIME_MAX_NS, 3)
                 .expect("the bounds are constants that satisfy the crate")

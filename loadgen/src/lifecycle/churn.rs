@@ -8,9 +8,9 @@ mod tally;
 
 use super::bystander::{Felt, Party, Signals};
 use super::dialect::{Key, Limits};
-use super::dialects::dialect;
+use super::dialects::dialect_at;
 use super::draw::Drawer;
-use super::script::Script;
+use super::script::{Exact, Script};
 use super::shrink::shrink;
 use super::walk::{Stage, Walked, Walker};
 use crate::args::ChurnArgs;
@@ -55,14 +55,14 @@ const SHRUNK_MAX: usize = 6;
 /// Why there is no report.
 pub fn perform(args: &ChurnArgs, interrupts: &Interrupts) -> Result<Delivery, Failure> {
     let target = args.target().map_err(Failure::Usage)?;
-    let dialect = dialect(&target).map_err(Failure::Usage)?;
     system::allow_descriptors(args.connections + args.bystanders + DESCRIPTORS_BESIDE)
         .map_err(Failure::Usage)?;
+    let address = resolve(&target.address).map_err(Failure::Unresolved)?;
+    let dialect = dialect_at(&target, address, &args.hints())?;
     let seed = args.common.seed.unwrap_or_else(seed_of_the_clock);
     let limits = args.limits();
     let drawer = Drawer::new(dialect.clone(), target.clone(), seed, limits, &args.faults)
         .map_err(Failure::Usage)?;
-    let address = resolve(&target.address).map_err(Failure::Unresolved)?;
     let stage = Arc::new(Stage { dialect, address, limits });
     let plan = Plan::new(args, &target, address, drawer.cells());
     let environment = Environment::of_this_process(Some(seed));
@@ -310,10 +310,10 @@ fn seed_of_the_clock() -> u64 {
 fn replay_options(limits: &Limits) -> String {
     let mut options = String::new();
     if limits.patience != crate::args::PATIENCE {
-        options += &format!(" --patience {}ns", limits.patience.as_nanos());
+        options += &format!(" --patience {}", Exact(limits.patience));
     }
     if let Some(deadline) = limits.deadline {
-        options += &format!(" --deadline {}ns", deadline.as_nanos());
+        options += &format!(" --deadline {}", Exact(deadline));
     }
     if limits.may_reject {
         options += " --may-reject";

@@ -1,7 +1,8 @@
 //! `ringload replay`: scripts again, step by step.
 
 use super::dialect::{Ending, Limits};
-use super::dialects::dialect;
+use super::dialects::http::Strictness;
+use super::dialects::{Hints, dialect_at};
 use super::script::Script;
 use super::walk::{Seen, Stage, Walked, walk_together};
 use crate::args::ReplayArgs;
@@ -59,7 +60,7 @@ pub struct Connection {
 pub fn perform(args: &ReplayArgs, interrupts: &Interrupts) -> Result<Delivery, Failure> {
     let scripts = read(args).map_err(Failure::Usage)?;
     let limits = args.oracle.limits();
-    let stage = stage(&scripts, limits)?;
+    let stage = stage(&scripts, limits, args.oracle.oracle)?;
     for script in &scripts {
         stage.check(script).map_err(Failure::Usage)?;
     }
@@ -156,7 +157,11 @@ const COPY_STEP: u64 = 1_000_003;
 const NUMBERS: u64 = 1 << super::dialect::Key::CONNECT_SHIFT;
 
 /// All of the scripts talk to the same server.
-fn stage(scripts: &[Arc<Script>], limits: Limits) -> Result<Arc<Stage>, Failure> {
+fn stage(
+    scripts: &[Arc<Script>],
+    limits: Limits,
+    strictness: Option<Strictness>,
+) -> Result<Arc<Stage>, Failure> {
     let target = &scripts[0].target;
     let other = scripts.iter().find(|script| {
         (&script.target.scheme, &script.target.address) != (&target.scheme, &target.address)
@@ -165,8 +170,10 @@ fn stage(scripts: &[Arc<Script>], limits: Limits) -> Result<Arc<Stage>, Failure>
         let what = format!("{} and {target}: a replay has one server", other.target);
         return Err(Failure::Usage(what));
     }
-    let dialect = dialect(target).map_err(Failure::Usage)?;
     let address = resolve(&target.address).map_err(Failure::Unresolved)?;
+    let phrases: Vec<_> = scripts.iter().flat_map(|script| script.say.iter().cloned()).collect();
+    let hints = Hints::of_phrases(&phrases, strictness, limits.patience);
+    let dialect = dialect_at(target, address, &hints)?;
     Ok(Arc::new(Stage { dialect, address, limits }))
 }
 
@@ -260,5 +267,68 @@ fn ending(ending: Option<Ending>) -> String {
             format!("  <- {}", std::io::Error::from_raw_os_error(errno))
         }
         Some(Ending::Ours) => "  <- we ended it".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Cli, Target};
+    use crate::report::tests::check_against_schema;
+    use std::io::Write as _;
+    use std::net::TcpListener;
+
+    fn args(address: &str, steps: &str, options: &[&str]) -> ReplayArgs {
+        let script = format!("echo://{address} seed=7 number=1 {steps}");
+        let line = ["ringload", "replay", &script].into_iter().chain(options.iter().copied());
+        match Cli::read(line).expect("a command").target {
+            Target::Replay(args) => args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn each_step_is_told_with_what_was_wrong() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("its address").to_string();
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().map_while(Result::ok) {
+                let mut bytes = [0; 64];
+                let _ = stream.read_exact(&mut bytes);
+                let _ = stream.write_all(&bytes[..60]);
+            }
+        });
+        let interrupts = Interrupts::block().expect("blocking signals needs no right");
+        let args = args(&address, "say=64 connect send=all recv=reply", &["--company", "3"]);
+        let told = perform(&args, &interrupts).expect("a replay");
+        check_against_schema("replay", &told.report);
+        assert_eq!((told.exit_status, &told.report["findings_total"]), (1, &3.into()));
+        for part in
+            ["send=all", "<- the server's FIN", "lost_reply: ", "number=1000004", "walk 1 of"]
+        {
+            assert!(told.summary.contains(part), "{part:?} is not in\n{}", told.summary);
+        }
+    }
+
+    #[test]
+    fn nobody_there_and_what_is_no_script_are_told_apart() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("its address").to_string();
+        drop(listener);
+        let interrupts = Interrupts::block().expect("blocking signals needs no right");
+        let told = perform(&args(&address, "connect", &[]), &interrupts).expect("a replay");
+        assert_eq!((told.exit_status, told.summary.starts_with("UNREACHABLE")), (3, true));
+        for (steps, says) in
+            [("say=x connect", "number of bytes"), ("connect jump", "no such step")]
+        {
+            match perform(&args(&address, steps, &[]), &interrupts) {
+                Err(Failure::Usage(what)) => assert!(what.contains(says), "{what}"),
+                other => panic!("{other:?}"),
+            }
+        }
+        let two = args(&address, "connect", &["echo://127.0.0.1:1 connect"]);
+        assert!(
+            matches!(perform(&two, &interrupts), Err(Failure::Usage(what)) if what.contains("one server"))
+        );
     }
 }

@@ -81,6 +81,8 @@ impl Said {
         self.found |= self.wanted.as_ref().is_some_and(|wanted| line.contains(wanted));
         if self.heading.is_none() && line.trim_start().starts_with("elapsed") {
             self.heading = Some(line);
+            // What came before was no figures.
+            self.last.clear();
             return;
         }
         if self.last.len() == LINES_MAX {
@@ -110,7 +112,7 @@ impl Child {
     /// errno of fork(2) or execve(2).
     pub fn start(command: &mut Command, at_death: i32, wanted: Option<String>) -> io::Result<Self> {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-        system::signal_at_death(command, at_death);
+        system::prepare_child(command, at_death);
         let mut process = command.spawn()?;
         let out = Arc::new(Mutex::new(Said { wanted, ..Said::default() }));
         let err = Arc::default();
@@ -153,10 +155,20 @@ impl Child {
         }
     }
 
-    /// The last lines of its standard error, or output.
+    /// The last lines of its standard error, or output if it said nothing there.
     #[must_use]
     pub fn last_words(&self) -> Vec<String> {
-        for said in [&self.err, &self.out] {
+        Self::said([&self.err, &self.out])
+    }
+
+    /// The last lines of its standard output, or error if it said nothing there.
+    #[must_use]
+    pub fn last_output(&self) -> Vec<String> {
+        Self::said([&self.out, &self.err])
+    }
+
+    fn said(said: [&Mutex<Said>; 2]) -> Vec<String> {
+        for said in said {
             let said = said.lock().unwrap_or_else(PoisonError::into_inner);
             if !said.last.is_empty() {
                 return said.last.iter().cloned().collect();
@@ -218,12 +230,10 @@ mod tests {
     #[test]
     fn the_end_and_the_last_words_are_known() {
         let mut child = sh("echo first; echo elapsed x >&2; echo last >&2; exit 7", Some("rst"));
-        let ended = std::iter::from_fn(|| {
+        let ended = (0..2_000).find_map(|_| {
             thread::sleep(Duration::from_millis(5));
-            Some(child.ended())
-        })
-        .take(2_000)
-        .find_map(|ended| ended);
+            child.ended()
+        });
         assert_eq!(ended, Some(Ended::Status(7)));
         child.finish_reading();
         assert_eq!(child.last_words(), ["last"]);
@@ -246,6 +256,20 @@ mod tests {
         assert!(lives());
         drop(child);
         wait(|| !lives());
+    }
+
+    #[test]
+    fn signals_that_are_kept_from_this_process_reach_its_children() {
+        let interrupts = system::Interrupts::block().expect("blocking signals needs no right");
+        let mut child = sh("echo here; exec sleep 60", Some("here"));
+        wait(|| child.out.lock().expect("no panic").found);
+        child.signal(libc::SIGTERM);
+        let ended = (0..2_000).find_map(|_| {
+            thread::sleep(Duration::from_millis(5));
+            child.ended()
+        });
+        assert_eq!(ended, Some(Ended::Signal(libc::SIGTERM)));
+        assert!(!interrupts.wait(Duration::ZERO));
     }
 
     #[test]

@@ -35,6 +35,8 @@ pub struct Server {
     pub ready_within: Option<Spanned<String>>,
     pub drain: Option<Spanned<String>>,
     pub ledger: Option<Spanned<String>>,
+    #[serde(default)]
+    pub check_process: bool,
 }
 
 /// A stretch of time with a name; they follow each other.

@@ -3,6 +3,7 @@
 use super::file::{self, File, Source};
 use super::part::read_part;
 use super::words;
+use crate::http::Url;
 use std::collections::HashSet;
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -125,7 +126,9 @@ pub struct Server {
     /// It must have ended so long after it was told to.
     pub drain: Duration,
     /// Where its ledger is.
-    pub ledger: Option<String>,
+    pub ledger: Option<Url>,
+    /// Its descriptors, threads and sockets are looked at before and after.
+    pub check_process: bool,
 }
 
 /// All of it.
@@ -139,6 +142,8 @@ pub struct Schedule {
     pub events: Vec<Event>,
     /// Seed of the first part; the others count on from it.
     pub seed: Option<u64>,
+    /// Something starts the server again when it has ended.
+    pub restarts: bool,
     /// The server ends, or is ended, while load is on it.
     pub is_drained: bool,
 }
@@ -160,7 +165,8 @@ impl Schedule {
             events.push(event(source, &phases, at, server.is_some())?);
         }
         events.sort_by_key(|event| event.time);
-        let ends = |event: &&Event| matches!(&event.deed, Deed::Signal(signal) if signal.end.is_some());
+        let ends =
+            |event: &&Event| matches!(&event.deed, Deed::Signal(signal) if signal.end.is_some());
         if let Some(end) = events.iter().find(ends)
             && let Some(after) = events.iter().find(|event| event.time > end.time)
             && matches!(after.deed, Deed::Signal(_))
@@ -190,7 +196,7 @@ impl Schedule {
             1..=PARTS_MAX => {}
             more => return Err(format!("{}: {more} parts; {PARTS_MAX} are the most", source.name)),
         }
-        Ok(Self { server, parts, events, seed, is_drained })
+        Ok(Self { server, parts, events, seed, restarts: file.restarts, is_drained })
     }
 
     /// What is known of its length; parts that end by themselves may take longer.
@@ -210,7 +216,7 @@ impl Schedule {
             writeln!(text, "{time:>8}  {what}").expect("writing to a string does not fail");
         };
         if let Some(server) = &self.server {
-            line(None, server.show());
+            line(None, format!("server: {}", server.show()));
         }
         let mut lines = Vec::new();
         for part in &self.parts {
@@ -250,11 +256,9 @@ impl Server {
     #[must_use]
     pub fn show(&self) -> String {
         match &self.whose {
-            Whose::Ours(command) => {
-                format!("server: {}", words::join(command.iter().map(String::as_str)))
-            }
-            Whose::Pid(pid) => format!("server: process {pid}"),
-            Whose::PidFile(file) => format!("server: the process in {}", file.display()),
+            Whose::Ours(command) => words::join(command.iter().map(String::as_str)),
+            Whose::Pid(pid) => format!("process {pid}"),
+            Whose::PidFile(file) => format!("the process in {}", file.display()),
         }
     }
 }
@@ -295,7 +299,12 @@ pub(super) fn span(
             .iter()
             .find(|span| span.name == name.get_ref())
             .map(|span| (span.start, Some(span.end)))
-            .ok_or_else(|| source.wrong(name, format_args!("no [[phase]] is called {name:?}", name = name.get_ref()))),
+            .ok_or_else(|| {
+                source.wrong(
+                    name,
+                    format_args!("no [[phase]] is called {name:?}", name = name.get_ref()),
+                )
+            }),
     }
 }
 
@@ -353,17 +362,23 @@ fn read_server(
     let time = |text: &Option<toml::Spanned<String>>, default| {
         text.as_ref().map_or(Ok(default), |text| source.duration(text))
     };
-    let text = |text: &Option<toml::Spanned<String>>| text.as_ref().map(|text| text.get_ref().clone());
+    let text =
+        |text: &Option<toml::Spanned<String>>| text.as_ref().map(|text| text.get_ref().clone());
     if let Some(address) = &server.ready_address {
         crate::args::parse_address(address.get_ref())
             .map_err(|wrong| source.wrong(address, wrong))?;
     }
+    let ledger = match &server.ledger {
+        None => None,
+        Some(url) => Some(url.get_ref().parse::<Url>().map_err(|wrong| source.wrong(url, wrong))?),
+    };
     Ok(Server {
         whose,
         ready: text(&server.ready),
         ready_address: text(&server.ready_address),
         ready_within: time(&server.ready_within, READY_WITHIN)?,
         drain: time(&server.drain, DRAIN)?,
-        ledger: text(&server.ledger),
+        ledger,
+        check_process: server.check_process,
     })
 }

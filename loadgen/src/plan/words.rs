@@ -63,7 +63,11 @@ mod tests {
             (r#"-H 'A: b c' -H "D: e\"f""#, &["-H", "A: b c", "-H", "D: e\"f"]),
             (r"a\ b 'c\d' ''", &["a b", r"c\d", ""]),
         ] {
-            assert_eq!(split(line).as_deref(), Ok(&*words.iter().map(ToString::to_string).collect::<Vec<_>>()), "{line}");
+            assert_eq!(
+                split(line).as_deref(),
+                Ok(&*words.iter().map(ToString::to_string).collect::<Vec<_>>()),
+                "{line}"
+            );
         }
         for line in ["'a", "\"a\\\"", "a\\"] {
             assert!(split(line).is_err(), "{line}");

@@ -41,6 +41,7 @@ pub struct Order {
     pub probe_every: Duration,
     pub conn_rate: Option<u64>,
     pub timeout: Duration,
+    pub drain_ok: bool,
 }
 
 /// What is left at the end.
@@ -202,7 +203,7 @@ impl Keeper {
         match self.phase {
             Phase::Ramp => {
                 // Nobody is there: no need to be told a million times.
-                let failed = self.tally.failures.total();
+                let failed = self.tally.failures.total() + self.tally.refused;
                 if self.tally.connected == 0 && failed >= CONNECTING_MAX as u64 {
                     return true;
                 }
@@ -285,6 +286,10 @@ impl Keeper {
     fn never_was(&mut self, number: usize, error: &io::Error) {
         self.members[number].state = State::Gone;
         let kind = ConnectFailure::of(error);
+        if self.order.drain_ok && kind == ConnectFailure::Refused {
+            self.tally.refused += 1;
+            return;
+        }
         self.tally.failures.count(kind, || format!("connection {number}: {error}"));
     }
 
@@ -378,6 +383,7 @@ mod tests {
             probe_every: Duration::from_millis(10),
             conn_rate: None,
             timeout: Duration::from_secs(10),
+            drain_ok: false,
         };
         let keeper = Keeper::new(order, Tongue::echo(7, 9)).expect("epoll");
         let interrupts = Interrupts::block().expect("blocking signals needs no right");

@@ -116,6 +116,9 @@ impl Keeper {
             Heard::LastAnswer => {
                 member.waiting = 0;
                 self.answered(number, now_ns);
+                if self.order.drain_ok {
+                    self.drained(number);
+                }
                 self.lose(number, How::Fin, "announced by the server (Connection: close)".into());
             }
         }
@@ -152,11 +155,28 @@ impl Keeper {
                 self.answered(number, now_ns);
                 self.lose(number, How::Fin, "the answer ended with the connection".into());
             }
+            // Nothing of an answer had come.
+            Ok(false) if self.order.drain_ok && member.ear.is_none() => self.drained(number),
             Ok(false) => {
                 let when = if under_way { "before an answer" } else { "while idle" };
                 self.lose(number, How::Fin, format!("closed by the server {when}"));
             }
         }
+    }
+
+    /// The server has ended it politely, as it may.
+    fn drained(&mut self, number: usize) {
+        let member = &mut self.members[number];
+        if member.probe(number).is_some() {
+            self.asking -= 1;
+            self.tally.unanswered_at_close += 1;
+        } else if member.is_last && member.answered > 0 {
+            // It had answered in the last round, and counts there.
+            self.tally.answered_last -= 1;
+        }
+        self.tally.open -= 1;
+        self.tally.drained += 1;
+        *member = Member { state: State::Gone, ..Member::new() };
     }
 
     /// Once for each that is lost; what follows finds it gone.

@@ -227,3 +227,26 @@ fn us(us: f64) -> String {
 fn plural(count: u64, what: &str) -> String {
     format!("{} {what}{}", show_count(count), if count == 1 { "" } else { "s" })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::report::tests::sample;
+    use super::*;
+
+    #[test]
+    fn the_matrix_and_each_rule_are_told() {
+        let text = summary(&sample());
+        for part in [
+            "asked                     2!2",
+            "lost_reply: 2 times",
+            "  first at asked/rst: it is lost",
+            "shrunk to (9 walks):\n  ringload replay --patience 2s",
+            "not_served: 6 times\n  first at bystander/none: it waits",
+            "3.0×",
+            "our ports are used up",
+            "FAILED: 8 findings",
+        ] {
+            assert!(text.contains(part), "{part:?} is not in\n{text}");
+        }
+    }
+}

@@ -414,11 +414,18 @@ impl Story {
 
     /// Waits for the server; when nothing has moved for so long, no more.
     fn patiently(&mut self, patience: Duration) -> Pace {
-        let until = (self.moved + patience).min(self.began + patience * PATIENCE_FACTOR);
-        if Instant::now() < until {
+        let (now, silent) = (Instant::now(), self.moved + patience);
+        let until = silent.min(self.began + patience * PATIENCE_FACTOR);
+        if now < until {
             return Pace::Until(until);
         }
-        self.life.as_mut().expect("somebody is waited for").give_up();
+        let life = self.life.as_mut().expect("somebody is waited for");
+        // Through a tiny window a file can take minutes: who is slow is left, not blamed.
+        if now < silent {
+            life.close()
+        } else {
+            life.give_up()
+        }
         Pace::Ended
     }
 

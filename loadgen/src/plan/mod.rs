@@ -1,0 +1,121 @@
+//! Several runs at once, in phases, and what happens to the server meanwhile.
+//!
+//! A plan is read from a [`file`] and made exact as a [`schedule`]; the [`conductor`] carries it
+//! out. Its parts are processes of this same program, each with descriptors, CPU time and a
+//! command line of its own, by which it can be repeated. Those and the [`server`] end with it.
+
+pub mod child;
+pub mod conductor;
+pub mod file;
+mod folder;
+mod part;
+mod progress;
+pub mod report;
+pub mod schedule;
+pub mod server;
+pub mod summary;
+pub mod words;
+
+use crate::args::{CommonArgs, PlanArgs};
+use crate::delivery::Delivery;
+use crate::report::Environment;
+use crate::run::Failure;
+use crate::system::Interrupts;
+use crate::units::show_path;
+use crate::verdict::Witness;
+use conductor::Conductor;
+use file::Source;
+use report::PlanReport;
+use schedule::{Deed, Schedule, Server, Whose};
+use server::Running;
+use std::io;
+use std::time::{Duration, Instant};
+
+/// Bytes of a plan at most.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+/// How often it is asked whether the server is ready.
+const POLL: Duration = Duration::from_millis(10);
+
+/// Carries a plan out, and makes the report of it; or only says what it would do.
+///
+/// # Errors
+/// Why there is no report.
+pub fn perform(plan: &PlanArgs, interrupts: &Interrupts) -> Result<Delivery, Failure> {
+    let name = show_path(&plan.file);
+    let schedule = read(plan, &name).map_err(Failure::Usage)?;
+    if plan.check {
+        return Ok(Delivery::new(&(), schedule.show(), 0));
+    }
+    let environment = Environment::of_this_process(schedule.seed);
+    if !plan.common.quiet {
+        eprint!("ringload plan {name}\n{}", schedule.show());
+    }
+    let server = match &schedule.server {
+        None => None,
+        Some(server) => Some(begin_server(server, interrupts)?),
+    };
+    let witness = match schedule.server.as_ref().zip(server.as_ref()) {
+        None => None,
+        Some((server, running)) => Some(Witness::before(&watched(plan, server, running))?),
+    };
+    let mut conductor =
+        Conductor::new(&schedule, server, plan.common.quiet).map_err(Failure::System)?;
+    conductor.conduct(interrupts);
+    let elapsed = conductor.elapsed();
+    // A server that has been ended has nothing to tell any more.
+    let witness = witness.filter(|_| conductor.server.as_ref().is_some_and(Running::is_up));
+    let mut seen = Delivery::new(&serde_json::json!({}), String::new(), 0);
+    if let Some(witness) = witness {
+        witness.after(&mut seen, interrupts);
+    }
+    conductor.end_server();
+    let mut report = PlanReport::new((name, &schedule), environment, elapsed, &conductor);
+    report.settled(&seen);
+    let summary = summary::summary(&report) + &seen.summary;
+    let mut delivery = Delivery::new(&report, summary, report.exit_status);
+    if let (Some(into), Some(from)) = (delivery.report.as_object_mut(), seen.report.as_object()) {
+        let told = from.iter().filter(|(name, _)| ["ledger", "process"].contains(&name.as_str()));
+        into.extend(told.map(|(name, value)| (name.clone(), value.clone())));
+    }
+    Ok(delivery)
+}
+
+fn read(plan: &PlanArgs, name: &str) -> Result<Schedule, String> {
+    let about = std::fs::metadata(&plan.file).map_err(|error| format!("{name}: {error}"))?;
+    if about.len() > FILE_BYTES_MAX {
+        return Err(format!("{name}: a plan has {FILE_BYTES_MAX} bytes at most"));
+    }
+    let text = std::fs::read_to_string(&plan.file).map_err(|error| format!("{name}: {error}"))?;
+    let schedule = Schedule::read(Source { name, text: &text }, plan.common.seed)?;
+    let mut commands = schedule.events.iter().filter_map(|event| match &event.deed {
+        Deed::Command(command) => Some(command),
+        Deed::Signal(_) => None,
+    });
+    let started = schedule.server.iter().filter_map(|server| match &server.whose {
+        Whose::Ours(command) => Some(command),
+        Whose::Pid(_) | Whose::PidFile(_) => None,
+    });
+    match started.chain(&mut commands).find(|command| !conductor::is_there(&command[0])) {
+        None => Ok(schedule),
+        Some(command) => Err(format!("{name}: there is no program {:?}", command[0])),
+    }
+}
+
+fn begin_server(server: &Server, interrupts: &Interrupts) -> Result<Running, Failure> {
+    let wrong = |what: String| Failure::System(io::Error::other(what));
+    let since = Instant::now();
+    let mut running = Running::begin(server).map_err(wrong)?;
+    while !running.is_ready(server, since).map_err(wrong)? {
+        if interrupts.wait(POLL) {
+            return Err(wrong("interrupted before the server was ready".into()));
+        }
+    }
+    Ok(running)
+}
+
+/// What the server must give back, besides what the command line names.
+fn watched(plan: &PlanArgs, server: &Server, running: &Running) -> CommonArgs {
+    let ledger = server.ledger.clone();
+    let pid = server.check_process.then(|| running.id());
+    CommonArgs { ledger, pid, ..plan.common.clone() }
+}

@@ -1,0 +1,61 @@
+//! One line per second: how far the plan is, and the last line of each part, compact.
+
+use super::conductor::PartRun;
+use crate::units::show_text;
+use std::time::Duration;
+
+/// Columns that say little beside those of others.
+const LEFT_OUT: [&str; 7] = ["elapsed", "phase", "MB/s", "p50", "replies", "connected", "answers"];
+
+/// The line.
+#[must_use]
+pub fn line(elapsed: Duration, parts: &[PartRun]) -> String {
+    let running = parts.iter().filter(|run| run.is_running()).count();
+    let mut text = format!("{:>7.1}s  {running} of {} running", elapsed.as_secs_f64(), parts.len());
+    for run in parts {
+        if let Some((heading, last)) = run.line() {
+            text += &format!(" | {}: {}", run.part.name, compact(&heading, &last));
+        }
+    }
+    text
+}
+
+/// `errors 0, p99 412 µs` of a heading and a line under it.
+fn compact(heading: &str, line: &str) -> String {
+    let (names, values) = (columns(heading), columns(line));
+    if names.len() != values.len() {
+        // A message in between.
+        return show_text(line.trim());
+    }
+    let shown = names.iter().zip(values).filter(|(name, _)| !LEFT_OUT.contains(name));
+    let shown: Vec<_> = shown.map(|(name, value)| format!("{name} {}", show_text(value))).collect();
+    shown.join(", ")
+}
+
+/// Two spaces or more separate columns; one is part of a figure and its unit.
+fn columns(line: &str) -> Vec<&str> {
+    line.split("  ").map(str::trim).filter(|column| !column.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::sample;
+    use crate::summary;
+
+    #[test]
+    fn a_line_of_load_is_told_in_a_few_words() {
+        let line = summary::line(&sample().intervals[0], 2_000_000);
+        let text = compact(&summary::heading(), &line);
+        assert!(text.contains("replies/s") && text.contains("p99 4"), "{text}");
+        assert!(!text.contains("elapsed") && !text.contains("2,000,000"), "{text}");
+    }
+
+    #[test]
+    fn what_is_no_line_of_figures_is_shown_as_it_is() {
+        assert_eq!(
+            compact("elapsed  p99", "ringload: a \u{1b} message"),
+            r"ringload: a \u{1b} message"
+        );
+    }
+}

@@ -1,0 +1,240 @@
+//! The server of a plan: started or found, watched, sent signals, and at last ended.
+
+use super::child::{Child, Ended};
+use super::schedule::{End, Server, Signal, Whose};
+use crate::system::Process;
+use std::net::{TcpStream, ToSocketAddrs};
+use std::process::Command;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+/// How long a connect that asks whether it is ready may take.
+const TRIAL: Duration = Duration::from_millis(200);
+
+/// The process.
+enum Hold {
+    Ours(Child),
+    Found(u32, Process),
+}
+
+/// How it was ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Told {
+    /// By what.
+    pub signal: Signal,
+    /// When, since the plan started.
+    pub at: Duration,
+    /// It was the plan's last act: then a server may also die of it.
+    pub is_last: bool,
+}
+
+/// The server while a plan runs.
+pub struct Running {
+    hold: Hold,
+    drain: Duration,
+    /// Until it was ready.
+    pub ready: Duration,
+    /// What was to end it.
+    pub told: Option<Told>,
+    /// When its end was noticed, since the plan started, and how it ended if it is ours.
+    pub ended: Option<(Duration, Option<Ended>)>,
+    /// What it did that it must not.
+    pub error: Option<String>,
+}
+
+impl Running {
+    /// Starts it, or finds it.
+    ///
+    /// # Errors
+    /// Why it cannot be, in words.
+    pub fn begin(server: &Server) -> Result<Self, String> {
+        let hold = match &server.whose {
+            Whose::Ours(words) => {
+                let mut command = Command::new(&words[0]);
+                command.args(&words[1..]);
+                let child = Child::start(&mut command, libc::SIGTERM, server.ready.clone());
+                Hold::Ours(child.map_err(|error| format!("{}: {error}", words[0]))?)
+            }
+            Whose::Pid(pid) => found(*pid)?,
+            Whose::PidFile(file) => {
+                let wrong = |what: &dyn std::fmt::Display| format!("{}: {what}", file.display());
+                let text = std::fs::read_to_string(file).map_err(|error| wrong(&error))?;
+                let pid = text.trim().parse().map_err(|_| wrong(&"there is no number in it"))?;
+                found(pid)?
+            }
+        };
+        Ok(Self {
+            hold,
+            drain: server.drain,
+            ready: Duration::ZERO,
+            told: None,
+            ended: None,
+            error: None,
+        })
+    }
+
+    /// Whether it is ready; to be asked until it is.
+    ///
+    /// # Errors
+    /// It has ended, or it took too long, with its last words.
+    pub fn is_ready(&mut self, server: &Server, since: Instant) -> Result<bool, String> {
+        let said = match &self.hold {
+            Hold::Ours(child) if server.ready.is_some() => {
+                child.out.lock().unwrap_or_else(PoisonError::into_inner).found
+            }
+            _ => true,
+        };
+        if said && server.ready_address.as_deref().is_none_or(answers) {
+            self.ready = since.elapsed();
+            return Ok(true);
+        }
+        if let Some(how) = self.look() {
+            let how =
+                how.map_or_else(|| "ended".into(), |ended| format!("ended with {}", ended.show()));
+            return Err(format!("the server {how} before it was ready{}", self.last_words()));
+        }
+        if since.elapsed() > server.ready_within {
+            let within = server.ready_within;
+            return Err(format!("the server was not ready within {within:?}{}", self.last_words()));
+        }
+        Ok(false)
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        match &self.hold {
+            Hold::Ours(child) => child.id(),
+            Hold::Found(pid, _) => *pid,
+        }
+    }
+
+    /// The plan started it, and so ends it.
+    #[must_use]
+    pub const fn is_ours(&self) -> bool {
+        matches!(self.hold, Hold::Ours(_))
+    }
+
+    /// It is there, and has not been told to end.
+    #[must_use]
+    pub const fn is_up(&self) -> bool {
+        self.ended.is_none() && self.told.is_none()
+    }
+
+    /// It has been told to end, and has not yet.
+    #[must_use]
+    pub const fn is_ending(&self) -> bool {
+        self.ended.is_none() && self.told.is_some()
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// It has ended; or errno.
+    pub fn signal(&mut self, signal: Signal, at: Duration, is_last: bool) -> Result<(), String> {
+        if self.ended.is_some() || self.look().is_some() {
+            return Err(format!("{}: the server has ended", signal.name));
+        }
+        match &mut self.hold {
+            Hold::Ours(child) => child.signal(signal.number),
+            Hold::Found(pid, process) => process
+                .signal(signal.number)
+                .map_err(|error| format!("{} to process {pid}: {error}", signal.name))?,
+        }
+        if signal.end.is_some() && self.told.is_none() {
+            self.told = Some(Told { signal, at, is_last });
+        }
+        Ok(())
+    }
+
+    /// Looks whether it is still there, and whether it should be.
+    pub fn watch(&mut self, now: Duration, may_restart: bool) {
+        if self.ended.is_some() {
+            return;
+        }
+        if let Some(ended) = self.look() {
+            self.ended = Some((now, ended));
+            if self.error.is_none() {
+                self.error = self.judge(ended, may_restart);
+            }
+        } else if let Some(told) = self.told
+            && now > told.at + self.drain
+            && self.error.is_none()
+        {
+            self.error = Some(format!(
+                "the server had not ended {:?} after {}{}",
+                self.drain,
+                told.signal.name,
+                self.last_words()
+            ));
+            self.kill();
+        }
+    }
+
+    /// From the signal that was to end it to its end.
+    #[must_use]
+    pub fn drained_in(&self) -> Option<Duration> {
+        Some(self.ended?.0.saturating_sub(self.told?.at))
+    }
+
+    /// What was wrong with its end.
+    fn judge(&self, ended: Option<Ended>, may_restart: bool) -> Option<String> {
+        let Some(told) = self.told else {
+            let how = ended.map_or_else(String::new, |ended| format!(" with {}", ended.show()));
+            let why = format!("the server ended by itself{how}{}", self.last_words());
+            return (!may_restart).then_some(why);
+        };
+        let is_good = match (ended, told.signal.end) {
+            (None | Some(Ended::Status(0)), _) | (_, Some(End::Kill)) => true,
+            (Some(Ended::Signal(signal)), _) => told.is_last && signal == told.signal.number,
+            (Some(Ended::Status(_)), _) => false,
+        };
+        if is_good {
+            return None;
+        }
+        let how = ended.map_or_else(String::new, Ended::show);
+        let name = told.signal.name;
+        Some(format!("after {name} the server ended with {how}, not status 0{}", self.last_words()))
+    }
+
+    /// `None`: it is still there.
+    fn look(&mut self) -> Option<Option<Ended>> {
+        match &mut self.hold {
+            Hold::Ours(child) => child.ended().map(Some),
+            Hold::Found(_, process) => process.has_ended().then_some(None),
+        }
+    }
+
+    fn kill(&mut self) {
+        if let Hold::Ours(child) = &mut self.hold {
+            child.signal(libc::SIGKILL);
+        } else {
+            // Somebody else's is not ours to kill: it is given up.
+            self.ended = self.told.map(|told| (told.at + self.drain, None));
+        }
+    }
+
+    fn last_words(&self) -> String {
+        let Hold::Ours(child) = &self.hold else { return String::new() };
+        let words = child.last_words();
+        match words.is_empty() {
+            true => String::new(),
+            false => format!("; its last words:\n  {}", words.join("\n  ")),
+        }
+    }
+}
+
+fn found(pid: u32) -> Result<Hold, String> {
+    match Process::open(pid) {
+        Ok(process) => Ok(Hold::Found(pid, process)),
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {
+            Err(format!("there is no process {pid}"))
+        }
+        Err(error) => Err(format!("process {pid}: {error}")),
+    }
+}
+
+fn answers(address: &str) -> bool {
+    let to: Vec<_> = address.to_socket_addrs().map(Iterator::collect).unwrap_or_default();
+    to.iter().any(|to| TcpStream::connect_timeout(to, TRIAL).is_ok())
+}
