@@ -11,6 +11,7 @@ pub use common::CommonArgs;
 pub use files::Reports;
 pub use idle::{HerdProtocol, IdleArgs};
 pub use load::{Arrivals, LoadArgs};
+pub(crate) use plan::EXAMPLE as PLAN_EXAMPLE;
 pub use plan::PlanArgs;
 pub use transfer::Transfer;
 
@@ -133,7 +134,7 @@ pub enum Target {
     #[command(after_help = EXAMPLES, max_term_width = 100)]
     Idle(IdleArgs),
     /// Carry out a plan: several runs at once, in phases, and what happens to the server meanwhile
-    #[command(after_help = plan::EXAMPLE, max_term_width = 100)]
+    #[command(after_help = PLAN_EXAMPLE, max_term_width = 100)]
     Plan(PlanArgs),
 }
 
