@@ -72,14 +72,49 @@ fn clock_time(clock: libc::clockid_t) -> io::Result<Duration> {
     Ok(Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
 }
 
-/// CPU time of all children that have ended and were waited for.
-pub fn ended_children_cpu_time() -> io::Result<Duration> {
+/// CPU time in both its kinds. Their sum is exact to the microsecond; most kernels share it out
+/// between the two by what they saw at each tick of the clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CpuTime {
+    /// In the program.
+    pub user: Duration,
+    /// In the kernel.
+    pub system: Duration,
+}
+
+impl CpuTime {
+    /// Both together.
+    pub fn sum(self) -> Duration {
+        self.user + self.system
+    }
+}
+
+impl std::ops::Sub for CpuTime {
+    type Output = Self;
+
+    fn sub(self, before: Self) -> Self {
+        Self { user: self.user - before.user, system: self.system - before.system }
+    }
+}
+
+/// CPU time of all children that have ended and were waited for: getrusage(2).
+pub fn ended_children_cpu_time() -> io::Result<CpuTime> {
     // SAFETY: an all-zero rusage is a valid value.
     let mut usage: libc::rusage = unsafe { mem::zeroed() };
     // SAFETY: the out-parameter is a live rusage.
     check(unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, &mut usage) })?;
     let of = |t: libc::timeval| Duration::new(t.tv_sec as u64, t.tv_usec as u32 * 1000);
-    Ok(of(usage.ru_utime) + of(usage.ru_stime))
+    Ok(CpuTime { user: of(usage.ru_utime), system: of(usage.ru_stime) })
+}
+
+/// What runs: `/proc/sys/kernel/osrelease`; nothing where that cannot be read.
+pub fn kernel() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
+}
+
+/// CPUs of the machine that this process may use.
+pub fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Raises the soft limit of open descriptors to `count`, and fails when the hard limit is lower.

@@ -160,13 +160,67 @@ fn a_comparison_leaves_its_report_and_its_picture() {
     std::fs::remove_dir_all(&folder).unwrap();
 }
 
+/// Needs wrk (Debian package wrk).
 #[test]
-fn a_missing_program_is_named_with_its_remedy() {
+fn generators_are_compared_by_their_own_cpu_time() {
+    let folder =
+        std::env::temp_dir().join(format!("ringwright-generators-test-{}", std::process::id()));
+    std::fs::create_dir(&folder).unwrap();
+    let (json, svg) = (folder.join("report.json"), folder.join("report.svg"));
     let output = Command::new(COMPARE)
-        .args(["http", "--a", "limit", "--load", "bare", "--server", "nginx=/nonexistent/nginx"])
+        .args(["generators", "--a", "bare", "--b", "wrk", "--server", "limit", "--seed", "1"])
+        .args(["--pairs", "1", "--connections", "4", "--seconds", "1"])
+        .args(["--server-cpu", "0", "--load-cpu", "0", "--json"])
+        .arg(&json)
+        .arg("--svg")
+        .arg(&svg)
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(said.contains("/nonexistent/nginx"), "{said}");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    assert_eq!((&report["a"], &report["b"]), (&"bare".into(), &"wrk".into()));
+    let of = &report["results"][0];
+    let number = |side: &str, name: &str| of["pairs"][0][side][name].as_f64().unwrap();
+    for side in ["a", "b"] {
+        // Both figures are of the same CPU time.
+        let us = number(side, "user_us_per_reply") + number(side, "system_us_per_reply");
+        let product = us * number(side, "replies_per_cpu_s");
+        assert!((product - 1e6).abs() < 1.0, "{side}: {product}");
+        let busy = number(side, "replies_per_s") / number(side, "replies_per_cpu_s");
+        assert!((busy - number(side, "busy")).abs() < 1e-6 && busy < 1.1, "{side}: {busy}");
+    }
+    let ratio = number("a", "replies_per_cpu_s") / number("b", "replies_per_cpu_s");
+    let median = of["replies_per_cpu_s_ratio"]["median"].as_f64().unwrap();
+    assert!((ratio - median).abs() < 1e-9, "{ratio}: {median}");
+    let picture = std::fs::read_to_string(&svg).unwrap();
+    assert_eq!(picture.matches("<circle").count(), 2);
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn who_does_not_speak_the_protocol_is_a_mistake_of_usage() {
+    for (arguments, named) in [
+        (&["echo", "--load", "wrk"][..], "wrk does not speak echo"),
+        (&["http", "--a", "tokio"], "tokio does not speak http"),
+        (&["generators", "--server", "tokio"], "tokio does not speak http"),
+    ] {
+        let output = Command::new(COMPARE).args(arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(named), "{said}");
+    }
+}
+
+#[test]
+fn a_missing_program_is_named_with_its_remedy() {
+    for (arguments, path) in [
+        (&["http", "--a", "limit", "--load", "bare"][..], "nginx=/nonexistent/nginx"),
+        (&["generators", "--a", "bare", "--server", "limit"], "wrk=/nonexistent/wrk"),
+    ] {
+        let output =
+            Command::new(COMPARE).args(arguments).args(["--program", path]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(said.contains("/nonexistent/"), "{said}");
+    }
 }

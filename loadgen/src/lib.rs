@@ -6,6 +6,10 @@
 //! and judges the replies, [`stats`] counts, [`report`] and [`summary`] tell. [`transfer`] moves one
 //! file instead; a [`herd`] is idle, and a
 //! [`plan`] has several of these at once.
+//! connections busy, or sends on a schedule, a [`protocol::Protocol`] ([`echo`], [`http`],
+//! [`packets`]) makes the requests and judges the replies, [`stats`] counts, [`report`] and
+//! [`summary`] tell. [`threads`], [`network`] and [`saturation`] say whether it was the server that
+//! was measured. [`transfer`] moves one file instead.
 
 pub mod args;
 pub mod delivery;

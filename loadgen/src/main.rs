@@ -6,7 +6,7 @@ use ringload::output::files;
 use ringload::report::Outcome;
 use ringload::run::Failure;
 use ringload::system::Interrupts;
-use ringload::{flow, herd, plan, run, transfer};
+use ringload::{flow, herd, lifecycle, plan, run, transfer};
 use std::process::ExitCode;
 
 /// What was asked for cannot be done.
@@ -38,6 +38,8 @@ fn perform(cli: &Cli, interrupts: &Interrupts) -> Result<Delivery, Failure> {
         Target::Reports(reports) => files::perform(reports),
         Target::Idle(idle) => herd::perform(idle, interrupts),
         Target::Plan(plan) => plan::perform(plan, interrupts),
+        Target::Churn(churn) => lifecycle::churn::perform(churn, interrupts),
+        Target::Replay(replay) => lifecycle::replay::perform(replay, interrupts),
     }
 }
 

@@ -120,6 +120,9 @@ pub fn summary(report: &Report) -> String {
     if report.unfinished > 0 {
         row("unfinished", format!("{} without a reply at the end", show_count(report.unfinished)));
     }
+    if report.lost > 0 {
+        row("lost", format!("{} without a reply when a connection ended", show_count(report.lost)));
+    }
     if let Some(ends) = ends(report) {
         row("server's ends", ends);
     }
@@ -169,7 +172,8 @@ fn connections(report: &Report) -> String {
     );
     // A run that was too short for all of them says nothing about that many.
     let useful = report.plan.connections.min(report.plan.requests.unwrap_or(u64::MAX));
-    if report.connections_opened < useful {
+    let are_kept = report.plan.pacing != Pacing::Connections;
+    if are_kept && report.connections_opened < useful {
         text += &format!("; {} were asked for", show_count(report.plan.connections));
     }
     text

@@ -108,8 +108,8 @@ mod tests {
         let mut times = histogram();
         // Nothing in common between neighbours: it does not compress.
         (0..60_u64).for_each(|at| times.saturating_record_n(100 << (at % 32), at * at + 1));
-        let mut timeline = Timeline::default();
-        timeline.bytes = BYTES_MAX - deflated(&times).len();
+        let bytes = BYTES_MAX - deflated(&times).len();
+        let mut timeline = Timeline { bytes, ..Timeline::default() };
         for _ in 0..3 {
             timeline.keep("lag", Duration::ZERO, Duration::ZERO, &times);
         }

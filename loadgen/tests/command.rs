@@ -108,6 +108,9 @@ fn help_shows_defaults_and_examples() {
     }
     let (_, stdout, _) = ringload(&["echo", "--help"], &[]);
     assert!(stdout.contains("[default: 64]") && stdout.contains("--requests-per-connection"));
+    for part in ["-R, --rate <COUNT>", "--conn-rate", "poisson", "--drain-ok", "open loop", "4  "] {
+        assert!(stdout.contains(part), "{part:?} is not in:\n{stdout}");
+    }
     let (_, stdout, _) = ringload(&["packets", "--help"], &[]);
     for part in ["--digest-every", "[default: 4]", "put", "get", "at most 65531"] {
         assert!(stdout.contains(part), "{stdout}");
@@ -134,6 +137,14 @@ fn the_environment_is_asked_after_the_command_line() {
     assert_eq!((status, &stderr[..]), (0, ""), "{stdout}");
     assert!(stdout.contains("50 in ") && stdout.contains("500 B received"), "{stdout}");
     assert!(stdout.contains("2 opened"), "{stdout}");
+    // So does one rate of another.
+    let arguments = ["echo", &address, "--conn-rate", "500"];
+    let rates = [("RINGLOAD_RATE", "1k"), ("RINGLOAD_REQUESTS", "20"), ("RINGLOAD_QUIET", "1")];
+    let (status, stdout, stderr) = ringload(&arguments, &rates);
+    assert!(
+        matches!(status, 0 | 4) && stdout.contains("20 connections were due"),
+        "{stdout}{stderr}"
+    );
     // A length of time on the command line takes the place of a number in the environment.
     let (status, stdout, _) = ringload(&["echo", &address, "-d", "200ms"], &environment);
     assert_eq!(status, 0, "{stdout}");

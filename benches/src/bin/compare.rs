@@ -1,6 +1,5 @@
-//! `ringwright-compare`: two servers in turn, pair by pair.
+//! `ringwright-compare`: two servers, or two load generators, in turn, pair by pair.
 
-use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,14 +7,17 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use ringwright_benches::bare::CONNECTIONS_MAX;
-use ringwright_benches::compare::{self, Generator, PROGRAMS, Plan, Protocol, Subject};
+use ringwright_benches::compare::{
+    self, Common, Generator, Generators, PROGRAMS, Plan, Protocol, Subject,
+};
 use ringwright_benches::machine;
+use serde::Serialize;
 
-/// Compare two servers in interleaved pairs of short runs.
+/// Compare two servers, or two load generators, in interleaved pairs of short runs.
 ///
-/// Both servers stay alive on one CPU and are loaded in turn from another; who goes first is drawn
+/// Servers stay alive on one CPU and are loaded in turn from another; who goes first is drawn
 /// for each pair. Look at the medians of the ratios and their spread: absolute figures drift.
 #[derive(Parser)]
 #[command(
@@ -24,7 +26,9 @@ use ringwright_benches::machine;
     ringwright-compare echo\n  \
     ringwright-compare echo --a limit --b tokio --load bare --pairs 9 --seconds 1\n  \
     ringwright-compare http --connections 64 --json http.json --svg http.svg\n  \
-    ringwright-compare http --server nginx=/opt/nginx/sbin/nginx"
+    ringwright-compare http --program nginx=/opt/nginx/sbin/nginx\n  \
+    ringwright-compare generators --pairs 15\n  \
+    ringwright-compare generators --server nginx --a bare"
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -46,7 +50,9 @@ enum Command {
               value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
         size: u32,
         #[command(flatten)]
-        common: Common,
+        load: Load,
+        #[command(flatten)]
+        runs: Runs,
     },
     /// One file over HTTP/1.1, connections kept.
     Http {
@@ -61,12 +67,42 @@ enum Command {
               value_parser = clap::value_parser!(u32).range(1..=1 << 30))]
         size: u32,
         #[command(flatten)]
-        common: Common,
+        load: Load,
+        #[command(flatten)]
+        runs: Runs,
+    },
+    /// Two load generators at one server, by what they get for their own CPU time.
+    ///
+    /// The figure is replies per second of CPU time, user and system, of the generator's whole
+    /// process, from its start to its end.
+    Generators {
+        /// Above the line of the ratio.
+        #[arg(long, value_enum, default_value = "ringload")]
+        a: Generator,
+        /// Below it.
+        #[arg(long, value_enum, default_value = "wrk")]
+        b: Generator,
+        /// Whom both ask for one file over HTTP/1.1, connections kept.
+        #[arg(long, value_enum, default_value = "ringwrightd")]
+        server: Subject,
+        /// Bytes of the file.
+        #[arg(long, value_name = "BYTES", default_value_t = 1024,
+              value_parser = clap::value_parser!(u32).range(1..=1 << 30))]
+        size: u32,
+        #[command(flatten)]
+        runs: Runs,
     },
 }
 
 #[derive(Args)]
-struct Common {
+struct Load {
+    /// Load generator; wrk for http only.
+    #[arg(long, value_name = "NAME", value_enum, default_value = "ringload")]
+    load: Generator,
+}
+
+#[derive(Args)]
+struct Runs {
     /// Pairs of runs for each count of connections.
     #[arg(long, value_name = "N", default_value_t = 9,
           value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -76,15 +112,12 @@ struct Common {
           value_delimiter = ',', num_args = 1,
           value_parser = clap::value_parser!(u32).range(1..=CONNECTIONS_MAX as i64))]
     connections: Vec<u32>,
-    /// Length of one run.
+    /// Length of one run; wrk rounds it up to whole seconds.
     #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = run_length)]
     seconds: Duration,
-    /// Load generator, ringload or bare, if need be with where it lies.
-    #[arg(long, value_name = "NAME[=PATH]", default_value = "ringload", value_parser = generator)]
-    load: (Generator, Option<PathBuf>),
-    /// Where a server's program lies that is not beside this one (repeatable).
-    #[arg(long = "server", value_name = "PROGRAM=PATH", value_parser = program)]
-    servers: Vec<(String, PathBuf)>,
+    /// Where a program lies that is not beside this one, nor where Debian puts it (repeatable).
+    #[arg(long = "program", value_name = "PROGRAM=PATH", value_parser = program)]
+    programs: Vec<(String, PathBuf)>,
     /// CPU of the servers.
     #[arg(long, value_name = "N", default_value_t = 0)]
     server_cpu: usize,
@@ -109,14 +142,6 @@ fn run_length(text: &str) -> Result<Duration, String> {
     }
 }
 
-fn generator(text: &str) -> Result<(Generator, Option<PathBuf>), String> {
-    let (name, path) = match text.split_once('=') {
-        Some((name, path)) => (name, Some(PathBuf::from(path))),
-        None => (text, None),
-    };
-    Ok((Generator::from_str(name, false)?, path))
-}
-
 fn program(text: &str) -> Result<(String, PathBuf), String> {
     match text.split_once('=') {
         Some((name, path)) if PROGRAMS.contains(&name) => Ok((name.to_owned(), path.into())),
@@ -125,11 +150,9 @@ fn program(text: &str) -> Result<(String, PathBuf), String> {
 }
 
 fn main() -> ExitCode {
-    let (plan, common) = match Arguments::parse().command {
-        Command::Echo { a, b, size, common } => (plan(Protocol::Echo, a, b, size, &common), common),
-        Command::Http { a, b, size, common } => (plan(Protocol::Http, a, b, size, &common), common),
-    };
-    match run(&plan, &common) {
+    // So that the children and the temporary folder go before we do.
+    let caught = machine::catch_termination();
+    match caught.and_then(|()| perform(Arguments::parse().command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("ringwright-compare: {error}");
@@ -138,48 +161,80 @@ fn main() -> ExitCode {
     }
 }
 
-fn plan(protocol: Protocol, a: Subject, b: Subject, size_bytes: u32, common: &Common) -> Plan {
-    for subject in [a, b] {
-        if !subject.speaks(protocol) {
-            let message = format!("{subject} does not speak {protocol}");
-            Arguments::command().error(ErrorKind::ValueValidation, message).exit();
+fn perform(command: Command) -> io::Result<()> {
+    match command {
+        Command::Echo { a, b, size, load, runs } => {
+            servers(Protocol::Echo, a, b, size, load, &runs)
+        }
+        Command::Http { a, b, size, load, runs } => {
+            servers(Protocol::Http, a, b, size, load, &runs)
+        }
+        Command::Generators { a, b, server, size, runs } => {
+            let common = runs.common(Protocol::Http, size, &[a, b], &[server]);
+            let report = compare::run_generators(&Generators { a, b, server, common })?;
+            print!("{report}");
+            runs.write(&report, || report.svg())
         }
     }
-    let (generator, generator_path) = common.load.clone();
-    let mut programs: HashMap<_, _> = common.servers.iter().cloned().collect();
-    programs.extend(generator_path.map(|path| (generator.program().to_owned(), path)));
-    Plan {
-        protocol,
-        a,
-        b,
-        pairs: common.pairs as usize,
-        connections: common.connections.clone(),
-        duration: common.seconds,
-        size_bytes,
-        generator,
-        programs,
-        server_cpu: common.server_cpu,
-        load_cpu: common.load_cpu,
-        seed: common.seed.unwrap_or_else(clock_seed),
+}
+
+fn servers(
+    protocol: Protocol,
+    a: Subject,
+    b: Subject,
+    size_bytes: u32,
+    Load { load: generator }: Load,
+    runs: &Runs,
+) -> io::Result<()> {
+    let common = runs.common(protocol, size_bytes, &[generator], &[a, b]);
+    let report = compare::run(&Plan { a, b, generator, common })?;
+    print!("{report}");
+    runs.write(&report, || report.svg())
+}
+
+impl Runs {
+    /// Refuses who does not speak the protocol.
+    fn common(
+        &self,
+        protocol: Protocol,
+        size_bytes: u32,
+        generators: &[Generator],
+        servers: &[Subject],
+    ) -> Common {
+        let mute_generator = generators.iter().find(|generator| !generator.speaks(protocol));
+        let mute_server = servers.iter().find(|server| !server.speaks(protocol));
+        let mute = mute_generator.map(|generator| generator.name().to_owned());
+        if let Some(mute) = mute.or(mute_server.map(Subject::to_string)) {
+            let message = format!("{mute} does not speak {protocol}");
+            Arguments::command().error(ErrorKind::ValueValidation, message).exit();
+        }
+        Common {
+            protocol,
+            pairs: self.pairs as usize,
+            connections: self.connections.clone(),
+            duration: self.seconds,
+            size_bytes,
+            programs: self.programs.iter().cloned().collect(),
+            server_cpu: self.server_cpu,
+            load_cpu: self.load_cpu,
+            seed: self.seed.unwrap_or_else(clock_seed),
+        }
+    }
+
+    /// Leaves the report where it is asked for.
+    fn write(&self, report: &impl Serialize, svg: impl FnOnce() -> String) -> io::Result<()> {
+        if let Some(path) = &self.json {
+            write("--json", path, &serde_json::to_string_pretty(report)?)?;
+        }
+        if let Some(path) = &self.svg {
+            write("--svg", path, &svg())?;
+        }
+        Ok(())
     }
 }
 
 fn clock_seed() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_nanos() as u64)
-}
-
-fn run(plan: &Plan, common: &Common) -> io::Result<()> {
-    // So that the children and the temporary folder go before we do.
-    machine::catch_termination()?;
-    let report = compare::run(plan)?;
-    print!("{report}");
-    if let Some(path) = &common.json {
-        write("--json", path, &serde_json::to_string_pretty(&report)?)?;
-    }
-    if let Some(path) = &common.svg {
-        write("--svg", path, &report.svg())?;
-    }
-    Ok(())
 }
 
 fn write(option: &str, path: &Path, text: &str) -> io::Result<()> {

@@ -1,4 +1,4 @@
-//! Who asks: `ringload`, or the bare client.
+//! Who asks: `ringload`, the bare client, or wrk.
 
 use std::fs;
 use std::io;
@@ -11,10 +11,10 @@ use serde::Deserialize;
 
 use super::children::{Process, Scratch};
 use super::subject::{PAYLOAD, Protocol};
-use super::{Plan, subject};
+use super::{Common, subject, wrk};
 
 /// Beyond the length of the run, for connecting and reporting.
-const OVERTIME_MAX: Duration = Duration::from_secs(30);
+pub const OVERTIME_MAX: Duration = Duration::from_secs(30);
 /// `ringload`: it was itself the bottleneck. Told here by how busy both sides were.
 const GENERATOR_WAS_BOTTLENECK: i32 = 4;
 
@@ -25,6 +25,8 @@ pub enum Generator {
     Ringload,
     /// `ringwright-limit load`, which checks byte counts: the cheaper one.
     Bare,
+    /// wrk, which checks the status. HTTP only, and whole seconds.
+    Wrk,
 }
 
 /// One run.
@@ -37,7 +39,7 @@ pub struct Request {
     pub cpu: usize,
 }
 
-/// What both generators report under the same names.
+/// What all generators report; ours in JSON under the same names.
 #[derive(Deserialize)]
 pub struct Loaded {
     pub replies: u64,
@@ -50,6 +52,7 @@ impl Generator {
         match self {
             Self::Ringload => "ringload",
             Self::Bare => "bare",
+            Self::Wrk => "wrk",
         }
     }
 
@@ -58,13 +61,22 @@ impl Generator {
         match self {
             Self::Ringload => "ringload",
             Self::Bare => "ringwright-limit",
+            Self::Wrk => "wrk",
         }
     }
 
+    /// Whether it can ask in this protocol.
+    pub fn speaks(self, protocol: Protocol) -> bool {
+        self != Self::Wrk || protocol == Protocol::Http
+    }
+
     /// Runs it to its end.
-    pub fn run(self, request: &Request, plan: &Plan, scratch: &Scratch) -> io::Result<Loaded> {
+    pub fn run(self, request: &Request, common: &Common, scratch: &Scratch) -> io::Result<Loaded> {
+        if self == Self::Wrk {
+            return wrk::run(request, common, scratch);
+        }
         let json = scratch.path().join("load.json");
-        let mut command = Command::new(subject::locate(self.program(), plan)?);
+        let mut command = Command::new(subject::locate(self.program(), common)?);
         self.arguments(request, &mut command);
         command.arg("--json").arg(&json).stdout(Stdio::null());
         let mut process = Process::start(command, request.cpu)?;
@@ -96,6 +108,7 @@ impl Generator {
             (Self::Bare, Protocol::Http) => {
                 command.args(["load", &address.to_string(), "--http", &format!("/{PAYLOAD}")]);
             }
+            (Self::Wrk, _) => unreachable!("its command line is its own"),
         }
         if self == Self::Ringload {
             command.args(["-t", "1", "--quiet"]);

@@ -1,4 +1,4 @@
-//! The interleaved comparison of two servers.
+//! The interleaved comparison of two servers, or of two load generators.
 //!
 //! On a shared machine absolute figures drift by tens of percent within minutes. So the two
 //! subjects run in turn, close together, in an order drawn anew for each pair, and only the ratio
@@ -6,10 +6,12 @@
 
 mod children;
 mod generator;
+mod generators;
 mod plot;
 mod report;
 mod statistics;
 mod subject;
+mod wrk;
 
 use std::collections::HashMap;
 use std::io;
@@ -17,26 +19,23 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use generator::Generator;
+pub use generators::{Generators, GeneratorsReport, run as run_generators};
 pub use report::Report;
 pub use subject::{PROGRAMS, Protocol, Subject};
 
-use crate::machine;
+use crate::machine::{self, CpuTime};
 use children::Scratch;
-use generator::Request;
+use generator::{Loaded, Request};
 use report::{Connections, Pair, Run};
 use subject::{Server, Setting};
 
 /// How long each subject is loaded before anything is counted.
 const WARM_UP: Duration = Duration::from_millis(300);
 
-/// What to compare.
-pub struct Plan {
-    /// What both speak.
+/// What comparisons of every kind have in common.
+pub struct Common {
+    /// What is spoken.
     pub protocol: Protocol,
-    /// Above the line of the ratio.
-    pub a: Subject,
-    /// Below it.
-    pub b: Subject,
     /// Pairs of runs, per count of connections.
     pub pairs: usize,
     /// Counts of connections.
@@ -45,9 +44,7 @@ pub struct Plan {
     pub duration: Duration,
     /// Echo: length of a message. HTTP: length of the body.
     pub size_bytes: u32,
-    /// Who asks.
-    pub generator: Generator,
-    /// Where programs lie that are not beside this one, by name.
+    /// Where programs lie that are not where they are looked for, by name.
     pub programs: HashMap<String, PathBuf>,
     /// The CPU of the servers.
     pub server_cpu: usize,
@@ -57,32 +54,43 @@ pub struct Plan {
     pub seed: u64,
 }
 
+/// Which servers to compare.
+pub struct Plan {
+    /// Above the line of the ratio.
+    pub a: Subject,
+    /// Below it.
+    pub b: Subject,
+    /// Who asks.
+    pub generator: Generator,
+    /// How.
+    pub common: Common,
+}
+
 /// Runs the whole plan. Both servers are kept alive throughout and loaded in turn; the idle one
 /// sleeps.
 pub fn run(plan: &Plan) -> io::Result<Report> {
+    let Plan { a, b, generator, ref common } = *plan;
     let scratch = Scratch::create()?;
-    let setting = Setting::prepare(plan, &scratch)?;
-    let a = setting.start(plan.a)?;
-    let b = setting.start(plan.b)?;
-    let mut coin = Coin(plan.seed | 1);
+    let setting =
+        Setting::prepare(common, &scratch, &[a.program(), b.program(), generator.program()])?;
+    let (of_a, of_b) = (setting.start(a)?, setting.start(b)?);
+    let measure = |server: &Server, connections, duration| {
+        let Spent { loaded, server_cpu, load_cpu } =
+            measure(common, &scratch, server, generator, connections, duration)?;
+        Run::new(&loaded, server_cpu, load_cpu.sum())
+    };
+    let mut coin = Coin(common.seed | 1);
     let mut results = Vec::new();
-    for &connections in &plan.connections {
-        for server in [&a, &b] {
-            measure(plan, &scratch, server, connections, WARM_UP)?;
+    for &connections in &common.connections {
+        for server in [&of_a, &of_b] {
+            measure(server, connections, WARM_UP)?;
         }
         let mut pairs = Vec::new();
-        for number in 1..=plan.pairs {
-            let a_first = coin.toss();
-            let one = |server| measure(plan, &scratch, server, connections, plan.duration);
-            let (of_a, of_b) = if a_first {
-                let of_a = one(&a)?;
-                (of_a, one(&b)?)
-            } else {
-                let of_b = one(&b)?;
-                (one(&a)?, of_b)
-            };
-            let pair = Pair { a_first, a: of_a, b: of_b };
-            eprintln!("{connections} connections, pair {number} of {}: {pair}", plan.pairs);
+        for number in 1..=common.pairs {
+            let one = |server| measure(server, connections, common.duration);
+            let (a_first, a, b) = coin.pair(|| one(&of_a), || one(&of_b))?;
+            let pair = Pair { a_first, a, b };
+            eprintln!("{connections} connections, pair {number} of {}: {pair}", common.pairs);
             pairs.push(pair);
         }
         results.push(Connections::new(connections, pairs));
@@ -90,28 +98,38 @@ pub fn run(plan: &Plan) -> io::Result<Report> {
     Ok(Report::new(plan, results))
 }
 
+/// What one run came to.
+struct Spent {
+    loaded: Loaded,
+    /// Of the server's processes.
+    server_cpu: Duration,
+    /// Of the load generator's process, from its start to its end.
+    load_cpu: CpuTime,
+}
+
 fn measure(
-    plan: &Plan,
+    common: &Common,
     scratch: &Scratch,
     server: &Server,
+    generator: Generator,
     connections: u32,
     duration: Duration,
-) -> io::Result<Run> {
+) -> io::Result<Spent> {
     let request = Request {
-        protocol: plan.protocol,
+        protocol: common.protocol,
         address: server.address,
         connections,
         duration,
-        size_bytes: plan.size_bytes,
-        cpu: plan.load_cpu,
+        size_bytes: common.size_bytes,
+        cpu: common.load_cpu,
     };
     let server_cpu_before = server.cpu_time()?;
     let load_cpu_before = machine::ended_children_cpu_time()?;
-    let loaded = plan.generator.run(&request, plan, scratch)?;
+    let loaded = generator.run(&request, common, scratch)?;
     let server_cpu = server.cpu_time()? - server_cpu_before;
     // Children are counted when they have ended; the servers have not.
     let load_cpu = machine::ended_children_cpu_time()? - load_cpu_before;
-    Run::new(&loaded, server_cpu, load_cpu)
+    Ok(Spent { loaded, server_cpu, load_cpu })
 }
 
 /// xorshift64 (Marsaglia, 2003): enough to toss a coin.
@@ -123,6 +141,21 @@ impl Coin {
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         self.0 >> 63 == 1
+    }
+
+    /// Does both, in an order that it draws, and tells whether `a` went first.
+    fn pair<T>(
+        &mut self,
+        a: impl FnOnce() -> io::Result<T>,
+        b: impl FnOnce() -> io::Result<T>,
+    ) -> io::Result<(bool, T, T)> {
+        if self.toss() {
+            let a = a()?;
+            Ok((true, a, b()?))
+        } else {
+            let b = b()?;
+            Ok((false, a()?, b))
+        }
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 
-use super::report::{Connections, Pair, Report};
 use super::statistics::Spread;
 
 const WIDTH: f64 = 720.0;
@@ -14,49 +13,50 @@ const GROUP_GAP: f64 = 14.0;
 const BOTTOM: f64 = 40.0;
 const TICKS_MAX: f64 = 8.0;
 
-impl Report {
-    /// Draws every pair as a dot, the quartiles as a bar, the median as a line, and 1 as dashes.
-    pub fn svg(&self) -> String {
-        let axis =
-            Axis::around(self.results.iter().flat_map(|of| [of.throughput_ratio, of.cpu_ratio]));
-        let rows_end = TOP + self.results.len() as f64 * (2.0 * ROW + GROUP_GAP);
-        let height = rows_end + BOTTOM;
-        let mut svg = format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" \
-             height=\"{height}\" font-family=\"sans-serif\" font-size=\"12\">\n\
-             <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n"
-        );
-        let title = format!(
-            "{} / {}: {}, {} bytes, loaded by {}",
-            self.a, self.b, self.protocol, self.size_bytes, self.load
-        );
-        text(&mut svg, 12.0, 22.0, "start", &title);
-        text(&mut svg, 12.0, 40.0, "start", "dot: one pair; bar: quartiles; line: median");
-        axis.draw(&mut svg, rows_end);
-        for (number, of) in self.results.iter().enumerate() {
-            let y = TOP + number as f64 * (2.0 * ROW + GROUP_GAP);
-            draw_rows(&mut svg, &axis, y, of);
-        }
-        svg.push_str("</svg>\n");
-        svg
-    }
+/// One ratio, drawn beside the others of its group.
+pub struct Row<'a> {
+    /// What it is.
+    pub name: &'static str,
+    /// How it spreads over the pairs.
+    pub spread: &'a Spread,
+    /// Of each pair.
+    pub values: Vec<f64>,
+    /// As SVG takes it.
+    pub colour: &'static str,
 }
 
-fn draw_rows(svg: &mut String, axis: &Axis, y: f64, of: &Connections) {
-    type Ratio = fn(&Pair) -> f64;
-    let rows: [(&str, &Spread, Ratio, &str); 2] = [
-        ("replies/s", &of.throughput_ratio, Pair::throughput_ratio, "#1f6fb2"),
-        ("CPU per reply", &of.cpu_ratio, Pair::cpu_ratio, "#b2541f"),
-    ];
-    for (number, (name, spread, ratio, colour)) in rows.into_iter().enumerate() {
-        let middle = y + ROW * (number as f64 + 0.5);
-        text(
-            svg,
-            LEFT - 10.0,
-            middle + 4.0,
-            "end",
-            &format!("{} connections, {name}", of.connections),
-        );
+/// Draws every pair as a dot, the quartiles as a bar, the median as a line, and 1 as dashes; a group
+/// of rows for each count of connections.
+pub fn svg(title: &str, groups: &[(u32, Vec<Row<'_>>)]) -> String {
+    let rows = || groups.iter().flat_map(|(_, rows)| rows);
+    let axis = Axis::around(rows().map(|row| *row.spread));
+    let rows_end = TOP + rows().count() as f64 * ROW + groups.len() as f64 * GROUP_GAP;
+    let height = rows_end + BOTTOM;
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" \
+         height=\"{height}\" font-family=\"sans-serif\" font-size=\"12\">\n\
+         <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n"
+    );
+    text(&mut svg, 12.0, 22.0, "start", title);
+    text(&mut svg, 12.0, 40.0, "start", "dot: one pair; bar: quartiles; line: median");
+    axis.draw(&mut svg, rows_end);
+    let mut top = TOP;
+    for (connections, rows) in groups {
+        for row in rows {
+            row.draw(&mut svg, &axis, top + ROW / 2.0, *connections);
+            top += ROW;
+        }
+        top += GROUP_GAP;
+    }
+    svg.push_str("</svg>\n");
+    svg
+}
+
+impl Row<'_> {
+    fn draw(&self, svg: &mut String, axis: &Axis, middle: f64, connections: u32) {
+        let Self { name, spread, values, colour } = self;
+        let name = format!("{connections} connections, {name}");
+        text(svg, LEFT - 10.0, middle + 4.0, "end", &name);
         let (q1, q3, median) = (axis.x(spread.q1), axis.x(spread.q3), axis.x(spread.median));
         let _ = writeln!(
             svg,
@@ -69,13 +69,12 @@ fn draw_rows(svg: &mut String, axis: &Axis, y: f64, of: &Connections) {
             middle + 12.0,
             spread.median
         );
-        for pair in &of.pairs {
-            let value = ratio(pair);
+        for value in values {
             let _ = writeln!(
                 svg,
                 "<circle cx=\"{:.1}\" cy=\"{middle:.1}\" r=\"3.5\" fill=\"{colour}\" opacity=\"0.7\">\
                  <title>{value:.3}</title></circle>",
-                axis.x(value)
+                axis.x(*value)
             );
         }
     }

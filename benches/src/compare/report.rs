@@ -1,7 +1,6 @@
 //! What a comparison says: on the terminal, and as JSON.
 
 use std::fmt;
-use std::fs;
 use std::io;
 use std::time::Duration;
 
@@ -9,7 +8,9 @@ use serde::Serialize;
 
 use super::Plan;
 use super::generator::Loaded;
+use super::plot::{self, Row};
 use super::statistics::Spread;
+use crate::machine;
 
 /// Below this share of its CPU a server was not the bottleneck.
 const SATURATED: f64 = 0.9;
@@ -136,25 +137,48 @@ impl Connections {
             pairs,
         }
     }
+
+    fn rows(&self) -> Vec<Row<'_>> {
+        let row = |name, spread, ratio: fn(&Pair) -> f64, colour| Row {
+            name,
+            spread,
+            values: self.pairs.iter().map(ratio).collect(),
+            colour,
+        };
+        vec![
+            row("replies/s", &self.throughput_ratio, Pair::throughput_ratio, "#1f6fb2"),
+            row("CPU per reply", &self.cpu_ratio, Pair::cpu_ratio, "#b2541f"),
+        ]
+    }
 }
 
 impl Report {
     /// Adds what it was measured with.
     pub fn new(plan: &Plan, results: Vec<Connections>) -> Self {
-        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let Plan { a, b, generator, ref common } = *plan;
         Self {
             schema: 1,
-            protocol: plan.protocol.to_string(),
-            a: plan.a.to_string(),
-            b: plan.b.to_string(),
-            load: plan.generator.name(),
-            size_bytes: plan.size_bytes,
-            run_s: plan.duration.as_secs_f64(),
-            seed: plan.seed,
-            kernel: kernel.trim().to_owned(),
-            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            protocol: common.protocol.to_string(),
+            a: a.to_string(),
+            b: b.to_string(),
+            load: generator.name(),
+            size_bytes: common.size_bytes,
+            run_s: common.duration.as_secs_f64(),
+            seed: common.seed,
+            kernel: machine::kernel(),
+            cpus: machine::cpus(),
             results,
         }
+    }
+
+    /// The ratios as a picture.
+    pub fn svg(&self) -> String {
+        let title = format!(
+            "{} / {}: {}, {} bytes, loaded by {}",
+            self.a, self.b, self.protocol, self.size_bytes, self.load
+        );
+        let groups: Vec<_> = self.results.iter().map(|of| (of.connections, of.rows())).collect();
+        plot::svg(&title, &groups)
     }
 }
 

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 
+use super::Common;
 use super::children::{self, Process, Scratch};
-use super::{Generator, Plan};
 use crate::machine;
 
 /// The file that is served over HTTP.
@@ -74,7 +74,8 @@ impl Subject {
         }
     }
 
-    fn program(self) -> &'static str {
+    /// What it is started from.
+    pub fn program(self) -> &'static str {
         match self {
             Self::Ringwrightd => "ringwrightd",
             Self::Limit => "ringwright-limit",
@@ -85,27 +86,28 @@ impl Subject {
 }
 
 /// Every program that a plan may name.
-pub const PROGRAMS: [&str; 5] =
-    ["ringwrightd", "ringwright-limit", "ringwright-peer-tokio", "nginx", "ringload"];
+pub const PROGRAMS: [&str; 6] =
+    ["ringwrightd", "ringwright-limit", "ringwright-peer-tokio", "nginx", "ringload", "wrk"];
 
-/// Finds a program: as given, else beside this one; nginx where Debian puts it.
-pub fn locate(program: &str, plan: &Plan) -> io::Result<PathBuf> {
-    if let Some(path) = plan.programs.get(program) {
+/// Finds a program: as given, else beside this one; those of others where Debian puts them.
+pub fn locate(program: &str, common: &Common) -> io::Result<PathBuf> {
+    if let Some(path) = common.programs.get(program) {
         return Ok(path.clone());
     }
-    let (path, remedy) = if program == "nginx" {
-        ("/usr/sbin/nginx".into(), "install the Debian package nginx-light, or name it")
-    } else {
-        let own = std::env::current_exe()?;
-        let beside = own.parent().unwrap_or(Path::new("/")).join(program);
-        (beside, "build the whole workspace (cargo build --release), or name it")
+    let (path, remedy) = match program {
+        "nginx" => ("/usr/sbin/nginx".into(), "install the Debian package nginx-light, or name it"),
+        "wrk" => ("/usr/bin/wrk".into(), "install the Debian package wrk, or name it"),
+        _ => {
+            let own = std::env::current_exe()?;
+            let beside = own.parent().unwrap_or(Path::new("/")).join(program);
+            (beside, "build the whole workspace (cargo build --release), or name it")
+        }
     };
     if path.is_file() {
         return Ok(path);
     }
-    let option = if Generator::Ringload.program() == program { "--load" } else { "--server" };
     let message =
-        format!("{program}: not at {}: {remedy}: {option} {program}=PATH", path.display());
+        format!("{program}: not at {}: {remedy}: --program {program}=PATH", path.display());
     Err(io::Error::new(io::ErrorKind::NotFound, message))
 }
 
@@ -131,21 +133,25 @@ impl Server {
 
 /// What the servers of a plan have in common.
 pub struct Setting<'a> {
-    plan: &'a Plan,
+    common: &'a Common,
     scratch: &'a Scratch,
     documents: PathBuf,
 }
 
 impl<'a> Setting<'a> {
     /// Checks that all programs are there, and writes the file to be served.
-    pub fn prepare(plan: &'a Plan, scratch: &'a Scratch) -> io::Result<Self> {
-        for program in [plan.a.program(), plan.b.program(), plan.generator.program()] {
-            locate(program, plan)?;
+    pub fn prepare(
+        common: &'a Common,
+        scratch: &'a Scratch,
+        programs: &[&str],
+    ) -> io::Result<Self> {
+        for program in programs {
+            locate(program, common)?;
         }
         let documents = scratch.path().join("documents");
         fs::create_dir(&documents)?;
-        fs::write(documents.join(PAYLOAD), vec![b'x'; plan.size_bytes as usize])?;
-        Ok(Self { plan, scratch, documents })
+        fs::write(documents.join(PAYLOAD), vec![b'x'; common.size_bytes as usize])?;
+        Ok(Self { common, scratch, documents })
     }
 
     /// Starts a server on the servers' CPU and waits until it listens.
@@ -153,10 +159,10 @@ impl<'a> Setting<'a> {
         if subject == Subject::Nginx {
             return self.start_nginx();
         }
-        let mut command = Command::new(locate(subject.program(), self.plan)?);
-        match (subject, self.plan.protocol) {
+        let mut command = Command::new(locate(subject.program(), self.common)?);
+        match (subject, self.common.protocol) {
             (Subject::Limit, Protocol::Http) => {
-                command.args(["http", "--size", &self.plan.size_bytes.to_string()])
+                command.args(["http", "--size", &self.common.size_bytes.to_string()])
             }
             (Subject::Limit, Protocol::Echo) => command.arg("echo"),
             (Subject::Ringwrightd, Protocol::Http) => {
@@ -166,7 +172,7 @@ impl<'a> Setting<'a> {
             _ => &mut command,
         };
         command.args(["--listen", "127.0.0.1:0"]).stdout(Stdio::piped());
-        let mut process = Process::start(command, self.plan.server_cpu)?;
+        let mut process = Process::start(command, self.common.server_cpu)?;
         let line = process.first_line(READY_WAIT_MAX)?;
         let address = line.trim().rsplit("//").next().and_then(|address| address.parse().ok());
         let address = address.ok_or_else(|| {
@@ -184,9 +190,9 @@ impl<'a> Setting<'a> {
         let folder = self.scratch.path();
         let configuration = folder.join("nginx.conf");
         fs::write(&configuration, self.nginx_configuration(address))?;
-        let mut command = Command::new(locate("nginx", self.plan)?);
+        let mut command = Command::new(locate("nginx", self.common)?);
         command.arg("-p").arg(folder).arg("-c").arg(&configuration).args(["-e", "stderr"]);
-        let process = Process::start(command, self.plan.server_cpu)?;
+        let process = Process::start(command, self.common.server_cpu)?;
         let start = Instant::now();
         loop {
             let workers = children::children_of(process.pid())?;
@@ -205,7 +211,7 @@ impl<'a> Setting<'a> {
     fn nginx_configuration(&self, address: SocketAddr) -> String {
         let documents = self.documents.display();
         // A bit mask, the lowest CPU last.
-        let cpu_mask = format!("1{}", "0".repeat(self.plan.server_cpu));
+        let cpu_mask = format!("1{}", "0".repeat(self.common.server_cpu));
         format!(
             "daemon off;
 worker_processes 1;

@@ -336,7 +336,12 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                     Kind::Receive => self.on_receive(slot, completion, buffer),
                     Kind::Probe => self.on_probe(slot, completion.result),
                     Kind::Hangup => self.on_hangup(slot, completion.result),
-                    Kind::Send => self.on_send(slot, completion.result),
+                    Kind::Send => {
+                        self.on_send(slot, completion.result);
+                        if self.is_quiet_after_send(slot) {
+                            return self.arm_deadline(slot);
+                        }
+                    }
                     Kind::PollOut => {}
                     Kind::PollIn => self.on_poll_in(slot),
                     Kind::Read => self.on_read(slot, completion.result),

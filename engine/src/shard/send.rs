@@ -113,6 +113,18 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
     }
 
+    /// Whether nothing but deadlines follows from a send: most often everything has left, and there
+    /// is nothing to look for until something comes. Every request has such a moment.
+    pub(super) fn is_quiet_after_send(&self, slot: u32) -> bool {
+        let connection = &self.core.slots[slot];
+        connection.state == State::Open
+            && connection.output_head == NONE
+            && !connection.shutdown_wanted
+            && !connection.output_full
+            && connection.files_sent == 0
+            && connection.finish_ms == NONE
+    }
+
     /// Tried again at once it would fail again: the deadline goes on with it.
     pub(super) fn rest(&mut self, slot: u32) {
         self.core.slots[slot].rests = true;

@@ -9,5 +9,6 @@ mod lifecycle;
 mod pressure;
 mod reconnect;
 mod remote;
+mod ticks;
 mod uploads;
 mod workers;

@@ -20,7 +20,7 @@ pub struct CommonArgs {
     #[arg(long, global = true, value_name = "FILE", env = "RINGLOAD_HLOG", hide_env = true)]
     pub hlog: Option<PathBuf>,
     /// Fail if this is so, as 'p99>5ms', 'errors.reset>0', 'replies_per_s<10k' (repeatable); the
-    /// names are those listed for a wrong one, or the path of a number in the JSON
+    /// figures are listed at the end of this help
     #[arg(long, global = true, value_name = "EXPRESSION")]
     pub fail_if: Vec<Expression>,
     /// Fail if this ringwrightd (its --admin) has not given everything back after the run

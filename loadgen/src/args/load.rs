@@ -1,10 +1,17 @@
 //! How to load a server: the options of `http`, `echo` and `packets`.
 
-use super::{CommonArgs, RATE_MAX};
+use super::{CONNECTIONS_MAX, CommonArgs, DURATION_MAX};
 use crate::report::Pacing;
 use crate::units::{parse_count, parse_duration};
 use clap::{Args, ValueEnum};
 use std::time::Duration;
+
+/// Most requests in flight on a connection.
+const PIPELINE_MAX: u64 = 1_024;
+/// Most bytes in flight on a connection: they are kept in memory until they are sent.
+const FLIGHT_BYTES_MAX: u64 = 64 << 20;
+/// Most requests or connections per second.
+const RATE_MAX: u64 = 10_000_000;
 
 /// How what is on schedule is spread over the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -100,11 +107,46 @@ impl LoadArgs {
         }
     }
 
-    /// What does not fit together of a schedule. `from_line`: whether an option was given.
+    /// Takes back what the environment asked for and the command line knows better, and refuses
+    /// what does not fit together. A message has `message_bytes`; `from_line` tells what the command
+    /// line gave.
     ///
     /// # Errors
-    /// It, in words.
-    pub fn check_rates(&mut self, from_line: impl Fn(&str) -> bool) -> Result<(), String> {
+    /// What does not fit, in words.
+    pub fn settle(
+        &mut self,
+        message_bytes: u64,
+        from_line: impl Fn(&str) -> bool,
+    ) -> Result<(), String> {
+        match (from_line("duration"), from_line("requests")) {
+            (true, true) => return Err("give either --duration or --requests, not both".into()),
+            // The environment asked for a number of requests; the command line knows better.
+            (true, false) => self.requests = None,
+            (false, _) => {}
+        }
+        if self.duration > DURATION_MAX || self.timeout > DURATION_MAX {
+            return Err("--duration and --timeout are at most 24h".into());
+        }
+        if self.connections > CONNECTIONS_MAX {
+            return Err(format!("--connections is at most {CONNECTIONS_MAX}"));
+        }
+        if self.threads > self.connections {
+            return Err(format!(
+                "--threads {} are more than --connections {}: some would have nothing to do",
+                self.threads, self.connections
+            ));
+        }
+        self.check_rates(from_line)?;
+        if self.pipeline > PIPELINE_MAX {
+            return Err(format!("--pipeline is at most {PIPELINE_MAX}"));
+        }
+        if message_bytes.saturating_mul(self.pipeline) > FLIGHT_BYTES_MAX {
+            return Err("--size times --pipeline is at most 64MiB".into());
+        }
+        Ok(())
+    }
+
+    fn check_rates(&mut self, from_line: impl Fn(&str) -> bool) -> Result<(), String> {
         // The environment asked for one; the command line knows better.
         match (from_line("rate"), from_line("conn_rate")) {
             (true, false) => self.conn_rate = None,
@@ -123,6 +165,13 @@ impl LoadArgs {
             return Err("--arrivals is of --rate or --conn-rate".into());
         }
         Ok(())
+    }
+
+    /// Requests after which a connection is closed; `None`: it is kept.
+    #[must_use]
+    pub fn quota(&self) -> Option<u64> {
+        let default = matches!(self.pacing(), Pacing::Connections).then_some(1);
+        self.requests_per_connection.or(default)
     }
 
     /// There is a rate.

@@ -1,5 +1,6 @@
 //! The command line: a file for each family of commands.
 
+mod churn;
 mod common;
 mod files;
 mod idle;
@@ -7,6 +8,7 @@ mod load;
 mod plan;
 mod transfer;
 
+pub use churn::{ChurnArgs, OracleArgs, PATIENCE, ReplayArgs};
 pub use common::CommonArgs;
 pub use files::Reports;
 pub use idle::{HerdProtocol, IdleArgs};
@@ -24,14 +26,8 @@ use std::time::Duration;
 
 /// Most connections of a run: beyond, a single address has no ports for them by far.
 const CONNECTIONS_MAX: u64 = 1_000_000;
-/// Most requests in flight on a connection.
-const PIPELINE_MAX: u64 = 1_024;
-/// Most bytes in flight on a connection: they are kept in memory until they are sent.
-const FLIGHT_BYTES_MAX: u64 = 64 << 20;
 /// Most bytes of an ECHO or DIGEST.
 const PACKET_SIZE_MAX: u64 = (BODY_BYTES_MAX - PREFIX_BYTES) as u64;
-/// Most requests or connections per second.
-const RATE_MAX: u64 = 10_000_000;
 /// Longest run and longest wait for a reply.
 const DURATION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -50,15 +46,31 @@ Examples:
   ringload packets 127.0.0.1:7100 --size 1KiB --digest-every 10
   ringload packets 127.0.0.1:7100 put backup.tar --as monday.tar --replace
   ringload packets 127.0.0.1:7100 get monday.tar --out backup.tar
+  ringload http http://127.0.0.1:8080/ -R 5k --fail-if 'p99>5ms' --fail-if 'errors>0' --html a.html
+      status 1 if more than one in a hundred waits longer; a page with curves for whom it concerns
+  ringload http http://127.0.0.1:8080/ -c 1k --ledger http://127.0.0.1:9090
+      status 1 if this ringwrightd has not given everything back behind the run
+  ringload http http://127.0.0.1:80/ -c 1k --pid $(cat /run/nginx.pid)
+      the same of any server, as far as the kernel tells: descriptors, threads, CLOSE_WAIT
+  ringload compare monday1.json,monday2.json today1.json,today2.json --fail-if 'ratio.p99>1.1'
+  ringload merge machine1.json machine2.json --json all.json
+  ringload report all.json --html all.html
   ringload idle 127.0.0.1:8080 --protocol http -c 10k --hold 5m --probe-every 30s
   ringload plan drain.toml --json report.json
 
+Figures for --fail-if, compared by < <= > >= == != with a number and its unit (5ms 10k 64KiB 90%):
+  p50 p99 p99.95 mean max …       the latency; the service time where there is no schedule
+  service.p99 connect.p99 lag.p99 first_byte.p99 session.p99 probe.p99 reaction.p99
+  errors errors.reset findings findings.lost_reply leaks replies_per_s own_cpu cpu_per_reply
+  bystander_ratio.p99             and any number of the JSON report by its path: statuses.503
+  ringload churn 127.0.0.1:7000 -d 1m     misbehaves in every way; see ringload churn --help
+
 Exit status:
   0  every reply was right        3    nothing could be connected to
-  1  errors were seen             4    ringload was the bottleneck: it could not keep to --rate
+  1  errors, --fail-if, a leak    4    ringload was the bottleneck: it could not keep to --rate
   2  wrong usage                  130  interrupted; the report covers what was done
 
-Every option can be set in the environment, but for -H and what only put or get has:
+Every option can be set in the environment, but for -H, --fail-if and what only put or get has:
 --requests-per-connection is RINGLOAD_REQUESTS_PER_CONNECTION. What is given on the command line
 goes first.";
 
@@ -136,6 +148,12 @@ pub enum Target {
     /// Carry out a plan: several runs at once, in phases, and what happens to the server meanwhile
     #[command(after_help = PLAN_EXAMPLE, max_term_width = 100)]
     Plan(PlanArgs),
+    /// Misbehave at every point of a connection's life, and see whether the server takes it right
+    #[command(after_help = churn::CHURN_EXAMPLES, max_term_width = 100)]
+    Churn(ChurnArgs),
+    /// Walk the script of a finding again, step by step
+    #[command(after_help = churn::REPLAY_EXAMPLES, max_term_width = 100)]
+    Replay(ReplayArgs),
 }
 
 impl Cli {
@@ -164,7 +182,11 @@ impl Cli {
             Target::Http { load, .. }
             | Target::Echo { load, .. }
             | Target::Packets { load, .. } => Some(load),
-            Target::Reports(_) | Target::Idle(_) | Target::Plan(_) => None,
+            Target::Reports(_)
+            | Target::Idle(_)
+            | Target::Plan(_)
+            | Target::Churn(_)
+            | Target::Replay(_) => None,
         }
     }
 
@@ -178,58 +200,29 @@ impl Cli {
             Target::Reports(reports) => reports.common(),
             Target::Idle(idle) => &idle.common,
             Target::Plan(plan) => &plan.common,
+            Target::Churn(churn) => &churn.common,
+            Target::Replay(replay) => &replay.common,
         }
     }
 
     fn settle(&mut self, given: &ArgMatches) -> Result<(), String> {
         let from_line = |name: &str| given.value_source(name) == Some(ValueSource::CommandLine);
-        let message_bytes = match &self.target {
-            Target::Http { .. } => 0,
-            Target::Echo { size, .. } => *size,
-            Target::Packets { size, transfer, .. } => {
-                if *size > PACKET_SIZE_MAX {
-                    return Err(format!("--size is at most {PACKET_SIZE_MAX} in a packet"));
-                }
-                if let Some(transfer) = transfer {
-                    transfer.check(from_line)?;
-                }
-                *size
+        match &mut self.target {
+            Target::Http { load, .. } => load.settle(0, from_line),
+            Target::Echo { size, load, .. } => load.settle(*size, from_line),
+            Target::Packets { size, .. } if *size > PACKET_SIZE_MAX => {
+                Err(format!("--size is at most {PACKET_SIZE_MAX} in a packet"))
             }
-            Target::Reports(reports) => return reports.check(from_line),
-            Target::Idle(idle) => return idle.check(),
-            Target::Plan(_) => return Ok(()),
-        };
-        let (Target::Http { load, .. } | Target::Echo { load, .. } | Target::Packets { load, .. }) =
-            &mut self.target
-        else {
-            unreachable!("the others have returned");
-        };
-        match (from_line("duration"), from_line("requests")) {
-            (true, true) => return Err("give either --duration or --requests, not both".into()),
-            // The environment asked for a number of requests; the command line knows better.
-            (true, false) => load.requests = None,
-            (false, _) => {}
+            Target::Packets { size, load, transfer, .. } => {
+                transfer.as_ref().map_or(Ok(()), |transfer| transfer.check(from_line))?;
+                load.settle(*size, from_line)
+            }
+            Target::Reports(reports) => reports.check(from_line),
+            Target::Idle(idle) => idle.check(),
+            Target::Plan(_) => Ok(()),
+            Target::Churn(churn) => churn.check(),
+            Target::Replay(replay) => replay.check(),
         }
-        if load.duration > DURATION_MAX || load.timeout > DURATION_MAX {
-            return Err("--duration and --timeout are at most 24h".into());
-        }
-        if load.connections > CONNECTIONS_MAX {
-            return Err(format!("--connections is at most {CONNECTIONS_MAX}"));
-        }
-        if load.threads > load.connections {
-            return Err(format!(
-                "--threads {} are more than --connections {}: some would have nothing to do",
-                load.threads, load.connections
-            ));
-        }
-        load.check_rates(from_line)?;
-        if load.pipeline > PIPELINE_MAX {
-            return Err(format!("--pipeline is at most {PIPELINE_MAX}"));
-        }
-        if message_bytes.saturating_mul(load.pipeline) > FLIGHT_BYTES_MAX {
-            return Err("--size times --pipeline is at most 64MiB".into());
-        }
-        Ok(())
     }
 }
 
@@ -385,7 +378,13 @@ mod tests {
             ("ringload http http://a/ -H (:y", "no token"),
             ("ringload http http://a/ -H X:\u{7}", "control character"),
             ("ringload http http://a/ -H Content-Length:5", "announces a body"),
-            ("ringload churn a:1", "unrecognized subcommand"),
+            ("ringload churn a", "expected PROTOCOL://HOST:PORT"),
+            ("ringload churn a:1 --faults fast", "none of the faults"),
+            ("ringload churn a:1 -n 5 -d 5s", "cannot be used with"),
+            ("ringload churn a:1 --patience 11m", "at most 10m"),
+            ("ringload churn a:1 --bystanders 1001", "--bystanders is at most"),
+            ("ringload replay", "SCRIPT"),
+            ("ringload replay x --times 2M", "--times and --company"),
             ("ringload packets a:1 --size 64KiB", "at most 65531"),
             ("ringload packets a:1 --digest-every 1.5", "--digest-every"),
             ("ringload packets a:1 -c 5 put x", "--connections is for load"),

@@ -17,6 +17,8 @@ pub mod tongue;
 
 use crate::args::{HerdProtocol, IdleArgs};
 use crate::delivery::Delivery;
+use crate::output::live;
+use crate::output::screen::Screen;
 use crate::report::Environment;
 use crate::run::{Failure, resolve, seed_of_the_clock};
 use crate::system::{self, Interrupts};
@@ -62,18 +64,18 @@ fn run(idle: &IdleArgs, interrupts: &Interrupts) -> Result<HerdReport, Failure> 
     let plan = HerdPlan::new(idle, &order);
     let environment = Environment::of_this_process(Some(seed));
     let keeper = Keeper::new(order, tongue).map_err(Failure::System)?;
-    let quiet = idle.common.quiet;
-    if !quiet {
-        eprintln!("{}\n{}", summary::opening(&plan, seed), summary::heading());
-    }
+    let opening = summary::opening(&plan, seed);
+    let mut screen = Screen::open(&opening, idle.common.quiet);
+    let mut seconds = Vec::new();
     let cpu_before = system::cpu_time();
     let kept = keeper
         .keep(interrupts, |interval| {
-            if !quiet {
-                eprintln!("{}", summary::line(interval));
-            }
+            seconds.push(*interval);
+            screen.line(&summary::heading(), summary::line(interval));
+            screen.show(|| live::herd(&opening, &seconds));
         })
         .map_err(Failure::System)?;
     let cpu = system::cpu_time().since(cpu_before);
+    screen.close();
     Ok(HerdReport::new(plan, environment, &kept, cpu))
 }

@@ -2,7 +2,7 @@
 
 use super::loss::How;
 use crate::http::fingerprint::Fingerprint;
-use crate::http::reply::{LastHead, Parser, Reply};
+use crate::http::reply::{Last, Parser, Reply};
 use crate::http::{Url, head::HEAD_BYTES_MAX};
 use crate::packets::wire::{Answer, BODY_BYTES_MAX, Packet, Request};
 use crate::stream::Stream;
@@ -33,7 +33,7 @@ pub struct Echoes {
 /// A GET, and what its answer must be.
 pub struct Gets {
     request: Vec<u8>,
-    last_head: LastHead,
+    last: Last,
     learnt: Option<Fingerprint>,
 }
 
@@ -106,7 +106,7 @@ impl Tongue {
     #[must_use]
     pub fn http(url: &Url) -> Self {
         let request = format!("GET {} HTTP/1.1\r\nHost: {}\r\n\r\n", url.path, url.host);
-        let gets = Gets { request: request.into(), last_head: LastHead::default(), learnt: None };
+        let gets = Gets { request: request.into(), last: Last::default(), learnt: None };
         Self::Http(Box::new(gets))
     }
 
@@ -256,7 +256,7 @@ impl Gets {
         }
         let step = ear
             .parser
-            .advance(&ear.unread, &mut self.last_head)
+            .advance(&ear.unread, &mut self.last)
             .map_err(|wrong| Wrong::new(How::Protocol, wrong))?;
         ear.unread.drain(..step.used);
         let Some(reply) = step.reply else {

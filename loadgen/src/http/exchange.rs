@@ -2,7 +2,7 @@
 
 use super::Url;
 use super::fingerprint::Fingerprint;
-use super::reply::{LastHead, Parser, Reply};
+use super::reply::{Last, Parser, Reply};
 use crate::protocol::{Answer, ErrorKind, Fault, Protocol, Step};
 use std::sync::{Arc, OnceLock};
 
@@ -11,7 +11,7 @@ pub struct Http {
     /// One request, as often as may be in flight at once.
     requests: Arc<[u8]>,
     request_bytes: usize,
-    last_head: LastHead,
+    last: Last,
     /// The body that the first good reply of the run had, whichever shard saw it.
     learnt: Arc<OnceLock<Fingerprint>>,
 }
@@ -29,7 +29,7 @@ impl Http {
         Self {
             requests: request.repeat(pipeline).into(),
             request_bytes: request.len(),
-            last_head: LastHead::default(),
+            last: Last::default(),
             learnt,
         }
     }
@@ -64,7 +64,7 @@ impl Protocol for Http {
 
     fn receive(&mut self, state: &mut Parser, bytes: &[u8]) -> Result<Step, Fault> {
         let step = state
-            .advance(bytes, &mut self.last_head)
+            .advance(bytes, &mut self.last)
             .map_err(|wrong| Fault::new(ErrorKind::Protocol, wrong))?;
         Ok(Step { used: step.used, need: 0, answer: step.reply.map(|reply| self.judge(reply)) })
     }

@@ -5,6 +5,9 @@ use super::head::{self, Framing, HEAD_BYTES_MAX, Head, Malformed};
 
 /// A chunk's size line at most; the size itself has up to sixteen digits.
 const CHUNK_LINE_BYTES_MAX: usize = 256;
+/// Bytes of a response that are kept to compare the next one with, at most: beyond, copying one that
+/// differs each time would cost more than is won.
+const LEARNT_BYTES_MAX: usize = 4 << 10;
 
 /// A complete response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,27 +29,44 @@ pub struct Step {
     pub reply: Option<Reply>,
 }
 
-/// The head seen last. Heads of one URL differ in their date at most, so that comparing with the
-/// one before answers nearly always, for the price of a `memcmp`.
+/// What was seen last, on whichever connection. Responses for one URL differ in their date at most,
+/// so that comparing with the one before answers nearly always, for the price of a `memcmp`.
 #[derive(Debug, Default)]
-pub struct LastHead {
-    bytes: Vec<u8>,
+pub struct Last {
+    head_bytes: Vec<u8>,
     head: Option<Head>,
+    /// A response that came in one piece.
+    bytes: Vec<u8>,
+    reply: Option<Reply>,
 }
 
-impl LastHead {
+impl Last {
+    /// The response at the beginning of `bytes`, and its length, if it is the same again.
+    fn same(&self, bytes: &[u8]) -> Option<(Reply, usize)> {
+        self.reply.filter(|_| bytes.starts_with(&self.bytes)).map(|reply| (reply, self.bytes.len()))
+    }
+
+    /// What a response that came in one piece came to: the same bytes come to the same.
+    fn learn(&mut self, bytes: &[u8], reply: Reply) {
+        if bytes.len() <= LEARNT_BYTES_MAX {
+            self.bytes.clear();
+            self.bytes.extend_from_slice(bytes);
+            self.reply = Some(reply);
+        }
+    }
+
     /// The head at the beginning of `bytes`, and its length.
-    fn read(&mut self, bytes: &[u8]) -> Result<Option<(Head, usize)>, Malformed> {
+    fn read_head(&mut self, bytes: &[u8]) -> Result<Option<(Head, usize)>, Malformed> {
         if let Some(head) = self.head
-            && bytes.starts_with(&self.bytes)
+            && bytes.starts_with(&self.head_bytes)
         {
-            return Ok(Some((head, self.bytes.len())));
+            return Ok(Some((head, self.head_bytes.len())));
         }
         head::check_beginning(bytes)?;
         let Some(end) = head::section_end(bytes)? else { return Ok(None) };
         let head = head::parse(&bytes[..end])?;
-        self.bytes.clear();
-        self.bytes.extend_from_slice(&bytes[..end]);
+        self.head_bytes.clear();
+        self.head_bytes.extend_from_slice(&bytes[..end]);
         self.head = Some(head);
         Ok(Some((head, end)))
     }
@@ -89,12 +109,20 @@ impl Parser {
     ///
     /// # Errors
     /// What in them no server may send. The parser is of no use after that.
-    pub fn advance(&mut self, bytes: &[u8], last: &mut LastHead) -> Result<Step, Malformed> {
+    pub fn advance(&mut self, bytes: &[u8], last: &mut Last) -> Result<Step, Malformed> {
+        let from_its_beginning = self.is_between_replies();
+        if from_its_beginning && let Some((reply, used)) = last.same(bytes) {
+            return Ok(Step { used, reply: Some(reply) });
+        }
         let mut used = 0;
         loop {
             let before = (used, self.expecting);
             if self.one(bytes, &mut used, last)? {
-                return Ok(Step { used, reply: Some(self.finish()) });
+                let reply = self.finish();
+                if from_its_beginning {
+                    last.learn(&bytes[..used], reply);
+                }
+                return Ok(Step { used, reply: Some(reply) });
             }
             if before == (used, self.expecting) {
                 return Ok(Step { used, reply: None });
@@ -108,16 +136,11 @@ impl Parser {
     }
 
     /// One step; true when it ends a response.
-    fn one(
-        &mut self,
-        bytes: &[u8],
-        used: &mut usize,
-        last: &mut LastHead,
-    ) -> Result<bool, Malformed> {
+    fn one(&mut self, bytes: &[u8], used: &mut usize, last: &mut Last) -> Result<bool, Malformed> {
         let rest = &bytes[*used..];
         match self.expecting {
             Expecting::Head => {
-                let Some((head, length)) = last.read(rest)? else { return Ok(false) };
+                let Some((head, length)) = last.read_head(rest)? else { return Ok(false) };
                 *used += length;
                 return Ok(self.begin(head));
             }
@@ -240,7 +263,7 @@ mod tests {
 
     /// Everything that comes of `stream` when it arrives in pieces that end at `cuts`.
     fn replies(stream: &[u8], cuts: &[usize]) -> Result<Vec<Reply>, Malformed> {
-        let (mut parser, mut last) = (Parser::new(), LastHead::default());
+        let (mut parser, mut last) = (Parser::new(), Last::default());
         let (mut replies, mut used) = (Vec::new(), 0);
         let mut ends: Vec<usize> = cuts.iter().map(|cut| (*cut).min(stream.len())).collect();
         ends.push(stream.len());
@@ -293,7 +316,7 @@ mod tests {
         ) {
             let mut stream = MIXED[..start].to_vec();
             stream.extend_from_slice(&noise);
-            let (mut parser, mut last) = (Parser::new(), LastHead::default());
+            let (mut parser, mut last) = (Parser::new(), Last::default());
             let mut used = 0;
             while let Ok(step) = parser.advance(&stream[used..], &mut last) {
                 used += step.used;
@@ -303,6 +326,27 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// An interim response before it, and what may follow, included.
+    #[test]
+    fn the_same_again_is_the_same_and_one_byte_less_is_not() {
+        let whole =
+            b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+        let (mut parser, mut last) = (Parser::new(), Last::default());
+        let mut step = |bytes: &[u8]| parser.advance(bytes, &mut last).expect("it is one");
+        let reply = Reply { status: 200, body: body(b"hello"), close: false };
+        let (used, reply) = (whole.len(), Some(reply));
+        for _ in 0..3 {
+            assert_eq!(step(&[whole, &b"HTTP"[..]].concat()), Step { used, reply });
+            assert_eq!(step(whole), Step { used, reply });
+            // In the middle of a response the same bytes are something else.
+            assert_eq!(step(&whole[..used - 1]), Step { used: used - 1, reply: None });
+            assert_eq!(step(&[b"o", &whole[..]].concat()), Step { used: 1, reply });
+        }
+        let other = [&whole[..used - 1], b"p"].concat();
+        let seen = step(&other).reply.expect("a whole one");
+        assert_eq!(seen.body, body(b"hellp"));
     }
 
     #[test]
@@ -329,7 +373,7 @@ mod tests {
 
     #[test]
     fn an_end_in_the_middle_is_no_reply() {
-        let (mut parser, mut last) = (Parser::new(), LastHead::default());
+        let (mut parser, mut last) = (Parser::new(), Last::default());
         let half = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel";
         assert_eq!(parser.advance(half, &mut last), Ok(Step { used: half.len(), reply: None }));
         assert_eq!(parser.end(), None);

@@ -11,7 +11,7 @@
 mod parse;
 mod step;
 
-pub use step::{Connect, Kind, Recv, Send, Step};
+pub use step::{Connect, Exact, Kind, Recv, Send, Step};
 
 use super::dialect::{Key, Phrase};
 use std::fmt;

@@ -1,5 +1,6 @@
 //! The few things that scripts do to a socket. Nothing here blocks, and nothing raises SIGPIPE.
 
+use super::dialect::Ending;
 use socket2::{Domain, Protocol, SockFilter, Type};
 use std::io::{self, ErrorKind, Read};
 use std::mem::MaybeUninit;
@@ -178,13 +179,22 @@ impl AsRawFd for Socket {
 }
 
 /// What errno of a connect says.
-#[must_use]
-pub fn of_connect(error: &io::Error) -> Connecting {
+fn of_connect(error: &io::Error) -> Connecting {
     match error.raw_os_error().unwrap_or(libc::EIO) {
         libc::ECONNREFUSED => Connecting::Refused,
         libc::ETIMEDOUT => Connecting::Timeout,
         libc::ECONNRESET | libc::EPIPE => Connecting::Reset,
         errno => Connecting::Failed(errno),
+    }
+}
+
+/// How a connect ended that failed with such an errno.
+#[must_use]
+pub fn ending_of(error: &io::Error) -> Ending {
+    match of_connect(error) {
+        Connecting::Refused => Ending::Refused,
+        Connecting::Timeout => Ending::ConnectTimeout,
+        _ => Ending::ConnectFailed(error.raw_os_error().unwrap_or(libc::EIO)),
     }
 }
 

@@ -1,13 +1,16 @@
 //! Walks many scripts at once, on one thread, and tells what was seen of each connection.
 
-mod life;
+pub(super) mod life;
 mod sources;
 mod story;
 #[cfg(test)]
 mod tests;
+mod together;
 
 use super::dialect::{Dialect, Ending, Limits, Sight, Speech, Verdict};
 use super::script::{Script, Step};
+pub use together::walk_together;
+
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use sources::Sources;
@@ -30,6 +33,18 @@ pub struct Stage {
     pub address: SocketAddr,
     /// How long it is waited for, and how it is judged.
     pub limits: Limits,
+}
+
+impl Stage {
+    /// Whether the dialect knows what the script says.
+    ///
+    /// # Errors
+    /// The phrase that it does not know.
+    pub fn check(&self, script: &Script) -> Result<(), String> {
+        self.dialect.speech(script.key, &script.say)?;
+        self.dialect.ear(script.key, &script.say)?;
+        Ok(())
+    }
 }
 
 /// What was seen of one connection of a script.
@@ -140,13 +155,9 @@ impl Walker {
         })
     }
 
-    /// Begins a script; [`Walker::turn`] will tell of it with `tag`.
-    ///
-    /// # Errors
-    /// It says what its dialect does not know.
-    pub fn start(&mut self, script: Arc<Script>, tag: u64) -> Result<(), String> {
-        self.stage.dialect.speech(script.key, &script.say)?;
-        self.stage.dialect.ear(script.key, &script.say)?;
+    /// Begins a script; [`Walker::turn`] will tell of it with `tag`. Of one that does not pass
+    /// [`Stage::check`] there will be nothing to tell.
+    pub fn start(&mut self, script: Arc<Script>, tag: u64) {
         let story = Story::new(script, self.stage.clone(), tag, self.is_tracing);
         let slot = Slot { story, wake: Instant::now(), timer: None };
         let at = self.free.pop().unwrap_or_else(|| {
@@ -155,7 +166,6 @@ impl Walker {
         });
         self.slots[at] = Some(slot);
         self.go_on(at);
-        Ok(())
     }
 
     /// Scripts on their way.

@@ -138,3 +138,55 @@ impl<S> Flows<S> {
         !self.free.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flow(number: u64) -> Flow<()> {
+        Flow {
+            state: (),
+            number,
+            id: ConnectionId::from_number(number),
+            in_flight: VecDeque::new(),
+            sent: 0,
+            quota: u64::MAX,
+            intended_ns: 0,
+            heard: false,
+            partial: false,
+            is_free: false,
+            is_done: false,
+            ending: false,
+            retry_later: false,
+        }
+    }
+
+    #[test]
+    fn whoever_has_been_free_longest_is_taken_first() {
+        let mut flows = Flows::new();
+        let [one, two, three] = [1, 2, 3].map(|number| flows.insert(flow(number)));
+        assert!(!flows.has_free() && flows.take_free(10).is_none());
+        assert!(flows.set_free(two, 20), "the only one");
+        assert!(!flows.set_free(one, 30) && !flows.set_free(two, 40), "not the only one, or known");
+        assert_eq!((flows.take_free(50), flows.get_mut(two).is_free), (Some(two), false));
+        flows.put_back(two, flows.slack);
+        assert_eq!(flows.slack.lag_ns(0, 60), 40, "one has been free since 20");
+        assert_eq!((flows.take_free(60), flows.take_free(70)), (Some(one), Some(two)));
+        assert_eq!(flows.slack.lag_ns(0, 90), 50, "none has been since 70");
+        assert!(flows.set_free(three, 100));
+    }
+
+    #[test]
+    fn one_that_has_ended_is_not_free_and_its_place_is() {
+        let mut flows = Flows::new();
+        let [one, two] = [1, 2].map(|number| flows.insert(flow(number)));
+        flows.set_free(one, 10);
+        flows.set_free(two, 20);
+        assert_eq!(flows.remove(one, 30).number, 1);
+        assert_eq!(flows.insert(flow(3)), one);
+        assert_eq!((flows.take_free(40), flows.take_free(50)), (Some(two), None));
+        flows.set_free(one, 60);
+        flows.remove(one, 70);
+        assert!(!flows.has_free() && flows.slack.lag_ns(0, 90) == 10);
+    }
+}

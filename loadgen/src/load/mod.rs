@@ -15,7 +15,7 @@ pub use schedule::Schedule;
 use self::driver::Driver;
 use self::flow::{Flow, Flows};
 use crate::args::Arrivals;
-use crate::protocol::{Answer, ErrorKind, Fault, Protocol};
+use crate::protocol::{ErrorKind, Fault, Protocol};
 use crate::report::Pacing;
 use crate::stats::Stats;
 use crate::system;
@@ -34,6 +34,9 @@ pub const CONNECTING_MAX: usize = 256;
 const SENDS_MAX: usize = 128;
 /// The first tick that can be asked for.
 const AT_ONCE: Duration = Duration::from_micros(1);
+/// Between two ticks for what is not due yet: at high rates several requests leave with one of
+/// them. Replies that come meanwhile take what is due with them.
+const GATHER: Duration = Duration::from_micros(50);
 
 /// What one shard has to do.
 #[derive(Clone, Debug)]
@@ -147,7 +150,7 @@ impl<P: Protocol> Load<P> {
             let flow = flows.get_mut(index);
             // None: it is ending, and will be replaced.
             let Some(mut connection) = shard.connection(flow.id) else { continue };
-            if flow.ending {
+            if flow.ending || !(is_over || driver.has_room(flow)) {
                 continue;
             }
             if is_over {
@@ -157,8 +160,11 @@ impl<P: Protocol> Load<P> {
                 }
                 continue;
             }
-            let due_ns = driver.take_due(now_ns).expect("there is one");
-            driver.send(flow, &mut connection, due_ns, slack.lag_ns(due_ns, now_ns), now_ns);
+            // The end of the run may have come in between.
+            if let Some(due_ns) = driver.take_due(now_ns) {
+                let lag_ns = slack.lag_ns(due_ns, now_ns);
+                driver.send(flow, &mut connection, due_ns, lag_ns, now_ns);
+            }
             if driver.has_room(flow) {
                 flows.put_back(index, slack);
             }
@@ -174,12 +180,15 @@ impl<P: Protocol> Load<P> {
         };
         let now_ns = self.driver.now_ns();
         let left_ns = self.driver.wakes_ns(can_send).saturating_sub(now_ns);
-        shard.tick_after(Duration::from_nanos(left_ns).max(AT_ONCE));
+        shard.tick_after(match left_ns {
+            0 => AT_ONCE,
+            left_ns => Duration::from_nanos(left_ns).max(GATHER),
+        });
     }
 }
 
 impl<P: Protocol> Handler for Load<P> {
-    /// Where [`Flows`] has it.
+    /// Its number among the flows.
     type State = u32;
 
     fn started(&mut self, shard: &mut Local<'_>) {
@@ -323,6 +332,6 @@ impl<P: Protocol> Handler for Load<P> {
 impl<P: Protocol> Drop for Load<P> {
     /// What was counted since the last tick, and what was never sent.
     fn drop(&mut self) {
-        self.driver.end();
+        self.driver.end(self.flows.slack);
     }
 }

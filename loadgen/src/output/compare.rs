@@ -8,6 +8,7 @@ use super::show::show_us;
 use crate::units::{show_count, show_text};
 use noise::Interval;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// Of fewer seconds, or fewer runs, nothing is said about noise.
@@ -179,13 +180,27 @@ fn differences(a: &Value, b: &Value) -> Vec<Value> {
     found
 }
 
+/// `3 runs, 1 of them saturated`: figures of a run that did not pass may say little.
+fn outcomes(side: &Side<'_>) -> String {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for outcome in side.runs.iter().filter_map(|run| run["outcome"].as_str()) {
+        *counts.entry(outcome).or_default() += 1;
+    }
+    let counts = counts.iter().filter(|(outcome, _)| **outcome != "passed");
+    let odd: String = counts
+        .map(|(outcome, count)| format!(", {count} of them {}", show_text(outcome)))
+        .collect();
+    let plural = if side.runs.len() == 1 { "" } else { "s" };
+    format!("{} run{plural}{odd}", side.runs.len())
+}
+
 fn text(a: &Side<'_>, b: &Side<'_>, rows: &[Row], differences: &[Value]) -> String {
     let mut text = String::new();
     let mut line = |what: String| {
         writeln!(text, "{}", what.trim_end()).expect("writing to a string does not fail");
     };
     for (letter, side) in [("A", a), ("B", b)] {
-        line(format!("{letter}  {} ({} of them)", show_text(side.name), side.runs.len()));
+        line(format!("{letter}  {}: {}", show_text(side.name), outcomes(side)));
     }
     line(format!("{:<19} {:>12} {:>12} {:>7}  {:<16}", "", "A", "B", "B / A", "95% of the noise"));
     for Row { figure, a, b, ratio, noise } in rows {
@@ -234,9 +249,12 @@ mod tests {
 
     #[test]
     fn a_difference_beyond_the_noise_is_told_from_one_within() {
-        let a = side("a", vec![run(1000.0, 500.0)]);
+        let mut first = run(1000.0, 500.0);
+        first["outcome"] = "saturated".into();
+        let a = side("a", vec![first]);
         let (report, text) =
             compare(&a, &side("b", vec![run(1300.0, 501.0)])).expect("both are load");
+        assert!(text.starts_with("A  a: 1 run, 1 of them saturated\nB  b: 1 run\n"), "{text}");
         assert!((report["ratio"]["replies_per_s"].as_f64().expect("a ratio") - 1.3).abs() < 1e-9);
         assert_eq!(report["noise"]["replies_per_s"]["beyond"], true);
         assert_eq!(report["noise"]["p99"]["beyond"], false);

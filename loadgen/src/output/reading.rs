@@ -29,7 +29,7 @@ pub const DISTRIBUTIONS: [Distribution; 9] = [
     distribution("session_us", "session_ns", "session"),
     distribution("service_time_us", "service_ns", "service time"),
     distribution("probe_time_us", "probe_ns", "probe"),
-    distribution("reaction_us", "reaction_ns", "reaction"),
+    distribution("reaction_time_us", "reaction_ns", "reaction"),
     distribution("first_byte_us", "first_byte_ns", "first byte"),
     distribution("connect_time_us", "connect_ns", "connect time"),
     distribution("last_round_time_us", "last_ns", "last round"),

@@ -5,8 +5,8 @@ use crate::units::{show_bytes, show_count, show_text, show_time};
 use serde_json::Value;
 use std::fmt::Write;
 
-/// Findings printed; the others are in the report.
-const FINDINGS_MAX: usize = 20;
+/// Findings told one by one; the others are in the report.
+const EXAMPLES_MAX: usize = 20;
 
 /// A time in microseconds, for people.
 #[must_use]
@@ -41,17 +41,16 @@ pub fn summary(report: &Value) -> String {
         ("errors", "errors"),
         ("connects_failed", "not connected"),
         ("lost", "lost"),
+        ("findings", "findings"),
     ] {
         if let Some(counts) = counts(&report[name]) {
             row(title, counts);
         }
     }
-    for finding in report["findings"].as_array().into_iter().flatten().take(FINDINGS_MAX) {
-        let of = |name: &str| show_text(finding[name].as_str().unwrap_or_default());
+    for example in report["examples"].as_array().into_iter().flatten().take(EXAMPLES_MAX) {
+        let of = |name: &str| show_text(example[name].as_str().unwrap_or_default());
         row("finding", format!("{}: {}", of("rule"), of("detail")));
-        if let Some(script) = finding["script"].as_str() {
-            row("", show_text(script));
-        }
+        row("", of("replay"));
     }
     if let Some(why) = report["bottleneck"].as_str() {
         row("bottleneck", show_text(why));
@@ -76,7 +75,7 @@ pub fn summary(report: &Value) -> String {
 fn headline(report: &Value) -> String {
     let of = |value: &Value| show_text(value.as_str().unwrap_or_default());
     let plan = &report["plan"];
-    let words = [of(&plan["protocol"]), of(&plan["target"])].join(" ");
+    let words = [&plan["protocol"], &plan["target"], &plan["file"]].map(of).join(" ");
     let (outcome, kind) = (of(&report["outcome"]).to_uppercase(), of(&report["kind"]));
     format!("{} {outcome} ({kind}, ringload {})", words.trim(), of(&report["version"]))
 }
@@ -85,9 +84,14 @@ fn headline(report: &Value) -> String {
 fn parts(report: &Value) -> String {
     let parts = report["parts"].as_array().into_iter().flatten();
     let inner = |part: &Value| {
-        let inner = if part["report"].is_object() { &part["report"] } else { part };
-        let name = show_text(part["name"].as_str().unwrap_or_default());
-        format!("\n{name}\n{}", summary(inner))
+        let of = |name: &str| show_text(part[name].as_str().unwrap_or_default());
+        let report = &part["report"];
+        // A part is none of a plan again.
+        let inner = match report.is_object() && !report["parts"].is_array() {
+            true => summary(report),
+            false => String::new(),
+        };
+        format!("\n{}: {} {}\n{inner}", of("name"), of("verdict"), of("error"))
     };
     parts.map(inner).collect()
 }
@@ -145,8 +149,9 @@ mod tests {
             json!({ "leaks": [{ "name": "connections.open", "before": 0, "after": 2 }] });
         report["process"] = json!({ "error": "gone" });
         report["verdicts"] = json!([{ "expression": "p99>5ms", "value": 1.0, "failed": true }]);
-        report["findings"] =
-            json!([{ "rule": "lost_reply", "detail": "\u{1b}x", "script": "say 1" }]);
+        report["findings"] = json!({ "lost_reply": 3 });
+        report["examples"] =
+            json!([{ "rule": "lost_reply", "detail": "\u{1b}x", "replay": "ringload replay x" }]);
         let text = summary(&report);
         for part in [
             "http http://127.0.0.1:8080/ FAILED (load, ringload",
@@ -158,7 +163,8 @@ mod tests {
             "FAILED: gone",
             "p99>5ms: FAILED",
             "lost_reply: \\u{1b}x",
-            "say 1",
+            "ringload replay x",
+            "findings      lost_reply: 3",
         ] {
             assert!(text.contains(part), "{part:?} is not in:\n{text}");
         }
@@ -168,10 +174,10 @@ mod tests {
     fn the_parts_of_a_plan_are_told_too() {
         let part = serde_json::to_value(sample()).expect("a report is JSON");
         let plan = json!({ "kind": "plan", "outcome": "failed", "parts": [
-            { "name": "the load", "report": part },
+            { "name": "the load", "verdict": "passed", "report": part },
         ] });
         let text = summary(&plan);
-        assert!(text.contains("\nthe load\n") && text.contains("p50 412 µs"), "{text}");
+        assert!(text.contains("\nthe load: passed") && text.contains("p50 412 µs"), "{text}");
     }
 
     #[test]

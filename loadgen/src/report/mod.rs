@@ -1,7 +1,9 @@
 //! The report of a run: what `--json` writes, described in `report.schema.json`.
 
+mod outcome;
 mod parts;
 
+pub use outcome::Outcome;
 pub use parts::{Environment, Interval, Pacing, Plan, Times};
 
 use crate::network::Network;
@@ -21,53 +23,6 @@ use std::time::Duration;
 pub const SCHEMA: u32 = 1;
 /// Lines per second kept: a day of them.
 const INTERVALS_MAX: usize = 24 * 60 * 60;
-
-/// How a run ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Outcome {
-    /// Every reply was right.
-    Passed,
-    /// Errors were seen, or there was no reply at all.
-    Failed,
-    /// Nothing could be connected to.
-    Unreachable,
-    /// Every reply was right, but ringload could not keep to its schedule: the times are its own,
-    /// not the server's.
-    Saturated,
-    /// SIGINT or SIGTERM.
-    Interrupted,
-}
-
-impl Outcome {
-    /// The exit status of the process.
-    #[must_use]
-    pub const fn exit_status(self) -> u8 {
-        match self {
-            Self::Passed => 0,
-            Self::Failed => 1,
-            Self::Unreachable => 3,
-            Self::Saturated => 4,
-            Self::Interrupted => 130,
-        }
-    }
-
-    /// What the counts say of a run. `saturated`: ringload was the bottleneck.
-    #[must_use]
-    pub fn of(stats: &Stats, interrupted: bool, saturated: bool) -> Self {
-        if interrupted {
-            Self::Interrupted
-        } else if stats.opened == 0 {
-            Self::Unreachable
-        } else if stats.errors.total() > 0 || stats.replies == 0 {
-            Self::Failed
-        } else if saturated {
-            Self::Saturated
-        } else {
-            Self::Passed
-        }
-    }
-}
 
 /// Everything of one run.
 #[derive(Clone, Debug, Serialize)]
@@ -400,20 +355,6 @@ pub(crate) mod tests {
         assert_eq!((report.errors["eof"], report.errors["bad_status"]), (1, 10));
         assert_eq!((report.errors["reset"], report.errors_total), (0, 11));
         assert_eq!(report.first_errors["bad_status"], "status 404");
-    }
-
-    #[test]
-    fn outcomes_follow_the_counts() {
-        let mut stats = Stats::new();
-        assert_eq!(Outcome::of(&stats, false, false), Outcome::Unreachable);
-        stats.opened = 1;
-        assert_eq!(Outcome::of(&stats, false, false), Outcome::Failed, "no reply is no success");
-        stats.replies = 1;
-        assert_eq!(Outcome::of(&stats, false, false), Outcome::Passed);
-        assert_eq!(Outcome::of(&stats, false, true), Outcome::Saturated);
-        stats.errors.count(Fault::new(ErrorKind::Reset, ""));
-        assert_eq!(Outcome::of(&stats, false, true), Outcome::Failed, "that much is certain");
-        assert_eq!(Outcome::of(&stats, true, true), Outcome::Interrupted);
     }
 
     #[test]

@@ -95,7 +95,8 @@ fn body(mut answer: Vec<u8>) -> Result<Vec<u8>, String> {
     let no_http = "what came back is not HTTP";
     let body = answer.split_off(head_end(&answer).ok_or(no_http)?);
     let head = String::from_utf8_lossy(&answer);
-    match head.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)) {
+    let status = head.lines().next().and_then(|line| line.strip_prefix("HTTP/1."));
+    match status.and_then(|rest| rest.get(2..5)) {
         Some("200") => {}
         Some(other) => return Err(format!("status {}", show_text(other))),
         None => return Err(no_http.into()),

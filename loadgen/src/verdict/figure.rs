@@ -18,10 +18,13 @@ const DISTRIBUTIONS: [(&str, Option<&str>); 9] = [
     ("first_byte", Some("first_byte_us")),
     ("session", Some("session_us")),
     ("probe", Some("probe_time_us")),
-    ("reaction", Some("reaction_us")),
+    ("reaction", Some("reaction_time_us")),
 ];
 /// Places in a distribution that are listed; any percentile is understood.
 const PLACES: [&str; 8] = ["p50", "p90", "p99", "p99.9", "min", "mean", "max", "samples"];
+
+/// Places at which what bystanders feel is compared.
+const BYSTANDER_PLACES: [&str; 4] = ["p50", "p99", "p99.9", "max"];
 
 /// What a figure is measured in.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -53,11 +56,12 @@ enum Source {
     Errors,
     Findings(Option<Rule>),
     Leaks,
+    BystanderRatio(String),
     Path,
 }
 
 impl Figure {
-    /// By a short name, or by a path such as `bystanders.ratio.p99`: the names of fields, or the
+    /// By a short name, or by a path such as `bystanders.ratio_p99`: the names of fields, or the
     /// number of an element, with dots between them.
     ///
     /// # Errors
@@ -80,11 +84,15 @@ impl Figure {
             let found = Rule::ALL.into_iter().find(|known| known.name() == rule);
             return of(Source::Findings(Some(found.ok_or_else(|| unknown(name))?)), Unit::Number);
         }
-        let path = path_of(name);
-        if !names::is_in_a_report(&path) {
+        if let Some(place) = name.strip_prefix("bystander_ratio.") {
+            let known = BYSTANDER_PLACES.contains(&place);
+            let source = Source::BystanderRatio(place.into());
+            return if known { of(source, Unit::Number) } else { Err(unknown(name)) };
+        }
+        if !names::is_in_a_report(name) {
             return Err(unknown(name));
         }
-        Ok(Self { name: path.clone(), source: Source::Path, unit: unit_of(&path) })
+        of(Source::Path, unit_of(name))
     }
 
     /// What it is measured in.
@@ -116,6 +124,9 @@ impl Figure {
             Source::Errors => number("errors_total"),
             Source::Findings(rule) => findings(report, *rule),
             Source::Leaks => leaks(report),
+            Source::BystanderRatio(place) => {
+                report["bystanders"][format!("ratio_{place}")].as_f64()
+            }
             Source::Path => names::at(report, &self.name).and_then(Value::as_f64),
         };
         value.ok_or_else(none)
@@ -157,7 +168,7 @@ pub fn short_names() -> impl Iterator<Item = String> {
     });
     let errors = ErrorKind::ALL.iter().map(|kind| format!("errors.{}", kind.name()));
     let findings = Rule::ALL.iter().map(|rule| format!("findings.{}", rule.name()));
-    let ratios = ["p50", "p90", "p99", "p99.9"].map(|place| format!("bystander_ratio.{place}"));
+    let ratios = BYSTANDER_PLACES.map(|place| format!("bystander_ratio.{place}"));
     let single = ["errors", "findings", "leaks", "replies_per_s", "own_cpu", "cpu_per_reply"];
     places.chain(single.map(String::from)).chain(errors).chain(findings).chain(ratios)
 }
@@ -200,14 +211,6 @@ fn time(report: &Value, field: &str, place: &str) -> Option<f64> {
     })
 }
 
-/// A short name that stands for a path, as that path.
-fn path_of(name: &str) -> String {
-    match name.strip_prefix("bystander_ratio") {
-        Some(rest) => format!("bystanders.ratio{rest}"),
-        None => name.into(),
-    }
-}
-
 /// Fields end in their unit.
 fn unit_of(path: &str) -> Unit {
     let one = |field: &str| match field {
@@ -228,20 +231,11 @@ fn cpu_s(report: &Value) -> Option<f64> {
     Some(report["cpu_user_s"].as_f64()? + report["cpu_system_s"].as_f64()?)
 }
 
-/// Broken rules: a total or a list of them, each with its rule.
+/// Broken rules: all, or those of one.
 fn findings(report: &Value, rule: Option<Rule>) -> Option<f64> {
-    match (&report["findings_total"], &report["findings_by_rule"], &report["findings"], rule) {
-        (total, _, _, None) if total.is_number() => total.as_f64(),
-        (_, by_rule, _, Some(rule)) if by_rule.is_object() => {
-            Some(by_rule[rule.name()].as_f64().unwrap_or_default())
-        }
-        (_, _, Value::Array(all), None) => Some(all.len() as f64),
-        (_, _, Value::Array(all), Some(rule)) => {
-            let count = |one: &Value| one["count"].as_f64().unwrap_or(1.0);
-            Some(all.iter().filter(|one| one["rule"] == rule.name()).map(count).sum())
-        }
-        _ => None,
-    }
+    let Some(rule) = rule else { return report["findings_total"].as_f64() };
+    let by_rule = report["findings"].as_object()?;
+    Some(by_rule.get(rule.name()).and_then(Value::as_f64).unwrap_or_default())
 }
 
 /// What the ledger and the process have not given back.
@@ -262,7 +256,7 @@ mod tests {
 
     #[test]
     fn every_short_name_is_understood() {
-        for name in short_names().filter(|name| !name.starts_with("bystander")) {
+        for name in short_names() {
             assert!(Figure::parse(&name).is_ok(), "{name}");
         }
     }
@@ -289,13 +283,25 @@ mod tests {
 
     #[test]
     fn findings_are_counted_by_rule() {
-        let report = json!({ "findings": [
-            { "rule": "lost_reply", "count": 3 }, { "rule": "foreign_bytes" },
-        ] });
-        assert_eq!(value("findings", &report), Ok(2.0));
+        let report = json!({
+            "findings_total": 4, "findings": { "lost_reply": 3, "foreign_bytes": 1 },
+        });
+        assert_eq!(value("findings", &report), Ok(4.0));
         assert_eq!(value("findings.lost_reply", &report), Ok(3.0));
         assert_eq!(value("findings.foreign_bytes", &report), Ok(1.0));
         assert_eq!(value("findings.refused", &report), Ok(0.0));
+    }
+
+    #[test]
+    fn bystanders_are_compared_with_themselves() {
+        let report = json!({ "bystanders": { "ratio_p99": 3.5 } });
+        assert_eq!(value("bystander_ratio.p99", &report), Ok(3.5));
+        assert!(value("bystander_ratio.max", &report).is_err());
+        assert!(
+            Figure::parse("bystander_ratio.p98")
+                .expect_err("no such")
+                .contains("'bystander_ratio.p99'")
+        );
     }
 
     #[test]

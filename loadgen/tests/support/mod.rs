@@ -1,5 +1,6 @@
 //! Small servers that behave in one certain way, and the program run against them.
 
+pub mod broken;
 pub mod packets;
 pub mod transfers;
 

@@ -34,7 +34,7 @@ const BAD_EVERY: u64 = 12;
 const DRAWN_BODY_BYTES_MAX: u64 = 20_000;
 
 /// What a server is held to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Strictness {
     /// What `ringwrightd` promises: every whole request is answered, also after the client's FIN;
     /// malformed ones are refused, and the connection then ends; and it never resets.
@@ -43,15 +43,21 @@ pub enum Strictness {
     Foreign,
 }
 
-impl Strictness {
-    /// As on the command line.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Own => "own",
-            Self::Foreign => "foreign",
+/// The paths that phrases ask for, each once.
+#[must_use]
+pub fn paths(phrases: &[Phrase]) -> Vec<String> {
+    let mut paths: Vec<String> = Vec::new();
+    for phrase in phrases {
+        let path = match phrase.split_once(':') {
+            Some(("get" | "head", path)) => path,
+            Some(("range" | "body", rest)) => rest.rsplit_once(':').map_or(rest, |(path, _)| path),
+            _ => continue,
+        };
+        if !paths.iter().any(|before| before == path) {
+            paths.push(path.into());
         }
     }
+    paths
 }
 
 /// HTTP with one server.
@@ -135,9 +141,7 @@ impl Dialect for Http {
 
     fn ear(&self, key: Key, phrases: &[Phrase]) -> Result<Box<dyn Ear>, String> {
         let speech = self.speech(key, phrases)?;
-        let places = speech.requests.iter().map(|request| (request.start, request.end));
-        let asked = self.read(phrases)?.into_iter().zip(places);
-        let asked = asked.map(|(asked, (start, end))| (asked, start, end)).collect();
+        let asked = self.read(phrases)?.into_iter().zip(speech.requests).collect();
         Ok(Box::new(HttpEar::new(self.known.clone(), asked)))
     }
 

@@ -6,14 +6,89 @@ pub mod http;
 mod learnt;
 pub mod packets;
 
-use super::dialect::Dialect;
+use super::dialect::{Dialect, Phrase};
 use super::script::Target;
+use crate::run::Failure;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::time::Duration;
 
-/// The dialect of a target.
+/// What a dialect is told of a server beyond its target.
+#[derive(Clone, Debug)]
+pub struct Hints {
+    /// `http`: what is asked for beside the path of the target.
+    pub paths: Vec<String>,
+    /// `http`: what the server is held to; `None`: by who it says that it is.
+    pub strictness: Option<http::Strictness>,
+    /// The longest wait for an answer while its files are learnt.
+    pub timeout: Duration,
+}
+
+impl Hints {
+    /// For a script that was written down: it asks for what it says.
+    #[must_use]
+    pub fn of_phrases(
+        phrases: &[Phrase],
+        strictness: Option<http::Strictness>,
+        timeout: Duration,
+    ) -> Self {
+        Self { paths: http::paths(phrases), strictness, timeout }
+    }
+}
+
+/// The dialect of a target that is at `address`, if it can be reached. What its files are is learnt from it, by clients
+/// that behave.
 ///
 /// # Errors
-/// Nobody speaks its scheme, or its path means nothing.
+/// Nobody speaks its scheme, its path means nothing, or the server answers what it must not.
+pub fn learn(
+    target: &Target,
+    address: SocketAddr,
+    hints: &Hints,
+) -> Result<Arc<dyn Dialect>, String> {
+    let no_path = || match &*target.path {
+        "" | "/" => Ok(()),
+        path => Err(format!("{path}: {}:// has no paths", target.scheme)),
+    };
+    match &*target.scheme {
+        "echo" => no_path().and_then(|()| dialect(target)),
+        "http" => {
+            let mut paths = hints.paths.clone();
+            if !target.path.is_empty() || paths.is_empty() {
+                paths.push(if target.path.is_empty() { "/".into() } else { target.path.clone() });
+            }
+            let (host, strictness) = (&target.address, hints.strictness);
+            Ok(Arc::new(http::Http::learn(address, host, &paths, strictness, hints.timeout)?))
+        }
+        "packets" => {
+            no_path()?;
+            Ok(Arc::new(packets::Packets::learn(address, hints.timeout)?))
+        }
+        other => Err(format!("{other}:// is not spoken here; echo://, http:// and packets:// are")),
+    }
+}
+
+/// As [`learn`], with the failure of a whole run.
+///
+/// # Errors
+/// Nothing answers at `address`; or as of [`learn`].
+pub fn dialect_at(
+    target: &Target,
+    address: SocketAddr,
+    hints: &Hints,
+) -> Result<Arc<dyn Dialect>, Failure> {
+    learn(target, address, hints).map_err(|what| {
+        match TcpStream::connect_timeout(&address, hints.timeout) {
+            Ok(_) => Failure::Usage(what),
+            Err(error) => Failure::Unresolved(format!("nothing answers at {address}: {error}")),
+        }
+    })
+}
+
+/// The dialect of a target of which nothing need be learnt.
+///
+/// # Errors
+/// It is none of these.
 pub fn dialect(target: &Target) -> Result<Arc<dyn Dialect>, String> {
     match &*target.scheme {
         "echo" => Ok(Arc::new(echo::EchoDialect::default())),

@@ -80,7 +80,8 @@ impl Packets {
         let has_files = !files.0.is_empty();
         match kind {
             0 | 1 if *has_workers => format!("digest:{}", small(random)),
-            2 if *has_workers => "list".into(),
+            // A list reads the whole directory, and what is put makes it longer.
+            2 if *has_workers && random(4) == 0 => "list".into(),
             3 if *has_workers && has_files => {
                 format!("digest-file:{}", files.draw(false, random).name)
             }
@@ -89,7 +90,9 @@ impl Packets {
             6 if has_files => format!("abort-get:{}", files.draw(false, random).name),
             7 if has_files => format!("abort-take:{}", files.draw(true, random).name),
             8 if !is_read_only => format!("abort-put:{}", 2 + small(random)),
-            9 if !is_read_only && *has_workers => format!("put:{}", small(random)),
+            9 if !is_read_only && *has_workers && random(4) == 0 => {
+                format!("put:{}", small(random))
+            }
             10 if has_files => format!("get:{}", files.draw(false, random).name),
             11 if has_files => {
                 let file = files.draw(false, random);

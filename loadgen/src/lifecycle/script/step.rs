@@ -133,7 +133,7 @@ impl fmt::Display for Connect {
 }
 
 /// A time in the largest unit that it is a whole number of.
-struct Exact(Duration);
+pub struct Exact(pub Duration);
 
 impl fmt::Display for Exact {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 /// What became of an attempt to send or to receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Moved {
+pub(in crate::lifecycle) enum Moved {
     /// So many bytes, and perhaps more can be.
     Bytes(u64),
     /// None: it would block.
@@ -18,7 +18,7 @@ pub(super) enum Moved {
 }
 
 /// One connection.
-pub(super) struct Life {
+pub(in crate::lifecycle) struct Life {
     socket: Option<Socket>,
     speech: Speech,
     ear: Box<dyn Ear>,
@@ -38,7 +38,7 @@ pub(super) struct Life {
 }
 
 impl Life {
-    pub(super) fn new(socket: Socket, speech: Speech, ear: Box<dyn Ear>) -> Self {
+    pub(in crate::lifecycle) fn new(socket: Socket, speech: Speech, ear: Box<dyn Ear>) -> Self {
         Self::of(Some(socket), speech, ear, None)
     }
 
@@ -65,46 +65,50 @@ impl Life {
     }
 
     /// A connection that did not come about.
-    pub(super) fn unborn(speech: Speech, ear: Box<dyn Ear>, ending: Ending) -> Self {
+    pub(in crate::lifecycle) fn unborn(speech: Speech, ear: Box<dyn Ear>, ending: Ending) -> Self {
         Self::of(None, speech, ear, Some((ending, Instant::now())))
     }
 
-    pub(super) const fn is_over(&self) -> bool {
+    pub(in crate::lifecycle) const fn is_over(&self) -> bool {
         self.ended.is_some()
     }
 
-    pub(super) fn ending(&self) -> Option<Ending> {
+    pub(in crate::lifecycle) fn ending(&self) -> Option<Ending> {
         self.ended.map(|(ending, _)| ending)
     }
 
-    pub(super) const fn said(&self) -> u64 {
+    pub(in crate::lifecycle) const fn said(&self) -> u64 {
         self.deeds.said
     }
 
-    pub(super) const fn heard(&self) -> u64 {
+    pub(in crate::lifecycle) const fn heard(&self) -> u64 {
         self.heard
     }
 
-    pub(super) fn replies(&self) -> u64 {
+    pub(in crate::lifecycle) fn replies(&self) -> u64 {
         self.ear.replies()
     }
 
+    pub(in crate::lifecycle) fn announced_end(&self) -> bool {
+        self.ear.is_last()
+    }
+
     /// What is left to say.
-    pub(super) const fn unsaid(&self) -> u64 {
+    pub(in crate::lifecycle) const fn unsaid(&self) -> u64 {
         self.speech.bytes.len() as u64 - self.deeds.said
     }
 
     /// Bytes said that the server's kernel had not acknowledged when it was given up.
-    pub(super) const fn unacknowledged(&self) -> u64 {
+    pub(in crate::lifecycle) const fn unacknowledged(&self) -> u64 {
         self.unacknowledged
     }
 
-    pub(super) fn local(&self) -> Option<std::net::SocketAddr> {
+    pub(in crate::lifecycle) fn local(&self) -> Option<std::net::SocketAddr> {
         self.socket.as_ref()?.local().ok()
     }
 
     /// Looks whether the connect is done: true when it is, or when it has failed.
-    pub(super) fn connected(&mut self) -> bool {
+    pub(in crate::lifecycle) fn connected(&mut self) -> bool {
         let Some(socket) = self.socket.as_ref().filter(|_| !self.is_connected) else { return true };
         match socket.connecting() {
             Connecting::Pending => return false,
@@ -125,7 +129,7 @@ impl Life {
     }
 
     /// Says the next bytes, at most `most`.
-    pub(super) fn say(&mut self, most: u64) -> Moved {
+    pub(in crate::lifecycle) fn say(&mut self, most: u64) -> Moved {
         let Some(socket) = &self.socket else { return Moved::Over };
         let start = self.deeds.said as usize;
         let bytes = &self.speech.bytes[start..][..most.min(self.unsaid()) as usize];
@@ -148,7 +152,7 @@ impl Life {
     }
 
     /// Hears what is there, at most `into`.
-    pub(super) fn hear(&mut self, into: &mut [u8]) -> Moved {
+    pub(in crate::lifecycle) fn hear(&mut self, into: &mut [u8]) -> Moved {
         let Some(socket) = &self.socket else { return Moved::Over };
         match socket.recv(into) {
             Ok(0) => {
@@ -185,7 +189,7 @@ impl Life {
     }
 
     /// After a reset was met: what had come before it is still there to be heard.
-    pub(super) fn read_out(&mut self) {
+    pub(in crate::lifecycle) fn read_out(&mut self) {
         let mut bytes = vec![0; 64 << 10];
         while let Moved::Bytes(_) = self.hear(&mut bytes) {}
         if !self.is_over() && self.was_reset {
@@ -193,7 +197,7 @@ impl Life {
         }
     }
 
-    pub(super) fn fin(&mut self) {
+    pub(in crate::lifecycle) fn fin(&mut self) {
         let Some(socket) = &self.socket else { return };
         match socket.fin() {
             Ok(()) => {
@@ -208,7 +212,7 @@ impl Life {
         }
     }
 
-    pub(super) fn rst(&mut self) {
+    pub(in crate::lifecycle) fn rst(&mut self) {
         self.notice_ending();
         if let Some(socket) = self.socket.take() {
             self.deeds.gone = true;
@@ -217,7 +221,7 @@ impl Life {
         }
     }
 
-    pub(super) fn close(&mut self) {
+    pub(in crate::lifecycle) fn close(&mut self) {
         self.notice_ending();
         if self.socket.is_some() {
             self.deeds.gone = true;
@@ -226,7 +230,7 @@ impl Life {
     }
 
     /// Nothing that comes is seen any more. Where that is not allowed, it comes and is not read.
-    pub(super) fn turn_deaf(&mut self) {
+    pub(in crate::lifecycle) fn turn_deaf(&mut self) {
         self.notice_ending();
         if let Some(socket) = &self.socket {
             self.deeds.gone = true;
@@ -235,7 +239,7 @@ impl Life {
         }
     }
 
-    pub(super) fn vanish(&mut self) {
+    pub(in crate::lifecycle) fn vanish(&mut self) {
         if let Some(socket) = self.socket.take() {
             self.end(Ending::Ours);
             socket.vanish();
@@ -243,12 +247,12 @@ impl Life {
     }
 
     /// Reads nothing for a while from now on.
-    pub(super) const fn stall(&mut self) {
+    pub(in crate::lifecycle) const fn stall(&mut self) {
         self.deeds.stalled |= self.deeds.said > 0;
     }
 
     /// The server was waited for, in vain.
-    pub(super) fn give_up(&mut self) {
+    pub(in crate::lifecycle) fn give_up(&mut self) {
         match self.is_connected {
             true => {
                 self.deeds.read_to_end = true;
@@ -261,7 +265,7 @@ impl Life {
     }
 
     /// What was seen, from now on unchanged; what is open is closed.
-    pub(super) fn sight(mut self) -> (Speech, Sight) {
+    pub(in crate::lifecycle) fn sight(mut self) -> (Speech, Sight) {
         self.close();
         let (ending, at) = self.ended.expect("it was closed");
         let is_theirs = matches!(ending, Ending::Fin | Ending::Reset);

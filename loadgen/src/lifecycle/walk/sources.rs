@@ -6,14 +6,16 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 /// Connects from one address before the next is taken: half the ports that Linux gives out by
 /// default, so that those in TIME_WAIT do not make the search for a free one long.
 const PER_ADDRESS: u64 = 14_000;
-/// Addresses used, 127.0.0.1 and on.
+/// Addresses used, the last byte from 1.
 const ADDRESSES: u64 = 250;
 
-/// From where connections come. To 127.0.0.0/8 they may come from all of it, one address after the
-/// other; to elsewhere the kernel chooses.
+/// From where connections come. To 127.0.0.0/8 they may come from all of it: from addresses that
+/// are this process's alone, so that a port can be taken again at once, one after the other; to
+/// elsewhere the kernel chooses.
 #[derive(Debug, Default)]
 pub struct Sources {
     is_loopback: bool,
+    net: [u8; 2],
     count: u64,
     shortage: Option<String>,
 }
@@ -21,9 +23,12 @@ pub struct Sources {
 impl Sources {
     /// For connections to `to`.
     #[must_use]
-    pub const fn new(to: SocketAddr) -> Self {
+    pub fn new(to: SocketAddr) -> Self {
         let is_loopback = matches!(to.ip(), IpAddr::V4(ip) if ip.is_loopback());
-        Self { is_loopback, count: 0, shortage: None }
+        let process = std::process::id();
+        // Never 127.0.x.x, where everybody else is.
+        let net = [1 + (process / 250 % 250) as u8, (process % 250) as u8];
+        Self { is_loopback, net, count: 0, shortage: None }
     }
 
     /// From where the next one comes.
@@ -33,7 +38,8 @@ impl Sources {
         }
         let at = self.count / PER_ADDRESS % ADDRESSES;
         self.count += 1;
-        Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 1 + at as u8)), 0))
+        let [high, low] = self.net;
+        Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, high, low, 1 + at as u8)), 0))
     }
 
     /// One could not be opened for want of something here.
@@ -66,11 +72,14 @@ mod tests {
     #[test]
     fn the_next_address_is_taken_before_ports_get_short_and_when_they_are() {
         let mut sources = Sources::new(SocketAddr::from(([127, 0, 0, 5], 80)));
-        let mut ip = || sources.next().expect("one of ours").ip().to_string();
-        assert!((0..PER_ADDRESS).all(|_| ip() == "127.0.0.1"));
-        assert_eq!(ip(), "127.0.0.2");
+        let last = |sources: &mut Sources| match sources.next().expect("one of ours").ip() {
+            IpAddr::V4(ip) => ip.octets()[3],
+            IpAddr::V6(ip) => panic!("{ip}"),
+        };
+        assert!((0..PER_ADDRESS).all(|_| last(&mut sources) == 1));
+        assert_eq!(last(&mut sources), 2);
         sources.short(&io::Error::from_raw_os_error(libc::EADDRNOTAVAIL));
-        assert_eq!(sources.next().expect("one of ours").ip().to_string(), "127.0.0.3");
+        assert_eq!(last(&mut sources), 3);
         assert!(sources.shortage().is_some_and(|text| text.contains("ip_local_port_range")));
         assert_eq!(Sources::new(SocketAddr::from(([10, 0, 0, 5], 80))).next(), None);
     }

@@ -3,9 +3,8 @@
 use super::life::{Life, Moved};
 use super::sources::Sources;
 use super::{Seen, Stage, Trace, Walked};
-use crate::lifecycle::dialect::Ending;
 use crate::lifecycle::script::{Connect, Kind, Recv, Script, Send, Step};
-use crate::lifecycle::socket::{Socket, is_ours, of_connect};
+use crate::lifecycle::socket::{Socket, ending_of, is_ours};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
@@ -212,12 +211,7 @@ impl Story {
                 }
                 Err(error) if is_ours(&error) => return self.short_of(error, sources),
                 Err(error) => {
-                    let ending = match of_connect(&error) {
-                        crate::lifecycle::socket::Connecting::Refused => Ending::Refused,
-                        crate::lifecycle::socket::Connecting::Timeout => Ending::ConnectTimeout,
-                        _ => Ending::ConnectFailed(error.raw_os_error().unwrap_or(libc::EIO)),
-                    };
-                    self.life = Some(Life::unborn(speech, ear, ending));
+                    self.life = Some(Life::unborn(speech, ear, ending_of(&error)));
                     self.connects += 1;
                     return Pace::Ended;
                 }
@@ -420,11 +414,18 @@ impl Story {
 
     /// Waits for the server; when nothing has moved for so long, no more.
     fn patiently(&mut self, patience: Duration) -> Pace {
-        let until = (self.moved + patience).min(self.began + patience * PATIENCE_FACTOR);
-        if Instant::now() < until {
+        let (now, silent) = (Instant::now(), self.moved + patience);
+        let until = silent.min(self.began + patience * PATIENCE_FACTOR);
+        if now < until {
             return Pace::Until(until);
         }
-        self.life.as_mut().expect("somebody is waited for").give_up();
+        let life = self.life.as_mut().expect("somebody is waited for");
+        // Through a tiny window a file can take minutes: who is slow is left, not blamed.
+        if now < silent {
+            life.close()
+        } else {
+            life.give_up()
+        }
         Pace::Ended
     }
 

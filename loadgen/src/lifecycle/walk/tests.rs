@@ -50,7 +50,7 @@ fn walk_for(address: SocketAddr, steps: &str, patience: Duration) -> (Walked, Ve
     let script = script(steps);
     let stage = stage(address, &script, patience);
     let mut walker = Walker::new(stage.clone(), true).expect("an epoll");
-    walker.start(Arc::new(script), 5).expect("phrases");
+    walker.start(Arc::new(script), 5);
     let since = Instant::now();
     let mut done = Vec::new();
     while done.is_empty() {
@@ -216,7 +216,7 @@ fn hundreds_are_walked_at_once() {
     let since = Instant::now();
     for number in 0..200 {
         let key = crate::lifecycle::dialect::Key { seed: 7, number };
-        walker.start(Arc::new(Script { key, ..template.clone() }), number).expect("phrases");
+        walker.start(Arc::new(Script { key, ..template.clone() }), number);
     }
     let mut tags = Vec::new();
     while tags.len() < 200 {
@@ -242,7 +242,7 @@ fn what_is_abandoned_is_told_without_a_finding() {
     let script = script("say=64 connect send=all recv=reply");
     let stage = stage(deaf, &script, LONG);
     let mut walker = Walker::new(stage.clone(), false).expect("an epoll");
-    walker.start(Arc::new(script), 0).expect("phrases");
+    walker.start(Arc::new(script), 0);
     assert!(walker.turn(SHORT).expect("epoll").is_empty());
     let walked = walker.abandon();
     assert_eq!(walked[0].lives[0].sight.ending, Ending::Ours);

@@ -65,12 +65,15 @@ fn draw(runs: &[Vec<f64>], random: &mut Random) -> Option<f64> {
 /// The middle one, or the mean of the middle two.
 pub fn median(values: &[f64]) -> Option<f64> {
     let mut values = values.to_vec();
-    values.sort_by(f64::total_cmp);
-    match (values.len(), values.len() / 2) {
-        (0, _) => None,
-        (count, middle) if count % 2 == 1 => Some(values[middle]),
-        (_, middle) => Some(f64::midpoint(values[middle - 1], values[middle])),
+    let (count, middle) = (values.len(), values.len() / 2);
+    if count == 0 {
+        return None;
     }
+    let (below, upper, _) = values.select_nth_unstable_by(middle, f64::total_cmp);
+    Some(match count % 2 {
+        1 => *upper,
+        _ => f64::midpoint(below.iter().copied().fold(f64::NEG_INFINITY, f64::max), *upper),
+    })
 }
 
 /// SplitMix64 (Steele, Lea, Flood 2014).

@@ -8,8 +8,9 @@ use crate::verdict::expression::Expression;
 use serde_json::Value;
 
 /// Figures of the headline: where they stand, their name, and whether one that is not 0 is bad.
-const COUNTS: [(&str, &str, bool); 8] = [
-    ("connections_total", "connections", false),
+const COUNTS: [(&str, &str, bool); 9] = [
+    ("connections", "connections", false),
+    ("scripts", "scripts", false),
     ("connected", "connected", false),
     ("answered_last", "answered at the end", false),
     ("probes", "probes", false),
@@ -24,7 +25,8 @@ const COUNTS: [(&str, &str, bool); 8] = [
 pub fn heading(report: &Value) -> String {
     let plan = &report["plan"];
     let part = |value: &Value| value.as_str().map(escape).unwrap_or_default();
-    let what = format!("{} {}", part(&plan["protocol"]), part(&plan["target"]));
+    let named = [&plan["protocol"], &plan["target"], &plan["file"]].map(part);
+    let what = named.join(" ");
     let what = if what.trim().is_empty() { part(&report["kind"]) } else { what };
     let outcome = part(&report["outcome"]);
     let class = match &outcome[..] {
@@ -73,11 +75,6 @@ fn cards(report: &Value) -> String {
             card(show_count(count), title, is_wrong && count > 0);
         }
     }
-    if report["findings_total"].is_null()
-        && let Some(findings) = report["findings"].as_array()
-    {
-        card(findings.len().to_string(), "findings", !findings.is_empty());
-    }
     if cards.is_empty() {
         return String::new();
     }
@@ -116,8 +113,10 @@ pub fn verdicts(report: &Value) -> String {
             }
         }
     }
-    if let Some(why) = report["bottleneck"].as_str() {
-        item(true, format!("ringload was the bottleneck: {}", escape(why)));
+    for name in ["bottleneck", "shortage"] {
+        if let Some(why) = report[name].as_str() {
+            item(true, format!("ringload was the bottleneck: {}", escape(why)));
+        }
     }
     if let Some(hint) = report["hint"].as_str() {
         item(false, escape(hint));
@@ -149,6 +148,7 @@ pub fn figures(report: &Value) -> String {
         counted(report, "errors", "errors", Some("first_errors")),
         counted(report, "connects_failed", "not connected", Some("first_connects_failed")),
         counted(report, "lost", "lost", None),
+        counted(report, "findings", "findings", None),
         counted(report, "network", "the kernel's TCP meanwhile", None),
     ];
     if rows.is_empty() && tables.iter().all(String::is_empty) {

@@ -78,7 +78,7 @@ pub fn over_time(report: &Value) -> String {
     if intervals.len() < 2 {
         return String::new();
     }
-    let rate = ["replies_per_s", "answers_per_s", "connections_per_s"];
+    let rate = ["replies_per_s", "connections_per_s", "answers"];
     let rate = rate.into_iter().find(|name| intervals[0][*name].is_number());
     let rate_name = rate.map_or(String::new(), |name| name.replace("_per_s", " per second"));
     let open = curve(&intervals, "open", "open connections");

@@ -7,13 +7,10 @@ use crate::units::show_count;
 use serde_json::Value;
 use std::fmt::Write;
 
-/// Findings shown in full; the others are in the JSON.
-const FINDINGS_MAX: usize = 100;
-
 /// Rows are points, columns are kinds.
 #[must_use]
 pub fn matrix(report: &Value) -> String {
-    let cells: Vec<&Value> = report["matrix"].as_array().into_iter().flatten().collect();
+    let cells: Vec<&Value> = report["cells"].as_array().into_iter().flatten().collect();
     if cells.is_empty() {
         return String::new();
     }
@@ -59,27 +56,23 @@ fn names<'a>(cells: impl Iterator<Item = &'a Value>, field: &str) -> Vec<&'a str
 }
 
 fn shown(cell: &Value) -> String {
-    let tried = ["connections", "tried", "count"].into_iter().find_map(|name| cell[name].as_u64());
-    let found = match &cell["findings"] {
-        Value::Array(all) => all.len() as u64,
-        Value::Object(by_rule) => by_rule.values().filter_map(Value::as_u64).sum(),
-        count => count.as_u64().unwrap_or_default(),
-    };
-    let class = match (tried.unwrap_or_default(), found) {
+    let tried = cell["connections"].as_u64().unwrap_or_default();
+    let by_rule = cell["findings"].as_object().into_iter().flatten();
+    let found: u64 = by_rule.filter_map(|(_, count)| count.as_u64()).sum();
+    let class = match (tried, found) {
         (0, 0) => "none",
         (_, 0) => "good",
         _ => "bad",
     };
     let count = match found {
-        0 => show_count(tried.unwrap_or_default()),
-        _ => format!("{} / {}", show_count(found), show_count(tried.unwrap_or_default())),
+        0 => show_count(tried),
+        _ => format!("{} / {}", show_count(found), show_count(tried)),
     };
-    let outcomes: Vec<String> = cell["outcomes"]
-        .as_object()
-        .into_iter()
-        .flatten()
-        .map(|(outcome, count)| format!("{}: {}", escape(outcome), text(count)))
-        .collect();
+    let counts = |of: &Value| -> Vec<String> {
+        let all = of.as_object().into_iter().flatten();
+        all.map(|(name, count)| format!("{}: {}", escape(name), text(count))).collect()
+    };
+    let outcomes = [counts(&cell["findings"]), counts(&cell["outcomes"])].concat();
     if outcomes.is_empty() {
         return format!("<td class=\"{class}\">{count}</td>");
     }
@@ -91,34 +84,38 @@ fn shown(cell: &Value) -> String {
     )
 }
 
-/// What was found, each with the shortest script that shows it, and how to run that again.
+/// What was found: each with its script, what that was shrunk to, and how to see it again.
 #[must_use]
 pub fn findings(report: &Value) -> String {
-    let all = report["findings"].as_array().map_or(&[][..], Vec::as_slice);
+    let all = report["examples"].as_array().map_or(&[][..], Vec::as_slice);
     let mut html = String::new();
-    for finding in all.iter().take(FINDINGS_MAX) {
-        let script = ["shrunk", "shortest", "script"].map(|name| &finding[name]);
-        let script = script.into_iter().find_map(Value::as_str);
-        let count = finding["count"].as_u64().filter(|count| *count > 1);
+    for example in all {
+        let of = |name: &str| example[name].as_str().map(words).unwrap_or_default();
+        let shrunk: Vec<&str> =
+            example["shrunk"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let script = match &shrunk[..] {
+            [] => example["script"].as_str().unwrap_or_default().into(),
+            _ => shrunk.join("\n"),
+        };
+        let (rule, point, kind) = (of("rule"), of("point"), of("kind"));
+        let detail = text(&example["detail"]);
+        let again = example["seen_again"].as_str();
+        let again = again.map(|again| format!(" Seen again: {}.", words(again)));
+        // Line by line: a line feed in a script is shown as one.
+        let script: Vec<String> = script.lines().map(escape).collect();
         write!(
             html,
-            "<article>\n<p><b>{}</b>{} {}</p>\n",
-            finding["rule"].as_str().map(words).unwrap_or_default(),
-            count.map(|count| format!(" ×{}", show_count(count))).unwrap_or_default(),
-            text(&finding["detail"])
+            "<article>\n<p><b>{rule}</b> <span class=\"dim\">{point}, {kind}</span></p>\n\
+             <p>{detail}{}</p>\n<pre><code>{}</code></pre>\n",
+            again.unwrap_or_default(),
+            script.join("\n")
         )
         .expect("a string takes everything");
-        let replay = finding["replay"].as_str();
-        for line in [script, replay].into_iter().flatten() {
-            writeln!(html, "<pre><code>{}</code></pre>", escape(line))
+        if let Some(replay) = example["replay"].as_str() {
+            writeln!(html, "<pre><code>{}</code></pre>", escape(replay))
                 .expect("a string takes everything");
         }
         html += "</article>\n";
-    }
-    if all.len() > FINDINGS_MAX {
-        let more = all.len() - FINDINGS_MAX;
-        writeln!(html, "<p>and {more} more, in the JSON report</p>")
-            .expect("a string takes everything");
     }
     section("Findings", &html)
 }
@@ -127,24 +124,22 @@ pub fn findings(report: &Value) -> String {
 #[must_use]
 pub fn bystanders(report: &Value) -> String {
     let of = &report["bystanders"];
-    let row = |title: &str, times: &Value| -> Option<Vec<String>> {
-        times.as_object()?;
-        let at = ["p50", "p90", "p99", "p99.9", "max"];
-        let at = at.map(|place| times[place].as_f64().map_or("–".into(), show_us));
-        Some([vec![escape(title)], at.to_vec()].concat())
-    };
-    let find = |names: [&str; 3]| names.into_iter().map(|name| &of[name]).find(|of| of.is_object());
-    let before = find(["before_us", "before", "alone"]).and_then(|of| row("alone", of));
-    let during = find(["during_us", "during", "with"]).and_then(|of| row("beside the abuse", of));
-    let mut rows: Vec<Vec<String>> = [before, during].into_iter().flatten().collect();
-    if of["ratio"].is_object() {
-        let at = ["p50", "p90", "p99", "p99.9", "max"];
-        let ratio = |place: &str| of["ratio"][place].as_f64().map(|ratio| format!("{ratio:.2}"));
-        let at = at.map(|place| ratio(place).unwrap_or("–".into()));
-        rows.push([vec!["ratio".into()], at.to_vec()].concat());
-    }
-    if rows.is_empty() {
+    if !of.is_object() {
         return String::new();
     }
-    section("Bystanders", &table(&["", "p50", "p90", "p99", "p99.9", "max"], &rows))
+    let places = ["p50", "p99", "p99.9", "max"];
+    let row = |title: &str, times: &Value| -> Vec<String> {
+        let at = places.map(|place| times[place].as_f64().map_or("–".into(), show_us));
+        [vec![escape(title)], at.to_vec()].concat()
+    };
+    let ratios = places.map(|place| {
+        let ratio = of[format!("ratio_{place}")].as_f64();
+        ratio.map_or("–".into(), |ratio| format!("{ratio:.2}"))
+    });
+    let rows = [
+        row("alone", &of["baseline_us"]),
+        row("beside the abuse", &of["abuse_us"]),
+        [vec!["ratio".into()], ratios.to_vec()].concat(),
+    ];
+    section("Bystanders", &table(&["", "p50", "p99", "p99.9", "max"], &rows))
 }

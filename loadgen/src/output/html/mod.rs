@@ -16,7 +16,8 @@ const STYLE: &str = include_str!("style.css");
 /// The page of a report of any kind.
 #[must_use]
 pub fn page(report: &Value) -> String {
-    let title = [&report["kind"], &report["plan"]["target"], &report["outcome"]];
+    let plan = &report["plan"];
+    let title = [&report["kind"], &plan["target"], &plan["file"], &report["outcome"]];
     let title: Vec<&str> = title.into_iter().filter_map(Value::as_str).collect();
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n\
@@ -43,19 +44,27 @@ fn body(report: &Value) -> String {
     body += &about::figures(report);
     body += &about::plan(report);
     for part in report["parts"].as_array().into_iter().flatten() {
-        let name = part["name"].as_str().map(words).unwrap_or_default();
-        let inner = body_of_part(parts::report_of(part));
-        body += &format!("<section>\n<h2>Part: {name}</h2>\n{inner}</section>\n");
+        body += &part_of(part);
     }
     body
 }
 
-/// A part is none of a plan again: a report from elsewhere does not nest us to death.
-fn body_of_part(report: &Value) -> String {
-    match report["parts"].is_array() {
-        true => String::new(),
-        false => body(report),
+/// A part with its report; that is none of a plan again, so a report from elsewhere does not nest
+/// us to death.
+fn part_of(part: &Value) -> String {
+    let name = part["name"].as_str().map(words).unwrap_or_default();
+    let report = &part["report"];
+    let mut inner = String::new();
+    if let Some(command) = part["command"].as_str() {
+        inner += &format!("<pre><code>{}</code></pre>\n", escape(command));
     }
+    if let Some(error) = part["error"].as_str() {
+        inner += &format!("<p class=\"failed\">{}</p>\n", escape(error));
+    }
+    if report.is_object() && !report["parts"].is_array() {
+        inner += &body(report);
+    }
+    format!("<section>\n<h2>Part: {name}</h2>\n{inner}</section>\n")
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The parts of a plan, on a line of time.
 
-use super::markup::{escape, section, text};
+use super::markup::{escape, field, list, section, text};
 use crate::units::show_text;
 use serde_json::Value;
 use std::fmt::Write;
@@ -11,12 +11,6 @@ const RIGHT: f64 = 30.0;
 const ROW: f64 = 26.0;
 const TOP: f64 = 24.0;
 
-/// The report of a part, wherever it stands.
-#[must_use]
-pub fn report_of(part: &Value) -> &Value {
-    if part["report"].is_object() { &part["report"] } else { part }
-}
-
 /// When which part ran, and how it ended.
 #[must_use]
 pub fn timeline(report: &Value) -> String {
@@ -24,7 +18,7 @@ pub fn timeline(report: &Value) -> String {
         report["parts"].as_array().into_iter().flatten().filter_map(Bar::of).collect();
     let end = parts.iter().map(|bar| bar.start_s + bar.length_s).fold(0.0, f64::max);
     if parts.is_empty() || end <= 0.0 {
-        return String::new();
+        return section("Parts", &events(report));
     }
     let height = TOP + ROW * parts.len() as f64 + 8.0;
     let x = |seconds: f64| LEFT + seconds / end * (WIDTH - LEFT - RIGHT);
@@ -45,59 +39,78 @@ pub fn timeline(report: &Value) -> String {
     }
     for (at, bar) in parts.iter().enumerate() {
         let y = TOP + ROW * at as f64;
-        let class = if bar.outcome == "passed" { "phase" } else { "phase failed" };
+        let class = if bar.verdict == "passed" { "phase" } else { "phase failed" };
         put(format_args!(
             "<text class=\"name\" x=\"0\" y=\"{:.1}\">{}</text>\
              <rect class=\"{class}\" x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{:.1}\" rx=\"3\">\
-             <title>{}: {} from {:.1} s on, {:.1} s</title></rect>\n",
+             <title>{}</title></rect>\n",
             y + 18.0,
             escape(&short(bar.name)),
             x(bar.start_s),
             y + 4.0,
             (x(bar.start_s + bar.length_s) - x(bar.start_s)).max(2.0),
             ROW - 6.0,
-            escape(bar.name),
-            escape(bar.outcome),
-            bar.start_s,
-            bar.length_s
+            bar.said()
         ));
     }
     svg += "</svg></div></figure>\n";
-    section("Parts", &(svg + &deeds(report)))
+    section("Parts", &(svg + &events(report)))
 }
 
-/// Commands and signals of a plan, if it had any.
-fn deeds(report: &Value) -> String {
-    let deeds = report["actions"].as_array().into_iter().flatten();
-    let items: String = deeds
-        .map(|deed| {
-            let at = deed["at_s"].as_f64().unwrap_or_default();
-            let what = ["what", "command", "signal", "name"].map(|name| &deed[name]);
-            let what = what.into_iter().find(|what| what.is_string()).unwrap_or(deed);
-            format!("<li>{at:.1} s: {}</li>\n", text(what))
+/// What happened to the server at set times, and what became of it.
+fn events(report: &Value) -> String {
+    let events = report["events"].as_array().into_iter().flatten();
+    let items: String = events
+        .map(|event| {
+            let at = event["done_s"].as_f64().or(event["time_s"].as_f64()).unwrap_or_default();
+            let (class, why) = match event["error"].as_str() {
+                Some(why) => (" class=\"failed\"", format!(": {}", escape(why))),
+                None => ("", String::new()),
+            };
+            format!("<li{class}>at {at:.1} s: {}{why}</li>\n", text(&event["what"]))
         })
         .collect();
-    if items.is_empty() { items } else { format!("<ul>\n{items}</ul>\n") }
+    let server = report["server"].as_object().into_iter().flatten();
+    let rows: Vec<(String, String)> = server
+        .filter(|(_, value)| !value.is_null())
+        .map(|(name, value)| (field(name), text(value)))
+        .collect();
+    let mut html = String::new();
+    if !items.is_empty() {
+        html += &format!("<h3>Events</h3>\n<ul class=\"verdicts\">\n{items}</ul>\n");
+    }
+    if !rows.is_empty() {
+        html += &format!("<h3>The server</h3>\n{}", list(&rows));
+    }
+    html
 }
 
 struct Bar<'a> {
     name: &'a str,
-    outcome: &'a str,
+    phase: Option<&'a str>,
+    verdict: &'a str,
     start_s: f64,
     length_s: f64,
 }
 
 impl<'a> Bar<'a> {
+    /// Of a part that was started.
     fn of(part: &'a Value) -> Option<Self> {
-        let report = report_of(part);
-        let start = ["start_s", "started_s", "at_s", "from_s"];
-        let start = start.into_iter().find_map(|name| part[name].as_f64());
+        let start_s = part["started_s"].as_f64()?;
+        let end_s = part["ended_s"].as_f64().unwrap_or(start_s);
         Some(Self {
             name: part["name"].as_str()?,
-            outcome: report["outcome"].as_str().unwrap_or_default(),
-            start_s: start.unwrap_or_default(),
-            length_s: report["elapsed_s"].as_f64().unwrap_or_default(),
+            phase: part["phase"].as_str(),
+            verdict: part["verdict"].as_str().unwrap_or_default(),
+            start_s,
+            length_s: (end_s - start_s).max(0.0),
         })
+    }
+
+    fn said(&self) -> String {
+        let Self { name, verdict, start_s, length_s, .. } = self;
+        let phase = self.phase.map(|phase| format!(" in the phase {phase}")).unwrap_or_default();
+        escape(&format!("{name}{phase}: {verdict}; from {start_s:.1} s on, for {length_s:.1} s"))
     }
 }
 

@@ -145,14 +145,14 @@ fn an_answer_says_which_request_it_is_to() {
 #[test]
 fn another_connections_bytes_are_traced_to_it() {
     let mut packets = packets();
-    let (mut one, mut other) = (packets.open(0), packets.open(5));
+    let (mut one, mut other) = (packets.open(0), packets.open(6));
     ask(&mut packets, &mut one, 1);
     let requests = ask(&mut packets, &mut other, 1);
     let mut found = answers(&mut packets, &mut one, &answer(&requests[0])).expect("it goes on");
     let fault = found.remove(0).fault.expect("not its own");
     assert_eq!(fault.kind, ErrorKind::ForeignBytes);
     assert!(fault.detail.contains("connection 0: byte 0 of ECHOED 1"), "{}", fault.detail);
-    assert!(fault.detail.ends_with("these are bytes 0 of connection 5"), "{}", fault.detail);
+    assert!(fault.detail.ends_with("these are bytes 0 of connection 6"), "{}", fault.detail);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use super::asked::{Asked, Bad};
 use super::reading::{Event, Head, Reading};
 use super::{Known, Strictness};
-use crate::lifecycle::dialect::Ear;
+use crate::lifecycle::dialect::{Ear, Request};
 use crate::lifecycle::dialects::learnt::Follower;
 use crate::lifecycle::finding::{Finding, Rule};
 use std::sync::Arc;
@@ -15,8 +15,8 @@ const INTERIM_MAX: u32 = 8;
 /// Listens to one connection.
 pub struct HttpEar {
     known: Arc<Known>,
-    /// What is asked for, and where in what is said it begins and ends.
-    asked: Vec<(Asked, u64, u64)>,
+    /// What is asked for, and where in what is said.
+    asked: Vec<(Asked, Request)>,
     /// The request whose reply comes next.
     next: usize,
     reading: Reading,
@@ -41,7 +41,7 @@ enum Body {
 
 impl HttpEar {
     /// Of a connection that asks for that.
-    pub fn new(known: Arc<Known>, asked: Vec<(Asked, u64, u64)>) -> Self {
+    pub fn new(known: Arc<Known>, asked: Vec<(Asked, Request)>) -> Self {
         Self {
             known,
             asked,
@@ -75,26 +75,25 @@ impl HttpEar {
         self.close = head.close;
         self.may_have_body = to_head && head.status >= 400;
         self.body = Body::Any;
-        let Some(&(asked, start, end)) = self.asked.get(self.next) else {
-            // RFC 9110, 15.5.9: waiting for a request that never comes may end with a 408.
-            return match head.status {
-                408 if head.close && !self.is_own() => Ok(()),
-                status => Err(self.finding(
-                    Rule::Unasked,
-                    &format!("a reply with status {status}, and all were answered before"),
-                )),
-            };
+        // RFC 9110, 15.5.9: waiting for a request that never comes may end with a 408; and why a
+        // connection ends may be told with any other refusal.
+        let is_farewell = (400..500).contains(&head.status) && head.close && !self.is_own();
+        let Some((asked, Request { start, head_end, end, .. })) =
+            self.asked.get(self.next).cloned()
+        else {
+            let detail =
+                format!("a reply with status {}, and all were answered before", head.status);
+            return if is_farewell { Ok(()) } else { Err(self.finding(Rule::Unasked, &detail)) };
         };
         let is_early = said < end;
-        if said <= start && !(head.status == 408 && head.close && !self.is_own()) {
-            return Err(self.finding(
-                Rule::Unasked,
-                &format!("status {}, and nothing of the request was said", head.status),
-            ));
+        if said <= start {
+            let detail = format!("status {}, and nothing of the request was said", head.status);
+            return if is_farewell { Ok(()) } else { Err(self.finding(Rule::Unasked, &detail)) };
         }
         match asked {
             Asked::Bad(bad) => self.begin_bad(bad, head),
-            _ if head.status < 400 && is_early => {
+            // What follows the head of a GET means nothing, and HTTP lets nobody wait for it.
+            _ if head.status < 400 && (said < head_end || (is_early && self.is_own())) => {
                 Err(self.finding(Rule::Unasked, "a reply before the request was said"))
             }
             _ => self.begin_file(asked, head, is_early),
@@ -231,7 +230,7 @@ impl Ear for HttpEar {
                 let detail = "bytes behind a reply that said Connection: close";
                 return Err(Finding::new(Rule::Unasked, detail));
             }
-            let asked = self.asked.get(self.next).map(|(asked, ..)| *asked);
+            let asked = self.asked.get(self.next).map(|(asked, _)| *asked);
             let to_head = matches!(asked, Some(Asked::Head { .. }));
             match self.reading.advance(&mut bytes, to_head) {
                 Ok(Event::More) => return Ok(()),

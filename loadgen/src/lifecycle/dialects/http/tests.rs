@@ -105,6 +105,12 @@ proptest! {
 }
 
 #[test]
+fn what_a_script_asks_for_can_be_learnt_from_it() {
+    let say = phrases("get:/a:1,head:/a:1,range:/b:7-9,body:/c:5,bad:tls,nonsense");
+    assert_eq!(paths(&say), ["/a:1", "/b", "/c"]);
+}
+
+#[test]
 fn another_files_bytes_are_told_whose_they_are() {
     let b = &content(2, 400_000)[..3_000];
     let finding = hear(&http(Strictness::Foreign), "get:/a", &ok(b), &[40]).0.expect_err("foreign");
@@ -150,6 +156,19 @@ fn nothing_is_answered_before_it_was_asked() {
         let mut ear = http.ear(KEY, &phrases("get:/a")).expect("phrases");
         let heard = ear.hear(&ok(&a()), said).map_err(|finding| finding.rule);
         assert_eq!(heard, must, "{said}");
+    }
+    // Why it ends may be told by a foreign server to whoever says nothing.
+    let farewell = b"HTTP/1.1 400 Bad\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+    for (strictness, must) in [(Strictness::Own, Err(Rule::Unasked)), (Strictness::Foreign, Ok(()))]
+    {
+        let mut ear = self::http(strictness).ear(KEY, &phrases("get:/a")).expect("phrases");
+        assert_eq!(ear.hear(farewell, 0).map_err(|finding| finding.rule), must, "{strictness:?}");
+    }
+    // What is behind the head of a GET means nothing, and ours waits for it all the same.
+    for (strictness, must) in [(Strictness::Own, Err(Rule::Unasked)), (Strictness::Foreign, Ok(()))]
+    {
+        let mut ear = self::http(strictness).ear(KEY, &phrases("body:/a:100")).expect("phrases");
+        assert_eq!(ear.hear(&ok(&a()), 70).map_err(|finding| finding.rule), must, "{strictness:?}");
     }
     // A server may run out of patience with half a request.
     let mut ear = http.ear(KEY, &phrases("get:/a")).expect("phrases");

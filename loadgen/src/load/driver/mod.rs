@@ -1,13 +1,14 @@
-//! What a shard knows but for its connections, and what happens to one of them.
+//! What a shard knows but for its connections: what is due, and how many are open.
 
-use super::flow::{Asked, Flow};
+mod exchange;
+
 use super::slack::Slack;
-use super::{Answer, CONNECTING_MAX, Schedule, Shared, Task};
+use super::{CONNECTING_MAX, Schedule, Shared, Task};
 use crate::args::Arrivals;
-use crate::protocol::{ErrorKind, Fault, Protocol, Step};
+use crate::protocol::{ErrorKind, Fault, Protocol};
 use crate::report::Pacing;
 use crate::stats::Stats;
-use ringwright::{Connection, Local, Reason};
+use ringwright::Local;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::Ordering;
@@ -251,232 +252,22 @@ impl<P: Protocol> Driver<P> {
         (number, self.protocol.open(number), quota)
     }
 
-    /// Not all that it is for was sent, and one more may be in flight.
-    #[inline]
-    pub fn has_room(&self, flow: &Flow<P::State>) -> bool {
-        flow.in_flight.len() < self.task.pipeline && flow.sent < flow.quota
-    }
-
-    /// Sends one request that was due at `due_ns`, and held up by nobody else for `lag_ns`.
-    pub fn send(
-        &mut self,
-        flow: &mut Flow<P::State>,
-        connection: &mut Connection<'_>,
-        due_ns: u64,
-        lag_ns: u64,
-        now_ns: u64,
-    ) {
-        self.stats.lag_ns.saturating_record(lag_ns);
-        flow.in_flight.push_back(Asked { intended_ns: due_ns, sent_ns: now_ns });
-        self.request(flow, connection, 1);
-    }
-
-    /// Without a schedule of requests: sends as many as may be in flight; ends a connection that
-    /// has none to wait for.
-    #[inline]
-    pub fn ask(&mut self, flow: &mut Flow<P::State>, connection: &mut Connection<'_>, now_ns: u64) {
-        if flow.ending {
-            return;
-        }
-        let room = (self.task.pipeline - flow.in_flight.len()) as u64;
-        let wanted = room.min(flow.quota - flow.sent);
-        let count = match self.pacing() {
-            // A connection that came on schedule is not cut short by the end of the run.
-            Pacing::Connections if self.is_interrupted() => 0,
-            Pacing::Connections => wanted,
-            _ if self.is_stopped() => 0,
-            _ => wanted.min(self.task.requests.unwrap_or(u64::MAX)),
-        };
-        if count > 0 {
-            if self.pacing() == Pacing::Closed {
-                self.task.requests = self.task.requests.map(|left| left - count);
-            }
-            let asked = Asked { intended_ns: now_ns, sent_ns: now_ns };
-            flow.in_flight.extend(std::iter::repeat_n(asked, count as usize));
-            self.request(flow, connection, count);
-        } else if flow.in_flight.is_empty() {
-            flow.ending = true;
-            connection.close();
-        }
-    }
-
-    #[inline]
-    fn request(&mut self, flow: &mut Flow<P::State>, connection: &mut Connection<'_>, count: u64) {
-        flow.sent += count;
-        self.stats.requests += count;
-        self.stats.bytes_sent += self.protocol.request(&mut flow.state, count as usize, |bytes| {
-            // What may be in flight is below the high-water mark: there is room.
-            let _ = connection.send(bytes);
-        });
-    }
-
-    /// The first bytes of a connection have come.
-    #[cold]
-    pub fn heard(&mut self, flow: &mut Flow<P::State>, now_ns: u64) {
-        flow.heard = true;
-        if self.pacing() == Pacing::Connections {
-            self.stats.first_byte_ns.saturating_record(now_ns - flow.intended_ns);
-        }
-    }
-
-    /// Shows the protocol what has come.
-    #[inline]
-    pub fn receive(&mut self, flow: &mut Flow<P::State>, bytes: &[u8]) -> Result<Step, Fault> {
-        let step = self.protocol.receive(&mut flow.state, bytes)?;
-        self.stats.bytes_received += step.used as u64;
-        Ok(step)
-    }
-
-    /// Counts a complete reply to one of the requests in flight.
-    #[inline]
-    pub fn count(
-        &mut self,
-        flow: &mut Flow<P::State>,
-        connection: &mut Connection<'_>,
-        answer: Answer,
-        now_ns: u64,
-    ) {
-        let now = Asked { intended_ns: now_ns, sent_ns: now_ns };
-        let asked = flow.in_flight.remove(answer.place).unwrap_or(now);
-        self.stats.replies += 1;
-        self.stats.last_reply_ns = now_ns;
-        self.stats.service_ns.saturating_record(now_ns - asked.sent_ns);
-        match self.pacing() {
-            Pacing::Closed => {}
-            Pacing::Requests => {
-                self.stats.latency_ns.saturating_record(now_ns - asked.intended_ns);
-            }
-            Pacing::Connections if flow.sent == flow.quota && flow.in_flight.is_empty() => {
-                flow.is_done = true;
-                self.stats.sessions += 1;
-                self.stats.session_ns.saturating_record(now_ns - flow.intended_ns);
-            }
-            Pacing::Connections => {}
-        }
-        if let Some(status) = answer.status {
-            self.stats.count_status(status, 1);
-        }
-        if let Some(fault) = answer.fault {
-            self.stats.errors.count(fault);
-        }
-        if answer.last {
-            self.withdraw(flow);
-            flow.ending = true;
-            connection.close();
-        }
-    }
-
-    /// RFC 9112 section 9.6: what was pipelined behind the last reply was not processed. It is taken
-    /// back, and sent again elsewhere.
-    fn withdraw(&mut self, flow: &mut Flow<P::State>) {
-        let withdrawn = flow.in_flight.len() as u64;
-        self.stats.withdrawn += withdrawn;
-        match self.pacing() {
-            Pacing::Closed => {
-                self.task.requests = self.task.requests.map(|left| left + withdrawn);
-            }
-            Pacing::Requests => {
-                self.again.extend(flow.in_flight.iter().map(|asked| asked.intended_ns));
-            }
-            // What a connection on schedule was for is not done by another one.
-            Pacing::Connections => {}
-        }
-        flow.in_flight.clear();
-    }
-
-    /// The requests in flight will get no reply any more.
-    fn lose(&mut self, flow: &mut Flow<P::State>, now_ns: u64) {
-        self.stats.lost += flow.in_flight.len() as u64;
-        self.note_waits(flow, now_ns);
-        flow.in_flight.clear();
-    }
-
-    /// They have waited so long at least.
-    fn note_waits(&mut self, flow: &Flow<P::State>, now_ns: u64) {
-        if self.pacing() == Pacing::Requests {
-            for asked in &flow.in_flight {
-                self.stats.latency_ns.saturating_record(now_ns - asked.intended_ns);
-            }
-        }
-    }
-
-    /// Ends a connection that is of no use any more.
-    #[cold]
-    pub fn fail(
-        &mut self,
-        flow: &mut Flow<P::State>,
-        connection: &mut Connection<'_>,
-        fault: Fault,
-    ) {
-        self.stats.errors.count(fault);
-        self.lose(flow, self.now_ns());
-        flow.ending = true;
-        flow.retry_later = true;
-        connection.abort();
-    }
-
-    /// The peer has sent its FIN, and we had not ended it.
-    pub fn ended_by_peer(
-        &mut self,
-        flow: &mut Flow<P::State>,
-        connection: &mut Connection<'_>,
-        now_ns: u64,
-    ) {
-        let has_begun = flow.partial || !self.protocol.is_between_replies(&flow.state);
-        let owed = flow.in_flight.len() as u64;
-        if !has_begun && owed > 0 {
-            self.stats.unanswered_at_close += owed;
-        }
-        if !has_begun && (owed == 0 || self.task.drain_ok) {
-            self.stats.closed_idle += u64::from(owed == 0);
-            self.lose(flow, now_ns);
-            flow.ending = true;
-            // One that never answered anything might go on like this.
-            flow.retry_later = !flow.heard;
-            connection.close();
-            return;
-        }
-        match self.protocol.end(&mut flow.state) {
-            Ok(answer) => self.count(flow, connection, answer, now_ns),
-            Err(fault) => self.fail(flow, connection, fault),
-        }
-    }
-
-    /// The time of a connection's timer has come.
-    pub fn check_timeout(&mut self, flow: &mut Flow<P::State>, connection: &mut Connection<'_>) {
-        let Some(oldest) = flow.in_flight.front() else {
-            // Whatever is sent meanwhile is looked after then.
-            return connection.set_timer(Some(self.task.timeout));
-        };
-        let waited = Duration::from_nanos(self.now_ns() - oldest.sent_ns);
-        // Set once and then for what is left: a timer per request would be the dearest part of it.
-        match self.task.timeout.checked_sub(waited) {
-            Some(left) if !left.is_zero() => connection.set_timer(Some(left)),
-            _ => {
-                let fault = Fault::new(
-                    ErrorKind::Timeout,
-                    format_args!("connection {}: no reply for {waited:.1?}", flow.number),
-                );
-                self.fail(flow, connection, fault);
-            }
-        }
-    }
-
     /// A connect did not come about that was asked for, or due, at `tag_ns`.
     pub fn connect_failed(&mut self, tag_ns: u64, error: &io::Error) {
         self.connecting -= 1;
+        let kind = match error.kind() {
+            io::ErrorKind::ConnectionRefused => ErrorKind::ConnectRefused,
+            _ => ErrorKind::ConnectFailed,
+        };
         let is_session = self.pacing() == Pacing::Connections;
-        if is_session {
+        // A refusal comes at once: as a time it would only make the others look good.
+        if is_session && kind != ErrorKind::ConnectRefused {
             self.stats.session_ns.saturating_record(self.now_ns() - tag_ns);
         }
         if self.is_stopped() {
             self.stats.unsent += u64::from(is_session);
             return;
         }
-        let kind = match error.kind() {
-            io::ErrorKind::ConnectionRefused => ErrorKind::ConnectRefused,
-            _ => ErrorKind::ConnectFailed,
-        };
         if kind == ErrorKind::ConnectRefused && self.task.drain_ok {
             self.stats.refused += 1;
         } else {
@@ -496,48 +287,6 @@ impl<P: Protocol> Driver<P> {
                 self.task.requests = self.task.requests.map(|left| left.saturating_sub(quota));
             }
         }
-    }
-
-    /// A connection is gone.
-    pub fn closed(&mut self, mut flow: Flow<P::State>, reason: Reason, now_ns: u64) {
-        self.open -= 1;
-        let ended_by_us = flow.ending;
-        if !ended_by_us {
-            self.judge(&mut flow, reason, now_ns);
-        }
-        match self.pacing() {
-            Pacing::Connections if !flow.is_done => {
-                self.stats.session_ns.saturating_record(now_ns - flow.intended_ns);
-            }
-            Pacing::Connections => {}
-            _ => self.to_retry += usize::from(flow.retry_later || !ended_by_us),
-        }
-    }
-
-    /// What it means that a connection ended which we had not ended.
-    #[cold]
-    fn judge(&mut self, flow: &mut Flow<P::State>, reason: Reason, now_ns: u64) {
-        let kind = match reason {
-            Reason::Drained | Reason::Stopped if self.is_interrupted() => {
-                self.stats.unfinished += flow.in_flight.len() as u64;
-                return self.note_waits(flow, now_ns);
-            }
-            Reason::Drained | Reason::Stopped => ErrorKind::Timeout,
-            Reason::PeerReset | Reason::BrokenPipe => ErrorKind::Reset,
-            Reason::PeerFin => ErrorKind::Eof,
-            _ => ErrorKind::Other,
-        };
-        self.stats.errors.count(Fault::new(
-            kind,
-            format_args!(
-                "connection {}: {} with {} of {} requests unanswered",
-                flow.number,
-                reason.name(),
-                flow.in_flight.len(),
-                flow.sent
-            ),
-        ));
-        self.lose(flow, now_ns);
     }
 
     /// Tells the watching thread when this shard has nothing more to do.
@@ -564,15 +313,21 @@ impl<P: Protocol> Driver<P> {
     }
 
     /// The shard has ended: counts what was due and never sent, and publishes what was counted.
-    pub fn end(&mut self) {
+    /// `slack`: when a connection was free for requests.
+    pub fn end(&mut self, slack: Slack) {
         let end_ns = self.shared.ended_ns.load(Ordering::Relaxed);
         let stats = &mut self.stats;
+        let slack = match self.task.pacing {
+            Pacing::Connections => self.room,
+            _ => slack,
+        };
         let times = match self.task.pacing {
             Pacing::Connections => &mut stats.session_ns,
             _ => &mut stats.latency_ns,
         };
         let mut unsent = |due_ns: u64, many: u64| {
             stats.unsent += many;
+            stats.lag_ns.saturating_record_n(slack.lag_ns(due_ns, end_ns), many);
             times.saturating_record_n(end_ns.saturating_sub(due_ns), many);
         };
         self.again.drain(..).for_each(|due_ns| unsent(due_ns, 1));

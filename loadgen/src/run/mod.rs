@@ -1,38 +1,35 @@
 //! One run: resolve, start the engine, watch it, stop it, report.
 
+mod watch;
+
+use self::watch::Watch;
 use crate::args::{Cli, LoadArgs, Target};
 use crate::delivery::Delivery;
 use crate::echo::Echo;
 use crate::http::Http;
 use crate::load::{CONNECTING_MAX, Load, Shared, Task};
 use crate::network::Network;
-use crate::output::live;
-use crate::output::screen::Screen;
 use crate::packets::Packets;
 use crate::packets::wire::{BODY_BYTES_MAX, PREFIX_BYTES};
 use crate::protocol::{ErrorKind, Fault, Protocol};
-use crate::report::{Environment, Interval, Pacing, Plan, Run};
-use crate::stats::Stats;
+use crate::report::{Environment, Plan, Run};
 use crate::summary;
 use crate::system::{self, Interrupts};
 use crate::threads::Threads;
-use crate::timeline::Timeline;
 use ringwright::{Config, Engine, Framing};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
 
 /// What is in flight at the end of a run may finish within.
 const GRACE: Duration = Duration::from_secs(1);
-/// How often the watching thread looks up.
-const POLL: Duration = Duration::from_millis(10);
-/// Between two lines of output.
-const LINE: Duration = Duration::from_secs(1);
 /// Descriptors beside those of connections: rings, standard streams, the report.
 const DESCRIPTORS_BESIDE: u64 = 64;
 /// How long an address of several that a name has may take to answer.
 const TRIAL: Duration = Duration::from_secs(1);
+
+/// Commands without [`LoadArgs`] do not come here.
+const NO_LOAD: &str = "this is no load";
 
 /// Why a run did not come about.
 #[derive(Debug)]
@@ -71,7 +68,7 @@ fn run(
     let name = match &cli.target {
         Target::Http { url, .. } => &url.address,
         Target::Echo { address, .. } | Target::Packets { address, .. } => address,
-        _ => unreachable!("what is no load is performed elsewhere"),
+        _ => unreachable!("{NO_LOAD}"),
     };
     let to = resolve(name).map_err(Failure::Unresolved)?;
     let plan = plan(cli, load, to);
@@ -100,7 +97,7 @@ fn run(
                 Packets::new(seed, size as usize, digest_every, framing, Arc::clone(&numbers))
             })
         }
-        _ => unreachable!("what is no load is performed elsewhere"),
+        _ => unreachable!("{NO_LOAD}"),
     };
     Ok((run.map_err(Failure::Engine)?, plan, environment))
 }
@@ -146,158 +143,6 @@ fn drive<P: Protocol>(
     Ok(run)
 }
 
-/// The thread that waits for the end of a run and prints what happens meanwhile.
-struct Watch<'a> {
-    load: &'a LoadArgs,
-    title: &'a str,
-    screen: Screen,
-    pacing: Pacing,
-    shared: Arc<Shared>,
-    start: Instant,
-    last_line: Duration,
-    next_line: Duration,
-    stopped_at: Duration,
-    run: Run,
-}
-
-impl<'a> Watch<'a> {
-    fn new(load: &'a LoadArgs, title: &'a str, shared: Arc<Shared>) -> Self {
-        let start = *shared.started.get_or_init(Instant::now);
-        let run = Run {
-            stats: Stats::new(),
-            intervals: Vec::new(),
-            timeline: Timeline::default(),
-            elapsed: Duration::ZERO,
-            cpu: system::CpuTime::default(),
-            threads: Vec::new(),
-            network: Network::default(),
-            interrupted: false,
-        };
-        Self {
-            load,
-            title,
-            screen: Screen::open(title, load.common.quiet),
-            pacing: load.pacing(),
-            shared,
-            start,
-            last_line: Duration::ZERO,
-            next_line: LINE,
-            stopped_at: Duration::ZERO,
-            run,
-        }
-    }
-
-    /// Returns when the time is over, the requests are sent, nothing answers, or a signal comes.
-    fn until_over(&mut self, interrupts: &Interrupts) {
-        let end = if self.load.requests.is_some() { Duration::MAX } else { self.load.duration };
-        loop {
-            let elapsed = self.start.elapsed();
-            self.stopped_at = elapsed;
-            if elapsed >= self.next_line {
-                self.line(elapsed);
-            }
-            self.show(elapsed);
-            if elapsed >= end || self.is_over() {
-                return;
-            }
-            let nap = POLL.min(end - elapsed).min(self.next_line.saturating_sub(elapsed));
-            if interrupts.wait(nap) {
-                self.run.interrupted = true;
-                return;
-            }
-        }
-    }
-
-    fn is_over(&self) -> bool {
-        let shards = self.load.threads as usize;
-        let all = |count: usize| count == shards;
-        all(self.shared.finished.load(Ordering::Relaxed))
-            || (all(self.shared.hopeless.load(Ordering::Relaxed))
-                && !self.shared.connected.load(Ordering::Relaxed))
-    }
-
-    /// Takes what the shards have published since the last time, and prints it.
-    fn line(&mut self, elapsed: Duration) {
-        let mut part = Stats::new();
-        part.absorb(&mut self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner));
-        let (start, length) = (self.last_line, elapsed - self.last_line);
-        let interval = Interval::of(&part, self.pacing, elapsed, length);
-        self.keep_histograms(&part, start, length);
-        self.run.stats.absorb(&mut part);
-        let line = summary::line(&interval, self.run.stats.replies);
-        self.screen.line(&summary::heading(), line);
-        self.run.keep(interval);
-        self.last_line = elapsed;
-        while self.next_line <= elapsed {
-            self.next_line += LINE;
-        }
-    }
-
-    /// The live view, where there is one.
-    fn show(&mut self, elapsed: Duration) {
-        let Self { load, title, screen, pacing, run, .. } = self;
-        let done = match load.requests {
-            Some(requests) => run.stats.requests as f64 / requests as f64,
-            None => elapsed.as_secs_f64() / load.duration.as_secs_f64(),
-        };
-        screen.show(|| live::picture(title, *pacing, run, elapsed, Some(done)));
-    }
-
-    fn keep_histograms(&mut self, part: &Stats, start: Duration, length: Duration) {
-        for (tag, times) in [
-            ("latency", &part.latency_ns),
-            ("session", &part.session_ns),
-            ("service", &part.service_ns),
-            ("connect", &part.connect_ns),
-            ("lag", &part.lag_ns),
-        ] {
-            self.run.timeline.keep(tag, start, length, times);
-        }
-    }
-
-    /// Lets what is in flight finish: as long as a reply may take, so that a server that hangs
-    /// does not pass because the time was up; after a signal only for a moment. A second signal
-    /// does not wait at all.
-    fn stop(&mut self, remote: &ringwright::Remote, interrupts: &Interrupts) {
-        self.shared.interrupted.store(self.run.interrupted, Ordering::Relaxed);
-        self.shared.ended_ns.store(self.stopped_at.as_nanos() as u64, Ordering::Relaxed);
-        self.shared.stop.store(true, Ordering::Relaxed);
-        let mut wait = if self.run.interrupted { GRACE } else { self.load.timeout + GRACE };
-        let since = Instant::now();
-        // Busy is no shard with so few commands as ours; but then it is asked again.
-        while (remote.drain(wait).is_err() || remote.connections() > 0) && since.elapsed() < wait {
-            if interrupts.wait(Duration::from_millis(1)) {
-                if self.run.interrupted {
-                    self.screen.close();
-                    eprintln!("ringload: interrupted again; no report");
-                    std::process::exit(130);
-                }
-                self.run.interrupted = true;
-                self.shared.interrupted.store(true, Ordering::Relaxed);
-                wait = Duration::ZERO;
-                let _ = remote.drain(wait);
-            }
-        }
-    }
-
-    /// After the shards have ended.
-    fn result(mut self) -> Run {
-        let mut rest = Stats::new();
-        rest.absorb(&mut self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner));
-        let length = self.start.elapsed().saturating_sub(self.last_line);
-        self.keep_histograms(&rest, self.last_line, length);
-        self.run.stats.absorb(&mut rest);
-        let last_reply = Duration::from_nanos(self.run.stats.last_reply_ns);
-        // A run of so many requests ends with the last reply, not when that was noticed.
-        let all_sent = self.load.requests.is_some() && !self.run.interrupted;
-        self.run.elapsed = match all_sent && !last_reply.is_zero() {
-            true => last_reply,
-            false => last_reply.max(self.stopped_at),
-        };
-        self.run
-    }
-}
-
 fn config(load: &LoadArgs, flight_bytes: usize) -> Config {
     let defaults = Config::default();
     Config {
@@ -331,10 +176,7 @@ fn task(load: &LoadArgs, seed: u64, to: SocketAddr, shard: u64) -> Task {
         connections: share(load.connections) as usize,
         requests: load.requests.map(share),
         pipeline: load.pipeline as usize,
-        requests_per_connection: load.requests_per_connection.unwrap_or(match load.pacing() {
-            Pacing::Connections => 1,
-            _ => u64::MAX,
-        }),
+        requests_per_connection: load.quota().unwrap_or(u64::MAX),
         timeout: load.timeout,
         pacing: load.pacing(),
         rate: load.rate.or(load.conn_rate).unwrap_or_default(),
@@ -352,7 +194,7 @@ fn plan(cli: &Cli, load: &LoadArgs, to: SocketAddr) -> Plan {
         Target::Packets { address, size, digest_every, .. } => {
             ("packets", address.clone(), Some(*size), Some(*digest_every))
         }
-        _ => unreachable!("what is no load is performed elsewhere"),
+        _ => unreachable!("{NO_LOAD}"),
     };
     Plan {
         protocol,
@@ -363,7 +205,7 @@ fn plan(cli: &Cli, load: &LoadArgs, to: SocketAddr) -> Plan {
         duration_s: load.requests.is_none().then_some(load.duration.as_secs_f64()),
         requests: load.requests,
         pipeline: load.pipeline,
-        requests_per_connection: load.requests_per_connection,
+        requests_per_connection: load.quota(),
         size_bytes,
         digest_every,
         timeout_s: load.timeout.as_secs_f64(),

@@ -1,0 +1,122 @@
+//! wrk, and what it says: text for people, so that nothing in it is taken for granted.
+
+use std::fs::{self, File};
+use std::io;
+use std::process::Command;
+
+use super::children::{Process, Scratch};
+use super::generator::{Loaded, OVERTIME_MAX, Request};
+use super::subject::{self, PAYLOAD};
+use super::{Common, Generator};
+
+/// Runs it to its end, for a whole number of seconds.
+pub fn run(request: &Request, common: &Common, scratch: &Scratch) -> io::Result<Loaded> {
+    let said = scratch.path().join("wrk.txt");
+    let mut command = Command::new(subject::locate(Generator::Wrk.program(), common)?);
+    let seconds = request.duration.as_secs_f64().ceil();
+    command.args(["-t1", &format!("-c{}", request.connections), &format!("-d{seconds}s")]);
+    command.arg(format!("http://{}/{PAYLOAD}", request.address));
+    command.stdout(File::create(&said)?);
+    let mut process = Process::start(command, request.cpu)?;
+    let status = process.wait(request.duration + OVERTIME_MAX)?;
+    if !status.success() {
+        return Err(process.failure(&format!("ended with {status} loading {}", request.address)));
+    }
+    let text = fs::read_to_string(&said)?;
+    parse(&text, request.connections)
+        .map_err(|error| process.failure(&format!("{error}; it said:\n{text}")))
+}
+
+/// Reads what wrk 4 prints. A line that is not known is an error, for it may tell of one; so is what
+/// tells of one.
+fn parse(text: &str, connections: u32) -> Result<Loaded, String> {
+    let mut counted = None;
+    let mut confirmed = false;
+    for line in text.lines().map(str::trim) {
+        let first = line.split_whitespace().next().unwrap_or_default();
+        match first {
+            "Running" | "Thread" | "Latency" | "Req/Sec" | "Requests/sec:" | "Transfer/sec:" => {}
+            "Socket" | "Non-2xx" => return Err(format!("it met errors: {line}")),
+            _ if line == format!("1 threads and {connections} connections") => confirmed = true,
+            _ => {
+                let loaded = requests(line).ok_or(format!("what is `{line}`?"))?;
+                if counted.replace(loaded).is_some() {
+                    return Err("it counted twice".into());
+                }
+            }
+        }
+    }
+    if !confirmed {
+        return Err(format!("it does not say that it had {connections} connections"));
+    }
+    counted.ok_or_else(|| "it does not say how many requests there were".into())
+}
+
+/// `92801 requests in 2.00s, 114.20MB read`.
+fn requests(line: &str) -> Option<Loaded> {
+    let (count, rest) = line.split_once(" requests in ")?;
+    let (elapsed, read) = rest.split_once(", ")?;
+    read.strip_suffix("B read")?;
+    let unit_at = elapsed.find(|c: char| c.is_ascii_alphabetic())?;
+    let (number, unit) = elapsed.split_at(unit_at);
+    let unit_s = match unit {
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return None,
+    };
+    Some(Loaded { replies: count.parse().ok()?, elapsed_s: number.parse::<f64>().ok()? * unit_s })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "\
+Running 2s test @ http://127.0.0.1:40001/payload.bin
+  1 threads and 64 connections
+  Thread Stats   Avg      Stdev     Max   +/- Stdev
+    Latency     1.15ms    2.02ms  30.31ms   93.64%
+    Req/Sec    46.55k     5.18k   55.93k    70.00%
+  92801 requests in 2.01s, 114.20MB read
+Requests/sec:  46367.97
+Transfer/sec:     57.06MB
+";
+
+    #[test]
+    fn what_it_counted_is_found() {
+        let loaded = parse(GOOD, 64).unwrap();
+        assert_eq!((loaded.replies, loaded.elapsed_s), (92_801, 2.01));
+        let long = GOOD.replace("2.01s", "1.50m");
+        assert_eq!(parse(&long, 64).unwrap().elapsed_s, 90.0);
+    }
+
+    #[test]
+    fn its_errors_are_errors() {
+        for line in [
+            "  Socket errors: connect 0, read 3, write 0, timeout 0",
+            "  Non-2xx or 3xx responses: 12",
+        ] {
+            let error = parse(&format!("{GOOD}{line}\n"), 64).err().unwrap();
+            assert!(error.contains(line.trim()), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_it_does_not_say_is_not_assumed() {
+        for (text, named) in [
+            ("", "64 connections"),
+            (&GOOD.replace("and 64", "and 63"), "1 threads and 63 connections"),
+            (&GOOD.replace("92801 requests in 2.01s, 114.20MB read\n", "\n"), "what is ``"),
+            (&GOOD.replace("  92801 requests in 2.01s, 114.20MB read\n", ""), "how many"),
+            (&GOOD.replace("2.01s", "2.01"), "what is"),
+            (&GOOD.replace("2.01s", "2.01d"), "what is"),
+            (&GOOD.replace("92801", "-1"), "what is"),
+            (&GOOD.repeat(2), "twice"),
+            (&format!("{GOOD}unable to do so\n"), "unable to do so"),
+        ] {
+            let error = parse(text, 64).err().unwrap();
+            assert!(error.contains(named), "{named}: {error}");
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! Connections that behave well while others do not: what they feel of it.
+//!
+//! Each asks at its own steady pace, and a time counts from the instant at which the request was
+//! due: a server that stands still cannot hide it by not being asked.
+
+use super::dialect::{Key, Phrase, Speech};
+use super::draw::Random;
+use super::finding::{Finding, Rule};
+use super::script::{Connect, Recv, Script, Send, Step, Target};
+use super::socket::{Socket, ending_of, is_ours};
+use super::walk::Stage;
+use super::walk::life::{Life, Moved};
+use hdrhistogram::Histogram;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Requests per second of each.
+pub const RATE: u32 = 20;
+/// Requests of a connection; then there is a new one.
+const REQUESTS: usize = 40;
+/// Draws of phrases for them.
+const DRAWS: usize = 400;
+/// The first of their numbers: far from those of scripts.
+const FIRST_NUMBER: u64 = 1 << (Key::CONNECT_SHIFT - 1);
+/// Bytes read at a time.
+const READ_BYTES: usize = 64 << 10;
+/// Longest pause of the loop.
+const NAP: Duration = Duration::from_millis(20);
+/// Largest of their requests: what a larger one takes says more of its size than of the server.
+const REQUEST_BYTES_MAX: usize = 16 << 10;
+/// Shortest time told apart.
+const TIME_MIN_NS: u64 = 100;
+/// Longest time recorded as it is: an hour.
+const TIME_MAX_NS: u64 = 3_600_000_000_000;
+/// Findings kept in words.
+const EXAMPLES_MAX: usize = 5;
+
+/// What they felt.
+pub struct Felt {
+    /// Times before the abuse began, nanoseconds.
+    pub baseline_ns: Histogram<u64>,
+    /// Times while it lasted.
+    pub abuse_ns: Histogram<u64>,
+    /// Connections they opened.
+    pub connections: u64,
+    /// What was wrong with how they were treated.
+    pub findings: BTreeMap<Rule, u64>,
+    /// The first ones, each with what was said.
+    pub examples: Vec<(Finding, Script)>,
+}
+
+/// What the run and its bystanders tell each other.
+#[derive(Default)]
+pub struct Signals {
+    /// The abuse has begun.
+    pub is_abused: AtomicBool,
+    /// It is over.
+    pub stop: AtomicBool,
+    /// Findings so far.
+    pub findings: AtomicU64,
+}
+
+/// Who they are.
+pub struct Party {
+    /// Where they stand.
+    pub stage: Arc<Stage>,
+    /// For the script that is shown of one that was treated badly.
+    pub target: Target,
+    /// Of the run.
+    pub seed: u64,
+    /// How many.
+    pub count: usize,
+}
+
+impl Party {
+    /// Lets them ask until they are told to stop.
+    ///
+    /// # Errors
+    /// errno of epoll.
+    pub fn stand_by(&self, signals: &Signals) -> io::Result<Felt> {
+        let mut poll = Poll::new()?;
+        let mut events = Events::with_capacity(self.count.max(1));
+        let mut felt = Felt::nothing();
+        let every = Duration::from_secs(1) / RATE;
+        let start = Instant::now();
+        // Not all at once, but one after the other.
+        let next = |at| start + every * at as u32 / self.count as u32;
+        let mut all: Vec<Bystander> =
+            (0..self.count).map(|at| Bystander::new(FIRST_NUMBER + at as u64, next(at))).collect();
+        while !signals.stop.load(Ordering::Relaxed) {
+            let next = all.iter().map(|it| it.next).min().unwrap_or(start);
+            let nap = next.saturating_duration_since(Instant::now()).min(NAP);
+            match poll.poll(&mut events, Some(nap)) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+                _ => {}
+            }
+            // There are few: whose event it was does not matter.
+            let mut register = |socket: RawFd| {
+                let interest = Interest::READABLE | Interest::WRITABLE;
+                poll.registry().register(&mut SourceFd(&socket), Token(0), interest)
+            };
+            for bystander in &mut all {
+                bystander.plan(every, signals.is_abused.load(Ordering::Relaxed));
+                let ended = bystander.go_on(self, &mut felt, &mut register);
+                if let Some(finding) = ended {
+                    signals.findings.fetch_add(1, Ordering::Relaxed);
+                    felt.keep(finding, bystander.script(self));
+                }
+            }
+        }
+        Ok(felt)
+    }
+}
+
+impl Felt {
+    /// Nothing yet.
+    #[must_use]
+    pub fn nothing() -> Self {
+        let histogram = || {
+            Histogram::new_with_bounds(TIME_MIN_NS, TIME_MAX_NS, 3)
+                .expect("the bounds are constants that satisfy the crate")
+        };
+        Self {
+            baseline_ns: histogram(),
+            abuse_ns: histogram(),
+            connections: 0,
+            findings: BTreeMap::new(),
+            examples: Vec::new(),
+        }
+    }
+
+    fn keep(&mut self, finding: Finding, script: Script) {
+        *self.findings.entry(finding.rule).or_default() += 1;
+        if self.examples.len() < EXAMPLES_MAX {
+            self.examples.push((finding, script));
+        }
+    }
+}
+
+struct Bystander {
+    /// Of its connection.
+    number: u64,
+    say: Vec<Phrase>,
+    /// Where its requests end in the speech.
+    ends: Vec<u64>,
+    life: Option<Life>,
+    /// When the requests were due that have no reply yet, and whether the abuse had begun.
+    due: VecDeque<(Instant, bool)>,
+    /// When the next one is due.
+    next: Instant,
+    /// Since when it waits: for the connect, or for a reply.
+    waits: Option<Instant>,
+}
+
+impl Bystander {
+    const fn new(number: u64, next: Instant) -> Self {
+        Self {
+            number,
+            say: Vec::new(),
+            ends: Vec::new(),
+            life: None,
+            due: VecDeque::new(),
+            next,
+            waits: None,
+        }
+    }
+
+    fn plan(&mut self, every: Duration, is_abused: bool) {
+        while self.next <= Instant::now() {
+            self.due.push_back((self.next, is_abused));
+            self.next += every;
+        }
+    }
+
+    /// Asks and hears what there is to. What was wrong, when a connection has ended.
+    fn go_on(
+        &mut self,
+        party: &Party,
+        felt: &mut Felt,
+        register: &mut dyn FnMut(RawFd) -> io::Result<()>,
+    ) -> Option<Finding> {
+        let mut bytes = vec![0; READ_BYTES];
+        while !self.due.is_empty() {
+            if self.life.is_none() && !self.connect(party, felt, register) {
+                return None;
+            }
+            let life = self.life.as_mut().expect("it is there");
+            let replies = life.replies();
+            if life.connected() && !life.is_over() {
+                let end = self.ends[replies as usize];
+                let _ = life.say(end - life.said().min(end));
+                while let Moved::Bytes(_) = life.hear(&mut bytes) {}
+            }
+            if life.replies() > replies {
+                let (due, is_abused) = self.due.pop_front().expect("one was asked for");
+                let times = if is_abused { &mut felt.abuse_ns } else { &mut felt.baseline_ns };
+                times.saturating_record(due.elapsed().as_nanos() as u64);
+                self.waits = Some(Instant::now());
+                if life.replies() as usize == self.ends.len() || life.announced_end() {
+                    return self.part(party);
+                }
+                continue;
+            }
+            if life.is_over() {
+                return self.part(party);
+            }
+            // What was not due until now was not waited for.
+            let since = self.waits?.max(self.due[0].0);
+            if since.elapsed() > party.stage.limits.patience {
+                life.give_up();
+                let finding = self.part(party);
+                // It counts as long as it was waited for; the next one is not blamed for it.
+                if let Some((due, true)) = self.due.pop_front() {
+                    felt.abuse_ns.saturating_record(due.elapsed().as_nanos() as u64);
+                }
+                return finding;
+            }
+            return None;
+        }
+        None
+    }
+
+    /// Opens a new connection; false when there is nothing to open it with, here.
+    fn connect(
+        &mut self,
+        party: &Party,
+        felt: &mut Felt,
+        register: &mut dyn FnMut(RawFd) -> io::Result<()>,
+    ) -> bool {
+        let Stage { dialect, address, .. } = &*party.stage;
+        self.number += party.count as u64;
+        let key = Key { seed: party.seed, number: self.number };
+        let mut random = Random::new(party.seed, self.number);
+        let is_proper = |speech: &Speech| {
+            speech.requests.iter().all(|it| it.is_proper && it.reply_bytes_min > 0)
+        };
+        self.say = (0..DRAWS)
+            .flat_map(|_| dialect.draw(false, &mut |most| random.below(most)))
+            .filter(|phrase| {
+                let speech = dialect.speech(key, std::slice::from_ref(phrase));
+                speech.is_ok_and(|it| it.bytes.len() <= REQUEST_BYTES_MAX && is_proper(&it))
+            })
+            .take(REQUESTS)
+            .collect();
+        let (Ok(speech), Ok(ear)) = (dialect.speech(key, &self.say), dialect.ear(key, &self.say))
+        else {
+            return false;
+        };
+        self.ends = speech.requests.iter().map(|request| request.end).collect();
+        if self.ends.is_empty() {
+            return false;
+        }
+        let socket = Socket::connect(*address, None, None).and_then(|socket| {
+            register(socket.as_raw_fd())?;
+            Ok(socket)
+        });
+        let life = match socket {
+            Ok(socket) => Life::new(socket, speech, ear),
+            Err(error) if is_ours(&error) => return false,
+            Err(error) => Life::unborn(speech, ear, ending_of(&error)),
+        };
+        felt.connections += 1;
+        self.life = Some(life);
+        self.waits = Some(Instant::now());
+        true
+    }
+
+    /// Leaves, and judges.
+    fn part(&mut self, party: &Party) -> Option<Finding> {
+        let (speech, sight) = self.life.take()?.sight();
+        let stage = &party.stage;
+        stage.dialect.judge(&speech, &sight, &stage.limits).finding
+    }
+
+    /// What it did, but for the pauses.
+    fn script(&self, party: &Party) -> Script {
+        Script {
+            target: party.target.clone(),
+            key: Key { seed: party.seed, number: self.number },
+            say: self.say.clone(),
+            steps: vec![
+                Step::Connect(Connect::default()),
+                Step::Send(Send::All),
+                Step::Fin,
+                Step::Recv(Recv::End),
+            ],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lifecycle::dialects::dialect;
+    use crate::lifecycle::oracle::tests::LIMITS;
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::thread;
+
+    /// Lets four of them ask, the second half of the time abused.
+    fn felt(
+        serve: impl Fn(TcpStream) + Clone + std::marker::Send + 'static,
+        time: Duration,
+    ) -> Felt {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("its address");
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let serve = serve.clone();
+                thread::spawn(move || serve(stream));
+            }
+        });
+        let target: Target = format!("echo://{address}").parse().expect("a target");
+        let dialect = dialect(&target).expect("a dialect");
+        let stage = Arc::new(Stage { dialect, address, limits: LIMITS });
+        let party = Party { stage, target, seed: 7, count: 4 };
+        let signals = Signals::default();
+        thread::scope(|scope| {
+            let told = scope.spawn(|| party.stand_by(&signals).expect("an epoll"));
+            thread::sleep(time / 2);
+            signals.is_abused.store(true, Ordering::Relaxed);
+            thread::sleep(time / 2);
+            signals.stop.store(true, Ordering::Relaxed);
+            told.join().expect("no panic")
+        })
+    }
+
+    #[test]
+    fn their_times_count_from_when_they_were_due() {
+        let slow = |mut stream: TcpStream| {
+            let mut bytes = [0; 1 << 14];
+            while let Ok(count @ 1..) = stream.read(&mut bytes) {
+                // Slower than they ask: each waits for all before it.
+                thread::sleep(Duration::from_millis(100));
+                if stream.write_all(&bytes[..count]).is_err() {
+                    return;
+                }
+            }
+        };
+        let felt = felt(slow, Duration::from_secs(2));
+        assert!(felt.findings.is_empty(), "{:?}", felt.examples);
+        assert!(felt.baseline_ns.len() > 4 && felt.abuse_ns.len() > 4);
+        assert!(felt.abuse_ns.max() > 300_000_000, "{}", felt.abuse_ns.max());
+    }
+
+    #[test]
+    fn one_that_is_treated_badly_is_a_finding() {
+        let rude = |mut stream: TcpStream| drop(stream.read(&mut [0]));
+        let felt = felt(rude, Duration::from_millis(500));
+        assert!(!felt.findings.is_empty() && felt.connections > 0);
+        let (finding, script) = &felt.examples[0];
+        assert!(matches!(finding.rule, Rule::LostReply | Rule::ResetInsteadOfReply), "{finding:?}");
+        assert_eq!(script.check(), Ok(()));
+    }
+}

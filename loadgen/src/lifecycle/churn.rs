@@ -1,0 +1,322 @@
+//! `ringload churn`: a run of the fault matrix.
+
+mod company;
+mod live;
+pub mod report;
+mod summary;
+mod tally;
+
+use super::bystander::{Felt, Party, Signals};
+use super::dialect::{Key, Limits};
+use super::dialects::dialect_at;
+use super::draw::Drawer;
+use super::script::{Exact, Script};
+use super::shrink::shrink;
+use super::walk::{Stage, Walked, Walker};
+use crate::args::ChurnArgs;
+use crate::delivery::Delivery;
+use crate::output::screen::Screen;
+use crate::report::Environment;
+use crate::run::{Failure, resolve};
+use crate::system::{self, Interrupts};
+use company::Company;
+use live::View;
+use report::{Plan, Report, Run};
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+use tally::Tally;
+
+/// How often the watching thread looks up.
+const POLL: Duration = Duration::from_millis(10);
+/// Longest pause of the walking thread.
+const NAP: Duration = Duration::from_millis(5);
+/// Between two lines of output.
+const LINE: Duration = Duration::from_secs(1);
+/// What is under way at the end of a run may take its patience and so much more.
+const GRACE: Duration = Duration::from_secs(1);
+/// Descriptors beside those of scripts: a crowd of one, standard streams, the report.
+const DESCRIPTORS_BESIDE: u64 = 128;
+/// Before the abuse, bystanders are alone for so long.
+const BASELINE_MIN: Duration = Duration::from_millis(500);
+const BASELINE_MAX: Duration = Duration::from_secs(5);
+/// One part in so many of the run.
+const BASELINE_SHARE: u32 = 5;
+/// Of a run of so many connections.
+const BASELINE_OF_COUNT: Duration = Duration::from_secs(1);
+/// Kinds of findings of which one is shrunk.
+const SHRUNK_MAX: usize = 6;
+
+/// Runs the matrix against a server, and makes the report of it.
+///
+/// # Errors
+/// Why there is no report.
+pub fn perform(args: &ChurnArgs, interrupts: &Interrupts) -> Result<Delivery, Failure> {
+    let target = args.target().map_err(Failure::Usage)?;
+    system::allow_descriptors(args.connections + args.bystanders + DESCRIPTORS_BESIDE)
+        .map_err(Failure::Usage)?;
+    let address = resolve(&target.address).map_err(Failure::Unresolved)?;
+    let dialect = dialect_at(&target, address, &args.hints())?;
+    let seed = args.common.seed.unwrap_or_else(seed_of_the_clock);
+    let limits = args.limits();
+    let drawer = Drawer::new(dialect.clone(), target.clone(), seed, limits, &args.faults)
+        .map_err(Failure::Usage)?;
+    let stage = Arc::new(Stage { dialect, address, limits });
+    let plan = Plan::new(args, &target, address, drawer.cells());
+    let environment = Environment::of_this_process(Some(seed));
+    let opening = summary::opening(&plan, seed);
+    let mut view = View {
+        screen: Screen::open(&opening, args.common.quiet),
+        title: &opening,
+        cells: drawer.cells(),
+        rates: Vec::new(),
+    };
+    let party = Party { stage: stage.clone(), target, seed, count: args.bystanders as usize };
+    let run = match is_there(address, limits.patience) {
+        true => {
+            drive(args, &drawer, &stage, &party, &mut view, interrupts).map_err(Failure::System)?
+        }
+        false => Run::unreachable(),
+    };
+    let report = Report::new(run, plan, environment);
+    let exit_status = report.exit_status;
+    Ok(Delivery::new(&report, summary::summary(&report), exit_status))
+}
+
+fn is_there(address: SocketAddr, patience: Duration) -> bool {
+    TcpStream::connect_timeout(&address, patience).is_ok()
+}
+
+/// What the threads of a run tell each other.
+#[derive(Default)]
+struct Shared {
+    tally: Mutex<Tally>,
+    open: AtomicU64,
+    /// No new scripts; those under way go on for a while.
+    stop: AtomicBool,
+    /// What is under way ends at once.
+    abandon: AtomicBool,
+    finished: AtomicBool,
+}
+
+impl Shared {
+    fn tally(&self) -> std::sync::MutexGuard<'_, Tally> {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn drive(
+    args: &ChurnArgs,
+    drawer: &Drawer,
+    stage: &Arc<Stage>,
+    party: &Party,
+    view: &mut View<'_>,
+    interrupts: &Interrupts,
+) -> io::Result<Run> {
+    let (shared, signals) = (Shared::default(), Signals::default());
+    let cpu_before = system::cpu_time();
+    let start = Instant::now();
+    let mut was_interrupted = false;
+    let (felt, walked) = std::thread::scope(|scope| {
+        let bystanders = (party.count > 0).then(|| scope.spawn(|| party.stand_by(&signals)));
+        if bystanders.is_some() {
+            was_interrupted = interrupts.wait(baseline(args));
+        }
+        signals.is_abused.store(true, Ordering::Relaxed);
+        let walking = scope.spawn(|| {
+            let walked = walk(args, drawer, stage, &shared);
+            shared.finished.store(true, Ordering::Relaxed);
+            walked
+        });
+        shared.stop.store(was_interrupted, Ordering::Relaxed);
+        shared.abandon.store(was_interrupted, Ordering::Relaxed);
+        was_interrupted |= watch(args, start, &shared, &signals, view, interrupts);
+        let walked = walking.join().expect("it does not panic");
+        signals.stop.store(true, Ordering::Relaxed);
+        (bystanders.map(|it| it.join().expect("they do not panic")), walked)
+    });
+    let (elapsed, cpu) = (start.elapsed(), system::cpu_time());
+    let mut tally = std::mem::take(&mut *shared.tally());
+    let felt: Option<Felt> = felt.transpose()?;
+    if let Some(felt) = &felt {
+        tally.take_felt(felt);
+    }
+    let mut run = Run {
+        tally,
+        felt,
+        elapsed,
+        cpu: system::CpuTime {
+            user: cpu.user.saturating_sub(cpu_before.user),
+            system: cpu.system.saturating_sub(cpu_before.system),
+        },
+        shortage: walked?,
+        is_there: true,
+        was_interrupted,
+    };
+    if !was_interrupted {
+        run.was_interrupted = shrink_examples(&mut run.tally, drawer, stage, args, interrupts);
+    }
+    Ok(run)
+}
+
+fn baseline(args: &ChurnArgs) -> Duration {
+    match args.count {
+        Some(_) => BASELINE_OF_COUNT,
+        None => (args.duration / BASELINE_SHARE).clamp(BASELINE_MIN, BASELINE_MAX),
+    }
+}
+
+/// Prints a line per second until the run is over; true when a signal ended it.
+fn watch(
+    args: &ChurnArgs,
+    start: Instant,
+    shared: &Shared,
+    signals: &Signals,
+    view: &mut View<'_>,
+    interrupts: &Interrupts,
+) -> bool {
+    let (mut next_line, mut before, mut was_interrupted) = (start.elapsed() + LINE, 0, false);
+    let mut last = start.elapsed();
+    while !shared.finished.load(Ordering::Relaxed) {
+        let elapsed = start.elapsed();
+        if args.count.is_none() && elapsed >= args.duration {
+            shared.stop.store(true, Ordering::Relaxed);
+        }
+        if elapsed >= next_line {
+            let (connections, findings) = {
+                let tally = shared.tally();
+                (tally.connections, tally.findings_total())
+            };
+            let findings = findings + signals.findings.load(Ordering::Relaxed);
+            let per_s = (connections - before) as f64 / (elapsed - last).as_secs_f64();
+            let open = shared.open.load(Ordering::Relaxed);
+            let line = summary::line(elapsed, connections, per_s, open, findings);
+            view.screen.line(&summary::heading(), line);
+            view.rates.push(per_s as u64);
+            (before, last) = (connections, elapsed);
+            next_line = elapsed + LINE;
+        }
+        view.show(args, elapsed, &shared.tally());
+        if interrupts.wait(POLL) {
+            was_interrupted = true;
+            shared.stop.store(true, Ordering::Relaxed);
+            shared.abandon.store(true, Ordering::Relaxed);
+        }
+    }
+    view.screen.close();
+    was_interrupted
+}
+
+/// Walks scripts until the run is over. What there was too little of on our side.
+fn walk(
+    args: &ChurnArgs,
+    drawer: &Drawer,
+    stage: &Arc<Stage>,
+    shared: &Shared,
+) -> io::Result<Option<String>> {
+    let mut walker = Walker::new(stage.clone(), false)?;
+    let mut company = Company::default();
+    let (start, mut number) = (Instant::now(), 0);
+    let most = args.count.unwrap_or(u64::MAX).min(1 << (Key::CONNECT_SHIFT - 1));
+    let due = |number: u64| match args.conn_rate {
+        None => start,
+        Some(rate) => start + Duration::from_secs(1).mul_f64(number as f64 / rate as f64),
+    };
+    let mut stopped: Option<Instant> = None;
+    loop {
+        let is_going = stopped.is_none() && number < most;
+        if is_going && shared.stop.load(Ordering::Relaxed) {
+            stopped = Some(Instant::now());
+            continue;
+        }
+        let now = Instant::now();
+        while is_going
+            && number < most
+            && walker.walking() < args.connections as usize
+            && due(number) <= now
+        {
+            let (cell, script) = drawer.draw(number);
+            let script = Arc::new(script);
+            company.begin(number, cell, script.clone());
+            walker.start(script, number);
+            number += 1;
+        }
+        let nap = if is_going { due(number).saturating_duration_since(now).min(NAP) } else { NAP };
+        for walked in walker.turn(nap)? {
+            count(&walked, stage, shared, &mut company);
+        }
+        shared.open.store(walker.walking() as u64, Ordering::Relaxed);
+        let is_late = |since: Instant| since.elapsed() > stage.limits.patience + GRACE;
+        let is_abandoned = shared.abandon.load(Ordering::Relaxed) || stopped.is_some_and(is_late);
+        if is_abandoned || (!is_going && walker.walking() == 0) {
+            break;
+        }
+    }
+    let unfinished = walker.abandon();
+    shared.tally().unfinished += unfinished.len() as u64;
+    for walked in unfinished {
+        count(&walked, stage, shared, &mut company);
+    }
+    Ok(walker.shortage().map(Into::into))
+}
+
+fn count(walked: &Walked, stage: &Stage, shared: &Shared, company: &mut Company) {
+    let verdicts = walked.judge(stage);
+    let cell = company.end(walked.tag);
+    let fails = verdicts.iter().any(|verdict| verdict.finding.is_some());
+    // Searching for it takes a while, and is needed only then.
+    let others = if fails { company.of(walked.tag) } else { Vec::new() };
+    shared.tally().take(cell, walked, &verdicts, others);
+}
+
+/// Shrinks the first script of each kind of finding; true when a signal came.
+fn shrink_examples(
+    tally: &mut Tally,
+    drawer: &Drawer,
+    stage: &Stage,
+    args: &ChurnArgs,
+    interrupts: &Interrupts,
+) -> bool {
+    let control: Script = drawer.control();
+    let mut was_interrupted = false;
+    let mut rules = Vec::new();
+    for example in &mut tally.examples {
+        if rules.contains(&example.rule) || rules.len() == SHRUNK_MAX || was_interrupted {
+            continue;
+        }
+        rules.push(example.rule);
+        if !args.common.quiet {
+            eprintln!("shrinking the first script with {}", example.rule.name());
+        }
+        let mut keep_on = || {
+            was_interrupted |= interrupts.wait(Duration::ZERO);
+            !was_interrupted
+        };
+        let shrunk =
+            shrink(stage, &example.script, &example.company, &control, example.rule, &mut keep_on);
+        example.shrunk = Some(shrunk);
+    }
+    was_interrupted
+}
+
+/// Short enough to be typed again.
+fn seed_of_the_clock() -> u64 {
+    SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| u64::from(since.subsec_nanos()))
+}
+
+/// How a replay is to be asked for, so that it judges as the run did.
+fn replay_options(limits: &Limits) -> String {
+    let mut options = String::new();
+    if limits.patience != crate::args::PATIENCE {
+        options += &format!(" --patience {}", Exact(limits.patience));
+    }
+    if let Some(deadline) = limits.deadline {
+        options += &format!(" --deadline {}", Exact(deadline));
+    }
+    if limits.may_reject {
+        options += " --may-reject";
+    }
+    options
+}

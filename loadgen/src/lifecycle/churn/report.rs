@@ -1,0 +1,405 @@
+//! The report of a run of the matrix: kind `churn` of `report.schema.json`.
+
+use super::replay_options;
+use super::tally::{CellTally, Example, Tally};
+use crate::args::ChurnArgs;
+use crate::lifecycle::bystander::{Felt, RATE};
+use crate::lifecycle::cell::Cell;
+use crate::lifecycle::finding::Rule;
+use crate::lifecycle::script::{Script, Target};
+use crate::lifecycle::shrink::Again;
+use crate::report::{Environment, SCHEMA, Times};
+use crate::system::CpuTime;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// All oracles hold.
+    Passed,
+    /// One does not.
+    Failed,
+    /// Nothing could be connected to.
+    Unreachable,
+    /// Our own ports or descriptors were the limit: some scripts were not walked.
+    Bottleneck,
+    /// SIGINT or SIGTERM.
+    Interrupted,
+}
+
+impl Outcome {
+    /// The exit status of the process.
+    #[must_use]
+    pub const fn exit_status(self) -> u8 {
+        match self {
+            Self::Passed => 0,
+            Self::Failed => 1,
+            Self::Unreachable => 3,
+            Self::Bottleneck => 4,
+            Self::Interrupted => 130,
+        }
+    }
+}
+
+/// What a run leaves behind.
+pub(super) struct Run {
+    pub(super) tally: Tally,
+    pub(super) felt: Option<Felt>,
+    pub(super) elapsed: Duration,
+    pub(super) cpu: CpuTime,
+    pub(super) shortage: Option<String>,
+    pub(super) is_there: bool,
+    pub(super) was_interrupted: bool,
+}
+
+impl Run {
+    /// There is nobody.
+    pub(super) fn unreachable() -> Self {
+        Self {
+            tally: Tally::default(),
+            felt: None,
+            elapsed: Duration::ZERO,
+            cpu: CpuTime::default(),
+            shortage: None,
+            is_there: false,
+            was_interrupted: false,
+        }
+    }
+
+    fn outcome(&self) -> Outcome {
+        if self.was_interrupted {
+            Outcome::Interrupted
+        } else if !self.is_there {
+            Outcome::Unreachable
+        } else if self.tally.findings_total() > 0 {
+            Outcome::Failed
+        } else if self.tally.not_walked > 0 {
+            Outcome::Bottleneck
+        } else {
+            Outcome::Passed
+        }
+    }
+}
+
+/// What was asked for.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)] // Described in report.schema.json, where scripts read it.
+pub struct Plan {
+    pub protocol: String,
+    pub target: String,
+    pub address: String,
+    pub faults: Vec<String>,
+    pub connections: u64,
+    pub duration_s: Option<f64>,
+    pub count: Option<u64>,
+    pub conn_rate_per_s: Option<u64>,
+    pub patience_s: f64,
+    pub deadline_s: Option<f64>,
+    pub may_reject: bool,
+    pub bystanders: u64,
+    #[serde(skip)]
+    pub(super) replay_options: String,
+}
+
+impl Plan {
+    pub(super) fn new(args: &ChurnArgs, target: &Target, to: SocketAddr, cells: &[Cell]) -> Self {
+        Self {
+            protocol: target.scheme.clone(),
+            target: target.to_string(),
+            address: to.to_string(),
+            faults: cells.iter().map(Cell::to_string).collect(),
+            connections: args.connections,
+            duration_s: args.count.is_none().then_some(args.duration.as_secs_f64()),
+            count: args.count,
+            conn_rate_per_s: args.conn_rate,
+            patience_s: args.oracle.patience.as_secs_f64(),
+            deadline_s: args.oracle.deadline.map(|it| it.as_secs_f64()),
+            may_reject: args.oracle.may_reject,
+            bystanders: args.bystanders,
+            replay_options: replay_options(&args.limits()),
+        }
+    }
+}
+
+/// What happened in a cell of the matrix.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)] // Described in report.schema.json.
+pub struct CellReport {
+    pub point: &'static str,
+    pub kind: &'static str,
+    pub scripts: u64,
+    pub connections: u64,
+    pub outcomes: BTreeMap<String, u64>,
+    pub findings: BTreeMap<&'static str, u64>,
+    pub reaction_time_us: Times,
+}
+
+impl CellReport {
+    /// The row of those who behaved well beside the matrix.
+    pub const BYSTANDER: &'static str = "bystander";
+
+    fn of(cell: Option<Cell>, tally: &CellTally) -> Self {
+        Self {
+            point: cell.map_or(Self::BYSTANDER, |it| it.point.name()),
+            kind: cell.map_or("none", |it| it.kind.name()),
+            scripts: tally.scripts,
+            connections: tally.connections,
+            outcomes: tally.outcomes.clone(),
+            findings: by_name(&tally.findings),
+            reaction_time_us: Times::of(&tally.reaction_ns),
+        }
+    }
+}
+
+/// One finding.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)] // Described in report.schema.json.
+pub struct ExampleReport {
+    pub rule: &'static str,
+    pub point: &'static str,
+    pub kind: &'static str,
+    pub detail: String,
+    pub script: String,
+    pub company: Vec<String>,
+    pub shrunk: Vec<String>,
+    pub shrink_tries: u32,
+    pub seen_again: Option<&'static str>,
+    pub replay: String,
+}
+
+impl ExampleReport {
+    fn of(example: &Example, options: &str) -> Self {
+        let print = |script: &Script| script.to_string();
+        let shrunk = example.shrunk.as_ref();
+        let scripts: Vec<String> = match shrunk {
+            Some(shrunk) if shrunk.again == Again::Alone || shrunk.again == Again::Together => {
+                shrunk.scripts.iter().map(print).collect()
+            }
+            // The whole company may be long; but with less it is not known to fail.
+            Some(shrunk) if shrunk.again == Again::ServerDown => {
+                shrunk.scripts.iter().map(print).collect()
+            }
+            _ => vec![example.script.to_string()],
+        };
+        let quoted: Vec<String> = scripts.iter().map(|script| format!("'{script}'")).collect();
+        Self {
+            rule: example.rule.name(),
+            point: example.cell.map_or(CellReport::BYSTANDER, |it| it.point.name()),
+            kind: example.cell.map_or("none", |it| it.kind.name()),
+            detail: example.detail.clone(),
+            script: example.script.to_string(),
+            company: example.company.iter().map(|script| script.to_string()).collect(),
+            shrunk: shrunk.map(|it| it.scripts.iter().map(print).collect()).unwrap_or_default(),
+            shrink_tries: shrunk.map_or(0, |it| it.tries),
+            seen_again: shrunk.map(|it| it.again.name()),
+            replay: format!("ringload replay{options} {}", quoted.join(" ")),
+        }
+    }
+}
+
+/// What bystanders felt.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)] // Described in report.schema.json.
+pub struct BystandersReport {
+    pub count: u64,
+    pub rate_per_s: u32,
+    pub connections: u64,
+    pub findings: u64,
+    pub baseline_us: Times,
+    pub abuse_us: Times,
+    pub ratio_p50: f64,
+    pub ratio_p99: f64,
+    #[serde(rename = "ratio_p99.9")]
+    pub ratio_p99_9: f64,
+    pub ratio_max: f64,
+}
+
+impl BystandersReport {
+    fn of(felt: &Felt, count: u64) -> Self {
+        let (baseline, abuse) = (Times::of(&felt.baseline_ns), Times::of(&felt.abuse_ns));
+        let ratio = |abuse: f64, baseline: f64| if baseline > 0.0 { abuse / baseline } else { 0.0 };
+        Self {
+            count,
+            rate_per_s: RATE,
+            connections: felt.connections,
+            findings: felt.findings.values().sum(),
+            baseline_us: baseline,
+            abuse_us: abuse,
+            ratio_p50: ratio(abuse.p50, baseline.p50),
+            ratio_p99: ratio(abuse.p99, baseline.p99),
+            ratio_p99_9: ratio(abuse.p99_9, baseline.p99_9),
+            ratio_max: ratio(abuse.max, baseline.max),
+        }
+    }
+}
+
+/// Everything of one run.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)] // Described in report.schema.json.
+pub struct Report {
+    pub schema: u32,
+    pub version: &'static str,
+    pub kind: &'static str,
+    pub outcome: Outcome,
+    pub exit_status: u8,
+    pub plan: Plan,
+    pub environment: Environment,
+    pub elapsed_s: f64,
+    pub scripts: u64,
+    pub connections: u64,
+    pub connections_per_s: f64,
+    pub unfinished: u64,
+    pub not_walked: u64,
+    pub shortage: Option<String>,
+    pub findings_total: u64,
+    pub findings: BTreeMap<&'static str, u64>,
+    pub cells: Vec<CellReport>,
+    pub reaction_time_us: Times,
+    pub examples: Vec<ExampleReport>,
+    pub bystanders: Option<BystandersReport>,
+    pub cpu_user_s: f64,
+    pub cpu_system_s: f64,
+}
+
+impl Report {
+    pub(super) fn new(run: Run, plan: Plan, environment: Environment) -> Self {
+        let (outcome, tally) = (run.outcome(), &run.tally);
+        let seconds = run.elapsed.as_secs_f64();
+        let example = |it: &Example| ExampleReport::of(it, &plan.replay_options);
+        Self {
+            schema: SCHEMA,
+            version: env!("CARGO_PKG_VERSION"),
+            kind: "churn",
+            outcome,
+            exit_status: outcome.exit_status(),
+            environment,
+            elapsed_s: seconds,
+            scripts: tally.scripts,
+            connections: tally.connections,
+            connections_per_s: if seconds > 0.0 { tally.connections as f64 / seconds } else { 0.0 },
+            unfinished: tally.unfinished,
+            not_walked: tally.not_walked,
+            shortage: run.shortage.clone(),
+            findings_total: tally.findings_total(),
+            findings: by_name(&tally.findings()),
+            cells: tally.cells.iter().map(|(cell, it)| CellReport::of(*cell, it)).collect(),
+            reaction_time_us: Times::of(&tally.reaction_ns),
+            examples: tally.examples.iter().map(example).collect(),
+            bystanders: run.felt.as_ref().map(|it| BystandersReport::of(it, plan.bystanders)),
+            cpu_user_s: run.cpu.user.as_secs_f64(),
+            cpu_system_s: run.cpu.system.as_secs_f64(),
+            plan,
+        }
+    }
+}
+
+fn by_name(findings: &BTreeMap<Rule, u64>) -> BTreeMap<&'static str, u64> {
+    findings.iter().map(|(rule, count)| (rule.name(), *count)).collect()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::args::{Cli, Target as Command};
+    use crate::lifecycle::cell::{Kind, Point};
+    use crate::lifecycle::dialect::Ending;
+    use crate::lifecycle::finding::Finding;
+    use crate::lifecycle::oracle::tests::seen;
+    use crate::lifecycle::oracle::wrong;
+    use crate::lifecycle::shrink::Shrunk;
+    use crate::lifecycle::walk::{Seen, Walked};
+    use crate::report::tests::check_against_schema;
+    use std::sync::Arc;
+
+    fn walked(number: u64) -> Walked {
+        let script =
+            format!("echo://127.0.0.1:1 seed=7 number={number} say=64 connect send=all rst");
+        let mut sight = seen(64, 0, Ending::Reset);
+        sight.reaction = Some(Duration::from_millis(3));
+        let seen = Seen { speech: Default::default(), sight, local: None, unacknowledged: 0 };
+        Walked {
+            tag: number,
+            script: Arc::new(script.parse().expect("a script")),
+            lives: vec![seen],
+            took: Duration::from_millis(5),
+            trace: Vec::new(),
+            short: None,
+        }
+    }
+
+    fn run(found: bool) -> Run {
+        let mut run = Run { is_there: true, elapsed: Duration::from_secs(2), ..Run::unreachable() };
+        let cell = Cell { point: Point::Asked, kind: Kind::Rst };
+        // The later one comes first, as it may.
+        for number in [5, 3] {
+            let walked = walked(number);
+            let mut verdict = wrong("no echo, reset", Finding::new(Rule::LostReply, "it is lost"));
+            verdict.finding = verdict.finding.filter(|_| found);
+            run.tally.take(Some(cell), &walked, &[verdict], vec![walked.script.clone()]);
+        }
+        run
+    }
+
+    /// A report with something in every field.
+    pub(in crate::lifecycle::churn) fn sample() -> Report {
+        let line = "ringload churn 127.0.0.1:1 --patience 2s --deadline 3s --may-reject -n 5";
+        let cli = Cli::read(line.split(' ')).expect("a command");
+        let Command::Churn(args) = &cli.target else { panic!("{cli:?}") };
+        let mut run = run(true);
+        let first = &mut run.tally.examples[0];
+        let scripts = vec![(*first.script).clone()];
+        first.shrunk = Some(Shrunk { scripts, again: Again::Alone, tries: 9 });
+        run.shortage = Some("our ports are used up".into());
+        let mut felt = Felt::nothing();
+        felt.connections = 4;
+        felt.baseline_ns.saturating_record(1_000_000);
+        felt.abuse_ns.saturating_record(3_000_000);
+        let script = (*walked(9).script).clone();
+        felt.findings.insert(Rule::NotServed, 6);
+        felt.examples.push((Finding::new(Rule::NotServed, "it waits"), script));
+        run.tally.take_felt(&felt);
+        run.felt = Some(felt);
+        let target = args.target().expect("an address");
+        let to = SocketAddr::from(([127, 0, 0, 1], 1));
+        let cell = Cell { point: Point::Asked, kind: Kind::Rst };
+        let plan = Plan::new(args, &target, to, &[cell]);
+        Report::new(run, plan, Environment::of_this_process(Some(7)))
+    }
+
+    #[test]
+    fn the_report_is_what_its_schema_says() {
+        check_against_schema("churn", &serde_json::to_value(sample()).expect("a report is JSON"));
+    }
+
+    #[test]
+    fn findings_are_counted_and_the_earliest_is_shown() {
+        let report = sample();
+        assert_eq!((report.outcome, report.exit_status), (Outcome::Failed, 1));
+        assert_eq!((report.findings_total, report.findings["lost_reply"]), (8, 2));
+        assert_eq!((report.scripts, report.connections), (2, 2));
+        let first = report.examples.iter().find(|it| it.rule == "lost_reply").expect("one");
+        assert!(first.script.contains("number=3"), "{}", first.script);
+        assert_eq!(
+            first.replay,
+            format!("ringload replay --patience 2s --deadline 3s --may-reject '{}'", first.script)
+        );
+        let bystanders = report.bystanders.expect("there were some");
+        assert!((bystanders.ratio_p99 - 3.0).abs() < 0.01 && bystanders.findings == 6);
+    }
+
+    #[test]
+    fn outcomes_follow_the_counts() {
+        let outcome = |run: &Run| run.outcome().exit_status();
+        assert_eq!(outcome(&Run::unreachable()), 3);
+        assert_eq!((outcome(&run(true)), outcome(&run(false))), (1, 0));
+        let mut short = run(false);
+        short.tally.not_walked = 1;
+        assert_eq!(outcome(&short), 4);
+        short.was_interrupted = true;
+        assert_eq!(outcome(&short), 130);
+    }
+}

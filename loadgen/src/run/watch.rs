@@ -1,0 +1,174 @@
+//! The thread that waits for the end of a run.
+
+use super::GRACE;
+use crate::args::LoadArgs;
+use crate::load::Shared;
+use crate::network::Network;
+use crate::output::live;
+use crate::output::screen::Screen;
+use crate::report::{Interval, Pacing, Run};
+use crate::stats::Stats;
+use crate::summary;
+use crate::system::{self, Interrupts};
+use crate::timeline::Timeline;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How often the watching thread looks up.
+const POLL: Duration = Duration::from_millis(10);
+/// Between two lines of output.
+const LINE: Duration = Duration::from_secs(1);
+
+/// The thread that waits for the end of a run and prints what happens meanwhile.
+pub struct Watch<'a> {
+    load: &'a LoadArgs,
+    title: &'a str,
+    screen: Screen,
+    pacing: Pacing,
+    shared: Arc<Shared>,
+    start: Instant,
+    last_line: Duration,
+    next_line: Duration,
+    stopped_at: Duration,
+    run: Run,
+}
+
+impl<'a> Watch<'a> {
+    /// Watches over what is counted in `shared`; `title` says what will be done.
+    pub fn new(load: &'a LoadArgs, title: &'a str, shared: Arc<Shared>) -> Self {
+        let start = *shared.started.get_or_init(Instant::now);
+        let run = Run {
+            stats: Stats::new(),
+            intervals: Vec::new(),
+            timeline: Timeline::default(),
+            elapsed: Duration::ZERO,
+            cpu: system::CpuTime::default(),
+            threads: Vec::new(),
+            network: Network::default(),
+            interrupted: false,
+        };
+        Self {
+            load,
+            title,
+            screen: Screen::open(title, load.common.quiet),
+            pacing: load.pacing(),
+            shared,
+            start,
+            last_line: Duration::ZERO,
+            next_line: LINE,
+            stopped_at: Duration::ZERO,
+            run,
+        }
+    }
+
+    /// Returns when the time is over, the requests are sent, nothing answers, or a signal comes.
+    pub fn until_over(&mut self, interrupts: &Interrupts) {
+        let end = if self.load.requests.is_some() { Duration::MAX } else { self.load.duration };
+        loop {
+            let elapsed = self.start.elapsed();
+            self.stopped_at = elapsed;
+            if elapsed >= self.next_line {
+                self.line(elapsed);
+            }
+            self.show(elapsed);
+            if elapsed >= end || self.is_over() {
+                return;
+            }
+            let nap = POLL.min(end - elapsed).min(self.next_line.saturating_sub(elapsed));
+            if interrupts.wait(nap) {
+                self.run.interrupted = true;
+                return;
+            }
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        let shards = self.load.threads as usize;
+        let all = |count: usize| count == shards;
+        all(self.shared.finished.load(Ordering::Relaxed))
+            || (all(self.shared.hopeless.load(Ordering::Relaxed))
+                && !self.shared.connected.load(Ordering::Relaxed))
+    }
+
+    /// Takes what the shards have published since the last time, and prints it.
+    fn line(&mut self, elapsed: Duration) {
+        let mut part = Stats::new();
+        part.absorb(&mut self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner));
+        let (start, length) = (self.last_line, elapsed - self.last_line);
+        let interval = Interval::of(&part, self.pacing, elapsed, length);
+        self.keep_histograms(&part, start, length);
+        self.run.stats.absorb(&mut part);
+        let line = summary::line(&interval, self.run.stats.replies);
+        self.screen.line(&summary::heading(), line);
+        self.run.keep(interval);
+        self.last_line = elapsed;
+        while self.next_line <= elapsed {
+            self.next_line += LINE;
+        }
+    }
+
+    /// The live view, where there is one.
+    fn show(&mut self, elapsed: Duration) {
+        let Self { load, title, screen, pacing, run, .. } = self;
+        let done = match load.requests {
+            Some(requests) => run.stats.requests as f64 / requests as f64,
+            None => elapsed.as_secs_f64() / load.duration.as_secs_f64(),
+        };
+        screen.show(|| live::load(title, *pacing, &run.stats, &run.intervals, elapsed, Some(done)));
+    }
+
+    fn keep_histograms(&mut self, part: &Stats, start: Duration, length: Duration) {
+        for (tag, times) in [
+            ("latency", &part.latency_ns),
+            ("session", &part.session_ns),
+            ("service", &part.service_ns),
+            ("connect", &part.connect_ns),
+            ("lag", &part.lag_ns),
+        ] {
+            self.run.timeline.keep(tag, start, length, times);
+        }
+    }
+
+    /// Lets what is in flight finish: as long as a reply may take, so that a server that hangs
+    /// does not pass because the time was up; after a signal only for a moment. A second signal
+    /// does not wait at all.
+    pub fn stop(&mut self, remote: &ringwright::Remote, interrupts: &Interrupts) {
+        self.shared.interrupted.store(self.run.interrupted, Ordering::Relaxed);
+        self.shared.ended_ns.store(self.stopped_at.as_nanos() as u64, Ordering::Relaxed);
+        self.shared.stop.store(true, Ordering::Relaxed);
+        let mut wait = if self.run.interrupted { GRACE } else { self.load.timeout + GRACE };
+        let since = Instant::now();
+        // Busy is no shard with so few commands as ours; but then it is asked again.
+        while (remote.drain(wait).is_err() || remote.connections() > 0) && since.elapsed() < wait {
+            if interrupts.wait(Duration::from_millis(1)) {
+                if self.run.interrupted {
+                    self.screen.close();
+                    eprintln!("ringload: interrupted again; no report");
+                    std::process::exit(130);
+                }
+                self.run.interrupted = true;
+                self.shared.interrupted.store(true, Ordering::Relaxed);
+                wait = Duration::ZERO;
+                let _ = remote.drain(wait);
+            }
+        }
+    }
+
+    /// After the shards have ended.
+    pub fn result(mut self) -> Run {
+        let mut rest = Stats::new();
+        rest.absorb(&mut self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner));
+        let length = self.start.elapsed().saturating_sub(self.last_line);
+        self.keep_histograms(&rest, self.last_line, length);
+        self.run.stats.absorb(&mut rest);
+        let last_reply = Duration::from_nanos(self.run.stats.last_reply_ns);
+        // A run of so many requests ends with the last reply, not when that was noticed.
+        let all_sent = self.load.requests.is_some() && !self.run.interrupted;
+        self.run.elapsed = match all_sent && !last_reply.is_zero() {
+            true => last_reply,
+            false => last_reply.max(self.stopped_at),
+        };
+        self.run
+    }
+}
