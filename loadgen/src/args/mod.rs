@@ -13,6 +13,7 @@ pub use common::CommonArgs;
 pub use files::Reports;
 pub use idle::{HerdProtocol, IdleArgs};
 pub use load::{Arrivals, LoadArgs};
+pub(crate) use plan::EXAMPLE as PLAN_EXAMPLE;
 pub use plan::PlanArgs;
 pub use transfer::Transfer;
 
@@ -145,7 +146,7 @@ pub enum Target {
     #[command(after_help = EXAMPLES, max_term_width = 100)]
     Idle(IdleArgs),
     /// Carry out a plan: several runs at once, in phases, and what happens to the server meanwhile
-    #[command(after_help = plan::EXAMPLE, max_term_width = 100)]
+    #[command(after_help = PLAN_EXAMPLE, max_term_width = 100)]
     Plan(PlanArgs),
     /// Misbehave at every point of a connection's life, and see whether the server takes it right
     #[command(after_help = churn::CHURN_EXAMPLES, max_term_width = 100)]
