@@ -26,6 +26,9 @@ use settle::Stays;
 use std::fmt::Write;
 use std::time::Duration;
 
+/// What is known only of a server that tells of itself.
+const POOLS: &str = "(what a server makes at first use and keeps is more than before, once: what grows with each run leaks)";
+
 /// The server before the run.
 #[derive(Debug)]
 pub struct Witness {
@@ -67,7 +70,11 @@ impl Witness {
                 }
                 _ => String::new(),
             };
+            let stays = matches!(&seen, Ok((_, stays)) if !stays.is_empty());
             tell(delivery, "process", &good, seen);
+            if stays {
+                row(delivery, "", POOLS);
+            }
         }
     }
 }

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 /// Processes looked at: a server has as many workers as CPUs, or some hundreds.
 const PROCESSES_MAX: usize = 4_096;
+/// What the kernel calls its threads for an io_uring (io-wq.c).
+const IO_WORKER: &str = "iou-wrk-";
 /// States of a socket by number (include/net/tcp_states.h).
 const STATES: [&str; 13] = [
     "?",
@@ -36,6 +38,8 @@ pub struct Holdings {
     pub processes: u64,
     /// Their threads.
     pub threads: u64,
+    /// Threads that the kernel runs for their io_urings, beside those: it ends them when it likes.
+    pub io_workers: u64,
     /// Sum of their resident memory; what several share counts in each.
     pub rss_bytes: u64,
     /// Open descriptors by kind: `file`, `pipe`, `socket`, `eventpoll`, `io_uring`, …
@@ -148,7 +152,7 @@ fn add(pid: u32, to: &mut Holdings) -> io::Result<Vec<u32>> {
         line.split_whitespace().next()?.parse::<u64>().ok()
     };
     // A zombie has neither of them.
-    to.threads += field("Threads:").unwrap_or_default();
+    let threads = field("Threads:").unwrap_or_default();
     to.rss_bytes += field("VmRSS:").unwrap_or_default() * 1024;
     to.processes += 1;
     for (kind, count) in kinds {
@@ -162,10 +166,16 @@ fn add(pid: u32, to: &mut Holdings) -> io::Result<Vec<u32>> {
         }
     }
     let mut children = Vec::new();
+    let mut io_workers = 0;
     for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let list = fs::read_to_string(thread?.path().join("children")).unwrap_or_default();
-        children.extend(list.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+        let thread = thread?.path();
+        let read = |file| fs::read_to_string(thread.join(file)).unwrap_or_default();
+        children
+            .extend(read("children").split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+        io_workers += u64::from(read("comm").starts_with(IO_WORKER));
     }
+    to.threads += threads.saturating_sub(io_workers);
+    to.io_workers += io_workers;
     Ok(children)
 }
 

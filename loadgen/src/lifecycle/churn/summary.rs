@@ -98,6 +98,15 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
             report.not_walked
         )?;
     }
+    let vanished: u64 =
+        report.cells.iter().filter(|it| it.kind == Kind::Vanish.name()).map(|it| it.scripts).sum();
+    if vanished > 0 {
+        writeln!(
+            out,
+            "{} vanished without a packet: the server holds them until its own deadlines (--settle)",
+            plural(vanished, "client"),
+        )?;
+    }
     findings(report, out)?;
     match report.outcome {
         Outcome::Passed => writeln!(out, "PASSED: every ending was one that the protocol allows"),
