@@ -45,8 +45,9 @@ fn every_connection_is_shown_to_still_answer() {
         ] {
             assert_eq!(ended.count(name), count, "{name}\n{ended}");
         }
-        // Two rounds while they are held, and the last one; the ramp may have one more.
-        assert!((300..=500).contains(&ended.count("answers")), "{ended}");
+        // The last round and at least one before: whose turn comes before it is connected waits for
+        // its next.
+        assert!((200..=500).contains(&ended.count("answers")), "{ended}");
         assert_eq!(ended.report["connect_time_us"]["samples"], 100, "{ended}");
         assert_eq!(ended.report["last_round_time_us"]["samples"], 100, "{ended}");
         assert!(ended.stdout.contains("All 100 were there at the end."), "{ended}");

@@ -13,6 +13,7 @@ pub use common::CommonArgs;
 pub use files::Reports;
 pub use idle::{HerdProtocol, IdleArgs};
 pub use load::{Arrivals, LoadArgs};
+pub(crate) use plan::EXAMPLE as PLAN_EXAMPLE;
 pub use plan::PlanArgs;
 pub use transfer::Transfer;
 
@@ -54,6 +55,7 @@ Examples:
   ringload compare monday1.json,monday2.json today1.json,today2.json --fail-if 'ratio.p99>1.1'
   ringload merge machine1.json machine2.json --json all.json
   ringload report all.json --html all.html
+  ringload churn 127.0.0.1:7000 -d 1m     misbehaves in every way; see ringload churn --help
   ringload idle 127.0.0.1:8080 --protocol http -c 10k --hold 5m --probe-every 30s
   ringload plan drain.toml --json report.json
 
@@ -62,7 +64,6 @@ Figures for --fail-if, compared by < <= > >= == != with a number and its unit (5
   service.p99 connect.p99 lag.p99 first_byte.p99 session.p99 probe.p99 reaction.p99
   errors errors.reset findings findings.lost_reply leaks replies_per_s own_cpu cpu_per_reply
   bystander_ratio.p99             and any number of the JSON report by its path: statuses.503
-  ringload churn 127.0.0.1:7000 -d 1m     misbehaves in every way; see ringload churn --help
 
 Exit status:
   0  every reply was right        3    nothing could be connected to
@@ -145,7 +146,7 @@ pub enum Target {
     #[command(after_help = EXAMPLES, max_term_width = 100)]
     Idle(IdleArgs),
     /// Carry out a plan: several runs at once, in phases, and what happens to the server meanwhile
-    #[command(after_help = plan::EXAMPLE, max_term_width = 100)]
+    #[command(after_help = PLAN_EXAMPLE, max_term_width = 100)]
     Plan(PlanArgs),
     /// Misbehave at every point of a connection's life, and see whether the server takes it right
     #[command(after_help = churn::CHURN_EXAMPLES, max_term_width = 100)]

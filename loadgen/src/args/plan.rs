@@ -5,7 +5,7 @@ use clap::Args;
 use std::path::PathBuf;
 
 /// What `plan --help` shows: a plan with everything in it that can be.
-pub(super) const EXAMPLE: &str = r#"A plan:
+pub(crate) const EXAMPLE: &str = r#"A plan:
   seed = 7                         # of the first part; the others count on
   restarts = false                 # true: something starts the server again when it ends
 

@@ -75,7 +75,7 @@ enum Kind {
 
 impl Kind {
     fn of(words: &[String]) -> Result<Self, String> {
-        let counted = has_option(words, "--requests") || has_option(words, "-n");
+        let counted = ["-n", "--requests", "--count"].iter().any(|it| has_option(words, it));
         for option in ["-d", "--duration", "--hold"] {
             if has_option(words, option) {
                 return Err(format!("{option} is the plan's to say: take length"));

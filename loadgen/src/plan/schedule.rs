@@ -382,3 +382,6 @@ fn read_server(
         check_process: server.check_process,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -124,12 +124,13 @@ fn figures(report: &Value) -> String {
             text
         }
         Some("transfer") => format!("{} bytes", count("transferred_bytes")),
-        Some(_) => ["connections", "connections_total", "findings_total"]
-            .into_iter()
-            .filter(|name| report[*name].is_u64())
-            .map(|name| format!("{} {}", count(name), name.trim_end_matches("_total")))
-            .collect::<Vec<_>>()
-            .join(", "),
+        Some("churn") => format!(
+            "{} scripts on {} connections, {} findings",
+            count("scripts"),
+            count("connections"),
+            count("findings_total")
+        ),
+        Some(other) => show_text(other),
         None => "no report".into(),
     }
 }
