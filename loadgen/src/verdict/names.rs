@@ -7,8 +7,8 @@ use std::sync::LazyLock;
 static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
     serde_json::from_str(include_str!("../../report.schema.json")).expect("the schema is JSON")
 });
-/// Names listed to who has mistaken one: more nobody reads.
-const LISTED_MAX: usize = 40;
+/// Of the names with a dot in them, those listed to who has mistaken one.
+const SHOWN: [&str; 4] = ["p99.9", "service.p99", "lag.p99", "bystander_ratio.p99"];
 
 /// The value at a path: names of fields (which may hold dots themselves: `p99.9`), or of an
 /// element of a list: its number, or the value of its `name`.
@@ -44,19 +44,17 @@ pub fn unknown(name: &str, known: impl Iterator<Item = String>) -> String {
         let fields = kind["properties"].as_object().into_iter().flatten();
         fields.filter(|(_, of)| is_number(of)).map(|(name, _)| name.clone())
     });
-    let mut known: Vec<String> = known.chain(fields).collect();
-    let near = known.iter().map(|known| (distance(name, known), known)).min();
+    let mut known: Vec<String> = known.collect();
+    let all: Vec<String> = known.iter().cloned().chain(fields).collect();
+    let near = all.iter().map(|known| (distance(name, known), known)).min();
     let meant = match near {
         Some((steps, nearest)) if steps <= 1 + name.chars().count() / 4 => {
             format!("; did you mean '{nearest}'?")
         }
         _ => ".".into(),
     };
-    // The dotted ones follow a pattern that the short ones show.
-    known.retain(|name| !name.contains('.') || ["p99.9", "service.p99"].contains(&&name[..]));
-    known.sort_unstable();
-    known.dedup();
-    known.truncate(LISTED_MAX);
+    // The dotted ones follow a pattern that a few of them show.
+    known.retain(|name| !name.contains('.') || SHOWN.contains(&&name[..]));
     format!(
         "no report has a figure '{name}'{meant} Known are {}, errors.KIND, findings.RULE, and the \
          path of any number in report.schema.json",
