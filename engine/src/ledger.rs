@@ -65,6 +65,8 @@ pub struct ShardLedger {
     pub send_buffers: Pair,
     /// Pipes for files.
     pub pipes: Pair,
+    /// Pipes that are open, on loan or kept for the next file: two descriptors each.
+    pub pipes_made: u64,
     /// Sockets, listeners, pipe ends and files open.
     pub descriptors: u64,
     /// Files open.
@@ -318,7 +320,8 @@ impl Ledger {
              \"waiting\":{},\"rejected\":{},\"reset_before_accept\":{},\"connect_failed\":{},\"reconnects\":{},\
              \"banned\":{},\"over_address_limit\":{},\"gone_while_waiting\":{},\
              \"turned_away\":{},\"handshakes_lost\":{}}},\
-             \"permits\":{},\"slots\":{},\"buffers\":{},\"send_buffers\":{},\"pipes\":{},\
+             \"permits\":{},\"slots\":{},\"buffers\":{},\"send_buffers\":{},\
+             \"pipes\":{{\"total\":{},\"free\":{},\"made\":{}}},\
              \"descriptors\":{},\"files\":{},\"operations_in_flight\":{},\
              \"bytes\":{{\"received\":{},\"sent\":{}}},\
              \"ring\":{{\"enters\":{},\"submitted\":{},\"completed\":{},\"overflows\":{},\
@@ -344,7 +347,9 @@ impl Ledger {
             pair(sum.slots),
             pair(sum.receive_buffers),
             pair(sum.send_buffers),
-            pair(sum.pipes),
+            sum.pipes.total,
+            sum.pipes.free,
+            sum.pipes_made,
             pair(self.descriptors),
             sum.files,
             sum.operations_in_flight,

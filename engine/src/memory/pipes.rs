@@ -73,8 +73,8 @@ impl PipePool {
         self.total - self.taken
     }
 
-    /// Descriptors that the pool's pipes hold open.
-    pub fn descriptors(&self) -> u64 {
-        2 * (u64::from(self.taken) + self.idle.len() as u64)
+    /// Pipes that are open, on loan or idle: two descriptors each.
+    pub fn made(&self) -> u64 {
+        u64::from(self.taken) + self.idle.len() as u64
     }
 }

@@ -196,7 +196,7 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         assert_eq!(open.sockets, sockets - kernel.sockets_gone, "sockets");
         // Others may be on their way in the mailbox; that none stays is seen at the end.
         assert!(open.listeners >= self.listeners_open(), "listeners");
-        assert_eq!(open.pipe_ends as u64, self.pipes.descriptors(), "ends of pipes");
+        assert_eq!(open.pipe_ends as u64, 2 * self.pipes.made(), "ends of pipes");
         let ledger = self.ledger();
         let known = open.sockets + self.listeners_open() + open.pipe_ends;
         let files = open.files + kernel.files_gone - kernel.files_coming;

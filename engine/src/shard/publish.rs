@@ -62,10 +62,11 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 u64::from(core.send_buffers.free()),
             ),
             pipes: pair(u64::from(self.pipes.total()), u64::from(self.pipes.free())),
+            pipes_made: self.pipes.made(),
             descriptors: core.slots.len() as u64
                 + self.accepting.waiting() as u64
                 + self.listeners_open() as u64
-                + self.pipes.descriptors()
+                + 2 * self.pipes.made()
                 + files,
             files,
             operations_in_flight: self.in_flight - u64::from(self.wake_armed),

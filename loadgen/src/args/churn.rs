@@ -80,6 +80,10 @@ pub struct OracleArgs {
     /// first if it says `Server: ringwright`
     #[arg(long, value_name = "OF", env = "RINGLOAD_ORACLE", hide_env = true, value_enum)]
     pub oracle: Option<Strictness>,
+    /// http: what is asked for beside the path of ADDRESS; can be given more than once. Its body
+    /// must be the same each time
+    #[arg(long = "path", value_name = "PATH")]
+    pub paths: Vec<String>,
 }
 
 impl OracleArgs {
@@ -87,6 +91,13 @@ impl OracleArgs {
     #[must_use]
     pub const fn limits(&self) -> Limits {
         Limits { patience: self.patience, deadline: self.deadline, may_reject: self.may_reject }
+    }
+
+    /// What a dialect is told of a server that is asked for these, too.
+    #[must_use]
+    pub fn hints(&self, paths: Vec<String>) -> Hints {
+        let paths = paths.into_iter().chain(self.paths.iter().cloned()).collect();
+        Hints { paths, strictness: self.oracle, timeout: self.patience }
     }
 
     fn check(&self) -> Result<(), String> {
@@ -147,10 +158,6 @@ pub struct ChurnArgs {
         hide_env = true
     )]
     pub bystanders: u64,
-    /// http: what is asked for beside the path of ADDRESS; can be given more than once. Its body
-    /// must be the same each time
-    #[arg(long = "path", value_name = "PATH")]
-    pub paths: Vec<String>,
     /// By what it is judged.
     #[command(flatten)]
     pub oracle: OracleArgs,
@@ -175,16 +182,6 @@ impl ChurnArgs {
     #[must_use]
     pub const fn limits(&self) -> Limits {
         self.oracle.limits()
-    }
-
-    /// What a dialect is told of the server.
-    #[must_use]
-    pub fn hints(&self) -> Hints {
-        Hints {
-            paths: self.paths.clone(),
-            strictness: self.oracle.oracle,
-            timeout: self.oracle.patience,
-        }
     }
 
     pub(super) fn check(&self) -> Result<(), String> {

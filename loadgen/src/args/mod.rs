@@ -55,6 +55,7 @@ Examples:
   ringload compare monday1.json,monday2.json today1.json,today2.json --fail-if 'ratio.p99>1.1'
   ringload merge machine1.json machine2.json --json all.json
   ringload report all.json --html all.html
+  ringload churn 127.0.0.1:7000 -d 1m     misbehaves in every way; see ringload churn --help
   ringload idle 127.0.0.1:8080 --protocol http -c 10k --hold 5m --probe-every 30s
   ringload plan drain.toml --json report.json
 
@@ -63,7 +64,6 @@ Figures for --fail-if, compared by < <= > >= == != with a number and its unit (5
   service.p99 connect.p99 lag.p99 first_byte.p99 session.p99 probe.p99 reaction.p99
   errors errors.reset findings findings.lost_reply leaks replies_per_s own_cpu cpu_per_reply
   bystander_ratio.p99             and any number of the JSON report by its path: statuses.503
-  ringload churn 127.0.0.1:7000 -d 1m     misbehaves in every way; see ringload churn --help
 
 Exit status:
   0  every reply was right        3    nothing could be connected to

@@ -7,13 +7,13 @@ mod summary;
 mod tally;
 
 use super::bystander::{Felt, Party, Signals};
-use super::dialect::{Key, Limits};
+use super::dialect::Key;
 use super::dialects::dialect_at;
 use super::draw::Drawer;
 use super::script::{Exact, Script};
 use super::shrink::shrink;
 use super::walk::{Stage, Walked, Walker};
-use crate::args::ChurnArgs;
+use crate::args::{ChurnArgs, OracleArgs};
 use crate::delivery::Delivery;
 use crate::output::screen::Screen;
 use crate::report::Environment;
@@ -58,7 +58,7 @@ pub fn perform(args: &ChurnArgs, interrupts: &Interrupts) -> Result<Delivery, Fa
     system::allow_descriptors(args.connections + args.bystanders + DESCRIPTORS_BESIDE)
         .map_err(Failure::Usage)?;
     let address = resolve(&target.address).map_err(Failure::Unresolved)?;
-    let dialect = dialect_at(&target, address, &args.hints())?;
+    let dialect = dialect_at(&target, address, &args.oracle.hints(Vec::new()))?;
     let seed = args.common.seed.unwrap_or_else(seed_of_the_clock);
     let limits = args.limits();
     let drawer = Drawer::new(dialect.clone(), target.clone(), seed, limits, &args.faults)
@@ -307,8 +307,8 @@ fn seed_of_the_clock() -> u64 {
 }
 
 /// How a replay is to be asked for, so that it judges as the run did.
-fn replay_options(limits: &Limits) -> String {
-    let mut options = String::new();
+fn replay_options(oracle: &OracleArgs) -> String {
+    let (mut options, limits) = (String::new(), oracle.limits());
     if limits.patience != crate::args::PATIENCE {
         options += &format!(" --patience {}", Exact(limits.patience));
     }
@@ -317,6 +317,13 @@ fn replay_options(limits: &Limits) -> String {
     }
     if limits.may_reject {
         options += " --may-reject";
+    }
+    if let Some(strictness) = oracle.oracle {
+        options += &format!(" --oracle {}", strictness.name());
+    }
+    // Whose a byte is can be told of files that are known only.
+    for path in &oracle.paths {
+        options += &format!(" --path '{path}'");
     }
     options
 }

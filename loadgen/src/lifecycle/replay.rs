@@ -1,11 +1,10 @@
 //! `ringload replay`: scripts again, step by step.
 
-use super::dialect::{Ending, Limits};
-use super::dialects::http::Strictness;
-use super::dialects::{Hints, dialect_at};
+use super::dialect::Ending;
+use super::dialects::{dialect_at, http};
 use super::script::Script;
 use super::walk::{Seen, Stage, Walked, walk_together};
-use crate::args::ReplayArgs;
+use crate::args::{OracleArgs, ReplayArgs};
 use crate::delivery::Delivery;
 use crate::report::{Environment, SCHEMA};
 use crate::run::{Failure, resolve};
@@ -60,7 +59,7 @@ pub struct Connection {
 pub fn perform(args: &ReplayArgs, interrupts: &Interrupts) -> Result<Delivery, Failure> {
     let scripts = read(args).map_err(Failure::Usage)?;
     let limits = args.oracle.limits();
-    let stage = stage(&scripts, limits, args.oracle.oracle)?;
+    let stage = stage(&scripts, &args.oracle)?;
     for script in &scripts {
         stage.check(script).map_err(Failure::Usage)?;
     }
@@ -157,11 +156,7 @@ const COPY_STEP: u64 = 1_000_003;
 const NUMBERS: u64 = 1 << super::dialect::Key::CONNECT_SHIFT;
 
 /// All of the scripts talk to the same server.
-fn stage(
-    scripts: &[Arc<Script>],
-    limits: Limits,
-    strictness: Option<Strictness>,
-) -> Result<Arc<Stage>, Failure> {
+fn stage(scripts: &[Arc<Script>], oracle: &OracleArgs) -> Result<Arc<Stage>, Failure> {
     let target = &scripts[0].target;
     let other = scripts.iter().find(|script| {
         (&script.target.scheme, &script.target.address) != (&target.scheme, &target.address)
@@ -171,10 +166,10 @@ fn stage(
         return Err(Failure::Usage(what));
     }
     let address = resolve(&target.address).map_err(Failure::Unresolved)?;
+    // What the scripts ask for must be known, whatever else is.
     let phrases: Vec<_> = scripts.iter().flat_map(|script| script.say.iter().cloned()).collect();
-    let hints = Hints::of_phrases(&phrases, strictness, limits.patience);
-    let dialect = dialect_at(target, address, &hints)?;
-    Ok(Arc::new(Stage { dialect, address, limits }))
+    let dialect = dialect_at(target, address, &oracle.hints(http::paths(&phrases)))?;
+    Ok(Arc::new(Stage { dialect, address, limits: oracle.limits() }))
 }
 
 #[derive(Default)]

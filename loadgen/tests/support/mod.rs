@@ -1,6 +1,7 @@
 //! Small servers that behave in one certain way, and the program run against them.
 
 pub mod broken;
+pub mod files;
 pub mod packets;
 pub mod transfers;
 

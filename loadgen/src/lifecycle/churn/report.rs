@@ -120,7 +120,7 @@ impl Plan {
             deadline_s: args.oracle.deadline.map(|it| it.as_secs_f64()),
             may_reject: args.oracle.may_reject,
             bystanders: args.bystanders,
-            replay_options: replay_options(&args.limits()),
+            replay_options: replay_options(&args.oracle),
         }
     }
 }

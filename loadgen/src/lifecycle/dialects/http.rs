@@ -43,6 +43,17 @@ pub enum Strictness {
     Foreign,
 }
 
+impl Strictness {
+    /// As on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Own => "own",
+            Self::Foreign => "foreign",
+        }
+    }
+}
+
 /// The paths that phrases ask for, each once.
 #[must_use]
 pub fn paths(phrases: &[Phrase]) -> Vec<String> {

@@ -6,7 +6,7 @@ pub mod http;
 mod learnt;
 pub mod packets;
 
-use super::dialect::{Dialect, Phrase};
+use super::dialect::Dialect;
 use super::script::Target;
 use crate::run::Failure;
 use std::net::{SocketAddr, TcpStream};
@@ -22,18 +22,6 @@ pub struct Hints {
     pub strictness: Option<http::Strictness>,
     /// The longest wait for an answer while its files are learnt.
     pub timeout: Duration,
-}
-
-impl Hints {
-    /// For a script that was written down: it asks for what it says.
-    #[must_use]
-    pub fn of_phrases(
-        phrases: &[Phrase],
-        strictness: Option<http::Strictness>,
-        timeout: Duration,
-    ) -> Self {
-        Self { paths: http::paths(phrases), strictness, timeout }
-    }
 }
 
 /// The dialect of a target that is at `address`, if it can be reached. What its files are is learnt from it, by clients

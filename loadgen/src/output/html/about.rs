@@ -25,8 +25,10 @@ const COUNTS: [(&str, &str, bool); 9] = [
 pub fn heading(report: &Value) -> String {
     let plan = &report["plan"];
     let part = |value: &Value| value.as_str().map(escape).unwrap_or_default();
-    let named = [&plan["protocol"], &plan["target"], &plan["file"]].map(part);
-    let what = named.join(" ");
+    let target = part(&plan["target"]);
+    // A URL says its protocol.
+    let protocol = if target.contains("://") { String::new() } else { part(&plan["protocol"]) };
+    let what = [protocol, target, part(&plan["file"])].join(" ");
     let what = if what.trim().is_empty() { part(&report["kind"]) } else { what };
     let outcome = part(&report["outcome"]);
     let class = match &outcome[..] {

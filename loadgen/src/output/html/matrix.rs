@@ -2,6 +2,7 @@
 //! the bystanders.
 
 use super::markup::{escape, section, table, text, words};
+use crate::lifecycle::cell::{Kind, Point};
 use crate::output::show::show_us;
 use crate::units::show_count;
 use serde_json::Value;
@@ -14,17 +15,9 @@ pub fn matrix(report: &Value) -> String {
     if cells.is_empty() {
         return String::new();
     }
-    let points = names(cells.iter().copied(), "point");
-    // In the order of the fullest row: another one lacks some.
-    let cells_in = |point: &&str| cells.iter().filter(|cell| cell["point"] == **point).count();
-    let fullest = points.iter().copied().max_by_key(cells_in).unwrap_or_default();
-    let row = cells.iter().copied().filter(|cell| cell["point"] == fullest);
-    let mut kinds = names(row, "kind");
-    for kind in names(cells.iter().copied(), "kind") {
-        if !kinds.contains(&kind) {
-            kinds.push(kind);
-        }
-    }
+    // In the order of a connection's life; what is no point of it, bystanders, at the end.
+    let points = names(&cells, "point", &Point::ALL.map(Point::name));
+    let kinds = names(&cells, "kind", &Kind::ALL.map(Kind::name));
     let mut html =
         String::from("<div class=\"scroll\"><table class=\"matrix\">\n<thead><tr><th></th>");
     for kind in &kinds {
@@ -45,13 +38,16 @@ pub fn matrix(report: &Value) -> String {
     section("The fault matrix", &html)
 }
 
-fn names<'a>(cells: impl Iterator<Item = &'a Value>, field: &str) -> Vec<&'a str> {
+/// The values of a field, each once, in the order of `known`.
+fn names<'a>(cells: &[&'a Value], field: &str, known: &[&str]) -> Vec<&'a str> {
     let mut names = Vec::new();
-    for name in cells.filter_map(|cell| cell[field].as_str()) {
+    for name in cells.iter().filter_map(|cell| cell[field].as_str()) {
         if !names.contains(&name) {
             names.push(name);
         }
     }
+    let place = |name: &&str| known.iter().position(|known| known == name).unwrap_or(known.len());
+    names.sort_by_key(place);
     names
 }
 

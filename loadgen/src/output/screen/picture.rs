@@ -10,8 +10,8 @@ use std::time::Duration;
 
 /// Rows of the curve.
 const CURVE_ROWS: u16 = 4;
-/// Columns of a matrix's cell, with the space before it.
-const CELL_COLUMNS: usize = 9;
+/// Columns of a matrix's cell with the space before it: at least, and where there is room.
+const CELL_COLUMNS: (usize, usize) = (7, 16);
 /// Columns of a name on the left.
 const NAME_COLUMNS: usize = 16;
 
@@ -120,10 +120,12 @@ fn draw_wrong(frame: &mut Frame<'_>, wrong: &[&(String, u64)], colours: &Colours
 }
 
 fn draw_matrix(frame: &mut Frame<'_>, matrix: &Matrix, colours: &Colours, area: Rect) {
-    let cut = |name: &str| name.chars().take(CELL_COLUMNS - 1).collect::<String>();
+    let room = usize::from(area.width).saturating_sub(NAME_COLUMNS);
+    let width = (room / matrix.columns.len().max(1)).clamp(CELL_COLUMNS.0, CELL_COLUMNS.1);
+    let cut = |name: &str| name.chars().take(width - 1).collect::<String>();
     let mut head = vec![Span::raw(" ".repeat(NAME_COLUMNS))];
     let names = matrix.columns.iter();
-    head.extend(names.map(|name| dim(format!("{:>CELL_COLUMNS$}", cut(name)))));
+    head.extend(names.map(|name| dim(format!("{:>width$}", cut(name)))));
     let mut rows = vec![Line::from(head)];
     for (name, cells) in &matrix.rows {
         let mut row = vec![dim(pad(name))];
@@ -134,7 +136,7 @@ fn draw_matrix(frame: &mut Frame<'_>, matrix: &Matrix, colours: &Colours, area: 
                 Cell { found: 0, tried, .. } => (tried.to_string(), colours.good),
                 Cell { found, tried, .. } => (format!("{found}/{tried}"), colours.bad),
             };
-            Span::styled(format!("{text:>CELL_COLUMNS$}"), style)
+            Span::styled(format!("{text:>width$}"), style)
         }));
         rows.push(Line::from(row));
     }
@@ -233,9 +235,9 @@ mod tests {
             "replies         1,234",
             "p99             412 µs",
             "reset                    3",
-            "half_clo",
-            "in_the_body           100     2/50",
-            "idle                    -        ·",
+            "             fin      half_close",
+            "in_the_body                  100            2/50",
+            "idle                           -               ·",
             "replies per second, up to 199",
             "the heading",
             "line 29",

@@ -78,9 +78,6 @@ pub enum Source {
 pub struct Model {
     /// What must come, in the order in which it becomes due.
     pub expected: Vec<Expected>,
-    /// Where packets begin. Between two of them lies one that is not complete; none behind the
-    /// end of the conversation.
-    pub packets: Vec<u64>,
 }
 
 struct Get {
@@ -141,17 +138,11 @@ impl Model {
     pub fn due(&self, said: u64) -> u64 {
         self.expected.partition_point(|expected| expected.due <= said) as u64
     }
-
-    /// Whether a packet was begun by then and not ended.
-    pub fn is_within_packet(&self, said: u64) -> bool {
-        self.packets.binary_search(&said).is_err()
-    }
 }
 
 impl Reader<'_> {
     /// Reads the next packet; false: there is none that is whole, or it was the last.
     fn packet(&mut self) -> bool {
-        self.model.packets.push(self.at as u64);
         let Some((length, rest)) = self.bytes[self.at..].split_first_chunk() else { return false };
         let length = u32::from_be_bytes(*length);
         self.at += wire::LENGTH_BYTES;
@@ -404,11 +395,8 @@ mod tests {
     }
 
     #[test]
-    fn within_a_packet_is_neither_before_nor_behind_it() {
-        let files = Files::default();
-        let model = Model::of(&[0, 0, 0, 5, 1, 0, 0, 0, 1, 0, 0, 0, 5, 1], &files);
-        let within: Vec<u64> = (0..15).filter(|said| model.is_within_packet(*said)).collect();
-        assert_eq!(within, [1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 14]);
+    fn an_answer_is_due_with_the_last_byte_of_its_request() {
+        let model = Model::of(&[0, 0, 0, 5, 1, 0, 0, 0, 1, 0, 0, 0, 5, 1], &Files::default());
         assert_eq!((model.due(8), model.due(9), model.due(14)), (0, 1, 1));
     }
 }
