@@ -3,8 +3,6 @@
 use super::reset_on_close;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// What is wrong with the server.
@@ -12,9 +10,9 @@ use std::time::Duration;
 pub enum FilesBug {
     /// Nothing.
     None,
-    /// Ends the connection in the middle of a large file, one time in a few.
+    /// Ends the connection in the middle of a large file, from the second request of a connection on.
     CutsFiles,
-    /// Answers with another file, as if it were another connection's, one time in a few.
+    /// Answers with another file, as if it were another connection's, from the second request of a connection on.
     AnswersAnother,
     /// Takes a client's FIN for its end, and resets instead of answering.
     ResetsOnHalfClose,
@@ -26,18 +24,15 @@ pub enum FilesBug {
 
 /// The paths of its files.
 pub const PATHS: [&str; 3] = ["/a", "/b", "/large"];
-/// A fault shows one time in so many.
-const EVERY: u64 = 3;
 /// How long a FIN that follows a request closely is looked for.
 const FIN_TIME: Duration = Duration::from_millis(20);
 
 /// Starts it.
 pub fn files(bug: FilesBug) -> SocketAddr {
-    let count = Arc::new(AtomicU64::new(0));
-    super::server(move |stream| {
+    super::server(move |stream: TcpStream| {
         stream.set_nodelay(true).expect("a TCP socket");
         // What a client does to its own connection is no concern of the server's.
-        let _ = serve(stream, bug, &count);
+        let _ = serve(stream, bug);
     })
 }
 
@@ -61,17 +56,18 @@ fn content(path: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-fn serve(mut stream: TcpStream, bug: FilesBug, count: &AtomicU64) -> std::io::Result<()> {
+/// Answers one request after the other. The first of a connection is answered well: by that the
+/// client has learnt what is right.
+fn serve(mut stream: TcpStream, bug: FilesBug) -> std::io::Result<()> {
     let mut unread = Vec::new();
-    loop {
+    for number in 0_u64.. {
         let Some(head) = head(&mut stream, &mut unread)? else { return Ok(()) };
         let line = head.lines().next().unwrap_or_default().to_owned();
         let mut words = line.split(' ');
         let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-        let number = count.fetch_add(1, Ordering::Relaxed);
-        let is_turn = number % EVERY == EVERY - 1;
+        let is_turn = number > 0;
         let path = match path {
-            "/a" if bug == FilesBug::AnswersAnother && is_turn => "/b",
+            "/a" if bug == FilesBug::AnswersAnother && is_turn && method == "GET" => "/b",
             path => path,
         };
         let is_good = head.contains("\r\nHost: ") && head.matches("\r\nContent-Length").count() < 2;
@@ -98,13 +94,12 @@ fn serve(mut stream: TcpStream, bug: FilesBug, count: &AtomicU64) -> std::io::Re
         let length = body.len();
         let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n{close}\r\n");
         stream.write_all(head.as_bytes())?;
-        if method == "HEAD" {
-            continue;
+        let body: &[u8] = if method == "HEAD" { &[] } else { &body };
+        if bug == FilesBug::CutsFiles && path == "/large" && is_turn && !body.is_empty() {
+            stream.write_all(&body[..body.len() / 2])?;
+            return end(stream);
         }
-        if bug == FilesBug::CutsFiles && path == "/large" && is_turn {
-            return stream.write_all(&body[..body.len() / 2]);
-        }
-        stream.write_all(&body)?;
+        stream.write_all(body)?;
         if closes {
             return Ok(());
         }
@@ -112,6 +107,7 @@ fn serve(mut stream: TcpStream, bug: FilesBug, count: &AtomicU64) -> std::io::Re
             std::thread::sleep(super::RUN_MAX);
         }
     }
+    Ok(())
 }
 
 /// The next head; `None` at the client's end.
@@ -122,7 +118,7 @@ fn head(stream: &mut TcpStream, unread: &mut Vec<u8>) -> std::io::Result<Option<
             return Ok(Some(String::from_utf8_lossy(&head).into_owned()));
         }
         if unread.first().is_some_and(|byte| !byte.is_ascii_uppercase())
-            || unread.contains(&b'\n') && !unread.contains(&b'\r')
+            || (unread.contains(&b'\n') && !unread.contains(&b'\r'))
         {
             return Ok(Some(String::new()));
         }
@@ -144,13 +140,18 @@ fn read(stream: &mut TcpStream, into: &mut Vec<u8>) -> std::io::Result<usize> {
     Ok(count)
 }
 
+/// A FIN that nothing unread turns into a reset.
+fn end(mut stream: TcpStream) -> std::io::Result<()> {
+    stream.shutdown(Shutdown::Write)?;
+    while read(&mut stream, &mut Vec::new())? > 0 {}
+    Ok(())
+}
+
 /// 400, and a close that lets it be read.
 fn refuse(mut stream: TcpStream) -> std::io::Result<()> {
     stream
         .write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")?;
-    stream.shutdown(Shutdown::Write)?;
-    while read(&mut stream, &mut Vec::new())? > 0 {}
-    Ok(())
+    end(stream)
 }
 
 /// Whether the client's FIN is next.

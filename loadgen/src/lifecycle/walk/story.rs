@@ -382,7 +382,7 @@ impl Story {
         let patience = match what {
             Recv::End => limits.patience + limits.deadline.unwrap_or_default(),
             Recv::Bytes(_) | Recv::Reply => limits.patience,
-        };
+        } + self.stalled();
         let life = self.life.as_mut().expect("step() looked");
         let mut bytes = vec![0; READ_BYTES];
         for _ in 0..READS_MAX {
@@ -404,6 +404,19 @@ impl Story {
             }
         }
         Pace::Again
+    }
+
+    /// How long the script has read nothing on this connection. A window that was closed is probed at
+    /// intervals that double (RFC 9293, 3.8.6.1): the next probe may be as far away.
+    fn stalled(&self) -> Duration {
+        let before = self.script.steps[..self.at].iter().rev();
+        let on_this = before.take_while(|step| !matches!(step, Step::Connect(_)));
+        on_this
+            .map(|step| match step {
+                Step::Wait(time) | Step::Flood(time) => *time,
+                _ => Duration::ZERO,
+            })
+            .sum()
     }
 
     /// Waits until the step is so old.

@@ -193,7 +193,7 @@ impl HttpEar {
 
     fn end(&mut self) -> Result<(), Finding> {
         if let Body::File { follower, end, misfit } = std::mem::replace(&mut self.body, Body::Any) {
-            follower.finish(&self.known.files)?;
+            follower.finish(&self.known.files).map_err(|it| self.within(&it))?;
             if let Some(misfit) = misfit {
                 return Err(self.finding(Rule::WrongBytes, &misfit));
             }
@@ -206,6 +206,11 @@ impl HttpEar {
         self.replies += 1;
         self.last = self.close;
         Ok(())
+    }
+
+    /// What was found in a body, with the reply that it is of.
+    fn within(&self, finding: &Finding) -> Finding {
+        self.finding(finding.rule, &finding.detail)
     }
 
     fn finding(&self, rule: Rule, detail: &str) -> Finding {
@@ -235,10 +240,7 @@ impl Ear for HttpEar {
             match self.reading.advance(&mut bytes, to_head) {
                 Ok(Event::More) => return Ok(()),
                 Ok(Event::Head(head)) => self.begin(head, to_head, said)?,
-                Ok(Event::Body(part)) => self.body(part).map_err(|finding| {
-                    let prefix = self.finding(finding.rule, &finding.detail);
-                    Finding::new(finding.rule, prefix.detail)
-                })?,
+                Ok(Event::Body(part)) => self.body(part).map_err(|it| self.within(&it))?,
                 Ok(Event::End) => self.end()?,
                 Err(wrong) => return Err(self.finding(Rule::Protocol, wrong.0)),
             }
@@ -253,7 +255,7 @@ impl Ear for HttpEar {
                 let so_far = match &self.body {
                     Body::File { follower, end, .. } => {
                         // What is wrong in it says more than that it ended.
-                        follower.finish(&self.known.files)?;
+                        follower.finish(&self.known.files).map_err(|it| self.within(&it))?;
                         format!("the FIN came at byte {} of {end}", follower.offset())
                     }
                     Body::Any => format!("the FIN came after {} bytes in all", self.heard),
