@@ -155,7 +155,10 @@ mod tests {
             })
         };
         assert_eq!(names(&ledger(1, 4), &ledger(3, 8)), [""; 0]);
-        assert_eq!(names(&ledger(1, 4), &ledger(3, 9)), ["descriptors in use: 9, before the run 8"]);
+        assert_eq!(
+            names(&ledger(1, 4), &ledger(3, 9)),
+            ["descriptors in use: 9, before the run 8"]
+        );
     }
 
     #[test]
