@@ -79,7 +79,7 @@ fn a_reset_instead_of_a_reply_on_half_close_is_found() {
 #[test]
 fn bytes_of_another_connection_are_found_and_attributed() {
     let address = broken(Bug::AnswersWithAnothersBytes);
-    let options = "-n 300 -c 16 --seed 2 --bystanders 0 --faults none,half_close,-before_accept";
+    let options = "-n 150 -c 16 --seed 2 --bystanders 0 --patience 2s --faults none,half_close,-before_accept";
     let ended = churn(address, options);
     found(&ended, "foreign_bytes", &["wrong_bytes"]);
     assert!(ended.stdout.contains("and on of connection "), "{ended}");
