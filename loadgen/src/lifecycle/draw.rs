@@ -9,6 +9,8 @@ use std::time::Duration;
 
 /// Draws of what to say before a cell counts as one that the protocol does not have.
 const TRIES: u64 = 64;
+/// A stalled reader is owed so much, if the protocol has it: less the kernel would keep for it.
+const STALL_BYTES: u64 = 16 << 10;
 /// Most replies waited for one by one.
 const REPLIES_MAX: usize = 32;
 /// Around the server's own deadline.
@@ -79,10 +81,14 @@ impl Drawer {
     fn try_cell(&self, cell: Cell, number: u64) -> Option<Script> {
         let key = Key { seed: self.seed, number };
         let mut random = Random::new(self.seed, number);
-        for _ in 0..TRIES {
+        for tried in 0..TRIES {
             let say =
                 self.dialect.draw(cell.point == Point::InFile, &mut |most| random.below(most));
             let Ok(speech) = self.dialect.speech(key, &say) else { continue };
+            let owed: u64 = speech.requests.iter().map(|request| request.reply_bytes_min).sum();
+            if cell.kind == Kind::StopReading && owed < STALL_BYTES && tried < TRIES / 2 {
+                continue;
+            }
             let mut tale = Tale { cell, speech, limits: self.limits, random: &mut random };
             if let Some(steps) = tale.steps() {
                 return Some(self.script(key, say, steps));
@@ -293,7 +299,7 @@ impl Random {
 
     /// A number below `most`; 0 if that is 0.
     pub const fn below(&mut self, most: u64) -> u64 {
-        if most == 0 { 0 } else { (self.next() as u128 * most as u128 >> 64) as u64 }
+        if most == 0 { 0 } else { ((self.next() as u128 * most as u128) >> 64) as u64 }
     }
 
     const fn next(&mut self) -> u64 {

@@ -24,7 +24,9 @@ pub(super) fn of(script: &Script) -> Vec<Script> {
     for at in 0..say.len() {
         candidates.push(with_say([&say[..at], &say[at + 1..]].concat()));
     }
-    for at in (0..steps.len()).rev() {
+    // To leave before the end is seen would only make it a matter of luck whether it is.
+    let is_needed = |at: &usize| steps[*at] == Step::Recv(Recv::End);
+    for at in (0..steps.len()).rev().filter(|at| !is_needed(at)) {
         candidates.push(with_steps([&steps[..at], &steps[at + 1..]].concat()));
     }
     for at in 0..say.len() {
