@@ -233,7 +233,11 @@ fn walk(
             walker.start(script, number);
             number += 1;
         }
-        let nap = if is_going { due(number).saturating_duration_since(now).min(NAP) } else { NAP };
+        // With no place free there is nothing to be begun, whatever is due.
+        let nap = match is_going && walker.walking() < args.connections as usize {
+            true => due(number).saturating_duration_since(now).min(NAP),
+            false => NAP,
+        };
         for walked in walker.turn(nap)? {
             count(&walked, stage, shared, &mut company);
         }

@@ -56,6 +56,8 @@ pub(super) struct Story {
     due_bytes: u64,
     due_replies: u64,
     connects: u64,
+    /// The connection has a small receive buffer.
+    is_narrow: bool,
     life: Option<Life>,
     last_local: Option<SocketAddr>,
     lives: Vec<Seen>,
@@ -79,6 +81,7 @@ impl Story {
             due_bytes: 0,
             due_replies: 0,
             connects: 0,
+            is_narrow: false,
             life: None,
             last_local: None,
             lives: Vec::new(),
@@ -139,6 +142,9 @@ impl Story {
 
     /// What the steps before it said was waited for; this one waits for more.
     fn begin(&mut self, step: Step) {
+        if self.is_narrow && matches!(step, Step::Recv(_)) {
+            self.read_on();
+        }
         match step {
             Step::Recv(Recv::Bytes(bytes)) => self.due_bytes += bytes,
             Step::Recv(Recv::Reply) => self.due_replies += 1,
@@ -148,6 +154,14 @@ impl Story {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// The window of a connection with a small buffer is opened.
+    pub(super) fn read_on(&mut self) {
+        if let Some(life) = self.life.as_ref().filter(|_| self.is_narrow) {
+            life.read_on();
+            self.is_narrow = false;
         }
     }
 
@@ -213,6 +227,7 @@ impl Story {
             }
             (self.count, self.connects) = (1, self.connects + 1);
             (self.due_bytes, self.due_replies) = (0, 0);
+            self.is_narrow = connect.rcvbuf.is_some();
         }
         let life = self.life.as_mut().expect("it is on its way");
         if connect.nowait {

@@ -57,6 +57,7 @@ impl Story {
 
     /// The kernel takes no more: perhaps the server waits until we read what it says.
     fn make_room(&mut self) -> Pace {
+        self.read_on();
         let life = self.life.as_mut().expect("step() looked");
         match life.hear(&mut vec![0; READ_BYTES]) {
             Moved::Bytes(_) => {
@@ -77,7 +78,11 @@ impl Story {
                 Moved::Over => return Pace::Ended,
             }
         }
-        self.time(time)
+        let pace = self.time(time);
+        if matches!(pace, Pace::Next) {
+            self.read_on();
+        }
+        pace
     }
 
     pub(super) fn recv(&mut self, what: Recv) -> Pace {
