@@ -79,7 +79,7 @@ fn a_reset_instead_of_a_reply_on_half_close_is_found() {
 #[test]
 fn bytes_of_another_connection_are_found_and_attributed() {
     let address = broken(Bug::AnswersWithAnothersBytes);
-    let options = "-n 300 -c 16 --seed 2 --bystanders 0 --faults none,half_close,-before_accept";
+    let options = "-n 150 -c 16 --seed 2 --bystanders 0 --patience 2s --faults none,half_close,-before_accept";
     let ended = churn(address, options);
     found(&ended, "foreign_bytes", &["wrong_bytes"]);
     assert!(ended.stdout.contains("and on of connection "), "{ended}");
@@ -90,7 +90,8 @@ fn bytes_of_another_connection_are_found_and_attributed() {
 
 #[test]
 fn an_accept_that_is_not_armed_again_is_found() {
-    let options = "-n 200 -c 8 --seed 3 --bystanders 0 --patience 1s --faults before_accept,none";
+    let options =
+        "-n 32 -c 8 --seed 3 --bystanders 0 --patience 1s --faults before_accept/rst,asked/none";
     let ended = churn(broken(Bug::ForgetsToAccept), options);
     found(&ended, "not_served", &["no_reaction"]);
     assert!(ended.stdout.contains("the server has not survived"), "{ended}");
@@ -99,7 +100,7 @@ fn an_accept_that_is_not_armed_again_is_found() {
 
 #[test]
 fn a_connection_that_is_leaked_on_reset_is_found() {
-    let options = "-n 200 -c 8 --seed 5 --bystanders 0 --patience 1s --faults asked/rst,asked/none";
+    let options = "-n 40 -c 8 --seed 5 --bystanders 0 --patience 1s --faults asked/rst,asked/none";
     let ended = churn(broken(Bug::LeaksOnReset), options);
     found(&ended, "not_served", &["no_reaction"]);
     assert!(ended.stdout.contains("the server has not survived"), "{ended}");
@@ -109,7 +110,7 @@ fn a_connection_that_is_leaked_on_reset_is_found() {
 #[test]
 fn a_thread_held_by_a_stalled_reader_is_found() {
     let address = broken(Bug::WaitsForStalledReaders);
-    let options = "-d 3s -c 24 --seed 6 --bystanders 2 --patience 500ms --faults asked/stop_reading,asked/none";
+    let options = "-d 2s -c 24 --seed 6 --bystanders 2 --patience 500ms --faults asked/stop_reading,asked/none";
     let ended = churn(address, options);
     found(&ended, "not_served", &["no_reaction"]);
     replay(&ended, "not_served", address, "--times 50");

@@ -48,6 +48,8 @@ const BASELINE_SHARE: u32 = 5;
 const BASELINE_OF_COUNT: Duration = Duration::from_secs(1);
 /// Kinds of findings of which one is shrunk.
 const SHRUNK_MAX: usize = 6;
+/// After so long nothing more is begun to be shrunk.
+const SHRINKING_MAX: Duration = Duration::from_secs(10);
 
 /// Runs the matrix against a server, and makes the report of it.
 ///
@@ -243,7 +245,11 @@ fn walk(
             walker.start(script, number);
             number += 1;
         }
-        let nap = if is_going { due(number).saturating_duration_since(now).min(NAP) } else { NAP };
+        // With no place free there is nothing to be begun, whatever is due.
+        let nap = match is_going && walker.walking() < args.connections as usize {
+            true => due(number).saturating_duration_since(now).min(NAP),
+            false => NAP,
+        };
         for walked in walker.turn(nap)? {
             count(&walked, stage, shared, &mut company);
         }
@@ -280,10 +286,10 @@ fn shrink_examples(
     interrupts: &Interrupts,
 ) -> bool {
     let control: Script = drawer.control();
-    let mut was_interrupted = false;
-    let mut rules = Vec::new();
+    let (mut was_interrupted, mut rules, since) = (false, Vec::new(), Instant::now());
     for example in &mut tally.examples {
-        if rules.contains(&example.rule) || rules.len() == SHRUNK_MAX || was_interrupted {
+        let is_enough = rules.len() == SHRUNK_MAX || since.elapsed() > SHRINKING_MAX;
+        if is_enough || was_interrupted || rules.contains(&example.rule) {
             continue;
         }
         rules.push(example.rule);

@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 /// Most walks for one finding.
 const TRIES_MAX: u32 = 200;
 /// Longest time for one finding.
-const TIME_MAX: Duration = Duration::from_secs(10);
+const TIME_MAX: Duration = Duration::from_secs(5);
 /// Longest patience meanwhile: with that of the run, a server that is silent would cost all of the
-/// time for a walk or two. What is found is walked once more with that of the run.
+/// time for a walk or two. What is found is walked once more, silence with all of the patience.
 const PATIENCE_MAX: Duration = Duration::from_secs(1);
 /// The same, where it is not silence that is looked for.
 const PATIENCE_SHORT: Duration = Duration::from_millis(250);
@@ -76,15 +76,15 @@ pub fn shrink(
     rule: Rule,
     keep_on: &mut dyn FnMut() -> bool,
 ) -> Shrunk {
-    let patience = match rule {
-        Rule::NotServed | Rule::NoReaction => PATIENCE_MAX,
-        _ => PATIENCE_SHORT,
+    let (patience, full) = match rule {
+        Rule::NotServed | Rule::NoReaction => (PATIENCE_MAX, Duration::MAX),
+        _ => (PATIENCE_SHORT, PATIENCE_MAX),
     };
     let limits = Limits { patience: stage.limits.patience.min(patience), ..stage.limits };
     let mut court = Court {
         stage: of(stage, limits),
         calm: of(stage, Limits { patience: stage.limits.patience.min(PATIENCE_MAX), ..limits }),
-        full: of(stage, stage.limits),
+        full: of(stage, Limits { patience: stage.limits.patience.min(full), ..limits }),
         control: Arc::new(control.clone()),
         rule,
         tries: 0,
@@ -102,7 +102,7 @@ pub fn shrink(
     {
         if (0..times).any(|_| court.fails(&scripts)) {
             let small = court.smaller(scripts.clone());
-            // With all of the patience; a race may need more than one attempt.
+            // A race may need more than one attempt.
             let holds = court.is_down || (0..times).any(|_| court.fails_in_full(&small));
             let again = if court.is_down { Again::ServerDown } else { again };
             return Shrunk {

@@ -105,6 +105,13 @@ impl Socket {
         self.0.peek(&mut [MaybeUninit::uninit()])
     }
 
+    /// Makes room for so many bytes to come. Through a window smaller than a segment, bytes come at
+    /// the pace of the sender's persist timer.
+    pub fn open_window(&self, bytes: usize) {
+        // What it was is enough to go on with.
+        let _ = self.0.set_recv_buffer_size(bytes);
+    }
+
     /// Sends the FIN.
     ///
     /// # Errors

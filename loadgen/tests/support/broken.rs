@@ -25,7 +25,7 @@ pub enum Bug {
 }
 
 /// Connections of the one that leaks them: enough for a run that gives them back.
-const CONNECTIONS: usize = 24;
+const CONNECTIONS: usize = 10;
 /// Small, so that a reader that stalls is noticed.
 const SEND_BUFFER_BYTES: usize = 4_096;
 const MOMENT: Duration = Duration::from_millis(1);

@@ -16,8 +16,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 const SPEECH_BYTES_MAX: u64 = 16 << 20;
 /// Connections remembered, to find whose a byte is.
 const RECENT_MAX: usize = 4_096;
-/// Most bytes of their streams searched for one wrong byte: some tens of milliseconds.
-const SEARCH_BYTES_MAX: u64 = 16 << 20;
+/// Most bytes of their streams searched for one wrong byte: some milliseconds.
+const SEARCH_BYTES_MAX: u64 = 4 << 20;
 /// So many bytes are nobody's by chance; of fewer it is not known whose they are.
 const NEEDLE_BYTES: usize = 8;
 
@@ -198,12 +198,25 @@ impl EchoEar {
             left = left.checked_sub(bytes)?;
             said.resize(bytes as usize, 0);
             Stream::new(key.seed, key.number).fill(0, &mut said);
-            if let Some(at) = said.windows(NEEDLE_BYTES).position(|window| window == needle) {
+            if let Some(at) = position(&said, needle) {
                 return Some((key, at as u64));
             }
         }
         None
     }
+}
+
+/// Where it is first. A word is moved along, since a comparison of slices at each byte is slow.
+fn position(bytes: &[u8], needle: [u8; NEEDLE_BYTES]) -> Option<usize> {
+    let needle = u64::from_be_bytes(needle);
+    let mut word = 0;
+    for (at, byte) in bytes.iter().enumerate() {
+        word = (word << 8) | u64::from(*byte);
+        if word == needle && at + 1 >= NEEDLE_BYTES {
+            return Some(at + 1 - NEEDLE_BYTES);
+        }
+    }
+    None
 }
 
 #[cfg(test)]

@@ -7,14 +7,17 @@
 //! type, with so many bytes of fields), `data:COUNT` (of no put), `chunk:COUNT` (DATA without its
 //! bytes), `over:SIZE` (a put, and one byte too many).
 //!
-//! What must come is not known from the phrases but from the bytes ([`model`]): read as the server
+//! What must come is not known from the phrases but from the bytes, read as the server
 //! must read them. Files that are put stay on the server, under names that begin with `ringload-`.
 
 mod ear;
+mod frames;
 mod learn;
+mod listing;
 mod model;
 mod phrase;
 mod recent;
+mod speaker;
 mod wire;
 
 use super::ending;
@@ -23,8 +26,9 @@ use crate::lifecycle::dialect::{Dialect, Ear, Key, Limits, Sight, Speech, Verdic
 use crate::lifecycle::oracle;
 use ear::PacketsEar;
 use model::Model;
-use phrase::{Phrase, Speaker};
+use phrase::Phrase;
 use recent::Recent;
+use speaker::Speaker;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

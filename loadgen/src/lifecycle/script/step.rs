@@ -8,7 +8,8 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Connect {
     /// `rcvbuf=N`: SO_RCVBUF, bytes (the kernel doubles it and has a least of its own). The window
-    /// is as small from the SYN on.
+    /// is as small from the SYN on, to the end of the first `flood`, the first `recv`, or a `send`
+    /// that can only go on by reading.
     pub rcvbuf: Option<u32>,
     /// `from=ADDR`: from this address.
     pub from: Option<IpAddr>,

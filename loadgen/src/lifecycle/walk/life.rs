@@ -6,6 +6,9 @@ use crate::lifecycle::socket::{Connecting, Socket};
 use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
+/// Receive buffer of a connection that had a tiny one.
+const WINDOW_BYTES: usize = 200 << 10;
+
 /// What became of an attempt to send or to receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::lifecycle) enum Moved {
@@ -249,6 +252,13 @@ impl Life {
     /// Reads nothing for a while from now on.
     pub(in crate::lifecycle) const fn stall(&mut self) {
         self.deeds.stalled |= self.deeds.said > 0;
+    }
+
+    /// Reads on: through a window that is as large as others'.
+    pub(in crate::lifecycle) fn read_on(&self) {
+        if let Some(socket) = &self.socket {
+            socket.open_window(WINDOW_BYTES);
+        }
     }
 
     /// The server was waited for, in vain.

@@ -1,9 +1,11 @@
 //! One script on its way: which step it is at, and what it waits for.
 
-use super::life::{Life, Moved};
+mod steps;
+
+use super::life::Life;
 use super::sources::Sources;
 use super::{Seen, Stage, Trace, Walked};
-use crate::lifecycle::script::{Connect, Kind, Recv, Script, Send, Step};
+use crate::lifecycle::script::{Connect, Kind, Recv, Script, Step};
 use crate::lifecycle::socket::{Socket, ending_of, is_ours};
 use std::io;
 use std::net::SocketAddr;
@@ -11,15 +13,8 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Bytes read at a time.
-const READ_BYTES: usize = 64 << 10;
-/// Reads in a row before others have their turn.
-const READS_MAX: usize = 32;
 /// Before what we were short of is tried again.
 const SHORT_PAUSE: Duration = Duration::from_millis(10);
-/// A server that never ends, but never is silent either, is waited for so many times as long as
-/// one that is silent.
-const PATIENCE_FACTOR: u32 = 10;
 
 /// What lies behind a turn of a story.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +56,8 @@ pub(super) struct Story {
     due_bytes: u64,
     due_replies: u64,
     connects: u64,
+    /// The connection has a small receive buffer.
+    is_narrow: bool,
     life: Option<Life>,
     last_local: Option<SocketAddr>,
     lives: Vec<Seen>,
@@ -84,6 +81,7 @@ impl Story {
             due_bytes: 0,
             due_replies: 0,
             connects: 0,
+            is_narrow: false,
             life: None,
             last_local: None,
             lives: Vec::new(),
@@ -144,6 +142,9 @@ impl Story {
 
     /// What the steps before it said was waited for; this one waits for more.
     fn begin(&mut self, step: Step) {
+        if self.is_narrow && matches!(step, Step::Recv(_)) {
+            self.read_on();
+        }
         match step {
             Step::Recv(Recv::Bytes(bytes)) => self.due_bytes += bytes,
             Step::Recv(Recv::Reply) => self.due_replies += 1,
@@ -153,6 +154,14 @@ impl Story {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// The window of a connection with a small buffer is opened.
+    pub(super) fn read_on(&mut self) {
+        if let Some(life) = self.life.as_ref().filter(|_| self.is_narrow) {
+            life.read_on();
+            self.is_narrow = false;
         }
     }
 
@@ -218,6 +227,7 @@ impl Story {
             }
             (self.count, self.connects) = (1, self.connects + 1);
             (self.due_bytes, self.due_replies) = (0, 0);
+            self.is_narrow = connect.rcvbuf.is_some();
         }
         let life = self.life.as_mut().expect("it is on its way");
         if connect.nowait {
@@ -308,138 +318,6 @@ impl Story {
             }
             Step::Connect(_) | Step::Crowd(..) => unreachable!("they are no steps of a connection"),
         }
-    }
-
-    fn send(&mut self, much: Send) -> Pace {
-        let life = self.life.as_mut().expect("step() looked");
-        loop {
-            let left = match much {
-                Send::All => life.unsaid(),
-                Send::Bytes(bytes) => life.unsaid().min(bytes - self.count),
-            };
-            if left == 0 {
-                return Pace::Next;
-            }
-            match life.say(left) {
-                Moved::Bytes(bytes) => {
-                    self.count += bytes;
-                    self.moved = Instant::now();
-                }
-                Moved::Nothing => return self.make_room(),
-                Moved::Over => return Pace::Ended,
-            }
-        }
-    }
-
-    fn dribble(&mut self, bytes: u64, every: Duration) -> Pace {
-        let life = self.life.as_mut().expect("step() looked");
-        if self.count == bytes || life.unsaid() == 0 {
-            return Pace::Next;
-        }
-        let due = self.began + every * u32::try_from(self.count).unwrap_or(u32::MAX);
-        if Instant::now() < due {
-            return Pace::Until(due);
-        }
-        match life.say(1) {
-            Moved::Bytes(_) => {
-                self.count += 1;
-                self.moved = Instant::now();
-                Pace::Again
-            }
-            Moved::Nothing => self.make_room(),
-            Moved::Over => Pace::Ended,
-        }
-    }
-
-    /// The kernel takes no more: perhaps the server waits until we read what it says.
-    fn make_room(&mut self) -> Pace {
-        let life = self.life.as_mut().expect("step() looked");
-        match life.hear(&mut vec![0; READ_BYTES]) {
-            Moved::Bytes(_) => {
-                self.moved = Instant::now();
-                Pace::Again
-            }
-            Moved::Nothing => self.patiently(self.stage.limits.patience),
-            Moved::Over => Pace::Ended,
-        }
-    }
-
-    fn flood(&mut self, time: Duration) -> Pace {
-        let life = self.life.as_mut().expect("step() looked");
-        while life.unsaid() > 0 && self.began.elapsed() < time {
-            match life.say(life.unsaid()) {
-                Moved::Bytes(bytes) => self.count += bytes,
-                Moved::Nothing => break,
-                Moved::Over => return Pace::Ended,
-            }
-        }
-        self.time(time)
-    }
-
-    fn recv(&mut self, what: Recv) -> Pace {
-        let limits = self.stage.limits;
-        // The server may let its own deadline pass before it ends what is idle.
-        let patience = match what {
-            Recv::End => limits.patience + limits.deadline.unwrap_or_default(),
-            Recv::Bytes(_) | Recv::Reply => limits.patience,
-        } + self.stalled();
-        let life = self.life.as_mut().expect("step() looked");
-        let mut bytes = vec![0; READ_BYTES];
-        for _ in 0..READS_MAX {
-            let most = match what {
-                Recv::Bytes(_) => self.due_bytes.saturating_sub(life.heard()),
-                Recv::Reply if life.replies() >= self.due_replies => 0,
-                Recv::Reply | Recv::End => u64::MAX,
-            };
-            if most == 0 {
-                return Pace::Next;
-            }
-            match life.hear(&mut bytes[..most.min(READ_BYTES as u64) as usize]) {
-                Moved::Bytes(count) => {
-                    self.count += count;
-                    self.moved = Instant::now();
-                }
-                Moved::Nothing => return self.patiently(patience),
-                Moved::Over => return Pace::Ended,
-            }
-        }
-        Pace::Again
-    }
-
-    /// How long the script has read nothing on this connection. A window that was closed is probed at
-    /// intervals that double (RFC 9293, 3.8.6.1): the next probe may be as far away.
-    fn stalled(&self) -> Duration {
-        let before = self.script.steps[..self.at].iter().rev();
-        let on_this = before.take_while(|step| !matches!(step, Step::Connect(_)));
-        on_this
-            .map(|step| match step {
-                Step::Wait(time) | Step::Flood(time) => *time,
-                _ => Duration::ZERO,
-            })
-            .sum()
-    }
-
-    /// Waits until the step is so old.
-    fn time(&self, time: Duration) -> Pace {
-        let until = self.began + time;
-        if Instant::now() < until { Pace::Until(until) } else { Pace::Next }
-    }
-
-    /// Waits for the server; when nothing has moved for so long, no more.
-    fn patiently(&mut self, patience: Duration) -> Pace {
-        let (now, silent) = (Instant::now(), self.moved + patience);
-        let until = silent.min(self.began + patience * PATIENCE_FACTOR);
-        if now < until {
-            return Pace::Until(until);
-        }
-        let life = self.life.as_mut().expect("somebody is waited for");
-        // Through a tiny window a file can take minutes: who is slow is left, not blamed.
-        if now < silent {
-            life.close()
-        } else {
-            life.give_up()
-        }
-        Pace::Ended
     }
 
     fn note(&mut self, step: Step) {

@@ -1,9 +1,10 @@
 //! Listens to one connection: each answer must be owed to it, and each byte right.
 
+use super::frames::Frames;
 use super::model::{Expected, Model, Source, What};
-use super::phrase::whose;
+use super::speaker::whose;
 use super::wire::{self, Answer, code};
-use super::{Known, recent};
+use super::{Known, listing, recent};
 use crate::lifecycle::dialect::{Ear, Key};
 use crate::lifecycle::dialects::learnt::Follower;
 use crate::lifecycle::finding::{Finding, Rule};
@@ -26,8 +27,7 @@ pub struct PacketsEar {
     first_open: usize,
     /// Transfers that were refused or given up, by their ids.
     failed: HashSet<u32>,
-    /// A packet that is not whole yet.
-    kept: Vec<u8>,
+    frames: Frames,
     /// The file that is being taken: its place among the expected.
     taking: Option<(usize, Follower)>,
     /// Bytes of a chunk still to come.
@@ -50,7 +50,7 @@ impl PacketsEar {
             bytes,
             first_open: 0,
             failed: HashSet::new(),
-            kept: Vec::new(),
+            frames: Frames::default(),
             taking: None,
             chunk_left: 0,
             replies: 0,
@@ -99,7 +99,9 @@ impl PacketsEar {
                 let must = if self.failed.contains(put) { sum } else { must.finalize().into() };
                 self.digested(at, sum, must)?;
             }
-            (Answer::Listed(fields), What::Listed(after)) => self.listed(fields, after)?,
+            (Answer::Listed(fields), What::Listed(after)) => {
+                listing::check(&self.known.files, fields, after)?;
+            }
             (Answer::Offer { size_bytes }, What::Offer { file, .. }) => {
                 let file = &self.known.files.0[*file];
                 if size_bytes != file.length {
@@ -158,39 +160,6 @@ impl PacketsEar {
             show(must)
         );
         Err(Finding::new(Rule::WrongBytes, detail))
-    }
-
-    fn listed(&self, fields: &[u8], after: &[u8]) -> Result<(), Finding> {
-        let wrong = |why: String| Finding::new(Rule::Protocol, format_args!("LISTED: {why}"));
-        let (more, mut entries) = match fields.split_first() {
-            Some((more @ (0 | 1), entries)) => (*more == 1, entries),
-            _ => return Err(wrong("it does not begin with 0 or 1".into())),
-        };
-        let mut before = after;
-        let mut seen = HashSet::new();
-        while !entries.is_empty() {
-            let (size, name) = wire::listed(&mut entries).map_err(|why| wrong(why.into()))?;
-            let shown = String::from_utf8_lossy(name);
-            if name <= before || !wire::is_name(name) {
-                return Err(wrong(format!("{shown:?} does not come next in order")));
-            }
-            before = name;
-            if let Some(at) = self.known.files.position(&shown) {
-                let must = self.known.files.0[at].length;
-                if size != must {
-                    return Err(wrong(format!("{shown} has {size} bytes, and must have {must}")));
-                }
-                seen.insert(at);
-            }
-        }
-        let missing = self.known.files.0.iter().enumerate().find(|(at, file)| {
-            let name = file.name.as_bytes();
-            name > after && (!more || name <= before) && !seen.contains(at)
-        });
-        match missing {
-            Some((_, file)) => Err(wrong(format!("{} is missing", file.name))),
-            None => Ok(()),
-        }
     }
 
     fn data(
@@ -363,32 +332,6 @@ impl PacketsEar {
             format!("ERROR {code} ({}) with id {id:#x} instead of {what:?}", text.escape_debug());
         Finding::new(Rule::BadStatus, detail)
     }
-
-    /// Takes bytes until a packet is whole.
-    fn keep(&mut self, bytes: &mut &[u8]) -> Result<bool, Finding> {
-        while let Some(missing) = self.missing()? {
-            if bytes.is_empty() {
-                return Ok(false);
-            }
-            let (part, rest) = bytes.split_at(missing.min(bytes.len()));
-            self.kept.extend_from_slice(part);
-            *bytes = rest;
-        }
-        Ok(true)
-    }
-
-    /// Bytes missing of the packet, as far as that is known.
-    fn missing(&self) -> Result<Option<usize>, Finding> {
-        let Some(length) = self.kept.first_chunk() else {
-            return Ok(Some(wire::LENGTH_BYTES - self.kept.len()));
-        };
-        let length = u32::from_be_bytes(*length);
-        if !(wire::PREFIX_BYTES as u32..=wire::BODY_BYTES_MAX).contains(&length) {
-            return Err(Finding::new(Rule::Protocol, format_args!("a packet of {length} bytes")));
-        }
-        let missing = wire::LENGTH_BYTES + length as usize - self.kept.len();
-        Ok((missing > 0).then_some(missing))
-    }
 }
 
 /// Whether an answer is of that kind.
@@ -426,20 +369,18 @@ impl Ear for PacketsEar {
                 }
                 continue;
             }
-            if !self.keep(&mut bytes)? {
-                break;
-            }
-            let kept = std::mem::take(&mut self.kept);
-            let (id, answer) = Answer::read(&kept[wire::LENGTH_BYTES..])
-                .map_err(|why| Finding::new(Rule::Protocol, why))?;
+            let Some(body) = self.frames.next(&mut bytes)? else { break };
+            let (id, answer) =
+                Answer::read(&body).map_err(|why| Finding::new(Rule::Protocol, why))?;
             self.answer(id, answer, said)?;
         }
         Ok(())
     }
 
     fn fin(&mut self) -> Result<(), Finding> {
-        if !self.kept.is_empty() {
-            let detail = format!("the FIN came after {} bytes of a packet", self.kept.len());
+        if self.frames.begun_bytes() > 0 {
+            let begun_bytes = self.frames.begun_bytes();
+            let detail = format!("the FIN came after {begun_bytes} bytes of a packet");
             return Err(Finding::new(Rule::CutReply, detail));
         }
         // An error that ends the connection ends what is being sent, but no chunk of it.

@@ -1,0 +1,46 @@
+//! Bodies cut out of a stream of bytes that may be split anywhere.
+
+use super::wire;
+use crate::lifecycle::finding::{Finding, Rule};
+
+/// A packet that is not whole yet.
+#[derive(Debug, Default)]
+pub struct Frames(Vec<u8>);
+
+impl Frames {
+    /// Takes bytes until a packet is whole, and gives its body; `None`: more are needed.
+    ///
+    /// # Errors
+    /// A length that no packet has.
+    pub fn next(&mut self, bytes: &mut &[u8]) -> Result<Option<Vec<u8>>, Finding> {
+        loop {
+            let missing = self.missing()?;
+            if missing == 0 {
+                return Ok(Some(std::mem::take(&mut self.0).split_off(wire::LENGTH_BYTES)));
+            }
+            if bytes.is_empty() {
+                return Ok(None);
+            }
+            let (part, rest) = bytes.split_at(missing.min(bytes.len()));
+            self.0.extend_from_slice(part);
+            *bytes = rest;
+        }
+    }
+
+    /// Bytes of it that have come.
+    pub fn begun_bytes(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Bytes missing of the packet, as far as that is known.
+    fn missing(&self) -> Result<usize, Finding> {
+        let Some(length) = self.0.first_chunk() else {
+            return Ok(wire::LENGTH_BYTES - self.0.len());
+        };
+        let length = u32::from_be_bytes(*length);
+        if !(wire::PREFIX_BYTES as u32..=wire::BODY_BYTES_MAX).contains(&length) {
+            return Err(Finding::new(Rule::Protocol, format_args!("a packet of {length} bytes")));
+        }
+        Ok(wire::LENGTH_BYTES + length as usize - self.0.len())
+    }
+}

@@ -1,0 +1,43 @@
+//! What a LISTED may say.
+
+use super::wire;
+use crate::lifecycle::dialects::learnt::Files;
+use crate::lifecycle::finding::{Finding, Rule};
+use std::collections::HashSet;
+
+/// Names in order behind `after`, none missing of those that are known.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check(files: &Files, fields: &[u8], after: &[u8]) -> Result<(), Finding> {
+    let wrong = |why: String| Finding::new(Rule::Protocol, format_args!("LISTED: {why}"));
+    let (more, mut entries) = match fields.split_first() {
+        Some((more @ (0 | 1), entries)) => (*more == 1, entries),
+        _ => return Err(wrong("it does not begin with 0 or 1".into())),
+    };
+    let mut before = after;
+    let mut seen = HashSet::new();
+    while !entries.is_empty() {
+        let (size, name) = wire::listed(&mut entries).map_err(|why| wrong(why.into()))?;
+        let shown = String::from_utf8_lossy(name);
+        if name <= before || !wire::is_name(name) {
+            return Err(wrong(format!("{shown:?} does not come next in order")));
+        }
+        before = name;
+        if let Some(at) = files.position(&shown) {
+            let must = files.0[at].length;
+            if size != must {
+                return Err(wrong(format!("{shown} has {size} bytes, and must have {must}")));
+            }
+            seen.insert(at);
+        }
+    }
+    let missing = files.0.iter().enumerate().find(|(at, file)| {
+        let name = file.name.as_bytes();
+        name > after && (!more || name <= before) && !seen.contains(at)
+    });
+    match missing {
+        Some((_, file)) => Err(wrong(format!("{} is missing", file.name))),
+        None => Ok(()),
+    }
+}
