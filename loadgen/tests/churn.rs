@@ -49,15 +49,15 @@ fn replay(ended: &Ended, rule: &str, address: SocketAddr, options: &str) -> Stri
 #[test]
 fn a_good_server_passes_all_of_the_matrix() {
     let address = broken(Bug::None);
-    let ended = churn(address, "-n 600 -c 32 --seed 4 --bystanders 2 --patience 15s");
+    let ended = churn(address, "-n 500 -c 32 --seed 1 --bystanders 2 --patience 15s");
     assert_eq!((ended.status, ended.count("findings_total")), (0, 0), "{ended}");
     let report = &ended.report;
-    assert_eq!((ended.count("scripts"), ended.count("unfinished")), (600, 0), "{ended}");
+    assert_eq!((ended.count("scripts"), ended.count("unfinished")), (500, 0), "{ended}");
     assert_eq!(report["plan"]["faults"].as_array().map(Vec::len), Some(54), "{ended}");
     assert!(report["bystanders"]["abuse_us"]["samples"].as_u64() > Some(0), "{ended}");
     assert!(ended.stdout.contains("PASSED") && ended.stderr.contains("findings"), "{ended}");
     // The matrix is a function of the seed.
-    let again = churn(address, "-n 200 -c 8 --seed 4 --bystanders 0 --quiet --patience 15s");
+    let again = churn(address, "-n 100 -c 8 --seed 1 --bystanders 0 --quiet --patience 15s");
     assert_eq!((again.status, &*again.stderr), (0, ""), "{again}");
     assert!(again.report["bystanders"].is_null(), "{again}");
 }
