@@ -126,7 +126,7 @@ impl PacketsEar {
                 // The last that comes of a transfer.
                 let before: Vec<usize> = self.open(id).take_while(|before| *before < at).collect();
                 before.into_iter().for_each(|before| self.close(before));
-                self.taking = None;
+                self.taking.take_if(|(taken, _)| self.model.expected[*taken].id == id);
             }
             _ => {}
         }

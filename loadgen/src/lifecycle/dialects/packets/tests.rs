@@ -310,3 +310,18 @@ fn endings_are_judged_by_the_answers_that_are_owed() {
     let found = packets.judge(&speech, &sight, &LIMITS).finding.map(|finding| finding.rule);
     assert_eq!(found, Some(Rule::NoReaction));
 }
+
+#[test]
+fn a_put_given_up_in_the_middle_of_a_get_takes_nothing_from_it() {
+    let packets = packets();
+    let say = phrases("get:large,abort-put:201");
+    let said = packets.speech(KEY, &say).expect("phrases").bytes;
+    let whole = honest(&packets, &said);
+    let get = packets.speech(KEY, &say[..1]).expect("phrases").bytes;
+    // Everything of the get but SENT, then the put, then SENT.
+    let sent_bytes = 9;
+    let (get, put) = whole.split_at(honest(&packets, &get).len());
+    let (data, sent) = get.split_at(get.len() - sent_bytes);
+    let mixed = [data, put, sent].concat();
+    assert_eq!(hear(&packets, &say, said.len() as u64, &mixed, &[]).0, Ok(()));
+}
