@@ -196,6 +196,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             mark!("a slow reader is not late");
             return;
         }
+        if deadline == Deadline::Idle && self.peer_has_spoken(slot) {
+            mark!("whose bytes are there is not idle");
+            return;
+        }
         self.application.expired(&mut self.core, slot, deadline);
         match deadline {
             Deadline::Idle => self.core.close(slot, Reason::IdleTimeout),
@@ -203,6 +207,20 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             Deadline::Write => self.core.end(slot, Reason::WriteTimeout, true),
             Deadline::Transfer => self.core.end(slot, Reason::TransferTimeout, true),
         }
+    }
+
+    /// A shard that was kept from running for longer than the deadline has not received what came in
+    /// time: one look into the ring does not bring everything.
+    fn peer_has_spoken(&mut self, slot: u32) -> bool {
+        let connection = &self.core.slots[slot];
+        if connection.paused || !connection.state.receives() {
+            return false;
+        }
+        let spoken = self.ring.unread_bytes(connection.descriptor).is_ok_and(|bytes| bytes > 0);
+        if spoken {
+            self.core.slots[slot].active_ms = self.core.now_ms;
+        }
+        spoken
     }
 
     /// A send that waits for all of its bytes hides progress: what the peer has acknowledged

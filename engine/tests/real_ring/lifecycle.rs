@@ -354,3 +354,25 @@ fn an_address_in_use_is_an_error_that_says_so() {
     server.still_serves();
     server.finish();
 }
+
+/// A shard that was kept from running for longer than the deadline looks at what has come before it
+/// takes its clients for idle. They are more than one look into the ring brings.
+#[test]
+fn whose_bytes_are_there_is_not_idle() {
+    let server = serve(|config| config.idle_timeout = Some(Duration::from_millis(300)));
+    let mut clients: Vec<_> = (0..64).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        assert_eq!(ask(client, "echo here"), "here");
+    }
+    let mut sleeper = server.connect();
+    sleeper.write_all(b"sleep 700\n").unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    for client in &mut clients {
+        client.write_all(b"echo still here\n").unwrap();
+    }
+    for client in &mut clients {
+        assert_eq!(read_line(client).unwrap(), "still here");
+    }
+    drop((clients, sleeper));
+    server.finish();
+}
