@@ -32,8 +32,11 @@ impl HerdProtocol {
 /// A herd of idle connections, each of which is shown to still answer.
 #[derive(Clone, Debug, Args)]
 pub struct IdleArgs {
-    /// HOST:PORT, or http://HOST[:PORT][/PATH] with --protocol http
-    #[arg(value_name = "ADDR")]
+    /// Who is asked.
+    #[arg(
+        value_name = "ADDR",
+        help = "HOST:PORT, or http://HOST[:PORT][/PATH] with --protocol http"
+    )]
     pub target: String,
     /// What they speak
     #[arg(

@@ -1,6 +1,6 @@
 //! Several runs at once, in phases, and what happens to the server meanwhile.
 //!
-//! A plan is read from a [`file`] and made exact as a [`schedule`]; the [`conductor`] carries it
+//! A plan is read from a [`mod@file`] and made exact as a [`schedule`]; the [`conductor`] carries it
 //! out. Its parts are processes of this same program, each with descriptors, CPU time and a
 //! command line of its own, by which it can be repeated. Those and the [`server`] end with it.
 

@@ -1,6 +1,6 @@
 //! One file to a packet server or from one, its SHA-256 compared with what the server computes.
 //!
-//! [`run`] starts an engine with one connection: a [`client::Client`] whose [`client::Side`] is
+//! [`perform`] starts an engine with one connection: a [`client::Client`] whose [`client::Side`] is
 //! [`put::Put`] or [`get::Get`]. The thread that called it watches, shows [`progress`] and makes
 //! the [`report`].
 
