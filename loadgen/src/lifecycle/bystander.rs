@@ -202,7 +202,8 @@ impl Bystander {
                 let times = if is_abused { &mut felt.abuse_ns } else { &mut felt.baseline_ns };
                 times.saturating_record(due.elapsed().as_nanos() as u64);
                 self.waits = Some(Instant::now());
-                if life.replies() as usize == self.ends.len() || life.announced_end() {
+                // A request may have several replies.
+                if life.replies() as usize >= self.ends.len() || life.announced_end() {
                     return self.part(party);
                 }
                 continue;
@@ -297,6 +298,7 @@ impl Bystander {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lifecycle::dialect::{Dialect, Ear, Limits, Sight, Verdict};
     use crate::lifecycle::dialects::dialect;
     use crate::lifecycle::oracle::tests::LIMITS;
     use std::io::{Read, Write};
@@ -305,6 +307,15 @@ mod tests {
 
     /// Lets four of them ask, the second half of the time abused.
     fn felt(
+        serve: impl Fn(TcpStream) + Clone + std::marker::Send + 'static,
+        time: Duration,
+    ) -> Felt {
+        let echo = dialect(&"echo://127.0.0.1:1".parse().expect("a target")).expect("a dialect");
+        felt_in(echo, serve, time)
+    }
+
+    fn felt_in(
+        dialect: Arc<dyn Dialect>,
         serve: impl Fn(TcpStream) + Clone + std::marker::Send + 'static,
         time: Duration,
     ) -> Felt {
@@ -317,7 +328,6 @@ mod tests {
             }
         });
         let target: Target = format!("echo://{address}").parse().expect("a target");
-        let dialect = dialect(&target).expect("a dialect");
         let stage = Arc::new(Stage { dialect, address, limits: LIMITS });
         let party = Party { stage, target, seed: 7, count: 4 };
         let signals = Signals::default();
@@ -347,6 +357,61 @@ mod tests {
         assert!(felt.findings.is_empty(), "{:?}", felt.examples);
         let [count, longest] = [felt.baseline_ns.len(), felt.baseline_ns.max()];
         assert!(count > 4 && longest > 300_000_000, "{count} up to {longest} ns");
+    }
+
+    /// Echo, of which each message counts as three replies.
+    struct Thrice(Arc<dyn Dialect>);
+    struct ThriceEar(Box<dyn Ear>);
+
+    impl Dialect for Thrice {
+        fn name(&self) -> &'static str {
+            self.0.name()
+        }
+        fn speech(&self, key: Key, phrases: &[Phrase]) -> Result<Speech, String> {
+            self.0.speech(key, phrases)
+        }
+        fn ear(&self, key: Key, phrases: &[Phrase]) -> Result<Box<dyn Ear>, String> {
+            Ok(Box::new(ThriceEar(self.0.ear(key, phrases)?)))
+        }
+        fn draw(&self, in_file: bool, random: &mut dyn FnMut(u64) -> u64) -> Vec<Phrase> {
+            self.0.draw(in_file, random)
+        }
+        fn judge(&self, speech: &Speech, sight: &Sight, limits: &Limits) -> Verdict {
+            self.0.judge(speech, sight, limits)
+        }
+    }
+
+    impl Ear for ThriceEar {
+        fn hear(&mut self, bytes: &[u8], said: u64) -> Result<(), Finding> {
+            self.0.hear(bytes, said)
+        }
+        fn fin(&mut self) -> Result<(), Finding> {
+            self.0.fin()
+        }
+        fn replies(&self) -> u64 {
+            3 * self.0.replies()
+        }
+        fn is_last(&self) -> bool {
+            self.0.is_last()
+        }
+    }
+
+    #[test]
+    fn a_request_may_have_several_replies() {
+        let echo = |mut stream: TcpStream| {
+            let mut bytes = [0; 1 << 14];
+            while let Ok(count @ 1..) = stream.read(&mut bytes) {
+                if stream.write_all(&bytes[..count]).is_err() {
+                    return;
+                }
+            }
+        };
+        let dialect = dialect(&"echo://127.0.0.1:1".parse().expect("a target"));
+        let thrice = Arc::new(Thrice(dialect.expect("a dialect")));
+        let felt = felt_in(thrice, echo, Duration::from_secs(1));
+        assert!(felt.findings.is_empty(), "{:?}", felt.examples);
+        // Each is over after some requests, and the next one comes.
+        assert!(felt.connections > 4, "{}", felt.connections);
     }
 
     #[test]
