@@ -3,7 +3,7 @@
 use crate::timeline::Timeline;
 use serde::Serialize;
 use serde_json::Value;
-use std::io::Write;
+use std::io::{self, Write};
 
 /// What a run leaves behind.
 #[derive(Debug)]
@@ -33,11 +33,21 @@ impl Delivery {
     }
 
     /// Prints the summary.
-    pub fn print(&self) {
-        // A reader that has gone (`| head`) does not change how the run ended.
-        let _ = match self.aside {
-            false => std::io::stdout().write_all(self.summary.as_bytes()),
-            true => std::io::stderr().write_all(self.summary.as_bytes()),
+    ///
+    /// # Errors
+    /// errno of write(2), but for EPIPE: a reader that has gone (`| head`) does not change how the
+    /// run ended.
+    pub fn print(&self) -> io::Result<()> {
+        let print = |mut to: Box<dyn Write>| {
+            to.write_all(self.summary.as_bytes()).and_then(|()| to.flush())
         };
+        let printed = match self.aside {
+            false => print(Box::new(io::stdout())),
+            true => print(Box::new(io::stderr())),
+        };
+        printed.or_else(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe => Ok(()),
+            _ => Err(error),
+        })
     }
 }

@@ -30,11 +30,13 @@ pub fn carry_out(
     let mut delivery = perform(cli, &interrupts)?;
     witness.after(&mut delivery, &interrupts);
     verdict::judge(&mut delivery, &common.fail_if);
-    delivery.print();
+    let printed = delivery.print();
     let outputs = match outputs {
         Some(outputs) => outputs,
         None => Outputs::create(common).map_err(Failure::Usage)?,
     };
     outputs.write(&delivery).map_err(|what| Failure::System(io::Error::other(what)))?;
+    let lost = |error| io::Error::other(format!("the summary could not be written: {error}"));
+    printed.map_err(|error| Failure::System(lost(error)))?;
     Ok(delivery.exit_status)
 }

@@ -11,6 +11,15 @@
 //! [`summary`] tell. [`threads`], [`network`] and [`saturation`] say whether it was the server that
 //! was measured. [`transfer`] moves one file instead.
 
+/// As `eprintln!`, but nobody who hears it is no reason to end a run: `eprintln!` panics.
+#[macro_export]
+macro_rules! note {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($words)*);
+    }};
+}
+
 pub mod args;
 pub mod delivery;
 pub mod echo;

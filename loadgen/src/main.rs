@@ -23,6 +23,8 @@ fn main() -> ExitCode {
         Err(Failure::Unresolved(what)) => fail(Outcome::Unreachable.exit_status(), &what),
         Err(Failure::Engine(error)) => fail(Outcome::Failed.exit_status(), &error.to_string()),
         Err(Failure::System(error)) => fail(Outcome::Failed.exit_status(), &error.to_string()),
+        Err(Failure::Server(what)) => fail(Outcome::Failed.exit_status(), &what),
+        Err(Failure::Interrupted(what)) => fail(Outcome::Interrupted.exit_status(), &what),
     }
 }
 
@@ -44,6 +46,6 @@ fn perform(cli: &Cli, interrupts: &Interrupts) -> Result<Delivery, Failure> {
 }
 
 fn fail(status: u8, what: &str) -> ExitCode {
-    eprintln!("ringload: {what}");
+    ringload::note!("ringload: {what}");
     status.into()
 }

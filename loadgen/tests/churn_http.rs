@@ -89,6 +89,6 @@ fn an_end_that_is_announced_and_does_not_come_is_found() {
 fn a_path_that_is_not_there_is_named() {
     let address = files(FilesBug::None);
     let ended = churn(address, "-n 1 --path /missing");
-    assert_eq!(ended.status, 2, "{ended}");
+    assert_eq!(ended.status, 1, "{ended}");
     assert!(ended.stderr.contains("/missing: it is answered with 400"), "{ended}");
 }

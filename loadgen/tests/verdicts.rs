@@ -259,3 +259,42 @@ fn files_that_are_no_reports_and_options_of_runs_are_wrong_usage() {
         assert!(status == 2 && stderr.contains(says), "{line}: {status} {stdout}{stderr}");
     }
 }
+
+/// A stranger's finding: a start that failed emptied the report of the day before.
+#[test]
+fn a_report_stays_until_there_is_another() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let kept = folder.path().join("kept.json");
+    std::fs::write(&kept, "the day before").expect("a file");
+    let json = kept.to_str().expect("plain");
+    let run = |arguments: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_ringload"))
+            .args(["echo", "127.0.0.1:1", "-n", "1", "--json", json])
+            .args(arguments)
+            .output()
+            .expect("the program starts")
+    };
+    assert_eq!(run(&["--pid", "4000000000"]).status.code(), Some(2));
+    let same = run(&["--html", json]);
+    assert_eq!(same.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&same.stderr).contains("same file"), "{same:?}");
+    assert_eq!(std::fs::read_to_string(&kept).expect("it is there"), "the day before");
+    assert_eq!(run(&[]).status.code(), Some(3), "nobody listens there");
+    let report = std::fs::read_to_string(&kept).expect("it is there");
+    assert!(report.starts_with('{') && report.contains("unreachable"), "{report}");
+}
+
+/// eprintln! and println! panic when nobody hears them.
+#[test]
+fn nobody_who_listens_is_no_reason_to_panic() {
+    let full = || std::fs::File::create("/dev/full").expect("a device that is full");
+    let program = || {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_ringload"));
+        program.args(["echo", "127.0.0.1:1", "-n", "1"]).stdout(Stdio::null());
+        program
+    };
+    let status = program().stderr(full()).status().expect("the program starts");
+    assert_eq!(status.code(), Some(3));
+    let status = program().stdout(full()).stderr(Stdio::null()).status();
+    assert_eq!(status.expect("the program starts").code(), Some(1), "the summary is lost");
+}

@@ -11,6 +11,7 @@ pub(crate) const EXAMPLE: &str = r#"A plan:
 
   [server]                         # needed for signals only
   command = ["ringwrightd", "http", "www", "--admin", "127.0.0.1:9000"]
+                                   # itself: signals go to this process (in a shell, exec it)
                                    # or pid = 4711, or pid-file = "/run/nginx.pid"
   ready = "listening"              # a line of its standard output has this; and/or
   ready-address = "127.0.0.1:8080" # this can be connected to

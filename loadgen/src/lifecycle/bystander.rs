@@ -114,6 +114,8 @@ impl Party {
                 }
             }
         }
+        // What was due and has no reply has waited as long as this at least.
+        all.iter_mut().flat_map(|it| it.due.drain(..)).for_each(|due| felt.record(due));
         Ok(felt)
     }
 }
@@ -133,6 +135,12 @@ impl Felt {
             findings: BTreeMap::new(),
             examples: Vec::new(),
         }
+    }
+
+    /// A request that was due then, before the abuse or beside it, has waited until now.
+    fn record(&mut self, (due, is_abused): (Instant, bool)) {
+        let times = if is_abused { &mut self.abuse_ns } else { &mut self.baseline_ns };
+        times.saturating_record(due.elapsed().as_nanos() as u64);
     }
 
     fn keep(&mut self, finding: Finding, script: Script) {
@@ -198,9 +206,7 @@ impl Bystander {
                 while let Moved::Bytes(_) = life.hear(&mut bytes) {}
             }
             if life.replies() > replies {
-                let (due, is_abused) = self.due.pop_front().expect("one was asked for");
-                let times = if is_abused { &mut felt.abuse_ns } else { &mut felt.baseline_ns };
-                times.saturating_record(due.elapsed().as_nanos() as u64);
+                felt.record(self.due.pop_front().expect("one was asked for"));
                 self.waits = Some(Instant::now());
                 // A request may have several replies.
                 if life.replies() as usize >= self.ends.len() || life.announced_end() {
@@ -217,8 +223,8 @@ impl Bystander {
                 life.give_up();
                 let finding = self.part(party);
                 // It counts as long as it was waited for; the next one is not blamed for it.
-                if let Some((due, true)) = self.due.pop_front() {
-                    felt.abuse_ns.saturating_record(due.elapsed().as_nanos() as u64);
+                if let Some(due) = self.due.pop_front() {
+                    felt.record(due);
                 }
                 return finding;
             }
@@ -357,6 +363,16 @@ mod tests {
         assert!(felt.findings.is_empty(), "{:?}", felt.examples);
         let [count, longest] = [felt.baseline_ns.len(), felt.baseline_ns.max()];
         assert!(count > 4 && longest > 300_000_000, "{count} up to {longest} ns");
+    }
+
+    #[test]
+    fn what_is_due_and_never_answered_is_in_their_times() {
+        let mute = |mut stream: TcpStream| while let Ok(1..) = stream.read(&mut [0; 64]) {};
+        let felt = felt(mute, Duration::from_secs(1));
+        // Four of them, twenty times a second, half of it before the abuse.
+        let (before, beside) = (felt.baseline_ns.len(), felt.abuse_ns.len());
+        assert!(before >= 30 && beside >= 30, "{before} before, {beside} beside");
+        assert!(felt.baseline_ns.max() > 900_000_000, "{}", felt.baseline_ns.max());
     }
 
     /// Echo, of which each message counts as three replies.

@@ -294,7 +294,7 @@ fn shrink_examples(
         }
         rules.push(example.rule);
         if !args.common.quiet {
-            eprintln!("shrinking the first script with {}", example.rule.name());
+            crate::note!("shrinking the first script with {}", example.rule.name());
         }
         let mut keep_on = || {
             was_interrupted |= interrupts.wait(Duration::ZERO);

@@ -165,6 +165,15 @@ pub struct Limits {
     pub may_reject: bool,
 }
 
+impl Limits {
+    /// Longest wait for a connect: a SYN that is lost, be it for a reset from the same port just
+    /// before it, is sent again after one second and after two more (tcp(7), tcp_syn_retries).
+    #[must_use]
+    pub fn connect_patience(&self) -> Duration {
+        self.patience.max(Duration::from_secs(4))
+    }
+}
+
 /// One protocol, as spoken by clients that misbehave. One value per run, shared by all its threads.
 pub trait Dialect: Send + Sync {
     /// `echo`, `http`, `packets`.

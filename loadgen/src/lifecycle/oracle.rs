@@ -31,7 +31,8 @@ pub fn common(sight: &Sight, limits: &Limits) -> Option<Verdict> {
             refused("connect failed", &format!("the connect failed: {error}"))
         }
         Ending::ConnectTimeout => {
-            let detail = format!("the connect got no answer within {:?}", limits.patience);
+            let detail =
+                format!("the connect got no answer within {:?}", limits.connect_patience());
             Some(wrong("no answer to connect", Finding::new(Rule::NotServed, detail)))
         }
         Ending::Fin | Ending::Reset if limits.may_reject && sight.heard == 0 => {

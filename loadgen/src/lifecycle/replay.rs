@@ -80,6 +80,7 @@ pub fn perform(args: &ReplayArgs, interrupts: &Interrupts) -> Result<Delivery, F
     }
     let (outcome, status) = match told.findings_total {
         _ if was_interrupted => ("interrupted", 130),
+        0 if told.was_short => ("bottleneck", 4),
         0 => ("passed", 0),
         _ => ("failed", 1),
     };
@@ -87,6 +88,7 @@ pub fn perform(args: &ReplayArgs, interrupts: &Interrupts) -> Result<Delivery, F
     let walks = told.walks;
     let _ = match outcome {
         "failed" => writeln!(text, "FAILED in walk {walks} of at most {}", args.times),
+        "bottleneck" => writeln!(text, "NOT SAID: we were the limit, not the server; see above"),
         "passed" => writeln!(text, "PASSED: every ending was one that the protocol allows"),
         _ => writeln!(text, "INTERRUPTED"),
     };
@@ -175,6 +177,8 @@ fn stage(scripts: &[Arc<Script>], oracle: &OracleArgs) -> Result<Arc<Stage>, Fai
 #[derive(Default)]
 struct Told {
     walks: u64,
+    /// A script could not be walked to its end for want of something on our side.
+    was_short: bool,
     findings_total: u64,
     connections: Vec<Connection>,
     text: String,
@@ -184,6 +188,7 @@ impl Told {
     /// Tells of a walk, instead of the one before it.
     fn take(&mut self, walked: &[Walked], stage: &Stage) {
         self.walks += 1;
+        self.was_short |= walked.iter().any(|it| it.short.is_some());
         self.connections.clear();
         self.text.clear();
         let judged: Vec<_> = walked.iter().map(|it| (it, it.judge(stage))).collect();

@@ -215,6 +215,11 @@ pub fn is_ours(error: &io::Error) -> bool {
                 | libc::ENFILE
                 | libc::ENOBUFS
                 | libc::ENOMEM
+                // epoll_ctl(2): fs.epoll.max_user_watches.
+                | libc::ENOSPC
+                // A firewall of our own.
+                | libc::EPERM
+                | libc::EACCES
                 | libc::EADDRNOTAVAIL
                 | libc::EADDRINUSE
                 | libc::EAGAIN

@@ -173,6 +173,11 @@ impl<P: Protocol> Load<P> {
 
     /// Asks for the next tick: when something has to be sent that can be, or published.
     fn arm(&self, shard: &mut Local<'_>) {
+        // Those that are free are closed, so many a tick.
+        let closes = self.driver.pacing() == Pacing::Requests && self.driver.is_over();
+        if closes && self.flows.has_free() {
+            return shard.tick_after(AT_ONCE);
+        }
         let can_send = match self.driver.pacing() {
             Pacing::Closed => false,
             Pacing::Requests => self.flows.has_free(),

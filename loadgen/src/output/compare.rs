@@ -145,7 +145,9 @@ fn row(figure: &'static Figure, a: &Side<'_>, b: &Side<'_>) -> Option<Row> {
 /// A figure of the seconds in which there was a reply, without the first: connects are in it.
 fn seconds(run: &Value, field: &str) -> Vec<f64> {
     let intervals = run["intervals"].as_array().into_iter().flatten().skip(1);
-    let replied = intervals.filter(|second| second["replies"].as_u64() != Some(0));
+    // A second without a reply has a rate, and no times.
+    let is_rate = field.ends_with("_per_s");
+    let replied = intervals.filter(|second| is_rate || second["replies"].as_u64() != Some(0));
     replied.filter_map(|second| second[field].as_f64()).collect()
 }
 

@@ -10,7 +10,7 @@ use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
 /// Counts that are added.
-const ADDED: [&str; 17] = [
+const ADDED: [&str; 16] = [
     "intended",
     "unsent",
     "requests",
@@ -27,12 +27,11 @@ const ADDED: [&str; 17] = [
     "errors_total",
     "cpu_user_s",
     "cpu_system_s",
-    "replies_per_s",
 ];
 /// Counts by name that are added.
 const ADDED_MAPS: [&str; 3] = ["statuses", "errors", "network"];
 /// What was asked for that is added.
-const ADDED_PLAN: [&str; 4] = ["connections", "threads", "rate", "conn_rate"];
+const ADDED_PLAN: [&str; 5] = ["connections", "threads", "requests", "rate", "conn_rate"];
 /// Of the seconds of several runs: counts are added, of percentiles the worst is taken (the exact
 /// one needs the second's histogram, which a report does not have).
 const ADDED_INTERVAL: [&str; 5] =
@@ -123,7 +122,13 @@ fn check(reports: &[Value]) -> Result<(), String> {
 
 /// How bad an outcome is; of several, the worst is that of all.
 fn gravity(outcome: &Value) -> usize {
-    let order = [Outcome::Passed, Outcome::Failed, Outcome::Unreachable, Outcome::Interrupted];
+    let order = [
+        Outcome::Passed,
+        Outcome::Saturated,
+        Outcome::Failed,
+        Outcome::Unreachable,
+        Outcome::Interrupted,
+    ];
     order.iter().position(|known| json!(known) == *outcome).unwrap_or(order.len())
 }
 
@@ -225,6 +230,23 @@ mod tests {
     /// Spread over all scales, and different at every place.
     fn times() -> impl Iterator<Item = u64> + Clone {
         (1..20_000_u64).map(|n| 1_000 + n * n * 37 % 5_000_000 + (n % 97) * 1_000_000)
+    }
+
+    #[test]
+    fn the_worst_outcome_is_that_of_all() {
+        let of = |outcomes: [&str; 2]| {
+            let reports = outcomes.map(|outcome| {
+                let mut report = report(times().take(3));
+                report["outcome"] = outcome.into();
+                report
+            });
+            merge(&reports).expect("they fit")["outcome"].clone()
+        };
+        let order = ["passed", "saturated", "failed", "unreachable", "interrupted"];
+        for pair in order.windows(2) {
+            assert_eq!(of([pair[0], pair[1]]), pair[1]);
+            assert_eq!(of([pair[1], pair[0]]), pair[1]);
+        }
     }
 
     #[test]

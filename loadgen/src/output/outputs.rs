@@ -6,9 +6,10 @@ use crate::delivery::Delivery;
 use crate::units::show_path;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// Files that are open and empty.
+/// Files that can be written.
 #[derive(Debug)]
 pub struct Outputs {
     json: Option<Output>,
@@ -29,11 +30,23 @@ impl Outputs {
     /// # Errors
     /// errno of creating one, in words.
     pub fn create(common: &CommonArgs) -> Result<Self, String> {
-        Ok(Self {
+        let all = Self {
             json: Output::create("--json", common.json.as_deref())?,
             hlog: Output::create("--hlog", common.hlog.as_deref())?,
             html: Output::create("--html", common.html.as_deref())?,
-        })
+        };
+        let given: Vec<&Output> = [&all.json, &all.hlog, &all.html].into_iter().flatten().collect();
+        for (at, output) in given.iter().enumerate() {
+            if let Some(other) = given[..at].iter().find(|other| other.is(output)) {
+                return Err(format!(
+                    "{} and {} are the same file, {}",
+                    other.option,
+                    output.option,
+                    show_path(&output.path)
+                ));
+            }
+        }
+        Ok(all)
     }
 
     /// Writes all of them.
@@ -61,18 +74,29 @@ impl Outputs {
 impl Output {
     fn create(option: &'static str, path: Option<&Path>) -> Result<Option<Self>, String> {
         let Some(path) = path else { return Ok(None) };
-        match File::create(path) {
+        // What is in it stays until there is something to take its place.
+        match File::options().write(true).create(true).truncate(false).open(path) {
             Ok(file) => Ok(Some(Self { option, path: path.into(), file })),
             Err(error) => Err(format!("{option} {}: {error}", show_path(path))),
         }
     }
 
+    /// Whether it is the same regular file.
+    fn is(&self, other: &Self) -> bool {
+        let (Ok(a), Ok(b)) = (self.file.metadata(), other.file.metadata()) else { return false };
+        a.is_file() && (a.dev(), a.ino()) == (b.dev(), b.ino())
+    }
+
     fn write(
         self,
-        write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+        write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
     ) -> Result<(), String> {
-        let mut file = BufWriter::new(self.file);
-        write(&mut file)
+        // A pipe or a device has no length to set.
+        let is_regular = self.file.metadata().is_ok_and(|about| about.is_file());
+        let emptied = if is_regular { self.file.set_len(0) } else { Ok(()) };
+        let mut file = BufWriter::new(&self.file);
+        emptied
+            .and_then(|()| write(&mut file))
             .and_then(|()| file.flush())
             .map_err(|error| format!("{} {}: {error}", self.option, show_path(&self.path)))
     }

@@ -58,8 +58,6 @@ pub struct EventRun {
 
 /// A plan being carried out.
 pub struct Conductor {
-    /// Where the parts leave their reports.
-    folder: Folder,
     restarts: bool,
     quiet: bool,
     start: Instant,
@@ -72,6 +70,8 @@ pub struct Conductor {
     pub server: Option<Running>,
     /// A signal ended it.
     pub interrupted: bool,
+    /// Where the parts leave their reports. Goes last, when nobody writes there any more.
+    folder: Folder,
 }
 
 impl Conductor {
@@ -127,8 +127,9 @@ impl Conductor {
         }
     }
 
-    /// Ends the server if it is ours, or waits for it to end if it has been told to.
-    pub fn end_server(&mut self) {
+    /// Ends the server if it is ours, or waits for it to end if it has been told to. A signal does
+    /// not wait.
+    pub fn end_server(&mut self, interrupts: &Interrupts) {
         let now = self.elapsed();
         if let Some(server) = &mut self.server
             && server.is_ours()
@@ -137,15 +138,22 @@ impl Conductor {
         {
             server.error.get_or_insert(why);
         }
-        // Its own limit ends this: watch() sees to that.
+        // Its own limit ends this: watch() sees to that. What even SIGKILL does not end is left.
         while self.server.as_ref().is_some_and(Running::is_ending) {
-            std::thread::sleep(POLL);
+            if interrupts.wait(POLL) {
+                self.interrupted = true;
+                return;
+            }
             self.watch_server();
+            let overdue = |server: &Running| server.is_overdue(self.elapsed(), GRACE);
+            if self.server.as_ref().is_some_and(overdue) {
+                return;
+            }
         }
     }
 
     fn is_over(&self) -> bool {
-        self.parts.iter().all(|run| run.ended.is_some() || run.error.is_some())
+        self.parts.iter().all(|run| run.started.is_some() && !run.is_running())
             && self.events.iter().all(|run| run.done.is_some() && run.child.is_none())
     }
 
@@ -167,7 +175,7 @@ impl Conductor {
         if now >= self.next_line {
             self.next_line += LINE;
             if !self.quiet {
-                eprintln!("{}", progress::line(now, &self.parts));
+                crate::note!("{}", progress::line(now, &self.parts));
             }
         }
     }

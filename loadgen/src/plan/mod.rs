@@ -68,7 +68,7 @@ pub fn perform(plan: &PlanArgs, interrupts: &Interrupts) -> Result<Delivery, Fai
     if let Some(witness) = witness {
         witness.after(&mut seen, interrupts);
     }
-    conductor.end_server();
+    conductor.end_server(interrupts);
     let mut report = PlanReport::new((name, &schedule), environment, elapsed, &conductor);
     report.settled(&seen);
     let summary = summary::summary(&report) + &seen.summary;
@@ -107,7 +107,7 @@ fn begin_server(server: &Server, interrupts: &Interrupts) -> Result<Running, Fai
     let mut running = Running::begin(server).map_err(wrong)?;
     while !running.is_ready(server, since).map_err(wrong)? {
         if interrupts.wait(POLL) {
-            return Err(wrong("interrupted before the server was ready".into()));
+            return Err(Failure::Interrupted("interrupted before the server was ready".into()));
         }
     }
     Ok(running)

@@ -127,6 +127,12 @@ impl Running {
         self.ended.is_none() && self.told.is_some()
     }
 
+    /// It was to end, and has not done so for so long beyond its time.
+    #[must_use]
+    pub fn is_overdue(&self, now: Duration, by: Duration) -> bool {
+        self.told.is_some_and(|told| now > told.at + self.drain + by)
+    }
+
     /// Sends it a signal.
     ///
     /// # Errors

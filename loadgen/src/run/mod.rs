@@ -42,6 +42,10 @@ pub enum Failure {
     Engine(ringwright::Error),
     /// A system call failed that never should.
     System(std::io::Error),
+    /// The server answers what it must not, so that nothing could be learnt of it.
+    Server(String),
+    /// A signal came before anything had begun.
+    Interrupted(String),
 }
 
 /// Loads the target, and makes the report of it.
@@ -118,7 +122,7 @@ fn drive<P: Protocol>(
         move |shard| Load::new(tasks[shard].clone(), shared.clone(), protocol(), shard, shards)
     })?;
     for notice in engine.notices() {
-        eprintln!("ringload: {notice}");
+        crate::note!("ringload: {notice}");
     }
     // From here, so that setting up the rings is not taken for load.
     let cpu_before = system::cpu_time();

@@ -144,7 +144,7 @@ impl<'a> Watch<'a> {
             if interrupts.wait(Duration::from_millis(1)) {
                 if self.run.interrupted {
                     self.screen.close();
-                    eprintln!("ringload: interrupted again; no report");
+                    crate::note!("ringload: interrupted again; no report");
                     std::process::exit(130);
                 }
                 self.run.interrupted = true;

@@ -151,11 +151,11 @@ impl Task {
         let side = side(shared.clone())?;
         let client = Client::new(self.to, side, framing, verify, self.timeout, shared.clone());
         if !self.quiet {
-            eprintln!("{}", self.plan.opening());
+            crate::note!("{}", self.plan.opening());
         }
         let engine = Engine::start(config, move |_| client.clone()).map_err(Failure::Engine)?;
         for notice in engine.notices() {
-            eprintln!("ringload: {notice}");
+            crate::note!("ringload: {notice}");
         }
         let cpu_before = system::cpu_time();
         let remote = engine.remote();

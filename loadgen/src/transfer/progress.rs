@@ -49,7 +49,7 @@ impl Progress {
                 bar.set_message(left);
             }
             Shape::Lines if elapsed >= self.next_line => {
-                eprintln!("{}", line(elapsed, self.last, moved, size, shared.is_verifying()));
+                crate::note!("{}", line(elapsed, self.last, moved, size, shared.is_verifying()));
                 self.last = (elapsed, moved);
                 while self.next_line <= elapsed {
                     self.next_line += LINE;

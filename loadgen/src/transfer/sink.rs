@@ -105,7 +105,7 @@ impl Drop for Place {
         if let Some((temporary, _)) = &self.rename
             && let Err(error) = std::fs::remove_file(temporary)
         {
-            eprintln!("ringload: {} stays: {error}", show_path(temporary));
+            crate::note!("ringload: {} stays: {error}", show_path(temporary));
         }
     }
 }

@@ -127,7 +127,13 @@ impl Figure {
             Source::BystanderRatio(place) => {
                 report["bystanders"][format!("ratio_{place}")].as_f64()
             }
-            Source::Path => names::at(report, &self.name).and_then(Value::as_f64),
+            Source::Path => names::at(report, &self.name)
+                .and_then(Value::as_f64)
+                // A status that never came is not listed.
+                .or_else(|| {
+                    let is_status = self.name.starts_with("statuses.");
+                    (is_status && report["statuses"].is_object()).then_some(0.0)
+                }),
         };
         value.ok_or_else(none)
     }

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Scripts remembered.
+/// Scripts remembered, beside those that go on.
 const RECENT_MAX: usize = 4_096;
 /// Most that are told of with one that fails, itself among them.
 const COMPANY_MAX: usize = 32;
@@ -29,15 +29,16 @@ struct Member {
 
 impl Company {
     pub(super) fn begin(&mut self, number: u64, cell: Cell, script: Arc<Script>) {
-        if self.recent.len() == RECENT_MAX {
-            // One that still goes on has its end to be noted.
-            let over = self.recent.iter().position(|member| member.ended.is_some());
-            self.recent.remove(over.unwrap_or_default());
+        // One that still goes on has its end to be noted: they are as many as `-c` at most.
+        if self.recent.len() >= RECENT_MAX
+            && let Some(over) = self.recent.iter().position(|member| member.ended.is_some())
+        {
+            self.recent.remove(over);
         }
         self.recent.push_back(Member { number, cell, script, began: Instant::now(), ended: None });
     }
 
-    /// Its cell. Scripts that go on are never forgotten, as long as fewer go on than are remembered.
+    /// Its cell. Scripts that go on are never forgotten.
     pub(super) fn end(&mut self, number: u64) -> Option<Cell> {
         let member = self.recent.iter_mut().rev().find(|member| member.number == number)?;
         member.ended = Some(Instant::now());
@@ -75,6 +76,21 @@ mod tests {
     use crate::lifecycle::cell::{Kind, Point};
 
     #[test]
+    fn whoever_goes_on_is_not_forgotten_however_many_there_are() {
+        let cell = Cell { point: Point::Idle, kind: Kind::Rst };
+        let mut company = Company::default();
+        let script: Arc<Script> = Arc::new("echo://a:1 number=1 connect".parse().expect("one"));
+        let many = RECENT_MAX as u64 + 10;
+        (0..many).for_each(|number| company.begin(number, cell, script.clone()));
+        (0..many).for_each(|number| assert_eq!(company.end(number), Some(cell), "{number}"));
+        (many..3 * many).for_each(|number| {
+            company.begin(number, cell, script.clone());
+            company.end(number);
+        });
+        assert!(company.recent.len() as u64 <= many);
+    }
+
+    #[test]
     fn those_on_their_way_and_those_just_before_are_company() {
         let cell = Cell { point: Point::Idle, kind: Kind::Rst };
         let mut company = Company::default();
@@ -97,6 +113,6 @@ mod tests {
         assert_eq!(numbers, must);
         assert_eq!(company.end(5_000), None);
         (200..10_000).for_each(|number| begin(&mut company, number));
-        assert!(company.of(9_000).len() == COMPANY_MAX && company.recent.len() == RECENT_MAX);
+        assert_eq!(company.of(9_000).len(), COMPANY_MAX);
     }
 }

@@ -140,7 +140,9 @@ impl Tally {
     pub(super) fn take_felt(&mut self, felt: &Felt) {
         let of = self.cells.entry(None).or_default();
         of.connections += felt.connections;
-        of.findings.clone_from(&felt.findings);
+        for (rule, count) in &felt.findings {
+            *of.findings.entry(*rule).or_default() += count;
+        }
         for (finding, script) in &felt.examples {
             let script = Arc::new(script.clone());
             self.keep(Example {

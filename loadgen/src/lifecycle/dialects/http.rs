@@ -17,6 +17,8 @@ mod judge;
 mod learn;
 mod reading;
 
+pub use learn::check;
+
 use super::learnt::Files;
 use crate::lifecycle::dialect::{Dialect, Ear, Key, Limits, Phrase, Sight, Speech, Verdict};
 use crate::stream::Stream;

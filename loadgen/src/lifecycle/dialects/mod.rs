@@ -34,25 +34,35 @@ pub fn learn(
     address: SocketAddr,
     hints: &Hints,
 ) -> Result<Arc<dyn Dialect>, String> {
-    let no_path = || match &*target.path {
-        "" | "/" => Ok(()),
-        path => Err(format!("{path}: {}:// has no paths", target.scheme)),
-    };
     match &*target.scheme {
-        "echo" => no_path().and_then(|()| dialect(target)),
         "http" => {
-            let mut paths = hints.paths.clone();
-            if !target.path.is_empty() || paths.is_empty() {
-                paths.push(if target.path.is_empty() { "/".into() } else { target.path.clone() });
-            }
             let (host, strictness) = (&target.address, hints.strictness);
+            let paths = paths(target, hints);
             Ok(Arc::new(http::Http::learn(address, host, &paths, strictness, hints.timeout)?))
         }
-        "packets" => {
-            no_path()?;
-            Ok(Arc::new(packets::Packets::learn(address, hints.timeout)?))
+        "packets" => Ok(Arc::new(packets::Packets::learn(address, hints.timeout)?)),
+        _ => dialect(target),
+    }
+}
+
+/// What is asked for.
+fn paths(target: &Target, hints: &Hints) -> Vec<String> {
+    let mut paths = hints.paths.clone();
+    if !target.path.is_empty() || paths.is_empty() {
+        paths.push(if target.path.is_empty() { "/".into() } else { target.path.clone() });
+    }
+    paths
+}
+
+/// Whether it is a target at all.
+fn check(target: &Target, hints: &Hints) -> Result<(), String> {
+    match (&*target.scheme, &*target.path) {
+        ("http", _) => http::check(&paths(target, hints)),
+        ("echo" | "packets", "" | "/") => Ok(()),
+        ("echo" | "packets", path) => Err(format!("{path}: {}:// has no paths", target.scheme)),
+        (other, _) => {
+            Err(format!("{other}:// is not spoken here; echo://, http:// and packets:// are"))
         }
-        other => Err(format!("{other}:// is not spoken here; echo://, http:// and packets:// are")),
     }
 }
 
@@ -65,9 +75,10 @@ pub fn dialect_at(
     address: SocketAddr,
     hints: &Hints,
 ) -> Result<Arc<dyn Dialect>, Failure> {
+    check(target, hints).map_err(Failure::Usage)?;
     learn(target, address, hints).map_err(|what| {
         match TcpStream::connect_timeout(&address, hints.timeout) {
-            Ok(_) => Failure::Usage(what),
+            Ok(_) => Failure::Server(what),
             Err(error) => Failure::Unresolved(format!("nothing answers at {address}: {error}")),
         }
     })

@@ -236,7 +236,7 @@ impl Story {
         match life.connected() {
             true if life.is_over() => Pace::Ended,
             true => Pace::Next,
-            false => self.patiently(self.stage.limits.patience),
+            false => self.patiently(self.stage.limits.connect_patience()),
         }
     }
 
@@ -280,7 +280,7 @@ impl Story {
         // leaves at once need not know.
         let leaves = matches!(step, Step::Rst | Step::Close | Step::Vanish(_) | Step::Wait(_));
         if !leaves && !life.connected() {
-            return self.patiently(self.stage.limits.patience);
+            return self.patiently(self.stage.limits.connect_patience());
         }
         if life.is_over() {
             return Pace::Ended;

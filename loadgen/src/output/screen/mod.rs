@@ -47,7 +47,7 @@ impl Screen {
             live.map_or(Shape::Lines, |live| Shape::Live { live, drawn: None })
         };
         if matches!(shape, Shape::Lines) {
-            eprintln!("{opening}");
+            crate::note!("{opening}");
         }
         Self { shape, lines: VecDeque::new(), opening: opening.into(), heading: None }
     }
@@ -76,9 +76,9 @@ impl Screen {
             Shape::Nothing => {}
             Shape::Lines => {
                 if is_first {
-                    eprintln!("{heading}");
+                    crate::note!("{heading}");
                 }
-                eprintln!("{line}");
+                crate::note!("{line}");
             }
             Shape::Live { .. } => {
                 self.lines.push_back(line);
@@ -109,12 +109,12 @@ impl Screen {
 
     fn leave(&mut self) {
         restore();
-        eprintln!("{}", self.opening);
+        crate::note!("{}", self.opening);
         if let Some(heading) = &self.heading {
-            eprintln!("{heading}");
+            crate::note!("{heading}");
         }
         for line in self.lines.drain(..) {
-            eprintln!("{line}");
+            crate::note!("{line}");
         }
     }
 }

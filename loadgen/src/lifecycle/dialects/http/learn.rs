@@ -19,14 +19,10 @@ pub fn files(
     paths: &[String],
     timeout: Duration,
 ) -> Result<(Files, bool), String> {
-    if !(1..=PATHS_MAX).contains(&paths.len()) {
-        return Err(format!("expected 1 to {PATHS_MAX} paths, not {}", paths.len()));
-    }
     let mut files = Files::default();
     let mut is_ours = true;
     for path in paths {
         let says = |why: String| format!("{path}: {why}");
-        check(path).map_err(says)?;
         if files.position(path).is_some() {
             continue;
         }
@@ -45,14 +41,22 @@ pub fn files(
     Ok((files, is_ours))
 }
 
-/// A path can be part of a script.
-fn check(path: &str) -> Result<(), String> {
-    let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'\'' | b',' | b'#');
-    if path.starts_with('/') && path.bytes().all(is_plain) {
-        return Ok(());
+/// Paths that can be part of a script, and not too many of them.
+///
+/// # Errors
+/// The first that cannot.
+pub fn check(paths: &[String]) -> Result<(), String> {
+    if !(1..=PATHS_MAX).contains(&paths.len()) {
+        return Err(format!("expected 1 to {PATHS_MAX} paths, not {}", paths.len()));
     }
-    Err("expected a path that begins with /, with white space, commas, ' and # percent-encoded"
-        .into())
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'\'' | b',' | b'#');
+    match paths.iter().find(|path| !path.starts_with('/') || !path.bytes().all(is_plain)) {
+        None => Ok(()),
+        Some(path) => Err(format!(
+            "{path}: expected a path that begins with /, with white space, commas, ' and # \
+             percent-encoded"
+        )),
+    }
 }
 
 fn file(
