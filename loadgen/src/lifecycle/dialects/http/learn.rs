@@ -2,7 +2,7 @@
 
 use super::reading::{Event, Reading};
 use crate::lifecycle::dialects::learnt::{File, Files, KEPT_BYTES_MAX, Recorder};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -66,7 +66,13 @@ fn file(
     kept_bytes_max: usize,
     timeout: Duration,
 ) -> Result<(File, bool), String> {
-    let failed = |error: std::io::Error| format!("{address} does not answer: {error}");
+    // SO_RCVTIMEO answers EAGAIN (socket(7)).
+    let failed = |error: std::io::Error| match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+            format!("{address} does not answer within {timeout:?}")
+        }
+        _ => format!("{address} does not answer: {error}"),
+    };
     let mut stream = TcpStream::connect_timeout(&address, timeout).map_err(failed)?;
     stream.set_read_timeout(Some(timeout)).map_err(failed)?;
     stream.set_write_timeout(Some(timeout)).map_err(failed)?;
@@ -78,7 +84,7 @@ fn file(
     let mut buffer = vec![0; 64 << 10];
     loop {
         let count = match stream.read(&mut buffer) {
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             read => read.map_err(failed)?,
         };
         if count == 0 {
