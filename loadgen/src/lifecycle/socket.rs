@@ -1,11 +1,12 @@
 //! The few things that scripts do to a socket. Nothing here blocks, and nothing raises SIGPIPE.
 
 use super::dialect::Ending;
+use crate::system::bind_no_port;
 use socket2::{Domain, Protocol, SockFilter, Type};
 use std::io::{self, ErrorKind, Read};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::time::Duration;
 
 /// A TCP connection, or one on its way.
@@ -52,7 +53,7 @@ impl Socket {
         socket.set_reuse_address(true)?;
         if let Some(from) = from {
             if from.port() == 0 {
-                bind_address_no_port(&socket)?;
+                bind_no_port(socket.as_fd())?;
             }
             socket.bind(&from.into())?;
         }
@@ -225,23 +226,6 @@ pub fn is_ours(error: &io::Error) -> bool {
                 | libc::EAGAIN
         )
     )
-}
-
-/// The port is chosen at the connect, when it is known to whom: one that is in use to elsewhere
-/// will do (ip(7), IP_BIND_ADDRESS_NO_PORT).
-fn bind_address_no_port(socket: &socket2::Socket) -> io::Result<()> {
-    let on: libc::c_int = 1;
-    // SAFETY: the descriptor is open, and the option's value is an int of its size.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_IP,
-            libc::IP_BIND_ADDRESS_NO_PORT,
-            (&raw const on).cast(),
-            size_of_val(&on) as libc::socklen_t,
-        )
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 #[cfg(test)]
