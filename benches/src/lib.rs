@@ -1,7 +1,7 @@
 //! Ringwright beside its peers and its limit.
 //!
 //! Three programs: `ringwright-limit` (the bare ring: nothing but the system calls),
-//! `ringwright-peer-tokio` (the same echo on tokio) and `ringwright-compare` (interleaved runs of
+//! `ringwright-peer-tokio` (the same echo on tokio) and `ringwright-bench` (interleaved runs of
 //! two servers). What they share is here.
 
 #![cfg(target_os = "linux")]
@@ -10,3 +10,4 @@ pub mod arguments;
 pub mod bare;
 pub mod compare;
 pub mod machine;
+pub mod suite;

@@ -1,12 +1,15 @@
 //! The few things asked of the machine: a CPU to stay on, CPU time spent, descriptors enough, and
 //! a word when it is time to end.
 
+use std::fs;
 use std::io;
 use std::mem;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+use serde::Serialize;
 
 /// Connections waiting to be accepted; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -109,7 +112,7 @@ pub fn ended_children_cpu_time() -> io::Result<CpuTime> {
 
 /// What runs: `/proc/sys/kernel/osrelease`; nothing where that cannot be read.
 pub fn kernel() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
+    fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
 }
 
 /// CPUs of the machine that this process may use.
@@ -172,4 +175,40 @@ pub fn terminated() -> bool {
 
 fn check(status: libc::c_int) -> io::Result<()> {
     if status == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// What it was measured on.
+#[derive(Serialize)]
+pub struct Description {
+    /// `/proc/sys/kernel/osrelease`.
+    pub kernel: String,
+    /// That this process may use.
+    pub cpus: usize,
+    /// As the kernel names them.
+    pub cpu_model: String,
+    /// Of the machine.
+    pub memory_bytes: u64,
+    /// `net.ipv4.tcp_congestion_control`.
+    pub congestion_control: String,
+}
+
+impl Description {
+    /// Of this machine; what cannot be read is left empty.
+    pub fn read() -> Self {
+        let line = |path: &str, name: &str| {
+            let text = fs::read_to_string(path).unwrap_or_default();
+            let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+            line.split_once(':').map_or_else(String::new, |(_, value)| value.trim().to_owned())
+        };
+        let memory = line("/proc/meminfo", "MemTotal");
+        let kib = memory.split(' ').next().and_then(|number| number.parse::<u64>().ok());
+        let congestion = fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control");
+        Self {
+            kernel: kernel(),
+            cpus: cpus(),
+            cpu_model: line("/proc/cpuinfo", "model name"),
+            memory_bytes: kib.unwrap_or(0) * 1024,
+            congestion_control: congestion.unwrap_or_default().trim().to_owned(),
+        }
+    }
 }

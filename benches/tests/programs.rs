@@ -7,7 +7,7 @@ use std::time::Duration;
 
 const LIMIT: &str = env!("CARGO_BIN_EXE_ringwright-limit");
 const TOKIO: &str = env!("CARGO_BIN_EXE_ringwright-peer-tokio");
-const COMPARE: &str = env!("CARGO_BIN_EXE_ringwright-compare");
+const COMPARE: &str = env!("CARGO_BIN_EXE_ringwright-bench");
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
 struct Server {

@@ -19,7 +19,7 @@ const CONNECT_WAIT_MAX: Duration = Duration::from_secs(5);
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 const DESCRIPTORS_OTHER: u64 = 32;
 
-/// What each connection asks, over and over.
+/// What the connections ask, over and over.
 pub struct Load {
     /// The server.
     pub address: SocketAddr,
@@ -27,10 +27,14 @@ pub struct Load {
     pub connections: usize,
     /// How long to ask.
     pub duration: Duration,
-    /// Sent once per request.
-    pub request: Vec<u8>,
-    /// How many bytes answer it.
+    /// Asked in turn, by whichever connection is next; not empty.
+    pub requests: Vec<Vec<u8>>,
+    /// How many bytes answer one of them.
     pub reply_bytes: usize,
+    /// Requests sent at once on a connection; the next go when all of them are answered.
+    pub pipeline: usize,
+    /// Processes whose CPU time is counted while asking.
+    pub servers: Vec<u32>,
 }
 
 /// What came of it. The names are those of a `ringload` report.
@@ -44,13 +48,20 @@ pub struct LoadReport {
     pub replies_per_s: f64,
     /// CPU time of the client itself meanwhile, per reply.
     pub cpu_us_per_reply: f64,
+    /// CPU time of the servers meanwhile, connecting and closing not included.
+    pub server_cpu_s: f64,
     /// Connections that got no answer at all.
     pub connections_silent: usize,
 }
 
-/// Asks once for `path`, to learn how long the whole reply is; answers the request and that length.
-pub fn probe_http(address: SocketAddr, path: &str) -> io::Result<(Vec<u8>, usize)> {
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").into_bytes();
+/// A GET of `path`.
+pub fn get(address: SocketAddr, path: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").into_bytes()
+}
+
+/// Asks once for `path`, to learn how long the whole reply is.
+pub fn probe_http(address: SocketAddr, path: &str) -> io::Result<usize> {
+    let request = get(address, path);
     let mut stream = TcpStream::connect_timeout(&address, CONNECT_WAIT_MAX)?;
     stream.set_read_timeout(Some(CONNECT_WAIT_MAX))?;
     stream.write_all(&request)?;
@@ -67,7 +78,7 @@ pub fn probe_http(address: SocketAddr, path: &str) -> io::Result<(Vec<u8>, usize
     }
     let body_bytes =
         content_length(&head).map_err(|what| wrong(format!("{address}{path}: {what}")))?;
-    Ok((request, head.len() + body_bytes))
+    Ok(head.len() + body_bytes)
 }
 
 fn content_length(head: &[u8]) -> Result<usize, String> {
@@ -92,19 +103,24 @@ pub fn run(load: &Load) -> io::Result<LoadReport> {
     let mut ring = ring::create()?;
     let queues = Queues::new(&mut ring)?;
     let buffers = Buffers::register(queues.submitter(), BUFFERS)?;
-    let request: &'static [u8] = load.request.clone().leak();
+    let requests = load.requests.iter().map(|request| &*request.repeat(load.pipeline).leak());
     let mut client = Client {
         queues,
         buffers,
         connections,
-        request,
-        reply_bytes: load.reply_bytes,
+        requests: requests.collect(),
+        next_request: 0,
+        reply_bytes: load.reply_bytes * load.pipeline,
         answered: 0,
     };
     for index in 0..client.connections.len() as u32 {
         client.arm_receive(index)?;
     }
-    let (cpu_before, start) = (machine::own_cpu_time()?, Instant::now());
+    let servers_cpu = || -> io::Result<Duration> {
+        load.servers.iter().map(|&server| machine::process_cpu_time(server)).sum()
+    };
+    let (server_cpu_before, cpu_before) = (servers_cpu()?, machine::own_cpu_time()?);
+    let start = Instant::now();
     for index in 0..client.connections.len() as u32 {
         client.ask(index)?;
     }
@@ -112,13 +128,15 @@ pub fn run(load: &Load) -> io::Result<LoadReport> {
         client.turn()?;
     }
     let (elapsed, cpu) = (start.elapsed(), machine::own_cpu_time()? - cpu_before);
+    let server_cpu = servers_cpu()? - server_cpu_before;
     let answers = client.connections.iter().map(|connection| connection.answers);
-    let replies: u64 = answers.clone().sum();
+    let replies = answers.clone().sum::<u64>() * load.pipeline as u64;
     Ok(LoadReport {
         replies,
         elapsed_s: elapsed.as_secs_f64(),
         replies_per_s: replies as f64 / elapsed.as_secs_f64(),
         cpu_us_per_reply: cpu.as_secs_f64() * 1e6 / replies.max(1) as f64,
+        server_cpu_s: server_cpu.as_secs_f64(),
         connections_silent: answers.filter(|&count| count == 0).count(),
     })
 }
@@ -152,7 +170,9 @@ struct Client<'a> {
     queues: Queues<'a>,
     buffers: Buffers,
     connections: Vec<Asker>,
-    request: &'static [u8],
+    /// Each repeated as often as it is pipelined.
+    requests: Vec<&'static [u8]>,
+    next_request: usize,
     reply_bytes: usize,
     /// Receive completions in the last batch.
     answered: usize,
@@ -217,13 +237,17 @@ impl Client<'_> {
     fn ask(&mut self, index: u32) -> io::Result<()> {
         self.connections[index as usize].missing_bytes = self.reply_bytes;
         let socket = self.socket(index);
-        let (bytes, length) = (self.request.as_ptr(), self.request.len() as u32);
-        let send = opcode::Send::new(socket, bytes, length)
+        let request = self.requests[self.next_request];
+        self.next_request += 1;
+        if self.next_request == self.requests.len() {
+            self.next_request = 0;
+        }
+        let send = opcode::Send::new(socket, request.as_ptr(), request.len() as u32)
             .flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL)
             .build()
             .flags(squeue::Flags::SKIP_SUCCESS);
         let tag = Tag { kind: Kind::Send, index };
-        // SAFETY: the request is never freed.
+        // SAFETY: the requests are never freed.
         unsafe { self.queues.push(&send.user_data(tag.encode())) }
     }
 

@@ -79,6 +79,17 @@ struct LoadArguments {
     /// Get this path over HTTP/1.1 instead of echoing.
     #[arg(long, value_name = "PATH", conflicts_with = "size")]
     http: Option<String>,
+    /// Get PATH0, PATH1, … in turn, so many of them, whose replies are all equally long.
+    #[arg(long, value_name = "N", requires = "http",
+          value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    files: Option<u32>,
+    /// Requests sent at once on each connection.
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pipeline: u32,
+    /// Count the CPU time of this process while asking (repeatable).
+    #[arg(long, value_name = "PID")]
+    cpu_of: Vec<u32>,
     /// Stay on this CPU.
     #[arg(long, value_name = "N")]
     cpu: Option<usize>,
@@ -116,16 +127,25 @@ fn serve(arguments: &ServerArguments, scheme: &str, service: &Service) -> io::Re
 
 fn load(arguments: &LoadArguments) -> io::Result<()> {
     pin(arguments.cpu)?;
-    let (request, reply_bytes) = match &arguments.http {
-        Some(path) => client::probe_http(arguments.address, path)?,
-        None => (vec![b'e'; arguments.size as usize], arguments.size as usize),
+    let address = arguments.address;
+    let (requests, reply_bytes) = match (&arguments.http, arguments.files) {
+        (None, _) => (vec![vec![b'e'; arguments.size as usize]], arguments.size as usize),
+        (Some(path), None) => {
+            (vec![client::get(address, path)], client::probe_http(address, path)?)
+        }
+        (Some(path), Some(files)) => {
+            let requests = (0..files).map(|file| client::get(address, &format!("{path}{file}")));
+            (requests.collect(), client::probe_http(address, &format!("{path}0"))?)
+        }
     };
     let report = client::run(&Load {
-        address: arguments.address,
+        address,
         connections: arguments.connections as usize,
         duration: arguments.duration,
-        request,
+        requests,
         reply_bytes,
+        pipeline: arguments.pipeline as usize,
+        servers: arguments.cpu_of.clone(),
     })?;
     println!(
         "{:.0} requests/s, {} requests in {:.2} s, {:.2} µs of the client's CPU each",

@@ -16,7 +16,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// From the polite signal to the one that cannot be refused.
 const END_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// A child pinned to one CPU. It is ended when this is dropped, and by the kernel should this
+/// A child, mostly pinned to one CPU. It is ended when this is dropped, and by the kernel should this
 /// process vanish.
 pub struct Process {
     name: String,
@@ -24,12 +24,12 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command` on `cpu`.
-    pub fn start(mut command: Command, cpu: usize) -> io::Result<Self> {
+    /// Starts `command` on `cpu`, or on any.
+    pub fn start(mut command: Command, cpu: Option<usize>) -> io::Result<Self> {
         let name = Path::new(command.get_program()).display().to_string();
         let prepare = move || {
             machine::end_with_parent()?;
-            machine::pin_to_cpu(cpu)
+            cpu.map_or(Ok(()), machine::pin_to_cpu)
         };
         // SAFETY: between fork and exec it makes two system calls on values of its own stack, and
         // allocates nothing.
@@ -37,7 +37,8 @@ impl Process {
         // Neither RINGLOAD_… nor RINGWRIGHTD_… of the caller is to change what is measured.
         let child = command.env_clear().stdin(Stdio::null()).spawn();
         let child = child.map_err(|error| {
-            io::Error::new(error.kind(), format!("start {name} on CPU {cpu}: {error}"))
+            let place = cpu.map(|cpu| format!(" on CPU {cpu}")).unwrap_or_default();
+            io::Error::new(error.kind(), format!("start {name}{place}: {error}"))
         })?;
         Ok(Self { name, child })
     }
@@ -75,6 +76,15 @@ impl Process {
         }
     }
 
+    /// Ends it politely and waits until it has.
+    pub fn end(&mut self) -> io::Result<()> {
+        machine::terminate(self.pid());
+        match self.wait_unless(END_WAIT_MAX, || false)? {
+            Some(_) => Ok(()),
+            None => Err(self.failure(&format!("did not end within {END_WAIT_MAX:?} of SIGTERM"))),
+        }
+    }
+
     fn wait_unless(
         &mut self,
         wait_max: Duration,
@@ -101,9 +111,8 @@ impl Drop for Process {
         if matches!(self.child.try_wait(), Ok(Some(_))) {
             return;
         }
-        machine::terminate(self.pid());
-        if !matches!(self.wait_unless(END_WAIT_MAX, || false), Ok(Some(_))) {
-            eprintln!("{}", self.failure("did not end on SIGTERM and is killed"));
+        if let Err(error) = self.end() {
+            eprintln!("{error}; it is killed");
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
@@ -132,7 +141,7 @@ pub struct Scratch(PathBuf);
 impl Scratch {
     /// Creates it, readable for all: nginx's worker runs as another user.
     pub fn create() -> io::Result<Self> {
-        let path = std::env::temp_dir().join(format!("ringwright-compare-{}", std::process::id()));
+        let path = std::env::temp_dir().join(format!("ringwright-bench-{}", std::process::id()));
         fs::create_dir(&path).map_err(|error| {
             io::Error::new(error.kind(), format!("create {}: {error}", path.display()))
         })?;
@@ -161,7 +170,7 @@ mod tests {
     fn a_dropped_child_is_gone() {
         let mut command = Command::new("sleep");
         command.arg("60");
-        let child = Process::start(command, 0).unwrap();
+        let child = Process::start(command, Some(0)).unwrap();
         let pid = child.pid();
         assert!(children_of(std::process::id()).unwrap().contains(&pid));
         drop(child);
@@ -172,7 +181,7 @@ mod tests {
     fn a_silent_child_is_an_error_in_time() {
         let mut command = Command::new("sleep");
         command.arg("60").stdout(Stdio::piped());
-        let mut child = Process::start(command, 0).unwrap();
+        let mut child = Process::start(command, Some(0)).unwrap();
         assert!(child.first_line(Duration::from_millis(50)).is_err());
         assert!(child.wait(Duration::from_millis(50)).is_err());
     }

@@ -2,16 +2,15 @@
 
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use clap::ValueEnum;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::children::{Process, Scratch};
-use super::subject::{PAYLOAD, Protocol};
-use super::{Common, subject, wrk};
+use super::subject::{PAYLOAD, Protocol, Server};
+use super::{Place, subject, wrk};
 
 /// Beyond the length of the run, for connecting and reporting.
 pub const OVERTIME_MAX: Duration = Duration::from_secs(30);
@@ -30,20 +29,72 @@ pub enum Generator {
 }
 
 /// One run.
-pub struct Request {
-    pub protocol: Protocol,
-    pub address: SocketAddr,
+pub struct Request<'a> {
+    /// Who is asked.
+    pub server: &'a Server,
+    /// What, and how.
+    pub work: Work,
+    /// On how many connections.
     pub connections: u32,
+    /// How long.
     pub duration: Duration,
-    pub size_bytes: u32,
-    pub cpu: usize,
 }
 
-/// What all generators report; ours in JSON under the same names.
+/// What is asked, and how.
+#[derive(Clone, Copy)]
+pub struct Work {
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// Echo: length of a message. HTTP: length of the body.
+    pub size_bytes: u32,
+    /// Requests in flight on a connection.
+    pub pipeline: u32,
+    /// Distinct files asked for in turn (the bare client only); none: the one that is always there.
+    pub files: Option<u32>,
+    /// Requests per second, on schedule (`ringload` only); none: a closed loop.
+    pub rate: Option<u32>,
+    /// A connection for each request (`ringload` only).
+    pub reconnects: bool,
+}
+
+impl Work {
+    /// One request at a time on connections that are kept.
+    pub fn plain(protocol: Protocol, size_bytes: u32) -> Self {
+        Self { protocol, size_bytes, pipeline: 1, files: None, rate: None, reconnects: false }
+    }
+}
+
+/// What generators report; ours in JSON under the same names.
 #[derive(Deserialize)]
 pub struct Loaded {
+    /// Requests answered in full.
     pub replies: u64,
+    /// Length of the run.
     pub elapsed_s: f64,
+    /// `ringload`: of all replies, also of those that the end of the run cut off.
+    #[serde(default)]
+    pub received_bytes: Option<u64>,
+    /// `ringload`.
+    #[serde(default)]
+    pub connections_opened: Option<u64>,
+    /// `ringload` with a rate: from when a request was to be sent.
+    #[serde(default)]
+    pub latency_us: Option<Times>,
+    /// The bare client: the server's, while it was asked.
+    #[serde(default)]
+    pub server_cpu_s: Option<f64>,
+}
+
+/// A distribution of times, microseconds.
+#[derive(Clone, Copy, Deserialize, Serialize)]
+#[allow(missing_docs)] // They say what they are.
+pub struct Times {
+    pub p50: f64,
+    pub p90: f64,
+    pub p99: f64,
+    #[serde(rename = "p99.9")]
+    pub p99_9: f64,
+    pub max: f64,
 }
 
 impl Generator {
@@ -71,20 +122,24 @@ impl Generator {
     }
 
     /// Runs it to its end.
-    pub fn run(self, request: &Request, common: &Common, scratch: &Scratch) -> io::Result<Loaded> {
+    pub fn run(self, request: &Request, place: &Place, scratch: &Scratch) -> io::Result<Loaded> {
         if self == Self::Wrk {
-            return wrk::run(request, common, scratch);
+            return wrk::run(request, place, scratch);
         }
+        let address = request.server.address;
         let json = scratch.path().join("load.json");
-        let mut command = Command::new(subject::locate(self.program(), common)?);
-        self.arguments(request, &mut command);
+        let mut command = Command::new(subject::locate(self.program(), &place.programs)?);
+        match self {
+            Self::Bare => bare_arguments(request, &mut command),
+            _ => ringload_arguments(request, &mut command),
+        }
+        let (connections, length_ms) = (request.connections, request.duration.as_millis());
+        command.args(["-c", &connections.to_string(), "-d", &format!("{length_ms}ms")]);
         command.arg("--json").arg(&json).stdout(Stdio::null());
-        let mut process = Process::start(command, request.cpu)?;
+        let mut process = Process::start(command, Some(place.load_cpu))?;
         let status = process.wait(request.duration + OVERTIME_MAX)?;
         if !status.success() && status.code() != Some(GENERATOR_WAS_BOTTLENECK) {
-            return Err(
-                process.failure(&format!("ended with {status} loading {}", request.address))
-            );
+            return Err(process.failure(&format!("ended with {status} loading {address}")));
         }
         let report = fs::read_to_string(&json).map_err(|error| {
             process.failure(&format!("left no report in {}: {error}", json.display()))
@@ -92,32 +147,44 @@ impl Generator {
         fs::remove_file(&json)?;
         Ok(serde_json::from_str(&report)?)
     }
+}
 
-    fn arguments(self, request: &Request, command: &mut Command) {
-        let Request { protocol, address, connections, duration, size_bytes, .. } = request;
-        match (self, protocol) {
-            (Self::Ringload, Protocol::Echo) => {
-                command.args(["echo", &address.to_string(), "--size", &size_bytes.to_string()]);
-            }
-            (Self::Ringload, Protocol::Http) => {
-                command.args(["http", &format!("http://{address}/{PAYLOAD}")]);
-            }
-            (Self::Bare, Protocol::Echo) => {
-                command.args(["load", &address.to_string(), "--size", &size_bytes.to_string()]);
-            }
-            (Self::Bare, Protocol::Http) => {
-                command.args(["load", &address.to_string(), "--http", &format!("/{PAYLOAD}")]);
-            }
-            (Self::Wrk, _) => unreachable!("its command line is its own"),
+fn ringload_arguments(request: &Request, command: &mut Command) {
+    let (address, work) = (request.server.address, &request.work);
+    assert!(work.files.is_none(), "ringload gets one file");
+    match work.protocol {
+        Protocol::Echo => {
+            command.args(["echo", &address.to_string(), "--size", &work.size_bytes.to_string()]);
         }
-        if self == Self::Ringload {
-            command.args(["-t", "1", "--quiet"]);
+        Protocol::Http => {
+            command.args(["http", &format!("http://{address}/{PAYLOAD}")]);
         }
-        command.args([
-            "-c",
-            &connections.to_string(),
-            "-d",
-            &format!("{}ms", duration.as_millis()),
-        ]);
+    }
+    command.args(["-t", "1", "--quiet", "--pipeline", &work.pipeline.to_string()]);
+    if let Some(rate) = work.rate {
+        command.args(["--rate", &rate.to_string()]);
+    }
+    if work.reconnects {
+        command.args(["--requests-per-connection", "1"]);
+    }
+}
+
+fn bare_arguments(request: &Request, command: &mut Command) {
+    let (address, work) = (request.server.address, &request.work);
+    assert!(work.rate.is_none() && !work.reconnects, "the bare client asks in a closed loop");
+    command.args(["load", &address.to_string(), "--pipeline", &work.pipeline.to_string()]);
+    match (work.protocol, work.files) {
+        (Protocol::Echo, _) => {
+            command.args(["--size", &work.size_bytes.to_string()]);
+        }
+        (Protocol::Http, None) => {
+            command.args(["--http", &format!("/{PAYLOAD}")]);
+        }
+        (Protocol::Http, Some(files)) => {
+            command.args(["--http", "/", "--files", &files.to_string()]);
+        }
+    }
+    for process in request.server.processes() {
+        command.args(["--cpu-of", &process.to_string()]);
     }
 }

@@ -9,7 +9,6 @@ use serde::Serialize;
 use super::children::Scratch;
 use super::plot::{self, Row};
 use super::statistics::Spread;
-use super::subject::Setting;
 use super::{Coin, Common, Generator, Spent, Subject, WARM_UP, measure};
 use crate::machine;
 
@@ -30,11 +29,11 @@ pub fn run(plan: &Generators) -> io::Result<GeneratorsReport> {
     let Generators { a, b, server, ref common } = *plan;
     let scratch = Scratch::create()?;
     let programs = [a.program(), b.program(), server.program()];
-    let server = Setting::prepare(common, &scratch, &programs)?.start(server)?;
+    let server = common.setting(&scratch, &programs)?.start(server)?;
     let cost = |generator, connections, duration| {
         Cost::new(&measure(common, &scratch, &server, generator, connections, duration)?)
     };
-    let mut coin = Coin(common.seed | 1);
+    let mut coin = Coin::new(common.place.seed);
     let mut results = Vec::new();
     for &connections in &common.connections {
         for generator in [a, b] {
@@ -42,7 +41,7 @@ pub fn run(plan: &Generators) -> io::Result<GeneratorsReport> {
         }
         let mut pairs = Vec::new();
         for number in 1..=common.pairs {
-            let one = |generator| cost(generator, connections, common.duration);
+            let one = |generator| cost(generator, connections, common.place.duration);
             let (a_first, a, b) = coin.pair(|| one(a), || one(b))?;
             let pair = Pair { a_first, a, b };
             eprintln!("{connections} connections, pair {number} of {}: {pair}", common.pairs);
@@ -180,8 +179,8 @@ impl Connections {
     }
 
     fn rows(&self) -> Vec<Row<'_>> {
-        let row = |name, spread, ratio: fn(&Pair) -> f64, colour| Row {
-            name,
+        let row = |name: &str, spread, ratio: fn(&Pair) -> f64, colour| Row {
+            name: format!("{} connections, {name}", self.connections),
             spread,
             values: self.pairs.iter().map(ratio).collect(),
             colour,
@@ -203,8 +202,8 @@ impl GeneratorsReport {
             b: b.name(),
             server: server.to_string(),
             size_bytes: common.size_bytes,
-            run_s: common.duration.as_secs_f64(),
-            seed: common.seed,
+            run_s: common.place.duration.as_secs_f64(),
+            seed: common.place.seed,
             kernel: machine::kernel(),
             cpus: machine::cpus(),
             results,
@@ -215,7 +214,7 @@ impl GeneratorsReport {
     pub fn svg(&self) -> String {
         let Self { a, b, protocol, size_bytes, server, .. } = self;
         let title = format!("{a} / {b}: {protocol}, {size_bytes} bytes from {server}");
-        let groups: Vec<_> = self.results.iter().map(|of| (of.connections, of.rows())).collect();
+        let groups: Vec<_> = self.results.iter().map(Connections::rows).collect();
         plot::svg(&title, &groups)
     }
 }

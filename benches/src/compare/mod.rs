@@ -7,7 +7,7 @@
 mod children;
 mod generator;
 mod generators;
-mod plot;
+pub mod plot;
 mod report;
 mod statistics;
 mod subject;
@@ -18,16 +18,15 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use generator::Generator;
+pub use children::{Process, Scratch};
+pub use generator::{Generator, Loaded, Request, Times, Work};
 pub use generators::{Generators, GeneratorsReport, run as run_generators};
 pub use report::Report;
-pub use subject::{PROGRAMS, Protocol, Subject};
+pub use statistics::Spread;
+pub use subject::{PAYLOAD, PROGRAMS, Protocol, Server, Setting, Subject, locate};
 
 use crate::machine::{self, CpuTime};
-use children::Scratch;
-use generator::{Loaded, Request};
 use report::{Connections, Pair, Run};
-use subject::{Server, Setting};
 
 /// How long each subject is loaded before anything is counted.
 const WARM_UP: Duration = Duration::from_millis(300);
@@ -40,18 +39,43 @@ pub struct Common {
     pub pairs: usize,
     /// Counts of connections.
     pub connections: Vec<u32>,
-    /// Length of one run.
-    pub duration: Duration,
     /// Echo: length of a message. HTTP: length of the body.
     pub size_bytes: u32,
+    /// The rest.
+    pub place: Place,
+}
+
+/// Where runs take place, by what, and how long each is.
+pub struct Place {
+    /// Length of one run.
+    pub duration: Duration,
     /// Where programs lie that are not where they are looked for, by name.
     pub programs: HashMap<String, PathBuf>,
     /// The CPU of the servers.
     pub server_cpu: usize,
     /// The CPU of the load generator.
     pub load_cpu: usize,
-    /// Decides which goes first in each pair.
+    /// Decides who goes first.
     pub seed: u64,
+}
+
+impl Common {
+    /// Checks that all programs are there, and prepares what servers need.
+    fn setting(&self, scratch: &Scratch, programs: &[&str]) -> io::Result<Setting> {
+        for program in programs {
+            subject::locate(program, &self.place.programs)?;
+        }
+        let setting = Setting {
+            protocol: self.protocol,
+            size_bytes: self.size_bytes,
+            programs: self.place.programs.clone(),
+            cpu: Some(self.place.server_cpu),
+            shards: 1,
+            folder: scratch.path().to_owned(),
+        };
+        setting.prepare(0)?;
+        Ok(setting)
+    }
 }
 
 /// Which servers to compare.
@@ -71,15 +95,14 @@ pub struct Plan {
 pub fn run(plan: &Plan) -> io::Result<Report> {
     let Plan { a, b, generator, ref common } = *plan;
     let scratch = Scratch::create()?;
-    let setting =
-        Setting::prepare(common, &scratch, &[a.program(), b.program(), generator.program()])?;
+    let setting = common.setting(&scratch, &[a.program(), b.program(), generator.program()])?;
     let (of_a, of_b) = (setting.start(a)?, setting.start(b)?);
     let measure = |server: &Server, connections, duration| {
         let Spent { loaded, server_cpu, load_cpu } =
             measure(common, &scratch, server, generator, connections, duration)?;
         Run::new(&loaded, server_cpu, load_cpu.sum())
     };
-    let mut coin = Coin(common.seed | 1);
+    let mut coin = Coin::new(common.place.seed);
     let mut results = Vec::new();
     for &connections in &common.connections {
         for server in [&of_a, &of_b] {
@@ -87,7 +110,7 @@ pub fn run(plan: &Plan) -> io::Result<Report> {
         }
         let mut pairs = Vec::new();
         for number in 1..=common.pairs {
-            let one = |server| measure(server, connections, common.duration);
+            let one = |server| measure(server, connections, common.place.duration);
             let (a_first, a, b) = coin.pair(|| one(&of_a), || one(&of_b))?;
             let pair = Pair { a_first, a, b };
             eprintln!("{connections} connections, pair {number} of {}: {pair}", common.pairs);
@@ -99,12 +122,13 @@ pub fn run(plan: &Plan) -> io::Result<Report> {
 }
 
 /// What one run came to.
-struct Spent {
-    loaded: Loaded,
+pub struct Spent {
+    /// What the generator says.
+    pub loaded: Loaded,
     /// Of the server's processes.
-    server_cpu: Duration,
+    pub server_cpu: Duration,
     /// Of the load generator's process, from its start to its end.
-    load_cpu: CpuTime,
+    pub load_cpu: CpuTime,
 }
 
 fn measure(
@@ -115,32 +139,52 @@ fn measure(
     connections: u32,
     duration: Duration,
 ) -> io::Result<Spent> {
-    let request = Request {
-        protocol: common.protocol,
-        address: server.address,
-        connections,
-        duration,
-        size_bytes: common.size_bytes,
-        cpu: common.load_cpu,
-    };
-    let server_cpu_before = server.cpu_time()?;
+    let work = Work::plain(common.protocol, common.size_bytes);
+    load(&common.place, scratch, generator, &Request { server, work, connections, duration })
+}
+
+/// One run.
+pub fn load(
+    place: &Place,
+    scratch: &Scratch,
+    generator: Generator,
+    request: &Request<'_>,
+) -> io::Result<Spent> {
+    let server_cpu_before = request.server.cpu_time()?;
     let load_cpu_before = machine::ended_children_cpu_time()?;
-    let loaded = generator.run(&request, common, scratch)?;
-    let server_cpu = server.cpu_time()? - server_cpu_before;
+    let loaded = generator.run(request, place, scratch)?;
+    let server_cpu = request.server.cpu_time()? - server_cpu_before;
     // Children are counted when they have ended; the servers have not.
     let load_cpu = machine::ended_children_cpu_time()? - load_cpu_before;
     Ok(Spent { loaded, server_cpu, load_cpu })
 }
 
 /// xorshift64 (Marsaglia, 2003): enough to toss a coin.
-struct Coin(u64);
+pub struct Coin(u64);
 
 impl Coin {
-    fn toss(&mut self) -> bool {
+    /// The same seed draws the same.
+    pub fn new(seed: u64) -> Self {
+        Self(seed | 1)
+    }
+
+    fn draw(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        self.0 >> 63 == 1
+        self.0
+    }
+
+    fn toss(&mut self) -> bool {
+        self.draw() >> 63 == 1
+    }
+
+    /// Any order (Fisher and Yates).
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for last in (1..items.len()).rev() {
+            // The high bits: the low ones of a xorshift are weak.
+            items.swap(last, ((self.draw() >> 32) % (last as u64 + 1)) as usize);
+        }
     }
 
     /// Does both, in an order that it draws, and tells whether `a` went first.
@@ -165,8 +209,20 @@ mod tests {
 
     #[test]
     fn both_sides_come_up() {
-        let mut coin = Coin(2026);
+        let mut coin = Coin::new(2026);
         let heads = (0..1000).filter(|_| coin.toss()).count();
         assert!((400..600).contains(&heads), "{heads} of 1000");
+    }
+
+    #[test]
+    fn everybody_comes_first_sometimes() {
+        let mut coin = Coin::new(2026);
+        let mut firsts = [0; 5];
+        for _ in 0..1000 {
+            let mut order = [0, 1, 2, 3, 4];
+            coin.shuffle(&mut order);
+            firsts[order[0]] += 1;
+        }
+        assert!(firsts.iter().all(|count| (130..270).contains(count)), "{firsts:?}");
     }
 }

@@ -16,7 +16,7 @@ const TICKS_MAX: f64 = 8.0;
 /// One ratio, drawn beside the others of its group.
 pub struct Row<'a> {
     /// What it is.
-    pub name: &'static str,
+    pub name: String,
     /// How it spreads over the pairs.
     pub spread: &'a Spread,
     /// Of each pair.
@@ -25,10 +25,10 @@ pub struct Row<'a> {
     pub colour: &'static str,
 }
 
-/// Draws every pair as a dot, the quartiles as a bar, the median as a line, and 1 as dashes; a group
-/// of rows for each count of connections.
-pub fn svg(title: &str, groups: &[(u32, Vec<Row<'_>>)]) -> String {
-    let rows = || groups.iter().flat_map(|(_, rows)| rows);
+/// Draws every pair as a dot, the quartiles as a bar, the median as a line, and 1 as dashes; with a
+/// gap between groups.
+pub fn svg(title: &str, groups: &[Vec<Row<'_>>]) -> String {
+    let rows = || groups.iter().flatten();
     let axis = Axis::around(rows().map(|row| *row.spread));
     let rows_end = TOP + rows().count() as f64 * ROW + groups.len() as f64 * GROUP_GAP;
     let height = rows_end + BOTTOM;
@@ -38,12 +38,12 @@ pub fn svg(title: &str, groups: &[(u32, Vec<Row<'_>>)]) -> String {
          <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n"
     );
     text(&mut svg, 12.0, 22.0, "start", title);
-    text(&mut svg, 12.0, 40.0, "start", "dot: one pair; bar: quartiles; line: median");
+    text(&mut svg, 12.0, 40.0, "start", "dot: one pair or round; bar: quartiles; line: median");
     axis.draw(&mut svg, rows_end);
     let mut top = TOP;
-    for (connections, rows) in groups {
+    for rows in groups {
         for row in rows {
-            row.draw(&mut svg, &axis, top + ROW / 2.0, *connections);
+            row.draw(&mut svg, &axis, top + ROW / 2.0);
             top += ROW;
         }
         top += GROUP_GAP;
@@ -53,10 +53,9 @@ pub fn svg(title: &str, groups: &[(u32, Vec<Row<'_>>)]) -> String {
 }
 
 impl Row<'_> {
-    fn draw(&self, svg: &mut String, axis: &Axis, middle: f64, connections: u32) {
+    fn draw(&self, svg: &mut String, axis: &Axis, middle: f64) {
         let Self { name, spread, values, colour } = self;
-        let name = format!("{connections} connections, {name}");
-        text(svg, LEFT - 10.0, middle + 4.0, "end", &name);
+        text(svg, LEFT - 10.0, middle + 4.0, "end", name);
         let (q1, q3, median) = (axis.x(spread.q1), axis.x(spread.q3), axis.x(spread.median));
         let _ = writeln!(
             svg,
@@ -128,7 +127,7 @@ fn line(svg: &mut String, x: f64, bottom: f64, colour: &str, dashes: &str) {
 }
 
 /// The texts are our own and hold nothing that XML would take for markup.
-fn text(svg: &mut String, x: f64, y: f64, anchor: &str, text: &str) {
+pub fn text(svg: &mut String, x: f64, y: f64, anchor: &str, text: &str) {
     assert!(!text.contains(['<', '&']));
     let _ = writeln!(svg, "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{text}</text>");
 }

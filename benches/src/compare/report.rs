@@ -139,8 +139,8 @@ impl Connections {
     }
 
     fn rows(&self) -> Vec<Row<'_>> {
-        let row = |name, spread, ratio: fn(&Pair) -> f64, colour| Row {
-            name,
+        let row = |name: &str, spread, ratio: fn(&Pair) -> f64, colour| Row {
+            name: format!("{} connections, {name}", self.connections),
             spread,
             values: self.pairs.iter().map(ratio).collect(),
             colour,
@@ -163,8 +163,8 @@ impl Report {
             b: b.to_string(),
             load: generator.name(),
             size_bytes: common.size_bytes,
-            run_s: common.duration.as_secs_f64(),
-            seed: common.seed,
+            run_s: common.place.duration.as_secs_f64(),
+            seed: common.place.seed,
             kernel: machine::kernel(),
             cpus: machine::cpus(),
             results,
@@ -177,7 +177,7 @@ impl Report {
             "{} / {}: {}, {} bytes, loaded by {}",
             self.a, self.b, self.protocol, self.size_bytes, self.load
         );
-        let groups: Vec<_> = self.results.iter().map(|of| (of.connections, of.rows())).collect();
+        let groups: Vec<_> = self.results.iter().map(Connections::rows).collect();
         plot::svg(&title, &groups)
     }
 }

@@ -32,6 +32,26 @@ impl Spread {
         };
         Self { min: at(0.0), q1: at(0.25), median: at(0.5), q3: at(0.75), max: at(1.0) }
     }
+
+    /// Confidence interval of the median, of at least 95 %, that supposes nothing of how values are
+    /// distributed: from the k-th smallest to the k-th largest, where fewer than k of n tosses of a coin
+    /// show heads with a probability of 2.5 % at most. Of fewer than six values: from the least to the
+    /// largest, which is less than 95 %.
+    pub fn median_interval(values: &[f64]) -> (f64, f64) {
+        let mut values = values.to_vec();
+        values.sort_by(f64::total_cmp);
+        let count = values.len();
+        let mut probability = 0.5_f64.powi(count as i32);
+        let mut below = probability;
+        let mut k = 0;
+        while below <= 0.025 && k < count / 2 {
+            k += 1;
+            probability *= (count - k + 1) as f64 / k as f64;
+            below += probability;
+        }
+        let edge = k.saturating_sub(1);
+        (values[edge], values[count - 1 - edge])
+    }
 }
 
 #[cfg(test)]
@@ -42,6 +62,18 @@ mod tests {
     fn the_order_does_not_matter() {
         let expected = Spread { min: 1.0, q1: 2.0, median: 3.0, q3: 4.0, max: 5.0 };
         assert_eq!(Spread::of([4.0, 1.0, 5.0, 3.0, 2.0].into_iter()), expected);
+    }
+
+    /// Conover, Practical Nonparametric Statistics: the second to the eighth of nine, the sixth to
+    /// the fifteenth of twenty.
+    #[test]
+    fn the_interval_of_the_median_is_the_tables() {
+        let values = |count: u32| (1..=count).map(f64::from).collect::<Vec<_>>();
+        assert_eq!(Spread::median_interval(&values(9)), (2.0, 8.0));
+        assert_eq!(Spread::median_interval(&values(20)), (6.0, 15.0));
+        assert_eq!(Spread::median_interval(&values(6)), (1.0, 6.0));
+        assert_eq!(Spread::median_interval(&values(3)), (1.0, 3.0));
+        assert_eq!(Spread::median_interval(&[7.0]), (7.0, 7.0));
     }
 
     #[test]

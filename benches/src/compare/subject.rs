@@ -1,7 +1,8 @@
 //! The servers that are compared, and how each is started.
 
+use std::collections::HashMap;
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -11,13 +12,15 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 
-use super::Common;
-use super::children::{self, Process, Scratch};
+use super::children::{self, Process};
+use crate::bare::CONNECTIONS_MAX;
 use crate::machine;
 
 /// The file that is served over HTTP.
 pub const PAYLOAD: &str = "payload.bin";
 
+/// What servers that read into a buffer of each connection's own get at least.
+const BUFFER_BYTES_MIN: u32 = 4096;
 const READY_WAIT_MAX: Duration = Duration::from_secs(10);
 const CONNECT_WAIT_MAX: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -49,6 +52,12 @@ pub enum Subject {
     Limit,
     /// `ringwright-peer-tokio`. Echo only.
     Tokio,
+    /// `ringwright-peer-monoio`. Echo only.
+    Monoio,
+    /// `ringwright-peer-compio`. Echo only.
+    Compio,
+    /// `ringwright-peer-hyper`. HTTP only, the body from memory.
+    Hyper,
     /// nginx, one worker. HTTP only.
     Nginx,
 }
@@ -59,6 +68,9 @@ impl fmt::Display for Subject {
             Self::Ringwrightd => "ringwrightd",
             Self::Limit => "limit",
             Self::Tokio => "tokio",
+            Self::Monoio => "monoio",
+            Self::Compio => "compio",
+            Self::Hyper => "hyper",
             Self::Nginx => "nginx",
         })
     }
@@ -69,8 +81,8 @@ impl Subject {
     pub fn speaks(self, protocol: Protocol) -> bool {
         match self {
             Self::Ringwrightd | Self::Limit => true,
-            Self::Tokio => protocol == Protocol::Echo,
-            Self::Nginx => protocol == Protocol::Http,
+            Self::Tokio | Self::Monoio | Self::Compio => protocol == Protocol::Echo,
+            Self::Hyper | Self::Nginx => protocol == Protocol::Http,
         }
     }
 
@@ -80,22 +92,36 @@ impl Subject {
             Self::Ringwrightd => "ringwrightd",
             Self::Limit => "ringwright-limit",
             Self::Tokio => "ringwright-peer-tokio",
+            Self::Monoio => "ringwright-peer-monoio",
+            Self::Compio => "ringwright-peer-compio",
+            Self::Hyper => "ringwright-peer-hyper",
             Self::Nginx => "nginx",
         }
     }
 }
 
 /// Every program that a plan may name.
-pub const PROGRAMS: [&str; 6] =
-    ["ringwrightd", "ringwright-limit", "ringwright-peer-tokio", "nginx", "ringload", "wrk"];
+pub const PROGRAMS: [&str; 10] = [
+    "ringwrightd",
+    "ringwright-limit",
+    "ringwright-peer-tokio",
+    "ringwright-peer-monoio",
+    "ringwright-peer-compio",
+    "ringwright-peer-hyper",
+    "nginx",
+    "ringload",
+    "wrk",
+    "strace",
+];
 
 /// Finds a program: as given, else beside this one; those of others where Debian puts them.
-pub fn locate(program: &str, common: &Common) -> io::Result<PathBuf> {
-    if let Some(path) = common.programs.get(program) {
+pub fn locate(program: &str, programs: &HashMap<String, PathBuf>) -> io::Result<PathBuf> {
+    if let Some(path) = programs.get(program) {
         return Ok(path.clone());
     }
     let (path, remedy) = match program {
         "nginx" => ("/usr/sbin/nginx".into(), "install the Debian package nginx-light, or name it"),
+        "strace" => ("/usr/bin/strace".into(), "install the Debian package strace, or name it"),
         "wrk" => ("/usr/bin/wrk".into(), "install the Debian package wrk, or name it"),
         _ => {
             let own = std::env::current_exe()?;
@@ -118,40 +144,58 @@ pub struct Server {
     process: Process,
     /// nginx's workers.
     workers: Vec<u32>,
+    /// What it says on standard error.
+    errors: PathBuf,
 }
 
 impl Server {
     /// CPU time of all its processes so far.
     pub fn cpu_time(&self) -> io::Result<Duration> {
-        let mut sum = machine::process_cpu_time(self.process.pid())?;
-        for &worker in &self.workers {
-            sum += machine::process_cpu_time(worker)?;
-        }
-        Ok(sum)
+        self.processes().map(machine::process_cpu_time).sum()
+    }
+
+    /// The file that holds what it says on standard error.
+    pub fn errors(&self) -> &Path {
+        &self.errors
+    }
+
+    /// All of its processes.
+    pub fn processes(&self) -> impl Iterator<Item = u32> + '_ {
+        std::iter::once(self.process.pid()).chain(self.workers.iter().copied())
     }
 }
 
-/// What the servers of a plan have in common.
-pub struct Setting<'a> {
-    common: &'a Common,
-    scratch: &'a Scratch,
-    documents: PathBuf,
+/// What the servers of a comparison have in common.
+pub struct Setting {
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// Echo: length of a message. HTTP: length of the body.
+    pub size_bytes: u32,
+    /// Where programs lie that are not where they are looked for, by name.
+    pub programs: HashMap<String, PathBuf>,
+    /// The CPU they stay on; none: any.
+    pub cpu: Option<usize>,
+    /// Of `ringwrightd`.
+    pub shards: u32,
+    /// For the documents and for what servers leave.
+    pub folder: PathBuf,
 }
 
-impl<'a> Setting<'a> {
-    /// Checks that all programs are there, and writes the file to be served.
-    pub fn prepare(
-        common: &'a Common,
-        scratch: &'a Scratch,
-        programs: &[&str],
-    ) -> io::Result<Self> {
-        for program in programs {
-            locate(program, common)?;
+impl Setting {
+    /// Writes the file to be served, and `files` more of the same length.
+    pub fn prepare(&self, files: u32) -> io::Result<()> {
+        let documents = self.documents();
+        fs::create_dir_all(&documents)?;
+        let body = vec![b'x'; self.size_bytes as usize];
+        fs::write(documents.join(PAYLOAD), &body)?;
+        for file in 0..files {
+            fs::write(documents.join(file.to_string()), &body)?;
         }
-        let documents = scratch.path().join("documents");
-        fs::create_dir(&documents)?;
-        fs::write(documents.join(PAYLOAD), vec![b'x'; common.size_bytes as usize])?;
-        Ok(Self { common, scratch, documents })
+        Ok(())
+    }
+
+    fn documents(&self) -> PathBuf {
+        self.folder.join("documents")
     }
 
     /// Starts a server on the servers' CPU and waits until it listens.
@@ -159,70 +203,87 @@ impl<'a> Setting<'a> {
         if subject == Subject::Nginx {
             return self.start_nginx();
         }
-        let mut command = Command::new(locate(subject.program(), self.common)?);
-        match (subject, self.common.protocol) {
-            (Subject::Limit, Protocol::Http) => {
-                command.args(["http", "--size", &self.common.size_bytes.to_string()])
-            }
+        let mut command = Command::new(locate(subject.program(), &self.programs)?);
+        let size = self.size_bytes.to_string();
+        match (subject, self.protocol) {
+            (Subject::Limit, Protocol::Http) => command.args(["http", "--size", &size]),
             (Subject::Limit, Protocol::Echo) => command.arg("echo"),
-            (Subject::Ringwrightd, Protocol::Http) => {
-                command.arg("http").arg(&self.documents).args(["--shards", "1"])
+            (Subject::Ringwrightd, Protocol::Http) => command.arg("http").arg(self.documents()),
+            (Subject::Ringwrightd, Protocol::Echo) => command.arg("echo"),
+            (Subject::Hyper, _) => command.args(["--size", &size, "--pipeline-flush"]),
+            (Subject::Tokio | Subject::Monoio | Subject::Compio, _) => {
+                // Whole messages at a time, where they are longer than what is usual.
+                command.args(["--buffer", &self.size_bytes.max(BUFFER_BYTES_MIN).to_string()])
             }
-            (Subject::Ringwrightd, Protocol::Echo) => command.args(["echo", "--shards", "1"]),
-            _ => &mut command,
+            (Subject::Nginx, _) => unreachable!("it is started by its configuration"),
         };
+        if subject == Subject::Ringwrightd {
+            let connections = CONNECTIONS_MAX.to_string();
+            let shards = self.shards.to_string();
+            command.args(["--shards", &shards, "--max-connections", &connections]);
+        }
         command.args(["--listen", "127.0.0.1:0"]).stdout(Stdio::piped());
-        let mut process = Process::start(command, self.common.server_cpu)?;
+        let errors = self.errors(subject);
+        command.stderr(File::create(&errors)?);
+        let mut process = Process::start(command, self.cpu)?;
         let line = process.first_line(READY_WAIT_MAX)?;
         let address = line.trim().rsplit("//").next().and_then(|address| address.parse().ok());
         let address = address.ok_or_else(|| {
             process.failure(&format!(
-                "said `{}`, expected `listening PROTOCOL://ADDRESS:PORT`",
-                line.trim()
+                "said `{}`, expected `listening PROTOCOL://ADDRESS:PORT`; and {}",
+                line.trim(),
+                fs::read_to_string(&errors).unwrap_or_default()
             ))
         })?;
-        Ok(Server { address, process, workers: Vec::new() })
+        Ok(Server { address, process, workers: Vec::new(), errors })
+    }
+
+    fn errors(&self, subject: Subject) -> PathBuf {
+        self.folder.join(format!("{subject}-{}.err", self.shards))
     }
 
     /// nginx tells neither its port nor when it is ready: it gets a free port, and is asked.
     fn start_nginx(&self) -> io::Result<Server> {
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
-        let folder = self.scratch.path();
+        let folder = &self.folder;
         let configuration = folder.join("nginx.conf");
         fs::write(&configuration, self.nginx_configuration(address))?;
-        let mut command = Command::new(locate("nginx", self.common)?);
+        let mut command = Command::new(locate("nginx", &self.programs)?);
         command.arg("-p").arg(folder).arg("-c").arg(&configuration).args(["-e", "stderr"]);
-        let process = Process::start(command, self.common.server_cpu)?;
+        let errors = self.errors(Subject::Nginx);
+        command.stderr(File::create(&errors)?);
+        let process = Process::start(command, self.cpu)?;
         let start = Instant::now();
         loop {
             let workers = children::children_of(process.pid())?;
             let connected = TcpStream::connect_timeout(&address, CONNECT_WAIT_MAX);
             if connected.is_ok() && !workers.is_empty() {
-                return Ok(Server { address, process, workers });
+                return Ok(Server { address, process, workers, errors });
             }
             if start.elapsed() > READY_WAIT_MAX {
-                return Err(process
-                    .failure(&format!("does not listen on {address} after {READY_WAIT_MAX:?}")));
+                return Err(process.failure(&format!(
+                    "does not listen on {address} after {READY_WAIT_MAX:?}: {}",
+                    fs::read_to_string(&errors).unwrap_or_default()
+                )));
             }
             thread::sleep(LOOK_EVERY);
         }
     }
 
     fn nginx_configuration(&self, address: SocketAddr) -> String {
-        let documents = self.documents.display();
-        // A bit mask, the lowest CPU last.
-        let cpu_mask = format!("1{}", "0".repeat(self.common.server_cpu));
+        let documents = self.documents();
+        let documents = documents.display();
         format!(
             "daemon off;
 worker_processes 1;
-worker_cpu_affinity {cpu_mask};
 worker_rlimit_nofile 20000;
 pid nginx.pid;
-events {{ worker_connections 18000; }}
+events {{ worker_connections 17000; }}
 http {{
     access_log off;
     sendfile on;
-    open_file_cache off;
+    open_file_cache max=20000 inactive=60s;
+    open_file_cache_valid 60s;
     keepalive_requests 1000000000;
     keepalive_timeout 1h;
     client_body_temp_path body;

@@ -7,20 +7,21 @@ use std::process::Command;
 use super::children::{Process, Scratch};
 use super::generator::{Loaded, OVERTIME_MAX, Request};
 use super::subject::{self, PAYLOAD};
-use super::{Common, Generator};
+use super::{Generator, Place};
 
 /// Runs it to its end, for a whole number of seconds.
-pub fn run(request: &Request, common: &Common, scratch: &Scratch) -> io::Result<Loaded> {
+pub fn run(request: &Request, place: &Place, scratch: &Scratch) -> io::Result<Loaded> {
     let said = scratch.path().join("wrk.txt");
-    let mut command = Command::new(subject::locate(Generator::Wrk.program(), common)?);
+    let address = request.server.address;
+    let mut command = Command::new(subject::locate(Generator::Wrk.program(), &place.programs)?);
     let seconds = request.duration.as_secs_f64().ceil();
     command.args(["-t1", &format!("-c{}", request.connections), &format!("-d{seconds}s")]);
-    command.arg(format!("http://{}/{PAYLOAD}", request.address));
+    command.arg(format!("http://{address}/{PAYLOAD}"));
     command.stdout(File::create(&said)?);
-    let mut process = Process::start(command, request.cpu)?;
+    let mut process = Process::start(command, Some(place.load_cpu))?;
     let status = process.wait(request.duration + OVERTIME_MAX)?;
     if !status.success() {
-        return Err(process.failure(&format!("ended with {status} loading {}", request.address)));
+        return Err(process.failure(&format!("ended with {status} loading {address}")));
     }
     let text = fs::read_to_string(&said)?;
     parse(&text, request.connections)
@@ -65,7 +66,14 @@ fn requests(line: &str) -> Option<Loaded> {
         "h" => 3600.0,
         _ => return None,
     };
-    Some(Loaded { replies: count.parse().ok()?, elapsed_s: number.parse::<f64>().ok()? * unit_s })
+    Some(Loaded {
+        replies: count.parse().ok()?,
+        elapsed_s: number.parse::<f64>().ok()? * unit_s,
+        received_bytes: None,
+        connections_opened: None,
+        latency_us: None,
+        server_cpu_s: None,
+    })
 }
 
 #[cfg(test)]

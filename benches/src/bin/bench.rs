@@ -1,4 +1,4 @@
-//! `ringwright-compare`: two servers, or two load generators, in turn, pair by pair.
+//! `ringwright-bench`: everything beside everybody, or two servers, or two load generators.
 
 use std::fs;
 use std::io;
@@ -10,25 +10,27 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use ringwright_benches::bare::CONNECTIONS_MAX;
 use ringwright_benches::compare::{
-    self, Common, Generator, Generators, PROGRAMS, Plan, Protocol, Subject,
+    self, Common, Generator, Generators, PROGRAMS, Place, Plan, Protocol, Subject,
 };
-use ringwright_benches::machine;
+use ringwright_benches::{machine, suite};
 use serde::Serialize;
 
-/// Compare two servers, or two load generators, in interleaved pairs of short runs.
+/// Compare servers, or load generators, in interleaved short runs.
 ///
 /// Servers stay alive on one CPU and are loaded in turn from another; who goes first is drawn
-/// for each pair. Look at the medians of the ratios and their spread: absolute figures drift.
+/// each time. Look at the medians of the ratios and their spread: absolute figures drift.
 #[derive(Parser)]
 #[command(
     version,
     after_help = "Examples:\n  \
-    ringwright-compare echo\n  \
-    ringwright-compare echo --a limit --b tokio --load bare --pairs 9 --seconds 1\n  \
-    ringwright-compare http --connections 64 --json http.json --svg http.svg\n  \
-    ringwright-compare http --program nginx=/opt/nginx/sbin/nginx\n  \
-    ringwright-compare generators --pairs 15\n  \
-    ringwright-compare generators --server nginx --a bare"
+    ringwright-bench compare\n  \
+    ringwright-bench compare echo http-512 --out results\n  \
+    ringwright-bench echo\n  \
+    ringwright-bench echo --a limit --b tokio --load bare --pairs 9 --seconds 1\n  \
+    ringwright-bench http --connections 64 --json http.json --svg http.svg\n  \
+    ringwright-bench http --program nginx=/opt/nginx/sbin/nginx\n  \
+    ringwright-bench generators --pairs 15\n  \
+    ringwright-bench generators --server nginx --a bare"
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -37,7 +39,12 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Messages that come back.
+    /// Measure everything beside its peers, and write RESULTS.md, results.json and plots.
+    ///
+    /// Builds what it needs first. Takes about half an hour and two CPUs; nginx and strace are
+    /// looked for where Debian puts them.
+    Compare(Compare),
+    /// Messages that come back, two servers.
     Echo {
         /// Above the line of the ratio.
         #[arg(long, value_enum, default_value = "ringwrightd")]
@@ -54,7 +61,7 @@ enum Command {
         #[command(flatten)]
         runs: Runs,
     },
-    /// One file over HTTP/1.1, connections kept.
+    /// One file over HTTP/1.1, connections kept, two servers.
     Http {
         /// Above the line of the ratio.
         #[arg(long, value_enum, default_value = "ringwrightd")]
@@ -95,6 +102,54 @@ enum Command {
 }
 
 #[derive(Args)]
+struct Compare {
+    /// Only these: parts, cells of them, or counts; all by default.
+    #[arg(value_name = "NAME", value_parser = measured)]
+    only: Vec<String>,
+    /// Print every NAME.
+    #[arg(long, exclusive = true)]
+    list: bool,
+    /// One short round of everything, to see that it works.
+    #[arg(long)]
+    quick: bool,
+    /// Rounds at least; they go on until the ratios are known within 3 %.
+    #[arg(long, value_name = "N", default_value_t = 9,
+          value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+    /// Rounds at most.
+    #[arg(long, value_name = "N", default_value_t = 31,
+          value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds_max: u32,
+    /// Length of one run.
+    #[arg(long, value_name = "SECONDS", default_value = "0.5", value_parser = run_length)]
+    seconds: Duration,
+    /// Folder of RESULTS.md, results.json and the plots; default: benches of the source tree.
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
+    /// Take the programs as they are.
+    #[arg(long)]
+    no_build: bool,
+    #[command(flatten)]
+    place: PlaceOptions,
+}
+
+#[derive(Args)]
+struct PlaceOptions {
+    /// Where a program lies that is not beside this one, nor where Debian puts it (repeatable).
+    #[arg(long = "program", value_name = "PROGRAM=PATH", value_parser = program)]
+    programs: Vec<(String, PathBuf)>,
+    /// CPU of the servers.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    server_cpu: usize,
+    /// CPU of the load generator.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    load_cpu: usize,
+    /// Draw the order from this instead of from the clock.
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+}
+
+#[derive(Args)]
 struct Load {
     /// Load generator; wrk for http only.
     #[arg(long, value_name = "NAME", value_enum, default_value = "ringload")]
@@ -115,18 +170,8 @@ struct Runs {
     /// Length of one run; wrk rounds it up to whole seconds.
     #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = run_length)]
     seconds: Duration,
-    /// Where a program lies that is not beside this one, nor where Debian puts it (repeatable).
-    #[arg(long = "program", value_name = "PROGRAM=PATH", value_parser = program)]
-    programs: Vec<(String, PathBuf)>,
-    /// CPU of the servers.
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    server_cpu: usize,
-    /// CPU of the load generator.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    load_cpu: usize,
-    /// Draw the order from this instead of from the clock.
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
+    #[command(flatten)]
+    place: PlaceOptions,
     /// Write the report there, too.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -135,10 +180,29 @@ struct Runs {
     svg: Option<PathBuf>,
 }
 
+impl PlaceOptions {
+    fn with_runs_of(&self, duration: Duration) -> Place {
+        Place {
+            duration,
+            programs: self.programs.iter().cloned().collect(),
+            server_cpu: self.server_cpu,
+            load_cpu: self.load_cpu,
+            seed: self.seed.unwrap_or_else(clock_seed),
+        }
+    }
+}
+
 fn run_length(text: &str) -> Result<Duration, String> {
     match text.parse::<f64>() {
         Ok(seconds) if (0.1..=600.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
         _ => Err(format!("`{text}`: expected seconds between 0.1 and 600")),
+    }
+}
+
+fn measured(name: &str) -> Result<String, String> {
+    match suite::names().contains(&name.to_owned()) {
+        true => Ok(name.to_owned()),
+        false => Err("nothing of that name is measured; `compare --list` prints all".into()),
     }
 }
 
@@ -155,7 +219,7 @@ fn main() -> ExitCode {
     match caught.and_then(|()| perform(Arguments::parse().command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("ringwright-compare: {error}");
+            eprintln!("ringwright-bench: {error}");
             ExitCode::FAILURE
         }
     }
@@ -163,6 +227,7 @@ fn main() -> ExitCode {
 
 fn perform(command: Command) -> io::Result<()> {
     match command {
+        Command::Compare(arguments) => compare_all(arguments),
         Command::Echo { a, b, size, load, runs } => {
             servers(Protocol::Echo, a, b, size, load, &runs)
         }
@@ -174,6 +239,52 @@ fn perform(command: Command) -> io::Result<()> {
             let report = compare::run_generators(&Generators { a, b, server, common })?;
             print!("{report}");
             runs.write(&report, || report.svg())
+        }
+    }
+}
+
+fn compare_all(arguments: Compare) -> io::Result<()> {
+    if arguments.list {
+        suite::names().iter().for_each(|name| println!("{name}"));
+        return Ok(());
+    }
+    if !arguments.no_build {
+        build()?;
+    }
+    let Compare { only, quick, rounds, rounds_max, seconds, out, place, .. } = arguments;
+    let results = suite::run(&suite::Plan {
+        only,
+        quick,
+        rounds_min: if quick { 1 } else { rounds as usize },
+        rounds_max: if quick { 1 } else { rounds_max.max(rounds) as usize },
+        out: out.unwrap_or_else(|| Path::new(SOURCES).to_owned()),
+        place: place.with_runs_of(if quick { QUICK_RUN } else { seconds }),
+    })?;
+    let missed = results.verdicts.iter().filter(|verdict| !verdict.reached).count();
+    println!(
+        "{} demands of {} are reached",
+        results.verdicts.len() - missed,
+        results.verdicts.len()
+    );
+    Ok(())
+}
+
+const QUICK_RUN: Duration = Duration::from_millis(200);
+/// Where this was built.
+const SOURCES: &str = env!("CARGO_MANIFEST_DIR");
+
+/// Builds all programs as this one was built.
+fn build() -> io::Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = std::process::Command::new(cargo);
+    command.args(["build", "--locked", "--workspace", "--bins"]).current_dir(SOURCES);
+    if !cfg!(debug_assertions) {
+        command.arg("--release");
+    }
+    match command.status()?.success() {
+        true => Ok(()),
+        false => {
+            Err(io::Error::other("the build failed; --no-build takes the programs as they are"))
         }
     }
 }
@@ -212,12 +323,8 @@ impl Runs {
             protocol,
             pairs: self.pairs as usize,
             connections: self.connections.clone(),
-            duration: self.seconds,
             size_bytes,
-            programs: self.programs.iter().cloned().collect(),
-            server_cpu: self.server_cpu,
-            load_cpu: self.load_cpu,
-            seed: self.seed.unwrap_or_else(clock_seed),
+            place: self.place.with_runs_of(self.seconds),
         }
     }
 

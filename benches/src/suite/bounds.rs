@@ -1,0 +1,108 @@
+//! What must be reached, and whether it is.
+
+use serde::Serialize;
+
+use super::Results;
+
+/// One demand.
+#[derive(Serialize)]
+pub struct Verdict {
+    pub measure: String,
+    pub demanded: String,
+    pub measured: String,
+    /// Median, or the figure itself.
+    pub value: f64,
+    /// 95 % confidence interval of the median; none: it was counted.
+    pub interval: Option<(f64, f64)>,
+    pub reached: bool,
+}
+
+/// A cell, whom ours is held against, and the ratio that is demanded.
+const RATIOS: [(&str, &str, &str, f64); 20] = [
+    ("64-byte echo, 64 connections, replies/s", "echo-64B-64", "limit", 0.92),
+    ("64-byte echo, 512 connections, replies/s", "echo-64B-512", "limit", 0.92),
+    ("64-byte echo, 64 connections, replies/s", "echo-64B-64", "tokio", 1.10),
+    ("64-byte echo, 64 connections, replies/s", "echo-64B-64", "monoio", 1.00),
+    ("64-byte echo, 64 connections, replies/s", "echo-64B-64", "compio", 1.10),
+    ("64-byte echo, 512 connections, replies/s", "echo-64B-512", "tokio", 1.20),
+    ("64-byte echo, 512 connections, replies/s", "echo-64B-512", "monoio", 1.10),
+    ("64-byte echo, 512 connections, replies/s", "echo-64B-512", "compio", 1.15),
+    ("1 KiB GET, 64 connections, replies/s", "http-64", "hyper", 1.20),
+    ("1 KiB GET, 64 connections, replies/s", "http-64", "nginx", 1.40),
+    ("1 KiB GET, 512 connections, replies/s", "http-512", "hyper", 1.20),
+    ("1 KiB GET, 512 connections, replies/s", "http-512", "nginx", 1.40),
+    ("pipelined 16, requests per CPU-second", "pipelined-16", "hyper", 2.0),
+    ("pipelined 16, requests per CPU-second", "pipelined-16", "nginx", 2.0),
+    ("64 KiB files, bytes per CPU-second", "files-64KiB", "nginx", 1.2),
+    ("1 MiB files, bytes per CPU-second", "files-1MiB", "nginx", 1.1),
+    ("100 MiB files, bytes per CPU-second", "files-100MiB", "nginx", 1.1),
+    ("connections per CPU-second", "connections", "nginx", 1.0),
+    ("1 KiB files, bytes per CPU-second", "files-1KiB", "nginx", 1.4),
+    ("connections per CPU-second", "connections", "hyper", 1.0),
+];
+/// Cells at half load: ours at most so much of anybody's CPU per reply.
+const HALF: [&str; 2] = ["half-echo", "half-http"];
+const HALF_MAX: f64 = 1.00;
+const GROWTH_MAX: f64 = 1.1;
+const IDLE_BYTES_MAX: f64 = 128.0;
+
+/// Of what was measured; a demand whose cell was not is left out.
+pub fn verdicts(results: &Results) -> Vec<Verdict> {
+    let mut verdicts = Vec::new();
+    for (measure, id, other, least) in RATIOS {
+        let Some(ratio) = results.ratio(id, other) else { continue };
+        verdicts.push(Verdict {
+            measure: format!("{measure}, to {other}"),
+            demanded: format!("≥ {least:.2}"),
+            measured: measured(ratio.spread.median, ratio.interval),
+            value: ratio.spread.median,
+            interval: Some(ratio.interval),
+            reached: ratio.spread.median >= least,
+        });
+    }
+    for cell in results.cells.iter().filter(|cell| HALF.contains(&cell.id.as_str())) {
+        for contest in &cell.contests {
+            let Some(ratio) = &contest.ratio else { continue };
+            verdicts.push(Verdict {
+                measure: format!(
+                    "{}, CPU per reply at a fixed rate, to {}",
+                    cell.protocol, contest.name
+                ),
+                demanded: format!("≤ {HALF_MAX:.2}"),
+                measured: measured(ratio.spread.median, ratio.interval),
+                value: ratio.spread.median,
+                interval: Some(ratio.interval),
+                reached: ratio.spread.median <= HALF_MAX,
+            });
+        }
+    }
+    let growth = |id| results.ratio(id, "limit");
+    if let (Some(few), Some(many)) = (growth("growth-64"), growth("growth-16000")) {
+        let value = many.spread.median / few.spread.median;
+        // The worst that both intervals allow.
+        let interval = (many.interval.0 / few.interval.1, many.interval.1 / few.interval.0);
+        verdicts.push(Verdict {
+            measure: "CPU per reply, 16,000 connections / 64, to the bare ring's own growth".into(),
+            demanded: format!("≤ {GROWTH_MAX:.2}"),
+            measured: measured(value, interval),
+            value,
+            interval: Some(interval),
+            reached: value <= GROWTH_MAX,
+        });
+    }
+    if let Some(idle) = results.idle.iter().find(|idle| idle.name == "ringwrightd echo") {
+        verdicts.push(Verdict {
+            measure: "idle connection, user space".into(),
+            demanded: format!("≤ {IDLE_BYTES_MAX} B"),
+            measured: format!("{:.0} B", idle.user_bytes),
+            value: idle.user_bytes,
+            interval: None,
+            reached: idle.user_bytes <= IDLE_BYTES_MAX,
+        });
+    }
+    verdicts
+}
+
+fn measured(median: f64, (low, high): (f64, f64)) -> String {
+    format!("{median:.3} ({low:.3} – {high:.3})")
+}

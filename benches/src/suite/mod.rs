@@ -1,0 +1,221 @@
+//! Everything that is said of speed here, measured by one command: every server beside its peers and
+//! the bare ring, interleaved, until the ratios are known.
+
+mod bounds;
+mod calls;
+mod cells;
+mod document;
+mod idle;
+mod plots;
+mod results;
+mod rounds;
+mod stalled;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde::Serialize;
+
+use crate::compare::{Place, Scratch, locate};
+use crate::machine;
+use bounds::Verdict;
+use calls::Calls;
+use idle::Idle;
+use results::{CellResult, Ratio};
+use stalled::Stalled;
+
+/// Rounds go on until every ratio's 95 % interval is within this share of its median.
+pub const UNCERTAINTY_MAX: f64 = 0.03;
+
+/// What to measure, and how.
+pub struct Plan {
+    /// Cells, parts and counts that were named; empty: all.
+    pub only: Vec<String>,
+    /// Only to see that it works.
+    pub quick: bool,
+    /// Rounds of each cell at least.
+    pub rounds_min: usize,
+    /// Rounds of each cell at most.
+    pub rounds_max: usize,
+    /// Where, by what, how long.
+    pub place: Place,
+    /// Where the results go.
+    pub out: PathBuf,
+}
+
+/// All that was measured.
+#[derive(Serialize)]
+#[allow(missing_docs)] // Described in results.schema.json, where scripts read it.
+pub struct Results {
+    /// Version of this form (`results.schema.json`); fields may be added without a change of it.
+    pub schema: u32,
+    /// Quick runs say nothing of speed.
+    pub quick: bool,
+    pub date: String,
+    pub machine: machine::Description,
+    pub programs: Vec<(String, String)>,
+    pub run_s: f64,
+    pub seed: u64,
+    pub verdicts: Vec<Verdict>,
+    pub cells: Vec<CellResult>,
+    pub idle: Vec<Idle>,
+    pub stalled: Vec<Stalled>,
+    pub calls: Vec<Calls>,
+}
+
+impl Results {
+    fn ratio(&self, id: &str, other: &str) -> Option<&Ratio> {
+        let cell = self.cells.iter().find(|cell| cell.id == id)?;
+        cell.of(other)?.ratio.as_ref()
+    }
+
+    /// Those of one part.
+    fn part(&self, name: &str) -> impl Iterator<Item = &CellResult> {
+        self.cells.iter().filter(move |cell| cell.part == name)
+    }
+}
+
+/// Counts that are no cells.
+const COUNTS: [&str; 3] = ["idle", "stalled", "calls"];
+
+/// Every name that [`Plan::only`] may hold.
+pub fn names() -> Vec<String> {
+    let parts = cells::PARTS.iter().map(|part| part.name.to_owned());
+    let mut names: Vec<String> = parts.chain(COUNTS.map(str::to_owned)).collect();
+    for cell in cells::all() {
+        if !names.contains(&cell.id) {
+            names.push(cell.id);
+        }
+    }
+    names
+}
+
+/// Measures what was asked for, and writes `RESULTS.md`, `results.json` and the plots. Whatever was
+/// measured is written, also when something fails later.
+pub fn run(plan: &Plan) -> io::Result<Results> {
+    let cells: Vec<_> = cells::all()
+        .into_iter()
+        .filter(|cell| plan.wants(&cell.id) || plan.wants(cell.part.name))
+        .collect();
+    for program in cells.iter().flat_map(|cell| &cell.contestants) {
+        locate(program.subject.program(), &plan.place.programs)?;
+    }
+    let scratch = Scratch::create()?;
+    let mut results = Results {
+        schema: 1,
+        quick: plan.quick,
+        date: date(),
+        machine: machine::Description::read(),
+        programs: versions(plan)?,
+        run_s: plan.place.duration.as_secs_f64(),
+        seed: plan.place.seed,
+        verdicts: Vec::new(),
+        cells: Vec::new(),
+        idle: Vec::new(),
+        stalled: Vec::new(),
+        calls: Vec::new(),
+    };
+    let measured = measure(plan, cells, &scratch, &mut results);
+    results.verdicts = bounds::verdicts(&results);
+    write(plan, &results)?;
+    measured.map(|()| results)
+}
+
+fn measure(
+    plan: &Plan,
+    cells: Vec<cells::Cell>,
+    scratch: &Scratch,
+    results: &mut Results,
+) -> io::Result<()> {
+    let count = cells.len();
+    for (index, mut cell) in cells.into_iter().enumerate() {
+        if plan.quick {
+            cell.connections = cell.connections.min(QUICK_CONNECTIONS_MAX);
+            cell.work.files = cell.work.files.map(|files| files.min(QUICK_FILES_MAX));
+        }
+        eprintln!("{} ({} of {count})", cell.id, index + 1);
+        results.cells.push(rounds::run(plan, &cell, scratch)?);
+        fs::remove_dir_all(scratch.path().join(&cell.id))?;
+    }
+    if plan.wants("idle") {
+        results.idle = idle::run(plan, scratch)?;
+    }
+    if plan.wants("stalled") {
+        results.stalled = stalled::run(plan, scratch)?;
+    }
+    if plan.wants("calls") {
+        results.calls = calls::run(plan, scratch)?;
+    }
+    Ok(())
+}
+
+const QUICK_CONNECTIONS_MAX: u32 = 64;
+const QUICK_FILES_MAX: u32 = 100;
+
+impl Plan {
+    fn wants(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| only == name)
+    }
+}
+
+fn write(plan: &Plan, results: &Results) -> io::Result<()> {
+    fs::create_dir_all(&plan.out).map_err(|error| named(&plan.out, error))?;
+    let put = |name: &str, text: &str| {
+        let path = plan.out.join(name);
+        fs::write(&path, text).map_err(|error| named(&path, error))
+    };
+    put("results.json", &serde_json::to_string(results)?)?;
+    let plots = plots::all(results);
+    for (name, svg) in &plots {
+        put(name, svg)?;
+    }
+    put("RESULTS.md", &document::markdown(results, &plots))?;
+    eprintln!("written: {}", plan.out.join("RESULTS.md").display());
+    Ok(())
+}
+
+fn named(path: &Path, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+/// Of every program that is not built here.
+fn versions(plan: &Plan) -> io::Result<Vec<(String, String)>> {
+    let mut versions = vec![("rustc".to_owned(), first_line("rustc", &["--version"]))];
+    let nginx = locate("nginx", &plan.place.programs)?;
+    versions.push(("nginx".into(), first_line(nginx, &["-v"])));
+    for (name, version) in dependencies() {
+        versions.push((name, version));
+    }
+    Ok(versions)
+}
+
+/// The runtimes, as locked.
+fn dependencies() -> Vec<(String, String)> {
+    let lock = include_str!("../../../Cargo.lock");
+    let mut lines = lock.lines();
+    let mut found = Vec::new();
+    while let Some(line) = lines.next() {
+        let Some(name) = line.strip_prefix("name = \"").and_then(|it| it.strip_suffix('"')) else {
+            continue;
+        };
+        if ["tokio", "hyper", "monoio", "compio"].contains(&name) {
+            let version = lines.next().and_then(|it| it.strip_prefix("version = \""));
+            found.push((name.to_owned(), version.unwrap_or("?\"").trim_end_matches('"').into()));
+        }
+    }
+    found
+}
+
+fn first_line(program: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) -> String {
+    let Ok(output) = Command::new(program).args(arguments).output() else { return "?".into() };
+    // nginx says it on standard error.
+    let said = [output.stdout, output.stderr].concat();
+    String::from_utf8_lossy(&said).lines().next().unwrap_or("?").to_owned()
+}
+
+/// `2026-11-27`.
+fn date() -> String {
+    first_line("date", &["-u", "+%F"])
+}
