@@ -353,6 +353,15 @@ impl Ring for KernelRing {
         direct::is_reset(socket)
     }
 
+    fn send_now(
+        &mut self,
+        socket: Descriptor,
+        address: *const u8,
+        length: u32,
+    ) -> Result<u32, Errno> {
+        direct::send(socket, address, length)
+    }
+
     fn splice_to_socket(
         &mut self,
         pipe: Descriptor,

@@ -403,6 +403,18 @@ pub trait Ring {
     /// is `TCP_CLOSE`. A send that was cut short has taken the error with it, and a receive says 0.
     fn is_reset(&mut self, socket: Descriptor) -> bool;
 
+    /// send(2) without waiting, `MSG_MORE`: what goes before something that leaves at once and not
+    /// by the ring.
+    ///
+    /// # Errors
+    /// EAGAIN: the socket has no room. ENOBUFS, ENOMEM, EPIPE, ECONNRESET.
+    fn send_now(
+        &mut self,
+        socket: Descriptor,
+        address: *const u8,
+        length: u32,
+    ) -> Result<u32, Errno>;
+
     /// Non-blocking splice(2) from a pipe to a socket; `more` adds `SPLICE_F_MORE`.
     ///
     /// # Errors

@@ -149,6 +149,22 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
     }
 
+    /// Whether the chunk behind the first is a file that is to leave by sendfile(2).
+    pub(super) fn sendfile_follows(&self, slot: u32) -> bool {
+        let head = &self.core.chunks[self.core.slots[slot].output_head as usize];
+        head.next != NONE
+            && match &self.core.chunks[head.next as usize].body {
+                Body::File(file) => {
+                    file.remaining > 0
+                        && file.window_bytes > 0
+                        && file.pipe.is_none()
+                        && !file.uncached
+                        && !file.file.waits()
+                }
+                _ => false,
+            }
+    }
+
     /// Reads the small file behind the first chunk's bytes: from the page cache, at once, or not at
     /// all, so that no slow disk is waited for here or holds a thread that opens files. True: look
     /// at the queue again at once.

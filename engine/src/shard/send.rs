@@ -42,6 +42,16 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 }
                 return Ok(());
             }
+            if self.sendfile_follows(slot) {
+                if self.sendfile_left == 0 {
+                    mark!("what precedes a file waits for it");
+                    self.core.touch(slot);
+                    return Ok(());
+                }
+                if self.send_head_now(slot) {
+                    continue;
+                }
+            }
             return self.send_head(slot);
         }
     }
@@ -50,6 +60,34 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let connection = &self.core.slots[slot];
         let chunk = &self.core.chunks[connection.output_head as usize];
         let more = self.something_follows(chunk.next);
+        let (address, length) = self.head_bytes(slot);
+        let op = Op::Send { socket: connection.descriptor, address, length, more };
+        self.submit(slot, Kind::Send, op)?;
+        self.core.slots[slot].sending = length;
+        Ok(())
+    }
+
+    /// Sends what precedes a file without the ring, so that the file follows in the same turn: its
+    /// reader is at work on the one while the other comes. False: there is no room at once.
+    fn send_head_now(&mut self, slot: u32) -> bool {
+        let (address, length) = self.head_bytes(slot);
+        let socket = self.core.slots[slot].descriptor;
+        let result = match self.ring.send_now(socket, address, length) {
+            Ok(sent) => sent as i32,
+            Err(errno) if errno.0 == libc::EAGAIN => {
+                mark!("no room for what precedes a file");
+                return false;
+            }
+            Err(errno) => -errno.0,
+        };
+        self.core.slots[slot].sending = length;
+        self.on_send(slot, result);
+        true
+    }
+
+    /// What the next send is of.
+    fn head_bytes(&self, slot: u32) -> (*const u8, u32) {
+        let chunk = &self.core.chunks[self.core.slots[slot].output_head as usize];
         let (address, length) = match &chunk.body {
             Body::Pooled { buffer, start, end } => {
                 let address = self.core.send_buffers.address(buffer);
@@ -67,10 +105,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         };
         let length = length.min(SEND_BYTES_MAX) as u32;
         assert!(length > 0, "an empty chunk is not queued");
-        let op = Op::Send { socket: connection.descriptor, address, length, more };
-        self.submit(slot, Kind::Send, op)?;
-        self.core.slots[slot].sending = length;
-        Ok(())
+        (address, length)
     }
 
     /// Whether the queue from this chunk on holds a byte: after an empty file nothing may follow,

@@ -18,6 +18,14 @@ pub(super) fn answer(result: impl Into<i64>) -> Result<i64, Errno> {
     if result < 0 { Err(last_errno()) } else { Ok(result) }
 }
 
+/// send(2) of bytes that the caller keeps.
+pub(super) fn send(socket: Descriptor, address: *const u8, length: u32) -> Result<u32, Errno> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | libc::MSG_MORE;
+    // SAFETY: the kernel reads memory that the caller has for this during the call.
+    let sent = unsafe { libc::send(socket.0, address.cast(), length as usize, flags) };
+    answer(sent as i64).map(|sent| sent as u32)
+}
+
 /// Calls again while a signal came in between.
 fn uninterrupted<T: Into<i64>>(mut call: impl FnMut() -> T) -> Result<i64, Errno> {
     loop {

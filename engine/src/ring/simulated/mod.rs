@@ -361,6 +361,19 @@ impl Ring for SimulatedRing {
         self.is_dead(socket)
     }
 
+    fn send_now(
+        &mut self,
+        socket: Descriptor,
+        address: *const u8,
+        length: u32,
+    ) -> Result<u32, Errno> {
+        self.catch_up();
+        let result = self.send_at_once(socket, address, length as usize);
+        let number = result.map_or_else(|errno| -i64::from(errno.0), i64::from);
+        self.trace.called(self.now_us, "send", socket, number);
+        result
+    }
+
     fn splice_to_socket(
         &mut self,
         pipe: Descriptor,
