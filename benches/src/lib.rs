@@ -10,4 +10,5 @@ pub mod arguments;
 pub mod bare;
 pub mod compare;
 pub mod machine;
+pub mod peer;
 pub mod suite;

@@ -1,0 +1,59 @@
+//! `ringwright-peer-compio`: the same echo on compio's io_uring driver.
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::Parser;
+use compio::BufResult;
+use compio::driver::ProactorBuilder;
+use compio::io::{AsyncRead, AsyncWriteExt};
+use compio::net::{TcpListener, TcpStream};
+use compio::runtime::RuntimeBuilder;
+use ringwright_benches::peer::{self, Buffer, Place};
+
+/// Entries of the submission queue.
+const ENTRIES: u32 = 4096;
+
+/// Echo on compio: one thread, one task per connection.
+#[derive(Parser)]
+#[command(name = "ringwright-peer-compio", version)]
+struct Arguments {
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    buffer: Buffer,
+}
+
+fn main() -> ExitCode {
+    peer::exit("ringwright-peer-compio", run(&Arguments::parse()))
+}
+
+fn run(arguments: &Arguments) -> io::Result<()> {
+    let listener = arguments.place.listen("echo")?;
+    let bytes = arguments.buffer.bytes();
+    let mut driver = ProactorBuilder::new();
+    driver.capacity(ENTRIES).single_issuer(true).coop_taskrun(true).taskrun_flag(true);
+    let runtime = RuntimeBuilder::new().with_proactor(driver).build()?;
+    runtime.block_on(async {
+        let listener = TcpListener::from_std(listener)?;
+        loop {
+            let (stream, _) = listener.accept().await?;
+            compio::runtime::spawn(echo(stream, bytes)).detach();
+        }
+    })
+}
+
+/// Ends with its connection, by whatever error.
+async fn echo(mut stream: TcpStream, bytes: usize) -> io::Result<()> {
+    let mut buffer = Vec::with_capacity(bytes);
+    loop {
+        let BufResult(count, read) = stream.read(buffer).await;
+        if count? == 0 {
+            return Ok(());
+        }
+        let BufResult(written, back) = stream.write_all(read).await;
+        written?;
+        buffer = back;
+        buffer.clear();
+    }
+}

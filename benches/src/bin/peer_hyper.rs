@@ -1,0 +1,67 @@
+//! `ringwright-peer-hyper`: HTTP/1.1 on hyper and tokio, the body from memory.
+
+use std::convert::Infallible;
+use std::io;
+use std::process::ExitCode;
+
+use bytes::Bytes;
+use clap::Parser;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{ACCEPT_RANGES, CONTENT_TYPE, ETAG, HeaderValue, LAST_MODIFIED};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use ringwright_benches::peer::{self, Place};
+use tokio::net::TcpListener;
+
+/// A body from memory on hyper and tokio: one thread, one task per connection.
+///
+/// Any request is answered with 200 and the fields that a server of files sends.
+#[derive(Parser)]
+#[command(name = "ringwright-peer-hyper", version)]
+struct Arguments {
+    #[command(flatten)]
+    place: Place,
+    /// Length of the body.
+    #[arg(long, value_name = "BYTES", default_value_t = 1024,
+          value_parser = clap::value_parser!(u32).range(..=1 << 30))]
+    size: u32,
+    /// Flush replies to pipelined requests together (hyper's own default: each by itself).
+    #[arg(long)]
+    pipeline_flush: bool,
+}
+
+fn main() -> ExitCode {
+    peer::exit("ringwright-peer-hyper", run(&Arguments::parse()))
+}
+
+fn run(arguments: &Arguments) -> io::Result<()> {
+    let listener = arguments.place.listen("http")?;
+    listener.set_nonblocking(true)?;
+    let body = Bytes::from(vec![b'x'; arguments.size as usize]);
+    let mut http = http1::Builder::new();
+    http.pipeline_flush(arguments.pipeline_flush);
+    tokio::runtime::Builder::new_current_thread().enable_io().build()?.block_on(async {
+        let listener = TcpListener::from_std(listener)?;
+        loop {
+            let (stream, _) = listener.accept().await?;
+            let body = body.clone();
+            let service = service_fn(move |_: Request<Incoming>| reply(body.clone()));
+            let connection = http.serve_connection(TokioIo::new(stream), service);
+            // Its errors are its client's: a reset, a request that is none.
+            tokio::spawn(async { connection.await.is_ok() });
+        }
+    })
+}
+
+async fn reply(body: Bytes) -> Result<Response<Full<Bytes>>, Infallible> {
+    let mut response = Response::new(Full::new(body));
+    let fields = response.headers_mut();
+    fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    fields.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    fields.insert(ETAG, HeaderValue::from_static("\"000000006b013823150b9390-0000000000002ba2\""));
+    fields.insert(LAST_MODIFIED, HeaderValue::from_static("Sat, 21 Nov 2026 06:20:19 GMT"));
+    Ok(response)
+}

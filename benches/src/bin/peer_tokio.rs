@@ -1,0 +1,48 @@
+//! `ringwright-peer-tokio`: the same echo on tokio, the peer that the limit program must beat for
+//! its numbers to be a limit.
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::Parser;
+use ringwright_benches::peer::{self, Buffer, Place};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// Echo on tokio: one thread, one task per connection.
+#[derive(Parser)]
+#[command(name = "ringwright-peer-tokio", version)]
+struct Arguments {
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    buffer: Buffer,
+}
+
+fn main() -> ExitCode {
+    peer::exit("ringwright-peer-tokio", run(&Arguments::parse()))
+}
+
+fn run(arguments: &Arguments) -> io::Result<()> {
+    let listener = arguments.place.listen("echo")?;
+    listener.set_nonblocking(true)?;
+    let bytes = arguments.buffer.bytes();
+    tokio::runtime::Builder::new_current_thread().enable_io().build()?.block_on(async {
+        let listener = TcpListener::from_std(listener)?;
+        loop {
+            let (stream, _) = listener.accept().await?;
+            tokio::spawn(echo(stream, bytes));
+        }
+    })
+}
+
+/// Ends with its connection, by whatever error.
+async fn echo(mut stream: TcpStream, bytes: usize) -> io::Result<()> {
+    let mut buffer = vec![0; bytes];
+    loop {
+        match stream.read(&mut buffer).await? {
+            0 => return Ok(()),
+            count => stream.write_all(&buffer[..count]).await?,
+        }
+    }
+}
