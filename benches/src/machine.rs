@@ -9,6 +9,7 @@ use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// Connections waiting to be accepted; the kernel caps it at `net.core.somaxconn`.
@@ -178,7 +179,7 @@ fn check(status: libc::c_int) -> io::Result<()> {
 }
 
 /// What it was measured on.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 pub struct Description {
     /// `/proc/sys/kernel/osrelease`.
     pub kernel: String,

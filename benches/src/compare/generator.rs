@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use clap::ValueEnum;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::children::{Process, Scratch};
@@ -86,7 +87,7 @@ pub struct Loaded {
 }
 
 /// A distribution of times, microseconds.
-#[derive(Clone, Copy, Deserialize, Serialize)]
+#[derive(Clone, Copy, Deserialize, JsonSchema, Serialize)]
 #[allow(missing_docs)] // They say what they are.
 pub struct Times {
     pub p50: f64,

@@ -1,19 +1,24 @@
 //! What must be reached, and whether it is.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Results;
 
 /// One demand.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 pub struct Verdict {
+    /// What, and to whom.
     pub measure: String,
+    /// The bound.
     pub demanded: String,
+    /// The value with its interval, for people.
     pub measured: String,
     /// Median, or the figure itself.
     pub value: f64,
-    /// 95 % confidence interval of the median; none: it was counted.
+    /// 95 % confidence interval of the median; null: it was counted.
     pub interval: Option<(f64, f64)>,
+    /// Whether the value is on the right side.
     pub reached: bool,
 }
 

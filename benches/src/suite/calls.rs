@@ -6,6 +6,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Plan;
@@ -21,14 +22,17 @@ const CONNECTIONS: u32 = 64;
 const NAMED: usize = 4;
 
 /// One server's.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 pub struct Calls {
+    /// Server and protocol.
     pub name: String,
+    /// Answered while it was counted.
     pub requests: u64,
+    /// System calls by all threads of the server.
     pub calls_per_request: f64,
     /// The most frequent ones, with their number per request.
     pub most: Vec<(String, f64)>,
-    /// Completions of the ring, by the server's own ledger; none: it tells of none.
+    /// Completions of the ring, by the server's own ledger; null: it tells of none.
     pub completions_per_request: Option<f64>,
 }
 
@@ -71,7 +75,7 @@ pub fn run(plan: &Plan, scratch: &Scratch) -> io::Result<Vec<Calls>> {
             server: &server,
             work: Work::plain(protocol, size_bytes),
             connections: CONNECTIONS,
-            duration: LENGTH,
+            duration: plan.shortened(LENGTH),
         };
         let requests = load(&plan.place, scratch, Generator::Bare, &request)?.loaded.replies;
         // It writes its table when it is told to end.

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::Results;
-use super::cells::{PARTS, bytes};
+use super::cells::{Figure, PARTS, bytes};
 use super::results::{CellResult, Contest, Ratio, Sample};
 
 /// The whole page.
@@ -87,9 +87,13 @@ fn table(page: &mut String, cells: &[&CellResult]) {
     let figure = cells[0].figure;
     let of_bytes = figure.starts_with("bytes");
     let unit = if of_bytes { "MB per CPU-second" } else { "replies/s" };
+    // Not the same twice.
+    let both = figure != Figure::CpuPerReply.heading();
+    let cpu_heading = if both { " ratio of CPU per reply |" } else { "" };
+    let cpu_rule = if both { "---|" } else { "" };
     let _ = writeln!(
         page,
-        "| | server | {unit} | server CPU per reply | busy: server, load | ratio of {figure} | ratio of CPU per reply |\n|---|---|---|---|---|---|---|"
+        "| | server | {unit} | server CPU per reply | busy: server, load | ratio of {figure} |{cpu_heading}\n|---|---|---|---|---|---|{cpu_rule}"
     );
     for cell in cells {
         for (index, contest) in cell.contests.iter().enumerate() {
@@ -100,14 +104,18 @@ fn table(page: &mut String, cells: &[&CellResult]) {
             };
             let _ = writeln!(
                 page,
-                "| {first} | {} | {} | {:.2} µs | {:.0} %, {:.0} % | {} | {} |",
+                "| {first} | {} | {} | {:.2} µs | {:.0} %, {:.0} % | {} |{}",
                 contest.name,
                 thousands(rate),
                 contest.median(Sample::cpu_us_per_reply),
                 contest.server_busy() * 100.0,
                 contest.load_busy() * 100.0,
                 ratio(contest.ratio.as_ref()),
-                ratio(contest.cpu_ratio.as_ref()),
+                if both {
+                    format!(" {} |", ratio(contest.cpu_ratio.as_ref()))
+                } else {
+                    String::new()
+                },
             );
         }
     }

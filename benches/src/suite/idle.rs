@@ -7,6 +7,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Plan;
@@ -24,9 +25,11 @@ const WAIT_MAX: Duration = Duration::from_secs(10);
 const DESCRIPTORS_OTHER: u64 = 100;
 
 /// One server's.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 pub struct Idle {
+    /// Server and protocol.
     pub name: String,
+    /// That were counted.
     pub connections: usize,
     /// What the server's anonymous memory (`RssAnon` of proc_pid_status(5)) grew by, for each.
     pub user_bytes: f64,
@@ -62,8 +65,9 @@ pub fn run(plan: &Plan, scratch: &Scratch) -> io::Result<Vec<Idle>> {
             folder: scratch.path().join(format!("idle-{subject}-{protocol}")),
         };
         setting.prepare(0)?;
-        let idle =
-            one(&setting.start(subject)?, protocol, connections, format!("{subject} {protocol}"))?;
+        let name = format!("{subject} {protocol}");
+        let settle = plan.shortened(SETTLE);
+        let idle = one(&setting.start(subject)?, protocol, connections, settle, name)?;
         eprintln!(
             "idle: {}: {:.0} bytes of its own, {:.0} of the kernel's for both ends",
             idle.name, idle.user_bytes, idle.kernel_bytes
@@ -73,13 +77,19 @@ pub fn run(plan: &Plan, scratch: &Scratch) -> io::Result<Vec<Idle>> {
     subjects.into_iter().map(measure).collect()
 }
 
-fn one(server: &Server, protocol: Protocol, connections: usize, name: String) -> io::Result<Idle> {
+fn one(
+    server: &Server,
+    protocol: Protocol,
+    connections: usize,
+    settle: Duration,
+    name: String,
+) -> io::Result<Idle> {
     let mut clients = Vec::with_capacity(FIRST + connections);
     let mut open = |count| -> io::Result<()> {
         for _ in 0..count {
             clients.push(ask(server, protocol)?);
         }
-        thread::sleep(SETTLE);
+        thread::sleep(settle);
         Ok(())
     };
     open(FIRST)?;

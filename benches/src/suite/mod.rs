@@ -15,7 +15,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::compare::{Place, Scratch, locate};
@@ -46,22 +48,31 @@ pub struct Plan {
 }
 
 /// All that was measured.
-#[derive(Serialize)]
-#[allow(missing_docs)] // Described in results.schema.json, where scripts read it.
+#[derive(JsonSchema, Serialize)]
 pub struct Results {
     /// Version of this form (`results.schema.json`); fields may be added without a change of it.
     pub schema: u32,
     /// Quick runs say nothing of speed.
     pub quick: bool,
+    /// UTC.
     pub date: String,
+    /// What it was measured on.
     pub machine: machine::Description,
+    /// Names and versions of what was measured or built with.
     pub programs: Vec<(String, String)>,
+    /// Length of one run.
     pub run_s: f64,
+    /// What decided who goes first.
     pub seed: u64,
+    /// What was to be reached.
     pub verdicts: Vec<Verdict>,
+    /// What was measured in rounds.
     pub cells: Vec<CellResult>,
+    /// What idle connections cost.
     pub idle: Vec<Idle>,
+    /// Readers that stall.
     pub stalled: Vec<Stalled>,
+    /// System calls.
     pub calls: Vec<Calls>,
 }
 
@@ -155,6 +166,11 @@ const QUICK_CONNECTIONS_MAX: u32 = 64;
 const QUICK_FILES_MAX: u32 = 100;
 
 impl Plan {
+    /// A tenth of it, to see that something works.
+    fn shortened(&self, time: Duration) -> Duration {
+        if self.quick { time / 10 } else { time }
+    }
+
     fn wants(&self, name: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|only| only == name)
     }
@@ -218,4 +234,18 @@ fn first_line(program: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) -> Strin
 /// `2026-11-27`.
 fn date() -> String {
     first_line("date", &["-u", "+%F"])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Results;
+
+    #[test]
+    fn the_schema_is_what_is_written() {
+        let schema = serde_json::to_value(schemars::schema_for!(Results)).unwrap();
+        let committed: serde_json::Value =
+            serde_json::from_str(include_str!("../../results.schema.json")).unwrap();
+        let text = serde_json::to_string_pretty(&schema).unwrap();
+        assert!(schema == committed, "results.schema.json is to be:\n{text}");
+    }
 }

@@ -1,18 +1,25 @@
 //! What was measured, as data: what `results.json` holds.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::cells::{Cell, Figure};
 use crate::compare::{Spread, Times};
 
 /// One run of one server.
-#[derive(Clone, Copy, Serialize)]
+#[derive(Clone, Copy, JsonSchema, Serialize)]
 pub struct Sample {
+    /// Requests answered in full.
     pub replies: u64,
+    /// Received; of `ringload` also of replies that the end of the run cut off, of the bare client those of bodies.
     pub bytes: u64,
+    /// Length of the run.
     pub elapsed_s: f64,
+    /// CPU time of all processes of the server.
     pub server_cpu_s: f64,
+    /// CPU time of the load generator, from its start to its end.
     pub load_cpu_s: f64,
+    /// From when a request was to be sent; null in a closed loop.
     pub latency_us: Option<Times>,
 }
 
@@ -36,11 +43,13 @@ impl Sample {
 }
 
 /// Ours to another's, round by round.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 pub struct Ratio {
+    /// Over all rounds.
     pub spread: Spread,
     /// 95 % confidence interval of the median.
     pub interval: (f64, f64),
+    /// Of each round.
     pub rounds: Vec<f64>,
 }
 
@@ -58,11 +67,13 @@ impl Ratio {
 }
 
 /// One server in a cell.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 pub struct Contest {
+    /// The server.
     pub name: String,
+    /// One of each round.
     pub samples: Vec<Sample>,
-    /// Of the cell's figure, ours / this one's; none: this is ours.
+    /// Of the cell's figure, ours / this one's; null: this is ours.
     pub ratio: Option<Ratio>,
     /// Of CPU per reply, ours / this one's.
     pub cpu_ratio: Option<Ratio>,
@@ -86,19 +97,29 @@ impl Contest {
 }
 
 /// One cell, measured.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 pub struct CellResult {
+    /// Its name on the command line.
     pub id: String,
+    /// The part it is in, a name on the command line, too.
     pub part: &'static str,
+    /// echo or http.
     pub protocol: String,
+    /// Length of a message, or of a body.
     pub size_bytes: u32,
+    /// Connections, all the time.
     pub connections: u32,
+    /// Requests in flight on each.
     pub pipeline: u32,
+    /// Distinct files asked for in turn; null: one.
     pub files: Option<u32>,
-    /// Requests per second; none: as many as come.
+    /// Requests per second; null: as many as come.
     pub rate: Option<u32>,
+    /// The load generator.
     pub load: &'static str,
+    /// What the ratios are of.
     pub figure: &'static str,
+    /// How many there were.
     pub rounds: usize,
     /// Every ratio's interval is within the bound.
     pub precise: bool,

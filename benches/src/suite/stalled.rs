@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Plan, idle};
@@ -20,11 +21,15 @@ const WAIT_MAX: Duration = Duration::from_secs(10);
 const TRIES: usize = 20;
 
 /// One server's.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 pub struct Stalled {
+    /// The server.
     pub name: String,
+    /// Clients that read nothing.
     pub stalled: usize,
+    /// Threads of the server before they came.
     pub threads_before: usize,
+    /// Threads with them.
     pub threads: usize,
     /// Median time for a fresh client from connect to the first byte, microseconds.
     pub first_byte_us: f64,
@@ -56,10 +61,11 @@ pub fn run(plan: &Plan, scratch: &Scratch) -> io::Result<Vec<Stalled>> {
             Ok(client)
         };
         let clients: Vec<TcpStream> = (0..stalled).map(|_| ask()).collect::<io::Result<_>>()?;
-        thread::sleep(SETTLE);
+        let settle = plan.shortened(SETTLE);
+        thread::sleep(settle);
         let cpu_before = server.cpu_time()?;
-        thread::sleep(SETTLE);
-        let busy = (server.cpu_time()? - cpu_before).as_secs_f64() / SETTLE.as_secs_f64();
+        thread::sleep(settle);
+        let busy = (server.cpu_time()? - cpu_before).as_secs_f64() / settle.as_secs_f64();
         let mut times = Vec::new();
         for _ in 0..TRIES {
             let start = Instant::now();
