@@ -7,6 +7,9 @@ use std::time::Duration;
 
 const LIMIT: &str = env!("CARGO_BIN_EXE_ringwright-limit");
 const TOKIO: &str = env!("CARGO_BIN_EXE_ringwright-peer-tokio");
+const MONOIO: &str = env!("CARGO_BIN_EXE_ringwright-peer-monoio");
+const COMPIO: &str = env!("CARGO_BIN_EXE_ringwright-peer-compio");
+const HYPER: &str = env!("CARGO_BIN_EXE_ringwright-peer-hyper");
 const COMPARE: &str = env!("CARGO_BIN_EXE_ringwright-bench");
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
@@ -104,25 +107,84 @@ fn the_limit_echoes_everything_and_forgets_every_connection() {
 }
 
 #[test]
-fn the_peer_echoes_everything() {
-    echoes_everything(&Server::start(TOKIO, &[]), 1 << 20);
+fn the_peers_echo_everything() {
+    for peer in [TOKIO, MONOIO, COMPIO] {
+        for buffer in ["64", "4096", "65536"] {
+            let server = Server::start(peer, &["--buffer", buffer]);
+            echoes_everything(&server, 1 << 20);
+            // One that is reset is the end of itself alone.
+            server.connect().write_all(&[1; 100_000]).unwrap();
+            echoes_once(&mut server.connect());
+        }
+    }
+}
+
+/// All replies to requests that were sent at once, and the length of one.
+fn pipelined(server: &Server, requests: usize) -> (Vec<u8>, usize) {
+    let mut stream = server.connect();
+    stream.write_all(&b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(requests)).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut replies = Vec::new();
+    stream.read_to_end(&mut replies).unwrap();
+    let one = replies.len() / requests;
+    assert_eq!(replies.len(), one * requests);
+    (replies, one)
+}
+
+fn body_bytes(reply: &[u8]) -> usize {
+    reply.len() - reply.windows(4).position(|window| window == b"\r\n\r\n").unwrap() - 4
+}
+
+#[test]
+fn hyper_answers_every_pipelined_request() {
+    for arguments in [&["--size", "1024"][..], &["--size", "1024", "--pipeline-flush"]] {
+        let server = Server::start(HYPER, arguments);
+        let (replies, one) = pipelined(&server, 100);
+        assert_eq!(body_bytes(&replies[..one]), 1024);
+        assert!(replies.starts_with(b"HTTP/1.1 200 OK\r\n"));
+    }
 }
 
 #[test]
 fn the_limit_answers_every_pipelined_request() {
-    const REQUESTS: usize = 500;
     let server = Server::start(LIMIT, &["http", "--size", "1024"]);
-    let mut stream = server.connect();
-    stream.write_all(&b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(REQUESTS)).unwrap();
-    stream.shutdown(Shutdown::Write).unwrap();
-    let mut replies = Vec::new();
-    stream.read_to_end(&mut replies).unwrap();
-    let one = replies.len() / REQUESTS;
-    assert_eq!(replies.len(), one * REQUESTS);
+    let (replies, one) = pipelined(&server, 500);
     assert!(replies.chunks(one).all(|reply| reply == &replies[..one]));
-    let head_end = replies.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
-    assert_eq!(one - head_end, 1024);
+    assert_eq!(body_bytes(&replies[..one]), 1024);
     assert_eq!(server.terminate(), Some(0));
+}
+
+/// Sixteen at a time, of several files, and the server's CPU time beside it.
+#[test]
+fn the_bare_client_pipelines_over_several_files() {
+    let server = Server::start(HYPER, &["--size", "100"]);
+    let json =
+        std::env::temp_dir().join(format!("ringwright-bare-test-{}.json", std::process::id()));
+    let status = Command::new(LIMIT)
+        .args(["load", &server.address.to_string(), "--http", "/file", "--files", "7"])
+        .args(["--pipeline", "16", "--connections", "3", "--duration", "200ms"])
+        .args(["--cpu-of", &server.child.id().to_string(), "--json"])
+        .arg(&json)
+        .stdout(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let report: serde_json::Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    std::fs::remove_file(&json).unwrap();
+    let replies = report["replies"].as_u64().unwrap();
+    assert!(replies > 0 && replies % 16 == 0, "{replies}");
+    let cpu_s = report["server_cpu_s"].as_f64().unwrap();
+    assert!(cpu_s > 0.0 && cpu_s < 1.0, "{cpu_s}");
+}
+
+#[test]
+fn what_is_not_measured_is_a_mistake_of_usage() {
+    let output = Command::new(COMPARE).args(["compare", "speed"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("compare --list"));
+    let output = Command::new(COMPARE).args(["compare", "--list"]).output().unwrap();
+    let listed = String::from_utf8(output.stdout).unwrap();
+    assert!(["echo", "half-http", "idle"].iter().all(|name| listed.lines().any(|it| it == *name)));
 }
 
 #[test]
