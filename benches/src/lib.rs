@@ -9,4 +9,5 @@
 pub mod arguments;
 pub mod bare;
 pub mod compare;
+pub mod instructions;
 pub mod machine;
