@@ -260,14 +260,14 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.drain_deadline_ms,
             self.drain_ends_at_ms,
         ];
-        let left_ms = |at_ms: u64| at_ms.saturating_sub(self.core.now_ms).max(1);
-        let left_us = |at_us: u64| at_us.saturating_sub(self.core.now_us).max(1);
-        [
-            next_ms.into_iter().flatten().min().map(|at| Duration::from_millis(left_ms(at))),
-            self.core.tick_at_us.map(|at| Duration::from_micros(left_us(at))),
-        ]
-        .into_iter()
-        .flatten()
-        .fold(WAIT_MAX, Duration::min)
+        // Written out: once a turn, and chains of iterators cost three times as much.
+        let mut left_us = WAIT_MAX.as_micros() as u64;
+        for at_ms in next_ms.iter().flatten() {
+            left_us = left_us.min(at_ms.saturating_sub(self.core.now_ms).max(1) * 1000);
+        }
+        if let Some(at_us) = self.core.tick_at_us {
+            left_us = left_us.min(at_us.saturating_sub(self.core.now_us).max(1));
+        }
+        Duration::from_micros(left_us)
     }
 }

@@ -226,9 +226,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let flushed = self.flush().is_ok();
         self.served.drain(..).for_each(|slot| self.core.touch(slot));
         let (want, timeout) = if flushed { self.patience() } else { (0, Duration::ZERO) };
-        // What is in flight during the wait is in the ledger then.
         self.account();
-        self.publish();
         self.ring.submit_and_wait(want, timeout)?;
         self.woke_us = self.ring.now_us();
         self.core.now_us = self.woke_us;

@@ -25,6 +25,8 @@ mod engine;
 mod error;
 #[path = "../../../../engine/src/file.rs"]
 mod file;
+// rustfmt would look for its tests beside this file.
+#[rustfmt::skip]
 #[path = "../../../../engine/src/framing.rs"]
 mod framing;
 #[path = "../../../../engine/src/handler.rs"]
@@ -122,7 +124,8 @@ fn main() -> ExitCode {
     let result = match arguments.command {
         Some(Command::Play { scenario, operations }) => play::play(&scenario, operations),
         None => {
-            let scenarios: Vec<&str> = play::SCENARIOS.iter().map(|scenario| scenario.name).collect();
+            let scenarios: Vec<&str> =
+                play::SCENARIOS.iter().map(|scenario| scenario.name).collect();
             instructions::run(&arguments.figures, arguments.update, arguments.top, &scenarios)
         }
     };
