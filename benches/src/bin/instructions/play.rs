@@ -24,10 +24,11 @@ pub struct Scenario {
 }
 
 /// All of them. An operation is always a reply of 64 bytes.
-pub const SCENARIOS: [Scenario; 4] = [
-    Scenario { name: "echo one by one", script: Script::OneByOne, packets: false },
-    Scenario { name: "echo 32 at a time", script: Script::Together, packets: false },
-    Scenario { name: "packets 32 at a time", script: Script::Together, packets: true },
+pub const SCENARIOS: [Scenario; 5] = [
+    Scenario { name: "echo 1 at a time", script: Script::Together(1), packets: false },
+    Scenario { name: "echo 32 at a time", script: Script::Together(32), packets: false },
+    Scenario { name: "packets 32 at a time", script: Script::Together(32), packets: true },
+    Scenario { name: "echo without load", script: Script::Apart, packets: false },
     Scenario { name: "echo after parking", script: Script::Parking, packets: false },
 ];
 

@@ -29,11 +29,12 @@ const TURN_US: u64 = 20;
 /// What comes in which turn.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Script {
-    /// One connection's bytes come in a turn, and the turn after it tells that its reply was sent:
-    /// what a ring without load does.
-    OneByOne,
-    /// Each turn brings bytes for every connection, and tells that their last replies were sent.
-    Together,
+    /// Each turn brings bytes for so many connections, and tells that the replies of the turn before
+    /// were sent: what a ring under load does.
+    Together(usize),
+    /// One connection's bytes come in a turn, and the turn after it only tells that its reply was
+    /// sent: what a ring without load does, which returns as soon as there is something to tell.
+    Apart,
     /// Nothing comes until every connection is parked; then its probe completes, its bytes come, and
     /// its reply is sent.
     Parking,
@@ -59,7 +60,7 @@ pub struct ScriptedRing {
     probing: usize,
     /// Their probes have completed and no bytes have come since.
     announced: bool,
-    /// Whose bytes come next, where one's come at a time.
+    /// Whose bytes come next.
     next: usize,
     /// Bytes sent, over all connections.
     sent_bytes: Rc<Cell<u64>>,
@@ -93,19 +94,17 @@ impl ScriptedRing {
         self.ready.push(Completion { token, result, flags });
     }
 
+    /// Bytes come for the next so many connections.
     #[inline(always)]
-    fn bytes_come(&mut self, connection: usize) {
-        if let Some(token) = self.receives[connection] {
-            let buffer = self.free.pop().expect("a buffer comes back before the next is needed");
-            let flags = F_BUFFER | F_MORE | u32::from(buffer) << 16;
-            self.complete(token, PAYLOAD_BYTES as i32, flags);
-        }
-    }
-
-    #[inline(always)]
-    fn everybodys_bytes_come(&mut self) {
-        for connection in 0..CONNECTIONS {
-            self.bytes_come(connection);
+    fn bytes_come(&mut self, connections: usize) {
+        for _ in 0..connections {
+            let token = self.receives[self.next];
+            self.next = (self.next + 1) % CONNECTIONS;
+            if let Some(token) = token {
+                let buffer = self.free.pop().expect("a buffer comes back before it is needed");
+                let flags = F_BUFFER | F_MORE | u32::from(buffer) << 16;
+                self.complete(token, PAYLOAD_BYTES as i32, flags);
+            }
         }
     }
 
@@ -121,16 +120,13 @@ impl ScriptedRing {
     fn play(&mut self, timeout: Duration) {
         let idle = self.ready.is_empty();
         match self.script {
-            Script::OneByOne if idle => {
-                self.bytes_come(self.next);
-                self.next = (self.next + 1) % CONNECTIONS;
-            }
-            Script::OneByOne => {}
-            Script::Together => self.everybodys_bytes_come(),
+            Script::Together(connections) => self.bytes_come(connections),
+            Script::Apart if idle => self.bytes_come(1),
+            Script::Apart => {}
             Script::Parking if !idle => {}
             Script::Parking if self.announced => {
                 self.announced = false;
-                self.everybodys_bytes_come();
+                self.bytes_come(CONNECTIONS);
             }
             Script::Parking if self.probing == CONNECTIONS => {
                 self.announced = true;
