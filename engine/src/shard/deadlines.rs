@@ -40,9 +40,13 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             return;
         }
         if self.is_covered(slot) {
-            return debug_assert!(self.next_deadline(slot).is_none_or(|(at_ms, _)| {
-                self.core.timers.at_ms(slot) <= Some(at_ms + super::timers::TICK_MS)
-            }));
+            debug_assert!(
+                self.next_deadline(slot).is_none_or(|(at_ms, _)| {
+                    self.core.timers.at_ms(slot) <= Some(at_ms + super::timers::TICK_MS)
+                }),
+                "a look at each deadline says the same"
+            );
+            return;
         }
         if let Some((at_ms, _)) = self.next_deadline(slot)
             && self
@@ -55,9 +59,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
     }
 
-    /// Whether the wheel fires early enough, seen without a look at each deadline: what counts from
-    /// now is due no earlier than `soonest_ms` from now, and there is nothing else. So it is with
-    /// almost every request.
+    /// Whether the wheel fires early enough, seen without a look at each deadline: all that there is
+    /// counts from now. So it is with almost every request.
     #[inline]
     fn is_covered(&self, slot: u32) -> bool {
         let connection = &self.core.slots[slot];
@@ -69,10 +72,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             && connection.timer_ms == 0
             && connection.finish_ms == NONE
             && connection.incoming == NONE;
-        from_now
-            && self.core.timers.at_ms(slot).is_some_and(|armed| {
-                armed <= now_ms + self.core.limits.soonest_ms + super::timers::TICK_MS
-            })
+        let by_ms = now_ms + self.core.limits.soonest_ms + super::timers::TICK_MS;
+        from_now && self.core.timers.at_ms(slot).is_some_and(|armed| armed <= by_ms)
     }
 
     /// The earliest deadline of a connection, and which it is.

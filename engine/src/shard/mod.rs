@@ -117,8 +117,8 @@ pub(crate) struct Shard<R: Ring, H: Handler> {
     files_closing: u64,
     /// When the listeners are asked what they dropped.
     drops_at_ms: Option<u64>,
-    /// Entries of the submission and of the completion queue.
-    entries: (u32, u32),
+    /// Operations pushed in a turn at most.
+    pushes_max: u32,
     /// When the last wait ended, and how many completions it brought.
     woke_us: u64,
     batch: u64,
@@ -159,9 +159,13 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let setup = config.setup();
         let (now_ms, admission) = (ring.now_ms(), parts.admission);
         let jobs = Jobs::new(parts.jobs, config);
+        let mut core =
+            Core::new(number, config, now_ms, send_buffers, admission, parts.remote, jobs);
+        core.counters.submission_entries = u64::from(setup.submission_entries);
+        core.counters.completion_entries = u64::from(setup.completion_entries);
         Self {
             ring,
-            core: Core::new(number, config, now_ms, send_buffers, admission, parts.remote, jobs),
+            core,
             application: Application::new(handler),
             receive_buffers,
             pipes: PipePool::new(config.pipes, config.pipe_bytes),
@@ -180,7 +184,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             in_flight: 0,
             files_closing: 0,
             drops_at_ms: None,
-            entries: (setup.submission_entries, setup.completion_entries),
+            // Half a completion queue in one go, or what ends at once would overflow it.
+            pushes_max: setup.completion_entries / 2,
             woke_us: now_ms * 1000,
             batch: 0,
             pushes_left: setup.completion_entries / 2,
@@ -220,7 +225,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// One turn of the loop: what is wanted goes in, what has happened comes out.
     pub fn turn(&mut self) -> Result<(), Errno> {
-        self.pushes_left = self.entries.1 / 2;
+        self.pushes_left = self.pushes_max;
         self.sendfile_left = SENDFILES_MAX * u64::from(self.core.limits.sendfile_bytes_max);
         // What did not fit into the queue goes in next, without waiting for anything else.
         let flushed = self.flush().is_ok();
@@ -381,7 +386,6 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     fn push(&mut self, token: Token, op: Op) -> Result<(), Full> {
-        // Half a completion queue in one go, or what ends at once would overflow it.
         if self.pushes_left == 0 || !self.ring.push(token, op) {
             return Err(Full);
         }

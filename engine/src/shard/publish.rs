@@ -79,8 +79,6 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         counters.submitted = ring.submitted;
         counters.completed = ring.completed;
         counters.overflows = ring.overflows;
-        counters.submission_entries = u64::from(self.entries.0);
-        counters.completion_entries = u64::from(self.entries.1);
         counters.streaming_now = core.slots.in_mode(Mode::Streaming) as u64;
         counters.once_now = core.slots.in_mode(Mode::Once) as u64;
         counters.parked_now = core.slots.in_mode(Mode::Parked) as u64;
