@@ -4,7 +4,7 @@ mod callgrind;
 mod figures;
 
 use callgrind::{parse, per_operation};
-use figures::{Figures, INSTRUCTIONS_MAX};
+use figures::Figures;
 use std::collections::BTreeMap;
 use std::env;
 use std::fs;
@@ -23,12 +23,25 @@ const RING_METHODS: [&str; 6] =
 /// Instructions of an operation by function, the ring left out.
 type Functions = BTreeMap<String, f64>;
 
-/// Counts every scenario that this program plays, prints what came out, and compares it with the
-/// figures written down, or writes it there.
+/// A scenario that this program plays.
+pub struct Scenario<'a> {
+    /// What it is called.
+    pub name: &'a str,
+    /// Instructions of an operation, whatever compiler built it.
+    pub instructions_max: Option<f64>,
+}
+
+/// Counts every scenario, prints what came out, and compares it with the figures written down, or
+/// writes it there.
 ///
 /// # Errors
 /// There is no valgrind; a figure is out of its bounds.
-pub fn run(path: &Path, update: bool, top: usize, scenarios: &[&str]) -> Result<(), String> {
+pub fn run(
+    path: &Path,
+    update: bool,
+    top: usize,
+    scenarios: &[Scenario<'_>],
+) -> Result<(), String> {
     let mut now = Figures {
         rustc: env!("RINGWRIGHT_RUSTC").to_owned(),
         valgrind: valgrind_version()?,
@@ -36,21 +49,28 @@ pub fn run(path: &Path, update: bool, top: usize, scenarios: &[&str]) -> Result<
         instructions: BTreeMap::new(),
     };
     println!("{}, {}, {}", now.rustc, now.valgrind, now.architecture);
-    for scenario in scenarios {
-        let functions = count(scenario)?;
+    for Scenario { name, .. } in scenarios {
+        let functions = count(name)?;
         let sum: f64 = functions.values().sum();
-        now.instructions.insert((*scenario).to_owned(), (10.0 * sum).round() / 10.0);
-        print(scenario, sum, &functions, top);
+        now.instructions.insert((*name).to_owned(), (10.0 * sum).round() / 10.0);
+        print(name, sum, &functions, top);
     }
+    let bounded = scenarios.iter().filter_map(|it| Some((it.name, it.instructions_max?)));
+    let bounds: BTreeMap<&str, f64> = bounded.collect();
     if update {
         now.write(path)?;
         println!("\nwritten to {}", path.display());
         return Ok(());
     }
-    compare(&now, &Figures::read(path)?, path)
+    compare(&now, &Figures::read(path)?, &bounds, path)
 }
 
-fn compare(now: &Figures, committed: &Figures, path: &Path) -> Result<(), String> {
+fn compare(
+    now: &Figures,
+    committed: &Figures,
+    bounds: &BTreeMap<&str, f64>,
+    path: &Path,
+) -> Result<(), String> {
     let comparable = now.is_comparable(committed);
     println!("\n{:<24}{:>12}{:>12}{:>10}", "instructions", "now", "committed", "change");
     for (scenario, count) in &now.instructions {
@@ -64,19 +84,19 @@ fn compare(now: &Figures, committed: &Figures, path: &Path) -> Result<(), String
     }
     if !comparable {
         println!(
-            "The figures of {} are of {} on {}: only the bound of {INSTRUCTIONS_MAX} was checked.",
+            "The figures of {} are of {} on {}: only the bounds were checked.",
             path.display(),
             committed.rustc,
             committed.architecture,
         );
     }
-    let faults = now.faults(committed);
+    let faults = now.faults(committed, bounds);
     if faults.is_empty() {
         return Ok(());
     }
     Err(format!(
         "{}\nThe functions above show where. If the change is worth it, or is a saving, write the new \
-         figures down: ringwright-instructions --update, and commit {} with a line in \
+         figures down: the same command with --update (behind --), and commit {} with a line in \
          benches/JOURNAL.md.",
         faults.join("\n"),
         path.display()

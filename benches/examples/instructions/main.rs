@@ -1,57 +1,57 @@
-//! `ringwright-instructions`: how many instructions the engine spends on an operation, without noise.
+//! How many instructions the engine spends on an operation, without noise.
 //!
 //! The engine's sources are compiled into this program, so that its shard can be driven by a ring that
 //! plays a script; the engine itself needs no door for that. What `engine/src/lib.rs` lists is
-//! listed here again.
+//! listed here again. An example, because that is never built as a test, with the tests of the engine in it.
 
 // Not all of it is used here.
 #![allow(dead_code, unused_imports)]
 
 #[macro_use]
-#[path = "../../../../engine/src/marks.rs"]
+#[path = "../../../engine/src/marks.rs"]
 mod marks;
 
-#[path = "../../../../engine/src/admission/mod.rs"]
+#[path = "../../../engine/src/admission/mod.rs"]
 mod admission;
-#[path = "../../../../engine/src/config.rs"]
+#[path = "../../../engine/src/config.rs"]
 mod config;
-#[path = "../../../../engine/src/connection.rs"]
+#[path = "../../../engine/src/connection.rs"]
 mod connection;
-#[path = "../../../../engine/src/cpu.rs"]
+#[path = "../../../engine/src/cpu.rs"]
 mod cpu;
-#[path = "../../../../engine/src/engine.rs"]
+#[path = "../../../engine/src/engine.rs"]
 mod engine;
-#[path = "../../../../engine/src/error.rs"]
+#[path = "../../../engine/src/error.rs"]
 mod error;
-#[path = "../../../../engine/src/file.rs"]
+#[path = "../../../engine/src/file.rs"]
 mod file;
 // rustfmt would look for its tests beside this file.
 #[rustfmt::skip]
-#[path = "../../../../engine/src/framing.rs"]
+#[path = "../../../engine/src/framing.rs"]
 mod framing;
-#[path = "../../../../engine/src/handler.rs"]
+#[path = "../../../engine/src/handler.rs"]
 mod handler;
-#[path = "../../../../engine/src/info.rs"]
+#[path = "../../../engine/src/info.rs"]
 mod info;
-#[path = "../../../../engine/src/ledger.rs"]
+#[path = "../../../engine/src/ledger.rs"]
 mod ledger;
-#[path = "../../../../engine/src/local.rs"]
+#[path = "../../../engine/src/local.rs"]
 mod local;
-#[path = "../../../../engine/src/mailbox.rs"]
+#[path = "../../../engine/src/mailbox.rs"]
 mod mailbox;
-#[path = "../../../../engine/src/memory/mod.rs"]
+#[path = "../../../engine/src/memory/mod.rs"]
 mod memory;
-#[path = "../../../../engine/src/reason.rs"]
+#[path = "../../../engine/src/reason.rs"]
 mod reason;
-#[path = "../../../../engine/src/reconnect.rs"]
+#[path = "../../../engine/src/reconnect.rs"]
 mod reconnect;
-#[path = "../../../../engine/src/remote.rs"]
+#[path = "../../../engine/src/remote.rs"]
 mod remote;
-#[path = "../../../../engine/src/ring/mod.rs"]
+#[path = "../../../engine/src/ring/mod.rs"]
 mod ring;
-#[path = "../../../../engine/src/shard/mod.rs"]
+#[path = "../../../engine/src/shard/mod.rs"]
 mod shard;
-#[path = "../../../../engine/src/workers/mod.rs"]
+#[path = "../../../engine/src/workers/mod.rs"]
 mod workers;
 
 use std::sync::atomic;
@@ -91,11 +91,12 @@ use std::process::ExitCode;
 /// change of the engine costs or saves, not how long anything takes.
 #[derive(Parser)]
 #[command(
+    name = "instructions",
     version,
     after_help = "Examples:\n  \
-    ringwright-instructions                 compare with benches/instructions.json\n  \
-    ringwright-instructions --update        write the figures there\n  \
-    ringwright-instructions --top 30        more functions of each scenario\n\n\
+    cargo run --release -p ringwright-benches --example instructions\n  \
+    cargo run --release -p ringwright-benches --example instructions -- --update\n  \
+    cargo run --release -p ringwright-benches --example instructions -- --top 30\n\n\
     Exit status: 0 within bounds, 1 not, 2 usage."
 )]
 struct Arguments {
@@ -124,15 +125,14 @@ fn main() -> ExitCode {
     let result = match arguments.command {
         Some(Command::Play { scenario, operations }) => play::play(&scenario, operations),
         None => {
-            let scenarios: Vec<&str> =
-                play::SCENARIOS.iter().map(|scenario| scenario.name).collect();
+            let scenarios: Vec<_> = play::SCENARIOS.iter().map(play::Scenario::figure).collect();
             instructions::run(&arguments.figures, arguments.update, arguments.top, &scenarios)
         }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("ringwright-instructions: {error}");
+            eprintln!("instructions: {error}");
             ExitCode::FAILURE
         }
     }

@@ -12,25 +12,51 @@ use crate::remote::Remote;
 use crate::scripted::{LISTENER, PAYLOAD_BYTES, Script, ScriptedRing};
 use crate::shard::{Parts, Shard};
 use crate::workers::Pool;
+use ringwright_benches::instructions;
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
+/// Instructions that an echo may cost on a shard that has something to do.
+const INSTRUCTIONS_MAX: f64 = 1_500.0;
+
 /// One of the things that are counted.
 pub struct Scenario {
-    pub name: &'static str,
+    name: &'static str,
     script: Script,
     packets: bool,
+    bounded: bool,
 }
 
 /// All of them. An operation is always a reply of 64 bytes.
 pub const SCENARIOS: [Scenario; 5] = [
-    Scenario { name: "echo 1 at a time", script: Script::Together(1), packets: false },
-    Scenario { name: "echo 32 at a time", script: Script::Together(32), packets: false },
-    Scenario { name: "packets 32 at a time", script: Script::Together(32), packets: true },
-    Scenario { name: "echo without load", script: Script::Apart, packets: false },
-    Scenario { name: "echo after parking", script: Script::Parking, packets: false },
+    Scenario::new("echo 32 at a time", Script::Together(32)).bounded(),
+    Scenario::new("packets 32 at a time", Script::Together(32)).packets().bounded(),
+    Scenario::new("echo 1 at a time", Script::Together(1)),
+    Scenario::new("echo without load", Script::Apart),
+    Scenario::new("echo after parking", Script::Parking),
 ];
+
+impl Scenario {
+    const fn new(name: &'static str, script: Script) -> Self {
+        Self { name, script, packets: false, bounded: false }
+    }
+
+    /// What comes is a packet, and so is what is sent.
+    const fn packets(self) -> Self {
+        Self { packets: true, ..self }
+    }
+
+    const fn bounded(self) -> Self {
+        Self { bounded: true, ..self }
+    }
+
+    /// What is to be measured.
+    pub fn figure(&self) -> instructions::Scenario<'_> {
+        let instructions_max = self.bounded.then_some(INSTRUCTIONS_MAX);
+        instructions::Scenario { name: self.name, instructions_max }
+    }
+}
 
 struct Echo;
 
