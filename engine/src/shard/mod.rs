@@ -36,7 +36,8 @@ use self::application::Application;
 use self::core::Core;
 use self::jobs::Jobs;
 use self::pipes::Place;
-use self::slots::Slots;
+use self::slots::{NONE, Slots};
+use self::state::State;
 use crate::admission::Admission;
 use crate::config::Config;
 use crate::file::Closing;
@@ -256,7 +257,6 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         for _ in 0..self.core.touched.len() {
             let Some(slot) = self.core.touched.pop_front() else { break };
             self.core.slots[slot].touched = false;
-            self.settle(slot);
             if let Err(full) = self.flush_connection(slot) {
                 self.core.touch(slot);
                 return Err(full);
@@ -266,18 +266,40 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     fn flush_connection(&mut self, slot: u32) -> Result<(), Full> {
-        // `settle` may have been the slot's end.
-        if self.core.slots.get(slot).is_none() {
-            return Ok(());
+        let only_streams = self.only_streams(slot);
+        if !only_streams {
+            self.settle(slot);
+            // That may have been the slot's end.
+            if self.core.slots.get(slot).is_none() {
+                return Ok(());
+            }
+            self.flush_open(slot)?;
         }
-        self.flush_open(slot)?;
         self.flush_output(slot)?;
-        self.flush_incoming(slot)?;
-        self.flush_naming(slot)?;
+        if !only_streams {
+            self.flush_incoming(slot)?;
+            self.flush_naming(slot)?;
+        }
         self.flush_receive(slot)?;
         self.flush_close(slot)?;
         self.arm_deadline(slot);
         Ok(())
+    }
+
+    /// Whether a connection does nothing but receive and send, and its handler is owed no call: then
+    /// most of what there is to look at need not be looked at. So it is with almost every request.
+    #[inline]
+    fn only_streams(&self, slot: u32) -> bool {
+        let connection = &self.core.slots[slot];
+        connection.state == State::Open
+            && !connection.fin_seen
+            && !connection.output_full
+            && !connection.deliver_owed
+            && connection.files_sent == 0
+            && connection.open == NONE
+            && connection.incoming == NONE
+            && connection.naming == NONE
+            && connection.finish_ms == NONE
     }
 
     /// What no connection wants but the shard itself.
