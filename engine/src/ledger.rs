@@ -428,3 +428,28 @@ fn add(sum: &mut ShardLedger, shard: &ShardLedger) {
         *to += from;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_each_turn_changes_is_what_others_read() {
+        let (published, mut ledger) = (Published::default(), ShardLedger::default());
+        for turn in 0..200_u64 {
+            let (turn_us, batch) = (turn * turn * 7_919, turn % 5);
+            ledger.turns += 1;
+            ledger.bytes_sent += turn;
+            ledger.send_buffers.free = batch;
+            ledger.turn_us.add(turn_us);
+            ledger.batch.add(batch);
+            for reason in 0..(turn % 3) as usize {
+                ledger.closed += 1;
+                ledger.lifetime_ms.add(turn << reason);
+                ledger.closed_by[reason] += 1;
+            }
+            published.publish_turn(&ledger, turn_us, batch);
+            assert_eq!(published.read(), ledger);
+        }
+    }
+}
