@@ -46,14 +46,20 @@ impl FilesOpen {
     }
 
     /// Moves those that were dropped to the end of `closing`.
+    #[inline]
     pub fn take_dropped(&self, closing: &mut Vec<Closing>) {
         // A file dropped by this thread is seen; one dropped by another may wait for a turn.
         if self.has_dropped() {
-            let mut dropped = self.dropped.lock().unwrap_or_else(PoisonError::into_inner);
-            self.any_dropped.store(false, Ordering::Relaxed);
-            self.open.fetch_sub(dropped.files.len() as u64, Ordering::Relaxed);
-            closing.append(&mut dropped.files);
+            self.take(closing);
         }
+    }
+
+    #[inline(never)]
+    fn take(&self, closing: &mut Vec<Closing>) {
+        let mut dropped = self.dropped.lock().unwrap_or_else(PoisonError::into_inner);
+        self.any_dropped.store(false, Ordering::Relaxed);
+        self.open.fetch_sub(dropped.files.len() as u64, Ordering::Relaxed);
+        closing.append(&mut dropped.files);
     }
 
     /// The shard ends: from now on whoever drops a file closes it.

@@ -4,6 +4,7 @@ use crate::Reason;
 use crate::admission::Admission;
 use crate::workers::Pool;
 use std::fmt::Write as _;
+use std::mem::offset_of;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 /// How many there are and how many of them are free.
@@ -41,10 +42,16 @@ impl Histogram {
         self.counts.iter().sum()
     }
 
+    /// Where a value is counted.
+    #[inline]
+    fn bucket(value: u64) -> usize {
+        let bucket = (u64::BITS - value.leading_zeros()) as usize;
+        bucket.min(Self::BUCKETS - 1)
+    }
+
     #[inline]
     pub(crate) fn add(&mut self, value: u64) {
-        let bucket = (u64::BITS - value.leading_zeros()) as usize;
-        self.counts[bucket.min(Self::BUCKETS - 1)] += 1;
+        self.counts[Self::bucket(value)] += 1;
         self.sum = self.sum.wrapping_add(value);
     }
 }
@@ -173,6 +180,25 @@ pub struct ShardLedger {
 }
 
 const WORDS: usize = size_of::<ShardLedger>() / 8;
+/// Places of fields among the words. Behind `turn_us` lie histograms and nothing else.
+const CLOSED: usize = offset_of!(ShardLedger, closed) / 8;
+const TURN_US: usize = offset_of!(ShardLedger, turn_us) / 8;
+const BATCH: usize = offset_of!(ShardLedger, batch) / 8;
+/// What changes only with `closed`.
+const ENDINGS: usize = offset_of!(ShardLedger, lifetime_ms) / 8;
+const _: () = assert!(ENDINGS == BATCH + size_of::<Histogram>() / 8);
+
+fn words(ledger: &ShardLedger) -> &[u64; WORDS] {
+    // SAFETY: ShardLedger is repr(C) and made of u64 only, so that it is WORDS of them.
+    unsafe { &*(&raw const *ledger).cast() }
+}
+
+#[inline]
+fn store(to: &[AtomicU64], from: &[u64]) {
+    for (to, from) in to.iter().zip(from) {
+        to.store(*from, Ordering::Relaxed);
+    }
+}
 
 /// A shard's counters where other threads can read them: a sequence lock, written without waiting.
 #[derive(Debug)]
@@ -188,15 +214,38 @@ impl Default for Published {
 }
 
 impl Published {
+    /// Publishes everything.
     pub(crate) fn publish(&self, ledger: &ShardLedger) {
-        // SAFETY: ShardLedger is repr(C) and made of u64 only, so that it is WORDS of them.
-        let words: &[u64; WORDS] = unsafe { &*(&raw const *ledger).cast() };
+        let from = words(ledger);
+        self.write(|to| store(to, from));
+    }
+
+    /// Publishes what a turn of so many microseconds with so many completions has changed since the one
+    /// before: of the histograms of turns where it was counted, of those of ends nothing if there
+    /// was none.
+    #[inline]
+    pub(crate) fn publish_turn(&self, ledger: &ShardLedger, turn_us: u64, batch: u64) {
+        let from = words(ledger);
+        self.write(|to| {
+            let ended = to[CLOSED].load(Ordering::Relaxed) != from[CLOSED];
+            store(&to[..TURN_US], &from[..TURN_US]);
+            for (histogram, value) in [(TURN_US, turn_us), (BATCH, batch)] {
+                for at in [Histogram::bucket(value), Histogram::BUCKETS] {
+                    to[histogram + at].store(from[histogram + at], Ordering::Relaxed);
+                }
+            }
+            if ended {
+                store(&to[ENDINGS..], &from[ENDINGS..]);
+            }
+        });
+    }
+
+    #[inline]
+    fn write(&self, stores: impl FnOnce(&[AtomicU64; WORDS])) {
         let sequence = self.sequence.load(Ordering::Relaxed);
         self.sequence.store(sequence + 1, Ordering::Relaxed);
         fence(Ordering::Release);
-        for (to, from) in self.words.iter().zip(words) {
-            to.store(*from, Ordering::Relaxed);
-        }
+        stores(&self.words);
         self.sequence.store(sequence + 2, Ordering::Release);
     }
 
@@ -204,7 +253,7 @@ impl Published {
         loop {
             let before = self.sequence.load(Ordering::Acquire);
             let mut ledger = ShardLedger::default();
-            // SAFETY: as in `publish`; every bit pattern is a valid u64.
+            // SAFETY: as in `words`; every bit pattern is a valid u64.
             let words: &mut [u64; WORDS] = unsafe { &mut *(&raw mut ledger).cast() };
             for (to, from) in words.iter_mut().zip(&self.words) {
                 *to = from.load(Ordering::Relaxed);
@@ -372,10 +421,35 @@ impl Ledger {
 }
 
 fn add(sum: &mut ShardLedger, shard: &ShardLedger) {
-    // SAFETY: as in `Published::publish`.
+    // SAFETY: as in `words`.
     let (to, from): (&mut [u64; WORDS], &[u64; WORDS]) =
         unsafe { (&mut *(&raw mut *sum).cast(), &*(&raw const *shard).cast()) };
     for (to, from) in to.iter_mut().zip(from) {
         *to += from;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_each_turn_changes_is_what_others_read() {
+        let (published, mut ledger) = (Published::default(), ShardLedger::default());
+        for turn in 0..200_u64 {
+            let (turn_us, batch) = (turn * turn * 7_919, turn % 5);
+            ledger.turns += 1;
+            ledger.bytes_sent += turn;
+            ledger.send_buffers.free = batch;
+            ledger.turn_us.add(turn_us);
+            ledger.batch.add(batch);
+            for reason in 0..(turn % 3) as usize {
+                ledger.closed += 1;
+                ledger.lifetime_ms.add(turn << reason);
+                ledger.closed_by[reason] += 1;
+            }
+            published.publish_turn(&ledger, turn_us, batch);
+            assert_eq!(published.read(), ledger);
+        }
     }
 }

@@ -76,7 +76,10 @@ impl Accepting {
     }
 
     pub fn next_ms(&self) -> Option<u64> {
-        self.resume_at_ms.into_iter().chain(self.stage.ends_at_ms()).min()
+        match (self.resume_at_ms, self.stage.ends_at_ms()) {
+            (Some(resume), Some(end)) => Some(resume.min(end)),
+            (resume, end) => resume.or(end),
+        }
     }
 
     /// A pause ends early.

@@ -47,6 +47,8 @@ pub struct Limits {
     pub write_ms: Option<u64>,
     pub transfer_ms: Option<u64>,
     pub connect_ms: u64,
+    /// The shortest of those that run on an open connection that does something.
+    pub soonest_ms: u64,
     pub linger_ms: u64,
     pub linger_bytes_max: usize,
 }
@@ -54,6 +56,8 @@ pub struct Limits {
 impl Limits {
     pub fn new(config: &Config) -> Self {
         let ms = milliseconds;
+        let timeouts = [config.idle_timeout, config.write_timeout, config.transfer_timeout];
+        let soonest = timeouts.into_iter().flatten().fold(config.park_after, Duration::min);
         Self {
             message_bytes_max: config.message_bytes_max,
             output_high_bytes: config.output_high_bytes,
@@ -70,6 +74,7 @@ impl Limits {
             write_ms: config.write_timeout.map(ms),
             transfer_ms: config.transfer_timeout.map(ms),
             connect_ms: ms(config.connect_timeout),
+            soonest_ms: ms(soonest),
             linger_ms: ms(config.linger_timeout),
             linger_bytes_max: config.linger_bytes_max,
         }

@@ -235,10 +235,15 @@ impl Core {
 
     /// Lets those that wait for a place in the queue try again, oldest first and no more than there
     /// are places.
+    #[inline]
     pub fn serve_waiting_for_workers(&mut self) {
-        if self.jobs.waiting.is_empty() {
-            return;
+        if !self.jobs.waiting.is_empty() {
+            self.serve_those_that_wait();
         }
+    }
+
+    #[inline(never)]
+    fn serve_those_that_wait(&mut self) {
         let mut room = self.jobs.port.room();
         while room > 0
             && let Some(slot) = self.jobs.waiting.pop_front()

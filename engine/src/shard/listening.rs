@@ -2,7 +2,7 @@
 //! begins, without resetting anybody whose handshake was under way.
 
 use super::Shard;
-use super::accept::Listener;
+use super::accept::{Accepting, Listener};
 use crate::admission::{Instruction, no_new_handshakes};
 use crate::handler::Handler;
 use crate::mailbox::{BanList, Sockets};
@@ -37,6 +37,18 @@ impl Stage {
 
     pub fn ends_at_ms(self) -> Option<u64> {
         if let Self::LastCall(at_ms) = self { Some(at_ms) } else { None }
+    }
+}
+
+impl Accepting {
+    pub(super) fn listeners_open(&self) -> usize {
+        if self.stage == Stage::Closed { 0 } else { self.listeners.len() }
+    }
+
+    /// Listeners whose filter refuses who is banned.
+    pub(super) fn filters_attached(&self) -> usize {
+        let filtered = self.listeners.iter().filter(|listener| listener.filtered);
+        if self.stage == Stage::Listening { filtered.count() } else { 0 }
     }
 }
 
@@ -97,15 +109,6 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         } else if self.drops_at_ms.is_none() {
             self.drops_at_ms = Some(self.core.now_ms + DROPS_EVERY_MS);
         }
-    }
-
-    pub(super) fn listeners_open(&self) -> usize {
-        if self.accepting.stage == Stage::Closed { 0 } else { self.accepting.listeners.len() }
-    }
-
-    pub(super) fn filters_attached(&self) -> usize {
-        let filtered = self.accepting.listeners.iter().filter(|listener| listener.filtered);
-        if self.accepting.stage == Stage::Listening { filtered.count() } else { 0 }
     }
 
     /// Counts what the listeners have dropped, while a filter drops.

@@ -36,7 +36,8 @@ use self::application::Application;
 use self::core::Core;
 use self::jobs::Jobs;
 use self::pipes::Place;
-use self::slots::Slots;
+use self::slots::{NONE, Slots};
+use self::state::State;
 use crate::admission::Admission;
 use crate::config::Config;
 use crate::file::Closing;
@@ -117,8 +118,8 @@ pub(crate) struct Shard<R: Ring, H: Handler> {
     files_closing: u64,
     /// When the listeners are asked what they dropped.
     drops_at_ms: Option<u64>,
-    /// Entries of the submission and of the completion queue.
-    entries: (u32, u32),
+    /// Operations pushed in a turn at most.
+    pushes_max: u32,
     /// When the last wait ended, and how many completions it brought.
     woke_us: u64,
     batch: u64,
@@ -159,9 +160,13 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let setup = config.setup();
         let (now_ms, admission) = (ring.now_ms(), parts.admission);
         let jobs = Jobs::new(parts.jobs, config);
+        let mut core =
+            Core::new(number, config, now_ms, send_buffers, admission, parts.remote, jobs);
+        core.counters.submission_entries = u64::from(setup.submission_entries);
+        core.counters.completion_entries = u64::from(setup.completion_entries);
         Self {
             ring,
-            core: Core::new(number, config, now_ms, send_buffers, admission, parts.remote, jobs),
+            core,
             application: Application::new(handler),
             receive_buffers,
             pipes: PipePool::new(config.pipes, config.pipe_bytes),
@@ -180,7 +185,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             in_flight: 0,
             files_closing: 0,
             drops_at_ms: None,
-            entries: (setup.submission_entries, setup.completion_entries),
+            // Half a completion queue in one go, or what ends at once would overflow it.
+            pushes_max: setup.completion_entries / 2,
             woke_us: now_ms * 1000,
             batch: 0,
             pushes_left: setup.completion_entries / 2,
@@ -220,15 +226,13 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// One turn of the loop: what is wanted goes in, what has happened comes out.
     pub fn turn(&mut self) -> Result<(), Errno> {
-        self.pushes_left = self.entries.1 / 2;
+        self.pushes_left = self.pushes_max;
         self.sendfile_left = SENDFILES_MAX * u64::from(self.core.limits.sendfile_bytes_max);
         // What did not fit into the queue goes in next, without waiting for anything else.
         let flushed = self.flush().is_ok();
         self.served.drain(..).for_each(|slot| self.core.touch(slot));
         let (want, timeout) = if flushed { self.patience() } else { (0, Duration::ZERO) };
-        // What is in flight during the wait is in the ledger then.
         self.account();
-        self.publish();
         self.ring.submit_and_wait(want, timeout)?;
         self.woke_us = self.ring.now_us();
         self.core.now_us = self.woke_us;
@@ -253,7 +257,6 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         for _ in 0..self.core.touched.len() {
             let Some(slot) = self.core.touched.pop_front() else { break };
             self.core.slots[slot].touched = false;
-            self.settle(slot);
             if let Err(full) = self.flush_connection(slot) {
                 self.core.touch(slot);
                 return Err(full);
@@ -263,18 +266,40 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     fn flush_connection(&mut self, slot: u32) -> Result<(), Full> {
-        // `settle` may have been the slot's end.
-        if self.core.slots.get(slot).is_none() {
-            return Ok(());
+        let only_streams = self.only_streams(slot);
+        if !only_streams {
+            self.settle(slot);
+            // That may have been the slot's end.
+            if self.core.slots.get(slot).is_none() {
+                return Ok(());
+            }
+            self.flush_open(slot)?;
         }
-        self.flush_open(slot)?;
         self.flush_output(slot)?;
-        self.flush_incoming(slot)?;
-        self.flush_naming(slot)?;
+        if !only_streams {
+            self.flush_incoming(slot)?;
+            self.flush_naming(slot)?;
+        }
         self.flush_receive(slot)?;
         self.flush_close(slot)?;
         self.arm_deadline(slot);
         Ok(())
+    }
+
+    /// Whether a connection does nothing but receive and send, and its handler is owed no call: then
+    /// most of what there is to look at need not be looked at. So it is with almost every request.
+    #[inline]
+    fn only_streams(&self, slot: u32) -> bool {
+        let connection = &self.core.slots[slot];
+        connection.state == State::Open
+            && !connection.fin_seen
+            && !connection.output_full
+            && !connection.deliver_owed
+            && connection.files_sent == 0
+            && connection.open == NONE
+            && connection.incoming == NONE
+            && connection.naming == NONE
+            && connection.finish_ms == NONE
     }
 
     /// What no connection wants but the shard itself.
@@ -383,7 +408,6 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     fn push(&mut self, token: Token, op: Op) -> Result<(), Full> {
-        // Half a completion queue in one go, or what ends at once would overflow it.
         if self.pushes_left == 0 || !self.ring.push(token, op) {
             return Err(Full);
         }

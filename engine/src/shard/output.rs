@@ -43,7 +43,9 @@ impl Core {
     pub fn queue_bytes(&mut self, slot: u32, bytes: &[u8]) {
         let mut rest = bytes;
         let size = self.send_buffers.bytes_each();
-        let tail = self.slots[slot].output_tail;
+        let connection = &mut self.slots[slot];
+        connection.output_bytes += bytes.len() as u32;
+        let tail = connection.output_tail;
         if tail != NONE
             && let Body::Pooled { buffer, end, .. } = &mut self.chunks[tail as usize].body
         {
@@ -66,7 +68,6 @@ impl Core {
             };
             self.append(slot, body);
         }
-        self.slots[slot].output_bytes += bytes.len() as u32;
     }
 
     /// Queues a reference to `bytes`.

@@ -9,12 +9,14 @@ use crate::ring::Ring;
 impl<R: Ring, H: Handler> Shard<R, H> {
     /// Lets other threads read what this shard's ledger says now.
     pub(super) fn publish(&mut self) {
-        self.published.publish(&self.ledger());
+        self.note_holdings();
+        self.published.publish(&self.core.counters);
     }
 
     /// The last word of a shard that failed: what it had is nobody's any more, neither in use nor
     /// free.
     pub(super) fn publish_end(&mut self) {
+        self.note_holdings();
         let gone = Pair::default();
         self.published.publish(&ShardLedger {
             slots: gone,
@@ -32,59 +34,61 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             once_now: 0,
             parked_now: 0,
             jobs_under_way: 0,
-            ..self.ledger()
+            ..self.core.counters
         });
     }
 
-    /// Counts what was done since the last wait.
+    /// Counts what was done since the last wait, and publishes it: what is in flight during the
+    /// next one is in the ledger then.
     pub(super) fn account(&mut self) {
         let took_us = self.ring.now_us().saturating_sub(self.woke_us);
         let counters = &mut self.core.counters;
         counters.turns += 1;
         counters.batch.add(self.batch);
         counters.turn_us.add(took_us);
+        self.note_holdings();
+        self.published.publish_turn(&self.core.counters, took_us, self.batch);
     }
 
-    /// The counters as they are.
-    pub(crate) fn ledger(&self) -> ShardLedger {
-        let core = &self.core;
+    /// Fills in what is not counted as it happens.
+    fn note_holdings(&mut self) {
+        let core = &mut self.core;
         let ring = self.ring.counters();
         let files = core.files_open.count() + core.files_closing.len() as u64 + self.files_closing;
         let pair = |total: u64, free: u64| Pair { total, free };
-        ShardLedger {
-            slots: pair(core.slots.made() as u64, (core.slots.made() - core.slots.len()) as u64),
-            receive_buffers: pair(
-                u64::from(self.receive_buffers.total()),
-                u64::from(self.receive_buffers.free()),
-            ),
-            send_buffers: pair(
-                u64::from(core.send_buffers.total()),
-                u64::from(core.send_buffers.free()),
-            ),
-            pipes: pair(u64::from(self.pipes.total()), u64::from(self.pipes.free())),
-            pipes_made: self.pipes.made(),
-            descriptors: core.slots.len() as u64
-                + self.accepting.waiting() as u64
-                + self.listeners_open() as u64
-                + 2 * self.pipes.made()
-                + files,
-            files,
-            operations_in_flight: self.in_flight - u64::from(self.wake_armed),
-            waiting: self.accepting.waiting() as u64,
-            starved_now: core.slots.in_mode(Mode::Starved) as u64,
-            listeners: self.listeners_open() as u64,
-            filters_attached: self.filters_attached() as u64,
-            enters: ring.enters,
-            submitted: ring.submitted,
-            completed: ring.completed,
-            overflows: ring.overflows,
-            submission_entries: u64::from(self.entries.0),
-            completion_entries: u64::from(self.entries.1),
-            streaming_now: core.slots.in_mode(Mode::Streaming) as u64,
-            once_now: core.slots.in_mode(Mode::Once) as u64,
-            parked_now: core.slots.in_mode(Mode::Parked) as u64,
-            jobs_under_way: core.jobs.under_way(),
-            ..core.counters
-        }
+        let listeners = self.accepting.listeners_open() as u64;
+        let pipes_made = self.pipes.made();
+        let (made, connections) = (core.slots.made() as u64, core.slots.len() as u64);
+        let waiting = self.accepting.waiting() as u64;
+        let counters = &mut core.counters;
+        counters.slots = pair(made, made - connections);
+        counters.receive_buffers =
+            pair(u64::from(self.receive_buffers.total()), u64::from(self.receive_buffers.free()));
+        counters.send_buffers =
+            pair(u64::from(core.send_buffers.total()), u64::from(core.send_buffers.free()));
+        counters.pipes = pair(u64::from(self.pipes.total()), u64::from(self.pipes.free()));
+        counters.pipes_made = pipes_made;
+        counters.descriptors = connections + waiting + listeners + 2 * pipes_made + files;
+        counters.files = files;
+        counters.operations_in_flight = self.in_flight - u64::from(self.wake_armed);
+        counters.waiting = waiting;
+        counters.starved_now = core.slots.in_mode(Mode::Starved) as u64;
+        counters.listeners = listeners;
+        counters.filters_attached = self.accepting.filters_attached() as u64;
+        counters.enters = ring.enters;
+        counters.submitted = ring.submitted;
+        counters.completed = ring.completed;
+        counters.overflows = ring.overflows;
+        counters.streaming_now = core.slots.in_mode(Mode::Streaming) as u64;
+        counters.once_now = core.slots.in_mode(Mode::Once) as u64;
+        counters.parked_now = core.slots.in_mode(Mode::Parked) as u64;
+        counters.jobs_under_way = core.jobs.under_way();
+    }
+
+    /// The counters as they are.
+    #[cfg(test)]
+    pub(crate) fn ledger(&mut self) -> ShardLedger {
+        self.note_holdings();
+        self.core.counters
     }
 }

@@ -87,8 +87,16 @@ impl Timers {
     }
 
     /// Moves every slot that is due at `now_ms` to the end of `due`, disarmed.
+    #[inline]
     pub fn expire(&mut self, now_ms: u64, due: &mut Vec<u32>) {
         let now_tick = now_ms / TICK_MS;
+        if self.tick < now_tick {
+            self.advance(now_tick, due);
+        }
+    }
+
+    #[inline(never)]
+    fn advance(&mut self, now_tick: u64, due: &mut Vec<u32>) {
         while self.tick < now_tick {
             if self.armed == 0 {
                 self.tick = now_tick;

@@ -41,7 +41,15 @@ impl WaitingRoom {
 
 impl<R: Ring, H: Handler> Shard<R, H> {
     /// Lets in who waits, as far as there are permits.
+    #[inline]
     pub(super) fn admit_waiting(&mut self) {
+        if !self.accepting.room.is_empty() || self.accepting.room.noted {
+            self.admit_those_that_wait();
+        }
+    }
+
+    #[inline(never)]
+    fn admit_those_that_wait(&mut self) {
         while !self.accepting.room.is_empty() {
             self.accepting.room.noted = true;
             if !self.core.admission.take_or_wait(self.core.shard) {
