@@ -246,6 +246,10 @@ impl Ring for ScriptedRing {
         unscripted(false)
     }
 
+    fn send_now(&mut self, _: Descriptor, _: *const u8, _: u32) -> Result<u32, Errno> {
+        unscripted(Err(Errno(libc::ENOSYS)))
+    }
+
     fn splice_to_socket(
         &mut self,
         _: Descriptor,
