@@ -65,7 +65,7 @@ pub fn run(plan: &Plan, scratch: &Scratch) -> io::Result<Vec<Calls>> {
         let server = setting.start(subject)?;
         let table = folder.join("strace.txt");
         let mut command = Command::new(&strace);
-        command.args(["-f", "-c", "-U", "calls,name", "-o"]).arg(&table);
+        command.args(["-qq", "-f", "-c", "-U", "calls,name", "-o"]).arg(&table);
         for process in server.processes() {
             command.args(["-p", &process.to_string()]);
         }

@@ -133,7 +133,7 @@ fn lines(title: &str, ticks: &[String], curves: &[Curve]) -> String {
             WIDTH - RIGHT,
             at = y(value)
         );
-        plot::text(&mut svg, LEFT - 6.0, y(value) + 4.0, "end", &format!("{value}"));
+        plot::text(&mut svg, LEFT - 6.0, y(value) + 4.0, "end", &number(value));
     }
     for (index, tick) in ticks.iter().enumerate() {
         plot::text(&mut svg, x(index), HEIGHT - BOTTOM + 18.0, "middle", tick);
@@ -171,19 +171,34 @@ fn lines(title: &str, ticks: &[String], curves: &[Curve]) -> String {
     svg
 }
 
+/// As short as it can be.
+fn number(value: f64) -> String {
+    let text = format!("{value:.2}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
 fn grid(low: f64, high: f64, logarithmic: bool) -> Vec<f64> {
     if logarithmic {
         let decades = (high / low).log10().round() as i32;
         return (0..=decades).map(|decade| low * 10_f64.powi(decade)).collect();
     }
-    let rounds = [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0];
-    let step = rounds.into_iter().find(|step| high / step <= 6.0).unwrap_or(high / 5.0);
+    let decade = 10_f64.powf(high.log10().floor());
+    let rounds = [0.1, 0.2, 0.5, 1.0, 2.0].map(|share| share * decade);
+    let step = rounds.into_iter().find(|step| high / step <= 6.0).unwrap_or(decade * 5.0);
     (0..=(high / step) as usize).map(|tick| tick as f64 * step).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_grid_is_of_round_numbers() {
+        assert_eq!(grid(0.0, 771.0, false), [0.0, 200.0, 400.0, 600.0]);
+        assert_eq!(grid(0.0, 4.4, false), [0.0, 1.0, 2.0, 3.0, 4.0]);
+        assert_eq!(grid(10.0, 1000.0, true), [10.0, 100.0, 1000.0]);
+        assert_eq!([number(0.25), number(1000.0)], ["0.25", "1000"]);
+    }
 
     #[test]
     fn every_value_is_drawn_within_the_picture() {
