@@ -246,8 +246,17 @@ impl Ring for ScriptedRing {
         unscripted(false)
     }
 
-    fn send_now(&mut self, _: Descriptor, _: *const u8, _: u32) -> Result<u32, Errno> {
-        unscripted(Err(Errno(libc::ENOSYS)))
+    #[inline(never)]
+    fn send_now(
+        &mut self,
+        _: Descriptor,
+        _: *const u8,
+        length: u32,
+        _: bool,
+    ) -> Result<u32, Errno> {
+        assert!(length as usize == PAYLOAD_BYTES, "a reply is as long as what came");
+        self.sent_bytes.set(self.sent_bytes.get() + u64::from(length));
+        Ok(length)
     }
 
     fn splice_to_socket(

@@ -358,8 +358,9 @@ impl Ring for KernelRing {
         socket: Descriptor,
         address: *const u8,
         length: u32,
+        more: bool,
     ) -> Result<u32, Errno> {
-        direct::send(socket, address, length)
+        direct::send(socket, address, length, more)
     }
 
     fn splice_to_socket(

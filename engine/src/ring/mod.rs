@@ -403,8 +403,7 @@ pub trait Ring {
     /// is `TCP_CLOSE`. A send that was cut short has taken the error with it, and a receive says 0.
     fn is_reset(&mut self, socket: Descriptor) -> bool;
 
-    /// send(2) without waiting, `MSG_MORE`: what goes before something that leaves at once and not
-    /// by the ring.
+    /// send(2) without waiting; `more` adds `MSG_MORE`.
     ///
     /// # Errors
     /// EAGAIN: the socket has no room. ENOBUFS, ENOMEM, EPIPE, ECONNRESET.
@@ -413,6 +412,7 @@ pub trait Ring {
         socket: Descriptor,
         address: *const u8,
         length: u32,
+        more: bool,
     ) -> Result<u32, Errno>;
 
     /// Non-blocking splice(2) from a pipe to a socket; `more` adds `SPLICE_F_MORE`.

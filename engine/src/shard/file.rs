@@ -150,6 +150,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     /// Whether the chunk behind the first is a file that is to leave by sendfile(2).
+    #[inline]
     pub(super) fn sendfile_follows(&self, slot: u32) -> bool {
         let head = &self.core.chunks[self.core.slots[slot].output_head as usize];
         head.next != NONE

@@ -63,6 +63,9 @@ const RETRY_MS: u64 = 20;
 /// waits for so many at most.
 const SENDFILES_MAX: u64 = 2;
 
+/// So many connections send without the ring, if there are no more to flush.
+const SENT_AT_ONCE_MAX: usize = 2;
+
 /// A submission queue that takes no more: come back after the next wait.
 struct Full;
 
@@ -123,6 +126,8 @@ pub(crate) struct Shard<R: Ring, H: Handler> {
     /// When the last wait ended, and how many completions it brought.
     woke_us: u64,
     batch: u64,
+    /// Few connections are flushed: what they send need not wait for one another.
+    sends_at_once: bool,
     /// Operations that may still be pushed in this turn.
     pushes_left: u32,
     /// Bytes of cached files that may still be sent in this turn.
@@ -189,6 +194,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             pushes_max: setup.completion_entries / 2,
             woke_us: now_ms * 1000,
             batch: 0,
+            sends_at_once: false,
             pushes_left: setup.completion_entries / 2,
             sendfile_left: 0,
             splicing: Vec::new(),
@@ -254,6 +260,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// Turns wants into operations, until there are none or the submission queue is full.
     fn flush(&mut self) -> Result<(), Full> {
         self.flush_shard()?;
+        self.sends_at_once = self.core.touched.len() <= SENT_AT_ONCE_MAX;
         for _ in 0..self.core.touched.len() {
             let Some(slot) = self.core.touched.pop_front() else { break };
             self.core.slots[slot].touched = false;

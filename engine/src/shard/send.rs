@@ -42,15 +42,14 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 }
                 return Ok(());
             }
-            if self.sendfile_follows(slot) {
-                if self.sendfile_left == 0 {
-                    mark!("what precedes a file waits for it");
-                    self.core.touch(slot);
-                    return Ok(());
-                }
-                if self.send_head_now(slot) {
-                    continue;
-                }
+            let file_follows = self.sendfile_follows(slot);
+            if file_follows && self.sendfile_left == 0 {
+                mark!("what precedes a file waits for it");
+                self.core.touch(slot);
+                return Ok(());
+            }
+            if (file_follows || self.sends_at_once) && self.send_head_now(slot) {
+                continue;
             }
             return self.send_head(slot);
         }
@@ -67,25 +66,34 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         Ok(())
     }
 
-    /// Sends what precedes a file without the ring, so that the file follows in the same turn: its
-    /// reader is at work on the one while the other comes. False: there is no room at once.
+    /// Sends without the ring. What precedes a file: so that the file follows in the same turn, and its
+    /// reader is at work on the one while the other comes. What answers a small batch: a send of the
+    /// ring completes at once, too, and the wait that submits it ends with nothing but that; it costs a turn
+    /// more. False: there is no room at once.
     fn send_head_now(&mut self, slot: u32) -> bool {
+        let connection = &self.core.slots[slot];
+        let socket = connection.descriptor;
+        let more = self.something_follows(self.core.chunks[connection.output_head as usize].next);
         let (address, length) = self.head_bytes(slot);
-        let socket = self.core.slots[slot].descriptor;
-        let result = match self.ring.send_now(socket, address, length) {
+        let result = match self.ring.send_now(socket, address, length, more) {
             Ok(sent) => sent as i32,
             Err(errno) if errno.0 == libc::EAGAIN => {
-                mark!("no room for what precedes a file");
+                mark!("no room at once");
                 return false;
             }
             Err(errno) => -errno.0,
         };
         self.core.slots[slot].sending = length;
         self.on_send(slot, result);
+        if self.core.slots[slot].output_head == NONE && !self.is_quiet_after_send(slot) {
+            // What else follows is seen to as after a completion.
+            self.core.touch(slot);
+        }
         true
     }
 
     /// What the next send is of.
+    #[inline(always)]
     fn head_bytes(&self, slot: u32) -> (*const u8, u32) {
         let chunk = &self.core.chunks[self.core.slots[slot].output_head as usize];
         let (address, length) = match &chunk.body {

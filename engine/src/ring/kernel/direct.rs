@@ -19,8 +19,14 @@ pub(super) fn answer(result: impl Into<i64>) -> Result<i64, Errno> {
 }
 
 /// send(2) of bytes that the caller keeps.
-pub(super) fn send(socket: Descriptor, address: *const u8, length: u32) -> Result<u32, Errno> {
-    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | libc::MSG_MORE;
+pub(super) fn send(
+    socket: Descriptor,
+    address: *const u8,
+    length: u32,
+    more: bool,
+) -> Result<u32, Errno> {
+    let more = if more { libc::MSG_MORE } else { 0 };
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | more;
     // SAFETY: the kernel reads memory that the caller has for this during the call.
     let sent = unsafe { libc::send(socket.0, address.cast(), length as usize, flags) };
     answer(sent as i64).map(|sent| sent as u32)

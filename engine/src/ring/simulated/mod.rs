@@ -103,6 +103,8 @@ pub struct SimulatedRing {
     is_provided: Vec<bool>,
     /// When the event descriptor was, or will be, written to.
     wakes_us: Vec<u64>,
+    /// Calls of send(2).
+    pub sends_at_once: u64,
     /// Peers accepted so far.
     accepted: u64,
     counters: RingCounters,
@@ -156,6 +158,7 @@ impl SimulatedRing {
             provided: VecDeque::new(),
             is_provided: vec![false; usize::from(setup.receive_buffers)],
             wakes_us: Vec::new(),
+            sends_at_once: 0,
             accepted: 0,
             counters: RingCounters::default(),
             trace: Trace::default(),
@@ -366,8 +369,10 @@ impl Ring for SimulatedRing {
         socket: Descriptor,
         address: *const u8,
         length: u32,
+        _more: bool,
     ) -> Result<u32, Errno> {
         self.catch_up();
+        self.sends_at_once += 1;
         let result = self.send_at_once(socket, address, length as usize);
         let number = result.map_or_else(|errno| -i64::from(errno.0), i64::from);
         self.trace.called(self.now_us, "send", socket, number);
