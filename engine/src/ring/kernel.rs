@@ -329,6 +329,10 @@ impl Ring for KernelRing {
         self.started.elapsed().as_micros() as u64
     }
 
+    fn wall_ms(&mut self) -> i64 {
+        calls::wall_ms()
+    }
+
     fn counters(&self) -> RingCounters {
         self.counters
     }
@@ -351,6 +355,15 @@ impl Ring for KernelRing {
 
     fn is_reset(&mut self, socket: Descriptor) -> bool {
         direct::is_reset(socket)
+    }
+
+    fn send_now(
+        &mut self,
+        socket: Descriptor,
+        address: *const u8,
+        length: u32,
+    ) -> Result<u32, Errno> {
+        direct::send_now(socket, address, length)
     }
 
     fn splice_to_socket(

@@ -298,6 +298,12 @@ pub struct FileStatus {
     pub modified_s: i64,
     /// Nanoseconds of that second.
     pub modified_ns: u32,
+    /// Last change of its contents, its names or anything else about it, seconds since 1970-01-01 UTC.
+    pub changed_s: i64,
+    /// Nanoseconds of that second.
+    pub changed_ns: u32,
+    /// Names it has.
+    pub links: u32,
     /// Inode number.
     pub inode: u64,
     /// What it is.
@@ -372,6 +378,10 @@ pub trait Ring {
         self.now_us() / 1000
     }
 
+    /// The clock that file systems take their times from (`CLOCK_REALTIME_COARSE`), milliseconds
+    /// since 1970-01-01 UTC.
+    fn wall_ms(&mut self) -> i64;
+
     /// Counters so far.
     fn counters(&self) -> RingCounters;
 
@@ -402,6 +412,17 @@ pub trait Ring {
     /// Whether a connected socket is no longer that without our doing: `tcpi_state` of `TCP_INFO`
     /// is `TCP_CLOSE`. A send that was cut short has taken the error with it, and a receive says 0.
     fn is_reset(&mut self, socket: Descriptor) -> bool;
+
+    /// Non-blocking send(2) of bytes behind which more follow at once (`MSG_MORE`).
+    ///
+    /// # Errors
+    /// EAGAIN: the socket has no room. EPIPE, ECONNRESET, ENOBUFS, ENOMEM.
+    fn send_now(
+        &mut self,
+        socket: Descriptor,
+        address: *const u8,
+        length: u32,
+    ) -> Result<u32, Errno>;
 
     /// Non-blocking splice(2) from a pipe to a socket; `more` adds `SPLICE_F_MORE`.
     ///

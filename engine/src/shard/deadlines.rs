@@ -127,6 +127,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.pipe_retry_at_ms = None;
             self.serve_pipe_queue();
         }
+        self.core.close_unused_files();
         self.core.reconnect_due();
         if self.core.tick_at_us.is_some_and(|at| at <= self.core.now_us) {
             self.core.tick_at_us = None;
@@ -257,6 +258,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.core.links.next_ms(),
             self.drops_at_ms,
             self.pipe_retry_at_ms,
+            self.core.file_cache.next_ms(),
             self.drain_deadline_ms,
             self.drain_ends_at_ms,
         ];

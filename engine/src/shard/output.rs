@@ -90,7 +90,7 @@ impl Core {
         );
     }
 
-    fn append(&mut self, slot: u32, body: Body) {
+    pub(super) fn append(&mut self, slot: u32, body: Body) {
         let chunk = self.chunks.insert(Chunk { body, next: NONE }) as u32;
         let slot = &mut self.slots[slot];
         if slot.output_tail == NONE {

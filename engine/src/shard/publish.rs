@@ -23,6 +23,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             pipes: gone,
             descriptors: 0,
             files: 0,
+            files_cached: 0,
             listeners: 0,
             filters_attached: 0,
             operations_in_flight: 0,
@@ -69,6 +70,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 + 2 * self.pipes.made()
                 + files,
             files,
+            files_cached: core.file_cache.len() as u64,
             operations_in_flight: self.in_flight - u64::from(self.wake_armed),
             waiting: self.accepting.waiting() as u64,
             starved_now: core.slots.in_mode(Mode::Starved) as u64,

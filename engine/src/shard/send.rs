@@ -42,6 +42,12 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 }
                 return Ok(());
             }
+            if self.cached_file_follows(slot) {
+                if self.send_before_file(slot)? {
+                    continue;
+                }
+                return Ok(());
+            }
             return self.send_head(slot);
         }
     }

@@ -136,6 +136,15 @@ pub(super) fn is_reset(socket: Descriptor) -> bool {
     tcp_info(socket).is_ok_and(|info| info[0].to_ne_bytes()[0] == TCP_CLOSE)
 }
 
+pub(super) fn send_now(socket: Descriptor, address: *const u8, length: u32) -> Result<u32, Errno> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | libc::MSG_MORE;
+    // SAFETY: the kernel reads bytes that the caller keeps during the call.
+    let sent = uninterrupted(|| unsafe {
+        libc::send(socket.0, address.cast(), length as usize, flags) as i64
+    });
+    sent.map(|sent| sent as u32)
+}
+
 pub(super) fn splice_to_socket(
     pipe: Descriptor,
     socket: Descriptor,
