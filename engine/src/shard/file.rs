@@ -42,7 +42,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             return Ok(());
         }
         let waits = request.waits;
-        if waits && self.slow_opens >= self.slow_opens_max {
+        // Who waits in the queue is let begin by it: begun out of turn it would have its turn, too,
+        // and nobody would have the next.
+        if waits && (request.queued || self.slow_opens >= self.slow_opens_max) {
             return self.queue_open(slot);
         }
         let directory = request.directory.descriptor();

@@ -244,7 +244,7 @@ mod tests {
     fn file_reply(part: Option<(u64, u64)>) -> String {
         let kind = FileKind::Regular;
         let (modified_s, changed_s) = (784_111_777, 784_111_777);
-        let (bytes, links, inode) = (100, 1, 7);
+        let (bytes, links, device, inode) = (100, 1, 1, 7);
         let (modified_ns, changed_ns) = (0, 0);
         let status = FileStatus {
             bytes,
@@ -253,6 +253,7 @@ mod tests {
             changed_s,
             changed_ns,
             links,
+            device,
             inode,
             kind,
         };
