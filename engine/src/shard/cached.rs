@@ -1,6 +1,7 @@
 //! What a callback gets from files that are open already and lie in the page cache: at once, by
 //! system calls that wait for nobody.
 
+use super::again::Range;
 use super::core::{Core, OpenRequest};
 use super::file_cache::{FileCache, Found, Times};
 use super::output::Body;
@@ -114,27 +115,34 @@ impl Core {
             return false;
         }
         let length = length as u32;
+        let range = Range { file: file.descriptor(), offset, length, turn: self.counters.turns };
         let tail = self.slots[slot].output_tail;
         if tail != NONE
             && let Body::Pooled { buffer, end, .. } = &mut self.chunks[tail as usize].body
             && (size - *end as usize) as u32 >= length
         {
             // A send that is in flight ends before that; a read would be followed by its file.
-            let address = self.send_buffers.address(buffer).wrapping_add(*end as usize);
-            let read = ring.read_cached(file.descriptor(), address, length, offset);
-            if read != Ok(length) {
-                mark!("not read to the end of the queue");
-                return false;
+            if let Some(bytes) = self.again.read(ring, range) {
+                self.send_buffers.write(buffer, *end as usize, bytes);
+            } else {
+                let address = self.send_buffers.address(buffer).wrapping_add(*end as usize);
+                if ring.read_cached(range.file, address, length, offset) != Ok(length) {
+                    mark!("not read to the end of the queue");
+                    return false;
+                }
             }
             *end += length;
         } else {
             let Some(buffer) = self.send_buffers.take() else { return false };
-            let address = self.send_buffers.address(&buffer);
-            let read = ring.read_cached(file.descriptor(), address, length, offset);
-            if read != Ok(length) {
-                mark!("not read to a buffer of its own");
-                self.send_buffers.give_back(buffer);
-                return false;
+            if let Some(bytes) = self.again.read(ring, range) {
+                self.send_buffers.write(&buffer, 0, bytes);
+            } else {
+                let address = self.send_buffers.address(&buffer);
+                if ring.read_cached(range.file, address, length, offset) != Ok(length) {
+                    mark!("not read to a buffer of its own");
+                    self.send_buffers.give_back(buffer);
+                    return false;
+                }
             }
             self.append(slot, Body::Pooled { buffer, start: 0, end: length });
         }

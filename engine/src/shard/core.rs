@@ -1,6 +1,7 @@
 //! What a callback may change: everything of a shard except the ring, the handler and the
 //! memory that bytes are being read from. Nothing here makes a system call.
 
+use super::again::Again;
 use super::file_cache::FileCache;
 use super::incoming::Incoming;
 use super::jobs::Jobs;
@@ -124,6 +125,7 @@ pub struct Core {
     pub files_open: Arc<FilesOpen>,
     /// Those of them that stay open for the next one who asks for them.
     pub file_cache: FileCache,
+    pub again: Again,
     /// Files to close on the ring.
     pub files_closing: Vec<Closing>,
     /// Connects asked for.
@@ -169,6 +171,7 @@ impl Core {
             namings: Slab::new(),
             touched: VecDeque::with_capacity(1024),
             files_open: Arc::default(),
+            again: Again::new(config.send_buffer_bytes as usize),
             file_cache: FileCache::new(config.open_files, milliseconds(config.open_files_valid)),
             files_closing: Vec::new(),
             connects: VecDeque::new(),

@@ -104,7 +104,15 @@ impl FileCache {
 
     pub fn find(&mut self, directory: &Directory, path: &[u8], now_ms: u64, turn: u64) -> Found {
         self.write_key(directory, path);
-        let Some(&at) = self.by_key.get(&self.key[..]) else { return Found::Nothing };
+        // Most often it is the one that was asked for last.
+        let last = self.entries.get(self.newest).and_then(Option::as_ref);
+        let at = match last.is_some_and(|entry| *entry.key == self.key[..]) {
+            true => self.newest,
+            false => match self.by_key.get(&self.key[..]) {
+                Some(&at) => at,
+                None => return Found::Nothing,
+            },
+        };
         let entry = self.entry(at);
         if now_ms >= entry.times.opened_ms + self.valid_ms {
             return Found::Old(self.remove(at));

@@ -5,6 +5,7 @@
 //! submits from anywhere else, so a full submission queue can only delay.
 
 mod accept;
+mod again;
 mod application;
 mod cached;
 mod close;
