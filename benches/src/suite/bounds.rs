@@ -1,12 +1,12 @@
 //! What must be reached, and whether it is.
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Results;
 
 /// One demand.
-#[derive(JsonSchema, Serialize)]
+#[derive(Deserialize, JsonSchema, Serialize)]
 pub struct Verdict {
     /// What, and to whom.
     pub measure: String,
