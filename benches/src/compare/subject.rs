@@ -303,7 +303,7 @@ events {{ worker_connections 17000; }}
 http {{
     access_log off;
     sendfile on;
-    open_file_cache max=20000 inactive=60s;
+    open_file_cache max=10000 inactive=60s;
     open_file_cache_valid 60s;
     keepalive_requests 1000000000;
     keepalive_timeout 1h;
