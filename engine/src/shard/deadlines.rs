@@ -6,6 +6,7 @@
 use super::output::Body;
 use super::slots::{Armed, Mode, NONE};
 use super::state::State;
+use super::u48::U48;
 use super::{Shard, WAIT_MAX};
 use crate::Reason;
 use crate::handler::{Deadline, Handler};
@@ -39,6 +40,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if self.core.slots.get(slot).is_none() {
             return;
         }
+        self.core.slots.tidy(slot);
         if self.is_covered(slot) {
             debug_assert!(
                 self.next_deadline(slot).is_none_or(|(at_ms, _)| {
@@ -66,19 +68,20 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let connection = &self.core.slots[slot];
         let now_ms = self.core.now_ms;
         let from_now = connection.state == State::Open
-            && connection.active_ms == now_ms
-            && (connection.output_head == NONE || connection.stalled_since_ms == now_ms)
-            && connection.receiving_since_ms == 0
-            && connection.timer_ms == 0
-            && connection.finish_ms == NONE
-            && connection.incoming == NONE;
+            && connection.active_ms.get() == now_ms
+            && (connection.output_head == NONE || connection.stalled_since_ms.get() == now_ms)
+            && connection.receiving_since_ms == U48::ZERO
+            && (connection.is_plain() || {
+                let rare = self.core.slots.rare(slot);
+                rare.timer_ms == 0 && rare.finish_ms == NONE && rare.incoming == NONE
+            });
         let by_ms = now_ms + self.core.limits.soonest_ms + super::timers::TICK_MS;
         from_now && self.core.timers.at_ms(slot).is_some_and(|armed| armed <= by_ms)
     }
 
     /// The earliest deadline of a connection, and which it is.
     pub(super) fn next_deadline(&self, slot: u32) -> Option<(u64, Due)> {
-        let connection = &self.core.slots[slot];
+        let (connection, rare) = (&self.core.slots[slot], self.core.slots.rare(slot));
         let limits = &self.core.limits;
         let mut next: Option<(u64, Due)> = None;
         let mut consider = |since_ms: u64, after_ms: Option<u64>, due: Due| {
@@ -90,15 +93,15 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         };
         match connection.state {
             State::Connecting => {
-                consider(connection.stalled_since_ms, Some(limits.connect_ms), Due::Connect);
+                consider(connection.stalled_since_ms.get(), Some(limits.connect_ms), Due::Connect);
             }
             State::Lingering => {
                 // A drain need not wait for keep-alive clients that have nothing more to say: closed,
                 // the kernel still delivers what they have not acknowledged.
-                let silent = self.core.draining && connection.discarded == 0;
+                let silent = self.core.draining && rare.discarded == 0;
                 let linger_ms =
                     if silent { limits.linger_ms.min(DRAIN_LINGER_MS) } else { limits.linger_ms };
-                consider(connection.stalled_since_ms, Some(linger_ms), Due::Linger);
+                consider(connection.stalled_since_ms.get(), Some(linger_ms), Due::Linger);
             }
             State::Ending | State::Closing => {}
             State::Open | State::HalfClosedByPeer | State::HalfClosedByUs | State::Draining => {
@@ -110,11 +113,15 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                             Body::File(_) => (limits.transfer_ms, Deadline::Transfer),
                             _ => (limits.write_ms, Deadline::Write),
                         };
-                    consider(connection.stalled_since_ms, after, Due::Passed(which));
-                } else if !self.core.is_at_work(slot) {
-                    consider(connection.active_ms, limits.idle_ms, Due::Passed(Deadline::Idle));
+                    consider(connection.stalled_since_ms.get(), after, Due::Passed(which));
+                } else if !rare.is_at_work() {
+                    consider(
+                        connection.active_ms.get(),
+                        limits.idle_ms,
+                        Due::Passed(Deadline::Idle),
+                    );
                 }
-                if let Some(incoming) = self.core.incoming.get(connection.incoming as usize)
+                if let Some(incoming) = self.core.incoming.get(rare.incoming as usize)
                     && !incoming.waits_for_pipe
                 {
                     consider(incoming.progress_ms, limits.transfer_ms, Due::Incoming);
@@ -122,15 +129,16 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 if let Some(at_ms) = self.core.finishes_at_ms(slot) {
                     consider(at_ms, Some(0), Due::Finish);
                 }
-                if connection.receiving_since_ms != 0 {
+                let receiving_since_ms = connection.receiving_since_ms.get();
+                if receiving_since_ms != 0 {
                     let which = Due::Passed(Deadline::Receive);
-                    consider(connection.receiving_since_ms, limits.receive_ms, which);
+                    consider(receiving_since_ms, limits.receive_ms, which);
                 }
                 if connection.mode() == Mode::Streaming && connection.armed == Armed::Multishot {
-                    consider(connection.active_ms, Some(limits.park_after_ms), Due::Park);
+                    consider(connection.active_ms.get(), Some(limits.park_after_ms), Due::Park);
                 }
-                if connection.timer_ms != 0 && connection.state != State::Draining {
-                    consider(connection.timer_ms, Some(0), Due::Timer);
+                if rare.timer_ms != 0 && connection.state != State::Draining {
+                    consider(rare.timer_ms, Some(0), Due::Timer);
                 }
             }
         }
@@ -193,7 +201,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     fn on_due(&mut self, slot: u32, due: Due) {
         match due {
             Due::Timer => {
-                self.core.slots[slot].timer_ms = 0;
+                self.core.slots.rare_mut(slot).timer_ms = 0;
                 self.application.timer(&mut self.core, slot);
             }
             Due::Park => {
@@ -244,7 +252,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
         let spoken = self.ring.unread_bytes(connection.descriptor).is_ok_and(|bytes| bytes > 0);
         if spoken {
-            self.core.slots[slot].active_ms = self.core.now_ms;
+            self.core.slots[slot].active_ms = self.core.now_ms.into();
         }
         spoken
     }
@@ -254,11 +262,11 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     fn peer_has_read(&mut self, slot: u32) -> bool {
         let socket = self.core.slots[slot].descriptor;
         let Ok(acknowledged) = self.ring.acknowledged_bytes(socket) else { return false };
-        let connection = &mut self.core.slots[slot];
-        let moved = acknowledged as u32 != connection.acknowledged;
-        connection.acknowledged = acknowledged as u32;
+        let rare = self.core.slots.rare_mut(slot);
+        let moved = acknowledged as u32 != rare.acknowledged;
+        rare.acknowledged = acknowledged as u32;
         if moved {
-            connection.stalled_since_ms = self.core.now_ms;
+            self.core.slots[slot].stalled_since_ms = self.core.now_ms.into();
         }
         moved
     }
@@ -269,7 +277,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             mark!("connect is being cancelled already");
             return;
         }
-        let target = Token::new(Kind::Connect, connection.generation, slot);
+        let target = Token::new(Kind::Connect, self.core.slots.generation(slot), slot);
         // A full queue: the deadline is set again and tries again.
         let _ = self.submit(slot, Kind::CancelConnect, Op::Cancel { target });
     }

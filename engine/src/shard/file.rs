@@ -25,7 +25,8 @@ pub(super) const ERESTARTSYS: i32 = 512;
 impl<R: Ring, H: Handler> Shard<R, H> {
     pub(super) fn flush_open(&mut self, slot: u32) -> Result<(), Full> {
         let connection = &self.core.slots[slot];
-        if connection.open == NONE || connection.in_flight.has(Kind::Open) {
+        let open = self.core.slots.rare(slot).open;
+        if open == NONE || connection.in_flight.has(Kind::Open) {
             return Ok(());
         }
         if connection.state.is_over() {
@@ -35,7 +36,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.next_slow_open();
             return Ok(());
         }
-        let request = &self.core.opens[connection.open as usize];
+        let request = &self.core.opens[open as usize];
         if request.path[..request.path.len() - 1].contains(&0) {
             mark!("open of a path with NUL");
             self.core.finish_open(slot);
@@ -65,11 +66,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// Puts an open in the queue, once.
     fn queue_open(&mut self, slot: u32) -> Result<(), Full> {
-        let connection = &self.core.slots[slot];
-        let request = &mut self.core.opens[connection.open as usize];
+        let request = &mut self.core.opens[self.core.slots.rare(slot).open as usize];
         if !std::mem::replace(&mut request.queued, true) {
             mark!("an open waits for slow ones");
-            self.open_queue.push_back((slot, connection.generation));
+            self.open_queue.push_back((slot, self.core.slots.generation(slot)));
         }
         Ok(())
     }
@@ -77,11 +77,11 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// Lets the next of those begin that wait for one that may wait to end.
     fn next_slow_open(&mut self) {
         while let Some((slot, generation)) = self.open_queue.pop_front() {
-            let Some(connection) = self.core.slots.get(slot) else { continue };
-            let request = self.core.opens.get_mut(connection.open as usize);
-            if let Some(request) = request.filter(|it| it.queued)
-                && connection.generation == generation
-            {
+            if self.core.slots.of_life(slot, generation).is_none() {
+                continue;
+            }
+            let request = self.core.opens.get_mut(self.core.slots.rare(slot).open as usize);
+            if let Some(request) = request.filter(|it| it.queued) {
                 request.queued = false;
                 return self.core.touch(slot);
             }
@@ -89,7 +89,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     pub(super) fn on_open(&mut self, slot: u32, result: i32) {
-        let request = &mut self.core.opens[self.core.slots[slot].open as usize];
+        let request = &mut self.core.opens[self.core.slots.rare(slot).open as usize];
         if result == -libc::EXDEV && !request.waits {
             // Out of the directory, or only onto another file system.
             mark!("an open that may wait");
@@ -233,7 +233,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 self.core.slots[slot].output_bytes += result as u32;
                 if done {
                     self.core.drop_second(slot);
-                    self.core.slots[slot].files_sent += 1;
+                    self.core.slots.rare_mut(slot).files_sent += 1;
                 }
             }
             0 => self.core.end(slot, Reason::FileTruncated, true),
@@ -247,7 +247,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if file.remaining == 0 && file.pipe.as_ref().is_none_or(|pipe| pipe.held_bytes == 0) {
             self.return_pipe(slot);
             self.core.drop_head(slot);
-            self.core.slots[slot].files_sent += 1;
+            self.core.slots.rare_mut(slot).files_sent += 1;
             self.core.touch(slot);
             return Ok(true);
         }
@@ -286,7 +286,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 file.offset += result as u64;
                 file.remaining -= result as u64;
                 file.pipe.as_mut().expect("it has one").held_bytes += result as u32;
-                self.core.slots[slot].stalled_since_ms = self.core.now_ms;
+                self.core.slots[slot].stalled_since_ms = self.core.now_ms.into();
             }
             0 => self.core.end(slot, Reason::FileTruncated, true),
             _ => self.on_file_error(slot, -result),

@@ -96,7 +96,7 @@ impl Core {
         let slot = &mut self.slots[slot];
         if slot.output_tail == NONE {
             slot.output_head = chunk;
-            slot.stalled_since_ms = self.now_ms;
+            slot.stalled_since_ms = self.now_ms.into();
         } else {
             self.chunks[slot.output_tail as usize].next = chunk;
         }
@@ -125,10 +125,12 @@ impl Core {
             }
             Body::Heap { bytes, start } => {
                 *start += sent;
+                assert!(*start as usize <= bytes.len(), "no more was sent than was there");
                 *start as usize == bytes.len()
             }
             Body::Shared { bytes, start } => {
                 *start += sent;
+                assert!(*start as usize <= bytes.len(), "no more was sent than was there");
                 *start as usize == bytes.len()
             }
             Body::File(_) => unreachable!("a file is not sent by SEND"),

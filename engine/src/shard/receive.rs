@@ -3,6 +3,7 @@
 
 use super::slots::{Armed, Mode, NONE};
 use super::state::{Event, State};
+use super::u48::U48;
 use super::{Full, STARVING_MS, Shard};
 use crate::Reason;
 use crate::config::Probe;
@@ -46,7 +47,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     fn wanted(&self, slot: u32) -> Armed {
         let connection = &self.core.slots[slot];
         let reads = match connection.state {
-            State::Open | State::HalfClosedByUs if connection.incoming != NONE => {
+            State::Open | State::HalfClosedByUs if self.core.slots.incoming(slot) != NONE => {
                 !connection.fin_seen && !self.stops_for_file(slot)
             }
             State::Open | State::HalfClosedByUs => {
@@ -54,7 +55,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             }
             State::Draining | State::Lingering => {
                 !connection.fin_seen
-                    && (connection.discarded as usize) < self.core.limits.linger_bytes_max
+                    && (self.core.slots.rare(slot).discarded as usize)
+                        < self.core.limits.linger_bytes_max
             }
             _ => false,
         };
@@ -69,7 +71,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// Whether what comes is taken past the receive buffers, or comes faster than it is stored.
     pub(super) fn stops_for_file(&self, slot: u32) -> bool {
-        let incoming = &self.core.incoming[self.core.slots[slot].incoming as usize];
+        let incoming = &self.core.incoming[self.core.slots.incoming(slot) as usize];
         incoming.splices() || self.core.kept_bytes(slot) >= self.core.limits.message_bytes_max
     }
 
@@ -79,9 +81,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     fn must_stop(&self, slot: u32) -> bool {
         let connection = &self.core.slots[slot];
         if connection.state.discards() {
-            return connection.discarded as usize >= self.core.limits.linger_bytes_max;
+            return self.core.slots.rare(slot).discarded as usize
+                >= self.core.limits.linger_bytes_max;
         }
-        if connection.incoming != NONE {
+        if self.core.slots.incoming(slot) != NONE {
             return !connection.state.is_over() && self.stops_for_file(slot);
         }
         !connection.state.is_over()
@@ -110,7 +113,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if connection.in_flight.has(Kind::CancelReceive) {
             return Ok(());
         }
-        let target = Token::new(Kind::Receive, connection.generation, slot);
+        let target = Token::new(Kind::Receive, self.core.slots.generation(slot), slot);
         self.submit(slot, Kind::CancelReceive, Op::Cancel { target })
     }
 
@@ -246,7 +249,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     fn starve(&mut self, slot: u32) {
         self.core.slots.set_mode(slot, Mode::Starved);
-        self.starved.push_back((slot, self.core.slots[slot].generation));
+        self.starved.push_back((slot, self.core.slots.generation(slot)));
     }
 
     /// Lets those that wait for a buffer read in turn, no more at a time than there are buffers.
@@ -254,9 +257,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let mut quota = usize::from(self.receive_buffers.free()).saturating_sub(self.once_armed);
         while quota > 0 {
             let Some((slot, generation)) = self.starved.pop_front() else { return };
-            let waits = self.core.slots.get(slot).is_some_and(|found| {
-                found.generation == generation && found.mode() == Mode::Starved
-            });
+            let waits = self.core.slots.of_life(slot, generation);
+            let waits = waits.is_some_and(|found| found.mode() == Mode::Starved);
             if waits {
                 self.core.slots.set_mode(slot, Mode::Once);
                 self.core.touch(slot);
@@ -269,11 +271,13 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let now_ms = self.core.now_ms;
         self.core.counters.bytes_received += length as u64;
         let connection = &mut self.core.slots[slot];
-        connection.active_ms = now_ms;
+        connection.active_ms = now_ms.into();
         if connection.state.discards() {
-            connection.discarded = connection.discarded.saturating_add(length as u32);
-            let enough = connection.discarded as usize >= self.core.limits.linger_bytes_max;
-            if enough && connection.state == State::Lingering {
+            let state = connection.state;
+            let discarded = &mut self.core.slots.rare_mut(slot).discarded;
+            *discarded = discarded.saturating_add(length as u32);
+            let enough = *discarded as usize >= self.core.limits.linger_bytes_max;
+            if enough && state == State::Lingering {
                 mark!("discarded enough");
                 self.core.end(slot, Reason::LocalClose, false);
             }
@@ -282,10 +286,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if !connection.state.receives() {
             return;
         }
-        let waits = connection.paused
-            || connection.output_full
-            || connection.deliver_owed
-            || connection.incoming != NONE;
+        let files = self.core.slots.incoming(slot) != NONE;
+        let connection = &mut self.core.slots[slot];
+        let waits = connection.paused || connection.output_full || connection.deliver_owed || files;
         let bytes = self.receive_buffers.bytes(buffer, length);
         if waits || connection.carry != NONE {
             self.core.keep(slot, bytes);
@@ -324,15 +327,16 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// After a delivery: the deadline and the bound of a message that is not complete.
     fn note_message(&mut self, slot: u32, progressed: bool) {
         let kept = self.core.kept_bytes(slot);
+        let files = self.core.slots.incoming(slot) != NONE;
         let connection = &mut self.core.slots[slot];
         if !connection.state.hears() {
             return self.core.drop_carry(slot);
         }
-        let waits = connection.paused || connection.output_full || connection.incoming != NONE;
+        let waits = connection.paused || connection.output_full || files;
         if kept == 0 || waits {
-            connection.receiving_since_ms = 0;
-        } else if progressed || connection.receiving_since_ms == 0 {
-            connection.receiving_since_ms = self.core.now_ms;
+            connection.receiving_since_ms = U48::ZERO;
+        } else if progressed || connection.receiving_since_ms == U48::ZERO {
+            connection.receiving_since_ms = self.core.now_ms.into();
         }
         if !waits && !connection.deliver_owed && kept > self.core.limits.message_bytes_max {
             self.core.end(slot, Reason::MessageTooLong, false);
@@ -356,23 +360,22 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// Callbacks owed on the input side: kept bytes, then the peer's FIN.
     pub(super) fn settle_input(&mut self, slot: u32) {
         let connection = &self.core.slots[slot];
-        let waits = connection.paused || connection.output_full || connection.incoming != NONE;
+        let files = self.core.slots.incoming(slot) != NONE;
+        let waits = connection.paused || connection.output_full || files;
         if !connection.state.hears() || !connection.opened || waits {
             return;
         }
         if connection.deliver_owed {
             self.deliver_kept(slot);
         }
+        let files = self.core.slots.incoming(slot) != NONE;
         let connection = &mut self.core.slots[slot];
-        let waits = connection.paused
-            || connection.output_full
-            || connection.deliver_owed
-            || connection.incoming != NONE;
+        let waits = connection.paused || connection.output_full || connection.deliver_owed || files;
         if !connection.fin_seen || waits || !connection.state.receives() {
             return;
         }
         connection.on(Event::PeerFin);
-        connection.receiving_since_ms = 0;
+        connection.receiving_since_ms = U48::ZERO;
         if connection.state == State::HalfClosedByPeer {
             self.application.half_closed(&mut self.core, slot);
         } else {

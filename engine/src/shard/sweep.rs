@@ -39,12 +39,12 @@ impl Core {
     }
 
     fn everybody(&self) -> Vec<(u32, u64)> {
-        self.slots.iter().map(|(slot, connection)| (slot, connection.generation)).collect()
+        self.slots.iter().map(|(slot, _)| (slot, self.slots.generation(slot))).collect()
     }
 
     /// The next of those, if it is still there.
     fn still_there(&self, (slot, generation): (u32, u64)) -> Option<u32> {
-        self.slots.get(slot).is_some_and(|found| found.generation == generation).then_some(slot)
+        self.slots.of_life(slot, generation).map(|_| slot)
     }
 }
 
@@ -75,9 +75,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// Calls `draining`, once.
     pub(super) fn tell_of_drain(&mut self, slot: u32) {
-        let connection = &mut self.core.slots[slot];
-        let told = std::mem::replace(&mut connection.told_of_drain, true);
-        if !told && !connection.state.is_over() {
+        let identity = self.core.slots.identity_mut(slot);
+        let told = std::mem::replace(&mut identity.told_of_drain, true);
+        if !told && !self.core.slots[slot].state.is_over() {
             self.application.draining(&mut self.core, slot);
         }
         // Who lingers already does so for less time from now on.
