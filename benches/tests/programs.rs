@@ -172,7 +172,7 @@ fn the_bare_client_pipelines_over_several_files() {
     let report: serde_json::Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
     std::fs::remove_file(&json).unwrap();
     let replies = report["replies"].as_u64().unwrap();
-    assert!(replies > 0 && replies % 16 == 0, "{replies}");
+    assert!(replies > 0 && replies.is_multiple_of(16), "{replies}");
     let cpu_s = report["server_cpu_s"].as_f64().unwrap();
     assert!(cpu_s > 0.0 && cpu_s < 1.0, "{cpu_s}");
 }

@@ -74,6 +74,14 @@ pub struct Config {
     /// to the disk by splice(2); a shorter rest is received like anything else and written. Default
     /// 64 KiB.
     pub splice_from_bytes: u64,
+    /// Regular files on local file systems that stay open for the next one who asks for them with
+    /// [`Connection::cached_file`](crate::Connection::cached_file), per shard; but all shards
+    /// together keep at most a sixteenth of the descriptors that the process may have, and give
+    /// them back when there is none for something else. Default 0: none.
+    pub open_files: usize,
+    /// A file that stays open is looked up anew after so long: what befalls a directory above it
+    /// is seen by then. What befalls the file itself is seen by the next request. Default 1 s.
+    pub open_files_valid: Duration,
     /// Most io-wq threads of each class per shard. Default 4: they only wait for disks.
     pub io_workers_max: u32,
     /// Submission queue entries per shard, a power of two. Default 1,024.
@@ -187,6 +195,8 @@ impl Default for Config {
             pipe_bytes: 256 << 10,
             sendfile_bytes_max: 1 << 20,
             splice_from_bytes: 64 << 10,
+            open_files: 0,
+            open_files_valid: Duration::from_secs(1),
             io_workers_max: 4,
             submission_entries: 1_024,
             message_bytes_max: 64 << 10,

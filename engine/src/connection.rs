@@ -3,6 +3,7 @@
 use crate::file::{Directory, NewFile, OpenFile, Publish};
 use crate::handler::Origin;
 use crate::local::Local;
+use crate::ring::Ring;
 use crate::shard::core::{Core, milliseconds};
 use crate::shard::u48::U48;
 use crate::workers::{Job, Refused};
@@ -22,16 +23,23 @@ pub enum Room {
     Full,
 }
 
-/// The connection a callback is about. Nothing here blocks or makes a system call: it notes what
-/// is wanted, and the shard submits it when the batch is done.
+/// The connection a callback is about. Nothing here blocks: it notes what is wanted, and the shard
+/// submits it when the batch is done. None makes a system call but [`Connection::cached_file`] and
+/// [`Connection::send_cached`], whose calls wait for nobody.
 pub struct Connection<'a> {
     core: &'a mut Core,
     slot: u32,
+    /// In `received`: what is open and lies in the page cache can be had at once.
+    ring: Option<&'a mut dyn Ring>,
 }
 
 impl<'a> Connection<'a> {
     pub(crate) fn new(core: &'a mut Core, slot: u32) -> Self {
-        Self { core, slot }
+        Self { core, slot, ring: None }
+    }
+
+    pub(crate) fn with_ring(core: &'a mut Core, ring: &'a mut dyn Ring, slot: u32) -> Self {
+        Self { core, slot, ring: Some(ring) }
     }
 
     /// Its name, never used for another one.
@@ -108,6 +116,39 @@ impl<'a> Connection<'a> {
         if !self.core.slots[self.slot].state.is_over() {
             self.core.request_open(self.slot, directory, Some(path));
         }
+    }
+
+    /// A file that [`Connection::open_file`] has opened for anybody on this shard, and that is still
+    /// what `path` leads to: its status was asked for (statx(2)) since this turn of the loop began,
+    /// and is what it was. That shows whatever befalls the file; what befalls a directory above it
+    /// is seen after `open_files_valid`.
+    ///
+    /// `None`: it has to be opened. So it is outside of [`Handler::received`](crate::Handler::received),
+    /// for what is no regular file or does not lie on a local file system, and for a file that had
+    /// changed within 20 ms before it was opened.
+    pub fn cached_file(&mut self, directory: &Directory, path: &[u8]) -> Option<OpenFile> {
+        self.core.cached_file(self.ring.as_deref_mut()?, directory, path)
+    }
+
+    /// Queues `length` bytes of a file from `offset` on, in order with everything sent, if they can
+    /// be read from the page cache at once and fit into a send buffer. There is no
+    /// [`Handler::file_sent`](crate::Handler::file_sent) for it. `None`, and nothing is queued: they
+    /// cannot, so that it takes [`Connection::send_file`]; so it is outside of
+    /// [`Handler::received`](crate::Handler::received).
+    pub fn send_cached(&mut self, file: &OpenFile, offset: u64, length: u64) -> Option<Room> {
+        let ring = self.ring.as_deref_mut()?;
+        let end = offset.checked_add(length).filter(|end| *end <= i64::MAX as u64);
+        let slot = &self.core.slots[self.slot];
+        let takes = slot.state.accepts_output() && !slot.shutdown_wanted;
+        let possible = takes
+            && length > 0
+            && end.is_some()
+            && file.status().kind == FileKind::Regular
+            && !file.waits();
+        if !possible || !self.core.queue_cached(ring, self.slot, file, offset, length) {
+            return None;
+        }
+        Some(self.queued())
     }
 
     /// Makes a file without a name that is to get one in `directory`: openat2(2) with `O_TMPFILE`.

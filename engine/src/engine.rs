@@ -30,6 +30,8 @@ use std::time::Duration;
 const TEAR_DOWN_WAIT: Duration = Duration::from_millis(100);
 /// How long jobs that still run are waited for when every shard has ended.
 const JOBS_GRACE: Duration = Duration::from_secs(3);
+/// One in so many of the process's descriptors may be a file that merely stays open.
+const OPEN_FILES_PART: u64 = 16;
 /// Shards at most: their number has 8 bits in a connection's id.
 const SHARDS_MAX: usize = 256;
 
@@ -56,11 +58,13 @@ impl Engine {
     /// A configuration that cannot work; io_uring missing, forbidden or out of limits; an address
     /// that cannot be listened on.
     pub fn start<H: Handler>(
-        config: Config,
+        mut config: Config,
         factory: impl Fn(usize) -> H + Send + Sync + 'static,
     ) -> Result<Self, Error> {
         let count = config.shards.unwrap_or_else(cpu::default_shards);
         check(&config, count)?;
+        let open_files_max = calls::descriptors_allowed() / OPEN_FILES_PART / count as u64;
+        config.open_files = config.open_files.min(usize::try_from(open_files_max).unwrap_or(0));
         let mut notices = Vec::new();
         let register_arena = arena_fits_memlock(&config.setup(), count, &mut notices);
 

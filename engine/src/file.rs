@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsRawFd, IntoRawFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// The files that a shard has opened and others hold. One that is dropped comes back to be closed
 /// on the ring: the last close of a file without a name frees its blocks, which takes long.
@@ -179,11 +179,24 @@ impl Directory {
     }
 }
 
+/// An open file with what is noted about it.
+#[derive(Debug)]
+struct Noted {
+    file: Owned,
+    note: OnceLock<Box<[u8]>>,
+}
+
+impl Noted {
+    fn new(file: Owned) -> Arc<Self> {
+        Arc::new(Self { file, note: OnceLock::new() })
+    }
+}
+
 /// An open file: send it, or drop it. A clone is the same open file, for sending it to many
 /// connections; it is closed with the last one.
 #[derive(Clone, Debug)]
 pub struct OpenFile {
-    owned: Arc<Owned>,
+    owned: Arc<Noted>,
     status: FileStatus,
     /// Reading it may wait for more than a disk, even what is cached.
     waits: bool,
@@ -199,7 +212,7 @@ impl OpenFile {
     ) -> Self {
         let closes_slowly = waits || status.bytes > LARGE_BYTES;
         let owned = Owned::counted(descriptor, closes_slowly, opener);
-        Self { owned: Arc::new(owned), status, waits }
+        Self { owned: Noted::new(owned), status, waits }
     }
 
     /// Takes over a file opened elsewhere. It is not among the descriptors of a ledger.
@@ -210,7 +223,7 @@ impl OpenFile {
         let status = crate::ring::calls::file_status(Descriptor(file.as_raw_fd()))?;
         let descriptor = Descriptor(file.into_raw_fd());
         let waits = crate::ring::calls::may_wait(descriptor);
-        let owned = Arc::new(Owned { descriptor, waits: true, opener: None });
+        let owned = Noted::new(Owned { descriptor, waits: true, opener: None });
         Ok(Self { owned, status, waits })
     }
 
@@ -220,8 +233,15 @@ impl OpenFile {
         self.status
     }
 
+    /// A place for what whoever sends it has worked out about it: all clones have it in common, and
+    /// it goes with the last one.
+    #[must_use]
+    pub fn note(&self) -> &OnceLock<Box<[u8]>> {
+        &self.owned.note
+    }
+
     pub(crate) fn descriptor(&self) -> Descriptor {
-        self.owned.descriptor
+        self.owned.file.descriptor
     }
 
     pub(crate) fn waits(&self) -> bool {
@@ -230,7 +250,7 @@ impl OpenFile {
 
     /// What is the caller's to close, if nobody else has this file.
     pub(crate) fn into_last(self) -> Option<Closing> {
-        Arc::into_inner(self.owned).map(Owned::release)
+        Arc::into_inner(self.owned).map(|owned| owned.file.release())
     }
 }
 

@@ -78,6 +78,12 @@ pub struct ShardLedger {
     pub descriptors: u64,
     /// Files open.
     pub files: u64,
+    /// Those of them that stay open for the next one who asks for them.
+    pub files_cached: u64,
+    /// Times a file was open already.
+    pub file_cache_hits: u64,
+    /// Times it was not, or was not what the path leads to any more.
+    pub file_cache_misses: u64,
     /// Operations submitted whose last completion has not been seen (the wake poll left out).
     pub operations_in_flight: u64,
     /// Clients in the waiting room.
@@ -371,7 +377,8 @@ impl Ledger {
              \"turned_away\":{},\"handshakes_lost\":{}}},\
              \"permits\":{},\"slots\":{},\"buffers\":{},\"send_buffers\":{},\
              \"pipes\":{{\"total\":{},\"free\":{},\"made\":{}}},\
-             \"descriptors\":{},\"files\":{},\"operations_in_flight\":{},\
+             \"descriptors\":{},\"files\":{},\
+             \"file_cache\":{{\"open\":{},\"hits\":{},\"misses\":{}}},\"operations_in_flight\":{},\
              \"bytes\":{{\"received\":{},\"sent\":{}}},\
              \"ring\":{{\"enters\":{},\"submitted\":{},\"completed\":{},\"overflows\":{},\
              \"stale_completions\":{}}},\"starved\":{},\"parked\":{},\"heap_chunks\":{},\
@@ -401,6 +408,9 @@ impl Ledger {
             sum.pipes_made,
             pair(self.descriptors),
             sum.files,
+            sum.files_cached,
+            sum.file_cache_hits,
+            sum.file_cache_misses,
             sum.operations_in_flight,
             sum.bytes_received,
             sum.bytes_sent,

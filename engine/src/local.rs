@@ -32,6 +32,12 @@ impl<'a> Local<'a> {
         Duration::from_millis(self.core.now_ms)
     }
 
+    /// The same in microseconds.
+    #[cfg(test)]
+    pub(crate) fn now_us(&self) -> u64 {
+        self.core.now_us
+    }
+
     /// Connections on this shard, those that are ending included: as many as permits are held here.
     #[must_use]
     pub fn connections(&self) -> usize {

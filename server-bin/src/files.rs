@@ -1,8 +1,9 @@
 //! The files of a directory over HTTP/1.1: the handler.
 //!
-//! One request at a time per connection. While its file is being opened the connection is paused
-//! and what the client pipelined behind it stays unread; the reply's head and the file are then
-//! queued together, and reading goes on. So replies leave in the order of the requests, and a
+//! One request at a time per connection. A file that the engine has open already is answered with
+//! at once, and the next request read. Otherwise the connection is paused while its file is being
+//! opened, and what the client pipelined behind it stays unread; the reply's head and the file are
+//! then queued together, and reading goes on. So replies leave in the order of the requests, and a
 //! client that asks without reading is held back.
 
 mod conversation;
@@ -13,12 +14,13 @@ pub use conversation::Conversation;
 
 use crate::access_log::ShardLog;
 use crate::http::body::Framing;
+use crate::http::conditional::Validators;
 use crate::http::date::CommonLines;
 use crate::http::head::Request;
 use crate::http::incoming::Event;
 use crate::http::reply;
 use crate::http::status::Status;
-use exchange::{Exchange, Spares};
+use exchange::{Asked, Spares};
 use ringwright::{
     Connection, Deadline, Directory, FileKind, Handler, Local, OpenFile, Origin, Room,
 };
@@ -38,6 +40,8 @@ pub struct Files {
     common: CommonLines,
     /// The head of the reply being written.
     scratch: Vec<u8>,
+    /// What the request being answered leads to.
+    path: Vec<u8>,
     spares: Spares,
     log: Option<ShardLog>,
 }
@@ -56,6 +60,7 @@ impl Files {
             request_timeout,
             common: CommonLines::default(),
             scratch: Vec::with_capacity(1024),
+            path: Vec::with_capacity(256),
             spares: Spares::default(),
             log,
         }
@@ -70,21 +75,23 @@ impl Files {
         body_begun: bool,
     ) {
         state.requests += 1;
-        let mut exchange = self.spares.take(request, head, connection.local().now());
+        let mut path = std::mem::take(&mut self.path);
+        let refusal = exchange::refusal(&request, head, &mut path);
+        let begun = connection.local().now();
+        let mut asked = Asked { request, head, path: &path, begun };
         if request.framing == Framing::None {
-            return self.answer(state, connection, exchange);
-        }
-        if request.expects_continue {
-            if exchange.refusal.is_some() {
-                // The client may now send the body or not: only an end makes that clear.
-                exchange.request.keep_alive = false;
-                return self.answer(state, connection, exchange);
-            }
-            if !body_begun {
+            self.answer(state, connection, asked, refusal);
+        } else if request.expects_continue && refusal.is_some() {
+            // The client may now send the body or not: only an end makes that clear.
+            asked.request.keep_alive = false;
+            self.answer(state, connection, asked, refusal);
+        } else {
+            if request.expects_continue && !body_begun {
                 state.full = connection.send(reply::CONTINUE) == Room::Full;
             }
+            state.exchange = Some(self.spares.take(asked, refusal));
         }
-        state.exchange = Some(exchange);
+        self.path = path;
     }
 
     /// The request is there as a whole.
@@ -92,19 +99,30 @@ impl Files {
         &mut self,
         state: &mut Conversation,
         connection: &mut Connection<'_>,
-        exchange: Box<Exchange>,
+        asked: Asked<'_>,
+        refusal: Option<Status>,
     ) {
         if std::mem::take(&mut state.timer_set) {
             connection.set_timer(None);
         }
-        if let Some(status) = exchange.refusal {
-            return self.reply_status(state, connection, exchange, status);
+        if let Some(status) = refusal {
+            return self.reply_status(state, connection, asked, status);
         }
-        connection.open_file(&self.directory, &exchange.path);
+        if let Some(file) = connection.cached_file(&self.directory, asked.path) {
+            // It is likely to be asked for again: its lines are made once.
+            file.note().get_or_init(|| {
+                self.common.refresh(connection.local().now());
+                let about = file.status();
+                let validators = Validators::of(&about, self.common.seconds());
+                reply::lines_of_whole(asked.path, about.bytes, &validators).into()
+            });
+            return self.reply_file(state, connection, asked, file);
+        }
+        connection.open_file(&self.directory, asked.path);
         connection.pause();
         state.opening = true;
         state.paused = true;
-        state.exchange = Some(exchange);
+        state.exchange = Some(self.spares.take(asked, None));
     }
 
     /// A head that does not end is the engine's to time, because its bytes stay unread; a body is
@@ -150,7 +168,8 @@ impl Handler for Files {
                 }
                 Event::Body => {
                     let exchange = state.exchange.take().expect("a body belongs to a request");
-                    self.answer(state, connection, exchange);
+                    self.answer(state, connection, exchange.asked(), exchange.refusal);
+                    self.spares.give_back(exchange);
                 }
                 Event::Refused(status) => {
                     // Where the next request would begin nobody knows.
@@ -159,6 +178,9 @@ impl Handler for Files {
                     connection.protocol_error();
                 }
             }
+        }
+        if !state.may_read_on() {
+            state.hold(connection);
         }
         if state.closing { bytes.len() } else { read }
     }
@@ -171,20 +193,21 @@ impl Handler for Files {
     ) {
         state.opening = false;
         let exchange = state.exchange.take().expect("a file is opened for a request");
-        self.common.refresh(connection.local().now());
+        let asked = exchange.asked();
         match result {
             Ok(file) => match file.status().kind {
-                FileKind::Regular => self.reply_file(state, connection, exchange, file),
-                FileKind::Directory => self.reply_moved(state, connection, exchange),
+                FileKind::Regular => self.reply_file(state, connection, asked, file),
+                FileKind::Directory => self.reply_moved(state, connection, asked),
                 FileKind::Other => {
-                    self.reply_status(state, connection, exchange, Status::NotFound);
+                    self.reply_status(state, connection, asked, Status::NotFound);
                 }
             },
             Err(error) => {
                 let status = Status::from_open_errno(error.raw_os_error().unwrap_or(libc::EIO));
-                self.reply_status(state, connection, exchange, status);
+                self.reply_status(state, connection, asked, status);
             }
         }
+        self.spares.give_back(exchange);
     }
 
     fn file_sent(&mut self, state: &mut Conversation, connection: &mut Connection<'_>) {

@@ -124,6 +124,16 @@ pub struct Http {
     #[arg(long, value_name = "D", env = "RINGWRIGHTD_REQUEST_TIMEOUT", default_value = "30s",
         value_parser = timeout)]
     pub request_timeout: Timeout,
+    /// Files that stay open for the next request, per shard, so that it need not open them; a change
+    /// of the file is seen by the next request all the same. All shards together keep at most a
+    /// sixteenth of the descriptors that the process may have. 0: none.
+    #[arg(long, value_name = "N", env = "RINGWRIGHTD_OPEN_FILES", default_value_t = 1024)]
+    pub open_files: u32,
+    /// A file that stays open is looked up anew after so long: what befalls a directory above it
+    /// (renamed, replaced, mounted over) is seen by then.
+    #[arg(long, value_name = "D", env = "RINGWRIGHTD_OPEN_FILES_VALID", default_value = "1s",
+        value_parser = duration)]
+    pub open_files_valid: Duration,
     /// Write a line per reply to this file, or to standard output for `-`. It never holds the
     /// server up: when it stalls, lines are dropped and counted.
     #[arg(long, value_name = "FILE", env = "RINGWRIGHTD_ACCESS_LOG")]

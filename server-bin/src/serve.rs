@@ -48,6 +48,8 @@ pub fn http(options: &Http) -> Result<(), String> {
     let request_timeout = options.request_timeout.0;
     let mut config = options.common.config(&options.listen);
     config.receive_timeout = request_timeout;
+    config.open_files = options.open_files as usize;
+    config.open_files_valid = options.open_files_valid;
     let result = serve("http", config, &options.common, Watched::default(), move |_| {
         let log = log.as_ref().map(access_log::AccessLog::shard);
         files::Files::new(directory.clone(), request_timeout, log)

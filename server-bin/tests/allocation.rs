@@ -40,8 +40,20 @@ fn a_request_and_its_reply_allocate_nothing() {
         User-Agent: test\r\nIf-Modified-Since: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
         If-None-Match: \"x\", W/\"y\"\r\nRange: bytes=5-\r\nConnection: keep-alive\r\n\r\n";
     let kind = FileKind::Regular;
-    let about =
-        FileStatus { bytes: 5_000, modified_s: 1_700_000_000, modified_ns: 5, inode: 9, kind };
+    let (modified_s, modified_ns) = (1_700_000_000, 5);
+    let (changed_s, changed_ns) = (modified_s, modified_ns);
+    let (bytes, links, device, inode) = (5_000, 1, 1, 9);
+    let about = FileStatus {
+        bytes,
+        modified_s,
+        modified_ns,
+        changed_s,
+        changed_ns,
+        links,
+        device,
+        inode,
+        kind,
+    };
     let (mut path, mut head_out) = (Vec::with_capacity(256), Vec::with_capacity(1024));
     let mut common = CommonLines::default();
     let mut incoming = Incoming::default();

@@ -213,6 +213,10 @@ impl Ring for ScriptedRing {
         self.free.push(buffer);
     }
 
+    fn wall_ms(&mut self) -> i64 {
+        unscripted(0)
+    }
+
     // A clock that did not move would be a function like many others, and be made one with them.
     #[inline(never)]
     fn now_us(&mut self) -> u64 {

@@ -16,6 +16,8 @@ use crate::machine;
 
 const BUFFERS: u16 = 1024;
 const CONNECT_WAIT_MAX: Duration = Duration::from_secs(5);
+/// For the first answer on every connection; those that have none then are counted.
+const WARM_UP_MAX: Duration = Duration::from_secs(5);
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 const DESCRIPTORS_OTHER: u64 = 32;
 
@@ -42,7 +44,7 @@ pub struct Load {
 pub struct LoadReport {
     /// Requests answered in full.
     pub replies: u64,
-    /// From the first request to the last completion looked at.
+    /// From when every connection had its first answer to the last completion looked at.
     pub elapsed_s: f64,
     /// Their quotient.
     pub replies_per_s: f64,
@@ -112,6 +114,7 @@ pub fn run(load: &Load) -> io::Result<LoadReport> {
         next_request: 0,
         reply_bytes: load.reply_bytes * load.pipeline,
         answered: 0,
+        silent: load.connections,
     };
     for index in 0..client.connections.len() as u32 {
         client.arm_receive(index)?;
@@ -119,25 +122,30 @@ pub fn run(load: &Load) -> io::Result<LoadReport> {
     let servers_cpu = || -> io::Result<Duration> {
         load.servers.iter().map(|&server| machine::process_cpu_time(server)).sum()
     };
-    let (server_cpu_before, cpu_before) = (servers_cpu()?, machine::own_cpu_time()?);
-    let start = Instant::now();
+    let begun = Instant::now();
     for index in 0..client.connections.len() as u32 {
         client.ask(index)?;
     }
+    // Not before everybody has been served once is it as it will be.
+    while client.silent > 0 && begun.elapsed() < WARM_UP_MAX && !machine::terminated() {
+        client.turn()?;
+    }
+    let answers_before = client.answers();
+    let (server_cpu_before, cpu_before) = (servers_cpu()?, machine::own_cpu_time()?);
+    let start = Instant::now();
     while start.elapsed() < load.duration && !machine::terminated() {
         client.turn()?;
     }
     let (elapsed, cpu) = (start.elapsed(), machine::own_cpu_time()? - cpu_before);
     let server_cpu = servers_cpu()? - server_cpu_before;
-    let answers = client.connections.iter().map(|connection| connection.answers);
-    let replies = answers.clone().sum::<u64>() * load.pipeline as u64;
+    let replies = (client.answers() - answers_before) * load.pipeline as u64;
     Ok(LoadReport {
         replies,
         elapsed_s: elapsed.as_secs_f64(),
         replies_per_s: replies as f64 / elapsed.as_secs_f64(),
         cpu_us_per_reply: cpu.as_secs_f64() * 1e6 / replies.max(1) as f64,
         server_cpu_s: server_cpu.as_secs_f64(),
-        connections_silent: answers.filter(|&count| count == 0).count(),
+        connections_silent: client.silent,
     })
 }
 
@@ -176,6 +184,8 @@ struct Client<'a> {
     reply_bytes: usize,
     /// Receive completions in the last batch.
     answered: usize,
+    /// Connections without an answer so far.
+    silent: usize,
 }
 
 impl Client<'_> {
@@ -220,11 +230,18 @@ impl Client<'_> {
             self.arm_receive(index)?;
         }
         if answered {
-            self.connections[index as usize].answers += 1;
+            let connection = &mut self.connections[index as usize];
+            self.silent -= usize::from(connection.answers == 0);
+            connection.answers += 1;
             self.answered += 1;
             self.ask(index)?;
         }
         Ok(())
+    }
+
+    /// On all connections.
+    fn answers(&self) -> u64 {
+        self.connections.iter().map(|connection| connection.answers).sum()
     }
 
     fn arm_receive(&mut self, index: u32) -> io::Result<()> {

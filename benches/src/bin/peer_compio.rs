@@ -13,6 +13,8 @@ use ringwright_benches::peer::{self, Buffer, Place};
 
 /// Entries of the submission queue.
 const ENTRIES: u32 = 4096;
+/// Completions that fit: one of every connection.
+const COMPLETIONS: u32 = 32_768;
 
 /// Echo on compio: one thread, one task per connection.
 #[derive(Parser)]
@@ -32,7 +34,7 @@ fn run(arguments: &Arguments) -> io::Result<()> {
     let listener = arguments.place.listen("echo")?;
     let bytes = arguments.buffer.bytes();
     let mut driver = ProactorBuilder::new();
-    driver.capacity(ENTRIES).single_issuer(true).coop_taskrun(true).taskrun_flag(true);
+    driver.capacity(ENTRIES).cqsize(COMPLETIONS).single_issuer(true).defer_taskrun(true);
     let runtime = RuntimeBuilder::new().with_proactor(driver).build()?;
     runtime.block_on(async {
         let listener = TcpListener::from_std(listener)?;

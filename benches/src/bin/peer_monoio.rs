@@ -11,6 +11,8 @@ use ringwright_benches::peer::{self, Buffer, Place};
 
 /// Entries of the submission queue.
 const ENTRIES: u32 = 4096;
+/// Completions that fit: one of every connection.
+const COMPLETIONS: u32 = 32_768;
 
 /// Echo on monoio: one thread, one task per connection.
 #[derive(Parser)]
@@ -29,7 +31,10 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> io::Result<()> {
     let listener = arguments.place.listen("echo")?;
     let bytes = arguments.buffer.bytes();
-    let mut runtime = RuntimeBuilder::<IoUringDriver>::new().with_entries(ENTRIES).build()?;
+    let mut ring = monoio_io_uring::IoUring::builder();
+    ring.setup_single_issuer().setup_defer_taskrun().setup_cqsize(COMPLETIONS);
+    let builder = RuntimeBuilder::<IoUringDriver>::new().uring_builder(ring);
+    let mut runtime = builder.with_entries(ENTRIES).build()?;
     runtime.block_on(async {
         let listener = TcpListener::from_std(listener)?;
         loop {

@@ -58,6 +58,8 @@ pub enum Subject {
     Compio,
     /// `ringwright-peer-hyper`. HTTP only, the body from memory.
     Hyper,
+    /// The same with `--pipeline-flush`, which hyper calls experimental and leaves off.
+    HyperFlush,
     /// nginx, one worker. HTTP only.
     Nginx,
 }
@@ -71,6 +73,7 @@ impl fmt::Display for Subject {
             Self::Monoio => "monoio",
             Self::Compio => "compio",
             Self::Hyper => "hyper",
+            Self::HyperFlush => "hyper-flush",
             Self::Nginx => "nginx",
         })
     }
@@ -82,7 +85,7 @@ impl Subject {
         match self {
             Self::Ringwrightd | Self::Limit => true,
             Self::Tokio | Self::Monoio | Self::Compio => protocol == Protocol::Echo,
-            Self::Hyper | Self::Nginx => protocol == Protocol::Http,
+            Self::Hyper | Self::HyperFlush | Self::Nginx => protocol == Protocol::Http,
         }
     }
 
@@ -94,7 +97,7 @@ impl Subject {
             Self::Tokio => "ringwright-peer-tokio",
             Self::Monoio => "ringwright-peer-monoio",
             Self::Compio => "ringwright-peer-compio",
-            Self::Hyper => "ringwright-peer-hyper",
+            Self::Hyper | Self::HyperFlush => "ringwright-peer-hyper",
             Self::Nginx => "nginx",
         }
     }
@@ -210,7 +213,8 @@ impl Setting {
             (Subject::Limit, Protocol::Echo) => command.arg("echo"),
             (Subject::Ringwrightd, Protocol::Http) => command.arg("http").arg(self.documents()),
             (Subject::Ringwrightd, Protocol::Echo) => command.arg("echo"),
-            (Subject::Hyper, _) => command.args(["--size", &size, "--pipeline-flush"]),
+            (Subject::Hyper, _) => command.args(["--size", &size]),
+            (Subject::HyperFlush, _) => command.args(["--size", &size, "--pipeline-flush"]),
             (Subject::Tokio | Subject::Monoio | Subject::Compio, _) => {
                 // Whole messages at a time, where they are longer than what is usual.
                 command.args(["--buffer", &self.size_bytes.max(BUFFER_BYTES_MIN).to_string()])

@@ -77,7 +77,7 @@ pub static HTTP: Part = Part {
 pub static PIPELINED: Part = Part {
     name: "pipelined",
     title: "GET of 1 KiB, 16 at a time",
-    about: "Sixteen requests in one segment, the next when all are answered. hyper runs with `pipeline_flush`.",
+    about: "Sixteen requests in one segment, the next when all are answered. hyper flushes each reply by itself; hyper-flush is the same with `pipeline_flush`, which hyper calls experimental and leaves off.",
 };
 pub static HALF: Part = Part {
     name: "half",
@@ -122,6 +122,8 @@ const ECHO_PEERS: [Subject; 5] =
 const HTTP_PEERS: [Subject; 4] =
     [Subject::Ringwrightd, Subject::Limit, Subject::Hyper, Subject::Nginx];
 const SERVERS: [Subject; 3] = [Subject::Ringwrightd, Subject::Hyper, Subject::Nginx];
+const PIPELINED_SERVERS: [Subject; 4] =
+    [Subject::Ringwrightd, Subject::Hyper, Subject::HyperFlush, Subject::Nginx];
 const FILE_SERVERS: [Subject; 2] = [Subject::Ringwrightd, Subject::Nginx];
 const LIMIT: [Subject; 2] = [Subject::Ringwrightd, Subject::Limit];
 
@@ -137,7 +139,7 @@ pub fn all() -> Vec<Cell> {
         cells.push(Cell::new(id, &HTTP, &HTTP_PEERS, Protocol::Http, 1024, connections));
     }
     let mut pipelined =
-        Cell::new("pipelined-16".into(), &PIPELINED, &SERVERS, Protocol::Http, 1024, 64);
+        Cell::new("pipelined-16".into(), &PIPELINED, &PIPELINED_SERVERS, Protocol::Http, 1024, 64);
     pipelined.work.pipeline = 16;
     pipelined.figure = Figure::RepliesPerCpuSecond;
     cells.push(pipelined);

@@ -15,6 +15,9 @@ const VERIFY: Duration = Duration::from_millis(200);
 const CALIBRATE: Duration = Duration::from_millis(300);
 /// The rate is no more than this share of what the slowest can do.
 const SLOWEST_SHARE: f64 = 0.8;
+/// More connections than these are asked for longer, so that each of them counts.
+const MANY: u32 = 4096;
+const MANY_TIMES: u32 = 4;
 /// Rates are whole thousands, or whole hundreds below.
 const RATE_STEP: f64 = 1000.0;
 
@@ -94,7 +97,7 @@ impl Round<'_> {
     fn sample(&self, index: usize, rate: Option<u32>) -> io::Result<Sample> {
         let Cell { generator, connections, .. } = *self.cell;
         let work = Work { rate, ..self.cell.work };
-        let length = self.plan.place.duration;
+        let length = self.plan.place.duration * if connections > MANY { MANY_TIMES } else { 1 };
         let (loaded, around, load_cpu) =
             self.load(generator, &self.servers[index], work, connections, length)?;
         if loaded.replies == 0 || loaded.elapsed_s <= 0.0 {

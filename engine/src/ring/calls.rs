@@ -112,9 +112,21 @@ pub(crate) fn file_status(file: Descriptor) -> Result<FileStatus, Errno> {
         bytes: stat.stx_size,
         modified_s: stat.stx_mtime.tv_sec,
         modified_ns: stat.stx_mtime.tv_nsec,
+        changed_s: stat.stx_ctime.tv_sec,
+        changed_ns: stat.stx_ctime.tv_nsec,
+        links: stat.stx_nlink,
+        device: libc::makedev(stat.stx_dev_major, stat.stx_dev_minor),
         inode: stat.stx_ino,
         kind,
     })
+}
+
+/// clock_gettime(2) of `CLOCK_REALTIME_COARSE`, milliseconds since 1970-01-01 UTC.
+pub(crate) fn wall_ms() -> i64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the call fills the structure; this clock is always there.
+    unsafe { libc::clock_gettime(libc::CLOCK_REALTIME_COARSE, &raw mut time) };
+    time.tv_sec * 1000 + time.tv_nsec / 1_000_000
 }
 
 /// One listening socket per shard on the same address (`SO_REUSEPORT`). Port 0: the first takes

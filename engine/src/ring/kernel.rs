@@ -329,6 +329,10 @@ impl Ring for KernelRing {
         self.started.elapsed().as_micros() as u64
     }
 
+    fn wall_ms(&mut self) -> i64 {
+        calls::wall_ms()
+    }
+
     fn counters(&self) -> RingCounters {
         self.counters
     }

@@ -298,6 +298,14 @@ pub struct FileStatus {
     pub modified_s: i64,
     /// Nanoseconds of that second.
     pub modified_ns: u32,
+    /// Last change of its contents, its names or anything else about it, seconds since 1970-01-01 UTC.
+    pub changed_s: i64,
+    /// Nanoseconds of that second.
+    pub changed_ns: u32,
+    /// Names it has.
+    pub links: u32,
+    /// Device that it lies on (makedev(3)).
+    pub device: u64,
     /// Inode number.
     pub inode: u64,
     /// What it is.
@@ -371,6 +379,10 @@ pub trait Ring {
     fn now_ms(&mut self) -> u64 {
         self.now_us() / 1000
     }
+
+    /// The clock that file systems take their times from (`CLOCK_REALTIME_COARSE`), milliseconds
+    /// since 1970-01-01 UTC.
+    fn wall_ms(&mut self) -> i64;
 
     /// Counters so far.
     fn counters(&self) -> RingCounters;

@@ -138,8 +138,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             }
             // Out of descriptors or memory, or a client that was gone before it was accepted.
             // All of them pass, and armed again at once they would spin.
-            _ => {
+            errno => {
                 mark!("accept failed");
+                self.core.give_way(errno);
                 self.pause_accepting();
             }
         }

@@ -5,6 +5,7 @@ use crate::connection::Connection;
 use crate::file::{NewFile, OpenFile, ReceiveFailed};
 use crate::handler::{Deadline, Handler, Origin};
 use crate::local::Local;
+use crate::ring::Ring;
 use crate::workers::JobDone;
 use crate::{ConnectionId, Reason};
 use std::io;
@@ -41,13 +42,27 @@ impl<H: Handler> Application<H> {
 
     /// Returns how many bytes were used.
     #[inline]
-    pub fn received(&mut self, core: &mut Core, slot: u32, bytes: &[u8]) -> usize {
-        let used = self.call(core, slot, |handler, state, connection| {
+    pub fn received<R: Ring>(
+        &mut self,
+        core: &mut Core,
+        ring: &mut R,
+        slot: u32,
+        bytes: &[u8],
+    ) -> usize {
+        let connection = Connection::with_ring(core, ring, slot);
+        let used = self.call_with(connection, slot, |handler, state, connection| {
             let used = handler.received(state, connection, bytes);
             assert!(used <= bytes.len(), "a handler cannot use more than it was shown");
             used
         });
-        used.unwrap_or(bytes.len())
+        match used {
+            Some(Ok(used)) => used,
+            None => bytes.len(),
+            Some(Err(_)) => {
+                panicked(core, slot);
+                bytes.len()
+            }
+        }
     }
 
     pub fn half_closed(&mut self, core: &mut Core, slot: u32) {
@@ -144,17 +159,26 @@ impl<H: Handler> Application<H> {
         slot: u32,
         f: impl FnOnce(&mut H, &mut H::State, &mut Connection<'_>) -> T,
     ) -> Option<T> {
-        // None after a panic in `opened`, until the end has been carried out.
-        let state = self.states[slot as usize].as_mut()?;
-        let handler = &mut self.handler;
-        let mut connection = Connection::new(core, slot);
-        match catch_unwind(AssertUnwindSafe(|| f(handler, state, &mut connection))) {
+        match self.call_with(Connection::new(core, slot), slot, f)? {
             Ok(value) => Some(value),
             Err(_) => {
                 panicked(core, slot);
                 None
             }
         }
+    }
+
+    /// `None` after a panic in `opened`, until the end has been carried out.
+    #[inline]
+    fn call_with<T>(
+        &mut self,
+        mut connection: Connection<'_>,
+        slot: u32,
+        f: impl FnOnce(&mut H, &mut H::State, &mut Connection<'_>) -> T,
+    ) -> Option<std::thread::Result<T>> {
+        let state = self.states[slot as usize].as_mut()?;
+        let handler = &mut self.handler;
+        Some(catch_unwind(AssertUnwindSafe(|| f(handler, state, &mut connection))))
     }
 }
 

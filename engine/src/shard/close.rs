@@ -67,7 +67,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// Gives everything back that the connection holds; no operation uses it any more.
     fn release_holdings(&mut self, slot: u32) {
         self.core.drop_carry(slot);
-        self.core.finish_open(slot);
+        self.core.forget_open(slot);
         self.drop_incoming(slot);
         self.core.forget_jobs(slot);
         self.core.timers.disarm(slot);

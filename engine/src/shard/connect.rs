@@ -39,6 +39,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 Ok(socket) => socket,
                 Err(errno) => {
                     mark!("connect without a descriptor");
+                    self.core.give_way(errno.0);
                     self.connect_retry_at_ms = Some(self.core.now_ms + RETRY_MS);
                     self.core.admission.give_back();
                     self.fail(&connect, errno.into());

@@ -1,6 +1,8 @@
 //! What a callback may change: everything of a shard except the ring, the handler and the
 //! memory that bytes are being read from. Nothing here makes a system call.
 
+use super::again::Again;
+use super::file_cache::FileCache;
 use super::incoming::Incoming;
 use super::jobs::Jobs;
 use super::naming::Naming;
@@ -97,6 +99,9 @@ pub struct OpenRequest {
     pub waits: bool,
     /// It waits until others of that kind have ended.
     pub queued: bool,
+    /// When it was submitted, here and on the wall clock.
+    pub begun_ms: u64,
+    pub begun_wall_ms: i64,
 }
 
 pub struct Core {
@@ -119,6 +124,9 @@ pub struct Core {
     pub touched: VecDeque<u32>,
     /// Files open in the hands of handlers and output queues.
     pub files_open: Arc<FilesOpen>,
+    /// Those of them that stay open for the next one who asks for them.
+    pub file_cache: FileCache,
+    pub again: Again,
     /// Files to close on the ring.
     pub files_closing: Vec<Closing>,
     /// Connects asked for.
@@ -164,6 +172,8 @@ impl Core {
             namings: Slab::new(),
             touched: VecDeque::with_capacity(1024),
             files_open: Arc::default(),
+            again: Again::new(config.send_buffer_bytes as usize),
+            file_cache: FileCache::new(config.open_files, milliseconds(config.open_files_valid)),
             files_closing: Vec::new(),
             connects: VecDeque::new(),
             links: Links::new(config.reconnects_max, shard, now_ms),
@@ -394,23 +404,33 @@ impl Core {
             creates: path.is_none(),
             waits: directory.waits(),
             queued: false,
+            begun_ms: 0,
+            begun_wall_ms: 0,
         };
         self.slots.rare_mut(slot).open = self.opens.insert(request) as u32;
         self.touch(slot);
     }
 
-    /// Forgets an open that is not in flight. Beneath which directory a file was to be made, if
-    /// one was.
-    pub fn finish_open(&mut self, slot: u32) -> Option<Directory> {
+    /// Forgets an open that is not in flight.
+    pub fn finish_open(&mut self, slot: u32) -> Option<OpenRequest> {
         let rare = self.slots.rare_if_any(slot)?;
         let open = std::mem::replace(&mut rare.open, NONE);
-        let OpenRequest { directory, mut path, creates, .. } =
-            self.opens.try_remove(open as usize)?;
+        self.opens.try_remove(open as usize)
+    }
+
+    /// Forgets an open that has come to nothing.
+    pub fn forget_open(&mut self, slot: u32) {
+        if let Some(request) = self.finish_open(slot) {
+            self.spare_path(request.path);
+        }
+    }
+
+    /// Keeps the memory of a path for the next one.
+    pub fn spare_path(&mut self, mut path: Vec<u8>) {
         if self.spare_paths.len() < SPARES_MAX {
             path.clear();
             self.spare_paths.push(path);
         }
-        creates.then_some(directory)
     }
 
     /// The next bytes of the stream go into a file.

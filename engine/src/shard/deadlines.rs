@@ -161,6 +161,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.pipe_retry_at_ms = None;
             self.serve_pipe_queue();
         }
+        self.core.close_unused_files();
         self.core.reconnect_due();
         if self.core.tick_at_us.is_some_and(|at| at <= self.core.now_us) {
             self.core.tick_at_us = None;
@@ -292,6 +293,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             .min(or_never(self.core.links.next_ms()))
             .min(or_never(self.drops_at_ms))
             .min(or_never(self.pipe_retry_at_ms))
+            .min(or_never(self.core.file_cache.next_ms()))
             .min(or_never(self.drain_deadline_ms))
             .min(or_never(self.drain_ends_at_ms));
         let left_ms = next_ms.saturating_sub(self.core.now_ms).max(1);

@@ -5,7 +5,6 @@
 
 use super::core::Core;
 use super::output::{Body, FileChunk};
-use super::pipes::Side;
 use super::slots::NONE;
 use super::{Full, Shard};
 use crate::Reason;
@@ -14,11 +13,6 @@ use crate::handler::Handler;
 use crate::ring::{Descriptor, Errno, Kind, Op, Ring};
 use std::io;
 
-/// Bytes of a cached file that are tried at least.
-const WINDOW_BYTES_MIN: u32 = 64 << 10;
-/// Errnos of sendfile(2) that speak of the file, not of the socket.
-const FILE_ERRNOS: [i32; 6] =
-    [libc::EIO, libc::ENOMEM, libc::EINTR, libc::EINVAL, libc::EOVERFLOW, libc::ESTALE];
 /// Raw `ERESTARTSYS`: what a splice that was interrupted ends with.
 pub(super) const ERESTARTSYS: i32 = 512;
 
@@ -31,7 +25,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
         if connection.state.is_over() {
             mark!("open of a connection that is over");
-            self.core.finish_open(slot);
+            self.core.forget_open(slot);
             // It may have been its turn.
             self.next_slow_open();
             return Ok(());
@@ -39,7 +33,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let request = &self.core.opens[open as usize];
         if request.path[..request.path.len() - 1].contains(&0) {
             mark!("open of a path with NUL");
-            self.core.finish_open(slot);
+            self.core.forget_open(slot);
             if !self.core.slots[slot].state.discards() {
                 let error = io::Error::from_raw_os_error(libc::EINVAL);
                 self.application.file_opened(&mut self.core, slot, Err(error));
@@ -48,10 +42,17 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             return Ok(());
         }
         let waits = request.waits;
-        if waits && self.slow_opens >= self.slow_opens_max {
+        // Who waits in the queue is let begin by it: begun out of turn it would have its turn, too,
+        // and nobody would have the next.
+        if waits && (request.queued || self.slow_opens >= self.slow_opens_max) {
             return self.queue_open(slot);
         }
         let directory = request.directory.descriptor();
+        if !waits && !request.creates && !self.core.file_cache.is_off() {
+            let request = &mut self.core.opens[open as usize];
+            (request.begun_ms, request.begun_wall_ms) = (self.core.now_ms, self.ring.wall_ms());
+        }
+        let request = &self.core.opens[open as usize];
         let op = match request.creates {
             true => Op::Create { directory },
             false => {
@@ -97,11 +98,15 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             return self.core.touch(slot);
         }
         let waits = request.waits;
-        let creates = self.core.finish_open(slot);
         if waits {
             self.slow_opens -= 1;
             self.next_slow_open();
         }
+        if result < 0 && self.core.give_way(-result) {
+            mark!("an open takes the place of files that were kept open");
+            return self.core.touch(slot);
+        }
+        let request = self.core.finish_open(slot).expect("an open was in flight");
         let opened = if result >= 0 {
             let file = Descriptor(result);
             self.ring.file_status(file).map(|status| (file, status)).map_err(|errno| {
@@ -117,20 +122,21 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             mark!("opened too late");
             let closing = |(descriptor, _)| Closing { descriptor, waits };
             self.core.files_closing.extend(opened.ok().map(closing));
-            return;
+            return self.core.spare_path(request.path);
         }
         let files = &self.core.files_open;
-        match creates {
-            Some(directory) => {
-                let made =
-                    opened.map(|(file, status)| NewFile::new(file, status, directory, files));
-                self.application.file_created(&mut self.core, slot, made);
+        if request.creates {
+            let directory = request.directory.clone();
+            let made = opened.map(|(file, status)| NewFile::new(file, status, directory, files));
+            self.application.file_created(&mut self.core, slot, made);
+        } else {
+            let opened = opened.map(|(file, status)| OpenFile::new(file, status, waits, files));
+            if let Ok(file) = &opened {
+                self.core.keep_open(&request, file);
             }
-            None => {
-                let opened = opened.map(|(file, status)| OpenFile::new(file, status, waits, files));
-                self.application.file_opened(&mut self.core, slot, opened);
-            }
+            self.application.file_opened(&mut self.core, slot, opened);
         }
+        self.core.spare_path(request.path);
     }
 
     /// Whether the chunk behind the first is a file that fits into the first one's buffer.
@@ -147,23 +153,6 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             }
             _ => false,
         }
-    }
-
-    /// Whether the chunk behind the first is a file that is to leave by sendfile(2).
-    #[inline]
-    pub(super) fn sendfile_follows(&self, slot: u32) -> bool {
-        let head = &self.core.chunks[self.core.slots[slot].output_head as usize];
-        head.next != NONE
-            && match &self.core.chunks[head.next as usize].body {
-                Body::File(file) => {
-                    file.remaining > 0
-                        && file.window_bytes > 0
-                        && file.pipe.is_none()
-                        && !file.uncached
-                        && !file.file.waits()
-                }
-                _ => false,
-            }
     }
 
     /// Reads the small file behind the first chunk's bytes: from the page cache, at once, or not at
@@ -187,6 +176,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             Ok(length) => {
                 self.on_read(slot, length as i32);
                 self.settle_output(slot);
+                if self.core.slots[slot].deliver_owed {
+                    mark!("room while a file is read");
+                    self.core.touch(slot);
+                }
             }
             Err(Errno(libc::EAGAIN)) => {
                 mark!("a small file is not cached");
@@ -293,7 +286,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
     }
 
-    fn on_file_error(&mut self, slot: u32, errno: i32) {
+    pub(super) fn on_file_error(&mut self, slot: u32, errno: i32) {
         match errno {
             libc::ECANCELED | libc::EINTR | libc::EAGAIN | ERESTARTSYS => {
                 mark!("file operation cut short");
@@ -309,66 +302,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
     }
 
-    /// Sends what lies in the page cache, past any pipe; the rest goes through one.
-    fn send_cached(&mut self, slot: u32) -> Result<bool, Full> {
-        let socket = self.core.slots[slot].descriptor;
-        let window_max = self.core.limits.sendfile_bytes_max;
-        let file = file_at_head(&mut self.core, slot);
-        let length = file.remaining.min(u64::from(file.window_bytes)) as u32;
-        if length > 0 && self.sendfile_left == 0 {
-            mark!("enough files for one turn");
-            self.core.touch(slot);
-            return Ok(false);
-        }
-        // Pages that a splice waits for count as cached, and sendfile would wait for them here.
-        let waited_for = self.splicing.contains(&file.file.status().inode);
-        let pipe = length == 0 || file.file.waits() || file.uncached || waited_for;
-        if pipe || !self.ring.is_cached(file.file.descriptor(), file.offset, length) {
-            mark!("a file is not cached");
-            return Ok(self.take_pipe(slot, Side::Out));
-        }
-        match self.ring.send_file(file.file.descriptor(), file.offset, length, socket) {
-            Ok(0) => {
-                mark!("a cached file was cut off");
-                self.core.end(slot, Reason::FileTruncated, true);
-                Ok(false)
-            }
-            Ok(sent) => {
-                file.offset += u64::from(sent);
-                file.remaining -= u64::from(sent);
-                // What is not sent is looked for in vain.
-                file.window_bytes = sent.saturating_mul(2).max(WINDOW_BYTES_MIN).min(window_max);
-                let rest = file.remaining > 0;
-                self.sendfile_left = self.sendfile_left.saturating_sub(u64::from(sent));
-                self.note_sent(slot, sent);
-                if sent < length {
-                    return self.poll_room(slot);
-                }
-                // One window a turn: others have their turn, too.
-                if rest {
-                    self.served.push(slot);
-                }
-                Ok(!rest)
-            }
-            Err(errno) if errno.0 == libc::EAGAIN => {
-                mark!("no room for a cached file");
-                self.poll_room(slot)
-            }
-            Err(errno) if FILE_ERRNOS.contains(&errno.0) => {
-                self.on_file_error(slot, errno.0);
-                self.core.touch(slot);
-                Ok(false)
-            }
-            Err(errno) => {
-                mark!("sendfile failed");
-                self.core.end(slot, Reason::from_errno(errno.0), false);
-                Ok(false)
-            }
-        }
-    }
-
     /// Looks at the queue again when the socket has room.
-    fn poll_room(&mut self, slot: u32) -> Result<bool, Full> {
+    pub(super) fn poll_room(&mut self, slot: u32) -> Result<bool, Full> {
         let socket = self.core.slots[slot].descriptor;
         let op = Op::Poll { descriptor: socket, events: libc::POLLOUT as u32 };
         self.submit(slot, Kind::PollOut, op)?;

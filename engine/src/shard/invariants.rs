@@ -52,6 +52,7 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         self.core.check_jobs();
         self.core.check_links(self.until_due());
         self.check_filters();
+        self.core.file_cache.check(self.core.now_ms.saturating_sub(LATE_MS));
         let touched: BTreeSet<u32> = self.core.touched.iter().copied().collect();
         assert_eq!(touched.len(), self.core.touched.len(), "a slot is touched once");
         for (slot, connection) in self.core.slots.iter() {

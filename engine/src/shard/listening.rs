@@ -180,8 +180,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                     Err(Errno(libc::EAGAIN)) => break,
                     Err(Errno(libc::ECONNABORTED)) => {}
                     // Out of descriptors: others leave, and until the deadline there is time.
-                    Err(_) if self.drain_ends_at_ms.is_none() => {
+                    Err(errno) if self.drain_ends_at_ms.is_none() => {
                         mark!("a drain waits for a descriptor");
+                        self.core.give_way(errno.0);
                         return self.pause_accepting();
                     }
                     Err(_) => break,

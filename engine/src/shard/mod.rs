@@ -5,19 +5,23 @@
 //! submits from anywhere else, so a full submission queue can only delay.
 
 mod accept;
+mod again;
 mod application;
+mod cached;
 mod close;
 mod commands;
 mod connect;
 pub(crate) mod core;
 mod deadlines;
 mod file;
+mod file_cache;
 mod identity;
 mod incoming;
 #[cfg(test)]
 mod invariants;
 mod jobs;
 mod listening;
+mod looks;
 mod naming;
 mod output;
 mod pipes;
@@ -26,6 +30,7 @@ mod rare;
 mod receive;
 pub(crate) mod reconnect;
 mod send;
+mod sendfile;
 pub(crate) mod slots;
 pub(crate) mod state;
 mod sweep;
@@ -135,6 +140,8 @@ pub(crate) struct Shard<R: Ring, H: Handler> {
     pushes_left: u32,
     /// Bytes of cached files that may still be sent in this turn.
     sendfile_left: u64,
+    /// What was found in the page cache lately.
+    looks: looks::Looks,
     /// Inodes of files of which a splice into a pipe is in flight, once for each.
     splicing: Vec<u64>,
     /// Who has sent a piece of a file in this turn: behind those who have not.
@@ -200,6 +207,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             sends_at_once: false,
             pushes_left: setup.completion_entries / 2,
             sendfile_left: 0,
+            looks: looks::Looks::default(),
             splicing: Vec::new(),
             served: Vec::new(),
             slow_opens: 0,
@@ -317,6 +325,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// What no connection wants but the shard itself.
     fn flush_shard(&mut self) -> Result<(), Full> {
+        if self.core.draining && self.core.slots.len() == 0 {
+            self.core.empty_file_cache();
+        }
         if !self.wake_armed {
             let op = Op::Poll { descriptor: self.mailbox.event(), events: libc::POLLIN as u32 };
             self.push(Token::new(Kind::Wake, 0, 0), op)?;
@@ -451,6 +462,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             && self.core.sweeps.is_empty()
             && self.accepting.is_quiet()
             && self.core.files_closing.is_empty()
+            && self.core.file_cache.len() == 0
             && !self.core.files_open.has_dropped()
             && self.core.connects.is_empty()
             && self.in_flight == u64::from(self.wake_armed)

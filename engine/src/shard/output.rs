@@ -30,8 +30,6 @@ pub struct FileChunk {
     pub offset: u64,
     /// Bytes not yet read from the file.
     pub remaining: u64,
-    /// Bytes that its socket is likely to take at once.
-    pub window_bytes: u32,
     /// It was looked for in the page cache in vain.
     pub uncached: bool,
     /// The pipe it goes through, once it has one.
@@ -80,18 +78,11 @@ impl Core {
     pub fn queue_file(&mut self, slot: u32, file: OpenFile, offset: u64, remaining: u64) {
         self.append(
             slot,
-            Body::File(FileChunk {
-                file,
-                offset,
-                remaining,
-                window_bytes: self.limits.sendfile_bytes_max,
-                uncached: false,
-                pipe: None,
-            }),
+            Body::File(FileChunk { file, offset, remaining, uncached: false, pipe: None }),
         );
     }
 
-    fn append(&mut self, slot: u32, body: Body) {
+    pub(super) fn append(&mut self, slot: u32, body: Body) {
         let chunk = self.chunks.insert(Chunk { body, next: NONE }) as u32;
         let slot = &mut self.slots[slot];
         if slot.output_tail == NONE {

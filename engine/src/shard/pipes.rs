@@ -120,8 +120,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                     Ok(Some(pipe)) => self.hand_out(pipe, place),
                     Ok(None) if self.reclaim_pipe() => continue,
                     // Out of descriptors, or the holders do not stall yet: looked at again soon.
-                    Ok(None) | Err(_) => {
+                    full @ (Ok(None) | Err(_)) => {
                         mark!("no pipe now");
+                        self.core.give_way(full.err().map_or(0, |errno| errno.0));
                         self.pipe_retry_at_ms = Some(self.core.now_ms + RETRY_MS);
                         return;
                     }

@@ -25,6 +25,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             pipes: gone,
             descriptors: 0,
             files: 0,
+            files_cached: 0,
             listeners: 0,
             filters_attached: 0,
             operations_in_flight: 0,
@@ -60,6 +61,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let pipes_made = self.pipes.made();
         let (made, connections) = (core.slots.made() as u64, core.slots.len() as u64);
         let waiting = self.accepting.waiting() as u64;
+        let files_cached = core.file_cache.len() as u64;
         let counters = &mut core.counters;
         counters.slots = pair(made, made - connections);
         counters.receive_buffers =
@@ -70,6 +72,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         counters.pipes_made = pipes_made;
         counters.descriptors = connections + waiting + listeners + 2 * pipes_made + files;
         counters.files = files;
+        counters.files_cached = files_cached;
         counters.operations_in_flight = self.in_flight - u64::from(self.wake_armed);
         counters.waiting = waiting;
         counters.starved_now = core.slots.in_mode(Mode::Starved) as u64;

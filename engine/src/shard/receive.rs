@@ -51,7 +51,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 !connection.fin_seen && !self.stops_for_file(slot)
             }
             State::Open | State::HalfClosedByUs => {
-                !connection.paused && !connection.output_full && !connection.fin_seen
+                // What is kept is shown first: whoever pauses again and again would keep ever more.
+                let much_kept = connection.deliver_owed
+                    && self.core.kept_bytes(slot) >= self.core.limits.receive_buffer_bytes;
+                !connection.paused && !connection.output_full && !connection.fin_seen && !much_kept
             }
             State::Draining | State::Lingering => {
                 !connection.fin_seen
@@ -303,7 +306,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             return;
         }
         connection.need = 0;
-        let used = self.application.received(&mut self.core, slot, bytes);
+        let used = self.application.received(&mut self.core, &mut self.ring, slot, bytes);
         if used < length && !self.core.slots[slot].state.is_over() {
             self.core.keep(slot, &bytes[used..]);
         }
@@ -319,7 +322,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
         self.core.slots[slot].need = 0;
         let bytes = self.core.take_carry(slot);
-        let used = self.application.received(&mut self.core, slot, &bytes);
+        let used = self.application.received(&mut self.core, &mut self.ring, slot, &bytes);
         self.core.put_carry_back(slot, bytes, used);
         self.note_message(slot, used > 0);
     }

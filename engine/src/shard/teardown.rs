@@ -118,6 +118,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// Closes what is left to close. Who holds a file from here on closes it himself.
     fn end_files(&mut self) {
+        self.core.empty_file_cache();
         self.core.files_open.end();
         self.core.files_open.take_dropped(&mut self.core.files_closing);
         for file in std::mem::take(&mut self.core.files_closing) {

@@ -24,6 +24,8 @@ pub struct Actor {
     pub directory: Directory,
     pub rng: Rng,
     pub ticks: bool,
+    /// Files that stay open are looked up anew after so long.
+    pub valid_us: u64,
 }
 
 /// A connection's state.
@@ -154,9 +156,12 @@ impl Actor {
             return;
         }
         talk.requests -= 1;
-        talk.opening = true;
         let wrong = talk.rng.below(8) == 0;
         let path = if wrong { talk.rng.pick(&WRONG_PATHS) } else { talk.rng.pick(&PATHS) };
+        if !wrong && talk.rng.below(4) > 0 && self.answer_at_once(talk, connection, path) {
+            return self.request_file(talk, connection);
+        }
+        talk.opening = true;
         connection.open_file(&self.directory, path.as_bytes());
         if talk.rng.below(2) == 0 {
             self.pause(talk, connection);

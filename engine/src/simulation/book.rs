@@ -147,6 +147,8 @@ pub struct Book {
     pub blobs: Vec<Piece>,
     /// Files that were to get a name.
     pub published: Vec<super::uploads::Published>,
+    /// What paths lead to.
+    pub paths: super::changes::Paths,
     /// Parts by the address of the peer.
     pub parts: BTreeMap<SocketAddr, Part>,
     /// Addresses nobody has been connected to yet, with their tags.

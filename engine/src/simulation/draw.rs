@@ -9,7 +9,7 @@ use std::time::Duration;
 /// Roles there are, by number; see [`Swarm::draw_part`].
 const ROLES: u64 = 19;
 /// Things a world does, by number; see `World::act`.
-pub const ACTIONS: u64 = 27;
+pub const ACTIONS: u64 = 28;
 
 /// The features of a seed.
 #[derive(Debug)]
@@ -194,8 +194,10 @@ pub fn draw_config(rng: &mut Rng) -> Config {
         send_buffer_bytes: rng.pick(&[64, 512, 8192]),
         pipes: rng.pick(&[1, 2, 8]),
         pipe_bytes: rng.pick(&[4096, 65536]),
-        sendfile_bytes_max: rng.pick(&[0, 0, 0, 100, 4_000]),
+        sendfile_bytes_max: rng.pick(&[0, 0, 20, 20, 4_000]),
         splice_from_bytes: rng.pick(&[0, 0, 500, 1 << 20]),
+        open_files: rng.pick(&[0, 1, 2, 100, 100]),
+        open_files_valid: ms(rng.pick(&[5, 200, 1_000])),
         io_workers_max: rng.pick(&[1, 2, 4]),
         submission_entries: rng.pick(&[4, 64, 1024]),
         message_bytes_max: rng.pick(&[100, 10_000, 1 << 20]),

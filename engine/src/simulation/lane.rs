@@ -115,12 +115,13 @@ impl Lane {
         (rng, ticks): (Rng, bool),
     ) -> Self {
         let Bare { ring, arena, directory, listeners, .. } = bare;
+        let valid_us = common.config.open_files_valid.as_micros() as u64;
         let shard = Shard::new(Parts {
             number,
             config: &common.config,
             ring,
             arena: &arena,
-            handler: Actor { book: common.book.clone(), directory, rng, ticks },
+            handler: Actor { book: common.book.clone(), directory, rng, ticks, valid_us },
             mailbox,
             published: published.clone(),
             admission: common.admission.clone(),

@@ -11,6 +11,7 @@
 
 mod actor;
 mod book;
+mod changes;
 mod check;
 mod draw;
 mod handler;

@@ -53,7 +53,7 @@ pub fn part(role: Role, farewell: Farewell) -> Part {
     Part { role, farewell, reply_bytes_max: 3_000, stubborn: false }
 }
 
-fn go_on(world: &mut World, wait: Duration) {
+pub fn go_on(world: &mut World, wait: Duration) {
     let until_us = world.now_us() + wait.as_micros() as u64;
     while world.now_us() < until_us {
         world.turn();

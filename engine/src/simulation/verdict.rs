@@ -35,7 +35,9 @@ impl World {
             let peer = find_peer(&mut self.lanes, record);
             let graceful = record.closed.is_some_and(|reason| GRACEFUL.contains(&reason));
             let there = matches!(peer.standing, Standing::Connected | Standing::GotReset);
-            let whole = graceful && there && !record.excused && !record.cut;
+            // A file that was cut off may end its connection within a turn: nobody saw that.
+            let cut_off = record.part.role == Role::Files && peer.standing == Standing::GotReset;
+            let whole = graceful && there && !record.excused && !record.cut && !cut_off;
             let owed = whole && (!peer.got_fin || record.files_owed > 0);
             if owed || record.files_owed < 0 || !book.agrees(record, &peer.received, whole) {
                 let got = (peer.received.len(), peer.got_fin, peer.lost_by_reset);

@@ -317,6 +317,7 @@ impl World {
             24 => self.keep_connected(shard),
             25 => self.come_and_go(),
             26 if self.rng.below(4) == 0 => self.stop_reconnecting(),
+            27 => self.change_file(shard),
             20 if self.swarm.bans => self.change_bans(),
             21 if self.swarm.drains && self.rng.below(8) == 0 => self.drain_or_stop(),
             _ => {}

@@ -6,7 +6,8 @@ use crate::http::incoming::Incoming;
 use crate::http::reply::Persistence;
 use ringwright::Connection;
 
-/// Files queued on a connection before more requests are read: each is an open descriptor.
+/// Files queued on a connection before more requests are read: each may be a descriptor of its own.
+/// Those that were read into its output at once are bytes like any other, and not counted.
 const FILES_QUEUED_MAX: u32 = 8;
 
 /// What is known of a connection between callbacks.
@@ -58,6 +59,14 @@ impl Conversation {
             self.close(connection);
         } else if std::mem::take(&mut self.paused) {
             connection.resume();
+        }
+    }
+
+    /// Nothing more is read for the time being: what has come and is not read is no late request.
+    pub(super) fn hold(&mut self, connection: &mut Connection<'_>) {
+        if !self.closing && !self.full && !self.paused {
+            self.paused = true;
+            connection.pause();
         }
     }
 

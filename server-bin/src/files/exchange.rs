@@ -8,7 +8,17 @@ use std::time::Duration;
 /// Exchanges kept for reuse per shard. More are in use only while many files are being opened.
 const SPARES_MAX: usize = 256;
 
-/// One request on its way to its reply. Boxes go round: an established connection allocates none.
+/// A request that is being answered.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    pub(super) request: Request,
+    pub(super) head: &'a [u8],
+    /// What to open.
+    pub(super) path: &'a [u8],
+    pub(super) begun: Duration,
+}
+
+/// One request that cannot be answered at once, on its way to its reply. Boxes go round: an established connection allocates none.
 #[derive(Debug)]
 pub struct Exchange {
     pub(super) request: Request,
@@ -19,6 +29,13 @@ pub struct Exchange {
     pub(super) begun: Duration,
 }
 
+impl Exchange {
+    pub(super) fn asked(&self) -> Asked<'_> {
+        let Self { request, head, path, begun, .. } = self;
+        Asked { request: *request, head, path, begun: *begun }
+    }
+}
+
 /// Exchanges to be used again.
 #[derive(Debug, Default)]
 pub struct Spares {
@@ -27,16 +44,19 @@ pub struct Spares {
 }
 
 impl Spares {
-    /// An exchange for the request that this head is of.
-    pub(super) fn take(&mut self, request: Request, head: &[u8], begun: Duration) -> Box<Exchange> {
+    /// An exchange for this request, which is refused already or not.
+    pub(super) fn take(&mut self, asked: Asked<'_>, refusal: Option<Status>) -> Box<Exchange> {
+        let Asked { request, head, path, begun } = asked;
         let mut exchange = self.boxes.pop().unwrap_or_else(|| {
-            Box::new(Exchange { request, head: Vec::new(), path: Vec::new(), refusal: None, begun })
+            Box::new(Exchange { request, head: Vec::new(), path: Vec::new(), refusal, begun })
         });
         exchange.request = request;
         exchange.begun = begun;
+        exchange.refusal = refusal;
         exchange.head.clear();
         exchange.head.extend_from_slice(head);
-        exchange.refusal = refusal(&request, head, &mut exchange.path);
+        exchange.path.clear();
+        exchange.path.extend_from_slice(path);
         exchange
     }
 
@@ -48,7 +68,7 @@ impl Spares {
 }
 
 /// What can be refused from the head alone; otherwise `path` is what to open.
-fn refusal(request: &Request, head: &[u8], path: &mut Vec<u8>) -> Option<Status> {
+pub(super) fn refusal(request: &Request, head: &[u8], path: &mut Vec<u8>) -> Option<Status> {
     match request.method {
         Method::Get | Method::Head if request.expects_more => Some(Status::ExpectationFailed),
         Method::Get | Method::Head => target::resolve(request.target(head), path).err(),

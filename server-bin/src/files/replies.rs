@@ -1,6 +1,6 @@
 //! Replies: what is said about a request, queued, noted in the log.
 
-use super::exchange::Exchange;
+use super::exchange::Asked;
 use super::{Conversation, Files};
 use crate::access_log::Entry;
 use crate::http::conditional::{Outcome, Validators};
@@ -18,88 +18,103 @@ impl Files {
         &mut self,
         state: &mut Conversation,
         connection: &mut Connection<'_>,
-        mut exchange: Box<Exchange>,
+        mut asked: Asked<'_>,
         status: Status,
     ) {
         if status == Status::BadRequest {
-            exchange.request.keep_alive = false;
+            asked.request.keep_alive = false;
         }
         self.common.refresh(connection.local().now());
-        let persistence = state.persistence(&exchange.request);
-        let is_head = exchange.request.method == Method::Head;
+        let persistence = state.persistence(&asked.request);
+        let is_head = asked.request.method == Method::Head;
         let lines = self.common.lines();
         let body = reply::plain(&mut self.scratch, lines, persistence, status, is_head);
         self.send_head(state, connection);
-        self.finish(state, connection, exchange, persistence, status, body);
+        self.finish(state, connection, &asked, persistence, status, body);
     }
 
     pub(super) fn reply_moved(
         &mut self,
         state: &mut Conversation,
         connection: &mut Connection<'_>,
-        exchange: Box<Exchange>,
+        asked: Asked<'_>,
     ) {
-        let persistence = state.persistence(&exchange.request);
-        let is_head = exchange.request.method == Method::Head;
+        self.common.refresh(connection.local().now());
+        let persistence = state.persistence(&asked.request);
+        let is_head = asked.request.method == Method::Head;
         let lines = self.common.lines();
         let body = reply::moved(&mut self.scratch, lines, persistence, is_head, |out| {
-            target::redirect(&exchange.path, exchange.request.target(&exchange.head), out);
+            target::redirect(asked.path, asked.request.target(asked.head), out);
         });
         self.send_head(state, connection);
-        self.finish(state, connection, exchange, persistence, Status::MovedPermanently, body);
+        self.finish(state, connection, &asked, persistence, Status::MovedPermanently, body);
     }
 
+    /// Answers with a file that has just been opened, or that the engine has kept open.
     pub(super) fn reply_file(
         &mut self,
         state: &mut Conversation,
         connection: &mut Connection<'_>,
-        exchange: Box<Exchange>,
+        asked: Asked<'_>,
         file: OpenFile,
     ) {
-        let Exchange { request, head, path, .. } = &*exchange;
+        self.common.refresh(connection.local().now());
+        let Asked { request, head, path, .. } = asked;
         let about = file.status();
-        let validators = Validators::of(&about, self.common.seconds());
-        let persistence = state.persistence(request);
-        let outcome =
-            if request.is_conditional { validators.evaluate(head) } else { Outcome::Proceed };
-        match outcome {
-            Outcome::Proceed => {}
-            Outcome::Failed => {
-                return self.reply_status(state, connection, exchange, Status::PreconditionFailed);
-            }
-            Outcome::NotModified => {
-                let lines = self.common.lines();
-                reply::not_modified(&mut self.scratch, lines, persistence, &validators);
-                self.send_head(state, connection);
-                let status = Status::NotModified;
-                return self.finish(state, connection, exchange, persistence, status, 0);
-            }
-        }
+        let persistence = state.persistence(&request);
         let lines = self.common.lines();
-        let part = match select(request, head, &validators, about.bytes) {
-            Selected::Whole => None,
-            Selected::Part { first, last } => Some((first, last)),
-            Selected::Nothing => {
-                let out = &mut self.scratch;
-                let body = reply::unsatisfiable(out, lines, persistence, about.bytes);
-                self.send_head(state, connection);
-                let status = Status::RangeNotSatisfiable;
-                return self.finish(state, connection, exchange, persistence, status, body);
-            }
-        };
-        let (status, offset, length) = match part {
-            None => (Status::Ok, 0, about.bytes),
-            Some((first, last)) => (Status::PartialContent, first, last - first + 1),
-        };
         let out = &mut self.scratch;
-        reply::file(out, lines, persistence, path, about.bytes, &validators, part);
+        let (mut status, mut offset, mut length) = (Status::Ok, 0, about.bytes);
+        if !request.is_conditional && !request.has_range {
+            match file.note().get() {
+                Some(about) => reply::whole(out, lines, persistence, about),
+                None => {
+                    let validators = Validators::of(&about, self.common.seconds());
+                    reply::file(out, lines, persistence, path, about.bytes, &validators, None);
+                }
+            }
+        } else {
+            let validators = Validators::of(&about, self.common.seconds());
+            let outcome =
+                if request.is_conditional { validators.evaluate(head) } else { Outcome::Proceed };
+            match outcome {
+                Outcome::Proceed => {}
+                Outcome::Failed => {
+                    let status = Status::PreconditionFailed;
+                    return self.reply_status(state, connection, asked, status);
+                }
+                Outcome::NotModified => {
+                    reply::not_modified(out, lines, persistence, &validators);
+                    self.send_head(state, connection);
+                    let status = Status::NotModified;
+                    return self.finish(state, connection, &asked, persistence, status, 0);
+                }
+            }
+            let part = match select(&request, head, &validators, about.bytes) {
+                Selected::Whole => None,
+                Selected::Part { first, last } => {
+                    (status, offset, length) = (Status::PartialContent, first, last - first + 1);
+                    Some((first, last))
+                }
+                Selected::Nothing => {
+                    let body = reply::unsatisfiable(out, lines, persistence, about.bytes);
+                    self.send_head(state, connection);
+                    let status = Status::RangeNotSatisfiable;
+                    return self.finish(state, connection, &asked, persistence, status, body);
+                }
+            };
+            reply::file(out, lines, persistence, path, about.bytes, &validators, part);
+        }
         self.send_head(state, connection);
         let sent = if request.method == Method::Get { length } else { 0 };
         if sent > 0 {
-            state.files_queued += 1;
-            state.full |= connection.send_file(file, offset, sent) == Room::Full;
+            let room = connection.send_cached(&file, offset, sent).unwrap_or_else(|| {
+                state.files_queued += 1;
+                connection.send_file(file, offset, sent)
+            });
+            state.full |= room == Room::Full;
         }
-        self.finish(state, connection, exchange, persistence, status, sent);
+        self.finish(state, connection, &asked, persistence, status, sent);
     }
 
     fn send_head(&self, state: &mut Conversation, connection: &mut Connection<'_>) {
@@ -111,13 +126,12 @@ impl Files {
         &mut self,
         state: &mut Conversation,
         connection: &mut Connection<'_>,
-        exchange: Box<Exchange>,
+        asked: &Asked<'_>,
         persistence: Persistence,
         status: Status,
         bytes: u64,
     ) {
-        self.note(state, connection, Some(&exchange), status, bytes);
-        self.spares.give_back(exchange);
+        self.note(state, connection, Some((asked.head, asked.begun)), status, bytes);
         if persistence == Persistence::Close {
             state.close(connection);
         } else {
@@ -136,14 +150,16 @@ impl Files {
         let body = reply::plain(&mut self.scratch, lines, Persistence::Close, status, false);
         self.send_head(state, connection);
         let exchange = state.exchange.take();
-        self.note(state, connection, exchange.as_deref(), status, body);
+        let asked = exchange.as_ref().map(|exchange| (&exchange.head[..], exchange.begun));
+        self.note(state, connection, asked, status, body);
     }
 
+    /// Notes a reply in the log: to a head that had come, and when.
     fn note(
         &mut self,
         state: &Conversation,
         connection: &mut Connection<'_>,
-        exchange: Option<&Exchange>,
+        asked: Option<(&[u8], Duration)>,
         status: Status,
         bytes: u64,
     ) {
@@ -154,10 +170,10 @@ impl Files {
             peer: connection.peer(),
             connection: connection.id().get(),
             request: state.requests,
-            head: exchange.map_or(&[], |exchange| &exchange.head),
+            head: asked.map_or(&[], |(head, _)| head),
             status: status.code(),
             bytes,
-            duration: exchange.map_or(Duration::ZERO, |exchange| now - exchange.begun),
+            duration: asked.map_or(Duration::ZERO, |(_, begun)| now - begun),
         });
     }
 }

@@ -141,7 +141,17 @@ mod tests {
 
     fn file(modified_s: i64) -> FileStatus {
         let kind = FileKind::Regular;
-        FileStatus { bytes: 0x1234, modified_s, modified_ns: 5, inode: 0xabcd, kind }
+        FileStatus {
+            bytes: 0x1234,
+            modified_s,
+            modified_ns: 5,
+            changed_s: modified_s,
+            changed_ns: 5,
+            links: 1,
+            device: 1,
+            inode: 0xabcd,
+            kind,
+        }
     }
 
     fn validators() -> Validators {

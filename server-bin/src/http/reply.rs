@@ -42,6 +42,31 @@ pub fn file(
 ) {
     let status = if part.is_some() { Status::PartialContent } else { Status::Ok };
     begin(out, status, common, persistence);
+    lines_of_file(out, path, file_bytes, validators, part);
+}
+
+/// What [`file`] ends a head of a whole file with: it can be kept, for [`whole`].
+#[must_use]
+pub fn lines_of_whole(path: &[u8], file_bytes: u64, validators: &Validators) -> Vec<u8> {
+    let mut lines = Vec::new();
+    lines_of_file(&mut lines, path, file_bytes, validators, None);
+    lines
+}
+
+/// Replaces `out` with the head of a reply that sends a whole file, of which the lines have been
+/// kept.
+pub fn whole(out: &mut Vec<u8>, common: &[u8], persistence: Persistence, about: &[u8]) {
+    begin(out, Status::Ok, common, persistence);
+    out.extend_from_slice(about);
+}
+
+fn lines_of_file(
+    out: &mut Vec<u8>,
+    path: &[u8],
+    file_bytes: u64,
+    validators: &Validators,
+    part: Option<(u64, u64)>,
+) {
     line(out, b"Content-Type: ", media_type(path).as_bytes());
     if let Some((first, last)) = part {
         number(out, b"Content-Length: ", last - first + 1);
@@ -218,8 +243,20 @@ mod tests {
 
     fn file_reply(part: Option<(u64, u64)>) -> String {
         let kind = FileKind::Regular;
-        let status =
-            FileStatus { bytes: 100, modified_s: 784_111_777, modified_ns: 0, inode: 7, kind };
+        let (modified_s, changed_s) = (784_111_777, 784_111_777);
+        let (bytes, links, device, inode) = (100, 1, 1, 7);
+        let (modified_ns, changed_ns) = (0, 0);
+        let status = FileStatus {
+            bytes,
+            modified_s,
+            modified_ns,
+            changed_s,
+            changed_ns,
+            links,
+            device,
+            inode,
+            kind,
+        };
         let validators = Validators::of(&status, 784_111_778);
         let mut out = b"left over".to_vec();
         file(&mut out, COMMON, Persistence::Close, b"a.txt", 100, &validators, part);

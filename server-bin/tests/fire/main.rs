@@ -16,6 +16,7 @@
 //! cargo test -p ringwrightd --test fire aborted_downloads -- --nocapture
 //! cargo test -p ringwrightd --test fire slow_disk -- --nocapture
 //! cargo test -p ringwrightd --test fire large_file -- --nocapture
+//! cargo test -p ringwrightd --test fire open_files -- --nocapture
 //! ```
 
 mod aborted_downloads;
@@ -27,6 +28,7 @@ mod fuse;
 mod idle_herd;
 mod large_file;
 mod ledger;
+mod open_files;
 mod out_of_descriptors;
 mod sigterm_mid_load;
 mod slow_disk;

@@ -28,8 +28,10 @@ pub(super) fn send(
     let more = if more { libc::MSG_MORE } else { 0 };
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | more;
     // SAFETY: the kernel reads memory that the caller has for this during the call.
-    let sent = unsafe { libc::send(socket.0, address.cast(), length as usize, flags) };
-    answer(sent as i64).map(|sent| sent as u32)
+    let sent = uninterrupted(|| unsafe {
+        libc::send(socket.0, address.cast(), length as usize, flags) as i64
+    });
+    sent.map(|sent| sent as u32)
 }
 
 /// Calls again while a signal came in between.

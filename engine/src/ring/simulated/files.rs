@@ -2,6 +2,7 @@
 //! nothing and a byte out of place shows.
 
 use super::super::{Descriptor, Errno, FileKind, FileStatus, Op, Pipe};
+use super::changes::Facts;
 use super::descriptors::Object;
 use super::operations::Pending;
 use super::rng::stretch;
@@ -44,6 +45,7 @@ impl SimulatedRing {
     /// Adds a file beneath every directory. Returns its number.
     pub fn add_file(&mut self, path: &str, file: SimulatedFile) -> usize {
         self.files.push(file);
+        self.facts.push(Facts::OLD);
         self.names.insert(path.as_bytes().to_vec(), Name::File(self.files.len() - 1));
         self.files.len() - 1
     }
@@ -83,7 +85,7 @@ impl SimulatedRing {
         }
         if self.rng.per_mille(self.faults.truncate) {
             let kept = self.rng.below(self.files[file].bytes + 1);
-            self.files[file].bytes = kept;
+            self.resize_file(file, kept);
             self.trace.peer(self.now_us, "none: truncated file to", file, kept);
         }
         let there = self.files[file].bytes.saturating_sub(offset);
@@ -127,6 +129,32 @@ impl SimulatedRing {
         let bytes = stretch(self.files[file].key, offset, count);
         // SAFETY: the range was just checked to lie in the arena, and is the caller's.
         unsafe { address.copy_from_nonoverlapping(bytes.as_ptr(), count) };
+        Ok(count as u32)
+    }
+
+    pub(super) fn send_direct(
+        &mut self,
+        socket: Descriptor,
+        address: *const u8,
+        length: usize,
+    ) -> Result<u32, Errno> {
+        let peer = self.socket_number(socket, "send(2)");
+        if let Some(errno) = self.peers[peer].socket.send_failure() {
+            return Err(failed(errno));
+        }
+        if self.rng.per_mille(self.faults.no_send_memory) {
+            return Err(Errno(self.rng.pick(&[libc::ENOBUFS, libc::ENOMEM])));
+        }
+        let most = length.min(self.peers[peer].socket.room());
+        if most == 0 || self.rng.per_mille(self.faults.splice_again) {
+            return Err(Errno(libc::EAGAIN));
+        }
+        let short = self.rng.per_mille(self.faults.short_send);
+        let count = if short { self.rng.up_to(most) } else { most };
+        // SAFETY: the caller keeps the bytes during the call.
+        let bytes = unsafe { std::slice::from_raw_parts(address, count) };
+        self.peers[peer].socket.outbound.extend(bytes);
+        self.touch(peer);
         Ok(count as u32)
     }
 
@@ -247,16 +275,32 @@ impl SimulatedRing {
 
     pub(super) fn status_of(&self, file: Descriptor) -> FileStatus {
         let object = self.object(file, "fstat(2)");
-        let number = match object {
-            Object::File(number) => number,
+        let (bytes, kind, inode, facts) = match object {
+            Object::File(number) => {
+                let SimulatedFile { bytes, kind, .. } = self.files[number];
+                (bytes, kind, number as u64 + 1, self.facts[number])
+            }
             Object::Made(made) => {
-                let (bytes, inode) = (self.made[made].bytes.len() as u64, made as u64 + (1 << 32));
-                let kind = FileKind::Regular;
-                return FileStatus { bytes, modified_s: 1, modified_ns: 0, inode, kind };
+                let bytes = self.made[made].bytes.len() as u64;
+                (bytes, FileKind::Regular, made as u64 + (1 << 32), Facts::OLD)
             }
             _ => self.broken(format_args!("fstat(2) of {object:?}")),
         };
-        let SimulatedFile { bytes, kind, .. } = self.files[number];
-        FileStatus { bytes, modified_s: 1, modified_ns: 0, inode: number as u64 + 1, kind }
+        let Facts { modified_us, changed_us, links } = facts;
+        let split = |us: i64| (us / 1_000_000, (us % 1_000_000 * 1000) as u32);
+        let (modified_s, modified_ns) = split(modified_us);
+        let (changed_s, changed_ns) = split(changed_us);
+        let device = 1;
+        FileStatus {
+            bytes,
+            modified_s,
+            modified_ns,
+            changed_s,
+            changed_ns,
+            links,
+            device,
+            inode,
+            kind,
+        }
     }
 }

@@ -11,6 +11,7 @@
 
 mod beside;
 mod broken;
+mod changes;
 mod descriptors;
 mod faults;
 mod files;
@@ -41,6 +42,7 @@ use super::{
     Completion, Descriptor, Errno, FileStatus, Op, Pipe, Ring, RingCounters, Setup, Shutdown, Token,
 };
 use crate::admission::Instruction;
+use changes::Facts;
 use descriptors::{Object, Table};
 use files::{Name, PipeBytes};
 use network::Listener;
@@ -61,6 +63,8 @@ pub struct SimulatedRing {
     pub peers: Vec<Peer>,
     /// All files.
     pub files: Vec<SimulatedFile>,
+    /// What is known of them beside.
+    facts: Vec<Facts>,
     /// All files that were made.
     pub made: Vec<Made>,
     /// Who can be connected to; anybody else refuses.
@@ -128,6 +132,7 @@ impl SimulatedRing {
             faults: Faults::none(),
             peers: Vec::new(),
             files: Vec::new(),
+            facts: Vec::new(),
             made: Vec::new(),
             endpoints: Vec::new(),
             closes_with_unread: 0,
@@ -331,6 +336,10 @@ impl Ring for SimulatedRing {
         self.now_us
     }
 
+    fn wall_ms(&mut self) -> i64 {
+        self.wall_us() / 1000
+    }
+
     fn counters(&self) -> RingCounters {
         self.counters
     }
@@ -373,7 +382,7 @@ impl Ring for SimulatedRing {
     ) -> Result<u32, Errno> {
         self.catch_up();
         self.sends_at_once += 1;
-        let result = self.send_at_once(socket, address, length as usize);
+        let result = self.send_direct(socket, address, length as usize);
         let number = result.map_or_else(|errno| -i64::from(errno.0), i64::from);
         self.trace.called(self.now_us, "send", socket, number);
         result

@@ -1,6 +1,6 @@
 //! Operations in flight: what each waits for, what it does then, and how it is cancelled.
 
-use super::super::{Descriptor, Errno, F_BUFFER, F_MORE, F_SOCK_NONEMPTY, Op, Token};
+use super::super::{F_BUFFER, F_MORE, F_SOCK_NONEMPTY, Op, Token};
 use super::SimulatedRing;
 use super::descriptors::Object;
 use super::files::Name;
@@ -328,31 +328,6 @@ impl SimulatedRing {
         self.touch(peer);
         let over = pending.done == length || self.rng.per_mille(self.faults.short_send);
         over.then_some((pending.done as i32, 0))
-    }
-
-    pub(super) fn send_at_once(
-        &mut self,
-        socket: Descriptor,
-        address: *const u8,
-        length: usize,
-    ) -> Result<u32, Errno> {
-        let peer = self.socket_number(socket, "send(2)");
-        if let Some(errno) = self.peers[peer].socket.send_failure() {
-            return Err(Errno(-errno));
-        }
-        if self.rng.per_mille(self.faults.no_send_memory) {
-            return Err(Errno(self.rng.pick(&[libc::ENOBUFS, libc::ENOMEM])));
-        }
-        let most = length.min(self.peers[peer].socket.room());
-        if most == 0 {
-            return Err(Errno(libc::EAGAIN));
-        }
-        let count = if self.rng.below(4) == 0 { self.rng.up_to(most) } else { most };
-        // SAFETY: the caller has the bytes during the call.
-        let bytes = unsafe { std::slice::from_raw_parts(address, count) };
-        self.peers[peer].socket.outbound.extend(bytes);
-        self.touch(peer);
-        Ok(count as u32)
     }
 
     fn run_connect(&mut self, pending: &Pending) -> i32 {

@@ -1,0 +1,95 @@
+//! Files that lie in the page cache and do not fit into a send buffer: what precedes them and they
+//! themselves leave past the ring, in one go, as far as there is room.
+
+use super::file::file_at_head;
+use super::looks::STRETCH_BYTES;
+use super::output::Body;
+use super::pipes::Side;
+use super::slots::NONE;
+use super::{Full, Shard};
+use crate::Reason;
+use crate::handler::Handler;
+use crate::ring::Ring;
+
+/// Errnos of sendfile(2) that speak of the file, not of the socket.
+const FILE_ERRNOS: [i32; 6] =
+    [libc::EIO, libc::ENOMEM, libc::EINTR, libc::EINVAL, libc::EOVERFLOW, libc::ESTALE];
+
+impl<R: Ring, H: Handler> Shard<R, H> {
+    /// Whether the chunk behind the first is a file that is to leave by sendfile(2).
+    #[inline]
+    pub(super) fn sendfile_follows(&self, slot: u32) -> bool {
+        let head = &self.core.chunks[self.core.slots[slot].output_head as usize];
+        head.next != NONE
+            && self.core.limits.sendfile_bytes_max > 0
+            && match &self.core.chunks[head.next as usize].body {
+                Body::File(file) => {
+                    file.remaining > 0
+                        && file.pipe.is_none()
+                        && !file.uncached
+                        && !file.file.waits()
+                }
+                _ => false,
+            }
+    }
+
+    /// Sends what lies in the page cache, past any pipe; the rest goes through one.
+    pub(super) fn send_cached(&mut self, slot: u32) -> Result<bool, Full> {
+        let socket = self.core.slots[slot].descriptor;
+        let now_ms = self.core.now_ms;
+        let piece_max = u64::from(self.core.limits.sendfile_bytes_max);
+        let file = file_at_head(&mut self.core, slot);
+        let stretch_left = STRETCH_BYTES - file.offset % STRETCH_BYTES;
+        let length = file.remaining.min(piece_max).min(stretch_left) as u32;
+        if length > 0 && self.sendfile_left == 0 {
+            mark!("enough files for one turn");
+            self.core.touch(slot);
+            return Ok(false);
+        }
+        // Pages that a splice waits for count as cached, and sendfile would wait for them here.
+        let waited_for = self.splicing.contains(&file.file.status().inode);
+        let pipe = length == 0 || file.file.waits() || file.uncached || waited_for;
+        let (status, descriptor) = (file.file.status(), file.file.descriptor());
+        let look = |begin, length| self.ring.is_cached(descriptor, begin, length);
+        if pipe || !self.looks.find(&status, file.offset, now_ms, look) {
+            mark!("a file is not cached");
+            return Ok(self.take_pipe(slot, Side::Out));
+        }
+        match self.ring.send_file(file.file.descriptor(), file.offset, length, socket) {
+            Ok(0) => {
+                mark!("a cached file was cut off");
+                self.core.end(slot, Reason::FileTruncated, true);
+                Ok(false)
+            }
+            Ok(sent) => {
+                file.offset += u64::from(sent);
+                file.remaining -= u64::from(sent);
+                let rest = file.remaining > 0;
+                self.sendfile_left = self.sendfile_left.saturating_sub(u64::from(sent));
+                self.note_sent(slot, sent);
+                if sent < length {
+                    return self.poll_room(slot);
+                }
+                // One piece a turn: others have their turn, too.
+                if rest {
+                    self.served.push(slot);
+                }
+                Ok(!rest)
+            }
+            Err(errno) if errno.0 == libc::EAGAIN => {
+                mark!("no room for a cached file");
+                self.poll_room(slot)
+            }
+            Err(errno) if FILE_ERRNOS.contains(&errno.0) => {
+                self.on_file_error(slot, errno.0);
+                self.core.touch(slot);
+                Ok(false)
+            }
+            Err(errno) => {
+                mark!("sendfile failed");
+                self.core.end(slot, Reason::from_errno(errno.0), false);
+                Ok(false)
+            }
+        }
+    }
+}
