@@ -5,7 +5,6 @@ use crate::handler::Origin;
 use crate::local::Local;
 use crate::ring::Ring;
 use crate::shard::core::{Core, milliseconds};
-use crate::shard::u48::U48;
 use crate::workers::{Job, Refused};
 use crate::{ConnectionId, FileKind, Reason};
 use std::net::SocketAddr;
@@ -237,7 +236,7 @@ impl<'a> Connection<'a> {
         let slot = &mut self.core.slots[self.slot];
         slot.paused = true;
         // Who is not listened to cannot be late.
-        slot.receiving_since_ms = U48::ZERO;
+        self.core.forget_message(self.slot);
         self.not_for_jobs();
         self.core.touch(self.slot);
     }

@@ -80,9 +80,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let connection = &mut self.core.slots[slot];
         if result == 0 && connection.state == State::Connecting {
             connection.on(Event::Connected);
-            let now_ms = self.core.now_ms.into();
-            connection.active_ms = now_ms;
-            self.core.slots.identity_mut(slot).opened_ms = now_ms;
+            connection.active_ms = self.core.now_ms;
+            self.core.slots.identity_mut(slot).opened_ms = self.core.now_ms.into();
             self.core.counters.connected += 1;
             return self.introduce(slot, Origin::Connected(tag));
         }

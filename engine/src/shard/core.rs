@@ -12,7 +12,6 @@ use super::slots::{ConnectionId, NONE, Slots};
 use super::state::{Event, State};
 use super::sweep::Sweeps;
 use super::timers::Timers;
-use super::u48::U48;
 use crate::admission::Admission;
 use crate::config::{Config, Probe};
 use crate::file::{Closing, Directory, FilesOpen, NewFile, Publish};
@@ -230,7 +229,7 @@ impl Core {
                 connection.reason.get_or_insert(reason);
                 connection.on(Event::Close);
                 if connection.state == State::Lingering {
-                    connection.stalled_since_ms = self.now_ms.into();
+                    connection.stalled_since_ms = self.now_ms;
                     if connection.fin_seen {
                         connection.on(Event::PeerFin);
                     }
@@ -266,19 +265,19 @@ impl Core {
         // The rest of a message is waited for, but not as long as a client may take for it.
         let quiet_ms = u64::from(rare.finish_ms);
         let quiet_ms = if connection.carry == NONE { quiet_ms } else { quiet_ms.max(REST_MS) };
-        at_rest.then_some(connection.active_ms.get() + quiet_ms)
+        at_rest.then_some(connection.active_ms + quiet_ms)
     }
 
     /// What is known of a connection.
     pub fn info(&self, slot: u32) -> ConnectionInfo {
         let connection = &self.slots[slot];
-        let since = |at_ms: U48| Duration::from_millis(self.now_ms.saturating_sub(at_ms.get()));
+        let since = |at_ms: u64| Duration::from_millis(self.now_ms.saturating_sub(at_ms));
         ConnectionInfo {
             id: self.id(slot),
             peer: self.slots.peer(slot),
             origin: self.slots.origin(slot),
             state: connection.state.name(),
-            age: since(self.slots.identity(slot).opened_ms),
+            age: since(self.slots.identity(slot).opened_ms.get()),
             idle: since(connection.active_ms),
             queued_bytes: connection.output_bytes as usize,
         }
@@ -379,8 +378,16 @@ impl Core {
     pub fn drop_carry(&mut self, slot: u32) {
         let bytes = self.take_carry(slot);
         self.spare_carry(bytes);
-        self.slots[slot].receiving_since_ms = U48::ZERO;
         self.slots[slot].deliver_owed = false;
+        self.forget_message(slot);
+    }
+
+    /// No message is begun and not finished, or nobody listens for the rest of it.
+    #[inline]
+    pub fn forget_message(&mut self, slot: u32) {
+        if let Some(rare) = self.slots.rare_if_any(slot) {
+            rare.receiving_since_ms = 0;
+        }
     }
 
     pub fn spare_carry(&mut self, mut bytes: Vec<u8>) {
@@ -439,7 +446,7 @@ impl Core {
         let incoming = Incoming::new(file, offset, length, self.now_ms);
         self.slots.rare_mut(slot).incoming = self.incoming.insert(incoming) as u32;
         // Whoever sends a file does not send a message.
-        self.slots[slot].receiving_since_ms = U48::ZERO;
+        self.forget_message(slot);
         self.touch(slot);
     }
 

@@ -4,9 +4,8 @@
 //! it fires: activity just notes the time, and an entry that fires early is set again.
 
 use super::output::Body;
-use super::slots::{Armed, Mode, NONE};
+use super::slots::{Armed, Mode, NONE, Slot};
 use super::state::State;
-use super::u48::U48;
 use super::{Shard, WAIT_MAX};
 use crate::Reason;
 use crate::handler::{Deadline, Handler};
@@ -37,19 +36,21 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// Makes sure that the wheel fires no later than the connection's next deadline.
     #[inline]
     pub(super) fn arm_deadline(&mut self, slot: u32) {
-        if self.core.slots.get(slot).is_none() {
-            return;
-        }
-        self.core.slots.tidy(slot);
-        if self.is_covered(slot) {
+        let Some(connection) = self.core.slots.get(slot) else { return };
+        let plain = connection.is_plain();
+        if self.is_covered(slot, connection) {
             debug_assert!(
                 self.next_deadline(slot).is_none_or(|(at_ms, _)| {
                     self.core.timers.at_ms(slot) <= Some(at_ms + super::timers::TICK_MS)
                 }),
                 "a look at each deadline says the same"
             );
+            if !plain {
+                self.core.slots.tidy(slot);
+            }
             return;
         }
+        self.core.slots.tidy(slot);
         if let Some((at_ms, _)) = self.next_deadline(slot)
             && self
                 .core
@@ -64,16 +65,17 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// Whether the wheel fires early enough, seen without a look at each deadline: all that there is
     /// counts from now. So it is with almost every request.
     #[inline]
-    fn is_covered(&self, slot: u32) -> bool {
-        let connection = &self.core.slots[slot];
+    fn is_covered(&self, slot: u32, connection: &Slot) -> bool {
         let now_ms = self.core.now_ms;
         let from_now = connection.state == State::Open
-            && connection.active_ms.get() == now_ms
-            && (connection.output_head == NONE || connection.stalled_since_ms.get() == now_ms)
-            && connection.receiving_since_ms == U48::ZERO
+            && connection.active_ms == now_ms
+            && (connection.output_head == NONE || connection.stalled_since_ms == now_ms)
             && (connection.is_plain() || {
-                let rare = self.core.slots.rare(slot);
-                rare.timer_ms == 0 && rare.finish_ms == NONE && rare.incoming == NONE
+                let rare = self.core.slots.rare_of(connection);
+                rare.timer_ms == 0
+                    && rare.receiving_since_ms == 0
+                    && rare.finish_ms == NONE
+                    && rare.incoming == NONE
             });
         let by_ms = now_ms + self.core.limits.soonest_ms + super::timers::TICK_MS;
         from_now && self.core.timers.at_ms(slot).is_some_and(|armed| armed <= by_ms)
@@ -93,7 +95,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         };
         match connection.state {
             State::Connecting => {
-                consider(connection.stalled_since_ms.get(), Some(limits.connect_ms), Due::Connect);
+                consider(connection.stalled_since_ms, Some(limits.connect_ms), Due::Connect);
             }
             State::Lingering => {
                 // A drain need not wait for keep-alive clients that have nothing more to say: closed,
@@ -101,7 +103,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 let silent = self.core.draining && rare.discarded == 0;
                 let linger_ms =
                     if silent { limits.linger_ms.min(DRAIN_LINGER_MS) } else { limits.linger_ms };
-                consider(connection.stalled_since_ms.get(), Some(linger_ms), Due::Linger);
+                consider(connection.stalled_since_ms, Some(linger_ms), Due::Linger);
             }
             State::Ending | State::Closing => {}
             State::Open | State::HalfClosedByPeer | State::HalfClosedByUs | State::Draining => {
@@ -113,13 +115,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                             Body::File(_) => (limits.transfer_ms, Deadline::Transfer),
                             _ => (limits.write_ms, Deadline::Write),
                         };
-                    consider(connection.stalled_since_ms.get(), after, Due::Passed(which));
+                    consider(connection.stalled_since_ms, after, Due::Passed(which));
                 } else if !rare.is_at_work() {
-                    consider(
-                        connection.active_ms.get(),
-                        limits.idle_ms,
-                        Due::Passed(Deadline::Idle),
-                    );
+                    consider(connection.active_ms, limits.idle_ms, Due::Passed(Deadline::Idle));
                 }
                 if let Some(incoming) = self.core.incoming.get(rare.incoming as usize)
                     && !incoming.waits_for_pipe
@@ -129,13 +127,12 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 if let Some(at_ms) = self.core.finishes_at_ms(slot) {
                     consider(at_ms, Some(0), Due::Finish);
                 }
-                let receiving_since_ms = connection.receiving_since_ms.get();
-                if receiving_since_ms != 0 {
+                if rare.receiving_since_ms != 0 {
                     let which = Due::Passed(Deadline::Receive);
-                    consider(receiving_since_ms, limits.receive_ms, which);
+                    consider(rare.receiving_since_ms, limits.receive_ms, which);
                 }
                 if connection.mode() == Mode::Streaming && connection.armed == Armed::Multishot {
-                    consider(connection.active_ms.get(), Some(limits.park_after_ms), Due::Park);
+                    consider(connection.active_ms, Some(limits.park_after_ms), Due::Park);
                 }
                 if rare.timer_ms != 0 && connection.state != State::Draining {
                     consider(rare.timer_ms, Some(0), Due::Timer);
@@ -253,7 +250,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
         let spoken = self.ring.unread_bytes(connection.descriptor).is_ok_and(|bytes| bytes > 0);
         if spoken {
-            self.core.slots[slot].active_ms = self.core.now_ms.into();
+            self.core.slots[slot].active_ms = self.core.now_ms;
         }
         spoken
     }
@@ -267,7 +264,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let moved = acknowledged as u32 != rare.acknowledged;
         rare.acknowledged = acknowledged as u32;
         if moved {
-            self.core.slots[slot].stalled_since_ms = self.core.now_ms.into();
+            self.core.slots[slot].stalled_since_ms = self.core.now_ms;
         }
         moved
     }

@@ -279,7 +279,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 file.offset += result as u64;
                 file.remaining -= result as u64;
                 file.pipe.as_mut().expect("it has one").held_bytes += result as u32;
-                self.core.slots[slot].stalled_since_ms = self.core.now_ms.into();
+                self.core.slots[slot].stalled_since_ms = self.core.now_ms;
             }
             0 => self.core.end(slot, Reason::FileTruncated, true),
             _ => self.on_file_error(slot, -result),

@@ -263,7 +263,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 incoming.missing -= u64::from(moved);
                 incoming.progress_ms = self.core.now_ms;
                 self.core.counters.bytes_received += u64::from(moved);
-                self.core.slots[slot].active_ms = self.core.now_ms.into();
+                self.core.slots[slot].active_ms = self.core.now_ms;
                 Ok(true)
             }
             Err(errno) if errno.0 == libc::EAGAIN => {

@@ -4,7 +4,6 @@
 use super::Shard;
 use super::core::Core;
 use super::slots::NONE;
-use super::u48::U48;
 use crate::config::Config;
 use crate::handler::Handler;
 use crate::ring::Ring;
@@ -130,11 +129,11 @@ impl Core {
         if self.slots[slot].paused && !self.slots.rare(slot).paused_for_jobs {
             return false;
         }
-        self.slots.rare_mut(slot).paused_for_jobs = true;
-        let connection = &mut self.slots[slot];
-        connection.paused = true;
+        self.slots[slot].paused = true;
+        let rare = self.slots.rare_mut(slot);
+        rare.paused_for_jobs = true;
         // Who is not listened to cannot be late.
-        connection.receiving_since_ms = U48::ZERO;
+        rare.receiving_since_ms = 0;
         self.touch(slot);
         true
     }
@@ -201,7 +200,7 @@ impl Core {
         }
         self.jobs.under_way -= 1;
         // Who waited for us was not idle.
-        self.slots[slot].active_ms = self.now_ms.into();
+        self.slots[slot].active_ms = self.now_ms;
         if done.has_failed() {
             self.counters.jobs_failed += 1;
         } else {

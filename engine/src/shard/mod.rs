@@ -36,7 +36,7 @@ pub(crate) mod state;
 mod sweep;
 mod teardown;
 mod timers;
-pub(crate) mod u48;
+mod u48;
 mod waiting;
 
 use self::accept::Accepting;
@@ -314,7 +314,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             && !connection.output_full
             && !connection.deliver_owed
             && (connection.is_plain() || {
-                let rare = self.core.slots.rare(slot);
+                let rare = self.core.slots.rare_of(connection);
                 rare.files_sent == 0
                     && rare.open == NONE
                     && rare.incoming == NONE

@@ -136,7 +136,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let state = connection.state;
         drop(self.take_naming(slot));
         // Who waited for us was not idle.
-        self.core.slots[slot].active_ms = self.core.now_ms.into();
+        self.core.slots[slot].active_ms = self.core.now_ms;
         if state.hears() {
             let result = match errno {
                 0 => Ok(()),

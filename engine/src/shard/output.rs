@@ -87,7 +87,7 @@ impl Core {
         let slot = &mut self.slots[slot];
         if slot.output_tail == NONE {
             slot.output_head = chunk;
-            slot.stalled_since_ms = self.now_ms.into();
+            slot.stalled_since_ms = self.now_ms;
         } else {
             self.chunks[slot.output_tail as usize].next = chunk;
         }

@@ -68,7 +68,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             let connection = &self.core.slots[*holder];
             connection.in_flight.has(Kind::PollOut)
                 && connection.state.sends()
-                && connection.stalled_since_ms.get() + STALLED_MS <= self.core.now_ms
+                && connection.stalled_since_ms + STALLED_MS <= self.core.now_ms
         });
         let Some(slot) = stalled else { return false };
         let file = file_at_head(&mut self.core, slot);
@@ -85,8 +85,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         *waits_for_pipe(&mut self.core, slot, side) = false;
         match side {
             Side::Out => {
-                let since_ms = &mut self.core.slots[slot].stalled_since_ms;
-                *since_ms = (since_ms.get() + waited_ms).into();
+                self.core.slots[slot].stalled_since_ms += waited_ms;
                 file_at_head(&mut self.core, slot).pipe = Some(pipe);
                 self.pipe_holders.push(slot);
             }

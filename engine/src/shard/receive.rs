@@ -3,7 +3,6 @@
 
 use super::slots::{Armed, Mode, NONE};
 use super::state::{Event, State};
-use super::u48::U48;
 use super::{Full, STARVING_MS, Shard};
 use crate::Reason;
 use crate::config::Probe;
@@ -47,7 +46,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     fn wanted(&self, slot: u32) -> Armed {
         let connection = &self.core.slots[slot];
         let reads = match connection.state {
-            State::Open | State::HalfClosedByUs if self.core.slots.incoming(slot) != NONE => {
+            State::Open | State::HalfClosedByUs if self.core.slots.takes_a_file(connection) => {
                 !connection.fin_seen && !self.stops_for_file(slot)
             }
             State::Open | State::HalfClosedByUs => {
@@ -87,7 +86,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             return self.core.slots.rare(slot).discarded as usize
                 >= self.core.limits.linger_bytes_max;
         }
-        if self.core.slots.incoming(slot) != NONE {
+        if self.core.slots.takes_a_file(connection) {
             return !connection.state.is_over() && self.stops_for_file(slot);
         }
         !connection.state.is_over()
@@ -274,7 +273,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let now_ms = self.core.now_ms;
         self.core.counters.bytes_received += length as u64;
         let connection = &mut self.core.slots[slot];
-        connection.active_ms = now_ms.into();
+        connection.active_ms = now_ms;
         if connection.state.discards() {
             let state = connection.state;
             let discarded = &mut self.core.slots.rare_mut(slot).discarded;
@@ -289,9 +288,11 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if !connection.state.receives() {
             return;
         }
-        let files = self.core.slots.incoming(slot) != NONE;
-        let connection = &mut self.core.slots[slot];
-        let waits = connection.paused || connection.output_full || connection.deliver_owed || files;
+        let connection = &self.core.slots[slot];
+        let waits = connection.paused
+            || connection.output_full
+            || connection.deliver_owed
+            || self.core.slots.takes_a_file(connection);
         let bytes = self.receive_buffers.bytes(buffer, length);
         if waits || connection.carry != NONE {
             self.core.keep(slot, bytes);
@@ -305,7 +306,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.note_message(slot, false);
             return;
         }
-        connection.need = 0;
+        self.core.slots[slot].need = 0;
         let used = self.application.received(&mut self.core, &mut self.ring, slot, bytes);
         if used < length && !self.core.slots[slot].state.is_over() {
             self.core.keep(slot, &bytes[used..]);
@@ -330,18 +331,22 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// After a delivery: the deadline and the bound of a message that is not complete.
     fn note_message(&mut self, slot: u32, progressed: bool) {
         let kept = self.core.kept_bytes(slot);
-        let files = self.core.slots.incoming(slot) != NONE;
-        let connection = &mut self.core.slots[slot];
+        let connection = &self.core.slots[slot];
         if !connection.state.hears() {
             return self.core.drop_carry(slot);
         }
-        let waits = connection.paused || connection.output_full || files;
+        let takes_a_file = self.core.slots.takes_a_file(connection);
+        let waits = connection.paused || connection.output_full || takes_a_file;
         if kept == 0 || waits {
-            connection.receiving_since_ms = U48::ZERO;
-        } else if progressed || connection.receiving_since_ms == U48::ZERO {
-            connection.receiving_since_ms = self.core.now_ms.into();
+            return self.core.forget_message(slot);
         }
-        if !waits && !connection.deliver_owed && kept > self.core.limits.message_bytes_max {
+        let now_ms = self.core.now_ms;
+        let since_ms = &mut self.core.slots.rare_mut(slot).receiving_since_ms;
+        if progressed || *since_ms == 0 {
+            *since_ms = now_ms;
+        }
+        let owed = self.core.slots[slot].deliver_owed;
+        if !owed && kept > self.core.limits.message_bytes_max {
             self.core.end(slot, Reason::MessageTooLong, false);
         }
     }
@@ -363,22 +368,25 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// Callbacks owed on the input side: kept bytes, then the peer's FIN.
     pub(super) fn settle_input(&mut self, slot: u32) {
         let connection = &self.core.slots[slot];
-        let files = self.core.slots.incoming(slot) != NONE;
-        let waits = connection.paused || connection.output_full || files;
+        let takes_a_file = self.core.slots.takes_a_file(connection);
+        let waits = connection.paused || connection.output_full || takes_a_file;
         if !connection.state.hears() || !connection.opened || waits {
             return;
         }
         if connection.deliver_owed {
             self.deliver_kept(slot);
         }
-        let files = self.core.slots.incoming(slot) != NONE;
-        let connection = &mut self.core.slots[slot];
-        let waits = connection.paused || connection.output_full || connection.deliver_owed || files;
+        let connection = &self.core.slots[slot];
+        let waits = connection.paused
+            || connection.output_full
+            || connection.deliver_owed
+            || self.core.slots.takes_a_file(connection);
         if !connection.fin_seen || waits || !connection.state.receives() {
             return;
         }
+        self.core.forget_message(slot);
+        let connection = &mut self.core.slots[slot];
         connection.on(Event::PeerFin);
-        connection.receiving_since_ms = U48::ZERO;
         if connection.state == State::HalfClosedByPeer {
             self.application.half_closed(&mut self.core, slot);
         } else {

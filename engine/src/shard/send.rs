@@ -160,7 +160,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             && !connection.shutdown_wanted
             && !connection.output_full
             && (connection.is_plain() || {
-                let rare = self.core.slots.rare(slot);
+                let rare = self.core.slots.rare_of(connection);
                 rare.files_sent == 0 && rare.finish_ms == NONE
             })
     }
@@ -175,8 +175,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     pub(super) fn note_sent(&mut self, slot: u32, bytes: u32) {
         self.core.counters.bytes_sent += u64::from(bytes);
         let connection = &mut self.core.slots[slot];
-        connection.active_ms = self.core.now_ms.into();
-        connection.stalled_since_ms = self.core.now_ms.into();
+        connection.active_ms = self.core.now_ms;
+        connection.stalled_since_ms = self.core.now_ms;
     }
 
     /// Everything queued has left: the FIN that waited for it follows.
@@ -195,7 +195,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             connection.reason.get_or_insert(Reason::PeerFin);
         }
         connection.on(Event::OurFin);
-        connection.stalled_since_ms = self.core.now_ms.into();
+        connection.stalled_since_ms = self.core.now_ms;
         if connection.state == State::Lingering && connection.fin_seen {
             connection.on(Event::PeerFin);
         }

@@ -3,7 +3,6 @@
 use super::identity::Identity;
 use super::rare::Rare;
 use super::state::{Event, State};
-use super::u48::U48;
 use crate::Reason;
 use crate::handler::Origin;
 use crate::ring::{Descriptor, Kind};
@@ -155,6 +154,10 @@ pub struct Slot {
     pub descriptor: Descriptor,
     /// Its record of what few need.
     rare: u32,
+    /// Last time bytes came or went, ms.
+    pub active_ms: u64,
+    /// Since when output makes no progress, or since when lingering or connecting, ms.
+    pub stalled_since_ms: u64,
     /// Output queue: first and last chunk.
     pub output_head: u32,
     pub output_tail: u32,
@@ -165,12 +168,6 @@ pub struct Slot {
     /// Do not deliver fewer.
     pub need: u32,
     pub in_flight: InFlight,
-    /// Last time bytes came or went, ms.
-    pub active_ms: U48,
-    /// Since when a message is incomplete, ms; 0: none is.
-    pub receiving_since_ms: U48,
-    /// Since when output makes no progress, or since when lingering or connecting, ms.
-    pub stalled_since_ms: U48,
     pub state: State,
     pub armed: Armed,
     mode: Mode,
@@ -179,6 +176,8 @@ pub struct Slot {
     pub touched: bool,
     /// `opened` was called, so `closed` is owed.
     pub opened: bool,
+    /// `draining` was called.
+    pub told_of_drain: bool,
     /// The application called `pause`.
     pub paused: bool,
     /// Kept bytes are to be delivered again.
@@ -274,8 +273,7 @@ impl Slots {
             Origin::Listener(number) => (number, None),
             Origin::Connected(tag) => (0, Some(tag)),
         };
-        let now_ms = U48::from(now_ms);
-        let identity = Identity::new(peer, listener, now_ms);
+        let identity = Identity::new(peer, listener, now_ms.into());
         if key == self.generations.len() {
             self.generations.push(0);
             self.identities.push(identity);
@@ -286,21 +284,21 @@ impl Slots {
         let slot = self.slots.insert(Slot {
             descriptor,
             rare: NONE,
+            active_ms: now_ms,
+            stalled_since_ms: now_ms,
             output_head: NONE,
             output_tail: NONE,
             output_bytes: 0,
             carry: NONE,
             need: 0,
             in_flight: InFlight::default(),
-            active_ms: now_ms,
-            receiving_since_ms: U48::ZERO,
-            stalled_since_ms: now_ms,
             state,
             armed: Armed::Nothing,
             mode: Mode::Streaming,
             reason: None,
             touched: false,
             opened: false,
+            told_of_drain: false,
             paused: false,
             deliver_owed: false,
             output_full: false,
@@ -343,8 +341,14 @@ impl Slots {
     /// What few connections need, of this one.
     #[inline]
     pub fn rare(&self, slot: u32) -> &Rare {
+        self.rare_of(&self[slot])
+    }
+
+    /// The same, of a connection at hand.
+    #[inline]
+    pub fn rare_of(&self, connection: &Slot) -> &Rare {
         static DEFAULT: Rare = Rare::DEFAULT;
-        match self[slot].rare {
+        match connection.rare {
             NONE => &DEFAULT,
             rare => &self.rare[rare as usize],
         }
@@ -376,18 +380,13 @@ impl Slots {
     }
 
     /// A connection that is parked gives its record back, unless there is something in it.
-    #[inline]
     pub fn tidy(&mut self, slot: u32) {
-        let connection = &self[slot];
-        if connection.rare != NONE && connection.mode == Mode::Parked {
-            self.give_rare_back(slot);
+        let connection = &self.slots[slot as usize];
+        if connection.mode != Mode::Parked {
+            return;
         }
-    }
-
-    #[inline(never)]
-    fn give_rare_back(&mut self, slot: u32) {
-        let no_output = self[slot].output_head == NONE;
-        let rare = &mut self.rare[self.slots[slot as usize].rare as usize];
+        let no_output = connection.output_head == NONE;
+        let Some(rare) = self.rare_if_any(slot) else { return };
         if no_output {
             // The write deadline begins anew with the next output.
             rare.acknowledged = 0;
@@ -401,6 +400,12 @@ impl Slots {
     #[inline]
     pub fn incoming(&self, slot: u32) -> u32 {
         self.rare(slot).incoming
+    }
+
+    /// Whether a range of a file comes in on a connection at hand.
+    #[inline]
+    pub fn takes_a_file(&self, connection: &Slot) -> bool {
+        !connection.is_plain() && self.rare_of(connection).incoming != NONE
     }
 
     /// Who is in a slot that is in use.
@@ -518,7 +523,7 @@ mod tests {
         // 128 bytes of user space per idle connection in all: this, 32 for its identity, 8 for its
         // generation and 16 for its timer node are everything an idle connection has.
         assert_eq!((size_of::<Entry<Slot>>(), align_of::<Slot>()), (64, 64));
-        assert_eq!(size_of::<Entry<Rare>>(), 64);
+        assert_eq!(size_of::<Entry<Rare>>(), 72);
     }
 
     fn insert(slots: &mut Slots, origin: Origin, peer: &str) -> u32 {

@@ -109,7 +109,7 @@ impl World {
             if !over || !graceful || !connection.opened {
                 continue;
             }
-            let since_ms = now_ms - connection.stalled_since_ms.get();
+            let since_ms = now_ms - connection.stalled_since_ms;
             let silent = draining && core.slots.rare(slot).discarded == 0;
             let waited = since_ms >= limits.linger_ms || (silent && since_ms >= DRAIN_LINGER_MS);
             let enough = core.slots.rare(slot).discarded as usize >= limits.linger_bytes_max;
