@@ -46,6 +46,15 @@ impl SendBuffers {
         unsafe { self.address.as_ptr().add(buffer.0 as usize * self.bytes_each) }
     }
 
+    /// Bytes that were written or read there and that no operation writes.
+    pub fn bytes(&self, buffer: &SendBuffer, offset: usize, length: usize) -> &[u8] {
+        assert!(offset + length <= self.bytes_each, "a view stays inside its buffer");
+        // SAFETY: the range lies inside this buffer, the arena outlives this value, its memory was
+        // zeroed when it was mapped, and who has the buffer is whose bytes are written: this value is
+        // borrowed meanwhile.
+        unsafe { std::slice::from_raw_parts(self.address(buffer).add(offset), length) }
+    }
+
     /// Copies `bytes` to `offset`. Bytes before `offset` may be in flight: they are only read.
     pub fn write(&mut self, buffer: &SendBuffer, offset: usize, bytes: &[u8]) {
         assert!(offset + bytes.len() <= self.bytes_each, "a write stays inside its buffer");

@@ -122,7 +122,7 @@ impl Core {
             && (size - *end as usize) as u32 >= length
         {
             // A send that is in flight ends before that; a read would be followed by its file.
-            if let Some(bytes) = self.again.read(ring, range) {
+            if let Some(bytes) = self.again.bytes(range) {
                 self.send_buffers.write(buffer, *end as usize, bytes);
             } else {
                 let address = self.send_buffers.address(buffer).wrapping_add(*end as usize);
@@ -130,11 +130,13 @@ impl Core {
                     mark!("not read to the end of the queue");
                     return false;
                 }
+                let bytes = self.send_buffers.bytes(buffer, *end as usize, length as usize);
+                self.again.note_read(range, bytes);
             }
             *end += length;
         } else {
             let Some(buffer) = self.send_buffers.take() else { return false };
-            if let Some(bytes) = self.again.read(ring, range) {
+            if let Some(bytes) = self.again.bytes(range) {
                 self.send_buffers.write(&buffer, 0, bytes);
             } else {
                 let address = self.send_buffers.address(&buffer);
@@ -143,6 +145,8 @@ impl Core {
                     self.send_buffers.give_back(buffer);
                     return false;
                 }
+                let bytes = self.send_buffers.bytes(&buffer, 0, length as usize);
+                self.again.note_read(range, bytes);
             }
             self.append(slot, Body::Pooled { buffer, start: 0, end: length });
         }

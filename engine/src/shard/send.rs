@@ -12,6 +12,9 @@ use crate::ring::{Kind, Op, Ring};
 /// Bytes of one send at most: progress is seen, and a 32-bit result holds it.
 const SEND_BYTES_MAX: usize = 1 << 20;
 
+/// What precedes so much of a file is a segment of its own.
+const LONG_BYTES: u64 = 256 << 10;
+
 impl<R: Ring, H: Handler> Shard<R, H> {
     /// Starts the next step of the output, unless one is under way.
     pub(super) fn flush_output(&mut self, slot: u32) -> Result<(), Full> {
@@ -71,7 +74,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     fn send_head_now(&mut self, slot: u32) -> bool {
         let connection = &self.core.slots[slot];
         let socket = connection.descriptor;
-        let more = self.something_follows(self.core.chunks[connection.output_head as usize].next);
+        let next = self.core.chunks[connection.output_head as usize].next;
+        let more = self.something_follows(next) && !self.is_long(next);
         let (address, length) = self.head_bytes(slot);
         let result = match self.ring.send_now(socket, address, length, more) {
             Ok(sent) => sent as i32,
@@ -87,6 +91,12 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.core.touch(slot);
         }
         true
+    }
+
+    /// Whether a chunk is so much of a file that its reader had better be at work when it comes.
+    fn is_long(&self, chunk: u32) -> bool {
+        let chunk = self.core.chunks.get(chunk as usize).map(|chunk| &chunk.body);
+        matches!(chunk, Some(Body::File(file)) if file.remaining >= LONG_BYTES)
     }
 
     /// What the next send is of.
