@@ -38,19 +38,19 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     pub(super) fn arm_deadline(&mut self, slot: u32) {
         let Some(connection) = self.core.slots.get(slot) else { return };
         let plain = connection.is_plain();
-        if self.is_covered(slot, connection) {
+        let covered = self.is_covered(slot, connection);
+        if !plain {
+            self.core.slots.tidy(slot);
+        }
+        if covered {
             debug_assert!(
                 self.next_deadline(slot).is_none_or(|(at_ms, _)| {
                     self.core.timers.at_ms(slot) <= Some(at_ms + super::timers::TICK_MS)
                 }),
                 "a look at each deadline says the same"
             );
-            if !plain {
-                self.core.slots.tidy(slot);
-            }
             return;
         }
-        self.core.slots.tidy(slot);
         if let Some((at_ms, _)) = self.next_deadline(slot)
             && self
                 .core
@@ -119,23 +119,25 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 } else if !rare.is_at_work() {
                     consider(connection.active_ms, limits.idle_ms, Due::Passed(Deadline::Idle));
                 }
-                if let Some(incoming) = self.core.incoming.get(rare.incoming as usize)
-                    && !incoming.waits_for_pipe
-                {
-                    consider(incoming.progress_ms, limits.transfer_ms, Due::Incoming);
-                }
-                if let Some(at_ms) = self.core.finishes_at_ms(slot) {
-                    consider(at_ms, Some(0), Due::Finish);
-                }
-                if rare.receiving_since_ms != 0 {
-                    let which = Due::Passed(Deadline::Receive);
-                    consider(rare.receiving_since_ms, limits.receive_ms, which);
+                if !connection.is_plain() {
+                    if let Some(incoming) = self.core.incoming.get(rare.incoming as usize)
+                        && !incoming.waits_for_pipe
+                    {
+                        consider(incoming.progress_ms, limits.transfer_ms, Due::Incoming);
+                    }
+                    if let Some(at_ms) = self.core.finishes_at_ms(slot) {
+                        consider(at_ms, Some(0), Due::Finish);
+                    }
+                    if rare.receiving_since_ms != 0 {
+                        let which = Due::Passed(Deadline::Receive);
+                        consider(rare.receiving_since_ms, limits.receive_ms, which);
+                    }
+                    if rare.timer_ms != 0 && connection.state != State::Draining {
+                        consider(rare.timer_ms, Some(0), Due::Timer);
+                    }
                 }
                 if connection.mode() == Mode::Streaming && connection.armed == Armed::Multishot {
                     consider(connection.active_ms, Some(limits.park_after_ms), Due::Park);
-                }
-                if rare.timer_ms != 0 && connection.state != State::Draining {
-                    consider(rare.timer_ms, Some(0), Due::Timer);
                 }
             }
         }
