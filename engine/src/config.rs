@@ -9,9 +9,9 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Probe {
     /// A zero-length receive (`IORING_OP_RECV`): 866 bytes of kernel memory each.
-    #[default]
     Receive,
     /// A poll (`IORING_OP_POLL_ADD`): 264 bytes of kernel memory each.
+    #[default]
     Poll,
 }
 
@@ -203,7 +203,7 @@ impl Default for Config {
             output_high_bytes: 256 << 10,
             output_low_bytes: 64 << 10,
             output_bytes_max: 16 << 20,
-            probe: Probe::Receive,
+            probe: Probe::Poll,
             park_after: Duration::from_secs(5),
             streaming_connections_max: 8_192,
             idle_timeout: Some(Duration::from_secs(75)),

@@ -295,7 +295,7 @@ pub struct Common {
         value_parser = buffer_size)]
     pub buffer_size: u32,
     /// How an idle connection waits: on a zero-length receive, or on a poll (less kernel memory).
-    #[arg(long, value_name = "HOW", env = "RINGWRIGHTD_PROBE", default_value = "recv", value_enum)]
+    #[arg(long, value_name = "HOW", env = "RINGWRIGHTD_PROBE", default_value = "poll", value_enum)]
     pub probe: ProbeWith,
 }
 

@@ -1,7 +1,7 @@
 //! The scenarios: a shard of its own for each, driven turn by turn.
 
 use crate::admission::Admission;
-use crate::config::Config;
+use crate::config::{Config, Probe};
 use crate::connection::Connection;
 use crate::framing::Framing;
 use crate::handler::{Handler, Origin};
@@ -91,7 +91,8 @@ impl Handler for EchoPackets {
 pub fn play(name: &str, operations: u64) -> Result<(), String> {
     let found = SCENARIOS.iter().find(|scenario| scenario.name == name);
     let scenario = found.ok_or_else(|| format!("there is no scenario {name:?}"))?;
-    let config = Config { shards: Some(1), ..Config::default() };
+    // The ring plays the receive, not the poll: both lead to the same.
+    let config = Config { shards: Some(1), probe: Probe::Receive, ..Config::default() };
     if scenario.packets {
         let framing = Framing::new(32 << 10, &config).map_err(|error| error.to_string())?;
         drive(scenario.script, &config, EchoPackets(framing), operations)

@@ -1,10 +1,10 @@
 //! Order statistics: of a noisy machine, nothing else says anything.
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// How values spread.
-#[derive(Clone, Copy, Debug, PartialEq, JsonSchema, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema, Serialize)]
 pub struct Spread {
     /// The least.
     pub min: f64,

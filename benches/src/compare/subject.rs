@@ -21,6 +21,9 @@ pub const PAYLOAD: &str = "payload.bin";
 
 /// What servers that read into a buffer of each connection's own get at least.
 const BUFFER_BYTES_MIN: u32 = 4096;
+/// More descriptors than any server has without connections.
+const DESCRIPTORS_OWN_MAX: usize = 100;
+const SETTLE_WAIT_MAX: Duration = Duration::from_secs(20);
 const READY_WAIT_MAX: Duration = Duration::from_secs(10);
 const CONNECT_WAIT_MAX: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -155,6 +158,20 @@ impl Server {
     /// CPU time of all its processes so far.
     pub fn cpu_time(&self) -> io::Result<Duration> {
         self.processes().map(machine::process_cpu_time).sum()
+    }
+
+    /// Waits until it has closed what its clients have left, so that the next find room.
+    pub fn settle(&self) -> io::Result<()> {
+        let start = Instant::now();
+        while start.elapsed() < SETTLE_WAIT_MAX {
+            let open = |pid| Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.count());
+            let open: Vec<usize> = self.processes().map(open).collect::<io::Result<_>>()?;
+            if open.iter().all(|count| *count < DESCRIPTORS_OWN_MAX) {
+                return Ok(());
+            }
+            thread::sleep(LOOK_EVERY);
+        }
+        Err(self.process.failure(&format!("has not closed its connections in {SETTLE_WAIT_MAX:?}")))
     }
 
     /// The file that holds what it says on standard error.

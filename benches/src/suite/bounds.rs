@@ -1,12 +1,12 @@
 //! What must be reached, and whether it is.
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Results;
 
 /// One demand.
-#[derive(JsonSchema, Serialize)]
+#[derive(Deserialize, JsonSchema, Serialize)]
 pub struct Verdict {
     /// What, and to whom.
     pub measure: String,
@@ -47,6 +47,8 @@ const RATIOS: [(&str, &str, &str, f64); 18] = [
 const HALF: [&str; 2] = ["half-echo", "half-http"];
 const HALF_MAX: f64 = 1.00;
 const GROWTH_MAX: f64 = 1.1;
+const INSTRUCTION_SCENARIOS: [&str; 2] = ["echo 32 at a time", "echo 1 at a time"];
+const INSTRUCTIONS_MAX: f64 = 1500.0;
 const IDLE_BYTES_MAX: f64 = 128.0;
 
 /// Of what was measured; a demand whose cell was not is left out.
@@ -105,6 +107,19 @@ pub fn verdicts(results: &Results) -> Vec<Verdict> {
             value: idle.user_bytes,
             interval: None,
             reached: idle.user_bytes <= IDLE_BYTES_MAX,
+        });
+    }
+    let counted: serde_json::Value =
+        serde_json::from_str(include_str!("../../instructions.json")).expect("it is JSON");
+    for scenario in INSTRUCTION_SCENARIOS {
+        let Some(value) = counted["instructions"][scenario].as_f64() else { continue };
+        verdicts.push(Verdict {
+            measure: format!("user-space instructions, {scenario} (`instructions.json`)"),
+            demanded: format!("≤ {INSTRUCTIONS_MAX}"),
+            measured: format!("{value:.0}"),
+            value,
+            interval: None,
+            reached: value <= INSTRUCTIONS_MAX,
         });
     }
     verdicts

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Plan;
 use crate::compare::{
@@ -22,7 +22,7 @@ const CONNECTIONS: u32 = 64;
 const NAMED: usize = 4;
 
 /// One server's.
-#[derive(JsonSchema, Serialize)]
+#[derive(Deserialize, JsonSchema, Serialize)]
 pub struct Calls {
     /// Server and protocol.
     pub name: String,

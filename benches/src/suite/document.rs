@@ -84,7 +84,7 @@ fn verdicts(page: &mut String, results: &Results) {
 }
 
 fn table(page: &mut String, cells: &[&CellResult]) {
-    let figure = cells[0].figure;
+    let figure = &cells[0].figure;
     let of_bytes = figure.starts_with("bytes");
     let unit = if of_bytes { "MB per CPU-second" } else { "replies/s" };
     // Not the same twice.

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Plan;
 use crate::compare::{Protocol, Scratch, Server, Setting, Subject};
@@ -25,7 +25,7 @@ const WAIT_MAX: Duration = Duration::from_secs(10);
 const DESCRIPTORS_OTHER: u64 = 100;
 
 /// One server's.
-#[derive(JsonSchema, Serialize)]
+#[derive(Deserialize, JsonSchema, Serialize)]
 pub struct Idle {
     /// Server and protocol.
     pub name: String,

@@ -18,7 +18,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::compare::{Place, Scratch, locate};
 use crate::machine;
@@ -48,7 +48,7 @@ pub struct Plan {
 }
 
 /// All that was measured.
-#[derive(JsonSchema, Serialize)]
+#[derive(Deserialize, JsonSchema, Serialize)]
 pub struct Results {
     /// Version of this form (`results.schema.json`); fields may be added without a change of it.
     pub schema: u32,
@@ -80,6 +80,14 @@ impl Results {
     fn ratio(&self, id: &str, other: &str) -> Option<&Ratio> {
         let cell = self.cells.iter().find(|cell| cell.id == id)?;
         cell.of(other)?.ratio.as_ref()
+    }
+
+    /// Instead of an earlier one, in the order in which cells are measured.
+    fn put(&mut self, result: CellResult) {
+        self.cells.retain(|cell| cell.id != result.id);
+        self.cells.push(result);
+        let order: Vec<String> = cells::all().into_iter().map(|cell| cell.id).collect();
+        self.cells.sort_by_key(|cell| order.iter().position(|id| *id == cell.id));
     }
 
     /// Those of one part.
@@ -128,6 +136,12 @@ pub fn run(plan: &Plan) -> io::Result<Results> {
         stalled: Vec::new(),
         calls: Vec::new(),
     };
+    if let Some(earlier) = plan.earlier()? {
+        results.cells = earlier.cells;
+        results.idle = earlier.idle;
+        results.stalled = earlier.stalled;
+        results.calls = earlier.calls;
+    }
     let measured = measure(plan, cells, &scratch, &mut results);
     results.verdicts = bounds::verdicts(&results);
     write(plan, &results)?;
@@ -147,7 +161,8 @@ fn measure(
             cell.work.files = cell.work.files.map(|files| files.min(QUICK_FILES_MAX));
         }
         eprintln!("{} ({} of {count})", cell.id, index + 1);
-        results.cells.push(rounds::run(plan, &cell, scratch)?);
+        let result = rounds::run(plan, &cell, scratch)?;
+        results.put(result);
         fs::remove_dir_all(scratch.path().join(&cell.id))?;
     }
     if plan.wants("idle") {
@@ -169,6 +184,18 @@ impl Plan {
     /// A tenth of it, to see that something works.
     fn shortened(&self, time: Duration) -> Duration {
         if self.quick { time / 10 } else { time }
+    }
+
+    /// What is measured alone is put among what was measured before, if that was no quick run.
+    fn earlier(&self) -> io::Result<Option<Results>> {
+        let path = self.out.join("results.json");
+        if self.only.is_empty() || self.quick || !path.is_file() {
+            return Ok(None);
+        }
+        let text = fs::read_to_string(&path).map_err(|error| named(&path, error))?;
+        let results: Results = serde_json::from_str(&text)
+            .map_err(|error| named(&path, io::Error::other(format!("{error}: take it away"))))?;
+        Ok((!results.quick).then_some(results))
     }
 
     fn wants(&self, name: &str) -> bool {

@@ -26,7 +26,7 @@ pub fn all(results: &Results) -> Vec<(String, String)> {
     for part in PARTS {
         let groups: Vec<Vec<Row>> = results.part(part.name).map(rows).collect();
         if !groups.is_empty() {
-            let figure = results.part(part.name).next().map_or("", |cell| cell.figure);
+            let figure = results.part(part.name).next().map_or("", |cell| &cell.figure);
             let title = format!("{}: {figure}, ratio of ringwrightd to each", part.title);
             plots.push((format!("results-{}.svg", part.name), plot::svg(&title, &groups)));
         }

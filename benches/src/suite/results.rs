@@ -1,13 +1,13 @@
 //! What was measured, as data: what `results.json` holds.
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::cells::{Cell, Figure};
 use crate::compare::{Spread, Times};
 
 /// One run of one server.
-#[derive(Clone, Copy, JsonSchema, Serialize)]
+#[derive(Clone, Copy, Deserialize, JsonSchema, Serialize)]
 pub struct Sample {
     /// Requests answered in full.
     pub replies: u64,
@@ -43,7 +43,7 @@ impl Sample {
 }
 
 /// Ours to another's, round by round.
-#[derive(JsonSchema, Serialize)]
+#[derive(Deserialize, JsonSchema, Serialize)]
 pub struct Ratio {
     /// Over all rounds.
     pub spread: Spread,
@@ -67,7 +67,7 @@ impl Ratio {
 }
 
 /// One server in a cell.
-#[derive(JsonSchema, Serialize)]
+#[derive(Deserialize, JsonSchema, Serialize)]
 pub struct Contest {
     /// The server.
     pub name: String,
@@ -97,12 +97,12 @@ impl Contest {
 }
 
 /// One cell, measured.
-#[derive(JsonSchema, Serialize)]
+#[derive(Deserialize, JsonSchema, Serialize)]
 pub struct CellResult {
     /// Its name on the command line.
     pub id: String,
     /// The part it is in, a name on the command line, too.
-    pub part: &'static str,
+    pub part: String,
     /// echo or http.
     pub protocol: String,
     /// Length of a message, or of a body.
@@ -116,9 +116,9 @@ pub struct CellResult {
     /// Requests per second; null: as many as come.
     pub rate: Option<u32>,
     /// The load generator.
-    pub load: &'static str,
+    pub load: String,
     /// What the ratios are of.
-    pub figure: &'static str,
+    pub figure: String,
     /// How many there were.
     pub rounds: usize,
     /// Every ratio's interval is within the bound.
@@ -143,15 +143,15 @@ impl CellResult {
         let contests: Vec<Contest> = contests.collect();
         Self {
             id: cell.id.clone(),
-            part: cell.part.name,
+            part: cell.part.name.to_owned(),
             protocol: cell.work.protocol.to_string(),
             size_bytes: cell.work.size_bytes,
             connections: cell.connections,
             pipeline: cell.work.pipeline,
             files: cell.work.files,
             rate,
-            load: cell.generator.name(),
-            figure: cell.figure.heading(),
+            load: cell.generator.name().to_owned(),
+            figure: cell.figure.heading().to_owned(),
             rounds: ours.len(),
             precise: contests.iter().all(|of| {
                 of.ratio.as_ref().is_none_or(|it| it.uncertainty() <= super::UNCERTAINTY_MAX)

@@ -124,6 +124,9 @@ impl Round<'_> {
     ) -> io::Result<(Loaded, Duration, Duration)> {
         let request = Request { server, work, connections, duration };
         let spent = load(&self.plan.place, self.scratch, generator, &request)?;
+        if connections > MANY {
+            server.settle()?;
+        }
         Ok((spent.loaded, spent.server_cpu, spent.load_cpu.sum()))
     }
 }

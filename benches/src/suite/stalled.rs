@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Plan, idle};
 use crate::compare::{PAYLOAD, Protocol, Scratch, Setting, Subject};
@@ -21,7 +21,7 @@ const WAIT_MAX: Duration = Duration::from_secs(10);
 const TRIES: usize = 20;
 
 /// One server's.
-#[derive(JsonSchema, Serialize)]
+#[derive(Deserialize, JsonSchema, Serialize)]
 pub struct Stalled {
     /// The server.
     pub name: String,

@@ -75,7 +75,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let connection = &self.core.slots[slot];
         let socket = connection.descriptor;
         let next = self.core.chunks[connection.output_head as usize].next;
-        let more = self.something_follows(next) && !self.is_long(next);
+        let more = next != NONE && self.something_follows(next) && !self.is_long(next);
         let (address, length) = self.head_bytes(slot);
         let result = match self.ring.send_now(socket, address, length, more) {
             Ok(sent) => sent as i32,
@@ -106,19 +106,18 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let (address, length) = match &chunk.body {
             Body::Pooled { buffer, start, end } => {
                 let address = self.core.send_buffers.address(buffer);
-                (address.cast_const().wrapping_add(*start as usize), (end - start) as usize)
+                (address.cast_const().wrapping_add(*start as usize), end - start)
             }
             Body::Heap { bytes, start } => {
                 let rest = &bytes[*start as usize..];
-                (rest.as_ptr(), rest.len())
+                (rest.as_ptr(), rest.len().min(SEND_BYTES_MAX) as u32)
             }
             Body::Shared { bytes, start } => {
                 let rest = &bytes[*start as usize..];
-                (rest.as_ptr(), rest.len())
+                (rest.as_ptr(), rest.len().min(SEND_BYTES_MAX) as u32)
             }
             Body::File(_) => unreachable!("files have their own way"),
         };
-        let length = length.min(SEND_BYTES_MAX) as u32;
         assert!(length > 0, "an empty chunk is not queued");
         (address, length)
     }
