@@ -50,13 +50,13 @@ impl<'a> Connection<'a> {
     /// The peer's address, read once when the connection came to be.
     #[must_use]
     pub fn peer(&self) -> SocketAddr {
-        self.core.slots[self.slot].peer
+        self.core.slots.peer(self.slot)
     }
 
     /// Where it came from.
     #[must_use]
     pub fn origin(&self) -> Origin {
-        self.core.slots[self.slot].origin
+        self.core.slots.origin(self.slot)
     }
 
     /// Queues a copy of `bytes`. Never fails: on a connection that is ending it does nothing.
@@ -196,7 +196,7 @@ impl<'a> Connection<'a> {
     /// will follow.
     #[must_use]
     pub fn is_at_work(&self) -> bool {
-        self.core.is_at_work(self.slot)
+        self.core.slots.rare(self.slot).is_at_work()
     }
 
     /// Has a job done by a worker; [`Handler::job_done`](crate::Handler::job_done) tells what came
@@ -235,9 +235,9 @@ impl<'a> Connection<'a> {
     pub fn pause(&mut self) {
         let slot = &mut self.core.slots[self.slot];
         slot.paused = true;
-        slot.paused_for_jobs = false;
         // Who is not listened to cannot be late.
-        slot.receiving_since_ms = 0;
+        self.core.forget_message(self.slot);
+        self.not_for_jobs();
         self.core.touch(self.slot);
     }
 
@@ -245,15 +245,26 @@ impl<'a> Connection<'a> {
     pub fn resume(&mut self) {
         let slot = &mut self.core.slots[self.slot];
         slot.paused = false;
-        slot.paused_for_jobs = false;
         slot.deliver_owed = true;
+        self.not_for_jobs();
         self.core.touch(self.slot);
+    }
+
+    /// Whether it is paused has nothing to do with its jobs from here on.
+    fn not_for_jobs(&mut self) {
+        if let Some(rare) = self.core.slots.rare_if_any(self.slot) {
+            rare.paused_for_jobs = false;
+        }
     }
 
     /// Sets the connection's one timer, or clears it.
     pub fn set_timer(&mut self, after: Option<Duration>) {
-        let at_ms = after.map(|after| self.core.now_ms + milliseconds(after));
-        self.core.slots[self.slot].timer_ms = at_ms.unwrap_or(0);
+        if let Some(after) = after {
+            let at_ms = self.core.now_ms + milliseconds(after);
+            self.core.slots.rare_mut(self.slot).timer_ms = at_ms;
+        } else if let Some(rare) = self.core.slots.rare_if_any(self.slot) {
+            rare.timer_ms = 0;
+        }
         self.core.touch(self.slot);
     }
 

@@ -219,7 +219,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let origin = Origin::Listener(listener);
         let now_ms = self.core.now_ms;
         let slot = self.core.slots.insert(descriptor, State::Open, origin, peer, now_ms);
-        self.core.slots[slot].cell = cell;
+        self.core.slots.identity_mut(slot).cell = cell;
         self.introduce(slot, origin);
     }
 

@@ -55,7 +55,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             };
         }
         let connection = &self.core.slots[slot];
-        if !connection.in_flight.is_empty() || connection.naming != NONE {
+        if !connection.in_flight.is_empty() || self.core.slots.rare(slot).naming != NONE {
             return Ok(());
         }
         self.submit(slot, Kind::Close, Op::Close { descriptor })?;
@@ -90,7 +90,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if std::mem::replace(&mut self.core.slots[slot].touched, false) {
             self.core.touched.retain(|touched| *touched != slot);
         }
-        let cell = self.core.slots[slot].cell;
+        let cell = self.core.slots.identity(slot).cell;
         self.core.slots.remove(slot);
         self.core.admission.forget_address(cell);
         self.core.admission.give_back();
@@ -101,7 +101,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let connection = &mut self.core.slots[slot];
         let reason = connection.reason.unwrap_or(Reason::LocalClose);
         if std::mem::replace(&mut connection.opened, false) {
-            let lifetime_ms = self.core.now_ms.saturating_sub(connection.opened_ms);
+            let opened_ms = self.core.slots.identity(slot).opened_ms.get();
+            let lifetime_ms = self.core.now_ms.saturating_sub(opened_ms);
             self.core.counters.lifetime_ms.add(lifetime_ms);
             #[cfg(test)]
             crate::marks::ended(reason);

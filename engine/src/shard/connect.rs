@@ -49,7 +49,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             let origin = Origin::Connected(tag);
             let now_ms = self.core.now_ms;
             let slot = self.core.slots.insert(socket, State::Connecting, origin, to, now_ms);
-            let op = Op::Connect { socket, address: &raw const self.core.slots[slot].peer };
+            let op = Op::Connect { socket, address: &raw const to };
             if self.submit(slot, Kind::Connect, op).is_err() {
                 mark!("connect meets a full queue");
                 // Nothing has happened to the socket yet: back to where it was.
@@ -73,15 +73,15 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             // Opened now it would be told of the drain twice: the sweep is on its way.
             self.core.end(slot, Reason::Drained, true);
         }
-        let connection = &mut self.core.slots[slot];
-        debug_assert!(connection.output_head == NONE);
-        let Origin::Connected(tag) = connection.origin else {
+        debug_assert!(self.core.slots[slot].output_head == NONE);
+        let Origin::Connected(tag) = self.core.slots.origin(slot) else {
             unreachable!("only what connects out has a connect in flight")
         };
+        let connection = &mut self.core.slots[slot];
         if result == 0 && connection.state == State::Connecting {
             connection.on(Event::Connected);
             connection.active_ms = self.core.now_ms;
-            connection.opened_ms = self.core.now_ms;
+            self.core.slots.identity_mut(slot).opened_ms = self.core.now_ms.into();
             self.core.counters.connected += 1;
             return self.introduce(slot, Origin::Connected(tag));
         }

@@ -198,7 +198,7 @@ impl Core {
     }
 
     pub fn id(&self, slot: u32) -> ConnectionId {
-        ConnectionId::new(self.shard, slot, self.slots[slot].generation)
+        ConnectionId::new(self.shard, slot, self.slots.generation(slot))
     }
 
     /// Ends a connection now: what is queued is lost. The first reason counts.
@@ -246,32 +246,26 @@ impl Core {
     /// nothing has come or gone for `quiet_ms`.
     pub fn finish(&mut self, slot: u32, quiet_ms: u64) {
         let quiet_ms = u32::try_from(quiet_ms).unwrap_or(NONE - 1);
-        self.slots[slot].finish_ms = quiet_ms.min(NONE - 1);
+        self.slots.rare_mut(slot).finish_ms = quiet_ms.min(NONE - 1);
         self.touch(slot);
     }
 
     /// When a connection that is to finish may, if nothing happens before; `None` if it is not
     /// at rest, as far as is known here.
     pub fn finishes_at_ms(&self, slot: u32) -> Option<u64> {
-        let connection = &self.slots[slot];
-        let at_rest = connection.finish_ms != NONE
+        let (connection, rare) = (&self.slots[slot], self.slots.rare(slot));
+        let at_rest = rare.finish_ms != NONE
             && connection.state.hears()
             && connection.output_head == NONE
-            && connection.open == NONE
-            && connection.files_sent == 0
-            && !self.is_at_work(slot)
+            && rare.open == NONE
+            && rare.files_sent == 0
+            && !rare.is_at_work()
             && !connection.paused
             && !connection.deliver_owed;
         // The rest of a message is waited for, but not as long as a client may take for it.
-        let quiet_ms = u64::from(connection.finish_ms);
+        let quiet_ms = u64::from(rare.finish_ms);
         let quiet_ms = if connection.carry == NONE { quiet_ms } else { quiet_ms.max(REST_MS) };
         at_rest.then_some(connection.active_ms + quiet_ms)
-    }
-
-    /// Whether something of it goes on that the application will be told of.
-    pub fn is_at_work(&self, slot: u32) -> bool {
-        let connection = &self.slots[slot];
-        connection.jobs != NONE || connection.incoming != NONE || connection.naming != NONE
     }
 
     /// What is known of a connection.
@@ -280,10 +274,10 @@ impl Core {
         let since = |at_ms: u64| Duration::from_millis(self.now_ms.saturating_sub(at_ms));
         ConnectionInfo {
             id: self.id(slot),
-            peer: connection.peer,
-            origin: connection.origin,
+            peer: self.slots.peer(slot),
+            origin: self.slots.origin(slot),
             state: connection.state.name(),
-            age: since(connection.opened_ms),
+            age: since(self.slots.identity(slot).opened_ms.get()),
             idle: since(connection.active_ms),
             queued_bytes: connection.output_bytes as usize,
         }
@@ -384,8 +378,16 @@ impl Core {
     pub fn drop_carry(&mut self, slot: u32) {
         let bytes = self.take_carry(slot);
         self.spare_carry(bytes);
-        self.slots[slot].receiving_since_ms = 0;
         self.slots[slot].deliver_owed = false;
+        self.forget_message(slot);
+    }
+
+    /// No message is begun and not finished, or nobody listens for the rest of it.
+    #[inline]
+    pub fn forget_message(&mut self, slot: u32) {
+        if let Some(rare) = self.slots.rare_if_any(slot) {
+            rare.receiving_since_ms = 0;
+        }
     }
 
     pub fn spare_carry(&mut self, mut bytes: Vec<u8>) {
@@ -399,7 +401,7 @@ impl Core {
 
     /// Asks for a file to be opened; for one without a name to be made, if there is no path.
     pub fn request_open(&mut self, slot: u32, directory: &Directory, path: Option<&[u8]>) {
-        assert!(self.slots[slot].open == NONE, "one open at a time per connection");
+        assert!(self.slots.rare(slot).open == NONE, "one open at a time per connection");
         let mut memory = self.spare_paths.pop().unwrap_or_default();
         memory.extend_from_slice(path.unwrap_or_default());
         memory.push(0);
@@ -412,13 +414,14 @@ impl Core {
             begun_ms: 0,
             begun_wall_ms: 0,
         };
-        self.slots[slot].open = self.opens.insert(request) as u32;
+        self.slots.rare_mut(slot).open = self.opens.insert(request) as u32;
         self.touch(slot);
     }
 
     /// Forgets an open that is not in flight.
     pub fn finish_open(&mut self, slot: u32) -> Option<OpenRequest> {
-        let open = std::mem::replace(&mut self.slots[slot].open, NONE);
+        let rare = self.slots.rare_if_any(slot)?;
+        let open = std::mem::replace(&mut rare.open, NONE);
         self.opens.try_remove(open as usize)
     }
 
@@ -439,19 +442,19 @@ impl Core {
 
     /// The next bytes of the stream go into a file.
     pub fn request_receive(&mut self, slot: u32, file: NewFile, offset: u64, length: u64) {
-        assert!(self.slots[slot].incoming == NONE, "one file at a time is received");
+        assert!(self.slots.incoming(slot) == NONE, "one file at a time is received");
         let incoming = Incoming::new(file, offset, length, self.now_ms);
-        self.slots[slot].incoming = self.incoming.insert(incoming) as u32;
+        self.slots.rare_mut(slot).incoming = self.incoming.insert(incoming) as u32;
         // Whoever sends a file does not send a message.
-        self.slots[slot].receiving_since_ms = 0;
+        self.forget_message(slot);
         self.touch(slot);
     }
 
     /// A file is to get its name.
     pub fn request_naming(&mut self, slot: u32, file: NewFile, name: &[u8], publish: Publish) {
-        assert!(self.slots[slot].naming == NONE, "one file at a time is published");
+        assert!(self.slots.rare(slot).naming == NONE, "one file at a time is published");
         let naming = Naming::new(file, name, publish);
-        self.slots[slot].naming = self.namings.insert(naming) as u32;
+        self.slots.rare_mut(slot).naming = self.namings.insert(naming) as u32;
         self.touch(slot);
     }
 }

@@ -4,7 +4,7 @@
 //! it fires: activity just notes the time, and an entry that fires early is set again.
 
 use super::output::Body;
-use super::slots::{Armed, Mode, NONE};
+use super::slots::{Armed, Mode, NONE, Slot};
 use super::state::State;
 use super::{Shard, WAIT_MAX};
 use crate::Reason;
@@ -36,10 +36,13 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// Makes sure that the wheel fires no later than the connection's next deadline.
     #[inline]
     pub(super) fn arm_deadline(&mut self, slot: u32) {
-        if self.core.slots.get(slot).is_none() {
-            return;
+        let Some(connection) = self.core.slots.get(slot) else { return };
+        let plain = connection.is_plain();
+        let covered = self.is_covered(slot, connection);
+        if !plain {
+            self.core.slots.tidy(slot);
         }
-        if self.is_covered(slot) {
+        if covered {
             debug_assert!(
                 self.next_deadline(slot).is_none_or(|(at_ms, _)| {
                     self.core.timers.at_ms(slot) <= Some(at_ms + super::timers::TICK_MS)
@@ -62,23 +65,25 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// Whether the wheel fires early enough, seen without a look at each deadline: all that there is
     /// counts from now. So it is with almost every request.
     #[inline]
-    fn is_covered(&self, slot: u32) -> bool {
-        let connection = &self.core.slots[slot];
+    fn is_covered(&self, slot: u32, connection: &Slot) -> bool {
         let now_ms = self.core.now_ms;
         let from_now = connection.state == State::Open
             && connection.active_ms == now_ms
             && (connection.output_head == NONE || connection.stalled_since_ms == now_ms)
-            && connection.receiving_since_ms == 0
-            && connection.timer_ms == 0
-            && connection.finish_ms == NONE
-            && connection.incoming == NONE;
+            && (connection.is_plain() || {
+                let rare = self.core.slots.rare_of(connection);
+                rare.timer_ms == 0
+                    && rare.receiving_since_ms == 0
+                    && rare.finish_ms == NONE
+                    && rare.incoming == NONE
+            });
         let by_ms = now_ms + self.core.limits.soonest_ms + super::timers::TICK_MS;
         from_now && self.core.timers.at_ms(slot).is_some_and(|armed| armed <= by_ms)
     }
 
     /// The earliest deadline of a connection, and which it is.
     pub(super) fn next_deadline(&self, slot: u32) -> Option<(u64, Due)> {
-        let connection = &self.core.slots[slot];
+        let (connection, rare) = (&self.core.slots[slot], self.core.slots.rare(slot));
         let limits = &self.core.limits;
         let mut next: Option<(u64, Due)> = None;
         let mut consider = |since_ms: u64, after_ms: Option<u64>, due: Due| {
@@ -95,7 +100,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             State::Lingering => {
                 // A drain need not wait for keep-alive clients that have nothing more to say: closed,
                 // the kernel still delivers what they have not acknowledged.
-                let silent = self.core.draining && connection.discarded == 0;
+                let silent = self.core.draining && rare.discarded == 0;
                 let linger_ms =
                     if silent { limits.linger_ms.min(DRAIN_LINGER_MS) } else { limits.linger_ms };
                 consider(connection.stalled_since_ms, Some(linger_ms), Due::Linger);
@@ -111,26 +116,28 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                             _ => (limits.write_ms, Deadline::Write),
                         };
                     consider(connection.stalled_since_ms, after, Due::Passed(which));
-                } else if !self.core.is_at_work(slot) {
+                } else if !rare.is_at_work() {
                     consider(connection.active_ms, limits.idle_ms, Due::Passed(Deadline::Idle));
                 }
-                if let Some(incoming) = self.core.incoming.get(connection.incoming as usize)
-                    && !incoming.waits_for_pipe
-                {
-                    consider(incoming.progress_ms, limits.transfer_ms, Due::Incoming);
-                }
-                if let Some(at_ms) = self.core.finishes_at_ms(slot) {
-                    consider(at_ms, Some(0), Due::Finish);
-                }
-                if connection.receiving_since_ms != 0 {
-                    let which = Due::Passed(Deadline::Receive);
-                    consider(connection.receiving_since_ms, limits.receive_ms, which);
+                if !connection.is_plain() {
+                    if let Some(incoming) = self.core.incoming.get(rare.incoming as usize)
+                        && !incoming.waits_for_pipe
+                    {
+                        consider(incoming.progress_ms, limits.transfer_ms, Due::Incoming);
+                    }
+                    if let Some(at_ms) = self.core.finishes_at_ms(slot) {
+                        consider(at_ms, Some(0), Due::Finish);
+                    }
+                    if rare.receiving_since_ms != 0 {
+                        let which = Due::Passed(Deadline::Receive);
+                        consider(rare.receiving_since_ms, limits.receive_ms, which);
+                    }
+                    if rare.timer_ms != 0 && connection.state != State::Draining {
+                        consider(rare.timer_ms, Some(0), Due::Timer);
+                    }
                 }
                 if connection.mode() == Mode::Streaming && connection.armed == Armed::Multishot {
                     consider(connection.active_ms, Some(limits.park_after_ms), Due::Park);
-                }
-                if connection.timer_ms != 0 && connection.state != State::Draining {
-                    consider(connection.timer_ms, Some(0), Due::Timer);
                 }
             }
         }
@@ -194,7 +201,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     fn on_due(&mut self, slot: u32, due: Due) {
         match due {
             Due::Timer => {
-                self.core.slots[slot].timer_ms = 0;
+                self.core.slots.rare_mut(slot).timer_ms = 0;
                 self.application.timer(&mut self.core, slot);
             }
             Due::Park => {
@@ -255,11 +262,11 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     fn peer_has_read(&mut self, slot: u32) -> bool {
         let socket = self.core.slots[slot].descriptor;
         let Ok(acknowledged) = self.ring.acknowledged_bytes(socket) else { return false };
-        let connection = &mut self.core.slots[slot];
-        let moved = acknowledged as u32 != connection.acknowledged;
-        connection.acknowledged = acknowledged as u32;
+        let rare = self.core.slots.rare_mut(slot);
+        let moved = acknowledged as u32 != rare.acknowledged;
+        rare.acknowledged = acknowledged as u32;
         if moved {
-            connection.stalled_since_ms = self.core.now_ms;
+            self.core.slots[slot].stalled_since_ms = self.core.now_ms;
         }
         moved
     }
@@ -270,7 +277,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             mark!("connect is being cancelled already");
             return;
         }
-        let target = Token::new(Kind::Connect, connection.generation, slot);
+        let target = Token::new(Kind::Connect, self.core.slots.generation(slot), slot);
         // A full queue: the deadline is set again and tries again.
         let _ = self.submit(slot, Kind::CancelConnect, Op::Cancel { target });
     }

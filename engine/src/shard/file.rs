@@ -19,7 +19,8 @@ pub(super) const ERESTARTSYS: i32 = 512;
 impl<R: Ring, H: Handler> Shard<R, H> {
     pub(super) fn flush_open(&mut self, slot: u32) -> Result<(), Full> {
         let connection = &self.core.slots[slot];
-        if connection.open == NONE || connection.in_flight.has(Kind::Open) {
+        let open = self.core.slots.rare(slot).open;
+        if open == NONE || connection.in_flight.has(Kind::Open) {
             return Ok(());
         }
         if connection.state.is_over() {
@@ -29,8 +30,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.next_slow_open();
             return Ok(());
         }
-        let open = connection.open as usize;
-        let request = &self.core.opens[open];
+        let request = &self.core.opens[open as usize];
         if request.path[..request.path.len() - 1].contains(&0) {
             mark!("open of a path with NUL");
             self.core.forget_open(slot);
@@ -49,10 +49,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
         let directory = request.directory.descriptor();
         if !waits && !request.creates && !self.core.file_cache.is_off() {
-            let request = &mut self.core.opens[open];
+            let request = &mut self.core.opens[open as usize];
             (request.begun_ms, request.begun_wall_ms) = (self.core.now_ms, self.ring.wall_ms());
         }
-        let request = &self.core.opens[open];
+        let request = &self.core.opens[open as usize];
         let op = match request.creates {
             true => Op::Create { directory },
             false => {
@@ -67,11 +67,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// Puts an open in the queue, once.
     fn queue_open(&mut self, slot: u32) -> Result<(), Full> {
-        let connection = &self.core.slots[slot];
-        let request = &mut self.core.opens[connection.open as usize];
+        let request = &mut self.core.opens[self.core.slots.rare(slot).open as usize];
         if !std::mem::replace(&mut request.queued, true) {
             mark!("an open waits for slow ones");
-            self.open_queue.push_back((slot, connection.generation));
+            self.open_queue.push_back((slot, self.core.slots.generation(slot)));
         }
         Ok(())
     }
@@ -79,11 +78,11 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// Lets the next of those begin that wait for one that may wait to end.
     fn next_slow_open(&mut self) {
         while let Some((slot, generation)) = self.open_queue.pop_front() {
-            let Some(connection) = self.core.slots.get(slot) else { continue };
-            let request = self.core.opens.get_mut(connection.open as usize);
-            if let Some(request) = request.filter(|it| it.queued)
-                && connection.generation == generation
-            {
+            if self.core.slots.of_life(slot, generation).is_none() {
+                continue;
+            }
+            let request = self.core.opens.get_mut(self.core.slots.rare(slot).open as usize);
+            if let Some(request) = request.filter(|it| it.queued) {
                 request.queued = false;
                 return self.core.touch(slot);
             }
@@ -91,7 +90,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     pub(super) fn on_open(&mut self, slot: u32, result: i32) {
-        let request = &mut self.core.opens[self.core.slots[slot].open as usize];
+        let request = &mut self.core.opens[self.core.slots.rare(slot).open as usize];
         if result == -libc::EXDEV && !request.waits {
             // Out of the directory, or only onto another file system.
             mark!("an open that may wait");
@@ -227,7 +226,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 self.core.slots[slot].output_bytes += result as u32;
                 if done {
                     self.core.drop_second(slot);
-                    self.core.slots[slot].files_sent += 1;
+                    self.core.slots.rare_mut(slot).files_sent += 1;
                 }
             }
             0 => self.core.end(slot, Reason::FileTruncated, true),
@@ -241,7 +240,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if file.remaining == 0 && file.pipe.as_ref().is_none_or(|pipe| pipe.held_bytes == 0) {
             self.return_pipe(slot);
             self.core.drop_head(slot);
-            self.core.slots[slot].files_sent += 1;
+            self.core.slots.rare_mut(slot).files_sent += 1;
             self.core.touch(slot);
             return Ok(true);
         }

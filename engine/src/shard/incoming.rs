@@ -96,7 +96,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             let connection = &self.core.slots[slot];
             let flight = connection.in_flight;
             let stores = flight.has(Kind::Write) || flight.has(Kind::SpliceToFile);
-            if connection.incoming == NONE || stores || connection.rests {
+            let number = self.core.slots.incoming(slot);
+            if number == NONE || stores || connection.rests {
                 return Ok(());
             }
             if !connection.state.hears() {
@@ -104,7 +105,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 self.drop_incoming(slot);
                 return Ok(());
             }
-            let incoming = &self.core.incoming[connection.incoming as usize];
+            let incoming = &self.core.incoming[number as usize];
             if incoming.is_over() {
                 // Told when the batch is settled.
                 self.core.touch(slot);
@@ -128,7 +129,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             }
             let splices = self.may_splice(slot);
             let connection = &self.core.slots[slot];
-            let incoming = &self.core.incoming[connection.incoming as usize];
+            let incoming = &self.core.incoming[number as usize];
             let waits = connection.armed != Armed::Nothing
                 || flight.has(Kind::PollIn)
                 || incoming.waits_for_pipe;
@@ -140,14 +141,14 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// Whether the rest goes through a pipe; decided anew as it gets less, but not taken back.
     fn may_splice(&mut self, slot: u32) -> bool {
-        let incoming = &mut self.core.incoming[self.core.slots[slot].incoming as usize];
+        let incoming = &mut self.core.incoming[self.core.slots.incoming(slot) as usize];
         let long = incoming.missing > self.core.limits.splice_from_bytes;
         incoming.splices |= long && !incoming.refuses_splice;
         incoming.splices
     }
 
     pub(super) fn on_poll_in(&mut self, slot: u32) {
-        let incoming = self.core.incoming.get_mut(self.core.slots[slot].incoming as usize);
+        let incoming = self.core.incoming.get_mut(self.core.slots.incoming(slot) as usize);
         if let Some(incoming) = incoming {
             incoming.polled = true;
         }
@@ -156,7 +157,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// Takes what came in receive buffers.
     fn take_kept(&mut self, slot: u32) {
         let mut bytes = self.core.take_carry(slot);
-        let incoming = &mut self.core.incoming[self.core.slots[slot].incoming as usize];
+        let incoming = &mut self.core.incoming[self.core.slots.incoming(slot) as usize];
         let mine = usize::try_from(incoming.missing).map_or(bytes.len(), |it| it.min(bytes.len()));
         let rest = bytes.split_off(mine);
         incoming.missing -= mine as u64;
@@ -171,7 +172,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     fn write_kept(&mut self, slot: u32) -> Result<(), Full> {
-        let incoming = &self.core.incoming[self.core.slots[slot].incoming as usize];
+        let incoming = &self.core.incoming[self.core.slots.incoming(slot) as usize];
         let rest = &incoming.kept[incoming.written..];
         let op = Op::Write {
             file: incoming.file.descriptor(),
@@ -184,7 +185,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     pub(super) fn on_write(&mut self, slot: u32, result: i32) {
-        let incoming = &mut self.core.incoming[self.core.slots[slot].incoming as usize];
+        let incoming = &mut self.core.incoming[self.core.slots.incoming(slot) as usize];
         if result > 0 {
             incoming.written += result as usize;
             incoming.on_written(result as u32, self.core.now_ms);
@@ -194,7 +195,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     fn empty_into_file(&mut self, slot: u32) -> Result<(), Full> {
-        let incoming = &self.core.incoming[self.core.slots[slot].incoming as usize];
+        let incoming = &self.core.incoming[self.core.slots.incoming(slot) as usize];
         let pipe = incoming.pipe.as_ref().expect("it holds bytes");
         let op = Op::SpliceToFile {
             pipe: pipe.pipe.read,
@@ -206,7 +207,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     pub(super) fn on_splice_to_file(&mut self, slot: u32, result: i32) {
-        let incoming = &mut self.core.incoming[self.core.slots[slot].incoming as usize];
+        let incoming = &mut self.core.incoming[self.core.slots.incoming(slot) as usize];
         if result > 0 {
             let pipe = incoming.pipe.as_mut().expect("it was spliced from");
             pipe.held_bytes -= result as u32;
@@ -235,7 +236,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     fn fail_incoming(&mut self, slot: u32, error: io::Error) {
-        let incoming = &mut self.core.incoming[self.core.slots[slot].incoming as usize];
+        let incoming = &mut self.core.incoming[self.core.slots.incoming(slot) as usize];
         incoming.failed = Some(error);
         self.core.touch(slot);
     }
@@ -243,7 +244,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// Moves what has come into a pipe. True: look again at once.
     fn fill_from_socket(&mut self, slot: u32) -> Result<bool, Full> {
         let connection = &self.core.slots[slot];
-        let (socket, number) = (connection.descriptor, connection.incoming as usize);
+        let (socket, number) = (connection.descriptor, self.core.slots.incoming(slot) as usize);
         let incoming = &mut self.core.incoming[number];
         if incoming.pipe.is_none() {
             return Ok(self.take_pipe(slot, Side::In));
@@ -291,12 +292,12 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// What is owed to the application of a file that is there, or has failed.
     pub(super) fn settle_incoming(&mut self, slot: u32) {
         let connection = &self.core.slots[slot];
-        let flight = connection.in_flight;
-        if connection.incoming == NONE
+        let (flight, number) = (connection.in_flight, self.core.slots.incoming(slot));
+        if number == NONE
             || !connection.state.hears()
             || flight.has(Kind::Write)
             || flight.has(Kind::SpliceToFile)
-            || !self.core.incoming[connection.incoming as usize].is_over()
+            || !self.core.incoming[number as usize].is_over()
         {
             return;
         }
@@ -313,7 +314,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     fn take_incoming(&mut self, slot: u32) -> Incoming {
-        let number = std::mem::replace(&mut self.core.slots[slot].incoming, NONE);
+        let number = std::mem::replace(&mut self.core.slots.rare_mut(slot).incoming, NONE);
         let mut incoming = self.core.incoming.remove(number as usize);
         self.core.spare_carry(std::mem::take(&mut incoming.kept));
         incoming
@@ -321,7 +322,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// Gives up what no operation uses any more.
     pub(super) fn drop_incoming(&mut self, slot: u32) {
-        if self.core.slots[slot].incoming == NONE {
+        if self.core.slots.incoming(slot) == NONE {
             return;
         }
         self.return_incoming_pipe(slot);
@@ -337,7 +338,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     pub(super) fn put_incoming_pipe_back(&mut self, slot: u32) -> bool {
-        let number = self.core.slots[slot].incoming;
+        let number = self.core.slots.incoming(slot);
         let Some(incoming) = self.core.incoming.get_mut(number as usize) else { return false };
         let Some(pipe) = incoming.pipe.take() else { return false };
         self.pipes.give_back(pipe, &mut self.ring);

@@ -6,6 +6,7 @@ use super::accept::{Accepting, Listener};
 use super::listening::Stage;
 use super::output::Body;
 use super::pipes::Side;
+use super::rare::Rare;
 use super::slots::{Armed, InFlight, Mode, NONE, Slot};
 use super::state::State;
 use super::timers::TICK_MS;
@@ -75,8 +76,10 @@ impl<H: Handler> Shard<SimulatedRing, H> {
 
     /// Addresses of the clients that are open or wait, once for each.
     pub fn clients(&self) -> Vec<IpAddr> {
-        let accepted = |(_, it): &(u32, &Slot)| matches!(it.origin, Origin::Listener(_));
-        let open = self.core.slots.iter().filter(accepted).map(|(_, it)| it.peer.ip());
+        let slots = &self.core.slots;
+        let accepted = |slot: &u32| matches!(slots.origin(*slot), Origin::Listener(_));
+        let open = slots.iter().map(|(slot, _)| slot).filter(accepted);
+        let open = open.map(|slot| slots.peer(slot).ip());
         open.chain(self.accepting.room.clients.iter().map(|client| client.peer.ip())).collect()
     }
 
@@ -107,7 +110,7 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         let due =
             |slot| self.next_deadline(slot).is_some_and(|(at_ms, _)| at_ms < self.core.now_ms);
         let overdue = self.core.slots.iter().filter(|(slot, _)| due(*slot));
-        overdue.map(|(slot, connection)| (slot, connection.generation)).collect()
+        overdue.map(|(slot, _)| (slot, self.core.slots.generation(slot))).collect()
     }
 
     fn check_memory(&self, kernel: &View) {
@@ -151,8 +154,9 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         assert_eq!(core.chunks.len(), chunks, "every chunk belongs to a connection");
         assert_eq!(core.send_buffers.total(), core.send_buffers.free() + pooled, "send buffers");
         assert_eq!(self.pipes.total(), self.pipes.free() + pipes, "pipes");
-        let slow = |(_, it): &(u32, &Slot)| {
-            it.in_flight.has(Kind::Open) && core.opens[it.open as usize].waits
+        let slow = |(slot, it): &(u32, &Slot)| {
+            let open = core.slots.rare(*slot).open;
+            it.in_flight.has(Kind::Open) && core.opens[open as usize].waits
         };
         let slow_opens = core.slots.iter().filter(slow).count();
         assert_eq!(self.slow_opens as usize, slow_opens, "opens that may wait");
@@ -161,8 +165,9 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         assert_eq!(self.splicing.len(), splices, "files that are spliced");
         let waits = core.opens.iter().filter(|(_, it)| it.queued).count();
         assert!(waits <= self.open_queue.len(), "an open in no queue");
-        let begins = |(_, it): (u32, &Slot)| {
-            it.touched && core.opens.get(it.open as usize).is_some_and(|open| !open.queued)
+        let begins = |(slot, it): (u32, &Slot)| {
+            let open = core.opens.get(core.slots.rare(slot).open as usize);
+            it.touched && open.is_some_and(|open| !open.queued)
         };
         let next = slow_opens > 0 || core.slots.iter().any(begins);
         assert!(waits == 0 || next, "opens wait for nothing");
@@ -178,12 +183,15 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         assert!(splicing || self.ring.bytes_in_pipes() == piped, "bytes in pipes");
         let carries = core.slots.iter().filter(|(_, it)| it.carry != NONE).count();
         assert_eq!(core.carries.len(), carries, "every carry belongs to a connection");
-        let incoming = core.slots.iter().filter(|(_, it)| it.incoming != NONE).count();
+        let rare = || core.slots.iter().map(|(slot, _)| core.slots.rare(slot));
+        let incoming = rare().filter(|it| it.incoming != NONE).count();
         assert_eq!(core.incoming.len(), incoming, "every file on its way belongs to a connection");
-        let namings = core.slots.iter().filter(|(_, it)| it.naming != NONE).count();
+        let namings = rare().filter(|it| it.naming != NONE).count();
         assert_eq!(core.namings.len(), namings, "every file to be named belongs to a connection");
-        let opens = core.slots.iter().filter(|(_, it)| it.open != NONE).count();
+        let opens = rare().filter(|it| it.open != NONE).count();
         assert_eq!(core.opens.len(), opens, "every open belongs to a connection");
+        let records = core.slots.iter().filter(|(_, it)| !it.is_plain()).count();
+        assert_eq!(core.slots.records(), records, "every record belongs to a connection");
         let closing = core.files_closing.len() + self.files_closing as usize - kernel.files_gone;
         let held = core.files_open.count() as usize;
         let open = self.ring.open_counts().files;
@@ -228,7 +236,7 @@ impl<H: Handler> Shard<SimulatedRing, H> {
             let mut counted = InFlight::default();
             let mut expect = |kind: Kind| {
                 counted.add(kind);
-                tokens.push(Token::new(kind, connection.generation, slot));
+                tokens.push(Token::new(kind, self.core.slots.generation(slot), slot));
             };
             match connection.armed {
                 Armed::Nothing => {}
@@ -261,9 +269,11 @@ impl<H: Handler> Shard<SimulatedRing, H> {
     /// A file on its way in goes on by itself.
     fn check_files(&self, slot: u32, connection: &Slot) {
         let flight = connection.in_flight;
-        let named = connection.naming == NONE || flight.has(Kind::Publish);
+        let named = self.core.slots.rare(slot).naming == NONE || flight.has(Kind::Publish);
         assert!(named, "slot {slot} does not give its file a name");
-        let Some(incoming) = self.core.incoming.get(connection.incoming as usize) else { return };
+        let Some(incoming) = self.core.incoming.get(self.core.slots.incoming(slot) as usize) else {
+            return;
+        };
         let stores = flight.has(Kind::Write) || flight.has(Kind::SpliceToFile);
         let queued = self.pipe_queue.iter().any(|place| place.is_of(slot, Side::In));
         let starved = connection.mode() == Mode::Starved;
@@ -284,7 +294,7 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         let flight = connection.in_flight;
         let state = connection.state;
         let queued = |queue: &std::collections::VecDeque<(u32, u64)>| {
-            queue.contains(&(slot, connection.generation))
+            queue.contains(&(slot, self.core.slots.generation(slot)))
         };
         let fail = |what: &str| {
             panic!("slot {slot} (descriptor {}) is {state} and {what}", connection.descriptor.0)
@@ -305,8 +315,9 @@ impl<H: Handler> Shard<SimulatedRing, H> {
                 fail("does not send what it has to");
             }
         }
-        let files = connection.incoming != NONE;
-        let enough = connection.discarded as usize >= limits.linger_bytes_max;
+        let rare = self.core.slots.rare(slot);
+        let files = rare.incoming != NONE;
+        let enough = rare.discarded as usize >= limits.linger_bytes_max;
         let reads = !connection.fin_seen
             && ((state.receives() && !connection.paused && !connection.output_full && !files)
                 || (state.discards() && !enough));
@@ -318,12 +329,15 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         if state.receives() && heard && (connection.deliver_owed || connection.fin_seen) {
             fail("owes its handler bytes or a FIN");
         }
-        if connection.files_sent > 0 && !state.is_over() {
+        if rare.files_sent > 0 && !state.is_over() {
             fail("owes its handler a file_sent");
+        }
+        if connection.mode() == Mode::Parked && !connection.is_plain() && *rare == Rare::DEFAULT {
+            fail("is parked and keeps a record with nothing in it");
         }
         self.check_files(slot, connection);
         let queued = |open: u32| self.core.opens.get(open as usize).is_some_and(|it| it.queued);
-        if connection.open != NONE && !flight.has(Kind::Open) && !queued(connection.open) {
+        if rare.open != NONE && !flight.has(Kind::Open) && !queued(rare.open) {
             fail("does not open its file");
         }
         if let Some((at_ms, _)) = self.next_deadline(slot)

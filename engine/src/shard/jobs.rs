@@ -60,7 +60,7 @@ impl Jobs {
 impl Core {
     /// Jobs of a connection that it has not been told of.
     pub fn jobs_under_way(&self, slot: u32) -> u32 {
-        match self.slots[slot].jobs {
+        match self.slots.rare(slot).jobs {
             NONE => 0,
             jobs => self.jobs.of_connections[jobs as usize].under_way,
         }
@@ -88,18 +88,18 @@ impl Core {
             self.pause_for_jobs(slot);
             return refuse(job, Refusal::Full);
         }
-        let connection = &self.slots[slot];
-        let of_connection = self.jobs.of_connections.get(connection.jobs as usize);
+        let jobs = self.slots.rare(slot).jobs;
+        let of_connection = self.jobs.of_connections.get(jobs as usize);
         let next = of_connection.map_or(0, |it| it.next);
         let sequence = job.is_ordered().then_some(next);
-        let ticket = Ticket { slot, generation: connection.generation, sequence };
+        let ticket = Ticket { slot, generation: self.slots.generation(slot), sequence };
         match self.jobs.port.offload(ticket, job) {
             Ok(()) => self.note_job(slot, sequence.is_some()),
             Err((job, Shut::NoWorkers)) => return refuse(job, Refusal::NoWorkers),
             Err((job, Shut::Full)) => {
                 mark!("no place in the queue of jobs");
-                if self.pause_for_jobs(slot) && !self.slots[slot].waits_for_workers {
-                    self.slots[slot].waits_for_workers = true;
+                if self.pause_for_jobs(slot) && !self.slots.rare(slot).waits_for_workers {
+                    self.slots.rare_mut(slot).waits_for_workers = true;
                     self.jobs.waiting.push_back(slot);
                 }
                 return refuse(job, Refusal::Full);
@@ -109,11 +109,11 @@ impl Core {
     }
 
     fn note_job(&mut self, slot: u32, ordered: bool) {
-        let connection = &mut self.slots[slot];
-        if connection.jobs == NONE {
-            connection.jobs = self.jobs.of_connections.insert(OfConnection::default()) as u32;
+        let rare = self.slots.rare_mut(slot);
+        if rare.jobs == NONE {
+            rare.jobs = self.jobs.of_connections.insert(OfConnection::default()) as u32;
         }
-        let of_connection = &mut self.jobs.of_connections[connection.jobs as usize];
+        let of_connection = &mut self.jobs.of_connections[rare.jobs as usize];
         of_connection.under_way += 1;
         of_connection.next += u64::from(ordered);
         self.jobs.under_way += 1;
@@ -126,21 +126,22 @@ impl Core {
 
     /// Pauses a connection until there is room; false if the application has paused it itself.
     fn pause_for_jobs(&mut self, slot: u32) -> bool {
-        let connection = &mut self.slots[slot];
-        if connection.paused && !connection.paused_for_jobs {
+        if self.slots[slot].paused && !self.slots.rare(slot).paused_for_jobs {
             return false;
         }
-        connection.paused = true;
-        connection.paused_for_jobs = true;
+        self.slots[slot].paused = true;
+        let rare = self.slots.rare_mut(slot);
+        rare.paused_for_jobs = true;
         // Who is not listened to cannot be late.
-        connection.receiving_since_ms = 0;
+        rare.receiving_since_ms = 0;
         self.touch(slot);
         true
     }
 
     fn resume_for_jobs(&mut self, slot: u32) {
-        let connection = &mut self.slots[slot];
-        if std::mem::replace(&mut connection.paused_for_jobs, false) {
+        let Some(rare) = self.slots.rare_if_any(slot) else { return };
+        if std::mem::replace(&mut rare.paused_for_jobs, false) {
+            let connection = &mut self.slots[slot];
             connection.paused = false;
             connection.deliver_owed = true;
             self.touch(slot);
@@ -150,8 +151,8 @@ impl Core {
     /// What is to be told now that this has become known; nothing if it is not its turn.
     fn on_job(&mut self, finished: Finished) -> Option<JobDone> {
         let Finished { ticket: Ticket { slot, generation, sequence }, done } = finished;
-        let known = self.slots.get(slot).is_some_and(|it| it.generation == generation);
-        if !known || self.slots[slot].jobs == NONE || !self.hears_of_jobs(slot) {
+        let known = self.slots.of_life(slot, generation).is_some();
+        if !known || self.slots.rare(slot).jobs == NONE || !self.hears_of_jobs(slot) {
             mark!("a job of a connection that has gone");
             self.jobs.under_way -= 1;
             self.counters.jobs_unclaimed += 1;
@@ -162,7 +163,7 @@ impl Core {
             self.tell(slot, &done);
             return Some(done);
         };
-        let of_connection = &mut self.jobs.of_connections[self.slots[slot].jobs as usize];
+        let of_connection = &mut self.jobs.of_connections[self.slots.rare(slot).jobs as usize];
         let at = (sequence - of_connection.turn) as usize;
         if at > 0 {
             mark!("a job overtakes another");
@@ -176,7 +177,7 @@ impl Core {
 
     /// The next one in a connection's order, if it is known what came of it.
     fn next_job(&mut self, slot: u32) -> Option<JobDone> {
-        let jobs = self.slots[slot].jobs;
+        let jobs = self.slots.rare(slot).jobs;
         if jobs == NONE || !self.hears_of_jobs(slot) {
             return None;
         }
@@ -190,12 +191,12 @@ impl Core {
 
     /// Takes one off the connection's jobs, right before it is told of it.
     fn tell(&mut self, slot: u32, done: &JobDone) {
-        let jobs = self.slots[slot].jobs;
+        let jobs = self.slots.rare(slot).jobs;
         let of_connection = &mut self.jobs.of_connections[jobs as usize];
         of_connection.under_way -= 1;
         if of_connection.under_way == 0 {
             self.jobs.of_connections.remove(jobs as usize);
-            self.slots[slot].jobs = NONE;
+            self.slots.rare_mut(slot).jobs = NONE;
         }
         self.jobs.under_way -= 1;
         // Who waited for us was not idle.
@@ -205,14 +206,16 @@ impl Core {
         } else {
             self.counters.jobs_done += 1;
         }
-        if !self.slots[slot].waits_for_workers {
+        if !self.slots.rare(slot).waits_for_workers {
             self.resume_for_jobs(slot);
         }
     }
 
     /// The connection ends: it hears of nothing any more, and what is known and untold is dropped.
     pub fn forget_jobs(&mut self, slot: u32) {
-        let jobs = std::mem::replace(&mut self.slots[slot].jobs, NONE);
+        let Some(rare) = self.slots.rare_if_any(slot) else { return };
+        let jobs = std::mem::replace(&mut rare.jobs, NONE);
+        let waited = std::mem::replace(&mut rare.waits_for_workers, false);
         if jobs != NONE {
             let of_connection = self.jobs.of_connections.remove(jobs as usize);
             let untold = of_connection.known.into_iter().flatten();
@@ -223,7 +226,7 @@ impl Core {
                 discard(done);
             }
         }
-        if std::mem::replace(&mut self.slots[slot].waits_for_workers, false) {
+        if waited {
             self.jobs.waiting.retain(|waiting| *waiting != slot);
         }
     }
@@ -248,9 +251,9 @@ impl Core {
         while room > 0
             && let Some(slot) = self.jobs.waiting.pop_front()
         {
-            let connection = &mut self.slots[slot];
-            connection.waits_for_workers = false;
-            room -= usize::from(connection.paused_for_jobs);
+            let rare = self.slots.rare_mut(slot);
+            rare.waits_for_workers = false;
+            room -= usize::from(rare.paused_for_jobs);
             mark!("there is room for a job");
             self.resume_for_jobs(slot);
         }
@@ -293,18 +296,18 @@ impl Core {
     pub fn check_jobs(&self) {
         let (mut of_connections, mut under_way, mut waiting) = (0, 0, 0);
         for (slot, connection) in self.slots.iter() {
-            let jobs = self.jobs_under_way(slot);
-            of_connections += usize::from(connection.jobs != NONE);
+            let (jobs, rare) = (self.jobs_under_way(slot), self.slots.rare(slot));
+            of_connections += usize::from(rare.jobs != NONE);
             // Who is ending does not keep count of what it will not hear of.
             under_way += if self.hears_of_jobs(slot) { u64::from(jobs) } else { 0 };
-            waiting += usize::from(connection.waits_for_workers);
+            waiting += usize::from(rare.waits_for_workers);
             assert!(jobs <= self.jobs.per_connection_max, "slot {slot}: {jobs} jobs");
-            assert_eq!(jobs > 0, connection.jobs != NONE, "slot {slot}: jobs");
-            let comes = connection.waits_for_workers || jobs > 0 || connection.state.is_over();
-            assert!(comes || !connection.paused_for_jobs, "slot {slot} is paused for nothing");
-            assert!(connection.paused || !connection.paused_for_jobs, "slot {slot}: paused");
+            assert_eq!(jobs > 0, rare.jobs != NONE, "slot {slot}: jobs");
+            let comes = rare.waits_for_workers || jobs > 0 || connection.state.is_over();
+            assert!(comes || !rare.paused_for_jobs, "slot {slot} is paused for nothing");
+            assert!(connection.paused || !rare.paused_for_jobs, "slot {slot}: paused");
             let listed = self.jobs.waiting.contains(&slot);
-            assert_eq!(listed, connection.waits_for_workers, "slot {slot}: the list");
+            assert_eq!(listed, rare.waits_for_workers, "slot {slot}: the list");
         }
         assert_eq!(self.jobs.of_connections.len(), of_connections, "jobs of nobody");
         assert_eq!(self.jobs.waiting.len(), waiting, "somebody waits twice");

@@ -15,6 +15,7 @@ pub(crate) mod core;
 mod deadlines;
 mod file;
 mod file_cache;
+mod identity;
 mod incoming;
 #[cfg(test)]
 mod invariants;
@@ -25,6 +26,7 @@ mod naming;
 mod output;
 mod pipes;
 mod publish;
+mod rare;
 mod receive;
 pub(crate) mod reconnect;
 mod send;
@@ -34,6 +36,7 @@ pub(crate) mod state;
 mod sweep;
 mod teardown;
 mod timers;
+mod u48;
 mod waiting;
 
 use self::accept::Accepting;
@@ -310,11 +313,14 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             && !connection.fin_seen
             && !connection.output_full
             && !connection.deliver_owed
-            && connection.files_sent == 0
-            && connection.open == NONE
-            && connection.incoming == NONE
-            && connection.naming == NONE
-            && connection.finish_ms == NONE
+            && (connection.is_plain() || {
+                let rare = self.core.slots.rare_of(connection);
+                rare.files_sent == 0
+                    && rare.open == NONE
+                    && rare.incoming == NONE
+                    && rare.naming == NONE
+                    && rare.finish_ms == NONE
+            })
     }
 
     /// What no connection wants but the shard itself.
@@ -366,8 +372,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             Kind::CloseFile => self.files_closing -= 1,
             _ => {
                 let slot = completion.token.slot();
-                let known = self.core.slots.get(slot);
-                if !known.is_some_and(|known| completion.token.is_of(known.generation)) {
+                let known = self.core.slots.get(slot).is_some()
+                    && completion.token.is_of(self.core.slots.generation(slot));
+                if !known {
                     self.core.counters.stale_completions += 1;
                     self.give_back(buffer);
                     return self.on_stale(kind, completion);
@@ -436,7 +443,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// Submits an operation of a connection.
     fn submit(&mut self, slot: u32, kind: Kind, op: Op) -> Result<(), Full> {
-        let token = Token::new(kind, self.core.slots[slot].generation, slot);
+        let token = Token::new(kind, self.core.slots.generation(slot), slot);
         self.push(token, op)?;
         self.core.slots[slot].in_flight.add(kind);
         Ok(())

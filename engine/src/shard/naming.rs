@@ -106,10 +106,11 @@ fn is_name(name: &[u8]) -> bool {
 impl<R: Ring, H: Handler> Shard<R, H> {
     pub(super) fn flush_naming(&mut self, slot: u32) -> Result<(), Full> {
         let connection = &self.core.slots[slot];
-        if connection.naming == NONE || connection.in_flight.has(Kind::Publish) {
+        let number = self.core.slots.rare(slot).naming;
+        if number == NONE || connection.in_flight.has(Kind::Publish) {
             return Ok(());
         }
-        match self.core.namings[connection.naming as usize].op() {
+        match self.core.namings[number as usize].op() {
             Some(op) => self.submit(slot, Kind::Publish, op),
             None => {
                 // Told when the batch is settled.
@@ -120,17 +121,18 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     pub(super) fn on_naming(&mut self, slot: u32, result: i32) {
-        let naming = &mut self.core.namings[self.core.slots[slot].naming as usize];
+        let naming = &mut self.core.namings[self.core.slots.rare(slot).naming as usize];
         naming.step = naming.after(-result.min(0));
     }
 
     /// Tells what came of it, if anybody is there to be told.
     pub(super) fn settle_naming(&mut self, slot: u32) {
         let connection = &self.core.slots[slot];
-        if connection.naming == NONE {
+        let number = self.core.slots.rare(slot).naming;
+        if number == NONE {
             return;
         }
-        let Step::Over(errno) = self.core.namings[connection.naming as usize].step else { return };
+        let Step::Over(errno) = self.core.namings[number as usize].step else { return };
         let state = connection.state;
         drop(self.take_naming(slot));
         // Who waited for us was not idle.
@@ -146,7 +148,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     fn take_naming(&mut self, slot: u32) -> Naming {
-        let naming = std::mem::replace(&mut self.core.slots[slot].naming, NONE);
+        let naming = std::mem::replace(&mut self.core.slots.rare_mut(slot).naming, NONE);
         self.core.namings.remove(naming as usize)
     }
 }

@@ -116,10 +116,12 @@ impl Core {
             }
             Body::Heap { bytes, start } => {
                 *start += sent;
+                assert!(*start as usize <= bytes.len(), "no more was sent than was there");
                 *start as usize == bytes.len()
             }
             Body::Shared { bytes, start } => {
                 *start += sent;
+                assert!(*start as usize <= bytes.len(), "no more was sent than was there");
                 *start as usize == bytes.len()
             }
             Body::File(_) => unreachable!("a file is not sent by SEND"),

@@ -36,7 +36,7 @@ impl Place {
 impl<R: Ring, H: Handler> Shard<R, H> {
     /// Gets a pipe, or a place in the queue for one.
     pub(super) fn take_pipe(&mut self, slot: u32, side: Side) -> bool {
-        let generation = self.core.slots[slot].generation;
+        let generation = self.core.slots.generation(slot);
         *waits_for_pipe(&mut self.core, slot, side) = true;
         let since_ms = self.core.now_ms;
         self.pipe_queue.push_back(Place { slot, generation, side, since_ms });
@@ -90,7 +90,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 self.pipe_holders.push(slot);
             }
             Side::In => {
-                let incoming = &mut self.core.incoming[self.core.slots[slot].incoming as usize];
+                let incoming = &mut self.core.incoming[self.core.slots.incoming(slot) as usize];
                 incoming.progress_ms += waited_ms;
                 incoming.pipe = Some(pipe);
             }
@@ -100,15 +100,15 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// Whether whoever has this place still wants a pipe.
     pub(super) fn waits_at(&self, place: Place) -> bool {
-        let Some(connection) = self.core.slots.get(place.slot) else { return false };
-        connection.generation == place.generation
-            && match place.side {
-                Side::Out => connection.waits_for_pipe,
-                Side::In => {
-                    let incoming = self.core.incoming.get(connection.incoming as usize);
-                    incoming.is_some_and(|incoming| incoming.waits_for_pipe)
-                }
+        let life = self.core.slots.of_life(place.slot, place.generation);
+        life.is_some_and(|connection| match place.side {
+            Side::Out => connection.waits_for_pipe,
+            Side::In => {
+                let number = self.core.slots.incoming(place.slot);
+                let incoming = self.core.incoming.get(number as usize);
+                incoming.is_some_and(|incoming| incoming.waits_for_pipe)
             }
+        })
     }
 
     /// Hands pipes to those that wait, oldest first.
@@ -133,9 +133,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 }
 
 fn waits_for_pipe(core: &mut Core, slot: u32, side: Side) -> &mut bool {
-    let connection = &mut core.slots[slot];
     match side {
-        Side::Out => &mut connection.waits_for_pipe,
-        Side::In => &mut core.incoming[connection.incoming as usize].waits_for_pipe,
+        Side::Out => &mut core.slots[slot].waits_for_pipe,
+        Side::In => &mut core.incoming[core.slots.incoming(slot) as usize].waits_for_pipe,
     }
 }

@@ -46,7 +46,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     fn wanted(&self, slot: u32) -> Armed {
         let connection = &self.core.slots[slot];
         let reads = match connection.state {
-            State::Open | State::HalfClosedByUs if connection.incoming != NONE => {
+            State::Open | State::HalfClosedByUs if self.core.slots.takes_a_file(connection) => {
                 !connection.fin_seen && !self.stops_for_file(slot)
             }
             State::Open | State::HalfClosedByUs => {
@@ -57,7 +57,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             }
             State::Draining | State::Lingering => {
                 !connection.fin_seen
-                    && (connection.discarded as usize) < self.core.limits.linger_bytes_max
+                    && (self.core.slots.rare(slot).discarded as usize)
+                        < self.core.limits.linger_bytes_max
             }
             _ => false,
         };
@@ -72,7 +73,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// Whether what comes is taken past the receive buffers, or comes faster than it is stored.
     pub(super) fn stops_for_file(&self, slot: u32) -> bool {
-        let incoming = &self.core.incoming[self.core.slots[slot].incoming as usize];
+        let incoming = &self.core.incoming[self.core.slots.incoming(slot) as usize];
         incoming.splices() || self.core.kept_bytes(slot) >= self.core.limits.message_bytes_max
     }
 
@@ -82,9 +83,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     fn must_stop(&self, slot: u32) -> bool {
         let connection = &self.core.slots[slot];
         if connection.state.discards() {
-            return connection.discarded as usize >= self.core.limits.linger_bytes_max;
+            return self.core.slots.rare(slot).discarded as usize
+                >= self.core.limits.linger_bytes_max;
         }
-        if connection.incoming != NONE {
+        if self.core.slots.takes_a_file(connection) {
             return !connection.state.is_over() && self.stops_for_file(slot);
         }
         !connection.state.is_over()
@@ -113,7 +115,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if connection.in_flight.has(Kind::CancelReceive) {
             return Ok(());
         }
-        let target = Token::new(Kind::Receive, connection.generation, slot);
+        let target = Token::new(Kind::Receive, self.core.slots.generation(slot), slot);
         self.submit(slot, Kind::CancelReceive, Op::Cancel { target })
     }
 
@@ -249,7 +251,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     fn starve(&mut self, slot: u32) {
         self.core.slots.set_mode(slot, Mode::Starved);
-        self.starved.push_back((slot, self.core.slots[slot].generation));
+        self.starved.push_back((slot, self.core.slots.generation(slot)));
     }
 
     /// Lets those that wait for a buffer read in turn, no more at a time than there are buffers.
@@ -257,9 +259,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let mut quota = usize::from(self.receive_buffers.free()).saturating_sub(self.once_armed);
         while quota > 0 {
             let Some((slot, generation)) = self.starved.pop_front() else { return };
-            let waits = self.core.slots.get(slot).is_some_and(|found| {
-                found.generation == generation && found.mode() == Mode::Starved
-            });
+            let waits = self.core.slots.of_life(slot, generation);
+            let waits = waits.is_some_and(|found| found.mode() == Mode::Starved);
             if waits {
                 self.core.slots.set_mode(slot, Mode::Once);
                 self.core.touch(slot);
@@ -274,9 +275,11 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let connection = &mut self.core.slots[slot];
         connection.active_ms = now_ms;
         if connection.state.discards() {
-            connection.discarded = connection.discarded.saturating_add(length as u32);
-            let enough = connection.discarded as usize >= self.core.limits.linger_bytes_max;
-            if enough && connection.state == State::Lingering {
+            let state = connection.state;
+            let discarded = &mut self.core.slots.rare_mut(slot).discarded;
+            *discarded = discarded.saturating_add(length as u32);
+            let enough = *discarded as usize >= self.core.limits.linger_bytes_max;
+            if enough && state == State::Lingering {
                 mark!("discarded enough");
                 self.core.end(slot, Reason::LocalClose, false);
             }
@@ -285,10 +288,11 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if !connection.state.receives() {
             return;
         }
+        let connection = &self.core.slots[slot];
         let waits = connection.paused
             || connection.output_full
             || connection.deliver_owed
-            || connection.incoming != NONE;
+            || self.core.slots.takes_a_file(connection);
         let bytes = self.receive_buffers.bytes(buffer, length);
         if waits || connection.carry != NONE {
             self.core.keep(slot, bytes);
@@ -302,7 +306,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.note_message(slot, false);
             return;
         }
-        connection.need = 0;
+        self.core.slots[slot].need = 0;
         let used = self.application.received(&mut self.core, &mut self.ring, slot, bytes);
         if used < length && !self.core.slots[slot].state.is_over() {
             self.core.keep(slot, &bytes[used..]);
@@ -327,17 +331,22 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// After a delivery: the deadline and the bound of a message that is not complete.
     fn note_message(&mut self, slot: u32, progressed: bool) {
         let kept = self.core.kept_bytes(slot);
-        let connection = &mut self.core.slots[slot];
+        let connection = &self.core.slots[slot];
         if !connection.state.hears() {
             return self.core.drop_carry(slot);
         }
-        let waits = connection.paused || connection.output_full || connection.incoming != NONE;
+        let takes_a_file = self.core.slots.takes_a_file(connection);
+        let waits = connection.paused || connection.output_full || takes_a_file;
         if kept == 0 || waits {
-            connection.receiving_since_ms = 0;
-        } else if progressed || connection.receiving_since_ms == 0 {
-            connection.receiving_since_ms = self.core.now_ms;
+            return self.core.forget_message(slot);
         }
-        if !waits && !connection.deliver_owed && kept > self.core.limits.message_bytes_max {
+        let now_ms = self.core.now_ms;
+        let since_ms = &mut self.core.slots.rare_mut(slot).receiving_since_ms;
+        if progressed || *since_ms == 0 {
+            *since_ms = now_ms;
+        }
+        let owed = self.core.slots[slot].deliver_owed;
+        if !owed && kept > self.core.limits.message_bytes_max {
             self.core.end(slot, Reason::MessageTooLong, false);
         }
     }
@@ -359,23 +368,25 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// Callbacks owed on the input side: kept bytes, then the peer's FIN.
     pub(super) fn settle_input(&mut self, slot: u32) {
         let connection = &self.core.slots[slot];
-        let waits = connection.paused || connection.output_full || connection.incoming != NONE;
+        let takes_a_file = self.core.slots.takes_a_file(connection);
+        let waits = connection.paused || connection.output_full || takes_a_file;
         if !connection.state.hears() || !connection.opened || waits {
             return;
         }
         if connection.deliver_owed {
             self.deliver_kept(slot);
         }
-        let connection = &mut self.core.slots[slot];
+        let connection = &self.core.slots[slot];
         let waits = connection.paused
             || connection.output_full
             || connection.deliver_owed
-            || connection.incoming != NONE;
+            || self.core.slots.takes_a_file(connection);
         if !connection.fin_seen || waits || !connection.state.receives() {
             return;
         }
+        self.core.forget_message(slot);
+        let connection = &mut self.core.slots[slot];
         connection.on(Event::PeerFin);
-        connection.receiving_since_ms = 0;
         if connection.state == State::HalfClosedByPeer {
             self.application.half_closed(&mut self.core, slot);
         } else {

@@ -203,7 +203,7 @@ impl Core {
 
     /// The link whose connection is in this slot.
     fn link_of(&self, slot: u32) -> Option<u64> {
-        let Origin::Connected(tag) = self.slots[slot].origin else { return None };
+        let Origin::Connected(tag) = self.slots.origin(slot) else { return None };
         let link = self.links.links.get(&tag)?;
         (link.stage == Stage::Lives(self.id(slot))).then_some(tag)
     }
@@ -258,8 +258,7 @@ impl Core {
                 }
                 Stage::Asked => {}
                 Stage::Lives(id) => {
-                    let slot = self.slots.get(id.slot());
-                    let lives = slot.is_some_and(|it| it.generation == id.generation());
+                    let lives = self.slots.of_life(id.slot(), id.generation()).is_some();
                     assert!(lives, "link {tag} of {id:?}, which has gone");
                 }
             }

@@ -64,9 +64,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let more = self.something_follows(chunk.next);
         let (address, length) = self.head_bytes(slot);
         let op = Op::Send { socket: connection.descriptor, address, length, more };
-        self.submit(slot, Kind::Send, op)?;
-        self.core.slots[slot].sending = length;
-        Ok(())
+        self.submit(slot, Kind::Send, op)
     }
 
     /// Sends without the ring. What precedes a file: so that the file follows in the same turn, and its
@@ -87,7 +85,6 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             }
             Err(errno) => -errno.0,
         };
-        self.core.slots[slot].sending = length;
         self.on_send(slot, result);
         if self.core.slots[slot].output_head == NONE && !self.is_quiet_after_send(slot) {
             // What else follows is seen to as after a completion.
@@ -138,11 +135,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     pub(super) fn on_send(&mut self, slot: u32, result: i32) {
-        let submitted = std::mem::take(&mut self.core.slots[slot].sending);
         match result {
             1.. => {
                 let sent = result as u32;
-                assert!(sent <= submitted, "the kernel sent more than it was given");
                 self.note_sent(slot, sent);
                 self.core.advance_output(slot, sent);
             }
@@ -173,8 +168,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             && connection.output_head == NONE
             && !connection.shutdown_wanted
             && !connection.output_full
-            && connection.files_sent == 0
-            && connection.finish_ms == NONE
+            && (connection.is_plain() || {
+                let rare = self.core.slots.rare_of(connection);
+                rare.files_sent == 0 && rare.finish_ms == NONE
+            })
     }
 
     /// Tried again at once it would fail again: the deadline goes on with it.
@@ -193,10 +190,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// Everything queued has left: the FIN that waited for it follows.
     pub(super) fn output_is_empty(&mut self, slot: u32) {
-        let connection = &mut self.core.slots[slot];
+        let connection = &self.core.slots[slot];
         let draining = connection.state == State::Draining;
         // A file's `file_sent` comes before the end that may follow.
-        if (!draining && !connection.shutdown_wanted) || connection.files_sent > 0 {
+        if (!draining && !connection.shutdown_wanted) || self.core.slots.rare(slot).files_sent > 0 {
             return;
         }
         let socket = connection.descriptor;
@@ -215,8 +212,11 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// Callbacks owed on the output side.
     pub(super) fn settle_output(&mut self, slot: u32) {
-        while self.core.slots[slot].files_sent > 0 && !self.core.slots[slot].state.is_over() {
-            self.core.slots[slot].files_sent -= 1;
+        while let Some(rare) = self.core.slots.rare_if_any(slot)
+            && rare.files_sent > 0
+            && !self.core.slots[slot].state.is_over()
+        {
+            self.core.slots.rare_mut(slot).files_sent -= 1;
             self.application.file_sent(&mut self.core, slot);
         }
         let low = self.core.limits.output_low_bytes;

@@ -1,8 +1,9 @@
 //! Connections in a slab: state, generation, operations in flight.
 
+use super::identity::Identity;
+use super::rare::Rare;
 use super::state::{Event, State};
 use crate::Reason;
-use crate::admission::Cell;
 use crate::handler::Origin;
 use crate::ring::{Descriptor, Kind};
 use slab::Slab;
@@ -146,14 +147,31 @@ impl InFlight {
     }
 }
 
-/// One connection.
+/// One connection: what a request looks at, in one cache line. Who it is stands in its [`Identity`],
+/// what few need in a [`Rare`].
+#[repr(C, align(64))]
 pub struct Slot {
     pub descriptor: Descriptor,
+    /// Its record of what few need.
+    rare: u32,
+    /// Last time bytes came or went, ms.
+    pub active_ms: u64,
+    /// Since when output makes no progress, or since when lingering or connecting, ms.
+    pub stalled_since_ms: u64,
+    /// Output queue: first and last chunk.
+    pub output_head: u32,
+    pub output_tail: u32,
+    /// Bytes in the output queue, files not counted.
+    pub output_bytes: u32,
+    /// Kept unread bytes.
+    pub carry: u32,
+    /// Do not deliver fewer.
+    pub need: u32,
+    pub in_flight: InFlight,
     pub state: State,
     pub armed: Armed,
     mode: Mode,
     pub reason: Option<Reason>,
-    pub in_flight: InFlight,
     /// On the list of slots to look at when the batch is done.
     pub touched: bool,
     /// `opened` was called, so `closed` is owed.
@@ -162,10 +180,6 @@ pub struct Slot {
     pub told_of_drain: bool,
     /// The application called `pause`.
     pub paused: bool,
-    /// It is paused because a job of it was not taken, until there is room.
-    pub paused_for_jobs: bool,
-    /// Waits for a place in the queue of jobs.
-    pub waits_for_workers: bool,
     /// Kept bytes are to be delivered again.
     pub deliver_owed: bool,
     /// Output went above the high-water mark; `writable` is owed when it falls below the low.
@@ -184,48 +198,6 @@ pub struct Slot {
     pub rests: bool,
     /// Waits in the queue for a pipe.
     pub waits_for_pipe: bool,
-    /// Files sent whose `file_sent` is owed.
-    pub files_sent: u16,
-    /// Bytes acknowledged, modulo 2^32, at the last look of the write deadline.
-    pub acknowledged: u32,
-    /// Bytes of the send in flight.
-    pub sending: u32,
-    /// Output queue: first and last chunk.
-    pub output_head: u32,
-    pub output_tail: u32,
-    /// Bytes in the output queue, files not counted.
-    pub output_bytes: u32,
-    /// Kept unread bytes.
-    pub carry: u32,
-    /// Do not deliver fewer.
-    pub need: u32,
-    /// An open under way.
-    pub open: u32,
-    /// Its jobs under way.
-    pub jobs: u32,
-    /// A range of the stream on its way into a file.
-    pub incoming: u32,
-    /// A file on its way to its name.
-    pub naming: u32,
-    /// Input thrown away while draining and lingering.
-    pub discarded: u32,
-    pub origin: Origin,
-    pub generation: u64,
-    /// Last time bytes came or went, ms.
-    pub active_ms: u64,
-    /// Since when a message is incomplete, ms; 0: none is.
-    pub receiving_since_ms: u64,
-    /// Since when output makes no progress, or since when lingering or connecting, ms.
-    pub stalled_since_ms: u64,
-    /// The application's timer, ms; 0: none.
-    pub timer_ms: u64,
-    /// When it was opened, ms.
-    pub opened_ms: u64,
-    /// Where it is counted by its address.
-    pub cell: Cell,
-    /// Ends by itself once it has been quiet for so long, ms; `NONE`: does not.
-    pub finish_ms: u32,
-    pub peer: SocketAddr,
 }
 
 impl Slot {
@@ -233,6 +205,12 @@ impl Slot {
     #[inline]
     pub fn mode(&self) -> Mode {
         self.mode
+    }
+
+    /// Whether it does nothing but receive and send, so that nothing of it stands elsewhere.
+    #[inline]
+    pub fn is_plain(&self) -> bool {
+        self.rare == NONE
     }
 
     /// Whether the application and others know of it.
@@ -259,6 +237,9 @@ pub struct Slots {
     slots: Slab<Slot>,
     /// Generation of each slot's next life (or of its present one).
     generations: Vec<u64>,
+    /// Of each slot's present life, or of its last.
+    identities: Vec<Identity>,
+    rare: Slab<Rare>,
     retired: usize,
     /// Connections by mode.
     modes: [usize; Mode::COUNT],
@@ -270,6 +251,8 @@ impl Slots {
         Self {
             slots: Slab::with_capacity(capacity),
             generations: Vec::with_capacity(capacity),
+            identities: Vec::with_capacity(capacity),
+            rare: Slab::with_capacity(capacity),
             retired: 0,
             modes: [0; Mode::COUNT],
         }
@@ -286,24 +269,37 @@ impl Slots {
     ) -> u32 {
         let key = self.slots.vacant_key();
         assert!(key < SLOTS_MAX, "admission keeps the number of connections below {SLOTS_MAX}");
+        let (listener, tag) = match origin {
+            Origin::Listener(number) => (number, None),
+            Origin::Connected(tag) => (0, Some(tag)),
+        };
+        let identity = Identity::new(peer, listener, now_ms.into());
         if key == self.generations.len() {
             self.generations.push(0);
+            self.identities.push(identity);
+        } else {
+            self.identities[key] = identity;
         }
-        let generation = self.generations[key];
         self.modes[Mode::Streaming as usize] += 1;
-        self.slots.insert(Slot {
+        let slot = self.slots.insert(Slot {
             descriptor,
+            rare: NONE,
+            active_ms: now_ms,
+            stalled_since_ms: now_ms,
+            output_head: NONE,
+            output_tail: NONE,
+            output_bytes: 0,
+            carry: NONE,
+            need: 0,
+            in_flight: InFlight::default(),
             state,
             armed: Armed::Nothing,
             mode: Mode::Streaming,
             reason: None,
-            in_flight: InFlight::default(),
             touched: false,
             opened: false,
             told_of_drain: false,
             paused: false,
-            paused_for_jobs: false,
-            waits_for_workers: false,
             deliver_owed: false,
             output_full: false,
             shutdown_wanted: false,
@@ -313,36 +309,23 @@ impl Slots {
             cut: false,
             rests: false,
             waits_for_pipe: false,
-            files_sent: 0,
-            acknowledged: 0,
-            sending: 0,
-            output_head: NONE,
-            output_tail: NONE,
-            output_bytes: 0,
-            carry: NONE,
-            need: 0,
-            open: NONE,
-            jobs: NONE,
-            incoming: NONE,
-            naming: NONE,
-            discarded: 0,
-            origin,
-            generation,
-            active_ms: now_ms,
-            receiving_since_ms: 0,
-            stalled_since_ms: now_ms,
-            timer_ms: 0,
-            opened_ms: now_ms,
-            cell: Cell::NONE,
-            finish_ms: NONE,
-            peer,
-        }) as u32
+        }) as u32;
+        let (flow, scope) = match peer {
+            SocketAddr::V4(_) => (0, 0),
+            SocketAddr::V6(peer) => (peer.flowinfo(), peer.scope_id()),
+        };
+        if tag.is_some() || flow != 0 || scope != 0 {
+            let rare = self.rare_mut(slot);
+            (rare.tag, rare.flow, rare.scope) = (tag, flow, scope);
+        }
+        slot
     }
 
     /// Frees a slot; its next life has the next generation.
     pub fn remove(&mut self, slot: u32) {
         let key = slot as usize;
         self.modes[self.slots[key].mode as usize] -= 1;
+        let rare = self.take_rare(slot);
         if self.generations[key] == GENERATION_MAX {
             // Kept for good: a further life would repeat an id.
             self.retired += 1;
@@ -350,17 +333,122 @@ impl Slots {
         }
         let gone = self.slots.remove(key);
         assert!(gone.in_flight.is_empty(), "a slot is freed with nothing in flight");
-        assert!(gone.output_head == NONE && gone.carry == NONE && gone.open == NONE);
-        assert!(gone.jobs == NONE && !gone.waits_for_workers);
-        assert!(gone.incoming == NONE && gone.naming == NONE);
+        assert!(gone.output_head == NONE && gone.carry == NONE && rare.open == NONE);
+        assert!(!rare.is_at_work() && !rare.waits_for_workers);
         self.generations[key] += 1;
+    }
+
+    /// What few connections need, of this one.
+    #[inline]
+    pub fn rare(&self, slot: u32) -> &Rare {
+        self.rare_of(&self[slot])
+    }
+
+    /// The same, of a connection at hand.
+    #[inline]
+    pub fn rare_of(&self, connection: &Slot) -> &Rare {
+        static DEFAULT: Rare = Rare::DEFAULT;
+        match connection.rare {
+            NONE => &DEFAULT,
+            rare => &self.rare[rare as usize],
+        }
+    }
+
+    /// The same to change it: from here on the connection has a record of its own.
+    pub fn rare_mut(&mut self, slot: u32) -> &mut Rare {
+        let rare = &mut self.slots[slot as usize].rare;
+        if *rare == NONE {
+            *rare = self.rare.insert(Rare::DEFAULT) as u32;
+        }
+        &mut self.rare[*rare as usize]
+    }
+
+    /// The same, if there is a record: for what sets something back.
+    #[inline]
+    pub fn rare_if_any(&mut self, slot: u32) -> Option<&mut Rare> {
+        match self[slot].rare {
+            NONE => None,
+            rare => Some(&mut self.rare[rare as usize]),
+        }
+    }
+
+    fn take_rare(&mut self, slot: u32) -> Rare {
+        match std::mem::replace(&mut self[slot].rare, NONE) {
+            NONE => Rare::DEFAULT,
+            rare => self.rare.remove(rare as usize),
+        }
+    }
+
+    /// A connection that is parked gives its record back, unless there is something in it.
+    pub fn tidy(&mut self, slot: u32) {
+        let connection = &self.slots[slot as usize];
+        if connection.mode != Mode::Parked {
+            return;
+        }
+        let no_output = connection.output_head == NONE;
+        let Some(rare) = self.rare_if_any(slot) else { return };
+        if no_output {
+            // The write deadline begins anew with the next output.
+            rare.acknowledged = 0;
+        }
+        if *rare == Rare::DEFAULT {
+            self.take_rare(slot);
+        }
+    }
+
+    /// The range of a file that comes in; `NONE`: none.
+    #[inline]
+    pub fn incoming(&self, slot: u32) -> u32 {
+        self.rare(slot).incoming
+    }
+
+    /// Whether a range of a file comes in on a connection at hand.
+    #[inline]
+    pub fn takes_a_file(&self, connection: &Slot) -> bool {
+        !connection.is_plain() && self.rare_of(connection).incoming != NONE
+    }
+
+    /// Who is in a slot that is in use.
+    #[inline]
+    pub fn identity(&self, slot: u32) -> &Identity {
+        &self.identities[slot as usize]
+    }
+
+    #[inline]
+    pub fn identity_mut(&mut self, slot: u32) -> &mut Identity {
+        &mut self.identities[slot as usize]
+    }
+
+    /// Whose connection it is.
+    pub fn peer(&self, slot: u32) -> SocketAddr {
+        let rare = self.rare(slot);
+        self.identity(slot).peer(rare.flow, rare.scope)
+    }
+
+    /// Where it came from.
+    pub fn origin(&self, slot: u32) -> Origin {
+        match self.rare(slot).tag {
+            Some(tag) => Origin::Connected(tag),
+            None => Origin::Listener(self.identity(slot).listener),
+        }
+    }
+
+    /// Generation of the life of a slot that is in use.
+    #[inline]
+    pub fn generation(&self, slot: u32) -> u64 {
+        self.generations[slot as usize]
+    }
+
+    /// A slot, if it still has the life of this generation.
+    #[inline]
+    pub fn of_life(&self, slot: u32, generation: u64) -> Option<&Slot> {
+        self.get(slot).filter(|_| self.generation(slot) == generation)
     }
 
     /// The connection an id names, if it is still there.
     pub fn find(&self, id: ConnectionId) -> Option<u32> {
         let slot = id.slot();
-        let found = self.slots.get(slot as usize)?;
-        (found.generation == id.generation() && found.is_shown()).then_some(slot)
+        self.of_life(slot, id.generation())?.is_shown().then_some(slot)
     }
 
     #[inline]
@@ -392,6 +480,12 @@ impl Slots {
         self.generations.len()
     }
 
+    /// Records of what few connections need.
+    #[cfg(test)]
+    pub fn records(&self) -> usize {
+        self.rare.len()
+    }
+
     /// All connections.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &Slot)> {
         self.slots.iter().map(|(key, slot)| (key as u32, slot))
@@ -417,22 +511,73 @@ impl std::ops::IndexMut<u32> for Slots {
 mod tests {
     use super::*;
 
+    /// Shaped like the slab's own, which is private.
+    #[expect(dead_code, reason = "only its size counts")]
+    enum Entry<T> {
+        Vacant(usize),
+        Occupied(T),
+    }
+
     #[test]
-    fn a_slot_stays_small() {
-        // 256 bytes of user space per idle connection in all: the slot, its generation and its
-        // timer node are everything an idle connection has.
-        assert!(size_of::<Slot>() <= 216, "{} bytes", size_of::<Slot>());
+    fn a_slot_stays_in_a_cache_line() {
+        // 128 bytes of user space per idle connection in all: this, 32 for its identity, 8 for its
+        // generation and 16 for its timer node are everything an idle connection has.
+        assert_eq!((size_of::<Entry<Slot>>(), align_of::<Slot>()), (64, 64));
+        assert_eq!(size_of::<Entry<Rare>>(), 72);
+    }
+
+    fn insert(slots: &mut Slots, origin: Origin, peer: &str) -> u32 {
+        slots.insert(Descriptor(3), State::Open, origin, peer.parse().unwrap(), 0)
+    }
+
+    #[test]
+    fn a_record_is_there_while_it_is_needed() {
+        let mut slots = Slots::new(4);
+        let slot = insert(&mut slots, Origin::Listener(2), "127.0.0.1:1");
+        assert_eq!((slots.records(), slots.rare(slot)), (0, &Rare::DEFAULT));
+        assert_eq!(slots.rare_if_any(slot), None);
+        slots.rare_mut(slot).timer_ms = 5;
+        slots.tidy(slot);
+        slots.set_mode(slot, Mode::Parked);
+        slots.tidy(slot);
+        assert_eq!((slots.records(), slots.rare(slot).timer_ms), (1, 5));
+        slots.rare_mut(slot).timer_ms = 0;
+        // Of no use once the output has left.
+        slots.rare_mut(slot).acknowledged = 1;
+        slots[slot].output_head = 0;
+        slots.tidy(slot);
+        assert_eq!(slots.records(), 1);
+        slots[slot].output_head = NONE;
+        slots.tidy(slot);
+        assert_eq!((slots.records(), slots.origin(slot)), (0, Origin::Listener(2)));
+        slots.rare_mut(slot).discarded = 1;
+        slots.remove(slot);
+        assert_eq!(slots.records(), 0);
+    }
+
+    #[test]
+    fn origin_and_scope_outlast_a_rest() {
+        let mut slots = Slots::new(4);
+        let peer = "[fe80::1%3]:80";
+        let by_listener = insert(&mut slots, Origin::Listener(1), peer);
+        let by_us = insert(&mut slots, Origin::Connected(0), "127.0.0.1:1");
+        for slot in [by_listener, by_us] {
+            slots.set_mode(slot, Mode::Parked);
+            slots.tidy(slot);
+        }
+        assert_eq!(slots.peer(by_listener), peer.parse().unwrap());
+        assert_eq!(slots.origin(by_listener), Origin::Listener(1));
+        assert_eq!(slots.origin(by_us), Origin::Connected(0));
     }
 
     #[test]
     fn ids_are_never_used_again() {
         let mut slots = Slots::new(4);
-        let peer = "127.0.0.1:1".parse().unwrap();
         let mut seen = std::collections::HashSet::new();
         for _ in 0..100 {
-            let slot = slots.insert(Descriptor(3), State::Open, Origin::Listener(0), peer, 0);
+            let slot = insert(&mut slots, Origin::Listener(0), "127.0.0.1:1");
             slots[slot].opened = true;
-            let id = ConnectionId::new(7, slot, slots[slot].generation);
+            let id = ConnectionId::new(7, slot, slots.generation(slot));
             assert_eq!((id.shard(), id.slot()), (7, slot));
             assert!(seen.insert(id));
             assert_eq!(slots.find(id), Some(slot));

@@ -39,12 +39,12 @@ impl Core {
     }
 
     fn everybody(&self) -> Vec<(u32, u64)> {
-        self.slots.iter().map(|(slot, connection)| (slot, connection.generation)).collect()
+        self.slots.iter().map(|(slot, _)| (slot, self.slots.generation(slot))).collect()
     }
 
     /// The next of those, if it is still there.
     fn still_there(&self, (slot, generation): (u32, u64)) -> Option<u32> {
-        self.slots.get(slot).is_some_and(|found| found.generation == generation).then_some(slot)
+        self.slots.of_life(slot, generation).map(|_| slot)
     }
 }
 

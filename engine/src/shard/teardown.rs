@@ -96,7 +96,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.report_end(slot);
             self.report_connect(slot);
             self.core.forget_jobs(slot);
-            self.core.admission.forget_address(self.core.slots[slot].cell);
+            self.core.admission.forget_address(self.core.slots.identity(slot).cell);
             self.core.admission.give_back();
         }
         self.refuse_connects();
@@ -128,12 +128,11 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// Answers a connect that was under way.
     fn report_connect(&mut self, slot: u32) {
-        let connection = &self.core.slots[slot];
-        if let Origin::Connected(tag) = connection.origin
-            && connection.in_flight.has(Kind::Connect)
+        if let Origin::Connected(tag) = self.core.slots.origin(slot)
+            && self.core.slots[slot].in_flight.has(Kind::Connect)
         {
             mark!("a connect ends with its shard");
-            let to = connection.peer;
+            let to = self.core.slots.peer(slot);
             let connect = Connect { to, tag, kept: false };
             self.fail(&connect, io::Error::other("the shard has failed"));
         }

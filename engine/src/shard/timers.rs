@@ -3,6 +3,8 @@
 //! Four levels of 64 buckets, 4 ms a tick: 256 ms, 16 s, 17 min, 18 h. Arming and disarming are
 //! O(1); a deadline never fires early and at most one tick late (plus the wait of the ring).
 
+use super::u48::U48;
+
 /// Milliseconds of one tick.
 pub const TICK_MS: u64 = 4;
 const LEVELS: usize = 4;
@@ -11,11 +13,12 @@ const BUCKETS: usize = 1 << BITS;
 const NONE: u32 = u32::MAX;
 const UNARMED: u16 = u16::MAX;
 
+/// Sixteen bytes of every connection.
 #[derive(Clone, Copy)]
 struct Node {
-    at_tick: u64,
     next: u32,
     previous: u32,
+    at_tick: U48,
     bucket: u16,
 }
 
@@ -45,11 +48,12 @@ impl Timers {
     pub fn arm(&mut self, slot: u32, at_ms: u64) {
         self.disarm(slot);
         if slot as usize >= self.nodes.len() {
-            let unarmed = Node { at_tick: 0, next: NONE, previous: NONE, bucket: UNARMED };
+            let unarmed = Node { next: NONE, previous: NONE, at_tick: U48::ZERO, bucket: UNARMED };
             self.nodes.resize(slot as usize + 1, unarmed);
         }
         // Rounded up: never early.
-        self.nodes[slot as usize].at_tick = at_ms.div_ceil(TICK_MS).max(self.tick + 1);
+        let at_tick = at_ms.div_ceil(TICK_MS).max(self.tick + 1);
+        self.nodes[slot as usize].at_tick = at_tick.into();
         self.link(slot);
         self.armed += 1;
     }
@@ -65,7 +69,7 @@ impl Timers {
     /// When `slot` is due, in ms.
     pub fn at_ms(&self, slot: u32) -> Option<u64> {
         let node = self.nodes.get(slot as usize)?;
-        (node.bucket != UNARMED).then_some(node.at_tick * TICK_MS)
+        (node.bucket != UNARMED).then_some(node.at_tick.get() * TICK_MS)
     }
 
     /// A time in ms before which nothing is due; `None` when nothing is armed.
@@ -128,7 +132,7 @@ impl Timers {
     fn fire(&mut self, due: &mut Vec<u32>) {
         let bucket = self.tick as usize & (BUCKETS - 1);
         self.each_of(bucket, |timers, slot| {
-            if timers.nodes[slot as usize].at_tick > timers.tick {
+            if timers.nodes[slot as usize].at_tick.get() > timers.tick {
                 timers.link(slot);
             } else {
                 timers.armed -= 1;
@@ -151,7 +155,7 @@ impl Timers {
     }
 
     fn link(&mut self, slot: u32) {
-        let at = self.nodes[slot as usize].at_tick.max(self.tick);
+        let at = self.nodes[slot as usize].at_tick.get().max(self.tick);
         let distance = at - self.tick;
         let level = (0..LEVELS - 1)
             .find(|level| distance < 1 << (BITS * (*level as u32 + 1)))
@@ -224,6 +228,11 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_node_stays_small() {
+        assert_eq!(size_of::<Node>(), 16);
     }
 
     #[test]

@@ -110,9 +110,9 @@ impl World {
                 continue;
             }
             let since_ms = now_ms - connection.stalled_since_ms;
-            let silent = draining && connection.discarded == 0;
+            let silent = draining && core.slots.rare(slot).discarded == 0;
             let waited = since_ms >= limits.linger_ms || (silent && since_ms >= DRAIN_LINGER_MS);
-            let enough = connection.discarded as usize >= limits.linger_bytes_max;
+            let enough = core.slots.rare(slot).discarded as usize >= limits.linger_bytes_max;
             let stalled = [limits.write_ms, limits.transfer_ms].into_iter().flatten();
             let stalled = stalled.min().is_some_and(|least_ms| since_ms >= least_ms);
             if connection.abortive {
@@ -164,7 +164,7 @@ impl World {
             if state.sends() && connection.output_bytes > 0 {
                 return Some(format!("slot {at}/{slot} has not sent what it has to"));
             }
-            if connection.naming != NONE {
+            if core.slots.rare(slot).naming != NONE {
                 return Some(format!("slot {at}/{slot} has a file to name"));
             }
             if core.jobs_under_way(slot) > 0 {
