@@ -45,7 +45,7 @@ pub fn file(
     lines_of_file(out, path, file_bytes, validators, part);
 }
 
-/// What [`file`] ends a head of a whole file with: it can be kept, for [`whole`].
+/// What [`file()`] ends a head of a whole file with: it can be kept, for [`whole`].
 #[must_use]
 pub fn lines_of_whole(path: &[u8], file_bytes: u64, validators: &Validators) -> Vec<u8> {
     let mut lines = Vec::new();
