@@ -127,7 +127,7 @@ pub fn run(plan: &Plan) -> io::Result<Results> {
         quick: plan.quick,
         date: date(),
         machine: machine::Description::read(),
-        programs: versions(plan)?,
+        programs: versions(plan),
         run_s: plan.place.duration.as_secs_f64(),
         seed: plan.place.seed,
         verdicts: Vec::new(),
@@ -224,14 +224,16 @@ fn named(path: &Path, error: io::Error) -> io::Error {
 }
 
 /// Of every program that is not built here.
-fn versions(plan: &Plan) -> io::Result<Vec<(String, String)>> {
+fn versions(plan: &Plan) -> Vec<(String, String)> {
     let mut versions = vec![("rustc".to_owned(), first_line("rustc", &["--version"]))];
-    let nginx = locate("nginx", &plan.place.programs)?;
-    versions.push(("nginx".into(), first_line(nginx, &["-v"])));
+    // Who does not need it may measure without it.
+    if let Ok(nginx) = locate("nginx", &plan.place.programs) {
+        versions.push(("nginx".into(), first_line(nginx, &["-v"])));
+    }
     for (name, version) in dependencies() {
         versions.push((name, version));
     }
-    Ok(versions)
+    versions
 }
 
 /// The runtimes, as locked.
