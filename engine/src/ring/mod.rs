@@ -189,7 +189,7 @@ pub enum Op {
     Connect {
         /// The socket.
         socket: Descriptor,
-        /// Where to; the ring copies it when it submits.
+        /// Where to; the ring copies it when it is pushed.
         address: *const SocketAddr,
     },
     /// Close a descriptor.

@@ -63,6 +63,7 @@ impl SimulatedRing {
     pub fn end(&mut self) {
         self.catch_up();
         self.queue.clear();
+        self.addresses.clear();
         self.completions.clear();
         self.overflowed.clear();
         for at in 0..self.pending.len() {

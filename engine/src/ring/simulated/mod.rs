@@ -98,6 +98,8 @@ pub struct SimulatedRing {
     pipes: Vec<PipeBytes>,
     table: Table,
     queue: VecDeque<(Token, Op)>,
+    /// Where to the connects in it go.
+    addresses: VecDeque<SocketAddr>,
     pending: Vec<Option<Pending>>,
     pending_free: Vec<usize>,
     order: Vec<usize>,
@@ -155,6 +157,7 @@ impl SimulatedRing {
             pipes: Vec::new(),
             table: Table::new(number, 1024),
             queue: VecDeque::new(),
+            addresses: VecDeque::new(),
             pending: Vec::new(),
             pending_free: Vec::new(),
             order: Vec::new(),
@@ -286,6 +289,10 @@ impl Ring for SimulatedRing {
                 return false;
             }
             self.submit();
+        }
+        if let Op::Connect { address, .. } = op {
+            // SAFETY: the submitter keeps the address during this call.
+            self.addresses.push_back(unsafe { *address });
         }
         self.queue.push_back((token, op));
         true

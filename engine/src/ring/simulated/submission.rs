@@ -7,7 +7,6 @@ use super::descriptors::Object;
 use super::files::Name;
 use super::operations::Pending;
 use super::sockets::Phase;
-use std::net::SocketAddr;
 
 /// A SYN is sent again for about so long before connect(2) gives up.
 const CONNECT_GIVE_UP_US: u64 = 127_000_000;
@@ -135,7 +134,7 @@ impl SimulatedRing {
                     pending.name = Name::Error(libc::EXDEV);
                 }
             }
-            Op::Connect { address, .. } => self.prepare_connect(pending, address),
+            Op::Connect { .. } => self.prepare_connect(pending),
             _ => {}
         }
         if pending.op.is_on_worker() && pending.outcome.is_none() {
@@ -144,9 +143,8 @@ impl SimulatedRing {
         }
     }
 
-    fn prepare_connect(&mut self, pending: &mut Pending, address: *const SocketAddr) {
-        // SAFETY: the submitter keeps the address at least until it is submitted.
-        let to = unsafe { *address };
+    fn prepare_connect(&mut self, pending: &mut Pending) {
+        let to = self.addresses.pop_front().expect("one for each connect in the queue");
         let peer = self.pending_socket(pending);
         self.peers[peer].socket.phase = Phase::Connecting;
         pending.ready_us += 1 + self.rng.below(30_000);
