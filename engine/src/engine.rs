@@ -204,6 +204,14 @@ impl Engine {
         Ok(())
     }
 
+    /// Whether every shard has ended, so that [`Engine::join`] would return without waiting for
+    /// one. Not the same as no open connections: a drain that is under way may not have reached a
+    /// shard, nor a connection the [`Remote::ledger`].
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.shards.iter().all(JoinHandle::is_finished)
+    }
+
     fn wait_until_ready(
         &mut self,
         readiness: &Receiver<Result<bool, Error>>,

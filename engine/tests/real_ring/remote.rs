@@ -347,6 +347,8 @@ fn ids_that_name_nobody_are_harmless() {
         assert_eq!(remote.find(id), Ok(None));
         assert_eq!(remote.kick(id), Ok(()));
         assert_eq!(remote.send(id, b"?"[..].into()), Ok(()));
+        // And that was carried out, before the next client gets one of these ids.
+        assert_eq!(remote.find(id), Ok(None));
     }
     server.still_serves();
     server.finish();

@@ -131,7 +131,7 @@ fn drive<P: Protocol>(
     watch.until_over(interrupts);
     // Before they end. From here on they only wait for replies.
     let threads = Threads::now().since(&threads_before);
-    watch.stop(&engine.remote(), interrupts);
+    watch.stop(&engine, interrupts);
     let cpu = system::cpu_time();
     let ledger = engine.join()?;
     let mut run = watch.result();

@@ -133,14 +133,17 @@ impl<'a> Watch<'a> {
     /// Lets what is in flight finish: as long as a reply may take, so that a server that hangs
     /// does not pass because the time was up; after a signal only for a moment. A second signal
     /// does not wait at all.
-    pub fn stop(&mut self, remote: &ringwright::Remote, interrupts: &Interrupts) {
+    pub fn stop(&mut self, engine: &ringwright::Engine, interrupts: &Interrupts) {
+        let remote = engine.remote();
         self.shared.interrupted.store(self.run.interrupted, Ordering::Relaxed);
         self.shared.ended_ns.store(self.stopped_at.as_nanos() as u64, Ordering::Relaxed);
         self.shared.stop.store(true, Ordering::Relaxed);
         let mut wait = if self.run.interrupted { GRACE } else { self.load.timeout + GRACE };
         let since = Instant::now();
         // Busy is no shard with so few commands as ours; but then it is asked again.
-        while (remote.drain(wait).is_err() || remote.connections() > 0) && since.elapsed() < wait {
+        // No open connections would not do: in the first turn none is counted yet, and whoever
+        // joins the engine then does not see the second signal.
+        while (remote.drain(wait).is_err() || !engine.is_finished()) && since.elapsed() < wait {
             if interrupts.wait(Duration::from_millis(1)) {
                 if self.run.interrupted {
                     self.screen.close();
