@@ -6,7 +6,7 @@
 use super::output::Body;
 use super::slots::{Armed, Mode, NONE, Slot};
 use super::state::State;
-use super::{Shard, WAIT_MAX};
+use super::{Shard, WAIT_MAX, WAIT_MAX_MS};
 use crate::Reason;
 use crate::handler::{Deadline, Handler};
 use crate::ring::{Kind, Op, Ring, Token};
@@ -296,7 +296,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             .min(or_never(self.drain_deadline_ms))
             .min(or_never(self.drain_ends_at_ms));
         let left_ms = next_ms.saturating_sub(self.core.now_ms).max(1);
-        let wait = WAIT_MAX.min(Duration::from_millis(left_ms));
+        // So it is in almost every turn: without a division, and a comparison of durations.
+        let wait = if left_ms >= WAIT_MAX_MS { WAIT_MAX } else { Duration::from_millis(left_ms) };
         let Some(at_us) = self.core.tick_at_us else { return wait };
         wait.min(Duration::from_micros(at_us.saturating_sub(self.core.now_us).max(1)))
     }

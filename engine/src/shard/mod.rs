@@ -61,7 +61,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// The longest wait when nothing is due.
-const WAIT_MAX: Duration = Duration::from_secs(1);
+const WAIT_MAX_MS: u64 = 1000;
+const WAIT_MAX: Duration = Duration::from_millis(WAIT_MAX_MS);
 /// How long taking turns for buffers outlasts the last time one was missing, in milliseconds.
 const STARVING_MS: u64 = 100;
 /// How soon something that failed for want of memory or descriptors is tried again.

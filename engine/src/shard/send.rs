@@ -52,6 +52,13 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 return Ok(());
             }
             if (file_follows || self.sends_at_once) && self.send_head_now(slot) {
+                if self.is_quiet_after_send(slot) {
+                    return Ok(());
+                }
+                if self.core.slots[slot].output_head == NONE {
+                    // What else follows is seen to as after a completion.
+                    self.core.touch(slot);
+                }
                 continue;
             }
             return self.send_head(slot);
@@ -86,10 +93,6 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             Err(errno) => -errno.0,
         };
         self.on_send(slot, result);
-        if self.core.slots[slot].output_head == NONE && !self.is_quiet_after_send(slot) {
-            // What else follows is seen to as after a completion.
-            self.core.touch(slot);
-        }
         true
     }
 
