@@ -43,6 +43,8 @@ fn run(arguments: &Arguments) -> io::Result<()> {
     let body = Bytes::from(vec![b'x'; arguments.size as usize]);
     let mut http = http1::Builder::new();
     http.pipeline_flush(arguments.pipeline_flush);
+    // Without it the end of the requests may overtake the last reply.
+    http.half_close(true);
     tokio::runtime::Builder::new_current_thread().enable_io().build()?.block_on(async {
         let listener = TcpListener::from_std(listener)?;
         loop {
