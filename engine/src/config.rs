@@ -59,7 +59,8 @@ pub struct Config {
     pub receive_buffer_bytes: u32,
     /// Send buffers per shard. Default 256; when all are taken the heap serves, counted.
     pub send_buffers: u32,
-    /// Bytes of a send buffer. Default 8 KiB: head and body of a small reply leave together.
+    /// Bytes of a send buffer. Default 8 KiB: head and body of a small reply leave together. What
+    /// is longer goes into several while more than half are free, else to the heap, counted.
     pub send_buffer_bytes: u32,
     /// Pipes per shard, for files on their way in and for those on their way out that are not in
     /// the page cache. Default 32: with 256 KiB each, eight shards stay under the 16,384 pages

@@ -251,16 +251,11 @@ impl Ring for ScriptedRing {
     }
 
     #[inline(never)]
-    fn send_now(
-        &mut self,
-        _: Descriptor,
-        _: *const u8,
-        length: u32,
-        _: bool,
-    ) -> Result<u32, Errno> {
-        assert!(length as usize == PAYLOAD_BYTES, "a reply is as long as what came");
-        self.sent_bytes.set(self.sent_bytes.get() + u64::from(length));
-        Ok(length)
+    fn send_now(&mut self, _: Descriptor, pieces: &[libc::iovec], _: bool) -> Result<u32, Errno> {
+        let length = pieces[0].iov_len;
+        assert!(pieces.len() == 1 && length == PAYLOAD_BYTES, "a reply is as long as what came");
+        self.sent_bytes.set(self.sent_bytes.get() + length as u64);
+        Ok(length as u32)
     }
 
     fn splice_to_socket(

@@ -360,11 +360,10 @@ impl Ring for KernelRing {
     fn send_now(
         &mut self,
         socket: Descriptor,
-        address: *const u8,
-        length: u32,
+        pieces: &[libc::iovec],
         more: bool,
     ) -> Result<u32, Errno> {
-        direct::send(socket, address, length, more)
+        direct::send(socket, pieces, more)
     }
 
     fn splice_to_socket(

@@ -415,15 +415,15 @@ pub trait Ring {
     /// is `TCP_CLOSE`. A send that was cut short has taken the error with it, and a receive says 0.
     fn is_reset(&mut self, socket: Descriptor) -> bool;
 
-    /// send(2) without waiting; `more` adds `MSG_MORE`.
+    /// sendmsg(2) without waiting, of bytes that stay during the call; `more` adds `MSG_MORE`. Fewer
+    /// than all of them may be taken.
     ///
     /// # Errors
     /// EAGAIN: the socket has no room. ENOBUFS, ENOMEM, EPIPE, ECONNRESET.
     fn send_now(
         &mut self,
         socket: Descriptor,
-        address: *const u8,
-        length: u32,
+        pieces: &[libc::iovec],
         more: bool,
     ) -> Result<u32, Errno>;
 

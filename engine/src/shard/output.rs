@@ -41,6 +41,9 @@ impl Core {
     pub fn queue_bytes(&mut self, slot: u32, bytes: &[u8]) {
         let mut rest = bytes;
         let size = self.send_buffers.bytes_each();
+        if bytes.len() > size {
+            return self.queue_long(slot, bytes);
+        }
         let connection = &mut self.slots[slot];
         connection.output_bytes += bytes.len() as u32;
         let tail = connection.output_tail;
@@ -52,20 +55,40 @@ impl Core {
             *end += fits as u32;
             rest = &rest[fits..];
         }
-        if !rest.is_empty() {
-            let buffer = if rest.len() <= size { self.send_buffers.take() } else { None };
-            let body = match buffer {
-                Some(buffer) => {
-                    self.send_buffers.write(&buffer, 0, rest);
-                    Body::Pooled { buffer, start: 0, end: rest.len() as u32 }
-                }
-                None => {
-                    self.counters.heap_chunks += 1;
-                    Body::Heap { bytes: rest.into(), start: 0 }
-                }
-            };
-            self.append(slot, body);
+        if rest.is_empty() {
+            return;
         }
+        match self.send_buffers.take() {
+            Some(buffer) => {
+                self.send_buffers.write(&buffer, 0, rest);
+                self.append(slot, Body::Pooled { buffer, start: 0, end: rest.len() as u32 });
+            }
+            None => self.append_copy(slot, rest),
+        }
+    }
+
+    /// What is long goes into several buffers while there are plenty for the others: they leave
+    /// together, and memory of the heap costs page faults whenever malloc gives it back in between.
+    #[cold]
+    fn queue_long(&mut self, slot: u32, bytes: &[u8]) {
+        let (size, plenty) = (self.send_buffers.bytes_each(), self.send_buffers.total() / 2);
+        let mut rest = bytes;
+        while rest.len() > size {
+            if self.send_buffers.free() <= plenty {
+                self.slots[slot].output_bytes += rest.len() as u32;
+                return self.append_copy(slot, rest);
+            }
+            self.queue_bytes(slot, &rest[..size]);
+            rest = &rest[size..];
+        }
+        self.queue_bytes(slot, rest);
+    }
+
+    /// Appends a copy on the heap.
+    #[cold]
+    fn append_copy(&mut self, slot: u32, bytes: &[u8]) {
+        self.counters.heap_chunks += 1;
+        self.append(slot, Body::Heap { bytes: bytes.into(), start: 0 });
     }
 
     /// Queues a reference to `bytes`.

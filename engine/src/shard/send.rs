@@ -7,10 +7,13 @@ use super::state::{Event, State};
 use super::{Full, RETRY_MS, Shard};
 use crate::Reason;
 use crate::handler::Handler;
-use crate::ring::{Kind, Op, Ring};
+use crate::ring::{Errno, Kind, Op, Ring};
 
 /// Bytes of one send at most: progress is seen, and a 32-bit result holds it.
 const SEND_BYTES_MAX: usize = 1 << 20;
+
+/// Chunks of one send at most.
+const PIECES_MAX: usize = 32;
 
 /// What precedes so much of a file is a segment of its own.
 const LONG_BYTES: u64 = 256 << 10;
@@ -18,6 +21,7 @@ const LONG_BYTES: u64 = 256 << 10;
 impl<R: Ring, H: Handler> Shard<R, H> {
     /// Starts the next step of the output, unless one is under way.
     pub(super) fn flush_output(&mut self, slot: u32) -> Result<(), Full> {
+        let mut sent_together = false;
         loop {
             let connection = &self.core.slots[slot];
             let flight = connection.in_flight;
@@ -33,25 +37,33 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 self.output_is_empty(slot);
                 return Ok(());
             }
-            if matches!(self.core.chunks[head as usize].body, Body::File(_)) {
+            let chunk = &self.core.chunks[head as usize];
+            if matches!(chunk.body, Body::File(_)) {
                 if self.flush_file(slot)? {
                     continue;
                 }
                 return Ok(());
             }
-            if self.small_file_follows(slot) {
-                if self.read_behind_head(slot)? {
-                    continue;
+            let (next, mut at_once) = (chunk.next, self.sends_at_once);
+            if next != NONE {
+                if self.small_file_follows(slot) {
+                    if self.read_behind_head(slot)? {
+                        continue;
+                    }
+                    return Ok(());
                 }
-                return Ok(());
+                let file_follows = self.sendfile_follows(slot);
+                if file_follows && self.sendfile_left == 0 {
+                    mark!("what precedes a file waits for it");
+                    self.core.touch(slot);
+                    return Ok(());
+                }
+                // Once: what is left then waits for room, and for the others.
+                let several = !sent_together && self.is_bytes(next);
+                sent_together |= several;
+                at_once |= file_follows || several;
             }
-            let file_follows = self.sendfile_follows(slot);
-            if file_follows && self.sendfile_left == 0 {
-                mark!("what precedes a file waits for it");
-                self.core.touch(slot);
-                return Ok(());
-            }
-            if (file_follows || self.sends_at_once) && self.send_head_now(slot) {
+            if at_once && self.send_now(slot) {
                 if self.is_quiet_after_send(slot) {
                     return Ok(());
                 }
@@ -69,7 +81,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let connection = &self.core.slots[slot];
         let chunk = &self.core.chunks[connection.output_head as usize];
         let more = self.something_follows(chunk.next);
-        let (address, length) = self.head_bytes(slot);
+        let piece = self.piece(connection.output_head);
+        let (address, length) = (piece.iov_base.cast_const().cast(), piece.iov_len as u32);
         let op = Op::Send { socket: connection.descriptor, address, length, more };
         self.submit(slot, Kind::Send, op)
     }
@@ -77,14 +90,19 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// Sends without the ring. What precedes a file: so that the file follows in the same turn, and its
     /// reader is at work on the one while the other comes. What answers a small batch: a send of the
     /// ring completes at once, too, and the wait that submits it ends with nothing but that; it costs a turn
-    /// more. False: there is no room at once.
-    fn send_head_now(&mut self, slot: u32) -> bool {
+    /// more. What lies in several buffers: one call instead of a send and a turn for each. False: there is
+    /// no room at once.
+    fn send_now(&mut self, slot: u32) -> bool {
         let connection = &self.core.slots[slot];
-        let socket = connection.descriptor;
-        let next = self.core.chunks[connection.output_head as usize].next;
-        let more = next != NONE && self.something_follows(next) && !self.is_long(next);
-        let (address, length) = self.head_bytes(slot);
-        let result = match self.ring.send_now(socket, address, length, more) {
+        let (socket, head) = (connection.descriptor, connection.output_head);
+        let next = self.core.chunks[head as usize].next;
+        let result = if self.is_bytes(next) {
+            self.send_together(slot)
+        } else {
+            let more = self.more_follows(next);
+            self.ring.send_now(socket, &[self.piece(head)], more)
+        };
+        let result = match result {
             Ok(sent) => sent as i32,
             Err(errno) if errno.0 == libc::EAGAIN => {
                 mark!("no room at once");
@@ -96,33 +114,72 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         true
     }
 
+    /// Sends the bytes of the first chunk and of those behind it. What it returns is of the last of them
+    /// of which something has left; those before it are off the queue.
+    fn send_together(&mut self, slot: u32) -> Result<u32, Errno> {
+        mark!("several chunks leave together");
+        let connection = &self.core.slots[slot];
+        let (socket, mut chunk) = (connection.descriptor, connection.output_head);
+        let mut pieces = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; PIECES_MAX];
+        let (mut count, mut left) = (0, SEND_BYTES_MAX);
+        while count < PIECES_MAX && left > 0 && self.is_bytes(chunk) {
+            let mut piece = self.piece(chunk);
+            piece.iov_len = piece.iov_len.min(left);
+            left -= piece.iov_len;
+            pieces[count] = piece;
+            count += 1;
+            chunk = self.core.chunks[chunk as usize].next;
+        }
+        let more = self.more_follows(chunk);
+        let mut sent = self.ring.send_now(socket, &pieces[..count], more)?;
+        for piece in &pieces[..count] {
+            let length = piece.iov_len as u32;
+            if sent <= length {
+                break;
+            }
+            self.on_send(slot, length as i32);
+            sent -= length;
+        }
+        Ok(sent)
+    }
+
+    /// Whether there is a chunk, and it is no file's.
+    #[inline]
+    fn is_bytes(&self, chunk: u32) -> bool {
+        chunk != NONE && !matches!(self.core.chunks[chunk as usize].body, Body::File(_))
+    }
+
+    /// Whether a partial segment before this chunk is to be held back for it.
+    fn more_follows(&self, chunk: u32) -> bool {
+        chunk != NONE && self.something_follows(chunk) && !self.is_long(chunk)
+    }
+
     /// Whether a chunk is so much of a file that its reader had better be at work when it comes.
     fn is_long(&self, chunk: u32) -> bool {
         let chunk = self.core.chunks.get(chunk as usize).map(|chunk| &chunk.body);
         matches!(chunk, Some(Body::File(file)) if file.remaining >= LONG_BYTES)
     }
 
-    /// What the next send is of.
+    /// What is left of a chunk of bytes.
     #[inline(always)]
-    fn head_bytes(&self, slot: u32) -> (*const u8, u32) {
-        let chunk = &self.core.chunks[self.core.slots[slot].output_head as usize];
-        let (address, length) = match &chunk.body {
+    fn piece(&self, chunk: u32) -> libc::iovec {
+        let (address, length) = match &self.core.chunks[chunk as usize].body {
             Body::Pooled { buffer, start, end } => {
                 let address = self.core.send_buffers.address(buffer);
-                (address.cast_const().wrapping_add(*start as usize), end - start)
+                (address.cast_const().wrapping_add(*start as usize), (end - start) as usize)
             }
             Body::Heap { bytes, start } => {
                 let rest = &bytes[*start as usize..];
-                (rest.as_ptr(), rest.len().min(SEND_BYTES_MAX) as u32)
+                (rest.as_ptr(), rest.len().min(SEND_BYTES_MAX))
             }
             Body::Shared { bytes, start } => {
                 let rest = &bytes[*start as usize..];
-                (rest.as_ptr(), rest.len().min(SEND_BYTES_MAX) as u32)
+                (rest.as_ptr(), rest.len().min(SEND_BYTES_MAX))
             }
             Body::File(_) => unreachable!("files have their own way"),
         };
         assert!(length > 0, "an empty chunk is not queued");
-        (address, length)
+        libc::iovec { iov_base: address.cast_mut().cast(), iov_len: length }
     }
 
     /// Whether the queue from this chunk on holds a byte: after an empty file nothing may follow,

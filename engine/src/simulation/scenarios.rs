@@ -170,6 +170,24 @@ fn a_send_without_memory_rests_before_it_is_tried_again() {
     end(&mut world);
 }
 
+/// Each buffer of a reply was a send and a turn of its own, and what was longer than a buffer went
+/// to the heap.
+#[test]
+fn what_lies_in_several_buffers_leaves_in_one_call() {
+    let mut world = world(10, config());
+    let lecturer = part(Role::Lecturer(3_000), Farewell::Close);
+    let peers: Vec<_> = (0..5).map(|_| world.add_peer(Plan::plain(), lecturer, 0)).collect();
+    for peer in &peers {
+        world.ring().peers[*peer].socket.outbound_capacity = 65_536;
+    }
+    let told = |world: &mut World| {
+        peers.iter().all(|peer| world.ring().peers[*peer].received.len() == 3_000)
+    };
+    run_until(&mut world, Duration::from_secs(5), "all of it", told);
+    assert_eq!((world.ring().sends_at_once, world.ledger().sum.heap_chunks), (5, 0));
+    end(&mut world);
+}
+
 /// EMFILE fails an accept even with nobody connecting: armed again at once, it would spin.
 #[test]
 fn accepting_pauses_when_descriptors_are_out() {

@@ -18,19 +18,23 @@ pub(super) fn answer(result: impl Into<i64>) -> Result<i64, Errno> {
     if result < 0 { Err(last_errno()) } else { Ok(result) }
 }
 
-/// send(2) of bytes that the caller keeps.
-pub(super) fn send(
-    socket: Descriptor,
-    address: *const u8,
-    length: u32,
-    more: bool,
-) -> Result<u32, Errno> {
+/// send(2) or sendmsg(2) of bytes that the caller keeps.
+pub(super) fn send(socket: Descriptor, pieces: &[libc::iovec], more: bool) -> Result<u32, Errno> {
     let more = if more { libc::MSG_MORE } else { 0 };
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | more;
-    // SAFETY: the kernel reads memory that the caller has for this during the call.
-    let sent = uninterrupted(|| unsafe {
-        libc::send(socket.0, address.cast(), length as usize, flags) as i64
-    });
+    let sent = if let [piece] = pieces {
+        // SAFETY: the kernel reads memory that the caller has for this during the call.
+        uninterrupted(|| unsafe {
+            libc::send(socket.0, piece.iov_base, piece.iov_len, flags) as i64
+        })
+    } else {
+        // SAFETY: a msghdr of zeros names nothing.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_iov = pieces.as_ptr().cast_mut();
+        message.msg_iovlen = pieces.len();
+        // SAFETY: as above; the pieces are only read.
+        uninterrupted(|| unsafe { libc::sendmsg(socket.0, &raw const message, flags) as i64 })
+    };
     sent.map(|sent| sent as u32)
 }
 

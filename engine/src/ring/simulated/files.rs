@@ -135,25 +135,29 @@ impl SimulatedRing {
     pub(super) fn send_direct(
         &mut self,
         socket: Descriptor,
-        address: *const u8,
-        length: usize,
+        pieces: &[libc::iovec],
     ) -> Result<u32, Errno> {
-        let peer = self.socket_number(socket, "send(2)");
+        let peer = self.socket_number(socket, "sendmsg(2)");
+        let mut bytes = Vec::new();
+        for piece in pieces {
+            // SAFETY: the caller keeps the bytes during the call.
+            bytes.extend(unsafe {
+                std::slice::from_raw_parts(piece.iov_base.cast::<u8>(), piece.iov_len)
+            });
+        }
         if let Some(errno) = self.peers[peer].socket.send_failure() {
             return Err(failed(errno));
         }
         if self.rng.per_mille(self.faults.no_send_memory) {
             return Err(Errno(self.rng.pick(&[libc::ENOBUFS, libc::ENOMEM])));
         }
-        let most = length.min(self.peers[peer].socket.room());
+        let most = bytes.len().min(self.peers[peer].socket.room());
         if most == 0 || self.rng.per_mille(self.faults.splice_again) {
             return Err(Errno(libc::EAGAIN));
         }
         let short = self.rng.per_mille(self.faults.short_send);
         let count = if short { self.rng.up_to(most) } else { most };
-        // SAFETY: the caller keeps the bytes during the call.
-        let bytes = unsafe { std::slice::from_raw_parts(address, count) };
-        self.peers[peer].socket.outbound.extend(bytes);
+        self.peers[peer].socket.outbound.extend(&bytes[..count]);
         self.touch(peer);
         Ok(count as u32)
     }

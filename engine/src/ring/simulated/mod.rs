@@ -383,13 +383,12 @@ impl Ring for SimulatedRing {
     fn send_now(
         &mut self,
         socket: Descriptor,
-        address: *const u8,
-        length: u32,
+        pieces: &[libc::iovec],
         _more: bool,
     ) -> Result<u32, Errno> {
         self.catch_up();
         self.sends_at_once += 1;
-        let result = self.send_direct(socket, address, length as usize);
+        let result = self.send_direct(socket, pieces);
         let number = result.map_or_else(|errno| -i64::from(errno.0), i64::from);
         self.trace.called(self.now_us, "send", socket, number);
         result

@@ -199,6 +199,29 @@ fn a_send_is_finished_by_the_kernel_however_slow_the_reader() {
     ring.close_now(ours);
 }
 
+#[test]
+fn a_send_past_the_ring_takes_its_pieces_in_order_and_as_many_as_there_is_room_for() {
+    let mut ring = ring();
+    let (ours, mut peer) = pair();
+    let bytes: Vec<u8> = (0..16 << 20).map(|at: u32| (at / 7) as u8).collect();
+    let piece = |bytes: &[u8]| libc::iovec {
+        iov_base: bytes.as_ptr().cast_mut().cast(),
+        iov_len: bytes.len(),
+    };
+    let small = [piece(&bytes[..1]), piece(&bytes[1..4]), piece(&bytes[4..9_000])];
+    assert_eq!(ring.send_now(ours, &small, false), Ok(9_000));
+    let rest = [piece(&bytes[9_000..100_000]), piece(&bytes[100_000..])];
+    let taken = ring.send_now(ours, &rest, false).expect("there is room for some") as usize;
+    assert!((1..bytes.len() - 9_000).contains(&taken), "{taken}");
+    assert_eq!(ring.send_now(ours, &small, false), Err(Errno(libc::EAGAIN)));
+    let mut received = vec![0; 9_000 + taken];
+    peer.read_exact(&mut received).expect("all that was taken");
+    assert!(received == bytes[..9_000 + taken]);
+    ring.shutdown(ours, Shutdown::Write).expect("a connected socket");
+    assert_eq!(ring.send_now(ours, &small, false), Err(Errno(libc::EPIPE)), "and no signal");
+    ring.close_now(ours);
+}
+
 /// `MSG_NOSIGNAL` and EPIPE: a dead peer costs an error, not the process.
 #[test]
 fn a_send_after_our_fin_is_an_error_and_no_signal() {
