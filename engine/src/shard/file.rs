@@ -140,8 +140,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     /// Whether the chunk behind the first is a file that fits into the first one's buffer.
-    pub(super) fn small_file_follows(&self, slot: u32) -> bool {
-        let head = &self.core.chunks[self.core.slots[slot].output_head as usize];
+    pub(super) fn small_file_follows(&self, chunk: u32) -> bool {
+        let head = &self.core.chunks[chunk as usize];
         let Body::Pooled { end, .. } = &head.body else { return false };
         if head.next == NONE {
             return false;

@@ -315,6 +315,10 @@ impl<H: Handler> Shard<SimulatedRing, H> {
                 fail("does not send what it has to");
             }
         }
+        let low = (connection.output_bytes as usize) < limits.output_low_bytes;
+        if state.accepts_output() && connection.output_full && low {
+            fail("has room and its handler does not know");
+        }
         let rare = self.core.slots.rare(slot);
         let files = rare.incoming != NONE;
         let enough = rare.discarded as usize >= limits.linger_bytes_max;

@@ -72,6 +72,10 @@ const RETRY_MS: u64 = 20;
 /// waits for so many at most.
 const SENDFILES_MAX: u64 = 2;
 
+/// Bytes sent past the ring, in one turn, of connections that have several buffers full: the replies
+/// of others wait so long for the submission.
+const GATHERED_BYTES_MAX: usize = 4 << 20;
+
 /// So many connections send without the ring, if there are no more to flush.
 const SENT_AT_ONCE_MAX: usize = 2;
 
@@ -141,6 +145,8 @@ pub(crate) struct Shard<R: Ring, H: Handler> {
     pushes_left: u32,
     /// Bytes of cached files that may still be sent in this turn.
     sendfile_left: u64,
+    /// Bytes that may still leave several buffers at once in this turn.
+    gather_left: usize,
     /// What was found in the page cache lately.
     looks: looks::Looks,
     /// Inodes of files of which a splice into a pipe is in flight, once for each.
@@ -208,6 +214,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             sends_at_once: false,
             pushes_left: setup.completion_entries / 2,
             sendfile_left: 0,
+            gather_left: 0,
             looks: looks::Looks::default(),
             splicing: Vec::new(),
             served: Vec::new(),
@@ -245,6 +252,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// One turn of the loop: what is wanted goes in, what has happened comes out.
     pub fn turn(&mut self) -> Result<(), Errno> {
         self.pushes_left = self.pushes_max;
+        self.gather_left = GATHERED_BYTES_MAX;
         self.sendfile_left = SENDFILES_MAX * u64::from(self.core.limits.sendfile_bytes_max);
         // What did not fit into the queue goes in next, without waiting for anything else.
         let flushed = self.flush().is_ok();

@@ -21,7 +21,7 @@ const LONG_BYTES: u64 = 256 << 10;
 impl<R: Ring, H: Handler> Shard<R, H> {
     /// Starts the next step of the output, unless one is under way.
     pub(super) fn flush_output(&mut self, slot: u32) -> Result<(), Full> {
-        let mut sent_together = false;
+        let mut tried = false;
         loop {
             let connection = &self.core.slots[slot];
             let flight = connection.in_flight;
@@ -44,33 +44,37 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 }
                 return Ok(());
             }
-            let (next, mut at_once) = (chunk.next, self.sends_at_once);
+            let (next, mut at_once) = (chunk.next, self.sends_at_once && !tried);
             if next != NONE {
-                if self.small_file_follows(slot) {
+                if self.small_file_follows(head) {
                     if self.read_behind_head(slot)? {
                         continue;
                     }
                     return Ok(());
                 }
-                let file_follows = self.sendfile_follows(slot);
+                let file_follows = self.sendfile_takes(next);
                 if file_follows && self.sendfile_left == 0 {
                     mark!("what precedes a file waits for it");
                     self.core.touch(slot);
                     return Ok(());
                 }
-                // Once: what is left then waits for room, and for the others.
-                let several = !sent_together && self.is_bytes(next);
-                sent_together |= several;
-                at_once |= file_follows || several;
+                let several =
+                    self.gather_left > 0 && self.is_bytes(next) && !self.small_file_follows(next);
+                at_once |= file_follows || (several && !tried);
             }
             if at_once && self.send_now(slot) {
                 if self.is_quiet_after_send(slot) {
                     return Ok(());
                 }
-                if self.core.slots[slot].output_head == NONE {
+                let connection = &self.core.slots[slot];
+                let room = connection.output_full
+                    && (connection.output_bytes as usize) < self.core.limits.output_low_bytes;
+                if connection.output_head == NONE || room {
                     // What else follows is seen to as after a completion.
                     self.core.touch(slot);
                 }
+                // Once: what is left waits for room, or for the others.
+                tried = true;
                 continue;
             }
             return self.send_head(slot);
@@ -96,7 +100,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let connection = &self.core.slots[slot];
         let (socket, head) = (connection.descriptor, connection.output_head);
         let next = self.core.chunks[head as usize].next;
-        let result = if self.is_bytes(next) {
+        let result = if self.gather_left > 0 && self.is_bytes(next) {
             self.send_together(slot)
         } else {
             let more = self.more_follows(next);
@@ -123,6 +127,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let mut pieces = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; PIECES_MAX];
         let (mut count, mut left) = (0, SEND_BYTES_MAX);
         while count < PIECES_MAX && left > 0 && self.is_bytes(chunk) {
+            // That leaves with the file.
+            if count > 0 && self.small_file_follows(chunk) {
+                break;
+            }
             let mut piece = self.piece(chunk);
             piece.iov_len = piece.iov_len.min(left);
             left -= piece.iov_len;
@@ -132,6 +140,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
         let more = self.more_follows(chunk);
         let mut sent = self.ring.send_now(socket, &pieces[..count], more)?;
+        self.gather_left = self.gather_left.saturating_sub(sent as usize);
         for piece in &pieces[..count] {
             let length = piece.iov_len as u32;
             if sent <= length {
@@ -151,11 +160,15 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// Whether a partial segment before this chunk is to be held back for it.
     fn more_follows(&self, chunk: u32) -> bool {
-        chunk != NONE && self.something_follows(chunk) && !self.is_long(chunk)
+        chunk != NONE && self.something_follows(chunk) && !self.is_late(chunk)
     }
 
-    /// Whether a chunk is so much of a file that its reader had better be at work when it comes.
-    fn is_long(&self, chunk: u32) -> bool {
+    /// Whether a chunk is so much of a file that its reader had better be at work when it comes, or
+    /// a file that has to wait for its turn.
+    fn is_late(&self, chunk: u32) -> bool {
+        if self.sendfile_left == 0 && self.sendfile_takes(chunk) {
+            return true;
+        }
         let chunk = self.core.chunks.get(chunk as usize).map(|chunk| &chunk.body);
         matches!(chunk, Some(Body::File(file)) if file.remaining >= LONG_BYTES)
     }

@@ -5,7 +5,6 @@ use super::file::file_at_head;
 use super::looks::STRETCH_BYTES;
 use super::output::Body;
 use super::pipes::Side;
-use super::slots::NONE;
 use super::{Full, Shard};
 use crate::Reason;
 use crate::handler::Handler;
@@ -18,19 +17,14 @@ const FILE_ERRNOS: [i32; 6] =
 impl<R: Ring, H: Handler> Shard<R, H> {
     /// Whether the chunk behind the first is a file that is to leave by sendfile(2).
     #[inline]
-    pub(super) fn sendfile_follows(&self, slot: u32) -> bool {
-        let head = &self.core.chunks[self.core.slots[slot].output_head as usize];
-        head.next != NONE
-            && self.core.limits.sendfile_bytes_max > 0
-            && match &self.core.chunks[head.next as usize].body {
-                Body::File(file) => {
-                    file.remaining > 0
-                        && file.pipe.is_none()
-                        && !file.uncached
-                        && !file.file.waits()
-                }
-                _ => false,
-            }
+    pub(super) fn sendfile_takes(&self, chunk: u32) -> bool {
+        let chunk = self.core.chunks.get(chunk as usize).map(|chunk| &chunk.body);
+        self.core.limits.sendfile_bytes_max > 0
+            && matches!(chunk, Some(Body::File(file))
+                if file.remaining > 0
+                    && file.pipe.is_none()
+                    && !file.uncached
+                    && !file.file.waits())
     }
 
     /// Sends what lies in the page cache, past any pipe; the rest goes through one.

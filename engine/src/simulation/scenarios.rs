@@ -188,6 +188,25 @@ fn what_lies_in_several_buffers_leaves_in_one_call() {
     end(&mut world);
 }
 
+/// What does not leave with one call is a send of the ring, which others need not wait for.
+#[test]
+fn one_call_takes_so_many_buffers_and_no_more() {
+    const BYTES: usize = 40 * 64;
+    let mut world = world(10, Config { send_buffers: 256, send_buffer_bytes: 64, ..config() });
+    let lecturer = part(Role::Lecturer(BYTES as u64), Farewell::Close);
+    let peers: Vec<_> = (0..3).map(|_| world.add_peer(Plan::plain(), lecturer, 0)).collect();
+    for peer in &peers {
+        world.ring().peers[*peer].socket.outbound_capacity = 65_536;
+    }
+    let told = |world: &mut World| {
+        peers.iter().all(|peer| world.ring().peers[*peer].received.len() == BYTES)
+    };
+    run_until(&mut world, Duration::from_secs(5), "all of it", told);
+    // 32 buffers at once, one by the ring, seven at once.
+    assert_eq!((world.ring().sends_at_once, world.ledger().sum.heap_chunks), (6, 0));
+    end(&mut world);
+}
+
 /// EMFILE fails an accept even with nobody connecting: armed again at once, it would spin.
 #[test]
 fn accepting_pauses_when_descriptors_are_out() {

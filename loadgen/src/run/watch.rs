@@ -20,6 +20,9 @@ const POLL: Duration = Duration::from_millis(10);
 /// Between two lines of output.
 const LINE: Duration = Duration::from_secs(1);
 
+/// The engine gives aborted connections three seconds for their ends, and is given up after that.
+const ABORTED_MAX: Duration = Duration::from_secs(5);
+
 /// The thread that waits for the end of a run and prints what happens meanwhile.
 pub struct Watch<'a> {
     load: &'a LoadArgs,
@@ -139,11 +142,11 @@ impl<'a> Watch<'a> {
         self.shared.ended_ns.store(self.stopped_at.as_nanos() as u64, Ordering::Relaxed);
         self.shared.stop.store(true, Ordering::Relaxed);
         let mut wait = if self.run.interrupted { GRACE } else { self.load.timeout + GRACE };
-        let since = Instant::now();
+        let mut until = Instant::now() + wait + ABORTED_MAX;
         // Busy is no shard with so few commands as ours; but then it is asked again.
         // No open connections would not do: in the first turn none is counted yet, and whoever
         // joins the engine then does not see the second signal.
-        while (remote.drain(wait).is_err() || !engine.is_finished()) && since.elapsed() < wait {
+        while (remote.drain(wait).is_err() || !engine.is_finished()) && Instant::now() < until {
             if interrupts.wait(Duration::from_millis(1)) {
                 if self.run.interrupted {
                     self.screen.close();
@@ -153,7 +156,7 @@ impl<'a> Watch<'a> {
                 self.run.interrupted = true;
                 self.shared.interrupted.store(true, Ordering::Relaxed);
                 wait = Duration::ZERO;
-                let _ = remote.drain(wait);
+                until = Instant::now() + ABORTED_MAX;
             }
         }
     }
