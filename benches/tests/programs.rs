@@ -7,6 +7,7 @@ use std::time::Duration;
 
 const LIMIT: &str = env!("CARGO_BIN_EXE_ringwright-limit");
 const TOKIO: &str = env!("CARGO_BIN_EXE_ringwright-peer-tokio");
+const GLOMMIO: &str = env!("CARGO_BIN_EXE_ringwright-peer-glommio");
 const MONOIO: &str = env!("CARGO_BIN_EXE_ringwright-peer-monoio");
 const COMPIO: &str = env!("CARGO_BIN_EXE_ringwright-peer-compio");
 const HYPER: &str = env!("CARGO_BIN_EXE_ringwright-peer-hyper");
@@ -108,7 +109,7 @@ fn the_limit_echoes_everything_and_forgets_every_connection() {
 
 #[test]
 fn the_peers_echo_everything() {
-    for peer in [TOKIO, MONOIO, COMPIO] {
+    for peer in [TOKIO, MONOIO, COMPIO, GLOMMIO] {
         for buffer in ["64", "4096", "65536"] {
             let server = Server::start(peer, &["--buffer", buffer]);
             echoes_everything(&server, 1 << 20);

@@ -32,9 +32,6 @@ pub enum Script {
     /// Each turn brings bytes for so many connections, and tells that the replies of the turn before
     /// were sent: what a ring under load does.
     Together(usize),
-    /// One connection's bytes come in a turn, and the turn after it only tells that its reply was
-    /// sent: what a ring without load does, which returns as soon as there is something to tell.
-    Apart,
     /// Nothing comes until every connection is parked; then its probe completes, its bytes come, and
     /// its reply is sent.
     Parking,
@@ -121,8 +118,6 @@ impl ScriptedRing {
         let idle = self.ready.is_empty();
         match self.script {
             Script::Together(connections) => self.bytes_come(connections),
-            Script::Apart if idle => self.bytes_come(1),
-            Script::Apart => {}
             Script::Parking if !idle => {}
             Script::Parking if self.announced => {
                 self.announced = false;

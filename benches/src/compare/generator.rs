@@ -1,6 +1,6 @@
-//! Who asks: `ringload`, the bare client, or wrk.
+//! Who asks: `ringload`, the bare client, wrk, or oha.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use super::children::{Process, Scratch};
 use super::subject::{PAYLOAD, Protocol, Server};
-use super::{Place, subject, wrk};
+use super::{Place, oha, subject, wrk};
 
 /// Beyond the length of the run, for connecting and reporting.
-pub const OVERTIME_MAX: Duration = Duration::from_secs(30);
+const OVERTIME_MAX: Duration = Duration::from_secs(30);
 /// `ringload`: it was itself the bottleneck. Told here by how busy both sides were.
 const GENERATOR_WAS_BOTTLENECK: i32 = 4;
 
@@ -27,6 +27,8 @@ pub enum Generator {
     Bare,
     /// wrk, which checks the status. HTTP only, and whole seconds.
     Wrk,
+    /// oha, which checks the status. HTTP only.
+    Oha,
 }
 
 /// One run.
@@ -52,7 +54,7 @@ pub struct Work {
     pub pipeline: u32,
     /// Distinct files asked for in turn (the bare client only); none: the one that is always there.
     pub files: Option<u32>,
-    /// Requests per second, on schedule (`ringload` only); none: a closed loop.
+    /// Requests per second, on schedule (`ringload` and oha only); none: a closed loop.
     pub rate: Option<u32>,
     /// A connection for each request (`ringload` only).
     pub reconnects: bool,
@@ -72,13 +74,13 @@ pub struct Loaded {
     pub replies: u64,
     /// Length of the run.
     pub elapsed_s: f64,
-    /// `ringload`: of all replies, also of those that the end of the run cut off.
+    /// `ringload` and oha: of all replies, with `ringload` also of those that the end of the run cut off.
     #[serde(default)]
     pub received_bytes: Option<u64>,
     /// `ringload`.
     #[serde(default)]
     pub connections_opened: Option<u64>,
-    /// `ringload` with a rate: from when a request was to be sent.
+    /// `ringload` and oha with a rate: from when a request was to be sent.
     #[serde(default)]
     pub latency_us: Option<Times>,
     /// The bare client: the server's, while it was asked.
@@ -105,6 +107,7 @@ impl Generator {
             Self::Ringload => "ringload",
             Self::Bare => "bare",
             Self::Wrk => "wrk",
+            Self::Oha => "oha",
         }
     }
 
@@ -114,39 +117,55 @@ impl Generator {
             Self::Ringload => "ringload",
             Self::Bare => "ringwright-limit",
             Self::Wrk => "wrk",
+            Self::Oha => "oha",
         }
+    }
+
+    /// Whether it is not built here.
+    pub fn is_foreign(self) -> bool {
+        matches!(self, Self::Wrk | Self::Oha)
     }
 
     /// Whether it can ask in this protocol.
     pub fn speaks(self, protocol: Protocol) -> bool {
-        self != Self::Wrk || protocol == Protocol::Http
+        !self.is_foreign() || protocol == Protocol::Http
     }
 
     /// Runs it to its end.
     pub fn run(self, request: &Request, place: &Place, scratch: &Scratch) -> io::Result<Loaded> {
-        if self == Self::Wrk {
-            return wrk::run(request, place, scratch);
-        }
         let address = request.server.address;
-        let json = scratch.path().join("load.json");
+        let path = scratch.path().join("load");
         let mut command = Command::new(subject::locate(self.program(), &place.programs)?);
         match self {
+            Self::Ringload => ringload_arguments(request, &mut command),
             Self::Bare => bare_arguments(request, &mut command),
-            _ => ringload_arguments(request, &mut command),
+            Self::Wrk => wrk::arguments(request, &mut command),
+            Self::Oha => oha::arguments(request, &mut command),
         }
-        let (connections, length_ms) = (request.connections, request.duration.as_millis());
-        command.args(["-c", &connections.to_string(), "-d", &format!("{length_ms}ms")]);
-        command.arg("--json").arg(&json).stdout(Stdio::null());
+        if self.is_foreign() {
+            command.stdout(File::create(&path)?);
+        } else {
+            let (connections, length_ms) = (request.connections, request.duration.as_millis());
+            command.args(["-c", &connections.to_string(), "-d", &format!("{length_ms}ms")]);
+            command.arg("--json").arg(&path).stdout(Stdio::null());
+        }
         let mut process = Process::start(command, Some(place.load_cpu))?;
         let status = process.wait(request.duration + OVERTIME_MAX)?;
         if !status.success() && status.code() != Some(GENERATOR_WAS_BOTTLENECK) {
             return Err(process.failure(&format!("ended with {status} loading {address}")));
         }
-        let report = fs::read_to_string(&json).map_err(|error| {
-            process.failure(&format!("left no report in {}: {error}", json.display()))
+        let report = fs::read_to_string(&path).map_err(|error| {
+            process.failure(&format!("left no report in {}: {error}", path.display()))
         })?;
-        fs::remove_file(&json)?;
-        Ok(serde_json::from_str(&report)?)
+        fs::remove_file(&path)?;
+        let loaded = match self {
+            Self::Ringload | Self::Bare => {
+                serde_json::from_str(&report).map_err(|error| error.to_string())
+            }
+            Self::Wrk => wrk::parse(&report, request.connections),
+            Self::Oha => oha::parse(&report),
+        };
+        loaded.map_err(|error| process.failure(&format!("{error}; it said:\n{report}")))
     }
 }
 

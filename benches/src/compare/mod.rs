@@ -7,6 +7,7 @@
 mod children;
 mod generator;
 mod generators;
+mod oha;
 pub mod plot;
 mod report;
 mod statistics;

@@ -59,6 +59,8 @@ pub enum Subject {
     Monoio,
     /// `ringwright-peer-compio`. Echo only.
     Compio,
+    /// `ringwright-peer-glommio`. Echo only.
+    Glommio,
     /// `ringwright-peer-hyper`. HTTP only, the body from memory.
     Hyper,
     /// The same with `--pipeline-flush`, which hyper calls experimental and leaves off.
@@ -75,6 +77,7 @@ impl fmt::Display for Subject {
             Self::Tokio => "tokio",
             Self::Monoio => "monoio",
             Self::Compio => "compio",
+            Self::Glommio => "glommio",
             Self::Hyper => "hyper",
             Self::HyperFlush => "hyper-flush",
             Self::Nginx => "nginx",
@@ -87,7 +90,7 @@ impl Subject {
     pub fn speaks(self, protocol: Protocol) -> bool {
         match self {
             Self::Ringwrightd | Self::Limit => true,
-            Self::Tokio | Self::Monoio | Self::Compio => protocol == Protocol::Echo,
+            Self::Tokio | Self::Monoio | Self::Compio | Self::Glommio => protocol == Protocol::Echo,
             Self::Hyper | Self::HyperFlush | Self::Nginx => protocol == Protocol::Http,
         }
     }
@@ -100,6 +103,7 @@ impl Subject {
             Self::Tokio => "ringwright-peer-tokio",
             Self::Monoio => "ringwright-peer-monoio",
             Self::Compio => "ringwright-peer-compio",
+            Self::Glommio => "ringwright-peer-glommio",
             Self::Hyper | Self::HyperFlush => "ringwright-peer-hyper",
             Self::Nginx => "nginx",
         }
@@ -107,16 +111,18 @@ impl Subject {
 }
 
 /// Every program that a plan may name.
-pub const PROGRAMS: [&str; 10] = [
+pub const PROGRAMS: [&str; 12] = [
     "ringwrightd",
     "ringwright-limit",
     "ringwright-peer-tokio",
     "ringwright-peer-monoio",
     "ringwright-peer-compio",
+    "ringwright-peer-glommio",
     "ringwright-peer-hyper",
     "nginx",
     "ringload",
     "wrk",
+    "oha",
     "strace",
 ];
 
@@ -129,6 +135,7 @@ pub fn locate(program: &str, programs: &HashMap<String, PathBuf>) -> io::Result<
         "nginx" => ("/usr/sbin/nginx".into(), "install the Debian package nginx-light, or name it"),
         "strace" => ("/usr/bin/strace".into(), "install the Debian package strace, or name it"),
         "wrk" => ("/usr/bin/wrk".into(), "install the Debian package wrk, or name it"),
+        "oha" => (cargo_installed("oha")?, "cargo install oha, or name it"),
         _ => {
             let own = std::env::current_exe()?;
             let beside = own.parent().unwrap_or(Path::new("/")).join(program);
@@ -141,6 +148,16 @@ pub fn locate(program: &str, programs: &HashMap<String, PathBuf>) -> io::Result<
     let message =
         format!("{program}: not at {}: {remedy}: --program {program}=PATH", path.display());
     Err(io::Error::new(io::ErrorKind::NotFound, message))
+}
+
+/// Where `cargo install` puts a program.
+fn cargo_installed(program: &str) -> io::Result<PathBuf> {
+    let home = match (std::env::var_os("CARGO_HOME"), std::env::var_os("HOME")) {
+        (Some(cargo), _) => PathBuf::from(cargo),
+        (None, Some(home)) => Path::new(&home).join(".cargo"),
+        (None, None) => return Err(io::Error::other("neither CARGO_HOME nor HOME is set")),
+    };
+    Ok(home.join("bin").join(program))
 }
 
 /// A server that is ready.
@@ -232,7 +249,7 @@ impl Setting {
             (Subject::Ringwrightd, Protocol::Echo) => command.arg("echo"),
             (Subject::Hyper, _) => command.args(["--size", &size]),
             (Subject::HyperFlush, _) => command.args(["--size", &size, "--pipeline-flush"]),
-            (Subject::Tokio | Subject::Monoio | Subject::Compio, _) => {
+            (Subject::Tokio | Subject::Monoio | Subject::Compio | Subject::Glommio, _) => {
                 // Whole messages at a time, where they are longer than what is usual.
                 command.args(["--buffer", &self.size_bytes.max(BUFFER_BYTES_MIN).to_string()])
             }

@@ -1,36 +1,21 @@
 //! wrk, and what it says: text for people, so that nothing in it is taken for granted.
 
-use std::fs::{self, File};
-use std::io;
 use std::process::Command;
 
-use super::children::{Process, Scratch};
-use super::generator::{Loaded, OVERTIME_MAX, Request};
-use super::subject::{self, PAYLOAD};
-use super::{Generator, Place};
+use super::generator::{Loaded, Request};
+use super::subject::PAYLOAD;
 
-/// Runs it to its end, for a whole number of seconds.
-pub fn run(request: &Request, place: &Place, scratch: &Scratch) -> io::Result<Loaded> {
-    let said = scratch.path().join("wrk.txt");
-    let address = request.server.address;
-    let mut command = Command::new(subject::locate(Generator::Wrk.program(), &place.programs)?);
+/// For a whole number of seconds.
+pub fn arguments(request: &Request, command: &mut Command) {
+    assert!(request.work.rate.is_none(), "wrk asks in a closed loop");
     let seconds = request.duration.as_secs_f64().ceil();
     command.args(["-t1", &format!("-c{}", request.connections), &format!("-d{seconds}s")]);
-    command.arg(format!("http://{address}/{PAYLOAD}"));
-    command.stdout(File::create(&said)?);
-    let mut process = Process::start(command, Some(place.load_cpu))?;
-    let status = process.wait(request.duration + OVERTIME_MAX)?;
-    if !status.success() {
-        return Err(process.failure(&format!("ended with {status} loading {address}")));
-    }
-    let text = fs::read_to_string(&said)?;
-    parse(&text, request.connections)
-        .map_err(|error| process.failure(&format!("{error}; it said:\n{text}")))
+    command.arg(format!("http://{}/{PAYLOAD}", request.server.address));
 }
 
 /// Reads what wrk 4 prints. A line that is not known is an error, for it may tell of one; so is what
 /// tells of one.
-fn parse(text: &str, connections: u32) -> Result<Loaded, String> {
+pub fn parse(text: &str, connections: u32) -> Result<Loaded, String> {
     let mut counted = None;
     let mut confirmed = false;
     for line in text.lines().map(str::trim) {

@@ -38,13 +38,14 @@ pub struct Calls {
 
 /// Counts for each, one after the other.
 pub fn run(plan: &Plan, scratch: &Scratch) -> io::Result<Vec<Calls>> {
-    use Subject::{Compio, Hyper, Limit, Monoio, Nginx, Ringwrightd, Tokio};
+    use Subject::{Compio, Glommio, Hyper, Limit, Monoio, Nginx, Ringwrightd, Tokio};
     let subjects = [
         (Ringwrightd, Protocol::Echo),
         (Limit, Protocol::Echo),
         (Tokio, Protocol::Echo),
         (Monoio, Protocol::Echo),
         (Compio, Protocol::Echo),
+        (Glommio, Protocol::Echo),
         (Ringwrightd, Protocol::Http),
         (Hyper, Protocol::Http),
         (Nginx, Protocol::Http),

@@ -40,6 +40,15 @@ pub struct Contestant {
     pub shards: u32,
 }
 
+/// Requests per second, on schedule.
+#[derive(Clone, Copy)]
+pub enum Rate {
+    /// About half of saturation.
+    Half,
+    /// So many.
+    Fixed(u32),
+}
+
 /// One comparison of some servers.
 pub struct Cell {
     /// What it is asked for by.
@@ -48,8 +57,8 @@ pub struct Cell {
     pub part: &'static Part,
     pub contestants: Vec<Contestant>,
     pub work: Work,
-    /// At about half of saturation, in an open loop.
-    pub half: bool,
+    /// In an open loop; none: closed.
+    pub rate: Option<Rate>,
     pub connections: u32,
     pub generator: Generator,
     pub figure: Figure,
@@ -110,15 +119,30 @@ pub static SHARDS: Part = Part {
     about: "GET of 1 KiB at the same rate; neither pinned by the bench, load on one of the two CPUs.",
 };
 
+pub static WITNESS: Part = Part {
+    name: "witness",
+    title: "The same, asked by others",
+    about: "GET of 1 KiB over 64 kept connections: by oha at a fixed rate, by `ringload` at the same rate, and by wrk, which has no rate, in a closed loop that wrk is too slow to saturate a server with. Whether the ratios are the generator's doing.",
+};
+
 /// All parts, in order.
-pub static PARTS: [&Part; 9] =
-    [&ECHO, &HTTP, &PIPELINED, &HALF, &CONNECTIONS, &FILES, &GROWTH, &DISTINCT, &SHARDS];
+pub static PARTS: [&Part; 10] =
+    [&ECHO, &HTTP, &PIPELINED, &HALF, &WITNESS, &CONNECTIONS, &FILES, &GROWTH, &DISTINCT, &SHARDS];
 
 /// Connections that the growth is looked at with.
 pub const GROWTH_CONNECTIONS: [u32; 4] = [64, 512, 4096, 16_000];
 
-const ECHO_PEERS: [Subject; 5] =
-    [Subject::Ringwrightd, Subject::Limit, Subject::Tokio, Subject::Monoio, Subject::Compio];
+/// A rate that every generator can keep.
+const WITNESS_RATE: u32 = 20_000;
+
+const ECHO_PEERS: [Subject; 6] = [
+    Subject::Ringwrightd,
+    Subject::Limit,
+    Subject::Tokio,
+    Subject::Monoio,
+    Subject::Compio,
+    Subject::Glommio,
+];
 const HTTP_PEERS: [Subject; 4] =
     [Subject::Ringwrightd, Subject::Limit, Subject::Hyper, Subject::Nginx];
 const SERVERS: [Subject; 3] = [Subject::Ringwrightd, Subject::Hyper, Subject::Nginx];
@@ -148,8 +172,19 @@ pub fn all() -> Vec<Cell> {
         ("half-http", &HTTP_PEERS, Protocol::Http, 1024),
     ] {
         let mut cell = Cell::new(id.into(), &HALF, peers, protocol, size, 64);
-        cell.half = true;
+        cell.rate = Some(Rate::Half);
         cell.generator = Generator::Ringload;
+        cell.figure = Figure::CpuPerReply;
+        cells.push(cell);
+    }
+    for (generator, rate) in [
+        (Generator::Oha, Some(Rate::Fixed(WITNESS_RATE))),
+        (Generator::Ringload, Some(Rate::Fixed(WITNESS_RATE))),
+        (Generator::Wrk, None),
+    ] {
+        let id = format!("witness-{}", generator.name());
+        let mut cell = Cell::new(id, &WITNESS, &SERVERS, Protocol::Http, 1024, 64);
+        (cell.generator, cell.rate) = (generator, rate);
         cell.figure = Figure::CpuPerReply;
         cells.push(cell);
     }
@@ -183,7 +218,7 @@ pub fn all() -> Vec<Cell> {
     shards.contestants =
         [2, 1].map(|shards| Contestant { subject: Subject::Ringwrightd, shards }).to_vec();
     shards.unpinned = true;
-    shards.half = true;
+    shards.rate = Some(Rate::Half);
     shards.generator = Generator::Ringload;
     shards.figure = Figure::CpuPerReply;
     cells.push(shards);
@@ -206,7 +241,7 @@ impl Cell {
             part,
             contestants: contestants.collect(),
             work: Work::plain(protocol, size_bytes),
-            half: false,
+            rate: None,
             connections,
             generator: Generator::Bare,
             figure: Figure::RepliesPerSecond,

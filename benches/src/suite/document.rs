@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::Results;
-use super::cells::{Figure, PARTS, bytes};
+use super::cells::{Figure, PARTS, WITNESS, bytes};
 use super::results::{CellResult, Contest, Ratio, Sample};
 
 /// The whole page.
@@ -31,6 +31,10 @@ pub fn markdown(results: &Results, plots: &[(String, String)]) -> String {
         }
     }
     counts(&mut page, results);
+    if !results.absent.is_empty() {
+        let absent = results.absent.join(", ");
+        let _ = writeln!(page, "\n**Left out**, for their load generator was not there: {absent}.");
+    }
     page
 }
 
@@ -128,6 +132,9 @@ fn describe(cell: &CellResult) -> String {
     }
     if let Some(files) = cell.files {
         let _ = write!(text, ", {files} files");
+    }
+    if cell.part == WITNESS.name {
+        let _ = write!(text, ", {}", cell.load);
     }
     if let Some(rate) = cell.rate {
         let _ = write!(text, ", {}/s", thousands(f64::from(rate)));

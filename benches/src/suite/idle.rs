@@ -42,7 +42,7 @@ pub struct Idle {
 
 /// Measures each, one after the other.
 pub fn run(plan: &Plan, scratch: &Scratch) -> io::Result<Vec<Idle>> {
-    use Subject::{Compio, Hyper, Limit, Monoio, Nginx, Ringwrightd, Tokio};
+    use Subject::{Compio, Glommio, Hyper, Limit, Monoio, Nginx, Ringwrightd, Tokio};
     let subjects = [
         (Ringwrightd, Protocol::Echo),
         (Ringwrightd, Protocol::Http),
@@ -50,6 +50,7 @@ pub fn run(plan: &Plan, scratch: &Scratch) -> io::Result<Vec<Idle>> {
         (Tokio, Protocol::Echo),
         (Monoio, Protocol::Echo),
         (Compio, Protocol::Echo),
+        (Glommio, Protocol::Echo),
         (Hyper, Protocol::Http),
         (Nginx, Protocol::Http),
     ];

@@ -74,6 +74,9 @@ pub struct Results {
     pub stalled: Vec<Stalled>,
     /// System calls.
     pub calls: Vec<Calls>,
+    /// Cells that were left out, because their load generator was not there.
+    #[serde(default)]
+    pub absent: Vec<String>,
 }
 
 impl Results {
@@ -118,8 +121,15 @@ pub fn run(plan: &Plan) -> io::Result<Results> {
         .into_iter()
         .filter(|cell| plan.wants(&cell.id) || plan.wants(cell.part.name))
         .collect();
-    for program in cells.iter().flat_map(|cell| &cell.contestants) {
-        locate(program.subject.program(), &plan.place.programs)?;
+    let (cells, absent): (Vec<_>, Vec<_>) = cells.into_iter().partition(|cell| plan.can(cell));
+    for cell in &cells {
+        locate(cell.generator.program(), &plan.place.programs)?;
+        for contestant in &cell.contestants {
+            locate(contestant.subject.program(), &plan.place.programs)?;
+        }
+    }
+    for cell in &absent {
+        eprintln!("{}: left out, for {} is not here", cell.id, cell.generator.name());
     }
     let scratch = Scratch::create()?;
     let mut results = Results {
@@ -135,6 +145,7 @@ pub fn run(plan: &Plan) -> io::Result<Results> {
         idle: Vec::new(),
         stalled: Vec::new(),
         calls: Vec::new(),
+        absent: absent.into_iter().map(|cell| cell.id).collect(),
     };
     if let Some(earlier) = plan.earlier()? {
         results.cells = earlier.cells;
@@ -198,6 +209,14 @@ impl Plan {
         Ok((!results.quick).then_some(results))
     }
 
+    /// Whoever asks for a cell by name is told what is missing; otherwise it can do without witnesses.
+    fn can(&self, cell: &cells::Cell) -> bool {
+        let generator = cell.generator;
+        !self.only.is_empty()
+            || !generator.is_foreign()
+            || locate(generator.program(), &self.place.programs).is_ok()
+    }
+
     fn wants(&self, name: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|only| only == name)
     }
@@ -227,8 +246,10 @@ fn named(path: &Path, error: io::Error) -> io::Error {
 fn versions(plan: &Plan) -> Vec<(String, String)> {
     let mut versions = vec![("rustc".to_owned(), first_line("rustc", &["--version"]))];
     // Who does not need it may measure without it.
-    if let Ok(nginx) = locate("nginx", &plan.place.programs) {
-        versions.push(("nginx".into(), first_line(nginx, &["-v"])));
+    for (name, flag) in [("nginx", "-v"), ("wrk", "-v"), ("oha", "--version")] {
+        if let Ok(program) = locate(name, &plan.place.programs) {
+            versions.push((name.into(), first_line(program, &[flag])));
+        }
     }
     for (name, version) in dependencies() {
         versions.push((name, version));
@@ -245,7 +266,7 @@ fn dependencies() -> Vec<(String, String)> {
         let Some(name) = line.strip_prefix("name = \"").and_then(|it| it.strip_suffix('"')) else {
             continue;
         };
-        if ["tokio", "hyper", "monoio", "compio"].contains(&name) {
+        if ["tokio", "hyper", "monoio", "compio", "glommio"].contains(&name) {
             let version = lines.next().and_then(|it| it.strip_prefix("version = \""));
             found.push((name.to_owned(), version.unwrap_or("?\"").trim_end_matches('"').into()));
         }

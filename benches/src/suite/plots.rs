@@ -14,6 +14,7 @@ fn colour(name: &str) -> &'static str {
         "tokio" => "#b2541f",
         "monoio" => "#7a4fb0",
         "compio" => "#2a8a5a",
+        "glommio" => "#2f9bb0",
         "hyper" => "#b01f5a",
         "nginx" => "#8a7a1a",
         _ => "#1f6fb2",

@@ -4,7 +4,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::Plan;
-use super::cells::Cell;
+use super::cells::{Cell, Rate};
 use super::results::{CellResult, Sample};
 use crate::compare::{Coin, Generator, Loaded, Request, Scratch, Server, Setting, Work, load};
 
@@ -42,7 +42,11 @@ pub fn run(plan: &Plan, cell: &Cell, scratch: &Scratch) -> io::Result<CellResult
     }
     let round = Round { plan, cell, scratch, servers };
     round.verify()?;
-    let rate = if cell.half { Some(round.half()?) } else { None };
+    let rate = match cell.rate {
+        Some(Rate::Half) => Some(round.half()?),
+        Some(Rate::Fixed(rate)) => Some(rate),
+        None => None,
+    };
     let mut coin = Coin::new(plan.place.seed);
     let mut runs = vec![Vec::new(); names.len()];
     let begun = Instant::now();
