@@ -1,0 +1,58 @@
+//! What a connection is called.
+
+use std::fmt;
+
+/// Slots of one shard at most: a slot number has 20 bits in a [`ConnectionId`].
+pub const SLOTS_MAX: usize = 1 << 20;
+
+/// A generation has 36 bits in a [`ConnectionId`]; a slot that has used them up is retired.
+pub const GENERATION_MAX: u64 = (1 << 36) - 1;
+
+/// Names a connection for as long as the process lives; never used for another one.
+///
+/// Bits: 56..64 shard, 36..56 slot, 0..36 generation of the slot.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId(u64);
+
+impl ConnectionId {
+    pub(crate) fn new(shard: usize, slot: u32, generation: u64) -> Self {
+        debug_assert!(shard < 256 && (slot as usize) < SLOTS_MAX && generation <= GENERATION_MAX);
+        Self((shard as u64) << 56 | u64::from(slot) << 36 | generation)
+    }
+
+    pub(crate) fn shard(self) -> usize {
+        (self.0 >> 56) as usize
+    }
+
+    pub(crate) fn slot(self) -> u32 {
+        (self.0 >> 36) as u32 & (SLOTS_MAX as u32 - 1)
+    }
+
+    pub(crate) fn generation(self) -> u64 {
+        self.0 & GENERATION_MAX
+    }
+
+    /// As a number, for logs and for [`ConnectionId::from_number`].
+    #[must_use]
+    pub fn get(self) -> u64 {
+        self.0
+    }
+
+    /// Back from [`ConnectionId::get`]. A number that names no connection is harmless.
+    #[must_use]
+    pub fn from_number(number: u64) -> Self {
+        Self(number)
+    }
+}
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Debug for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}.{}", self.shard(), self.slot(), self.generation())
+    }
+}

@@ -1,0 +1,172 @@
+//! What is known of one connection, and what of it is in flight.
+
+use crate::Reason;
+use crate::ring::{Descriptor, Kind};
+use crate::shard::state::{Event, State};
+
+/// "None" for the 32-bit indices stored in a slot.
+pub const NONE: u32 = u32::MAX;
+
+/// What is armed on the receive side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Armed {
+    /// Nothing.
+    Nothing,
+    /// A multishot receive.
+    Multishot,
+    /// A one-shot receive.
+    OneShot,
+    /// The probe.
+    Probe,
+}
+
+/// How a connection that should receive does it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Mode {
+    /// Multishot: for busy connections.
+    Streaming,
+    /// One receive, then see.
+    Once,
+    /// On a probe: idle, or taking turns for buffers.
+    Parked,
+    /// Found no buffer: in the queue for one, nothing armed.
+    Starved,
+}
+
+impl Mode {
+    pub(super) const COUNT: usize = 4;
+}
+
+/// Operations in flight, one bit per family; a family has at most one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InFlight(u16);
+
+impl InFlight {
+    fn bit(kind: Kind) -> u16 {
+        match kind {
+            Kind::Receive | Kind::Probe => 1 << 0,
+            Kind::Hangup => 1 << 1,
+            Kind::Send => 1 << 2,
+            Kind::PollOut => 1 << 3,
+            Kind::Read => 1 << 4,
+            Kind::Splice => 1 << 5,
+            Kind::Open => 1 << 6,
+            Kind::Connect => 1 << 7,
+            Kind::Close => 1 << 8,
+            Kind::CancelReceive => 1 << 9,
+            Kind::CancelConnect => 1 << 10,
+            Kind::Write => 1 << 11,
+            Kind::SpliceToFile => 1 << 12,
+            Kind::PollIn => 1 << 13,
+            Kind::Publish => 1 << 14,
+            Kind::Accept | Kind::CloseFile | Kind::CancelAccept | Kind::Wake | Kind::CancelWake => {
+                unreachable!("{kind:?} belongs to no slot")
+            }
+        }
+    }
+
+    pub fn has(self, kind: Kind) -> bool {
+        self.0 & Self::bit(kind) != 0
+    }
+
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub fn add(&mut self, kind: Kind) {
+        assert!(!self.has(kind), "a second {kind:?} in flight");
+        self.0 |= Self::bit(kind);
+    }
+
+    pub fn remove(&mut self, kind: Kind) {
+        assert!(self.has(kind), "a completion of a {kind:?} that is not in flight");
+        self.0 &= !Self::bit(kind);
+    }
+}
+
+/// One connection: what a request looks at, in one cache line. Who it is stands in its `Identity`,
+/// what few need in a `Rare`.
+#[repr(C, align(64))]
+pub struct Slot {
+    pub descriptor: Descriptor,
+    /// Its record of what few need.
+    pub(super) rare: u32,
+    /// Last time bytes came or went, ms.
+    pub active_ms: u64,
+    /// Since when output makes no progress, or since when lingering or connecting, ms.
+    pub stalled_since_ms: u64,
+    /// Output queue: first and last chunk.
+    pub output_head: u32,
+    pub output_tail: u32,
+    /// Bytes in the output queue, files not counted.
+    pub output_bytes: u32,
+    /// Kept unread bytes.
+    pub carry: u32,
+    /// Do not deliver fewer.
+    pub need: u32,
+    pub in_flight: InFlight,
+    pub state: State,
+    pub armed: Armed,
+    pub(super) mode: Mode,
+    pub reason: Option<Reason>,
+    /// On the list of slots to look at when the batch is done.
+    pub touched: bool,
+    /// `opened` was called, so `closed` is owed.
+    pub opened: bool,
+    /// `draining` was called.
+    pub told_of_drain: bool,
+    /// The application called `pause`.
+    pub paused: bool,
+    /// Kept bytes are to be delivered again.
+    pub deliver_owed: bool,
+    /// Output went above the high-water mark; `writable` is owed when it falls below the low.
+    pub output_full: bool,
+    /// `shutdown` was called: our FIN follows the last queued byte.
+    pub shutdown_wanted: bool,
+    /// The peer's FIN was read.
+    pub fin_seen: bool,
+    /// Both FINs have passed, says the watch; the peer's may still be unread.
+    pub hung_up: bool,
+    /// End by RST instead of FIN.
+    pub abortive: bool,
+    /// shutdown(2) or abort was called on the descriptor.
+    pub cut: bool,
+    /// Output rests until the deadline fires: the kernel had no memory for it.
+    pub rests: bool,
+    /// Waits in the queue for a pipe.
+    pub waits_for_pipe: bool,
+}
+
+impl Slot {
+    /// How it receives; changed by [`super::Slots::set_mode`].
+    #[inline]
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Whether it does nothing but receive and send, so that nothing of it stands elsewhere.
+    #[inline]
+    pub fn is_plain(&self) -> bool {
+        self.rare == NONE
+    }
+
+    /// Whether the application and others know of it.
+    pub fn is_shown(&self) -> bool {
+        self.opened && !self.state.is_over()
+    }
+
+    /// Moves the state on.
+    ///
+    /// # Panics
+    /// If the table has no such transition: a bug in the engine.
+    pub fn on(&mut self, event: Event) {
+        #[cfg(test)]
+        crate::marks::moved(self.state, event);
+        match self.state.after(event) {
+            Some(next) => self.state = next,
+            None => panic!("{event:?} cannot happen to a connection that is {}", self.state),
+        }
+    }
+}
