@@ -244,11 +244,11 @@ fn named(path: &Path, error: io::Error) -> io::Error {
 
 /// Of every program that is not built here.
 fn versions(plan: &Plan) -> Vec<(String, String)> {
-    let mut versions = vec![("rustc".to_owned(), first_line("rustc", &["--version"]))];
+    let mut versions = vec![("rustc".to_owned(), version_of("rustc", "rustc", "--version"))];
     // Who does not need it may measure without it.
     for (name, flag) in [("nginx", "-v"), ("wrk", "-v"), ("oha", "--version")] {
         if let Ok(program) = locate(name, &plan.place.programs) {
-            versions.push((name.into(), first_line(program, &[flag])));
+            versions.push((name.into(), version_of(name, program, flag)));
         }
     }
     for (name, version) in dependencies() {
@@ -272,6 +272,13 @@ fn dependencies() -> Vec<(String, String)> {
         }
     }
     found
+}
+
+/// What it says, without its own name.
+fn version_of(name: &str, program: impl AsRef<std::ffi::OsStr>, flag: &str) -> String {
+    let line = first_line(program, &[flag]);
+    let version = line.strip_prefix(name).unwrap_or(&line);
+    version.trim_start_matches(" version:").trim().to_owned()
 }
 
 fn first_line(program: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) -> String {

@@ -209,7 +209,14 @@ impl Core {
     }
 
     /// Asks for the attempts whose time has come.
+    #[inline]
     pub fn reconnect_due(&mut self) {
+        if !self.links.waiting.is_empty() {
+            self.ask_for_links();
+        }
+    }
+
+    fn ask_for_links(&mut self) {
         while self.links.next_ms().is_some_and(|at_ms| at_ms <= self.now_ms) {
             let Some((_, tag)) = self.links.waiting.pop_first() else { break };
             let link = self.links.links.get_mut(&tag).expect("who waits is known");
