@@ -122,7 +122,7 @@ pub static SHARDS: Part = Part {
 pub static WITNESS: Part = Part {
     name: "witness",
     title: "The same, asked by others",
-    about: "GET of 1 KiB over 64 kept connections: by oha at a fixed rate, by `ringload` at the same rate, and by wrk, which has no rate, in a closed loop that wrk is too slow to saturate a server with. Whether the ratios are the generator's doing.",
+    about: "GET of 1 KiB over 64 kept connections: by oha at a fixed rate, by `ringload` at the same rate, and by wrk, which has no rate, in a closed loop. Whether the ratios are the generator's doing.",
 };
 
 /// All parts, in order.

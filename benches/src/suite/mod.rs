@@ -88,6 +88,7 @@ impl Results {
     /// Instead of an earlier one, in the order in which cells are measured.
     fn put(&mut self, result: CellResult) {
         self.cells.retain(|cell| cell.id != result.id);
+        self.absent.retain(|id| *id != result.id);
         self.cells.push(result);
         let order: Vec<String> = cells::all().into_iter().map(|cell| cell.id).collect();
         self.cells.sort_by_key(|cell| order.iter().position(|id| *id == cell.id));
@@ -152,6 +153,7 @@ pub fn run(plan: &Plan) -> io::Result<Results> {
         results.idle = earlier.idle;
         results.stalled = earlier.stalled;
         results.calls = earlier.calls;
+        results.absent = earlier.absent;
     }
     let measured = measure(plan, cells, &scratch, &mut results);
     results.verdicts = bounds::verdicts(&results);
