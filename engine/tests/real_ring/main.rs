@@ -10,5 +10,6 @@ mod pressure;
 mod reconnect;
 mod remote;
 mod ticks;
+mod unprivileged;
 mod uploads;
 mod workers;

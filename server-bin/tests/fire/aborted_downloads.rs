@@ -1,10 +1,9 @@
-//! 10,000 downloads that are given up, each at another moment and in another way, leave nothing
-//! behind.
+//! Downloads that clients abort, each at another moment and in another way, leave nothing behind.
 
 use crate::daemon::Daemon;
 use crate::download;
 use crate::socket::{self, Sources};
-use crate::{PATIENCE, alone, same, until};
+use crate::{PATIENCE, alone, same, scaled, until};
 use std::fs::{self, Permissions};
 use std::io::Read;
 use std::net::{Shutdown, TcpStream};
@@ -16,8 +15,6 @@ use std::thread;
 use std::time::Instant;
 
 const DOWNLOADS: usize = 10_000;
-/// After so many, what is kept on purpose has its size.
-const FIRST: usize = 1_000;
 const GROWTH_MAX_KIB: usize = 1 << 10;
 const FILE_BYTES: u64 = 10 << 20;
 /// Far less than there is.
@@ -69,10 +66,12 @@ fn give_up(daemon: Daemon) {
         assert!(daemon.descriptors_of("pipe").len() <= 2 * PIPES, "ends of pipes");
     };
     let begun = Instant::now();
-    all_give_up(&daemon, &mut sources, 0..FIRST);
+    // After a tenth, the pools that the daemon keeps have reached their size.
+    let downloads = scaled(DOWNLOADS);
+    all_give_up(&daemon, &mut sources, 0..downloads / 10);
     comes_to_rest();
     let before = daemon.resident_kib();
-    all_give_up(&daemon, &mut sources, FIRST..DOWNLOADS);
+    all_give_up(&daemon, &mut sources, downloads / 10..downloads);
     comes_to_rest();
     let after = daemon.resident_kib();
     let (is, seconds) = (daemon.threads(), begun.elapsed().as_secs_f64());
@@ -81,7 +80,7 @@ fn give_up(daemon: Daemon) {
     let ledger = daemon.stop();
     let waits = ledger.number("pipe_waits");
     eprintln!("{waits} waits for a pipe, closed by {:?}", ledger.nonzero("closed_by"));
-    assert_eq!(ledger.number("connections.accepted"), DOWNLOADS as u64, "{ledger:?}");
+    assert_eq!(ledger.number("connections.accepted"), downloads as u64, "{ledger:?}");
     assert_eq!(ledger.number("files"), 0, "{ledger:?}");
 }
 

@@ -6,12 +6,12 @@
 //! waiting ones. And all the time the same two are sampled: the shards and the descriptors are
 //! seen at different moments then, so that a sample may show more, but not one after the other.
 //!
-//! Each setting makes 200,000 connections, which takes about two minutes for all of them on two
-//! cores; `RINGWRIGHT_FIRE_CONNECTIONS` asks for another number.
+//! With `RINGWRIGHT_FULL` each setting makes 200,000 connections, which takes about two minutes for
+//! all settings on two cores; otherwise a tenth.
 
 use crate::daemon::Daemon;
 use crate::socket::{self, Sources};
-use crate::{PATIENCE, alone, same, until};
+use crate::{PATIENCE, alone, same, scaled, until};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -29,6 +29,8 @@ const ASK_EVERY: usize = 8;
 const STAY: Duration = Duration::from_micros(100);
 /// Connections between two looks at eight that hold still.
 const ROUND: usize = 10_000;
+/// Connections per setting.
+const CONNECTIONS: usize = 200_000;
 const STILL: usize = 8;
 /// A round takes half a second. One where each permit waits for a clock instead of being handed
 /// on at once takes minutes.
@@ -82,19 +84,11 @@ fn at_capacity(shards: usize) {
     let _alone = alone();
     let leavings = [Leaving::AtOnce, Leaving::Reset, Leaving::HalfClose, Leaving::Rejected];
     for leaving in leavings {
-        let connections = connections();
+        let connections = scaled(CONNECTIONS);
         let begun = Instant::now();
         setting(shards, leaving, connections);
         let seconds = begun.elapsed().as_secs_f64();
         eprintln!("{shards} shards, {leaving:?}: {connections} connections in {seconds:.1} s");
-    }
-}
-
-/// Connections per setting.
-fn connections() -> usize {
-    match std::env::var("RINGWRIGHT_FIRE_CONNECTIONS") {
-        Ok(text) => text.parse().expect("RINGWRIGHT_FIRE_CONNECTIONS: expected a number"),
-        Err(_) => 200_000,
     }
 }
 

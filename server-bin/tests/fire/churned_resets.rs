@@ -1,8 +1,8 @@
-//! 100,000 connections reset in mid-request and in mid-reply leave nothing behind.
+//! Connections that are reset in the middle of a request or a reply leave nothing behind.
 
 use crate::daemon::Daemon;
 use crate::socket::{self, Sources};
-use crate::{PATIENCE, alone, same, until};
+use crate::{PATIENCE, alone, same, scaled, until};
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,8 +10,6 @@ use std::thread;
 use std::time::Instant;
 
 const CONNECTIONS: usize = 100_000;
-/// After so many, what is kept on purpose has its size.
-const FIRST: usize = 10_000;
 const GROWTH_MAX_KIB: usize = 2 << 10;
 const CLIENTS: u8 = 4;
 /// Far more than the socket buffers hold: it is cut off on its way.
@@ -28,25 +26,27 @@ fn churned_resets() {
     let daemon = Daemon::start("http", &[tree.path().to_str().unwrap(), "--shards", "2"]);
     let at_rest = Rest::of(&daemon);
     let mut sources: Vec<Sources> = (0..CLIENTS).map(Sources::new).collect();
-    churn(&daemon, &mut sources, FIRST);
+    // After a tenth, the pools that the daemon keeps have reached their size.
+    let (connections, tenth) = (scaled(CONNECTIONS), scaled(CONNECTIONS) / 10);
+    churn(&daemon, &mut sources, tenth);
     at_rest.is_again(&daemon);
     let (before, begun) = (daemon.resident_kib(), Instant::now());
-    for tenth in 1..=9 {
-        churn(&daemon, &mut sources, (CONNECTIONS - FIRST) / 9);
+    for tenths in 2..=10 {
+        churn(&daemon, &mut sources, tenth);
         let (kib, seconds) = (daemon.resident_kib(), begun.elapsed().as_secs());
-        eprintln!("{} connections after {seconds} s, {kib} KiB", FIRST + tenth * 10_000);
+        eprintln!("{} connections after {seconds} s, {kib} KiB", tenths * tenth);
     }
     at_rest.is_again(&daemon);
     let after = daemon.resident_kib();
-    eprintln!("{before} KiB after the first {FIRST}, {after} KiB after {CONNECTIONS}");
+    eprintln!("{before} KiB after the first {tenth}, {after} KiB after {connections}");
     assert!(after <= before + GROWTH_MAX_KIB, "it grew from {before} to {after} KiB");
     let ledger = daemon.stop();
     eprintln!("closed by {:?}", ledger.nonzero("closed_by"));
-    assert_eq!(ledger.number("connections.accepted"), CONNECTIONS as u64, "{ledger:?}");
+    assert_eq!(ledger.number("connections.accepted"), connections as u64, "{ledger:?}");
     // A file that was under way may have met the reset first: EPIPE.
     let resets = ["peer_reset", "broken_pipe"].map(|it| ledger.number(&format!("closed_by.{it}")));
-    assert_eq!(resets.iter().sum::<u64>(), CONNECTIONS as u64, "{ledger:?}");
-    assert!(resets[1] < CONNECTIONS as u64 / 10, "{ledger:?}");
+    assert_eq!(resets.iter().sum::<u64>(), connections as u64, "{ledger:?}");
+    assert!(resets[1] < connections as u64 / 10, "{ledger:?}");
 }
 
 fn churn(daemon: &Daemon, sources: &mut [Sources], connections: usize) {

@@ -1,0 +1,172 @@
+//! Limits that root never meets, met as an ordinary user: the test binary copies itself to where
+//! nobody can read it and runs one test of itself again as that user.
+
+use ringwright::{Config, Connection, Engine, Handler, OpenFile, Origin};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Each test is a user of its own: these limits count per user.
+static USERS: AtomicU32 = AtomicU32::new(0);
+const ROLE: &str = "RINGWRIGHT_TEST_AS_NOBODY";
+
+static STARTING: Mutex<()> = Mutex::new(());
+
+/// Runs `test` of this binary again as a user nobody knows, with that `RLIMIT_MEMLOCK`. True: this is that run.
+fn as_nobody(test: &str, memlock_bytes: u64) -> bool {
+    if std::env::var_os(ROLE).is_some() {
+        return true;
+    }
+    // SAFETY: geteuid(2) has no arguments and cannot fail.
+    assert_eq!(unsafe { libc::geteuid() }, 0, "this test needs root, to become somebody else");
+    let directory = std::env::temp_dir().join(format!("ringwright-{test}-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let copy = directory.join("test");
+    // A child of another thread that is forked while the copy is open for writing keeps it open
+    // until its own exec: ETXTBSY.
+    let alone = STARTING.lock().unwrap();
+    std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+    std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let limit = libc::rlimit { rlim_cur: memlock_bytes, rlim_max: memlock_bytes };
+    let (_, module) = module_path!().split_once("::").expect("a module of the test program");
+    let test = format!("{module}::{test}");
+    let mut command = Command::new(&copy);
+    command.args([test.as_str(), "--exact", "--nocapture"]).env(ROLE, "1").current_dir("/");
+    // SAFETY: between fork and exec only setrlimit(2) is called, on a limit copied before.
+    unsafe {
+        command.pre_exec(move || match libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        });
+    }
+    let user = 1_500_000_000 + 16 * std::process::id() + USERS.fetch_add(1, Ordering::Relaxed);
+    command.uid(user).gid(user).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    drop(alone);
+    let output = child.wait_with_output().unwrap();
+    let _ = std::fs::remove_dir_all(&directory);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && said.contains("1 passed"),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    false
+}
+
+/// Sends the same file to whoever comes.
+struct Sender(OpenFile);
+
+impl Handler for Sender {
+    type State = ();
+    fn opened(&mut self, connection: &mut Connection<'_>, _: Origin) {
+        let bytes = self.0.status().bytes;
+        let _ = connection.send_file(self.0.clone(), 0, bytes);
+        connection.close();
+    }
+    fn received(&mut self, _: &mut (), _: &mut Connection<'_>, bytes: &[u8]) -> usize {
+        bytes.len()
+    }
+}
+
+fn file(bytes: usize) -> (OpenFile, Vec<u8>) {
+    let content: Vec<u8> = (0..bytes).map(|at| (at * 31 % 251) as u8).collect();
+    let path = std::env::temp_dir().join(format!("ringwright-sent-{}", std::process::id()));
+    std::fs::write(&path, &content).unwrap();
+    let file = OpenFile::from_file(std::fs::File::open(&path).unwrap()).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    (file, content)
+}
+
+fn config() -> Config {
+    Config { listeners: vec!["127.0.0.1:0".parse().unwrap()], shards: Some(1), ..Config::default() }
+}
+
+fn fetch(engine: &Engine) -> Vec<u8> {
+    let mut client = TcpStream::connect(engine.addresses()[0]).unwrap();
+    client.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+    client.write_all(b"please").unwrap();
+    let mut all = Vec::new();
+    client.read_to_end(&mut all).unwrap();
+    all
+}
+
+fn finish(engine: Engine) {
+    engine.remote().drain(std::time::Duration::from_secs(5)).unwrap();
+    let ledger = engine.join().unwrap();
+    assert!(ledger.balanced(), "{}", ledger.to_json());
+}
+
+#[test]
+fn without_room_for_the_rings_the_error_names_needed_and_allowed() {
+    if !as_nobody("without_room_for_the_rings_the_error_names_needed_and_allowed", 16 << 10) {
+        return;
+    }
+    let (sent, _) = file(10);
+    let error = Engine::start(config(), move |_| Sender(sent.clone())).err().expect("no room");
+    let error = error.to_string();
+    assert!(error.contains("MEMLOCK") && error.contains("16384"), "{error}");
+    assert!(error.contains("ulimit -l"), "{error}");
+}
+
+#[test]
+fn with_room_for_the_rings_only_it_serves_and_says_so() {
+    if !as_nobody("with_room_for_the_rings_only_it_serves_and_says_so", 2 << 20) {
+        return;
+    }
+    let (sent, content) = file(1_000);
+    let engine = Engine::start(config(), move |_| Sender(sent.clone())).unwrap();
+    let notices = engine.notices().join("\n");
+    assert!(notices.contains("not registered") && notices.contains("2097152"), "{notices}");
+    assert_eq!(fetch(&engine), content);
+    finish(engine);
+}
+
+/// What the limit has room for depends on what the user's other rings take.
+#[test]
+fn beside_another_engine_it_serves_without_registered_buffers_and_says_so() {
+    let test = "beside_another_engine_it_serves_without_registered_buffers_and_says_so";
+    if !as_nobody(test, 8 << 20) {
+        return;
+    }
+    let half = Config { receive_buffers: 1024, send_buffers: 128, ..config() };
+    let start = |content: &OpenFile| {
+        let sent = content.clone();
+        Engine::start(half.clone(), move |_| Sender(sent.clone())).unwrap()
+    };
+    let (sent, content) = file(1_000);
+    let first = start(&sent);
+    assert!(first.notices().is_empty(), "{:?}", first.notices());
+    let second = start(&sent);
+    let notices = second.notices().join("\n");
+    assert!(notices.contains("not registered") && notices.contains("RLIMIT_MEMLOCK"), "{notices}");
+    for engine in [first, second] {
+        assert_eq!(fetch(&engine), content);
+        finish(engine);
+    }
+}
+
+#[test]
+fn past_the_pipe_limit_the_kernel_shrinks_pipes_and_files_still_arrive() {
+    let test = "past_the_pipe_limit_the_kernel_shrinks_pipes_and_files_still_arrive";
+    if !as_nobody(test, 4 << 20) {
+        return;
+    }
+    let soft: i64 = std::fs::read_to_string("/proc/sys/fs/pipe-user-pages-soft")
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
+    // Pipes of 16 pages each, until the user's share is used up.
+    let pipes: Vec<_> = (0..soft / 16 + 8).map(|_| std::io::pipe().unwrap()).collect();
+    let (sent, content) = file(5_000_000);
+    let engine = Engine::start(config(), move |_| Sender(sent.clone())).unwrap();
+    assert!(fetch(&engine) == content);
+    finish(engine);
+    drop(pipes);
+}

@@ -1,0 +1,164 @@
+//! Against servers that do what they must: everything is counted, and nothing is wrong.
+
+use crate::support::{echo, http, ok, run_echo, run_http, server, start};
+use std::io::{Read, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+#[test]
+fn every_echoed_byte_is_counted() {
+    let address = server(|stream| echo(stream, |_, _| true));
+    let ended = run_echo(address, "-n 1k -c 8 --size 100 --pipeline 4");
+    ended.passed();
+    for (name, count) in
+        [("requests", 1_000), ("replies", 1_000), ("unfinished", 0), ("connections_opened", 8)]
+    {
+        assert_eq!(ended.count(name), count, "{name}\n{ended}");
+    }
+    assert_eq!((ended.count("sent_bytes"), ended.count("received_bytes")), (100_000, 100_000));
+    assert_eq!(ended.report["service_time_us"]["samples"], 1_000);
+    assert_eq!(ended.report["connect_time_us"]["samples"], 8);
+    assert!(ended.report["service_time_us"]["p50"].as_f64() > Some(1.0), "{ended}");
+}
+
+#[test]
+fn messages_larger_than_every_buffer_come_back() {
+    let address = server(|stream| echo(stream, |_, _| true));
+    let ended = run_echo(address, "-n 40 -c 2 --size 1.5MiB --pipeline 2");
+    ended.passed();
+    assert_eq!(ended.count("received_bytes"), 40 * (3 << 19), "{ended}");
+}
+
+#[test]
+fn a_run_for_a_time_ends_in_time_with_nothing_in_flight() {
+    let address = server(|stream| echo(stream, |_, _| true));
+    let ended = run_echo(address, "-d 300ms -c 7 -t 2");
+    ended.passed();
+    assert_eq!(ended.count("requests"), ended.count("replies"), "{ended}");
+    assert_eq!(ended.count("connections_opened"), 7, "{ended}");
+    let elapsed = ended.report["elapsed_s"].as_f64().expect("a number");
+    assert!((0.3..1.3).contains(&elapsed), "{ended}");
+    let rate = ended.report["replies_per_s"].as_f64().expect("a number");
+    assert!((rate * elapsed - ended.count("replies") as f64).abs() < 1.0, "{ended}");
+}
+
+#[test]
+fn http_requests_arrive_as_asked_and_connections_are_renewed() {
+    let heads = Arc::new(Mutex::new(Vec::new()));
+    let address = server({
+        let heads = heads.clone();
+        move |stream| {
+            http(stream, |head, _| {
+                heads.lock().expect("no panic").push(head.to_string());
+                Some(ok(b"hello"))
+            });
+        }
+    });
+    let ended = run_http(address, "-n 500 -c 4 --requests-per-connection 10 -H X-Test:yes");
+    ended.passed();
+    assert_eq!(ended.report["statuses"], serde_json::json!({ "200": 500 }));
+    // The last four share what is left, and need not come to ten each.
+    assert!((50..=53).contains(&ended.count("connections_opened")), "{ended}");
+    let heads = heads.lock().expect("no panic");
+    assert_eq!(heads.len(), 500);
+    let expected = format!("GET / HTTP/1.1\r\nHost: {address}\r\nX-Test: yes\r\n\r\n");
+    assert!(heads.iter().all(|head| *head == expected), "{:?}", heads[0]);
+}
+
+#[test]
+fn a_server_that_closes_after_each_reply_is_connected_to_again() {
+    for framing in ["Connection: close\r\nContent-Length: 5\r\n", ""] {
+        let address = server(move |mut stream| {
+            let mut request = [0; 1024];
+            if stream.read(&mut request).unwrap_or(0) > 0 {
+                let reply = format!("HTTP/1.1 200 OK\r\n{framing}\r\nhello");
+                stream.write_all(reply.as_bytes()).expect("the client waits for it");
+            }
+        });
+        // With two in flight one stays unanswered; it is no error, and sent again.
+        for pipeline in [1, 2] {
+            let ended = run_http(address, &format!("-n 50 -c 4 --pipeline {pipeline}"));
+            ended.passed();
+            assert_eq!((ended.count("requests"), ended.count("replies")), (50, 50), "{ended}");
+            assert!(ended.count("connections_opened") >= 50, "{ended}");
+        }
+    }
+}
+
+#[test]
+fn chunks_and_dribbled_replies_are_put_together() {
+    let body: Vec<u8> = (0..30_000_u32).flat_map(u32::to_le_bytes).collect();
+    let address = server(move |stream| {
+        let mut writer = stream.try_clone().expect("a second descriptor");
+        http(stream, |_, number| {
+            let mut reply = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+            for chunk in body.chunks(1_000 + 77 * number as usize) {
+                reply.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+                reply.extend_from_slice(chunk);
+                reply.extend_from_slice(b"\r\n");
+            }
+            reply.extend_from_slice(b"0\r\n\r\n");
+            for part in reply.chunks(7_001) {
+                writer.write_all(part).ok()?;
+                thread::sleep(Duration::from_micros(100));
+            }
+            Some(Vec::new())
+        });
+    });
+    let ended = run_http(address, "-n 20 -c 2");
+    ended.passed();
+    assert_eq!(ended.count("replies"), 20, "{ended}");
+}
+
+#[test]
+fn the_seed_makes_the_bytes() {
+    let sums = || {
+        let sum = Arc::new(AtomicU64::new(0));
+        let address = server({
+            let sum = sum.clone();
+            move |stream| {
+                let sum = sum.clone();
+                echo(stream, move |bytes, _| {
+                    let bytes = bytes.iter().map(|byte| u64::from(*byte)).sum();
+                    sum.fetch_add(bytes, Ordering::Relaxed);
+                    true
+                });
+            }
+        });
+        (address, sum)
+    };
+    let [one, again, other] = ["7", "7", "8"].map(|seed| {
+        let (address, sum) = sums();
+        let ended = run_echo(address, &format!("-n 10 -c 1 --seed {seed}"));
+        ended.passed();
+        assert_eq!(ended.report["environment"]["seed"].to_string(), seed);
+        sum.load(Ordering::Relaxed)
+    });
+    assert_eq!(one, again);
+    assert_ne!(one, other);
+}
+
+#[test]
+fn a_line_is_printed_per_second_unless_quiet() {
+    let address = server(|stream| echo(stream, |_, _| true));
+    let ended = run_echo(address, "-d 2s -c 2");
+    ended.passed();
+    assert!(ended.stderr.contains("replies/s") && ended.stderr.contains("2.0s"), "{ended}");
+    let intervals = ended.report["intervals"].as_array().expect("an array");
+    assert_eq!(intervals.len(), 2, "{ended}");
+    assert!(intervals.iter().all(|line| line["replies"].as_u64() > Some(0)), "{ended}");
+    let quiet = run_echo(address, "-d 1200ms -c 2 --quiet");
+    assert_eq!(quiet.passed().stderr, "");
+    assert_eq!(quiet.report["intervals"].as_array().map(Vec::len), Some(1), "{quiet}");
+}
+
+#[test]
+fn localhost_is_found_on_whichever_address_it_listens() {
+    let address = server(|stream| echo(stream, |_, _| true));
+    let name = format!("localhost:{}", address.port());
+    let ended = start("echo", &name, "-n 10 -c 1").end();
+    ended.passed();
+    assert_eq!(ended.report["plan"]["address"], address.to_string());
+}

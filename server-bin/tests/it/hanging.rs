@@ -1,0 +1,93 @@
+//! The admin listener, while a shard of the engine that it watches hangs in a callback.
+
+use crate::common::{Client, PATIENCE};
+use ringwright::{Config, Connection, Engine, Handler, Origin};
+use ringwrightd::admin::{Admin, Condition, Watched};
+use ringwrightd::descriptors;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+/// Hangs when something is received, until it is told to go on.
+struct Hanging {
+    hangs: SyncSender<()>,
+    goes_on: Receiver<()>,
+}
+
+impl Handler for Hanging {
+    type State = ();
+
+    fn opened(&mut self, _: &mut Connection<'_>, _: Origin) {}
+
+    fn received(&mut self, (): &mut (), connection: &mut Connection<'_>, bytes: &[u8]) -> usize {
+        self.hangs.send(()).unwrap();
+        let _ = self.goes_on.recv_timeout(PATIENCE);
+        let _ = connection.send(bytes);
+        bytes.len()
+    }
+}
+
+#[test]
+fn what_needs_no_shard_is_answered_at_once_and_the_rest_before_long() {
+    let open_files_max = descriptors::raise_limit().unwrap();
+    let watched = Arc::new(Watched::default());
+    let any = "127.0.0.1:0".parse().unwrap();
+    let admin = Admin::start(any, &watched, open_files_max).unwrap();
+    let visitor = || Client::new(admin.address());
+    for (target, status) in [
+        ("/livez", 200),
+        ("/metrics", 200),
+        ("/readyz", 503),
+        ("/ledger", 503),
+        ("/connections", 503),
+    ] {
+        assert_eq!(visitor().request("GET", target).status, status, "{target}, nothing is watched");
+    }
+
+    let (hangs, hanging) = sync_channel(1);
+    let (go_on, goes_on) = sync_channel(1);
+    let of_handler = std::sync::Mutex::new(Some(Hanging { hangs, goes_on }));
+    let config = Config { listeners: vec![any], shards: Some(1), pin: false, ..Config::default() };
+    let engine = Engine::start(config, move |_| {
+        of_handler.lock().unwrap().take().expect("there is one shard")
+    })
+    .unwrap();
+    watched.serves(engine.remote(), vec!["test://here".into()]);
+    let mut client = Client::new(engine.addresses()[0]);
+    client.send("x");
+    hanging.recv_timeout(PATIENCE).unwrap();
+
+    // Some wait for what only the shard knows; nobody else waits for them.
+    let mut waiting: Vec<Client> = (0..8).map(|_| visitor()).collect();
+    for one in &mut waiting {
+        one.send("GET /connections HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    }
+    let mut other = visitor();
+    let start = Instant::now();
+    for _ in 0..10 {
+        for target in ["/livez", "/readyz", "/ledger", "/metrics"] {
+            assert_eq!(other.request("GET", target).status, 200, "{target}");
+        }
+    }
+    assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
+    for mut one in waiting {
+        let reply = one.reply(false);
+        assert_eq!(reply.status, 503, "{reply:?}");
+        let text = String::from_utf8_lossy(&reply.body).into_owned();
+        assert!(text.contains("does not answer"), "{text}");
+    }
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+
+    go_on.send(()).unwrap();
+    let give_up = Instant::now() + PATIENCE;
+    while other.request("GET", "/connections").status != 200 {
+        assert!(Instant::now() < give_up, "it answers no more");
+    }
+    watched.moves_on(Condition::Failed);
+    let reply = other.request("GET", "/readyz");
+    assert_eq!((reply.status, &reply.body[..]), (503, &b"a shard has failed\n"[..]));
+    drop((client, other));
+    engine.remote().drain(Duration::ZERO).unwrap();
+    assert!(engine.join().unwrap().balanced());
+    admin.end().unwrap();
+}

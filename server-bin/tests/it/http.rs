@@ -1,0 +1,358 @@
+//! HTTP/1.1 as a client sees it.
+
+use crate::common::{Client, Reply, Server, pattern, tree};
+use std::thread;
+use std::time::Duration;
+
+#[test]
+fn every_status_and_a_clean_end() {
+    let tree = tree();
+    let server = Server::http(tree.path(), &["--request-timeout", "300ms", "--shards", "2"]);
+    let long_target = "a".repeat(9_000);
+    let many_fields = "a: b\r\n".repeat(120);
+    let large_field = format!("a: {}\r\n", "b".repeat(17_000));
+    let request = |line: &str, fields: &str| format!("{line} HTTP/1.1\r\nHost: x\r\n{fields}\r\n");
+    // Request, status, and whether the connection goes on after it.
+    let cases = [
+        (request("GET /ten.txt", ""), 200, true),
+        (request("GET /ten.txt", "Connection: close\r\n"), 200, false),
+        ("GET /ten.txt HTTP/1.0\r\n\r\n".into(), 200, false),
+        ("GET /ten.txt HTTP/1.0\r\nConnection: keep-alive\r\n\r\n".into(), 200, true),
+        (request("GET http://x/ten.txt?query", ""), 200, true),
+        (request("GET /a%20b%20%C3%A9.txt", ""), 200, true),
+        (request("GET /empty", ""), 200, true),
+        (request("GET /ten.txt", "Range: bytes=0-3\r\n"), 206, true),
+        (request("GET /sub", ""), 301, true),
+        (request("GET /ten.txt", "If-None-Match: *\r\n"), 304, true),
+        (request("GET /ten.txt", "If-Match: \"x\"\r\n"), 412, true),
+        (request("GET /ten.txt", "Range: bytes=10-\r\n"), 416, true),
+        (request("GET /ten.txt", "Content-Length: 3\r\n") + "abc", 200, true),
+        (
+            request("GET /ten.txt", "Transfer-Encoding: chunked\r\n") + "1\r\na\r\n0\r\n\r\n",
+            200,
+            true,
+        ),
+        (request("GET /nothing", ""), 404, true),
+        (request("GET /ten.txt/", ""), 404, true),
+        (request("GET /bare/", ""), 404, true),
+        (request("POST /ten.txt", "Content-Length: 3\r\n") + "abc", 405, true),
+        (request("OPTIONS *", ""), 405, true),
+        (request("BREW /pot", ""), 501, true),
+        (request("GET /ten.txt", "Expect: wonders\r\n"), 417, true),
+        ("GET / HTTP/1.1\r\n\r\n".into(), 400, false),
+        ("GET / HTTP/1.1\nHost: x\n\n".into(), 400, false),
+        ("nonsense\r\n\r\n".into(), 400, false),
+        (request("GET *", ""), 400, false),
+        (request("GET /", "Host: y\r\n"), 400, false),
+        (request("GET /", "Content-Length: 1\r\nContent-Length: 1\r\n") + "a", 400, false),
+        (request("GET /", "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n"), 400, false),
+        (request("GET /", "Transfer-Encoding: chunked\r\n") + "x\r\n", 400, false),
+        (request("GET /", " folded\r\n"), 400, false),
+        (request("GET /%00", ""), 400, false),
+        ("GET /ten.txt HTTP/1.1\r\nHost: x\r\nIncompl".into(), 408, false),
+        (request("POST /", "Content-Length: 9\r\n") + "abc", 408, false),
+        (request("POST /", "Content-Length: 2000000\r\n"), 413, false),
+        (request(&format!("GET /{long_target}"), ""), 414, false),
+        (request("GET /", &many_fields), 431, false),
+        (request("GET /", &large_field), 431, false),
+        (request("GET /", "Transfer-Encoding: gzip\r\n"), 501, false),
+        ("GET / HTTP/2.0\r\nHost: x\r\n\r\n".into(), 505, false),
+    ];
+    for (request, status, goes_on) in cases {
+        let shown = &request[..request.len().min(100)];
+        let mut client = server.client();
+        let reply = client.ask(&request);
+        assert_eq!(reply.status, status, "{shown:?}");
+        assert_eq!(reply.field("server"), "ringwright");
+        assert_eq!(reply.field("x-content-type-options"), "nosniff");
+        assert!(reply.field("date").ends_with(" GMT"));
+        let said = reply.fields.get("connection").map(String::as_str);
+        assert_eq!(said == Some("close"), !goes_on, "{shown:?}: {said:?}");
+        if goes_on {
+            let next = client.ask("GET /ten.txt HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+            assert_eq!(next.body, b"0123456789", "after {shown:?}");
+        }
+        client.is_at_its_end();
+    }
+    server.stop().cleanly();
+}
+
+#[test]
+fn what_a_reply_says() {
+    let tree = tree();
+    let server = Server::http(tree.path(), &["--shards", "1"]);
+    let reply = server.get("/ten.txt", "");
+    assert_eq!(reply.body, b"0123456789");
+    assert_eq!(reply.field("content-type"), "text/plain; charset=utf-8");
+    assert_eq!(reply.field("accept-ranges"), "bytes");
+    assert!(reply.field("last-modified").ends_with(" GMT"));
+    let tag = reply.field("etag").to_owned();
+    assert!(tag.starts_with('"') && tag.ends_with('"'));
+    assert_eq!(server.get("/", "").body, b"<h1>root</h1>");
+    assert_eq!(server.get("/sub/", "").body, b"<h1>sub</h1>");
+    assert_eq!(server.get("/sub?a=b", "").field("location"), "/sub/?a=b");
+    assert_eq!(server.get("//sub", "").field("location"), "/sub/");
+    let refused = server.client().ask("DELETE / HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(refused.field("allow"), "GET, HEAD");
+
+    let unchanged = server.get("/ten.txt", &format!("If-None-Match: {tag}\r\n"));
+    assert_eq!((unchanged.status, unchanged.field("etag")), (304, tag.as_str()));
+    assert!(!unchanged.fields.contains_key("content-length"));
+    let modified = reply.field("last-modified");
+    assert_eq!(server.get("/ten.txt", &format!("If-Modified-Since: {modified}\r\n")).status, 304);
+    assert_eq!(server.get("/ten.txt", "If-None-Match: \"other\"\r\n").status, 200);
+    let old = "If-Unmodified-Since: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
+    assert_eq!(server.get("/ten.txt", old).status, 412);
+
+    // A file replaced by another of the same size and time is another one.
+    let root = tree.path();
+    let time = std::fs::metadata(root.join("ten.txt")).unwrap().modified().unwrap();
+    std::fs::write(root.join("new"), "abcdefghij").unwrap();
+    std::fs::File::options()
+        .write(true)
+        .open(root.join("new"))
+        .unwrap()
+        .set_modified(time)
+        .unwrap();
+    std::fs::rename(root.join("new"), root.join("ten.txt")).unwrap();
+    let replaced = server.get("/ten.txt", &format!("If-None-Match: {tag}\r\n"));
+    assert_eq!((replaced.status, &replaced.body[..]), (200, &b"abcdefghij"[..]));
+    server.stop().cleanly();
+}
+
+#[test]
+fn ranges() {
+    let tree = tree();
+    let server = Server::http(tree.path(), &["--shards", "1"]);
+    let tag = server.get("/ten.txt", "").field("etag").to_owned();
+    let part = |reply: &Reply| {
+        let body = String::from_utf8_lossy(&reply.body).into_owned();
+        (reply.status, body, reply.fields.get("content-range").cloned().unwrap_or_default())
+    };
+    let whole = (200, "0123456789".to_owned(), String::new());
+    for (fields, expected) in [
+        ("Range: bytes=2-4\r\n", (206, "234".into(), "bytes 2-4/10".into())),
+        ("Range: bytes=7-\r\n", (206, "789".into(), "bytes 7-9/10".into())),
+        ("Range: bytes=-3\r\n", (206, "789".into(), "bytes 7-9/10".into())),
+        ("Range: bytes=0-99\r\n", (206, "0123456789".into(), "bytes 0-9/10".into())),
+        ("Range: bytes=0-1,4-5\r\n", whole.clone()),
+        ("Range: lines=1-2\r\n", whole.clone()),
+        ("Range: bytes=1-2\r\nIf-Range: \"x\"\r\n", whole.clone()),
+        (
+            &format!("Range: bytes=1-2\r\nIf-Range: {tag}\r\n"),
+            (206, "12".into(), "bytes 1-2/10".into()),
+        ),
+    ] {
+        assert_eq!(part(&server.get("/ten.txt", fields)), expected, "{fields:?}");
+    }
+    let beyond = server.get("/ten.txt", "Range: bytes=10-12\r\n");
+    assert_eq!((beyond.status, beyond.field("content-range")), (416, "bytes */10"));
+    // Larger than a send buffer: by splice, at an offset that is no page's.
+    let middle = pattern(200_000);
+    let reply = server.get("/middle.bin", "Range: bytes=4097-150000\r\n");
+    assert_eq!(reply.status, 206);
+    assert!(reply.body == middle[4097..=150_000], "a part differs");
+    server.stop().cleanly();
+}
+
+#[test]
+fn head_is_get_without_a_body() {
+    let tree = tree();
+    let server = Server::http(tree.path(), &["--shards", "1"]);
+    for target in ["/ten.txt", "/middle.bin", "/sub", "/nothing", "/empty"] {
+        let mut client = server.client();
+        let head = client.ask(&format!("HEAD {target} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        let get = client.ask(&format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        assert_eq!(head.status, get.status, "{target}");
+        for name in ["content-length", "content-type", "etag", "last-modified", "location"] {
+            assert_eq!(head.fields.get(name), get.fields.get(name), "{name} of {target}");
+        }
+        assert_eq!(get.body.len().to_string(), get.field("content-length"));
+    }
+    server.stop().cleanly();
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    let tree = tree();
+    for number in 0..50 {
+        // Small ones and spliced ones by turns.
+        let bytes = if number % 3 == 0 { 20_000 + number } else { number };
+        std::fs::write(tree.path().join(format!("{number}.bin")), pattern(bytes)).unwrap();
+    }
+    let server = Server::http(tree.path(), &["--shards", "1"]);
+    let mut client = server.client();
+    let requests: String =
+        (0..50).map(|number| format!("GET /{number}.bin HTTP/1.1\r\nHost: x\r\n\r\n")).collect();
+    client.send(&requests);
+    for number in 0..50 {
+        let bytes = if number % 3 == 0 { 20_000 + number } else { number };
+        let reply = client.reply(false);
+        assert_eq!(reply.status, 200, "{number}");
+        assert!(reply.body == pattern(bytes), "the reply to {number} is another's");
+    }
+    // What was asked before our FIN is answered after it, then the connection ends.
+    client.send(&requests);
+    client.half_close();
+    for _ in 0..50 {
+        assert_eq!(client.reply(false).status, 200);
+    }
+    client.is_at_its_end();
+    drop(client);
+    server.stop().cleanly();
+}
+
+#[test]
+fn a_client_that_asks_without_reading_is_held_back() {
+    let tree = tree();
+    let server = Server::http(tree.path(), &["--shards", "1", "--drain-timeout", "100ms"]);
+    let address = server.address;
+    let requests = "GET /middle.bin HTTP/1.1\r\nHost: x\r\n\r\n\
+                    GET /none HTTP/1.1\r\nHost: x\r\n\r\n"
+        .repeat(100_000);
+    let mut client = server.client();
+    let writer = client.stream.get_ref().try_clone().unwrap();
+    let asked = requests.len();
+    let writer = thread::spawn(move || {
+        // What the server does not read, and the kernel does not keep, fails in the end.
+        let _ = std::io::Write::write_all(&mut &writer, requests.as_bytes());
+    });
+    thread::sleep(Duration::from_millis(300));
+    assert!(server.descriptors() < 100, "{} descriptors", server.descriptors());
+    assert_eq!(Client::new(address).ask("GET /ten.txt HTTP/1.1\r\nHost: x\r\n\r\n").status, 200);
+    let middle = pattern(200_000);
+    for number in 0..200 {
+        let reply = client.reply(false);
+        assert_eq!(reply.status, if number % 2 == 0 { 200 } else { 404 });
+        assert!(number % 2 == 1 || reply.body == middle);
+    }
+    // Ended while it stalls: what the server had read by then is what it reads ahead.
+    let ended = server.stop().cleanly();
+    writer.join().unwrap();
+    let (_, received) = ended.stderr.split_once("\"received\":").unwrap();
+    let received: usize = received.split(',').next().unwrap().parse().unwrap();
+    assert!(received < asked / 2, "{received} of {asked} bytes were read for 200 replies");
+}
+
+#[test]
+fn a_request_byte_by_byte() {
+    let tree = tree();
+    let server = Server::http(tree.path(), &["--shards", "1"]);
+    let mut client = server.client();
+    let request = "\r\nGET /ten.txt HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n\
+                   3;x\r\nabc\r\n0\r\nTrailer: y\r\n\r\n";
+    for byte in request.bytes() {
+        client.send([byte]);
+        thread::sleep(Duration::from_micros(500));
+    }
+    assert_eq!(client.reply(false).body, b"0123456789");
+    assert_eq!(client.ask("GET / HTTP/1.1\r\nHost: x\r\n\r\n").status, 200);
+    drop(client);
+    server.stop().cleanly();
+}
+
+#[test]
+fn a_body_announced_is_asked_for() {
+    let tree = tree();
+    let server = Server::http(tree.path(), &["--shards", "1"]);
+    let mut client = server.client();
+    let expecting = "HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n";
+    assert_eq!(client.ask(&format!("GET /ten.txt {expecting}")).status, 100);
+    client.send("abc");
+    assert_eq!(client.reply(false).body, b"0123456789");
+    // What will be refused anyway is refused at once.
+    let reply = client.ask(&format!("PUT /ten.txt {expecting}"));
+    assert_eq!((reply.status, reply.field("connection")), (405, "close"));
+    client.is_at_its_end();
+    drop(client);
+    server.stop().cleanly();
+}
+
+#[test]
+fn neither_trickling_nor_silence_holds_a_connection() {
+    let tree = tree();
+    let timeouts = ["--request-timeout", "400ms", "--idle-timeout", "900ms", "--shards", "1"];
+    let server = Server::http(tree.path(), &timeouts);
+    // A head, and a body, a byte at a time.
+    for start in
+        ["GET / HTTP/1.1\r\nHost: ", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n\r\n"]
+    {
+        let mut client = server.client();
+        client.send(start);
+        let writer = client.stream.get_ref().try_clone().unwrap();
+        let trickle = thread::spawn(move || {
+            for _ in 0..20 {
+                thread::sleep(Duration::from_millis(50));
+                let _ = std::io::Write::write_all(&mut &writer, b"x");
+            }
+        });
+        assert_eq!(client.reply(false).status, 408, "{start:?}");
+        client.is_at_its_end();
+        assert!(!trickle.is_finished(), "{start:?}: it waited for the last byte");
+        trickle.join().unwrap();
+    }
+    // Between two requests there is nothing to say.
+    let mut client = server.client();
+    assert_eq!(client.ask("GET / HTTP/1.1\r\nHost: x\r\n\r\n").status, 200);
+    client.is_at_its_end();
+    drop(client);
+    server.client().is_at_its_end();
+    let ended = server.stop().cleanly();
+    assert!(ended.stderr.contains("\"idle_timeout\":2"), "{}", ended.stderr);
+}
+
+#[test]
+fn garbage_harms_nobody() {
+    let tree = tree();
+    let server =
+        Server::http(tree.path(), &["--request-timeout", "200ms", "--idle-timeout", "400ms"]);
+    let pieces = [
+        "GET /ten.txt HTTP/1.1\r\n",
+        "HEAD / HTTP/1.0\r\n",
+        "Host: x\r\n",
+        "Content-Length: 5\r\n",
+        "Transfer-Encoding: chunked\r\n",
+        "Expect: 100-continue\r\n",
+        "Range: bytes=1-\r\n",
+        "\r\n",
+        "5\r\nhello\r\n",
+        "0\r\n\r\n",
+        "\n",
+        "\0\u{7f}\u{fffd}",
+        ": ",
+        "GET",
+    ];
+    // Every run is the same: a linear congruential generator (Knuth's MMIX).
+    let mut seed = 1_u64;
+    let mut random = |below: usize| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) as usize % below
+    };
+    let mut crowd = Vec::new();
+    for _ in 0..400 {
+        let mut client = server.client();
+        for _ in 0..=random(6) {
+            let text: String = (0..=random(8)).map(|_| pieces[random(pieces.len())]).collect();
+            // It may have been refused already.
+            let _ = std::io::Write::write_all(client.stream.get_mut(), text.as_bytes());
+        }
+        match random(3) {
+            0 => drop(client),
+            1 => {
+                client.half_close();
+                crowd.push(client);
+            }
+            _ => crowd.push(client),
+        }
+    }
+    for client in &mut crowd {
+        // Whatever it was, it ends: answered, refused or timed out.
+        let end = std::io::Read::read_to_end(&mut client.stream, &mut Vec::new());
+        let waited = end.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
+        assert!(!waited, "a connection was left hanging");
+    }
+    assert_eq!(server.get("/ten.txt", "").body, b"0123456789");
+    drop(crowd);
+    let ended = server.stop().cleanly();
+    assert!(ended.stderr.contains("\"handler_panics\":0"), "{}", ended.stderr);
+}

@@ -1,0 +1,26 @@
+//! The built daemon, tested from outside by clients of plain sockets. The tests under load, which
+//! need the machine to themselves, are the test program `fire`.
+
+mod admin;
+mod allocation;
+mod common;
+#[path = "../fire/daemon.rs"]
+#[allow(dead_code, reason = "shared with the test program `fire`")]
+mod daemon;
+mod disconnect;
+mod hanging;
+mod http;
+#[path = "../fire/ledger.rs"]
+#[allow(dead_code, reason = "shared with the test program `fire`")]
+mod ledger;
+mod open_files;
+mod packets;
+mod process;
+#[path = "../fire/scale.rs"]
+mod scale;
+#[path = "../fire/socket.rs"]
+#[allow(dead_code, reason = "shared with the test program `fire`")]
+mod socket;
+mod tree;
+
+use common::PATIENCE;
