@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# Shows, with clients nobody here wrote, that the servers do what the README says:
-#   1. a directory tree is mirrored completely and equal, by curl and by wget;
-#   2. siege -b, interrupted and restarted ten times, and wrk, leave a server that answers and whose
+# Runs third-party clients against the daemon:
+#   1. curl and wget mirror a directory tree completely, with equal checksums;
+#   2. wrk and siege, interrupted and restarted ten times, leave a server that answers and whose
 #      ledger balances;
 #   3. the same for echo under ringload, killed ten times in the middle of a run;
-#   4. a file that is put comes back equal, and nothing of the puts that were killed is left.
+#   4. an uploaded file comes back equal, and uploads that were killed leave nothing behind.
 # Usage: benches/shown.sh [DIR]      DIR: the tree to serve (default: target/doc)
-# Needs curl, wget, siege and wrk (Debian packages of these names) and a release build; takes
-# about half a minute. Everything stays on loopback and is ended by process id.
+# PROGRAMS=FOLDER names the folder of the built programs (default: target/release).
+# Needs the Debian packages curl, wget, siege and wrk, and takes about half a minute. Everything
+# stays on loopback; the script ends only processes that it started.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-programs="${CARGO_TARGET_DIR:-target}/release"
+programs="${PROGRAMS:-${CARGO_TARGET_DIR:-target}/release}"
 tree="$(realpath "${1:-${CARGO_TARGET_DIR:-target}/doc}")"
 for program in curl wget siege wrk; do
     command -v "$program" >/dev/null || { echo "shown.sh: $program is missing: apt-get install $program" >&2; exit 1; }
