@@ -13,7 +13,7 @@ use std::time::Duration;
 
 /// Whether a connection takes more output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "a handler that goes on sending when the queue is full is ended at output_bytes_max"]
+#[must_use = "a connection whose handler keeps sending while the queue is full ends at output_bytes_max"]
 pub enum Room {
     /// Below the high-water mark.
     Free,

@@ -92,7 +92,7 @@ impl Engine {
             drop(ports);
             remote.pool().join(JOBS_GRACE);
             let source = std::io::Error::other(failed);
-            return Err(Error::Start { what: "starting workers", source });
+            return Err(Error::Start { what: "starting the workers", source });
         }
 
         let cpus = cpu::allowed();
@@ -125,7 +125,7 @@ impl Engine {
             match spawned {
                 Ok(thread) => shards.push(thread),
                 Err(source) => {
-                    failed = Some(Error::Start { what: "starting a thread", source });
+                    failed = Some(Error::Start { what: "starting a shard's thread", source });
                     break;
                 }
             }
@@ -222,8 +222,8 @@ impl Engine {
                 Ok(ready) => {
                     if !ready? && self.notices.is_empty() {
                         self.notices.push(unregistered(
-                            "there is no room for them within RLIMIT_MEMLOCK, of which all rings \
-                             of this user take their part",
+                            "they do not fit into RLIMIT_MEMLOCK together with the other rings \
+                             of this user",
                         ));
                     }
                 }
@@ -260,13 +260,15 @@ impl Engine {
             }
         }
         let unfiltered = match (&filter, options.filter_failed.get()) {
-            (_, Some(Errno(libc::EPERM))) => Some("this kernel asks for CAP_NET_ADMIN".to_owned()),
+            (_, Some(Errno(libc::EPERM))) => {
+                Some("SO_ATTACH_FILTER needs CAP_NET_ADMIN on this kernel".to_owned())
+            }
             (_, Some(errno)) => Some(format!(
-                "SO_ATTACH_FILTER failed ({errno:?}); fewer prefixes, or a larger \
-                 net.core.optmem_max, make room for one"
+                "SO_ATTACH_FILTER failed ({errno:?}); ban fewer prefixes or raise \
+                 net.core.optmem_max"
             )),
             (None, _) if !config.bans.is_empty() => {
-                Some("the list is too long for one: ban fewer, larger prefixes".to_owned())
+                Some("the list is too long for a filter; ban fewer, larger prefixes".to_owned())
             }
             _ => None,
         };
@@ -280,7 +282,7 @@ impl Engine {
         })?;
         for (mailbox, sockets) in mailboxes.iter().zip(of_shard) {
             mailbox.send(Command::Listen(sockets)).map_err(|busy| Error::Start {
-                what: "handing a shard its listeners",
+                what: "handing the listeners to a shard",
                 source: std::io::Error::other(busy),
             })?;
         }
@@ -372,7 +374,7 @@ impl Plan {
 
 pub(crate) fn message_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a word").to_owned()
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message").to_owned()
 }
 
 /// Whether the arenas of all shards can be registered. Where only the rings fit into
@@ -391,8 +393,8 @@ fn arena_fits_memlock(setup: &Setup, shards: usize, notices: &mut Vec<String>) -
 
 fn unregistered(why: &str) -> String {
     format!(
-        "buffers are not registered with the kernel: {why}; raise it (ulimit -l, LimitMEMLOCK=) \
-         or use fewer buffers"
+        "the buffers are not registered with the kernel: {why}; raise RLIMIT_MEMLOCK (ulimit -l, \
+         systemd: LimitMEMLOCK=) or use fewer or smaller buffers"
     )
 }
 
@@ -402,13 +404,13 @@ fn check(config: &Config, shards: usize) -> Result<(), Error> {
         Err(Error::Config { key, value: value.to_string(), remedy })
     };
     if shards == 0 || shards > SHARDS_MAX {
-        return refuse("shards", &shards, "an engine has 1 to 256 shards");
+        return refuse("shards", &shards, "1 to 256");
     }
     if config.max_connections == 0 || config.max_connections > SLOTS_MAX {
         return refuse("max_connections", &config.max_connections, "1 to 1048576");
     }
     if config.max_per_address == Some(0) {
-        return refuse("max_per_address", &0, "1 to 65535, or none for no limit");
+        return refuse("max_per_address", &0, "1 to 65535, or None for no limit");
     }
     if config.bans.len() > BANS_MAX {
         return refuse("bans", &config.bans.len(), "at most 65536 prefixes");
@@ -423,7 +425,7 @@ fn check(config: &Config, shards: usize) -> Result<(), Error> {
     ];
     for (key, bytes) in sizes {
         if !(64..=1 << 20).contains(&bytes) {
-            return refuse(key, &bytes, "64 bytes to 1 MiB");
+            return refuse(key, &bytes, "64 to 1048576 (1 MiB)");
         }
     }
     if config.send_buffers == 0 || config.send_buffers > 1 << 16 {
@@ -455,21 +457,17 @@ fn check(config: &Config, shards: usize) -> Result<(), Error> {
         return refuse("jobs_per_connection_max", &config.jobs_per_connection_max, "1 to 65536");
     }
     if config.output_low_bytes == 0 || config.output_low_bytes > config.output_high_bytes {
-        return refuse(
-            "output_low_bytes",
-            &config.output_low_bytes,
-            "at least 1 and not above output_high_bytes",
-        );
+        return refuse("output_low_bytes", &config.output_low_bytes, "1 to output_high_bytes");
     }
     if config.output_high_bytes > config.output_bytes_max || config.output_bytes_max > 1 << 30 {
         return refuse(
             "output_bytes_max",
             &config.output_bytes_max,
-            "not below output_high_bytes, and at most 1 GiB",
+            "output_high_bytes to 1073741824 (1 GiB)",
         );
     }
     if config.message_bytes_max == 0 || config.message_bytes_max > 1 << 30 {
-        return refuse("message_bytes_max", &config.message_bytes_max, "1 byte to 1 GiB");
+        return refuse("message_bytes_max", &config.message_bytes_max, "1 to 1073741824 (1 GiB)");
     }
     if config.reconnects_max > SLOTS_MAX {
         return refuse("reconnects_max", &config.reconnects_max, "0 to 1048576");
@@ -478,7 +476,7 @@ fn check(config: &Config, shards: usize) -> Result<(), Error> {
         return refuse("mailbox_commands_max", &config.mailbox_commands_max, "at least 16");
     }
     if config.listeners.len() > usize::from(u16::MAX) {
-        return refuse("listeners", &config.listeners.len(), "at most 65535");
+        return refuse("listeners", &config.listeners.len(), "at most 65535 addresses");
     }
     Ok(())
 }

@@ -70,48 +70,68 @@ pub enum Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Config { key, value, remedy } => write!(f, "{key} = {value}: {remedy}"),
+            Self::Config { key, value, remedy } => {
+                write!(f, "{key} = {value} is not allowed; expected: {remedy}")
+            }
             Self::Ring(source) => source.fmt(f),
             Self::Listen { address, source } => {
                 write!(f, "cannot listen on {address}: {source}")?;
                 match source.raw_os_error() {
                     Some(libc::EADDRINUSE) => f.write_str(
-                        "; another process has this port (ss -ltnp shows which), or another \
-                         listener of this one: stop it, or take another port, or port 0 for a \
-                         free one",
+                        "; another process or another listener of this engine uses the port \
+                         (ss -ltnp shows the process): stop it, choose another port, or use port \
+                         0 for a free one",
                     ),
                     Some(libc::EACCES) => f.write_str(
                         "; ports below net.ipv4.ip_unprivileged_port_start need \
-                         CAP_NET_BIND_SERVICE",
+                         CAP_NET_BIND_SERVICE: grant it or choose a higher port",
                     ),
                     Some(libc::EADDRNOTAVAIL) => {
-                        f.write_str("; no interface of this machine has that address")
+                        f.write_str("; no interface of this machine has this address (ip address)")
                     }
                     _ => Ok(()),
                 }
             }
-            Self::Start { what, source } => write!(f, "{what}: {source}"),
+            Self::Start { what, source } => {
+                write!(f, "cannot start the engine: {what} failed: {source}")?;
+                match source.raw_os_error() {
+                    Some(libc::EMFILE) => f.write_str(
+                        "; raise RLIMIT_NOFILE (ulimit -n, systemd: LimitNOFILE=) or use fewer \
+                         shards",
+                    ),
+                    Some(libc::EAGAIN) => f.write_str(
+                        "; raise the limit on threads (ulimit -u, systemd: TasksMax=) or use \
+                         fewer shards and workers",
+                    ),
+                    Some(libc::ENOMEM) => f.write_str("; use fewer or smaller buffers"),
+                    _ => Ok(()),
+                }
+            }
             Self::ShardFailed { shard, errno } => write!(
                 f,
-                "shard {shard} ended: io_uring_enter(2) failed with {errno:?}; its connections \
-                 are lost and its listener is closed"
+                "shard {shard} failed: io_uring_enter(2) returned {errno:?}; its connections are \
+                 lost and its listeners are closed"
             ),
             Self::DrainIncomplete { shard, operations } => write!(
                 f,
-                "shard {shard}: {operations} operation(s) did not end with the drain; is the \
-                 storage that files are read from hung?"
+                "shard {shard}: {operations} operation(s) were still in flight 3 seconds after \
+                 the drain deadline; check whether the storage behind the files responds"
             ),
             Self::JobsRunning { jobs } => write!(
                 f,
-                "{jobs} job(s) did not end with the engine: let a job look from time to time \
-                 whether it is still wanted"
+                "{jobs} job(s) were still running 3 seconds after the last shard ended; let long \
+                 jobs check regularly whether they should stop"
             ),
             Self::ShardPanicked { shard, message } => {
-                write!(f, "shard {shard} panicked: {message}; please report this")
+                write!(
+                    f,
+                    "shard {shard} panicked ({message}). This is a bug in ringwright, unless the \
+                     handler factory panicked; please report it."
+                )
             }
             Self::JoinFromCallback => f.write_str(
-                "join or wait was called on a shard's own thread: call Remote::drain there, and join \
-                 from another thread",
+                "join or wait was called on a shard's own thread, where it would wait for itself; \
+                 call it from another thread (Remote::drain works on every thread)",
             ),
         }
     }
@@ -130,5 +150,36 @@ impl std::error::Error for Error {
 impl From<SetupError> for Error {
     fn from(source: SetupError) -> Self {
         Self::Ring(source)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_value_is_named_with_its_key_and_what_is_allowed() {
+        let error = Error::Config { key: "shards", value: "0".to_owned(), remedy: "1 to 256" };
+        assert_eq!(error.to_string(), "shards = 0 is not allowed; expected: 1 to 256");
+    }
+
+    #[test]
+    fn a_failed_start_names_the_call_and_the_limit_to_raise() {
+        let error = |what, errno| {
+            Error::Start { what, source: io::Error::from_raw_os_error(errno) }.to_string()
+        };
+        let descriptors = error("eventfd(2)", libc::EMFILE);
+        assert!(descriptors.contains("eventfd(2) failed: Too many open files"), "{descriptors}");
+        assert!(descriptors.contains("LimitNOFILE="), "{descriptors}");
+        let threads = error("starting a shard's thread", libc::EAGAIN);
+        assert!(threads.contains("TasksMax="), "{threads}");
+    }
+
+    #[test]
+    fn a_panic_without_a_message_says_so() {
+        let panic: Box<dyn std::any::Any + Send> = Box::new(7);
+        let message = crate::engine::message_of(panic.as_ref());
+        let text = Error::ShardPanicked { shard: 3, message }.to_string();
+        assert!(text.starts_with("shard 3 panicked (no message). This is a bug in"), "{text}");
     }
 }

@@ -74,9 +74,9 @@ impl fmt::Display for FramingTooLarge {
         let Self { body_bytes_max, message_bytes_max } = self;
         write!(
             f,
-            "packets of up to {body_bytes_max} bytes cannot be received: a connection keeps \
-             message_bytes_max = {message_bytes_max} bytes of what is not complete; raise it to \
-             {} (4 for the length, at most 4294967295 for the body), or allow shorter packets",
+            "packets of up to {body_bytes_max} bytes cannot be received: message_bytes_max = \
+             {message_bytes_max} limits an incomplete packet; raise it to {} (4 bytes of length \
+             plus the body, which has at most 4294967295 bytes) or allow only shorter packets",
             body_bytes_max.saturating_add(Framing::HEADER_BYTES)
         )
     }

@@ -82,7 +82,7 @@ pub struct Busy;
 impl std::fmt::Display for Busy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(
-            "the shard's command queue is full or the shard has ended: try again later, or raise \
+            "the shard's command queue is full or the shard has ended; try again later or raise \
              mailbox_commands_max",
         )
     }

@@ -86,15 +86,15 @@ pub enum KeepRefused {
 impl fmt::Display for KeepRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Draining => f.write_str("the engine is draining: nothing is connected any more"),
+            Self::Draining => f.write_str("the engine is draining and makes no more connections"),
             Self::TagTaken { tag } => write!(
                 f,
-                "the shard keeps a connection with tag {tag} up already: take another tag, or end \
-                 that with stop_reconnecting"
+                "this shard already keeps a connection with tag {tag}; use another tag or call \
+                 stop_reconnecting first"
             ),
             Self::TooMany { most } => write!(
                 f,
-                "the shard keeps reconnects_max = {most} connections up already: raise it, or use \
+                "this shard already keeps reconnects_max = {most} connections; raise it or use \
                  more shards"
             ),
         }

@@ -61,10 +61,10 @@ impl fmt::Display for Ask {
         match self {
             Self::Busy => Busy.fmt(f),
             Self::NoAnswer => f.write_str(
-                "a shard did not answer within a second: it is stuck in a callback, or has ended",
+                "a shard did not answer within 1 second: a callback is blocking it, or it has ended",
             ),
             Self::FromCallback => f.write_str(
-                "asked on a shard's own thread, which would wait for itself: ask Local there",
+                "called on a shard's own thread, which would wait for itself; use Local there",
             ),
         }
     }
@@ -86,11 +86,14 @@ pub enum BanFailed {
 impl fmt::Display for BanFailed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Changing => f.write_str(
-                "the list of banned addresses is being changed by somebody else: try again",
-            ),
+            Self::Changing => {
+                f.write_str("another thread is changing the list of banned addresses; try again")
+            }
             Self::Busy => Busy.fmt(f),
-            Self::TooMany => write!(f, "{BANS_MAX} prefixes are banned already: join some"),
+            Self::TooMany => write!(
+                f,
+                "the limit of {BANS_MAX} banned prefixes is reached; merge prefixes or remove some"
+            ),
         }
     }
 }

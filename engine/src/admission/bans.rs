@@ -68,8 +68,8 @@ impl fmt::Display for NoPrefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{:?} is neither an address nor a prefix such as 192.0.2.7, 192.0.2.0/24 or \
-             2001:db8::/32",
+            "{:?} is not an IP address or prefix; expected for example 192.0.2.7, 192.0.2.0/24 \
+             or 2001:db8::/32",
             self.0
         )
     }

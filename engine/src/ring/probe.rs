@@ -73,39 +73,39 @@ impl fmt::Display for SetupError {
         match self {
             Self::KernelTooOld { found, missing } => write!(
                 f,
-                "kernel {found} is too old: it lacks {missing}; Linux {KERNEL_NEEDED} or later is \
-                 needed"
+                "kernel {found} is too old: it lacks {missing}; use Linux {KERNEL_NEEDED} or later"
             ),
             Self::Disabled { value: 1, group } => write!(
                 f,
-                "io_uring is reserved: kernel.io_uring_disabled is 1 and this process is neither \
-                 in the group kernel.io_uring_group ({group}) nor CAP_SYS_ADMIN; set that group \
-                 to one of this process's (sysctl -w kernel.io_uring_group=GID), or allow \
-                 everybody (sysctl -w kernel.io_uring_disabled=0)"
+                "io_uring is restricted: kernel.io_uring_disabled is 1, and this process neither \
+                 is in the group kernel.io_uring_group ({group}) nor has CAP_SYS_ADMIN; set the \
+                 sysctl to a group of this process (sysctl -w kernel.io_uring_group=GID) or allow \
+                 io_uring to everybody (sysctl -w kernel.io_uring_disabled=0)"
             ),
             Self::Disabled { value, .. } => write!(
                 f,
-                "io_uring is switched off: kernel.io_uring_disabled is {value}; allow it with \
-                 sysctl -w kernel.io_uring_disabled=0, or 1 for the group kernel.io_uring_group"
+                "io_uring is disabled: kernel.io_uring_disabled is {value}; allow it to everybody \
+                 (sysctl -w kernel.io_uring_disabled=0) or to the group kernel.io_uring_group \
+                 (sysctl -w kernel.io_uring_disabled=1)"
             ),
             Self::Filtered { call, errno } => write!(
                 f,
-                "{call} failed ({errno:?}) though kernel.io_uring_disabled does not forbid it: a \
-                 container or seccomp profile does, or a security module; allow io_uring_setup, \
-                 io_uring_enter and io_uring_register there (docker, podman: --security-opt \
-                 seccomp=PROFILE.json; systemd: SystemCallFilter=@io-event)"
+                "{call} failed ({errno:?}) although kernel.io_uring_disabled allows io_uring: a \
+                 container or seccomp profile or a security module forbids it; allow \
+                 io_uring_setup, io_uring_enter and io_uring_register there (docker, podman: \
+                 --security-opt seccomp=PROFILE.json; systemd: SystemCallFilter=@io-event)"
             ),
             Self::LockedMemory { call, needed_bytes, allowed_bytes } => write!(
                 f,
-                "{call} failed for want of locked memory: this ring needs {needed_bytes} bytes, \
-                 and RLIMIT_MEMLOCK allows {allowed_bytes} for all rings of this user together; \
-                 raise it (ulimit -l unlimited, systemd: LimitMEMLOCK=infinity), or use fewer or \
-                 smaller buffers"
+                "{call} failed: not enough locked memory; this ring needs {needed_bytes} bytes, \
+                 and RLIMIT_MEMLOCK allows {allowed_bytes} bytes for all rings of this user \
+                 together; raise it (ulimit -l unlimited, systemd: LimitMEMLOCK=infinity) or use \
+                 fewer or smaller buffers"
             ),
             Self::Descriptors { call, allowed, hard } => write!(
                 f,
-                "{call} failed for want of a file descriptor: RLIMIT_NOFILE is {allowed}, at \
-                 most {hard}; raise it (ulimit -n, systemd: LimitNOFILE=)"
+                "{call} failed: no file descriptor is free; RLIMIT_NOFILE is {allowed} (hard \
+                 limit {hard}); raise it (ulimit -n, systemd: LimitNOFILE=)"
             ),
             Self::Call { call, errno } => write!(f, "{call} failed: {errno:?}"),
         }
@@ -159,7 +159,7 @@ impl SetupError {
                 group: facts.group.unwrap_or(-1),
             },
             libc::ENOSYS if !new_enough => {
-                too_old("io_uring, or all of what the engine needs of it")
+                too_old("io_uring, or parts of it that the engine needs")
             }
             // A profile that does not know io_uring may answer either.
             libc::EPERM | libc::EACCES | libc::ENOSYS => Self::Filtered { call, errno },

@@ -140,9 +140,9 @@ pub enum JobError {
 impl fmt::Display for JobError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Panicked(said) => write!(f, "the job panicked: {said}"),
+            Self::Panicked(said) => write!(f, "the job panicked ({said})"),
             Self::NoWorkers => f.write_str(
-                "the job never ran: the number of workers was set to zero while it was queued",
+                "the job never ran: the number of workers was set to 0 while it was queued",
             ),
         }
     }
@@ -176,15 +176,15 @@ impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.why {
             Refusal::NoWorkers => {
-                "the engine has no workers: set `workers` in its configuration, or call \
+                "the engine has no workers; set `workers` in its configuration or call \
                  Remote::set_workers"
             }
             Refusal::Full => {
-                "the queue of jobs is full, or the connection has as many under way as it may: \
-                 leave the request unused, it is shown again when there is room; or raise \
-                 workers, jobs_queued_max or jobs_per_connection_max"
+                "the job queue is full or the connection has jobs_per_connection_max jobs in \
+                 progress; leave the request unread and it is delivered again when there is room, \
+                 or raise workers, jobs_queued_max or jobs_per_connection_max"
             }
-            Refusal::Ending => "the connection is ending and would not hear what comes of a job",
+            Refusal::Ending => "the connection is ending and could not receive the result",
         })
     }
 }
@@ -209,11 +209,11 @@ impl fmt::Display for WorkersFailed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Changing => {
-                f.write_str("the number of workers is being changed by somebody else: try again")
+                f.write_str("another thread is changing the number of workers; try again")
             }
-            Self::TooMany => write!(f, "an engine has 0 to {WORKERS_MAX} workers"),
-            Self::Ended => f.write_str("every shard has ended: there is nobody to work for"),
-            Self::Thread(source) => write!(f, "starting a worker's thread: {source}"),
+            Self::TooMany => write!(f, "the number of workers must be 0 to {WORKERS_MAX}"),
+            Self::Ended => f.write_str("every shard has ended; no worker is needed"),
+            Self::Thread(source) => write!(f, "cannot start a worker thread: {source}"),
         }
     }
 }

@@ -115,26 +115,26 @@ fn try_ring(arena_registered: bool) -> Result<(), SetupError> {
 }
 
 const OPERATIONS: [(&str, u8, &str); 16] = [
-    ("IORING_OP_ACCEPT", opcode::AcceptMulti::CODE, "taking connections, many per submission"),
-    (
-        "IORING_OP_RECV",
-        opcode::RecvMulti::CODE,
-        "receiving into provided buffers; waiting for input",
-    ),
+    ("IORING_OP_ACCEPT", opcode::AcceptMulti::CODE, "accepting, many clients per submission"),
+    ("IORING_OP_RECV", opcode::RecvMulti::CODE, "receiving into provided buffers, idle waits"),
     ("IORING_OP_SEND", opcode::Send::CODE, "sending"),
-    ("IORING_OP_POLL_ADD", opcode::PollAdd::CODE, "hearing of resets, room to send, wake-ups"),
+    ("IORING_OP_POLL_ADD", opcode::PollAdd::CODE, "idle waits, resets, room to send, wake-ups"),
     ("IORING_OP_CONNECT", opcode::Connect::CODE, "connecting out"),
-    ("IORING_OP_ASYNC_CANCEL", opcode::AsyncCancel::CODE, "ending accepts and connects"),
+    (
+        "IORING_OP_ASYNC_CANCEL",
+        opcode::AsyncCancel::CODE,
+        "cancelling accepts, receives and connects",
+    ),
     ("IORING_OP_CLOSE", opcode::Close::CODE, "closing descriptors"),
-    ("IORING_OP_OPENAT2", opcode::OpenAt2::CODE, "opening files beneath a directory"),
+    ("IORING_OP_OPENAT2", opcode::OpenAt2::CODE, "opening and creating files beneath a directory"),
     ("IORING_OP_READ", opcode::Read::CODE, "reading small files"),
     ("IORING_OP_READ_FIXED", opcode::ReadFixed::CODE, "reading small files into registered memory"),
-    ("IORING_OP_SPLICE", opcode::Splice::CODE, "sending large files without copying them"),
-    ("IORING_OP_WRITE", opcode::Write::CODE, "receiving files"),
-    ("IORING_OP_FSYNC", opcode::Fsync::CODE, "keeping received files through a crash"),
-    ("IORING_OP_LINKAT", opcode::LinkAt::CODE, "giving received files their names"),
-    ("IORING_OP_RENAMEAT", opcode::RenameAt::CODE, "replacing files by received ones"),
-    ("IORING_OP_UNLINKAT", opcode::UnlinkAt::CODE, "taking back what could not replace a file"),
+    ("IORING_OP_SPLICE", opcode::Splice::CODE, "sending and receiving files through pipes"),
+    ("IORING_OP_WRITE", opcode::Write::CODE, "writing received files"),
+    ("IORING_OP_FSYNC", opcode::Fsync::CODE, "making received files durable"),
+    ("IORING_OP_LINKAT", opcode::LinkAt::CODE, "naming received files"),
+    ("IORING_OP_RENAMEAT", opcode::RenameAt::CODE, "replacing files with received ones"),
+    ("IORING_OP_UNLINKAT", opcode::UnlinkAt::CODE, "removing temporary names"),
 ];
 
 fn features() -> Vec<Feature> {
@@ -154,12 +154,12 @@ fn features() -> Vec<Feature> {
     let optional = |name, purpose, found| Feature { name, purpose, found, required: false };
     let mut features = vec![
         // The ring that was just made has these.
-        required("IORING_SETUP_DEFER_TASKRUN", "completions when the shard asks for them", true),
         required(
-            "IORING_REGISTER_PBUF_RING",
-            "receive buffers that idle connections do not hold",
+            "IORING_SETUP_DEFER_TASKRUN",
+            "running completions only when the shard waits",
             true,
         ),
+        required("IORING_REGISTER_PBUF_RING", "idle connections hold no receive buffer", true),
         required(
             "IORING_FEAT_EXT_ARG",
             "waiting with a deadline",
@@ -167,11 +167,11 @@ fn features() -> Vec<Feature> {
         ),
         required(
             "IORING_FEAT_NODROP",
-            "completions survive a full queue",
+            "no completion is lost when the queue is full",
             has(io_uring::Parameters::is_feature_nodrop),
         ),
         optional("IORING_SETUP_NO_SQARRAY", "cheaper submission (Linux 6.6)", no_array),
-        optional("IORING_REGISTER_BUFFERS", "reading files without a page walk", arena.is_ok()),
+        optional("IORING_REGISTER_BUFFERS", "reading into registered memory", arena.is_ok()),
     ];
     features.extend(OPERATIONS.iter().map(|&(name, code, purpose)| {
         let found = probed && probe.is_supported(code);
@@ -198,14 +198,14 @@ fn descriptors(request: &Request, (soft, hard): (u64, u64)) -> Limit {
     let needed =
         request.max_connections as u64 + request.shards as u64 * shard + DESCRIPTORS_BESIDE;
     let remedy = if hard < needed {
-        format!("raise the hard limit (systemd: LimitNOFILE={needed}), or allow fewer connections")
+        format!("raise the hard limit (systemd: LimitNOFILE={needed}) or allow fewer connections")
     } else {
-        format!("ulimit -n {needed} (systemd: LimitNOFILE={needed}), or allow fewer connections")
+        format!("ulimit -n {needed} (systemd: LimitNOFILE={needed}) or allow fewer connections")
     };
     Limit {
         name: "RLIMIT_NOFILE",
         found: format!("{soft} of {hard}"),
-        needed: format!("{needed}, and the files being sent"),
+        needed: format!("{needed}, plus the files in use"),
         enough: soft >= needed,
         required: true,
         remedy,
@@ -217,10 +217,10 @@ fn locked_memory(request: &Request, allowed: Option<u64>) -> Limit {
     Limit {
         name: "RLIMIT_MEMLOCK",
         found: allowed.map_or("not limited".to_owned(), |bytes| format!("{} KiB", bytes >> 10)),
-        needed: format!("{} KiB, free for this user", needed.div_ceil(1024)),
+        needed: format!("{} KiB, unused by this user", needed.div_ceil(1024)),
         enough: allowed.is_none_or(|allowed| allowed >= needed),
         required: true,
-        remedy: "ulimit -l unlimited (systemd: LimitMEMLOCK=infinity), or fewer or smaller buffers"
+        remedy: "ulimit -l unlimited (systemd: LimitMEMLOCK=infinity) or fewer or smaller buffers"
             .to_owned(),
     }
 }
@@ -233,7 +233,9 @@ fn backlog(request: &Request, somaxconn: Option<i64>) -> Limit {
         needed: wanted.to_string(),
         enough: somaxconn.is_none_or(|found| found >= wanted),
         required: false,
-        remedy: format!("the backlog is cut to it; sysctl -w net.core.somaxconn={wanted}"),
+        remedy: format!(
+            "the kernel caps the backlog at this; sysctl -w net.core.somaxconn={wanted}"
+        ),
     }
 }
 
@@ -254,7 +256,7 @@ fn pipes(request: &Request, allowed: Option<u64>) -> Limit {
         enough: allowed.is_none_or(|allowed| allowed >= needed),
         required: false,
         remedy: format!(
-            "pipes shrink, files go slower; sysctl -w fs.pipe-user-pages-soft={needed}"
+            "pipes get smaller, transfers slower; sysctl -w fs.pipe-user-pages-soft={needed}"
         ),
     }
 }
@@ -265,10 +267,11 @@ fn cpus(request: &Request, allowed: usize, quota: Option<f64>) -> Limit {
     Limit {
         name: "CPUs",
         found: format!("{allowed}, {quota_text}"),
-        needed: format!("{} for as many shards", request.shards),
+        needed: format!("{}, one per shard", request.shards),
         enough: request.shards as f64 <= usable,
         required: false,
-        remedy: "shards share CPUs or are throttled; run fewer, or allow more".to_owned(),
+        remedy: "shards share CPUs or are throttled; run fewer shards or allow more CPUs"
+            .to_owned(),
     }
 }
 

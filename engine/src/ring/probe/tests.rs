@@ -59,7 +59,7 @@ fn memory_is_locked_memory_only_where_that_is_limited() {
 #[test]
 fn too_few_descriptors_are_named() {
     let text = cause(libc::EMFILE, &facts()).to_string();
-    assert!(text.contains("RLIMIT_NOFILE is 1024, at most 4096"), "{text}");
+    assert!(text.contains("RLIMIT_NOFILE is 1024 (hard limit 4096)"), "{text}");
     assert!(matches!(cause(libc::ENFILE, &facts()), SetupError::Call { .. }));
 }
 
