@@ -1,4 +1,4 @@
-//! What can go wrong with an engine as a whole.
+//! The error of an engine as a whole.
 
 use crate::ring::Errno;
 use crate::ring::probe::SetupError;
@@ -6,64 +6,71 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
-/// An engine that could not start, or did not end well.
+/// The error of an engine that could not start or did not end cleanly.
+///
+/// [`Engine::start`](crate::Engine::start) and [`Engine::join`](crate::Engine::join) return it. Its
+/// `Display` text is meant for the operator: it names the value, limit or errno at fault and a
+/// remedy.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// A value of the configuration that cannot work.
+    /// A field of the configuration has a value that is not allowed.
     Config {
-        /// The field of [`Config`](crate::Config).
+        /// The name of the field of [`Config`](crate::Config).
         key: &'static str,
-        /// Its value.
+        /// The field's value.
         value: String,
-        /// What would be right.
+        /// The values that are allowed.
         remedy: &'static str,
     },
-    /// io_uring is missing, forbidden, or short of a limit; it says which and what to do.
+    /// io_uring is missing, forbidden, or short of a limit.
     Ring(SetupError),
     /// A listener could not be set up.
     Listen {
-        /// The address.
+        /// The address from [`Config::listeners`](crate::Config::listeners).
         address: SocketAddr,
-        /// The error of socket(2), bind(2) or listen(2).
+        /// The error of socket(2), setsockopt(2), bind(2) or listen(2).
         source: io::Error,
     },
-    /// A thread, mapping or event descriptor could not be made.
+    /// A thread, a mapping or an event descriptor could not be created.
     Start {
-        /// Which call failed.
+        /// The call or step that failed.
         what: &'static str,
         /// Its error.
         source: io::Error,
     },
-    /// A shard's ring broke: its connections are lost, its listener is closed.
+    /// A shard's ring failed. The shard's connections are lost and its listeners are closed.
     ShardFailed {
-        /// Which shard.
+        /// The number of the shard, from 0.
         shard: usize,
         /// The errno of io_uring_enter(2).
         errno: Errno,
     },
-    /// Operations that did not end within three seconds after a drain's deadline, on hung storage
-    /// for instance; their connections were reported as ended, their memory is given up.
+    /// Operations of a shard were still in flight three seconds after the drain deadline, for
+    /// example on storage that hangs. Their connections were reported as ended, and their memory is
+    /// leaked.
     DrainIncomplete {
-        /// Which shard.
+        /// The number of the shard, from 0.
         shard: usize,
-        /// How many.
+        /// The number of operations in flight.
         operations: u64,
     },
-    /// Jobs that still ran three seconds after the last shard had ended: their threads are left to
-    /// themselves. What they return is dropped.
+    /// Jobs were still running three seconds after the last shard had ended. Their threads continue
+    /// on their own, and their results are dropped.
     JobsRunning {
-        /// How many.
+        /// The number of running jobs.
         jobs: usize,
     },
-    /// A shard's thread panicked outside of any callback: a bug in the engine.
+    /// A shard's thread panicked outside any callback of the handler. The cause is a panic of the
+    /// handler factory or a bug in the engine.
     ShardPanicked {
-        /// Which shard.
+        /// The number of the shard, from 0.
         shard: usize,
-        /// What it said.
+        /// The panic's message, or "no message" for a payload that is not a string.
         message: String,
     },
-    /// `join` or `wait` was called from one of the engine's own threads, where it would wait for itself.
+    /// [`Engine::join`](crate::Engine::join) or [`Engine::wait`](crate::Engine::wait) was called on
+    /// one of the engine's own threads, where it would wait for itself.
     JoinFromCallback,
 }
 
