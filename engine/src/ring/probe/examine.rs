@@ -1,4 +1,5 @@
-//! The examination behind the daemon's `doctor`: what is there, what is wanted, what to change.
+//! The check behind the daemon's `doctor` command: what is there, what is needed and what to
+//! change.
 
 use super::super::Setup;
 use super::super::kernel::KernelRing;
@@ -9,83 +10,85 @@ use io_uring::{IoUring, Probe, opcode};
 use std::fmt;
 use std::thread;
 
-/// `CAP_SYS_RESOURCE` and `CAP_SYS_ADMIN` of <linux/capability.h>: either lifts the limits on
-/// pipes.
+/// `CAP_SYS_RESOURCE` and `CAP_SYS_ADMIN` of <linux/capability.h>: either of them lifts the limits
+/// on pipes.
 const PIPE_CAPABILITIES: [u32; 2] = [24, 21];
 /// Descriptors of a process besides those of its shards: standard streams, logs, directories.
 const DESCRIPTORS_BESIDE: u64 = 64;
-/// Columns of the printed screen.
+/// The width of the printed screen, in columns.
 const COLUMNS: usize = 100;
 
-/// What is to be run.
+/// The engine to check for.
 #[derive(Clone, Copy, Debug)]
 pub struct Request {
-    /// Shards, a ring each.
+    /// The number of shards, each with one ring.
     pub shards: usize,
-    /// Open connections over all shards.
+    /// The limit on open connections over all shards.
     pub max_connections: usize,
-    /// Bytes of locked memory without which a shard cannot start: see
-    /// [`memlock_needed`](super::memlock_needed), once for the least that is acceptable.
+    /// The locked memory without which a shard cannot start, in bytes. See
+    /// [`memlock_needed`](super::memlock_needed) for the computation.
     pub memlock_needed_bytes: u64,
-    /// Addresses to listen on.
+    /// The number of addresses to listen on.
     pub listeners: usize,
-    /// listen(2) backlog of each listener and shard.
+    /// The listen(2) backlog of each listener and shard.
     pub backlog: u32,
-    /// Pipes of each shard.
+    /// The number of pipes of each shard.
     pub pipes: u32,
-    /// Bytes of a pipe.
+    /// The size of a pipe in bytes.
     pub pipe_bytes: u32,
 }
 
-/// What was found.
+/// The result of [`examine`]. Its `Display` text is one screen: at most 40 lines of 100 columns.
 #[derive(Clone, Debug)]
 pub struct Examination {
     /// The kernel's release.
     pub release: String,
-    /// Whether a ring can be made, or why not.
+    /// `Ok` if a ring can be made, or the reason why not.
     pub io_uring: Result<(), SetupError>,
-    /// What of io_uring is there. Empty when no ring can be made.
+    /// The io_uring features that the engine uses. Empty if no ring can be made.
     pub features: Vec<Feature>,
-    /// What the process may use, and what it needs.
+    /// The limits of the system and the process.
     pub limits: Vec<Limit>,
-    /// A ring can be made, and nothing required is missing or too small.
+    /// `true` if the engine can run: a ring can be made, no required feature is missing and no
+    /// required limit is too small.
     pub can_run: bool,
 }
 
-/// Something of io_uring that the engine uses.
+/// An io_uring feature that the engine uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Feature {
-    /// Its name in the UAPI.
+    /// The feature's name in the UAPI.
     pub name: &'static str,
-    /// What it is used for.
+    /// The engine's use of the feature.
     pub purpose: &'static str,
-    /// Whether it is there.
+    /// `true` if the kernel has the feature.
     pub found: bool,
-    /// Whether the engine cannot do without.
+    /// `true` if the engine cannot run without the feature.
     pub required: bool,
 }
 
-/// Something that the system limits.
+/// A limit of the system or the process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limit {
-    /// Its name in the manual pages.
+    /// The limit's name in the manual pages.
     pub name: &'static str,
-    /// What the process has.
+    /// The present value.
     pub found: String,
-    /// What the request needs.
+    /// The value that the request needs.
     pub needed: String,
-    /// Whether that is enough.
+    /// `true` if the present value is enough.
     pub enough: bool,
-    /// Whether the engine cannot run without; otherwise it runs worse.
+    /// `true` if the engine cannot run below the needed value. Otherwise it only runs worse.
     pub required: bool,
-    /// What to do where it is not enough.
+    /// The change to make if the value is not enough.
     pub remedy: String,
 }
 
-/// Looks at this kernel, this container and these limits.
+/// Checks this kernel, this container and these limits against a request. It makes a few small
+/// rings and closes them again.
 #[must_use]
 pub fn examine(request: &Request) -> Examination {
-    // On a thread of its own: making a ring changes the thread it is made on.
+    // On a thread of its own, because making a ring blocks SIGPIPE and registers the ring there.
     let io_uring = thread::scope(|scope| {
         scope.spawn(|| try_ring(false)).join().expect("making a ring does not panic")
     });
@@ -110,7 +113,7 @@ fn try_ring(arena_registered: bool) -> Result<(), SetupError> {
         receive_buffer_bytes: 1,
         io_workers_max: 1,
     })
-    // It goes before its arena does, with nothing ever submitted.
+    // The ring is dropped before its arena, and nothing was ever submitted.
     .map(drop)
 }
 
@@ -140,7 +143,7 @@ const OPERATIONS: [(&str, u8, &str); 16] = [
 fn features() -> Vec<Feature> {
     let ring = IoUring::new(8);
     let mut probe = Probe::new();
-    // An answer that does not come leaves everything unknown, hence missing.
+    // Without an answer of the probe, every operation counts as missing.
     let probed =
         ring.as_ref().is_ok_and(|ring| ring.submitter().register_probe(&mut probe).is_ok());
     let has =
@@ -153,7 +156,7 @@ fn features() -> Vec<Feature> {
     let required = |name, purpose, found| Feature { name, purpose, found, required: true };
     let optional = |name, purpose, found| Feature { name, purpose, found, required: false };
     let mut features = vec![
-        // The ring that was just made has these.
+        // The ring that was made before has these features.
         required(
             "IORING_SETUP_DEFER_TASKRUN",
             "running completions only when the shard waits",
@@ -175,7 +178,7 @@ fn features() -> Vec<Feature> {
     ];
     features.extend(OPERATIONS.iter().map(|&(name, code, purpose)| {
         let found = probed && probe.is_supported(code);
-        // Without registered memory a plain read does.
+        // A plain READ replaces READ_FIXED where memory is not registered.
         Feature { name, purpose, found, required: code != opcode::ReadFixed::CODE }
     }));
     features
@@ -192,7 +195,7 @@ fn limits(request: &Request) -> Vec<Limit> {
 }
 
 fn descriptors(request: &Request, (soft, hard): (u64, u64)) -> Limit {
-    // The ring, the wake-up, and for each listener what waits for a permit.
+    // The ring, the wake-up descriptor, and one per waiting client of each listener.
     let accepting = request.listeners as u64 * (1 + u64::from(request.backlog));
     let shard = 2 + accepting + 2 * u64::from(request.pipes);
     let needed =
@@ -239,7 +242,8 @@ fn backlog(request: &Request, somaxconn: Option<i64>) -> Limit {
     }
 }
 
-/// Pages of pipes an ordinary user gets before pipes shrink to one or two; `None`: no limit.
+/// The pages that pipes of an unprivileged user may take before they shrink to one or two pages.
+/// `None`: no limit.
 fn pipe_pages_allowed() -> Option<u64> {
     let exempt = PIPE_CAPABILITIES.into_iter().any(has_capability);
     let pages = sysctl("fs/pipe-user-pages-soft").and_then(|pages| u64::try_from(pages).ok());
