@@ -203,9 +203,8 @@ impl<'a> Connection<'a> {
     /// above the file is noticed after `open_files_valid`.
     ///
     /// Returns `None` if the file must be opened first, and always outside
-    /// [`Handler::received`](crate::Handler::received). The shard does not keep files that are not
-    /// regular, that are not on a local file system, or that changed less than 20 ms before the
-    /// open.
+    /// [`Handler::received`](crate::Handler::received). The shard keeps only regular files on local
+    /// file systems. It keeps no file that changed less than 20 ms before the open.
     pub fn cached_file(&mut self, directory: &Directory, path: &[u8]) -> Option<OpenFile> {
         self.core.cached_file(self.ring.as_deref_mut()?, directory, path)
     }
@@ -214,11 +213,12 @@ impl<'a> Connection<'a> {
     /// with everything sent before. It is the short way for small files: there is no
     /// [`Handler::file_sent`](crate::Handler::file_sent) for it.
     ///
-    /// Returns `None` and queues nothing if the range is not completely in the page cache, if it is
-    /// longer than a send buffer, if no send buffer is free, or if the file is not regular or not
-    /// on a local file system. It also returns `None` outside
-    /// [`Handler::received`](crate::Handler::received) and on a connection that is ending. Use
-    /// [`send_file`](Self::send_file) then.
+    /// Returns `None` and queues nothing in these cases; use [`send_file`](Self::send_file) then:
+    /// * The range is empty, longer than a send buffer, or not completely in the page cache.
+    /// * The file is not regular or not on a local file system.
+    /// * No send buffer is free.
+    /// * The connection is ending, or the call is made outside
+    ///   [`Handler::received`](crate::Handler::received).
     pub fn send_cached(&mut self, file: &OpenFile, offset: u64, length: u64) -> Option<Room> {
         let ring = self.ring.as_deref_mut()?;
         let end = offset.checked_add(length).filter(|end| *end <= i64::MAX as u64);

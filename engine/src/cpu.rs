@@ -12,8 +12,8 @@ const WORD: usize = u64::BITS as usize;
 /// The default number of shards: one per whole CPU that the process may use, at least 1.
 ///
 /// The affinity mask and the cgroup quota both limit it. A fraction of a CPU beyond the last whole
-/// one is left to io-wq threads, workers and the kernel, because a shard on it would be throttled
-/// in the middle of a batch.
+/// one is left to io-wq threads, workers and the kernel. A shard on it would be throttled in the
+/// middle of a batch.
 #[must_use]
 pub fn default_shards() -> usize {
     shards(allowed().len(), quota())

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// The files that a shard has opened and that others hold.
 ///
-/// A dropped file returns to its shard and is closed on the ring, because the last close of a file
-/// without a name frees its blocks and can take long.
+/// A dropped file returns to its shard and is closed on the ring. The last close of a file without
+/// a name frees its blocks and can take long.
 #[derive(Debug, Default)]
 pub(crate) struct FilesOpen {
     /// The number of files held by others, or dropped and not taken back yet.

@@ -7,8 +7,8 @@ use std::time::Duration;
 /// The backoff of [`Local::keep_connected`](crate::Local::keep_connected).
 ///
 /// The first wait is [`first`](Self::first). Each failed attempt in a row doubles the wait, up to
-/// [`most`](Self::most). The actual wait is random, between half of this value and all of it, so
-/// that clients that lost the same server do not return at the same moment.
+/// [`most`](Self::most). The actual wait is random, between half of this value and all of it.
+/// Clients that lost the same server therefore do not return at the same moment.
 ///
 /// An attempt counts as successful if its connection lasted at least as long as the wait before it.
 /// A server that accepts and hangs up is therefore retried no faster than one that is down.

@@ -325,9 +325,11 @@ impl Remote {
     ///
     /// New clients from there are refused; open connections stay open. A banned client that waits
     /// for a permit is closed. The engine puts a socket filter on its listeners, so that a banned
-    /// client gets no answer to its SYN. If the list does not fit into a filter (about a thousand
-    /// IPv4 prefixes or 450 IPv6 addresses) or if the kernel refuses the filter, the engine closes
-    /// banned clients right after accept instead.
+    /// client gets no answer to its SYN.
+    ///
+    /// A filter has room for about a thousand IPv4 prefixes or 450 IPv6 addresses. If the list is
+    /// longer, or if the kernel refuses the filter, the engine closes banned clients right after
+    /// accept instead.
     ///
     /// # Errors
     /// See [`BanFailed`].
