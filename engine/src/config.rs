@@ -1,164 +1,273 @@
-//! Every limit of the engine: name, unit, default, reason.
+//! The settings of an engine: every limit with its unit, default and reason.
 
 use crate::Prefix;
 use crate::ring::Setup;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// How a connection with nothing to read waits.
+/// The operation that an idle connection leaves in the ring to learn of the next bytes.
+///
+/// Both operations hold no receive buffer. `engine/tests/probe_memory.rs` measured their kernel
+/// memory on Linux 6.18.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Probe {
-    /// A zero-length receive (`IORING_OP_RECV`): 866 bytes of kernel memory each.
+    /// A zero-length receive (`IORING_OP_RECV`): 866 bytes of kernel memory per connection.
     Receive,
-    /// A poll (`IORING_OP_POLL_ADD`): 264 bytes of kernel memory each.
+    /// A poll (`IORING_OP_POLL_ADD`): 264 bytes of kernel memory per connection.
     #[default]
     Poll,
 }
 
-/// What happens to a client that comes when `max_connections` are open.
+/// The treatment of a client that connects while `max_connections` connections are open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AtCapacity {
-    /// It waits: in the shard's waiting room (a descriptor and nothing else), then in the backlog.
+    /// The client waits until another connection ends. An accepted client waits in the shard's
+    /// waiting room, where it costs one descriptor; further clients wait in the listen backlog.
     #[default]
     Wait,
-    /// It is closed at once.
+    /// The engine accepts the client and closes it at once.
     Reject,
 }
 
-/// Limits and settings of an engine. Change the fields of [`Config::default`].
+/// Limits and settings of an engine.
+///
+/// Start from [`Config::default`] and change the fields that matter. The defaults serve 10,000
+/// connections with small requests and responses. [`Engine::start`](crate::Engine::start) checks
+/// every field. It returns [`Error::Config`](crate::Error::Config) for a value outside the range
+/// given below.
+///
+/// ```
+/// use ringwright::{AtCapacity, Config};
+/// use std::time::Duration;
+///
+/// let config = Config {
+///     listeners: vec!["127.0.0.1:7000".parse()?, "[::1]:7000".parse()?],
+///     max_connections: 2_000,
+///     at_capacity: AtCapacity::Reject,
+///     idle_timeout: Some(Duration::from_secs(30)),
+///     workers: 4,
+///     ..Config::default()
+/// };
+/// assert_eq!(config.message_bytes_max, 64 << 10); // the default
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+///
+/// # Memory
+/// Each shard maps `receive_buffers * receive_buffer_bytes + send_buffers * send_buffer_bytes`
+/// bytes, which is 4 MiB by default. It registers this memory with the kernel if `RLIMIT_MEMLOCK`
+/// allows it. An open connection adds up to about `message_bytes_max` bytes of unused input and
+/// `output_bytes_max` bytes of queued output on the heap.
+///
+/// # Time
+/// The timeouts of a connection have a resolution of 4 ms. A timeout of zero counts as 1 ms.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Addresses to listen on; port 0 takes a free one. None for a pure client.
+    /// The addresses to listen on. Default: none, which makes a pure client.
+    ///
+    /// Each shard opens its own socket per address (`SO_REUSEPORT`, socket(7)). Port 0 takes a
+    /// free port; [`Engine::addresses`](crate::Engine::addresses) returns it. At most 65,535
+    /// addresses.
     pub listeners: Vec<SocketAddr>,
-    /// Shards: threads with a ring each. `None`: as many as the process may use CPUs (affinity
-    /// and cgroup quota). Zero is an error.
+    /// The number of shards, 1 to 256: threads with one ring each. Default `None`: one shard per
+    /// CPU that the process may use ([`cpu::default_shards`](crate::cpu::default_shards)).
     pub shards: Option<usize>,
-    /// Pin each shard to a CPU of the allowed set. Default true: a shard's memory and sockets
-    /// stay in one core's caches.
+    /// Pins each shard to one CPU of the process's affinity mask. Default `true`, because a shard's
+    /// memory and sockets then stay in the caches of one core.
     pub pin: bool,
-    /// Pin the first shard to this place in the allowed set, the next to the next one. Default 0.
+    /// The position of the first shard's CPU in the affinity mask, from 0. Default 0. Each further
+    /// shard takes the next CPU; the count wraps at the end of the mask.
     pub pin_from: usize,
-    /// Open connections over all shards, accepted and connected. Default 10,000: half of a usual
-    /// hard limit of 20,000 descriptors, so that files and the waiting room have room.
+    /// The limit on open connections over all shards, accepted and outgoing: 1 to 1,048,576.
+    ///
+    /// Default 10,000: half of a usual hard limit of 20,000 descriptors, which leaves the other
+    /// half to files and waiting clients.
     pub max_connections: usize,
-    /// What happens beyond that. Default: wait.
+    /// The treatment of clients beyond `max_connections`. Default [`AtCapacity::Wait`].
     pub at_capacity: AtCapacity,
-    /// Connections of one IPv4 address, or of one IPv6 /64, at most, those that wait included;
-    /// a further one is closed at once. Default: no limit.
+    /// The limit on connections from one IPv4 address or one IPv6 /64 prefix, 1 to 65,535.
+    /// Default `None`: no limit.
+    ///
+    /// Waiting clients count as well. The engine closes a client beyond the limit at once. The
+    /// table of counts takes 32 bytes or more for each connection and waiting client allowed.
     pub max_per_address: Option<u16>,
-    /// Addresses that are not let in from the start; see [`Remote::ban`](crate::Remote::ban).
+    /// The addresses that are banned from the start, at most 65,536 prefixes. Default: none.
+    /// [`Remote::ban`](crate::Remote::ban) adds more while the engine runs.
     pub bans: Vec<Prefix>,
-    /// listen(2) backlog per listener and shard, connections. Default 1,024; the kernel caps it
-    /// at `net.core.somaxconn`.
+    /// The listen(2) backlog of each listener on each shard, 1 to 65,535 connections. Default
+    /// 1,024. The kernel caps it at `net.core.somaxconn`.
     pub backlog: u32,
 
-    /// Receive buffers per shard, a power of two up to 32,768. Default 512: several batches of
-    /// ready connections find one each, and they stay in the cache.
+    /// The number of receive buffers per shard, a power of two up to 32,768. Default 512.
+    ///
+    /// A buffer is in use only while the shard reads it. 512 buffers serve several batches of
+    /// ready connections and still fit into a CPU cache.
     pub receive_buffers: u16,
-    /// Bytes of a receive buffer. Default 4 KiB: most requests fit in one.
+    /// The size of a receive buffer, 64 bytes to 1 MiB. Default 4 KiB: most requests fit into one.
     pub receive_buffer_bytes: u32,
-    /// Send buffers per shard. Default 256; when all are taken the heap serves, counted.
+    /// The number of send buffers per shard, 1 to 65,536. Default 256.
+    ///
+    /// Output goes to the heap while no send buffer is free. The ledger counts these pieces as
+    /// `heap_chunks`.
     pub send_buffers: u32,
-    /// Bytes of a send buffer. Default 8 KiB: head and body of a small reply leave together. What
-    /// is longer goes into several while more than half are free, else to the heap, counted.
+    /// The size of a send buffer, 64 bytes to 1 MiB. Default 8 KiB: head and body of a small
+    /// response leave together.
+    ///
+    /// A longer payload fills several send buffers while more than half of them are free.
+    /// Otherwise it goes to the heap (`heap_chunks`).
     pub send_buffer_bytes: u32,
-    /// Pipes per shard, for files on their way in and for those on their way out that are not in
-    /// the page cache. Default 32: with 256 KiB each, eight shards stay under the 16,384 pages
-    /// after which the kernel shrinks an ordinary user's. Transfers beyond wait their turn.
+    /// The number of pipes per shard, 1 to 65,536. Default 32. A transfer that finds no free pipe
+    /// waits for one (`pipe_waits` in the ledger).
+    ///
+    /// Pipes carry received files and sent files that are not in the page cache. With 256 KiB
+    /// each, the pipes of eight shards stay below the 16,384 pages at which the kernel shrinks the
+    /// pipes of an unprivileged user (pipe(7), `pipe-user-pages-soft`).
     pub pipes: u32,
-    /// Bytes of a pipe: what one splice moves. Default 256 KiB.
+    /// The size of a pipe in bytes, which one splice(2) can move. Default 256 KiB. The kernel may
+    /// grant less (fcntl(2), `F_SETPIPE_SZ`).
     pub pipe_bytes: u32,
-    /// Bytes of a file that lies in the page cache sent at once, by sendfile(2); then others have
-    /// their turn. 0: files always go through a pipe. Default 1 MiB.
+    /// The number of bytes that one sendfile(2) call sends of a file in the page cache. Default
+    /// 1 MiB.
+    ///
+    /// A shard sends two such pieces per turn of its loop, so that other connections are served in
+    /// between. 0 disables sendfile(2): a file that does not fit into a send buffer then always
+    /// goes through a pipe.
     pub sendfile_bytes_max: u32,
-    /// A file being received of which more than so many bytes are still to come goes from its socket
-    /// to the disk by splice(2); a shorter rest is received like anything else and written. Default
-    /// 64 KiB.
+    /// The remaining length above which a file is received by splice(2). Default 64 KiB.
+    ///
+    /// A shorter remainder goes through receive buffers and is written from there.
     pub splice_from_bytes: u64,
-    /// Regular files on local file systems that stay open for the next one who asks for them with
-    /// [`Connection::cached_file`](crate::Connection::cached_file), per shard; but all shards
-    /// together keep at most a sixteenth of the descriptors that the process may have, and give
-    /// them back when there is none for something else. Default 0: none.
+    /// The number of files that each shard keeps open for
+    /// [`Connection::cached_file`](crate::Connection::cached_file). Default 0: none.
+    ///
+    /// Only regular files on local file systems stay open. All shards together keep at most one
+    /// sixteenth of the soft `RLIMIT_NOFILE`; [`Engine::start`](crate::Engine::start) lowers a
+    /// larger value. A shard closes these files when a call finds no free descriptor.
     pub open_files: usize,
-    /// A file that stays open is looked up anew after so long: what befalls a directory above it
-    /// is seen by then. What befalls the file itself is seen by the next request. Default 1 s.
+    /// The time after which the path of a kept file is looked up again. Default 1 s.
+    ///
+    /// The engine notices a change of the file itself at the next request. It notices a change of
+    /// a directory above the file only after this time.
     pub open_files_valid: Duration,
-    /// Most io-wq threads of each class per shard. Default 4: they only wait for disks.
+    /// The limit on io-wq threads of each class (bounded, unbounded) per shard, 1 to 1,024
+    /// (`IORING_REGISTER_IOWQ_MAX_WORKERS`). Default 4, because these threads only wait for disks.
     pub io_workers_max: u32,
-    /// Submission queue entries per shard, a power of two. Default 1,024.
+    /// The number of submission queue entries per shard, a power of two up to 32,768. Default
+    /// 1,024. A full queue delays operations until the next turn and loses none.
     pub submission_entries: u32,
 
-    /// Bytes of a message the application has not used yet, kept per connection at most.
-    /// Default 64 KiB. More ends the connection.
+    /// The limit on input that the handler has not used, per connection: 1 byte to 1 GiB. Default
+    /// 64 KiB. An incomplete message beyond the limit ends the connection with
+    /// [`Reason::MessageTooLong`](crate::Reason::MessageTooLong).
     pub message_bytes_max: usize,
-    /// Queued output above which [`Connection::send`](crate::Connection::send) answers "full" and
-    /// receiving is paused, bytes. Default 256 KiB.
+    /// The high-water mark of queued output per connection, in bytes. Default 256 KiB.
+    ///
+    /// Above it, [`Connection::send`](crate::Connection::send) returns
+    /// [`Room::Full`](crate::Room::Full) and the engine pauses receiving. Files do not count. The
+    /// mark must not exceed `output_bytes_max`.
     pub output_high_bytes: usize,
-    /// Queued output below which the application hears `writable`, bytes. Default 64 KiB.
+    /// The low-water mark of queued output per connection: 1 byte to `output_high_bytes`. Default
+    /// 64 KiB. The engine calls [`Handler::writable`](crate::Handler::writable) and resumes
+    /// receiving below it.
     pub output_low_bytes: usize,
-    /// Queued output beyond which the connection ends, bytes (files not counted). Default 16 MiB.
+    /// The limit on queued output per connection, at most 1 GiB. Default 16 MiB. Files do not
+    /// count. More output ends the connection with
+    /// [`Reason::OutputTooLong`](crate::Reason::OutputTooLong).
     pub output_bytes_max: usize,
 
-    /// How an idle connection waits. Default: a zero-length receive.
+    /// The operation that waits for input on an idle connection. Default [`Probe::Poll`].
     pub probe: Probe,
-    /// A connection that received nothing for so long is parked on a probe. Default 5 s.
+    /// The time without received or sent bytes after which a connection is parked: its multishot
+    /// receive gives way to a [`Probe`]. Default 5 s.
     pub park_after: Duration,
-    /// Above so many connections on a shard every connection is parked as soon as it has been
-    /// read. Default 8,192.
+    /// The number of connections on a shard above which no connection uses a multishot receive.
+    /// Default 8,192. Each connection then receives once and is parked when its socket is empty.
     pub streaming_connections_max: usize,
 
-    /// Nothing received or sent for so long ends a connection. Default 75 s; `None`: never.
+    /// The time without received or sent bytes after which a connection is closed with
+    /// [`Reason::IdleTimeout`](crate::Reason::IdleTimeout). Default 75 s; `None`: never.
+    ///
+    /// The timeout does not run while output is queued, a job runs, or a file is being received or
+    /// published.
     pub idle_timeout: Option<Duration>,
-    /// A message begun must be complete after so long. Default 30 s; `None`: never.
+    /// The time in which an incomplete message must make progress. Default 30 s; `None`: no limit.
+    /// A late message closes the connection with
+    /// [`Reason::ReceiveTimeout`](crate::Reason::ReceiveTimeout).
+    ///
+    /// A message is incomplete while [`Handler::received`](crate::Handler::received) leaves bytes
+    /// unused. The time starts again whenever the handler uses some bytes. It does not run while
+    /// the connection is paused.
     pub receive_timeout: Option<Duration>,
-    /// Output that makes no progress for so long ends a connection. Default 30 s; `None`: never.
+    /// The time in which queued output must make progress. Default 30 s; `None`: no limit. The
+    /// engine then resets the connection with
+    /// [`Reason::WriteTimeout`](crate::Reason::WriteTimeout).
+    ///
+    /// Sent bytes and bytes that the peer acknowledged count as progress.
     pub write_timeout: Option<Duration>,
-    /// A file that makes no progress for so long ends a connection. Default 60 s; `None`: never.
+    /// The time in which a file being sent or received must make progress. Default 60 s; `None`:
+    /// no limit. The engine then resets the connection with
+    /// [`Reason::TransferTimeout`](crate::Reason::TransferTimeout).
+    ///
+    /// The time that a transfer waits for a pipe does not count.
     pub transfer_timeout: Option<Duration>,
-    /// A connect must succeed within. Default 10 s.
+    /// The time in which an outgoing connect must succeed. Default 10 s. A late connect fails with
+    /// ETIMEDOUT in [`Handler::connect_failed`](crate::Handler::connect_failed).
     pub connect_timeout: Duration,
-    /// Connections of a shard that [`Local::keep_connected`](crate::Local::keep_connected) keeps up
-    /// at most, those that wait for their next attempt included. Default 1,024.
+    /// The limit on connections that each shard keeps up for
+    /// [`Local::keep_connected`](crate::Local::keep_connected), 0 to 1,048,576. Default 1,024.
+    /// Connections that wait for their next attempt count as well.
     pub reconnects_max: usize,
-    /// `close` waits so long for the peer to read what was sent. Default 5 s.
+    /// The time that [`Connection::close`](crate::Connection::close) waits for the peer's FIN
+    /// after its own. Default 5 s. During a drain it is at most 500 ms for a silent peer.
     pub linger_timeout: Duration,
-    /// `close` discards so many bytes of input while it waits. Default 1 MiB.
+    /// The number of input bytes that [`Connection::close`](crate::Connection::close) discards
+    /// before it stops waiting for the peer's FIN. Default 1 MiB.
     pub linger_bytes_max: usize,
-    /// First pause of accepting after EMFILE and its like; doubles up to a second. Default 10 ms.
+    /// The first pause of accepting after an error such as EMFILE. Default 10 ms. Each further
+    /// error doubles the pause, up to 1 s; a successful accept sets it back.
     pub accept_backoff: Duration,
-    /// Commands from other threads waiting per shard. Default 1,024; beyond, `Remote` says busy.
+    /// The limit on queued commands from other threads per shard, at least 16. Default 1,024.
+    /// Beyond it, the methods of [`Remote`](crate::Remote) return [`Busy`](crate::Busy).
     pub mailbox_commands_max: usize,
-    /// Threads that do what handlers offload. Default 0: a job is refused;
-    /// [`Remote::set_workers`](crate::Remote::set_workers) changes it.
+    /// The number of worker threads for [`Connection::offload`](crate::Connection::offload), 0 to
+    /// 1,024. Default 0, which refuses every job.
+    /// [`Remote::set_workers`](crate::Remote::set_workers) changes the number at run time.
     pub workers: usize,
-    /// Jobs of all shards that may wait for a worker. Default 1,024; beyond, connections that
-    /// offload are paused until there is room.
+    /// The limit on jobs of all shards that wait for a worker, 1 to 1,048,576. Default 1,024.
+    /// Beyond it, [`Connection::offload`](crate::Connection::offload) refuses the job and pauses
+    /// the connection until there is room.
     pub jobs_queued_max: usize,
-    /// Jobs of one connection under way at most, those that are over and not yet told of
-    /// included. Default 16; beyond, it is paused until one is done.
+    /// The limit on jobs in progress per connection, 1 to 65,536. Default 16. A finished job counts
+    /// until [`Handler::job_done`](crate::Handler::job_done) is called for it. Beyond the limit the
+    /// connection is paused until one of its jobs is done.
     pub jobs_per_connection_max: u32,
-    /// TCP keepalive on accepted connections: idle time before the first probe. Four probes in
-    /// the same time again without an answer end it. Default 60 s; `None`: off.
+    /// The idle time before the first TCP keepalive probe on accepted connections, in whole seconds
+    /// (`TCP_KEEPIDLE`, tcp(7)). Default 60 s; `None`: no keepalive.
+    ///
+    /// Four unanswered probes, a quarter of this time apart, end the connection. A vanished peer is
+    /// therefore noticed after twice this time.
     pub tcp_keepalive: Option<Duration>,
-    /// `TCP_USER_TIMEOUT` on accepted connections: sent data unacknowledged for so long ends
-    /// them. Default 60 s; `None`: the kernel's own.
+    /// The time after which unacknowledged data ends an accepted connection (`TCP_USER_TIMEOUT`,
+    /// tcp(7)). Default 60 s; `None`: the kernel's own timeout.
     pub tcp_user_timeout: Option<Duration>,
 }
 
 impl Config {
-    /// Clients that may wait on a shard: a backlog of each listener that was accepted in one go,
-    /// and another one from accepts that were being cancelled.
+    /// The limit on clients in the waiting room of a shard: one whole backlog of each listener,
+    /// and a second one from accepts that are being cancelled.
     pub(crate) fn waiting_max(&self) -> usize {
         2 * self.backlog as usize * self.listeners.len().max(1)
     }
 
-    /// What the ring of each shard is set up with; the arena's address is not known yet.
+    /// The ring setup of each shard that this configuration leads to.
+    ///
+    /// [`probe::memlock_needed`](crate::probe::memlock_needed) computes the locked memory from it.
+    /// `arena_address` is null, because the arena does not exist yet.
     #[must_use]
     pub fn setup(&self) -> Setup {
         let receive_bytes = usize::from(self.receive_buffers) * self.receive_buffer_bytes as usize;
         let send_bytes = self.send_buffers as usize * self.send_buffer_bytes as usize;
-        // A completion for every buffer and for a whole backlog at once, one for every send, and
-        // slack for what ends. More than that overflows, which is counted and loses nothing.
+        // One completion for every buffer, for a whole backlog and for every send, plus slack for
+        // cancelled operations. More completions overflow, which is counted and loses nothing.
         let completions = u32::from(self.receive_buffers)
             + self.backlog
             + self.send_buffers

@@ -1,4 +1,4 @@
-//! What a handler may do with a connection.
+//! The connection that a callback is about, and what a handler can do with it.
 
 use crate::file::{Directory, NewFile, OpenFile, Publish};
 use crate::handler::Origin;
@@ -11,24 +11,87 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Whether a connection takes more output.
+/// The state of a connection's output queue: whether the handler should go on sending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "a handler that goes on sending when the queue is full is ended at output_bytes_max"]
+#[must_use = "stop sending when the queue is full; the connection ends at output_bytes_max"]
 pub enum Room {
-    /// Below the high-water mark.
+    /// The queue is not full: more output is welcome.
     Free,
-    /// Above it: stop, [`Handler::writable`](crate::Handler::writable) will be called. Receiving
-    /// is paused meanwhile.
+    /// The queue rose above `output_high_bytes`: the handler should stop sending.
+    ///
+    /// The engine calls [`Handler::writable`](crate::Handler::writable) when the queue is below
+    /// `output_low_bytes`. Until then it delivers no more input, so that a handler that only
+    /// answers requests needs no code for backpressure.
     Full,
 }
 
-/// The connection a callback is about. Nothing here blocks: it notes what is wanted, and the shard
-/// submits it when the batch is done. None makes a system call but [`Connection::cached_file`] and
-/// [`Connection::send_cached`], whose calls wait for nobody.
+/// The connection that a callback is about.
+///
+/// A callback borrows it for its own duration. [`Local::connection`] gives access to another
+/// connection of the same shard. [`Remote`](crate::Remote) reaches connections from any thread, by
+/// their [`ConnectionId`].
+///
+/// Every method returns at once. A method records what the handler wants, and the shard turns that
+/// into operations after the current batch of events. All output of a batch therefore leaves
+/// together. Only [`cached_file`](Self::cached_file) and [`send_cached`](Self::send_cached) make
+/// system calls, none of which waits.
+///
+/// ```
+/// use ringwright::{Connection, Handler, Origin, Room};
+///
+/// /// Sends every line back. The line "quit" closes the connection.
+/// struct Lines;
+///
+/// impl Handler for Lines {
+///     type State = ();
+///     fn opened(&mut self, connection: &mut Connection<'_>, _: Origin) {
+///         let _ = connection.send(b"welcome\n");
+///     }
+///     fn received(&mut self, _: &mut (), connection: &mut Connection<'_>, bytes: &[u8]) -> usize {
+///         let mut used = 0;
+///         while let Some(length) = bytes[used..].iter().position(|byte| *byte == b'\n') {
+///             let line = &bytes[used..=used + length];
+///             used += line.len();
+///             if line == b"quit\n" {
+///                 connection.close(); // after the queued output has left
+///                 break;
+///             }
+///             if connection.send(line) == Room::Full {
+///                 break; // the unused lines are delivered again after `writable`
+///             }
+///         }
+///         used
+///     }
+/// }
+/// ```
+///
+/// # Backpressure
+/// `send` never blocks and never loses bytes of a live connection. It returns [`Room::Full`] above
+/// `output_high_bytes`; the engine then pauses receiving. A handler that keeps sending anyway ends
+/// its connection at `output_bytes_max`.
+///
+/// # Ways to end a connection
+/// | method | what leaves first | the peer sees | reason |
+/// |---|---|---|---|
+/// | [`close`] | all queued output | FIN | [`Reason::LocalClose`] |
+/// | [`protocol_error`] | all queued output | FIN | [`Reason::ProtocolError`] |
+/// | [`finish`] | output and work in progress | FIN | [`Reason::LocalClose`], [`Drained`] |
+/// | [`shutdown`] | all queued output | FIN; may still send | [`Reason::PeerFin`] later |
+/// | [`abort`] | nothing | RST | [`Reason::Aborted`] |
+///
+/// [`close`]: Self::close
+/// [`protocol_error`]: Self::protocol_error
+/// [`finish`]: Self::finish
+/// [`shutdown`]: Self::shutdown
+/// [`abort`]: Self::abort
+/// [`Drained`]: Reason::Drained
+///
+/// A `close` that answers the peer's FIN counts as [`Reason::PeerFin`]. On a connection that is
+/// ending, the methods do nothing.
 pub struct Connection<'a> {
     core: &'a mut Core,
     slot: u32,
-    /// In `received`: what is open and lies in the page cache can be had at once.
+    /// Set in `received` only: `cached_file` and `send_cached` make their system calls through it.
     ring: Option<&'a mut dyn Ring>,
 }
 
@@ -41,25 +104,28 @@ impl<'a> Connection<'a> {
         Self { core, slot, ring: Some(ring) }
     }
 
-    /// Its name, never used for another one.
+    /// The connection's id. No other connection of the engine ever gets the same id.
     #[must_use]
     pub fn id(&self) -> ConnectionId {
         self.core.id(self.slot)
     }
 
-    /// The peer's address, read once when the connection came to be.
+    /// The peer's address, read once when the connection was opened (getpeername(2)).
     #[must_use]
     pub fn peer(&self) -> SocketAddr {
         self.core.slots.peer(self.slot)
     }
 
-    /// Where it came from.
+    /// The way the connection came to the engine: a listener or a connect.
     #[must_use]
     pub fn origin(&self) -> Origin {
         self.core.slots.origin(self.slot)
     }
 
-    /// Queues a copy of `bytes`. Never fails: on a connection that is ending it does nothing.
+    /// Queues a copy of `bytes` and returns whether the queue has room for more.
+    ///
+    /// On a connection that is ending, and after [`shutdown`](Self::shutdown), it does nothing.
+    /// More than `output_bytes_max` queued bytes end the connection with [`Reason::OutputTooLong`].
     #[inline]
     pub fn send(&mut self, bytes: &[u8]) -> Room {
         if bytes.is_empty() || !self.takes_output() {
@@ -72,7 +138,8 @@ impl<'a> Connection<'a> {
         self.queued()
     }
 
-    /// Queues a reference to `bytes`: one payload for many connections.
+    /// Queues a reference to `bytes`, so that many connections can send one payload without copies.
+    /// Otherwise as [`send`](Self::send).
     pub fn send_shared(&mut self, bytes: Arc<[u8]>) -> Room {
         if bytes.is_empty() || !self.takes_output() {
             return self.room();
@@ -84,11 +151,18 @@ impl<'a> Connection<'a> {
         self.queued()
     }
 
-    /// Queues `length` bytes of a file from `offset` on, in order with everything sent; page
-    /// cache to socket by splice(2), or together with what was sent before it if it is small.
-    /// [`Handler::file_sent`](crate::Handler::file_sent) tells when its last byte has left the
-    /// file. A file that turns out shorter ends the connection with [`Reason::FileTruncated`]; one
-    /// that is not a regular file, or a range beyond 2^63, with [`Reason::FileFailed`].
+    /// Queues `length` bytes of `file` from `offset`, in order with everything sent before and
+    /// after.
+    ///
+    /// A file that is small enough is read into the send buffer of the preceding output and leaves
+    /// with it. A larger file leaves by sendfile(2) as far as it is in the page cache; the rest
+    /// goes through a pipe by splice(2). [`Handler::file_sent`](crate::Handler::file_sent) is
+    /// called when the last byte has left the file.
+    ///
+    /// A file that is shorter than `offset + length` ends the connection with
+    /// [`Reason::FileTruncated`]. A file that is not regular and a range beyond 2^63 end it with
+    /// [`Reason::FileFailed`], and so does a read error. All of them reset the connection, because
+    /// a response with a missing part must not look complete.
     pub fn send_file(&mut self, file: OpenFile, offset: u64, length: u64) -> Room {
         if !self.takes_output() {
             self.core.close_file(file);
@@ -104,36 +178,47 @@ impl<'a> Connection<'a> {
         self.queued()
     }
 
-    /// Opens `path` beneath `directory` on the ring, read-only: openat2(2) with
-    /// `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS`. Answered by
-    /// [`Handler::file_opened`](crate::Handler::file_opened): EXDEV for a path that leads out,
-    /// ELOOP for a symbolic link, EINVAL for one with a NUL byte.
+    /// Opens `path` beneath `directory` for reading, on the ring. The result comes to
+    /// [`Handler::file_opened`](crate::Handler::file_opened).
+    ///
+    /// The engine uses openat2(2) with `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS |
+    /// RESOLVE_NO_MAGICLINKS`. A path that leads out of the directory fails with EXDEV, a symbolic
+    /// link with ELOOP, and a path with a NUL byte with EINVAL. Other errors are those of
+    /// openat2(2).
     ///
     /// # Panics
-    /// If an open of this connection is under way: one at a time.
+    /// If an open or a [`create_file`](Self::create_file) of this connection is in progress.
     pub fn open_file(&mut self, directory: &Directory, path: &[u8]) {
         if !self.core.slots[self.slot].state.is_over() {
             self.core.request_open(self.slot, directory, Some(path));
         }
     }
 
-    /// A file that [`Connection::open_file`] has opened for anybody on this shard, and that is still
-    /// what `path` leads to: its status was asked for (statx(2)) since this turn of the loop began,
-    /// and is what it was. That shows whatever befalls the file; what befalls a directory above it
-    /// is seen after `open_files_valid`.
+    /// Returns a file that the shard keeps open, if `path` beneath `directory` still leads to it.
     ///
-    /// `None`: it has to be opened. So it is outside of [`Handler::received`](crate::Handler::received),
-    /// for what is no regular file or does not lie on a local file system, and for a file that had
-    /// changed within 20 ms before it was opened.
+    /// [`open_file`](Self::open_file) of any connection of the shard puts files there, see
+    /// [`Config::open_files`](crate::Config::open_files). The engine asks for the file's status
+    /// (statx(2)) at most once per turn of its loop and compares it with the status at the open.
+    /// Any change of the file is therefore noticed at the next request. A change of a directory
+    /// above the file is noticed after `open_files_valid`.
+    ///
+    /// Returns `None` if the file must be opened first, and always outside
+    /// [`Handler::received`](crate::Handler::received). The shard keeps only regular files on local
+    /// file systems. It keeps no file that changed less than 20 ms before the open.
     pub fn cached_file(&mut self, directory: &Directory, path: &[u8]) -> Option<OpenFile> {
         self.core.cached_file(self.ring.as_deref_mut()?, directory, path)
     }
 
-    /// Queues `length` bytes of a file from `offset` on, in order with everything sent, if they can
-    /// be read from the page cache at once and fit into a send buffer. There is no
-    /// [`Handler::file_sent`](crate::Handler::file_sent) for it. `None`, and nothing is queued: they
-    /// cannot, so that it takes [`Connection::send_file`]; so it is outside of
-    /// [`Handler::received`](crate::Handler::received).
+    /// Reads `length` bytes of `file` from `offset` out of the page cache and queues them, in order
+    /// with everything sent before. It is the short way for small files: there is no
+    /// [`Handler::file_sent`](crate::Handler::file_sent) for it.
+    ///
+    /// Returns `None` and queues nothing in these cases; use [`send_file`](Self::send_file) then:
+    /// * The range is empty, longer than a send buffer, or not completely in the page cache.
+    /// * The file is not regular or not on a local file system.
+    /// * No send buffer is free.
+    /// * The connection is ending, or the call is made outside
+    ///   [`Handler::received`](crate::Handler::received).
     pub fn send_cached(&mut self, file: &OpenFile, offset: u64, length: u64) -> Option<Room> {
         let ring = self.ring.as_deref_mut()?;
         let end = offset.checked_add(length).filter(|end| *end <= i64::MAX as u64);
@@ -150,26 +235,30 @@ impl<'a> Connection<'a> {
         Some(self.queued())
     }
 
-    /// Makes a file without a name that is to get one in `directory`: openat2(2) with `O_TMPFILE`.
-    /// Answered by [`Handler::file_created`](crate::Handler::file_created).
+    /// Creates a file without a name in `directory`: openat2(2) with `O_TMPFILE` and mode 0644 less
+    /// the umask. The result comes to [`Handler::file_created`](crate::Handler::file_created).
     ///
     /// # Panics
-    /// If an open of this connection is under way: one at a time.
+    /// If an open or a `create_file` of this connection is in progress.
     pub fn create_file(&mut self, directory: &Directory) {
         if !self.core.slots[self.slot].state.is_over() {
             self.core.request_open(self.slot, directory, None);
         }
     }
 
-    /// Lets the next `length` bytes of the stream go into `file`, from `offset` on: those behind what
-    /// this call of `received` uses, or, outside of it, behind what was used so far. `received` is
-    /// not called meanwhile, and [`Connection::pause`] does not hold them up. Long ranges go from
-    /// the socket to the file by splice(2), not through this process's memory. Answered by
-    /// [`Handler::file_received`](crate::Handler::file_received); without progress for
-    /// `transfer_timeout` the connection ends. On one that is ending the file is gone.
+    /// Writes the next `length` bytes of the stream into `file`, from `offset` on. The result comes
+    /// to [`Handler::file_received`](crate::Handler::file_received).
+    ///
+    /// Inside `received`, the range begins behind the bytes that this call uses. Elsewhere it
+    /// begins behind the bytes used so far. Meanwhile the engine does not call `received`, and
+    /// [`pause`](Self::pause) does not stop the transfer. A long range goes from the socket to the
+    /// file by splice(2) and never enters this process's memory.
+    ///
+    /// Without progress for `transfer_timeout` the connection ends with
+    /// [`Reason::TransferTimeout`]. On a connection that is ending, the file is dropped.
     ///
     /// # Panics
-    /// If a file is being received: one at a time. If the range ends beyond 2^63.
+    /// If a file is already being received, or if the range ends beyond 2^63.
     pub fn receive_file(&mut self, file: NewFile, offset: u64, length: u64) {
         let end = offset.checked_add(length);
         assert!(end.is_some_and(|end| end <= i64::MAX as u64), "a file ends before 2^63");
@@ -178,70 +267,82 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// Gives a file its name in the directory that it was made for: one component of 1 to 255 bytes,
-    /// else EINVAL. Until then nobody sees it. Answered by
-    /// [`Handler::file_published`](crate::Handler::file_published): EEXIST where the name is taken and
-    /// is not to be replaced; EISDIR where it is a directory's. Once called it is carried out, even
-    /// if the connection ends meanwhile.
+    /// Gives `file` its name in the directory for which it was created. The result comes to
+    /// [`Handler::file_published`](crate::Handler::file_published).
+    ///
+    /// `name` is one path component of 1 to 255 bytes; any other name fails with EINVAL. Nobody
+    /// sees the file before it has its name. It fails with EEXIST if the name exists and
+    /// [`Publish::replace`] is not set, and with EISDIR if the name is a directory. The engine
+    /// carries the operation out even if the connection ends meanwhile.
     ///
     /// # Panics
-    /// If a file is being published: one at a time.
+    /// If a file of this connection is already being published.
     pub fn publish_file(&mut self, file: NewFile, name: &[u8], publish: Publish) {
         if !self.core.slots[self.slot].state.is_over() {
             self.core.request_naming(self.slot, file, name, publish);
         }
     }
 
-    /// Whether a job, a file being received or one being published is under way, so that a callback
-    /// will follow.
+    /// Returns whether a job, a file being received or a file being published is in progress, so
+    /// that its callback will follow. An open does not count.
     #[must_use]
     pub fn is_at_work(&self) -> bool {
         self.core.slots.rare(self.slot).is_at_work()
     }
 
-    /// Has a job done by a worker; [`Handler::job_done`](crate::Handler::job_done) tells what came
-    /// of it, unless the connection has gone or was closed by then. Whoever has a job under way is
-    /// not at rest for [`Connection::finish`] and for a drain, and is not idle for `idle_timeout`: it
-    /// waits for us.
+    /// Gives `job` to a worker thread. The result comes to
+    /// [`Handler::job_done`](crate::Handler::job_done), unless the connection was closed by then.
+    /// [`Job`] explains order, limits and the end.
+    ///
+    /// A connection with a job in progress does not [`finish`](Self::finish), is not idle for
+    /// `idle_timeout`, and is waited for by a drain.
     ///
     /// # Errors
-    /// The job comes back. [`Refusal::Full`](crate::Refusal::Full): the connection is paused, as by
-    /// [`Connection::pause`], and resumes by itself as soon as there is room: a handler whose
-    /// `received` leaves the request unused is shown it again then. One that it has paused
-    /// itself, before or after, stays so until it calls [`Connection::resume`].
+    /// The job comes back inside [`Refused`], with the [`Refusal`](crate::Refusal):
+    /// * `NoWorkers`: the engine has no workers.
+    /// * `Full`: the queue is full, or the connection has `jobs_per_connection_max` jobs in
+    ///   progress. The engine pauses the connection and resumes it when there is room. A handler
+    ///   that leaves the request unused gets it again then. A connection that the handler paused
+    ///   itself stays paused.
+    /// * `Ending`: the connection is ending.
     pub fn offload(&mut self, job: Job) -> Result<(), Refused> {
         self.core.offload(self.slot, job)
     }
 
-    /// Jobs offloaded that were not told of yet.
+    /// The number of offloaded jobs for which `job_done` has not been called yet.
     #[must_use]
     pub fn jobs_under_way(&self) -> usize {
         self.core.jobs_under_way(self.slot) as usize
     }
 
-    /// Queued output in bytes, files not counted.
+    /// The queued output in bytes. Files do not count.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
         self.core.slots[self.slot].output_bytes as usize
     }
 
-    /// Does not call `received` again before `bytes` unread bytes are there. Holds for the next
-    /// call only; more than `message_bytes_max` is never there.
+    /// Delays the next call of `received` until `bytes` unused bytes are there. The next call ends
+    /// the effect. A number above `message_bytes_max` ends the connection with
+    /// [`Reason::MessageTooLong`], because so many bytes are never kept.
     pub fn need(&mut self, bytes: usize) {
         self.core.slots[self.slot].need = u32::try_from(bytes).unwrap_or(u32::MAX);
     }
 
-    /// Stops calling `received`, and reading soon after.
+    /// Stops calls of `received` and `half_closed`, and stops receiving soon after.
+    ///
+    /// The engine keeps the bytes that arrive until then: one receive buffer's worth, plus what
+    /// arrives before the cancelled receive ends. `receive_timeout` does not run during a pause,
+    /// but `idle_timeout` does.
     pub fn pause(&mut self) {
         let slot = &mut self.core.slots[self.slot];
         slot.paused = true;
-        // Who is not listened to cannot be late.
+        // A message cannot be late while nobody reads it.
         self.core.forget_message(self.slot);
         self.not_for_jobs();
         self.core.touch(self.slot);
     }
 
-    /// Undoes [`Connection::pause`]: kept bytes are delivered again after this callback.
+    /// Ends a [`pause`](Self::pause). The engine delivers the kept bytes after this callback.
     pub fn resume(&mut self) {
         let slot = &mut self.core.slots[self.slot];
         slot.paused = false;
@@ -250,14 +351,16 @@ impl<'a> Connection<'a> {
         self.core.touch(self.slot);
     }
 
-    /// Whether it is paused has nothing to do with its jobs from here on.
+    /// Separates the pause from the jobs: from here on, only the application changes it.
     fn not_for_jobs(&mut self) {
         if let Some(rare) = self.core.slots.rare_if_any(self.slot) {
             rare.paused_for_jobs = false;
         }
     }
 
-    /// Sets the connection's one timer, or clears it.
+    /// Sets the connection's only timer: [`Handler::timer`](crate::Handler::timer) is called once,
+    /// after `after`. A new call replaces the time; `None` clears it. The resolution is 4 ms. The
+    /// timer does not fire after [`close`](Self::close).
     pub fn set_timer(&mut self, after: Option<Duration>) {
         if let Some(after) = after {
             let at_ms = self.core.now_ms + milliseconds(after);
@@ -268,50 +371,59 @@ impl<'a> Connection<'a> {
         self.core.touch(self.slot);
     }
 
-    /// Sends FIN after everything queued has left, and goes on receiving. Nothing can be sent
-    /// after it.
+    /// Sends FIN after the queued output has left, and continues to receive (shutdown(2),
+    /// `SHUT_WR`). Nothing can be sent after this call.
     pub fn shutdown(&mut self) {
         let slot = &mut self.core.slots[self.slot];
         slot.shutdown_wanted = true;
         self.core.touch(self.slot);
     }
 
-    /// Ends it gracefully: queued output leaves, then FIN, then the peer's remaining input is
-    /// read and thrown away until its FIN, `linger_timeout` or `linger_bytes_max`, so that no
-    /// reset destroys what it has yet to read. `received` is not called any more.
+    /// Closes the connection gracefully: the queued output leaves, then FIN.
+    ///
+    /// The engine then reads and discards the peer's input until the peer's FIN, `linger_timeout`
+    /// or `linger_bytes_max`. Without this, unread input would turn the close into a reset, which
+    /// can destroy output that the peer has not read yet. `received` is not called any more.
     pub fn close(&mut self) {
         self.core.close(self.slot, Reason::LocalClose);
     }
 
-    /// Ends it as [`Connection::close`] does, because the peer broke the protocol: counted as
-    /// [`Reason::ProtocolError`].
+    /// Closes the connection as [`close`](Self::close) does, and counts it as
+    /// [`Reason::ProtocolError`]. The peer can still read an error response sent before.
     pub fn protocol_error(&mut self) {
         self.core.close(self.slot, Reason::ProtocolError);
     }
 
-    /// Ends it as [`Connection::close`] does, but only when it is at rest: it is not paused, nothing
-    /// is queued, no file is being opened, received or published, no job is under way, and nothing has come or gone for
-    /// `quiet`; where a message was begun and not completed, for a second at least. What arrives
-    /// before the FIN is still received and can be answered. A reply that is being prepared
-    /// otherwise than by a job is nothing the engine knows of: call this when it was sent.
-    /// Counted as [`Reason::Drained`] in a drain, else as [`Reason::LocalClose`].
+    /// Closes the connection as [`close`](Self::close) does, but only when it is at rest.
+    ///
+    /// A connection is at rest when all of this holds:
+    /// * It is not paused, and its output queue is empty.
+    /// * No file is being opened, received or published, and no job is in progress.
+    /// * No byte was received or sent for `quiet`, or for 1 s if a message is incomplete and
+    ///   `quiet` is shorter.
+    ///
+    /// Bytes that arrive before the FIN are still delivered and can be answered. The engine does
+    /// not know of responses that the application prepares elsewhere, for example on its own
+    /// threads: call `finish` after they were sent. It counts as [`Reason::Drained`] during a drain
+    /// and as [`Reason::LocalClose`] otherwise.
     pub fn finish(&mut self, quiet: Duration) {
         let quiet_ms = u64::try_from(quiet.as_millis()).unwrap_or(u64::MAX);
         self.core.finish(self.slot, quiet_ms);
     }
 
-    /// Whether the engine drains.
+    /// Returns whether the engine drains: [`Remote::drain`](crate::Remote::drain) or
+    /// [`Remote::stop`](crate::Remote::stop) was called.
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.core.draining
     }
 
-    /// Ends it at once with RST: queued output is lost, no TIME_WAIT is left.
+    /// Ends the connection at once with RST. Queued output is lost, and no TIME_WAIT remains.
     pub fn abort(&mut self) {
         self.core.end(self.slot, Reason::Aborted, true);
     }
 
-    /// The shard it lives on.
+    /// The connection's shard.
     pub fn local(&mut self) -> Local<'_> {
         Local::new(self.core)
     }

@@ -1,17 +1,19 @@
-//! Which CPUs this process may use, and how much of them.
+//! The CPUs that this process may use, from its affinity mask and its cgroups.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Most CPUs a mask is tried for; a kernel is built for 8,192 at most.
+/// The limit on CPUs in a mask. A kernel is built for at most 8,192.
 const CPUS_MAX: usize = 1 << 16;
-/// CPUs of a word of a mask.
+/// CPUs per word of a mask.
 const WORD: usize = u64::BITS as usize;
 
-/// As many shards as the process may use whole CPUs: those of its affinity, and no more than its
-/// cgroups allow it time for. A share of a CPU beyond the last whole one is left to the io-wq
-/// threads, workers and the kernel: a shard there would be throttled in the middle of a batch.
+/// The default number of shards: one per whole CPU that the process may use, at least 1.
+///
+/// The affinity mask and the cgroup quota both limit it. A fraction of a CPU beyond the last whole
+/// one is left to io-wq threads, workers and the kernel. A shard on it would be throttled in the
+/// middle of a batch.
 #[must_use]
 pub fn default_shards() -> usize {
     shards(allowed().len(), quota())
@@ -21,7 +23,7 @@ fn shards(allowed: usize, quota: Option<f64>) -> usize {
     quota.map_or(allowed, |cpus| allowed.min(cpus as usize)).max(1)
 }
 
-/// The CPUs the calling thread may run on, ascending (sched_getaffinity(2)).
+/// The CPUs that the calling thread may run on, in ascending order (sched_getaffinity(2)).
 #[must_use]
 pub fn allowed() -> Vec<usize> {
     let mut cpus = 1024;
@@ -42,7 +44,7 @@ pub fn allowed() -> Vec<usize> {
 /// Binds the calling thread to one CPU (sched_setaffinity(2)).
 ///
 /// # Errors
-/// EINVAL: there is no such CPU, or the process may not use it.
+/// EINVAL if there is no such CPU or the process may not use it.
 pub fn pin(cpu: usize) -> io::Result<()> {
     bind(&[cpu])
 }
@@ -61,8 +63,10 @@ pub(crate) fn bind(cpus: &[usize]) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// CPUs' worth of time the cgroups of this process allow it, if they limit it at all: the least of
-/// `cpu.max` (cgroup v2) or `cpu.cfs_quota_us` (v1) from its own group up to the root it can see.
+/// The CPU time that the cgroups of this process allow, in CPUs. `None`: no limit.
+///
+/// It is the smallest `cpu.max` (cgroup v2) or `cpu.cfs_quota_us` (v1) from the process's own group
+/// up to the topmost visible one.
 #[must_use]
 pub fn quota() -> Option<f64> {
     let membership = fs::read_to_string("/proc/self/cgroup").ok()?;
@@ -97,8 +101,8 @@ enum Version {
     Two,
 }
 
-/// A line of /proc/self/mountinfo (proc_pid_mountinfo(5)): if it mounts a hierarchy that governs
-/// CPU time, where that is mounted, and the folder of this process's group in it.
+/// Reads a line of /proc/self/mountinfo (proc_pid_mountinfo(5)). If it mounts a hierarchy that
+/// governs CPU time, returns its mount point and the folder of this process's group in it.
 fn hierarchy(line: &str, membership: &str) -> Option<(Version, PathBuf, PathBuf)> {
     let (mount, file_system) = line.split_once(" - ")?;
     let (root, top) = {
@@ -120,8 +124,8 @@ fn hierarchy(line: &str, membership: &str) -> Option<(Version, PathBuf, PathBuf)
         };
         ours.then_some(group)
     })?;
-    // Only a part of the hierarchy may be mounted, as in a container; then the group's path
-    // begins with that part, or lies outside of what can be seen and the top stands for it.
+    // Only a part of the hierarchy may be mounted, as in a container. The group's path then either
+    // begins with that part, or lies outside of the visible part and the mount point stands for it.
     let below = Path::new(group).strip_prefix(root).unwrap_or(Path::new(""));
     Some((version, top.to_owned(), top.join(below)))
 }
@@ -153,7 +157,8 @@ mod tests {
 
     const V2: &str = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate";
     const V1: &str = "33 30 0:30 /docker/ab /sys/fs/cgroup/cpu,cpuacct ro shared:9 - cgroup cgroup \
-                      rw,cpu,cpuacct\n34 30 0:31 / /sys/fs/cgroup/cpuset rw - cgroup cgroup rw,cpuset";
+                      rw,cpu,cpuacct\n\
+                      34 30 0:31 / /sys/fs/cgroup/cpuset rw - cgroup cgroup rw,cpuset";
 
     fn quota_of(membership: &str, mounts: &str, files: &[(&str, &str)]) -> Option<f64> {
         least_quota(membership, mounts, |file| {

@@ -1,4 +1,4 @@
-//! Starting shards and waiting for their end.
+//! Starting an engine and waiting for its end.
 
 use crate::admission::{Admission, Bans, program};
 use crate::config::Config;
@@ -25,38 +25,87 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// How long operations that are left when a ring breaks are waited for before their memory is
-/// given up.
+/// The wait for operations in flight after a ring has failed. Then their memory is leaked.
 const TEAR_DOWN_WAIT: Duration = Duration::from_millis(100);
-/// How long jobs that still run are waited for when every shard has ended.
+/// The wait for running jobs after the last shard has ended.
 const JOBS_GRACE: Duration = Duration::from_secs(3);
-/// One in so many of the process's descriptors may be a file that merely stays open.
+/// The divisor for `open_files`: kept files use at most this part of the process's descriptors.
 const OPEN_FILES_PART: u64 = 16;
-/// Shards at most: their number has 8 bits in a connection's id.
+/// The limit on shards: a connection id has 8 bits for the shard.
 const SHARDS_MAX: usize = 256;
 
-/// Running shards.
+/// A running engine: its shards, their threads and their listeners.
 ///
-/// Dropping it without [`Engine::join`] leaves them running until a drain ends them.
+/// [`Engine::start`] starts it and [`Engine::join`] waits for its end. In between,
+/// [`Engine::remote`] gives a handle that other threads use to drain it, to read its counters and
+/// to send to its connections.
+///
+/// ```
+/// use ringwright::{Config, Connection, Engine, Handler, Origin};
+/// use std::time::Duration;
+///
+/// struct Discard;
+///
+/// impl Handler for Discard {
+///     type State = ();
+///     fn opened(&mut self, _: &mut Connection<'_>, _: Origin) {}
+///     fn received(&mut self, _: &mut (), _: &mut Connection<'_>, bytes: &[u8]) -> usize {
+///         bytes.len()
+///     }
+/// }
+///
+/// let config = Config {
+///     listeners: vec!["127.0.0.1:0".parse()?],
+///     shards: Some(2),
+///     ..Config::default()
+/// };
+/// let engine = Engine::start(config, |_shard| Discard)?;
+/// for notice in engine.notices() {
+///     eprintln!("notice: {notice}");
+/// }
+/// println!("listening on {}", engine.addresses()[0]);
+///
+/// // A program drains on SIGTERM, for example. The call returns at once.
+/// engine.remote().drain(Duration::from_secs(5))?;
+/// let ledger = engine.join()?;
+/// assert!(ledger.balanced());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Threads
+/// Each shard runs on its own thread, `shard-0` and so on, pinned to a CPU unless [`Config::pin`]
+/// is off. Workers run on threads `worker-0` and so on. SIGPIPE is blocked on the threads of the
+/// shards, because splice(2) raises it. The engine installs no signal handlers.
+///
+/// # Shutdown
+/// 1. [`Remote::drain`] stops accepting, calls [`Handler::draining`] for every connection and
+///    resets the connections that are left at the deadline. [`Remote::stop`] resets all at once.
+/// 2. Each shard ends when its last connection has ended.
+/// 3. [`Engine::join`] returns the final [`Ledger`], or the error of the first shard that failed.
+///
+/// Dropping the engine without `join` lets the shards run until a drain ends them.
 pub struct Engine {
     addresses: Vec<SocketAddr>,
     notices: Vec<String>,
     remote: Remote,
     shards: Vec<JoinHandle<Result<(), Error>>>,
-    /// A message for every shard that has ended.
+    /// Receives one message from every shard that ends.
     endings: Receiver<()>,
 }
 
 impl Engine {
-    /// Starts one shard per CPU (or as many as `config` says), each with a handler of its own
-    /// that `factory` makes on the shard's thread from the shard's number.
+    /// Starts the engine: the shards, the workers, then the listeners.
     ///
-    /// Listeners are opened when every shard is ready to serve; when anything fails, nothing is
-    /// left running.
+    /// `factory` is called once on the thread of each shard, with the shard's number from 0, and
+    /// returns its handler. The listeners are opened when every shard is ready. If anything fails,
+    /// `start` ends all shards again before it returns the error.
     ///
     /// # Errors
-    /// A configuration that cannot work; io_uring missing, forbidden or out of limits; an address
-    /// that cannot be listened on.
+    /// * [`Error::Config`]: a field of `config` is out of range.
+    /// * [`Error::Ring`]: io_uring is missing, forbidden, or short of a limit.
+    /// * [`Error::Listen`]: an address cannot be listened on.
+    /// * [`Error::Start`]: a thread, mapping or event descriptor cannot be created.
+    /// * [`Error::ShardPanicked`]: `factory` panicked.
     pub fn start<H: Handler>(
         mut config: Config,
         factory: impl Fn(usize) -> H + Send + Sync + 'static,
@@ -87,12 +136,12 @@ impl Engine {
         let wakers = mailboxes.iter().map(|sending| sending.waker().clone()).collect();
         let (pool, ports) = Pool::new(config.jobs_queued_max, wakers, true);
         let remote = Remote::new(mailboxes.clone(), published.clone(), admission.clone(), pool);
-        // Before the shards: a handler may have jobs from its first moment on.
+        // The workers start first, because a handler may offload jobs from its first callback on.
         if let Err(failed) = remote.set_workers(config.workers) {
             drop(ports);
             remote.pool().join(JOBS_GRACE);
             let source = std::io::Error::other(failed);
-            return Err(Error::Start { what: "starting workers", source });
+            return Err(Error::Start { what: "starting the workers", source });
         }
 
         let cpus = cpu::allowed();
@@ -125,7 +174,7 @@ impl Engine {
             match spawned {
                 Ok(thread) => shards.push(thread),
                 Err(source) => {
-                    failed = Some(Error::Start { what: "starting a thread", source });
+                    failed = Some(Error::Start { what: "starting a shard's thread", source });
                     break;
                 }
             }
@@ -140,7 +189,8 @@ impl Engine {
             Ok(()) => Ok(engine),
             Err(error) => {
                 let _ = engine.remote.drain(Duration::ZERO);
-                // A shard that panicked says more than that it was not ready.
+                // The error of a shard that panicked explains more than that the shard was not
+                // ready.
                 match engine.join() {
                     Err(panicked @ Error::ShardPanicked { .. }) => Err(panicked),
                     _ => Err(error),
@@ -149,31 +199,33 @@ impl Engine {
         }
     }
 
-    /// The addresses listened on, in the order of [`Config::listeners`], ports filled in.
+    /// The addresses listened on, in the order of [`Config::listeners`], with the actual ports.
     #[must_use]
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
-    /// What the operator should know: things that work, but less well than they could.
+    /// Notices for the operator about limits of the system that make the engine slower, each with a
+    /// remedy. Empty if there is nothing to report.
     #[must_use]
     pub fn notices(&self) -> &[String] {
         &self.notices
     }
 
-    /// The handle for other threads.
+    /// Returns a handle that works on every thread.
     #[must_use]
     pub fn remote(&self) -> Remote {
         self.remote.clone()
     }
 
-    /// Waits until every shard has ended, after [`Remote::drain`] or a failure, and returns the
-    /// final ledger.
+    /// Waits until every shard has ended, and returns the final ledger. Shards end after
+    /// [`Remote::drain`] or [`Remote::stop`], or when they fail.
     ///
     /// # Errors
-    /// The first shard that did not end well, when all have ended. [`Error::JobsRunning`] when jobs
-    /// still run three seconds after that. [`Error::JoinFromCallback`]
-    /// on a shard's own thread.
+    /// * [`Error::ShardFailed`], [`Error::ShardPanicked`], [`Error::DrainIncomplete`]: the error of
+    ///   the first shard that did not end well. All shards have ended by then.
+    /// * [`Error::JobsRunning`]: jobs still run three seconds after the last shard has ended.
+    /// * [`Error::JoinFromCallback`]: the caller is a shard's own thread.
     pub fn join(self) -> Result<Ledger, Error> {
         self.remote.refuse_in_callback()?;
         let mut result = Ok(());
@@ -191,22 +243,25 @@ impl Engine {
         result.map(|()| self.remote.ledger())
     }
 
-    /// Waits until the first shard has ended: after a drain, or because it failed. The others run
-    /// on without it, its listener is closed; whoever would rather start anew calls
-    /// [`Remote::drain`] and then [`Engine::join`], which tells why.
+    /// Waits until the first shard has ended, after a drain or because it failed.
+    ///
+    /// After a failure the other shards continue, but the listeners of the failed one are closed.
+    /// To end the process then, call [`Remote::drain`] and [`Engine::join`], which returns the
+    /// cause.
     ///
     /// # Errors
     /// [`Error::JoinFromCallback`] on a shard's own thread.
     pub fn wait(&self) -> Result<(), Error> {
         self.remote.refuse_in_callback()?;
-        // An error: every shard has ended.
+        // A receive error means that every shard has ended.
         let _ = self.endings.recv();
         Ok(())
     }
 
-    /// Whether every shard has ended, so that [`Engine::join`] would return without waiting for
-    /// one. Not the same as no open connections: a drain that is under way may not have reached a
-    /// shard, nor a connection the [`Remote::ledger`].
+    /// Returns whether every shard has ended, so that [`Engine::join`] does not wait for a shard.
+    ///
+    /// This is stronger than a [`Remote::ledger`] without open connections: a drain may not have
+    /// reached every shard yet, and a new connection may not be in the published counters yet.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.shards.iter().all(JoinHandle::is_finished)
@@ -222,12 +277,12 @@ impl Engine {
                 Ok(ready) => {
                     if !ready? && self.notices.is_empty() {
                         self.notices.push(unregistered(
-                            "there is no room for them within RLIMIT_MEMLOCK, of which all rings \
-                             of this user take their part",
+                            "they do not fit into RLIMIT_MEMLOCK together with the other rings \
+                             of this user",
                         ));
                     }
                 }
-                // A thread that died before it said anything: `join` tells why.
+                // The thread ended before it reported anything; `join` returns its panic.
                 Err(_) => {
                     let source = std::io::Error::other("a shard ended before it was ready");
                     return Err(Error::Start { what: "starting a shard", source });
@@ -260,27 +315,29 @@ impl Engine {
             }
         }
         let unfiltered = match (&filter, options.filter_failed.get()) {
-            (_, Some(Errno(libc::EPERM))) => Some("this kernel asks for CAP_NET_ADMIN".to_owned()),
+            (_, Some(Errno(libc::EPERM))) => {
+                Some("SO_ATTACH_FILTER needs CAP_NET_ADMIN on this kernel".to_owned())
+            }
             (_, Some(errno)) => Some(format!(
-                "SO_ATTACH_FILTER failed ({errno:?}); fewer prefixes, or a larger \
-                 net.core.optmem_max, make room for one"
+                "SO_ATTACH_FILTER failed ({errno:?}); ban fewer prefixes or raise \
+                 net.core.optmem_max"
             )),
             (None, _) if !config.bans.is_empty() => {
-                Some("the list is too long for one: ban fewer, larger prefixes".to_owned())
+                Some("the list is too long for a filter; ban fewer, larger prefixes".to_owned())
             }
             _ => None,
         };
         self.notices.extend(unfiltered.map(|why| {
             format!("banned clients are closed after accept, not refused by a socket filter: {why}")
         }));
-        // Before anybody listens: nobody slips in.
+        // The bans must reach the shards before the listeners do.
         self.remote.set_bans(&config.bans).map_err(|failed| Error::Start {
             what: "banning addresses",
             source: std::io::Error::other(failed),
         })?;
         for (mailbox, sockets) in mailboxes.iter().zip(of_shard) {
             mailbox.send(Command::Listen(sockets)).map_err(|busy| Error::Start {
-                what: "handing a shard its listeners",
+                what: "handing the listeners to a shard",
                 source: std::io::Error::other(busy),
             })?;
         }
@@ -288,7 +345,7 @@ impl Engine {
     }
 }
 
-/// Everything a shard's thread starts from.
+/// The parts that a shard's thread starts from.
 struct Plan {
     shard: usize,
     register_arena: bool,
@@ -299,28 +356,28 @@ struct Plan {
     published: Arc<Published>,
     admission: Arc<Admission>,
     remote: Remote,
-    /// Takes whether the arena is registered, or why there is no shard.
+    /// Reports whether the arena is registered, or the error that prevents this shard.
     ready: SyncSender<Result<bool, Error>>,
     ending: Option<Ending>,
 }
 
-/// Says, when it is dropped, that a shard has ended, in whichever way.
+/// Reports the end of a shard when it is dropped, after a panic as well.
 struct Ending(SyncSender<()>);
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        // The queue has room for every shard.
+        // The queue has one place per shard, so this never fails for lack of room.
         let _ = self.0.try_send(());
     }
 }
 
 impl Plan {
-    /// The life of a shard's thread.
+    /// Runs a shard on the current thread until its end.
     fn run<H: Handler>(mut self, make: impl FnOnce() -> H) -> Result<(), Error> {
         let _ending = self.ending.take();
         self.remote.enter_shard();
         if let Some(cpu) = self.cpu {
-            // Not fatal: the set may have changed since it was read.
+            // Not fatal: the affinity mask may have changed since it was read.
             let _ = cpu::pin(cpu);
         }
         let mut setup = self.config.setup();
@@ -352,7 +409,7 @@ impl Plan {
             remote: self.remote,
         });
         let _ = self.ready.send(Ok(has_arena));
-        // Whoever waits for the others must see when none is left that could get ready.
+        // The receiver must see a disconnect when no other shard can become ready.
         drop(self.ready);
         let failed = match catch_unwind(AssertUnwindSafe(|| running.run())) {
             Ok(Ok(())) => return Ok(()),
@@ -360,10 +417,10 @@ impl Plan {
             Ok(Err(Failure::Hung { operations })) => Error::DrainIncomplete { shard, operations },
             Err(panic) => Error::ShardPanicked { shard, message: message_of(panic.as_ref()) },
         };
-        // What panicked may panic again: then the rest is left as it is.
+        // The tear-down may panic again, in the same code. Then everything is left as it is.
         let at_rest = catch_unwind(AssertUnwindSafe(|| running.give_up(TEAR_DOWN_WAIT)));
         if !at_rest.unwrap_or(false) {
-            // The kernel may still write there.
+            // The kernel may still write to the arena.
             arena.leak();
         }
         Err(failed)
@@ -372,11 +429,11 @@ impl Plan {
 
 pub(crate) fn message_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a word").to_owned()
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message").to_owned()
 }
 
-/// Whether the arenas of all shards can be registered. Where only the rings fit into
-/// `RLIMIT_MEMLOCK` the arenas stay unregistered, which costs a little when reading small files.
+/// Returns whether the arenas of all shards fit into `RLIMIT_MEMLOCK` together with the rings. If
+/// not, the arenas stay unregistered, which makes reads of small files slightly slower.
 fn arena_fits_memlock(setup: &Setup, shards: usize, notices: &mut Vec<String>) -> bool {
     let Some(allowed) = memlock_allowed() else { return true };
     let needed = memlock_needed(setup) * shards as u64;
@@ -391,24 +448,24 @@ fn arena_fits_memlock(setup: &Setup, shards: usize, notices: &mut Vec<String>) -
 
 fn unregistered(why: &str) -> String {
     format!(
-        "buffers are not registered with the kernel: {why}; raise it (ulimit -l, LimitMEMLOCK=) \
-         or use fewer buffers"
+        "the buffers are not registered with the kernel: {why}; raise RLIMIT_MEMLOCK (ulimit -l, \
+         systemd: LimitMEMLOCK=) or use fewer or smaller buffers"
     )
 }
 
-/// Refuses what cannot work, naming key, value and what would be right.
+/// Returns an error for a value that cannot work, with its key and the allowed values.
 fn check(config: &Config, shards: usize) -> Result<(), Error> {
     let refuse = |key, value: &dyn ToString, remedy| {
         Err(Error::Config { key, value: value.to_string(), remedy })
     };
     if shards == 0 || shards > SHARDS_MAX {
-        return refuse("shards", &shards, "an engine has 1 to 256 shards");
+        return refuse("shards", &shards, "1 to 256");
     }
     if config.max_connections == 0 || config.max_connections > SLOTS_MAX {
         return refuse("max_connections", &config.max_connections, "1 to 1048576");
     }
     if config.max_per_address == Some(0) {
-        return refuse("max_per_address", &0, "1 to 65535, or none for no limit");
+        return refuse("max_per_address", &0, "1 to 65535, or None for no limit");
     }
     if config.bans.len() > BANS_MAX {
         return refuse("bans", &config.bans.len(), "at most 65536 prefixes");
@@ -423,7 +480,7 @@ fn check(config: &Config, shards: usize) -> Result<(), Error> {
     ];
     for (key, bytes) in sizes {
         if !(64..=1 << 20).contains(&bytes) {
-            return refuse(key, &bytes, "64 bytes to 1 MiB");
+            return refuse(key, &bytes, "64 to 1048576 (1 MiB)");
         }
     }
     if config.send_buffers == 0 || config.send_buffers > 1 << 16 {
@@ -455,21 +512,17 @@ fn check(config: &Config, shards: usize) -> Result<(), Error> {
         return refuse("jobs_per_connection_max", &config.jobs_per_connection_max, "1 to 65536");
     }
     if config.output_low_bytes == 0 || config.output_low_bytes > config.output_high_bytes {
-        return refuse(
-            "output_low_bytes",
-            &config.output_low_bytes,
-            "at least 1 and not above output_high_bytes",
-        );
+        return refuse("output_low_bytes", &config.output_low_bytes, "1 to output_high_bytes");
     }
     if config.output_high_bytes > config.output_bytes_max || config.output_bytes_max > 1 << 30 {
         return refuse(
             "output_bytes_max",
             &config.output_bytes_max,
-            "not below output_high_bytes, and at most 1 GiB",
+            "output_high_bytes to 1073741824 (1 GiB)",
         );
     }
     if config.message_bytes_max == 0 || config.message_bytes_max > 1 << 30 {
-        return refuse("message_bytes_max", &config.message_bytes_max, "1 byte to 1 GiB");
+        return refuse("message_bytes_max", &config.message_bytes_max, "1 to 1073741824 (1 GiB)");
     }
     if config.reconnects_max > SLOTS_MAX {
         return refuse("reconnects_max", &config.reconnects_max, "0 to 1048576");
@@ -478,7 +531,7 @@ fn check(config: &Config, shards: usize) -> Result<(), Error> {
         return refuse("mailbox_commands_max", &config.mailbox_commands_max, "at least 16");
     }
     if config.listeners.len() > usize::from(u16::MAX) {
-        return refuse("listeners", &config.listeners.len(), "at most 65535");
+        return refuse("listeners", &config.listeners.len(), "at most 65535 addresses");
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What can go wrong with an engine as a whole.
+//! The error of an engine as a whole.
 
 use crate::ring::Errno;
 use crate::ring::probe::SetupError;
@@ -6,112 +6,139 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
-/// An engine that could not start, or did not end well.
+/// The error of an engine that could not start or did not end cleanly.
+///
+/// [`Engine::start`](crate::Engine::start) and [`Engine::join`](crate::Engine::join) return it. Its
+/// `Display` text is meant for the operator: it names the value, limit or errno at fault and a
+/// remedy.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// A value of the configuration that cannot work.
+    /// A field of the configuration has a value that is not allowed.
     Config {
-        /// The field of [`Config`](crate::Config).
+        /// The name of the field of [`Config`](crate::Config).
         key: &'static str,
-        /// Its value.
+        /// The field's value.
         value: String,
-        /// What would be right.
+        /// The values that are allowed.
         remedy: &'static str,
     },
-    /// io_uring is missing, forbidden, or short of a limit; it says which and what to do.
+    /// io_uring is missing, forbidden, or short of a limit.
     Ring(SetupError),
     /// A listener could not be set up.
     Listen {
-        /// The address.
+        /// The address from [`Config::listeners`](crate::Config::listeners).
         address: SocketAddr,
-        /// The error of socket(2), bind(2) or listen(2).
+        /// The error of socket(2), setsockopt(2), bind(2) or listen(2).
         source: io::Error,
     },
-    /// A thread, mapping or event descriptor could not be made.
+    /// A thread, a mapping or an event descriptor could not be created.
     Start {
-        /// Which call failed.
+        /// The call or step that failed.
         what: &'static str,
         /// Its error.
         source: io::Error,
     },
-    /// A shard's ring broke: its connections are lost, its listener is closed.
+    /// A shard's ring failed. The shard's connections are lost and its listeners are closed.
     ShardFailed {
-        /// Which shard.
+        /// The number of the shard, from 0.
         shard: usize,
         /// The errno of io_uring_enter(2).
         errno: Errno,
     },
-    /// Operations that did not end within three seconds after a drain's deadline, on hung storage
-    /// for instance; their connections were reported as ended, their memory is given up.
+    /// Operations of a shard were still in flight three seconds after the drain deadline, for
+    /// example on storage that hangs. Their connections were reported as ended, and their memory is
+    /// leaked.
     DrainIncomplete {
-        /// Which shard.
+        /// The number of the shard, from 0.
         shard: usize,
-        /// How many.
+        /// The number of operations in flight.
         operations: u64,
     },
-    /// Jobs that still ran three seconds after the last shard had ended: their threads are left to
-    /// themselves. What they return is dropped.
+    /// Jobs were still running three seconds after the last shard had ended. Their threads continue
+    /// on their own, and their results are dropped.
     JobsRunning {
-        /// How many.
+        /// The number of running jobs.
         jobs: usize,
     },
-    /// A shard's thread panicked outside of any callback: a bug in the engine.
+    /// A shard's thread panicked outside any callback of the handler. The cause is a panic of the
+    /// handler factory or a bug in the engine.
     ShardPanicked {
-        /// Which shard.
+        /// The number of the shard, from 0.
         shard: usize,
-        /// What it said.
+        /// The panic's message, or "no message" for a payload that is not a string.
         message: String,
     },
-    /// `join` or `wait` was called from one of the engine's own threads, where it would wait for itself.
+    /// [`Engine::join`](crate::Engine::join) or [`Engine::wait`](crate::Engine::wait) was called on
+    /// one of the engine's own threads, where it would wait for itself.
     JoinFromCallback,
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Config { key, value, remedy } => write!(f, "{key} = {value}: {remedy}"),
+            Self::Config { key, value, remedy } => {
+                write!(f, "{key} = {value} is not allowed; expected: {remedy}")
+            }
             Self::Ring(source) => source.fmt(f),
             Self::Listen { address, source } => {
                 write!(f, "cannot listen on {address}: {source}")?;
                 match source.raw_os_error() {
                     Some(libc::EADDRINUSE) => f.write_str(
-                        "; another process has this port (ss -ltnp shows which), or another \
-                         listener of this one: stop it, or take another port, or port 0 for a \
-                         free one",
+                        "; another process or another listener of this engine uses the port \
+                         (ss -ltnp shows the process): stop it, choose another port, or use port \
+                         0 for a free one",
                     ),
                     Some(libc::EACCES) => f.write_str(
                         "; ports below net.ipv4.ip_unprivileged_port_start need \
-                         CAP_NET_BIND_SERVICE",
+                         CAP_NET_BIND_SERVICE: grant it or choose a higher port",
                     ),
                     Some(libc::EADDRNOTAVAIL) => {
-                        f.write_str("; no interface of this machine has that address")
+                        f.write_str("; no interface of this machine has this address (ip address)")
                     }
                     _ => Ok(()),
                 }
             }
-            Self::Start { what, source } => write!(f, "{what}: {source}"),
+            Self::Start { what, source } => {
+                write!(f, "cannot start the engine: {what} failed: {source}")?;
+                match source.raw_os_error() {
+                    Some(libc::EMFILE) => f.write_str(
+                        "; raise RLIMIT_NOFILE (ulimit -n, systemd: LimitNOFILE=) or use fewer \
+                         shards",
+                    ),
+                    Some(libc::EAGAIN) => f.write_str(
+                        "; raise the limit on threads (ulimit -u, systemd: TasksMax=) or use \
+                         fewer shards and workers",
+                    ),
+                    Some(libc::ENOMEM) => f.write_str("; use fewer or smaller buffers"),
+                    _ => Ok(()),
+                }
+            }
             Self::ShardFailed { shard, errno } => write!(
                 f,
-                "shard {shard} ended: io_uring_enter(2) failed with {errno:?}; its connections \
-                 are lost and its listener is closed"
+                "shard {shard} failed: io_uring_enter(2) returned {errno:?}; its connections are \
+                 lost and its listeners are closed"
             ),
             Self::DrainIncomplete { shard, operations } => write!(
                 f,
-                "shard {shard}: {operations} operation(s) did not end with the drain; is the \
-                 storage that files are read from hung?"
+                "shard {shard}: {operations} operation(s) were still in flight 3 seconds after \
+                 the drain deadline; check whether the storage behind the files responds"
             ),
             Self::JobsRunning { jobs } => write!(
                 f,
-                "{jobs} job(s) did not end with the engine: let a job look from time to time \
-                 whether it is still wanted"
+                "{jobs} job(s) were still running 3 seconds after the last shard ended; let long \
+                 jobs check regularly whether they should stop"
             ),
             Self::ShardPanicked { shard, message } => {
-                write!(f, "shard {shard} panicked: {message}; please report this")
+                write!(
+                    f,
+                    "shard {shard} panicked ({message}). This is a bug in ringwright, unless the \
+                     handler factory panicked; please report it."
+                )
             }
             Self::JoinFromCallback => f.write_str(
-                "join or wait was called on a shard's own thread: call Remote::drain there, and join \
-                 from another thread",
+                "join or wait was called on a shard's own thread, where it would wait for itself; \
+                 call it from another thread (Remote::drain works on every thread)",
             ),
         }
     }
@@ -130,5 +157,36 @@ impl std::error::Error for Error {
 impl From<SetupError> for Error {
     fn from(source: SetupError) -> Self {
         Self::Ring(source)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_value_is_named_with_its_key_and_what_is_allowed() {
+        let error = Error::Config { key: "shards", value: "0".to_owned(), remedy: "1 to 256" };
+        assert_eq!(error.to_string(), "shards = 0 is not allowed; expected: 1 to 256");
+    }
+
+    #[test]
+    fn a_failed_start_names_the_call_and_the_limit_to_raise() {
+        let error = |what, errno| {
+            Error::Start { what, source: io::Error::from_raw_os_error(errno) }.to_string()
+        };
+        let descriptors = error("eventfd(2)", libc::EMFILE);
+        assert!(descriptors.contains("eventfd(2) failed: Too many open files"), "{descriptors}");
+        assert!(descriptors.contains("LimitNOFILE="), "{descriptors}");
+        let threads = error("starting a shard's thread", libc::EAGAIN);
+        assert!(threads.contains("TasksMax="), "{threads}");
+    }
+
+    #[test]
+    fn a_panic_without_a_message_says_so() {
+        let panic: Box<dyn std::any::Any + Send> = Box::new(7);
+        let message = crate::engine::message_of(panic.as_ref());
+        let text = Error::ShardPanicked { shard: 3, message }.to_string();
+        assert!(text.starts_with("shard 3 panicked (no message). This is a bug in"), "{text}");
     }
 }

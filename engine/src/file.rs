@@ -7,32 +7,34 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-/// The files that a shard has opened and others hold. One that is dropped comes back to be closed
-/// on the ring: the last close of a file without a name frees its blocks, which takes long.
+/// The files that a shard has opened and that others hold.
+///
+/// A dropped file returns to its shard and is closed on the ring. The last close of a file without
+/// a name frees its blocks and can take long.
 #[derive(Debug, Default)]
 pub(crate) struct FilesOpen {
-    /// Held by others, or dropped and not taken back yet.
+    /// The number of files held by others, or dropped and not taken back yet.
     open: AtomicU64,
-    /// Some were dropped.
+    /// Set while `dropped` may hold files.
     any_dropped: AtomicBool,
     dropped: Mutex<Dropped>,
 }
 
-/// A file to be closed.
+/// A file to close.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Closing {
     pub descriptor: Descriptor,
-    /// It may take long.
+    /// The close may take long and belongs on an io-wq thread.
     pub waits: bool,
 }
 
-/// Freeing the blocks of a file that has lost its name takes long from so many bytes on.
+/// The size from which the last close of a file without a name can take long.
 const LARGE_BYTES: u64 = 1 << 20;
 
 #[derive(Debug, Default)]
 struct Dropped {
     files: Vec<Closing>,
-    /// The shard has ended: nobody takes them back.
+    /// The shard has ended and takes no files back.
     over: bool,
 }
 
@@ -45,10 +47,11 @@ impl FilesOpen {
         self.any_dropped.load(Ordering::Relaxed)
     }
 
-    /// Moves those that were dropped to the end of `closing`.
+    /// Moves the dropped files to the end of `closing`.
     #[inline]
     pub fn take_dropped(&self, closing: &mut Vec<Closing>) {
-        // A file dropped by this thread is seen; one dropped by another may wait for a turn.
+        // The relaxed load sees drops of this thread. A drop on another thread may wait for the
+        // next turn.
         if self.has_dropped() {
             self.take(closing);
         }
@@ -62,7 +65,7 @@ impl FilesOpen {
         closing.append(&mut dropped.files);
     }
 
-    /// The shard ends: from now on whoever drops a file closes it.
+    /// Marks the shard as ended: from now on, dropping a file closes it directly.
     pub fn end(&self) {
         self.dropped.lock().unwrap_or_else(PoisonError::into_inner).over = true;
     }
@@ -78,13 +81,13 @@ impl FilesOpen {
     }
 }
 
-/// Closes its descriptor when the last reference goes.
+/// An open descriptor, closed when the last reference goes.
 #[derive(Debug)]
 struct Owned {
     descriptor: Descriptor,
-    /// Closing it may take long.
+    /// The close may take long.
     waits: bool,
-    /// The shard that opened it.
+    /// The shard that opened the file and counts it.
     opener: Option<Arc<FilesOpen>>,
 }
 
@@ -95,7 +98,7 @@ impl Owned {
         Self { descriptor, waits, opener: Some(opener.clone()) }
     }
 
-    /// Now the caller's to close.
+    /// Hands the descriptor to the caller, who closes it.
     fn release(mut self) -> Closing {
         if let Some(opener) = self.opener.take() {
             opener.open.fetch_sub(1, Ordering::Relaxed);
@@ -117,19 +120,23 @@ impl Drop for Owned {
     }
 }
 
-/// A directory beneath which [`Connection::open_file`](crate::Connection::open_file) opens paths.
-/// Cheap to clone.
+/// An open directory beneath which handlers open and create files. Cheap to clone.
+///
+/// [`Connection::open_file`](crate::Connection::open_file) opens files beneath it.
+/// [`Connection::create_file`](crate::Connection::create_file) creates files in it. The descriptor
+/// is closed with the last clone.
 #[derive(Clone, Debug)]
 pub struct Directory {
     owned: Arc<Owned>,
-    /// fsync(2) works on it.
+    /// fsync(2) works on the descriptor.
     can_sync: bool,
-    /// Opening something beneath it may wait for more than a disk.
+    /// An open beneath the directory may wait for more than a disk, as on NFS or FUSE.
     waits: bool,
 }
 
 impl Directory {
-    /// Opens a directory to open files beneath, which takes no right to list it (`O_PATH`).
+    /// Opens a directory for opening files beneath it. The process needs no permission to list the
+    /// directory (`O_PATH`, open(2)).
     ///
     /// # Errors
     /// As open(2).
@@ -137,8 +144,9 @@ impl Directory {
         Self::open_with(path, libc::O_PATH)
     }
 
-    /// Opens a directory in which files are created, too: one that fsync(2) works on, for
-    /// [`Publish::sync`]. It takes the right to list it.
+    /// Opens a directory for creating files in it as well. [`Publish::sync`] needs this, because
+    /// fsync(2) does not work on an `O_PATH` descriptor. The process needs permission to list the
+    /// directory.
     ///
     /// # Errors
     /// As open(2).
@@ -161,7 +169,7 @@ impl Directory {
     #[cfg(test)]
     pub(crate) fn simulated(descriptor: Descriptor) -> Self {
         let owned = Arc::new(Owned { descriptor, waits: false, opener: None });
-        // Never closed: the number is the simulated kernel's.
+        // Never closed, because the number belongs to the simulated kernel.
         std::mem::forget(owned.clone());
         Self { owned, can_sync: true, waits: false }
     }
@@ -179,7 +187,7 @@ impl Directory {
     }
 }
 
-/// An open file with what is noted about it.
+/// An open file with the application's note about it.
 #[derive(Debug)]
 struct Noted {
     file: Owned,
@@ -192,13 +200,16 @@ impl Noted {
     }
 }
 
-/// An open file: send it, or drop it. A clone is the same open file, for sending it to many
-/// connections; it is closed with the last one.
+/// An open file, ready to be sent.
+///
+/// [`Handler::file_opened`](crate::Handler::file_opened) brings it.
+/// [`Connection::send_file`](crate::Connection::send_file) sends ranges of it. Clones share the
+/// same open file, so that many connections can send it. The file is closed with the last clone.
 #[derive(Clone, Debug)]
 pub struct OpenFile {
     owned: Arc<Noted>,
     status: FileStatus,
-    /// Reading it may wait for more than a disk, even what is cached.
+    /// A read may wait for more than a disk, even if the range is cached.
     waits: bool,
 }
 
@@ -215,7 +226,7 @@ impl OpenFile {
         Self { owned: Noted::new(owned), status, waits }
     }
 
-    /// Takes over a file opened elsewhere. It is not among the descriptors of a ledger.
+    /// Takes over a file that was opened elsewhere. The ledger does not count its descriptor.
     ///
     /// # Errors
     /// As statx(2).
@@ -227,14 +238,14 @@ impl OpenFile {
         Ok(Self { owned, status, waits })
     }
 
-    /// What statx(2) said when it was opened.
+    /// The result of statx(2) at the time of the open.
     #[must_use]
     pub fn status(&self) -> FileStatus {
         self.status
     }
 
-    /// A place for what whoever sends it has worked out about it: all clones have it in common, and
-    /// it goes with the last one.
+    /// A place for the application's own data about the file, such as a computed header. All clones
+    /// share it, and it is dropped with the last clone.
     #[must_use]
     pub fn note(&self) -> &OnceLock<Box<[u8]>> {
         &self.owned.note
@@ -248,17 +259,18 @@ impl OpenFile {
         self.waits
     }
 
-    /// What is the caller's to close, if nobody else has this file.
+    /// Returns the file for closing if nobody else holds it.
     pub(crate) fn into_last(self) -> Option<Closing> {
         Arc::into_inner(self.owned).map(|owned| owned.file.release())
     }
 }
 
-/// A file without a name (`O_TMPFILE`, see open(2)): made by
-/// [`Connection::create_file`](crate::Connection::create_file), filled by
-/// [`receive_file`](crate::Connection::receive_file), given its name by
-/// [`publish_file`](crate::Connection::publish_file). Nobody sees it before that. Dropped, or left
-/// by a process that dies, it is gone without a trace.
+/// A file without a name (`O_TMPFILE`, open(2)), invisible to everybody else.
+///
+/// [`Connection::create_file`](crate::Connection::create_file) makes it,
+/// [`receive_file`](crate::Connection::receive_file) fills it, and
+/// [`publish_file`](crate::Connection::publish_file) gives it a name. A file that is dropped, or
+/// left by a process that dies, leaves no trace.
 #[derive(Debug)]
 pub struct NewFile {
     owned: Owned,
@@ -267,24 +279,26 @@ pub struct NewFile {
     bytes: u64,
 }
 
-/// How [`Connection::publish_file`](crate::Connection::publish_file) gives a file its name.
+/// The way in which [`Connection::publish_file`](crate::Connection::publish_file) names a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Publish {
-    /// fsync(2) of the file before, and of the directory after: the file outlives a crash of the
-    /// machine. Its directory must come from [`Directory::open_to_create`].
+    /// Makes the file survive a crash of the machine: fsync(2) of the file before it gets its name,
+    /// and of the directory afterwards. Default `false`. The directory must come from
+    /// [`Directory::open_to_create`]; otherwise publishing fails with EBADF.
     pub sync: bool,
-    /// Replace a file of that name, in one step. Otherwise EEXIST.
+    /// Replaces an existing file of the same name atomically (renameat(2)). Default `false`:
+    /// publishing then fails with EEXIST.
     pub replace: bool,
 }
 
-/// Why [`Connection::receive_file`](crate::Connection::receive_file) did not get all bytes into
-/// its file. The file is gone.
+/// The error of [`Connection::receive_file`](crate::Connection::receive_file). The file is gone.
 #[derive(Debug)]
 pub struct ReceiveFailed {
-    /// ENOSPC, EDQUOT, EIO and their like, of write(2); `UnexpectedEof`: the peer's FIN came first.
+    /// An error of write(2) such as ENOSPC, EDQUOT or EIO. `UnexpectedEof` means that the peer's
+    /// FIN came before the end of the range.
     pub error: io::Error,
-    /// Bytes of the range that are still to come on the stream: `received` is shown them, and has
-    /// to skip them to stay in step.
+    /// The number of bytes of the range that are still to come on the stream. `received` gets them
+    /// next and must skip them to stay in step.
     pub missing_bytes: u64,
 }
 
@@ -299,7 +313,7 @@ impl NewFile {
         Self { owned, directory, inode: status.inode, bytes: 0 }
     }
 
-    /// Bytes up to the end of the last one received into it.
+    /// The length of the file so far: the end of the last byte received into it.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
@@ -313,12 +327,12 @@ impl NewFile {
         self.owned.descriptor
     }
 
-    /// Where it gets its name.
+    /// The directory in which the file gets its name.
     pub(crate) fn directory(&self) -> &Directory {
         &self.directory
     }
 
-    /// Its own as long as it is open.
+    /// The inode number, unique on its file system while the file is open.
     pub(crate) fn inode(&self) -> u64 {
         self.inode
     }

@@ -1,53 +1,57 @@
-//! Length-prefixed packets over any split of the stream: four bytes of length, big-endian, then
-//! the body.
-//!
-//! ```
-//! use ringwright::{Config, Connection, Framing, Handler, Origin};
-//!
-//! /// Sends every packet back, and ends with an error packet whoever sends one that is too long.
-//! struct EchoPackets(Framing);
-//!
-//! impl Handler for EchoPackets {
-//!     type State = ();
-//!     fn opened(&mut self, _: &mut Connection<'_>, _: Origin) {}
-//!     fn received(&mut self, _: &mut (), connection: &mut Connection<'_>, bytes: &[u8]) -> usize {
-//!         let mut packets = self.0.packets(bytes);
-//!         for packet in &mut packets {
-//!             match packet {
-//!                 // The body is as long as one that may be received: it can be sent.
-//!                 Ok(body) => drop(self.0.send(connection, &[body])),
-//!                 Err(too_long) => {
-//!                     let _ = self.0.send(connection, &[too_long.to_string().as_bytes()]);
-//!                     connection.protocol_error();
-//!                     return bytes.len();
-//!                 }
-//!             }
-//!         }
-//!         packets.finish(connection)
-//!     }
-//! }
-//!
-//! let config = Config::default();
-//! let handler = EchoPackets(Framing::new(32 << 10, &config)?);
-//! # drop(handler);
-//! # Ok::<(), ringwright::FramingTooLarge>(())
-//! ```
+//! Length-prefixed packets: a view of the bytes that `received` gets.
 
 use crate::{Config, Connection, Room};
 use std::fmt;
 
-/// The maximum size of a stream's packets.
+/// Length-prefixed packets over any split of the stream.
+///
+/// A packet is a length of four bytes, big-endian, followed by the body. The length counts the body
+/// alone, and 0 is allowed. `Framing` knows the largest body that is allowed. It holds no bytes:
+/// the engine keeps an incomplete packet and delivers it again, so a packet needs no reassembly.
+///
+/// ```
+/// use ringwright::{Config, Connection, Framing, Handler, Origin};
+///
+/// /// Sends every packet back. A packet that is too long ends its connection with an error packet.
+/// struct EchoPackets(Framing);
+///
+/// impl Handler for EchoPackets {
+///     type State = ();
+///     fn opened(&mut self, _: &mut Connection<'_>, _: Origin) {}
+///     fn received(&mut self, _: &mut (), connection: &mut Connection<'_>, bytes: &[u8]) -> usize {
+///         let mut packets = self.0.packets(bytes);
+///         for packet in &mut packets {
+///             match packet {
+///                 // A received body is short enough to be sent.
+///                 Ok(body) => drop(self.0.send(connection, &[body])),
+///                 Err(too_long) => {
+///                     let _ = self.0.send(connection, &[too_long.to_string().as_bytes()]);
+///                     connection.protocol_error();
+///                     return bytes.len();
+///                 }
+///             }
+///         }
+///         packets.finish(connection)
+///     }
+/// }
+///
+/// let config = Config::default();
+/// let handler = EchoPackets(Framing::new(32 << 10, &config)?);
+/// # drop(handler);
+/// # Ok::<(), ringwright::FramingTooLarge>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Framing {
     body_bytes_max: usize,
 }
 
-/// A packet's length is above the maximum: nothing behind it can be understood.
+/// The error of a packet whose body is longer than the maximum. The bytes behind it have no
+/// meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PacketTooLong {
-    /// What the packet says its body has, or what was to be sent.
+    /// The length of the body, in bytes: the one that the packet states, or the one to be sent.
     pub body_bytes: usize,
-    /// What one may have.
+    /// The maximum, in bytes.
     pub body_bytes_max: usize,
 }
 
@@ -60,12 +64,12 @@ impl fmt::Display for PacketTooLong {
 
 impl std::error::Error for PacketTooLong {}
 
-/// Packets of that size could never be complete.
+/// The error of a maximum for which no packet of that size could be received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FramingTooLarge {
-    /// The maximum asked for.
+    /// The requested maximum, in bytes.
     pub body_bytes_max: usize,
-    /// Bytes of a message that a connection keeps at most.
+    /// The value of [`Config::message_bytes_max`](crate::Config::message_bytes_max).
     pub message_bytes_max: usize,
 }
 
@@ -74,9 +78,9 @@ impl fmt::Display for FramingTooLarge {
         let Self { body_bytes_max, message_bytes_max } = self;
         write!(
             f,
-            "packets of up to {body_bytes_max} bytes cannot be received: a connection keeps \
-             message_bytes_max = {message_bytes_max} bytes of what is not complete; raise it to \
-             {} (4 for the length, at most 4294967295 for the body), or allow shorter packets",
+            "packets of up to {body_bytes_max} bytes cannot be received: message_bytes_max = \
+             {message_bytes_max} limits an incomplete packet; raise it to {} (4 bytes of length \
+             plus the body, which has at most 4294967295 bytes) or allow only shorter packets",
             body_bytes_max.saturating_add(Framing::HEADER_BYTES)
         )
     }
@@ -85,15 +89,15 @@ impl fmt::Display for FramingTooLarge {
 impl std::error::Error for FramingTooLarge {}
 
 impl Framing {
-    /// Bytes of the length in front of a body; it counts the body alone.
+    /// The size of the length in front of a body, in bytes.
     pub const HEADER_BYTES: usize = 4;
 
-    /// Packets whose bodies have at most so many bytes; 0 is a length like any other.
+    /// Packets whose bodies have at most `body_bytes_max` bytes.
     ///
     /// # Errors
-    /// A packet would not fit into `message_bytes_max`, and its connection would end with
-    /// [`Reason::MessageTooLong`](crate::Reason::MessageTooLong) before it is complete; or its
-    /// length does not fit into 32 bits.
+    /// [`FramingTooLarge`] if the largest packet does not fit into `message_bytes_max`, because its
+    /// connection would end with [`Reason::MessageTooLong`](crate::Reason::MessageTooLong) before
+    /// the packet is complete. The same error for a maximum that does not fit into 32 bits.
     pub fn new(body_bytes_max: usize, config: &Config) -> Result<Self, FramingTooLarge> {
         let message_bytes_max = config.message_bytes_max;
         let packet_bytes_max = body_bytes_max.saturating_add(Self::HEADER_BYTES);
@@ -103,23 +107,24 @@ impl Framing {
         Ok(Self { body_bytes_max })
     }
 
-    /// The maximum.
+    /// The largest body, in bytes.
     #[must_use]
     pub fn body_bytes_max(self) -> usize {
         self.body_bytes_max
     }
 
-    /// The packets in what [`Handler::received`](crate::Handler::received) was shown, without
-    /// copying them: it is shown everything unread in one piece.
+    /// Iterates over the packets in the bytes that [`Handler::received`](crate::Handler::received)
+    /// got, without copying them.
     #[must_use]
     pub fn packets(self, bytes: &[u8]) -> Packets<'_> {
         Packets { framing: self, bytes, used: 0 }
     }
 
-    /// Sends one packet made of these pieces. A connection that is ending takes nothing.
+    /// Sends one packet whose body is the concatenation of `pieces`. On a connection that is ending
+    /// it does nothing.
     ///
     /// # Errors
-    /// Together they are longer than the maximum; nothing was sent.
+    /// [`PacketTooLong`] if the pieces together are longer than the maximum. Nothing was sent then.
     pub fn send(
         self,
         connection: &mut Connection<'_>,
@@ -128,17 +133,17 @@ impl Framing {
         let header = self.header(pieces.iter().map(|piece| piece.len()).sum())?;
         let mut room = connection.send(&header);
         for piece in pieces {
-            // Behind the header in the same send buffer, or in the same send with MSG_MORE.
+            // The pieces follow in the same send buffer, or in the same segment (`MSG_MORE`).
             room = connection.send(piece);
         }
         Ok(room)
     }
 
-    /// What goes in front of a body of that length, for bodies that are sent otherwise: shared, or
-    /// from a file.
+    /// Returns the length to send in front of a body of `body_bytes` bytes. It serves bodies that
+    /// [`send`](Self::send) cannot send: shared payloads and files.
     ///
     /// # Errors
-    /// The body is longer than the maximum.
+    /// [`PacketTooLong`] if the body is longer than the maximum.
     pub fn header(self, body_bytes: usize) -> Result<[u8; Self::HEADER_BYTES], PacketTooLong> {
         let Self { body_bytes_max } = self;
         match u32::try_from(body_bytes) {
@@ -148,9 +153,10 @@ impl Framing {
     }
 }
 
-/// An iterator over the bodies of the complete packets in some bytes, oldest first. It may be left
-/// before its end: what it was not asked for is not used. A packet that is too long is its last
-/// item, again and again: nothing behind it has a meaning.
+/// An iterator over the bodies of the complete packets in a slice, oldest first.
+///
+/// A caller may stop before the end: packets that were not taken are not used. A packet that is too
+/// long is the last item, and every further call returns it again.
 #[derive(Clone, Debug)]
 pub struct Packets<'a> {
     framing: Framing,
@@ -159,14 +165,14 @@ pub struct Packets<'a> {
 }
 
 impl<'a> Packets<'a> {
-    /// Bytes of the packets taken so far, their lengths included.
+    /// The number of bytes of the packets taken so far, with their lengths.
     #[must_use]
     pub fn used(&self) -> usize {
         self.used
     }
 
-    /// Bytes behind the used ones that the next packet has, as far as is known: its length, or
-    /// what it takes to know it.
+    /// The number of bytes that the next packet takes, as far as is known: the whole packet, or the
+    /// four bytes of its length.
     #[must_use]
     pub fn need(&self) -> usize {
         match self.next_body_bytes() {
@@ -175,8 +181,9 @@ impl<'a> Packets<'a> {
         }
     }
 
-    /// Asks the connection not to call before the next packet is complete, and returns what
-    /// [`Handler::received`](crate::Handler::received) returns: how many bytes were used.
+    /// Asks the connection for no call before the next packet is complete, see
+    /// [`Connection::need`]. Returns the number of used bytes, which is what
+    /// [`Handler::received`](crate::Handler::received) returns.
     #[must_use = "it is what `received` returns"]
     pub fn finish(self, connection: &mut Connection<'_>) -> usize {
         connection.need(self.need());

@@ -1,25 +1,26 @@
-//! What an application writes.
+//! The application's side of the engine: one trait with a callback per event.
 
 use crate::{Connection, ConnectionId, JobDone, Local, NewFile, OpenFile, Reason, ReceiveFailed};
 use std::io;
 use std::time::Duration;
 
-/// Where a connection came from.
+/// The way a connection came to the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// Accepted on the listener of this number: its place in [`Config::listeners`](crate::Config).
+    /// The engine accepted the connection. The number is the position of the listener in
+    /// [`Config::listeners`](crate::Config::listeners), from 0.
     Listener(u16),
-    /// Connected out by [`Local::connect`], [`Local::keep_connected`] or their like of
-    /// [`Remote`](crate::Remote), with the tag given there.
+    /// The engine connected out, with the tag given to [`Local::connect`] or
+    /// [`Local::keep_connected`], or to the same methods of [`Remote`](crate::Remote).
     Connected(u64),
 }
 
 /// A deadline of [`Config`](crate::Config) that has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deadline {
-    /// Nothing was received or sent for `idle_timeout`.
+    /// No byte was received or sent for `idle_timeout`.
     Idle,
-    /// A message was begun and not finished within `receive_timeout`.
+    /// A message stayed incomplete for `receive_timeout`.
     Receive,
     /// Queued output made no progress for `write_timeout`.
     Write,
@@ -27,24 +28,91 @@ pub enum Deadline {
     Transfer,
 }
 
-/// One value per shard, made by the factory given to [`Engine::start`](crate::Engine::start) on
-/// the shard's own thread. All its callbacks run there, one at a time, none inside another, and
-/// must not block: while one runs, every connection of the shard waits.
+/// An application: what happens to connections, as one callback per event.
+///
+/// The factory given to [`Engine::start`](crate::Engine::start) makes one handler per shard, on the
+/// shard's own thread. The shard calls it on that thread only, one callback at a time and none
+/// inside another. A handler therefore needs no locks for its own fields.
+///
+/// ```
+/// use ringwright::{Connection, ConnectionId, Handler, Local, Origin, Reason};
+///
+/// /// Echoes all bytes and prints the total of each connection at its end.
+/// struct Echo;
+///
+/// impl Handler for Echo {
+///     /// The number of bytes received.
+///     type State = usize;
+///
+///     fn opened(&mut self, _: &mut Connection<'_>, _: Origin) -> usize {
+///         0
+///     }
+///
+///     fn received(
+///         &mut self,
+///         total: &mut usize,
+///         connection: &mut Connection<'_>,
+///         bytes: &[u8],
+///     ) -> usize {
+///         let _ = connection.send(bytes);
+///         *total += bytes.len();
+///         bytes.len() // all bytes are used
+///     }
+///
+///     fn closed(&mut self, total: usize, _: &mut Local<'_>, id: ConnectionId, reason: Reason) {
+///         println!("connection {id}: {total} bytes, ended by {}", reason.name());
+///     }
+/// }
+/// ```
+///
+/// # Order of callbacks
+/// ```text
+/// started                      once per shard, before every other callback
+/// ├─ opened                    once per connection, before its other callbacks
+/// │  ├─ received               whenever there are unused bytes
+/// │  ├─ writable               the output queue has room again
+/// │  ├─ file_opened, file_created, file_sent, file_received, file_published
+/// │  ├─ job_done, timer
+/// │  ├─ half_closed            at most once: the peer's FIN
+/// │  ├─ draining               at most once: the engine drains
+/// │  ├─ expired                a deadline is about to end the connection
+/// │  └─ closed                 exactly once, last
+/// ├─ connect_failed            instead of opened, for an outgoing connection
+/// └─ tick                      after Local::tick_after
+/// ```
+///
+/// After [`Connection::close`] only [`file_sent`](Self::file_sent), [`draining`](Self::draining),
+/// [`expired`](Self::expired) and [`closed`](Self::closed) can still be called.
+///
+/// # Blocking
+/// A callback must not block: while it runs, every connection of the shard waits. Slow work belongs
+/// on a worker, see [`Connection::offload`].
 ///
 /// # Panics in a callback
-/// A panic ends that connection with [`Reason::HandlerPanicked`]; it is counted, and the shard
-/// goes on.
+/// A panic resets the connection with [`Reason::HandlerPanicked`], and the ledger counts it as
+/// `handler_panics`. The shard and the handler continue. `closed` is still called, except after a
+/// panic in `opened`, which returned no state.
 pub trait Handler: 'static {
-    /// The application's own state of one connection, stored in its slot.
+    /// The application's own data about one connection, stored by the shard.
     type State: Send + 'static;
 
-    /// A connection is there. Called once, before anything else of it. It may send at once.
+    /// A connection was accepted or an outgoing connect succeeded. The handler may send at once.
+    /// Returns the connection's state.
     fn opened(&mut self, connection: &mut Connection<'_>, origin: Origin) -> Self::State;
 
-    /// Bytes have come: everything unread, oldest first. Returns how many of them were used; the
-    /// rest is kept and delivered again, with what follows, when more arrives or after
-    /// [`Connection::resume`]. What is kept of a message is bounded by `message_bytes_max`; while
-    /// the connection is paused, by that and what one batch of receive buffers brings.
+    /// Bytes have arrived. `bytes` holds every unused byte, oldest first, and is never empty.
+    /// Returns how many of them the handler has used.
+    ///
+    /// The engine keeps the unused rest. It delivers the rest again together with the bytes that
+    /// follow, or after [`Connection::resume`] or [`writable`](Self::writable). A handler that
+    /// returns 0 and waits for more is the normal way to wait for a complete message.
+    /// [`Connection::need`] spares the calls in between.
+    ///
+    /// The rest is limited by `message_bytes_max`. While the connection is paused, the limit grows
+    /// by what one batch of receive buffers holds.
+    ///
+    /// # Panics
+    /// A returned number above `bytes.len()` counts as a panic of the callback.
     fn received(
         &mut self,
         state: &mut Self::State,
@@ -52,7 +120,7 @@ pub trait Handler: 'static {
         bytes: &[u8],
     ) -> usize;
 
-    /// The shard runs. Called once, before any connection.
+    /// The shard is ready. Called once, before any connection.
     fn started(&mut self, shard: &mut Local<'_>) {
         let _ = shard;
     }
@@ -62,16 +130,24 @@ pub trait Handler: 'static {
         let _ = shard;
     }
 
-    /// A connect did not come about; there is no connection and no state. Of what
-    /// [`Local::keep_connected`] keeps up, every attempt that fails comes here;
-    /// [`Local::reconnects_in`] says whether another follows.
+    /// An outgoing connect failed: there is no connection and no state.
+    ///
+    /// `tag` is the one given to [`Local::connect`] or [`Local::keep_connected`]. For the latter,
+    /// every failed attempt is reported here; [`Local::reconnects_in`] tells whether another one
+    /// follows. `error` is the errno of connect(2), ETIMEDOUT after `connect_timeout`, or a text
+    /// that names the limit reached.
     fn connect_failed(&mut self, shard: &mut Local<'_>, tag: u64, error: io::Error) {
         let _ = (shard, tag, error);
     }
 
-    /// The peer has sent its FIN and will send no more; everything it sent was delivered, but for
-    /// the beginning of a message of which [`Connection::need`] asked for more. A reply may still be sent. By default the connection is closed
-    /// once its output has left, and after its jobs under way and the file being published were told of.
+    /// The peer has sent its FIN and will send nothing more. Responses may still be sent.
+    ///
+    /// All bytes were delivered before, except the beginning of a message for which
+    /// [`Connection::need`] asked for more. Unused bytes are delivered again later only after
+    /// [`Connection::resume`] or [`writable`](Self::writable).
+    ///
+    /// The default closes the connection once its output has left. It waits for jobs in progress
+    /// and for a file being published, but not for an open.
     fn half_closed(&mut self, state: &mut Self::State, connection: &mut Connection<'_>) {
         let _ = state;
         if connection.is_at_work() {
@@ -81,13 +157,13 @@ pub trait Handler: 'static {
         }
     }
 
-    /// Output has fallen below the low-water mark after having been above the high one. Kept
-    /// bytes are delivered again right after this.
+    /// The output queue has room again: it was above `output_high_bytes` and is now below
+    /// `output_low_bytes`. The engine delivers unused bytes again right after this callback.
     fn writable(&mut self, state: &mut Self::State, connection: &mut Connection<'_>) {
         let _ = (state, connection);
     }
 
-    /// What [`Connection::open_file`] asked for.
+    /// The result of [`Connection::open_file`].
     fn file_opened(
         &mut self,
         state: &mut Self::State,
@@ -97,13 +173,14 @@ pub trait Handler: 'static {
         let _ = (state, connection, result);
     }
 
-    /// The last byte of a file given to [`Connection::send_file`] has left the file: it is with the
-    /// kernel, or, of a small file, in a send buffer on its way there.
+    /// The last byte of a file given to [`Connection::send_file`] has left the file. The byte is
+    /// then in the kernel or, for a small file, in a send buffer.
     fn file_sent(&mut self, state: &mut Self::State, connection: &mut Connection<'_>) {
         let _ = (state, connection);
     }
 
-    /// What [`Connection::create_file`] asked for. EOPNOTSUPP: the file system has no `O_TMPFILE`.
+    /// The result of [`Connection::create_file`]. EOPNOTSUPP means that the file system does not
+    /// support `O_TMPFILE`.
     fn file_created(
         &mut self,
         state: &mut Self::State,
@@ -113,8 +190,8 @@ pub trait Handler: 'static {
         let _ = (state, connection, result);
     }
 
-    /// What came of [`Connection::receive_file`]. All bytes of the range are in the file, or the file
-    /// is gone. Not called any more after the connection was closed or has gone.
+    /// The result of [`Connection::receive_file`]. Either all bytes of the range are in the file,
+    /// or the file is gone. Not called after the connection was closed.
     fn file_received(
         &mut self,
         state: &mut Self::State,
@@ -124,8 +201,8 @@ pub trait Handler: 'static {
         let _ = (state, connection, result);
     }
 
-    /// What came of [`Connection::publish_file`]. The file has its name, or is gone. Not called any
-    /// more after the connection was closed or has gone.
+    /// The result of [`Connection::publish_file`]. Either the file has its name, or the file is
+    /// gone. Not called after the connection was closed.
     fn file_published(
         &mut self,
         state: &mut Self::State,
@@ -135,9 +212,11 @@ pub trait Handler: 'static {
         let _ = (state, connection, result);
     }
 
-    /// What came of a job of [`Connection::offload`]: in the order in which they were offloaded,
-    /// unless it was asked for otherwise. Called for every job taken, but not after the connection
-    /// was closed or has gone.
+    /// The result of a job given to [`Connection::offload`].
+    ///
+    /// Results of [`Job::new`](crate::Job::new) come in the order in which the jobs were offloaded.
+    /// Results of [`Job::unordered`](crate::Job::unordered) come as soon as they are there. Every
+    /// accepted job gets exactly one call, unless the connection was closed before.
     fn job_done(&mut self, state: &mut Self::State, connection: &mut Connection<'_>, job: JobDone) {
         let _ = (state, connection, job);
     }
@@ -147,8 +226,11 @@ pub trait Handler: 'static {
         let _ = (state, connection);
     }
 
-    /// A deadline has passed and the connection is about to end for it. Something may be sent
-    /// still; for [`Deadline::Idle`] and [`Deadline::Receive`] it will leave before the end.
+    /// A deadline has passed, and the engine is about to end the connection for it.
+    ///
+    /// The handler may still send. For [`Deadline::Idle`] and [`Deadline::Receive`] this output
+    /// leaves before the connection closes. For [`Deadline::Write`] and [`Deadline::Transfer`] the
+    /// engine resets the connection, and the output is lost.
     fn expired(
         &mut self,
         state: &mut Self::State,
@@ -158,18 +240,20 @@ pub trait Handler: 'static {
         let _ = (state, connection, deadline);
     }
 
-    /// The engine drains: this connection should finish what it does and close before the
-    /// drain's deadline. Called once, for a connection that is let in during a drain right after
-    /// `opened`. By default it ends as soon as it is at rest, see [`Connection::finish`]: what
-    /// had arrived by then was received and answered. One that the application has paused is
-    /// not at rest: resume or close it here, or it is reset at the deadline.
+    /// The engine drains: this connection should finish its work and close before the drain
+    /// deadline.
+    ///
+    /// Called once per connection. A connection that opens during a drain gets the call right after
+    /// `opened`. The default calls [`Connection::finish`], so that everything that has arrived is
+    /// still received and answered. A paused connection does not finish by itself: resume or close
+    /// it here, or the engine resets it at the deadline.
     fn draining(&mut self, state: &mut Self::State, connection: &mut Connection<'_>) {
         let _ = state;
         connection.finish(Duration::ZERO);
     }
 
-    /// The connection is gone; its descriptor is closed. Called exactly once for every `opened`,
-    /// after everything else of it.
+    /// The connection has ended and its descriptor is closed. Called exactly once for every
+    /// `opened` that returned, as the last callback of the connection.
     fn closed(
         &mut self,
         state: Self::State,

@@ -1,25 +1,29 @@
-//! What is known of a connection, for whoever asks from outside.
+//! The description of a connection for callers outside its callbacks.
 
 use crate::{ConnectionId, Origin};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// A connection as its shard saw it when it was asked.
+/// A snapshot of one open connection, taken by its shard.
+///
+/// [`Remote::find`](crate::Remote::find), [`Remote::list`](crate::Remote::list) and the same
+/// methods of [`Local`](crate::Local) return it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionInfo {
-    /// Its name.
+    /// The connection's id.
     pub id: ConnectionId,
     /// The peer's address.
     pub peer: SocketAddr,
-    /// Where it came from.
+    /// The way the connection came to the engine: a listener or a connect.
     pub origin: Origin,
-    /// Where it is in its life, as in ARCHITECTURE.md: `open`, `half_closed_by_peer`,
-    /// `half_closed_by_us`, `draining`, `lingering`.
+    /// The connection's state: `open`, `half_closed_by_peer`, `half_closed_by_us`, `draining`
+    /// (`close` was called and output is still queued) or `lingering` (our FIN has left and the
+    /// peer's is awaited). The file `ARCHITECTURE.md` of this crate has the table of states.
     pub state: &'static str,
-    /// Since it was opened.
+    /// The time since the connection was opened, with a resolution of 1 ms.
     pub age: Duration,
-    /// Since bytes last came or went.
+    /// The time since bytes were last received or sent, with a resolution of 1 ms.
     pub idle: Duration,
-    /// Bytes queued to be sent, files not counted.
+    /// The queued output in bytes. Files do not count.
     pub queued_bytes: usize,
 }

@@ -7,42 +7,43 @@ use std::fmt::Write as _;
 use std::mem::offset_of;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
-/// How many there are and how many of them are free.
+/// A number of resources, and how many of them are free.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pair {
-    /// All of them.
+    /// The number of resources.
     pub total: u64,
-    /// Those not in use.
+    /// The number of resources not in use.
     pub free: u64,
 }
 
-/// How values are distributed: how many lie in each power of two.
+/// A distribution of values in buckets of powers of two.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Histogram {
-    /// Values by bucket, see [`Histogram::upper_bound`].
+    /// The number of values in each bucket. [`Histogram::upper_bound`] gives the bounds.
     pub counts: [u64; Self::BUCKETS],
     /// The sum of all values.
     pub sum: u64,
 }
 
 impl Histogram {
-    /// How many buckets there are.
+    /// The number of buckets.
     pub const BUCKETS: usize = 24;
 
-    /// The largest value that a bucket counts; `None` for the last one, which has no bound.
+    /// The largest value that `bucket` counts: 2^`bucket` - 1. `None` for the last bucket, which
+    /// has no bound.
     #[must_use]
     pub const fn upper_bound(bucket: usize) -> Option<u64> {
         if bucket + 1 < Self::BUCKETS { Some((1 << bucket) - 1) } else { None }
     }
 
-    /// Values counted.
+    /// The number of values.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// Where a value is counted.
+    /// The bucket of a value.
     #[inline]
     fn bucket(value: u64) -> usize {
         let bucket = (u64::BITS - value.leading_zeros()) as usize;
@@ -56,141 +57,146 @@ impl Histogram {
     }
 }
 
-/// Counters of one shard between two batches.
+/// The counters of one shard, as of the end of a turn of its loop.
+///
+/// The pairs and the fields described with "now" are current values; they become 0 when the shard
+/// fails. All other counters only grow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct ShardLedger {
-    /// Connections shown to the application.
+    /// Connections for which [`Handler::opened`](crate::Handler::opened) was called.
     pub opened: u64,
-    /// Connections whose end was shown to it.
+    /// Connections of `opened` that have ended.
     pub closed: u64,
-    /// Slots made so far.
+    /// Slots made so far. A slot is in use while its connection exists.
     pub slots: Pair,
-    /// Receive buffers; free ones are with the kernel.
+    /// Receive buffers. A free one is with the kernel.
     pub receive_buffers: Pair,
     /// Send buffers.
     pub send_buffers: Pair,
-    /// Pipes for files.
+    /// Pipes for files, at most [`Config::pipes`](crate::Config::pipes).
     pub pipes: Pair,
-    /// Pipes that are open, on loan or kept for the next file: two descriptors each.
+    /// Open pipes now, in use or kept for the next file. Each takes two descriptors.
     pub pipes_made: u64,
-    /// Sockets, listeners, pipe ends and files open.
+    /// Open descriptors of this shard now: sockets, listeners, pipe ends and files.
     pub descriptors: u64,
-    /// Files open.
+    /// Open files now.
     pub files: u64,
-    /// Those of them that stay open for the next one who asks for them.
+    /// Files kept open now for [`Connection::cached_file`](crate::Connection::cached_file).
     pub files_cached: u64,
-    /// Times a file was open already.
+    /// Calls of `cached_file` that found the file.
     pub file_cache_hits: u64,
-    /// Times it was not, or was not what the path leads to any more.
+    /// Calls of `cached_file` that did not find the file, or found that it had changed.
     pub file_cache_misses: u64,
-    /// Operations submitted whose last completion has not been seen (the wake poll left out).
+    /// Operations in flight now: their last completion has not been seen. The poll for wake-ups
+    /// does not count.
     pub operations_in_flight: u64,
-    /// Clients in the waiting room.
+    /// Clients in the waiting room now: accepted, without a permit.
     pub waiting: u64,
-    /// Connections queueing for a receive buffer.
+    /// Connections that wait for a receive buffer now.
     pub starved_now: u64,
-    /// Descriptors accepted.
+    /// Accepted clients.
     pub accepted: u64,
-    /// Connections that we have opened ourselves.
+    /// Outgoing connections that succeeded.
     pub connected: u64,
-    /// Clients closed at once for want of a permit.
+    /// Clients closed after accept because no permit was free.
     pub rejected: u64,
-    /// Clients that had reset before they were looked at.
+    /// Clients that had reset before the shard could look at them.
     pub reset_before_accept: u64,
     /// Clients closed after accept because their address is banned.
     pub banned: u64,
-    /// Clients closed after accept because their address had `max_per_address` already.
+    /// Clients closed after accept because their address had `max_per_address` clients already.
     pub over_address_limit: u64,
-    /// Clients that had reset when there was a permit for them.
+    /// Clients that had reset when a permit became free for them.
     pub gone_while_waiting: u64,
-    /// Clients that were accepted and not served when a drain reached its deadline or the shard
+    /// Clients that were accepted but not served, because a drain reached its deadline or the shard
     /// failed.
     pub turned_away: u64,
-    /// Clients that were connected and not accepted when a listener was closed.
+    /// Clients that were still in the accept queue when a listener was closed.
     pub handshakes_lost: u64,
-    /// Packets that listeners have dropped while they had a filter: those of banned addresses, and
-    /// those that found a full queue.
+    /// Packets that listeners dropped while they had a filter (`SK_MEMINFO_DROPS`): packets of
+    /// banned addresses and packets that found a full queue.
     pub listener_drops: u64,
-    /// Listeners open now.
+    /// Open listeners now.
     pub listeners: u64,
-    /// Listeners whose filter refuses banned addresses now.
+    /// Listeners whose socket filter refuses banned addresses now.
     pub filters_attached: u64,
-    /// Connects that did not come about.
+    /// Outgoing connects that failed.
     pub connect_failed: u64,
-    /// Attempts to make a connection again that had failed or ended
-    /// ([`Local::keep_connected`](crate::Local::keep_connected)).
+    /// Further attempts of [`Local::keep_connected`](crate::Local::keep_connected), after the first
+    /// one.
     pub reconnects: u64,
-    /// Pauses of accepting (EMFILE and its like).
+    /// Pauses of accepting after errors such as EMFILE.
     pub accept_backoffs: u64,
     /// Bytes received.
     pub bytes_received: u64,
-    /// Bytes handed to the kernel to send.
+    /// Bytes given to the kernel for sending.
     pub bytes_sent: u64,
-    /// Times a receive found no buffer.
+    /// Receives that found no buffer (ENOBUFS).
     pub starved: u64,
-    /// Times a connection was parked for being idle.
+    /// Times that a connection was parked because it was idle.
     pub parked: u64,
-    /// Pieces of output that went to the heap, for their size or for want of a send buffer.
+    /// Pieces of output that went to the heap because they were long or no send buffer was free.
     pub heap_chunks: u64,
-    /// Completions of a life that was over. Expected: 0.
+    /// Completions for a connection that had ended. Expected: 0.
     pub stale_completions: u64,
     /// Callbacks that panicked.
     pub handler_panics: u64,
-    /// Times a file waited for a pipe.
+    /// Times that a file had to wait for a pipe.
     pub pipe_waits: u64,
     /// Calls of io_uring_enter(2).
     pub enters: u64,
-    /// Operations submitted.
+    /// Submitted operations.
     pub submitted: u64,
     /// Completions taken.
     pub completed: u64,
-    /// Overflows of the completion queue. Expected: 0.
+    /// Overflows of the completion queue. Expected: 0. The kernel keeps the completions.
     pub overflows: u64,
     /// Entries of the submission queue.
     pub submission_entries: u64,
     /// Entries of the completion queue.
     pub completion_entries: u64,
-    /// Connections on a multishot receive now.
+    /// Connections that use a multishot receive now.
     pub streaming_now: u64,
-    /// Connections on one receive at a time now.
+    /// Connections that receive once at a time now.
     pub once_now: u64,
-    /// Connections on a probe now.
+    /// Connections that are parked on a [`Probe`](crate::Probe) now.
     pub parked_now: u64,
-    /// Slow readers that did not get a broadcast.
+    /// Connections that did not get a broadcast ([`SlowReaders::Skip`](crate::SlowReaders::Skip)).
     pub broadcasts_skipped: u64,
-    /// Bytes that were there, unread, right after the FIN of a connection that was to finish.
+    /// Bytes that arrived between the last check for unread input and the FIN of
+    /// [`Connection::finish`](crate::Connection::finish). The handler did not get them.
     pub cut_off: u64,
-    /// Jobs taken by [`Connection::offload`](crate::Connection::offload).
+    /// Jobs accepted by [`Connection::offload`](crate::Connection::offload).
     pub jobs_submitted: u64,
-    /// Jobs whose handler was told that they are done.
+    /// Jobs whose value was given to [`Handler::job_done`](crate::Handler::job_done).
     pub jobs_done: u64,
-    /// Jobs whose handler was told that they failed: they panicked, or never ran.
+    /// Jobs whose error was given to `job_done`: they panicked or never ran.
     pub jobs_failed: u64,
-    /// Jobs that were over, or left, when nobody was there any more to be told.
+    /// Jobs whose connection had ended before `job_done` could be called.
     pub jobs_unclaimed: u64,
-    /// Jobs not taken: no workers, no room, or a connection that is ending.
+    /// Jobs that `offload` refused.
     pub jobs_refused: u64,
-    /// Jobs taken and neither told of nor unclaimed.
+    /// Jobs in progress now: accepted, and neither delivered nor unclaimed.
     pub jobs_under_way: u64,
-    /// Turns of the loop, each with one batch of completions.
+    /// Turns of the loop. Each handles one batch of completions.
     pub turns: u64,
-    /// Microseconds a turn took, waiting left out.
+    /// The duration of a turn without its wait, in microseconds.
     pub turn_us: Histogram,
-    /// Completions of a turn.
+    /// The number of completions in a turn.
     pub batch: Histogram,
-    /// Milliseconds from `opened` to `closed`.
+    /// The time from `opened` to `closed`, in milliseconds.
     pub lifetime_ms: Histogram,
-    /// Endings by reason, in the order of [`Reason::ALL`].
+    /// Ended connections by reason, in the order of [`Reason::ALL`].
     pub closed_by: [u64; Reason::ALL.len()],
 }
 
 const WORDS: usize = size_of::<ShardLedger>() / 8;
-/// Places of fields among the words. Behind `turn_us` lie histograms and nothing else.
+/// Positions of fields, in words. Behind `turn_us` there are only histograms and `closed_by`.
 const CLOSED: usize = offset_of!(ShardLedger, closed) / 8;
 const TURN_US: usize = offset_of!(ShardLedger, turn_us) / 8;
 const BATCH: usize = offset_of!(ShardLedger, batch) / 8;
-/// What changes only with `closed`.
+/// The fields from here on change only together with `closed`.
 const ENDINGS: usize = offset_of!(ShardLedger, lifetime_ms) / 8;
 const _: () = assert!(ENDINGS == BATCH + size_of::<Histogram>() / 8);
 
@@ -206,7 +212,8 @@ fn store(to: &[AtomicU64], from: &[u64]) {
     }
 }
 
-/// A shard's counters where other threads can read them: a sequence lock, written without waiting.
+/// A shard's counters in a place where other threads can read them: a sequence lock whose writer
+/// never waits.
 #[derive(Debug)]
 pub struct Published {
     sequence: AtomicU64,
@@ -220,15 +227,17 @@ impl Default for Published {
 }
 
 impl Published {
-    /// Publishes everything.
+    /// Publishes all counters.
     pub(crate) fn publish(&self, ledger: &ShardLedger) {
         let from = words(ledger);
         self.write(|to| store(to, from));
     }
 
-    /// Publishes what a turn of so many microseconds with so many completions has changed since the one
-    /// before: of the histograms of turns where it was counted, of those of ends nothing if there
-    /// was none.
+    /// Publishes the changes of one turn that took `turn_us` microseconds and had `batch`
+    /// completions.
+    ///
+    /// It writes only the changed buckets of the two histograms of turns. It writes the counters of
+    /// endings only if a connection has ended.
     #[inline]
     pub(crate) fn publish_turn(&self, ledger: &ShardLedger, turn_us: u64, batch: u64) {
         let from = words(ledger);
@@ -268,23 +277,27 @@ impl Published {
             if before.is_multiple_of(2) && self.sequence.load(Ordering::Relaxed) == before {
                 return ledger;
             }
-            // Whoever writes is almost done, unless it was interrupted.
+            // The writer is almost done, unless it was interrupted.
             std::thread::yield_now();
         }
     }
 }
 
-/// The ledger of an engine at a moment between batches.
+/// The ledger of an engine: what exists, what is free and what has happened.
+///
+/// [`Remote::ledger`](crate::Remote::ledger) and [`Engine::join`](crate::Engine::join) return it.
+/// [`balanced`](Self::balanced) checks its equations; a ledger that does not balance after `join`
+/// is a bug in the engine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
-    /// The shards' counters, added up.
+    /// The counters of all shards, added up.
     pub sum: ShardLedger,
-    /// Permits.
+    /// Permits: the places of [`Config::max_connections`](crate::Config::max_connections).
     pub permits: Pair,
-    /// Descriptors: the process may have `total` (the soft `RLIMIT_NOFILE`); what the engine has
-    /// open, and nobody else, is not `free`.
+    /// Descriptors. `total` is the soft `RLIMIT_NOFILE` of the process. `free` is what the engine
+    /// leaves of it; descriptors of other parts of the process are not subtracted.
     pub descriptors: Pair,
-    /// Workers that jobs are given to.
+    /// Workers that take jobs.
     pub workers: u64,
     /// Jobs that wait for a worker.
     pub jobs_queued: u64,
@@ -310,15 +323,21 @@ impl Ledger {
         Self { sum, permits, descriptors, workers, jobs_queued, jobs_running }
     }
 
-    /// Connections open now.
+    /// The number of open connections.
     #[must_use]
     pub fn open(&self) -> u64 {
         self.sum.opened - self.sum.closed
     }
 
-    /// Whether the equations hold: whoever came was opened, refused or waits; every slot in use has
-    /// its permit; endings and jobs add up; nothing is free that was never made; and with nothing
-    /// open everything is back. While connections come and go the shards' snapshots are of different moments; at rest it must be true.
+    /// Returns whether the counters satisfy the engine's equations:
+    /// * Every client was opened or refused, or is waiting.
+    /// * Every slot in use has a permit.
+    /// * Endings by reason and jobs add up.
+    /// * All receive buffers are with the kernel between two turns.
+    /// * Without connections, all send buffers and pipes are free.
+    ///
+    /// The shards publish at different moments. The result is therefore reliable only while no
+    /// connections open or close.
     #[must_use]
     pub fn balanced(&self) -> bool {
         let sum = &self.sum;
@@ -346,7 +365,7 @@ impl Ledger {
             && at_rest
     }
 
-    /// As the JSON object that `/ledger` serves.
+    /// The ledger as the JSON object that the daemon serves as `/ledger`.
     #[must_use]
     pub fn to_json(&self) -> String {
         let sum = &self.sum;
@@ -371,8 +390,9 @@ impl Ledger {
             sum.jobs_under_way,
         );
         format!(
-            "{{\"connections\":{{\"opened\":{},\"closed\":{},\"open\":{},\"accepted\":{},\"connected\":{},\
-             \"waiting\":{},\"rejected\":{},\"reset_before_accept\":{},\"connect_failed\":{},\"reconnects\":{},\
+            "{{\"connections\":{{\"opened\":{},\"closed\":{},\"open\":{},\"accepted\":{},\
+             \"connected\":{},\"waiting\":{},\"rejected\":{},\"reset_before_accept\":{},\
+             \"connect_failed\":{},\"reconnects\":{},\
              \"banned\":{},\"over_address_limit\":{},\"gone_while_waiting\":{},\
              \"turned_away\":{},\"handshakes_lost\":{}}},\
              \"permits\":{},\"slots\":{},\"buffers\":{},\"send_buffers\":{},\

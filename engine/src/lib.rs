@@ -1,9 +1,15 @@
-//! An embeddable io_uring server engine for Linux: one ring per core, registered buffers,
-//! multishot accept and receive, and connections that end exactly once.
+//! An embeddable io_uring server engine for Linux: one ring per core, registered buffers, multishot
+//! accept and receive, and connections that end exactly once.
 //!
-//! Three nouns carry the design: a **shard** is one thread with one ring; a **connection** lives
-//! in a slot of a shard; a **handler** is what you write, one value per shard. A whole echo
-//! server:
+//! # The three parts
+//! * A **shard** is one thread with one ring. It serves its own connections and takes no lock to do
+//!   so.
+//! * A **connection** belongs to one shard. The engine accepts it or connects out, receives, sends,
+//!   and ends it for exactly one [`Reason`].
+//! * A **handler** is the application: a value of a type that implements [`Handler`], one per
+//!   shard. The engine calls it for every event of a connection.
+//!
+//! A complete echo server:
 //!
 //! ```
 //! use ringwright::{Config, Connection, Engine, Handler, Origin};
@@ -14,7 +20,7 @@
 //!     type State = ();
 //!     fn opened(&mut self, _: &mut Connection<'_>, _: Origin) {}
 //!     fn received(&mut self, _: &mut (), connection: &mut Connection<'_>, bytes: &[u8]) -> usize {
-//!         let _ = connection.send(bytes); // full? then reading pauses by itself
+//!         let _ = connection.send(bytes); // a full queue pauses receiving by itself
 //!         bytes.len()
 //!     }
 //! }
@@ -34,7 +40,21 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! How it works inside, and what holds always: `ARCHITECTURE.md` beside this crate.
+//! # Where to read on
+//! * [`Engine`]: starting, threads, shutdown. [`Config`]: every limit with its default.
+//! * [`Handler`]: the callbacks and their order. [`Connection`]: sending, files, ways to end.
+//! * [`Remote`]: control from other threads. [`Local`]: timers of a shard, outgoing connections.
+//! * [`Framing`]: length-prefixed packets. [`Job`]: work on other threads. [`Reconnect`]: outgoing
+//!   connections that are kept up.
+//! * [`OpenFile`] and [`NewFile`]: files on their way out and in.
+//! * [`Ledger`]: counters, and the equations that hold between them.
+//! * [`probe`]: what this kernel and these limits allow.
+//!
+//! # Requirements
+//! Linux 6.1 or later with io_uring allowed. [`Engine::start`] returns an error that names the
+//! cause and a remedy, and [`probe::examine`] checks everything in advance.
+//!
+//! The file `ARCHITECTURE.md` of this crate explains the design and lists its invariants.
 
 #[macro_use]
 mod marks;
@@ -62,7 +82,7 @@ mod shard;
 mod simulation;
 mod workers;
 
-/// The lock-free parts find their atomics here; tests/loom.rs gives them loom's.
+/// The lock-free modules use these atomics; tests/loom.rs replaces them with loom's.
 use std::sync::atomic;
 
 pub use admission::{NoPrefix, Prefix};

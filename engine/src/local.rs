@@ -1,4 +1,4 @@
-//! What a handler may do on its own shard.
+//! The shard that a callback runs on, and what a handler can do with it.
 
 use crate::remote::Remote;
 use crate::shard::core::Core;
@@ -10,7 +10,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The shard a callback runs on.
+/// The shard that a callback runs on.
+///
+/// Callbacks about a shard get it as an argument; the others get it from
+/// [`Connection::local`](crate::Connection::local). It reaches the connections of this shard only.
+/// [`Local::remote`] reaches the whole engine. No method blocks or makes a system call.
 pub struct Local<'a> {
     core: &'a mut Core,
 }
@@ -20,34 +24,38 @@ impl<'a> Local<'a> {
         Self { core }
     }
 
-    /// Its number, from 0.
+    /// The shard's number, from 0.
     #[must_use]
     pub fn shard(&self) -> usize {
         self.core.shard
     }
 
-    /// Monotonic time since an arbitrary start, as of the current batch; milliseconds.
+    /// The time of the current batch of events, from a monotonic clock with an arbitrary start. The
+    /// resolution is 1 ms.
     #[must_use]
     pub fn now(&self) -> Duration {
         Duration::from_millis(self.core.now_ms)
     }
 
-    /// The same in microseconds.
+    /// The time of the current batch in microseconds.
     #[cfg(test)]
     pub(crate) fn now_us(&self) -> u64 {
         self.core.now_us
     }
 
-    /// Connections on this shard, those that are ending included: as many as permits are held here.
+    /// The number of connections on this shard. Connections that are connecting or ending count as
+    /// well, because they hold a permit of `max_connections`.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.core.slots.len()
     }
 
-    /// Connects out from this shard. Later, [`Handler::opened`](crate::Handler::opened) with
-    /// [`Origin::Connected`](crate::Origin::Connected) and this tag, or
-    /// [`Handler::connect_failed`](crate::Handler::connect_failed). False: the engine drains, and
-    /// nothing will come of it.
+    /// Connects out from this shard.
+    ///
+    /// The result comes with the same `tag`: [`Handler::opened`](crate::Handler::opened) with
+    /// [`Origin::Connected`](crate::Origin::Connected), or
+    /// [`Handler::connect_failed`](crate::Handler::connect_failed). Returns `false` if the engine
+    /// drains; no callback follows then.
     pub fn connect(&mut self, to: SocketAddr, tag: u64) -> bool {
         if !self.core.draining {
             self.core.connects.push_back(Connect { to, tag, kept: false });
@@ -55,23 +63,27 @@ impl<'a> Local<'a> {
         !self.core.draining
     }
 
-    /// Connects out from this shard, as [`Local::connect`] does, and connects again whenever an
-    /// attempt has failed or the connection has ended, after a wait that grows, see [`Reconnect`].
+    /// Connects out from this shard and connects again after every end. [`Reconnect`] sets the
+    /// waits in between.
     ///
-    /// Every attempt is answered by [`Handler::opened`](crate::Handler::opened) or
-    /// [`Handler::connect_failed`](crate::Handler::connect_failed), every life has its own
-    /// [`Handler::closed`](crate::Handler::closed). There is no next one after an end by
-    /// [`Reason::LocalClose`] or [`Reason::Aborted`], which is the application's own doing; after
-    /// [`Local::stop_reconnecting`]; when [`Reconnect::attempts`] are used up; and when the engine
-    /// drains. After any other end there is: also when it was kicked, when a deadline passed, when the
-    /// peer broke the protocol, when the handler panicked, and when the peer's FIN has answered our
-    /// `shutdown`.
+    /// `tag` names the kept connection on this shard. Every attempt leads to
+    /// [`Handler::opened`](crate::Handler::opened) or
+    /// [`Handler::connect_failed`](crate::Handler::connect_failed), and every opened connection to
+    /// [`Handler::closed`](crate::Handler::closed). A connection that waits for its next attempt
+    /// holds no permit and no descriptor.
     ///
-    /// The tag names it on this shard until then; a connection of `connect` with the same tag is
-    /// not meant. One that waits for its next attempt holds no permit and no descriptor.
+    /// The engine makes no further attempt in these cases:
+    /// * The connection ended with [`Reason::LocalClose`] or [`Reason::Aborted`], which the
+    ///   application caused itself.
+    /// * [`Local::stop_reconnecting`] was called.
+    /// * [`Reconnect::attempts`] failed attempts were made in a row.
+    /// * The engine drains.
+    ///
+    /// It connects again after every other end: a kick, a timeout, a protocol error, a panic of the
+    /// handler, and a FIN of the peer, even one that answers our own `shutdown`.
     ///
     /// # Errors
-    /// See [`KeepRefused`]: then nothing is attempted, and nothing called.
+    /// [`KeepRefused`]: nothing is attempted, and no callback follows.
     pub fn keep_connected(
         &mut self,
         to: SocketAddr,
@@ -81,66 +93,74 @@ impl<'a> Local<'a> {
         self.core.keep_connected(to, tag, reconnect)
     }
 
-    /// Ends [`Local::keep_connected`]: there is no further attempt. One that is under way is still
-    /// answered, and a connection that is open stays. Called in `opened` it means "until it has
-    /// worked once". False: nothing is kept up under this tag any more.
+    /// Makes the engine stop after the current attempt for `tag`.
+    ///
+    /// An attempt in progress still gets its callback, and an open connection stays open. Called in
+    /// `opened`, it therefore means "connect until it has worked once". Returns `false` if no
+    /// connection is kept up under `tag`.
     pub fn stop_reconnecting(&mut self, tag: u64) -> bool {
         self.core.stop_reconnecting(tag)
     }
 
-    /// How long until a connection that is kept up is attempted again. `None`: an attempt is under
-    /// way, it is open, or nothing is kept up under this tag any more. In `connect_failed` and
-    /// `closed` that tells whether there will be another attempt, and when.
+    /// The time until the next attempt for `tag`. `None` if an attempt is in progress, if the
+    /// connection is open, or if no connection is kept up under `tag`.
+    ///
+    /// In `connect_failed` and `closed` this tells whether another attempt follows, and when.
     #[must_use]
     pub fn reconnects_in(&self, tag: u64) -> Option<Duration> {
         self.core.reconnects_in(tag)
     }
 
-    /// Asks for one call of [`Handler::tick`](crate::Handler::tick) so long after the beginning of
-    /// the current batch, instead of one asked for before. Resolution: a microsecond; the kernel
-    /// adds the thread's timer slack, 50 µs by default (`PR_SET_TIMERSLACK` of prctl(2)).
+    /// Asks for one call of [`Handler::tick`](crate::Handler::tick), `after` the start of the
+    /// current batch. It replaces a tick asked for before.
+    ///
+    /// The resolution is 1 µs. The kernel adds the timer slack of the thread, 50 µs by default
+    /// (prctl(2), `PR_SET_TIMERSLACK`).
     pub fn tick_after(&mut self, after: Duration) {
         let after_us = u64::try_from(after.as_micros()).unwrap_or(u64::MAX).clamp(1, 1 << 50);
         self.core.tick_at_us = Some(self.core.now_us + after_us);
     }
 
-    /// A connection of this shard, to do with it what its own callbacks may; `None` if it is not
-    /// here, or is ending.
+    /// Returns a connection of this shard, with everything its own callbacks may do. `None` if it
+    /// is not on this shard or is ending.
     pub fn connection(&mut self, id: ConnectionId) -> Option<Connection<'_>> {
         let slot = self.find(id).filter(|slot| self.core.slots[*slot].state.hears())?;
         Some(Connection::new(self.core, slot))
     }
 
-    /// What is known of a connection of this shard; `None` if it is not here.
+    /// Describes a connection of this shard. `None` if it is not on this shard.
     #[must_use]
     pub fn info(&self, id: ConnectionId) -> Option<ConnectionInfo> {
         self.find(id).map(|slot| self.core.info(slot))
     }
 
-    /// What is known of this shard's connections: those behind `after`, so many at most.
+    /// Describes up to `limit` connections of this shard, in the order of their slots. `after`
+    /// continues behind a connection; `None` starts at the beginning.
     #[must_use]
     pub fn list(&self, after: Option<ConnectionId>, limit: usize) -> Vec<ConnectionInfo> {
         self.core.list(after.map_or(0, |id| id.slot() + 1), limit)
     }
 
-    /// Ends a connection of this shard with RST and [`Reason::Kicked`]; false if it is not here.
+    /// Resets a connection of this shard with [`Reason::Kicked`]. Returns `false` if it is not on
+    /// this shard.
     pub fn kick(&mut self, id: ConnectionId) -> bool {
         let Some(slot) = self.find(id) else { return false };
         self.core.end(slot, Reason::Kicked, true);
         true
     }
 
-    /// Ends all connections of this shard with RST and [`Reason::Kicked`], a few hundred per turn.
+    /// Resets all connections of this shard with [`Reason::Kicked`], 256 per turn of the loop.
     pub fn kick_all(&mut self) {
         self.core.end_all(Reason::Kicked);
     }
 
-    /// Sends one shared payload to every connection of this shard.
+    /// Sends one shared payload to every connection of this shard. `slow` decides about connections
+    /// whose output queue is full.
     pub fn broadcast(&mut self, bytes: &Arc<[u8]>, slow: SlowReaders) {
         self.core.broadcast(bytes, slow);
     }
 
-    /// Sends to a connection of this shard; false if it is not here.
+    /// Sends to a connection of this shard. Returns `false` if it is not on this shard.
     pub fn send_to(&mut self, id: ConnectionId, bytes: Arc<[u8]>) -> bool {
         let Some(slot) = self.find(id) else { return false };
         let _ = Connection::new(self.core, slot).send_shared(bytes);

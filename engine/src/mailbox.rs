@@ -1,5 +1,5 @@
-//! Commands from other threads to a shard: a bounded queue, and an event descriptor that the
-//! shard polls on its ring.
+//! Commands from other threads to a shard: a bounded queue and an event descriptor (eventfd(2))
+//! that the shard polls on its ring.
 
 use crate::admission::{Bans, Instruction};
 use crate::info::ConnectionInfo;
@@ -12,44 +12,44 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::time::Duration;
 
-/// What another thread may ask of a shard.
+/// A command of another thread to a shard.
 pub enum Command {
-    /// Serve these listening sockets.
+    /// Accept clients on these listening sockets.
     Listen(Sockets),
-    /// End a connection.
+    /// Reset a connection.
     Kick(ConnectionId),
-    /// End all connections.
+    /// Reset all connections.
     KickAll,
     /// Send to a connection.
     Send(ConnectionId, Arc<[u8]>),
     /// Send to every connection.
     Broadcast(Arc<[u8]>, SlowReaders),
-    /// Say what is known of a connection.
+    /// Describe a connection.
     Find(ConnectionId, Sender<Option<ConnectionInfo>>),
-    /// Say what is known of so many connections, from that slot on.
+    /// Describe up to `limit` connections, from slot `from` on.
     List { from: u32, limit: usize, answer: Sender<Vec<ConnectionInfo>> },
-    /// Let these addresses in no more.
+    /// Replace the list of banned addresses.
     Ban(Arc<BanList>),
-    /// Connect out.
+    /// Connect out, with a tag.
     Connect(SocketAddr, u64),
-    /// Connect out, again and again.
+    /// Connect out again and again, with a tag.
     KeepConnected(SocketAddr, u64, Reconnect),
-    /// Do not connect again.
+    /// Make no further attempt for a tag.
     StopReconnecting(u64),
-    /// Stop accepting, finish, and abort what is left after so long.
+    /// Stop accepting, let connections finish, and reset those left after this time.
     Drain(Duration),
-    /// Abort everything and end.
+    /// Reset everything and end.
     Stop,
 }
 
-/// Addresses that are banned, and the filter that refuses them where it is short enough.
+/// The banned addresses, and the socket filter that refuses them if it is short enough.
 #[derive(Debug, Default)]
 pub struct BanList {
     pub bans: Bans,
     pub program: Option<Vec<Instruction>>,
 }
 
-/// Listening sockets on their way to a shard; closed if they do not arrive.
+/// Listening sockets on their way to a shard. They are closed if they do not arrive.
 #[derive(Default)]
 pub struct Sockets(Vec<Descriptor>);
 
@@ -63,7 +63,7 @@ impl Sockets {
         self.0.push(descriptor);
     }
 
-    /// They are the caller's to close now.
+    /// Hands the sockets to the caller, who closes them.
     pub fn take(mut self) -> Vec<Descriptor> {
         std::mem::take(&mut self.0)
     }
@@ -75,14 +75,18 @@ impl Drop for Sockets {
     }
 }
 
-/// The queue of a shard is full, or the shard has ended.
+/// The error of a command that was not queued: the command queue of the shard is full, or the shard
+/// has ended.
+///
+/// The queue holds [`Config::mailbox_commands_max`](crate::Config::mailbox_commands_max) commands.
+/// The shard empties it in every turn of its loop, so a later attempt can succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Busy;
 
 impl std::fmt::Display for Busy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(
-            "the shard's command queue is full or the shard has ended: try again later, or raise \
+            "the shard's command queue is full or the shard has ended; try again later or raise \
              mailbox_commands_max",
         )
     }
@@ -91,7 +95,7 @@ impl std::fmt::Display for Busy {
 impl std::error::Error for Busy {}
 
 struct Shared {
-    /// Closed with the last handle: no waker may write to a descriptor that is somebody else's.
+    /// Closed with the last handle, so that no waker writes to a number that was reused.
     event: Descriptor,
     signalled: AtomicBool,
     ended: AtomicBool,
@@ -108,20 +112,21 @@ impl Drop for Shared {
 pub struct Waker(Arc<Shared>);
 
 impl Waker {
-    /// Makes the shard look at its mailbox. Calls until it has looked cost one write together.
+    /// Makes the shard look at its mailbox. All calls until it has looked cost one write(2)
+    /// together.
     pub fn wake(&self) {
         if !self.0.signalled.swap(true, Ordering::SeqCst) {
             crate::ring::calls::signal_event(self.0.event);
         }
     }
 
-    /// Whether the shard is gone.
+    /// Returns whether the shard has ended.
     pub fn has_ended(&self) -> bool {
         self.0.ended.load(Ordering::SeqCst)
     }
 }
 
-/// The sending side.
+/// The sending side of a mailbox.
 #[derive(Clone)]
 pub struct Sending {
     commands: Sender<Command>,
@@ -144,23 +149,24 @@ impl Sending {
         &self.waker
     }
 
-    /// Whether the shard is gone. (A sender cannot ask its channel; the shard says so.)
+    /// Returns whether the shard has ended. A crossbeam sender cannot tell, so the shard's waker
+    /// does.
     pub fn has_ended(&self) -> bool {
         self.waker.has_ended()
     }
 }
 
-/// The shard's side.
+/// The shard's side of a mailbox.
 pub struct Mailbox {
     commands: Receiver<Command>,
     shared: Arc<Shared>,
 }
 
 impl Mailbox {
-    /// A queue of at most `commands_max`, with its event descriptor.
+    /// Creates a queue of at most `commands_max` commands with its event descriptor.
     ///
     /// # Errors
-    /// EMFILE, as eventfd(2).
+    /// EMFILE and ENFILE, as eventfd(2).
     pub fn new(commands_max: usize) -> io::Result<(Sending, Self)> {
         let event = crate::ring::calls::event()?;
         Ok(Self::with_event(commands_max, event))
@@ -177,21 +183,22 @@ impl Mailbox {
         (sending, Self { commands: receiver, shared })
     }
 
-    /// What the shard polls.
+    /// The descriptor that the shard polls.
     pub fn event(&self) -> Descriptor {
         self.shared.event
     }
 
-    /// Before the commands are read: from now on a waker writes again.
+    /// Called before the commands are read: from now on, a waker writes again.
     pub fn acknowledge(&self) {
         self.shared.signalled.store(false, Ordering::SeqCst);
-        // What is looked at afterwards, permits handed over for instance, was not looked at before.
+        // State that other threads change, such as permits handed over, must be read after this
+        // point.
         fence(Ordering::SeqCst);
         #[cfg(test)]
         crate::ring::simulated::interrupt();
     }
 
-    /// The next command.
+    /// Takes the next command.
     pub fn next(&self) -> Option<Command> {
         let command = self.commands.try_recv().ok();
         #[cfg(test)]
@@ -203,8 +210,8 @@ impl Mailbox {
 impl Drop for Mailbox {
     fn drop(&mut self) {
         self.shared.ended.store(true, Ordering::SeqCst);
-        // The queue lives as long as its senders: a listening socket in it would stay open, and
-        // nobody would accept from it.
+        // The queue lives as long as its senders. A listening socket left in it would stay open,
+        // and nobody would accept from it.
         while self.next().is_some() {}
     }
 }

@@ -1,54 +1,61 @@
-//! Why a connection ended.
+//! The reason for which a connection ended.
 
-/// Why a connection ended; given to [`Handler::closed`](crate::Handler::closed) and counted. The
-/// first cause counts: what follows from it does not change it.
+/// The reason for which a connection ended.
+///
+/// [`Handler::closed`](crate::Handler::closed) receives it, and the ledger counts it in
+/// [`closed_by`](crate::ShardLedger::closed_by). The first cause counts: its consequences do not
+/// replace it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Reason {
-    /// The peer ended it with FIN, and we had nothing more to say.
+    /// The peer sent its FIN, and the connection ended normally after it.
     PeerFin,
-    /// The peer reset it (ECONNRESET).
+    /// The peer reset the connection (ECONNRESET, ENOTCONN, or a hang-up).
     PeerReset,
-    /// We sent to a peer that had gone (EPIPE).
+    /// A send found that the peer had gone (EPIPE).
     BrokenPipe,
-    /// [`Connection::close`](crate::Connection::close) or `shutdown` was called.
+    /// The handler called [`Connection::close`](crate::Connection::close) or
+    /// [`finish`](crate::Connection::finish).
     LocalClose,
-    /// [`Connection::abort`](crate::Connection::abort) was called.
+    /// The handler called [`Connection::abort`](crate::Connection::abort).
     Aborted,
-    /// Nothing received or sent for `idle_timeout`.
+    /// No byte was received or sent for [`idle_timeout`](crate::Config::idle_timeout).
     IdleTimeout,
-    /// A message was begun and not finished within `receive_timeout`.
+    /// A message stayed incomplete for [`receive_timeout`](crate::Config::receive_timeout).
     ReceiveTimeout,
-    /// Output made no progress for `write_timeout`.
+    /// Queued output made no progress for [`write_timeout`](crate::Config::write_timeout).
     WriteTimeout,
-    /// A file made no progress for `transfer_timeout`.
+    /// A file made no progress for [`transfer_timeout`](crate::Config::transfer_timeout).
     TransferTimeout,
-    /// [`Connection::protocol_error`](crate::Connection::protocol_error) was called.
+    /// The handler called [`Connection::protocol_error`](crate::Connection::protocol_error).
     ProtocolError,
-    /// A message longer than `message_bytes_max`.
+    /// An incomplete message was longer than
+    /// [`message_bytes_max`](crate::Config::message_bytes_max).
     MessageTooLong,
-    /// More queued output than `output_bytes_max`.
+    /// More output was queued than [`output_bytes_max`](crate::Config::output_bytes_max).
     OutputTooLong,
-    /// A file being sent became shorter than announced.
+    /// A file being sent was shorter than the range given to
+    /// [`send_file`](crate::Connection::send_file).
     FileTruncated,
-    /// A file being sent could not be read.
+    /// A file being sent could not be read, or was not a regular file.
     FileFailed,
-    /// Ended by [`Remote::kick`](crate::Remote::kick), `kick_all` or `Local::kick`.
+    /// [`Remote::kick`](crate::Remote::kick), [`Local::kick`](crate::Local::kick) or `kick_all`
+    /// ended the connection.
     Kicked,
-    /// A drain was begun, and it had nothing more to finish.
+    /// The engine drained, and the connection had no work in progress.
     Drained,
-    /// Reset by [`Remote::stop`](crate::Remote::stop), or because a drain reached its deadline.
+    /// [`Remote::stop`](crate::Remote::stop) or the drain deadline reset the connection.
     Stopped,
-    /// A callback panicked.
+    /// A callback of the connection panicked.
     HandlerPanicked,
-    /// The network failed: ETIMEDOUT, EHOSTUNREACH, ENETDOWN and their like.
+    /// The network failed, for example with ETIMEDOUT, EHOSTUNREACH or ENETDOWN.
     NetworkError,
-    /// The shard it lived on failed.
+    /// The connection's shard failed.
     ShardFailed,
 }
 
 impl Reason {
-    /// Every reason, in the order of their numbers.
+    /// All reasons, in the order of their numbers.
     pub const ALL: [Self; 20] = [
         Self::PeerFin,
         Self::PeerReset,
@@ -72,7 +79,7 @@ impl Reason {
         Self::ShardFailed,
     ];
 
-    /// The name used in logs and in the ledger: `peer_fin`, `idle_timeout`, …
+    /// The reason's name in logs and in the ledger: `peer_fin`, `idle_timeout` and so on.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -99,7 +106,9 @@ impl Reason {
         }
     }
 
-    /// The reason that an errno of a receive, send or connect stands for.
+    /// The reason that belongs to an errno of a receive, send or connect: [`Self::PeerReset`] for
+    /// ECONNRESET and ENOTCONN, [`Self::BrokenPipe`] for EPIPE, [`Self::NetworkError`] for all
+    /// others.
     #[must_use]
     pub const fn from_errno(errno: i32) -> Self {
         match errno {

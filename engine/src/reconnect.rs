@@ -1,16 +1,17 @@
-//! Connections that are made again when they end: how long is waited, and why one is not taken.
+//! Outgoing connections that the engine makes again when they end.
 
 use std::fmt;
 use std::io;
 use std::time::Duration;
 
-/// How a connection of [`Local::keep_connected`](crate::Local::keep_connected) is made again.
+/// The backoff of [`Local::keep_connected`](crate::Local::keep_connected).
 ///
-/// The first wait is [`first`](Self::first); each attempt in a row without success doubles it, up
-/// to [`most`](Self::most). What is waited is anything between half of that and all of it, so that
-/// clients that lost the same server do not come back in step. Success is a connection that lasted
-/// for at least as long as the wait before it: a server that accepts and hangs up is not pressed
-/// harder than one that is away.
+/// The first wait is [`first`](Self::first). Each failed attempt in a row doubles the wait, up to
+/// [`most`](Self::most). The actual wait is random, between half of this value and all of it.
+/// Clients that lost the same server therefore do not return at the same moment.
+///
+/// An attempt counts as successful if its connection lasted at least as long as the wait before it.
+/// A server that accepts and hangs up is therefore retried no faster than one that is down.
 ///
 /// ```
 /// use ringwright::{Config, Connection, ConnectionId, Engine, Handler, Local, Origin};
@@ -22,40 +23,40 @@ use std::time::Duration;
 /// impl Handler for Uplink {
 ///     type State = ();
 ///     fn started(&mut self, shard: &mut Local<'_>) {
-///         shard.keep_connected(self.0, 1, Reconnect::default()).expect("the first of this shard");
+///         shard.keep_connected(self.0, 1, Reconnect::default()).expect("tag 1 is unused");
 ///     }
 ///     fn opened(&mut self, _: &mut Connection<'_>, _: Origin) {}
 ///     fn received(&mut self, _: &mut (), connection: &mut Connection<'_>, bytes: &[u8]) -> usize {
 ///         if bytes == b"go away" {
-///             connection.close(); // our own doing: not made again
+///             connection.close(); // no further attempt follows
 /// #           let _ = connection.local().remote().drain(Duration::ZERO);
 ///         }
 ///         bytes.len()
 ///     }
 ///     fn closed(&mut self, _: (), shard: &mut Local<'_>, _: ConnectionId, reason: Reason) {
-///         println!("{reason:?}; again in {:?}", shard.reconnects_in(1));
+///         println!("{reason:?}; next attempt in {:?}", shard.reconnects_in(1));
 ///     }
 ///     fn connect_failed(&mut self, shard: &mut Local<'_>, tag: u64, error: std::io::Error) {
-///         println!("{error}; again in {:?}", shard.reconnects_in(tag));
+///         println!("{error}; next attempt in {:?}", shard.reconnects_in(tag));
 ///     }
 /// }
 ///
 /// let server = TcpListener::bind("127.0.0.1:0")?;
 /// let address = server.local_addr()?;
 /// let engine = Engine::start(Config::default(), move |_| Uplink(address))?;
-/// drop(server.accept()?); // lost, and made again about 100 ms later
+/// drop(server.accept()?); // the connection is lost and made again about 100 ms later
 /// server.accept()?.0.write_all(b"go away")?;
 /// # engine.join()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reconnect {
-    /// The first wait. Default 100 ms; a millisecond at least.
+    /// The first wait, at least 1 ms. Default 100 ms.
     pub first: Duration,
-    /// The longest wait. Default 30 s; `first` at least.
+    /// The longest wait, at least `first`. Default 30 s.
     pub most: Duration,
-    /// Attempts in a row without success after which none follows; one at least. Default `None`:
-    /// they never end.
+    /// The number of failed attempts in a row after which the engine gives up. Default `None`:
+    /// never.
     pub attempts: Option<u32>,
 }
 
@@ -65,20 +66,23 @@ impl Default for Reconnect {
     }
 }
 
-/// Why a connection is not kept up. From [`Remote::keep_connected`](crate::Remote::keep_connected)
-/// it comes to [`Handler::connect_failed`](crate::Handler::connect_failed), inside of the error.
+/// The reason why a connection is not kept up.
+///
+/// [`Local::keep_connected`](crate::Local::keep_connected) returns it. For
+/// [`Remote::keep_connected`](crate::Remote::keep_connected) it is inside the error given to
+/// [`Handler::connect_failed`](crate::Handler::connect_failed).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeepRefused {
-    /// The engine drains.
+    /// The engine is draining.
     Draining,
-    /// The shard keeps one up with this tag already.
+    /// The shard already keeps a connection with this tag.
     TagTaken {
         /// The tag.
         tag: u64,
     },
-    /// The shard keeps as many up as it may.
+    /// The shard already keeps as many connections as it may.
     TooMany {
-        /// [`Config::reconnects_max`](crate::Config::reconnects_max).
+        /// The limit: [`Config::reconnects_max`](crate::Config::reconnects_max).
         most: usize,
     },
 }
@@ -86,15 +90,15 @@ pub enum KeepRefused {
 impl fmt::Display for KeepRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Draining => f.write_str("the engine is draining: nothing is connected any more"),
+            Self::Draining => f.write_str("the engine is draining and makes no more connections"),
             Self::TagTaken { tag } => write!(
                 f,
-                "the shard keeps a connection with tag {tag} up already: take another tag, or end \
-                 that with stop_reconnecting"
+                "this shard already keeps a connection with tag {tag}; use another tag or call \
+                 stop_reconnecting first"
             ),
             Self::TooMany { most } => write!(
                 f,
-                "the shard keeps reconnects_max = {most} connections up already: raise it, or use \
+                "this shard already keeps reconnects_max = {most} connections; raise it or use \
                  more shards"
             ),
         }

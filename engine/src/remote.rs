@@ -1,4 +1,4 @@
-//! The thread-safe handle.
+//! The handle to an engine that works on every thread.
 
 use crate::admission::{Admission, Bans, Prefix, program};
 use crate::info::ConnectionInfo;
@@ -14,15 +14,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// How long a shard has to answer a question.
+/// The wait for a shard's answer to a question.
 const ANSWER_WAIT: Duration = Duration::from_secs(1);
-/// Connections that a shard lists in one go: it does nothing else meanwhile.
+/// The limit on connections that a shard lists in one go, because it does nothing else meanwhile.
 const LIST_MAX: usize = 1_000;
-/// Prefixes that may be banned.
+/// The limit on banned prefixes.
 pub(crate) const BANS_MAX: usize = 1 << 16;
 
 thread_local! {
-    /// The engine that this thread is a shard of, as the address of what its handles share.
+    /// The engine of which this thread is a shard, as the address of its shared handle; 0 for
+    /// others.
     static SHARD_OF: Cell<usize> = const { Cell::new(0) };
 }
 
@@ -32,27 +33,44 @@ struct Shared {
     admission: Arc<Admission>,
     pool: Pool,
     draining: AtomicBool,
-    /// The list as it was last given to the shards. Locked for as long as a pointer is copied.
+    /// The list last sent to the shards. The lock is held only while the pointer is copied.
     bans: Mutex<Arc<Vec<Prefix>>>,
-    /// Locked by whoever changes the list; nobody waits for it.
+    /// Held while the list changes. A second caller gets an error instead of waiting.
     changing_bans: Mutex<()>,
 }
 
-/// Speaks to an engine from any thread, callbacks included. What only tells the shards something
-/// does not block: a full queue is [`Busy`]. [`Remote::find`] and [`Remote::list`] wait for an
-/// answer, for a second at most. Cheap to clone.
+/// A handle to an engine for any thread, callbacks included. Cheap to clone.
+///
+/// The handle outlives the engine. [`Engine::remote`](crate::Engine::remote) and
+/// [`Local::remote`](crate::Local::remote) return it.
+///
+/// ```
+/// use ringwright::{Busy, ConnectionId, Remote, SlowReaders};
+/// use std::sync::Arc;
+///
+/// /// Sends a line to everybody except one connection, which is reset.
+/// fn announce(remote: &Remote, line: &str, banned: ConnectionId) -> Result<(), Busy> {
+///     remote.kick(banned)?;
+///     remote.broadcast(Arc::from(line.as_bytes()), SlowReaders::Skip)
+/// }
+/// ```
+///
+/// # Blocking
+/// Commands to the shards go into bounded queues and never block: a full queue is [`Busy`], see
+/// [`Config::mailbox_commands_max`](crate::Config::mailbox_commands_max). Only [`find`](Self::find)
+/// and [`list`](Self::list) wait for an answer, for at most one second per shard asked.
 #[derive(Clone)]
 pub struct Remote(Arc<Shared>);
 
-/// Why a question has no answer.
+/// The reason why [`Remote::find`] or [`Remote::list`] has no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ask {
-    /// A shard's queue is full.
+    /// The shard's command queue is full.
     Busy,
-    /// A shard did not answer within a second: it is stuck in a callback, or it has ended.
+    /// The shard did not answer within one second: a callback is blocking it, or it has ended.
     NoAnswer,
-    /// Asked on a shard's own thread, which would wait for itself: ask
-    /// [`Local`](crate::Local) there.
+    /// The caller is a shard's own thread, which would wait for itself. Use [`Local`](crate::Local)
+    /// there.
     FromCallback,
 }
 
@@ -61,10 +79,10 @@ impl fmt::Display for Ask {
         match self {
             Self::Busy => Busy.fmt(f),
             Self::NoAnswer => f.write_str(
-                "a shard did not answer within a second: it is stuck in a callback, or has ended",
+                "a shard did not answer within 1 second: a callback blocks it, or it has ended",
             ),
             Self::FromCallback => f.write_str(
-                "asked on a shard's own thread, which would wait for itself: ask Local there",
+                "called on a shard's own thread, which would wait for itself; use Local there",
             ),
         }
     }
@@ -72,40 +90,43 @@ impl fmt::Display for Ask {
 
 impl std::error::Error for Ask {}
 
-/// Why the list of banned addresses was not changed everywhere.
+/// The reason why a change of the banned addresses did not reach every shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BanFailed {
-    /// Somebody else changes it at this moment: call again.
+    /// Another thread is changing the list at this moment. Call again.
     Changing,
-    /// A shard's queue is full and it has the old list: call again.
+    /// A shard's command queue is full, and the shard still has the old list. Call again.
     Busy,
-    /// There are 65,536 prefixes in it already.
+    /// The list would have more than 65,536 prefixes.
     TooMany,
 }
 
 impl fmt::Display for BanFailed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Changing => f.write_str(
-                "the list of banned addresses is being changed by somebody else: try again",
-            ),
+            Self::Changing => {
+                f.write_str("another thread is changing the list of banned addresses; try again")
+            }
             Self::Busy => Busy.fmt(f),
-            Self::TooMany => write!(f, "{BANS_MAX} prefixes are banned already: join some"),
+            Self::TooMany => write!(
+                f,
+                "the limit of {BANS_MAX} banned prefixes is reached; merge prefixes or remove some"
+            ),
         }
     }
 }
 
 impl std::error::Error for BanFailed {}
 
-/// What a broadcast does about connections whose output is above the high-water mark.
+/// The treatment of connections whose output queue is full, in a broadcast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlowReaders {
-    /// They do not get it; counted in the ledger as `broadcasts_skipped`.
+    /// They do not get the payload. The ledger counts them as `broadcasts_skipped`.
     Skip,
-    /// It is queued behind the rest; beyond `output_bytes_max` they are ended with
+    /// The payload is queued for them as well. A connection beyond `output_bytes_max` is reset with
     /// [`Reason::OutputTooLong`](crate::Reason::OutputTooLong).
     Queue,
-    /// They are ended with [`Reason::OutputTooLong`](crate::Reason::OutputTooLong) at once.
+    /// They are reset with [`Reason::OutputTooLong`](crate::Reason::OutputTooLong).
     Disconnect,
 }
 
@@ -127,89 +148,94 @@ impl Remote {
         }))
     }
 
-    /// Shards of the engine.
+    /// The number of shards of the engine.
     #[must_use]
     pub fn shards(&self) -> usize {
         self.0.mailboxes.len()
     }
 
-    /// Begins to drain and returns at once: no handshake begins any more, those under way and the
-    /// backlog are accepted, who waits is let in as others leave,
-    /// [`Handler::draining`](crate::Handler::draining) is called for every connection, and what is
-    /// left after `deadline` is reset. Then the shards end. Called again it can only shorten the
-    /// deadline. A shard that has ended is done.
+    /// Starts a graceful shutdown and returns at once.
+    ///
+    /// The shards let no new handshake begin. They still accept clients whose handshake is in
+    /// progress or complete, and admit waiting clients as others leave. They call
+    /// [`Handler::draining`](crate::Handler::draining) for every connection, and reset the
+    /// connections that are left after `deadline`. A shard ends when its last connection has ended.
+    /// Another call can only shorten the deadline.
     ///
     /// # Errors
-    /// [`Busy`] when a shard's queue is full: that shard has not heard of it, call again.
+    /// [`Busy`] if a shard's queue is full. That shard does not drain yet: call again.
     pub fn drain(&self, deadline: Duration) -> Result<(), Busy> {
         self.0.draining.store(true, Ordering::SeqCst);
         self.to_all(|| Command::Drain(deadline))
     }
 
-    /// Resets every connection, turns away who waits, and ends the shards. Returns at once.
+    /// Resets every connection, closes waiting clients and ends the shards. Returns at once.
     ///
     /// # Errors
-    /// As [`Remote::drain`].
+    /// [`Busy`], as for [`Remote::drain`].
     pub fn stop(&self) -> Result<(), Busy> {
         self.0.draining.store(true, Ordering::SeqCst);
         self.to_all(|| Command::Stop)
     }
 
-    /// Whether a drain or a stop was begun.
+    /// Returns whether [`Remote::drain`] or [`Remote::stop`] was called.
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.0.draining.load(Ordering::SeqCst)
     }
 
-    /// Ends a connection with RST and [`Reason::Kicked`](crate::Reason::Kicked); one that is gone
-    /// already is left in peace.
+    /// Resets a connection with [`Reason::Kicked`](crate::Reason::Kicked). Nothing happens if the
+    /// connection has ended already.
     ///
     /// # Errors
-    /// [`Busy`].
+    /// [`Busy`] if the shard's queue is full.
     pub fn kick(&self, id: ConnectionId) -> Result<(), Busy> {
         self.to_connection(id, Command::Kick(id))
     }
 
-    /// Ends all connections there are now with RST and [`Reason::Kicked`](crate::Reason::Kicked),
-    /// a few hundred per turn of each shard.
+    /// Resets all present connections with [`Reason::Kicked`](crate::Reason::Kicked). Each shard
+    /// resets 256 of them per turn of its loop.
     ///
     /// # Errors
-    /// [`Busy`]: some shard did not take it, others may have.
+    /// [`Busy`] if a shard's queue is full. Other shards may have taken the command.
     pub fn kick_all(&self) -> Result<(), Busy> {
         self.to_all(|| Command::KickAll)
     }
 
-    /// Sends to one connection; to one that is gone nothing is sent.
+    /// Sends to one connection. Nothing happens if the connection has ended.
     ///
     /// # Errors
-    /// [`Busy`].
+    /// [`Busy`] if the shard's queue is full.
     pub fn send(&self, id: ConnectionId, bytes: Arc<[u8]>) -> Result<(), Busy> {
         self.to_connection(id, Command::Send(id, bytes))
     }
 
-    /// Sends one shared payload to every connection.
+    /// Sends one shared payload to every connection. `slow` decides about connections whose output
+    /// queue is full.
     ///
     /// # Errors
-    /// [`Busy`]: some shard did not take it, others may have.
+    /// [`Busy`] if a shard's queue is full. Other shards may have taken the command.
     pub fn broadcast(&self, bytes: Arc<[u8]>, slow: SlowReaders) -> Result<(), Busy> {
         self.to_all(|| Command::Broadcast(bytes.clone(), slow))
     }
 
-    /// Connects out from a shard.
+    /// Connects out from shard number `shard`, as [`Local::connect`](crate::Local::connect) does.
+    /// The result is a callback with `tag`.
     ///
     /// # Errors
-    /// [`Busy`], also where there is no such shard or it has ended.
+    /// [`Busy`] if the shard's queue is full, if the shard has ended, or if there is no such shard.
     pub fn connect(&self, shard: usize, to: SocketAddr, tag: u64) -> Result<(), Busy> {
         self.to(shard, Command::Connect(to, tag))
     }
 
-    /// Connects out from a shard, again and again: [`Local::keep_connected`](crate::Local::keep_connected).
-    /// What refuses it there comes as an error to
-    /// [`Handler::connect_failed`](crate::Handler::connect_failed), with a
-    /// [`KeepRefused`](crate::KeepRefused) inside.
+    /// Connects out from shard number `shard` again and again, as
+    /// [`Local::keep_connected`](crate::Local::keep_connected) does.
+    ///
+    /// A refusal of the shard comes to [`Handler::connect_failed`](crate::Handler::connect_failed),
+    /// as an error with a [`KeepRefused`](crate::KeepRefused) inside.
     ///
     /// # Errors
-    /// As [`Remote::connect`].
+    /// [`Busy`], as for [`Remote::connect`].
     pub fn keep_connected(
         &self,
         shard: usize,
@@ -220,17 +246,19 @@ impl Remote {
         self.to(shard, Command::KeepConnected(to, tag, reconnect))
     }
 
-    /// Ends that: [`Local::stop_reconnecting`](crate::Local::stop_reconnecting). A shard that has
-    /// ended does not connect any more.
+    /// Ends [`Remote::keep_connected`], as
+    /// [`Local::stop_reconnecting`](crate::Local::stop_reconnecting) does. It succeeds on a shard
+    /// that has ended.
     ///
     /// # Errors
-    /// [`Busy`].
+    /// [`Busy`] if the shard's queue is full or if there is no such shard.
     pub fn stop_reconnecting(&self, shard: usize, tag: u64) -> Result<(), Busy> {
         let sent = self.to(shard, Command::StopReconnecting(tag));
         if self.is_gone(shard) { Ok(()) } else { sent }
     }
 
-    /// What is known of a connection; `None` if it is gone. Waits for the shard's answer.
+    /// Describes a connection, or returns `None` if it has ended. Waits for the shard's answer, at
+    /// most one second.
     ///
     /// # Errors
     /// See [`Ask`].
@@ -245,8 +273,9 @@ impl Remote {
         }
     }
 
-    /// What is known of the connections, ordered by shard and slot: those behind `after`, so many
-    /// at most. Waits for the shards' answers.
+    /// Describes up to `limit` connections, ordered by shard and slot. `after` continues behind a
+    /// connection; `None` starts at the beginning. Waits at most one second per answer of a shard,
+    /// which describes up to 1,000 connections.
     ///
     /// # Errors
     /// See [`Ask`].
@@ -274,9 +303,11 @@ impl Remote {
         Ok(found)
     }
 
-    /// Changes how many workers do what handlers offload, while the engine runs; 0 is legal.
-    /// More start at once, on the calling thread's time; fewer leave as they finish what they
-    /// do. At zero, jobs still queued end with [`JobError::NoWorkers`](crate::JobError::NoWorkers).
+    /// Changes the number of worker threads while the engine runs, 0 to 1,024.
+    ///
+    /// Additional workers start at once, on the time of the calling thread. Surplus workers leave
+    /// as soon as they finish their current job. With 0 workers, queued jobs fail with
+    /// [`JobError::NoWorkers`](crate::JobError::NoWorkers).
     ///
     /// # Errors
     /// See [`WorkersFailed`].
@@ -284,17 +315,21 @@ impl Remote {
         self.0.pool.resize(workers)
     }
 
-    /// Workers that jobs are given to.
+    /// The number of workers that take jobs.
     #[must_use]
     pub fn workers(&self) -> usize {
         self.0.pool.workers()
     }
 
-    /// Lets nobody in any more from these addresses; who is connected stays. Where the kernel
-    /// takes a filter for the listeners, such a client gets no answer to its SYN; where it does
-    /// not (there is room for about a thousand prefixes of IPv4, or four hundred of IPv6), it is
-    /// closed as soon as it was accepted. Who waits for a permit and is banned is closed.
-    /// False: they were banned already.
+    /// Bans an address or prefix. Returns `false` if this prefix is banned already.
+    ///
+    /// New clients from there are refused; open connections stay open. A banned client that waits
+    /// for a permit is closed. The engine puts a socket filter on its listeners, so that a banned
+    /// client gets no answer to its SYN.
+    ///
+    /// A filter has room for about a thousand IPv4 prefixes or 450 IPv6 addresses. If the list is
+    /// longer, or if the kernel refuses the filter, the engine closes banned clients right after
+    /// accept instead.
     ///
     /// # Errors
     /// See [`BanFailed`].
@@ -309,7 +344,7 @@ impl Remote {
         })
     }
 
-    /// Undoes [`Remote::ban`]. False: there was no such prefix.
+    /// Undoes [`Remote::ban`] for exactly this prefix. Returns `false` if it was not banned.
     ///
     /// # Errors
     /// See [`BanFailed`].
@@ -320,7 +355,7 @@ impl Remote {
         })
     }
 
-    /// Bans exactly these, whatever was banned before.
+    /// Replaces the whole list of banned prefixes.
     ///
     /// # Errors
     /// See [`BanFailed`].
@@ -334,31 +369,33 @@ impl Remote {
         self.change_bans(|bans| Ok(std::mem::replace(bans, new).is_empty())).map(drop)
     }
 
-    /// What is banned.
+    /// The banned prefixes, sorted.
     #[must_use]
     pub fn bans(&self) -> Arc<Vec<Prefix>> {
         self.0.bans.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Clients of an address now, those that wait included; 0 where `max_per_address` is not set.
+    /// The number of clients of an address, with waiting ones. For IPv6, the number of its /64
+    /// prefix. 0 if `max_per_address` is not set.
     #[must_use]
     pub fn connections_of(&self, address: IpAddr) -> u64 {
         self.0.admission.count_of(address)
     }
 
-    /// Connections open now, over all shards.
+    /// The number of open connections over all shards, as last published.
     #[must_use]
     pub fn connections(&self) -> u64 {
         self.ledger().open()
     }
 
-    /// The ledger, as the shards last published it.
+    /// The counters of the engine, as the shards last published them. Every shard publishes once
+    /// per turn of its loop.
     #[must_use]
     pub fn ledger(&self) -> Ledger {
         Ledger::of(self.0.published.iter().map(AsRef::as_ref), &self.0.admission, &self.0.pool)
     }
 
-    /// The ledger of each shard, as last published.
+    /// The counters of each shard, as last published.
     #[must_use]
     pub fn shard_ledgers(&self) -> Vec<ShardLedger> {
         self.0.published.iter().map(|published| published.read()).collect()
@@ -368,12 +405,12 @@ impl Remote {
         &self.0.pool
     }
 
-    /// From now on the calling thread is a shard of this engine.
+    /// Marks the calling thread as a shard of this engine.
     pub(crate) fn enter_shard(&self) {
         SHARD_OF.set(self.identity());
     }
 
-    /// An error on a shard's own thread.
+    /// Returns an error on a shard's own thread.
     pub(crate) fn refuse_in_callback(&self) -> Result<(), Error> {
         if SHARD_OF.get() == self.identity() { Err(Error::JoinFromCallback) } else { Ok(()) }
     }
@@ -389,7 +426,8 @@ impl Remote {
         let _changing = self.0.changing_bans.try_lock().map_err(|_| BanFailed::Changing)?;
         let mut bans = self.bans().to_vec();
         let changed = change(&mut bans)?;
-        // Also where nothing changed: the last time some shard may not have taken it.
+        // The list is sent even if nothing changed, because a shard may have missed the previous
+        // one.
         let list = Bans::new(&bans);
         *self.0.bans.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(bans);
         let list = Arc::new(BanList { program: program(&list), bans: list });
@@ -409,7 +447,7 @@ impl Remote {
         let mut result = Ok(());
         for mailbox in &self.0.mailboxes {
             let sent = mailbox.send(command());
-            // A shard that has ended has nobody whom it could concern.
+            // A shard that has ended has no connection that the command could concern.
             if sent.is_err() && !mailbox.has_ended() {
                 result = sent;
             }
@@ -417,12 +455,13 @@ impl Remote {
         result
     }
 
-    /// There is no such shard, or not any more.
+    /// Returns whether the shard has ended or never existed.
     fn is_gone(&self, shard: usize) -> bool {
         self.0.mailboxes.get(shard).is_none_or(Sending::has_ended)
     }
 
-    /// A shard that is gone has no such connection any more.
+    /// Sends a command about a connection. A shard that has ended does not have it any more, which
+    /// is no error.
     fn to_connection(&self, id: ConnectionId, command: Command) -> Result<(), Busy> {
         let sent = self.to(id.shard(), command);
         if self.is_gone(id.shard()) { Ok(()) } else { sent }

@@ -1,26 +1,26 @@
-//! How many connections each address has, over all shards, without a lock.
+//! The number of connections of each address over all shards, without a lock.
 //!
-//! An address is known by a keyed 64-bit hash: its bucket and a tag of 48 bits. A connection
-//! remembers the cell it was counted in and gives back there, so that no count can go stale. Two
-//! shards that meet a new address at the same moment may count it in two cells of its bucket: the
-//! limit is held against the sum, and of two such
-//! clients who compete for a last place both may be refused. The interleavings are checked with loom (tests/loom.rs).
+//! An address is known by a keyed 64-bit hash, which gives its bucket and a tag of 48 bits. A
+//! connection remembers the cell in which it was counted and gives back there, so no count can go
+//! stale. Two shards that count a new address at the same moment may use two cells of its bucket.
+//! The limit therefore applies to the sum of the cells, and of two clients that compete for the
+//! last place both may be refused. The interleavings are checked with loom (`tests/loom.rs`).
 
 use crate::atomic::{AtomicU64, Ordering, fence};
 
 /// Cells of a bucket. There are four times as many cells as connections, so that a bucket of
-/// different addresses is as good as never full.
+/// different addresses practically never fills up.
 const BUCKET: usize = 32;
 const COUNT_BITS: u32 = 16;
 const COUNT_MAX: u64 = (1 << COUNT_BITS) - 1;
 
-/// Counts by address.
+/// Connection counts by address.
 pub struct Addresses {
     limit: u64,
     cells: Box<[AtomicU64]>,
 }
 
-/// Where a connection is counted.
+/// The cell in which a connection is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cell(u32);
 
@@ -37,12 +37,12 @@ impl Addresses {
         Self { limit: u64::from(limit), cells }
     }
 
-    /// Counts one more for an address; `None` where that would be too many.
+    /// Counts a connection of an address. `None` if the address has reached the limit.
     pub fn take(&self, hash: u64) -> Option<Cell> {
         let (first, tag) = self.place(hash);
         let cell = self.count_in_bucket(first, tag)?;
-        // The bucket may count the address elsewhere, too. Of two who count it at the same time
-        // at least one sees the other.
+        // The bucket may count the address in another cell as well. If two threads count it at the
+        // same time, at least one of them sees the other's count.
         fence(Ordering::SeqCst);
         if self.sum(first, tag) > self.limit {
             self.give_back(cell);
@@ -51,10 +51,10 @@ impl Addresses {
         Some(cell)
     }
 
-    /// Counts one less.
+    /// Ends the count of a connection.
     ///
     /// # Panics
-    /// If nothing is counted there: a bug in the engine.
+    /// If the cell counts nothing, which is a bug in the engine.
     pub fn give_back(&self, cell: Cell) {
         if cell != Cell::NONE {
             let before = self.cells[cell.0 as usize].fetch_sub(1, Ordering::AcqRel);
@@ -62,7 +62,7 @@ impl Addresses {
         }
     }
 
-    /// Connections of an address now.
+    /// The connections of an address.
     pub fn count(&self, hash: u64) -> u64 {
         let (first, tag) = self.place(hash);
         self.sum(first, tag)
@@ -70,7 +70,7 @@ impl Addresses {
 
     fn place(&self, hash: u64) -> (usize, u64) {
         let buckets = self.cells.len() / BUCKET;
-        // The tag's bits are not the ones that chose the bucket, as far as there are others.
+        // The tag uses other bits than the choice of the bucket, as far as there are others.
         ((hash as usize & (buckets - 1)) * BUCKET, hash >> COUNT_BITS)
     }
 
@@ -82,7 +82,7 @@ impl Addresses {
                 return None;
             }
             let new = tag << COUNT_BITS | (count + 1);
-            // It has changed meanwhile: somebody else got on, so look again.
+            // A changed cell means that another thread has succeeded, so the loop ends.
             let counted =
                 self.cells[at].compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire);
             if counted.is_ok() {
@@ -91,7 +91,7 @@ impl Addresses {
         }
     }
 
-    /// The cell that counts the tag, or one that counts nothing.
+    /// The cell that counts the tag, or an unused one.
     fn find(&self, first: usize, tag: u64) -> Option<(usize, u64)> {
         let mut unused = None;
         for at in first..first + BUCKET {

@@ -1,10 +1,22 @@
-//! Addresses that are not let in.
+//! Banned addresses.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-/// An address, or all that share its first bits: `192.0.2.7`, `192.0.2.0/24`, `2001:db8::/32`.
+/// An IP address, or all addresses that share its first bits: `192.0.2.7`, `192.0.2.0/24`,
+/// `2001:db8::/32`.
+///
+/// [`Remote::ban`](crate::Remote::ban) and [`Config::bans`](crate::Config::bans) take it.
+///
+/// ```
+/// use ringwright::Prefix;
+///
+/// let network: Prefix = "192.0.2.0/24".parse()?;
+/// assert!(network.contains("192.0.2.7".parse().unwrap()));
+/// assert_eq!("2001:db8::1/32".parse::<Prefix>()?.to_string(), "2001:db8::/32");
+/// # Ok::<(), ringwright::NoPrefix>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Prefix {
     first: IpAddr,
@@ -12,8 +24,11 @@ pub struct Prefix {
 }
 
 impl Prefix {
-    /// The addresses that share the first `bits` of `address`; `None` for more bits than it has.
-    /// An IPv4 address in IPv6 clothes (`::ffff:192.0.2.7`) is the IPv4 address.
+    /// The addresses that share the first `bits` bits of `address`. `None` if the address has fewer
+    /// bits.
+    ///
+    /// An IPv4-mapped IPv6 address (`::ffff:192.0.2.7/128`, RFC 4291) becomes the IPv4 address
+    /// (`192.0.2.7/32`). Its `bits` must be at least 96.
     #[must_use]
     pub fn new(address: IpAddr, bits: u8) -> Option<Self> {
         match (address, address.to_canonical()) {
@@ -32,7 +47,7 @@ impl Prefix {
         }
     }
 
-    /// Whether an address is among them.
+    /// Returns whether the prefix contains an address. IPv4-mapped IPv6 addresses count as IPv4.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.first, address.to_canonical()) {
@@ -60,7 +75,7 @@ impl fmt::Display for Prefix {
     }
 }
 
-/// Text that is no [`Prefix`].
+/// The error of a text that is not a [`Prefix`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NoPrefix(String);
 
@@ -68,8 +83,8 @@ impl fmt::Display for NoPrefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{:?} is neither an address nor a prefix such as 192.0.2.7, 192.0.2.0/24 or \
-             2001:db8::/32",
+            "{:?} is not an IP address or prefix; expected for example 192.0.2.7, 192.0.2.0/24 \
+             or 2001:db8::/32",
             self.0
         )
     }
@@ -93,10 +108,10 @@ impl FromStr for Prefix {
     }
 }
 
-/// A list of prefixes, made for looking up. Never changed: another list takes its place.
+/// A list of prefixes, merged for lookups. It never changes: a new list replaces it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Bans {
-    /// First and last address; sorted, none touching another.
+    /// First and last address of each range, sorted. No range touches another.
     v4: Vec<(u32, u32)>,
     v6: Vec<(u128, u128)>,
 }
@@ -132,12 +147,12 @@ impl Bans {
         }
     }
 
-    /// First and last IPv4 address of each range, sorted, none touching another.
+    /// First and last IPv4 address of each range, sorted. No range touches another.
     pub fn ranges_v4(&self) -> &[(u32, u32)] {
         &self.v4
     }
 
-    /// The same of IPv6.
+    /// First and last IPv6 address of each range, sorted. No range touches another.
     pub fn ranges_v6(&self) -> &[(u128, u128)] {
         &self.v6
     }
@@ -194,7 +209,7 @@ mod tests {
         }
     }
 
-    /// Addresses and prefixes close enough to each other to meet.
+    /// Addresses that are close enough to each other for their prefixes to touch.
     fn address() -> impl Strategy<Value = IpAddr> {
         prop_oneof![
             (0..64u32).prop_map(|low| Ipv4Addr::from(0x0a00_0000 | low).into()),

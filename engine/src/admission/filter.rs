@@ -1,9 +1,9 @@
-//! Socket filters for listeners (classic BPF, socket(7) `SO_ATTACH_FILTER`): what they drop gets
-//! no SYN-ACK.
+//! Socket filters for listeners (classic BPF, socket(7) `SO_ATTACH_FILTER`). A dropped SYN gets no
+//! SYN-ACK.
 
 use super::Bans;
 
-/// An instruction: `struct sock_filter` of linux/filter.h.
+/// One BPF instruction: `struct sock_filter` of <linux/filter.h>.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Instruction {
@@ -13,15 +13,15 @@ pub struct Instruction {
     pub k: u32,
 }
 
-/// Instructions of a filter at most (`BPF_MAXINSNS`).
+/// The limit on instructions of a filter (`BPF_MAXINSNS`).
 const INSTRUCTIONS_MAX: usize = 4096;
-/// Ranges that are compared one after the other; more are searched by halves.
+/// Up to this number of ranges are compared one after the other. More are searched by halves.
 const LEAF: usize = 4;
 /// Offsets from here on count from the network header (`SKF_NET_OFF`).
 pub(super) const NETWORK: u32 = -0x10_0000i32 as u32;
 const SOURCE_V4: u32 = NETWORK + 12;
 const SOURCE_V6: u32 = NETWORK + 8;
-/// Of the TCP header, where a filter on a TCP socket begins to count.
+/// The offset of the flags in the TCP header. A filter on a TCP socket counts from that header.
 const TCP_FLAGS: u32 = 13;
 const SYN: u32 = 0x02;
 const ACK: u32 = 0x10;
@@ -44,17 +44,17 @@ const fn plain(code: u16, k: u32) -> Instruction {
     Instruction { code, jump_true: 0, jump_false: 0, k }
 }
 
-/// A conditional jump over so many instructions.
+/// A conditional jump over `jump_true` or `jump_false` instructions.
 const fn branch(code: u16, k: u32, jump_true: u8, jump_false: u8) -> Instruction {
     Instruction { code, jump_true, jump_false, k }
 }
 
-/// The program that drops what comes from banned addresses; `None` where it would be too long for
-/// the kernel.
+/// The program that drops packets from banned addresses. `None` if it would be too long for the
+/// kernel.
 pub fn program(bans: &Bans) -> Option<Vec<Instruction>> {
     let mut v4 = vec![plain(LOAD_WORD, SOURCE_V4)];
     search_v4(bans.ranges_v4(), &mut v4);
-    // Each look into the packet is a call of the kernel's; its scratch memory is not.
+    // A load from the packet is a call inside the kernel. A load from scratch memory is not.
     let mut v6 = Vec::new();
     for word in 0..4 {
         v6.push(plain(LOAD_WORD, SOURCE_V6 + 4 * word));
@@ -76,8 +76,8 @@ pub fn program(bans: &Bans) -> Option<Vec<Instruction>> {
     (program.len() <= INSTRUCTIONS_MAX).then_some(program)
 }
 
-/// The program that drops the first packet of every handshake, so that none begins any more; those
-/// under way come to their end.
+/// The program that drops the first packet of every handshake. No new handshake begins; those in
+/// progress can complete.
 pub fn no_new_handshakes() -> Vec<Instruction> {
     vec![
         plain(LOAD_BYTE, TCP_FLAGS),
@@ -88,7 +88,7 @@ pub fn no_new_handshakes() -> Vec<Instruction> {
     ]
 }
 
-/// Drops if the loaded address is in one of the sorted ranges.
+/// Appends instructions that drop if the loaded address is in one of the sorted ranges.
 fn search_v4(ranges: &[(u32, u32)], program: &mut Vec<Instruction>) {
     if ranges.len() > LEAF {
         let (below, above) = ranges.split_at(ranges.len() / 2);
@@ -107,7 +107,7 @@ fn search_v4(ranges: &[(u32, u32)], program: &mut Vec<Instruction>) {
     program.push(ACCEPT);
 }
 
-/// Drops if the source address has the prefix.
+/// Appends instructions that drop if the source address has the prefix.
 fn compare_v6(first: u128, bits: u32, program: &mut Vec<Instruction>) {
     let mut words = Vec::new();
     for word in 0..bits.div_ceil(32) {
@@ -129,7 +129,7 @@ fn compare_v6(first: u128, bits: u32, program: &mut Vec<Instruction>) {
     program.append(&mut words);
 }
 
-/// Calls `each` with the prefixes that a range is made of.
+/// Calls `each` with the prefixes that make up a range.
 fn prefixes_v6(first: u128, last: u128, mut each: impl FnMut(u128, u32)) {
     let mut next = Some(first);
     while let Some(first) = next

@@ -1,4 +1,4 @@
-//! The kernel's machine for socket filters, as far as ours use it.
+//! An interpreter for the instructions that our socket filters use, for tests.
 
 use super::filter::{
     AND, IF_ABOVE, IF_AT_LEAST, IF_EQUAL, Instruction, JUMP, LOAD_BYTE, LOAD_STORED, LOAD_WORD,
@@ -6,7 +6,7 @@ use super::filter::{
 };
 use std::net::IpAddr;
 
-/// Whether a packet passes.
+/// Returns whether a packet passes.
 pub fn run_filter(program: &[Instruction], network: &[u8], tcp: &[u8]) -> bool {
     let (mut at, mut accumulator, mut memory) = (0, 0u32, [0u32; 16]);
     for _ in 0..program.len() {
@@ -36,7 +36,7 @@ pub fn run_filter(program: &[Instruction], network: &[u8], tcp: &[u8]) -> bool {
     panic!("no end");
 }
 
-/// The header of a packet from an address, as far as a filter looks at it.
+/// The header of a packet from an address, with the fields that a filter reads.
 pub fn network_header(source: IpAddr) -> Vec<u8> {
     match source {
         IpAddr::V4(v4) => {

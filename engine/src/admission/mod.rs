@@ -1,7 +1,8 @@
-//! Who is let in: permits, connections per address, bans.
+//! Admission of clients: permits, connections per address, bans.
 //!
-//! A permit is taken with a descriptor in hand and given back as the very last step of a
-//! connection. A shard that holds descriptors without permits says so, and is handed one in turn.
+//! A permit is taken when a client has been accepted, and given back as the very last step of a
+//! connection. A shard with clients but without permits waits for one. Waiting shards are served in
+//! turn.
 
 mod addresses;
 mod bans;
@@ -20,17 +21,18 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::OnceLock;
 
-/// What the shards of an engine share of admission.
+/// The admission state that all shards of an engine share.
 pub struct Admission {
     permits: Permits,
     addresses: Option<Addresses>,
-    /// Keyed: nobody can choose addresses that meet in one bucket.
+    /// A keyed hash, so that nobody can choose addresses that meet in one bucket.
     hasher: RandomState,
     wakers: OnceLock<Vec<Waker>>,
 }
 
 impl Admission {
-    /// `waiting_max`: clients that may wait in all, who are counted by address, too.
+    /// `waiting_max` is the limit on waiting clients of all shards. They are counted by address,
+    /// too.
     pub fn new(
         total: usize,
         shards: usize,
@@ -45,7 +47,7 @@ impl Admission {
         }
     }
 
-    /// Tells how shards are woken, once.
+    /// Sets the wakers of the shards. Called once.
     pub fn set_wakers(&self, wakers: Vec<Waker>) {
         assert!(self.wakers.set(wakers).is_ok(), "the wakers are set once");
     }
@@ -55,26 +57,27 @@ impl Admission {
         self.permits.try_take()
     }
 
-    /// For a shard with somebody waiting: takes a permit, or is woken when it was handed one.
+    /// Takes a permit for a shard with waiting clients, or notes that the shard waits. The shard is
+    /// woken when it is handed a permit.
     pub fn take_or_wait(&self, shard: usize) -> bool {
         self.permits.take_or_wait(shard)
     }
 
-    /// For a shard with nobody waiting any more.
+    /// Ends the wait of a shard that has no waiting clients any more.
     pub fn stop_waiting(&self, shard: usize) {
         if self.permits.stop_waiting(shard) {
             self.give_back();
         }
     }
 
-    /// Gives a permit back, to a shard that waits for one if there is any.
+    /// Gives a permit back. A waiting shard gets it, if there is one.
     pub fn give_back(&self) {
         if let (Some(shard), Some(wakers)) = (self.permits.give_back(), self.wakers.get()) {
             wakers[shard].wake();
         }
     }
 
-    /// Permits in all.
+    /// All permits.
     pub fn total(&self) -> usize {
         self.permits.total()
     }
@@ -84,7 +87,7 @@ impl Admission {
         self.permits.free()
     }
 
-    /// Counts a client of an address. `None`: there are too many of it.
+    /// Counts a client of an address. `None` if the address has reached its limit.
     pub fn count_address(&self, address: IpAddr) -> Option<Cell> {
         match &self.addresses {
             None => Some(Cell::NONE),
@@ -92,19 +95,20 @@ impl Admission {
         }
     }
 
-    /// Counts it no more.
+    /// Ends the count of a client.
     pub fn forget_address(&self, cell: Cell) {
         if let Some(addresses) = &self.addresses {
             addresses.give_back(cell);
         }
     }
 
-    /// Clients of an address now, as far as they are counted.
+    /// The counted clients of an address.
     pub fn count_of(&self, address: IpAddr) -> u64 {
         self.addresses.as_ref().map_or(0, |addresses| addresses.count(self.hash(address)))
     }
 
-    /// One IPv4 address is one client; of IPv6 everybody has at least a /64.
+    /// One IPv4 address is one client. For IPv6 the /64 prefix counts, because every client has at
+    /// least one.
     fn hash(&self, address: IpAddr) -> u64 {
         match address.to_canonical() {
             IpAddr::V4(v4) => self.hasher.hash_one(v4.octets()),

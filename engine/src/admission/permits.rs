@@ -1,26 +1,26 @@
 //! Permits over all shards, without a lock.
 //!
-//! A permit that comes back while a shard waits is handed to that shard and does not become free
-//! in between, so that it is not snatched away, and waiting shards are served in turn. (Where a
-//! shard begins to wait at the very moment, somebody else may still get there first.) The
-//! interleavings are checked with loom (tests/loom.rs).
+//! A permit that comes back while a shard waits is handed to that shard and never becomes free in
+//! between. Other shards and new clients therefore cannot take it, and waiting shards are served in
+//! turn. (A shard that begins to wait at the same moment may still lose it to another one.) The
+//! interleavings are checked with loom (`tests/loom.rs`).
 
 use crate::atomic::{AtomicU8, AtomicUsize, Ordering, fence};
 
-/// Wants nothing.
+/// The shard needs no permit.
 const CONTENT: u8 = 0;
-/// Has somebody who needs a permit. Set by the shard itself.
+/// The shard has a client that needs a permit. Set by the shard itself.
 const WAITING: u8 = 1;
-/// Has been handed one. Set by whoever gave it back; taken by the shard itself.
+/// The shard was handed a permit. Set by the thread that gave it back, cleared by the shard.
 const GRANTED: u8 = 2;
 
-/// How many connections may be open, and who waits for one to end.
+/// The number of connections that may open, and the shards that wait for one to end.
 pub struct Permits {
     total: usize,
     free: AtomicUsize,
-    /// Where each shard stands.
+    /// By shard: `CONTENT`, `WAITING` or `GRANTED`.
     standings: Box<[AtomicU8]>,
-    /// The shard that is served next.
+    /// The shard to serve next.
     turn: AtomicUsize,
 }
 
@@ -34,15 +34,15 @@ impl Permits {
         }
     }
 
-    /// Permits in all.
+    /// All permits.
     pub fn total(&self) -> usize {
         self.total
     }
 
-    /// Permits that no connection has, those handed to a shard and not yet taken included.
+    /// Permits that no connection has, including those handed to a shard and not yet taken.
     pub fn free(&self) -> usize {
         let granted = |standing: &&AtomicU8| standing.load(Ordering::Acquire) == GRANTED;
-        // One on its way from the one to the other may be seen twice.
+        // A permit on its way from one count to the other may be seen twice.
         let granted = self.standings.iter().filter(granted).count();
         (self.free.load(Ordering::Acquire) + granted).min(self.total)
     }
@@ -54,8 +54,8 @@ impl Permits {
             .is_ok()
     }
 
-    /// For a shard with somebody waiting: takes a permit, or notes that it waits for one. Once
-    /// noted it is woken when it has been handed one, and calls this again.
+    /// Takes a permit for a shard with waiting clients, or notes that the shard waits. A waiting
+    /// shard is woken when it was handed a permit, and calls this again.
     pub fn take_or_wait(&self, shard: usize) -> bool {
         let standing = &self.standings[shard];
         match standing.load(Ordering::Acquire) {
@@ -70,27 +70,28 @@ impl Permits {
             return true;
         }
         standing.store(WAITING, Ordering::Release);
-        // One may have come back between the two: whoever gave it back saw nobody waiting. The
-        // fence here and the one there: one of the two sees what the other has done.
+        // A permit may have come back between the two steps, given back by a thread that saw nobody
+        // waiting. The fence here and the one in `give_back` make sure that one of the two sees the
+        // other's change.
         fence(Ordering::SeqCst);
         if !self.try_take() {
             return false;
         }
-        // Handed another one meanwhile? It is taken the next time, or given back.
+        // A second permit may have been handed over meanwhile. It is taken the next time or given
+        // back.
         let _ = standing.compare_exchange(WAITING, CONTENT, Ordering::AcqRel, Ordering::Acquire);
         true
     }
 
-    /// For a shard with nobody waiting any more. True: it had been handed a permit, which it must
-    /// give back.
+    /// Ends the wait of a shard. Returns whether it was handed a permit, which it must give back.
     pub fn stop_waiting(&self, shard: usize) -> bool {
         self.standings[shard].swap(CONTENT, Ordering::AcqRel) == GRANTED
     }
 
-    /// Gives a permit back. Returns the shard that it was handed to, which must be woken.
+    /// Gives a permit back. Returns the shard that got it, which must be woken.
     ///
     /// # Panics
-    /// If more come back than were taken: a bug in the engine.
+    /// If more permits come back than were taken, which is a bug in the engine.
     pub fn give_back(&self) -> Option<usize> {
         loop {
             if let Some(shard) = self.hand_over() {
@@ -99,14 +100,14 @@ impl Permits {
             let before = self.free.fetch_add(1, Ordering::AcqRel);
             assert!(before < self.total, "more permits came back than were taken");
             fence(Ordering::SeqCst);
-            // Whoever began to wait in between may have looked before it was free.
+            // A shard that began to wait in between may have looked before the permit was free.
             if !self.somebody_waits() || !self.try_take() {
                 return None;
             }
         }
     }
 
-    /// Hands a permit to the next shard that waits.
+    /// Hands a permit to the next waiting shard.
     fn hand_over(&self) -> Option<usize> {
         let count = self.standings.len();
         let first = self.turn.load(Ordering::Relaxed);

@@ -1,8 +1,9 @@
-//! The only place that knows io_uring.
+//! The interface between a shard and the kernel.
 //!
-//! A shard speaks to [`Ring`]: plain-data operations in, plain-data completions out, and the few
-//! system calls that do better beside the ring than through it. [`kernel`] is the real one; the
-//! simulated one (tests only) plays the kernel from a seed. Nothing here knows what a connection is.
+//! A shard uses the trait [`Ring`]: plain-data operations in, plain-data completions out, and the
+//! system calls that a shard makes directly. [`kernel`] is the real implementation, on io_uring(7).
+//! The simulated one, for tests only, plays the kernel from a seed. Invariant: nothing here knows
+//! what a connection is.
 
 pub mod calls;
 pub mod kernel;
@@ -18,8 +19,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// A file descriptor as the kernel numbers it. Owned by whoever holds it by convention of the
-/// module that stores it; it closes nothing when dropped.
+/// A file descriptor as the kernel numbers it. The module that stores it owns it by convention.
+/// Dropping it closes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(transparent)]
 pub struct Descriptor(pub i32);
@@ -29,7 +30,8 @@ impl Descriptor {
     pub const NONE: Self = Self(-1);
 }
 
-/// An error number of the kernel, positive, as in errno(3).
+/// A positive error number of the kernel, as in errno(3). Its `Debug` text is the system's message
+/// with the number.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(transparent)]
 pub struct Errno(pub i32);
@@ -47,7 +49,7 @@ impl From<Errno> for std::io::Error {
 }
 
 /// One operation for the ring. Pointers are addresses of memory that the submitter keeps valid
-/// until the operation's terminal completion.
+/// until the operation's last completion.
 #[derive(Clone, Copy, Debug)]
 pub enum Op {
     /// Multishot accept, `SOCK_NONBLOCK | SOCK_CLOEXEC` (`IORING_ACCEPT_MULTISHOT`).
@@ -62,7 +64,7 @@ pub enum Op {
         /// `IORING_RECV_MULTISHOT`: stays armed while completions carry `IORING_CQE_F_MORE`.
         multishot: bool,
     },
-    /// Zero-length receive: completes when data, FIN or an error is there; holds no buffer.
+    /// Zero-length receive: completes on data, FIN or an error, and holds no buffer.
     Probe {
         /// A connected socket.
         socket: Descriptor,
@@ -82,21 +84,22 @@ pub enum Op {
         address: *const u8,
         /// Bytes to send; never 0.
         length: u32,
-        /// `MSG_MORE`: more follows at once, hold a partial segment back.
+        /// `MSG_MORE`: more bytes follow at once, so the kernel holds a partial segment back.
         more: bool,
     },
     /// Read from a regular file into the arena (`READ_FIXED` where the arena is registered).
     Read {
         /// A regular file.
         file: Descriptor,
-        /// Where to, inside the arena.
+        /// The target inside the arena.
         address: *mut u8,
         /// Bytes to read at most.
         length: u32,
         /// Offset in the file, bytes.
         offset: u64,
     },
-    /// Splice from a regular file into a pipe (runs on an io-wq thread; may wait for the disk).
+    /// Splice from a regular file into a pipe. It runs on an io-wq thread and may wait for the
+    /// disk.
     Splice {
         /// A regular file.
         file: Descriptor,
@@ -117,10 +120,11 @@ pub enum Op {
         length: u32,
         /// Offset in the file, bytes.
         offset: u64,
-        /// It may take long: an io-wq thread does it from the start (`IOSQE_ASYNC`).
+        /// The operation may take long: an io-wq thread runs it from the start (`IOSQE_ASYNC`).
         waits: bool,
     },
-    /// Splice from a pipe into a regular file (runs on an io-wq thread; may wait for the disk).
+    /// Splice from a pipe into a regular file. It runs on an io-wq thread and may wait for the
+    /// disk.
     SpliceToFile {
         /// The pipe's read end.
         pipe: Descriptor,
@@ -131,9 +135,9 @@ pub enum Op {
         /// Bytes to move; the pipe holds them.
         length: u32,
     },
-    /// A file without a name: openat2(2) with `O_TMPFILE | O_WRONLY`, mode 0644.
+    /// Create a file without a name: openat2(2) with `O_TMPFILE | O_WRONLY`, mode 0644.
     Create {
-        /// The directory that it is to get a name in.
+        /// The directory in which the file gets its name later.
         directory: Descriptor,
     },
     /// fsync(2).
@@ -141,18 +145,18 @@ pub enum Op {
         /// A file or a directory.
         descriptor: Descriptor,
     },
-    /// linkat(2) with `AT_SYMLINK_FOLLOW`: gives an open file a name. EEXIST: the name is taken.
+    /// linkat(2) with `AT_SYMLINK_FOLLOW`: gives an open file a name. EEXIST: the name exists.
     Link {
         /// `/proc/self/fd/N` of the file, NUL-terminated (open(2), `O_TMPFILE`).
         source: *const libc::c_char,
-        /// Where.
+        /// The directory of the name.
         directory: Descriptor,
         /// NUL-terminated.
         name: *const libc::c_char,
     },
     /// renameat(2) within a directory; replaces a file of the new name.
     Rename {
-        /// Where.
+        /// The directory of the name.
         directory: Descriptor,
         /// NUL-terminated.
         from: *const libc::c_char,
@@ -161,44 +165,45 @@ pub enum Op {
     },
     /// unlinkat(2).
     Unlink {
-        /// Where.
+        /// The directory of the name.
         directory: Descriptor,
         /// NUL-terminated.
         name: *const libc::c_char,
     },
-    /// Close a file. The last close of one without a name frees its blocks, right here.
+    /// Close a file. The last close of a file without a name frees its blocks inside this call.
     CloseFile {
-        /// Which.
+        /// The descriptor to close.
         descriptor: Descriptor,
-        /// It may take long: an io-wq thread does it from the start (`IOSQE_ASYNC`).
+        /// The operation may take long: an io-wq thread runs it from the start (`IOSQE_ASYNC`).
         waits: bool,
     },
-    /// openat2(2), read-only, `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS`,
-    /// `O_NONBLOCK` so that a FIFO in the tree cannot hold a thread.
-    /// Without `waits` also `RESOLVE_NO_XDEV`: a path that leads to another file system, where
-    /// opening may wait, is EXDEV.
+    /// Open a file for reading: openat2(2) with `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS |
+    /// RESOLVE_NO_MAGICLINKS`. `O_NONBLOCK` keeps a FIFO in the tree from blocking a thread.
+    ///
+    /// Without `waits` also `RESOLVE_NO_XDEV`: a path onto another file system, where opening may
+    /// wait, fails with EXDEV.
     Open {
         /// The directory beneath which the path must stay.
         directory: Descriptor,
         /// A NUL-terminated relative path.
         path: *const libc::c_char,
-        /// It may take long: an io-wq thread does it from the start (`IOSQE_ASYNC`).
+        /// The operation may take long: an io-wq thread runs it from the start (`IOSQE_ASYNC`).
         waits: bool,
     },
     /// Connect a non-blocking socket.
     Connect {
         /// The socket.
         socket: Descriptor,
-        /// Where to; the ring copies it when it is pushed.
+        /// The peer. The ring copies the address in `push`.
         address: *const SocketAddr,
     },
     /// Close a descriptor.
     Close {
-        /// Which.
+        /// The descriptor to close.
         descriptor: Descriptor,
     },
-    /// `IORING_OP_ASYNC_CANCEL` by `user_data`. Its result is not the target's end: the target's
-    /// own terminal completion is.
+    /// `IORING_OP_ASYNC_CANCEL` by `user_data`. The target ends with its own last completion, not
+    /// with the result of this operation.
     Cancel {
         /// The operation to cancel.
         target: Token,
@@ -206,7 +211,7 @@ pub enum Op {
 }
 
 impl Op {
-    /// Whether an io-wq thread does it from the start.
+    /// Returns whether an io-wq thread runs the operation from the start.
     const fn waits(&self) -> bool {
         match *self {
             Self::Write { waits, .. }
@@ -217,10 +222,10 @@ impl Op {
     }
 }
 
-/// One completion, as it came.
+/// One completion, as the kernel delivered it.
 #[derive(Clone, Copy, Debug)]
 pub struct Completion {
-    /// What was submitted.
+    /// The token of the submitted operation.
     pub token: Token,
     /// A count or descriptor, or a negated errno.
     pub result: i32,
@@ -230,28 +235,28 @@ pub struct Completion {
 
 /// `IORING_CQE_F_BUFFER`: the upper 16 bits of the flags are a buffer's number.
 pub const F_BUFFER: u32 = 1 << 0;
-/// `IORING_CQE_F_MORE`: the operation goes on; without it this completion is its last.
+/// `IORING_CQE_F_MORE`: the operation continues. Without it, this completion is its last one.
 pub const F_MORE: u32 = 1 << 1;
-/// `IORING_CQE_F_SOCK_NONEMPTY`: more can be read (or a FIN waits).
+/// `IORING_CQE_F_SOCK_NONEMPTY`: the socket holds more bytes, or a FIN.
 pub const F_SOCK_NONEMPTY: u32 = 1 << 2;
 
 impl Completion {
-    /// The provided buffer this completion carries, if it carries one. Without the flag the
-    /// number would be 0, which is somebody else's buffer.
+    /// The provided buffer of this completion, if it has one. Hazard: without the flag the number
+    /// reads as 0, which is another operation's buffer.
     #[inline]
     #[must_use]
     pub const fn buffer(&self) -> Option<u16> {
         if self.flags & F_BUFFER != 0 { Some((self.flags >> 16) as u16) } else { None }
     }
 
-    /// Whether the operation goes on.
+    /// Returns whether the operation continues.
     #[inline]
     #[must_use]
     pub const fn more(&self) -> bool {
         self.flags & F_MORE != 0
     }
 
-    /// Whether the socket held more when this completed.
+    /// Returns whether the socket held more when the operation completed.
     #[inline]
     #[must_use]
     pub const fn nonempty(&self) -> bool {
@@ -259,82 +264,85 @@ impl Completion {
     }
 }
 
-/// What the ring needs to know of a shard's memory and sizes.
+/// The sizes and the memory of a ring.
+///
+/// [`Config::setup`](crate::Config::setup) returns it, for
+/// [`probe::memlock_needed`](crate::probe::memlock_needed).
 #[derive(Clone, Copy, Debug)]
 pub struct Setup {
-    /// Submission queue entries; a power of two.
+    /// Entries of the submission queue, a power of two.
     pub submission_entries: u32,
-    /// Completion queue entries; a power of two.
+    /// Entries of the completion queue, a power of two.
     pub completion_entries: u32,
-    /// First byte of the arena.
+    /// The first byte of the arena, which holds all buffers.
     pub arena_address: *mut u8,
-    /// Bytes of the arena.
+    /// The size of the arena in bytes.
     pub arena_bytes: usize,
-    /// Register the arena as fixed buffer 0 (counts against `RLIMIT_MEMLOCK`).
+    /// Registers the arena as fixed buffer 0. It then counts against `RLIMIT_MEMLOCK`.
     pub arena_registered: bool,
-    /// The receive buffers lie at the start of the arena: how many.
+    /// The number of receive buffers, which lie at the start of the arena.
     pub receive_buffers: u16,
-    /// Bytes of each receive buffer.
+    /// The size of a receive buffer in bytes.
     pub receive_buffer_bytes: u32,
-    /// Most io-wq threads of each of the two classes (`IORING_REGISTER_IOWQ_MAX_WORKERS`).
+    /// The limit on io-wq threads of each of the two classes (`IORING_REGISTER_IOWQ_MAX_WORKERS`).
     pub io_workers_max: u32,
 }
 
-/// Which half of a connection shutdown(2) ends.
+/// The half of a connection that shutdown(2) ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shutdown {
-    /// `SHUT_WR`: send FIN, go on receiving.
+    /// `SHUT_WR`: sends FIN and continues to receive.
     Write,
-    /// `SHUT_RDWR`: end what is armed as well.
+    /// `SHUT_RDWR`: ends armed operations as well.
     Both,
 }
 
-/// What statx(2) says of an open file.
+/// The status of an open file, from statx(2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileStatus {
-    /// Size in bytes.
+    /// The size in bytes.
     pub bytes: u64,
-    /// Last modification, seconds since 1970-01-01 UTC.
+    /// The last modification of the contents, in seconds since 1970-01-01 UTC.
     pub modified_s: i64,
-    /// Nanoseconds of that second.
+    /// The nanoseconds of that second.
     pub modified_ns: u32,
-    /// Last change of its contents, its names or anything else about it, seconds since 1970-01-01 UTC.
+    /// The last change of contents, names or attributes, in seconds since 1970-01-01 UTC.
     pub changed_s: i64,
-    /// Nanoseconds of that second.
+    /// The nanoseconds of that second.
     pub changed_ns: u32,
-    /// Names it has.
+    /// The number of names (hard links).
     pub links: u32,
-    /// Device that it lies on (makedev(3)).
+    /// The device on which the file lies (makedev(3)).
     pub device: u64,
-    /// Inode number.
+    /// The inode number.
     pub inode: u64,
-    /// What it is.
+    /// The kind of file.
     pub kind: FileKind,
 }
 
-/// The kinds of file that matter to a server.
+/// The kinds of files that matter to a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileKind {
-    /// A regular file: the only kind that can be sent.
+    /// A regular file, the only kind that can be sent.
     Regular,
     /// A directory.
     Directory,
-    /// Anything else: device, FIFO, socket.
+    /// Any other kind: a device, a FIFO, a socket.
     Other,
 }
 
-/// A pipe fresh from the kernel, non-blocking at both ends.
+/// A new pipe, non-blocking at both ends.
 #[derive(Clone, Copy, Debug)]
 pub struct Pipe {
-    /// Read end.
+    /// The read end.
     pub read: Descriptor,
-    /// Write end.
+    /// The write end.
     pub write: Descriptor,
-    /// Bytes it holds (`F_GETPIPE_SZ`): may be less than asked for (`pipe-user-pages-soft`).
+    /// The size in bytes (`F_GETPIPE_SZ`). It may be less than requested (`pipe-user-pages-soft`).
     pub capacity_bytes: u32,
 }
 
-/// Counters of a ring, wrapping never within a life (64 bits).
+/// Counters of a ring since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RingCounters {
     /// Calls of io_uring_enter(2).
@@ -347,44 +355,43 @@ pub struct RingCounters {
     pub overflows: u64,
 }
 
-/// A ring and the system calls beside it. All of it belongs to one thread.
+/// A ring and the system calls that a shard makes directly. All of it belongs to one thread.
 ///
-/// None of the calls may block: descriptors are non-blocking, and what can wait for a disk or a
-/// peer goes through the ring.
+/// Invariant: no call blocks. Descriptors are non-blocking, and operations that can wait for a disk
+/// or a peer go through the ring.
 pub trait Ring {
-    /// Puts an operation into the submission queue. `false`: the queue is full even after
-    /// submitting what was in it; nothing was taken, ask again after the next wait.
+    /// Puts an operation into the submission queue. `false` means that the queue is full even after
+    /// its entries were submitted; the operation was not taken. Try again after the next wait.
     #[must_use]
     fn push(&mut self, token: Token, op: Op) -> bool;
 
-    /// Submits what was pushed and waits for `want` completions (0: only submit and collect),
-    /// at most `timeout`. EINTR, EAGAIN, EBUSY and ETIME are not errors: it returns and the
+    /// Submits the pushed operations and waits for `want` completions (0: does not wait), for at
+    /// most `timeout`. EINTR, EAGAIN, EBUSY and ETIME are not errors: the call returns, and the
     /// caller comes back.
     ///
     /// # Errors
-    /// Any other errno of io_uring_enter(2): the ring is broken and the shard ends.
+    /// Any other errno of io_uring_enter(2): the ring has failed and the shard ends.
     fn submit_and_wait(&mut self, want: u32, timeout: Duration) -> Result<(), Errno>;
 
     /// Takes the next completion.
     fn completion(&mut self) -> Option<Completion>;
 
-    /// Gives a receive buffer (back) to the kernel. Takes effect at once, or at latest at the
-    /// next wait.
+    /// Gives a receive buffer to the kernel. It takes effect at the next wait at the latest.
     fn provide(&mut self, buffer: u16);
 
-    /// Monotonic time in microseconds since an arbitrary start.
+    /// Microseconds of a monotonic clock with an arbitrary start.
     fn now_us(&mut self) -> u64;
 
-    /// The same in milliseconds.
+    /// Milliseconds of the same clock.
     fn now_ms(&mut self) -> u64 {
         self.now_us() / 1000
     }
 
-    /// The clock that file systems take their times from (`CLOCK_REALTIME_COARSE`), milliseconds
-    /// since 1970-01-01 UTC.
+    /// Milliseconds since 1970-01-01 UTC, from the clock that file systems use for their times
+    /// (`CLOCK_REALTIME_COARSE`).
     fn wall_ms(&mut self) -> i64;
 
-    /// Counters so far.
+    /// The counters so far.
     fn counters(&self) -> RingCounters;
 
     /// shutdown(2) of a connected socket.
@@ -393,7 +400,7 @@ pub trait Ring {
     /// ENOTCONN after a reset is normal.
     fn shutdown(&mut self, socket: Descriptor, how: Shutdown) -> Result<(), Errno>;
 
-    /// connect(2) to `AF_UNSPEC`: RST at once, no TIME_WAIT, ends what is armed.
+    /// connect(2) to `AF_UNSPEC`: sends RST at once, leaves no TIME_WAIT and ends armed operations.
     ///
     /// # Errors
     /// As connect(2).
@@ -402,21 +409,22 @@ pub trait Ring {
     /// getpeername(2).
     ///
     /// # Errors
-    /// ENOTCONN: it was reset before it was accepted.
+    /// ENOTCONN if the client reset before it was accepted.
     fn peer_address(&mut self, socket: Descriptor) -> Result<SocketAddr, Errno>;
 
-    /// `tcpi_bytes_acked` of `TCP_INFO`: bytes that the peer has acknowledged in all.
+    /// The number of bytes that the peer has acknowledged (`tcpi_bytes_acked` of `TCP_INFO`).
     ///
     /// # Errors
     /// As getsockopt(2).
     fn acknowledged_bytes(&mut self, socket: Descriptor) -> Result<u64, Errno>;
 
-    /// Whether a connected socket is no longer that without our doing: `tcpi_state` of `TCP_INFO`
-    /// is `TCP_CLOSE`. A send that was cut short has taken the error with it, and a receive says 0.
+    /// Returns whether a connected socket was reset: `tcpi_state` of `TCP_INFO` is `TCP_CLOSE`.
+    /// Hazard: a send that was cut short consumes the error of the reset, and a receive then
+    /// returns 0.
     fn is_reset(&mut self, socket: Descriptor) -> bool;
 
-    /// sendmsg(2) without waiting, of bytes that stay during the call; `more` adds `MSG_MORE`. Fewer
-    /// than all of them may be taken.
+    /// sendmsg(2) without waiting. The bytes stay valid during the call. `more` adds `MSG_MORE`.
+    /// The kernel may take fewer bytes.
     ///
     /// # Errors
     /// EAGAIN: the socket has no room. ENOBUFS, ENOMEM, EPIPE, ECONNRESET.
@@ -427,10 +435,10 @@ pub trait Ring {
         more: bool,
     ) -> Result<u32, Errno>;
 
-    /// Non-blocking splice(2) from a pipe to a socket; `more` adds `SPLICE_F_MORE`.
+    /// Non-blocking splice(2) from a pipe to a socket. `more` adds `SPLICE_F_MORE`.
     ///
     /// # Errors
-    /// EAGAIN: the socket has no room (the pipe is known not to be empty). EPIPE, ECONNRESET.
+    /// EAGAIN: the socket has no room (the pipe is known to hold bytes). EPIPE, ECONNRESET.
     fn splice_to_socket(
         &mut self,
         pipe: Descriptor,
@@ -439,10 +447,11 @@ pub trait Ring {
         more: bool,
     ) -> Result<u32, Errno>;
 
-    /// preadv2(2) with `RWF_NOWAIT` into the arena: what lies in the page cache. 0: the end.
+    /// preadv2(2) with `RWF_NOWAIT` into the arena: reads from the page cache only. 0 is the end of
+    /// the file.
     ///
     /// # Errors
-    /// EAGAIN: it does not lie there. EOPNOTSUPP: this file system does not tell.
+    /// EAGAIN: the range is not cached. EOPNOTSUPP: the file system does not support the flag.
     fn read_cached(
         &mut self,
         file: Descriptor,
@@ -451,11 +460,11 @@ pub trait Ring {
         offset: u64,
     ) -> Result<u32, Errno>;
 
-    /// Whether all of a range of a regular file lies in the page cache, so that reading it does not
-    /// wait for a disk. `length` is not 0.
+    /// Returns whether a whole range of a regular file is in the page cache, so that reading it
+    /// does not wait for a disk. `length` is not 0.
     fn is_cached(&mut self, file: Descriptor, offset: u64, length: u32) -> bool;
 
-    /// sendfile(2) of a range that is cached; 0: the file ends before it.
+    /// sendfile(2) of a range that is cached. 0 means that the file ends before the range.
     ///
     /// # Errors
     /// EAGAIN: the socket has no room. EPIPE, ECONNRESET, and those of read(2).
@@ -467,10 +476,10 @@ pub trait Ring {
         socket: Descriptor,
     ) -> Result<u32, Errno>;
 
-    /// Non-blocking splice(2) from a socket to an empty pipe; 0: the peer's FIN.
+    /// Non-blocking splice(2) from a socket to an empty pipe. 0 is the peer's FIN.
     ///
     /// # Errors
-    /// EAGAIN: nothing has come. ECONNRESET.
+    /// EAGAIN: nothing has arrived. ECONNRESET.
     fn splice_from_socket(
         &mut self,
         socket: Descriptor,
@@ -484,38 +493,39 @@ pub trait Ring {
     /// EMFILE, ENFILE, ENOBUFS, ENOMEM.
     fn socket(&mut self, to: &SocketAddr) -> Result<Descriptor, Errno>;
 
-    /// A new pipe, grown towards `capacity_bytes` as far as the kernel allows.
+    /// A new pipe. The kernel may grant less than `capacity_bytes`.
     ///
     /// # Errors
     /// EMFILE, ENFILE.
     fn pipe(&mut self, capacity_bytes: u32) -> Result<Pipe, Errno>;
 
-    /// accept4(2) without waiting: for draining a backlog.
+    /// accept4(2) without waiting, to empty a backlog.
     ///
     /// # Errors
     /// EAGAIN: the backlog is empty.
     fn accept_now(&mut self, listener: Descriptor) -> Result<Descriptor, Errno>;
 
-    /// Bytes received on a socket and not yet read (`FIONREAD`).
+    /// The number of received bytes that were not read yet (`FIONREAD`).
     ///
     /// # Errors
     /// As ioctl(2).
     fn unread_bytes(&mut self, socket: Descriptor) -> Result<u32, Errno>;
 
-    /// Attaches a classic BPF filter to a socket, instead of one it has; an empty one takes it off.
-    /// What a listener has when it accepts the accepted socket has, too.
+    /// Attaches a classic BPF filter to a socket in place of the present one. An empty program
+    /// detaches it. An accepted socket inherits the filter of its listener.
     ///
     /// # Errors
-    /// ENOMEM: too long for `net.core.optmem_max`.
+    /// ENOMEM: the program is too long for `net.core.optmem_max`.
     fn set_filter(&mut self, socket: Descriptor, program: &[Instruction]) -> Result<(), Errno>;
 
-    /// Clients in a listener's accept queue.
+    /// The number of clients in a listener's accept queue.
     ///
     /// # Errors
     /// As getsockopt(2).
     fn unaccepted(&mut self, listener: Descriptor) -> Result<u32, Errno>;
 
-    /// Packets that a listener has dropped, by its filter or for a full queue; modulo 2^32.
+    /// The number of packets that a listener has dropped, because of its filter or a full queue,
+    /// modulo 2^32.
     ///
     /// # Errors
     /// As getsockopt(2).
@@ -524,7 +534,7 @@ pub trait Ring {
     /// close(2) of a descriptor that no operation uses.
     fn close_now(&mut self, descriptor: Descriptor);
 
-    /// statx(2) of an open file, without asking a server of files.
+    /// statx(2) of an open file, without asking a file server.
     ///
     /// # Errors
     /// As statx(2).

@@ -1,4 +1,26 @@
-//! What this kernel and this container allow, and errors that say what to do about the rest.
+//! Checks of the kernel, the container and the limits of this process, with errors that name a
+//! remedy.
+//!
+//! * [`examine`] checks everything that a planned engine needs, and prints as one screen.
+//! * [`SetupError`] is the reason why a ring could not be made.
+//! * [`memlock_needed`] and [`memlock_allowed`] compare locked memory with `RLIMIT_MEMLOCK`.
+//!
+//! ```
+//! use ringwright::probe::{Request, examine, memlock_needed};
+//! use ringwright::{Config, cpu};
+//!
+//! let config = Config::default();
+//! let examination = examine(&Request {
+//!     shards: cpu::default_shards(),
+//!     max_connections: config.max_connections,
+//!     memlock_needed_bytes: memlock_needed(&config.setup()),
+//!     listeners: 1,
+//!     backlog: config.backlog,
+//!     pipes: config.pipes,
+//!     pipe_bytes: config.pipe_bytes,
+//! });
+//! println!("{examination}");
+//! ```
 
 mod examine;
 mod limits;
@@ -13,59 +35,59 @@ use std::io;
 pub use examine::{Examination, Feature, Limit, Request, examine};
 pub use limits::memlock_allowed;
 
-/// Why a ring could not be made, and what to do about it.
+/// The reason why a ring could not be made, with a remedy in its `Display` text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SetupError {
-    /// The kernel lacks something that the engine cannot do without.
+    /// The kernel lacks a feature that the engine needs.
     KernelTooOld {
-        /// Its release, as in uname(2).
+        /// The kernel's release, as in uname(2).
         found: String,
-        /// What it does not know.
+        /// The missing feature.
         missing: &'static str,
     },
-    /// `kernel.io_uring_disabled` forbids it.
+    /// The sysctl `kernel.io_uring_disabled` forbids io_uring.
     Disabled {
-        /// 1: only for others than `group`; 2: for everybody.
+        /// The sysctl's value. 1: only processes in `group` or with CAP_SYS_ADMIN may use io_uring.
+        /// 2: no process may.
         value: i64,
-        /// `kernel.io_uring_group`, -1 for none.
+        /// The value of `kernel.io_uring_group`; -1 for none.
         group: i64,
     },
-    /// Not the kernel's settings: a seccomp filter or a security module.
+    /// The kernel's settings allow io_uring, but a seccomp filter or a security module forbids it.
     Filtered {
         /// The call that failed.
         call: &'static str,
-        /// With what.
+        /// Its errno.
         errno: Errno,
     },
-    /// `RLIMIT_MEMLOCK` is too small for the rings, the buffer ring and the arena.
+    /// `RLIMIT_MEMLOCK` is too small for the ring and its buffer ring.
     LockedMemory {
         /// The call that failed.
         call: &'static str,
-        /// Bytes this ring needs.
+        /// The bytes of locked memory that this ring needs.
         needed_bytes: u64,
-        /// Bytes all rings of the user may have together.
+        /// The bytes of locked memory that all rings of the user may have together.
         allowed_bytes: u64,
     },
-    /// `RLIMIT_NOFILE` is used up.
+    /// All descriptors of `RLIMIT_NOFILE` are in use.
     Descriptors {
         /// The call that failed.
         call: &'static str,
         /// The soft limit.
         allowed: u64,
-        /// The hard limit: as far as the process may raise the soft one.
+        /// The hard limit, up to which the process may raise the soft one.
         hard: u64,
     },
-    /// Any other failure.
+    /// Any other failure of a call.
     Call {
         /// The call that failed.
         call: &'static str,
-        /// With what.
+        /// Its errno.
         errno: Errno,
     },
 }
 
-/// The release from which the kernel knows all that the engine needs
-/// (`IORING_SETUP_DEFER_TASKRUN`).
+/// The first Linux release with everything that the engine needs (`IORING_SETUP_DEFER_TASKRUN`).
 pub const KERNEL_NEEDED: &str = "6.1";
 
 impl fmt::Display for SetupError {
@@ -73,39 +95,39 @@ impl fmt::Display for SetupError {
         match self {
             Self::KernelTooOld { found, missing } => write!(
                 f,
-                "kernel {found} is too old: it lacks {missing}; Linux {KERNEL_NEEDED} or later is \
-                 needed"
+                "kernel {found} is too old: it lacks {missing}; use Linux {KERNEL_NEEDED} or later"
             ),
             Self::Disabled { value: 1, group } => write!(
                 f,
-                "io_uring is reserved: kernel.io_uring_disabled is 1 and this process is neither \
-                 in the group kernel.io_uring_group ({group}) nor CAP_SYS_ADMIN; set that group \
-                 to one of this process's (sysctl -w kernel.io_uring_group=GID), or allow \
-                 everybody (sysctl -w kernel.io_uring_disabled=0)"
+                "io_uring is restricted: kernel.io_uring_disabled is 1, and this process neither \
+                 is in the group kernel.io_uring_group ({group}) nor has CAP_SYS_ADMIN; set the \
+                 sysctl to a group of this process (sysctl -w kernel.io_uring_group=GID) or allow \
+                 io_uring to everybody (sysctl -w kernel.io_uring_disabled=0)"
             ),
             Self::Disabled { value, .. } => write!(
                 f,
-                "io_uring is switched off: kernel.io_uring_disabled is {value}; allow it with \
-                 sysctl -w kernel.io_uring_disabled=0, or 1 for the group kernel.io_uring_group"
+                "io_uring is disabled: kernel.io_uring_disabled is {value}; allow it to everybody \
+                 (sysctl -w kernel.io_uring_disabled=0) or to the group kernel.io_uring_group \
+                 (sysctl -w kernel.io_uring_disabled=1)"
             ),
             Self::Filtered { call, errno } => write!(
                 f,
-                "{call} failed ({errno:?}) though kernel.io_uring_disabled does not forbid it: a \
-                 container or seccomp profile does, or a security module; allow io_uring_setup, \
-                 io_uring_enter and io_uring_register there (docker, podman: --security-opt \
-                 seccomp=PROFILE.json; systemd: SystemCallFilter=@io-event)"
+                "{call} failed ({errno:?}) although kernel.io_uring_disabled allows io_uring: a \
+                 container or seccomp profile or a security module forbids it; allow \
+                 io_uring_setup, io_uring_enter and io_uring_register there (docker, podman: \
+                 --security-opt seccomp=PROFILE.json; systemd: SystemCallFilter=@io-event)"
             ),
             Self::LockedMemory { call, needed_bytes, allowed_bytes } => write!(
                 f,
-                "{call} failed for want of locked memory: this ring needs {needed_bytes} bytes, \
-                 and RLIMIT_MEMLOCK allows {allowed_bytes} for all rings of this user together; \
-                 raise it (ulimit -l unlimited, systemd: LimitMEMLOCK=infinity), or use fewer or \
-                 smaller buffers"
+                "{call} failed: not enough locked memory; this ring needs {needed_bytes} bytes, \
+                 and RLIMIT_MEMLOCK allows {allowed_bytes} bytes for all rings of this user \
+                 together; raise it (ulimit -l unlimited, systemd: LimitMEMLOCK=infinity) or use \
+                 fewer or smaller buffers"
             ),
             Self::Descriptors { call, allowed, hard } => write!(
                 f,
-                "{call} failed for want of a file descriptor: RLIMIT_NOFILE is {allowed}, at \
-                 most {hard}; raise it (ulimit -n, systemd: LimitNOFILE=)"
+                "{call} failed: no file descriptor is free; RLIMIT_NOFILE is {allowed} (hard \
+                 limit {hard}); raise it (ulimit -n, systemd: LimitNOFILE=)"
             ),
             Self::Call { call, errno } => write!(f, "{call} failed: {errno:?}"),
         }
@@ -114,25 +136,25 @@ impl fmt::Display for SetupError {
 
 impl std::error::Error for SetupError {}
 
-/// What an errno has to be judged by.
+/// The settings and limits that tell the cause of an errno.
 #[derive(Clone, Debug)]
 pub struct Facts {
     /// The kernel's release.
     pub release: String,
-    /// `kernel.io_uring_disabled`; `None` before Linux 6.6.
+    /// The value of `kernel.io_uring_disabled`. `None` before Linux 6.6.
     pub disabled: Option<i64>,
-    /// `kernel.io_uring_group`.
+    /// The value of `kernel.io_uring_group`.
     pub group: Option<i64>,
-    /// What the ring needs of `RLIMIT_MEMLOCK`, bytes.
+    /// The bytes of `RLIMIT_MEMLOCK` that the ring needs.
     pub memlock_needed: u64,
-    /// See [`memlock_allowed`].
+    /// The result of [`memlock_allowed`].
     pub memlock_allowed: Option<u64>,
-    /// `RLIMIT_NOFILE`, soft and hard.
+    /// The soft and hard `RLIMIT_NOFILE`.
     pub descriptors: (u64, u64),
 }
 
 impl Facts {
-    /// As they are now.
+    /// Reads the settings and limits as they are now.
     #[must_use]
     pub fn of(setup: &Setup) -> Self {
         Self {
@@ -147,7 +169,7 @@ impl Facts {
 }
 
 impl SetupError {
-    /// The cause of a call's failure.
+    /// Finds the cause of a failed call.
     #[must_use]
     pub fn of(call: &'static str, error: &io::Error, facts: &Facts) -> Self {
         let errno = Errno(error.raw_os_error().unwrap_or(libc::EIO));
@@ -159,9 +181,9 @@ impl SetupError {
                 group: facts.group.unwrap_or(-1),
             },
             libc::ENOSYS if !new_enough => {
-                too_old("io_uring, or all of what the engine needs of it")
+                too_old("io_uring, or parts of it that the engine needs")
             }
-            // A profile that does not know io_uring may answer either.
+            // A seccomp profile that does not know io_uring may return any of these.
             libc::EPERM | libc::EACCES | libc::ENOSYS => Self::Filtered { call, errno },
             libc::EINVAL if !new_enough => too_old("IORING_SETUP_DEFER_TASKRUN"),
             libc::ENOMEM => match facts.memlock_allowed {
@@ -179,14 +201,16 @@ impl SetupError {
     }
 }
 
-/// What a ring takes of `RLIMIT_MEMLOCK`, bytes: its queues, the buffer ring, and the arena where
-/// it is registered. From Linux 6.14 all of it counts; before that less. It counts for all
-/// processes of a user together.
+/// The bytes of `RLIMIT_MEMLOCK` that a ring takes: its queues, its buffer ring and, if registered,
+/// its arena.
+///
+/// All of it counts from Linux 6.14 on, and less of it before. The limit applies to all processes
+/// of a user together.
 #[must_use]
 pub fn memlock_needed(setup: &Setup) -> u64 {
     let page = page_bytes();
     let entries = u64::from(setup.submission_entries);
-    // struct io_rings and the array of indices (absent with NO_SQARRAY), then the completions.
+    // struct io_rings, the index array (absent with NO_SQARRAY) and the completion entries.
     let queues = 512 + 4 * entries + 16 * u64::from(setup.completion_entries);
     let arena = if setup.arena_registered { setup.arena_bytes as u64 } else { 0 };
     [queues, 64 * entries, 16 * u64::from(setup.receive_buffers), arena]

@@ -30,7 +30,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 let total = self.core.admission.total();
                 self.fail(
                     &connect,
-                    io::Error::other(format!("max_connections = {total} are open: raise it")),
+                    io::Error::other(format!("max_connections = {total} is reached; raise it")),
                 );
                 continue;
             }

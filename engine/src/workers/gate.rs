@@ -1,32 +1,33 @@
-//! Places in the queue of jobs, shared by all shards without a lock. A shard that found no place is
-//! told when there is one; a job that comes as the last worker goes is not forgotten.
+//! Places in the job queue, shared by all shards without a lock.
 //!
-//! Both are the same race: one side changes something and looks at the other's word, the other
-//! side the reverse. Each looks after a full fence, so that at least one of the two sees.
+//! Two races must not lose a wake-up. A shard that finds no place must be woken when one becomes
+//! free. A job that is queued while the last worker leaves must be found. In both, each side
+//! changes its own word and then reads the other's, with a full fence in between. At least one of
+//! the two therefore sees the other's change. `tests/loom.rs` checks the interleavings.
 
 use crate::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 
 pub struct Gate {
-    /// Workers that jobs may be given to.
+    /// Workers that may take jobs.
     workers: AtomicUsize,
-    /// Places in the queue that nobody has.
+    /// Free places in the queue.
     free: AtomicUsize,
     places: usize,
-    /// By shard: it found no place, and is to be woken.
+    /// By shard: the shard found no place and must be woken.
     waiting: Box<[AtomicBool]>,
 }
 
-/// Why there is no way in.
+/// The reason why a job gets no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shut {
     /// There are no workers.
     NoWorkers,
-    /// Every place is taken; the shard will be woken.
+    /// Every place is taken. The shard will be woken when one becomes free.
     Full,
 }
 
 impl Gate {
-    /// So many places for so many shards, and no workers yet.
+    /// A gate with `places` places for `shards` shards, and no workers yet.
     pub fn new(places: usize, shards: usize) -> Self {
         Self {
             workers: AtomicUsize::new(0),
@@ -45,7 +46,7 @@ impl Gate {
         self.places - self.free.load(Ordering::Relaxed)
     }
 
-    /// How many workers jobs may be given to from now on. After 0 the caller empties the queue.
+    /// Sets the number of workers that may take jobs. After 0 the caller empties the queue.
     pub fn set_workers(&self, workers: usize) {
         self.workers.store(workers, Ordering::SeqCst);
         fence(Ordering::SeqCst);
@@ -62,27 +63,27 @@ impl Gate {
         Err(Shut::Full)
     }
 
-    /// After a job was queued: whether the workers have gone meanwhile, and whoever queued it
-    /// empties the queue.
+    /// Returns whether the workers left while a job was queued. The caller then empties the queue.
     pub fn is_abandoned(&self) -> bool {
         fence(Ordering::SeqCst);
         self.workers.load(Ordering::Relaxed) == 0
     }
 
-    /// Has the shard woken when there is room. True: there is, now.
+    /// Asks for a wake-up of the shard when a place becomes free. Returns whether a place is free
+    /// now.
     pub fn wait(&self, shard: usize) -> bool {
         self.waiting[shard].store(true, Ordering::Relaxed);
-        // Whoever gave a place back before it saw that has left it where we see it.
+        // A place given back before the store above is visible after this fence.
         fence(Ordering::SeqCst);
         self.free() > 0
     }
 
-    /// Places that are free now.
+    /// Free places now.
     pub fn free(&self) -> usize {
         self.free.load(Ordering::Relaxed)
     }
 
-    /// Gives the place of a job back that left the queue. Returns the shards to wake.
+    /// Gives back the place of a job that left the queue. Returns the shards to wake.
     pub fn leave(&self) -> impl Iterator<Item = usize> + '_ {
         self.free.fetch_add(1, Ordering::AcqRel);
         fence(Ordering::SeqCst);

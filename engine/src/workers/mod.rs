@@ -1,20 +1,5 @@
-//! Work that takes longer than a callback may: jobs on threads of their own, and what came of them
-//! back on the connection's shard.
-//!
-//! # Order
-//! What came of a connection's jobs is told in the order in which they were offloaded, whatever
-//! order they finish in; [`Job::unordered`] asks for as soon as possible instead.
-//!
-//! # Zero workers
-//! Zero is the default and legal: then [`Connection::offload`](crate::Connection::offload) refuses.
-//! When the number falls to zero, jobs that run go on to their end and are told of; those still
-//! queued end with [`JobError::NoWorkers`] at once.
-//!
-//! # The end
-//! A job under way keeps its connection from being at rest, so that a drain waits for it within its
-//! deadline. A connection that has gone, or was closed, hears of no job any more; it is not kept
-//! for one either. When the last shard has ended nobody starts a job any more, and
-//! [`Engine::join`](crate::Engine::join) waits for those that run, but not for ever.
+//! Jobs: work that takes longer than a callback may, on threads of its own. The rules are in the
+//! documentation of [`Job`], which is public.
 
 mod gate;
 mod pool;
@@ -29,12 +14,90 @@ use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Workers at most.
+/// The limit on worker threads.
 pub(crate) const WORKERS_MAX: usize = 1_024;
 
 type Output = Box<dyn Any + Send>;
 
-/// Something to be done on a worker.
+/// A closure to run on a worker thread, for work that takes longer than a callback may.
+///
+/// [`Connection::offload`](crate::Connection::offload) hands it over.
+/// [`Handler::job_done`](crate::Handler::job_done) gets the result, on the connection's shard. The
+/// shard never waits for a worker.
+///
+/// ```
+/// use ringwright::{Config, Connection, Engine, Handler, Job, JobDone, Origin, Refusal};
+///
+/// /// Answers every line with the sum of its bytes, computed by a worker.
+/// struct Sums;
+///
+/// impl Handler for Sums {
+///     type State = ();
+///     fn opened(&mut self, _: &mut Connection<'_>, _: Origin) {}
+///     fn received(&mut self, _: &mut (), connection: &mut Connection<'_>, bytes: &[u8]) -> usize {
+///         let mut used = 0;
+///         while let Some(length) = bytes[used..].iter().position(|byte| *byte == b'\n') {
+///             let line = bytes[used..used + length].to_vec();
+///             let sum = move || line.iter().map(|byte| u64::from(*byte)).sum::<u64>();
+///             match connection.offload(Job::new(0, sum)) {
+///                 Ok(()) => used += length + 1,
+///                 // The engine delivers the unused line again when there is room.
+///                 Err(refused) if refused.why == Refusal::Full => break,
+///                 Err(refused) => {
+///                     let _ = connection.send(format!("{refused}\n").as_bytes());
+///                     connection.close();
+///                     break;
+///                 }
+///             }
+///         }
+///         used
+///     }
+///     fn job_done(&mut self, _: &mut (), connection: &mut Connection<'_>, job: JobDone) {
+///         let answer = match job.result::<u64>() {
+///             Ok(sum) => format!("{sum}\n"),
+///             Err(error) => format!("error: {error}\n"),
+///         };
+///         let _ = connection.send(answer.as_bytes());
+///     }
+/// }
+///
+/// let listeners = vec!["127.0.0.1:0".parse()?];
+/// let engine = Engine::start(Config { listeners, workers: 2, ..Config::default() }, |_| Sums)?;
+/// # use std::io::{Read, Write};
+/// # let mut client = std::net::TcpStream::connect(engine.addresses()[0])?;
+/// # client.write_all(b"abc\n")?;
+/// # let mut answer = [0; 4];
+/// # client.read_exact(&mut answer)?;
+/// # assert_eq!(&answer, b"294\n");
+/// # engine.remote().drain(std::time::Duration::ZERO)?;
+/// # engine.join()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Order
+/// Jobs of a connection may finish in any order. The results of [`Job::new`] still come in the
+/// order of the calls of `offload`. A result of [`Job::unordered`] comes as soon as it is there.
+///
+/// # Limits
+/// All shards share one queue with [`Config::jobs_queued_max`](crate::Config::jobs_queued_max)
+/// places. A connection has at most
+/// [`Config::jobs_per_connection_max`](crate::Config::jobs_per_connection_max) jobs in progress. At
+/// either limit, `offload` refuses with [`Refusal::Full`] and pauses the connection until there is
+/// room.
+///
+/// # Zero workers
+/// The default of [`Config::workers`](crate::Config::workers) is 0: every job is refused with
+/// [`Refusal::NoWorkers`]. [`Remote::set_workers`](crate::Remote::set_workers) changes the number
+/// at run time. When it becomes 0, running jobs finish and their results are delivered. Queued jobs
+/// fail with [`JobError::NoWorkers`].
+///
+/// # The end
+/// A connection with jobs in progress is waited for by a drain, until its deadline. When a
+/// connection has been closed, its results are dropped and counted in the ledger as
+/// `jobs_unclaimed`. After the last shard has ended, no queued job starts.
+/// [`Engine::join`](crate::Engine::join) waits three seconds for running jobs and then returns
+/// [`Error::JobsRunning`](crate::Error::JobsRunning), because a thread cannot be ended from
+/// outside. A long job should check regularly whether it should stop.
 pub struct Job {
     run: Box<dyn FnOnce() -> Output + Send>,
     tag: u64,
@@ -42,13 +105,13 @@ pub struct Job {
 }
 
 impl Job {
-    /// What is told of it comes after what is told of the jobs that its connection offloaded
-    /// before it. `tag` comes back with it and means nothing to the engine.
+    /// A job whose result is delivered after the results of the jobs that its connection offloaded
+    /// before. `tag` comes back with the result; the engine does not use it.
     pub fn new<T: Send + 'static>(tag: u64, work: impl FnOnce() -> T + Send + 'static) -> Self {
         Self { run: Box::new(move || Box::new(work())), tag, ordered: true }
     }
 
-    /// The same, but told of as soon as it has finished.
+    /// A job whose result is delivered as soon as it is there. Otherwise as [`Job::new`].
     pub fn unordered<T: Send + 'static>(
         tag: u64,
         work: impl FnOnce() -> T + Send + 'static,
@@ -56,7 +119,7 @@ impl Job {
         Self { ordered: false, ..Self::new(tag, work) }
     }
 
-    /// The tag it was given.
+    /// The tag given to [`Job::new`] or [`Job::unordered`].
     #[must_use]
     pub fn tag(&self) -> u64 {
         self.tag
@@ -66,7 +129,7 @@ impl Job {
         self.ordered
     }
 
-    /// Runs it on the calling thread; a panic is its error.
+    /// Runs the job on the calling thread. A panic becomes its error.
     pub(crate) fn run(self) -> JobDone {
         let run = self.run;
         let result = catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
@@ -90,7 +153,7 @@ impl fmt::Debug for Job {
     }
 }
 
-/// What came of a [`Job`].
+/// The result of a [`Job`], for [`Handler::job_done`](crate::Handler::job_done).
 #[derive(Debug)]
 pub struct JobDone {
     tag: u64,
@@ -98,16 +161,16 @@ pub struct JobDone {
 }
 
 impl JobDone {
-    /// The tag of its job.
+    /// The tag of the job.
     #[must_use]
     pub fn tag(&self) -> u64 {
         self.tag
     }
 
-    /// What the job returned.
+    /// The value that the job returned.
     ///
     /// # Errors
-    /// It panicked, or never ran.
+    /// [`JobError`] if the job panicked or never ran.
     ///
     /// # Panics
     /// If the job returned something other than a `T`.
@@ -127,22 +190,22 @@ impl JobDone {
     }
 }
 
-/// Why nothing came of a job.
+/// The reason why a job has no value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum JobError {
-    /// It panicked, saying this.
+    /// The job panicked, with this message.
     Panicked(String),
-    /// The number of workers was set to zero while it was queued: it never ran.
+    /// The number of workers was set to 0 while the job was queued. The job never ran.
     NoWorkers,
 }
 
 impl fmt::Display for JobError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Panicked(said) => write!(f, "the job panicked: {said}"),
+            Self::Panicked(said) => write!(f, "the job panicked ({said})"),
             Self::NoWorkers => f.write_str(
-                "the job never ran: the number of workers was set to zero while it was queued",
+                "the job never ran: the number of workers was set to 0 while it was queued",
             ),
         }
     }
@@ -150,25 +213,25 @@ impl fmt::Display for JobError {
 
 impl std::error::Error for JobError {}
 
-/// A job that was not taken.
+/// The error of [`Connection::offload`](crate::Connection::offload): the job was not accepted.
 #[derive(Debug)]
 pub struct Refused {
-    /// It, as it was.
+    /// The job, unchanged.
     pub job: Job,
-    /// Why.
+    /// The reason.
     pub why: Refusal,
 }
 
-/// Why a job was not taken.
+/// The reason why a job was not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// There are no workers.
+    /// The engine has no workers.
     NoWorkers,
-    /// The queue is full, or the connection has `jobs_per_connection_max` jobs under way. It is
-    /// paused until there is room.
+    /// The queue is full, or the connection has `jobs_per_connection_max` jobs in progress. The
+    /// engine pauses the connection until there is room.
     Full,
-    /// The connection is ending: it would not hear what comes of it.
+    /// The connection is ending and could not get the result.
     Ending,
 }
 
@@ -176,32 +239,32 @@ impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.why {
             Refusal::NoWorkers => {
-                "the engine has no workers: set `workers` in its configuration, or call \
+                "the engine has no workers; set `workers` in its configuration or call \
                  Remote::set_workers"
             }
             Refusal::Full => {
-                "the queue of jobs is full, or the connection has as many under way as it may: \
-                 leave the request unused, it is shown again when there is room; or raise \
-                 workers, jobs_queued_max or jobs_per_connection_max"
+                "the job queue is full or the connection has jobs_per_connection_max jobs in \
+                 progress; leave the request unread and it is delivered again when there is room, \
+                 or raise workers, jobs_queued_max or jobs_per_connection_max"
             }
-            Refusal::Ending => "the connection is ending and would not hear what comes of a job",
+            Refusal::Ending => "the connection is ending and could not receive the result",
         })
     }
 }
 
 impl std::error::Error for Refused {}
 
-/// Why the number of workers was not changed.
+/// The error of [`Remote::set_workers`](crate::Remote::set_workers).
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum WorkersFailed {
-    /// Somebody else changes it at this moment: call again.
+    /// Another thread is changing the number at this moment. Call again.
     Changing,
-    /// More than 1,024.
+    /// The number is above 1,024.
     TooMany,
     /// Every shard has ended.
     Ended,
-    /// A thread could not be started; those that could are there.
+    /// A thread could not be started. The threads started before it stay.
     Thread(io::Error),
 }
 
@@ -209,11 +272,11 @@ impl fmt::Display for WorkersFailed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Changing => {
-                f.write_str("the number of workers is being changed by somebody else: try again")
+                f.write_str("another thread is changing the number of workers; try again")
             }
-            Self::TooMany => write!(f, "an engine has 0 to {WORKERS_MAX} workers"),
-            Self::Ended => f.write_str("every shard has ended: there is nobody to work for"),
-            Self::Thread(source) => write!(f, "starting a worker's thread: {source}"),
+            Self::TooMany => write!(f, "the number of workers must be 0 to {WORKERS_MAX}"),
+            Self::Ended => f.write_str("every shard has ended; no worker is needed"),
+            Self::Thread(source) => write!(f, "cannot start a worker thread: {source}"),
         }
     }
 }
@@ -224,10 +287,10 @@ impl std::error::Error for WorkersFailed {
     }
 }
 
-/// Drops what is the application's own; that may panic.
+/// Drops a value of the application, which may panic.
 pub(crate) fn discard<T>(value: T) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
-        // Dropping what a panicking drop said can panic in its turn.
+        // Dropping the panic's payload may panic as well.
         std::mem::forget(panic);
     }
 }

@@ -1,10 +1,11 @@
-//! The workers: threads that take jobs from one bounded queue and send each shard what came of
-//! its own. A shard never waits for them.
+//! The worker threads. They take jobs from one bounded queue and send each result to its shard. A
+//! shard never waits for them.
 //!
 //! # Leaving
-//! Whoever makes the pool smaller puts a token where every worker looks first; whoever makes it
-//! larger takes tokens back that nobody has picked up before it starts a thread. So there are never
-//! more threads than the pool was large, however long jobs take.
+//! A caller that shrinks the pool puts one token per surplus worker into a channel that every
+//! worker reads first. A caller that grows the pool takes back unread tokens before it starts a
+//! thread. Invariant: the number of threads never exceeds the largest size of the pool, even if
+//! jobs run long.
 
 use super::gate::{Gate, Shut};
 use super::{Job, JobDone, JobError, WORKERS_MAX, WorkersFailed, discard};
@@ -17,31 +18,31 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Whose job it is.
+/// The owner of a job.
 #[derive(Clone, Copy, Debug)]
 pub struct Ticket {
     pub slot: u32,
     pub generation: u64,
-    /// Its place in the connection's order, if it has one.
+    /// The job's place in the order of its connection, for an ordered job.
     pub sequence: Option<u64>,
 }
 
-/// A job that is queued or runs.
+/// A job that is queued or running.
 pub struct Queued {
     shard: usize,
     ticket: Ticket,
     job: Job,
 }
 
-/// A job that is over.
+/// A job that has finished, with its result.
 pub struct Finished {
     pub ticket: Ticket,
     pub done: JobDone,
 }
 
-/// How a shard hears of its jobs.
+/// The way back to a shard.
 struct Reply {
-    /// Bounded by the jobs that the shard has under way.
+    /// Bounded by the jobs that the shard has in progress.
     results: Sender<Finished>,
     waker: Waker,
 }
@@ -56,9 +57,10 @@ struct Shared {
     running: AtomicU64,
     /// Shards that have not ended.
     shards: AtomicUsize,
-    /// Where workers may run: a shard that starts one is pinned.
+    /// The CPUs that workers may use. A worker started by a shard would inherit the shard's one
+    /// CPU.
     cpus: Vec<usize>,
-    /// False in simulations, where somebody else plays the workers.
+    /// False in simulations, where the simulation plays the workers.
     starts_threads: bool,
     ended: Sender<usize>,
     endings: Receiver<usize>,
@@ -67,7 +69,7 @@ struct Shared {
 
 #[derive(Default)]
 struct Threads {
-    /// Workers that are to be.
+    /// The size of the pool.
     count: usize,
     started: usize,
     handles: BTreeMap<usize, JoinHandle<()>>,
@@ -78,7 +80,7 @@ struct Threads {
 #[derive(Clone)]
 pub struct Pool(Arc<Shared>);
 
-/// A shard's side of the pool. Dropped with the last shard, it lets the workers go.
+/// A shard's side of the pool. The workers leave when the last port is dropped.
 pub struct Port {
     pub pool: Pool,
     shard: usize,
@@ -86,7 +88,7 @@ pub struct Port {
 }
 
 impl Pool {
-    /// No workers yet, for shards that are woken like that.
+    /// A pool without workers, for the shards that `wakers` wake.
     pub fn new(queued_max: usize, wakers: Vec<Waker>, starts_threads: bool) -> (Self, Vec<Port>) {
         let shards = wakers.len();
         let (queue, queued) = bounded(queued_max);
@@ -119,7 +121,7 @@ impl Pool {
         (pool, ports)
     }
 
-    /// Workers that jobs are given to.
+    /// Workers that may take jobs.
     pub fn workers(&self) -> usize {
         self.0.gate.workers()
     }
@@ -150,21 +152,21 @@ impl Pool {
         self.set_count(&mut threads, workers)
     }
 
-    /// The last shard has ended, or is about to: nobody starts a job any more.
+    /// Called when the last shard ends: no queued job starts any more.
     fn close(&self) {
         let mut threads = self.threads();
         threads.closed = true;
-        // Fewer never fails.
+        // Shrinking cannot fail.
         let _ = self.set_count(&mut threads, 0);
     }
 
-    /// Waits so long for workers that still run a job. Returns how many of them are left.
+    /// Waits up to `grace` for running jobs. Returns the number of threads that are left.
     pub fn join(&self, grace: Duration) -> usize {
         let mut handles = std::mem::take(&mut self.threads().handles);
         let until = Instant::now() + grace;
         while !handles.is_empty() {
             let Ok(number) = self.0.endings.recv_deadline(until) else { break };
-            // It has said so with its last breath; a job's panic was caught.
+            // The thread reported its end as its last action, and panics of jobs were caught.
             let _ = handles.remove(&number).map(JoinHandle::join);
         }
         handles.len()
@@ -176,7 +178,7 @@ impl Pool {
 
     fn set_count(&self, threads: &mut Threads, workers: usize) -> Result<(), WorkersFailed> {
         if workers == 0 {
-            // First of all, so that nothing is queued behind the last to leave.
+            // Before everything else, so that no job is queued behind the last worker to leave.
             self.0.gate.set_workers(0);
         }
         while let Ok(number) = self.0.endings.try_recv() {
@@ -209,7 +211,7 @@ impl Pool {
         let pool = self.clone();
         let thread =
             std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-                // Not fatal: the set may have changed since it was read.
+                // Not fatal: the affinity mask may have changed since it was read.
                 let _ = cpu::bind(&pool.0.cpus);
                 pool.work();
                 let _ = pool.0.ended.send(number);
@@ -218,7 +220,7 @@ impl Pool {
         Ok(())
     }
 
-    /// The life of a worker's thread.
+    /// Runs a worker on the current thread until it gets a token.
     fn work(&self) {
         loop {
             select_biased! {
@@ -232,13 +234,13 @@ impl Pool {
         }
     }
 
-    /// A job has left the queue.
+    /// Notes that a job has left the queue and runs.
     fn begin(&self) {
         self.0.running.fetch_add(1, Ordering::Relaxed);
         self.make_room();
     }
 
-    /// Runs a job, and tells its shard. Nobody hears of what a shard that has ended wanted.
+    /// Runs a job and reports its result. Jobs of a shard that has ended are not run.
     fn run(&self, queued: Queued) {
         let Queued { shard, ticket, job } = queued;
         let done = if self.0.replies[shard].waker.has_ended() {
@@ -258,7 +260,7 @@ impl Pool {
         }
     }
 
-    /// There are no workers: what is queued never runs.
+    /// Fails every queued job, because there are no workers.
     fn refuse_queued(&self) {
         while let Ok(Queued { shard, ticket, job }) = self.0.queued.try_recv() {
             self.make_room();
@@ -270,7 +272,7 @@ impl Pool {
         self.0.gate.leave().for_each(|shard| self.0.replies[shard].waker.wake());
     }
 
-    /// Takes a job as a worker does; for whoever plays one.
+    /// Takes a job as a worker does, for a simulation.
     #[cfg(test)]
     pub fn take(&self) -> Option<Queued> {
         let queued = self.0.queued.try_recv().ok()?;
@@ -278,7 +280,7 @@ impl Pool {
         Some(queued)
     }
 
-    /// Runs what was taken.
+    /// Runs a job that was taken.
     #[cfg(test)]
     pub fn finish(&self, queued: Queued) {
         self.run(queued);
@@ -286,7 +288,7 @@ impl Pool {
 }
 
 impl Port {
-    /// Queues a job; never waits.
+    /// Queues a job. Never waits.
     pub fn offload(&self, ticket: Ticket, job: Job) -> Result<(), (Job, Shut)> {
         let shared = &self.pool.0;
         if let Err(shut) = shared.gate.enter(self.shard) {
@@ -300,12 +302,12 @@ impl Port {
         Ok(())
     }
 
-    /// The next job that is over.
+    /// Takes the next finished job of this shard.
     pub fn finished(&self) -> Option<Finished> {
         self.results.try_recv().ok()
     }
 
-    /// Places in the queue now.
+    /// Free places in the queue.
     pub fn room(&self) -> usize {
         self.pool.0.gate.free()
     }
@@ -315,7 +317,7 @@ impl Port {
         self.results.len()
     }
 
-    /// Has the shard woken when there is room. True: there is, now.
+    /// Asks for a wake-up of the shard when there is room. Returns whether there is room now.
     pub fn wait_for_room(&self) -> bool {
         self.pool.0.gate.wait(self.shard)
     }

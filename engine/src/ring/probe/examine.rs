@@ -1,4 +1,5 @@
-//! The examination behind the daemon's `doctor`: what is there, what is wanted, what to change.
+//! The check behind the daemon's `doctor` command: what is there, what is needed and what to
+//! change.
 
 use super::super::Setup;
 use super::super::kernel::KernelRing;
@@ -9,83 +10,85 @@ use io_uring::{IoUring, Probe, opcode};
 use std::fmt;
 use std::thread;
 
-/// `CAP_SYS_RESOURCE` and `CAP_SYS_ADMIN` of <linux/capability.h>: either lifts the limits on
-/// pipes.
+/// `CAP_SYS_RESOURCE` and `CAP_SYS_ADMIN` of <linux/capability.h>: either of them lifts the limits
+/// on pipes.
 const PIPE_CAPABILITIES: [u32; 2] = [24, 21];
 /// Descriptors of a process besides those of its shards: standard streams, logs, directories.
 const DESCRIPTORS_BESIDE: u64 = 64;
-/// Columns of the printed screen.
+/// The width of the printed screen, in columns.
 const COLUMNS: usize = 100;
 
-/// What is to be run.
+/// The engine to check for.
 #[derive(Clone, Copy, Debug)]
 pub struct Request {
-    /// Shards, a ring each.
+    /// The number of shards, each with one ring.
     pub shards: usize,
-    /// Open connections over all shards.
+    /// The limit on open connections over all shards.
     pub max_connections: usize,
-    /// Bytes of locked memory without which a shard cannot start: see
-    /// [`memlock_needed`](super::memlock_needed), once for the least that is acceptable.
+    /// The locked memory without which a shard cannot start, in bytes. See
+    /// [`memlock_needed`](super::memlock_needed) for the computation.
     pub memlock_needed_bytes: u64,
-    /// Addresses to listen on.
+    /// The number of addresses to listen on.
     pub listeners: usize,
-    /// listen(2) backlog of each listener and shard.
+    /// The listen(2) backlog of each listener and shard.
     pub backlog: u32,
-    /// Pipes of each shard.
+    /// The number of pipes of each shard.
     pub pipes: u32,
-    /// Bytes of a pipe.
+    /// The size of a pipe in bytes.
     pub pipe_bytes: u32,
 }
 
-/// What was found.
+/// The result of [`examine`]. Its `Display` text is one screen: at most 40 lines of 100 columns.
 #[derive(Clone, Debug)]
 pub struct Examination {
     /// The kernel's release.
     pub release: String,
-    /// Whether a ring can be made, or why not.
+    /// `Ok` if a ring can be made, or the reason why not.
     pub io_uring: Result<(), SetupError>,
-    /// What of io_uring is there. Empty when no ring can be made.
+    /// The io_uring features that the engine uses. Empty if no ring can be made.
     pub features: Vec<Feature>,
-    /// What the process may use, and what it needs.
+    /// The limits of the system and the process.
     pub limits: Vec<Limit>,
-    /// A ring can be made, and nothing required is missing or too small.
+    /// `true` if the engine can run: a ring can be made, no required feature is missing and no
+    /// required limit is too small.
     pub can_run: bool,
 }
 
-/// Something of io_uring that the engine uses.
+/// An io_uring feature that the engine uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Feature {
-    /// Its name in the UAPI.
+    /// The feature's name in the UAPI.
     pub name: &'static str,
-    /// What it is used for.
+    /// The engine's use of the feature.
     pub purpose: &'static str,
-    /// Whether it is there.
+    /// `true` if the kernel has the feature.
     pub found: bool,
-    /// Whether the engine cannot do without.
+    /// `true` if the engine cannot run without the feature.
     pub required: bool,
 }
 
-/// Something that the system limits.
+/// A limit of the system or the process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limit {
-    /// Its name in the manual pages.
+    /// The limit's name in the manual pages.
     pub name: &'static str,
-    /// What the process has.
+    /// The present value.
     pub found: String,
-    /// What the request needs.
+    /// The value that the request needs.
     pub needed: String,
-    /// Whether that is enough.
+    /// `true` if the present value is enough.
     pub enough: bool,
-    /// Whether the engine cannot run without; otherwise it runs worse.
+    /// `true` if the engine cannot run below the needed value. Otherwise it only runs worse.
     pub required: bool,
-    /// What to do where it is not enough.
+    /// The change to make if the value is not enough.
     pub remedy: String,
 }
 
-/// Looks at this kernel, this container and these limits.
+/// Checks this kernel, this container and these limits against a request. It makes a few small
+/// rings and closes them again.
 #[must_use]
 pub fn examine(request: &Request) -> Examination {
-    // On a thread of its own: making a ring changes the thread it is made on.
+    // On a thread of its own, because making a ring blocks SIGPIPE and registers the ring there.
     let io_uring = thread::scope(|scope| {
         scope.spawn(|| try_ring(false)).join().expect("making a ring does not panic")
     });
@@ -110,37 +113,37 @@ fn try_ring(arena_registered: bool) -> Result<(), SetupError> {
         receive_buffer_bytes: 1,
         io_workers_max: 1,
     })
-    // It goes before its arena does, with nothing ever submitted.
+    // The ring is dropped before its arena, and nothing was ever submitted.
     .map(drop)
 }
 
 const OPERATIONS: [(&str, u8, &str); 16] = [
-    ("IORING_OP_ACCEPT", opcode::AcceptMulti::CODE, "taking connections, many per submission"),
-    (
-        "IORING_OP_RECV",
-        opcode::RecvMulti::CODE,
-        "receiving into provided buffers; waiting for input",
-    ),
+    ("IORING_OP_ACCEPT", opcode::AcceptMulti::CODE, "accepting, many clients per submission"),
+    ("IORING_OP_RECV", opcode::RecvMulti::CODE, "receiving into provided buffers, idle waits"),
     ("IORING_OP_SEND", opcode::Send::CODE, "sending"),
-    ("IORING_OP_POLL_ADD", opcode::PollAdd::CODE, "hearing of resets, room to send, wake-ups"),
+    ("IORING_OP_POLL_ADD", opcode::PollAdd::CODE, "idle waits, resets, room to send, wake-ups"),
     ("IORING_OP_CONNECT", opcode::Connect::CODE, "connecting out"),
-    ("IORING_OP_ASYNC_CANCEL", opcode::AsyncCancel::CODE, "ending accepts and connects"),
+    (
+        "IORING_OP_ASYNC_CANCEL",
+        opcode::AsyncCancel::CODE,
+        "cancelling accepts, receives and connects",
+    ),
     ("IORING_OP_CLOSE", opcode::Close::CODE, "closing descriptors"),
-    ("IORING_OP_OPENAT2", opcode::OpenAt2::CODE, "opening files beneath a directory"),
+    ("IORING_OP_OPENAT2", opcode::OpenAt2::CODE, "opening and creating files beneath a directory"),
     ("IORING_OP_READ", opcode::Read::CODE, "reading small files"),
     ("IORING_OP_READ_FIXED", opcode::ReadFixed::CODE, "reading small files into registered memory"),
-    ("IORING_OP_SPLICE", opcode::Splice::CODE, "sending large files without copying them"),
-    ("IORING_OP_WRITE", opcode::Write::CODE, "receiving files"),
-    ("IORING_OP_FSYNC", opcode::Fsync::CODE, "keeping received files through a crash"),
-    ("IORING_OP_LINKAT", opcode::LinkAt::CODE, "giving received files their names"),
-    ("IORING_OP_RENAMEAT", opcode::RenameAt::CODE, "replacing files by received ones"),
-    ("IORING_OP_UNLINKAT", opcode::UnlinkAt::CODE, "taking back what could not replace a file"),
+    ("IORING_OP_SPLICE", opcode::Splice::CODE, "sending and receiving files through pipes"),
+    ("IORING_OP_WRITE", opcode::Write::CODE, "writing received files"),
+    ("IORING_OP_FSYNC", opcode::Fsync::CODE, "making received files durable"),
+    ("IORING_OP_LINKAT", opcode::LinkAt::CODE, "naming received files"),
+    ("IORING_OP_RENAMEAT", opcode::RenameAt::CODE, "replacing files with received ones"),
+    ("IORING_OP_UNLINKAT", opcode::UnlinkAt::CODE, "removing temporary names"),
 ];
 
 fn features() -> Vec<Feature> {
     let ring = IoUring::new(8);
     let mut probe = Probe::new();
-    // An answer that does not come leaves everything unknown, hence missing.
+    // Without an answer of the probe, every operation counts as missing.
     let probed =
         ring.as_ref().is_ok_and(|ring| ring.submitter().register_probe(&mut probe).is_ok());
     let has =
@@ -153,13 +156,13 @@ fn features() -> Vec<Feature> {
     let required = |name, purpose, found| Feature { name, purpose, found, required: true };
     let optional = |name, purpose, found| Feature { name, purpose, found, required: false };
     let mut features = vec![
-        // The ring that was just made has these.
-        required("IORING_SETUP_DEFER_TASKRUN", "completions when the shard asks for them", true),
+        // The ring that was made before has these features.
         required(
-            "IORING_REGISTER_PBUF_RING",
-            "receive buffers that idle connections do not hold",
+            "IORING_SETUP_DEFER_TASKRUN",
+            "running completions only when the shard waits",
             true,
         ),
+        required("IORING_REGISTER_PBUF_RING", "idle connections hold no receive buffer", true),
         required(
             "IORING_FEAT_EXT_ARG",
             "waiting with a deadline",
@@ -167,15 +170,15 @@ fn features() -> Vec<Feature> {
         ),
         required(
             "IORING_FEAT_NODROP",
-            "completions survive a full queue",
+            "no completion is lost when the queue is full",
             has(io_uring::Parameters::is_feature_nodrop),
         ),
         optional("IORING_SETUP_NO_SQARRAY", "cheaper submission (Linux 6.6)", no_array),
-        optional("IORING_REGISTER_BUFFERS", "reading files without a page walk", arena.is_ok()),
+        optional("IORING_REGISTER_BUFFERS", "reading into registered memory", arena.is_ok()),
     ];
     features.extend(OPERATIONS.iter().map(|&(name, code, purpose)| {
         let found = probed && probe.is_supported(code);
-        // Without registered memory a plain read does.
+        // A plain READ replaces READ_FIXED where memory is not registered.
         Feature { name, purpose, found, required: code != opcode::ReadFixed::CODE }
     }));
     features
@@ -192,20 +195,20 @@ fn limits(request: &Request) -> Vec<Limit> {
 }
 
 fn descriptors(request: &Request, (soft, hard): (u64, u64)) -> Limit {
-    // The ring, the wake-up, and for each listener what waits for a permit.
+    // The ring, the wake-up descriptor, and one per waiting client of each listener.
     let accepting = request.listeners as u64 * (1 + u64::from(request.backlog));
     let shard = 2 + accepting + 2 * u64::from(request.pipes);
     let needed =
         request.max_connections as u64 + request.shards as u64 * shard + DESCRIPTORS_BESIDE;
     let remedy = if hard < needed {
-        format!("raise the hard limit (systemd: LimitNOFILE={needed}), or allow fewer connections")
+        format!("raise the hard limit (systemd: LimitNOFILE={needed}) or allow fewer connections")
     } else {
-        format!("ulimit -n {needed} (systemd: LimitNOFILE={needed}), or allow fewer connections")
+        format!("ulimit -n {needed} (systemd: LimitNOFILE={needed}) or allow fewer connections")
     };
     Limit {
         name: "RLIMIT_NOFILE",
         found: format!("{soft} of {hard}"),
-        needed: format!("{needed}, and the files being sent"),
+        needed: format!("{needed}, plus the files in use"),
         enough: soft >= needed,
         required: true,
         remedy,
@@ -217,10 +220,10 @@ fn locked_memory(request: &Request, allowed: Option<u64>) -> Limit {
     Limit {
         name: "RLIMIT_MEMLOCK",
         found: allowed.map_or("not limited".to_owned(), |bytes| format!("{} KiB", bytes >> 10)),
-        needed: format!("{} KiB, free for this user", needed.div_ceil(1024)),
+        needed: format!("{} KiB, unused by this user", needed.div_ceil(1024)),
         enough: allowed.is_none_or(|allowed| allowed >= needed),
         required: true,
-        remedy: "ulimit -l unlimited (systemd: LimitMEMLOCK=infinity), or fewer or smaller buffers"
+        remedy: "ulimit -l unlimited (systemd: LimitMEMLOCK=infinity) or fewer or smaller buffers"
             .to_owned(),
     }
 }
@@ -233,11 +236,14 @@ fn backlog(request: &Request, somaxconn: Option<i64>) -> Limit {
         needed: wanted.to_string(),
         enough: somaxconn.is_none_or(|found| found >= wanted),
         required: false,
-        remedy: format!("the backlog is cut to it; sysctl -w net.core.somaxconn={wanted}"),
+        remedy: format!(
+            "the kernel caps the backlog at this; sysctl -w net.core.somaxconn={wanted}"
+        ),
     }
 }
 
-/// Pages of pipes an ordinary user gets before pipes shrink to one or two; `None`: no limit.
+/// The pages that pipes of an unprivileged user may take before they shrink to one or two pages.
+/// `None`: no limit.
 fn pipe_pages_allowed() -> Option<u64> {
     let exempt = PIPE_CAPABILITIES.into_iter().any(has_capability);
     let pages = sysctl("fs/pipe-user-pages-soft").and_then(|pages| u64::try_from(pages).ok());
@@ -254,7 +260,7 @@ fn pipes(request: &Request, allowed: Option<u64>) -> Limit {
         enough: allowed.is_none_or(|allowed| allowed >= needed),
         required: false,
         remedy: format!(
-            "pipes shrink, files go slower; sysctl -w fs.pipe-user-pages-soft={needed}"
+            "pipes get smaller, transfers slower; sysctl -w fs.pipe-user-pages-soft={needed}"
         ),
     }
 }
@@ -265,10 +271,11 @@ fn cpus(request: &Request, allowed: usize, quota: Option<f64>) -> Limit {
     Limit {
         name: "CPUs",
         found: format!("{allowed}, {quota_text}"),
-        needed: format!("{} for as many shards", request.shards),
+        needed: format!("{}, one per shard", request.shards),
         enough: request.shards as f64 <= usable,
         required: false,
-        remedy: "shards share CPUs or are throttled; run fewer, or allow more".to_owned(),
+        remedy: "shards share CPUs or are throttled; run fewer shards or allow more CPUs"
+            .to_owned(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the kernel tells about itself and this process.
+//! The kernel's release, sysctls, and the limits and capabilities of this process.
 
 use std::fs;
 use std::mem::MaybeUninit;
@@ -6,13 +6,14 @@ use std::mem::MaybeUninit;
 /// `CAP_IPC_LOCK` of <linux/capability.h>.
 const CAP_IPC_LOCK: u32 = 14;
 
-/// The release in uname(2).
+/// The kernel's release, as in uname(2).
 pub(super) fn release() -> String {
     fs::read_to_string("/proc/sys/kernel/osrelease")
         .map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
 }
 
-/// Whether a release is that version or later. An unreadable one is: its errno says the rest.
+/// Returns whether a release is `version` or later. True for an unreadable release, because the
+/// errno of the failed call then says more.
 pub(super) fn at_least(release: &str, version: (u32, u32)) -> bool {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
     match (numbers.next(), numbers.next()) {
@@ -21,12 +22,12 @@ pub(super) fn at_least(release: &str, version: (u32, u32)) -> bool {
     }
 }
 
-/// A number below /proc/sys.
+/// Reads a number below /proc/sys.
 pub(super) fn sysctl(name: &str) -> Option<i64> {
     fs::read_to_string(format!("/proc/sys/{name}")).ok()?.trim().parse().ok()
 }
 
-/// A resource limit, soft and hard.
+/// A resource limit, soft and hard (getrlimit(2)).
 pub(super) fn limit(resource: libc::__rlimit_resource_t) -> (u64, u64) {
     let mut limit = MaybeUninit::<libc::rlimit>::uninit();
     // SAFETY: the call fills the limit when it succeeds, and it succeeds for a resource that is.
@@ -38,8 +39,8 @@ pub(super) fn limit(resource: libc::__rlimit_resource_t) -> (u64, u64) {
     (limit.rlim_cur, limit.rlim_max)
 }
 
-/// `RLIMIT_MEMLOCK`, bytes, for all rings of this user together. `None`: it does not bind, for it
-/// is unlimited or the process has `CAP_IPC_LOCK`.
+/// The bytes of `RLIMIT_MEMLOCK` for all rings of this user together. `None` if the limit does not
+/// apply: it is unlimited, or the process has `CAP_IPC_LOCK`.
 #[must_use]
 pub fn memlock_allowed() -> Option<u64> {
     let (soft, _) = limit(libc::RLIMIT_MEMLOCK);
@@ -47,16 +48,16 @@ pub fn memlock_allowed() -> Option<u64> {
     (!free).then_some(soft)
 }
 
-/// Whether the calling thread has a capability where these limits ask for it: in the first user
-/// namespace.
+/// Returns whether the calling thread has a capability in the initial user namespace, where these
+/// limits are checked.
 pub(super) fn has_capability(capability: u32) -> bool {
     let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
     let uid_map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     is_capable(capability, &status, &uid_map)
 }
 
-/// The first user namespace maps every user to itself. A container's root may have all
-/// capabilities, and in its own namespace only.
+/// A container's root may have every capability, but only in its own user namespace. The initial
+/// namespace is the one that maps every user to itself (user_namespaces(7)).
 fn is_capable(capability: u32, status: &str, uid_map: &str) -> bool {
     let effective = status
         .lines()

@@ -59,11 +59,11 @@ fn memory_is_locked_memory_only_where_that_is_limited() {
 #[test]
 fn too_few_descriptors_are_named() {
     let text = cause(libc::EMFILE, &facts()).to_string();
-    assert!(text.contains("RLIMIT_NOFILE is 1024, at most 4096"), "{text}");
+    assert!(text.contains("RLIMIT_NOFILE is 1024 (hard limit 4096)"), "{text}");
     assert!(matches!(cause(libc::ENFILE, &facts()), SetupError::Call { .. }));
 }
 
-/// The arena is leaked; half of it is for receiving.
+/// The arena is leaked. Half of it is for receiving.
 fn setup(arena_bytes: usize) -> Setup {
     Setup {
         submission_entries: 64,
@@ -89,8 +89,8 @@ fn locked_memory_is_counted_in_pages() {
     assert_eq!(memlock_needed(&Setup { arena_registered: false, ..setup }), least);
 }
 
-/// Limits and filters cannot be taken back, so each is tried in a process of its own: this
-/// program again, with one test and a variable that says it is the child.
+/// Limits and filters cannot be undone, so each test runs in a process of its own: this program
+/// again, with one test and a variable that marks the child.
 fn in_a_child(test: &str, child: impl FnOnce()) {
     const CHILD: &str = "RINGWRIGHT_TEST_CHILD";
     if std::env::var_os(CHILD).is_some() {
@@ -113,9 +113,9 @@ fn set_limit(resource: libc::__rlimit_resource_t, soft: u64) {
     assert_eq!(unsafe { libc::setrlimit(resource, &raw const limit) }, 0);
 }
 
-/// Root may lock what it likes: becomes a user of nobody else, for locked memory counts for all
-/// processes of a user. `false`: it was an ordinary user all along, and shares that count with
-/// whatever else that user runs.
+/// Root may lock any amount of memory, so the test becomes another user. Locked memory counts for
+/// all processes of a user, so that user has no other process. Returns `false` for an ordinary
+/// user, who shares the count with its other processes.
 fn becomes_a_user_of_its_own() -> bool {
     let user = 1_000_000_000 + std::process::id();
     // SAFETY: no pointers that are read.
@@ -150,7 +150,7 @@ fn an_ordinary_user_is_told_of_the_locked_memory_missing() {
     });
 }
 
-/// What [`memlock_needed`] says is enough, and hardly more than enough.
+/// The result of [`memlock_needed`] is enough, and hardly more than enough.
 #[test]
 fn the_locked_memory_computed_is_what_the_kernel_asks_for() {
     in_a_child("the_locked_memory_computed_is_what_the_kernel_asks_for", || {
@@ -159,7 +159,7 @@ fn the_locked_memory_computed_is_what_the_kernel_asks_for() {
         let enough = memlock_needed(&setup) + page_bytes();
         set_limit(libc::RLIMIT_MEMLOCK, enough);
         if !becomes_a_user_of_its_own() {
-            // The count is shared: only root can see that it is exact.
+            // The count is shared with other processes, so it is not exact here.
             return;
         }
         KernelRing::new(&setup).map(drop).expect("as much as computed");
@@ -179,7 +179,7 @@ fn a_full_descriptor_table_is_named() {
     });
 }
 
-/// Answers io_uring_setup(2) with EPERM from now on, as the profile of a container does.
+/// Makes io_uring_setup(2) fail with EPERM from now on, as the profile of a container does.
 fn forbid_io_uring() {
     let statement = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
     let number = libc::SYS_io_uring_setup as u32;

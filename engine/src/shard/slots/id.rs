@@ -1,16 +1,19 @@
-//! What a connection is called.
+//! The id of a connection.
 
 use std::fmt;
 
-/// Slots of one shard at most: a slot number has 20 bits in a [`ConnectionId`].
+/// The limit on slots of one shard: a slot number has 20 bits in a [`ConnectionId`].
 pub const SLOTS_MAX: usize = 1 << 20;
 
-/// A generation has 36 bits in a [`ConnectionId`]; a slot that has used them up is retired.
+/// The largest generation, which has 36 bits in a [`ConnectionId`]. A slot that reaches it is
+/// retired.
 pub const GENERATION_MAX: u64 = (1 << 36) - 1;
 
-/// Names a connection for as long as the process lives; never used for another one.
+/// The id of a connection. No other connection of the engine ever gets the same id.
 ///
-/// Bits: 56..64 shard, 36..56 slot, 0..36 generation of the slot.
+/// An id stays valid as a name after its connection has ended: methods that take it then find
+/// nothing. Bits 56 to 63 are the shard, bits 36 to 55 the slot, bits 0 to 35 the generation of the
+/// slot.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(u64);
 
@@ -32,13 +35,14 @@ impl ConnectionId {
         self.0 & GENERATION_MAX
     }
 
-    /// As a number, for logs and for [`ConnectionId::from_number`].
+    /// The id as a number, for logs and for [`ConnectionId::from_number`].
     #[must_use]
     pub fn get(self) -> u64 {
         self.0
     }
 
-    /// Back from [`ConnectionId::get`]. A number that names no connection is harmless.
+    /// The id for a number from [`ConnectionId::get`]. A number that names no connection is
+    /// harmless.
     #[must_use]
     pub fn from_number(number: u64) -> Self {
         Self(number)
