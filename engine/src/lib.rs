@@ -37,6 +37,8 @@
 //! How it works inside, and what holds always: `ARCHITECTURE.md` beside this crate.
 
 #[macro_use]
+mod bugs;
+#[macro_use]
 mod marks;
 
 mod admission;
