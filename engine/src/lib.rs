@@ -57,6 +57,8 @@
 //! The file `ARCHITECTURE.md` of this crate explains the design and lists its invariants.
 
 #[macro_use]
+mod bugs;
+#[macro_use]
 mod marks;
 
 mod admission;

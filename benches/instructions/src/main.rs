@@ -8,6 +8,9 @@
 #![allow(dead_code, unused_imports)]
 
 #[macro_use]
+#[path = "../../../engine/src/bugs.rs"]
+mod bugs;
+#[macro_use]
 #[path = "../../../engine/src/marks.rs"]
 mod marks;
 

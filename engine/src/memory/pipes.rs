@@ -47,7 +47,7 @@ impl PipePool {
     pub fn give_back<R: Ring>(&mut self, pooled: PooledPipe, ring: &mut R) {
         assert!(self.taken > 0, "more pipes came back than were taken");
         self.taken -= 1;
-        if pooled.held_bytes == 0 {
+        if pooled.held_bytes == 0 || bug!("dirty-pipe-kept") {
             self.idle.push(pooled.pipe);
         } else {
             ring.close_now(pooled.pipe.read);

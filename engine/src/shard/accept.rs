@@ -124,7 +124,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.accepting.listeners[number].cancelling = false;
             return;
         }
-        if !completion.more() {
+        let more = completion.more() || (bug!("accept-not-rearmed") && completion.result >= 0);
+        if !more {
             self.accepting.listeners[number].armed = false;
         }
         if completion.result >= 0 {
@@ -149,7 +150,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// Out of descriptors or memory: accepting pauses, longer each time.
     pub(super) fn pause_accepting(&mut self) {
         self.core.counters.accept_backoffs += 1;
-        self.accepting.resume_at_ms = Some(self.core.now_ms + self.accepting.backoff_ms);
+        let pause_ms = if bug!("emfile-spins") { 0 } else { self.accepting.backoff_ms };
+        self.accepting.resume_at_ms = Some(self.core.now_ms + pause_ms);
         self.accepting.backoff_ms = (self.accepting.backoff_ms * 2).min(BACKOFF_MAX_MS);
     }
 
@@ -164,7 +166,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let Some(client) = self.examine(descriptor, listener) else {
             return self.ring.close_now(descriptor);
         };
-        if self.accepting.room.is_empty() && self.core.admission.try_take() {
+        let kept = bug!("permit-without-client") && std::mem::take(&mut self.accepting.room.noted);
+        if self.accepting.room.is_empty() && (kept || self.core.admission.try_take()) {
             return self.open(client);
         }
         let waits = self.accepting.at_capacity == AtCapacity::Wait;

@@ -50,17 +50,31 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             // Ends what is armed. ENOTCONN after a reset is normal: then everything has ended.
             let _ = if abortive {
                 self.ring.abort(descriptor)
+            } else if bug!("close-without-shutdown") {
+                Ok(())
             } else {
                 self.ring.shutdown(descriptor, Shutdown::Both)
             };
         }
-        let connection = &self.core.slots[slot];
-        if !connection.in_flight.is_empty() || self.core.slots.rare(slot).naming != NONE {
+        let in_flight = self.core.slots[slot].in_flight;
+        let ignored = if bug!("close-without-shutdown") {
+            in_flight.has(Kind::Receive)
+        } else {
+            bug!("slot-freed-in-flight") && !in_flight.has(Kind::Close)
+        };
+        if (!in_flight.is_empty() && !ignored) || self.core.slots.rare(slot).naming != NONE {
             return Ok(());
         }
         self.submit(slot, Kind::Close, Op::Close { descriptor })?;
         self.core.slots[slot].on(Event::Quiet);
+        if bug!("permit-before-slot") {
+            self.core.admission.give_back();
+        }
         self.release_holdings(slot);
+        if bug!("closed-twice") && self.core.slots[slot].opened {
+            self.report_end(slot);
+            self.core.slots[slot].opened = true;
+        }
         Ok(())
     }
 
@@ -92,8 +106,12 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
         let cell = self.core.slots.identity(slot).cell;
         self.core.slots.remove(slot);
-        self.core.admission.forget_address(cell);
-        self.core.admission.give_back();
+        if !bug!("address-count-kept") {
+            self.core.admission.forget_address(cell);
+        }
+        if !bug!("permit-before-slot") {
+            self.core.admission.give_back();
+        }
     }
 
     /// Tells the application, once, of the end of a connection it was told of.

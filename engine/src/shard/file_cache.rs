@@ -117,7 +117,8 @@ impl FileCache {
         if now_ms >= entry.times.opened_ms + self.valid_ms {
             return Found::Old(self.remove(at));
         }
-        match entry.times.asked_turn == turn {
+        let asked_turn = entry.times.asked_turn;
+        match asked_turn == turn || (bug!("file-asked-last-turn") && asked_turn + 1 == turn) {
             true => Found::Current(at),
             false => Found::Unasked(at),
         }

@@ -130,7 +130,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             let splices = self.may_splice(slot);
             let connection = &self.core.slots[slot];
             let incoming = &self.core.incoming[number as usize];
-            let waits = connection.armed != Armed::Nothing
+            let ignored = bug!("multishot-beside-splice") && connection.armed != Armed::Probe;
+            let waits = (connection.armed != Armed::Nothing && !ignored)
                 || flight.has(Kind::PollIn)
                 || incoming.waits_for_pipe;
             if waits || !splices || !self.fill_from_socket(slot)? {
@@ -158,6 +159,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     fn take_kept(&mut self, slot: u32) {
         let mut bytes = self.core.take_carry(slot);
         let incoming = &mut self.core.incoming[self.core.slots.incoming(slot) as usize];
+        if bug!("file-swallows-the-stream") {
+            incoming.missing = incoming.missing.max(bytes.len() as u64);
+        }
         let mine = usize::try_from(incoming.missing).map_or(bytes.len(), |it| it.min(bytes.len()));
         let rest = bytes.split_off(mine);
         incoming.missing -= mine as u64;
@@ -300,6 +304,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             || !self.core.incoming[number as usize].is_over()
         {
             return;
+        }
+        if bug!("unstored-counts-as-missing") {
+            let incoming = &mut self.core.incoming[number as usize];
+            incoming.missing += u64::from(incoming.held_bytes());
         }
         self.return_incoming_pipe(slot);
         let Incoming { file, missing, failed, .. } = self.take_incoming(slot);

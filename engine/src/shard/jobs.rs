@@ -159,6 +159,7 @@ impl Core {
             discard(done);
             return None;
         }
+        let sequence = if bug!("results-as-they-come") { None } else { sequence };
         let Some(sequence) = sequence else {
             self.tell(slot, &done);
             return Some(done);

@@ -285,7 +285,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             let Some(slot) = self.core.touched.pop_front() else { break };
             self.core.slots[slot].touched = false;
             if let Err(full) = self.flush_connection(slot) {
-                self.core.touch(slot);
+                if !bug!("rearm-dropped") {
+                    self.core.touch(slot);
+                }
                 return Err(full);
             }
         }
@@ -382,10 +384,13 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             _ => {
                 let slot = completion.token.slot();
                 let known = self.core.slots.get(slot).is_some()
-                    && completion.token.is_of(self.core.slots.generation(slot));
+                    && (bug!("no-generation-check")
+                        || completion.token.is_of(self.core.slots.generation(slot)));
                 if !known {
                     self.core.counters.stale_completions += 1;
-                    self.give_back(buffer);
+                    if !bug!("stale-keeps-buffer") {
+                        self.give_back(buffer);
+                    }
                     return self.on_stale(kind, completion);
                 }
                 if !completion.more() {

@@ -110,6 +110,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if number == NONE || connection.in_flight.has(Kind::Publish) {
             return Ok(());
         }
+        if bug!("temporary-name-left") && connection.state.is_over() {
+            drop(self.take_naming(slot));
+            return Ok(());
+        }
         match self.core.namings[number as usize].op() {
             Some(op) => self.submit(slot, Kind::Publish, op),
             None => {

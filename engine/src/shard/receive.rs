@@ -74,7 +74,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// Whether what comes is taken past the receive buffers, or comes faster than it is stored.
     pub(super) fn stops_for_file(&self, slot: u32) -> bool {
         let incoming = &self.core.incoming[self.core.slots.incoming(slot) as usize];
-        incoming.splices() || self.core.kept_bytes(slot) >= self.core.limits.message_bytes_max
+        (incoming.splices() && !bug!("multishot-beside-splice"))
+            || self.core.kept_bytes(slot) >= self.core.limits.message_bytes_max
     }
 
     /// A paused connection's multishot goes on until it has brought a buffer's worth that nobody
@@ -161,6 +162,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             libc::ENOBUFS => {
                 mark!("receive without a buffer");
                 self.core.counters.starved += 1;
+                if bug!("enobufs-ends") {
+                    self.core.end(slot, Reason::NetworkError, false);
+                }
                 self.starving_until_ms = self.core.now_ms + STARVING_MS;
                 // Whoever has nothing to read must not queue: the receive it got when its turn
                 // came would wait, and keep the turn of those that have.
@@ -187,6 +191,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// Something is there to read (or the probe was cut short): look.
     pub(super) fn on_probe(&mut self, slot: u32, result: i32) {
         self.core.slots[slot].armed = Armed::Nothing;
+        if bug!("probe-is-eof") && result == 0 {
+            return self.on_fin(slot);
+        }
         match -result {
             libc::ECANCELED | libc::EINTR | libc::EAGAIN => {
                 mark!("probe cut short");

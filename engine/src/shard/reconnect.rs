@@ -91,13 +91,18 @@ impl Links {
         }
         let doubled = 1 << link.failures.saturating_sub(1).min(40);
         link.wait_ms = link.first_ms.saturating_mul(doubled).min(link.most_ms);
+        if bug!("reconnect-no-backoff") {
+            link.wait_ms = link.first_ms;
+        }
         let half_ms = link.wait_ms.div_ceil(2);
         let span_ms = link.wait_ms - half_ms + 1;
         // Shards that began in the same moment go apart with the times of their draws.
         let random = next_random(&mut self.random, now_ms);
         let at_ms = now_ms + half_ms + ((u128::from(random) * u128::from(span_ms)) >> 64) as u64;
         link.stage = Stage::Waits { at_ms };
-        self.waiting.insert((at_ms, tag));
+        if !(bug!("reconnect-forgotten") && link.failures >= 2) {
+            self.waiting.insert((at_ms, tag));
+        }
     }
 }
 
@@ -156,6 +161,9 @@ impl Core {
             }
             Stage::Lives(_) => {
                 mark!("a link that lives is given up");
+                if bug!("reconnect-given-up") {
+                    self.links.links.insert(tag, link);
+                }
             }
         }
         true

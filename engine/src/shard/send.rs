@@ -227,6 +227,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 }
                 errno => {
                     mark!("send failed");
+                    if bug!("epipe-ends-shard") && errno == libc::EPIPE {
+                        self.stop_listening();
+                    }
                     self.core.end(slot, Reason::from_errno(errno), false);
                 }
             },
@@ -278,7 +281,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
         connection.on(Event::OurFin);
         connection.stalled_since_ms = self.core.now_ms;
-        if connection.state == State::Lingering && connection.fin_seen {
+        let fin_seen = connection.fin_seen || bug!("unread-resets-reply");
+        if connection.state == State::Lingering && fin_seen {
             connection.on(Event::PeerFin);
         }
     }

@@ -13,7 +13,7 @@ pub(super) struct WaitingRoom {
     /// An accept that is being cancelled may still bring a whole backlog.
     most: usize,
     /// The shard may be noted as waiting for a permit.
-    noted: bool,
+    pub(super) noted: bool,
 }
 
 impl WaitingRoom {
@@ -64,8 +64,15 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 mark!("gone while waiting");
                 self.core.counters.gone_while_waiting += 1;
                 self.turn_away(client);
-                self.core.admission.give_back();
+                if !bug!("reset-while-waiting") {
+                    self.core.admission.give_back();
+                }
             }
+        }
+        if bug!("permit-without-client") {
+            let takes = self.accepting.stage.accepts() && !self.accepting.room.noted;
+            self.accepting.room.noted |= takes && self.core.admission.try_take();
+            return;
         }
         if std::mem::replace(&mut self.accepting.room.noted, false) {
             self.core.admission.stop_waiting(self.core.shard);
