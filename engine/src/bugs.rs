@@ -1,5 +1,5 @@
 //! Switches for known bugs of such servers. They exist only in a build with
-//! `RUSTFLAGS="--cfg ringwright_bugs"`, in which `RINGWRIGHT_BUG=NAME` turns one bug on.
+//! `--cfg ringwright_bugs`, in which `RINGWRIGHT_BUG=NAME` turns one bug on.
 //! `engine/bugs` shows that a test catches each of them.
 
 /// True while the named bug is on. Without the cfg this is the literal `false`.
