@@ -8,8 +8,23 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use ringwright::{AtCapacity, Config, Prefix, Probe};
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
+
+// The engine checks the same limits, but its errors name its own keys instead of flags. A test
+// below compares these constants with the engine's checks.
+
+/// Maximum number of shards.
+const SHARDS_MAX: usize = 256;
+/// Maximum number of open connections over all shards.
+const CONNECTIONS_MAX: usize = 1 << 20;
+/// Maximum number of receive buffers of a shard.
+const BUFFERS_MAX: u16 = 1 << 15;
+/// Size of a receive buffer in bytes.
+const BUFFER_BYTES: RangeInclusive<u32> = 64..=1 << 20;
+/// Maximum number of worker threads.
+const WORKERS_MAX: usize = 1024;
 
 /// A server on io_uring, one ring per core.
 #[derive(Debug, Parser)]
@@ -214,7 +229,7 @@ pub struct Packets {
     /// Threads that compute digests and list the directory, 0 to 1024; without one, both are
     /// refused.
     #[arg(long, value_name = "N", env = "RINGWRIGHTD_WORKERS", default_value_t = 2,
-        value_parser = RangedU64ValueParser::<usize>::new().range(..=1024))]
+        value_parser = RangedU64ValueParser::<usize>::new().range(..=WORKERS_MAX as u64))]
     pub workers: usize,
     /// The rest.
     #[command(flatten)]
@@ -363,40 +378,39 @@ impl Common {
 fn shards(text: &str) -> Result<Shards, String> {
     match (text, text.parse()) {
         ("auto", _) => Ok(Shards(None)),
-        (_, Ok(0)) => Err("no shard could serve anybody: use 1 or more, or auto".into()),
-        (_, Ok(shards @ 1..=256)) => Ok(Shards(Some(shards))),
-        _ => Err("expected a number from 1 to 256, or auto".into()),
+        (_, Ok(shards @ 1..=SHARDS_MAX)) => Ok(Shards(Some(shards))),
+        _ => Err(format!("expected a number from 1 to {SHARDS_MAX}, or auto")),
     }
 }
 
 fn connections(text: &str) -> Result<usize, String> {
     let connections = count(text)?;
-    if connections <= 1 << 20 {
+    if connections <= CONNECTIONS_MAX {
         Ok(connections)
     } else {
-        Err(format!("expected 1 to 1048576, not {connections}"))
+        Err(format!("expected 1 to {CONNECTIONS_MAX}, not {connections}"))
     }
 }
 
 fn per_ip(text: &str) -> Result<u16, String> {
     let connections = count(text)?;
-    u16::try_from(connections).map_err(|_| format!("expected 1 to 65535, not {connections}"))
+    u16::try_from(connections).map_err(|_| format!("expected 1 to {}, not {connections}", u16::MAX))
 }
 
 fn buffers(text: &str) -> Result<u16, String> {
     let buffers = count(text)?;
     u16::try_from(buffers)
         .ok()
-        .filter(|buffers| buffers.is_power_of_two())
-        .ok_or_else(|| format!("expected a power of two up to 32768, not {buffers}"))
+        .filter(|buffers| buffers.is_power_of_two() && *buffers <= BUFFERS_MAX)
+        .ok_or_else(|| format!("expected a power of two from 1 to {BUFFERS_MAX}, not {buffers}"))
 }
 
 fn buffer_size(text: &str) -> Result<u32, String> {
     let bytes = size(text)?;
-    u32::try_from(bytes)
-        .ok()
-        .filter(|bytes| (256..=1 << 20).contains(bytes))
-        .ok_or_else(|| "expected 256 bytes to 1MiB".into())
+    u32::try_from(bytes).ok().filter(|bytes| BUFFER_BYTES.contains(bytes)).ok_or_else(|| {
+        let (least, most) = (BUFFER_BYTES.start(), BUFFER_BYTES.end());
+        format!("expected {least} to {most} bytes, not {bytes}")
+    })
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
@@ -410,6 +424,7 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ringwright::{Connection, Engine, Error, Handler, Origin};
 
     #[test]
     fn the_definition_is_consistent() {
@@ -434,6 +449,68 @@ mod tests {
         assert_eq!(http.common.admin, None, "nobody gets an admin listener without asking");
     }
 
+    /// The key of the setting that the engine refuses.
+    fn refused_by_the_engine(config: Config) -> &'static str {
+        struct Unused;
+        impl Handler for Unused {
+            type State = ();
+            fn opened(&mut self, _: &mut Connection<'_>, _: Origin) {}
+            fn received(&mut self, (): &mut (), _: &mut Connection<'_>, _: &[u8]) -> usize {
+                unreachable!("the engine does not start")
+            }
+        }
+        match Engine::start(config, |_| Unused).map(drop) {
+            Err(Error::Config { key, .. }) => key,
+            other => panic!("the engine refuses no setting: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn limits_are_those_of_the_engine() {
+        // The engine checks this key after the others and reports the first wrong key.
+        let last = "mailbox_commands_max";
+        let config = || Config { mailbox_commands_max: 0, shards: Some(1), ..Config::default() };
+        let shards = |shards| Config { shards: Some(shards), ..config() };
+        let connections = |max_connections| Config { max_connections, ..config() };
+        let per_ip = |limit| Config { max_per_address: Some(limit), ..config() };
+        let buffers = |receive_buffers| Config { receive_buffers, ..config() };
+        let bytes = |receive_buffer_bytes| Config { receive_buffer_bytes, ..config() };
+        let workers = |workers| Config { workers, ..config() };
+        let (least, most) = (*BUFFER_BYTES.start(), *BUFFER_BYTES.end());
+        for (key, allowed, refused) in [
+            ("shards", shards(1), shards(0)),
+            ("shards", shards(SHARDS_MAX), shards(SHARDS_MAX + 1)),
+            ("max_connections", connections(1), connections(0)),
+            ("max_connections", connections(CONNECTIONS_MAX), connections(CONNECTIONS_MAX + 1)),
+            ("max_per_address", per_ip(1), per_ip(0)),
+            ("receive_buffers", buffers(1), buffers(0)),
+            ("receive_buffers", buffers(BUFFERS_MAX), buffers(BUFFERS_MAX - 1)),
+            ("receive_buffer_bytes", bytes(least), bytes(least - 1)),
+            ("receive_buffer_bytes", bytes(most), bytes(most + 1)),
+            ("workers", workers(WORKERS_MAX), workers(WORKERS_MAX + 1)),
+        ] {
+            assert_eq!(refused_by_the_engine(allowed), last, "{key}");
+            assert_eq!(refused_by_the_engine(refused), key);
+        }
+    }
+
+    #[test]
+    fn limits_are_inclusive() {
+        for (flag, values) in [
+            ("--shards", ["1", "256"]),
+            ("--max-connections", ["1", "1048576"]),
+            ("--max-per-ip", ["1", "65535"]),
+            ("--buffers", ["1", "32768"]),
+            ("--buffer-size", ["64", "1MiB"]),
+            ("--workers", ["0", "1024"]),
+        ] {
+            for value in values {
+                let arguments = ["ringwrightd", "packets", flag, value];
+                assert!(Options::try_parse_from(arguments).is_ok(), "{flag} {value}");
+            }
+        }
+    }
+
     #[test]
     fn mistakes_name_the_flag() {
         for (flag, value) in [
@@ -446,7 +523,8 @@ mod tests {
             ("--idle-timeout", "5"),
             ("--buffers", "1000"),
             ("--buffers", "65536"),
-            ("--buffer-size", "16"),
+            ("--buffer-size", "63"),
+            ("--buffer-size", "1048577"),
             ("--probe", "none"),
             ("--at-capacity", "panic"),
             ("--log-format", "xml"),

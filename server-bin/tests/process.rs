@@ -134,6 +134,26 @@ fn echo_sends_every_byte_back() {
 }
 
 #[test]
+fn the_smallest_buffers_are_enough() {
+    let tree = tree();
+    let server = Server::http(tree.path(), &["--buffer-size", "64", "--buffers", "1"]);
+    let long = format!("X: {}\r\n", "x".repeat(1_000));
+    assert_eq!(server.get("/ten.txt", &long).body, b"0123456789");
+    server.stop().cleanly();
+
+    let mut daemon = command(&["echo", "--listen", "127.0.0.1:0", "--buffer-size", "64"]);
+    let server = Server::start(&mut daemon, "echo");
+    let bytes: Vec<u8> = (0..10_000_u32).map(|at| at as u8).collect();
+    let mut client = server.client();
+    client.send(&bytes);
+    let mut back = vec![0; bytes.len()];
+    client.stream.read_exact(&mut back).unwrap();
+    assert_eq!(back, bytes);
+    drop(client);
+    server.stop().cleanly();
+}
+
+#[test]
 fn a_drain_finishes_what_is_under_way() {
     let tree = tree();
     let length = 20 << 20;
