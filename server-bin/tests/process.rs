@@ -77,6 +77,12 @@ fn help_tells_defaults_and_examples() {
     for expected in ["127.0.0.1:8080", "RINGWRIGHTD_LISTEN", "--drain-timeout", "[default: 10k]"] {
         assert!(help.contains(expected), "{expected} is missing in {help}");
     }
+    for mode in ["http", "echo", "packets", "doctor"] {
+        for flag in ["-h", "--help"] {
+            let help = text(&[mode, flag]);
+            assert!(help.contains("Examples:"), "{mode} {flag}: {help}");
+        }
+    }
 }
 
 #[test]
