@@ -290,7 +290,7 @@ fn without_descriptors_it_says_so_and_recovers() {
     }
     drop(first);
     let ended = server.stop().cleanly();
-    assert!(ended.stderr.contains("the hard limit of open files is 24"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("the hard limit on open files is 24"), "{}", ended.stderr);
 }
 
 #[test]
