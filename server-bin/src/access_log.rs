@@ -1,9 +1,9 @@
-//! The access log: one line per reply, written by a thread of its own.
+//! The access log: one line per reply, written by a separate thread.
 //!
 //! # A stalled log
-//! A shard never waits for it. Each shard fills a buffer and hands it over when it is large or
-//! old enough; when the writer does not keep up and all buffers are on their way, lines are
-//! dropped and counted. A log on a full disk or a stalled pipe costs lines, not service.
+//! Shards never wait for the log. Each shard fills a buffer and passes it to the writer when the
+//! buffer is full or old enough. If the writer is slow and all buffers are queued, the shard drops
+//! and counts lines. A full disk or a stalled pipe loses log lines but does not delay replies.
 
 mod format;
 
@@ -19,21 +19,21 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-/// Bytes of lines that are handed over together.
+/// Bytes of lines after which a shard passes its buffer to the writer.
 const BATCH_BYTES: usize = 32 << 10;
-/// Batches on their way to the writer, of all shards together.
+/// Maximum number of queued batches of all shards.
 const BATCHES_MAX: usize = 64;
-/// How long the end of the program waits for the last lines to be written.
+/// Maximum time that the end of the program waits for the last lines.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Makes each shard's end of the log. The writer ends when this and all of those are gone.
+/// Creates the logs of the shards. The writer ends after this and all of them are dropped.
 pub struct AccessLog {
     format: Format,
     batches: SyncSender<Batch>,
     dropped: Arc<AtomicU64>,
 }
 
-/// The log as one shard holds it.
+/// The log of one shard.
 pub struct ShardLog {
     formatter: Formatter,
     batches: SyncSender<Batch>,
@@ -44,7 +44,7 @@ pub struct ShardLog {
     lines: u64,
 }
 
-/// The writer as the main thread holds it.
+/// The main thread's handle to the writer.
 pub struct Writer {
     dropped: Arc<AtomicU64>,
     finished: Receiver<io::Result<()>>,
@@ -53,19 +53,26 @@ pub struct Writer {
 struct Batch {
     bytes: Vec<u8>,
     lines: u64,
-    /// Where the buffer goes when it was written.
+    /// Returns the buffer to its shard.
     back: SyncSender<Vec<u8>>,
 }
 
-/// Starts a log that appends to the file of that name, or goes to standard output for `-`.
+/// Starts a log that appends to the file at `path`, or prints to standard output for `-`.
 ///
 /// # Errors
-/// The file cannot be opened, or no thread can be had.
-pub fn open(path: &Path, format: Format) -> io::Result<(AccessLog, Writer)> {
-    if path == Path::new("-") {
-        return start(io::stdout(), format);
-    }
-    start(OpenOptions::new().create(true).append(true).open(path)?, format)
+/// A message for the user: the file cannot be opened, or the thread cannot be started.
+pub fn open(path: &Path, format: Format) -> Result<(AccessLog, Writer), String> {
+    let started = if path == Path::new("-") {
+        start(io::stdout(), format)
+    } else {
+        let file = OpenOptions::new().create(true).append(true).open(path).map_err(|error| {
+            format!(
+                "cannot open the file: {error}; give a file that this user may create or append to"
+            )
+        })?;
+        start(file, format)
+    };
+    started.map_err(|error| format!("cannot start the writer thread: {error}"))
 }
 
 fn start(
@@ -79,7 +86,7 @@ fn start(
     thread::Builder::new().name("access-log".into()).spawn(move || {
         let mut result = Ok(());
         for Batch { mut bytes, lines, back } in received {
-            // Goes on after an error: the disk may have room again.
+            // Continues after an error, because the disk may have space again later.
             let written = output.write_all(&bytes).and_then(|()| output.flush());
             if written.is_err() {
                 lost.fetch_add(lines, Ordering::Relaxed);
@@ -94,7 +101,7 @@ fn start(
 }
 
 impl AccessLog {
-    /// A shard's end of it.
+    /// Creates the log of a shard.
     #[must_use]
     pub fn shard(&self) -> ShardLog {
         let (back, spares) = sync_channel(BATCHES_MAX);
@@ -111,7 +118,7 @@ impl AccessLog {
 }
 
 impl ShardLog {
-    /// Notes a reply.
+    /// Adds a line for a reply.
     pub fn record(&mut self, entry: &Entry<'_>) {
         if self.buffer.len() >= BATCH_BYTES {
             self.hand_over();
@@ -124,7 +131,7 @@ impl ShardLog {
         self.lines += 1;
     }
 
-    /// Hands what was noted to the writer; what it does not take now is kept.
+    /// Passes the buffered lines to the writer. Keeps them if its queue is full.
     pub fn hand_over(&mut self) {
         if self.lines == 0 {
             return;
@@ -151,20 +158,22 @@ impl Drop for ShardLog {
 }
 
 impl Writer {
-    /// Waits, a little, for the last lines; everything that makes lines must be gone. What went
-    /// wrong, if anything did.
+    /// Waits at most `FINISH_TIMEOUT` for the last lines. Every [`AccessLog`] and [`ShardLog`]
+    /// must be dropped before. Returns a message for the user if lines were lost.
     #[must_use]
     pub fn finish(self) -> Option<String> {
         let result = self.finished.recv_timeout(FINISH_TIMEOUT);
         let dropped = self.dropped.load(Ordering::Relaxed);
         let trouble = match result {
             Ok(Ok(())) if dropped == 0 => return None,
-            Ok(Ok(())) => "it did not keep up".to_owned(),
-            Ok(Err(error)) => format!("it could not be written: {error}"),
-            Err(RecvTimeoutError::Timeout) => "it is stalled".to_owned(),
-            Err(RecvTimeoutError::Disconnected) => "its thread panicked".to_owned(),
+            Ok(Ok(())) => "the output was too slow".to_owned(),
+            Ok(Err(error)) => format!("writing failed: {error}"),
+            Err(RecvTimeoutError::Timeout) => {
+                format!("the output has not taken the last lines within {FINISH_TIMEOUT:?}")
+            }
+            Err(RecvTimeoutError::Disconnected) => "the writer thread panicked".to_owned(),
         };
-        Some(format!("access log: {trouble}; {dropped} lines were dropped"))
+        Some(format!("--access-log: {trouble}; {dropped} line(s) were dropped"))
     }
 }
 
@@ -210,7 +219,7 @@ mod tests {
             for shard in &mut shards {
                 shard.record(&entry(request));
             }
-            // The pace of a writer that keeps up.
+            // Slow enough for the writer.
             if request % 50 == 0 {
                 shards.iter_mut().for_each(ShardLog::hand_over);
                 thread::sleep(Duration::from_millis(1));
@@ -249,6 +258,6 @@ mod tests {
         drop(release);
         drop(shard);
         let trouble = writer.finish().unwrap();
-        assert!(trouble.starts_with("access log: it did not keep up; "), "{trouble}");
+        assert!(trouble.starts_with("--access-log: the output was too slow; "), "{trouble}");
     }
 }

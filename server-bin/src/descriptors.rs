@@ -1,12 +1,12 @@
-//! The limit of open file descriptors.
+//! The limit on open file descriptors, `RLIMIT_NOFILE`.
 
 use std::io;
 
-/// Raises the soft `RLIMIT_NOFILE` to the hard one: every connection is a descriptor. The limit
-/// after that.
+/// Raises the soft limit to the hard limit, because every connection needs a descriptor. Returns
+/// the new limit.
 ///
 /// # Errors
-/// As getrlimit(2) and setrlimit(2).
+/// Those of getrlimit(2) and setrlimit(2).
 pub fn raise_limit() -> io::Result<u64> {
     let limit = limit()?;
     if limit.rlim_cur < limit.rlim_max {
@@ -15,10 +15,10 @@ pub fn raise_limit() -> io::Result<u64> {
     Ok(limit.rlim_max)
 }
 
-/// Lowers the soft `RLIMIT_NOFILE`, the hard one stays. Descriptors above that are open stay open.
+/// Lowers the soft limit to `to`, if it is higher. Open descriptors above it stay open.
 ///
 /// # Errors
-/// As getrlimit(2) and setrlimit(2).
+/// Those of getrlimit(2) and setrlimit(2).
 pub fn lower_limit(to: u64) -> io::Result<()> {
     let limit = limit()?;
     set_limit(limit, limit.rlim_cur.min(to))
@@ -26,7 +26,7 @@ pub fn lower_limit(to: u64) -> io::Result<()> {
 
 fn limit() -> io::Result<libc::rlimit> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the pointer is to a valid rlimit, which outlives the call.
+    // SAFETY: the pointer refers to a valid rlimit that outlives the call.
     if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } == 0 {
         Ok(limit)
     } else {
@@ -36,7 +36,7 @@ fn limit() -> io::Result<libc::rlimit> {
 
 fn set_limit(mut limit: libc::rlimit, soft: u64) -> io::Result<()> {
     limit.rlim_cur = soft;
-    // SAFETY: the pointer is to a valid rlimit, which outlives the call; the kernel reads it.
+    // SAFETY: the pointer refers to a valid rlimit that outlives the call; the kernel reads it.
     if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } == 0 {
         Ok(())
     } else {
@@ -46,7 +46,7 @@ fn set_limit(mut limit: libc::rlimit, soft: u64) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    /// Soft and hard, as the kernel shows them.
+    /// The soft and the hard limit as the kernel reports them.
     fn shown() -> [u64; 2] {
         let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
         let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
@@ -62,7 +62,7 @@ mod tests {
         super::lower_limit(raised - 7).unwrap();
         assert_eq!(shown(), [raised - 7, raised]);
         super::lower_limit(raised).unwrap();
-        assert_eq!(shown(), [raised - 7, raised], "lower than what is asked for already");
+        assert_eq!(shown(), [raised - 7, raised], "a lower limit is not raised");
         assert_eq!(super::raise_limit().unwrap(), raised);
     }
 }

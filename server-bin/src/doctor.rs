@@ -1,4 +1,4 @@
-//! `ringwrightd doctor`: what this kernel, container and set of limits allow.
+//! `ringwrightd doctor`: checks the kernel, the container and the resource limits.
 
 use crate::descriptors;
 use crate::options::Doctor;
@@ -7,15 +7,16 @@ use ringwright::cpu;
 use ringwright::probe::{Request, examine, memlock_needed};
 use std::io::{self, Write};
 
-/// Prints the examination on standard output.
+/// Prints the result of the checks on standard output.
 ///
 /// # Errors
-/// The server cannot run here.
+/// The server cannot run on this system.
 pub fn run(options: &Doctor) -> Result<(), String> {
-    // As the server does: the limit that counts is the hard one.
+    // The server raises its soft limit, too, so only the hard limit matters.
     let _ = descriptors::raise_limit();
     let config = options.capacity.config();
-    // The least that will do: queues and buffer rings, the arenas not registered.
+    // The minimum for a start: queues and buffer rings. The server also runs if the arenas cannot
+    // be registered.
     let setup = Setup { arena_bytes: 0, arena_registered: false, ..config.setup() };
     let examination = examine(&Request {
         shards: config.shards.unwrap_or_else(cpu::default_shards),
@@ -26,11 +27,11 @@ pub fn run(options: &Doctor) -> Result<(), String> {
         pipes: config.pipes,
         pipe_bytes: config.pipe_bytes,
     });
-    // Nobody reading the screen changes nothing about the exit status.
+    // Scripts use the exit status, which must not depend on a closed standard output.
     let _ = write!(io::stdout(), "{examination}");
     if examination.can_run {
         Ok(())
     } else {
-        Err("this server cannot run here; what to change is said above".into())
+        Err("the server cannot run on this system; the list above says what to change".into())
     }
 }

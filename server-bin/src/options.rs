@@ -8,43 +8,47 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use ringwright::{AtCapacity, Config, Prefix, Probe};
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// A server on io_uring, one ring per core.
+// The engine checks the same limits, but its errors name its own keys instead of flags. A test
+// below compares these constants with the engine's checks.
+
+/// Maximum number of shards.
+const SHARDS_MAX: usize = 256;
+/// Maximum number of open connections over all shards.
+const CONNECTIONS_MAX: usize = 1 << 20;
+/// Maximum number of receive buffers of a shard.
+const BUFFERS_MAX: u16 = 1 << 15;
+/// Size of a receive buffer in bytes.
+const BUFFER_BYTES: RangeInclusive<u32> = 64..=1 << 20;
+/// Maximum number of worker threads.
+const WORKERS_MAX: usize = 1024;
+
+/// Serve files, packets or echo with io_uring, one ring per core.
 #[derive(Debug, Parser)]
-#[command(
-    name = "ringwrightd",
-    version,
-    after_help = "Examples:\n  \
-        ringwrightd http                          the current folder on http://127.0.0.1:8080\n  \
-        ringwrightd http /srv/www --listen [::]:80 --max-connections 50k\n  \
-        ringwrightd echo --shards 1 --listen 127.0.0.1:7000\n  \
-        ringwrightd echo --disconnect-rate 1%     ends connections at random: how does a client take it?\n  \
-        ringwrightd packets /srv/files --upload-max 64GiB --replace\n  \
-        ringwrightd doctor                        what this machine allows, and how to allow more\n\n\
-        SIGTERM or SIGINT drains: no new connections, what is under way is finished; a second one \
-        ends at once.\nExit status: 0 clean, 1 failed, 2 usage."
-)]
+#[command(name = "ringwrightd", version, after_help = PROGRAM_NOTES)]
 pub struct Options {
-    /// What to do.
+    /// The mode to run.
     #[command(subcommand)]
     pub command: Command,
 }
 
 impl Options {
-    /// Those of this process; a mistake in them ends it with status 2.
+    /// Parses the options of this process. Exits with status 2 if they are wrong.
     #[must_use]
     pub fn of_process() -> Self {
         Self::try_parse().and_then(Self::checked).unwrap_or_else(|mistake| mistake.exit())
     }
 
-    /// What contradicts itself. Not `conflicts_with`, for which a variable that says `no` is there.
+    /// Refuses options that contradict each other. `conflicts_with` does not work here: it would
+    /// count an environment variable that is set to `no`.
     fn checked(self) -> Result<Self, clap::Error> {
         match &self.command {
             Command::Packets(packets) if packets.read_only && packets.replace => {
-                let both = "--read-only takes no files and --replace lets them be replaced: \
-                            leave one of them out, or set RINGWRIGHTD_READ_ONLY or \
+                let both = "--read-only refuses every upload, but --replace allows uploads that \
+                            replace a file: remove one of them, or set RINGWRIGHTD_READ_ONLY or \
                             RINGWRIGHTD_REPLACE to no";
                 Err(Self::command().error(ErrorKind::ArgumentConflict, both))
             }
@@ -53,92 +57,146 @@ impl Options {
     }
 }
 
-/// What to do.
+/// A mode of the program.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve the files of a directory over HTTP/1.1.
     ///
-    /// GET and HEAD, ranges, conditional requests, index.html for directories. Never shown: names
-    /// that begin with a dot, what symbolic links point to, listings of directories.
-    #[command(after_help = UNITS)]
+    /// Supports GET and HEAD, ranges, conditional requests, and index.html for directories. Files
+    /// whose names begin with a dot, targets of symbolic links, and directory listings are not
+    /// served.
+    #[command(after_help = HTTP_NOTES)]
     Http(Http),
-    /// Send every byte back.
-    #[command(after_help = UNITS, after_long_help = DISCONNECTS)]
+    /// Send every received byte back.
+    #[command(after_help = ECHO_NOTES, after_long_help = ECHO_LONG_NOTES)]
     Echo(Echo),
-    /// Length-prefixed packets: files of a directory put, got and listed, digests, echo, broadcast.
+    /// Serve a directory over length-prefixed packets: upload, download, list and digest files.
     ///
-    /// The protocol is described in PACKETS.md. Only regular files are shown, names that begin with
-    /// a dot are not, symbolic links are not followed. A file that is being put is not seen before
-    /// it is whole.
-    #[command(after_help = UNITS)]
+    /// Also answers echo requests and sends broadcasts. PACKETS.md specifies the protocol. Only
+    /// regular files are served: no names that begin with a dot, no symbolic links. Clients see an
+    /// uploaded file only when it is complete.
+    #[command(after_help = PACKETS_NOTES)]
     Packets(Packets),
-    /// Say what this kernel, container and set of limits allow, and how to allow more.
+    /// Check whether this system can run the server, and print how to raise its limits.
     ///
-    /// Exit status 1 if the server cannot run.
-    #[command(after_help = UNITS)]
+    /// Checks the kernel, the container and the resource limits against the size given by the
+    /// options. Exits with status 1 if the server cannot run.
+    #[command(after_help = DOCTOR_NOTES)]
     Doctor(Doctor),
 }
 
-const UNITS: &str = "Durations: 100ms, 5s, 2m. Counts: 500, 10k, 1M. Sizes: 4096, 64KiB, 1MiB.\n\
-                     A flag goes before its environment variable.";
+/// Ends the help of every mode.
+macro_rules! units {
+    () => {
+        "Durations need a unit: 500us, 100ms, 5s, 2m, 1h. Counts: 500, 10k, 1M.\n\
+         Sizes are in bytes or have a unit: 4096, 64KiB, 1MiB, 16GiB.\n\
+         A flag overrides its environment variable."
+    };
+}
 
-/// `UNITS`, behind what `--disconnect-rate` does.
-const DISCONNECTS: &str = "\
-How --disconnect-rate ends a connection; each way is as likely as the others:
-  when it is accepted, before a byte
-    close_at_once  FIN
-    reset_at_once  RST; connect(2) itself may see it
-  when bytes have come
-    close          they are echoed, then FIN
-    reset          RST instead of their echo
-    half_close     FIN instead of their echo; what comes is read for 0.1 to 1 s more, then RST
-    cut_close      a part of their echo, then FIN
-    cut_reset      a part of their echo, then RST 2 to 20 ms later
-    stall          nothing is sent or read any more for 0.1 to 1 s, then RST
-A connection that sends nothing after it was accepted stays.
+macro_rules! echo_examples {
+    () => {
+        "Examples:\n  \
+           ringwrightd echo --listen 127.0.0.1:7000 --shards 1\n  \
+           ringwrightd echo --disconnect-rate 1%     closes connections at random\n  \
+           ringwrightd echo --disconnect-rate 1% --disconnect-seed 7 --shards 1\n\n"
+    };
+}
 
-What happens to a connection is a function of the seed, its shard and how many that shard has opened
-before it. With --shards 1, and a client that makes its connections one after the other and waits for
-each echo before it sends on, a seed repeats a run to the byte; its messages must fit into
---buffer-size. With several shards the kernel chooses the shard by the client's port, so that every
-shard repeats its own sequence, but not whom it meets.
+const PROGRAM_NOTES: &str = "Examples:\n  \
+      ringwrightd http                          serves the current directory on port 8080\n  \
+      ringwrightd http /srv/www --listen 0.0.0.0:80 --max-connections 50k\n  \
+      ringwrightd echo --listen 127.0.0.1:7000 --shards 1\n  \
+      ringwrightd packets /srv/files --upload-max 64GiB --replace\n  \
+      ringwrightd doctor                        checks this system\n\n\
+    SIGTERM or SIGINT starts a drain: the server accepts no new connections and finishes the \
+    requests in progress. A second signal ends it at once.\n\
+    Exit status: 0 after a clean end, 1 after a failure, 2 for wrong options.";
 
-How often each was begun is told at the end (disconnected {...}, on standard error) and by
-ringwright_disconnects_total of /metrics.
+const HTTP_NOTES: &str = concat!(
+    "Examples:\n  \
+       ringwrightd http                          serves the current directory on port 8080\n  \
+       ringwrightd http /srv/www --listen 0.0.0.0:80 --listen 127.0.0.1:8080\n  \
+       ringwrightd http /srv/www --access-log /var/log/www.log --log-format json\n  \
+       ringwrightd http /srv/www --admin 127.0.0.1:9000 --max-connections 50k\n\n",
+    units!()
+);
 
-Durations: 100ms, 5s, 2m. Counts: 500, 10k, 1M. Sizes: 4096, 64KiB, 1MiB.
-A flag goes before its environment variable.";
+const ECHO_NOTES: &str = concat!(echo_examples!(), units!());
+
+/// `ECHO_NOTES` with a description of `--disconnect-rate`.
+const ECHO_LONG_NOTES: &str = concat!(
+    echo_examples!(),
+    "--disconnect-rate ends a connection in one of these ways. All ways of a group are equally \
+     likely.\n  \
+       Directly after accept, before any byte:\n    \
+         close_at_once  FIN\n    \
+         reset_at_once  RST; the client's connect(2) may already fail\n  \
+       After receiving bytes:\n    \
+         close          the echo of these bytes, then FIN\n    \
+         reset          RST instead of the echo\n    \
+         half_close     FIN instead of the echo; reads for 0.1 to 1 s more, then RST\n    \
+         cut_close      a part of the echo, then FIN\n    \
+         cut_reset      a part of the echo, then RST 2 to 20 ms later\n    \
+         stall          neither sends nor reads for 0.1 to 1 s, then RST\n\
+     A connection that sends nothing is ended only directly after accept.\n\n\
+     The seed, the shard and the number of connections that the shard opened before determine how \
+     a connection ends. A seed repeats a run exactly if --shards is 1, the client opens its \
+     connections one after another and waits for each echo before it sends more, and each message \
+     fits into --buffer-size. With several shards, each shard repeats its own sequence, but the \
+     kernel chooses the shard of a connection by the client's port.\n\n\
+     The server counts these ways: it prints a line `disconnected {...}` on standard error when \
+     it ends, and /metrics has ringwright_disconnects_total.\n\n",
+    units!()
+);
+
+const PACKETS_NOTES: &str = concat!(
+    "Examples:\n  \
+       ringwrightd packets /srv/files            serves and accepts files on 127.0.0.1:7100\n  \
+       ringwrightd packets /srv/files --read-only --listen 0.0.0.0:7100\n  \
+       ringwrightd packets /srv/files --upload-max 64GiB --replace --sync\n\n",
+    units!()
+);
+
+const DOCTOR_NOTES: &str = concat!(
+    "Examples:\n  \
+       ringwrightd doctor\n  \
+       ringwrightd doctor --shards 8 --max-connections 100k\n\n",
+    units!()
+);
 
 /// `ringwrightd http`.
 #[derive(Debug, Args)]
 pub struct Http {
-    /// The directory whose files are served.
+    /// Serve the files of this directory.
     #[arg(env = "RINGWRIGHTD_DIR", default_value = ".")]
     pub dir: PathBuf,
-    /// Where to listen; can be given more than once. Port 0 takes a free one.
+    /// Listen on this address and port; repeat the option or use commas for several. Port 0 picks
+    /// a free port.
     #[arg(long, value_name = "ADDR", env = "RINGWRIGHTD_LISTEN", value_delimiter = ',',
         default_value = "127.0.0.1:8080", value_parser = address)]
     pub listen: Vec<SocketAddr>,
-    /// A request must have arrived whole so long after its first byte, or is answered 408; or
-    /// `never`.
-    #[arg(long, value_name = "D", env = "RINGWRIGHTD_REQUEST_TIMEOUT", default_value = "30s",
-        value_parser = timeout)]
+    /// Answer 408 and close if a request head is incomplete this long after its first byte, or its
+    /// body this long after the head. `never` disables the limit.
+    #[arg(long, value_name = "DURATION", env = "RINGWRIGHTD_REQUEST_TIMEOUT",
+        default_value = "30s", value_parser = timeout)]
     pub request_timeout: Timeout,
-    /// Files that stay open for the next request, per shard, so that it need not open them; a change
-    /// of the file is seen by the next request all the same. All shards together keep at most a
-    /// sixteenth of the descriptors that the process may have. 0: none.
+    /// Keep up to N files open per shard, so that the next request need not open them; 0 keeps
+    /// none. All shards together use at most a sixteenth of the open-file limit. A changed file is
+    /// opened again.
     #[arg(long, value_name = "N", env = "RINGWRIGHTD_OPEN_FILES", default_value_t = 1024)]
     pub open_files: u32,
-    /// A file that stays open is looked up anew after so long: what befalls a directory above it
-    /// (renamed, replaced, mounted over) is seen by then.
-    #[arg(long, value_name = "D", env = "RINGWRIGHTD_OPEN_FILES_VALID", default_value = "1s",
-        value_parser = duration)]
+    /// Look up the path of an open file again after this time. Until then, requests do not see a
+    /// directory above it that was renamed, replaced or mounted over.
+    #[arg(long, value_name = "DURATION", env = "RINGWRIGHTD_OPEN_FILES_VALID",
+        default_value = "1s", value_parser = duration)]
     pub open_files_valid: Duration,
-    /// Write a line per reply to this file, or to standard output for `-`. It never holds the
-    /// server up: when it stalls, lines are dropped and counted.
+    /// Append one line per reply to this file, or print it to standard output for `-`; no log
+    /// without this option. If the log stalls, the server drops and counts lines instead of
+    /// waiting.
     #[arg(long, value_name = "FILE", env = "RINGWRIGHTD_ACCESS_LOG")]
     pub access_log: Option<PathBuf>,
-    /// What the lines look like.
+    /// Choose the format of the access log.
     #[arg(
         long,
         value_name = "FORMAT",
@@ -147,7 +205,7 @@ pub struct Http {
         value_enum
     )]
     pub log_format: Format,
-    /// The rest.
+    /// Options of every server.
     #[command(flatten)]
     pub common: Common,
 }
@@ -155,16 +213,18 @@ pub struct Http {
 /// `ringwrightd echo`.
 #[derive(Debug, Args)]
 pub struct Echo {
-    /// Where to listen; can be given more than once. Port 0 takes a free one.
+    /// Listen on this address and port; repeat the option or use commas for several. Port 0 picks
+    /// a free port.
     #[arg(long, value_name = "ADDR", env = "RINGWRIGHTD_LISTEN", value_delimiter = ',',
         default_value = "127.0.0.1:7000", value_parser = address)]
     pub listen: Vec<SocketAddr>,
-    /// End connections at random, so that a client's reconnect can be tested: each is ended with
-    /// this probability, such as 0.01 or 1%, when it is accepted, and again each time that bytes
-    /// have come from it.
-    #[arg(long, value_name = "P", env = "RINGWRIGHTD_DISCONNECT_RATE", value_parser = probability)]
+    /// End connections at random, to test how clients reconnect: each with this probability, such
+    /// as 0.01 or 1%, after accept and after each receive. Default: never.
+    #[arg(long, value_name = "PROBABILITY", env = "RINGWRIGHTD_DISCONNECT_RATE",
+        value_parser = probability)]
     pub disconnect_rate: Option<Probability>,
-    /// End them as a run with this seed did. Drawn, and told on standard error, unless given.
+    /// Seed the random disconnects with this number, to repeat a run. Default: a random seed,
+    /// printed on standard error.
     #[arg(
         long,
         value_name = "N",
@@ -172,7 +232,7 @@ pub struct Echo {
         requires = "disconnect_rate"
     )]
     pub disconnect_seed: Option<u64>,
-    /// The rest.
+    /// Options of every server.
     #[command(flatten)]
     pub common: Common,
 }
@@ -180,43 +240,47 @@ pub struct Echo {
 /// `ringwrightd packets`.
 #[derive(Debug, Args)]
 pub struct Packets {
-    /// The directory whose files are got and put.
+    /// Serve the files of this directory, and store uploads there.
     #[arg(env = "RINGWRIGHTD_DIR", default_value = ".")]
     pub dir: PathBuf,
-    /// Where to listen; can be given more than once. Port 0 takes a free one.
+    /// Listen on this address and port; repeat the option or use commas for several. Port 0 picks
+    /// a free port.
     #[arg(long, value_name = "ADDR", env = "RINGWRIGHTD_LISTEN", value_delimiter = ',',
         default_value = "127.0.0.1:7100", value_parser = address)]
     pub listen: Vec<SocketAddr>,
-    /// A file that is put may be so large. All together may be as large as the file system: it has
-    /// quotas, this has none.
+    /// Refuse an upload larger than this. The total is not limited: use file system quotas for
+    /// that.
     #[arg(long, value_name = "SIZE", env = "RINGWRIGHTD_UPLOAD_MAX", default_value = "16GiB",
         value_parser = size)]
     pub upload_max: u64,
-    /// Take no files.
+    /// Refuse all uploads.
     #[arg(long, env = "RINGWRIGHTD_READ_ONLY", value_parser = BoolishValueParser::new())]
     pub read_only: bool,
-    /// Let a client that asks for it replace a file that is there. The new one is the server's own,
-    /// with mode 0644 less its umask. Not with `--read-only`.
+    /// Allow an upload to replace a file if the client asks for it; not with --read-only. The new
+    /// file belongs to the server's user and has mode 0644 minus the umask.
     #[arg(long, env = "RINGWRIGHTD_REPLACE", value_parser = BoolishValueParser::new())]
     pub replace: bool,
-    /// Say that a file is stored only when it is on the disk: fsync(2), of the directory too.
+    /// Call fsync(2) on each uploaded file and its directory before the server reports it as
+    /// stored.
     #[arg(long, env = "RINGWRIGHTD_SYNC", value_parser = BoolishValueParser::new())]
     pub sync: bool,
-    /// Withdraw a file that was offered and not taken for so long, and give up one being put of
-    /// which nothing has come for so long. Never is no choice: each holds an open file.
-    #[arg(long, value_name = "D", env = "RINGWRIGHTD_OFFER_TIMEOUT", default_value = "30s",
-        value_parser = duration)]
+    /// Withdraw an offered download that the client does not take within this time, and give up an
+    /// upload that receives no chunk for this time. `never` is not allowed, because each holds an
+    /// open file.
+    #[arg(long, value_name = "DURATION", env = "RINGWRIGHTD_OFFER_TIMEOUT",
+        default_value = "30s", value_parser = duration)]
     pub offer_timeout: Duration,
-    /// A packet must have arrived whole so long after its first byte; or `never`.
-    #[arg(long, value_name = "D", env = "RINGWRIGHTD_REQUEST_TIMEOUT", default_value = "30s",
-        value_parser = timeout)]
+    /// Close a connection if a packet is incomplete this long after its first byte. `never`
+    /// disables the limit.
+    #[arg(long, value_name = "DURATION", env = "RINGWRIGHTD_REQUEST_TIMEOUT",
+        default_value = "30s", value_parser = timeout)]
     pub request_timeout: Timeout,
-    /// Threads that compute digests and list the directory, 0 to 1024; without one, both are
-    /// refused.
+    /// Run N threads, 0 to 1024, that compute digests and list the directory. With 0, the server
+    /// refuses these requests.
     #[arg(long, value_name = "N", env = "RINGWRIGHTD_WORKERS", default_value_t = 2,
-        value_parser = RangedU64ValueParser::<usize>::new().range(..=1024))]
+        value_parser = RangedU64ValueParser::<usize>::new().range(..=WORKERS_MAX as u64))]
     pub workers: usize,
-    /// The rest.
+    /// Options of every server.
     #[command(flatten)]
     pub common: Common,
 }
@@ -224,78 +288,92 @@ pub struct Packets {
 /// `ringwrightd doctor`.
 #[derive(Debug, Args)]
 pub struct Doctor {
-    /// The size to judge by.
+    /// The size of the server that is checked.
     #[command(flatten)]
     pub capacity: Capacity,
 }
 
-/// How large a server is.
+/// The size of a server.
 #[derive(Debug, Args)]
 pub struct Capacity {
-    /// Threads, each with a ring and a CPU of its own; `auto`: one per CPU this process may use.
+    /// Run N shards, 1 to 256: threads, each with its own ring and CPU. `auto` runs one per CPU
+    /// that this process may use.
     #[arg(long, value_name = "N", env = "RINGWRIGHTD_SHARDS", default_value = "auto",
         value_parser = shards)]
     pub shards: Shards,
-    /// Open connections at most, over all shards; 1 to 1048576.
+    /// Allow at most N open connections over all shards, 1 to 1048576. --at-capacity applies to
+    /// further clients.
     #[arg(long, value_name = "N", env = "RINGWRIGHTD_MAX_CONNECTIONS", default_value = "10k",
         value_parser = connections)]
     pub max_connections: usize,
-    /// Receive buffers per shard, a power of two up to 32768.
-    #[arg(long, value_name = "N", env = "RINGWRIGHTD_BUFFERS", default_value_t = Config::default().receive_buffers,
-        value_parser = buffers)]
+    /// Allocate N receive buffers per shard: a power of two, 1 to 32768. Connections wait for a
+    /// buffer while all are in use.
+    #[arg(long, value_name = "N", env = "RINGWRIGHTD_BUFFERS",
+        default_value_t = Config::default().receive_buffers, value_parser = buffers)]
     pub buffers: u16,
 }
 
-/// What every kind of server has.
+/// Options of every server.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Common options")]
 pub struct Common {
-    /// How large it is.
+    /// The size of the server.
     #[command(flatten)]
     pub capacity: Capacity,
-    /// Pin the first shard to this one of the allowed CPUs, counted from 0, the next to the next.
+    /// Pin the first shard to allowed CPU number N, counted from 0, and each further shard to the
+    /// next allowed CPU.
     #[arg(long, value_name = "N", env = "RINGWRIGHTD_PIN_FROM", default_value_t = 0)]
     pub pin_from: usize,
-    /// A client that comes beyond `--max-connections` waits, or is closed at once.
+    /// Choose what happens to a client beyond --max-connections.
     #[arg(
         long,
-        value_name = "WHAT",
+        value_name = "POLICY",
         env = "RINGWRIGHTD_AT_CAPACITY",
         default_value = "wait",
         value_enum
     )]
     pub at_capacity: WhenFull,
-    /// Connections of one IPv4 address, or of one IPv6 /64, at most, up to 65535; a further one is
-    /// closed at once. Not limited unless given.
+    /// Allow at most N connections, 1 to 65535, per IPv4 address or IPv6 /64; the server closes
+    /// further ones at once. Default: no limit.
     #[arg(long, value_name = "N", env = "RINGWRIGHTD_MAX_PER_IP", value_parser = per_ip)]
     pub max_per_ip: Option<u16>,
-    /// Let nobody in from this address or prefix, such as 192.0.2.7 or 2001:db8::/32; can be given
-    /// more than once or with commas, and changed at /bans of the admin listener. Whoever is
-    /// connected when an address is banned there stays: kick it at /connections.
+    /// Refuse clients from this address or prefix, such as 192.0.2.7 or 2001:db8::/32; repeat the
+    /// option or use commas for several. The admin listener changes the list at /bans.
     #[arg(long, value_name = "PREFIX", env = "RINGWRIGHTD_BAN", value_delimiter = ',')]
     pub ban: Vec<Prefix>,
-    /// End a connection on which nothing was received or sent for so long; or `never`.
-    #[arg(long, value_name = "D", env = "RINGWRIGHTD_IDLE_TIMEOUT", default_value = "75s",
-        value_parser = timeout)]
+    /// Close a connection that neither receives nor sends a byte for this time. `never` disables
+    /// the limit.
+    #[arg(long, value_name = "DURATION", env = "RINGWRIGHTD_IDLE_TIMEOUT",
+        default_value = "75s", value_parser = timeout)]
     pub idle_timeout: Timeout,
-    /// End a connection whose client takes nothing of what is sent for so long, or sends nothing
-    /// in the middle of a chunk that it puts; or `never`.
-    #[arg(long, value_name = "D", env = "RINGWRIGHTD_WRITE_TIMEOUT", default_value = "30s",
-        value_parser = timeout)]
+    /// Close a connection whose client reads none of the pending output for this time, or (packets)
+    /// sends nothing in the middle of an upload chunk. `never` disables the limit.
+    #[arg(long, value_name = "DURATION", env = "RINGWRIGHTD_WRITE_TIMEOUT",
+        default_value = "30s", value_parser = timeout)]
     pub write_timeout: Timeout,
-    /// After SIGTERM, finish what is under way for so long at most.
-    #[arg(long, value_name = "D", env = "RINGWRIGHTD_DRAIN_TIMEOUT", default_value = "30s",
-        value_parser = duration)]
+    /// Wait at most this long after SIGTERM or SIGINT for requests in progress, then reset the
+    /// remaining connections.
+    #[arg(long, value_name = "DURATION", env = "RINGWRIGHTD_DRAIN_TIMEOUT",
+        default_value = "30s", value_parser = duration)]
     pub drain_timeout: Duration,
-    /// A listener of its own for /metrics, /livez, /readyz, /ledger, /connections and a live page.
-    /// It asks for no password: whoever reaches it may end connections.
+    /// Serve /metrics, /livez, /readyz, /ledger, /connections, /bans and a live page on this
+    /// address; none by default. There is no password: anyone who can connect can close
+    /// connections and ban addresses.
     #[arg(long, value_name = "ADDR", env = "RINGWRIGHTD_ADMIN", value_parser = address)]
     pub admin: Option<SocketAddr>,
-    /// Bytes of a receive buffer.
+    /// Set the size of a receive buffer, 64 to 1MiB. Larger buffers need fewer receives and more
+    /// memory.
     #[arg(long, value_name = "SIZE", env = "RINGWRIGHTD_BUFFER_SIZE", default_value = "4KiB",
         value_parser = buffer_size)]
     pub buffer_size: u32,
-    /// How an idle connection waits: on a zero-length receive, or on a poll (less kernel memory).
-    #[arg(long, value_name = "HOW", env = "RINGWRIGHTD_PROBE", default_value = "poll", value_enum)]
+    /// Choose how an idle connection waits for input.
+    #[arg(
+        long,
+        value_name = "METHOD",
+        env = "RINGWRIGHTD_PROBE",
+        default_value = "poll",
+        value_enum
+    )]
     pub probe: ProbeWith,
 }
 
@@ -306,18 +384,18 @@ pub struct Shards(pub Option<usize>);
 /// `--at-capacity`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum WhenFull {
-    /// In the backlog, until another one leaves.
+    /// Let the client wait until another connection ends.
     Wait,
-    /// Closed at once.
+    /// Close its connection at once.
     Reject,
 }
 
 /// `--probe`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ProbeWith {
-    /// A zero-length receive.
+    /// With a zero-length receive.
     Recv,
-    /// A poll.
+    /// With a poll, which takes less kernel memory.
     Poll,
 }
 
@@ -363,40 +441,39 @@ impl Common {
 fn shards(text: &str) -> Result<Shards, String> {
     match (text, text.parse()) {
         ("auto", _) => Ok(Shards(None)),
-        (_, Ok(0)) => Err("no shard could serve anybody: use 1 or more, or auto".into()),
-        (_, Ok(shards @ 1..=256)) => Ok(Shards(Some(shards))),
-        _ => Err("expected a number from 1 to 256, or auto".into()),
+        (_, Ok(shards @ 1..=SHARDS_MAX)) => Ok(Shards(Some(shards))),
+        _ => Err(format!("expected a number from 1 to {SHARDS_MAX}, or auto")),
     }
 }
 
 fn connections(text: &str) -> Result<usize, String> {
     let connections = count(text)?;
-    if connections <= 1 << 20 {
+    if connections <= CONNECTIONS_MAX {
         Ok(connections)
     } else {
-        Err(format!("expected 1 to 1048576, not {connections}"))
+        Err(format!("expected 1 to {CONNECTIONS_MAX}, not {connections}"))
     }
 }
 
 fn per_ip(text: &str) -> Result<u16, String> {
     let connections = count(text)?;
-    u16::try_from(connections).map_err(|_| format!("expected 1 to 65535, not {connections}"))
+    u16::try_from(connections).map_err(|_| format!("expected 1 to {}, not {connections}", u16::MAX))
 }
 
 fn buffers(text: &str) -> Result<u16, String> {
     let buffers = count(text)?;
     u16::try_from(buffers)
         .ok()
-        .filter(|buffers| buffers.is_power_of_two())
-        .ok_or_else(|| format!("expected a power of two up to 32768, not {buffers}"))
+        .filter(|buffers| buffers.is_power_of_two() && *buffers <= BUFFERS_MAX)
+        .ok_or_else(|| format!("expected a power of two from 1 to {BUFFERS_MAX}, not {buffers}"))
 }
 
 fn buffer_size(text: &str) -> Result<u32, String> {
     let bytes = size(text)?;
-    u32::try_from(bytes)
-        .ok()
-        .filter(|bytes| (256..=1 << 20).contains(bytes))
-        .ok_or_else(|| "expected 256 bytes to 1MiB".into())
+    u32::try_from(bytes).ok().filter(|bytes| BUFFER_BYTES.contains(bytes)).ok_or_else(|| {
+        let (least, most) = (BUFFER_BYTES.start(), BUFFER_BYTES.end());
+        format!("expected {least} to {most} bytes, not {bytes}")
+    })
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
@@ -410,6 +487,7 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ringwright::{Connection, Engine, Error, Handler, Origin};
 
     #[test]
     fn the_definition_is_consistent() {
@@ -419,7 +497,7 @@ mod tests {
     #[test]
     fn defaults_are_those_of_the_engine() {
         let options = Options::try_parse_from(["ringwrightd", "http"]).unwrap();
-        let Command::Http(http) = options.command else { panic!("that was http") };
+        let Command::Http(http) = options.command else { panic!("expected http") };
         let (config, default) = (http.common.config(&http.listen), Config::default());
         assert_eq!(config.max_connections, default.max_connections);
         assert_eq!(config.at_capacity, default.at_capacity);
@@ -431,7 +509,85 @@ mod tests {
         assert_eq!(config.write_timeout, default.write_timeout);
         assert_eq!(http.request_timeout.0, default.receive_timeout);
         assert_eq!(config.listeners, ["127.0.0.1:8080".parse().unwrap()]);
-        assert_eq!(http.common.admin, None, "nobody gets an admin listener without asking");
+        assert_eq!(http.common.admin, None, "there is no admin listener by default");
+    }
+
+    /// The key of the setting that the engine refuses.
+    fn refused_by_the_engine(config: Config) -> &'static str {
+        struct Unused;
+        impl Handler for Unused {
+            type State = ();
+            fn opened(&mut self, _: &mut Connection<'_>, _: Origin) {}
+            fn received(&mut self, (): &mut (), _: &mut Connection<'_>, _: &[u8]) -> usize {
+                unreachable!("the engine does not start")
+            }
+        }
+        match Engine::start(config, |_| Unused).map(drop) {
+            Err(Error::Config { key, .. }) => key,
+            other => panic!("the engine refuses no setting: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn limits_are_those_of_the_engine() {
+        // The engine checks this key after the others and reports the first wrong key.
+        let last = "mailbox_commands_max";
+        let config = || Config { mailbox_commands_max: 0, shards: Some(1), ..Config::default() };
+        let shards = |shards| Config { shards: Some(shards), ..config() };
+        let connections = |max_connections| Config { max_connections, ..config() };
+        let per_ip = |limit| Config { max_per_address: Some(limit), ..config() };
+        let buffers = |receive_buffers| Config { receive_buffers, ..config() };
+        let bytes = |receive_buffer_bytes| Config { receive_buffer_bytes, ..config() };
+        let workers = |workers| Config { workers, ..config() };
+        let (least, most) = (*BUFFER_BYTES.start(), *BUFFER_BYTES.end());
+        for (key, allowed, refused) in [
+            ("shards", shards(1), shards(0)),
+            ("shards", shards(SHARDS_MAX), shards(SHARDS_MAX + 1)),
+            ("max_connections", connections(1), connections(0)),
+            ("max_connections", connections(CONNECTIONS_MAX), connections(CONNECTIONS_MAX + 1)),
+            ("max_per_address", per_ip(1), per_ip(0)),
+            ("receive_buffers", buffers(1), buffers(0)),
+            ("receive_buffers", buffers(BUFFERS_MAX), buffers(BUFFERS_MAX - 1)),
+            ("receive_buffer_bytes", bytes(least), bytes(least - 1)),
+            ("receive_buffer_bytes", bytes(most), bytes(most + 1)),
+            ("workers", workers(WORKERS_MAX), workers(WORKERS_MAX + 1)),
+        ] {
+            assert_eq!(refused_by_the_engine(allowed), last, "{key}");
+            assert_eq!(refused_by_the_engine(refused), key);
+        }
+    }
+
+    #[test]
+    fn limits_are_inclusive() {
+        for (flag, values) in [
+            ("--shards", ["1", "256"]),
+            ("--max-connections", ["1", "1048576"]),
+            ("--max-per-ip", ["1", "65535"]),
+            ("--buffers", ["1", "32768"]),
+            ("--buffer-size", ["64", "1MiB"]),
+            ("--workers", ["0", "1024"]),
+        ] {
+            for value in values {
+                let arguments = ["ringwrightd", "packets", flag, value];
+                assert!(Options::try_parse_from(arguments).is_ok(), "{flag} {value}");
+            }
+        }
+    }
+
+    #[test]
+    fn examples_in_the_help_are_valid() {
+        let notes = [PROGRAM_NOTES, HTTP_NOTES, ECHO_LONG_NOTES, PACKETS_NOTES, DOCTOR_NOTES];
+        for note in notes {
+            let examples = note.lines().filter(|line| line.starts_with("  ringwrightd "));
+            let mut found = 0;
+            for example in examples {
+                let command = example.trim_start().split("  ").next().unwrap();
+                let options = Options::try_parse_from(command.split(' '));
+                options.and_then(Options::checked).unwrap_or_else(|error| panic!("{error}"));
+                found += 1;
+            }
+            assert!(found > 0, "{note}");
+        }
     }
 
     #[test]
@@ -446,7 +602,8 @@ mod tests {
             ("--idle-timeout", "5"),
             ("--buffers", "1000"),
             ("--buffers", "65536"),
-            ("--buffer-size", "16"),
+            ("--buffer-size", "63"),
+            ("--buffer-size", "1048577"),
             ("--probe", "none"),
             ("--at-capacity", "panic"),
             ("--log-format", "xml"),
@@ -488,9 +645,8 @@ mod tests {
         assert!(error.to_string().contains(flag), "{error}");
     }
 
-    /// Neither does anything beside the other.
     #[test]
-    fn who_takes_no_files_replaces_none() {
+    fn read_only_contradicts_replace() {
         let checked = |flags: &[&str]| {
             let all = [&["ringwrightd", "packets"], flags].concat();
             Options::try_parse_from(all).and_then(Options::checked)
@@ -507,14 +663,14 @@ mod tests {
     #[test]
     fn packets_have_workers_and_16_gib() {
         let options = Options::try_parse_from(["ringwrightd", "packets"]).unwrap();
-        let Command::Packets(packets) = options.command else { panic!("that was packets") };
+        let Command::Packets(packets) = options.command else { panic!("expected packets") };
         assert_eq!((packets.workers, packets.upload_max), (2, 16 << 30));
         assert_eq!(packets.offer_timeout, Duration::from_secs(30));
         assert_eq!(packets.listen, ["127.0.0.1:7100".parse().unwrap()]);
         assert!(!packets.read_only && !packets.replace && !packets.sync);
         let options = ["ringwrightd", "packets", "--workers", "0", "--replace", "--sync"];
         let options = Options::try_parse_from(options).unwrap();
-        let Command::Packets(packets) = options.command else { panic!("that was packets") };
+        let Command::Packets(packets) = options.command else { panic!("expected packets") };
         assert_eq!((packets.workers, packets.replace, packets.sync), (0, true, true));
     }
 }

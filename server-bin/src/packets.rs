@@ -1,9 +1,8 @@
-//! Length-prefixed packets, and files both ways between them: the handler. The protocol is
-//! described in `PACKETS.md`.
+//! The handler of the packet protocol, which `PACKETS.md` specifies.
 //!
-//! A connection is read from packet by packet, as long as there is room for answers. While a file
-//! is being opened, created, filled or named it is not read from: so there is one of these at a
-//! time, and what a client sends ahead of the answer finds its file there.
+//! The handler reads packet by packet while there is space for answers. It stops reading while a
+//! file is being opened, created, filled or named. So a connection has one such operation at a
+//! time, and packets that a client sends without waiting for an answer find their file ready.
 
 mod conversation;
 mod folder;
@@ -27,46 +26,45 @@ use std::sync::Arc;
 use std::time::Duration;
 use wire::{Answer, Code, Refusal, Request};
 
-/// In a drain a connection ends when nothing has happened on it for so long: an offer that was
-/// just made can still be taken.
+/// Idle time after which a drain ends a connection. It lets a client take a recent offer.
 const DRAIN_QUIET: Duration = Duration::from_millis(500);
-/// Broadcasts that a shard takes in a millisecond: each is work for every connection.
+/// Maximum number of broadcasts per shard and millisecond, because each costs work for every
+/// connection.
 const BROADCASTS_MAX: u32 = 32;
 
-/// What clients may do.
+/// The limits and permissions of clients.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
-    /// Bytes of a file that is put.
+    /// Maximum size of an upload in bytes.
     pub upload_bytes_max: u64,
-    /// Take no files.
+    /// Refuse uploads.
     pub read_only: bool,
-    /// Replace a file if the client asks for it.
+    /// Allow uploads to replace a file.
     pub replace: bool,
-    /// A file that is stored is on the disk.
+    /// Call fsync(2) before an upload is reported as stored.
     pub sync: bool,
-    /// How long an offer stands, and how long a put waits for its next chunk.
+    /// Maximum time until an offer is taken, and until the next chunk of an upload arrives.
     pub offer_timeout: Duration,
 }
 
-/// Serves the files of one directory; one per shard.
+/// Serves the files of one directory. Each shard has one.
 pub struct Packets {
     framing: Framing,
     directory: Directory,
     folder: Arc<Folder>,
     rules: Rules,
-    /// Broadcasts taken at a time, and when that was.
+    /// Time of the current millisecond, and the number of broadcasts in it.
     broadcasts: (Duration, u32),
 }
 
 impl Packets {
-    /// Serves the files of a directory, which the shard's ring and the workers each have in their
-    /// own way.
+    /// Serves the files of a directory. The shard's ring uses `directory`, the workers `folder`.
     #[must_use]
     pub fn new(framing: Framing, directory: Directory, folder: Arc<Folder>, rules: Rules) -> Self {
         Self { framing, directory, folder, rules, broadcasts: (Duration::ZERO, 0) }
     }
 
-    /// False: it is to be shown again when there is room.
+    /// Handles one packet. Returns `false` if the packet must stay unread until there is space.
     fn request(
         &mut self,
         state: &mut Conversation,
@@ -76,8 +74,8 @@ impl Packets {
         let (id, request) = wire::parse(body);
         match request {
             Ok(Request::Get(_) | Request::Put { .. }) if state.has_transfer(id) => {
-                // Nobody could tell what is said about which.
-                let taken = Refusal::new(Code::Malformed, "a transfer under way has this id");
+                // The client could not tell to which transfer an answer belongs.
+                let taken = Refusal::new(Code::Malformed, "another transfer has this id");
                 self.refuse(state, connection, id, &taken);
             }
             Ok(Request::Digest(_) | Request::DigestFile(_) | Request::List(_))
@@ -122,14 +120,15 @@ impl Packets {
         *count += 1;
         let sent = *count <= BROADCASTS_MAX && {
             let head = wire::head(Answer::Message, 0);
-            let length = self.framing.header(head.len() + bytes.len()).expect("it came as long");
+            let length = head.len() + bytes.len();
+            let length = self.framing.header(length).expect("the request was as long");
             let packet = [&length[..], &head, bytes].concat();
             connection.local().remote().broadcast(packet.into(), SlowReaders::Skip).is_ok()
         };
         if sent {
             self.answer(state, connection, Answer::BroadcastSent, id, &[]);
         } else {
-            let busy = Refusal::new(Code::Busy, "there are too many broadcasts: try again");
+            let busy = Refusal::new(Code::Busy, "too many broadcasts: try again");
             self.refuse(state, connection, id, &busy);
         }
     }
@@ -161,7 +160,7 @@ impl Packets {
         }
     }
 
-    /// When an offer that is made now ends.
+    /// The time at which an offer made now expires.
     fn offer_ends(&self, connection: &mut Connection<'_>) -> Duration {
         connection.local().now().saturating_add(self.rules.offer_timeout)
     }
@@ -185,7 +184,7 @@ impl Handler for Packets {
         connection: &mut Connection<'_>,
         bytes: &[u8],
     ) -> usize {
-        // Otherwise this would not have been called.
+        // The engine calls this only while there is output space and the connection is not paused.
         state.full = false;
         state.digest_unread = false;
         let mut used = 0;
@@ -231,8 +230,7 @@ impl Handler for Packets {
     }
 
     fn file_sent(&mut self, state: &mut Conversation, connection: &mut Connection<'_>) {
-        // On a connection that is being closed, the chunk that was under way is the last one: it takes
-        // nothing more.
+        // On a closing connection this chunk is the last one: it accepts no more output.
         self.chunk_sent(state, connection);
         self.settle(state, connection);
     }
@@ -280,10 +278,11 @@ impl Handler for Packets {
     fn half_closed(&mut self, state: &mut Conversation, connection: &mut Connection<'_>) {
         state.half_closed = true;
         if state.put.as_ref().is_some_and(|put| put.deadline().is_some()) {
-            let why = Refusal::new(Code::Failed, "the stream ended before the last byte");
+            let why = "the stream ended before the last byte of the file";
+            let why = Refusal::new(Code::Failed, why);
             self.give_up(state, connection, &why);
         }
-        // Nobody will take it any more.
+        // No TAKE can arrive any more.
         state.get.take_if(|get| get.deadline().is_some());
         self.settle(state, connection);
     }
@@ -293,11 +292,11 @@ impl Handler for Packets {
         let now = connection.local().now();
         let is_late = |deadline: Option<Duration>| deadline.is_some_and(|at| at <= now);
         if let Some(get) = state.get.take_if(|get| is_late(get.deadline())) {
-            let why = Refusal::new(Code::Expired, "the offer was not taken in time");
+            let why = Refusal::new(Code::Expired, "the offer expired: no TAKE arrived in time");
             self.refuse(state, connection, get.id(), &why);
         }
         if state.put.as_ref().is_some_and(|put| is_late(put.deadline())) {
-            let why = Refusal::new(Code::Expired, "the next chunk did not come in time");
+            let why = Refusal::new(Code::Expired, "the upload expired: no DATA arrived in time");
             self.give_up(state, connection, &why);
         }
         let refused = state.digest.take_if(|digest| is_late(digest.again_at()));
@@ -314,8 +313,8 @@ impl Handler for Packets {
         deadline: Deadline,
     ) {
         if deadline == Deadline::Receive && !state.closing {
-            // The engine closes it, and keeps the deadline as the reason.
-            let why = Refusal::new(Code::Expired, "the rest of a packet did not come in time");
+            // The engine closes the connection and records the deadline as the reason.
+            let why = Refusal::new(Code::Expired, "a packet was not complete in time");
             self.refuse(state, connection, 0, &why);
             state.closing = true;
         }

@@ -1,4 +1,4 @@
-//! From start to exit status: the engine, the signals, the last word.
+//! Runs a server from its start to its exit status: the engine, the signals, the messages.
 
 use crate::admin::{Admin, Condition, Watched};
 use crate::echo::disconnect::{Disconnecting, Rules};
@@ -12,28 +12,27 @@ use std::collections::hash_map::RandomState;
 use std::fmt::Display;
 use std::hash::{BuildHasher, Hasher};
 use std::io::{self, Write};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-/// What is assumed where the limit of open files cannot be read.
+/// The assumed limit on open files if it cannot be read: the usual soft limit.
 const OPEN_FILES_USUAL: u64 = 1024;
-/// How long a forced end may take before the process just exits.
+/// Time for the engine to stop after the second signal. After that the process exits anyway.
 const FORCE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Serves files until a signal.
+/// Serves files over HTTP until a signal.
 ///
 /// # Errors
-/// What went wrong, for the user.
+/// A message for the user.
 pub fn http(options: &Http) -> Result<(), String> {
     let dir = &options.dir;
-    let directory = Directory::open(dir)
-        .map_err(|error| format!("cannot serve the directory {}: {error}", dir.display()))?;
-    // To open it takes no right to look into it.
+    let directory = Directory::open(dir).map_err(|error| cannot_open(dir, &error))?;
+    // Opening the directory with O_PATH does not require search permission; serving files does.
     std::fs::metadata(dir.join(".")).map_err(|error| {
         format!(
-            "cannot serve the directory {}: {error}; this user needs the right to enter it \
-             (chmod +x)",
+            "cannot enter the directory {}: {error}; give this user search permission (chmod +x)",
             dir.display()
         )
     })?;
@@ -63,7 +62,7 @@ pub fn http(options: &Http) -> Result<(), String> {
 /// Echoes until a signal.
 ///
 /// # Errors
-/// What went wrong, for the user.
+/// A message for the user.
 pub fn echo(options: &Echo) -> Result<(), String> {
     let config = options.common.config(&options.listen);
     let Some(probability) = options.disconnect_rate else {
@@ -71,7 +70,10 @@ pub fn echo(options: &Echo) -> Result<(), String> {
     };
     let seed = options.disconnect_seed.unwrap_or_else(|| {
         let drawn = RandomState::new().build_hasher().finish();
-        say(&format!("connections are ended at random; --disconnect-seed {drawn} repeats it"));
+        say(&format!(
+            "--disconnect-rate ends connections at random; add --disconnect-seed {drawn} to \
+             repeat this run"
+        ));
         drawn
     });
     let endings = Arc::new(Endings::default());
@@ -87,41 +89,19 @@ pub fn echo(options: &Echo) -> Result<(), String> {
 /// Serves packets until a signal.
 ///
 /// # Errors
-/// What went wrong, for the user.
+/// A message for the user.
 pub fn packets(options: &Packets) -> Result<(), String> {
     let dir = &options.dir;
-    let cannot =
-        |error: io::Error| format!("cannot serve the directory {}: {error}", dir.display());
-    let directory = Directory::open_to_create(dir).map_err(cannot)?;
-    let folder = Arc::new(packets::Folder::open(dir).map_err(cannot)?);
-    if !options.read_only
-        && let Err(error) = folder.create_unnamed()
-    {
-        say(&format!(
-            "no file can be put into {}: {error}; it takes the right to write there (chmod +w) \
-             and a file system with O_TMPFILE (ext4, XFS, Btrfs, tmpfs); --read-only says so to \
-             clients",
-            dir.display()
-        ));
-    }
+    let directory = Directory::open_to_create(dir).map_err(|error| cannot_open(dir, &error))?;
+    let folder = packets::Folder::open(dir).map_err(|error| cannot_open(dir, &error))?;
+    let folder = Arc::new(folder);
     if !options.read_only {
-        match folder.remove_left_over(SystemTime::now()) {
-            Ok(0) => {}
-            Ok(removed) => say(&format!(
-                "removed {removed} file(s) .ringwright-* from {}: a server was killed while it \
-                 replaced others with them",
-                dir.display()
-            )),
-            Err(error) => say(&format!(
-                "files that a killed server has left in {} (.ringwright-*) were not all removed: \
-                 {error}",
-                dir.display()
-            )),
-        }
+        prepare_uploads(dir, &folder);
     }
-    // A file above RLIMIT_FSIZE is an error like any other, and not the end of the process.
+    // SIGXFSZ would kill the process when an upload exceeds RLIMIT_FSIZE. With a handler, the write
+    // fails with EFBIG instead.
     signal_hook::flag::register(SIGXFSZ, Arc::default())
-        .map_err(|error| format!("signals: {error}"))?;
+        .map_err(|error| format!("cannot install a handler for SIGXFSZ: {error}"))?;
     let mut config = options.common.config(&options.listen);
     config.receive_timeout = options.request_timeout.0;
     config.workers = options.workers;
@@ -140,6 +120,37 @@ pub fn packets(options: &Packets) -> Result<(), String> {
     })
 }
 
+fn cannot_open(dir: &Path, error: &io::Error) -> String {
+    format!(
+        "cannot open the directory {}: {error}; give a directory that exists and that this user \
+         may read",
+        dir.display()
+    )
+}
+
+/// Reports if the directory takes no uploads, and removes what a killed server left there.
+fn prepare_uploads(dir: &Path, folder: &packets::Folder) {
+    let dir = dir.display();
+    if let Err(error) = folder.create_unnamed() {
+        say(&format!(
+            "uploads to {dir} will fail: {error}; they need write permission (chmod +w) and a \
+             file system that supports O_TMPFILE (ext4, XFS, Btrfs, tmpfs); with --read-only the \
+             server refuses them at once"
+        ));
+    }
+    match folder.remove_left_over(SystemTime::now()) {
+        Ok(0) => {}
+        Ok(removed) => say(&format!(
+            "removed {removed} temporary file(s) .ringwright-* from {dir}: a server was killed \
+             while it replaced files"
+        )),
+        Err(error) => say(&format!(
+            "cannot remove all temporary files .ringwright-* of a killed server from {dir}: \
+             {error}; remove them by hand"
+        )),
+    }
+}
+
 fn serve<H: Handler>(
     scheme: &str,
     config: Config,
@@ -148,10 +159,11 @@ fn serve<H: Handler>(
     factory: impl Fn(usize) -> H + Send + Sync + 'static,
 ) -> Result<(), String> {
     let open_files_max = open_files_max(&config);
-    // Before the engine starts: a signal that comes early must not be lost.
-    let signals = Signals::new([SIGINT, SIGTERM]).map_err(|error| format!("signals: {error}"))?;
+    // Installed before the engine starts, so that an early signal is not lost.
+    let signals = Signals::new([SIGINT, SIGTERM])
+        .map_err(|error| format!("cannot install handlers for SIGINT and SIGTERM: {error}"))?;
     let watched = Arc::new(watched);
-    // Before the engine as well: it keeps descriptors for itself.
+    // Started before the engine, because it reserves descriptors.
     let admin = match options.admin {
         Some(address) => Some(Admin::start(address, &watched, open_files_max)?),
         None => None,
@@ -170,16 +182,16 @@ fn serve<H: Handler>(
     thread::Builder::new()
         .name("signals".into())
         .spawn(move || drain_on(signals, &on_signal))
-        .map_err(|error| format!("no thread for signals: {error}"))?;
+        .map_err(|error| format!("cannot start the thread that handles signals: {error}"))?;
     engine.wait().map_err(|error| error.to_string())?;
-    // After a drain this changes nothing. After a shard has failed the others finish what they
-    // have, and the exit status tells the supervisor to start anew.
+    // After a drain this changes nothing. After a failed shard the other shards finish their
+    // requests, and the exit status tells the supervisor to restart the program.
     if drain.watched.condition() < Condition::Draining {
         drain.watched.moves_on(Condition::Failed);
     }
     drain.begin(drain.timeout);
     let ledger = engine.join().map_err(|error| error.to_string());
-    // It was to be seen how the drain went on.
+    // The admin listener ends last, so that it can report the progress of the drain.
     if let Some(Err(error)) = admin.map(Admin::end) {
         say(&error);
     }
@@ -187,8 +199,8 @@ fn serve<H: Handler>(
     let cut_off = ledger.sum.closed_by[Reason::Stopped as usize];
     if cut_off > 0 || ledger.sum.turned_away > 0 {
         say(&format!(
-            "{cut_off} connection(s) were reset before they had finished, {} that waited were \
-             turned away: a longer --drain-timeout gives them time",
+            "the drain ended before all clients had finished: {cut_off} connection(s) were reset \
+             and {} waiting client(s) were closed; a longer --drain-timeout gives them more time",
             ledger.sum.turned_away
         ));
     }
@@ -196,32 +208,38 @@ fn serve<H: Handler>(
     if ledger.balanced() {
         Ok(())
     } else {
-        Err("the ledger does not balance: something was not given back".into())
+        Err("the ledger does not balance: a connection, buffer, pipe or descriptor was not \
+             released; please report this with the ledger line above"
+            .into())
     }
 }
 
-/// Every connection is a descriptor: as many as can be had.
+/// Raises the limit on open files, because every connection needs a descriptor. Returns the limit.
 fn open_files_max(config: &Config) -> u64 {
     match descriptors::raise_limit() {
         Ok(limit) => {
             if limit <= config.max_connections as u64 {
                 say(&format!(
-                    "--max-connections is {}, but the hard limit of open files is {limit}: \
-                     clients beyond it will wait; raise it (ulimit -Hn, systemd: LimitNOFILE=)",
+                    "--max-connections is {}, but the hard limit on open files is {limit}; \
+                     clients beyond that wait until a descriptor is free; raise the limit \
+                     (ulimit -Hn, systemd: LimitNOFILE=) or lower --max-connections",
                     config.max_connections
                 ));
             }
             limit
         }
         Err(error) => {
-            say(&format!("the limit of open files cannot be raised: {error}"));
+            say(&format!(
+                "cannot raise the limit on open files (RLIMIT_NOFILE): {error}; assuming \
+                 {OPEN_FILES_USUAL}"
+            ));
             OPEN_FILES_USUAL
         }
     }
 }
 
-/// Scripts wait for these lines and take the ports from them. Nobody may be reading: no reason
-/// not to serve.
+/// Prints one line per listener. Scripts wait for these lines and read the ports from them. Errors
+/// are ignored, because the server also runs with a closed standard output.
 fn announce(listeners: &[String]) {
     let mut stdout = io::stdout().lock();
     for listener in listeners {
@@ -230,7 +248,7 @@ fn announce(listeners: &[String]) {
     let _ = stdout.flush();
 }
 
-/// What a signal does.
+/// Starts a drain.
 #[derive(Clone)]
 struct Drain {
     remote: Remote,
@@ -239,18 +257,19 @@ struct Drain {
 }
 
 impl Drain {
-    /// Begins to drain, and tells whoever asks `/readyz` before it.
+    /// Starts a drain; `/readyz` reports it from now on.
     fn begin(&self, timeout: Duration) {
         self.watched.moves_on(Condition::Draining);
-        // Hardly anybody else sends commands here, so a shard that is busy now will take one soon;
-        // if it does not, it is stuck, and the second signal is for that.
+        // Few commands are sent besides this one, so a full command queue soon has room. If it has
+        // none within a second, the shard hangs.
         for _ in 0..100 {
             if self.remote.drain(timeout).is_ok() {
                 return;
             }
             thread::sleep(Duration::from_millis(10));
         }
-        say("a shard takes no commands: it is stuck");
+        say("a shard did not take the drain command within 1 s: a callback probably hangs; send \
+             a second signal to end the process");
     }
 }
 
@@ -259,23 +278,30 @@ fn drain_on(mut signals: Signals, drain: &Drain) {
     if signals.next().is_none() {
         return;
     }
-    say(&format!("draining for at most {:?}; signal again to end at once", drain.timeout));
+    say(&format!(
+        "draining: waiting up to {:?} for requests in progress; send a second signal to end at \
+         once",
+        drain.timeout
+    ));
     drain.begin(drain.timeout);
     if signals.next().is_none() {
         return;
     }
     drain.begin(Duration::ZERO);
     thread::sleep(FORCE_TIMEOUT);
-    say("forced to exit: the engine did not end");
+    say(&format!(
+        "exiting without a clean end: the engine did not stop within {FORCE_TIMEOUT:?} of the \
+         second signal"
+    ));
     std::process::exit(1);
 }
 
-/// Tells the operator something.
+/// Prints a message on standard error.
 pub fn say(what: &(impl Display + ?Sized)) {
     say_plainly(&format!("ringwrightd: {what}"));
 }
 
 fn say_plainly(line: &str) {
-    // Not eprintln, which panics when standard error is closed.
+    // eprintln! would panic if standard error is closed.
     let _ = writeln!(io::stderr(), "{line}");
 }

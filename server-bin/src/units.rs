@@ -1,26 +1,26 @@
-//! Durations, counts and sizes as people write them on a command line.
+//! Durations, counts, sizes and probabilities on the command line.
 
 use crate::echo::fate::Probability;
 use std::time::Duration;
 
-/// `100ms`, `5s`, `2m`, `1h`, with decimals if wanted (`1.5s`).
+/// Parses a duration above zero: `500us`, `100ms`, `5s`, `2m`, `1h`. Decimals are allowed (`1.5s`).
 ///
 /// # Errors
-/// Says what is expected.
+/// The format that is expected.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let units = [("us", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
     let expected = "expected a duration such as 100ms, 5s or 2m";
     let seconds = scaled(text, &units).ok_or(expected)?;
     if seconds <= 0.0 {
-        return Err("must be longer than nothing".into());
+        return Err("expected a duration longer than zero".into());
     }
     Duration::try_from_secs_f64(seconds).map_err(|_| expected.into())
 }
 
-/// A duration, or `never`.
+/// Parses a duration, or `never`.
 ///
 /// # Errors
-/// Says what is expected.
+/// The format that is expected.
 pub fn timeout(text: &str) -> Result<Timeout, String> {
     match text {
         "never" => Ok(Timeout(None)),
@@ -30,24 +30,24 @@ pub fn timeout(text: &str) -> Result<Timeout, String> {
     }
 }
 
-/// How long something may take; `None`: as long as it likes.
+/// A time limit; `None` for no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeout(pub Option<Duration>);
 
-/// `500`, `10k`, `1M`; at least 1.
+/// Parses a whole number of at least 1: `500`, `10k`, `1M`, `1G`.
 ///
 /// # Errors
-/// Says what is expected.
+/// The format that is expected.
 pub fn count(text: &str) -> Result<usize, String> {
     whole(text, &[("", 1.0), ("k", 1e3), ("M", 1e6), ("G", 1e9)])
         .and_then(|count| usize::try_from(count).ok())
-        .ok_or_else(|| "expected a count such as 500, 10k or 1M, from 1 on".into())
+        .ok_or_else(|| "expected a whole number from 1, such as 500, 10k or 1M".into())
 }
 
-/// `4096`, `64KiB`, `1MiB`, `16GiB`, `64kB`; at least 1 byte.
+/// Parses a size of at least 1 byte, and returns bytes: `4096`, `64KiB`, `1MiB`, `16GiB`, `64kB`.
 ///
 /// # Errors
-/// Says what is expected.
+/// The format that is expected.
 pub fn size(text: &str) -> Result<u64, String> {
     let units = [
         ("", 1.0),
@@ -60,22 +60,23 @@ pub fn size(text: &str) -> Result<u64, String> {
         ("GiB", 1024.0 * 1024.0 * 1024.0),
         ("TiB", 1024.0 * 1024.0 * 1024.0 * 1024.0),
     ];
-    whole(text, &units).ok_or_else(|| "expected a size such as 4096, 64KiB or 1MiB".into())
+    whole(text, &units)
+        .ok_or_else(|| "expected a size of at least 1 byte, such as 4096, 64KiB or 1MiB".into())
 }
 
-/// `0.01` or `1%`; from 0 to 1.
+/// Parses a probability from 0 to 1: `0.01` or `1%`.
 ///
 /// # Errors
-/// Says what is expected.
+/// The format that is expected.
 pub fn probability(text: &str) -> Result<Probability, String> {
     scaled(text, &[("", 1.0), ("%", 0.01)])
         .and_then(Probability::new)
-        .ok_or_else(|| "expected a probability such as 0.01 or 1%, from 0 to 1".into())
+        .ok_or_else(|| "expected a probability from 0 to 1, such as 0.01 or 1%".into())
 }
 
 fn whole(text: &str, units: &[(&str, f64)]) -> Option<u64> {
     let value = scaled(text, units)?;
-    // Beyond 2^53 not every whole number is an f64.
+    // An f64 does not hold every whole number above 2^53, which is about 9e15.
     ((1.0..=9e15).contains(&value) && value.fract() == 0.0).then_some(value as u64)
 }
 

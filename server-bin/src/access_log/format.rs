@@ -1,44 +1,44 @@
-//! What a line of the access log looks like.
+//! The formats of a line in the access log.
 
 use crate::http::fields;
 use crate::http::reply::decimal;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Bytes of a client's text in a line at most; what is longer is cut off.
+/// Maximum length in bytes of each client text in a line. Longer texts are cut.
 const TEXT_BYTES_MAX: usize = 2048;
 
 /// The format of the lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
-    /// The "combined" format of other servers, for the tools that read it.
+    /// The "combined" format of Apache and nginx, which many tools read.
     Combined,
-    /// One JSON object per line, with what the combined format has no place for.
+    /// One JSON object per line, with more fields than the combined format.
     Json,
 }
 
-/// A reply.
+/// A reply to be logged.
 #[derive(Debug)]
 pub struct Entry<'a> {
-    /// When, in seconds since 1970-01-01 UTC.
+    /// Time of the reply in seconds since 1970-01-01 UTC.
     pub seconds: i64,
-    /// To whom.
+    /// The client's address.
     pub peer: SocketAddr,
-    /// The connection's number.
+    /// The number of the connection.
     pub connection: u64,
-    /// The number of the request on its connection, from 1; 0 for what was no request.
+    /// Number of requests parsed on this connection so far. 0 if the first could not be parsed.
     pub request: u64,
-    /// The request's head; empty if there was none that could be read.
+    /// The request head. Empty if it could not be parsed.
     pub head: &'a [u8],
     /// The status code.
     pub status: u16,
-    /// Bytes of the body that was queued: less may have arrived.
+    /// Bytes of the queued body. The client may have received fewer.
     pub bytes: u64,
-    /// From the request's last byte until the reply was queued.
+    /// Time from the last byte of the request until the reply was queued.
     pub duration: Duration,
 }
 
-/// Writes lines; keeps the text of the second it is in.
+/// Formats lines. Caches the text of the current second.
 #[derive(Debug)]
 pub struct Formatter {
     format: Format,
@@ -47,7 +47,7 @@ pub struct Formatter {
 }
 
 impl Formatter {
-    /// Lines of that format.
+    /// Creates a formatter for `format`.
     #[must_use]
     pub fn new(format: Format) -> Self {
         Self { format, seconds: i64::MIN, time: Vec::new() }
@@ -124,8 +124,8 @@ fn request_line(head: &[u8]) -> &[u8] {
     head.split(|&byte| byte == b'\r').next().unwrap_or_default()
 }
 
-/// Text of a client, so that it can neither end the line nor the quotes: `\xHH` for what is not
-/// printable ASCII in the combined format, `\u00HH` in JSON (where it stands for a byte).
+/// Appends a client's text escaped, so that it can end neither the line nor the quotes. Bytes that
+/// are not printable ASCII become `\xHH` in the combined format, and `\u00HH` in JSON.
 fn escape(text: Option<&[u8]>, format: Format, out: &mut Vec<u8>) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let Some(text) = text.filter(|text| !text.is_empty()) else { return out.push(b'-') };
@@ -145,7 +145,7 @@ fn escape(text: Option<&[u8]>, format: Format, out: &mut Vec<u8>) {
     }
 }
 
-/// `06/Nov/1994:08:49:37 +0000`.
+/// Formats a time as `06/Nov/1994:08:49:37 +0000`.
 fn combined_time(seconds: i64) -> String {
     const MONTHS: [&str; 12] =
         ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
@@ -155,7 +155,7 @@ fn combined_time(seconds: i64) -> String {
     format!("{day:02}/{month}/{year:04}:{hour:02}:{minute:02}:{second:02} +0000")
 }
 
-/// `1994-11-06T08:49:37Z`.
+/// Formats a time as `1994-11-06T08:49:37Z`.
 fn json_time(seconds: i64) -> String {
     let (year, month, day) = civil(seconds.div_euclid(86_400));
     let (hour, minute, second) = of_day(seconds);
@@ -167,8 +167,9 @@ const fn of_day(seconds: i64) -> (i64, i64, i64) {
     (second / 3600, second / 60 % 60, second % 60)
 }
 
-/// Year, month and day of the Gregorian calendar. Years begin in March here, so that the leap day
-/// is a year's last, and repeat every 400.
+/// Converts days since 1970-01-01 to year, month and day of the Gregorian calendar. Internally,
+/// years begin in March, so that a leap day is the last day of its year. The pattern of leap years
+/// repeats every 400 years.
 const fn civil(days_since_1970: i64) -> (i64, i64, i64) {
     let days = days_since_1970 + 719_468;
     let era = days.div_euclid(146_097);
@@ -232,7 +233,8 @@ mod tests {
             for format in [Format::Combined, Format::Json] {
                 let line = line(format, &head);
                 prop_assert_eq!(line.matches('\n').count(), 1);
-                prop_assert!(line.trim_end_matches('\n').bytes().all(|b| (b' '..=b'~').contains(&b)));
+                let mut bytes = line.trim_end_matches('\n').bytes();
+                prop_assert!(bytes.all(|byte| (b' '..=b'~').contains(&byte)));
             }
         }
 

@@ -1,7 +1,8 @@
-//! Questions that only the shards of the watched engine can answer, asked on a thread of its own.
+//! Questions that only the shards of the watched engine can answer. A separate thread asks them.
 //!
-//! A shard that hangs does not answer; the thread then waits for it (a second at most each time),
-//! and the admin listener's own shard does not. Questions queue, and a visitor has one at a time.
+//! The thread waits up to a second for each answer of a shard. The admin listener's own shard does
+//! not wait, so a shard that hangs does not delay other requests. Questions are queued. Each admin
+//! connection asks one at a time.
 
 use super::response::Response;
 use super::watched::{Served, Watched};
@@ -14,38 +15,39 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Questions that wait at most.
+/// Maximum number of queued questions.
 const QUESTIONS_MAX: usize = 32;
-/// How long a visitor waits for an answer at most.
+/// Maximum time that a client waits for an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
-const NO_ANSWER: &str = "a shard does not answer: it is busy, or hangs in a callback";
+const NO_ANSWER: &str =
+    "a shard did not answer in time: it is busy, or a callback hangs; try again later";
 
-/// What can be asked.
+/// A question to the shards.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Question {
-    /// The connections after this one, so many at most.
+    /// List connections.
     List {
-        /// Where the last page ended.
+        /// The last connection of the previous page.
         after: Option<ConnectionId>,
-        /// Connections at most.
+        /// Maximum number of connections.
         limit: usize,
     },
-    /// One connection.
+    /// Describe one connection.
     Find(ConnectionId),
-    /// To end one connection.
+    /// Close one connection.
     Kick(ConnectionId),
-    /// What is banned.
+    /// List the banned prefixes.
     Bans,
-    /// Whether that is banned.
+    /// Check whether exactly this prefix is in the list of bans.
     FindBan(Prefix),
-    /// To ban that.
+    /// Add this prefix to the list of bans.
     Ban(Prefix),
-    /// To ban that no more.
+    /// Remove this prefix from the list of bans.
     Unban(Prefix),
 }
 
-/// Asks.
+/// Sends questions to the thread that asks the shards.
 #[derive(Clone)]
 pub struct Asker {
     jobs: SyncSender<Job>,
@@ -54,30 +56,30 @@ pub struct Asker {
 struct Job {
     question: Question,
     answer: SyncSender<Response>,
-    /// From then on nobody waits for it.
+    /// When the client stops waiting.
     until: Instant,
 }
 
-/// An answer to come.
+/// A pending answer.
 #[derive(Debug)]
 pub struct Awaited {
     answer: Receiver<Response>,
-    /// By the shard's clock.
+    /// When the client stops waiting, by the clock of the admin listener's shard.
     until: Duration,
 }
 
 impl Asker {
-    /// Starts the thread, which ends with the last asker.
+    /// Starts the thread. It ends after the last `Asker` is dropped.
     ///
     /// # Errors
-    /// As starting a thread.
+    /// The thread cannot be started.
     pub fn start(watched: &Arc<Watched>) -> io::Result<Self> {
         let (jobs, waiting) = sync_channel::<Job>(QUESTIONS_MAX);
         let watched = watched.clone();
         thread::Builder::new().name("admin-ask".into()).spawn(move || {
             for job in waiting {
                 if Instant::now() < job.until {
-                    // Nobody waiting any more is no trouble.
+                    // Fails if the client is gone, which is fine.
                     let _ = job.answer.try_send(answer(&watched, &job.question));
                 }
             }
@@ -85,7 +87,7 @@ impl Asker {
         Ok(Self { jobs })
     }
 
-    /// Asks; `None`: too many questions wait.
+    /// Queues a question. Returns `None` if the queue is full.
     pub fn ask(&self, question: Question, now: Duration) -> Option<Awaited> {
         let (answer, receiver) = sync_channel(1);
         let until = Instant::now() + ANSWER_TIMEOUT;
@@ -95,7 +97,7 @@ impl Asker {
 }
 
 impl Awaited {
-    /// The answer, once it is there or will not come any more.
+    /// Returns the answer, or an error reply if the time for it is over.
     pub fn look(&self, now: Duration) -> Option<Response> {
         match self.answer.try_recv() {
             Ok(response) => Some(response),
@@ -147,10 +149,12 @@ fn ask(served: &Served, question: &Question) -> Result<Response, Ask> {
 }
 
 fn gone(id: ConnectionId) -> Response {
-    Response::text(Status::NotFound, &format!("connection {id} is gone, or never was"))
+    Response::text(Status::NotFound, &format!("there is no open connection with the id {id}"))
 }
 
 fn not_banned(prefix: &Prefix) -> Response {
-    let what = format!("{prefix} is not on the list, though a wider prefix may be");
-    Response::text(Status::NotFound, &what)
+    let text = format!(
+        "{prefix} is not in the list of bans; GET /bans shows whether a wider prefix covers it"
+    );
+    Response::text(Status::NotFound, &text)
 }

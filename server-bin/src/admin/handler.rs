@@ -1,4 +1,4 @@
-//! Visitors of the admin listener: one request after the other, answered in order.
+//! The handler of the admin listener. It answers the requests of a connection in order.
 
 use super::asking::{Asker, Awaited};
 use super::metrics;
@@ -19,31 +19,31 @@ use std::time::Duration;
 
 /// The page at `/`.
 const PAGE: &str = include_str!("page.html");
-/// It brings everything along and may load nothing else, and no other page may show it in a frame.
+/// The page is self-contained: it may load nothing else, and no page may show it in a frame.
 const PAGE_LINES: &str = "Content-Security-Policy: default-src 'none'; script-src 'unsafe-inline'; \
     style-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'\r\nReferrer-Policy: no-referrer\r\n";
-/// How often an answer that is being waited for is looked for.
+/// Interval between checks for a pending answer.
 const LOOK_AGAIN: Duration = Duration::from_millis(4);
-/// How often the ledger is published until the accept is known to be armed.
+/// Interval of the ledger's publication until the accept is known to be armed.
 const UNTIL_ARMED: Duration = Duration::from_millis(1);
 
-/// Answers visitors; there is one, for there is one shard.
+/// Answers the clients of the admin listener. There is one, because there is one shard.
 pub struct Visitors {
     watched: Arc<Watched>,
     asker: Asker,
-    /// With more of them than that somebody has to go.
+    /// Maximum number of connections that may stay open.
     visitors_max: usize,
-    /// Whoever started this knows that the accept is armed.
+    /// Set when [`Admin::start`](super::Admin::start) knows that the accept is armed.
     armed: Arc<AtomicBool>,
     common: CommonLines,
-    /// The reply being written.
+    /// Buffer for a reply.
     scratch: Vec<u8>,
     process: metrics::Process,
 }
 
 impl Visitors {
-    /// Answers about the engine that is watched.
+    /// Answers questions about the engine in `watched`.
     pub fn new(
         watched: Arc<Watched>,
         asker: Asker,
@@ -70,9 +70,9 @@ impl Visitors {
     ) {
         let mut manner = manner_of(visit, request);
         let answered = if request.framing != Framing::None {
-            // Where the next request begins is not worth reading this one's body for.
+            // Closing avoids reading the body to find the next request.
             manner.persistence = Persistence::Close;
-            Err(Response::text(Status::ContentTooLarge, "nothing here takes a body"))
+            Err(Response::text(Status::ContentTooLarge, "requests must not have a body"))
         } else {
             routes::route(request, head)
         };
@@ -111,7 +111,7 @@ impl Visitors {
                 let now = connection.local().now();
                 match self.asker.ask(question, now) {
                     Some(awaited) => return Reached::Awaited(awaited),
-                    None => Response::unavailable("too many questions wait for their answers"),
+                    None => Response::unavailable("too many requests are waiting for a shard"),
                 }
             }
         };
@@ -140,7 +140,7 @@ impl Visitors {
         }
     }
 
-    /// What is no request is answered once, and nothing after it is looked at.
+    /// Answers bytes that are not a valid request. Nothing after them is read.
     fn refuse(&mut self, visit: &mut Visit, connection: &mut Connection<'_>, status: Status) {
         let manner = Manner { is_head: false, persistence: Persistence::Close };
         self.reply(visit, connection, &Response::text(status, status.text()), manner);
@@ -154,8 +154,8 @@ impl Handler for Visitors {
         shard.tick_after(UNTIL_ARMED);
     }
 
-    /// A turn of the shard publishes its ledger, from which whoever started this sees that the
-    /// accept is armed. Without visitors there is no other turn for a second.
+    /// Each turn of the shard publishes its ledger, which shows that the accept is armed. Without
+    /// this timer an idle shard would have no turn for up to a second.
     fn tick(&mut self, shard: &mut Local<'_>) {
         if !self.armed.load(Ordering::Relaxed) {
             shard.tick_after(UNTIL_ARMED);
@@ -165,8 +165,8 @@ impl Handler for Visitors {
     fn opened(&mut self, connection: &mut Connection<'_>, _: Origin) -> Visit {
         let id = connection.id();
         let mut shard = connection.local();
-        // One place is kept free for whoever comes next, a health check for instance: whoever has
-        // been silent for longest makes room.
+        // Closes the connection that has been idle longest, so that one place stays free for the
+        // next client, such as a health check.
         if shard.connections() >= self.visitors_max {
             let others = shard.list(None, self.visitors_max).into_iter();
             let silent = others.filter(|other| other.id != id).max_by_key(|other| other.idle);
@@ -194,7 +194,7 @@ impl Handler for Visitors {
                     let head = &bytes[read - length..read];
                     self.on_head(visit, connection, &request, head);
                 }
-                Event::Body => unreachable!("a request that has one was the last"),
+                Event::Body => unreachable!("a request with a body closes the connection"),
                 Event::Refused(status) => self.refuse(visit, connection, status),
             }
         }

@@ -11,22 +11,23 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// What the process says of itself, under the names that all exporters use.
+/// Metrics of the process, with the standard names of Prometheus client libraries.
 pub struct Process {
+    /// Time since 1970-01-01.
     started: Duration,
-    /// /proc/self/statm, open: there may be no descriptor to open it with later.
+    /// /proc/self/statm. It stays open because the process may have no free descriptor later.
     statm: Option<File>,
 }
 
 impl Process {
-    /// As of now.
+    /// Creates the metrics of a process that starts now.
     pub fn new() -> Self {
         let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self { started, statm: File::open("/proc/self/statm").ok() }
     }
 }
 
-/// All there is to tell.
+/// Formats all metrics.
 pub fn page(watched: &Watched, process: &Process) -> String {
     let mut page = Exposition::default();
     about_itself(&mut page, watched, process);
@@ -36,7 +37,8 @@ pub fn page(watched: &Watched, process: &Process) -> String {
     }
     if let Some(endings) = watched.endings() {
         let name = "ringwright_disconnects_total";
-        page.family(Kind::Counter, name, "Connections ended at random, by how.");
+        let help = "Connections ended at random (--disconnect-rate), by the way they ended.";
+        page.family(Kind::Counter, name, help);
         for ending in Ending::ALL {
             page.sample(name, &[("ending", &ending.name())], endings.of(ending));
         }
@@ -46,35 +48,38 @@ pub fn page(watched: &Watched, process: &Process) -> String {
 
 fn about_itself(page: &mut Exposition, watched: &Watched, process: &Process) {
     use Kind::{Counter, Gauge};
-    page.family(Gauge, "ringwright_build_info", "1; the version is in the label.");
+    page.family(Gauge, "ringwright_build_info", "Always 1. The label has the version.");
     page.sample("ringwright_build_info", &[("version", &env!("CARGO_PKG_VERSION"))], 1);
     let ready = watched.condition() == Condition::Ready;
-    single(page, Gauge, "ringwright_ready", "1 while new connections are taken.", u8::from(ready));
+    let help = "1 while the server accepts new connections, else 0.";
+    single(page, Gauge, "ringwright_ready", help, u8::from(ready));
     let name = "process_start_time_seconds";
-    single(page, Gauge, name, "When it started, since 1970.", process.started.as_secs_f64());
+    let help = "Start time of the process in seconds since 1970-01-01 UTC.";
+    single(page, Gauge, name, help, process.started.as_secs_f64());
     if let Some(seconds) = cpu_seconds() {
-        let help = "CPU time used, user and system.";
+        let help = "User and system CPU time in seconds.";
         single(page, Counter, "process_cpu_seconds_total", help, seconds);
     }
     if let Some(bytes) = process.statm.as_ref().and_then(|statm| resident_bytes(statm).ok()) {
-        let help = "Memory in RAM (RSS).";
+        let help = "Resident memory (RSS) in bytes.";
         single(page, Gauge, "process_resident_memory_bytes", help, bytes);
     }
 }
 
 fn about_engine(page: &mut Exposition, ledger: &Ledger) {
     use Kind::Gauge;
-    let help = "Connections allowed over all shards.";
+    let help = "Maximum number of open connections over all shards (--max-connections).";
     single(page, Gauge, "ringwright_permits", help, ledger.permits.total);
-    let help = "Connections that could be let in now.";
+    let help = "Number of further connections that could be opened now.";
     single(page, Gauge, "ringwright_permits_free", help, ledger.permits.free);
-    let help = "Descriptors that clients and files may have; more are kept for the admin listener.";
+    let help = "Maximum number of open descriptors, without those reserved for the admin listener.";
     single(page, Gauge, "process_max_fds", help, ledger.descriptors.total);
-    single(page, Gauge, "ringwright_workers", "Workers that jobs are given to.", ledger.workers);
+    single(page, Gauge, "ringwright_workers", "Worker threads.", ledger.workers);
     let help = "Jobs that wait for a worker.";
     single(page, Gauge, "ringwright_jobs_queued", help, ledger.jobs_queued);
-    single(page, Gauge, "ringwright_jobs_running", "Jobs that run.", ledger.jobs_running);
-    let help = "1 if the ledger's equations hold; counters of shards are of different moments.";
+    single(page, Gauge, "ringwright_jobs_running", "Jobs that are running.", ledger.jobs_running);
+    let help = "1 if the ledger balances, else 0. Under load it may be 0 briefly, because the \
+                shards publish their counters at different times.";
     single(page, Gauge, "ringwright_ledger_balanced", help, u8::from(ledger.balanced()));
 }
 
@@ -86,7 +91,7 @@ fn about_shards(page: &mut Exposition, shards: &[ShardLedger]) {
         }
     }
     let name = "ringwright_connections_closed_total";
-    page.family(Kind::Counter, name, "Connections that have ended, by reason.");
+    page.family(Kind::Counter, name, "Connections closed, by reason.");
     for (number, shard) in shards.iter().enumerate() {
         for reason in Reason::ALL {
             let labels: [(&str, &dyn Display); 2] =
@@ -102,7 +107,7 @@ fn about_shards(page: &mut Exposition, shards: &[ShardLedger]) {
     }
 }
 
-/// Every bucket counts what the ones below it count as well.
+/// Appends a histogram. Prometheus buckets are cumulative.
 fn append_histogram(page: &mut Exposition, what: &Distribution, shard: usize, counted: &Histogram) {
     let Distribution { name, per_unit, .. } = what;
     let mut so_far = 0;
@@ -126,7 +131,7 @@ fn single(page: &mut Exposition, kind: Kind, name: &str, help: &str, value: impl
 
 fn cpu_seconds() -> Option<f64> {
     let mut usage = std::mem::MaybeUninit::<libc::rusage>::uninit();
-    // SAFETY: the call fills the structure when it succeeds.
+    // SAFETY: the pointer is valid for writes, and getrusage(2) fills the structure on success.
     let usage = unsafe {
         if libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()) != 0 {
             return None;
@@ -137,13 +142,13 @@ fn cpu_seconds() -> Option<f64> {
     Some(seconds(usage.ru_utime) + seconds(usage.ru_stime))
 }
 
-/// proc_pid_statm(5): the second number is resident pages.
+/// Reads the resident memory. The second number in statm is resident pages: proc_pid_statm(5).
 fn resident_bytes(statm: &File) -> io::Result<u64> {
     let mut text = [0; 128];
     let length = statm.read_at(&mut text, 0)?;
     let text = str::from_utf8(&text[..length]).map_err(io::Error::other)?;
     let pages = text.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
-    // SAFETY: no memory is involved.
+    // SAFETY: sysconf(3) accesses no memory of the caller.
     let page_bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     Ok(pages.unwrap_or(0) * u64::try_from(page_bytes).unwrap_or(0))
 }

@@ -1,17 +1,16 @@
-//! The admin listener: metrics, health, the ledger, who is connected, and the end of a
-//! connection on request.
+//! The admin listener: metrics, health, the ledger, connections and bans.
 //!
-//! It runs on an engine of its own, with one small shard, so that it answers when the engine it
-//! watches is full, out of descriptors, or hangs in a callback. What it can read without asking
-//! (metrics, health, ledger) it answers at once. What only the other engine's shards know is
-//! asked for on a thread of its own (`asking`), because a shard that hangs does not answer.
+//! It runs on its own engine with one small shard. So it also answers when the watched engine is
+//! full, has no descriptors left, or hangs in a callback. Metrics, health and the ledger are
+//! readable without the shards of the watched engine and are answered at once. A separate thread
+//! (`asking`) asks the shards for everything else, because a shard that hangs does not answer.
 //!
 //! # Descriptors
-//! A process that has none left accepts nobody. io_uring's accept samples `RLIMIT_NOFILE` when it
-//! is armed, and a multishot accept keeps what it has sampled. So the admin listener is armed
-//! first, then the limit is lowered by a reserve: what is above is for the admin listener's
-//! accept alone. The accept must never end, or it is armed anew with the lower limit: see
-//! `config`.
+//! A process without free descriptors cannot accept. io_uring reads `RLIMIT_NOFILE` when an accept
+//! is armed, and a multishot accept keeps that value. So the admin listener arms its accept first
+//! and then lowers the limit by a reserve. Only the armed accept can use the descriptors above the
+//! lower limit. The accept must never end, because it would be armed again with the lower limit:
+//! see `config`.
 
 mod asking;
 mod bans;
@@ -38,34 +37,33 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Admin connections at most. A browser opens six, a scraper one.
+/// Maximum number of admin connections. A browser opens six, a scraper one.
 const CONNECTIONS_MAX: u64 = 16;
-/// How long the accept may take to be armed.
+/// Maximum time until the accept is armed.
 const ARMED_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long the end waits for replies under way.
+/// Maximum time that the end waits for pending replies.
 const END_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// The admin listener, running.
+/// A running admin listener.
 pub struct Admin {
     engine: Engine,
     notices: Vec<String>,
 }
 
 impl Admin {
-    /// Listens on `address`, and keeps descriptors free for itself: `open_files_max` is the soft
-    /// `RLIMIT_NOFILE`, which is lower afterwards. To be called before the engine that is watched
-    /// starts.
+    /// Listens on `address` and reserves descriptors for itself. `open_files_max` is the current
+    /// soft `RLIMIT_NOFILE`, which this lowers. Call it before the watched engine starts.
     ///
     /// # Errors
-    /// What went wrong, for the user.
+    /// A message for the user.
     pub fn start(
         address: SocketAddr,
         watched: &Arc<Watched>,
         open_files_max: u64,
     ) -> Result<Self, String> {
         let reserved = reserve(open_files_max);
-        let asker =
-            Asker::start(watched).map_err(|error| format!("--admin: no thread to ask: {error}"))?;
+        let asker = Asker::start(watched)
+            .map_err(|error| format!("--admin: cannot start the query thread: {error}"))?;
         let armed = Arc::new(AtomicBool::new(false));
         let (of_handler, watched) = (armed.clone(), watched.clone());
         let config = config(address, reserved);
@@ -80,50 +78,55 @@ impl Admin {
         armed.store(true, Ordering::Relaxed);
         if !kept {
             notices.push(
-                "no descriptors are kept for --admin: it will not answer while there are none \
-                 (setrlimit(2) of RLIMIT_NOFILE failed, or its accept was not armed in time)"
+                "--admin: no descriptors are reserved, so the admin listener cannot accept while \
+                 the process has none left (setrlimit(2) failed for RLIMIT_NOFILE, or the accept \
+                 was not armed in time)"
                     .into(),
             );
         }
         if !address.ip().is_loopback() {
             notices.push(format!(
-                "--admin {address} asks nobody for a password: whoever can reach it sees who is \
-                 connected and can end connections; 127.0.0.1 is for this machine only"
+                "--admin {address} has no password: anyone who can connect to it sees all \
+                 clients, and can close connections and ban addresses; use 127.0.0.1 to allow \
+                 only this machine"
             ));
         }
         Ok(Self { engine, notices })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.engine.addresses()[0]
     }
 
-    /// What the operator should know.
+    /// Notices for the operator.
     #[must_use]
     pub fn notices(&self) -> &[String] {
         &self.notices
     }
 
-    /// Ends it, giving replies under way a moment.
+    /// Ends the listener. Waits briefly for pending replies.
     ///
     /// # Errors
-    /// What went wrong, for the user.
+    /// A message for the user.
     pub fn end(self) -> Result<(), String> {
         let remote = self.engine.remote();
-        // Its queue has room for more than visitors can have asked.
+        // Cannot fail: the command queue has more room than the connections can fill.
         let _ = remote.drain(END_TIMEOUT);
         let ledger = self.engine.join().map_err(|error| format!("--admin: {error}"))?;
         if ledger.balanced() {
             Ok(())
         } else {
-            Err(format!("--admin: its own ledger does not balance: {}", ledger.to_json()))
+            Err(format!(
+                "--admin: the admin listener's own ledger does not balance: {}; please report this",
+                ledger.to_json()
+            ))
         }
     }
 }
 
-/// Whether the accept is armed, before long.
+/// Waits until the accept is armed. Returns `false` after [`ARMED_TIMEOUT`].
 fn is_armed(remote: &Remote) -> bool {
     let give_up = Instant::now() + ARMED_TIMEOUT;
     while Instant::now() < give_up {
@@ -135,16 +138,16 @@ fn is_armed(remote: &Remote) -> bool {
     false
 }
 
-/// Descriptors kept for the admin listener of so many.
+/// The number of descriptors to reserve for the admin listener.
 #[must_use]
 const fn reserve(open_files_max: u64) -> u64 {
     let quarter = open_files_max / 4;
     if quarter < 2 * CONNECTIONS_MAX { quarter } else { 2 * CONNECTIONS_MAX }
 }
 
-/// An engine that its visitors cannot make large. Its accept must never stop: armed anew it would
-/// have the lower limit of descriptors. Hence whoever comes when it is full is closed at once
-/// instead of waited with, and the visitors and a whole backlog together fit into the reserve.
+/// Configures a small engine. Its accept must never stop, because it would be armed again with the
+/// lower descriptor limit. So a client beyond the maximum is closed at once instead of waiting, and
+/// the reserve holds all connections plus a full backlog.
 fn config(address: SocketAddr, reserved: u64) -> Config {
     let half = reserved / 2;
     Config {
@@ -153,7 +156,7 @@ fn config(address: SocketAddr, reserved: u64) -> Config {
         pin: false,
         max_connections: half.clamp(1, CONNECTIONS_MAX) as usize,
         at_capacity: AtCapacity::Reject,
-        // listen(2) lets one more wait.
+        // The kernel queues one connection more than the backlog.
         backlog: half.saturating_sub(1).clamp(1, CONNECTIONS_MAX) as u32,
         receive_buffers: 16,
         receive_buffer_bytes: 2 << 10,
@@ -175,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn visitors_and_a_backlog_fit_into_the_reserve() {
+    fn connections_and_a_backlog_fit_into_the_reserve() {
         for open_files_max in [24, 64, 100, 256, 1024, 20_000, 1 << 20] {
             let reserved = reserve(open_files_max);
             let config = config("127.0.0.1:0".parse().unwrap(), reserved);

@@ -1,25 +1,25 @@
-//! What is answered, before it is written as HTTP.
+//! Replies of the admin listener, before they are written as HTTP.
 
 use crate::http::status::Status;
 use std::borrow::Cow;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// An answer.
+/// A reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
     /// The status.
     pub status: Status,
-    /// What the body is; `None`: there is none (204).
+    /// The media type of the body. `None` if there is no body (204).
     pub media_type: Option<&'static str>,
-    /// More header lines, each with its CRLF.
+    /// Additional header lines, each with its CRLF.
     pub lines: Cow<'static, str>,
     /// The body.
     pub body: Cow<'static, [u8]>,
 }
 
 impl Response {
-    /// A body of that type.
+    /// 200 with a body of this type.
     pub fn of(media_type: &'static str, body: impl Into<Cow<'static, [u8]>>) -> Self {
         Self {
             status: Status::Ok,
@@ -29,35 +29,35 @@ impl Response {
         }
     }
 
-    /// JSON.
+    /// 200 with a JSON body.
     pub fn json(body: String) -> Self {
         Self::of("application/json", body.into_bytes())
     }
 
-    /// A line for people.
+    /// A reply with one line of text.
     pub fn text(status: Status, text: &str) -> Self {
         Self { status, ..Self::of(TEXT, format!("{text}\n").into_bytes()) }
     }
 
-    /// Done.
+    /// 204.
     pub fn nothing() -> Self {
         Self { status: Status::NoContent, media_type: None, ..Self::of(TEXT, &b""[..]) }
     }
 
-    /// 400, and what is wrong.
-    pub fn bad(what: &str) -> Self {
-        Self::text(Status::BadRequest, what)
+    /// 400 with an explanation.
+    pub fn bad(why: &str) -> Self {
+        Self::text(Status::BadRequest, why)
     }
 
-    /// 405, and what is allowed.
+    /// 405 with the allowed methods.
     pub fn not_allowed(allow: &str) -> Self {
         Self {
             lines: format!("Allow: {allow}\r\n").into(),
-            ..Self::text(Status::MethodNotAllowed, &format!("allowed here: {allow}"))
+            ..Self::text(Status::MethodNotAllowed, &format!("this path allows the methods {allow}"))
         }
     }
 
-    /// 503: nobody knows now.
+    /// 503 with an explanation.
     pub fn unavailable(why: &str) -> Self {
         Self { lines: Cow::Borrowed("Retry-After: 1\r\n"), ..Self::text(Status::Unavailable, why) }
     }

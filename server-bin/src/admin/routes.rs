@@ -1,4 +1,4 @@
-//! What is asked for, from a request's head alone.
+//! The routes of the admin listener, and which requests it refuses.
 
 use super::asking::Question;
 use super::guard;
@@ -8,10 +8,10 @@ use crate::http::status::Status;
 use crate::http::{fields, target};
 use ringwright::{ConnectionId, NoPrefix, Prefix};
 
-/// Connections of a page at most.
+/// Maximum number of connections on a page.
 pub const PAGE_MAX: usize = 1000;
 
-/// What is asked for.
+/// A resource of the admin listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {
     /// `/`
@@ -24,43 +24,50 @@ pub enum Route {
     Ready,
     /// `/ledger`
     Ledger,
-    /// What only the shards know.
+    /// A question that only the shards can answer.
     Ask(Question),
 }
 
-/// What a request asks for.
+/// Finds the route of a request from its head.
 ///
 /// # Errors
-/// The answer to one that cannot be met.
+/// The reply to a request that is refused.
 pub fn route(request: &Request, head: &[u8]) -> Result<Route, Response> {
     if request.expects_more {
-        return Err(Response::text(Status::ExpectationFailed, "only 100-continue can be expected"));
+        return Err(Response::text(
+            Status::ExpectationFailed,
+            "the only expectation supported is 100-continue",
+        ));
     }
     if request.method == Method::Unknown {
-        return Err(Response::text(Status::NotImplemented, "no such method is known"));
+        return Err(Response::text(
+            Status::NotImplemented,
+            "unknown method; this server supports GET, HEAD, PUT and DELETE",
+        ));
     }
     let target = Target::split(request.target(head))?;
     let route = find(request.method, target.path, target.query)?;
-    // Sums tell a stranger nothing about anybody, and are fetched under all kinds of names.
+    // These contain only totals, nothing about a client. Monitoring fetches them by any host name.
     let is_public = matches!(route, Route::Metrics | Route::Live | Route::Ready | Route::Ledger);
     if !is_public && !guard::is_addressed_directly(head, target.authority) {
         return Err(Response::text(
             Status::Misdirected,
-            "use an IP address or localhost: other names could be made to stand for this server \
-             by a web page (DNS rebinding)",
+            "use an IP address or localhost as the host name: a web page could make another name \
+             point to this server (DNS rebinding)",
         ));
     }
     let changes = !matches!(request.method, Method::Get | Method::Head);
     if changes && !guard::is_of_this_site(head) {
         return Err(Response::text(
             Status::Forbidden,
-            "a web page of another site may not do this (Origin, Sec-Fetch-Site)",
+            "requests from a web page of another site are refused (see the Origin and \
+             Sec-Fetch-Site header fields)",
         ));
     }
     Ok(route)
 }
 
-/// A target in origin form or absolute form (RFC 9112, 3.2).
+/// A request target in origin form or absolute form (RFC 9112, 3.2).
 struct Target<'a> {
     authority: Option<&'a [u8]>,
     path: &'a [u8],
@@ -72,7 +79,7 @@ impl<'a> Target<'a> {
         let (authority, rest) = match target {
             [b'/', ..] => (None, target),
             _ => {
-                let bad = || Response::bad("the target is neither a path nor an http:// URL");
+                let bad = || Response::bad("the request target must be a path or an http:// URL");
                 let (scheme, rest) = target.split_at_checked(7).ok_or_else(bad)?;
                 let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?'));
                 let (authority, rest) = rest.split_at(end.unwrap_or(rest.len()));
@@ -112,7 +119,7 @@ fn find(method: Method, path: &[u8], query: &[u8]) -> Result<Route, Response> {
             _ => return Err(Response::not_allowed("GET, HEAD, DELETE")),
         };
         let id = connection_id(id)
-            .ok_or_else(|| Response::bad("the id of a connection is a number up to 2^64"))?;
+            .ok_or_else(|| Response::bad("a connection id is a number from 0 to 2^64 - 1"))?;
         return Ok(Route::Ask(question(id)));
     }
     if let Some(prefix) = path.strip_prefix(b"/bans/") {
@@ -126,12 +133,12 @@ fn find(method: Method, path: &[u8], query: &[u8]) -> Result<Route, Response> {
     }
     Err(Response::text(
         Status::NotFound,
-        "here are / /metrics /livez /readyz /ledger /connections /connections/ID /bans \
-         /bans/PREFIX",
+        "there is no such path; this listener has / /metrics /livez /readyz /ledger /connections \
+         /connections/ID /bans /bans/PREFIX",
     ))
 }
 
-/// `limit=100&after=ID`, both of them optional.
+/// Parses the query of `/connections`: `limit=100&after=ID`. Both parameters are optional.
 fn page_of(query: &[u8]) -> Result<Question, Response> {
     let (mut after, mut limit) = (None, PAGE_MAX);
     for parameter in query.split(|&byte| byte == b'&').filter(|parameter| !parameter.is_empty()) {
@@ -142,13 +149,15 @@ fn page_of(query: &[u8]) -> Result<Question, Response> {
                 limit = fields::decimal(value)
                     .and_then(|limit| usize::try_from(limit).ok())
                     .filter(|limit| (1..=PAGE_MAX).contains(limit))
-                    .ok_or_else(|| Response::bad("limit: 1 to 1000"))?;
+                    .ok_or_else(|| {
+                        Response::bad(&format!("limit must be a number from 1 to {PAGE_MAX}"))
+                    })?;
             }
             b"after" => {
                 let id = connection_id(value);
-                after = Some(id.ok_or_else(|| Response::bad("after: the id of a connection"))?);
+                after = Some(id.ok_or_else(|| Response::bad("after must be a connection id"))?);
             }
-            _ => return Err(Response::bad("parameters are limit and after")),
+            _ => return Err(Response::bad("unknown parameter; /connections has limit and after")),
         }
     }
     Ok(Question::List { after, limit })
@@ -156,15 +165,16 @@ fn page_of(query: &[u8]) -> Result<Question, Response> {
 
 fn connection_id(text: &[u8]) -> Option<ConnectionId> {
     let number = str::from_utf8(text).ok()?.parse().ok()?;
-    // What `parse` allows and nobody prints.
+    // `parse` would also accept a leading plus sign.
     text.first().is_some_and(u8::is_ascii_digit).then(|| ConnectionId::from_number(number))
 }
 
-/// What follows `/bans/`, the slash of a prefix encoded or not.
+/// Parses the part after `/bans/`. The slash of the prefix may be percent-encoded.
 fn prefix_of(text: &[u8]) -> Result<Prefix, Response> {
     let mut decoded = Vec::with_capacity(text.len());
-    target::percent_decode(text, &mut decoded)
-        .map_err(|status| Response::text(status, "a percent sign without two digits"))?;
+    target::percent_decode(text, &mut decoded).map_err(|status| {
+        Response::text(status, "a percent sign needs two hexadecimal digits after it")
+    })?;
     let decoded = String::from_utf8_lossy(&decoded);
     decoded.parse().map_err(|error: NoPrefix| Response::bad(&error.to_string()))
 }

@@ -1,5 +1,5 @@
-//! Files on their way to a client: offered, then sent in chunks, so that either side can stop
-//! between two and the connection goes on.
+//! Downloads. A file is offered and then sent in chunks, so that either side can stop between two
+//! chunks and keep the connection.
 
 use super::Packets;
 use super::conversation::Conversation;
@@ -8,16 +8,16 @@ use ringwright::{Connection, FileKind, OpenFile};
 use std::io;
 use std::time::Duration;
 
-/// A file that a client gets.
+/// A download.
 #[derive(Debug)]
 pub(super) enum Get {
-    /// It is being opened.
+    /// The file is being opened.
     Opening { id: u32 },
-    /// The client knows how large it is, and may take of it until then.
+    /// The client knows the size and may take the file until `until`.
     Offered { id: u32, file: OpenFile, until: Duration },
-    /// A chunk is under way; so many bytes are to follow.
+    /// A chunk is being sent; `left` bytes follow it.
     Sending { id: u32, file: OpenFile, offset: u64, left: u64 },
-    /// The last chunk is under way, and what is to be said behind it.
+    /// The last chunk is being sent; `last` follows it.
     Ending { id: u32, last: Result<Answer, Refusal> },
 }
 
@@ -45,7 +45,7 @@ impl Packets {
         name: &[u8],
     ) {
         if state.get.is_some() {
-            let busy = Refusal::new(Code::Busy, "this connection gets a file already");
+            let busy = Refusal::new(Code::Busy, "this connection has a GET in progress");
             return self.refuse(state, connection, id, &busy);
         }
         connection.open_file(&self.directory, name);
@@ -59,7 +59,7 @@ impl Packets {
         opened: io::Result<OpenFile>,
     ) {
         let Some(Get::Opening { id }) = state.get.take().map(|get| *get) else {
-            unreachable!("a file is opened for a get or a put");
+            unreachable!("only a GET or a PUT opens a file");
         };
         let file = match opened {
             Ok(file) if file.status().kind == FileKind::Regular => file,
@@ -87,7 +87,7 @@ impl Packets {
             Some(Get::Offered { file, .. }) => {
                 let size = file.status().bytes;
                 if offset.checked_add(length).is_none_or(|end| end > size) {
-                    let why = format!("{length} bytes from {offset} on, of a file of {size}");
+                    let why = format!("offset {offset} + length {length} exceeds the size {size}");
                     let refusal = Refusal::new(Code::BadRange, why);
                     return self.refuse(state, connection, id, &refusal);
                 }
@@ -97,8 +97,8 @@ impl Packets {
                 self.send_chunk(state, connection, id, file, offset, length);
             }
             Some(_) => {
-                // Whoever takes it again does not know what comes: no more.
-                let last = Err(Refusal::new(Code::NoTransfer, "it was taken already"));
+                // After a second TAKE the client could not tell which range follows.
+                let last = Err(Refusal::new(Code::NoTransfer, "this offer was taken before"));
                 state.get = Some(Box::new(Get::Ending { id, last }));
             }
             None => self.refuse(state, connection, id, &no_transfer()),
@@ -129,7 +129,7 @@ impl Packets {
         state.note(room);
     }
 
-    /// A chunk has left its file: the next one, or the last word.
+    /// A chunk was sent: sends the next chunk or the final answer.
     pub(super) fn chunk_sent(&self, state: &mut Conversation, connection: &mut Connection<'_>) {
         match state.get.take().map(|get| *get) {
             Some(Get::Sending { id, file, offset, left }) => {
@@ -142,12 +142,12 @@ impl Packets {
                 self.refuse(state, connection, id, &refusal);
             }
             Some(Get::Opening { .. } | Get::Offered { .. }) | None => {
-                unreachable!("a chunk is sent of what was taken")
+                unreachable!("only a taken file has chunks")
             }
         }
     }
 
-    /// The client gives up a transfer.
+    /// The client aborts a transfer.
     pub(super) fn abort(&self, state: &mut Conversation, connection: &mut Connection<'_>, id: u32) {
         let put = state.put.take_if(|put| put.id == id).is_some();
         match state.get.take_if(|get| get.id() == id).map(|get| *get) {
@@ -158,7 +158,7 @@ impl Packets {
             Some(Get::Offered { .. }) => {
                 self.answer(state, connection, Answer::Aborted, id, &[]);
             }
-            Some(Get::Opening { .. }) => unreachable!("nothing is read while a file is opened"),
+            Some(Get::Opening { .. }) => unreachable!("no packet is read while a file is opened"),
             None if put => self.answer(state, connection, Answer::Aborted, id, &[]),
             None => self.refuse(state, connection, id, &no_transfer()),
         }
@@ -166,5 +166,5 @@ impl Packets {
 }
 
 fn no_transfer() -> Refusal {
-    Refusal::new(Code::NoTransfer, "there is no such transfer, or not any more")
+    Refusal::new(Code::NoTransfer, "no transfer in progress has this id")
 }

@@ -1,8 +1,8 @@
-//! What workers do for clients: digests and lists.
+//! The jobs of the workers: digests and lists.
 //!
-//! A file is digested slice by slice, each a job of its own, so that the jobs of all connections
-//! take turns. Until it is done, its connection's next digest or list is left unread: digests
-//! are told of in the order in which they were asked for.
+//! A file is digested in slices. Each slice is a separate job, so that the jobs of all connections
+//! take turns. While a file is being digested, the next digest or list of its connection stays
+//! unread, because digests are answered in the order of their requests.
 
 use super::Packets;
 use super::conversation::{Alive, Conversation, FileDigest};
@@ -12,16 +12,16 @@ use ringwright::{Connection, Job, JobDone, JobError, Refused};
 use sha2::{Digest, Sha256};
 use std::time::Duration;
 
-/// In the tag of a job, beside the id: it digests a file.
+/// Marks the tag of a job that digests a file. The lower 32 bits are the id.
 const OF_FILE: u64 = 1 << 32;
-/// A digest that found no place in the queue of jobs tries again so much later: nobody would show
-/// it its place.
+/// Delay before a slice that found the job queue full is tried again. The engine signals free space
+/// only for an unread request, not for a slice.
 const AGAIN: Duration = Duration::from_millis(10);
 
-/// What comes of a job.
+/// The result of a job.
 enum Done {
     Digested(Sum),
-    /// A slice of a file, and there are more.
+    /// One slice of a file is done, and more follow.
     Part(FileSum),
     Listed(Vec<u8>),
 }
@@ -29,7 +29,7 @@ enum Done {
 type Outcome = Result<Done, Refusal>;
 
 impl Packets {
-    /// False: the request is to be shown again when there is room for a job.
+    /// Returns `false` if the request must stay unread until there is space for a job.
     pub(super) fn digest(
         &self,
         state: &mut Conversation,
@@ -42,7 +42,7 @@ impl Packets {
         self.offload(state, connection, Job::new(u64::from(id), work)).is_none()
     }
 
-    /// False: as of [`Self::digest`].
+    /// Returns `false` under the same condition as [`Self::digest`].
     pub(super) fn digest_file(
         &self,
         state: &mut Conversation,
@@ -60,7 +60,8 @@ impl Packets {
         self.offload(state, connection, Job::new(u64::from(id) | OF_FILE, work)).is_none()
     }
 
-    /// False: as of [`Self::digest`]. It waits for no digest that was asked for before.
+    /// Returns `false` under the same condition as [`Self::digest`]. The answer does not wait for
+    /// earlier digests.
     pub(super) fn list(
         &self,
         state: &mut Conversation,
@@ -73,7 +74,7 @@ impl Packets {
         self.offload(state, connection, Job::unordered(u64::from(id), work)).is_none()
     }
 
-    /// Tries once more to have a file digested on.
+    /// Queues the next slice of a file, or sets a time for another attempt.
     pub(super) fn digest_on(
         &self,
         state: &mut Conversation,
@@ -86,7 +87,7 @@ impl Packets {
         }
     }
 
-    /// The job comes back if there is no room for it.
+    /// Queues a job. Returns the job if the queue is full.
     fn offload(
         &self,
         state: &mut Conversation,
@@ -100,7 +101,7 @@ impl Packets {
             Err(Refused { why: ringwright::Refusal::NoWorkers, .. }) => {
                 self.refuse(state, connection, tag as u32, &no_workers());
             }
-            // Taken; or the connection ends, and nobody waits for it.
+            // The job is queued, or the connection is ending and needs no answer.
             Ok(()) | Err(_) => {}
         }
         None

@@ -1,4 +1,4 @@
-//! Files on their way from a client: into a file without a name, which gets one when it is whole.
+//! Uploads. The bytes go into a file without a name, which gets its name when it is complete.
 
 use super::Packets;
 use super::conversation::Conversation;
@@ -7,7 +7,7 @@ use ringwright::{Connection, FileKind, NewFile, OpenFile, Publish, ReceiveFailed
 use std::io;
 use std::time::Duration;
 
-/// A file that a client puts.
+/// An upload.
 #[derive(Debug)]
 pub(super) struct Put {
     pub(super) id: u32,
@@ -18,23 +18,23 @@ pub(super) struct Put {
     pub(super) step: Step,
 }
 
-/// How far a put is.
+/// The progress of an upload.
 #[derive(Debug)]
 pub(super) enum Step {
-    /// Whether the name is taken is being looked up: better to know before the bytes have come.
+    /// The name is being looked up, to refuse a name that is taken before the bytes arrive.
     Looking,
     /// The file is being created.
     Creating,
-    /// The next chunk is the client's to send, until then.
+    /// The client must send the next chunk until `until`.
     Between { file: NewFile, until: Duration },
-    /// A chunk is under way.
+    /// A chunk is being received.
     Filling,
-    /// All bytes are there, and it gets its name.
+    /// All bytes have arrived, and the file is given its name.
     Naming,
 }
 
 impl Step {
-    /// The connection is not read from.
+    /// Returns `true` if no packet may be read in this step.
     pub(super) fn waits(&self) -> bool {
         matches!(self, Self::Looking | Self::Creating | Self::Naming)
     }
@@ -62,11 +62,11 @@ impl Packets {
     ) {
         let largest = self.rules.upload_bytes_max;
         let refusal = if self.rules.read_only {
-            Refusal::new(Code::ReadOnly, "this server takes no files")
+            Refusal::new(Code::ReadOnly, "this server is read-only")
         } else if state.put.is_some() {
-            Refusal::new(Code::Busy, "this connection puts a file already")
+            Refusal::new(Code::Busy, "this connection has a PUT in progress")
         } else if size > largest {
-            let why = format!("a file of {size} bytes: {largest} are allowed");
+            let why = format!("a file of {size} bytes is too large: {largest} are allowed");
             Refusal::new(Code::TooLarge, why)
         } else {
             let (name, replace) = (name.into(), replace && self.rules.replace);
@@ -78,7 +78,7 @@ impl Packets {
         self.refuse(state, connection, id, &refusal);
     }
 
-    /// What has the name now.
+    /// The lookup of the name is done.
     pub(super) fn looked(
         &self,
         state: &mut Conversation,
@@ -91,7 +91,7 @@ impl Packets {
             Ok(_) => Some(Refusal::exists()),
             Err(error) => match error.raw_os_error() {
                 Some(libc::ENOENT) => None,
-                // There is something, whatever it is.
+                // These errors mean that something with this name exists.
                 Some(libc::EACCES | libc::EPERM | libc::ELOOP | libc::ENXIO | libc::ENODEV) => {
                     Some(Refusal::exists())
                 }
@@ -123,7 +123,7 @@ impl Packets {
         }
     }
 
-    /// `count` bytes of the stream follow, whoever wants them.
+    /// Receives a chunk of `count` bytes, or skips it if no upload has this id.
     pub(super) fn data(
         &self,
         state: &mut Conversation,
@@ -137,11 +137,12 @@ impl Packets {
             return;
         };
         if length > put.size - put.received {
-            let more = Refusal::new(Code::Malformed, "more bytes than the put said it has");
+            let more =
+                Refusal::new(Code::Malformed, "the chunk exceeds the size that PUT announced");
             return self.refuse(state, connection, id, &more);
         }
         let Step::Between { file, .. } = std::mem::replace(&mut put.step, Step::Filling) else {
-            unreachable!("nothing is read while a put is busy");
+            unreachable!("no packet is read while a put is busy");
         };
         connection.receive_file(file, put.received, length);
         put.received += length;
@@ -163,7 +164,7 @@ impl Packets {
         }
     }
 
-    /// To the next chunk, or to the end.
+    /// Waits for the next chunk, or names the file if all bytes have arrived.
     fn go_on(&self, state: &mut Conversation, connection: &mut Connection<'_>, file: NewFile) {
         let put = put_of(state);
         if put.received < put.size {
@@ -192,7 +193,7 @@ impl Packets {
         }
     }
 
-    /// The server ends a put for its part. What was received goes with it.
+    /// Ends an upload with an ERROR. Dropping it removes the received bytes.
     pub(super) fn give_up(
         &self,
         state: &mut Conversation,
@@ -206,5 +207,5 @@ impl Packets {
 }
 
 fn put_of(state: &mut Conversation) -> &mut Put {
-    state.put.as_mut().expect("a file is looked up, created, filled and named for a put")
+    state.put.as_mut().expect("this callback belongs to a put")
 }

@@ -1,4 +1,4 @@
-//! The SHA-256 of a file, slice by slice: between two of them others have their turn.
+//! The SHA-256 of a file, in slices. Other jobs run between two slices.
 
 use super::wire::Refusal;
 use sha2::{Digest, Sha256};
@@ -7,34 +7,34 @@ use std::io::{self, Read};
 use std::mem;
 use std::sync::Arc;
 
-/// Bytes of a file that are read in one go.
+/// Bytes that one read(2) asks for.
 const BLOCK_BYTES: usize = 256 << 10;
-/// Bytes of a file that one job digests: some milliseconds, for whoever comes next.
+/// Bytes of a file that one job digests. It takes some milliseconds, which delay other jobs.
 pub const SLICE_BYTES: u64 = 8 << 20;
-/// Files that are being digested, of all connections: each is an open descriptor, and takes its
-/// turn of every worker. Fewer than the queue of jobs has places, so that these alone never fill it.
+/// Maximum number of files being digested, over all connections. Each needs a descriptor and worker
+/// time. It is below the length of the job queue, so that these files alone never fill the queue.
 const SUMS_MAX: usize = 256;
 
 /// A SHA-256.
 pub type Sum = [u8; 32];
 
-/// Places for files that are being digested.
+/// Limits the number of files being digested.
 #[derive(Debug, Default)]
 pub struct Places(Arc<()>);
 
-/// One of them.
-pub struct Place(#[expect(dead_code, reason = "it counts as long as it is there")] Arc<()>);
+/// Permission to digest one file. Dropping it returns the permission.
+pub struct Place(#[expect(dead_code, reason = "its reference is counted")] Arc<()>);
 
 impl Places {
-    /// None is left: try again later.
+    /// Returns `None` if the limit is reached.
     pub fn take(&self) -> Option<Place> {
         let place = Place(self.0.clone());
-        // One of these is our own.
+        // One of the references is `self`.
         (Arc::strong_count(&self.0) <= 1 + SUMS_MAX).then_some(place)
     }
 }
 
-/// A file of which some has been digested.
+/// A partly digested file.
 pub struct FileSum {
     file: File,
     sum: Sha256,
@@ -42,22 +42,22 @@ pub struct FileSum {
     _place: Place,
 }
 
-/// What a slice comes to.
+/// The result of a slice.
 pub enum Summed {
-    /// It was the last one.
+    /// The slice was the last one.
     Whole(Sum),
-    /// There is more.
+    /// More slices follow.
     Part(FileSum),
 }
 
 impl FileSum {
-    /// Of a file as long as it is now.
+    /// Starts to digest `file` up to its current length.
     pub fn new(file: File, place: Place) -> Result<Self, Refusal> {
         let left = file.metadata().map_err(|error| Refusal::of_reading(&error))?.len();
         Ok(Self { file, sum: Sha256::new(), left, _place: place })
     }
 
-    /// The next slice, unless nobody wants it any more.
+    /// Digests the next slice. Stops early when `is_wanted` returns `false`.
     pub fn go_on(self, is_wanted: impl Fn() -> bool) -> Result<Summed, Refusal> {
         self.slice(is_wanted).map_err(|error| Refusal::of_reading(&error))
     }
@@ -68,7 +68,9 @@ impl FileSum {
         while slice > 0 && is_wanted() {
             let most = block.len().min(slice as usize);
             let read = match self.file.read(&mut block[..most]) {
-                Ok(0) => return Err(io::Error::other("the file has become shorter")),
+                Ok(0) => {
+                    return Err(io::Error::other("the file became shorter while it was digested"));
+                }
                 Ok(read) => read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
@@ -90,7 +92,7 @@ mod tests {
     use std::cell::Cell;
 
     #[test]
-    fn a_file_comes_slice_by_slice_to_the_sum_of_the_whole() {
+    fn slices_of_a_file_have_the_digest_of_the_whole_file() {
         let dir = tempfile::tempdir().unwrap();
         let places = Places::default();
         for (length, slices) in
@@ -115,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_for_a_sum_that_nobody_wants() {
+    fn an_unwanted_digest_stops_early() {
         let file = tempfile::tempfile().unwrap();
         file.set_len(1 << 40).unwrap();
         let asked = Cell::new(0);
@@ -129,11 +131,11 @@ mod tests {
     }
 
     #[test]
-    fn there_are_so_many_places_and_no_more() {
+    fn the_number_of_places_is_limited() {
         let places = Places::default();
         let mut taken: Vec<Place> = std::iter::from_fn(|| places.take()).collect();
         assert_eq!(taken.len(), SUMS_MAX);
         taken.pop();
-        assert!(places.take().is_some(), "one was given back");
+        assert!(places.take().is_some(), "a place was returned");
     }
 }

@@ -1,141 +1,140 @@
-//! What is on the wire: requests as they are read, answers as they are written. Nothing here knows
-//! a connection.
+//! The wire format of `PACKETS.md`: parses requests and encodes answers, without any I/O.
 
 use std::fmt;
 use std::io;
 
-/// Bytes of a packet's body at most.
+/// Maximum length of a packet's body in bytes.
 pub const BODY_BYTES_MAX: usize = 64 << 10;
-/// Bytes of a body in front of its fields: type and id.
+/// Bytes of a body before its fields: type and id.
 pub const HEAD_BYTES: usize = 5;
-/// Bytes behind one DATA packet of a client.
+/// Maximum number of bytes after one DATA packet of a client.
 pub const CHUNK_IN_BYTES_MAX: u32 = 4 << 20;
-/// Bytes behind one DATA packet of ours.
+/// Maximum number of bytes after one DATA packet of the server.
 pub const CHUNK_OUT_BYTES_MAX: u64 = 1 << 20;
-/// Bytes of a name.
+/// Maximum length of a name in bytes.
 const NAME_BYTES_MAX: usize = 255;
-/// The flag of a put that asks to replace.
+/// The flag of PUT that asks to replace a file.
 const REPLACE: u8 = 1;
 
 /// A request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request<'a> {
-    /// The same bytes back.
+    /// Return these bytes.
     Echo(&'a [u8]),
-    /// Their SHA-256.
+    /// Return the SHA-256 of these bytes.
     Digest(&'a [u8]),
-    /// The SHA-256 of a file.
+    /// Return the SHA-256 of the file with this name.
     DigestFile(&'a [u8]),
-    /// To everybody.
+    /// Send these bytes to every client.
     Broadcast(&'a [u8]),
-    /// The files whose names come after this one.
+    /// List the files whose names sort after this one.
     List(&'a [u8]),
-    /// Offer a file.
+    /// Offer the file with this name.
     Get(&'a [u8]),
-    /// Send of what was offered.
+    /// Send a range of the offered file.
     Take {
-        /// From this byte on.
+        /// The first byte.
         offset: u64,
-        /// So many.
+        /// The number of bytes.
         length: u64,
     },
-    /// Take a file.
+    /// Store a file.
     Put {
-        /// One of that name may be replaced.
+        /// The client allows to replace a file with this name.
         replace: bool,
-        /// Its bytes.
+        /// The size of the file in bytes.
         size: u64,
-        /// Its name.
+        /// The name of the file.
         name: &'a [u8],
     },
-    /// So many bytes of a put follow.
+    /// This many bytes of an upload follow.
     Data(u32),
-    /// Give a transfer up.
+    /// Abort a transfer.
     Abort,
 }
 
-/// Types of answers.
+/// The type of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Answer {
     /// The bytes of an ECHO.
     Echoed = 0x81,
-    /// A SHA-256.
+    /// The SHA-256 of a DIGEST or DIGEST_FILE.
     Digested = 0x82,
-    /// A broadcast is on its way.
+    /// The broadcast was passed to all shards.
     BroadcastSent = 0x84,
-    /// Names and sizes.
+    /// Names and sizes of files.
     Listed = 0x85,
-    /// A file can be taken.
+    /// The size and time of a file that the client can now TAKE.
     Offer = 0x86,
-    /// All that was taken has been sent.
+    /// All requested bytes of the file were sent.
     Sent = 0x87,
-    /// The bytes of a put may come.
+    /// The client may send the bytes of the upload.
     Accepted = 0x88,
-    /// A put has its name.
+    /// The uploaded file is complete and has its name.
     Stored = 0x89,
-    /// A transfer was given up.
+    /// A transfer was aborted.
     Aborted = 0x8a,
     /// Bytes of a file follow.
     Data = 0x8b,
-    /// No.
+    /// The request failed.
     Error = 0x8f,
-    /// Somebody's broadcast.
+    /// A broadcast of some client.
     Message = 0x90,
 }
 
-/// Why a request is not done.
+/// The code of an ERROR.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
 pub enum Code {
-    /// A field is missing, too long, or has no such value.
+    /// A field is missing, too long, or has an invalid value.
     Malformed = 1,
-    /// A packet or a chunk above the limit.
+    /// A packet or a chunk is longer than allowed.
     TooLong = 2,
-    /// No such request.
+    /// The request type does not exist.
     UnknownType = 3,
-    /// No such file.
+    /// There is no such file.
     NoSuchFile = 4,
-    /// A name that no file here can have.
+    /// No file can have this name.
     BadName = 5,
     /// The name is taken.
     Exists = 6,
-    /// Larger than an upload may be.
+    /// The upload is larger than allowed.
     TooLarge = 7,
-    /// No room on the disk.
+    /// The disk is full.
     DiskFull = 8,
-    /// The system said no.
+    /// A system call failed.
     Failed = 9,
-    /// Too much is under way.
+    /// Too many requests are in progress.
     Busy = 10,
-    /// There are no workers.
+    /// The server has no workers.
     NoWorkers = 11,
     /// There is no such transfer.
     NoTransfer = 12,
-    /// Nothing came for too long.
+    /// A timeout expired.
     Expired = 13,
-    /// Not within the file.
+    /// The range does not lie within the file.
     BadRange = 14,
-    /// No files are taken.
+    /// The server accepts no uploads.
     ReadOnly = 15,
 }
 
-/// An ERROR: the code, and what is said to people.
+/// The content of an ERROR.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// The code.
     pub code: Code,
-    /// The text.
+    /// An explanation for people.
     pub text: String,
 }
 
 impl Refusal {
-    /// With a text.
+    /// An ERROR with this code and text.
     pub fn new(code: Code, text: impl Into<String>) -> Self {
         Self { code, text: text.into() }
     }
 
-    /// Of an error of reading or opening a file.
+    /// The ERROR for a failure to open or read a file.
     pub fn of_reading(error: &io::Error) -> Self {
         match error.raw_os_error() {
             Some(
@@ -151,29 +150,30 @@ impl Refusal {
         }
     }
 
-    /// Of an error of creating, writing or naming a file.
+    /// The ERROR for a failure to create, write or name a file.
     pub fn of_writing(error: &io::Error) -> Self {
         match error.raw_os_error() {
             Some(libc::ENOSPC | libc::EDQUOT) => {
-                Self::new(Code::DiskFull, format!("there is no room for it: {error}"))
+                Self::new(Code::DiskFull, format!("no space is left for the file: {error}"))
             }
-            Some(libc::EFBIG) => {
-                Self::new(Code::TooLarge, format!("the system takes no file so large: {error}"))
-            }
+            Some(libc::EFBIG) => Self::new(
+                Code::TooLarge,
+                format!("the system allows no file of this size: {error}"),
+            ),
             Some(libc::EEXIST) => Self::exists(),
             Some(libc::ENAMETOOLONG | libc::EINVAL | libc::EILSEQ) => {
-                Self::new(Code::BadName, format!("the system takes no such name: {error}"))
+                Self::new(Code::BadName, format!("the file system rejects this name: {error}"))
             }
             _ => Self::failed(error),
         }
     }
 
-    /// There is no such file.
+    /// The ERROR for a file that does not exist.
     pub fn no_such_file() -> Self {
         Self::new(Code::NoSuchFile, "there is no such file")
     }
 
-    /// The name is taken.
+    /// The ERROR for a name that is taken.
     pub fn exists() -> Self {
         Self::new(Code::Exists, "the name is taken")
     }
@@ -182,7 +182,7 @@ impl Refusal {
         Self::new(Code::Failed, error.to_string())
     }
 
-    /// Whether the connection ends with it: nothing that follows can be understood.
+    /// Returns `true` if the connection must end, because the following bytes cannot be parsed.
     #[must_use]
     pub fn ends_connection(&self) -> bool {
         matches!(self.code, Code::Malformed | Code::TooLong)
@@ -195,17 +195,17 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Type and id, in front of the fields.
+/// Encodes type and id, which precede the fields.
 #[must_use]
 pub fn head(answer: Answer, id: u32) -> [u8; HEAD_BYTES] {
     let [a, b, c, d] = id.to_be_bytes();
     [answer as u8, a, b, c, d]
 }
 
-/// The id that a packet carries, if it has room for one, and what it asks for.
+/// Parses the body of a packet. Returns its id (0 if it is too short for one) and its request.
 pub fn parse(body: &[u8]) -> (u32, Result<Request<'_>, Refusal>) {
     let Some((&[kind, a, b, c, d], fields)) = body.split_first_chunk() else {
-        return (0, Err(malformed("a packet has at least 5 bytes: type and id")));
+        return (0, Err(malformed("a packet needs at least 5 bytes, for type and id")));
     };
     (u32::from_be_bytes([a, b, c, d]), request(kind, fields))
 }
@@ -228,7 +228,7 @@ fn request(kind: u8, fields: &[u8]) -> Result<Request<'_>, Refusal> {
             let (&flags, rest) =
                 fields.split_first().ok_or_else(|| malformed("the flags are missing"))?;
             if flags & !REPLACE != 0 {
-                return Err(malformed("there is no such flag"));
+                return Err(malformed("an unknown flag is set; the only flag is 1 (replace)"));
             }
             let (size, rest) = number(rest)?;
             name(rest).map(|name| Request::Put { replace: flags & REPLACE != 0, size, name })
@@ -238,42 +238,45 @@ fn request(kind: u8, fields: &[u8]) -> Result<Request<'_>, Refusal> {
             None => Err(malformed("the count is missing")),
         },
         0x0a => nothing(fields, Request::Abort),
-        _ => {
-            Err(Refusal::new(Code::UnknownType, format!("there is no request of type {kind:#04x}")))
-        }
+        _ => Err(Refusal::new(Code::UnknownType, format!("unknown request type {kind:#04x}"))),
     }
 }
 
 fn data(count: u32, rest: &[u8]) -> Result<Request<'_>, Refusal> {
     match count {
-        0 => Err(malformed("a chunk has at least one byte")),
+        0 => Err(malformed("the count of a chunk must be at least 1")),
         1..=CHUNK_IN_BYTES_MAX => nothing(rest, Request::Data(count)),
         _ => Err(Refusal::new(
             Code::TooLong,
-            format!("a chunk of {count} bytes: {CHUNK_IN_BYTES_MAX} are allowed"),
+            format!("a chunk of {count} bytes is too long: {CHUNK_IN_BYTES_MAX} are allowed"),
         )),
     }
 }
 
 fn number(fields: &[u8]) -> Result<(u64, &[u8]), Refusal> {
-    let (number, rest) =
-        fields.split_first_chunk().ok_or_else(|| malformed("a number of 8 bytes is missing"))?;
+    let (number, rest) = fields
+        .split_first_chunk()
+        .ok_or_else(|| malformed("an 8-byte number is missing or incomplete"))?;
     Ok((u64::from_be_bytes(*number), rest))
 }
 
 fn nothing<'a>(rest: &[u8], request: Request<'a>) -> Result<Request<'a>, Refusal> {
-    if rest.is_empty() { Ok(request) } else { Err(malformed("there are bytes behind the fields")) }
+    if rest.is_empty() {
+        Ok(request)
+    } else {
+        Err(malformed("there are extra bytes after the last field"))
+    }
 }
 
-/// One component of a path, and not a hidden one.
+/// Checks a name: one path component that does not begin with a dot.
 fn name(bytes: &[u8]) -> Result<&[u8], Refusal> {
     let refuse = |why| Err(Refusal::new(Code::BadName, why));
     match bytes {
-        [] => refuse("a name has at least one byte"),
-        [b'.', ..] => refuse("a name does not begin with a dot"),
+        [] => refuse("a name needs at least one byte"),
+        [b'.', ..] => refuse("a name must not begin with a dot"),
         _ if bytes.len() > NAME_BYTES_MAX => refuse("a name has at most 255 bytes"),
         _ if bytes.contains(&b'/') || bytes.contains(&0) => {
-            refuse("a name has neither a slash nor a NUL")
+            refuse("a name must not contain a slash or a NUL byte")
         }
         _ => Ok(bytes),
     }

@@ -94,14 +94,15 @@ fn errors_of_the_system_have_codes() {
 }
 
 proptest! {
-    /// Whatever comes is a request or a refusal; what a request holds lies within the packet.
+    /// Any bytes are a request or a refusal, and the fields of a request lie within the packet.
     #[test]
     fn any_bytes_are_read(body in vec(any::<u8>(), 0..300)) {
         let (id, request) = parse(&body);
         if body.len() >= HEAD_BYTES {
             prop_assert_eq!(&id.to_be_bytes()[..], &body[1..HEAD_BYTES]);
         } else {
-            prop_assert_eq!(request.as_ref().err().map(|refusal| refusal.code), Some(Code::Malformed));
+            let code = request.as_ref().err().map(|refusal| refusal.code);
+            prop_assert_eq!(code, Some(Code::Malformed));
         }
         match request {
             Err(refusal) => prop_assert!(refusal.text.len() < 100),
@@ -114,7 +115,7 @@ proptest! {
         }
     }
 
-    /// Types that exist, with fields of any kind.
+    /// Known types with arbitrary fields.
     #[test]
     fn any_fields_are_read(kind in 0_u8..12, fields in vec(any::<u8>(), 0..30)) {
         let body = [&[kind, 0, 0, 0, 1][..], &fields].concat();
