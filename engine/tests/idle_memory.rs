@@ -1,11 +1,22 @@
 //! What an idle connection costs in user space: a process of its own, so that what grows is ours.
 
+#[path = "support/descriptors.rs"]
+mod descriptors;
+
 use ringwright::{Config, Connection, Engine, Handler, Origin};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-const CONNECTIONS: usize = 9_000;
+const CONNECTIONS_MAX: usize = 9_000;
+/// With fewer the figure would be one of pages and not of connections.
+const CONNECTIONS_MIN: usize = 2_000;
+/// Connections that touch what every server has once: its pools and queues.
+const FIRST: usize = 200;
+/// Descriptors that are not connections.
+const OTHERS: usize = 100;
+/// The longest wait for anything that must happen.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Bytes per idle connection, beside the application's state.
 const LIMIT: usize = 128;
 
@@ -16,16 +27,6 @@ fn anonymous_bytes() -> usize {
     let line = rollup.lines().find(|line| line.starts_with("Anonymous:")).unwrap();
     let kib: usize = line.split_whitespace().nth(1).unwrap().parse().unwrap();
     kib * 1024
-}
-
-fn raise_descriptor_limit() {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the pointers are to a limit on the stack.
-    unsafe {
-        assert_eq!(libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit), 0);
-        limit.rlim_cur = limit.rlim_max;
-        assert_eq!(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit), 0);
-    }
 }
 
 struct Echo;
@@ -48,14 +49,17 @@ fn ask(client: &mut TcpStream) {
 
 fn connect(address: SocketAddr) -> TcpStream {
     let mut client = TcpStream::connect(address).unwrap();
-    client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
     ask(&mut client);
     client
 }
 
 #[test]
 fn an_idle_connection_costs_at_most_128_bytes() {
-    raise_descriptor_limit();
+    // Both ends are descriptors of this process.
+    let descriptors = descriptors::raise_descriptor_limit();
+    let connections = (descriptors.saturating_sub(OTHERS) / 2).min(CONNECTIONS_MAX);
+    assert!(connections >= CONNECTIONS_MIN, "{descriptors} descriptors: raise it (ulimit -Hn)");
     let config = Config {
         listeners: vec!["127.0.0.1:0".parse().unwrap()],
         shards: Some(1),
@@ -65,23 +69,22 @@ fn an_idle_connection_costs_at_most_128_bytes() {
     };
     let engine = Engine::start(config, |_| Echo).unwrap();
     let (address, remote) = (engine.addresses()[0], engine.remote());
-    let mut clients: Vec<TcpStream> = Vec::with_capacity(CONNECTIONS);
-    // What every server has once: the pools are touched, the queues have their size.
-    clients.extend((0..200).map(|_| connect(address)));
+    let mut clients: Vec<TcpStream> = Vec::with_capacity(connections);
+    clients.extend((0..FIRST).map(|_| connect(address)));
     let before = anonymous_bytes();
-    clients.extend((200..CONNECTIONS).map(|_| connect(address)));
+    clients.extend((FIRST..connections).map(|_| connect(address)));
     let begun = Instant::now();
-    while remote.ledger().sum.parked < CONNECTIONS as u64 {
-        assert!(begun.elapsed() < Duration::from_secs(10), "{}", remote.ledger().to_json());
+    while remote.ledger().sum.parked < connections as u64 {
+        assert!(begun.elapsed() < PATIENCE, "{}", remote.ledger().to_json());
         std::thread::sleep(Duration::from_millis(5));
     }
-    let each = (anonymous_bytes() - before) / (CONNECTIONS - 200);
+    let each = (anonymous_bytes() - before) / (connections - FIRST);
     println!("{each} bytes of user space per idle connection");
     assert!(each <= LIMIT, "{each} bytes of user space per idle connection");
     for client in clients.iter_mut().step_by(97) {
         ask(client);
     }
     drop(clients);
-    remote.drain(Duration::from_secs(5)).unwrap();
+    remote.drain(PATIENCE).unwrap();
     assert!(engine.join().unwrap().balanced());
 }

@@ -1,13 +1,24 @@
 //! A server that does what the lines sent to it say, and clients that look closely.
 
+use crate::root::needs_root;
 use ringwright::{
     Config, Connection, ConnectionId, Deadline, Directory, Engine, Handler, Ledger, Local,
     OpenFile, Origin, Reason, Room,
 };
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+/// The longest wait for anything that must happen. A busy machine takes seconds for what takes
+/// milliseconds otherwise.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// The receive buffer of a narrow client, bytes; the kernel doubles it (socket(7)).
+const NARROW_BYTES: usize = 64 << 10;
+/// The descriptors that the largest test needs.
+const DESCRIPTORS_MIN: usize = 3_000;
 
 /// What the server reports of a connection's end.
 pub type Ended = (ConnectionId, Reason);
@@ -17,11 +28,45 @@ pub fn stream_byte(offset: u64) -> u8 {
     (offset.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8
 }
 
+/// Doors at which jobs and callbacks wait until a test opens them.
+#[derive(Default)]
+pub struct Doors {
+    open: Mutex<Vec<bool>>,
+    changed: Condvar,
+    /// Calls of [`Self::pass`].
+    begun: AtomicU64,
+}
+
+impl Doors {
+    pub fn open(&self, door: usize) {
+        let mut open = self.open.lock().unwrap();
+        let doors = open.len().max(door + 1);
+        open.resize(doors, false);
+        open[door] = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits for a door. False: nobody opened it.
+    pub fn pass(&self, door: usize) -> bool {
+        self.begun.fetch_add(1, Ordering::SeqCst);
+        let open = self.open.lock().unwrap();
+        let shut = |open: &mut Vec<bool>| !open.get(door).copied().unwrap_or(false);
+        let (open, _) = self.changed.wait_timeout_while(open, PATIENCE, shut).unwrap();
+        open.get(door).copied().unwrap_or(false)
+    }
+
+    /// Waits until `count` calls of [`Self::pass`] have begun.
+    pub fn has_begun(&self, count: u64) {
+        wait_until("a door is reached", || self.begun.load(Ordering::SeqCst) == count);
+    }
+}
+
 /// Lines: `echo TEXT`, `big BYTES`, `shutdown`, `close`, `abort`, `panic`, `file NAME`,
-/// `sleep MILLISECONDS`, `beyond` and `empty` (ranges of a file that is there).
+/// `door NUMBER`, `beyond` and `empty` (ranges of a file that is there).
 pub struct Scripted {
     pub ended: Sender<Ended>,
     pub directory: Option<Directory>,
+    pub doors: Arc<Doors>,
 }
 
 #[derive(Default)]
@@ -32,6 +77,11 @@ pub struct State {
 }
 
 impl Scripted {
+    /// A server without files whose ends nobody looks at.
+    pub fn unobserved() -> Self {
+        Self { ended: channel().0, directory: None, doors: Arc::default() }
+    }
+
     fn line(&mut self, state: &mut State, connection: &mut Connection<'_>, line: &str) {
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
         match word {
@@ -50,10 +100,10 @@ impl Scripted {
                 let _ = connection.send(b"bye\n");
                 connection.close();
             }
-            "sleep" => {
-                // What a handler must not do: the whole shard waits.
-                std::thread::sleep(Duration::from_millis(rest.parse().expect("milliseconds")));
-                let _ = connection.send(b"slept\n");
+            "door" => {
+                // A handler must not do this: the whole shard waits.
+                assert!(self.doors.pass(rest.parse().expect("a number")), "door {rest} stays shut");
+                let _ = connection.send(b"passed\n");
             }
             "beyond" => {
                 let directory = std::fs::File::open("/proc/self/exe").expect("this program");
@@ -167,6 +217,67 @@ pub struct Server {
     pub engine: Engine,
     pub address: SocketAddr,
     pub ended: Receiver<Ended>,
+    pub doors: Arc<Doors>,
+}
+
+/// Starts an engine, and raises the limit of open files.
+///
+/// All rings of an ordinary user share `RLIMIT_MEMLOCK`, and the kernel gives back what a closed
+/// ring had locked some time later: this waits until there is room.
+#[track_caller]
+pub fn start<H: Handler>(
+    config: Config,
+    factory: impl Fn(usize) -> H + Send + Sync + 'static,
+) -> Engine {
+    let descriptors = crate::descriptors::raise_descriptor_limit();
+    assert!(descriptors >= DESCRIPTORS_MIN, "{descriptors} descriptors: raise it (ulimit -Hn)");
+    let factory = Arc::new(factory);
+    let begun = Instant::now();
+    loop {
+        let factory = factory.clone();
+        match Engine::start(config.clone(), move |shard| factory(shard)) {
+            Ok(engine) => return engine,
+            Err(error) if error.to_string().contains("RLIMIT_MEMLOCK") => {
+                assert!(begun.elapsed() < PATIENCE, "{error}");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(error) => panic!("the engine does not start: {error}"),
+        }
+    }
+}
+
+/// Tests with thousands of descriptors take turns: all tests share the process's limit.
+pub fn many_descriptors() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A port of a loopback address that no other test uses. Nobody else listens there when the test
+/// has closed its listener, and no outgoing connection gets the port.
+pub fn address_of_its_own() -> SocketAddr {
+    static NEXT: AtomicU8 = AtomicU8::new(0);
+    let process = std::process::id() as u8;
+    let address = Ipv4Addr::new(127, 100, process, NEXT.fetch_add(1, Ordering::Relaxed));
+    SocketAddr::from((address, 0))
+}
+
+/// Whether a test that needs socket filters can run. Newer kernels (commit 5d39580f68e6) attach
+/// them to TCP sockets for CAP_NET_ADMIN only.
+#[track_caller]
+pub fn can_filter() -> bool {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    // Takes every packet.
+    let all = (libc::BPF_RET | libc::BPF_K) as u16;
+    let filter = [socket2::SockFilter::new(all, 0, 0, u32::MAX)];
+    socket.attach_filter(&filter).is_ok() || needs_root("this kernel lets only root filter TCP")
+}
+
+/// Bytes that fill everything between the server and a narrow client that does not read: the
+/// largest send buffer (tcp(7), `tcp_wmem`), and 1 MiB for the client's buffer and the queue.
+pub fn stalling_bytes() -> u64 {
+    let sizes = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_wmem").expect("/proc is there");
+    let largest = sizes.split_whitespace().nth(2).expect("three sizes");
+    largest.parse::<u64>().expect("a number") + (1 << 20)
 }
 
 /// One shard on a free port; `change` adjusts the rest.
@@ -183,27 +294,49 @@ pub fn serve_files(directory: Option<Directory>, change: impl FnOnce(&mut Config
     };
     change(&mut config);
     let (sender, ended) = channel();
-    let engine = Engine::start(config, move |_| Scripted {
+    let doors: Arc<Doors> = Arc::default();
+    let of_handler = doors.clone();
+    let engine = start(config, move |_| Scripted {
         ended: sender.clone(),
         directory: directory.clone(),
-    })
-    .expect("the engine starts");
+        doors: of_handler.clone(),
+    });
     let address = engine.addresses()[0];
-    Server { engine, address, ended }
+    Server { engine, address, ended, doors }
 }
 
 impl Server {
     pub fn connect(&self) -> TcpStream {
         let client = TcpStream::connect(self.address).expect("the server accepts");
-        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        client.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.set_write_timeout(Some(PATIENCE)).unwrap();
         client.set_nodelay(true).unwrap();
+        client
+    }
+
+    /// A client whose receive buffer does not grow: [`stalling_bytes`] fill what is on the way.
+    pub fn connect_narrow(&self) -> TcpStream {
+        let domain = socket2::Domain::for_address(self.address);
+        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None).unwrap();
+        socket.set_recv_buffer_size(NARROW_BYTES).unwrap();
+        socket.connect(&self.address.into()).expect("the server accepts");
+        let client = TcpStream::from(socket);
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.set_write_timeout(Some(PATIENCE)).unwrap();
+        client.set_nodelay(true).unwrap();
+        client
+    }
+
+    /// Asks for more than the connection takes: the client is a slow reader from now on.
+    pub fn stall(&self) -> TcpStream {
+        let mut client = self.connect_narrow();
+        client.write_all(format!("big {}\n", stalling_bytes()).as_bytes()).unwrap();
         client
     }
 
     /// The next end of a connection.
     pub fn next_end(&self) -> Reason {
-        self.ended.recv_timeout(Duration::from_secs(10)).expect("a connection ends").1
+        self.ended.recv_timeout(PATIENCE).expect("a connection ends").1
     }
 
     /// A new client is answered.
@@ -213,7 +346,7 @@ impl Server {
 
     /// Drains, and everything is back.
     pub fn finish(self) -> Ledger {
-        self.engine.remote().drain(Duration::from_secs(5)).expect("the shard listens");
+        self.engine.remote().drain(PATIENCE).expect("the shard listens");
         let ledger = self.engine.join().expect("the shard ends well");
         assert!(ledger.balanced(), "{}", ledger.to_json());
         assert_eq!(ledger.open(), 0, "{}", ledger.to_json());
@@ -249,11 +382,12 @@ pub fn reset(client: TcpStream) {
     drop(client);
 }
 
-/// Waits until `done` holds, at most ten seconds.
+/// Waits until `done` holds, at most [`PATIENCE`].
+#[track_caller]
 pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let start = Instant::now();
+    let begun = Instant::now();
     while !done() {
-        assert!(start.elapsed() < Duration::from_secs(10), "waited in vain: {what}");
+        assert!(begun.elapsed() < PATIENCE, "waited in vain: {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
 }

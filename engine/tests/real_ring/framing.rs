@@ -1,5 +1,6 @@
 //! Packets over real sockets: cut anywhere, too long, and how often the handler is called.
 
+use crate::common::{PATIENCE, start};
 use ringwright::{
     Config, Connection, ConnectionId, Engine, Framing, Handler, Local, Origin, Reason,
 };
@@ -8,7 +9,6 @@ use std::net::TcpStream;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Duration;
 
 const BODY_BYTES_MAX: usize = 50_000;
 static CALLS: AtomicU64 = AtomicU64::new(0);
@@ -52,12 +52,12 @@ fn serve() -> (Engine, Receiver<Reason>) {
     let (sender, reasons) = channel();
     let sender = Mutex::new(sender);
     let make = move |_| EchoPackets(framing, sender.lock().unwrap().clone());
-    (Engine::start(config, make).unwrap(), reasons)
+    (start(config, make), reasons)
 }
 
 fn connect(engine: &Engine) -> TcpStream {
     let client = TcpStream::connect(engine.addresses()[0]).unwrap();
-    client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
     client.set_nodelay(true).unwrap();
     client
 }
@@ -111,12 +111,12 @@ fn packets_cut_anywhere_come_back_and_half_of_one_costs_no_calls() {
     assert!(said.contains("50001") && said.contains("50000"), "{said}");
     assert_eq!(wrong.read(&mut [0; 1]).unwrap(), 0, "no reset takes the error away");
     drop(wrong);
-    assert_eq!(reasons.recv_timeout(Duration::from_secs(10)).unwrap(), Reason::ProtocolError);
+    assert_eq!(reasons.recv_timeout(PATIENCE).unwrap(), Reason::ProtocolError);
     // Half a packet and then the FIN is no packet.
     client.write_all(&[0, 0, 0, 9, 1, 2]).unwrap();
     client.shutdown(std::net::Shutdown::Write).unwrap();
     assert_eq!(client.read(&mut [0; 1]).unwrap(), 0);
-    engine.remote().drain(Duration::from_secs(5)).unwrap();
+    engine.remote().drain(PATIENCE).unwrap();
     let ledger = engine.join().unwrap();
     assert!(ledger.balanced(), "{}", ledger.to_json());
 }

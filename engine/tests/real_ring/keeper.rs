@@ -1,5 +1,6 @@
 //! A client that keeps connections up and writes down what it is told of them.
 
+use crate::common::{PATIENCE, start};
 use ringwright::{
     Config, Connection, ConnectionId, Engine, Handler, Ledger, Local, Origin, Reason, Remote,
 };
@@ -64,23 +65,23 @@ pub struct Client {
 pub fn client(
     change: impl FnOnce(&mut Config),
     open: Open,
-    start: impl FnOnce(&mut Local<'_>) + Send + 'static,
+    act: impl FnOnce(&mut Local<'_>) + Send + 'static,
 ) -> Client {
     let mut config = Config { shards: Some(1), pin: false, ..Config::default() };
     change(&mut config);
     let (sender, told) = channel();
-    let start = std::sync::Mutex::new(Some(Box::new(start) as Start));
-    let engine = Engine::start(config, move |_| Keeper {
+    let act = std::sync::Mutex::new(Some(Box::new(act) as Start));
+    let engine = start(config, move |_| Keeper {
         told: sender.clone(),
-        start: start.lock().unwrap().take(),
+        start: act.lock().unwrap().take(),
         open,
     });
-    Client { engine: engine.expect("the engine starts"), told }
+    Client { engine, told }
 }
 
 impl Client {
     pub fn next(&self) -> Told {
-        self.told.recv_timeout(Duration::from_secs(10)).expect("something happens")
+        self.told.recv_timeout(PATIENCE).expect("something happens")
     }
 
     /// What is opened next; and how often it was refused before.
@@ -129,9 +130,9 @@ impl Client {
     /// Drains, and everything is back.
     pub fn finish(self) -> Ledger {
         let begun = Instant::now();
-        self.engine.remote().drain(Duration::from_secs(5)).expect("the shard listens");
+        self.engine.remote().drain(2 * PATIENCE).expect("the shard listens");
         let ledger = self.engine.join().expect("the shard ends well");
-        assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
         assert!(ledger.balanced() && ledger.open() == 0, "{}", ledger.to_json());
         assert_eq!(ledger.permits.free, ledger.permits.total, "{}", ledger.to_json());
         ledger

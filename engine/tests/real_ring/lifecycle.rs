@@ -1,6 +1,9 @@
 //! How connections begin and end, on the real ring.
 
-use crate::common::{ask, read_line, reset, serve, stream_byte, wait_until};
+use crate::common::{
+    PATIENCE, Scripted, address_of_its_own, ask, read_line, reset, serve, stalling_bytes,
+    stream_byte, wait_until,
+};
 use ringwright::{AtCapacity, Config, Engine, Error, Probe, Reason, SlowReaders};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -14,6 +17,8 @@ fn bytes_come_in_order_whatever_the_pieces() {
             config.park_after = Duration::from_millis(20);
         });
         let mut client = server.connect();
+        let sum = || server.engine.remote().ledger().sum;
+        let mut sent = 0;
         for round in 0..3 {
             let text = format!("{round}-{}", "x".repeat(5_000 * round));
             let line = format!("echo {text}\n");
@@ -21,15 +26,19 @@ fn bytes_come_in_order_whatever_the_pieces() {
                 client.write_all(piece).unwrap();
             }
             assert_eq!(read_line(&mut client).unwrap(), text);
-            // Parked in between: the next round wakes it.
-            std::thread::sleep(Duration::from_millis(60));
+            // The next round wakes it.
+            sent += line.len() as u64;
+            wait_until("it is parked", || {
+                let sum = sum();
+                (sum.bytes_received, sum.parked_now) == (sent, 1)
+            });
         }
         assert_eq!(ask(&mut client, "echo 1\necho 2\necho 3"), "1");
         assert_eq!(read_line(&mut client).unwrap(), "2");
         assert_eq!(read_line(&mut client).unwrap(), "3");
         drop(client);
         assert_eq!(server.next_end(), Reason::PeerFin);
-        assert!(server.finish().sum.parked >= 3);
+        server.finish();
     }
 }
 
@@ -124,30 +133,27 @@ fn a_reset_in_the_middle_of_a_reply_ends_that_connection_only() {
 #[test]
 fn a_slow_reader_makes_itself_wait_and_nobody_else() {
     let server = serve(|_| {});
-    let mut slow = server.connect();
-    // More than every buffer on the way holds, and more input behind it.
-    slow.write_all(b"big 40000000\necho after\n").unwrap();
+    let mut slow = server.stall();
+    let total = stalling_bytes();
+    // More input behind it.
+    slow.write_all(b"echo after\n").unwrap();
     std::thread::sleep(Duration::from_millis(50));
     for _ in 0..50 {
-        let begun = Instant::now();
         server.still_serves();
-        assert!(begun.elapsed() < Duration::from_millis(500));
     }
-    let mut read = 0u64;
+    let mut read = 0;
     let mut piece = vec![0; 1 << 16];
-    while read < 40_000_000 {
-        let count = slow.read(&mut piece).unwrap().min((40_000_000 - read) as usize);
+    while read < total {
+        let count = slow.read(&mut piece).unwrap().min((total - read) as usize);
+        assert!(count > 0, "the end after {read} bytes");
         for byte in &piece[..count] {
             assert_eq!(*byte, stream_byte(read), "at {read}");
             read += 1;
         }
-        if read == 40_000_000 {
-            break;
-        }
     }
     drop(slow);
     let ledger = server.finish();
-    assert!(ledger.sum.bytes_sent >= 40_000_000);
+    assert!(ledger.sum.bytes_sent >= total);
 }
 
 #[test]
@@ -175,8 +181,7 @@ fn deadlines_end_the_idle_the_half_sent_and_the_stalled() {
     server.finish();
 
     let server = serve(|config| config.write_timeout = short);
-    let mut stalled = server.connect();
-    stalled.write_all(b"big 40000000\n").unwrap();
+    let _stalled = server.stall();
     assert_eq!(server.next_end(), Reason::WriteTimeout);
     server.finish();
 }
@@ -213,10 +218,9 @@ fn at_capacity_clients_wait_their_turn() {
     for client in &mut waiting {
         client.write_all(b"echo at last\n").unwrap();
     }
-    std::thread::sleep(Duration::from_millis(50));
+    wait_until("somebody waits", || server.engine.remote().ledger().sum.waiting >= 1);
     let ledger = server.engine.remote().ledger();
     assert_eq!((ledger.open(), ledger.permits.free), (3, 0));
-    assert!(ledger.sum.waiting >= 1);
     drop(inside);
     for mut client in waiting {
         assert_eq!(read_line(&mut client).unwrap(), "at last");
@@ -278,7 +282,7 @@ fn kicking_and_sending_from_another_thread() {
     remote.broadcast(b"to all\n"[..].into(), SlowReaders::Queue).unwrap();
     assert_eq!(read_line(&mut client).unwrap(), "to all");
     drop(client);
-    let (id, _) = server.ended.recv_timeout(Duration::from_secs(5)).unwrap();
+    let (id, _) = server.ended.recv_timeout(PATIENCE).unwrap();
     // Gone: nothing happens to whoever has its slot now.
     let mut next = server.connect();
     assert_eq!(ask(&mut next, "echo next"), "next");
@@ -291,13 +295,12 @@ fn kicking_and_sending_from_another_thread() {
 
 #[test]
 fn drain_lets_what_is_in_flight_finish() {
-    let server = serve(|_| {});
-    let mut client = server.connect();
-    client.write_all(b"big 8000000\n").unwrap();
+    let server = serve(|config| config.listeners = vec![address_of_its_own()]);
+    let mut client = server.stall();
     client.read_exact(&mut [0; 100]).unwrap();
     let remote = server.engine.remote();
-    remote.drain(Duration::from_secs(10)).unwrap();
-    remote.drain(Duration::from_secs(9)).unwrap();
+    remote.drain(2 * PATIENCE).unwrap();
+    remote.drain(PATIENCE).unwrap();
     let reader = std::thread::spawn(move || {
         let mut rest = Vec::new();
         client.read_to_end(&mut rest).map(|_| rest.len())
@@ -312,14 +315,13 @@ fn drain_lets_what_is_in_flight_finish() {
 #[test]
 fn drain_resets_what_is_left_at_its_deadline() {
     let server = serve(|_| {});
-    let mut client = server.connect();
-    client.write_all(b"big 40000000\n").unwrap();
+    let mut client = server.stall();
     client.read_exact(&mut [0; 100]).unwrap();
     let begun = Instant::now();
     server.engine.remote().drain(Duration::from_millis(200)).unwrap();
     let ledger = server.engine.join().unwrap();
     assert!(begun.elapsed() >= Duration::from_millis(195));
-    assert!(begun.elapsed() < Duration::from_secs(5));
+    assert!(begun.elapsed() < PATIENCE);
     assert!(ledger.balanced(), "{}", ledger.to_json());
     assert_eq!(ledger.sum.closed, 1);
 }
@@ -329,9 +331,7 @@ fn what_cannot_work_is_refused_by_name() {
     let refused = |change: fn(&mut Config)| {
         let mut config = Config::default();
         change(&mut config);
-        let (sender, _) = std::sync::mpsc::channel();
-        let handler = move |_| crate::common::Scripted { ended: sender.clone(), directory: None };
-        match Engine::start(config, handler) {
+        match Engine::start(config, |_| Scripted::unobserved()) {
             Err(Error::Config { key, .. }) => key,
             Err(error) => panic!("{error}"),
             Ok(_) => panic!("it started"),
@@ -347,9 +347,8 @@ fn what_cannot_work_is_refused_by_name() {
 fn an_address_in_use_is_an_error_that_says_so() {
     let server = serve(|_| {});
     let config = Config { listeners: vec![server.address], shards: Some(2), ..Config::default() };
-    let (sender, _) = std::sync::mpsc::channel();
-    let handler = move |_| crate::common::Scripted { ended: sender.clone(), directory: None };
-    let error = Engine::start(config, handler).err().expect("the port is taken").to_string();
+    let error = Engine::start(config, |_| Scripted::unobserved()).err();
+    let error = error.expect("the port is taken").to_string();
     assert!(error.contains(&server.address.to_string()) && error.contains("another process"));
     server.still_serves();
     server.finish();
@@ -359,20 +358,28 @@ fn an_address_in_use_is_an_error_that_says_so() {
 /// takes its clients for idle. They are more than one look into the ring brings.
 #[test]
 fn whose_bytes_are_there_is_not_idle() {
-    let server = serve(|config| config.idle_timeout = Some(Duration::from_millis(300)));
+    let timeout = Duration::from_secs(1);
+    let server = serve(|config| config.idle_timeout = Some(timeout));
     let mut clients: Vec<_> = (0..64).map(|_| server.connect()).collect();
+    let mut last = server.connect();
+    // All at once, so that the shard is kept before the first of them is idle.
     for client in &mut clients {
-        assert_eq!(ask(client, "echo here"), "here");
+        client.write_all(b"echo here\n").unwrap();
     }
-    let mut sleeper = server.connect();
-    sleeper.write_all(b"sleep 700\n").unwrap();
-    std::thread::sleep(Duration::from_millis(100));
+    for client in &mut clients {
+        assert_eq!(read_line(client).unwrap(), "here");
+    }
+    last.write_all(b"door 0\n").unwrap();
+    server.doors.has_begun(1);
+    let kept = Instant::now();
     for client in &mut clients {
         client.write_all(b"echo still here\n").unwrap();
     }
+    std::thread::sleep((timeout + timeout / 4).saturating_sub(kept.elapsed()));
+    server.doors.open(0);
     for client in &mut clients {
         assert_eq!(read_line(client).unwrap(), "still here");
     }
-    drop((clients, sleeper));
+    drop((clients, last));
     server.finish();
 }

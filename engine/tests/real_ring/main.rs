@@ -2,6 +2,8 @@
 
 mod admission;
 mod common;
+#[path = "../support/descriptors.rs"]
+mod descriptors;
 mod files;
 mod framing;
 mod keeper;
@@ -9,6 +11,8 @@ mod lifecycle;
 mod pressure;
 mod reconnect;
 mod remote;
+#[path = "../support/root.rs"]
+mod root;
 mod ticks;
 mod unprivileged;
 mod uploads;

@@ -1,6 +1,7 @@
 //! Too few buffers, too few descriptors, too many clients.
 
-use crate::common::{ask, serve, wait_until};
+use crate::common::{PATIENCE, ask, many_descriptors, serve, start, wait_until};
+use crate::reconnect::away;
 use ringwright::{Config, Connection, Engine, Handler, Local, Origin, Reason};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -62,6 +63,7 @@ impl Handler for Asker {
 #[test]
 fn a_thousand_connections_take_turns_with_sixteen_buffers() {
     const CONNECTIONS: usize = 1_000;
+    let _turn = many_descriptors();
     let config = Config {
         listeners: vec!["127.0.0.1:0".parse().unwrap()],
         shards: Some(1),
@@ -69,26 +71,25 @@ fn a_thousand_connections_take_turns_with_sixteen_buffers() {
         pin: false,
         ..Config::default()
     };
-    let server = Engine::start(config, |_| Echo).unwrap();
+    let server = start(config, |_| Echo);
     let counts: Arc<Vec<AtomicU64>> =
         Arc::new((0..CONNECTIONS).map(|_| AtomicU64::new(0)).collect());
     let to = server.addresses()[0];
     let client = {
         let counts = counts.clone();
         let config = Config { shards: Some(1), pin: false, ..Config::default() };
-        Engine::start(config, move |_| Asker {
+        start(config, move |_| Asker {
             to,
             connections: CONNECTIONS as u64,
             counts: counts.clone(),
         })
-        .unwrap()
     };
     let of_all = |counts: &[AtomicU64]| -> Vec<u64> {
         counts.iter().map(|count| count.load(Ordering::Relaxed)).collect()
     };
     let begun = Instant::now();
     while of_all(&counts).iter().any(|count| *count < 100) {
-        assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", server.remote().ledger());
+        assert!(begun.elapsed() < 5 * PATIENCE, "{:?}", server.remote().ledger());
         std::thread::sleep(Duration::from_millis(5));
     }
     let at_the_end = of_all(&counts);
@@ -102,9 +103,9 @@ fn a_thousand_connections_take_turns_with_sixteen_buffers() {
         ledger.sum.enters
     );
     assert!(ledger.sum.starved > 0, "sixteen buffers were enough: this proves nothing");
-    client.remote().drain(Duration::from_secs(5)).unwrap();
+    client.remote().drain(PATIENCE).unwrap();
     client.join().unwrap();
-    server.remote().drain(Duration::from_secs(5)).unwrap();
+    server.remote().drain(PATIENCE).unwrap();
     let ledger = server.join().unwrap();
     assert!(ledger.balanced(), "{}", ledger.to_json());
     assert_eq!(ledger.sum.overflows, 0);
@@ -150,13 +151,13 @@ fn connect_out(to: std::net::SocketAddr, change: impl FnOnce(&mut Config)) -> Ve
     change(&mut config);
     let engine = {
         let said = said.clone();
-        Engine::start(config, move |_| Outward { to, said: said.clone() }).unwrap()
+        start(config, move |_| Outward { to, said: said.clone() })
     };
     wait_until("the connection has come to its end", || {
         let said = said.lock().unwrap();
         said.iter().any(|what| what.starts_with('7') || what == "local_close")
     });
-    engine.remote().drain(Duration::from_secs(1)).unwrap();
+    engine.remote().drain(PATIENCE).unwrap();
     let ledger = engine.join().unwrap();
     assert!(ledger.balanced(), "{}", ledger.to_json());
     Arc::into_inner(said).expect("the engine has ended").into_inner().unwrap()
@@ -172,10 +173,7 @@ fn connecting_out_runs_the_same_handlers() {
 
 #[test]
 fn a_connect_that_is_refused_says_so() {
-    let nobody = {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.local_addr().unwrap()
-    };
+    let (_away, nobody) = away();
     assert_eq!(connect_out(nobody, |_| {}), ["7 ConnectionRefused"]);
 }
 
@@ -237,12 +235,12 @@ fn join_from_a_callback_is_an_error_and_not_a_deadlock() {
     };
     let engine = {
         let cell = cell.clone();
-        Engine::start(config, move |_| Joining(cell.clone(), sender.clone())).unwrap()
+        start(config, move |_| Joining(cell.clone(), sender.clone()))
     };
     let (address, remote) = (engine.addresses()[0], engine.remote());
     *cell.lock().unwrap() = Some(engine);
     let _client = TcpStream::connect(address).unwrap();
-    let said = said.recv_timeout(Duration::from_secs(5)).unwrap();
+    let said = said.recv_timeout(PATIENCE).unwrap();
     assert!(said.contains("shard's own thread"), "{said}");
     remote.drain(Duration::ZERO).unwrap();
 }
@@ -252,14 +250,15 @@ fn idle_connections_do_not_keep_the_turn_of_those_that_have_something_to_say() {
     let server = serve(|config| config.receive_buffers = 2);
     let mut sleeper = server.connect();
     assert_eq!(ask(&mut sleeper, "echo in"), "in");
-    // While the shard sleeps, senders empty the buffer ring before the idle are armed on it.
-    sleeper.write_all(b"sleep 300\n").unwrap();
-    std::thread::sleep(Duration::from_millis(30));
+    // While the shard waits, senders empty the buffer ring before the idle are armed on it.
+    sleeper.write_all(b"door 0\n").unwrap();
+    server.doors.has_begun(1);
     let mut senders: Vec<TcpStream> = (0..6).map(|_| server.connect()).collect();
     for sender in &mut senders {
         sender.write_all(b"echo first\n").unwrap();
     }
     let mut idle: Vec<TcpStream> = (0..60).map(|_| server.connect()).collect();
+    server.doors.open(0);
     for client in &mut senders {
         assert_eq!(crate::common::read_line(client).unwrap(), "first");
         assert_eq!(ask(client, "echo again"), "again");
@@ -306,14 +305,14 @@ fn a_drain_ends_although_the_handler_connects_again_and_again() {
             shard.connect(self.0, 0);
         }
     }
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (_away, nobody) = away();
     let config = Config { shards: Some(1), pin: false, ..Config::default() };
-    let engine = Engine::start(config, move |_| Stubborn(nobody)).unwrap();
+    let engine = start(config, move |_| Stubborn(nobody));
     std::thread::sleep(Duration::from_millis(50));
     let begun = Instant::now();
-    engine.remote().drain(Duration::from_secs(20)).unwrap();
+    engine.remote().drain(2 * PATIENCE).unwrap();
     assert!(engine.join().unwrap().balanced());
-    assert!(begun.elapsed() < Duration::from_secs(5));
+    assert!(begun.elapsed() < PATIENCE);
 }
 
 #[test]

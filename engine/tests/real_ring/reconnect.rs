@@ -1,6 +1,6 @@
 //! Connections that are kept up: servers that are away, come, go and come back.
 
-use crate::common::{serve, wait_until};
+use crate::common::{address_of_its_own, serve, wait_until};
 use crate::keeper::{Told, client};
 use ringwright::{Connection, KeepRefused, Reason, Reconnect};
 use std::collections::BTreeSet;
@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 const MS: Duration = Duration::from_millis(1);
 
 /// A port that is taken and refuses everybody, until somebody listens.
-fn away() -> (socket2::Socket, SocketAddr) {
+pub fn away() -> (socket2::Socket, SocketAddr) {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    socket.bind(&address_of_its_own().into()).unwrap();
     let address = socket.local_addr().unwrap().as_socket().unwrap();
     (socket, address)
 }
@@ -61,7 +61,7 @@ fn a_server_that_is_killed_is_found_again_when_it_is_back() {
     fn ask(connection: &mut Connection<'_>, _: u64) {
         let _ = connection.send(b"echo it\n");
     }
-    let mut server = serve(|_| {});
+    let mut server = serve(|config| config.listeners = vec![address_of_its_own()]);
     let to = server.address;
     let client = client(
         |_| {},

@@ -1,6 +1,7 @@
 //! What a handler does by itself, when its time has come.
 
-use ringwright::{Config, Connection, ConnectionId, Engine, Handler, Local, Origin, Reason};
+use crate::common::{PATIENCE, start};
+use ringwright::{Config, Connection, ConnectionId, Handler, Local, Origin, Reason};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc::{Sender, channel};
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 
 /// A fifth of a millisecond.
 const PAUSE: Duration = Duration::from_micros(200);
-/// Ticks of which the swiftest is judged.
+/// Ticks that are looked at, at least.
 const TICKS: usize = 200;
 
 /// Tells of every tick how long it took to come.
@@ -46,13 +47,18 @@ fn config() -> Config {
 #[test]
 fn ticks_are_finer_than_a_millisecond() {
     let (took, ticks) = channel();
-    let engine =
-        Engine::start(config(), move |_| Clock { asked: Instant::now(), took: took.clone() });
-    let engine = engine.expect("io_uring");
-    let took: Vec<Duration> = ticks.iter().take(TICKS).collect();
-    // It counts from the beginning of the batch, which is a moment before the handler asks.
-    let swiftest = took.iter().min().expect("there are some");
-    assert!((PAUSE / 2..4 * PAUSE).contains(swiftest), "{took:?}");
+    let engine = start(config(), move |_| Clock { asked: Instant::now(), took: took.clone() });
+    let mut took: Vec<Duration> = ticks.iter().take(TICKS).collect();
+    // On a busy machine most are late.
+    let begun = Instant::now();
+    while !took.iter().any(|took| (PAUSE / 2..4 * PAUSE).contains(took)) {
+        assert!(begun.elapsed() < PATIENCE, "{took:?}");
+        took.push(ticks.recv().expect("the shard runs"));
+    }
+    // A pause counts from the beginning of the batch: it seems short if the shard's thread was
+    // kept from running just before the handler asked.
+    let early = took.iter().filter(|took| **took < PAUSE / 2).count();
+    assert!(early <= took.len() / 10, "{took:?}");
     engine.remote().stop().expect("it runs");
     engine.join().expect("it ended well");
 }
@@ -95,12 +101,8 @@ impl Handler for Greeter {
 #[test]
 fn a_tick_may_do_with_a_connection_what_its_own_callbacks_may() {
     let (gone, ends) = channel();
-    let engine = Engine::start(config(), move |_| Greeter {
-        here: None,
-        greeted: false,
-        gone: gone.clone(),
-    });
-    let engine = engine.expect("io_uring");
+    let engine =
+        start(config(), move |_| Greeter { here: None, greeted: false, gone: gone.clone() });
     let mut client = TcpStream::connect(engine.addresses()[0]).expect("it listens");
     let mut heard = Vec::new();
     client.read_to_end(&mut heard).expect("a FIN behind it");

@@ -1,6 +1,10 @@
-//! Limits that root never meets, met as an ordinary user: the test binary copies itself to where
-//! nobody can read it and runs one test of itself again as that user.
+//! Limits that root never meets, met as an ordinary user: the test program runs one test of itself
+//! again, with the limit. As root it first copies itself to where any user can read it, and
+//! becomes a user of its own.
 
+use crate::common::PATIENCE;
+use crate::descriptors::raise_descriptor_limit;
+use crate::root::needs_root;
 use ringwright::{Config, Connection, Engine, Handler, OpenFile, Origin};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -12,21 +16,20 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Each test is a user of its own: these limits count per user.
 static USERS: AtomicU32 = AtomicU32::new(0);
-const ROLE: &str = "RINGWRIGHT_TEST_AS_NOBODY";
+const ROLE: &str = "RINGWRIGHT_TEST_WITH_LIMIT";
 
 static STARTING: Mutex<()> = Mutex::new(());
 
-/// Runs `test` of this binary again as a user nobody knows, with that `RLIMIT_MEMLOCK`. True: this is that run.
-fn as_nobody(test: &str, memlock_bytes: u64) -> bool {
+/// Runs `test` of this program again as an ordinary user with that `RLIMIT_MEMLOCK`. True: this is
+/// that run.
+fn with_limit(test: &str, memlock_bytes: u64) -> bool {
     if std::env::var_os(ROLE).is_some() {
+        raise_descriptor_limit();
         return true;
     }
-    // SAFETY: geteuid(2) has no arguments and cannot fail.
-    assert_eq!(unsafe { libc::geteuid() }, 0, "this test needs root, to become somebody else");
-    let directory = std::env::temp_dir().join(format!("ringwright-{test}-{}", std::process::id()));
-    std::fs::create_dir_all(&directory).unwrap();
+    let directory = tempfile::tempdir().unwrap();
     std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let copy = directory.join("test");
+    let copy = directory.path().join("test");
     // A child of another thread that is forked while the copy is open for writing keeps it open
     // until its own exec: ETXTBSY.
     let alone = STARTING.lock().unwrap();
@@ -44,12 +47,15 @@ fn as_nobody(test: &str, memlock_bytes: u64) -> bool {
             _ => Err(std::io::Error::last_os_error()),
         });
     }
-    let user = 1_500_000_000 + 16 * std::process::id() + USERS.fetch_add(1, Ordering::Relaxed);
-    command.uid(user).gid(user).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    // SAFETY: geteuid(2) has no arguments and cannot fail.
+    if unsafe { libc::geteuid() } == 0 {
+        let user = 1_500_000_000 + 16 * std::process::id() + USERS.fetch_add(1, Ordering::Relaxed);
+        command.uid(user).gid(user);
+    }
     let child = command.spawn().unwrap();
     drop(alone);
     let output = child.wait_with_output().unwrap();
-    let _ = std::fs::remove_dir_all(&directory);
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(
         output.status.success() && said.contains("1 passed"),
@@ -59,7 +65,14 @@ fn as_nobody(test: &str, memlock_bytes: u64) -> bool {
     false
 }
 
-/// Sends the same file to whoever comes.
+/// Whether a test whose rings must fit can run. Root becomes a user of its own.
+#[track_caller]
+fn needs_room() -> bool {
+    let is_that_run = std::env::var_os(ROLE).is_some();
+    is_that_run || needs_root("all rings of a user share RLIMIT_MEMLOCK")
+}
+
+/// Sends the same file to every client.
 struct Sender(OpenFile);
 
 impl Handler for Sender {
@@ -76,11 +89,9 @@ impl Handler for Sender {
 
 fn file(bytes: usize) -> (OpenFile, Vec<u8>) {
     let content: Vec<u8> = (0..bytes).map(|at| (at * 31 % 251) as u8).collect();
-    let path = std::env::temp_dir().join(format!("ringwright-sent-{}", std::process::id()));
-    std::fs::write(&path, &content).unwrap();
-    let file = OpenFile::from_file(std::fs::File::open(&path).unwrap()).unwrap();
-    std::fs::remove_file(&path).unwrap();
-    (file, content)
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&content).unwrap();
+    (OpenFile::from_file(file).unwrap(), content)
 }
 
 fn config() -> Config {
@@ -89,7 +100,7 @@ fn config() -> Config {
 
 fn fetch(engine: &Engine) -> Vec<u8> {
     let mut client = TcpStream::connect(engine.addresses()[0]).unwrap();
-    client.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
     client.write_all(b"please").unwrap();
     let mut all = Vec::new();
     client.read_to_end(&mut all).unwrap();
@@ -97,14 +108,14 @@ fn fetch(engine: &Engine) -> Vec<u8> {
 }
 
 fn finish(engine: Engine) {
-    engine.remote().drain(std::time::Duration::from_secs(5)).unwrap();
+    engine.remote().drain(PATIENCE).unwrap();
     let ledger = engine.join().unwrap();
     assert!(ledger.balanced(), "{}", ledger.to_json());
 }
 
 #[test]
 fn without_room_for_the_rings_the_error_names_needed_and_allowed() {
-    if !as_nobody("without_room_for_the_rings_the_error_names_needed_and_allowed", 16 << 10) {
+    if !with_limit("without_room_for_the_rings_the_error_names_needed_and_allowed", 16 << 10) {
         return;
     }
     let (sent, _) = file(10);
@@ -116,7 +127,8 @@ fn without_room_for_the_rings_the_error_names_needed_and_allowed() {
 
 #[test]
 fn with_room_for_the_rings_only_it_serves_and_says_so() {
-    if !as_nobody("with_room_for_the_rings_only_it_serves_and_says_so", 2 << 20) {
+    let test = "with_room_for_the_rings_only_it_serves_and_says_so";
+    if !needs_room() || !with_limit(test, 2 << 20) {
         return;
     }
     let (sent, content) = file(1_000);
@@ -131,7 +143,7 @@ fn with_room_for_the_rings_only_it_serves_and_says_so() {
 #[test]
 fn beside_another_engine_it_serves_without_registered_buffers_and_says_so() {
     let test = "beside_another_engine_it_serves_without_registered_buffers_and_says_so";
-    if !as_nobody(test, 8 << 20) {
+    if !needs_room() || !with_limit(test, 8 << 20) {
         return;
     }
     let half = Config { receive_buffers: 1024, send_buffers: 128, ..config() };
@@ -154,7 +166,7 @@ fn beside_another_engine_it_serves_without_registered_buffers_and_says_so() {
 #[test]
 fn past_the_pipe_limit_the_kernel_shrinks_pipes_and_files_still_arrive() {
     let test = "past_the_pipe_limit_the_kernel_shrinks_pipes_and_files_still_arrive";
-    if !as_nobody(test, 4 << 20) {
+    if !needs_room() || !with_limit(test, 4 << 20) {
         return;
     }
     let soft: i64 = std::fs::read_to_string("/proc/sys/fs/pipe-user-pages-soft")

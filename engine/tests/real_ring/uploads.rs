@@ -1,15 +1,17 @@
 //! Receiving files: whole or not at all, and the stream stays in step.
 
-use crate::common::{ask, read_line, reset, stream_byte, wait_until};
+use crate::common::{PATIENCE, ask, read_line, reset, start, stream_byte, wait_until};
+use crate::root::needs_root;
 use ringwright::{
     Config, Connection, ConnectionId, Directory, Engine, Handler, Ledger, Local, NewFile, Origin,
     Publish, Reason, ReceiveFailed,
 };
 use std::io::{self, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
+use tempfile::TempDir;
 
 /// Lines: `echo TEXT`, or `put NAME BYTES CHUNK HOW` with so many bytes behind it, which go into a
 /// file by ranges of at most CHUNK bytes; HOW is made of `sync`, `replace` and `-`.
@@ -128,20 +130,19 @@ impl Handler for Keeper {
 }
 
 struct Uploads {
-    path: PathBuf,
+    dir: TempDir,
     engine: Engine,
     ended: Receiver<Reason>,
 }
 
 impl Uploads {
-    fn new(name: &str, change: impl FnOnce(&mut Config)) -> Self {
-        let path = std::env::temp_dir().join(format!("ringwright-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        let directory = Directory::open_to_create(&path).unwrap();
-        Self::of(path, directory, change)
+    fn new(change: impl FnOnce(&mut Config)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let directory = Directory::open_to_create(dir.path()).unwrap();
+        Self::of(dir, directory, change)
     }
 
-    fn of(path: PathBuf, directory: Directory, change: impl FnOnce(&mut Config)) -> Self {
+    fn of(dir: TempDir, directory: Directory, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config {
             listeners: vec!["127.0.0.1:0".parse().unwrap()],
             shards: Some(1),
@@ -151,19 +152,23 @@ impl Uploads {
         change(&mut config);
         let (sender, ended) = channel();
         let factory = move |_| Keeper { directory: directory.clone(), ended: sender.clone() };
-        let engine = Engine::start(config, factory).expect("the engine starts");
-        Self { path, engine, ended }
+        let engine = start(config, factory);
+        Self { dir, engine, ended }
     }
 
     fn connect(&self) -> TcpStream {
         let client = TcpStream::connect(self.engine.addresses()[0]).expect("the server accepts");
-        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        client.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.set_write_timeout(Some(PATIENCE)).unwrap();
         client
     }
 
+    fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
     fn names(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(&self.path).unwrap();
+        let entries = std::fs::read_dir(self.path()).unwrap();
         let mut names: Vec<String> =
             entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
@@ -171,13 +176,12 @@ impl Uploads {
     }
 
     fn next_end(&self) -> Reason {
-        self.ended.recv_timeout(Duration::from_secs(10)).expect("a connection ends")
+        self.ended.recv_timeout(PATIENCE).expect("a connection ends")
     }
 
     fn finish(self) -> Ledger {
-        self.engine.remote().drain(Duration::from_secs(5)).expect("the shard listens");
+        self.engine.remote().drain(PATIENCE).expect("the shard listens");
         let ledger = self.engine.join().expect("the shard ends well");
-        let _ = std::fs::remove_dir_all(&self.path);
         assert!(ledger.balanced(), "{}", ledger.to_json());
         assert_eq!(ledger.sum.pipes.free, ledger.sum.pipes.total, "{}", ledger.to_json());
         assert_eq!((ledger.open(), ledger.sum.files), (0, 0), "{}", ledger.to_json());
@@ -200,14 +204,14 @@ fn put(client: &mut TcpStream, name: &str, content: &[u8], chunk: u64, how: &str
 #[test]
 fn files_of_every_size_come_whole_and_the_stream_stays_in_step() {
     for splice_from_bytes in [0, 64 << 10, u64::MAX] {
-        let uploads = Uploads::new("whole", |it| it.splice_from_bytes = splice_from_bytes);
+        let uploads = Uploads::new(|it| it.splice_from_bytes = splice_from_bytes);
         let mut client = uploads.connect();
         for bytes in [0, 1, 1_000, 4_096, 65_535, 65_536, 65_537, 200_000, 5_000_000] {
             for chunk in [u64::MAX, 100_000, 3_000_000] {
                 let content = content(bytes);
                 let answer = put(&mut client, "file", &content, chunk, "replace");
                 assert_eq!(answer, "stored", "{bytes} bytes by {chunk}");
-                assert!(std::fs::read(uploads.path.join("file")).unwrap() == content, "{bytes}");
+                assert!(std::fs::read(uploads.path().join("file")).unwrap() == content, "{bytes}");
                 assert_eq!(ask(&mut client, "echo on"), "on", "{bytes} bytes by {chunk}");
             }
         }
@@ -219,7 +223,7 @@ fn files_of_every_size_come_whole_and_the_stream_stays_in_step() {
 
 #[test]
 fn puts_in_one_write_follow_each_other() {
-    let uploads = Uploads::new("pipelined", |_| {});
+    let uploads = Uploads::new(|_| {});
     let mut client = uploads.connect();
     let mut bytes = Vec::new();
     for number in 0..50 {
@@ -239,7 +243,7 @@ fn puts_in_one_write_follow_each_other() {
     let echoes = answers.iter().filter(|answer| *answer != "stored");
     assert!(echoes.map(|it| it.parse::<usize>().unwrap()).eq(0..50), "{answers:?}");
     for number in 0..50 {
-        let path = uploads.path.join(format!("f{number}"));
+        let path = uploads.path().join(format!("f{number}"));
         assert!(std::fs::read(path).unwrap() == content(number * 3_000));
     }
     drop(client);
@@ -248,15 +252,15 @@ fn puts_in_one_write_follow_each_other() {
 
 #[test]
 fn a_name_that_is_taken_is_replaced_only_where_that_is_asked_for() {
-    let uploads = Uploads::new("replaced", |_| {});
+    let uploads = Uploads::new(|_| {});
     let mut client = uploads.connect();
     let exists = format!("error {}", libc::EEXIST);
     assert_eq!(put(&mut client, "it", b"first", 9, "sync"), "stored");
     assert_eq!(put(&mut client, "it", b"second", 9, "sync"), exists);
-    assert_eq!(std::fs::read(uploads.path.join("it")).unwrap(), b"first");
+    assert_eq!(std::fs::read(uploads.path().join("it")).unwrap(), b"first");
     assert_eq!(put(&mut client, "it", b"third", 9, "sync,replace"), "stored");
-    assert_eq!(std::fs::read(uploads.path.join("it")).unwrap(), b"third");
-    std::fs::create_dir(uploads.path.join("folder")).unwrap();
+    assert_eq!(std::fs::read(uploads.path().join("it")).unwrap(), b"third");
+    std::fs::create_dir(uploads.path().join("folder")).unwrap();
     let folder = format!("error {}", libc::EISDIR);
     assert_eq!(put(&mut client, "folder", b"x", 9, "replace"), folder);
     assert_eq!(put(&mut client, "folder", b"x", 9, "-"), exists);
@@ -271,15 +275,14 @@ fn a_name_that_is_taken_is_replaced_only_where_that_is_asked_for() {
 
 #[test]
 fn a_directory_that_cannot_be_synced_is_said_to_be_so_before_anything_is_there() {
-    let uploads = Uploads::new("unsynced", |_| {});
-    let directory = Directory::open(&uploads.path).unwrap();
-    let others = Uploads::of(uploads.path.clone(), directory, |_| {});
-    let mut client = others.connect();
+    let dir = tempfile::tempdir().unwrap();
+    let directory = Directory::open(dir.path()).unwrap();
+    let uploads = Uploads::of(dir, directory, |_| {});
+    let mut client = uploads.connect();
     assert_eq!(put(&mut client, "it", b"x", 9, "sync"), format!("error {}", libc::EBADF));
     assert!(uploads.names().is_empty());
     assert_eq!(put(&mut client, "it", b"x", 9, "-"), "stored");
     drop(client);
-    others.finish();
     uploads.finish();
 }
 
@@ -296,28 +299,30 @@ fn begin(uploads: &Uploads, sent: usize) -> TcpStream {
 
 #[test]
 fn whoever_leaves_or_stalls_in_the_middle_leaves_nothing() {
-    let uploads = Uploads::new("left", |it| {
-        it.transfer_timeout = Some(Duration::from_millis(300));
-    });
+    let uploads = Uploads::new(|_| {});
     drop(begin(&uploads, 300_000));
     assert_eq!(uploads.next_end(), Reason::PeerFin);
     reset(begin(&uploads, 700_000));
     assert!(matches!(uploads.next_end(), Reason::PeerReset | Reason::BrokenPipe));
-    let stalled = begin(&uploads, 10);
-    assert_eq!(uploads.next_end(), Reason::TransferTimeout);
-    drop(stalled);
-    assert!(uploads.names().is_empty(), "{:?}", uploads.names());
     let half = begin(&uploads, 500_000);
     half.shutdown(std::net::Shutdown::Write).unwrap();
     let mut half = half;
     assert_eq!(read_line(&mut half).unwrap(), "error 0", "the end comes too early");
     assert_eq!(uploads.next_end(), Reason::PeerFin);
+    assert!(uploads.names().is_empty(), "{:?}", uploads.names());
+    uploads.finish();
+
+    let uploads = Uploads::new(|it| it.transfer_timeout = Some(Duration::from_millis(300)));
+    let stalled = begin(&uploads, 10);
+    assert_eq!(uploads.next_end(), Reason::TransferTimeout);
+    drop(stalled);
+    assert!(uploads.names().is_empty(), "{:?}", uploads.names());
     uploads.finish();
 }
 
 #[test]
 fn uploads_that_stall_hold_no_pipe_and_no_thread() {
-    let uploads = Uploads::new("stalled", |it| {
+    let uploads = Uploads::new(|it| {
         it.pipes = 2;
         it.splice_from_bytes = 0;
     });
@@ -339,7 +344,7 @@ fn uploads_that_stall_hold_no_pipe_and_no_thread() {
 
 #[test]
 fn an_urgent_byte_in_a_file_neither_stops_it_nor_spins() {
-    let uploads = Uploads::new("urgent", |it| it.splice_from_bytes = 0);
+    let uploads = Uploads::new(|it| it.splice_from_bytes = 0);
     let mut client = uploads.connect();
     let content = content(1 << 20);
     client.write_all(format!("put it {} {} -\n", content.len(), u64::MAX).as_bytes()).unwrap();
@@ -356,14 +361,13 @@ fn an_urgent_byte_in_a_file_neither_stops_it_nor_spins() {
     assert!(turns() - before < 50, "it turned {} times", turns() - before);
     client.write_all(&content[100_010..]).unwrap();
     assert_eq!(read_line(&mut client).unwrap(), "stored");
-    assert!(std::fs::read(uploads.path.join("it")).unwrap() == content);
+    assert!(std::fs::read(uploads.path().join("it")).unwrap() == content);
     drop(client);
     uploads.finish();
 }
 
 /// A tmpfs of that size, which nobody else sees.
 fn small_disk(bytes: usize, path: &Path) -> Directory {
-    std::fs::create_dir_all(path).unwrap();
     let path = path.to_owned();
     let mount = move || {
         let target = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
@@ -371,7 +375,7 @@ fn small_disk(bytes: usize, path: &Path) -> Directory {
         // SAFETY: NUL-terminated strings; this thread ends with the namespace it made, which the
         // directory's descriptor keeps.
         unsafe {
-            assert_eq!(libc::unshare(libc::CLONE_NEWNS), 0, "this test needs to be root");
+            assert_eq!(libc::unshare(libc::CLONE_NEWNS), 0);
             let (slash, none) = (c"/".as_ptr(), std::ptr::null());
             let private = libc::MS_REC | libc::MS_PRIVATE;
             assert_eq!(libc::mount(none, slash, none, private, none.cast()), 0);
@@ -385,11 +389,14 @@ fn small_disk(bytes: usize, path: &Path) -> Directory {
 
 #[test]
 fn a_full_disk_is_an_error_and_the_stream_goes_on() {
-    let path = std::env::temp_dir().join(format!("ringwright-full-{}", std::process::id()));
+    if !needs_root("it mounts a small disk") {
+        return;
+    }
     for splice_from_bytes in [0, u64::MAX] {
-        let disk = small_disk(1 << 20, &path);
+        let dir = tempfile::tempdir().unwrap();
+        let disk = small_disk(1 << 20, dir.path());
         let change = |it: &mut Config| it.splice_from_bytes = splice_from_bytes;
-        let uploads = Uploads::of(path.clone(), disk, change);
+        let uploads = Uploads::of(dir, disk, change);
         let mut client = uploads.connect();
         let full = format!("error {}", libc::ENOSPC);
         for chunk in [u64::MAX, 100_000] {

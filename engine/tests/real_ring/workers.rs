@@ -1,50 +1,16 @@
 //! Jobs on the worker pool: order, panics, a pool that changes its size, a queue that is full,
 //! connections that go, and the end.
 
-use crate::common::{read_line, reset, wait_until};
+use crate::common::{Doors, PATIENCE, read_line, reset, start, wait_until};
 use ringwright::{
     Config, Connection, Engine, Error, Handler, Job, JobDone, JobError, Ledger, Local, Origin,
     Refusal, Remote, WorkersFailed,
 };
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-
-/// Doors that jobs wait at until a test opens them.
-#[derive(Default)]
-struct Doors {
-    open: Mutex<Vec<bool>>,
-    changed: Condvar,
-    /// Jobs that have begun.
-    begun: AtomicU64,
-}
-
-impl Doors {
-    fn open(&self, door: usize) {
-        let mut open = self.open.lock().unwrap();
-        let doors = open.len().max(door + 1);
-        open.resize(doors, false);
-        open[door] = true;
-        self.changed.notify_all();
-    }
-
-    /// False: it was not opened in a long time.
-    fn pass(&self, door: usize) -> bool {
-        self.begun.fetch_add(1, Ordering::SeqCst);
-        let open = self.open.lock().unwrap();
-        let shut = |open: &mut Vec<bool>| !open.get(door).copied().unwrap_or(false);
-        let limit = Duration::from_secs(20);
-        let (open, _) = self.changed.wait_timeout_while(open, limit, shut).unwrap();
-        open.get(door).copied().unwrap_or(false)
-    }
-
-    fn has_begun(&self, jobs: u64) {
-        wait_until("jobs begin", || self.begun.load(Ordering::SeqCst) == jobs);
-    }
-}
 
 /// A line is a job: `at DOOR` waits, `any DOOR` waits and is told of unordered, `sum N` adds up,
 /// `panic` panics. What came of it is sent back as a line.
@@ -121,20 +87,20 @@ fn serve(change: impl FnOnce(&mut Config)) -> Server {
     change(&mut config);
     let doors: Arc<Doors> = Arc::default();
     let handler_doors = doors.clone();
-    let engine = Engine::start(config, move |_| Offloads(handler_doors.clone())).unwrap();
+    let engine = start(config, move |_| Offloads(handler_doors.clone()));
     Server { remote: engine.remote(), engine, doors }
 }
 
 impl Server {
     fn connect(&self) -> TcpStream {
         let client = TcpStream::connect(self.engine.addresses()[0]).unwrap();
-        client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        client.set_write_timeout(Some(Duration::from_secs(20))).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.set_write_timeout(Some(PATIENCE)).unwrap();
         client
     }
 
     fn finish(self) -> Ledger {
-        self.remote.drain(Duration::from_secs(10)).unwrap();
+        self.remote.drain(PATIENCE).unwrap();
         let ledger = self.engine.join().expect("it ends well");
         assert!(ledger.balanced(), "{}", ledger.to_json());
         assert_eq!((ledger.jobs_queued, ledger.jobs_running), (0, 0), "{}", ledger.to_json());
@@ -420,7 +386,7 @@ fn a_drain_waits_for_jobs_within_its_deadline() {
     say(&mut hasty, "sum 1\n");
     hear(&mut hasty, &["0 sum 1"]);
     server.doors.has_begun(1);
-    server.remote.drain(Duration::from_secs(20)).unwrap();
+    server.remote.drain(PATIENCE).unwrap();
     assert_eq!(hasty.read(&mut [0; 1]).unwrap(), 0, "who is at rest goes");
     drop(hasty);
     wait_until("it has gone", || server.remote.connections() == 1);
@@ -445,7 +411,8 @@ fn a_job_that_outlasts_the_drain_is_reported_and_hangs_nobody() {
         other => panic!("{other:?}"),
     }
     let took = began.elapsed();
-    assert!((2_900..10_000).contains(&took.as_millis()), "{took:?}");
+    // Less than the door stays shut.
+    assert!(took >= Duration::from_millis(2_900) && took < PATIENCE, "{took:?}");
     let ledger = server.remote.ledger();
     assert!(ledger.balanced() && ledger.sum.jobs_unclaimed == 2, "{}", ledger.to_json());
     // Its thread ends with it.
@@ -502,8 +469,8 @@ fn a_careless_handler_loses_its_connection_only() {
         workers: 1,
         ..Config::default()
     };
-    let engine = Engine::start(config, move |_| Careless(sender.lock().unwrap().clone())).unwrap();
-    let limit = Duration::from_secs(10);
+    let engine = start(config, move |_| Careless(sender.lock().unwrap().clone()));
+    let limit = PATIENCE;
     // What the job returned is no String; one whose drop panics; one that nobody takes.
     for (line, tells) in [("w", &["told"][..]), ("d", &["ran", "told"]), ("c", &["ran"])] {
         let mut client = TcpStream::connect(engine.addresses()[0]).unwrap();
@@ -526,12 +493,12 @@ fn a_careless_handler_loses_its_connection_only() {
 fn whoever_waits_for_a_job_is_not_idle() {
     let server = serve(|config| {
         config.workers = 1;
-        config.idle_timeout = Some(Duration::from_millis(100));
+        config.idle_timeout = Some(Duration::from_millis(400));
     });
     let mut client = server.connect();
     say(&mut client, "at 0\n");
     server.doors.has_begun(1);
-    std::thread::sleep(Duration::from_millis(400));
+    std::thread::sleep(Duration::from_millis(800));
     server.doors.open(0);
     hear(&mut client, &["0 passed 0"]);
     // And then it is.
@@ -558,8 +525,8 @@ impl Handler for Early {
 fn workers_are_there_before_a_shard_begins() {
     let config = Config { shards: Some(1), pin: false, workers: 3, ..Config::default() };
     let (sender, workers) = channel();
-    let engine = Engine::start(config, move |_| Early(sender.clone())).expect("the engine starts");
-    assert_eq!(workers.recv_timeout(Duration::from_secs(10)), Ok(3));
+    let engine = start(config, move |_| Early(sender.clone()));
+    assert_eq!(workers.recv_timeout(PATIENCE), Ok(3));
     engine.remote().drain(Duration::ZERO).expect("the shard listens");
     engine.join().expect("the shard ends well");
 }

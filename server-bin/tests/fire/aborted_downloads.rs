@@ -2,6 +2,7 @@
 
 use crate::daemon::Daemon;
 use crate::download;
+use crate::root::needs_root;
 use crate::socket::{self, Sources};
 use crate::{PATIENCE, alone, same, scaled, until};
 use std::fs::{self, Permissions};
@@ -35,6 +36,9 @@ fn aborted_downloads() {
 /// Files of others go through pipes, which may be full when the client leaves.
 #[test]
 fn aborted_downloads_through_pipes() {
+    if !needs_root("the daemon is another user's") {
+        return;
+    }
     let _alone = alone();
     let tree = tree();
     let arguments = [tree.path().to_str().unwrap(), "--shards", "1"];

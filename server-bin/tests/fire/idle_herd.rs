@@ -1,13 +1,16 @@
-//! 18,000 connections that say nothing: parked, cheap, and still answered.
+//! Thousands of connections that send nothing: parked, cheap, and still answered.
 
 use crate::daemon::Daemon;
-use crate::socket::{self, Sources};
+use crate::descriptors::raise_descriptor_limit;
+use crate::socket::Sources;
 use crate::{PATIENCE, alone, until};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Instant;
 
-const HERD: usize = 18_000;
+const HERD_MAX: usize = 18_000;
+/// With fewer the figure would be one of pages and not of connections.
+const HERD_MIN: usize = 4 * FIRST;
 /// What the server has once, its pools and queues, is touched by these before memory is measured.
 const FIRST: usize = 1_000;
 /// Bytes of the daemon's memory per idle connection, at most; what the kernel needs is not in it.
@@ -25,12 +28,15 @@ fn idle_herd_on_polls() {
 
 fn idle_herd(probe: &[&str], name: &str) {
     let _alone = alone();
-    socket::raise_descriptor_limit();
+    let descriptors = raise_descriptor_limit();
+    // A tenth is for everything else, here and in the daemon.
+    let herd_size = (descriptors / 10 * 9).min(HERD_MAX);
+    assert!(herd_size >= HERD_MIN, "{descriptors} descriptors: raise it (ulimit -Hn)");
     let arguments = ["--max-connections", "19k", "--shards", "2", "--idle-timeout", "never"];
     let daemon = Daemon::start("echo", &[&arguments, probe].concat());
     let mut sources = Sources::new(0);
     let begun = Instant::now();
-    let mut herd = Vec::with_capacity(HERD);
+    let mut herd = Vec::with_capacity(herd_size);
     let mut grow = |to: usize| {
         while herd.len() < to {
             let mut client = sources.connect(daemon.address).unwrap();
@@ -40,14 +46,14 @@ fn idle_herd(probe: &[&str], name: &str) {
     };
     grow(FIRST);
     let before = daemon.resident_kib();
-    grow(HERD);
-    eprintln!("{HERD} connected after {:.1?}", begun.elapsed());
+    grow(herd_size);
+    eprintln!("{herd_size} connected after {:.1?}", begun.elapsed());
     // Parking waits for the default five seconds of silence.
-    until(2 * PATIENCE, || match daemon.ledger().number("parked") {
-        parked if parked < HERD as u64 => Err(format!("{parked} of {HERD} are parked")),
+    until(PATIENCE, || match daemon.ledger().number("parked") {
+        parked if parked < herd_size as u64 => Err(format!("{parked} of {herd_size} are parked")),
         _ => Ok(()),
     });
-    let each = (daemon.resident_kib() - before) * 1024 / (HERD - FIRST);
+    let each = (daemon.resident_kib() - before) * 1024 / (herd_size - FIRST);
     eprintln!("on {name}: {each} bytes of the daemon's memory per idle connection");
     assert!(each <= BYTES_MAX, "{each} bytes per idle connection");
     let begun = Instant::now();
@@ -55,9 +61,9 @@ fn idle_herd(probe: &[&str], name: &str) {
     eprintln!("all answered again after {:.1?}", begun.elapsed());
     drop(herd);
     let ledger = daemon.stop();
-    assert!(ledger.number("parked") >= HERD as u64, "{ledger:?}");
-    assert_eq!(ledger.number("connections.opened"), HERD as u64, "{ledger:?}");
-    assert_eq!(ledger.number("bytes.sent"), 2 * 5 * HERD as u64, "{ledger:?}");
+    assert!(ledger.number("parked") >= herd_size as u64, "{ledger:?}");
+    assert_eq!(ledger.number("connections.opened"), herd_size as u64, "{ledger:?}");
+    assert_eq!(ledger.number("bytes.sent"), 2 * 5 * herd_size as u64, "{ledger:?}");
 }
 
 fn ask(client: &mut TcpStream) {

@@ -16,6 +16,8 @@ mod aborted_downloads;
 mod at_capacity;
 mod churned_resets;
 mod daemon;
+#[path = "../../../engine/tests/support/descriptors.rs"]
+mod descriptors;
 mod download;
 mod fuse;
 mod idle_herd;
@@ -23,6 +25,8 @@ mod large_file;
 mod ledger;
 mod open_files;
 mod out_of_descriptors;
+#[path = "../../../engine/tests/support/root.rs"]
+mod root;
 mod scale;
 mod sigterm_mid_load;
 mod slow_disk;
@@ -35,8 +39,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a client waits for anything. Longer is "for ever".
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest wait for anything that must happen. A busy machine takes seconds for what takes
+/// milliseconds otherwise.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Tests measure time, memory and descriptors, those of this process among them: one at a time.
 fn alone() -> MutexGuard<'static, ()> {

@@ -1,6 +1,11 @@
 //! How much of a long test is done.
 
-/// A tenth of `full`, or all of it if `RINGWRIGHT_FULL` is set, as `.ci/full` does.
+/// `RINGWRIGHT_FULL` asks for the full counts. `.ci/full` sets it.
+pub fn is_full() -> bool {
+    std::env::var_os("RINGWRIGHT_FULL").is_some()
+}
+
+/// A tenth of `full`, or all of it if [`is_full`].
 pub fn scaled(full: usize) -> usize {
-    if std::env::var_os("RINGWRIGHT_FULL").is_some() { full } else { full / 10 }
+    if is_full() { full } else { full / 10 }
 }

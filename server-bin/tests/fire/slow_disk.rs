@@ -6,15 +6,18 @@
 use crate::daemon::Daemon;
 use crate::download;
 use crate::fuse::{self, Disk, Slow};
+use crate::root::needs_root;
 use crate::socket::Sources;
 use crate::{PATIENCE, alone, same, until};
 use std::fs;
+use std::iter;
 use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
 const CLIENTS: usize = 16;
-/// What everybody else may wait for, 99 times of 100.
+/// The longest wait of everybody else, 99 times of 100. On a busy machine: three times as long as
+/// before the disk was slow.
 const P99_MAX: Duration = Duration::from_millis(50);
 /// The machine may have other things to do.
 const TRIES: usize = 5;
@@ -47,6 +50,9 @@ fn slow_disk_that_opens_slowly() {
 }
 
 fn delays_nobody_else(file_bytes: u64, slow_at: Slow, reads_ahead: bool) {
+    if !needs_root("it mounts a slow disk") {
+        return;
+    }
     let _alone = alone();
     let disk = Disk { files: CLIENTS as u64, file_bytes, slow_at, reads_ahead };
     // The mounts are those of one thread, which ends with the test.
@@ -69,6 +75,8 @@ fn with_mounts(disk: Disk) {
     let mut sources = Sources::new(0);
     let mut other = sources.connect(daemon.address).unwrap();
     assert_eq!(download::fetch(&mut other, "small").0, 200);
+    let others = [("small", 200), ("middle", 200), ("absent", 404)];
+    let before = others.map(|(name, status)| best_p99(&mut other, name, status, Duration::ZERO));
     let mut waiting: Vec<TcpStream> =
         (0..CLIENTS).map(|_| sources.connect(daemon.address).unwrap()).collect();
     for (number, client) in waiting.iter_mut().enumerate() {
@@ -78,10 +86,11 @@ fn with_mounts(disk: Disk) {
         0 => Err("the disk was asked for nothing".into()),
         _ => Ok(()),
     });
-    for (name, status) in [("small", 200), ("middle", 200), ("absent", 404)] {
-        let p99 = best_p99(&mut other, name, status);
-        eprintln!("{name}: p99 {p99:.1?} while {} wait for the disk", held.waiting());
-        assert!(p99 < P99_MAX, "{name}: 1 of 100 waited for {p99:.1?}");
+    for ((name, status), before) in iter::zip(others, before) {
+        let most = P99_MAX.max(3 * before);
+        let p99 = best_p99(&mut other, name, status, most);
+        eprintln!("{name}: p99 {before:.1?}, {p99:.1?} while {} wait for the disk", held.waiting());
+        assert!(p99 < most, "{name}: 1 of 100 waited for {p99:.1?}, {before:.1?} before");
     }
     held.release();
     for (number, client) in waiting.iter_mut().enumerate() {
@@ -94,15 +103,15 @@ fn with_mounts(disk: Disk) {
     daemon.stop();
 }
 
-/// The 99th of 100 answers, in the best of a few tries.
-fn best_p99(client: &mut TcpStream, name: &str, status: u16) -> Duration {
+/// The 99th of 100 answers, in the best of a few tries; one below `enough` is the last.
+fn best_p99(client: &mut TcpStream, name: &str, status: u16, enough: Duration) -> Duration {
     let mut best = Duration::MAX;
     for round in 0..TRIES {
         let mut taken: Vec<Duration> = (0..REQUESTS)
             .map(|number| {
                 // What is not there is asked for by a name that the kernel has not looked for yet.
                 let name = match status {
-                    404 => format!("{name}{round}.{number}"),
+                    404 => format!("{name}{round}.{number}.{}", enough.as_micros()),
                     _ => name.to_owned(),
                 };
                 let begun = Instant::now();
@@ -112,7 +121,7 @@ fn best_p99(client: &mut TcpStream, name: &str, status: u16) -> Duration {
             .collect();
         taken.sort();
         best = best.min(taken[REQUESTS * 99 / 100]);
-        if best < P99_MAX {
+        if best < enough {
             break;
         }
     }

@@ -139,14 +139,3 @@ pub fn readable(streams: &[TcpStream], timeout: Duration) -> Vec<usize> {
     assert!(ready >= 0, "poll: {}", io::Error::last_os_error());
     (0..polled.len()).filter(|&at| polled[at].revents != 0).collect()
 }
-
-/// Raises the soft limit of open files to the hard one.
-pub fn raise_descriptor_limit() {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the pointers are to a limit on the stack.
-    unsafe {
-        assert_eq!(libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit), 0);
-        limit.rlim_cur = limit.rlim_max;
-        assert_eq!(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit), 0);
-    }
-}

@@ -3,6 +3,7 @@
 
 use crate::daemon::{self, Daemon};
 use crate::download;
+use crate::root::needs_root;
 use crate::socket::{self, Sources};
 use crate::{PATIENCE, alone, same, until};
 use std::fs::{self, Permissions};
@@ -22,9 +23,8 @@ const FILE_BYTES: usize = 256 << 10;
 const SMALL: &str = "small";
 const MIDDLE: &str = "middle";
 const MIDDLE_BYTES: usize = 300 << 10;
-/// What a fresh client waits for, from connect(2) to the last byte, in the best of a few tries.
+/// The longest wait of a fresh client, from connect(2) to the last byte.
 const FRESH_MAX: Duration = Duration::from_millis(50);
-const TRIES: usize = 10;
 /// Threads of the kernel for a shard's ring at most (`Config::io_workers_max`): four that read
 /// files, and four for the rest.
 const IO_WORKERS_MAX: usize = 2 * 4;
@@ -40,8 +40,8 @@ const WIDE_BYTES: i32 = 128 << 10;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum User {
-    /// May ask what lies in the page cache, and needs no pipe for that.
-    Root,
+    /// May ask which parts of a file are in the page cache, and needs no pipe for those.
+    Owner,
     /// May not, and goes through pipes.
     Nobody,
     /// Has used up the pages for them.
@@ -50,12 +50,12 @@ enum User {
 
 #[test]
 fn stalled_downloads_of_many_files() {
-    stalled(STALLED, User::Root);
+    stalled(STALLED, User::Owner);
 }
 
 #[test]
 fn stalled_downloads_of_one_file() {
-    stalled(1, User::Root);
+    stalled(1, User::Owner);
 }
 
 #[test]
@@ -69,8 +69,10 @@ fn stalled_downloads_of_one_file_through_pipes() {
 }
 
 fn stalled(files: usize, user: User) {
+    if user != User::Owner && !needs_root("the daemon is another user's") {
+        return;
+    }
     let _alone = alone();
-    socket::raise_descriptor_limit();
     let tree = tree(files);
     let foreign = (user == User::NobodyWithoutPages).then(Foreign::pipes);
     let daemon = start(user, tree.path());
@@ -91,7 +93,7 @@ fn stalled(files: usize, user: User) {
     eprintln!("{} KiB each sent, {pipes} pipes, {waits} waits for one", sent >> 10);
     eprintln!("{} threads instead of {threads}", daemon.threads());
     match user {
-        User::Root => assert_eq!((pipes, waits), (0, 0), "cached files need no pipe: {ledger:?}"),
+        User::Owner => assert_eq!((pipes, waits), (0, 0), "cached files need no pipe: {ledger:?}"),
         _ => {
             assert_eq!(pipes, PIPES, "{ledger:?}");
             assert!(waits > STALLED as u64 - PIPES, "{waits} waits for a pipe");
@@ -100,15 +102,17 @@ fn stalled(files: usize, user: User) {
     let sizes = pipe_sizes(&daemon);
     assert!(sizes.len() as u64 >= pipes, "{sizes:?}");
     match user {
-        User::Root => assert_eq!(sizes, []),
+        User::Owner => assert_eq!(sizes, []),
         User::Nobody => assert!(sizes.iter().all(|bytes| *bytes == PIPE_BYTES), "{sizes:?}"),
         User::NobodyWithoutPages => {
             assert!(sizes.iter().all(|bytes| *bytes <= SHRUNKEN_PIPE_BYTES), "{sizes:?}");
         }
     }
-    let fresh = (0..TRIES).map(|_| fetch_fresh(&daemon, &mut sources)).min().unwrap();
-    eprintln!("a fresh client had both files after {fresh:.1?}");
-    assert!(fresh < FRESH_MAX, "a fresh client waited for {fresh:?}");
+    // On a busy machine not each of them is so quick.
+    until(PATIENCE, || match fetch_fresh(&daemon, &mut sources) {
+        fresh if fresh < FRESH_MAX => Ok(()),
+        fresh => Err(format!("a fresh client waited for {fresh:?}")),
+    });
     assert!(daemon.threads() <= threads + IO_WORKERS_MAX, "{} threads", daemon.threads());
 
     // Half of them read on, the others are gone at once.
@@ -133,7 +137,7 @@ fn stalled(files: usize, user: User) {
     drop(foreign);
 }
 
-/// Files that everybody may read and root owns. They lie in the page cache, having been written.
+/// Files that everybody may read. They are in the page cache, having just been written.
 fn tree(files: usize) -> tempfile::TempDir {
     let tree = tempfile::tempdir().unwrap();
     fs::set_permissions(tree.path(), Permissions::from_mode(0o755)).unwrap();
@@ -155,7 +159,7 @@ fn start(user: User, tree: &Path) -> Daemon {
     let dir = tree.to_str().unwrap();
     let arguments = [dir, "--shards", "1", "--idle-timeout", "never", "--write-timeout", "never"];
     match user {
-        User::Root => Daemon::start("http", &arguments),
+        User::Owner => Daemon::start("http", &arguments),
         _ => Daemon::of_nobody(tree, "http", &arguments),
     }
 }

@@ -7,6 +7,8 @@ mod common;
 #[path = "../fire/daemon.rs"]
 #[allow(dead_code, reason = "shared with the test program `fire`")]
 mod daemon;
+#[path = "../../../engine/tests/support/descriptors.rs"]
+mod descriptors;
 mod disconnect;
 mod hanging;
 mod http;
@@ -16,6 +18,8 @@ mod ledger;
 mod open_files;
 mod packets;
 mod process;
+#[path = "../../../engine/tests/support/root.rs"]
+mod root;
 #[path = "../fire/scale.rs"]
 mod scale;
 #[path = "../fire/socket.rs"]

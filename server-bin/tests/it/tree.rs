@@ -1,6 +1,6 @@
 //! The tree that is served: what must stay inside, what must not hang, what is large.
 
-use crate::common::{Client, PATIENCE, Server, pattern, tree};
+use crate::common::{Client, PATIENCE, Server, pattern, takes_less_than, tree};
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::symlink;
@@ -55,9 +55,7 @@ fn what_is_no_file_neither_hangs_nor_shows() {
     let _socket = std::os::unix::net::UnixListener::bind(tree.path().join("socket")).unwrap();
     let server = Server::http(tree.path(), &["--shards", "1"]);
     for target in ["/fifo", "/socket", "/fifo/x"] {
-        let start = Instant::now();
         assert_eq!(server.get(target, "").status, 404, "{target}");
-        assert!(start.elapsed() < Duration::from_secs(2), "{target}");
     }
     server.stop().cleanly();
 }
@@ -143,15 +141,10 @@ fn sixty_stalled_downloads_hold_no_thread_and_nobody_up() {
         .collect();
     thread::sleep(Duration::from_millis(500));
     for target in ["/ten.txt", "/middle.bin", "/", "/nothing"] {
-        // The best of three: whoever else uses this machine is not what is tested.
-        let waited = (0..3).map(|_| {
-            let start = Instant::now();
+        takes_less_than(Duration::from_millis(50), || {
             let reply = server.get(target, "");
             assert!(matches!(reply.status, 200 | 404), "{target}");
-            start.elapsed()
         });
-        let waited = waited.min().unwrap();
-        assert!(waited < Duration::from_millis(50), "a fresh client waited {waited:?}: {target}");
     }
     // Two classes of kernel workers, four each, and not one per download.
     let threads = server.threads();
@@ -217,7 +210,7 @@ fn a_client_that_leaves_in_the_middle_is_cleaned_up_after() {
 fn a_reader_that_stalls_is_cut_off_and_a_slow_one_is_not() {
     let tree = tree();
     large_file(&tree.path().join("large.bin"));
-    let arguments = ["--write-timeout", "300ms", "--shards", "1"];
+    let arguments = ["--write-timeout", "1s", "--shards", "1"];
     let server = Server::http(tree.path(), &arguments);
     let ask = || {
         let mut client = server.client();
@@ -229,7 +222,7 @@ fn a_reader_that_stalls_is_cut_off_and_a_slow_one_is_not() {
     let mut slow = ask();
     let mut left = LARGE;
     let mut buffer = vec![0; 1 << 20];
-    // A hundred steps of 20 ms: far longer than the deadline in all.
+    // A hundred steps of 20 ms: twice the deadline in all.
     while left > 0 {
         let step = buffer.len().min(left as usize);
         slow.stream.read_exact(&mut buffer[..step]).unwrap();

@@ -14,8 +14,8 @@ use std::os::unix::net::UnixStream;
 
 const BUFFERS: u16 = 8;
 const BUFFER_BYTES: u32 = 512;
-/// Longer than anything here takes, shorter than anybody's patience.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The longest wait for anything that must happen.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Long enough for something that would happen at once to have happened.
 const A_WHILE: Duration = Duration::from_millis(50);
 

@@ -8,10 +8,8 @@ mod draining;
 mod exposition;
 mod metrics;
 
-use crate::common::{PATIENCE, Reply, Server};
+use crate::common::{Reply, Server};
 use serde_json::Value;
-use std::thread;
-use std::time::{Duration, Instant};
 
 /// GET of JSON.
 #[track_caller]
@@ -29,13 +27,5 @@ fn parsed(reply: &Reply) -> Value {
 /// Asks for the ledger until it is as expected.
 #[track_caller]
 fn ledger_once(server: &Server, expected: impl Fn(&Value) -> bool) -> Value {
-    let give_up = Instant::now() + PATIENCE;
-    loop {
-        let ledger = json(server, "/ledger");
-        if expected(&ledger) {
-            return ledger;
-        }
-        assert!(Instant::now() < give_up, "it stays {ledger}");
-        thread::sleep(Duration::from_millis(5));
-    }
+    server.ledger_once(expected)
 }

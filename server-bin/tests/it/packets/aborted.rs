@@ -9,13 +9,11 @@ use std::fs::File;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Of each kind.
 const TRANSFERS: usize = 10_000;
 const CLIENTS: u8 = 4;
-/// How long those of one kind may take.
-const LONGEST: Duration = Duration::from_secs(60);
 
 /// Has `client` done by so many clients at a time, and looks what is left.
 fn transfers(client: impl Fn(SocketAddr, u8, u32) + Copy + Send + 'static) {
@@ -44,7 +42,6 @@ fn transfers(client: impl Fn(SocketAddr, u8, u32) + Copy + Send + 'static) {
         scaled(TRANSFERS),
         served.daemon.resident_kib()
     );
-    assert!(taken < LONGEST, "{taken:?}");
     // Pipes are kept for the next one.
     let pipes = served.daemon.descriptors_of("pipe").len();
     let left = served.daemon.descriptors() - pipes;

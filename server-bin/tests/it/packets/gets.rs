@@ -2,7 +2,6 @@
 
 use super::client::*;
 use super::{Served, until};
-use crate::PATIENCE;
 use crate::common::pattern;
 use std::fs::{self, File};
 use std::io::Read;
@@ -187,20 +186,20 @@ fn one_get_at_a_time_and_an_offer_is_taken_once() {
 
 #[test]
 fn an_offer_that_is_not_taken_is_withdrawn() {
-    let served = Served::start(&["--offer-timeout", "300ms"]);
+    let served = Served::start(&["--offer-timeout", "1s"]);
     served.write("file", b"1");
     let mut client = served.client();
     let begun = Instant::now();
     client.get(1, "file");
     assert_eq!(served.daemon.ledger().number("files"), 1);
     client.error(1, EXPIRED);
-    assert!(begun.elapsed() >= Duration::from_millis(290), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() >= Duration::from_millis(990), "{:?}", begun.elapsed());
     until(|| super::same(served.daemon.ledger().number("files"), 0));
     client.write(&take(1, 0, 1));
     client.error(1, NO_TRANSFER);
     // One that was taken has no such deadline.
     assert_eq!(client.download(2, "file"), b"1");
-    std::thread::sleep(Duration::from_millis(400));
+    std::thread::sleep(Duration::from_millis(1_100));
     client.echoes();
     drop(client);
     served.stop(&["file"]);
@@ -209,7 +208,7 @@ fn an_offer_that_is_not_taken_is_withdrawn() {
 /// Our FIN behind the requests: all answers come, the file whole, and then the server's FIN.
 #[test]
 fn answers_still_come_after_a_half_close() {
-    let served = Served::start(&[]);
+    let served = Served::start(&["--offer-timeout", "1h"]);
     let bytes = pattern(20 << 20);
     served.write("file", &bytes);
     let mut client = served.client();
@@ -235,12 +234,10 @@ fn answers_still_come_after_a_half_close() {
     client.is_at_its_end();
     // An offer that nobody can take any more is no reason to wait.
     let mut client = served.client();
-    let begun = Instant::now();
     client.send(GET, 1, b"file");
     client.half_close();
     client.expect(OFFER, 1);
     client.is_at_its_end();
-    assert!(begun.elapsed() < PATIENCE / 2);
     drop(client);
     served.stop(&["file"]);
 }

@@ -6,44 +6,41 @@ use std::ffi::CString;
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use tempfile::TempDir;
 
 /// A directory that goes when its test ends.
-struct Tree(PathBuf);
+struct Tree(TempDir);
 
 impl Tree {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("ringwright-{}-{name}", std::process::id()));
-        fs::create_dir_all(&path).expect("a directory");
-        Self(path)
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("a directory"))
+    }
+
+    /// On a disk, for the directory for temporary files may be a tmpfs (file-hierarchy(7)).
+    fn on_disk() -> Self {
+        Self(tempfile::tempdir_in("/var/tmp").expect("a directory"))
     }
 
     /// A directory descriptor, and one for a file in it.
     fn open(&self) -> Descriptor {
-        Descriptor(File::open(&self.0).expect("the directory").into_raw_fd())
+        Descriptor(File::open(self.0.path()).expect("the directory").into_raw_fd())
     }
 
     fn file(&self, bytes: &[u8]) -> Descriptor {
-        let path = self.0.join("file");
+        let path = self.0.path().join("file");
         fs::write(&path, bytes).expect("a file");
         Descriptor(File::open(path).expect("the file").into_raw_fd())
     }
 }
 
-impl Drop for Tree {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 #[test]
 fn opening_stays_beneath_its_directory_and_crosses_no_link() {
-    let tree = Tree::new("open");
-    fs::create_dir(tree.0.join("sub")).expect("a directory");
-    fs::write(tree.0.join("sub/file"), b"12345").expect("a file");
-    symlink("sub/file", tree.0.join("link")).expect("a link");
-    symlink("sub", tree.0.join("linked")).expect("a link");
-    let fifo = CString::new(tree.0.join("fifo").as_os_str().as_bytes()).expect("no NUL");
+    let tree = Tree::new();
+    fs::create_dir(tree.0.path().join("sub")).expect("a directory");
+    fs::write(tree.0.path().join("sub/file"), b"12345").expect("a file");
+    symlink("sub/file", tree.0.path().join("link")).expect("a link");
+    symlink("sub", tree.0.path().join("linked")).expect("a link");
+    let fifo = CString::new(tree.0.path().join("fifo").as_os_str().as_bytes()).expect("no NUL");
     // SAFETY: a NUL-terminated path.
     assert_eq!(unsafe { libc::mkfifo(fifo.as_ptr(), 0o600) }, 0);
 
@@ -97,7 +94,7 @@ fn opening_stays_beneath_its_directory_and_crosses_no_link() {
 
 #[test]
 fn reading_works_with_the_arena_registered_and_without() {
-    let tree = Tree::new("read");
+    let tree = Tree::new();
     let file = tree.file(b"0123456789");
     for arena_registered in [true, false] {
         let setup = Setup { arena_registered, ..setup() };
@@ -114,7 +111,7 @@ fn reading_works_with_the_arena_registered_and_without() {
 
 #[test]
 fn a_file_goes_through_a_pipe_to_a_socket() {
-    let tree = Tree::new("splice");
+    let tree = Tree::new();
     let bytes: Vec<u8> = (0..100_000u32).map(|at| (at % 251) as u8).collect();
     let file = tree.file(&bytes);
     let mut ring = ring();
@@ -176,7 +173,7 @@ fn splicing_to_a_socket_that_cannot_take_it_never_waits() {
 /// A pipe with no room must not hold a thread of the kernel.
 #[test]
 fn splicing_into_a_full_pipe_is_refused() {
-    let tree = Tree::new("full");
+    let tree = Tree::new();
     let file = tree.file(&[1; 4096]);
     let mut ring = ring();
     let pipe = ring.pipe(1 << 20).expect("a pipe");
@@ -193,7 +190,7 @@ fn splicing_into_a_full_pipe_is_refused() {
 
 #[test]
 fn the_kernel_tells_what_is_cached_and_sends_it_past_any_pipe() {
-    let tree = Tree::new("cached");
+    let tree = Tree::on_disk();
     let content: Vec<u8> = (0..300_000_u32).map(|at| (at * 7) as u8).collect();
     let file = tree.file(&content);
     let mut ring = ring();
@@ -209,7 +206,7 @@ fn the_kernel_tells_what_is_cached_and_sends_it_past_any_pipe() {
     assert!(!ring.is_cached(file, 0, 300_000), "it was dropped from the cache");
 
     // Reading brings it back.
-    std::fs::read(tree.0.join("file")).expect("the file");
+    std::fs::read(tree.0.path().join("file")).expect("the file");
     assert!(ring.is_cached(file, 100, 200_000));
     let (socket, mut client) = pair();
     let sent = ring.send_file(file, 100, 5_000, socket).expect("there is room");
