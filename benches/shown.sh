@@ -14,7 +14,9 @@ cd "$(dirname "$0")/.."
 programs="${PROGRAMS:-${CARGO_TARGET_DIR:-target}/release}"
 tree="$(realpath "${1:-${CARGO_TARGET_DIR:-target}/doc}")"
 for program in curl wget siege wrk; do
-    command -v "$program" >/dev/null || { echo "shown.sh: $program is missing: apt-get install $program" >&2; exit 1; }
+    command -v "$program" >/dev/null && continue
+    echo "shown.sh: $program is missing: apt-get install $program" >&2
+    exit 1
 done
 work="$(mktemp -d)"
 server=
@@ -53,25 +55,31 @@ start http "$tree"
 mkdir "$work/curl"
 while read -r file; do
     # curl's own escapes of its URL globbing are off; what rustdoc names needs no others.
-    printf 'url = "http://%s/%s"\noutput = "%s"\ncreate-dirs\n' "$address" "$file" "$work/curl/$file"
+    printf 'url = "http://%s/%s"\noutput = "%s"\ncreate-dirs\n' \
+       "$address" "$file" "$work/curl/$file"
 done <"$work/files" >"$work/list"
 curl --silent --show-error --fail --globoff --max-time 120 --config "$work/list"
 (cd "$work/curl" && sha256sum --quiet -c "$work/expected") || fail "curl's mirror differs"
 echo "curl: $(wc -l <"$work/files") files, equal checksums"
-top="$(grep '^ringwright/index.html$' "$work/files" || grep '/index.html$' "$work/files" | head -n 1)"
-timeout 120 wget --quiet --recursive --level=inf --no-host-directories --directory-prefix "$work/wget" \
-    "http://$address/$top" || [ $? -eq 8 ] || fail "wget failed"   # 8: links of the pages to what is not there
+top="$(grep '^ringwright/index.html$' "$work/files" ||
+    grep '/index.html$' "$work/files" | head -n 1)"
+# Status 8: the pages link to files that do not exist.
+timeout 120 wget --quiet --recursive --level=inf --no-host-directories \
+    --directory-prefix "$work/wget" "http://$address/$top" || [ $? -eq 8 ] || fail "wget failed"
 found=0
 while read -r file; do
     file="${file#"$work/wget/"}"
     case "$file" in *\?* | *\#*) continue ;; esac
-    if [ -f "$tree/$file" ]; then cmp -s "$work/wget/$file" "$tree/$file" || fail "wget: $file differs"; found=$((found + 1)); fi
+    [ -f "$tree/$file" ] || continue
+    cmp -s "$work/wget/$file" "$tree/$file" || fail "wget: $file differs"
+    found=$((found + 1))
 done < <(find "$work/wget" -type f)
 [ "$found" -gt 0 ] || fail "wget found nothing"
 echo "wget: $found files reached by links, equal"
 
 echo "== wrk, then siege, interrupted and restarted ten times"
-timeout 30 wrk -t1 -c64 -d2s "http://$address/$top" | grep -E 'Requests/sec|Socket errors|Non-2xx' || true
+timeout 30 wrk -t1 -c64 -d2s "http://$address/$top" |
+    grep -E 'Requests/sec|Socket errors|Non-2xx' || true
 for _ in $(seq 10); do
     siege -b -c 40 -t 5S "http://$address/$top" >/dev/null 2>&1 &
     load=$!
@@ -81,7 +89,8 @@ for _ in $(seq 10); do
     kill -KILL "$load" 2>/dev/null || true
     wait "$load" 2>/dev/null || true
 done
-curl --silent --fail --max-time 5 --output /dev/null "http://$address/$top" || fail "it does not answer after siege"
+curl --silent --fail --max-time 5 --output /dev/null "http://$address/$top" ||
+    fail "the server does not answer after siege"
 stop
 
 echo "== echo under ringload, killed ten times"
@@ -94,7 +103,8 @@ for _ in $(seq 10); do
     kill -KILL "$load"
     wait "$load" 2>/dev/null || true
 done
-"$programs/ringload" echo "$address" -c 4 -n 100 --quiet >/dev/null || fail "it does not echo after the kills"
+"$programs/ringload" echo "$address" -c 4 -n 100 --quiet >/dev/null ||
+    fail "the server does not echo after the kills"
 stop
 
 echo "== a file put and got, also while puts and gets are killed"

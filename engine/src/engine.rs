@@ -19,6 +19,7 @@ use crate::workers::{Pool, Port, WORKERS_MAX};
 use std::any::Any;
 use std::cell::Cell;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -33,6 +34,8 @@ const JOBS_GRACE: Duration = Duration::from_secs(3);
 const OPEN_FILES_PART: u64 = 16;
 /// The limit on shards: a connection id has 8 bits for the shard.
 const SHARDS_MAX: usize = 256;
+/// The sizes that a receive or send buffer may have.
+const BUFFER_BYTES: RangeInclusive<u64> = 64..=1 << 20;
 
 /// A running engine: its shards, their threads and their listeners.
 ///
@@ -123,14 +126,12 @@ impl Engine {
             config.max_per_address,
             count * config.waiting_max(),
         ));
-        let mut mailboxes = Vec::with_capacity(count);
-        let mut receiving = Vec::with_capacity(count);
-        for _ in 0..count {
-            let (sending, mailbox) = Mailbox::new(config.mailbox_commands_max)
-                .map_err(|source| Error::Start { what: "eventfd(2)", source })?;
-            mailboxes.push(sending);
-            receiving.push(mailbox);
-        }
+        let pairs: Result<Vec<_>, _> =
+            (0..count).map(|_| Mailbox::new(config.mailbox_commands_max)).collect();
+        let (mailboxes, receiving): (Vec<_>, Vec<_>) = pairs
+            .map_err(|source| Error::Start { what: "eventfd(2)", source })?
+            .into_iter()
+            .unzip();
         admission.set_wakers(mailboxes.iter().map(|sending| sending.waker().clone()).collect());
         let published: Vec<Arc<Published>> = (0..count).map(|_| Arc::default()).collect();
         let wakers = mailboxes.iter().map(|sending| sending.waker().clone()).collect();
@@ -145,41 +146,25 @@ impl Engine {
         }
 
         let cpus = cpu::allowed();
-        let factory = Arc::new(factory);
+        let cpu_of = |shard| cpus.get((config.pin_from + shard) % cpus.len().max(1)).copied();
         let (ready, readiness) = sync_channel(count);
         let (ending, endings) = sync_channel(count);
-        let mut shards = Vec::with_capacity(count);
-        let mut failed = None;
-        for (shard, (mailbox, jobs)) in receiving.into_iter().zip(ports).enumerate() {
-            let plan = Plan {
-                shard,
-                register_arena,
-                cpu: config
-                    .pin
-                    .then(|| cpus.get((config.pin_from + shard) % cpus.len().max(1)).copied())
-                    .flatten(),
-                config: config.clone(),
-                mailbox,
-                jobs,
-                published: published[shard].clone(),
-                admission: admission.clone(),
-                remote: remote.clone(),
-                ready: ready.clone(),
-                ending: Some(Ending(ending.clone())),
-            };
-            let factory = factory.clone();
-            let spawned = std::thread::Builder::new()
-                .name(format!("shard-{shard}"))
-                .spawn(move || plan.run(|| factory(shard)));
-            match spawned {
-                Ok(thread) => shards.push(thread),
-                Err(source) => {
-                    failed = Some(Error::Start { what: "starting a shard's thread", source });
-                    break;
-                }
-            }
-        }
+        let plan = |(shard, (mailbox, jobs))| Plan {
+            shard,
+            register_arena,
+            cpu: if config.pin { cpu_of(shard) } else { None },
+            config: config.clone(),
+            mailbox,
+            jobs,
+            published: published[shard].clone(),
+            admission: admission.clone(),
+            remote: remote.clone(),
+            ready: ready.clone(),
+            ending: Some(Ending(ending.clone())),
+        };
+        let plans: Vec<_> = receiving.into_iter().zip(ports).enumerate().map(plan).collect();
         drop((ready, ending));
+        let (shards, failed) = spawn(plans, factory);
         let mut engine = Self { addresses: Vec::new(), notices, remote, shards, endings };
         let started = match failed {
             Some(error) => Err(error),
@@ -187,15 +172,17 @@ impl Engine {
         };
         match started.and_then(|()| engine.listen(&config, &mailboxes)) {
             Ok(()) => Ok(engine),
-            Err(error) => {
-                let _ = engine.remote.drain(Duration::ZERO);
-                // The error of a shard that panicked explains more than that the shard was not
-                // ready.
-                match engine.join() {
-                    Err(panicked @ Error::ShardPanicked { .. }) => Err(panicked),
-                    _ => Err(error),
-                }
-            }
+            Err(error) => Err(engine.end_start(error)),
+        }
+    }
+
+    /// Ends the shards of a start that failed, and returns the error that explains the most.
+    fn end_start(self, error: Error) -> Error {
+        let _ = self.remote.drain(Duration::ZERO);
+        match self.join() {
+            // The error of a shard that panicked explains more than that the shard was not ready.
+            Err(panicked @ Error::ShardPanicked { .. }) => panicked,
+            _ => error,
         }
     }
 
@@ -345,6 +332,28 @@ impl Engine {
     }
 }
 
+/// Starts a thread for each plan. After a failure the further plans are dropped.
+fn spawn<H: Handler>(
+    plans: Vec<Plan>,
+    factory: impl Fn(usize) -> H + Send + Sync + 'static,
+) -> (Vec<JoinHandle<Result<(), Error>>>, Option<Error>) {
+    let factory = Arc::new(factory);
+    let mut shards = Vec::with_capacity(plans.len());
+    for plan in plans {
+        let (shard, factory) = (plan.shard, factory.clone());
+        let spawned = std::thread::Builder::new()
+            .name(format!("shard-{shard}"))
+            .spawn(move || plan.run(|| factory(shard)));
+        match spawned {
+            Ok(thread) => shards.push(thread),
+            Err(source) => {
+                return (shards, Some(Error::Start { what: "starting a shard's thread", source }));
+            }
+        }
+    }
+    (shards, None)
+}
+
 /// The parts that a shard's thread starts from.
 struct Plan {
     shard: usize,
@@ -455,83 +464,59 @@ fn unregistered(why: &str) -> String {
 
 /// Returns an error for a value that cannot work, with its key and the allowed values.
 fn check(config: &Config, shards: usize) -> Result<(), Error> {
+    let (slots_max, workers_max) = (SLOTS_MAX as u64, WORKERS_MAX as u64);
+    let per_address = config.max_per_address.map_or(1, u64::from);
+    let (receive_bytes, send_bytes) = (config.receive_buffer_bytes, config.send_buffer_bytes);
+    let per_connection = config.jobs_per_connection_max as u64;
+    let ranges: [(&'static str, u64, RangeInclusive<u64>, &'static str); 16] = [
+        ("shards", shards as u64, 1..=SHARDS_MAX as u64, "1 to 256"),
+        ("max_connections", config.max_connections as u64, 1..=slots_max, "1 to 1048576"),
+        ("max_per_address", per_address, 1..=65_535, "1 to 65535, or None for no limit"),
+        ("bans", config.bans.len() as u64, 0..=BANS_MAX as u64, "at most 65536 prefixes"),
+        ("receive_buffer_bytes", receive_bytes.into(), BUFFER_BYTES, "64 to 1048576 (1 MiB)"),
+        ("send_buffer_bytes", send_bytes.into(), BUFFER_BYTES, "64 to 1048576 (1 MiB)"),
+        ("send_buffers", config.send_buffers.into(), 1..=65_536, "1 to 65536"),
+        ("pipes", config.pipes.into(), 1..=65_536, "1 to 65536"),
+        ("backlog", config.backlog.into(), 1..=65_535, "1 to 65535"),
+        ("io_workers_max", config.io_workers_max.into(), 1..=1024, "1 to 1024"),
+        ("workers", config.workers as u64, 0..=workers_max, "0 to 1024"),
+        ("jobs_queued_max", config.jobs_queued_max as u64, 1..=1 << 20, "1 to 1048576"),
+        ("jobs_per_connection_max", per_connection, 1..=1 << 16, "1 to 65536"),
+        ("reconnects_max", config.reconnects_max as u64, 0..=slots_max, "0 to 1048576"),
+        ("mailbox_commands_max", config.mailbox_commands_max as u64, 16..=u64::MAX, "at least 16"),
+        ("listeners", config.listeners.len() as u64, 0..=65_535, "at most 65535 addresses"),
+    ];
+    for (key, value, range, remedy) in ranges {
+        if !range.contains(&value) {
+            return Err(Error::Config { key, value: value.to_string(), remedy });
+        }
+    }
+    check_relations(config)
+}
+
+/// The checks of values that depend on each other or are powers of two.
+fn check_relations(config: &Config) -> Result<(), Error> {
     let refuse = |key, value: &dyn ToString, remedy| {
         Err(Error::Config { key, value: value.to_string(), remedy })
     };
-    if shards == 0 || shards > SHARDS_MAX {
-        return refuse("shards", &shards, "1 to 256");
+    let power_of_two = "a power of two up to 32768";
+    let (buffers, entries) = (config.receive_buffers, config.submission_entries);
+    if !buffers.is_power_of_two() || buffers > 32_768 {
+        return refuse("receive_buffers", &buffers, power_of_two);
     }
-    if config.max_connections == 0 || config.max_connections > SLOTS_MAX {
-        return refuse("max_connections", &config.max_connections, "1 to 1048576");
+    if !entries.is_power_of_two() || entries > 32_768 {
+        return refuse("submission_entries", &entries, power_of_two);
     }
-    if config.max_per_address == Some(0) {
-        return refuse("max_per_address", &0, "1 to 65535, or None for no limit");
+    let (low, high) = (config.output_low_bytes, config.output_high_bytes);
+    if low == 0 || low > high {
+        return refuse("output_low_bytes", &low, "1 to output_high_bytes");
     }
-    if config.bans.len() > BANS_MAX {
-        return refuse("bans", &config.bans.len(), "at most 65536 prefixes");
+    let (most, message) = (config.output_bytes_max, config.message_bytes_max);
+    if high > most || most > 1 << 30 {
+        return refuse("output_bytes_max", &most, "output_high_bytes to 1073741824 (1 GiB)");
     }
-    let buffers = config.receive_buffers;
-    if !buffers.is_power_of_two() || buffers > 1 << 15 {
-        return refuse("receive_buffers", &buffers, "a power of two up to 32768");
-    }
-    let sizes = [
-        ("receive_buffer_bytes", config.receive_buffer_bytes),
-        ("send_buffer_bytes", config.send_buffer_bytes),
-    ];
-    for (key, bytes) in sizes {
-        if !(64..=1 << 20).contains(&bytes) {
-            return refuse(key, &bytes, "64 to 1048576 (1 MiB)");
-        }
-    }
-    if config.send_buffers == 0 || config.send_buffers > 1 << 16 {
-        return refuse("send_buffers", &config.send_buffers, "1 to 65536");
-    }
-    if config.pipes == 0 || config.pipes > 1 << 16 {
-        return refuse("pipes", &config.pipes, "1 to 65536");
-    }
-    if !config.submission_entries.is_power_of_two() || config.submission_entries > 32_768 {
-        return refuse(
-            "submission_entries",
-            &config.submission_entries,
-            "a power of two up to 32768",
-        );
-    }
-    if config.backlog == 0 || config.backlog > 65_535 {
-        return refuse("backlog", &config.backlog, "1 to 65535");
-    }
-    if config.io_workers_max == 0 || config.io_workers_max > 1024 {
-        return refuse("io_workers_max", &config.io_workers_max, "1 to 1024");
-    }
-    if config.workers > WORKERS_MAX {
-        return refuse("workers", &config.workers, "0 to 1024");
-    }
-    if config.jobs_queued_max == 0 || config.jobs_queued_max > 1 << 20 {
-        return refuse("jobs_queued_max", &config.jobs_queued_max, "1 to 1048576");
-    }
-    if config.jobs_per_connection_max == 0 || config.jobs_per_connection_max > 1 << 16 {
-        return refuse("jobs_per_connection_max", &config.jobs_per_connection_max, "1 to 65536");
-    }
-    if config.output_low_bytes == 0 || config.output_low_bytes > config.output_high_bytes {
-        return refuse("output_low_bytes", &config.output_low_bytes, "1 to output_high_bytes");
-    }
-    if config.output_high_bytes > config.output_bytes_max || config.output_bytes_max > 1 << 30 {
-        return refuse(
-            "output_bytes_max",
-            &config.output_bytes_max,
-            "output_high_bytes to 1073741824 (1 GiB)",
-        );
-    }
-    if config.message_bytes_max == 0 || config.message_bytes_max > 1 << 30 {
-        return refuse("message_bytes_max", &config.message_bytes_max, "1 to 1073741824 (1 GiB)");
-    }
-    if config.reconnects_max > SLOTS_MAX {
-        return refuse("reconnects_max", &config.reconnects_max, "0 to 1048576");
-    }
-    if config.mailbox_commands_max < 16 {
-        return refuse("mailbox_commands_max", &config.mailbox_commands_max, "at least 16");
-    }
-    if config.listeners.len() > usize::from(u16::MAX) {
-        return refuse("listeners", &config.listeners.len(), "at most 65535 addresses");
+    if message == 0 || message > 1 << 30 {
+        return refuse("message_bytes_max", &message, "1 to 1073741824 (1 GiB)");
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use crate::Reason;
 use crate::admission::Admission;
 use crate::workers::Pool;
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::mem::offset_of;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -369,85 +369,102 @@ impl Ledger {
     #[must_use]
     pub fn to_json(&self) -> String {
         let sum = &self.sum;
-        let pair = |pair: Pair| format!("{{\"total\":{},\"free\":{}}}", pair.total, pair.free);
-        let mut closed_by = String::new();
-        for reason in Reason::ALL {
-            let count = sum.closed_by[reason as usize];
-            let comma = if closed_by.is_empty() { "" } else { "," };
-            let _ = write!(closed_by, "{comma}\"{}\":{count}", reason.name());
-        }
-        let jobs = format!(
-            "\"jobs\":{{\"workers\":{},\"queued\":{},\"running\":{},\"submitted\":{},\"done\":{},\
-             \"failed\":{},\"unclaimed\":{},\"refused\":{},\"under_way\":{}}}",
-            self.workers,
-            self.jobs_queued,
-            self.jobs_running,
-            sum.jobs_submitted,
-            sum.jobs_done,
-            sum.jobs_failed,
-            sum.jobs_unclaimed,
-            sum.jobs_refused,
-            sum.jobs_under_way,
-        );
-        format!(
-            "{{\"connections\":{{\"opened\":{},\"closed\":{},\"open\":{},\"accepted\":{},\
-             \"connected\":{},\"waiting\":{},\"rejected\":{},\"reset_before_accept\":{},\
-             \"connect_failed\":{},\"reconnects\":{},\
-             \"banned\":{},\"over_address_limit\":{},\"gone_while_waiting\":{},\
-             \"turned_away\":{},\"handshakes_lost\":{}}},\
-             \"permits\":{},\"slots\":{},\"buffers\":{},\"send_buffers\":{},\
-             \"pipes\":{{\"total\":{},\"free\":{},\"made\":{}}},\
-             \"descriptors\":{},\"files\":{},\
-             \"file_cache\":{{\"open\":{},\"hits\":{},\"misses\":{}}},\"operations_in_flight\":{},\
-             \"bytes\":{{\"received\":{},\"sent\":{}}},\
-             \"ring\":{{\"enters\":{},\"submitted\":{},\"completed\":{},\"overflows\":{},\
-             \"stale_completions\":{}}},\"starved\":{},\"parked\":{},\"heap_chunks\":{},\
-             \"pipe_waits\":{},{jobs},\"accept_backoffs\":{},\"handler_panics\":{},\
-             \"closed_by\":{{{closed_by}}},\"balanced\":{}}}",
-            sum.opened,
-            sum.closed,
-            self.open(),
-            sum.accepted,
-            sum.connected,
-            sum.waiting,
-            sum.rejected,
-            sum.reset_before_accept,
-            sum.connect_failed,
-            sum.reconnects,
-            sum.banned,
-            sum.over_address_limit,
-            sum.gone_while_waiting,
-            sum.turned_away,
-            sum.handshakes_lost,
-            pair(self.permits),
-            pair(sum.slots),
-            pair(sum.receive_buffers),
-            pair(sum.send_buffers),
-            sum.pipes.total,
-            sum.pipes.free,
-            sum.pipes_made,
-            pair(self.descriptors),
-            sum.files,
-            sum.files_cached,
-            sum.file_cache_hits,
-            sum.file_cache_misses,
-            sum.operations_in_flight,
-            sum.bytes_received,
-            sum.bytes_sent,
-            sum.enters,
-            sum.submitted,
-            sum.completed,
-            sum.overflows,
-            sum.stale_completions,
-            sum.starved,
-            sum.parked,
-            sum.heap_chunks,
-            sum.pipe_waits,
-            sum.accept_backoffs,
-            sum.handler_panics,
-            self.balanced(),
-        )
+        let pair = |pair: Pair| object(&[("total", &pair.total), ("free", &pair.free)]);
+        let pipes = [
+            ("total", &sum.pipes.total as &dyn Display),
+            ("free", &sum.pipes.free),
+            ("made", &sum.pipes_made),
+        ];
+        let file_cache = [
+            ("open", &sum.files_cached as &dyn Display),
+            ("hits", &sum.file_cache_hits),
+            ("misses", &sum.file_cache_misses),
+        ];
+        let bytes = [("received", &sum.bytes_received as &dyn Display), ("sent", &sum.bytes_sent)];
+        let closed_by =
+            Reason::ALL.map(|it| (it.name(), &sum.closed_by[it as usize] as &dyn Display));
+        object(&[
+            ("connections", &self.connections_json()),
+            ("permits", &pair(self.permits)),
+            ("slots", &pair(sum.slots)),
+            ("buffers", &pair(sum.receive_buffers)),
+            ("send_buffers", &pair(sum.send_buffers)),
+            ("pipes", &object(&pipes)),
+            ("descriptors", &pair(self.descriptors)),
+            ("files", &sum.files),
+            ("file_cache", &object(&file_cache)),
+            ("operations_in_flight", &sum.operations_in_flight),
+            ("bytes", &object(&bytes)),
+            ("ring", &self.ring_json()),
+            ("starved", &sum.starved),
+            ("parked", &sum.parked),
+            ("heap_chunks", &sum.heap_chunks),
+            ("pipe_waits", &sum.pipe_waits),
+            ("jobs", &self.jobs_json()),
+            ("accept_backoffs", &sum.accept_backoffs),
+            ("handler_panics", &sum.handler_panics),
+            ("closed_by", &object(&closed_by)),
+            ("balanced", &self.balanced()),
+        ])
     }
+
+    fn connections_json(&self) -> String {
+        let sum = &self.sum;
+        object(&[
+            ("opened", &sum.opened),
+            ("closed", &sum.closed),
+            ("open", &self.open()),
+            ("accepted", &sum.accepted),
+            ("connected", &sum.connected),
+            ("waiting", &sum.waiting),
+            ("rejected", &sum.rejected),
+            ("reset_before_accept", &sum.reset_before_accept),
+            ("connect_failed", &sum.connect_failed),
+            ("reconnects", &sum.reconnects),
+            ("banned", &sum.banned),
+            ("over_address_limit", &sum.over_address_limit),
+            ("gone_while_waiting", &sum.gone_while_waiting),
+            ("turned_away", &sum.turned_away),
+            ("handshakes_lost", &sum.handshakes_lost),
+        ])
+    }
+
+    fn ring_json(&self) -> String {
+        let sum = &self.sum;
+        object(&[
+            ("enters", &sum.enters),
+            ("submitted", &sum.submitted),
+            ("completed", &sum.completed),
+            ("overflows", &sum.overflows),
+            ("stale_completions", &sum.stale_completions),
+        ])
+    }
+
+    fn jobs_json(&self) -> String {
+        let sum = &self.sum;
+        object(&[
+            ("workers", &self.workers),
+            ("queued", &self.jobs_queued),
+            ("running", &self.jobs_running),
+            ("submitted", &sum.jobs_submitted),
+            ("done", &sum.jobs_done),
+            ("failed", &sum.jobs_failed),
+            ("unclaimed", &sum.jobs_unclaimed),
+            ("refused", &sum.jobs_refused),
+            ("under_way", &sum.jobs_under_way),
+        ])
+    }
+}
+
+/// A JSON object. The values print as JSON: numbers, booleans, or other objects.
+fn object(fields: &[(&str, &dyn Display)]) -> String {
+    let mut text = String::from("{");
+    for (name, value) in fields {
+        let comma = if text.len() == 1 { "" } else { "," };
+        let _ = write!(text, "{comma}\"{name}\":{value}");
+    }
+    text.push('}');
+    text
 }
 
 fn add(sum: &mut ShardLedger, shard: &ShardLedger) {

@@ -57,7 +57,7 @@ mod recording {
         REACHED.set(Some(Reached::default()));
     }
 
-    /// What was noted on this thread.
+    /// The marks noted on this thread.
     pub fn take() -> Reached {
         REACHED.take().unwrap_or_default()
     }

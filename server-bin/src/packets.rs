@@ -1,8 +1,8 @@
 //! The handler of the packet protocol, which `PACKETS.md` specifies.
 //!
 //! The handler reads packet by packet while there is space for answers. It stops reading while a
-//! file is being opened, created, filled or named. So a connection has one such operation at a
-//! time, and packets that a client sends without waiting for an answer find their file ready.
+//! file is being opened, created, filled or named. A connection has one such operation at a time,
+//! and packets that a client sends without waiting for an answer find their file ready.
 
 mod conversation;
 mod folder;

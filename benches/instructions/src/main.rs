@@ -89,8 +89,8 @@ use std::process::ExitCode;
 /// Counts the engine's instructions per operation with valgrind's callgrind and compares them with
 /// the committed figures.
 ///
-/// The same sources and the same compiler give the same counts on every machine. Counts show whether
-/// a change costs or saves instructions; they do not show time.
+/// The same sources and the same compiler give the same counts on every machine. Counts show if a
+/// change costs or saves instructions; they do not show time.
 #[derive(Parser)]
 #[command(
     name = "ringwright-instructions",

@@ -1,14 +1,14 @@
 //! The admin listener: metrics, health, the ledger, connections and bans.
 //!
-//! It runs on its own engine with one small shard. So it also answers when the watched engine is
+//! It runs on its own engine with one small shard, and therefore answers when the watched engine is
 //! full, has no descriptors left, or hangs in a callback. Metrics, health and the ledger are
 //! readable without the shards of the watched engine and are answered at once. A separate thread
 //! (`asking`) asks the shards for everything else, because a shard that hangs does not answer.
 //!
 //! # Descriptors
 //! A process without free descriptors cannot accept. io_uring reads `RLIMIT_NOFILE` when an accept
-//! is armed, and a multishot accept keeps that value. So the admin listener arms its accept first
-//! and then lowers the limit by a reserve. Only the armed accept can use the descriptors above the
+//! is armed, and a multishot accept keeps that value. The admin listener arms its accept first and
+//! then lowers the limit by a reserve. Only the armed accept can use the descriptors above the
 //! lower limit. The accept must never end, because it would be armed again with the lower limit:
 //! see `config`.
 
@@ -146,7 +146,7 @@ const fn reserve(open_files_max: u64) -> u64 {
 }
 
 /// Configures a small engine. Its accept must never stop, because it would be armed again with the
-/// lower descriptor limit. So a client beyond the maximum is closed at once instead of waiting, and
+/// lower descriptor limit. A client beyond the maximum is closed at once instead of waiting, and
 /// the reserve holds all connections plus a full backlog.
 fn config(address: SocketAddr, reserved: u64) -> Config {
     let half = reserved / 2;

@@ -49,8 +49,8 @@ fn alone() -> MutexGuard<'static, ()> {
     ONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Looks every few milliseconds until `look` finds nothing amiss. What it found last is said when
-/// that takes longer than `patience`.
+/// Calls `look` every few milliseconds until it returns `Ok`. Panics with its last error if that
+/// takes longer than `patience`.
 #[track_caller]
 fn until(patience: Duration, mut look: impl FnMut() -> Result<(), String>) {
     let begun = Instant::now();
@@ -60,7 +60,7 @@ fn until(patience: Duration, mut look: impl FnMut() -> Result<(), String>) {
     }
 }
 
-/// `Ok` if two figures are the same, else which one is not.
+/// `Ok` if two figures are equal, otherwise a message that names the figure.
 fn same<T: PartialEq + std::fmt::Display>(what: &str, is: T, expected: T) -> Result<(), String> {
     if is == expected { Ok(()) } else { Err(format!("{what}: {is} instead of {expected}")) }
 }
