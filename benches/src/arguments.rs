@@ -1,4 +1,4 @@
-//! Values on the command line.
+//! Parsing of command-line values.
 
 use std::time::Duration;
 
@@ -10,7 +10,11 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         "ms" => 1,
         "s" => 1000,
         "m" => 60_000,
-        _ => return Err(format!("`{text}`: expected a number and ms, s or m, like 100ms or 5s")),
+        _ => {
+            return Err(format!(
+                "`{text}`: expected a number with the unit ms, s or m, such as 100ms or 5s"
+            ));
+        }
     };
     let number: u64 = number.parse().map_err(|error| format!("`{text}`: {error}"))?;
     match number.checked_mul(unit_ms) {

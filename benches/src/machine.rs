@@ -128,8 +128,10 @@ pub fn need_descriptors(count: u64) -> io::Result<()> {
     check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) })?;
     if limit.rlim_max < count {
         let hard = limit.rlim_max;
-        let message =
-            format!("needs {count} descriptors, the hard limit is {hard}: ulimit -Hn {count}");
+        let message = format!(
+            "{count} file descriptors are needed, but the hard limit is {hard}; raise it with \
+             ulimit -Hn {count}"
+        );
         return Err(io::Error::other(message));
     }
     if limit.rlim_cur < count {

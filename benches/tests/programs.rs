@@ -265,9 +265,9 @@ fn generators_are_compared_by_their_own_cpu_time() {
 #[test]
 fn who_does_not_speak_the_protocol_is_a_mistake_of_usage() {
     for (arguments, named) in [
-        (&["echo", "--load", "wrk"][..], "wrk does not speak echo"),
-        (&["http", "--a", "tokio"], "tokio does not speak http"),
-        (&["generators", "--server", "tokio"], "tokio does not speak http"),
+        (&["echo", "--load", "wrk"][..], "wrk does not support echo"),
+        (&["http", "--a", "tokio"], "tokio does not support http"),
+        (&["generators", "--server", "tokio"], "tokio does not support http"),
     ] {
         let output = Command::new(COMPARE).args(arguments).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);

@@ -1,33 +1,33 @@
-//! What every kind of run leaves behind, and how it reaches people and scripts.
+//! The result of a command.
 
 use crate::timeline::Timeline;
 use serde::Serialize;
 use serde_json::Value;
 use std::io::{self, Write};
 
-/// What a run leaves behind.
+/// The result of a command.
 #[derive(Debug)]
 pub struct Delivery {
-    /// The report for scripts, described in `report.schema.json`.
+    /// The JSON report, described in `report.schema.json`.
     pub report: Value,
-    /// The report for people.
+    /// The summary as text.
     pub summary: String,
     /// The exit status of the process.
     pub exit_status: u8,
-    /// The histograms of its stretches, of a run of load; else empty.
+    /// The histograms of each second of a load run; empty for other commands.
     pub timeline: Timeline,
-    /// Standard output is taken by something else: the summary goes to standard error.
+    /// Print the summary to standard error, because standard output carries a file.
     pub aside: bool,
 }
 
 impl Delivery {
-    /// Of a report of any kind.
+    /// Makes the result from a report of any kind.
     ///
     /// # Panics
-    /// A report that is no JSON: its maps have keys that are no strings.
+    /// Panics if the report cannot be JSON because a map has keys that are not strings.
     #[must_use]
     pub fn new(report: &impl Serialize, summary: String, exit_status: u8) -> Self {
-        let report = serde_json::to_value(report).expect("reports have no keys but strings");
+        let report = serde_json::to_value(report).expect("all keys of a report are strings");
         let timeline = Timeline::default();
         Self { report, summary, exit_status, timeline, aside: false }
     }
@@ -35,8 +35,8 @@ impl Delivery {
     /// Prints the summary.
     ///
     /// # Errors
-    /// errno of write(2), but for EPIPE: a reader that has gone (`| head`) does not change how the
-    /// run ended.
+    /// errno of write(2), except EPIPE: a reader that has closed the pipe (`| head`) does not
+    /// change the exit status.
     pub fn print(&self) -> io::Result<()> {
         let print = |mut to: Box<dyn Write>| {
             to.write_all(self.summary.as_bytes()).and_then(|()| to.flush())

@@ -1,4 +1,4 @@
-//! From a command line to an exit status: what every kind of run has before it and behind it.
+//! From a command line to an exit status: the steps before and after every command.
 
 use crate::args::{Cli, Target};
 use crate::delivery::Delivery;
@@ -8,18 +8,18 @@ use crate::system::Interrupts;
 use crate::verdict::{self, Witness};
 use std::io;
 
-/// Performs what was asked for between a look at the server and another, judges the report, and
-/// delivers it; the exit status.
+/// Runs a command and returns its exit status. Inspects the server before and after the run for
+/// `--ledger` and `--pid`, evaluates `--fail-if`, and writes the report.
 ///
 /// # Errors
-/// Why there is no report, or why it could not be written.
+/// The command produced no report, or the report could not be written.
 pub fn carry_out(
     cli: &Cli,
     perform: impl FnOnce(&Cli, &Interrupts) -> Result<Delivery, Failure>,
 ) -> Result<u8, Failure> {
     let common = cli.common();
-    // Created before a run: ten minutes of load are too long to learn that they cannot be. Reports
-    // that are read may be replaced, but not before they are read.
+    // A file that cannot be created must be reported before a long run, not after it. A command
+    // that reads reports may also replace one, so it must read them before they are opened.
     let reads_reports = matches!(cli.target, Target::Reports(_));
     let outputs = match reads_reports {
         true => None,
@@ -36,7 +36,8 @@ pub fn carry_out(
         None => Outputs::create(common).map_err(Failure::Usage)?,
     };
     outputs.write(&delivery).map_err(|what| Failure::System(io::Error::other(what)))?;
-    let lost = |error| io::Error::other(format!("the summary could not be written: {error}"));
+    let lost =
+        |error| io::Error::other(format!("cannot write the summary to standard output: {error}"));
     printed.map_err(|error| Failure::System(lost(error)))?;
     Ok(delivery.exit_status)
 }

@@ -1,17 +1,25 @@
-//! The parts of `ringload`, a load generator that is a client on the `ringwright` engine and
-//! checks every byte that comes back.
+//! The parts of `ringload`, a load generator that checks every byte of every reply.
 //!
-//! From the command line ([`args`]) to a run ([`run`]): one [`load::Load`] per shard keeps its
-//! connections busy, a [`protocol::Protocol`] ([`echo`], [`http`], [`packets`]) makes the requests
-//! and judges the replies, [`stats`] counts, [`report`] and [`summary`] tell. [`transfer`] moves one
-//! file instead; a [`herd`] is idle, and a
-//! [`plan`] has several of these at once.
-//! connections busy, or sends on a schedule, a [`protocol::Protocol`] ([`echo`], [`http`],
-//! [`packets`]) makes the requests and judges the replies, [`stats`] counts, [`report`] and
-//! [`summary`] tell. [`threads`], [`network`] and [`saturation`] say whether it was the server that
-//! was measured. [`transfer`] moves one file instead.
+//! # Commands
+//! [`args`] reads the command line. [`flow::carry_out`] runs one command and delivers its result: a
+//! [`delivery::Delivery`] with the JSON report, the summary and the exit status.
+//!
+//! - [`run`] puts load on a server with the `ringwright` engine. One [`load::Load`] per shard
+//!   drives the connections. A [`protocol::Protocol`] ([`echo`], [`http`], [`packets`]) makes the
+//!   requests and checks the replies.
+//! - [`transfer`] uploads or downloads one file, also on the engine.
+//! - [`herd`] holds idle connections and probes them.
+//! - [`lifecycle`] injects faults and judges the server's reactions.
+//! - [`plan`] runs several commands as child processes.
+//! - [`output`] writes reports, and reads them for `report`, `merge` and `compare`.
+//!
+//! # Results
+//! [`stats`] counts, [`mod@report`] and [`summary`] present the counts. [`verdict`] evaluates
+//! `--fail-if`, `--ledger` and `--pid`. [`threads`], [`network`] and [`saturation`] show whether
+//! the run measured the server or ringload itself.
 
-/// As `eprintln!`, but nobody who hears it is no reason to end a run: `eprintln!` panics.
+/// Prints a line to standard error and ignores a failure; `eprintln!` would panic if standard error
+/// is closed.
 #[macro_export]
 macro_rules! note {
     ($($words:tt)*) => {{

@@ -1,4 +1,4 @@
-//! `ringload`: puts load on a server and checks every byte that comes back.
+//! `ringload`: a load generator that checks every byte of every reply.
 
 use ringload::args::{Cli, Target};
 use ringload::delivery::Delivery;
@@ -9,7 +9,7 @@ use ringload::system::Interrupts;
 use ringload::{flow, herd, lifecycle, plan, run, transfer};
 use std::process::ExitCode;
 
-/// What was asked for cannot be done.
+/// Exit status of wrong usage, also clap's.
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Does what was asked for: one arm per command.
+/// Runs the command.
 fn perform(cli: &Cli, interrupts: &Interrupts) -> Result<Delivery, Failure> {
     match &cli.target {
         Target::Packets { address, load, transfer: Some(transfer), .. } => {

@@ -1,34 +1,34 @@
-//! What the closed loop needs to know of a protocol.
+//! The interface between the load driver and a protocol.
 
 use std::fmt;
 
-/// What can go wrong, as it is counted.
+/// The kind of an error; each kind has its own counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// Nobody listens there (ECONNREFUSED).
+    /// The server refused a connect (ECONNREFUSED).
     ConnectRefused,
-    /// A connect failed in any other way.
+    /// A connect failed for any other reason.
     ConnectFailed,
-    /// The peer reset a connection, or it broke while we sent.
+    /// The peer reset a connection, or a send failed.
     Reset,
-    /// The peer closed a connection that it owed a reply.
+    /// The peer closed a connection with a reply outstanding.
     Eof,
     /// No reply within `--timeout`.
     Timeout,
-    /// Other bytes came back than must.
+    /// A reply has wrong bytes.
     WrongBytes,
-    /// Bytes came back that belong to another connection, or to another place of this one.
+    /// A reply has bytes that belong to another connection, or to another place of this one.
     ForeignBytes,
-    /// A status of 400 or more; a packet server's ERROR.
+    /// A status of 400 or more, or a packet server's ERROR.
     BadStatus,
-    /// What came back is not the protocol.
+    /// The received bytes violate the protocol.
     Protocol,
-    /// The network or ringload itself failed; the first message says how.
+    /// The network or ringload itself failed; the message says how.
     Other,
 }
 
 impl ErrorKind {
-    /// Every kind, in the order of their numbers.
+    /// Every kind, in numeric order.
     pub const ALL: [Self; 10] = [
         Self::ConnectRefused,
         Self::ConnectFailed,
@@ -60,17 +60,17 @@ impl ErrorKind {
     }
 }
 
-/// One thing that went wrong, in words.
+/// One error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// What it counts as.
+    /// The counter that it increments.
     pub kind: ErrorKind,
-    /// What exactly was seen.
+    /// The observation, for people.
     pub detail: String,
 }
 
 impl Fault {
-    /// A fault of that kind.
+    /// Creates an error of a kind.
     pub fn new(kind: ErrorKind, detail: impl fmt::Display) -> Self {
         Self { kind, detail: detail.to_string() }
     }
@@ -79,55 +79,54 @@ impl Fault {
 /// A complete reply.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// Which request it answers: its place among those without a reply, the oldest being 0.
+    /// Position of the answered request among those in flight; 0 is the oldest.
     pub place: usize,
-    /// Its status, where the protocol has one.
+    /// The status, if the protocol has one.
     pub status: Option<u16>,
-    /// What was wrong with it although it was complete: the connection stays usable.
+    /// An error in a complete reply; the connection stays usable.
     pub fault: Option<Fault>,
-    /// The peer said that it will answer nothing more on this connection.
+    /// The peer has announced that it answers nothing more on this connection.
     pub last: bool,
 }
 
-/// What a protocol made of the bytes it was given.
+/// The result of parsing received bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Step {
-    /// So many of them were used; the rest must be given again, with more behind it.
+    /// Number of bytes consumed. The caller passes the rest again, followed by more.
     pub used: usize,
-    /// The rest need not be given again before it has so many bytes.
+    /// Number of bytes that the rest must reach before it is passed again.
     pub need: usize,
-    /// The reply that ended there.
+    /// The reply that ended with the last consumed byte.
     pub answer: Option<Answer>,
 }
 
-/// Requests out, replies in and checked. One value per shard.
+/// A protocol: makes requests and checks replies. One value per shard.
 pub trait Protocol: 'static {
-    /// What is kept of one connection.
+    /// The state of one connection.
     type State: Send + 'static;
 
-    /// The peer may send what is no reply to anything. It goes to `receive` too then, whose
-    /// business it is to tell what may come.
+    /// True if the peer may send data without a request. `receive` gets it too and must validate
+    /// it.
     const MAY_SPEAK_UNASKED: bool = false;
 
-    /// The state of a new connection; `number` is its own in this run.
+    /// Creates the state of a new connection; `number` is unique in this run.
     fn open(&self, number: u64) -> Self::State;
 
-    /// Nothing of a reply has come that is not complete.
+    /// Returns true if no reply is partially received.
     fn is_between_replies(&self, state: &Self::State) -> bool;
 
-    /// Hands the bytes of the next `count` requests to `send`; returns how many bytes.
+    /// Passes the bytes of the next `count` requests to `send` and returns their number.
     fn request(&mut self, state: &mut Self::State, count: usize, send: impl FnMut(&[u8])) -> u64;
 
-    /// Uses bytes up to the end of the next reply, or as far as they go.
+    /// Consumes bytes up to the end of the next reply, or all of them.
     ///
     /// # Errors
-    /// What makes the connection unusable.
+    /// An error that makes the connection unusable.
     fn receive(&mut self, state: &mut Self::State, bytes: &[u8]) -> Result<Step, Fault>;
 
-    /// The peer has sent its FIN while it owed a reply: the reply that ends with it, if it is
-    /// one.
+    /// Handles the peer's FIN while a reply is outstanding. Returns the reply if the FIN ends one.
     ///
     /// # Errors
-    /// Why it is none.
+    /// The FIN does not end a reply.
     fn end(&mut self, state: &mut Self::State) -> Result<Answer, Fault>;
 }

@@ -1,26 +1,29 @@
-//! Whether a run on schedule measured the server, or ringload itself.
+//! Detects open-loop runs that measured ringload instead of the server.
 
 use crate::stats::Stats;
 use crate::threads::ThreadUse;
 use crate::units::show_time;
 use hdrhistogram::Histogram;
 
-/// A lag below this is nobody's business: a thread that sleeps is woken by some 100 µs later.
+/// A smaller lag is ignored: the kernel wakes a sleeping thread up to about 100 µs late.
 const LAG_MIN_NS: u64 = 1_000_000;
-/// The lag may be so much of the latency, both at the 99th percentile.
+/// Largest acceptable ratio of lag to latency, both at the 99th percentile.
 const LAG_SHARE_MAX: f64 = 0.1;
-/// A thread that has something to do for so much of the time is never idle.
+/// A thread with this share of busy time counts as never idle.
 const BUSY_MIN: f64 = 0.95;
-/// Of what was to be sent, so much may be left over.
+/// Largest acceptable share of scheduled requests that were never sent.
 const UNSENT_SHARE_MAX: f64 = 0.01;
 
-/// Why ringload was the bottleneck; `None`: it was not.
+/// Returns a reason if ringload was the bottleneck.
 ///
-/// Either requests left late although a connection was free: the 99th percentile of that lag is more
-/// than 1 ms and more than a tenth of the 99th percentile of the latency. Or a thread had no idle
-/// time (it ran, or waited for a CPU, for 95 % of the time), and requests piled up before it: more
-/// than 1 % were never sent, or they waited longer to be sent than for their replies. A slow server
-/// leaves the threads idle, and connections busy: neither is the case.
+/// There are two criteria:
+/// - Requests left late although a connection was free. The 99th percentile of that lag exceeds 1
+///   ms and a tenth of the 99th percentile of the latency.
+/// - A thread had no idle time: it ran, or waited for a CPU, for 95 % of the time. Besides, more
+///   than 1 % of the requests were never sent, or requests waited longer to be sent than for the
+///   reply.
+///
+/// A slow server meets neither, because it leaves threads idle and connections busy.
 #[must_use]
 pub fn judge(stats: &Stats, threads: &[ThreadUse]) -> Option<String> {
     let latency_ns =
@@ -29,8 +32,9 @@ pub fn judge(stats: &Stats, threads: &[ThreadUse]) -> Option<String> {
     let (lag, latency) = (p99(&stats.lag_ns), p99(latency_ns));
     if lag > LAG_MIN_NS && lag as f64 > LAG_SHARE_MAX * latency as f64 {
         return Some(format!(
-            "ringload was late: 99 % of its requests left within {} of their time with a \
-             connection free, of a p99 of {}",
+            "ringload was late: although a connection was free, it sent 1 % of the requests more \
+             than {} after their scheduled time, and the p99 latency is {}; use more CPUs, more \
+             --threads or a lower rate",
             show_time(lag),
             show_time(latency)
         ));
@@ -43,8 +47,8 @@ pub fn judge(stats: &Stats, threads: &[ThreadUse]) -> Option<String> {
         || p99(&stats.latency_ns) > 2 * p99(&stats.service_ns).max(LAG_MIN_NS);
     piled_up.then(|| {
         format!(
-            "ringload could send no faster: its thread {} was busy {:.0} % of the time, and {} of \
-             {} requests were never sent",
+            "ringload could not send faster: its thread {} was busy {:.0} % of the time, and {} \
+             of {} requests were never sent; use more CPUs, more --threads or a lower rate",
             busiest.name,
             100.0 * busiest.busy,
             stats.unsent,
@@ -81,7 +85,7 @@ mod tests {
     fn a_lag_that_is_much_of_the_latency_is_ours() {
         let late = judge(&stats(2 * MS, 10 * MS, 8 * MS, 0), &threads(500));
         let late = late.expect("a fifth is the lag");
-        assert!(late.contains("within 2.00 ms") && late.contains("p99 of 10.0 ms"), "{late}");
+        assert!(late.contains("than 2.00 ms") && late.contains("latency is 10.0 ms"), "{late}");
         assert_eq!(judge(&stats(2 * MS, 30 * MS, 28 * MS, 0), &threads(500)), None);
         assert_eq!(
             judge(&stats(MS / 2, MS, MS / 2, 0), &threads(500)),

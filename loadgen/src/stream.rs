@@ -1,6 +1,7 @@
-//! The bytes an echo must bring back: a stream that is a function of a key and an offset, so that
-//! nothing needs to be kept to know what must come, and that bytes at the wrong place can be traced
-//! to the connection and the offset that they belong to.
+//! The bytes of an echo: a stream that is a function of a key and an offset.
+//!
+//! The expected bytes can be computed at any time, so sent data is not stored. Bytes at the wrong
+//! place can be traced to the connection and the offset to which they belong.
 
 use crate::protocol::{ErrorKind, Fault};
 use std::ops::Range;
@@ -13,52 +14,52 @@ pub struct Stream {
     key: u64,
 }
 
-/// Where bytes belong.
+/// The place to which bytes belong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Home {
-    /// The connection in whose stream they are.
+    /// Number of the connection whose stream contains them.
     pub number: u64,
-    /// Where in it.
+    /// Offset in that stream.
     pub offset: u64,
 }
 
 impl std::fmt::Display for Home {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "these are bytes {} of connection {}", self.offset, self.number)
+        write!(out, "these bytes belong to offset {} of connection {}", self.offset, self.number)
     }
 }
 
-/// Traces wrong bytes of a run; one value per shard. The first few of them, for a search takes long.
+/// Traces the first few wrong bytes of a run; a search takes up to 30 ms. One value per shard.
 #[derive(Clone, Debug)]
 pub struct Tracer {
     seed: u64,
-    /// The numbers of all connections of the run are below this.
+    /// Upper bound (exclusive) of the numbers of all connections in the run.
     numbers: Arc<AtomicU64>,
-    /// So far the connections of this shard have come.
+    /// The largest offset that a connection of this shard has sent.
     offsets: u64,
     searches_left: u32,
 }
 
 impl Tracer {
-    /// For a run with `seed`; `numbers` is the same for all shards.
+    /// Creates a tracer for a run with `seed`. All shards share `numbers`.
     #[must_use]
     pub fn new(seed: u64, numbers: Arc<AtomicU64>) -> Self {
         Self { seed, numbers, offsets: 0, searches_left: SEARCHES_MAX }
     }
 
-    /// Takes note of a new connection.
+    /// Records a new connection.
     pub fn opened(&self, number: u64) {
         self.numbers.fetch_max(number + 1, Ordering::Relaxed);
     }
 
-    /// Takes note that a connection has said `offset` bytes.
+    /// Records that a connection has sent `offset` bytes.
     #[inline]
     pub fn sent(&mut self, offset: u64) {
         self.offsets = self.offsets.max(offset);
     }
 
-    /// What it means that `bytes` came where those of `stream` at `offset` must be, in a place of
-    /// which `what` tells.
+    /// Makes the error for `bytes` that arrived instead of those of `stream` at `offset`. `what`
+    /// describes the place.
     #[cold]
     pub fn fault(
         &mut self,
@@ -69,13 +70,13 @@ impl Tracer {
     ) -> Fault {
         let mut must = [0];
         stream.fill(offset, &mut must);
-        let wrong = format!("{what} is {:#04x}, not {:#04x}", bytes[0], must[0]);
+        let wrong = format!("{what} is {:#04x}, expected {:#04x}", bytes[0], must[0]);
         let home = match self.searches_left.checked_sub(1) {
             None => None,
             Some(left) => {
                 self.searches_left = left;
                 let numbers = 0..self.numbers.load(Ordering::Relaxed);
-                // The shards are about as far as each other.
+                // Connections of other shards have sent about as much.
                 let offsets = 0..self.offsets.saturating_add(SLICE_BYTES);
                 let bytes = &bytes[..bytes.len().min(COMPARED_MAX)];
                 attribute(self.seed, numbers, offsets, offset, bytes)
@@ -88,25 +89,26 @@ impl Tracer {
     }
 }
 
-/// Searches of one [`Tracer`].
+/// Maximum number of searches of one [`Tracer`].
 const SEARCHES_MAX: u32 = 4;
-/// Bytes looked for at most: behind them it may be another's again.
+/// Maximum number of bytes compared; bytes further on may belong to yet another connection.
 const COMPARED_MAX: usize = 16;
-/// Fewer bytes than these are found by chance.
+/// Minimum number of bytes for an attribution; a shorter match may be chance.
 pub const ATTRIBUTED_MIN: usize = size_of::<u64>();
-/// Words looked at for one attribution: some 30 ms, during which the caller's connections wait.
+/// Maximum number of words searched for one attribution: about 30 ms, during which the connections
+/// of the shard wait.
 const WORDS_MAX: u64 = 1 << 22;
-/// Bytes of each stream looked at before the search goes on further away.
+/// Bytes of each stream that are searched before the search moves further away.
 const SLICE_BYTES: u64 = 4 << 10;
 
 const WORD: usize = size_of::<u64>();
 /// 2^64 divided by the golden ratio: consecutive multiples are far apart.
 const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
-/// An odd factor with bits all over (from the Mum hash family).
+/// An odd factor from the Mum hash family.
 const FACTOR: u64 = 0xD6E8_FEB8_6659_FD93;
 
 impl Stream {
-    /// The stream of connection `number` in a run with `seed`.
+    /// Returns the stream of connection `number` in a run with `seed`.
     #[must_use]
     pub fn new(seed: u64, number: u64) -> Self {
         Self { key: mix(mix(seed).wrapping_add(number.wrapping_mul(STEP))) }
@@ -125,13 +127,13 @@ impl Stream {
         last.copy_from_slice(&self.word(index).to_le_bytes()[..last.len()]);
     }
 
-    /// Where `bytes`, taken as those at `offset`, differ first from what they must be.
+    /// Returns the index of the first byte that differs from the stream at `offset`.
     #[must_use]
     pub fn mismatch(self, offset: u64, bytes: &[u8]) -> Option<usize> {
         let (first, rest) = bytes.split_at(head_bytes(offset, bytes.len()));
         let mut index = (offset + first.len() as u64) / WORD as u64;
         let (words, last) = rest.as_chunks::<WORD>();
-        // One branch at the end instead of one per word: they are all equal as a rule.
+        // One branch at the end instead of one per word: normally all words are equal.
         let mut different = 0;
         for (byte, must) in first.iter().zip(self.edge(offset)) {
             different |= u64::from(byte ^ must);
@@ -153,7 +155,7 @@ impl Stream {
         bytes.iter().zip(&must).position(|(byte, must)| byte != must)
     }
 
-    /// Where in this stream, within `offsets`, `bytes` begin: the first place.
+    /// Returns the first offset within `offsets` at which the stream has `bytes`.
     fn find(self, offsets: Range<u64>, bytes: &[u8]) -> Option<u64> {
         let target = u64::from_le_bytes(*bytes.first_chunk()?);
         let (first, last) = (offsets.start / WORD as u64, offsets.end.div_ceil(WORD as u64));
@@ -161,7 +163,7 @@ impl Stream {
         for index in first..last {
             let next = self.word(index + 1);
             let both = u128::from(next) << u64::BITS | u128::from(word);
-            // No branch per place: hardly ever is it one of them.
+            // Branchless: a hit is very rare.
             let hits = (0..WORD)
                 .fold(0, |hits, at| hits | u8::from((both >> (8 * at)) as u64 == target) << at);
             if hits != 0 {
@@ -175,7 +177,7 @@ impl Stream {
         None
     }
 
-    /// The bytes from `offset` to the next whole word.
+    /// Returns the bytes from `offset` to the next word boundary.
     fn edge(self, offset: u64) -> impl Iterator<Item = u8> {
         let word = self.word(offset / WORD as u64).to_le_bytes();
         word.into_iter().skip((offset % WORD as u64) as usize)
@@ -187,9 +189,12 @@ impl Stream {
     }
 }
 
-/// Whose bytes these are: looks for them in the streams of the connections `numbers` of a run with
-/// `seed`, at `offsets`, those closest to `near` first and the youngest connections first. `None`:
-/// nobody's, or fewer than [`ATTRIBUTED_MIN`], or not found within some 30 ms.
+/// Finds the connection and offset to which `bytes` belong. Searches the streams of the connections
+/// `numbers` of a run with `seed` at `offsets`, nearest to `near` first and newest connection
+/// first.
+///
+/// Returns `None` if nothing matches, if `bytes` has fewer than [`ATTRIBUTED_MIN`] bytes, or if the
+/// search takes longer than about 30 ms.
 #[cold]
 #[must_use]
 pub fn attribute(
@@ -221,12 +226,12 @@ pub fn attribute(
     None
 }
 
-/// Bytes from `offset` to the next whole word, at most `len`.
+/// Returns the number of bytes from `offset` to the next word boundary, at most `len`.
 fn head_bytes(offset: u64, len: usize) -> usize {
     (offset.wrapping_neg() % WORD as u64).min(len as u64) as usize
 }
 
-/// Folds a 128-bit product: one multiplication, every bit of the input in every bit of the output.
+/// Folds a 128-bit product, so that every input bit affects every output bit.
 #[inline]
 fn mix(value: u64) -> u64 {
     let product = u128::from(value ^ STEP) * u128::from(FACTOR);
@@ -296,7 +301,7 @@ mod tests {
         let fault = tracer.fault(own, 500, &bytes, "byte 500");
         assert_eq!(fault.kind, ErrorKind::ForeignBytes);
         assert!(fault.detail.starts_with("byte 500 is 0x"), "{}", fault.detail);
-        assert!(fault.detail.ends_with(": these are bytes 70003 of connection 3"));
+        assert!(fault.detail.ends_with(": these bytes belong to offset 70003 of connection 3"));
         let nobody = tracer.fault(own, 500, &[0; 32], "byte 500");
         assert_eq!(nobody.kind, ErrorKind::WrongBytes);
         let kinds: Vec<_> =

@@ -1,4 +1,4 @@
-//! The report for people: a line per second while running, a summary at the end.
+//! Text output of a load run: one line per second, and the summary at the end.
 
 use crate::protocol::ErrorKind;
 use crate::report::{Interval, Outcome, Pacing, Plan, Report, Times};
@@ -6,10 +6,10 @@ use crate::units::{show_bytes, show_count, show_time};
 use std::fmt::Write;
 use std::time::Duration;
 
-/// CPU time is counted to a tick or so: of a shorter run it says nothing.
+/// Shorter runs show no CPU time, because the kernel counts it in ticks.
 const CPU_SHOWN_MIN_S: f64 = 0.1;
 
-/// What will be done, before it is.
+/// Returns the line that describes the run before it starts.
 #[must_use]
 pub fn opening(plan: &Plan, seed: u64) -> String {
     let until = match (plan.requests, plan.duration_s) {
@@ -29,7 +29,7 @@ pub fn opening(plan: &Plan, seed: u64) -> String {
         text += &format!(", messages of {bytes} bytes");
     }
     if let Some(every @ 1..) = plan.digest_every {
-        text += &format!(", 1 of {every} to be digested");
+        text += &format!(", 1 request in {every} is a digest");
     }
     if plan.pipeline > 1 {
         text += &format!(", {} requests in flight each", plan.pipeline);
@@ -44,7 +44,7 @@ pub fn opening(plan: &Plan, seed: u64) -> String {
     text
 }
 
-/// The heading of the lines that [`line()`] makes.
+/// Returns the heading of the lines of [`line()`].
 #[must_use]
 pub fn heading() -> String {
     format!(
@@ -53,7 +53,7 @@ pub fn heading() -> String {
     )
 }
 
-/// One interval; `replies` are those since the start.
+/// Returns the line of one interval; `replies` counts from the start of the run.
 #[must_use]
 pub fn line(interval: &Interval, replies: u64) -> String {
     let time = |us| if interval.replies == 0 { "-".into() } else { show_us(us) };
@@ -69,7 +69,7 @@ pub fn line(interval: &Interval, replies: u64) -> String {
     )
 }
 
-/// The summary of a run.
+/// Returns the summary of a run.
 #[must_use]
 pub fn summary(report: &Report) -> String {
     let mut text = String::new();
@@ -118,13 +118,22 @@ pub fn summary(report: &Report) -> String {
         row("own CPU", own_cpu(report));
     }
     if report.unfinished > 0 {
-        row("unfinished", format!("{} without a reply at the end", show_count(report.unfinished)));
+        row(
+            "unfinished",
+            format!("{} requests had no reply at the end", show_count(report.unfinished)),
+        );
     }
     if report.lost > 0 {
-        row("lost", format!("{} without a reply when a connection ended", show_count(report.lost)));
+        row(
+            "lost",
+            format!(
+                "{} requests had no reply when their connection ended",
+                show_count(report.lost)
+            ),
+        );
     }
     if let Some(ends) = ends(report) {
-        row("server's ends", ends);
+        row("by the server", ends);
     }
     if report.network.values().any(|count| *count > 0) {
         let grown = report.network.iter().filter(|(_, count)| **count > 0);
@@ -135,7 +144,7 @@ pub fn summary(report: &Report) -> String {
     text
 }
 
-/// How far it was kept to.
+/// Describes how far the run kept to its schedule.
 fn schedule(report: &Report) -> Option<String> {
     let (intended, unsent) = (report.intended?, report.unsent?);
     let mut text = match report.sessions {
@@ -147,17 +156,21 @@ fn schedule(report: &Report) -> Option<String> {
         ),
     };
     if unsent > 0 {
-        text += &format!("; {} found none free until the end", show_count(unsent));
+        let why = match report.sessions {
+            None => "no connection was free",
+            Some(_) => "the limit --connections was reached",
+        };
+        text += &format!("; {} were dropped because {why}", show_count(unsent));
     }
     Some(text)
 }
 
-/// What the server ended without its being an error.
+/// Lists how often the server closed a connection cleanly or refused one.
 fn ends(report: &Report) -> Option<String> {
     let counts = [
-        ("connections closed idle", report.closed_idle),
-        ("refused", report.refused),
-        ("unanswered at close", report.unanswered_at_close),
+        ("idle connections closed", report.closed_idle),
+        ("connects refused", report.refused),
+        ("requests unanswered at close", report.unanswered_at_close),
     ];
     let seen = || counts.iter().filter(|(_, count)| *count > 0);
     seen().next()?;
@@ -170,11 +183,11 @@ fn connections(report: &Report) -> String {
         show_count(report.connections_opened),
         report.requests_per_connection
     );
-    // A run that was too short for all of them says nothing about that many.
+    // A run with fewer requests than connections needs fewer connections.
     let useful = report.plan.connections.min(report.plan.requests.unwrap_or(u64::MAX));
     let are_kept = report.plan.pacing != Pacing::Connections;
     if are_kept && report.connections_opened < useful {
-        text += &format!("; {} were asked for", show_count(report.plan.connections));
+        text += &format!("; --connections was {}", show_count(report.plan.connections));
     }
     text
 }
@@ -183,18 +196,21 @@ fn verdict(report: &Report) -> String {
     let text = match report.outcome {
         Outcome::Passed => match report.plan.pacing {
             Pacing::Closed => {
-                "Closed loop: times are service times, and a slow server is asked less often."
+                "Closed loop: times are service times; a slow server receives fewer requests."
             }
-            Pacing::Requests => "Open loop: latency counts from when a request was to be sent.",
+            Pacing::Requests => {
+                "Open loop: latency is measured from the scheduled time of each request."
+            }
             Pacing::Connections => {
-                "Open loop: all but the service time counts from when a connection was to be made."
+                "Open loop: all times but the service time are measured from the scheduled time of \
+                 each connection."
             }
         },
-        Outcome::Failed if report.errors_total == 0 => "FAILED: not one reply came.",
+        Outcome::Failed if report.errors_total == 0 => "FAILED: no reply was received.",
         Outcome::Failed => "FAILED: errors were seen.",
-        Outcome::Unreachable => "FAILED: no connection came about.",
+        Outcome::Unreachable => "FAILED: no connection could be established.",
         Outcome::Saturated => "INVALID: ringload was the bottleneck.",
-        Outcome::Interrupted => "INTERRUPTED: the figures are those up to then.",
+        Outcome::Interrupted => "INTERRUPTED: the figures cover the run up to then.",
     };
     match &report.bottleneck {
         None => format!("{text}\n"),
@@ -216,7 +232,7 @@ fn own_cpu(report: &Report) -> String {
     )
 }
 
-/// The counts, and the first of each kind in words.
+/// Lists the error counts and the first message of each kind.
 fn errors(report: &Report) -> String {
     if report.errors_total == 0 {
         return "none".into();
@@ -275,7 +291,7 @@ mod tests {
             "p50 412 µs, p90 412 µs, p99 412 µs, p99.9 412 µs, max 2.00 ms",
             "200: 999,990, 404: 10",
             "60% of a core; per reply 1.00 µs in ringload, 5.00 µs in the kernel",
-            "3 without a reply",
+            "3 requests had no reply",
             "eof: 1, bad_status: 10\n",
             "first eof: connection 3: closed\n",
             "first bad_status: status 404\n",
@@ -311,10 +327,10 @@ mod tests {
     #[test]
     fn connections_that_did_not_come_about_are_missed() {
         let mut report = sample();
-        assert!(!summary(&report).contains("asked for"));
+        assert!(!summary(&report).contains("--connections"));
         report.plan.connections = 9_000;
         assert!(
-            summary(&report).contains("70 opened, 14300.0 requests each; 9,000 were asked for")
+            summary(&report).contains("70 opened, 14300.0 requests each; --connections was 9,000")
         );
     }
 
@@ -322,7 +338,8 @@ mod tests {
     fn a_run_on_schedule_says_how_far_it_was_kept_to() {
         let text = summary(&sample_of(Pacing::Requests));
         for part in [
-            "schedule      1,001,010 requests were due; 10 found none free until the end\n",
+            "schedule      1,001,010 requests were due; 10 were dropped because no connection was \
+             free\n",
             "latency       p50 512 µs",
             "service time  p50 412 µs",
             "schedule lag  p50 60.0 µs",
@@ -352,13 +369,14 @@ mod tests {
     fn what_is_no_error_and_what_the_network_did_is_shown_if_there_was_any() {
         let mut report = sample();
         let text = summary(&report);
-        assert!(!text.contains("server's ends") && !text.contains("network"), "{text}");
+        assert!(!text.contains("by the server") && !text.contains("network"), "{text}");
         (report.closed_idle, report.unanswered_at_close) = (3, 2);
         report.network = [("listen_overflows", 4), ("resets_sent", 0)].into();
         let text = summary(&report);
         assert!(
-            text.contains("server's ends connections closed idle: 3, unanswered at close: 2\n")
-                && text.contains("network       listen_overflows: 4 (of the whole"),
+            text.contains(
+                "by the server idle connections closed: 3, requests unanswered at close: 2\n"
+            ) && text.contains("network       listen_overflows: 4 (of the whole"),
             "{text}"
         );
     }
@@ -386,7 +404,7 @@ mod tests {
         plan.digest_every = Some(4);
         assert!(opening(&plan, 7).ends_with(
             "1 connection, 1 thread, 5,000 requests, seed 7, messages of 64 bytes, \
-             1 of 4 to be digested, \
+             1 request in 4 is a digest, \
              4 requests in flight each, 1 request per connection"
         ));
     }

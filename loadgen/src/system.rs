@@ -1,4 +1,4 @@
-//! The few system calls the standard library has no face for.
+//! System calls and kernel settings that the standard library does not cover.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -7,17 +7,17 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Duration;
 
-/// CPU time of this process, all threads.
+/// CPU time of this process, summed over all threads.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CpuTime {
-    /// In our own code.
+    /// Time in user space.
     pub user: Duration,
-    /// In the kernel on our behalf.
+    /// Time in the kernel.
     pub system: Duration,
 }
 
 impl CpuTime {
-    /// What was spent since it was `before`.
+    /// Returns the time spent since `before`.
     #[must_use]
     pub const fn since(self, before: Self) -> Self {
         Self {
@@ -27,7 +27,7 @@ impl CpuTime {
     }
 }
 
-/// What `getrusage(2)` says of this process.
+/// Returns the CPU time of this process (`getrusage(2)`).
 #[must_use]
 pub fn cpu_time() -> CpuTime {
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
@@ -42,13 +42,13 @@ pub fn cpu_time() -> CpuTime {
     CpuTime { user: duration(usage.ru_utime), system: duration(usage.ru_stime) }
 }
 
-/// The kernel's release, as `uname -r` prints it.
+/// Returns the kernel's release, as `uname -r` prints it.
 #[must_use]
 pub fn kernel_release() -> String {
     first_line("/proc/sys/kernel/osrelease").unwrap_or_else(|| "unknown".into())
 }
 
-/// What the kernel calls the first CPU (`model name` of /proc/cpuinfo).
+/// Returns the name of the first CPU (`model name` in /proc/cpuinfo).
 #[must_use]
 pub fn cpu_model() -> String {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -56,13 +56,13 @@ pub fn cpu_model() -> String {
     named.map_or_else(|| "unknown".into(), |(_, model)| model.trim().into())
 }
 
-/// The governor of the first CPU's clock; none where the kernel has no say in it.
+/// Returns the frequency governor of the first CPU, or `None` if the kernel has none.
 #[must_use]
 pub fn governor() -> Option<String> {
     first_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 }
 
-/// First and last port that a connect may take by itself (`net.ipv4.ip_local_port_range`).
+/// Returns the first and last ephemeral port (`net.ipv4.ip_local_port_range`).
 #[must_use]
 pub fn ports() -> [u64; 2] {
     let line = first_line("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
@@ -70,14 +70,14 @@ pub fn ports() -> [u64; 2] {
     [ports.next().unwrap_or_default(), ports.next().unwrap_or_default()]
 }
 
-/// What the kernel caps a listener's backlog at (`net.core.somaxconn`).
+/// Returns the kernel's limit for a listener's backlog (`net.core.somaxconn`).
 #[must_use]
 pub fn somaxconn() -> u64 {
     let line = first_line("/proc/sys/net/core/somaxconn");
     line.and_then(|line| line.parse().ok()).unwrap_or_default()
 }
 
-/// Descriptors that this process may have open now: the soft limit.
+/// Returns the soft limit of open descriptors.
 #[must_use]
 pub fn descriptors_max() -> u64 {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -91,14 +91,14 @@ fn first_line(path: &str) -> Option<String> {
     text.lines().next().map(|line| line.trim().into())
 }
 
-/// What `/proc/sys/NAME` says, without white space around it; `None` where it is not there.
+/// Returns the trimmed content of `/proc/sys/NAME`, or `None` if it does not exist.
 #[must_use]
 pub fn read_kernel_setting(name: &str) -> Option<String> {
     let text = std::fs::read_to_string(format!("/proc/sys/{name}")).ok()?;
     Some(text.trim().into())
 }
 
-/// Bytes of this process that are in memory (`VmRSS` of proc(5)); `None` where that is not told.
+/// Returns the resident memory of this process (`VmRSS` in proc(5)), or `None` if it is unknown.
 #[must_use]
 pub fn resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
@@ -107,8 +107,8 @@ pub fn resident_bytes() -> Option<u64> {
     Some(kib << 10)
 }
 
-/// Lets `bind(2)` choose an address only: the port is chosen by `connect(2)`, and may be one that
-/// connections to elsewhere have too (ip(7), `IP_BIND_ADDRESS_NO_PORT`).
+/// Makes `bind(2)` set the address only. `connect(2)` then chooses the port, which may be one that
+/// connections to other destinations use too (ip(7), `IP_BIND_ADDRESS_NO_PORT`).
 ///
 /// # Errors
 /// errno of `setsockopt(2)`.
@@ -127,18 +127,18 @@ pub fn bind_no_port(socket: BorrowedFd<'_>) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Waits until `descriptor` can be read, at most `timeout`: to the microsecond, where epoll(7)
-/// counts in milliseconds.
+/// Waits until `descriptor` is readable, at most `timeout`. Has microsecond resolution, whereas
+/// epoll(7) counts in milliseconds.
 pub fn wait_readable(descriptor: &impl AsRawFd, timeout: Duration) {
     let mut wanted = libc::pollfd { fd: descriptor.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     let timeout = timespec(timeout);
     // SAFETY: one pollfd is valid for reads and writes, the timeout is valid, and no signal mask
-    // is given. Whatever the result, who called looks for himself.
+    // is given. The result is ignored because the caller checks the descriptor itself.
     unsafe { libc::ppoll(&raw mut wanted, 1, &raw const timeout, std::ptr::null()) };
 }
 
-/// Has the process that `command` starts be sent `signal` when the thread that starts it ends, and
-/// take the signals that [`Interrupts`] keeps from this one.
+/// Prepares the child that `command` starts: the kernel sends it `signal` when the thread that
+/// started it ends, and the signals that [`Interrupts`] blocks here are unblocked in it.
 pub fn prepare_child(command: &mut Command, signal: i32) {
     let parent = std::process::id();
     let arm = move || {
@@ -149,7 +149,7 @@ pub fn prepare_child(command: &mut Command, signal: i32) {
         }
         // SAFETY: as above.
         if unsafe { libc::getppid() } as u32 != parent {
-            // It died before that: no signal would come any more.
+            // The parent ended before prctl(2), so the signal would never arrive.
             return Err(io::Error::from_raw_os_error(libc::ESRCH));
         }
         let mut none = MaybeUninit::<libc::sigset_t>::zeroed();
@@ -161,32 +161,32 @@ pub fn prepare_child(command: &mut Command, signal: i32) {
         };
         if unblocked == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     };
-    // SAFETY: what is done between fork(2) and execve(2) is a few system calls; no memory is
-    // allocated, no lock is taken.
+    // SAFETY: the closure makes only async-signal-safe system calls between fork(2) and execve(2).
+    // It allocates no memory and takes no lock.
     unsafe { command.pre_exec(arm) };
 }
 
-/// Sends `signal` to a process that is ours and has not been waited for.
+/// Sends `signal` to a child that has not been waited for.
 pub fn signal(pid: u32, signal: i32) {
     let Ok(pid @ 2..) = libc::pid_t::try_from(pid) else { return };
-    // SAFETY: no memory is involved. ESRCH is an end that was not noticed yet.
+    // SAFETY: no memory is involved. ESRCH means that the end has not been noticed yet.
     unsafe { libc::kill(pid, signal) };
 }
 
-/// Sends `signal` to all of a process group that a process of ours leads.
+/// Sends `signal` to the process group that a child leads.
 pub fn signal_group(leader: u32, signal: i32) {
     let Ok(leader @ 2..) = libc::pid_t::try_from(leader) else { return };
     // SAFETY: as in `signal`.
     unsafe { libc::kill(-leader, signal) };
 }
 
-/// A process of somebody else's, held by a descriptor: a number may be given to another process
-/// when it ends (pidfd_open(2)).
+/// A process that is not a child, held by a descriptor. A process id may be reused after the
+/// process has ended (pidfd_open(2)).
 #[derive(Debug)]
 pub struct Process(OwnedFd);
 
 impl Process {
-    /// Of a process that runs.
+    /// Opens a running process.
     ///
     /// # Errors
     /// errno of `pidfd_open(2)`.
@@ -197,24 +197,24 @@ impl Process {
         if descriptor < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the kernel has just opened it for us.
+        // SAFETY: the kernel has just opened this descriptor, and nothing else owns it.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(descriptor as i32) }))
     }
 
-    /// Sends it a signal.
+    /// Sends a signal to the process.
     ///
     /// # Errors
     /// errno of `pidfd_send_signal(2)`.
     pub fn signal(&self, signal: i32) -> io::Result<()> {
         let none = std::ptr::null::<libc::siginfo_t>();
-        // SAFETY: the descriptor is open; a null siginfo is what kill(2) would send.
+        // SAFETY: the descriptor is open; with a null siginfo the call acts like kill(2).
         let result = unsafe {
             libc::syscall(libc::SYS_pidfd_send_signal, self.0.as_raw_fd(), signal, none, 0)
         };
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// Whether it has ended.
+    /// Returns true if the process has ended.
     #[must_use]
     pub fn has_ended(&self) -> bool {
         let mut wanted = libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
@@ -233,7 +233,7 @@ fn timespec(time: Duration) -> libc::timespec {
 /// Raises the soft limit of open descriptors to the hard one.
 ///
 /// # Errors
-/// The limit, when it allows less than `needed`; or errno of `getrlimit(2)`.
+/// The hard limit is below `needed`, or errno of `getrlimit(2)` or `setrlimit(2)`.
 pub fn allow_descriptors(needed: u64) -> Result<(), String> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is valid for writes of an rlimit.
@@ -242,8 +242,8 @@ pub fn allow_descriptors(needed: u64) -> Result<(), String> {
     }
     if limit.rlim_max < needed {
         return Err(format!(
-            "{needed} descriptors are needed, the hard limit is {}: raise it (ulimit -Hn, or \
-             LimitNOFILE= of a unit), or ask for fewer --connections",
+            "this run needs {needed} file descriptors, but the hard limit is {}; raise it \
+             (ulimit -Hn, or LimitNOFILE= in a systemd unit) or lower --connections",
             limit.rlim_max
         ));
     }
@@ -255,17 +255,17 @@ pub fn allow_descriptors(needed: u64) -> Result<(), String> {
     Ok(())
 }
 
-/// Has this thread woken when it asked for it, not up to 50 µs later together with others: it sends
-/// on schedule (`PR_SET_TIMERSLACK` of prctl(2)).
+/// Disables the timer slack of this thread. By default the kernel delays a wake-up by up to 50 µs,
+/// too late for a thread that sends on schedule (`PR_SET_TIMERSLACK` in prctl(2)).
 pub fn wake_in_time() {
     // SAFETY: the option takes a number of nanoseconds, and no pointer. It does not fail.
     unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1 as libc::c_ulong) };
 }
 
-/// Refuses a place in the set of allowed CPUs that is not there.
+/// Checks that the set of allowed CPUs has an entry at `place`.
 ///
 /// # Errors
-/// How many there are.
+/// States the number of allowed CPUs.
 pub fn check_cpu(place: usize) -> Result<(), String> {
     let mut set = MaybeUninit::<libc::cpu_set_t>::zeroed();
     // SAFETY: the set is valid for writes of its size, and zeroed is a valid, empty one.
@@ -273,20 +273,22 @@ pub fn check_cpu(place: usize) -> Result<(), String> {
         libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), set.as_mut_ptr());
         libc::CPU_COUNT(set.assume_init_ref())
     };
-    // None: more CPUs than the set has room for. Then the engine, which counts them too, takes it.
+    // With more CPUs than the set can hold, the count is 0, and the engine checks the place.
     if allowed > 0 && place >= allowed as usize {
-        return Err(format!("--pin-from {place}: there are {allowed} CPUs, counted from 0"));
+        return Err(format!(
+            "--pin-from {place} is too large: this process may use {allowed} CPUs, counted from 0"
+        ));
     }
     Ok(())
 }
 
-/// SIGINT and SIGTERM, taken by waiting for them instead of by a handler.
+/// SIGINT and SIGTERM, received by waiting instead of by a handler.
 pub struct Interrupts {
     set: libc::sigset_t,
 }
 
 impl Interrupts {
-    /// Blocks them in this thread and in all that it starts from now on.
+    /// Blocks both signals in this thread and in all threads that it starts from now on.
     ///
     /// # Errors
     /// errno of `pthread_sigmask(3)`.
@@ -308,7 +310,7 @@ impl Interrupts {
         }
     }
 
-    /// Waits for one of them, at most `timeout`; true when one came.
+    /// Waits for one of the signals, at most `timeout`. Returns true if one arrived.
     #[must_use]
     pub fn wait(&self, timeout: Duration) -> bool {
         let timeout = timespec(timeout);
@@ -316,7 +318,7 @@ impl Interrupts {
         let signal = unsafe {
             libc::sigtimedwait(&raw const self.set, std::ptr::null_mut(), &raw const timeout)
         };
-        // -1 is the timeout, or EINTR after a stop and continue: neither is one of ours.
+        // -1 means the timeout, or EINTR after SIGSTOP and SIGCONT.
         signal > 0
     }
 }
@@ -361,7 +363,7 @@ mod tests {
     #[test]
     fn the_machine_is_known() {
         assert_ne!(kernel_release(), "unknown");
-        // Not every architecture's kernel has a name for it.
+        // Some architectures have no model name, but the text is never empty.
         assert!(!cpu_model().is_empty());
         let [first, last] = ports();
         assert!(0 < first && first < last && last < 65_536, "{first} to {last}");

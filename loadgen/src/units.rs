@@ -1,4 +1,4 @@
-//! Durations, counts and sizes: how they are written on the command line and in the output.
+//! Parsing and formatting of durations, counts, sizes and untrusted text.
 
 use std::path::Path;
 use std::time::Duration;
@@ -21,38 +21,38 @@ const COUNTS: [(&str, u64); 5] =
 const SIZES: [(&str, u64); 5] =
     [("", 1), ("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
 
-/// Reads `100ms`, `5s`, `1.5s`, `2m`.
+/// Parses `100ms`, `5s`, `1.5s`, `2m`.
 ///
 /// # Errors
-/// What is wrong, with the units that are understood.
+/// Names the mistake, with an example.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     scaled(text, &TIMES, "a duration such as 100ms, 5s or 2m").map(Duration::from_nanos)
 }
 
-/// Reads `500`, `10k`, `1.5M`.
+/// Parses `500`, `10k`, `1.5M`.
 ///
 /// # Errors
-/// What is wrong, with the suffixes that are understood.
+/// Names the mistake, with an example.
 pub fn parse_count(text: &str) -> Result<u64, String> {
     scaled(text, &COUNTS, "a count such as 500, 10k or 1M")
 }
 
-/// Reads `64`, `64B`, `64KiB`, `1MiB`.
+/// Parses `64`, `64B`, `64KiB`, `1MiB`.
 ///
 /// # Errors
-/// What is wrong, with the units that are understood.
+/// Names the mistake, with an example.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     scaled(text, &SIZES, "a size such as 64, 64KiB or 1MiB")
 }
 
-/// A decimal number and one of `units`, as a whole and positive number of the smallest of them.
+/// Parses a decimal number with one of `units` into a positive integer of the smallest unit.
 fn scaled(text: &str, units: &[(&str, u64)], what: &str) -> Result<u64, String> {
     let wrong = || format!("expected {what}");
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let scale = units.iter().find(|(name, _)| *name == unit).ok_or_else(wrong)?.1;
     let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
-    // Nine digits after the point are a nanosecond of a second; the bound keeps 10^n in a u64.
+    // Nine digits resolve a nanosecond of a second, and 10^9 fits in a u64.
     if whole.is_empty() || fraction.is_empty() || fraction.len() > 9 || fraction.contains('.') {
         return Err(wrong());
     }
@@ -61,7 +61,7 @@ fn scaled(text: &str, units: &[(&str, u64)], what: &str) -> Result<u64, String> 
     let parts = u128::from(fraction.parse::<u64>().map_err(|_| wrong())?) * u128::from(scale);
     let one = 10_u128.pow(fraction.len() as u32);
     if parts % one != 0 {
-        return Err(format!("finer than the smallest unit; expected {what}"));
+        return Err(format!("too precise; expected {what}"));
     }
     let value = whole
         .checked_mul(scale)
@@ -73,11 +73,11 @@ fn scaled(text: &str, units: &[(&str, u64)], what: &str) -> Result<u64, String> 
     Ok(value)
 }
 
-/// `850 ns`, `12.3 µs`, `4.56 ms`, `1.20 s`: three figures, whatever the scale.
+/// Formats a time with three significant digits: `850 ns`, `12.3 µs`, `4.56 ms`, `1.20 s`.
 #[must_use]
 pub fn show_time(nanoseconds: u64) -> String {
     let value = nanoseconds as f64;
-    // The steps are where three figures round up to the next unit.
+    // The bounds are where three digits round up to the next unit.
     let (value, unit) = match nanoseconds {
         0..1_000 => return format!("{nanoseconds} ns"),
         1_000..999_500 => (value / 1e3, "µs"),
@@ -87,7 +87,7 @@ pub fn show_time(nanoseconds: u64) -> String {
     format!("{} {unit}", three_figures(value))
 }
 
-/// `512 B`, `12.3 kB`, `4.56 MB`: decimal, as rates of networks are.
+/// Formats a size in decimal units, as is usual for network rates: `512 B`, `12.3 kB`, `4.56 MB`.
 #[must_use]
 pub fn show_bytes(bytes: f64) -> String {
     let (value, unit) = match bytes {
@@ -100,13 +100,13 @@ pub fn show_bytes(bytes: f64) -> String {
     format!("{} {unit}", three_figures(value))
 }
 
-/// `00ff41`, as sha256sum(1) shows digests.
+/// Formats a digest like sha256sum(1): `00ff41`.
 #[must_use]
 pub fn show_hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Text that others chose, for a terminal: control characters are shown as `\n`, `\u{1b}`.
+/// Makes untrusted text safe for a terminal: control characters are shown as `\n`, `\u{1b}`.
 #[must_use]
 pub fn show_text(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
@@ -119,13 +119,13 @@ pub fn show_text(text: &str) -> String {
     shown
 }
 
-/// As [`show_text`], of a path; what is not UTF-8 in it is replaced.
+/// As [`show_text`], for a path; bytes that are not UTF-8 are replaced.
 #[must_use]
 pub fn show_path(path: &Path) -> String {
     show_text(&path.to_string_lossy())
 }
 
-/// `1,234,567`.
+/// Formats a count with separators: `1,234,567`.
 #[must_use]
 pub fn show_count(count: u64) -> String {
     let digits = count.to_string();

@@ -72,7 +72,7 @@ pub fn probe_http(address: SocketAddr, path: &str) -> io::Result<usize> {
     while !head.ends_with(b"\r\n\r\n") {
         if head.len() == HEAD_BYTES_MAX {
             return Err(wrong(format!(
-                "{address}{path}: no end of the reply's head in {HEAD_BYTES_MAX} bytes"
+                "{address}{path}: the head of the reply is longer than {HEAD_BYTES_MAX} bytes"
             )));
         }
         stream.read_exact(&mut byte)?;
@@ -88,13 +88,13 @@ fn content_length(head: &[u8]) -> Result<usize, String> {
     let mut lines = text.lines();
     let status = lines.next().unwrap_or_default();
     if status.split(' ').nth(1) != Some("200") {
-        return Err(format!("expected a 200, got `{status}`"));
+        return Err(format!("expected status 200, received `{status}`"));
     }
     lines
         .filter_map(|line| line.split_once(':'))
         .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
         .and_then(|(_, value)| value.trim().parse().ok())
-        .ok_or_else(|| format!("no usable Content-Length after `{status}`"))
+        .ok_or_else(|| format!("the reply `{status}` has no valid Content-Length"))
 }
 
 /// Opens the connections and asks on all of them until the time is over.
@@ -275,10 +275,10 @@ impl Client<'_> {
     fn broken(&self, index: u32, operation: &str, result: i32) -> io::Error {
         let answers = self.connections[index as usize].answers;
         let what = match result {
-            0.. => "the server closed it".to_owned(),
+            0.. => "the server closed the connection".to_owned(),
             error => io::Error::from_raw_os_error(-error).to_string(),
         };
-        wrong(format!("connection {index}, {operation} after {answers} answers: {what}"))
+        wrong(format!("connection {index}: {operation} after {answers} replies: {what}"))
     }
 }
 

@@ -1,8 +1,8 @@
-//! The bare ring: what is left of a server, and of a client, when nothing but the system calls
-//! remains. It is the limit that an engine is measured by, and shares no code with one.
+//! The bare ring: a server and a client reduced to their system calls. They are the limit against
+//! which an engine is measured, and share no code with the engine.
 //!
-//! A measuring instrument, not a server: a client that does not read its replies can hold every
-//! receive buffer, and there are no timeouts.
+//! They are measuring instruments. The server has no timeouts, and a client that does not read its
+//! replies can occupy every receive buffer.
 
 mod buffers;
 pub mod client;
@@ -10,7 +10,7 @@ mod connection;
 mod ring;
 pub mod server;
 
-/// Connections at most, of the server and of the client.
+/// The maximum of connections, of the server and of the client.
 pub const CONNECTIONS_MAX: usize = 16 * 1024;
 
 /// What an operation was, and for which descriptor: `user_data` on its way through the kernel.

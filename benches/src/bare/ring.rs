@@ -34,9 +34,10 @@ pub fn create() -> io::Result<IoUring> {
 fn explain(error: io::Error) -> io::Error {
     let remedy = match error.raw_os_error() {
         Some(libc::EPERM) => {
-            "allow it: sysctl kernel.io_uring_disabled=0, and in the container's seccomp profile"
+            "allow io_uring with sysctl kernel.io_uring_disabled=0 and in the container's seccomp \
+             profile"
         }
-        Some(libc::EINVAL) => "this needs Linux 6.6 or newer (IORING_SETUP_NO_SQARRAY)",
+        Some(libc::EINVAL) => "Linux 6.6 or newer is required (IORING_SETUP_NO_SQARRAY)",
         Some(libc::ENOMEM) => "raise the limit of locked memory (ulimit -l)",
         _ => "see io_uring_setup(2)",
     };

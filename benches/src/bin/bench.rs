@@ -1,4 +1,4 @@
-//! `ringwright-bench`: everything beside everybody, or two servers, or two load generators.
+//! `ringwright-bench`: compares all servers, or two servers, or two load generators.
 
 use std::fs;
 use std::io;
@@ -15,10 +15,10 @@ use ringwright_benches::compare::{
 use ringwright_benches::{machine, suite};
 use serde::Serialize;
 
-/// Compare servers, or load generators, in interleaved short runs.
+/// Compare servers, or load generators, in short interleaved runs.
 ///
-/// Servers stay alive on one CPU and are loaded in turn from another; who goes first is drawn
-/// each time. Look at the medians of the ratios and their spread: absolute figures drift.
+/// The servers run on one CPU and are loaded in turn from another one, in random order. Compare the
+/// medians of the ratios and their spread, because absolute figures drift.
 #[derive(Parser)]
 #[command(
     version,
@@ -30,7 +30,8 @@ use serde::Serialize;
     ringwright-bench http --connections 64 --json http.json --svg http.svg\n  \
     ringwright-bench http --program nginx=/opt/nginx/sbin/nginx\n  \
     ringwright-bench generators --pairs 15\n  \
-    ringwright-bench generators --server nginx --a bare"
+    ringwright-bench generators --server nginx --a bare\n\n\
+    Exit status: 0 done, 1 failed, 2 wrong usage. SIGINT or SIGTERM ends all children first."
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -39,20 +40,20 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Measure everything beside its peers, and write RESULTS.md, results.json and plots.
+    /// Compare ringwrightd with all peers and write RESULTS.md, results.json and plots.
     ///
-    /// Builds what it needs first. Takes about half an hour and two CPUs; nginx and strace are
-    /// looked for where Debian puts them.
+    /// Builds the programs first. Takes about half an hour and two CPUs. Expects nginx and strace
+    /// where Debian installs them; --program names other places.
     Compare(Compare),
-    /// Messages that come back, two servers.
+    /// Compare two echo servers.
     Echo {
-        /// Above the line of the ratio.
+        /// Server A, the numerator of the ratio.
         #[arg(long, value_enum, default_value = "ringwrightd")]
         a: Subject,
-        /// Below it.
+        /// Server B, the denominator.
         #[arg(long, value_enum, default_value = "limit")]
         b: Subject,
-        /// Bytes per message.
+        /// Size of a message in bytes.
         #[arg(long, value_name = "BYTES", default_value_t = 64,
               value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
         size: u32,
@@ -61,15 +62,15 @@ enum Command {
         #[command(flatten)]
         runs: Runs,
     },
-    /// One file over HTTP/1.1, connections kept, two servers.
+    /// Compare two HTTP servers that send one file over keep-alive connections.
     Http {
-        /// Above the line of the ratio.
+        /// Server A, the numerator of the ratio.
         #[arg(long, value_enum, default_value = "ringwrightd")]
         a: Subject,
-        /// Below it.
+        /// Server B, the denominator.
         #[arg(long, value_enum, default_value = "nginx")]
         b: Subject,
-        /// Bytes of the file.
+        /// Size of the file in bytes.
         #[arg(long, value_name = "BYTES", default_value_t = 1024,
               value_parser = clap::value_parser!(u32).range(1..=1 << 30))]
         size: u32,
@@ -78,21 +79,21 @@ enum Command {
         #[command(flatten)]
         runs: Runs,
     },
-    /// Two load generators at one server, by what they get for their own CPU time.
+    /// Compare two load generators by their own CPU time.
     ///
-    /// The figure is replies per second of CPU time, user and system, of the generator's whole
-    /// process, from its start to its end.
+    /// The figure is the number of replies per second of CPU time, user and system, of the
+    /// generator's process from its start to its end.
     Generators {
-        /// Above the line of the ratio.
+        /// Load generator A, the numerator of the ratio.
         #[arg(long, value_enum, default_value = "ringload")]
         a: Generator,
-        /// Below it.
+        /// Load generator B, the denominator.
         #[arg(long, value_enum, default_value = "wrk")]
         b: Generator,
-        /// Whom both ask for one file over HTTP/1.1, connections kept.
+        /// Server from which both request one file over keep-alive connections.
         #[arg(long, value_enum, default_value = "ringwrightd")]
         server: Subject,
-        /// Bytes of the file.
+        /// Size of the file in bytes.
         #[arg(long, value_name = "BYTES", default_value_t = 1024,
               value_parser = clap::value_parser!(u32).range(1..=1 << 30))]
         size: u32,
@@ -103,30 +104,30 @@ enum Command {
 
 #[derive(Args)]
 struct Compare {
-    /// Only these: parts, cells of them, or counts; all by default.
+    /// Names of the measurements to run; --list prints them. Default: all.
     #[arg(value_name = "NAME", value_parser = measured)]
     only: Vec<String>,
-    /// Print every NAME.
+    /// Print the names of all measurements.
     #[arg(long, exclusive = true)]
     list: bool,
-    /// One short round of everything, to see that it works.
+    /// Run one short round of each measurement, as a smoke test.
     #[arg(long)]
     quick: bool,
-    /// Rounds at least; they go on until the ratios are known within 3 %.
+    /// Minimum number of rounds; more follow until the ratios are known within 3 %.
     #[arg(long, value_name = "N", default_value_t = 9,
           value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
-    /// Rounds at most.
+    /// Maximum number of rounds.
     #[arg(long, value_name = "N", default_value_t = 31,
           value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds_max: u32,
-    /// Length of one run.
+    /// Duration of one run in seconds, 0.1 to 600.
     #[arg(long, value_name = "SECONDS", default_value = "0.5", value_parser = run_length)]
     seconds: Duration,
-    /// Folder of RESULTS.md, results.json and the plots; default: benches of the source tree.
+    /// Folder for RESULTS.md, results.json and the plots. Default: benches in the source tree.
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
-    /// Take the programs as they are.
+    /// Do not build the programs first.
     #[arg(long)]
     no_build: bool,
     #[command(flatten)]
@@ -135,47 +136,47 @@ struct Compare {
 
 #[derive(Args)]
 struct PlaceOptions {
-    /// Where a program lies that is not beside this one, nor where Debian puts it (repeatable).
+    /// Path of a program; repeatable. Default: beside this program, or where Debian installs it.
     #[arg(long = "program", value_name = "PROGRAM=PATH", value_parser = program)]
     programs: Vec<(String, PathBuf)>,
-    /// CPU of the servers.
+    /// CPU to which the servers are pinned.
     #[arg(long, value_name = "N", default_value_t = 0)]
     server_cpu: usize,
-    /// CPU of the load generator.
+    /// CPU to which the load generator is pinned.
     #[arg(long, value_name = "N", default_value_t = 1)]
     load_cpu: usize,
-    /// Draw the order from this instead of from the clock.
+    /// Seed for the order of the runs. Default: from the clock.
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
 }
 
 #[derive(Args)]
 struct Load {
-    /// Load generator; wrk for http only.
+    /// Load generator; wrk and oha support http only.
     #[arg(long, value_name = "NAME", value_enum, default_value = "ringload")]
     load: Generator,
 }
 
 #[derive(Args)]
 struct Runs {
-    /// Pairs of runs for each count of connections.
+    /// Pairs of runs for each number of connections.
     #[arg(long, value_name = "N", default_value_t = 9,
           value_parser = clap::value_parser!(u32).range(1..=1000))]
     pairs: u32,
-    /// Counts of connections.
+    /// Numbers of connections, separated by commas.
     #[arg(long, value_name = "N,…", default_value = "64,512",
           value_delimiter = ',', num_args = 1,
           value_parser = clap::value_parser!(u32).range(1..=CONNECTIONS_MAX as i64))]
     connections: Vec<u32>,
-    /// Length of one run; wrk rounds it up to whole seconds.
+    /// Duration of one run in seconds, 0.1 to 600; wrk rounds it up to whole seconds.
     #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = run_length)]
     seconds: Duration,
     #[command(flatten)]
     place: PlaceOptions,
-    /// Write the report there, too.
+    /// Also write the report to FILE as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Draw the ratios there.
+    /// Also draw the ratios to FILE as SVG.
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
 }
@@ -195,26 +196,28 @@ impl PlaceOptions {
 fn run_length(text: &str) -> Result<Duration, String> {
     match text.parse::<f64>() {
         Ok(seconds) if (0.1..=600.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
-        _ => Err(format!("`{text}`: expected seconds between 0.1 and 600")),
+        _ => Err(format!("`{text}`: expected a number of seconds from 0.1 to 600")),
     }
 }
 
 fn measured(name: &str) -> Result<String, String> {
     match suite::names().contains(&name.to_owned()) {
         true => Ok(name.to_owned()),
-        false => Err("nothing of that name is measured; `compare --list` prints all".into()),
+        false => {
+            Err("unknown measurement; `ringwright-bench compare --list` prints all names".into())
+        }
     }
 }
 
 fn program(text: &str) -> Result<(String, PathBuf), String> {
     match text.split_once('=') {
         Some((name, path)) if PROGRAMS.contains(&name) => Ok((name.to_owned(), path.into())),
-        _ => Err(format!("expected PROGRAM=PATH with one of {}", PROGRAMS.join(", "))),
+        _ => Err(format!("expected PROGRAM=PATH with one of the programs {}", PROGRAMS.join(", "))),
     }
 }
 
 fn main() -> ExitCode {
-    // So that the children and the temporary folder go before we do.
+    // Termination signals set a flag, so that children and the temporary folder are removed first.
     let caught = machine::catch_termination();
     match caught.and_then(|()| perform(Arguments::parse().command)) {
         Ok(()) => ExitCode::SUCCESS,
@@ -262,7 +265,7 @@ fn compare_all(arguments: Compare) -> io::Result<()> {
     })?;
     let missed = results.verdicts.iter().filter(|verdict| !verdict.reached).count();
     println!(
-        "{} demands of {} are reached",
+        "{} of {} requirements are met",
         results.verdicts.len() - missed,
         results.verdicts.len()
     );
@@ -270,10 +273,10 @@ fn compare_all(arguments: Compare) -> io::Result<()> {
 }
 
 const QUICK_RUN: Duration = Duration::from_millis(200);
-/// Where this was built.
+/// The source tree from which this program was built.
 const SOURCES: &str = env!("CARGO_MANIFEST_DIR");
 
-/// Builds all programs as this one was built.
+/// Builds all programs with the profile of this one.
 fn build() -> io::Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = std::process::Command::new(cargo);
@@ -284,7 +287,7 @@ fn build() -> io::Result<()> {
     match command.status()?.success() {
         true => Ok(()),
         false => {
-            Err(io::Error::other("the build failed; --no-build takes the programs as they are"))
+            Err(io::Error::other("the build failed; use --no-build to run the existing programs"))
         }
     }
 }
@@ -304,7 +307,7 @@ fn servers(
 }
 
 impl Runs {
-    /// Refuses who does not speak the protocol.
+    /// Rejects servers and load generators that do not support the protocol.
     fn common(
         &self,
         protocol: Protocol,
@@ -316,7 +319,7 @@ impl Runs {
         let mute_server = servers.iter().find(|server| !server.speaks(protocol));
         let mute = mute_generator.map(|generator| generator.name().to_owned());
         if let Some(mute) = mute.or(mute_server.map(Subject::to_string)) {
-            let message = format!("{mute} does not speak {protocol}");
+            let message = format!("{mute} does not support {protocol}");
             Arguments::command().error(ErrorKind::ValueValidation, message).exit();
         }
         Common {
@@ -328,7 +331,7 @@ impl Runs {
         }
     }
 
-    /// Leaves the report where it is asked for.
+    /// Writes the files that the options name.
     fn write(&self, report: &impl Serialize, svg: impl FnOnce() -> String) -> io::Result<()> {
         if let Some(path) = &self.json {
             write("--json", path, &serde_json::to_string_pretty(report)?)?;
@@ -346,6 +349,6 @@ fn clock_seed() -> u64 {
 
 fn write(option: &str, path: &Path, text: &str) -> io::Result<()> {
     fs::write(path, text).map_err(|error| {
-        io::Error::new(error.kind(), format!("{option} {}: {error}", path.display()))
+        io::Error::new(error.kind(), format!("{option} {}: cannot write: {error}", path.display()))
     })
 }

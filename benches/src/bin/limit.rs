@@ -1,4 +1,4 @@
-//! `ringwright-limit`: the limit that the engine is measured by.
+//! `ringwright-limit`: the performance limit to which the engine is compared.
 
 use std::fs;
 use std::io::{self, Write};
@@ -13,9 +13,10 @@ use ringwright_benches::bare::client::{self, Load};
 use ringwright_benches::bare::server::{self, Service};
 use ringwright_benches::{arguments, machine};
 
-/// The bare ring: one thread, one io_uring, nothing but the system calls.
+/// Server and load generator with one thread, one io_uring and only the necessary system calls.
 ///
-/// A measuring instrument: no timeouts, no checks of content, 16,384 connections at most.
+/// It shows what the kernel allows. It has no timeouts, does not check content, and supports at
+/// most 16,384 connections.
 #[derive(Parser)]
 #[command(
     version,
@@ -23,7 +24,8 @@ use ringwright_benches::{arguments, machine};
     ringwright-limit echo --listen 127.0.0.1:7000 --cpu 0\n  \
     ringwright-limit http --listen 127.0.0.1:8080 --size 1024\n  \
     ringwright-limit load 127.0.0.1:7000 --connections 64 --duration 2s --cpu 1\n  \
-    ringwright-limit load 127.0.0.1:8080 --connections 64 --duration 2s --http /"
+    ringwright-limit load 127.0.0.1:8080 --connections 64 --duration 2s --http /\n\n\
+    Exit status: 0 done, or ended by SIGINT or SIGTERM; 1 failed; 2 wrong usage."
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -32,68 +34,73 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Send every received chunk back.
+    /// Run an echo server: send every received chunk back.
     Echo {
         #[command(flatten)]
         server: ServerArguments,
     },
-    /// Answer every request (anything that ends in a blank line) with a fixed 200.
+    /// Run an HTTP server: answer every request with a fixed 200.
+    ///
+    /// A request is anything that ends in an empty line.
     Http {
         #[command(flatten)]
         server: ServerArguments,
-        /// Length of the reply's body in bytes.
+        /// Size of the reply's body in bytes.
         #[arg(long, value_name = "BYTES", default_value_t = 1024,
               value_parser = clap::value_parser!(u32).range(..=1 << 20))]
         size: u32,
     },
-    /// Ask in a closed loop, check byte counts, print requests per second.
+    /// Load a server in a closed loop and print the requests per second.
+    ///
+    /// Checks the number of received bytes, but not their content.
     Load(LoadArguments),
 }
 
 #[derive(Args)]
 struct ServerArguments {
-    /// Where to listen; port 0 takes a free one, which is printed.
+    /// Address to listen on; port 0 picks a free port. The address is printed when the server is
+    /// ready.
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: SocketAddr,
-    /// Stay on this CPU.
+    /// Pin this process to this CPU. Default: any CPU.
     #[arg(long, value_name = "N")]
     cpu: Option<usize>,
 }
 
 #[derive(Args)]
 struct LoadArguments {
-    /// The server.
+    /// Address of the server.
     #[arg(value_name = "ADDRESS:PORT")]
     address: SocketAddr,
-    /// Connections, each with one request under way.
+    /// Number of connections, each with --pipeline requests in flight.
     #[arg(short, long, value_name = "N", default_value_t = 64,
           value_parser = clap::value_parser!(u32).range(1..=CONNECTIONS_MAX as i64))]
     connections: u32,
-    /// How long: 100ms, 5s, 2m.
+    /// Duration of the run: 100ms, 5s, 2m; at most 60m.
     #[arg(short, long, default_value = "2s", value_parser = arguments::duration)]
     duration: Duration,
-    /// Bytes per echoed message.
+    /// Size of an echo message in bytes.
     #[arg(long, value_name = "BYTES", default_value_t = 64,
           value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     size: u32,
-    /// Get this path over HTTP/1.1 instead of echoing.
+    /// Request this path over HTTP/1.1 instead of echoing messages.
     #[arg(long, value_name = "PATH", conflicts_with = "size")]
     http: Option<String>,
-    /// Get PATH0, PATH1, … in turn, so many of them, whose replies are all equally long.
+    /// Request N files in turn: PATH0, PATH1 and so on. All replies must have the same length.
     #[arg(long, value_name = "N", requires = "http",
           value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     files: Option<u32>,
-    /// Requests sent at once on each connection.
+    /// Requests in flight on each connection.
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u32).range(1..=1024))]
     pipeline: u32,
-    /// Count the CPU time of this process while asking (repeatable).
+    /// Also measure the CPU time of this process during the run; repeatable.
     #[arg(long, value_name = "PID")]
     cpu_of: Vec<u32>,
-    /// Stay on this CPU.
+    /// Pin this process to this CPU. Default: any CPU.
     #[arg(long, value_name = "N")]
     cpu: Option<usize>,
-    /// Write the result there, too.
+    /// Also write the result to FILE as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
@@ -148,18 +155,18 @@ fn load(arguments: &LoadArguments) -> io::Result<()> {
         servers: arguments.cpu_of.clone(),
     })?;
     println!(
-        "{:.0} requests/s, {} requests in {:.2} s, {:.2} µs of the client's CPU each",
+        "{:.0} requests/s, {} requests in {:.2} s, {:.2} µs of client CPU per request",
         report.replies_per_s, report.replies, report.elapsed_s, report.cpu_us_per_reply
     );
     if report.connections_silent > 0 {
         println!(
-            "{} of {} connections got no answer",
+            "{} of {} connections received no reply",
             report.connections_silent, arguments.connections
         );
     }
     let Some(path) = &arguments.json else { return Ok(()) };
     fs::write(path, serde_json::to_string(&report)?).map_err(|error| {
-        io::Error::new(error.kind(), format!("--json {}: {error}", path.display()))
+        io::Error::new(error.kind(), format!("--json {}: cannot write: {error}", path.display()))
     })
 }
 

@@ -1,4 +1,4 @@
-//! `ringwright-peer-compio`: the same echo on compio's io_uring driver.
+//! `ringwright-peer-compio`: an echo server on compio's io_uring driver.
 
 use std::io;
 use std::process::ExitCode;
@@ -13,10 +13,10 @@ use ringwright_benches::peer::{self, Buffer, Place};
 
 /// Entries of the submission queue.
 const ENTRIES: u32 = 4096;
-/// Completions that fit: one of every connection.
+/// Entries of the completion queue: one for every connection.
 const COMPLETIONS: u32 = 32_768;
 
-/// Echo on compio: one thread, one task per connection.
+/// Echo server on compio, for comparison: one thread, one task per connection.
 #[derive(Parser)]
 #[command(name = "ringwright-peer-compio", version)]
 struct Arguments {
@@ -45,7 +45,7 @@ fn run(arguments: &Arguments) -> io::Result<()> {
     })
 }
 
-/// Ends with its connection, by whatever error.
+/// Serves one connection until its end or an error.
 async fn echo(mut stream: TcpStream, bytes: usize) -> io::Result<()> {
     let mut buffer = Vec::with_capacity(bytes);
     loop {

@@ -1,4 +1,4 @@
-//! `ringwright-peer-glommio`: the same echo on glommio.
+//! `ringwright-peer-glommio`: an echo server on glommio.
 
 use std::io;
 use std::os::fd::{FromRawFd, IntoRawFd};
@@ -10,10 +10,10 @@ use glommio::net::{TcpListener, TcpStream};
 use glommio::{LocalExecutorBuilder, Placement};
 use ringwright_benches::peer::{self, Buffer, Place};
 
-/// Entries of each of its rings.
+/// Entries of each ring.
 const ENTRIES: usize = 4096;
 
-/// Echo on glommio: one executor, one task per connection.
+/// Echo server on glommio, for comparison: one executor, one task per connection.
 #[derive(Parser)]
 #[command(name = "ringwright-peer-glommio", version)]
 struct Arguments {
@@ -32,7 +32,7 @@ fn run(arguments: &Arguments) -> io::Result<()> {
     let bytes = arguments.buffer.bytes();
     let executor = LocalExecutorBuilder::new(Placement::Unbound).ring_depth(ENTRIES).make()?;
     executor.run(async {
-        // SAFETY: it is a listener's, and nobody else has it any more.
+        // SAFETY: the descriptor is a listener's, and nothing else owns it.
         let listener = unsafe { TcpListener::from_raw_fd(listener) };
         loop {
             let stream = listener.accept().await?;
@@ -41,7 +41,7 @@ fn run(arguments: &Arguments) -> io::Result<()> {
     })
 }
 
-/// Ends with its connection, by whatever error.
+/// Serves one connection until its end or an error.
 async fn echo(mut stream: TcpStream, bytes: usize) -> io::Result<()> {
     let mut buffer = vec![0; bytes];
     loop {

@@ -1,4 +1,4 @@
-//! `ringwright-peer-hyper`: HTTP/1.1 on hyper and tokio, the body from memory.
+//! `ringwright-peer-hyper`: an HTTP/1.1 server on hyper and tokio with the body in memory.
 
 use std::convert::Infallible;
 use std::io;
@@ -16,19 +16,19 @@ use hyper_util::rt::TokioIo;
 use ringwright_benches::peer::{self, Place};
 use tokio::net::TcpListener;
 
-/// A body from memory on hyper and tokio: one thread, one task per connection.
+/// HTTP server on hyper and tokio, for comparison: one thread, one task per connection.
 ///
-/// Any request is answered with 200 and the fields that a server of files sends.
+/// Answers every request with 200, a body from memory, and the header fields of a file server.
 #[derive(Parser)]
 #[command(name = "ringwright-peer-hyper", version)]
 struct Arguments {
     #[command(flatten)]
     place: Place,
-    /// Length of the body.
+    /// Size of the body in bytes.
     #[arg(long, value_name = "BYTES", default_value_t = 1024,
           value_parser = clap::value_parser!(u32).range(..=1 << 30))]
     size: u32,
-    /// Flush replies to pipelined requests together (hyper's own default: each by itself).
+    /// Flush the replies to pipelined requests together instead of one by one, hyper's default.
     #[arg(long)]
     pipeline_flush: bool,
 }
@@ -43,7 +43,7 @@ fn run(arguments: &Arguments) -> io::Result<()> {
     let body = Bytes::from(vec![b'x'; arguments.size as usize]);
     let mut http = http1::Builder::new();
     http.pipeline_flush(arguments.pipeline_flush);
-    // Without it the end of the requests may overtake the last reply.
+    // Without half_close, hyper may close before the last reply when the client sends its FIN.
     http.half_close(true);
     tokio::runtime::Builder::new_current_thread().enable_io().build()?.block_on(async {
         let listener = TcpListener::from_std(listener)?;
@@ -52,7 +52,7 @@ fn run(arguments: &Arguments) -> io::Result<()> {
             let body = body.clone();
             let service = service_fn(move |_: Request<Incoming>| reply(body.clone()));
             let connection = http.serve_connection(TokioIo::new(stream), service);
-            // Its errors are its client's: a reset, a request that is none.
+            // Errors are caused by the client: a reset or an invalid request.
             tokio::spawn(async { connection.await.is_ok() });
         }
     })

@@ -1,5 +1,5 @@
-//! `ringwright-peer-tokio`: the same echo on tokio, the peer that the limit program must beat for
-//! its numbers to be a limit.
+//! `ringwright-peer-tokio`: an echo server on tokio. `ringwright-limit` must be faster, or its
+//! figures are no limit.
 
 use std::io;
 use std::process::ExitCode;
@@ -9,7 +9,7 @@ use ringwright_benches::peer::{self, Buffer, Place};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Echo on tokio: one thread, one task per connection.
+/// Echo server on tokio, for comparison: one thread, one task per connection.
 #[derive(Parser)]
 #[command(name = "ringwright-peer-tokio", version)]
 struct Arguments {
@@ -36,7 +36,7 @@ fn run(arguments: &Arguments) -> io::Result<()> {
     })
 }
 
-/// Ends with its connection, by whatever error.
+/// Serves one connection until its end or an error.
 async fn echo(mut stream: TcpStream, bytes: usize) -> io::Result<()> {
     let mut buffer = vec![0; bytes];
     loop {

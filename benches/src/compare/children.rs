@@ -16,8 +16,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// From the polite signal to the one that cannot be refused.
 const END_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// A child, mostly pinned to one CPU. It is ended when this is dropped, and by the kernel should this
-/// process vanish.
+/// A child, mostly pinned to one CPU. It is ended when this is dropped, and by the kernel should
+/// this process vanish.
 pub struct Process {
     name: String,
     child: Child,
@@ -38,7 +38,7 @@ impl Process {
         let child = command.env_clear().stdin(Stdio::null()).spawn();
         let child = child.map_err(|error| {
             let place = cpu.map(|cpu| format!(" on CPU {cpu}")).unwrap_or_default();
-            io::Error::new(error.kind(), format!("start {name}{place}: {error}"))
+            io::Error::new(error.kind(), format!("cannot start {name}{place}: {error}"))
         })?;
         Ok(Self { name, child })
     }
@@ -63,7 +63,10 @@ impl Process {
         match receiver.recv_timeout(wait_max) {
             Ok(Ok(line)) if !line.is_empty() => Ok(line),
             Ok(Err(error)) => Err(error),
-            _ => Err(self.failure(&format!("said nothing on standard output in {wait_max:?}"))),
+            _ => {
+                Err(self
+                    .failure(&format!("printed nothing on standard output within {wait_max:?}")))
+            }
         }
     }
 
@@ -81,7 +84,9 @@ impl Process {
         machine::terminate(self.pid());
         match self.wait_unless(END_WAIT_MAX, || false)? {
             Some(_) => Ok(()),
-            None => Err(self.failure(&format!("did not end within {END_WAIT_MAX:?} of SIGTERM"))),
+            None => {
+                Err(self.failure(&format!("did not end within {END_WAIT_MAX:?} after SIGTERM")))
+            }
         }
     }
 
@@ -112,7 +117,7 @@ impl Drop for Process {
             return;
         }
         if let Err(error) = self.end() {
-            eprintln!("{error}; it is killed");
+            eprintln!("{error}; killing it");
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
@@ -143,7 +148,7 @@ impl Scratch {
     pub fn create() -> io::Result<Self> {
         let path = std::env::temp_dir().join(format!("ringwright-bench-{}", std::process::id()));
         fs::create_dir(&path).map_err(|error| {
-            io::Error::new(error.kind(), format!("create {}: {error}", path.display()))
+            io::Error::new(error.kind(), format!("cannot create {}: {error}", path.display()))
         })?;
         Ok(Self(path))
     }
@@ -157,7 +162,7 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.0) {
-            eprintln!("remove {}: {error}", self.0.display());
+            eprintln!("cannot remove {}: {error}", self.0.display());
         }
     }
 }

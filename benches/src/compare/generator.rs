@@ -21,13 +21,13 @@ const GENERATOR_WAS_BOTTLENECK: i32 = 4;
 /// A load generator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Generator {
-    /// `ringload`, which checks every byte.
+    /// ringload, which checks every byte
     Ringload,
-    /// `ringwright-limit load`, which checks byte counts: the cheaper one.
+    /// ringwright-limit load, which checks byte counts only
     Bare,
-    /// wrk, which checks the status. HTTP only, and whole seconds.
+    /// wrk, which checks the status only; http only, whole seconds
     Wrk,
-    /// oha, which checks the status. HTTP only.
+    /// oha, which checks the status only; http only
     Oha,
 }
 
@@ -74,7 +74,8 @@ pub struct Loaded {
     pub replies: u64,
     /// Length of the run.
     pub elapsed_s: f64,
-    /// `ringload` and oha: of all replies, with `ringload` also of those that the end of the run cut off.
+    /// `ringload` and oha: of all replies, with `ringload` also of those that the end of the run
+    /// cut off.
     #[serde(default)]
     pub received_bytes: Option<u64>,
     /// `ringload`.
@@ -152,10 +153,10 @@ impl Generator {
         let mut process = Process::start(command, Some(place.load_cpu))?;
         let status = process.wait(request.duration + OVERTIME_MAX)?;
         if !status.success() && status.code() != Some(GENERATOR_WAS_BOTTLENECK) {
-            return Err(process.failure(&format!("ended with {status} loading {address}")));
+            return Err(process.failure(&format!("ended with {status} while loading {address}")));
         }
         let report = fs::read_to_string(&path).map_err(|error| {
-            process.failure(&format!("left no report in {}: {error}", path.display()))
+            process.failure(&format!("wrote no report to {}: {error}", path.display()))
         })?;
         fs::remove_file(&path)?;
         let loaded = match self {
@@ -165,7 +166,7 @@ impl Generator {
             Self::Wrk => wrk::parse(&report, request.connections),
             Self::Oha => oha::parse(&report),
         };
-        loaded.map_err(|error| process.failure(&format!("{error}; it said:\n{report}")))
+        loaded.map_err(|error| process.failure(&format!("{error}; its output:\n{report}")))
     }
 }
 

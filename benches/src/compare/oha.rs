@@ -50,16 +50,16 @@ pub fn parse(text: &str) -> Result<Loaded, String> {
         report;
     for (what, count) in &error_distribution {
         if what != CUT_OFF {
-            return Err(format!("it met errors: {what}, {count} times"));
+            return Err(format!("errors: {what}, {count} times"));
         }
     }
     for (status, count) in &status_code_distribution {
         if status != OK {
-            return Err(format!("it met errors: status {status}, {count} times"));
+            return Err(format!("errors: status {status}, {count} times"));
         }
     }
     let at = |name: &str| {
-        let seconds = latency_percentiles.get(name).ok_or(format!("it does not say {name}"))?;
+        let seconds = latency_percentiles.get(name).ok_or(format!("the output has no {name}"))?;
         Ok::<_, String>(seconds * 1e6)
     };
     let latency = Times {

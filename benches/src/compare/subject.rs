@@ -49,23 +49,23 @@ impl fmt::Display for Protocol {
 /// A server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Subject {
-    /// `ringwrightd`, one shard.
+    /// ringwrightd with one shard
     Ringwrightd,
-    /// `ringwright-limit`, the bare ring. Over HTTP it sends a fixed reply and reads no file.
+    /// ringwright-limit; for http it sends a fixed reply instead of a file
     Limit,
-    /// `ringwright-peer-tokio`. Echo only.
+    /// ringwright-peer-tokio; echo only
     Tokio,
-    /// `ringwright-peer-monoio`. Echo only.
+    /// ringwright-peer-monoio; echo only
     Monoio,
-    /// `ringwright-peer-compio`. Echo only.
+    /// ringwright-peer-compio; echo only
     Compio,
-    /// `ringwright-peer-glommio`. Echo only.
+    /// ringwright-peer-glommio; echo only
     Glommio,
-    /// `ringwright-peer-hyper`. HTTP only, the body from memory.
+    /// ringwright-peer-hyper with the body in memory; http only
     Hyper,
-    /// The same with `--pipeline-flush`, which hyper calls experimental and leaves off.
+    /// ringwright-peer-hyper --pipeline-flush, which hyper calls experimental; http only
     HyperFlush,
-    /// nginx, one worker. HTTP only.
+    /// nginx with one worker; http only
     Nginx,
 }
 
@@ -132,21 +132,23 @@ pub fn locate(program: &str, programs: &HashMap<String, PathBuf>) -> io::Result<
         return Ok(path.clone());
     }
     let (path, remedy) = match program {
-        "nginx" => ("/usr/sbin/nginx".into(), "install the Debian package nginx-light, or name it"),
-        "strace" => ("/usr/bin/strace".into(), "install the Debian package strace, or name it"),
-        "wrk" => ("/usr/bin/wrk".into(), "install the Debian package wrk, or name it"),
-        "oha" => (cargo_installed("oha")?, "cargo install oha, or name it"),
+        "nginx" => ("/usr/sbin/nginx".into(), "install the Debian package nginx-light"),
+        "strace" => ("/usr/bin/strace".into(), "install the Debian package strace"),
+        "wrk" => ("/usr/bin/wrk".into(), "install the Debian package wrk"),
+        "oha" => (cargo_installed("oha")?, "run cargo install oha"),
         _ => {
             let own = std::env::current_exe()?;
             let beside = own.parent().unwrap_or(Path::new("/")).join(program);
-            (beside, "build the whole workspace (cargo build --release), or name it")
+            (beside, "build the whole workspace (cargo build --release)")
         }
     };
     if path.is_file() {
         return Ok(path);
     }
-    let message =
-        format!("{program}: not at {}: {remedy}: --program {program}=PATH", path.display());
+    let message = format!(
+        "{program} not found at {}; {remedy}, or give --program {program}=PATH",
+        path.display()
+    );
     Err(io::Error::new(io::ErrorKind::NotFound, message))
 }
 
@@ -188,7 +190,9 @@ impl Server {
             }
             thread::sleep(LOOK_EVERY);
         }
-        Err(self.process.failure(&format!("has not closed its connections in {SETTLE_WAIT_MAX:?}")))
+        Err(self
+            .process
+            .failure(&format!("did not close its connections within {SETTLE_WAIT_MAX:?}")))
     }
 
     /// The file that holds what it says on standard error.

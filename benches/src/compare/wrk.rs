@@ -13,8 +13,8 @@ pub fn arguments(request: &Request, command: &mut Command) {
     command.arg(format!("http://{}/{PAYLOAD}", request.server.address));
 }
 
-/// Reads what wrk 4 prints. A line that is not known is an error, for it may tell of one; so is what
-/// tells of one.
+/// Reads what wrk 4 prints. A line that is not known is an error, for it may tell of one; so is
+/// what tells of one.
 pub fn parse(text: &str, connections: u32) -> Result<Loaded, String> {
     let mut counted = None;
     let mut confirmed = false;
@@ -22,20 +22,20 @@ pub fn parse(text: &str, connections: u32) -> Result<Loaded, String> {
         let first = line.split_whitespace().next().unwrap_or_default();
         match first {
             "Running" | "Thread" | "Latency" | "Req/Sec" | "Requests/sec:" | "Transfer/sec:" => {}
-            "Socket" | "Non-2xx" => return Err(format!("it met errors: {line}")),
+            "Socket" | "Non-2xx" => return Err(format!("errors: {line}")),
             _ if line == format!("1 threads and {connections} connections") => confirmed = true,
             _ => {
-                let loaded = requests(line).ok_or(format!("what is `{line}`?"))?;
+                let loaded = requests(line).ok_or(format!("unexpected line `{line}`"))?;
                 if counted.replace(loaded).is_some() {
-                    return Err("it counted twice".into());
+                    return Err("the output has two request counts".into());
                 }
             }
         }
     }
     if !confirmed {
-        return Err(format!("it does not say that it had {connections} connections"));
+        return Err(format!("the output does not confirm {connections} connections"));
     }
-    counted.ok_or_else(|| "it does not say how many requests there were".into())
+    counted.ok_or_else(|| "the output has no request count".into())
 }
 
 /// `92801 requests in 2.00s, 114.20MB read`.
@@ -100,12 +100,12 @@ Transfer/sec:     57.06MB
         for (text, named) in [
             ("", "64 connections"),
             (&GOOD.replace("and 64", "and 63"), "1 threads and 63 connections"),
-            (&GOOD.replace("92801 requests in 2.01s, 114.20MB read\n", "\n"), "what is ``"),
-            (&GOOD.replace("  92801 requests in 2.01s, 114.20MB read\n", ""), "how many"),
-            (&GOOD.replace("2.01s", "2.01"), "what is"),
-            (&GOOD.replace("2.01s", "2.01d"), "what is"),
-            (&GOOD.replace("92801", "-1"), "what is"),
-            (&GOOD.repeat(2), "twice"),
+            (&GOOD.replace("92801 requests in 2.01s, 114.20MB read\n", "\n"), "unexpected line ``"),
+            (&GOOD.replace("  92801 requests in 2.01s, 114.20MB read\n", ""), "no request count"),
+            (&GOOD.replace("2.01s", "2.01"), "unexpected line"),
+            (&GOOD.replace("2.01s", "2.01d"), "unexpected line"),
+            (&GOOD.replace("92801", "-1"), "unexpected line"),
+            (&GOOD.repeat(2), "two request counts"),
             (&format!("{GOOD}unable to do so\n"), "unable to do so"),
         ] {
             let error = parse(text, 64).err().unwrap();

@@ -1,5 +1,5 @@
-//! Everything that is said of speed here, measured by one command: every server beside its peers and
-//! the bare ring, interleaved, until the ratios are known.
+//! Everything that is said of speed here, measured by one command: every server beside its peers
+//! and the bare ring, interleaved, until the ratios are known.
 
 mod bounds;
 mod calls;
@@ -130,7 +130,7 @@ pub fn run(plan: &Plan) -> io::Result<Results> {
         }
     }
     for cell in &absent {
-        eprintln!("{}: left out, for {} is not here", cell.id, cell.generator.name());
+        eprintln!("{}: skipped because {} is not installed", cell.id, cell.generator.name());
     }
     let scratch = Scratch::create()?;
     let mut results = Results {
@@ -207,11 +207,12 @@ impl Plan {
         }
         let text = fs::read_to_string(&path).map_err(|error| named(&path, error))?;
         let results: Results = serde_json::from_str(&text)
-            .map_err(|error| named(&path, io::Error::other(format!("{error}: take it away"))))?;
+            .map_err(|error| named(&path, io::Error::other(format!("{error}; remove the file"))))?;
         Ok((!results.quick).then_some(results))
     }
 
-    /// Whoever asks for a cell by name is told what is missing; otherwise it can do without witnesses.
+    /// Whoever asks for a cell by name is told what is missing; otherwise it can do without
+    /// witnesses.
     fn can(&self, cell: &cells::Cell) -> bool {
         let generator = cell.generator;
         !self.only.is_empty()

@@ -1,4 +1,4 @@
-//! The options that every kind of run has.
+//! The options that every command takes.
 
 use crate::http::Url;
 use crate::units::parse_duration;
@@ -7,23 +7,24 @@ use clap::Args;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What every kind of run has.
+/// The options that every command takes.
 #[derive(Clone, Debug, Args)]
 pub struct CommonArgs {
-    /// Write the report as JSON too (described in report.schema.json)
+    /// Write the report to FILE as JSON; report.schema.json describes its fields
     #[arg(long, global = true, value_name = "FILE", env = "RINGLOAD_JSON", hide_env = true)]
     pub json: Option<PathBuf>,
-    /// Write the report as one HTML page too, with its curves; it needs nothing beside itself
+    /// Write the report to FILE as one self-contained HTML page with charts
     #[arg(long, global = true, value_name = "FILE", env = "RINGLOAD_HTML", hide_env = true)]
     pub html: Option<PathBuf>,
-    /// Write the times of every second as an HdrHistogram log (1.3) too
+    /// Write the latencies of each second to FILE as an HdrHistogram log (format 1.3)
     #[arg(long, global = true, value_name = "FILE", env = "RINGLOAD_HLOG", hide_env = true)]
     pub hlog: Option<PathBuf>,
-    /// Fail if this is so, as 'p99>5ms', 'errors.reset>0', 'replies_per_s<10k' (repeatable); the
-    /// figures are listed at the end of this help
+    /// Fail (exit status 1) if this condition is true, for example 'p99>5ms', 'errors.reset>0' or
+    /// 'replies_per_s<10k'; repeatable. The end of this help lists the figures
     #[arg(long, global = true, value_name = "EXPRESSION")]
     pub fail_if: Vec<Expression>,
-    /// Fail if this ringwrightd (its --admin) has not given everything back after the run
+    /// Fail if the ringwrightd with this admin address (its --admin) holds more connections,
+    /// buffers or descriptors after the run than before it
     #[arg(
         long,
         global = true,
@@ -32,25 +33,26 @@ pub struct CommonArgs {
         hide_env = true
     )]
     pub ledger: Option<Url>,
-    /// Fail if this server holds more descriptors or threads after the run, or sockets its clients
-    /// have closed; its child processes count with it
+    /// Fail if the server process with this id, with its child processes, has more open
+    /// descriptors, threads or sockets in CLOSE_WAIT after the run than before it
     #[arg(long, global = true, value_name = "NUMBER", env = "RINGLOAD_PID", hide_env = true)]
     pub pid: Option<u32>,
-    /// Longest wait until a server has given everything back (--ledger, --pid)
+    /// Longest wait after the run for the server to release everything (for --ledger and --pid)
     #[arg(long, global = true, value_name = "TIME", default_value = "5s",
           env = "RINGLOAD_SETTLE", hide_env = true, value_parser = parse_duration)]
     pub settle: Duration,
-    /// Print no line per second and no progress, only the summary
+    /// Print only the summary: no line per second and no progress
     #[arg(long, global = true, env = "RINGLOAD_QUIET", hide_env = true,
           value_parser = clap::builder::FalseyValueParser::new())]
     pub quiet: bool,
-    /// Seed of the bytes sent; taken from the clock by default, and reported
+    /// Seed for the bytes that are sent and for everything random. Default: random; the report
+    /// contains it, so that a run can be repeated
     #[arg(long, value_name = "NUMBER", env = "RINGLOAD_SEED", hide_env = true)]
     pub seed: Option<u64>,
 }
 
 impl CommonArgs {
-    /// Something is asked for that is of one report.
+    /// Returns true if an option is given that applies to exactly one report.
     #[must_use]
     pub fn needs_one_report(&self) -> bool {
         self.json.is_some() || self.html.is_some() || !self.fail_if.is_empty()

@@ -1,49 +1,52 @@
-//! Reports read again: `report`, `merge`, `compare`.
+//! The options of the commands that read JSON reports: `report`, `merge` and `compare`.
 
-use super::CommonArgs;
+use super::{CommonArgs, examples};
 use clap::Subcommand;
 use std::path::PathBuf;
 
-/// What is done with reports.
+/// The commands that read JSON reports.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Reports {
-    /// Print the summary of reports again, or make a page of one (--html)
+    /// Print the summary of JSON reports, or turn one into an HTML page
+    #[command(after_help = examples::REPORT, max_term_width = 100)]
     Report {
-        /// What --json has written
+        /// Reports written by --json
         #[arg(required = true)]
         files: Vec<PathBuf>,
-        /// What every kind of run has.
+        /// The options that every command takes.
         #[command(flatten)]
         common: CommonArgs,
     },
-    /// Add up reports of load from several machines: percentiles are those of all times together
+    /// Merge load reports of several machines into one, with exact percentiles of all requests
+    #[command(after_help = examples::MERGE, max_term_width = 100)]
     Merge {
-        /// What --json has written
+        /// Reports written by --json
         #[arg(required = true)]
         files: Vec<PathBuf>,
-        /// What every kind of run has.
+        /// The options that every command takes.
         #[command(flatten)]
         common: CommonArgs,
     },
-    /// Compare two runs, or several on each side (A1,A2,A3 B1,B2,B3), with their noise
+    /// Compare run B with run A, or several runs on each side, and tell differences from noise
+    #[command(after_help = examples::COMPARE, max_term_width = 100)]
     Compare {
-        /// Reports of the one side, separated by commas
+        /// Reports of side A, written by --json, separated by commas: A1,A2,A3
         #[arg(required = true, value_delimiter = ',', num_args = 1)]
         a: Vec<PathBuf>,
-        /// Reports of the other side
+        /// Reports of side B
         #[arg(required = true, value_delimiter = ',', num_args = 1)]
         b: Vec<PathBuf>,
-        /// What every kind of run has.
+        /// The options that every command takes.
         #[command(flatten)]
         common: CommonArgs,
     },
 }
 
 impl Reports {
-    /// Options of runs that have no meaning for files.
+    /// Options that apply to runs only.
     const NOT_FOR_REPORTS: [&str; 5] = ["hlog", "ledger", "pid", "settle", "seed"];
 
-    /// What every kind of run has.
+    /// Returns the options that every command takes.
     #[must_use]
     pub const fn common(&self) -> &CommonArgs {
         match self {
@@ -55,14 +58,15 @@ impl Reports {
 
     pub(super) fn check(&self, from_line: impl Fn(&str) -> bool) -> Result<(), String> {
         match Self::NOT_FOR_REPORTS.into_iter().find(|name| from_line(name)) {
-            Some(option) => Err(format!("--{option} is for a run; here reports are read again")),
+            Some(option) => {
+                Err(format!("--{option} applies to a run; this command only reads reports"))
+            }
             None => match self {
                 Self::Report { files, common } if files.len() > 1 && common.needs_one_report() => {
-                    Err("--json, --html and --fail-if are for one report; give one FILE".into())
+                    Err("--json, --html and --fail-if apply to one report; give one FILE".into())
                 }
                 Self::Compare { common, .. } if common.html.is_some() => {
-                    Err("--html makes a page of one report: ringload report FILE --html PAGE"
-                        .into())
+                    Err("--html applies to one report: ringload report FILE --html PAGE".into())
                 }
                 _ => Ok(()),
             },

@@ -1,4 +1,4 @@
-//! A herd of idle connections: the options of `idle`.
+//! The options of `idle`.
 
 use super::{CONNECTIONS_MAX, CommonArgs, DURATION_MAX, parse_address};
 use crate::http::Url;
@@ -6,14 +6,14 @@ use crate::units::{parse_count, parse_duration};
 use clap::{Args, ValueEnum};
 use std::time::Duration;
 
-/// What the connections of a herd speak.
+/// Protocol of the probes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum HerdProtocol {
-    /// A probe is 32 bytes, which must come back
+    /// Send 32 bytes, which the server must return
     Echo,
-    /// A probe is a GET; every body must be the first one's
+    /// Send a GET; every reply must have the same body as the first one
     Http,
-    /// A probe is an ECHO of 32 bytes
+    /// Send an ECHO packet with 32 bytes, which the server must return
     Packets,
 }
 
@@ -29,16 +29,16 @@ impl HerdProtocol {
     }
 }
 
-/// A herd of idle connections, each of which is shown to still answer.
+/// The options of `idle`.
 #[derive(Clone, Debug, Args)]
 pub struct IdleArgs {
-    /// Who is asked.
+    /// The server.
     #[arg(
         value_name = "ADDR",
-        help = "HOST:PORT, or http://HOST[:PORT][/PATH] with --protocol http"
+        help = "The server: HOST:PORT, or http://HOST[:PORT][/PATH] with --protocol http"
     )]
     pub target: String,
-    /// What they speak
+    /// Protocol of the probes
     #[arg(
         long,
         value_name = "NAME",
@@ -51,37 +51,38 @@ pub struct IdleArgs {
     #[arg(short, long, value_name = "COUNT", default_value = "1k",
           env = "RINGLOAD_CONNECTIONS", hide_env = true, value_parser = parse_count)]
     pub connections: u64,
-    /// How long to hold them once all are there, at most 24h
+    /// Time to hold the connections after all are open, at most 24h
     #[arg(long, value_name = "TIME", default_value = "60s",
           env = "RINGLOAD_HOLD", hide_env = true, value_parser = parse_duration)]
     pub hold: Duration,
-    /// How often each is asked whether it is still there; they take turns, evenly over this time
+    /// Interval between two probes of the same connection, at most 24h; the probes of all
+    /// connections are spread evenly over it
     #[arg(long, value_name = "TIME", default_value = "10s",
           env = "RINGLOAD_PROBE_EVERY", hide_env = true, value_parser = parse_duration)]
     pub probe_every: Duration,
-    /// Connects per second; as fast as the server takes them by default, 256 under way at once
+    /// Connections to open per second. Default: no limit, but at most 256 connects in progress
     #[arg(long, value_name = "RATE",
           env = "RINGLOAD_CONN_RATE", hide_env = true, value_parser = parse_count)]
     pub conn_rate: Option<u64>,
-    /// Longest wait for an answer, and for a connect
+    /// Longest wait for a connect and for the answer to a probe, at most 24h
     #[arg(long, value_name = "TIME", default_value = "10s",
           env = "RINGLOAD_TIMEOUT", hide_env = true, value_parser = parse_duration)]
     pub timeout: Duration,
-    /// The server is expected to drain: refused connects, and connections that it ends politely
-    /// before it has begun an answer, are counted but not lost
+    /// Expect the server to drain or restart: refused connects, and connections that it closes
+    /// cleanly before the first byte of an answer, are counted but are not losses
     #[arg(long, env = "RINGLOAD_DRAIN_OK", hide_env = true,
           value_parser = clap::builder::FalseyValueParser::new())]
     pub drain_ok: bool,
-    /// What every kind of run has.
+    /// The options that every command takes.
     #[command(flatten)]
     pub common: CommonArgs,
 }
 
 impl IdleArgs {
-    /// Where to connect to, not yet resolved, and what to ask for there, if it is HTTP.
+    /// Returns the unresolved address, and the URL to request with `--protocol http`.
     ///
     /// # Errors
-    /// A target that is none for this protocol.
+    /// Says which form of address the protocol expects.
     pub fn place(&self) -> Result<(String, Option<Url>), String> {
         match (self.protocol, self.target.contains("://")) {
             (HerdProtocol::Http, true) => {
@@ -93,7 +94,7 @@ impl IdleArgs {
                 let url = format!("http://{address}/").parse()?;
                 Ok((address, Some(url)))
             }
-            (_, true) => Err("a URL is for --protocol http".into()),
+            (_, true) => Err("a URL needs --protocol http; otherwise give HOST:PORT".into()),
             (_, false) => parse_address(&self.target).map(|address| (address, None)),
         }
     }
@@ -101,13 +102,16 @@ impl IdleArgs {
     pub(super) fn check(&self) -> Result<(), String> {
         self.place().map_err(|wrong| format!("{:?}: {wrong}", self.target))?;
         if self.connections > CONNECTIONS_MAX {
-            return Err(format!("--connections is at most {CONNECTIONS_MAX}"));
+            return Err(format!(
+                "--connections {} is too large; the maximum is {CONNECTIONS_MAX}",
+                self.connections
+            ));
         }
         for (name, time) in
             [("hold", self.hold), ("probe-every", self.probe_every), ("timeout", self.timeout)]
         {
             if time > DURATION_MAX {
-                return Err(format!("--{name} is at most 24h"));
+                return Err(format!("--{name} must be at most 24h"));
             }
         }
         Ok(())
@@ -127,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_herd_is_a_thousand_for_a_minute_unless_told() {
+    fn defaults_are_a_thousand_connections_for_a_minute() {
         let idle = read("ringload idle localhost:7000").expect("a command line");
         assert_eq!((idle.protocol, idle.connections), (HerdProtocol::Echo, 1_000));
         let seconds = Duration::from_secs;
@@ -159,11 +163,11 @@ mod tests {
     fn wrong_usage_is_named() {
         for (line, says) in [
             ("ringload idle a", "expected HOST:PORT"),
-            ("ringload idle http://a/", "a URL is for --protocol http"),
-            ("ringload idle ftp://a/ --protocol http", "ftp:// is not spoken"),
+            ("ringload idle http://a/", "a URL needs --protocol http"),
+            ("ringload idle ftp://a/ --protocol http", "ftp:// is not supported"),
             ("ringload idle a:1 --protocol gopher", "invalid value 'gopher'"),
-            ("ringload idle a:1 -c 2M", "--connections is at most"),
-            ("ringload idle a:1 --hold 25h", "--hold is at most 24h"),
+            ("ringload idle a:1 -c 2M", "--connections 2000000 is too large"),
+            ("ringload idle a:1 --hold 25h", "--hold must be at most 24h"),
             ("ringload idle a:1 --probe-every 0s", "must not be zero"),
         ] {
             let error = read(line).expect_err(line);

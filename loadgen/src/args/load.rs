@@ -1,4 +1,4 @@
-//! How to load a server: the options of `http`, `echo` and `packets`.
+//! The options of the load commands: `http`, `echo` and `packets`.
 
 use super::{CONNECTIONS_MAX, CommonArgs, DURATION_MAX};
 use crate::report::Pacing;
@@ -6,24 +6,24 @@ use crate::units::{parse_count, parse_duration};
 use clap::{Args, ValueEnum};
 use std::time::Duration;
 
-/// Most requests in flight on a connection.
+/// Maximum of `--pipeline`.
 const PIPELINE_MAX: u64 = 1_024;
-/// Most bytes in flight on a connection: they are kept in memory until they are sent.
+/// Maximum of bytes in flight on a connection: they stay in memory until they are sent.
 const FLIGHT_BYTES_MAX: u64 = 64 << 20;
-/// Most requests or connections per second.
+/// Maximum of `--rate` and `--conn-rate`, per second.
 const RATE_MAX: u64 = 10_000_000;
 
-/// How what is on schedule is spread over the time.
+/// Distribution of scheduled requests or connections over time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Arrivals {
-    /// Evenly
+    /// At equal intervals
     Uniform,
-    /// As independent clients come: at random, seeded by --seed
+    /// At random times, like independent clients; --seed makes them repeatable
     Poisson,
 }
 
 impl Arrivals {
-    /// As it is written.
+    /// The name on the command line and in the report.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -33,36 +33,37 @@ impl Arrivals {
     }
 }
 
-/// How to load it.
+/// The options of the load commands.
 #[derive(Clone, Debug, Args)]
 pub struct LoadArgs {
-    /// Connections kept open, each with one request in flight at a time (see --pipeline)
+    /// Connections to keep open, each with --pipeline requests in flight; with --conn-rate, the
+    /// most that may be open at once
     #[arg(short, long, value_name = "COUNT", default_value = "64",
           env = "RINGLOAD_CONNECTIONS", hide_env = true, value_parser = parse_count)]
     pub connections: u64,
-    /// Threads, a ring each
+    /// Threads that drive the connections, each with its own io_uring
     #[arg(short, long, value_name = "COUNT", default_value = "1",
           env = "RINGLOAD_THREADS", hide_env = true, value_parser = parse_count)]
     pub threads: u64,
-    /// Length of the run, at most 24h
+    /// Duration of the run, at most 24h
     #[arg(short, long, value_name = "TIME", default_value = "10s",
           env = "RINGLOAD_DURATION", hide_env = true, value_parser = parse_duration)]
     pub duration: Duration,
-    /// Requests to send, instead of a length of time
+    /// Stop after COUNT requests instead of after --duration
     #[arg(short = 'n', long, value_name = "COUNT",
           env = "RINGLOAD_REQUESTS", hide_env = true, value_parser = parse_count)]
     pub requests: Option<u64>,
-    /// Send so many requests per second in all, on schedule whether replies come or not (open loop):
-    /// latency counts from when a request was to be sent
+    /// Send COUNT requests per second in total on a fixed schedule, even if replies are late (open
+    /// loop). Latency is measured from the scheduled time
     #[arg(short = 'R', long, value_name = "COUNT",
           env = "RINGLOAD_RATE", hide_env = true, value_parser = parse_count)]
     pub rate: Option<u64>,
-    /// Open so many connections per second in all, on schedule, each for --requests-per-connection
-    /// (default 1) requests one after another; -c are the most open at once
+    /// Open COUNT connections per second in total on a fixed schedule (open loop), each for
+    /// --requests-per-connection requests (default 1)
     #[arg(long, value_name = "COUNT",
           env = "RINGLOAD_CONN_RATE", hide_env = true, value_parser = parse_count)]
     pub conn_rate: Option<u64>,
-    /// How the schedule of --rate or --conn-rate is spread over the time
+    /// Distribution of the schedule of --rate or --conn-rate over time
     #[arg(
         long,
         value_name = "HOW",
@@ -71,33 +72,34 @@ pub struct LoadArgs {
         hide_env = true
     )]
     pub arrivals: Arrivals,
-    /// The server is expected to drain: refused connects, and connections that it ends politely
-    /// before it has begun a reply, are counted but no errors
+    /// Expect the server to drain or restart: refused connects, and connections that it closes
+    /// cleanly before the first byte of a reply, are counted but are not errors
     #[arg(long, env = "RINGLOAD_DRAIN_OK", hide_env = true,
           value_parser = clap::builder::FalseyValueParser::new())]
     pub drain_ok: bool,
-    /// Requests in flight on a connection
+    /// Requests in flight on each connection, at most 1024
     #[arg(long, value_name = "COUNT", default_value = "1",
           env = "RINGLOAD_PIPELINE", hide_env = true, value_parser = parse_count)]
     pub pipeline: u64,
-    /// Close a connection after so many requests and open another
+    /// Close each connection after COUNT requests and open a new one
     #[arg(long, value_name = "COUNT",
           env = "RINGLOAD_REQUESTS_PER_CONNECTION", hide_env = true, value_parser = parse_count)]
     pub requests_per_connection: Option<u64>,
-    /// Longest wait for a reply, and for a connect
+    /// Longest wait for a connect and for a reply (put and get: time without progress), at most 24h
     #[arg(long, global = true, value_name = "TIME", default_value = "10s",
           env = "RINGLOAD_TIMEOUT", hide_env = true, value_parser = parse_duration)]
     pub timeout: Duration,
-    /// Pin the first thread to this CPU of those allowed, counted from 0, the next to the next
+    /// Pin the first thread to this CPU and each further thread to the next one. CPUs are counted
+    /// from 0 among those that this process may use
     #[arg(long, value_name = "CPU", env = "RINGLOAD_PIN_FROM", hide_env = true)]
     pub pin_from: Option<usize>,
-    /// What every kind of run has.
+    /// The options that every command takes.
     #[command(flatten)]
     pub common: CommonArgs,
 }
 
 impl LoadArgs {
-    /// What decides when the next request is sent.
+    /// Returns what triggers the next request: a reply, or a schedule.
     #[must_use]
     pub const fn pacing(&self) -> Pacing {
         match (self.rate, self.conn_rate) {
@@ -107,12 +109,12 @@ impl LoadArgs {
         }
     }
 
-    /// Takes back what the environment asked for and the command line knows better, and refuses
-    /// what does not fit together. A message has `message_bytes`; `from_line` tells what the command
-    /// line gave.
+    /// Drops settings from the environment that the command line overrides, and checks that the
+    /// options fit together. `message_bytes` is the size of one message. `from_line` returns true
+    /// for an option that was given on the command line.
     ///
     /// # Errors
-    /// What does not fit, in words.
+    /// Names the options that do not fit together, and the limit.
     pub fn settle(
         &mut self,
         message_bytes: u64,
@@ -120,34 +122,43 @@ impl LoadArgs {
     ) -> Result<(), String> {
         match (from_line("duration"), from_line("requests")) {
             (true, true) => return Err("give either --duration or --requests, not both".into()),
-            // The environment asked for a number of requests; the command line knows better.
+            // RINGLOAD_REQUESTS is overridden by the command line.
             (true, false) => self.requests = None,
             (false, _) => {}
         }
         if self.duration > DURATION_MAX || self.timeout > DURATION_MAX {
-            return Err("--duration and --timeout are at most 24h".into());
+            return Err("--duration and --timeout must be at most 24h".into());
         }
         if self.connections > CONNECTIONS_MAX {
-            return Err(format!("--connections is at most {CONNECTIONS_MAX}"));
+            return Err(format!(
+                "--connections {} is too large; the maximum is {CONNECTIONS_MAX}",
+                self.connections
+            ));
         }
         if self.threads > self.connections {
             return Err(format!(
-                "--threads {} are more than --connections {}: some would have nothing to do",
+                "--threads {} exceeds --connections {}: each thread needs at least one connection",
                 self.threads, self.connections
             ));
         }
         self.check_rates(from_line)?;
         if self.pipeline > PIPELINE_MAX {
-            return Err(format!("--pipeline is at most {PIPELINE_MAX}"));
+            return Err(format!(
+                "--pipeline {} is too large; the maximum is {PIPELINE_MAX}",
+                self.pipeline
+            ));
         }
         if message_bytes.saturating_mul(self.pipeline) > FLIGHT_BYTES_MAX {
-            return Err("--size times --pipeline is at most 64MiB".into());
+            return Err(format!(
+                "--size times --pipeline is {} bytes; the maximum is 64MiB",
+                message_bytes.saturating_mul(self.pipeline)
+            ));
         }
         Ok(())
     }
 
     fn check_rates(&mut self, from_line: impl Fn(&str) -> bool) -> Result<(), String> {
-        // The environment asked for one; the command line knows better.
+        // A rate in the environment is overridden by the other one on the command line.
         match (from_line("rate"), from_line("conn_rate")) {
             (true, false) => self.conn_rate = None,
             (false, true) => self.rate = None,
@@ -155,26 +166,27 @@ impl LoadArgs {
         }
         for (name, rate) in [("--rate", self.rate), ("--conn-rate", self.conn_rate)] {
             if rate.is_some_and(|rate| rate > RATE_MAX) {
-                return Err(format!("{name} is at most 10M"));
+                return Err(format!("{name} must be at most 10M"));
             }
         }
         if self.rate.is_some() && self.conn_rate.is_some() {
             return Err("give either --rate or --conn-rate, not both".into());
         }
         if from_line("arrivals") && !self.is_on_schedule() {
-            return Err("--arrivals is of --rate or --conn-rate".into());
+            return Err("--arrivals needs --rate or --conn-rate".into());
         }
         Ok(())
     }
 
-    /// Requests after which a connection is closed; `None`: it is kept.
+    /// Returns the number of requests after which a connection is closed, or `None` if connections
+    /// stay open.
     #[must_use]
     pub fn quota(&self) -> Option<u64> {
         let default = matches!(self.pacing(), Pacing::Connections).then_some(1);
         self.requests_per_connection.or(default)
     }
 
-    /// There is a rate.
+    /// Returns true if `--rate` or `--conn-rate` is set.
     #[must_use]
     pub const fn is_on_schedule(&self) -> bool {
         !matches!(self.pacing(), Pacing::Closed)

@@ -1,7 +1,8 @@
-//! The command line: a file for each family of commands.
+//! The command line; each file has the options of one family of commands.
 
 mod churn;
 mod common;
+mod examples;
 mod files;
 mod idle;
 mod load;
@@ -10,10 +11,11 @@ mod transfer;
 
 pub use churn::{ChurnArgs, OracleArgs, PATIENCE, ReplayArgs};
 pub use common::CommonArgs;
+#[cfg(test)]
+pub(crate) use examples::PLAN as PLAN_EXAMPLE;
 pub use files::Reports;
 pub use idle::{HerdProtocol, IdleArgs};
 pub use load::{Arrivals, LoadArgs};
-pub(crate) use plan::EXAMPLE as PLAN_EXAMPLE;
 pub use plan::PlanArgs;
 pub use transfer::Transfer;
 
@@ -24,106 +26,67 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::time::Duration;
 
-/// Most connections of a run: beyond, a single address has no ports for them by far.
+/// Maximum of `--connections`. A single address has far fewer ports.
 const CONNECTIONS_MAX: u64 = 1_000_000;
-/// Most bytes of an ECHO or DIGEST.
+/// Maximum of `--size` for `packets`: the largest body of an ECHO or DIGEST.
 const PACKET_SIZE_MAX: u64 = (BODY_BYTES_MAX - PREFIX_BYTES) as u64;
-/// Longest run and longest wait for a reply.
+/// Maximum of `--duration`, `--hold`, `--probe-every` and `--timeout`.
 const DURATION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
-const EXAMPLES: &str = "\
-Examples:
-  ringload http http://127.0.0.1:8080/ -c 256 -d 30s
-  ringload http http://127.0.0.1:8080/ -n 100k --requests-per-connection 10
-  ringload http http://127.0.0.1:8080/ -c 256 -R 20k
-      open loop: 20,000 requests per second whether replies come or not; latency counts from
-      when a request was to be sent
-  ringload http http://127.0.0.1:8080/ --conn-rate 2k --arrivals poisson
-      2,000 new connections per second at random times, each for one request
-  ringload http http://127.0.0.1:8080/ -R 5k --drain-ok
-      while the server is restarted: what it ends politely is counted, and is no error
-  ringload echo 127.0.0.1:7000 --size 4KiB --pipeline 8 --json report.json
-  ringload packets 127.0.0.1:7100 --size 1KiB --digest-every 10
-  ringload packets 127.0.0.1:7100 put backup.tar --as monday.tar --replace
-  ringload packets 127.0.0.1:7100 get monday.tar --out backup.tar
-  ringload http http://127.0.0.1:8080/ -R 5k --fail-if 'p99>5ms' --fail-if 'errors>0' --html a.html
-      status 1 if more than one in a hundred waits longer; a page with curves for whom it concerns
-  ringload http http://127.0.0.1:8080/ -c 1k --ledger http://127.0.0.1:9090
-      status 1 if this ringwrightd has not given everything back behind the run
-  ringload http http://127.0.0.1:80/ -c 1k --pid $(cat /run/nginx.pid)
-      the same of any server, as far as the kernel tells: descriptors, threads, CLOSE_WAIT
-  ringload compare monday1.json,monday2.json today1.json,today2.json --fail-if 'ratio.p99>1.1'
-  ringload merge machine1.json machine2.json --json all.json
-  ringload report all.json --html all.html
-  ringload churn 127.0.0.1:7000 -d 1m     misbehaves in every way; see ringload churn --help
-  ringload idle 127.0.0.1:8080 --protocol http -c 10k --hold 5m --probe-every 30s
-  ringload plan drain.toml --json report.json
-
-Figures for --fail-if, compared by < <= > >= == != with a number and its unit (5ms 10k 64KiB 90%):
-  p50 p99 p99.95 mean max …       the latency; the service time where there is no schedule
-  service.p99 connect.p99 lag.p99 first_byte.p99 session.p99 probe.p99 reaction.p99
-  errors errors.reset findings findings.lost_reply leaks replies_per_s own_cpu cpu_per_reply
-  bystander_ratio.p99             and any number of the JSON report by its path: statuses.503
-
-Exit status:
-  0  every reply was right        3    nothing could be connected to
-  1  errors, --fail-if, a leak    4    ringload was the bottleneck: it could not keep to --rate
-  2  wrong usage                  130  interrupted; the report covers what was done
-
-Every option can be set in the environment, but for -H, --fail-if and what only put or get has:
---requests-per-connection is RINGLOAD_REQUESTS_PER_CONNECTION. What is given on the command line
-goes first.";
-
-/// Puts load on a server and checks every byte that comes back.
+/// Load generator that checks every byte of every reply
 #[derive(Debug, Parser)]
-#[command(name = "ringload", version, after_help = EXAMPLES, max_term_width = 100)]
+#[command(name = "ringload", version, after_help = examples::COMMANDS, max_term_width = 100)]
 pub struct Cli {
-    /// What to speak, and to whom.
+    /// The command and its options.
     #[command(subcommand)]
     pub target: Target,
 }
 
-/// What to speak, and to whom.
+/// The command and its options.
 #[derive(Debug, Subcommand)]
 pub enum Target {
-    /// GET one URL over HTTP/1.1; every body must be the first one's
-    #[command(after_help = EXAMPLES, max_term_width = 100)]
+    /// Load an HTTP/1.1 server with GET requests for one URL
+    #[command(after_help = examples::HTTP, max_term_width = 100)]
     Http {
-        /// What to ask for.
-        #[arg(help = "http://HOST[:PORT][/PATH]")]
+        /// The URL.
+        #[arg(
+            help = "URL to request: http://HOST[:PORT][/PATH]; every reply must have the same body \
+                    as the first one"
+        )]
         url: Url,
-        /// A field to send with every request (repeatable)
+        /// Header field to send with every request; repeatable
         #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = parse_field)]
         fields: Vec<(String, String)>,
-        /// How to load it.
+        /// The options of the load commands.
         #[command(flatten)]
         load: LoadArgs,
     },
-    /// Send bytes to an echo server; each must come back
-    #[command(after_help = EXAMPLES, max_term_width = 100)]
+    /// Load an echo server; every byte must come back
+    #[command(after_help = examples::ECHO, max_term_width = 100)]
     Echo {
-        /// HOST:PORT
+        /// The server: HOST:PORT
         #[arg(value_parser = parse_address)]
         address: String,
-        /// Bytes of a message
+        /// Size of a message
         #[arg(long, value_name = "SIZE", default_value = "64", env = "RINGLOAD_SIZE",
               hide_env = true, value_parser = parse_size)]
         size: u64,
-        /// How to load it.
+        /// The options of the load commands.
         #[command(flatten)]
         load: LoadArgs,
     },
-    /// Ask a packet server for echoes and digests, each checked; or put or get a file
-    #[command(after_help = EXAMPLES, max_term_width = 100, disable_help_subcommand = true)]
+    /// Load a packet server with echo and digest requests, or transfer a file
+    #[command(after_help = examples::PACKETS, max_term_width = 100, disable_help_subcommand = true)]
     Packets {
-        /// HOST:PORT
+        /// The server: HOST:PORT
         #[arg(value_parser = parse_address)]
         address: String,
-        /// Bytes of a request, at most 65531
+        /// Size of the data in a request, at most 65531 bytes
         #[arg(long, value_name = "SIZE", default_value = "64", env = "RINGLOAD_SIZE",
               hide_env = true, value_parser = parse_size)]
         size: u64,
-        /// Every so many requests of a connection one is a digest, the others are echoes; 0: none
+        /// Every COUNTth request of a connection asks for a SHA-256 digest, the others for an echo;
+        /// 0: echoes only
         #[arg(
             long,
             value_name = "COUNT",
@@ -132,27 +95,27 @@ pub enum Target {
             hide_env = true
         )]
         digest_every: u64,
-        /// How to load it.
+        /// The options of the load commands.
         #[command(flatten)]
         load: LoadArgs,
-        /// A file there or back, instead of load.
+        /// A file transfer instead of load.
         #[command(subcommand)]
         transfer: Option<Transfer>,
     },
-    /// Reports read again.
+    /// The commands that read JSON reports.
     #[command(flatten)]
     Reports(Reports),
-    /// Hold idle connections and show that each still answers
-    #[command(after_help = EXAMPLES, max_term_width = 100)]
+    /// Hold many idle connections and check that each one still answers
+    #[command(after_help = examples::IDLE, max_term_width = 100)]
     Idle(IdleArgs),
-    /// Carry out a plan: several runs at once, in phases, and what happens to the server meanwhile
-    #[command(after_help = PLAN_EXAMPLE, max_term_width = 100)]
+    /// Run several commands at once, in phases, and signal or restart the server meanwhile
+    #[command(after_help = examples::PLAN, max_term_width = 100)]
     Plan(PlanArgs),
-    /// Misbehave at every point of a connection's life, and see whether the server takes it right
-    #[command(after_help = churn::CHURN_EXAMPLES, max_term_width = 100)]
+    /// Inject faults at every point of a connection's life and check how the server reacts
+    #[command(after_help = examples::CHURN, max_term_width = 100)]
     Churn(ChurnArgs),
-    /// Walk the script of a finding again, step by step
-    #[command(after_help = churn::REPLAY_EXAMPLES, max_term_width = 100)]
+    /// Replay the script of a churn finding, step by step
+    #[command(after_help = examples::REPLAY, max_term_width = 100)]
     Replay(ReplayArgs),
 }
 
@@ -160,7 +123,7 @@ impl Cli {
     /// Reads a command line and the environment.
     ///
     /// # Errors
-    /// clap's, and what does not fit together.
+    /// clap's errors, and options that do not fit together.
     pub fn read<I, T>(arguments: I) -> Result<Self, clap::Error>
     where
         I: IntoIterator<Item = T>,
@@ -175,7 +138,7 @@ impl Cli {
         Ok(cli)
     }
 
-    /// How to load it, where it is load or a file that was asked for.
+    /// Returns the load options of `http`, `echo` and `packets`.
     #[must_use]
     pub const fn load(&self) -> Option<&LoadArgs> {
         match &self.target {
@@ -190,7 +153,7 @@ impl Cli {
         }
     }
 
-    /// What every kind of run has.
+    /// Returns the options that every command takes.
     #[must_use]
     pub const fn common(&self) -> &CommonArgs {
         match &self.target {
@@ -210,9 +173,9 @@ impl Cli {
         match &mut self.target {
             Target::Http { load, .. } => load.settle(0, from_line),
             Target::Echo { size, load, .. } => load.settle(*size, from_line),
-            Target::Packets { size, .. } if *size > PACKET_SIZE_MAX => {
-                Err(format!("--size is at most {PACKET_SIZE_MAX} in a packet"))
-            }
+            Target::Packets { size, .. } if *size > PACKET_SIZE_MAX => Err(format!(
+                "--size {size} is too large for a packet; the maximum is {PACKET_SIZE_MAX}"
+            )),
             Target::Packets { size, load, transfer, .. } => {
                 transfer.as_ref().map_or(Ok(()), |transfer| transfer.check(from_line))?;
                 load.settle(*size, from_line)
@@ -226,7 +189,7 @@ impl Cli {
     }
 }
 
-/// `HOST:PORT`, not yet resolved.
+/// Checks the form `HOST:PORT` without resolving the name.
 pub(crate) fn parse_address(text: &str) -> Result<String, String> {
     let is_host = |host: &str| match host.strip_prefix('[') {
         Some(rest) => rest.len() > 1 && rest.ends_with(']'),
@@ -236,25 +199,27 @@ pub(crate) fn parse_address(text: &str) -> Result<String, String> {
     let is_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
     match text.rsplit_once(':') {
         Some((host, port)) if is_host(host) && is_port(port) => Ok(text.into()),
-        _ => {
-            Err("expected HOST:PORT, the port from 1 to 65535, an IPv6 address in brackets".into())
-        }
+        _ => Err(
+            "expected HOST:PORT with a port from 1 to 65535; write an IPv6 address in brackets, \
+                 as in [::1]:7000"
+                .into(),
+        ),
     }
 }
 
-/// `Name: value`, as it may stand in a request.
+/// Reads a header field of the form `Name: value`.
 fn parse_field(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once(':').ok_or("expected 'Name: value'")?;
     let value = value.trim();
     if name.is_empty() || !name.bytes().all(head::is_token) {
-        return Err("the name is no token (letters, digits and !#$%&'*+-.^_`|~)".into());
+        return Err("invalid field name; allowed are letters, digits and !#$%&'*+-.^_`|~".into());
     }
     if !value.bytes().all(head::is_text) {
-        return Err("there is a control character in the value".into());
+        return Err("control characters are not allowed in the value".into());
     }
     for framing in ["content-length", "transfer-encoding"] {
         if name.eq_ignore_ascii_case(framing) {
-            return Err(format!("{name} announces a body, and a GET has none here"));
+            return Err(format!("{name} announces a body, but these GET requests have none"));
         }
     }
     Ok((name.into(), value.into()))
@@ -352,7 +317,7 @@ mod tests {
     #[test]
     fn wrong_usage_is_named() {
         for (line, says) in [
-            ("ringload http ftp://a/", "ftp:// is not spoken"),
+            ("ringload http ftp://a/", "ftp:// is not supported"),
             ("ringload echo a", "expected HOST:PORT"),
             ("ringload echo [::1]", "expected HOST:PORT"),
             ("ringload packets ::1:7100", "in brackets"),
@@ -362,34 +327,34 @@ mod tests {
             ("ringload echo a:1 -n 0", "must not be zero"),
             ("ringload echo a:1 -n 5 -d 5s", "not both"),
             ("ringload echo a:1 -c 2 -t 3", "--threads 3"),
-            ("ringload echo a:1 -c 2M", "--connections is at most"),
+            ("ringload echo a:1 -c 2M", "--connections 2000000 is too large"),
             ("ringload echo a:1 -R 0", "must not be zero"),
-            ("ringload echo a:1 -R 11M", "--rate is at most 10M"),
-            ("ringload echo a:1 --conn-rate 11M", "--conn-rate is at most 10M"),
+            ("ringload echo a:1 -R 11M", "--rate must be at most 10M"),
+            ("ringload echo a:1 --conn-rate 11M", "--conn-rate must be at most 10M"),
             ("ringload echo a:1 -R 5 --conn-rate 5", "not both"),
-            ("ringload echo a:1 --arrivals poisson", "--arrivals is of --rate or --conn-rate"),
+            ("ringload echo a:1 --arrivals poisson", "--arrivals needs --rate or --conn-rate"),
             ("ringload echo a:1 -R 5 --arrivals often", "uniform, poisson"),
-            ("ringload packets a:1 -R 5 put x", "--rate is for load"),
-            ("ringload packets a:1 --drain-ok put x", "--drain-ok is for load"),
-            ("ringload echo a:1 --pipeline 2k", "--pipeline is at most"),
+            ("ringload packets a:1 -R 5 put x", "--rate applies to load"),
+            ("ringload packets a:1 --drain-ok put x", "--drain-ok applies to load"),
+            ("ringload echo a:1 --pipeline 2k", "--pipeline 2000 is too large"),
             ("ringload echo a:1 --size 1MiB --pipeline 65", "64MiB"),
             ("ringload echo a:1 -H X:y", "unexpected argument"),
             ("ringload http http://a/ -H X", "Name: value"),
-            ("ringload http http://a/ -H (:y", "no token"),
+            ("ringload http http://a/ -H (:y", "invalid field name"),
             ("ringload http http://a/ -H X:\u{7}", "control character"),
             ("ringload http http://a/ -H Content-Length:5", "announces a body"),
             ("ringload churn a", "expected PROTOCOL://HOST:PORT"),
-            ("ringload churn a:1 --faults fast", "none of the faults"),
+            ("ringload churn a:1 --faults fast", "unknown fault"),
             ("ringload churn a:1 -n 5 -d 5s", "cannot be used with"),
             ("ringload churn a:1 --patience 11m", "at most 10m"),
-            ("ringload churn a:1 --bystanders 1001", "--bystanders is at most"),
+            ("ringload churn a:1 --bystanders 1001", "--bystanders must be at most"),
             ("ringload replay", "SCRIPT"),
             ("ringload replay x --times 2M", "--times and --company"),
-            ("ringload packets a:1 --size 64KiB", "at most 65531"),
+            ("ringload packets a:1 --size 64KiB", "the maximum is 65531"),
             ("ringload packets a:1 --digest-every 1.5", "--digest-every"),
-            ("ringload packets a:1 -c 5 put x", "--connections is for load"),
-            ("ringload packets a:1 --digest-every 5 get x", "--digest-every is for load"),
-            ("ringload packets a:1 put dir/..", "is no name"),
+            ("ringload packets a:1 -c 5 put x", "--connections applies to load"),
+            ("ringload packets a:1 --digest-every 5 get x", "--digest-every applies to load"),
+            ("ringload packets a:1 put dir/..", "is not a valid file name"),
             ("ringload packets a:1 put x --as a/b", "without slashes"),
             ("ringload packets a:1 get ../x", "without slashes"),
             ("ringload packets a:1 get .x", "begin with a dot"),

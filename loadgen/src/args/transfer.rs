@@ -1,49 +1,53 @@
-//! One file there or back: `packets ADDR put` and `get`.
+//! The options of `packets ADDR put` and `packets ADDR get`.
 
+use super::examples;
 use crate::packets::wire::check_name;
 use clap::Subcommand;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-/// A file to a packet server, or from one.
+/// The transfer of one file to a packet server, or from one.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Transfer {
-    /// Send a file, and compare its SHA-256 with what the server computes of it
+    /// Upload a file and compare its SHA-256 with the server's
+    #[command(after_help = examples::PUT, max_term_width = 100)]
     Put {
-        /// A regular file
+        /// The file to upload; must be a regular file
         file: PathBuf,
-        /// Its name on the server; the last component of FILE by default
+        /// Name of the file on the server. Default: the last component of FILE
         #[arg(long = "as", value_name = "NAME")]
         name: Option<OsString>,
-        /// Replace a file of that name (the server must allow that)
+        /// Replace an existing file of that name; the server must allow it (ringwrightd: --replace)
         #[arg(long)]
         replace: bool,
-        /// Do not ask the server for its SHA-256
+        /// Do not ask the server for the SHA-256 of the file
         #[arg(long)]
         no_verify: bool,
     },
-    /// Fetch a file, and compare its SHA-256 with what the server computes of it
+    /// Download a file and compare its SHA-256 with the server's
     #[command(
-        long_about = "Fetch a file, and compare its SHA-256 with what the server computes of \
-        it.\n\nA regular file, or one that is not there yet, is written beside its place and \
-        renamed when it is complete and right, in place of what was there; if anything goes wrong \
-        nothing stays."
+        after_help = examples::GET,
+        max_term_width = 100,
+        long_about = "Download a file and compare its SHA-256 with the server's.\n\nThe data goes \
+        to a temporary file in the target folder, which is renamed to the target when it is \
+        complete and verified. After a failure, the target is unchanged. A device, a pipe or \
+        standard output is written directly."
     )]
     Get {
-        /// Its name on the server
+        /// Name of the file on the server
         name: OsString,
-        /// Where it goes; '-' is standard output, the default is NAME in the current folder
+        /// Target file; - is standard output. Default: NAME in the current folder
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
-        /// Do not ask the server for its SHA-256
+        /// Do not ask the server for the SHA-256 of the file
         #[arg(long)]
         no_verify: bool,
     },
 }
 
 impl Transfer {
-    /// Options of the load that have no meaning for a file.
+    /// Options that apply to load only.
     const NOT_FOR_FILES: [&str; 14] = [
         "connections",
         "threads",
@@ -64,12 +68,12 @@ impl Transfer {
     pub(super) fn check(&self, from_line: impl Fn(&str) -> bool) -> Result<(), String> {
         if let Some(option) = Self::NOT_FOR_FILES.into_iter().find(|name| from_line(name)) {
             let option = option.replace('_', "-");
-            return Err(format!("--{option} is for load; put and get move one file"));
+            return Err(format!("--{option} applies to load; put and get transfer one file"));
         }
         check_name(&self.name())
     }
 
-    /// The file's name on the server.
+    /// Returns the name of the file on the server.
     #[must_use]
     pub fn name(&self) -> Vec<u8> {
         let name = match self {

@@ -1,26 +1,26 @@
-//! Connections that did not come about, and connections that were lost.
+//! Failed connects and lost connections.
 
 use serde::Serialize;
 use std::io;
 use std::time::Duration;
 
-/// Why a connect failed.
+/// The reason why a connect failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectFailure {
-    /// Nobody listens there (ECONNREFUSED).
+    /// The server refused the connect (ECONNREFUSED).
     Refused,
     /// No answer within `--timeout`.
     Timeout,
-    /// The peer reset it while it was under way.
+    /// The server reset the connection during the connect.
     Reset,
     /// No local port was free (EADDRNOTAVAIL).
     NoPort,
-    /// Anything else; the first message says what.
+    /// Any other error; the first message describes it.
     Other,
 }
 
 impl ConnectFailure {
-    /// Every kind, in the order of their numbers.
+    /// Every kind, in numeric order.
     pub const ALL: [Self; 5] =
         [Self::Refused, Self::Timeout, Self::Reset, Self::NoPort, Self::Other];
 
@@ -36,7 +36,7 @@ impl ConnectFailure {
         }
     }
 
-    /// What an errno of connect(2) or of a socket counts as.
+    /// Classifies an error of connect(2) or of a socket.
     #[must_use]
     pub fn of(error: &io::Error) -> Self {
         match error.kind() {
@@ -49,28 +49,28 @@ impl ConnectFailure {
     }
 }
 
-/// How a connection was lost.
+/// The way in which a connection was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum How {
-    /// The server's FIN.
+    /// The server closed it with a FIN.
     Fin,
-    /// The server's RST, or a send that broke.
+    /// The server reset it, or a send failed.
     Reset,
     /// No answer to a probe within `--timeout`.
     Unanswered,
-    /// Other bytes came back than must.
+    /// An answer had wrong bytes.
     WrongBytes,
-    /// A status of 400 or more; a packet server's ERROR.
+    /// A status of 400 or more, or a packet server's ERROR.
     BadStatus,
-    /// Bytes came that nobody had asked for.
+    /// The server sent bytes without a probe.
     Unasked,
-    /// What came is not the protocol.
+    /// The received bytes violate the protocol.
     Protocol,
 }
 
 impl How {
-    /// Every way, in the order of their numbers.
+    /// Every way, in numeric order.
     pub const ALL: [Self; 7] = [
         Self::Fin,
         Self::Reset,
@@ -96,7 +96,7 @@ impl How {
     }
 }
 
-/// One connection that was lost.
+/// One lost connection.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[allow(missing_docs)] // Described in report.schema.json, where scripts read it.
 pub struct Loss {
@@ -110,28 +110,28 @@ pub struct Loss {
     pub detail: String,
 }
 
-/// Losses told apart one by one; the others are counted.
+/// Maximum number of losses kept with details; further ones are only counted.
 const LOSSES_KEPT_MAX: usize = 100;
-/// Fewer that end alike are no pattern.
+/// Minimum number of similar losses for a hint.
 const ALIKE_MIN: u64 = 3;
-/// Timers of servers tick once per second or so.
+/// Tolerance for the resolution of a server's timers.
 const TICK_S: f64 = 1.5;
 
-/// All that were lost.
+/// All lost connections.
 #[derive(Debug, Default)]
 pub struct Losses {
     counts: [u64; How::ALL.len()],
     during_probe: u64,
     first: Vec<Loss>,
-    /// Ended by the server while nothing was under way: how many, and the shortest and longest
-    /// silence before.
+    /// Number of connections that the server closed while no probe was in flight, and the shortest
+    /// and longest silence and age at that time.
     idle: u64,
     silence_s: (f64, f64),
     age_s: (f64, f64),
 }
 
 impl Losses {
-    /// Counts one.
+    /// Counts a loss.
     pub fn count(&mut self, loss: Loss) {
         self.counts[loss.how as usize] += 1;
         self.during_probe += u64::from(loss.during_probe);
@@ -150,31 +150,31 @@ impl Losses {
         }
     }
 
-    /// How many were lost that way.
+    /// Returns the number of connections lost in that way.
     #[must_use]
     pub const fn of(&self, how: How) -> u64 {
         self.counts[how as usize]
     }
 
-    /// How many were lost.
+    /// Returns the number of lost connections.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// How many were lost while a probe was under way.
+    /// Returns the number of connections lost during a probe.
     #[must_use]
     pub const fn during_probe(&self) -> u64 {
         self.during_probe
     }
 
-    /// The first of them.
+    /// Returns the first losses, with details.
     #[must_use]
     pub fn first(&self) -> &[Loss] {
         &self.first
     }
 
-    /// What all of them together look like, if they do: a timer of the server's.
+    /// Returns a hint if the losses look like a timeout of the server.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         let alike = |(low, high): (f64, f64)| high - low <= TICK_S.max(high / 20.0);
@@ -188,14 +188,14 @@ impl Losses {
         let idle = self.idle;
         if alike(self.silence_s) && self.silence_s.0 >= TICK_S / 2.0 {
             Some(format!(
-                "{idle} ended after {} without a byte: that looks like the server's own idle \
-                 timeout. Give a --probe-every below it, or let the server wait longer",
+                "{idle} connections were closed after {} without data, which looks like the \
+                 server's idle timeout; set --probe-every below it or raise the timeout",
                 seconds(self.silence_s)
             ))
         } else if alike(self.age_s) && self.age_s.0 >= TICK_S / 2.0 {
             Some(format!(
-                "{idle} ended at an age of {}, whenever they had last been probed: that looks \
-                 like a limit of the server's to the life of a connection",
+                "{idle} connections were closed at an age of {}, regardless of the last probe, \
+                 which looks like the server's limit for the age of a connection",
                 seconds(self.age_s)
             ))
         } else {
@@ -204,7 +204,7 @@ impl Losses {
     }
 }
 
-/// Connects that failed, by kind, with the first of each in words.
+/// Failed connects by kind, with the first message of each kind.
 #[derive(Debug, Default)]
 pub struct Failures {
     counts: [u64; ConnectFailure::ALL.len()],
@@ -212,32 +212,32 @@ pub struct Failures {
 }
 
 impl Failures {
-    /// Counts one.
+    /// Counts a failed connect.
     pub fn count(&mut self, kind: ConnectFailure, detail: impl FnOnce() -> String) {
         self.counts[kind as usize] += 1;
         self.first[kind as usize].get_or_insert_with(detail);
     }
 
-    /// How many there were of a kind.
+    /// Returns the number of failures of a kind.
     #[must_use]
     pub const fn of(&self, kind: ConnectFailure) -> u64 {
         self.counts[kind as usize]
     }
 
-    /// The first of a kind, in words.
+    /// Returns the first message of a kind.
     #[must_use]
     pub fn first(&self, kind: ConnectFailure) -> Option<&str> {
         self.first[kind as usize].as_deref()
     }
 
-    /// How many there were.
+    /// Returns the number of failures.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.counts.iter().sum()
     }
 }
 
-/// Seconds, as reports have them.
+/// Converts nanoseconds to seconds, the unit in reports.
 pub(super) const fn seconds(nanoseconds: u64) -> f64 {
     Duration::from_nanos(nanoseconds).as_secs_f64()
 }
@@ -283,14 +283,17 @@ mod tests {
     #[test]
     fn an_idle_timeout_of_the_servers_is_recognised() {
         let text = hint((0..50).map(|n| loss(How::Fin, f64::from(n), 60.0 + f64::from(n) / 100.0)));
-        assert!(text.contains("50 ended after 60.0 to 60.5 s without a byte"), "{text}");
+        assert!(
+            text.contains("50 connections were closed after 60.0 to 60.5 s without data"),
+            "{text}"
+        );
         assert!(text.contains("idle timeout"), "{text}");
     }
 
     #[test]
     fn a_limit_to_the_age_is_recognised() {
         let text = hint((0..50).map(|n| loss(How::Reset, 30.0, f64::from(n) / 5.0)));
-        assert!(text.contains("50 ended at an age of 30.0 s"), "{text}");
+        assert!(text.contains("50 connections were closed at an age of 30.0 s"), "{text}");
     }
 
     #[test]

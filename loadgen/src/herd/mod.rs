@@ -1,9 +1,12 @@
-//! Herds of idle connections: as many as the machine allows, each shown to still answer.
+//! `ringload idle`: holds many idle connections and checks that each one still answers.
 //!
-//! Everything runs on plain sockets and one thread, and shares no code with the engine: a
-//! [`keeper::Keeper`] opens the connections from the addresses that [`sources`] finds, gives each
-//! its turn by a [`clock`], and speaks a [`tongue`]; the [`tally`] counts, and [`loss`] tells how
+//! A herd runs on plain sockets and one thread, not on the engine. A [`keeper::Keeper`] opens the
+//! connections from the addresses of [`sources`], probes each one at the times that [`clock`]
+//! computes, and checks the answers with a [`tongue`]. [`tally`] counts, and [`loss`] describes how
 //! connections were lost.
+//!
+//! It is not free of engine code: the packet codec (`packets::wire`) takes the size of the length
+//! prefix from `ringwright::Framing`, and [`Failure`] has a variant for `ringwright::Error`.
 
 pub mod clock;
 pub mod keeper;
@@ -27,13 +30,13 @@ use report::{HerdPlan, HerdReport};
 use sources::Sources;
 use tongue::Tongue;
 
-/// Descriptors beside those of connections: epoll, standard streams, the report.
+/// Descriptors in addition to those of connections: epoll, standard streams, the report.
 const DESCRIPTORS_BESIDE: u64 = 16;
 
-/// Holds a herd, and makes the report of it.
+/// Runs `ringload idle` and makes the report.
 ///
 /// # Errors
-/// Why there is no report.
+/// The run could not start, or epoll failed.
 pub fn perform(idle: &IdleArgs, interrupts: &Interrupts) -> Result<Delivery, Failure> {
     let report = run(idle, interrupts)?;
     Ok(Delivery::new(&report, summary::summary(&report), report.exit_status))

@@ -1,4 +1,4 @@
-//! The report of a herd. The fields are described in `report.schema.json`.
+//! The report of `ringload idle`; `report.schema.json` describes the fields.
 
 use super::keeper::{Kept, Order};
 use super::loss::{ConnectFailure, How, Loss};
@@ -9,21 +9,21 @@ use crate::system::CpuTime;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// Of fewer connections, what is beside them would count as theirs.
+/// With fewer connections, other memory would distort the memory per connection.
 const MEMORY_CONNECTIONS_MIN: u64 = 500;
 
-/// What was asked for.
+/// The options of the run.
 #[derive(Clone, Debug, Serialize)]
 pub struct HerdPlan {
     /// `http`, `echo` or `packets`.
     pub protocol: &'static str,
-    /// The URL or address, as given.
+    /// The URL or address as given.
     pub target: String,
-    /// What the name in it was resolved to.
+    /// The resolved address.
     pub address: String,
     /// `-c`.
     pub connections: u64,
-    /// How many addresses they leave from.
+    /// Number of source addresses.
     pub source_addresses: u32,
     /// `--hold`.
     pub hold_s: f64,
@@ -38,7 +38,7 @@ pub struct HerdPlan {
 }
 
 impl HerdPlan {
-    /// Of a command line and what was made of it.
+    /// Makes the plan from the command line and the order.
     #[must_use]
     pub fn new(idle: &IdleArgs, order: &Order) -> Self {
         Self {
@@ -56,7 +56,7 @@ impl HerdPlan {
     }
 }
 
-/// Everything of one herd.
+/// The report of one run.
 #[derive(Clone, Debug, Serialize)]
 #[allow(missing_docs)] // Described in report.schema.json, where scripts read it.
 pub struct HerdReport {
@@ -96,7 +96,7 @@ pub struct HerdReport {
 }
 
 impl HerdReport {
-    /// Of what was kept.
+    /// Makes the report of a run.
     #[must_use]
     pub fn new(plan: HerdPlan, environment: Environment, kept: &Kept, cpu: CpuTime) -> Self {
         let tally = &kept.tally;
@@ -161,7 +161,7 @@ fn outcome(kept: &Kept) -> Outcome {
         Outcome::Failed
     } else {
         let there = tally.connected - tally.drained;
-        assert_eq!(tally.answered_last, there, "who is not lost has answered");
+        assert_eq!(tally.answered_last, there, "every connection that is not lost has answered");
         Outcome::Passed
     }
 }
@@ -188,7 +188,7 @@ pub(super) mod tests {
         }
     }
 
-    /// Everything counted of a herd of 9,990 and ten that were refused, of which two were lost.
+    /// A run with 9,990 connections, ten failed connects and two losses.
     pub(in super::super) fn kept() -> Kept {
         let mut tally = Tally::new();
         (tally.connected, tally.open, tally.answered_last) = (9_990, 9_987, 9_987);

@@ -1,49 +1,49 @@
-//! From which addresses the connections of a herd leave.
+//! Source addresses of the connections.
 //!
-//! A connection is known by both addresses and both ports, so one source address has as many
-//! connections to a server as there are local ports. To a server on the loopback interface there
-//! are more addresses, all of 127.0.0.0/8 (ip(7)); elsewhere there is one.
+//! A TCP connection is identified by both addresses and both ports. One source address therefore
+//! allows as many connections to a server as there are ephemeral ports. For a server on loopback,
+//! every address in 127.0.0.0/8 can be a source (ip(7)); otherwise there is only one.
 
 use crate::system;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-/// Local ports when the file of the kernel cannot be read: its default range.
+/// Number of ephemeral ports in the kernel's default range, used if the setting cannot be read.
 const PORTS_DEFAULT: u64 = 28_232;
 
-/// Where connections leave from.
+/// The source addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sources {
-    /// The kernel chooses the one address there is.
+    /// The address that the kernel chooses.
     Kernel,
-    /// So many addresses from 127.0.0.1 on, in turn.
+    /// This number of addresses from 127.0.0.1 on, round robin.
     Loopback(u32),
 }
 
 impl Sources {
-    /// For so many connections to `to`, on a machine with so many local ports.
+    /// Chooses the sources for `connections` to `to` on a machine with `ports` ephemeral ports.
     ///
     /// # Errors
-    /// There are not enough ports, with the remedy.
+    /// There are too few ports; the message names a remedy.
     pub fn plan(to: SocketAddr, connections: u64, ports: u64) -> Result<Self, String> {
-        // A free port of the last few is looked for long: half of them are left alone.
+        // The kernel searches long for one of the last free ports, so half of them stay unused.
         let addresses = connections.div_ceil((ports / 2).max(1));
         match to.ip() {
             IpAddr::V4(ip) if ip.is_loopback() && addresses > 1 => {
                 let addresses = u32::try_from(addresses).unwrap_or(u32::MAX);
-                // 127.0.0.0 and 127.255.255.255 are no addresses of a host.
-                assert!(addresses < (1 << 24) - 2, "--connections is limited far below");
+                // 127.0.0.0 and 127.255.255.255 are not host addresses.
+                assert!(addresses < (1 << 24) - 2, "--connections has a far lower limit");
                 Ok(Self::Loopback(addresses))
             }
             _ if connections > ports => Err(format!(
-                "{connections} connections to {to} leave from one address, which has {ports} \
-                 ports: widen net.ipv4.ip_local_port_range, let the server listen on several \
-                 ports and run once for each, or ask for fewer --connections"
+                "{connections} connections to {to} need as many ephemeral ports, but there are \
+                 {ports} ports; widen net.ipv4.ip_local_port_range, let the server listen on \
+                 several ports and run once for each, or lower --connections"
             )),
             _ => Ok(Self::Kernel),
         }
     }
 
-    /// How many addresses.
+    /// Returns the number of addresses.
     #[must_use]
     pub const fn count(self) -> u32 {
         match self {
@@ -52,7 +52,7 @@ impl Sources {
         }
     }
 
-    /// Where connection `number` leaves from; `None`: the kernel knows.
+    /// Returns the source of connection `number`, or `None` if the kernel chooses it.
     #[must_use]
     pub fn of(self, number: usize) -> Option<SocketAddr> {
         match self {
@@ -66,7 +66,7 @@ impl Sources {
     }
 }
 
-/// How many ports a connection may leave from, by `ip_local_port_range`.
+/// Returns the number of ephemeral ports (`ip_local_port_range`).
 #[must_use]
 pub fn local_ports() -> u64 {
     let range = system::read_kernel_setting("net/ipv4/ip_local_port_range").unwrap_or_default();

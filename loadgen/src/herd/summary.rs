@@ -1,4 +1,4 @@
-//! The report of a herd for people.
+//! Text output of `ringload idle`.
 
 use super::report::{HerdPlan, HerdReport};
 use super::tally::HerdInterval;
@@ -8,17 +8,17 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
-/// Losses told one by one.
+/// Maximum number of losses that the summary lists.
 const LOSSES_SHOWN_MAX: usize = 5;
-/// A schedule kept less well than this is worth a line, microseconds.
+/// The summary mentions a schedule lag from this p99 on, microseconds.
 const LAG_SHOWN_MIN_US: f64 = 10_000.0;
 
-/// What will be done, before it is.
+/// Returns the line that describes the run before it starts.
 #[must_use]
 pub fn opening(plan: &HerdPlan, seed: u64) -> String {
     let seconds = Duration::from_secs_f64;
     let mut text = format!(
-        "ringload idle {} ({}): {} connections held for {:?}, each asked every {:?}, seed {seed}",
+        "ringload idle {} ({}): {} connections held for {:?}, each probed every {:?}, seed {seed}",
         plan.target,
         plan.protocol,
         show_count(plan.connections),
@@ -34,7 +34,7 @@ pub fn opening(plan: &HerdPlan, seed: u64) -> String {
     text
 }
 
-/// The heading of the lines that [`line()`] makes.
+/// Returns the heading of the lines of [`line()`].
 #[must_use]
 pub fn heading() -> String {
     format!(
@@ -52,7 +52,7 @@ pub fn heading() -> String {
     )
 }
 
-/// One interval.
+/// Returns the line of one interval.
 #[must_use]
 pub fn line(interval: &HerdInterval) -> String {
     let time = |us| if interval.answers == 0 { "-".into() } else { show_us(us) };
@@ -71,7 +71,7 @@ pub fn line(interval: &HerdInterval) -> String {
     )
 }
 
-/// The summary of a run.
+/// Returns the summary of a run.
 #[must_use]
 pub fn summary(report: &HerdReport) -> String {
     let mut text = String::new();
@@ -109,13 +109,13 @@ pub fn summary(report: &HerdReport) -> String {
         row("own memory", format!("{} bytes per connection", show_count(bytes)));
     }
     if report.unfinished > 0 {
-        row("unfinished", format!("{} probes at the end", show_count(report.unfinished)));
+        row("unfinished", format!("{} probes without an answer", show_count(report.unfinished)));
     }
     if report.drained > 0 || report.refused > 0 {
         row(
             "drained",
             format!(
-                "{} ended politely by the server, {} of them with a probe under way; {} refused",
+                "{} closed cleanly by the server, {} of them during a probe; {} connects refused",
                 show_count(report.drained),
                 show_count(report.unanswered_at_close),
                 show_count(report.refused)
@@ -142,7 +142,7 @@ fn failed(report: &HerdReport) -> String {
     text
 }
 
-/// The counts, and the first of them one by one.
+/// Lists the counts and the first losses.
 fn lost(report: &HerdReport) -> String {
     if report.lost_total == 0 {
         return "none".into();
@@ -175,21 +175,27 @@ fn verdict(report: &HerdReport) -> String {
     match report.outcome {
         Outcome::Passed => {
             let there = if report.drained == 0 { "All " } else { "" };
-            format!("{there}{} were there at the end.\n", show_count(report.answered_last))
+            format!(
+                "{there}{} connections answered at the end.\n",
+                show_count(report.answered_last)
+            )
         }
         Outcome::Failed => {
             let missing = report.lost_total + report.connects_failed_total;
-            format!("FAILED: {} were lost or did not come about.\n", show_count(missing))
+            format!(
+                "FAILED: {} connections were lost or could not be established.\n",
+                show_count(missing)
+            )
         }
-        Outcome::Unreachable => "FAILED: no connection came about.\n".into(),
-        Outcome::Saturated => "INVALID: ringload itself was the bottleneck.\n".into(),
-        Outcome::Interrupted => "INTERRUPTED: the figures are those up to then.\n".into(),
+        Outcome::Unreachable => "FAILED: no connection could be established.\n".into(),
+        Outcome::Saturated => "INVALID: ringload was the bottleneck.\n".into(),
+        Outcome::Interrupted => "INTERRUPTED: the figures cover the run up to then.\n".into(),
     }
 }
 
 fn times(times: &Times) -> String {
     if times.samples == 0 {
-        return "no times".into();
+        return "no samples".into();
     }
     format!(
         "p50 {}, p90 {}, p99 {}, p99.9 {}, max {}",
@@ -225,13 +231,13 @@ mod tests {
             "60,000 sent, 59,998 answered",
             "p50 412 µs",
             "9,987 answered; p50 2.00 ms",
-            "1 ended politely by the server, 0 of them with a probe under way; 4 refused",
+            "1 closed cleanly by the server, 0 of them during a probe; 4 connects refused",
             "200 bytes per connection",
             "refused: 10\n",
             "first refused: connection 5: refused",
             "reset: 2\n",
             "at 31.5 s connection 17 (30.2 s old, 3 answers, silent for 4.0 s): receive: reset",
-            "FAILED: 12 were lost or did not come about.\n",
+            "FAILED: 12 connections were lost or could not be established.\n",
         ] {
             assert!(text.contains(part), "{part:?} is not in:\n{text}");
         }
@@ -260,7 +266,7 @@ mod tests {
         assert_eq!(
             opening(&plan(), 7),
             "ringload idle http://localhost:8080/ (http): 10,000 connections held for 60s, each \
-             asked every 10s, seed 7, from 2 addresses, 1,000 connects per second"
+             probed every 10s, seed 7, from 2 addresses, 1,000 connects per second"
         );
     }
 }

@@ -1,28 +1,28 @@
-//! What is counted of a herd.
+//! The counters of a run.
 
 use super::loss::{Failures, Losses};
 use crate::report::Times;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-/// Shortest time told apart, nanoseconds.
+/// Resolution of recorded times, nanoseconds.
 const TIME_MIN_NS: u64 = 100;
-/// Longest time recorded as it is, nanoseconds; what took longer counts as this. An hour.
+/// Largest recorded time, nanoseconds: an hour. Longer times count as this.
 const TIME_MAX_NS: u64 = 3_600_000_000_000;
 /// Significant decimal digits of a recorded time.
 const DIGITS: u8 = 3;
-/// Lines per second kept: a day of them.
+/// Maximum number of intervals kept: one per second for a day.
 const INTERVALS_MAX: usize = 24 * 60 * 60;
 
-/// Where a run is.
+/// The phase of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
-    /// Connections are opened.
+    /// Connections are being opened.
     Ramp,
-    /// They are held.
+    /// All connections are held.
     Hold,
-    /// Each is asked once more.
+    /// Each connection is probed once more.
     LastRound,
 }
 
@@ -38,7 +38,7 @@ impl Phase {
     }
 }
 
-/// One line of the output while running.
+/// The counts of one second.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[allow(missing_docs)] // Described in report.schema.json, where scripts read it.
 pub struct HerdInterval {
@@ -54,21 +54,21 @@ pub struct HerdInterval {
     pub p99_us: f64,
 }
 
-/// Everything counted.
+/// The counters of a run.
 pub struct Tally {
-    /// Connections that came about.
+    /// Connections established.
     pub connected: u64,
-    /// Those that are there now.
+    /// Connections open now.
     pub open: u64,
-    /// Those that did not come about.
+    /// Failed connects.
     pub failures: Failures,
-    /// Those that were refused, as a server that drains may.
+    /// Refused connects that `--drain-ok` allows.
     pub refused: u64,
-    /// Those that the server has ended politely, as one that drains may.
+    /// Connections closed cleanly by the server, which `--drain-ok` allows.
     pub drained: u64,
-    /// Probes that were under way then.
+    /// Probes in flight at those closes.
     pub unanswered_at_close: u64,
-    /// Those that were lost.
+    /// Lost connections.
     pub losses: Losses,
     /// Probes sent.
     pub probes: u64,
@@ -76,22 +76,22 @@ pub struct Tally {
     pub answers: u64,
     /// Connections that answered in the last round.
     pub answered_last: u64,
-    /// From the intended connect to its success.
+    /// From the scheduled time of a connect to its success.
     pub connect_ns: Histogram<u64>,
-    /// From the intended time of a probe to its answer.
+    /// From the scheduled time of a probe to its answer.
     pub probe_ns: Histogram<u64>,
-    /// The same of the last round.
+    /// The same for the last round.
     pub last_ns: Histogram<u64>,
-    /// From the intended time of a probe to its sending.
+    /// From the scheduled time of a probe to its sending.
     pub lag_ns: Histogram<u64>,
-    /// Once per second.
+    /// One entry per second.
     pub intervals: Vec<HerdInterval>,
-    /// Of the probes since the last of them.
+    /// Probe times since the last interval.
     since: Histogram<u64>,
     before: Before,
 }
 
-/// Counts at the last interval's end.
+/// Counts at the end of the last interval.
 #[derive(Default)]
 struct Before {
     probes: u64,
@@ -101,7 +101,7 @@ struct Before {
 }
 
 impl Tally {
-    /// Nothing yet.
+    /// Creates empty counters.
     #[must_use]
     pub fn new() -> Self {
         let histogram = || {
@@ -129,8 +129,8 @@ impl Tally {
         }
     }
 
-    /// Counts an answer that came `time_ns` after its probe was to be sent, and whether it is the
-    /// last one of its connection.
+    /// Counts an answer `time_ns` after the scheduled time of its probe. `is_last` marks the last
+    /// round.
     pub fn answer(&mut self, time_ns: u64, is_last: bool) {
         self.answers += 1;
         self.since.saturating_record(time_ns);

@@ -1,4 +1,4 @@
-//! What a probe asks and what must come back, per protocol.
+//! The probes of each protocol and the check of their answers.
 
 use super::loss::How;
 use crate::http::fingerprint::Fingerprint;
@@ -7,79 +7,79 @@ use crate::http::{Url, head::HEAD_BYTES_MAX};
 use crate::packets::wire::{Answer, BODY_BYTES_MAX, Packet, Request};
 use crate::stream::Stream;
 
-/// Bytes of an echo.
+/// Size of an echo probe.
 const PROBE_BYTES: usize = 32;
-/// Bytes in front of a packet's body: its length.
+/// Size of the length in front of a packet's body.
 const LENGTH_BYTES: usize = 4;
-/// Of what nobody asked for, as much as is shown.
+/// Maximum number of unexpected bytes that a message shows.
 const SHOWN_BYTES_MAX: usize = 60;
 
-/// What all connections of a herd speak.
+/// The protocol of all connections.
 pub enum Tongue {
-    /// Bytes of a stream of the connection's own.
+    /// Echoes of bytes from the connection's own stream.
     Echo(Echoes),
     /// The same in ECHO packets.
     Packets(Echoes),
-    /// GETs of one URL.
+    /// GET requests for one URL.
     Http(Box<Gets>),
 }
 
-/// The bytes of the probes.
+/// State of the echo protocols.
 pub struct Echoes {
     seed: u64,
     connections: u64,
 }
 
-/// A GET, and what its answer must be.
+/// State of the HTTP protocol: the request and the expected body.
 pub struct Gets {
     request: Vec<u8>,
     last: Last,
     learnt: Option<Fingerprint>,
 }
 
-/// What is kept of a connection while it is spoken to.
+/// Receive state of a connection, which exists only while a probe is in flight.
 #[derive(Debug, Default)]
 pub struct Ear {
-    /// Heard, and not yet used.
+    /// Received and not yet consumed.
     unread: Vec<u8>,
-    /// In the middle of an answer.
+    /// The HTTP parser.
     parser: Parser,
 }
 
 impl Ear {
-    /// Nothing needs to be kept.
+    /// Returns true if the state can be dropped.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.unread.is_empty() && self.parser.is_between_replies()
     }
 }
 
-/// A probe under way.
+/// A probe in flight.
 #[derive(Clone, Copy, Debug)]
 pub struct Probe {
     /// The connection's number.
     pub number: u64,
-    /// How many probes it had before.
+    /// Number of earlier probes on the connection.
     pub round: u64,
 }
 
-/// What the bytes that came amount to.
+/// The result of received bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Heard {
-    /// Not yet an answer.
+    /// The answer is incomplete.
     Part,
-    /// The answer.
+    /// The answer is complete.
     Answer,
-    /// The answer, and no other will come on this connection.
+    /// The answer is complete, and the server will close the connection.
     LastAnswer,
 }
 
-/// What was wrong with them.
+/// An error in received bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Wrong {
-    /// What it counts as.
+    /// The kind of loss that it causes.
     pub how: How,
-    /// What exactly was seen.
+    /// The observation, for people.
     pub detail: String,
 }
 
@@ -90,19 +90,19 @@ impl Wrong {
 }
 
 impl Tongue {
-    /// Echoes for a herd of so many.
+    /// Creates the echo protocol for `connections`.
     #[must_use]
     pub const fn echo(seed: u64, connections: u64) -> Self {
         Self::Echo(Echoes { seed, connections })
     }
 
-    /// ECHO packets for a herd of so many.
+    /// Creates the packet protocol for `connections`.
     #[must_use]
     pub const fn packets(seed: u64, connections: u64) -> Self {
         Self::Packets(Echoes { seed, connections })
     }
 
-    /// GETs of `url`.
+    /// Creates the HTTP protocol for `url`.
     #[must_use]
     pub fn http(url: &Url) -> Self {
         let request = format!("GET {} HTTP/1.1\r\nHost: {}\r\n\r\n", url.path, url.host);
@@ -110,7 +110,7 @@ impl Tongue {
         Self::Http(Box::new(gets))
     }
 
-    /// The bytes of a probe.
+    /// Returns the bytes of a probe.
     #[must_use]
     pub fn question(&self, probe: Probe) -> Vec<u8> {
         match self {
@@ -120,10 +120,10 @@ impl Tongue {
         }
     }
 
-    /// Takes what came, during a probe or, when there is none, unasked.
+    /// Handles received bytes; `probe` is the probe in flight.
     ///
     /// # Errors
-    /// What makes the connection unusable.
+    /// An error that makes the connection unusable.
     pub fn hear(
         &mut self,
         ear: &mut Ear,
@@ -138,10 +138,10 @@ impl Tongue {
         }
     }
 
-    /// The server's FIN came in the middle of `ear`: whether that is the end of an answer.
+    /// Handles the server's FIN during a probe. Returns true if the FIN ends an answer.
     ///
     /// # Errors
-    /// What is wrong with the answer.
+    /// The answer is wrong.
     pub fn end(&mut self, ear: &mut Ear) -> Result<bool, Wrong> {
         match self {
             Self::Http(gets) => {
@@ -182,13 +182,15 @@ impl Echoes {
         while let Some((length, rest)) = ear.unread[used..].split_first_chunk::<LENGTH_BYTES>() {
             let body_bytes = u32::from_be_bytes(*length) as usize;
             if body_bytes > BODY_BYTES_MAX {
-                let detail = format_args!("a packet announces a body of {body_bytes} bytes");
+                let detail = format_args!(
+                    "a packet announces a body of {body_bytes} bytes; the maximum is {BODY_BYTES_MAX}"
+                );
                 return Err(Wrong::new(How::Protocol, detail));
             }
             let Some(body) = rest.get(..body_bytes) else { break };
             let packet = Packet::parse(body).map_err(|wrong| Wrong::new(How::Protocol, wrong))?;
             match (packet.answer, probe) {
-                // Somebody else's broadcast.
+                // Another client's broadcast.
                 (Answer::Message, _) => {}
                 (Answer::Error(error), _) => return Err(Wrong::new(How::BadStatus, error)),
                 (Answer::Echoed(bytes), Some(probe))
@@ -200,7 +202,8 @@ impl Echoes {
                     heard = Heard::Answer;
                 }
                 (other, _) => {
-                    let detail = format_args!("{} {}, for no request", other.name(), packet.id);
+                    let detail =
+                        format_args!("{} {} answers no pending request", other.name(), packet.id);
                     return Err(Wrong::new(How::Protocol, detail));
                 }
             }
@@ -210,13 +213,13 @@ impl Echoes {
         Ok(heard)
     }
 
-    /// Other bytes than must have come: whose they are, if they are of this herd.
+    /// Describes wrong bytes, and names the connection and probe to which they belong, if known.
     #[cold]
     fn foreign(&self, probe: Probe, bytes: &[u8]) -> Wrong {
         let at = bytes.iter().zip(self.bytes(probe)).position(|(byte, must)| *byte != must);
         let whole = bytes.len() == PROBE_BYTES;
         let is_of = |other: Probe| whole && bytes == self.bytes(other);
-        // Connections are about as far as this one, give or take a turn.
+        // Other connections are within a few rounds of this one.
         let rounds = probe.round.saturating_sub(2)..=probe.round + 1;
         let own = (0..probe.round).map(|round| Probe { round, ..probe });
         let others = (0..self.connections)
@@ -234,13 +237,13 @@ impl Echoes {
                 probe.round, other.number, other.round
             ),
             (None, Some(at)) => format!(
-                "byte {at} of probe {} came back as {:#04x}, not {:#04x}",
+                "byte {at} of the answer to probe {} is {:#04x}, expected {:#04x}",
                 probe.round,
                 bytes[at],
                 self.bytes(probe)[at]
             ),
             (None, None) => format!(
-                "probe {} came back with {} of {PROBE_BYTES} bytes",
+                "the answer to probe {} has {} bytes, expected {PROBE_BYTES}",
                 probe.round,
                 bytes.len()
             ),
@@ -277,7 +280,7 @@ impl Gets {
         let must = *self.learnt.get_or_insert(reply.body);
         if reply.body != must {
             let detail = format_args!(
-                "a body of {} bytes, not the first answer's of {}",
+                "the body has {} bytes and differs from the first answer's with {}",
                 reply.body.length, must.length
             );
             return Err(Wrong::new(How::WrongBytes, detail));
@@ -286,14 +289,15 @@ impl Gets {
     }
 }
 
-/// The id of a probe's packet, from 1: 0 is what the server uses for no request in particular.
+/// Returns the id of a probe's packet. Ids start at 1: the server uses 0 for packets that answer no
+/// particular request.
 fn id_of(probe: Probe) -> u32 {
     (probe.round % u64::from(u32::MAX)) as u32 + 1
 }
 
 fn unasked(bytes: &[u8]) -> Wrong {
     let shown = bytes[..bytes.len().min(SHOWN_BYTES_MAX)].escape_ascii();
-    let detail = format_args!("{} bytes that nobody asked for: \"{shown}\"", bytes.len());
+    let detail = format_args!("{} bytes without a probe: \"{shown}\"", bytes.len());
     Wrong::new(How::Unasked, detail)
 }
 

@@ -1,4 +1,4 @@
-//! GET requests for one URL; every reply must be the one that came first.
+//! GET requests for one URL; every reply must have the body of the first one.
 
 use super::Url;
 use super::fingerprint::Fingerprint;
@@ -6,18 +6,18 @@ use super::reply::{Last, Parser, Reply};
 use crate::protocol::{Answer, ErrorKind, Fault, Protocol, Step};
 use std::sync::{Arc, OnceLock};
 
-/// One shard's side of it.
+/// The HTTP protocol of one shard.
 pub struct Http {
-    /// One request, as often as may be in flight at once.
+    /// The request, repeated up to the maximum number in flight.
     requests: Arc<[u8]>,
     request_bytes: usize,
     last: Last,
-    /// The body that the first good reply of the run had, whichever shard saw it.
+    /// The body of the first good reply of the run, shared by all shards.
     learnt: Arc<OnceLock<Fingerprint>>,
 }
 
 impl Http {
-    /// Asks for `url`, with up to `pipeline` requests in one go.
+    /// Creates the protocol for `url` with up to `pipeline` requests at once.
     #[must_use]
     pub fn new(
         url: &Url,
@@ -70,9 +70,10 @@ impl Protocol for Http {
     }
 
     fn end(&mut self, state: &mut Parser) -> Result<Answer, Fault> {
-        let where_in = if state.is_between_replies() { "before" } else { "in the middle of" };
+        let when = if state.is_between_replies() { "before" } else { "in the middle of" };
         state.end().map(|reply| self.judge(reply)).ok_or_else(|| {
-            Fault::new(ErrorKind::Eof, format_args!("closed by the peer {where_in} a reply"))
+            let detail = format_args!("the server closed the connection (FIN) {when} a reply");
+            Fault::new(ErrorKind::Eof, detail)
         })
     }
 }
@@ -80,14 +81,14 @@ impl Protocol for Http {
 #[cold]
 fn differs(body: Fingerprint, must: Fingerprint) -> Fault {
     let detail = if body.length == must.length {
-        format!("a body of {} bytes differs from the first reply's", body.length)
+        format!("the body differs from the first reply's; both have {} bytes", body.length)
     } else {
-        format!("a body has {} bytes, the first reply's had {}", body.length, must.length)
+        format!("the body has {} bytes, but the first reply's has {}", body.length, must.length)
     };
     Fault::new(ErrorKind::WrongBytes, detail)
 }
 
-/// The bytes of one request. A `Host` among `fields` takes the place of the URL's.
+/// Returns the bytes of one request. A `Host` in `fields` replaces that of the URL.
 fn request(url: &Url, fields: &[(String, String)]) -> Vec<u8> {
     let mut text = format!("GET {} HTTP/1.1\r\n", url.path);
     if !fields.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {

@@ -1,41 +1,41 @@
-//! The head of a response, read strictly: RFC 9112 sections 2 to 6.
+//! A strict parser for the head of a response (RFC 9112 sections 2 to 6).
 
 use std::fmt;
 
-/// Bytes of a head, or of a trailer section, at most. Servers keep theirs under 8 KiB.
+/// Maximum size of a head or of a trailer section. Servers typically stay below 8 KiB.
 pub const HEAD_BYTES_MAX: usize = 16 << 10;
 
-/// How the end of a body is told (RFC 9112 section 6).
+/// The framing of a body (RFC 9112 section 6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// By its length.
+    /// `Content-Length`.
     Length(u64),
-    /// By a last chunk of no bytes.
+    /// `Transfer-Encoding: chunked`.
     Chunked,
-    /// By the end of the connection.
+    /// The body ends with the connection.
     UntilClose,
 }
 
-/// What matters of a head.
+/// The parts of a head that the client needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
     /// The status code, 100 to 599.
     pub status: u16,
-    /// How the body ends.
+    /// The framing of the body.
     pub framing: Framing,
     /// The server will close the connection after this response.
     pub close: bool,
 }
 
 impl Head {
-    /// A 1xx response: the one that counts is still to come.
+    /// Returns true for a 1xx response; the final response follows.
     #[must_use]
     pub const fn is_interim(self) -> bool {
         self.status < 200
     }
 }
 
-/// What is wrong with a response.
+/// A violation of RFC 9112 in a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed(pub &'static str);
 
@@ -45,11 +45,11 @@ impl fmt::Display for Malformed {
     }
 }
 
-/// The length of a section of lines, the empty line that ends it included; `None` while it is
-/// not complete. `bytes` starts at the beginning of a line.
+/// Returns the length of a section of lines including the empty line that ends it, or `None` if it
+/// is incomplete. `bytes` starts at the beginning of a line.
 ///
 /// # Errors
-/// A line that ends in a bare LF, or more than [`HEAD_BYTES_MAX`] without an end.
+/// A line ends in a bare LF, or the section has more than [`HEAD_BYTES_MAX`] bytes.
 pub fn section_end(bytes: &[u8]) -> Result<Option<usize>, Malformed> {
     let mut line = 0;
     while let Some(length) = bytes[line..].iter().position(|byte| *byte == b'\n') {
@@ -70,11 +70,10 @@ pub fn section_end(bytes: &[u8]) -> Result<Option<usize>, Malformed> {
     Ok(None)
 }
 
-/// What every response begins with.
+/// The beginning of every response.
 const VERSION: &[u8] = b"HTTP/1.";
 
-/// Refuses what can be no response before its end has come: another protocol's greeting may never
-/// have one.
+/// Rejects bytes of another protocol early: its greeting may never contain the end of a head.
 ///
 /// # Errors
 /// The first bytes are not those of a status line.
@@ -83,14 +82,14 @@ pub fn check_beginning(bytes: &[u8]) -> Result<(), Malformed> {
     if bytes[..seen] == VERSION[..seen] {
         Ok(())
     } else {
-        Err(Malformed("what came does not begin like an HTTP/1.x response"))
+        Err(Malformed("the received data is not an HTTP/1.x response"))
     }
 }
 
-/// Reads a whole head: status line, fields, empty line.
+/// Parses a complete head: status line, fields, empty line.
 ///
 /// # Errors
-/// The first thing in it that RFC 9112 forbids, or that a plain GET must not be answered with.
+/// The first violation of RFC 9112, or a response that is not allowed for a plain GET.
 pub fn parse(head: &[u8]) -> Result<Head, Malformed> {
     let mut lines = Lines(head);
     let (status, minor) = status_line(lines.next().unwrap_or_default())?;
@@ -101,11 +100,11 @@ pub fn parse(head: &[u8]) -> Result<Head, Malformed> {
         let (name, value) = field(line)?;
         if name.eq_ignore_ascii_case(b"content-length") {
             if length.replace(decimal(value)?).is_some() {
-                return Err(Malformed("more than one Content-Length"));
+                return Err(Malformed("the response has more than one Content-Length"));
             }
         } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
             if chunked || !value.eq_ignore_ascii_case(b"chunked") {
-                return Err(Malformed("a transfer coding other than chunked"));
+                return Err(Malformed("the response has a transfer coding other than chunked"));
             }
             chunked = true;
         } else if name.eq_ignore_ascii_case(b"connection") {
@@ -125,7 +124,7 @@ pub fn parse(head: &[u8]) -> Result<Head, Malformed> {
     Ok(Head { status, framing, close })
 }
 
-/// RFC 9112 section 6.3, for the answer to a GET.
+/// Determines the framing of a response to a GET (RFC 9112 section 6.3).
 fn framing(
     status: u16,
     minor: u8,
@@ -134,10 +133,14 @@ fn framing(
 ) -> Result<Framing, Malformed> {
     let bodiless = status < 200 || status == 204;
     match (length, chunked) {
-        _ if status == 101 => Err(Malformed("101 without an Upgrade asked for")),
-        (Some(_), true) => Err(Malformed("both Content-Length and Transfer-Encoding")),
-        (Some(_), _) | (_, true) if bodiless => Err(Malformed("a body announced with 1xx or 204")),
-        (_, true) if minor == 0 => Err(Malformed("Transfer-Encoding in HTTP/1.0")),
+        _ if status == 101 => Err(Malformed("the status is 101, but no Upgrade was requested")),
+        (Some(_), true) => {
+            Err(Malformed("the response has both Content-Length and Transfer-Encoding"))
+        }
+        (Some(_), _) | (_, true) if bodiless => {
+            Err(Malformed("a response with status 1xx or 204 announces a body"))
+        }
+        (_, true) if minor == 0 => Err(Malformed("an HTTP/1.0 response has Transfer-Encoding")),
         _ if bodiless || status == 304 => Ok(Framing::Length(0)),
         (Some(length), _) => Ok(Framing::Length(length)),
         (None, true) => Ok(Framing::Chunked),
@@ -145,7 +148,7 @@ fn framing(
     }
 }
 
-/// Lines that end in CR LF, without it.
+/// Iterates over lines and removes the CR LF at their end.
 struct Lines<'a>(&'a [u8]);
 
 impl<'a> Iterator for Lines<'a> {
@@ -159,9 +162,9 @@ impl<'a> Iterator for Lines<'a> {
     }
 }
 
-/// `HTTP/1.1 200 OK` → (200, 1).
+/// Parses a status line: `HTTP/1.1 200 OK` becomes (200, 1).
 fn status_line(line: &[u8]) -> Result<(u16, u8), Malformed> {
-    let wrong = Malformed("the status line is not HTTP/1.x, a code and a reason");
+    let wrong = Malformed("the status line does not consist of HTTP/1.x, a code and a reason");
     let rest = line.strip_prefix(VERSION).ok_or(wrong)?;
     let [minor @ (b'0' | b'1'), b' ', a @ b'1'..=b'5', b, c, rest @ ..] = rest else {
         return Err(wrong);
@@ -169,7 +172,7 @@ fn status_line(line: &[u8]) -> Result<(u16, u8), Malformed> {
     if !b.is_ascii_digit() || !c.is_ascii_digit() {
         return Err(wrong);
     }
-    // The space before an empty reason is required too, but left out by many: allowed here.
+    // RFC 9112 section 4 requires the space before an empty reason, but many servers omit it.
     if !rest.is_empty() && (rest[0] != b' ' || !rest.iter().copied().all(is_text)) {
         return Err(wrong);
     }
@@ -177,26 +180,26 @@ fn status_line(line: &[u8]) -> Result<(u16, u8), Malformed> {
     Ok((digit(*a) * 100 + digit(*b) * 10 + digit(*c), minor - b'0'))
 }
 
-/// `Name: value` → its two halves, the value without the space around it.
+/// Splits `Name: value` and trims the white space around the value.
 fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
     if matches!(line[0], b' ' | b'\t') {
-        return Err(Malformed("a field folded over two lines"));
+        return Err(Malformed("a header field is folded over two lines"));
     }
     let colon = line
         .iter()
         .position(|byte| *byte == b':')
-        .ok_or(Malformed("a field line without a colon"))?;
+        .ok_or(Malformed("a header field has no colon"))?;
     let (name, value) = (&line[..colon], &line[colon + 1..]);
     if name.is_empty() || !name.iter().copied().all(is_token) {
-        return Err(Malformed("a field name that is no token"));
+        return Err(Malformed("a header field has an invalid name"));
     }
     if !value.iter().copied().all(is_text) {
-        return Err(Malformed("a control character in a field"));
+        return Err(Malformed("a header field contains a control character"));
     }
     Ok((name, value.trim_ascii()))
 }
 
-/// 1*DIGIT that fits in 64 bits.
+/// Parses 1*DIGIT into 64 bits.
 fn decimal(value: &[u8]) -> Result<u64, Malformed> {
     let wrong = Malformed("Content-Length is not a number");
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
@@ -205,14 +208,14 @@ fn decimal(value: &[u8]) -> Result<u64, Malformed> {
     std::str::from_utf8(value).ok().and_then(|digits| digits.parse().ok()).ok_or(wrong)
 }
 
-/// Whether a byte may be part of a token, such as a field's name (RFC 9110 section 5.6.2).
+/// Returns true if a byte may be part of a token, such as a field name (RFC 9110 section 5.6.2).
 #[must_use]
 pub const fn is_token(byte: u8) -> bool {
     matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~')
         || byte.is_ascii_alphanumeric()
 }
 
-/// Whether a byte may be part of a field's value or a reason (RFC 9110 section 5.5).
+/// Returns true if a byte may be part of a field value or a reason (RFC 9110 section 5.5).
 #[must_use]
 pub const fn is_text(byte: u8) -> bool {
     matches!(byte, b'\t' | b' '..=b'~' | 0x80..)

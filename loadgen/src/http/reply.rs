@@ -1,52 +1,52 @@
-//! Responses, cut out of a stream of bytes that may be split anywhere.
+//! An incremental parser for HTTP responses.
 
 use super::fingerprint::{Fingerprint, Hasher};
 use super::head::{self, Framing, HEAD_BYTES_MAX, Head, Malformed};
 
-/// A chunk's size line at most; the size itself has up to sixteen digits.
+/// Maximum length of a chunk's size line; the size itself has up to sixteen digits.
 const CHUNK_LINE_BYTES_MAX: usize = 256;
-/// Bytes of a response that are kept to compare the next one with, at most: beyond, copying one that
-/// differs each time would cost more than is won.
+/// Maximum size of a response that is cached for comparison with the next one. Copying a larger one
+/// that differs each time would cost more than the comparison saves.
 const LEARNT_BYTES_MAX: usize = 4 << 10;
 
 /// A complete response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reply {
-    /// Its status code.
+    /// The status code.
     pub status: u16,
-    /// Its body.
+    /// Fingerprint of the body.
     pub body: Fingerprint,
-    /// The server will answer nothing more on this connection.
+    /// The server answers nothing more on this connection.
     pub close: bool,
 }
 
-/// What [`Parser::advance`] made of the bytes it was given.
+/// The result of [`Parser::advance`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// So many of them were used; the rest must be given again, with more behind it.
+    /// Number of bytes consumed. The caller passes the rest again, followed by more.
     pub used: usize,
-    /// The response that ended there.
+    /// The response that ended with the last consumed byte.
     pub reply: Option<Reply>,
 }
 
-/// What was seen last, on whichever connection. Responses for one URL differ in their date at most,
-/// so that comparing with the one before answers nearly always, for the price of a `memcmp`.
+/// Cache of the last response on any connection. Responses for one URL differ at most in their
+/// `Date`, so a `memcmp` with the previous one replaces parsing in most cases.
 #[derive(Debug, Default)]
 pub struct Last {
     head_bytes: Vec<u8>,
     head: Option<Head>,
-    /// A response that came in one piece.
+    /// A response that arrived in one piece.
     bytes: Vec<u8>,
     reply: Option<Reply>,
 }
 
 impl Last {
-    /// The response at the beginning of `bytes`, and its length, if it is the same again.
+    /// Returns the response at the beginning of `bytes` and its length if it equals the cached one.
     fn same(&self, bytes: &[u8]) -> Option<(Reply, usize)> {
         self.reply.filter(|_| bytes.starts_with(&self.bytes)).map(|reply| (reply, self.bytes.len()))
     }
 
-    /// What a response that came in one piece came to: the same bytes come to the same.
+    /// Caches a response that arrived in one piece.
     fn learn(&mut self, bytes: &[u8], reply: Reply) {
         if bytes.len() <= LEARNT_BYTES_MAX {
             self.bytes.clear();
@@ -55,7 +55,7 @@ impl Last {
         }
     }
 
-    /// The head at the beginning of `bytes`, and its length.
+    /// Parses the head at the beginning of `bytes` and returns it with its length.
     fn read_head(&mut self, bytes: &[u8]) -> Result<Option<(Head, usize)>, Malformed> {
         if let Some(head) = self.head
             && bytes.starts_with(&self.head_bytes)
@@ -83,7 +83,7 @@ enum Expecting {
     Trailers,
 }
 
-/// Where a connection is in its stream of responses.
+/// The parser state of one connection.
 #[derive(Debug)]
 pub struct Parser {
     expecting: Expecting,
@@ -93,22 +93,22 @@ pub struct Parser {
 }
 
 impl Parser {
-    /// A parser at the beginning of a connection.
+    /// Creates a parser for a new connection.
     #[must_use]
     pub const fn new() -> Self {
         Self { expecting: Expecting::Head, status: 0, close: false, body: Hasher::new() }
     }
 
-    /// Whether nothing of a response has been used yet.
+    /// Returns true if no response is partially consumed.
     #[must_use]
     pub fn is_between_replies(&self) -> bool {
         self.expecting == Expecting::Head
     }
 
-    /// Uses bytes up to the end of the next response, or as far as they go.
+    /// Consumes bytes up to the end of the next response, or all of them.
     ///
     /// # Errors
-    /// What in them no server may send. The parser is of no use after that.
+    /// A violation of RFC 9112. The parser must not be used after that.
     pub fn advance(&mut self, bytes: &[u8], last: &mut Last) -> Result<Step, Malformed> {
         let from_its_beginning = self.is_between_replies();
         if from_its_beginning && let Some((reply, used)) = last.same(bytes) {
@@ -130,12 +130,12 @@ impl Parser {
         }
     }
 
-    /// The server has sent its FIN: the response that ends with it, if one does.
+    /// Handles the server's FIN. Returns the response if the FIN ends one.
     pub fn end(&mut self) -> Option<Reply> {
         (self.expecting == Expecting::BodyUntilClose).then(|| self.finish())
     }
 
-    /// One step; true when it ends a response.
+    /// Makes one step. Returns true if it ends a response.
     fn one(&mut self, bytes: &[u8], used: &mut usize, last: &mut Last) -> Result<bool, Malformed> {
         let rest = &bytes[*used..];
         match self.expecting {
@@ -171,7 +171,7 @@ impl Parser {
                     self.expecting = Expecting::ChunkSize;
                 }
                 [] | [b'\r'] => {}
-                _ => return Err(Malformed("a chunk is longer than its size")),
+                _ => return Err(Malformed("a chunk is longer than its announced size")),
             },
             Expecting::Trailers => {
                 let Some(length) = head::section_end(rest)? else { return Ok(false) };
@@ -182,7 +182,7 @@ impl Parser {
         Ok(false)
     }
 
-    /// After a head; true when the response has no body.
+    /// Starts the body after a head. Returns true if the response has no body.
     fn begin(&mut self, head: Head) -> bool {
         if head.is_interim() {
             return false;
@@ -198,7 +198,7 @@ impl Parser {
         head.framing == Framing::Length(0)
     }
 
-    /// Takes up to `most` of `bytes` as body; returns how many.
+    /// Consumes up to `most` of `bytes` as body and returns their number.
     fn take(&mut self, bytes: &[u8], most: u64, used: &mut usize) -> u64 {
         let count = most.min(bytes.len() as u64);
         self.body.update(&bytes[..count as usize]);
@@ -218,9 +218,10 @@ impl Default for Parser {
     }
 }
 
-/// The size at the beginning of a chunk (RFC 9112 section 7.1), and the length of its line.
+/// Parses the size line of a chunk (RFC 9112 section 7.1). Returns the size and the length of the
+/// line.
 fn chunk_size(bytes: &[u8]) -> Result<Option<(u64, usize)>, Malformed> {
-    let wrong = Malformed("a chunk does not begin with its size");
+    let wrong = Malformed("a chunk does not begin with a valid size line");
     let digits = bytes.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     let seen = &bytes[..bytes.len().min(CHUNK_LINE_BYTES_MAX)];
     let Some(end) = seen.iter().position(|byte| *byte == b'\n') else {
@@ -247,7 +248,7 @@ fn chunk_size(bytes: &[u8]) -> Result<Option<(u64, usize)>, Malformed> {
     Ok(Some((size, end + 1)))
 }
 
-// What a parser leaves unused is bounded by these two; the engine keeps it in between.
+// These two limits bound the unconsumed bytes, which the engine buffers.
 const _: () = assert!(CHUNK_LINE_BYTES_MAX < HEAD_BYTES_MAX);
 
 #[cfg(test)]
@@ -261,7 +262,7 @@ mod tests {
         hasher.finish()
     }
 
-    /// Everything that comes of `stream` when it arrives in pieces that end at `cuts`.
+    /// Returns the replies in `stream` if it arrives in pieces that end at `cuts`.
     fn replies(stream: &[u8], cuts: &[usize]) -> Result<Vec<Reply>, Malformed> {
         let (mut parser, mut last) = (Parser::new(), Last::default());
         let (mut replies, mut used) = (Vec::new(), 0);
@@ -328,7 +329,7 @@ mod tests {
         }
     }
 
-    /// An interim response before it, and what may follow, included.
+    /// Includes an interim response before the reply and bytes after it.
     #[test]
     fn the_same_again_is_the_same_and_one_byte_less_is_not() {
         let whole =

@@ -1,4 +1,4 @@
-//! The URL to ask for.
+//! URLs of requests.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,9 +6,10 @@ use std::str::FromStr;
 /// `http://HOST[:PORT][/PATH]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Url {
-    /// Host and port, ready to be resolved: `127.0.0.1:8080`, `[::1]:80`, `localhost:80`.
+    /// Host and port in the form that name resolution takes: `127.0.0.1:8080`, `[::1]:80`,
+    /// `localhost:80`.
     pub address: String,
-    /// Host and port as in the `Host` field: the port left out when it is 80.
+    /// Value of the `Host` field: without the port if it is 80.
     pub host: String,
     /// Path and query, beginning with `/`.
     pub path: String,
@@ -21,19 +22,21 @@ impl FromStr for Url {
         let rest = match text.split_once("://") {
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
             Some((scheme, _)) => {
-                return Err(format!("{scheme}:// is not spoken here; only http:// is"));
+                return Err(format!(
+                    "{scheme}:// is not supported; expected http://HOST[:PORT][/PATH]"
+                ));
             }
             None => return Err("expected http://HOST[:PORT][/PATH]".into()),
         };
         if let Some(bad) = rest.chars().find(|c| !c.is_ascii_graphic()) {
-            return Err(format!("{bad:?} must be percent-encoded"));
+            return Err(format!("{bad:?} is not allowed in a URL and must be percent-encoded"));
         }
         let rest = rest.split('#').next().unwrap_or_default();
         let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         if authority.contains('@') {
-            return Err("a user in the URL is not supported; give -H 'Authorization: …'".into());
+            return Err("a user name in the URL is not supported; use -H 'Authorization: …'".into());
         }
-        // An IPv6 address has colons of its own, in brackets.
+        // Colons in brackets belong to an IPv6 address.
         let port_at = match authority.rfind(':') {
             Some(colon) if !authority[colon..].contains(']') => Some(colon),
             _ => None,
@@ -42,11 +45,11 @@ impl FromStr for Url {
             None => (authority, 80),
             Some(colon) => {
                 let port = authority[colon + 1..].parse::<u16>().ok().filter(|port| *port > 0);
-                (&authority[..colon], port.ok_or("the port is not a number from 1 to 65535")?)
+                (&authority[..colon], port.ok_or("the port must be a number from 1 to 65535")?)
             }
         };
         if name.is_empty() {
-            return Err("there is no host in it".into());
+            return Err("the URL has no host; expected http://HOST[:PORT][/PATH]".into());
         }
         Ok(Self {
             address: format!("{name}:{port}"),
@@ -84,7 +87,7 @@ mod tests {
     fn what_cannot_be_asked_for_is_refused() {
         for (text, says) in [
             ("127.0.0.1:8080", "expected http://"),
-            ("https://localhost/", "https:// is not spoken"),
+            ("https://localhost/", "https:// is not supported"),
             ("http://", "no host"),
             ("http://:80/", "no host"),
             ("http://a:0/", "port"),

@@ -1,7 +1,7 @@
-//! Connections that behave well while others do not: what they feel of it.
+//! Bystanders: well-behaved connections whose latency is measured before and during the faults.
 //!
-//! Each asks at its own steady pace, and a time counts from the instant at which the request was
-//! due: a server that stands still cannot hide it by not being asked.
+//! Each sends requests at a constant rate, and latency is measured from the time at which a request
+//! was due. A server that stalls therefore cannot hide it.
 
 use super::dialect::{Key, Phrase, Speech};
 use super::draw::Random;
@@ -20,66 +20,66 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Requests per second of each.
+/// Requests per second of each bystander.
 pub const RATE: u32 = 20;
-/// Requests of a connection; then there is a new one.
+/// Requests on a connection before it is replaced.
 const REQUESTS: usize = 40;
-/// Draws of phrases for them.
+/// Number of phrases drawn to find them.
 const DRAWS: usize = 400;
-/// The first of their numbers: far from those of scripts.
+/// First connection number, far from those of scripts.
 const FIRST_NUMBER: u64 = 1 << (Key::CONNECT_SHIFT - 1);
-/// Bytes read at a time.
+/// Size of the read buffer.
 const READ_BYTES: usize = 64 << 10;
-/// Longest pause of the loop.
+/// Longest sleep of the loop.
 const NAP: Duration = Duration::from_millis(20);
-/// Largest of their requests: what a larger one takes says more of its size than of the server.
+/// Maximum size of a request; the time of a larger one would depend mostly on its size.
 const REQUEST_BYTES_MAX: usize = 16 << 10;
-/// Shortest time told apart.
+/// Resolution of recorded times.
 const TIME_MIN_NS: u64 = 100;
-/// Longest time recorded as it is: an hour.
+/// Largest recorded time: an hour.
 const TIME_MAX_NS: u64 = 3_600_000_000_000;
-/// Findings kept in words.
+/// Maximum number of findings kept with details.
 const EXAMPLES_MAX: usize = 5;
 
-/// What they felt.
+/// The measurements of all bystanders.
 pub struct Felt {
-    /// Times before the abuse began, nanoseconds.
+    /// Latency before the faults, nanoseconds.
     pub baseline_ns: Histogram<u64>,
-    /// Times while it lasted.
+    /// Latency during the faults, nanoseconds.
     pub abuse_ns: Histogram<u64>,
     /// Connections they opened.
     pub connections: u64,
-    /// What was wrong with how they were treated.
+    /// Number of findings by rule.
     pub findings: BTreeMap<Rule, u64>,
-    /// The first ones, each with what was said.
+    /// The first findings, each with a script of the connection.
     pub examples: Vec<(Finding, Script)>,
 }
 
-/// What the run and its bystanders tell each other.
+/// Signals between the run and its bystanders.
 #[derive(Default)]
 pub struct Signals {
-    /// The abuse has begun.
+    /// The faults have begun.
     pub is_abused: AtomicBool,
-    /// It is over.
+    /// The run is over.
     pub stop: AtomicBool,
     /// Findings so far.
     pub findings: AtomicU64,
 }
 
-/// Who they are.
+/// The bystanders of a run.
 pub struct Party {
-    /// Where they stand.
+    /// The server and the rules.
     pub stage: Arc<Stage>,
-    /// For the script that is shown of one that was treated badly.
+    /// The target, for the script of a finding.
     pub target: Target,
-    /// Of the run.
+    /// Seed of the run.
     pub seed: u64,
-    /// How many.
+    /// Number of bystanders.
     pub count: usize,
 }
 
 impl Party {
-    /// Lets them ask until they are told to stop.
+    /// Runs the bystanders until [`Signals::stop`].
     ///
     /// # Errors
     /// errno of epoll.
@@ -89,7 +89,7 @@ impl Party {
         let mut felt = Felt::nothing();
         let every = Duration::from_secs(1) / RATE;
         let start = Instant::now();
-        // Not all at once, but one after the other.
+        // The starts are spread over one interval.
         let next = |at| start + every * at as u32 / self.count as u32;
         let mut all: Vec<Bystander> =
             (0..self.count).map(|at| Bystander::new(FIRST_NUMBER + at as u64, next(at))).collect();
@@ -100,7 +100,7 @@ impl Party {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
                 _ => {}
             }
-            // There are few: whose event it was does not matter.
+            // There are few bystanders, so all are checked after any event.
             let mut register = |socket: RawFd| {
                 let interest = Interest::READABLE | Interest::WRITABLE;
                 poll.registry().register(&mut SourceFd(&socket), Token(0), interest)
@@ -114,14 +114,14 @@ impl Party {
                 }
             }
         }
-        // What was due and has no reply has waited as long as this at least.
+        // Requests without a reply count with the time they have waited so far.
         all.iter_mut().flat_map(|it| it.due.drain(..)).for_each(|due| felt.record(due));
         Ok(felt)
     }
 }
 
 impl Felt {
-    /// Nothing yet.
+    /// Creates empty measurements.
     #[must_use]
     pub fn nothing() -> Self {
         let histogram = || {
@@ -137,7 +137,7 @@ impl Felt {
         }
     }
 
-    /// A request that was due then, before the abuse or beside it, has waited until now.
+    /// Records the latency of a request that was due at `due`.
     fn record(&mut self, (due, is_abused): (Instant, bool)) {
         let times = if is_abused { &mut self.abuse_ns } else { &mut self.baseline_ns };
         times.saturating_record(due.elapsed().as_nanos() as u64);
@@ -152,17 +152,17 @@ impl Felt {
 }
 
 struct Bystander {
-    /// Of its connection.
+    /// Number of its connection.
     number: u64,
     say: Vec<Phrase>,
-    /// Where its requests end in the speech.
+    /// End offsets of its requests.
     ends: Vec<u64>,
     life: Option<Life>,
-    /// When the requests were due that have no reply yet, and whether the abuse had begun.
+    /// Due times of the requests without a reply, and true if the faults had begun.
     due: VecDeque<(Instant, bool)>,
-    /// When the next one is due.
+    /// Due time of the next request.
     next: Instant,
-    /// Since when it waits: for the connect, or for a reply.
+    /// Start of the current wait for the connect or a reply.
     waits: Option<Instant>,
 }
 
@@ -186,7 +186,7 @@ impl Bystander {
         }
     }
 
-    /// Asks and hears what there is to. What was wrong, when a connection has ended.
+    /// Sends and receives. Returns the finding of a connection that has ended, if any.
     fn go_on(
         &mut self,
         party: &Party,
@@ -217,12 +217,12 @@ impl Bystander {
             if life.is_over() {
                 return self.part(party);
             }
-            // What was not due until now was not waited for.
+            // The wait for a reply starts when its request is due.
             let since = self.waits?.max(self.due[0].0);
             if since.elapsed() > party.stage.limits.patience {
                 life.give_up();
                 let finding = self.part(party);
-                // It counts as long as it was waited for; the next one is not blamed for it.
+                // The wait counts for this request only, not for the next one.
                 if let Some(due) = self.due.pop_front() {
                     felt.record(due);
                 }
@@ -233,7 +233,7 @@ impl Bystander {
         None
     }
 
-    /// Opens a new connection; false when there is nothing to open it with, here.
+    /// Opens a new connection. Returns false for lack of a local resource.
     fn connect(
         &mut self,
         party: &Party,
@@ -278,14 +278,14 @@ impl Bystander {
         true
     }
 
-    /// Leaves, and judges.
+    /// Ends the connection and judges it.
     fn part(&mut self, party: &Party) -> Option<Finding> {
         let (speech, sight) = self.life.take()?.sight();
         let stage = &party.stage;
         stage.dialect.judge(&speech, &sight, &stage.limits).finding
     }
 
-    /// What it did, but for the pauses.
+    /// Returns a script with its actions, without the pauses.
     fn script(&self, party: &Party) -> Script {
         Script {
             target: party.target.clone(),
@@ -311,7 +311,7 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
     use std::thread;
 
-    /// Lets four of them ask, the second half of the time abused.
+    /// Runs four bystanders, with faults in the second half of the time.
     fn felt(
         serve: impl Fn(TcpStream) + Clone + std::marker::Send + 'static,
         time: Duration,

@@ -1,12 +1,12 @@
-//! The fault matrix: where in a connection's life what is done to the server.
+//! The fault matrix: points of a connection's life, and kinds of faults.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Where in its life a connection misbehaves: the rows of the matrix.
+/// The point at which a fault happens: a row of the matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Point {
-    /// In the instant of the connect: probably before the server's accept(2).
+    /// During the connect, probably before the server's accept(2).
     BeforeAccept,
     /// After the handshake, before the first byte.
     Connected,
@@ -16,19 +16,19 @@ pub enum Point {
     Boundary,
     /// Inside a body.
     InBody,
-    /// A whole request was said, nothing of the reply was read.
+    /// After a complete request, before the first byte of the reply is read.
     Asked,
     /// Inside a reply.
     InReply,
-    /// Between two replies to requests that were said at once.
+    /// Between two replies to pipelined requests.
     BetweenReplies,
-    /// Inside a file, to the server or from it.
+    /// Inside a file transfer, in either direction.
     InFile,
-    /// After a good exchange, with nothing on its way.
+    /// After a complete exchange, with nothing in flight.
     Idle,
-    /// In the instant of the server's own deadline.
+    /// At the moment of the server's own timeout.
     Deadline,
-    /// A crowd comes and goes at the same instant.
+    /// While many other connections open and close.
     Capacity,
 }
 
@@ -69,26 +69,26 @@ impl Point {
     }
 }
 
-/// What the connection does there: the columns of the matrix.
+/// The kind of a fault: a column of the matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
-    /// Nothing: it goes on and behaves well.
+    /// No fault: continue normally.
     None,
-    /// Ends with a FIN and leaves.
+    /// Send a FIN and leave.
     Fin,
-    /// Ends with a FIN and reads what is owed.
+    /// Send a FIN and read the rest.
     HalfClose,
-    /// Resets.
+    /// Reset the connection.
     Rst,
-    /// Closes with bytes unread: the kernel resets.
+    /// Close with unread data, so that the kernel resets.
     CloseUnread,
-    /// Says all, reads nothing for a while through a tiny window, then all.
+    /// Send everything, stop reading behind a tiny window, then read the rest.
     StopReading,
-    /// Says one byte at a time.
+    /// Send one byte at a time.
     Dribble,
-    /// Vanishes without a packet.
+    /// Send nothing more, not even an ACK.
     Vanish,
-    /// Resets, and is back at once from the same port.
+    /// Reset, and connect again at once from the same port.
     Reconnect,
 }
 
@@ -126,9 +126,9 @@ impl Kind {
 /// A cell of the matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cell {
-    /// Its row.
+    /// The row.
     pub point: Point,
-    /// Its column.
+    /// The column.
     pub kind: Kind,
 }
 
@@ -139,7 +139,7 @@ impl fmt::Display for Cell {
 }
 
 impl Cell {
-    /// Every cell that makes sense, whatever the protocol.
+    /// Returns every cell that makes sense in any protocol.
     pub fn all() -> impl Iterator<Item = Self> {
         let cells = |point| Kind::ALL.into_iter().map(move |kind| Self { point, kind });
         Point::ALL.into_iter().flat_map(cells).filter(|cell| cell.makes_sense())
@@ -150,7 +150,7 @@ impl Cell {
         match (self.point, self.kind) {
             (P::Capacity, kind) => matches!(kind, K::Fin | K::Rst),
             (P::Deadline, kind) => matches!(kind, K::None | K::Fin | K::HalfClose | K::Rst),
-            // Something that will stay unread is on its way.
+            // There must be data that stays unread.
             (point, K::CloseUnread) => {
                 matches!(point, P::Asked | P::InReply | P::BetweenReplies | P::InFile)
             }
@@ -160,7 +160,7 @@ impl Cell {
                     P::Connected | P::Asked | P::InReply | P::BetweenReplies | P::InFile
                 )
             }
-            // A request has begun, or is about to.
+            // A request must have started, or be about to start.
             (point, K::Dribble) => {
                 matches!(point, P::Connected | P::InHeader | P::Boundary | P::InBody | P::Idle)
             }
@@ -169,13 +169,13 @@ impl Cell {
     }
 }
 
-/// The cells that a run walks: `all`, or names of points, kinds and cells with commas between them;
-/// what is written with a `-` before it is left out.
+/// The cells of a run: `all`, or a comma-separated list of points, kinds and cells. A `-` in front
+/// of a name excludes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Faults(Vec<Cell>);
 
 impl Faults {
-    /// The cells, row by row.
+    /// Returns the cells, row by row.
     #[must_use]
     pub fn cells(&self) -> &[Cell] {
         &self.0
@@ -192,7 +192,7 @@ impl FromStr for Faults {
         for name in &with {
             cells.extend(named(name)?);
         }
-        // Only what is left out was named: of all.
+        // A list of exclusions only refers to all cells.
         if with.is_empty() {
             cells.extend(Cell::all());
         }
@@ -202,7 +202,7 @@ impl FromStr for Faults {
         }
         cells.sort_unstable();
         cells.dedup();
-        if cells.is_empty() { Err("nothing is left of the matrix".into()) } else { Ok(Self(cells)) }
+        if cells.is_empty() { Err("every fault is excluded".into()) } else { Ok(Self(cells)) }
     }
 }
 
@@ -215,8 +215,8 @@ fn named(name: &str) -> Result<Vec<Cell>, String> {
     match cells.is_empty() {
         false => Ok(cells),
         true => Err(format!(
-            "{name:?} is none of the faults; expected all, a point ({}), a kind ({}), or POINT/KIND \
-             where that makes sense",
+            "unknown fault {name:?}; expected all, a point ({}), a kind ({}), or an existing \
+             combination POINT/KIND",
             Point::ALL.map(Point::name).join(", "),
             Kind::ALL.map(Kind::name).join(", ")
         )),

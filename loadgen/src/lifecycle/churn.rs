@@ -1,4 +1,4 @@
-//! `ringload churn`: a run of the fault matrix.
+//! `ringload churn`: runs the fault matrix.
 
 mod company;
 mod live;
@@ -29,32 +29,33 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use tally::Tally;
 
-/// How often the watching thread looks up.
+/// Interval at which the watching thread checks the run.
 const POLL: Duration = Duration::from_millis(10);
-/// Longest pause of the walking thread.
+/// Longest sleep of the thread that runs the scripts.
 const NAP: Duration = Duration::from_millis(5);
-/// Between two lines of output.
+/// Interval between two lines of output.
 const LINE: Duration = Duration::from_secs(1);
-/// What is under way at the end of a run may take its patience and so much more.
+/// Time that running scripts have to finish after the end of the run, in addition to `--patience`.
 const GRACE: Duration = Duration::from_secs(1);
-/// Descriptors beside those of scripts: a crowd of one, standard streams, the report.
+/// Descriptors in addition to those of scripts: a crowd, standard streams, the report.
 const DESCRIPTORS_BESIDE: u64 = 128;
-/// Before the abuse, bystanders are alone for so long.
+/// Minimum time in which the bystanders are measured without faults.
 const BASELINE_MIN: Duration = Duration::from_millis(500);
+/// Maximum of that time.
 const BASELINE_MAX: Duration = Duration::from_secs(5);
-/// One part in so many of the run.
+/// That time is this fraction of `--duration`.
 const BASELINE_SHARE: u32 = 5;
-/// Of a run of so many connections.
+/// That time in a run with `--count`.
 const BASELINE_OF_COUNT: Duration = Duration::from_secs(1);
-/// Kinds of findings of which one is shrunk.
+/// Maximum number of rules of which a finding is shrunk.
 const SHRUNK_MAX: usize = 6;
-/// After so long nothing more is begun to be shrunk.
+/// Time after which no further finding is shrunk.
 const SHRINKING_MAX: Duration = Duration::from_secs(10);
 
-/// Runs the matrix against a server, and makes the report of it.
+/// Runs `ringload churn` and makes the report.
 ///
 /// # Errors
-/// Why there is no report.
+/// The run could not start, or epoll failed.
 pub fn perform(args: &ChurnArgs, interrupts: &Interrupts) -> Result<Delivery, Failure> {
     let target = args.target().map_err(Failure::Usage)?;
     system::allow_descriptors(args.connections + args.bystanders + DESCRIPTORS_BESIDE)
@@ -91,14 +92,14 @@ fn is_there(address: SocketAddr, patience: Duration) -> bool {
     TcpStream::connect_timeout(&address, patience).is_ok()
 }
 
-/// What the threads of a run tell each other.
+/// State shared by the threads of a run.
 #[derive(Default)]
 struct Shared {
     tally: Mutex<Tally>,
     open: AtomicU64,
-    /// No new scripts; those under way go on for a while.
+    /// Start no new scripts; running scripts may finish.
     stop: AtomicBool,
-    /// What is under way ends at once.
+    /// End running scripts at once.
     abandon: AtomicBool,
     finished: AtomicBool,
 }
@@ -170,7 +171,7 @@ fn baseline(args: &ChurnArgs) -> Duration {
     }
 }
 
-/// Prints a line per second until the run is over; true when a signal ended it.
+/// Prints a line per second until the end of the run. Returns true if a signal ended it.
 fn watch(
     args: &ChurnArgs,
     start: Instant,
@@ -211,7 +212,7 @@ fn watch(
     was_interrupted
 }
 
-/// Walks scripts until the run is over. What there was too little of on our side.
+/// Runs scripts until the end of the run. Returns the first lack of a local resource.
 fn walk(
     args: &ChurnArgs,
     drawer: &Drawer,
@@ -245,7 +246,7 @@ fn walk(
             walker.start(script, number);
             number += 1;
         }
-        // With no place free there is nothing to be begun, whatever is due.
+        // At the limit of connections, a due script does not shorten the sleep.
         let nap = match is_going && walker.walking() < args.connections as usize {
             true => due(number).saturating_duration_since(now).min(NAP),
             false => NAP,
@@ -272,12 +273,12 @@ fn count(walked: &Walked, stage: &Stage, shared: &Shared, company: &mut Company)
     let verdicts = walked.judge(stage);
     let cell = company.end(walked.tag);
     let fails = verdicts.iter().any(|verdict| verdict.finding.is_some());
-    // Searching for it takes a while, and is needed only then.
+    // The search for concurrent scripts is slow and needed only for a finding.
     let others = if fails { company.of(walked.tag) } else { Vec::new() };
     shared.tally().take(cell, walked, &verdicts, others);
 }
 
-/// Shrinks the first script of each kind of finding; true when a signal came.
+/// Shrinks the first finding of each rule. Returns true if a signal arrived.
 fn shrink_examples(
     tally: &mut Tally,
     drawer: &Drawer,
@@ -294,7 +295,7 @@ fn shrink_examples(
         }
         rules.push(example.rule);
         if !args.common.quiet {
-            crate::note!("shrinking the first script with {}", example.rule.name());
+            crate::note!("shrinking the script of the first finding: {}", example.rule.name());
         }
         let mut keep_on = || {
             was_interrupted |= interrupts.wait(Duration::ZERO);
@@ -307,12 +308,12 @@ fn shrink_examples(
     was_interrupted
 }
 
-/// Short enough to be typed again.
+/// Returns a seed from the clock, short enough to be typed again.
 fn seed_of_the_clock() -> u64 {
     SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| u64::from(since.subsec_nanos()))
 }
 
-/// How a replay is to be asked for, so that it judges as the run did.
+/// Returns the options with which a replay judges like this run.
 fn replay_options(oracle: &OracleArgs) -> String {
     let (mut options, limits) = (String::new(), oracle.limits());
     if limits.patience != crate::args::PATIENCE {
@@ -327,7 +328,7 @@ fn replay_options(oracle: &OracleArgs) -> String {
     if let Some(strictness) = oracle.oracle {
         options += &format!(" --oracle {}", strictness.name());
     }
-    // Whose a byte is can be told of files that are known only.
+    // Bytes can be attributed to learnt files only.
     for path in &oracle.paths {
         options += &format!(" --path '{path}'");
     }

@@ -1,16 +1,16 @@
-//! What scripts and oracles need to know of a protocol.
+//! The interface between scripts, oracles and protocols.
 
 use super::finding::Finding;
 use std::fmt;
 use std::time::Duration;
 
-/// What the bytes of a connection are a function of.
+/// The key from which the bytes of a connection are computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
-    /// Of the run.
+    /// Seed of the run.
     pub seed: u64,
-    /// Of the connection in it. A script that connects more than once has a number for each: see
-    /// [`Key::of_connect`].
+    /// Number of the connection in the run. A script that connects more than once has a number for
+    /// each connection, see [`Key::of_connect`].
     pub number: u64,
 }
 
@@ -18,183 +18,185 @@ impl Key {
     /// Numbers of scripts are below `1 << CONNECT_SHIFT`.
     pub const CONNECT_SHIFT: u32 = 40;
 
-    /// Of the script's connect `at`, counted from 0: bytes of the connection before it are foreign
-    /// to it.
+    /// Returns the key of the script's connection `at`, counted from 0. Bytes of the script's
+    /// earlier connections are foreign to it.
     #[must_use]
     pub const fn of_connect(self, at: u64) -> Self {
         Self { seed: self.seed, number: self.number | (at << Self::CONNECT_SHIFT) }
     }
 }
 
-/// `connection 42`, or `connection 42's connect 2` of a script that connects more than once.
+/// Shows `connection 42`, or `connection 42 (connect 2)` if the script connects more than once.
 impl fmt::Display for Key {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let at = self.number >> Self::CONNECT_SHIFT;
         write!(out, "connection {}", self.number & ((1 << Self::CONNECT_SHIFT) - 1))?;
-        if at > 0 { write!(out, "'s connect {}", at + 1) } else { Ok(()) }
+        if at > 0 { write!(out, " (connect {})", at + 1) } else { Ok(()) }
     }
 }
 
-/// One request as a script writes it, without white space, commas and `'`: `64` of an echo,
-/// `get:/a/b` of HTTP, `digest:100` of packets.
+/// One request in the notation of scripts, without white space, commas and `'`: `64` for an echo,
+/// `get:/a/b` for HTTP, `digest:100` for packets.
 pub type Phrase = String;
 
-/// One request's place in the stream of bytes that a connection says.
+/// The place of one request in the bytes that a connection sends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// Its first byte.
+    /// Offset of its first byte.
     pub start: u64,
-    /// Behind its header: between `start` and `end`. A protocol without headers has it at `start`.
+    /// End of its header, between `start` and `end`; equal to `start` in a protocol without
+    /// headers.
     pub head_end: u64,
-    /// Behind its last byte.
+    /// Offset behind its last byte.
     pub end: u64,
-    /// Its reply has at least so many bytes; 0: it has none, or nothing is known of it.
+    /// Minimum size of its reply; 0 if it has none or if the size is unknown.
     pub reply_bytes_min: u64,
-    /// The reply is, or the request carries, a file: what is cut in it is cut in a file.
+    /// The request or its reply carries a file, so a fault inside it is `in_file`.
     pub is_file: bool,
-    /// It is well formed: a server that serves answers it.
+    /// The request is well formed, so a server answers it.
     pub is_proper: bool,
 }
 
-/// All that a connection says if nothing cuts it short.
+/// Everything that a connection sends if nothing ends it early.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Speech {
     /// The bytes.
     pub bytes: Vec<u8>,
-    /// The requests in them, in order, without gaps.
+    /// The requests in the bytes, in order and without gaps.
     pub requests: Vec<Request>,
 }
 
-/// Listens to one connection, and checks each byte as it comes.
+/// Checks the bytes that one connection receives.
 pub trait Ear: Send {
-    /// Takes the next bytes heard, when `said` bytes of the speech had been handed to the kernel.
+    /// Checks the next received bytes; `said` is the number of bytes sent so far.
     ///
     /// # Errors
-    /// What no server may say here. The ear is of no use after that.
+    /// The server must not send these bytes. The ear must not be used after that.
     fn hear(&mut self, bytes: &[u8], said: u64) -> Result<(), Finding>;
 
-    /// The server's FIN came behind what was heard.
+    /// Handles the server's FIN.
     ///
     /// # Errors
-    /// It cut a reply in two, whatever the client did before.
+    /// The FIN truncates a reply.
     fn fin(&mut self) -> Result<(), Finding>;
 
-    /// Whole replies heard so far.
+    /// Returns the number of complete replies received.
     fn replies(&self) -> u64;
 
-    /// The server has announced that it answers nothing more on this connection.
+    /// Returns true if the server has announced that it answers nothing more on this connection.
     fn is_last(&self) -> bool;
 }
 
-/// How a connection ended, as seen from the client.
+/// The ending of a connection as the client saw it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// The connect was refused.
     Refused,
-    /// The connect failed otherwise: errno.
+    /// The connect failed with this errno.
     ConnectFailed(i32),
-    /// The connect got no answer within the limit.
+    /// The connect was not answered within the limit.
     ConnectTimeout,
-    /// The server's FIN.
+    /// The server sent a FIN.
     Fin,
-    /// The server's RST, seen by a receive, a send, or a poll.
+    /// The server sent a RST, noticed by a receive, a send or a poll.
     Reset,
-    /// The script had the client end it, and the server had not ended it before.
+    /// The client ended the connection, as the script says, before the server did.
     Ours,
-    /// The script waited for the server, and nothing came within the limit.
+    /// The script waited for the server, but nothing was received within the limit.
     Silence,
 }
 
-/// What the client did, of all that matters for what it may expect.
+/// The actions of the client that determine what it may expect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Deeds {
-    /// Bytes of the speech handed to the kernel.
+    /// Bytes handed to the kernel.
     pub said: u64,
-    /// It has sent its FIN (and perhaps goes on reading).
+    /// The client has sent its FIN; it may still read.
     pub fin: bool,
-    /// It has reset the connection, closed it, or vanished: nothing is owed any more, and nothing
-    /// that the server does then is seen.
+    /// The client has reset or closed the connection, or vanished. It can expect nothing more, and
+    /// does not see the server's reaction.
     pub gone: bool,
-    /// It read to the end: the server's FIN or RST, or until nothing came for the whole limit.
-    /// Where it did not, what is missing may be on its way.
+    /// The client read up to the server's FIN or RST, or until nothing was received within the
+    /// limit. Otherwise missing data may still be in flight.
     pub read_to_end: bool,
-    /// It read nothing for a while although it had said something: a stalled reader.
+    /// The client stopped reading for a while after it had sent something.
     pub stalled: bool,
-    /// The longest it said nothing: from the connect to the first byte, between two, or behind the
-    /// last one to the ending.
+    /// Longest time without sending: before the first byte, between two bytes, or after the last
+    /// one.
     pub silent: Duration,
 }
 
-/// What was seen of one connection.
+/// The record of one connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sight {
-    /// What we did.
+    /// The actions of the client.
     pub deeds: Deeds,
-    /// Bytes heard.
+    /// Bytes received.
     pub heard: u64,
-    /// Whole replies among them.
+    /// Complete replies received.
     pub replies: u64,
-    /// The server had announced its end.
+    /// The server had announced the end of the connection.
     pub announced_end: bool,
-    /// What an ear found.
+    /// The finding of the ear, if any.
     pub finding: Option<Finding>,
-    /// How it ended.
+    /// The ending.
     pub ending: Ending,
-    /// From the deed that asks for a reaction (FIN, or the last byte said) to the server's ending.
+    /// Time from the client's FIN, or its last byte, to the server's ending.
     pub reaction: Option<Duration>,
 }
 
-/// What a [`Dialect`] makes of a [`Sight`].
+/// The judgement of a [`Dialect`] on a [`Sight`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// What happened, in a few words that are the same for all that went alike: a cell of the
-    /// matrix counts them. `replied, fin`, `no reply, reset`.
+    /// The outcome in a few words, such as `replied, fin` or `no reply, reset`. Equal outcomes have
+    /// equal texts, and each cell of the matrix counts them.
     pub outcome: String,
-    /// What was wrong with it.
+    /// The finding, if any.
     pub finding: Option<Finding>,
 }
 
-/// The limits by which an oracle judges.
+/// The limits that an oracle applies.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Longest time the server may take for a reply or a reaction.
     pub patience: Duration,
-    /// The server ends connections that are silent for so long (`--deadline`), if it was told.
+    /// The server's own timeout for silent connections (`--deadline`), if given.
     pub deadline: Option<Duration>,
-    /// The server may be full, and then turn a connection away before its first byte.
+    /// The server may be full and reject a connection before its first byte.
     pub may_reject: bool,
 }
 
 impl Limits {
-    /// Longest wait for a connect: a SYN that is lost, be it for a reset from the same port just
-    /// before it, is sent again after one second and after two more (tcp(7), tcp_syn_retries).
+    /// Returns the longest wait for a connect. The kernel repeats a lost SYN after one second and
+    /// after two more (tcp(7), tcp_syn_retries). A SYN right after a reset from the same port may
+    /// be lost.
     #[must_use]
     pub fn connect_patience(&self) -> Duration {
         self.patience.max(Duration::from_secs(4))
     }
 }
 
-/// One protocol, as spoken by clients that misbehave. One value per run, shared by all its threads.
+/// One protocol for misbehaving clients. One value per run, shared by all its threads.
 pub trait Dialect: Send + Sync {
-    /// `echo`, `http`, `packets`.
+    /// Returns `echo`, `http` or `packets`.
     fn name(&self) -> &'static str;
 
-    /// What a connection says that says `phrases`.
+    /// Returns the bytes of a connection that sends `phrases`.
     ///
     /// # Errors
-    /// A phrase that is none, in words: scripts come from command lines.
+    /// Describes an invalid phrase; scripts may come from the command line.
     fn speech(&self, key: Key, phrases: &[Phrase]) -> Result<Speech, String>;
 
-    /// Who listens to such a connection.
+    /// Returns the ear of a connection that sends `phrases`.
     ///
     /// # Errors
-    /// A phrase that is none.
+    /// Describes an invalid phrase.
     fn ear(&self, key: Key, phrases: &[Phrase]) -> Result<Box<dyn Ear>, String>;
 
-    /// Phrases for a connection, drawn with `random`, which answers a number below its argument.
-    /// Of a connection to be cut `in_file`, at least one is of a file, if the protocol has files.
+    /// Draws phrases for a connection. `random` returns a number below its argument. With
+    /// `in_file`, at least one phrase transfers a file if the protocol has files.
     fn draw(&self, in_file: bool, random: &mut dyn FnMut(u64) -> u64) -> Vec<Phrase>;
 
-    /// Whether what was seen of a connection that was to say `speech` is allowed.
+    /// Judges the record of a connection that was to send `speech`.
     fn judge(&self, speech: &Speech, sight: &Sight, limits: &Limits) -> Verdict;
 }

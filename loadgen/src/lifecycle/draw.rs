@@ -1,5 +1,5 @@
-//! Draws a script for a cell of the matrix: a function of the seed and the script's number, so that
-//! the same run tells the same stories.
+//! Draws scripts for the cells of the matrix. A script depends only on the seed and its number, so
+//! a run can be repeated.
 
 use super::cell::{Cell, Faults, Kind, Point};
 use super::dialect::{Dialect, Key, Limits, Phrase, Request, Speech};
@@ -7,16 +7,17 @@ use super::script::{Connect, Kind as Leave, Recv, Script, Send, Step, Target};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Draws of what to say before a cell counts as one that the protocol does not have.
+/// Number of attempts to draw requests for a cell before it counts as impossible in the protocol.
 const TRIES: u64 = 64;
-/// A stalled reader is owed so much, if the protocol has it: less the kernel would keep for it.
+/// Minimum reply size for a stalled reader, if the protocol has it. The kernel's buffers would hold
+/// less.
 const STALL_BYTES: u64 = 16 << 10;
-/// Most replies waited for one by one.
+/// Maximum number of replies that a script awaits one by one.
 const REPLIES_MAX: usize = 32;
-/// Around the server's own deadline.
+/// Range around the server's own timeout.
 const DEADLINE_WIDTH_US: u64 = 2_000;
-/// One in so many stalled readers stalls for longer than others wait for a reply: if it has taken
-/// from them what they need, they are not served.
+/// One in `LONG_STALLS` stalled readers stalls for longer than the patience of other connections.
+/// If it holds resources that they need, they are not served.
 const LONG_STALLS: u64 = 32;
 
 /// Draws scripts.
@@ -29,10 +30,10 @@ pub struct Drawer {
 }
 
 impl Drawer {
-    /// For a run.
+    /// Creates a drawer for a run.
     ///
     /// # Errors
-    /// Nothing of `faults` makes sense for the protocol.
+    /// The protocol has none of the faults.
     pub fn new(
         dialect: Arc<dyn Dialect>,
         target: Target,
@@ -45,37 +46,40 @@ impl Drawer {
         let cells: Vec<Cell> = faults.cells().iter().copied().filter(can).collect();
         if cells.is_empty() {
             let deadline = match drawer.limits.deadline {
-                None => "; deadline needs --deadline, the server's own",
+                None => "; the point deadline needs --deadline, the server's own timeout",
                 Some(_) => "",
             };
-            return Err(format!("--faults: {} has none of these{deadline}", drawer.target.scheme));
+            return Err(format!(
+                "--faults: the protocol {} has none of these faults{deadline}",
+                drawer.target.scheme
+            ));
         }
         drawer.cells = cells;
         Ok(drawer)
     }
 
-    /// The cells that are walked, row by row.
+    /// Returns the cells of the run, row by row.
     #[must_use]
     pub fn cells(&self) -> &[Cell] {
         &self.cells
     }
 
-    /// The script of that number, and the cell that it is of. All cells have their turn.
+    /// Returns the script `number` and its cell. The numbers cycle through all cells.
     #[must_use]
     pub fn draw(&self, number: u64) -> (Cell, Script) {
         let count = self.cells.len() as u64;
-        // Another order in each round, so that no cell always follows the same other.
+        // Each cycle has a different order, so that no cell always follows the same other one.
         let mut random = Random::new(self.seed, number / count + (1 << Key::CONNECT_SHIFT));
         let cell = self.cells[((number + random.below(count)) % count) as usize];
         let script = self.try_cell(cell, number).or_else(|| self.try_cell(cell, 0));
         (cell, script.expect("cells that cannot be drawn are not there"))
     }
 
-    /// A script of a connection that behaves well.
+    /// Returns the script of a well-behaved connection.
     #[must_use]
     pub fn control(&self) -> Script {
         let well = Cell { point: Point::Connected, kind: Kind::None };
-        self.try_cell(well, 0).expect("whatever is said, it can be said well")
+        self.try_cell(well, 0).expect("every protocol has a well-behaved script")
     }
 
     fn try_cell(&self, cell: Cell, number: u64) -> Option<Script> {
@@ -104,7 +108,7 @@ impl Drawer {
     }
 }
 
-/// The making of one script's steps.
+/// The state while the steps of one script are made.
 struct Tale<'a> {
     cell: Cell,
     speech: Speech,
@@ -113,7 +117,7 @@ struct Tale<'a> {
 }
 
 impl Tale<'_> {
-    /// The steps; `None` where what is said has no such point.
+    /// Returns the steps, or `None` if the requests have no such point.
     fn steps(&mut self) -> Option<Vec<Step>> {
         let mut steps = self.opening();
         steps.extend(self.approach()?);
@@ -135,7 +139,7 @@ impl Tale<'_> {
         vec![Step::Crowd(2 + self.random.below(30), crowd), connect]
     }
 
-    /// The way to the point.
+    /// Returns the steps up to the point.
     fn approach(&mut self) -> Option<Vec<Step>> {
         let requests = self.speech.requests.clone();
         let said = |bytes: u64| Step::Send(Send::Bytes(bytes));
@@ -197,7 +201,7 @@ impl Tale<'_> {
         })
     }
 
-    /// What is done there, when `said` bytes were said and `read` replies waited for.
+    /// Returns the steps of the fault, after `said` bytes were sent and `read` replies awaited.
     fn fault(&mut self, said: u64, read: usize) -> Option<Vec<Step>> {
         let left = (self.speech.bytes.len() as u64).saturating_sub(said);
         let end = [Step::Fin, Step::Recv(Recv::End)];
@@ -235,7 +239,7 @@ impl Tale<'_> {
         })
     }
 
-    /// Says the rest, reads what is owed beyond the `read` replies, and ends as one should.
+    /// Returns steps that send the rest, read the remaining replies and end cleanly.
     fn behave(&self, read: usize) -> Vec<Step> {
         let proper = self.speech.requests.iter().take_while(|it| it.is_proper).count();
         let mut steps = vec![Step::Send(Send::All)];
@@ -244,7 +248,7 @@ impl Tale<'_> {
         steps
     }
 
-    /// Some requests, and their replies.
+    /// Returns steps that send some requests and read their replies.
     fn exchange(&mut self, requests: &[Request]) -> Option<Vec<Step>> {
         let proper = requests.iter().take_while(|it| it.is_proper).count().min(REPLIES_MAX);
         let count = 1 + self.random.below((proper as u64).checked_sub(1)? + 1);
@@ -253,7 +257,7 @@ impl Tale<'_> {
         Some(steps)
     }
 
-    /// Reads to within the reply to `of`, and all before it.
+    /// Returns a step that reads up to a point inside the reply to `of`.
     fn inside_reply(&mut self, requests: &[Request], of: &Request) -> Step {
         let before: u64 =
             requests.iter().take_while(|it| it.end < of.end).map(|it| it.reply_bytes_min).sum();
@@ -285,11 +289,11 @@ const fn said(step: &Step) -> u64 {
     }
 }
 
-/// Numbers that are a function of a seed and a number (SplitMix64, by Steele, Lea and Flood).
+/// Random numbers that depend only on a seed and a number (SplitMix64, by Steele, Lea and Flood).
 pub struct Random(u64);
 
 impl Random {
-    /// For a script of a run.
+    /// Creates the generator of script `number`.
     #[must_use]
     pub const fn new(seed: u64, number: u64) -> Self {
         let mut random = Self(seed);
@@ -297,7 +301,7 @@ impl Random {
         Self(seed ^ number.wrapping_mul(0xD6E8_FEB8_6659_FD93))
     }
 
-    /// A number below `most`; 0 if that is 0.
+    /// Returns a number below `most`, or 0 if `most` is 0.
     pub const fn below(&mut self, most: u64) -> u64 {
         if most == 0 { 0 } else { ((self.next() as u128 * most as u128) >> 64) as u64 }
     }

@@ -1,11 +1,13 @@
-//! The lives of connections, told by scripts and judged by oracles.
+//! `ringload churn` and `replay`: connections that follow scripts, and oracles that judge the
+//! server.
 //!
-//! Everything here runs on plain sockets and shares no code with the engine, so that a bug of ours
-//! cannot hide itself.
+//! Everything here runs on plain sockets with its own packet codec, so that a bug of the engine
+//! cannot hide itself. No code of the engine runs in these commands. The only link to it is a type:
+//! [`crate::run::Failure`], the error of all commands, has a variant for `ringwright::Error`.
 //!
-//! A [`script::Script`] is one connection's story. A [`dialect::Dialect`] knows one protocol: what
-//! a connection says, what must be heard, and what each ending may look like ([`oracle`] has what
-//! is the same for all). [`walk`] walks many scripts at once and tells what was seen.
+//! A [`script::Script`] describes one connection. A [`dialect::Dialect`] implements one protocol:
+//! the requests, the check of received bytes, and the judgement of each ending. [`oracle`] has the
+//! rules that all protocols share. [`walk`] runs many scripts at once and records the results.
 
 pub mod bystander;
 pub mod cell;

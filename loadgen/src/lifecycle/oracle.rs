@@ -1,21 +1,19 @@
-//! What is the same for all protocols: how an ending is judged, once it is known whether the server
-//! still owed something.
+//! The judgement of endings that all protocols share, given the replies that are still missing.
 //!
-//! No false alarms: what is not certain is not held against the server. After a reset, a close, or
-//! a vanishing of ours nothing is owed; where the script left while something was on its way,
-//! nothing is known; around the server's own deadline ([`Limits::deadline`]) it may end what is
-//! silent.
+//! There are no false alarms: a doubtful case is never a finding. The client can expect nothing
+//! after its own reset, close or vanishing. If the script leaves while data is in flight, the
+//! outcome is unknown. Around its own timeout ([`Limits::deadline`]) a server may close a silent
+//! connection.
 
 use super::dialect::{Ending, Limits, Sight, Speech, Verdict};
 use super::finding::{Finding, Rule};
 use std::time::Duration;
 
-/// A server's clock may tick as coarsely as this: a silence so much shorter than its deadline may
-/// have been the deadline's to end.
+/// Tolerance for the resolution of a server's timers.
 const COARSE: Duration = Duration::from_millis(100);
 
-/// Judges what any protocol judges alike: what the ear found, a connect without a connection, and a
-/// connection turned away. `None`: it is the protocol's to judge.
+/// Judges the cases that do not depend on the protocol: a finding of the ear, a failed connect and
+/// a rejected connection. Returns `None` for all other cases.
 #[must_use]
 pub fn common(sight: &Sight, limits: &Limits) -> Option<Verdict> {
     if let Some(finding) = &sight.finding {
@@ -32,7 +30,7 @@ pub fn common(sight: &Sight, limits: &Limits) -> Option<Verdict> {
         }
         Ending::ConnectTimeout => {
             let detail =
-                format!("the connect got no answer within {:?}", limits.connect_patience());
+                format!("the connect was not answered within {:?}", limits.connect_patience());
             Some(wrong("no answer to connect", Finding::new(Rule::NotServed, detail)))
         }
         Ending::Fin | Ending::Reset if limits.may_reject && sight.heard == 0 => {
@@ -42,8 +40,8 @@ pub fn common(sight: &Sight, limits: &Limits) -> Option<Verdict> {
     }
 }
 
-/// Judges an ending. `progress` says in a few words what was heard (`no reply`, `replied`); `owed`
-/// what the server had still to say, if it certainly had.
+/// Judges an ending. `progress` describes the received data (`no reply`, `replied`). `owed`
+/// describes the missing data if the server certainly had to send it.
 #[must_use]
 pub fn settle(progress: &str, owed: Option<&str>, sight: &Sight, limits: &Limits) -> Verdict {
     let outcome = format!("{progress}, {}", ending(sight));
@@ -52,7 +50,7 @@ pub fn settle(progress: &str, owed: Option<&str>, sight: &Sight, limits: &Limits
     match (sight.ending, owed) {
         (Ending::Fin, Some(owed)) if !excused => found(
             Rule::LostReply,
-            format!("the server ended the connection (FIN){}, but {owed}", after(sight)),
+            format!("the server closed the connection (FIN){}, but {owed}", after(sight)),
         ),
         (Ending::Reset, Some(owed)) if !excused => found(
             Rule::ResetInsteadOfReply,
@@ -60,24 +58,24 @@ pub fn settle(progress: &str, owed: Option<&str>, sight: &Sight, limits: &Limits
         ),
         (Ending::Reset, None) if !excused => found(
             Rule::UnprovokedReset,
-            format!("the server reset the connection{}; nothing had called for that", after(sight)),
+            format!("the server reset the connection{} for no reason", after(sight)),
         ),
         (Ending::Silence, Some(owed)) if !sight.deeds.gone => found(
             Rule::NotServed,
-            format!("nothing more came within {:?}, but {owed}", limits.patience),
+            format!("nothing was received for {:?}, but {owed}", limits.patience),
         ),
         (Ending::Silence, None) if sight.deeds.fin => found(
             Rule::NoReaction,
             format!(
-                "after our FIN the server did not end the connection within {:?}",
+                "after the client's FIN the server did not close the connection within {:?}",
                 limits.patience
             ),
         ),
         (Ending::Silence, None) if is_overdue(sight, limits) => found(
             Rule::NoReaction,
             format!(
-                "we said nothing for {:?}, and the server, whose deadline is {:?}, did not end the \
-                 connection",
+                "the client sent nothing for {:?}, but the server did not close the connection \
+                 despite its --deadline of {:?}",
                 sight.deeds.silent,
                 limits.deadline.unwrap_or_default()
             ),
@@ -86,24 +84,24 @@ pub fn settle(progress: &str, owed: Option<&str>, sight: &Sight, limits: &Limits
     }
 }
 
-/// The requests of which the last byte was said.
+/// Returns the number of requests that were sent completely.
 #[must_use]
 pub fn whole_requests(speech: &Speech, said: u64) -> usize {
     speech.requests.partition_point(|request| request.end <= said)
 }
 
-/// The server's deadline may have passed.
+/// Returns true if the server's timeout may have passed.
 #[must_use]
 pub fn may_be_overdue(sight: &Sight, limits: &Limits) -> bool {
     limits.deadline.is_some_and(|deadline| sight.deeds.silent + COARSE >= deadline)
 }
 
-/// The server's deadline has passed for certain, and its patience on top.
+/// Returns true if the server's timeout has certainly passed, and `--patience` in addition.
 fn is_overdue(sight: &Sight, limits: &Limits) -> bool {
     limits.deadline.is_some_and(|deadline| sight.deeds.silent >= deadline + limits.patience)
 }
 
-/// The last words of an outcome.
+/// Returns the end of an outcome's text.
 #[must_use]
 pub const fn ending(sight: &Sight) -> &'static str {
     match sight.ending {
@@ -118,15 +116,15 @@ pub const fn ending(sight: &Sight) -> &'static str {
 fn after(sight: &Sight) -> String {
     sight
         .reaction
-        .map_or_else(String::new, |time| format!(" {time:.1?} after we had said the last of it"))
+        .map_or_else(String::new, |time| format!(" {time:.1?} after the client's last byte or FIN"))
 }
 
-/// Nothing wrong.
+/// Makes a verdict without a finding.
 pub fn fine(outcome: impl Into<String>) -> Verdict {
     Verdict { outcome: outcome.into(), finding: None }
 }
 
-/// Something wrong.
+/// Makes a verdict with a finding.
 pub fn wrong(outcome: impl Into<String>, finding: Finding) -> Verdict {
     Verdict { outcome: outcome.into(), finding: Some(finding) }
 }
@@ -140,7 +138,7 @@ pub(crate) mod tests {
     pub(crate) const LIMITS: Limits =
         Limits { patience: Duration::from_secs(5), deadline: None, may_reject: false };
 
-    /// A connection that said so much, read to the end, and saw it end like this.
+    /// A connection that sent `said` bytes, read to the end, and ended with `ending`.
     pub(crate) fn seen(said: u64, heard: u64, ending: Ending) -> Sight {
         Sight {
             deeds: Deeds { said, read_to_end: true, ..Deeds::default() },

@@ -1,4 +1,4 @@
-//! `ringload replay`: scripts again, step by step.
+//! `ringload replay`: runs scripts and prints each step.
 
 use super::dialect::Ending;
 use super::dialects::{dialect_at, http};
@@ -16,12 +16,12 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Most scripts walked at once.
+/// Maximum number of scripts at the same time.
 const SCRIPTS_MAX: usize = 10_000;
-/// Descriptors for each: a crowd counts for a moment.
+/// Descriptors in addition to one per script; a crowd needs up to 1,000 for a moment.
 const DESCRIPTORS_BESIDE: u64 = 1_064;
 
-/// The report: kind `replay` of `report.schema.json`.
+/// The report: kind `replay` in `report.schema.json`.
 #[derive(Debug, Serialize)]
 #[allow(missing_docs)] // Described in report.schema.json.
 pub struct Report {
@@ -38,7 +38,7 @@ pub struct Report {
     pub connections: Vec<Connection>,
 }
 
-/// A connection of the last walk that was told of.
+/// A connection of the run that the report describes.
 #[derive(Debug, Serialize)]
 #[allow(missing_docs)] // Described in report.schema.json.
 pub struct Connection {
@@ -51,11 +51,11 @@ pub struct Connection {
     pub reaction_us: Option<f64>,
 }
 
-/// Walks the scripts, all at once, as often as asked for, and tells each step of the first walk
-/// with a finding, or of the last one.
+/// Runs all scripts at the same time, `--times` times or until a finding. Prints the steps of the
+/// last repetition.
 ///
 /// # Errors
-/// Why there is nothing to tell.
+/// A script is invalid, or the server's files cannot be learnt.
 pub fn perform(args: &ReplayArgs, interrupts: &Interrupts) -> Result<Delivery, Failure> {
     let scripts = read(args).map_err(Failure::Usage)?;
     let limits = args.oracle.limits();
@@ -66,7 +66,7 @@ pub fn perform(args: &ReplayArgs, interrupts: &Interrupts) -> Result<Delivery, F
     system::allow_descriptors(scripts.len() as u64 + DESCRIPTORS_BESIDE).map_err(Failure::Usage)?;
     let mut told = Told::default();
     if TcpStream::connect_timeout(&stage.address, limits.patience).is_err() {
-        let summary = format!("UNREACHABLE: nothing answers at {}\n", stage.address);
+        let summary = format!("UNREACHABLE: no server answers at {}\n", stage.address);
         return Ok(deliver(args, told, "unreachable", 3, summary));
     }
     let mut was_interrupted = false;
@@ -87,9 +87,11 @@ pub fn perform(args: &ReplayArgs, interrupts: &Interrupts) -> Result<Delivery, F
     let mut text = std::mem::take(&mut told.text);
     let walks = told.walks;
     let _ = match outcome {
-        "failed" => writeln!(text, "FAILED in walk {walks} of at most {}", args.times),
-        "bottleneck" => writeln!(text, "NOT SAID: we were the limit, not the server; see above"),
-        "passed" => writeln!(text, "PASSED: every ending was one that the protocol allows"),
+        "failed" => writeln!(text, "FAILED in repetition {walks} of at most {}", args.times),
+        "bottleneck" => {
+            writeln!(text, "INVALID: ringload ran out of ports or descriptors; see above")
+        }
+        "passed" => writeln!(text, "PASSED: the protocol allows every outcome"),
         _ => writeln!(text, "INTERRUPTED"),
     };
     Ok(deliver(args, told, outcome, status, text))
@@ -118,7 +120,7 @@ fn deliver(
     Delivery::new(&report, summary, exit_status)
 }
 
-/// The scripts of the command line, of files and of standard input, each with its company.
+/// Reads the scripts from the command line, files and standard input, and makes the copies.
 fn read(args: &ReplayArgs) -> Result<Vec<Arc<Script>>, String> {
     let mut scripts = Vec::new();
     for given in &args.scripts {
@@ -127,17 +129,18 @@ fn read(args: &ReplayArgs) -> Result<Vec<Arc<Script>>, String> {
                 let mut text = String::new();
                 std::io::stdin()
                     .read_to_string(&mut text)
-                    .map_err(|error| format!("-: {error}"))?;
+                    .map_err(|error| format!("cannot read standard input: {error}"))?;
                 text
             }
             script if script.contains("://") => script.into(),
-            path => std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?,
+            path => std::fs::read_to_string(path)
+                .map_err(|error| format!("cannot read {path}: {error}; a script contains ://"))?,
         };
         let lines = text.lines().map(str::trim);
         for line in lines.filter(|line| !line.is_empty() && !line.starts_with('#')) {
             let script: Script = line.parse()?;
             for copy in 0..args.company {
-                // Bytes of their own: otherwise nobody could tell whose a byte is.
+                // Each copy has its own bytes, so that wrong bytes can be attributed.
                 let mut script = script.clone();
                 script.key.number = script.key.number.wrapping_add(copy * COPY_STEP) % NUMBERS;
                 scripts.push(Arc::new(script));
@@ -145,30 +148,34 @@ fn read(args: &ReplayArgs) -> Result<Vec<Arc<Script>>, String> {
         }
     }
     match scripts.len() {
-        0 => Err("there is no script in it".into()),
-        count if count > SCRIPTS_MAX => {
-            Err(format!("{count} scripts at once; at most {SCRIPTS_MAX}"))
-        }
+        0 => Err("no script given: all lines are empty or comments".into()),
+        count if count > SCRIPTS_MAX => Err(format!(
+            "{count} scripts at the same time are too many; the maximum is {SCRIPTS_MAX}"
+        )),
         _ => Ok(scripts),
     }
 }
 
-/// Between the numbers of a script and of its copy: far enough from those of the run.
+/// Distance between the numbers of a script and its copies, so that they do not collide with
+/// others.
 const COPY_STEP: u64 = 1_000_003;
 const NUMBERS: u64 = 1 << super::dialect::Key::CONNECT_SHIFT;
 
-/// All of the scripts talk to the same server.
+/// Prepares the run; all scripts must have the same server.
 fn stage(scripts: &[Arc<Script>], oracle: &OracleArgs) -> Result<Arc<Stage>, Failure> {
     let target = &scripts[0].target;
     let other = scripts.iter().find(|script| {
         (&script.target.scheme, &script.target.address) != (&target.scheme, &target.address)
     });
     if let Some(other) = other {
-        let what = format!("{} and {target}: a replay has one server", other.target);
+        let what = format!(
+            "the scripts have different servers, {target} and {}; use one server per replay",
+            other.target
+        );
         return Err(Failure::Usage(what));
     }
     let address = resolve(&target.address).map_err(Failure::Unresolved)?;
-    // What the scripts ask for must be known, whatever else is.
+    // All paths that the scripts request must be learnt.
     let phrases: Vec<_> = scripts.iter().flat_map(|script| script.say.iter().cloned()).collect();
     let dialect = dialect_at(target, address, &oracle.hints(http::paths(&phrases)))?;
     Ok(Arc::new(Stage { dialect, address, limits: oracle.limits() }))
@@ -177,7 +184,7 @@ fn stage(scripts: &[Arc<Script>], oracle: &OracleArgs) -> Result<Arc<Stage>, Fai
 #[derive(Default)]
 struct Told {
     walks: u64,
-    /// A script could not be walked to its end for want of something on our side.
+    /// A script could not finish because ringload lacked ports or descriptors.
     was_short: bool,
     findings_total: u64,
     connections: Vec<Connection>,
@@ -185,7 +192,7 @@ struct Told {
 }
 
 impl Told {
-    /// Tells of a walk, instead of the one before it.
+    /// Records a repetition and drops the previous one.
     fn take(&mut self, walked: &[Walked], stage: &Stage) {
         self.walks += 1;
         self.was_short |= walked.iter().any(|it| it.short.is_some());
@@ -197,7 +204,7 @@ impl Told {
         };
         let any_wrong = judged.iter().any(|(_, verdicts)| is_wrong(verdicts));
         for (at, (walked, verdicts)) in judged.iter().enumerate() {
-            // Of many, those that went wrong are of interest.
+            // With more than two scripts, only those with findings are printed.
             if is_wrong(verdicts) || (!any_wrong && at == 0) || judged.len() <= 2 {
                 // Writing to a String cannot fail.
                 let _ = tell(walked, verdicts, &mut self.text);
@@ -224,7 +231,7 @@ fn tell(
     out: &mut String,
 ) -> std::fmt::Result {
     writeln!(out, "{}", walked.script)?;
-    writeln!(out, "{:>12} {:>12}  {:>10} {:>10}  step", "at", "took", "said", "heard")?;
+    writeln!(out, "{:>12} {:>12}  {:>10} {:>10}  step", "at", "took", "sent", "received")?;
     for trace in &walked.trace {
         writeln!(
             out,
@@ -238,14 +245,17 @@ fn tell(
         )?;
     }
     if let Some(short) = &walked.short {
-        writeln!(out, "  it could not be walked to its end for want of something here: {short}")?;
+        writeln!(out, "  the script could not finish because ringload lacked a resource: {short}")?;
     }
     for (seen, verdict) in walked.lives.iter().zip(verdicts) {
         let Seen { sight, local, .. } = seen;
         let from = local.map_or_else(String::new, |it| format!(" from {it}"));
         writeln!(out, "  connection{from}: {}", verdict.outcome)?;
         if let Some(reaction) = sight.reaction {
-            writeln!(out, "  the server's ending came {reaction:.1?} after our last deed")?;
+            writeln!(
+                out,
+                "  the server closed or reset {reaction:.1?} after the client's last byte or FIN"
+            )?;
         }
         if let Some(finding) = &verdict.finding {
             writeln!(out, "  {}: {}", finding.rule.name(), finding.detail)?;
@@ -266,7 +276,7 @@ fn ending(ending: Option<Ending>) -> String {
         Some(Ending::ConnectFailed(errno)) => {
             format!("  <- {}", std::io::Error::from_raw_os_error(errno))
         }
-        Some(Ending::Ours) => "  <- we ended it".into(),
+        Some(Ending::Ours) => "  <- ended by the client".into(),
     }
 }
 
@@ -304,7 +314,7 @@ mod tests {
         check_against_schema("replay", &told.report);
         assert_eq!((told.exit_status, &told.report["findings_total"]), (1, &3.into()));
         for part in
-            ["send=all", "<- the server's FIN", "lost_reply: ", "number=1000004", "walk 1 of"]
+            ["send=all", "<- the server's FIN", "lost_reply: ", "number=1000004", "repetition 1 of"]
         {
             assert!(told.summary.contains(part), "{part:?} is not in\n{}", told.summary);
         }
@@ -319,7 +329,7 @@ mod tests {
         let told = perform(&args(&address, "connect", &[]), &interrupts).expect("a replay");
         assert_eq!((told.exit_status, told.summary.starts_with("UNREACHABLE")), (3, true));
         for (steps, says) in
-            [("say=x connect", "number of bytes"), ("connect jump", "no such step")]
+            [("say=x connect", "number of bytes"), ("connect jump", "unknown step")]
         {
             match perform(&args(&address, steps, &[]), &interrupts) {
                 Err(Failure::Usage(what)) => assert!(what.contains(says), "{what}"),
@@ -328,7 +338,7 @@ mod tests {
         }
         let two = args(&address, "connect", &["echo://127.0.0.1:1 connect"]);
         assert!(
-            matches!(perform(&two, &interrupts), Err(Failure::Usage(what)) if what.contains("one server"))
+            matches!(perform(&two, &interrupts), Err(Failure::Usage(what)) if what.contains("servers"))
         );
     }
 }

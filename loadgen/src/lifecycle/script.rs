@@ -1,12 +1,12 @@
-//! One connection's story, as one line that can be printed, read, replayed and shrunk.
+//! Scripts: one connection's actions as one line that can be printed, parsed, replayed and shrunk.
 //!
 //! ```text
 //! echo://127.0.0.1:7000 seed=7 number=42 say=64,100 connect send=100 recv=50 fin recv=end
 //! http://127.0.0.1:8080 seed=7 number=3 say=get:/a connect:rcvbuf=4096 send=37 wait=5ms rst
 //! ```
 //!
-//! The target, the key of the bytes, the requests that are said, and then the steps in order. A
-//! connection that is still there at the end, or at the next `connect`, is closed.
+//! A line has the target, the key of the bytes, the requests, and the steps in order. A connection
+//! that is still open at the end, or at the next `connect`, is closed.
 
 mod parse;
 mod step;
@@ -16,21 +16,21 @@ pub use step::{Connect, Exact, Kind, Recv, Send, Step};
 use super::dialect::{Key, Phrase};
 use std::fmt;
 
-/// Most requests of a connection.
+/// Maximum number of requests of a connection.
 pub const PHRASES_MAX: usize = 4_096;
-/// Most steps of a script.
+/// Maximum number of steps of a script.
 pub const STEPS_MAX: usize = 64;
-/// Most connects of a script.
+/// Maximum number of connects of a script.
 pub const CONNECTS_MAX: usize = 8;
 
-/// Whom a script talks to.
+/// The server of a script.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// `echo`, `http`, `packets`: the name of the [`Dialect`](super::dialect::Dialect).
     pub scheme: String,
-    /// `HOST:PORT`, not yet resolved.
+    /// The unresolved `HOST:PORT`.
     pub address: String,
-    /// What follows, beginning with `/`; empty where there is nothing.
+    /// The path, beginning with `/`, or empty.
     pub path: String,
 }
 
@@ -40,16 +40,16 @@ impl fmt::Display for Target {
     }
 }
 
-/// One connection's story. Printed and read as one line ([`fmt::Display`], [`std::str::FromStr`]).
+/// A script. Printed and parsed as one line ([`fmt::Display`], [`std::str::FromStr`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Script {
-    /// Whom it talks to.
+    /// The server.
     pub target: Target,
-    /// What its bytes are a function of.
+    /// The key from which its bytes are computed.
     pub key: Key,
-    /// What it says, if nothing cuts it short.
+    /// The requests that it sends if nothing ends it early.
     pub say: Vec<Phrase>,
-    /// What it does.
+    /// The steps.
     pub steps: Vec<Step>,
 }
 
@@ -65,10 +65,10 @@ impl fmt::Display for Script {
 }
 
 impl Script {
-    /// Whether the steps make sense in their order, and stay within the limits.
+    /// Checks the order of the steps and the limits.
     ///
     /// # Errors
-    /// The first step that does not, and why.
+    /// Names the first wrong step and the reason.
     pub fn check(&self) -> Result<(), String> {
         let (mut is_open, mut has_ended, mut connects) = (false, false, 0);
         for step in &self.steps {
@@ -76,15 +76,17 @@ impl Script {
             match step {
                 Step::Connect(connect) => {
                     if connect.again && connects == 0 {
-                        return wrong("there is no connection before it");
+                        return wrong("no earlier connection whose port can be reused");
                     }
                     connects += 1;
                     (is_open, has_ended) = (true, false);
                 }
                 Step::Crowd(..) => {}
-                _ if !is_open => return wrong("nothing is connected; write connect before it"),
+                _ if !is_open => {
+                    return wrong("no connection is open; add a connect step before it");
+                }
                 Step::Send(_) | Step::Dribble { .. } | Step::Flood(_) | Step::Fin if has_ended => {
-                    return wrong("nothing can be said behind fin");
+                    return wrong("nothing can be sent after fin");
                 }
                 Step::Fin => has_ended = true,
                 Step::Rst | Step::Close | Step::Vanish(_) => is_open = false,
@@ -96,13 +98,13 @@ impl Script {
             }
         }
         match connects {
-            0 => Err("a script needs a connect".into()),
+            0 => Err("a script needs a connect step".into()),
             1..=CONNECTS_MAX if self.steps.len() <= STEPS_MAX && self.say.len() <= PHRASES_MAX => {
                 Ok(())
             }
             _ => Err(format!(
-                "a script has at most {CONNECTS_MAX} connects, {STEPS_MAX} steps, and \
-                 {PHRASES_MAX} requests to say"
+                "the script is too long; the maximum is {CONNECTS_MAX} connects, {STEPS_MAX} steps \
+                 and {PHRASES_MAX} requests"
             )),
         }
     }
@@ -154,7 +156,7 @@ pub(crate) mod tests {
         ]
     }
 
-    /// Any script that makes sense.
+    /// Any valid script.
     pub(crate) fn script() -> impl Strategy<Value = Script> {
         let say = prop::collection::vec("[a-z0-9:/._%?=&-]{1,12}", 0..4);
         let steps = (connect(), prop::collection::vec(step(), 0..6), prop::option::of(ending()));
@@ -205,11 +207,11 @@ pub(crate) mod tests {
     fn what_makes_no_sense_is_named() {
         let start = "echo://a:1 seed=1 number=1 say=64";
         for (rest, says) in [
-            ("", "needs a connect"),
-            (" send=1", "send=1: nothing is connected"),
-            (" connect rst recv=1", "recv=1: nothing is connected"),
-            (" connect fin send=1", "send=1: nothing can be said behind fin"),
-            (" connect:again", "there is no connection before"),
+            ("", "needs a connect step"),
+            (" send=1", "send=1: no connection is open"),
+            (" connect rst recv=1", "recv=1: no connection is open"),
+            (" connect fin send=1", "send=1: nothing can be sent after fin"),
+            (" connect:again", "no earlier connection"),
             (" connect:fast", "connect:fast: expected"),
             (" connect recv=0", "recv=0: expected"),
             (" connect wait=5", "wait=5: expected a duration"),
@@ -217,8 +219,8 @@ pub(crate) mod tests {
             (" connect crowd=5:vanish", "crowd=5:vanish: expected"),
             (" connect crowd=5000:rst", "crowd=5000:rst: at most"),
             (" connect dribble=5", "dribble=5: expected"),
-            (" connect jump", "jump: no such step"),
-            (" connect say=7", "say=7: stands before the first step"),
+            (" connect jump", "jump: unknown step"),
+            (" connect say=7", "say=7: must precede the first step"),
         ] {
             let error = format!("{start}{rest}").parse::<Script>().expect_err(rest);
             assert!(error.contains(says), "{rest}: {error}");

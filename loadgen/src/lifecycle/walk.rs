@@ -1,4 +1,4 @@
-//! Walks many scripts at once, on one thread, and tells what was seen of each connection.
+//! Runs many scripts at the same time on one thread and records each connection.
 
 pub(super) mod life;
 mod sources;
@@ -22,24 +22,24 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use story::{Story, Turn};
 
-/// Events taken from the kernel at a time.
+/// Maximum number of epoll events per turn.
 const EVENTS: usize = 1_024;
 
-/// Where scripts are walked.
+/// The server and the rules for scripts.
 pub struct Stage {
-    /// What is spoken.
+    /// The protocol.
     pub dialect: Arc<dyn Dialect>,
     /// The server.
     pub address: SocketAddr,
-    /// How long it is waited for, and how it is judged.
+    /// The limits for waits and judgements.
     pub limits: Limits,
 }
 
 impl Stage {
-    /// Whether the dialect knows what the script says.
+    /// Checks the requests of a script.
     ///
     /// # Errors
-    /// The phrase that it does not know.
+    /// The dialect does not know a phrase.
     pub fn check(&self, script: &Script) -> Result<(), String> {
         self.dialect.speech(script.key, &script.say)?;
         self.dialect.ear(script.key, &script.say)?;
@@ -47,62 +47,62 @@ impl Stage {
     }
 }
 
-/// What was seen of one connection of a script.
+/// The record of one connection of a script.
 #[derive(Debug)]
 pub struct Seen {
-    /// What it was to say.
+    /// The bytes that it was to send.
     pub speech: Speech,
-    /// What it did and saw.
+    /// Its actions and observations.
     pub sight: Sight,
-    /// Our address and port; the last one that was known, where none was given.
+    /// The client's address and port, or the last known one.
     pub local: Option<SocketAddr>,
-    /// Bytes of ours that the server's kernel had not acknowledged when it was given up.
+    /// Bytes that the server's kernel had not acknowledged when the client gave up.
     pub unacknowledged: u64,
 }
 
-/// One step, as it was walked.
+/// The record of one step.
 #[derive(Clone, Copy, Debug)]
 pub struct Trace {
-    /// Which.
+    /// The step.
     pub step: Step,
-    /// Since the script began.
+    /// Start, relative to the start of the script.
     pub began: Duration,
-    /// How long it took.
+    /// Duration.
     pub took: Duration,
-    /// Bytes said on the connection so far.
+    /// Bytes sent on the connection so far.
     pub said: u64,
-    /// Bytes heard.
+    /// Bytes received on the connection so far.
     pub heard: u64,
-    /// The connection ended in it.
+    /// The ending, if the connection ended in this step.
     pub ending: Option<Ending>,
 }
 
-/// A script that was walked.
+/// A script that has run.
 #[derive(Debug)]
 pub struct Walked {
-    /// What [`Walker::start`] was told.
+    /// The tag given to [`Walker::start`].
     pub tag: u64,
     /// The script.
     pub script: Arc<Script>,
     /// Its connections, in order.
     pub lives: Vec<Seen>,
-    /// From its beginning to its end.
+    /// Duration of the script.
     pub took: Duration,
-    /// Its steps, if the walker traces.
+    /// Its steps, if the walker records them.
     pub trace: Vec<Trace>,
-    /// What there was too little of on our side, so that it could not be walked to its end.
+    /// The lack of a local resource that ended the script early.
     pub short: Option<io::Error>,
 }
 
 impl Walked {
-    /// What the dialect makes of each connection.
+    /// Judges each connection.
     #[must_use]
     pub fn judge(&self, stage: &Stage) -> Vec<Verdict> {
         let judge = |seen: &Seen| {
             let mut verdict = stage.dialect.judge(&seen.speech, &seen.sight, &stage.limits);
             if let (Some(finding), 1..) = (&mut verdict.finding, seen.unacknowledged) {
                 finding.detail +=
-                    &format!(" ({} bytes of ours were not even acknowledged)", seen.unacknowledged);
+                    &format!("; the server did not acknowledge {} bytes", seen.unacknowledged);
             }
             verdict
         };
@@ -110,16 +110,16 @@ impl Walked {
     }
 }
 
-/// Walks many scripts at once.
+/// Runs many scripts at the same time.
 pub struct Walker {
     stage: Arc<Stage>,
     poll: Poll,
     events: Events,
     slots: Vec<Option<Slot>>,
     free: Vec<usize>,
-    /// When to look at which slot; what is outdated is skipped.
+    /// Deadlines of the slots; outdated entries are skipped.
     timers: BinaryHeap<Reverse<(Instant, usize)>>,
-    /// To be looked at once more at once.
+    /// Slots with more to do at once.
     again: Vec<usize>,
     sources: Sources,
     done: Vec<Walked>,
@@ -128,14 +128,14 @@ pub struct Walker {
 
 struct Slot {
     story: Story,
-    /// When it is to be looked at.
+    /// Time of its next turn.
     wake: Instant,
     /// The earliest of its timers.
     timer: Option<Instant>,
 }
 
 impl Walker {
-    /// On `stage`; with `is_tracing`, what is walked tells each step.
+    /// Creates a walker on `stage`. With `is_tracing`, it records each step.
     ///
     /// # Errors
     /// errno of `epoll_create1(2)`.
@@ -155,8 +155,8 @@ impl Walker {
         })
     }
 
-    /// Begins a script; [`Walker::turn`] will tell of it with `tag`. Of one that does not pass
-    /// [`Stage::check`] there will be nothing to tell.
+    /// Starts a script. [`Walker::turn`] returns its result with `tag`. A script that does not pass
+    /// [`Stage::check`] has no connections in its result.
     pub fn start(&mut self, script: Arc<Script>, tag: u64) {
         let story = Story::new(script, self.stage.clone(), tag, self.is_tracing);
         let slot = Slot { story, wake: Instant::now(), timer: None };
@@ -168,19 +168,19 @@ impl Walker {
         self.go_on(at);
     }
 
-    /// Scripts on their way.
+    /// Returns the number of running scripts.
     #[must_use]
     pub const fn walking(&self) -> usize {
         self.slots.len() - self.free.len()
     }
 
-    /// What there was first too little of, on our side.
+    /// Returns the first lack of a local resource.
     #[must_use]
     pub fn shortage(&self) -> Option<&str> {
         self.sources.shortage()
     }
 
-    /// Goes on with all that can, for about `time`, or until one is over; returns those that are.
+    /// Runs the scripts for about `time`, or until one ends. Returns the scripts that have ended.
     ///
     /// # Errors
     /// errno of `epoll_wait(2)`.
@@ -218,8 +218,8 @@ impl Walker {
         Ok(std::mem::take(&mut self.done))
     }
 
-    /// Ends all that is on its way, at once: what was seen so far. Nothing that was waited for is
-    /// held against the server.
+    /// Ends all scripts at once and returns their results. Data that is still awaited causes no
+    /// finding.
     pub fn abandon(&mut self) -> Vec<Walked> {
         let slots = std::mem::take(&mut self.slots);
         self.free.clear();
@@ -250,8 +250,8 @@ impl Walker {
         }
     }
 
-    /// Sees to it that the slot is looked at when it wants to be. A wait that is prolonged with
-    /// each byte does not cost a timer each time: the one there is runs, and then the next.
+    /// Arms the timer of a slot. A deadline that moves with each byte needs no new timer each time:
+    /// the existing one expires first and is then armed again.
     fn arm(&mut self, at: usize) {
         let Some(slot) = &mut self.slots[at] else { return };
         if slot.timer.is_none_or(|timer| timer > slot.wake) {

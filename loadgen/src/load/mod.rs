@@ -1,9 +1,10 @@
-//! What a shard does: it keeps connections open, has requests sent, replaces connections that end,
-//! and judges how they end.
+//! The load driver: opens connections, sends requests, replaces connections that end, and
+//! classifies how they end.
 //!
-//! One [`Load`] per shard. What decides when the next request is sent is its [`Pacing`]: the reply
-//! to the one before, or a [`Schedule`]. What is due while no connection has room waits in the
-//! schedule, and its latency counts on. What the bytes mean is its [`Protocol`]'s business.
+//! There is one [`Load`] per shard. Its [`Pacing`] determines when it sends the next request: after
+//! a reply, or on a [`Schedule`]. A request that is due while no connection has room waits in the
+//! schedule, and the wait is part of its latency. The [`Protocol`] makes requests and checks
+//! replies.
 
 mod driver;
 mod flow;
@@ -27,82 +28,81 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-/// Connects under way on a shard at once: more would overflow the backlog of many a server, and
-/// what is dropped there is tried again by the kernel a second later.
+/// Maximum number of connects in progress on a shard. More could overflow the server's backlog, and
+/// the kernel repeats a dropped SYN only after a second.
 pub const CONNECTING_MAX: usize = 256;
-/// Requests sent in one tick: then they leave, and replies have their turn.
+/// Maximum number of requests sent in one tick, before replies are handled.
 const SENDS_MAX: usize = 128;
-/// The first tick that can be asked for.
+/// The shortest delay of a tick.
 const AT_ONCE: Duration = Duration::from_micros(1);
-/// Between two ticks for what is not due yet: at high rates several requests leave with one of
-/// them. Replies that come meanwhile take what is due with them.
+/// Shortest delay of a tick for requests that are not due yet. At high rates, one tick sends
+/// several requests. A reply that arrives in between also triggers the requests that are due.
 const GATHER: Duration = Duration::from_micros(50);
 
-/// What one shard has to do.
+/// The work of one shard.
 #[derive(Clone, Debug)]
 pub struct Task {
     /// The server.
     pub to: SocketAddr,
-    /// Connections to keep open; of those on schedule, the most open at once.
+    /// Connections to keep open; with `--conn-rate`, the most that may be open at once.
     pub connections: usize,
-    /// Requests to send; `None`: until stopped.
+    /// Requests to send; `None` to send until stopped.
     pub requests: Option<u64>,
-    /// Requests in flight on a connection.
+    /// Maximum number of requests in flight on a connection.
     pub pipeline: usize,
     /// Requests after which a connection is closed and another opened.
     pub requests_per_connection: u64,
     /// Longest wait for a reply.
     pub timeout: Duration,
-    /// What decides when the next request is sent.
+    /// The trigger of the next request.
     pub pacing: Pacing,
-    /// Requests, or connections, per second of all shards; without a schedule 0.
+    /// Requests or connections per second of all shards; 0 without a schedule.
     pub rate: u64,
-    /// How they are spread.
+    /// Distribution of the schedule over time.
     pub arrivals: Arrivals,
-    /// Length of the run, if there is no number of requests.
+    /// Duration of the run, unless `requests` limits it.
     pub duration: Option<Duration>,
-    /// What is random is a function of this.
+    /// Seed for everything random.
     pub seed: u64,
     /// The server is expected to drain.
     pub drain_ok: bool,
 }
 
-/// What the shards and the thread that watches them share.
+/// State shared by the shards and the thread that watches them.
 #[derive(Default)]
 pub struct Shared {
     /// Set by the first shard that runs.
     pub started: OnceLock<Instant>,
-    /// Nothing more is to be sent.
+    /// Send no more requests.
     pub stop: AtomicBool,
-    /// When that was decided, nanoseconds since the start; set before `stop`.
+    /// Time of the stop, nanoseconds since the start; set before `stop`.
     pub ended_ns: AtomicU64,
-    /// A signal ended the run: what has no reply by then is nobody's fault.
+    /// A signal ended the run; missing replies are not errors.
     pub interrupted: AtomicBool,
-    /// A connection has come about.
+    /// At least one connection was established.
     pub connected: AtomicBool,
-    /// Shards on which every connection has been tried, and none came about.
+    /// Number of shards on which as many connects have failed as connections are wanted.
     pub hopeless: AtomicUsize,
-    /// Shards that have sent all their requests, or have lost their server for good, and have no
-    /// connection open.
+    /// Number of shards without open connections that have sent all requests or lost the server.
     pub finished: AtomicUsize,
-    /// What the shards have published.
+    /// The counts that the shards have published.
     pub stats: Mutex<Stats>,
 }
 
-/// One shard's handler.
+/// The handler of one shard.
 pub struct Load<P: Protocol> {
     flows: Flows<P::State>,
     driver: Driver<P>,
 }
 
 impl<P: Protocol> Load<P> {
-    /// The handler of `shard` out of `shards`.
+    /// Creates the handler of `shard` out of `shards`.
     pub fn new(task: Task, shared: Arc<Shared>, protocol: P, shard: usize, shards: usize) -> Self {
         let driver = Driver::new(task, shared, protocol, shard as u64, shards as u64);
         Self { flows: Flows::new(), driver }
     }
 
-    /// Has a connection that has room send what is to be sent; ends one that is of no more use.
+    /// Sends requests on a connection that has room; closes a connection that is no longer needed.
     #[inline]
     fn serve(&mut self, index: u32, connection: &mut Connection<'_>, now_ns: u64) {
         let flow = self.flows.get_mut(index);
@@ -136,7 +136,7 @@ impl<P: Protocol> Load<P> {
         }
     }
 
-    /// Sends what is due on connections that are free; closes them when nothing will be any more.
+    /// Sends due requests on free connections; closes free connections at the end of the schedule.
     fn send_due(&mut self, shard: &mut Local<'_>) {
         let Self { flows, driver } = self;
         for _ in 0..SENDS_MAX {
@@ -148,7 +148,7 @@ impl<P: Protocol> Load<P> {
             let slack = flows.slack;
             let Some(index) = flows.take_free(now_ns) else { return };
             let flow = flows.get_mut(index);
-            // None: it is ending, and will be replaced.
+            // `None` means that the connection is ending and will be replaced.
             let Some(mut connection) = shard.connection(flow.id) else { continue };
             if flow.ending || !(is_over || driver.has_room(flow)) {
                 continue;
@@ -160,7 +160,7 @@ impl<P: Protocol> Load<P> {
                 }
                 continue;
             }
-            // The end of the run may have come in between.
+            // The run may have ended in between.
             if let Some(due_ns) = driver.take_due(now_ns) {
                 let lag_ns = slack.lag_ns(due_ns, now_ns);
                 driver.send(flow, &mut connection, due_ns, lag_ns, now_ns);
@@ -171,9 +171,9 @@ impl<P: Protocol> Load<P> {
         }
     }
 
-    /// Asks for the next tick: when something has to be sent that can be, or published.
+    /// Arms the next tick: for the next request that can be sent, or to publish counts.
     fn arm(&self, shard: &mut Local<'_>) {
-        // Those that are free are closed, so many a tick.
+        // Free connections are closed in batches, one batch per tick.
         let closes = self.driver.pacing() == Pacing::Requests && self.driver.is_over();
         if closes && self.flows.has_free() {
             return shard.tick_after(AT_ONCE);
@@ -193,7 +193,7 @@ impl<P: Protocol> Load<P> {
 }
 
 impl<P: Protocol> Handler for Load<P> {
-    /// Its number among the flows.
+    /// Index of the flow.
     type State = u32;
 
     fn started(&mut self, shard: &mut Local<'_>) {
@@ -238,7 +238,7 @@ impl<P: Protocol> Handler for Load<P> {
         self.serve(index, connection, now_ns);
         connection.set_timer(Some(self.driver.timeout()));
         self.driver.connect(&mut connection.local());
-        // The schedule may have begun with this one.
+        // This connection may have started the schedule.
         if self.driver.pacing() == Pacing::Requests {
             self.arm(&mut connection.local());
         }
@@ -266,7 +266,10 @@ impl<P: Protocol> Handler for Load<P> {
                 let many = bytes.len() - used;
                 let fault = Fault::new(
                     ErrorKind::Protocol,
-                    format_args!("connection {}: {many} bytes nobody asked for", flow.number),
+                    format_args!(
+                        "connection {}: received {many} bytes without a request",
+                        flow.number
+                    ),
                 );
                 driver.fail(flow, connection, fault);
                 return bytes.len();
@@ -327,7 +330,7 @@ impl<P: Protocol> Handler for Load<P> {
         self.driver.closed(flow, reason, now_ns);
         self.driver.connect(shard);
         self.driver.settle();
-        // There is room for the next one, or what was taken back waits.
+        // There is room for a connection, or withdrawn requests wait.
         if self.driver.pacing() != Pacing::Closed {
             self.arm(shard);
         }
@@ -335,7 +338,7 @@ impl<P: Protocol> Handler for Load<P> {
 }
 
 impl<P: Protocol> Drop for Load<P> {
-    /// What was counted since the last tick, and what was never sent.
+    /// Publishes the remaining counts and the requests that were never sent.
     fn drop(&mut self) {
         self.driver.end(self.flows.slack);
     }

@@ -1,5 +1,4 @@
-//! Two runs beside each other, or several on each side: ratios, and whether they are more than
-//! noise.
+//! Compares two runs, or several on each side: ratios, and a test against noise.
 
 mod noise;
 
@@ -11,24 +10,24 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// Of fewer seconds, or fewer runs, nothing is said about noise.
+/// Minimum number of seconds in each run for an estimate of the noise.
 const SECONDS_MIN: usize = 5;
+/// Minimum number of runs on each side, for figures that have no value per second.
 const RUNS_MIN: usize = 3;
-/// Differences of plan and environment told.
+/// Maximum number of differences listed.
 const DIFFERENCES_MAX: usize = 20;
-/// What differs between any two runs and explains nothing.
+/// Fields that differ between any two runs and explain nothing.
 const UNTOLD: [&str; 3] = ["started_at_s", "argv", "seed"];
 
-/// One side: its runs.
+/// One side of the comparison.
 pub struct Side<'a> {
-    /// As it was named on the command line.
+    /// The files as given on the command line.
     pub name: &'a str,
-    /// Its reports, at least one.
+    /// The reports, at least one.
     pub runs: Vec<Value>,
 }
 
-/// What is compared: its name in JSON and for people, its value in a run, its field in a second of
-/// it if it has one, and how it is shown.
+/// A figure to compare: name, value in a run, field in an interval if it has one, and format.
 struct Figure {
     name: &'static str,
     of_run: fn(&Value) -> Option<f64>,
@@ -66,7 +65,7 @@ const FIGURES: [Figure; 7] = [
     },
 ];
 
-/// One figure of both sides.
+/// The comparison of one figure.
 struct Row {
     figure: &'static Figure,
     a: f64,
@@ -75,10 +74,10 @@ struct Row {
     noise: Option<Interval>,
 }
 
-/// Compares B to A; the report of it, and the same for people.
+/// Compares B with A and returns the report and the text.
 ///
 /// # Errors
-/// The runs are of different kinds, or of one without a rate.
+/// The reports have different kinds, or a kind without times.
 pub fn compare(a: &Side<'_>, b: &Side<'_>) -> Result<(Value, String), String> {
     check(a, b)?;
     let rows: Vec<Row> = FIGURES.iter().filter_map(|figure| row(figure, a, b)).collect();
@@ -114,12 +113,12 @@ fn check(a: &Side<'_>, b: &Side<'_>) -> Result<(), String> {
     for run in a.runs.iter().chain(&b.runs) {
         if run["kind"] != first["kind"] {
             return Err(format!(
-                "reports of kind {} and {} cannot be compared",
+                "reports of kind {} and {} cannot be compared; both sides need the same kind",
                 first["kind"], run["kind"]
             ));
         }
         if reading::latency_field(run).is_none() {
-            return Err(format!("a report of kind {} has no times to compare", run["kind"]));
+            return Err(format!("reports of kind {} have no times to compare", run["kind"]));
         }
     }
     Ok(())
@@ -142,10 +141,11 @@ fn row(figure: &'static Figure, a: &Side<'_>, b: &Side<'_>) -> Option<Row> {
     Some(Row { figure, a: in_a, b: in_b, ratio: per(in_b, in_a), noise })
 }
 
-/// A figure of the seconds in which there was a reply, without the first: connects are in it.
+/// Returns a figure for each second with replies. Leaves out the first second, which contains the
+/// connects.
 fn seconds(run: &Value, field: &str) -> Vec<f64> {
     let intervals = run["intervals"].as_array().into_iter().flatten().skip(1);
-    // A second without a reply has a rate, and no times.
+    // A second without replies has a rate but no times.
     let is_rate = field.ends_with("_per_s");
     let replied = intervals.filter(|second| is_rate || second["replies"].as_u64() != Some(0));
     replied.filter_map(|second| second[field].as_f64()).collect()
@@ -165,7 +165,7 @@ fn per(value: f64, by: f64) -> Option<f64> {
     (by > 0.0).then(|| value / by)
 }
 
-/// Where plan and environment of two runs differ.
+/// Lists the differences in plan and environment of two runs.
 fn differences(a: &Value, b: &Value) -> Vec<Value> {
     let mut found = Vec::new();
     for part in ["plan", "environment"] {
@@ -182,7 +182,8 @@ fn differences(a: &Value, b: &Value) -> Vec<Value> {
     found
 }
 
-/// `3 runs, 1 of them saturated`: figures of a run that did not pass may say little.
+/// Returns `3 runs, 1 of them saturated`, because figures of a run that did not pass may be
+/// useless.
 fn outcomes(side: &Side<'_>) -> String {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for outcome in side.runs.iter().filter_map(|run| run["outcome"].as_str()) {
@@ -204,7 +205,7 @@ fn text(a: &Side<'_>, b: &Side<'_>, rows: &[Row], differences: &[Value]) -> Stri
     for (letter, side) in [("A", a), ("B", b)] {
         line(format!("{letter}  {}: {}", show_text(side.name), outcomes(side)));
     }
-    line(format!("{:<19} {:>12} {:>12} {:>7}  {:<16}", "", "A", "B", "B / A", "95% of the noise"));
+    line(format!("{:<19} {:>12} {:>12} {:>7}  {:<16}", "", "A", "B", "B / A", "95% interval"));
     for Row { figure, a, b, ratio, noise } in rows {
         let ratio = ratio.map_or("-".into(), |ratio| format!("{ratio:.3}"));
         let said = match noise {
@@ -230,7 +231,7 @@ mod tests {
     use super::*;
     use crate::report::tests::check_against_schema;
 
-    /// A run whose seconds lie around `rate` and `p99_us`.
+    /// A run whose intervals vary around `rate` and `p99_us`.
     fn run(rate: f64, p99_us: f64) -> Value {
         let seconds = (0..20).map(|second| {
             let wave = 1.0 + f64::from(second % 5 - 2) / 100.0;

@@ -1,4 +1,4 @@
-//! Reports that are read again: `report`, `merge`, `compare`.
+//! The commands that read JSON reports: `report`, `merge`, `compare`.
 
 use super::compare::{self, Side};
 use super::{merge, reading, show};
@@ -8,10 +8,10 @@ use crate::run::Failure;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
-/// Does what was asked for.
+/// Runs the command.
 ///
 /// # Errors
-/// A file is no report, or they do not fit together.
+/// A file is not a report, or the reports cannot be merged or compared.
 pub fn perform(reports: &Reports) -> Result<Delivery, Failure> {
     match reports {
         Reports::Report { files, .. } => again(files),
@@ -35,7 +35,7 @@ pub fn perform(reports: &Reports) -> Result<Delivery, Failure> {
     }
 }
 
-/// The summaries; reading a report of a run that failed is no failure.
+/// Prints the summaries. The report of a failed run does not fail this command.
 fn again(files: &[PathBuf]) -> Result<Delivery, Failure> {
     let reports = read_all(files)?;
     let summaries: Vec<String> = reports.iter().map(show::summary).collect();
@@ -48,7 +48,7 @@ fn read_all(files: &[PathBuf]) -> Result<Vec<Value>, Failure> {
     all.map_err(Failure::Usage)
 }
 
-/// What the runs that were merged have ended with.
+/// Returns the exit status of a merged report.
 fn status(report: &Value) -> u8 {
     report["exit_status"].as_u64().and_then(|status| u8::try_from(status).ok()).unwrap_or(1)
 }

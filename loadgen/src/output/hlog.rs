@@ -1,8 +1,7 @@
-//! The times of every stretch of a run as an HdrHistogram log, version 1.3: what
-//! `HistogramLogAnalyzer`, `hdr-plot` and others read.
+//! HdrHistogram logs, version 1.3, which `HistogramLogAnalyzer`, `hdr-plot` and others read.
 //!
-//! A line per stretch and tag (`latency`, `service`, `connect`, …); histograms count nanoseconds,
-//! and the third column is the largest of them in milliseconds.
+//! A log has one line per interval and tag (`latency`, `service`, `connect`, …). Histograms count
+//! nanoseconds, and the third column is the maximum in milliseconds.
 
 use crate::delivery::Delivery;
 use base64::Engine;
@@ -14,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 /// Nanoseconds per millisecond.
 const MAX_DIVISOR: f64 = 1e6;
-/// The names of the columns, as the format has them.
+/// The names of the columns in the format.
 const LEGEND: &str = "\"StartTimestamp\",\"Interval_Length\",\"Interval_Max\",\
                       \"Interval_Compressed_Histogram\"";
 
@@ -33,13 +32,13 @@ pub fn write(file: &mut impl Write, delivery: &Delivery) -> io::Result<()> {
         .with_start_time(SystemTime::UNIX_EPOCH + Duration::from_secs(started_s))
         .with_max_value_divisor(MAX_DIVISOR);
     if delivery.timeline.is_cut() {
-        builder.add_comment("[the run was too long: its end is not in this log]");
+        builder.add_comment("[the log is full; the end of the run is missing]");
     }
-    // Of its lines only the heading is needed: our histograms are in the format already.
+    // The writer is needed only for the heading; the histograms are already encoded.
     builder.begin_log_with(file, &mut V2Serializer::new())?;
     writeln!(file, "{LEGEND}")?;
     for stretch in delivery.timeline.stretches() {
-        // A tag that the format has no room for would end the log for its readers.
+        // A tag that is invalid in the format would make the log unreadable.
         let tag = Tag::new(stretch.tag).map_or("times", |tag| tag.as_str());
         writeln!(
             file,

@@ -1,4 +1,4 @@
-//! The live views of the kinds of runs.
+//! The content of the live views.
 
 use super::screen::Picture;
 use super::show::show_us;
@@ -9,7 +9,7 @@ use crate::stats::Stats;
 use crate::units::{show_bytes, show_count};
 use std::time::Duration;
 
-/// What a run of load looks like, `done` of it being over.
+/// Returns the view of a load run; `done` is the completed fraction.
 #[must_use]
 pub fn load(
     title: &str,
@@ -56,7 +56,7 @@ pub fn load(
     }
 }
 
-/// What a herd looks like after these seconds.
+/// Returns the view of `ringload idle` after these intervals.
 #[must_use]
 pub fn herd(title: &str, seconds: &[HerdInterval]) -> Picture {
     let Some(last) = seconds.last() else { return Picture::default() };

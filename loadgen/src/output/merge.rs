@@ -1,5 +1,5 @@
-//! One report of several runs of load at the same time: histograms and counts are added, so the
-//! percentiles are those that one machine would have seen.
+//! Merges reports of load runs that ran at the same time. Counts and histograms are added, so the
+//! percentiles are exact.
 
 use super::reading::{self, DISTRIBUTIONS};
 use crate::report::{Outcome, Times};
@@ -28,22 +28,23 @@ const ADDED: [&str; 16] = [
     "cpu_user_s",
     "cpu_system_s",
 ];
-/// Counts by name that are added.
+/// Maps of counts that are added.
 const ADDED_MAPS: [&str; 3] = ["statuses", "errors", "network"];
-/// What was asked for that is added.
+/// Options in the plan that are added.
 const ADDED_PLAN: [&str; 5] = ["connections", "threads", "requests", "rate", "conn_rate"];
-/// Of the seconds of several runs: counts are added, of percentiles the worst is taken (the exact
-/// one needs the second's histogram, which a report does not have).
+/// Interval fields that are added.
 const ADDED_INTERVAL: [&str; 5] =
     ["replies", "requests", "replies_per_s", "received_bytes_per_s", "errors"];
+/// Interval fields of which the largest value is taken. An exact percentile would need the
+/// histogram of the interval, which a report does not contain.
 const WORST_INTERVAL: [&str; 5] = ["elapsed_s", "p50_us", "p99_us", "max_us", "lag_p99_us"];
 
-/// Adds reports up.
+/// Merges reports.
 ///
 /// # Errors
-/// They are not of the same kind, or of one that cannot be added up.
+/// The reports have different kinds, or a kind that cannot be merged.
 pub fn merge(reports: &[Value]) -> Result<Value, String> {
-    let [first, others @ ..] = reports else { return Err("there is no report to merge".into()) };
+    let [first, others @ ..] = reports else { return Err("no report to merge".into()) };
     check(reports)?;
     let mut all = first.clone();
     for other in others {
@@ -78,7 +79,7 @@ pub fn merge(reports: &[Value]) -> Result<Value, String> {
     let outcome = outcome.expect("there is a first");
     (all["outcome"], all["exit_status"]) =
         (outcome["outcome"].clone(), outcome["exit_status"].clone());
-    // What was seen of the servers stays with the run that saw it.
+    // Results that belong to a single run are removed.
     for name in ["verdicts", "ledger", "process"] {
         all.as_object_mut().expect("reports are objects").remove(name);
     }
@@ -86,7 +87,7 @@ pub fn merge(reports: &[Value]) -> Result<Value, String> {
     Ok(all)
 }
 
-/// What is told of each run beside the sums.
+/// Returns the fields of a run that the merged report keeps.
 fn part(report: &Value) -> Value {
     let mut part = Map::new();
     for name in ["outcome", "plan", "environment", "elapsed_s", "replies"] {
@@ -98,7 +99,7 @@ fn part(report: &Value) -> Value {
 fn check(reports: &[Value]) -> Result<(), String> {
     let first = &reports[0];
     let different = |what: &str, a: &Value, b: &Value| {
-        Err(format!("a report of {what} {a} and one of {what} {b} cannot be merged"))
+        Err(format!("reports with {what} {a} and {what} {b} cannot be merged"))
     };
     for report in reports {
         if report["kind"] != first["kind"] {
@@ -112,7 +113,7 @@ fn check(reports: &[Value]) -> Result<(), String> {
         }
         if report["kind"] != "load" {
             return Err(format!(
-                "only reports of load can be merged; these are of kind {}",
+                "only load reports can be merged; these have kind {}",
                 report["kind"]
             ));
         }
@@ -120,7 +121,7 @@ fn check(reports: &[Value]) -> Result<(), String> {
     Ok(())
 }
 
-/// How bad an outcome is; of several, the worst is that of all.
+/// Returns the severity of an outcome; a merged report gets the most severe one.
 fn gravity(outcome: &Value) -> usize {
     let order = [
         Outcome::Passed,
@@ -164,7 +165,7 @@ fn extend(all: &mut Value, from: &Value) {
     }
 }
 
-/// Second by second, as if all had started at once.
+/// Adds intervals second by second, as if all runs had started at the same time.
 fn add_intervals(all: &mut Value, from: &Value) {
     let (Some(all), Some(from)) = (all.as_array_mut(), from.as_array()) else { return };
     for (at, interval) in from.iter().enumerate() {
@@ -184,7 +185,7 @@ fn add_intervals(all: &mut Value, from: &Value) {
     }
 }
 
-/// Every distribution anew, from the sum of its histograms.
+/// Recomputes every distribution from the sum of its histograms.
 fn add_histograms(all: &mut Value, reports: &[Value]) -> Result<(), String> {
     for of in &DISTRIBUTIONS {
         let mut sum: Option<Histogram<u64>> = None;
@@ -198,7 +199,7 @@ fn add_histograms(all: &mut Value, reports: &[Value]) -> Result<(), String> {
             match &mut sum {
                 None => sum = Some(part),
                 Some(sum) => {
-                    let why = |error| format!("histograms of {}: {error}", of.title);
+                    let why = |error| format!("cannot add the histograms of {}: {error}", of.title);
                     sum.add(&part).map_err(why)?;
                 }
             }
@@ -299,9 +300,7 @@ mod tests {
             assert!(error.contains(says), "{error}");
         }
         let churn = with("/kind", "churn");
-        assert!(
-            merge(&[churn.clone(), churn]).expect_err("no load").contains("only reports of load")
-        );
+        assert!(merge(&[churn.clone(), churn]).expect_err("no load").contains("only load reports"));
         assert!(merge(&[]).is_err());
     }
 

@@ -1,4 +1,4 @@
-//! What a run shows and leaves behind, beside its summary.
+//! Live views, report files, and the commands that read reports.
 
 pub mod compare;
 pub mod files;

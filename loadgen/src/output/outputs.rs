@@ -1,4 +1,4 @@
-//! The files that a run leaves behind: `--json`, `--hlog`, `--html`.
+//! The report files: `--json`, `--hlog`, `--html`.
 
 use super::{hlog, html};
 use crate::args::CommonArgs;
@@ -9,7 +9,7 @@ use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// Files that can be written.
+/// The report files of a run.
 #[derive(Debug)]
 pub struct Outputs {
     json: Option<Output>,
@@ -25,10 +25,10 @@ struct Output {
 }
 
 impl Outputs {
-    /// Creates those that were asked for.
+    /// Opens the files that the options name.
     ///
     /// # Errors
-    /// errno of creating one, in words.
+    /// A file cannot be opened, or two options name the same file.
     pub fn create(common: &CommonArgs) -> Result<Self, String> {
         let all = Self {
             json: Output::create("--json", common.json.as_deref())?,
@@ -39,7 +39,7 @@ impl Outputs {
         for (at, output) in given.iter().enumerate() {
             if let Some(other) = given[..at].iter().find(|other| other.is(output)) {
                 return Err(format!(
-                    "{} and {} are the same file, {}",
+                    "{} and {} name the same file: {}",
                     other.option,
                     output.option,
                     show_path(&output.path)
@@ -49,10 +49,10 @@ impl Outputs {
         Ok(all)
     }
 
-    /// Writes all of them.
+    /// Writes all files.
     ///
     /// # Errors
-    /// errno of writing one, in words.
+    /// A file cannot be written.
     pub fn write(self, delivery: &Delivery) -> Result<(), String> {
         let Self { json, hlog, html } = self;
         if let Some(output) = json {
@@ -74,14 +74,14 @@ impl Outputs {
 impl Output {
     fn create(option: &'static str, path: Option<&Path>) -> Result<Option<Self>, String> {
         let Some(path) = path else { return Ok(None) };
-        // What is in it stays until there is something to take its place.
+        // An existing file keeps its content until the report is ready.
         match File::options().write(true).create(true).truncate(false).open(path) {
             Ok(file) => Ok(Some(Self { option, path: path.into(), file })),
-            Err(error) => Err(format!("{option} {}: {error}", show_path(path))),
+            Err(error) => Err(format!("{option} {}: cannot open: {error}", show_path(path))),
         }
     }
 
-    /// Whether it is the same regular file.
+    /// Returns true if both are the same regular file.
     fn is(&self, other: &Self) -> bool {
         let (Ok(a), Ok(b)) = (self.file.metadata(), other.file.metadata()) else { return false };
         a.is_file() && (a.dev(), a.ino()) == (b.dev(), b.ino())
@@ -91,13 +91,12 @@ impl Output {
         self,
         write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
     ) -> Result<(), String> {
-        // A pipe or a device has no length to set.
+        // A pipe or a device cannot be truncated.
         let is_regular = self.file.metadata().is_ok_and(|about| about.is_file());
         let emptied = if is_regular { self.file.set_len(0) } else { Ok(()) };
         let mut file = BufWriter::new(&self.file);
-        emptied
-            .and_then(|()| write(&mut file))
-            .and_then(|()| file.flush())
-            .map_err(|error| format!("{} {}: {error}", self.option, show_path(&self.path)))
+        emptied.and_then(|()| write(&mut file)).and_then(|()| file.flush()).map_err(|error| {
+            format!("{} {}: cannot write: {error}", self.option, show_path(&self.path))
+        })
     }
 }

@@ -1,4 +1,4 @@
-//! Reading what a report holds, of whatever kind it is.
+//! Reads JSON reports of any kind.
 
 use crate::units::show_path;
 use base64::Engine;
@@ -10,20 +10,20 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// Largest report read: a day of intervals is some 20 MB.
+/// Maximum size of a report; the intervals of a day take about 20 MB.
 const REPORT_BYTES_MAX: u64 = 256 << 20;
 
-/// One distribution of times that a report may have.
+/// A distribution of times in a report.
 pub struct Distribution {
-    /// Its field.
+    /// Name of its field.
     pub field: &'static str,
-    /// Its histogram among `histograms`.
+    /// Name of its histogram in `histograms`.
     pub histogram: &'static str,
-    /// Its name for people.
+    /// Its title.
     pub title: &'static str,
 }
 
-/// All of them; those that a user waits for come first.
+/// All distributions; those that a user experiences come first.
 pub const DISTRIBUTIONS: [Distribution; 9] = [
     distribution("latency_us", "latency_ns", "latency"),
     distribution("session_us", "session_ns", "session"),
@@ -44,7 +44,7 @@ const fn distribution(
     Distribution { field, histogram, title }
 }
 
-/// The distributions that a report has, with at least one sample each.
+/// Returns the distributions of a report that have samples.
 pub fn distributions(report: &Value) -> impl Iterator<Item = (&'static Distribution, &Value)> {
     DISTRIBUTIONS.iter().filter_map(|of| {
         let times = &report[of.field];
@@ -52,21 +52,21 @@ pub fn distributions(report: &Value) -> impl Iterator<Item = (&'static Distribut
     })
 }
 
-/// The field whose times a user waits for: `p99` without anything before it.
+/// Returns the field of the latency that a user experiences, to which a plain `p99` refers.
 #[must_use]
 pub fn latency_field(report: &Value) -> Option<&'static str> {
     let is_there = |of: &&Distribution| report[of.field].is_object();
     DISTRIBUTIONS.iter().find(is_there).map(|of| of.field)
 }
 
-/// The histogram, in nanoseconds, behind one of its distributions.
+/// Returns the histogram of a distribution, in nanoseconds.
 #[must_use]
 pub fn histogram(report: &Value, field: &str) -> Option<Histogram<u64>> {
     let of = DISTRIBUTIONS.iter().find(|of| of.field == field)?;
     decode(report["histograms"][of.histogram].as_str()?)
 }
 
-/// Base64 of a histogram, V2, deflated or not.
+/// Decodes a histogram: base64 of the V2 format, deflated or not.
 #[must_use]
 pub fn decode(text: &str) -> Option<Histogram<u64>> {
     let bytes = STANDARD.decode(text).ok()?;
@@ -76,24 +76,24 @@ pub fn decode(text: &str) -> Option<Histogram<u64>> {
 /// Reads a report.
 ///
 /// # Errors
-/// errno of reading the file, or why it is no report.
+/// The file cannot be read, or it is not a report.
 pub fn read(path: &Path) -> Result<Value, String> {
     let fail = |what: &dyn std::fmt::Display| format!("{}: {what}", show_path(path));
     let file = File::open(path).map_err(|error| fail(&error))?;
     let mut bytes = Vec::new();
     file.take(REPORT_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|error| fail(&error))?;
     if bytes.len() as u64 > REPORT_BYTES_MAX {
-        return Err(fail(&"more than 256 MiB: no report"));
+        return Err(fail(&"the file is larger than 256 MiB and cannot be a report"));
     }
     let report: Value = serde_json::from_slice(&bytes)
-        .map_err(|error| fail(&format_args!("no report of ringload --json: {error}")))?;
+        .map_err(|error| fail(&format_args!("not a report of ringload --json: {error}")))?;
     if !report["kind"].is_string() || !report["schema"].is_u64() {
-        return Err(fail(&"no report of ringload --json: it has no kind or no schema"));
+        return Err(fail(&"not a report of ringload --json: it has no kind or no schema"));
     }
     match report["schema"].as_u64() {
-        Some(schema) if schema > u64::from(crate::report::SCHEMA) => {
-            Err(fail(&format_args!("schema {schema}: of a newer ringload")))
-        }
+        Some(schema) if schema > u64::from(crate::report::SCHEMA) => Err(fail(&format_args!(
+            "the report has schema {schema} and was written by a newer ringload"
+        ))),
         _ => Ok(report),
     }
 }
@@ -107,7 +107,7 @@ pub(crate) mod tests {
     use crate::timeline::deflated;
     use serde_json::json;
 
-    /// A report of load as one of some seconds leaves it.
+    /// A load report with histograms and intervals.
     pub(crate) fn with_histograms(pacing: Pacing) -> Value {
         let mut report = json!(sample_of(pacing));
         let mut times = Stats::new().service_ns;
@@ -135,7 +135,7 @@ pub(crate) mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("report");
         for (text, says) in [
-            ("", "no report"),
+            ("", "not a report"),
             ("[1]", "no kind"),
             (r#"{"kind":"load"}"#, "no schema"),
             (r#"{"kind":"load","schema":99}"#, "newer"),

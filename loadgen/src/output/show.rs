@@ -1,20 +1,20 @@
-//! The summary of a report that is read from a file: of any kind, from its fields alone.
+//! The summary of a report of any kind that was read from a file.
 
 use super::reading;
 use crate::units::{show_bytes, show_count, show_text, show_time};
 use serde_json::Value;
 use std::fmt::Write;
 
-/// Findings told one by one; the others are in the report.
+/// Maximum number of findings listed.
 const EXAMPLES_MAX: usize = 20;
 
-/// A time in microseconds, for people.
+/// Formats a time in microseconds.
 #[must_use]
 pub fn show_us(us: f64) -> String {
     show_time((us * 1e3).round().max(0.0) as u64)
 }
 
-/// A report for people.
+/// Returns the summary of a report.
 #[must_use]
 pub fn summary(report: &Value) -> String {
     let mut text = String::new();
@@ -71,7 +71,7 @@ pub fn summary(report: &Value) -> String {
     text
 }
 
-/// `http http://127.0.0.1:8080/: passed (load, ringload 0.1.0)`
+/// Returns a line such as `http http://127.0.0.1:8080/ PASSED (load, ringload 0.1.0)`.
 fn headline(report: &Value) -> String {
     let of = |value: &Value| show_text(value.as_str().unwrap_or_default());
     let plan = &report["plan"];
@@ -80,13 +80,13 @@ fn headline(report: &Value) -> String {
     format!("{} {outcome} ({kind}, ringload {})", words.trim(), of(&report["version"]))
 }
 
-/// The parts of a plan, each below its name.
+/// Returns the summaries of the parts of a plan.
 fn parts(report: &Value) -> String {
     let parts = report["parts"].as_array().into_iter().flatten();
     let inner = |part: &Value| {
         let of = |name: &str| show_text(part[name].as_str().unwrap_or_default());
         let report = &part["report"];
-        // A part is none of a plan again.
+        // A part is never a plan; a report that claims so must not cause recursion.
         let inner = match report.is_object() && !report["parts"].is_array() {
             true => summary(report),
             false => String::new(),
@@ -96,7 +96,7 @@ fn parts(report: &Value) -> String {
     parts.map(inner).collect()
 }
 
-/// Percentiles in one line.
+/// Returns the percentiles in one line.
 #[must_use]
 pub fn show_times(times: &Value) -> String {
     let of = |name: &str| show_us(times[name].as_f64().unwrap_or_default());
@@ -119,7 +119,7 @@ fn counts(of: &Value) -> Option<String> {
     Some(if seen.is_empty() { "none".into() } else { seen.join(", ") })
 }
 
-/// What a server had not given back.
+/// Returns the leaks of a server.
 fn server(seen: &Value) -> Option<String> {
     if let Some(why) = seen["error"].as_str() {
         return Some(format!("FAILED: {}", show_text(why)));
@@ -131,7 +131,7 @@ fn server(seen: &Value) -> Option<String> {
     };
     let stays: Vec<String> = stays.as_array()?.iter().map(of).collect();
     Some(match stays.is_empty() {
-        true => "all is given back".into(),
+        true => "everything was released".into(),
         false => format!("FAILED: {}", stays.join("; ")),
     })
 }

@@ -1,4 +1,5 @@
-//! The packets of `ringwrightd packets`, as `server-bin/PACKETS.md` has them, spoken by a client.
+//! A client for the packet protocol of `ringwrightd packets`, which `server-bin/PACKETS.md`
+//! describes.
 
 mod exchange;
 pub mod wire;

@@ -1,24 +1,24 @@
-//! Packets written and read: requests out, answers in.
+//! Encoding of requests and decoding of answers.
 
 use ringwright::Framing;
 use std::fmt;
 
-/// Bytes of a body at most.
+/// Maximum size of a body.
 pub const BODY_BYTES_MAX: usize = 64 << 10;
-/// Type and id, in front of the fields of every body.
+/// Size of the type and id in front of the fields of every body.
 pub const PREFIX_BYTES: usize = 5;
-/// Bytes of a SHA-256.
+/// Size of a SHA-256.
 pub const DIGEST_BYTES: usize = 32;
-/// Bytes that may follow a DATA packet from the client.
+/// Maximum number of bytes after a DATA packet from the client.
 pub const CHUNK_SENT_BYTES_MAX: u64 = 4 << 20;
-/// Bytes that may follow a DATA packet from the server.
+/// Maximum number of bytes after a DATA packet from the server.
 pub const CHUNK_RECEIVED_BYTES_MAX: u64 = 1 << 20;
-/// Bytes of a name at most.
+/// Maximum length of a name.
 pub const NAME_BYTES_MAX: usize = 255;
-/// Of a text for people, as much as is passed on to them.
+/// Maximum number of characters that are shown of an error text.
 const TEXT_CHARS_MAX: usize = 200;
 
-/// What a client asks for. The numbers are the types.
+/// The type of a request, with its number on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // Described in PACKETS.md.
 pub enum Request {
@@ -32,7 +32,7 @@ pub enum Request {
 }
 
 impl Request {
-    /// What goes in front of `field_bytes` bytes of fields: length, type and id.
+    /// Returns the length, type and id that precede `field_bytes` bytes of fields.
     #[must_use]
     pub fn head(self, id: u32, field_bytes: usize) -> [u8; Framing::HEADER_BYTES + PREFIX_BYTES] {
         let body_bytes = PREFIX_BYTES + field_bytes;
@@ -44,7 +44,7 @@ impl Request {
         head
     }
 
-    /// A whole packet.
+    /// Returns a complete packet.
     #[must_use]
     pub fn packet(self, id: u32, fields: &[&[u8]]) -> Vec<u8> {
         let fields = fields.concat();
@@ -52,16 +52,17 @@ impl Request {
     }
 }
 
-/// A packet of the server.
+/// A packet from the server.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Packet<'a> {
-    /// The id of the request that it is about; 0 is none in particular.
+    /// The id of the request that it answers; 0 if it answers no particular request.
     pub id: u32,
-    /// What it says.
+    /// The content.
     pub answer: Answer<'a>,
 }
 
-/// What the server says. What a client of ours never asks for is not among it.
+/// The content of a packet from the server. Answers to requests that ringload never sends are left
+/// out.
 #[derive(Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // Described in PACKETS.md.
 pub enum Answer<'a> {
@@ -77,18 +78,18 @@ pub enum Answer<'a> {
 }
 
 impl<'a> Packet<'a> {
-    /// Reads a body.
+    /// Parses a body.
     ///
     /// # Errors
-    /// Why it is no answer to anything asked for here.
+    /// The body is not an answer that ringload can expect.
     pub fn parse(body: &'a [u8]) -> Result<Self, String> {
         let Some((prefix, fields)) = body.split_first_chunk::<PREFIX_BYTES>() else {
-            return Err(format!("a packet with a body of {} bytes: it has no id", body.len()));
+            return Err(format!("a packet with a body of {} bytes has no id", body.len()));
         };
         let [kind, id @ ..] = *prefix;
         let id = u32::from_be_bytes(id);
         let answer = Answer::parse(kind, fields).ok_or_else(|| {
-            format!("a packet of type {kind:#04x} with {} bytes of fields", fields.len())
+            format!("unexpected packet: type {kind:#04x} with {} bytes of fields", fields.len())
         })?;
         Ok(Self { id, answer })
     }
@@ -121,7 +122,7 @@ impl<'a> Answer<'a> {
         }
     }
 
-    /// Its name in PACKETS.md.
+    /// The name in PACKETS.md.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
@@ -138,19 +139,19 @@ impl<'a> Answer<'a> {
     }
 }
 
-/// The server's refusal of a request.
+/// An ERROR packet from the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerError {
     /// The code.
     pub code: u16,
-    /// The text, as far as it can be shown on a terminal.
+    /// The text, safe to print on a terminal.
     text: String,
 }
 
 impl ServerError {
-    /// The name is taken.
+    /// Code of EXISTS: a file of that name exists.
     pub const EXISTS: u16 = 6;
-    /// The server runs without workers.
+    /// Code of NO_WORKERS: the server runs without workers.
     pub const NO_WORKERS: u16 = 11;
     /// The names of the codes, from 1.
     const NAMES: [&str; 15] = [
@@ -177,7 +178,7 @@ impl ServerError {
         Self { code, text: text.chars().take(TEXT_CHARS_MAX).map(visible).collect() }
     }
 
-    /// Whether the server ends the connection after it.
+    /// Returns true if the server closes the connection after this error.
     #[must_use]
     pub const fn is_last(&self) -> bool {
         matches!(self.code, 1 | 2)
@@ -187,26 +188,29 @@ impl ServerError {
 impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = Self::NAMES.get(usize::from(self.code).wrapping_sub(1));
-        let name = names.copied().unwrap_or("(no such code)");
+        let name = names.copied().unwrap_or("(unknown code)");
         write!(f, "error {} {name}: {}", self.code, self.text)
     }
 }
 
-/// What is wrong with a name, which is one component of a path.
+/// Checks the name of a file on the server, which is one path component.
 ///
 /// # Errors
-/// In words.
+/// Describes what a valid name is.
 pub fn check_name(name: &[u8]) -> Result<(), String> {
     let wrong = if name.is_empty() || name.len() > NAME_BYTES_MAX {
-        "it has 1 to 255 bytes"
+        "it must have 1 to 255 bytes"
     } else if name.contains(&b'/') || name.contains(&0) {
-        "it is one component, without slashes"
+        "it must be one path component without slashes"
     } else if name.starts_with(b".") {
-        "it does not begin with a dot"
+        "it must not begin with a dot"
     } else {
         return Ok(());
     };
-    Err(format!("{:?} is no name of a file there: {wrong}", String::from_utf8_lossy(name)))
+    Err(format!(
+        "{:?} is not a valid file name on the server: {wrong}",
+        String::from_utf8_lossy(name)
+    ))
 }
 
 #[cfg(test)]
@@ -250,8 +254,8 @@ mod tests {
         };
         assert_eq!(shown(b"\x8f\0\0\0\0\0\x04no \x1b[2Jx"), "error 4 NO_SUCH_FILE: no  [2Jx");
         assert_eq!(shown(b"\x8f\0\0\0\0\0\x0f\xff"), "error 15 READ_ONLY: \u{fffd}");
-        assert_eq!(shown(b"\x8f\0\0\0\0\0\0"), "error 0 (no such code): ");
-        assert_eq!(shown(b"\x8f\0\0\0\0\0\x10"), "error 16 (no such code): ");
+        assert_eq!(shown(b"\x8f\0\0\0\0\0\0"), "error 0 (unknown code): ");
+        assert_eq!(shown(b"\x8f\0\0\0\0\0\x10"), "error 16 (unknown code): ");
         assert_eq!(shown(&[&b"\x8f\0\0\0\0\0\x09"[..], &[b'x'; 5_000]].concat()).len(), 216);
     }
 

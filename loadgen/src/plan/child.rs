@@ -1,4 +1,4 @@
-//! A process that a plan has started: it ends with the plan, however that ends.
+//! A child process of a plan; it never outlives the plan.
 
 use crate::system;
 use std::collections::VecDeque;
@@ -8,19 +8,19 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-/// Lines of its output kept.
+/// Maximum number of output lines kept.
 const LINES_MAX: usize = 20;
-/// Bytes of a line kept.
+/// Maximum number of bytes kept of a line.
 const LINE_BYTES_MAX: usize = 500;
-/// Bytes read at once.
+/// Size of the read buffer.
 const READ_BYTES: usize = 4 << 10;
 
-/// How a process ended.
+/// The way in which a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// By itself, with this status.
+    /// Exited with this status.
     Status(i32),
-    /// By this signal.
+    /// Killed by this signal.
     Signal(i32),
 }
 
@@ -32,7 +32,7 @@ impl Ended {
         }
     }
 
-    /// The status, as a shell has it: 128 and the number of the signal.
+    /// Returns the status as a shell shows it: 128 plus the number for a signal.
     #[must_use]
     pub const fn status(self) -> i32 {
         match self {
@@ -41,7 +41,7 @@ impl Ended {
         }
     }
 
-    /// `status 1`, `signal 15`.
+    /// Returns `status 1` or `signal 15`.
     #[must_use]
     pub fn show(self) -> String {
         match self {
@@ -51,16 +51,16 @@ impl Ended {
     }
 }
 
-/// What a process says, line by line.
+/// The output of a process, line by line.
 #[derive(Debug, Default)]
 pub struct Said {
-    /// The first line that begins with `elapsed`: the heading of those that follow.
+    /// The first line that begins with `elapsed`: the heading of the following lines.
     pub heading: Option<String>,
     /// The last lines.
     pub last: VecDeque<String>,
-    /// What to look for.
+    /// The text to look for.
     wanted: Option<String>,
-    /// It has been seen.
+    /// The text was found.
     pub found: bool,
     line: Vec<u8>,
 }
@@ -81,7 +81,7 @@ impl Said {
         self.found |= self.wanted.as_ref().is_some_and(|wanted| line.contains(wanted));
         if self.heading.is_none() && line.trim_start().starts_with("elapsed") {
             self.heading = Some(line);
-            // What came before was no figures.
+            // Lines before the heading contain no figures.
             self.last.clear();
             return;
         }
@@ -92,7 +92,7 @@ impl Said {
     }
 }
 
-/// A process and what it says.
+/// A child process and its output.
 #[derive(Debug)]
 pub struct Child {
     process: std::process::Child,
@@ -105,8 +105,8 @@ pub struct Child {
 }
 
 impl Child {
-    /// Starts `command` in a process group of its own, so that a terminal's ^C is ours to pass on.
-    /// It is sent `at_death` when the thread that starts it ends.
+    /// Starts `command` in its own process group, so that it does not receive a terminal's Ctrl-C
+    /// directly. The kernel sends it `at_death` when the thread that started it ends.
     ///
     /// # Errors
     /// errno of fork(2) or execve(2).
@@ -123,13 +123,13 @@ impl Child {
         Ok(Self { process, ended: None, out, err, readers })
     }
 
-    /// Its number.
+    /// Returns the process id.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.process.id()
     }
 
-    /// How it ended, if it has.
+    /// Returns the way in which it ended, or `None` while it runs.
     pub fn ended(&mut self) -> Option<Ended> {
         if self.ended.is_none() {
             self.ended = self.process.try_wait().ok().flatten().map(Ended::of);
@@ -137,15 +137,16 @@ impl Child {
         self.ended
     }
 
-    /// Sends it a signal, unless it has ended.
+    /// Sends a signal unless the process has ended.
     pub fn signal(&mut self, signal: i32) {
         if self.ended().is_none() {
-            // It has not been waited for, so the number is still its own.
+            // The process has not been waited for, so its id cannot have been reused.
             system::signal(self.process.id(), signal);
         }
     }
 
-    /// Waits until all it said has been read. What it has started may hold its pipes open.
+    /// Waits until all output has been read, for a limited time: descendants may hold the pipes
+    /// open.
     pub fn finish_reading(&mut self) {
         for _ in 0..100 {
             if self.readers.iter().all(thread::JoinHandle::is_finished) {
@@ -155,13 +156,13 @@ impl Child {
         }
     }
 
-    /// The last lines of its standard error, or output if it said nothing there.
+    /// Returns the last lines of standard error or, if there are none, of standard output.
     #[must_use]
     pub fn last_words(&self) -> Vec<String> {
         Self::said([&self.err, &self.out])
     }
 
-    /// The last lines of its standard output, or error if it said nothing there.
+    /// Returns the last lines of standard output or, if there are none, of standard error.
     #[must_use]
     pub fn last_output(&self) -> Vec<String> {
         Self::said([&self.out, &self.err])
@@ -181,7 +182,7 @@ impl Child {
 impl Drop for Child {
     fn drop(&mut self) {
         if self.ended().is_none() {
-            // Whatever it has started goes with it: it has a group of its own.
+            // Also ends its descendants, which are in the same process group.
             system::signal_group(self.process.id(), libc::SIGKILL);
             let _ = self.process.kill();
             let _ = self.process.wait();
@@ -243,7 +244,7 @@ mod tests {
 
     #[test]
     fn what_is_dropped_ends_with_what_it_has_started() {
-        // The shell's own child prints its number.
+        // The shell prints the process id of its child.
         let child = sh("sleep 60 & echo pid $!; wait", Some("pid"));
         wait(|| child.out.lock().expect("no panic").found);
         let line = child.out.lock().expect("no panic").last[0].clone();

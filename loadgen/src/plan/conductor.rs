@@ -1,4 +1,4 @@
-//! Carries a plan out: starts what is due, does what is due, notices what ends.
+//! Carries out a plan: starts parts and events when they are due, and waits for their end.
 
 use super::child::{Child, Ended};
 use super::folder::Folder;
@@ -13,46 +13,46 @@ use std::process::Command;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-/// How often it is looked what has happened.
+/// Interval at which processes are checked.
 const POLL: Duration = Duration::from_millis(10);
-/// Between two lines of output.
+/// Interval between two lines of output.
 const LINE: Duration = Duration::from_secs(1);
-/// A part may take so much longer than its length: a ramp, a last round, a wait for a reply.
+/// Time that a part may take beyond its length, for a ramp, a last round or a wait for replies.
 const OVERDUE: Duration = Duration::from_secs(120);
-/// How long a part may take to end after an interrupt.
+/// Time that a part has to end after an interrupt.
 const GRACE: Duration = Duration::from_secs(15);
-/// How long a command may take.
+/// Time that a command may take.
 const COMMAND_MAX: Duration = Duration::from_secs(60);
-/// This program, even if its file has been replaced since.
+/// The running program, even if its file has been replaced.
 const SELF: &str = "/proc/self/exe";
 
-/// A part, before, during and after.
+/// A part and the state of its process.
 pub struct PartRun {
-    /// What it does.
+    /// The part.
     pub part: Part,
     child: Option<Child>,
-    /// When it was started, since the plan was.
+    /// Time of its start, relative to the start of the plan.
     pub started: Option<Duration>,
-    /// When it ended, and how.
+    /// Time and way of its end.
     pub ended: Option<(Duration, Ended)>,
-    /// Why it did not start, or was ended.
+    /// The reason why it did not start or was ended.
     pub error: Option<String>,
-    /// Its report; null if it left none.
+    /// Its report; null if it wrote none.
     pub report: Value,
-    /// The last lines it printed.
+    /// The last lines of its output.
     pub last_words: Vec<String>,
 }
 
-/// An event, before and after.
+/// An event and its result.
 pub struct EventRun {
-    /// What happens.
+    /// The event.
     pub event: Event,
     child: Option<Child>,
-    /// When it was done.
+    /// Time at which it was done.
     pub done: Option<Duration>,
-    /// How a command ended.
+    /// The way in which the command ended.
     pub ended: Option<Ended>,
-    /// What went wrong.
+    /// The error, if any.
     pub error: Option<String>,
 }
 
@@ -62,23 +62,24 @@ pub struct Conductor {
     quiet: bool,
     start: Instant,
     next_line: Duration,
-    /// What runs. Declared before the server: it ends first.
+    /// The parts. Declared before the server so that they are dropped first.
     pub parts: Vec<PartRun>,
-    /// What happens.
+    /// The events.
     pub events: Vec<EventRun>,
-    /// What it happens to.
+    /// The server.
     pub server: Option<Running>,
-    /// A signal ended it.
+    /// A signal ended the plan.
     pub interrupted: bool,
-    /// Where the parts leave their reports. Goes last, when nobody writes there any more.
+    /// Folder for the reports of the parts. Declared last: it is removed after the parts have
+    /// ended.
     folder: Folder,
 }
 
 impl Conductor {
-    /// Ready to begin, with a server that is ready.
+    /// Creates a conductor for a server that is ready.
     ///
     /// # Errors
-    /// errno of making a folder.
+    /// errno of `mkdir(2)`.
     pub fn new(schedule: &Schedule, server: Option<Running>, quiet: bool) -> io::Result<Self> {
         let part = |part: &Part| PartRun {
             part: part.clone(),
@@ -109,14 +110,14 @@ impl Conductor {
         })
     }
 
-    /// Since the plan started.
+    /// Returns the time since the start of the plan.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
         self.start.elapsed()
     }
 
-    /// Until all parts have ended and all events are done, or a signal came and the parts have
-    /// ended.
+    /// Runs until all parts have ended and all events are done, or until a signal arrives and the
+    /// parts have ended.
     pub fn conduct(&mut self, interrupts: &Interrupts) {
         self.start = Instant::now();
         while !self.is_over() {
@@ -127,8 +128,8 @@ impl Conductor {
         }
     }
 
-    /// Ends the server if it is ours, or waits for it to end if it has been told to. A signal does
-    /// not wait.
+    /// Ends a server that the plan started, and waits for a server that has been told to end. A
+    /// signal stops the wait.
     pub fn end_server(&mut self, interrupts: &Interrupts) {
         let now = self.elapsed();
         if let Some(server) = &mut self.server
@@ -138,7 +139,7 @@ impl Conductor {
         {
             server.error.get_or_insert(why);
         }
-        // Its own limit ends this: watch() sees to that. What even SIGKILL does not end is left.
+        // `watch_server` enforces the limit. A process that survives even SIGKILL is abandoned.
         while self.server.as_ref().is_some_and(Running::is_ending) {
             if interrupts.wait(POLL) {
                 self.interrupted = true;
@@ -193,8 +194,8 @@ impl Conductor {
         }
     }
 
-    /// Has the parts report what they have, and ends those that do not. A second signal does not
-    /// wait.
+    /// Interrupts the parts, so that they write partial reports, and kills those that do not end. A
+    /// second signal stops the wait.
     fn interrupt(&mut self, interrupts: &Interrupts) {
         self.interrupted = true;
         for run in &mut self.parts {
@@ -211,7 +212,9 @@ impl Conductor {
         }
         for run in &mut self.parts {
             if run.child.take().is_some() {
-                run.error.get_or_insert_with(|| "it did not end when interrupted".into());
+                run.error.get_or_insert_with(|| {
+                    "the part did not end when interrupted and was killed".into()
+                });
             }
         }
         self.events.iter_mut().for_each(|run| run.child = None);
@@ -219,13 +222,13 @@ impl Conductor {
 }
 
 impl PartRun {
-    /// It runs.
+    /// Returns true while the part runs.
     #[must_use]
     pub const fn is_running(&self) -> bool {
         self.child.is_some()
     }
 
-    /// Its last line, under its heading.
+    /// Returns its heading and its last line.
     #[must_use]
     pub fn line(&self) -> Option<(String, String)> {
         let said = self.child.as_ref()?.err.lock().unwrap_or_else(PoisonError::into_inner);
@@ -236,7 +239,7 @@ impl PartRun {
         let mut command = Command::new(SELF);
         std::os::unix::process::CommandExt::arg0(&mut command, "ringload");
         command.args(&self.part.words).arg("--json").arg(folder.file(&self.part.name));
-        // The command line says it all: then it can be repeated by it.
+        // Without the environment, the command line alone repeats the part.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("RINGLOAD_") {
                 command.env_remove(name);
@@ -245,7 +248,7 @@ impl PartRun {
         self.started = Some(now);
         match Child::start(&mut command, libc::SIGKILL, None) {
             Ok(child) => self.child = Some(child),
-            Err(error) => self.error = Some(format!("it did not start: {error}")),
+            Err(error) => self.error = Some(format!("the part did not start: {error}")),
         }
     }
 
@@ -265,7 +268,7 @@ impl PartRun {
             self.last_words = child.last_output();
             self.child = None;
         } else if now > end && self.error.is_none() {
-            self.error = Some(format!("it had not ended {OVERDUE:?} after its time"));
+            self.error = Some(format!("the part was still running {OVERDUE:?} after its length"));
             child.signal(libc::SIGINT);
         }
     }
@@ -282,7 +285,9 @@ impl EventRun {
         self.done = Some(now);
         let result = match (&self.event.deed, server) {
             (Deed::Signal(signal), Some(server)) => server.signal(*signal, now, false),
-            (Deed::Signal(signal), None) => Err(format!("{}: there is no server", signal.name)),
+            (Deed::Signal(signal), None) => {
+                Err(format!("cannot send {}: the plan has no [server]", signal.name))
+            }
             (Deed::Command(words), _) => {
                 let mut command = Command::new(&words[0]);
                 command.args(&words[1..]);
@@ -291,7 +296,7 @@ impl EventRun {
                         self.child = Some(child);
                         Ok(())
                     }
-                    Err(error) => Err(format!("{}: {error}", words[0])),
+                    Err(error) => Err(format!("cannot start {}: {error}", words[0])),
                 }
             }
         };
@@ -309,17 +314,20 @@ impl EventRun {
         let words = child.last_words().join("\n  ");
         self.ended = ended;
         self.error = match ended {
-            None => Some(format!("it had not ended after {COMMAND_MAX:?}")),
-            Some(Ended::Status(0)) => None,
-            Some(ended) => {
-                Some(format!("it ended with {}; its last words:\n  {words}", ended.show()))
+            None => {
+                Some(format!("the command was still running after {COMMAND_MAX:?} and was killed"))
             }
+            Some(Ended::Status(0)) => None,
+            Some(ended) => Some(format!(
+                "the command ended with {}; its last output:\n  {words}",
+                ended.show()
+            )),
         };
         self.child = None;
     }
 }
 
-/// Whether the program of a command can be found, before anything is started.
+/// Returns true if a program exists, directly or in PATH.
 pub(super) fn is_there(program: &str) -> bool {
     let is_file = |path: &Path| path.is_file();
     if program.contains('/') {

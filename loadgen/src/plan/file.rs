@@ -1,4 +1,4 @@
-//! A plan as it is written: TOML, every key known, every mistake with its line and column.
+//! The TOML file of a plan. Unknown keys are errors, and every error has a line and a column.
 
 use crate::units::parse_duration;
 use serde::Deserialize;
@@ -8,7 +8,7 @@ use toml::Spanned;
 /// The whole file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[allow(missing_docs)] // Described by what `ringload plan --help` prints.
+#[allow(missing_docs)] // `ringload plan --help` describes the keys.
 pub struct File {
     pub seed: Option<u64>,
     #[serde(default)]
@@ -22,7 +22,7 @@ pub struct File {
     pub at: Vec<Spanned<At>>,
 }
 
-/// The server: one to start, or one that runs.
+/// The server: one to start, or a running one.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 #[allow(missing_docs)]
@@ -39,7 +39,7 @@ pub struct Server {
     pub check_process: bool,
 }
 
-/// A stretch of time with a name; they follow each other.
+/// A phase; phases follow each other.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
@@ -62,7 +62,7 @@ pub struct Part {
     pub fail_if: Vec<String>,
 }
 
-/// Something that happens at a time.
+/// An event at a time.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
@@ -73,38 +73,38 @@ pub struct At {
     pub command: Option<Spanned<Vec<String>>>,
 }
 
-/// A text, to say where in it something is wrong.
+/// The text of a plan, to locate errors in it.
 #[derive(Clone, Copy, Debug)]
 pub struct Source<'a> {
-    /// What to call it.
+    /// The name of the file.
     pub name: &'a str,
     /// The text.
     pub text: &'a str,
 }
 
 impl<'a> Source<'a> {
-    /// Reads it.
+    /// Parses the text.
     ///
     /// # Errors
-    /// What is no TOML, or no key or value of a plan, with line and column.
+    /// The text is not TOML, or a key or value is invalid; the message has line and column.
     pub fn read(self) -> Result<File, String> {
         toml::from_str(self.text).map_err(|error| {
             let at = error.span().map_or(0, |span| span.start);
-            // What TOML calls a mistake has several lines; the place is ours to say.
+            // The parser's message has several lines; ours is one line with the place in front.
             let what = error.message().replace('\n', ", ");
             format!("{}: {what}", self.place(at))
         })
     }
 
-    /// A mistake at a value.
+    /// Makes an error message for a value.
     pub fn wrong<T>(self, at: &Spanned<T>, what: impl std::fmt::Display) -> String {
         format!("{}: {what}", self.place(at.span().start))
     }
 
-    /// A length of time, or a time.
+    /// Parses a duration; `0` is allowed too.
     ///
     /// # Errors
-    /// It is none.
+    /// The text is not a duration.
     pub fn duration(self, text: &Spanned<String>) -> Result<Duration, String> {
         match text.get_ref().as_str() {
             "0" | "0s" => Ok(Duration::ZERO),

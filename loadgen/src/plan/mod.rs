@@ -1,8 +1,8 @@
-//! Several runs at once, in phases, and what happens to the server meanwhile.
+//! `ringload plan`: several runs at once, in phases, and events on the server.
 //!
-//! A plan is read from a [`mod@file`] and made exact as a [`schedule`]; the [`conductor`] carries it
-//! out. Its parts are processes of this same program, each with descriptors, CPU time and a
-//! command line of its own, by which it can be repeated. Those and the [`server`] end with it.
+//! A plan is read from a [`mod@file`] into a [`schedule`], which the [`conductor`] carries out.
+//! Each part is a child process of this program with its own descriptors, CPU time and command
+//! line, so that it can be repeated alone. The parts and the [`server`] end with the plan.
 
 pub mod child;
 pub mod conductor;
@@ -31,15 +31,15 @@ use server::Running;
 use std::io;
 use std::time::{Duration, Instant};
 
-/// Bytes of a plan at most.
+/// Maximum size of a plan file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
-/// How often it is asked whether the server is ready.
+/// Interval at which the server is checked until it is ready.
 const POLL: Duration = Duration::from_millis(10);
 
-/// Carries a plan out, and makes the report of it; or only says what it would do.
+/// Carries out a plan and makes the report, or, with `--check`, only prints the schedule.
 ///
 /// # Errors
-/// Why there is no report.
+/// The plan is invalid, or the server did not start.
 pub fn perform(plan: &PlanArgs, interrupts: &Interrupts) -> Result<Delivery, Failure> {
     let name = show_path(&plan.file);
     let schedule = read(plan, &name).map_err(Failure::Usage)?;
@@ -62,7 +62,7 @@ pub fn perform(plan: &PlanArgs, interrupts: &Interrupts) -> Result<Delivery, Fai
         Conductor::new(&schedule, server, plan.common.quiet).map_err(Failure::System)?;
     conductor.conduct(interrupts);
     let elapsed = conductor.elapsed();
-    // A server that has been ended has nothing to tell any more.
+    // A server that has ended can no longer be inspected.
     let witness = witness.filter(|_| conductor.server.as_ref().is_some_and(Running::is_up));
     let mut seen = Delivery::new(&serde_json::json!({}), String::new(), 0);
     if let Some(witness) = witness {
@@ -83,7 +83,9 @@ pub fn perform(plan: &PlanArgs, interrupts: &Interrupts) -> Result<Delivery, Fai
 fn read(plan: &PlanArgs, name: &str) -> Result<Schedule, String> {
     let about = std::fs::metadata(&plan.file).map_err(|error| format!("{name}: {error}"))?;
     if about.len() > FILE_BYTES_MAX {
-        return Err(format!("{name}: a plan has {FILE_BYTES_MAX} bytes at most"));
+        return Err(format!(
+            "{name}: the file is too large; a plan has at most {FILE_BYTES_MAX} bytes"
+        ));
     }
     let text = std::fs::read_to_string(&plan.file).map_err(|error| format!("{name}: {error}"))?;
     let schedule = Schedule::read(Source { name, text: &text }, plan.common.seed)?;
@@ -97,7 +99,7 @@ fn read(plan: &PlanArgs, name: &str) -> Result<Schedule, String> {
     });
     match started.chain(&mut commands).find(|command| !conductor::is_there(&command[0])) {
         None => Ok(schedule),
-        Some(command) => Err(format!("{name}: there is no program {:?}", command[0])),
+        Some(command) => Err(format!("{name}: program {:?} not found", command[0])),
     }
 }
 
@@ -113,7 +115,7 @@ fn begin_server(server: &Server, interrupts: &Interrupts) -> Result<Running, Fai
     Ok(running)
 }
 
-/// What the server must give back, besides what the command line names.
+/// Returns the options with `--ledger` and `--pid` for the server of the plan.
 fn watched(plan: &PlanArgs, server: &Server, running: &Running) -> CommonArgs {
     let ledger = server.ledger.clone();
     let pid = server.check_process.then(|| running.id());

@@ -1,4 +1,4 @@
-//! One part of a plan: its command line, made exact.
+//! Turns a part of a plan into a complete command line.
 
 use super::file::{self, Source};
 use super::schedule::{LENGTH_MAX, Part, Span, span};
@@ -6,7 +6,7 @@ use super::words;
 use crate::args::Cli;
 use std::time::Duration;
 
-/// The server may be gone `gone_from` then on.
+/// Reads a part. The server may be gone from `gone_from` on.
 pub(super) fn read_part(
     source: Source<'_>,
     phases: &[Span<'_>],
@@ -17,7 +17,8 @@ pub(super) fn read_part(
     let name = part.name.get_ref();
     let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
     if name.is_empty() || name.starts_with('.') || name.len() > 40 || !name.chars().all(is_plain) {
-        let why = "a name has up to 40 letters, digits and -_. and does not begin with a dot";
+        let why =
+            "a name has 1 to 40 letters, digits, '-', '_' or '.', and does not begin with a dot";
         return Err(source.wrong(&part.name, why));
     }
     let mut words = words::split(part.run.get_ref()).map_err(|e| source.wrong(&part.run, e))?;
@@ -27,16 +28,24 @@ pub(super) fn read_part(
     let length = match (&part.length, kind.length_option()) {
         (Some(length), Some(_)) => Some(source.duration(length)?),
         (Some(length), None) => {
-            return Err(source.wrong(length, "this run ends when it has done what it is told"));
+            return Err(source.wrong(
+                length,
+                "length does not apply to a run with -n, or to put and get; remove it",
+            ));
         }
         (None, None) => None,
         (None, Some(_)) => match limit.and_then(|limit| limit.checked_sub(start)) {
             Some(rest) if !rest.is_zero() => Some(rest),
-            _ => return Err(source.wrong(&part.name, "how long? length is missing")),
+            _ => {
+                return Err(source.wrong(
+                    &part.name,
+                    "length is missing; it is optional only within the [[phase]]s",
+                ));
+            }
         },
     };
     if start + length.unwrap_or_default() > LENGTH_MAX {
-        return Err(source.wrong(&part.name, "a plan takes 24h at most"));
+        return Err(source.wrong(&part.name, "a plan must take at most 24h"));
     }
     if let (Some(option), Some(length)) = (kind.length_option(), length) {
         words.extend([option.into(), format!("{}ms", length.as_millis())]);
@@ -51,7 +60,8 @@ pub(super) fn read_part(
     if survives && kind.can_drain() && !has_option(&words, "--drain-ok") {
         words.push("--drain-ok".into());
     } else if survives && !kind.can_drain() {
-        let why = "it would run on when the server ends, and has no --drain-ok: let it end before";
+        let why = "this part would still run when the server ends, and it has no --drain-ok; let \
+                   it end earlier";
         return Err(source.wrong(&part.run, why));
     }
     let line = ["ringload".to_string()].into_iter().chain(words.iter().cloned());
@@ -64,7 +74,7 @@ pub(super) fn read_part(
     Ok(Part { name: name.clone(), phase, start, length, words })
 }
 
-/// What kind of run a part is.
+/// The kind of run of a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Load { counted: bool },
@@ -78,12 +88,15 @@ impl Kind {
         let counted = ["-n", "--requests", "--count"].iter().any(|it| has_option(words, it));
         for option in ["-d", "--duration", "--hold"] {
             if has_option(words, option) {
-                return Err(format!("{option} is the plan's to say: take length"));
+                return Err(format!("{option} is not allowed in run; use the key length"));
             }
         }
         for option in ["--json", "--hlog", "--html"] {
             if has_option(words, option) {
-                return Err(format!("{option} is the plan's own; it has the reports of its parts"));
+                return Err(format!(
+                    "{option} is not allowed in run; the plan's own report contains those of its \
+                     parts"
+                ));
             }
         }
         let is_transfer = words.iter().skip(2).any(|word| word == "put" || word == "get");
@@ -92,7 +105,7 @@ impl Kind {
             Some("http" | "echo" | "packets") => Ok(Self::Load { counted }),
             Some("churn") => Ok(Self::Churn { counted }),
             Some("idle") => Ok(Self::Idle),
-            _ => Err("a part runs http, echo, packets, churn or idle".into()),
+            _ => Err("run must begin with http, echo, packets, churn or idle".into()),
         }
     }
 
@@ -109,7 +122,7 @@ impl Kind {
     }
 }
 
-/// Whether an option is given: `-n 5`, `-n5`, `--requests 5`, `--requests=5`.
+/// Returns true if an option is given, as in `-n 5`, `-n5`, `--requests 5` or `--requests=5`.
 fn has_option(words: &[String], option: &str) -> bool {
     words.iter().any(|word| match word.strip_prefix(option) {
         Some("") => true,

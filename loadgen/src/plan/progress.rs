@@ -1,13 +1,13 @@
-//! One line per second: how far the plan is, and the last line of each part, compact.
+//! One line per second: the progress of the plan, and the last line of each part in short form.
 
 use super::conductor::PartRun;
 use crate::units::show_text;
 use std::time::Duration;
 
-/// Columns that say little beside those of others.
+/// Columns that the short form leaves out.
 const LEFT_OUT: [&str; 7] = ["elapsed", "phase", "MB/s", "p50", "replies", "connected", "answers"];
 
-/// The line.
+/// Returns the line.
 #[must_use]
 pub fn line(elapsed: Duration, parts: &[PartRun]) -> String {
     let running = parts.iter().filter(|run| run.is_running()).count();
@@ -20,11 +20,11 @@ pub fn line(elapsed: Duration, parts: &[PartRun]) -> String {
     text
 }
 
-/// `errors 0, p99 412 µs` of a heading and a line under it.
+/// Returns `errors 0, p99 412 µs` for a heading and its line.
 fn compact(heading: &str, line: &str) -> String {
     let (names, values) = (columns(heading), columns(line));
     if names.len() != values.len() {
-        // A message in between.
+        // A message between the lines of figures.
         return show_text(line.trim());
     }
     let shown = names.iter().zip(values).filter(|(name, _)| !LEFT_OUT.contains(name));
@@ -32,7 +32,7 @@ fn compact(heading: &str, line: &str) -> String {
     shown.join(", ")
 }
 
-/// Two spaces or more separate columns; one is part of a figure and its unit.
+/// Splits a line at two or more spaces; a single space belongs to a figure and its unit.
 fn columns(line: &str) -> Vec<&str> {
     line.split("  ").map(str::trim).filter(|column| !column.is_empty()).collect()
 }

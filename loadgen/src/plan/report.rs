@@ -1,4 +1,4 @@
-//! The report of a plan. The fields are described in `report.schema.json`.
+//! The report of a plan; `report.schema.json` describes the fields.
 
 use super::conductor::{Conductor, EventRun, PartRun};
 use super::schedule::{Schedule, Server};
@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 use std::time::Duration;
 
-/// What was asked for.
+/// The plan.
 #[derive(Clone, Debug, Serialize)]
 #[allow(missing_docs)] // Described in report.schema.json, where scripts read it.
 pub struct PlanPlan {
@@ -65,7 +65,7 @@ pub struct ServerReport {
     pub error: Option<String>,
 }
 
-/// Everything of one plan.
+/// The report of one plan.
 #[derive(Clone, Debug, Serialize)]
 #[allow(missing_docs)]
 pub struct PlanReport {
@@ -83,7 +83,7 @@ pub struct PlanReport {
 }
 
 impl PlanReport {
-    /// Of a plan that was carried out.
+    /// Makes the report of a plan that has been carried out.
     #[must_use]
     pub fn new(
         (file, schedule): (String, &Schedule),
@@ -115,7 +115,7 @@ impl PlanReport {
         report
     }
 
-    /// Takes in what was seen of the server behind the run: what it has not given back fails it.
+    /// Marks the plan as failed if the server leaked.
     pub fn settled(&mut self, seen: &Delivery) {
         if seen.exit_status != 0 && self.outcome == Outcome::Passed {
             self.outcome = Outcome::Failed;
@@ -164,7 +164,7 @@ impl PartReport {
     }
 }
 
-/// What an exit status means.
+/// Translates an exit status.
 const fn verdict(started: bool, is_wrong: bool, exit_status: Option<i32>) -> &'static str {
     match (exit_status, is_wrong) {
         _ if !started => "not started",
@@ -228,7 +228,7 @@ pub(super) mod tests {
         }
     }
 
-    /// A plan whose two parts ended like that.
+    /// A plan whose two parts ended with `statuses`.
     pub(in super::super) fn report(statuses: [i32; 2]) -> PlanReport {
         let mut report = PlanReport {
             schema: SCHEMA,

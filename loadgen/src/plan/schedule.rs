@@ -1,4 +1,4 @@
-//! What runs when: a plan's file made exact, or refused.
+//! The schedule of a plan, made from its file and validated.
 
 use super::file::{self, File, Source};
 use super::part::read_part;
@@ -9,37 +9,37 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Parts at most: each is a process.
+/// Maximum number of parts; each is a process.
 const PARTS_MAX: usize = 64;
-/// Longest plan.
+/// Maximum duration of a plan.
 pub(super) const LENGTH_MAX: Duration = Duration::from_secs(24 * 60 * 60);
-/// How long a server may take until it is ready, unless the plan says so.
+/// Default of `ready-within`.
 const READY_WITHIN: Duration = Duration::from_secs(10);
-/// How long a server may take to end, unless the plan says so.
+/// Default of `drain`.
 const DRAIN: Duration = Duration::from_secs(30);
 
 /// A signal that a plan can send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Signal {
-    /// Its name, without SIG.
+    /// The name without SIG.
     pub name: &'static str,
-    /// Its number.
+    /// The number.
     pub number: i32,
-    /// What becomes of the server.
+    /// The expected end of the server, if the signal ends it.
     pub end: Option<End>,
 }
 
-/// How a server ends on a signal.
+/// The way in which a signal ends a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// By itself, with status 0.
+    /// The server drains and exits with status 0.
     Drain,
-    /// At once.
+    /// The kernel ends the server at once.
     Kill,
 }
 
 impl Signal {
-    /// TERM, which ends a server.
+    /// TERM, which makes a server drain.
     pub const TERM: Self = Self::new("TERM", libc::SIGTERM, Some(End::Drain));
 
     const ALL: [Self; 10] = [
@@ -63,96 +63,96 @@ impl Signal {
         let bare = name.strip_prefix("SIG").unwrap_or(name);
         Self::ALL.into_iter().find(|signal| signal.name == bare).ok_or_else(|| {
             let names = Self::ALL.map(|signal| signal.name).join(", ");
-            format!("{name:?} is no signal that a plan sends; those are {names}")
+            format!("{name:?} is not a signal that a plan can send; expected one of {names}")
         })
     }
 }
 
-/// A run of `ringload`.
+/// One run of `ringload`.
 #[derive(Clone, Debug)]
 pub struct Part {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// The phase it belongs to.
+    /// The phase to which it belongs.
     pub phase: Option<String>,
-    /// When it starts, since the plan did.
+    /// Start, relative to the start of the plan.
     pub start: Duration,
-    /// How long it runs; `None`: until it has done what it was told.
+    /// Duration; `None` if the run ends by itself.
     pub length: Option<Duration>,
-    /// The words behind `ringload`.
+    /// The command line without `ringload`.
     pub words: Vec<String>,
 }
 
-/// What happens to the server.
+/// An action on the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Deed {
-    /// It is sent a signal.
+    /// Send a signal.
     Signal(Signal),
-    /// A command is run.
+    /// Run a command.
     Command(Vec<String>),
 }
 
-/// What happens at a time.
+/// An action at a time.
 #[derive(Clone, Debug)]
 pub struct Event {
-    /// When, since the plan started.
+    /// Time, relative to the start of the plan.
     pub time: Duration,
-    /// What.
+    /// The action.
     pub deed: Deed,
 }
 
-/// Which process is the server.
+/// The process of the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Whose {
-    /// One that the plan starts.
+    /// A process that the plan starts.
     Ours(Vec<String>),
-    /// One that runs, by its number.
+    /// A running process, by id.
     Pid(u32),
-    /// One that runs, its number in a file.
+    /// A running process whose id is in a file.
     PidFile(PathBuf),
 }
 
 /// The server.
 #[derive(Clone, Debug)]
 pub struct Server {
-    /// Which process it is.
+    /// The process.
     pub whose: Whose,
-    /// It is ready when a line of its standard output has this.
+    /// The server is ready when a line of its standard output contains this.
     pub ready: Option<String>,
-    /// It is ready when this can be connected to.
+    /// The server is ready when this address accepts a connection.
     pub ready_address: Option<String>,
-    /// It must be ready within.
+    /// Longest time until the server is ready.
     pub ready_within: Duration,
-    /// It must have ended so long after it was told to.
+    /// Longest time from the signal that ends the server to its end.
     pub drain: Duration,
-    /// Where its ledger is.
+    /// Address of the ledger.
     pub ledger: Option<Url>,
-    /// Its descriptors, threads and sockets are looked at before and after.
+    /// Compare its descriptors, threads and sockets before and after the plan.
     pub check_process: bool,
 }
 
-/// All of it.
+/// The schedule of a plan.
 #[derive(Clone, Debug)]
 pub struct Schedule {
-    /// The server, if the plan has to do with it.
+    /// The server, if the plan names it.
     pub server: Option<Server>,
-    /// What runs, in the order of the file.
+    /// The parts in the order of the file.
     pub parts: Vec<Part>,
-    /// What happens, in the order of time.
+    /// The events in the order of time.
     pub events: Vec<Event>,
-    /// Seed of the first part; the others count on from it.
+    /// Seed of the first part; each further part adds 1.
     pub seed: Option<u64>,
-    /// Something starts the server again when it has ended.
+    /// Something else restarts the server when it ends.
     pub restarts: bool,
-    /// The server ends, or is ended, while load is on it.
+    /// The server ends or may be restarted during the plan.
     pub is_drained: bool,
 }
 
 impl Schedule {
-    /// Of a plan's text.
+    /// Reads a plan.
     ///
     /// # Errors
-    /// The first mistake, with its place.
+    /// The first mistake, with file, line and column.
     pub fn read(source: Source<'_>, seed: Option<u64>) -> Result<Self, String> {
         let file = source.read()?;
         let phases = phases(source, &file)?;
@@ -173,8 +173,8 @@ impl Schedule {
             && !file.restarts
         {
             return Err(format!(
-                "{}: a signal at {:?}, when the server has been ended at {:?}; restarts = true \
-                 says that something starts it again",
+                "{}: a signal at {:?} follows one that ends the server at {:?}; set restarts = \
+                 true if something else restarts the server",
                 source.name, after.time, end.time
             ));
         }
@@ -185,21 +185,26 @@ impl Schedule {
         let mut names = HashSet::new();
         for (number, part) in file.part.iter().enumerate() {
             if !names.insert(part.name.get_ref().as_str()) {
-                return Err(source.wrong(&part.name, "another part has that name"));
+                return Err(source.wrong(&part.name, "another part has this name"));
             }
             let seed = seed.map(|seed| seed.wrapping_add(number as u64));
             let from = if file.restarts { Some(Duration::ZERO) } else { end };
             parts.push(read_part(source, &phases, part, seed, from)?);
         }
         match parts.len() {
-            0 => return Err(format!("{}: there is no [[part]] in it", source.name)),
+            0 => return Err(format!("{}: the plan has no [[part]]", source.name)),
             1..=PARTS_MAX => {}
-            more => return Err(format!("{}: {more} parts; {PARTS_MAX} are the most", source.name)),
+            more => {
+                return Err(format!(
+                    "{}: {more} parts are too many; the maximum is {PARTS_MAX}",
+                    source.name
+                ));
+            }
         }
         Ok(Self { server, parts, events, seed, restarts: file.restarts, is_drained })
     }
 
-    /// What is known of its length; parts that end by themselves may take longer.
+    /// Returns the known duration; parts that end by themselves may take longer.
     #[must_use]
     pub fn length(&self) -> Duration {
         let parts = self.parts.iter().map(|part| part.start + part.length.unwrap_or_default());
@@ -207,7 +212,7 @@ impl Schedule {
         parts.chain(events).max().unwrap_or_default()
     }
 
-    /// For people: what would run when.
+    /// Returns the schedule as text.
     #[must_use]
     pub fn show(&self) -> String {
         let mut text = String::new();
@@ -222,7 +227,7 @@ impl Schedule {
         for part in &self.parts {
             let length = match part.length {
                 Some(length) => format!("for {length:?}"),
-                None => "until it is done".into(),
+                None => "until it ends".into(),
             };
             let phase = part.phase.as_ref().map_or_else(String::new, |phase| format!(" ({phase})"));
             let command = words::join(part.words.iter().map(String::as_str));
@@ -233,13 +238,13 @@ impl Schedule {
         for (time, what) in lines {
             line(Some(time), what);
         }
-        line(Some(self.length()), "the end".into());
+        line(Some(self.length()), "end".into());
         text
     }
 }
 
 impl Deed {
-    /// `signal TERM`, `command sh -c …`.
+    /// Returns `signal TERM` or `command sh -c …`.
     #[must_use]
     pub fn show(&self) -> String {
         match self {
@@ -252,18 +257,18 @@ impl Deed {
 }
 
 impl Server {
-    /// The command, or the number.
+    /// Returns the command or the process id.
     #[must_use]
     pub fn show(&self) -> String {
         match &self.whose {
             Whose::Ours(command) => words::join(command.iter().map(String::as_str)),
             Whose::Pid(pid) => format!("process {pid}"),
-            Whose::PidFile(file) => format!("the process in {}", file.display()),
+            Whose::PidFile(file) => format!("process in {}", file.display()),
         }
     }
 }
 
-/// A phase, and when it is.
+/// A phase with its start and end.
 pub(super) struct Span<'a> {
     name: &'a str,
     start: Duration,
@@ -275,19 +280,19 @@ fn phases<'a>(source: Source<'_>, file: &'a File) -> Result<Vec<Span<'a>>, Strin
     for phase in &file.phase {
         let name = phase.name.get_ref().as_str();
         if spans.iter().any(|span| span.name == name) {
-            return Err(source.wrong(&phase.name, "another phase has that name"));
+            return Err(source.wrong(&phase.name, "another phase has this name"));
         }
         let start = spans.last().map_or(Duration::ZERO, |span| span.end);
         let end = start + source.duration(&phase.length)?;
         if end > LENGTH_MAX {
-            return Err(source.wrong(&phase.length, "a plan takes 24h at most"));
+            return Err(source.wrong(&phase.length, "a plan must take at most 24h"));
         }
         spans.push(Span { name, start, end });
     }
     Ok(spans)
 }
 
-/// When the phase begins and ends; without one: the plan.
+/// Returns the start and end of a phase, or of the plan if `name` is `None`.
 pub(super) fn span(
     source: Source<'_>,
     phases: &[Span<'_>],
@@ -302,7 +307,10 @@ pub(super) fn span(
             .ok_or_else(|| {
                 source.wrong(
                     name,
-                    format_args!("no [[phase]] is called {name:?}", name = name.get_ref()),
+                    format_args!(
+                        "there is no [[phase]] with the name {name:?}",
+                        name = name.get_ref()
+                    ),
                 )
             }),
     }
@@ -321,14 +329,14 @@ fn event(
     let deed = match (signal, command) {
         (Some(signal), None) => {
             if !has_server {
-                let why = "a signal needs a [server] with command, pid or pid-file";
+                let why = "signal needs a [server] with command, pid or pid-file";
                 return Err(source.wrong(signal, why));
             }
             let named = Signal::named(signal.get_ref());
             Deed::Signal(named.map_err(|wrong| source.wrong(signal, wrong))?)
         }
         (None, Some(command)) => Deed::Command(some_words(source, command)?),
-        _ => return Err(source.wrong(at, "either signal or command says what happens")),
+        _ => return Err(source.wrong(at, "give either signal or command")),
     };
     Ok(Event { time, deed })
 }
@@ -339,7 +347,9 @@ fn some_words(
 ) -> Result<Vec<String>, String> {
     let words = command.get_ref();
     if words.first().is_none_or(String::is_empty) || words.iter().any(|word| word.contains('\0')) {
-        return Err(source.wrong(command, "a command begins with a program"));
+        return Err(
+            source.wrong(command, "a command must begin with a program and must not contain NUL")
+        );
     }
     Ok(words.clone())
 }
@@ -353,10 +363,11 @@ fn read_server(
         (Some(command), None, None) => Whose::Ours(some_words(source, command)?),
         (None, Some(pid), None) => Whose::Pid(*pid.get_ref()),
         (None, None, Some(file)) => Whose::PidFile(file.get_ref().into()),
-        _ => return Err(source.wrong(at, "one of command, pid and pid-file says which it is")),
+        _ => return Err(source.wrong(at, "give exactly one of command, pid and pid-file")),
     };
     if let (Some(ready), false) = (&server.ready, matches!(whose, Whose::Ours(_))) {
-        let why = "only a server that the plan starts is listened to; take ready-address";
+        let why = "ready needs command, because the plan reads only the output of a server that it \
+                   starts; use ready-address";
         return Err(source.wrong(ready, why));
     }
     let time = |text: &Option<toml::Spanned<String>>, default| {

@@ -1,4 +1,4 @@
-//! The server of a plan: started or found, watched, sent signals, and at last ended.
+//! The server of a plan: starts or finds it, watches it, sends signals and ends it.
 
 use super::child::{Child, Ended};
 use super::schedule::{End, Server, Signal, Whose};
@@ -8,23 +8,23 @@ use std::process::Command;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-/// How long a connect that asks whether it is ready may take.
+/// Timeout of a connect that checks if the server is ready.
 const TRIAL: Duration = Duration::from_millis(200);
 
-/// The process.
+/// The process of the server.
 enum Hold {
     Ours(Child),
     Found(u32, Process),
 }
 
-/// How it was ended.
+/// The signal that ends the server.
 #[derive(Clone, Copy, Debug)]
 pub struct Told {
-    /// By what.
+    /// The signal.
     pub signal: Signal,
-    /// When, since the plan started.
+    /// Time, relative to the start of the plan.
     pub at: Duration,
-    /// It was the plan's last act: then a server may also die of it.
+    /// The plan had finished, so the signal may also kill the server.
     pub is_last: bool,
 }
 
@@ -32,34 +32,41 @@ pub struct Told {
 pub struct Running {
     hold: Hold,
     drain: Duration,
-    /// Until it was ready.
+    /// Time until the server was ready.
     pub ready: Duration,
-    /// What was to end it.
+    /// The signal that ends the server, once sent.
     pub told: Option<Told>,
-    /// When its end was noticed, since the plan started, and how it ended if it is ours.
+    /// Time at which its end was noticed and, if the plan started it, the way it ended.
     pub ended: Option<(Duration, Option<Ended>)>,
-    /// What it did that it must not.
+    /// The first error of the server.
     pub error: Option<String>,
 }
 
 impl Running {
-    /// Starts it, or finds it.
+    /// Starts or finds the server.
     ///
     /// # Errors
-    /// Why it cannot be, in words.
+    /// The process cannot be started or found.
     pub fn begin(server: &Server) -> Result<Self, String> {
         let hold = match &server.whose {
             Whose::Ours(words) => {
                 let mut command = Command::new(&words[0]);
                 command.args(&words[1..]);
                 let child = Child::start(&mut command, libc::SIGTERM, server.ready.clone());
-                Hold::Ours(child.map_err(|error| format!("{}: {error}", words[0]))?)
+                Hold::Ours(
+                    child.map_err(|error| {
+                        format!("cannot start the server {}: {error}", words[0])
+                    })?,
+                )
             }
             Whose::Pid(pid) => found(*pid)?,
             Whose::PidFile(file) => {
                 let wrong = |what: &dyn std::fmt::Display| format!("{}: {what}", file.display());
                 let text = std::fs::read_to_string(file).map_err(|error| wrong(&error))?;
-                let pid = text.trim().parse().map_err(|_| wrong(&"there is no number in it"))?;
+                let pid = text
+                    .trim()
+                    .parse()
+                    .map_err(|_| wrong(&"the file does not contain a process id"))?;
                 found(pid)?
             }
         };
@@ -73,10 +80,10 @@ impl Running {
         })
     }
 
-    /// Whether it is ready; to be asked until it is.
+    /// Returns true if the server is ready; to be called repeatedly.
     ///
     /// # Errors
-    /// It has ended, or it took too long, with its last words.
+    /// The server has ended, or `ready-within` has passed; the message has its last output.
     pub fn is_ready(&mut self, server: &Server, since: Instant) -> Result<bool, String> {
         let said = match &self.hold {
             Hold::Ours(child) if server.ready.is_some() => {
@@ -100,7 +107,7 @@ impl Running {
         Ok(false)
     }
 
-    /// Its number.
+    /// Returns the process id.
     #[must_use]
     pub fn id(&self) -> u32 {
         match &self.hold {
@@ -109,43 +116,43 @@ impl Running {
         }
     }
 
-    /// The plan started it, and so ends it.
+    /// Returns true if the plan started the server, and therefore ends it.
     #[must_use]
     pub const fn is_ours(&self) -> bool {
         matches!(self.hold, Hold::Ours(_))
     }
 
-    /// It is there, and has not been told to end.
+    /// Returns true if the server runs and has not been told to end.
     #[must_use]
     pub const fn is_up(&self) -> bool {
         self.ended.is_none() && self.told.is_none()
     }
 
-    /// It has been told to end, and has not yet.
+    /// Returns true if the server has been told to end and still runs.
     #[must_use]
     pub const fn is_ending(&self) -> bool {
         self.ended.is_none() && self.told.is_some()
     }
 
-    /// It was to end, and has not done so for so long beyond its time.
+    /// Returns true if the server still runs `by` after its `drain` time.
     #[must_use]
     pub fn is_overdue(&self, now: Duration, by: Duration) -> bool {
         self.told.is_some_and(|told| now > told.at + self.drain + by)
     }
 
-    /// Sends it a signal.
+    /// Sends a signal.
     ///
     /// # Errors
-    /// It has ended; or errno.
+    /// The server has ended, or errno of the system call.
     pub fn signal(&mut self, signal: Signal, at: Duration, is_last: bool) -> Result<(), String> {
         if self.ended.is_some() || self.look().is_some() {
-            return Err(format!("{}: the server has ended", signal.name));
+            return Err(format!("cannot send {}: the server has ended", signal.name));
         }
         match &mut self.hold {
             Hold::Ours(child) => child.signal(signal.number),
-            Hold::Found(pid, process) => process
-                .signal(signal.number)
-                .map_err(|error| format!("{} to process {pid}: {error}", signal.name))?,
+            Hold::Found(pid, process) => process.signal(signal.number).map_err(|error| {
+                format!("cannot send {} to process {pid}: {error}", signal.name)
+            })?,
         }
         if signal.end.is_some() && self.told.is_none() {
             self.told = Some(Told { signal, at, is_last });
@@ -153,7 +160,7 @@ impl Running {
         Ok(())
     }
 
-    /// Looks whether it is still there, and whether it should be.
+    /// Checks that the server runs as long as it should, and not longer.
     pub fn watch(&mut self, now: Duration, may_restart: bool) {
         if self.ended.is_some() {
             return;
@@ -177,13 +184,13 @@ impl Running {
         }
     }
 
-    /// From the signal that was to end it to its end.
+    /// Returns the time from the signal that ends the server to its end.
     #[must_use]
     pub fn drained_in(&self) -> Option<Duration> {
         Some(self.ended?.0.saturating_sub(self.told?.at))
     }
 
-    /// What was wrong with its end.
+    /// Returns an error if the server ended in a wrong way.
     fn judge(&self, ended: Option<Ended>, may_restart: bool) -> Option<String> {
         let Some(told) = self.told else {
             let how = ended.map_or_else(String::new, |ended| format!(" with {}", ended.show()));
@@ -200,10 +207,13 @@ impl Running {
         }
         let how = ended.map_or_else(String::new, Ended::show);
         let name = told.signal.name;
-        Some(format!("after {name} the server ended with {how}, not status 0{}", self.last_words()))
+        Some(format!(
+            "after {name} the server ended with {how} instead of status 0{}",
+            self.last_words()
+        ))
     }
 
-    /// `None`: it is still there.
+    /// Returns `None` while the server runs.
     fn look(&mut self) -> Option<Option<Ended>> {
         match &mut self.hold {
             Hold::Ours(child) => child.ended().map(Some),
@@ -215,7 +225,7 @@ impl Running {
         if let Hold::Ours(child) = &mut self.hold {
             child.signal(libc::SIGKILL);
         } else {
-            // Somebody else's is not ours to kill: it is given up.
+            // A process that the plan did not start is not killed; it is no longer watched.
             self.ended = self.told.map(|told| (told.at + self.drain, None));
         }
     }
@@ -225,7 +235,7 @@ impl Running {
         let words = child.last_words();
         match words.is_empty() {
             true => String::new(),
-            false => format!("; its last words:\n  {}", words.join("\n  ")),
+            false => format!("; its last output:\n  {}", words.join("\n  ")),
         }
     }
 }
@@ -234,7 +244,7 @@ fn found(pid: u32) -> Result<Hold, String> {
     match Process::open(pid) {
         Ok(process) => Ok(Hold::Found(pid, process)),
         Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {
-            Err(format!("there is no process {pid}"))
+            Err(format!("process {pid} does not exist"))
         }
         Err(error) => Err(format!("process {pid}: {error}")),
     }

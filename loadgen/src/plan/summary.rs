@@ -1,4 +1,4 @@
-//! The report of a plan for people: a table of its parts, and what went wrong in words.
+//! Text output of a plan: a table of its parts, and the errors.
 
 use super::report::{PartReport, PlanReport, ServerReport};
 use crate::output::show::show_us;
@@ -7,7 +7,7 @@ use crate::units::{show_count, show_text};
 use serde_json::Value;
 use std::fmt::Write;
 
-/// The summary of a plan.
+/// Returns the summary of a plan.
 #[must_use]
 pub fn summary(report: &PlanReport) -> String {
     let mut text = String::new();
@@ -34,7 +34,7 @@ pub fn summary(report: &PlanReport) -> String {
     for event in &report.events {
         let done = event
             .done_s
-            .map_or_else(|| "was not reached".into(), |done_s| format!("done at {done_s:.2} s"));
+            .map_or_else(|| "not reached".into(), |done_s| format!("done at {done_s:.2} s"));
         let error = event.error.as_ref().map(|error| format!(": FAILED: {}", words(error)));
         line(format!("{} {done}{}", show_text(&event.what), error.unwrap_or_default()));
     }
@@ -58,11 +58,13 @@ fn verdict(report: &PlanReport) -> String {
     let parts = report.parts.len();
     match report.outcome {
         Outcome::Passed => format!("All {parts} parts passed in {:.1} s.", report.elapsed_s),
-        Outcome::Failed if wrong == 0 => "FAILED: not by its parts.".into(),
+        Outcome::Failed if wrong == 0 => {
+            "FAILED: all parts passed, but the server or an event failed.".into()
+        }
         Outcome::Failed => format!("FAILED: {wrong} of {parts} parts did not pass."),
-        Outcome::Unreachable => "FAILED: no connection came about.".into(),
+        Outcome::Unreachable => "FAILED: no connection could be established.".into(),
         Outcome::Saturated => "INVALID: ringload was the bottleneck.".into(),
-        Outcome::Interrupted => "INTERRUPTED: the figures are those up to then.".into(),
+        Outcome::Interrupted => "INTERRUPTED: the figures cover the run up to then.".into(),
     }
 }
 
@@ -80,12 +82,12 @@ fn server_line(server: &ServerReport) -> String {
     text
 }
 
-/// Words of several lines, none of them with a control character.
+/// Makes a text of several lines safe for a terminal.
 fn words(text: &str) -> String {
     text.lines().map(show_text).collect::<Vec<_>>().join("\n")
 }
 
-/// What matters most of a report, whatever its kind.
+/// Returns the most important figures of a report of any kind.
 fn figures(report: &Value) -> String {
     let count = |name: &str| show_count(report[name].as_u64().unwrap_or_default());
     let p99 = |times: &Value| show_us(times["p99"].as_f64().unwrap_or_default());
@@ -101,7 +103,7 @@ fn figures(report: &Value) -> String {
                 count("errors_total")
             );
             for (name, what) in [
-                ("unanswered_at_close", "unanswered at a polite close"),
+                ("unanswered_at_close", "unanswered at a clean close"),
                 ("refused", "connects refused"),
             ] {
                 if report[name].as_u64() > Some(0) {
@@ -112,14 +114,14 @@ fn figures(report: &Value) -> String {
         }
         Some("idle") => {
             let mut text = format!(
-                "{} connected, {} there at the end, {} lost, p99 {}",
+                "{} connected, {} answered at the end, {} lost, p99 {}",
                 count("connected"),
                 count("answered_last"),
                 count("lost_total"),
                 p99(&report["probe_time_us"])
             );
             if report["drained"].as_u64() > Some(0) {
-                text += &format!(", {} ended politely", count("drained"));
+                text += &format!(", {} closed cleanly by the server", count("drained"));
             }
             text
         }

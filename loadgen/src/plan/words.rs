@@ -1,10 +1,10 @@
-//! A command line in one string: split into words, and put together again.
+//! Splits a command line into words and joins words into a command line.
 
-/// Splits at white space; `'…'` and `"…"` keep what is in them together, `\` takes the next
-/// character as it is, except within `'…'`.
+/// Splits at white space. `'…'` and `"…"` quote text, and outside `'…'` a `\` quotes the next
+/// character.
 ///
 /// # Errors
-/// A quote, or a backslash, that is the last of it.
+/// A quote is not closed, or the line ends in a backslash.
 pub fn split(line: &str) -> Result<Vec<String>, String> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
@@ -13,7 +13,7 @@ pub fn split(line: &str) -> Result<Vec<String>, String> {
     while let Some(letter) = letters.next() {
         match (letter, quote) {
             ('\\', None | Some('"')) => {
-                let next = letters.next().ok_or("it ends in a backslash")?;
+                let next = letters.next().ok_or("the command line ends in a backslash")?;
                 word.get_or_insert_default().push(next);
             }
             (_, Some(open)) if letter == open => quote = None,
@@ -27,7 +27,7 @@ pub fn split(line: &str) -> Result<Vec<String>, String> {
         }
     }
     match quote {
-        Some(open) => Err(format!("a quote ({open}) has no end")),
+        Some(open) => Err(format!("the quote {open} is not closed")),
         None => {
             words.extend(word);
             Ok(words)
@@ -35,7 +35,7 @@ pub fn split(line: &str) -> Result<Vec<String>, String> {
     }
 }
 
-/// One line that a shell, or [`split`], takes apart into the same words.
+/// Joins words into a line that a shell, or [`split`], splits into the same words.
 pub fn join<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
     let words: Vec<_> = words.into_iter().map(quoted).collect();
     words.join(" ")

@@ -1,4 +1,4 @@
-//! One run: resolve, start the engine, watch it, stop it, report.
+//! A load run: resolves the target, starts the engine, watches it, stops it and reports.
 
 mod watch;
 
@@ -21,37 +21,37 @@ use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
-/// What is in flight at the end of a run may finish within.
+/// Time that requests in flight have to finish after the end of a run.
 const GRACE: Duration = Duration::from_secs(1);
-/// Descriptors beside those of connections: rings, standard streams, the report.
+/// Descriptors in addition to those of connections: rings, standard streams, the report.
 const DESCRIPTORS_BESIDE: u64 = 64;
-/// How long an address of several that a name has may take to answer.
+/// Timeout of the trial connect to each address of a name with several addresses.
 const TRIAL: Duration = Duration::from_secs(1);
 
-/// Commands without [`LoadArgs`] do not come here.
-const NO_LOAD: &str = "this is no load";
+/// Only commands with [`LoadArgs`] reach this module.
+const NO_LOAD: &str = "only http, echo and packets have load options";
 
-/// Why a run did not come about.
+/// The reason why a command has no result.
 #[derive(Debug)]
 pub enum Failure {
-    /// What was asked for cannot be done.
+    /// The options are wrong, or the system cannot fulfil them.
     Usage(String),
-    /// The name of the target has no address.
+    /// The target has no address, or nothing answers there.
     Unresolved(String),
-    /// The engine did not start, or ended by itself.
+    /// The engine did not start, or it failed.
     Engine(ringwright::Error),
-    /// A system call failed that never should.
+    /// A system call failed unexpectedly.
     System(std::io::Error),
-    /// The server answers what it must not, so that nothing could be learnt of it.
+    /// The server's answers are wrong, so its files could not be learnt.
     Server(String),
-    /// A signal came before anything had begun.
+    /// A signal arrived before the run started.
     Interrupted(String),
 }
 
-/// Loads the target, and makes the report of it.
+/// Runs the load and makes the report.
 ///
 /// # Errors
-/// Why there is no report.
+/// The run could not start, or the engine failed.
 pub fn perform(cli: &Cli, load: &LoadArgs, interrupts: &Interrupts) -> Result<Delivery, Failure> {
     let (mut run, plan, environment) = run(cli, load, interrupts)?;
     let timeline = std::mem::take(&mut run.timeline);
@@ -106,7 +106,7 @@ fn run(
     Ok((run.map_err(Failure::Engine)?, plan, environment))
 }
 
-/// Runs the engine with one [`Load`] per shard until the run is over.
+/// Runs the engine with one [`Load`] per shard until the end of the run.
 fn drive<P: Protocol>(
     (load, seed, opening): (&LoadArgs, u64, &str),
     to: SocketAddr,
@@ -124,12 +124,12 @@ fn drive<P: Protocol>(
     for notice in engine.notices() {
         crate::note!("ringload: {notice}");
     }
-    // From here, so that setting up the rings is not taken for load.
+    // Measured from here, so that setting up the rings does not count.
     let cpu_before = system::cpu_time();
     let (network_before, threads_before) = (Network::now(), Threads::now());
     let mut watch = Watch::new(load, opening, shared);
     watch.until_over(interrupts);
-    // Before they end. From here on they only wait for replies.
+    // Read before the threads end. From here on they only wait for replies.
     let threads = Threads::now().since(&threads_before);
     watch.stop(&engine, interrupts);
     let cpu = system::cpu_time();
@@ -137,7 +137,11 @@ fn drive<P: Protocol>(
     let mut run = watch.result();
     (run.threads, run.network) = (threads, Network::now().since(&network_before));
     if !ledger.balanced() {
-        let detail = format_args!("the engine's ledger does not balance: {}", ledger.to_json());
+        let detail = format_args!(
+            "the ledger of ringload's own engine does not balance (this is a bug in ringwright; \
+             please report it): {}",
+            ledger.to_json()
+        );
         run.stats.errors.count(Fault::new(ErrorKind::Other, detail));
     }
     run.cpu = system::CpuTime {
@@ -154,14 +158,15 @@ fn config(load: &LoadArgs, flight_bytes: usize) -> Config {
         pin: load.pin_from.is_some(),
         pin_from: load.pin_from.unwrap_or_default(),
         max_connections: load.connections as usize + CONNECTING_MAX * load.threads as usize,
-        // All that may be in flight fits below the high-water mark: above it receiving pauses, and
-        // an echo server that cannot send stops reading.
+        // All bytes in flight must fit below the high-water mark. Above it the engine pauses
+        // receiving, and an echo server that cannot send stops reading: a deadlock.
         output_high_bytes: defaults.output_high_bytes + 2 * flight_bytes,
         output_bytes_max: defaults.output_bytes_max + 4 * flight_bytes,
-        // A request is small; with 8 KiB an ordinary user's locked memory would not be enough.
+        // Requests are small. With 8 KiB the locked memory of an unprivileged user would not
+        // suffice.
         send_buffer_bytes: 4 << 10,
         message_bytes_max: Framing::HEADER_BYTES + BODY_BYTES_MAX,
-        // The one deadline is --timeout; the loop keeps it.
+        // The only deadline is --timeout, which the load driver enforces.
         idle_timeout: None,
         receive_timeout: None,
         write_timeout: None,
@@ -172,7 +177,7 @@ fn config(load: &LoadArgs, flight_bytes: usize) -> Config {
     }
 }
 
-/// A shard's share.
+/// Returns the share of a shard.
 fn task(load: &LoadArgs, seed: u64, to: SocketAddr, shard: u64) -> Task {
     let share = |total: u64| total / load.threads + u64::from(shard < total % load.threads);
     Task {
@@ -221,22 +226,25 @@ fn plan(cli: &Cli, load: &LoadArgs, to: SocketAddr) -> Plan {
     }
 }
 
-/// The address of the server. Of several (`localhost` has two), the first that answers.
+/// Resolves the server. Of several addresses (`localhost` has two), returns the first one that
+/// answers.
 ///
 /// # Errors
-/// The name has none.
+/// The name has no address.
 pub fn resolve(name: &str) -> Result<SocketAddr, String> {
-    let addresses: Vec<SocketAddr> =
-        name.to_socket_addrs().map_err(|error| format!("{name}: {error}"))?.collect();
+    let addresses: Vec<SocketAddr> = name
+        .to_socket_addrs()
+        .map_err(|error| format!("cannot resolve {name}: {error}"))?
+        .collect();
     let answers = |to: &&SocketAddr| TcpStream::connect_timeout(to, TRIAL).is_ok();
     match &addresses[..] {
-        [] => Err(format!("{name}: the name has no address")),
+        [] => Err(format!("cannot resolve {name}: the name has no address")),
         [only] => Ok(*only),
         [first, ..] => Ok(*addresses.iter().find(answers).unwrap_or(first)),
     }
 }
 
-/// A seed when none is given: short enough to be typed again.
+/// Returns a seed from the clock, short enough to be typed again.
 #[must_use]
 pub fn seed_of_the_clock() -> u64 {
     SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| u64::from(since.subsec_nanos()))

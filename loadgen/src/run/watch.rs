@@ -1,4 +1,4 @@
-//! The thread that waits for the end of a run.
+//! The thread that watches a run.
 
 use super::GRACE;
 use crate::args::LoadArgs;
@@ -15,15 +15,15 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How often the watching thread looks up.
+/// Interval at which the thread checks the shards.
 const POLL: Duration = Duration::from_millis(10);
-/// Between two lines of output.
+/// Interval between two lines of output.
 const LINE: Duration = Duration::from_secs(1);
 
-/// The engine gives aborted connections three seconds for their ends, and is given up after that.
+/// Longest wait for aborted connections; the engine itself waits three seconds for them.
 const ABORTED_MAX: Duration = Duration::from_secs(5);
 
-/// The thread that waits for the end of a run and prints what happens meanwhile.
+/// Watches a run, prints its progress and ends it.
 pub struct Watch<'a> {
     load: &'a LoadArgs,
     title: &'a str,
@@ -38,7 +38,7 @@ pub struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    /// Watches over what is counted in `shared`; `title` says what will be done.
+    /// Creates a watch over the counts in `shared`; `title` describes the run.
     pub fn new(load: &'a LoadArgs, title: &'a str, shared: Arc<Shared>) -> Self {
         let start = *shared.started.get_or_init(Instant::now);
         let run = Run {
@@ -65,7 +65,8 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Returns when the time is over, the requests are sent, nothing answers, or a signal comes.
+    /// Returns after the duration, when all requests are sent, when no connection can be
+    /// established, or on a signal.
     pub fn until_over(&mut self, interrupts: &Interrupts) {
         let end = if self.load.requests.is_some() { Duration::MAX } else { self.load.duration };
         loop {
@@ -94,7 +95,7 @@ impl<'a> Watch<'a> {
                 && !self.shared.connected.load(Ordering::Relaxed))
     }
 
-    /// Takes what the shards have published since the last time, and prints it.
+    /// Takes the counts that the shards have published since the last call and prints a line.
     fn line(&mut self, elapsed: Duration) {
         let mut part = Stats::new();
         part.absorb(&mut self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner));
@@ -111,7 +112,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// The live view, where there is one.
+    /// Updates the live view, if there is one.
     fn show(&mut self, elapsed: Duration) {
         let Self { load, title, screen, pacing, run, .. } = self;
         let done = match load.requests {
@@ -133,9 +134,9 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Lets what is in flight finish: as long as a reply may take, so that a server that hangs
-    /// does not pass because the time was up; after a signal only for a moment. A second signal
-    /// does not wait at all.
+    /// Stops the engine and waits for the requests in flight. Waits up to `--timeout`, so that the
+    /// end of the run does not hide a server that hangs. After a signal, waits up to [`GRACE`];
+    /// after a second signal, not at all.
     pub fn stop(&mut self, engine: &ringwright::Engine, interrupts: &Interrupts) {
         let remote = engine.remote();
         self.shared.interrupted.store(self.run.interrupted, Ordering::Relaxed);
@@ -143,14 +144,14 @@ impl<'a> Watch<'a> {
         self.shared.stop.store(true, Ordering::Relaxed);
         let mut wait = if self.run.interrupted { GRACE } else { self.load.timeout + GRACE };
         let mut until = Instant::now() + wait + ABORTED_MAX;
-        // Busy is no shard with so few commands as ours; but then it is asked again.
-        // No open connections would not do: in the first turn none is counted yet, and whoever
-        // joins the engine then does not see the second signal.
+        // `drain` fails only if a shard's mailbox is full; then it is repeated. A count of zero
+        // open connections is no end condition: none is counted in the first turn, and a thread
+        // that joins the engine cannot receive the second signal.
         while (remote.drain(wait).is_err() || !engine.is_finished()) && Instant::now() < until {
             if interrupts.wait(Duration::from_millis(1)) {
                 if self.run.interrupted {
                     self.screen.close();
-                    crate::note!("ringload: interrupted again; no report");
+                    crate::note!("ringload: interrupted twice; no report is written");
                     std::process::exit(130);
                 }
                 self.run.interrupted = true;
@@ -161,7 +162,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// After the shards have ended.
+    /// Returns the result after the shards have ended.
     pub fn result(mut self) -> Run {
         let mut rest = Stats::new();
         rest.absorb(&mut self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner));
@@ -169,7 +170,7 @@ impl<'a> Watch<'a> {
         self.keep_histograms(&rest, self.last_line, length);
         self.run.stats.absorb(&mut rest);
         let last_reply = Duration::from_nanos(self.run.stats.last_reply_ns);
-        // A run of so many requests ends with the last reply, not when that was noticed.
+        // A run with --requests ends with the last reply, not when the thread notices it.
         let all_sent = self.load.requests.is_some() && !self.run.interrupted;
         self.run.elapsed = match all_sent && !last_reply.is_zero() {
             true => last_reply,

@@ -1,4 +1,4 @@
-//! The conversation about one file: what both directions have in common.
+//! The client side of a transfer: the parts that both directions share.
 
 use super::{Moved, Sha};
 use crate::packets::wire::{Answer, Packet, Request, ServerError};
@@ -11,55 +11,55 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-/// The id of the transfer.
+/// Id of the transfer's requests.
 pub const TRANSFER_ID: u32 = 1;
-/// The id of the question for the digest.
+/// Id of the digest request.
 const VERIFY_ID: u32 = 2;
-/// How often it is looked whether the server is late.
+/// Interval of the timeout check.
 const CHECK: Duration = Duration::from_millis(100);
-/// A server has this much longer for work on a whole file (syncing it, digesting it), per second.
+/// Speed that the timeout assumes for server work on a whole file (sync, digest), bytes per second.
 const WORK_BYTES_PER_S: u64 = 32 << 20;
-/// The size is not known yet.
+/// Marks an unknown size.
 const UNKNOWN: u64 = u64::MAX;
 
-/// What is different between the directions.
+/// The parts that differ between the directions.
 pub trait Side: Clone + Send + Sync + 'static {
-    /// The packet that begins it.
+    /// Returns the first packet.
     fn request(&self) -> Vec<u8>;
 
-    /// The server said this about the transfer.
+    /// Handles an answer of the server.
     ///
     /// # Errors
-    /// That ends it.
+    /// The answer ends the transfer.
     fn answered(
         &mut self,
         connection: &mut Connection<'_>,
         answer: &Answer<'_>,
     ) -> Result<Progress, Fault>;
 
-    /// The server refused the transfer: in words, with what may help.
+    /// Describes the server's refusal, with a remedy.
     fn refused(&self, error: &ServerError) -> String {
         error.to_string()
     }
 
-    /// The engine ended the connection: in words, if it was for a file of ours.
+    /// Describes the end of the connection if the local file caused it.
     fn ended(&self, reason: Reason) -> Option<String> {
         let _ = reason;
         None
     }
 
-    /// Whose turn it is.
+    /// Returns the side that must act next.
     fn turn(&self) -> Turn;
 
-    /// Bytes of a chunk that come before the next packet.
+    /// Returns the number of chunk bytes before the next packet.
     fn chunk_missing_bytes(&self) -> u64 {
         0
     }
 
-    /// Takes bytes of a chunk; returns how many, less than all while it is paused.
+    /// Takes bytes of a chunk and returns their number, less than all while receiving is paused.
     ///
     /// # Errors
-    /// They cannot be used.
+    /// The bytes cannot be handed to the worker.
     fn take(&mut self, connection: &mut Connection<'_>, bytes: &[u8]) -> Result<usize, Fault> {
         let _ = (connection, bytes);
         Ok(0)
@@ -73,7 +73,7 @@ pub trait Side: Clone + Send + Sync + 'static {
     /// As [`Handler::job_done`].
     ///
     /// # Errors
-    /// The job has failed.
+    /// The job failed.
     fn job_done(
         &mut self,
         connection: &mut Connection<'_>,
@@ -84,38 +84,38 @@ pub trait Side: Clone + Send + Sync + 'static {
     }
 }
 
-/// How far a transfer is.
+/// The state of a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// More is to come.
+    /// More data is to come.
     Going,
-    /// The last byte is where it belongs.
+    /// The last byte has arrived.
     Complete,
 }
 
-/// Whose turn it is: how long a silence may be.
+/// The side that must act next; determines the timeout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
-    /// The server has to answer.
+    /// The server must answer.
     Server,
-    /// The server has to do something with the whole file first.
+    /// The server must process the whole file before it answers.
     ServerAtWork,
-    /// We have; the engine watches what it sends.
+    /// Ringload must send; the engine enforces the timeout.
     Ours,
 }
 
-/// What the server's digest is.
+/// The server's digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Check {
-    /// This.
+    /// The digest.
     Digest(Sha),
-    /// It has no workers to compute one.
+    /// The server has no workers to compute one.
     NoWorkers,
-    /// It was not asked.
+    /// The server was not asked for one.
     NotAsked,
 }
 
-/// What the shard tells the thread that watches.
+/// State shared by the shard and the watching thread.
 pub struct Shared {
     size_bytes: AtomicU64,
     moved_bytes: AtomicU64,
@@ -139,48 +139,48 @@ impl Default for Shared {
 }
 
 impl Shared {
-    /// The size is known.
+    /// Sets the size of the file.
     pub fn set_size(&self, bytes: u64) {
         self.size_bytes.store(bytes, Ordering::Relaxed);
     }
 
-    /// So much was moved.
+    /// Sets the number of bytes transferred.
     pub fn set_moved(&self, bytes: u64) {
         self.moved_bytes.store(bytes, Ordering::Relaxed);
     }
 
-    /// The size, once it is known.
+    /// Returns the size of the file, if known.
     #[must_use]
     pub fn size_bytes(&self) -> Option<u64> {
         Some(self.size_bytes.load(Ordering::Relaxed)).filter(|size| *size != UNKNOWN)
     }
 
-    /// How much was moved.
+    /// Returns the number of bytes transferred.
     #[must_use]
     pub fn moved_bytes(&self) -> u64 {
         self.moved_bytes.load(Ordering::Relaxed)
     }
 
-    /// The server was asked for its digest.
+    /// Returns true after the digest request.
     #[must_use]
     pub fn is_verifying(&self) -> bool {
         self.is_verifying.load(Ordering::Relaxed)
     }
 
-    /// It is over, well or not.
+    /// Returns true after the end of the transfer.
     #[must_use]
     pub fn has_ended(&self) -> bool {
         self.ended.get().is_some()
     }
 
-    /// What came of it.
+    /// Returns the result.
     #[must_use]
     pub fn moved(&self, interrupted: bool) -> Moved {
         let (end, result) = self.ended.get().cloned().unzip();
         let end = self.completed.get().copied().or(end).unwrap_or_else(Instant::now);
         let start = self.opened.get().copied().unwrap_or(end);
         Moved {
-            // One that came to its end before the signal was seen has succeeded.
+            // A transfer that finished before the signal was noticed has succeeded.
             result: result.filter(|result| !interrupted || result.is_ok()),
             size_bytes: self.size_bytes(),
             moved_bytes: self.moved_bytes(),
@@ -190,7 +190,7 @@ impl Shared {
         }
     }
 
-    /// It is over. The first cause counts.
+    /// Ends the transfer. Only the first call counts.
     pub fn end(&self, result: Result<Check, Fault>) {
         let _ = self.ended.set((Instant::now(), result));
     }
@@ -202,16 +202,17 @@ pub struct Client<S> {
     to: SocketAddr,
     side: S,
     framing: Framing,
-    /// The name of the file whose digest the server is asked for in the end.
+    /// Name of the file for the digest request; `None` without verification.
     verify: Option<Vec<u8>>,
     timeout: Duration,
     shared: Arc<Shared>,
-    /// When something last went on.
+    /// Time of the last activity.
     active: Instant,
 }
 
 impl<S: Side> Client<S> {
-    /// Speaks to the server at `to` about one file; for at most `timeout` nothing may come.
+    /// Creates a client for the server at `to`. The transfer fails after `timeout` without
+    /// progress.
     pub fn new(
         to: SocketAddr,
         side: S,
@@ -228,7 +229,10 @@ impl<S: Side> Client<S> {
     }
 
     fn finish(&mut self, connection: &mut Connection<'_>, check: Check) {
-        assert!(self.shared.completed.get().is_some(), "it ends well only when all is there");
+        assert!(
+            self.shared.completed.get().is_some(),
+            "a transfer succeeds only when it is complete"
+        );
         self.shared.end(Ok(check));
         connection.close();
     }
@@ -237,7 +241,7 @@ impl<S: Side> Client<S> {
     fn fail(&mut self, connection: &mut Connection<'_>, fault: Fault) {
         let is_refusal = fault.kind == ErrorKind::BadStatus;
         self.shared.end(Err(fault));
-        // A server that says no is in order; one that breaks the protocol is not waited for.
+        // A refusal is a valid answer, so close cleanly; after a protocol error, do not wait.
         if is_refusal { connection.close() } else { connection.abort() }
     }
 
@@ -260,12 +264,12 @@ impl<S: Side> Client<S> {
         }
     }
 
-    /// What a packet says.
+    /// Handles a packet.
     fn hear(&mut self, connection: &mut Connection<'_>, packet: Packet<'_>) {
         let Packet { id, answer } = packet;
         let is_complete = self.shared.completed.get().is_some();
         match (id, answer) {
-            // Somebody else's broadcast.
+            // Another client's broadcast.
             (_, Answer::Message) => {}
             (VERIFY_ID, Answer::Digested(digest)) if is_complete => {
                 self.finish(connection, Check::Digest(digest));
@@ -287,13 +291,14 @@ impl<S: Side> Client<S> {
                 self.advance(connection, step);
             }
             (id, answer) => {
-                let detail = format_args!("{} {id}, which nobody waits for", answer.name());
+                let detail = format_args!("{} {id} answers no pending request", answer.name());
                 self.fail(connection, Fault::new(ErrorKind::Protocol, detail));
             }
         }
     }
 
-    /// The packet at the beginning of `bytes`: how long it is, or nothing if it is not complete.
+    /// Handles the packet at the beginning of `bytes` and returns its length, or 0 if it is
+    /// incomplete.
     fn packet(&mut self, connection: &mut Connection<'_>, bytes: &[u8]) -> usize {
         let mut packets = self.framing.packets(bytes);
         let packet = match packets.next() {
@@ -311,7 +316,7 @@ impl<S: Side> Client<S> {
         packets.used()
     }
 
-    /// How long a silence may be, if it is the server's turn.
+    /// Returns the timeout if the server must act.
     fn patience(&self) -> Option<Duration> {
         let turn = match self.shared.is_verifying() {
             true => Turn::ServerAtWork,
@@ -342,7 +347,7 @@ impl<S: Side> Handler for Client<S> {
             io::ErrorKind::ConnectionRefused => ErrorKind::ConnectRefused,
             _ => ErrorKind::ConnectFailed,
         };
-        self.shared.end(Err(Fault::new(kind, format_args!("{}: {error}", self.to))));
+        self.shared.end(Err(Fault::new(kind, format_args!("connect to {}: {error}", self.to))));
     }
 
     fn opened(&mut self, connection: &mut Connection<'_>, _: Origin) {
@@ -396,7 +401,7 @@ impl<S: Side> Handler for Client<S> {
     fn timer(&mut self, (): &mut (), connection: &mut Connection<'_>) {
         let silence = self.active.elapsed();
         if !self.is_over() && self.patience().is_some_and(|patience| silence > patience) {
-            let detail = format_args!("nothing came for {silence:.1?}, {}", self.progress());
+            let detail = format_args!("no data for {silence:.1?} {}", self.progress());
             return self.fail(connection, Fault::new(ErrorKind::Timeout, detail));
         }
         connection.set_timer(Some(CHECK));
@@ -406,7 +411,7 @@ impl<S: Side> Handler for Client<S> {
         if self.is_over() {
             return connection.close();
         }
-        let detail = format!("closed by the server {}", self.progress());
+        let detail = format!("the server closed the connection (FIN) {}", self.progress());
         self.fail(connection, Fault::new(ErrorKind::Eof, detail));
     }
 
@@ -421,7 +426,7 @@ impl<S: Side> Handler for Client<S> {
             _ => ErrorKind::Other,
         };
         let detail = self.side.ended(reason).unwrap_or_else(|| {
-            format!("the connection ended {}: {}", self.progress(), reason.name())
+            format!("the connection ended {} ({})", self.progress(), reason.name())
         });
         self.shared.end(Err(Fault::new(kind, detail)));
     }

@@ -1,8 +1,8 @@
-//! A file from the server: what is received is hashed and written by a worker, block by block.
+//! A download. A worker hashes and writes the received data, block by block.
 //!
 //! # Backpressure
-//! So many blocks may wait for the disk; then the connection is paused until half of them are
-//! written. Memory does not grow with the file.
+//! When [`BLOCKS_MAX`] blocks wait for the disk, the connection is paused until half of them are
+//! written. Memory does not grow with the size of the file.
 
 use super::client::{Progress, Shared, Side, TRANSFER_ID, Turn};
 use super::sink::{Sink, lock};
@@ -11,15 +11,15 @@ use crate::protocol::{ErrorKind, Fault};
 use ringwright::{Connection, Job, JobDone};
 use std::sync::{Arc, Mutex};
 
-/// Bytes that are hashed and written in one go.
+/// Size of a block that is hashed and written at once.
 const BLOCK_BYTES: usize = 256 << 10;
-/// Blocks under way at most.
+/// Maximum number of blocks handed to the worker.
 pub const BLOCKS_MAX: u32 = 16;
 
 /// The largest offset in a file (off_t).
 const FILE_BYTES_MAX: u64 = i64::MAX as u64;
 
-/// What a worker hands back: the block, to be used again, and what was wrong.
+/// The result of a worker: the block for reuse, and the error.
 type Written = (Vec<u8>, Result<(), String>);
 
 /// The side that receives.
@@ -30,18 +30,18 @@ pub struct Get {
     size_bytes: Option<u64>,
     received_bytes: u64,
     chunk_missing_bytes: u64,
-    /// What was received and not yet handed to the worker.
+    /// Data received and not yet handed to the worker.
     block: Vec<u8>,
-    /// Blocks of which nothing is needed any more.
+    /// Written blocks for reuse.
     spare: Vec<Vec<u8>>,
     is_paused: bool,
-    /// The server says that it has sent everything.
+    /// The server has confirmed that it sent everything.
     is_sent: bool,
     shared: Arc<Shared>,
 }
 
 impl Get {
-    /// Gets `name` into `sink`.
+    /// Creates the receiving side, which writes file `name` into `sink`.
     pub fn new(name: &[u8], sink: Arc<Mutex<Sink>>, shared: Arc<Shared>) -> Self {
         Self {
             request: Request::Get.packet(TRANSFER_ID, &[name]),
@@ -57,7 +57,7 @@ impl Get {
         }
     }
 
-    /// Hands what was received to the worker; pauses when it has enough to do.
+    /// Hands the received data to the worker; pauses the connection at [`BLOCKS_MAX`].
     fn hand_over(&mut self, connection: &mut Connection<'_>) -> Result<(), Fault> {
         let next = self.spare.pop().unwrap_or_else(|| Vec::with_capacity(BLOCK_BYTES));
         let mut block = std::mem::replace(&mut self.block, next);
@@ -82,15 +82,15 @@ impl Get {
         }
     }
 
-    /// A chunk of that many bytes was announced.
+    /// Handles the announcement of a chunk.
     fn begin_chunk(&mut self, size_bytes: u64, count_bytes: u64) -> Result<(), Fault> {
         let missing = size_bytes - self.received_bytes;
         if count_bytes == 0 || count_bytes > CHUNK_RECEIVED_BYTES_MAX.min(missing) {
             return Err(Fault::new(
                 ErrorKind::Protocol,
                 format_args!(
-                    "DATA of {count_bytes} bytes: {missing} are missing, and a chunk has 1 to \
-                     {CHUNK_RECEIVED_BYTES_MAX}"
+                    "DATA announces {count_bytes} bytes; {missing} bytes are missing, and a \
+                     chunk has 1 to {CHUNK_RECEIVED_BYTES_MAX}"
                 ),
             ));
         }
@@ -111,7 +111,8 @@ impl Side for Get {
     ) -> Result<Progress, Fault> {
         match (answer, self.size_bytes) {
             (Answer::Offer { size_bytes }, None) if *size_bytes > FILE_BYTES_MAX => {
-                let detail = format_args!("OFFER of {size_bytes} bytes: no file is so large");
+                let detail =
+                    format_args!("OFFER announces {size_bytes} bytes, more than a file can have");
                 return Err(Fault::new(ErrorKind::Protocol, detail));
             }
             (Answer::Offer { size_bytes }, None) => {
@@ -132,7 +133,7 @@ impl Side for Get {
             (other, size) => {
                 let (name, received) = (other.name(), self.received_bytes);
                 let of = size.map(|size| format!(" of {size}")).unwrap_or_default();
-                let detail = format_args!("{name} after {received}{of} bytes");
+                let detail = format_args!("unexpected {name} after {received}{of} bytes");
                 return Err(Fault::new(ErrorKind::Protocol, detail));
             }
         }

@@ -1,8 +1,9 @@
-//! One file to a packet server or from one, its SHA-256 compared with what the server computes.
+//! `ringload packets ADDR put` and `get`: transfers one file and compares its SHA-256 with the one
+//! that the server computes.
 //!
 //! [`perform`] starts an engine with one connection: a [`client::Client`] whose [`client::Side`] is
-//! [`put::Put`] or [`get::Get`]. The thread that called it watches, shows [`progress`] and makes
-//! the [`report`].
+//! [`put::Put`] or [`get::Get`]. The calling thread shows the [`progress`] and makes the
+//! [`report`].
 
 pub mod client;
 pub mod get;
@@ -31,25 +32,25 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use verdict::Verdict;
 
-/// How often the watching thread looks up.
+/// Interval at which the calling thread checks the transfer.
 const POLL: Duration = Duration::from_millis(10);
-/// How long the server has for its FIN after ours.
+/// Longest wait for the server's FIN after ringload's.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// A SHA-256.
 pub type Sha = [u8; DIGEST_BYTES];
 
-/// Moves a file, and makes the report of it.
+/// Transfers a file and makes the report.
 ///
 /// # Errors
-/// Why there is no report.
+/// The transfer could not start, or the engine failed.
 pub fn perform(
     load: &LoadArgs,
     transfer: (&str, &Transfer),
     interrupts: &Interrupts,
 ) -> Result<Delivery, Failure> {
     let report = run(load, transfer, interrupts)?;
-    // Where the file goes to standard output nothing else does.
+    // If the file goes to standard output, nothing else may.
     let aside = report.plan.file.is_none();
     let delivery = Delivery::new(&report, report.summary(), report.exit_status);
     Ok(Delivery { aside, ..delivery })
@@ -84,30 +85,30 @@ fn run(
     Ok(TransferReport::new(task.plan, environment, &moved, verdict))
 }
 
-/// What is to be done, whichever way the bytes go.
+/// The transfer to make, in either direction.
 struct Task {
     plan: TransferPlan,
     to: SocketAddr,
     name: Vec<u8>,
-    /// The file here; `None`: standard output.
+    /// The local file; `None` for standard output.
     file: Option<PathBuf>,
     timeout: Duration,
     quiet: bool,
 }
 
-/// What came of it.
+/// The result of a transfer.
 pub struct Moved {
-    /// How it ended; `None`: a signal ended it.
+    /// The outcome; `None` if a signal ended the transfer.
     pub result: Option<Result<Check, Fault>>,
-    /// Size of the file, if it is known.
+    /// Size of the file, if known.
     pub size_bytes: Option<u64>,
-    /// As much of it was sent or received.
+    /// Bytes sent or received.
     pub moved_bytes: u64,
-    /// All of it arrived.
+    /// The whole file arrived.
     pub is_complete: bool,
-    /// From the connection to that moment, or to the end.
+    /// From the connect to the arrival of the last byte, or to the end.
     pub elapsed: Duration,
-    /// CPU time of this process meanwhile.
+    /// CPU time of this process during the transfer.
     pub cpu: CpuTime,
 }
 
@@ -138,7 +139,7 @@ impl Task {
         Ok(Self { plan, to, name, file, timeout: load.timeout, quiet: load.common.quiet })
     }
 
-    /// Runs the engine until the file has been moved, or cannot be.
+    /// Runs the engine until the transfer has succeeded or failed.
     fn carry_out<S: Side>(
         &self,
         interrupts: &Interrupts,
@@ -159,19 +160,23 @@ impl Task {
         }
         let cpu_before = system::cpu_time();
         let remote = engine.remote();
-        // Not by the handler when it starts: the workers come after the shards.
+        // The handler must not connect when it starts: the workers start after the shards.
         if let Err(busy) = remote.connect(0, self.to, 0) {
             shared.end(Err(Fault::new(ErrorKind::Other, busy)));
         }
         let interrupted = self.watch(&shared, interrupts);
-        // Busy is no shard with so few commands as ours; but then it is asked again.
+        // Fails only if the shard's mailbox is full; then it is repeated.
         while (if interrupted { remote.stop() } else { remote.drain(GRACE) }).is_err() {
             std::thread::sleep(Duration::from_millis(1));
         }
         let ledger = engine.join().map_err(Failure::Engine)?;
         let mut moved = shared.moved(interrupted);
         if !ledger.balanced() {
-            let detail = format_args!("the engine's ledger does not balance: {}", ledger.to_json());
+            let detail = format_args!(
+                "the ledger of ringload's own engine does not balance (this is a bug in \
+                 ringwright; please report it): {}",
+                ledger.to_json()
+            );
             moved.result = Some(Err(Fault::new(ErrorKind::Other, detail)));
         }
         let cpu = system::cpu_time();
@@ -182,7 +187,7 @@ impl Task {
         Ok(moved)
     }
 
-    /// Shows how far it is until it has ended; true when a signal came first.
+    /// Shows the progress until the end of the transfer. Returns true if a signal arrived first.
     fn watch(&self, shared: &Shared, interrupts: &Interrupts) -> bool {
         let since = Instant::now();
         let mut progress = Progress::new(self.quiet);
@@ -205,11 +210,11 @@ fn config(timeout: Duration) -> Config {
         shards: Some(1),
         pin: false,
         max_connections: 1,
-        // A chunk of 1 MiB in a few receives; 4 MiB together, as with the default.
+        // 64 KiB receive a chunk of 1 MiB in few operations; 4 MiB in total, as by default.
         receive_buffers: 64,
         receive_buffer_bytes: 64 << 10,
         message_bytes_max: Framing::HEADER_BYTES + BODY_BYTES_MAX,
-        // What is received is written in order by one worker.
+        // One worker, so that received blocks are written in order.
         workers: 1,
         jobs_per_connection_max: get::BLOCKS_MAX,
         idle_timeout: None,

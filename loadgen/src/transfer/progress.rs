@@ -1,4 +1,4 @@
-//! How far a transfer is: a bar on a terminal, otherwise a line per second.
+//! The progress of a transfer: a bar on a terminal, otherwise one line per second.
 
 use super::client::Shared;
 use crate::units::show_bytes;
@@ -6,14 +6,14 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::Duration;
 
-/// Between two lines.
+/// Interval between two lines.
 const LINE: Duration = Duration::from_secs(1);
-/// How often a bar is drawn.
+/// Frame rate of the bar.
 const FRAMES_PER_S: u8 = 10;
 const BAR: &str = "{percent:>3}% {bar:40} {decimal_bytes} of {decimal_total_bytes}  \
                    {decimal_bytes_per_sec}  {msg}";
 
-/// On standard error.
+/// The progress display on standard error.
 pub struct Progress {
     shape: Shape,
     next_line: Duration,
@@ -27,7 +27,7 @@ enum Shape {
 }
 
 impl Progress {
-    /// What suits standard error.
+    /// Chooses the display that suits standard error.
     #[must_use]
     pub fn new(quiet: bool) -> Self {
         let shape = match (quiet, std::io::stderr().is_terminal()) {
@@ -38,7 +38,7 @@ impl Progress {
         Self { shape, next_line: LINE, last: (Duration::ZERO, 0) }
     }
 
-    /// Shows how far it is.
+    /// Updates the display.
     pub fn show(&mut self, elapsed: Duration, shared: &Shared) {
         let (moved, size) = (shared.moved_bytes(), shared.size_bytes());
         match &self.shape {
@@ -59,7 +59,7 @@ impl Progress {
         }
     }
 
-    /// Leaves the terminal as it was.
+    /// Removes the display from the terminal.
     pub fn clear(self) {
         if let Shape::Bar(bar) = self.shape {
             bar.finish_and_clear();
@@ -87,7 +87,7 @@ fn line(
     let time = format!("{:>7.1}s", elapsed.as_secs_f64());
     match size {
         None => format!("{time}  waiting for the server"),
-        Some(_) if is_verifying => format!("{time}  the server computes its digest"),
+        Some(_) if is_verifying => format!("{time}  waiting for the server's SHA-256"),
         Some(size) => {
             let seconds = (elapsed - last_elapsed).as_secs_f64().max(f64::MIN_POSITIVE);
             format!(
@@ -113,8 +113,8 @@ mod tests {
             line(seconds(2), last, 2_500_000, Some(10_000_000), false),
             "    2.0s   2.50 MB of  10.0 MB    25%   1.50 MB/s"
         );
-        assert!(line(seconds(2), last, 0, None, false).contains("waiting"));
-        assert!(line(seconds(2), last, 5, Some(5), true).contains("digest"));
+        assert!(line(seconds(2), last, 0, None, false).contains("waiting for the server"));
+        assert!(line(seconds(2), last, 5, Some(5), true).contains("SHA-256"));
         assert!(line(seconds(1), (seconds(0), 0), 0, Some(0), false).contains("0%"));
     }
 }

@@ -1,4 +1,5 @@
-//! A file to the server: its bytes go from the page cache to the socket, and past this program.
+//! An upload. The engine sends the file from the page cache, so its bytes do not pass through this
+//! process.
 
 use super::Sha;
 use super::client::{Progress, Shared, Side, TRANSFER_ID, Turn};
@@ -14,14 +15,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-/// Bytes of DATA behind a header.
+/// Size of a chunk behind a DATA header.
 const CHUNK_BYTES: u64 = CHUNK_SENT_BYTES_MAX;
-/// Bytes read at once to be hashed.
+/// Size of a block that is read to be hashed.
 const BLOCK_BYTES: usize = 256 << 10;
-/// The flag that asks to replace a file.
+/// Flag of a PUT that replaces an existing file.
 const REPLACE: u8 = 1;
 
-/// The file to be sent.
+/// The file to upload.
 pub struct Source {
     path: PathBuf,
     file: File,
@@ -29,17 +30,17 @@ pub struct Source {
 }
 
 impl Source {
-    /// Opens it.
+    /// Opens the file.
     ///
     /// # Errors
-    /// It is not there, or it is no regular file.
+    /// The file does not exist, or it is not a regular file.
     pub fn open(path: &Path) -> Result<Self, String> {
         let failed = |error: io::Error| format!("{}: {error}", show_path(path));
-        // Before it is opened: a pipe would wait for somebody who writes.
+        // Checked before open(2), which would block on a pipe until somebody writes to it.
         let metadata = std::fs::metadata(path).map_err(failed)?;
         if !metadata.is_file() {
             return Err(format!(
-                "{} is no regular file: its size must be known before it is sent",
+                "{} is not a regular file; put needs the size before it sends the data",
                 show_path(path)
             ));
         }
@@ -47,10 +48,10 @@ impl Source {
         Ok(Self { path: path.into(), file, size_bytes: metadata.len() })
     }
 
-    /// The side that sends it.
+    /// Creates the sending side.
     ///
     /// # Errors
-    /// As fstat(2) and dup(2).
+    /// errno of fstat(2) or dup(2).
     pub fn put(&self, name: &[u8], replace: bool, shared: Arc<Shared>) -> io::Result<Put> {
         shared.set_size(self.size_bytes);
         let flags = if replace { REPLACE } else { 0 };
@@ -68,11 +69,12 @@ impl Source {
         })
     }
 
-    /// Computes its SHA-256 on a thread of its own: what is sent is not seen here. Both read the
-    /// file from its beginning at about the same pace, so that it is read from the disk once.
+    /// Starts a thread that computes the SHA-256 of the file, because its bytes do not pass through
+    /// this process. The thread and the engine read the file at about the same pace, so the disk
+    /// reads it once.
     ///
     /// # Errors
-    /// As dup(2), and when there can be no thread.
+    /// errno of dup(2), or the thread cannot be started.
     pub fn hash(&self) -> io::Result<Hashing> {
         let (file, path, size) = (self.file.try_clone()?, self.path.clone(), self.size_bytes);
         let work = move || {
@@ -85,22 +87,24 @@ impl Source {
     }
 }
 
-/// A SHA-256 that is being computed.
+/// A SHA-256 computation on another thread.
 pub struct Hashing(JoinHandle<Result<Sha, String>>);
 
 impl Hashing {
-    /// Waits for it.
+    /// Waits for the result.
     ///
     /// # Errors
-    /// The file could not be read to its end.
+    /// The file could not be read completely.
     pub fn wait(self) -> Result<Sha, String> {
-        self.0.join().unwrap_or_else(|_| Err("hashing the file panicked".into()))
+        self.0.join().unwrap_or_else(|_| {
+            Err("the thread that computes the SHA-256 panicked; this is a bug in ringload".into())
+        })
     }
 }
 
-/// The size was said before the bytes.
+/// Makes the error for a file that shrank after its size was announced.
 fn shrank(path: &Path) -> String {
-    format!("{} became shorter while it was sent", show_path(path))
+    format!("{} became shorter during the upload", show_path(path))
 }
 
 fn digest(file: &File, size_bytes: u64) -> io::Result<Sha> {
@@ -124,25 +128,25 @@ fn digest(file: &File, size_bytes: u64) -> io::Result<Sha> {
 #[derive(Clone)]
 pub struct Put {
     request: Vec<u8>,
-    /// What messages call it there.
+    /// Name on the server, for messages.
     name: String,
     replace: bool,
     path: PathBuf,
     file: OpenFile,
     size_bytes: u64,
-    /// Given to the engine so far.
+    /// Bytes handed to the engine.
     queued_bytes: u64,
     is_accepted: bool,
     shared: Arc<Shared>,
 }
 
 impl Put {
-    /// Queues the next chunk, if there is one.
+    /// Queues the next chunk, if any.
     fn queue_chunk(&mut self, connection: &mut Connection<'_>) {
         let count = CHUNK_BYTES.min(self.size_bytes - self.queued_bytes);
         if count > 0 {
             let data = Request::Data.packet(TRANSFER_ID, &[&(count as u32).to_be_bytes()]);
-            // At most one chunk is queued: there is room.
+            // Cannot fail: at most one chunk is queued.
             let _ = connection.send(&data);
             let _ = connection.send_file(self.file.clone(), self.queued_bytes, count);
             self.queued_bytes += count;
@@ -172,7 +176,8 @@ impl Side for Put {
                 Ok(Progress::Complete)
             }
             other => {
-                let detail = format_args!("{} after {queued} of {size} bytes", other.name());
+                let detail =
+                    format_args!("unexpected {} after {queued} of {size} bytes", other.name());
                 Err(Fault::new(ErrorKind::Protocol, detail))
             }
         }
@@ -181,7 +186,7 @@ impl Side for Put {
     fn refused(&self, error: &ServerError) -> String {
         let remedy = match self.replace {
             _ if error.code != ServerError::EXISTS => return error.to_string(),
-            false => "give --replace, if the server allows it, or another name with --as",
+            false => "use --replace if the server allows it, or another name with --as",
             true => "the server does not allow replacing",
         };
         format!("{error}: {}; {remedy}", self.name)

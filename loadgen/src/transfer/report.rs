@@ -1,5 +1,4 @@
-//! The report of a transfer: for people, and what `--json` writes, described in
-//! `report.schema.json`.
+//! The report of a transfer: the summary, and the JSON that `report.schema.json` describes.
 
 use super::Moved;
 use super::verdict::{Verdict, Verification};
@@ -8,7 +7,7 @@ use crate::units::{show_bytes, show_count, show_hex, show_text};
 use serde::Serialize;
 use std::fmt::Write;
 
-/// What was asked for.
+/// The options of the transfer.
 #[derive(Clone, Debug, Serialize)]
 #[allow(missing_docs)] // Described in report.schema.json, where scripts read it.
 pub struct TransferPlan {
@@ -24,7 +23,7 @@ pub struct TransferPlan {
 }
 
 impl TransferPlan {
-    /// What will be done, before it is.
+    /// Returns the line that describes the transfer before it starts.
     #[must_use]
     pub fn opening(&self) -> String {
         format!("ringload packets {}: {}", self.target, self.what())
@@ -44,7 +43,7 @@ impl TransferPlan {
     }
 }
 
-/// What went wrong.
+/// The error that ended the transfer.
 #[derive(Clone, Debug, Serialize)]
 #[allow(missing_docs)] // Described in report.schema.json, where scripts read it.
 pub struct TransferError {
@@ -52,7 +51,7 @@ pub struct TransferError {
     pub detail: String,
 }
 
-/// Everything about one transfer.
+/// The report of one transfer.
 #[derive(Clone, Debug, Serialize)]
 #[allow(missing_docs)] // Described in report.schema.json, where scripts read it.
 pub struct TransferReport {
@@ -73,7 +72,7 @@ pub struct TransferReport {
     pub error: Option<TransferError>,
     pub cpu_user_s: f64,
     pub cpu_system_s: f64,
-    /// The server has, or we have, all of it, whatever went wrong then.
+    /// The receiver has the whole file, even if a later step failed.
     #[serde(skip)]
     is_complete: bool,
     /// See [`Verdict`].
@@ -82,7 +81,7 @@ pub struct TransferReport {
 }
 
 impl TransferReport {
-    /// The report of what was moved.
+    /// Makes the report.
     #[must_use]
     pub fn new(
         plan: TransferPlan,
@@ -117,7 +116,7 @@ impl TransferReport {
         }
     }
 
-    /// The report for people. The digest is the second word of the line that begins with `sha256`.
+    /// Returns the summary. The digest is the second word of the line that begins with `sha256`.
     #[must_use]
     pub fn summary(&self) -> String {
         let mut text = String::new();
@@ -148,8 +147,8 @@ impl TransferReport {
 
     fn comparison(&self) -> &'static str {
         match self.verification {
-            Verification::Same => "the server's is the same",
-            Verification::Different => "the server's is another",
+            Verification::Same => "same as the server's",
+            Verification::Different => "differs from the server's",
             Verification::NoWorkers => "not compared: the server has no workers to compute it",
             Verification::NotAsked | Verification::NotReached => "not compared",
         }
@@ -157,21 +156,21 @@ impl TransferReport {
 
     fn verdict(&self) -> Option<&'static str> {
         match self.outcome {
-            // A file has no schedule that could not be kept.
+            // A transfer has no schedule, so it is never saturated.
             Outcome::Passed | Outcome::Saturated => None,
             Outcome::Failed => Some("FAILED: "),
-            Outcome::Unreachable => Some("FAILED: no connection came about; "),
+            Outcome::Unreachable => Some("FAILED: no connection could be established; "),
             Outcome::Interrupted => Some("INTERRUPTED: "),
         }
     }
 
-    /// What there is of the file where it was to go.
+    /// Describes the state of the target.
     fn remains(&self) -> &'static str {
         match (self.plan.is_put(), self.is_complete, self.leaves_part) {
             (true, true, _) => "the file is on the server.",
             (true, false, _) => "the server has not confirmed the file.",
             (false, _, false) => "no file was written.",
-            (false, _, true) => "what was written is not the file.",
+            (false, _, true) => "the data that was written is not the complete file.",
         }
     }
 }
@@ -225,10 +224,10 @@ mod tests {
     #[test]
     fn a_digest_is_shown_with_what_the_server_says_of_it() {
         for (check, status, says) in [
-            (Check::Digest([0xab; 32]), 0, "the server's is the same"),
+            (Check::Digest([0xab; 32]), 0, "same as the server's"),
             (Check::NoWorkers, 0, "the server has no workers"),
             (Check::NotAsked, 0, "not compared\n"),
-            (Check::Digest([0xcd; 32]), 1, "the server's is another"),
+            (Check::Digest([0xcd; 32]), 1, "differs from the server's"),
         ] {
             let report = report(true, Some(Ok(check)));
             let text = report.summary();
@@ -248,7 +247,12 @@ mod tests {
         for (put, result, status, says) in [
             (true, fault(ErrorKind::Eof), 1, "FAILED: the server has not confirmed the file."),
             (false, fault(ErrorKind::Eof), 1, "FAILED: no file was written."),
-            (false, fault(ErrorKind::ConnectRefused), 3, "no connection came about; no file"),
+            (
+                false,
+                fault(ErrorKind::ConnectRefused),
+                3,
+                "no connection could be established; no file",
+            ),
             (false, None, 130, "INTERRUPTED: no file was written."),
         ] {
             let report = report(put, result);

@@ -1,4 +1,4 @@
-//! Where a received file goes: beside its place until it is complete and right.
+//! The target of a download: a temporary file beside it until the data is complete and verified.
 
 use super::Sha;
 use crate::units::show_path;
@@ -9,37 +9,37 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Names that are tried for the temporary file.
+/// Maximum number of names that are tried for the temporary file.
 const NAMES_MAX: u32 = 16;
 
-/// What is written, and its SHA-256.
+/// The written data and its SHA-256.
 pub struct Sink {
     file: File,
-    /// What messages call it.
+    /// Name in messages.
     shown: String,
     hash: Sha256,
     written_bytes: u64,
-    /// Why nothing more can be written.
+    /// The first error; nothing more is written after it.
     failure: Option<String>,
 }
 
 impl Sink {
-    /// Writes and hashes what comes next.
+    /// Writes and hashes the next block.
     ///
     /// # Errors
-    /// As write(2). Blocks handed over before that was known fail for the same reason.
+    /// errno of write(2). Later blocks fail with the same error.
     pub fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), String> {
         if let Some(failure) = &self.failure {
             return Err(failure.clone());
         }
         assert_eq!(offset, self.written_bytes, "blocks are written in order");
         self.write_all(bytes).map_err(|error| {
-            let failure = format!("writing {}: {error}", self.shown);
+            let failure = format!("cannot write to {}: {error}", self.shown);
             self.failure.insert(failure).clone()
         })
     }
 
-    /// Unlike [`Write::write_all`] it knows how far it came.
+    /// Unlike [`Write::write_all`], counts the bytes written before an error.
     fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             match self.file.write(bytes) {
@@ -56,45 +56,46 @@ impl Sink {
         Ok(())
     }
 
-    /// As many bytes went where the file was to go.
+    /// Returns the number of bytes written.
     #[must_use]
     pub const fn written_bytes(&self) -> u64 {
         self.written_bytes
     }
 
-    /// The SHA-256 of everything written.
+    /// Returns the SHA-256 of the bytes written.
     #[must_use]
     pub fn digest(&self) -> Sha {
         self.hash.clone().finalize().into()
     }
 }
 
-/// The sink, also after a worker panicked with it.
+/// Locks the sink, also after a worker panicked while it held the lock.
 pub fn lock(sink: &Mutex<Sink>) -> MutexGuard<'_, Sink> {
     sink.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The name that the file gets in the end. Dropped before, nothing of it stays.
+/// The final name of the file. If dropped before [`Place::keep`], removes the temporary file.
 pub struct Place {
-    /// Where it is meanwhile, and where it belongs; `None`: it is written where it belongs.
+    /// The temporary file and the target; `None` if the target is written directly.
     rename: Option<(PathBuf, PathBuf)>,
 }
 
 impl Place {
-    /// There is no temporary file.
+    /// Returns true if the target is written directly.
     #[must_use]
     pub fn is_written_in_place(&self) -> bool {
         self.rename.is_none()
     }
 
-    /// Gives the file its name.
+    /// Renames the temporary file to the target.
     ///
     /// # Errors
-    /// As rename(2).
+    /// errno of rename(2).
     pub fn keep(mut self) -> Result<(), String> {
         let Some((temporary, target)) = &self.rename else { return Ok(()) };
-        std::fs::rename(temporary, target)
-            .map_err(|error| format!("renaming it to {}: {error}", show_path(target)))?;
+        std::fs::rename(temporary, target).map_err(|error| {
+            format!("cannot rename {} to {}: {error}", show_path(temporary), show_path(target))
+        })?;
         self.rename = None;
         Ok(())
     }
@@ -105,16 +106,19 @@ impl Drop for Place {
         if let Some((temporary, _)) = &self.rename
             && let Err(error) = std::fs::remove_file(temporary)
         {
-            crate::note!("ringload: {} stays: {error}", show_path(temporary));
+            crate::note!(
+                "ringload: cannot remove the temporary file {}: {error}",
+                show_path(temporary)
+            );
         }
     }
 }
 
-/// Opens what is to be written: a temporary file beside `out`; `out` itself if it is a device or a
-/// pipe; standard output if there is none.
+/// Opens the target: a temporary file beside `out`, `out` itself if it is a device or a pipe, or
+/// standard output if `out` is `None`.
 ///
 /// # Errors
-/// As open(2), and that a folder is no file.
+/// errno of open(2), or `out` is a directory.
 pub fn open(out: Option<&Path>) -> Result<(Arc<Mutex<Sink>>, Place), String> {
     let sink = |file, shown| {
         let hash = Sha256::new();
@@ -129,9 +133,11 @@ pub fn open(out: Option<&Path>) -> Result<(Arc<Mutex<Sink>>, Place), String> {
     let shown = show_path(out);
     let failed = |error: io::Error| format!("{shown}: {error}");
     let target = match std::fs::metadata(out) {
-        // Through a link: what it leads to is replaced, not the link.
+        // Follows a symbolic link, to replace its target and not the link.
         Ok(found) if found.is_file() => out.canonicalize().map_err(failed)?,
-        Ok(found) if found.is_dir() => return Err(format!("{shown} is a folder")),
+        Ok(found) if found.is_dir() => {
+            return Err(format!("--out {shown} is a directory; name a file in it"));
+        }
         Ok(_) => {
             let file = OpenOptions::new().write(true).open(out).map_err(failed)?;
             return Ok((sink(file, shown), Place { rename: None }));
@@ -143,7 +149,7 @@ pub fn open(out: Option<&Path>) -> Result<(Arc<Mutex<Sink>>, Place), String> {
     Ok((sink(file, shown), Place { rename: Some((temporary, target)) }))
 }
 
-/// A new file in the folder of `target`.
+/// Creates a temporary file in the directory of `target`.
 fn beside(target: &Path) -> io::Result<(File, PathBuf)> {
     let mut number = 0;
     loop {
@@ -151,7 +157,7 @@ fn beside(target: &Path) -> io::Result<(File, PathBuf)> {
         let path = target.with_file_name(name);
         match OpenOptions::new().write(true).create_new(true).open(&path) {
             Ok(file) => return Ok((file, path)),
-            // Left by a process that had our id and was killed.
+            // Left by a killed process with the same process id.
             Err(error) if error.kind() == ErrorKind::AlreadyExists && number < NAMES_MAX => {
                 number += 1;
             }
@@ -170,7 +176,7 @@ mod tests {
         let mut sink = lock(&sink);
         for offset in [0, 5, 10] {
             let error = sink.write(offset, b"hello").expect_err("it is full");
-            assert!(error.starts_with("writing /dev/full: No space left"), "{error}");
+            assert!(error.starts_with("cannot write to /dev/full: No space left"), "{error}");
         }
         assert!(sink.written_bytes() == 0 && place.is_written_in_place());
     }

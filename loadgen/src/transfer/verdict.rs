@@ -1,4 +1,4 @@
-//! How a transfer ended, when everything is known.
+//! The verdict on a transfer.
 
 use super::client::Check;
 use super::sink::Place;
@@ -8,41 +8,41 @@ use crate::report::Outcome;
 use crate::units::show_hex;
 use serde::Serialize;
 
-/// What the two digests are to each other.
+/// The result of the comparison of both digests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verification {
-    /// They are equal.
+    /// The digests are equal.
     Same,
-    /// They are not.
+    /// The digests differ.
     Different,
-    /// The server computes none.
+    /// The server has no workers to compute its digest.
     NoWorkers,
     /// `--no-verify`.
     NotAsked,
-    /// It did not come to that.
+    /// The transfer ended before the comparison.
     NotReached,
 }
 
-/// How it ended.
+/// The verdict on a transfer.
 #[derive(Debug)]
 pub struct Verdict {
-    /// For scripts.
+    /// The outcome in the report.
     pub outcome: Outcome,
-    /// Of what was sent or received.
+    /// SHA-256 of the data sent or received.
     pub sha256: Option<Sha>,
-    /// Of what the server has.
+    /// SHA-256 of the server's file.
     pub server_sha256: Option<Sha>,
-    /// What they are to each other.
+    /// The result of the comparison of both digests.
     pub verification: Verification,
-    /// What went wrong.
+    /// The error, if any.
     pub fault: Option<Fault>,
-    /// A part of the file may be where it was to go.
+    /// The target may contain a part of the file.
     pub leaves_part: bool,
 }
 
 impl Verdict {
-    /// Of what came of it; `own` is the digest of what was sent or received.
+    /// Judges a transfer; `own` is the digest of the data sent or received.
     pub fn new(moved: &Moved, own: impl FnOnce() -> Result<Sha, String>) -> Self {
         let mut verdict = Self {
             outcome: Outcome::Passed,
@@ -70,8 +70,8 @@ impl Verdict {
         verdict
     }
 
-    /// A file that is right gets its name; any other goes, unless `written_bytes` of it are where
-    /// nobody can take them back.
+    /// Renames a verified file to its target and drops any other file. Data that was written
+    /// directly to a device or a pipe remains there.
     pub fn and_keep(mut self, place: Place, written_bytes: u64) -> Self {
         self.leaves_part = place.is_written_in_place() && written_bytes > 0;
         if self.outcome == Outcome::Passed
@@ -94,7 +94,7 @@ impl Verdict {
         };
         if let (Verification::Different, Some(theirs)) = (self.verification, self.server_sha256) {
             let detail = format_args!(
-                "SHA-256 of what was moved is {}, the server's file has {}",
+                "the SHA-256 of the transferred data is {}, but that of the server's file is {}",
                 show_hex(&own),
                 show_hex(&theirs)
             );

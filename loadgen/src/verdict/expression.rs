@@ -1,17 +1,17 @@
-//! What `--fail-if` takes: a figure of the report, how it is compared, and with what.
+//! The conditions of `--fail-if`: a figure of the report, a comparison and a limit.
 
 use super::figure::{Figure, Unit};
 use serde_json::Value;
 use std::fmt;
 use std::str::FromStr;
 
-/// One condition under which a run has failed.
+/// A condition under which a run fails.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Expression {
     text: String,
     figure: Figure,
     comparison: Comparison,
-    /// In the unit that the report has the figure in.
+    /// The limit in the unit that the report uses for the figure.
     limit: f64,
 }
 
@@ -25,7 +25,7 @@ enum Comparison {
     Different,
 }
 
-/// The longer ones first: `<` is the beginning of `<=`.
+/// The longer signs come first, because `<` is a prefix of `<=`.
 const COMPARISONS: [(&str, Comparison); 6] = [
     ("<=", Comparison::LessOrEqual),
     (">=", Comparison::MoreOrEqual),
@@ -35,8 +35,7 @@ const COMPARISONS: [(&str, Comparison); 6] = [
     (">", Comparison::More),
 ];
 
-/// Units of a limit: their name, what is measured in them, and how many of that's base unit they
-/// are.
+/// Units of a limit: name, quantity, and factor to the base unit of that quantity.
 const UNITS: [(&str, Measure, f64); 14] = [
     ("ns", Measure::Time, 1e-9),
     ("us", Measure::Time, 1e-6),
@@ -62,20 +61,20 @@ enum Measure {
     Share,
 }
 
-/// What became of an expression.
+/// The result of an expression.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Judgement {
-    /// The figure; none: the report does not have it.
+    /// The figure, or `None` if the report does not have it.
     pub value: Option<f64>,
-    /// The run has failed for it.
+    /// The condition is true, or the figure is missing: the run fails.
     pub failed: bool,
-    /// The figure as it is shown, or why there is none.
+    /// The figure as text, or the reason why it is missing.
     pub shown: String,
 }
 
 impl Expression {
-    /// Whether it is so in a report. A figure that is not there fails too: nobody asks for one in
-    /// order not to be told.
+    /// Evaluates the condition for a report. A missing figure fails the run too, because the
+    /// condition cannot be checked.
     #[must_use]
     pub fn judge(&self, report: &Value) -> Judgement {
         match self.figure.value(report) {
@@ -87,7 +86,7 @@ impl Expression {
         }
     }
 
-    /// A value of its figure, for people.
+    /// Formats a value of the figure.
     #[must_use]
     pub fn show(&self, value: f64) -> String {
         self.figure.unit().show(value)
@@ -101,7 +100,7 @@ impl Comparison {
             Self::LessOrEqual => value <= limit,
             Self::More => value > limit,
             Self::MoreOrEqual => value >= limit,
-            // Counts are whole numbers, and what is written is read back as it was.
+            // Exact: counts are integers, and JSON preserves the value of a number.
             Self::Equal => value.total_cmp(&limit).is_eq(),
             Self::Different => value.total_cmp(&limit).is_ne(),
         }
@@ -114,7 +113,7 @@ impl FromStr for Expression {
     fn from_str(text: &str) -> Result<Self, String> {
         let shape = || {
             "expected FIGURE COMPARISON VALUE, such as 'p99>5ms', 'errors.reset>0' or \
-                        'replies_per_s<10k'; comparisons are < <= > >= == !="
+                        'replies_per_s<10k'; the comparisons are < <= > >= == !="
         };
         let at = text.find(['<', '>', '=', '!']).ok_or_else(shape)?;
         let (name, rest) = text.split_at(at);
@@ -133,7 +132,7 @@ impl fmt::Display for Expression {
     }
 }
 
-/// A number and a unit, in the unit of the figure.
+/// Parses a number with a unit and converts it to the unit of the figure.
 fn read_limit(text: &str, of: Unit) -> Result<f64, String> {
     let wrong = || format!("expected a number{}", of.example());
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -143,7 +142,7 @@ fn read_limit(text: &str, of: Unit) -> Result<f64, String> {
     let (_, measure, scale) = UNITS.iter().find(|(name, ..)| *name == unit).ok_or_else(wrong)?;
     let fits = match of {
         Unit::Seconds(_) => *measure == Measure::Time,
-        // 10k bytes are as well said as 10KiB.
+        // A plain count of bytes is accepted too, such as 10k.
         Unit::Bytes => matches!(measure, Measure::Bytes | Measure::Number),
         Unit::Number | Unit::Share => matches!(measure, Measure::Number | Measure::Share),
     };

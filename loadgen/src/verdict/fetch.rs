@@ -1,4 +1,4 @@
-//! One GET over HTTP/1.1, on a plain socket and with limits on everything.
+//! A minimal HTTP/1.1 client for one GET, with limits on time and size.
 
 use crate::http::Url;
 use crate::run;
@@ -7,22 +7,22 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-/// For a connect, and for the whole answer.
+/// Timeout of the connect, and of the whole answer.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Most bytes of an answer: a ledger has some thousand.
+/// Maximum size of an answer; a ledger has a few thousand bytes.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
-/// Why nothing could be fetched.
+/// The reason why nothing could be fetched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Nobody answers there.
+    /// No server answers at the address.
     Unreachable(String),
-    /// Somebody does, and not with what was asked for.
+    /// The answer is not the expected one.
     Wrong(String),
 }
 
 impl Refusal {
-    /// In words.
+    /// Returns the message.
     #[must_use]
     pub fn text(&self) -> &str {
         let (Self::Unreachable(text) | Self::Wrong(text)) = self;
@@ -30,10 +30,10 @@ impl Refusal {
     }
 }
 
-/// The body of a 200 for `path` of the server that `url` names.
+/// Requests `path` from the server of `url` and returns the body of a 200.
 ///
 /// # Errors
-/// What came instead.
+/// The server is unreachable, or answers differently.
 pub fn get(url: &Url, path: &str) -> Result<Vec<u8>, Refusal> {
     let address = &url.address;
     let unreachable = |what: String| Refusal::Unreachable(format!("http://{address}: {what}"));
@@ -49,29 +49,31 @@ pub fn get(url: &Url, path: &str) -> Result<Vec<u8>, Refusal> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(unreachable(format!("no complete answer within {PATIENCE:?}")));
+            return Err(unreachable(format!("no complete reply within {PATIENCE:?}")));
         }
         stream.set_read_timeout(Some(left)).map_err(failed)?;
         match stream.read(&mut part) {
             Ok(0) => break,
             Ok(count) => answer.extend_from_slice(&part[..count]),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // The time is over (socket(7), SO_RCVTIMEO).
+            // The timeout has expired (socket(7), SO_RCVTIMEO).
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) => return Err(failed(error)),
         }
-        // Not every server closes because it was asked to.
+        // Some servers ignore `Connection: close`.
         if is_complete(&answer) {
             break;
         }
         if answer.len() > ANSWER_BYTES_MAX {
-            return Err(Refusal::Wrong(format!("http://{address}{path}: more than 1 MiB")));
+            return Err(Refusal::Wrong(format!(
+                "http://{address}{path}: the reply is larger than 1 MiB"
+            )));
         }
     }
     body(answer).map_err(|what| Refusal::Wrong(format!("http://{address}{path}: {what}")))
 }
 
-/// Whether all of the announced length is there.
+/// Returns true if the body has reached its announced length.
 fn is_complete(answer: &[u8]) -> bool {
     head_end(answer).is_some_and(|end| {
         let head = String::from_utf8_lossy(&answer[..end]);
@@ -92,7 +94,7 @@ fn field(head: &str, name: &str) -> Option<String> {
 }
 
 fn body(mut answer: Vec<u8>) -> Result<Vec<u8>, String> {
-    let no_http = "what came back is not HTTP";
+    let no_http = "the reply is not HTTP";
     let body = answer.split_off(head_end(&answer).ok_or(no_http)?);
     let head = String::from_utf8_lossy(&answer);
     let status = head.lines().next().and_then(|line| line.strip_prefix("HTTP/1."));
@@ -102,11 +104,11 @@ fn body(mut answer: Vec<u8>) -> Result<Vec<u8>, String> {
         None => return Err(no_http.into()),
     }
     if field(&head, "transfer-encoding").is_some() {
-        return Err("the body is in chunks, which a ledger has no need of".into());
+        return Err("the reply is chunked, which is not supported here".into());
     }
     match field(&head, "content-length").map(|length| length.parse::<usize>()) {
         Some(Ok(length)) if body.len() == length => Ok(body),
-        Some(_) => Err("the body is not as long as announced".into()),
+        Some(_) => Err("the body length differs from Content-Length".into()),
         None => Ok(body),
     }
 }
@@ -139,8 +141,8 @@ mod tests {
         assert_eq!(answered("HTTP/1.0 200 OK\r\n\r\n{}"), Ok(b"{}".to_vec()));
         for (answer, says) in [
             ("HTTP/1.1 404 Not Found\r\n\r\n", "/ledger: status 404"),
-            ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{}", "as long as announced"),
-            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "in chunks"),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{}", "differs from Content-Length"),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "is chunked"),
             ("SSH-2.0-x\r\n\r\n", "not HTTP"),
             ("HTTP/1.1\r\n\r\n", "not HTTP"),
             ("", "not HTTP"),

@@ -1,4 +1,4 @@
-//! The figures of a report, by their short names or by where they stand.
+//! The figures of a report, by short name or by path.
 
 use super::names;
 use crate::lifecycle::finding::Rule;
@@ -7,8 +7,8 @@ use crate::protocol::ErrorKind;
 use crate::units::{show_bytes, show_time};
 use serde_json::Value;
 
-/// Distributions, by the short name before `.p99`, and the field of each. Nothing before it is the
-/// latency, whichever the report has: `--fail-if 'p99>5ms'`.
+/// Short names of distributions and their fields. The empty name is the latency or, if the report
+/// has none, the time that replaces it.
 const DISTRIBUTIONS: [(&str, Option<&str>); 9] = [
     ("", None),
     ("latency", Some("latency_us")),
@@ -20,26 +20,26 @@ const DISTRIBUTIONS: [(&str, Option<&str>); 9] = [
     ("probe", Some("probe_time_us")),
     ("reaction", Some("reaction_time_us")),
 ];
-/// Places in a distribution that are listed; any percentile is understood.
+/// Statistics of a distribution that error messages list; any other percentile is valid too.
 const PLACES: [&str; 8] = ["p50", "p90", "p99", "p99.9", "min", "mean", "max", "samples"];
 
-/// Places at which what bystanders feel is compared.
+/// Statistics of the bystanders' latency that a report compares.
 const BYSTANDER_PLACES: [&str; 4] = ["p50", "p99", "p99.9", "max"];
 
-/// What a figure is measured in.
+/// The unit of a figure.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Unit {
-    /// A time; the number of seconds that 1 stands for.
+    /// A time, with the number of seconds in one unit.
     Seconds(f64),
-    /// An amount of data, or data per second.
+    /// Bytes, or bytes per second.
     Bytes,
-    /// A part of one.
+    /// A fraction of 1.
     Share,
-    /// Anything else.
+    /// A plain number.
     Number,
 }
 
-/// Where in a report a figure is found.
+/// A figure and its place in the report.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Figure {
     name: String,
@@ -49,7 +49,7 @@ pub struct Figure {
 
 #[derive(Clone, Debug, PartialEq)]
 enum Source {
-    /// At a place of the distribution in this field; none: of the latency.
+    /// A statistic of the distribution in this field; `None` for the latency.
     Distribution(Option<&'static str>, String),
     OwnCpu,
     CpuPerReply,
@@ -61,11 +61,11 @@ enum Source {
 }
 
 impl Figure {
-    /// By a short name, or by a path such as `bystanders.ratio_p99`: the names of fields, or the
-    /// number of an element, with dots between them.
+    /// Parses a short name, or a path such as `bystanders.ratio_p99`: field names and list indexes
+    /// separated by dots.
     ///
     /// # Errors
-    /// No report has such a figure; the names nearest to it.
+    /// No report has such a figure; the message suggests similar names.
     pub fn parse(name: &str) -> Result<Self, String> {
         let of = |source, unit| Ok(Self { name: name.into(), source, unit });
         match name {
@@ -95,20 +95,20 @@ impl Figure {
         of(Source::Path, unit_of(name))
     }
 
-    /// What it is measured in.
+    /// Returns the unit.
     #[must_use]
     pub const fn unit(&self) -> Unit {
         self.unit
     }
 
-    /// Its value in a report.
+    /// Returns the value in a report.
     ///
     /// # Errors
-    /// The report does not have it.
+    /// The report does not have the figure.
     pub fn value(&self, report: &Value) -> Result<f64, String> {
         let none = || {
-            let kind = report["kind"].as_str().unwrap_or("such");
-            format!("a report of kind {kind} has no {} here", self.name)
+            let kind = report["kind"].as_str().unwrap_or("unknown");
+            format!("this report of kind {kind} has no {}", self.name)
         };
         let number = |name: &str| report[name].as_f64();
         let value = match &self.source {
@@ -129,7 +129,7 @@ impl Figure {
             }
             Source::Path => names::at(report, &self.name)
                 .and_then(Value::as_f64)
-                // A status that never came is not listed.
+                // The report lists only statuses that occurred; the count of any other is 0.
                 .or_else(|| {
                     let is_status = self.name.starts_with("statuses.");
                     (is_status && report["statuses"].is_object()).then_some(0.0)
@@ -140,7 +140,7 @@ impl Figure {
 }
 
 impl Unit {
-    /// What a limit in it looks like.
+    /// Returns an example of a limit, to append to "expected a number".
     #[must_use]
     pub const fn example(self) -> &'static str {
         match self {
@@ -151,7 +151,7 @@ impl Unit {
         }
     }
 
-    /// A value in it, for people.
+    /// Formats a value.
     #[must_use]
     pub fn show(self, value: f64) -> String {
         match self {
@@ -164,7 +164,7 @@ impl Unit {
     }
 }
 
-/// Every short name, as they are listed to who has mistaken one.
+/// Returns every short name, for error messages.
 pub fn short_names() -> impl Iterator<Item = String> {
     let places = DISTRIBUTIONS.iter().flat_map(|(before, _)| {
         PLACES.iter().map(move |place| match *before {
@@ -193,20 +193,20 @@ fn distribution(name: &str) -> Option<(Option<&'static str>, &str)> {
     })
 }
 
-/// `p99.95` as 0.9995.
+/// Parses `p99.95` into 0.9995.
 fn quantile(place: &str) -> Option<f64> {
     let digits = place.strip_prefix('p')?;
-    // Two digits at least: 'p9' is more likely a slip than the ninth of a hundred.
+    // At least two digits: 'p9' is probably a typo for 'p90' or 'p99'.
     let percent: f64 = digits.parse().ok().filter(|_| digits.len() >= 2)?;
     (digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') && percent <= 100.0)
         .then_some(percent / 100.0)
 }
 
-/// A place of a distribution, in microseconds; one that the report does not name is read from its
-/// histogram.
+/// Returns a statistic of a distribution in microseconds. A percentile that the report does not
+/// list is read from its histogram.
 fn time(report: &Value, field: &str, place: &str) -> Option<f64> {
     let times = &report[field];
-    // Without a sample there is no time: 0 would pass for a fast one.
+    // Without samples there is no time; 0 would look like a fast one.
     if place != "samples" && times["samples"].as_u64() == Some(0) {
         return None;
     }
@@ -217,7 +217,7 @@ fn time(report: &Value, field: &str, place: &str) -> Option<f64> {
     })
 }
 
-/// Fields end in their unit.
+/// Derives the unit from the suffix of the field name.
 fn unit_of(path: &str) -> Unit {
     let one = |field: &str| match field {
         _ if field.ends_with("bytes") || field.contains("_bytes_per_") => Some(Unit::Bytes),
@@ -237,14 +237,14 @@ fn cpu_s(report: &Value) -> Option<f64> {
     Some(report["cpu_user_s"].as_f64()? + report["cpu_system_s"].as_f64()?)
 }
 
-/// Broken rules: all, or those of one.
+/// Returns the number of findings, of all rules or of one.
 fn findings(report: &Value, rule: Option<Rule>) -> Option<f64> {
     let Some(rule) = rule else { return report["findings_total"].as_f64() };
     let by_rule = report["findings"].as_object()?;
     Some(by_rule.get(rule.name()).and_then(Value::as_f64).unwrap_or_default())
 }
 
-/// What the ledger and the process have not given back.
+/// Returns the number of leaks that `--ledger` and `--pid` found.
 fn leaks(report: &Value) -> Option<f64> {
     let lists = [&report["ledger"]["leaks"], &report["process"]["stays"]];
     let counts: Vec<_> = lists.iter().filter_map(|list| list.as_array()).map(Vec::len).collect();

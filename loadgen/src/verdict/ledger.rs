@@ -1,4 +1,4 @@
-//! The ledger of a `ringwrightd`, before a run and after it.
+//! Compares the ledger of a `ringwrightd` before and after a run.
 
 use super::fetch::{self, Refusal};
 use super::settle::{self, Settled, Stays};
@@ -7,12 +7,12 @@ use crate::system::Interrupts;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// Operations that a connection which was there before the run may have in flight more than then:
-/// it may have been parked, and be read from now.
+/// Additional operations in flight that are allowed for each connection that was open before the
+/// run: it may have been parked then and be receiving now.
 const OPERATIONS_PER_CONNECTION: u64 = 2;
 /// Both ends of a pipe.
 const DESCRIPTORS_PER_PIPE: u64 = 2;
-/// What must not have grown, beside what is in use of each `total` and `free`.
+/// Counters that must not grow, in addition to `total` minus `free` of each pair.
 const COUNTS: [&str; 8] = [
     "connections.open",
     "connections.waiting",
@@ -24,7 +24,7 @@ const COUNTS: [&str; 8] = [
     "handler_panics",
 ];
 
-/// A server's ledger before a run.
+/// The ledger before a run.
 #[derive(Debug)]
 pub struct Ledger {
     url: Url,
@@ -32,18 +32,19 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Reads it from the admin listener at `url`.
+    /// Reads the ledger from the admin listener at `url`.
     ///
     /// # Errors
-    /// Nobody answers there, or it is no ledger.
+    /// No server answers, or the answer is not a ledger.
     pub fn read(url: &Url) -> Result<Self, Refusal> {
         Ok(Self { url: url.clone(), before: read(url)? })
     }
 
-    /// Reads it again until it is at rest as it was before; what is told of it in a report.
+    /// Reads the ledger until it shows no more than before, or `settle` has passed. Returns the
+    /// part of the report, and the leaks.
     ///
     /// # Errors
-    /// It cannot be read any more.
+    /// The ledger can no longer be read.
     pub fn after(
         &self,
         settle: Duration,
@@ -66,19 +67,21 @@ impl Ledger {
 }
 
 fn read(url: &Url) -> Result<Value, Refusal> {
-    // The root is the admin listener itself.
+    // The address of the admin listener alone is enough.
     let path = if url.path == "/" { "/ledger" } else { &url.path };
     let body = fetch::get(url, path)?;
     let ledger: Value = serde_json::from_slice(&body)
-        .map_err(|error| Refusal::Wrong(format!("{url}: no JSON: {error}")))?;
+        .map_err(|error| Refusal::Wrong(format!("{url}: the reply is not JSON: {error}")))?;
     match ledger["balanced"].is_boolean() && ledger["connections"]["open"].is_u64() {
         true => Ok(ledger),
-        false => Err(Refusal::Wrong(format!("{url}: no ledger of a ringwrightd"))),
+        false => Err(Refusal::Wrong(format!(
+            "{url}: the reply is not the ledger of a ringwrightd; give its --admin address"
+        ))),
     }
 }
 
-/// What there is more of than before. Compared to before and not to nothing: others may be served,
-/// too.
+/// Lists what has grown since before the run. The comparison is with the state before the run,
+/// because the server may have other clients.
 fn leaks(before: &Value, after: &Value) -> Vec<Stays> {
     let count = |ledger: &Value, path: &str| {
         path.split('.').fold(ledger, |value, field| &value[field]).as_u64().unwrap_or_default()
@@ -88,9 +91,9 @@ fn leaks(before: &Value, after: &Value) -> Vec<Stays> {
         Some(of("total")?.saturating_sub(of("free")?))
     };
     let more = |path: &str| count(after, path).saturating_sub(count(before, path));
-    // Files stay open for a while for the next one who asks for them.
+    // The file cache keeps files open for the next request.
     let stay_open = more("file_cache.open");
-    // A pool: pipes are made when they are first needed, and kept.
+    // Pipes are pooled: the server creates them on first use and keeps them.
     let pooled = DESCRIPTORS_PER_PIPE * more("pipes.made") + stay_open;
     let mut leaks: Vec<Stays> = Vec::new();
     leaks.extend(COUNTS.iter().filter_map(|name| {
@@ -112,7 +115,7 @@ fn leaks(before: &Value, after: &Value) -> Vec<Stays> {
         leaks.extend(Stays::new(operations, count(before, operations), count(after, operations)));
     }
     if after["balanced"] == false {
-        leaks.extend(Stays::new("equations that do not balance", 0, 1));
+        leaks.extend(Stays::new("unbalanced equations", 0, 1));
     }
     leaks
 }
@@ -191,7 +194,7 @@ mod tests {
                 "buffers in use: 2, before the run 1",
                 "slots in use: 2, before the run 1",
                 "operations_in_flight: 6, before the run 3",
-                "equations that do not balance: 1, before the run 0",
+                "unbalanced equations: 1, before the run 0",
             ]
         );
         let mut panicked = ledger(0, 3, true);

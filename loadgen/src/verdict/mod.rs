@@ -1,8 +1,8 @@
-//! Whether a run has passed: what the command line demands of its figures (`--fail-if`), and what
-//! the server has not given back (`--ledger`, `--pid`).
+//! Verdicts on a run: conditions on its figures (`--fail-if`), and leaks of the server (`--ledger`,
+//! `--pid`).
 //!
-//! A [`Witness`] looks at the server before the run and after it; [`judge`] holds the report
-//! against the demands. Both write what they find into the [`Delivery`].
+//! A [`Witness`] inspects the server before and after the run. [`judge`] evaluates the conditions.
+//! Both write their results into the [`Delivery`].
 
 pub mod expression;
 mod fetch;
@@ -26,10 +26,11 @@ use settle::Stays;
 use std::fmt::Write;
 use std::time::Duration;
 
-/// What is known only of a server that tells of itself.
-const POOLS: &str = "(what a server makes at first use and keeps is more than before, once: what grows with each run leaks)";
+/// Note on `--pid`: only a ledger tells a pool from a leak.
+const POOLS: &str = "(a pool that the server creates on first use looks like a leak once; run \
+                     again: a leak grows with each run)";
 
-/// The server before the run.
+/// The state of the server before the run.
 #[derive(Debug)]
 pub struct Witness {
     ledger: Option<Ledger>,
@@ -38,10 +39,10 @@ pub struct Witness {
 }
 
 impl Witness {
-    /// Looks at what the command line names.
+    /// Inspects the server that `--ledger` or `--pid` names.
     ///
     /// # Errors
-    /// It cannot be looked at: nothing could be said afterwards.
+    /// The server cannot be inspected, so no comparison would be possible.
     pub fn before(common: &CommonArgs) -> Result<Self, Failure> {
         let ledger = common.ledger.as_ref().map(Ledger::read).transpose();
         let ledger = ledger.map_err(|refusal| match refusal {
@@ -52,11 +53,11 @@ impl Witness {
         Ok(Self { ledger, process, settle: common.settle })
     }
 
-    /// Looks again, and writes into `delivery` what has not been given back.
+    /// Inspects the server again and writes leaks into `delivery`.
     pub fn after(self, delivery: &mut Delivery, interrupts: &Interrupts) {
         if let Some(ledger) = &self.ledger {
             let seen = ledger.after(self.settle, interrupts);
-            tell(delivery, "ledger", "balanced, and all is given back", seen);
+            tell(delivery, "ledger", "balanced; everything was released", seen);
         }
         if let Some(process) = &self.process {
             let seen = process.after(self.settle, interrupts);
@@ -66,7 +67,9 @@ impl Witness {
             };
             let good = match (rss("before"), rss("after")) {
                 (Some(before), Some(after)) => {
-                    format!("all is given back; resident {before} before, {after} after")
+                    format!(
+                        "everything was released; resident memory {before} before, {after} after"
+                    )
                 }
                 _ => String::new(),
             };
@@ -79,7 +82,7 @@ impl Witness {
     }
 }
 
-/// Holds the report against what is demanded, and writes into `delivery` what came of it.
+/// Evaluates the conditions of `--fail-if` and writes the results into `delivery`.
 pub fn judge(delivery: &mut Delivery, demands: &[Expression]) {
     if demands.is_empty() {
         return;
@@ -101,7 +104,7 @@ pub fn judge(delivery: &mut Delivery, demands: &[Expression]) {
     set(delivery, "verdicts", verdicts.into());
 }
 
-/// What was seen of the server after the run: in the report as `name`, in the summary as a row.
+/// Writes the state of the server after the run into the report as `name` and into the summary.
 fn tell(
     delivery: &mut Delivery,
     name: &str,
@@ -136,8 +139,7 @@ fn set(delivery: &mut Delivery, name: &str, value: Value) {
     }
 }
 
-/// A run that had passed has failed now. One that nobody answered, that was interrupted or that
-/// says nothing stays what it is.
+/// Marks a passed run as failed. An unreachable, interrupted or saturated run keeps its outcome.
 fn fail(delivery: &mut Delivery) {
     if delivery.exit_status == Outcome::Passed.exit_status() {
         delivery.exit_status = Outcome::Failed.exit_status();

@@ -1,17 +1,17 @@
-//! Paths into a report, and what is nearest to a name that is none.
+//! Paths into a report, and suggestions for misspelt names.
 
 use serde_json::Value;
 use std::sync::LazyLock;
 
-/// Described there: what `report.schema.json` knows, a report may have.
+/// The schema lists every field that a report may have.
 static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
     serde_json::from_str(include_str!("../../report.schema.json")).expect("the schema is JSON")
 });
-/// Of the names with a dot in them, those listed to who has mistaken one.
+/// The names with a dot that an error message lists as examples.
 const SHOWN: [&str; 4] = ["p99.9", "service.p99", "lag.p99", "bystander_ratio.p99"];
 
-/// The value at a path: names of fields (which may hold dots themselves: `p99.9`), or of an
-/// element of a list: its number, or the value of its `name`.
+/// Returns the value at a path. A path consists of field names, which may contain dots (`p99.9`),
+/// and of list elements, named by index or by their `name`.
 #[must_use]
 pub fn at<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
     if path.is_empty() {
@@ -30,14 +30,14 @@ pub fn at<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
     })
 }
 
-/// Whether a report of any kind may have a number at a path.
+/// Returns true if a report of any kind may have a number at a path.
 #[must_use]
 pub fn is_in_a_report(path: &str) -> bool {
     let kinds = SCHEMA["oneOf"].as_array().into_iter().flatten();
     !path.is_empty() && kinds.into_iter().any(|kind| may_have(kind, path))
 }
 
-/// Says that a name is none of `known`, and which were meant.
+/// Makes the error message for a name that is not in `known`, with a suggestion.
 #[must_use]
 pub fn unknown(name: &str, known: impl Iterator<Item = String>) -> String {
     let fields = SCHEMA["$defs"].as_object().into_iter().flatten().flat_map(|(_, kind)| {
@@ -53,16 +53,16 @@ pub fn unknown(name: &str, known: impl Iterator<Item = String>) -> String {
         }
         _ => ".".into(),
     };
-    // The dotted ones follow a pattern that a few of them show.
+    // A few of the names with a dot show their pattern.
     known.retain(|name| !name.contains('.') || SHOWN.contains(&&name[..]));
     format!(
-        "no report has a figure '{name}'{meant} Known are {}, errors.KIND, findings.RULE, and the \
+        "unknown figure '{name}'{meant} Known figures are {}, errors.KIND, findings.RULE, and the \
          path of any number in report.schema.json",
         known.join(", ")
     )
 }
 
-/// The ways to cut a path in two behind a name, the longest name first.
+/// Returns the ways to split a path after a name, the longest name first.
 fn heads(path: &str) -> impl Iterator<Item = (&str, &str)> {
     let whole = std::iter::once((path, ""));
     whole.chain(path.rmatch_indices('.').map(|(at, _)| (&path[..at], &path[at + 1..])))
@@ -70,7 +70,7 @@ fn heads(path: &str) -> impl Iterator<Item = (&str, &str)> {
 
 fn may_have(schema: &Value, path: &str) -> bool {
     let schema = resolved(schema);
-    // What a server tells of itself, or another report: only a run shows whether it is there.
+    // Data from a server, or an embedded report, has no schema. Any path may exist in it.
     if schema["type"].is_null() && schema["oneOf"].is_null() {
         return true;
     }
@@ -100,7 +100,7 @@ fn resolved(schema: &Value) -> &Value {
     }
 }
 
-/// Characters to insert, to leave out or to exchange between two names (Levenshtein).
+/// Returns the Levenshtein distance of two names.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();

@@ -1,5 +1,5 @@
-//! A server that tells nothing of itself, seen from outside: what proc(5) says of its process and
-//! of that one's descendants, before a run and after it.
+//! Compares the resources of any server process and its descendants before and after a run
+//! (proc(5)).
 
 use super::settle::{self, Settled, Stays};
 use crate::system::Interrupts;
@@ -10,11 +10,11 @@ use std::fs;
 use std::io;
 use std::time::Duration;
 
-/// Processes looked at: a server has as many workers as CPUs, or some hundreds.
+/// Maximum number of processes that are inspected.
 const PROCESSES_MAX: usize = 4_096;
-/// What the kernel calls its threads for an io_uring (io-wq.c).
+/// Name prefix of the kernel's worker threads for an io_uring (io-wq.c).
 const IO_WORKER: &str = "iou-wrk-";
-/// States of a socket by number (include/net/tcp_states.h).
+/// Names of the TCP states by number (include/net/tcp_states.h).
 const STATES: [&str; 13] = [
     "?",
     "ESTABLISHED",
@@ -31,26 +31,27 @@ const STATES: [&str; 13] = [
     "NEW_SYN_RECV",
 ];
 
-/// What is held by a process and its descendants.
+/// The resources of a process and its descendants.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Holdings {
-    /// It and its descendants.
+    /// Number of processes.
     pub processes: u64,
-    /// Their threads.
+    /// Number of threads.
     pub threads: u64,
-    /// Threads that the kernel runs for their io_urings, beside those: it ends them when it likes.
+    /// Number of io_uring worker threads, not included in `threads`; the kernel ends them at any
+    /// time.
     pub io_workers: u64,
-    /// Sum of their resident memory; what several share counts in each.
+    /// Sum of resident memory; shared pages count in each process.
     pub rss_bytes: u64,
     /// Open descriptors by kind: `file`, `pipe`, `socket`, `eventpoll`, `io_uring`, …
     pub descriptors: BTreeMap<String, u64>,
     /// TCP sockets by state.
     pub sockets: BTreeMap<&'static str, u64>,
-    /// Bytes that have been received for them and not been read.
+    /// Bytes in the receive buffers of their TCP sockets.
     pub unread_bytes: u64,
 }
 
-/// A process before a run.
+/// The state of a process before a run.
 #[derive(Debug)]
 pub struct Process {
     pid: u32,
@@ -58,18 +59,19 @@ pub struct Process {
 }
 
 impl Process {
-    /// Looks at it.
+    /// Inspects a process.
     ///
     /// # Errors
-    /// It is not there, or not to be looked at.
+    /// The process does not exist, or must not be inspected.
     pub fn look(pid: u32) -> Result<Self, String> {
         Ok(Self { pid, before: holdings(pid)? })
     }
 
-    /// Looks at it again until it holds no more than before; what is told of it in a report.
+    /// Inspects the process until it holds no more than before, or `settle` has passed. Returns the
+    /// part of the report, and the leaks.
     ///
     /// # Errors
-    /// It is gone.
+    /// The process has ended.
     pub fn after(
         &self,
         settle: Duration,
@@ -91,7 +93,7 @@ impl Process {
     }
 }
 
-/// What there is more of than before. Memory is none of it: allocators keep what they had once.
+/// Lists what has grown since before the run. Ignores memory, because allocators keep it.
 fn stays(before: &Holdings, after: &Holdings) -> Vec<Stays> {
     let of = |kinds: &BTreeMap<String, u64>, kind: &str| kinds.get(kind).copied().unwrap_or(0);
     let mut stays: Vec<Stays> = after
@@ -109,7 +111,7 @@ fn stays(before: &Holdings, after: &Holdings) -> Vec<Stays> {
 }
 
 /// # Errors
-/// `--pid` itself is not to be looked at; a descendant that has just ended is left out.
+/// The process `pid` cannot be inspected. A descendant that has just ended is skipped.
 fn holdings(pid: u32) -> Result<Holdings, String> {
     let mut holdings = Holdings::default();
     let (mut waiting, mut seen) = (vec![pid], BTreeSet::new());
@@ -128,19 +130,19 @@ fn holdings(pid: u32) -> Result<Holdings, String> {
 
 fn refusal(pid: u32, error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::NotFound => format!("--pid {pid}: there is no such process (any more)"),
-        io::ErrorKind::PermissionDenied => format!(
-            "--pid {pid}: {error}: its descriptors are shown to its own user and to root only"
-        ),
+        io::ErrorKind::NotFound => format!("--pid {pid}: no such process"),
+        io::ErrorKind::PermissionDenied => {
+            format!("--pid {pid}: {error}; only its own user and root may list its descriptors")
+        }
         _ => format!("--pid {pid}: {error}"),
     }
 }
 
-/// Adds one process; its children.
+/// Adds one process and returns its children.
 fn add(pid: u32, to: &mut Holdings) -> io::Result<Vec<u32>> {
     let (mut kinds, mut inodes) = (BTreeMap::<String, u64>::new(), BTreeSet::new());
     for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
-        // Closed since it was listed.
+        // The descriptor may have been closed since it was listed.
         let Ok(target) = fs::read_link(entry?.path()) else { continue };
         let target = target.to_string_lossy();
         inodes.extend(socket_inode(&target));
@@ -151,7 +153,7 @@ fn add(pid: u32, to: &mut Holdings) -> io::Result<Vec<u32>> {
         let line = status.lines().find_map(|line| line.strip_prefix(name))?;
         line.split_whitespace().next()?.parse::<u64>().ok()
     };
-    // A zombie has neither of them.
+    // A zombie has neither field.
     let threads = field("Threads:").unwrap_or_default();
     to.rss_bytes += field("VmRSS:").unwrap_or_default() * 1024;
     to.processes += 1;
@@ -160,7 +162,7 @@ fn add(pid: u32, to: &mut Holdings) -> io::Result<Vec<u32>> {
     }
     if !inodes.is_empty() {
         for table in ["tcp", "tcp6"] {
-            // There is no tcp6 where IPv6 is switched off.
+            // /proc/net/tcp6 is missing if IPv6 is disabled.
             let table = fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default();
             add_sockets(&table, &inodes, to);
         }
@@ -179,12 +181,13 @@ fn add(pid: u32, to: &mut Holdings) -> io::Result<Vec<u32>> {
     Ok(children)
 }
 
-/// The inode of `socket:[4711]`.
+/// Returns the inode of `socket:[4711]`.
 fn socket_inode(target: &str) -> Option<u64> {
     target.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
-/// `socket`, `pipe`, `eventpoll` of `anon_inode:[eventpoll]`, `file` of what has a path.
+/// Returns the kind of a descriptor: `socket`, `pipe`, `eventpoll` for `anon_inode:[eventpoll]`,
+/// and `file` for a path.
 fn kind(target: &str) -> String {
     match target.split_once(':') {
         Some(("anon_inode", name)) => name.trim_matches(['[', ']']).into(),
@@ -193,7 +196,7 @@ fn kind(target: &str) -> String {
     }
 }
 
-/// Adds those sockets of a table (proc_net_tcp, Documentation/networking) that are of `inodes`.
+/// Adds the sockets with `inodes` from a table (Documentation/networking/proc_net_tcp.rst).
 fn add_sockets(table: &str, inodes: &BTreeSet<u64>, to: &mut Holdings) {
     for line in table.lines().skip(1) {
         let fields: Vec<&str> = line.split_whitespace().take(10).collect();
@@ -204,7 +207,7 @@ fn add_sockets(table: &str, inodes: &BTreeSet<u64>, to: &mut Holdings) {
         let state = usize::from_str_radix(state, 16).ok().and_then(|state| STATES.get(state));
         let state = *state.unwrap_or(&STATES[0]);
         *to.sockets.entry(state).or_default() += 1;
-        // Of a listener it is the number of connections that wait to be accepted.
+        // For a listener, the value is the number of connections to accept.
         if state != "LISTEN" {
             let unread = queues.split_once(':').and_then(|(_, r)| u64::from_str_radix(r, 16).ok());
             to.unread_bytes += unread.unwrap_or_default();
@@ -247,8 +250,7 @@ mod tests {
         assert_eq!((socket_inode("socket:[17]"), socket_inode("pipe:[17]")), (Some(17), None));
     }
 
-    /// Of this process, in which other tests run: only what is more than there ever is of theirs
-    /// is asked for.
+    /// Other tests run in this process, so the counts are lower bounds.
     #[test]
     fn sockets_that_the_peer_has_closed_are_seen_with_what_is_unread() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -289,6 +291,6 @@ mod tests {
     #[test]
     fn a_process_that_is_not_there_is_named() {
         let error = holdings(u32::MAX).expect_err("numbers end before");
-        assert!(error.contains("--pid 4294967295: there is no such process"), "{error}");
+        assert!(error.contains("--pid 4294967295: no such process"), "{error}");
     }
 }

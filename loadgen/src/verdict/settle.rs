@@ -1,51 +1,51 @@
-//! Looking at a server again and again until it is at rest.
+//! Repeated inspection of a server until it has released everything.
 
 use crate::system::Interrupts;
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
-/// Between two looks.
+/// Interval between two inspections.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Something that there is more of after the run than before it.
+/// A resource of which the server holds more after the run than before it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Stays {
-    /// What: `connections.open`, `descriptors.socket`, …
+    /// The resource: `connections.open`, `descriptors: socket`, …
     pub name: String,
-    /// How much of it there was before the run.
+    /// Amount before the run.
     pub before: u64,
-    /// How much there still was in the end.
+    /// Amount at the last inspection.
     pub after: u64,
 }
 
 impl Stays {
-    /// Nothing, if there is no more of it than before.
+    /// Returns `None` if `after` is not larger than `before`.
     #[must_use]
     pub fn new(name: impl Into<String>, before: u64, after: u64) -> Option<Self> {
         (after > before).then(|| Self { name: name.into(), before, after })
     }
 
-    /// `connections.open: 3, before the run 0`
+    /// Returns a text such as `connections.open: 3, before the run 0`.
     #[must_use]
     pub fn text(&self) -> String {
         format!("{}: {}, before the run {}", self.name, self.after, self.before)
     }
 }
 
-/// The last look, and what stayed at it.
+/// The last inspection and its result.
 pub struct Settled<T> {
-    /// What was seen.
+    /// The state of the server.
     pub last: T,
-    /// What there is more of.
+    /// The resources that have grown.
     pub stays: Vec<Stays>,
-    /// How long it took, or how long was waited.
+    /// Time since the first inspection.
     pub took: Duration,
 }
 
-/// Looks until nothing stays, for `settle` at most, or until a signal comes.
+/// Inspects the server until nothing has grown, at most for `settle`, or until a signal arrives.
 ///
 /// # Errors
-/// Those of the last look.
+/// The error of the last inspection.
 pub fn wait<T>(
     settle: Duration,
     interrupts: &Interrupts,

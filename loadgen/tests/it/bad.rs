@@ -150,7 +150,7 @@ fn a_server_that_goes_away() {
     assert_eq!(ended.report["errors"]["eof"], 1, "{ended}");
     assert_eq!(ended.report["errors"]["connect_refused"], 4, "{ended}");
 
-    // Many requests are left, but it is not waited for longer than for a reply.
+    // Many requests are left, but ringload waits for the server only as long as for a reply.
     let ended = {
         let listener = TcpListener::bind("127.0.0.8:0").expect("a free port");
         let address = listener.local_addr().expect("its address");
@@ -189,7 +189,10 @@ fn another_protocol() {
     let twice = server(|stream| http(stream, |_, _| Some(ok(b"hello").repeat(2))));
     let ended = run_http(twice, "-n 2 -c 1");
     let first = &ended.only("protocol").report["first_errors"]["protocol"];
-    assert!(first.as_str().is_some_and(|text| text.contains("43 bytes nobody")), "{ended}");
+    assert!(
+        first.as_str().is_some_and(|text| text.contains("43 bytes without a request")),
+        "{ended}"
+    );
 }
 
 /// Reads a whole request of each of two connections, and answers each with the other's.
@@ -221,7 +224,7 @@ fn another_connections_bytes_are_traced_to_it() {
     let traced = ["01", "10"].map(|both| {
         let (whose, found) = both.split_at(1);
         let says = |text: &str| text.starts_with(&format!("connection {whose}: byte 0 is "));
-        let home = format!(": these are bytes 0 of connection {found}");
+        let home = format!(": these bytes belong to offset 0 of connection {found}");
         first.as_str().is_some_and(|text| says(text) && text.ends_with(&home))
     });
     assert!(traced[0] || traced[1], "{ended}");

@@ -12,8 +12,8 @@ fn churn(address: SocketAddr, options: &str) -> Ended {
     start("churn", &address.to_string(), &options).end()
 }
 
-/// Asserts that the rule was found and nothing but what may follow from it, with these words, and that the printed command
-/// finds it again.
+/// Asserts that the rule was found and nothing but what may follow from it, with these words, and
+/// that the printed command finds it again.
 fn found(bug: FilesBug, rule: &str, may_follow: &[&str], says: &str, options: &str) {
     let address = files(bug);
     let ended = churn(address, options);
@@ -56,7 +56,7 @@ fn a_file_that_is_cut_is_found() {
 
 #[test]
 fn another_files_bytes_are_found_and_attributed() {
-    let says = "these are the bytes from 0 on of /b";
+    let says = "these bytes belong to offset 0 of /b";
     let options = "-n 60 -c 8 --seed 2 --faults asked/none,connected/none";
     found(FilesBug::AnswersAnother, "foreign_bytes", &[], says, options);
 }
@@ -87,5 +87,5 @@ fn a_path_that_is_not_there_is_named() {
     let address = files(FilesBug::None);
     let ended = churn(address, "-n 1 --path /missing");
     assert_eq!(ended.status, 1, "{ended}");
-    assert!(ended.stderr.contains("/missing: it is answered with 400"), "{ended}");
+    assert!(ended.stderr.contains("/missing: the server answers 400"), "{ended}");
 }

@@ -20,7 +20,7 @@ use std::time::Duration;
 const STARTED_MAX: Duration = Duration::from_secs(10);
 /// Bytes of a head of DATA: length, type, id, count.
 const DATA_HEAD_BYTES: usize = 4 + 5 + 4;
-/// Where the second chunk begins.
+/// The offset of the second DATA packet of an answer.
 const SECOND: usize = DATA_HEAD_BYTES + (1 << 20);
 
 fn pipe(path: &Path) {
@@ -50,7 +50,7 @@ fn what_was_there_is_replaced_only_by_what_is_right() {
     let here = folder.write("here", b"old");
     let bad = change(&there, DIGEST_FILE, |request, _| Some(packet(0x82, request.id, &[0xab; 32])));
     let ended = get(bad, &here, "");
-    failed(&ended, "wrong_bytes", &format!("the server's file has {}", "ab".repeat(32)));
+    failed(&ended, "wrong_bytes", &format!("that of the server's file is {}", "ab".repeat(32)));
     assert!(ended.stdout.contains("no file was written"), "{ended}");
     assert_eq!(std::fs::read(&here).expect("a file"), b"old");
     // Through a link: what it leads to is replaced.
@@ -108,7 +108,7 @@ fn to_standard_output_goes_the_file_and_nothing_else() {
     let output = child.wait_with_output().expect("its end");
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("writing standard output: Broken pipe"), "{said}");
+    assert!(said.contains("cannot write to standard output: Broken pipe"), "{said}");
     assert!(!said.contains("panicked"), "{said}");
 }
 
@@ -148,13 +148,16 @@ fn what_was_written_before_it_failed_is_named() {
     });
     let ended = get(address, &out, "");
     failed(&ended, "bad_status", "error 9 FAILED: a bad disk");
-    assert!(ended.stdout.contains("FAILED: what was written is not the file."), "{ended}");
+    assert!(
+        ended.stdout.contains("FAILED: the data that was written is not the complete file."),
+        "{ended}"
+    );
 }
 
 #[test]
 fn a_full_disk_is_said_once() {
     let ended = get(good(&files("there", &noise(9 << 20))), Path::new("/dev/full"), "");
-    failed(&ended, "other", "writing /dev/full: No space left on device");
+    failed(&ended, "other", "cannot write to /dev/full: No space left on device");
     assert!(!ended.stderr.contains("panicked"), "{ended}");
     assert!(ended.stdout.contains("FAILED: no file was written."), "{ended}");
 }
@@ -211,16 +214,19 @@ fn a_slow_reader_is_waited_for_and_a_pipe_stays_a_pipe() {
 #[test]
 fn a_chunk_that_is_not_what_it_should_be() {
     type Twist = fn(&Request, Vec<u8>) -> Vec<u8>;
-    /// Says another count in the head at `at`.
+    /// Replaces the byte count in the head of the DATA packet at `at`.
     fn recount(mut answer: Vec<u8>, at: usize, count: u32) -> Vec<u8> {
         answer[at + 9..at + DATA_HEAD_BYTES].copy_from_slice(&count.to_be_bytes());
         answer
     }
     let bytes = noise(3 << 19);
     let cases: [(Twist, &str); 8] = [
-        (|_, answer| recount(answer, 0, 0), "DATA of 0 bytes: 1572864 are missing"),
-        (|_, answer| recount(answer, 0, (1 << 20) + 1), "DATA of 1048577 bytes"),
-        (|_, answer| recount(answer, SECOND, 1 << 20), "DATA of 1048576 bytes: 524288 are missing"),
+        (|_, answer| recount(answer, 0, 0), "DATA announces 0 bytes; 1572864 bytes are missing"),
+        (|_, answer| recount(answer, 0, (1 << 20) + 1), "DATA announces 1048577 bytes"),
+        (
+            |_, answer| recount(answer, SECOND, 1 << 20),
+            "DATA announces 1048576 bytes; 524288 bytes are missing",
+        ),
         (
             |request, answer| [&answer[..SECOND], &packet(0x87, request.id, b"")].concat(),
             "SENT after 1048576 of 1572864 bytes",
@@ -230,11 +236,11 @@ fn a_chunk_that_is_not_what_it_should_be() {
                 answer[8] ^= 2;
                 answer
             },
-            "DATA 3, which nobody waits for",
+            "DATA 3 answers no pending request",
         ),
         (|_, _| vec![0, 1, 0, 1], "is too long"),
         (|request, _| packet(0x89, request.id, b""), "STORED after 0 of 1572864 bytes"),
-        // Depending on whether the disk was faster it is an answer too late or one to nothing.
+        // Whether this is a late answer or an unexpected one depends on the speed of the disk.
         (|_, answer| answer.repeat(2), "DATA "),
     ];
     for (twist, says) in cases {
@@ -275,7 +281,7 @@ fn a_server_that_gives_up() {
             });
         }
     });
-    failed(&get(address, &here, ""), "eof", "closed by the server after 1053576 of 2097152 bytes");
+    failed(&get(address, &here, ""), "eof", "(FIN) after 1053576 of 2097152 bytes");
     let address = change(&there, TAKE, |_, mut answer| {
         answer.truncate(SECOND + 5);
         Some(answer)
@@ -284,18 +290,18 @@ fn a_server_that_gives_up() {
     failed(&ended, "timeout", "after 1048576 of 2097152 bytes");
     assert!(ended.took < Duration::from_secs(5), "{ended}");
     let address = change(&there, GET, |_, _| None);
-    failed(&get(address, &here, ""), "eof", "closed by the server before the size was known");
+    failed(&get(address, &here, ""), "eof", "(FIN) before the size was known");
     let offer = |size: u64, request: &Request| {
         packet(0x86, request.id, &[size.to_be_bytes(), [0; 8]].concat())
     };
     let address = change(&there, GET, move |request, _| Some(offer(u64::MAX, request)));
-    failed(&get(address, &here, ""), "protocol", "OFFER of 18446744073709551615 bytes");
+    failed(&get(address, &here, ""), "protocol", "OFFER announces 18446744073709551615 bytes");
     // In the middle of the packet that says the size.
     let address = server(move |mut stream| {
         let _ = stream.read(&mut [0; 100]);
         let _ = stream.write_all(&[0, 0, 0, 21, 0x86, 0, 0, 0, 1, 0]);
     });
-    failed(&get(address, &here, ""), "eof", "closed by the server before the size was known");
+    failed(&get(address, &here, ""), "eof", "(FIN) before the size was known");
     let address = change(&there, DIGEST_FILE, |_, _| None);
     failed(&get(address, &here, ""), "eof", "after 2097152 of 2097152 bytes");
     assert!(folder.names().is_empty(), "{:?}", folder.names());
@@ -334,7 +340,7 @@ fn nobody_listens() {
     let ended = get(address, &folder.path("here"), "");
     assert_eq!((ended.status, &ended.report["outcome"]), (3, &"unreachable".into()), "{ended}");
     assert_eq!(ended.report["error"]["kind"], "connect_refused", "{ended}");
-    assert!(ended.stdout.contains("no connection came about"), "{ended}");
+    assert!(ended.stdout.contains("no connection could be established"), "{ended}");
     assert!(folder.names().is_empty(), "{:?}", folder.names());
 }
 
@@ -342,7 +348,7 @@ fn nobody_listens() {
 fn where_a_file_cannot_be_written() {
     let (folder, address) = (Folder::new(), good(&files("there", b"")));
     let ended = get(address, &folder.path(""), "");
-    assert!(ended.status == 2 && ended.stderr.contains("is a folder"), "{ended}");
+    assert!(ended.status == 2 && ended.stderr.contains("is a directory"), "{ended}");
     let ended = get(address, &folder.path("not-there/here"), "");
     assert!(ended.status == 2 && ended.stderr.contains("No such file"), "{ended}");
     // Somebody takes its place meanwhile.
@@ -354,6 +360,6 @@ fn where_a_file_cannot_be_written() {
             Some(answer)
         }
     });
-    failed(&get(address, &here, ""), "other", "renaming it to ");
+    failed(&get(address, &here, ""), "other", "cannot rename ");
     assert_eq!(folder.names(), ["here"]);
 }

@@ -47,7 +47,7 @@ fn every_connection_is_shown_to_still_answer() {
         assert!((200..=500).contains(&ended.count("answers")), "{ended}");
         assert_eq!(ended.report["connect_time_us"]["samples"], 100, "{ended}");
         assert_eq!(ended.report["last_round_time_us"]["samples"], 100, "{ended}");
-        assert!(ended.stdout.contains("All 100 were there at the end."), "{ended}");
+        assert!(ended.stdout.contains("All 100 connections answered at the end."), "{ended}");
     }
 }
 
@@ -78,7 +78,10 @@ fn connections_that_a_server_has_forgotten_are_found() {
     let first = &ended.report["losses"][0];
     assert_eq!((&first["how"], &first["answers"]), (&"unanswered".into(), &0.into()), "{ended}");
     assert!(ended.stdout.contains("was not answered within 500ms"), "{ended}");
-    assert!(ended.stdout.contains("FAILED: 4 were lost or did not come about."), "{ended}");
+    assert!(
+        ended.stdout.contains("FAILED: 4 connections were lost or could not be established."),
+        "{ended}"
+    );
 }
 
 #[test]
@@ -118,7 +121,8 @@ fn a_server_with_an_idle_timeout_is_told_by_its_timer() {
 
 #[test]
 fn bytes_of_another_connection_are_attributed() {
-    // What one says goes to the one before, as if a buffer had been mixed up.
+    // The bytes of one connection are sent to the one before it, as if the server had mixed up
+    // two buffers.
     let others = Arc::new(Mutex::new(Vec::<[u8; 32]>::new()));
     let address = server(move |stream| {
         echo(stream, |bytes, _| {

@@ -58,7 +58,7 @@ fn echoes_and_digests_are_checked_and_counted() {
     assert_eq!(ended.count("received_bytes"), received, "{ended}");
     assert_eq!(ended.report["service_time_us"]["samples"], 1_000, "{ended}");
     assert_eq!(ended.report["plan"]["digest_every"], 4, "{ended}");
-    assert!(ended.stderr.contains("1 of 4 to be digested"), "{ended}");
+    assert!(ended.stderr.contains("1 request in 4 is a digest"), "{ended}");
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn digests_out_of_order() {
     let ended = run_packets(address, "-n 8 -c 1 --pipeline 8");
     let first = &ended.only("protocol").report["first_errors"]["protocol"];
     assert!(
-        first.as_str().is_some_and(|text| text.contains("DIGESTED 8 came before 4")),
+        first.as_str().is_some_and(|text| text.contains("DIGESTED 8 arrived before DIGESTED 4")),
         "{ended}"
     );
     assert_eq!(ended.count("replies"), 6, "the echoes\n{ended}");
@@ -176,8 +176,8 @@ fn digests_out_of_order() {
 #[test]
 fn answers_to_nothing_that_was_asked() {
     for (kind, says) in [
-        (ECHO, "ECHOED 65537, which waits for no answer"),
-        (DIGEST, "DIGESTED 65540, which waits for no answer"),
+        (ECHO, "ECHOED 65537 answers no pending request"),
+        (DIGEST, "DIGESTED 65540 answers no pending request"),
     ] {
         let address = change(kind, |_, mut answer| {
             answer[6] ^= 1;
@@ -250,7 +250,7 @@ fn packets_that_are_none() {
     for (bytes, says) in [
         (vec![0, 1, 0, 1], "a packet of 65537 bytes is too long: 65536 are allowed"),
         (b"220 mail.example ESMTP\r\n".to_vec(), "is too long"),
-        (vec![0, 0, 0, 4, 0x81, 0, 0, 0], "it has no id"),
+        (vec![0, 0, 0, 4, 0x81, 0, 0, 0], "has no id"),
         (packet(0x42, [0, 0, 0, 1], b"?"), "type 0x42"),
     ] {
         let address = change(ECHO, move |_, _| bytes.clone());

@@ -101,7 +101,7 @@ fn a_server_that_cuts_its_replies_is_found() {
     let errors = &load["report"]["errors"];
     let cut = errors["eof"].as_u64().unwrap_or(0) + errors["reset"].as_u64().unwrap_or(0);
     assert!((1..=4).contains(&cut), "{ended}");
-    // What to type to see it again, and what it said.
+    // The command that repeats the step, and its output.
     let command = load["command"].as_str().expect("a command");
     assert!(command.ends_with("-d 1500ms --drain-ok"), "{ended}");
     assert!(ended.stdout.contains(&format!("\nload: {command}\n")), "{ended}");
@@ -120,7 +120,10 @@ fn a_server_that_stays_is_ended_and_told() {
     let error = ended.report["server"]["error"].as_str().unwrap_or_default();
     assert!(error.contains("had not ended 300ms after TERM"), "{ended}");
     assert_eq!(ended.report["server"]["exit_status"], 137, "{ended}");
-    assert!(ended.stdout.contains("FAILED: not by its parts."), "{ended}");
+    assert!(
+        ended.stdout.contains("FAILED: all parts passed, but the server or an event failed."),
+        "{ended}"
+    );
 }
 
 #[test]
@@ -291,7 +294,7 @@ fn serve(name: &str, address: SocketAddr) {
             OPEN.fetch_sub(1, Ordering::Relaxed);
         });
     }
-    // What is in the backlog has been accepted by the kernel: it is served, too.
+    // The kernel has accepted the connections in the backlog; serve them too.
     while let Ok((stream, _)) = listener.accept() {
         answer(stream, is_rude);
     }

@@ -22,7 +22,7 @@ fn files_of_every_size_arrive() {
         moved(&ended, &bytes);
         assert_eq!(ended.report["verification"], "same", "{ended}");
         assert_eq!(ended.report["sha256"], ended.report["server_sha256"], "{ended}");
-        assert!(ended.stdout.contains("the server's is the same"), "{ended}");
+        assert!(ended.stdout.contains("same as the server's"), "{ended}");
         let there = there.lock().expect("no panic");
         assert!(there[format!("{size}.bin").as_bytes()] == bytes, "{ended}");
     }
@@ -34,7 +34,7 @@ fn a_name_of_its_own_and_a_name_that_is_taken() {
     let address = good(&there);
     let file = folder.write("here", b"new");
     let ended = put(address, &file, "--as there");
-    let says = "error 6 EXISTS: the name is taken: there; give --replace, if the server allows it";
+    let says = "error 6 EXISTS: the name is taken: there; use --replace if the server allows it";
     failed(&ended, "bad_status", says);
     assert!(ended.stdout.contains("the server has not confirmed the file"), "{ended}");
     assert_eq!(there.lock().expect("no panic")[&b"there"[..]], b"old");
@@ -77,9 +77,9 @@ fn another_digest_than_ours() {
         Some(packet(0x82, request.id, &[0xab; 32]))
     });
     let ended = put(address, &file, "");
-    failed(&ended, "wrong_bytes", &format!("the server's file has {}", "ab".repeat(32)));
+    failed(&ended, "wrong_bytes", &format!("that of the server's file is {}", "ab".repeat(32)));
     assert_eq!(ended.report["verification"], "different", "{ended}");
-    assert!(ended.stdout.contains("the server's is another"), "{ended}");
+    assert!(ended.stdout.contains("differs from the server's"), "{ended}");
     assert!(ended.stdout.contains("FAILED: the file is on the server."), "{ended}");
 }
 
@@ -94,16 +94,20 @@ fn what_a_server_says_at_the_wrong_moment() {
         (
             PUT,
             stored as fn(&Request, Vec<u8>) -> Option<Vec<u8>>,
-            "STORED after 0 of 67108864 bytes",
+            "unexpected STORED after 0 of 67108864 bytes",
         ),
         (DATA, stored, "STORED after"),
         (PUT, |_, answer| Some(answer.repeat(2)), "ACCEPTED after"),
         (PUT, |request, _| Some(packet(0x86, request.id, &[0; 16])), "OFFER after"),
-        (PUT, |_, _| Some(packet(0x88, [0, 0, 0, 9], b"")), "ACCEPTED 9, which nobody waits for"),
-        (PUT, |_, _| Some(packet(0x82, [0, 0, 0, 2], &[0; 32])), "DIGESTED 2, which nobody"),
+        (
+            PUT,
+            |_, _| Some(packet(0x88, [0, 0, 0, 9], b"")),
+            "ACCEPTED 9 answers no pending request",
+        ),
+        (PUT, |_, _| Some(packet(0x82, [0, 0, 0, 2], &[0; 32])), "DIGESTED 2 answers no pending"),
         (PUT, |_, _| Some(vec![0, 1, 0, 1]), "is too long"),
         (PUT, |request, _| Some(packet(0x42, request.id, b"")), "type 0x42"),
-        (DIGEST_FILE, |_, _| Some(packet(0x89, [0, 0, 0, 1], b"")), "STORED 1, which nobody"),
+        (DIGEST_FILE, |_, _| Some(packet(0x89, [0, 0, 0, 1], b"")), "STORED 1 answers no pending"),
     ] {
         failed(&put(change(&Files::default(), kind, how), &file, ""), "protocol", says);
     }
@@ -130,7 +134,7 @@ fn a_server_that_gives_up() {
     let address = change(&Files::default(), PUT, |_, _| Some(error([0, 0, 0, 2], 11, "no")));
     failed(&put(address, &file, ""), "bad_status", "error 11 NO_WORKERS: no");
     let address = change(&Files::default(), PUT, |_, _| None);
-    failed(&put(address, &file, ""), "eof", "closed by the server after 0 of 9437184 bytes");
+    failed(&put(address, &file, ""), "eof", "closed the connection (FIN) after 0 of 9437184 bytes");
     let address = change(&Files::default(), DIGEST_FILE, |_, _| None);
     failed(&put(address, &file, ""), "eof", "after 9437184 of 9437184 bytes");
 }
@@ -142,7 +146,7 @@ fn a_server_that_says_nothing() {
     for kind in [PUT, DATA, DIGEST_FILE] {
         let address = change(&Files::default(), kind, |_, _| Some(Vec::new()));
         let ended = put(address, &file, "--timeout 300ms");
-        failed(&ended, "timeout", "nothing came for");
+        failed(&ended, "timeout", "no data for");
         assert!(ended.took < Duration::from_secs(5), "{ended}");
     }
 }
@@ -158,7 +162,7 @@ fn a_file_that_shrinks_while_it_is_sent() {
         file.set_len(6 << 20).expect("our own file");
         Some(answer)
     });
-    let says = format!("{} became shorter while it was sent", path.display());
+    let says = format!("{} became shorter during the upload", path.display());
     failed(&put(address, &path, ""), "other", &says);
 }
 
@@ -181,7 +185,7 @@ fn a_server_that_reads_nothing() {
     File::create(&path).and_then(|file| file.set_len(256 << 20)).expect("room for nothing");
     let (address, _receiver) = stuck(&Files::default());
     let ended = put(address, &path, "--timeout 300ms");
-    failed(&ended, "timeout", "of 268435456 bytes: transfer_timeout");
+    failed(&ended, "timeout", "of 268435456 bytes (transfer_timeout)");
     assert!(ended.took < Duration::from_secs(5), "{ended}");
 }
 
@@ -248,7 +252,7 @@ fn what_cannot_be_put() {
     let ended = put(address, &folder.path("not-there"), "");
     assert!(ended.status == 2 && ended.stderr.contains("No such file"), "{ended}");
     let ended = put(address, &folder.path(""), "--as x");
-    assert!(ended.status == 2 && ended.stderr.contains("is no regular file"), "{ended}");
+    assert!(ended.status == 2 && ended.stderr.contains("is not a regular file"), "{ended}");
     let ended = put(address, &folder.write("here", b""), "--as ../x");
     assert!(ended.status == 2 && ended.stderr.contains("without slashes"), "{ended}");
 }

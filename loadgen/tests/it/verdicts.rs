@@ -1,4 +1,4 @@
-//! What fails a run beside its errors, and what it leaves behind.
+//! Tests of the rules that fail a run, and of the report such a run writes.
 
 use crate::support::{echo, run_echo, server};
 use serde_json::{Value, json};
@@ -30,10 +30,10 @@ fn a_demand_that_is_not_met_is_status_one_and_named() {
         ])
     );
     assert!(missed.stdout.contains("replies<1k: FAILED, 100"), "{missed}");
-    // Of a kind of run that has no such figure.
+    // A rule on a figure that this kind of run does not have.
     let none = run_echo(address(), "-n 100 --fail-if findings>0");
     assert_eq!(none.status, 1, "{none}");
-    assert!(none.stdout.contains("a report of kind load has no findings"), "{none}");
+    assert!(none.stdout.contains("report of kind load has no findings"), "{none}");
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn a_ledger_that_comes_to_rest_passes_and_a_leak_is_named() {
     let good = run_echo(address(), &format!("-n 100 --ledger {url}"));
     good.passed();
     assert_eq!(good.report["ledger"]["leaks"], json!([]), "{good}");
-    assert!(good.stdout.contains("all is given back"), "{good}");
+    assert!(good.stdout.contains("everything was released"), "{good}");
     let url = admin(vec![ledger(1, 8), ledger(3, 7)]);
     let bad = run_echo(address(), &format!("-n 100 --settle 300ms --ledger {url}"));
     assert_eq!((bad.status, &bad.report["outcome"]), (1, &"failed".into()), "{bad}");
@@ -170,7 +170,7 @@ fn a_process_that_gives_everything_back_passes() {
     let seen = &ended.report["process"];
     assert_eq!((&seen["stays"], &seen["pid"]), (&json!([]), &json!(server.pid())), "{ended}");
     assert_eq!(seen["after"]["sockets"]["LISTEN"], 1, "{ended}");
-    assert!(ended.stdout.contains("all is given back; resident "), "{ended}");
+    assert!(ended.stdout.contains("everything was released; resident memory "), "{ended}");
 }
 
 #[test]
@@ -244,10 +244,10 @@ fn files_that_are_no_reports_and_options_of_runs_are_wrong_usage() {
     std::fs::write(folder.path().join("x"), "{}").expect("a file");
     for (line, says) in [
         ("report none", "none"),
-        ("report x", "no report of ringload --json"),
+        ("report x", "not a report of ringload --json"),
         ("merge", "required"),
         ("compare x", "required"),
-        ("report x --ledger http://127.0.0.1:1", "--ledger is for a run"),
+        ("report x --ledger http://127.0.0.1:1", "--ledger applies to a run"),
         ("report x x --html y", "give one FILE"),
         ("compare x x --html y", "ringload report FILE"),
         ("echo 127.0.0.1:1 --html /proc/no/such/file", "--html /proc/no/such/file"),

@@ -1,4 +1,4 @@
-//! Opens the connections, holds them, asks each in its turn, and notices what becomes of them.
+//! Opens and holds the connections, probes them in turn, and records losses.
 
 mod talk;
 
@@ -19,18 +19,18 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-/// Longest time without a look at the signals.
+/// Longest time between two checks for a signal.
 const NAP_MAX_NS: u64 = 10_000_000;
-/// Between two lines of output.
+/// Interval between two lines of output.
 const LINE_NS: u64 = 1_000_000_000;
-/// Events taken at once.
+/// Maximum number of epoll events per turn.
 const EVENTS_MAX: usize = 1_024;
-/// Probes sent, and connects begun, before answers are looked for again.
+/// Maximum number of probes sent, and of connects started, per turn.
 const BURST_MAX: usize = 128;
-/// Bytes read at once.
+/// Size of the read buffer.
 const READ_BYTES: usize = 64 << 10;
 
-/// What is to be done.
+/// The work to do.
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs)] // The options of the command line.
 pub struct Order {
@@ -44,21 +44,21 @@ pub struct Order {
     pub drain_ok: bool,
 }
 
-/// What is left at the end.
+/// The result of a run.
 pub struct Kept {
-    /// Everything counted.
+    /// The counters.
     pub tally: Tally,
-    /// Until the last connect had succeeded or failed.
+    /// Time until the last connect succeeded or failed.
     pub ramp: Duration,
-    /// From the first connect to the end.
+    /// Time from the first connect to the end.
     pub elapsed: Duration,
-    /// Memory of this process that came with the connections; `None` if they never were all there.
+    /// Growth of resident memory during the ramp; `None` if the ramp did not finish.
     pub memory_bytes: Option<u64>,
-    /// A signal ended it.
+    /// A signal ended the run.
     pub interrupted: bool,
 }
 
-/// The one thread that has all connections.
+/// Holds all connections, on one thread.
 pub struct Keeper {
     order: Order,
     poll: Poll,
@@ -68,15 +68,15 @@ pub struct Keeper {
     tally: Tally,
     phase: Phase,
     turns: Turns,
-    /// Members whose connect has begun, or been given up.
+    /// Number of members whose connect has started.
     begun: usize,
-    /// Connects under way, by when they are given up.
+    /// Number of connects in progress, and their deadlines.
     connecting: usize,
     connects: VecDeque<(u64, usize)>,
-    /// Probes under way, by when they count as unanswered; with the member's count of them.
+    /// Number of probes in flight, and their deadlines with member and probe count.
     asking: usize,
     probes: VecDeque<(u64, usize, u64)>,
-    /// Members that have more to read.
+    /// Members with more data to read.
     again: Vec<usize>,
     ramp_ns: u64,
     resident_before: Option<u64>,
@@ -85,7 +85,7 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Ready to begin.
+    /// Creates the keeper.
     ///
     /// # Errors
     /// errno of `epoll_create1(2)`.
@@ -112,7 +112,7 @@ impl Keeper {
         })
     }
 
-    /// Does it all; `line` is told of every second.
+    /// Runs all phases; calls `line` once per second.
     ///
     /// # Errors
     /// errno of `epoll_wait(2)`.
@@ -157,7 +157,7 @@ impl Keeper {
             }
         };
         let elapsed_ns = self.now_ns();
-        // Of a moment there is nothing to say.
+        // An interval of less than a tenth of a second is not reported.
         if elapsed_ns + LINE_NS - next_line_ns > LINE_NS / 10 {
             self.tally.interval(elapsed_ns, self.phase);
         }
@@ -175,7 +175,7 @@ impl Keeper {
         to_ns(self.start.elapsed())
     }
 
-    /// When there is something to do even if nothing comes.
+    /// Returns the time at which the next turn must start without an event.
     fn wake_ns(&self, now_ns: u64) -> u64 {
         if !self.again.is_empty() {
             return now_ns;
@@ -198,11 +198,11 @@ impl Keeper {
         times.into_iter().min().unwrap_or_default()
     }
 
-    /// Moves on to the next phase when it is time; true after the last.
+    /// Moves to the next phase when it is due. Returns true after the last phase.
     fn is_over(&mut self, now_ns: u64) -> bool {
         match self.phase {
             Phase::Ramp => {
-                // Nobody is there: no need to be told a million times.
+                // The server is unreachable; further connects would fail too.
                 let failed = self.tally.failures.total() + self.tally.refused;
                 if self.tally.connected == 0 && failed >= CONNECTING_MAX as u64 {
                     return true;
@@ -233,7 +233,7 @@ impl Keeper {
         self.begun < self.members.len() && self.connecting < CONNECTING_MAX
     }
 
-    /// When the next connect is to begin.
+    /// Returns the scheduled time of the next connect.
     fn connect_due_ns(&self) -> u64 {
         self.order
             .conn_rate
@@ -249,7 +249,7 @@ impl Keeper {
             }
             let number = self.begun;
             self.begun += 1;
-            // Without a rate it was intended now.
+            // Without a rate, the scheduled time is now.
             let intended_ns = if self.order.conn_rate.is_some() { due_ns } else { now_ns };
             match self.connect(number) {
                 Ok(stream) => {
@@ -290,10 +290,10 @@ impl Keeper {
             self.tally.refused += 1;
             return;
         }
-        self.tally.failures.count(kind, || format!("connection {number}: {error}"));
+        self.tally.failures.count(kind, || format!("connection {number}: connect: {error}"));
     }
 
-    /// Sends the probes whose time has come.
+    /// Sends the probes that are due.
     fn take_turns(&mut self) {
         if self.phase == Phase::LastRound && self.turns.is_round_over() {
             return;
@@ -319,7 +319,7 @@ impl Keeper {
         }
     }
 
-    /// Gives up connects and probes that took too long.
+    /// Times out connects and probes.
     fn give_up(&mut self) {
         let now_ns = self.now_ns();
         while let Some((_, number)) = pop_if(&mut self.connects, |(due_ns, _)| *due_ns <= now_ns) {
@@ -333,7 +333,11 @@ impl Keeper {
         {
             let member = &self.members[number];
             if member.asked == asked && member.probe(number).is_some() {
-                let unsent = if member.unsent.is_empty() { "" } else { ", nor was it all taken" };
+                let unsent = if member.unsent.is_empty() {
+                    ""
+                } else {
+                    "; the socket did not accept all of it"
+                };
                 let detail = format!(
                     "probe {} was not answered within {:?}{unsent}",
                     asked - 1,

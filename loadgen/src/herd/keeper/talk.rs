@@ -1,4 +1,4 @@
-//! What happens on one connection: probes out, answers in, and how it is lost.
+//! The part of the keeper that handles one connection: probes, answers and its end.
 
 use super::super::clock::to_ns;
 use super::super::loss::{How, Loss, seconds};
@@ -7,11 +7,11 @@ use super::super::tongue::{Heard, Wrong};
 use super::Keeper;
 use std::io::{self, Read, Write};
 
-/// Reads of one connection before the others get their turn.
+/// Maximum number of reads from one connection per turn.
 const READS_MAX: usize = 16;
 
 impl Keeper {
-    /// Sends a probe that was to be sent at `intended_ns`.
+    /// Sends a probe that was scheduled for `intended_ns`.
     pub(super) fn ask(&mut self, number: usize, intended_ns: u64) {
         let now_ns = self.now_ns();
         let member = &mut self.members[number];
@@ -27,7 +27,7 @@ impl Keeper {
         self.send(number);
     }
 
-    /// Sends what is unsent, as far as the socket takes it.
+    /// Sends unsent bytes until the socket is full.
     fn send(&mut self, number: usize) {
         let now_ns = self.now_ns();
         let member = &mut self.members[number];
@@ -41,16 +41,16 @@ impl Keeper {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    // What the server had said before it broke tells more.
+                    // Data received before the failure may explain it.
                     self.read(number);
-                    return self.lose(number, How::Reset, format!("send: {error}"));
+                    return self.lose(number, How::Reset, format!("send failed: {error}"));
                 }
             }
         }
         member.unsent = Vec::new();
     }
 
-    /// Something happened on a socket.
+    /// Handles an event of a socket.
     pub(super) fn wake(&mut self, number: usize, is_writable: bool, is_error: bool) {
         let member = &mut self.members[number];
         if let State::Connecting(stream) = &mut member.state {
@@ -80,7 +80,7 @@ impl Keeper {
         }
     }
 
-    /// Reads what there is, until there is nothing more or the connection is lost.
+    /// Reads until the socket is empty or the connection is lost.
     pub(super) fn read(&mut self, number: usize) {
         for _ in 0..READS_MAX {
             let member = &mut self.members[number];
@@ -94,7 +94,9 @@ impl Keeper {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return self.lose(number, How::Reset, format!("receive: {error}")),
+                Err(error) => {
+                    return self.lose(number, How::Reset, format!("receive failed: {error}"));
+                }
             }
         }
         self.again.push(number);
@@ -119,7 +121,11 @@ impl Keeper {
                 if self.order.drain_ok {
                     self.drained(number);
                 }
-                self.lose(number, How::Fin, "announced by the server (Connection: close)".into());
+                self.lose(
+                    number,
+                    How::Fin,
+                    "the server announced the end of the connection (Connection: close)".into(),
+                );
             }
         }
         Ok(())
@@ -139,7 +145,7 @@ impl Keeper {
         }
     }
 
-    /// The server's FIN.
+    /// Handles the server's FIN.
     fn end(&mut self, number: usize) {
         let now_ns = self.now_ns();
         let member = &mut self.members[number];
@@ -153,9 +159,9 @@ impl Keeper {
             Ok(true) => {
                 member.waiting = 0;
                 self.answered(number, now_ns);
-                self.lose(number, How::Fin, "the answer ended with the connection".into());
+                self.lose(number, How::Fin, "closed by the server at the end of an answer".into());
             }
-            // Nothing of an answer had come.
+            // No part of an answer was received.
             Ok(false) if self.order.drain_ok && member.ear.is_none() => self.drained(number),
             Ok(false) => {
                 let when = if under_way { "before an answer" } else { "while idle" };
@@ -164,14 +170,14 @@ impl Keeper {
         }
     }
 
-    /// The server has ended it politely, as it may.
+    /// Counts a clean close that `--drain-ok` allows.
     fn drained(&mut self, number: usize) {
         let member = &mut self.members[number];
         if member.probe(number).is_some() {
             self.asking -= 1;
             self.tally.unanswered_at_close += 1;
         } else if member.is_last && member.answered > 0 {
-            // It had answered in the last round, and counts there.
+            // The member was counted in the last round; take it back.
             self.tally.answered_last -= 1;
         }
         self.tally.open -= 1;
@@ -179,7 +185,7 @@ impl Keeper {
         *member = Member { state: State::Gone, ..Member::new() };
     }
 
-    /// Once for each that is lost; what follows finds it gone.
+    /// Counts a lost connection. Later calls for the same connection have no effect.
     pub(super) fn lose(&mut self, number: usize, how: How, detail: String) {
         let now_ns = self.now_ns();
         let member = &mut self.members[number];

@@ -7,7 +7,7 @@ fn http() -> Tongue {
     Tongue::http(&"http://localhost:81/a".parse().expect("a URL"))
 }
 
-/// A right answer in `tongue`.
+/// Returns a correct answer in `tongue`.
 fn answer(tongue: &Tongue, probe: Probe) -> Vec<u8> {
     let mut bytes = tongue.question(probe);
     match tongue {
@@ -52,7 +52,7 @@ fn bytes_of_another_connection_or_time_are_attributed() {
         for (whose, says) in [
             (Probe { number: 8, round: 1 }, "the bytes of connection 8, probe 1"),
             (Probe { number: 3, round: 0 }, "the bytes of probe 0"),
-            (Probe { number: 99, round: 2 }, "byte 0 of probe 2 came back as"),
+            (Probe { number: 99, round: 2 }, "byte 0 of the answer to probe 2 is"),
         ] {
             let mut bytes = answer(&tongue, whose);
             if let Tongue::Packets(_) = tongue {

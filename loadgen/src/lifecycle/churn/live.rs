@@ -1,4 +1,4 @@
-//! The live view: the matrix, filling up.
+//! The live view of the matrix.
 
 use super::tally::{CellTally, Tally};
 use crate::args::ChurnArgs;
@@ -9,20 +9,20 @@ use crate::units::show_count;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// What a run shows of itself.
+/// The live view of a run.
 pub(super) struct View<'a> {
-    /// Where it is shown.
+    /// The screen.
     pub(super) screen: Screen,
-    /// What runs, in one line.
+    /// Description of the run.
     pub(super) title: &'a str,
-    /// Those that are walked.
+    /// The cells of the run.
     pub(super) cells: &'a [Cell],
-    /// Connections per second, of every second so far.
+    /// Connections per second, one value per second.
     pub(super) rates: Vec<u64>,
 }
 
 impl View<'_> {
-    /// Shows how far it is, if it is time to.
+    /// Updates the view if it is due.
     pub(super) fn show(&mut self, args: &ChurnArgs, elapsed: Duration, tally: &Tally) {
         let Self { screen, title, cells, rates } = self;
         screen.show(|| {
@@ -53,7 +53,7 @@ impl View<'_> {
     }
 }
 
-/// Points in rows and kinds in columns, those that are walked.
+/// Returns the matrix of the run, with points as rows and kinds as columns.
 fn matrix(walked: &[Cell], tallies: &BTreeMap<Option<Cell>, CellTally>) -> Matrix {
     let points = Point::ALL.into_iter().filter(|it| walked.iter().any(|cell| cell.point == *it));
     let kinds = Kind::ALL.into_iter().filter(|it| walked.iter().any(|cell| cell.kind == *it));

@@ -1,4 +1,4 @@
-//! The report for people.
+//! Text output of `ringload churn`.
 
 use super::report::{BystandersReport, CellReport, ExampleReport, Outcome, Plan, Report};
 use crate::lifecycle::cell::{Kind, Point};
@@ -6,26 +6,27 @@ use crate::units::{show_count, show_time};
 use std::fmt::Write;
 use std::time::Duration;
 
-/// Width of the first column of the matrix, and of the others.
+/// Width of the first column of the matrix and of the others.
 const WIDTHS: (usize, usize) = (16, 13);
-/// Most kinds of outcomes shown; all are in the JSON.
+/// Maximum number of outcomes shown; the JSON report has all of them.
 const OUTCOMES_MAX: usize = 12;
 
-/// What will be done, before it is.
+/// Returns the line that describes the run before it starts.
 pub(super) fn opening(plan: &Plan, seed: u64) -> String {
     let until = match (plan.count, plan.duration_s) {
         (Some(count), _) => format!("{} scripts", show_count(count)),
         (None, seconds) => format!("{:?}", Duration::from_secs_f64(seconds.unwrap_or_default())),
     };
     format!(
-        "ringload churn {}: {} cells of the matrix, {} at once, {until}, seed {seed}",
+        "ringload churn {}: {} cells of the fault matrix, {} scripts at a time, {until}, seed \
+         {seed}",
         plan.target,
         plan.faults.len(),
         plan.connections,
     )
 }
 
-/// The heading of the lines that [`line()`] makes.
+/// Returns the heading of the lines of [`line()`].
 pub(super) fn heading() -> String {
     format!(
         "{:>8}  {:>12}  {:>8}  {:>6}  {:>9}",
@@ -33,7 +34,7 @@ pub(super) fn heading() -> String {
     )
 }
 
-/// One second.
+/// Returns the line of one second.
 pub(super) fn line(
     elapsed: Duration,
     connections: u64,
@@ -51,7 +52,7 @@ pub(super) fn line(
     )
 }
 
-/// The summary of a run.
+/// Returns the summary of a run.
 pub(super) fn summary(report: &Report) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
@@ -62,7 +63,7 @@ pub(super) fn summary(report: &Report) -> String {
 fn write(report: &Report, out: &mut String) -> std::fmt::Result {
     let seed = report.environment.seed.unwrap_or_default();
     if report.outcome == Outcome::Unreachable {
-        return writeln!(out, "UNREACHABLE: nothing answers at {}", report.plan.address);
+        return writeln!(out, "UNREACHABLE: no server answers at {}", report.plan.address);
     }
     writeln!(
         out,
@@ -78,7 +79,8 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
     if reaction.samples > 0 {
         writeln!(
             out,
-            "\nfrom our last deed to the server's ending: p50 {}, p99 {}, p99.9 {}, max {}",
+            "\nreaction time (client's last byte or FIN to the server's FIN or RST): p50 {}, p99 \
+             {}, p99.9 {}, max {}",
             us(reaction.p50),
             us(reaction.p99),
             us(reaction.p99_9),
@@ -89,33 +91,34 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
         felt(bystanders, out)?;
     }
     if report.unfinished > 0 {
-        writeln!(out, "{} scripts were cut short by the end", show_count(report.unfinished))?;
-    }
-    if let Some(shortage) = &report.shortage {
         writeln!(
             out,
-            "on our side: {shortage}; {} scripts were not walked for it",
-            report.not_walked
+            "{} scripts were unfinished at the end of the run",
+            show_count(report.unfinished)
         )?;
+    }
+    if let Some(shortage) = &report.shortage {
+        writeln!(out, "bottleneck: {shortage}; {} scripts did not run", report.not_walked)?;
     }
     let vanished: u64 =
         report.cells.iter().filter(|it| it.kind == Kind::Vanish.name()).map(|it| it.scripts).sum();
     if vanished > 0 {
         writeln!(
             out,
-            "{} vanished without a packet: the server holds them until its own deadlines (--settle)",
+            "{} vanished without a packet; the server keeps their connections until its own \
+             timeouts (raise --settle for --ledger and --pid)",
             plural(vanished, "client"),
         )?;
     }
     findings(report, out)?;
     match report.outcome {
-        Outcome::Passed => writeln!(out, "PASSED: every ending was one that the protocol allows"),
+        Outcome::Passed => writeln!(out, "PASSED: the protocol allows every outcome"),
         Outcome::Failed => writeln!(out, "FAILED: {}", plural(report.findings_total, "finding")),
         Outcome::Interrupted => {
             writeln!(out, "INTERRUPTED: {} so far", plural(report.findings_total, "finding"))
         }
         Outcome::Bottleneck => {
-            writeln!(out, "NOT SAID: we were the limit, not the server; see above")
+            writeln!(out, "INVALID: ringload ran out of ports or descriptors; see above")
         }
         Outcome::Unreachable => Ok(()),
     }
@@ -144,7 +147,7 @@ fn matrix(report: &Report, out: &mut String) -> std::fmt::Result {
         out.push('\n');
     }
     if report.findings_total > 0 {
-        writeln!(out, "(412!3: of 412 scripts 3 connections went wrong)")?;
+        writeln!(out, "(412!3 means 412 scripts and 3 findings)")?;
     }
     Ok(())
 }
@@ -183,7 +186,9 @@ fn felt(felt: &BystandersReport, out: &mut String) -> std::fmt::Result {
         "p99.9",
         "max"
     )?;
-    for (name, it) in [("before", &felt.baseline_us), ("beside the abuse", &felt.abuse_us)] {
+    for (name, it) in
+        [("before the faults", &felt.baseline_us), ("during the faults", &felt.abuse_us)]
+    {
         let times = [it.p50, it.p99, it.p99_9, it.max].map(us);
         let [p50, p99, p99_9, max] = times;
         writeln!(out, "{name:24}{p50:>10}{p99:>10}{p99_9:>10}{max:>10}")?;
@@ -208,22 +213,26 @@ fn findings(report: &Report, out: &mut String) -> std::fmt::Result {
 
 fn example(example: &ExampleReport, out: &mut String) -> std::fmt::Result {
     writeln!(out, "  first at {}/{}: {}", example.point, example.kind, example.detail)?;
-    let tries = plural(example.shrink_tries.into(), "walk");
+    let tries = plural(example.shrink_tries.into(), "attempt");
     match example.seen_again {
         None => {}
         Some("alone") => writeln!(out, "  shrunk to ({tries}):")?,
         Some("together") => {
             let count = example.shrunk.len();
-            writeln!(out, "  it needs company; shrunk to {count} at once ({tries}):")?;
+            writeln!(
+                out,
+                "  fails only with other scripts; shrunk to {count} at the same time ({tries}):"
+            )?;
         }
         Some("server_down") => writeln!(
             out,
-            "  the server has not survived: a connection that behaves well fails now too. Start it \
-             again, and replay what was on its way:"
+            "  the server did not survive: well-behaved connections fail now too. Restart it and \
+             replay the scripts that were running:"
         )?,
         Some(_) => writeln!(
             out,
-            "  not seen again, neither alone nor in company ({tries}): try --times and --company:"
+            "  not reproduced, neither alone nor with other scripts ({tries}); try --times and \
+             --company:"
         )?,
     }
     writeln!(out, "  {}", example.replay)
@@ -249,10 +258,10 @@ mod tests {
             "asked                     2!2",
             "lost_reply: 2 times",
             "  first at asked/rst: it is lost",
-            "shrunk to (9 walks):\n  ringload replay --patience 2s",
+            "shrunk to (9 attempts):\n  ringload replay --patience 2s",
             "not_served: 6 times\n  first at bystander/none: it waits",
             "3.0×",
-            "our ports are used up",
+            "no ephemeral ports are free",
             "FAILED: 8 findings",
         ] {
             assert!(text.contains(part), "{part:?} is not in\n{text}");

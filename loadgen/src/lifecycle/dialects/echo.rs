@@ -1,7 +1,8 @@
-//! Echo: every byte comes back, in order, and then the FIN that answers ours.
+//! The echo dialect: the server returns every byte in order, and answers the client's FIN with its
+//! own.
 //!
-//! A phrase is a message's size in bytes. What must come is a function of the connection's key, so
-//! a byte that is wrong can be looked for in what other connections say.
+//! A phrase is the size of a message in bytes. The bytes are computed from the connection's key, so
+//! wrong bytes can be searched for in the data of other connections.
 
 use crate::lifecycle::dialect::{
     Dialect, Ear, Key, Limits, Phrase, Request, Sight, Speech, Verdict,
@@ -12,16 +13,16 @@ use crate::stream::Stream;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Most bytes of a connection.
+/// Maximum number of bytes that a connection sends.
 const SPEECH_BYTES_MAX: u64 = 16 << 20;
-/// Connections remembered, to find whose a byte is.
+/// Number of recent connections that are searched for wrong bytes.
 const RECENT_MAX: usize = 4_096;
-/// Most bytes of their streams searched for one wrong byte: some milliseconds.
+/// Maximum number of bytes searched for one wrong byte: a few milliseconds.
 const SEARCH_BYTES_MAX: u64 = 4 << 20;
-/// So many bytes are nobody's by chance; of fewer it is not known whose they are.
+/// Minimum number of bytes for an attribution; a shorter match may be chance.
 const NEEDLE_BYTES: usize = 8;
 
-/// Speaks echo.
+/// The echo dialect.
 #[derive(Default)]
 pub struct EchoDialect {
     recent: Arc<Mutex<VecDeque<(Key, u64)>>>,
@@ -92,7 +93,7 @@ impl Dialect for EchoDialect {
             _ => "all of the echo",
         };
         let owed = (heard < said)
-            .then(|| format!("{} of the {said} bytes said had not come back", said - heard));
+            .then(|| format!("{} of the {said} bytes sent had not been echoed", said - heard));
         oracle::settle(progress, owed.as_deref(), sight, limits)
     }
 }
@@ -104,7 +105,7 @@ fn sizes(phrases: &[Phrase]) -> Result<Vec<u64>, String> {
         total += size.unwrap_or_default();
         size.filter(|_| total <= SPEECH_BYTES_MAX).ok_or_else(|| {
             format!(
-                "say={phrase}: an echo is of a number of bytes, all together at most \
+                "say={phrase}: expected a number of bytes for each echo, in total at most \
                  {SPEECH_BYTES_MAX}"
             )
         })
@@ -117,7 +118,7 @@ struct EchoEar {
     sizes: Vec<u64>,
     heard: u64,
     replies: u64,
-    /// Bytes of the reply that is not whole yet.
+    /// Bytes of the incomplete reply.
     rest: u64,
     recent: Arc<Mutex<VecDeque<(Key, u64)>>>,
 }
@@ -130,7 +131,8 @@ impl Ear for EchoEar {
         }
         self.heard += bytes.len() as u64;
         if self.heard > said {
-            let detail = format!("{} bytes came, {said} had been said", self.heard);
+            let detail =
+                format!("{} bytes were received, but only {said} had been sent", self.heard);
             return Err(Finding::new(Rule::Unasked, detail));
         }
         self.rest += bytes.len() as u64;
@@ -157,7 +159,7 @@ impl Ear for EchoEar {
 }
 
 impl EchoEar {
-    /// Whose the wrong bytes are that came at `offset`.
+    /// Attributes the wrong bytes received at `offset`.
     #[cold]
     fn attribute(&self, offset: u64, bytes: &[u8]) -> Finding {
         let must = {
@@ -166,22 +168,22 @@ impl EchoEar {
             must
         };
         let came = &bytes[..must.len()];
-        let what = format!("byte {offset} is {:#04x}, not {:#04x}", came[0], must[0]);
+        let what = format!("byte {offset} is {:#04x}, expected {:#04x}", came[0], must[0]);
         if let Some(needle) = bytes.first_chunk::<NEEDLE_BYTES>()
             && let Some((key, at)) = self.search(*needle)
         {
             let whose = match key == self.key {
-                true => "this very connection".into(),
+                true => "this connection".into(),
                 false => key.to_string(),
             };
-            let detail = format!("{what}: these are bytes {at} and on of {whose}");
+            let detail = format!("{what}: these bytes belong to offset {at} of {whose}");
             return Finding::new(Rule::ForeignBytes, detail);
         }
-        Finding::new(Rule::WrongBytes, format!("{what}, and no recent connection said that"))
+        Finding::new(Rule::WrongBytes, format!("{what}; no recent connection sent these bytes"))
     }
 
-    /// Where in what was said recently these bytes are: first in this connection's own stream, then
-    /// in those that were begun last.
+    /// Searches the bytes in this connection's own data, then in that of the most recent
+    /// connections.
     fn search(&self, needle: [u8; NEEDLE_BYTES]) -> Option<(Key, u64)> {
         let recent: Vec<(Key, u64)> = self
             .recent
@@ -206,7 +208,8 @@ impl EchoEar {
     }
 }
 
-/// Where it is first. A word is moved along, since a comparison of slices at each byte is slow.
+/// Returns the first position of the needle. Shifts a word along, because comparing slices at each
+/// byte is slow.
 fn position(bytes: &[u8], needle: [u8; NEEDLE_BYTES]) -> Option<usize> {
     let needle = u64::from_be_bytes(needle);
     let mut word = 0;
@@ -260,11 +263,11 @@ mod tests {
         let finding = ear.hear(&other[40..90], 164).expect_err("another's");
         assert_eq!(finding.rule, Rule::ForeignBytes);
         assert!(finding.detail.contains("byte 10 is"), "{finding:?}");
-        assert!(finding.detail.contains("bytes 40 and on of connection 2"), "{finding:?}");
+        assert!(finding.detail.contains("offset 40 of connection 2"), "{finding:?}");
 
         let finding = of(1).hear(&own[50..], 164).expect_err("another place's");
         assert_eq!(finding.rule, Rule::ForeignBytes);
-        assert!(finding.detail.contains("bytes 50 and on of this very connection"), "{finding:?}");
+        assert!(finding.detail.contains("offset 50 of this connection"), "{finding:?}");
 
         for wrong in [&[!own[0]; 40][..], &[!own[0]]] {
             let finding = of(1).hear(wrong, 164).expect_err("nobody's");
@@ -280,8 +283,8 @@ mod tests {
         let stale = dialect.speech(first, &phrases("64")).expect("phrases").bytes;
         let mut ear = dialect.ear(second, &phrases("64")).expect("an ear");
         let finding = ear.hear(&stale, 64).expect_err("stale");
-        assert!(finding.detail.ends_with("bytes 0 and on of connection 5"), "{finding:?}");
-        assert_eq!(second.to_string(), "connection 5's connect 2");
+        assert!(finding.detail.ends_with("offset 0 of connection 5"), "{finding:?}");
+        assert_eq!(second.to_string(), "connection 5 (connect 2)");
     }
 
     #[test]

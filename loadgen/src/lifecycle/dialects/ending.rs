@@ -1,12 +1,12 @@
-//! What protocols that announce their end judge alike.
+//! The judgement that protocols with an announced end share.
 
 use crate::lifecycle::dialect::{Ending, Limits, Sight, Verdict};
 use crate::lifecycle::finding::{Finding, Rule};
 use crate::lifecycle::oracle;
 
-/// After the server has announced its end: it must come, and may be a reset, because what is said
-/// behind it is thrown away for a while only. `None`: nothing was announced, or nothing is to be
-/// said about it.
+/// Judges a connection whose end the server has announced. The end must come. It may be a reset,
+/// because the server discards further data only for a limited time. Returns `None` if no end was
+/// announced or if other rules apply.
 pub fn announced(progress: &str, sight: &Sight, limits: &Limits) -> Option<Verdict> {
     if !sight.announced_end || sight.deeds.gone {
         return None;
@@ -18,7 +18,7 @@ pub fn announced(progress: &str, sight: &Sight, limits: &Limits) -> Option<Verdi
         _ => return None,
     }
     let detail = format!(
-        "the server announced the end of the connection, and did not end it within {:?}",
+        "the server announced the end of the connection but did not close it within {:?}",
         limits.patience
     );
     Some(oracle::wrong(outcome, Finding::new(Rule::NoReaction, detail)))

@@ -1,15 +1,15 @@
-//! HTTP/1.1: files asked for, each byte of each body known before.
+//! The HTTP/1.1 dialect: requests for files whose bodies were learnt before.
 //!
 //! Phrases: `get:PATH`, `head:PATH`, `range:PATH:FIRST-LAST`, `body:PATH:SIZE` (a GET with a body),
 //! and `bad:NAME`, a malformed request: `bare-lf`, `no-host`, `two-lengths`, `length-and-chunks`,
 //! `space-in-name`, `long-head`, `tls`.
 //!
-//! [`Strictness::Foreign`] demands no more than HTTP's rules (RFC 9112): replies well formed, in
-//! order, with the right bodies, and whole unless the client did something wrong. A server may end
-//! a connection between two replies, and leave unanswered what was pipelined behind the last one
-//! (9.3.2, 9.5), or what a client asked for that has ended its side. A request on a new connection
-//! must be answered all the same, and a reset may not take the place of a reply (9.6).
-//! [`Strictness::Own`] demands what `ringwrightd` promises on top of that.
+//! [`Strictness::Foreign`] requires only the rules of RFC 9112: replies are well formed, in order,
+//! have the right bodies, and are complete unless the client broke a rule. A server may close a
+//! connection between two replies and leave the pipelined requests behind the last reply unanswered
+//! (9.3.2, 9.5). It may also leave requests unanswered whose client has sent its FIN. It must
+//! answer a request on a new connection, and it must not reset instead of replying (9.6).
+//! [`Strictness::Own`] requires in addition the guarantees of `ringwrightd`.
 
 mod asked;
 mod ear;
@@ -28,25 +28,25 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Most requests drawn for a connection.
+/// Maximum number of requests drawn for a connection.
 const DRAWN_MAX: u64 = 4;
-/// One drawn request in so many is malformed, and the last of its connection.
+/// One in `BAD_EVERY` last requests of a connection is malformed.
 const BAD_EVERY: u64 = 12;
-/// Bytes of the body of a drawn request at most.
+/// Maximum size of the body of a drawn request.
 const DRAWN_BODY_BYTES_MAX: u64 = 20_000;
 
-/// What a server is held to.
+/// The rules for an HTTP server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Strictness {
-    /// What `ringwrightd` promises: every whole request is answered, also after the client's FIN;
-    /// malformed ones are refused, and the connection then ends; and it never resets.
+    /// Guarantees of ringwrightd: it answers every complete request, also after the client's FIN,
+    /// refuses malformed ones and then closes, and never resets
     Own,
-    /// HTTP's rules.
+    /// Rules of RFC 9112 only
     Foreign,
 }
 
 impl Strictness {
-    /// As on the command line.
+    /// The name on the command line.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -56,7 +56,7 @@ impl Strictness {
     }
 }
 
-/// The paths that phrases ask for, each once.
+/// Returns the paths that `phrases` request, without duplicates.
 #[must_use]
 pub fn paths(phrases: &[Phrase]) -> Vec<String> {
     let mut paths: Vec<String> = Vec::new();
@@ -73,12 +73,12 @@ pub fn paths(phrases: &[Phrase]) -> Vec<String> {
     paths
 }
 
-/// HTTP with one server.
+/// HTTP as spoken to one server.
 pub struct Http {
     known: Arc<Known>,
 }
 
-/// What is known of the server.
+/// The facts learnt about the server.
 struct Known {
     /// For the `Host` field.
     host: String,
@@ -87,14 +87,14 @@ struct Known {
 }
 
 impl Http {
-    /// Asks the server at `address` for all `paths`, twice each, and keeps what it answers: at most
-    /// 64 MiB in all, and of what is beyond that a fingerprint for every 64 KiB. Without a
-    /// `strictness`, a server that says `Server: ringwright` is held to what it promises, any other
-    /// to HTTP's rules.
+    /// Requests all `paths` from the server at `address`, twice each, and keeps the bodies: at most
+    /// 64 MiB in total, and beyond that a fingerprint of every 64 KiB. If `strictness` is `None`, a
+    /// server that sends `Server: ringwright` gets [`Strictness::Own`], any other
+    /// [`Strictness::Foreign`].
     ///
     /// # Errors
-    /// In words: a path that is none, an answer other than a 200 with the same body both times, or
-    /// none within `timeout`.
+    /// A path is invalid, a reply is not a 200 with the same body both times, or no reply comes
+    /// within `timeout`.
     pub fn learn(
         address: SocketAddr,
         host: &str,
@@ -108,7 +108,7 @@ impl Http {
         Ok(Self { known: Arc::new(Known { host: host.into(), files, strictness }) })
     }
 
-    /// What the server is held to.
+    /// Returns the rules for the server.
     #[must_use]
     pub fn strictness(&self) -> Strictness {
         self.known.strictness

@@ -1,29 +1,28 @@
-//! Files as they were before the run: what every byte of a body is held against.
+//! The files of a server as learnt before the run, to check every received byte of a body.
 
 use crate::http::fingerprint::{Fingerprint, Hasher};
 use crate::lifecycle::finding::{Finding, Rule};
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
 
-/// Bytes of all files together that are kept. Of a file beyond that there is a fingerprint for
-/// every block.
+/// Maximum total size of files kept in memory. Beyond it, a file has a fingerprint per block.
 pub const KEPT_BYTES_MAX: usize = 64 << 20;
-/// Bytes of a block.
+/// Size of a block.
 const BLOCK_BYTES: u64 = 64 << 10;
-/// Bytes of a file at most: a fingerprint for each block takes little, but the time does not.
+/// Maximum size of a file, to limit the time to learn it.
 pub const FILE_BYTES_MAX: u64 = 4 << 30;
-/// From this size on, what is cut in a body is cut in a file: more than socket buffers hold at
-/// first.
+/// Minimum size of a large file, which exceeds the initial socket buffers. A fault inside its body
+/// is `in_file`.
 pub const LARGE_BYTES_MIN: u64 = 256 << 10;
-/// Wrong bytes that are looked for elsewhere: fewer would be found by chance.
+/// Minimum number of wrong bytes for an attribution; a shorter match may be chance.
 const WINDOW_BYTES: usize = 16;
 
-/// What is known of a file.
+/// A learnt file.
 #[derive(Clone, Debug)]
 pub struct File {
-    /// What it is asked for by.
+    /// Its path or name.
     pub name: String,
-    /// Its bytes.
+    /// Its size in bytes.
     pub length: u64,
     /// Its SHA-256.
     pub sha256: [u8; 32],
@@ -36,7 +35,7 @@ enum Content {
     Blocks(Vec<Fingerprint>),
 }
 
-/// Takes a file as it arrives for the first time.
+/// Records a file while it is received.
 #[derive(Debug)]
 pub struct Recorder {
     name: String,
@@ -49,7 +48,7 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Of the file with that name, of which so many bytes may be kept.
+    /// Creates a recorder for file `name`, which keeps at most `kept_bytes_max` bytes.
     pub fn new(name: &str, kept_bytes_max: usize) -> Self {
         Self {
             name: name.into(),
@@ -62,14 +61,14 @@ impl Recorder {
         }
     }
 
-    /// The next bytes.
+    /// Records the next bytes.
     ///
     /// # Errors
     /// The file is too large.
     pub fn take(&mut self, mut bytes: &[u8]) -> Result<(), String> {
         self.length += bytes.len() as u64;
         if self.length > FILE_BYTES_MAX {
-            return Err(format!("{} has more than {FILE_BYTES_MAX} bytes", self.name));
+            return Err(format!("{} is too large: more than {FILE_BYTES_MAX} bytes", self.name));
         }
         self.sha256.update(bytes);
         self.kept = self.kept.take().filter(|kept| kept.len() + bytes.len() <= self.kept_bytes_max);
@@ -88,7 +87,7 @@ impl Recorder {
         Ok(())
     }
 
-    /// That was all of it.
+    /// Ends the file.
     pub fn finish(mut self) -> File {
         if self.block.length() > 0 {
             self.blocks.push(self.block.finish());
@@ -100,7 +99,7 @@ impl Recorder {
 }
 
 impl File {
-    /// Its bytes, where they are kept.
+    /// Returns the content if it is kept in memory.
     pub fn bytes(&self) -> Option<&[u8]> {
         match &self.content {
             Content::Whole(bytes) => Some(bytes),
@@ -108,41 +107,41 @@ impl File {
         }
     }
 
-    /// Bytes of it that are kept.
+    /// Returns the number of bytes kept in memory.
     pub fn kept_bytes(&self) -> usize {
         self.bytes().map_or(0, <[u8]>::len)
     }
 }
 
-/// The files of a run.
+/// The learnt files.
 #[derive(Clone, Debug, Default)]
 pub struct Files(pub Vec<File>);
 
 impl Files {
-    /// The place of the file with that name.
+    /// Returns the index of the file `name`.
     pub fn position(&self, name: &str) -> Option<usize> {
         self.0.iter().position(|file| file.name == name)
     }
 
-    /// Whether what is cut in this file is cut in a file: it is large, or none is larger.
+    /// Returns true if a file is large, or if no file is larger.
     pub fn is_large(&self, at: usize) -> bool {
         let length = self.0[at].length;
         length >= LARGE_BYTES_MIN || self.0.iter().all(|file| file.length <= length)
     }
 
-    /// Draws one of them; a large one if asked for.
+    /// Draws a file; with `large`, a large one.
     pub fn draw(&self, large: bool, random: &mut dyn FnMut(u64) -> u64) -> &File {
         let among: Vec<usize> =
             (0..self.0.len()).filter(|at| !large || self.is_large(*at)).collect();
         &self.0[among[random(among.len() as u64) as usize]]
     }
 
-    /// Whose bytes these are that were taken for those at `offset` of the file `at`.
+    /// Finds the file and place to which `bytes` belong, which arrived at `offset` of file `at`.
     fn owner(&self, at: usize, offset: u64, bytes: &[u8]) -> Option<(&File, u64)> {
         if bytes.len() < WINDOW_BYTES {
             return None;
         }
-        // The same place of another file is the likeliest, where several look alike.
+        // The same offset in another file is the most likely origin.
         let there = |file: &File| {
             let begins = file.bytes().and_then(|kept| kept.get(usize::try_from(offset).ok()?..));
             begins.is_some_and(|kept| kept.starts_with(bytes))
@@ -158,34 +157,35 @@ impl Files {
     }
 }
 
-/// Holds bytes that arrive against a file's, from an offset on.
+/// Compares received bytes with a file from an offset on.
 #[derive(Debug)]
 pub struct Follower {
     file: usize,
-    /// Of the next byte.
+    /// Offset of the next byte.
     offset: u64,
-    /// The block being taken, if it was begun at its beginning.
+    /// The current block, if it was received from its beginning.
     block: Option<Hasher>,
-    /// Where it went wrong, and what came there: some more of it says whose it is.
+    /// Offset of the first wrong byte, and the bytes received there, collected for an attribution.
     wrong: Option<(u64, Vec<u8>)>,
 }
 
 impl Follower {
-    /// Of the file in that place, from `offset` on.
+    /// Creates a follower for file index `file` from `offset` on.
     pub fn new(file: usize, offset: u64) -> Self {
         let block = offset.is_multiple_of(BLOCK_BYTES).then(Hasher::new);
         Self { file, offset, block, wrong: None }
     }
 
-    /// The offset of the next byte.
+    /// Returns the offset of the next byte.
     pub fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// Takes the next bytes.
+    /// Checks the next bytes.
     ///
     /// # Errors
-    /// They are not the file's: which, and whose they are. It may take some more to say so.
+    /// The bytes differ from the file. The error may be reported only after more bytes, which are
+    /// needed for the attribution.
     pub fn follow(&mut self, files: &Files, bytes: &[u8]) -> Result<(), Finding> {
         let start = self.offset;
         self.offset += bytes.len() as u64;
@@ -211,22 +211,22 @@ impl Follower {
         }
     }
 
-    /// No more comes of this part.
+    /// Ends the comparison.
     ///
     /// # Errors
-    /// As of [`Self::follow`]: what was still to be said.
+    /// A difference that [`Self::follow`] has not reported yet.
     pub fn finish(&self, files: &Files) -> Result<(), Finding> {
         let Some((offset, wrong)) = &self.wrong else { return Ok(()) };
         let file = &files.0[self.file];
         let must = file.bytes().and_then(|kept| kept.get(*offset as usize));
         let mut text = format!("byte {offset} of {} is {:#04x}", file.name, wrong[0]);
         let _ = match must {
-            Some(must) => write!(text, ", not {must:#04x}"),
+            Some(must) => write!(text, ", expected {must:#04x}"),
             None => write!(text, ", but the file has {} bytes", file.length),
         };
         match files.owner(self.file, *offset, wrong) {
             Some((owner, place)) => {
-                let _ = write!(text, ": these are the bytes from {place} on of {}", owner.name);
+                let _ = write!(text, ": these bytes belong to offset {place} of {}", owner.name);
                 Err(Finding::new(Rule::ForeignBytes, text))
             }
             None => Err(Finding::new(Rule::WrongBytes, text)),
@@ -257,7 +257,7 @@ impl Follower {
                 if seen.is_some_and(|seen| Some(&seen.finish()) != must) {
                     let from = number * BLOCK_BYTES;
                     let detail =
-                        format!("bytes {from} to {end} of {} are not the file's", file.name);
+                        format!("bytes {from} to {end} of {} differ from the file", file.name);
                     return Err(Finding::new(Rule::WrongBytes, detail));
                 }
             }
@@ -272,14 +272,14 @@ pub(super) mod tests {
     use crate::stream::Stream;
     use proptest::prelude::*;
 
-    /// The bytes of the file of that number.
+    /// Returns the content of file `number`.
     pub fn content(number: u64, length: usize) -> Vec<u8> {
         let mut bytes = vec![0; length];
         Stream::new(99, number).fill(0, &mut bytes);
         bytes
     }
 
-    /// Files with such contents.
+    /// Returns files with the given contents.
     pub fn files(named: &[(&str, Vec<u8>)], kept_bytes_max: usize) -> Files {
         let record = |(name, bytes): &(&str, Vec<u8>)| {
             let mut recorder = Recorder::new(name, kept_bytes_max);
@@ -332,12 +332,12 @@ pub(super) mod tests {
         for cuts in [&[][..], &[70_001], &[69_999, 3, 1, 1, 5]] {
             let finding = follow(&files, 0, &bytes, cuts).expect_err("another's bytes");
             assert_eq!(finding.rule, Rule::ForeignBytes, "{finding:?}");
-            assert!(finding.detail.contains("bytes from 1000 on of /b"), "{finding:?}");
+            assert!(finding.detail.contains("offset 1000 of /b"), "{finding:?}");
         }
         let finding = follow(&files, 5, &content(1, 100)[3..], &[]).expect_err("another place");
-        assert!(finding.detail.contains("bytes from 3 on of /a"), "{finding:?}");
+        assert!(finding.detail.contains("offset 3 of /a"), "{finding:?}");
         let finding = follow(&files, 9, &content(2, 100)[9..], &[]).expect_err("another file");
-        assert!(finding.detail.contains("bytes from 9 on of /b"), "{finding:?}");
+        assert!(finding.detail.contains("offset 9 of /b"), "{finding:?}");
     }
 
     #[test]
@@ -350,8 +350,8 @@ pub(super) mod tests {
         }
         bytes[199_999] ^= 1;
         let finding = follow(&files, 0, &bytes, &[70_000]).expect_err("the last byte");
-        assert_eq!(finding.detail, "bytes 196608 to 200000 of /a are not the file's");
-        // A part that begins in the middle of a block is checked from the next one on.
+        assert_eq!(finding.detail, "bytes 196608 to 200000 of /a differ from the file");
+        // A part that begins in the middle of a block is checked from the next block on.
         assert!(follow(&files, 65_000, &bytes[65_000..], &[]).is_err());
         assert_eq!(follow(&files, 199_000, &bytes[199_000..], &[]), Ok(()));
     }

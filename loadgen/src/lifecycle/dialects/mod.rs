@@ -1,4 +1,4 @@
-//! The protocols, as spoken by clients that misbehave.
+//! The protocols for misbehaving clients.
 
 pub mod echo;
 mod ending;
@@ -13,22 +13,22 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What a dialect is told of a server beyond its target.
+/// Facts about a server in addition to its target.
 #[derive(Clone, Debug)]
 pub struct Hints {
-    /// `http`: what is asked for beside the path of the target.
+    /// `http`: paths to request in addition to that of the target.
     pub paths: Vec<String>,
-    /// `http`: what the server is held to; `None`: by who it says that it is.
+    /// `http`: the rules for the server; `None` to choose them by its `Server` field.
     pub strictness: Option<http::Strictness>,
-    /// The longest wait for an answer while its files are learnt.
+    /// Longest wait for an answer while the server's files are learnt.
     pub timeout: Duration,
 }
 
-/// The dialect of a target that is at `address`, if it can be reached. What its files are is learnt from it, by clients
-/// that behave.
+/// Returns the dialect of a target at `address`. Learns the server's files with well-behaved
+/// requests.
 ///
 /// # Errors
-/// Nobody speaks its scheme, its path means nothing, or the server answers what it must not.
+/// The scheme is unknown, the path is invalid, or the server's answers are wrong.
 pub fn learn(
     target: &Target,
     address: SocketAddr,
@@ -45,7 +45,7 @@ pub fn learn(
     }
 }
 
-/// What is asked for.
+/// Returns the paths to request.
 fn paths(target: &Target, hints: &Hints) -> Vec<String> {
     let mut paths = hints.paths.clone();
     if !target.path.is_empty() || paths.is_empty() {
@@ -54,22 +54,24 @@ fn paths(target: &Target, hints: &Hints) -> Vec<String> {
     paths
 }
 
-/// Whether it is a target at all.
+/// Checks scheme and path of a target.
 fn check(target: &Target, hints: &Hints) -> Result<(), String> {
     match (&*target.scheme, &*target.path) {
         ("http", _) => http::check(&paths(target, hints)),
         ("echo" | "packets", "" | "/") => Ok(()),
-        ("echo" | "packets", path) => Err(format!("{path}: {}:// has no paths", target.scheme)),
+        ("echo" | "packets", path) => {
+            Err(format!("{target}: {}:// has no paths; remove {path}", target.scheme))
+        }
         (other, _) => {
-            Err(format!("{other}:// is not spoken here; echo://, http:// and packets:// are"))
+            Err(format!("{other}:// is not supported; expected echo://, http:// or packets://"))
         }
     }
 }
 
-/// As [`learn`], with the failure of a whole run.
+/// As [`learn`], with the error type of a run.
 ///
 /// # Errors
-/// Nothing answers at `address`; or as of [`learn`].
+/// No server answers at `address`, or as for [`learn`].
 pub fn dialect_at(
     target: &Target,
     address: SocketAddr,
@@ -79,18 +81,18 @@ pub fn dialect_at(
     learn(target, address, hints).map_err(|what| {
         match TcpStream::connect_timeout(&address, hints.timeout) {
             Ok(_) => Failure::Server(what),
-            Err(error) => Failure::Unresolved(format!("nothing answers at {address}: {error}")),
+            Err(error) => Failure::Unresolved(format!("no server answers at {address}: {error}")),
         }
     })
 }
 
-/// The dialect of a target of which nothing need be learnt.
+/// Returns the dialect of a target without files to learn.
 ///
 /// # Errors
-/// It is none of these.
+/// The scheme is not `echo`.
 pub fn dialect(target: &Target) -> Result<Arc<dyn Dialect>, String> {
     match &*target.scheme {
         "echo" => Ok(Arc::new(echo::EchoDialect::default())),
-        other => Err(format!("{other}:// is not spoken here; echo:// is")),
+        other => Err(format!("{other}:// is not supported; expected echo://")),
     }
 }

@@ -1,14 +1,16 @@
-//! The packets of `ringwrightd packets`, as PACKETS.md describes them, and lies about them.
+//! The packet dialect: the protocol of PACKETS.md, and violations of it.
 //!
 //! Phrases: `echo:SIZE`, `digest:SIZE`, `digest-file:NAME`, `broadcast:SIZE`, `list`, `get:NAME`,
-//! `get:NAME:OFFSET:LENGTH`, `put:SIZE` (PUT, DATA, and the DIGEST_FILE of what came of it),
-//! `abort` (of nothing), `abort-get:NAME`, `abort-take:NAME`, `abort-put:SIZE`; and what is
-//! hostile: `lie:LENGTH:ACTUAL` (a length, and so many bytes of an ECHO), `type:HH:SIZE` (that
-//! type, with so many bytes of fields), `data:COUNT` (of no put), `chunk:COUNT` (DATA without its
-//! bytes), `over:SIZE` (a put, and one byte too many).
+//! `get:NAME:OFFSET:LENGTH`, `put:SIZE` (PUT, DATA, and DIGEST_FILE of the result), `abort` (of
+//! nothing), `abort-get:NAME`, `abort-take:NAME`, `abort-put:SIZE`.
 //!
-//! What must come is not known from the phrases but from the bytes, read as the server
-//! must read them. Files that are put stay on the server, under names that begin with `ringload-`.
+//! Hostile phrases: `lie:LENGTH:ACTUAL` (an ECHO with a wrong length), `type:HH:SIZE` (an arbitrary
+//! type with SIZE bytes of fields), `data:COUNT` (DATA without a put), `chunk:COUNT` (DATA without
+//! its bytes), `over:SIZE` (a put with one byte too many).
+//!
+//! The expected answers are derived from the sent bytes, parsed as the server must parse them, and
+//! not from the phrases. Uploaded files remain on the server, with names that begin with
+//! `ringload-`.
 
 mod ear;
 mod frames;
@@ -33,19 +35,21 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// Most phrases drawn for a connection; of tiny ones, so many.
+/// Maximum number of phrases drawn for a connection.
 const DRAWN_MAX: u64 = 4;
+/// The same for tiny packets.
 const TINY_MAX: u64 = 22;
-/// One drawn connection in so many ends with a lie; in so many it says many tiny packets.
+/// One in `HOSTILE_EVERY` connections ends with a hostile phrase.
 const HOSTILE_EVERY: u64 = 4;
+/// One in `TINY_EVERY` connections sends many tiny packets.
 const TINY_EVERY: u64 = 6;
 
-/// Packets with one server.
+/// The packet protocol with one server.
 pub struct Packets {
     known: Arc<Known>,
 }
 
-/// What is known of the server.
+/// The facts learnt about the server.
 struct Known {
     files: Files,
     has_workers: bool,
@@ -55,12 +59,12 @@ struct Known {
 }
 
 impl Packets {
-    /// Asks the server at `address` for its files, and keeps them: at most 64 MiB in all, and of
-    /// what is beyond that a fingerprint for every 64 KiB. Where there are none, and it takes
-    /// files, it puts two: `ringload-1KiB` and `ringload-1MiB`.
+    /// Downloads the files of the server at `address` and keeps them: at most 64 MiB in total, and
+    /// beyond that a fingerprint of every 64 KiB. If the server has no large file and accepts
+    /// uploads, uploads `ringload-1KiB` and `ringload-1MiB`.
     ///
     /// # Errors
-    /// In words: an answer that PACKETS.md does not allow, or none within `timeout`.
+    /// PACKETS.md does not allow an answer, or no answer comes within `timeout`.
     pub fn learn(address: SocketAddr, timeout: Duration) -> Result<Self, String> {
         let learnt = learn::from(address, timeout)?;
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
@@ -84,7 +88,7 @@ impl Packets {
         let has_files = !files.0.is_empty();
         match kind {
             0 | 1 if *has_workers => format!("digest:{}", small(random)),
-            // A list reads the whole directory, and what is put makes it longer.
+            // Rare, because a list reads the whole directory, which uploads make longer.
             2 if *has_workers && random(4) == 0 => "list".into(),
             3 if *has_workers && has_files => {
                 format!("digest-file:{}", files.draw(false, random).name)
@@ -110,7 +114,7 @@ impl Packets {
         }
     }
 
-    /// What no client says that means well, mostly the end of the conversation.
+    /// Draws a hostile phrase, which usually ends the connection.
     fn draw_hostile(&self, random: &mut dyn FnMut(u64) -> u64) -> String {
         let lengths = [0_u32, 1, 4, 5, 6, 100, 65_535, 65_536, 65_537, 0x8000_0000, 0xffff_ffff];
         match random(8) {
@@ -178,14 +182,14 @@ impl Dialect for Packets {
         let count = 1 + random(DRAWN_MAX);
         let mut drawn: Vec<String> = (0..count).map(|_| self.draw_one(random)).collect();
         if in_file && let Some(of_file) = self.draw_of_file(random) {
-            // Of two gets the second may be refused: it is the first.
+            // The server may refuse a second concurrent get, so this one must be the first.
             let is_get = |phrase: &String| phrase.contains("get:") || phrase.contains("take:");
             let most = drawn.iter().position(is_get).map_or(count, |at| at as u64 + 1);
             drawn[random(most) as usize] = of_file;
         }
         if random(HOSTILE_EVERY) == 0 {
             drawn.push(self.draw_hostile(random));
-            // Is what follows read, and as what?
+            // Checks how the server parses the bytes that follow.
             drawn.extend((random(2) == 0).then(|| self.draw_one(random)));
         }
         drawn
@@ -208,7 +212,10 @@ impl Dialect for Packets {
         }
         let missing = due.saturating_sub(sight.replies);
         let owed = (missing > 0 && !sight.announced_end).then(|| {
-            format!("of {due} answers {missing} had not come ({} bytes came)", sight.heard)
+            format!(
+                "{missing} of {due} answers had not been received ({} bytes were received)",
+                sight.heard
+            )
         });
         oracle::settle(progress, owed.as_deref(), sight, limits)
     }

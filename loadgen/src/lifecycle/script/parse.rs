@@ -1,4 +1,4 @@
-//! Reading a script. Every error begins with the word that is wrong.
+//! Parses scripts. Every error begins with the wrong word.
 
 use super::step::{Connect, Kind, Recv, Send, Step};
 use super::{Script, Target};
@@ -7,18 +7,19 @@ use crate::units::parse_duration;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// Longest step.
+/// Maximum duration of a step.
 const TIME_MAX: Duration = Duration::from_secs(60 * 60);
-/// Most members of a crowd.
+/// Maximum size of a crowd.
 const CROWD_MAX: u64 = 1_000;
-/// Largest receive buffer.
+/// Maximum size of a receive buffer.
 const RCVBUF_MAX: u32 = 1 << 30;
 
 impl FromStr for Target {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text}: expected PROTOCOL://HOST:PORT");
+        let wrong =
+            || format!("{text}: expected PROTOCOL://HOST:PORT, such as echo://127.0.0.1:7000");
         let (scheme, rest) = text.split_once("://").ok_or_else(wrong)?;
         let (address, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let port = address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
@@ -26,7 +27,7 @@ impl FromStr for Target {
             return Err(wrong());
         }
         if !rest.bytes().all(is_plain) {
-            return Err(format!("{text}: there is white space or a ' in it"));
+            return Err(format!("{text}: white space and ' are not allowed"));
         }
         Ok(Self { scheme: scheme.into(), address: address.into(), path: path.into() })
     }
@@ -45,7 +46,7 @@ impl FromStr for Script {
             let (name, value) = word.split_once('=').unwrap_or((word, ""));
             let in_head = matches!(name, "seed" | "number" | "say");
             if in_head && !script.steps.is_empty() {
-                return Err(wrong("stands before the first step"));
+                return Err(wrong("must precede the first step"));
             }
             match name {
                 "seed" => script.key.seed = number(value, u64::MAX).map_err(|why| wrong(&why))?,
@@ -62,7 +63,7 @@ impl FromStr for Script {
     }
 }
 
-/// May stand in a script that is given to a shell in single quotes.
+/// Returns true for a byte that is allowed in a script, which a shell must accept in single quotes.
 fn is_plain(byte: u8) -> bool {
     byte.is_ascii_graphic() && byte != b'\''
 }
@@ -72,7 +73,7 @@ fn phrases(text: &str) -> Result<Vec<Phrase>, String> {
     let is_phrase = |phrase: &Phrase| !phrase.is_empty() && phrase.bytes().all(is_plain);
     match phrases.iter().all(is_phrase) {
         true => Ok(phrases),
-        false => Err("expected requests with commas between them".into()),
+        false => Err("expected requests separated by commas".into()),
     }
 }
 
@@ -107,9 +108,11 @@ fn step(word: &str) -> Result<Step, String> {
             Step::Crowd(positive(count, CROWD_MAX)?, kind.ok_or("expected COUNT:fin|rst|close")?)
         }
         _ => {
-            return Err("no such step; there are connect, send=, dribble=, flood=, recv=, wait=, \
-                        fin, rst, close, vanish= and crowd="
-                .into());
+            return Err(
+                "unknown step; expected connect, send=, dribble=, flood=, recv=, wait=, fin, \
+                        rst, close, vanish= or crowd="
+                    .into(),
+            );
         }
     })
 }

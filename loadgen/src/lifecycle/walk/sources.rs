@@ -1,17 +1,16 @@
-//! The addresses on our side.
+//! The source addresses of the connections.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-/// Connects from one address before the next is taken: half the ports that Linux gives out by
-/// default, so that those in TIME_WAIT do not make the search for a free one long.
+/// Connects per source address: half of Linux's default ephemeral ports, because ports in TIME_WAIT
+/// slow down the search for a free one.
 const PER_ADDRESS: u64 = 14_000;
-/// Addresses used, the last byte from 1.
+/// Number of source addresses; their last byte counts from 1.
 const ADDRESSES: u64 = 250;
 
-/// From where connections come. To 127.0.0.0/8 they may come from all of it: from addresses that
-/// are this process's alone, so that a port can be taken again at once, one after the other; to
-/// elsewhere the kernel chooses.
+/// The source addresses. For a server in 127.0.0.0/8 these are addresses in that range that only
+/// this process uses, so that a port can be reused at once. For other servers the kernel chooses.
 #[derive(Debug, Default)]
 pub struct Sources {
     is_loopback: bool,
@@ -21,17 +20,17 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// For connections to `to`.
+    /// Creates the sources for connections to `to`.
     #[must_use]
     pub fn new(to: SocketAddr) -> Self {
         let is_loopback = matches!(to.ip(), IpAddr::V4(ip) if ip.is_loopback());
         let process = std::process::id();
-        // Never 127.0.x.x, where everybody else is.
+        // Never 127.0.x.x, which other programs use.
         let net = [1 + (process / 250 % 250) as u8, (process % 250) as u8];
         Self { is_loopback, net, count: 0, shortage: None }
     }
 
-    /// From where the next one comes.
+    /// Returns the source of the next connection.
     pub(super) const fn next(&mut self) -> Option<SocketAddr> {
         if !self.is_loopback {
             return None;
@@ -42,23 +41,23 @@ impl Sources {
         Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, high, low, 1 + at as u8)), 0))
     }
 
-    /// One could not be opened for want of something here.
+    /// Records that a connection could not be opened for lack of a local resource.
     pub(super) fn short(&mut self, error: &io::Error) {
         if error.raw_os_error() == Some(libc::EADDRNOTAVAIL) {
             self.count = (self.count / PER_ADDRESS + 1) * PER_ADDRESS;
         }
         let what = match error.raw_os_error() {
-            Some(libc::EMFILE) => "our descriptors are used up; raise ulimit -n",
-            Some(libc::ENFILE) => "the system's descriptors are used up; raise fs.file-max",
+            Some(libc::EMFILE) => "ringload has no free file descriptors; raise ulimit -n",
+            Some(libc::ENFILE) => "the system has no free file descriptors; raise fs.file-max",
             Some(libc::EADDRNOTAVAIL | libc::EADDRINUSE | libc::EAGAIN) => {
-                "our ports are used up; widen net.ipv4.ip_local_port_range"
+                "no ephemeral ports are free; widen net.ipv4.ip_local_port_range"
             }
-            _ => "the kernel has no memory for our sockets",
+            _ => "the kernel has no memory for more sockets; lower --connections",
         };
         self.shortage.get_or_insert_with(|| format!("{what} ({error})"));
     }
 
-    /// What there was first too little of, on our side.
+    /// Returns the first lack of a local resource.
     #[must_use]
     pub fn shortage(&self) -> Option<&str> {
         self.shortage.as_deref()

@@ -1,4 +1,4 @@
-//! What happens on one connection: requests, replies, and how it ends.
+//! The part of the driver that handles one connection: requests, replies and its end.
 
 use super::Driver;
 use crate::load::flow::{Asked, Flow};
@@ -8,13 +8,14 @@ use ringwright::{Connection, Reason};
 use std::time::Duration;
 
 impl<P: Protocol> Driver<P> {
-    /// Not all that it is for was sent, and one more may be in flight.
+    /// Returns true if the connection may send another request.
     #[inline]
     pub fn has_room(&self, flow: &Flow<P::State>) -> bool {
         flow.in_flight.len() < self.task.pipeline && flow.sent < flow.quota
     }
 
-    /// Sends one request that was due at `due_ns`, and held up by nobody else for `lag_ns`.
+    /// Sends one request that was due at `due_ns`. `lag_ns` is the part of the delay that ringload
+    /// itself caused.
     pub fn send(
         &mut self,
         flow: &mut Flow<P::State>,
@@ -28,8 +29,8 @@ impl<P: Protocol> Driver<P> {
         self.request(flow, connection, 1);
     }
 
-    /// Without a schedule of requests: sends as many as may be in flight; ends a connection that
-    /// has none to wait for.
+    /// Without a schedule of requests: sends as many requests as may be in flight. Closes the
+    /// connection if there is nothing to send or to wait for.
     #[inline]
     pub fn ask(&mut self, flow: &mut Flow<P::State>, connection: &mut Connection<'_>, now_ns: u64) {
         if flow.ending {
@@ -38,7 +39,7 @@ impl<P: Protocol> Driver<P> {
         let room = (self.task.pipeline - flow.in_flight.len()) as u64;
         let wanted = room.min(flow.quota - flow.sent);
         let count = match self.pacing() {
-            // A connection that came on schedule is not cut short by the end of the run.
+            // A connection on schedule finishes its requests after the end of the run.
             Pacing::Connections if self.is_interrupted() => 0,
             Pacing::Connections => wanted,
             _ if self.is_stopped() => 0,
@@ -62,12 +63,12 @@ impl<P: Protocol> Driver<P> {
         flow.sent += count;
         self.stats.requests += count;
         self.stats.bytes_sent += self.protocol.request(&mut flow.state, count as usize, |bytes| {
-            // What may be in flight is below the high-water mark: there is room.
+            // Cannot fail: the bytes in flight stay below the high-water mark.
             let _ = connection.send(bytes);
         });
     }
 
-    /// The first bytes of a connection have come.
+    /// Records the arrival of the first bytes on a connection.
     #[cold]
     pub fn heard(&mut self, flow: &mut Flow<P::State>, now_ns: u64) {
         flow.heard = true;
@@ -76,7 +77,7 @@ impl<P: Protocol> Driver<P> {
         }
     }
 
-    /// Shows the protocol what has come.
+    /// Passes received bytes to the protocol.
     #[inline]
     pub fn receive(&mut self, flow: &mut Flow<P::State>, bytes: &[u8]) -> Result<Step, Fault> {
         let step = self.protocol.receive(&mut flow.state, bytes)?;
@@ -123,8 +124,8 @@ impl<P: Protocol> Driver<P> {
         }
     }
 
-    /// RFC 9112 section 9.6: what was pipelined behind the last reply was not processed. It is taken
-    /// back, and sent again elsewhere.
+    /// Withdraws the requests pipelined behind the last reply, to send them on another connection:
+    /// the server has not processed them (RFC 9112 section 9.6).
     fn withdraw(&mut self, flow: &mut Flow<P::State>) {
         let withdrawn = flow.in_flight.len() as u64;
         self.stats.withdrawn += withdrawn;
@@ -135,20 +136,20 @@ impl<P: Protocol> Driver<P> {
             Pacing::Requests => {
                 self.again.extend(flow.in_flight.iter().map(|asked| asked.intended_ns));
             }
-            // What a connection on schedule was for is not done by another one.
+            // The requests of a connection on schedule do not move to another connection.
             Pacing::Connections => {}
         }
         flow.in_flight.clear();
     }
 
-    /// The requests in flight will get no reply any more.
+    /// Counts the requests in flight as lost.
     fn lose(&mut self, flow: &mut Flow<P::State>, now_ns: u64) {
         self.stats.lost += flow.in_flight.len() as u64;
         self.note_waits(flow, now_ns);
         flow.in_flight.clear();
     }
 
-    /// They have waited so long at least.
+    /// Records the time that the requests in flight have waited so far.
     fn note_waits(&mut self, flow: &Flow<P::State>, now_ns: u64) {
         if self.pacing() == Pacing::Requests {
             for asked in &flow.in_flight {
@@ -157,7 +158,7 @@ impl<P: Protocol> Driver<P> {
         }
     }
 
-    /// Ends a connection that is of no use any more.
+    /// Counts an error and aborts the connection.
     #[cold]
     pub fn fail(
         &mut self,
@@ -172,7 +173,7 @@ impl<P: Protocol> Driver<P> {
         connection.abort();
     }
 
-    /// The peer has sent its FIN, and we had not ended it.
+    /// Handles the peer's FIN on a connection that ringload has not closed.
     pub fn ended_by_peer(
         &mut self,
         flow: &mut Flow<P::State>,
@@ -188,7 +189,7 @@ impl<P: Protocol> Driver<P> {
             self.stats.closed_idle += u64::from(owed == 0);
             self.lose(flow, now_ns);
             flow.ending = true;
-            // One that never answered anything might go on like this.
+            // A server that closes without ever answering would cause a tight loop.
             flow.retry_later = !flow.heard;
             connection.close();
             return;
@@ -199,14 +200,14 @@ impl<P: Protocol> Driver<P> {
         }
     }
 
-    /// The time of a connection's timer has come.
+    /// Handles the timer of a connection.
     pub fn check_timeout(&mut self, flow: &mut Flow<P::State>, connection: &mut Connection<'_>) {
         let Some(oldest) = flow.in_flight.front() else {
-            // Whatever is sent meanwhile is looked after then.
+            // A request that is sent in the meantime is checked when this timer expires.
             return connection.set_timer(Some(self.task.timeout));
         };
         let waited = Duration::from_nanos(self.now_ns() - oldest.sent_ns);
-        // Set once and then for what is left: a timer per request would be the dearest part of it.
+        // The timer is set for the remaining time. A timer per request would dominate its cost.
         match self.task.timeout.checked_sub(waited) {
             Some(left) if !left.is_zero() => connection.set_timer(Some(left)),
             _ => {
@@ -219,7 +220,7 @@ impl<P: Protocol> Driver<P> {
         }
     }
 
-    /// A connection is gone.
+    /// Handles the end of a connection.
     pub fn closed(&mut self, mut flow: Flow<P::State>, reason: Reason, now_ns: u64) {
         self.open -= 1;
         let ended_by_us = flow.ending;
@@ -235,7 +236,7 @@ impl<P: Protocol> Driver<P> {
         }
     }
 
-    /// What it means that a connection ended which we had not ended.
+    /// Classifies the end of a connection that ringload has not closed.
     #[cold]
     fn judge(&mut self, flow: &mut Flow<P::State>, reason: Reason, now_ns: u64) {
         let kind = match reason {
@@ -251,7 +252,7 @@ impl<P: Protocol> Driver<P> {
         self.stats.errors.count(Fault::new(
             kind,
             format_args!(
-                "connection {}: {} with {} of {} requests unanswered",
+                "connection {}: ended ({}) with {} of {} requests unanswered",
                 flow.number,
                 reason.name(),
                 flow.in_flight.len(),

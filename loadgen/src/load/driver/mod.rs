@@ -1,4 +1,4 @@
-//! What a shard knows but for its connections: what is due, and how many are open.
+//! The state of a shard other than its connections: the schedule, counters and limits.
 
 mod exchange;
 
@@ -15,42 +15,41 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How often a shard publishes what it counted, and tries again what failed.
+/// Interval at which a shard publishes its counts and repeats failed connects.
 const PUBLISH_NS: u64 = 100_000_000;
-/// A schedule of requests begins when all connections have been tried, or after so long.
+/// A schedule of requests starts when all connects have ended, but after this time at the latest.
 const SET_UP_MAX_NS: u64 = 1_000_000_000;
 
-/// One shard's side of a run.
+/// The driver of one shard.
 pub struct Driver<P> {
     task: Task,
     shared: Arc<Shared>,
     protocol: P,
     stats: Stats,
-    /// The same for all shards once they run.
+    /// Start of the run, the same on all shards.
     start: Instant,
-    /// Numbers of this shard's connections: this one, and every `shards`-th after it.
+    /// Number of this shard's next connection; numbers increase by `shards`.
     next_number: u64,
     shards: u64,
     open: usize,
     connecting: usize,
-    /// Connections that failed, to be replaced at the next look: a server that refuses is not
-    /// asked in a tight loop.
+    /// Failed connections to replace at the next [`PUBLISH_NS`], to avoid a tight loop of connects.
     to_retry: usize,
     connects_failed: usize,
-    /// When a connection was last open, as of a look.
+    /// Last time at which a connection was seen open.
     last_open_ns: u64,
     publish_at_ns: u64,
     is_hopeless: bool,
     is_finished: bool,
     schedule: Option<Schedule>,
-    /// Requests on schedule that were taken back: when they were to be sent.
+    /// Scheduled times of withdrawn requests.
     again: VecDeque<u64>,
-    /// Of connections on schedule: when there is room for one.
+    /// With `--conn-rate`: the time in which another connection was allowed.
     room: Slack,
 }
 
 impl<P: Protocol> Driver<P> {
-    /// That of `shard` out of `shards`.
+    /// Creates the driver of `shard` out of `shards`.
     pub fn new(task: Task, shared: Arc<Shared>, protocol: P, shard: u64, shards: u64) -> Self {
         Self {
             schedule: schedule(&task, shard, shards),
@@ -74,7 +73,7 @@ impl<P: Protocol> Driver<P> {
         }
     }
 
-    /// The shard runs.
+    /// Handles the start of the shard.
     pub fn start(&mut self) {
         self.start = *self.shared.started.get_or_init(Instant::now);
         if self.pacing() == Pacing::Connections {
@@ -84,7 +83,7 @@ impl<P: Protocol> Driver<P> {
         }
     }
 
-    /// Read once per callback: 25 ns of clock against microseconds of request.
+    /// Returns the time since the start of the run. Costs about 25 ns, so callbacks call it once.
     #[inline]
     pub fn now_ns(&self) -> u64 {
         self.start.elapsed().as_nanos() as u64
@@ -112,7 +111,7 @@ impl<P: Protocol> Driver<P> {
         self.shared.interrupted.load(Ordering::Relaxed)
     }
 
-    /// Nothing will be due any more.
+    /// Returns true if no further request becomes due.
     #[inline]
     pub fn is_over(&self) -> bool {
         self.is_stopped() || self.is_exhausted()
@@ -129,13 +128,13 @@ impl<P: Protocol> Driver<P> {
         self.again.front().copied().or_else(next)
     }
 
-    /// Something on schedule waits to be sent.
+    /// Returns true if a scheduled request is due.
     #[inline]
     pub fn is_due(&self, now_ns: u64) -> bool {
         self.due_ns().is_some_and(|due_ns| due_ns <= now_ns)
     }
 
-    /// Takes what has waited longest; when it was to be sent.
+    /// Takes the oldest due request and returns its scheduled time.
     #[inline]
     pub fn take_due(&mut self, now_ns: u64) -> Option<u64> {
         if self.is_stopped() {
@@ -149,13 +148,13 @@ impl<P: Protocol> Driver<P> {
         Some(due_ns)
     }
 
-    /// When there is something to do, be it that what is due can be sent.
+    /// Returns the time of the next tick. `can_send` tells if a due request could be sent.
     pub fn wakes_ns(&self, can_send: bool) -> u64 {
         let due_ns = if can_send && !self.is_stopped() { self.due_ns() } else { None };
         due_ns.map_or(self.publish_at_ns, |due_ns| due_ns.min(self.publish_at_ns))
     }
 
-    /// Now and then: publishes what was counted, and tries again what failed.
+    /// Publishes the counts and repeats failed connects, once per [`PUBLISH_NS`].
     pub fn look_after(&mut self, shard: &mut Local<'_>, now_ns: u64) {
         if now_ns < self.publish_at_ns {
             return;
@@ -170,7 +169,7 @@ impl<P: Protocol> Driver<P> {
             self.begin(now_ns);
         }
         self.settle();
-        // Not waited for: when it is taken, what was counted is published the next time.
+        // If the lock is taken, the counts are published at the next interval.
         if let Ok(mut all) = self.shared.stats.try_lock() {
             all.absorb(&mut self.stats);
         }
@@ -180,7 +179,7 @@ impl<P: Protocol> Driver<P> {
         self.schedule.iter_mut().for_each(|schedule| schedule.begin(now_ns));
     }
 
-    /// Opens as many connections as are missing, or due, within the limits.
+    /// Opens the connections that are missing or due, within the limits.
     pub fn connect(&mut self, shard: &mut Local<'_>) {
         if self.is_stopped() {
             return;
@@ -205,7 +204,7 @@ impl<P: Protocol> Driver<P> {
         let missing = self.task.connections - self.open - self.connecting - self.to_retry;
         let count = missing.min(CONNECTING_MAX - self.connecting).min(useful as usize);
         for _ in 0..count {
-            // The tag is the time of the connect, to know how long it took.
+            // The tag is the start of the connect, to measure its duration.
             shard.connect(self.task.to, self.now_ns());
         }
         self.connecting += count;
@@ -221,7 +220,7 @@ impl<P: Protocol> Driver<P> {
                 return;
             };
             self.stats.lag_ns.saturating_record(self.room.lag_ns(due_ns, now_ns));
-            // The tag is the time from which everything counts.
+            // The tag is the scheduled time, from which all times are measured.
             shard.connect(self.task.to, due_ns);
             self.connecting += 1;
             if !self.may_connect() && self.room.lasts() {
@@ -230,12 +229,13 @@ impl<P: Protocol> Driver<P> {
         }
     }
 
-    /// There is room for a connection on schedule.
+    /// Returns true if the limits allow another connection.
     pub const fn may_connect(&self) -> bool {
         self.open + self.connecting < self.task.connections && self.connecting < CONNECTING_MAX
     }
 
-    /// A connection has come about, asked for, or due, at `tag_ns`: its number, state and quota.
+    /// Handles an established connection whose connect started, or was due, at `tag_ns`. Returns
+    /// its number, state and quota.
     pub fn opened(&mut self, tag_ns: u64, now_ns: u64) -> (u64, P::State, u64) {
         self.stats.connect_ns.saturating_record(now_ns - tag_ns);
         self.connecting -= 1;
@@ -252,7 +252,7 @@ impl<P: Protocol> Driver<P> {
         (number, self.protocol.open(number), quota)
     }
 
-    /// A connect did not come about that was asked for, or due, at `tag_ns`.
+    /// Handles a failed connect that started, or was due, at `tag_ns`.
     pub fn connect_failed(&mut self, tag_ns: u64, error: &io::Error) {
         self.connecting -= 1;
         let kind = match error.kind() {
@@ -260,7 +260,7 @@ impl<P: Protocol> Driver<P> {
             _ => ErrorKind::ConnectFailed,
         };
         let is_session = self.pacing() == Pacing::Connections;
-        // A refusal comes at once: as a time it would only make the others look good.
+        // A refusal is immediate, so its time would only distort the distribution.
         if is_session && kind != ErrorKind::ConnectRefused {
             self.stats.session_ns.saturating_record(self.now_ns() - tag_ns);
         }
@@ -271,14 +271,16 @@ impl<P: Protocol> Driver<P> {
         if kind == ErrorKind::ConnectRefused && self.task.drain_ok {
             self.stats.refused += 1;
         } else {
-            self.stats.errors.count(Fault::new(kind, format_args!("{}: {error}", self.task.to)));
+            self.stats
+                .errors
+                .count(Fault::new(kind, format_args!("connect to {}: {error}", self.task.to)));
         }
         self.connects_failed += 1;
         match self.pacing() {
             Pacing::Closed => {
                 self.to_retry += 1;
-                // A request that could not even be sent; else a run of so many requests against a
-                // server that has gone would never end.
+                // Counts as one request. Otherwise a run with --requests would never end if the
+                // server is gone.
                 self.task.requests = self.task.requests.map(|left| left.saturating_sub(1));
             }
             Pacing::Requests => self.to_retry += 1,
@@ -289,7 +291,7 @@ impl<P: Protocol> Driver<P> {
         }
     }
 
-    /// Tells the watching thread when this shard has nothing more to do.
+    /// Tells the watching thread when this shard has finished, or when no connect succeeds.
     pub fn settle(&mut self) {
         let limited = self.task.requests.is_some();
         let all_sent = match self.pacing() {
@@ -297,7 +299,8 @@ impl<P: Protocol> Driver<P> {
             _ => limited && self.is_exhausted(),
         };
         let sent = all_sent && self.open == 0 && self.connecting == 0;
-        // Only a run for a time waits for a server to come back, as long as that.
+        // Only a run with --duration waits for the server to return. A run with --requests gives up
+        // after --timeout.
         let idle = Duration::from_nanos(self.now_ns().saturating_sub(self.last_open_ns));
         let keeps = self.pacing() != Pacing::Connections;
         let lost = limited && keeps && self.open == 0 && idle > self.task.timeout;
@@ -312,8 +315,8 @@ impl<P: Protocol> Driver<P> {
         }
     }
 
-    /// The shard has ended: counts what was due and never sent, and publishes what was counted.
-    /// `slack`: when a connection was free for requests.
+    /// Handles the end of the shard: counts the requests that were due but never sent, and
+    /// publishes the counts. `slack` is the time in which a connection was free.
     pub fn end(&mut self, slack: Slack) {
         let end_ns = self.shared.ended_ns.load(Ordering::Relaxed);
         let stats = &mut self.stats;

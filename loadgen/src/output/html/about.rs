@@ -1,4 +1,4 @@
-//! What was asked for, where it ran, and what it came to: everything that is no curve.
+//! The sections without charts: heading, verdicts, figures, plan and environment.
 
 use super::markup::{escape, field, list, section, table, text, words};
 use crate::output::reading;
@@ -7,7 +7,7 @@ use crate::units::show_count;
 use crate::verdict::expression::Expression;
 use serde_json::Value;
 
-/// Figures of the headline: where they stand, their name, and whether one that is not 0 is bad.
+/// Figures of the heading: field, title, and true if a value other than 0 is an error.
 const COUNTS: [(&str, &str, bool); 9] = [
     ("connections", "connections", false),
     ("scripts", "scripts", false),
@@ -20,13 +20,13 @@ const COUNTS: [(&str, &str, bool); 9] = [
     ("findings_total", "findings", true),
 ];
 
-/// The heading: what ran, how it ended, and the figures that one looks for first.
+/// Returns the heading: target, outcome and the most important figures.
 #[must_use]
 pub fn heading(report: &Value) -> String {
     let plan = &report["plan"];
     let part = |value: &Value| value.as_str().map(escape).unwrap_or_default();
     let target = part(&plan["target"]);
-    // A URL says its protocol.
+    // A URL contains the protocol.
     let protocol = if target.contains("://") { String::new() } else { part(&plan["protocol"]) };
     let what = [protocol, target, part(&plan["file"])].join(" ");
     let what = if what.trim().is_empty() { part(&report["kind"]) } else { what };
@@ -68,7 +68,7 @@ fn cards(report: &Value) -> String {
     if let Some((of, times)) = reading::distributions(report).next() {
         for place in ["p50", "p99", "p99.9", "max"] {
             if let Some(us) = times[place].as_f64() {
-                card(show_us(us), &format!("{place} of the {}", of.title), false);
+                card(show_us(us), &format!("{place} of {}", of.title), false);
             }
         }
     }
@@ -83,7 +83,7 @@ fn cards(report: &Value) -> String {
     format!("<div class=\"cards\">\n{}</div>\n", cards.concat())
 }
 
-/// What was demanded, and what the server has not given back.
+/// Returns the verdicts: conditions, leaks, bottlenecks and hints.
 #[must_use]
 pub fn verdicts(report: &Value) -> String {
     let mut items = Vec::new();
@@ -95,8 +95,8 @@ pub fn verdicts(report: &Value) -> String {
         let expression = verdict["expression"].as_str().unwrap_or_default();
         let value = match (verdict["value"].as_f64(), expression.parse::<Expression>()) {
             (None, _) => "the report has no such figure".into(),
-            (Some(value), Ok(known)) => format!("it is {}", escape(&known.show(value))),
-            (Some(value), Err(_)) => format!("it is {value}"),
+            (Some(value), Ok(known)) => format!("value {}", escape(&known.show(value))),
+            (Some(value), Err(_)) => format!("value {value}"),
         };
         let expression = escape(expression);
         item(verdict["failed"] == true, format!("fail if <code>{expression}</code>: {value}"));
@@ -107,7 +107,7 @@ pub fn verdicts(report: &Value) -> String {
             item(true, format!("{title}: {}", escape(why)));
         } else if let Some(stays) = seen[list].as_array() {
             if stays.is_empty() {
-                item(false, format!("{title}: the server has given everything back"));
+                item(false, format!("{title}: the server has released everything"));
             }
             for one in stays {
                 let (name, after, before) = (text(&one["name"]), &one["after"], &one["before"]);
@@ -129,7 +129,7 @@ pub fn verdicts(report: &Value) -> String {
     section("Verdicts", &format!("<ul class=\"verdicts\">\n{}</ul>", items.concat()))
 }
 
-/// Times, statuses and errors.
+/// Returns the tables of times, statuses and errors.
 #[must_use]
 pub fn figures(report: &Value) -> String {
     let places = ["p50", "p90", "p99", "p99.9", "max"];
@@ -151,7 +151,7 @@ pub fn figures(report: &Value) -> String {
         counted(report, "connects_failed", "not connected", Some("first_connects_failed")),
         counted(report, "lost", "lost", None),
         counted(report, "findings", "findings", None),
-        counted(report, "network", "the kernel's TCP meanwhile", None),
+        counted(report, "network", "TCP counters of the kernel during the run", None),
     ];
     if rows.is_empty() && tables.iter().all(String::is_empty) {
         return String::new();
@@ -159,7 +159,7 @@ pub fn figures(report: &Value) -> String {
     section("Figures", &(inner + &tables.concat() + "</div>\n"))
 }
 
-/// Counts by name, those that are not 0, and the first of each in words.
+/// Returns a table of the counts that are not 0, with the first message of each.
 fn counted(report: &Value, name: &str, title: &str, words_of: Option<&str>) -> String {
     let all = report[name].as_object().into_iter().flatten();
     let rows: Vec<Vec<String>> = all
@@ -177,7 +177,7 @@ fn counted(report: &Value, name: &str, title: &str, words_of: Option<&str>) -> S
     format!("<div><h3>{}</h3>\n{}</div>\n", escape(title), table(&["", "count"], &rows))
 }
 
-/// What was asked for and where it ran; with it the run can be done again.
+/// Returns plan, environment and command line, which suffice to repeat the run.
 #[must_use]
 pub fn plan(report: &Value) -> String {
     let rows = |of: &Value, skipped: &[&str]| -> Vec<(String, String)> {
@@ -203,10 +203,10 @@ pub fn plan(report: &Value) -> String {
         list(&plan),
         list(&environment)
     );
-    section("What ran, and where", &inner)
+    section("Plan and environment", &inner)
 }
 
-/// A word of a command line as a shell takes it.
+/// Quotes a word of a command line for a shell.
 fn quoted(word: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+[]".contains(c);
     match !word.is_empty() && word.chars().all(is_plain) {
@@ -215,7 +215,7 @@ fn quoted(word: &str) -> String {
     }
 }
 
-/// `2026-11-27 09:14:01 UTC` of seconds since 1970 (Howard Hinnant, civil_from_days).
+/// Formats seconds since 1970 as `2026-11-27 09:14:01 UTC` (Howard Hinnant, civil_from_days).
 fn date(seconds: u64) -> String {
     let (days, second) = (seconds / 86_400 + 719_468, seconds % 86_400);
     let (era, day_of_era) = (days / 146_097, days % 146_097);
@@ -256,7 +256,7 @@ mod tests {
             "process": { "stays": [{ "name": "threads", "before": 1, "after": 2 }] },
         }));
         assert_eq!(html.matches("<li class=\"failed\">").count(), 2, "{html}");
-        assert!(html.contains("<code>p99&gt;5ms</code>: it is 6.00 ms"), "{html}");
+        assert!(html.contains("<code>p99&gt;5ms</code>: value 6.00 ms"), "{html}");
         assert!(html.contains("threads: 2, before the run 1"), "{html}");
         assert_eq!(verdicts(&json!({})), "");
     }

@@ -1,4 +1,4 @@
-//! The curves of a report: percentiles, and what happened second by second.
+//! The charts of a report: percentiles, and figures over time.
 
 use super::markup::section;
 use super::plot::{COLOURS, Curve, Plot, Scale};
@@ -7,20 +7,20 @@ use crate::output::show::show_us;
 use crate::units::show_count;
 use serde_json::Value;
 
-/// Points of a percentile curve.
+/// Number of points of a percentile curve.
 const STEPS: usize = 160;
-/// Points of a curve over time: a longer run is drawn in coarser steps.
+/// Maximum number of points of a curve over time; longer runs are drawn in coarser steps.
 const SECONDS_MAX: usize = 600;
-/// From here on the longest times would press all others onto the axis.
+/// Ratio of largest to smallest value from which an axis is logarithmic.
 const SPREAD_MAX: f64 = 40.0;
 
-/// The percentiles of what users wait for.
+/// Returns the percentile chart of the latencies.
 #[must_use]
 pub fn percentiles(report: &Value) -> String {
     let mut curves: Vec<Curve> = Vec::new();
     let mut samples_max = 0;
     for (of, times) in reading::distributions(report) {
-        // A lag is no time that a user sees; it has a curve of its own over time.
+        // The lag is not a latency; it has its own chart over time.
         if of.field == "schedule_lag_us" || curves.len() == COLOURS.len() {
             continue;
         }
@@ -39,7 +39,7 @@ pub fn percentiles(report: &Value) -> String {
         ticks.iter().enumerate().map(|(at, label)| (at as f64, (*label).into())).collect();
     x_ticks.push((2_f64.log10(), "50%".into()));
     let plot = Plot {
-        title: "Percentiles of the times, the rare ones wide",
+        title: "Percentiles of the times (logarithmic scale)",
         x_name: "percentile",
         y_name: if y_scale == Scale::Linear { "time" } else { "time (logarithmic)" },
         x_ticks,
@@ -52,8 +52,9 @@ pub fn percentiles(report: &Value) -> String {
     section("Percentiles", &plot.svg())
 }
 
-/// From a histogram every step of it; without one the percentiles that the report names. The place
-/// of a share q is the logarithm of 1 / (1 - q), as HdrHistogram plots have it.
+/// Returns the points of a percentile curve, from the histogram or, without one, from the
+/// percentiles in the report. The x value of quantile q is log10(1 / (1 - q)), as in HdrHistogram
+/// plots.
 fn percentile_points(report: &Value, field: &str, times: &Value) -> Vec<(f64, f64)> {
     if let Some(histogram) = reading::histogram(report, field).filter(|all| !all.is_empty()) {
         let last = (histogram.len() as f64).log10();
@@ -71,7 +72,7 @@ fn percentile_points(report: &Value, field: &str, times: &Value) -> Vec<(f64, f6
         .collect()
 }
 
-/// Rate and errors, times and lag over time.
+/// Returns the charts of rate, errors, times and lag over time.
 #[must_use]
 pub fn over_time(report: &Value) -> String {
     let intervals = coarse(report["intervals"].as_array().map_or(&[], Vec::as_slice));
@@ -105,7 +106,7 @@ pub fn over_time(report: &Value) -> String {
         curves: open.into_iter().collect(),
         ..over_seconds()
     };
-    let times = [("p50_us", "p50"), ("p99_us", "p99"), ("max_us", "longest")];
+    let times = [("p50_us", "p50"), ("p99_us", "p99"), ("max_us", "max")];
     let times = times.into_iter().filter_map(|(field, name)| curve(&intervals, field, name));
     let times: Vec<Curve> = times.collect();
     let values =
@@ -113,7 +114,7 @@ pub fn over_time(report: &Value) -> String {
     let (low, high) = (values().fold(f64::INFINITY, f64::min), values().fold(0.0, f64::max));
     let is_wide = high > low * SPREAD_MAX;
     let latency = Plot {
-        title: "Times over time",
+        title: "Latency over time",
         y_name: if is_wide { "time (logarithmic)" } else { "time" },
         y_scale: if is_wide { Scale::Logarithmic } else { Scale::Linear },
         show_y: show_us,
@@ -130,7 +131,7 @@ pub fn over_time(report: &Value) -> String {
     section("Over time", &[rates, open, latency, lag].map(|plot| plot.svg()).concat())
 }
 
-/// A plot of seconds without anything in it.
+/// Returns an empty plot over time.
 fn over_seconds<'a>() -> Plot<'a> {
     Plot {
         title: "",
@@ -151,8 +152,7 @@ fn curve(intervals: &[Value], field: &str, name: &str) -> Option<Curve> {
     (!points.is_empty()).then(|| Curve { name: name.into(), points })
 }
 
-/// Intervals, several taken together where there are too many: of counts the sum, of rates the
-/// mean, of times the longest.
+/// Combines intervals if there are too many: sums counts, averages rates, takes the largest time.
 fn coarse(intervals: &[Value]) -> Vec<Value> {
     let together = intervals.len().div_ceil(SECONDS_MAX).max(1);
     intervals.chunks(together).map(taken_together).collect()

@@ -1,11 +1,10 @@
-//! HTML, written so that what others chose cannot become markup.
+//! HTML output with escaping of untrusted text.
 
 use crate::units::show_text;
 use serde_json::Value;
 use std::fmt::Write;
 
-/// Text for HTML, in an element or in an attribute: control characters are shown as `\n`,
-/// `\u{1b}`, and what would be markup is not.
+/// Escapes text for an HTML element or attribute; control characters are shown as `\n`, `\u{1b}`.
 #[must_use]
 pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
@@ -22,7 +21,7 @@ pub fn escape(text: &str) -> String {
     escaped
 }
 
-/// A string of a report, for HTML; anything else as JSON.
+/// Formats a value of a report as HTML: strings as text, anything else as JSON.
 #[must_use]
 pub fn text(value: &Value) -> String {
     match value {
@@ -35,13 +34,13 @@ pub fn text(value: &Value) -> String {
     }
 }
 
-/// A name as words: `lost_reply` as `lost reply`.
+/// Formats a name as words: `lost_reply` as `lost reply`.
 #[must_use]
 pub fn words(name: &str) -> String {
     escape(&name.replace('_', " "))
 }
 
-/// The name of a field that ends in its unit: `timeout_s` as `timeout (s)`.
+/// Formats a field name with its unit: `timeout_s` as `timeout (s)`.
 #[must_use]
 pub fn field(name: &str) -> String {
     let units =
@@ -51,7 +50,7 @@ pub fn field(name: &str) -> String {
     escape(&(name.replace('_', " ") + unit))
 }
 
-/// A section with a heading; nothing where there is nothing in it.
+/// Returns a section with a heading, or nothing if `inner` is empty.
 #[must_use]
 pub fn section(heading: &str, inner: &str) -> String {
     if inner.is_empty() {
@@ -60,7 +59,7 @@ pub fn section(heading: &str, inner: &str) -> String {
     format!("<section>\n<h2>{}</h2>\n{inner}\n</section>\n", escape(heading))
 }
 
-/// A table of names and values that are HTML already.
+/// Returns a list of names and values, which must be HTML.
 #[must_use]
 pub fn list(rows: &[(String, String)]) -> String {
     let mut list = String::from("<dl>\n");
@@ -70,7 +69,7 @@ pub fn list(rows: &[(String, String)]) -> String {
     list + "</dl>\n"
 }
 
-/// A table with numbers, right-aligned but for the first column. Cells are HTML already.
+/// Returns a table with right-aligned columns except the first. Cells must be HTML.
 #[must_use]
 pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let class = |at: usize| if at == 0 { "" } else { " class=\"number\"" };

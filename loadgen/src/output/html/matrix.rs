@@ -1,5 +1,4 @@
-//! The fault matrix as a table of outcomes, what was found with the scripts that show it again, and
-//! the bystanders.
+//! The sections of a churn report: fault matrix, findings with their scripts, and bystanders.
 
 use super::markup::{escape, section, table, text, words};
 use crate::lifecycle::cell::{Kind, Point};
@@ -8,14 +7,14 @@ use crate::units::show_count;
 use serde_json::Value;
 use std::fmt::Write;
 
-/// Rows are points, columns are kinds.
+/// Returns the fault matrix; rows are points, columns are kinds.
 #[must_use]
 pub fn matrix(report: &Value) -> String {
     let cells: Vec<&Value> = report["cells"].as_array().into_iter().flatten().collect();
     if cells.is_empty() {
         return String::new();
     }
-    // In the order of a connection's life; what is no point of it, bystanders, at the end.
+    // Points are in the order of a connection's life; bystanders, which are no point, come last.
     let points = names(&cells, "point", &Point::ALL.map(Point::name));
     let kinds = names(&cells, "kind", &Kind::ALL.map(Kind::name));
     let mut html =
@@ -33,12 +32,12 @@ pub fn matrix(report: &Value) -> String {
         html += "</tr>\n";
     }
     html += "</tbody></table></div>\n\
-             <p class=\"dim\">Connections by the point of the fault and by its kind; open a cell to \
-             see how they ended. Red: an oracle found something.</p>\n";
-    section("The fault matrix", &html)
+             <p class=\"dim\">Number of connections by point and kind of the fault. Open a cell to \
+             see their outcomes. Red cells have findings.</p>\n";
+    section("Fault matrix", &html)
 }
 
-/// The values of a field, each once, in the order of `known`.
+/// Returns the distinct values of a field in the order of `known`.
 fn names<'a>(cells: &[&'a Value], field: &str, known: &[&str]) -> Vec<&'a str> {
     let mut names = Vec::new();
     for name in cells.iter().filter_map(|cell| cell[field].as_str()) {
@@ -80,7 +79,7 @@ fn shown(cell: &Value) -> String {
     )
 }
 
-/// What was found: each with its script, what that was shrunk to, and how to see it again.
+/// Returns the findings, each with its shrunk script and the command that replays it.
 #[must_use]
 pub fn findings(report: &Value) -> String {
     let all = report["examples"].as_array().map_or(&[][..], Vec::as_slice);
@@ -96,8 +95,8 @@ pub fn findings(report: &Value) -> String {
         let (rule, point, kind) = (of("rule"), of("point"), of("kind"));
         let detail = text(&example["detail"]);
         let again = example["seen_again"].as_str();
-        let again = again.map(|again| format!(" Seen again: {}.", words(again)));
-        // Line by line: a line feed in a script is shown as one.
+        let again = again.map(|again| format!(" Reproduced: {}.", words(again)));
+        // Escaped line by line, so that line breaks in a script remain.
         let script: Vec<String> = script.lines().map(escape).collect();
         write!(
             html,
@@ -116,7 +115,7 @@ pub fn findings(report: &Value) -> String {
     section("Findings", &html)
 }
 
-/// Connections that behaved, without the others and beside them.
+/// Returns the latency of the bystanders before and during the faults.
 #[must_use]
 pub fn bystanders(report: &Value) -> String {
     let of = &report["bystanders"];
@@ -133,8 +132,8 @@ pub fn bystanders(report: &Value) -> String {
         ratio.map_or("–".into(), |ratio| format!("{ratio:.2}"))
     });
     let rows = [
-        row("alone", &of["baseline_us"]),
-        row("beside the abuse", &of["abuse_us"]),
+        row("before the faults", &of["baseline_us"]),
+        row("during the faults", &of["abuse_us"]),
         [vec!["ratio".into()], ratios.to_vec()].concat(),
     ];
     section("Bystanders", &table(&["", "p50", "p99", "p99.9", "max"], &rows))

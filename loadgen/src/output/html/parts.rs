@@ -1,4 +1,4 @@
-//! The parts of a plan, on a line of time.
+//! The timeline of a plan's parts, its events and its server.
 
 use super::markup::{escape, field, list, section, text};
 use crate::units::show_text;
@@ -11,7 +11,7 @@ const RIGHT: f64 = 30.0;
 const ROW: f64 = 26.0;
 const TOP: f64 = 24.0;
 
-/// When which part ran, and how it ended.
+/// Returns the timeline of the parts.
 #[must_use]
 pub fn timeline(report: &Value) -> String {
     let parts: Vec<Bar<'_>> =
@@ -24,7 +24,7 @@ pub fn timeline(report: &Value) -> String {
     let x = |seconds: f64| LEFT + seconds / end * (WIDTH - LEFT - RIGHT);
     let mut svg = format!(
         "<figure><div class=\"scroll\"><svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\">\n\
-         <title>When which part ran</title>\n"
+         <title>Timeline of the parts</title>\n"
     );
     let mut put = |what: std::fmt::Arguments<'_>| {
         svg.write_fmt(what).expect("a string takes everything");
@@ -57,7 +57,7 @@ pub fn timeline(report: &Value) -> String {
     section("Parts", &(svg + &events(report)))
 }
 
-/// What happened to the server at set times, and what became of it.
+/// Returns the events, and the facts about the server.
 fn events(report: &Value) -> String {
     let events = report["events"].as_array().into_iter().flatten();
     let items: String = events
@@ -80,7 +80,7 @@ fn events(report: &Value) -> String {
         html += &format!("<h3>Events</h3>\n<ul class=\"verdicts\">\n{items}</ul>\n");
     }
     if !rows.is_empty() {
-        html += &format!("<h3>The server</h3>\n{}", list(&rows));
+        html += &format!("<h3>Server</h3>\n{}", list(&rows));
     }
     html
 }
@@ -94,7 +94,7 @@ struct Bar<'a> {
 }
 
 impl<'a> Bar<'a> {
-    /// Of a part that was started.
+    /// Makes the bar of a part that was started.
     fn of(part: &'a Value) -> Option<Self> {
         let start_s = part["started_s"].as_f64()?;
         let end_s = part["ended_s"].as_f64().unwrap_or(start_s);
@@ -109,8 +109,10 @@ impl<'a> Bar<'a> {
 
     fn said(&self) -> String {
         let Self { name, verdict, start_s, length_s, .. } = self;
-        let phase = self.phase.map(|phase| format!(" in the phase {phase}")).unwrap_or_default();
-        escape(&format!("{name}{phase}: {verdict}; from {start_s:.1} s on, for {length_s:.1} s"))
+        let phase = self.phase.map(|phase| format!(" in phase {phase}")).unwrap_or_default();
+        escape(&format!(
+            "{name}{phase}: {verdict}; started at {start_s:.1} s, ran for {length_s:.1} s"
+        ))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Curves as SVG, in the colours of the page.
+//! SVG charts in the colours of the page.
 
 use super::markup::escape;
 use std::fmt::Write;
@@ -9,56 +9,56 @@ const LEFT: f64 = 92.0;
 const RIGHT: f64 = 30.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 44.0;
-/// Rows of marks below the plot.
+/// Height of the bars below the plot.
 const STRIP: f64 = 26.0;
-/// Ticks of an axis, about.
+/// Approximate number of ticks on an axis.
 const TICKS: f64 = 6.0;
-/// Points that tell their value when pointed at: of more, the marks would cover each other.
+/// Maximum number of points with a tooltip; more would overlap.
 const MARKS_MAX: usize = 400;
-/// Names of the classes that colour the curves.
+/// CSS classes of the curves.
 pub const COLOURS: [&str; 4] = ["one", "two", "three", "four"];
 
-/// How values are spread over an axis.
+/// The scale of an axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scale {
-    /// Evenly, from 0.
+    /// Linear, from 0.
     Linear,
-    /// By their logarithm.
+    /// Logarithmic.
     Logarithmic,
 }
 
 /// A curve.
 pub struct Curve {
-    /// Its name, for the legend.
+    /// Name in the legend.
     pub name: String,
-    /// Its points, from left to right.
+    /// Points from left to right.
     pub points: Vec<(f64, f64)>,
 }
 
-/// Curves over a common axis.
+/// A chart of curves with common axes.
 pub struct Plot<'a> {
-    /// What is shown, for who cannot see it.
+    /// Title for screen readers.
     pub title: &'a str,
-    /// What goes from left to right, with its unit.
+    /// Name of the x axis with its unit.
     pub x_name: &'a str,
-    /// What goes up, with its unit.
+    /// Name of the y axis with its unit.
     pub y_name: &'a str,
-    /// Ticks of the x axis, with their labels; none: made from the values.
+    /// Ticks of the x axis with labels; if empty, they are made from the values.
     pub x_ticks: Vec<(f64, String)>,
-    /// How the y axis is spread.
+    /// Scale of the y axis.
     pub y_scale: Scale,
-    /// How a y value is shown.
+    /// Formats a y value.
     pub show_y: fn(f64) -> String,
-    /// How an x value is shown to who points at it.
+    /// Formats an x value in a tooltip.
     pub show_x: fn(f64) -> String,
-    /// At most four.
+    /// The curves, at most four.
     pub curves: Vec<Curve>,
-    /// Counts below the plot: their name, and a bar for each count that is not 0.
+    /// Bars below the plot: their name and counts.
     pub strip: Option<(&'a str, Vec<(f64, u64)>)>,
 }
 
 impl Plot<'_> {
-    /// The plot with its legend; nothing without a point.
+    /// Returns the plot with its legend, or nothing if there is no point.
     #[must_use]
     pub fn svg(&self) -> String {
         let points = || self.curves.iter().flat_map(|curve| &curve.points);
@@ -190,7 +190,7 @@ impl Plot<'_> {
     }
 }
 
-/// Bars below the x axis, as high as the largest of them.
+/// Draws bars below the x axis, scaled to the largest count.
 fn draw_strip(svg: &mut String, axes: &Axes, name: &str, counts: &[(f64, u64)]) {
     let most = counts.iter().map(|(_, count)| *count).max().unwrap_or_default();
     let base = HEIGHT + STRIP - 4.0;
@@ -254,7 +254,7 @@ struct Axes {
 }
 
 impl Axes {
-    /// That hold all values; a range of one value is widened, so that it has a place.
+    /// Creates axes that contain all values; a range with a single value is widened.
     fn new(x: Range, y: Range, scale: Scale) -> Self {
         let x = if x.high > x.low { x } else { Range { low: x.low - 0.5, high: x.high + 0.5 } };
         let y = match scale {
@@ -298,7 +298,7 @@ impl Axes {
     }
 }
 
-/// Round numbers from `low` to `high`, about as many as there is room for.
+/// Returns about [`TICKS`] round numbers from `low` to `high`.
 fn ticks(low: f64, high: f64) -> impl Iterator<Item = f64> {
     let rough = (high - low) / TICKS;
     let power = 10_f64.powf(rough.log10().floor());

@@ -1,4 +1,4 @@
-//! Pages are well-formed, need nothing from elsewhere, and show what others chose as text.
+//! Tests that pages are well-formed and self-contained, and that untrusted text is escaped.
 
 use super::page;
 use crate::output::reading::tests::with_histograms;
@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 const HOSTILE: &str = "\"><script src='http://x/'>&\u{1b}";
 
-/// Asserts that every tag that is opened is closed in its order, and that attributes are quoted:
-/// the page is XML but for its first line.
+/// Asserts that all tags are closed in order and all attributes are quoted: apart from its first
+/// line, the page is XML.
 fn check(html: &str) {
     assert!(html.starts_with("<!DOCTYPE html>\n"), "{html}");
     let start = html.find("<style>").expect("a style") + "<style>".len();
@@ -114,7 +114,7 @@ fn the_page_of_a_churn_has_the_matrix_and_shows_what_others_chose_as_text() {
     check(&html);
     assert!(html.contains("<summary>2 / 40</summary>") && html.contains("<td class=\"none\">"));
     assert!(html.contains("ringload replay &#39;say 64; fin&#39;"));
-    assert!(html.contains("<b>lost reply</b>") && html.contains("beside the abuse"));
+    assert!(html.contains("<b>lost reply</b>") && html.contains("during the faults"));
 }
 
 #[test]
@@ -134,8 +134,8 @@ fn the_page_of_a_plan_has_its_parts() {
     });
     let html = page(&plan);
     check(&html);
-    assert!(html.contains("When which part ran") && html.contains("Part: the load"));
-    assert!(html.contains("in the phase") && html.contains("<h3>The server</h3>"));
+    assert!(html.contains("Timeline of the parts") && html.contains("Part: the load"));
+    assert!(html.contains("in phase") && html.contains("<h3>Server</h3>"));
 }
 
 #[test]

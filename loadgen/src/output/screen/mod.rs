@@ -1,8 +1,8 @@
-//! What is shown while a run is under way: a live view on a terminal, otherwise a line per second.
+//! The progress display of a run: a live view on a terminal, otherwise one line per second.
 //!
-//! A run opens a [`Screen`], hands it a line per second ([`Screen::line`]) and as often as it
-//! likes a [`Picture`] ([`Screen::show`]), and closes it before it prints anything else. Whoever
-//! ends the process without closing it calls [`restore`] first.
+//! A run opens a [`Screen`], passes a line per second to [`Screen::line`] and any number of
+//! [`Picture`]s to [`Screen::show`], and closes it before it prints anything else. Code that ends
+//! the process without closing the screen must call [`restore`] first.
 
 mod picture;
 mod terminal;
@@ -15,15 +15,15 @@ use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 use terminal::Live;
 
-/// Between two pictures: more often nobody can read.
+/// Minimum interval between two pictures.
 const FRAME: Duration = Duration::from_millis(200);
-/// Lines kept of a live view, to be shown in it and to stay after it.
+/// Number of lines that a live view shows, and that remain on the terminal after it.
 const LINES_KEPT: usize = 12;
 
-/// Standard error, as a run shows itself on it.
+/// The progress display on standard error.
 pub struct Screen {
     shape: Shape,
-    /// The last lines, and whether there was any.
+    /// The last lines.
     lines: VecDeque<String>,
     opening: String,
     heading: Option<String>,
@@ -36,8 +36,8 @@ enum Shape {
 }
 
 impl Screen {
-    /// What suits standard error: nothing if `quiet`, a live view on a terminal that can do more
-    /// than print (`TERM` is not `dumb`), otherwise lines, beginning with `opening`.
+    /// Chooses the display: nothing if `quiet`, a live view on a terminal unless `TERM` is `dumb`,
+    /// and lines otherwise. The first line is `opening`.
     #[must_use]
     pub fn open(opening: &str, quiet: bool) -> Self {
         let shape = if quiet {
@@ -52,7 +52,7 @@ impl Screen {
         Self { shape, lines: VecDeque::new(), opening: opening.into(), heading: None }
     }
 
-    /// Shows a picture, if there is a live view and the last picture is old enough.
+    /// Shows a picture if there is a live view and the last picture is older than [`FRAME`].
     pub fn show(&mut self, picture: impl FnOnce() -> Picture) {
         self.give_up_if_restored();
         let Shape::Live { live, drawn } = &mut self.shape else { return };
@@ -61,11 +61,11 @@ impl Screen {
         }
         *drawn = Some(Instant::now());
         let (heading, lines) = (self.heading.as_deref().unwrap_or_default(), &self.lines);
-        // A terminal that is gone ends no run.
+        // The run continues if the terminal is gone.
         let _ = live.draw(|frame| picture::draw(frame, &picture(), heading, lines));
     }
 
-    /// One line, once a second; `heading` stands above the first.
+    /// Shows the line of one second; `heading` precedes the first line.
     pub fn line(&mut self, heading: &str, line: String) {
         self.give_up_if_restored();
         let is_first = self.heading.is_none();
@@ -89,8 +89,7 @@ impl Screen {
         }
     }
 
-    /// Leaves the terminal as it was, with the opening and the last lines on it; nothing is shown
-    /// after that.
+    /// Restores the terminal, prints the opening and the last lines, and ends the display.
     pub fn close(&mut self) {
         if matches!(self.shape, Shape::Live { .. }) {
             self.leave();
@@ -98,8 +97,7 @@ impl Screen {
         self.shape = Shape::Nothing;
     }
 
-    /// A panic anywhere has given the terminal back, to print what it has to say: from here on it
-    /// is lines.
+    /// Switches to lines after a panic has restored the terminal to print its message.
     fn give_up_if_restored(&mut self) {
         if matches!(self.shape, Shape::Live { .. }) && !terminal::is_taken() {
             self.leave();

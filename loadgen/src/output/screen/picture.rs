@@ -1,4 +1,4 @@
-//! A picture of a run, drawn from plain data.
+//! Draws the live view from plain data.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -8,29 +8,29 @@ use ratatui::widgets::{Gauge, Paragraph, Sparkline};
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Rows of the curve.
+/// Height of the curve in rows.
 const CURVE_ROWS: u16 = 4;
-/// Columns of a matrix's cell with the space before it: at least, and where there is room.
+/// Minimum and maximum width of a matrix cell in columns, including the space before it.
 const CELL_COLUMNS: (usize, usize) = (7, 16);
-/// Columns of a name on the left.
+/// Width of the names on the left in columns.
 const NAME_COLUMNS: usize = 16;
 
-/// What is shown of a run under way.
+/// The content of a live view.
 #[derive(Clone, Debug, Default)]
 pub struct Picture {
-    /// What runs, in one line.
+    /// Description of the run, in one line.
     pub title: String,
-    /// Since the start.
+    /// Time since the start.
     pub elapsed: Duration,
-    /// How much of it is done, 0 to 1; `None` where nobody knows.
+    /// Completed fraction from 0 to 1; `None` if unknown.
     pub done: Option<f64>,
-    /// Figures with their names, as they shall be read: `("p99", "412 µs")`.
+    /// Names and values of figures: `("p99", "412 µs")`.
     pub figures: Vec<(String, String)>,
-    /// What the curve shows: `replies per second`.
+    /// Title of the curve: `replies per second`.
     pub curve_name: String,
-    /// One value per second, the newest last; none: no curve.
+    /// One value per second, the newest last; no curve if empty.
     pub curve: Vec<u64>,
-    /// What went wrong, by kind; a kind with 0 is not shown.
+    /// Error counts by kind; zero counts are not shown.
     pub wrong: Vec<(String, u64)>,
     /// Counts in rows and columns.
     pub matrix: Option<Matrix>,
@@ -48,15 +48,15 @@ pub struct Matrix {
 /// One cell of a matrix.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cell {
-    /// How often it was tried.
+    /// Number of attempts.
     pub tried: u64,
-    /// How often something was found.
+    /// Number of findings.
     pub found: u64,
-    /// There is no such combination.
+    /// The combination does not exist.
     pub is_void: bool,
 }
 
-/// Draws all of it, and below it the last of `lines`.
+/// Draws the picture and, below it, the last of `lines`.
 pub fn draw(frame: &mut Frame<'_>, picture: &Picture, heading: &str, lines: &VecDeque<String>) {
     let colours = Colours::of_the_environment();
     let wrong: Vec<_> = picture.wrong.iter().filter(|(_, count)| *count > 0).collect();
@@ -109,8 +109,8 @@ fn draw_bar(frame: &mut Frame<'_>, picture: &Picture, colours: &Colours, area: R
 
 fn draw_wrong(frame: &mut Frame<'_>, wrong: &[&(String, u64)], colours: &Colours, area: Rect) {
     let mut rows = vec![match wrong {
-        [] => Line::from(Span::styled("nothing went wrong", colours.good)),
-        _ => Line::from(Span::styled("went wrong", colours.bad)).bold(),
+        [] => Line::from(Span::styled("no errors", colours.good)),
+        _ => Line::from(Span::styled("errors", colours.bad)).bold(),
     }];
     rows.extend(wrong.iter().map(|(name, count)| {
         let count = Span::styled(crate::units::show_count(*count), colours.bad);
@@ -177,7 +177,7 @@ struct Colours {
 }
 
 impl Colours {
-    /// None where `NO_COLOR` asks for none (no-color.org): what is bad is bold then.
+    /// Uses no colours if `NO_COLOR` is set (no-color.org); errors are bold then.
     fn of_the_environment() -> Self {
         match std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) {
             true => Self { good: Style::new(), bad: Style::new().bold(), calm: Style::new() },
@@ -250,7 +250,7 @@ mod tests {
     #[test]
     fn what_did_not_happen_is_not_drawn() {
         let text = shown(&Picture { title: "t".into(), ..Picture::default() }, 60, 10);
-        assert!(text.contains("nothing went wrong") && !text.contains("up to"), "{text}");
+        assert!(text.contains("no errors") && !text.contains("up to"), "{text}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Answers in every order and cut, good ones and each kind of bad one.
+//! Tests with good answers in every order and split, and with every kind of wrong answer.
 
 use super::*;
 use proptest::prelude::*;
@@ -11,7 +11,7 @@ fn framing() -> Framing {
     Framing::new(BODY_BYTES_MAX, &config).expect("there is room")
 }
 
-/// Every third request is a digest: of connection 0 those with the ids 3, 6, 9 and so on.
+/// Every third request is a DIGEST: on connection 0 those with the ids 3, 6, 9 and so on.
 fn packets() -> Packets {
     Packets::new(7, SIZE, 3, framing(), Arc::default())
 }
@@ -29,7 +29,7 @@ fn packet(kind: u8, id: &[u8], fields: &[u8]) -> Vec<u8> {
     [&length.to_be_bytes()[..], &[kind], id, fields].concat()
 }
 
-/// What a good server answers.
+/// Returns the answer of a correct server.
 fn answer(request: &[u8]) -> Vec<u8> {
     let (id, fields) = (&request[1..5], &request[5..]);
     match request[0] {
@@ -39,7 +39,7 @@ fn answer(request: &[u8]) -> Vec<u8> {
     }
 }
 
-/// The answers in some bytes, in order.
+/// Returns the answers in `bytes`, in order.
 fn answers(
     packets: &mut Packets,
     state: &mut PacketsState,
@@ -63,7 +63,7 @@ fn fault(bytes: &[u8], asked: usize) -> Fault {
     answers(&mut packets, &mut state, bytes).expect_err("it is wrong")
 }
 
-/// The fault of the only answer, after which the connection goes on.
+/// Returns the only answer and its fault; the connection stays usable.
 fn complaint(change: impl FnOnce(Vec<u8>) -> Vec<u8>, asked: usize) -> (Answer, Fault) {
     let mut packets = packets();
     let mut state = packets.open(0);
@@ -84,7 +84,7 @@ proptest! {
         let mut packets = Packets::new(seed, size, digest_every, framing(), Arc::default());
         let mut state = packets.open(number);
         let requests = ask(&mut packets, &mut state, order.len());
-        // Shuffled, but for the digests, which keep their order among each other.
+        // Digests keep their order; the other answers are shuffled.
         let is_digest = |place: &usize| requests[*place][0] == 2;
         let mut digests = (0..order.len()).filter(is_digest);
         let order = order.iter().map(|place| match is_digest(place) {
@@ -122,7 +122,7 @@ fn as_many_digests_as_asked_for() {
             assert_eq!(digests, must, "every {every}, connection {number}");
         }
     }
-    // Connections of one request each ask for digests too.
+    // Connections with a single request also ask for digests.
     let mut packets = packets();
     let kinds = (0..6).map(|number| {
         let mut state = packets.open(number);
@@ -152,7 +152,11 @@ fn another_connections_bytes_are_traced_to_it() {
     let fault = found.remove(0).fault.expect("not its own");
     assert_eq!(fault.kind, ErrorKind::ForeignBytes);
     assert!(fault.detail.contains("connection 0: byte 0 of ECHOED 1"), "{}", fault.detail);
-    assert!(fault.detail.ends_with("these are bytes 0 of connection 6"), "{}", fault.detail);
+    assert!(
+        fault.detail.ends_with("these bytes belong to offset 0 of connection 6"),
+        "{}",
+        fault.detail
+    );
 }
 
 #[test]
@@ -168,7 +172,7 @@ fn wrong_bytes_are_named_and_the_connection_goes_on() {
     assert!(fault.detail.contains("connection 0: byte 42 of ECHOED 1 is"), "{}", fault.detail);
     let (_, fault) = complaint(|_| packet(0x81, &[0, 0, 0, 2], b"short"), 2);
     assert_eq!(fault.kind, ErrorKind::WrongBytes);
-    assert!(fault.detail.contains("ECHOED 2 has 5 of 100 bytes"), "{}", fault.detail);
+    assert!(fault.detail.contains("ECHOED 2 has 5 bytes, expected 100"), "{}", fault.detail);
     let (_, fault) = complaint(
         |mut bytes| {
             bytes[9] ^= 1;
@@ -197,14 +201,14 @@ fn errors_are_statuses() {
 fn what_nobody_waits_for_breaks_the_protocol() {
     let digest = |id| packet(0x82, &[0, 0, 0, id], &[0; 32]);
     for (bytes, asked, says) in [
-        (digest(6), 6, "DIGESTED 6 came before 3"),
-        (digest(1), 3, "ECHO 1 was answered by DIGESTED"),
-        (packet(0x81, &[0, 0, 0, 3], &[0; SIZE]), 3, "DIGEST 3 was answered by ECHOED"),
-        (packet(0x81, &[0, 0, 0, 4], b""), 3, "ECHOED 4, which waits for no answer"),
-        (packet(0x8f, &[0, 0, 0, 4], b"\0\x0a"), 3, "ERROR 4, which waits"),
-        (packet(0x87, &[0, 0, 0, 1], b""), 1, "ECHO 1 was answered by SENT"),
+        (digest(6), 6, "DIGESTED 6 arrived before DIGESTED 3"),
+        (digest(1), 3, "ECHO 1 was answered with DIGESTED"),
+        (packet(0x81, &[0, 0, 0, 3], &[0; SIZE]), 3, "DIGEST 3 was answered with ECHOED"),
+        (packet(0x81, &[0, 0, 0, 4], b""), 3, "ECHOED 4 answers no pending request"),
+        (packet(0x8f, &[0, 0, 0, 4], b"\0\x0a"), 3, "ERROR 4 answers no pending"),
+        (packet(0x87, &[0, 0, 0, 1], b""), 1, "ECHO 1 was answered with SENT"),
         (packet(0x42, &[0, 0, 0, 1], b""), 1, "type 0x42"),
-        (vec![0, 0, 0, 1, 0x81], 1, "it has no id"),
+        (vec![0, 0, 0, 1, 0x81], 1, "has no id"),
         (vec![0, 1, 0, 1], 1, "65537 bytes is too long"),
     ] {
         let fault = fault(&bytes, asked);

@@ -68,28 +68,31 @@ fn a_command_line_gets_what_the_plan_knows() {
 fn what_is_no_plan_is_refused_with_its_place() {
     let phase = "[[phase]]\nname = \"p\"\nlength = \"3s\"\n";
     for (text, says) in [
-        (String::new(), "plan.toml: there is no [[part]]"),
-        (format!("{PART}{PART}"), "line 6, column 8: another part has that name"),
-        (PART.replace("\"a\"", "\"../a\""), "line 2, column 8: a name has up to 40"),
+        (String::new(), "plan.toml: the plan has no [[part]]"),
+        (format!("{PART}{PART}"), "line 6, column 8: another part has this name"),
+        (PART.replace("\"a\"", "\"../a\""), "line 2, column 8: a name has 1 to 40"),
         (PART.replace("5s", "5"), "line 3, column 10: \"5\": expected a duration"),
-        (PART.replace("5s", "25h"), "24h at most"),
+        (PART.replace("5s", "25h"), "at most 24h"),
         (PART.replace("length = \"5s\"\n", ""), "length is missing"),
-        (PART.replace("-c 2", "-d 5s"), "line 4, column 7: -d is the plan's to say"),
-        (PART.replace("-c 2", "-n 5"), "this run ends when it has done what it is told"),
-        (PART.replace("-c 2", "--json x"), "--json is the plan's own"),
+        (PART.replace("-c 2", "-d 5s"), "line 4, column 7: -d is not allowed in run"),
+        (PART.replace("-c 2", "-n 5"), "length does not apply to a run with -n"),
+        (PART.replace("-c 2", "--json x"), "--json is not allowed in run"),
         (PART.replace("-c 2", "-c two"), "invalid value 'two'"),
-        (PART.replace("-c 2", "'"), "a quote (') has no end"),
-        (PART.replace("echo", "plan"), "a part runs http, echo, packets, churn or idle"),
+        (PART.replace("-c 2", "'"), "the quote ' is not closed"),
+        (PART.replace("echo", "plan"), "run must begin with http, echo, packets, churn or idle"),
         (format!("{PART}fail-if = [\"p98>?\"]\n"), "p98"),
-        (format!("{PART}phase = \"q\"\n"), "no [[phase]] is called \"q\""),
-        (format!("{phase}{phase}{PART}"), "another phase has that name"),
-        (format!("{PART}{}", at("1s", "TERM")), "a signal needs a [server]"),
-        (format!("{PART}{SERVER}{}", at("1s", "SEGV")), "\"SEGV\" is no signal"),
-        (format!("{PART}{SERVER}{}{}", at("2s", "HUP"), at("1s", "TERM")), "has been ended"),
+        (format!("{PART}phase = \"q\"\n"), "there is no [[phase]] with the name \"q\""),
+        (format!("{phase}{phase}{PART}"), "another phase has this name"),
+        (format!("{PART}{}", at("1s", "TERM")), "signal needs a [server]"),
+        (format!("{PART}{SERVER}{}", at("1s", "SEGV")), "\"SEGV\" is not a signal"),
+        (
+            format!("{PART}{SERVER}{}{}", at("2s", "HUP"), at("1s", "TERM")),
+            "follows one that ends the server",
+        ),
         (format!("{PART}[[at]]\ntime = \"1s\"\n"), "either signal or command"),
-        (format!("{PART}[[at]]\ntime = \"1s\"\ncommand = []\n"), "begins with a program"),
-        (format!("{PART}[server]\n"), "one of command, pid and pid-file"),
-        (format!("{PART}{SERVER}ready = \"x\"\n"), "take ready-address"),
+        (format!("{PART}[[at]]\ntime = \"1s\"\ncommand = []\n"), "must begin with a program"),
+        (format!("{PART}[server]\n"), "exactly one of command, pid and pid-file"),
+        (format!("{PART}{SERVER}ready = \"x\"\n"), "use ready-address"),
         (format!("{PART}{SERVER}ready-address = \"x\"\n"), "expected HOST:PORT"),
         (format!("{PART}{SERVER}ledger = \"x\"\n"), "expected http://"),
     ] {
@@ -111,7 +114,7 @@ fn the_schedule_is_shown_in_the_order_of_time() {
             "0.0s  a, for 5s: ringload echo h:1 -c 2 -d 5000ms",
             "1.0s  b, for 5s: ringload echo h:1 -c 2 -d 5000ms",
             "1.5s  signal USR1",
-            "6.0s  the end"
+            "6.0s  end"
         ]
     );
 }

@@ -1,4 +1,4 @@
-//! What the report says of what was counted.
+//! Tests of the printed churn report.
 
 use super::*;
 use crate::args::{Cli, Target as Command};
@@ -49,7 +49,7 @@ pub(in crate::lifecycle::churn) fn sample() -> Report {
     let first = &mut run.tally.examples[0];
     let scripts = vec![(*first.script).clone()];
     first.shrunk = Some(Shrunk { scripts, again: Again::Alone, tries: 9 });
-    run.shortage = Some("our ports are used up".into());
+    run.shortage = Some("no ephemeral ports are free".into());
     let mut felt = Felt::nothing();
     felt.connections = 4;
     felt.baseline_ns.saturating_record(1_000_000);

@@ -1,13 +1,13 @@
-//! Requests: as scripts write them, as bytes, and what may answer them.
+//! Requests: their notation in scripts and their bytes.
 
 use crate::lifecycle::dialect::Request;
 use crate::lifecycle::dialects::learnt::Files;
 use crate::stream::Stream;
 use std::fmt;
 
-/// Bytes of a request's body at most.
+/// Maximum size of a request's body.
 const BODY_BYTES_MAX: u64 = 1 << 20;
-/// Bytes of a reply's head at least: `HTTP/1.1 200 \r\n\r\n`.
+/// Minimum size of a reply's head: `HTTP/1.1 200 \r\n\r\n`.
 const REPLY_HEAD_BYTES_MIN: u64 = 17;
 
 /// One request.
@@ -15,55 +15,55 @@ const REPLY_HEAD_BYTES_MIN: u64 = 17;
 pub enum Asked {
     /// `get:PATH`.
     Get {
-        /// Its place among the files.
+        /// Index of the file.
         file: usize,
     },
     /// `head:PATH`.
     Head {
-        /// Its place among the files.
+        /// Index of the file.
         file: usize,
     },
-    /// `range:PATH:FROM-TO`, the last byte included.
+    /// `range:PATH:FROM-TO`, including the last byte.
     Range {
-        /// Its place among the files.
+        /// Index of the file.
         file: usize,
         /// The first byte.
         from: u64,
-        /// The last byte; it may lie behind the file's.
+        /// The last byte; may be beyond the end of the file.
         to: u64,
     },
-    /// `body:PATH:SIZE`: a GET with a body of so many bytes, which mean nothing.
+    /// `body:PATH:SIZE`: a GET with a body, which has no meaning.
     Body {
-        /// Its place among the files.
+        /// Index of the file.
         file: usize,
-        /// Of the body, bytes.
+        /// Size of the body in bytes.
         size: u64,
     },
-    /// `bad:NAME`: not what HTTP allows.
+    /// `bad:NAME`: a malformed request.
     Bad(Bad),
 }
 
-/// A classic of malformed requests.
+/// A classic malformed request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bad {
-    /// Lines that end in LF alone.
+    /// Lines end in a bare LF.
     BareLf,
-    /// No `Host`.
+    /// `Host` is missing.
     NoHost,
-    /// Two lengths that differ.
+    /// Two different `Content-Length` fields.
     TwoLengths,
-    /// A length and chunks: what requests are smuggled with.
+    /// `Content-Length` and chunks together, as in request smuggling.
     LengthAndChunks,
-    /// White space between a field's name and its colon.
+    /// White space between a field name and its colon.
     SpaceInName,
-    /// A head that goes on for longer than anybody takes.
+    /// A head that is longer than servers accept.
     LongHead,
-    /// A greeting of TLS.
+    /// A TLS ClientHello.
     Tls,
 }
 
 impl Bad {
-    /// All of them.
+    /// All malformed requests.
     pub const ALL: [Self; 7] = [
         Self::BareLf,
         Self::NoHost,
@@ -74,7 +74,7 @@ impl Bad {
         Self::Tls,
     ];
 
-    /// As scripts write it.
+    /// The notation in scripts.
     pub const fn name(self) -> &'static str {
         match self {
             Self::BareLf => "bare-lf",
@@ -113,15 +113,15 @@ impl Bad {
 }
 
 impl Asked {
-    /// Reads a phrase.
+    /// Parses a phrase.
     ///
     /// # Errors
-    /// It is none, or asks for what was not learnt, in words.
+    /// The phrase is invalid, or its file was not learnt.
     pub fn read(phrase: &str, files: &Files) -> Result<Self, String> {
         let wrong = |why: &str| format!("{phrase}: {why}");
         let (verb, rest) = phrase.split_once(':').unwrap_or((phrase, ""));
         let file = |path: &str| {
-            let not_learnt = format!("what {path} is was not learnt; give --path {path}");
+            let not_learnt = format!("the file {path} was not learnt; add --path {path}");
             files.position(path).ok_or_else(|| wrong(&not_learnt))
         };
         match verb {
@@ -145,7 +145,7 @@ impl Asked {
                     Some((path, Ok(size))) if (1..=BODY_BYTES_MAX).contains(&size) => {
                         Ok(Self::Body { file: file(path)?, size })
                     }
-                    _ => Err(wrong("expected body:PATH:SIZE, of 1 to 1048576 bytes")),
+                    _ => Err(wrong("expected body:PATH:SIZE with a size of 1 to 1048576 bytes")),
                 }
             }
             "bad" => match Bad::ALL.into_iter().find(|bad| bad.name() == rest) {
@@ -160,8 +160,8 @@ impl Asked {
         }
     }
 
-    /// Appends its bytes to those of a connection, and says where they are. A body is what the
-    /// stream has there.
+    /// Appends the bytes of the request and returns their place. A body contains the bytes of the
+    /// stream at that place.
     pub fn say(self, files: &Files, host: &str, stream: Stream, out: &mut Vec<u8>) -> Request {
         let start = out.len() as u64;
         let name = |file: usize| &files.0[file].name;
@@ -205,7 +205,7 @@ impl Asked {
         }
     }
 
-    /// The file that must come, for what is no nonsense.
+    /// Returns the requested file, or `None` for a malformed request.
     pub const fn file(self) -> Option<usize> {
         match self {
             Self::Get { file }
@@ -216,7 +216,8 @@ impl Asked {
         }
     }
 
-    /// The first and the last byte that a range has of a file of that length; `None`: it has none.
+    /// Returns the first and last byte of a range in a file of `length` bytes, or `None` if the
+    /// range is empty.
     pub fn part(self, length: u64) -> Option<(u64, u64)> {
         match self {
             Self::Range { from, to, .. } if from < length => Some((from, to.min(length - 1))),
@@ -224,7 +225,7 @@ impl Asked {
         }
     }
 
-    /// As scripts write it.
+    /// Returns the notation in scripts.
     pub fn show(self, files: &Files) -> String {
         struct Shown<'a>(Asked, &'a Files);
         impl fmt::Display for Shown<'_> {
@@ -271,7 +272,7 @@ mod tests {
     #[test]
     fn what_is_no_phrase_is_named() {
         for (phrase, says) in [
-            ("get:/b", "give --path /b"),
+            ("get:/b", "add --path /b"),
             ("put:/a:1", "expected get:PATH"),
             ("range:/a:1:3-2", "FIRST-LAST"),
             ("range:/a:1", "FIRST-LAST"),

@@ -1,5 +1,4 @@
-//! Listens to one connection: each reply must be the next request's, and each byte of its body the
-//! file's.
+//! Checks the replies on one connection: their order, and every byte of their bodies.
 
 use super::asked::{Asked, Bad};
 use super::reading::{Event, Head, Reading};
@@ -9,15 +8,15 @@ use crate::lifecycle::dialects::learnt::Follower;
 use crate::lifecycle::finding::{Finding, Rule};
 use std::sync::Arc;
 
-/// Interim replies to one request, at most.
+/// Maximum number of interim replies to one request.
 const INTERIM_MAX: u32 = 8;
 
-/// Listens to one connection.
+/// Checks the replies on one connection.
 pub struct HttpEar {
     known: Arc<Known>,
-    /// What is asked for, and where in what is said.
+    /// The requests and their places in the sent bytes.
     asked: Vec<(Asked, Request)>,
-    /// The request whose reply comes next.
+    /// Index of the request that is answered next.
     next: usize,
     reading: Reading,
     heard: u64,
@@ -26,21 +25,21 @@ pub struct HttpEar {
     close: bool,
     replies: u64,
     last: bool,
-    /// The last reply refuses a HEAD. A server that gave up before it knew that it is one may have
-    /// sent a body.
+    /// The last reply refuses a HEAD. It may have a body if the server gave up before it knew the
+    /// method.
     may_have_body: bool,
 }
 
-/// What the body of a reply must be.
+/// The expected body of a reply.
 enum Body {
-    /// It is not known: a refusal's text.
+    /// Any text, in a refusal.
     Any,
-    /// A file, up to that byte.
+    /// A file up to byte `end`.
     File { follower: Follower, end: u64, misfit: Option<String> },
 }
 
 impl HttpEar {
-    /// Of a connection that asks for that.
+    /// Creates an ear for the requests `asked`.
     pub fn new(known: Arc<Known>, asked: Vec<(Asked, Request)>) -> Self {
         Self {
             known,
@@ -67,7 +66,8 @@ impl HttpEar {
             return match head.status {
                 100 | 102 | 103 if !self.is_own() && self.interim <= INTERIM_MAX => Ok(()),
                 status => {
-                    Err(self.finding(Rule::Protocol, &format!("a {status} nobody asked for")))
+                    Err(self
+                        .finding(Rule::Protocol, &format!("unexpected interim status {status}")))
                 }
             };
         }
@@ -75,39 +75,40 @@ impl HttpEar {
         self.close = head.close;
         self.may_have_body = to_head && head.status >= 400;
         self.body = Body::Any;
-        // RFC 9110, 15.5.9: waiting for a request that never comes may end with a 408; and why a
-        // connection ends may be told with any other refusal.
+        // A server may end the wait for a request with a 408 (RFC 9110, 15.5.9), and may explain
+        // the end of a connection with any other refusal.
         let is_farewell = (400..500).contains(&head.status) && head.close && !self.is_own();
         let Some((asked, Request { start, head_end, end, .. })) =
             self.asked.get(self.next).cloned()
         else {
             let detail =
-                format!("a reply with status {}, and all were answered before", head.status);
+                format!("a reply with status {}, but all requests had been answered", head.status);
             return if is_farewell { Ok(()) } else { Err(self.finding(Rule::Unasked, &detail)) };
         };
         let is_early = said < end;
         if said <= start {
-            let detail = format!("status {}, and nothing of the request was said", head.status);
+            let detail = format!("status {} before any byte of the request was sent", head.status);
             return if is_farewell { Ok(()) } else { Err(self.finding(Rule::Unasked, &detail)) };
         }
         match asked {
             Asked::Bad(bad) => self.begin_bad(bad, head),
-            // What follows the head of a GET means nothing, and HTTP lets nobody wait for it.
+            // HTTP does not require a server to wait for the body of a GET.
             _ if head.status < 400 && (said < head_end || (is_early && self.is_own())) => {
-                Err(self.finding(Rule::Unasked, "a reply before the request was said"))
+                Err(self.finding(Rule::Unasked, "a reply before the request was sent"))
             }
             _ => self.begin_file(asked, head, is_early),
         }
     }
 
-    /// RFC 9112, 2.2, 3.2, 5.1, 6.1 and 6.3: mostly a 400, and the end.
+    /// Checks the reply to a malformed request: usually a 400 and the end (RFC 9112, 2.2, 3.2, 5.1,
+    /// 6.1 and 6.3).
     fn begin_bad(&self, bad: Bad, head: Head) -> Result<(), Finding> {
         let refused = (400..600).contains(&head.status);
         let fine = if self.is_own() {
             refused && head.close
         } else {
             match bad {
-                // A recipient may take them for what they look like.
+                // A recipient may accept these.
                 Bad::BareLf | Bad::LengthAndChunks | Bad::LongHead => true,
                 Bad::NoHost | Bad::TwoLengths | Bad::SpaceInName | Bad::Tls => refused,
             }
@@ -116,7 +117,7 @@ impl HttpEar {
             return Ok(());
         }
         let close = if head.close { "" } else { ", and the connection stays open" };
-        Err(self.finding(Rule::Protocol, &format!("it is answered with {}{close}", head.status)))
+        Err(self.finding(Rule::Protocol, &format!("answered with status {}{close}", head.status)))
     }
 
     fn begin_file(&mut self, asked: Asked, head: Head, is_early: bool) -> Result<(), Finding> {
@@ -135,7 +136,7 @@ impl HttpEar {
                         || "none".into(),
                         |(first, last, size)| format!("{first}-{last}/{size}"),
                     );
-                    let detail = format!("a 206 whose Content-Range is {says}");
+                    let detail = format!("status 206 with a wrong Content-Range: {says}");
                     return Err(self.finding(Rule::Protocol, &detail));
                 }
             },
@@ -143,11 +144,11 @@ impl HttpEar {
             status => return self.begin_refusal(asked, status, head.close, is_early),
         };
         if self.is_own() && head.status == 200 && matches!(asked, Asked::Range { .. }) {
-            return Err(self.finding(Rule::BadStatus, "200 for a range"));
+            return Err(self.finding(Rule::BadStatus, "status 200 for a range request"));
         }
         let announced = head.length.filter(|announced| *announced != last - first);
         let misfit = announced.map(|announced| {
-            format!("{announced} bytes are announced, and it has {}", last - first)
+            format!("Content-Length announces {announced} bytes, expected {}", last - first)
         });
         if matches!(asked, Asked::Head { .. }) {
             return match misfit {
@@ -159,7 +160,7 @@ impl HttpEar {
         Ok(())
     }
 
-    /// A refusal of what was answered before the run.
+    /// Checks the refusal of a request that succeeded before the run.
     fn begin_refusal(
         &self,
         asked: Asked,
@@ -168,13 +169,13 @@ impl HttpEar {
         is_early: bool,
     ) -> Result<(), Finding> {
         let allowed = match status {
-            // The rest may have been on its way while the server ran out of patience.
+            // The rest of the request may have been in flight when the server timed out.
             408 => close,
-            // Before the whole request has come: whatever it is, it is about that.
+            // An early refusal concerns the incomplete request.
             400..600 if is_early && !self.is_own() => true,
-            // RFC 9110, 9.3.1: a body of a GET may be refused.
+            // A server may refuse a GET with a body (RFC 9110, 9.3.1).
             400 | 411 | 413 if matches!(asked, Asked::Body { .. }) => !self.is_own(),
-            // It serves, and has too much to do.
+            // The server is overloaded.
             429 | 503 => !self.is_own(),
             _ => false,
         };
@@ -198,7 +199,7 @@ impl HttpEar {
                 return Err(self.finding(Rule::WrongBytes, &misfit));
             }
             if follower.offset() != end {
-                let detail = format!("it ends at byte {} of {end}", follower.offset());
+                let detail = format!("the body ends at byte {} of {end}", follower.offset());
                 return Err(self.finding(Rule::CutReply, &detail));
             }
         }
@@ -208,7 +209,7 @@ impl HttpEar {
         Ok(())
     }
 
-    /// What was found in a body, with the reply that it is of.
+    /// Adds the reply to a finding in its body.
     fn within(&self, finding: &Finding) -> Finding {
         self.finding(finding.rule, &finding.detail)
     }
@@ -218,7 +219,7 @@ impl HttpEar {
             Some((asked, ..)) => {
                 format!("reply {} ({})", self.next + 1, asked.show(&self.known.files))
             }
-            None => "behind the last reply".into(),
+            None => "after the last reply".into(),
         };
         Finding::new(rule, format_args!("{shown}: {detail}"))
     }
@@ -232,7 +233,7 @@ impl Ear for HttpEar {
                 if self.may_have_body {
                     return Ok(());
                 }
-                let detail = "bytes behind a reply that said Connection: close";
+                let detail = "data after a reply with Connection: close";
                 return Err(Finding::new(Rule::Unasked, detail));
             }
             let asked = self.asked.get(self.next).map(|(asked, _)| *asked);
@@ -254,7 +255,7 @@ impl Ear for HttpEar {
             None => {
                 let so_far = match &self.body {
                     Body::File { follower, end, .. } => {
-                        // What is wrong in it says more than that it ended.
+                        // Wrong bytes are more significant than the early end.
                         follower.finish(&self.known.files).map_err(|it| self.within(&it))?;
                         format!("the FIN came at byte {} of {end}", follower.offset())
                     }

@@ -1,17 +1,17 @@
-//! Whether an ending is allowed.
+//! Judges the ending of a connection.
 
 use super::Strictness;
 use crate::lifecycle::dialect::{Ending, Limits, Sight, Speech, Verdict};
 use crate::lifecycle::dialects::ending;
 use crate::lifecycle::oracle;
 
-/// What was said, in numbers.
+/// Numbers of requests that were sent.
 struct Said {
-    /// Whole and proper requests in front of the first malformed one.
+    /// Complete and well-formed requests before the first malformed one.
     proper: u64,
-    /// Of a malformed one something was said.
+    /// A part of a malformed request was sent.
     is_bad: bool,
-    /// All of it was.
+    /// A malformed request was sent completely.
     is_bad_whole: bool,
 }
 
@@ -28,7 +28,7 @@ impl Said {
     }
 }
 
-/// Whether what was seen of a connection that was to say `speech` is allowed.
+/// Judges a connection that was to send `speech`.
 pub fn judge(strictness: Strictness, speech: &Speech, sight: &Sight, limits: &Limits) -> Verdict {
     if let Some(verdict) = oracle::common(sight, limits) {
         return verdict;
@@ -48,20 +48,20 @@ pub fn judge(strictness: Strictness, speech: &Speech, sight: &Sight, limits: &Li
     oracle::settle(progress, owed.as_deref(), sight, limits)
 }
 
-/// What `ringwrightd` promises.
+/// Returns the missing replies by the guarantees of `ringwrightd`.
 fn own(said: &Said, sight: &Sight) -> Option<String> {
     let refusal_owed = said.is_bad_whole && sight.replies <= said.proper && !sight.announced_end;
     unanswered(said, sight).or_else(|| {
-        refusal_owed.then(|| "a malformed request was whole and had not been refused".into())
+        refusal_owed.then(|| "a complete malformed request had not been refused".into())
     })
 }
 
-/// What the server is asked for and has not answered.
+/// Describes the requests without a reply.
 fn unanswered(said: &Said, sight: &Sight) -> Option<String> {
     let missing = said.proper.saturating_sub(sight.replies);
     (missing > 0 && !sight.announced_end).then(|| {
         format!(
-            "of {} whole {} {missing} had not been answered ({} bytes came)",
+            "{missing} of {} complete {} had not been answered ({} bytes were received)",
             said.proper,
             if said.proper == 1 { "request" } else { "requests" },
             sight.heard
@@ -69,15 +69,14 @@ fn unanswered(said: &Said, sight: &Sight) -> Option<String> {
     })
 }
 
-/// HTTP itself forbids nothing here.
+/// Returns true if HTTP allows the ending.
 fn is_excused(said: &Said, sight: &Sight) -> bool {
     let owes = unanswered(said, sight).is_some();
     match sight.ending {
-        // RFC 9112, 9.3.2 and 9.5: between two replies it may end at any time, and what a client
-        // that has ended its side is told is the server's to say. But who comes and asks is
-        // answered.
+        // A server may close at any time between two replies, and may ignore a client that has sent
+        // its FIN (RFC 9112, 9.3.2 and 9.5). It must answer the first request on a connection.
         Ending::Fin => !owes || said.is_bad || sight.deeds.fin || sight.replies > 0,
-        // 9.6: a reset can destroy a reply that had been sent.
+        // A reset can destroy a reply that has been sent (RFC 9112, 9.6).
         Ending::Reset => said.is_bad || (!owes && sight.deeds.fin),
         Ending::Silence => said.is_bad && sight.replies >= said.proper,
         _ => false,

@@ -1,4 +1,4 @@
-//! What the files are, learnt by asking for them before the run, well behaved.
+//! Learns the files of a server with well-behaved requests before the run.
 
 use super::reading::{Event, Reading};
 use crate::lifecycle::dialects::learnt::{File, Files, KEPT_BYTES_MAX, Recorder};
@@ -6,13 +6,13 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// Most paths of a run.
+/// Maximum number of paths.
 const PATHS_MAX: usize = 64;
 
-/// All `paths`, and whether the server is ours.
+/// Requests all `paths`. Returns the files, and true if the server is `ringwrightd`.
 ///
 /// # Errors
-/// In words.
+/// Describes the path and the wrong answer.
 pub fn files(
     address: SocketAddr,
     host: &str,
@@ -32,7 +32,7 @@ pub fn files(
         let (second, _) = file(address, host, path, 0, timeout).map_err(says)?;
         if first.sha256 != second.sha256 {
             return Err(says(
-                "its body is another one each time; give a path whose body stays".into(),
+                "the body differs between two requests; give a --path with a constant body".into(),
             ));
         }
         is_ours &= ours;
@@ -41,19 +41,19 @@ pub fn files(
     Ok((files, is_ours))
 }
 
-/// Paths that can be part of a script, and not too many of them.
+/// Checks the number of paths, and that each can be part of a script.
 ///
 /// # Errors
-/// The first that cannot.
+/// Describes the first invalid path.
 pub fn check(paths: &[String]) -> Result<(), String> {
     if !(1..=PATHS_MAX).contains(&paths.len()) {
-        return Err(format!("expected 1 to {PATHS_MAX} paths, not {}", paths.len()));
+        return Err(format!("expected 1 to {PATHS_MAX} paths, found {}", paths.len()));
     }
     let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'\'' | b',' | b'#');
     match paths.iter().find(|path| !path.starts_with('/') || !path.bytes().all(is_plain)) {
         None => Ok(()),
         Some(path) => Err(format!(
-            "{path}: expected a path that begins with /, with white space, commas, ' and # \
+            "{path}: a path must begin with /, and white space, commas, ' and # must be \
              percent-encoded"
         )),
     }
@@ -66,12 +66,12 @@ fn file(
     kept_bytes_max: usize,
     timeout: Duration,
 ) -> Result<(File, bool), String> {
-    // SO_RCVTIMEO answers EAGAIN (socket(7)).
+    // SO_RCVTIMEO returns EAGAIN (socket(7)).
     let failed = |error: std::io::Error| match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => {
-            format!("{address} does not answer within {timeout:?}")
+            format!("{address} did not answer within {timeout:?}; raise --patience")
         }
-        _ => format!("{address} does not answer: {error}"),
+        _ => format!("{address} did not answer: {error}"),
     };
     let mut stream = TcpStream::connect_timeout(&address, timeout).map_err(failed)?;
     stream.set_read_timeout(Some(timeout)).map_err(failed)?;
@@ -90,7 +90,7 @@ fn file(
         if count == 0 {
             return match reading.fin() {
                 Some(true) => Ok((recorder.finish(), is_ours)),
-                _ => Err("the server ended the connection before the reply was whole".into()),
+                _ => Err("the server closed the connection before the reply was complete".into()),
             };
         }
         let mut bytes = &buffer[..count];
@@ -101,7 +101,7 @@ fn file(
                 Event::Head(head) if head.status == 200 => is_ours = head.is_ours,
                 Event::Head(head) => {
                     let status = head.status;
-                    return Err(format!("it is answered with {status}; give a path that is there"));
+                    return Err(format!("the server answers {status}; give a --path that exists"));
                 }
                 Event::Body(part) => recorder.take(part)?,
                 Event::End => return Ok((recorder.finish(), is_ours)),

@@ -1,24 +1,25 @@
-//! Responses taken apart as they arrive: heads, pieces of bodies, ends. Bodies are never kept.
+//! An incremental response parser that yields heads, parts of bodies and ends. It never stores
+//! bodies.
 
 use crate::http::head::{self, Framing, HEAD_BYTES_MAX, Malformed};
 
-/// Bytes of a chunk's size line at most.
+/// Maximum length of a chunk's size line.
 const CHUNK_LINE_BYTES_MAX: usize = 256;
 
-/// What the next bytes are.
+/// The next event in a stream of responses.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event<'a> {
-    /// All bytes were used, and more are needed.
+    /// All bytes are consumed, and more are needed.
     More,
-    /// A whole head.
+    /// A complete head.
     Head(Head),
     /// Bytes of a body, without its framing.
     Body(&'a [u8]),
-    /// The end of a response that is not an interim one.
+    /// The end of a final response.
     End,
 }
 
-/// What matters of a head.
+/// The parts of a head that the oracle needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
     /// The status code.
@@ -27,9 +28,9 @@ pub struct Head {
     pub length: Option<u64>,
     /// `Content-Range: bytes FIRST-LAST/SIZE`.
     pub range: Option<(u64, u64, u64)>,
-    /// The server announced that it answers nothing more on this connection.
+    /// The server has announced that it answers nothing more on this connection.
     pub close: bool,
-    /// `Server` says that it is ours.
+    /// The `Server` field is `ringwright`.
     pub is_ours: bool,
 }
 
@@ -46,29 +47,29 @@ enum Expecting {
     },
     ChunkEnd,
     Trailers,
-    /// The end is still to be told.
+    /// The end event is pending.
     End,
 }
 
-/// Where a connection is in its stream of responses.
+/// The parser state of one connection.
 #[derive(Debug)]
 pub struct Reading {
     expecting: Expecting,
-    /// The beginning of a head, of a chunk's line or of trailers.
+    /// The incomplete head, chunk line or trailers.
     kept: Vec<u8>,
 }
 
 impl Reading {
-    /// At the beginning of a connection.
+    /// Creates a parser for a new connection.
     pub const fn new() -> Self {
         Self { expecting: Expecting::Head, kept: Vec::new() }
     }
 
-    /// Goes on in `bytes`, and takes from them what was used. `to_head`: the request was a HEAD, and
-    /// its response has no body.
+    /// Parses `bytes` up to the next event and removes the consumed part. `to_head` tells that the
+    /// request was a HEAD, whose response has no body.
     ///
     /// # Errors
-    /// What no server may send. The reading is of no use after that.
+    /// A violation of RFC 9112. The parser must not be used after that.
     pub fn advance<'a>(
         &mut self,
         bytes: &mut &'a [u8],
@@ -110,7 +111,7 @@ impl Reading {
                 Expecting::ChunkEnd => {
                     let Some(line) = self.line(bytes)? else { return Ok(Event::More) };
                     if !line.is_empty() {
-                        return Err(Malformed("a chunk is longer than its size"));
+                        return Err(Malformed("a chunk is longer than its announced size"));
                     }
                     self.expecting = Expecting::ChunkSize;
                 }
@@ -122,7 +123,8 @@ impl Reading {
         }
     }
 
-    /// The server's FIN: whether it ended a response, `None` if it cut one in two.
+    /// Handles the server's FIN. Returns true if it ends a response, and `None` if it truncates
+    /// one.
     pub fn fin(&mut self) -> Option<bool> {
         match self.expecting {
             Expecting::BodyUntilClose => {
@@ -153,7 +155,7 @@ impl Reading {
             }
         }
         if to_head && parsed.framing == Framing::UntilClose {
-            // Nothing is announced by the want of a length: there is no body.
+            // Without a length, the response to a HEAD does not announce a close.
             seen.close = section.starts_with(b"HTTP/1.0")
                 || fields(section).any(|(name, value)| {
                     name.eq_ignore_ascii_case(b"connection")
@@ -171,7 +173,7 @@ impl Reading {
         Ok(seen)
     }
 
-    /// A section of lines, once it is whole.
+    /// Returns a section of lines once it is complete.
     fn section(&mut self, bytes: &mut &[u8]) -> Result<Option<Vec<u8>>, Malformed> {
         let before = self.kept.len();
         let seen = bytes.len().min(HEAD_BYTES_MAX + 1 - before.min(HEAD_BYTES_MAX));
@@ -183,14 +185,14 @@ impl Reading {
         Ok(self.cut(bytes, before, seen, end))
     }
 
-    /// A line without its CR LF, once it is whole.
+    /// Returns a line without its CR LF once it is complete.
     fn line(&mut self, bytes: &mut &[u8]) -> Result<Option<Vec<u8>>, Malformed> {
         let before = self.kept.len();
         let seen = bytes.len().min(CHUNK_LINE_BYTES_MAX + 1 - before.min(CHUNK_LINE_BYTES_MAX));
         self.kept.extend_from_slice(&bytes[..seen]);
         let end = self.kept.iter().position(|byte| *byte == b'\n').map(|at| at + 1);
         if end.is_none() && self.kept.len() > CHUNK_LINE_BYTES_MAX {
-            return Err(Malformed("the line of a chunk is longer than 256 bytes"));
+            return Err(Malformed("the size line of a chunk is longer than 256 bytes"));
         }
         match self.cut(bytes, before, seen, end) {
             None => Ok(None),
@@ -201,7 +203,7 @@ impl Reading {
         }
     }
 
-    /// Of `seen` bytes that were added to what was kept before: those up to `end`.
+    /// Returns the stored bytes up to `end`, and consumes the used part of `bytes`.
     fn cut(
         &mut self,
         bytes: &mut &[u8],
@@ -224,9 +226,9 @@ fn take<'a>(bytes: &mut &'a [u8], most: u64) -> &'a [u8] {
     part
 }
 
-/// RFC 9112 section 7.1.
+/// Parses a chunk size (RFC 9112 section 7.1).
 fn chunk_size(line: &[u8]) -> Result<u64, Malformed> {
-    let wrong = Malformed("a chunk does not begin with its size");
+    let wrong = Malformed("a chunk does not begin with a valid size line");
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     let (size, extension) = line.split_at(digits);
     if !(1..=16).contains(&digits) || !matches!(extension.first(), None | Some(b';' | b' ' | b'\t'))
@@ -237,7 +239,7 @@ fn chunk_size(line: &[u8]) -> Result<u64, Malformed> {
     u64::from_str_radix(size, 16).map_err(|_| wrong)
 }
 
-/// The fields of a head that was found to be well formed.
+/// Returns the fields of a well-formed head.
 fn fields(section: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     section.split(|byte| *byte == b'\n').skip(1).filter_map(|line| {
         let colon = line.iter().position(|byte| *byte == b':')?;
@@ -245,7 +247,7 @@ fn fields(section: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     })
 }
 
-/// RFC 9110 section 14.4, with a size.
+/// Parses `Content-Range` with a size (RFC 9110 section 14.4).
 fn content_range(value: &[u8]) -> Option<(u64, u64, u64)> {
     let text = std::str::from_utf8(value).ok()?.strip_prefix("bytes ")?;
     let (range, size) = text.split_once('/')?;
@@ -265,7 +267,7 @@ mod tests {
         HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n\
         HTTP/1.1 200 OK\r\n\r\nuntil the end";
 
-    /// What was read, as text.
+    /// Returns the events as text.
     fn story(stream: &[u8], cuts: &[usize], to_head: bool) -> Result<String, Malformed> {
         let (mut reading, mut story, mut start) = (Reading::new(), String::new(), 0);
         let mut ends: Vec<usize> = cuts.to_vec();

@@ -27,7 +27,7 @@ fn a() -> Vec<u8> {
     content(1, 3_000)
 }
 
-/// What an ear makes of `bytes`, after everything was said, and of the FIN behind them.
+/// Returns the result of an ear for `bytes` and a FIN, after everything was sent.
 fn hear(http: &Http, say: &str, bytes: &[u8], cuts: &[usize]) -> (Result<(), Finding>, u64, bool) {
     let mut ear = http.ear(KEY, &phrases(say)).expect("phrases");
     let mut start = 0;
@@ -115,8 +115,8 @@ fn another_files_bytes_are_told_whose_they_are() {
     let b = &content(2, 400_000)[..3_000];
     let finding = hear(&http(Strictness::Foreign), "get:/a", &ok(b), &[40]).0.expect_err("foreign");
     assert_eq!(finding.rule, Rule::ForeignBytes);
-    assert!(finding.detail.contains("these are the bytes from 0 on of /b"), "{finding:?}");
-    // Also when it is as long as the other file, and announces that.
+    assert!(finding.detail.contains("these bytes belong to offset 0 of /b"), "{finding:?}");
+    // The same if the reply has the length of the other file.
     let b = content(2, 400_000);
     assert_eq!(rule(Strictness::Foreign, "get:/a", &ok(&b)), Rule::ForeignBytes);
 }
@@ -157,33 +157,33 @@ fn nothing_is_answered_before_it_was_asked() {
         let heard = ear.hear(&ok(&a()), said).map_err(|finding| finding.rule);
         assert_eq!(heard, must, "{said}");
     }
-    // Why it ends may be told by a foreign server to whoever says nothing.
+    // A foreign server may explain the end of a silent connection.
     let farewell = b"HTTP/1.1 400 Bad\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
     for (strictness, must) in [(Strictness::Own, Err(Rule::Unasked)), (Strictness::Foreign, Ok(()))]
     {
         let mut ear = self::http(strictness).ear(KEY, &phrases("get:/a")).expect("phrases");
         assert_eq!(ear.hear(farewell, 0).map_err(|finding| finding.rule), must, "{strictness:?}");
     }
-    // What is behind the head of a GET means nothing, and ours waits for it all the same.
+    // HTTP gives the body of a GET no meaning, but ringwrightd waits for it.
     for (strictness, must) in [(Strictness::Own, Err(Rule::Unasked)), (Strictness::Foreign, Ok(()))]
     {
         let mut ear = self::http(strictness).ear(KEY, &phrases("body:/a:100")).expect("phrases");
         assert_eq!(ear.hear(&ok(&a()), 70).map_err(|finding| finding.rule), must, "{strictness:?}");
     }
-    // A server may run out of patience with half a request.
+    // A server may time out on half a request.
     let mut ear = http.ear(KEY, &phrases("get:/a")).expect("phrases");
     let late = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
     assert_eq!(ear.hear(late, 5), Ok(()));
     assert!(ear.is_last());
     assert_eq!(ear.hear(b"more", 5).expect_err("behind the end").rule, Rule::Unasked);
-    // And may not know yet that it is a HEAD.
+    // It may not know yet that the method is HEAD.
     let mut ear = http.ear(KEY, &phrases("head:/a")).expect("phrases");
     let late = b"HTTP/1.1 408 Timeout\r\nConnection: close\r\nContent-Length: 4\r\n\r\nlate";
     assert_eq!(ear.hear(late, 5), Ok(()));
     assert_eq!((ear.fin(), ear.replies()), (Ok(()), 1));
 }
 
-/// What is made of an ending of a connection that says `get:/a,get:/a`, of 60 bytes.
+/// Returns the finding on a connection that sends `get:/a,get:/a`, 60 bytes.
 fn judged(strictness: Strictness, sight: &Sight) -> Option<Rule> {
     let http = http(strictness);
     let speech = http.speech(KEY, &phrases("get:/a,get:/a")).expect("phrases");
@@ -197,17 +197,17 @@ fn endings_are_judged_by_what_the_server_promises() {
     let (lost, reset) = (Some(Rule::LostReply), Some(Rule::ResetInsteadOfReply));
     let (provoked, silent) = (Some(Rule::UnprovokedReset), Some(Rule::NotServed));
     for (said, replies, fin, ending, own, foreign) in [
-        // Half a request: nothing is owed.
+        // Half a request needs no reply.
         (20, 0, true, Fin, None, None),
         (20, 0, false, Reset, provoked, provoked),
         (20, 0, true, Reset, provoked, None),
-        // A new connection's request must be answered; what was pipelined need not be.
+        // The first request must be answered; pipelined ones need not be.
         (30, 0, false, Fin, lost, lost),
         (60, 1, false, Fin, lost, None),
         (60, 1, true, Fin, lost, None),
         (30, 0, true, Fin, lost, None),
         (60, 2, false, Fin, None, None),
-        // A reset takes no reply's place.
+        // A reset must not replace a reply.
         (30, 0, false, Reset, reset, reset),
         (30, 0, true, Reset, reset, reset),
         (60, 1, true, Reset, reset, reset),

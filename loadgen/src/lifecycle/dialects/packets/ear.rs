@@ -1,4 +1,4 @@
-//! Listens to one connection: each answer must be owed to it, and each byte right.
+//! Checks the answers on one connection: their order, and every byte.
 
 use super::frames::Frames;
 use super::model::{Expected, Model, Source, What};
@@ -12,32 +12,32 @@ use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 use std::sync::Arc;
 
-/// Listens to one connection.
+/// Checks the answers on one connection.
 pub struct PacketsEar {
     known: Arc<Known>,
     key: Key,
-    /// The same connection was there before in this run: what it puts may be there already.
+    /// The same connection ran before in this run, so its uploads may exist already.
     is_again: bool,
-    /// What is said.
+    /// The bytes to send.
     bytes: Vec<u8>,
     model: Model,
-    /// Of the expected answers, those that came.
+    /// The expected answers that were received.
     done: Vec<bool>,
-    /// Before that, all are done.
+    /// All expected answers before this index were received.
     first_open: usize,
-    /// Transfers that were refused or given up, by their ids.
+    /// Ids of the transfers that the server refused or gave up.
     failed: HashSet<u32>,
     frames: Frames,
-    /// The file that is being taken: its place among the expected.
+    /// The download in progress, with its index among the expected answers.
     taking: Option<(usize, Follower)>,
-    /// Bytes of a chunk still to come.
+    /// Remaining bytes of the current chunk.
     chunk_left: u64,
     replies: u64,
     last: bool,
 }
 
 impl PacketsEar {
-    /// Of a connection that says these bytes.
+    /// Creates an ear for a connection that sends `bytes`.
     pub fn new(known: Arc<Known>, key: Key, bytes: Vec<u8>) -> Self {
         let is_again = known.recent.remember(key, bytes.len() as u64);
         let model = Model::of(&bytes, &known.files);
@@ -70,7 +70,7 @@ impl PacketsEar {
         };
         let Expected { due, what, .. } = &self.model.expected[at];
         if *due > said {
-            let detail = format!("{} with id {id:#x} before its request was said", answer.name());
+            let detail = format!("{} with id {id:#x} before its request was sent", answer.name());
             return Err(Finding::new(Rule::Unasked, detail));
         }
         match (answer, what) {
@@ -95,7 +95,7 @@ impl PacketsEar {
             (Answer::Digested(sum), What::DigestedFile(Source::Put(put, ranges))) => {
                 let mut must = Sha256::new();
                 ranges.iter().for_each(|range| must.update(&self.bytes[range.clone()]));
-                // One that was refused because the name was taken: another's.
+                // After a refusal with EXISTS, the file is from another connection.
                 let must = if self.failed.contains(put) { sum } else { must.finalize().into() };
                 self.digested(at, sum, must)?;
             }
@@ -105,8 +105,10 @@ impl PacketsEar {
             (Answer::Offer { size_bytes }, What::Offer { file, .. }) => {
                 let file = &self.known.files.0[*file];
                 if size_bytes != file.length {
-                    let detail =
-                        format!("OFFER of {size_bytes} bytes: {} has {}", file.name, file.length);
+                    let detail = format!(
+                        "OFFER announces {size_bytes} bytes, but {} has {}",
+                        file.name, file.length
+                    );
                     return Err(Finding::new(Rule::WrongBytes, detail));
                 }
             }
@@ -123,7 +125,7 @@ impl PacketsEar {
                 self.taking = None;
             }
             (Answer::Aborted, _) => {
-                // The last that comes of a transfer.
+                // ABORTED is the last answer of a transfer.
                 let before: Vec<usize> = self.open(id).take_while(|before| *before < at).collect();
                 before.into_iter().for_each(|before| self.close(before));
                 self.taking.take_if(|(taken, _)| self.model.expected[*taken].id == id);
@@ -134,7 +136,7 @@ impl PacketsEar {
         Ok(())
     }
 
-    /// Digests come in the order in which they were asked for.
+    /// Checks a digest and its order; digests arrive in the order of their requests.
     fn digested(&self, at: usize, sum: [u8; 32], must: [u8; 32]) -> Result<(), Finding> {
         let is_digest = |what: &What| matches!(what, What::Digested(_) | What::DigestedFile(_));
         let expected = &self.model.expected;
@@ -142,7 +144,7 @@ impl PacketsEar {
             (self.first_open..at).find(|at| !self.done[*at] && is_digest(&expected[*at].what))
         {
             let detail = format!(
-                "DIGESTED with id {:#x} before the one with id {:#x}, which was asked for first",
+                "DIGESTED with id {:#x} arrived before id {:#x}, which was requested earlier",
                 expected[at].id, expected[before].id
             );
             return Err(Finding::new(Rule::Protocol, detail));
@@ -154,7 +156,7 @@ impl PacketsEar {
             sum.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>()
         };
         let detail = format!(
-            "DIGESTED with id {:#x} is {}…, not {}…",
+            "DIGESTED with id {:#x} is {}…, expected {}…",
             expected[at].id,
             show(sum),
             show(must)
@@ -171,11 +173,11 @@ impl PacketsEar {
         length: u64,
     ) -> Result<(), Finding> {
         if !(1..=wire::CHUNK_RECEIVED_BYTES_MAX).contains(&count) {
-            return Err(Finding::new(Rule::Protocol, format_args!("DATA of {count} bytes")));
+            return Err(Finding::new(Rule::Protocol, format_args!("DATA announces {count} bytes")));
         }
         let came = self.taken(at, offset);
         if came + u64::from(count) > length {
-            let detail = format!("DATA of {count} bytes after {came} of {length}");
+            let detail = format!("DATA announces {count} bytes after {came} of {length} bytes");
             return Err(Finding::new(Rule::Unasked, detail));
         }
         if self.taking.is_none() {
@@ -185,7 +187,7 @@ impl PacketsEar {
         Ok(())
     }
 
-    /// Bytes that came of what is being taken from `offset` on.
+    /// Returns the number of bytes received of the download that starts at `offset`.
     fn taken(&self, at: usize, offset: u64) -> u64 {
         match &self.taking {
             Some((taking, follower)) if *taking == at => follower.offset() - offset,
@@ -204,13 +206,13 @@ impl PacketsEar {
             self.close(at);
             return Ok(());
         }
-        // Of a packet that was not complete in time; its rest may have been said meanwhile.
+        // The server timed out on an incomplete packet, whose rest may have been sent meanwhile.
         if (id, code) == (0, code::EXPIRED) && said > 0 {
             self.last = true;
             return Ok(());
         }
         let Some(at) = self.open(id).next() else {
-            // A put or an offer that ends, and more was not to be said about it.
+            // The end of a put or an offer about which no answer is expected.
             return match self.is_given_up(id, code) {
                 true => Ok(()),
                 false => Err(self.unasked(id, &format!("ERROR {code}"))),
@@ -219,11 +221,11 @@ impl PacketsEar {
         let is_due = self.model.expected[at].due <= said;
         let has_failed = self.failed.contains(&id);
         let allowed = match &self.model.expected[at].what {
-            // Its request is still to come: the transfer before it has ended.
+            // The request is not sent yet, so the error is about the transfer before it.
             _ if !is_due => {
                 return match self.is_given_up(id, code) {
                     true => {
-                        // Nothing is stored any more. (After a FIN the rest is never said.)
+                        // STORED will not follow. After a FIN, the rest is never sent.
                         if self.model.expected[at].what == What::Stored && code != code::FAILED {
                             self.close(at);
                         }
@@ -259,7 +261,7 @@ impl PacketsEar {
         }
         if matches!(self.model.expected[at].what, What::Offer { .. } | What::Accepted { .. }) {
             self.failed.insert(id);
-            // What is sent for it is thrown away.
+            // The server discards the data of the refused transfer.
             let stored = self.open(id).find(|at| self.model.expected[*at].what == What::Stored);
             stored.into_iter().for_each(|stored| self.close(stored));
         }
@@ -267,8 +269,8 @@ impl PacketsEar {
         Ok(())
     }
 
-    /// The server gives up a transfer that waits for its client: nothing comes for too long, or
-    /// the FIN did.
+    /// Returns true if the server gives up a transfer because its client is silent or has sent a
+    /// FIN.
     fn is_given_up(&mut self, id: u32, code: u16) -> bool {
         let begun = |at: &usize| {
             let expected = &self.model.expected[*at];
@@ -286,7 +288,7 @@ impl PacketsEar {
         is_one
     }
 
-    /// Whether the transfer that an ABORT is about had come to its own end.
+    /// Returns true if the transfer of an ABORT had already ended.
     fn has_ended(&self, abort: usize) -> bool {
         let id = self.model.expected[abort].id;
         self.model.expected[..abort].iter().zip(&self.done).any(|(expected, done)| {
@@ -295,7 +297,7 @@ impl PacketsEar {
         })
     }
 
-    /// The answers with that id that have not come, in order.
+    /// Returns the expected answers with `id` that were not received, in order.
     fn open(&self, id: u32) -> impl Iterator<Item = usize> {
         (self.first_open..self.done.len())
             .filter(move |at| !self.done[*at] && self.model.expected[*at].id == id)
@@ -315,12 +317,12 @@ impl PacketsEar {
         if id != 0 && theirs != whose(self.key) {
             let connection = theirs & 0xf_ffff;
             let detail = format!(
-                "{name} with id {id:#x}: that is answer {} of connection {connection} (modulo 2^20)",
+                "{name} with id {id:#x} is answer {} of connection {connection} (modulo 2^20)",
                 id & 0xff
             );
             return Finding::new(Rule::ForeignBytes, detail);
         }
-        let detail = format!("{name} with id {id:#x}: nothing that is still open asked for it");
+        let detail = format!("{name} with id {id:#x} answers no pending request");
         Finding::new(Rule::Unasked, detail)
     }
 
@@ -328,13 +330,32 @@ impl PacketsEar {
     fn refused(&self, at: usize, code: u16, text: &[u8]) -> Finding {
         let Expected { id, what, .. } = &self.model.expected[at];
         let text: String = String::from_utf8_lossy(text).chars().take(100).collect();
-        let detail =
-            format!("ERROR {code} ({}) with id {id:#x} instead of {what:?}", text.escape_debug());
+        let detail = format!(
+            "ERROR {code} ({}) with id {id:#x} instead of {}",
+            text.escape_debug(),
+            expected_name(what)
+        );
         Finding::new(Rule::BadStatus, detail)
     }
 }
 
-/// Whether an answer is of that kind.
+/// Returns the name of an expected answer in PACKETS.md.
+fn expected_name(what: &What) -> String {
+    match what {
+        What::Echoed(_) => "ECHOED".into(),
+        What::Digested(_) | What::DigestedFile(_) => "DIGESTED".into(),
+        What::BroadcastSent => "BROADCAST_SENT".into(),
+        What::Listed(_) => "LISTED".into(),
+        What::Offer { .. } => "OFFER".into(),
+        What::Sent { .. } => "SENT".into(),
+        What::Accepted { .. } => "ACCEPTED".into(),
+        What::Stored => "STORED".into(),
+        What::Aborted => "ABORTED".into(),
+        What::Refusal { code, .. } => format!("ERROR {code}"),
+    }
+}
+
+/// Returns true if an answer has the expected kind.
 fn fits(what: &What, answer: &Answer<'_>) -> bool {
     matches!(
         (what, answer),
@@ -354,7 +375,7 @@ impl Ear for PacketsEar {
     fn hear(&mut self, mut bytes: &[u8], said: u64) -> Result<(), Finding> {
         while !bytes.is_empty() {
             if self.last {
-                let detail = "bytes behind an ERROR that ends the connection";
+                let detail = "data after an ERROR that ends the connection";
                 return Err(Finding::new(Rule::Unasked, detail));
             }
             if self.chunk_left > 0 {
@@ -383,7 +404,7 @@ impl Ear for PacketsEar {
             let detail = format!("the FIN came after {begun_bytes} bytes of a packet");
             return Err(Finding::new(Rule::CutReply, detail));
         }
-        // An error that ends the connection ends what is being sent, but no chunk of it.
+        // An error that ends the connection may end a download, but not inside a chunk.
         let Some((at, follower)) =
             self.taking.as_ref().filter(|_| !self.last || self.chunk_left > 0)
         else {
@@ -394,7 +415,8 @@ impl Ear for PacketsEar {
             return Ok(());
         };
         let came = follower.offset() - offset;
-        let detail = format!("the FIN came after {came} of {length} bytes of a file, before SENT");
+        let detail =
+            format!("the FIN came after {came} of {length} bytes of a file and before SENT");
         Err(Finding::new(Rule::CutReply, detail))
     }
 

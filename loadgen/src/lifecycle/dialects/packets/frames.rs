@@ -1,17 +1,18 @@
-//! Bodies cut out of a stream of bytes that may be split anywhere.
+//! Splits a stream of bytes into packets.
 
 use super::wire;
 use crate::lifecycle::finding::{Finding, Rule};
 
-/// A packet that is not whole yet.
+/// An incomplete packet.
 #[derive(Debug, Default)]
 pub struct Frames(Vec<u8>);
 
 impl Frames {
-    /// Takes bytes until a packet is whole, and gives its body; `None`: more are needed.
+    /// Consumes bytes until a packet is complete and returns its body, or `None` if more are
+    /// needed.
     ///
     /// # Errors
-    /// A length that no packet has.
+    /// The length is not allowed.
     pub fn next(&mut self, bytes: &mut &[u8]) -> Result<Option<Vec<u8>>, Finding> {
         loop {
             let missing = self.missing()?;
@@ -27,19 +28,22 @@ impl Frames {
         }
     }
 
-    /// Bytes of it that have come.
+    /// Returns the number of bytes of the incomplete packet.
     pub fn begun_bytes(&self) -> usize {
         self.0.len()
     }
 
-    /// Bytes missing of the packet, as far as that is known.
+    /// Returns the number of bytes that the packet, or its length field, still needs.
     fn missing(&self) -> Result<usize, Finding> {
         let Some(length) = self.0.first_chunk() else {
             return Ok(wire::LENGTH_BYTES - self.0.len());
         };
         let length = u32::from_be_bytes(*length);
         if !(wire::PREFIX_BYTES as u32..=wire::BODY_BYTES_MAX).contains(&length) {
-            return Err(Finding::new(Rule::Protocol, format_args!("a packet of {length} bytes")));
+            return Err(Finding::new(
+                Rule::Protocol,
+                format_args!("a packet has the invalid length {length}"),
+            ));
         }
         Ok(wire::LENGTH_BYTES + length as usize - self.0.len())
     }

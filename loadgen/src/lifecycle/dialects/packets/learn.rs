@@ -1,4 +1,4 @@
-//! What the server's files are, learnt before the run by a client that behaves.
+//! Learns the files of a server with well-behaved requests before the run.
 
 use super::wire::{self, Answer, code, request};
 use crate::lifecycle::dialects::learnt::{File, Files, KEPT_BYTES_MAX, LARGE_BYTES_MIN, Recorder};
@@ -7,27 +7,27 @@ use std::io::{self, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// Most files that are learnt.
+/// Maximum number of files.
 const FILES_MAX: usize = 64;
-/// Of an answer's text, as much as is shown.
+/// Maximum number of characters shown of an error text.
 const TEXT_CHARS_MAX: usize = 200;
 
-/// What was learnt.
+/// The facts learnt about a server.
 pub struct Learnt {
     /// The files.
     pub files: Files,
-    /// There are digests and lists.
+    /// The server has workers, so it supports digests and lists.
     pub has_workers: bool,
-    /// It takes no files.
+    /// The server accepts no uploads.
     pub is_read_only: bool,
 }
 
-/// Learns.
+/// Learns the files of the server.
 ///
 /// # Errors
-/// In words.
+/// The server does not answer, or PACKETS.md does not allow an answer.
 pub fn from(address: SocketAddr, timeout: Duration) -> Result<Learnt, String> {
-    let failed = |error: io::Error| format!("{address} does not answer: {error}");
+    let failed = |error: io::Error| format!("{address} did not answer: {error}");
     let stream = TcpStream::connect_timeout(&address, timeout).map_err(failed)?;
     stream.set_read_timeout(Some(timeout)).map_err(failed)?;
     stream.set_write_timeout(Some(timeout)).map_err(failed)?;
@@ -48,7 +48,7 @@ pub fn from(address: SocketAddr, timeout: Duration) -> Result<Learnt, String> {
     let mut names = names.unwrap_or_default();
     names.sort_unstable();
     names.dedup();
-    // The largest, and as many of the smallest.
+    // Keep the largest file and the smallest ones.
     if names.len() > FILES_MAX {
         names.drain(FILES_MAX - 1..names.len() - 1);
     }
@@ -67,7 +67,7 @@ struct Client {
 }
 
 impl Client {
-    /// Sizes and names of the files that a script can name; `None`: there are no lists.
+    /// Returns size and name of the files that a script can name, or `None` without lists.
     fn list(&mut self) -> Result<Option<Vec<(u64, String)>>, String> {
         let (mut names, mut after) = (Vec::new(), Vec::new());
         loop {
@@ -77,12 +77,12 @@ impl Client {
                 Answer::Error { code: code::NO_WORKERS, .. } => return Ok(None),
                 other => return Err(unexpected("LIST", other)),
             };
-            let (more, mut entries) = fields.split_first().ok_or("an empty LISTED")?;
+            let (more, mut entries) = fields.split_first().ok_or("LISTED is empty")?;
             while !entries.is_empty() {
                 let (size, name) = wire::listed(&mut entries)?;
                 after = name.to_vec();
                 let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-".contains(byte);
-                // What runs have put is too much, and none of it is missed.
+                // Skips uploads of earlier runs.
                 let is_ours = name.starts_with(b"ringload-") && name.len() > 20;
                 if name.iter().all(is_plain) && !is_ours {
                     names.push((size, String::from_utf8_lossy(name).into_owned()));
@@ -94,7 +94,7 @@ impl Client {
         }
     }
 
-    /// Puts a file whose bytes are always the same; false: the server takes none.
+    /// Uploads a file with constant content. Returns false if the server accepts no uploads.
     fn put(&mut self, name: &str, size: usize) -> Result<bool, String> {
         let fields = [&[0][..], &(size as u64).to_be_bytes(), name.as_bytes()];
         let body = self.ask(request::PUT, &fields)?;
@@ -142,11 +142,13 @@ impl Client {
         let file = recorder.finish();
         match file.length == size {
             true => Ok(file),
-            false => Err(format!("{size} bytes were offered and {} came", file.length)),
+            false => {
+                Err(format!("OFFER announced {size} bytes, but {} were received", file.length))
+            }
         }
     }
 
-    /// Sends a request, and waits for its answer.
+    /// Sends a request and waits for its answer.
     fn ask(&mut self, kind: u8, fields: &[&[u8]]) -> Result<Vec<u8>, String> {
         self.id += 1;
         let mut packet = Vec::new();
@@ -156,17 +158,19 @@ impl Client {
     }
 
     fn send(&mut self, bytes: &[u8]) -> Result<(), String> {
-        self.stream.get_mut().write_all(bytes).map_err(|error| format!("it takes no more: {error}"))
+        self.stream.get_mut().write_all(bytes).map_err(|error| format!("cannot send: {error}"))
     }
 
-    /// The next body that is no MESSAGE.
+    /// Returns the next body that is not a MESSAGE.
     fn next(&mut self) -> Result<Vec<u8>, String> {
         loop {
             let mut length = [0; wire::LENGTH_BYTES];
             self.read(&mut length)?;
             let length = u32::from_be_bytes(length);
             if length > wire::BODY_BYTES_MAX {
-                return Err(format!("this is not the packet protocol: a packet of {length} bytes"));
+                return Err(format!(
+                    "the server does not speak the packet protocol: a packet has {length} bytes"
+                ));
             }
             let mut body = vec![0; length as usize];
             self.read(&mut body)?;
@@ -177,7 +181,7 @@ impl Client {
     }
 
     fn read(&mut self, bytes: &mut [u8]) -> Result<(), String> {
-        self.stream.read_exact(bytes).map_err(|error| format!("no whole answer came: {error}"))
+        self.stream.read_exact(bytes).map_err(|error| format!("no complete answer: {error}"))
     }
 }
 
@@ -189,8 +193,8 @@ fn unexpected(request: &str, answer: Answer<'_>) -> String {
     match answer {
         Answer::Error { code, text } => {
             let text: String = String::from_utf8_lossy(text).chars().take(TEXT_CHARS_MAX).collect();
-            format!("{request} is answered with error {code}: {}", text.escape_debug())
+            format!("the server answers {request} with error {code}: {}", text.escape_debug())
         }
-        other => format!("{request} is answered with {}", other.name()),
+        other => format!("the server answers {request} with {}", other.name()),
     }
 }

@@ -1,19 +1,19 @@
-//! What a LISTED may say.
+//! Checks LISTED answers.
 
 use super::wire;
 use crate::lifecycle::dialects::learnt::Files;
 use crate::lifecycle::finding::{Finding, Rule};
 use std::collections::HashSet;
 
-/// Names in order behind `after`, none missing of those that are known.
+/// Checks that the names follow `after` in order, and that no learnt file is missing.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Describes the first violation.
 pub fn check(files: &Files, fields: &[u8], after: &[u8]) -> Result<(), Finding> {
     let wrong = |why: String| Finding::new(Rule::Protocol, format_args!("LISTED: {why}"));
     let (more, mut entries) = match fields.split_first() {
         Some((more @ (0 | 1), entries)) => (*more == 1, entries),
-        _ => return Err(wrong("it does not begin with 0 or 1".into())),
+        _ => return Err(wrong("the first byte is not 0 or 1".into())),
     };
     let mut before = after;
     let mut seen = HashSet::new();
@@ -21,13 +21,13 @@ pub fn check(files: &Files, fields: &[u8], after: &[u8]) -> Result<(), Finding> 
         let (size, name) = wire::listed(&mut entries).map_err(|why| wrong(why.into()))?;
         let shown = String::from_utf8_lossy(name);
         if name <= before || !wire::is_name(name) {
-            return Err(wrong(format!("{shown:?} does not come next in order")));
+            return Err(wrong(format!("{shown:?} is not in order or not a valid name")));
         }
         before = name;
         if let Some(at) = files.position(&shown) {
             let must = files.0[at].length;
             if size != must {
-                return Err(wrong(format!("{shown} has {size} bytes, and must have {must}")));
+                return Err(wrong(format!("{shown} has {size} bytes, expected {must}")));
             }
             seen.insert(at);
         }

@@ -1,9 +1,9 @@
-//! Requests as scripts write them.
+//! The notation of requests in scripts.
 
 use super::wire;
 use crate::lifecycle::dialects::learnt::Files;
 
-/// Bytes that a phrase may ask to be said.
+/// Maximum size in a phrase.
 const SIZE_MAX: u64 = 16 << 20;
 
 /// One phrase.
@@ -23,7 +23,7 @@ pub enum Phrase {
     Get(String, Option<(u64, u64)>),
     /// `put:SIZE`: PUT, DATA and DIGEST_FILE.
     Put(u64),
-    /// `abort`: of nothing.
+    /// `abort`: ABORT without a transfer.
     Abort,
     /// `abort-get:NAME`: GET and ABORT.
     AbortGet(String),
@@ -31,34 +31,36 @@ pub enum Phrase {
     AbortTake(String),
     /// `abort-put:SIZE`: PUT, half of the DATA, and ABORT.
     AbortPut(u64),
-    /// `lie:LENGTH:ACTUAL`: a length, and so many bytes of an ECHO.
+    /// `lie:LENGTH:ACTUAL`: an ECHO of ACTUAL bytes that announces LENGTH.
     Lie(u32, u64),
-    /// `type:HH:SIZE`: that type, in hexadecimal, with so many bytes of fields.
+    /// `type:HH:SIZE`: a packet of a hexadecimal type with SIZE bytes of fields.
     Type(u8, u64),
-    /// `data:COUNT`: DATA that belongs to no put, with its bytes.
+    /// `data:COUNT`: DATA with its bytes, but without a put.
     Data(u64),
     /// `chunk:COUNT`: DATA without its bytes.
     Chunk(u32),
-    /// `over:SIZE`: PUT, and DATA of one byte more.
+    /// `over:SIZE`: PUT, and DATA with one byte too many.
     Over(u64),
 }
 
 impl Phrase {
-    /// Reads a phrase.
+    /// Parses a phrase.
     ///
     /// # Errors
-    /// It is none, or asks for what was not learnt.
+    /// The phrase is invalid, or its file was not learnt.
     pub fn read(text: &str, files: &Files) -> Result<Self, String> {
         let wrong = |why: &str| format!("{text}: {why}");
         let (verb, rest) = text.split_once(':').unwrap_or((text, ""));
         let size = |least: u64, most: u64| {
             let size = rest.parse().ok().filter(|size| (least..=most).contains(size));
-            size.ok_or_else(|| wrong(&format!("expected {verb}:SIZE, of {least} to {most} bytes")))
+            size.ok_or_else(|| {
+                wrong(&format!("expected {verb}:SIZE with a size of {least} to {most} bytes"))
+            })
         };
         let fields_max = u64::from(wire::BODY_BYTES_MAX) - wire::PREFIX_BYTES as u64;
         let name = |name: &str| match files.position(name) {
             Some(_) => Ok(name.to_owned()),
-            None => Err(wrong("there was no such file on the server before the run")),
+            None => Err(wrong("the server had no such file before the run")),
         };
         Ok(match verb {
             "echo" => Self::Echo(size(0, fields_max)?),
@@ -88,14 +90,14 @@ impl Phrase {
                     let actual = actual.parse().ok().filter(|actual| *actual <= SIZE_MAX)?;
                     Some(Self::Lie(length.parse().ok()?, actual))
                 });
-                lie.ok_or_else(|| wrong("expected lie:LENGTH:ACTUAL, in bytes"))?
+                lie.ok_or_else(|| wrong("expected lie:LENGTH:ACTUAL in bytes"))?
             }
             "type" => {
                 let typed = rest.split_once(':').and_then(|(kind, size)| {
                     let size = size.parse().ok().filter(|size| *size <= fields_max)?;
                     Some(Self::Type(u8::from_str_radix(kind, 16).ok()?, size))
                 });
-                typed.ok_or_else(|| wrong("expected type:HH:SIZE, the type in hexadecimal"))?
+                typed.ok_or_else(|| wrong("expected type:HH:SIZE with a hexadecimal type"))?
             }
             "data" => Self::Data(size(1, u64::from(wire::CHUNK_SENT_BYTES_MAX))?),
             "chunk" => Self::Chunk(size(0, u64::from(u32::MAX))? as u32),

@@ -1,4 +1,4 @@
-//! Connections of a short while ago, to find whose a wrong byte is.
+//! Recent connections, to attribute wrong bytes.
 
 use crate::lifecycle::dialect::Key;
 use crate::lifecycle::finding::{Finding, Rule};
@@ -6,19 +6,19 @@ use crate::stream::Stream;
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
-/// Connections remembered.
+/// Maximum number of recent connections.
 const RECENT_MAX: usize = 4_096;
-/// Most bytes of their streams searched for one wrong byte: some tens of milliseconds.
+/// Maximum number of bytes searched for one wrong byte: some tens of milliseconds.
 const SEARCH_BYTES_MAX: u64 = 16 << 20;
-/// So many bytes are nobody's by chance.
+/// Minimum number of bytes for an attribution; a shorter match may be chance.
 const NEEDLE_BYTES: usize = 8;
 
-/// Connections of a short while ago.
+/// Recent connections.
 #[derive(Debug, Default)]
 pub struct Recent(Mutex<VecDeque<(Key, u64)>>);
 
 impl Recent {
-    /// A connection that says so many bytes begins; whether it was there before.
+    /// Adds a connection that sends `bytes`. Returns true if it was added before.
     pub fn remember(&self, key: Key, bytes: u64) -> bool {
         let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_again = recent.iter().any(|(before, _)| *before == key);
@@ -29,7 +29,7 @@ impl Recent {
         is_again
     }
 
-    /// Where in what was said recently these bytes are; first in what `key` says.
+    /// Searches the bytes in the data of `key`, then in that of the most recent connections.
     fn search(&self, key: Key, needle: [u8; NEEDLE_BYTES]) -> Option<(Key, u64)> {
         let recent: Vec<_> = {
             let recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -50,15 +50,15 @@ impl Recent {
     }
 }
 
-/// An echo that came differs from what was said at `start` of the connection `key`.
+/// Makes the finding for an echo that differs from the data at `start` of connection `key`.
 #[cold]
 pub fn differs(recent: &Recent, key: Key, start: usize, bytes: &[u8], must: &[u8]) -> Finding {
     let Some(at) = bytes.iter().zip(must).position(|(byte, must)| byte != must) else {
-        let detail = format!("ECHOED has {} bytes, ECHO had {}", bytes.len(), must.len());
+        let detail = format!("ECHOED has {} bytes, but ECHO had {}", bytes.len(), must.len());
         return Finding::new(Rule::WrongBytes, detail);
     };
     let what = format!(
-        "an echo's byte {at} (byte {} of what was said) is {:#04x}, not {:#04x}",
+        "byte {at} of an echo (byte {} of the sent data) is {:#04x}, expected {:#04x}",
         start + at,
         bytes[at],
         must[at]
@@ -67,9 +67,8 @@ pub fn differs(recent: &Recent, key: Key, start: usize, bytes: &[u8], must: &[u8
     match found {
         None => Finding::new(Rule::WrongBytes, what),
         Some((owner, place)) => {
-            let whose =
-                if owner == key { "this very connection".into() } else { owner.to_string() };
-            let detail = format!("{what}: these are bytes {place} and on of {whose}");
+            let whose = if owner == key { "this connection".into() } else { owner.to_string() };
+            let detail = format!("{what}: these bytes belong to offset {place} of {whose}");
             Finding::new(Rule::ForeignBytes, detail)
         }
     }

@@ -29,7 +29,7 @@ fn random(mut state: u64) -> impl FnMut(u64) -> u64 {
     }
 }
 
-/// What a server that keeps to its word answers to all of that.
+/// Returns the answers of a correct server to `said`.
 fn honest(packets: &Packets, said: &[u8]) -> Vec<u8> {
     let files = &packets.known.files;
     let mut out = Vec::new();
@@ -75,7 +75,7 @@ fn honest(packets: &Packets, said: &[u8]) -> Vec<u8> {
             What::Accepted { .. } => packet(&mut out, 0x88, id, &[]),
             What::Stored => packet(&mut out, 0x89, id, &[]),
             What::Aborted if said.len().is_multiple_of(2) => {
-                // The transfer had been over before it came.
+                // The transfer had ended before the ABORT arrived.
                 error(&mut out, id, code::NO_TRANSFER);
             }
             What::Aborted => packet(&mut out, 0x8a, id, &[]),
@@ -89,7 +89,7 @@ fn error(out: &mut Vec<u8>, id: u32, code: u16) {
     packet(out, 0x8f, id, &[&code.to_be_bytes(), b"why"]);
 }
 
-/// What an ear makes of `bytes`, after so much was said, and of the FIN behind them.
+/// Returns the result of an ear for `bytes` and a FIN, after `said` bytes were sent.
 fn hear(
     packets: &Packets,
     say: &[String],
@@ -109,12 +109,12 @@ fn hear(
     (result.and_then(|()| ear.fin()), ear.replies())
 }
 
-/// Of a connection that says that and hears these bytes.
+/// Returns the finding on a connection that sends `say` and receives `bytes`.
 fn rule(say: &str, bytes: &[u8]) -> Option<Rule> {
     hear(&packets(), &phrases(say), u64::MAX, bytes, &[]).0.err().map(|finding| finding.rule)
 }
 
-/// A packet to the connection, about its first packet.
+/// Returns an answer to the first packet of the connection.
 fn about_first(kind: u8, fields: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     packet(&mut out, kind, 0x301, &[fields]);
@@ -130,7 +130,7 @@ proptest! {
         let packets = packets();
         let drawn: Vec<String> = packets.draw(in_file, &mut random(state));
         let speech = packets.speech(KEY, &drawn).expect("phrases");
-        // An ABORT that comes too late is answered so only if there was a transfer to be over.
+        // NO_TRANSFER is a valid answer to a late ABORT only if a transfer had ended before it.
         let aborts_nothing = |phrase: &String| phrase.starts_with("abort-get") || phrase.starts_with("abort-put");
         prop_assume!(!speech.bytes.len().is_multiple_of(2) || !drawn.iter().any(aborts_nothing));
         let answers = honest(&packets, &speech.bytes);
@@ -199,7 +199,7 @@ fn whose_an_answer_is_can_be_read_from_it() {
     let finding = hear(&packets, &phrases("echo:40"), 49, &answer, &[]).0.expect_err("theirs");
     assert_eq!(finding.rule, Rule::ForeignBytes);
     assert!(
-        finding.detail.ends_with("these are bytes 29 and on of connection 1000"),
+        finding.detail.ends_with("these bytes belong to offset 29 of connection 1000"),
         "{finding:?}"
     );
     // Their id.
@@ -220,7 +220,7 @@ fn a_files_bytes_are_checked_by_place() {
     let finding = hear(&packets, &say, u64::MAX, &answers, &[]).0.expect_err("another file's");
     assert_eq!(finding.rule, Rule::ForeignBytes);
     assert!(finding.detail.starts_with("byte 1100 of large is"), "{finding:?}");
-    assert!(finding.detail.ends_with("bytes from 0 on of a"), "{finding:?}");
+    assert!(finding.detail.ends_with("offset 0 of a"), "{finding:?}");
 }
 
 #[test]
@@ -255,7 +255,7 @@ fn digests_come_in_order_and_nothing_before_it_was_asked() {
 
 #[test]
 fn transfers_that_are_refused_or_given_up_take_what_follows_with_them() {
-    // The second get comes while the first is under way.
+    // The second get arrives during the first.
     let packets = packets();
     let say = phrases("get:nothing,get:nothing");
     let said = packets.speech(KEY, &say).expect("phrases").bytes;
@@ -263,7 +263,7 @@ fn transfers_that_are_refused_or_given_up_take_what_follows_with_them() {
     error(&mut answers, 0x302, code::BUSY);
     error(&mut answers, 0x302, code::NO_TRANSFER);
     assert_eq!(hear(&packets, &say, u64::MAX, &answers, &[]), (Ok(()), 4));
-    // A put of which the rest never comes, after our FIN; and one that was there before.
+    // A put whose rest never follows after a FIN, and one whose file exists already.
     let say = phrases("put:100");
     let mut answers = about_first(0x88, &[]);
     error(&mut answers, 0x301, code::FAILED);
@@ -318,7 +318,7 @@ fn a_put_given_up_in_the_middle_of_a_get_takes_nothing_from_it() {
     let said = packets.speech(KEY, &say).expect("phrases").bytes;
     let whole = honest(&packets, &said);
     let get = packets.speech(KEY, &say[..1]).expect("phrases").bytes;
-    // Everything of the get but SENT, then the put, then SENT.
+    // The get without SENT, then the put, then SENT.
     let sent_bytes = 9;
     let (get, put) = whole.split_at(honest(&packets, &get).len());
     let (data, sent) = get.split_at(get.len() - sent_bytes);

@@ -1,14 +1,14 @@
-//! Packets written and read, by the table in PACKETS.md alone.
+//! Encoding and decoding of packets, written only from the table in PACKETS.md.
 
-/// Bytes of a body at most.
+/// Maximum size of a body.
 pub const BODY_BYTES_MAX: u32 = 64 << 10;
-/// Bytes of the length.
+/// Size of the length field.
 pub const LENGTH_BYTES: usize = 4;
-/// Type and id.
+/// Size of type and id.
 pub const PREFIX_BYTES: usize = 5;
-/// Bytes that may follow a DATA packet from the client.
+/// Maximum number of bytes after a DATA packet from the client.
 pub const CHUNK_SENT_BYTES_MAX: u32 = 4 << 20;
-/// Bytes that may follow a DATA packet from the server.
+/// Maximum number of bytes after a DATA packet from the server.
 pub const CHUNK_RECEIVED_BYTES_MAX: u32 = 1 << 20;
 
 /// Types of requests.
@@ -44,7 +44,7 @@ pub mod code {
     pub const READ_ONLY: u16 = 15;
 }
 
-/// What the server says.
+/// The content of a packet from the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // Described in PACKETS.md.
 pub enum Answer<'a> {
@@ -63,17 +63,17 @@ pub enum Answer<'a> {
 }
 
 impl<'a> Answer<'a> {
-    /// Reads a body: the id, and what it says.
+    /// Parses a body into id and content.
     ///
     /// # Errors
-    /// Why it is no answer.
+    /// The body is not a valid answer.
     pub fn read(body: &'a [u8]) -> Result<(u32, Self), String> {
         let Some((&[kind, a, b, c, d], fields)) = body.split_first_chunk() else {
-            return Err(format!("a packet with a body of {} bytes: it has no id", body.len()));
+            return Err(format!("a packet with a body of {} bytes has no id", body.len()));
         };
         let answer = Self::of_kind(kind, fields);
         let answer = answer.ok_or_else(|| {
-            format!("a packet of type {kind:#04x} with {} bytes of fields", fields.len())
+            format!("unexpected packet: type {kind:#04x} with {} bytes of fields", fields.len())
         })?;
         Ok((u32::from_be_bytes([a, b, c, d]), answer))
     }
@@ -104,7 +104,7 @@ impl<'a> Answer<'a> {
         }
     }
 
-    /// Its name in PACKETS.md.
+    /// The name in PACKETS.md.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Echoed(_) => "ECHOED",
@@ -132,12 +132,12 @@ pub fn packet(out: &mut Vec<u8>, kind: u8, id: u32, fields: &[&[u8]]) {
     fields.iter().for_each(|field| out.extend_from_slice(field));
 }
 
-/// One file of a LISTED: its size and name. What is left of `entries` follows it.
+/// Parses the next entry of a LISTED into size and name, and removes it from `entries`.
 ///
 /// # Errors
-/// It is cut in two.
+/// The entry is truncated.
 pub fn listed<'a>(entries: &mut &'a [u8]) -> Result<(u64, &'a [u8]), &'static str> {
-    let wrong = "an entry is cut in two";
+    let wrong = "an entry is truncated";
     let (size, rest) = entries.split_first_chunk::<8>().ok_or(wrong)?;
     let (length, rest) = rest.split_first().ok_or(wrong)?;
     let (name, rest) = rest.split_at_checked(usize::from(*length)).ok_or(wrong)?;
@@ -145,7 +145,7 @@ pub fn listed<'a>(entries: &mut &'a [u8]) -> Result<(u64, &'a [u8]), &'static st
     Ok((u64::from_be_bytes(*size), name))
 }
 
-/// Whether it is one component of a path, without a leading dot.
+/// Returns true for one path component without a leading dot.
 pub fn is_name(name: &[u8]) -> bool {
     (1..=255).contains(&name.len())
         && name[0] != b'.'
