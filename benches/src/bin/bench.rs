@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -41,7 +42,7 @@ struct Arguments {
 enum Command {
     /// Measure everything beside its peers, and write RESULTS.md, results.json and plots.
     ///
-    /// Builds what it needs first. Takes about half an hour and two CPUs; nginx and strace are
+    /// Builds what it needs first. Takes about 40 minutes and two CPUs; nginx and strace are
     /// looked for where Debian puts them.
     Compare(Compare),
     /// Messages that come back, two servers.
@@ -99,6 +100,9 @@ enum Command {
         #[command(flatten)]
         runs: Runs,
     },
+    /// Holds the clients of `compare probe`, which starts this itself.
+    #[command(name = suite::HOLD_CLIENTS, hide = true)]
+    HoldClients { address: SocketAddr, connections: usize, cpu: usize },
 }
 
 #[derive(Args)]
@@ -239,6 +243,9 @@ fn perform(command: Command) -> io::Result<()> {
             let report = compare::run_generators(&Generators { a, b, server, common })?;
             print!("{report}");
             runs.write(&report, || report.svg())
+        }
+        Command::HoldClients { address, connections, cpu } => {
+            suite::hold_clients(address, connections, cpu)
         }
     }
 }
