@@ -15,7 +15,7 @@ const BYTES_MAX: usize = 256;
 
 #[test]
 fn idle_herd_on_receives() {
-    idle_herd(&[], "the default probe");
+    idle_herd(&["--probe", "recv"], "a zero-length receive");
 }
 
 #[test]
