@@ -8,7 +8,8 @@ use std::time::Duration;
 /// How a connection with nothing to read waits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Probe {
-    /// A zero-length receive (`IORING_OP_RECV`): 866 bytes of kernel memory each.
+    /// A zero-length receive (`IORING_OP_RECV`): 866 bytes of kernel memory each, and 1.13 times
+    /// the CPU of a poll to wake a connection and park it again (16,000 connections).
     Receive,
     /// A poll (`IORING_OP_POLL_ADD`): 264 bytes of kernel memory each.
     #[default]
@@ -99,7 +100,8 @@ pub struct Config {
     /// Queued output beyond which the connection ends, bytes (files not counted). Default 16 MiB.
     pub output_bytes_max: usize,
 
-    /// How an idle connection waits. Default: a zero-length receive.
+    /// How an idle connection waits. Default: a poll. It takes a third of the kernel memory of a
+    /// zero-length receive, and less CPU to wake and to park again; see [`Probe`].
     pub probe: Probe,
     /// A connection that received nothing for so long is parked on a probe. Default 5 s.
     pub park_after: Duration,
