@@ -187,7 +187,11 @@ fn what_is_not_measured_is_a_mistake_of_usage() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("compare --list"));
     let output = Command::new(COMPARE).args(["compare", "--list"]).output().unwrap();
     let listed = String::from_utf8(output.stdout).unwrap();
-    assert!(["echo", "half-http", "idle"].iter().all(|name| listed.lines().any(|it| it == *name)));
+    assert!(
+        ["echo", "half-http", "idle", "probe"]
+            .iter()
+            .all(|name| listed.lines().any(|it| it == *name))
+    );
 }
 
 #[test]

@@ -366,7 +366,8 @@ pub struct Common {
     #[arg(long, value_name = "SIZE", env = "RINGWRIGHTD_BUFFER_SIZE", default_value = "4KiB",
         value_parser = buffer_size)]
     pub buffer_size: u32,
-    /// Choose how an idle connection waits for input.
+    /// Choose how an idle connection waits for input: on a poll, or on a zero-length receive, which
+    /// takes more kernel memory and CPU time.
     #[arg(
         long,
         value_name = "METHOD",

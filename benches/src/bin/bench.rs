@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -42,7 +43,7 @@ struct Arguments {
 enum Command {
     /// Compare ringwrightd with all peers and write RESULTS.md, results.json and plots.
     ///
-    /// Builds the programs first. Takes about half an hour and two CPUs. Expects nginx and strace
+    /// Builds the programs first. Takes about 40 minutes and two CPUs. Expects nginx and strace
     /// where Debian installs them; --program names other places.
     Compare(Compare),
     /// Compare two echo servers.
@@ -100,6 +101,9 @@ enum Command {
         #[command(flatten)]
         runs: Runs,
     },
+    /// Holds the clients of `compare probe`, which starts this itself.
+    #[command(name = suite::HOLD_CLIENTS, hide = true)]
+    HoldClients { address: SocketAddr, connections: usize, cpu: usize },
 }
 
 #[derive(Args)]
@@ -242,6 +246,9 @@ fn perform(command: Command) -> io::Result<()> {
             let report = compare::run_generators(&Generators { a, b, server, common })?;
             print!("{report}");
             runs.write(&report, || report.svg())
+        }
+        Command::HoldClients { address, connections, cpu } => {
+            suite::hold_clients(address, connections, cpu)
         }
     }
 }

@@ -241,6 +241,11 @@ impl Setting {
 
     /// Starts a server on the servers' CPU and waits until it listens.
     pub fn start(&self, subject: Subject) -> io::Result<Server> {
+        self.start_with(subject, &[])
+    }
+
+    /// The same with `arguments` appended to the command line; nginx takes none.
+    pub fn start_with(&self, subject: Subject, arguments: &[&str]) -> io::Result<Server> {
         if subject == Subject::Nginx {
             return self.start_nginx();
         }
@@ -264,6 +269,7 @@ impl Setting {
             let shards = self.shards.to_string();
             command.args(["--shards", &shards, "--max-connections", &connections]);
         }
+        command.args(arguments);
         command.args(["--listen", "127.0.0.1:0"]).stdout(Stdio::piped());
         let errors = self.errors(subject);
         command.stderr(File::create(&errors)?);

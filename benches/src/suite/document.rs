@@ -196,6 +196,7 @@ fn counts(page: &mut String, results: &Results) {
             );
         }
     }
+    probes(page, results);
     if let Some(first) = results.stalled.first() {
         let _ = writeln!(
             page,
@@ -233,6 +234,38 @@ fn counts(page: &mut String, results: &Results) {
                 calls.name,
                 calls.calls_per_request,
                 most.join(", ")
+            );
+        }
+    }
+}
+
+fn probes(page: &mut String, results: &Results) {
+    if results.probe.is_empty() {
+        return;
+    }
+    let _ = writeln!(
+        page,
+        "\n## Parked connections\n`ringwrightd echo` with either `--probe`. Kernel memory: slab objects of a connection beyond its sockets. \
+         CPU: to wake a parked connection, answer 32 bytes and park it again.\n\n\
+         | connections | probe | kernel memory | server CPU per cycle | CPU ratio, recv to poll |\n|---|---|---|---|---|"
+    );
+    for probed in &results.probe {
+        for (index, samples) in probed.probes.iter().enumerate() {
+            let mut first = String::new();
+            if index == 0 {
+                let connections = thousands(probed.connections as f64);
+                let _ = write!(first, "**{connections}**; {} rounds", probed.rounds);
+                if !probed.precise {
+                    first.push_str(", *not within the bound*");
+                }
+            }
+            let _ = writeln!(
+                page,
+                "| {first} | {} | {:.0} B | {:.2} µs | {} |",
+                samples.name,
+                samples.kernel_bytes(),
+                samples.cpu_us(),
+                ratio((index == 0).then_some(&probed.cpu_ratio)),
             );
         }
     }

@@ -19,8 +19,8 @@ const FIRST: usize = 200;
 /// So many are counted.
 const CONNECTIONS: usize = 8_000;
 const CONNECTIONS_QUICK: usize = 300;
-/// Until they count as idle everywhere; `ringwrightd` parks after 1 s.
-const SETTLE: Duration = Duration::from_secs(3);
+/// The time until the connections are idle for every server. `ringwrightd` parks them after 5 s.
+const SETTLE: Duration = Duration::from_secs(6);
 const WAIT_MAX: Duration = Duration::from_secs(10);
 const DESCRIPTORS_OTHER: u64 = 100;
 

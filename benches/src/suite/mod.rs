@@ -4,9 +4,11 @@
 mod bounds;
 mod calls;
 mod cells;
+mod clients;
 mod document;
 mod idle;
 mod plots;
+mod probe;
 mod results;
 mod rounds;
 mod stalled;
@@ -24,7 +26,9 @@ use crate::compare::{Place, Scratch, locate};
 use crate::machine;
 use bounds::Verdict;
 use calls::Calls;
+pub use clients::{SUBCOMMAND as HOLD_CLIENTS, hold as hold_clients};
 use idle::Idle;
+use probe::Probed;
 use results::{CellResult, Ratio};
 use stalled::Stalled;
 
@@ -74,6 +78,9 @@ pub struct Results {
     pub stalled: Vec<Stalled>,
     /// System calls.
     pub calls: Vec<Calls>,
+    /// Parked connections on either probe.
+    #[serde(default)]
+    pub probe: Vec<Probed>,
     /// Cells that were left out, because their load generator was not there.
     #[serde(default)]
     pub absent: Vec<String>,
@@ -101,7 +108,7 @@ impl Results {
 }
 
 /// Counts that are no cells.
-const COUNTS: [&str; 3] = ["idle", "stalled", "calls"];
+const COUNTS: [&str; 4] = ["idle", "probe", "stalled", "calls"];
 
 /// Every name that [`Plan::only`] may hold.
 pub fn names() -> Vec<String> {
@@ -146,6 +153,7 @@ pub fn run(plan: &Plan) -> io::Result<Results> {
         idle: Vec::new(),
         stalled: Vec::new(),
         calls: Vec::new(),
+        probe: Vec::new(),
         absent: absent.into_iter().map(|cell| cell.id).collect(),
     };
     if let Some(earlier) = plan.earlier()? {
@@ -153,6 +161,7 @@ pub fn run(plan: &Plan) -> io::Result<Results> {
         results.idle = earlier.idle;
         results.stalled = earlier.stalled;
         results.calls = earlier.calls;
+        results.probe = earlier.probe;
         results.absent = earlier.absent;
     }
     let measured = measure(plan, cells, &scratch, &mut results);
@@ -180,6 +189,9 @@ fn measure(
     }
     if plan.wants("idle") {
         results.idle = idle::run(plan, scratch)?;
+    }
+    if plan.wants("probe") {
+        results.probe = probe::run(plan, scratch)?;
     }
     if plan.wants("stalled") {
         results.stalled = stalled::run(plan, scratch)?;
