@@ -12,7 +12,6 @@ use crate::remote::Remote;
 use crate::scripted::{LISTENER, PAYLOAD_BYTES, Script, ScriptedRing};
 use crate::shard::{Parts, Shard};
 use crate::workers::Pool;
-use ringwright_benches::instructions;
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -51,9 +50,9 @@ impl Scenario {
     }
 
     /// What is to be measured.
-    pub fn figure(&self) -> instructions::Scenario<'_> {
+    pub fn figure(&self) -> ringwright_instructions::Scenario<'_> {
         let instructions_max = self.bounded.then_some(INSTRUCTIONS_MAX);
-        instructions::Scenario { name: self.name, instructions_max }
+        ringwright_instructions::Scenario { name: self.name, instructions_max }
     }
 }
 
