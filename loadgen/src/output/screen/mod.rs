@@ -52,7 +52,7 @@ impl Screen {
         Self { shape, lines: VecDeque::new(), opening: opening.into(), heading: None }
     }
 
-    /// Shows a picture if there is a live view and the last picture is older than [`FRAME`].
+    /// Shows a picture if there is a live view and the last picture is older than `FRAME`.
     pub fn show(&mut self, picture: impl FnOnce() -> Picture) {
         self.give_up_if_restored();
         let Shape::Live { live, drawn } = &mut self.shape else { return };
