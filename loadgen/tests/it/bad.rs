@@ -1,6 +1,9 @@
 //! Against servers that misbehave in one way each: it must be named, and the run must fail.
 
-use crate::support::{echo, http, ok, reset_on_close, run_echo, run_http, server, start};
+use crate::support::{
+    EARLY, LONG, SOON, address_of_its_own, echo, http, nobody, ok, reset_on_close, run_echo,
+    run_http, server, start,
+};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -87,7 +90,7 @@ fn no_answer() {
     });
     let ended = run_http(address, "-n 4 -c 2 --timeout 200ms");
     assert_eq!(ended.only("timeout").report["errors"]["timeout"], 4, "{ended}");
-    assert!(ended.took < Duration::from_secs(5), "{ended}");
+    assert!(ended.took < SOON, "{ended}");
 
     // The end of the run does not save a server that hangs, not even half of the time.
     let hanging = Arc::new(AtomicBool::new(false));
@@ -101,7 +104,7 @@ fn no_answer() {
     let ended = run_echo(address, "-d 200ms -c 6 --timeout 600ms");
     assert_eq!(ended.only("timeout").report["errors"]["timeout"], 3, "{ended}");
     assert_eq!(ended.status, 1, "{ended}");
-    assert!(ended.took < Duration::from_secs(5), "{ended}");
+    assert!(ended.took < SOON, "{ended}");
 }
 
 #[test]
@@ -119,17 +122,13 @@ fn a_reply_in_time_keeps_the_connection_from_its_timeout() {
 
 #[test]
 fn nobody_listens() {
-    // An address of its own: nobody else takes the port when it is free again.
-    let address = {
-        let listener = TcpListener::bind("127.0.0.9:0").expect("a free port");
-        listener.local_addr().expect("its address")
-    };
-    for options in ["-d 20s -c 4", "-n 1k -c 4 -t 2"] {
-        let ended = run_echo(address, options);
+    let address = nobody();
+    for options in [format!("-d {LONG} -c 4"), "-n 1k -c 4 -t 2".into()] {
+        let ended = run_echo(address, &options);
         assert_eq!((ended.status, &ended.report["outcome"]), (3, &"unreachable".into()), "{ended}");
         assert!(ended.report["errors"]["connect_refused"].as_u64() > Some(0), "{ended}");
         assert!(ended.stdout.contains("Connection refused"), "{ended}");
-        assert!(ended.took < Duration::from_secs(10), "{ended}");
+        assert!(ended.took < EARLY, "{ended}");
     }
     let ended = start("echo", "no-such-host.invalid:1", "").end();
     assert_eq!(ended.status, 3, "{ended}");
@@ -137,7 +136,7 @@ fn nobody_listens() {
 
 #[test]
 fn a_server_that_goes_away() {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let listener = TcpListener::bind(address_of_its_own()).expect("a free port");
     let address = listener.local_addr().expect("its address");
     let server = thread::spawn(move || {
         let (stream, _) = listener.accept().expect("a client");
@@ -152,7 +151,7 @@ fn a_server_that_goes_away() {
 
     // Many requests are left, but ringload waits for the server only as long as for a reply.
     let ended = {
-        let listener = TcpListener::bind("127.0.0.8:0").expect("a free port");
+        let listener = TcpListener::bind(address_of_its_own()).expect("a free port");
         let address = listener.local_addr().expect("its address");
         let server = thread::spawn(move || drop(listener.accept().expect("a client")));
         let ended = run_echo(address, "-n 1M -c 1 --timeout 500ms");
@@ -160,7 +159,7 @@ fn a_server_that_goes_away() {
         ended
     };
     assert_eq!((ended.status, ended.count("connections_opened")), (1, 1), "{ended}");
-    assert!(ended.took < Duration::from_secs(10), "{ended}");
+    assert!(ended.took < EARLY, "{ended}");
 }
 
 #[test]

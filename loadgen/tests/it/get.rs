@@ -2,12 +2,11 @@
 //! behind.
 
 use crate::support::packets::{DIGEST_FILE, GET, Request, TAKE, error, files, packet, packets};
-use crate::support::server;
 use crate::support::transfers::{Folder, change, failed, get, good, moved, noise, start_get};
+use crate::support::{SOON, STARTED_MAX, nobody, server};
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, symlink};
 use std::path::Path;
@@ -16,8 +15,6 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
-/// Longer than until it has asked for something.
-const STARTED_MAX: Duration = Duration::from_secs(10);
 /// Bytes of a head of DATA: length, type, id, count.
 const DATA_HEAD_BYTES: usize = 4 + 5 + 4;
 /// The offset of the second DATA packet of an answer.
@@ -288,7 +285,7 @@ fn a_server_that_gives_up() {
     });
     let ended = get(address, &here, "--timeout 1s");
     failed(&ended, "timeout", "after 1048576 of 2097152 bytes");
-    assert!(ended.took < Duration::from_secs(5), "{ended}");
+    assert!(ended.took < SOON, "{ended}");
     let address = change(&there, GET, |_, _| None);
     failed(&get(address, &here, ""), "eof", "(FIN) before the size was known");
     let offer = |size: u64, request: &Request| {
@@ -325,19 +322,15 @@ fn an_interrupt_leaves_nothing_behind() {
         assert_eq!(ended.status, 130, "{ended}");
         assert_eq!(ended.report["outcome"], "interrupted", "{ended}");
         assert!(ended.stdout.contains("INTERRUPTED: no file was written."), "{ended}");
-        assert!(ended.took < Duration::from_secs(5), "{ended}");
+        assert!(ended.took < SOON, "{ended}");
         assert!(folder.names().is_empty(), "{:?}", folder.names());
     }
 }
 
 #[test]
 fn nobody_listens() {
-    let address = {
-        let listener = TcpListener::bind("127.0.0.10:0").expect("a free port");
-        listener.local_addr().expect("its address")
-    };
     let folder = Folder::new();
-    let ended = get(address, &folder.path("here"), "");
+    let ended = get(nobody(), &folder.path("here"), "");
     assert_eq!((ended.status, &ended.report["outcome"]), (3, &"unreachable".into()), "{ended}");
     assert_eq!(ended.report["error"]["kind"], "connect_refused", "{ended}");
     assert!(ended.stdout.contains("no connection could be established"), "{ended}");

@@ -1,12 +1,14 @@
 //! Herds of idle connections against small servers: good ones, and ones that lose some.
 
 use crate::support::packets::packets;
-use crate::support::{Ended, echo, http, ok, reset_on_close, server, start};
+use crate::support::{
+    EARLY, Ended, LONG, STARTED_MAX, echo, http, nobody, ok, reset_on_close, server, start,
+};
 use std::collections::HashMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -44,7 +46,7 @@ fn every_connection_is_shown_to_still_answer() {
         }
         // The last round and at least one before: whose turn comes before it is connected waits for
         // its next.
-        assert!((200..=500).contains(&ended.count("answers")), "{ended}");
+        assert!(ended.count("answers") >= 200, "{ended}");
         assert_eq!(ended.report["connect_time_us"]["samples"], 100, "{ended}");
         assert_eq!(ended.report["last_round_time_us"]["samples"], 100, "{ended}");
         assert!(ended.stdout.contains("All 100 connections answered at the end."), "{ended}");
@@ -57,7 +59,7 @@ fn connects_keep_to_their_rate() {
     let ended = idle(address, "-c 30 --conn-rate 50 --hold 50ms --probe-every 50ms");
     assert_eq!(ended.status, 0, "{ended}");
     let ramp_s = ended.report["ramp_s"].as_f64().expect("a number");
-    assert!((0.58..5.0).contains(&ramp_s), "29 fiftieths of a second\n{ended}");
+    assert!((0.58..60.0).contains(&ramp_s), "29 fiftieths of a second\n{ended}");
 }
 
 #[test]
@@ -72,12 +74,12 @@ fn connections_that_a_server_has_forgotten_are_found() {
             true
         });
     });
-    let ended = idle(address, "-c 40 --hold 1s --probe-every 200ms --timeout 500ms");
+    let ended = idle(address, "-c 40 --hold 2500ms --probe-every 500ms --timeout 2s");
     lost(&ended, "unanswered", 4);
     assert_eq!((ended.count("connected"), ended.count("answered_last")), (40, 36), "{ended}");
     let first = &ended.report["losses"][0];
     assert_eq!((&first["how"], &first["answers"]), (&"unanswered".into(), &0.into()), "{ended}");
-    assert!(ended.stdout.contains("was not answered within 500ms"), "{ended}");
+    assert!(ended.stdout.contains("was not answered within 2s"), "{ended}");
     assert!(
         ended.stdout.contains("FAILED: 4 connections were lost or could not be established."),
         "{ended}"
@@ -111,12 +113,12 @@ fn a_server_with_an_idle_timeout_is_told_by_its_timer() {
         stream.set_read_timeout(timeout).expect("a timeout");
         echo(stream, |_, _| true);
     });
-    let ended = idle(address, "-c 30 --hold 20s --probe-every 30s");
+    let ended = idle(address, &format!("-c 30 --hold {LONG} --probe-every 200s"));
     // The first has its turn at once, and is closed one second after it.
     lost(&ended, "fin", 30);
     let hint = ended.report["hint"].as_str().unwrap_or_default();
     assert!(hint.contains("idle timeout") && ended.stdout.contains(hint), "{ended}");
-    assert!(ended.took < Duration::from_secs(15), "nobody was left\n{ended}");
+    assert!(ended.took < EARLY, "nobody was left\n{ended}");
 }
 
 #[test]
@@ -159,10 +161,7 @@ fn a_page_that_changes_or_fails_is_a_loss() {
 
 #[test]
 fn where_nobody_listens_nothing_is_held() {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = listener.local_addr().expect("its address");
-    drop(listener);
-    let ended = idle(address, "-c 2k --hold 20s");
+    let ended = idle(nobody(), "-c 2k --hold 20s");
     assert_eq!((ended.status, ended.count("connected")), (3, 0), "{ended}");
     // Nobody has to be asked two thousand times to learn that.
     let refused = ended.report["connects_failed"]["refused"].as_u64().expect("a count");
@@ -172,8 +171,15 @@ fn where_nobody_listens_nothing_is_held() {
 
 #[test]
 fn an_interrupt_leaves_a_partial_report() {
-    let address = server(|stream| echo(stream, |_, _| true));
-    let running = start("idle", &address.to_string(), "-c 50 --hold 20s --probe-every 200ms");
+    let (sender, answers) = mpsc::channel();
+    let address = server(move |stream| {
+        let sender = sender.clone();
+        echo(stream, move |_, offset| offset > 0 || sender.send(()).is_ok());
+    });
+    let options = format!("-c 50 --hold {LONG} --probe-every 200ms");
+    let running = start("idle", &address.to_string(), &options);
+    (0..50).for_each(|_| answers.recv_timeout(STARTED_MAX).expect("all are asked"));
+    // There is a line per second.
     thread::sleep(Duration::from_millis(1_800));
     running.signal(libc::SIGINT);
     let ended = running.end();
@@ -181,8 +187,8 @@ fn an_interrupt_leaves_a_partial_report() {
     assert!(ended.count("answers") >= 50 && ended.stdout.contains("INTERRUPTED"), "{ended}");
     assert_eq!(ended.count("lost_total"), 0, "{ended}");
     let line = ended.stderr.lines().find(|line| line.contains(" hold ")).unwrap_or_default();
-    assert!(line.trim_start().starts_with("1.") && line.contains(" 50 "), "{ended}");
-    assert!(ended.took < Duration::from_secs(5), "{ended}");
+    assert!(line.contains(" 50 "), "{ended}");
+    assert!(ended.took < EARLY, "{ended}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The live view: on a terminal that can, and given back however the run ends.
 
-use crate::support::{echo, server, terminal};
+use crate::support::{LONG, STARTED_MAX, echo, server, terminal};
 use std::fs::File;
 use std::io::Read;
 use std::mem::MaybeUninit;
@@ -8,13 +8,11 @@ use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
 
 const ENTER: &str = "\u{1b}[?1049h";
 const LEAVE: &str = "\u{1b}[?1049l";
 const HIDE: &str = "\u{1b}[?25l";
 const SHOW: &str = "\u{1b}[?25h";
-const STARTED_MAX: Duration = Duration::from_secs(20);
 
 struct Shown {
     text: String,
@@ -93,7 +91,7 @@ fn the_view_leaves_the_last_lines_on_the_terminal() {
 
 #[test]
 fn an_interrupt_gives_the_terminal_back() {
-    let shown = run("-d 30s", &[], Some(libc::SIGINT));
+    let shown = run(&format!("-d {LONG}"), &[], Some(libc::SIGINT));
     assert!(left_behind(&shown).contains("ringload echo"), "{:?}", shown.text);
     assert_eq!(shown.status, Some(130));
 }

@@ -4,6 +4,8 @@ mod bad;
 mod churn;
 mod churn_http;
 mod command;
+#[path = "../../../engine/tests/support/descriptors.rs"]
+mod descriptors;
 mod get;
 mod good;
 mod idle;

@@ -1,15 +1,15 @@
 //! Runs on schedule: what they must show of a server, and what of ringload itself.
 
-use crate::support::{Ended, echo, run_echo, run_http, server, start};
+use crate::support::{
+    EARLY, Ended, LONG, STARTED_MAX, address_of_its_own, echo, nobody, run_echo, run_http, server,
+    start,
+};
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
-
-/// Until it has sent something, on a machine that is busy.
-const STARTED_MAX: Duration = Duration::from_secs(10);
 
 /// A time of the report, microseconds.
 fn time_us(ended: &Ended, name: &str, which: &str) -> f64 {
@@ -199,8 +199,7 @@ fn end_politely(mut stream: TcpStream) {
 
 /// Answers five requests on each of two connections, drains, and is gone. In the end: `end`.
 fn drains(end: impl Fn(TcpStream) + Clone + Send + 'static) -> std::net::SocketAddr {
-    // An address of its own: no other test's server is to get the port that becomes free.
-    let listener = TcpListener::bind("127.0.0.9:0").expect("a free port");
+    let listener = TcpListener::bind(address_of_its_own()).expect("a free port");
     let address = listener.local_addr().expect("its address");
     thread::spawn(move || {
         let clients: Vec<_> = (0..2).map(|_| listener.accept().expect("a client").0).collect();
@@ -293,18 +292,15 @@ fn a_connection_that_finds_no_room_waits_and_its_time_counts() {
 
 #[test]
 fn nobody_listens_to_a_schedule() {
-    let address = {
-        let listener = TcpListener::bind("127.0.0.9:0").expect("a free port");
-        listener.local_addr().expect("its address")
-    };
+    let address = nobody();
     for line in [
-        "-d 10s -R 100 -c 2",
-        "-n 5 -R 100 -c 2",
-        "-n 5 --conn-rate 100",
-        "-d 10s --conn-rate 100 -c 2",
+        format!("-d {LONG} -R 100 -c 2"),
+        "-n 5 -R 100 -c 2".into(),
+        "-n 5 --conn-rate 100".into(),
+        format!("-d {LONG} --conn-rate 100 -c 2"),
     ] {
-        let ended = run_echo(address, line);
+        let ended = run_echo(address, &line);
         assert_eq!((ended.status, &ended.report["outcome"]), (3, &"unreachable".into()), "{ended}");
-        assert!(ended.took < Duration::from_secs(5), "{ended}");
+        assert!(ended.took < EARLY, "{ended}");
     }
 }

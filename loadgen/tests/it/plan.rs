@@ -1,6 +1,6 @@
 //! Plans: parts together, the server ended under load, and everything ended in the end.
 
-use crate::support::{Ended, Running, echo, server, start};
+use crate::support::{Ended, Running, STARTED_MAX, address_of_its_own, echo, server, start};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -12,9 +12,6 @@ use tempfile::TempDir;
 
 /// Says which server this test program is to be, when a plan starts it as one.
 const SERVER: &str = "PLAN_TEST_SERVER";
-
-/// Longer than anything here takes.
-const WAIT_MAX: Duration = Duration::from_secs(15);
 
 /// A plan's file, and the folder that it is in.
 fn write(text: &str) -> (TempDir, String) {
@@ -36,7 +33,7 @@ fn plan(text: &str) -> Ended {
 
 /// `[server]` of a plan: this program, as the server of that name, at a port that was free.
 fn a_server(name: &str) -> (String, SocketAddr) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let listener = TcpListener::bind(address_of_its_own()).expect("a free port");
     let address = listener.local_addr().expect("its address");
     let program = std::env::current_exe().expect("this program");
     let text = format!(
@@ -54,7 +51,7 @@ fn part<'a>(ended: &'a Ended, name: &str) -> &'a serde_json::Value {
 fn wait(what: &str, is_so: impl Fn() -> bool) {
     let since = Instant::now();
     while !is_so() {
-        assert!(since.elapsed() < WAIT_MAX, "{what}");
+        assert!(since.elapsed() < STARTED_MAX, "{what}");
         thread::sleep(Duration::from_millis(10));
     }
 }
@@ -188,7 +185,7 @@ fn an_interrupt_collects_the_reports_and_ends_the_server() {
          [[part]]\nname = \"herd\"\nrun = \"idle {address} -c 5\"\nlength = \"60s\"\n\
          [[part]]\nname = \"later\"\nrun = \"idle {address}\"\nlength = \"5s\"\nstart = \"50s\"\n"
     ));
-    (0..5).for_each(|_| connections.recv_timeout(WAIT_MAX).expect("a connection"));
+    (0..5).for_each(|_| connections.recv_timeout(STARTED_MAX).expect("a connection"));
     running.signal(libc::SIGINT);
     let ended = running.end();
     assert_eq!((ended.status, &ended.report["outcome"]), (130, &"interrupted".into()), "{ended}");
@@ -232,7 +229,7 @@ fn what_a_plan_has_started_ends_when_it_is_killed() {
     assert!(lives() && ends.try_recv().is_err());
     running.signal(libc::SIGKILL);
     running.end();
-    (0..3).for_each(|_| ends.recv_timeout(WAIT_MAX).expect("the part has ended"));
+    (0..3).for_each(|_| ends.recv_timeout(STARTED_MAX).expect("the part has ended"));
     wait("the server has ended", || !lives());
 }
 

@@ -1,9 +1,9 @@
 //! Tests of the rules that fail a run, and of the report such a run writes.
 
-use crate::support::{echo, run_echo, server};
+use crate::support::{echo, nobody, run_echo, server, without_notice};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -47,10 +47,7 @@ fn a_mistake_in_a_demand_is_found_before_the_run() {
 
 #[test]
 fn who_is_not_reached_stays_unreachable() {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let nobody = listener.local_addr().expect("bound");
-    drop(listener);
-    let ended = run_echo(nobody, "-n 10 -c 1 --fail-if errors>0");
+    let ended = run_echo(nobody(), "-n 10 -c 1 --fail-if errors>0");
     assert_eq!((ended.status, &ended.report["outcome"]), (3, &"unreachable".into()), "{ended}");
     assert_eq!(ended.report["verdicts"][0]["failed"], true, "{ended}");
 }
@@ -92,9 +89,7 @@ fn a_ledger_that_comes_to_rest_passes_and_a_leak_is_named() {
 
 #[test]
 fn without_a_ledger_there_is_no_run() {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let nobody = listener.local_addr().expect("bound");
-    drop(listener);
+    let nobody = nobody();
     let ended = run_echo(address(), &format!("-d 20s --ledger http://{nobody}"));
     assert_eq!((ended.status, &ended.stdout[..]), (3, ""), "{ended}");
     assert!(ended.stderr.contains(&format!("--ledger http://{nobody}")), "{ended}");
@@ -176,7 +171,7 @@ fn a_process_that_gives_everything_back_passes() {
 #[test]
 fn a_process_that_keeps_connections_is_found_out() {
     let server = Server::start(true);
-    let options = format!("-c 8 -n 400 --settle 500ms --pid {}", server.pid());
+    let options = format!("-c 8 -n 400 --settle 1s --pid {}", server.pid());
     let ended = run_echo(server.address, &options);
     assert_eq!(ended.status, 1, "{ended}");
     for part in [
@@ -200,7 +195,8 @@ fn ringload(folder: &tempfile::TempDir, line: &str) -> (i32, String, String) {
         .output()
         .expect("the program starts");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+    let stderr = without_notice(&text(&output.stderr));
+    (output.status.code().unwrap_or(-1), text(&output.stdout), stderr)
 }
 
 fn read(folder: &tempfile::TempDir, name: &str) -> String {

@@ -78,6 +78,7 @@ fn stalled(files: usize, user: User) {
     let daemon = start(user, tree.path());
     let mut sources = Sources::new(0);
     fetch_fresh(&daemon, &mut sources);
+    until(PATIENCE, || same("open", daemon.ledger().number("connections.open"), 0));
     let (threads, descriptors) = (daemon.threads(), rest(&daemon));
 
     let mut clients: Vec<TcpStream> = (0..STALLED)

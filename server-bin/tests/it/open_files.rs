@@ -4,6 +4,7 @@ use crate::common::{Client, PATIENCE, Reply, Server, pattern, tree};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -256,15 +257,20 @@ fn who_pipelines_without_reading_is_held_back() {
     let before = resident_kib(&server);
     let requests = "GET /ten.txt HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1_000);
     let mut clients: Vec<Client> = (0..CLIENTS).map(|_| server.client()).collect();
-    let mut asked = 0;
-    for client in &mut clients {
-        let stream = client.stream.get_mut();
-        stream.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
-        while let Ok(bytes) = stream.write(requests.as_bytes()) {
-            asked += bytes;
-            assert!(asked < 2 << 30, "it takes whatever it is asked");
+    let asked = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for client in &mut clients {
+            let stream = client.stream.get_mut();
+            stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+            scope.spawn(|| {
+                while let Ok(bytes) = stream.write(requests.as_bytes()) {
+                    let asked = asked.fetch_add(bytes, Ordering::Relaxed);
+                    assert!(asked < 2 << 30, "it takes whatever it is asked");
+                }
+            });
         }
-    }
+    });
+    let asked = asked.into_inner();
     let grown = resident_kib(&server) - before;
     // Its unread requests and its queued replies, for each of them.
     assert!(grown < CLIENTS * 1_024, "{grown} KiB for {asked} bytes of requests");

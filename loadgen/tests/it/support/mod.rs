@@ -5,21 +5,49 @@ pub mod files;
 pub mod packets;
 pub mod transfers;
 
+use crate::descriptors::raise_descriptor_limit;
 use serde_json::Value;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
-/// Longer than any run here takes.
-const RUN_MAX: Duration = Duration::from_secs(30);
+/// The name of a report in its folder.
+const REPORT: &str = "report.json";
+
+/// Longer than any run here takes, even on a busy machine.
+const RUN_MAX: Duration = Duration::from_secs(120);
+/// Until something has begun that takes milliseconds on a quiet machine.
+pub const STARTED_MAX: Duration = Duration::from_secs(60);
+/// Less than the default of `--timeout`: nothing waited for that.
+pub const SOON: Duration = Duration::from_secs(9);
+/// Less than `LONG` runs: the run was over before its time.
+pub const EARLY: Duration = Duration::from_secs(60);
+/// A length that no run here comes to.
+pub const LONG: &str = "100s";
+
+/// A port of a loopback address that no other test uses. Nobody else listens there when the
+/// listener is closed, and no outgoing connection gets the port.
+pub fn address_of_its_own() -> SocketAddr {
+    static NEXT: AtomicU8 = AtomicU8::new(0);
+    let (process, number) = (std::process::id() as u8, NEXT.fetch_add(1, Ordering::Relaxed));
+    SocketAddr::from(([127, 101, process, number], 0))
+}
+
+/// An address at which nobody listens.
+pub fn nobody() -> SocketAddr {
+    let listener = TcpListener::bind(address_of_its_own()).expect("a free port");
+    listener.local_addr().expect("its address")
+}
 
 /// Serves every connection with `serve`, on threads that end with the test process.
 pub fn server(serve: impl Fn(TcpStream) + Clone + Send + 'static) -> SocketAddr {
+    raise_descriptor_limit();
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("a bound listener has an address");
     thread::spawn(move || {
@@ -118,6 +146,13 @@ pub fn read_terminal(terminal: &mut File) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+/// What a program said, without the notice that an ordinary user gets whose other rings leave no
+/// room within `RLIMIT_MEMLOCK`.
+pub fn without_notice(said: &str) -> String {
+    let notice = "ringload: buffers are not registered with the kernel: ";
+    said.split_inclusive('\n').filter(|line| !line.starts_with(notice)).collect()
+}
+
 /// How a run ended.
 pub struct Ended {
     pub status: i32,
@@ -165,7 +200,8 @@ impl std::fmt::Display for Ended {
 /// A run under way.
 pub struct Running {
     child: Child,
-    json: std::path::PathBuf,
+    /// Where its report is.
+    folder: TempDir,
     since: Instant,
 }
 
@@ -201,10 +237,10 @@ impl Running {
             thread::sleep(Duration::from_millis(2));
         };
         let took = self.since.elapsed();
-        let (stdout, stderr) = (stdout.join().expect("read"), stderr.join().expect("read"));
-        let report = std::fs::read_to_string(&self.json).unwrap_or_default();
+        let stdout = stdout.join().expect("read");
+        let stderr = without_notice(&stderr.join().expect("read"));
         // Not there when the command line was refused.
-        let _ = std::fs::remove_file(&self.json);
+        let report = std::fs::read_to_string(self.folder.path().join(REPORT)).unwrap_or_default();
         let report = serde_json::from_str(&report).unwrap_or_default();
         let ended = Ended { status: status.code().unwrap_or(-1), stdout, stderr, report, took };
         assert!(!overdue, "it did not end\n{ended}");
@@ -214,20 +250,17 @@ impl Running {
 
 /// Starts the program with a JSON report.
 pub fn start(protocol: &str, target: &str, options: &str) -> Running {
-    static NUMBER: AtomicU64 = AtomicU64::new(0);
-    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let name = format!("ringload-test-{}-{number}.json", std::process::id());
-    let json = std::env::temp_dir().join(name);
+    let folder = tempfile::tempdir().expect("a folder");
     let child = Command::new(env!("CARGO_BIN_EXE_ringload"))
         .args([protocol, target, "--json"])
-        .arg(&json)
+        .arg(folder.path().join(REPORT))
         .args(options.split_whitespace())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .expect("the program starts");
-    Running { child, json, since: Instant::now() }
+    Running { child, folder, since: Instant::now() }
 }
 
 /// Runs `ringload echo` to its end.

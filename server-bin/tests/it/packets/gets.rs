@@ -1,7 +1,7 @@
 //! Files offered, taken, given up.
 
 use super::client::*;
-use super::{Served, until};
+use super::{Served, same, until};
 use crate::common::pattern;
 use std::fs::{self, File};
 use std::io::Read;
@@ -191,10 +191,10 @@ fn an_offer_that_is_not_taken_is_withdrawn() {
     let mut client = served.client();
     let begun = Instant::now();
     client.get(1, "file");
-    assert_eq!(served.daemon.ledger().number("files"), 1);
+    until(|| same(served.daemon.ledger().number("files"), 1));
     client.error(1, EXPIRED);
     assert!(begun.elapsed() >= Duration::from_millis(990), "{:?}", begun.elapsed());
-    until(|| super::same(served.daemon.ledger().number("files"), 0));
+    until(|| same(served.daemon.ledger().number("files"), 0));
     client.write(&take(1, 0, 1));
     client.error(1, NO_TRANSFER);
     // One that was taken has no such deadline.

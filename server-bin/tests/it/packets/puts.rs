@@ -183,6 +183,7 @@ fn one_put_at_a_time_and_no_byte_too_many() {
     client.expect(ACCEPTED, 3);
     client.error(3, MALFORMED);
     client.is_at_its_end();
+    drop(client);
     let mut client = served.client();
     client.write(&put(4, "fourth", 3));
     client.expect(ACCEPTED, 4);

@@ -197,6 +197,7 @@ fn a_packet_that_does_not_end_is_an_error_in_time() {
     client.write(&packet(ECHO, 1, b"abc")[..7]);
     client.error(0, EXPIRED);
     client.is_at_its_end();
+    drop(client);
     served.has_closed_by("receive_timeout", 1);
     served.stop(&[]);
 }
