@@ -1,8 +1,8 @@
-//! Ringwright beside its peers and its limit.
+//! Benchmarks that compare Ringwright with other servers and runtimes.
 //!
-//! `ringwright-bench` measures: the daemon beside `ringwright-limit` (the bare ring: nothing but the
-//! system calls), `ringwright-peer-…` (the same work on other runtimes) and nginx. This library is
-//! what these programs share.
+//! `ringwright-bench` compares the daemon with nginx, with `ringwright-peer-…` (the same work on
+//! other runtimes), and with `ringwright-limit`, a bare ring that makes only the system calls and
+//! is the upper bound. This library is the code that these programs share.
 
 #![cfg(target_os = "linux")]
 

@@ -1,5 +1,5 @@
 //! An embeddable io_uring server engine for Linux: one ring per core, registered buffers, multishot
-//! accept and receive, and connections that end exactly once.
+//! accept and receive. Each connection that was opened is reported as closed exactly once.
 //!
 //! # The three parts
 //! * A **shard** is one thread with one ring. It serves its own connections and takes no lock to do
@@ -48,7 +48,7 @@
 //!   connections that are kept up.
 //! * [`OpenFile`] and [`NewFile`]: files on their way out and in.
 //! * [`Ledger`]: counters, and the equations that hold between them.
-//! * [`probe`]: what this kernel and these limits allow.
+//! * [`probe`]: checks of the kernel and of the resource limits of this process.
 //!
 //! # Requirements
 //! Linux 6.1 or later with io_uring allowed. [`Engine::start`] returns an error that names the

@@ -4,8 +4,8 @@
 //! [`args`] reads the command line. [`flow::carry_out`] runs one command and delivers its result: a
 //! [`delivery::Delivery`] with the JSON report, the summary and the exit status.
 //!
-//! - [`run`] puts load on a server with the `ringwright` engine. One [`load::Load`] per shard
-//!   drives the connections. A [`protocol::Protocol`] ([`echo`], [`http`], [`packets`]) makes the
+//! - [`run`] loads a server. Its clients are outgoing connections of a `ringwright` engine, and one
+//!   [`load::Load`] per shard drives them. A [`protocol::Protocol`] ([`echo`], [`http`], [`packets`]) makes the
 //!   requests and checks the replies.
 //! - [`transfer`] uploads or downloads one file, also on the engine.
 //! - [`herd`] holds idle connections and probes them.

@@ -31,7 +31,7 @@ pub struct OracleArgs {
     #[arg(long, value_name = "TIME",
           env = "RINGLOAD_DEADLINE", hide_env = true, value_parser = parse_duration)]
     pub deadline: Option<Duration>,
-    /// Accept that a full server refuses a connection, or closes it before its first byte
+    /// Accept that a full server refuses a connection, or closes it without sending a byte
     #[arg(long)]
     pub may_reject: bool,
     /// http: rules for the server. Default: own for a server that sends `Server: ringwright`, else

@@ -242,7 +242,7 @@ Examples:
   ringload replay 'echo://[::1]:7000 say=9 connect send=all recv=reply' --company 50
 
 Figures for --fail-if: findings, leaks, and any number in the JSON report by its path, such as
-walks.
+walks (how often the scripts ran).
 
 Exit status: 0 every outcome was allowed, 1 findings, a --fail-if condition or a leak, 2 wrong
 usage, 3 no connection could be established, 4 ringload ran out of ports or descriptors, 130
