@@ -1,8 +1,7 @@
 //! Who is let in: limits per address, bans, and the filter that enforces them.
 
-use crate::common::{
-    PATIENCE, Scripted, Server, address_of_its_own, ask, can_filter, serve, wait_until,
-};
+use crate::common::{PATIENCE, Scripted, Server, address_of_its_own, ask, serve, wait_until};
+use crate::filter::can_filter;
 use ringwright::{Config, Prefix};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io::{self, Read};

@@ -1,6 +1,5 @@
 //! A server that does what the lines sent to it say, and clients that look closely.
 
-use crate::root::needs_root;
 use ringwright::{
     Config, Connection, ConnectionId, Deadline, Directory, Engine, Handler, Ledger, Local,
     OpenFile, Origin, Reason, Room,
@@ -259,17 +258,6 @@ pub fn address_of_its_own() -> SocketAddr {
     let process = std::process::id() as u8;
     let address = Ipv4Addr::new(127, 100, process, NEXT.fetch_add(1, Ordering::Relaxed));
     SocketAddr::from((address, 0))
-}
-
-/// Whether a test that needs socket filters can run. Newer kernels (commit 5d39580f68e6) attach
-/// them to TCP sockets for CAP_NET_ADMIN only.
-#[track_caller]
-pub fn can_filter() -> bool {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    // Takes every packet.
-    let all = (libc::BPF_RET | libc::BPF_K) as u16;
-    let filter = [socket2::SockFilter::new(all, 0, 0, u32::MAX)];
-    socket.attach_filter(&filter).is_ok() || needs_root("this kernel lets only root filter TCP")
 }
 
 /// Bytes that fill everything between the server and a narrow client that does not read: the

@@ -5,6 +5,8 @@ mod common;
 #[path = "../support/descriptors.rs"]
 mod descriptors;
 mod files;
+#[path = "../support/filter.rs"]
+mod filter;
 mod framing;
 mod keeper;
 mod lifecycle;

@@ -1,9 +1,9 @@
 //! What other threads may do: find, list, send, kick, broadcast, drain and stop.
 
 use crate::common::{
-    PATIENCE, address_of_its_own, ask, can_filter, many_descriptors, read_line, serve, start,
-    wait_until,
+    PATIENCE, address_of_its_own, ask, many_descriptors, read_line, serve, start, wait_until,
 };
+use crate::filter::can_filter;
 use ringwright::{
     Ask, Config, Connection, ConnectionId, Engine, Error, Handler, Origin, Reason, Remote,
     SlowReaders,

@@ -2,13 +2,14 @@
 
 use crate::daemon::Daemon;
 use crate::descriptors::raise_descriptor_limit;
+use crate::scale::is_full;
 use crate::socket::Sources;
 use crate::{PATIENCE, alone, until};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Instant;
 
-const HERD_MAX: usize = 18_000;
+const HERD: usize = 18_000;
 /// With fewer the figure would be one of pages and not of connections.
 const HERD_MIN: usize = 4 * FIRST;
 /// What the server has once, its pools and queues, is touched by these before memory is measured.
@@ -30,7 +31,8 @@ fn idle_herd(probe: &[&str], name: &str) {
     let _alone = alone();
     let descriptors = raise_descriptor_limit();
     // A tenth is for everything else, here and in the daemon.
-    let herd_size = (descriptors / 10 * 9).min(HERD_MAX);
+    let most = if is_full() { HERD } else { HERD / 3 };
+    let herd_size = (descriptors / 10 * 9).min(most);
     assert!(herd_size >= HERD_MIN, "{descriptors} descriptors: raise it (ulimit -Hn)");
     let arguments = ["--max-connections", "19k", "--shards", "2", "--idle-timeout", "never"];
     let daemon = Daemon::start("echo", &[&arguments, probe].concat());

@@ -9,7 +9,7 @@
 //! cargo test -p ringwrightd --test fire at_capacity -- --nocapture
 //! ```
 //!
-//! Each test makes a tenth of its full number of connections, so that the suite stays short.
+//! Most tests make a tenth of their full number of connections, so that the suite stays short.
 //! `RINGWRIGHT_FULL=1` asks for the full numbers; `.ci/full` sets it.
 
 mod aborted_downloads;
@@ -19,6 +19,8 @@ mod daemon;
 #[path = "../../../engine/tests/support/descriptors.rs"]
 mod descriptors;
 mod download;
+#[path = "../../../engine/tests/support/filter.rs"]
+mod filter;
 mod fuse;
 mod idle_herd;
 mod large_file;

@@ -3,12 +3,12 @@
 //! FIN, no RST.
 
 use crate::daemon::Daemon;
-use crate::root::needs_root;
+use crate::filter::can_filter;
 use crate::socket::{self, Sources};
 use crate::{PATIENCE, alone, same, until};
 use ringwright::{Config, Connection, Engine, Handler, Origin, Reason};
-use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -29,7 +29,7 @@ impl Handler for Echo {
 /// The daemon has no option for it, and its 60 seconds are too long for a test.
 #[test]
 fn vanished_peer_loses_its_permit_to_the_user_timeout() {
-    if !can_filter() && !needs_root("this kernel lets only root filter TCP") {
+    if !can_filter() {
         return;
     }
     let _alone = alone();
@@ -48,7 +48,7 @@ fn vanished_peer_loses_its_permit_to_the_user_timeout() {
     ask(&mut client);
     let mut next = sources.connect(engine.addresses()[0]).unwrap();
     next.write_all(b"?").unwrap();
-    vanish(&client).unwrap();
+    vanish(&client);
     client.write_all(b"?").unwrap();
     let begun = Instant::now();
     next.read_exact(&mut [0]).unwrap();
@@ -93,15 +93,8 @@ fn ask(client: &mut TcpStream) {
     client.read_exact(&mut [0]).unwrap();
 }
 
-/// Newer kernels (commit 5d39580f68e6) attach filters to TCP sockets for CAP_NET_ADMIN only.
-fn can_filter() -> bool {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    vanish(&client).is_ok()
-}
-
-fn vanish(client: &TcpStream) -> io::Result<()> {
+fn vanish(client: &TcpStream) {
     let mut drop_all = libc::sock_filter { code: RETURN, jt: 0, jf: 0, k: 0 };
     let program = libc::sock_fprog { len: 1, filter: &raw mut drop_all };
-    socket::set(client, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
+    socket::set(client, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program).unwrap();
 }
