@@ -46,13 +46,13 @@
 //! * [`Remote`]: control from other threads. [`Local`]: timers of a shard, outgoing connections.
 //! * [`Framing`]: length-prefixed packets. [`Job`]: work on other threads. [`Reconnect`]: outgoing
 //!   connections that are kept up.
-//! * [`OpenFile`] and [`NewFile`]: files on their way out and in.
+//! * [`OpenFile`]: a file to send. [`NewFile`]: a file to receive.
 //! * [`Ledger`]: counters, and the equations that hold between them.
 //! * [`probe`]: checks of the kernel and of the resource limits of this process.
 //!
 //! # Requirements
-//! Linux 6.1 or later with io_uring allowed. [`Engine::start`] returns an error that names the
-//! cause and a remedy, and [`probe::examine`] checks everything in advance.
+//! Linux 6.1 or later with io_uring allowed. On any other system [`Engine::start`] returns an error
+//! that names the cause and a remedy. [`probe::examine`] makes the same checks in advance.
 //!
 //! The file `ARCHITECTURE.md` of this crate explains the design and lists its invariants.
 

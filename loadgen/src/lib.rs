@@ -7,7 +7,7 @@
 //! - [`run`] loads a server. Its clients are outgoing connections of a `ringwright` engine, and one
 //!   [`load::Load`] per shard drives them. A [`protocol::Protocol`] ([`echo`], [`http`], [`packets`]) makes the
 //!   requests and checks the replies.
-//! - [`transfer`] uploads or downloads one file, also on the engine.
+//! - [`transfer`] uploads or downloads one file, through a connection of the same engine.
 //! - [`herd`] holds idle connections and probes them.
 //! - [`lifecycle`] injects faults and judges the server's reactions.
 //! - [`plan`] runs several commands as child processes.

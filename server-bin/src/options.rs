@@ -140,8 +140,9 @@ const ECHO_LONG_NOTES: &str = concat!(
          cut_reset      a part of the echo, then RST 2 to 20 ms later\n    \
          stall          neither sends nor reads for 0.1 to 1 s, then RST\n\
      A connection that sends nothing is ended only directly after accept.\n\n\
-     The seed, the shard and the number of connections that the shard opened before determine how \
-     a connection ends. A seed repeats a run exactly if --shards is 1, the client opens its \
+     Three numbers select the way in which a connection ends, and the accept or receive at which \
+     it ends: the seed, the shard, and the number of connections that the shard accepted before. \
+     A seed repeats a run exactly if --shards is 1, the client opens its \
      connections one after another and waits for each echo before it sends more, and each message \
      fits into --buffer-size. With several shards, each shard repeats its own sequence, but the \
      kernel chooses the shard of a connection by the client's port.\n\n\
@@ -218,8 +219,8 @@ pub struct Echo {
     #[arg(long, value_name = "ADDR", env = "RINGWRIGHTD_LISTEN", value_delimiter = ',',
         default_value = "127.0.0.1:7000", value_parser = address)]
     pub listen: Vec<SocketAddr>,
-    /// End connections at random, to test how clients reconnect: each with this probability, such
-    /// as 0.01 or 1%, after accept and after each receive. Default: never.
+    /// End connections at random, to test how clients reconnect. After its accept and after each
+    /// receive, a connection ends with this probability, such as 0.01 or 1%. Default: never.
     #[arg(long, value_name = "PROBABILITY", env = "RINGWRIGHTD_DISCONNECT_RATE",
         value_parser = probability)]
     pub disconnect_rate: Option<Probability>,

@@ -195,8 +195,9 @@ Kinds:
   vanish           send nothing more, not even an ACK
   reconnect        reset, and connect again at once from the same port
 
-An oracle knows which outcomes the protocol allows. Anything else is a finding: ringload shrinks its
-script to the shortest one that still fails and prints the command that replays it.
+An oracle judges each outcome by the protocol and by --oracle, --deadline and --may-reject. An
+outcome that they do not allow is a finding: ringload shrinks its script to the shortest one that
+still fails and prints the command that replays it.
 
 Examples:
   ringload churn 127.0.0.1:7000
