@@ -533,8 +533,8 @@ mod tests {
     #[test]
     fn limits_are_those_of_the_engine() {
         // The engine checks this key after the others and reports the first wrong key.
-        let last = "mailbox_commands_max";
-        let config = || Config { mailbox_commands_max: 0, shards: Some(1), ..Config::default() };
+        let last = "message_bytes_max";
+        let config = || Config { message_bytes_max: 0, shards: Some(1), ..Config::default() };
         let shards = |shards| Config { shards: Some(shards), ..config() };
         let connections = |max_connections| Config { max_connections, ..config() };
         let per_ip = |limit| Config { max_per_address: Some(limit), ..config() };
