@@ -42,6 +42,9 @@ pub mod packets;
 pub mod plan;
 pub mod protocol;
 pub mod report;
+#[cfg(test)]
+#[path = "../../engine/tests/support/root.rs"]
+mod root;
 pub mod run;
 pub mod saturation;
 pub mod stats;

@@ -269,7 +269,11 @@ mod tests {
     fn what_has_turned_deaf_acknowledges_nothing() {
         use std::io::Write;
         let (ours, mut theirs) = pair(Some(4_096));
-        ours.turn_deaf().expect("a filter");
+        if let Err(error) = ours.turn_deaf() {
+            let is_root = crate::root::needs_root("this kernel lets only root filter TCP");
+            assert!(!is_root, "a filter: {error}");
+            return;
+        }
         theirs.write_all(b"hello").expect("room");
         let theirs = Socket(theirs.into());
         sleep(20 * MOMENT);
