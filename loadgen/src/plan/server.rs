@@ -216,7 +216,12 @@ impl Running {
     /// Returns `None` while the server runs.
     fn look(&mut self) -> Option<Option<Ended>> {
         match &mut self.hold {
-            Hold::Ours(child) => child.ended().map(Some),
+            Hold::Ours(child) => {
+                let ended = child.ended()?;
+                // Its last words may still be in the pipe.
+                child.finish_reading();
+                Some(Some(ended))
+            }
             Hold::Found(_, process) => process.has_ended().then_some(None),
         }
     }

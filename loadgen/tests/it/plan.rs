@@ -291,21 +291,25 @@ fn serve(name: &str, address: SocketAddr) {
             thread::sleep(Duration::from_millis(1));
             continue;
         };
-        OPEN.fetch_add(1, Ordering::Relaxed);
-        thread::spawn(move || {
-            answer(stream, is_rude);
-            OPEN.fetch_sub(1, Ordering::Relaxed);
-        });
+        take(stream, is_rude);
     }
     // The kernel has accepted the connections in the backlog; serve them too.
     while let Ok((stream, _)) = listener.accept() {
-        answer(stream, is_rude);
+        take(stream, is_rude);
     }
     drop(listener);
     while !is_rude && OPEN.load(Ordering::Relaxed) > 0 {
         thread::sleep(Duration::from_millis(1));
     }
     std::process::exit(0);
+}
+
+fn take(stream: TcpStream, is_rude: bool) {
+    OPEN.fetch_add(1, Ordering::Relaxed);
+    thread::spawn(move || {
+        answer(stream, is_rude);
+        OPEN.fetch_sub(1, Ordering::Relaxed);
+    });
 }
 
 /// Answers each request, a rude server in two halves; when it is time to end, what has come is
