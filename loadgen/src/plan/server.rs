@@ -218,7 +218,7 @@ impl Running {
         match &mut self.hold {
             Hold::Ours(child) => {
                 let ended = child.ended()?;
-                // Its last words may still be in the pipe.
+                // The pipe may still hold the last lines of its output.
                 child.finish_reading();
                 Some(Some(ended))
             }
