@@ -165,8 +165,8 @@ impl ChurnArgs {
 /// The options of `replay`.
 #[derive(Clone, Debug, Args)]
 pub struct ReplayArgs {
-    /// A script, or a file with one script per line; - is standard input. All scripts start at the
-    /// same time, in their order
+    /// A script, or a file with one script per line; - is standard input. Several scripts run at
+    /// the same time and start in the order given
     #[arg(required = true, value_name = "SCRIPT")]
     pub scripts: Vec<String>,
     /// Repeat up to COUNT times, until a run has a finding
