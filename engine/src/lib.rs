@@ -51,8 +51,9 @@
 //! * [`probe`]: checks of the kernel and of the resource limits of this process.
 //!
 //! # Requirements
-//! Linux 6.1 or later with io_uring allowed. On any other system [`Engine::start`] returns an error
-//! that names the cause and a remedy. [`probe::examine`] makes the same checks in advance.
+//! Linux 6.1 or later with io_uring allowed. On a kernel that is older or forbids io_uring,
+//! [`Engine::start`] returns an error that names the cause and a remedy. [`probe::examine`] makes
+//! the same checks in advance.
 //!
 //! The file `ARCHITECTURE.md` of this crate explains the design and lists its invariants.
 
