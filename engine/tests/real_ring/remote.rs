@@ -230,48 +230,57 @@ fn a_drain_resets_nobody_who_has_just_connected() {
     if !can_filter() {
         return;
     }
-    for round in 0..10 {
-        let server = serve(|config| {
-            config.shards = Some(1 + round % 2);
-            config.listeners = vec![address_of_its_own()];
+    // A SYN that the draining listener drops is sent again after a second: five rounds at a time.
+    for batch in 0..2 {
+        std::thread::scope(|scope| {
+            for round in 0..5 {
+                scope.spawn(move || drain_among_connects(5 * batch + round));
+            }
         });
-        let address = server.address;
-        let served = Arc::new(AtomicU32::new(0));
-        let clients: Vec<_> = (0..4)
-            .map(|_| {
-                let served = served.clone();
-                std::thread::spawn(move || {
-                    loop {
-                        let mut client = match TcpStream::connect(address) {
-                            Ok(client) => client,
-                            Err(error) => {
-                                assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{error}");
-                                return;
-                            }
-                        };
-                        client.set_read_timeout(Some(PATIENCE)).unwrap();
-                        // An end before the first byte left is no answer, but no reset either.
-                        let Ok(()) = client.write_all(b"echo in\n") else { continue };
-                        let mut line = [0; 3];
-                        match client.read_exact(&mut line) {
-                            Ok(()) => {
-                                assert_eq!(&line, b"in\n");
-                                served.fetch_add(1, Ordering::Relaxed);
-                            }
-                            Err(error) => assert_eq!(error.kind(), ErrorKind::UnexpectedEof),
-                        }
-                    }
-                })
-            })
-            .collect();
-        wait_until("somebody is served", || served.load(Ordering::Relaxed) > 0);
-        std::thread::sleep(Duration::from_millis(7 * round as u64));
-        server.engine.remote().drain(PATIENCE).unwrap();
-        clients.into_iter().for_each(|client| client.join().unwrap());
-        let ledger = server.engine.join().unwrap();
-        assert!(ledger.balanced(), "{}", ledger.to_json());
-        assert_eq!(ledger.sum.handshakes_lost, 0);
     }
+}
+
+fn drain_among_connects(round: usize) {
+    let server = serve(|config| {
+        config.shards = Some(1 + round % 2);
+        config.listeners = vec![address_of_its_own()];
+    });
+    let address = server.address;
+    let served = Arc::new(AtomicU32::new(0));
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            let served = served.clone();
+            std::thread::spawn(move || {
+                loop {
+                    let mut client = match TcpStream::connect(address) {
+                        Ok(client) => client,
+                        Err(error) => {
+                            assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{error}");
+                            return;
+                        }
+                    };
+                    client.set_read_timeout(Some(PATIENCE)).unwrap();
+                    // An end before the first byte left is no answer, but no reset either.
+                    let Ok(()) = client.write_all(b"echo in\n") else { continue };
+                    let mut line = [0; 3];
+                    match client.read_exact(&mut line) {
+                        Ok(()) => {
+                            assert_eq!(&line, b"in\n");
+                            served.fetch_add(1, Ordering::Relaxed);
+                        }
+                        Err(error) => assert_eq!(error.kind(), ErrorKind::UnexpectedEof),
+                    }
+                }
+            })
+        })
+        .collect();
+    wait_until("somebody is served", || served.load(Ordering::Relaxed) > 0);
+    std::thread::sleep(Duration::from_millis(7 * round as u64));
+    server.engine.remote().drain(PATIENCE).unwrap();
+    clients.into_iter().for_each(|client| client.join().unwrap());
+    let ledger = server.engine.join().unwrap();
+    assert!(ledger.balanced(), "{}", ledger.to_json());
+    assert_eq!(ledger.sum.handshakes_lost, 0);
 }
 
 /// A handler that does nothing about a drain: what came before our FIN is received and answered.
@@ -333,10 +342,13 @@ fn a_broadcast_to_many_leaves_room_for_its_completions() {
         config.backlog = 64;
     });
     let remote = server.engine.remote();
-    let mut clients: Vec<TcpStream> = (0..1200).map(|_| server.connect()).collect();
-    for client in &mut clients {
-        assert_eq!(ask(client, "echo in"), "in");
-    }
+    // One after the other: more at once than the backlog takes would wait a second each.
+    let connect = |_| {
+        let mut client = server.connect();
+        assert_eq!(ask(&mut client, "echo in"), "in");
+        client
+    };
+    let mut clients: Vec<TcpStream> = (0..1200).map(connect).collect();
     assert!(remote.ledger().sum.completion_entries < 600);
     remote.broadcast(b"news\n"[..].into(), SlowReaders::Queue).unwrap();
     for client in &mut clients {
