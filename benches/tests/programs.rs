@@ -1,5 +1,8 @@
 //! The programs as they are run: a limit that answered wrongly would be no limit.
 
+#[path = "../../engine/tests/support/program.rs"]
+mod program;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -228,9 +231,11 @@ fn a_comparison_leaves_its_report_and_its_picture() {
     assert_eq!(picture.matches("<circle").count(), 2 * 2 * 3);
 }
 
-/// Needs wrk (Debian package wrk).
 #[test]
 fn generators_are_compared_by_their_own_cpu_time() {
+    if !program::needs_program("wrk", "wrk") {
+        return;
+    }
     let folder = tempfile::tempdir().unwrap();
     let (json, svg) = (folder.path().join("report.json"), folder.path().join("report.svg"));
     let output = Command::new(COMPARE)

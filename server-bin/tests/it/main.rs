@@ -18,6 +18,8 @@ mod ledger;
 mod open_files;
 mod packets;
 mod process;
+#[path = "../../../engine/tests/support/program.rs"]
+mod program;
 #[path = "../../../engine/tests/support/root.rs"]
 mod root;
 #[path = "../fire/scale.rs"]
