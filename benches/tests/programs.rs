@@ -1,5 +1,7 @@
 //! The programs as they are run: a limit that answered wrongly would be no limit.
 
+#[path = "../../engine/tests/support/left_out.rs"]
+mod left_out;
 #[path = "../../engine/tests/support/program.rs"]
 mod program;
 

@@ -2,6 +2,8 @@
 
 #[path = "support/descriptors.rs"]
 mod descriptors;
+#[path = "support/left_out.rs"]
+mod left_out;
 #[path = "support/root.rs"]
 mod root;
 

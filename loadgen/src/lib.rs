@@ -34,6 +34,9 @@ pub mod echo;
 pub mod flow;
 pub mod herd;
 pub mod http;
+#[cfg(test)]
+#[path = "../../engine/tests/support/left_out.rs"]
+mod left_out;
 pub mod lifecycle;
 pub mod load;
 pub mod network;

@@ -9,6 +9,8 @@ mod files;
 mod filter;
 mod framing;
 mod keeper;
+#[path = "../support/left_out.rs"]
+mod left_out;
 mod lifecycle;
 mod pressure;
 mod reconnect;

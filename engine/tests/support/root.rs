@@ -1,7 +1,6 @@
-//! Tests that need root. Every test program includes this file with `#[path]`.
+//! Tests that need root. A test program includes this file with `#[path]`, beside left_out.rs.
 
-#[path = "left_out.rs"]
-mod left_out;
+use super::left_out::leave_out;
 
 /// Returns true if the test runs as root. For any other user the caller returns at once.
 #[must_use]
@@ -10,7 +9,7 @@ pub fn needs_root(why: &str) -> bool {
     // SAFETY: geteuid(2) has no arguments and cannot fail.
     let is_root = unsafe { libc::geteuid() } == 0;
     if !is_root {
-        left_out::leave_out(&format!("root ({why})"));
+        leave_out(&format!("root ({why})"));
     }
     is_root
 }

@@ -25,6 +25,8 @@ mod fuse;
 mod idle_herd;
 mod large_file;
 mod ledger;
+#[path = "../../../engine/tests/support/left_out.rs"]
+mod left_out;
 mod open_files;
 mod out_of_descriptors;
 #[path = "../../../engine/tests/support/root.rs"]

@@ -15,6 +15,8 @@ mod http;
 #[path = "../fire/ledger.rs"]
 #[allow(dead_code, reason = "shared with the test program `fire`")]
 mod ledger;
+#[path = "../../../engine/tests/support/left_out.rs"]
+mod left_out;
 mod open_files;
 mod packets;
 mod process;

@@ -1,3 +1,5 @@
+#[path = "../../../tests/support/left_out.rs"]
+mod left_out;
 #[path = "../../../tests/support/root.rs"]
 mod root;
 
