@@ -45,8 +45,8 @@ pub struct CommonArgs {
     #[arg(long, global = true, env = "RINGLOAD_QUIET", hide_env = true,
           value_parser = clap::builder::FalseyValueParser::new())]
     pub quiet: bool,
-    /// Seed for the bytes that are sent and for everything random. Default: random; the report
-    /// contains it, so that a run can be repeated
+    /// Seed for the bytes that are sent and for everything random. Default: from the clock; the
+    /// report contains it, so that a run can be repeated
     #[arg(long, value_name = "NUMBER", env = "RINGLOAD_SEED", hide_env = true)]
     pub seed: Option<u64>,
 }

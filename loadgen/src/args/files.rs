@@ -1,14 +1,14 @@
 //! The options of the commands that read JSON reports: `report`, `merge` and `compare`.
 
 use super::{CommonArgs, examples};
-use clap::Subcommand;
+use clap::{Arg, Subcommand};
 use std::path::PathBuf;
 
 /// The commands that read JSON reports.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Reports {
     /// Print the summary of JSON reports, or turn one into an HTML page
-    #[command(after_help = examples::REPORT, max_term_width = 100)]
+    #[command(after_help = examples::REPORT, max_term_width = 100, mut_args = hide_for_reports)]
     Report {
         /// Reports written by --json
         #[arg(required = true)]
@@ -18,7 +18,7 @@ pub enum Reports {
         common: CommonArgs,
     },
     /// Merge load reports of several machines into one, with exact percentiles of all requests
-    #[command(after_help = examples::MERGE, max_term_width = 100)]
+    #[command(after_help = examples::MERGE, max_term_width = 100, mut_args = hide_for_reports)]
     Merge {
         /// Reports written by --json
         #[arg(required = true)]
@@ -28,7 +28,7 @@ pub enum Reports {
         common: CommonArgs,
     },
     /// Compare run B with run A, or several runs on each side, and tell differences from noise
-    #[command(after_help = examples::COMPARE, max_term_width = 100)]
+    #[command(after_help = examples::COMPARE, max_term_width = 100, mut_args = hide_for_reports)]
     Compare {
         /// Reports of side A, written by --json, separated by commas: A1,A2,A3
         #[arg(required = true, value_delimiter = ',', num_args = 1)]
@@ -42,10 +42,16 @@ pub enum Reports {
     },
 }
 
-impl Reports {
-    /// Options that apply to runs only.
-    const NOT_FOR_REPORTS: [&str; 5] = ["hlog", "ledger", "pid", "settle", "seed"];
+/// Options that apply to runs only.
+const NOT_FOR_REPORTS: [&str; 5] = ["hlog", "ledger", "pid", "settle", "seed"];
 
+/// Hides an option from the help of a command that would refuse it.
+fn hide_for_reports(option: Arg) -> Arg {
+    let refused = NOT_FOR_REPORTS.contains(&option.get_id().as_str());
+    option.hide(refused)
+}
+
+impl Reports {
     /// Returns the options that every command takes.
     #[must_use]
     pub const fn common(&self) -> &CommonArgs {
@@ -57,7 +63,7 @@ impl Reports {
     }
 
     pub(super) fn check(&self, from_line: impl Fn(&str) -> bool) -> Result<(), String> {
-        match Self::NOT_FOR_REPORTS.into_iter().find(|name| from_line(name)) {
+        match NOT_FOR_REPORTS.into_iter().find(|name| from_line(name)) {
             Some(option) => {
                 Err(format!("--{option} applies to a run; this command only reads reports"))
             }

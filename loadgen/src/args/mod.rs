@@ -259,6 +259,20 @@ mod tests {
     }
 
     #[test]
+    fn help_lists_no_option_that_a_command_refuses() {
+        let mut cli = Cli::command();
+        for (command, shown) in
+            [("report", false), ("merge", false), ("compare", false), ("http", true)]
+        {
+            let command = cli.find_subcommand_mut(command).expect("a command");
+            let help = command.render_long_help().to_string();
+            for option in ["--hlog", "--ledger", "--pid", "--settle", "--seed"] {
+                assert_eq!(help.contains(&format!("{option} <")), shown, "{option}: {help}");
+            }
+        }
+    }
+
+    #[test]
     fn an_address_has_a_host_and_a_port() {
         for address in ["localhost:7100", "127.0.0.1:1", "[::1]:65535"] {
             assert_eq!(parse_address(address).as_deref(), Ok(address));
