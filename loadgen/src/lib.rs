@@ -5,8 +5,8 @@
 //! [`delivery::Delivery`] with the JSON report, the summary and the exit status.
 //!
 //! - [`run`] loads a server. Its clients are outgoing connections of a `ringwright` engine, and one
-//!   [`load::Load`] per shard drives them. A [`protocol::Protocol`] ([`echo`], [`http`], [`packets`]) makes the
-//!   requests and checks the replies.
+//!   [`load::Load`] per shard drives them. A [`protocol::Protocol`] ([`echo`], [`http`],
+//!   [`packets`]) makes the requests and checks the replies.
 //! - [`transfer`] uploads or downloads one file, through a connection of the same engine.
 //! - [`herd`] holds idle connections and probes them.
 //! - [`lifecycle`] injects faults and judges the server's reactions.

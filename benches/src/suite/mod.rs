@@ -1,5 +1,5 @@
-//! Everything that is said of speed here, measured by one command: every server beside its peers
-//! and the bare ring, interleaved, until the ratios are known.
+//! All speed measurements of one `compare` run: every server beside its peers and the bare ring,
+//! interleaved, until the ratios are known.
 
 mod bounds;
 mod calls;
@@ -223,8 +223,8 @@ impl Plan {
         Ok((!results.quick).then_some(results))
     }
 
-    /// Whoever asks for a cell by name is told what is missing; otherwise it can do without
-    /// witnesses.
+    /// True if the cell is measured: its generator is installed, or the cell was asked for by name
+    /// and the missing program is then an error.
     fn can(&self, cell: &cells::Cell) -> bool {
         let generator = cell.generator;
         !self.only.is_empty()

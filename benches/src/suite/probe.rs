@@ -25,8 +25,8 @@ const CASES: [Case; 2] = [
     Case { connections: 16_000, parks_after: Duration::from_millis(100), wakes: 8 },
 ];
 const QUICK: Case = Case { connections: 300, parks_after: PARK_AFTER, wakes: 1 };
-/// Servers are started this often for the sake of the memory: each start gives one sample. What
-/// other programs allocate meanwhile disturbs some of them.
+/// The number of starts of each server. Each start gives one sample of the kernel memory. Other
+/// programs allocate meanwhile and disturb some samples.
 const STARTS: usize = 5;
 /// The kernel frees what closed rings and sockets held after a grace period.
 const FREE_WAIT: Duration = Duration::from_secs(1);
@@ -39,9 +39,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// after `park_after`. Above it, a connection parks as soon as its message is read.
 struct Case {
     connections: usize,
-    /// How long to wait after a wake until all connections are parked again.
+    /// The wait after a wake, in which all connections are parked again.
     parks_after: Duration,
-    /// How often each connection is woken in a round.
+    /// The number of wakes of each connection in a round.
     wakes: u32,
 }
 
@@ -56,7 +56,7 @@ pub struct Probed {
     pub precise: bool,
     /// The first is `recv`, the second `poll`.
     pub probes: Vec<ProbeSamples>,
-    /// Of server CPU per cycle, recv / poll.
+    /// Server CPU per cycle, recv / poll.
     pub cpu_ratio: Ratio,
 }
 
@@ -176,7 +176,7 @@ struct Lane {
     server: Server,
     admin: SocketAddr,
     connections: u64,
-    /// What [`slab_bytes`] grew by until all connections were parked, for each of them.
+    /// Growth of [`slab_bytes`] per connection until all connections were parked.
     kernel_bytes: f64,
 }
 
@@ -186,7 +186,7 @@ struct Before {
     counts: Counts,
 }
 
-/// What `/metrics` of the server says.
+/// Three figures of the server's `/metrics`.
 struct Counts {
     parked_now: u64,
     starvations: u64,
@@ -273,7 +273,7 @@ impl Counts {
         Self::parse(&page).ok_or_else(|| io::Error::other(format!("metrics missing in:\n{page}")))
     }
 
-    /// Of a server with one shard.
+    /// Reads the metrics page of a server with one shard.
     fn parse(page: &str) -> Option<Self> {
         let number = |name: &str| {
             let of_shard = format!("{name}{{shard=\"0\"}} ");

@@ -65,7 +65,7 @@ fn with_limit(test: &str, memlock_bytes: u64) -> bool {
     false
 }
 
-/// Whether a test whose rings must fit can run. Root becomes a user of its own.
+/// Returns true if a test whose rings must fit can run. Root becomes a user of its own.
 #[track_caller]
 fn needs_room() -> bool {
     let is_that_run = std::env::var_os(ROLE).is_some();

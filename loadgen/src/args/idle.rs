@@ -140,8 +140,8 @@ mod tests {
         assert!(!idle.drain_ok);
         assert_eq!(idle.place(), Ok(("localhost:7000".into(), None)));
         let idle = read(
-            "ringload idle a:1 -c 20k --hold 5m --probe-every 30s --conn-rate 2k --timeout 1s --drain-ok \
-             --protocol packets --json out --quiet --seed 3",
+            "ringload idle a:1 -c 20k --hold 5m --probe-every 30s --conn-rate 2k --timeout 1s \
+             --drain-ok --protocol packets --json out --quiet --seed 3",
         )
         .expect("a command line");
         assert_eq!((idle.protocol, idle.connections), (HerdProtocol::Packets, 20_000));

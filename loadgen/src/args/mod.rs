@@ -249,9 +249,8 @@ mod tests {
     #[test]
     fn defaults_are_those_documented() {
         let cli = read("ringload echo 127.0.0.1:7000").expect("a command line");
-        assert!(
-            matches!(&cli.target, Target::Echo { address, size: 64, .. } if address == "127.0.0.1:7000")
-        );
+        let Target::Echo { address, size, .. } = &cli.target else { panic!("{cli:?}") };
+        assert_eq!((address.as_str(), *size), ("127.0.0.1:7000", 64));
         let load = cli.load().expect("it is load");
         assert_eq!((load.connections, load.threads, load.pipeline), (64, 1, 1));
         assert_eq!((load.duration, load.requests), (Duration::from_secs(10), None));

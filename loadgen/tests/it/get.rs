@@ -237,7 +237,7 @@ fn a_chunk_that_is_not_what_it_should_be() {
         ),
         (|_, _| vec![0, 1, 0, 1], "is too long"),
         (|request, _| packet(0x89, request.id, b""), "STORED after 0 of 1572864 bytes"),
-        // Whether this is a late answer or an unexpected one depends on the speed of the disk.
+        // The speed of the disk decides if this is a late answer or an unexpected one.
         (|_, answer| answer.repeat(2), "DATA "),
     ];
     for (twist, says) in cases {

@@ -146,8 +146,8 @@ pub fn read_terminal(terminal: &mut File) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// What a program said, without the notice that an ordinary user gets whose other rings leave no
-/// room within `RLIMIT_MEMLOCK`.
+/// Removes the notice that an ordinary user gets while the user's other rings leave no room within
+/// `RLIMIT_MEMLOCK`.
 pub fn without_notice(said: &str) -> String {
     let notice = "ringload: buffers are not registered with the kernel: ";
     said.split_inclusive('\n').filter(|line| !line.starts_with(notice)).collect()

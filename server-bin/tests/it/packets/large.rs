@@ -56,7 +56,7 @@ fn sum_of(file: &File, part: Range<u64>) -> (u64, Vec<u8>) {
     (sum.hash, sum.rest)
 }
 
-/// What goes down and up: the whole file, or a tenth of it across 4 GiB.
+/// The range that is transferred both ways: the whole file, or a tenth of it across 4 GiB.
 fn moved() -> Range<u64> {
     if is_full() { 0..BYTES } else { (4 << 30) - BYTES / 20..(4 << 30) + BYTES / 20 }
 }
