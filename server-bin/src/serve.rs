@@ -17,8 +17,6 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-/// The assumed limit on open files if it cannot be read: the usual soft limit.
-const OPEN_FILES_USUAL: u64 = 1024;
 /// Time for the engine to stop after the second signal. After that the process exits anyway.
 const FORCE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -158,14 +156,14 @@ fn serve<H: Handler>(
     watched: Watched,
     factory: impl Fn(usize) -> H + Send + Sync + 'static,
 ) -> Result<(), String> {
-    let open_files_max = open_files_max(&config);
+    raise_open_files(&config);
     // Installed before the engine starts, so that an early signal is not lost.
     let signals = Signals::new([SIGINT, SIGTERM])
         .map_err(|error| format!("cannot install handlers for SIGINT and SIGTERM: {error}"))?;
     let watched = Arc::new(watched);
-    // Started before the engine, because it reserves descriptors.
+    // Started before the engine, so that it can report that the engine starts.
     let admin = match options.admin {
-        Some(address) => Some(Admin::start(address, &watched, open_files_max)?),
+        Some(address) => Some(Admin::start(address, &watched)?),
         None => None,
     };
     let engine = Engine::start(config, factory).map_err(|error| error.to_string())?;
@@ -214,26 +212,18 @@ fn serve<H: Handler>(
     }
 }
 
-/// Raises the limit on open files, because every connection needs a descriptor. Returns the limit.
-fn open_files_max(config: &Config) -> u64 {
+/// Raises the limit on open files, because every connection needs a descriptor.
+fn raise_open_files(config: &Config) {
     match descriptors::raise_limit() {
-        Ok(limit) => {
-            if limit <= config.max_connections as u64 {
-                say(&format!(
-                    "--max-connections is {}, but the hard limit on open files is {limit}; \
-                     clients beyond that wait until a descriptor is free; raise the limit \
-                     (ulimit -Hn, systemd: LimitNOFILE=) or lower --max-connections",
-                    config.max_connections
-                ));
-            }
-            limit
-        }
+        Ok(limit) if limit <= config.max_connections as u64 => say(&format!(
+            "--max-connections is {}, but the hard limit on open files is {limit}; clients beyond \
+             that wait until a descriptor is free; raise the limit (ulimit -Hn, systemd: \
+             LimitNOFILE=) or lower --max-connections",
+            config.max_connections
+        )),
+        Ok(_) => {}
         Err(error) => {
-            say(&format!(
-                "cannot raise the limit on open files (RLIMIT_NOFILE): {error}; assuming \
-                 {OPEN_FILES_USUAL}"
-            ));
-            OPEN_FILES_USUAL
+            say(&format!("cannot raise the limit on open files (RLIMIT_NOFILE): {error}"));
         }
     }
 }

@@ -12,9 +12,8 @@ use crate::http::head::{Method, Request};
 use crate::http::incoming::Event;
 use crate::http::reply::{self, Made, Persistence};
 use crate::http::status::Status;
-use ringwright::{Connection, Deadline, Handler, Local, Origin, Room};
+use ringwright::{Connection, Deadline, Handler, Origin, Room};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// The page at `/`.
@@ -25,8 +24,6 @@ const PAGE_LINES: &str = "Content-Security-Policy: default-src 'none'; script-sr
     frame-ancestors 'none'\r\nReferrer-Policy: no-referrer\r\n";
 /// Interval between checks for a pending answer.
 const LOOK_AGAIN: Duration = Duration::from_millis(4);
-/// Interval of the ledger's publication until the accept is known to be armed.
-const UNTIL_ARMED: Duration = Duration::from_millis(1);
 
 /// Answers the clients of the admin listener. There is one, because there is one shard.
 pub struct Visitors {
@@ -34,8 +31,6 @@ pub struct Visitors {
     asker: Asker,
     /// Maximum number of connections that may stay open.
     visitors_max: usize,
-    /// Set when [`Admin::start`](super::Admin::start) knows that the accept is armed.
-    armed: Arc<AtomicBool>,
     common: CommonLines,
     /// Buffer for a reply.
     scratch: Vec<u8>,
@@ -44,17 +39,11 @@ pub struct Visitors {
 
 impl Visitors {
     /// Answers questions about the engine in `watched`.
-    pub fn new(
-        watched: Arc<Watched>,
-        asker: Asker,
-        visitors_max: usize,
-        armed: Arc<AtomicBool>,
-    ) -> Self {
+    pub fn new(watched: Arc<Watched>, asker: Asker, visitors_max: usize) -> Self {
         Self {
             watched,
             asker,
             visitors_max,
-            armed,
             common: CommonLines::default(),
             scratch: Vec::new(),
             process: metrics::Process::new(),
@@ -149,18 +138,6 @@ impl Visitors {
 
 impl Handler for Visitors {
     type State = Visit;
-
-    fn started(&mut self, shard: &mut Local<'_>) {
-        shard.tick_after(UNTIL_ARMED);
-    }
-
-    /// Each turn of the shard publishes its ledger, which shows that the accept is armed. Without
-    /// this timer an idle shard would have no turn for up to a second.
-    fn tick(&mut self, shard: &mut Local<'_>) {
-        if !self.armed.load(Ordering::Relaxed) {
-            shard.tick_after(UNTIL_ARMED);
-        }
-    }
 
     fn opened(&mut self, connection: &mut Connection<'_>, _: Origin) -> Visit {
         let id = connection.id();

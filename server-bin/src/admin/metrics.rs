@@ -72,7 +72,7 @@ fn about_engine(page: &mut Exposition, ledger: &Ledger) {
     single(page, Gauge, "ringwright_permits", help, ledger.permits.total);
     let help = "Number of further connections that could be opened now.";
     single(page, Gauge, "ringwright_permits_free", help, ledger.permits.free);
-    let help = "Maximum number of open descriptors, without those reserved for the admin listener.";
+    let help = "Maximum number of open descriptors (RLIMIT_NOFILE).";
     single(page, Gauge, "process_max_fds", help, ledger.descriptors.total);
     single(page, Gauge, "ringwright_workers", "Worker threads.", ledger.workers);
     let help = "Jobs that wait for a worker.";

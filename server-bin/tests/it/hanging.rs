@@ -3,7 +3,6 @@
 use crate::common::{Client, PATIENCE, takes_less_than};
 use ringwright::{Config, Connection, Engine, Handler, Origin};
 use ringwrightd::admin::{Admin, Condition, Watched};
-use ringwrightd::descriptors;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
@@ -29,10 +28,9 @@ impl Handler for Hanging {
 
 #[test]
 fn what_needs_no_shard_is_answered_at_once_and_the_rest_before_long() {
-    let open_files_max = descriptors::raise_limit().unwrap();
     let watched = Arc::new(Watched::default());
     let any = "127.0.0.1:0".parse().unwrap();
-    let admin = Admin::start(any, &watched, open_files_max).unwrap();
+    let admin = Admin::start(any, &watched).unwrap();
     let visitor = || Client::new(admin.address());
     for (target, status) in [
         ("/livez", 200),
