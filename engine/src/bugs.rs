@@ -41,12 +41,18 @@ mod switches {
         "close-without-shutdown" => "simulation",
         /// The callback `closed` runs when the close is submitted and again when it completes.
         "closed-twice" => "simulation",
+        /// Deadlines fire before the bytes that came during a pause of the process are read.
+        "deadline-before-input" => "simulation::delivery",
+        /// The first look at a stalled reader starts its deadline again, however often it is asked.
+        "deadline-starts-again" => "simulation::delivery",
         /// A pipe that still holds bytes returns to the pool, and another connection gets them.
         "dirty-pipe-kept" => "simulation",
         /// An accept that failed for lack of descriptors is armed again without a pause.
         "emfile-spins" => "simulation::scenarios::accepting_pauses",
         /// A receive that finds no free buffer ends its connection.
         "enobufs-ends" => "simulation",
+        /// A connection ends when both FINs are there, although the peer still reads.
+        "ends-undelivered" => "simulation::delivery",
         /// A send that fails with EPIPE makes the shard stop listening.
         "epipe-ends-shard" => "simulation",
         /// A cached file is reused if its status was checked one turn ago, not in this turn.
@@ -67,6 +73,8 @@ mod switches {
         "probe-is-eof" => "simulation",
         /// A connection that found the submission queue full is not flushed again.
         "rearm-dropped" => "simulation",
+        /// A connection whose peer still reads the last reply is closed as idle.
+        "reader-is-idle" => "simulation::delivery",
         /// A reconnect is not scheduled after the second failure in a row.
         "reconnect-forgotten" => "simulation",
         /// A connection whose reconnecting was stopped is made again when it ends.

@@ -189,8 +189,9 @@ pub struct Config {
     /// The time without received or sent bytes after which a connection is closed with
     /// [`Reason::IdleTimeout`](crate::Reason::IdleTimeout). Default 75 s; `None`: never.
     ///
-    /// The timeout does not run while output is queued, a job runs, or a file is being received or
-    /// published.
+    /// The timeout does not run while output is queued or unacknowledged, a job runs, or a file is
+    /// being received or published. A connection on which nothing is unread or unacknowledged is
+    /// closed at once; others wait for the peer's FIN, see [`linger_timeout`](Config::linger_timeout).
     pub idle_timeout: Option<Duration>,
     /// The time in which an incomplete message must make progress. Default 30 s; `None`: no limit.
     /// A late message closes the connection with
@@ -204,7 +205,8 @@ pub struct Config {
     /// engine then resets the connection with
     /// [`Reason::WriteTimeout`](crate::Reason::WriteTimeout).
     ///
-    /// Sent bytes and bytes that the peer acknowledged count as progress.
+    /// Sent bytes and bytes that the peer acknowledged count as progress. The time also runs while
+    /// everything has left and the peer has not acknowledged it.
     pub write_timeout: Option<Duration>,
     /// The time in which a file being sent or received must make progress. Default 60 s; `None`:
     /// no limit. The engine then resets the connection with
@@ -219,12 +221,15 @@ pub struct Config {
     /// [`Local::keep_connected`](crate::Local::keep_connected), 0 to 1,048,576. Default 1,024.
     /// Connections that wait for their next attempt count as well.
     pub reconnects_max: usize,
-    /// The time that [`Connection::close`](crate::Connection::close) waits for the peer's FIN
-    /// after its own. Default 5 s. During a drain it is at most 500 ms for a silent peer.
+    /// The time without a received byte after which a closed connection no longer waits for the
+    /// peer's FIN. Default 5 s. During a drain it is at most 500 ms for a silent peer.
+    ///
+    /// The time starts when the peer has acknowledged all output. Until then the connection keeps
+    /// its slot and its permit, and [`write_timeout`](Config::write_timeout) runs.
     pub linger_timeout: Duration,
-    /// The number of input bytes that [`Connection::close`](crate::Connection::close) discards
-    /// before it stops waiting for the peer's FIN. Default 1 MiB.
-    pub linger_bytes_max: usize,
+    /// The time after which a closed connection no longer waits for the peer's FIN, whatever the
+    /// peer sends. Default 30 s. It starts like [`linger_timeout`](Config::linger_timeout).
+    pub linger_total: Duration,
     /// The first pause of accepting after an error such as EMFILE. Default 10 ms. Each further
     /// error doubles the pause, up to 1 s; a successful accept sets it back.
     pub accept_backoff: Duration,
@@ -326,7 +331,7 @@ impl Default for Config {
             connect_timeout: Duration::from_secs(10),
             reconnects_max: 1_024,
             linger_timeout: Duration::from_secs(5),
-            linger_bytes_max: 1 << 20,
+            linger_total: Duration::from_secs(30),
             accept_backoff: Duration::from_millis(10),
             mailbox_commands_max: 1_024,
             workers: 0,

@@ -382,7 +382,7 @@ impl<'a> Connection<'a> {
     /// Closes the connection gracefully: the queued output leaves, then FIN.
     ///
     /// The engine then reads and discards the peer's input until the peer's FIN, `linger_timeout`
-    /// or `linger_bytes_max`. Without this, unread input would turn the close into a reset, which
+    /// or `linger_total`. Without this, unread input would turn the close into a reset, which
     /// can destroy output that the peer has not read yet. `received` is not called any more.
     pub fn close(&mut self) {
         self.core.close(self.slot, Reason::LocalClose);

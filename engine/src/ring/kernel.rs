@@ -18,8 +18,8 @@ mod tests;
 
 use super::probe::{Facts, SetupError};
 use super::{
-    Completion, Descriptor, Errno, FileStatus, Op, Pipe, Ring, RingCounters, Setup, Shutdown,
-    Token, calls,
+    Completion, Delivery, Descriptor, Errno, FileStatus, Op, Pipe, Ring, RingCounters, Setup,
+    Shutdown, Token, calls,
 };
 use crate::admission::Instruction;
 use buffers::BufferRing;
@@ -349,8 +349,12 @@ impl Ring for KernelRing {
         direct::peer_address(socket)
     }
 
-    fn acknowledged_bytes(&mut self, socket: Descriptor) -> Result<u64, Errno> {
-        direct::acknowledged_bytes(socket)
+    fn delivery(&mut self, socket: Descriptor) -> Result<Delivery, Errno> {
+        direct::delivery(socket)
+    }
+
+    fn discard(&mut self, socket: Descriptor, bytes_max: u32) -> Result<u32, Errno> {
+        direct::discard(socket, bytes_max)
     }
 
     fn is_reset(&mut self, socket: Descriptor) -> bool {

@@ -297,6 +297,16 @@ pub enum Shutdown {
     Both,
 }
 
+/// How far what was sent to a socket has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Delivery {
+    /// Bytes that the peer has acknowledged (`tcpi_bytes_acked` of `TCP_INFO`).
+    pub acknowledged: u64,
+    /// Bytes that were sent and not acknowledged (`SIOCOUTQ`, tcp(7)), the FIN not counted. 0 once
+    /// the connection is gone.
+    pub outstanding: u32,
+}
+
 /// The status of an open file, from statx(2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileStatus {
@@ -412,11 +422,18 @@ pub trait Ring {
     /// ENOTCONN if the client reset before it was accepted.
     fn peer_address(&mut self, socket: Descriptor) -> Result<SocketAddr, Errno>;
 
-    /// The number of bytes that the peer has acknowledged (`tcpi_bytes_acked` of `TCP_INFO`).
+    /// What the peer has acknowledged, and what it has yet to.
     ///
     /// # Errors
-    /// As getsockopt(2).
-    fn acknowledged_bytes(&mut self, socket: Descriptor) -> Result<u64, Errno>;
+    /// As getsockopt(2) and ioctl(2).
+    fn delivery(&mut self, socket: Descriptor) -> Result<Delivery, Errno>;
+
+    /// recv(2) of at most `bytes_max` bytes that are thrown away (`MSG_TRUNC`, tcp(7)). Returns 0
+    /// at the end of the stream.
+    ///
+    /// # Errors
+    /// EAGAIN: nothing is there to read. Others as recv(2).
+    fn discard(&mut self, socket: Descriptor, bytes_max: u32) -> Result<u32, Errno>;
 
     /// Returns whether a connected socket was reset: `tcpi_state` of `TCP_INFO` is `TCP_CLOSE`.
     /// Hazard: a send that was cut short consumes the error of the reset, and a receive then

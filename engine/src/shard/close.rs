@@ -26,6 +26,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             mark!("finish waits for unread bytes");
             return;
         }
+        if self.core.slots[slot].may_be_unacknowledged() && self.is_delivering(slot) {
+            mark!("finish waits for the peer to read");
+            return;
+        }
         mark!("finished");
         let reason = if self.core.draining { Reason::Drained } else { Reason::LocalClose };
         self.core.close(slot, reason);
@@ -35,6 +39,22 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             if !fin_seen {
                 self.core.counters.cut_off += u64::from(unread(&mut self.ring));
             }
+        }
+    }
+
+    /// Ends a connection that lingers when both FINs are there and everything is acknowledged.
+    pub(super) fn settle_linger(&mut self, slot: u32) {
+        if self.core.slots[slot].state != State::Lingering {
+            return;
+        }
+        let known = self.core.slots.rare(slot).delivering;
+        if !known && self.core.slots[slot].may_be_unacknowledged() && self.is_delivering(slot) {
+            mark!("lingers until the peer has read");
+        }
+        let fin_seen = self.core.slots[slot].fin_seen || bug!("unread-resets-reply");
+        let delivering = self.core.slots.rare(slot).delivering && !bug!("ends-undelivered");
+        if fin_seen && !delivering {
+            self.core.slots[slot].on(Event::Delivered);
         }
     }
 

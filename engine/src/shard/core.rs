@@ -28,6 +28,9 @@ use std::time::Duration;
 /// Kept carry buffers and paths: beyond, they are freed.
 const SPARES_MAX: usize = 64;
 
+/// The longest time between two looks at what a slow peer has acknowledged.
+pub const LOOK_MAX_MS: u64 = 5_000;
+
 /// Silence after which a message that was begun does not keep a connection from finishing.
 const REST_MS: u64 = 1_000;
 
@@ -52,14 +55,15 @@ pub struct Limits {
     /// The shortest of those that run on an open connection that does something.
     pub soonest_ms: u64,
     pub linger_ms: u64,
-    pub linger_bytes_max: usize,
+    pub linger_total_ms: u64,
 }
 
 impl Limits {
     pub fn new(config: &Config) -> Self {
         let ms = milliseconds;
         let timeouts = [config.idle_timeout, config.write_timeout, config.transfer_timeout];
-        let soonest = timeouts.into_iter().flatten().fold(config.park_after, Duration::min);
+        let looks = timeouts.into_iter().flatten().map(ms).map(look_after_ms);
+        let soonest_ms = looks.fold(ms(config.park_after), u64::min);
         Self {
             message_bytes_max: config.message_bytes_max,
             output_high_bytes: config.output_high_bytes,
@@ -76,9 +80,9 @@ impl Limits {
             write_ms: config.write_timeout.map(ms),
             transfer_ms: config.transfer_timeout.map(ms),
             connect_ms: ms(config.connect_timeout),
-            soonest_ms: ms(soonest),
+            soonest_ms,
             linger_ms: ms(config.linger_timeout),
-            linger_bytes_max: config.linger_bytes_max,
+            linger_total_ms: ms(config.linger_total),
         }
     }
 }
@@ -86,6 +90,11 @@ impl Limits {
 /// A duration as the loop counts it: at least 1 ms, and so bounded that no sum overflows.
 pub fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).clamp(1, 1 << 40)
+}
+
+/// How soon progress against a deadline is looked for again: the deadline is late by no more.
+pub fn look_after_ms(deadline_ms: u64) -> u64 {
+    (deadline_ms / 20).clamp(1, LOOK_MAX_MS)
 }
 
 /// An open on its way; the path's memory stays where it is until the ring is done with it.
@@ -230,9 +239,6 @@ impl Core {
                 connection.on(Event::Close);
                 if connection.state == State::Lingering {
                     connection.stalled_since_ms = self.now_ms;
-                    if connection.fin_seen {
-                        connection.on(Event::PeerFin);
-                    }
                 }
                 self.drop_carry(slot);
                 self.touch(slot);
@@ -259,6 +265,7 @@ impl Core {
             && connection.output_head == NONE
             && rare.open == NONE
             && rare.files_sent == 0
+            && !rare.delivering
             && !rare.is_at_work()
             && !connection.paused
             && !connection.deliver_owed;

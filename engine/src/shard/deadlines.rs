@@ -3,10 +3,11 @@
 //! The wheel holds at most one entry per connection. It is only ever moved forward in time when
 //! it fires: activity just notes the time, and an entry that fires early is set again.
 
+use super::core::look_after_ms;
 use super::output::Body;
 use super::slots::{Armed, Mode, NONE, Slot};
 use super::state::State;
-use super::{Shard, WAIT_MAX, WAIT_MAX_MS};
+use super::{AFTER_PAUSE_MS, RETRY_MS, Shard, WAIT_MAX, WAIT_MAX_MS};
 use crate::Reason;
 use crate::handler::{Deadline, Handler};
 use crate::ring::{Kind, Op, Ring, Token};
@@ -19,17 +20,30 @@ const DRAIN_LINGER_MS: u64 = 500;
 /// does not end (a read from hung storage) must not keep `join` waiting for ever.
 const DRAIN_GRACE_MS: u64 = 3_000;
 
+/// How soon an unacknowledged reply is looked after where no deadline runs.
+const LOOK_MS: u64 = 1_000;
+
+/// A peer has stopped sending when nothing has come for so long.
+const STILL_SENDS_MS: u64 = 1_000;
+
 /// What is due on a connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Due {
     Timer,
     Park,
+    /// To ask what the peer has acknowledged.
+    Look,
     Connect,
     Linger,
     Finish,
     /// A file being received makes no progress.
     Incoming,
     Passed(Deadline),
+}
+
+/// How soon a connection is looked at again whose peer has until then to acknowledge something.
+fn look_ms(deadline_ms: Option<u64>) -> u64 {
+    deadline_ms.map_or(LOOK_MS, look_after_ms)
 }
 
 impl<R: Ring, H: Handler> Shard<R, H> {
@@ -73,6 +87,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             && (connection.is_plain() || {
                 let rare = self.core.slots.rare_of(connection);
                 rare.timer_ms == 0
+                    && !rare.delivering
                     && rare.receiving_since_ms == 0
                     && rare.finish_ms == NONE
                     && rare.incoming == NONE
@@ -97,13 +112,20 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             State::Connecting => {
                 consider(connection.stalled_since_ms, Some(limits.connect_ms), Due::Connect);
             }
+            State::Lingering if rare.delivering => {
+                let after_ms = limits.write_ms;
+                let due = Due::Passed(Deadline::Write);
+                consider(connection.stalled_since_ms, after_ms, due);
+                consider(rare.looked_ms, Some(look_ms(after_ms)), Due::Look);
+            }
             State::Lingering => {
-                // A drain need not wait for keep-alive clients that have nothing more to say: closed,
-                // the kernel still delivers what they have not acknowledged.
-                let silent = self.core.draining && rare.discarded == 0;
+                // A drain need not wait long for keep-alive clients that have nothing more to say.
+                let silent = self.core.draining && !rare.discards;
                 let linger_ms =
                     if silent { limits.linger_ms.min(DRAIN_LINGER_MS) } else { limits.linger_ms };
-                consider(connection.stalled_since_ms, Some(linger_ms), Due::Linger);
+                let delivered_ms = connection.stalled_since_ms;
+                consider(delivered_ms.max(connection.active_ms), Some(linger_ms), Due::Linger);
+                consider(delivered_ms, Some(limits.linger_total_ms), Due::Linger);
             }
             State::Ending | State::Closing => {}
             State::Open | State::HalfClosedByPeer | State::HalfClosedByUs | State::Draining => {
@@ -115,9 +137,20 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                             Body::File(_) => (limits.transfer_ms, Deadline::Transfer),
                             _ => (limits.write_ms, Deadline::Write),
                         };
-                    consider(connection.stalled_since_ms, after, Due::Passed(which));
+                    let since_ms = connection.stalled_since_ms;
+                    consider(since_ms, after, Due::Passed(which));
+                    if after.is_some() {
+                        consider(since_ms.max(rare.looked_ms), Some(look_ms(after)), Due::Look);
+                    }
+                } else if rare.delivering && !bug!("reader-is-idle") {
+                    let due = Due::Passed(Deadline::Write);
+                    consider(connection.stalled_since_ms, limits.write_ms, due);
+                    consider(rare.looked_ms, Some(look_ms(limits.write_ms)), Due::Look);
                 } else if !rare.is_at_work() {
                     consider(connection.active_ms, limits.idle_ms, Due::Passed(Deadline::Idle));
+                    if limits.idle_ms.is_some() && connection.may_be_unacknowledged() {
+                        consider(connection.active_ms, Some(look_ms(limits.idle_ms)), Due::Look);
+                    }
                 }
                 if !connection.is_plain() {
                     if let Some(incoming) = self.core.incoming.get(rare.incoming as usize)
@@ -200,6 +233,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     fn on_due(&mut self, slot: u32, due: Due) {
         match due {
+            Due::Timer if self.is_after_pause() && self.has_unread(slot) => {
+                mark!("what came during a pause precedes a timer");
+                self.core.slots.rare_mut(slot).timer_ms = self.core.now_ms + RETRY_MS;
+            }
             Due::Timer => {
                 self.core.slots.rare_mut(slot).timer_ms = 0;
                 self.application.timer(&mut self.core, slot);
@@ -210,11 +247,16 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             }
             // Settled with whatever else is owed.
             Due::Finish => {}
-            Due::Linger => {
-                mark!("lingered long enough");
-                self.core.end(slot, Reason::LocalClose, false);
+            Due::Look => {
+                self.is_delivering(slot);
             }
+            Due::Linger => self.end_linger(slot),
             Due::Connect => self.cancel_connect(slot),
+            Due::Incoming if self.brings_more(slot) => {
+                mark!("a file's bytes lie in the socket");
+                let incoming = self.core.slots.incoming(slot) as usize;
+                self.core.incoming[incoming].progress_ms = self.core.now_ms;
+            }
             Due::Incoming => {
                 mark!("a file comes no further");
                 self.application.expired(&mut self.core, slot, Deadline::Transfer);
@@ -226,49 +268,135 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     fn on_deadline(&mut self, slot: u32, deadline: Deadline) {
         let stalls = matches!(deadline, Deadline::Write | Deadline::Transfer);
-        if stalls && self.peer_has_read(slot) {
-            mark!("a slow reader is not late");
+        if stalls {
+            let before_ms = self.core.slots[slot].stalled_since_ms;
+            self.is_delivering(slot);
+            if self.core.slots[slot].stalled_since_ms != before_ms {
+                mark!("a slow reader is not late");
+                return;
+            }
+            if self.core.slots[slot].state == State::Lingering {
+                mark!("a reply is not read to its end");
+                return self.core.end(slot, Reason::WriteTimeout, true);
+            }
+        } else if self.has_unread(slot) {
+            mark!("whose bytes are there is not late");
+            let now_ms = self.core.now_ms;
+            if deadline == Deadline::Idle {
+                self.core.slots[slot].active_ms = now_ms;
+            } else {
+                let receive_ms = self.core.limits.receive_ms.unwrap_or(0);
+                let since_ms = (now_ms + RETRY_MS).saturating_sub(receive_ms).max(1);
+                self.core.slots.rare_mut(slot).receiving_since_ms = since_ms;
+            }
             return;
-        }
-        if deadline == Deadline::Idle && self.peer_has_spoken(slot) {
-            mark!("whose bytes are there is not idle");
+        } else if deadline == Deadline::Idle
+            && self.core.slots[slot].unasked > 0
+            && !bug!("reader-is-idle")
+            && self.is_delivering(slot)
+        {
+            mark!("who reads is not idle");
             return;
         }
         self.application.expired(&mut self.core, slot, deadline);
         match deadline {
-            Deadline::Idle => self.core.close(slot, Reason::IdleTimeout),
+            Deadline::Idle => self.end_idle(slot),
             Deadline::Receive => self.core.close(slot, Reason::ReceiveTimeout),
             Deadline::Write => self.core.end(slot, Reason::WriteTimeout, true),
             Deadline::Transfer => self.core.end(slot, Reason::TransferTimeout, true),
         }
     }
 
-    /// A shard that was kept from running for longer than the deadline has not received what came in
-    /// time: one look into the ring does not bring everything.
-    fn peer_has_spoken(&mut self, slot: u32) -> bool {
+    /// Ends an idle connection. With nothing queued, unread or unacknowledged there is nothing that
+    /// a reset could destroy, and so nothing to linger for.
+    fn end_idle(&mut self, slot: u32) {
         let connection = &self.core.slots[slot];
-        if connection.paused || !connection.state.receives() {
-            return false;
+        let at_rest = connection.state == State::Open
+            && connection.output_head == NONE
+            && connection.carry == NONE
+            && !self.core.draining;
+        if at_rest && self.ring.unread_bytes(connection.descriptor) == Ok(0) {
+            self.core.end(slot, Reason::IdleTimeout, false);
+        } else {
+            self.core.close(slot, Reason::IdleTimeout);
         }
-        let spoken = self.ring.unread_bytes(connection.descriptor).is_ok_and(|bytes| bytes > 0);
-        if spoken {
-            self.core.slots[slot].active_ms = self.core.now_ms;
-        }
-        spoken
     }
 
-    /// A send that waits for all of its bytes hides progress: what the peer has acknowledged
-    /// since the last look does not.
-    fn peer_has_read(&mut self, slot: u32) -> bool {
-        let socket = self.core.slots[slot].descriptor;
-        let Ok(acknowledged) = self.ring.acknowledged_bytes(socket) else { return false };
-        let rare = self.core.slots.rare_mut(slot);
-        let moved = acknowledged as u32 != rare.acknowledged;
-        rare.acknowledged = acknowledged as u32;
-        if moved {
-            self.core.slots[slot].stalled_since_ms = self.core.now_ms;
+    /// The peer has sent neither its FIN nor anything else for long enough, or sends for ever.
+    fn end_linger(&mut self, slot: u32) {
+        // A short reply may have been taken for acknowledged.
+        if self.core.slots[slot].unasked > 0 && self.is_delivering(slot) {
+            mark!("a short reply is not read yet");
+            return;
         }
-        moved
+        let connection = &self.core.slots[slot];
+        let now_ms = self.core.now_ms;
+        let unread = self.ring.unread_bytes(connection.descriptor).is_ok_and(|bytes| bytes > 0);
+        if unread && self.is_after_pause() {
+            mark!("what came during a pause is discarded first");
+            self.core.slots[slot].active_ms = now_ms;
+            return;
+        }
+        mark!("lingered long enough");
+        let sends =
+            self.core.slots.rare(slot).discards && now_ms < connection.active_ms + STILL_SENDS_MS;
+        self.core.end(slot, Reason::LocalClose, unread || sends);
+    }
+
+    /// Whether the shard has not run for a while until a moment ago. Then one look into the ring may
+    /// not have brought everything.
+    fn is_after_pause(&self) -> bool {
+        self.core.now_ms < self.paused_until_ms + AFTER_PAUSE_MS
+    }
+
+    /// Whether something lies in the socket of a connection that will receive it.
+    fn has_unread(&mut self, slot: u32) -> bool {
+        let connection = &self.core.slots[slot];
+        let receives = connection.state.receives()
+            && !connection.paused
+            && !connection.output_full
+            && !bug!("deadline-before-input");
+        receives && self.ring.unread_bytes(connection.descriptor).is_ok_and(|bytes| bytes > 0)
+    }
+
+    /// Whether the next bytes of a file lie in the socket, and nothing but a turn is missing.
+    fn brings_more(&mut self, slot: u32) -> bool {
+        let flight = self.core.slots[slot].in_flight;
+        !flight.has(Kind::Write) && !flight.has(Kind::SpliceToFile) && self.has_unread(slot)
+    }
+
+    /// Asks what the peer has acknowledged, and notes progress. Returns whether some of what was
+    /// sent is not acknowledged.
+    pub(super) fn is_delivering(&mut self, slot: u32) -> bool {
+        let socket = self.core.slots[slot].descriptor;
+        let delivery = self.ring.delivery(socket).unwrap_or_default();
+        let now_ms = self.core.now_ms;
+        let acknowledged = delivery.acknowledged as u32;
+        let delivering = delivery.outstanding > 0;
+        let rare = self.core.slots.rare_mut(slot);
+        let (looked_ms, before) = (rare.looked_ms, rare.acknowledged);
+        let was_delivering = rare.delivering;
+        (rare.looked_ms, rare.acknowledged) = (now_ms, acknowledged);
+        rare.delivering = delivering;
+        let connection = &mut self.core.slots[slot];
+        // The first look after something has left has nothing to compare with.
+        let first = looked_ms < connection.stalled_since_ms || bug!("deadline-starts-again");
+        let moved = first || acknowledged != before;
+        if delivering || connection.output_head != NONE {
+            if moved {
+                connection.stalled_since_ms = now_ms;
+            }
+        } else if was_delivering || connection.may_be_unacknowledged() {
+            // It was acknowledged since the last look.
+            connection.stalled_since_ms = now_ms;
+            if connection.state != State::Lingering {
+                connection.active_ms = now_ms;
+            }
+        }
+        if !delivering {
+            connection.unasked = 0;
+        }
+        delivering
     }
 
     fn cancel_connect(&mut self, slot: u32) {

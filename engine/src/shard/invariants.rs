@@ -321,10 +321,9 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         }
         let rare = self.core.slots.rare(slot);
         let files = rare.incoming != NONE;
-        let enough = rare.discarded as usize >= limits.linger_bytes_max;
         let reads = !connection.fin_seen
             && ((state.receives() && !connection.paused && !connection.output_full && !files)
-                || (state.discards() && !enough));
+                || state.discards());
         let starved = connection.mode() == Mode::Starved && queued(&self.starved);
         if reads && connection.armed == Armed::Nothing && !starved && !connection.rests {
             fail("does not read");
@@ -372,7 +371,9 @@ impl<H: Handler> Shard<SimulatedRing, H> {
             fail("goes on reading what nobody wants");
         }
         match state {
-            State::Lingering if connection.fin_seen => fail("waits for a FIN that it has seen"),
+            State::Lingering if connection.fin_seen && !rare.delivering => {
+                fail("waits for a FIN that it has seen");
+            }
             State::Connecting if self.core.draining && self.core.sweeps.is_empty() => {
                 fail("still connects though it drains")
             }

@@ -65,12 +65,20 @@ const WAIT_MAX_MS: u64 = 1000;
 const WAIT_MAX: Duration = Duration::from_millis(WAIT_MAX_MS);
 /// How long taking turns for buffers outlasts the last time one was missing, in milliseconds.
 const STARVING_MS: u64 = 100;
+/// A turn that takes so much longer than its wait is a pause: a stopped process, a virtual machine
+/// that did not run, or a callback that hung.
+const PAUSE_US: u64 = 50_000;
+/// For so long after a pause, deadlines take into account what lies unread in a socket.
+const AFTER_PAUSE_MS: u64 = 1_000;
 /// How soon something that failed for want of memory or descriptors is tried again.
 const RETRY_MS: u64 = 20;
 
 /// Cached files sent in one turn, in pieces of `sendfile_bytes_max`: whoever wants something else
 /// waits for so many at most.
 const SENDFILES_MAX: u64 = 2;
+
+/// Bytes of one connection that are thrown away in one turn.
+const DISCARDED_BYTES_MAX: u32 = 256 << 10;
 
 /// Bytes sent past the ring, in one turn, of connections that have several buffers full: the replies
 /// of others wait so long for the submission.
@@ -136,6 +144,8 @@ pub(crate) struct Shard<R: Ring, H: Handler> {
     drops_at_ms: Option<u64>,
     /// Operations pushed in a turn at most.
     pushes_max: u32,
+    /// The shard was kept from running until then: what has come meanwhile may not have been seen.
+    paused_until_ms: u64,
     /// When the last wait ended, and how many completions it brought.
     woke_us: u64,
     batch: u64,
@@ -209,6 +219,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             drops_at_ms: None,
             // Half a completion queue in one go, or what ends at once would overflow it.
             pushes_max: setup.completion_entries / 2,
+            paused_until_ms: 0,
             woke_us: now_ms * 1000,
             batch: 0,
             sends_at_once: false,
@@ -260,9 +271,14 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let (want, timeout) = if flushed { self.patience() } else { (0, Duration::ZERO) };
         self.account();
         self.ring.submit_and_wait(want, timeout)?;
-        self.woke_us = self.ring.now_us();
-        self.core.now_us = self.woke_us;
-        self.core.now_ms = self.woke_us / 1000;
+        let woke_us = self.ring.now_us();
+        self.core.now_us = woke_us;
+        self.core.now_ms = woke_us / 1000;
+        if woke_us > self.woke_us + timeout.as_micros() as u64 + PAUSE_US {
+            mark!("the shard was kept from running");
+            self.paused_until_ms = self.core.now_ms;
+        }
+        self.woke_us = woke_us;
         self.batch = 0;
         while let Some(completion) = self.ring.completion() {
             self.dispatch(completion);
@@ -308,6 +324,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if !only_streams {
             self.flush_incoming(slot)?;
             self.flush_naming(slot)?;
+        }
+        if !only_streams {
+            self.settle_linger(slot);
         }
         self.flush_receive(slot)?;
         self.flush_close(slot)?;

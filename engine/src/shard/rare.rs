@@ -23,14 +23,18 @@ pub struct Rare {
     pub incoming: u32,
     /// A file on its way to its name.
     pub naming: u32,
-    /// Input thrown away while draining and lingering.
-    pub discarded: u32,
     /// Ends by itself once it has been quiet for so long, ms; `NONE`: does not.
     pub finish_ms: u32,
-    /// Bytes acknowledged, modulo 2^32, at the last look of the write deadline.
+    /// When the shard last asked what the peer has acknowledged, ms; 0: not since the last output.
+    pub looked_ms: u64,
+    /// Bytes acknowledged by then, modulo 2^32.
     pub acknowledged: u32,
     /// Files sent whose `file_sent` is owed.
     pub files_sent: u16,
+    /// Some output was unacknowledged by then.
+    pub delivering: bool,
+    /// Input was thrown away while draining or lingering.
+    pub discards: bool,
     /// It is paused because a job of it was not taken, until there is room.
     pub paused_for_jobs: bool,
     /// Waits for a place in the queue of jobs.
@@ -49,9 +53,11 @@ impl Rare {
         jobs: NONE,
         incoming: NONE,
         naming: NONE,
-        discarded: 0,
         finish_ms: NONE,
+        looked_ms: 0,
         acknowledged: 0,
+        delivering: false,
+        discards: false,
         files_sent: 0,
         paused_for_jobs: false,
         waits_for_workers: false,

@@ -3,12 +3,12 @@
 
 use super::slots::{Armed, Mode, NONE};
 use super::state::{Event, State};
-use super::{Full, STARVING_MS, Shard};
+use super::{DISCARDED_BYTES_MAX, Full, STARVING_MS, Shard};
 use crate::Reason;
 use crate::config::Probe;
 use crate::handler::Handler;
 use crate::memory::HeldBuffer;
-use crate::ring::{Completion, Kind, Op, Ring, Token};
+use crate::ring::{Completion, Errno, Kind, Op, Ring, Token};
 
 impl<R: Ring, H: Handler> Shard<R, H> {
     /// Makes what is armed what is wanted.
@@ -22,7 +22,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             (Armed::Nothing, Armed::Probe) => Kind::Probe,
             (Armed::Nothing, Armed::Multishot | Armed::OneShot) => Kind::Receive,
             (Armed::Multishot, Armed::Multishot | Armed::OneShot) => return Ok(()),
-            (Armed::Multishot, Armed::Nothing) if !self.must_stop(slot) => return Ok(()),
+            (Armed::Multishot, Armed::Nothing | Armed::Probe) if !self.must_stop(slot) => {
+                return Ok(());
+            }
             (Armed::Multishot, Armed::Nothing | Armed::Probe) => return self.cancel_receive(slot),
             // One receive or one probe is not worth a cancel: it ends by itself.
             (Armed::OneShot | Armed::Probe, _) => return Ok(()),
@@ -55,11 +57,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                     && self.core.kept_bytes(slot) >= self.core.limits.receive_buffer_bytes;
                 !connection.paused && !connection.output_full && !connection.fin_seen && !much_kept
             }
-            State::Draining | State::Lingering => {
-                !connection.fin_seen
-                    && (self.core.slots.rare(slot).discarded as usize)
-                        < self.core.limits.linger_bytes_max
-            }
+            State::Draining | State::Lingering if connection.fin_seen => false,
+            // What is thrown away takes no buffer from those that wait for one.
+            State::Draining | State::Lingering => return Armed::Probe,
             _ => false,
         };
         match connection.mode() {
@@ -84,8 +84,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     fn must_stop(&self, slot: u32) -> bool {
         let connection = &self.core.slots[slot];
         if connection.state.discards() {
-            return self.core.slots.rare(slot).discarded as usize
-                >= self.core.limits.linger_bytes_max;
+            // One that has brought nothing so far may bring the FIN.
+            return self.core.slots.rare(slot).discards;
         }
         if self.core.slots.takes_a_file(connection) {
             return !connection.state.is_over() && self.stops_for_file(slot);
@@ -206,6 +206,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 mark!("probe failed");
                 self.core.end(slot, Reason::from_errno(errno), false);
             }
+            _ if self.core.slots[slot].state.discards() => self.discard(slot),
             _ if self.is_starving() => {
                 mark!("queues for a buffer");
                 self.starve(slot);
@@ -282,14 +283,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let connection = &mut self.core.slots[slot];
         connection.active_ms = now_ms;
         if connection.state.discards() {
-            let state = connection.state;
-            let discarded = &mut self.core.slots.rare_mut(slot).discarded;
-            *discarded = discarded.saturating_add(length as u32);
-            let enough = *discarded as usize >= self.core.limits.linger_bytes_max;
-            if enough && state == State::Lingering {
-                mark!("discarded enough");
-                self.core.end(slot, Reason::LocalClose, false);
-            }
+            self.core.slots.rare_mut(slot).discards = true;
             return;
         }
         if !connection.state.receives() {
@@ -367,8 +361,21 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
         let connection = &mut self.core.slots[slot];
         connection.fin_seen = true;
-        if connection.state == State::Lingering {
-            connection.on(Event::PeerFin);
+    }
+
+    /// Throws away what has come after `close`, without a buffer.
+    fn discard(&mut self, slot: u32) {
+        let socket = self.core.slots[slot].descriptor;
+        match self.ring.discard(socket, DISCARDED_BYTES_MAX) {
+            Ok(0) => self.on_fin(slot),
+            Ok(bytes) => {
+                mark!("discarded without a buffer");
+                self.core.counters.bytes_received += u64::from(bytes);
+                self.core.slots[slot].active_ms = self.core.now_ms;
+                self.core.slots.rare_mut(slot).discards = true;
+            }
+            Err(Errno(libc::EAGAIN | libc::EINTR)) => {}
+            Err(errno) => self.core.end(slot, Reason::from_errno(errno.0), false),
         }
     }
 

@@ -262,6 +262,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let connection = &mut self.core.slots[slot];
         connection.active_ms = self.core.now_ms;
         connection.stalled_since_ms = self.core.now_ms;
+        let units = (1 + (bytes >> 11)).min(u32::from(u8::MAX)) as u8;
+        connection.unasked = connection.unasked.saturating_add(units);
     }
 
     /// Everything queued has left: the FIN that waited for it follows.
@@ -281,10 +283,6 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
         connection.on(Event::OurFin);
         connection.stalled_since_ms = self.core.now_ms;
-        let fin_seen = connection.fin_seen || bug!("unread-resets-reply");
-        if connection.state == State::Lingering && fin_seen {
-            connection.on(Event::PeerFin);
-        }
     }
 
     /// Callbacks owed on the output side.

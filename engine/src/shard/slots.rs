@@ -92,6 +92,7 @@ impl Slots {
             cut: false,
             rests: false,
             waits_for_pipe: false,
+            unasked: 0,
         }) as u32;
         let (flow, scope) = match peer {
             SocketAddr::V4(_) => (0, 0),
@@ -170,9 +171,9 @@ impl Slots {
         }
         let no_output = connection.output_head == NONE;
         let Some(rare) = self.rare_if_any(slot) else { return };
-        if no_output {
+        if no_output && !rare.delivering {
             // The write deadline begins anew with the next output.
-            rare.acknowledged = 0;
+            (rare.acknowledged, rare.looked_ms) = (0, 0);
         }
         if *rare == Rare::DEFAULT {
             self.take_rare(slot);
@@ -306,7 +307,7 @@ mod tests {
         // 128 bytes of user space per idle connection in all: this, 32 for its identity, 8 for its
         // generation and 16 for its timer node are everything an idle connection has.
         assert_eq!((size_of::<Entry<Slot>>(), align_of::<Slot>()), (64, 64));
-        assert_eq!(size_of::<Entry<Rare>>(), 72);
+        assert_eq!(size_of::<Entry<Rare>>(), 80);
     }
 
     fn insert(slots: &mut Slots, origin: Origin, peer: &str) -> u32 {
@@ -333,7 +334,7 @@ mod tests {
         slots[slot].output_head = NONE;
         slots.tidy(slot);
         assert_eq!((slots.records(), slots.origin(slot)), (0, Origin::Listener(2)));
-        slots.rare_mut(slot).discarded = 1;
+        slots.rare_mut(slot).discards = true;
         slots.remove(slot);
         assert_eq!(slots.records(), 0);
     }

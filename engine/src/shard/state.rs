@@ -16,7 +16,8 @@ pub enum State {
     HalfClosedByUs,
     /// `close` was called: queued output leaves first, input is discarded.
     Draining,
-    /// Our FIN has left after `close`; input is discarded, bounded in bytes and time.
+    /// Both sides have nothing more to say, or `close` was called. Our FIN has left. The peer has
+    /// yet to acknowledge what was sent, or to send its FIN; until then its input is discarded.
     Lingering,
     /// shutdown(2) or abort was called; waiting for the terminal completions.
     Ending,
@@ -35,6 +36,8 @@ pub enum Event {
     OurFin,
     /// `close` was called.
     Close,
+    /// The peer's FIN was read, and the peer has acknowledged everything.
+    Delivered,
     /// The end: a failure, an abort, a deadline, or both sides done.
     End,
     /// Nothing is in flight any more.
@@ -52,15 +55,15 @@ pub const TRANSITIONS: &[(State, Event, State)] = &[
     (S::Open, E::OurFin, S::HalfClosedByUs),
     (S::Open, E::Close, S::Draining),
     (S::Open, E::End, S::Ending),
-    (S::HalfClosedByPeer, E::OurFin, S::Ending),
+    (S::HalfClosedByPeer, E::OurFin, S::Lingering),
     (S::HalfClosedByPeer, E::Close, S::Draining),
     (S::HalfClosedByPeer, E::End, S::Ending),
-    (S::HalfClosedByUs, E::PeerFin, S::Ending),
+    (S::HalfClosedByUs, E::PeerFin, S::Lingering),
     (S::HalfClosedByUs, E::Close, S::Lingering),
     (S::HalfClosedByUs, E::End, S::Ending),
     (S::Draining, E::OurFin, S::Lingering),
     (S::Draining, E::End, S::Ending),
-    (S::Lingering, E::PeerFin, S::Ending),
+    (S::Lingering, E::Delivered, S::Ending),
     (S::Lingering, E::End, S::Ending),
     (S::Ending, E::Quiet, S::Closing),
 ];

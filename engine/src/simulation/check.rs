@@ -110,15 +110,19 @@ impl World {
                 continue;
             }
             let since_ms = now_ms - connection.stalled_since_ms;
-            let silent = draining && core.slots.rare(slot).discarded == 0;
-            let waited = since_ms >= limits.linger_ms || (silent && since_ms >= DRAIN_LINGER_MS);
-            let enough = core.slots.rare(slot).discarded as usize >= limits.linger_bytes_max;
+            let silent_ms = since_ms.min(now_ms - connection.active_ms);
+            let silent = draining && !core.slots.rare(slot).discards;
+            let waited = silent_ms >= limits.linger_ms
+                || (silent && silent_ms >= DRAIN_LINGER_MS)
+                || since_ms >= limits.linger_total_ms;
+            // Nothing was queued, unread or unacknowledged.
+            let idle = connection.reason == Some(Reason::IdleTimeout);
             let stalled = [limits.write_ms, limits.transfer_ms].into_iter().flatten();
             let stalled = stalled.min().is_some_and(|least_ms| since_ms >= least_ms);
             if connection.abortive {
-                cut_short.push((core.id(slot), stalled));
+                cut_short.push((core.id(slot), stalled || waited));
             } else if !connection.fin_seen {
-                cut_short.push((core.id(slot), waited || enough));
+                cut_short.push((core.id(slot), waited || idle));
             }
         }
         let drained = self.is_past_drain(at);

@@ -213,7 +213,7 @@ pub fn draw_config(rng: &mut Rng) -> Config {
         transfer_timeout: optional(rng, &[30, 1_000, 60_000]),
         connect_timeout: ms(rng.pick(&[3, 10, 1_000, 10_000])),
         linger_timeout: ms(rng.pick(&[10, 1_000, 5_000])),
-        linger_bytes_max: rng.pick(&[50, 10_000, 1 << 20]),
+        linger_total: ms(rng.pick(&[30, 2_000, 30_000])),
         accept_backoff: ms(10),
         mailbox_commands_max: 64,
         reconnects_max: rng.pick(&[1, 2, 1_000, 1_000]),

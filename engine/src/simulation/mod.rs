@@ -13,6 +13,7 @@ mod actor;
 mod book;
 mod changes;
 mod check;
+mod delivery;
 mod draw;
 mod handler;
 mod kept;

@@ -2,6 +2,7 @@
 
 mod admission;
 mod common;
+mod delivery;
 #[path = "../support/descriptors.rs"]
 mod descriptors;
 mod files;

@@ -315,6 +315,25 @@ fn neither_trickling_nor_silence_holds_a_connection() {
     assert!(ended.stderr.contains("\"idle_timeout\":2"), "{}", ended.stderr);
 }
 
+/// What came while the process was stopped lay in the sockets, and the deadline fired first.
+#[test]
+fn what_came_while_the_process_was_stopped_is_answered() {
+    let tree = tree();
+    let server = Server::http(tree.path(), &["--request-timeout", "1s", "--shards", "1"]);
+    let mut clients: Vec<Client> = (0..100).map(|_| server.client()).collect();
+    clients.iter_mut().for_each(|client| client.send("GET /ten.txt HTTP/1.1\r\nHo"));
+    thread::sleep(Duration::from_millis(200));
+    server.signal(libc::SIGSTOP);
+    clients.iter_mut().for_each(|client| client.send("st: x\r\n\r\n"));
+    thread::sleep(Duration::from_millis(1_500));
+    server.signal(libc::SIGCONT);
+    for client in &mut clients {
+        assert_eq!(client.reply(false).status, 200);
+    }
+    drop(clients);
+    server.stop().cleanly();
+}
+
 #[test]
 fn garbage_harms_nobody() {
     let tree = tree();

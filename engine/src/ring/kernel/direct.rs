@@ -1,7 +1,7 @@
 //! The system calls a shard makes beside its ring. Each is a thin wrapper that never blocks.
 
 use super::super::calls::{close, from_sockaddr};
-use super::super::{Descriptor, Errno, Pipe, Shutdown};
+use super::super::{Delivery, Descriptor, Errno, Pipe, Shutdown};
 use std::io;
 use std::mem::{self, MaybeUninit};
 use std::net::SocketAddr;
@@ -134,8 +134,15 @@ pub(super) fn peer_address(socket: Descriptor) -> Result<SocketAddr, Errno> {
 type TcpInfo = [u64; BYTES_ACKED + 1];
 /// Where `tcpi_bytes_acked` lies.
 const BYTES_ACKED: usize = 120 / 8;
-/// The first byte of the structure is the state; this one's number in <net/tcp_states.h>.
+/// The first byte of the structure is the state. These are its numbers in <net/tcp_states.h>.
+const TCP_FIN_WAIT1: u8 = 4;
 const TCP_CLOSE: u8 = 7;
+const TCP_LAST_ACK: u8 = 9;
+const TCP_CLOSING: u8 = 11;
+
+fn state_of(info: &TcpInfo) -> u8 {
+    info[0].to_ne_bytes()[0]
+}
 
 fn tcp_info(socket: Descriptor) -> Result<TcpInfo, Errno> {
     let mut info = TcpInfo::default();
@@ -148,12 +155,32 @@ fn tcp_info(socket: Descriptor) -> Result<TcpInfo, Errno> {
     Ok(info)
 }
 
-pub(super) fn acknowledged_bytes(socket: Descriptor) -> Result<u64, Errno> {
-    tcp_info(socket).map(|info| info[BYTES_ACKED])
+pub(super) fn delivery(socket: Descriptor) -> Result<Delivery, Errno> {
+    let mut queued: libc::c_int = 0;
+    // SAFETY: the kernel writes one int (`SIOCOUTQ` is `TIOCOUTQ`).
+    answer(unsafe { libc::ioctl(socket.0, libc::TIOCOUTQ, &raw mut queued) })?;
+    let info = tcp_info(socket)?;
+    let outstanding = match state_of(&info) {
+        TCP_CLOSE => 0,
+        // The FIN has a sequence number of its own.
+        TCP_FIN_WAIT1 | TCP_LAST_ACK | TCP_CLOSING => queued - 1,
+        _ => queued,
+    };
+    let outstanding = u32::try_from(outstanding).unwrap_or(0);
+    Ok(Delivery { acknowledged: info[BYTES_ACKED], outstanding })
+}
+
+pub(super) fn discard(socket: Descriptor, bytes_max: u32) -> Result<u32, Errno> {
+    let flags = libc::MSG_TRUNC | libc::MSG_DONTWAIT;
+    // SAFETY: with MSG_TRUNC, the kernel writes nothing (tcp(7)).
+    uninterrupted(|| unsafe {
+        libc::recv(socket.0, ptr::null_mut(), bytes_max as usize, flags) as i64
+    })
+    .map(|bytes| bytes as u32)
 }
 
 pub(super) fn is_reset(socket: Descriptor) -> bool {
-    tcp_info(socket).is_ok_and(|info| info[0].to_ne_bytes()[0] == TCP_CLOSE)
+    tcp_info(socket).is_ok_and(|info| state_of(&info) == TCP_CLOSE)
 }
 
 pub(super) fn splice_to_socket(

@@ -39,7 +39,8 @@ pub use rng::{Rng, is_stretch, stream, stream_byte, stretch};
 pub use view::View;
 
 use super::{
-    Completion, Descriptor, Errno, FileStatus, Op, Pipe, Ring, RingCounters, Setup, Shutdown, Token,
+    Completion, Delivery, Descriptor, Errno, FileStatus, Op, Pipe, Ring, RingCounters, Setup,
+    Shutdown, Token,
 };
 use crate::admission::Instruction;
 use changes::Facts;
@@ -123,6 +124,15 @@ impl SimulatedRing {
     pub fn new(seed: u64, setup: Setup) -> Self {
         let now_us = Rng::new(!seed).below(1_000_000_000_000);
         Self::of_shard(seed, 0, now_us, setup)
+    }
+
+    /// Lets time pass in which the process does not run.
+    pub fn pass(&mut self, time: Duration) {
+        for _ in 0..time.as_millis() {
+            self.now_us += 1_000;
+            self.run_peers();
+        }
+        beside::set_now_us(self.now_us);
     }
 
     /// The same, for one of several shards, which have a time in common.
@@ -370,9 +380,17 @@ impl Ring for SimulatedRing {
         self.called("getpeername", socket, result)
     }
 
-    fn acknowledged_bytes(&mut self, socket: Descriptor) -> Result<u64, Errno> {
+    fn delivery(&mut self, socket: Descriptor) -> Result<Delivery, Errno> {
         self.catch_up();
-        Ok(self.acknowledged(socket))
+        Ok(self.delivery_of(socket))
+    }
+
+    fn discard(&mut self, socket: Descriptor, bytes_max: u32) -> Result<u32, Errno> {
+        self.catch_up();
+        let result = self.discard_some(socket, bytes_max as usize);
+        let number = result.map_or_else(|errno| -i64::from(errno.0), i64::from);
+        self.trace.called(self.now_us, "discard", socket, number);
+        result
     }
 
     fn is_reset(&mut self, socket: Descriptor) -> bool {

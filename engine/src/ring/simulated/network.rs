@@ -1,6 +1,6 @@
 //! Listeners, sockets and peers as the ring sees them: who waits, who is accepted, who acts next.
 
-use super::super::{Descriptor, Errno, Shutdown};
+use super::super::{Delivery, Descriptor, Errno, Shutdown};
 use super::SimulatedRing;
 use super::descriptors::Object;
 use super::operations::Pending;
@@ -354,8 +354,34 @@ impl SimulatedRing {
         self.peers[self.socket_number(socket, "getsockopt(2)")].socket.phase == Phase::Dead
     }
 
-    /// `TCP_INFO`: what the peer has taken.
-    pub(super) fn acknowledged(&self, socket: Descriptor) -> u64 {
-        self.peers[self.socket_number(socket, "getsockopt(2)")].received.len() as u64
+    /// `TCP_INFO` and `SIOCOUTQ`.
+    pub(super) fn delivery_of(&self, socket: Descriptor) -> Delivery {
+        let peer = &self.peers[self.socket_number(socket, "getsockopt(2)")];
+        let outstanding = match peer.socket.phase {
+            Phase::Connected => peer.socket.outbound.len() as u32,
+            _ => 0,
+        };
+        Delivery { acknowledged: peer.acknowledged(), outstanding }
+    }
+
+    /// recv(2) with `MSG_TRUNC`.
+    pub(super) fn discard_some(
+        &mut self,
+        socket: Descriptor,
+        bytes_max: usize,
+    ) -> Result<u32, Errno> {
+        let number = self.socket_number(socket, "recv(2)");
+        let socket = &mut self.peers[number].socket;
+        if !socket.is_readable() {
+            return Err(Errno(libc::EAGAIN));
+        }
+        if socket.inbound.is_empty() {
+            let result = socket.end_of_input();
+            return if result == 0 { Ok(0) } else { Err(Errno(-result)) };
+        }
+        let count = socket.inbound.len().min(bytes_max);
+        socket.inbound.drain(..count);
+        self.touch(number);
+        Ok(count as u32)
     }
 }

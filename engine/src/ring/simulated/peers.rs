@@ -294,6 +294,11 @@ impl Peer {
         }
     }
 
+    /// Bytes that its kernel has acknowledged.
+    pub fn acknowledged(&self) -> u64 {
+        (self.received.len() + self.unread.len()) as u64
+    }
+
     fn read(&mut self) {
         let count = self.unread.len().min(self.plan.read_chunk_max);
         take(&mut self.unread, count, &mut self.received);

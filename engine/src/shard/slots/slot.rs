@@ -7,6 +7,10 @@ use crate::shard::state::{Event, State};
 /// "None" for the 32-bit indices stored in a slot.
 pub const NONE: u32 = u32::MAX;
 
+/// So much of [`Slot::unasked`] is a short reply or two, which the peer has as good as certainly. A
+/// short connection ends without a question.
+const UNASKED_MAX: u8 = 2;
+
 /// What is armed on the receive side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -95,7 +99,8 @@ pub struct Slot {
     pub(super) rare: u32,
     /// Last time bytes came or went, ms.
     pub active_ms: u64,
-    /// Since when output makes no progress, or since when lingering or connecting, ms.
+    /// Since when output makes no progress, or since when connecting, ms. While lingering: since
+    /// when everything is acknowledged.
     pub stalled_since_ms: u64,
     /// Output queue: first and last chunk.
     pub output_head: u32,
@@ -137,6 +142,9 @@ pub struct Slot {
     pub rests: bool,
     /// Waits in the queue for a pipe.
     pub waits_for_pipe: bool,
+    /// What may be unacknowledged, in units of 2 KiB and at least one for each send, as far as it
+    /// fits. 0 after everything was found to be acknowledged.
+    pub unasked: u8,
 }
 
 impl Slot {
@@ -155,6 +163,12 @@ impl Slot {
     /// Whether the application and others know of it.
     pub fn is_shown(&self) -> bool {
         self.opened && !self.state.is_over()
+    }
+
+    /// Whether so much has left that it pays to ask what the peer has acknowledged.
+    #[inline]
+    pub fn may_be_unacknowledged(&self) -> bool {
+        self.unasked > UNASKED_MAX
     }
 
     /// Moves the state on.

@@ -187,15 +187,61 @@ fn a_send_is_finished_by_the_kernel_however_slow_the_reader() {
     let length = bytes.len() as u32;
     ring.submit(0, Op::Send { socket: ours, address: bytes.as_ptr(), length, more: false });
     ring.assert_quiet();
-    let before = ring.acknowledged_bytes(ours).expect("a TCP socket");
+    let before = ring.delivery(ours).expect("a TCP socket").acknowledged;
     assert!(before < u64::from(length));
     let reader = std::thread::spawn(move || {
         let mut received = vec![0; 16 << 20];
         peer.read_exact(&mut received).map(|()| received)
     });
     assert_eq!(ring.one().result, length as i32);
-    assert!(ring.acknowledged_bytes(ours).expect("a TCP socket") > before);
+    assert!(ring.delivery(ours).expect("a TCP socket").acknowledged > before);
     assert_eq!(reader.join().expect("no panic").expect("all bytes"), bytes);
+    ring.close_now(ours);
+}
+
+fn piece(bytes: &[u8]) -> libc::iovec {
+    libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }
+}
+
+#[test]
+fn outstanding_bytes_end_with_the_acknowledgement_or_the_connection() {
+    let mut ring = ring();
+    let (ours, mut peer) = pair();
+    assert_eq!(ring.delivery(ours).map(|it| it.outstanding), Ok(0));
+    let bytes = vec![3u8; 16 << 20];
+    let sent = ring.send_now(ours, &[piece(&bytes)], false).expect("there is room");
+    let outstanding = |ring: &mut KernelRing| ring.delivery(ours).expect("a socket").outstanding;
+    let before = outstanding(&mut ring);
+    assert!(0 < before && before < sent, "{before} of {sent}");
+    // The FIN waits behind them and is not counted.
+    ring.shutdown(ours, Shutdown::Write).expect("connected");
+    assert_eq!(outstanding(&mut ring), before);
+    let mut received = Vec::new();
+    peer.read_to_end(&mut received).expect("all that was sent");
+    assert_eq!((received.len(), outstanding(&mut ring)), (sent as usize, 0));
+    drop(peer);
+    assert_eq!(outstanding(&mut ring), 0);
+    ring.close_now(ours);
+
+    let (ours, peer) = pair();
+    ring.send_now(ours, &[piece(&bytes)], false).expect("there is room");
+    // Unread bytes: a reset.
+    drop(peer);
+    assert_eq!(ring.delivery(ours).map(|it| it.outstanding), Ok(0));
+    ring.close_now(ours);
+}
+
+#[test]
+fn bytes_are_discarded_up_to_the_end_of_the_stream() {
+    let mut ring = ring();
+    let (ours, mut peer) = pair();
+    assert_eq!(ring.discard(ours, 100), Err(Errno(libc::EAGAIN)));
+    peer.write_all(&[1; 250]).expect("connected");
+    let discarded = [100, 100, 50].map(Ok);
+    assert_eq!([(); 3].map(|()| ring.discard(ours, 100)), discarded);
+    assert_eq!(ring.discard(ours, 100), Err(Errno(libc::EAGAIN)));
+    drop(peer);
+    assert_eq!(ring.discard(ours, 100), Ok(0));
     ring.close_now(ours);
 }
 
@@ -204,10 +250,6 @@ fn a_send_past_the_ring_takes_its_pieces_in_order_and_as_many_as_there_is_room_f
     let mut ring = ring();
     let (ours, mut peer) = pair();
     let bytes: Vec<u8> = (0..16 << 20).map(|at: u32| (at / 7) as u8).collect();
-    let piece = |bytes: &[u8]| libc::iovec {
-        iov_base: bytes.as_ptr().cast_mut().cast(),
-        iov_len: bytes.len(),
-    };
     let small = [piece(&bytes[..1]), piece(&bytes[1..4]), piece(&bytes[4..9_000])];
     assert_eq!(ring.send_now(ours, &small, false), Ok(9_000));
     let rest = [piece(&bytes[9_000..100_000]), piece(&bytes[100_000..])];

@@ -1,12 +1,16 @@
 //! Sending, files and pipes.
 
 use super::*;
-use crate::ring::FileKind;
+use crate::ring::{Delivery, FileKind};
 
 fn send(bench: &mut Bench, socket: Descriptor, bytes: &[u8]) {
     let length = bytes.len() as u32;
     let op = Op::Send { socket, address: bytes.as_ptr(), length, more: false };
     bench.push(token(Kind::Send, 1), op);
+}
+
+fn delivery(acknowledged: u64, outstanding: u32) -> Delivery {
+    Delivery { acknowledged, outstanding }
 }
 
 /// A peer that takes nothing, and room for so many bytes on the way to it.
@@ -28,7 +32,7 @@ fn a_send_completes_in_full_when_the_reader_reads() {
         send(&mut bench, socket, &bytes);
         assert_eq!(bench.one().result, 2000);
         assert_eq!(bench.ring.peers[peer].received, bytes);
-        assert_eq!(bench.ring.acknowledged_bytes(socket), Ok(2000));
+        assert_eq!(bench.ring.delivery(socket), Ok(delivery(2000, 0)));
     }
 }
 
@@ -63,7 +67,7 @@ fn a_send_in_the_middle_ends_short_when_shut_down_aborted_or_cancelled() {
         let (peer, socket) = stalled(&mut bench, 30);
         send(&mut bench, socket, &bytes);
         assert!(bench.all_within(100).is_empty());
-        assert_eq!(bench.ring.acknowledged_bytes(socket), Ok(0));
+        assert_eq!(bench.ring.delivery(socket), Ok(delivery(0, 30)));
         match way {
             0 => bench.ring.shutdown(socket, Shutdown::Write).expect("connected"),
             1 => bench.ring.abort(socket).expect("connected"),
