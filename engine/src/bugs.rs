@@ -61,6 +61,8 @@ mod switches {
         "file-not-asked" => "simulation::changes",
         /// Bytes that follow an uploaded file in the receive buffers are written into the file.
         "file-swallows-the-stream" => "simulation",
+        /// A one-shot receive that waits for its peer keeps the turn of one that waits for a buffer.
+        "idle-keeps-turn" => "simulation",
         /// The multishot receive stays armed while an upload is spliced from the same socket.
         "multishot-beside-splice" => "simulation",
         /// A completion is accepted although its token has the generation of an earlier connection.

@@ -191,7 +191,8 @@ pub struct Config {
     ///
     /// The timeout does not run while output is queued or unacknowledged, a job runs, or a file is
     /// being received or published. A connection on which nothing is unread or unacknowledged is
-    /// closed at once; others wait for the peer's FIN, see [`linger_timeout`](Config::linger_timeout).
+    /// closed at once; others wait for the peer's FIN
+    /// ([`linger_timeout`](Config::linger_timeout)).
     pub idle_timeout: Option<Duration>,
     /// The time in which an incomplete message must make progress. Default 30 s; `None`: no limit.
     /// A late message closes the connection with

@@ -257,6 +257,8 @@ impl Core {
             room -= usize::from(rare.paused_for_jobs);
             mark!("there is room for a job");
             self.resume_for_jobs(slot);
+            // A parked connection may give its record back.
+            self.touch(slot);
         }
     }
 }

@@ -125,7 +125,8 @@ pub(crate) struct Shard<R: Ring, H: Handler> {
     wake_armed: bool,
     /// Connections that found no buffer, oldest first, with their generation.
     starved: VecDeque<(u32, u64)>,
-    /// One-shot receives in flight: each will take a buffer.
+    /// One-shot receives armed in this turn and still in flight: each may take a buffer. One that is
+    /// older waits for its peer, and keeps nobody's turn.
     once_armed: usize,
     starving_until_ms: u64,
     /// Connections that wait for a pipe, oldest first.
@@ -264,6 +265,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     pub fn turn(&mut self) -> Result<(), Errno> {
         self.pushes_left = self.pushes_max;
         self.gather_left = GATHERED_BYTES_MAX;
+        if !bug!("idle-keeps-turn") {
+            self.once_armed = 0;
+        }
         self.sendfile_left = SENDFILES_MAX * u64::from(self.core.limits.sendfile_bytes_max);
         // What did not fit into the queue goes in next, without waiting for anything else.
         let flushed = self.flush().is_ok();
@@ -324,8 +328,6 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if !only_streams {
             self.flush_incoming(slot)?;
             self.flush_naming(slot)?;
-        }
-        if !only_streams {
             self.settle_linger(slot);
         }
         self.flush_receive(slot)?;
@@ -452,6 +454,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// How many completions to wait for, and how long at most.
     fn patience(&self) -> (u32, Duration) {
         let busy = !self.core.touched.is_empty()
+            || (!self.starved.is_empty() && self.once_armed > 0)
             || !self.core.sweeps.is_empty()
             || !self.core.files_closing.is_empty()
             || self.core.files_open.has_dropped()

@@ -129,7 +129,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let was = self.core.slots[slot].armed;
         if !completion.more() {
             self.core.slots[slot].armed = Armed::Nothing;
-            self.once_armed -= usize::from(was == Armed::OneShot);
+            self.once_armed = self.once_armed.saturating_sub(usize::from(was == Armed::OneShot));
         }
         // The result first, the end of the multishot second: its last completion may carry data.
         match (completion.result, buffer) {

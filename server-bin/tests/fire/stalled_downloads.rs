@@ -76,10 +76,11 @@ fn stalled(files: usize, user: User) {
     let tree = tree(files);
     let foreign = (user == User::NobodyWithoutPages).then(Foreign::pipes);
     let daemon = start(user, tree.path());
+    let descriptors = rest(&daemon);
     let mut sources = Sources::new(0);
     fetch_fresh(&daemon, &mut sources);
     until(PATIENCE, || same("open", daemon.ledger().number("connections.open"), 0));
-    let (threads, descriptors) = (daemon.threads(), rest(&daemon));
+    let threads = daemon.threads();
 
     let mut clients: Vec<TcpStream> = (0..STALLED)
         .map(|number| {
