@@ -86,6 +86,13 @@ pub struct Config {
     pub max_connections: usize,
     /// The treatment of clients beyond `max_connections`. Default [`AtCapacity::Wait`].
     pub at_capacity: AtCapacity,
+    /// Whether the connection that has been idle for longest ends when a client finds no free
+    /// permit. Default `false`. The client then waits for it to end, with every `at_capacity`.
+    ///
+    /// A connection is idle when nothing has happened on it for 100 ms, and nothing is queued,
+    /// unread, unacknowledged or under way: between two requests, or before the first one. Outgoing
+    /// connections are not ended. The reason is [`Reason::Evicted`](crate::Reason::Evicted).
+    pub evict_idle: bool,
     /// The limit on connections from one IPv4 address or one IPv6 /64 prefix, 1 to 65,535.
     /// Default `None`: no limit.
     ///
@@ -303,6 +310,7 @@ impl Default for Config {
             pin_from: 0,
             max_connections: 10_000,
             at_capacity: AtCapacity::Wait,
+            evict_idle: false,
             max_per_address: None,
             bans: Vec::new(),
             backlog: 1_024,

@@ -21,6 +21,9 @@ pub enum Reason {
     Aborted,
     /// No byte was received or sent for [`idle_timeout`](crate::Config::idle_timeout).
     IdleTimeout,
+    /// The connection was idle for longest when a client waited for a permit
+    /// ([`evict_idle`](crate::Config::evict_idle)).
+    Evicted,
     /// A message stayed incomplete for [`receive_timeout`](crate::Config::receive_timeout).
     ReceiveTimeout,
     /// Queued output made no progress for [`write_timeout`](crate::Config::write_timeout).
@@ -56,13 +59,14 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::PeerFin,
         Self::PeerReset,
         Self::BrokenPipe,
         Self::LocalClose,
         Self::Aborted,
         Self::IdleTimeout,
+        Self::Evicted,
         Self::ReceiveTimeout,
         Self::WriteTimeout,
         Self::TransferTimeout,
@@ -89,6 +93,7 @@ impl Reason {
             Self::LocalClose => "local_close",
             Self::Aborted => "aborted",
             Self::IdleTimeout => "idle_timeout",
+            Self::Evicted => "evicted",
             Self::ReceiveTimeout => "receive_timeout",
             Self::WriteTimeout => "write_timeout",
             Self::TransferTimeout => "transfer_timeout",

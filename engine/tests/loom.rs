@@ -6,6 +6,8 @@
 
 #[path = "../src/admission/addresses.rs"]
 mod addresses;
+#[path = "../src/admission/evictions.rs"]
+mod evictions;
 #[path = "../src/admission/permits.rs"]
 mod permits;
 
@@ -13,6 +15,7 @@ mod permits;
 mod gate;
 
 use addresses::{Addresses, Cell};
+use evictions::{Evictions, Verdict};
 use gate::{Gate, Shut};
 use loom::sync::atomic;
 use loom::sync::{Arc, Notify};
@@ -126,6 +129,59 @@ fn never_more_of_an_address_than_the_limit_and_all_come_back() {
         }
         assert_eq!((addresses.count(one), addresses.count(other)), (0, 0));
         assert!(addresses.take(one).is_some_and(|cell| cell != Cell::NONE));
+    });
+}
+
+/// Two shards ask at once and answer. Each round has one verdict, and the older connection goes.
+#[test]
+fn a_round_ends_with_one_verdict() {
+    loom::model(|| {
+        let evictions = Arc::new(Evictions::new(2));
+        let verdicts = Arc::new(atomic::AtomicUsize::new(0));
+        let shard =
+            |shard: usize, evictions: Arc<Evictions>, verdicts: Arc<atomic::AtomicUsize>| {
+                let (round, _) = evictions.ask(None);
+                assert_eq!(round, 1, "one round is under way");
+                assert_eq!(evictions.question(0), Some(1));
+                if let Some(verdict) = evictions.answer(shard, 1, Some(5 + shard as u64)) {
+                    assert_eq!(verdict, Verdict::Ends(1));
+                    verdicts.fetch_add(1, atomic::Ordering::SeqCst);
+                }
+            };
+        let other = {
+            let (evictions, verdicts) = (evictions.clone(), verdicts.clone());
+            thread::spawn(move || {
+                if evictions.question(0).is_some() {
+                    shard(1, evictions, verdicts);
+                    return true;
+                }
+                false
+            })
+        };
+        shard(0, evictions.clone(), verdicts.clone());
+        if !other.join().unwrap() {
+            shard(1, evictions.clone(), verdicts.clone());
+        }
+        assert_eq!(verdicts.load(atomic::Ordering::SeqCst), 1);
+        assert!(evictions.take_choice(1) && !evictions.take_choice(1) && !evictions.take_choice(0));
+        assert_eq!(evictions.question(0), None);
+    });
+}
+
+/// A round that a shard has left in the middle is started again; its late answer counts for nothing.
+#[test]
+fn a_stale_round_is_started_again() {
+    loom::model(|| {
+        let evictions = Arc::new(Evictions::new(2));
+        assert_eq!(evictions.ask(None), (1, true));
+        let late = evictions.clone();
+        let late = thread::spawn(move || late.answer(1, 1, Some(9)));
+        evictions.leave(1);
+        let (round, started) = evictions.ask(Some(1));
+        assert_eq!((round, started), (2, true));
+        assert_eq!(evictions.answer(0, 2, None), Some(Verdict::Nobody));
+        assert!(evictions.was_in_vain(2));
+        assert_eq!(late.join().unwrap(), None);
     });
 }
 

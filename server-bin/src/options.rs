@@ -334,6 +334,10 @@ pub struct Common {
         value_enum
     )]
     pub at_capacity: WhenFull,
+    /// Close the connection that has been idle longest when a client finds every place taken.
+    /// Default: on for http, off for the other modes.
+    #[arg(long, value_name = "on|off", env = "RINGWRIGHTD_EVICT_IDLE", value_enum)]
+    pub evict_idle: Option<Switch>,
     /// Allow at most N connections, 1 to 65535, per IPv4 address or IPv6 /64; the server closes
     /// further ones at once. Default: no limit.
     #[arg(long, value_name = "N", env = "RINGWRIGHTD_MAX_PER_IP", value_parser = per_ip)]
@@ -392,6 +396,15 @@ pub enum WhenFull {
     Reject,
 }
 
+/// `on` or `off`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// On.
+    On,
+    /// Off.
+    Off,
+}
+
 /// `--probe`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ProbeWith {
@@ -425,6 +438,7 @@ impl Common {
                 WhenFull::Wait => AtCapacity::Wait,
                 WhenFull::Reject => AtCapacity::Reject,
             },
+            evict_idle: self.evict_idle == Some(Switch::On),
             max_per_address: self.max_per_ip,
             bans: self.ban.clone(),
             receive_buffer_bytes: self.buffer_size,

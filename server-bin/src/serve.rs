@@ -3,7 +3,7 @@
 use crate::admin::{Admin, Condition, Watched};
 use crate::echo::disconnect::{Disconnecting, Rules};
 use crate::echo::ending::Endings;
-use crate::options::{Common, Echo, Http, Packets};
+use crate::options::{Common, Echo, Http, Packets, Switch};
 use crate::{access_log, descriptors, echo, files, packets};
 use ringwright::{Config, Directory, Engine, Framing, Handler, Reason, Remote};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
@@ -45,6 +45,7 @@ pub fn http(options: &Http) -> Result<(), String> {
     let request_timeout = options.request_timeout.0;
     let mut config = options.common.config(&options.listen);
     config.receive_timeout = request_timeout;
+    config.evict_idle = options.common.evict_idle != Some(Switch::Off);
     config.open_files = options.open_files as usize;
     config.open_files_valid = options.open_files_valid;
     let result = serve("http", config, &options.common, Watched::default(), move |_| {

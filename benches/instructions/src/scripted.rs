@@ -5,8 +5,8 @@
 
 use crate::admission::Instruction;
 use crate::ring::{
-    Completion, Descriptor, Errno, F_BUFFER, F_MORE, FileStatus, Op, Pipe, Ring, RingCounters,
-    Shutdown, Token,
+    Completion, Delivery, Descriptor, Errno, F_BUFFER, F_MORE, FileStatus, Op, Pipe, Ring,
+    RingCounters, Shutdown, Token,
 };
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -237,7 +237,11 @@ impl Ring for ScriptedRing {
         unscripted(Err(Errno(libc::ENOSYS)))
     }
 
-    fn acknowledged_bytes(&mut self, _: Descriptor) -> Result<u64, Errno> {
+    fn delivery(&mut self, _: Descriptor) -> Result<Delivery, Errno> {
+        unscripted(Err(Errno(libc::ENOSYS)))
+    }
+
+    fn discard(&mut self, _: Descriptor, _: u32) -> Result<u32, Errno> {
         unscripted(Err(Errno(libc::ENOSYS)))
     }
 

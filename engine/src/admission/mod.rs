@@ -6,6 +6,7 @@
 
 mod addresses;
 mod bans;
+mod evictions;
 mod filter;
 #[cfg(test)]
 pub mod filter_machine;
@@ -13,6 +14,7 @@ mod permits;
 
 pub use addresses::{Addresses, Cell};
 pub use bans::{Bans, NoPrefix, Prefix};
+pub use evictions::{Evictions, Verdict};
 pub use filter::{Instruction, no_new_handshakes, program};
 pub use permits::Permits;
 
@@ -24,6 +26,7 @@ use std::sync::OnceLock;
 /// The admission state that all shards of an engine share.
 pub struct Admission {
     permits: Permits,
+    evictions: Evictions,
     addresses: Option<Addresses>,
     /// A keyed hash, so that nobody can choose addresses that meet in one bucket.
     hasher: RandomState,
@@ -41,6 +44,7 @@ impl Admission {
     ) -> Self {
         Self {
             permits: Permits::new(total, shards),
+            evictions: Evictions::new(shards),
             addresses: max_per_address.map(|limit| Addresses::new(limit, total + waiting_max)),
             hasher: RandomState::new(),
             wakers: OnceLock::new(),
@@ -75,6 +79,24 @@ impl Admission {
         if let (Some(shard), Some(wakers)) = (self.permits.give_back(), self.wakers.get()) {
             wakers[shard].wake();
         }
+    }
+
+    /// The rounds in which shards agree on a connection that makes room.
+    pub fn evictions(&self) -> &Evictions {
+        &self.evictions
+    }
+
+    /// Wakes a shard.
+    pub fn wake(&self, shard: usize) {
+        if let Some(wakers) = self.wakers.get() {
+            wakers[shard].wake();
+        }
+    }
+
+    /// Wakes all shards but one.
+    pub fn wake_others(&self, shard: usize) {
+        let wakers = self.wakers.get().into_iter().flatten().enumerate();
+        wakers.filter(|(other, _)| *other != shard).for_each(|(_, waker)| waker.wake());
     }
 
     /// All permits.

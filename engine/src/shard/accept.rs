@@ -43,7 +43,7 @@ pub(crate) struct Accepting {
     pub(super) room: WaitingRoom,
     /// Sockets accepted may have inherited a filter.
     pub(super) inherits_filter: bool,
-    at_capacity: AtCapacity,
+    pub(super) at_capacity: AtCapacity,
     backoff_first_ms: u64,
     backoff_ms: u64,
     /// Until when accepting pauses.
@@ -170,7 +170,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if self.accepting.room.is_empty() && (kept || self.core.admission.try_take()) {
             return self.open(client);
         }
-        let waits = self.accepting.at_capacity == AtCapacity::Wait;
+        let waits = self.accepting.at_capacity == AtCapacity::Wait
+            || (self.eviction.is_on() && !self.core.draining);
         if let Err(client) = self.accepting.room.enter(client, waits) {
             mark!("rejected");
             self.core.counters.rejected += 1;

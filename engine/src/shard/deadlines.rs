@@ -410,6 +410,13 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let _ = self.submit(slot, Kind::CancelConnect, Op::Cancel { target });
     }
 
+    /// When a shard with waiting clients asks for room again.
+    #[inline]
+    fn asks_again_at_ms(&self) -> Option<u64> {
+        let asks = self.eviction.is_on() && !self.accepting.room.is_empty() && !self.core.draining;
+        asks.then(|| self.eviction.next_ms())
+    }
+
     /// How long until something is due.
     pub(super) fn until_due(&self) -> Duration {
         // Written out: once a turn, and chains of iterators cost three times as much.
@@ -422,7 +429,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             .min(or_never(self.pipe_retry_at_ms))
             .min(or_never(self.core.file_cache.next_ms()))
             .min(or_never(self.drain_deadline_ms))
-            .min(or_never(self.drain_ends_at_ms));
+            .min(or_never(self.drain_ends_at_ms))
+            .min(or_never(self.asks_again_at_ms()));
         let left_ms = next_ms.saturating_sub(self.core.now_ms).max(1);
         // So it is in almost every turn: without a division, and a comparison of durations.
         let wait = if left_ms >= WAIT_MAX_MS { WAIT_MAX } else { Duration::from_millis(left_ms) };

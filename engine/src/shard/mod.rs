@@ -13,6 +13,7 @@ mod commands;
 mod connect;
 pub(crate) mod core;
 mod deadlines;
+mod evict;
 mod file;
 mod file_cache;
 mod identity;
@@ -42,6 +43,7 @@ mod waiting;
 use self::accept::Accepting;
 use self::application::Application;
 use self::core::Core;
+use self::evict::Eviction;
 use self::jobs::Jobs;
 use self::pipes::Place;
 use self::slots::{NONE, Slots};
@@ -121,6 +123,7 @@ pub(crate) struct Shard<R: Ring, H: Handler> {
     receive_buffers: ReceiveBuffers,
     pipes: PipePool,
     accepting: Accepting,
+    eviction: Eviction,
     mailbox: Mailbox,
     wake_armed: bool,
     /// Connections that found no buffer, oldest first, with their generation.
@@ -204,6 +207,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             receive_buffers,
             pipes: PipePool::new(config.pipes, config.pipe_bytes),
             accepting: Accepting::new(config),
+            eviction: Eviction::new(config.evict_idle),
             mailbox: parts.mailbox,
             published: parts.published,
             wake_armed: false,
@@ -292,6 +296,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.core.serve_waiting_for_workers();
         self.expire();
         self.sweep();
+        self.make_room();
         self.admit_waiting();
         self.feed_starved();
         Ok(())

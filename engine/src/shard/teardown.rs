@@ -16,6 +16,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// After a drain: nothing is in flight but the wake poll, which is cancelled, so that the ring
     /// can give its memory back.
     pub fn finish(&mut self) {
+        self.core.admission.evictions().leave(self.core.shard);
         self.refuse_connects();
         self.discard_listeners();
         self.pipes.close_idle(&mut self.ring);
@@ -66,6 +67,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     pub fn give_up(&mut self, wait: Duration) -> bool {
         // Whoever connects again when it hears of an end is told that nothing comes of it.
         self.core.draining = true;
+        self.core.admission.evictions().leave(self.core.shard);
         self.core.links.end();
         self.abandon_listeners();
         self.empty_waiting_room();

@@ -3,6 +3,7 @@
 
 use super::Shard;
 use super::accept::Client;
+use crate::config::AtCapacity;
 use crate::handler::Handler;
 use crate::ring::Ring;
 use std::collections::VecDeque;
@@ -54,8 +55,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.accepting.room.noted = true;
             if !self.core.admission.take_or_wait(self.core.shard) {
                 mark!("waits for a permit");
-                return;
+                return self.wait_or_turn_away();
             }
+            self.eviction.got_permit();
             let client = self.accepting.room.clients.pop_front().expect("it is not empty");
             if self.ring.peer_address(client.descriptor).is_ok() {
                 self.open(client);
@@ -77,6 +79,23 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if std::mem::replace(&mut self.accepting.room.noted, false) {
             self.core.admission.stop_waiting(self.core.shard);
         }
+    }
+
+    /// No permit is free: an idle connection may make room. If none does, clients that may not wait
+    /// are turned away.
+    fn wait_or_turn_away(&mut self) {
+        let rejects = self.accepting.at_capacity == AtCapacity::Reject;
+        if rejects && self.asked_in_vain() {
+            while let Some(client) = self.accepting.room.clients.pop_front() {
+                mark!("rejected after a round in vain");
+                self.core.counters.rejected += 1;
+                self.turn_away(client);
+            }
+            self.eviction.got_permit();
+            self.accepting.room.noted = false;
+            return self.core.admission.stop_waiting(self.core.shard);
+        }
+        self.ask_for_room();
     }
 
     /// Turns away who waits and is banned by now.

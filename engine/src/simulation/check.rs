@@ -20,11 +20,12 @@ const OVERDUE_US_MAX: u64 = 3_000_000;
 /// A drain ends so long after its deadline: a wait, and the time for aborted connections.
 const DRAIN_US_MAX: u64 = 5_000_000;
 /// Reasons after which what was queued has left.
-pub const GRACEFUL: [Reason; 6] = [
+pub const GRACEFUL: [Reason; 7] = [
     Reason::ProtocolError,
     Reason::LocalClose,
     Reason::PeerFin,
     Reason::IdleTimeout,
+    Reason::Evicted,
     Reason::ReceiveTimeout,
     Reason::Drained,
 ];
@@ -116,7 +117,7 @@ impl World {
                 || (silent && silent_ms >= DRAIN_LINGER_MS)
                 || since_ms >= limits.linger_total_ms;
             // Nothing was queued, unread or unacknowledged.
-            let idle = connection.reason == Some(Reason::IdleTimeout);
+            let idle = matches!(connection.reason, Some(Reason::IdleTimeout | Reason::Evicted));
             let stalled = [limits.write_ms, limits.transfer_ms].into_iter().flatten();
             let stalled = stalled.min().is_some_and(|least_ms| since_ms >= least_ms);
             if connection.abortive {
@@ -131,7 +132,7 @@ impl World {
             justified |= book.kicks_all || book.disconnects || drained;
             let record = book.record(id).expect("who was opened has a record");
             justified |= find_peer(&mut self.lanes, record).standing != Standing::Connected;
-            justified |= record.cut || record.part.role == Role::Files;
+            justified |= record.cut || record.excused || record.part.role == Role::Files;
             assert!(justified, "cut short: {record:?}");
             record.excused = true;
         }

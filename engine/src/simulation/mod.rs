@@ -15,6 +15,7 @@ mod changes;
 mod check;
 mod delivery;
 mod draw;
+mod eviction;
 mod handler;
 mod kept;
 mod lane;

@@ -220,11 +220,37 @@ fn a_drain_has_a_deadline_and_a_second_signal_does_not_wait_for_it() {
     }
 }
 
+/// Keep-alive clients and clients that never said anything locked everybody out until the idle
+/// timeout.
+#[test]
+fn at_capacity_the_longest_idle_client_makes_room() {
+    let tree = tree();
+    for policy in ["wait", "reject"] {
+        let arguments = ["--max-connections", "40", "--at-capacity", policy, "--shards", "2"];
+        let server = Server::http_with_admin(tree.path(), &arguments);
+        let request = "GET /ten.txt HTTP/1.1\r\nHost: x\r\n\r\n";
+        let mut idle: Vec<Client> = (0..40).map(|_| server.client()).collect();
+        for client in idle.iter_mut().step_by(2) {
+            assert_eq!(client.ask(request).status, 200);
+        }
+        server.ledger_once(|ledger| ledger["connections"]["open"] == 40);
+        for _ in 0..100 {
+            // Older than a tenth of a second, so that somebody is idle.
+            thread::sleep(Duration::from_millis(5));
+            assert_eq!(server.client().ask(request).status, 200, "{policy}");
+        }
+        server.ledger_once(|ledger| ledger["closed_by"]["evicted"].as_u64() > Some(0));
+        drop(idle);
+        server.stop().cleanly();
+    }
+}
+
 #[test]
 fn at_capacity_clients_wait_or_are_turned_away() {
     let tree = tree();
     for (policy, served) in [("wait", true), ("reject", false)] {
-        let arguments = ["--max-connections", "2", "--at-capacity", policy, "--shards", "1"];
+        let full = ["--max-connections", "2", "--at-capacity", policy, "--evict-idle", "off"];
+        let arguments = [&full[..], &["--shards", "1"]].concat();
         let server = Server::http_with_admin(tree.path(), &arguments);
         let request = "GET /ten.txt HTTP/1.1\r\nHost: x\r\n\r\n";
         let mut within: Vec<Client> = (0..2).map(|_| server.client()).collect();

@@ -1,0 +1,116 @@
+//! Which shard ends its oldest idle connection, so that a waiting client gets its permit.
+//!
+//! A shard with waiting clients starts a round. Every shard answers with the age of its oldest idle
+//! connection. The last one to answer chooses the shard with the oldest of all. Without a lock; the
+//! interleavings are checked with loom (`tests/loom.rs`).
+
+use crate::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// What a round has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The shard that ends its oldest idle connection.
+    Ends(usize),
+    /// No shard has an idle connection.
+    Nobody,
+}
+
+/// Rounds, of which one is under way at a time.
+pub struct Evictions {
+    /// Number of the present round in the upper half, answers that are missing in the lower half.
+    round: AtomicU64,
+    /// The last round that ended with [`Verdict::Nobody`].
+    in_vain: AtomicU64,
+    /// By shard: its answer, an age in milliseconds and one more; 0: no idle connection.
+    ages_ms: Box<[AtomicU64]>,
+    /// By shard: it is to end its oldest idle connection.
+    chosen: Box<[AtomicBool]>,
+    /// By shard: it has ended and answers no more.
+    gone: Box<[AtomicBool]>,
+}
+
+impl Evictions {
+    pub fn new(shards: usize) -> Self {
+        Self {
+            round: AtomicU64::new(0),
+            in_vain: AtomicU64::new(0),
+            ages_ms: (0..shards).map(|_| AtomicU64::new(0)).collect(),
+            chosen: (0..shards).map(|_| AtomicBool::new(false)).collect(),
+            gone: (0..shards).map(|_| AtomicBool::new(false)).collect(),
+        }
+    }
+
+    /// Starts a round if none is under way, or instead of round `stale`, which did not end. Returns
+    /// the number of the round that is under way then, and whether it was started here: all shards
+    /// must be woken.
+    pub fn ask(&self, stale: Option<u64>) -> (u64, bool) {
+        let there = self.gone.iter().filter(|gone| !gone.load(Ordering::Acquire)).count() as u64;
+        let started = self.round.fetch_update(Ordering::AcqRel, Ordering::Acquire, |present| {
+            let (number, missing) = halves(present);
+            (missing == 0 || stale == Some(number)).then(|| whole(number + 1, there))
+        });
+        match started {
+            Ok(before) => (halves(before).0 + 1, true),
+            Err(present) => (halves(present).0, false),
+        }
+    }
+
+    /// The round that a shard has to answer, if it has not answered `answered`, the last it did.
+    #[inline]
+    pub fn question(&self, answered: u64) -> Option<u64> {
+        let (number, missing) = halves(self.round.load(Ordering::Acquire));
+        (missing > 0 && number != answered).then_some(number)
+    }
+
+    /// A shard's answer in a round: the age of its oldest idle connection. The last answer of a
+    /// round gives the verdict.
+    pub fn answer(&self, shard: usize, round: u64, age_ms: Option<u64>) -> Option<Verdict> {
+        self.ages_ms[shard].store(age_ms.map_or(0, |age_ms| age_ms + 1), Ordering::Release);
+        let counted = self.round.fetch_update(Ordering::AcqRel, Ordering::Acquire, |present| {
+            let (number, missing) = halves(present);
+            // The round may have been started again meanwhile.
+            (number == round && missing > 0).then(|| whole(number, missing - 1))
+        });
+        if !counted.is_ok_and(|before| halves(before).1 == 1) {
+            return None;
+        }
+        let oldest = (0..self.ages_ms.len())
+            .map(|shard| (self.ages_ms[shard].load(Ordering::Acquire), shard))
+            .filter(|(age_ms, shard)| *age_ms > 0 && !self.gone[*shard].load(Ordering::Acquire))
+            .max();
+        match oldest {
+            Some((_, shard)) => {
+                self.chosen[shard].store(true, Ordering::Release);
+                Some(Verdict::Ends(shard))
+            }
+            None => {
+                self.in_vain.store(round, Ordering::Release);
+                Some(Verdict::Nobody)
+            }
+        }
+    }
+
+    /// Whether a shard is to end its oldest idle connection. It is asked once.
+    pub fn take_choice(&self, shard: usize) -> bool {
+        let chosen = &self.chosen[shard];
+        chosen.load(Ordering::Relaxed) && chosen.swap(false, Ordering::AcqRel)
+    }
+
+    /// Whether a round has found nobody.
+    pub fn was_in_vain(&self, round: u64) -> bool {
+        self.in_vain.load(Ordering::Acquire) >= round
+    }
+
+    /// A shard answers no more.
+    pub fn leave(&self, shard: usize) {
+        self.gone[shard].store(true, Ordering::Release);
+    }
+}
+
+const fn halves(round: u64) -> (u64, u64) {
+    (round >> 32, round & 0xFFFF_FFFF)
+}
+
+const fn whole(number: u64, missing: u64) -> u64 {
+    number << 32 | missing
+}

@@ -1,0 +1,190 @@
+//! Room for a waiting client: the connection that has been idle for longest ends.
+
+use super::Shard;
+use super::core::Core;
+use super::slots::{NONE, Slot};
+use super::state::State;
+use crate::Reason;
+use crate::admission::Verdict;
+use crate::handler::Handler;
+use crate::ring::{Delivery, Ring};
+
+/// Idle connections that one look over all slots remembers.
+const REMEMBERED: usize = 64;
+/// A connection is idle when nothing has happened on it for so long.
+const IDLE_MS: u64 = 100;
+/// A round is followed by the next after so long at first, and after twice the time whenever none has
+/// made room.
+const AGAIN_FIRST_MS: u64 = 20;
+const AGAIN_MAX_MS: u64 = 500;
+/// A round that takes so long is started again: a shard has ended in the middle of it.
+const STALE_MS: u64 = 100;
+
+/// What a shard knows of making room.
+#[derive(Default)]
+pub(super) struct Eviction {
+    on: bool,
+    /// The oldest idle connections, with generation and the time since which they are idle; the
+    /// oldest comes last. Whoever becomes idle later is younger than all of them.
+    oldest: Vec<(u32, u64, u64)>,
+    /// The last round that this shard has answered.
+    answered: u64,
+    /// The round that this shard waits for, and since when, ms.
+    asked: Option<(u64, u64)>,
+    /// No round is started before, ms.
+    again_at_ms: u64,
+    /// The time between the last two rounds, ms.
+    pause_ms: u64,
+}
+
+impl Eviction {
+    pub fn new(on: bool) -> Self {
+        Self { on, ..Self::default() }
+    }
+
+    pub fn is_on(&self) -> bool {
+        self.on
+    }
+
+    /// When the next round is to be asked for.
+    pub fn next_ms(&self) -> u64 {
+        self.again_at_ms
+    }
+
+    /// A client got its permit: the next round may follow at once.
+    pub fn got_permit(&mut self) {
+        (self.asked, self.again_at_ms, self.pause_ms) = (None, 0, 0);
+    }
+}
+
+impl<R: Ring, H: Handler> Shard<R, H> {
+    /// Asks all shards for their oldest idle connection, because a client waits here.
+    pub(super) fn ask_for_room(&mut self) {
+        let now_ms = self.core.now_ms;
+        let eviction = &mut self.eviction;
+        if !eviction.on || self.core.draining || now_ms < eviction.again_at_ms {
+            return;
+        }
+        let stale = eviction.asked.filter(|(_, since_ms)| now_ms >= since_ms + STALE_MS);
+        let (round, started) = self.core.admission.evictions().ask(stale.map(|(round, _)| round));
+        if started {
+            mark!("asks for room");
+            self.core.admission.wake_others(self.core.shard);
+        }
+        if eviction.asked.is_none_or(|(asked, _)| asked != round) {
+            eviction.asked = Some((round, now_ms));
+        }
+        eviction.pause_ms = (2 * eviction.pause_ms).clamp(AGAIN_FIRST_MS, AGAIN_MAX_MS);
+        eviction.again_at_ms = now_ms + eviction.pause_ms;
+        self.make_room();
+    }
+
+    /// Whether the round that this shard asked for found nobody.
+    pub(super) fn asked_in_vain(&self) -> bool {
+        let asked = self.eviction.asked;
+        asked.is_some_and(|(round, _)| self.core.admission.evictions().was_in_vain(round))
+    }
+
+    /// Answers another shard's question, or the shard's own.
+    #[inline]
+    pub(super) fn make_room(&mut self) {
+        if !self.eviction.on {
+            return;
+        }
+        if let Some(round) = self.core.admission.evictions().question(self.eviction.answered) {
+            self.answer_round(round);
+        }
+        if self.core.admission.evictions().take_choice(self.core.shard) {
+            self.evict_oldest();
+        }
+    }
+
+    #[inline(never)]
+    fn answer_round(&mut self, round: u64) {
+        self.eviction.answered = round;
+        let now_ms = self.core.now_ms;
+        let age_ms = self.oldest_idle().map(|(_, idle_since_ms)| now_ms - idle_since_ms);
+        let shard = self.core.shard;
+        match self.core.admission.evictions().answer(shard, round, age_ms) {
+            Some(Verdict::Ends(chosen)) if chosen != shard => self.core.admission.wake(chosen),
+            Some(Verdict::Nobody) => self.core.admission.wake_others(shard),
+            _ => {}
+        }
+    }
+
+    fn evict_oldest(&mut self) {
+        // It may have become busy since the answer: then the next one goes.
+        let Some((slot, _)) = self.oldest_idle() else {
+            mark!("nobody is idle any more");
+            return;
+        };
+        mark!("makes room");
+        self.eviction.oldest.pop();
+        self.core.end(slot, Reason::Evicted, false);
+    }
+
+    /// The connection that has been idle for longest, and since when.
+    fn oldest_idle(&mut self) -> Option<(u32, u64)> {
+        if let Some(found) = self.oldest_remembered() {
+            return Some(found);
+        }
+        self.eviction.oldest = self.core.longest_idle(REMEMBERED);
+        self.oldest_remembered()
+    }
+
+    fn oldest_remembered(&mut self) -> Option<(u32, u64)> {
+        while let Some((slot, generation, idle_since_ms)) = self.eviction.oldest.last().copied() {
+            let found = self.core.slots.of_life(slot, generation);
+            let idle = found.is_some_and(|connection| {
+                connection.active_ms == idle_since_ms && self.core.is_idle(connection)
+            });
+            if idle && self.has_nothing_under_way(slot) {
+                return Some((slot, idle_since_ms));
+            }
+            self.eviction.oldest.pop();
+        }
+        None
+    }
+
+    /// Whether a socket holds nothing unread and nothing unacknowledged.
+    fn has_nothing_under_way(&mut self, slot: u32) -> bool {
+        let socket = self.core.slots[slot].descriptor;
+        self.ring.unread_bytes(socket) == Ok(0)
+            && self.ring.delivery(socket).is_ok_and(|Delivery { outstanding, .. }| outstanding == 0)
+    }
+}
+
+impl Core {
+    /// Whether a connection that came to a listener has nothing to do, as far as the shard knows.
+    fn is_idle(&self, connection: &Slot) -> bool {
+        let rare = self.slots.rare_of(connection);
+        connection.state == State::Open
+            && connection.opened
+            && connection.output_head == NONE
+            && connection.carry == NONE
+            && !connection.fin_seen
+            && !connection.deliver_owed
+            && rare.tag.is_none()
+            && rare.open == NONE
+            && rare.files_sent == 0
+            && !rare.delivering
+            && !rare.is_at_work()
+            && self.now_ms >= connection.active_ms + IDLE_MS
+    }
+
+    /// The connections that have been idle for longest, so many at most, the oldest last: slot,
+    /// generation and since when.
+    fn longest_idle(&self, count: usize) -> Vec<(u32, u64, u64)> {
+        let idle = self.slots.iter().filter(|(_, it)| self.is_idle(it));
+        let mut all: Vec<(u32, u64, u64)> =
+            idle.map(|(slot, it)| (slot, self.slots.generation(slot), it.active_ms)).collect();
+        let youngest_first = |it: &(u32, u64, u64)| std::cmp::Reverse(it.2);
+        if all.len() > count {
+            let cut = all.len() - count;
+            all.select_nth_unstable_by_key(cut, youngest_first);
+            all.drain(..cut);
+        }
+        all.sort_unstable_by_key(youngest_first);
+        all
+    }
+}
