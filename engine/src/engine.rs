@@ -24,10 +24,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The wait for operations in flight after a ring has failed. Then their memory is leaked.
 const TEAR_DOWN_WAIT: Duration = Duration::from_millis(100);
+/// The time in which all listeners must get their addresses. The error says it, too.
+const LISTEN_WAIT: Duration = Duration::from_secs(1);
 /// The wait for running jobs after the last shard has ended.
 const JOBS_GRACE: Duration = Duration::from_secs(3);
 /// The divisor for `open_files`: kept files use at most this part of the process's descriptors.
@@ -100,8 +102,10 @@ impl Engine {
     /// Starts the engine: the shards, the workers, then the listeners.
     ///
     /// `factory` is called once on the thread of each shard, with the shard's number from 0, and
-    /// returns its handler. The listeners are opened when every shard is ready. If anything fails,
-    /// `start` ends all shards again before it returns the error.
+    /// returns its handler. The listeners are opened when every shard is ready. For an address in
+    /// use, `start` tries again for one second, because the sockets of a killed process live on for
+    /// some milliseconds. If anything fails, `start` ends all shards again before it returns the
+    /// error.
     ///
     /// # Errors
     /// * [`Error::Config`]: a field of `config` is out of range.
@@ -283,6 +287,7 @@ impl Engine {
         let seconds = |duration: Duration| duration.as_secs().max(1) as u32;
         let filter = program(&Bans::new(&config.bans)).filter(|_| !config.bans.is_empty());
         let options = ListenerOptions {
+            deadline: Instant::now() + LISTEN_WAIT,
             filter: filter.as_deref().unwrap_or_default(),
             filter_failed: Cell::new(None),
             backlog: config.backlog,

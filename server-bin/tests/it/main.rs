@@ -17,6 +17,7 @@ mod http;
 mod ledger;
 #[path = "../../../engine/tests/support/left_out.rs"]
 mod left_out;
+mod listening;
 mod open_files;
 mod packets;
 mod process;

@@ -6,14 +6,21 @@ use crate::ring::{Descriptor, Errno, kernel};
 use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// Keepalive probes without an answer that end a connection. They are so far apart that it ends
 /// after twice the time to the first of them.
 const KEEPALIVE_PROBES: u32 = 4;
 
+/// The pause between two attempts to listen on an address in use.
+const RETRY_PAUSE: Duration = Duration::from_millis(5);
+
 /// Options set once on a listener and inherited by what it accepts (tcp(7)).
 #[derive(Debug)]
 pub struct ListenerOptions<'a> {
+    /// Until then, an address in use is tried again.
+    pub deadline: Instant,
     /// listen(2) backlog.
     pub backlog: u32,
     /// `TCP_KEEPIDLE` in seconds, with `SO_KEEPALIVE`, `TCP_KEEPINTVL` and `TCP_KEEPCNT`.
@@ -34,6 +41,9 @@ pub struct ListenerOptions<'a> {
 /// alone decides nothing: several sockets with `SO_REUSEADDR` may be bound to an address on which
 /// nobody listens yet. A single shard needs no `SO_REUSEPORT`, so nobody can join it later.
 ///
+/// An address in use is tried again until the deadline. The sockets of a killed process live on for
+/// some milliseconds, while the kernel ends the operations of its rings.
+///
 /// # Errors
 /// EADDRINUSE also if another process listens on that address with `SO_REUSEPORT`. The kernel would
 /// give it a part of the clients.
@@ -43,11 +53,17 @@ pub(crate) fn listeners(
     options: &ListenerOptions<'_>,
 ) -> io::Result<(SocketAddr, Vec<Descriptor>)> {
     let mut sockets = Vec::with_capacity(shards);
-    match open(address, shards, options, &mut sockets) {
-        Ok(address) => Ok((address, sockets)),
-        Err(error) => {
-            sockets.into_iter().for_each(close);
-            Err(error)
+    loop {
+        match open(address, shards, options, &mut sockets) {
+            Ok(address) => return Ok((address, sockets)),
+            Err(error) => {
+                sockets.drain(..).for_each(close);
+                let in_use = error.raw_os_error() == Some(libc::EADDRINUSE);
+                if !in_use || Instant::now() >= options.deadline {
+                    return Err(error);
+                }
+                thread::sleep(RETRY_PAUSE);
+            }
         }
     }
 }
@@ -106,24 +122,26 @@ mod tests {
     use super::*;
     use std::net::TcpStream;
     use std::sync::Barrier;
-    use std::thread;
 
-    const PLAIN: ListenerOptions<'_> = ListenerOptions {
-        backlog: 128,
-        keepalive_s: None,
-        user_timeout_ms: None,
-        filter: &[],
-        filter_failed: Cell::new(None),
-    };
+    fn plain() -> ListenerOptions<'static> {
+        ListenerOptions {
+            deadline: Instant::now(),
+            backlog: 128,
+            keepalive_s: None,
+            user_timeout_ms: None,
+            filter: &[],
+            filter_failed: Cell::new(None),
+        }
+    }
 
     /// Two starts at the same instant, on an address that was free just before.
     fn race(address: &str, shards: usize) -> usize {
-        let (bound, sockets) = listeners(address.parse().unwrap(), 1, &PLAIN).unwrap();
+        let (bound, sockets) = listeners(address.parse().unwrap(), 1, &plain()).unwrap();
         sockets.into_iter().for_each(close);
         let (begin, end) = (Barrier::new(2), Barrier::new(2));
         let start = || {
             begin.wait();
-            let result = listeners(bound, shards, &PLAIN);
+            let result = listeners(bound, shards, &plain());
             end.wait();
             match result {
                 Ok((_, sockets)) => {
@@ -146,7 +164,7 @@ mod tests {
     #[test]
     fn clients_reach_the_socket_of_every_shard() {
         for address in ["127.0.0.1:0", "[::1]:0"] {
-            let (bound, sockets) = listeners(address.parse().unwrap(), 3, &PLAIN).unwrap();
+            let (bound, sockets) = listeners(address.parse().unwrap(), 3, &plain()).unwrap();
             let clients: Vec<_> = (0..64).map(|_| TcpStream::connect(bound).unwrap()).collect();
             for socket in &sockets {
                 let mut poll = libc::pollfd { fd: socket.0, events: libc::POLLIN, revents: 0 };
