@@ -69,6 +69,10 @@ pub struct Config {
     /// Each shard opens its own socket per address (`SO_REUSEPORT`, socket(7)). Port 0 takes a
     /// free port; [`Engine::addresses`](crate::Engine::addresses) returns it. At most 65,535
     /// addresses.
+    ///
+    /// `[::]` takes IPv4 clients as well (`net.ipv6.bindv6only`), unless the list has an IPv4
+    /// address with the same port. `0.0.0.0:P` and `[::]:P` can therefore stand together, in any
+    /// order.
     pub listeners: Vec<SocketAddr>,
     /// The number of shards, 1 to 256: threads with one ring each. Default `None`: one shard per
     /// CPU that the process may use ([`cpu::default_shards`](crate::cpu::default_shards)).

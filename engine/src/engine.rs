@@ -287,6 +287,7 @@ impl Engine {
         let seconds = |duration: Duration| duration.as_secs().max(1) as u32;
         let filter = program(&Bans::new(&config.bans)).filter(|_| !config.bans.is_empty());
         let options = ListenerOptions {
+            addresses: &config.listeners,
             deadline: Instant::now() + LISTEN_WAIT,
             filter: filter.as_deref().unwrap_or_default(),
             filter_failed: Cell::new(None),

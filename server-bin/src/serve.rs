@@ -162,8 +162,8 @@ fn serve<H: Handler>(
         .map_err(|error| format!("cannot install handlers for SIGINT and SIGTERM: {error}"))?;
     let watched = Arc::new(watched);
     // Started before the engine, so that it can report that the engine starts.
-    let admin = match options.admin {
-        Some(address) => Some(Admin::start(address, &watched)?),
+    let admin = match &options.admin {
+        Some(addresses) => Some(Admin::start(&addresses.0, &watched)?),
         None => None,
     };
     let engine = Engine::start(config, factory).map_err(|error| error.to_string())?;
@@ -173,7 +173,8 @@ fn serve<H: Handler>(
     let mut listeners: Vec<String> =
         engine.addresses().iter().map(|address| format!("{scheme}://{address}")).collect();
     watched.serves(engine.remote(), listeners.clone());
-    listeners.extend(admin.iter().map(|admin| format!("admin http://{}", admin.address())));
+    let of_admin = admin.iter().flat_map(Admin::addresses);
+    listeners.extend(of_admin.map(|address| format!("admin http://{address}")));
     announce(&listeners);
     let drain = Drain { remote: engine.remote(), watched, timeout: options.drain_timeout };
     let on_signal = drain.clone();

@@ -1,4 +1,4 @@
-//! Addresses to listen on: in use and becoming free.
+//! Addresses to listen on: in use, becoming free, and of both families.
 
 use crate::common::{Scripted, address_of_its_own, ask, start};
 use ringwright::{Config, Engine, Error};
@@ -44,4 +44,39 @@ fn an_address_in_use_is_refused_after_a_second() {
         other => panic!("{other:?}"),
     }
     assert!(begun.elapsed() >= Duration::from_secs(1), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn wildcards_of_both_families_share_a_port() {
+    let start_on_both = |order: [&str; 2]| {
+        for _ in 0..20 {
+            let port = TcpListener::bind("[::]:0").unwrap().local_addr().unwrap().port();
+            let listeners = order.map(|wildcard| format!("{wildcard}:{port}").parse().unwrap());
+            match Engine::start(config(listeners.to_vec()), |_| Scripted::unobserved()) {
+                Ok(engine) => return (engine, port),
+                // Another test may have taken the port in between, or have the locked memory.
+                Err(error) => eprintln!("{order:?}: {error}"),
+            }
+        }
+        panic!("{order:?}: no start succeeded");
+    };
+    for order in [["0.0.0.0", "[::]"], ["[::]", "0.0.0.0"], ["127.0.0.1", "[::]"]] {
+        let (engine, port) = start_on_both(order);
+        for client in ["127.0.0.1", "[::1]"] {
+            let mut client = TcpStream::connect(format!("{client}:{port}")).unwrap();
+            assert_eq!(ask(&mut client, "echo a"), "a", "{order:?}");
+        }
+        end(engine);
+    }
+}
+
+#[test]
+fn an_ipv6_wildcard_alone_takes_both_families() {
+    let engine = start(config(vec!["[::]:0".parse().unwrap()]), |_| Scripted::unobserved());
+    let port = engine.addresses()[0].port();
+    for client in ["127.0.0.1", "[::1]"] {
+        let mut client = TcpStream::connect(format!("{client}:{port}")).unwrap();
+        assert_eq!(ask(&mut client, "echo a"), "a");
+    }
+    end(engine);
 }

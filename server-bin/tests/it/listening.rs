@@ -1,7 +1,10 @@
-//! Addresses that the daemon listens on: shared with others, and of a killed daemon.
+//! Addresses that the daemon listens on: shared with others, of a killed daemon, of a name.
 
 use crate::common::{Client, Server, command, tree};
+use crate::root::needs_root;
+use std::fs;
 use std::net::TcpListener;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -56,5 +59,40 @@ fn a_daemon_starts_right_after_its_predecessor_was_killed() {
         server.wait();
         Server::start(&mut command(&arguments), "http").stop().cleanly();
         drop(clients);
+    }
+}
+
+#[test]
+fn a_name_stands_for_all_of_its_addresses() {
+    if !needs_root("it mounts an /etc/hosts of its own") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let hosts = folder.path().join("hosts");
+    // The machine does not have the third address (RFC 5737).
+    fs::write(&hosts, "127.0.0.1 both.test\n::1 both.test\n203.0.113.1 both.test\n").unwrap();
+    let port = free_address().rsplit(':').next().unwrap().to_owned();
+    let mut daemon = Command::new("unshare");
+    let script = "mount --bind \"$1\" /etc/hosts; exec \"$2\" echo --shards 1 --listen \"$3\" \
+                  --admin both.test:0";
+    daemon
+        .args(["--mount", "sh", "-c", script, "sh"])
+        .arg(&hosts)
+        .arg(env!("CARGO_BIN_EXE_ringwrightd"))
+        .arg(format!("both.test:{port}"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let server = Server::start(&mut daemon, "echo");
+    let first_line = format!("listening echo://{}", server.address);
+    let ended = server.stop().cleanly();
+    let lines: Vec<&str> = ended.stdout.lines().chain([&*first_line]).collect();
+    assert_eq!(lines.len(), 4, "{lines:?}");
+    for begin in [
+        format!("listening echo://127.0.0.1:{port}"),
+        format!("listening echo://[::1]:{port}"),
+        "listening admin http://127.0.0.1:".into(),
+        "listening admin http://[::1]:".into(),
+    ] {
+        assert!(lines.iter().any(|line| line.starts_with(&begin)), "{begin} in {lines:?}");
     }
 }

@@ -19,6 +19,8 @@ const RETRY_PAUSE: Duration = Duration::from_millis(5);
 /// Options set once on a listener and inherited by what it accepts (tcp(7)).
 #[derive(Debug)]
 pub struct ListenerOptions<'a> {
+    /// All addresses of the engine.
+    pub addresses: &'a [SocketAddr],
     /// Until then, an address in use is tried again.
     pub deadline: Instant,
     /// listen(2) backlog.
@@ -105,6 +107,9 @@ fn listen(
     if let Some(ms) = options.user_timeout_ms {
         set(socket, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, ms as i32)?;
     }
+    if leaves_out_ipv4(address, options.addresses) {
+        set(socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
+    }
     bind(socket, address)?;
     if !options.filter.is_empty()
         && let Err(errno) = kernel::set_filter(socket, options.filter)
@@ -117,6 +122,13 @@ fn listen(
     local_address(socket)
 }
 
+/// Returns whether the engine has IPv4 addresses with the port of this IPv6 wildcard. The wildcard
+/// takes IPv4 as well otherwise, which conflicts with them (ipv6(7), `IPV6_V6ONLY`).
+fn leaves_out_ipv4(address: &SocketAddr, all: &[SocketAddr]) -> bool {
+    let wildcard = address.is_ipv6() && address.ip().is_unspecified() && address.port() != 0;
+    wildcard && all.iter().any(|other| other.is_ipv4() && other.port() == address.port())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,6 +137,7 @@ mod tests {
 
     fn plain() -> ListenerOptions<'static> {
         ListenerOptions {
+            addresses: &[],
             deadline: Instant::now(),
             backlog: 128,
             keepalive_s: None,
