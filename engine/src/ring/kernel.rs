@@ -65,6 +65,8 @@ pub struct KernelRing {
     buffers: BufferRing,
     /// What to call io_uring_enter(2) with: a registered index, or the descriptor itself.
     enter: EnterDescriptor,
+    /// The flags of every io_uring_enter(2).
+    enter_flags: EnterFlags,
     /// Addresses of connects waiting to be submitted, one place for each submission entry. The
     /// kernel copies an address when it takes the entry, so a place is free when its entry is.
     addresses: Box<[MaybeUninit<libc::sockaddr_storage>]>,
@@ -103,9 +105,11 @@ impl KernelRing {
         direct::block_sigpipe().map_err(failed("pthread_sigmask(3)"))?;
         let ring = build(setup).map_err(failed("io_uring_setup(2)"))?;
         let entries = ring.params().sq_entries() as usize;
+        let enter = EnterDescriptor::of(&ring);
         let mut this = Self {
             buffers: BufferRing::new(setup).map_err(failed("mmap(2) of the buffer ring"))?,
-            enter: EnterDescriptor::of(&ring),
+            enter_flags: enter.flags() | wait_flags(ring.params().is_feature_no_iowait()),
+            enter,
             ring,
             addresses: Box::new_uninit_slice(entries),
             pushed: 0,
@@ -247,7 +251,7 @@ impl KernelRing {
         let to_submit = self.ring.submission().len() as u32;
         let timeout = Timespec::from(timeout);
         let arguments = SubmitArgs::new().timespec(&timeout);
-        let flags = flags | EnterFlags::EXT_ARG | self.enter.flags();
+        let flags = flags | self.enter_flags;
         // SAFETY: the descriptor is this ring's, called on its own thread, and the arguments live
         // until the call returns.
         let result = unsafe {
@@ -493,6 +497,14 @@ fn build(setup: &Setup) -> io::Result<IoUring> {
         }
         result => result,
     }
+}
+
+/// How io_uring_enter(2) waits. A kernel without `IORING_FEAT_NO_IOWAIT` (before Linux 6.15) refuses
+/// its flag. Without the flag, the kernel counts an idle shard as a thread that waits for I/O: an
+/// idle engine then shows 100 % I/O pressure.
+fn wait_flags(has_no_iowait: bool) -> EnterFlags {
+    let no_iowait = if has_no_iowait { EnterFlags::NO_IOWAIT } else { EnterFlags::empty() };
+    EnterFlags::EXT_ARG | no_iowait
 }
 
 /// A position in a file. Beyond `i64::MAX` lies -1, "wherever the file stands", which is shared

@@ -12,6 +12,7 @@ mod descriptors;
 mod disconnect;
 mod hanging;
 mod http;
+mod idle_pressure;
 #[path = "../fire/ledger.rs"]
 #[allow(dead_code, reason = "shared with the test program `fire`")]
 mod ledger;

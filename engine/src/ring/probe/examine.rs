@@ -174,6 +174,11 @@ fn features() -> Vec<Feature> {
             has(io_uring::Parameters::is_feature_nodrop),
         ),
         optional("IORING_SETUP_NO_SQARRAY", "cheaper submission (Linux 6.6)", no_array),
+        optional(
+            "IORING_FEAT_NO_IOWAIT",
+            "idle shards do not count as I/O wait (Linux 6.15)",
+            has(io_uring::Parameters::is_feature_no_iowait),
+        ),
         optional("IORING_REGISTER_BUFFERS", "reading into registered memory", arena.is_ok()),
     ];
     features.extend(OPERATIONS.iter().map(|&(name, code, purpose)| {
