@@ -61,7 +61,8 @@ pub enum AtCapacity {
 /// `output_bytes_max` bytes of queued output on the heap.
 ///
 /// # Time
-/// The timeouts of a connection have a resolution of 4 ms. A timeout of zero counts as 1 ms.
+/// The timeouts of a connection have a resolution of 4 ms. No duration may be zero. A duration
+/// below 1 ms counts as 1 ms.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The addresses to listen on. Default: none, which makes a pure client.
@@ -128,8 +129,8 @@ pub struct Config {
     /// each, the pipes of eight shards stay below the 16,384 pages at which the kernel shrinks the
     /// pipes of an unprivileged user (pipe(7), `pipe-user-pages-soft`).
     pub pipes: u32,
-    /// The size of a pipe in bytes, which one splice(2) can move. Default 256 KiB. The kernel may
-    /// grant less (fcntl(2), `F_SETPIPE_SZ`).
+    /// The size of a pipe, which one splice(2) can move: 4 KiB to 1 GiB. Default 256 KiB. The
+    /// kernel may grant less (fcntl(2), `F_SETPIPE_SZ`).
     pub pipe_bytes: u32,
     /// The number of bytes that one sendfile(2) call sends of a file in the page cache. Default
     /// 1 MiB.
@@ -248,13 +249,15 @@ pub struct Config {
     /// connection is paused until one of its jobs is done.
     pub jobs_per_connection_max: u32,
     /// The idle time before the first TCP keepalive probe on accepted connections, in whole seconds
-    /// (`TCP_KEEPIDLE`, tcp(7)). Default 60 s; `None`: no keepalive.
+    /// (`TCP_KEEPIDLE`, tcp(7)): 1 s to 32,767 s, about nine hours. Default 60 s; `None`: no
+    /// keepalive.
     ///
     /// Four unanswered probes, a quarter of this time apart, end the connection. A vanished peer is
     /// therefore noticed after twice this time.
     pub tcp_keepalive: Option<Duration>,
     /// The time after which unacknowledged data ends an accepted connection (`TCP_USER_TIMEOUT`,
-    /// tcp(7)). Default 60 s; `None`: the kernel's own timeout.
+    /// tcp(7)): 1 ms to 2,147,483,647 ms, about 24 days. Default 60 s; `None`: the kernel's own
+    /// timeout.
     pub tcp_user_timeout: Option<Duration>,
 }
 

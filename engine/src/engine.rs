@@ -38,6 +38,13 @@ const OPEN_FILES_PART: u64 = 16;
 const SHARDS_MAX: usize = 256;
 /// The sizes that a receive or send buffer may have.
 const BUFFER_BYTES: RangeInclusive<u64> = 64..=1 << 20;
+/// The sizes that a pipe may have. The kernel rounds them up to a power of two of pages.
+const PIPE_BYTES: RangeInclusive<u64> = 4_096..=1 << 30;
+/// `TCP_KEEPIDLE` (tcp(7)) is at most `MAX_TCP_KEEPIDLE` of the kernel's <net/tcp.h>.
+const KEEPALIVE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(32_767);
+/// `TCP_USER_TIMEOUT` (tcp(7)) is a positive int.
+const USER_TIMEOUT: RangeInclusive<Duration> =
+    Duration::from_millis(1)..=Duration::from_millis(i32::MAX as u64);
 
 /// A running engine: its shards, their threads and their listeners.
 ///
@@ -284,7 +291,6 @@ impl Engine {
     }
 
     fn listen(&mut self, config: &Config, mailboxes: &[Sending]) -> Result<(), Error> {
-        let seconds = |duration: Duration| duration.as_secs().max(1) as u32;
         let filter = program(&Bans::new(&config.bans)).filter(|_| !config.bans.is_empty());
         let options = ListenerOptions {
             addresses: &config.listeners,
@@ -292,7 +298,7 @@ impl Engine {
             filter: filter.as_deref().unwrap_or_default(),
             filter_failed: Cell::new(None),
             backlog: config.backlog,
-            keepalive_s: config.tcp_keepalive.map(seconds),
+            keepalive_s: config.tcp_keepalive.map(|after| after.as_secs() as u32),
             user_timeout_ms: config.tcp_user_timeout.map(|after| after.as_millis() as u32),
         };
         let mut of_shard: Vec<Sockets> = mailboxes.iter().map(|_| Sockets::default()).collect();
@@ -474,7 +480,8 @@ fn check(config: &Config, shards: usize) -> Result<(), Error> {
     let per_address = config.max_per_address.map_or(1, u64::from);
     let (receive_bytes, send_bytes) = (config.receive_buffer_bytes, config.send_buffer_bytes);
     let per_connection = config.jobs_per_connection_max as u64;
-    let ranges: [(&'static str, u64, RangeInclusive<u64>, &'static str); 16] = [
+    let pipe_bytes = config.pipe_bytes.into();
+    let ranges: [(&'static str, u64, RangeInclusive<u64>, &'static str); 17] = [
         ("shards", shards as u64, 1..=SHARDS_MAX as u64, "1 to 256"),
         ("max_connections", config.max_connections as u64, 1..=slots_max, "1 to 1048576"),
         ("max_per_address", per_address, 1..=65_535, "1 to 65535, or None for no limit"),
@@ -483,6 +490,7 @@ fn check(config: &Config, shards: usize) -> Result<(), Error> {
         ("send_buffer_bytes", send_bytes.into(), BUFFER_BYTES, "64 to 1048576 (1 MiB)"),
         ("send_buffers", config.send_buffers.into(), 1..=65_536, "1 to 65536"),
         ("pipes", config.pipes.into(), 1..=65_536, "1 to 65536"),
+        ("pipe_bytes", pipe_bytes, PIPE_BYTES, "4096 to 1073741824 (1 GiB)"),
         ("backlog", config.backlog.into(), 1..=65_535, "1 to 65535"),
         ("io_workers_max", config.io_workers_max.into(), 1..=1024, "1 to 1024"),
         ("workers", config.workers as u64, 0..=workers_max, "0 to 1024"),
@@ -497,7 +505,39 @@ fn check(config: &Config, shards: usize) -> Result<(), Error> {
             return Err(Error::Config { key, value: value.to_string(), remedy });
         }
     }
+    check_durations(config)?;
     check_relations(config)
+}
+
+/// The checks of durations. `None` means that there is no such limit.
+fn check_durations(config: &Config) -> Result<(), Error> {
+    let positive = "longer than 0";
+    let (shortest, longest) = (Duration::from_nanos(1), Duration::MAX);
+    let any = |key, value| (key, value, shortest..=longest, positive);
+    let durations = [
+        any("open_files_valid", Some(config.open_files_valid)),
+        any("park_after", Some(config.park_after)),
+        any("idle_timeout", config.idle_timeout),
+        any("receive_timeout", config.receive_timeout),
+        any("write_timeout", config.write_timeout),
+        any("transfer_timeout", config.transfer_timeout),
+        any("connect_timeout", Some(config.connect_timeout)),
+        any("linger_timeout", Some(config.linger_timeout)),
+        any("accept_backoff", Some(config.accept_backoff)),
+        ("tcp_keepalive", config.tcp_keepalive, KEEPALIVE, "1 s to 32767 s, or None"),
+        (
+            "tcp_user_timeout",
+            config.tcp_user_timeout,
+            USER_TIMEOUT,
+            "1 ms to 2147483647 ms, or None",
+        ),
+    ];
+    for (key, value, range, remedy) in durations {
+        if let Some(value) = value.filter(|value| !range.contains(value)) {
+            return Err(Error::Config { key, value: format!("{value:?}"), remedy });
+        }
+    }
+    Ok(())
 }
 
 /// The checks of values that depend on each other or are powers of two.
