@@ -11,7 +11,7 @@ use crate::memory::Arena;
 use crate::remote::{BANS_MAX, Remote};
 use crate::ring::calls::{self, ListenerOptions};
 use crate::ring::kernel::KernelRing;
-use crate::ring::probe::{memlock_allowed, memlock_needed};
+use crate::ring::probe::{Held, memlock_allowed};
 use crate::ring::{Errno, Setup};
 use crate::shard::slots::SLOTS_MAX;
 use crate::shard::{Failure, Parts, Shard};
@@ -129,7 +129,10 @@ impl Engine {
         let open_files_max = calls::descriptors_allowed() / OPEN_FILES_PART / count as u64;
         config.open_files = config.open_files.min(usize::try_from(open_files_max).unwrap_or(0));
         let mut notices = Vec::new();
-        let register_arena = arena_fits_memlock(&config.setup(), count, &mut notices);
+        let others = Held::of_process();
+        let setup = config.setup();
+        let register_arena = arena_fits_memlock(others.and(count, &setup), &mut notices);
+        let rings = others.and(count, &Setup { arena_registered: register_arena, ..setup });
 
         let admission = Arc::new(Admission::new(
             config.max_connections,
@@ -183,6 +186,7 @@ impl Engine {
         };
         match started.and_then(|()| engine.listen(&config, &mailboxes)) {
             Ok(()) => Ok(engine),
+            Err(Error::Ring(error)) => Err(engine.end_start(Error::Ring(error.of_rings(rings)))),
             Err(error) => Err(engine.end_start(error)),
         }
     }
@@ -455,14 +459,15 @@ pub(crate) fn message_of(panic: &(dyn Any + Send)) -> String {
 
 /// Returns whether the arenas of all shards fit into `RLIMIT_MEMLOCK` together with the rings. If
 /// not, the arenas stay unregistered, which makes reads of small files slightly slower.
-fn arena_fits_memlock(setup: &Setup, shards: usize, notices: &mut Vec<String>) -> bool {
+fn arena_fits_memlock(needed: Held, notices: &mut Vec<String>) -> bool {
     let Some(allowed) = memlock_allowed() else { return true };
-    let needed = memlock_needed(setup) * shards as u64;
-    if needed <= allowed {
+    let Held { rings, bytes } = needed;
+    if bytes <= allowed {
         return true;
     }
     notices.push(unregistered(&format!(
-        "{shards} shard(s) need {needed} bytes of locked memory, RLIMIT_MEMLOCK allows {allowed}"
+        "the {rings} ring(s) of this process need {bytes} bytes of locked memory, RLIMIT_MEMLOCK \
+         allows {allowed}"
     )));
     false
 }

@@ -16,7 +16,7 @@ mod listener;
 #[cfg(test)]
 mod tests;
 
-use super::probe::{Facts, SetupError};
+use super::probe::{Facts, SetupError, Share};
 use super::{
     Completion, Descriptor, Errno, FileStatus, Op, Pipe, Ring, RingCounters, Setup, Shutdown,
     Token, calls,
@@ -78,6 +78,8 @@ pub struct KernelRing {
     counters: RingCounters,
     /// The registered arena, if it is: reads into it need no page walk.
     arena: Option<Registered>,
+    /// Counts this ring for error messages of others.
+    _share: Option<Share>,
     page_bytes: u64,
     started: Instant,
 }
@@ -117,6 +119,7 @@ impl KernelRing {
             ended: 0,
             counters: RingCounters::default(),
             arena: None,
+            _share: None,
             page_bytes: direct::page_bytes(),
             started: Instant::now(),
         };
@@ -126,6 +129,7 @@ impl KernelRing {
                 .register_arena(setup, REGISTERED_BYTES_MAX)
                 .map_err(failed("io_uring_register(2), IORING_REGISTER_BUFFERS,"))?;
         }
+        this._share = Some(Share::of(&Setup { arena_registered: this.has_arena(), ..*setup }));
         Ok(this)
     }
 
