@@ -76,19 +76,29 @@ pub struct Config {
     /// order.
     pub listeners: Vec<SocketAddr>,
     /// The number of shards, 1 to 256: threads with one ring each. Default `None`: one shard per
-    /// CPU that the process may use ([`cpu::default_shards`](crate::cpu::default_shards)).
+    /// CPU that the process may use ([`cpu::default_shards`](crate::cpu::default_shards)). Without
+    /// `pin`, only CPUs of the calling thread count.
     pub shards: Option<usize>,
     /// Pins each shard to one CPU of the process's affinity mask. Default `true`, because a shard's
     /// memory and sockets then stay in the caches of one core.
+    ///
+    /// The mask is that of the process's first thread together with the calling thread's
+    /// ([`cpu::of_process`](crate::cpu::of_process)). A calling thread that is bound to fewer CPUs
+    /// is worth a notice ([`Engine::notices`](crate::Engine::notices)).
     pub pin: bool,
     /// The position of the first shard's CPU in the affinity mask, from 0. Default 0. Each further
-    /// shard takes the next CPU; the count wraps at the end of the mask.
+    /// shard takes the next CPU; the count wraps at the end of the mask. CPUs with fewer pinned
+    /// shards of the process come first, so that several engines of a process spread over the CPUs.
     pub pin_from: usize,
     /// The limit on open connections over all shards, accepted and outgoing: 1 to 1,048,576.
     ///
     /// Default 10,000: half of a usual hard limit of 20,000 descriptors, which leaves the other
-    /// half to files and waiting clients.
+    /// half to files and waiting clients. A soft `RLIMIT_NOFILE` that is not larger is worth a
+    /// notice ([`Engine::notices`](crate::Engine::notices)).
     pub max_connections: usize,
+    /// Raises the soft `RLIMIT_NOFILE` of the process to the hard limit. Default `false`, because
+    /// the limit belongs to the program: select(2) works only with descriptors below 1,024.
+    pub raise_descriptors: bool,
     /// The treatment of clients beyond `max_connections`. Default [`AtCapacity::Wait`].
     pub at_capacity: AtCapacity,
     /// The limit on connections from one IPv4 address or one IPv6 /64 prefix, 1 to 65,535.
@@ -303,6 +313,7 @@ impl Default for Config {
             pin: true,
             pin_from: 0,
             max_connections: 10_000,
+            raise_descriptors: false,
             at_capacity: AtCapacity::Wait,
             max_per_address: None,
             bans: Vec::new(),

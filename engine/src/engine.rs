@@ -2,7 +2,7 @@
 
 use crate::admission::{Admission, Bans, program};
 use crate::config::Config;
-use crate::cpu;
+use crate::cpu::{self, Place};
 use crate::error::Error;
 use crate::handler::Handler;
 use crate::ledger::{Ledger, Published};
@@ -30,6 +30,8 @@ use std::time::{Duration, Instant};
 const TEAR_DOWN_WAIT: Duration = Duration::from_millis(100);
 /// The time in which all listeners must get their addresses. The error says it, too.
 const LISTEN_WAIT: Duration = Duration::from_secs(1);
+/// The beginning of the notice about buffers that are not registered. There is at most one.
+const UNREGISTERED: &str = "the buffers are not registered with the kernel";
 /// The wait for running jobs after the last shard has ended.
 const JOBS_GRACE: Duration = Duration::from_secs(3);
 /// The divisor for `open_files`: kept files use at most this part of the process's descriptors.
@@ -124,11 +126,7 @@ impl Engine {
         mut config: Config,
         factory: impl Fn(usize) -> H + Send + Sync + 'static,
     ) -> Result<Self, Error> {
-        let count = config.shards.unwrap_or_else(cpu::default_shards);
-        check(&config, count)?;
-        let open_files_max = calls::descriptors_allowed() / OPEN_FILES_PART / count as u64;
-        config.open_files = config.open_files.min(usize::try_from(open_files_max).unwrap_or(0));
-        let mut notices = Vec::new();
+        let Prepared { count, cpus, mut notices } = prepare(&mut config)?;
         let others = Held::of_process();
         let setup = config.setup();
         let register_arena = arena_fits_memlock(others.and(count, &setup), &mut notices);
@@ -159,14 +157,14 @@ impl Engine {
             return Err(Error::Start { what: "starting the workers", source });
         }
 
-        let cpus = cpu::allowed();
-        let cpu_of = |shard| cpus.get((config.pin_from + shard) % cpus.len().max(1)).copied();
+        let pinned = if config.pin { count } else { 0 };
+        let mut places = Place::take(&cpus, config.pin_from, pinned).into_iter();
         let (ready, readiness) = sync_channel(count);
         let (ending, endings) = sync_channel(count);
         let plan = |(shard, (mailbox, jobs))| Plan {
             shard,
             register_arena,
-            cpu: if config.pin { cpu_of(shard) } else { None },
+            place: places.next(),
             config: config.clone(),
             mailbox,
             jobs,
@@ -277,7 +275,9 @@ impl Engine {
         for _ in 0..count {
             match readiness.recv() {
                 Ok(ready) => {
-                    if !ready? && self.notices.is_empty() {
+                    if !ready?
+                        && !self.notices.iter().any(|notice| notice.starts_with(UNREGISTERED))
+                    {
                         self.notices.push(unregistered(
                             "they do not fit into RLIMIT_MEMLOCK together with the other rings \
                              of this user",
@@ -348,6 +348,59 @@ impl Engine {
     }
 }
 
+/// The number of shards, the CPUs for them, and what the operator must know.
+struct Prepared {
+    count: usize,
+    cpus: Vec<usize>,
+    notices: Vec<String>,
+}
+
+/// Checks the configuration, and fits it to the limits of the process.
+fn prepare(config: &mut Config) -> Result<Prepared, Error> {
+    // A shard that is not pinned stays where the calling thread is.
+    let cpus = if config.pin { cpu::of_process() } else { cpu::allowed() };
+    let count = config.shards.unwrap_or_else(|| cpu::shards(cpus.len(), cpu::quota()));
+    check(config, count)?;
+    let mut notices = Vec::new();
+    let descriptors = descriptors(config, &mut notices);
+    notices.extend(bound_thread(&cpu::allowed(), &cpus));
+    let open_files_max = descriptors / OPEN_FILES_PART / count as u64;
+    config.open_files = config.open_files.min(usize::try_from(open_files_max).unwrap_or(0));
+    Ok(Prepared { count, cpus, notices })
+}
+
+/// Raises the limit on descriptors if the configuration asks for it. Returns the soft limit.
+fn descriptors(config: &Config, notices: &mut Vec<String>) -> u64 {
+    if config.raise_descriptors
+        && let Err(error) = calls::raise_descriptors()
+    {
+        notices.push(format!("cannot raise the limit on open files (RLIMIT_NOFILE): {error}"));
+    }
+    let (soft, hard) = calls::descriptors_allowed();
+    let connections = config.max_connections;
+    if soft <= connections as u64 {
+        notices.push(format!(
+            "max_connections is {connections}, but the limit on open files is {soft} (hard limit \
+             {hard}); clients beyond that wait until a descriptor is free; raise the limit \
+             (ulimit -n, systemd: LimitNOFILE=, or Config::raise_descriptors up to the hard \
+             limit) or lower max_connections"
+        ));
+    }
+    soft
+}
+
+/// A notice if the calling thread may not use all CPUs of the process.
+fn bound_thread(allowed: &[usize], cpus: &[usize]) -> Option<String> {
+    (allowed != cpus).then(|| {
+        format!(
+            "the thread that started the engine is bound to {} of {} CPUs of the process; the \
+             shards use all of them; set Config::shards and Config::pin_from to change that",
+            allowed.len(),
+            cpus.len()
+        )
+    })
+}
+
 /// Starts a thread for each plan. After a failure the further plans are dropped.
 fn spawn<H: Handler>(
     plans: Vec<Plan>,
@@ -374,7 +427,7 @@ fn spawn<H: Handler>(
 struct Plan {
     shard: usize,
     register_arena: bool,
-    cpu: Option<usize>,
+    place: Option<Place>,
     config: Config,
     mailbox: Mailbox,
     jobs: Port,
@@ -401,9 +454,9 @@ impl Plan {
     fn run<H: Handler>(mut self, make: impl FnOnce() -> H) -> Result<(), Error> {
         let _ending = self.ending.take();
         self.remote.enter_shard();
-        if let Some(cpu) = self.cpu {
+        if let Some(place) = &self.place {
             // Not fatal: the affinity mask may have changed since it was read.
-            let _ = cpu::pin(cpu);
+            let _ = cpu::pin(place.cpu());
         }
         let mut setup = self.config.setup();
         setup.arena_registered = self.register_arena;
@@ -474,7 +527,7 @@ fn arena_fits_memlock(needed: Held, notices: &mut Vec<String>) -> bool {
 
 fn unregistered(why: &str) -> String {
     format!(
-        "the buffers are not registered with the kernel: {why}; raise RLIMIT_MEMLOCK (ulimit -l, \
+        "{UNREGISTERED}: {why}; raise RLIMIT_MEMLOCK (ulimit -l, \
          systemd: LimitMEMLOCK=) or use fewer or smaller buffers"
     )
 }

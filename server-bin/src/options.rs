@@ -412,6 +412,7 @@ impl Capacity {
         Config {
             shards: self.shards.0,
             max_connections: self.max_connections,
+            raise_descriptors: true,
             receive_buffers: self.buffers,
             ..Config::default()
         }

@@ -37,12 +37,23 @@ pub(crate) fn signal_event(event: Descriptor) {
     unsafe { libc::write(event.0, (&raw const one).cast(), 8) };
 }
 
-/// The soft `RLIMIT_NOFILE`.
-pub(crate) fn descriptors_allowed() -> u64 {
+/// `RLIMIT_NOFILE`, soft and hard.
+pub(crate) fn descriptors_allowed() -> (u64, u64) {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the call fills the limit.
     unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
-    limit.rlim_cur
+    (limit.rlim_cur, limit.rlim_max)
+}
+
+/// Raises the soft `RLIMIT_NOFILE` to the hard one.
+pub(crate) fn raise_descriptors() -> io::Result<()> {
+    let (soft, hard) = descriptors_allowed();
+    if soft == hard {
+        return Ok(());
+    }
+    let limit = libc::rlimit { rlim_cur: hard, rlim_max: hard };
+    // SAFETY: the kernel reads the limit during the call.
+    checked(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }).map(drop)
 }
 
 /// File systems that open a file and read what they have cached without asking anybody: local

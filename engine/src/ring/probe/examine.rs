@@ -195,7 +195,7 @@ fn limits(request: &Request) -> Vec<Limit> {
         locked_memory(request, memlock_allowed()),
         backlog(request, sysctl("net/core/somaxconn")),
         pipes(request, pipe_pages_allowed()),
-        cpus(request, cpu::allowed().len(), cpu::quota()),
+        cpus(request, cpu::of_process().len(), cpu::quota()),
     ]
 }
 
