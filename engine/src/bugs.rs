@@ -61,7 +61,7 @@ mod switches {
         "file-not-asked" => "simulation::changes",
         /// Bytes that follow an uploaded file in the receive buffers are written into the file.
         "file-swallows-the-stream" => "simulation",
-        /// A one-shot receive that waits for its peer keeps the turn of one that waits for a buffer.
+        /// A one-shot receive with nothing to read keeps the turn of one that waits for a buffer.
         "idle-keeps-turn" => "simulation",
         /// The multishot receive stays armed while an upload is spliced from the same socket.
         "multishot-beside-splice" => "simulation",

@@ -61,7 +61,8 @@ pub enum AtCapacity {
 /// `output_bytes_max` bytes of queued output on the heap.
 ///
 /// # Time
-/// The timeouts of a connection have a resolution of 4 ms. A timeout of zero counts as 1 ms.
+/// The timeouts of a connection have a resolution of 4 ms. No duration may be zero. A duration
+/// below 1 ms counts as 1 ms.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The addresses to listen on. Default: none, which makes a pure client.
@@ -69,25 +70,38 @@ pub struct Config {
     /// Each shard opens its own socket per address (`SO_REUSEPORT`, socket(7)). Port 0 takes a
     /// free port; [`Engine::addresses`](crate::Engine::addresses) returns it. At most 65,535
     /// addresses.
+    ///
+    /// `[::]` takes IPv4 clients as well (`net.ipv6.bindv6only`), unless the list has an IPv4
+    /// address with the same port. `0.0.0.0:P` and `[::]:P` can therefore stand together, in any
+    /// order.
     pub listeners: Vec<SocketAddr>,
     /// The number of shards, 1 to 256: threads with one ring each. Default `None`: one shard per
-    /// CPU that the process may use ([`cpu::default_shards`](crate::cpu::default_shards)).
+    /// CPU that the process may use ([`cpu::default_shards`](crate::cpu::default_shards)). Without
+    /// `pin`, only CPUs of the calling thread count.
     pub shards: Option<usize>,
     /// Pins each shard to one CPU of the process's affinity mask. Default `true`, because a shard's
     /// memory and sockets then stay in the caches of one core.
+    ///
+    /// The mask is that of the process's first thread together with the calling thread's
+    /// ([`cpu::of_process`](crate::cpu::of_process)). A calling thread that is bound to fewer CPUs
+    /// is worth a notice ([`Engine::notices`](crate::Engine::notices)).
     pub pin: bool,
     /// The position of the first shard's CPU in the affinity mask, from 0. Default 0. Each further
-    /// shard takes the next CPU; the count wraps at the end of the mask.
+    /// shard takes the next CPU; the count wraps at the end of the mask. CPUs with fewer pinned
+    /// shards of the process come first, so that several engines of a process spread over the CPUs.
     pub pin_from: usize,
     /// The limit on open connections over all shards, accepted and outgoing: 1 to 1,048,576.
     ///
     /// Default 10,000: half of a usual hard limit of 20,000 descriptors, which leaves the other
-    /// half to files and waiting clients.
+    /// half to files and waiting clients. A soft `RLIMIT_NOFILE` that is not larger is worth a
+    /// notice ([`Engine::notices`](crate::Engine::notices)).
     pub max_connections: usize,
+    /// Raises the soft `RLIMIT_NOFILE` of the process to the hard limit. Default `false`, because
+    /// the limit belongs to the program: select(2) works only with descriptors below 1,024.
+    pub raise_descriptors: bool,
     /// The treatment of clients beyond `max_connections`. Default [`AtCapacity::Wait`].
     pub at_capacity: AtCapacity,
-    /// Whether the connection that has been idle for longest ends when a client finds no free
-    /// permit. Default `false`. The client then waits for it to end, with every `at_capacity`.
+    /// Ends the connection that has been idle for longest when a client finds no free permit. Default `false`. The client then waits for it to end, with every `at_capacity`.
     ///
     /// A connection is idle when nothing has happened on it for 100 ms, and nothing is queued,
     /// unread, unacknowledged or under way: between two requests, or before the first one. Outgoing
@@ -131,8 +145,8 @@ pub struct Config {
     /// each, the pipes of eight shards stay below the 16,384 pages at which the kernel shrinks the
     /// pipes of an unprivileged user (pipe(7), `pipe-user-pages-soft`).
     pub pipes: u32,
-    /// The size of a pipe in bytes, which one splice(2) can move. Default 256 KiB. The kernel may
-    /// grant less (fcntl(2), `F_SETPIPE_SZ`).
+    /// The size of a pipe, which one splice(2) can move: 4 KiB to 1 GiB. Default 256 KiB. The
+    /// kernel may grant less (fcntl(2), `F_SETPIPE_SZ`).
     pub pipe_bytes: u32,
     /// The number of bytes that one sendfile(2) call sends of a file in the page cache. Default
     /// 1 MiB.
@@ -257,13 +271,15 @@ pub struct Config {
     /// connection is paused until one of its jobs is done.
     pub jobs_per_connection_max: u32,
     /// The idle time before the first TCP keepalive probe on accepted connections, in whole seconds
-    /// (`TCP_KEEPIDLE`, tcp(7)). Default 60 s; `None`: no keepalive.
+    /// (`TCP_KEEPIDLE`, tcp(7)): 1 s to 32,767 s, about nine hours. Default 60 s; `None`: no
+    /// keepalive.
     ///
     /// Four unanswered probes, a quarter of this time apart, end the connection. A vanished peer is
     /// therefore noticed after twice this time.
     pub tcp_keepalive: Option<Duration>,
     /// The time after which unacknowledged data ends an accepted connection (`TCP_USER_TIMEOUT`,
-    /// tcp(7)). Default 60 s; `None`: the kernel's own timeout.
+    /// tcp(7)): 1 ms to 2,147,483,647 ms, about 24 days. Default 60 s; `None`: the kernel's own
+    /// timeout.
     pub tcp_user_timeout: Option<Duration>,
 }
 
@@ -309,6 +325,7 @@ impl Default for Config {
             pin: true,
             pin_from: 0,
             max_connections: 10_000,
+            raise_descriptors: false,
             at_capacity: AtCapacity::Wait,
             evict_idle: false,
             max_per_address: None,

@@ -2,7 +2,7 @@
 
 use crate::admission::{Admission, Bans, program};
 use crate::config::Config;
-use crate::cpu;
+use crate::cpu::{self, Place};
 use crate::error::Error;
 use crate::handler::Handler;
 use crate::ledger::{Ledger, Published};
@@ -11,7 +11,7 @@ use crate::memory::Arena;
 use crate::remote::{BANS_MAX, Remote};
 use crate::ring::calls::{self, ListenerOptions};
 use crate::ring::kernel::KernelRing;
-use crate::ring::probe::{memlock_allowed, memlock_needed};
+use crate::ring::probe::{Held, memlock_allowed};
 use crate::ring::{Errno, Setup};
 use crate::shard::slots::SLOTS_MAX;
 use crate::shard::{Failure, Parts, Shard};
@@ -24,10 +24,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The wait for operations in flight after a ring has failed. Then their memory is leaked.
 const TEAR_DOWN_WAIT: Duration = Duration::from_millis(100);
+/// The time in which all listeners must get their addresses. The error says it, too.
+const LISTEN_WAIT: Duration = Duration::from_secs(1);
+/// The beginning of the notice about buffers that are not registered. There is at most one.
+const UNREGISTERED: &str = "the buffers are not registered with the kernel";
 /// The wait for running jobs after the last shard has ended.
 const JOBS_GRACE: Duration = Duration::from_secs(3);
 /// The divisor for `open_files`: kept files use at most this part of the process's descriptors.
@@ -36,6 +40,13 @@ const OPEN_FILES_PART: u64 = 16;
 const SHARDS_MAX: usize = 256;
 /// The sizes that a receive or send buffer may have.
 const BUFFER_BYTES: RangeInclusive<u64> = 64..=1 << 20;
+/// The sizes that a pipe may have. The kernel rounds them up to a power of two of pages.
+const PIPE_BYTES: RangeInclusive<u64> = 4_096..=1 << 30;
+/// `TCP_KEEPIDLE` (tcp(7)) is at most `MAX_TCP_KEEPIDLE` of the kernel's <net/tcp.h>.
+const KEEPALIVE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(32_767);
+/// `TCP_USER_TIMEOUT` (tcp(7)) is a positive int.
+const USER_TIMEOUT: RangeInclusive<Duration> =
+    Duration::from_millis(1)..=Duration::from_millis(i32::MAX as u64);
 
 /// A running engine: its shards, their threads and their listeners.
 ///
@@ -100,8 +111,10 @@ impl Engine {
     /// Starts the engine: the shards, the workers, then the listeners.
     ///
     /// `factory` is called once on the thread of each shard, with the shard's number from 0, and
-    /// returns its handler. The listeners are opened when every shard is ready. If anything fails,
-    /// `start` ends all shards again before it returns the error.
+    /// returns its handler. The listeners are opened when every shard is ready. For an address in
+    /// use, `start` tries again for one second, because the sockets of a killed process live on for
+    /// some milliseconds. If anything fails, `start` ends all shards again before it returns the
+    /// error.
     ///
     /// # Errors
     /// * [`Error::Config`]: a field of `config` is out of range.
@@ -113,12 +126,11 @@ impl Engine {
         mut config: Config,
         factory: impl Fn(usize) -> H + Send + Sync + 'static,
     ) -> Result<Self, Error> {
-        let count = config.shards.unwrap_or_else(cpu::default_shards);
-        check(&config, count)?;
-        let open_files_max = calls::descriptors_allowed() / OPEN_FILES_PART / count as u64;
-        config.open_files = config.open_files.min(usize::try_from(open_files_max).unwrap_or(0));
-        let mut notices = Vec::new();
-        let register_arena = arena_fits_memlock(&config.setup(), count, &mut notices);
+        let Prepared { count, cpus, mut notices } = prepare(&mut config)?;
+        let others = Held::of_process();
+        let setup = config.setup();
+        let register_arena = arena_fits_memlock(others.and(count, &setup), &mut notices);
+        let rings = others.and(count, &Setup { arena_registered: register_arena, ..setup });
 
         let admission = Arc::new(Admission::new(
             config.max_connections,
@@ -145,14 +157,14 @@ impl Engine {
             return Err(Error::Start { what: "starting the workers", source });
         }
 
-        let cpus = cpu::allowed();
-        let cpu_of = |shard| cpus.get((config.pin_from + shard) % cpus.len().max(1)).copied();
+        let pinned = if config.pin { count } else { 0 };
+        let mut places = Place::take(&cpus, config.pin_from, pinned).into_iter();
         let (ready, readiness) = sync_channel(count);
         let (ending, endings) = sync_channel(count);
         let plan = |(shard, (mailbox, jobs))| Plan {
             shard,
             register_arena,
-            cpu: if config.pin { cpu_of(shard) } else { None },
+            place: places.next(),
             config: config.clone(),
             mailbox,
             jobs,
@@ -172,6 +184,7 @@ impl Engine {
         };
         match started.and_then(|()| engine.listen(&config, &mailboxes)) {
             Ok(()) => Ok(engine),
+            Err(Error::Ring(error)) => Err(engine.end_start(Error::Ring(error.of_rings(rings)))),
             Err(error) => Err(engine.end_start(error)),
         }
     }
@@ -262,7 +275,9 @@ impl Engine {
         for _ in 0..count {
             match readiness.recv() {
                 Ok(ready) => {
-                    if !ready? && self.notices.is_empty() {
+                    if !ready?
+                        && !self.notices.iter().any(|notice| notice.starts_with(UNREGISTERED))
+                    {
                         self.notices.push(unregistered(
                             "they do not fit into RLIMIT_MEMLOCK together with the other rings \
                              of this user",
@@ -280,13 +295,14 @@ impl Engine {
     }
 
     fn listen(&mut self, config: &Config, mailboxes: &[Sending]) -> Result<(), Error> {
-        let seconds = |duration: Duration| duration.as_secs().max(1) as u32;
         let filter = program(&Bans::new(&config.bans)).filter(|_| !config.bans.is_empty());
         let options = ListenerOptions {
+            addresses: &config.listeners,
+            deadline: Instant::now() + LISTEN_WAIT,
             filter: filter.as_deref().unwrap_or_default(),
             filter_failed: Cell::new(None),
             backlog: config.backlog,
-            keepalive_s: config.tcp_keepalive.map(seconds),
+            keepalive_s: config.tcp_keepalive.map(|after| after.as_secs() as u32),
             user_timeout_ms: config.tcp_user_timeout.map(|after| after.as_millis() as u32),
         };
         let mut of_shard: Vec<Sockets> = mailboxes.iter().map(|_| Sockets::default()).collect();
@@ -332,6 +348,59 @@ impl Engine {
     }
 }
 
+/// The number of shards, the CPUs for them, and what the operator must know.
+struct Prepared {
+    count: usize,
+    cpus: Vec<usize>,
+    notices: Vec<String>,
+}
+
+/// Checks the configuration, and fits it to the limits of the process.
+fn prepare(config: &mut Config) -> Result<Prepared, Error> {
+    // A shard that is not pinned stays where the calling thread is.
+    let cpus = if config.pin { cpu::of_process() } else { cpu::allowed() };
+    let count = config.shards.unwrap_or_else(|| cpu::shards(cpus.len(), cpu::quota()));
+    check(config, count)?;
+    let mut notices = Vec::new();
+    let descriptors = descriptors(config, &mut notices);
+    notices.extend(bound_thread(&cpu::allowed(), &cpus));
+    let open_files_max = descriptors / OPEN_FILES_PART / count as u64;
+    config.open_files = config.open_files.min(usize::try_from(open_files_max).unwrap_or(0));
+    Ok(Prepared { count, cpus, notices })
+}
+
+/// Raises the limit on descriptors if the configuration asks for it. Returns the soft limit.
+fn descriptors(config: &Config, notices: &mut Vec<String>) -> u64 {
+    if config.raise_descriptors
+        && let Err(error) = calls::raise_descriptors()
+    {
+        notices.push(format!("cannot raise the limit on open files (RLIMIT_NOFILE): {error}"));
+    }
+    let (soft, hard) = calls::descriptors_allowed();
+    let connections = config.max_connections;
+    if soft <= connections as u64 {
+        notices.push(format!(
+            "max_connections is {connections}, but the limit on open files is {soft} (hard limit \
+             {hard}); clients beyond that wait until a descriptor is free; raise the limit \
+             (ulimit -n, systemd: LimitNOFILE=, or Config::raise_descriptors up to the hard \
+             limit) or lower max_connections"
+        ));
+    }
+    soft
+}
+
+/// A notice if the calling thread may not use all CPUs of the process.
+fn bound_thread(allowed: &[usize], cpus: &[usize]) -> Option<String> {
+    (allowed != cpus).then(|| {
+        format!(
+            "the thread that started the engine is bound to {} of {} CPUs of the process; the \
+             shards use all of them; set Config::shards and Config::pin_from to change that",
+            allowed.len(),
+            cpus.len()
+        )
+    })
+}
+
 /// Starts a thread for each plan. After a failure the further plans are dropped.
 fn spawn<H: Handler>(
     plans: Vec<Plan>,
@@ -358,7 +427,7 @@ fn spawn<H: Handler>(
 struct Plan {
     shard: usize,
     register_arena: bool,
-    cpu: Option<usize>,
+    place: Option<Place>,
     config: Config,
     mailbox: Mailbox,
     jobs: Port,
@@ -385,9 +454,9 @@ impl Plan {
     fn run<H: Handler>(mut self, make: impl FnOnce() -> H) -> Result<(), Error> {
         let _ending = self.ending.take();
         self.remote.enter_shard();
-        if let Some(cpu) = self.cpu {
+        if let Some(place) = &self.place {
             // Not fatal: the affinity mask may have changed since it was read.
-            let _ = cpu::pin(cpu);
+            let _ = cpu::pin(place.cpu());
         }
         let mut setup = self.config.setup();
         setup.arena_registered = self.register_arena;
@@ -443,21 +512,22 @@ pub(crate) fn message_of(panic: &(dyn Any + Send)) -> String {
 
 /// Returns whether the arenas of all shards fit into `RLIMIT_MEMLOCK` together with the rings. If
 /// not, the arenas stay unregistered, which makes reads of small files slightly slower.
-fn arena_fits_memlock(setup: &Setup, shards: usize, notices: &mut Vec<String>) -> bool {
+fn arena_fits_memlock(needed: Held, notices: &mut Vec<String>) -> bool {
     let Some(allowed) = memlock_allowed() else { return true };
-    let needed = memlock_needed(setup) * shards as u64;
-    if needed <= allowed {
+    let Held { rings, bytes } = needed;
+    if bytes <= allowed {
         return true;
     }
     notices.push(unregistered(&format!(
-        "{shards} shard(s) need {needed} bytes of locked memory, RLIMIT_MEMLOCK allows {allowed}"
+        "the {rings} ring(s) of this process need {bytes} bytes of locked memory, RLIMIT_MEMLOCK \
+         allows {allowed}"
     )));
     false
 }
 
 fn unregistered(why: &str) -> String {
     format!(
-        "the buffers are not registered with the kernel: {why}; raise RLIMIT_MEMLOCK (ulimit -l, \
+        "{UNREGISTERED}: {why}; raise RLIMIT_MEMLOCK (ulimit -l, \
          systemd: LimitMEMLOCK=) or use fewer or smaller buffers"
     )
 }
@@ -468,7 +538,8 @@ fn check(config: &Config, shards: usize) -> Result<(), Error> {
     let per_address = config.max_per_address.map_or(1, u64::from);
     let (receive_bytes, send_bytes) = (config.receive_buffer_bytes, config.send_buffer_bytes);
     let per_connection = config.jobs_per_connection_max as u64;
-    let ranges: [(&'static str, u64, RangeInclusive<u64>, &'static str); 16] = [
+    let pipe_bytes = config.pipe_bytes.into();
+    let ranges: [(&'static str, u64, RangeInclusive<u64>, &'static str); 17] = [
         ("shards", shards as u64, 1..=SHARDS_MAX as u64, "1 to 256"),
         ("max_connections", config.max_connections as u64, 1..=slots_max, "1 to 1048576"),
         ("max_per_address", per_address, 1..=65_535, "1 to 65535, or None for no limit"),
@@ -477,6 +548,7 @@ fn check(config: &Config, shards: usize) -> Result<(), Error> {
         ("send_buffer_bytes", send_bytes.into(), BUFFER_BYTES, "64 to 1048576 (1 MiB)"),
         ("send_buffers", config.send_buffers.into(), 1..=65_536, "1 to 65536"),
         ("pipes", config.pipes.into(), 1..=65_536, "1 to 65536"),
+        ("pipe_bytes", pipe_bytes, PIPE_BYTES, "4096 to 1073741824 (1 GiB)"),
         ("backlog", config.backlog.into(), 1..=65_535, "1 to 65535"),
         ("io_workers_max", config.io_workers_max.into(), 1..=1024, "1 to 1024"),
         ("workers", config.workers as u64, 0..=workers_max, "0 to 1024"),
@@ -491,7 +563,39 @@ fn check(config: &Config, shards: usize) -> Result<(), Error> {
             return Err(Error::Config { key, value: value.to_string(), remedy });
         }
     }
+    check_durations(config)?;
     check_relations(config)
+}
+
+/// The checks of durations. `None` means that there is no such limit.
+fn check_durations(config: &Config) -> Result<(), Error> {
+    let positive = "longer than 0";
+    let (shortest, longest) = (Duration::from_nanos(1), Duration::MAX);
+    let any = |key, value| (key, value, shortest..=longest, positive);
+    let durations = [
+        any("open_files_valid", Some(config.open_files_valid)),
+        any("park_after", Some(config.park_after)),
+        any("idle_timeout", config.idle_timeout),
+        any("receive_timeout", config.receive_timeout),
+        any("write_timeout", config.write_timeout),
+        any("transfer_timeout", config.transfer_timeout),
+        any("connect_timeout", Some(config.connect_timeout)),
+        any("linger_timeout", Some(config.linger_timeout)),
+        any("accept_backoff", Some(config.accept_backoff)),
+        ("tcp_keepalive", config.tcp_keepalive, KEEPALIVE, "1 s to 32767 s, or None"),
+        (
+            "tcp_user_timeout",
+            config.tcp_user_timeout,
+            USER_TIMEOUT,
+            "1 ms to 2147483647 ms, or None",
+        ),
+    ];
+    for (key, value, range, remedy) in durations {
+        if let Some(value) = value.filter(|value| !range.contains(value)) {
+            return Err(Error::Config { key, value: format!("{value:?}"), remedy });
+        }
+    }
+    Ok(())
 }
 
 /// The checks of values that depend on each other or are powers of two.

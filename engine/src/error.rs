@@ -85,9 +85,9 @@ impl fmt::Display for Error {
                 write!(f, "cannot listen on {address}: {source}")?;
                 match source.raw_os_error() {
                     Some(libc::EADDRINUSE) => f.write_str(
-                        "; another process or another listener of this engine uses the port \
-                         (ss -ltnp shows the process): stop it, choose another port, or use port \
-                         0 for a free one",
+                        "; another process or another listener of this engine has used the port \
+                         for 1 second (ss -ltnp shows the process): stop it, choose another port, \
+                         or use port 0 for a free one",
                     ),
                     Some(libc::EACCES) => f.write_str(
                         "; ports below net.ipv4.ip_unprivileged_port_start need \

@@ -316,7 +316,7 @@ impl Ledger {
             add(&mut sum, &shard.read());
         }
         let permits = Pair { total: admission.total() as u64, free: admission.free() as u64 };
-        let total = crate::ring::calls::descriptors_allowed();
+        let total = crate::ring::calls::descriptors_allowed().0;
         let descriptors = Pair { total, free: total.saturating_sub(sum.descriptors) };
         let (workers, jobs_queued, jobs_running) =
             (pool.workers() as u64, pool.queued(), pool.running());

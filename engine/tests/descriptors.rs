@@ -53,6 +53,14 @@ fn limit_descriptors(soft: usize) {
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
 }
 
+/// The soft and the hard limit.
+fn limits() -> (u64, u64) {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointer is to a limit on the stack.
+    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) }, 0);
+    (limit.rlim_cur, limit.rlim_max)
+}
+
 #[test]
 fn out_of_descriptors_it_pauses_and_recovers_by_itself() {
     // The clients' sockets are made before the limit closes behind them; it must be there when
@@ -66,7 +74,12 @@ fn out_of_descriptors_it_pauses_and_recovers_by_itself() {
         shards: Some(1),
         ..Config::default()
     };
-    let engine = Engine::start(config, |_| Echo).unwrap();
+    let engine = Engine::start(config.clone(), |_| Echo).unwrap();
+    // The engine leaves the limit alone, and says that it is low.
+    let (soft, hard) = limits();
+    assert!(soft < 1_000 && soft < hard, "{soft} of {hard}");
+    let notice = format!("the limit on open files is {soft} (hard limit {hard})");
+    assert!(engine.notices().iter().any(|it| it.contains(&notice)), "{:?}", engine.notices());
     let remote = engine.remote();
     let mut stat = stat_of("shard-0");
     for socket in &sockets {
@@ -94,4 +107,11 @@ fn out_of_descriptors_it_pauses_and_recovers_by_itself() {
     remote.drain(PATIENCE).unwrap();
     let ledger = engine.join().unwrap();
     assert!(ledger.balanced() && ledger.open() == 0, "{}", ledger.to_json());
+
+    let raising = Config { raise_descriptors: true, max_connections: 100, ..config };
+    let engine = Engine::start(raising, |_| Echo).unwrap();
+    assert_eq!(limits(), (hard, hard));
+    assert!(!engine.notices().iter().any(|it| it.contains("open files")), "{:?}", engine.notices());
+    engine.remote().drain(PATIENCE).unwrap();
+    assert!(engine.join().unwrap().balanced());
 }

@@ -7,7 +7,7 @@ use clap::builder::{BoolishValueParser, RangedU64ValueParser};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use ringwright::{AtCapacity, Config, Prefix, Probe};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -172,11 +172,11 @@ pub struct Http {
     /// Serve the files of this directory.
     #[arg(env = "RINGWRIGHTD_DIR", default_value = ".")]
     pub dir: PathBuf,
-    /// Listen on this address and port; repeat the option or use commas for several. Port 0 picks
-    /// a free port.
+    /// Listen on this address and port; repeat the option or use commas for several. A name stands
+    /// for all of its addresses. Port 0 picks a free port for each address.
     #[arg(long, value_name = "ADDR", env = "RINGWRIGHTD_LISTEN", value_delimiter = ',',
-        default_value = "127.0.0.1:8080", value_parser = address)]
-    pub listen: Vec<SocketAddr>,
+        default_value = "127.0.0.1:8080", value_parser = addresses)]
+    pub listen: Vec<Addresses>,
     /// Answer 408 and close if a request head is incomplete this long after its first byte, or its
     /// body this long after the head. `never` disables the limit.
     #[arg(long, value_name = "DURATION", env = "RINGWRIGHTD_REQUEST_TIMEOUT",
@@ -214,11 +214,11 @@ pub struct Http {
 /// `ringwrightd echo`.
 #[derive(Debug, Args)]
 pub struct Echo {
-    /// Listen on this address and port; repeat the option or use commas for several. Port 0 picks
-    /// a free port.
+    /// Listen on this address and port; repeat the option or use commas for several. A name stands
+    /// for all of its addresses. Port 0 picks a free port for each address.
     #[arg(long, value_name = "ADDR", env = "RINGWRIGHTD_LISTEN", value_delimiter = ',',
-        default_value = "127.0.0.1:7000", value_parser = address)]
-    pub listen: Vec<SocketAddr>,
+        default_value = "127.0.0.1:7000", value_parser = addresses)]
+    pub listen: Vec<Addresses>,
     /// End connections at random, to test how clients reconnect. After its accept and after each
     /// receive, a connection ends with this probability, such as 0.01 or 1%. Default: never.
     #[arg(long, value_name = "PROBABILITY", env = "RINGWRIGHTD_DISCONNECT_RATE",
@@ -244,11 +244,11 @@ pub struct Packets {
     /// Serve the files of this directory, and store uploads there.
     #[arg(env = "RINGWRIGHTD_DIR", default_value = ".")]
     pub dir: PathBuf,
-    /// Listen on this address and port; repeat the option or use commas for several. Port 0 picks
-    /// a free port.
+    /// Listen on this address and port; repeat the option or use commas for several. A name stands
+    /// for all of its addresses. Port 0 picks a free port for each address.
     #[arg(long, value_name = "ADDR", env = "RINGWRIGHTD_LISTEN", value_delimiter = ',',
-        default_value = "127.0.0.1:7100", value_parser = address)]
-    pub listen: Vec<SocketAddr>,
+        default_value = "127.0.0.1:7100", value_parser = addresses)]
+    pub listen: Vec<Addresses>,
     /// Refuse an upload larger than this. The total is not limited: use file system quotas for
     /// that.
     #[arg(long, value_name = "SIZE", env = "RINGWRIGHTD_UPLOAD_MAX", default_value = "16GiB",
@@ -362,10 +362,10 @@ pub struct Common {
         default_value = "30s", value_parser = duration)]
     pub drain_timeout: Duration,
     /// Serve /metrics, /livez, /readyz, /ledger, /connections, /bans and a live page on this
-    /// address; none by default. There is no password: anyone who can connect can close
-    /// connections and ban addresses.
-    #[arg(long, value_name = "ADDR", env = "RINGWRIGHTD_ADMIN", value_parser = address)]
-    pub admin: Option<SocketAddr>,
+    /// address, or on all addresses of this name; none by default. There is no password: anyone who
+    /// can connect can close connections and ban addresses.
+    #[arg(long, value_name = "ADDR", env = "RINGWRIGHTD_ADMIN", value_parser = addresses)]
+    pub admin: Option<Addresses>,
     /// Set the size of a receive buffer, 64 to 1MiB. Larger buffers need fewer receives and more
     /// memory.
     #[arg(long, value_name = "SIZE", env = "RINGWRIGHTD_BUFFER_SIZE", default_value = "4KiB",
@@ -382,6 +382,10 @@ pub struct Common {
     )]
     pub probe: ProbeWith,
 }
+
+/// An address to listen on, or the addresses of a name. Never empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Addresses(pub Vec<SocketAddr>);
 
 /// `--shards`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -421,6 +425,7 @@ impl Capacity {
         Config {
             shards: self.shards.0,
             max_connections: self.max_connections,
+            raise_descriptors: true,
             receive_buffers: self.buffers,
             ..Config::default()
         }
@@ -430,9 +435,16 @@ impl Capacity {
 impl Common {
     /// The engine's settings for these options.
     #[must_use]
-    pub fn config(&self, listeners: &[SocketAddr]) -> Config {
+    pub fn config(&self, listen: &[Addresses]) -> Config {
+        let mut listeners = Vec::new();
+        for address in listen.iter().flat_map(|addresses| &addresses.0) {
+            // A name may stand for an address that is also given. Each port 0 is a port of its own.
+            if address.port() == 0 || !listeners.contains(address) {
+                listeners.push(*address);
+            }
+        }
         Config {
-            listeners: listeners.to_vec(),
+            listeners,
             pin_from: self.pin_from,
             at_capacity: match self.at_capacity {
                 WhenFull::Wait => AtCapacity::Wait,
@@ -492,12 +504,28 @@ fn buffer_size(text: &str) -> Result<u32, String> {
     })
 }
 
-fn address(text: &str) -> Result<SocketAddr, String> {
+fn addresses(text: &str) -> Result<Addresses, String> {
     let expected = "expected an address and a port, such as 127.0.0.1:8080, [::]:80 or localhost:0";
-    text.to_socket_addrs()
-        .map_err(|error| format!("{expected} ({error})"))?
-        .next()
-        .ok_or_else(|| expected.into())
+    let resolved = text.to_socket_addrs().map_err(|error| format!("{expected} ({error})"))?;
+    let mut all = Vec::new();
+    for address in resolved {
+        if !all.contains(&address) {
+            all.push(address);
+        }
+    }
+    if all.is_empty() { Err(expected.into()) } else { Ok(Addresses(usable(all))) }
+}
+
+/// The addresses that this machine has, or all if it has none of them; the engine then says why it
+/// cannot listen. /etc/hosts often gives localhost the address ::1 where IPv6 is switched off.
+fn usable(all: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let is_missing = |address: &SocketAddr| {
+        let on_any_port = SocketAddr::new(address.ip(), 0);
+        let errno = TcpListener::bind(on_any_port).err().and_then(|error| error.raw_os_error());
+        matches!(errno, Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT))
+    };
+    let (missing, found): (Vec<_>, Vec<_>) = all.into_iter().partition(is_missing);
+    if found.is_empty() { missing } else { found }
 }
 
 #[cfg(test)]
@@ -571,6 +599,26 @@ mod tests {
             assert_eq!(refused_by_the_engine(allowed), last, "{key}");
             assert_eq!(refused_by_the_engine(refused), key);
         }
+    }
+
+    #[test]
+    fn an_address_given_twice_is_one_listener() {
+        let listeners = |listen: &str| {
+            let options = Options::try_parse_from(["ringwrightd", "echo", "--listen", listen]);
+            let Command::Echo(echo) = options.unwrap().command else { panic!("expected echo") };
+            echo.common.config(&echo.listen).listeners.len()
+        };
+        assert_eq!(listeners("127.0.0.1:80,[::1]:80,127.0.0.1:80"), 2);
+        assert_eq!(listeners("127.0.0.1:0,127.0.0.1:0"), 2);
+    }
+
+    #[test]
+    fn addresses_of_other_machines_are_left_out_if_one_is_here() {
+        // 203.0.113.0/24 is reserved for documentation (RFC 5737).
+        let [here, elsewhere, other] =
+            ["127.0.0.1:80", "203.0.113.1:80", "203.0.113.2:80"].map(|text| text.parse().unwrap());
+        assert_eq!(usable(vec![elsewhere, here, other]), [here]);
+        assert_eq!(usable(vec![elsewhere, other]), [elsewhere, other]);
     }
 
     #[test]
@@ -682,7 +730,7 @@ mod tests {
         let Command::Packets(packets) = options.command else { panic!("expected packets") };
         assert_eq!((packets.workers, packets.upload_max), (2, 16 << 30));
         assert_eq!(packets.offer_timeout, Duration::from_secs(30));
-        assert_eq!(packets.listen, ["127.0.0.1:7100".parse().unwrap()]);
+        assert_eq!(packets.listen, [Addresses(vec!["127.0.0.1:7100".parse().unwrap()])]);
         assert!(!packets.read_only && !packets.replace && !packets.sync);
         let options = ["ringwrightd", "packets", "--workers", "0", "--replace", "--sync"];
         let options = Options::try_parse_from(options).unwrap();

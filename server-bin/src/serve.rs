@@ -4,7 +4,7 @@ use crate::admin::{Admin, Condition, Watched};
 use crate::echo::disconnect::{Disconnecting, Rules};
 use crate::echo::ending::Endings;
 use crate::options::{Common, Echo, Http, Packets, Switch};
-use crate::{access_log, descriptors, echo, files, packets};
+use crate::{access_log, echo, files, packets};
 use ringwright::{Config, Directory, Engine, Framing, Handler, Reason, Remote};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
@@ -157,14 +157,13 @@ fn serve<H: Handler>(
     watched: Watched,
     factory: impl Fn(usize) -> H + Send + Sync + 'static,
 ) -> Result<(), String> {
-    raise_open_files(&config);
     // Installed before the engine starts, so that an early signal is not lost.
     let signals = Signals::new([SIGINT, SIGTERM])
         .map_err(|error| format!("cannot install handlers for SIGINT and SIGTERM: {error}"))?;
     let watched = Arc::new(watched);
     // Started before the engine, so that it can report that the engine starts.
-    let admin = match options.admin {
-        Some(address) => Some(Admin::start(address, &watched)?),
+    let admin = match &options.admin {
+        Some(addresses) => Some(Admin::start(&addresses.0, &watched)?),
         None => None,
     };
     let engine = Engine::start(config, factory).map_err(|error| error.to_string())?;
@@ -174,7 +173,8 @@ fn serve<H: Handler>(
     let mut listeners: Vec<String> =
         engine.addresses().iter().map(|address| format!("{scheme}://{address}")).collect();
     watched.serves(engine.remote(), listeners.clone());
-    listeners.extend(admin.iter().map(|admin| format!("admin http://{}", admin.address())));
+    let of_admin = admin.iter().flat_map(Admin::addresses);
+    listeners.extend(of_admin.map(|address| format!("admin http://{address}")));
     announce(&listeners);
     let drain = Drain { remote: engine.remote(), watched, timeout: options.drain_timeout };
     let on_signal = drain.clone();
@@ -210,22 +210,6 @@ fn serve<H: Handler>(
         Err("the ledger does not balance: a connection, buffer, pipe or descriptor was not \
              released; please report this with the ledger line above"
             .into())
-    }
-}
-
-/// Raises the limit on open files, because every connection needs a descriptor.
-fn raise_open_files(config: &Config) {
-    match descriptors::raise_limit() {
-        Ok(limit) if limit <= config.max_connections as u64 => say(&format!(
-            "--max-connections is {}, but the hard limit on open files is {limit}; clients beyond \
-             that wait until a descriptor is free; raise the limit (ulimit -Hn, systemd: \
-             LimitNOFILE=) or lower --max-connections",
-            config.max_connections
-        )),
-        Ok(_) => {}
-        Err(error) => {
-            say(&format!("cannot raise the limit on open files (RLIMIT_NOFILE): {error}"));
-        }
     }
 }
 

@@ -6,7 +6,7 @@
 
 use crate::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// What a round has come to.
+/// The result of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The shard that ends its oldest idle connection.
@@ -90,13 +90,13 @@ impl Evictions {
         }
     }
 
-    /// Whether a shard is to end its oldest idle connection. It is asked once.
+    /// Returns whether a shard is to end its oldest idle connection, and clears that.
     pub fn take_choice(&self, shard: usize) -> bool {
         let chosen = &self.chosen[shard];
         chosen.load(Ordering::Relaxed) && chosen.swap(false, Ordering::AcqRel)
     }
 
-    /// Whether a round has found nobody.
+    /// Returns whether a round has found nobody.
     pub fn was_in_vain(&self, round: u64) -> bool {
         self.in_vain.load(Ordering::Acquire) >= round
     }

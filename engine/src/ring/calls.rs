@@ -1,30 +1,13 @@
 //! The system calls made outside of a shard's loop: at start, from other threads, on drop.
 
+mod listeners;
+
 use super::{Descriptor, Errno, FileKind, FileStatus};
-use crate::admission::Instruction;
-use std::cell::Cell;
+pub use listeners::ListenerOptions;
+pub(crate) use listeners::listeners;
 use std::io;
 use std::mem::{self, MaybeUninit};
 use std::net::SocketAddr;
-
-/// Keepalive probes without an answer that end a connection. They are so far apart that it ends
-/// after twice the time to the first of them.
-const KEEPALIVE_PROBES: u32 = 4;
-
-/// Options set once on a listener and inherited by what it accepts (tcp(7)).
-#[derive(Debug)]
-pub struct ListenerOptions<'a> {
-    /// listen(2) backlog.
-    pub backlog: u32,
-    /// `TCP_KEEPIDLE` in seconds, with `SO_KEEPALIVE`, `TCP_KEEPINTVL` and `TCP_KEEPCNT`.
-    pub keepalive_s: Option<u32>,
-    /// `TCP_USER_TIMEOUT` in milliseconds.
-    pub user_timeout_ms: Option<u32>,
-    /// Refuses banned addresses from the first moment on; empty: none.
-    pub filter: &'a [Instruction],
-    /// Why the kernel did not take it.
-    pub filter_failed: Cell<Option<Errno>>,
-}
 
 /// close(2); nothing is to be done about its error.
 pub(crate) fn close(descriptor: Descriptor) {
@@ -54,12 +37,23 @@ pub(crate) fn signal_event(event: Descriptor) {
     unsafe { libc::write(event.0, (&raw const one).cast(), 8) };
 }
 
-/// The soft `RLIMIT_NOFILE`.
-pub(crate) fn descriptors_allowed() -> u64 {
+/// `RLIMIT_NOFILE`, soft and hard.
+pub(crate) fn descriptors_allowed() -> (u64, u64) {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the call fills the limit.
     unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
-    limit.rlim_cur
+    (limit.rlim_cur, limit.rlim_max)
+}
+
+/// Raises the soft `RLIMIT_NOFILE` to the hard one.
+pub(crate) fn raise_descriptors() -> io::Result<()> {
+    let (soft, hard) = descriptors_allowed();
+    if soft == hard {
+        return Ok(());
+    }
+    let limit = libc::rlimit { rlim_cur: hard, rlim_max: hard };
+    // SAFETY: the kernel reads the limit during the call.
+    checked(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }).map(drop)
 }
 
 /// File systems that open a file and read what they have cached without asking anybody: local
@@ -127,68 +121,6 @@ pub(crate) fn wall_ms() -> i64 {
     // SAFETY: the call fills the structure; this clock is always there.
     unsafe { libc::clock_gettime(libc::CLOCK_REALTIME_COARSE, &raw mut time) };
     time.tv_sec * 1000 + time.tv_nsec / 1_000_000
-}
-
-/// One listening socket per shard on the same address (`SO_REUSEPORT`). Port 0: the first takes
-/// a free one and the others follow.
-///
-/// # Errors
-/// EADDRINUSE also when another process serves that address with `SO_REUSEPORT`: it would share
-/// our clients unnoticed.
-pub(crate) fn listeners(
-    address: SocketAddr,
-    shards: usize,
-    options: &ListenerOptions<'_>,
-) -> io::Result<(SocketAddr, Vec<Descriptor>)> {
-    // Without SO_REUSEPORT this bind fails where anybody listens.
-    let alone = stream_socket(&address)?;
-    let taken =
-        set(alone, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1).and_then(|()| bind(alone, &address));
-    close(alone);
-    taken?;
-    let mut sockets = Vec::with_capacity(shards);
-    let result = (0..shards).try_fold(address, |address, _| {
-        let socket = stream_socket(&address)?;
-        sockets.push(socket);
-        listen(socket, &address, options)
-    });
-    match result {
-        Ok(address) => Ok((address, sockets)),
-        Err(error) => {
-            sockets.into_iter().for_each(close);
-            Err(error)
-        }
-    }
-}
-
-fn listen(
-    socket: Descriptor,
-    address: &SocketAddr,
-    options: &ListenerOptions<'_>,
-) -> io::Result<SocketAddr> {
-    set(socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
-    set(socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
-    set(socket, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
-    if let Some(seconds) = options.keepalive_s {
-        set(socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
-        set(socket, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, seconds as i32)?;
-        let between = (seconds / KEEPALIVE_PROBES).max(1);
-        set(socket, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, between as i32)?;
-        set(socket, libc::IPPROTO_TCP, libc::TCP_KEEPCNT, KEEPALIVE_PROBES as i32)?;
-    }
-    if let Some(ms) = options.user_timeout_ms {
-        set(socket, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, ms as i32)?;
-    }
-    bind(socket, address)?;
-    if !options.filter.is_empty()
-        && let Err(errno) = super::kernel::set_filter(socket, options.filter)
-    {
-        // Who was accepted is looked at instead.
-        options.filter_failed.set(Some(errno));
-    }
-    // SAFETY: no pointers.
-    checked(unsafe { libc::listen(socket.0, options.backlog as i32) })?;
-    local_address(socket)
 }
 
 fn stream_socket(address: &SocketAddr) -> io::Result<Descriptor> {

@@ -16,7 +16,7 @@ mod listener;
 #[cfg(test)]
 mod tests;
 
-use super::probe::{Facts, SetupError};
+use super::probe::{Facts, SetupError, Share};
 use super::{
     Completion, Delivery, Descriptor, Errno, FileStatus, Op, Pipe, Ring, RingCounters, Setup,
     Shutdown, Token, calls,
@@ -35,8 +35,9 @@ use std::time::{Duration, Instant};
 
 /// The buffer group of the one provided ring.
 const GROUP: u16 = 0;
-/// The arena's place in the table of registered buffers.
-const ARENA_INDEX: u16 = 0;
+/// The kernel registers at most this much memory as one buffer; more is EFAULT. A larger arena is
+/// registered as several buffers.
+const REGISTERED_BYTES_MAX: usize = 1 << 30;
 
 /// How every file is opened. The path stays beneath the directory and crosses no link;
 /// `O_NONBLOCK`, so that opening a FIFO somebody put into the tree waits for no writer.
@@ -65,6 +66,8 @@ pub struct KernelRing {
     buffers: BufferRing,
     /// What to call io_uring_enter(2) with: a registered index, or the descriptor itself.
     enter: EnterDescriptor,
+    /// The flags of every io_uring_enter(2).
+    enter_flags: EnterFlags,
     /// Addresses of connects waiting to be submitted, one place for each submission entry. The
     /// kernel copies an address when it takes the entry, so a place is free when its entry is.
     addresses: Box<[MaybeUninit<libc::sockaddr_storage>]>,
@@ -73,8 +76,10 @@ pub struct KernelRing {
     /// Operations whose last completion was taken.
     ended: u64,
     counters: RingCounters,
-    /// Fixed buffer 0 is the arena: reads into it need no page walk.
-    arena_registered: bool,
+    /// The registered arena, if it is: reads into it need no page walk.
+    arena: Option<Registered>,
+    /// Counts this ring for error messages of others.
+    _share: Option<Share>,
     page_bytes: u64,
     started: Instant,
 }
@@ -103,23 +108,28 @@ impl KernelRing {
         direct::block_sigpipe().map_err(failed("pthread_sigmask(3)"))?;
         let ring = build(setup).map_err(failed("io_uring_setup(2)"))?;
         let entries = ring.params().sq_entries() as usize;
+        let enter = EnterDescriptor::of(&ring);
         let mut this = Self {
             buffers: BufferRing::new(setup).map_err(failed("mmap(2) of the buffer ring"))?,
-            enter: EnterDescriptor::of(&ring),
+            enter_flags: enter.flags() | wait_flags(ring.params().is_feature_no_iowait()),
+            enter,
             ring,
             addresses: Box::new_uninit_slice(entries),
             pushed: 0,
             ended: 0,
             counters: RingCounters::default(),
-            arena_registered: false,
+            arena: None,
+            _share: None,
             page_bytes: direct::page_bytes(),
             started: Instant::now(),
         };
         this.register(setup).map_err(|(call, error)| failed(call)(error))?;
-        this.arena_registered = setup.arena_registered
-            && this
-                .register_arena(setup)
-                .map_err(|error| failed("io_uring_register(2), IORING_REGISTER_BUFFERS,")(error))?;
+        if setup.arena_registered {
+            this.arena = this
+                .register_arena(setup, REGISTERED_BYTES_MAX)
+                .map_err(failed("io_uring_register(2), IORING_REGISTER_BUFFERS,"))?;
+        }
+        this._share = Some(Share::of(&Setup { arena_registered: this.has_arena(), ..*setup }));
         Ok(this)
     }
 
@@ -138,23 +148,29 @@ impl KernelRing {
             .map_err(|error| ("io_uring_register(2), IORING_REGISTER_IOWQ_MAX_WORKERS,", error))
     }
 
-    /// False: there is no room for it within `RLIMIT_MEMLOCK`, of which other rings of this user,
-    /// some of them gone just now, take their part. Works without, at a price.
-    fn register_arena(&self, setup: &Setup) -> io::Result<bool> {
-        let arena =
-            libc::iovec { iov_base: setup.arena_address.cast(), iov_len: setup.arena_bytes };
+    /// Registers the arena in pieces of so many bytes. `None`: there is no room for it within
+    /// `RLIMIT_MEMLOCK`, of which other rings of this user, some of them gone just now, take their
+    /// part. Works without, at a price.
+    fn register_arena(&self, setup: &Setup, piece_bytes: usize) -> io::Result<Option<Registered>> {
+        let pieces: Vec<libc::iovec> = (0..setup.arena_bytes)
+            .step_by(piece_bytes)
+            .map(|begin| libc::iovec {
+                iov_base: setup.arena_address.wrapping_add(begin).cast(),
+                iov_len: piece_bytes.min(setup.arena_bytes - begin),
+            })
+            .collect();
         // SAFETY: the owner of the arena keeps it mapped until this ring is drained; the kernel
         // pins the pages themselves.
-        match unsafe { self.ring.submitter().register_buffers(&[arena]) } {
-            Ok(()) => Ok(true),
-            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => Ok(false),
+        match unsafe { self.ring.submitter().register_buffers(&pieces) } {
+            Ok(()) => Ok(Some(Registered { address: setup.arena_address.addr(), piece_bytes })),
+            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
     /// Whether the arena is registered.
     pub fn has_arena(&self) -> bool {
-        self.arena_registered
+        self.arena.is_some()
     }
 
     /// Operations submitted whose last completion was not taken yet.
@@ -188,15 +204,15 @@ impl KernelRing {
             Op::Accept { listener } => opcode::AcceptMulti::new(Fd(listener.0))
                 .flags(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC)
                 .build(),
-            Op::Read { file, address, length, offset, .. } if self.arena_registered => {
-                opcode::ReadFixed::new(Fd(file.0), address, length, ARENA_INDEX)
-                    .offset(position(offset).cast_unsigned())
-                    .build()
-            }
-            Op::Read { file, address, length, offset, .. } => {
-                opcode::Read::new(Fd(file.0), address, length)
-                    .offset(position(offset).cast_unsigned())
-                    .build()
+            Op::Read { file, address, length, offset } => {
+                let position = position(offset).cast_unsigned();
+                let file = Fd(file.0);
+                match self.arena.as_ref().and_then(|arena| arena.index(address, length)) {
+                    Some(index) => opcode::ReadFixed::new(file, address, length, index)
+                        .offset(position)
+                        .build(),
+                    None => opcode::Read::new(file, address, length).offset(position).build(),
+                }
             }
             // No offset on the pipe's side. The pipe is O_NONBLOCK, so a full one is EAGAIN.
             Op::Splice { file, offset, pipe, length } => {
@@ -247,7 +263,7 @@ impl KernelRing {
         let to_submit = self.ring.submission().len() as u32;
         let timeout = Timespec::from(timeout);
         let arguments = SubmitArgs::new().timespec(&timeout);
-        let flags = flags | EnterFlags::EXT_ARG | self.enter.flags();
+        let flags = flags | self.enter_flags;
         // SAFETY: the descriptor is this ring's, called on its own thread, and the arguments live
         // until the call returns.
         let result = unsafe {
@@ -476,6 +492,22 @@ impl Drop for KernelRing {
     }
 }
 
+/// An arena that is registered with the kernel, in pieces that are fixed buffers 0, 1 and so on.
+struct Registered {
+    address: usize,
+    piece_bytes: usize,
+}
+
+impl Registered {
+    /// The fixed buffer that holds these bytes of the arena. `None`: they lie in two of them.
+    fn index(&self, address: *const u8, length: u32) -> Option<u16> {
+        let begin = address.addr() - self.address;
+        let last = begin + (length as usize).saturating_sub(1);
+        let (index, of_last) = (begin / self.piece_bytes, last / self.piece_bytes);
+        (index == of_last).then(|| u16::try_from(index).expect("an arena has few pieces"))
+    }
+}
+
 /// io_uring_setup(2) with what the engine needs.
 fn build(setup: &Setup) -> io::Result<IoUring> {
     let mut builder = IoUring::builder();
@@ -497,6 +529,14 @@ fn build(setup: &Setup) -> io::Result<IoUring> {
         }
         result => result,
     }
+}
+
+/// How io_uring_enter(2) waits. A kernel without `IORING_FEAT_NO_IOWAIT` (before Linux 6.15) refuses
+/// its flag. Without the flag, the kernel counts an idle shard as a thread that waits for I/O: an
+/// idle engine then shows 100 % I/O pressure.
+fn wait_flags(has_no_iowait: bool) -> EnterFlags {
+    let no_iowait = if has_no_iowait { EnterFlags::NO_IOWAIT } else { EnterFlags::empty() };
+    EnterFlags::EXT_ARG | no_iowait
 }
 
 /// A position in a file. Beyond `i64::MAX` lies -1, "wherever the file stands", which is shared

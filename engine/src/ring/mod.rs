@@ -278,7 +278,7 @@ pub struct Setup {
     pub arena_address: *mut u8,
     /// The size of the arena in bytes.
     pub arena_bytes: usize,
-    /// Registers the arena as fixed buffer 0. It then counts against `RLIMIT_MEMLOCK`.
+    /// Registers the arena as fixed buffers. It then counts against `RLIMIT_MEMLOCK`.
     pub arena_registered: bool,
     /// The number of receive buffers, which lie at the start of the arena.
     pub receive_buffers: u16,

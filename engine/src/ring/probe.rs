@@ -23,6 +23,7 @@
 //! ```
 
 mod examine;
+mod held;
 mod limits;
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ use std::fmt;
 use std::io;
 
 pub use examine::{Examination, Feature, Limit, Request, examine};
+pub(crate) use held::{Held, Share};
 pub use limits::memlock_allowed;
 
 /// The reason why a ring could not be made, with a remedy in its `Display` text.
@@ -60,11 +62,14 @@ pub enum SetupError {
         /// Its errno.
         errno: Errno,
     },
-    /// `RLIMIT_MEMLOCK` is too small for the ring and its buffer ring.
+    /// `RLIMIT_MEMLOCK` is too small for the rings of this process.
     LockedMemory {
         /// The call that failed.
         call: &'static str,
-        /// The bytes of locked memory that this ring needs.
+        /// The number of rings that this process needs: those of all shards of this engine, and
+        /// those of its other engines.
+        rings: u64,
+        /// The bytes of locked memory that these rings need together.
         needed_bytes: u64,
         /// The bytes of locked memory that all rings of the user may have together.
         allowed_bytes: u64,
@@ -115,14 +120,14 @@ impl fmt::Display for SetupError {
                 "{call} failed ({errno:?}) although kernel.io_uring_disabled allows io_uring: a \
                  container or seccomp profile or a security module forbids it; allow \
                  io_uring_setup, io_uring_enter and io_uring_register there (docker, podman: \
-                 --security-opt seccomp=PROFILE.json; systemd: SystemCallFilter=@io-event)"
+                 --security-opt seccomp=PROFILE.json; systemd: SystemCallFilter=@aio)"
             ),
-            Self::LockedMemory { call, needed_bytes, allowed_bytes } => write!(
+            Self::LockedMemory { call, rings, needed_bytes, allowed_bytes } => write!(
                 f,
-                "{call} failed: not enough locked memory; this ring needs {needed_bytes} bytes, \
-                 and RLIMIT_MEMLOCK allows {allowed_bytes} bytes for all rings of this user \
-                 together; raise it (ulimit -l unlimited, systemd: LimitMEMLOCK=infinity) or use \
-                 fewer or smaller buffers"
+                "{call} failed: not enough locked memory; the {rings} ring(s) of this process \
+                 need {needed_bytes} bytes, and RLIMIT_MEMLOCK allows {allowed_bytes} bytes for \
+                 all rings of this user together; raise it (ulimit -l unlimited, systemd: \
+                 LimitMEMLOCK=infinity) or use fewer or smaller buffers"
             ),
             Self::Descriptors { call, allowed, hard } => write!(
                 f,
@@ -145,7 +150,9 @@ pub struct Facts {
     pub disabled: Option<i64>,
     /// The value of `kernel.io_uring_group`.
     pub group: Option<i64>,
-    /// The bytes of `RLIMIT_MEMLOCK` that the ring needs.
+    /// The number of rings of this process, with the one that failed.
+    pub rings: u64,
+    /// The bytes of `RLIMIT_MEMLOCK` that these rings need together.
     pub memlock_needed: u64,
     /// The result of [`memlock_allowed`].
     pub memlock_allowed: Option<u64>,
@@ -157,11 +164,13 @@ impl Facts {
     /// Reads the settings and limits as they are now.
     #[must_use]
     pub fn of(setup: &Setup) -> Self {
+        let others = Held::of_process();
         Self {
             release: release(),
             disabled: sysctl("kernel/io_uring_disabled"),
             group: sysctl("kernel/io_uring_group"),
-            memlock_needed: memlock_needed(setup),
+            rings: others.rings + 1,
+            memlock_needed: others.bytes + memlock_needed(setup),
             memlock_allowed: memlock_allowed(),
             descriptors: limit(libc::RLIMIT_NOFILE),
         }
@@ -187,9 +196,12 @@ impl SetupError {
             libc::EPERM | libc::EACCES | libc::ENOSYS => Self::Filtered { call, errno },
             libc::EINVAL if !new_enough => too_old("IORING_SETUP_DEFER_TASKRUN"),
             libc::ENOMEM => match facts.memlock_allowed {
-                Some(allowed_bytes) => {
-                    Self::LockedMemory { call, needed_bytes: facts.memlock_needed, allowed_bytes }
-                }
+                Some(allowed_bytes) => Self::LockedMemory {
+                    call,
+                    rings: facts.rings,
+                    needed_bytes: facts.memlock_needed,
+                    allowed_bytes,
+                },
                 None => Self::Call { call, errno },
             },
             libc::EMFILE => {
@@ -197,6 +209,19 @@ impl SetupError {
                 Self::Descriptors { call, allowed, hard }
             }
             _ => Self::Call { call, errno },
+        }
+    }
+}
+
+impl SetupError {
+    /// Names the locked memory of these rings instead of those that existed when a call failed.
+    pub(crate) fn of_rings(self, needed: Held) -> Self {
+        match self {
+            Self::LockedMemory { call, allowed_bytes, .. } => {
+                let Held { rings, bytes: needed_bytes } = needed;
+                Self::LockedMemory { call, rings, needed_bytes, allowed_bytes }
+            }
+            other => other,
         }
     }
 }

@@ -16,6 +16,10 @@ use std::io;
 /// Raw `ERESTARTSYS`: what a splice that was interrupted ends with.
 pub(super) const ERESTARTSYS: i32 = 512;
 
+/// Files of a connection whose `file_sent` is due, at most. The next one waits for these calls.
+/// Without a limit, empty files would all leave in one turn of the loop.
+const FILES_SENT_MAX: u16 = 256;
+
 impl<R: Ring, H: Handler> Shard<R, H> {
     pub(super) fn flush_open(&mut self, slot: u32) -> Result<(), Full> {
         let connection = &self.core.slots[slot];
@@ -240,9 +244,11 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if file.remaining == 0 && file.pipe.as_ref().is_none_or(|pipe| pipe.held_bytes == 0) {
             self.return_pipe(slot);
             self.core.drop_head(slot);
-            self.core.slots.rare_mut(slot).files_sent += 1;
+            let rare = self.core.slots.rare_mut(slot);
+            rare.files_sent += 1;
+            let enough = rare.files_sent >= FILES_SENT_MAX;
             self.core.touch(slot);
-            return Ok(true);
+            return Ok(!enough);
         }
         if file.pipe.is_none() {
             let (remaining, uncached) = (file.remaining, file.uncached);

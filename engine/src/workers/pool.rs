@@ -110,7 +110,7 @@ impl Pool {
             replies: replies.into(),
             running: AtomicU64::new(0),
             shards: AtomicUsize::new(shards),
-            cpus: cpu::allowed(),
+            cpus: cpu::of_process(),
             starts_threads,
             ended,
             endings,

@@ -1,9 +1,11 @@
 //! Files: small ones in one send with what precedes them, large ones spliced.
 
-use crate::common::{Server, ask, read_line, reset, serve_files, stalling_bytes, wait_until};
-use ringwright::{Directory, Reason};
+use crate::common::{
+    PATIENCE, Server, ask, read_line, reset, serve_files, stalling_bytes, start, wait_until,
+};
+use ringwright::{Config, Connection, Directory, Handler, OpenFile, Origin, Reason};
 use std::collections::HashMap;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -241,4 +243,74 @@ fn ranges_that_cannot_be_end_the_connection_and_not_the_shard() {
     });
     drop(client);
     server.finish();
+}
+
+/// Queues this many empty files for each line.
+const EMPTY_FILES: u32 = 70_000;
+
+struct Empties(Directory);
+
+impl Handler for Empties {
+    type State = u32;
+
+    fn opened(&mut self, _: &mut Connection<'_>, _: Origin) -> u32 {
+        0
+    }
+
+    fn received(&mut self, _: &mut u32, connection: &mut Connection<'_>, bytes: &[u8]) -> usize {
+        let Some(first) = connection.cached_file(&self.0, b"empty") else {
+            connection.open_file(&self.0, b"empty");
+            connection.pause();
+            return bytes.len();
+        };
+        let _ = connection.send_file(first, 0, 0);
+        for _ in 1..EMPTY_FILES {
+            let file = connection.cached_file(&self.0, b"empty").expect("it was cached just now");
+            let _ = connection.send_file(file, 0, 0);
+        }
+        bytes.len()
+    }
+
+    fn file_opened(
+        &mut self,
+        _: &mut u32,
+        connection: &mut Connection<'_>,
+        result: io::Result<OpenFile>,
+    ) {
+        result.expect("the file exists");
+        let _ = connection.send(b"opened\n");
+        connection.resume();
+    }
+
+    fn file_sent(&mut self, sent: &mut u32, connection: &mut Connection<'_>) {
+        *sent += 1;
+        if *sent == EMPTY_FILES {
+            let _ = connection.send(b"sent\n");
+        }
+    }
+}
+
+#[test]
+fn every_one_of_70_000_empty_files_is_reported_as_sent() {
+    let tree = Tree::new();
+    tree.file("empty", 0);
+    // A file that has just changed is not kept open.
+    std::thread::sleep(Duration::from_millis(100));
+    let directory = Directory::open(tree.path()).unwrap();
+    let config = Config {
+        listeners: vec!["127.0.0.1:0".parse().unwrap()],
+        shards: Some(1),
+        pin: false,
+        open_files: 4,
+        open_files_valid: PATIENCE,
+        ..Config::default()
+    };
+    let engine = start(config, move |_| Empties(directory.clone()));
+    let mut client = TcpStream::connect(engine.addresses()[0]).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    let answers: Vec<String> = (0..2).map(|_| ask(&mut client, "go")).collect();
+    assert_eq!(answers, ["opened", "sent"]);
+    drop(client);
+    engine.remote().drain(Duration::ZERO).unwrap();
+    assert!(engine.join().unwrap().balanced());
 }

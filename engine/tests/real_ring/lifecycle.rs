@@ -332,7 +332,10 @@ fn what_cannot_work_is_refused_by_name() {
         let mut config = Config::default();
         change(&mut config);
         match Engine::start(config, |_| Scripted::unobserved()) {
-            Err(Error::Config { key, .. }) => key,
+            Err(Error::Config { key, remedy, .. }) => {
+                assert!(!remedy.is_empty(), "{key}");
+                key
+            }
             Err(error) => panic!("{error}"),
             Ok(_) => panic!("it started"),
         }
@@ -341,6 +344,43 @@ fn what_cannot_work_is_refused_by_name() {
     assert_eq!(refused(|config| config.max_connections = 0), "max_connections");
     assert_eq!(refused(|config| config.receive_buffers = 100), "receive_buffers");
     assert_eq!(refused(|config| config.backlog = 0), "backlog");
+    assert_eq!(refused(|config| config.pipe_bytes = 0), "pipe_bytes");
+    assert_eq!(refused(|config| config.pipe_bytes = u32::MAX), "pipe_bytes");
+    let refused_zero = |key: &str, change: fn(&mut Config, Duration)| {
+        let mut config = Config { shards: Some(1), pin: false, ..Config::default() };
+        change(&mut config, Duration::ZERO);
+        let error = Engine::start(config, |_| Scripted::unobserved()).err();
+        let text = error.expect("zero is refused").to_string();
+        assert!(text.starts_with(&format!("{key} = 0ns is not allowed")), "{text}");
+    };
+    refused_zero("open_files_valid", |config, value| config.open_files_valid = value);
+    refused_zero("park_after", |config, value| config.park_after = value);
+    refused_zero("idle_timeout", |config, value| config.idle_timeout = Some(value));
+    refused_zero("receive_timeout", |config, value| config.receive_timeout = Some(value));
+    refused_zero("write_timeout", |config, value| config.write_timeout = Some(value));
+    refused_zero("transfer_timeout", |config, value| config.transfer_timeout = Some(value));
+    refused_zero("connect_timeout", |config, value| config.connect_timeout = value);
+    refused_zero("linger_timeout", |config, value| config.linger_timeout = value);
+    refused_zero("accept_backoff", |config, value| config.accept_backoff = value);
+    refused_zero("tcp_keepalive", |config, value| config.tcp_keepalive = Some(value));
+    refused_zero("tcp_user_timeout", |config, value| config.tcp_user_timeout = Some(value));
+    let day = |config: &mut Config| config.tcp_keepalive = Some(Duration::from_secs(86_400));
+    assert_eq!(refused(day), "tcp_keepalive");
+    // Beyond 2^32 ms, this would wrap to 1 ms.
+    let wraps =
+        |config: &mut Config| config.tcp_user_timeout = Some(Duration::from_millis((1 << 32) + 1));
+    assert_eq!(refused(wraps), "tcp_user_timeout");
+}
+
+/// The kernel takes the largest values that the engine allows.
+#[test]
+fn the_longest_tcp_timeouts_work() {
+    let server = serve(|config| {
+        config.tcp_keepalive = Some(Duration::from_secs(32_767));
+        config.tcp_user_timeout = Some(Duration::from_millis(i32::MAX as u64));
+    });
+    server.still_serves();
+    server.finish();
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod keeper;
 #[path = "../support/left_out.rs"]
 mod left_out;
 mod lifecycle;
+mod listening;
 mod pressure;
 mod reconnect;
 mod remote;

@@ -119,8 +119,10 @@ fn without_room_for_the_rings_the_error_names_needed_and_allowed() {
         return;
     }
     let (sent, _) = file(10);
-    let error = Engine::start(config(), move |_| Sender(sent.clone())).err().expect("no room");
+    let config = Config { shards: Some(3), ..config() };
+    let error = Engine::start(config, move |_| Sender(sent.clone())).err().expect("no room");
     let error = error.to_string();
+    assert!(error.contains("the 3 ring(s) of this process need"), "{error}");
     assert!(error.contains("MEMLOCK") && error.contains("16384"), "{error}");
     assert!(error.contains("ulimit -l"), "{error}");
 }

@@ -44,7 +44,7 @@ const END_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// A running admin listener.
 pub struct Admin {
-    address: SocketAddr,
+    addresses: Vec<SocketAddr>,
     notices: Vec<String>,
     /// Ends the listener when it is dropped.
     end: SyncSender<()>,
@@ -52,37 +52,37 @@ pub struct Admin {
     watched: Arc<Watched>,
 }
 
-/// The address and the notices of a listener that has started.
-type Started = (SocketAddr, Vec<String>);
+/// The addresses and the notices of a listener that has started.
+type Started = (Vec<SocketAddr>, Vec<String>);
 
 impl Admin {
-    /// Listens on `address`.
+    /// Listens on these addresses.
     ///
     /// # Errors
     /// A message for the user.
-    pub fn start(address: SocketAddr, watched: &Arc<Watched>) -> Result<Self, String> {
+    pub fn start(addresses: &[SocketAddr], watched: &Arc<Watched>) -> Result<Self, String> {
         // This thread needs the descriptors of the watched engine, so it is not one of the others.
         let asker = Asker::start(watched)
             .map_err(|error| format!("--admin: cannot start the query thread: {error}"))?;
         let (ready, readiness) = sync_channel(1);
         let (end, ending) = sync_channel(1);
-        let of_thread = watched.clone();
+        let (listeners, of_thread) = (addresses.to_vec(), watched.clone());
         let thread = thread::Builder::new()
             .name("admin".into())
-            .spawn(move || run(address, &of_thread, &asker, &ready, &ending))
+            .spawn(move || run(listeners, &of_thread, &asker, &ready, &ending))
             .map_err(|error| format!("--admin: cannot start a thread: {error}"))?;
         match readiness.recv() {
-            Ok((address, notices)) => {
-                Ok(Self { address, notices, end, thread, watched: watched.clone() })
+            Ok((addresses, notices)) => {
+                Ok(Self { addresses, notices, end, thread, watched: watched.clone() })
             }
             Err(_) => Err(ended(thread).err().unwrap_or_else(|| "--admin: it ended".into())),
         }
     }
 
-    /// The address that it listens on.
+    /// The addresses that it listens on.
     #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
     }
 
     /// Notices for the operator.
@@ -110,7 +110,7 @@ fn ended(thread: JoinHandle<Result<(), String>>) -> Result<(), String> {
 
 /// Runs the listener until the other end of `ending` is dropped.
 fn run(
-    address: SocketAddr,
+    listeners: Vec<SocketAddr>,
     watched: &Arc<Watched>,
     asker: &Asker,
     ready: &SyncSender<Started>,
@@ -123,7 +123,7 @@ fn run(
              close_range(2) with CLOSE_RANGE_UNSHARE failed: {error}"
         ));
     }
-    if !address.ip().is_loopback() {
+    for address in listeners.iter().filter(|address| !address.ip().is_loopback()) {
         notices.push(format!(
             "--admin {address} has no password: anyone who can connect to it sees all clients, \
              and can close connections and ban addresses; use 127.0.0.1 to allow only this machine"
@@ -132,10 +132,10 @@ fn run(
     let (watched, asker) = (watched.clone(), asker.clone());
     let factory = move |_| Visitors::new(watched.clone(), asker.clone(), CONNECTIONS_MAX - 1);
     let engine =
-        Engine::start(config(address), factory).map_err(|error| format!("--admin: {error}"))?;
+        Engine::start(config(listeners), factory).map_err(|error| format!("--admin: {error}"))?;
     notices.extend_from_slice(engine.notices());
     // Fails only if the main thread panicked; then `recv` fails too.
-    let _ = ready.send((engine.addresses()[0], notices));
+    let _ = ready.send((engine.addresses().to_vec(), notices));
     let _ = ending.recv();
     // Cannot fail: the command queue has more room than the connections can fill.
     let _ = engine.remote().drain(END_TIMEOUT);
@@ -151,9 +151,9 @@ fn run(
 }
 
 /// Configures a small engine. A client beyond the maximum is closed at once instead of waiting.
-fn config(address: SocketAddr) -> Config {
+fn config(listeners: Vec<SocketAddr>) -> Config {
     Config {
-        listeners: vec![address],
+        listeners,
         shards: Some(1),
         pin: false,
         max_connections: CONNECTIONS_MAX,

@@ -30,8 +30,8 @@ impl Handler for Hanging {
 fn what_needs_no_shard_is_answered_at_once_and_the_rest_before_long() {
     let watched = Arc::new(Watched::default());
     let any = "127.0.0.1:0".parse().unwrap();
-    let admin = Admin::start(any, &watched).unwrap();
-    let visitor = || Client::new(admin.address());
+    let admin = Admin::start(&[any], &watched).unwrap();
+    let visitor = || Client::new(admin.addresses()[0]);
     for (target, status) in [
         ("/livez", 200),
         ("/metrics", 200),

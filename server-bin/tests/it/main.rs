@@ -12,11 +12,13 @@ mod descriptors;
 mod disconnect;
 mod hanging;
 mod http;
+mod idle_pressure;
 #[path = "../fire/ledger.rs"]
 #[allow(dead_code, reason = "shared with the test program `fire`")]
 mod ledger;
 #[path = "../../../engine/tests/support/left_out.rs"]
 mod left_out;
+mod listening;
 mod open_files;
 mod packets;
 mod process;

@@ -108,6 +108,15 @@ fn poll_readable(event: Descriptor) -> Op {
 }
 
 #[test]
+fn waiting_counts_as_io_only_where_the_kernel_lacks_the_feature() {
+    assert_eq!(wait_flags(false), EnterFlags::EXT_ARG);
+    assert_eq!(wait_flags(true), EnterFlags::EXT_ARG | EnterFlags::NO_IOWAIT);
+    let ring = ring();
+    let has = ring.ring.params().is_feature_no_iowait();
+    assert_eq!(ring.enter_flags.contains(EnterFlags::NO_IOWAIT), has);
+}
+
+#[test]
 fn a_full_submission_queue_loses_nothing() {
     let mut ring = ring();
     let event = event(1);

@@ -174,6 +174,11 @@ fn features() -> Vec<Feature> {
             has(io_uring::Parameters::is_feature_nodrop),
         ),
         optional("IORING_SETUP_NO_SQARRAY", "cheaper submission (Linux 6.6)", no_array),
+        optional(
+            "IORING_FEAT_NO_IOWAIT",
+            "idle shards do not count as I/O wait (Linux 6.15)",
+            has(io_uring::Parameters::is_feature_no_iowait),
+        ),
         optional("IORING_REGISTER_BUFFERS", "reading into registered memory", arena.is_ok()),
     ];
     features.extend(OPERATIONS.iter().map(|&(name, code, purpose)| {
@@ -190,7 +195,7 @@ fn limits(request: &Request) -> Vec<Limit> {
         locked_memory(request, memlock_allowed()),
         backlog(request, sysctl("net/core/somaxconn")),
         pipes(request, pipe_pages_allowed()),
-        cpus(request, cpu::allowed().len(), cpu::quota()),
+        cpus(request, cpu::of_process().len(), cpu::quota()),
     ]
 }
 

@@ -16,6 +16,7 @@ fn facts() -> Facts {
         release: "6.18.44".to_owned(),
         disabled: Some(0),
         group: Some(-1),
+        rings: 2,
         memlock_needed: 9_000,
         memlock_allowed: Some(8_000),
         descriptors: (1_024, 4_096),
@@ -39,6 +40,8 @@ fn a_switched_off_io_uring_is_told_from_a_filtered_one() {
             let filtered = cause(errno, &with(disabled));
             assert!(matches!(filtered, SetupError::Filtered { .. }), "{filtered}");
             assert!(filtered.to_string().contains("container or seccomp profile"), "{filtered}");
+            // The system calls of io_uring are in this set, not in @io-event (systemd.exec(5)).
+            assert!(filtered.to_string().contains("SystemCallFilter=@aio"), "{filtered}");
         }
     }
 }
@@ -58,7 +61,7 @@ fn an_old_kernel_is_named_with_what_it_lacks() {
 #[test]
 fn memory_is_locked_memory_only_where_that_is_limited() {
     let limited = cause(libc::ENOMEM, &facts()).to_string();
-    assert!(limited.contains("needs 9000 bytes"), "{limited}");
+    assert!(limited.contains("2 ring(s) of this process need 9000 bytes"), "{limited}");
     assert!(limited.contains("RLIMIT_MEMLOCK allows 8000"), "{limited}");
     assert!(limited.contains("ulimit -l"), "{limited}");
     let free = cause(libc::ENOMEM, &Facts { memlock_allowed: None, ..facts() });
@@ -161,6 +164,29 @@ fn an_ordinary_user_is_told_of_the_locked_memory_missing() {
             panic!("{error}");
         };
         assert!(needed_bytes > allowed_bytes && allowed_bytes == 4096, "{needed_bytes}");
+    });
+}
+
+#[test]
+fn the_locked_memory_of_all_rings_of_the_process_is_told() {
+    if !root::needs_root("the count is shared with all rings of the user") {
+        return;
+    }
+    in_a_child("the_locked_memory_of_all_rings_of_the_process_is_told", || {
+        let setup = Setup { arena_registered: false, ..setup(1 << 16) };
+        let each = memlock_needed(&setup);
+        let allowed = 2 * each + page_bytes();
+        set_limit(libc::RLIMIT_MEMLOCK, allowed);
+        becomes_a_user_of_its_own();
+        let rings = [(); 2].map(|()| KernelRing::new(&setup).expect("two rings fit"));
+        let error = KernelRing::new(&setup).map(drop).expect_err("a third one does not");
+        let SetupError::LockedMemory { rings: number, needed_bytes, allowed_bytes, .. } = error
+        else {
+            panic!("{error}");
+        };
+        assert_eq!((number, needed_bytes, allowed_bytes), (3, 3 * each, allowed));
+        drop(rings);
+        assert_eq!(Held::of_process(), Held { rings: 0, bytes: 0 });
     });
 }
 

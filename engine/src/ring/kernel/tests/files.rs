@@ -109,6 +109,32 @@ fn reading_works_with_the_arena_registered_and_without() {
     calls::close(file);
 }
 
+/// The kernel registers at most 1 GiB as one buffer. Small pieces stand for such large ones here.
+#[test]
+fn reading_works_with_the_arena_registered_in_pieces() {
+    let tree = Tree::new();
+    let file = tree.file(b"0123456789");
+    let setup = setup();
+    let mut ring = KernelRing::new(&setup).expect("a ring");
+    let piece_bytes = 3 * 4096;
+    let arena = ring.register_arena(&setup, piece_bytes).expect("memory can be registered");
+    let arena = ring.arena.insert(arena.expect("there is room in RLIMIT_MEMLOCK"));
+    let at = |offset: usize| setup.arena_address.wrapping_add(offset);
+    let last = setup.arena_bytes - 100;
+    assert_eq!(arena.index(at(0), 100), Some(0));
+    assert_eq!(arena.index(at(piece_bytes - 100), 100), Some(0));
+    assert_eq!(arena.index(at(piece_bytes - 1), 2), None);
+    assert_eq!(arena.index(at(piece_bytes), 100), Some(1));
+    assert_eq!(arena.index(at(last), 100), Some(5));
+    for offset in [0, piece_bytes - 50, piece_bytes, 4 * piece_bytes - 1, last] {
+        ring.submit(0, Op::Read { file, address: at(offset), length: 100, offset: 4 });
+        assert_eq!(ring.one().result, 6, "at {offset}");
+        // SAFETY: the kernel has written there, and is done.
+        assert_eq!(unsafe { std::slice::from_raw_parts(at(offset), 6) }, b"456789");
+    }
+    calls::close(file);
+}
+
 #[test]
 fn a_file_goes_through_a_pipe_to_a_socket() {
     let tree = Tree::new();

@@ -1,0 +1,204 @@
+//! Listening sockets: one per shard and address.
+
+use super::{bind, checked, close, local_address, set, stream_socket};
+use crate::admission::Instruction;
+use crate::ring::{Descriptor, Errno, kernel};
+use std::cell::Cell;
+use std::io;
+use std::net::SocketAddr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Keepalive probes without an answer that end a connection. They are so far apart that it ends
+/// after twice the time to the first of them.
+const KEEPALIVE_PROBES: u32 = 4;
+
+/// The pause between two attempts to listen on an address in use.
+const RETRY_PAUSE: Duration = Duration::from_millis(5);
+
+/// Options set once on a listener and inherited by what it accepts (tcp(7)).
+#[derive(Debug)]
+pub struct ListenerOptions<'a> {
+    /// All addresses of the engine.
+    pub addresses: &'a [SocketAddr],
+    /// Until then, an address in use is tried again.
+    pub deadline: Instant,
+    /// listen(2) backlog.
+    pub backlog: u32,
+    /// `TCP_KEEPIDLE` in seconds, with `SO_KEEPALIVE`, `TCP_KEEPINTVL` and `TCP_KEEPCNT`.
+    pub keepalive_s: Option<u32>,
+    /// `TCP_USER_TIMEOUT` in milliseconds.
+    pub user_timeout_ms: Option<u32>,
+    /// Refuses banned addresses from the first moment on; empty: none.
+    pub filter: &'a [Instruction],
+    /// Why the kernel did not take it.
+    pub filter_failed: Cell<Option<Errno>>,
+}
+
+/// Opens one listening socket per shard on the same address. With port 0, the first one takes a
+/// free port and the others follow.
+///
+/// The first socket listens before it gets `SO_REUSEPORT`. listen(2) fails on it if any other
+/// socket listens on the address, and the kernel decides that under the lock of the port. bind(2)
+/// alone decides nothing: several sockets with `SO_REUSEADDR` may be bound to an address on which
+/// nobody listens yet. A single shard needs no `SO_REUSEPORT`, so nobody can join it later.
+///
+/// An address in use is tried again until the deadline. The sockets of a killed process live on for
+/// some milliseconds, while the kernel ends the operations of its rings.
+///
+/// # Errors
+/// EADDRINUSE also if another process listens on that address with `SO_REUSEPORT`. The kernel would
+/// give it a part of the clients.
+pub(crate) fn listeners(
+    address: SocketAddr,
+    shards: usize,
+    options: &ListenerOptions<'_>,
+) -> io::Result<(SocketAddr, Vec<Descriptor>)> {
+    let mut sockets = Vec::with_capacity(shards);
+    loop {
+        match open(address, shards, options, &mut sockets) {
+            Ok(address) => return Ok((address, sockets)),
+            Err(error) => {
+                sockets.drain(..).for_each(close);
+                let in_use = error.raw_os_error() == Some(libc::EADDRINUSE);
+                if !in_use || Instant::now() >= options.deadline {
+                    return Err(error);
+                }
+                thread::sleep(RETRY_PAUSE);
+            }
+        }
+    }
+}
+
+fn open(
+    mut address: SocketAddr,
+    shards: usize,
+    options: &ListenerOptions<'_>,
+    sockets: &mut Vec<Descriptor>,
+) -> io::Result<SocketAddr> {
+    for shard in 0..shards {
+        let socket = stream_socket(&address)?;
+        sockets.push(socket);
+        if shard > 0 {
+            set(socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+        }
+        address = listen(socket, &address, options)?;
+        if shard == 0 && shards > 1 {
+            set(socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+        }
+    }
+    Ok(address)
+}
+
+fn listen(
+    socket: Descriptor,
+    address: &SocketAddr,
+    options: &ListenerOptions<'_>,
+) -> io::Result<SocketAddr> {
+    set(socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+    set(socket, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
+    if let Some(seconds) = options.keepalive_s {
+        set(socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
+        set(socket, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, seconds as i32)?;
+        let between = (seconds / KEEPALIVE_PROBES).max(1);
+        set(socket, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, between as i32)?;
+        set(socket, libc::IPPROTO_TCP, libc::TCP_KEEPCNT, KEEPALIVE_PROBES as i32)?;
+    }
+    if let Some(ms) = options.user_timeout_ms {
+        set(socket, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, ms as i32)?;
+    }
+    if leaves_out_ipv4(address, options.addresses) {
+        set(socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
+    }
+    bind(socket, address)?;
+    if !options.filter.is_empty()
+        && let Err(errno) = kernel::set_filter(socket, options.filter)
+    {
+        // Who was accepted is looked at instead.
+        options.filter_failed.set(Some(errno));
+    }
+    // SAFETY: no pointers.
+    checked(unsafe { libc::listen(socket.0, options.backlog as i32) })?;
+    local_address(socket)
+}
+
+/// Returns whether the engine has IPv4 addresses with the port of this IPv6 wildcard. The wildcard
+/// takes IPv4 as well otherwise, which conflicts with them (ipv6(7), `IPV6_V6ONLY`).
+fn leaves_out_ipv4(address: &SocketAddr, all: &[SocketAddr]) -> bool {
+    let wildcard = address.is_ipv6() && address.ip().is_unspecified() && address.port() != 0;
+    wildcard && all.iter().any(|other| other.is_ipv4() && other.port() == address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpStream;
+    use std::sync::Barrier;
+
+    fn plain() -> ListenerOptions<'static> {
+        ListenerOptions {
+            addresses: &[],
+            deadline: Instant::now(),
+            backlog: 128,
+            keepalive_s: None,
+            user_timeout_ms: None,
+            filter: &[],
+            filter_failed: Cell::new(None),
+        }
+    }
+
+    /// Two starts at the same instant, on an address that was free just before.
+    fn race(address: &str, shards: usize) -> usize {
+        let (bound, sockets) = listeners(address.parse().unwrap(), 1, &plain()).unwrap();
+        sockets.into_iter().for_each(close);
+        let (begin, end) = (Barrier::new(2), Barrier::new(2));
+        let start = || {
+            begin.wait();
+            let result = listeners(bound, shards, &plain());
+            end.wait();
+            match result {
+                Ok((_, sockets)) => {
+                    assert_eq!(sockets.len(), shards);
+                    sockets.into_iter().for_each(close);
+                    1
+                }
+                Err(error) => {
+                    assert_eq!(error.raw_os_error(), Some(libc::EADDRINUSE));
+                    0
+                }
+            }
+        };
+        thread::scope(|scope| {
+            let other = scope.spawn(start);
+            start() + other.join().unwrap()
+        })
+    }
+
+    #[test]
+    fn clients_reach_the_socket_of_every_shard() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let (bound, sockets) = listeners(address.parse().unwrap(), 3, &plain()).unwrap();
+            let clients: Vec<_> = (0..64).map(|_| TcpStream::connect(bound).unwrap()).collect();
+            for socket in &sockets {
+                let mut poll = libc::pollfd { fd: socket.0, events: libc::POLLIN, revents: 0 };
+                // SAFETY: the array of one is valid, and the call fills it.
+                let ready = unsafe { libc::poll(&raw mut poll, 1, 60_000) };
+                assert_eq!(ready, 1, "a socket got none of 64 clients");
+            }
+            drop(clients);
+            sockets.into_iter().for_each(close);
+        }
+    }
+
+    #[test]
+    fn of_two_starts_at_the_same_instant_one_listens() {
+        for address in ["127.0.0.1:0", "0.0.0.0:0", "[::1]:0", "[::]:0"] {
+            for shards in [1, 2, 5] {
+                for round in 0..200 {
+                    let listening = race(address, shards);
+                    assert!(listening <= 1, "{address}, {shards} shard(s), round {round}");
+                }
+            }
+        }
+    }
+}
