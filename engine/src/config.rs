@@ -101,7 +101,8 @@ pub struct Config {
     pub raise_descriptors: bool,
     /// The treatment of clients beyond `max_connections`. Default [`AtCapacity::Wait`].
     pub at_capacity: AtCapacity,
-    /// Ends the connection that has been idle for longest when a client finds no free permit. Default `false`. The client then waits for it to end, with every `at_capacity`.
+    /// Ends the connection that has been idle longest when a client finds no free permit. Default
+    /// `false`. The client waits for that, with every `at_capacity`.
     ///
     /// A connection is idle when nothing has happened on it for 100 ms, and nothing is queued,
     /// unread, unacknowledged or under way: between two requests, or before the first one. Outgoing

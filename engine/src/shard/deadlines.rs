@@ -149,7 +149,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 } else if !rare.is_at_work() {
                     consider(connection.active_ms, limits.idle_ms, Due::Passed(Deadline::Idle));
                     if limits.idle_ms.is_some() && connection.may_be_unacknowledged() {
-                        consider(connection.active_ms, Some(look_ms(limits.idle_ms)), Due::Look);
+                        consider(connection.active_ms, Some(limits.soonest_ms), Due::Look);
                     }
                 }
                 if !connection.is_plain() {
@@ -413,7 +413,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// When a shard with waiting clients asks for room again.
     #[inline]
     fn asks_again_at_ms(&self) -> Option<u64> {
-        let asks = self.eviction.is_on() && !self.accepting.room.is_empty() && !self.core.draining;
+        let asks = self.eviction.is_on() && !self.accepting.room.is_empty();
         asks.then(|| self.eviction.next_ms())
     }
 
@@ -427,10 +427,13 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             .min(or_never(self.core.links.next_ms()))
             .min(or_never(self.drops_at_ms))
             .min(or_never(self.pipe_retry_at_ms))
-            .min(or_never(self.core.file_cache.next_ms()))
-            .min(or_never(self.drain_deadline_ms))
-            .min(or_never(self.drain_ends_at_ms))
-            .min(or_never(self.asks_again_at_ms()));
+            .min(or_never(self.core.file_cache.next_ms()));
+        let seldom_ms = if self.core.draining {
+            or_never(self.drain_deadline_ms).min(or_never(self.drain_ends_at_ms))
+        } else {
+            or_never(self.asks_again_at_ms())
+        };
+        let next_ms = next_ms.min(seldom_ms);
         let left_ms = next_ms.saturating_sub(self.core.now_ms).max(1);
         // So it is in almost every turn: without a division, and a comparison of durations.
         let wait = if left_ms >= WAIT_MAX_MS { WAIT_MAX } else { Duration::from_millis(left_ms) };

@@ -282,7 +282,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let woke_us = self.ring.now_us();
         self.core.now_us = woke_us;
         self.core.now_ms = woke_us / 1000;
-        if woke_us > self.woke_us + timeout.as_micros() as u64 + PAUSE_US {
+        let turn_us = woke_us - self.woke_us;
+        if turn_us > PAUSE_US && turn_us > PAUSE_US + timeout.as_micros() as u64 {
             mark!("the shard was kept from running");
             self.paused_until_ms = self.core.now_ms;
         }
@@ -459,7 +460,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// How many completions to wait for, and how long at most.
     fn patience(&self) -> (u32, Duration) {
         let busy = !self.core.touched.is_empty()
-            || (!self.starved.is_empty() && self.once_armed > 0)
+            || (self.once_armed > 0 && !self.starved.is_empty())
             || !self.core.sweeps.is_empty()
             || !self.core.files_closing.is_empty()
             || self.core.files_open.has_dropped()

@@ -262,8 +262,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let connection = &mut self.core.slots[slot];
         connection.active_ms = self.core.now_ms;
         connection.stalled_since_ms = self.core.now_ms;
-        let units = (1 + (bytes >> 11)).min(u32::from(u8::MAX)) as u8;
-        connection.unasked = connection.unasked.saturating_add(units);
+        // More than 2 MiB at once wrap around, which several sends make up for.
+        connection.unasked = connection.unasked.saturating_add(1 + (bytes >> 14) as u8 % 128);
     }
 
     /// Everything queued has left: the FIN that waited for it follows.

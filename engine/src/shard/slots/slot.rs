@@ -142,7 +142,7 @@ pub struct Slot {
     pub rests: bool,
     /// Waits in the queue for a pipe.
     pub waits_for_pipe: bool,
-    /// What may be unacknowledged, in units of 2 KiB and at least one for each send, as far as it
+    /// What may be unacknowledged, in units of 16 KiB and at least one for each send, as far as it
     /// fits. 0 after everything was found to be acknowledged.
     pub unasked: u8,
 }
