@@ -186,6 +186,11 @@ impl<'a> Connection<'a> {
     /// link with ELOOP, and a path with a NUL byte with EINVAL. Other errors are those of
     /// openat2(2).
     ///
+    /// The engine looks the path up first (`O_PATH`), and then opens only a regular file. For
+    /// anything else the result has a status ([`FileStatus::kind`](crate::FileStatus::kind)) and
+    /// cannot be read: opening a FIFO would let its writer go on, and opening a device may have any
+    /// effect.
+    ///
     /// # Panics
     /// If an open or a [`create_file`](Self::create_file) of this connection is in progress.
     pub fn open_file(&mut self, directory: &Directory, path: &[u8]) {

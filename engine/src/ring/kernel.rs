@@ -41,18 +41,20 @@ const REGISTERED_BYTES_MAX: usize = 1 << 30;
 
 /// How every file is opened. The path stays beneath the directory and crosses no link;
 /// `O_NONBLOCK`, so that opening a FIFO somebody put into the tree waits for no writer.
-static OPEN_HOW: OpenHow = OpenHow::new()
-    .flags((libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK) as u64)
-    .resolve(libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_MAGICLINKS);
-
+static OPEN_HOW: OpenHow = OpenHow::new().flags(OPEN_FLAGS).resolve(RESOLVE);
 /// The same on the file system of the directory itself.
-static OPEN_HERE_HOW: OpenHow =
-    OpenHow::new().flags((libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK) as u64).resolve(
-        libc::RESOLVE_BENEATH
-            | libc::RESOLVE_NO_SYMLINKS
-            | libc::RESOLVE_NO_MAGICLINKS
-            | libc::RESOLVE_NO_XDEV,
-    );
+static OPEN_HERE_HOW: OpenHow = OpenHow::new().flags(OPEN_FLAGS).resolve(RESOLVE_HERE);
+/// How a path is looked up.
+static FIND_HOW: OpenHow = OpenHow::new().flags(FIND_FLAGS).resolve(RESOLVE);
+/// The same on the file system of the directory itself.
+static FIND_HERE_HOW: OpenHow = OpenHow::new().flags(FIND_FLAGS).resolve(RESOLVE_HERE);
+
+const OPEN_FLAGS: u64 =
+    (libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY) as u64;
+const FIND_FLAGS: u64 = (libc::O_PATH | libc::O_CLOEXEC) as u64;
+const RESOLVE: u64 =
+    libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_MAGICLINKS;
+const RESOLVE_HERE: u64 = RESOLVE | libc::RESOLVE_NO_XDEV;
 
 /// How a file is made that has no name yet. 0644: what others may do with it is the umask's.
 static CREATE_HOW: OpenHow =
@@ -218,8 +220,13 @@ impl KernelRing {
             Op::Splice { file, offset, pipe, length } => {
                 opcode::Splice::new(Fd(file.0), position(offset), Fd(pipe.0), -1, length).build()
             }
-            Op::Open { directory, path, waits } => {
-                let how = if waits { &raw const OPEN_HOW } else { &raw const OPEN_HERE_HOW };
+            Op::Open { directory, path, waits, path_only } => {
+                let how = match (path_only, waits) {
+                    (false, false) => &raw const OPEN_HERE_HOW,
+                    (false, true) => &raw const OPEN_HOW,
+                    (true, false) => &raw const FIND_HERE_HOW,
+                    (true, true) => &raw const FIND_HOW,
+                };
                 opcode::OpenAt2::new(Fd(directory.0), path, how).build()
             }
             Op::Write { file, address, length, offset, .. } => {

@@ -178,7 +178,10 @@ pub enum Op {
         waits: bool,
     },
     /// Open a file for reading: openat2(2) with `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS |
-    /// RESOLVE_NO_MAGICLINKS`. `O_NONBLOCK` keeps a FIFO in the tree from blocking a thread.
+    /// RESOLVE_NO_MAGICLINKS`. `O_NONBLOCK` keeps a FIFO in the tree from blocking a thread, and
+    /// `O_NOCTTY` a terminal from becoming that of the process.
+    ///
+    /// With `path_only` it is looked up, not opened (`O_PATH`). The descriptor gives its status.
     ///
     /// Without `waits` also `RESOLVE_NO_XDEV`: a path onto another file system, where opening may
     /// wait, fails with EXDEV.
@@ -189,6 +192,8 @@ pub enum Op {
         path: *const libc::c_char,
         /// The operation may take long: an io-wq thread runs it from the start (`IOSQE_ASYNC`).
         waits: bool,
+        /// `O_PATH`.
+        path_only: bool,
     },
     /// Connect a non-blocking socket.
     Connect {

@@ -103,6 +103,8 @@ pub struct OpenRequest {
     /// NUL-terminated; of a file that is to be made without a name, nothing.
     pub path: Vec<u8>,
     pub creates: bool,
+    /// The path was looked up and leads to a regular file, which is to be opened next.
+    pub found: bool,
     /// It may lead to a file system where opening waits for more than a disk.
     pub waits: bool,
     /// It waits until others of that kind have ended.
@@ -416,6 +418,7 @@ impl Core {
             directory: directory.clone(),
             path: memory,
             creates: path.is_none(),
+            found: false,
             waits: directory.waits(),
             queued: false,
             begun_ms: 0,

@@ -180,12 +180,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// Everything whose time has come.
     pub(super) fn expire(&mut self) {
         let now_ms = self.core.now_ms;
-        let mut due = std::mem::take(&mut self.due);
-        self.core.timers.expire(now_ms, &mut due);
-        for slot in due.drain(..) {
-            self.expire_connection(slot);
+        if self.core.timers.is_behind(now_ms) {
+            self.expire_connections();
         }
-        self.due = due;
         self.resume_accepting();
         self.end_last_call(false);
         self.count_drops();
@@ -204,6 +201,17 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             mark!("drain reached its deadline");
             self.end_drain(Reason::Stopped);
         }
+    }
+
+    /// The deadlines of connections. Most turns are shorter than a tick.
+    #[inline(never)]
+    fn expire_connections(&mut self) {
+        let mut due = std::mem::take(&mut self.due);
+        self.core.timers.expire(self.core.now_ms, &mut due);
+        for slot in due.drain(..) {
+            self.expire_connection(slot);
+        }
+        self.due = due;
     }
 
     /// The time for finishing is over: everybody is reset or turned away.

@@ -10,7 +10,7 @@ use super::{Full, Shard};
 use crate::Reason;
 use crate::file::{Closing, NewFile, OpenFile};
 use crate::handler::Handler;
-use crate::ring::{Descriptor, Errno, Kind, Op, Ring};
+use crate::ring::{Descriptor, Errno, FileKind, Kind, Op, Ring};
 use std::io;
 
 /// Raw `ERESTARTSYS`: what a splice that was interrupted ends with.
@@ -61,7 +61,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             true => Op::Create { directory },
             false => {
                 let path = request.path.as_ptr().cast();
-                Op::Open { directory, path, waits }
+                Op::Open { directory, path, waits, path_only: !request.found }
             }
         };
         self.submit(slot, Kind::Open, op)?;
@@ -110,6 +110,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             mark!("an open takes the place of files that were kept open");
             return self.core.touch(slot);
         }
+        if result >= 0 && self.is_to_be_opened(slot, Descriptor(result)) {
+            return self.core.touch(slot);
+        }
         let request = self.core.finish_open(slot).expect("an open was in flight");
         let opened = if result >= 0 {
             let file = Descriptor(result);
@@ -141,6 +144,25 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.application.file_opened(&mut self.core, slot, opened);
         }
         self.core.spare_path(request.path);
+    }
+
+    /// Returns whether a path that was looked up leads to a regular file, which is to be opened next.
+    /// The descriptor of the lookup is closed then. Anything else is not opened: an open FIFO lets
+    /// its writer go on, which then gets EPIPE, and opening a device may have any effect.
+    fn is_to_be_opened(&mut self, slot: u32, found: Descriptor) -> bool {
+        let request = &mut self.core.opens[self.core.slots.rare(slot).open as usize];
+        if request.creates || request.found {
+            return false;
+        }
+        let Ok(status) = self.ring.file_status(found) else { return false };
+        request.found = status.kind == FileKind::Regular;
+        if request.found && status.links > 0 {
+            self.ring.close_now(found);
+        } else if request.found {
+            // The last descriptor of it may free its blocks.
+            self.core.files_closing.push(Closing { descriptor: found, waits: request.waits });
+        }
+        request.found
     }
 
     /// Whether the chunk behind the first is a file that fits into the first one's buffer.

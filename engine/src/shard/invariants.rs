@@ -364,6 +364,11 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         if connection.hung_up && flight.has(Kind::Hangup) {
             fail("asks again for what it was told");
         }
+        let parked = connection.mode() == Mode::Parked && state == State::Open;
+        let cancels = flight.has(Kind::CancelReceive);
+        if parked && connection.armed == Armed::Multishot && !cancels && reads {
+            fail("is parked and keeps its multishot receive");
+        }
         let keeps = self.core.kept_bytes(slot) >= limits.receive_buffer_bytes;
         let stops = connection.armed != Armed::Multishot || flight.has(Kind::CancelReceive);
         let keeps = keeps && (!files || self.stops_for_file(slot));

@@ -275,7 +275,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.sendfile_left = SENDFILES_MAX * u64::from(self.core.limits.sendfile_bytes_max);
         // What did not fit into the queue goes in next, without waiting for anything else.
         let flushed = self.flush().is_ok();
-        self.served.drain(..).for_each(|slot| self.core.touch(slot));
+        if !self.served.is_empty() {
+            self.served.drain(..).for_each(|slot| self.core.touch(slot));
+        }
         let (want, timeout) = if flushed { self.patience() } else { (0, Duration::ZERO) };
         self.account();
         self.ring.submit_and_wait(want, timeout)?;

@@ -22,7 +22,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             (Armed::Nothing, Armed::Probe) => Kind::Probe,
             (Armed::Nothing, Armed::Multishot | Armed::OneShot) => Kind::Receive,
             (Armed::Multishot, Armed::Multishot | Armed::OneShot) => return Ok(()),
-            (Armed::Multishot, Armed::Nothing | Armed::Probe) if !self.must_stop(slot) => {
+            (Armed::Multishot, Armed::Nothing) if !self.must_stop(slot) => return Ok(()),
+            (Armed::Multishot, Armed::Probe)
+                if connection.state.discards() && !self.must_stop(slot) =>
+            {
                 return Ok(());
             }
             (Armed::Multishot, Armed::Nothing | Armed::Probe) => return self.cancel_receive(slot),

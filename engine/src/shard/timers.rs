@@ -90,16 +90,19 @@ impl Timers {
         earliest.map(|tick| tick * TICK_MS)
     }
 
-    /// Moves every slot that is due at `now_ms` to the end of `due`, disarmed.
+    /// Whether a tick has passed since the last call of [`Self::expire`].
     #[inline]
+    pub fn is_behind(&self, now_ms: u64) -> bool {
+        self.tick < now_ms / TICK_MS
+    }
+
+    /// Moves every slot that is due at `now_ms` to the end of `due`, disarmed.
     pub fn expire(&mut self, now_ms: u64, due: &mut Vec<u32>) {
-        let now_tick = now_ms / TICK_MS;
-        if self.tick < now_tick {
-            self.advance(now_tick, due);
+        if self.is_behind(now_ms) {
+            self.advance(now_ms / TICK_MS, due);
         }
     }
 
-    #[inline(never)]
     fn advance(&mut self, now_tick: u64, due: &mut Vec<u32>) {
         while self.tick < now_tick {
             if self.armed == 0 {

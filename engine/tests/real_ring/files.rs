@@ -245,6 +245,31 @@ fn ranges_that_cannot_be_end_the_connection_and_not_the_shard() {
     server.finish();
 }
 
+#[test]
+fn a_fifo_is_not_opened_for_its_name() {
+    let tree = Tree::new();
+    let path = tree.path().join("fifo");
+    let name = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+    // SAFETY: a NUL-terminated path.
+    assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o644) }, 0);
+    let server = tree.serve(|_| {});
+    // It waits for a reader (fifo(7)).
+    let of_writer = path.clone();
+    let writer =
+        std::thread::spawn(move || std::fs::OpenOptions::new().write(true).open(of_writer));
+    for _ in 0..50 {
+        let mut client = server.connect();
+        client.write_all(b"file fifo\n").unwrap();
+        // It is no file to send.
+        assert_eq!(server.next_end(), Reason::FileFailed);
+        std::thread::sleep(Duration::from_millis(2));
+        assert!(!writer.is_finished(), "the writer found a reader");
+    }
+    drop(std::fs::File::options().read(true).write(true).open(&path).unwrap());
+    drop(writer.join().unwrap());
+    server.finish();
+}
+
 /// Queues this many empty files for each line.
 const EMPTY_FILES: u32 = 70_000;
 

@@ -103,16 +103,19 @@ impl Folder {
     }
 
     fn open_regular(&self, name: &[u8]) -> io::Result<File> {
-        // As the engine opens what is got: no symbolic link, and no waiting for the writer of a FIFO.
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        // As the engine opens files: no symbolic link is followed, and the path is looked up before
+        // it is opened, because a FIFO that is opened lets its writer go on.
         let resolve =
             ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         let name = OsStr::from_bytes(name);
-        let file = File::from(openat2(&self.directory, name, flags, Mode::empty(), resolve)?);
-        if !file.metadata()?.is_file() {
-            return Err(Errno::NOENT.into());
-        }
-        Ok(file)
+        let open = |flags: OFlags| {
+            let flags = flags | OFlags::CLOEXEC;
+            let file = openat2(&self.directory, name, flags, Mode::empty(), resolve)?;
+            let file = File::from(file);
+            if file.metadata()?.is_file() { Ok(file) } else { Err(Errno::NOENT.into()) }
+        };
+        open(OFlags::PATH)?;
+        open(OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)
     }
 
     /// The fields of a LISTED: the first files in byte order whose names come after that one, as

@@ -225,7 +225,13 @@ impl SimulatedRing {
             }
             Name::Error(errno) => -errno,
             Name::Made(made) => self.table.insert(Object::Made(made)).0,
-            Name::File(file) => self.table.insert(Object::File(file)).0,
+            Name::File(file) => {
+                let path_only = matches!(pending.op, Op::Open { path_only: true, .. });
+                if !path_only && self.files[file].kind != FileKind::Regular {
+                    self.broken(format_args!("open of what may be a FIFO or a device"));
+                }
+                self.table.insert(Object::File(file)).0
+            }
         }
     }
 

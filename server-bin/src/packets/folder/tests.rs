@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, symlink};
+use std::thread;
 use std::time::Duration;
 
 /// The files of a page, and whether there are more.
@@ -50,10 +51,19 @@ fn only_regular_files_that_are_not_hidden_are_there() {
     let mut text = String::new();
     folder.open_file(b"b").unwrap().read_to_string(&mut text).unwrap();
     assert_eq!(text, "12");
-    for name in [&b"link"[..], b"dir", b"fifo", b"nothing"] {
-        let refusal = folder.open_file(name).unwrap_err();
-        assert_eq!(refusal.code, Code::NoSuchFile, "{name:?}");
+    // It waits for a reader (fifo(7)).
+    let path = at("fifo");
+    let writer = thread::spawn(move || File::options().write(true).open(path));
+    for _ in 0..50 {
+        for name in [&b"link"[..], b"dir", b"fifo", b"nothing"] {
+            let refusal = folder.open_file(name).unwrap_err();
+            assert_eq!(refusal.code, Code::NoSuchFile, "{name:?}");
+        }
+        thread::sleep(Duration::from_millis(1));
+        assert!(!writer.is_finished(), "the writer found a reader");
     }
+    drop(File::options().read(true).write(true).open(at("fifo")).unwrap());
+    drop(writer.join().unwrap());
 }
 
 #[test]

@@ -46,8 +46,8 @@ fn opening_stays_beneath_its_directory_and_crosses_no_link() {
 
     let mut ring = ring();
     let directory = tree.open();
-    let mut open = |path: &std::ffi::CStr, waits: bool| {
-        ring.submit(0, Op::Open { directory, path: path.as_ptr(), waits });
+    let mut open = |path: &std::ffi::CStr, waits: bool, path_only: bool| {
+        ring.submit(0, Op::Open { directory, path: path.as_ptr(), waits, path_only });
         let opened = ring.one().result;
         if opened < 0 {
             return Err(-opened);
@@ -56,23 +56,23 @@ fn opening_stays_beneath_its_directory_and_crosses_no_link() {
         ring.close_now(Descriptor(opened));
         Ok((status.kind, status.bytes))
     };
-    for waits in [false, true] {
-        assert_eq!(open(c"sub/file", waits), Ok((FileKind::Regular, 5)));
+    for (waits, path_only) in [(false, false), (true, false), (false, true), (true, true)] {
+        assert_eq!(open(c"sub/file", waits, path_only), Ok((FileKind::Regular, 5)));
         assert_eq!(
-            open(c"sub/../sub/file", waits),
+            open(c"sub/../sub/file", waits, path_only),
             Ok((FileKind::Regular, 5)),
             "inside all the way"
         );
-        assert_eq!(open(c"sub", waits).map(|(kind, _)| kind), Ok(FileKind::Directory));
-        assert_eq!(open(c"../etc/passwd", waits), Err(libc::EXDEV));
-        assert_eq!(open(c"sub/../../x", waits), Err(libc::EXDEV));
-        assert_eq!(open(c"/etc/passwd", waits), Err(libc::EXDEV));
-        assert_eq!(open(c"link", waits), Err(libc::ELOOP));
-        assert_eq!(open(c"linked/file", waits), Err(libc::ELOOP));
-        assert_eq!(open(c"none", waits), Err(libc::ENOENT));
-        assert_eq!(open(c"sub/file/", waits), Err(libc::ENOTDIR));
+        assert_eq!(open(c"sub", waits, path_only).map(|(kind, _)| kind), Ok(FileKind::Directory));
+        assert_eq!(open(c"../etc/passwd", waits, path_only), Err(libc::EXDEV));
+        assert_eq!(open(c"sub/../../x", waits, path_only), Err(libc::EXDEV));
+        assert_eq!(open(c"/etc/passwd", waits, path_only), Err(libc::EXDEV));
+        assert_eq!(open(c"link", waits, path_only), Err(libc::ELOOP));
+        assert_eq!(open(c"linked/file", waits, path_only), Err(libc::ELOOP));
+        assert_eq!(open(c"none", waits, path_only), Err(libc::ENOENT));
+        assert_eq!(open(c"sub/file/", waits, path_only), Err(libc::ENOTDIR));
         assert_eq!(
-            open(c"fifo", waits).map(|(kind, _)| kind),
+            open(c"fifo", waits, path_only).map(|(kind, _)| kind),
             Ok(FileKind::Other),
             "and no waiting"
         );
@@ -81,7 +81,10 @@ fn opening_stays_beneath_its_directory_and_crosses_no_link() {
     let proc = Descriptor(File::open("/").expect("the root").into_raw_fd());
     let status = c"proc/uptime";
     for (waits, result) in [(false, -libc::EXDEV), (true, 0)] {
-        ring.submit(0, Op::Open { directory: proc, path: status.as_ptr(), waits });
+        ring.submit(
+            0,
+            Op::Open { directory: proc, path: status.as_ptr(), waits, path_only: false },
+        );
         let opened = ring.one().result;
         assert_eq!(opened.min(0), result, "waits: {waits}");
         if opened > 0 {
@@ -89,6 +92,31 @@ fn opening_stays_beneath_its_directory_and_crosses_no_link() {
         }
     }
     ring.close_now(proc);
+    ring.close_now(directory);
+}
+
+/// A writer that finds a reader goes on, and fails with EPIPE when the reader leaves.
+#[test]
+fn looking_a_fifo_up_makes_no_reader() {
+    let tree = Tree::new();
+    let path = CString::new(tree.0.path().join("fifo").as_os_str().as_bytes()).expect("no NUL");
+    // SAFETY: a NUL-terminated path.
+    assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);
+    let directory = tree.open();
+    let mut ring = ring();
+    for (path_only, errno) in [(true, libc::ENXIO), (false, 0)] {
+        ring.submit(0, Op::Open { directory, path: c"fifo".as_ptr(), waits: false, path_only });
+        let fifo = Descriptor(ring.one().result);
+        assert_eq!(ring.file_status(fifo).map(|status| status.kind), Ok(FileKind::Other));
+        // SAFETY: a NUL-terminated path.
+        let writer = unsafe { libc::open(path.as_ptr(), libc::O_WRONLY | libc::O_NONBLOCK) };
+        let found = if writer < 0 { direct::last_errno().0 } else { 0 };
+        assert_eq!(found, errno, "path_only: {path_only}");
+        ring.close_now(fifo);
+        if writer >= 0 {
+            ring.close_now(Descriptor(writer));
+        }
+    }
     ring.close_now(directory);
 }
 

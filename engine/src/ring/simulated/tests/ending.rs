@@ -157,7 +157,10 @@ fn a_cancelled_splice_may_end_in_erestartsys() {
         let kind = crate::ring::FileKind::Regular;
         bench.ring.add_file("f", SimulatedFile { key: 1, bytes: 1000, kind });
         let directory = bench.ring.add_directory();
-        bench.push(token(Kind::Open, 1), Op::Open { directory, path: c"f".as_ptr(), waits: false });
+        bench.push(
+            token(Kind::Open, 1),
+            Op::Open { directory, path: c"f".as_ptr(), waits: false, path_only: false },
+        );
         let file = Descriptor(bench.one().result);
         let pipe = bench.ring.pipe(4096).expect("descriptors are free").write;
         bench.push(token(Kind::Splice, 1), Op::Splice { file, offset: 0, pipe, length: 100 });

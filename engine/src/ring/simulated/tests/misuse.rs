@@ -59,10 +59,27 @@ fn a_read_into_a_receive_buffer() {
     let kind = crate::ring::FileKind::Regular;
     bench.ring.add_file("f", SimulatedFile { key: 1, bytes: 100, kind });
     let directory = bench.ring.add_directory();
-    bench.push(token(Kind::Open, 1), Op::Open { directory, path: c"f".as_ptr(), waits: false });
+    bench.push(
+        token(Kind::Open, 1),
+        Op::Open { directory, path: c"f".as_ptr(), waits: false, path_only: false },
+    );
     let file = Descriptor(bench.one().result);
     // SAFETY: still within the arena.
     let address = unsafe { bench.read_address().sub(1) };
     bench.push(token(Kind::Read, 1), Op::Read { file, address, length: 10, offset: 0 });
     bench.all_within(1);
+}
+
+#[test]
+#[should_panic(expected = "open of what may be a FIFO or a device")]
+fn an_open_of_what_is_no_regular_file() {
+    let mut bench = Bench::new(1);
+    let kind = crate::ring::FileKind::Other;
+    bench.ring.add_file("fifo", SimulatedFile { key: 1, bytes: 0, kind });
+    let directory = bench.ring.add_directory();
+    for path_only in [true, false] {
+        let path = c"fifo".as_ptr();
+        bench.push(token(Kind::Open, 1), Op::Open { directory, path, waits: false, path_only });
+        bench.one();
+    }
 }

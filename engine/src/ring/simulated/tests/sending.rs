@@ -100,7 +100,10 @@ fn who_has_vanished_times_out() {
 
 fn open(bench: &mut Bench, path: &std::ffi::CStr) -> i32 {
     let directory = bench.ring.add_directory();
-    bench.push(token(Kind::Open, 1), Op::Open { directory, path: path.as_ptr(), waits: false });
+    bench.push(
+        token(Kind::Open, 1),
+        Op::Open { directory, path: path.as_ptr(), waits: false, path_only: false },
+    );
     let result = bench.one().result;
     bench.ring.close_now(directory);
     result
