@@ -36,7 +36,14 @@ impl Handler for Client {
         let _ = shard.remote().drain(Duration::ZERO);
     }
 
-    fn closed(&mut self, total: usize, shard: &mut Local<'_>, _: ConnectionId, reason: Reason) {
+    fn closed(
+        &mut self,
+        total: Option<usize>,
+        shard: &mut Local<'_>,
+        _: ConnectionId,
+        reason: Reason,
+    ) {
+        let total = total.unwrap_or(0);
         eprintln!("\n{total} bytes came back; it ended by {}", reason.name());
         let _ = shard.remote().drain(Duration::ZERO);
     }

@@ -76,6 +76,7 @@ mod ledger;
 mod local;
 mod mailbox;
 mod memory;
+mod panics;
 mod reason;
 mod reconnect;
 mod remote;

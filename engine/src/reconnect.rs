@@ -33,7 +33,13 @@ use std::time::Duration;
 ///         }
 ///         bytes.len()
 ///     }
-///     fn closed(&mut self, _: (), shard: &mut Local<'_>, _: ConnectionId, reason: Reason) {
+///     fn closed(
+///         &mut self,
+///         _: Option<()>,
+///         shard: &mut Local<'_>,
+///         _: ConnectionId,
+///         reason: Reason,
+///     ) {
 ///         println!("{reason:?}; next attempt in {:?}", shard.reconnects_in(1));
 ///     }
 ///     fn connect_failed(&mut self, shard: &mut Local<'_>, tag: u64, error: std::io::Error) {

@@ -22,7 +22,7 @@ impl Handler for Echo {
         let _ = connection.send(bytes);
         bytes.len()
     }
-    fn closed(&mut self, _: (), _: &mut Local<'_>, _: ConnectionId, reason: Reason) {
+    fn closed(&mut self, _: Option<()>, _: &mut Local<'_>, _: ConnectionId, reason: Reason) {
         self.0.send(reason).unwrap();
     }
 }

@@ -6,8 +6,9 @@ use super::core::Core;
 use super::slots::NONE;
 use crate::config::Config;
 use crate::handler::Handler;
+use crate::panics::discard;
 use crate::ring::Ring;
-use crate::workers::{Finished, Job, JobDone, Port, Refusal, Refused, Shut, Ticket, discard};
+use crate::workers::{Finished, Job, JobDone, Port, Refusal, Refused, Shut, Ticket};
 use slab::Slab;
 use std::collections::VecDeque;
 

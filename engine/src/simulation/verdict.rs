@@ -82,9 +82,7 @@ impl World {
     /// Whether there is such a reason.
     fn judge(&mut self, record: &Record) {
         let Some(reason) = record.closed else {
-            let in_opened = record.part.role == Role::PanicsAtEnds && record.panicked;
-            assert!(in_opened, "never closed: {record:?}");
-            return;
+            panic!("never closed: {record:?}");
         };
         let peer = find_peer(&mut self.lanes, record);
         let (standing, sent_fin) = (peer.standing, peer.sent_fin);

@@ -9,6 +9,7 @@ pub(crate) use gate::Shut;
 pub(crate) use pool::Queued;
 pub(crate) use pool::{Finished, Pool, Port, Ticket};
 
+use crate::panics::{discard, message_of};
 use std::any::Any;
 use std::fmt;
 use std::io;
@@ -132,11 +133,8 @@ impl Job {
     /// Runs the job on the calling thread. A panic becomes its error.
     pub(crate) fn run(self) -> JobDone {
         let run = self.run;
-        let result = catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
-            let said = crate::engine::message_of(panic.as_ref());
-            discard(panic);
-            JobError::Panicked(said)
-        });
+        let result = catch_unwind(AssertUnwindSafe(run))
+            .map_err(|panic| JobError::Panicked(message_of(panic)));
         JobDone { tag: self.tag, result }
     }
 
@@ -284,13 +282,5 @@ impl fmt::Display for WorkersFailed {
 impl std::error::Error for WorkersFailed {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         if let Self::Thread(source) = self { Some(source) } else { None }
-    }
-}
-
-/// Drops a value of the application, which may panic.
-pub(crate) fn discard<T>(value: T) {
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
-        // Dropping the panic's payload may panic as well.
-        std::mem::forget(panic);
     }
 }

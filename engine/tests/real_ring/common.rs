@@ -192,7 +192,7 @@ impl Handler for Scripted {
         }
     }
 
-    fn closed(&mut self, _: State, _: &mut Local<'_>, id: ConnectionId, reason: Reason) {
+    fn closed(&mut self, _: Option<State>, _: &mut Local<'_>, id: ConnectionId, reason: Reason) {
         // A test that does not look has dropped its end.
         let _ = self.ended.send((id, reason));
     }

@@ -36,7 +36,7 @@ impl Handler for EchoPackets {
         packets.finish(connection)
     }
 
-    fn closed(&mut self, (): (), _: &mut Local<'_>, _: ConnectionId, reason: Reason) {
+    fn closed(&mut self, _: Option<()>, _: &mut Local<'_>, _: ConnectionId, reason: Reason) {
         self.1.send(reason).unwrap();
     }
 }

@@ -140,7 +140,13 @@ impl Handler for Outward {
     fn connect_failed(&mut self, _: &mut Local<'_>, tag: u64, error: std::io::Error) {
         self.say(format!("{tag} {:?}", error.kind()));
     }
-    fn closed(&mut self, _: (), _: &mut Local<'_>, _: ringwright::ConnectionId, reason: Reason) {
+    fn closed(
+        &mut self,
+        _: Option<()>,
+        _: &mut Local<'_>,
+        _: ringwright::ConnectionId,
+        reason: Reason,
+    ) {
         self.say(reason.name().to_owned());
     }
 }

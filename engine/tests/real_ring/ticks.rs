@@ -93,7 +93,7 @@ impl Handler for Greeter {
         bytes.len()
     }
 
-    fn closed(&mut self, (): (), shard: &mut Local<'_>, id: ConnectionId, reason: Reason) {
+    fn closed(&mut self, _: Option<()>, shard: &mut Local<'_>, id: ConnectionId, reason: Reason) {
         let _ = self.gone.send((shard.connection(id).is_some(), reason));
     }
 }

@@ -124,7 +124,7 @@ impl Handler for Keeper {
         Put::answer(connection, result);
     }
 
-    fn closed(&mut self, _: Put, _: &mut Local<'_>, _: ConnectionId, reason: Reason) {
+    fn closed(&mut self, _: Option<Put>, _: &mut Local<'_>, _: ConnectionId, reason: Reason) {
         let _ = self.ended.send(reason);
     }
 }

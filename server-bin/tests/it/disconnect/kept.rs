@@ -90,7 +90,8 @@ impl Handler for Caller {
         connection.close();
     }
 
-    fn closed(&mut self, call: Call, _: &mut Local<'_>, _: ConnectionId, reason: Reason) {
+    fn closed(&mut self, call: Option<Call>, _: &mut Local<'_>, _: ConnectionId, reason: Reason) {
+        let Some(call) = call else { return };
         let mut heard = self.heard.lock().unwrap();
         *heard.ends.entry(reason).or_default() += 1;
         *heard.lives.entry(call.tag).or_default() += 1;
