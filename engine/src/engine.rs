@@ -80,7 +80,7 @@ const USER_TIMEOUT: RangeInclusive<Duration> =
 /// println!("listening on {}", engine.addresses()[0]);
 ///
 /// // A program drains on SIGTERM, for example. The call returns at once.
-/// engine.remote().drain(Duration::from_secs(5))?;
+/// engine.remote().drain(Duration::from_secs(5));
 /// let ledger = engine.join()?;
 /// assert!(ledger.balanced());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -191,7 +191,7 @@ impl Engine {
 
     /// Ends the shards of a start that failed, and returns the error that explains the most.
     fn end_start(self, error: Error) -> Error {
-        let _ = self.remote.drain(Duration::ZERO);
+        self.remote.drain(Duration::ZERO);
         match self.join() {
             // The error of a shard that panicked explains more than that the shard was not ready.
             Err(panicked @ Error::ShardPanicked { .. }) => panicked,

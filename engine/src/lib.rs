@@ -34,7 +34,7 @@
 //! # client.read_exact(&mut back)?;
 //! # assert_eq!(&back, b"hello");
 //! # drop(client);
-//! engine.remote().drain(std::time::Duration::from_secs(5))?;
+//! engine.remote().drain(std::time::Duration::from_secs(5));
 //! let ledger = engine.join()?;
 //! assert!(ledger.balanced());
 //! # Ok::<(), Box<dyn std::error::Error>>(())

@@ -29,7 +29,7 @@ use std::time::Duration;
 ///     fn received(&mut self, _: &mut (), connection: &mut Connection<'_>, bytes: &[u8]) -> usize {
 ///         if bytes == b"go away" {
 ///             connection.close(); // no further attempt follows
-/// #           let _ = connection.local().remote().drain(Duration::ZERO);
+/// #           connection.local().remote().drain(Duration::ZERO);
 ///         }
 ///         bytes.len()
 ///     }

@@ -70,7 +70,7 @@ type Output = Box<dyn Any + Send>;
 /// # let mut answer = [0; 4];
 /// # client.read_exact(&mut answer)?;
 /// # assert_eq!(&answer, b"294\n");
-/// # engine.remote().drain(std::time::Duration::ZERO)?;
+/// # engine.remote().drain(std::time::Duration::ZERO);
 /// # engine.join()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

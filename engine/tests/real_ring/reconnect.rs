@@ -81,7 +81,7 @@ fn a_server_that_is_killed_is_found_again_when_it_is_back() {
         if life == 3 {
             break;
         }
-        server.engine.remote().stop().unwrap();
+        server.engine.remote().stop();
         assert_eq!(server.engine.join().unwrap().sum.closed_by[Reason::Stopped as usize], 1);
         let (reason, next) = client.closed(1);
         assert!(reason == Reason::PeerReset && next.is_some(), "{reason:?}, {next:?}");
