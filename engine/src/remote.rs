@@ -55,6 +55,11 @@ struct Shared {
 /// }
 /// ```
 ///
+/// # Order
+/// A shard carries out the commands of one thread in the order in which they were sent. It carries
+/// out the commands of a job before it delivers the job's result. Calls for different shards have
+/// no order.
+///
 /// # Blocking
 /// Commands to the shards go into bounded queues and never block: a full queue is [`Busy`], see
 /// [`Config::mailbox_commands_max`](crate::Config::mailbox_commands_max). Only

@@ -17,12 +17,14 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.ring.clear_wake(event);
         // From here on a sender writes again, so a command that this loop misses wakes us.
         self.mailbox.acknowledge();
+        // Counted before the commands: those that a job has sent precede its result.
+        let results = self.core.jobs.results_waiting();
         // As many as are there now: those who never stop sending do not keep the shard from its turn.
         for _ in 0..self.mailbox.len() {
             let Some(command) = self.mailbox.next() else { break };
             self.obey(command);
         }
-        self.read_results();
+        self.read_results(results);
     }
 
     fn obey(&mut self, command: Command) {

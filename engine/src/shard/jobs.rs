@@ -51,6 +51,11 @@ impl Jobs {
         self.under_way
     }
 
+    /// Results that have come and were not read.
+    pub fn results_waiting(&self) -> usize {
+        self.port.results_waiting()
+    }
+
     /// Right before the shard sleeps: whether somebody waits for a place and there is one. If not,
     /// a place that comes free wakes the shard.
     pub fn may_be_served(&self) -> bool {
@@ -265,9 +270,10 @@ impl Core {
 }
 
 impl<R: Ring, H: Handler> Shard<R, H> {
-    /// Tells the application what came of its jobs.
-    pub(super) fn read_results(&mut self) {
-        while let Some(finished) = self.core.jobs.port.finished() {
+    /// Tells the application what came of its jobs, for the next `count` of them.
+    pub(super) fn read_results(&mut self, count: usize) {
+        for _ in 0..count {
+            let Some(finished) = self.core.jobs.port.finished() else { break };
             let slot = finished.ticket.slot;
             let mut next = self.core.on_job(finished);
             while let Some(done) = next {
@@ -289,7 +295,7 @@ impl Jobs {
     /// Jobs that are over and not told of.
     pub fn known(&self) -> u64 {
         let waiting = self.of_connections.iter().map(|(_, it)| it.known.iter().flatten().count());
-        (waiting.sum::<usize>() + self.port.results_waiting()) as u64
+        (waiting.sum::<usize>() + self.results_waiting()) as u64
     }
 }
 

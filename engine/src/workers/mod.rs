@@ -79,6 +79,9 @@ type Output = Box<dyn Any + Send>;
 /// Jobs of a connection may finish in any order. The results of [`Job::new`] still come in the
 /// order of the calls of `offload`. A result of [`Job::unordered`] comes as soon as it is there.
 ///
+/// A job may use [`Remote`](crate::Remote). Bytes that it sends to its own connection leave before
+/// the output of its `job_done`.
+///
 /// # Limits
 /// All shards share one queue with [`Config::jobs_queued_max`](crate::Config::jobs_queued_max)
 /// places. A connection has at most

@@ -313,7 +313,7 @@ impl Port {
         self.pool.0.gate.free()
     }
 
-    #[cfg(test)]
+    /// Finished jobs of this shard that were not taken.
     pub fn results_waiting(&self) -> usize {
         self.results.len()
     }
