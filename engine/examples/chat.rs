@@ -48,7 +48,15 @@ impl Handler for Chat {
         used
     }
 
-    fn closed(&mut self, name: String, shard: &mut Local<'_>, _: ConnectionId, reason: Reason) {
+    fn closed(
+        &mut self,
+        name: Option<String>,
+        shard: &mut Local<'_>,
+        _: ConnectionId,
+        reason: Reason,
+    ) {
+        // None after a panic in `opened`, which has announced nobody.
+        let Some(name) = name else { return };
         Self::say(shard, format!("* {name} has gone ({})\n", reason.name()));
     }
 }

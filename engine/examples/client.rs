@@ -33,12 +33,19 @@ impl Handler for Client {
 
     fn connect_failed(&mut self, shard: &mut Local<'_>, _: u64, error: io::Error) {
         eprintln!("cannot connect to {}: {error}", self.to);
-        let _ = shard.remote().drain(Duration::ZERO);
+        shard.remote().drain(Duration::ZERO);
     }
 
-    fn closed(&mut self, total: usize, shard: &mut Local<'_>, _: ConnectionId, reason: Reason) {
+    fn closed(
+        &mut self,
+        total: Option<usize>,
+        shard: &mut Local<'_>,
+        _: ConnectionId,
+        reason: Reason,
+    ) {
+        let total = total.unwrap_or(0);
         eprintln!("\n{total} bytes came back; it ended by {}", reason.name());
-        let _ = shard.remote().drain(Duration::ZERO);
+        shard.remote().drain(Duration::ZERO);
     }
 }
 

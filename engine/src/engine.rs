@@ -8,6 +8,7 @@ use crate::handler::Handler;
 use crate::ledger::{Ledger, Published};
 use crate::mailbox::{Command, Mailbox, Sending, Sockets};
 use crate::memory::Arena;
+use crate::panics::{Panic, discard, message_of};
 use crate::remote::{BANS_MAX, Remote};
 use crate::ring::calls::{self, ListenerOptions};
 use crate::ring::kernel::KernelRing;
@@ -16,7 +17,6 @@ use crate::ring::{Errno, Setup};
 use crate::shard::slots::SLOTS_MAX;
 use crate::shard::{Failure, Parts, Shard};
 use crate::workers::{Pool, Port, WORKERS_MAX};
-use std::any::Any;
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -80,7 +80,7 @@ const USER_TIMEOUT: RangeInclusive<Duration> =
 /// println!("listening on {}", engine.addresses()[0]);
 ///
 /// // A program drains on SIGTERM, for example. The call returns at once.
-/// engine.remote().drain(Duration::from_secs(5))?;
+/// engine.remote().drain(Duration::from_secs(5));
 /// let ledger = engine.join()?;
 /// assert!(ledger.balanced());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -111,17 +111,17 @@ impl Engine {
     /// Starts the engine: the shards, the workers, then the listeners.
     ///
     /// `factory` is called once on the thread of each shard, with the shard's number from 0, and
-    /// returns its handler. The listeners are opened when every shard is ready. For an address in
-    /// use, `start` tries again for one second, because the sockets of a killed process live on for
-    /// some milliseconds. If anything fails, `start` ends all shards again before it returns the
-    /// error.
+    /// returns its handler. The listeners are opened when [`Handler::started`] has returned on
+    /// every shard. For an address in use, `start` tries again for one second, because the sockets
+    /// of a killed process live on for some milliseconds. If anything fails, `start` ends all
+    /// shards again before it returns the error.
     ///
     /// # Errors
     /// * [`Error::Config`]: a field of `config` is out of range.
     /// * [`Error::Ring`]: io_uring is missing, forbidden, or short of a limit.
     /// * [`Error::Listen`]: an address cannot be listened on.
     /// * [`Error::Start`]: a thread, mapping or event descriptor cannot be created.
-    /// * [`Error::ShardPanicked`]: `factory` panicked.
+    /// * [`Error::HandlerPanicked`]: `factory` or [`Handler::started`] panicked.
     pub fn start<H: Handler>(
         mut config: Config,
         factory: impl Fn(usize) -> H + Send + Sync + 'static,
@@ -191,7 +191,7 @@ impl Engine {
 
     /// Ends the shards of a start that failed, and returns the error that explains the most.
     fn end_start(self, error: Error) -> Error {
-        let _ = self.remote.drain(Duration::ZERO);
+        self.remote.drain(Duration::ZERO);
         match self.join() {
             // The error of a shard that panicked explains more than that the shard was not ready.
             Err(panicked @ Error::ShardPanicked { .. }) => panicked,
@@ -222,8 +222,9 @@ impl Engine {
     /// [`Remote::drain`] or [`Remote::stop`], or when they fail.
     ///
     /// # Errors
-    /// * [`Error::ShardFailed`], [`Error::ShardPanicked`], [`Error::DrainIncomplete`]: the error of
-    ///   the first shard that did not end well. All shards have ended by then.
+    /// * [`Error::ShardFailed`], [`Error::ShardPanicked`], [`Error::DrainIncomplete`],
+    ///   [`Error::HandlerPanicked`]: the error of the first shard that did not end well. All shards
+    ///   have ended by then.
     /// * [`Error::JobsRunning`]: jobs still run three seconds after the last shard has ended.
     /// * [`Error::JoinFromCallback`]: the caller is a shard's own thread.
     pub fn join(self) -> Result<Ledger, Error> {
@@ -231,8 +232,7 @@ impl Engine {
         let mut result = Ok(());
         for (shard, thread) in self.shards.into_iter().enumerate() {
             let ended = thread.join().unwrap_or_else(|panic| {
-                let message = message_of(panic.as_ref());
-                Err(Error::ShardPanicked { shard, message })
+                Err(Error::ShardPanicked { shard, message: message_of(panic) })
             });
             result = result.and(ended);
         }
@@ -410,9 +410,12 @@ fn spawn<H: Handler>(
     let mut shards = Vec::with_capacity(plans.len());
     for plan in plans {
         let (shard, factory) = (plan.shard, factory.clone());
-        let spawned = std::thread::Builder::new()
-            .name(format!("shard-{shard}"))
-            .spawn(move || plan.run(|| factory(shard)));
+        let spawned = std::thread::Builder::new().name(format!("shard-{shard}")).spawn(move || {
+            let ended = plan.run(|| factory(shard));
+            // The last reference drops what the application's closure holds.
+            discard(factory);
+            ended
+        });
         match spawned {
             Ok(thread) => shards.push(thread),
             Err(source) => {
@@ -474,40 +477,61 @@ impl Plan {
             }
         };
         let (shard, has_arena) = (self.shard, ring.has_arena());
+        let handler = match catch_unwind(AssertUnwindSafe(make)) {
+            Ok(handler) => handler,
+            Err(panic) => {
+                let _ = self.ready.send(Err(handler_panicked(shard, "factory", panic)));
+                return Ok(());
+            }
+        };
         let mut running = Shard::new(Parts {
             number: shard,
             config: &self.config,
             ring,
             arena: &arena,
-            handler: make(),
+            handler,
             mailbox: self.mailbox,
             jobs: self.jobs,
             published: self.published,
             admission: self.admission,
             remote: self.remote,
         });
-        let _ = self.ready.send(Ok(has_arena));
+        let started = running.start().map_err(|panic| handler_panicked(shard, "started", panic));
+        let has_started = started.is_ok();
+        let _ = self.ready.send(started.map(|()| has_arena));
         // The receiver must see a disconnect when no other shard can become ready.
         drop(self.ready);
-        let failed = match catch_unwind(AssertUnwindSafe(|| running.run())) {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(Failure::Ring(errno))) => Error::ShardFailed { shard, errno },
-            Ok(Err(Failure::Hung { operations })) => Error::DrainIncomplete { shard, operations },
-            Err(panic) => Error::ShardPanicked { shard, message: message_of(panic.as_ref()) },
-        };
-        // The tear-down may panic again, in the same code. Then everything is left as it is.
-        let at_rest = catch_unwind(AssertUnwindSafe(|| running.give_up(TEAR_DOWN_WAIT)));
-        if !at_rest.unwrap_or(false) {
-            // The kernel may still write to the arena.
-            arena.leak();
+        let mut ended = Ok(());
+        if has_started {
+            ended = run_to_end(shard, &mut running);
+        } else {
+            running.finish();
         }
-        Err(failed)
+        if ended.is_err() {
+            // The tear-down may panic again, in the same code. Then everything is left as it is.
+            let at_rest = catch_unwind(AssertUnwindSafe(|| running.give_up(TEAR_DOWN_WAIT)));
+            if !at_rest.map_err(discard).unwrap_or(false) {
+                // The kernel may still write to the arena.
+                arena.leak();
+            }
+        }
+        let dropped = catch_unwind(AssertUnwindSafe(|| drop(running)));
+        ended.and(dropped.map_err(|panic| handler_panicked(shard, "drop", panic)))
     }
 }
 
-pub(crate) fn message_of(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message").to_owned()
+fn handler_panicked(shard: usize, place: &'static str, panic: Panic) -> Error {
+    Error::HandlerPanicked { shard, place, message: message_of(panic) }
+}
+
+/// Runs a shard until a drain is complete, or returns the cause of an earlier end.
+fn run_to_end<H: Handler>(shard: usize, running: &mut Shard<KernelRing, H>) -> Result<(), Error> {
+    match catch_unwind(AssertUnwindSafe(|| running.run())) {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(Failure::Ring(errno))) => Err(Error::ShardFailed { shard, errno }),
+        Ok(Err(Failure::Hung { operations })) => Err(Error::DrainIncomplete { shard, operations }),
+        Err(panic) => Err(Error::ShardPanicked { shard, message: message_of(panic) }),
+    }
 }
 
 /// Returns whether the arenas of all shards fit into `RLIMIT_MEMLOCK` together with the rings. If

@@ -61,8 +61,18 @@ pub enum Error {
         /// The number of running jobs.
         jobs: usize,
     },
-    /// A shard's thread panicked outside any callback of the handler. The cause is a panic of the
-    /// handler factory or a bug in the engine.
+    /// Code of the application panicked where it leaves no connection to reset: in the handler
+    /// factory, in [`Handler::started`](crate::Handler::started) or in `Drop` of the handler. The
+    /// shard has ended.
+    HandlerPanicked {
+        /// The number of the shard, from 0.
+        shard: usize,
+        /// The code that panicked: `factory`, `started` or `drop`.
+        place: &'static str,
+        /// The panic's message, or "no message" for a payload that is not a string.
+        message: String,
+    },
+    /// A shard's thread panicked outside the application's code. This is a bug in the engine.
     ShardPanicked {
         /// The number of the shard, from 0.
         shard: usize,
@@ -129,13 +139,14 @@ impl fmt::Display for Error {
                 "{jobs} job(s) were still running 3 seconds after the last shard ended; let long \
                  jobs check regularly whether they should stop"
             ),
-            Self::ShardPanicked { shard, message } => {
-                write!(
-                    f,
-                    "shard {shard} panicked ({message}). This is a bug in ringwright, unless the \
-                     handler factory panicked; please report it."
-                )
-            }
+            Self::ShardPanicked { shard, message } => write!(
+                f,
+                "shard {shard} panicked ({message}). This is a bug in ringwright; please report it."
+            ),
+            Self::HandlerPanicked { shard, place, message } => write!(
+                f,
+                "the application's handler panicked in `{place}` on shard {shard}: {message}"
+            ),
             Self::JoinFromCallback => f.write_str(
                 "join or wait was called on a shard's own thread, where it would wait for itself; \
                  call it from another thread (Remote::drain works on every thread)",
@@ -184,8 +195,7 @@ mod tests {
 
     #[test]
     fn a_panic_without_a_message_says_so() {
-        let panic: Box<dyn std::any::Any + Send> = Box::new(7);
-        let message = crate::engine::message_of(panic.as_ref());
+        let message = crate::panics::message_of(Box::new(7));
         let text = Error::ShardPanicked { shard: 3, message }.to_string();
         assert!(text.starts_with("shard 3 panicked (no message). This is a bug in"), "{text}");
     }

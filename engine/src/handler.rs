@@ -59,7 +59,14 @@ pub enum Deadline {
 ///         bytes.len() // all bytes are used
 ///     }
 ///
-///     fn closed(&mut self, total: usize, _: &mut Local<'_>, id: ConnectionId, reason: Reason) {
+///     fn closed(
+///         &mut self,
+///         total: Option<usize>,
+///         _: &mut Local<'_>,
+///         id: ConnectionId,
+///         reason: Reason,
+///     ) {
+///         let total = total.unwrap_or(0);
 ///         println!("connection {id}: {total} bytes, ended by {}", reason.name());
 ///     }
 /// }
@@ -90,8 +97,12 @@ pub enum Deadline {
 ///
 /// # Panics in a callback
 /// A panic resets the connection with [`Reason::HandlerPanicked`], and the ledger counts it as
-/// `handler_panics`. The shard and the handler continue. `closed` is still called, except after a
-/// panic in `opened`, which returned no state.
+/// `handler_panics`. The shard and the handler continue. `closed` is still called. After a panic in
+/// `opened` it gets no state.
+///
+/// A panic in the factory or in `started` makes [`Engine::start`](crate::Engine::start) fail with
+/// [`Error::HandlerPanicked`](crate::Error::HandlerPanicked). A panic in `Drop` of the handler
+/// comes back from [`Engine::join`](crate::Engine::join) in the same form.
 pub trait Handler: 'static {
     /// The application's own data about one connection, stored by the shard.
     type State: Send + 'static;
@@ -121,6 +132,7 @@ pub trait Handler: 'static {
     ) -> usize;
 
     /// The shard is ready. Called once, before any connection.
+    /// [`Engine::start`](crate::Engine::start) waits until it has returned on every shard.
     fn started(&mut self, shard: &mut Local<'_>) {
         let _ = shard;
     }
@@ -253,10 +265,12 @@ pub trait Handler: 'static {
     }
 
     /// The connection has ended and its descriptor is closed. Called exactly once for every
-    /// `opened` that returned, as the last callback of the connection.
+    /// `opened`, as the last callback of the connection.
+    ///
+    /// `state` is `None` if `opened` panicked, because it returned none then.
     fn closed(
         &mut self,
-        state: Self::State,
+        state: Option<Self::State>,
         shard: &mut Local<'_>,
         id: ConnectionId,
         reason: Reason,

@@ -34,7 +34,7 @@
 //! # client.read_exact(&mut back)?;
 //! # assert_eq!(&back, b"hello");
 //! # drop(client);
-//! engine.remote().drain(std::time::Duration::from_secs(5))?;
+//! engine.remote().drain(std::time::Duration::from_secs(5));
 //! let ledger = engine.join()?;
 //! assert!(ledger.balanced());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -76,6 +76,7 @@ mod ledger;
 mod local;
 mod mailbox;
 mod memory;
+mod panics;
 mod reason;
 mod reconnect;
 mod remote;

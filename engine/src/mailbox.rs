@@ -4,12 +4,13 @@
 use crate::admission::{Bans, Instruction};
 use crate::info::ConnectionInfo;
 use crate::ring::Descriptor;
+use crate::shard::core::milliseconds;
 use crate::{ConnectionId, Reconnect, SlowReaders};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::time::Duration;
 
 /// A command of another thread to a shard.
@@ -36,8 +37,9 @@ pub enum Command {
     KeepConnected(SocketAddr, u64, Reconnect),
     /// Make no further attempt for a tag.
     StopReconnecting(u64),
-    /// Stop accepting, let connections finish, and reset those left after this time.
-    Drain(Duration),
+    /// Stop accepting, let connections finish, and reset those left after the time that
+    /// [`Mailbox::take_deadline`] returns.
+    Drain,
     /// Reset everything and end.
     Stop,
 }
@@ -94,9 +96,22 @@ impl std::fmt::Display for Busy {
 
 impl std::error::Error for Busy {}
 
+/// No drain was asked for since the shard took the last one.
+const NO_DRAIN: u64 = u64::MAX;
+/// Places in the queue that only `Drain` and `Stop` take: one each.
+const PLACES_FOR_THE_END: usize = 2;
+
 struct Shared {
     /// Closed with the last handle, so that no waker writes to a number that was reused.
     event: Descriptor,
+    commands_max: usize,
+    /// Commands in the queue other than `Drain` and `Stop`. Those two always find a place,
+    /// because the queue never holds more than one of each.
+    queued: AtomicUsize,
+    /// The shortest deadline of the drains in the queue, in milliseconds. The queue holds a `Drain`
+    /// if and only if it is not `NO_DRAIN`.
+    drain_ms: AtomicU64,
+    stop_asked: AtomicBool,
     signalled: AtomicBool,
     ended: AtomicBool,
 }
@@ -136,13 +151,37 @@ pub struct Sending {
 impl Sending {
     /// Queues a command and wakes the shard.
     pub fn send(&self, command: Command) -> Result<(), Busy> {
-        match self.commands.try_send(command) {
-            Ok(()) => {
-                self.waker.wake();
-                Ok(())
-            }
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => Err(Busy),
+        let shared = &self.waker.0;
+        if self.has_ended() {
+            return Err(Busy);
         }
+        let free = |queued| (queued < shared.commands_max).then_some(queued + 1);
+        shared.queued.fetch_update(Ordering::SeqCst, Ordering::SeqCst, free).map_err(|_| Busy)?;
+        self.push(command)
+    }
+
+    /// Queues a drain. It never lacks room: drains that the shard has not taken yet become one,
+    /// with the shortest of their deadlines.
+    pub fn drain(&self, deadline: Duration) {
+        let deadline_ms = milliseconds(deadline);
+        if self.waker.0.drain_ms.fetch_min(deadline_ms, Ordering::SeqCst) == NO_DRAIN {
+            // A shard that has ended needs no drain.
+            let _ = self.push(Command::Drain);
+        }
+    }
+
+    /// Queues a stop. It never lacks room, because the first one is enough.
+    pub fn stop(&self) {
+        if !self.waker.0.stop_asked.swap(true, Ordering::SeqCst) {
+            let _ = self.push(Command::Stop);
+        }
+    }
+
+    fn push(&self, command: Command) -> Result<(), Busy> {
+        let sent = self.commands.try_send(command);
+        assert!(!matches!(sent, Err(TrySendError::Full(_))), "a command that has a place fits");
+        self.waker.wake();
+        sent.map_err(|_| Busy)
     }
 
     pub fn waker(&self) -> &Waker {
@@ -173,9 +212,13 @@ impl Mailbox {
     }
 
     pub fn with_event(commands_max: usize, event: Descriptor) -> (Sending, Self) {
-        let (sender, receiver) = bounded(commands_max);
+        let (sender, receiver) = bounded(commands_max.saturating_add(PLACES_FOR_THE_END));
         let shared = Arc::new(Shared {
             event,
+            commands_max,
+            queued: AtomicUsize::new(0),
+            drain_ms: AtomicU64::new(NO_DRAIN),
+            stop_asked: AtomicBool::new(false),
             signalled: AtomicBool::new(false),
             ended: AtomicBool::new(false),
         });
@@ -198,20 +241,79 @@ impl Mailbox {
         crate::ring::simulated::interrupt();
     }
 
+    /// Refuses further commands, so that the queue can be emptied.
+    pub fn close(&self) {
+        self.shared.ended.store(true, Ordering::SeqCst);
+    }
+
+    /// The number of commands in the queue.
+    pub fn len(&self) -> usize {
+        let commands = self.commands.len();
+        #[cfg(test)]
+        crate::ring::simulated::interrupt();
+        commands
+    }
+
     /// Takes the next command.
     pub fn next(&self) -> Option<Command> {
         let command = self.commands.try_recv().ok();
+        if command.as_ref().is_some_and(|it| !matches!(it, Command::Drain | Command::Stop)) {
+            self.shared.queued.fetch_sub(1, Ordering::SeqCst);
+        }
         #[cfg(test)]
         crate::ring::simulated::interrupt();
         command
+    }
+
+    /// Returns the deadline of a `Drain` that was just taken, in milliseconds. Drains that are
+    /// asked for from here on are in the queue again.
+    pub fn take_deadline(&self) -> u64 {
+        self.shared.drain_ms.swap(NO_DRAIN, Ordering::SeqCst)
     }
 }
 
 impl Drop for Mailbox {
     fn drop(&mut self) {
-        self.shared.ended.store(true, Ordering::SeqCst);
+        self.close();
         // The queue lives as long as its senders. A listening socket left in it would stay open,
         // and nobody would accept from it.
         while self.next().is_some() {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(mailbox: &Mailbox) -> Vec<String> {
+        std::iter::from_fn(|| mailbox.next())
+            .map(|command| match command {
+                Command::StopReconnecting(tag) => tag.to_string(),
+                Command::Drain => format!("drain {}", mailbox.take_deadline()),
+                Command::Stop => "stop".to_owned(),
+                _ => "another".to_owned(),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn drains_and_stops_find_a_place_in_a_full_queue_and_keep_theirs() {
+        let (sending, mailbox) = Mailbox::new(3).expect("a descriptor");
+        let (second, third) = (Duration::from_millis(7), Duration::from_millis(9));
+        for round in 0..3 {
+            let begin = |tag| sending.send(Command::StopReconnecting(tag));
+            assert_eq!((begin(0), begin(1)), (Ok(()), Ok(())));
+            for deadline in [Duration::MAX, second, third] {
+                sending.drain(deadline);
+            }
+            assert_eq!(begin(2), Ok(()));
+            assert_eq!((begin(3), begin(4)), (Err(Busy), Err(Busy)));
+            (0..9).for_each(|_| sending.stop());
+            let stop: &[&str] = if round == 0 { &["stop"] } else { &[] };
+            assert_eq!(names(&mailbox), [&["0", "1", "drain 7", "2"], stop].concat());
+        }
+        drop(mailbox);
+        sending.drain(second);
+        assert_eq!(sending.send(Command::KickAll), Err(Busy));
     }
 }

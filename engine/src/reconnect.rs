@@ -29,11 +29,17 @@ use std::time::Duration;
 ///     fn received(&mut self, _: &mut (), connection: &mut Connection<'_>, bytes: &[u8]) -> usize {
 ///         if bytes == b"go away" {
 ///             connection.close(); // no further attempt follows
-/// #           let _ = connection.local().remote().drain(Duration::ZERO);
+/// #           connection.local().remote().drain(Duration::ZERO);
 ///         }
 ///         bytes.len()
 ///     }
-///     fn closed(&mut self, _: (), shard: &mut Local<'_>, _: ConnectionId, reason: Reason) {
+///     fn closed(
+///         &mut self,
+///         _: Option<()>,
+///         shard: &mut Local<'_>,
+///         _: ConnectionId,
+///         reason: Reason,
+///     ) {
 ///         println!("{reason:?}; next attempt in {:?}", shard.reconnects_in(1));
 ///     }
 ///     fn connect_failed(&mut self, shard: &mut Local<'_>, tag: u64, error: std::io::Error) {

@@ -55,10 +55,16 @@ struct Shared {
 /// }
 /// ```
 ///
+/// # Order
+/// A shard carries out the commands of one thread in the order in which they were sent. It carries
+/// out the commands of a job before it delivers the job's result. Calls for different shards have
+/// no order.
+///
 /// # Blocking
 /// Commands to the shards go into bounded queues and never block: a full queue is [`Busy`], see
-/// [`Config::mailbox_commands_max`](crate::Config::mailbox_commands_max). Only [`find`](Self::find)
-/// and [`list`](Self::list) wait for an answer, for at most one second per shard asked.
+/// [`Config::mailbox_commands_max`](crate::Config::mailbox_commands_max). Only
+/// [`drain`](Self::drain) and [`stop`](Self::stop) always find a place. [`find`](Self::find) and
+/// [`list`](Self::list) wait for an answer, for at most one second per shard asked.
 #[derive(Clone)]
 pub struct Remote(Arc<Shared>);
 
@@ -160,22 +166,17 @@ impl Remote {
     /// progress or complete, and admit waiting clients as others leave. They call
     /// [`Handler::draining`](crate::Handler::draining) for every connection, and reset the
     /// connections that are left after `deadline`. A shard ends when its last connection has ended.
-    /// Another call can only shorten the deadline.
-    ///
-    /// # Errors
-    /// [`Busy`] if a shard's queue is full. That shard does not drain yet: call again.
-    pub fn drain(&self, deadline: Duration) -> Result<(), Busy> {
+    /// Another call can only shorten the deadline. A full command queue does not keep a drain out.
+    pub fn drain(&self, deadline: Duration) {
         self.0.draining.store(true, Ordering::SeqCst);
-        self.to_all(|| Command::Drain(deadline))
+        self.0.mailboxes.iter().for_each(|mailbox| mailbox.drain(deadline));
     }
 
-    /// Resets every connection, closes waiting clients and ends the shards. Returns at once.
-    ///
-    /// # Errors
-    /// [`Busy`], as for [`Remote::drain`].
-    pub fn stop(&self) -> Result<(), Busy> {
+    /// Resets every connection, closes waiting clients and ends the shards. Returns at once. A full
+    /// command queue does not keep a stop out.
+    pub fn stop(&self) {
         self.0.draining.store(true, Ordering::SeqCst);
-        self.to_all(|| Command::Stop)
+        self.0.mailboxes.iter().for_each(Sending::stop);
     }
 
     /// Returns whether [`Remote::drain`] or [`Remote::stop`] was called.

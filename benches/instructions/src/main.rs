@@ -44,6 +44,8 @@ mod local;
 mod mailbox;
 #[path = "../../../engine/src/memory/mod.rs"]
 mod memory;
+#[path = "../../../engine/src/panics.rs"]
+mod panics;
 #[path = "../../../engine/src/reason.rs"]
 mod reason;
 #[path = "../../../engine/src/reconnect.rs"]

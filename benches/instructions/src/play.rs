@@ -131,7 +131,7 @@ fn drive<H: Handler>(
         remote,
         jobs: ports.remove(0),
     });
-    shard.start();
+    assert!(shard.start().is_ok(), "`started` does not panic");
     while sent_bytes.get() < operations * PAYLOAD_BYTES as u64 {
         shard.turn().map_err(|errno| format!("{errno:?}"))?;
     }

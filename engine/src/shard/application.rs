@@ -5,6 +5,7 @@ use crate::connection::Connection;
 use crate::file::{NewFile, OpenFile, ReceiveFailed};
 use crate::handler::{Deadline, Handler, Origin};
 use crate::local::Local;
+use crate::panics::{Panic, discard};
 use crate::ring::Ring;
 use crate::workers::JobDone;
 use crate::{ConnectionId, Reason};
@@ -33,9 +34,9 @@ impl<H: Handler> Application<H> {
         }
         match state {
             Ok(state) => self.states[slot as usize] = Some(state),
-            Err(_) => {
+            Err(panic) => {
                 mark!("opened panicked");
-                panicked(core, slot);
+                panicked(core, slot, panic);
             }
         }
     }
@@ -58,8 +59,8 @@ impl<H: Handler> Application<H> {
         match used {
             Some(Ok(used)) => used,
             None => bytes.len(),
-            Some(Err(_)) => {
-                panicked(core, slot);
+            Some(Err(panic)) => {
+                panicked(core, slot, panic);
                 bytes.len()
             }
         }
@@ -127,13 +128,15 @@ impl<H: Handler> Application<H> {
     }
 
     pub fn closed(&mut self, core: &mut Core, slot: u32, id: ConnectionId, reason: Reason) {
-        // None after a panic in `opened`: there is no state to hand back.
-        let Some(state) = self.states[slot as usize].take() else { return };
+        let state = self.states[slot as usize].take();
         self.local(core, |handler, local| handler.closed(state, local, id, reason));
     }
 
-    pub fn started(&mut self, core: &mut Core) {
-        self.local(core, H::started);
+    /// # Errors
+    /// The payload of a panic.
+    pub fn started(&mut self, core: &mut Core) -> Result<(), Panic> {
+        let mut local = Local::new(core);
+        catch_unwind(AssertUnwindSafe(|| self.handler.started(&mut local)))
     }
 
     pub fn tick(&mut self, core: &mut Core) {
@@ -146,9 +149,10 @@ impl<H: Handler> Application<H> {
 
     fn local(&mut self, core: &mut Core, f: impl FnOnce(&mut H, &mut Local<'_>)) {
         let mut local = Local::new(core);
-        if catch_unwind(AssertUnwindSafe(|| f(&mut self.handler, &mut local))).is_err() {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| f(&mut self.handler, &mut local))) {
             mark!("a callback of the shard panicked");
             core.counters.handler_panics += 1;
+            discard(panic);
         }
     }
 
@@ -161,8 +165,8 @@ impl<H: Handler> Application<H> {
     ) -> Option<T> {
         match self.call_with(Connection::new(core, slot), slot, f)? {
             Ok(value) => Some(value),
-            Err(_) => {
-                panicked(core, slot);
+            Err(panic) => {
+                panicked(core, slot, panic);
                 None
             }
         }
@@ -183,7 +187,8 @@ impl<H: Handler> Application<H> {
 }
 
 #[cold]
-fn panicked(core: &mut Core, slot: u32) {
+fn panicked(core: &mut Core, slot: u32, panic: Panic) {
     core.counters.handler_panics += 1;
     core.end(slot, Reason::HandlerPanicked, true);
+    discard(panic);
 }

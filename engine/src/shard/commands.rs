@@ -1,13 +1,11 @@
 //! What other threads ask for.
 
 use super::Shard;
-use super::core::milliseconds;
 use super::reconnect::Connect;
 use crate::Reason;
 use crate::handler::Handler;
 use crate::mailbox::Command;
 use crate::ring::Ring;
-use std::time::Duration;
 
 impl<R: Ring, H: Handler> Shard<R, H> {
     /// Carries out the commands that have come.
@@ -19,10 +17,14 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.ring.clear_wake(event);
         // From here on a sender writes again, so a command that this loop misses wakes us.
         self.mailbox.acknowledge();
-        while let Some(command) = self.mailbox.next() {
+        // Counted before the commands: those that a job has sent precede its result.
+        let results = self.core.jobs.results_waiting();
+        // As many as are there now: those who never stop sending do not keep the shard from its turn.
+        for _ in 0..self.mailbox.len() {
+            let Some(command) = self.mailbox.next() else { break };
             self.obey(command);
         }
-        self.read_results();
+        self.read_results(results);
     }
 
     fn obey(&mut self, command: Command) {
@@ -61,7 +63,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             Command::StopReconnecting(tag) => {
                 self.core.stop_reconnecting(tag);
             }
-            Command::Drain(deadline) => self.drain(deadline),
+            Command::Drain => {
+                let deadline_ms = self.mailbox.take_deadline();
+                self.drain(deadline_ms);
+            }
             Command::Stop => {
                 mark!("stop");
                 self.begin_drain();
@@ -70,12 +75,12 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
     }
 
-    fn drain(&mut self, deadline: Duration) {
+    fn drain(&mut self, deadline_ms: u64) {
         if self.drain_ends_at_ms.is_some() {
             mark!("drain after its end");
             return;
         }
-        let at_ms = self.core.now_ms + milliseconds(deadline);
+        let at_ms = self.core.now_ms + deadline_ms;
         let earlier = self.drain_deadline_ms.map_or(at_ms, |before| before.min(at_ms));
         self.drain_deadline_ms = Some(earlier);
         self.begin_drain();

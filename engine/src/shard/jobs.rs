@@ -6,8 +6,9 @@ use super::core::Core;
 use super::slots::NONE;
 use crate::config::Config;
 use crate::handler::Handler;
+use crate::panics::discard;
 use crate::ring::Ring;
-use crate::workers::{Finished, Job, JobDone, Port, Refusal, Refused, Shut, Ticket, discard};
+use crate::workers::{Finished, Job, JobDone, Port, Refusal, Refused, Shut, Ticket};
 use slab::Slab;
 use std::collections::VecDeque;
 
@@ -48,6 +49,11 @@ impl Jobs {
 
     pub fn under_way(&self) -> u64 {
         self.under_way
+    }
+
+    /// Results that have come and were not read.
+    pub fn results_waiting(&self) -> usize {
+        self.port.results_waiting()
     }
 
     /// Right before the shard sleeps: whether somebody waits for a place and there is one. If not,
@@ -264,9 +270,10 @@ impl Core {
 }
 
 impl<R: Ring, H: Handler> Shard<R, H> {
-    /// Tells the application what came of its jobs.
-    pub(super) fn read_results(&mut self) {
-        while let Some(finished) = self.core.jobs.port.finished() {
+    /// Tells the application what came of its jobs, for the next `count` of them.
+    pub(super) fn read_results(&mut self, count: usize) {
+        for _ in 0..count {
+            let Some(finished) = self.core.jobs.port.finished() else { break };
             let slot = finished.ticket.slot;
             let mut next = self.core.on_job(finished);
             while let Some(done) = next {
@@ -288,7 +295,7 @@ impl Jobs {
     /// Jobs that are over and not told of.
     pub fn known(&self) -> u64 {
         let waiting = self.of_connections.iter().map(|(_, it)| it.known.iter().flatten().count());
-        (waiting.sum::<usize>() + self.port.results_waiting()) as u64
+        (waiting.sum::<usize>() + self.results_waiting()) as u64
     }
 }
 

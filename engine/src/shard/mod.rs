@@ -55,6 +55,7 @@ use crate::handler::Handler;
 use crate::ledger::Published;
 use crate::mailbox::Mailbox;
 use crate::memory::{Arena, PipePool, ReceiveBuffers, SendBuffers};
+use crate::panics::Panic;
 use crate::remote::Remote;
 use crate::ring::{Completion, Descriptor, Errno, Kind, Op, Ring, Token};
 use crate::workers::Port;
@@ -247,7 +248,6 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// # Errors
     /// The ring broke, or operations did not end with the drain.
     pub fn run(&mut self) -> Result<(), Failure> {
-        self.start();
         while !self.is_finished() {
             self.turn().map_err(Failure::Ring)?;
             if self.drain_ends_at_ms.is_some_and(|at| at <= self.core.now_ms) {
@@ -259,10 +259,14 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         Ok(())
     }
 
-    pub fn start(&mut self) {
+    /// Tells the handler that its shard is ready. Comes before everything else.
+    ///
+    /// # Errors
+    /// The payload of a panic of the handler.
+    pub fn start(&mut self) -> Result<(), Panic> {
         self.core.now_us = self.ring.now_us();
         self.core.now_ms = self.core.now_us / 1000;
-        self.application.started(&mut self.core);
+        self.application.started(&mut self.core)
     }
 
     /// One turn of the loop: what is wanted goes in, what has happened comes out.

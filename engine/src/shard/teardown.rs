@@ -39,6 +39,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// Answers those who asked for a connect in the last moment.
     fn refuse_connects(&mut self) {
+        self.mailbox.close();
         while let Some(command) = self.mailbox.next() {
             if let Command::Connect(to, tag) | Command::KeepConnected(to, tag, _) = command {
                 mark!("a connect is asked for too late");

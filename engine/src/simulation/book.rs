@@ -8,6 +8,7 @@ use crate::{ConnectionId, Reason};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// A stretch of the endless stream called `key`.
 #[derive(Clone, Copy, Debug)]
@@ -96,6 +97,8 @@ pub struct Record {
     pub part: Part,
     /// What was queued, in order.
     pub said: Vec<Piece>,
+    /// Content that a job has sent, and then that of the output for its result.
+    pub in_order: Vec<[Arc<[u8]>; 2]>,
     /// Files queued whose `file_sent` has not been called.
     pub files_owed: i32,
     /// It came to a listener.
@@ -115,6 +118,16 @@ pub struct Record {
 }
 
 impl Record {
+    /// Whether every result of a job that has arrived came behind what the job had sent.
+    pub fn is_in_order(&self, received: &[u8]) -> bool {
+        let at = |what: &[u8]| received.windows(what.len()).position(|it| it == what);
+        self.in_order.iter().all(|[sent, then]| match (at(sent), at(then)) {
+            (Some(sent), Some(then)) => sent < then,
+            (None, Some(_)) => false,
+            (_, None) => true,
+        })
+    }
+
     /// Bytes of its own stream that were queued.
     pub fn said_of_its_own(&self) -> u64 {
         self.said.iter().filter(|piece| piece.key >= 1 << 45).map(|piece| piece.bytes).sum()
@@ -189,6 +202,7 @@ impl Book {
             part,
             accepted,
             said: Vec::new(),
+            in_order: Vec::new(),
             files_owed: 0,
             shown: 0,
             fin_shown: false,
@@ -232,8 +246,7 @@ impl Book {
     pub fn has_failed(&mut self, shard: usize) {
         self.failing = None;
         for record in self.records.iter().filter(|record| record.id.shard() == shard) {
-            let in_opened = record.part.role == Role::PanicsAtEnds && record.panicked;
-            if record.closed.is_none() && !in_opened {
+            if record.closed.is_none() {
                 self.failures.push(format!("shard {shard} has failed, not closed: {record:?}"));
             }
         }

@@ -311,7 +311,13 @@ impl Handler for Actor {
         }
     }
 
-    fn closed(&mut self, talk: Talk, shard: &mut Local<'_>, id: ConnectionId, reason: Reason) {
+    fn closed(
+        &mut self,
+        talk: Option<Talk>,
+        shard: &mut Local<'_>,
+        id: ConnectionId,
+        reason: Reason,
+    ) {
         self.hear_of_end(shard, id, reason);
         // Its own permit and slot are still taken.
         let permits = shard.remote().ledger().permits;
@@ -323,20 +329,24 @@ impl Handler for Actor {
         if held != all as u64 && book.failing != Some(number) {
             book.failures.push(format!("{id:?}: {held} permits held in `closed`, {all} slots"));
         }
-        let finished = reason == Reason::LocalClose
-            && matches!(talk.part.role, Role::FinishAfter(_))
-            && !book.records[talk.record].closing;
-        if finished && shard.now() < talk.quiet_until {
-            book.failures.push(format!("{id:?}: ends before it was quiet for long enough"));
-        }
         book.callbacks += 1;
-        // A drain may have closed it all the same.
-        let waits = talk.finishes && !book.records[talk.record].closing;
-        if waits && reason == Reason::PeerFin && !talk.jobs.is_empty() {
-            book.failures.push(format!("{id:?}: finished with jobs under way {:x?}", talk.jobs));
+        let record = book.record(id).expect("it was opened");
+        let (twice, closing) = (record.closed.replace(reason).is_some(), record.closing);
+        let opening = record.part.role == Role::PanicsAtEnds && record.panicked;
+        if twice || talk.as_ref().map_or(!opening, |talk| talk.id != id) {
+            book.failures.push(format!("{id:?}: closed twice, or with another state"));
         }
-        if talk.id != id || book.records[talk.record].closed.replace(reason).is_some() {
-            book.failures.push(format!("{id:?}: closed twice, or for another connection"));
+        if let Some(talk) = &talk {
+            let finished = matches!(talk.part.role, Role::FinishAfter(_)) && !closing;
+            if finished && reason == Reason::LocalClose && shard.now() < talk.quiet_until {
+                book.failures.push(format!("{id:?}: ends before it was quiet for long enough"));
+            }
+            // A drain may have closed it all the same.
+            let waits = talk.finishes && !closing && reason == Reason::PeerFin;
+            if waits && !talk.jobs.is_empty() {
+                let left = &talk.jobs;
+                book.failures.push(format!("{id:?}: finished with jobs under way {left:x?}"));
+            }
         }
         if self.rng.below(16) == 0
             && let Some((address, tag)) = book.endpoint(shard.shard())
@@ -347,7 +357,7 @@ impl Handler for Actor {
             }
         }
         drop(book);
-        if talk.panics_at_end {
+        if let Some(talk) = talk.filter(|talk| talk.panics_at_end) {
             self.panic(talk.record);
         }
     }

@@ -159,30 +159,24 @@ impl World {
     /// A drain or a stop, at any moment and again and again.
     pub(super) fn drain_or_stop(&mut self) {
         match self.rng.below(4) {
-            0 => {
-                let heard = self.remote.stop().is_ok();
-                self.note_drain(Duration::ZERO, heard);
-            }
+            0 => self.stop(),
             _ => {
                 let deadline = Duration::from_millis(self.rng.pick(&[0, 1, 100, 2_000, 20_000]));
-                let heard = self.remote.drain(deadline).is_ok();
-                self.note_drain(deadline, heard);
+                self.drain(deadline);
             }
         }
     }
 
-    /// A drain that every shard hears of.
+    /// A drain, of which every shard hears.
     pub fn drain(&mut self, deadline: Duration) {
-        for _ in 0..TURNS_BUSY_MAX {
-            // Where one shard has no room for it, others may have heard already.
-            let heard = self.remote.drain(deadline).is_ok();
-            self.note_drain(deadline, heard);
-            if heard {
-                return;
-            }
-            self.turn();
-        }
-        panic!("some shard does not empty its queue of commands");
+        self.remote.drain(deadline);
+        self.note_drain(deadline);
+    }
+
+    /// A stop, of which every shard hears.
+    pub fn stop(&mut self) {
+        self.remote.stop();
+        self.note_drain(Duration::ZERO);
     }
 
     /// Again and again until the shards have room for it.
@@ -196,16 +190,14 @@ impl World {
         panic!("some shard does not empty its queue of commands");
     }
 
-    fn note_drain(&mut self, deadline: Duration, heard: bool) {
+    fn note_drain(&mut self, deadline: Duration) {
         let by_us = present_us() + deadline.as_micros() as u64;
         for lane in &mut self.lanes {
             let at_us = lane.now_us() + deadline.as_micros() as u64;
             let earlier = lane.drain_deadline_us.map_or(at_us, |before| before.min(at_us));
             lane.drain_deadline_us = Some(earlier);
-            if heard {
-                let earlier = lane.ends_by_us.map_or(by_us, |before| before.min(by_us));
-                lane.ends_by_us = Some(earlier);
-            }
+            let earlier = lane.ends_by_us.map_or(by_us, |before| before.min(by_us));
+            lane.ends_by_us = Some(earlier);
         }
     }
 

@@ -5,7 +5,8 @@ use super::run::be_quiet;
 use super::run_until;
 use super::world::World;
 use crate::Config;
-use crate::ring::simulated::{Afterwards, Faults, Plan, Rng, Standing};
+use crate::mailbox::Command;
+use crate::ring::simulated::{Afterwards, Faults, Plan, Rng, Standing, set_interrupts};
 use crate::ring::{F_BUFFER, F_MORE, Kind, Ring, Token};
 use std::time::Duration;
 
@@ -205,6 +206,41 @@ fn one_call_takes_so_many_buffers_and_no_more() {
     // 32 buffers at once, one by the ring, seven at once.
     assert_eq!((world.ring().sends_at_once, world.ledger().sum.heap_chunks), (6, 0));
     end(&mut world);
+}
+
+/// A drain or a stop that found no place in the queue of commands was lost, and `join` waited for
+/// ever. It may come at any moment, in the middle of the shard's reading too.
+#[test]
+fn an_end_needs_no_room_in_the_queue_of_commands() {
+    for seed in 0..200 {
+        let mut world = world(seed, Config { mailbox_commands_max: 16, ..config() });
+        let stubborn = Part { stubborn: true, ..part(Role::Echo, Farewell::Close) };
+        for _ in 0..3 {
+            world.add_peer(Plan::plain(), stubborn, 100);
+        }
+        go_on(&mut world, Duration::from_millis(50));
+        let remote = world.remote.clone();
+        let fill = move || while remote.to(0, Command::StopReconnecting(0)).is_ok() {};
+        fill();
+        let (stops, mut after) = (seed % 2 == 0, seed % 9);
+        let remote = world.remote.clone();
+        set_interrupts(Some(Box::new(move || {
+            fill();
+            if after == 0 {
+                // Again and again: they take no more than one place.
+                if stops { remote.stop() } else { remote.drain(Duration::from_millis(5)) }
+            }
+            after = after.saturating_sub(1);
+        })));
+        // The queue of commands is never empty when the shard has read it.
+        for lane in &mut world.lanes {
+            lane.drain_deadline_us = Some(lane.now_us());
+        }
+        run_until(&mut world, Duration::from_secs(5), "the end", |world| world.is_over());
+        set_interrupts(None);
+        world.flow_out();
+        world.verdict();
+    }
 }
 
 /// EMFILE fails an accept even with nobody connecting: armed again at once, it would spin.

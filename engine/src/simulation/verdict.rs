@@ -43,6 +43,7 @@ impl World {
                 let got = (peer.received.len(), peer.got_fin, peer.lost_by_reset);
                 panic!("whole: {whole}; the peer has {got:?} of {record:?}");
             }
+            assert!(record.is_in_order(&peer.received), "a result precedes a command: {record:?}");
             // A reset may take unread bytes with it and leave the FIN.
             let sent = (peer.standing != Standing::SentReset).then_some(peer.sent);
             let fewer = sent.is_some_and(|sent| record.shown != sent);
@@ -82,9 +83,7 @@ impl World {
     /// Whether there is such a reason.
     fn judge(&mut self, record: &Record) {
         let Some(reason) = record.closed else {
-            let in_opened = record.part.role == Role::PanicsAtEnds && record.panicked;
-            assert!(in_opened, "never closed: {record:?}");
-            return;
+            panic!("never closed: {record:?}");
         };
         let peer = find_peer(&mut self.lanes, record);
         let (standing, sent_fin) = (peer.standing, peer.sent_fin);

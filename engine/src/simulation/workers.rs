@@ -3,13 +3,17 @@
 
 use super::actor::{Actor, OnPurpose, Talk};
 use super::world::World;
-use crate::ring::simulated::Rng;
+use crate::ring::simulated::{Rng, stretch};
 use crate::workers::{Pool, Queued};
 use crate::{Connection, Job, JobDone, JobError, Refusal};
+use std::sync::Arc;
 
 /// Tags of jobs that are told of in no order, and of jobs that panic, have these.
 const UNORDERED: u64 = 1 << 62;
 const PANICS: u64 = 1 << 61;
+
+/// Content so long is found in one place only.
+const TELLING_BYTES_MIN: usize = 24;
 
 /// Whoever waits for a place in the queue hears of one within so long: a wake may be late.
 const ROOM_US_MAX: u64 = 300_000;
@@ -117,10 +121,11 @@ impl World {
     }
 }
 
-/// What a simulated job returns: which bytes to echo.
+/// What a simulated job returns: which bytes to echo, and what it has sent before to its connection.
 struct Stretch {
     offset: u64,
     bytes: usize,
+    sent: Option<Arc<[u8]>>,
 }
 
 impl Actor {
@@ -157,11 +162,15 @@ impl Actor {
         let mut tag = number;
         tag |= if unordered { UNORDERED } else { 0 };
         tag |= if panics { PANICS } else { 0 };
+        let to_send: Option<Arc<[u8]>> =
+            (talk.rng.below(8) == 0).then(|| self.book.borrow_mut().blob(TELLING_BYTES_MIN).into());
+        let (remote, id) = (connection.local().remote().clone(), talk.id);
         let work = move || {
             if panics {
                 std::panic::panic_any(OnPurpose);
             }
-            Stretch { offset, bytes }
+            let sent = to_send.filter(|bytes| remote.send(id, bytes.clone()).is_ok());
+            Stretch { offset, bytes, sent }
         };
         let job = if unordered { Job::unordered(tag, work) } else { Job::new(tag, work) };
         let before = connection.jobs_under_way();
@@ -201,9 +210,13 @@ impl Actor {
         talk.jobs.retain(|other| *other != tag);
         let panics = tag & PANICS != 0;
         match done.result::<Stretch>() {
-            Ok(Stretch { offset, bytes }) if !panics => {
+            Ok(Stretch { offset, bytes, sent }) if !panics => {
                 let key = talk.key;
                 let _ = self.say(talk, connection, key, offset, bytes);
+                if let Some(sent) = sent.filter(|_| bytes >= TELLING_BYTES_MIN) {
+                    let then = stretch(key, offset, bytes).into();
+                    self.book.borrow_mut().records[talk.record].in_order.push([sent, then]);
+                }
             }
             Err(JobError::Panicked(_)) if panics => {}
             Err(JobError::NoWorkers) => {}

@@ -110,7 +110,7 @@ impl World {
         for number in 0..shards {
             let listen = Command::Listen(Sockets::new(world.lanes[number].listeners.clone()));
             world.remote.to(number, listen).expect("the mailbox is empty");
-            world.shard(number).start();
+            assert!(world.shard(number).start().is_ok(), "`started` does not panic");
         }
         world
     }

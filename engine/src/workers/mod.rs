@@ -9,6 +9,7 @@ pub(crate) use gate::Shut;
 pub(crate) use pool::Queued;
 pub(crate) use pool::{Finished, Pool, Port, Ticket};
 
+use crate::panics::{discard, message_of};
 use std::any::Any;
 use std::fmt;
 use std::io;
@@ -69,7 +70,7 @@ type Output = Box<dyn Any + Send>;
 /// # let mut answer = [0; 4];
 /// # client.read_exact(&mut answer)?;
 /// # assert_eq!(&answer, b"294\n");
-/// # engine.remote().drain(std::time::Duration::ZERO)?;
+/// # engine.remote().drain(std::time::Duration::ZERO);
 /// # engine.join()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -77,6 +78,9 @@ type Output = Box<dyn Any + Send>;
 /// # Order
 /// Jobs of a connection may finish in any order. The results of [`Job::new`] still come in the
 /// order of the calls of `offload`. A result of [`Job::unordered`] comes as soon as it is there.
+///
+/// A job may use [`Remote`](crate::Remote). Bytes that it sends to its own connection leave before
+/// the output of its `job_done`.
 ///
 /// # Limits
 /// All shards share one queue with [`Config::jobs_queued_max`](crate::Config::jobs_queued_max)
@@ -132,11 +136,8 @@ impl Job {
     /// Runs the job on the calling thread. A panic becomes its error.
     pub(crate) fn run(self) -> JobDone {
         let run = self.run;
-        let result = catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
-            let said = crate::engine::message_of(panic.as_ref());
-            discard(panic);
-            JobError::Panicked(said)
-        });
+        let result = catch_unwind(AssertUnwindSafe(run))
+            .map_err(|panic| JobError::Panicked(message_of(panic)));
         JobDone { tag: self.tag, result }
     }
 
@@ -284,13 +285,5 @@ impl fmt::Display for WorkersFailed {
 impl std::error::Error for WorkersFailed {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         if let Self::Thread(source) = self { Some(source) } else { None }
-    }
-}
-
-/// Drops a value of the application, which may panic.
-pub(crate) fn discard<T>(value: T) {
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
-        // Dropping the panic's payload may panic as well.
-        std::mem::forget(panic);
     }
 }

@@ -8,9 +8,10 @@
 //! jobs run long.
 
 use super::gate::{Gate, Shut};
-use super::{Job, JobDone, JobError, WORKERS_MAX, WorkersFailed, discard};
+use super::{Job, JobDone, JobError, WORKERS_MAX, WorkersFailed};
 use crate::cpu;
 use crate::mailbox::Waker;
+use crate::panics::discard;
 use crossbeam_channel::{Receiver, Sender, bounded, select_biased, unbounded};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -312,7 +313,7 @@ impl Port {
         self.pool.0.gate.free()
     }
 
-    #[cfg(test)]
+    /// Finished jobs of this shard that were not taken.
     pub fn results_waiting(&self) -> usize {
         self.results.len()
     }

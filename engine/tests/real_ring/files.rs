@@ -336,6 +336,6 @@ fn every_one_of_70_000_empty_files_is_reported_as_sent() {
     let answers: Vec<String> = (0..2).map(|_| ask(&mut client, "go")).collect();
     assert_eq!(answers, ["opened", "sent"]);
     drop(client);
-    engine.remote().drain(Duration::ZERO).unwrap();
+    engine.remote().drain(Duration::ZERO);
     assert!(engine.join().unwrap().balanced());
 }

@@ -4,6 +4,7 @@ use crate::common::{PATIENCE, start};
 use ringwright::{
     Config, Connection, ConnectionId, Engine, Handler, Ledger, Local, Origin, Reason, Remote,
 };
+use std::collections::HashMap;
 use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
@@ -27,6 +28,8 @@ struct Keeper {
     told: Sender<Told>,
     start: Option<Start>,
     open: Open,
+    /// The tags of the connections that were opened, also of those whose `opened` panics.
+    tags: HashMap<ConnectionId, u64>,
 }
 
 impl Handler for Keeper {
@@ -38,6 +41,7 @@ impl Handler for Keeper {
 
     fn opened(&mut self, connection: &mut Connection<'_>, origin: Origin) -> u64 {
         let Origin::Connected(tag) = origin else { panic!("a pure client") };
+        self.tags.insert(connection.id(), tag);
         let _ = self.told.send(Told::Opened(tag, connection.id()));
         (self.open)(connection, tag);
         tag
@@ -52,7 +56,15 @@ impl Handler for Keeper {
         let _ = self.told.send(Told::Failed(tag, error, shard.reconnects_in(tag)));
     }
 
-    fn closed(&mut self, tag: u64, shard: &mut Local<'_>, _: ConnectionId, reason: Reason) {
+    fn closed(
+        &mut self,
+        tag: Option<u64>,
+        shard: &mut Local<'_>,
+        id: ConnectionId,
+        reason: Reason,
+    ) {
+        assert!(tag.is_none_or(|tag| self.tags.get(&id) == Some(&tag)));
+        let tag = self.tags.remove(&id).expect("it was opened");
         let _ = self.told.send(Told::Closed(tag, reason, shard.reconnects_in(tag)));
     }
 }
@@ -73,6 +85,7 @@ pub fn client(
     let act = std::sync::Mutex::new(Some(Box::new(act) as Start));
     let engine = start(config, move |_| Keeper {
         told: sender.clone(),
+        tags: HashMap::new(),
         start: act.lock().unwrap().take(),
         open,
     });
@@ -130,7 +143,7 @@ impl Client {
     /// Drains, and everything is back.
     pub fn finish(self) -> Ledger {
         let begun = Instant::now();
-        self.engine.remote().drain(2 * PATIENCE).expect("the shard listens");
+        self.engine.remote().drain(2 * PATIENCE);
         let ledger = self.engine.join().expect("the shard ends well");
         assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
         assert!(ledger.balanced() && ledger.open() == 0, "{}", ledger.to_json());

@@ -1,10 +1,13 @@
 //! How connections begin and end, on the real ring.
 
 use crate::common::{
-    PATIENCE, Scripted, address_of_its_own, ask, read_line, reset, serve, stalling_bytes,
+    PATIENCE, Scripted, address_of_its_own, ask, read_line, reset, serve, stalling_bytes, start,
     stream_byte, wait_until,
 };
-use ringwright::{AtCapacity, Config, Engine, Error, Probe, Reason, SlowReaders};
+use ringwright::{
+    AtCapacity, Config, Connection, Engine, Error, Handler, Local, Origin, Probe, Reason,
+    SlowReaders,
+};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
@@ -299,8 +302,8 @@ fn drain_lets_what_is_in_flight_finish() {
     let mut client = server.stall();
     client.read_exact(&mut [0; 100]).unwrap();
     let remote = server.engine.remote();
-    remote.drain(2 * PATIENCE).unwrap();
-    remote.drain(PATIENCE).unwrap();
+    remote.drain(2 * PATIENCE);
+    remote.drain(PATIENCE);
     let reader = std::thread::spawn(move || {
         let mut rest = Vec::new();
         client.read_to_end(&mut rest).map(|_| rest.len())
@@ -318,7 +321,7 @@ fn drain_resets_what_is_left_at_its_deadline() {
     let mut client = server.stall();
     client.read_exact(&mut [0; 100]).unwrap();
     let begun = Instant::now();
-    server.engine.remote().drain(Duration::from_millis(200)).unwrap();
+    server.engine.remote().drain(Duration::from_millis(200));
     let ledger = server.engine.join().unwrap();
     assert!(begun.elapsed() >= Duration::from_millis(195));
     assert!(begun.elapsed() < PATIENCE);
@@ -422,4 +425,60 @@ fn whose_bytes_are_there_is_not_idle() {
     }
     drop((clients, last));
     server.finish();
+}
+
+/// A payload whose drop panics, too.
+struct Twice;
+
+impl Drop for Twice {
+    fn drop(&mut self) {
+        std::panic::panic_any(Self)
+    }
+}
+
+/// Panics where the engine has no connection to reset.
+struct Careless {
+    in_started: bool,
+    in_drop: bool,
+}
+
+impl Handler for Careless {
+    type State = ();
+    fn started(&mut self, _: &mut Local<'_>) {
+        assert!(!self.in_started, "no such table");
+    }
+    fn opened(&mut self, _: &mut Connection<'_>, _: Origin) {}
+    fn received(&mut self, _: &mut (), _: &mut Connection<'_>, bytes: &[u8]) -> usize {
+        bytes.len()
+    }
+}
+
+impl Drop for Careless {
+    fn drop(&mut self) {
+        if self.in_drop {
+            std::panic::panic_any(Twice);
+        }
+    }
+}
+
+#[test]
+fn a_panic_outside_the_callbacks_of_a_connection_is_the_applications() {
+    let config = || Config { shards: Some(2), pin: false, ..Config::default() };
+    let told = |error: Option<Error>| match error {
+        Some(Error::HandlerPanicked { shard: 1, place, message }) => format!("{place}: {message}"),
+        error => panic!("{error:?}"),
+    };
+    let started = Engine::start(config(), |shard| {
+        assert!(shard == 0, "no such file");
+        Careless { in_started: false, in_drop: false }
+    });
+    assert_eq!(told(started.err()), "factory: no such file");
+    let started = Engine::start(config(), |shard| {
+        let in_started = shard == 1;
+        Careless { in_started, in_drop: false }
+    });
+    assert_eq!(told(started.err()), "started: no such table");
+    let engine = start(config(), |shard| Careless { in_started: false, in_drop: shard == 1 });
+    engine.remote().drain(Duration::ZERO);
+    assert_eq!(told(engine.join().err()), "drop: no message");
 }

@@ -130,7 +130,7 @@ impl Handler for Inside {
         let engine = self.engine.lock().unwrap().take().expect("asked once");
         let waited = engine.wait().expect_err("it would wait for itself");
         // To begin a drain is no waiting, and allowed.
-        remote.drain(PATIENCE).unwrap();
+        remote.drain(PATIENCE);
         let joined = engine.join().expect_err("it would wait for itself");
         assert!(matches!((&waited, &joined), (Error::JoinFromCallback, Error::JoinFromCallback)));
         self.answers.send(vec![waited.to_string(), joined.to_string()]).unwrap();
@@ -181,7 +181,7 @@ fn a_stop_resets_everybody_and_drains_are_as_good_as_one() {
                     let remote = remote.clone();
                     std::thread::spawn(move || {
                         for _ in 0..10 {
-                            remote.drain(FAR + Duration::from_secs(at)).unwrap();
+                            remote.drain(FAR + Duration::from_secs(at));
                         }
                     })
                 })
@@ -189,13 +189,13 @@ fn a_stop_resets_everybody_and_drains_are_as_good_as_one() {
             threads.into_iter().for_each(|thread| thread.join().unwrap());
         }
         let begun = Instant::now();
-        remote.stop().unwrap();
+        remote.stop();
         assert!(remote.is_draining());
         let ledger = server.engine.join().unwrap();
         assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
         assert!(ledger.balanced() && ledger.open() == 0, "{}", ledger.to_json());
         assert_eq!(ledger.sum.closed_by[Reason::Stopped as usize], 50);
-        remote.stop().unwrap();
+        remote.stop();
     }
 }
 
@@ -210,7 +210,7 @@ fn who_waits_when_a_drain_begins_is_still_served() {
         client.write_all(b"echo at last\n").unwrap();
     }
     let remote = server.engine.remote();
-    remote.drain(PATIENCE).unwrap();
+    remote.drain(PATIENCE);
     std::thread::sleep(Duration::from_millis(300));
     let mut rest = Vec::new();
     inside.read_to_end(&mut rest).unwrap();
@@ -276,7 +276,7 @@ fn drain_among_connects(round: usize) {
         .collect();
     wait_until("somebody is served", || served.load(Ordering::Relaxed) > 0);
     std::thread::sleep(Duration::from_millis(7 * round as u64));
-    server.engine.remote().drain(PATIENCE).unwrap();
+    server.engine.remote().drain(PATIENCE);
     clients.into_iter().for_each(|client| client.join().unwrap());
     let ledger = server.engine.join().unwrap();
     assert!(ledger.balanced(), "{}", ledger.to_json());
@@ -295,9 +295,9 @@ fn bytes_that_came_before_the_fin_are_answered() {
         server.doors.has_begun(1);
         if round % 2 == 0 {
             client.write_all(b"echo before\n").unwrap();
-            server.engine.remote().drain(PATIENCE).unwrap();
+            server.engine.remote().drain(PATIENCE);
         } else {
-            server.engine.remote().drain(PATIENCE).unwrap();
+            server.engine.remote().drain(PATIENCE);
             client.write_all(b"echo before\n").unwrap();
         }
         server.doors.open(0);
@@ -325,7 +325,7 @@ fn a_drain_ends_what_is_half_closed_or_half_asked() {
         client.read_exact(&mut back).unwrap();
         assert_eq!(back, answer.as_bytes());
         wait_until("it has come", || server.engine.remote().ledger().sum.bytes_received == 9);
-        server.engine.remote().drain(FAR).unwrap();
+        server.engine.remote().drain(FAR);
         assert_eq!(client.read(&mut [0; 1]).expect("FIN, no reset"), 0);
         assert_eq!(server.next_end(), reason, "{line}");
         assert!(server.engine.join().unwrap().balanced());
@@ -382,8 +382,8 @@ fn a_later_drain_does_not_lengthen_and_who_still_waits_is_turned_away() {
     let waiting: Vec<TcpStream> = (0..3).map(|_| server.connect()).collect();
     wait_until("one waits, the others behind it", || remote.ledger().sum.waiting >= 1);
     let begun = Instant::now();
-    remote.drain(Duration::from_millis(300)).unwrap();
-    remote.drain(FAR).unwrap();
+    remote.drain(Duration::from_millis(300));
+    remote.drain(FAR);
     let ledger = server.engine.join().unwrap();
     assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
     assert!(ledger.balanced(), "{}", ledger.to_json());

@@ -108,7 +108,7 @@ fn fetch(engine: &Engine) -> Vec<u8> {
 }
 
 fn finish(engine: Engine) {
-    engine.remote().drain(PATIENCE).unwrap();
+    engine.remote().drain(PATIENCE);
     let ledger = engine.join().unwrap();
     assert!(ledger.balanced(), "{}", ledger.to_json());
 }

@@ -324,7 +324,15 @@ impl<P: Protocol> Handler for Load<P> {
         }
     }
 
-    fn closed(&mut self, index: u32, shard: &mut Local<'_>, _id: ConnectionId, reason: Reason) {
+    fn closed(
+        &mut self,
+        index: Option<u32>,
+        shard: &mut Local<'_>,
+        _id: ConnectionId,
+        reason: Reason,
+    ) {
+        // None after a panic in `opened`, which has counted nothing as open.
+        let Some(index) = index else { return };
         let now_ns = self.driver.now_ns();
         let flow = self.flows.remove(index, now_ns);
         self.driver.closed(flow, reason, now_ns);

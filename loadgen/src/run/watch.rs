@@ -142,12 +142,12 @@ impl<'a> Watch<'a> {
         self.shared.interrupted.store(self.run.interrupted, Ordering::Relaxed);
         self.shared.ended_ns.store(self.stopped_at.as_nanos() as u64, Ordering::Relaxed);
         self.shared.stop.store(true, Ordering::Relaxed);
-        let mut wait = if self.run.interrupted { GRACE } else { self.load.timeout + GRACE };
+        let wait = if self.run.interrupted { GRACE } else { self.load.timeout + GRACE };
         let mut until = Instant::now() + wait + ABORTED_MAX;
-        // `drain` fails only if a shard's mailbox is full; then it is repeated. A count of zero
-        // open connections is no end condition: none is counted in the first turn, and a thread
-        // that joins the engine cannot receive the second signal.
-        while (remote.drain(wait).is_err() || !engine.is_finished()) && Instant::now() < until {
+        remote.drain(wait);
+        // A count of zero open connections is no end condition: none is counted in the first turn,
+        // and a thread that joins the engine cannot receive the second signal.
+        while !engine.is_finished() && Instant::now() < until {
             if interrupts.wait(Duration::from_millis(1)) {
                 if self.run.interrupted {
                     self.screen.close();
@@ -156,7 +156,7 @@ impl<'a> Watch<'a> {
                 }
                 self.run.interrupted = true;
                 self.shared.interrupted.store(true, Ordering::Relaxed);
-                wait = Duration::ZERO;
+                remote.drain(Duration::ZERO);
                 until = Instant::now() + ABORTED_MAX;
             }
         }

@@ -419,7 +419,7 @@ impl<S: Side> Handler for Client<S> {
         connection.close();
     }
 
-    fn closed(&mut self, (): (), _: &mut Local<'_>, _: ConnectionId, reason: Reason) {
+    fn closed(&mut self, _: Option<()>, _: &mut Local<'_>, _: ConnectionId, reason: Reason) {
         let kind = match reason {
             Reason::PeerReset | Reason::BrokenPipe => ErrorKind::Reset,
             Reason::WriteTimeout | Reason::TransferTimeout => ErrorKind::Timeout,

@@ -165,9 +165,10 @@ impl Task {
             shared.end(Err(Fault::new(ErrorKind::Other, busy)));
         }
         let interrupted = self.watch(&shared, interrupts);
-        // Fails only if the shard's mailbox is full; then it is repeated.
-        while (if interrupted { remote.stop() } else { remote.drain(GRACE) }).is_err() {
-            std::thread::sleep(Duration::from_millis(1));
+        if interrupted {
+            remote.stop();
+        } else {
+            remote.drain(GRACE);
         }
         let ledger = engine.join().map_err(Failure::Engine)?;
         let mut moved = shared.moved(interrupted);

@@ -138,7 +138,7 @@ fn run(
     let _ = ready.send((engine.addresses().to_vec(), notices));
     let _ = ending.recv();
     // Cannot fail: the command queue has more room than the connections can fill.
-    let _ = engine.remote().drain(END_TIMEOUT);
+    engine.remote().drain(END_TIMEOUT);
     let ledger = engine.join().map_err(|error| format!("--admin: {error}"))?;
     if ledger.balanced() {
         Ok(())

@@ -90,7 +90,8 @@ impl Handler for Caller {
         connection.close();
     }
 
-    fn closed(&mut self, call: Call, _: &mut Local<'_>, _: ConnectionId, reason: Reason) {
+    fn closed(&mut self, call: Option<Call>, _: &mut Local<'_>, _: ConnectionId, reason: Reason) {
+        let Some(call) = call else { return };
         let mut heard = self.heard.lock().unwrap();
         *heard.ends.entry(reason).or_default() += 1;
         *heard.lives.entry(call.tag).or_default() += 1;
@@ -125,7 +126,7 @@ fn a_client_that_keeps_its_connections_up_comes_back_from_every_ending() {
         drop(heard);
         thread::sleep(5 * MS);
     }
-    client.remote().drain(Duration::from_secs(10)).unwrap();
+    client.remote().drain(Duration::from_secs(10));
     let ledger = client.join().unwrap();
     let heard = heard.lock().unwrap();
     assert!(ledger.balanced() && ledger.open() == 0, "{}", ledger.to_json());
