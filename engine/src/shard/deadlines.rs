@@ -242,7 +242,6 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     fn on_due(&mut self, slot: u32, due: Due) {
         match due {
             Due::Timer if self.is_after_pause() && self.has_unread(slot) => {
-                mark!("what came during a pause precedes a timer");
                 self.core.slots.rare_mut(slot).timer_ms = self.core.now_ms + RETRY_MS;
             }
             Due::Timer => {

@@ -16,8 +16,9 @@ pub struct Chunk {
 pub enum Body {
     /// Bytes `start..end` of a send buffer.
     Pooled { buffer: SendBuffer, start: u32, end: u32 },
-    /// Bytes on the heap, from `start` on: too long for a buffer, or none was free.
-    Heap { bytes: Box<[u8]>, start: u32 },
+    /// Bytes on the heap, from `start` on: too long for a buffer, or none was free. They are extended
+    /// up to the capacity and no further, because a send in flight reads them.
+    Heap { bytes: Vec<u8>, start: u32 },
     /// Bytes shared with other connections, from `start` on.
     Shared { bytes: Arc<[u8]>, start: u32 },
     /// A range of a file.
@@ -36,6 +37,18 @@ pub struct FileChunk {
     pub pipe: Option<PooledPipe>,
 }
 
+/// The room of the first chunk on the heap.
+const HEAP_BYTES_MIN: usize = 512;
+/// Shared payloads up to this length are copied.
+const COPIED_BYTES_MAX: usize = 512;
+
+/// Appends what fits without moving the bytes that are there. Returns the rest.
+fn extend_in_place<'a>(bytes: &mut Vec<u8>, more: &'a [u8]) -> &'a [u8] {
+    let fits = more.len().min(bytes.capacity() - bytes.len());
+    bytes.extend_from_slice(&more[..fits]);
+    &more[fits..]
+}
+
 impl Core {
     /// Copies `bytes` to the end of a slot's queue.
     pub fn queue_bytes(&mut self, slot: u32, bytes: &[u8]) {
@@ -47,13 +60,17 @@ impl Core {
         let connection = &mut self.slots[slot];
         connection.output_bytes += bytes.len() as u32;
         let tail = connection.output_tail;
-        if tail != NONE
-            && let Body::Pooled { buffer, end, .. } = &mut self.chunks[tail as usize].body
-        {
-            let fits = rest.len().min(size - *end as usize);
-            self.send_buffers.write(buffer, *end as usize, &rest[..fits]);
-            *end += fits as u32;
-            rest = &rest[fits..];
+        if tail != NONE {
+            match &mut self.chunks[tail as usize].body {
+                Body::Pooled { buffer, end, .. } => {
+                    let fits = rest.len().min(size - *end as usize);
+                    self.send_buffers.write(buffer, *end as usize, &rest[..fits]);
+                    *end += fits as u32;
+                    rest = &rest[fits..];
+                }
+                Body::Heap { bytes, .. } => rest = extend_in_place(bytes, rest),
+                Body::Shared { .. } | Body::File(_) => {}
+            }
         }
         if rest.is_empty() {
             return;
@@ -84,15 +101,27 @@ impl Core {
         self.queue_bytes(slot, rest);
     }
 
-    /// Appends a copy on the heap.
+    /// Appends a copy on the heap, with room for further bytes: twice as much as the chunk before
+    /// it, up to the size of a send buffer.
     #[cold]
     fn append_copy(&mut self, slot: u32, bytes: &[u8]) {
         self.counters.heap_chunks += 1;
-        self.append(slot, Body::Heap { bytes: bytes.into(), start: 0 });
+        let before = match self.chunks.get(self.slots[slot].output_tail as usize) {
+            Some(Chunk { body: Body::Heap { bytes, .. }, .. }) => bytes.capacity(),
+            _ => 0,
+        };
+        let room = (2 * before).max(HEAP_BYTES_MIN).min(self.send_buffers.bytes_each());
+        let mut copy = Vec::with_capacity(bytes.len().max(room));
+        copy.extend_from_slice(bytes);
+        self.append(slot, Body::Heap { bytes: copy, start: 0 });
     }
 
-    /// Queues a reference to `bytes`.
+    /// Queues a reference to `bytes`. What is short is copied, because a chunk and its share of the
+    /// queue take more memory than the bytes.
     pub fn queue_shared(&mut self, slot: u32, bytes: Arc<[u8]>) {
+        if bytes.len() <= COPIED_BYTES_MAX.min(self.send_buffers.bytes_each()) {
+            return self.queue_bytes(slot, &bytes);
+        }
         self.slots[slot].output_bytes += bytes.len() as u32;
         self.append(slot, Body::Shared { bytes, start: 0 });
     }

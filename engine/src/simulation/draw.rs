@@ -9,7 +9,7 @@ use std::time::Duration;
 /// Roles there are, by number; see [`Swarm::draw_part`].
 const ROLES: u64 = 19;
 /// Things a world does, by number; see `World::act`.
-pub const ACTIONS: u64 = 28;
+pub const ACTIONS: u64 = 29;
 
 /// The features of a seed.
 #[derive(Debug)]

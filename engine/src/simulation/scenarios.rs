@@ -243,6 +243,28 @@ fn an_end_needs_no_room_in_the_queue_of_commands() {
     }
 }
 
+/// Each small send beyond the send buffers was an allocation and a chunk of its own: 6.7 MB for
+/// 256 KiB of output.
+#[test]
+fn small_sends_share_their_memory() {
+    const SENDS: usize = 30_000;
+    let mut world = world(11, Config { send_buffers: 1, ..config() });
+    let echo = part(Role::Echo, Farewell::Close);
+    world.add_peer(Plan::plain(), echo, 0);
+    go_on(&mut world, Duration::from_millis(20));
+    let (_, core) = world.shard(0).parts();
+    let chunks = core.chunks.len();
+    let shared: std::sync::Arc<[u8]> = b"the same".as_slice().into();
+    for _ in 0..SENDS {
+        core.queue_bytes(0, b"nine byte");
+        core.queue_shared(0, shared.clone());
+    }
+    let most = SENDS * 17 / core.send_buffers.bytes_each() + 8;
+    let made = core.chunks.len() - chunks;
+    assert!(made <= most, "{made} chunks, at most {most}");
+    assert_eq!(core.slots[0].output_bytes as usize, SENDS * 17);
+}
+
 /// EMFILE fails an accept even with nobody connecting: armed again at once, it would spin.
 #[test]
 fn accepting_pauses_when_descriptors_are_out() {

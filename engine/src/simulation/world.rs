@@ -318,10 +318,22 @@ impl World {
             25 => self.come_and_go(),
             26 if self.rng.below(4) == 0 => self.stop_reconnecting(),
             27 => self.change_file(shard),
+            28 if self.rng.below(8) == 0 => self.pause(),
             20 if self.swarm.bans => self.change_bans(),
             21 if self.swarm.drains && self.rng.below(8) == 0 => self.drain_or_stop(),
             _ => {}
         }
+    }
+
+    /// The process does not run for a while: it is stopped, or its machine is.
+    fn pause(&mut self) {
+        let time = Duration::from_millis(self.rng.pick(&[60, 300]));
+        for lane in &mut self.lanes {
+            lane.ring().pass(time);
+            lane.room_since_us = None;
+        }
+        self.wasted_since_us = None;
+        self.questions.borrow_mut().wait_longer(time);
     }
 
     /// Asks a shard to connect out.
