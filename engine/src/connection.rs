@@ -23,6 +23,9 @@ pub enum Room {
     /// `output_low_bytes`. Until then it delivers no more input, so that a handler that only
     /// answers requests needs no code for backpressure.
     Full,
+    /// Nothing was queued, and nothing will be: [`Connection::shutdown`] was called, or the
+    /// connection is ending. There is no [`Handler::writable`](crate::Handler::writable) any more.
+    Closed,
 }
 
 /// The connection that a callback is about.
@@ -124,7 +127,8 @@ impl<'a> Connection<'a> {
 
     /// Queues a copy of `bytes` and returns whether the queue has room for more.
     ///
-    /// On a connection that is ending, and after [`shutdown`](Self::shutdown), it does nothing.
+    /// On a connection that is ending, and after [`shutdown`](Self::shutdown), it does nothing and
+    /// returns [`Room::Closed`].
     /// More than `output_bytes_max` queued bytes end the connection with [`Reason::OutputTooLong`].
     #[inline]
     pub fn send(&mut self, bytes: &[u8]) -> Room {
@@ -433,8 +437,16 @@ impl<'a> Connection<'a> {
         slot.state.accepts_output() && !slot.shutdown_wanted
     }
 
+    /// The answer to a call that queues nothing.
+    #[cold]
     fn room(&self) -> Room {
-        if self.core.slots[self.slot].output_full { Room::Full } else { Room::Free }
+        if !self.takes_output() {
+            Room::Closed
+        } else if self.core.slots[self.slot].output_full {
+            Room::Full
+        } else {
+            Room::Free
+        }
     }
 
     fn queued(&mut self) -> Room {

@@ -99,7 +99,14 @@ impl Actor {
         } else {
             connection.send(&content)
         };
-        if connection.queued_bytes() > before {
+        let taken = connection.queued_bytes() > before;
+        if bytes > 0 && taken != (room != Room::Closed) && room != Room::Full {
+            self.fail(
+                talk.id,
+                &format!("{bytes} bytes, taken: {taken}, but the answer is {room:?}"),
+            );
+        }
+        if taken {
             let piece = Piece { key, offset, bytes: bytes as u64 };
             self.book.borrow_mut().records[talk.record].said.push(piece);
         }
@@ -194,7 +201,10 @@ impl Actor {
             let _ = self.say_own(talk, connection, header);
             if connection.queued_bytes() == before {
                 // Not taken, so the file is not either.
-                let _ = connection.send_file(file, offset, length);
+                let room = connection.send_file(file, offset, length);
+                if room != Room::Closed {
+                    self.fail(talk.id, &format!("a file is not taken, but the answer is {room:?}"));
+                }
                 return;
             }
             let piece = Piece { key, offset, bytes: length };
