@@ -1,10 +1,11 @@
 //! The connection that a callback is about, and what a handler can do with it.
 
-use crate::file::{Directory, NewFile, OpenFile, Publish};
+use crate::file::{Directory, FileRefusal, FileRefused, NewFile, OpenFile, Publish};
 use crate::handler::Origin;
 use crate::local::Local;
 use crate::ring::Ring;
 use crate::shard::core::{Core, milliseconds};
+use crate::shard::slots::NONE;
 use crate::workers::{Job, Refused};
 use crate::{ConnectionId, FileKind, Reason};
 use std::net::SocketAddr;
@@ -190,12 +191,26 @@ impl<'a> Connection<'a> {
     /// link with ELOOP, and a path with a NUL byte with EINVAL. Other errors are those of
     /// openat2(2).
     ///
-    /// # Panics
-    /// If an open or a [`create_file`](Self::create_file) of this connection is in progress.
-    pub fn open_file(&mut self, directory: &Directory, path: &[u8]) {
-        if !self.core.slots[self.slot].state.is_over() {
-            self.core.request_open(self.slot, directory, Some(path));
+    /// # Errors
+    /// [`FileRefusal`] if an open or a [`create_file`](Self::create_file) is in progress, or if the
+    /// connection is ending.
+    pub fn open_file(&mut self, directory: &Directory, path: &[u8]) -> Result<(), FileRefusal> {
+        self.request_open(directory, Some(path))
+    }
+
+    fn request_open(
+        &mut self,
+        directory: &Directory,
+        path: Option<&[u8]>,
+    ) -> Result<(), FileRefusal> {
+        if self.core.slots[self.slot].state.is_over() {
+            return Err(FileRefusal::Ending);
         }
+        if self.core.slots.rare(self.slot).open != NONE {
+            return Err(FileRefusal::InProgress);
+        }
+        self.core.request_open(self.slot, directory, path);
+        Ok(())
     }
 
     /// Returns a file that the shard keeps open, if `path` beneath `directory` still leads to it.
@@ -242,12 +257,10 @@ impl<'a> Connection<'a> {
     /// Creates a file without a name in `directory`: openat2(2) with `O_TMPFILE` and mode 0644 less
     /// the umask. The result comes to [`Handler::file_created`](crate::Handler::file_created).
     ///
-    /// # Panics
-    /// If an open or a `create_file` of this connection is in progress.
-    pub fn create_file(&mut self, directory: &Directory) {
-        if !self.core.slots[self.slot].state.is_over() {
-            self.core.request_open(self.slot, directory, None);
-        }
+    /// # Errors
+    /// [`FileRefusal`], as for [`open_file`](Self::open_file).
+    pub fn create_file(&mut self, directory: &Directory) -> Result<(), FileRefusal> {
+        self.request_open(directory, None)
     }
 
     /// Writes the next `length` bytes of the stream into `file`, from `offset` on. The result comes
@@ -259,16 +272,29 @@ impl<'a> Connection<'a> {
     /// file by splice(2) and never enters this process's memory.
     ///
     /// Without progress for `transfer_timeout` the connection ends with
-    /// [`Reason::TransferTimeout`]. On a connection that is ending, the file is dropped.
+    /// [`Reason::TransferTimeout`].
     ///
-    /// # Panics
-    /// If a file is already being received, or if the range ends beyond 2^63.
-    pub fn receive_file(&mut self, file: NewFile, offset: u64, length: u64) {
-        let end = offset.checked_add(length);
-        assert!(end.is_some_and(|end| end <= i64::MAX as u64), "a file ends before 2^63");
-        if self.core.slots[self.slot].state.hears() {
+    /// # Errors
+    /// The file comes back inside [`FileRefused`] if a file is being received already, if the range
+    /// ends beyond 2^63, or if the connection is ending.
+    pub fn receive_file(
+        &mut self,
+        file: NewFile,
+        offset: u64,
+        length: u64,
+    ) -> Result<(), FileRefused> {
+        let end = offset.checked_add(length).filter(|end| *end <= i64::MAX as u64);
+        let why = if !self.core.slots[self.slot].state.hears() {
+            FileRefusal::Ending
+        } else if end.is_none() {
+            FileRefusal::OutOfRange
+        } else if self.core.slots.incoming(self.slot) != NONE {
+            FileRefusal::InProgress
+        } else {
             self.core.request_receive(self.slot, file, offset, length);
-        }
+            return Ok(());
+        };
+        Err(FileRefused { file, why })
     }
 
     /// Gives `file` its name in the directory for which it was created. The result comes to
@@ -279,12 +305,23 @@ impl<'a> Connection<'a> {
     /// [`Publish::replace`] is not set, and with EISDIR if the name is a directory. The engine
     /// carries the operation out even if the connection ends meanwhile.
     ///
-    /// # Panics
-    /// If a file of this connection is already being published.
-    pub fn publish_file(&mut self, file: NewFile, name: &[u8], publish: Publish) {
-        if !self.core.slots[self.slot].state.is_over() {
-            self.core.request_naming(self.slot, file, name, publish);
+    /// # Errors
+    /// The file comes back inside [`FileRefused`] if a file of this connection is being published
+    /// already, or if the connection is ending.
+    pub fn publish_file(
+        &mut self,
+        file: NewFile,
+        name: &[u8],
+        publish: Publish,
+    ) -> Result<(), FileRefused> {
+        if self.core.slots[self.slot].state.is_over() {
+            return Err(FileRefused { file, why: FileRefusal::Ending });
         }
+        if self.core.slots.rare(self.slot).naming != NONE {
+            return Err(FileRefused { file, why: FileRefusal::InProgress });
+        }
+        self.core.request_naming(self.slot, file, name, publish);
+        Ok(())
     }
 
     /// Returns whether a job, a file being received or a file being published is in progress, so

@@ -94,7 +94,7 @@ pub use config::{AtCapacity, Config, Probe};
 pub use connection::{Connection, Room};
 pub use engine::Engine;
 pub use error::Error;
-pub use file::{Directory, NewFile, OpenFile, Publish, ReceiveFailed};
+pub use file::{Directory, FileRefusal, FileRefused, NewFile, OpenFile, Publish, ReceiveFailed};
 pub use framing::{Framing, FramingTooLarge, PacketTooLong, Packets};
 pub use handler::{Deadline, Handler, Origin};
 pub use info::ConnectionInfo;
