@@ -126,6 +126,15 @@ impl<'a> Connection<'a> {
         self.core.slots.origin(self.slot)
     }
 
+    /// The connection's state, by the names of [`ConnectionInfo::state`]. It changes at once with
+    /// calls that end the connection: `ending` follows [`abort`](Self::abort).
+    ///
+    /// [`ConnectionInfo::state`]: crate::ConnectionInfo::state
+    #[must_use]
+    pub fn state(&self) -> &'static str {
+        self.core.slots[self.slot].state.name()
+    }
+
     /// Queues a copy of `bytes` and returns whether the queue has room for more.
     ///
     /// On a connection that is ending, and after [`shutdown`](Self::shutdown), it does nothing and
