@@ -1,10 +1,11 @@
 //! The connection that a callback is about, and what a handler can do with it.
 
-use crate::file::{Directory, NewFile, OpenFile, Publish};
+use crate::file::{Directory, FileRefusal, FileRefused, NewFile, OpenFile, Publish};
 use crate::handler::Origin;
 use crate::local::Local;
 use crate::ring::Ring;
 use crate::shard::core::{Core, milliseconds};
+use crate::shard::slots::NONE;
 use crate::workers::{Job, Refused};
 use crate::{ConnectionId, FileKind, Reason};
 use std::net::SocketAddr;
@@ -23,6 +24,9 @@ pub enum Room {
     /// `output_low_bytes`. Until then it delivers no more input, so that a handler that only
     /// answers requests needs no code for backpressure.
     Full,
+    /// Nothing was queued, and nothing will be: [`Connection::shutdown`] was called, or the
+    /// connection is ending. There is no [`Handler::writable`](crate::Handler::writable) any more.
+    Closed,
 }
 
 /// The connection that a callback is about.
@@ -122,9 +126,19 @@ impl<'a> Connection<'a> {
         self.core.slots.origin(self.slot)
     }
 
+    /// The connection's state, by the names of [`ConnectionInfo::state`]. It changes at once with
+    /// calls that end the connection: `ending` follows [`abort`](Self::abort).
+    ///
+    /// [`ConnectionInfo::state`]: crate::ConnectionInfo::state
+    #[must_use]
+    pub fn state(&self) -> &'static str {
+        self.core.slots[self.slot].state.name()
+    }
+
     /// Queues a copy of `bytes` and returns whether the queue has room for more.
     ///
-    /// On a connection that is ending, and after [`shutdown`](Self::shutdown), it does nothing.
+    /// On a connection that is ending, and after [`shutdown`](Self::shutdown), it does nothing and
+    /// returns [`Room::Closed`].
     /// More than `output_bytes_max` queued bytes end the connection with [`Reason::OutputTooLong`].
     #[inline]
     pub fn send(&mut self, bytes: &[u8]) -> Room {
@@ -191,12 +205,26 @@ impl<'a> Connection<'a> {
     /// cannot be read: opening a FIFO would let its writer go on, and opening a device may have any
     /// effect.
     ///
-    /// # Panics
-    /// If an open or a [`create_file`](Self::create_file) of this connection is in progress.
-    pub fn open_file(&mut self, directory: &Directory, path: &[u8]) {
-        if !self.core.slots[self.slot].state.is_over() {
-            self.core.request_open(self.slot, directory, Some(path));
+    /// # Errors
+    /// [`FileRefusal`] if an open or a [`create_file`](Self::create_file) is in progress, or if the
+    /// connection is ending.
+    pub fn open_file(&mut self, directory: &Directory, path: &[u8]) -> Result<(), FileRefusal> {
+        self.request_open(directory, Some(path))
+    }
+
+    fn request_open(
+        &mut self,
+        directory: &Directory,
+        path: Option<&[u8]>,
+    ) -> Result<(), FileRefusal> {
+        if self.core.slots[self.slot].state.is_over() {
+            return Err(FileRefusal::Ending);
         }
+        if self.core.slots.rare(self.slot).open != NONE {
+            return Err(FileRefusal::InProgress);
+        }
+        self.core.request_open(self.slot, directory, path);
+        Ok(())
     }
 
     /// Returns a file that the shard keeps open, if `path` beneath `directory` still leads to it.
@@ -243,12 +271,10 @@ impl<'a> Connection<'a> {
     /// Creates a file without a name in `directory`: openat2(2) with `O_TMPFILE` and mode 0644 less
     /// the umask. The result comes to [`Handler::file_created`](crate::Handler::file_created).
     ///
-    /// # Panics
-    /// If an open or a `create_file` of this connection is in progress.
-    pub fn create_file(&mut self, directory: &Directory) {
-        if !self.core.slots[self.slot].state.is_over() {
-            self.core.request_open(self.slot, directory, None);
-        }
+    /// # Errors
+    /// [`FileRefusal`], as for [`open_file`](Self::open_file).
+    pub fn create_file(&mut self, directory: &Directory) -> Result<(), FileRefusal> {
+        self.request_open(directory, None)
     }
 
     /// Writes the next `length` bytes of the stream into `file`, from `offset` on. The result comes
@@ -260,16 +286,29 @@ impl<'a> Connection<'a> {
     /// file by splice(2) and never enters this process's memory.
     ///
     /// Without progress for `transfer_timeout` the connection ends with
-    /// [`Reason::TransferTimeout`]. On a connection that is ending, the file is dropped.
+    /// [`Reason::TransferTimeout`].
     ///
-    /// # Panics
-    /// If a file is already being received, or if the range ends beyond 2^63.
-    pub fn receive_file(&mut self, file: NewFile, offset: u64, length: u64) {
-        let end = offset.checked_add(length);
-        assert!(end.is_some_and(|end| end <= i64::MAX as u64), "a file ends before 2^63");
-        if self.core.slots[self.slot].state.hears() {
+    /// # Errors
+    /// The file comes back inside [`FileRefused`] if a file is being received already, if the range
+    /// ends beyond 2^63, or if the connection is ending.
+    pub fn receive_file(
+        &mut self,
+        file: NewFile,
+        offset: u64,
+        length: u64,
+    ) -> Result<(), FileRefused> {
+        let end = offset.checked_add(length).filter(|end| *end <= i64::MAX as u64);
+        let why = if !self.core.slots[self.slot].state.hears() {
+            FileRefusal::Ending
+        } else if end.is_none() {
+            FileRefusal::OutOfRange
+        } else if self.core.slots.incoming(self.slot) != NONE {
+            FileRefusal::InProgress
+        } else {
             self.core.request_receive(self.slot, file, offset, length);
-        }
+            return Ok(());
+        };
+        Err(FileRefused { file, why })
     }
 
     /// Gives `file` its name in the directory for which it was created. The result comes to
@@ -280,12 +319,23 @@ impl<'a> Connection<'a> {
     /// [`Publish::replace`] is not set, and with EISDIR if the name is a directory. The engine
     /// carries the operation out even if the connection ends meanwhile.
     ///
-    /// # Panics
-    /// If a file of this connection is already being published.
-    pub fn publish_file(&mut self, file: NewFile, name: &[u8], publish: Publish) {
-        if !self.core.slots[self.slot].state.is_over() {
-            self.core.request_naming(self.slot, file, name, publish);
+    /// # Errors
+    /// The file comes back inside [`FileRefused`] if a file of this connection is being published
+    /// already, or if the connection is ending.
+    pub fn publish_file(
+        &mut self,
+        file: NewFile,
+        name: &[u8],
+        publish: Publish,
+    ) -> Result<(), FileRefused> {
+        if self.core.slots[self.slot].state.is_over() {
+            return Err(FileRefused { file, why: FileRefusal::Ending });
         }
+        if self.core.slots.rare(self.slot).naming != NONE {
+            return Err(FileRefused { file, why: FileRefusal::InProgress });
+        }
+        self.core.request_naming(self.slot, file, name, publish);
+        Ok(())
     }
 
     /// Returns whether a job, a file being received or a file being published is in progress, so
@@ -438,8 +488,16 @@ impl<'a> Connection<'a> {
         slot.state.accepts_output() && !slot.shutdown_wanted
     }
 
+    /// The answer to a call that queues nothing.
+    #[cold]
     fn room(&self) -> Room {
-        if self.core.slots[self.slot].output_full { Room::Full } else { Room::Free }
+        if !self.takes_output() {
+            Room::Closed
+        } else if self.core.slots[self.slot].output_full {
+            Room::Full
+        } else {
+            Room::Free
+        }
     }
 
     fn queued(&mut self) -> Room {

@@ -32,6 +32,11 @@ const TEAR_DOWN_WAIT: Duration = Duration::from_millis(100);
 const LISTEN_WAIT: Duration = Duration::from_secs(1);
 /// The beginning of the notice about buffers that are not registered. There is at most one.
 const UNREGISTERED: &str = "the buffers are not registered with the kernel";
+/// The deadline of the drain with which a dropped engine ends.
+const DROP_DEADLINE: Duration = Duration::from_secs(2);
+/// The longest wait of a drop for the shards. Operations in flight may last three seconds longer
+/// than a drain.
+const DROP_WAIT: Duration = Duration::from_secs(6);
 /// The wait for running jobs after the last shard has ended.
 const JOBS_GRACE: Duration = Duration::from_secs(3);
 /// The divisor for `open_files`: kept files use at most this part of the process's descriptors.
@@ -56,7 +61,7 @@ const USER_TIMEOUT: RangeInclusive<Duration> =
 ///
 /// ```
 /// use ringwright::{Config, Connection, Engine, Handler, Origin};
-/// use std::time::Duration;
+/// use std::time::{Duration, Instant};
 ///
 /// struct Discard;
 ///
@@ -97,7 +102,9 @@ const USER_TIMEOUT: RangeInclusive<Duration> =
 /// 2. Each shard ends when its last connection has ended.
 /// 3. [`Engine::join`] returns the final [`Ledger`], or the error of the first shard that failed.
 ///
-/// Dropping the engine without `join` lets the shards run until a drain ends them.
+/// An engine that is dropped without `join` drains with a deadline of 2 seconds. The drop waits
+/// for the shards to end, but no longer than 6 seconds: a shard whose callback blocks is left
+/// behind. It does not wait for running jobs, and not at all on a shard's own thread.
 pub struct Engine {
     addresses: Vec<SocketAddr>,
     notices: Vec<String>,
@@ -226,11 +233,11 @@ impl Engine {
     ///   [`Error::HandlerPanicked`]: the error of the first shard that did not end well. All shards
     ///   have ended by then.
     /// * [`Error::JobsRunning`]: jobs still run three seconds after the last shard has ended.
-    /// * [`Error::JoinFromCallback`]: the caller is a shard's own thread.
-    pub fn join(self) -> Result<Ledger, Error> {
+    /// * [`Error::JoinFromCallback`]: the caller is a shard's own thread. The engine is dropped.
+    pub fn join(mut self) -> Result<Ledger, Error> {
         self.remote.refuse_in_callback()?;
         let mut result = Ok(());
-        for (shard, thread) in self.shards.into_iter().enumerate() {
+        for (shard, thread) in std::mem::take(&mut self.shards).into_iter().enumerate() {
             let ended = thread.join().unwrap_or_else(|panic| {
                 Err(Error::ShardPanicked { shard, message: message_of(panic) })
             });
@@ -399,6 +406,22 @@ fn bound_thread(allowed: &[usize], cpus: &[usize]) -> Option<String> {
             cpus.len()
         )
     })
+}
+
+impl Drop for Engine {
+    /// Drains, unless `join` has waited for the end already.
+    fn drop(&mut self) {
+        if self.shards.is_empty() {
+            return;
+        }
+        self.remote.drain(DROP_DEADLINE);
+        if self.remote.refuse_in_callback().is_ok() {
+            let until = Instant::now() + DROP_WAIT;
+            // Disconnected when the last shard has ended.
+            let left = || until.saturating_duration_since(Instant::now());
+            while self.endings.recv_timeout(left()).is_ok() {}
+        }
+    }
 }
 
 /// Starts a thread for each plan. After a failure the further plans are dropped.

@@ -1,6 +1,7 @@
 //! Files and directories as handlers see them.
 
 use crate::ring::{Descriptor, FileStatus};
+use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, IntoRawFd};
 use std::path::Path;
@@ -291,7 +292,55 @@ pub struct Publish {
     pub replace: bool,
 }
 
-/// The error of [`Connection::receive_file`](crate::Connection::receive_file). The file is gone.
+/// The reason why an operation on a file was not begun. No callback follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FileRefusal {
+    /// The connection has such an operation in progress. [`Connection::open_file`] and
+    /// [`Connection::create_file`] count as the same operation.
+    ///
+    /// [`Connection::open_file`]: crate::Connection::open_file
+    /// [`Connection::create_file`]: crate::Connection::create_file
+    InProgress,
+    /// The range ends beyond 2^63.
+    OutOfRange,
+    /// The connection is ending and could not get the result.
+    Ending,
+}
+
+impl fmt::Display for FileRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::InProgress => {
+                "the connection has such an operation in progress; wait for its callback"
+            }
+            Self::OutOfRange => "the range ends beyond 2^63",
+            Self::Ending => "the connection is ending and could not receive the result",
+        })
+    }
+}
+
+impl std::error::Error for FileRefusal {}
+
+/// The error of [`Connection::receive_file`](crate::Connection::receive_file) and
+/// [`Connection::publish_file`](crate::Connection::publish_file): the operation was not begun.
+#[derive(Debug)]
+pub struct FileRefused {
+    /// The file, unchanged.
+    pub file: NewFile,
+    /// The reason.
+    pub why: FileRefusal,
+}
+
+impl fmt::Display for FileRefused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.why.fmt(f)
+    }
+}
+
+impl std::error::Error for FileRefused {}
+
+/// The error in [`Handler::file_received`](crate::Handler::file_received). The file is gone.
 #[derive(Debug)]
 pub struct ReceiveFailed {
     /// An error of write(2) such as ENOSPC, EDQUOT or EIO. `UnexpectedEof` means that the peer's

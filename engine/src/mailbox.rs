@@ -77,8 +77,7 @@ impl Drop for Sockets {
     }
 }
 
-/// The error of a command that was not queued: the command queue of the shard is full, or the shard
-/// has ended.
+/// The error of a command that was not queued: the command queue of the shard is full.
 ///
 /// The queue holds [`Config::mailbox_commands_max`](crate::Config::mailbox_commands_max) commands.
 /// The shard empties it in every turn of its loop, so a later attempt can succeed.
@@ -88,8 +87,7 @@ pub struct Busy;
 impl std::fmt::Display for Busy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(
-            "the shard's command queue is full or the shard has ended; try again later or raise \
-             mailbox_commands_max",
+            "the shard's command queue is full; try again later or raise mailbox_commands_max",
         )
     }
 }

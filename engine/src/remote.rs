@@ -96,6 +96,31 @@ impl fmt::Display for Ask {
 
 impl std::error::Error for Ask {}
 
+/// The reason why a shard did not take a command that names it by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotTaken {
+    /// The shard's command queue is full. Call again.
+    Busy,
+    /// The shard has ended.
+    Ended,
+    /// The number is not below [`Remote::shards`].
+    NoSuchShard,
+}
+
+impl fmt::Display for NotTaken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Busy => Busy.fmt(f),
+            Self::Ended => f.write_str("the shard has ended"),
+            Self::NoSuchShard => {
+                f.write_str("the engine has no shard of this number; Remote::shards counts them")
+            }
+        }
+    }
+}
+
+impl std::error::Error for NotTaken {}
+
 /// The reason why a change of the banned addresses did not reach every shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BanFailed {
@@ -224,9 +249,9 @@ impl Remote {
     /// The result is a callback with `tag`.
     ///
     /// # Errors
-    /// [`Busy`] if the shard's queue is full, if the shard has ended, or if there is no such shard.
-    pub fn connect(&self, shard: usize, to: SocketAddr, tag: u64) -> Result<(), Busy> {
-        self.to(shard, Command::Connect(to, tag))
+    /// See [`NotTaken`].
+    pub fn connect(&self, shard: usize, to: SocketAddr, tag: u64) -> Result<(), NotTaken> {
+        self.to_shard(shard, Command::Connect(to, tag))
     }
 
     /// Connects out from shard number `shard` again and again, as
@@ -236,15 +261,15 @@ impl Remote {
     /// as an error with a [`KeepRefused`](crate::KeepRefused) inside.
     ///
     /// # Errors
-    /// [`Busy`], as for [`Remote::connect`].
+    /// See [`NotTaken`].
     pub fn keep_connected(
         &self,
         shard: usize,
         to: SocketAddr,
         tag: u64,
         reconnect: Reconnect,
-    ) -> Result<(), Busy> {
-        self.to(shard, Command::KeepConnected(to, tag, reconnect))
+    ) -> Result<(), NotTaken> {
+        self.to_shard(shard, Command::KeepConnected(to, tag, reconnect))
     }
 
     /// Ends [`Remote::keep_connected`], as
@@ -252,10 +277,12 @@ impl Remote {
     /// that has ended.
     ///
     /// # Errors
-    /// [`Busy`] if the shard's queue is full or if there is no such shard.
-    pub fn stop_reconnecting(&self, shard: usize, tag: u64) -> Result<(), Busy> {
-        let sent = self.to(shard, Command::StopReconnecting(tag));
-        if self.is_gone(shard) { Ok(()) } else { sent }
+    /// [`NotTaken::Busy`] or [`NotTaken::NoSuchShard`].
+    pub fn stop_reconnecting(&self, shard: usize, tag: u64) -> Result<(), NotTaken> {
+        match self.to_shard(shard, Command::StopReconnecting(tag)) {
+            Err(NotTaken::Ended) => Ok(()),
+            sent => sent,
+        }
     }
 
     /// Describes a connection, or returns `None` if it has ended. Waits for the shard's answer, at
@@ -466,6 +493,13 @@ impl Remote {
     fn to_connection(&self, id: ConnectionId, command: Command) -> Result<(), Busy> {
         let sent = self.to(id.shard(), command);
         if self.is_gone(id.shard()) { Ok(()) } else { sent }
+    }
+
+    /// Sends a command to a shard that the caller names by its number.
+    fn to_shard(&self, shard: usize, command: Command) -> Result<(), NotTaken> {
+        let mailbox = self.0.mailboxes.get(shard).ok_or(NotTaken::NoSuchShard)?;
+        let sent = mailbox.send(command);
+        sent.map_err(|Busy| if mailbox.has_ended() { NotTaken::Ended } else { NotTaken::Busy })
     }
 
     pub(crate) fn to(&self, shard: usize, command: Command) -> Result<(), Busy> {

@@ -2,7 +2,7 @@
 //! it is the process's.
 
 use ringwright::{
-    Busy, Config, Connection, ConnectionId, Engine, Error, Handler, Local, Origin, Reason,
+    Config, Connection, ConnectionId, Engine, Error, Handler, Local, NotTaken, Origin, Reason,
     SlowReaders,
 };
 use std::io::{Read, Write};
@@ -95,5 +95,5 @@ fn a_shard_whose_ring_breaks_is_reported_and_takes_its_listener_with_it() {
     remote.drain(Duration::ZERO);
     remote.broadcast(b"?"[..].into(), SlowReaders::Queue).unwrap();
     assert_eq!(remote.list(None, 10), Ok(Vec::new()));
-    assert_eq!(remote.connect(0, address, 1), Err(Busy));
+    assert_eq!(remote.connect(0, address, 1), Err(NotTaken::Ended));
 }

@@ -118,7 +118,8 @@ impl Files {
             });
             return self.reply_file(state, connection, asked, file);
         }
-        connection.open_file(&self.directory, asked.path);
+        // Refused only on a connection that is ending: one open at a time is asked for.
+        let _ = connection.open_file(&self.directory, asked.path);
         connection.pause();
         state.opening = true;
         state.paused = true;

@@ -3,7 +3,7 @@
 
 use super::book::{Book, Part, Piece, Role};
 use crate::ring::simulated::{Rng, stretch};
-use crate::{Connection, ConnectionId, Directory, Local, OpenFile, Room};
+use crate::{Connection, ConnectionId, Directory, FileRefusal, Local, OpenFile, Room};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
@@ -99,7 +99,14 @@ impl Actor {
         } else {
             connection.send(&content)
         };
-        if connection.queued_bytes() > before {
+        let taken = connection.queued_bytes() > before;
+        if bytes > 0 && taken != (room != Room::Closed) && room != Room::Full {
+            self.fail(
+                talk.id,
+                &format!("{bytes} bytes, taken: {taken}, but the answer is {room:?}"),
+            );
+        }
+        if taken {
             let piece = Piece { key, offset, bytes: bytes as u64 };
             self.book.borrow_mut().records[talk.record].said.push(piece);
         }
@@ -169,9 +176,26 @@ impl Actor {
             return self.request_file(talk, connection);
         }
         talk.opening = true;
-        connection.open_file(&self.directory, path.as_bytes());
+        let opened = connection.open_file(&self.directory, path.as_bytes());
+        self.expect_no_second(talk, connection, opened);
         if talk.rng.below(2) == 0 {
             self.pause(talk, connection);
+        }
+    }
+
+    /// After an open was asked for: a second one, of either kind, is refused.
+    pub(super) fn expect_no_second(
+        &self,
+        talk: &Talk,
+        connection: &mut Connection<'_>,
+        first: Result<(), FileRefusal>,
+    ) {
+        let again = connection.open_file(&self.directory, b"small");
+        let creates = connection.create_file(&self.directory);
+        let expected = first.and(Err(FileRefusal::InProgress));
+        let right = matches!(first, Ok(()) | Err(FileRefusal::Ending));
+        if !right || again != expected || creates != expected {
+            self.fail(talk.id, &format!("an open: {first:?}, and then {again:?}, {creates:?}"));
         }
     }
 
@@ -194,7 +218,10 @@ impl Actor {
             let _ = self.say_own(talk, connection, header);
             if connection.queued_bytes() == before {
                 // Not taken, so the file is not either.
-                let _ = connection.send_file(file, offset, length);
+                let room = connection.send_file(file, offset, length);
+                if room != Room::Closed {
+                    self.fail(talk.id, &format!("a file is not taken, but the answer is {room:?}"));
+                }
                 return;
             }
             let piece = Piece { key, offset, bytes: length };

@@ -6,7 +6,7 @@ use super::book::Piece;
 use super::lane::Lane;
 use super::world::World;
 use crate::ring::simulated::stretch;
-use crate::{Connection, NewFile, Publish, ReceiveFailed};
+use crate::{Connection, FileRefusal, FileRefused, NewFile, Publish, ReceiveFailed};
 use std::collections::BTreeMap;
 use std::io;
 
@@ -67,7 +67,8 @@ impl Actor {
             let whole_bytes = talk.rng.below(most + 1);
             let publishing = talk.upload.publishing;
             talk.upload = Upload { creating: true, whole_bytes, publishing, ..Upload::default() };
-            connection.create_file(&self.directory);
+            let created = connection.create_file(&self.directory);
+            self.expect_no_second(talk, connection, created);
             if talk.rng.below(4) > 0 {
                 self.pause(talk, connection);
             }
@@ -76,7 +77,19 @@ impl Actor {
         let left = talk.upload.whole_bytes - talk.upload.bytes;
         let bytes = if talk.rng.below(2) == 0 { left } else { talk.rng.below(left + 1) };
         talk.upload.coming = Some(bytes);
-        connection.receive_file(file, talk.upload.bytes, bytes);
+        let file = match connection.receive_file(file, u64::MAX / 2, 2) {
+            Err(FileRefused { file, why: FileRefusal::OutOfRange }) => file,
+            Err(FileRefused { why: FileRefusal::Ending, .. }) => return header,
+            other => {
+                self.fail(talk.id, &format!("a range that no file has: {other:?}"));
+                return header;
+            }
+        };
+        if let Err(refused) = connection.receive_file(file, talk.upload.bytes, bytes)
+            && refused.why != FileRefusal::Ending
+        {
+            self.fail(talk.id, &format!("a file is not received: {refused}"));
+        }
         header
     }
 
@@ -124,7 +137,17 @@ impl Actor {
         if file.bytes() != talk.upload.bytes && !empty {
             self.fail(talk.id, "a file does not know how long it is");
         }
-        if talk.upload.bytes < talk.upload.whole_bytes || talk.upload.publishing.is_some() {
+        if talk.upload.publishing.is_some() {
+            match connection.publish_file(file, b"second", Publish::default()) {
+                Err(FileRefused { file, why: FileRefusal::InProgress }) => {
+                    talk.upload.file = Some(file);
+                }
+                Err(FileRefused { why: FileRefusal::Ending, .. }) => {}
+                other => self.fail(talk.id, &format!("a second name at a time: {other:?}")),
+            }
+            return;
+        }
+        if talk.upload.bytes < talk.upload.whole_bytes {
             talk.upload.file = Some(file);
             return;
         }
@@ -137,7 +160,11 @@ impl Actor {
         let name_bytes = name.to_vec();
         book.published.push(Published { shard, name: name_bytes, pieces, publish, result: None });
         drop(book);
-        connection.publish_file(file, name, publish);
+        if let Err(refused) = connection.publish_file(file, name, publish)
+            && refused.why != FileRefusal::Ending
+        {
+            self.fail(talk.id, &format!("a file gets no name: {refused}"));
+        }
     }
 
     pub(super) fn hear_of_name(&mut self, talk: &mut Talk, result: io::Result<()>) {

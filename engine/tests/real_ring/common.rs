@@ -1,8 +1,8 @@
 //! A server that does what the lines sent to it say, and clients that look closely.
 
 use ringwright::{
-    Config, Connection, ConnectionId, Deadline, Directory, Engine, Handler, Ledger, Local,
-    OpenFile, Origin, Reason, Room,
+    Config, Connection, ConnectionId, Deadline, Directory, Engine, FileRefusal, Handler, Ledger,
+    Local, OpenFile, Origin, Reason, Room,
 };
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -118,7 +118,9 @@ impl Scripted {
             "panic" => panic!("a handler that panics"),
             "file" => {
                 let directory = self.directory.as_ref().expect("a directory to send from");
-                connection.open_file(directory, rest.as_bytes());
+                connection.open_file(directory, rest.as_bytes()).expect("the first");
+                let again = connection.open_file(directory, rest.as_bytes());
+                assert_eq!(again, Err(FileRefusal::InProgress));
                 connection.pause();
             }
             other => panic!("unknown line {other}"),

@@ -284,7 +284,7 @@ impl Handler for Empties {
 
     fn received(&mut self, _: &mut u32, connection: &mut Connection<'_>, bytes: &[u8]) -> usize {
         let Some(first) = connection.cached_file(&self.0, b"empty") else {
-            connection.open_file(&self.0, b"empty");
+            connection.open_file(&self.0, b"empty").expect("the first");
             connection.pause();
             return bytes.len();
         };

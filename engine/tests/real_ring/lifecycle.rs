@@ -482,3 +482,28 @@ fn a_panic_outside_the_callbacks_of_a_connection_is_the_applications() {
     engine.remote().drain(Duration::ZERO);
     assert_eq!(told(engine.join().err()), "drop: no message");
 }
+
+#[test]
+fn a_dropped_engine_drains_and_its_drop_comes_to_an_end() {
+    let listeners = || vec![address_of_its_own()];
+    let server = serve(|config| config.listeners = listeners());
+    let mut client = server.connect();
+    assert_eq!(ask(&mut client, "echo in"), "in");
+    let remote = server.engine.remote();
+    drop(server.engine);
+    assert_eq!(client.read(&mut [0; 1]).unwrap(), 0, "a drain, no reset");
+    let ledger = remote.ledger();
+    assert!(ledger.balanced() && ledger.open() == 0, "{}", ledger.to_json());
+    assert!(TcpStream::connect(server.address).is_err(), "nobody listens any more");
+
+    // A callback that blocks does not keep the drop for ever.
+    let server = serve(|config| config.listeners = listeners());
+    let mut client = server.connect();
+    client.write_all(b"door 0\n").unwrap();
+    server.doors.has_begun(1);
+    let (remote, begun) = (server.engine.remote(), Instant::now());
+    drop(server.engine);
+    assert!(begun.elapsed() < PATIENCE / 2, "{:?}", begun.elapsed());
+    server.doors.open(0);
+    wait_until("the drain goes on without the engine", || remote.ledger().open() == 0);
+}

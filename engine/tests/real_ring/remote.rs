@@ -5,8 +5,8 @@ use crate::common::{
 };
 use crate::filter::can_filter;
 use ringwright::{
-    Ask, Config, Connection, ConnectionId, Engine, Error, Handler, Origin, Reason, Remote,
-    SlowReaders,
+    Ask, Config, Connection, ConnectionId, Engine, Error, Handler, NotTaken, Origin, Reason,
+    Remote, SlowReaders,
 };
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -121,8 +121,10 @@ impl Handler for Inside {
 
     fn received(&mut self, (): &mut (), connection: &mut Connection<'_>, bytes: &[u8]) -> usize {
         let id = connection.id();
+        let state = connection.state();
         let local = connection.local();
         assert_eq!(local.list(None, 10)[0].id, id);
+        assert_eq!((local.info(id).map(|it| it.state), state), (Some("open"), "open"));
         assert_eq!(local.info(id).expect("it is here").id, id);
         let remote: Remote = local.remote().clone();
         assert_eq!(remote.find(id), Err(Ask::FromCallback));
@@ -162,6 +164,10 @@ fn waiting_in_a_callback_is_an_error_and_no_deadlock() {
     assert_eq!(client.read(&mut [0; 1]).unwrap(), 0);
     drop(client);
     wait_until("the shard has ended", || remote.connect(0, address, 1).is_err());
+    assert_eq!(remote.connect(0, address, 1), Err(NotTaken::Ended));
+    assert_eq!(remote.connect(1, address, 1), Err(NotTaken::NoSuchShard));
+    assert_eq!(remote.stop_reconnecting(0, 1), Ok(()));
+    assert_eq!(remote.stop_reconnecting(1, 1), Err(NotTaken::NoSuchShard));
     assert!(remote.ledger().balanced());
 }
 

@@ -41,11 +41,12 @@ impl Put {
 
     fn next(&mut self, connection: &mut Connection<'_>, file: NewFile) {
         if self.missing == 0 {
-            return connection.publish_file(file, self.name.as_bytes(), self.publish);
+            connection.publish_file(file, self.name.as_bytes(), self.publish).expect("the first");
+            return;
         }
         let (offset, length) = (file.bytes(), self.missing.min(self.chunk));
         self.missing -= length;
-        connection.receive_file(file, offset, length);
+        connection.receive_file(file, offset, length).expect("the first");
     }
 }
 
@@ -73,7 +74,7 @@ impl Handler for Keeper {
                 put.chunk = chunk.parse().expect("bytes");
                 let (sync, replace) = (how.contains("sync"), how.contains("replace"));
                 put.publish = Publish { sync, replace };
-                connection.create_file(&self.directory);
+                connection.create_file(&self.directory).expect("the first");
                 connection.pause();
             }
             _ => {

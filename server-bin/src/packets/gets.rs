@@ -48,7 +48,8 @@ impl Packets {
             let busy = Refusal::new(Code::Busy, "this connection has a GET in progress");
             return self.refuse(state, connection, id, &busy);
         }
-        connection.open_file(&self.directory, name);
+        // Refused only on a connection that is ending: one open at a time is asked for.
+        let _ = connection.open_file(&self.directory, name);
         state.get = Some(Box::new(Get::Opening { id }));
     }
 

@@ -71,7 +71,8 @@ impl Packets {
         } else {
             let (name, replace) = (name.into(), replace && self.rules.replace);
             let put = Put { id, size, received: 0, name, replace, step: Step::Looking };
-            connection.open_file(&self.directory, &put.name);
+            // Refused only on a connection that is ending: one open at a time is asked for.
+            let _ = connection.open_file(&self.directory, &put.name);
             state.put = Some(Box::new(put));
             return;
         };
@@ -100,7 +101,8 @@ impl Packets {
         };
         match refusal {
             None => {
-                connection.create_file(&self.directory);
+                // Refused only on a connection that is ending: one open at a time is asked for.
+                let _ = connection.create_file(&self.directory);
                 put.step = Step::Creating;
             }
             Some(refusal) => self.give_up(state, connection, &refusal),
@@ -144,7 +146,8 @@ impl Packets {
         let Step::Between { file, .. } = std::mem::replace(&mut put.step, Step::Filling) else {
             unreachable!("no packet is read while a put is busy");
         };
-        connection.receive_file(file, put.received, length);
+        // Refused only on a connection that is ending: one file at a time is asked for.
+        let _ = connection.receive_file(file, put.received, length);
         put.received += length;
     }
 
@@ -173,7 +176,8 @@ impl Packets {
             return;
         }
         let publish = Publish { sync: self.rules.sync, replace: put.replace };
-        connection.publish_file(file, &put.name, publish);
+        // Refused only on a connection that is ending: one file at a time is asked for.
+        let _ = connection.publish_file(file, &put.name, publish);
         put.step = Step::Naming;
     }
 
