@@ -368,6 +368,7 @@ fn prepare(config: &mut Config) -> Result<Prepared, Error> {
     let cpus = if config.pin { cpu::of_process() } else { cpu::allowed() };
     let count = config.shards.unwrap_or_else(|| cpu::shards(cpus.len(), cpu::quota()));
     check(config, count)?;
+    config.shards = Some(count);
     let mut notices = Vec::new();
     let descriptors = descriptors(config, &mut notices);
     notices.extend(bound_thread(&cpu::allowed(), &cpus));

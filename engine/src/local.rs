@@ -50,6 +50,18 @@ impl<'a> Local<'a> {
         self.core.slots.len()
     }
 
+    /// Returns whether the files open on this shard, for its connections and for the next ones who
+    /// ask for them, take more than an eighth of all descriptors (`RLIMIT_NOFILE`), divided by the
+    /// number of shards.
+    ///
+    /// A handler that queues several files on a connection should then queue one, and pause reading
+    /// ([`Connection::pause`](crate::Connection::pause)) until it has left. Otherwise a few
+    /// thousand clients that read nothing take every descriptor of the process.
+    #[must_use]
+    pub fn is_short_of_files(&self) -> bool {
+        self.core.files_open.count() > self.core.limits.files_share
+    }
+
     /// Connects out from this shard.
     ///
     /// The result comes with the same `tag`: [`Handler::opened`](crate::Handler::opened) with

@@ -19,11 +19,15 @@ use crate::info::ConnectionInfo;
 use crate::ledger::ShardLedger;
 use crate::memory::SendBuffers;
 use crate::remote::Remote;
+use crate::ring::calls;
 use crate::{Reason, SlowReaders};
 use slab::Slab;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// The part of all descriptors that files may take before they are short.
+const FILES_PART: u64 = 8;
 
 /// Kept carry buffers and paths: beyond, they are freed.
 const SPARES_MAX: usize = 64;
@@ -56,6 +60,8 @@ pub struct Limits {
     pub soonest_ms: u64,
     pub linger_ms: u64,
     pub linger_total_ms: u64,
+    /// Files that may be open before handlers are asked to open fewer.
+    pub files_share: u64,
 }
 
 impl Limits {
@@ -83,6 +89,9 @@ impl Limits {
             soonest_ms,
             linger_ms: ms(config.linger_timeout),
             linger_total_ms: ms(config.linger_total),
+            files_share: calls::descriptors_allowed().0
+                / FILES_PART
+                / config.shards.unwrap_or(1) as u64,
         }
     }
 }

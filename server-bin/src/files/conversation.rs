@@ -7,7 +7,8 @@ use crate::http::reply::Persistence;
 use ringwright::Connection;
 
 /// Files queued on a connection before more requests are read: each may be a descriptor of its own.
-/// Those that were read into its output at once are bytes like any other, and not counted.
+/// Those that were read into its output at once are bytes like any other, and not counted. One, if
+/// the shard is short of files.
 const FILES_QUEUED_MAX: u32 = 8;
 
 /// What is known of a connection between callbacks.
@@ -18,6 +19,8 @@ pub struct Conversation {
     pub(super) exchange: Option<Box<Exchange>>,
     pub(super) opening: bool,
     pub(super) files_queued: u32,
+    /// The shard was short of files when the last one was queued.
+    files_are_short: bool,
     pub(super) paused: bool,
     /// The send queue was full when last looked at.
     pub(super) full: bool,
@@ -32,7 +35,14 @@ pub struct Conversation {
 
 impl Conversation {
     pub(super) fn may_read_on(&self) -> bool {
-        !self.opening && !self.full && !self.closing && self.files_queued < FILES_QUEUED_MAX
+        let files_max = if self.files_are_short { 1 } else { FILES_QUEUED_MAX };
+        !self.opening && !self.full && !self.closing && self.files_queued < files_max
+    }
+
+    /// A file is queued that leaves as a file.
+    pub(super) fn note_file(&mut self, connection: &mut Connection<'_>) {
+        self.files_queued += 1;
+        self.files_are_short = connection.local().is_short_of_files();
     }
 
     /// A request was begun, and its rest is the client's to send.

@@ -109,7 +109,7 @@ impl Files {
         let sent = if request.method == Method::Get { length } else { 0 };
         if sent > 0 {
             let room = connection.send_cached(&file, offset, sent).unwrap_or_else(|| {
-                state.files_queued += 1;
+                state.note_file(connection);
                 connection.send_file(file, offset, sent)
             });
             state.full |= room == Room::Full;

@@ -315,6 +315,40 @@ fn neither_trickling_nor_silence_holds_a_connection() {
     assert!(ended.stderr.contains("\"idle_timeout\":2"), "{}", ended.stderr);
 }
 
+/// Each of many clients pipelined requests for eight files, and together they took every descriptor.
+#[test]
+fn whoever_reads_nothing_leaves_descriptors_to_the_others() {
+    const CLIENTS: usize = 100;
+    let tree = tree();
+    for number in 0..40 {
+        std::fs::write(tree.path().join(format!("{number}.bin")), pattern(2_000_000)).unwrap();
+    }
+    let mut shell = std::process::Command::new("sh");
+    shell
+        .args(["-c", "ulimit -n 512 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_ringwrightd")])
+        .arg("http")
+        .arg(tree.path())
+        .args(["--shards", "1", "--open-files", "0"])
+        .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped());
+    let server = Server::start_with_admin(&mut shell, "http");
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| server.client()).collect();
+    for (at, client) in clients.iter_mut().enumerate() {
+        let request = |file: usize| format!("GET /{}.bin HTTP/1.1\r\nHost: x\r\n\r\n", file % 40);
+        client.send(&(at..at + 9).map(request).collect::<String>());
+    }
+    server.ledger_once(|ledger| ledger["files"].as_u64() >= Some(CLIENTS as u64));
+    thread::sleep(Duration::from_millis(300));
+    let ledger = server.ledger_once(|_| true);
+    let files = ledger["files"].as_u64().unwrap();
+    assert!(files < 2 * CLIENTS as u64, "{files} files are open: {ledger}");
+    assert_eq!(server.client().ask("GET /ten.txt HTTP/1.1\r\nHost: x\r\n\r\n").status, 200);
+    drop(clients);
+    server.stop().cleanly();
+}
+
 /// What came while the process was stopped lay in the sockets, and the deadline fired first.
 #[test]
 fn what_came_while_the_process_was_stopped_is_answered() {
