@@ -5,8 +5,10 @@ mod arena;
 mod pipes;
 mod receive_buffers;
 mod send_buffers;
+mod spills;
 
 pub use arena::Arena;
 pub use pipes::{PipePool, PooledPipe};
 pub use receive_buffers::{HeldBuffer, ReceiveBuffers};
 pub use send_buffers::{SendBuffer, SendBuffers};
+pub use spills::{Spill, Spills};

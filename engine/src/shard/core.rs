@@ -17,7 +17,7 @@ use crate::config::{Config, Probe};
 use crate::file::{Closing, Directory, FilesOpen, NewFile, Publish};
 use crate::info::ConnectionInfo;
 use crate::ledger::ShardLedger;
-use crate::memory::SendBuffers;
+use crate::memory::{SendBuffers, Spills};
 use crate::remote::Remote;
 use crate::ring::calls;
 use crate::{Reason, SlowReaders};
@@ -135,6 +135,7 @@ pub struct Core {
     pub counters: ShardLedger,
     pub chunks: Slab<Chunk>,
     pub send_buffers: SendBuffers,
+    pub spills: Spills,
     pub carries: Slab<Vec<u8>>,
     pub opens: Slab<OpenRequest>,
     pub incoming: Slab<Incoming>,
@@ -185,6 +186,7 @@ impl Core {
             counters: ShardLedger::default(),
             chunks: Slab::with_capacity(config.send_buffers as usize),
             send_buffers,
+            spills: Spills::new(config.send_buffer_bytes),
             carries: Slab::new(),
             opens: Slab::new(),
             incoming: Slab::new(),

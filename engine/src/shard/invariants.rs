@@ -120,7 +120,7 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         let with_kernel = self.ring.buffers_provided() + kernel.buffers_coming;
         assert_eq!(with_kernel, usize::from(total), "receive buffers");
         let (mut pooled, mut pipes, mut piped) = (0, 0, 0);
-        let mut chunks = 0;
+        let (mut chunks, mut spilled) = (0, 0);
         for (slot, connection) in core.slots.iter() {
             let mut bytes = 0;
             let mut at = connection.output_head;
@@ -131,6 +131,10 @@ impl<H: Handler> Shard<SimulatedRing, H> {
                     Body::Pooled { start, end, .. } => {
                         pooled += 1;
                         bytes += end - start;
+                    }
+                    Body::Spilled { spill, start } => {
+                        spilled += 1;
+                        bytes += spill.length() - start;
                     }
                     Body::Heap { bytes: all, start } => bytes += all.len() as u32 - start,
                     Body::Shared { bytes: all, start } => bytes += all.len() as u32 - start,
@@ -153,6 +157,7 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         }
         assert_eq!(core.chunks.len(), chunks, "every chunk belongs to a connection");
         assert_eq!(core.send_buffers.total(), core.send_buffers.free() + pooled, "send buffers");
+        assert_eq!(core.spills.in_use(), spilled, "buffers beyond the send buffers");
         assert_eq!(self.pipes.total(), self.pipes.free() + pipes, "pipes");
         let slow = |(slot, it): &(u32, &Slot)| {
             let open = core.slots.rare(*slot).open;

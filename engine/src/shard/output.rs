@@ -3,7 +3,7 @@
 use super::core::Core;
 use super::slots::NONE;
 use crate::file::OpenFile;
-use crate::memory::{PooledPipe, SendBuffer};
+use crate::memory::{PooledPipe, SendBuffer, Spill};
 use std::sync::Arc;
 
 /// A link of an output queue.
@@ -16,9 +16,10 @@ pub struct Chunk {
 pub enum Body {
     /// Bytes `start..end` of a send buffer.
     Pooled { buffer: SendBuffer, start: u32, end: u32 },
-    /// Bytes on the heap, from `start` on: too long for a buffer, or none was free. They are extended
-    /// up to the capacity and no further, because a send in flight reads them.
-    Heap { bytes: Vec<u8>, start: u32 },
+    /// Bytes of a buffer beyond the send buffers, from `start` on: none of those was free.
+    Spilled { spill: Spill, start: u32 },
+    /// Bytes on the heap, from `start` on: too long for a buffer.
+    Heap { bytes: Box<[u8]>, start: u32 },
     /// Bytes shared with other connections, from `start` on.
     Shared { bytes: Arc<[u8]>, start: u32 },
     /// A range of a file.
@@ -37,17 +38,8 @@ pub struct FileChunk {
     pub pipe: Option<PooledPipe>,
 }
 
-/// The room of the first chunk on the heap.
-const HEAP_BYTES_MIN: usize = 512;
 /// Shared payloads up to this length are copied.
 const COPIED_BYTES_MAX: usize = 512;
-
-/// Appends what fits without moving the bytes that are there. Returns the rest.
-fn extend_in_place<'a>(bytes: &mut Vec<u8>, more: &'a [u8]) -> &'a [u8] {
-    let fits = more.len().min(bytes.capacity() - bytes.len());
-    bytes.extend_from_slice(&more[..fits]);
-    &more[fits..]
-}
 
 impl Core {
     /// Copies `bytes` to the end of a slot's queue.
@@ -68,8 +60,8 @@ impl Core {
                     *end += fits as u32;
                     rest = &rest[fits..];
                 }
-                Body::Heap { bytes, .. } => rest = extend_in_place(bytes, rest),
-                Body::Shared { .. } | Body::File(_) => {}
+                Body::Spilled { spill, .. } => rest = self.spills.extend(spill, rest),
+                Body::Heap { .. } | Body::Shared { .. } | Body::File(_) => {}
             }
         }
         if rest.is_empty() {
@@ -80,8 +72,18 @@ impl Core {
                 self.send_buffers.write(&buffer, 0, rest);
                 self.append(slot, Body::Pooled { buffer, start: 0, end: rest.len() as u32 });
             }
-            None => self.append_copy(slot, rest),
+            None => self.append_spill(slot, rest),
         }
+    }
+
+    /// Appends a copy of what fits into a buffer, beyond the send buffers.
+    #[cold]
+    fn append_spill(&mut self, slot: u32, bytes: &[u8]) {
+        let Some(mut spill) = self.spills.take() else { return self.append_copy(slot, bytes) };
+        let rest = self.spills.extend(&mut spill, bytes);
+        assert!(rest.is_empty(), "what is longer than a buffer is split before");
+        self.counters.heap_chunks += 1;
+        self.append(slot, Body::Spilled { spill, start: 0 });
     }
 
     /// What is long goes into several buffers while there are plenty for the others: they leave
@@ -101,19 +103,11 @@ impl Core {
         self.queue_bytes(slot, rest);
     }
 
-    /// Appends a copy on the heap, with room for further bytes: twice as much as the chunk before
-    /// it, up to the size of a send buffer.
+    /// Appends a copy on the heap.
     #[cold]
     fn append_copy(&mut self, slot: u32, bytes: &[u8]) {
         self.counters.heap_chunks += 1;
-        let before = match self.chunks.get(self.slots[slot].output_tail as usize) {
-            Some(Chunk { body: Body::Heap { bytes, .. }, .. }) => bytes.capacity(),
-            _ => 0,
-        };
-        let room = (2 * before).max(HEAP_BYTES_MIN).min(self.send_buffers.bytes_each());
-        let mut copy = Vec::with_capacity(bytes.len().max(room));
-        copy.extend_from_slice(bytes);
-        self.append(slot, Body::Heap { bytes: copy, start: 0 });
+        self.append(slot, Body::Heap { bytes: bytes.into(), start: 0 });
     }
 
     /// Queues a reference to `bytes`. What is short is copied, because a chunk and its share of the
@@ -166,6 +160,11 @@ impl Core {
                 assert!(*start <= *end, "no more was sent than was there");
                 start == end
             }
+            Body::Spilled { spill, start } => {
+                *start += sent;
+                assert!(*start <= spill.length(), "no more was sent than was there");
+                *start == spill.length()
+            }
             Body::Heap { bytes, start } => {
                 *start += sent;
                 assert!(*start as usize <= bytes.len(), "no more was sent than was there");
@@ -212,6 +211,7 @@ impl Core {
     fn release(&mut self, body: Body) {
         match body {
             Body::Pooled { buffer, .. } => self.send_buffers.give_back(buffer),
+            Body::Spilled { spill, .. } => self.spills.give_back(spill),
             Body::File(chunk) => {
                 assert!(chunk.pipe.is_none(), "a pipe goes back to its pool");
                 self.close_file(chunk.file);

@@ -181,6 +181,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 let address = self.core.send_buffers.address(buffer);
                 (address.cast_const().wrapping_add(*start as usize), (end - start) as usize)
             }
+            Body::Spilled { spill, start } => {
+                let address = self.core.spills.address(spill).cast_const();
+                (address.wrapping_add(*start as usize), (spill.length() - start) as usize)
+            }
             Body::Heap { bytes, start } => {
                 let rest = &bytes[*start as usize..];
                 (rest.as_ptr(), rest.len().min(SEND_BYTES_MAX))

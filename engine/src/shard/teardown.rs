@@ -5,6 +5,7 @@ use super::{Full, Shard};
 use crate::Reason;
 use crate::handler::{Handler, Origin};
 use crate::mailbox::Command;
+use crate::memory::Spills;
 use crate::ring::{Descriptor, Kind, Op, Ring, Shutdown, Token};
 use std::io;
 use std::time::Duration;
@@ -107,6 +108,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             mark!("memory is left to the kernel");
             // A send or a write may still read what is kept on the heap, an open its path.
             std::mem::forget(std::mem::take(&mut self.core.chunks));
+            std::mem::forget(std::mem::replace(&mut self.core.spills, Spills::new(1)));
             std::mem::forget(std::mem::take(&mut self.core.opens));
             std::mem::forget(std::mem::take(&mut self.core.incoming));
             std::mem::forget(std::mem::take(&mut self.core.namings));
