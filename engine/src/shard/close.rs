@@ -26,7 +26,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             mark!("finish waits for unread bytes");
             return;
         }
-        if self.core.slots[slot].may_be_unacknowledged() && self.is_delivering(slot) {
+        // A peer that reads is not quiet. One that need not be quiet reads on after our FIN.
+        let quiet = self.core.slots.rare(slot).finish_ms > 0;
+        if quiet && self.core.slots[slot].may_be_unacknowledged() && self.is_delivering(slot) {
             mark!("finish waits for the peer to read");
             return;
         }

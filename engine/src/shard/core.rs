@@ -278,7 +278,7 @@ impl Core {
             && connection.output_head == NONE
             && rare.open == NONE
             && rare.files_sent == 0
-            && !rare.delivering
+            && (rare.finish_ms == 0 || !rare.delivering)
             && !rare.is_at_work()
             && !connection.paused
             && !connection.deliver_owed;
