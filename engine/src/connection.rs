@@ -108,7 +108,7 @@ impl<'a> Connection<'a> {
         Self { core, slot, ring: Some(ring) }
     }
 
-    /// The connection's id. No other connection of the engine ever gets the same id.
+    /// The connection's id. No other connection of the process ever gets the same id.
     #[must_use]
     pub fn id(&self) -> ConnectionId {
         self.core.id(self.slot)

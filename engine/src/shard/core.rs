@@ -169,7 +169,7 @@ impl Core {
             limits: Limits::new(config),
             now_ms,
             now_us: now_ms * 1000,
-            slots: Slots::new(capacity),
+            slots: Slots::new(shard, capacity),
             timers: Timers::new(now_ms, capacity),
             counters: ShardLedger::default(),
             chunks: Slab::with_capacity(config.send_buffers as usize),

@@ -1,12 +1,13 @@
 //! Connections in a slab: state, generation, operations in flight.
 
 mod id;
+mod leases;
 mod slot;
 
 pub use id::{ConnectionId, SLOTS_MAX};
 pub use slot::{Armed, InFlight, Mode, NONE, Slot};
 
-use self::id::GENERATION_MAX;
+use self::leases::Leases;
 use super::identity::Identity;
 use super::rare::Rare;
 use super::state::State;
@@ -20,6 +21,7 @@ pub struct Slots {
     slots: Slab<Slot>,
     /// Generation of each slot's next life (or of its present one).
     generations: Vec<u64>,
+    leases: Leases,
     /// Of each slot's present life, or of its last.
     identities: Vec<Identity>,
     rare: Slab<Rare>,
@@ -30,10 +32,11 @@ pub struct Slots {
 
 impl Slots {
     /// Room for `capacity` connections without growing; the memory is touched only when used.
-    pub fn new(capacity: usize) -> Self {
+    pub fn new(shard: usize, capacity: usize) -> Self {
         Self {
             slots: Slab::with_capacity(capacity),
             generations: Vec::with_capacity(capacity),
+            leases: Leases::new(shard),
             identities: Vec::with_capacity(capacity),
             rare: Slab::with_capacity(capacity),
             retired: 0,
@@ -58,7 +61,7 @@ impl Slots {
         };
         let identity = Identity::new(peer, listener, now_ms.into());
         if key == self.generations.len() {
-            self.generations.push(0);
+            self.generations.push(self.leases.first());
             self.identities.push(identity);
         } else {
             self.identities[key] = identity;
@@ -110,16 +113,16 @@ impl Slots {
         let key = slot as usize;
         self.modes[self.slots[key].mode as usize] -= 1;
         let rare = self.take_rare(slot);
-        if self.generations[key] == GENERATION_MAX {
+        let Some(next) = self.leases.after(self.generations[key]) else {
             // Kept for good: a further life would repeat an id.
             self.retired += 1;
             return;
-        }
+        };
         let gone = self.slots.remove(key);
         assert!(gone.in_flight.is_empty(), "a slot is freed with nothing in flight");
         assert!(gone.output_head == NONE && gone.carry == NONE && rare.open == NONE);
         assert!(!rare.is_at_work() && !rare.waits_for_workers);
-        self.generations[key] += 1;
+        self.generations[key] = next;
     }
 
     /// What few connections need, of this one.
@@ -316,7 +319,7 @@ mod tests {
 
     #[test]
     fn a_record_is_there_while_it_is_needed() {
-        let mut slots = Slots::new(4);
+        let mut slots = Slots::new(7, 4);
         let slot = insert(&mut slots, Origin::Listener(2), "127.0.0.1:1");
         assert_eq!((slots.records(), slots.rare(slot)), (0, &Rare::DEFAULT));
         assert_eq!(slots.rare_if_any(slot), None);
@@ -341,7 +344,7 @@ mod tests {
 
     #[test]
     fn origin_and_scope_outlast_a_rest() {
-        let mut slots = Slots::new(4);
+        let mut slots = Slots::new(7, 4);
         let peer = "[fe80::1%3]:80";
         let by_listener = insert(&mut slots, Origin::Listener(1), peer);
         let by_us = insert(&mut slots, Origin::Connected(0), "127.0.0.1:1");
@@ -356,7 +359,7 @@ mod tests {
 
     #[test]
     fn ids_are_never_used_again() {
-        let mut slots = Slots::new(4);
+        let mut slots = Slots::new(7, 4);
         let mut seen = std::collections::HashSet::new();
         for _ in 0..100 {
             let slot = insert(&mut slots, Origin::Listener(0), "127.0.0.1:1");

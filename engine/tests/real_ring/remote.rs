@@ -399,3 +399,20 @@ fn a_later_drain_does_not_lengthen_and_who_still_waits_is_turned_away() {
         assert_eq!(client.read(&mut [0; 1]).unwrap_or(0), 0);
     }
 }
+
+#[test]
+fn an_id_of_another_engine_names_nobody() {
+    let (one, other) = (serve(|_| {}), serve(|_| {}));
+    let (mut client, mut witness) = (one.connect(), other.connect());
+    assert_eq!(ask(&mut client, "echo one"), "one");
+    assert_eq!(ask(&mut witness, "echo other"), "other");
+    let id = one.engine.remote().list(None, 1).unwrap()[0].id;
+    let remote = other.engine.remote();
+    assert_eq!(remote.find(id), Ok(None));
+    remote.send(id, b"wrong\n"[..].into()).unwrap();
+    remote.kick(id).unwrap();
+    assert_eq!(ask(&mut witness, "echo still"), "still");
+    drop((client, witness));
+    one.finish();
+    other.finish();
+}

@@ -5,15 +5,16 @@ use std::fmt;
 /// The limit on slots of one shard: a slot number has 20 bits in a [`ConnectionId`].
 pub const SLOTS_MAX: usize = 1 << 20;
 
-/// The largest generation, which has 36 bits in a [`ConnectionId`]. A slot that reaches it is
-/// retired.
+/// The largest generation, which has 36 bits in a [`ConnectionId`].
 pub const GENERATION_MAX: u64 = (1 << 36) - 1;
 
-/// The id of a connection. No other connection of the engine ever gets the same id.
+/// The id of a connection. No other connection of the process ever gets the same id, whichever
+/// engine it belongs to. Only after a million engines ids may repeat.
 ///
 /// An id stays valid as a name after its connection has ended: methods that take it then find
-/// nothing. Bits 56 to 63 are the shard, bits 36 to 55 the slot, bits 0 to 35 the generation of the
-/// slot.
+/// nothing, and so does another engine. Bits 56 to 63 are the shard, bits 36 to 55 the slot, bits 0
+/// to 35 the generation of the slot. An engine leases generations from the process, 65,536 at a
+/// time.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(u64);
 
