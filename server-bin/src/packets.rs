@@ -18,8 +18,8 @@ pub use wire::BODY_BYTES_MAX;
 
 use conversation::{FileDigest, Patience};
 use ringwright::{
-    Connection, Deadline, Directory, Framing, Handler, JobDone, NewFile, OpenFile, Origin,
-    ReceiveFailed, SlowReaders,
+    Audience, Connection, Deadline, Directory, Framing, Handler, JobDone, NewFile, OpenFile,
+    Origin, ReceiveFailed, SlowReaders,
 };
 use std::io;
 use std::sync::Arc;
@@ -123,7 +123,11 @@ impl Packets {
             let length = head.len() + bytes.len();
             let length = self.framing.header(length).expect("the request was as long");
             let packet = [&length[..], &head, bytes].concat();
-            connection.local().remote().broadcast(packet.into(), SlowReaders::Skip).is_ok()
+            connection
+                .local()
+                .remote()
+                .broadcast(packet.into(), &Audience::All, SlowReaders::Skip)
+                .is_ok()
         };
         if sent {
             self.answer(state, connection, Answer::BroadcastSent, id, &[]);

@@ -42,7 +42,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                     let _ = crate::Connection::new(&mut self.core, slot).send_shared(bytes);
                 }
             }
-            Command::Broadcast(bytes, slow) => self.core.broadcast(&bytes, slow),
+            Command::Broadcast(bytes, audience, slow) => {
+                self.core.broadcast(&bytes, &audience, slow);
+            }
             // Whoever asked may have given up: then nobody takes the answer.
             Command::Find(id, answer) => {
                 let slot = self.core.slots.find(id);

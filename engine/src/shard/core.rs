@@ -19,7 +19,7 @@ use crate::info::ConnectionInfo;
 use crate::ledger::ShardLedger;
 use crate::memory::SendBuffers;
 use crate::remote::Remote;
-use crate::{Reason, SlowReaders};
+use crate::{Audience, Reason, SlowReaders};
 use slab::Slab;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -297,10 +297,11 @@ impl Core {
         slots.map(|slot| self.info(slot)).collect()
     }
 
-    /// Sends one payload to every connection.
-    pub fn broadcast(&mut self, bytes: &Arc<[u8]>, slow: SlowReaders) {
+    /// Sends one payload to the connections of an audience.
+    pub fn broadcast(&mut self, bytes: &Arc<[u8]>, audience: &Audience, slow: SlowReaders) {
         for slot in 0..self.slots.made() as u32 {
-            if !self.slots.get(slot).is_some_and(|it| it.is_shown()) {
+            let shown = self.slots.get(slot).is_some_and(|it| it.is_shown());
+            if !shown || !audience.includes(self.slots.origin(slot)) {
                 continue;
             }
             match slow {

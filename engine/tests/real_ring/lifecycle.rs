@@ -5,7 +5,7 @@ use crate::common::{
     stream_byte, wait_until,
 };
 use ringwright::{
-    AtCapacity, Config, Connection, Engine, Error, Handler, Local, Origin, Probe, Reason,
+    AtCapacity, Audience, Config, Connection, Engine, Error, Handler, Local, Origin, Probe, Reason,
     SlowReaders,
 };
 use std::io::{ErrorKind, Read, Write};
@@ -282,7 +282,7 @@ fn kicking_and_sending_from_another_thread() {
     let mut client = server.connect();
     assert_eq!(ask(&mut client, "echo hello"), "hello");
     let remote = server.engine.remote();
-    remote.broadcast(b"to all\n"[..].into(), SlowReaders::Queue).unwrap();
+    remote.broadcast(b"to all\n"[..].into(), &Audience::All, SlowReaders::Queue).unwrap();
     assert_eq!(read_line(&mut client).unwrap(), "to all");
     drop(client);
     let (id, _) = server.ended.recv_timeout(PATIENCE).unwrap();
