@@ -160,10 +160,11 @@ impl<'a> Local<'a> {
         self.core.broadcast(bytes, audience, slow);
     }
 
-    /// Sends to a connection of this shard. Returns `false` if it is not on this shard.
+    /// Sends to a connection of this shard. Returns `false` if it is not on this shard. Bytes that
+    /// do not fit into `output_bytes_max` end it with [`Reason::OutputTooLong`].
     pub fn send_to(&mut self, id: ConnectionId, bytes: Arc<[u8]>) -> bool {
         let Some(slot) = self.find(id) else { return false };
-        let _ = Connection::new(self.core, slot).send_shared(bytes);
+        self.core.send_unasked(slot, bytes);
         true
     }
 

@@ -19,7 +19,7 @@ pub use wire::BODY_BYTES_MAX;
 use conversation::{FileDigest, Patience};
 use ringwright::{
     Audience, Connection, Deadline, Directory, Framing, Handler, JobDone, NewFile, OpenFile,
-    Origin, ReceiveFailed, SlowReaders,
+    Origin, ReceiveFailed, Room, SlowReaders,
 };
 use std::io;
 use std::sync::Arc;
@@ -146,7 +146,12 @@ impl Packets {
         fields: &[u8],
     ) {
         let room = self.framing.send(connection, &[&wire::head(answer, id), fields]);
-        state.note(room.expect("no answer is longer than a packet"));
+        let room = room.expect("no answer is longer than a packet");
+        if room == Room::Refused {
+            // A client must not wait for an answer that is left out.
+            connection.abort();
+        }
+        state.note(room);
     }
 
     fn refuse(

@@ -39,7 +39,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             Command::KickAll => self.core.end_all(Reason::Kicked),
             Command::Send(id, bytes) => {
                 if let Some(slot) = self.core.slots.find(id) {
-                    let _ = crate::Connection::new(&mut self.core, slot).send_shared(bytes);
+                    self.core.send_unasked(slot, bytes);
                 }
             }
             Command::Broadcast(bytes, audience, slow) => {

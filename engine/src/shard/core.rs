@@ -19,7 +19,7 @@ use crate::info::ConnectionInfo;
 use crate::ledger::ShardLedger;
 use crate::memory::SendBuffers;
 use crate::remote::Remote;
-use crate::{Audience, Reason, SlowReaders};
+use crate::{Audience, Connection, Reason, Room, SlowReaders};
 use slab::Slab;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -312,29 +312,39 @@ impl Core {
                     self.end(slot, Reason::OutputTooLong, true);
                 }
                 _ => {
-                    let _ = crate::Connection::new(self, slot).send_shared(bytes.clone());
+                    self.send_unasked(slot, bytes.clone());
                 }
             }
         }
     }
 
-    /// Whether so much may be queued at all. What may not ends the connection.
-    pub fn may_queue(&mut self, slot: u32, bytes: usize) -> bool {
-        let fits = bytes <= self.limits.output_bytes_max;
-        if !fits {
-            self.end(slot, Reason::OutputTooLong, true);
-        }
-        fits
+    /// Whether so many more bytes may be queued.
+    #[inline]
+    pub fn fits(&self, slot: u32, bytes: usize) -> bool {
+        self.slots[slot].output_bytes as usize + bytes <= self.limits.output_bytes_max
     }
 
-    /// After something was queued: water marks and the hard limit. True: full.
+    /// After bytes did not fit: `writable` follows, unless it would come at once.
+    #[cold]
+    pub fn refuse(&mut self, slot: u32) -> Room {
+        let connection = &mut self.slots[slot];
+        connection.output_full |= connection.output_bytes as usize >= self.limits.output_low_bytes;
+        self.touch(slot);
+        Room::Refused
+    }
+
+    /// Sends to a connection whose handler does not see the answer. Its stream must not have a gap,
+    /// so bytes that do not fit end it.
+    pub fn send_unasked(&mut self, slot: u32, bytes: Arc<[u8]>) {
+        if Connection::new(self, slot).send_shared(bytes) == Room::Refused {
+            self.end(slot, Reason::OutputTooLong, true);
+        }
+    }
+
+    /// After something was queued: the water marks. True: full.
     pub fn queued(&mut self, slot: u32) -> bool {
         let connection = &mut self.slots[slot];
         let bytes = connection.output_bytes as usize;
-        if bytes > self.limits.output_bytes_max {
-            self.end(slot, Reason::OutputTooLong, true);
-            return true;
-        }
         if bytes > self.limits.output_high_bytes {
             connection.output_full = true;
         }
