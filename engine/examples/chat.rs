@@ -1,7 +1,8 @@
 //! Every line to everybody: `cargo run --release --example chat [ADDRESS]`, then `nc` a few times.
 
 use ringwright::{
-    Config, Connection, ConnectionId, Engine, Handler, Local, Origin, Reason, Room, SlowReaders,
+    Audience, Config, Connection, ConnectionId, Engine, Handler, Local, Origin, Reason, Room,
+    SlowReaders,
 };
 use std::sync::Arc;
 
@@ -10,7 +11,8 @@ struct Chat;
 impl Chat {
     /// To the connections of all shards, this one included.
     fn say(shard: &Local<'_>, line: String) {
-        if shard.remote().broadcast(Arc::from(line.into_bytes()), SlowReaders::Queue).is_err() {
+        let line = Arc::from(line.into_bytes());
+        if shard.remote().broadcast(line, &Audience::All, SlowReaders::Queue).is_err() {
             eprintln!("too much is said at once: a line was dropped");
         }
     }

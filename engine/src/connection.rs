@@ -14,7 +14,7 @@ use std::time::Duration;
 
 /// The state of a connection's output queue: whether the handler should go on sending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "stop sending when the queue is full; the connection ends at output_bytes_max"]
+#[must_use = "stop sending when the queue is full; at output_bytes_max nothing is queued"]
 pub enum Room {
     /// The queue is not full: more output is welcome.
     Free,
@@ -24,6 +24,13 @@ pub enum Room {
     /// `output_low_bytes`. Until then it delivers no more input, so that a handler that only
     /// answers requests needs no code for backpressure.
     Full,
+    /// Nothing was queued, because the queue would have become longer than `output_bytes_max`. The
+    /// connection goes on, and its stream has no gap yet: send the bytes later, or reset the
+    /// connection.
+    ///
+    /// [`Handler::writable`](crate::Handler::writable) follows if the queue is not below
+    /// `output_low_bytes`. Otherwise the bytes are too long for the queue: send them in pieces.
+    Refused,
     /// Nothing was queued, and nothing will be: [`Connection::shutdown`] was called, or the
     /// connection is ending. There is no [`Handler::writable`](crate::Handler::writable) any more.
     Closed,
@@ -70,9 +77,9 @@ pub enum Room {
 /// ```
 ///
 /// # Backpressure
-/// `send` never blocks and never loses bytes of a live connection. It returns [`Room::Full`] above
-/// `output_high_bytes`; the engine then pauses receiving. A handler that keeps sending anyway ends
-/// its connection at `output_bytes_max`.
+/// `send` never blocks. It returns [`Room::Full`] above `output_high_bytes`; the engine then pauses
+/// receiving. A handler that keeps sending anyway gets [`Room::Refused`] at `output_bytes_max`: it
+/// must send those bytes again, or reset the connection, because its stream would have a gap.
 ///
 /// # Ways to end a connection
 /// | method | what leaves first | the peer sees | reason |
@@ -139,14 +146,14 @@ impl<'a> Connection<'a> {
     ///
     /// On a connection that is ending, and after [`shutdown`](Self::shutdown), it does nothing and
     /// returns [`Room::Closed`].
-    /// More than `output_bytes_max` queued bytes end the connection with [`Reason::OutputTooLong`].
+    /// Beyond `output_bytes_max` queued bytes it queues nothing and returns [`Room::Refused`].
     #[inline]
     pub fn send(&mut self, bytes: &[u8]) -> Room {
         if bytes.is_empty() || !self.takes_output() {
             return self.room();
         }
-        if !self.core.may_queue(self.slot, bytes.len()) {
-            return Room::Full;
+        if !self.core.fits(self.slot, bytes.len()) {
+            return self.core.refuse(self.slot);
         }
         self.core.queue_bytes(self.slot, bytes);
         self.queued()
@@ -158,8 +165,8 @@ impl<'a> Connection<'a> {
         if bytes.is_empty() || !self.takes_output() {
             return self.room();
         }
-        if !self.core.may_queue(self.slot, bytes.len()) {
-            return Room::Full;
+        if !self.core.fits(self.slot, bytes.len()) {
+            return self.core.refuse(self.slot);
         }
         self.core.queue_shared(self.slot, bytes);
         self.queued()
@@ -249,7 +256,7 @@ impl<'a> Connection<'a> {
     /// Returns `None` and queues nothing in these cases; use [`send_file`](Self::send_file) then:
     /// * The range is empty, longer than a send buffer, or not completely in the page cache.
     /// * The file is not regular or not on a local file system.
-    /// * No send buffer is free.
+    /// * No send buffer is free, or the queue would become longer than `output_bytes_max`.
     /// * The connection is ending, or the call is made outside
     ///   [`Handler::received`](crate::Handler::received).
     pub fn send_cached(&mut self, file: &OpenFile, offset: u64, length: u64) -> Option<Room> {
@@ -262,6 +269,7 @@ impl<'a> Connection<'a> {
             && end.is_some()
             && file.status().kind == FileKind::Regular
             && !file.waits();
+        let possible = possible && self.core.fits(self.slot, length as usize);
         if !possible || !self.core.queue_cached(ring, self.slot, file, offset, length) {
             return None;
         }
@@ -486,6 +494,12 @@ impl<'a> Connection<'a> {
     fn takes_output(&self) -> bool {
         let slot = &self.core.slots[self.slot];
         slot.state.accepts_output() && !slot.shutdown_wanted
+    }
+
+    /// `Room::Refused` if so many bytes, in several calls, would not fit.
+    pub(crate) fn refuses(&mut self, bytes: usize) -> Option<Room> {
+        let refused = self.takes_output() && !self.core.fits(self.slot, bytes);
+        refused.then(|| self.core.refuse(self.slot))
     }
 
     /// The answer to a call that queues nothing.

@@ -131,6 +131,10 @@ impl Framing {
         pieces: &[&[u8]],
     ) -> Result<Room, PacketTooLong> {
         let header = self.header(pieces.iter().map(|piece| piece.len()).sum())?;
+        let bytes = header.len() + pieces.iter().map(|piece| piece.len()).sum::<usize>();
+        if let Some(refused) = connection.refuses(bytes) {
+            return Ok(refused);
+        }
         let mut room = connection.send(&header);
         for piece in pieces {
             // The pieces follow in the same send buffer, or in the same segment (`MSG_MORE`).

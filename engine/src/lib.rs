@@ -103,7 +103,7 @@ pub use local::Local;
 pub use mailbox::Busy;
 pub use reason::Reason;
 pub use reconnect::{KeepRefused, Reconnect};
-pub use remote::{Ask, BanFailed, NotTaken, Remote, SlowReaders};
+pub use remote::{Ask, Audience, BanFailed, NotTaken, Remote, SlowReaders};
 pub use ring::probe;
 pub use ring::{Errno, FileKind, FileStatus, Setup};
 pub use shard::slots::ConnectionId;

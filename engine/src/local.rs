@@ -4,7 +4,7 @@ use crate::remote::Remote;
 use crate::shard::core::Core;
 use crate::shard::reconnect::Connect;
 use crate::{
-    Connection, ConnectionId, ConnectionInfo, KeepRefused, Reason, Reconnect, SlowReaders,
+    Audience, Connection, ConnectionId, ConnectionInfo, KeepRefused, Reason, Reconnect, SlowReaders,
 };
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -166,16 +166,17 @@ impl<'a> Local<'a> {
         self.core.end_all(Reason::Kicked);
     }
 
-    /// Sends one shared payload to every connection of this shard. `slow` decides about connections
-    /// whose output queue is full.
-    pub fn broadcast(&mut self, bytes: &Arc<[u8]>, slow: SlowReaders) {
-        self.core.broadcast(bytes, slow);
+    /// Sends one shared payload to the connections of `audience` on this shard. `slow` decides
+    /// about those of them whose output queue is full.
+    pub fn broadcast(&mut self, bytes: &Arc<[u8]>, audience: &Audience, slow: SlowReaders) {
+        self.core.broadcast(bytes, audience, slow);
     }
 
-    /// Sends to a connection of this shard. Returns `false` if it is not on this shard.
+    /// Sends to a connection of this shard. Returns `false` if it is not on this shard. Bytes that
+    /// do not fit into `output_bytes_max` end it with [`Reason::OutputTooLong`].
     pub fn send_to(&mut self, id: ConnectionId, bytes: Arc<[u8]>) -> bool {
         let Some(slot) = self.find(id) else { return false };
-        let _ = Connection::new(self.core, slot).send_shared(bytes);
+        self.core.send_unasked(slot, bytes);
         true
     }
 

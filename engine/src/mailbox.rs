@@ -5,7 +5,7 @@ use crate::admission::{Bans, Instruction};
 use crate::info::ConnectionInfo;
 use crate::ring::Descriptor;
 use crate::shard::core::milliseconds;
-use crate::{ConnectionId, Reconnect, SlowReaders};
+use crate::{Audience, ConnectionId, Reconnect, SlowReaders};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use std::io;
 use std::net::SocketAddr;
@@ -23,8 +23,8 @@ pub enum Command {
     KickAll,
     /// Send to a connection.
     Send(ConnectionId, Arc<[u8]>),
-    /// Send to every connection.
-    Broadcast(Arc<[u8]>, SlowReaders),
+    /// Send to the connections of an audience.
+    Broadcast(Arc<[u8]>, Audience, SlowReaders),
     /// Describe a connection.
     Find(ConnectionId, Sender<Option<ConnectionInfo>>),
     /// Describe up to `limit` connections, from slot `from` on.

@@ -5,7 +5,7 @@ use crate::info::ConnectionInfo;
 use crate::ledger::{Ledger, Published, ShardLedger};
 use crate::mailbox::{BanList, Busy, Command, Sending};
 use crate::workers::{Pool, WorkersFailed};
-use crate::{ConnectionId, Error, Reconnect};
+use crate::{ConnectionId, Error, Origin, Reconnect};
 use crossbeam_channel::{Receiver, bounded};
 use std::cell::Cell;
 use std::fmt;
@@ -45,13 +45,13 @@ struct Shared {
 /// [`Local::remote`](crate::Local::remote) return it.
 ///
 /// ```
-/// use ringwright::{Busy, ConnectionId, Remote, SlowReaders};
+/// use ringwright::{Audience, Busy, ConnectionId, Remote, SlowReaders};
 /// use std::sync::Arc;
 ///
 /// /// Sends a line to everybody except one connection, which is reset.
 /// fn announce(remote: &Remote, line: &str, banned: ConnectionId) -> Result<(), Busy> {
 ///     remote.kick(banned)?;
-///     remote.broadcast(Arc::from(line.as_bytes()), SlowReaders::Skip)
+///     remote.broadcast(Arc::from(line.as_bytes()), &Audience::All, SlowReaders::Skip)
 /// }
 /// ```
 ///
@@ -161,6 +161,31 @@ pub enum SlowReaders {
     Disconnect,
 }
 
+/// The connections that a broadcast reaches.
+///
+/// An engine whose listeners, or whose outgoing connections, speak different protocols names the
+/// listeners. Otherwise the payload would come into the middle of another protocol's replies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// Every connection, also outgoing ones.
+    All,
+    /// The connections that these listeners have accepted, by their positions in
+    /// [`Config::listeners`](crate::Config::listeners), from 0. A number without a listener reaches
+    /// nobody.
+    Listeners(Arc<[u16]>),
+}
+
+impl Audience {
+    /// Returns whether a connection of this origin gets the payload.
+    pub(crate) fn includes(&self, origin: Origin) -> bool {
+        match (self, origin) {
+            (Self::All, _) => true,
+            (Self::Listeners(numbers), Origin::Listener(number)) => numbers.contains(&number),
+            (Self::Listeners(_), Origin::Connected(_)) => false,
+        }
+    }
+}
+
 impl Remote {
     pub(crate) fn new(
         mailboxes: Vec<Sending>,
@@ -236,13 +261,18 @@ impl Remote {
         self.to_connection(id, Command::Send(id, bytes))
     }
 
-    /// Sends one shared payload to every connection. `slow` decides about connections whose output
-    /// queue is full.
+    /// Sends one shared payload to the connections of `audience`. `slow` decides about those of
+    /// them whose output queue is full.
     ///
     /// # Errors
     /// [`Busy`] if a shard's queue is full. Other shards may have taken the command.
-    pub fn broadcast(&self, bytes: Arc<[u8]>, slow: SlowReaders) -> Result<(), Busy> {
-        self.to_all(|| Command::Broadcast(bytes.clone(), slow))
+    pub fn broadcast(
+        &self,
+        bytes: Arc<[u8]>,
+        audience: &Audience,
+        slow: SlowReaders,
+    ) -> Result<(), Busy> {
+        self.to_all(|| Command::Broadcast(bytes.clone(), audience.clone(), slow))
     }
 
     /// Connects out from shard number `shard`, as [`Local::connect`](crate::Local::connect) does.

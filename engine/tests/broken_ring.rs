@@ -2,8 +2,8 @@
 //! it is the process's.
 
 use ringwright::{
-    Config, Connection, ConnectionId, Engine, Error, Handler, Local, NotTaken, Origin, Reason,
-    SlowReaders,
+    Audience, Config, Connection, ConnectionId, Engine, Error, Handler, Local, NotTaken, Origin,
+    Reason, SlowReaders,
 };
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -76,7 +76,7 @@ fn a_shard_whose_ring_breaks_is_reported_and_takes_its_listener_with_it() {
     }
     forbid_enter();
     // Whatever wakes them is their end.
-    remote.broadcast(b"wake up"[..].into(), SlowReaders::Queue).unwrap();
+    remote.broadcast(b"wake up"[..].into(), &Audience::All, SlowReaders::Queue).unwrap();
     engine.wait().unwrap();
     let error = engine.join().expect_err("both shards have failed");
     assert!(matches!(error, Error::ShardFailed { .. }), "{error}");
@@ -93,7 +93,7 @@ fn a_shard_whose_ring_breaks_is_reported_and_takes_its_listener_with_it() {
     assert_eq!(ledger.permits.free, ledger.permits.total);
     // Nothing hangs afterwards.
     remote.drain(Duration::ZERO);
-    remote.broadcast(b"?"[..].into(), SlowReaders::Queue).unwrap();
+    remote.broadcast(b"?"[..].into(), &Audience::All, SlowReaders::Queue).unwrap();
     assert_eq!(remote.list(None, 10), Ok(Vec::new()));
     assert_eq!(remote.connect(0, address, 1), Err(NotTaken::Ended));
 }

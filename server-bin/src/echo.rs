@@ -4,7 +4,7 @@ pub mod disconnect;
 pub mod ending;
 pub mod fate;
 
-use ringwright::{Connection, Handler, Origin};
+use ringwright::{Connection, Handler, Origin, Room};
 
 /// Sends back what it receives. When a client does not read, the engine stops reading from it.
 pub struct Echo;
@@ -15,7 +15,10 @@ impl Handler for Echo {
     fn opened(&mut self, _: &mut Connection<'_>, _: Origin) {}
 
     fn received(&mut self, (): &mut (), connection: &mut Connection<'_>, bytes: &[u8]) -> usize {
-        let _ = connection.send(bytes);
+        if connection.send(bytes) == Room::Refused {
+            // An echo with a gap would be wrong.
+            connection.abort();
+        }
         bytes.len()
     }
 }

@@ -18,8 +18,8 @@ pub use wire::BODY_BYTES_MAX;
 
 use conversation::{FileDigest, Patience};
 use ringwright::{
-    Connection, Deadline, Directory, Framing, Handler, JobDone, NewFile, OpenFile, Origin,
-    ReceiveFailed, SlowReaders,
+    Audience, Connection, Deadline, Directory, Framing, Handler, JobDone, NewFile, OpenFile,
+    Origin, ReceiveFailed, Room, SlowReaders,
 };
 use std::io;
 use std::sync::Arc;
@@ -123,7 +123,11 @@ impl Packets {
             let length = head.len() + bytes.len();
             let length = self.framing.header(length).expect("the request was as long");
             let packet = [&length[..], &head, bytes].concat();
-            connection.local().remote().broadcast(packet.into(), SlowReaders::Skip).is_ok()
+            connection
+                .local()
+                .remote()
+                .broadcast(packet.into(), &Audience::All, SlowReaders::Skip)
+                .is_ok()
         };
         if sent {
             self.answer(state, connection, Answer::BroadcastSent, id, &[]);
@@ -142,7 +146,12 @@ impl Packets {
         fields: &[u8],
     ) {
         let room = self.framing.send(connection, &[&wire::head(answer, id), fields]);
-        state.note(room.expect("no answer is longer than a packet"));
+        let room = room.expect("no answer is longer than a packet");
+        if room == Room::Refused {
+            // A client must not wait for an answer that is left out.
+            connection.abort();
+        }
+        state.note(room);
     }
 
     fn refuse(

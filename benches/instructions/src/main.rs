@@ -75,7 +75,7 @@ use local::Local;
 use mailbox::Busy;
 use reason::Reason;
 use reconnect::{KeepRefused, Reconnect};
-use remote::{Ask, BanFailed, Remote, SlowReaders};
+use remote::{Ask, Audience, BanFailed, Remote, SlowReaders};
 use ring::probe;
 use ring::{Errno, FileKind, FileStatus, Setup};
 use shard::slots::ConnectionId;

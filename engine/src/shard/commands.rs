@@ -39,10 +39,12 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             Command::KickAll => self.core.end_all(Reason::Kicked),
             Command::Send(id, bytes) => {
                 if let Some(slot) = self.core.slots.find(id) {
-                    let _ = crate::Connection::new(&mut self.core, slot).send_shared(bytes);
+                    self.core.send_unasked(slot, bytes);
                 }
             }
-            Command::Broadcast(bytes, slow) => self.core.broadcast(&bytes, slow),
+            Command::Broadcast(bytes, audience, slow) => {
+                self.core.broadcast(&bytes, &audience, slow);
+            }
             // Whoever asked may have given up: then nobody takes the answer.
             Command::Find(id, answer) => {
                 let slot = self.core.slots.find(id);

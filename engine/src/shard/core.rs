@@ -20,7 +20,7 @@ use crate::ledger::ShardLedger;
 use crate::memory::{SendBuffers, Spills};
 use crate::remote::Remote;
 use crate::ring::calls;
-use crate::{Reason, SlowReaders};
+use crate::{Audience, Connection, Reason, Room, SlowReaders};
 use slab::Slab;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -310,10 +310,11 @@ impl Core {
         slots.map(|slot| self.info(slot)).collect()
     }
 
-    /// Sends one payload to every connection.
-    pub fn broadcast(&mut self, bytes: &Arc<[u8]>, slow: SlowReaders) {
+    /// Sends one payload to the connections of an audience.
+    pub fn broadcast(&mut self, bytes: &Arc<[u8]>, audience: &Audience, slow: SlowReaders) {
         for slot in 0..self.slots.made() as u32 {
-            if !self.slots.get(slot).is_some_and(|it| it.is_shown()) {
+            let shown = self.slots.get(slot).is_some_and(|it| it.is_shown());
+            if !shown || !audience.includes(self.slots.origin(slot)) {
                 continue;
             }
             match slow {
@@ -324,29 +325,39 @@ impl Core {
                     self.end(slot, Reason::OutputTooLong, true);
                 }
                 _ => {
-                    let _ = crate::Connection::new(self, slot).send_shared(bytes.clone());
+                    self.send_unasked(slot, bytes.clone());
                 }
             }
         }
     }
 
-    /// Whether so much may be queued at all. What may not ends the connection.
-    pub fn may_queue(&mut self, slot: u32, bytes: usize) -> bool {
-        let fits = bytes <= self.limits.output_bytes_max;
-        if !fits {
-            self.end(slot, Reason::OutputTooLong, true);
-        }
-        fits
+    /// Whether so many more bytes may be queued.
+    #[inline]
+    pub fn fits(&self, slot: u32, bytes: usize) -> bool {
+        self.slots[slot].output_bytes as usize + bytes <= self.limits.output_bytes_max
     }
 
-    /// After something was queued: water marks and the hard limit. True: full.
+    /// After bytes did not fit: `writable` follows, unless it would come at once.
+    #[cold]
+    pub fn refuse(&mut self, slot: u32) -> Room {
+        let connection = &mut self.slots[slot];
+        connection.output_full |= connection.output_bytes as usize >= self.limits.output_low_bytes;
+        self.touch(slot);
+        Room::Refused
+    }
+
+    /// Sends to a connection whose handler does not see the answer. Its stream must not have a gap,
+    /// so bytes that do not fit end it.
+    pub fn send_unasked(&mut self, slot: u32, bytes: Arc<[u8]>) {
+        if Connection::new(self, slot).send_shared(bytes) == Room::Refused {
+            self.end(slot, Reason::OutputTooLong, true);
+        }
+    }
+
+    /// After something was queued: the water marks. True: full.
     pub fn queued(&mut self, slot: u32) -> bool {
         let connection = &mut self.slots[slot];
         let bytes = connection.output_bytes as usize;
-        if bytes > self.limits.output_bytes_max {
-            self.end(slot, Reason::OutputTooLong, true);
-            return true;
-        }
         if bytes > self.limits.output_high_bytes {
             connection.output_full = true;
         }

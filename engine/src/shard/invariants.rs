@@ -150,6 +150,8 @@ impl<H: Handler> Shard<SimulatedRing, H> {
             }
             let closing = connection.state == State::Closing;
             assert!(closing || connection.output_bytes == bytes, "slot {slot}: output {bytes}");
+            let bound = core.limits.output_bytes_max;
+            assert!(bytes as usize <= bound, "slot {slot}: output {bytes} of {bound}");
         }
         for (_, incoming) in &core.incoming {
             pipes += u32::from(incoming.pipe.is_some());

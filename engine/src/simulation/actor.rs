@@ -100,7 +100,7 @@ impl Actor {
             connection.send(&content)
         };
         let taken = connection.queued_bytes() > before;
-        if bytes > 0 && taken != (room != Room::Closed) && room != Room::Full {
+        if bytes > 0 && taken == matches!(room, Room::Closed | Room::Refused) {
             self.fail(
                 talk.id,
                 &format!("{bytes} bytes, taken: {taken}, but the answer is {room:?}"),
@@ -121,16 +121,25 @@ impl Actor {
         bytes: usize,
     ) -> Room {
         let (key, offset) = ((1 << 45) + talk.record as u64, talk.said);
-        talk.said += bytes as u64;
-        self.say(talk, connection, key, offset, bytes)
+        let room = self.say(talk, connection, key, offset, bytes);
+        if room != Room::Refused {
+            talk.said += bytes as u64;
+        }
+        room
     }
 
     pub(super) fn lecture(&self, talk: &mut Talk, connection: &mut Connection<'_>) {
         let (Role::Greeter(total) | Role::Lecturer(total)) = talk.part.role else { return };
         while talk.said < total {
             let left = (total - talk.said).min(20_000) as usize;
-            let bytes = talk.rng.up_to(left);
-            if self.say_own(talk, connection, bytes) == Room::Full && talk.rng.below(8) > 0 {
+            let mut bytes = talk.rng.up_to(left);
+            let mut room = self.say_own(talk, connection, bytes);
+            while room == Room::Refused && bytes > 1 {
+                bytes /= 2;
+                room = self.say_own(talk, connection, bytes);
+            }
+            // A full queue is written to all the same, now and then, until it takes no byte.
+            if room == Room::Refused || (room == Room::Full && talk.rng.below(8) > 0) {
                 return;
             }
         }
@@ -214,9 +223,11 @@ impl Actor {
         let length = length + if talk.rng.below(20) == 0 { talk.rng.below(100) } else { 0 };
         for _ in 0..1 + talk.rng.below(2) {
             let header = talk.rng.up_to(120);
-            let before = connection.queued_bytes();
-            let _ = self.say_own(talk, connection, header);
-            if connection.queued_bytes() == before {
+            let room = self.say_own(talk, connection, header);
+            if room == Room::Refused {
+                return;
+            }
+            if room == Room::Closed {
                 // Not taken, so the file is not either.
                 let room = connection.send_file(file, offset, length);
                 if room != Room::Closed {

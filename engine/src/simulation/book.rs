@@ -4,7 +4,7 @@
 use super::kept::Promises;
 use crate::admission::Bans;
 use crate::ring::simulated::{Rng, is_stretch, stretch};
-use crate::{ConnectionId, Reason};
+use crate::{ConnectionId, Origin, Reason};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -101,6 +101,7 @@ pub struct Record {
     pub in_order: Vec<[Arc<[u8]>; 2]>,
     /// Files queued whose `file_sent` has not been called.
     pub files_owed: i32,
+    pub origin: Origin,
     /// It came to a listener.
     pub accepted: bool,
     /// Bytes of the peer's that were shown.
@@ -158,6 +159,8 @@ pub struct Book {
     by_id: BTreeMap<u64, usize>,
     /// What was sent past the handler: by broadcasts, or to an id.
     pub blobs: Vec<Piece>,
+    /// Those of them that only the clients of one listener may get, by their number.
+    listener_of: BTreeMap<usize, u16>,
     /// Files that were to get a name.
     pub published: Vec<super::uploads::Published>,
     /// What paths lead to.
@@ -190,7 +193,7 @@ impl Book {
         Self { slots: vec![0; shards], ..Self::default() }
     }
 
-    pub fn open(&mut self, id: ConnectionId, address: SocketAddr, accepted: bool) -> usize {
+    pub fn open(&mut self, id: ConnectionId, address: SocketAddr, origin: Origin) -> usize {
         let part = self.parts[&address];
         if self.by_id.insert(id.get(), self.records.len()).is_some() {
             self.failures.push(format!("{id:?} is opened a second time"));
@@ -200,7 +203,8 @@ impl Book {
             address,
             peer: usize::MAX,
             part,
-            accepted,
+            origin,
+            accepted: matches!(origin, Origin::Listener(_)),
             said: Vec::new(),
             in_order: Vec::new(),
             files_owed: 0,
@@ -271,6 +275,11 @@ impl Book {
         stretch(key, 0, bytes)
     }
 
+    /// The last blob is for the clients of one listener.
+    pub fn meant_for(&mut self, listener: u16) {
+        self.listener_of.insert(self.blobs.len() - 1, listener);
+    }
+
     /// An address for a shard to connect to, noted as asked for.
     pub fn endpoint(&mut self, shard: usize) -> Option<(SocketAddr, u64)> {
         let (address, tag) = self.endpoints.pop()?;
@@ -293,7 +302,12 @@ impl Book {
     /// Whether `received` is what was said, in order and once, with blobs anywhere between two
     /// pieces. `whole`: all of what was said.
     pub fn agrees(&self, record: &Record, received: &[u8], whole: bool) -> bool {
-        self.agrees_from(&record.said, received, vec![false; self.blobs.len()], whole)
+        let is_for_others = |blob| {
+            let listener = self.listener_of.get(&blob);
+            listener.is_some_and(|number| record.origin != Origin::Listener(*number))
+        };
+        let used = (0..self.blobs.len()).map(is_for_others).collect();
+        self.agrees_from(&record.said, received, used, whole)
     }
 
     fn agrees_from(

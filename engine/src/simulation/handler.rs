@@ -28,7 +28,7 @@ impl Handler for Actor {
     fn opened(&mut self, connection: &mut Connection<'_>, origin: Origin) -> Talk {
         let (id, peer) = (connection.id(), connection.peer());
         let mut book = self.book.borrow_mut();
-        let record = book.open(id, peer, matches!(origin, Origin::Listener(_)));
+        let record = book.open(id, peer, origin);
         if let Origin::Connected(tag) = origin {
             book.connected(tag, id, connection.local().now());
         }

@@ -6,7 +6,7 @@ use super::world::World;
 use crate::mailbox::Command;
 use crate::remote::Remote;
 use crate::ring::simulated::{Rng, present_us, set_interrupts};
-use crate::{ConnectionId, ConnectionInfo, Prefix, SlowReaders};
+use crate::{Audience, ConnectionId, ConnectionInfo, Prefix, SlowReaders};
 use crossbeam_channel::{Receiver, bounded};
 use std::time::Duration;
 
@@ -108,7 +108,16 @@ impl World {
                 let slow = [SlowReaders::Queue, SlowReaders::Skip, SlowReaders::Disconnect];
                 let slow = self.rng.pick(&slow);
                 book.disconnects |= slow == SlowReaders::Disconnect;
-                let _ = self.remote.broadcast(book.blob(bytes).into(), slow);
+                let blob = book.blob(bytes).into();
+                let audience = match self.rng.below(2) {
+                    0 => Audience::All,
+                    _ => {
+                        let listener = self.rng.below(2) as u16;
+                        book.meant_for(listener);
+                        Audience::Listeners([listener].into())
+                    }
+                };
+                let _ = self.remote.broadcast(blob, &audience, slow);
             }
         }
     }

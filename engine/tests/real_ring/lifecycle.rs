@@ -5,7 +5,7 @@ use crate::common::{
     stream_byte, wait_until,
 };
 use ringwright::{
-    AtCapacity, Config, Connection, Engine, Error, Handler, Local, Origin, Probe, Reason,
+    AtCapacity, Audience, Config, Connection, Engine, Error, Handler, Local, Origin, Probe, Reason,
     SlowReaders,
 };
 use std::io::{ErrorKind, Read, Write};
@@ -282,7 +282,7 @@ fn kicking_and_sending_from_another_thread() {
     let mut client = server.connect();
     assert_eq!(ask(&mut client, "echo hello"), "hello");
     let remote = server.engine.remote();
-    remote.broadcast(b"to all\n"[..].into(), SlowReaders::Queue).unwrap();
+    remote.broadcast(b"to all\n"[..].into(), &Audience::All, SlowReaders::Queue).unwrap();
     assert_eq!(read_line(&mut client).unwrap(), "to all");
     drop(client);
     let (id, _) = server.ended.recv_timeout(PATIENCE).unwrap();
@@ -506,4 +506,23 @@ fn a_dropped_engine_drains_and_its_drop_comes_to_an_end() {
     assert!(begun.elapsed() < PATIENCE / 2, "{:?}", begun.elapsed());
     server.doors.open(0);
     wait_until("the drain goes on without the engine", || remote.ledger().open() == 0);
+}
+
+#[test]
+fn output_beyond_the_bound_is_refused_and_ends_only_whom_nobody_can_tell() {
+    let server = serve(|config| {
+        config.output_high_bytes = 1_000;
+        config.output_low_bytes = 1_000;
+        config.output_bytes_max = 10_000;
+    });
+    let mut client = server.connect();
+    let long = "x".repeat(20_000);
+    // The script ignores the answer; nothing of the long line was queued.
+    client.write_all(format!("echo {long}\necho after\n").as_bytes()).unwrap();
+    assert_eq!(read_line(&mut client).unwrap(), "after");
+    let remote = server.engine.remote();
+    let id = remote.list(None, 1).unwrap()[0].id;
+    remote.send(id, long.into_bytes().into()).unwrap();
+    assert_eq!(server.next_end(), Reason::OutputTooLong);
+    server.finish();
 }

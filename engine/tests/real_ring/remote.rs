@@ -5,8 +5,8 @@ use crate::common::{
 };
 use crate::filter::can_filter;
 use ringwright::{
-    Ask, Config, Connection, ConnectionId, Engine, Error, Handler, NotTaken, Origin, Reason,
-    Remote, SlowReaders,
+    Ask, Audience, Config, Connection, ConnectionId, Engine, Error, Handler, NotTaken, Origin,
+    Reason, Remote, SlowReaders,
 };
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -92,7 +92,7 @@ fn a_broadcast_does_with_slow_readers_as_it_is_told() {
             let infos = remote.list(None, 10).unwrap();
             infos.iter().any(|info| info.queued_bytes >= 5_000)
         });
-        remote.broadcast(payload.clone(), slow).unwrap();
+        remote.broadcast(payload.clone(), &Audience::All, slow).unwrap();
         assert_eq!(read_line(&mut swift).unwrap(), "news");
         // Who reads may do so before the ledger of that turn is out.
         let skipped = || remote.ledger().sum.broadcasts_skipped;
@@ -356,7 +356,7 @@ fn a_broadcast_to_many_leaves_room_for_its_completions() {
     };
     let mut clients: Vec<TcpStream> = (0..1200).map(connect).collect();
     assert!(remote.ledger().sum.completion_entries < 600);
-    remote.broadcast(b"news\n"[..].into(), SlowReaders::Queue).unwrap();
+    remote.broadcast(b"news\n"[..].into(), &Audience::All, SlowReaders::Queue).unwrap();
     for client in &mut clients {
         assert_eq!(read_line(client).unwrap(), "news");
     }
@@ -415,4 +415,32 @@ fn an_id_of_another_engine_names_nobody() {
     drop((client, witness));
     one.finish();
     other.finish();
+}
+
+#[test]
+fn a_broadcast_reaches_the_listeners_that_it_names() {
+    let server = serve(|config| config.listeners = vec!["127.0.0.1:0".parse().unwrap(); 2]);
+    let connect = |at: usize| {
+        let client = TcpStream::connect(server.engine.addresses()[at]).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client
+    };
+    let (mut first, mut second) = (connect(0), connect(1));
+    for client in [&mut first, &mut second] {
+        assert_eq!(ask(client, "echo in"), "in");
+    }
+    let remote = server.engine.remote();
+    let send = |line: &'static [u8], listeners: &[u16]| {
+        let audience = Audience::Listeners(listeners.into());
+        remote.broadcast(line.into(), &audience, SlowReaders::Queue).unwrap();
+    };
+    send(b"nobody\n", &[]);
+    send(b"nobody\n", &[2, 9]);
+    send(b"second\n", &[1]);
+    send(b"both\n", &[0, 1]);
+    assert_eq!(read_line(&mut first).unwrap(), "both");
+    assert_eq!(read_line(&mut second).unwrap(), "second");
+    assert_eq!(read_line(&mut second).unwrap(), "both");
+    drop((first, second));
+    server.finish();
 }

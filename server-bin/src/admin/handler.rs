@@ -123,7 +123,12 @@ impl Visitors {
         };
         let common = self.common.lines();
         reply::made(&mut self.scratch, common, manner.persistence, &made, manner.is_head);
-        visit.full = connection.send(&self.scratch) == Room::Full;
+        let room = connection.send(&self.scratch);
+        visit.full = room == Room::Full;
+        if room == Room::Refused {
+            // Longer than the queue: a client that gets nothing must not wait for it.
+            connection.abort();
+        }
         if manner.persistence == Persistence::Close {
             visit.close(connection);
         }

@@ -2,7 +2,7 @@
 
 use super::ending::{Ending, Endings};
 use super::fate::{Fate, Probability};
-use ringwright::{Connection, Handler, Origin};
+use ringwright::{Connection, Handler, Origin, Room};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -105,9 +105,8 @@ impl Handler for Disconnecting {
             Some(_) => {}
             None => match life.fate.ends(&Ending::LATER) {
                 Some(ending) => self.end(life, connection, ending, bytes),
-                None => {
-                    let _ = connection.send(bytes);
-                }
+                None if connection.send(bytes) == Room::Refused => connection.abort(),
+                None => {}
             },
         }
         bytes.len()

@@ -118,7 +118,12 @@ impl Files {
     }
 
     fn send_head(&self, state: &mut Conversation, connection: &mut Connection<'_>) {
-        state.full = connection.send(&self.scratch) == Room::Full;
+        let room = connection.send(&self.scratch);
+        state.full = room == Room::Full;
+        if room == Room::Refused {
+            // A body without its head must not follow.
+            connection.abort();
+        }
     }
 
     /// The reply is queued: on to the next request, or to the end.

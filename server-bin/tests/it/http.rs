@@ -337,7 +337,7 @@ fn whoever_reads_nothing_leaves_descriptors_to_the_others() {
     let mut clients: Vec<Client> = (0..CLIENTS).map(|_| server.client()).collect();
     for (at, client) in clients.iter_mut().enumerate() {
         let request = |file: usize| format!("GET /{}.bin HTTP/1.1\r\nHost: x\r\n\r\n", file % 40);
-        client.send(&(at..at + 9).map(request).collect::<String>());
+        client.send((at..at + 9).map(request).collect::<String>());
     }
     server.ledger_once(|ledger| ledger["files"].as_u64() >= Some(CLIENTS as u64));
     thread::sleep(Duration::from_millis(300));

@@ -36,7 +36,7 @@ impl Leases {
     /// The generation of the life that follows `generation`. `None` if there is no further lease.
     pub fn after(&mut self, generation: u64) -> Option<u64> {
         let next = generation + 1;
-        if next % GENERATIONS != 0 { Some(next) } else { self.next_range(generation) }
+        if next.is_multiple_of(GENERATIONS) { self.next_range(generation) } else { Some(next) }
     }
 
     #[cold]
