@@ -497,9 +497,12 @@ impl<'a> Connection<'a> {
     }
 
     /// `Room::Refused` if so many bytes, in several calls, would not fit.
+    #[inline]
     pub(crate) fn refuses(&mut self, bytes: usize) -> Option<Room> {
-        let refused = self.takes_output() && !self.core.fits(self.slot, bytes);
-        refused.then(|| self.core.refuse(self.slot))
+        if self.core.fits(self.slot, bytes) || !self.takes_output() {
+            return None;
+        }
+        Some(self.core.refuse(self.slot))
     }
 
     /// The answer to a call that queues nothing.

@@ -130,9 +130,10 @@ impl Framing {
         connection: &mut Connection<'_>,
         pieces: &[&[u8]],
     ) -> Result<Room, PacketTooLong> {
-        let header = self.header(pieces.iter().map(|piece| piece.len()).sum())?;
-        let bytes = header.len() + pieces.iter().map(|piece| piece.len()).sum::<usize>();
-        if let Some(refused) = connection.refuses(bytes) {
+        let body_bytes = pieces.iter().map(|piece| piece.len()).sum();
+        let header = self.header(body_bytes)?;
+        // All of the packet or nothing.
+        if let Some(refused) = connection.refuses(header.len() + body_bytes) {
             return Ok(refused);
         }
         let mut room = connection.send(&header);
