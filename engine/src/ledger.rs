@@ -136,7 +136,8 @@ pub struct ShardLedger {
     pub starved: u64,
     /// Times that a connection was parked because it was idle.
     pub parked: u64,
-    /// Pieces of output that went to the heap because they were long or no send buffer was free.
+    /// Pieces of output that went to the heap or to a spill, because they were long or no send
+    /// buffer was free.
     pub heap_chunks: u64,
     /// Completions for a connection that had ended. Expected: 0.
     pub stale_completions: u64,
