@@ -40,7 +40,9 @@ fn a_reader_that_stalls_is_late_at_the_deadline_and_not_much_later() {
         let greeter = part(Role::Greeter(10 * REPLY_BYTES), Farewell::Close);
         let peer = world.add_peer(Plan { stall_us: NEVER, ..Plan::plain() }, greeter, 0);
         let (mut last, mut last_us) = ((0, 0), 0);
+        let give_up_us = world.now_us() + 10_000 * deadline_ms;
         while world.ring().peers[peer].standing != Standing::GotReset {
+            assert!(world.now_us() < give_up_us, "still open after ten times {deadline_ms} ms");
             world.turn();
             let peer = &world.ring().peers[peer];
             let now = (peer.acknowledged(), peer.socket.outbound.len());
