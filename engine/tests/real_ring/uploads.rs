@@ -42,6 +42,8 @@ impl Put {
     fn next(&mut self, connection: &mut Connection<'_>, file: NewFile) {
         if self.missing == 0 {
             connection.publish_file(file, self.name.as_bytes(), self.publish).expect("the first");
+            // The next file may be whole before this one has its name.
+            connection.pause();
             return;
         }
         let (offset, length) = (file.bytes(), self.missing.min(self.chunk));
@@ -122,6 +124,7 @@ impl Handler for Keeper {
         connection: &mut Connection<'_>,
         result: io::Result<()>,
     ) {
+        connection.resume();
         Put::answer(connection, result);
     }
 
