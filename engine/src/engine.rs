@@ -629,6 +629,7 @@ fn check_durations(config: &Config) -> Result<(), Error> {
         any("transfer_timeout", config.transfer_timeout),
         any("connect_timeout", Some(config.connect_timeout)),
         any("linger_timeout", Some(config.linger_timeout)),
+        any("linger_total", Some(config.linger_total)),
         any("accept_backoff", Some(config.accept_backoff)),
         ("tcp_keepalive", config.tcp_keepalive, KEEPALIVE, "1 s to 32767 s, or None"),
         (

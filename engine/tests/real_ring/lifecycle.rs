@@ -364,6 +364,7 @@ fn what_cannot_work_is_refused_by_name() {
     refused_zero("transfer_timeout", |config, value| config.transfer_timeout = Some(value));
     refused_zero("connect_timeout", |config, value| config.connect_timeout = value);
     refused_zero("linger_timeout", |config, value| config.linger_timeout = value);
+    refused_zero("linger_total", |config, value| config.linger_total = value);
     refused_zero("accept_backoff", |config, value| config.accept_backoff = value);
     refused_zero("tcp_keepalive", |config, value| config.tcp_keepalive = Some(value));
     refused_zero("tcp_user_timeout", |config, value| config.tcp_user_timeout = Some(value));
