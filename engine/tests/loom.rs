@@ -168,7 +168,7 @@ fn a_round_ends_with_one_verdict() {
     });
 }
 
-/// A round that a shard has left in the middle is started again; its late answer counts for nothing.
+/// A round that a shard has left in the middle is started again; its late answer does not count.
 #[test]
 fn a_stale_round_is_started_again() {
     loom::model(|| {

@@ -538,9 +538,9 @@ fn build(setup: &Setup) -> io::Result<IoUring> {
     }
 }
 
-/// How io_uring_enter(2) waits. A kernel without `IORING_FEAT_NO_IOWAIT` (before Linux 6.15) refuses
-/// its flag. Without the flag, the kernel counts an idle shard as a thread that waits for I/O: an
-/// idle engine then shows 100 % I/O pressure.
+/// Returns how io_uring_enter(2) waits. Before Linux 6.15 (`IORING_FEAT_NO_IOWAIT`), the kernel
+/// refuses the flag. Without the flag, the kernel counts an idle shard as a thread that waits for
+/// I/O: an idle engine then shows 100 % I/O pressure.
 fn wait_flags(has_no_iowait: bool) -> EnterFlags {
     let no_iowait = if has_no_iowait { EnterFlags::NO_IOWAIT } else { EnterFlags::empty() };
     EnterFlags::EXT_ARG | no_iowait

@@ -302,7 +302,7 @@ pub enum Shutdown {
     Both,
 }
 
-/// How far what was sent to a socket has come.
+/// The progress of the bytes that were sent on a socket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Delivery {
     /// Bytes that the peer has acknowledged (`tcpi_bytes_acked` of `TCP_INFO`).
@@ -427,7 +427,7 @@ pub trait Ring {
     /// ENOTCONN if the client reset before it was accepted.
     fn peer_address(&mut self, socket: Descriptor) -> Result<SocketAddr, Errno>;
 
-    /// What the peer has acknowledged, and what it has yet to.
+    /// Returns how many sent bytes the peer has acknowledged, and how many it has not.
     ///
     /// # Errors
     /// As getsockopt(2) and ioctl(2).

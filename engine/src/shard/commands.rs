@@ -19,7 +19,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.mailbox.acknowledge();
         // Counted before the commands: those that a job has sent precede its result.
         let results = self.core.jobs.results_waiting();
-        // As many as are there now: those who never stop sending do not keep the shard from its turn.
+        // As many as are there now: threads that never stop sending cannot hold up the shard.
         for _ in 0..self.mailbox.len() {
             let Some(command) = self.mailbox.next() else { break };
             self.obey(command);

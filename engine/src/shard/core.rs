@@ -33,7 +33,7 @@ const FILES_PART: u64 = 8;
 const SPARES_MAX: usize = 64;
 
 /// The longest time between two looks at what a slow peer has acknowledged.
-pub const LOOK_MAX_MS: u64 = 5_000;
+const LOOK_MAX_MS: u64 = 5_000;
 
 /// Silence after which a message that was begun does not keep a connection from finishing.
 const REST_MS: u64 = 1_000;
@@ -331,7 +331,7 @@ impl Core {
         }
     }
 
-    /// Whether so many more bytes may be queued.
+    /// Returns whether so many more bytes may be queued.
     #[inline]
     pub fn fits(&self, slot: u32, bytes: usize) -> bool {
         self.slots[slot].output_bytes as usize + bytes <= self.limits.output_bytes_max

@@ -350,13 +350,13 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.core.end(slot, Reason::LocalClose, unread || sends);
     }
 
-    /// Whether the shard has not run for a while until a moment ago. Then one look into the ring may
+    /// Returns whether the shard has just run again after a pause. Then one look into the ring may
     /// not have brought everything.
     fn is_after_pause(&self) -> bool {
         self.core.now_ms < self.paused_until_ms + AFTER_PAUSE_MS
     }
 
-    /// Whether something lies in the socket of a connection that will receive it.
+    /// Returns whether the socket holds bytes that the connection will receive.
     fn has_unread(&mut self, slot: u32) -> bool {
         let connection = &self.core.slots[slot];
         let receives = connection.state.receives()
@@ -366,7 +366,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         receives && self.ring.unread_bytes(connection.descriptor).is_ok_and(|bytes| bytes > 0)
     }
 
-    /// Whether the next bytes of a file lie in the socket, and nothing but a turn is missing.
+    /// Returns whether the socket holds the next bytes of a file, and only a turn is missing.
     fn brings_more(&mut self, slot: u32) -> bool {
         let flight = self.core.slots[slot].in_flight;
         !flight.has(Kind::Write) && !flight.has(Kind::SpliceToFile) && self.has_unread(slot)

@@ -13,14 +13,14 @@ use crate::ring::{Delivery, Ring};
 const REMEMBERED: usize = 64;
 /// A connection is idle when nothing has happened on it for so long.
 const IDLE_MS: u64 = 100;
-/// A round is followed by the next after so long at first, and after twice the time whenever none has
-/// made room.
+/// The next round follows after this time at first. The time doubles with each round that makes no
+/// room.
 const AGAIN_FIRST_MS: u64 = 20;
 const AGAIN_MAX_MS: u64 = 500;
 /// A round that takes so long is started again: a shard has ended in the middle of it.
 const STALE_MS: u64 = 100;
 
-/// What a shard knows of making room.
+/// State of a shard's requests for room and of its answers to those of others.
 #[derive(Default)]
 pub(super) struct Eviction {
     on: bool,
@@ -79,7 +79,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.make_room();
     }
 
-    /// Whether the round that this shard asked for found nobody.
+    /// Returns whether the round that this shard asked for found nobody.
     pub(super) fn asked_in_vain(&self) -> bool {
         let asked = self.eviction.asked;
         asked.is_some_and(|(round, _)| self.core.admission.evictions().was_in_vain(round))
@@ -146,7 +146,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         None
     }
 
-    /// Whether a socket holds nothing unread and nothing unacknowledged.
+    /// Returns whether a socket holds nothing unread and nothing unacknowledged.
     fn has_nothing_under_way(&mut self, slot: u32) -> bool {
         let socket = self.core.slots[slot].descriptor;
         self.ring.unread_bytes(socket) == Ok(0)
@@ -155,7 +155,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 }
 
 impl Core {
-    /// Whether a connection that came to a listener has nothing to do, as far as the shard knows.
+    /// Returns whether an accepted connection has nothing to do, as far as the shard knows.
     fn is_idle(&self, connection: &Slot) -> bool {
         let rare = self.slots.rare_of(connection);
         connection.state == State::Open

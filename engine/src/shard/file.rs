@@ -146,7 +146,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.core.spare_path(request.path);
     }
 
-    /// Returns whether a path that was looked up leads to a regular file, which is to be opened next.
+    /// Returns whether a path that was looked up leads to a regular file, to be opened next.
     /// The descriptor of the lookup is closed then. Anything else is not opened: an open FIFO lets
     /// its writer go on, which then gets EPIPE, and opening a device may have any effect.
     fn is_to_be_opened(&mut self, slot: u32, found: Descriptor) -> bool {

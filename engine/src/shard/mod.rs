@@ -129,8 +129,8 @@ pub(crate) struct Shard<R: Ring, H: Handler> {
     wake_armed: bool,
     /// Connections that found no buffer, oldest first, with their generation.
     starved: VecDeque<(u32, u64)>,
-    /// One-shot receives armed in this turn and still in flight: each may take a buffer. One that is
-    /// older waits for its peer, and keeps nobody's turn.
+    /// One-shot receives armed in this turn and still in flight: each may take a buffer. An older
+    /// one waits for its peer, and delays no other connection.
     once_armed: usize,
     starving_until_ms: u64,
     /// Connections that wait for a pipe, oldest first.

@@ -61,7 +61,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 !connection.paused && !connection.output_full && !connection.fin_seen && !much_kept
             }
             State::Draining | State::Lingering if connection.fin_seen => false,
-            // What is thrown away takes no buffer from those that wait for one.
+            // Discarded input takes no buffer from the connections that wait for one.
             State::Draining | State::Lingering => return Armed::Probe,
             _ => false,
         };

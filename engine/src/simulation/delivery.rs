@@ -115,8 +115,8 @@ fn whoever_reads_is_not_idle() {
     end(&mut world);
 }
 
-/// The same for a connection that is to finish: when it is quiet for a while, or as soon as it is at
-/// rest. In that case our FIN comes first, and the slot is kept.
+/// The same for a connection that is to finish, when quiet for a while or once it is at rest.
+/// In that case our FIN comes first, and the slot is kept.
 #[test]
 fn whoever_reads_has_not_finished() {
     for seed in 0..10 {

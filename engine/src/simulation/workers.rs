@@ -121,7 +121,7 @@ impl World {
     }
 }
 
-/// What a simulated job returns: which bytes to echo, and what it has sent before to its connection.
+/// The result of a simulated job: the bytes to echo, and what it has sent before.
 struct Stretch {
     offset: u64,
     bytes: usize,

@@ -61,7 +61,8 @@ impl Admin {
     /// # Errors
     /// A message for the user.
     pub fn start(addresses: &[SocketAddr], watched: &Arc<Watched>) -> Result<Self, String> {
-        // This thread needs the descriptors of the watched engine, so it is not one of the others.
+        // The query thread reads the watched engine's sockets, so it starts here: the other threads
+        // of the listener have a separate descriptor table.
         let asker = Asker::start(watched)
             .map_err(|error| format!("--admin: cannot start the query thread: {error}"))?;
         let (ready, readiness) = sync_channel(1);
@@ -137,7 +138,6 @@ fn run(
     // Fails only if the main thread panicked; then `recv` fails too.
     let _ = ready.send((engine.addresses().to_vec(), notices));
     let _ = ending.recv();
-    // Cannot fail: the command queue has more room than the connections can fill.
     engine.remote().drain(END_TIMEOUT);
     let ledger = engine.join().map_err(|error| format!("--admin: {error}"))?;
     if ledger.balanced() {

@@ -315,7 +315,7 @@ fn neither_trickling_nor_silence_holds_a_connection() {
     assert!(ended.stderr.contains("\"idle_timeout\":2"), "{}", ended.stderr);
 }
 
-/// Each of many clients pipelined requests for eight files, and together they took every descriptor.
+/// Many clients each pipelined requests for eight files. Together they took every descriptor.
 #[test]
 fn whoever_reads_nothing_leaves_descriptors_to_the_others() {
     const CLIENTS: usize = 100;

@@ -114,7 +114,7 @@ fn listen(
     if !options.filter.is_empty()
         && let Err(errno) = kernel::set_filter(socket, options.filter)
     {
-        // Who was accepted is looked at instead.
+        // The shard checks the address of each accepted client instead.
         options.filter_failed.set(Some(errno));
     }
     // SAFETY: no pointers.

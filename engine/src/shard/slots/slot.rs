@@ -142,8 +142,8 @@ pub struct Slot {
     pub rests: bool,
     /// Waits in the queue for a pipe.
     pub waits_for_pipe: bool,
-    /// What may be unacknowledged, in units of 16 KiB and at least one for each send, as far as it
-    /// fits. 0 after everything was found to be acknowledged.
+    /// An upper estimate of the unacknowledged output, in units of 16 KiB and at least one for each
+    /// send; it stops at 255. 0 when everything was found to be acknowledged.
     pub unasked: u8,
 }
 
