@@ -106,7 +106,8 @@ pub struct Config {
     ///
     /// A connection is idle when nothing has happened on it for 100 ms, and nothing is queued,
     /// unread, unacknowledged or under way: between two requests, or before the first one. Outgoing
-    /// connections are not ended. The reason is [`Reason::Evicted`](crate::Reason::Evicted).
+    /// connections and [paused](crate::Connection::pause) ones are not ended. The reason is
+    /// [`Reason::Evicted`](crate::Reason::Evicted).
     pub evict_idle: bool,
     /// The limit on connections from one IPv4 address or one IPv6 /64 prefix, 1 to 65,535.
     /// Default `None`: no limit.

@@ -25,7 +25,8 @@ const STALE_MS: u64 = 100;
 pub(super) struct Eviction {
     on: bool,
     /// The oldest idle connections, with generation and the time since which they are idle; the
-    /// oldest comes last. Whoever becomes idle later is younger than all of them.
+    /// oldest comes last. A connection that becomes idle later is younger than all of them, unless
+    /// it was paused: then the list misses it until the next look over all slots.
     oldest: Vec<(u32, u64, u64)>,
     /// The last round that this shard has answered.
     answered: u64,
@@ -162,6 +163,7 @@ impl Core {
             && connection.opened
             && connection.output_head == NONE
             && connection.carry == NONE
+            && !connection.paused
             && !connection.fin_seen
             && !connection.deliver_owed
             && rare.tag.is_none()

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A stretch of the endless stream called `key`.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +59,8 @@ pub enum Role {
     Lecturer(u64),
     /// Never uses a byte.
     Deaf,
+    /// Uses what comes, sends nothing, and stays paused for so long, as if it waited for an answer.
+    Pending(Duration),
     /// Echoes and connects out.
     Connector,
     /// Echoes and keeps connections up.

@@ -49,11 +49,15 @@ fn whoever_has_been_idle_for_longest_makes_room_on_whatever_shard() {
     }
 }
 
-/// Half a message, a reply that is being read, and input that nobody has taken are no idleness.
+/// Half a message, a reply that is being read, input that nobody has taken and an answer that comes
+/// from elsewhere are no idleness.
 #[test]
 fn whoever_is_at_something_makes_no_room() {
-    for seed in 0..10 {
-        let mut world = world_of(seed, evicting(AtCapacity::Reject), 2);
+    for seed in 0..50 {
+        let config = Config { max_connections: 4, ..evicting(AtCapacity::Reject) };
+        let mut world = world_of(seed, config, 2);
+        let pending = part(Role::Pending(Duration::from_secs(60)), Farewell::Close);
+        world.add_peer_to(0, Plan::plain(), pending, 10);
         world.add_peer_to(0, Plan::plain(), part(Role::Whole(100), Farewell::Close), 50);
         let reader = Plan { read_chunk_max: 10, pace_us: 50_000, ..Plan::plain() };
         let reader = Plan { afterwards: Afterwards::Wait, ..reader };
@@ -61,7 +65,7 @@ fn whoever_is_at_something_makes_no_room() {
         let socket = &mut world.lanes[1].ring().peers[peer].socket;
         (socket.outbound_capacity, socket.inbound_capacity) = (1 << 20, 1 << 20);
         world.add_peer_to(1, Plan::plain(), part(Role::Deaf, Farewell::Close), 10);
-        go_on(&mut world, Duration::from_secs(1));
+        go_on(&mut world, Duration::from_millis(2_500));
         let late = world.add_peer_to(0, Plan::plain(), part(Role::Echo, Farewell::Close), 10);
         let refused = move |world: &mut World| {
             world.lanes[0].ring().peers[late].standing != Standing::Connected

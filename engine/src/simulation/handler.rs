@@ -127,6 +127,12 @@ impl Handler for Actor {
                 return length;
             }
             Role::Uploads => return self.take_file(talk, connection, length),
+            Role::Pending(time) => {
+                talk.used += length as u64;
+                self.pause(talk, connection);
+                connection.set_timer(Some(time));
+                return length;
+            }
             Role::Offloader => {
                 let part = self.offload(talk, connection, length);
                 if talk.rng.below(8) == 0 {
