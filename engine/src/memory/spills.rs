@@ -40,7 +40,6 @@ pub struct Spills {
     roomy: BTreeSet<usize>,
     /// An empty block that is kept for the next spill.
     spare: Option<usize>,
-    in_use: usize,
 }
 
 impl Spills {
@@ -53,7 +52,6 @@ impl Spills {
             blocks: Slab::new(),
             roomy: BTreeSet::new(),
             spare: None,
-            in_use: 0,
         }
     }
 
@@ -71,7 +69,6 @@ impl Spills {
         if free.is_empty() {
             self.roomy.remove(&block);
         }
-        self.in_use += 1;
         Some(Spill { block, place, length: 0 })
     }
 
@@ -89,7 +86,6 @@ impl Spills {
         let free = &mut self.blocks[block].free;
         debug_assert!(!free.contains(&place), "a spill is given back once");
         free.push(place);
-        self.in_use -= 1;
         self.roomy.insert(block);
         if self.blocks[block].free.len() < usize::from(self.places) {
             return;
@@ -127,7 +123,8 @@ impl Spills {
     /// Buffers in use.
     #[cfg(test)]
     pub fn in_use(&self) -> usize {
-        self.in_use
+        let taken = |block: &Block| usize::from(self.places) - block.free.len();
+        self.blocks.iter().map(|(_, block)| taken(block)).sum()
     }
 
     /// Blocks that are mapped.
