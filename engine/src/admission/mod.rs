@@ -76,8 +76,8 @@ impl Admission {
 
     /// Gives a permit back. A waiting shard gets it, if there is one.
     pub fn give_back(&self) {
-        if let (Some(shard), Some(wakers)) = (self.permits.give_back(), self.wakers.get()) {
-            wakers[shard].wake();
+        if let Some(shard) = self.permits.give_back() {
+            self.wake(shard);
         }
     }
 

@@ -19,16 +19,15 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             return;
         }
         let connection = &self.core.slots[slot];
-        let (descriptor, fin_seen) = (connection.descriptor, connection.fin_seen);
-        let unread = |ring: &mut R| ring.unread_bytes(descriptor).unwrap_or(0);
+        let fin_seen = connection.fin_seen;
         // What came since the last completion lies in the socket, and will be received.
-        if !fin_seen && unread(&mut self.ring) > 0 {
+        if !fin_seen && self.unread_bytes(slot) > 0 {
             mark!("finish waits for unread bytes");
             return;
         }
         // A peer that reads is not quiet. One that need not be quiet reads on after our FIN.
         let quiet = self.core.slots.rare(slot).finish_ms > 0;
-        if quiet && self.core.slots[slot].may_be_unacknowledged() && self.is_delivering(slot) {
+        if quiet && self.core.slots[slot].may_be_unacknowledged() && self.look_at_delivery(slot) {
             mark!("finish waits for the peer to read");
             return;
         }
@@ -39,7 +38,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if self.core.slots[slot].state == State::Draining {
             self.output_is_empty(slot);
             if !fin_seen {
-                self.core.counters.cut_off += u64::from(unread(&mut self.ring));
+                self.core.counters.cut_off += u64::from(self.unread_bytes(slot));
             }
         }
     }
@@ -50,7 +49,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             return;
         }
         let known = self.core.slots.rare(slot).delivering;
-        if !known && self.core.slots[slot].may_be_unacknowledged() && self.is_delivering(slot) {
+        if !known && self.core.slots[slot].may_be_unacknowledged() && self.look_at_delivery(slot) {
             mark!("lingers until the peer has read");
         }
         let fin_seen = self.core.slots[slot].fin_seen || bug!("unread-resets-reply");

@@ -222,7 +222,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
         self.end_last_call(true);
         self.accepting.resume_now();
-        self.empty_waiting_room();
+        self.end_waiting();
         self.core.end_all(reason);
     }
 
@@ -255,7 +255,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             // Settled with whatever else is owed.
             Due::Finish => {}
             Due::Look => {
-                self.is_delivering(slot);
+                self.look_at_delivery(slot);
             }
             Due::Linger => self.end_linger(slot),
             Due::Connect => self.cancel_connect(slot),
@@ -277,7 +277,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let stalls = matches!(deadline, Deadline::Write | Deadline::Transfer);
         if stalls {
             let before_ms = self.core.slots[slot].stalled_since_ms;
-            self.is_delivering(slot);
+            self.look_at_delivery(slot);
             if self.core.slots[slot].stalled_since_ms != before_ms {
                 mark!("a slow reader is not late");
                 return;
@@ -300,7 +300,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         } else if deadline == Deadline::Idle
             && self.core.slots[slot].unasked > 0
             && !bug!("reader-is-idle")
-            && self.is_delivering(slot)
+            && self.look_at_delivery(slot)
         {
             mark!("who reads is not idle");
             return;
@@ -332,21 +332,20 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// The peer has sent neither its FIN nor anything else for long enough, or sends for ever.
     fn end_linger(&mut self, slot: u32) {
         // A short reply may have been taken for acknowledged.
-        if self.core.slots[slot].unasked > 0 && self.is_delivering(slot) {
+        if self.core.slots[slot].unasked > 0 && self.look_at_delivery(slot) {
             mark!("a short reply is not read yet");
             return;
         }
-        let connection = &self.core.slots[slot];
         let now_ms = self.core.now_ms;
-        let unread = self.ring.unread_bytes(connection.descriptor).is_ok_and(|bytes| bytes > 0);
+        let unread = self.unread_bytes(slot) > 0;
         if unread && self.is_after_pause() {
             mark!("what came during a pause is discarded first");
             self.core.slots[slot].active_ms = now_ms;
             return;
         }
         mark!("lingered long enough");
-        let sends =
-            self.core.slots.rare(slot).discards && now_ms < connection.active_ms + STILL_SENDS_MS;
+        let sends = self.core.slots.rare(slot).discards
+            && now_ms < self.core.slots[slot].active_ms + STILL_SENDS_MS;
         self.core.end(slot, Reason::LocalClose, unread || sends);
     }
 
@@ -363,7 +362,12 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             && !connection.paused
             && !connection.output_full
             && !bug!("deadline-before-input");
-        receives && self.ring.unread_bytes(connection.descriptor).is_ok_and(|bytes| bytes > 0)
+        receives && self.unread_bytes(slot) > 0
+    }
+
+    /// Returns how many unread bytes the socket holds; 0 if it cannot be asked.
+    pub(super) fn unread_bytes(&mut self, slot: u32) -> u32 {
+        self.ring.unread_bytes(self.core.slots[slot].descriptor).unwrap_or(0)
     }
 
     /// Returns whether the socket holds the next bytes of a file, and only a turn is missing.
@@ -374,7 +378,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// Asks what the peer has acknowledged, and notes progress. Returns whether some of what was
     /// sent is not acknowledged.
-    pub(super) fn is_delivering(&mut self, slot: u32) -> bool {
+    pub(super) fn look_at_delivery(&mut self, slot: u32) -> bool {
         let socket = self.core.slots[slot].descriptor;
         let delivery = self.ring.delivery(socket).unwrap_or_default();
         let now_ms = self.core.now_ms;
@@ -415,13 +419,6 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let target = Token::new(Kind::Connect, self.core.slots.generation(slot), slot);
         // A full queue: the deadline is set again and tries again.
         let _ = self.submit(slot, Kind::CancelConnect, Op::Cancel { target });
-    }
-
-    /// When a shard with waiting clients asks for room again.
-    #[inline]
-    fn asks_again_at_ms(&self) -> Option<u64> {
-        let asks = self.eviction.is_on() && !self.accepting.room.is_empty();
-        asks.then(|| self.eviction.next_ms())
     }
 
     /// How long until something is due.

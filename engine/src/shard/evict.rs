@@ -47,13 +47,8 @@ impl Eviction {
         self.on
     }
 
-    /// When the next round is to be asked for.
-    pub fn next_ms(&self) -> u64 {
-        self.again_at_ms
-    }
-
-    /// A client got its permit: the next round may follow at once.
-    pub fn got_permit(&mut self) {
+    /// Forgets the last round, because its client no longer waits: the next may follow at once.
+    pub fn begin_anew(&mut self) {
         (self.asked, self.again_at_ms, self.pause_ms) = (None, 0, 0);
     }
 }
@@ -78,6 +73,13 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         eviction.pause_ms = (2 * eviction.pause_ms).clamp(AGAIN_FIRST_MS, AGAIN_MAX_MS);
         eviction.again_at_ms = now_ms + eviction.pause_ms;
         self.make_room();
+    }
+
+    /// When a shard with waiting clients asks for room again.
+    #[inline]
+    pub(super) fn asks_again_at_ms(&self) -> Option<u64> {
+        let asks = self.eviction.on && !self.accepting.room.is_empty();
+        asks.then_some(self.eviction.again_at_ms)
     }
 
     /// Returns whether the round that this shard asked for found nobody.

@@ -72,7 +72,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.core.admission.evictions().leave(self.core.shard);
         self.core.links.end();
         self.abandon_listeners();
-        self.empty_waiting_room();
+        self.end_waiting();
         let slots: Vec<u32> = self.slots().iter().map(|(slot, _)| slot).collect();
         for slot in &slots {
             let connection = &self.core.slots[*slot];

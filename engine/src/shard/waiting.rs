@@ -57,7 +57,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 mark!("waits for a permit");
                 return self.wait_or_turn_away();
             }
-            self.eviction.got_permit();
+            self.eviction.begin_anew();
             let client = self.accepting.room.clients.pop_front().expect("it is not empty");
             if self.ring.peer_address(client.descriptor).is_ok() {
                 self.open(client);
@@ -86,14 +86,11 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     fn wait_or_turn_away(&mut self) {
         let rejects = self.accepting.at_capacity == AtCapacity::Reject;
         if rejects && self.asked_in_vain() {
-            while let Some(client) = self.accepting.room.clients.pop_front() {
-                mark!("rejected after a round in vain");
-                self.core.counters.rejected += 1;
-                self.turn_away(client);
-            }
-            self.eviction.got_permit();
-            self.accepting.room.noted = false;
-            return self.core.admission.stop_waiting(self.core.shard);
+            mark!("rejected after a round in vain");
+            self.eviction.begin_anew();
+            let rejected = self.empty_waiting_room();
+            self.core.counters.rejected += rejected;
+            return;
         }
         self.ask_for_room();
     }
@@ -112,14 +109,23 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
     }
 
-    /// Turns away who waits, when the time for it is over.
-    pub(super) fn empty_waiting_room(&mut self) {
-        while let Some(client) = self.accepting.room.clients.pop_front() {
+    /// Turns away all clients that wait, when the time for it is over.
+    pub(super) fn end_waiting(&mut self) {
+        let turned_away = self.empty_waiting_room();
+        if turned_away > 0 {
             mark!("turned away");
-            self.core.counters.turned_away += 1;
+        }
+        self.core.counters.turned_away += turned_away;
+    }
+
+    /// Turns away all clients that wait. Returns how many these are.
+    fn empty_waiting_room(&mut self) -> u64 {
+        let count = self.accepting.room.len() as u64;
+        while let Some(client) = self.accepting.room.clients.pop_front() {
             self.turn_away(client);
         }
         self.accepting.room.noted = false;
         self.core.admission.stop_waiting(self.core.shard);
+        count
     }
 }
