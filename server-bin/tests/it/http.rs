@@ -1,6 +1,6 @@
 //! HTTP/1.1 as a client sees it.
 
-use crate::common::{Client, Reply, Server, pattern, tree};
+use crate::common::{Client, Reply, Server, command_below, pattern, tree};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -323,17 +323,14 @@ fn whoever_reads_nothing_leaves_descriptors_to_the_others() {
     for number in 0..40 {
         std::fs::write(tree.path().join(format!("{number}.bin")), pattern(2_000_000)).unwrap();
     }
-    let mut shell = std::process::Command::new("sh");
-    shell
-        .args(["-c", "ulimit -n 512 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_ringwrightd")])
-        .arg("http")
-        .arg(tree.path())
-        .args(["--shards", "1", "--open-files", "0"])
-        .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
-        .stdin(std::process::Stdio::null())
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped());
-    let server = Server::start_with_admin(&mut shell, "http");
+    let mut limited = command_below("-n 512", &["http", tree.path().to_str().unwrap()]);
+    limited.args(["--shards", "1", "--open-files", "0"]).args([
+        "--listen",
+        "127.0.0.1:0",
+        "--admin",
+        "127.0.0.1:0",
+    ]);
+    let server = Server::start_with_admin(&mut limited, "http");
     let mut clients: Vec<Client> = (0..CLIENTS).map(|_| server.client()).collect();
     for (at, client) in clients.iter_mut().enumerate() {
         let request = |file: usize| format!("GET /{}.bin HTTP/1.1\r\nHost: x\r\n\r\n", file % 40);

@@ -1,6 +1,6 @@
 //! The program: what it prints, what signals do, how it ends.
 
-use crate::common::{Client, PATIENCE, Server, command, tree};
+use crate::common::{Client, PATIENCE, Server, command, command_below, tree};
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -288,16 +288,10 @@ fn at_capacity_clients_wait_or_are_turned_away() {
 #[test]
 fn without_descriptors_it_says_so_and_recovers() {
     let tree = tree();
-    let binary = env!("CARGO_BIN_EXE_ringwrightd");
-    let mut shell = std::process::Command::new("sh");
-    shell
-        .args(["-c", "ulimit -n 24 && exec \"$0\" \"$@\"", binary, "http"])
-        .arg(tree.path())
-        // A file that stays open could be served without a free descriptor.
-        .args(["--listen", "127.0.0.1:0", "--shards", "1", "--open-files", "0"])
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped());
-    let server = Server::start(&mut shell, "http");
+    let mut limited = command_below("-n 24", &["http", tree.path().to_str().unwrap()]);
+    // A file that stays open could be served without a free descriptor.
+    limited.args(["--listen", "127.0.0.1:0", "--shards", "1", "--open-files", "0"]);
+    let server = Server::start(&mut limited, "http");
     let request = "GET /ten.txt HTTP/1.1\r\nHost: x\r\n\r\n";
     let mut first = server.client();
     assert_eq!(first.ask(request).status, 200);

@@ -1,26 +1,19 @@
 //! When the engine that serves is full, or the process has no descriptor left.
 
 use super::{json, ledger_once};
-use crate::common::{Client, PATIENCE, Server};
+use crate::common::{Client, PATIENCE, Server, command_below};
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 const DESCRIPTORS: usize = 64;
 
 fn with_few_descriptors(arguments: &[&str]) -> Server {
-    let mut shell = Command::new("sh");
-    shell
-        .args(["-c", &format!("ulimit -n {DESCRIPTORS} && exec \"$0\" \"$@\"")])
-        .args([env!("CARGO_BIN_EXE_ringwrightd"), "echo", "--shards", "2"])
-        .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    Server::start_with_admin(&mut shell, "echo")
+    let any = "127.0.0.1:0";
+    let mut all = vec!["echo", "--shards", "2", "--listen", any, "--admin", any];
+    all.extend_from_slice(arguments);
+    Server::start_with_admin(&mut command_below(&format!("-n {DESCRIPTORS}"), &all), "echo")
 }
 
 #[test]

@@ -49,13 +49,30 @@ impl Ended {
 }
 
 pub fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ringwrightd"));
+    let mut command = without_settings(env!("CARGO_BIN_EXE_ringwrightd"));
+    command.args(arguments);
+    command
+}
+
+/// A program without the environment's settings for the daemon.
+fn without_settings(program: &str) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RINGWRIGHTD_")) {
         command.env_remove(name);
     }
     // However many CPUs there are: the rings of all shards must fit into RLIMIT_MEMLOCK.
     command.env("RINGWRIGHTD_SHARDS", "2");
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// The daemon below a limit of the shell's `ulimit`, such as `-n 64`.
+pub fn command_below(limit: &str, arguments: &[&str]) -> Command {
+    let mut command = without_settings("sh");
+    command
+        .args(["-c", &format!("ulimit {limit} && exec \"$0\" \"$@\"")])
+        .arg(env!("CARGO_BIN_EXE_ringwrightd"))
+        .args(arguments);
     command
 }
 

@@ -2,7 +2,7 @@
 
 use super::client::*;
 use super::{Served, same, until};
-use crate::common::pattern;
+use crate::common::{command_below, pattern};
 use crate::socket;
 use std::fs;
 use std::time::{Duration, Instant};
@@ -326,15 +326,9 @@ fn a_client_that_goes_in_the_middle_leaves_nothing() {
 #[test]
 fn the_limit_of_file_sizes_ends_the_put_and_not_the_server() {
     let dir = tempfile::tempdir().unwrap();
-    let binary = env!("CARGO_BIN_EXE_ringwrightd");
-    let mut shell = std::process::Command::new("sh");
-    shell
-        .args(["-c", "ulimit -f 1 && exec \"$0\" \"$@\"", binary, "packets"])
-        .arg(dir.path())
-        .args(["--listen", "127.0.0.1:0", "--shards", "1"])
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped());
-    let server = crate::common::Server::start(&mut shell, "packets");
+    let mut limited = command_below("-f 1", &["packets", dir.path().to_str().unwrap()]);
+    limited.args(["--listen", "127.0.0.1:0", "--shards", "1"]);
+    let server = crate::common::Server::start(&mut limited, "packets");
     // The signal that comes with the error where the shard itself writes (XFS, Btrfs).
     server.signal(libc::SIGXFSZ);
     let mut client = Client::connect(server.address);
