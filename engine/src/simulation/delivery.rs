@@ -102,7 +102,7 @@ fn a_reply_that_is_not_read_to_its_end_gives_its_slot_up() {
     end(&mut world);
 }
 
-/// Whoever reads slowly what has left long ago was closed as idle.
+/// A client that read slowly what had left long before was closed as idle.
 #[test]
 fn whoever_reads_is_not_idle() {
     let idle_timeout = Some(Duration::from_millis(200));
@@ -135,7 +135,7 @@ fn whoever_reads_has_not_finished() {
     }
 }
 
-/// What came while the process was stopped lay in the sockets, and deadlines fired first.
+/// Input that came while the process was stopped lay in the sockets, and deadlines fired first.
 #[test]
 fn what_came_during_a_pause_precedes_the_deadlines() {
     for seed in 0..60 {

@@ -1,4 +1,4 @@
-//! What the peer has acknowledged decides when a connection ends, on the real ring.
+//! A connection ends when the peer has acknowledged everything, on the real ring.
 
 use crate::common::{PATIENCE, Server, serve, stream_byte, wait_until};
 use ringwright::{Config, Reason};
