@@ -84,6 +84,7 @@ mod ring;
 mod shard;
 #[cfg(test)]
 mod simulation;
+mod validate;
 mod workers;
 
 /// The lock-free modules use these atomics; tests/loom.rs replaces them with loom's.

@@ -56,6 +56,8 @@ mod remote;
 mod ring;
 #[path = "../../../engine/src/shard/mod.rs"]
 mod shard;
+#[path = "../../../engine/src/validate.rs"]
+mod validate;
 #[path = "../../../engine/src/workers/mod.rs"]
 mod workers;
 

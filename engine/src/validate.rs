@@ -1,0 +1,115 @@
+//! Refusing a configuration that cannot work.
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::remote::BANS_MAX;
+use crate::shard::slots::SLOTS_MAX;
+use crate::workers::WORKERS_MAX;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+/// The limit on shards: a connection id has 8 bits for the shard.
+const SHARDS_MAX: usize = 256;
+/// The sizes that a receive or send buffer may have.
+const BUFFER_BYTES: RangeInclusive<u64> = 64..=1 << 20;
+/// The sizes that a pipe may have. The kernel rounds them up to a power of two of pages.
+const PIPE_BYTES: RangeInclusive<u64> = 4_096..=1 << 30;
+/// `TCP_KEEPIDLE` (tcp(7)) is at most `MAX_TCP_KEEPIDLE` of the kernel's <net/tcp.h>.
+const KEEPALIVE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(32_767);
+/// `TCP_USER_TIMEOUT` (tcp(7)) is a positive int.
+const USER_TIMEOUT: RangeInclusive<Duration> =
+    Duration::from_millis(1)..=Duration::from_millis(i32::MAX as u64);
+
+/// Returns an error for a value that cannot work, with its key and the allowed values.
+pub fn check(config: &Config, shards: usize) -> Result<(), Error> {
+    let (slots_max, workers_max) = (SLOTS_MAX as u64, WORKERS_MAX as u64);
+    let per_address = config.max_per_address.map_or(1, u64::from);
+    let (receive_bytes, send_bytes) = (config.receive_buffer_bytes, config.send_buffer_bytes);
+    let per_connection = config.jobs_per_connection_max as u64;
+    let pipe_bytes = config.pipe_bytes.into();
+    let ranges: [(&'static str, u64, RangeInclusive<u64>, &'static str); 17] = [
+        ("shards", shards as u64, 1..=SHARDS_MAX as u64, "1 to 256"),
+        ("max_connections", config.max_connections as u64, 1..=slots_max, "1 to 1048576"),
+        ("max_per_address", per_address, 1..=65_535, "1 to 65535, or None for no limit"),
+        ("bans", config.bans.len() as u64, 0..=BANS_MAX as u64, "at most 65536 prefixes"),
+        ("receive_buffer_bytes", receive_bytes.into(), BUFFER_BYTES, "64 to 1048576 (1 MiB)"),
+        ("send_buffer_bytes", send_bytes.into(), BUFFER_BYTES, "64 to 1048576 (1 MiB)"),
+        ("send_buffers", config.send_buffers.into(), 1..=65_536, "1 to 65536"),
+        ("pipes", config.pipes.into(), 1..=65_536, "1 to 65536"),
+        ("pipe_bytes", pipe_bytes, PIPE_BYTES, "4096 to 1073741824 (1 GiB)"),
+        ("backlog", config.backlog.into(), 1..=65_535, "1 to 65535"),
+        ("io_workers_max", config.io_workers_max.into(), 1..=1024, "1 to 1024"),
+        ("workers", config.workers as u64, 0..=workers_max, "0 to 1024"),
+        ("jobs_queued_max", config.jobs_queued_max as u64, 1..=1 << 20, "1 to 1048576"),
+        ("jobs_per_connection_max", per_connection, 1..=1 << 16, "1 to 65536"),
+        ("reconnects_max", config.reconnects_max as u64, 0..=slots_max, "0 to 1048576"),
+        ("mailbox_commands_max", config.mailbox_commands_max as u64, 16..=u64::MAX, "at least 16"),
+        ("listeners", config.listeners.len() as u64, 0..=65_535, "at most 65535 addresses"),
+    ];
+    for (key, value, range, remedy) in ranges {
+        if !range.contains(&value) {
+            return Err(Error::Config { key, value: value.to_string(), remedy });
+        }
+    }
+    check_durations(config)?;
+    check_relations(config)
+}
+
+/// The checks of durations. `None` means that there is no such limit.
+fn check_durations(config: &Config) -> Result<(), Error> {
+    let positive = "longer than 0";
+    let (shortest, longest) = (Duration::from_nanos(1), Duration::MAX);
+    let any = |key, value| (key, value, shortest..=longest, positive);
+    let durations = [
+        any("open_files_valid", Some(config.open_files_valid)),
+        any("park_after", Some(config.park_after)),
+        any("idle_timeout", config.idle_timeout),
+        any("receive_timeout", config.receive_timeout),
+        any("write_timeout", config.write_timeout),
+        any("transfer_timeout", config.transfer_timeout),
+        any("connect_timeout", Some(config.connect_timeout)),
+        any("linger_timeout", Some(config.linger_timeout)),
+        any("linger_total", Some(config.linger_total)),
+        any("accept_backoff", Some(config.accept_backoff)),
+        ("tcp_keepalive", config.tcp_keepalive, KEEPALIVE, "1 s to 32767 s, or None"),
+        (
+            "tcp_user_timeout",
+            config.tcp_user_timeout,
+            USER_TIMEOUT,
+            "1 ms to 2147483647 ms, or None",
+        ),
+    ];
+    for (key, value, range, remedy) in durations {
+        if let Some(value) = value.filter(|value| !range.contains(value)) {
+            return Err(Error::Config { key, value: format!("{value:?}"), remedy });
+        }
+    }
+    Ok(())
+}
+
+/// The checks of values that depend on each other or are powers of two.
+fn check_relations(config: &Config) -> Result<(), Error> {
+    let refuse = |key, value: &dyn ToString, remedy| {
+        Err(Error::Config { key, value: value.to_string(), remedy })
+    };
+    let power_of_two = "a power of two up to 32768";
+    let (buffers, entries) = (config.receive_buffers, config.submission_entries);
+    if !buffers.is_power_of_two() || buffers > 32_768 {
+        return refuse("receive_buffers", &buffers, power_of_two);
+    }
+    if !entries.is_power_of_two() || entries > 32_768 {
+        return refuse("submission_entries", &entries, power_of_two);
+    }
+    let (low, high) = (config.output_low_bytes, config.output_high_bytes);
+    if low == 0 || low > high {
+        return refuse("output_low_bytes", &low, "1 to output_high_bytes");
+    }
+    let (most, message) = (config.output_bytes_max, config.message_bytes_max);
+    if high > most || most > 1 << 30 {
+        return refuse("output_bytes_max", &most, "output_high_bytes to 1073741824 (1 GiB)");
+    }
+    if message == 0 || message > 1 << 30 {
+        return refuse("message_bytes_max", &message, "1 to 1073741824 (1 GiB)");
+    }
+    Ok(())
+}
