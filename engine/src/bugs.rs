@@ -62,7 +62,7 @@ mod switches {
         /// Bytes that follow an uploaded file in the receive buffers are written into the file.
         "file-swallows-the-stream" => "simulation",
         /// A one-shot receive with nothing to read keeps the turn of one that waits for a buffer.
-        "idle-keeps-turn" => "simulation",
+        "idle-keeps-turn" => "simulation::scenarios::a_receive",
         /// The multishot receive stays armed while an upload is spliced from the same socket.
         "multishot-beside-splice" => "simulation",
         /// A completion is accepted although its token has the generation of an earlier connection.

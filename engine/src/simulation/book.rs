@@ -69,6 +69,8 @@ pub enum Role {
     Offloader,
     /// Lets files come.
     Uploads,
+    /// Lets so many bytes go into one file.
+    Upload(u64),
 }
 
 /// What a handler does about the peer's FIN.

@@ -126,7 +126,7 @@ impl Handler for Actor {
                 self.request_file(talk, connection);
                 return length;
             }
-            Role::Uploads => return self.take_file(talk, connection, length),
+            Role::Uploads | Role::Upload(_) => return self.take_file(talk, connection, length),
             Role::Pending(time) => {
                 talk.used += length as u64;
                 self.pause(talk, connection);

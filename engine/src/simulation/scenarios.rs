@@ -124,6 +124,34 @@ fn whoever_has_nothing_to_read_does_not_queue_for_a_buffer() {
     assert!(starved > 0, "buffers were never short");
 }
 
+/// An upload that began while buffers were short left a one-shot receive behind, with nothing to
+/// read. It kept the turn of the connections that waited for a buffer.
+#[test]
+fn a_receive_that_waits_for_its_peer_keeps_nobodys_turn() {
+    let limits = Config { receive_buffers: 1, splice_from_bytes: 1, ..config() };
+    let mut starved = 0;
+    for seed in 0..20 {
+        let mut world = world(seed, limits.clone());
+        // A late completion keeps its buffer meanwhile.
+        world.ring().faults = Faults { late_completion: 500, ..Faults::none() };
+        let uploads = part(Role::Upload(5_000), Farewell::Close);
+        for _ in 0..6 {
+            world.add_peer(Plan::plain(), uploads, 5_000);
+        }
+        go_on(&mut world, Duration::from_secs(1));
+        let echo = part(Role::Echo, Farewell::Close);
+        let talkers: Vec<usize> =
+            (0..4).map(|_| world.add_peer(Plan::plain(), echo, 5_000)).collect();
+        let echoed = |world: &mut World| {
+            talkers.iter().all(|peer| world.ring().peers[*peer].received.len() == 5_000)
+        };
+        run_until(&mut world, Duration::from_secs(5), "echoes beside silent uploads", echoed);
+        starved += world.ledger().sum.starved;
+        end(&mut world);
+    }
+    assert!(starved > 0, "buffers were never short");
+}
+
 /// A file that was the last thing to leave before the end was never reported.
 #[test]
 fn file_sent_comes_before_the_end() {

@@ -2,7 +2,7 @@
 //! so on; a file that is whole gets a name.
 
 use super::actor::{Actor, Talk};
-use super::book::Piece;
+use super::book::{Piece, Role};
 use super::lane::Lane;
 use super::world::World;
 use crate::ring::simulated::stretch;
@@ -57,6 +57,9 @@ impl Actor {
             // It is not paused, now and then.
             return 0;
         }
+        if let Role::Upload(bytes) = talk.part.role {
+            return self.take_one_file(talk, connection, bytes);
+        }
         if talk.rng.below(8) == 0 {
             talk.upload.file = None;
         }
@@ -91,6 +94,29 @@ impl Actor {
             self.fail(talk.id, &format!("a file is not received: {refused}"));
         }
         header
+    }
+
+    /// Lets everything that comes go into one file of this size.
+    fn take_one_file(
+        &mut self,
+        talk: &mut Talk,
+        connection: &mut Connection<'_>,
+        bytes: u64,
+    ) -> usize {
+        let Some(file) = talk.upload.file.take() else {
+            talk.upload = Upload { creating: true, whole_bytes: bytes, ..Upload::default() };
+            let created = connection.create_file(&self.directory);
+            self.expect_no_second(talk, connection, created);
+            self.pause(talk, connection);
+            return 0;
+        };
+        talk.upload.coming = Some(bytes);
+        if let Err(refused) = connection.receive_file(file, 0, bytes)
+            && refused.why != FileRefusal::Ending
+        {
+            self.fail(talk.id, &format!("a file is not received: {refused}"));
+        }
+        0
     }
 
     pub(super) fn hear_of_new_file(

@@ -72,6 +72,8 @@ pub struct SimulatedRing {
     pub endpoints: Vec<Endpoint>,
     /// Sockets that were closed with unread input, so that their peer got RST.
     pub closes_with_unread: u64,
+    /// Sockets that were closed while the peer had not acknowledged all output.
+    pub closes_undelivered: u64,
     /// Descriptors closed while operations held what they stood for: the peer gets no FIN yet.
     pub closes_while_armed: u64,
     /// Entries of the submission queue.
@@ -148,6 +150,7 @@ impl SimulatedRing {
             made: Vec::new(),
             endpoints: Vec::new(),
             closes_with_unread: 0,
+            closes_undelivered: 0,
             closes_while_armed: 0,
             submission_capacity: submission.min(setup.submission_entries as usize),
             completion_capacity: completion.min(setup.completion_entries as usize),

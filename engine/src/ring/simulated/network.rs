@@ -176,6 +176,7 @@ impl SimulatedRing {
             return;
         }
         if socket.inbound.is_empty() {
+            self.closes_undelivered += u64::from(!socket.outbound.is_empty());
             socket.shut_write = true;
             self.touch(number);
         } else {

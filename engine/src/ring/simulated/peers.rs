@@ -151,7 +151,8 @@ pub struct Peer {
     /// The listener it connects to; without meaning if `outgoing`.
     pub listener: usize,
     unread: VecDeque<u8>,
-    unread_capacity: usize,
+    /// The size of its receive buffer in bytes.
+    pub unread_capacity: usize,
     connected_us: u64,
     vanished_us: u64,
     closed: bool,
