@@ -61,8 +61,12 @@ mod switches {
         "file-not-asked" => "simulation::changes",
         /// Bytes that follow an uploaded file in the receive buffers are written into the file.
         "file-swallows-the-stream" => "simulation",
+        /// A full output queue pauses receiving, although the application wants to receive on.
+        "full-stops-relay" => "simulation::relay",
         /// A one-shot receive with nothing to read keeps the turn of one that waits for a buffer.
         "idle-keeps-turn" => "simulation::scenarios::a_receive",
+        /// A send that empties the queue does not report that it is below the level asked for.
+        "level-not-reported" => "simulation::relay",
         /// The multishot receive stays armed while an upload is spliced from the same socket.
         "multishot-beside-splice" => "simulation",
         /// A completion is accepted although its token has the generation of an earlier connection.

@@ -187,7 +187,8 @@ pub struct Config {
     /// The high-water mark of queued output per connection, in bytes. Default 256 KiB.
     ///
     /// Above it, [`Connection::send`](crate::Connection::send) returns
-    /// [`Room::Full`](crate::Room::Full) and the engine pauses receiving. Files do not count. The
+    /// [`Room::Full`](crate::Room::Full) and the engine pauses receiving, unless
+    /// [`receive_while_full`](crate::Connection::receive_while_full) is on. Files do not count. The
     /// mark must not exceed `output_bytes_max`.
     pub output_high_bytes: usize,
     /// The low-water mark of queued output per connection: 1 byte to `output_high_bytes`. Default

@@ -414,6 +414,31 @@ impl<'a> Connection<'a> {
         self.core.touch(self.slot);
     }
 
+    /// Sets whether the connection receives while its output queue is full. Default: it does not,
+    /// so that a client that reads no responses cannot send more requests.
+    ///
+    /// A relay must turn this on for both of its connections. Otherwise the relay stops in both
+    /// directions as soon as both queues are full. It must then pause the source of the output
+    /// itself: [`pause`](Self::pause) the other connection on [`Room::Full`], and
+    /// [`resume`](Self::resume) it in [`Handler::writable`](crate::Handler::writable).
+    pub fn receive_while_full(&mut self, on: bool) {
+        self.core.receive_while_full(self.slot, on);
+    }
+
+    /// Asks for one call of [`Handler::writable`](crate::Handler::writable) when fewer than `bytes`
+    /// bytes of output are queued. Files do not count.
+    ///
+    /// The call comes after the current callback if that is already so. It is independent of the
+    /// call at `output_low_bytes`, which needs a queue that was full. A new request replaces the
+    /// previous one, and 0 withdraws it. A connection that takes no more output gets no call.
+    pub fn notify_below(&mut self, bytes: usize) {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        if bytes != self.core.slots.rare(self.slot).notify_below {
+            self.core.slots.rare_mut(self.slot).notify_below = bytes;
+            self.core.touch(self.slot);
+        }
+    }
+
     /// Separates the pause from the jobs: from here on, only the application changes it.
     fn not_for_jobs(&mut self) {
         if let Some(rare) = self.core.slots.rare_if_any(self.slot) {
@@ -510,7 +535,7 @@ impl<'a> Connection<'a> {
     fn room(&self) -> Room {
         if !self.takes_output() {
             Room::Closed
-        } else if self.core.slots[self.slot].output_full {
+        } else if self.core.slots[self.slot].is_full() {
             Room::Full
         } else {
             Room::Free

@@ -170,7 +170,8 @@ pub trait Handler: 'static {
     }
 
     /// The output queue has room again: it was above `output_high_bytes` and is now below
-    /// `output_low_bytes`. The engine delivers unused bytes again right after this callback.
+    /// `output_low_bytes`, or it is below the level of [`Connection::notify_below`]. If receiving
+    /// was paused meanwhile, the engine delivers unused bytes again right after this callback.
     fn writable(&mut self, state: &mut Self::State, connection: &mut Connection<'_>) {
         let _ = (state, connection);
     }

@@ -8,7 +8,7 @@ use super::jobs::Jobs;
 use super::naming::Naming;
 use super::output::Chunk;
 use super::reconnect::{Connect, Links};
-use super::slots::{ConnectionId, NONE, Slots};
+use super::slots::{ConnectionId, Fill, NONE, Slots};
 use super::state::{Event, State};
 use super::sweep::Sweeps;
 use super::timers::Timers;
@@ -318,10 +318,10 @@ impl Core {
                 continue;
             }
             match slow {
-                SlowReaders::Skip if self.slots[slot].output_full => {
+                SlowReaders::Skip if self.slots[slot].is_full() => {
                     self.counters.broadcasts_skipped += 1;
                 }
-                SlowReaders::Disconnect if self.slots[slot].output_full => {
+                SlowReaders::Disconnect if self.slots[slot].is_full() => {
                     self.end(slot, Reason::OutputTooLong, true);
                 }
                 _ => {
@@ -340,8 +340,9 @@ impl Core {
     /// After bytes did not fit: `writable` follows, unless it would come at once.
     #[cold]
     pub fn refuse(&mut self, slot: u32) -> Room {
-        let connection = &mut self.slots[slot];
-        connection.output_full |= connection.output_bytes as usize >= self.limits.output_low_bytes;
+        if self.slots[slot].output_bytes as usize >= self.limits.output_low_bytes {
+            self.mark_full(slot);
+        }
         self.touch(slot);
         Room::Refused
     }
@@ -356,14 +357,45 @@ impl Core {
 
     /// After something was queued: the water marks. True: full.
     pub fn queued(&mut self, slot: u32) -> bool {
-        let connection = &mut self.slots[slot];
-        let bytes = connection.output_bytes as usize;
-        if bytes > self.limits.output_high_bytes {
-            connection.output_full = true;
+        let connection = &self.slots[slot];
+        let mut full = connection.is_full();
+        if connection.output_bytes as usize > self.limits.output_high_bytes {
+            self.mark_full(slot);
+            full = true;
         }
-        let full = connection.output_full;
         self.touch(slot);
         full
+    }
+
+    #[cold]
+    fn mark_full(&mut self, slot: u32) {
+        let reads = self.slots.rare(slot).receives_while_full && !bug!("full-stops-relay");
+        self.slots[slot].fill = if reads { Fill::FullAndReading } else { Fill::FullAndPaused };
+    }
+
+    /// Sets whether a connection receives while its output queue is full.
+    pub fn receive_while_full(&mut self, slot: u32, on: bool) {
+        if self.slots.rare(slot).receives_while_full == on {
+            return;
+        }
+        self.slots.rare_mut(slot).receives_while_full = on;
+        let connection = &mut self.slots[slot];
+        if connection.is_full() {
+            // Bytes that were kept during the pause follow.
+            connection.deliver_owed = true;
+            self.mark_full(slot);
+            self.touch(slot);
+        }
+    }
+
+    /// Returns whether `writable` is due: the queue fell below the low-water mark, or below the
+    /// level that the application asked for.
+    #[inline]
+    pub fn is_room_to_report(&self, slot: u32) -> bool {
+        let connection = &self.slots[slot];
+        let bytes = connection.output_bytes;
+        (connection.is_full() && (bytes as usize) < self.limits.output_low_bytes)
+            || (!connection.is_plain() && bytes < self.slots.rare_of(connection).notify_below)
     }
 
     /// Keeps bytes that the application has not used, behind those kept already. False: too many.

@@ -360,7 +360,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let connection = &self.core.slots[slot];
         let receives = connection.state.receives()
             && !connection.paused
-            && !connection.output_full
+            && !connection.is_full_and_paused()
             && !bug!("deadline-before-input");
         receives && self.unread_bytes(slot) > 0
     }

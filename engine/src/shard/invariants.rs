@@ -322,20 +322,22 @@ impl<H: Handler> Shard<SimulatedRing, H> {
                 fail("does not send what it has to");
             }
         }
-        let low = (connection.output_bytes as usize) < limits.output_low_bytes;
-        if state.accepts_output() && connection.output_full && low {
+        if state.accepts_output() && self.core.is_room_to_report(slot) {
             fail("has room and its handler does not know");
         }
         let rare = self.core.slots.rare(slot);
         let files = rare.incoming != NONE;
         let reads = !connection.fin_seen
-            && ((state.receives() && !connection.paused && !connection.output_full && !files)
+            && ((state.receives()
+                && !connection.paused
+                && !connection.is_full_and_paused()
+                && !files)
                 || state.discards());
         let starved = connection.mode() == Mode::Starved && queued(&self.starved);
         if reads && connection.armed == Armed::Nothing && !starved && !connection.rests {
             fail("does not read");
         }
-        let heard = !connection.paused && !connection.output_full && !files;
+        let heard = !connection.paused && !connection.is_full_and_paused() && !files;
         if state.receives() && heard && (connection.deliver_owed || connection.fin_seen) {
             fail("owes its handler bytes or a FIN");
         }

@@ -355,7 +355,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let connection = &self.core.slots[slot];
         connection.state == State::Open
             && !connection.fin_seen
-            && !connection.output_full
+            && !connection.is_full()
             && !connection.deliver_owed
             && (connection.is_plain() || {
                 let rare = self.core.slots.rare_of(connection);
@@ -364,6 +364,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                     && rare.incoming == NONE
                     && rare.naming == NONE
                     && rare.finish_ms == NONE
+                    && rare.notify_below == 0
             })
     }
 

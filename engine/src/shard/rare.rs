@@ -29,8 +29,12 @@ pub struct Rare {
     pub looked_ms: u64,
     /// Bytes acknowledged by then, modulo 2^32.
     pub acknowledged: u32,
+    /// `writable` is due once fewer bytes of output are queued; 0: it was not asked for.
+    pub notify_below: u32,
     /// Files sent whose `file_sent` is owed.
     pub files_sent: u16,
+    /// Receiving goes on while the output queue is full.
+    pub receives_while_full: bool,
     /// Some output was unacknowledged by then.
     pub delivering: bool,
     /// Input was thrown away while draining or lingering.
@@ -56,6 +60,8 @@ impl Rare {
         finish_ms: NONE,
         looked_ms: 0,
         acknowledged: 0,
+        notify_below: 0,
+        receives_while_full: false,
         delivering: false,
         discards: false,
         files_sent: 0,

@@ -58,7 +58,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 // What is kept is shown first: whoever pauses again and again would keep ever more.
                 let much_kept = connection.deliver_owed
                     && self.core.kept_bytes(slot) >= self.core.limits.receive_buffer_bytes;
-                !connection.paused && !connection.output_full && !connection.fin_seen && !much_kept
+                !connection.paused
+                    && !connection.is_full_and_paused()
+                    && !connection.fin_seen
+                    && !much_kept
             }
             State::Draining | State::Lingering if connection.fin_seen => false,
             // Discarded input takes no buffer from the connections that wait for one.
@@ -294,7 +297,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
         let connection = &self.core.slots[slot];
         let waits = connection.paused
-            || connection.output_full
+            || connection.is_full_and_paused()
             || connection.deliver_owed
             || self.core.slots.takes_a_file(connection);
         let bytes = self.receive_buffers.bytes(buffer, length);
@@ -340,7 +343,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             return self.core.drop_carry(slot);
         }
         let takes_a_file = self.core.slots.takes_a_file(connection);
-        let waits = connection.paused || connection.output_full || takes_a_file;
+        let waits = connection.paused || connection.is_full_and_paused() || takes_a_file;
         if kept == 0 || waits {
             return self.core.forget_message(slot);
         }
@@ -386,7 +389,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     pub(super) fn settle_input(&mut self, slot: u32) {
         let connection = &self.core.slots[slot];
         let takes_a_file = self.core.slots.takes_a_file(connection);
-        let waits = connection.paused || connection.output_full || takes_a_file;
+        let waits = connection.paused || connection.is_full_and_paused() || takes_a_file;
         if !connection.state.hears() || !connection.opened || waits {
             return;
         }
@@ -395,7 +398,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
         let connection = &self.core.slots[slot];
         let waits = connection.paused
-            || connection.output_full
+            || connection.is_full_and_paused()
             || connection.deliver_owed
             || self.core.slots.takes_a_file(connection);
         if !connection.fin_seen || waits || !connection.state.receives() {

@@ -2,7 +2,7 @@
 //! possible, files in between.
 
 use super::output::{Body, Chunk};
-use super::slots::NONE;
+use super::slots::{Fill, NONE};
 use super::state::{Event, State};
 use super::{Full, RETRY_MS, Shard};
 use crate::Reason;
@@ -66,10 +66,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 if self.is_quiet_after_send(slot) {
                     return Ok(());
                 }
-                let connection = &self.core.slots[slot];
-                let room = connection.output_full
-                    && (connection.output_bytes as usize) < self.core.limits.output_low_bytes;
-                if connection.output_head == NONE || room {
+                let empty = self.core.slots[slot].output_head == NONE;
+                if empty || self.core.is_room_to_report(slot) {
                     // What else follows is seen to as after a completion.
                     self.core.touch(slot);
                 }
@@ -247,10 +245,12 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         connection.state == State::Open
             && connection.output_head == NONE
             && !connection.shutdown_wanted
-            && !connection.output_full
+            && !connection.is_full()
             && (connection.is_plain() || {
                 let rare = self.core.slots.rare_of(connection);
-                rare.files_sent == 0 && rare.finish_ms == NONE
+                rare.files_sent == 0
+                    && rare.finish_ms == NONE
+                    && (rare.notify_below == 0 || bug!("level-not-reported"))
             })
     }
 
@@ -298,15 +298,26 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.core.slots.rare_mut(slot).files_sent -= 1;
             self.application.file_sent(&mut self.core, slot);
         }
-        let low = self.core.limits.output_low_bytes;
+        if self.core.is_room_to_report(slot) {
+            self.report_room(slot);
+        }
+    }
+
+    fn report_room(&mut self, slot: u32) {
         let connection = &mut self.core.slots[slot];
-        if connection.output_full && (connection.output_bytes as usize) < low {
-            connection.output_full = false;
-            if !connection.state.accepts_output() {
-                return;
-            }
-            // What was kept meanwhile follows after the callback.
-            connection.deliver_owed = true;
+        let bytes = connection.output_bytes;
+        if connection.is_full() && (bytes as usize) < self.core.limits.output_low_bytes {
+            // Bytes that were kept during the pause follow after the callback.
+            connection.deliver_owed |= connection.state.accepts_output();
+            connection.fill = Fill::Free;
+        }
+        if let Some(rare) = self.core.slots.rare_if_any(slot)
+            && bytes < rare.notify_below
+        {
+            mark!("below the level that was asked for");
+            rare.notify_below = 0;
+        }
+        if self.core.slots[slot].state.accepts_output() {
             self.application.writable(&mut self.core, slot);
         }
     }

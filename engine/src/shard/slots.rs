@@ -5,7 +5,7 @@ mod leases;
 mod slot;
 
 pub use id::{ConnectionId, SLOTS_MAX};
-pub use slot::{Armed, InFlight, Mode, NONE, Slot};
+pub use slot::{Armed, Fill, InFlight, Mode, NONE, Slot};
 
 use self::leases::Leases;
 use super::identity::Identity;
@@ -87,7 +87,7 @@ impl Slots {
             told_of_drain: false,
             paused: false,
             deliver_owed: false,
-            output_full: false,
+            fill: Fill::Free,
             shutdown_wanted: false,
             fin_seen: false,
             hung_up: false,
@@ -310,7 +310,7 @@ mod tests {
         // 128 bytes of user space per idle connection in all: this, 32 for its identity, 8 for its
         // generation and 16 for its timer node are everything an idle connection has.
         assert_eq!((size_of::<Entry<Slot>>(), align_of::<Slot>()), (64, 64));
-        assert_eq!(size_of::<Entry<Rare>>(), 80);
+        assert_eq!(size_of::<Entry<Rare>>(), 88);
     }
 
     fn insert(slots: &mut Slots, origin: Origin, peer: &str) -> u32 {

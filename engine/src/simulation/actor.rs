@@ -35,6 +35,9 @@ pub struct Actor {
     pub valid_us: u64,
 }
 
+/// The size of a piece, and the level below which the next one follows.
+const METERED_BYTES: u64 = 50;
+
 /// A connection's state.
 pub struct Talk {
     pub(super) id: ConnectionId,
@@ -140,6 +143,7 @@ impl Actor {
             }
             // A full queue is written to all the same, now and then, until it takes no byte.
             if room == Room::Refused || (room == Room::Full && talk.rng.below(8) > 0) {
+                self.ask_for_notice(talk, connection);
                 return;
             }
         }
@@ -147,6 +151,24 @@ impl Actor {
             self.close(talk, connection);
         } else {
             connection.shutdown();
+        }
+    }
+
+    /// Sends one more piece.
+    pub(super) fn meter(&self, talk: &mut Talk, connection: &mut Connection<'_>) {
+        let Role::Metered(total) = talk.part.role else { return };
+        if talk.said >= total {
+            return self.close(talk, connection);
+        }
+        let bytes = (total - talk.said).min(METERED_BYTES);
+        let _ = self.say_own(talk, connection, bytes as usize);
+        connection.notify_below(METERED_BYTES as usize);
+    }
+
+    /// Now and then asks for `writable` at a level of its own.
+    fn ask_for_notice(&self, talk: &mut Talk, connection: &mut Connection<'_>) {
+        if talk.rng.below(4) == 0 {
+            connection.notify_below(talk.rng.pick(&[0, 1, 100, 1_000, 1_000_000]));
         }
     }
 

@@ -57,6 +57,9 @@ pub enum Role {
     Greeter(u64),
     /// Sends so many bytes unasked, then ends its half and goes on listening.
     Lecturer(u64),
+    /// Sends as many bytes unasked in small pieces, each when little of the last ones is queued;
+    /// then closes.
+    Metered(u64),
     /// Never uses a byte.
     Deaf,
     /// Uses what comes, sends nothing, and stays paused for so long, as if it waited for an answer.
@@ -89,6 +92,8 @@ pub struct Part {
     pub farewell: Farewell,
     /// Most bytes of what it says beyond an echo.
     pub reply_bytes_max: usize,
+    /// Receives while its output queue is full.
+    pub reads_on: bool,
     /// Ignores a drain until its deadline.
     pub stubborn: bool,
 }

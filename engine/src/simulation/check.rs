@@ -162,7 +162,7 @@ impl World {
                 continue;
             }
             let state = connection.state;
-            let reads = state.receives() && !connection.paused && !connection.output_full;
+            let reads = state.receives() && !connection.paused && !connection.is_full_and_paused();
             if reads && (!peer.socket.inbound.is_empty() || !peer.to_send.is_empty()) {
                 return Some(format!("slot {at}/{slot} has not read what its peer sends"));
             }
@@ -175,11 +175,11 @@ impl World {
             if core.jobs_under_way(slot) > 0 {
                 return Some(format!("slot {at}/{slot} has jobs under way"));
             }
-            if connection.paused || connection.output_full || !peer.socket.outbound.is_empty() {
+            if connection.paused || connection.is_full() || !peer.socket.outbound.is_empty() {
                 return Some(format!("slot {at}/{slot} has not gone on"));
             }
             let said = record.map_or(0, |it| it.said_of_its_own());
-            if let Some(Role::Greeter(total) | Role::Lecturer(total)) =
+            if let Some(Role::Greeter(total) | Role::Lecturer(total) | Role::Metered(total)) =
                 record.map(|it| it.part.role)
                 && said < total
                 && state.accepts_output()

@@ -7,7 +7,7 @@ use crate::ring::simulated::{Afterwards, Faults, NEVER, Plan, Rng};
 use std::time::Duration;
 
 /// Roles there are, by number; see [`Swarm::draw_part`].
-const ROLES: u64 = 19;
+const ROLES: u64 = 20;
 /// Things a world does, by number; see `World::act`.
 pub const ACTIONS: u64 = 29;
 
@@ -144,12 +144,14 @@ impl Swarm {
             15 => Role::Offloader,
             16 => Role::Keeper,
             17 => Role::Uploads,
+            18 => Role::Metered(rng.below(30_000)),
             _ => Role::Connector,
         };
         Part {
             role,
             farewell: rng.pick(&self.farewells),
             reply_bytes_max: if slow { 300 } else { rng.pick(&[100, 2_000, 60_000]) },
+            reads_on: rng.below(8) == 0,
             stubborn: self.stubborn && rng.below(3) == 0,
         }
     }

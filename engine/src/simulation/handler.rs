@@ -56,6 +56,9 @@ impl Handler for Actor {
             drains: false,
             quiet_until: Duration::ZERO,
         };
+        if part.reads_on {
+            connection.receive_while_full(true);
+        }
         match part.role {
             Role::Whole(bytes) => {
                 talk.needed = bytes;
@@ -63,6 +66,7 @@ impl Handler for Actor {
             }
             Role::PanicsAtEnds if talk.rng.below(2) == 0 => self.panic(record),
             Role::PanicsAtEnds => talk.panics_at_end = true,
+            Role::Metered(_) => self.meter(&mut talk, connection),
             _ => self.lecture(&mut talk, connection),
         }
         talk
@@ -219,6 +223,7 @@ impl Handler for Actor {
     fn writable(&mut self, talk: &mut Talk, connection: &mut Connection<'_>) {
         self.note(talk, connection);
         self.lecture(talk, connection);
+        self.meter(talk, connection);
     }
 
     fn file_opened(

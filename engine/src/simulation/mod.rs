@@ -20,6 +20,7 @@ mod handler;
 mod kept;
 mod lane;
 mod orders;
+mod relay;
 mod run;
 mod scenarios;
 mod sharing;
@@ -62,13 +63,13 @@ fn describe(world: &mut World) -> Vec<String> {
     });
     let slots = slots.map(|(number, (slot, it))| {
         format!(
-            "slot {number}/{slot}: {} {:?} {:?}, in flight {:?}, paused {}, full {}, fin {}, output {}",
+            "slot {number}/{slot}: {} {:?} {:?}, in flight {:?}, paused {}, {:?}, fin {}, output {}",
             it.state,
             it.mode(),
             it.armed,
             it.in_flight,
             it.paused,
-            it.output_full,
+            it.fill,
             it.fin_seen,
             it.output_bytes
         )

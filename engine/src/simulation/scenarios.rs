@@ -51,7 +51,7 @@ pub fn world_of(seed: u64, config: Config, shards: usize) -> World {
 }
 
 pub fn part(role: Role, farewell: Farewell) -> Part {
-    Part { role, farewell, reply_bytes_max: 3_000, stubborn: false }
+    Part { role, farewell, reply_bytes_max: 3_000, reads_on: false, stubborn: false }
 }
 
 pub fn go_on(world: &mut World, wait: Duration) {

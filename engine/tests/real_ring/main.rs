@@ -16,6 +16,7 @@ mod lifecycle;
 mod listening;
 mod pressure;
 mod reconnect;
+mod relay;
 mod remote;
 #[path = "../support/root.rs"]
 mod root;

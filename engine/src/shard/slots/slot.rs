@@ -43,6 +43,18 @@ impl Mode {
     pub(super) const COUNT: usize = 4;
 }
 
+/// The output queue against its high-water mark. `writable` is due in both full states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Fill {
+    /// Below the mark.
+    Free,
+    /// Above the mark, and nothing is received meanwhile.
+    FullAndPaused,
+    /// Above the mark, and the connection receives on.
+    FullAndReading,
+}
+
 /// Operations in flight, one bit per family; a family has at most one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct InFlight(u16);
@@ -126,8 +138,8 @@ pub struct Slot {
     pub paused: bool,
     /// Kept bytes are to be delivered again.
     pub deliver_owed: bool,
-    /// Output went above the high-water mark; `writable` is owed when it falls below the low.
-    pub output_full: bool,
+    /// Set when output goes above the high-water mark, cleared when it falls below the low one.
+    pub fill: Fill,
     /// `shutdown` was called: our FIN follows the last queued byte.
     pub shutdown_wanted: bool,
     /// The peer's FIN was read.
@@ -158,6 +170,18 @@ impl Slot {
     #[inline]
     pub fn is_plain(&self) -> bool {
         self.rare == NONE
+    }
+
+    /// Returns whether the output queue has gone above its high-water mark.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.fill != Fill::Free
+    }
+
+    /// Returns whether receiving is paused because the output queue is full.
+    #[inline]
+    pub fn is_full_and_paused(&self) -> bool {
+        self.fill == Fill::FullAndPaused
     }
 
     /// Whether the application and others know of it.
