@@ -302,7 +302,7 @@ pub enum Shutdown {
     Both,
 }
 
-/// The progress of the bytes that were sent on a socket.
+/// The progress of the bytes on a socket, in both directions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Delivery {
     /// Bytes that the peer has acknowledged (`tcpi_bytes_acked` of `TCP_INFO`).
@@ -310,6 +310,8 @@ pub struct Delivery {
     /// Bytes that were sent and not acknowledged (`SIOCOUTQ`, tcp(7)), the FIN not counted. 0 once
     /// the connection is gone.
     pub outstanding: u32,
+    /// Bytes that the peer has sent, read or not (`tcpi_bytes_received` of `TCP_INFO`).
+    pub received: u64,
 }
 
 /// The status of an open file, from statx(2).
@@ -427,7 +429,7 @@ pub trait Ring {
     /// ENOTCONN if the client reset before it was accepted.
     fn peer_address(&mut self, socket: Descriptor) -> Result<SocketAddr, Errno>;
 
-    /// Returns how many sent bytes the peer has acknowledged, and how many it has not.
+    /// Returns how many bytes the peer has acknowledged, has not acknowledged, and has sent.
     ///
     /// # Errors
     /// As getsockopt(2) and ioctl(2).

@@ -131,9 +131,11 @@ pub(super) fn peer_address(socket: Descriptor) -> Result<SocketAddr, Errno> {
 }
 
 /// Words of 8 bytes of struct tcp_info of <linux/tcp.h>, as far as they are looked at.
-type TcpInfo = [u64; BYTES_ACKED + 1];
+type TcpInfo = [u64; BYTES_RECEIVED + 1];
 /// Where `tcpi_bytes_acked` lies.
 const BYTES_ACKED: usize = 120 / 8;
+/// Where `tcpi_bytes_received` lies.
+const BYTES_RECEIVED: usize = 128 / 8;
 /// The first byte of the structure is the state. These are its numbers in <net/tcp_states.h>.
 const TCP_FIN_WAIT1: u8 = 4;
 const TCP_CLOSE: u8 = 7;
@@ -167,7 +169,8 @@ pub(super) fn delivery(socket: Descriptor) -> Result<Delivery, Errno> {
         _ => queued,
     };
     let outstanding = u32::try_from(outstanding).unwrap_or(0);
-    Ok(Delivery { acknowledged: info[BYTES_ACKED], outstanding })
+    let (acknowledged, received) = (info[BYTES_ACKED], info[BYTES_RECEIVED]);
+    Ok(Delivery { acknowledged, outstanding, received })
 }
 
 pub(super) fn discard(socket: Descriptor, bytes_max: u32) -> Result<u32, Errno> {

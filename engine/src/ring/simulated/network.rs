@@ -362,7 +362,7 @@ impl SimulatedRing {
             Phase::Connected => peer.socket.outbound.len() as u32,
             _ => 0,
         };
-        Delivery { acknowledged: peer.acknowledged(), outstanding }
+        Delivery { acknowledged: peer.acknowledged(), outstanding, received: peer.sent }
     }
 
     /// recv(2) with `MSG_TRUNC`.

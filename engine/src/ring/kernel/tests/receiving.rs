@@ -204,6 +204,19 @@ fn piece(bytes: &[u8]) -> libc::iovec {
 }
 
 #[test]
+fn received_bytes_count_before_they_are_read() {
+    let mut ring = ring();
+    let (ours, mut peer) = pair();
+    let received = |ring: &mut KernelRing| ring.delivery(ours).expect("a TCP socket").received;
+    assert_eq!(received(&mut ring), 0);
+    peer.write_all(&[3; 1_000]).expect("there is room");
+    assert_eq!(received(&mut ring), 1_000);
+    assert_eq!(ring.discard(ours, 400), Ok(400));
+    assert_eq!(received(&mut ring), 1_000);
+    ring.close_now(ours);
+}
+
+#[test]
 fn outstanding_bytes_end_with_the_acknowledgement_or_the_connection() {
     let mut ring = ring();
     let (ours, mut peer) = pair();
