@@ -93,6 +93,12 @@ mod switches {
         "results-as-they-come" => "simulation",
         /// The descriptor is closed and the slot freed while operations are in flight.
         "slot-freed-in-flight" => "simulation",
+        /// A slow connection makes room although another one is idle.
+        "slow-before-idle" => "simulation::slow",
+        /// A peer is slow because something, though not the same, was unacknowledged at each look.
+        "slow-by-chance" => "shard::slow",
+        /// A slow connection is closed gracefully, and keeps its permit until its peer has read.
+        "slow-peer-lingers" => "simulation::slow",
         /// The receive buffer of a stale completion is lost.
         "stale-keeps-buffer" => "simulation::scenarios::stale_completions",
         /// The end of a connection abandons a publish, and the temporary name of the file stays.

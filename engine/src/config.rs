@@ -109,6 +109,24 @@ pub struct Config {
     /// connections and [paused](crate::Connection::pause) ones are not ended. The reason is
     /// [`Reason::Evicted`](crate::Reason::Evicted).
     pub evict_idle: bool,
+    /// The rate in bytes per second below which a connection counts as stalled. Default 0: no such
+    /// floor. It needs `evict_idle`.
+    ///
+    /// A stalled connection alone is not ended. When a client waits for a permit and no connection
+    /// is idle, the slowest connection below the floor makes room at once: by a reset if output is
+    /// unacknowledged. The reason is [`Reason::TooSlow`](crate::Reason::TooSlow), unless the
+    /// connection was closing already.
+    ///
+    /// The rate is that of 30 s: the bytes that the peer acknowledged and those that it sent. It is
+    /// measured from the moment when a client finds neither a free permit nor an idle connection,
+    /// and as long as no permit is free. Only the time counts in which output is unacknowledged, or
+    /// a message or a file is incomplete and nothing of it is unread. A connection that waits for
+    /// the application, a worker, a pipe or a receive buffer is not slow. Outgoing connections are
+    /// not ended.
+    ///
+    /// A peer acknowledges whole segments, so the rate of a peer with a full receive buffer moves
+    /// in steps of its segment size.
+    pub min_rate: u32,
     /// The limit on connections from one IPv4 address or one IPv6 /64 prefix, 1 to 65,535.
     /// Default `None`: no limit.
     ///
@@ -332,6 +350,7 @@ impl Default for Config {
             raise_descriptors: false,
             at_capacity: AtCapacity::Wait,
             evict_idle: false,
+            min_rate: 0,
             max_per_address: None,
             bans: Vec::new(),
             backlog: 1_024,

@@ -24,6 +24,9 @@ pub enum Reason {
     /// The connection was idle for longest when a client waited for a permit
     /// ([`evict_idle`](crate::Config::evict_idle)).
     Evicted,
+    /// The connection was slower than [`min_rate`](crate::Config::min_rate) when a client waited
+    /// for a permit and no connection was idle.
+    TooSlow,
     /// A message stayed incomplete for [`receive_timeout`](crate::Config::receive_timeout).
     ReceiveTimeout,
     /// Queued output made no progress for [`write_timeout`](crate::Config::write_timeout).
@@ -59,7 +62,7 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::PeerFin,
         Self::PeerReset,
         Self::BrokenPipe,
@@ -67,6 +70,7 @@ impl Reason {
         Self::Aborted,
         Self::IdleTimeout,
         Self::Evicted,
+        Self::TooSlow,
         Self::ReceiveTimeout,
         Self::WriteTimeout,
         Self::TransferTimeout,
@@ -94,6 +98,7 @@ impl Reason {
             Self::Aborted => "aborted",
             Self::IdleTimeout => "idle_timeout",
             Self::Evicted => "evicted",
+            Self::TooSlow => "too_slow",
             Self::ReceiveTimeout => "receive_timeout",
             Self::WriteTimeout => "write_timeout",
             Self::TransferTimeout => "transfer_timeout",

@@ -15,7 +15,7 @@ mod permits;
 mod gate;
 
 use addresses::{Addresses, Cell};
-use evictions::{Evictions, Verdict};
+use evictions::{Candidate, Evictions, Verdict};
 use gate::{Gate, Shut};
 use loom::sync::atomic;
 use loom::sync::{Arc, Notify};
@@ -143,7 +143,9 @@ fn a_round_ends_with_one_verdict() {
                 let (round, _) = evictions.ask(None);
                 assert_eq!(round, 1, "one round is under way");
                 assert_eq!(evictions.question(0), Some(1));
-                if let Some(verdict) = evictions.answer(shard, 1, Some(5 + shard as u64)) {
+                if let Some(verdict) =
+                    evictions.answer(shard, 1, Some(Candidate::Idle(5 + shard as u64)))
+                {
                     assert_eq!(verdict, Verdict::Ends(1));
                     verdicts.fetch_add(1, atomic::Ordering::SeqCst);
                 }
@@ -168,6 +170,25 @@ fn a_round_ends_with_one_verdict() {
     });
 }
 
+/// The order of answers does not matter: any idle connection goes before any slow one, and among
+/// slow ones the slowest goes.
+#[test]
+fn an_idle_connection_goes_before_a_slow_one() {
+    let pairs =
+        [(Candidate::Slow(0), Candidate::Idle(0)), (Candidate::Slow(u32::MAX), Candidate::Slow(7))];
+    for (stays, goes) in pairs {
+        loom::model(move || {
+            let evictions = Arc::new(Evictions::new(2));
+            assert_eq!(evictions.ask(None), (1, true));
+            let other = evictions.clone();
+            let other = thread::spawn(move || other.answer(1, 1, Some(goes)));
+            let verdicts = [evictions.answer(0, 1, Some(stays)), other.join().unwrap()];
+            assert_eq!(verdicts.into_iter().flatten().collect::<Vec<_>>(), [Verdict::Ends(1)]);
+            assert!(evictions.take_choice(1) && !evictions.take_choice(0));
+        });
+    }
+}
+
 /// A round that a shard has left in the middle is started again; its late answer does not count.
 #[test]
 fn a_stale_round_is_started_again() {
@@ -175,7 +196,7 @@ fn a_stale_round_is_started_again() {
         let evictions = Arc::new(Evictions::new(2));
         assert_eq!(evictions.ask(None), (1, true));
         let late = evictions.clone();
-        let late = thread::spawn(move || late.answer(1, 1, Some(9)));
+        let late = thread::spawn(move || late.answer(1, 1, Some(Candidate::Idle(9))));
         evictions.leave(1);
         let (round, started) = evictions.ask(Some(1));
         assert_eq!((round, started), (2, true));

@@ -1,17 +1,37 @@
-//! Which shard ends its oldest idle connection, so that a waiting client gets its permit.
+//! Which shard ends a connection, so that a waiting client gets its permit.
 //!
-//! A shard with waiting clients starts a round. Every shard answers with the age of its oldest idle
-//! connection. The last one to answer chooses the shard with the oldest of all. Without a lock; the
+//! A shard with waiting clients starts a round. Every shard answers with its [`Candidate`]. The
+//! last one to answer chooses the shard whose candidate goes first. Without a lock; the
 //! interleavings are checked with loom (`tests/loom.rs`).
 
 use crate::atomic::{AtomicBool, AtomicU64, Ordering};
 
+/// The connection that a shard can end: its oldest idle one or, if it has none, its slowest one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Candidate {
+    /// Idle for so many milliseconds. The oldest goes first.
+    Idle(u64),
+    /// Below the floor of rates, with so many bytes in its last window. It goes if no shard has an
+    /// idle connection, the slowest first.
+    Slow(u32),
+}
+
+impl Candidate {
+    /// The candidate with the highest rank goes first. No rank is 0.
+    fn rank(self) -> u64 {
+        match self {
+            Self::Slow(bytes) => u64::from(u32::MAX - bytes) + 1,
+            Self::Idle(age_ms) => age_ms.saturating_add(1 << 33),
+        }
+    }
+}
+
 /// The result of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The shard that ends its oldest idle connection.
+    /// The shard that ends its candidate.
     Ends(usize),
-    /// No shard has an idle connection.
+    /// No shard has a candidate.
     Nobody,
 }
 
@@ -21,9 +41,9 @@ pub struct Evictions {
     round: AtomicU64,
     /// The last round that ended with [`Verdict::Nobody`].
     in_vain: AtomicU64,
-    /// By shard: its answer, an age in milliseconds and one more; 0: no idle connection.
-    ages_ms: Box<[AtomicU64]>,
-    /// By shard: it is to end its oldest idle connection.
+    /// By shard: its answer, the rank of its candidate; 0: it has none.
+    ranks: Box<[AtomicU64]>,
+    /// By shard: it is to end its candidate.
     chosen: Box<[AtomicBool]>,
     /// By shard: it has ended and answers no more.
     gone: Box<[AtomicBool]>,
@@ -34,7 +54,7 @@ impl Evictions {
         Self {
             round: AtomicU64::new(0),
             in_vain: AtomicU64::new(0),
-            ages_ms: (0..shards).map(|_| AtomicU64::new(0)).collect(),
+            ranks: (0..shards).map(|_| AtomicU64::new(0)).collect(),
             chosen: (0..shards).map(|_| AtomicBool::new(false)).collect(),
             gone: (0..shards).map(|_| AtomicBool::new(false)).collect(),
         }
@@ -62,10 +82,14 @@ impl Evictions {
         (missing > 0 && number != answered).then_some(number)
     }
 
-    /// A shard's answer in a round: the age of its oldest idle connection. The last answer of a
-    /// round gives the verdict.
-    pub fn answer(&self, shard: usize, round: u64, age_ms: Option<u64>) -> Option<Verdict> {
-        self.ages_ms[shard].store(age_ms.map_or(0, |age_ms| age_ms + 1), Ordering::Release);
+    /// A shard's answer in a round. The last answer of a round gives the verdict.
+    pub fn answer(
+        &self,
+        shard: usize,
+        round: u64,
+        candidate: Option<Candidate>,
+    ) -> Option<Verdict> {
+        self.ranks[shard].store(candidate.map_or(0, Candidate::rank), Ordering::Release);
         let counted = self.round.fetch_update(Ordering::AcqRel, Ordering::Acquire, |present| {
             let (number, missing) = halves(present);
             // The round may have been started again meanwhile.
@@ -74,11 +98,11 @@ impl Evictions {
         if !counted.is_ok_and(|before| halves(before).1 == 1) {
             return None;
         }
-        let oldest = (0..self.ages_ms.len())
-            .map(|shard| (self.ages_ms[shard].load(Ordering::Acquire), shard))
-            .filter(|(age_ms, shard)| *age_ms > 0 && !self.gone[*shard].load(Ordering::Acquire))
+        let first = (0..self.ranks.len())
+            .map(|shard| (self.ranks[shard].load(Ordering::Acquire), shard))
+            .filter(|(rank, shard)| *rank > 0 && !self.gone[*shard].load(Ordering::Acquire))
             .max();
-        match oldest {
+        match first {
             Some((_, shard)) => {
                 self.chosen[shard].store(true, Ordering::Release);
                 Some(Verdict::Ends(shard))
@@ -90,7 +114,7 @@ impl Evictions {
         }
     }
 
-    /// Returns whether a shard is to end its oldest idle connection, and clears that.
+    /// Returns whether a shard is to end its candidate, and clears that.
     pub fn take_choice(&self, shard: usize) -> bool {
         let chosen = &self.chosen[shard];
         chosen.load(Ordering::Relaxed) && chosen.swap(false, Ordering::AcqRel)

@@ -14,7 +14,7 @@ mod permits;
 
 pub use addresses::{Addresses, Cell};
 pub use bans::{Bans, NoPrefix, Prefix};
-pub use evictions::{Evictions, Verdict};
+pub use evictions::{Candidate, Evictions, Verdict};
 pub use filter::{Instruction, no_new_handshakes, program};
 pub use permits::Permits;
 

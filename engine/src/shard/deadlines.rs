@@ -435,7 +435,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let seldom_ms = if self.core.draining {
             or_never(self.drain_deadline_ms).min(or_never(self.drain_ends_at_ms))
         } else {
-            or_never(self.asks_again_at_ms())
+            or_never(self.asks_again_at_ms()).min(self.eviction.slow.next_ms())
         };
         let next_ms = next_ms.min(seldom_ms);
         let left_ms = next_ms.saturating_sub(self.core.now_ms).max(1);

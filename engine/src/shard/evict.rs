@@ -1,11 +1,13 @@
-//! Room for a waiting client: the connection that has been idle for longest ends.
+//! Room for a waiting client: the connection that has been idle for longest ends. If there is none,
+//! the slowest one of those below `min_rate` ends (`slow.rs`).
 
 use super::Shard;
 use super::core::Core;
 use super::slots::{NONE, Slot};
+use super::slow::SlowPeers;
 use super::state::State;
 use crate::Reason;
-use crate::admission::Verdict;
+use crate::admission::{Candidate, Verdict};
 use crate::handler::Handler;
 use crate::ring::{Delivery, Ring};
 
@@ -21,9 +23,9 @@ const AGAIN_MAX_MS: u64 = 500;
 const STALE_MS: u64 = 100;
 
 /// State of a shard's requests for room and of its answers to those of others.
-#[derive(Default)]
 pub(super) struct Eviction {
     on: bool,
+    pub(super) slow: SlowPeers,
     /// The oldest idle connections, with generation and the time since which they are idle; the
     /// oldest comes last. A connection that becomes idle later is younger than all of them, unless
     /// it was paused: then the list misses it until the next look over all slots.
@@ -39,8 +41,16 @@ pub(super) struct Eviction {
 }
 
 impl Eviction {
-    pub fn new(on: bool) -> Self {
-        Self { on, ..Self::default() }
+    pub fn new(on: bool, min_rate: u32) -> Self {
+        Self {
+            on,
+            slow: SlowPeers::new(min_rate),
+            oldest: Vec::new(),
+            answered: 0,
+            asked: None,
+            again_at_ms: 0,
+            pause_ms: 0,
+        }
     }
 
     pub fn is_on(&self) -> bool {
@@ -54,7 +64,7 @@ impl Eviction {
 }
 
 impl<R: Ring, H: Handler> Shard<R, H> {
-    /// Asks all shards for their oldest idle connection, because a client waits here.
+    /// Asks all shards for a connection that can end, because a client waits here.
     pub(super) fn ask_for_room(&mut self) {
         let now_ms = self.core.now_ms;
         let eviction = &mut self.eviction;
@@ -94,11 +104,14 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if !self.eviction.on {
             return;
         }
+        if self.core.now_ms >= self.eviction.slow.next_ms() {
+            self.measure_peers();
+        }
         if let Some(round) = self.core.admission.evictions().question(self.eviction.answered) {
             self.answer_round(round);
         }
         if self.core.admission.evictions().take_choice(self.core.shard) {
-            self.evict_oldest();
+            self.evict();
         }
     }
 
@@ -106,24 +119,32 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     fn answer_round(&mut self, round: u64) {
         self.eviction.answered = round;
         let now_ms = self.core.now_ms;
-        let age_ms = self.oldest_idle().map(|(_, idle_since_ms)| now_ms - idle_since_ms);
+        let candidate = match self.oldest_idle() {
+            Some((_, idle_since_ms)) if !bug!("slow-before-idle") => {
+                Some(Candidate::Idle(now_ms - idle_since_ms))
+            }
+            _ => self.slowest_peer().map(|(_, bytes)| Candidate::Slow(bytes)),
+        };
         let shard = self.core.shard;
-        match self.core.admission.evictions().answer(shard, round, age_ms) {
+        match self.core.admission.evictions().answer(shard, round, candidate) {
             Some(Verdict::Ends(chosen)) if chosen != shard => self.core.admission.wake(chosen),
             Some(Verdict::Nobody) => self.core.admission.wake_others(shard),
             _ => {}
         }
     }
 
-    fn evict_oldest(&mut self) {
+    fn evict(&mut self) {
         // It may have become busy since the answer: then the next one goes.
-        let Some((slot, _)) = self.oldest_idle() else {
+        if let Some((slot, _)) = self.oldest_idle() {
+            mark!("makes room");
+            self.eviction.oldest.pop();
+            self.core.end(slot, Reason::Evicted, false);
+        } else if let Some((slot, _)) = self.slowest_peer() {
+            mark!("a slow peer makes room");
+            self.end_slow(slot);
+        } else {
             mark!("nobody is idle any more");
-            return;
-        };
-        mark!("makes room");
-        self.eviction.oldest.pop();
-        self.core.end(slot, Reason::Evicted, false);
+        }
     }
 
     /// The connection that has been idle for longest, and since when.

@@ -77,6 +77,11 @@ impl Incoming {
         self.written == self.kept.len() && self.held_bytes() == 0
     }
 
+    /// Returns whether nothing but the peer keeps the file from going on.
+    pub fn waits_for_peer(&self) -> bool {
+        self.missing > 0 && self.is_written() && !self.waits_for_pipe && self.failed.is_none()
+    }
+
     /// Whether there is nothing left to do but to tell.
     fn is_over(&self) -> bool {
         self.failed.is_some() || (self.missing == 0 && self.is_written())

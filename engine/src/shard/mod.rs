@@ -33,6 +33,7 @@ pub(crate) mod reconnect;
 mod send;
 mod sendfile;
 pub(crate) mod slots;
+mod slow;
 pub(crate) mod state;
 mod sweep;
 mod teardown;
@@ -208,7 +209,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             receive_buffers,
             pipes: PipePool::new(config.pipes, config.pipe_bytes),
             accepting: Accepting::new(config),
-            eviction: Eviction::new(config.evict_idle),
+            eviction: Eviction::new(config.evict_idle, config.min_rate),
             mailbox: parts.mailbox,
             published: parts.published,
             wake_armed: false,

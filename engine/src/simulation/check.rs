@@ -101,7 +101,10 @@ impl World {
 
     /// Looks at connections whose graceful end was cut short: something must justify it.
     fn excuse(&mut self, at: usize) {
-        let core = self.lanes[at].shard().expect("it runs").parts().1;
+        let shard = self.lanes[at].shard().expect("it runs");
+        let slots = 0..shard.parts().1.slots.made() as u32;
+        let measured: Vec<bool> = slots.map(|slot| shard.is_slow(slot).is_some()).collect();
+        let core = shard.parts().1;
         let (now_ms, limits, draining) = (core.now_ms, core.limits.clone(), core.draining);
         let mut cut_short = Vec::new();
         for (slot, connection) in core.slots.iter() {
@@ -121,7 +124,9 @@ impl World {
             let stalled = [limits.write_ms, limits.transfer_ms].into_iter().flatten();
             let stalled = stalled.min().is_some_and(|least_ms| since_ms >= least_ms);
             if connection.abortive {
-                cut_short.push((core.id(slot), stalled || waited));
+                // A slow peer keeps the reason for which its connection was closing already.
+                let slow = measured[slot as usize];
+                cut_short.push((core.id(slot), stalled || waited || slow));
             } else if !connection.fin_seen {
                 cut_short.push((core.id(slot), waited || idle));
             }

@@ -223,6 +223,7 @@ pub fn draw_config(rng: &mut Rng) -> Config {
         jobs_queued_max: rng.pick(&[1, 3, 1_000]),
         jobs_per_connection_max: rng.pick(&[1, 2, 16]),
         evict_idle: rng.below(3) == 0,
+        min_rate: rng.pick(&[0, 1, 64, 100_000]),
         ..Config::default()
     }
 }

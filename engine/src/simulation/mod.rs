@@ -24,6 +24,7 @@ mod relay;
 mod run;
 mod scenarios;
 mod sharing;
+mod slow;
 mod uploads;
 mod verdict;
 mod workers;

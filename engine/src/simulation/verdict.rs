@@ -106,6 +106,7 @@ impl World {
             Reason::Aborted => matches!(part.role, Role::AbortAfter(_)) && record.cut,
             Reason::IdleTimeout => config.idle_timeout.is_some(),
             Reason::Evicted => config.evict_idle,
+            Reason::TooSlow => config.evict_idle && config.min_rate > 0 && record.accepted,
             Reason::ReceiveTimeout => config.receive_timeout.is_some(),
             Reason::WriteTimeout => config.write_timeout.is_some(),
             Reason::TransferTimeout => {
