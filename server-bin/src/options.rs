@@ -338,6 +338,11 @@ pub struct Common {
     /// Default: on for http, off for the other modes.
     #[arg(long, value_name = "on|off", env = "RINGWRIGHTD_EVICT_IDLE", value_enum)]
     pub evict_idle: Option<Switch>,
+    /// When a client finds every place taken and no connection is idle, end the slowest connection
+    /// whose client has read or sent fewer bytes per second than SIZE for 30 seconds; 0 disables
+    /// this, and so does --evict-idle off. Default: 64 for http, 0 for the other modes.
+    #[arg(long, value_name = "SIZE", env = "RINGWRIGHTD_MIN_RATE", value_parser = rate)]
+    pub min_rate: Option<u32>,
     /// Allow at most N connections, 1 to 65535, per IPv4 address or IPv6 /64; the server closes
     /// further ones at once. Default: no limit.
     #[arg(long, value_name = "N", env = "RINGWRIGHTD_MAX_PER_IP", value_parser = per_ip)]
@@ -451,6 +456,7 @@ impl Common {
                 WhenFull::Reject => AtCapacity::Reject,
             },
             evict_idle: self.evict_idle == Some(Switch::On),
+            min_rate: self.min_rate.unwrap_or(0),
             max_per_address: self.max_per_ip,
             bans: self.ban.clone(),
             receive_buffer_bytes: self.buffer_size,
@@ -486,6 +492,14 @@ fn connections(text: &str) -> Result<usize, String> {
 fn per_ip(text: &str) -> Result<u16, String> {
     let connections = count(text)?;
     u16::try_from(connections).map_err(|_| format!("expected 1 to {}, not {connections}", u16::MAX))
+}
+
+fn rate(text: &str) -> Result<u32, String> {
+    if text == "0" {
+        return Ok(0);
+    }
+    let bytes = size(text).map_err(|error| format!("{error}, or 0"))?;
+    u32::try_from(bytes).map_err(|_| format!("expected 0 to {} bytes, not {bytes}", u32::MAX))
 }
 
 fn buffers(text: &str) -> Result<u16, String> {
@@ -548,6 +562,7 @@ mod tests {
         assert_eq!(config.receive_buffer_bytes, default.receive_buffer_bytes);
         assert_eq!(config.probe, default.probe);
         assert_eq!(config.max_per_address, default.max_per_address);
+        assert_eq!(config.min_rate, default.min_rate);
         assert_eq!(config.bans, default.bans);
         assert_eq!(config.idle_timeout, default.idle_timeout);
         assert_eq!(config.write_timeout, default.write_timeout);
@@ -627,6 +642,7 @@ mod tests {
             ("--shards", ["1", "256"]),
             ("--max-connections", ["1", "1048576"]),
             ("--max-per-ip", ["1", "65535"]),
+            ("--min-rate", ["0", "4294967295"]),
             ("--buffers", ["1", "32768"]),
             ("--buffer-size", ["64", "1MiB"]),
             ("--workers", ["0", "1024"]),
@@ -674,6 +690,8 @@ mod tests {
             ("--admin", "9000"),
             ("--max-per-ip", "0"),
             ("--max-per-ip", "65536"),
+            ("--min-rate", "-1"),
+            ("--min-rate", "4GiB"),
             ("--ban", "192.0.2.0/33"),
             ("--ban", "localhost"),
         ] {

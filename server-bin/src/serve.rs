@@ -20,6 +20,9 @@ use std::time::{Duration, SystemTime};
 /// Time for the engine to stop after the second signal. After that the process exits anyway.
 const FORCE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// The default of --min-rate over HTTP, in bytes per second. No usable connection is slower.
+const HTTP_MIN_RATE: u32 = 64;
+
 /// Serves files over HTTP until a signal.
 ///
 /// # Errors
@@ -46,6 +49,7 @@ pub fn http(options: &Http) -> Result<(), String> {
     let mut config = options.common.config(&options.listen);
     config.receive_timeout = request_timeout;
     config.evict_idle = options.common.evict_idle != Some(Switch::Off);
+    config.min_rate = options.common.min_rate.unwrap_or(HTTP_MIN_RATE);
     config.open_files = options.open_files as usize;
     config.open_files_valid = options.open_files_valid;
     let result = serve("http", config, &options.common, Watched::default(), move |_| {

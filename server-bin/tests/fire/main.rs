@@ -34,6 +34,7 @@ mod root;
 mod scale;
 mod sigterm_mid_load;
 mod slow_disk;
+mod slow_readers;
 mod socket;
 mod stalled_downloads;
 mod vanished_peer;

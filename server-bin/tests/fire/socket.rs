@@ -20,6 +20,8 @@ const PER_ADDRESS: u32 = 256;
 /// A narrow connection's receive buffer; the kernel doubles it (socket(7)).
 const NARROW_BYTES: i32 = 4 << 10;
 const ETHERNET_SEGMENT_BYTES: i32 = 1460;
+/// The least that every host takes (RFC 9293, section 3.7.1).
+const SHORT_SEGMENT_BYTES: i32 = 536;
 
 impl Sources {
     /// Those of one client, counted from 0.
@@ -53,6 +55,15 @@ impl Sources {
         self.connect_as(server, PATIENCE, |stream| {
             set(stream, libc::SOL_SOCKET, libc::SO_RCVBUF, &NARROW_BYTES)?;
             set(stream, libc::IPPROTO_TCP, libc::TCP_MAXSEG, &ETHERNET_SEGMENT_BYTES)
+        })
+    }
+
+    /// A connection to a client whose socket holds about a kilobyte.
+    pub fn connect_dripping(&mut self, server: SocketAddr) -> io::Result<TcpStream> {
+        self.connect_as(server, PATIENCE, |stream| {
+            // The kernel raises it to its minimum.
+            set(stream, libc::SOL_SOCKET, libc::SO_RCVBUF, &1)?;
+            set(stream, libc::IPPROTO_TCP, libc::TCP_MAXSEG, &SHORT_SEGMENT_BYTES)
         })
     }
 
