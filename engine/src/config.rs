@@ -292,16 +292,18 @@ pub struct Config {
     /// until [`Handler::job_done`](crate::Handler::job_done) is called for it. Beyond the limit the
     /// connection is paused until one of its jobs is done.
     pub jobs_per_connection_max: u32,
-    /// The idle time before the first TCP keepalive probe on accepted connections, in whole seconds
-    /// (`TCP_KEEPIDLE`, tcp(7)): 1 s to 32,767 s, about nine hours. Default 60 s; `None`: no
-    /// keepalive.
+    /// The idle time before the first TCP keepalive probe, in whole seconds (`TCP_KEEPIDLE`,
+    /// tcp(7)): 1 s to 32,767 s, about nine hours. Default 60 s; `None`: no keepalive. It holds for
+    /// accepted and for outgoing connections.
     ///
     /// Four unanswered probes, a quarter of this time apart, end the connection. A vanished peer is
     /// therefore noticed after twice this time.
     pub tcp_keepalive: Option<Duration>,
-    /// The time after which unacknowledged data ends an accepted connection (`TCP_USER_TIMEOUT`,
-    /// tcp(7)): 1 ms to 2,147,483,647 ms, about 24 days. Default 60 s; `None`: the kernel's own
-    /// timeout.
+    /// The time after which unacknowledged data ends a connection (`TCP_USER_TIMEOUT`, tcp(7)):
+    /// 1 ms to 2,147,483,647 ms, about 24 days. Default 60 s; `None`: the kernel's own timeout.
+    ///
+    /// It holds for accepted and for outgoing connections. An outgoing one gets it when the connect
+    /// has succeeded, because it would also shorten `connect_timeout`.
     pub tcp_user_timeout: Option<Duration>,
 }
 
@@ -310,6 +312,16 @@ impl Config {
     /// and a second one from accepts that are being cancelled.
     pub(crate) fn waiting_max(&self) -> usize {
         2 * self.backlog as usize * self.listeners.len().max(1)
+    }
+
+    /// `TCP_KEEPIDLE` of every connection, seconds.
+    pub(crate) fn keepalive_s(&self) -> Option<u32> {
+        self.tcp_keepalive.map(|after| after.as_secs() as u32)
+    }
+
+    /// `TCP_USER_TIMEOUT` of every connection, milliseconds.
+    pub(crate) fn user_timeout_ms(&self) -> Option<u32> {
+        self.tcp_user_timeout.map(|after| after.as_millis() as u32)
     }
 
     /// The ring setup of each shard that this configuration leads to.

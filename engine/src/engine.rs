@@ -297,8 +297,8 @@ impl Engine {
             filter: filter.as_deref().unwrap_or_default(),
             filter_failed: Cell::new(None),
             backlog: config.backlog,
-            keepalive_s: config.tcp_keepalive.map(|after| after.as_secs() as u32),
-            user_timeout_ms: config.tcp_user_timeout.map(|after| after.as_millis() as u32),
+            keepalive_s: config.keepalive_s(),
+            user_timeout_ms: config.user_timeout_ms(),
         };
         let mut of_shard: Vec<Sockets> = mailboxes.iter().map(|_| Sockets::default()).collect();
         for address in &config.listeners {

@@ -283,7 +283,11 @@ impl Ring for ScriptedRing {
         unscripted(Err(Errno(libc::ENOSYS)))
     }
 
-    fn socket(&mut self, _: &SocketAddr) -> Result<Descriptor, Errno> {
+    fn socket(&mut self, _: &SocketAddr, _: Option<u32>) -> Result<Descriptor, Errno> {
+        unscripted(Err(Errno(libc::ENOSYS)))
+    }
+
+    fn set_user_timeout(&mut self, _: Descriptor, _: u32) -> Result<(), Errno> {
         unscripted(Err(Errno(libc::ENOSYS)))
     }
 

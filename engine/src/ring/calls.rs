@@ -9,6 +9,10 @@ use std::io;
 use std::mem::{self, MaybeUninit};
 use std::net::SocketAddr;
 
+/// Keepalive probes without an answer that end a connection. They are so far apart that it ends
+/// after twice the time to the first of them.
+const KEEPALIVE_PROBES: u32 = 4;
+
 /// close(2); nothing is to be done about its error.
 pub(crate) fn close(descriptor: Descriptor) {
     #[cfg(test)]
@@ -130,12 +134,31 @@ fn stream_socket(address: &SocketAddr) -> io::Result<Descriptor> {
     checked(unsafe { libc::socket(family, kind, 0) }).map(Descriptor)
 }
 
-fn set(socket: Descriptor, level: i32, name: i32, value: i32) -> io::Result<()> {
+fn set(socket: Descriptor, level: i32, name: i32, value: i32) -> Result<(), Errno> {
     let length = mem::size_of::<i32>() as libc::socklen_t;
     // SAFETY: the option's value is an int, and its length says so.
     let result =
         unsafe { libc::setsockopt(socket.0, level, name, (&raw const value).cast(), length) };
-    checked(result).map(drop)
+    if result < 0 { Err(last_errno()) } else { Ok(()) }
+}
+
+/// `SO_KEEPALIVE`, with `TCP_KEEPIDLE`, `TCP_KEEPINTVL` and `TCP_KEEPCNT` (tcp(7)).
+pub(crate) fn set_keepalive(socket: Descriptor, idle_s: u32) -> Result<(), Errno> {
+    set(socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
+    set(socket, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, idle_s as i32)?;
+    let between_s = (idle_s / KEEPALIVE_PROBES).max(1);
+    set(socket, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, between_s as i32)?;
+    set(socket, libc::IPPROTO_TCP, libc::TCP_KEEPCNT, KEEPALIVE_PROBES as i32)
+}
+
+/// `TCP_USER_TIMEOUT` (tcp(7)).
+pub(crate) fn set_user_timeout(socket: Descriptor, ms: u32) -> Result<(), Errno> {
+    set(socket, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, ms as i32)
+}
+
+/// `TCP_NODELAY` (tcp(7)).
+pub(crate) fn set_nodelay(socket: Descriptor) -> Result<(), Errno> {
+    set(socket, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)
 }
 
 fn bind(socket: Descriptor, address: &SocketAddr) -> io::Result<()> {

@@ -436,8 +436,16 @@ impl Ring for KernelRing {
         direct::splice_from_socket(socket, pipe, length)
     }
 
-    fn socket(&mut self, to: &SocketAddr) -> Result<Descriptor, Errno> {
-        direct::socket(to)
+    fn socket(
+        &mut self,
+        to: &SocketAddr,
+        keepalive_s: Option<u32>,
+    ) -> Result<Descriptor, Errno> {
+        direct::socket(to, keepalive_s)
+    }
+
+    fn set_user_timeout(&mut self, socket: Descriptor, ms: u32) -> Result<(), Errno> {
+        calls::set_user_timeout(socket, ms)
     }
 
     fn pipe(&mut self, capacity_bytes: u32) -> Result<Pipe, Errno> {

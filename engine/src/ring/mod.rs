@@ -511,11 +511,18 @@ pub trait Ring {
         length: u32,
     ) -> Result<u32, Errno>;
 
-    /// A new non-blocking TCP socket for connecting to `to`, `TCP_NODELAY` set.
+    /// A new non-blocking TCP socket for connecting to `to`, with `TCP_NODELAY`. `keepalive_s` sets
+    /// `SO_KEEPALIVE` with `TCP_KEEPIDLE` in seconds.
     ///
     /// # Errors
-    /// EMFILE, ENFILE, ENOBUFS, ENOMEM.
-    fn socket(&mut self, to: &SocketAddr) -> Result<Descriptor, Errno>;
+    /// EMFILE, ENFILE, ENOBUFS, ENOMEM. EAFNOSUPPORT: the host has no IPv6.
+    fn socket(&mut self, to: &SocketAddr, keepalive_s: Option<u32>) -> Result<Descriptor, Errno>;
+
+    /// Sets `TCP_USER_TIMEOUT` of a connected socket, ms.
+    ///
+    /// # Errors
+    /// None is known for a TCP socket.
+    fn set_user_timeout(&mut self, socket: Descriptor, ms: u32) -> Result<(), Errno>;
 
     /// A new pipe. The kernel may grant less than `capacity_bytes`.
     ///

@@ -35,7 +35,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 continue;
             }
             let Connect { to, tag, kept } = connect;
-            let socket = match self.ring.socket(&to) {
+            let socket = match self.ring.socket(&to, self.core.limits.keepalive_s) {
                 Ok(socket) => socket,
                 Err(errno) => {
                     mark!("connect without a descriptor");
@@ -77,8 +77,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let Origin::Connected(tag) = self.core.slots.origin(slot) else {
             unreachable!("only what connects out has a connect in flight")
         };
+        let connects = result == 0 && self.core.slots[slot].state == State::Connecting;
+        let result = if connects { self.set_user_timeout(slot) } else { result };
         let connection = &mut self.core.slots[slot];
-        if result == 0 && connection.state == State::Connecting {
+        if result == 0 && connects {
             connection.on(Event::Connected);
             connection.active_ms = self.core.now_ms;
             self.core.slots.identity_mut(slot).opened_ms = self.core.now_ms.into();
@@ -95,6 +97,15 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.core.counters.connect_failed += 1;
         self.core.connect_of_slot_failed(slot);
         self.application.connect_failed(&mut self.core, tag, io::Error::from_raw_os_error(errno));
+    }
+
+    /// Returns 0 or a negative errno, as the connect does. Hazard: set before the connect, the
+    /// option would end the connect as well (`tcp_write_timeout` of the kernel), possibly long
+    /// before `connect_timeout`.
+    fn set_user_timeout(&mut self, slot: u32) -> i32 {
+        let Some(ms) = self.core.limits.user_timeout_ms else { return 0 };
+        let socket = self.core.slots[slot].descriptor;
+        self.ring.set_user_timeout(socket, ms).map_or_else(|errno| -errno.0, |()| 0)
     }
 
     /// A connect that never had a slot, or has none any more, did not come about.

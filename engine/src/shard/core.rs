@@ -56,6 +56,9 @@ pub struct Limits {
     pub write_ms: Option<u64>,
     pub transfer_ms: Option<u64>,
     pub connect_ms: u64,
+    /// Options of the sockets that connect out.
+    pub keepalive_s: Option<u32>,
+    pub user_timeout_ms: Option<u32>,
     /// The shortest of those that run on an open connection that does something.
     pub soonest_ms: u64,
     pub linger_ms: u64,
@@ -86,6 +89,8 @@ impl Limits {
             write_ms: config.write_timeout.map(ms),
             transfer_ms: config.transfer_timeout.map(ms),
             connect_ms: ms(config.connect_timeout),
+            keepalive_s: config.keepalive_s(),
+            user_timeout_ms: config.user_timeout_ms(),
             soonest_ms,
             linger_ms: ms(config.linger_timeout),
             linger_total_ms: ms(config.linger_total),

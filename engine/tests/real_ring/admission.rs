@@ -2,11 +2,12 @@
 
 use crate::common::{PATIENCE, Scripted, Server, address_of_its_own, ask, serve, wait_until};
 use crate::filter::can_filter;
+use crate::sockets::{option, other_end};
 use ringwright::{Config, Prefix};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 /// A client at an address of its own.
@@ -38,32 +39,6 @@ fn address(last: u8) -> Ipv4Addr {
 
 fn ban(server: &Server, prefix: &str) -> bool {
     server.engine.remote().ban(prefix.parse::<Prefix>().unwrap()).unwrap()
-}
-
-/// The descriptor of the server's end of a client's connection; both are in this process.
-fn other_end(client: &TcpStream) -> RawFd {
-    let (ours, theirs) = (client.local_addr().unwrap(), client.peer_addr().unwrap());
-    let descriptors = std::fs::read_dir("/proc/self/fd").expect("/proc is there");
-    let numbers = descriptors.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    let is_it = |number: &RawFd| {
-        // SAFETY: only looked at, and not closed: it belongs to the engine.
-        let socket = std::mem::ManuallyDrop::new(unsafe {
-            <Socket as std::os::fd::FromRawFd>::from_raw_fd(*number)
-        });
-        socket.peer_addr().ok().and_then(|peer| peer.as_socket()) == Some(ours)
-            && socket.local_addr().ok().and_then(|local| local.as_socket()) == Some(theirs)
-    };
-    numbers.into_iter().find(is_it).expect("the server has accepted it")
-}
-
-fn option(socket: RawFd, level: libc::c_int, name: libc::c_int) -> (libc::c_int, u32) {
-    let mut value: libc::c_int = -1;
-    let mut length = size_of::<libc::c_int>() as libc::socklen_t;
-    // SAFETY: the value is one int.
-    let result =
-        unsafe { libc::getsockopt(socket, level, name, (&raw mut value).cast(), &raw mut length) };
-    assert_eq!(result, 0, "{}", io::Error::last_os_error());
-    (value, length)
 }
 
 #[test]

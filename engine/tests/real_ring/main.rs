@@ -14,12 +14,14 @@ mod keeper;
 mod left_out;
 mod lifecycle;
 mod listening;
+mod outgoing;
 mod pressure;
 mod reconnect;
 mod relay;
 mod remote;
 #[path = "../support/root.rs"]
 mod root;
+mod sockets;
 mod ticks;
 mod unprivileged;
 mod uploads;

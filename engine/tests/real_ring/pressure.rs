@@ -1,6 +1,7 @@
 //! Too few buffers, too few descriptors, too many clients.
 
 use crate::common::{PATIENCE, ask, many_descriptors, serve, start, wait_until};
+use crate::outgoing::silent;
 use crate::reconnect::away;
 use ringwright::{Config, Connection, Engine, Handler, Local, Origin, Reason};
 use std::io::{Read, Write};
@@ -185,16 +186,7 @@ fn a_connect_that_is_refused_says_so() {
 
 #[test]
 fn a_connect_that_nobody_answers_times_out() {
-    // A full backlog drops SYNs.
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    socket.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
-    socket.listen(0).unwrap();
-    let address = socket.local_addr().unwrap().as_socket().unwrap();
-    let mut filling = Vec::new();
-    while let Ok(client) = TcpStream::connect_timeout(&address, Duration::from_millis(100)) {
-        filling.push(client);
-        assert!(filling.len() < 16, "the backlog fills up");
-    }
+    let (_silent, address) = silent();
     let begun = Instant::now();
     let said = connect_out(address, |config| config.connect_timeout = Duration::from_millis(150));
     assert_eq!(said, ["7 TimedOut"]);

@@ -1,6 +1,8 @@
 //! Listening sockets: one per shard and address.
 
-use super::{bind, checked, close, local_address, set, stream_socket};
+use super::{
+    bind, checked, close, local_address, set, set_keepalive, set_user_timeout, stream_socket,
+};
 use crate::admission::Instruction;
 use crate::ring::{Descriptor, Errno, kernel};
 use std::cell::Cell;
@@ -8,10 +10,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
-
-/// Keepalive probes without an answer that end a connection. They are so far apart that it ends
-/// after twice the time to the first of them.
-const KEEPALIVE_PROBES: u32 = 4;
 
 /// The pause between two attempts to listen on an address in use.
 const RETRY_PAUSE: Duration = Duration::from_millis(5);
@@ -98,14 +96,10 @@ fn listen(
     set(socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
     set(socket, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
     if let Some(seconds) = options.keepalive_s {
-        set(socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
-        set(socket, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, seconds as i32)?;
-        let between = (seconds / KEEPALIVE_PROBES).max(1);
-        set(socket, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, between as i32)?;
-        set(socket, libc::IPPROTO_TCP, libc::TCP_KEEPCNT, KEEPALIVE_PROBES as i32)?;
+        set_keepalive(socket, seconds)?;
     }
     if let Some(ms) = options.user_timeout_ms {
-        set(socket, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, ms as i32)?;
+        set_user_timeout(socket, ms)?;
     }
     if leaves_out_ipv4(address, options.addresses) {
         set(socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;

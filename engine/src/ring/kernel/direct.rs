@@ -1,6 +1,6 @@
 //! The system calls a shard makes beside its ring. Each is a thin wrapper that never blocks.
 
-use super::super::calls::{close, from_sockaddr};
+use super::super::calls::{close, from_sockaddr, set_keepalive, set_nodelay};
 use super::super::{Delivery, Descriptor, Errno, Pipe, Shutdown};
 use std::io;
 use std::mem::{self, MaybeUninit};
@@ -212,24 +212,13 @@ fn splice(from: Descriptor, to: Descriptor, length: u32, flags: u32) -> Result<u
     .map(|bytes| bytes as u32)
 }
 
-pub(super) fn socket(to: &SocketAddr) -> Result<Descriptor, Errno> {
+pub(super) fn socket(to: &SocketAddr, keepalive_s: Option<u32>) -> Result<Descriptor, Errno> {
     let family = if to.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     // SAFETY: plain numbers.
     let socket = descriptor(answer(unsafe { libc::socket(family, kind, 0) })?);
-    let on: libc::c_int = 1;
-    // SAFETY: the option is one int.
-    let result = unsafe {
-        let length = socklen::<libc::c_int>();
-        libc::setsockopt(
-            socket.0,
-            libc::IPPROTO_TCP,
-            libc::TCP_NODELAY,
-            (&raw const on).cast(),
-            length,
-        )
-    };
-    answer(result).inspect_err(|_| close(socket))?;
+    let keepalive = || keepalive_s.map_or(Ok(()), |idle_s| set_keepalive(socket, idle_s));
+    set_nodelay(socket).and_then(|()| keepalive()).inspect_err(|_| close(socket))?;
     Ok(socket)
 }
 

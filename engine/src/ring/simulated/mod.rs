@@ -477,11 +477,17 @@ impl Ring for SimulatedRing {
         result
     }
 
-    fn socket(&mut self, to: &SocketAddr) -> Result<Descriptor, Errno> {
+    fn socket(&mut self, to: &SocketAddr, _: Option<u32>) -> Result<Descriptor, Errno> {
         self.catch_up();
         let result = self.make_socket(*to);
         let on = result.unwrap_or(Descriptor::NONE);
         self.called("socket", on, result)
+    }
+
+    fn set_user_timeout(&mut self, socket: Descriptor, _: u32) -> Result<(), Errno> {
+        self.catch_up();
+        let result = self.time_out(socket);
+        self.called("set user timeout", socket, result)
     }
 
     fn pipe(&mut self, capacity_bytes: u32) -> Result<Pipe, Errno> {

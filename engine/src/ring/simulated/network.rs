@@ -307,6 +307,15 @@ impl SimulatedRing {
         Ok(self.table.insert(Object::Socket(number)))
     }
 
+    /// `TCP_USER_TIMEOUT`. It ends a connect, too, so it is set afterwards.
+    pub(super) fn time_out(&self, socket: Descriptor) -> Result<(), Errno> {
+        let phase = self.peers[self.socket_number(socket, "setsockopt(2)")].socket.phase;
+        if matches!(phase, Phase::Fresh | Phase::Connecting) {
+            self.broken(format_args!("TCP_USER_TIMEOUT before the connect has ended"));
+        }
+        Ok(())
+    }
+
     pub(super) fn shut_down(&mut self, socket: Descriptor, how: Shutdown) -> Result<(), Errno> {
         if let Object::Listener(listener) = self.object(socket, "shutdown(2)") {
             // `inet_shutdown`: it listens no more, and whoever waits in accept is told.

@@ -1,0 +1,87 @@
+//! Outgoing connections: their socket options.
+
+use crate::common::serve;
+use crate::keeper::{Told, client};
+use crate::sockets::{option, other_end};
+use ringwright::{Config, Connection};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+const MS: Duration = Duration::from_millis(1);
+
+/// What keeps an address silent.
+type Silence = (socket2::Socket, Vec<TcpStream>);
+
+/// An address that drops SYNs, because its backlog is full.
+pub fn silent() -> (Silence, SocketAddr) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+    socket.listen(0).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    let mut filling = Vec::new();
+    while let Ok(client) = TcpStream::connect_timeout(&address, 100 * MS) {
+        filling.push(client);
+        assert!(filling.len() < 16, "the backlog fills up");
+    }
+    ((socket, filling), address)
+}
+
+fn nothing(_: &mut Connection<'_>, _: u64) {}
+
+/// The options that the engine sets, of its end of a connection.
+fn options(peer: &TcpStream) -> [libc::c_int; 6] {
+    let socket = other_end(peer);
+    [
+        (libc::SOL_SOCKET, libc::SO_KEEPALIVE),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPCNT),
+        (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT),
+        (libc::IPPROTO_TCP, libc::TCP_NODELAY),
+    ]
+    .map(|(level, name)| option(socket, level, name).0)
+}
+
+#[test]
+fn accepted_and_outgoing_sockets_have_the_same_options() {
+    for on in [true, false] {
+        let change = |config: &mut Config| {
+            config.tcp_keepalive = on.then_some(Duration::from_secs(20));
+            config.tcp_user_timeout = on.then_some(7_000 * MS);
+        };
+        let server = serve(change);
+        let mut accepted = server.connect();
+        assert_eq!(crate::common::ask(&mut accepted, "echo in"), "in");
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = listener.local_addr().unwrap();
+        let client = client(change, nothing, move |shard| assert!(shard.connect(to, 1)));
+        let (peer, _) = listener.accept().unwrap();
+        client.opened(1);
+        let found = options(&peer);
+        assert_eq!(found, options(&accepted), "both kinds");
+        if on {
+            assert_eq!(found, [1, 20, 5, 4, 7_000, 1]);
+        } else {
+            assert_eq!((found[0], found[4], found[5]), (0, 0, 1));
+        }
+        drop((peer, accepted));
+        client.finish();
+        server.finish();
+    }
+}
+
+/// Set before the connect, `TCP_USER_TIMEOUT` ended it with the first repeated SYN, after a second.
+#[test]
+fn a_short_user_timeout_does_not_shorten_a_connect() {
+    let (_silence, to) = silent();
+    let begun = Instant::now();
+    let change = |config: &mut Config| {
+        config.tcp_user_timeout = Some(100 * MS);
+        config.connect_timeout = 2_500 * MS;
+    };
+    let client = client(change, nothing, move |shard| assert!(shard.connect(to, 1)));
+    let Told::Failed(1, error, None) = client.next() else { panic!("nobody answers") };
+    assert_eq!(error.raw_os_error(), Some(libc::ETIMEDOUT));
+    assert!(begun.elapsed() >= 2_500 * MS, "{:?}", begun.elapsed());
+    client.finish();
+}
