@@ -41,6 +41,8 @@ mod switches {
         "close-without-shutdown" => "simulation",
         /// The callback `closed` runs when the close is submitted and again when it completes.
         "closed-twice" => "simulation",
+        /// A connect requested in `connect_failed` is tried at once, again and again.
+        "connect-spins" => "simulation::outgoing",
         /// Deadlines fire before the bytes that came during a pause of the process are read.
         "deadline-before-input" => "simulation::delivery",
         /// The first look at a stalled reader starts its deadline again, however often it is asked.
@@ -55,6 +57,8 @@ mod switches {
         "ends-undelivered" => "simulation::delivery",
         /// A send that fails with EPIPE makes the shard stop listening.
         "epipe-ends-shard" => "simulation",
+        /// A connect that finds no permit or no descriptor delays all that are requested later.
+        "failed-connect-delays-others" => "simulation::outgoing",
         /// A cached file is reused if its status was checked one turn ago, not in this turn.
         "file-asked-last-turn" => "simulation::changes",
         /// A cached file is reused although its status no longer matches the cached one.

@@ -1,8 +1,8 @@
 //! The shard that a callback runs on, and what a handler can do with it.
 
 use crate::remote::Remote;
+use crate::shard::connect::Connect;
 use crate::shard::core::Core;
-use crate::shard::reconnect::Connect;
 use crate::{
     Audience, Connection, ConnectionId, ConnectionInfo, KeepRefused, Reason, Reconnect, SlowReaders,
 };
@@ -68,9 +68,21 @@ impl<'a> Local<'a> {
     /// [`Origin::Connected`](crate::Origin::Connected), or
     /// [`Handler::connect_failed`](crate::Handler::connect_failed). Returns `false` if the engine
     /// drains; no callback follows then.
+    ///
+    /// Each connect fails for itself and holds up no other:
+    /// * `max_connections` connections are open: a text that names the limit, at once.
+    /// * socket(2) fails, for example with EMFILE, ENOBUFS or EAFNOSUPPORT: its errno, at once.
+    /// * connect(2) fails, for example with ECONNREFUSED, ENETUNREACH or EADDRNOTAVAIL: its errno.
+    /// * There is no answer within `connect_timeout`: ETIMEDOUT.
+    ///
+    /// A connect that is requested while `connect_failed` reports one of the first two failures
+    /// begins 20 ms later. A handler that tries again at once therefore does not spin.
+    ///
+    /// The socket has `TCP_NODELAY`, and keepalive and user timeout as accepted ones have
+    /// (`tcp_keepalive`, `tcp_user_timeout`).
     pub fn connect(&mut self, to: SocketAddr, tag: u64) -> bool {
         if !self.core.draining {
-            self.core.connects.push_back(Connect { to, tag, kept: false });
+            self.core.connects.ask(Connect { to, tag, kept: false });
         }
         !self.core.draining
     }

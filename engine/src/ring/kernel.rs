@@ -436,11 +436,7 @@ impl Ring for KernelRing {
         direct::splice_from_socket(socket, pipe, length)
     }
 
-    fn socket(
-        &mut self,
-        to: &SocketAddr,
-        keepalive_s: Option<u32>,
-    ) -> Result<Descriptor, Errno> {
+    fn socket(&mut self, to: &SocketAddr, keepalive_s: Option<u32>) -> Result<Descriptor, Errno> {
         direct::socket(to, keepalive_s)
     }
 

@@ -1,7 +1,7 @@
 //! What other threads ask for.
 
 use super::Shard;
-use super::reconnect::Connect;
+use super::connect::Connect;
 use crate::Reason;
 use crate::handler::Handler;
 use crate::mailbox::Command;
@@ -55,7 +55,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             }
             Command::Ban(bans) => self.ban(bans),
             Command::Connect(to, tag) => {
-                self.core.connects.push_back(Connect { to, tag, kept: false });
+                self.core.connects.ask(Connect { to, tag, kept: false });
             }
             Command::KeepConnected(to, tag, reconnect) => {
                 if let Err(refused) = self.core.keep_connected(to, tag, reconnect) {

@@ -1,71 +1,145 @@
 //! Connecting out.
 
-use super::reconnect::Connect;
 use super::slots::NONE;
 use super::state::{Event, State};
 use super::{Full, RETRY_MS, Shard};
 use crate::Reason;
 use crate::handler::{Handler, Origin};
 use crate::ring::{Kind, Op, Ring};
+use std::collections::VecDeque;
 use std::io;
+use std::net::SocketAddr;
+
+/// A requested connect.
+pub struct Connect {
+    pub to: SocketAddr,
+    pub tag: u64,
+    /// An attempt of the link that has this tag.
+    pub kept: bool,
+}
+
+/// The requested connects that have no slot yet.
+#[derive(Default)]
+pub struct Connects {
+    /// The next flush starts these, oldest first.
+    due: VecDeque<Connect>,
+    /// Each with the time when it becomes due, in this order.
+    postponed: VecDeque<(u64, Connect)>,
+    /// `connect_failed` runs for a connect that failed without any wait. A handler that connects
+    /// again there would do so for ever, so its request is postponed until then. Others are not.
+    postpones_until_ms: Option<u64>,
+}
+
+impl Connects {
+    pub fn ask(&mut self, connect: Connect) {
+        match self.postpones_until_ms {
+            Some(at_ms) if !bug!("connect-spins") => self.postponed.push_back((at_ms, connect)),
+            _ => self.due.push_back(connect),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.due.is_empty() && self.postponed.is_empty()
+    }
+
+    /// Returns whether the next flush has something to start.
+    pub fn are_due(&self) -> bool {
+        !self.due.is_empty()
+    }
+
+    /// When the first postponed connect becomes due.
+    #[inline]
+    pub fn next_ms(&self) -> Option<u64> {
+        self.postponed.front().map(|(at_ms, _)| *at_ms)
+    }
+
+    /// The postponed connects whose time has come are due; in a drain all of them.
+    fn resume(&mut self, now_ms: u64, draining: bool) {
+        while self.next_ms().is_some_and(|at_ms| at_ms <= now_ms || draining) {
+            mark!("a postponed connect is due");
+            self.due.extend(self.postponed.pop_front().map(|(_, connect)| connect));
+        }
+    }
+
+    #[cfg(test)]
+    pub fn iter(&self) -> impl Iterator<Item = &Connect> {
+        self.due.iter().chain(self.postponed.iter().map(|(_, connect)| connect))
+    }
+
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Connect> {
+        self.due.iter_mut().chain(self.postponed.iter_mut().map(|(_, connect)| connect))
+    }
+
+    /// All of them, oldest first.
+    pub fn take(&mut self) -> impl Iterator<Item = Connect> + use<> {
+        let Self { due, postponed, .. } = std::mem::take(self);
+        due.into_iter().chain(postponed.into_iter().map(|(_, connect)| connect))
+    }
+}
 
 impl<R: Ring, H: Handler> Shard<R, H> {
-    /// Starts the connects that were asked for.
+    /// Starts the requested connects. Each fails for itself; only a full submission queue delays
+    /// those behind it.
     pub(super) fn flush_connects(&mut self) -> Result<(), Full> {
-        if self.connect_retry_at_ms.is_some_and(|at| at > self.core.now_ms) && !self.core.draining {
+        if self.core.connects.is_empty() {
             return Ok(());
         }
-        self.connect_retry_at_ms = None;
-        for _ in 0..self.core.connects.len() {
-            let Some(connect) = self.core.connects.pop_front() else { break };
-            if self.core.draining {
-                mark!("connect while draining");
-                self.fail(&connect, io::Error::other("the engine is draining"));
-                continue;
-            }
-            if !self.core.admission.try_take() {
-                mark!("connect without a permit");
-                // Whoever asks again at once would do so for ever.
-                self.connect_retry_at_ms = Some(self.core.now_ms + RETRY_MS);
-                let total = self.core.admission.total();
-                self.fail(
-                    &connect,
-                    io::Error::other(format!("max_connections = {total} is reached; raise it")),
-                );
-                continue;
-            }
-            let Connect { to, tag, kept } = connect;
-            let socket = match self.ring.socket(&to, self.core.limits.keepalive_s) {
-                Ok(socket) => socket,
-                Err(errno) => {
-                    mark!("connect without a descriptor");
-                    self.core.give_way(errno.0);
-                    self.connect_retry_at_ms = Some(self.core.now_ms + RETRY_MS);
-                    self.core.admission.give_back();
-                    self.fail(&connect, errno.into());
-                    continue;
+        self.core.connects.resume(self.core.now_ms, self.core.draining);
+        // Those that are requested meanwhile belong to the next turn.
+        for _ in 0..self.core.connects.due.len() {
+            let Some(connect) = self.core.connects.due.pop_front() else { break };
+            match self.start_connect(&connect) {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => self.fail(&connect, error),
+                Err(full) => {
+                    mark!("connect meets a full queue");
+                    self.core.connects.due.push_front(connect);
+                    return Err(full);
                 }
-            };
-            let origin = Origin::Connected(tag);
-            let now_ms = self.core.now_ms;
-            let slot = self.core.slots.insert(socket, State::Connecting, origin, to, now_ms);
-            let op = Op::Connect { socket, address: &raw const to };
-            if self.submit(slot, Kind::Connect, op).is_err() {
-                mark!("connect meets a full queue");
-                // Nothing has happened to the socket yet: back to where it was.
-                self.core.slots.remove(slot);
-                self.ring.close_now(socket);
-                self.core.admission.give_back();
-                self.core.connects.push_front(connect);
-                return Err(Full);
             }
-            if kept {
-                let id = self.core.id(slot);
-                self.core.links.lives(tag, id);
-            }
-            self.core.touch(slot);
         }
         Ok(())
+    }
+
+    /// Gives a connect its permit, its socket and its slot, and submits it.
+    fn start_connect(&mut self, connect: &Connect) -> Result<io::Result<()>, Full> {
+        let Connect { to, tag, kept } = *connect;
+        if self.core.draining {
+            mark!("connect while draining");
+            return Ok(Err(io::Error::other("the engine is draining")));
+        }
+        if !self.core.admission.try_take() {
+            mark!("connect without a permit");
+            let total = self.core.admission.total();
+            let text = format!("max_connections = {total} is reached; raise it");
+            return Ok(Err(io::Error::other(text)));
+        }
+        let socket = match self.ring.socket(&to, self.core.limits.keepalive_s) {
+            Ok(socket) => socket,
+            Err(errno) => {
+                mark!("connect without a descriptor");
+                self.core.give_way(errno.0);
+                self.core.admission.give_back();
+                return Ok(Err(errno.into()));
+            }
+        };
+        let origin = Origin::Connected(tag);
+        let now_ms = self.core.now_ms;
+        let slot = self.core.slots.insert(socket, State::Connecting, origin, to, now_ms);
+        let op = Op::Connect { socket, address: &raw const to };
+        if let Err(full) = self.submit(slot, Kind::Connect, op) {
+            // Nothing has happened to the socket yet.
+            self.core.slots.remove(slot);
+            self.ring.close_now(socket);
+            self.core.admission.give_back();
+            return Err(full);
+        }
+        if kept {
+            let id = self.core.id(slot);
+            self.core.links.lives(tag, id);
+        }
+        self.core.touch(slot);
+        Ok(Ok(()))
     }
 
     pub(super) fn on_connect(&mut self, slot: u32, result: i32) {
@@ -108,10 +182,14 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.ring.set_user_timeout(socket, ms).map_or_else(|errno| -errno.0, |()| 0)
     }
 
-    /// A connect that never had a slot, or has none any more, did not come about.
+    /// Reports that a connect without a slot has failed.
     pub(super) fn fail(&mut self, connect: &Connect, error: io::Error) {
         self.core.counters.connect_failed += 1;
         self.core.attempt_failed(connect);
+        self.core.connects.postpones_until_ms = Some(self.core.now_ms + RETRY_MS);
         self.application.connect_failed(&mut self.core, connect.tag, error);
+        if !bug!("failed-connect-delays-others") {
+            self.core.connects.postpones_until_ms = None;
+        }
     }
 }

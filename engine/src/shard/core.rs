@@ -2,12 +2,13 @@
 //! memory that bytes are being read from. Nothing here makes a system call.
 
 use super::again::Again;
+use super::connect::Connects;
 use super::file_cache::FileCache;
 use super::incoming::Incoming;
 use super::jobs::Jobs;
 use super::naming::Naming;
 use super::output::Chunk;
-use super::reconnect::{Connect, Links};
+use super::reconnect::Links;
 use super::slots::{ConnectionId, Fill, NONE, Slots};
 use super::state::{Event, State};
 use super::sweep::Sweeps;
@@ -154,8 +155,8 @@ pub struct Core {
     pub again: Again,
     /// Files to close on the ring.
     pub files_closing: Vec<Closing>,
-    /// Connects asked for.
-    pub connects: VecDeque<Connect>,
+    /// Requested connects that have no slot yet.
+    pub connects: Connects,
     /// Connections that are kept up.
     pub links: Links,
     /// When `Handler::tick` is due.
@@ -201,7 +202,7 @@ impl Core {
             again: Again::new(config.send_buffer_bytes as usize),
             file_cache: FileCache::new(config.open_files, milliseconds(config.open_files_valid)),
             files_closing: Vec::new(),
-            connects: VecDeque::new(),
+            connects: Connects::default(),
             links: Links::new(config.reconnects_max, shard, now_ms),
             tick_at_us: None,
             draining: false,

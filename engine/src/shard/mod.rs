@@ -10,7 +10,7 @@ mod application;
 mod cached;
 mod close;
 mod commands;
-mod connect;
+pub(crate) mod connect;
 pub(crate) mod core;
 mod deadlines;
 mod evict;
@@ -175,8 +175,6 @@ pub(crate) struct Shard<R: Ring, H: Handler> {
     open_queue: VecDeque<(u32, u64)>,
     /// Most of them: one thread is left for those that wait for a disk only.
     slow_opens_max: u32,
-    /// When connects that failed for want of a permit or a descriptor are tried again.
-    connect_retry_at_ms: Option<u64>,
     due: Vec<u32>,
     published: Arc<Published>,
 }
@@ -239,7 +237,6 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             slow_opens: 0,
             open_queue: VecDeque::new(),
             slow_opens_max: (config.io_workers_max - 1).max(1),
-            connect_retry_at_ms: None,
             due: Vec::new(),
         }
     }
@@ -473,7 +470,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             || !self.core.files_closing.is_empty()
             || self.core.files_open.has_dropped()
             || self.core.jobs.may_be_served()
-            || (!self.core.connects.is_empty() && self.connect_retry_at_ms.is_none());
+            || self.core.connects.are_due();
         if busy || self.is_finished() {
             return (0, Duration::ZERO);
         }

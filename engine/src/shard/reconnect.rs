@@ -1,6 +1,7 @@
 //! Connections that are kept up: what outlives each of their lives. One that waits for its next
 //! attempt holds no permit, no descriptor and no slot.
 
+use super::connect::Connect;
 use super::core::{Core, milliseconds};
 use super::slots::ConnectionId;
 use crate::handler::Origin;
@@ -8,14 +9,6 @@ use crate::{KeepRefused, Reason, Reconnect};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
-
-/// A connect asked for.
-pub struct Connect {
-    pub to: SocketAddr,
-    pub tag: u64,
-    /// An attempt of the link that has this tag.
-    pub kept: bool,
-}
 
 /// Where a link is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,7 +133,7 @@ impl Core {
                 wait_ms: first_ms,
             },
         );
-        self.connects.push_back(Connect { to, tag, kept: true });
+        self.connects.ask(Connect { to, tag, kept: true });
         Ok(())
     }
 
@@ -229,7 +222,7 @@ impl Core {
             let Some((_, tag)) = self.links.waiting.pop_first() else { break };
             let link = self.links.links.get_mut(&tag).expect("who waits is known");
             link.stage = Stage::Asked;
-            self.connects.push_back(Connect { to: link.to, tag, kept: true });
+            self.connects.ask(Connect { to: link.to, tag, kept: true });
             self.counters.reconnects += 1;
         }
     }

@@ -1,6 +1,6 @@
 //! The end of a shard: at rest after a drain, or all at once when it failed.
 
-use super::reconnect::Connect;
+use super::connect::Connect;
 use super::{Full, Shard};
 use crate::Reason;
 use crate::handler::{Handler, Origin};
@@ -44,10 +44,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         while let Some(command) = self.mailbox.next() {
             if let Command::Connect(to, tag) | Command::KeepConnected(to, tag, _) = command {
                 mark!("a connect is asked for too late");
-                self.core.connects.push_back(Connect { to, tag, kept: false });
+                self.core.connects.ask(Connect { to, tag, kept: false });
             }
         }
-        for connect in std::mem::take(&mut self.core.connects) {
+        for connect in self.core.connects.take() {
             self.fail(&connect, io::Error::other("the shard has ended"));
         }
     }

@@ -181,6 +181,8 @@ pub struct Book {
     pub endpoints: Vec<(SocketAddr, u64)>,
     /// Connects asked for: of which shard, and are they answered?
     pub connects: BTreeMap<u64, (usize, bool)>,
+    /// One of this number of failed connects leads to the next one. 0: none does.
+    pub connects_again: u64,
     /// Connections that shards were asked to keep up.
     pub kept: Promises,
     /// Slots in use of each shard when it last acted.
@@ -200,7 +202,7 @@ pub struct Book {
 
 impl Book {
     pub fn new(shards: usize) -> Self {
-        Self { slots: vec![0; shards], ..Self::default() }
+        Self { slots: vec![0; shards], connects_again: 4, ..Self::default() }
     }
 
     pub fn open(&mut self, id: ConnectionId, address: SocketAddr, origin: Origin) -> usize {

@@ -375,5 +375,14 @@ impl Handler for Actor {
 
     fn connect_failed(&mut self, shard: &mut Local<'_>, tag: u64, error: io::Error) {
         self.hear_of_failure(shard, tag, &error);
+        let mut book = self.book.borrow_mut();
+        let again = book.connects_again;
+        if again > 0
+            && self.rng.below(again) == 0
+            && let Some((address, tag)) = book.endpoint(shard.shard())
+            && !shard.connect(address, tag)
+        {
+            book.not_asked(tag);
+        }
     }
 }

@@ -20,6 +20,7 @@ mod handler;
 mod kept;
 mod lane;
 mod orders;
+mod outgoing;
 mod relay;
 mod run;
 mod scenarios;

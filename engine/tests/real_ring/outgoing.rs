@@ -1,9 +1,11 @@
-//! Outgoing connections: their socket options.
+//! Outgoing connections: their socket options, and failures beside others.
 
-use crate::common::serve;
+use crate::common::{many_descriptors, serve};
 use crate::keeper::{Told, client};
+use crate::reconnect::away;
 use crate::sockets::{option, other_end};
 use ringwright::{Config, Connection};
+use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -84,4 +86,80 @@ fn a_short_user_timeout_does_not_shorten_a_connect() {
     assert_eq!(error.raw_os_error(), Some(libc::ETIMEDOUT));
     assert!(begun.elapsed() >= 2_500 * MS, "{:?}", begun.elapsed());
     client.finish();
+}
+
+/// Refused, unreachable, silent and good addresses, in one callback: each has its own result.
+#[test]
+fn connects_fail_each_for_itself() {
+    const EACH: u64 = 10;
+    let (_silence, silent) = silent();
+    let (_away, refused) = away();
+    // A TCP connection to a broadcast address is refused by the kernel at once.
+    let unreachable = "255.255.255.255:9".parse().unwrap();
+    let server = serve(|_| {});
+    let addresses = [silent, refused, unreachable, server.address];
+    let begun = Instant::now();
+    let client = client(
+        |config| config.connect_timeout = 1_500 * MS,
+        nothing,
+        move |shard| {
+            for tag in 0..4 * EACH {
+                assert!(shard.connect(addresses[tag as usize % 4], tag));
+            }
+        },
+    );
+    let mut results = HashMap::new();
+    for _ in 0..4 * EACH {
+        let (tag, result) = match client.next() {
+            Told::Opened(tag, _) => (tag, 0),
+            Told::Failed(tag, error, None) => (tag, error.raw_os_error().expect("an errno")),
+            other => panic!("{other:?}"),
+        };
+        let late = result == libc::ETIMEDOUT;
+        assert_eq!(begun.elapsed() >= 1_500 * MS, late, "{tag}: {result}, {:?}", begun.elapsed());
+        assert_eq!(results.insert(tag, result), None, "{tag} is answered twice");
+    }
+    for (tag, result) in results {
+        match tag % 4 {
+            0 => assert_eq!(result, libc::ETIMEDOUT),
+            1 => assert_eq!(result, libc::ECONNREFUSED),
+            2 => assert!([libc::EACCES, libc::ENETUNREACH].contains(&result), "{result}"),
+            _ => assert_eq!(result, 0),
+        }
+    }
+    client.finish();
+    server.finish();
+}
+
+/// More than the queue and the permits take at once: each is answered, and the queue only delays.
+#[test]
+fn a_thousand_connects_in_one_callback_are_all_answered() {
+    let _one = many_descriptors();
+    let server = serve(|_| {});
+    let to = server.address;
+    let client = client(
+        |config| {
+            config.max_connections = 600;
+            config.submission_entries = 16;
+        },
+        nothing,
+        move |shard| (0..1_000).for_each(|tag| assert!(shard.connect(to, tag))),
+    );
+    let (mut opened, mut failed) = (0, 0);
+    for _ in 0..1_000 {
+        match client.next() {
+            Told::Opened(tag, _) => {
+                assert!(tag < 600, "{tag} comes before others");
+                opened += 1;
+            }
+            Told::Failed(_, error, None) => {
+                assert!(error.to_string().contains("max_connections = 600"), "{error}");
+                failed += 1;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((opened, failed), (600, 400));
+    client.finish();
+    server.finish();
 }

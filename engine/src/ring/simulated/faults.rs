@@ -53,7 +53,7 @@ pub struct Faults {
     pub submission_refused: u16,
     /// The enter call is interrupted and submits nothing.
     pub enter_interrupted: u16,
-    /// An outgoing connect is refused.
+    /// An outgoing connect is refused, or finds no route, no port or no memory.
     pub connect_refused: u16,
     /// An outgoing connect is never answered.
     pub connect_silent: u16,

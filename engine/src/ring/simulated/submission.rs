@@ -154,7 +154,9 @@ impl SimulatedRing {
             None => pending.connect_result = -libc::ECONNREFUSED,
         }
         if self.rng.per_mille(self.faults.connect_refused) {
-            pending.connect_result = -libc::ECONNREFUSED;
+            const ERRNOS: [i32; 4] =
+                [libc::ECONNREFUSED, libc::ENETUNREACH, libc::EADDRNOTAVAIL, libc::ENOBUFS];
+            pending.connect_result = -self.rng.pick(&ERRNOS);
         } else if self.rng.per_mille(self.faults.connect_silent) {
             pending.connect_result = -libc::ETIMEDOUT;
             pending.ready_us += CONNECT_GIVE_UP_US;

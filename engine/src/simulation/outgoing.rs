@@ -1,0 +1,157 @@
+//! Outgoing connections: each fails for itself.
+
+use super::book::{Farewell, Part, Role};
+use super::run_until;
+use super::scenarios::{config, end, go_on, world_of};
+use super::world::World;
+use crate::Config;
+use crate::ring::simulated::{Afterwards, Endpoint, Faults, Plan};
+use crate::shard::state::State;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+const ECHO: Part =
+    Part { role: Role::Echo, farewell: Farewell::Close, reply_bytes_max: 100, stubborn: false };
+/// A request that is not postponed is carried out within this time. A postponed one waits for 20 ms.
+const AT_ONCE: Duration = Duration::from_millis(8);
+
+/// Endpoints that answer.
+fn add_endpoints(world: &mut World, count: usize) {
+    let mut book = world.book.borrow_mut();
+    book.connects_again = 0;
+    for _ in 0..count {
+        let tag = book.parts.len() as u64;
+        let port = 1024 + u16::try_from(tag).expect("few parts");
+        let address: SocketAddr = (Ipv4Addr::new(10, 1, 0, 1), port).into();
+        for lane in &mut world.lanes {
+            let plan = Some(Plan { afterwards: Afterwards::Wait, ..Plan::plain() });
+            lane.ring().endpoints.push(Endpoint { address, plan });
+        }
+        book.parts.insert(address, ECHO);
+        book.endpoints.push((address, tag));
+    }
+}
+
+/// Asks the first shard to connect to the last endpoint.
+fn connect(world: &mut World) {
+    let (address, tag) = world.book.borrow_mut().endpoint(0).expect("there is an endpoint");
+    world.remote.connect(0, address, tag).expect("there is room for it");
+}
+
+fn failed(world: &World) -> u64 {
+    world.ledger().sum.connect_failed
+}
+
+/// Runs until `done`, without a turn that waits: the request before does not lie longer than a
+/// handler's or another thread's would on a busy shard.
+fn at_once(world: &mut World, what: &str, done: impl Fn(&mut World) -> bool) {
+    let until_us = world.now_us() + AT_ONCE.as_micros() as u64;
+    while !done(world) {
+        assert!(world.now_us() < until_us, "{what}: not at once");
+        world.ring().wake();
+        world.turn();
+    }
+}
+
+/// Connects with a slot, whatever their state.
+fn outgoing(world: &mut World) -> usize {
+    let slots = &world.shard(0).parts().1.slots;
+    slots.iter().filter(|(slot, _)| slots.rare(*slot).tag.is_some()).count()
+}
+
+/// A connect that found no descriptor held up all connects of the next 20 ms.
+#[test]
+fn a_connect_without_a_descriptor_fails_alone() {
+    let mut world = world_of(4, config(), 1);
+    add_endpoints(&mut world, 3);
+    world.ring().faults = Faults { no_descriptor: 1000, ..Faults::none() };
+    for so_far in 1..=2 {
+        connect(&mut world);
+        let fails = move |world: &mut World| failed(world) == so_far;
+        at_once(&mut world, "the failure", fails);
+    }
+    world.ring().faults = Faults::none();
+    connect(&mut world);
+    at_once(&mut world, "the next connect", |world| outgoing(world) == 1);
+    end(&mut world);
+}
+
+/// The same for a connect that found no permit.
+#[test]
+fn a_connect_without_a_permit_fails_alone() {
+    let mut world = world_of(5, Config { max_connections: 1, ..config() }, 1);
+    add_endpoints(&mut world, 3);
+    connect(&mut world);
+    run_until(&mut world, AT_ONCE * 10, "the first", |world| world.ledger().sum.connected == 1);
+    connect(&mut world);
+    at_once(&mut world, "the failure", |world| failed(world) == 1);
+    world.book.borrow_mut().kicks_all = true;
+    world.remote.kick_all().expect("there is room for it");
+    at_once(&mut world, "its end", |world| world.admission.free() == 1);
+    connect(&mut world);
+    at_once(&mut world, "the next connect", |world| outgoing(world) == 1);
+    end(&mut world);
+}
+
+/// A handler that connects again in `connect_failed` would do so for ever, without a wait.
+#[test]
+fn a_connect_requested_in_connect_failed_is_postponed_and_no_other() {
+    let mut world = world_of(6, config(), 1);
+    add_endpoints(&mut world, 1_000);
+    world.book.borrow_mut().connects_again = 1;
+    world.ring().faults = Faults { no_descriptor: 1000, ..Faults::none() };
+    connect(&mut world);
+    go_on(&mut world, Duration::from_secs(2));
+    let tries = failed(&world);
+    assert!((80..=101).contains(&tries), "{tries} connects in two seconds");
+    // In the middle of the pause: this one is tried at once.
+    while failed(&world) == tries {
+        world.ring().wake();
+        world.turn();
+    }
+    connect(&mut world);
+    at_once(&mut world, "the other connect", |world| failed(world) == tries + 2);
+    // A drain answers those that are postponed.
+    world.drain(Duration::from_secs(1));
+    run_until(&mut world, Duration::from_secs(3), "the drain", |world| world.is_over());
+    world.flow_out();
+    world.verdict();
+}
+
+/// Connects that a drain finds in flight end with it, and each is answered.
+#[test]
+fn a_drain_answers_connects_that_nobody_answers() {
+    let mut world = world_of(7, config(), 1);
+    add_endpoints(&mut world, 5);
+    world.ring().faults = Faults { connect_silent: 1000, ..Faults::none() };
+    (0..5).for_each(|_| connect(&mut world));
+    run_until(&mut world, AT_ONCE, "five connects", |world| outgoing(world) == 5);
+    world.drain(Duration::from_secs(1));
+    run_until(&mut world, Duration::from_secs(3), "the drain", |world| world.is_over());
+    assert_eq!(failed(&world), 5);
+    world.flow_out();
+    world.verdict();
+}
+
+/// Addresses that never answer keep their slots until `connect_timeout` and nobody from connecting.
+#[test]
+fn silent_addresses_do_not_hold_up_the_others() {
+    let connect_timeout = Duration::from_millis(500);
+    let mut world = world_of(8, Config { connect_timeout, ..config() }, 1);
+    add_endpoints(&mut world, 20);
+    world.ring().faults = Faults { connect_silent: 1000, ..Faults::none() };
+    (0..10).for_each(|_| connect(&mut world));
+    run_until(&mut world, AT_ONCE, "ten connects", |world| outgoing(world) == 10);
+    world.ring().faults = Faults::none();
+    (0..10).for_each(|_| connect(&mut world));
+    let open = |world: &mut World| {
+        let slots = &world.shard(0).parts().1.slots;
+        slots.iter().filter(|(_, it)| it.state == State::Open).count() == 10
+    };
+    run_until(&mut world, Duration::from_millis(60), "the others", open);
+    assert_eq!(failed(&world), 0);
+    run_until(&mut world, Duration::from_millis(600), "the silent ones", |world| {
+        failed(world) == 10
+    });
+    end(&mut world);
+}
