@@ -91,6 +91,8 @@ mod switches {
         "reconnect-given-up" => "simulation",
         /// The backoff between reconnect attempts does not grow.
         "reconnect-no-backoff" => "simulation",
+        /// Accepted connections take the permits that are reserved for outgoing ones.
+        "reservation-ignored" => "simulation",
         /// The permit for a client that was reset in the waiting room is lost.
         "reset-while-waiting" => "simulation",
         /// Job results are delivered in the order of completion, not of submission.

@@ -20,7 +20,8 @@ pub enum Probe {
     Poll,
 }
 
-/// The treatment of a client that connects while `max_connections` connections are open.
+/// The treatment of a client that connects while `max_connections` connections are open, or as many
+/// accepted ones as `outgoing_reserved` leaves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AtCapacity {
     /// The client waits until another connection ends. An accepted client waits in the shard's
@@ -96,10 +97,19 @@ pub struct Config {
     /// half to files and waiting clients. A soft `RLIMIT_NOFILE` that is not larger is worth a
     /// notice ([`Engine::notices`](crate::Engine::notices)).
     pub max_connections: usize,
+    /// The part of `max_connections` that only outgoing connections may take, over all shards.
+    /// Default 0. With listeners it must be smaller than `max_connections`.
+    ///
+    /// Accepted connections take at most `max_connections - outgoing_reserved`; further clients are
+    /// treated as `at_capacity` says. Outgoing connections may take any free place. A proxy that
+    /// opens one connection per client reserves half. Without a reservation, clients that arrive
+    /// together take every place, and then every connect fails.
+    pub outgoing_reserved: usize,
     /// Raises the soft `RLIMIT_NOFILE` of the process to the hard limit. Default `false`, because
     /// the limit belongs to the program: select(2) works only with descriptors below 1,024.
     pub raise_descriptors: bool,
-    /// The treatment of clients beyond `max_connections`. Default [`AtCapacity::Wait`].
+    /// The treatment of clients beyond `max_connections - outgoing_reserved`. Default
+    /// [`AtCapacity::Wait`].
     pub at_capacity: AtCapacity,
     /// Ends the connection that has been idle longest when a client finds no free permit. Default
     /// `false`. The client waits for that, with every `at_capacity`.
@@ -108,6 +118,8 @@ pub struct Config {
     /// unread, unacknowledged or under way: between two requests, or before the first one. Outgoing
     /// connections and [paused](crate::Connection::pause) ones are not ended. The reason is
     /// [`Reason::Evicted`](crate::Reason::Evicted).
+    ///
+    /// Only waiting clients make connections end. A connect that finds no place fails at once.
     pub evict_idle: bool,
     /// The rate in bytes per second below which a connection counts as stalled. Default 0: no such
     /// floor. It needs `evict_idle`.
@@ -359,6 +371,7 @@ impl Default for Config {
             pin: true,
             pin_from: 0,
             max_connections: 10_000,
+            outgoing_reserved: 0,
             raise_descriptors: false,
             at_capacity: AtCapacity::Wait,
             evict_idle: false,

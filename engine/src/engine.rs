@@ -129,6 +129,7 @@ impl Engine {
 
         let admission = Arc::new(Admission::new(
             config.max_connections,
+            config.outgoing_reserved,
             count,
             config.max_per_address,
             count * config.waiting_max(),

@@ -295,6 +295,9 @@ pub struct Ledger {
     pub sum: ShardLedger,
     /// Permits: the places of [`Config::max_connections`](crate::Config::max_connections).
     pub permits: Pair,
+    /// The free permits that accepted clients may take. The others are reserved
+    /// ([`Config::outgoing_reserved`](crate::Config::outgoing_reserved)).
+    pub permits_for_clients: u64,
     /// Descriptors. `total` is the soft `RLIMIT_NOFILE` of the process. `free` is what the engine
     /// leaves of it; descriptors of other parts of the process are not subtracted.
     pub descriptors: Pair,
@@ -317,11 +320,12 @@ impl Ledger {
             add(&mut sum, &shard.read());
         }
         let permits = Pair { total: admission.total() as u64, free: admission.free() as u64 };
+        let permits_for_clients = admission.free_for_accepted() as u64;
         let total = crate::ring::calls::descriptors_allowed().0;
         let descriptors = Pair { total, free: total.saturating_sub(sum.descriptors) };
         let (workers, jobs_queued, jobs_running) =
             (pool.workers() as u64, pool.queued(), pool.running());
-        Self { sum, permits, descriptors, workers, jobs_queued, jobs_running }
+        Self { sum, permits, permits_for_clients, descriptors, workers, jobs_queued, jobs_running }
     }
 
     /// The number of open connections.
@@ -332,7 +336,7 @@ impl Ledger {
 
     /// Returns whether the counters satisfy the engine's equations:
     /// * Every client was opened or refused, or is waiting.
-    /// * Every slot in use has a permit.
+    /// * Every slot in use has a permit. The permits free for clients are among the free ones.
     /// * Endings by reason and jobs add up.
     /// * All receive buffers are with the kernel between two turns.
     /// * Without connections, all send buffers and pipes are free.
@@ -359,6 +363,7 @@ impl Ledger {
         let jobs = sum.jobs_done + sum.jobs_failed + sum.jobs_unclaimed + sum.jobs_under_way;
         came == sum.opened + refused + sum.waiting
             && in_use == held
+            && self.permits_for_clients <= self.permits.free
             && sum.receive_buffers.free == sum.receive_buffers.total
             && endings == sum.closed
             && jobs == sum.jobs_submitted
@@ -387,6 +392,7 @@ impl Ledger {
         object(&[
             ("connections", &self.connections_json()),
             ("permits", &pair(self.permits)),
+            ("permits_for_clients", &self.permits_for_clients),
             ("slots", &pair(sum.slots)),
             ("buffers", &pair(sum.receive_buffers)),
             ("send_buffers", &pair(sum.send_buffers)),

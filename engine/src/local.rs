@@ -71,6 +71,7 @@ impl<'a> Local<'a> {
     ///
     /// Each connect fails for itself and holds up no other:
     /// * `max_connections` connections are open: a text that names the limit, at once.
+    ///   [`Config::outgoing_reserved`](crate::Config::outgoing_reserved) keeps places free.
     /// * socket(2) fails, for example with EMFILE, ENOBUFS or EAFNOSUPPORT: its errno, at once.
     /// * connect(2) fails, for example with ECONNREFUSED, ENETUNREACH or EADDRNOTAVAIL: its errno.
     /// * There is no answer within `connect_timeout`: ETIMEDOUT.

@@ -100,6 +100,12 @@ fn check_relations(config: &Config) -> Result<(), Error> {
     if !entries.is_power_of_two() || entries > 32_768 {
         return refuse("submission_entries", &entries, power_of_two);
     }
+    let for_clients = usize::from(!config.listeners.is_empty());
+    let reserved = config.outgoing_reserved;
+    if reserved > config.max_connections - for_clients {
+        let remedy = "less than max_connections; equal to it only without listeners";
+        return refuse("outgoing_reserved", &reserved, remedy);
+    }
     let (low, high) = (config.output_low_bytes, config.output_high_bytes);
     if low == 0 || low > high {
         return refuse("output_low_bytes", &low, "1 to output_high_bytes");

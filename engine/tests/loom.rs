@@ -20,7 +20,7 @@ use gate::{Gate, Shut};
 use loom::sync::atomic;
 use loom::sync::{Arc, Notify};
 use loom::thread;
-use permits::Permits;
+use permits::{Holder, Permits};
 
 /// A shard that needs a permit, and gives it back. It is asked again only when it was handed one,
 /// as a shard is that sleeps until it is woken.
@@ -29,19 +29,19 @@ fn visit(permits: &Permits, shard: usize, woken: &[Notify]) {
         woken[shard].wait();
     }
     if permits.stop_waiting(shard) {
-        give_back(permits, woken);
+        give_back(permits, Holder::Accepted, woken);
     }
-    give_back(permits, woken);
+    give_back(permits, Holder::Accepted, woken);
 }
 
-fn give_back(permits: &Permits, woken: &[Notify]) {
-    if let Some(shard) = permits.give_back() {
+fn give_back(permits: &Permits, holder: Holder, woken: &[Notify]) {
+    if let Some(shard) = permits.give_back(holder) {
         woken[shard].notify();
     }
 }
 
 fn visits(total: usize, shards: usize) {
-    let permits = Arc::new(Permits::new(total, shards));
+    let permits = Arc::new(Permits::new(total, 0, shards));
     let woken: Arc<Vec<_>> = Arc::new((0..shards).map(|_| Notify::new()).collect());
     let others: Vec<_> = (1..shards)
         .map(|shard| {
@@ -72,31 +72,134 @@ fn three_shards_and_one_permit_nobody_waits_for_ever() {
 #[test]
 fn a_shard_that_stops_waiting_loses_no_permit() {
     loom::model(|| {
-        let permits = Arc::new(Permits::new(1, 2));
-        assert!(permits.try_take());
+        let permits = Arc::new(Permits::new(1, 0, 2));
+        assert!(permits.try_take(Holder::Accepted));
         let giver = permits.clone();
-        let giver = thread::spawn(move || giver.give_back());
+        let giver = thread::spawn(move || giver.give_back(Holder::Accepted));
         if permits.take_or_wait(1) || permits.stop_waiting(1) {
-            permits.give_back();
+            permits.give_back(Holder::Accepted);
         }
         giver.join().unwrap();
-        assert_eq!(permits.free(), 1);
-        assert!(permits.try_take());
+        assert_eq!((permits.free(), permits.free_for_accepted()), (1, 1));
+        assert!(permits.try_take(Holder::Accepted));
     });
 }
 
 #[test]
 fn a_permit_in_hand_passes_by_whoever_comes_late() {
     loom::model(|| {
-        let permits = Permits::new(1, 3);
-        assert!(permits.try_take());
+        let permits = Permits::new(1, 0, 3);
+        assert!(permits.try_take(Holder::Accepted));
         assert!(!permits.take_or_wait(1) && !permits.take_or_wait(2));
-        assert_eq!(permits.give_back(), Some(1));
-        assert!(!permits.try_take(), "it belongs to shard 1");
+        assert_eq!(permits.give_back(Holder::Accepted), Some(1));
+        assert!(!permits.try_take(Holder::Accepted), "it belongs to shard 1");
+        assert!(!permits.try_take(Holder::Outgoing), "also for outgoing connections");
         assert!(permits.take_or_wait(1));
         assert!(!permits.take_or_wait(1));
-        assert_eq!(permits.give_back(), Some(2), "in turn");
+        assert_eq!(permits.give_back(Holder::Accepted), Some(2), "in turn");
         assert_eq!(permits.free(), 1);
+    });
+}
+
+/// Outgoing connections hold more than their reservation. The shard that waits for it is woken as
+/// soon as accepting may have one of these permits.
+#[test]
+fn permits_of_outgoing_connections_reach_a_waiting_shard() {
+    for (waiting, preemptions) in [(1, 3), (2, 2)] {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(preemptions);
+        model.check(move || {
+            let permits = Arc::new(Permits::new(2, 1, 3));
+            assert!(permits.try_take(Holder::Outgoing) && permits.try_take(Holder::Outgoing));
+            assert_eq!((permits.free(), permits.free_for_accepted()), (0, 0));
+            let woken: Arc<Vec<_>> = Arc::new((0..3).map(|_| Notify::new()).collect());
+            let shards: Vec<_> = (1..=waiting)
+                .map(|shard| {
+                    let (permits, woken) = (permits.clone(), woken.clone());
+                    thread::spawn(move || visit(&permits, shard, &woken))
+                })
+                .collect();
+            give_back(&permits, Holder::Outgoing, &woken);
+            give_back(&permits, Holder::Outgoing, &woken);
+            for shard in shards {
+                shard.join().unwrap();
+            }
+            assert_eq!((permits.free(), permits.free_for_accepted()), (2, 1));
+        });
+    }
+}
+
+/// A permit of an outgoing connection is handed over like any other: nobody who comes late gets it.
+#[test]
+fn a_permit_of_an_outgoing_connection_passes_by_whoever_comes_late() {
+    loom::model(|| {
+        let permits = Arc::new(Permits::new(2, 1, 2));
+        assert!(permits.try_take(Holder::Outgoing) && permits.try_take(Holder::Outgoing));
+        assert!(!permits.take_or_wait(1));
+        let late = permits.clone();
+        let late = thread::spawn(move || {
+            late.try_take(Holder::Accepted) || late.try_take(Holder::Outgoing)
+        });
+        assert_eq!(permits.give_back(Holder::Outgoing), Some(1));
+        assert!(!late.join().unwrap(), "it belongs to shard 1");
+        assert!(permits.take_or_wait(1));
+    });
+}
+
+/// Two shards pass one place among them. The reserved permit is free for a connect at any moment,
+/// and no two accepted connections exist at once.
+#[test]
+fn a_connect_always_finds_the_reserved_permit() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(2);
+    model.check(|| {
+        let permits = Arc::new(Permits::new(2, 1, 2));
+        let woken: Arc<Vec<_>> = Arc::new((0..2).map(|_| Notify::new()).collect());
+        let inside = Arc::new(atomic::AtomicUsize::new(0));
+        let others: Vec<_> = (0..2)
+            .map(|shard| {
+                let (permits, woken, inside) = (permits.clone(), woken.clone(), inside.clone());
+                thread::spawn(move || {
+                    while !permits.take_or_wait(shard) {
+                        woken[shard].wait();
+                    }
+                    let others = inside.fetch_add(1, atomic::Ordering::SeqCst);
+                    assert_eq!(others, 0, "accepting took the reserved permit");
+                    inside.fetch_sub(1, atomic::Ordering::SeqCst);
+                    if permits.stop_waiting(shard) {
+                        give_back(&permits, Holder::Accepted, &woken);
+                    }
+                    give_back(&permits, Holder::Accepted, &woken);
+                })
+            })
+            .collect();
+        assert!(permits.try_take(Holder::Outgoing), "it is reserved");
+        give_back(&permits, Holder::Outgoing, &woken);
+        for other in others {
+            other.join().unwrap();
+        }
+        assert_eq!((permits.free(), permits.free_for_accepted()), (2, 1));
+    });
+}
+
+#[test]
+fn reserved_permits_are_for_outgoing_connections_only() {
+    loom::model(|| {
+        let permits = Permits::new(3, 2, 1);
+        assert!(permits.try_take(Holder::Accepted) && !permits.try_take(Holder::Accepted));
+        assert!(permits.try_take(Holder::Outgoing) && permits.try_take(Holder::Outgoing));
+        assert!(!permits.try_take(Holder::Outgoing));
+        assert!(!permits.take_or_wait(0));
+        assert_eq!(permits.give_back(Holder::Outgoing), None, "it is not for clients");
+        assert_eq!((permits.free(), permits.free_for_accepted()), (1, 0));
+        assert_eq!(permits.give_back(Holder::Accepted), Some(0));
+        assert!(permits.take_or_wait(0));
+        assert!(permits.try_take(Holder::Outgoing));
+        // An outgoing connection may take what accepting may, and its permit serves a client next.
+        assert_eq!(permits.give_back(Holder::Accepted), None);
+        assert!(permits.try_take(Holder::Outgoing));
+        assert!(!permits.take_or_wait(0));
+        assert_eq!(permits.give_back(Holder::Outgoing), Some(0));
     });
 }
 

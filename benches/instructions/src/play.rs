@@ -107,7 +107,8 @@ fn drive<H: Handler>(
 ) -> Result<(), String> {
     let arena = Arena::new(config.setup().arena_bytes).map_err(|error| error.to_string())?;
     fill(&arena, config);
-    let admission = Arc::new(Admission::new(config.max_connections, 1, None, config.waiting_max()));
+    let (permits, waiting_max) = (config.max_connections, config.waiting_max());
+    let admission = Arc::new(Admission::new(permits, 0, 1, None, waiting_max));
     let mailbox = Mailbox::new(config.mailbox_commands_max);
     let (sending, mailbox) = mailbox.map_err(|error| error.to_string())?;
     admission.set_wakers(vec![sending.waker().clone()]);

@@ -16,7 +16,7 @@ pub use addresses::{Addresses, Cell};
 pub use bans::{Bans, NoPrefix, Prefix};
 pub use evictions::{Candidate, Evictions, Verdict};
 pub use filter::{Instruction, no_new_handshakes, program};
-pub use permits::Permits;
+pub use permits::{Holder, Permits};
 
 use crate::mailbox::Waker;
 use std::hash::{BuildHasher, RandomState};
@@ -34,16 +34,18 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// `waiting_max` is the limit on waiting clients of all shards. They are counted by address,
-    /// too.
+    /// `reserved` of the permits are for outgoing connections only. `waiting_max` is the limit on
+    /// waiting clients of all shards. They are counted by address, too.
     pub fn new(
         total: usize,
+        reserved: usize,
         shards: usize,
         max_per_address: Option<u16>,
         waiting_max: usize,
     ) -> Self {
+        let reserved = if bug!("reservation-ignored") { 0 } else { reserved };
         Self {
-            permits: Permits::new(total, shards),
+            permits: Permits::new(total, reserved, shards),
             evictions: Evictions::new(shards),
             addresses: max_per_address.map(|limit| Addresses::new(limit, total + waiting_max)),
             hasher: RandomState::new(),
@@ -56,9 +58,9 @@ impl Admission {
         assert!(self.wakers.set(wakers).is_ok(), "the wakers are set once");
     }
 
-    /// Takes a permit if one is free.
-    pub fn try_take(&self) -> bool {
-        self.permits.try_take()
+    /// Takes a permit if one is free for such a connection.
+    pub fn try_take(&self, holder: Holder) -> bool {
+        self.permits.try_take(holder)
     }
 
     /// Takes a permit for a shard with waiting clients, or notes that the shard waits. The shard is
@@ -70,13 +72,13 @@ impl Admission {
     /// Ends the wait of a shard that has no waiting clients any more.
     pub fn stop_waiting(&self, shard: usize) {
         if self.permits.stop_waiting(shard) {
-            self.give_back();
+            self.give_back(Holder::Accepted);
         }
     }
 
-    /// Gives a permit back. A waiting shard gets it, if there is one.
-    pub fn give_back(&self) {
-        if let Some(shard) = self.permits.give_back() {
+    /// Gives a permit back. A waiting shard gets it, if there is one and it may have it.
+    pub fn give_back(&self, holder: Holder) {
+        if let Some(shard) = self.permits.give_back(holder) {
             self.wake(shard);
         }
     }
@@ -107,6 +109,11 @@ impl Admission {
     /// Permits that no connection holds.
     pub fn free(&self) -> usize {
         self.permits.free()
+    }
+
+    /// The part of the free permits that accepted connections may take.
+    pub fn free_for_accepted(&self) -> usize {
+        self.permits.free_for_accepted()
     }
 
     /// Counts a client of an address. `None` if the address has reached its limit.

@@ -5,7 +5,7 @@ use super::listening::Stage;
 use super::state::State;
 use super::waiting::WaitingRoom;
 use super::{Full, Shard};
-use crate::admission::Cell;
+use crate::admission::{Cell, Holder};
 use crate::config::{AtCapacity, Config};
 use crate::handler::{Handler, Origin};
 use crate::mailbox::BanList;
@@ -167,7 +167,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             return self.ring.close_now(descriptor);
         };
         let kept = bug!("permit-without-client") && std::mem::take(&mut self.accepting.room.noted);
-        if self.accepting.room.is_empty() && (kept || self.core.admission.try_take()) {
+        if self.accepting.room.is_empty()
+            && (kept || self.core.admission.try_take(Holder::Accepted))
+        {
             return self.open(client);
         }
         let waits = self.accepting.at_capacity == AtCapacity::Wait

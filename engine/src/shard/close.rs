@@ -89,7 +89,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.submit(slot, Kind::Close, Op::Close { descriptor })?;
         self.core.slots[slot].on(Event::Quiet);
         if bug!("permit-before-slot") {
-            self.core.admission.give_back();
+            self.core.admission.give_back(self.core.slots.holder(slot));
         }
         self.release_holdings(slot);
         if bug!("closed-twice") && self.core.slots[slot].opened {
@@ -126,12 +126,13 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.core.touched.retain(|touched| *touched != slot);
         }
         let cell = self.core.slots.identity(slot).cell;
+        let holder = self.core.slots.holder(slot);
         self.core.slots.remove(slot);
         if !bug!("address-count-kept") {
             self.core.admission.forget_address(cell);
         }
         if !bug!("permit-before-slot") {
-            self.core.admission.give_back();
+            self.core.admission.give_back(holder);
         }
     }
 

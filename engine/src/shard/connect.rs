@@ -4,6 +4,7 @@ use super::slots::NONE;
 use super::state::{Event, State};
 use super::{Full, RETRY_MS, Shard};
 use crate::Reason;
+use crate::admission::Holder;
 use crate::handler::{Handler, Origin};
 use crate::ring::{Kind, Op, Ring};
 use std::collections::VecDeque;
@@ -108,18 +109,20 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             mark!("connect while draining");
             return Ok(Err(io::Error::other("the engine is draining")));
         }
-        if !self.core.admission.try_take() {
+        if !self.core.admission.try_take(Holder::Outgoing) {
             mark!("connect without a permit");
             let total = self.core.admission.total();
-            let text = format!("max_connections = {total} is reached; raise it");
-            return Ok(Err(io::Error::other(text)));
+            return Ok(Err(io::Error::other(format!(
+                "max_connections = {total} is reached; raise it, or reserve a part of it \
+                 (outgoing_reserved)"
+            ))));
         }
         let socket = match self.ring.socket(&to, self.core.limits.keepalive_s) {
             Ok(socket) => socket,
             Err(errno) => {
                 mark!("connect without a descriptor");
                 self.core.give_way(errno.0);
-                self.core.admission.give_back();
+                self.core.admission.give_back(Holder::Outgoing);
                 return Ok(Err(errno.into()));
             }
         };
@@ -131,7 +134,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             // Nothing has happened to the socket yet.
             self.core.slots.remove(slot);
             self.ring.close_now(socket);
-            self.core.admission.give_back();
+            self.core.admission.give_back(Holder::Outgoing);
             return Err(full);
         }
         if kept {

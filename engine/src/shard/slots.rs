@@ -11,6 +11,7 @@ use self::leases::Leases;
 use super::identity::Identity;
 use super::rare::Rare;
 use super::state::State;
+use crate::admission::Holder;
 use crate::handler::Origin;
 use crate::ring::Descriptor;
 use slab::Slab;
@@ -218,6 +219,11 @@ impl Slots {
             Some(tag) => Origin::Connected(tag),
             None => Origin::Listener(self.identity(slot).listener),
         }
+    }
+
+    /// The kind of connection that its permit is for.
+    pub fn holder(&self, slot: u32) -> Holder {
+        if self.rare(slot).tag.is_some() { Holder::Outgoing } else { Holder::Accepted }
     }
 
     /// Generation of the life of a slot that is in use.

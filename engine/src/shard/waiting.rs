@@ -3,6 +3,7 @@
 
 use super::Shard;
 use super::accept::Client;
+use crate::admission::Holder;
 use crate::config::AtCapacity;
 use crate::handler::Handler;
 use crate::ring::Ring;
@@ -67,13 +68,13 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 self.core.counters.gone_while_waiting += 1;
                 self.turn_away(client);
                 if !bug!("reset-while-waiting") {
-                    self.core.admission.give_back();
+                    self.core.admission.give_back(Holder::Accepted);
                 }
             }
         }
         if bug!("permit-without-client") {
             let takes = self.accepting.stage.accepts() && !self.accepting.room.noted;
-            self.accepting.room.noted |= takes && self.core.admission.try_take();
+            self.accepting.room.noted |= takes && self.core.admission.try_take(Holder::Accepted);
             return;
         }
         if std::mem::replace(&mut self.accepting.room.noted, false) {

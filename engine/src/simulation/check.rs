@@ -5,6 +5,7 @@ use super::book::{Record, Role};
 use super::lane::Lane;
 use super::world::World;
 use crate::Reason;
+use crate::admission::Holder;
 use crate::ring::simulated::{Peer, Plan, Standing};
 use crate::shard::slots::NONE;
 use crate::shard::state::State;
@@ -61,12 +62,25 @@ impl World {
         assert_eq!(total - free, in_use, "permits held and slots in use");
         assert!(in_use <= self.config.max_connections, "{in_use} connections are open");
         let waits = |lane: &mut Lane| lane.shard().is_some_and(|shard| shard.ledger().waiting > 0);
-        let wasted = free > 0 && self.lanes.iter_mut().any(waits);
+        let mut accepted = 0;
+        for shard in self.lanes.iter_mut().filter_map(Lane::shard) {
+            let slots = &shard.parts().1.slots;
+            let is_accepted = |slot: u32| slots.holder(slot) == Holder::Accepted;
+            accepted += slots.iter().filter(|(slot, _)| is_accepted(*slot)).count();
+        }
+        let share = self.config.max_connections - self.config.outgoing_reserved;
+        let for_clients = self.admission.free_for_accepted();
+        assert!(accepted <= share, "{accepted} accepted connections, {share} allowed");
+        assert_eq!(for_clients, free.min(share - accepted), "permits free for clients");
+        let wasted = for_clients > 0 && self.lanes.iter_mut().any(waits);
         let now_us = self.lanes.iter_mut().map(Lane::now_us).min().expect("there is a shard");
         if !wasted {
             self.wasted_since_us = None;
         } else if now_us > *self.wasted_since_us.get_or_insert(now_us) + WASTED_US_MAX {
-            panic!("{free} permits are free, but a client waits since {:?}", self.wasted_since_us);
+            panic!(
+                "{for_clients} permits are free, but a client waits since {:?}",
+                self.wasted_since_us
+            );
         }
     }
 
@@ -155,7 +169,7 @@ impl World {
     }
 
     fn unsettled_at(&mut self, at: usize) -> Option<String> {
-        let permits = self.admission.free();
+        let permits = self.admission.free_for_accepted();
         let lane = &mut self.lanes[at];
         let draining = lane.drain_deadline_us.is_some();
         let (ring, core) = lane.shard()?.parts();

@@ -185,8 +185,11 @@ pub fn draw_config(rng: &mut Rng) -> Config {
         if rng.below(2) == 0 { None } else { Some(ms(rng.pick(from))) }
     };
     let output_high_bytes = rng.pick(&[200, 4_000, 60_000]);
+    let max_connections = rng.pick(&[1, 2, 3, 5, 8, 64, 64]);
+    let most_reserved = rng.pick(&[0, 0, 0, 1, 3]).min(max_connections - 1);
     Config {
-        max_connections: rng.pick(&[1, 2, 3, 5, 8, 64, 64]),
+        max_connections,
+        outgoing_reserved: rng.below(most_reserved as u64 + 1) as usize,
         max_per_address: rng.pick(&[None, None, None, Some(1), Some(2), Some(5)]),
         at_capacity: rng.pick(&[AtCapacity::Wait, AtCapacity::Wait, AtCapacity::Reject]),
         backlog: 16,

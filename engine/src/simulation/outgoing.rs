@@ -1,24 +1,30 @@
-//! Outgoing connections: each fails for itself.
+//! Outgoing connections: each fails for itself, and a part of the permits may be theirs.
 
 use super::book::{Farewell, Part, Role};
 use super::run_until;
-use super::scenarios::{config, end, go_on, world_of};
+use super::scenarios::{config, end, go_on, part, world_of};
 use super::world::World;
-use crate::Config;
 use crate::ring::simulated::{Afterwards, Endpoint, Faults, Plan};
 use crate::shard::state::State;
+use crate::{AtCapacity, Config, Reason};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-const ECHO: Part =
-    Part { role: Role::Echo, farewell: Farewell::Close, reply_bytes_max: 100, stubborn: false };
+const ECHO: Part = Part {
+    role: Role::Echo,
+    farewell: Farewell::Close,
+    reply_bytes_max: 100,
+    reads_on: false,
+    stubborn: false,
+};
 /// A request that is not postponed is carried out within this time. A postponed one waits for 20 ms.
 const AT_ONCE: Duration = Duration::from_millis(8);
 
-/// Endpoints that answer.
-fn add_endpoints(world: &mut World, count: usize) {
+/// Endpoints that answer. Returns their tags.
+fn add_endpoints(world: &mut World, count: usize) -> Vec<u64> {
     let mut book = world.book.borrow_mut();
     book.connects_again = 0;
+    let mut tags = Vec::new();
     for _ in 0..count {
         let tag = book.parts.len() as u64;
         let port = 1024 + u16::try_from(tag).expect("few parts");
@@ -29,7 +35,9 @@ fn add_endpoints(world: &mut World, count: usize) {
         }
         book.parts.insert(address, ECHO);
         book.endpoints.push((address, tag));
+        tags.push(tag);
     }
+    tags
 }
 
 /// Asks the first shard to connect to the last endpoint.
@@ -57,6 +65,93 @@ fn at_once(world: &mut World, what: &str, done: impl Fn(&mut World) -> bool) {
 fn outgoing(world: &mut World) -> usize {
     let slots = &world.shard(0).parts().1.slots;
     slots.iter().filter(|(slot, _)| slots.rare(*slot).tag.is_some()).count()
+}
+
+fn clients_of(world: &mut World, count: usize, role: Role) -> Vec<usize> {
+    let client = part(role, Farewell::Close);
+    (0..count).map(|_| world.add_peer(Plan::plain(), client, 10)).collect()
+}
+
+/// Clients that come together took all permits, and each of their connects failed.
+#[test]
+fn each_client_of_a_proxy_gets_its_connection_if_half_of_the_permits_are_reserved() {
+    for at_capacity in [AtCapacity::Wait, AtCapacity::Reject] {
+        for (reserved, served) in [(0, 0), (4, 4)] {
+            let limits = Config { max_connections: 8, outgoing_reserved: reserved, ..config() };
+            let mut world = world_of(1, Config { at_capacity, ..limits }, 1);
+            add_endpoints(&mut world, 16);
+            let client = part(Role::Connector, Farewell::Close);
+            let listener = world.listen(0, 1);
+            let peers: Vec<_> =
+                (0..16).map(|_| world.add_peer_at(0, listener, Plan::plain(), client, 0)).collect();
+            go_on(&mut world, Duration::from_secs(1));
+            // Everybody is there now. Each request leads to a connect.
+            peers.iter().for_each(|peer| world.sends((0, *peer), 1));
+            go_on(&mut world, Duration::from_secs(1));
+            let sum = world.ledger().sum;
+            let let_in = 8 - reserved as u64;
+            assert_eq!((sum.connected, sum.connect_failed), (served, let_in - served));
+            let beyond = if at_capacity == AtCapacity::Wait { sum.waiting } else { sum.rejected };
+            assert_eq!((sum.opened, beyond), (let_in + served, 16 - let_in));
+            end(&mut world);
+            let echoed = |peer: &usize| world.ring().peers[*peer].received.len() == 1;
+            let all = if at_capacity == AtCapacity::Wait { 16 } else { let_in as usize };
+            assert_eq!(peers.into_iter().filter(echoed).count(), all);
+        }
+    }
+}
+
+/// A waiting client gets a permit of an outgoing connection, but none that is reserved.
+#[test]
+fn a_permit_of_an_outgoing_connection_serves_a_client_only_beyond_the_reservation() {
+    let limits = Config { max_connections: 4, outgoing_reserved: 1, ..config() };
+    let mut world = world_of(2, limits, 1);
+    let tags = add_endpoints(&mut world, 4);
+    for _ in 0..2 {
+        connect(&mut world);
+    }
+    run_until(&mut world, AT_ONCE * 10, "two connections", |world| {
+        world.ledger().sum.connected == 2
+    });
+    clients_of(&mut world, 4, Role::Echo);
+    run_until(&mut world, Duration::from_secs(1), "two of four", |world| {
+        world.ledger().sum.waiting == 2
+    });
+    let permits = |world: &World| (world.ledger().permits.free, world.ledger().permits_for_clients);
+    assert_eq!(permits(&world), (0, 0));
+    world.book.borrow_mut().kicks_all = true;
+    for (closed, waiting, free) in [(1, 1, 0), (2, 1, 1)] {
+        let tag = tags[4 - closed as usize];
+        let id = {
+            let slots = &world.shard(0).parts().1.slots;
+            let of_tag = |slot: u32| slots.rare(slot).tag == Some(tag);
+            let slot = slots.iter().map(|(slot, _)| slot).find(|slot| of_tag(*slot));
+            world.shard(0).parts().1.id(slot.expect("it is open"))
+        };
+        assert!(world.remote.kick(id).is_ok());
+        go_on(&mut world, Duration::from_secs(2));
+        let sum = world.ledger().sum;
+        assert_eq!((sum.closed_by[Reason::Kicked as usize], sum.waiting), (closed, waiting));
+        assert_eq!(permits(&world), (free, 0));
+    }
+    connect(&mut world);
+    run_until(&mut world, AT_ONCE, "the reserved one", |world| outgoing(world) == 1);
+    end(&mut world);
+    assert_eq!(failed(&world), 0);
+}
+
+/// Reserved permits are free, and still an idle connection has to make room for the next client.
+#[test]
+fn an_idle_client_makes_room_while_only_reserved_permits_are_free() {
+    let limits = Config { max_connections: 4, outgoing_reserved: 2, ..config() };
+    let mut world = world_of(3, Config { evict_idle: true, ..limits }, 1);
+    clients_of(&mut world, 2, Role::Echo);
+    go_on(&mut world, Duration::from_secs(1));
+    let next = clients_of(&mut world, 1, Role::Echo)[0];
+    let served = move |world: &mut World| world.ring().peers[next].received.len() == 10;
+    run_until(&mut world, Duration::from_secs(1), "the next client", served);
+    assert_eq!(world.ledger().sum.closed_by[Reason::Evicted as usize], 1);
+    end(&mut world);
 }
 
 /// A connect that found no descriptor held up all connects of the next 20 ms.

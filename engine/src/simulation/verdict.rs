@@ -18,6 +18,8 @@ impl World {
         self.judge_jobs();
         self.judge_kept();
         assert_eq!(self.admission.free(), self.admission.total(), "permits");
+        let share = self.config.max_connections - self.config.outgoing_reserved;
+        assert_eq!(self.admission.free_for_accepted(), share, "permits for clients");
         let ledger = self.ledger();
         assert!(ledger.balanced() && ledger.open() == 0, "the ledger: {ledger:?}");
         assert_eq!(ledger.sum.descriptors, 0, "descriptors in the ledger");

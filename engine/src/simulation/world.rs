@@ -69,6 +69,7 @@ impl World {
         let swarm = Swarm::draw(&mut rng);
         let admission = Arc::new(Admission::new(
             config.max_connections,
+            config.outgoing_reserved,
             shards,
             config.max_per_address,
             config.waiting_max(),

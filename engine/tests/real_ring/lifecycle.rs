@@ -345,6 +345,12 @@ fn what_cannot_work_is_refused_by_name() {
     };
     assert_eq!(refused(|config| config.shards = Some(0)), "shards");
     assert_eq!(refused(|config| config.max_connections = 0), "max_connections");
+    assert_eq!(refused(|config| config.outgoing_reserved = 10_001), "outgoing_reserved");
+    let reserves_all = |config: &mut Config| {
+        config.listeners = vec!["127.0.0.1:0".parse().unwrap()];
+        config.outgoing_reserved = config.max_connections;
+    };
+    assert_eq!(refused(reserves_all), "outgoing_reserved");
     assert_eq!(refused(|config| config.receive_buffers = 100), "receive_buffers");
     assert_eq!(refused(|config| config.backlog = 0), "backlog");
     assert_eq!(refused(|config| config.pipe_bytes = 0), "pipe_bytes");

@@ -1,12 +1,14 @@
-//! Outgoing connections: their socket options, and failures beside others.
+//! Outgoing connections: their socket options, failures beside others, and a proxy.
 
-use crate::common::{many_descriptors, serve};
+use crate::common::{PATIENCE, many_descriptors, serve, start};
 use crate::keeper::{Told, client};
 use crate::reconnect::away;
 use crate::sockets::{option, other_end};
-use ringwright::{Config, Connection};
+use ringwright::{AtCapacity, Config, Connection, ConnectionId, Handler, Local, Origin, Reason};
 use std::collections::HashMap;
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 const MS: Duration = Duration::from_millis(1);
@@ -140,6 +142,8 @@ fn a_thousand_connects_in_one_callback_are_all_answered() {
     let client = client(
         |config| {
             config.max_connections = 600;
+            // Without listeners, all of them may be reserved.
+            config.outgoing_reserved = 600;
             config.submission_entries = 16;
         },
         nothing,
@@ -162,4 +166,142 @@ fn a_thousand_connects_in_one_callback_are_all_answered() {
     assert_eq!((opened, failed), (600, 400));
     client.finish();
     server.finish();
+}
+
+/// The two ends of a proxied connection.
+struct Pair {
+    client: ConnectionId,
+    backend: Option<ConnectionId>,
+    /// Received from the client before the backend was there.
+    early: Vec<u8>,
+}
+
+/// One end: its pair, and whether it is the client.
+struct End(u64, bool);
+
+/// Gives each client a connection to the backend, and passes on what comes.
+struct Proxy {
+    backend: SocketAddr,
+    pairs: HashMap<u64, Pair>,
+}
+
+impl Proxy {
+    fn close(&self, local: &mut Local<'_>, id: Option<ConnectionId>) {
+        if let Some(mut other) = id.and_then(|id| local.connection(id)) {
+            other.close();
+        }
+    }
+}
+
+impl Handler for Proxy {
+    type State = End;
+
+    fn opened(&mut self, connection: &mut Connection<'_>, origin: Origin) -> End {
+        let id = connection.id();
+        if let Origin::Connected(tag) = origin {
+            if let Some(pair) = self.pairs.get_mut(&tag) {
+                pair.backend = Some(id);
+                let _ = connection.send(&pair.early);
+            } else {
+                connection.close();
+            }
+            return End(tag, false);
+        }
+        self.pairs.insert(id.get(), Pair { client: id, backend: None, early: Vec::new() });
+        connection.local().connect(self.backend, id.get());
+        End(id.get(), true)
+    }
+
+    fn received(&mut self, end: &mut End, connection: &mut Connection<'_>, bytes: &[u8]) -> usize {
+        let Some(pair) = self.pairs.get_mut(&end.0) else { return bytes.len() };
+        let other = if end.1 { pair.backend } else { Some(pair.client) };
+        match other {
+            None => pair.early.extend(bytes),
+            Some(other) => {
+                connection.local().send_to(other, bytes.into());
+            }
+        }
+        bytes.len()
+    }
+
+    /// The backend goes first. The permit of a client is thus free only after that of its backend.
+    fn half_closed(&mut self, end: &mut End, connection: &mut Connection<'_>) {
+        match self.pairs.get(&end.0).and_then(|pair| pair.backend) {
+            Some(backend) if end.1 => self.close(&mut connection.local(), Some(backend)),
+            _ => connection.close(),
+        }
+    }
+
+    fn connect_failed(&mut self, shard: &mut Local<'_>, tag: u64, _: io::Error) {
+        let client = self.pairs.get(&tag).map(|pair| pair.client);
+        self.close(shard, client);
+    }
+
+    fn closed(&mut self, end: Option<End>, shard: &mut Local<'_>, _: ConnectionId, _: Reason) {
+        let End(tag, is_client) = end.expect("`opened` does not panic");
+        let Some(pair) = self.pairs.get_mut(&tag) else { return };
+        let other = if is_client { pair.backend } else { Some(pair.client) };
+        self.close(shard, other);
+        if is_client {
+            self.pairs.remove(&tag);
+        }
+    }
+}
+
+/// A client of the proxy. Returns whether it was answered; then it waits for `all` before it leaves.
+fn is_served(proxy: SocketAddr, number: usize, all: Option<&Barrier>) -> bool {
+    let mut stream = TcpStream::connect(proxy).expect("the backlog has room");
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let request = format!("echo client {number}\n");
+    let mut reply = vec![0; request.len() - "echo ".len()];
+    // A rejected client may be reset while it writes or reads.
+    let served = stream.write_all(request.as_bytes()).is_ok()
+        && stream
+            .read_exact(&mut reply)
+            .inspect_err(|error| assert_ne!(error.kind(), io::ErrorKind::WouldBlock, "it hangs"))
+            .is_ok();
+    assert!(!served || request.as_bytes().ends_with(&reply));
+    if let Some(all) = all {
+        all.wait();
+    }
+    served
+}
+
+/// 50 pairs fit. Without the reservation, clients took all 100 permits and each connect failed.
+#[test]
+fn a_hundred_clients_of_a_proxy_with_a_hundred_permits() {
+    const CLIENTS: usize = 100;
+    for (at_capacity, expected) in [(AtCapacity::Wait, CLIENTS), (AtCapacity::Reject, 50)] {
+        let backend = serve(|_| {});
+        let to = backend.address;
+        let config = Config {
+            listeners: vec!["127.0.0.1:0".parse().unwrap()],
+            shards: Some(2),
+            pin: false,
+            max_connections: CLIENTS,
+            outgoing_reserved: CLIENTS / 2,
+            at_capacity,
+            ..Config::default()
+        };
+        let proxy = start(config, move |_| Proxy { backend: to, pairs: HashMap::new() });
+        let (address, remote) = (proxy.addresses()[0], proxy.remote());
+        // Whoever would be rejected later is let in if others have left by then.
+        let all = (at_capacity == AtCapacity::Reject).then(|| Arc::new(Barrier::new(CLIENTS)));
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|number| {
+                let all = all.clone();
+                std::thread::spawn(move || is_served(address, number, all.as_deref()))
+            })
+            .collect();
+        let served = clients.into_iter().map(|it| it.join().unwrap());
+        assert_eq!(served.filter(|served| *served).count(), expected);
+        remote.drain(PATIENCE);
+        let ledger = proxy.join().unwrap();
+        assert!(ledger.balanced(), "{}", ledger.to_json());
+        let sum = &ledger.sum;
+        assert_eq!((sum.connected, sum.connect_failed), (expected as u64, 0));
+        assert_eq!((sum.accepted, sum.rejected), (100, 100 - expected as u64));
+        assert_eq!((ledger.permits.free, ledger.permits_for_clients), (100, 50));
+        backend.finish();
+    }
 }

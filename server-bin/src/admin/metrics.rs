@@ -72,6 +72,8 @@ fn about_engine(page: &mut Exposition, ledger: &Ledger) {
     single(page, Gauge, "ringwright_permits", help, ledger.permits.total);
     let help = "Number of further connections that could be opened now.";
     single(page, Gauge, "ringwright_permits_free", help, ledger.permits.free);
+    let help = "Number of further clients that could be accepted now.";
+    single(page, Gauge, "ringwright_permits_for_clients", help, ledger.permits_for_clients);
     let help = "Maximum number of open descriptors (RLIMIT_NOFILE).";
     single(page, Gauge, "process_max_fds", help, ledger.descriptors.total);
     single(page, Gauge, "ringwright_workers", "Worker threads.", ledger.workers);

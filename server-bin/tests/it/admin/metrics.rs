@@ -41,6 +41,7 @@ fn every_sample_is_told_properly_and_is_true() {
         ("ringwright_sent_bytes_total", 100.0),
         ("ringwright_permits", 100.0),
         ("ringwright_permits_free", 97.0),
+        ("ringwright_permits_for_clients", 97.0),
         ("ringwright_ready", 1.0),
         ("ringwright_ledger_balanced", 1.0),
     ] {
