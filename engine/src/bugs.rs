@@ -59,6 +59,8 @@ mod switches {
         "epipe-ends-shard" => "simulation",
         /// A connect that finds no permit or no descriptor delays all that are requested later.
         "failed-connect-delays-others" => "simulation::outgoing",
+        /// A file that cannot be sent to its end resets the connection and destroys earlier output.
+        "file-end-resets" => "simulation",
         /// A cached file is reused if its status was checked one turn ago, not in this turn.
         "file-asked-last-turn" => "simulation::changes",
         /// A cached file is reused although its status no longer matches the cached one.

@@ -180,10 +180,15 @@ impl<'a> Connection<'a> {
     /// goes through a pipe by splice(2). [`Handler::file_sent`](crate::Handler::file_sent) is
     /// called when the last byte has left the file.
     ///
-    /// A file that is shorter than `offset + length` ends the connection with
-    /// [`Reason::FileTruncated`]. A file that is not regular and a range beyond 2^63 end it with
-    /// [`Reason::FileFailed`], and so does a read error. All of them reset the connection, because
-    /// a response with a missing part must not look complete.
+    /// A file that is shorter than `offset + length` closes the connection with
+    /// [`Reason::FileTruncated`], and a read error with [`Reason::FileFailed`]. Output queued
+    /// before the file and the bytes that could be read still leave, followed by FIN. Output
+    /// queued behind the file is dropped, and there is no `file_sent`. After
+    /// [`close`](Self::close) the reason is that of the close. The peer gets an ordinary end with
+    /// fewer bytes than announced, so the protocol must announce the length.
+    ///
+    /// A file that is not regular and a range beyond 2^63 close the connection in the same way,
+    /// with [`Reason::FileFailed`]. The result is then [`Room::Closed`].
     pub fn send_file(&mut self, file: OpenFile, offset: u64, length: u64) -> Room {
         if !self.takes_output() {
             self.core.close_file(file);
@@ -192,8 +197,8 @@ impl<'a> Connection<'a> {
         let end = offset.checked_add(length).filter(|end| *end <= i64::MAX as u64);
         if end.is_none() || file.status().kind != FileKind::Regular {
             self.core.close_file(file);
-            self.core.end(self.slot, Reason::FileFailed, true);
-            return Room::Full;
+            self.core.close(self.slot, Reason::FileFailed);
+            return Room::Closed;
         }
         self.core.queue_file(self.slot, file, offset, length);
         self.queued()

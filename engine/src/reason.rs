@@ -41,9 +41,11 @@ pub enum Reason {
     /// More output was queued than [`output_bytes_max`](crate::Config::output_bytes_max).
     OutputTooLong,
     /// A file being sent was shorter than the range given to
-    /// [`send_file`](crate::Connection::send_file).
+    /// [`send_file`](crate::Connection::send_file). The connection ended with a FIN after the bytes
+    /// that could be read.
     FileTruncated,
-    /// A file being sent could not be read, or was not a regular file.
+    /// A file being sent could not be read, or was not a regular file. The connection ended with a
+    /// FIN after the bytes that could be read.
     FileFailed,
     /// [`Remote::kick`](crate::Remote::kick), [`Local::kick`](crate::Local::kick) or `kick_all`
     /// ended the connection.

@@ -255,7 +255,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                     self.core.slots.rare_mut(slot).files_sent += 1;
                 }
             }
-            0 => self.core.end(slot, Reason::FileTruncated, true),
+            0 => self.end_at_file(slot, Reason::FileTruncated),
             _ => self.on_file_error(slot, -result),
         }
     }
@@ -309,7 +309,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 file.pipe.as_mut().expect("it has one").held_bytes += result as u32;
                 self.core.slots[slot].stalled_since_ms = self.core.now_ms;
             }
-            0 => self.core.end(slot, Reason::FileTruncated, true),
+            0 => self.end_at_file(slot, Reason::FileTruncated),
             _ => self.on_file_error(slot, -result),
         }
     }
@@ -325,9 +325,29 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             }
             _ => {
                 mark!("file operation failed");
-                self.core.end(slot, Reason::FileFailed, true);
+                self.end_at_file(slot, Reason::FileFailed);
             }
         }
+    }
+
+    /// Ends a connection whose file cannot be sent to its end. Output before the file still leaves,
+    /// and our FIN follows. Output behind the file is dropped: the peer would take it for the rest
+    /// of the file.
+    pub(super) fn end_at_file(&mut self, slot: u32, reason: Reason) {
+        let connection = &self.core.slots[slot];
+        if connection.state.is_over() {
+            return;
+        }
+        mark!("a file ends its connection");
+        if bug!("file-end-resets") {
+            return self.core.end(slot, reason, true);
+        }
+        if matches!(self.core.chunks[connection.output_head as usize].body, Body::File(_)) {
+            self.return_pipe(slot);
+        }
+        self.core.drop_from_file(slot);
+        self.core.close(slot, reason);
+        self.core.touch(slot);
     }
 
     /// Looks at the queue again when the socket has room.

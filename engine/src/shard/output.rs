@@ -208,6 +208,22 @@ impl Core {
         self.release(chunk.body);
     }
 
+    /// Drops the file at the head of the queue, or behind the first chunk, and everything behind it.
+    pub fn drop_from_file(&mut self, slot: u32) {
+        let head = self.slots[slot].output_head;
+        let kept_bytes = match self.chunks[head as usize].body {
+            Body::Pooled { start, end, .. } => end - start,
+            _ => 0,
+        };
+        while self.chunks[head as usize].next != NONE {
+            self.drop_second(slot);
+        }
+        if kept_bytes == 0 {
+            self.drop_head(slot);
+        }
+        self.slots[slot].output_bytes = kept_bytes;
+    }
+
     fn release(&mut self, body: Body) {
         match body {
             Body::Pooled { buffer, .. } => self.send_buffers.give_back(buffer),

@@ -52,8 +52,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         match self.ring.send_file(file.file.descriptor(), file.offset, length, socket) {
             Ok(0) => {
                 mark!("a cached file was cut off");
-                self.core.end(slot, Reason::FileTruncated, true);
-                Ok(false)
+                self.end_at_file(slot, Reason::FileTruncated);
+                Ok(true)
             }
             Ok(sent) => {
                 file.offset += u64::from(sent);

@@ -110,7 +110,7 @@ impl Actor {
             );
         }
         if taken {
-            let piece = Piece { key, offset, bytes: bytes as u64 };
+            let piece = Piece { key, offset, bytes: bytes as u64, from_file: false };
             self.book.borrow_mut().records[talk.record].said.push(piece);
         }
         room
@@ -257,7 +257,7 @@ impl Actor {
                 }
                 return;
             }
-            let piece = Piece { key, offset, bytes: length };
+            let piece = Piece { key, offset, bytes: length, from_file: true };
             let mut book = self.book.borrow_mut();
             book.records[talk.record].said.push(piece);
             book.records[talk.record].files_owed += 1;

@@ -17,6 +17,18 @@ pub struct Piece {
     pub key: u64,
     pub offset: u64,
     pub bytes: u64,
+    /// It is a file in the output queue, which may turn out to be shorter.
+    pub from_file: bool,
+}
+
+/// How much of what was said a peer must have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    Whole,
+    /// Everything before some file, and a part of that file.
+    ToFile,
+    /// Any beginning.
+    Part,
 }
 
 impl Piece {
@@ -283,7 +295,7 @@ impl Book {
     /// Bytes that no other blob has.
     pub fn blob(&mut self, bytes: usize) -> Vec<u8> {
         let key = (1 << 50) + self.blobs.len() as u64;
-        self.blobs.push(Piece { key, offset: 0, bytes: bytes as u64 });
+        self.blobs.push(Piece { key, offset: 0, bytes: bytes as u64, from_file: false });
         stretch(key, 0, bytes)
     }
 
@@ -312,14 +324,14 @@ impl Book {
     }
 
     /// Whether `received` is what was said, in order and once, with blobs anywhere between two
-    /// pieces. `whole`: all of what was said.
-    pub fn agrees(&self, record: &Record, received: &[u8], whole: bool) -> bool {
+    /// pieces, to that extent.
+    pub fn agrees(&self, record: &Record, received: &[u8], extent: Extent) -> bool {
         let is_for_others = |blob| {
             let listener = self.listener_of.get(&blob);
             listener.is_some_and(|number| record.origin != Origin::Listener(*number))
         };
         let used = (0..self.blobs.len()).map(is_for_others).collect();
-        self.agrees_from(&record.said, received, used, whole)
+        self.agrees_from(&record.said, received, used, extent)
     }
 
     fn agrees_from(
@@ -327,11 +339,15 @@ impl Book {
         mut said: &[Piece],
         mut received: &[u8],
         used: Vec<bool>,
-        whole: bool,
+        extent: Extent,
     ) -> bool {
         loop {
             if received.is_empty() {
-                return !whole || said.iter().all(|piece| piece.bytes == 0);
+                return match extent {
+                    Extent::Whole => said.iter().all(|piece| piece.bytes == 0),
+                    Extent::ToFile => said.first().is_some_and(|piece| piece.from_file),
+                    Extent::Part => true,
+                };
             }
             let fits = |at: &usize| !used[*at] && self.blobs[*at].starts(received);
             let blobs: Vec<usize> = (0..used.len()).filter(fits).collect();
@@ -341,13 +357,19 @@ impl Book {
                 let mut used = used.clone();
                 used[at] = true;
                 match received.get(self.blobs[at].bytes as usize..) {
-                    Some(rest) if self.agrees_from(said, rest, used, whole) => return true,
-                    None if !whole => return true,
+                    Some(rest) if self.agrees_from(said, rest, used, extent) => return true,
+                    None if extent == Extent::Part => return true,
                     _ => {}
                 }
             }
             let Some(piece) = next else { return false };
-            let Some(rest) = received.get(piece.bytes as usize..) else { return !whole };
+            let Some(rest) = received.get(piece.bytes as usize..) else {
+                return match extent {
+                    Extent::Whole => false,
+                    Extent::ToFile => piece.from_file,
+                    Extent::Part => true,
+                };
+            };
             received = rest;
             said = &said[1..];
         }

@@ -131,7 +131,6 @@ impl Actor {
         let length = (status.bytes - offset).min(talk.rng.below(10_000));
         // The third time it is known already.
         for _ in 0..talk.rng.pick(&[1, 1, 3]) {
-            let piece = Piece { key: FILE_KEY + status.inode - 1, offset, bytes: length };
             let before = connection.queued_bytes();
             let at_once = connection.send_cached(file, offset, length).is_some();
             let grown = (connection.queued_bytes() - before) as u64;
@@ -141,6 +140,8 @@ impl Actor {
                     &format!("{length} bytes at once: {at_once}, but {grown} queued"),
                 );
             }
+            let key = FILE_KEY + status.inode - 1;
+            let piece = Piece { key, offset, bytes: length, from_file: !at_once };
             let mut book = self.book.borrow_mut();
             book.records[talk.record].said.push(piece);
             if !at_once {

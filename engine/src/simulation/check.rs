@@ -20,8 +20,8 @@ const WASTED_US_MAX: u64 = 1_500_000;
 const OVERDUE_US_MAX: u64 = 3_000_000;
 /// A drain ends so long after its deadline: a wait, and the time for aborted connections.
 const DRAIN_US_MAX: u64 = 5_000_000;
-/// Reasons after which what was queued has left.
-pub const GRACEFUL: [Reason; 7] = [
+/// Reasons after which what was queued has left, up to a file that cannot be sent to its end.
+pub const GRACEFUL: [Reason; 9] = [
     Reason::ProtocolError,
     Reason::LocalClose,
     Reason::PeerFin,
@@ -29,6 +29,8 @@ pub const GRACEFUL: [Reason; 7] = [
     Reason::Evicted,
     Reason::ReceiveTimeout,
     Reason::Drained,
+    Reason::FileTruncated,
+    Reason::FileFailed,
 ];
 
 /// The peer of a connection.
@@ -151,7 +153,7 @@ impl World {
             justified |= book.kicks_all || book.disconnects || drained;
             let record = book.record(id).expect("who was opened has a record");
             justified |= find_peer(&mut self.lanes, record).standing != Standing::Connected;
-            justified |= record.cut || record.excused || record.part.role == Role::Files;
+            justified |= record.cut || record.excused;
             assert!(justified, "cut short: {record:?}");
             record.excused = true;
         }

@@ -145,7 +145,7 @@ impl Actor {
         if missing > asked {
             return self.fail(talk.id, "more is missing of a file than was asked for");
         }
-        let piece = Piece { key: talk.key, offset: talk.used, bytes: asked };
+        let piece = Piece { key: talk.key, offset: talk.used, bytes: asked, from_file: false };
         talk.used += asked - missing;
         talk.resumed = true;
         let mut book = self.book.borrow_mut();

@@ -1,7 +1,7 @@
 //! The judgement at the end of a world: everything is back, and everybody has what is owed to
 //! them.
 
-use super::book::{Book, Farewell, Record, Role};
+use super::book::{Book, Extent, Farewell, Record, Role};
 use super::check::{GRACEFUL, find_peer};
 use super::lane::Life;
 use super::world::World;
@@ -34,16 +34,27 @@ impl World {
         self.judge_files();
         for record in &book.records {
             self.judge(record);
+            let failures = self.lanes[record.id.shard()].ring().file_failures;
             let peer = find_peer(&mut self.lanes, record);
             let graceful = record.closed.is_some_and(|reason| GRACEFUL.contains(&reason));
             let there = matches!(peer.standing, Standing::Connected | Standing::GotReset);
-            // A file that was cut off may end its connection within a turn: nobody saw that.
-            let cut_off = record.part.role == Role::Files && peer.standing == Standing::GotReset;
-            let whole = graceful && there && !record.excused && !record.cut && !cut_off;
-            let owed = whole && (!peer.got_fin || record.files_owed > 0);
-            if owed || record.files_owed < 0 || !book.agrees(record, &peer.received, whole) {
+            let whole = graceful && there && !record.excused && !record.cut;
+            let extent = match record.closed {
+                _ if !whole => Extent::Part,
+                Some(Reason::FileTruncated | Reason::FileFailed) => Extent::ToFile,
+                // Without a fault, all files must have left.
+                _ if record.files_owed > 0 && failures > 0 => Extent::ToFile,
+                _ => Extent::Whole,
+            };
+            let files_owed = match extent {
+                Extent::Whole => 0..=0,
+                Extent::ToFile => 1..=i32::MAX,
+                Extent::Part => 0..=i32::MAX,
+            };
+            let owed = (whole && !peer.got_fin) || !files_owed.contains(&record.files_owed);
+            if owed || !book.agrees(record, &peer.received, extent) {
                 let got = (peer.received.len(), peer.got_fin, peer.lost_by_reset);
-                panic!("whole: {whole}; the peer has {got:?} of {record:?}");
+                panic!("extent: {extent:?}; the peer has {got:?} of {record:?}");
             }
             assert!(record.is_in_order(&peer.received), "a result precedes a command: {record:?}");
             // A reset may take unread bytes with it and leave the FIN.

@@ -61,7 +61,8 @@ impl Doors {
 }
 
 /// Lines: `echo TEXT`, `big BYTES`, `shutdown`, `close`, `abort`, `panic`, `file NAME`,
-/// `door NUMBER`, `beyond` and `empty` (ranges of a file that is there).
+/// `door NUMBER`, `beyond` and `empty` (ranges of a file that is there), `short PATH` (a range that
+/// is longer than the file, between two lines).
 pub struct Scripted {
     pub ended: Sender<Ended>,
     pub directory: Option<Directory>,
@@ -113,6 +114,14 @@ impl Scripted {
                 let _ = connection.send(b"head\n");
                 let file = std::fs::File::open("/proc/self/exe").expect("this program");
                 let _ = connection.send_file(OpenFile::from_file(file).expect("a file"), 0, 0);
+            }
+            "short" => {
+                let _ = connection.send(b"head\n");
+                let file = std::fs::File::open(rest).expect("the file is there");
+                let file = OpenFile::from_file(file).expect("a file");
+                let bytes = file.status().bytes;
+                let _ = connection.send_file(file, 0, bytes + 10);
+                let _ = connection.send(b"behind\n");
             }
             "abort" => connection.abort(),
             "panic" => panic!("a handler that panics"),

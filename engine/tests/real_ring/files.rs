@@ -92,21 +92,61 @@ fn nothing_leads_out_of_the_directory() {
     server.finish();
 }
 
+/// What was queued before the file and what is left of it arrives, then the server's FIN. Through a
+/// pipe, and from the page cache.
 #[test]
-fn a_file_that_shrinks_while_it_is_sent_ends_that_connection_only() {
+fn a_file_that_shrinks_while_it_is_sent_ends_that_connection_with_a_fin() {
+    for sendfile_bytes_max in [0, 1 << 20] {
+        let tree = Tree::new();
+        // The socket takes less than what is left, so that none of the rest has left before.
+        let kept_bytes = stalling_bytes() as usize;
+        let content = tree.file("large", kept_bytes + (2 << 20));
+        let server = tree.serve(|config| {
+            config.sendfile_bytes_max = sendfile_bytes_max;
+            config.max_connections = 2;
+        });
+        let mut client = server.connect_narrow();
+        client.write_all(b"echo before\nfile large\necho behind\n").unwrap();
+        assert_eq!(read_line(&mut client).unwrap(), "before");
+        assert_eq!(read_line(&mut client).unwrap(), content.len().to_string());
+        let file = std::fs::File::options().write(true).open(tree.path().join("large")).unwrap();
+        file.set_len(kept_bytes as u64).unwrap();
+        server.still_serves();
+        // The slot and the permit stay until the client has read everything.
+        let mut got = vec![0; 1 << 20];
+        for piece in got.chunks_mut(64 << 10) {
+            client.read_exact(piece).unwrap();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(server.engine.remote().ledger().open(), 1);
+        client.read_to_end(&mut got).expect("no reset");
+        assert!(got == content[..kept_bytes], "{} of {kept_bytes} bytes came", got.len());
+        drop(client);
+        // One of them only asked whether the server still serves.
+        let ends = [server.next_end(), server.next_end()];
+        assert!(ends.contains(&Reason::FileTruncated), "{ends:?}");
+        server.finish();
+    }
+}
+
+/// Files that fit into a send buffer: read at once, and on a file system that does not tell what is
+/// cached (tmpfs) on the ring.
+#[test]
+fn a_small_file_that_is_shorter_than_announced_ends_in_a_fin() {
     let tree = Tree::new();
-    tree.sparse("large", 200 << 20);
+    let content = tree.file("small", 1_000);
+    let mut in_memory = tempfile::NamedTempFile::new_in("/dev/shm").unwrap();
+    in_memory.write_all(&content).unwrap();
     let server = tree.serve(|_| {});
-    let mut client = server.connect_narrow();
-    assert_eq!(ask(&mut client, "file large"), (200 << 20).to_string());
-    client.read_exact(&mut [0; 1000]).unwrap();
-    let file = std::fs::OpenOptions::new().write(true).open(tree.path().join("large")).unwrap();
-    file.set_len(1 << 20).unwrap();
-    let mut rest = Vec::new();
-    let _ = client.read_to_end(&mut rest);
-    assert!(rest.len() < 200 << 20);
-    assert_eq!(server.next_end(), Reason::FileTruncated);
-    server.still_serves();
+    for path in [tree.path().join("small"), in_memory.path().to_owned()] {
+        let mut client = server.connect();
+        client.write_all(format!("short {}\n", path.display()).as_bytes()).unwrap();
+        let mut got = Vec::new();
+        client.read_to_end(&mut got).expect("no reset");
+        assert!(got == [b"head\n", &content[..]].concat(), "{} bytes came", got.len());
+        drop(client);
+        assert_eq!(server.next_end(), Reason::FileTruncated);
+    }
     server.finish();
 }
 
@@ -234,7 +274,11 @@ fn ranges_that_cannot_be_end_the_connection_and_not_the_shard() {
     let tree = Tree::new();
     let server = tree.serve(|_| {});
     let mut client = server.connect();
-    client.write_all(b"beyond\n").unwrap();
+    client.write_all(b"echo first\nbeyond\n").unwrap();
+    let mut got = Vec::new();
+    client.read_to_end(&mut got).expect("no reset");
+    assert_eq!(got, b"first\n");
+    drop(client);
     assert_eq!(server.next_end(), Reason::FileFailed);
     let mut client = server.connect();
     // Nothing may hold the head back for a file that has no bytes: MSG_MORE waits 200 ms.
@@ -260,7 +304,9 @@ fn a_fifo_is_not_opened_for_its_name() {
     for _ in 0..50 {
         let mut client = server.connect();
         client.write_all(b"file fifo\n").unwrap();
-        // It is no file to send.
+        // It is no file to send: the answer of its length is followed by the end.
+        client.read_to_end(&mut Vec::new()).expect("no reset");
+        drop(client);
         assert_eq!(server.next_end(), Reason::FileFailed);
         std::thread::sleep(Duration::from_millis(2));
         assert!(!writer.is_finished(), "the writer found a reader");

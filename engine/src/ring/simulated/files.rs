@@ -78,6 +78,7 @@ impl SimulatedRing {
             return Err(-libc::EINVAL);
         }
         if self.rng.per_mille(self.faults.file_error) {
+            self.file_failures += 1;
             return Err(-libc::EIO);
         }
         if self.rng.per_mille(self.faults.no_send_memory) {
@@ -90,6 +91,7 @@ impl SimulatedRing {
         }
         let there = self.files[file].bytes.saturating_sub(offset);
         let count = length.min(usize::try_from(there).unwrap_or(usize::MAX));
+        self.file_failures += u64::from(count == 0);
         Ok(if count > 1 && self.rng.per_mille(self.faults.short_file) {
             self.rng.up_to(count)
         } else {

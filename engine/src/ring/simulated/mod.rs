@@ -74,6 +74,8 @@ pub struct SimulatedRing {
     pub closes_with_unread: u64,
     /// Sockets that were closed while the peer had not acknowledged all output.
     pub closes_undelivered: u64,
+    /// Reads of files that failed, or found nothing where the file should have gone on.
+    pub file_failures: u64,
     /// Descriptors closed while operations held what they stood for: the peer gets no FIN yet.
     pub closes_while_armed: u64,
     /// Entries of the submission queue.
@@ -151,6 +153,7 @@ impl SimulatedRing {
             endpoints: Vec::new(),
             closes_with_unread: 0,
             closes_undelivered: 0,
+            file_failures: 0,
             closes_while_armed: 0,
             submission_capacity: submission.min(setup.submission_entries as usize),
             completion_capacity: completion.min(setup.completion_entries as usize),
