@@ -466,6 +466,9 @@ impl<'a> Connection<'a> {
 
     /// Sends FIN after the queued output has left, and continues to receive (shutdown(2),
     /// `SHUT_WR`). Nothing can be sent after this call.
+    ///
+    /// The peer's FIN is reported by [`Handler::half_closed`](crate::Handler::half_closed) as
+    /// without this call. It then ends the connection.
     pub fn shutdown(&mut self) {
         let slot = &mut self.core.slots[self.slot];
         slot.shutdown_wanted = true;

@@ -88,8 +88,68 @@ pub enum Deadline {
 /// └─ tick                      after Local::tick_after
 /// ```
 ///
-/// After [`Connection::close`] only [`file_sent`](Self::file_sent), [`draining`](Self::draining),
-/// [`expired`](Self::expired) and [`closed`](Self::closed) can still be called.
+/// # Ends of a connection
+/// These rules hold for every connection:
+/// * `opened` is the first callback and `closed` the last. `closed` follows every `opened`, even if
+///   `opened` panicked, the shard failed or the engine was stopped.
+/// * `half_closed` comes at most once, and `received` shows no new bytes after it. The peer's FIN
+///   is reported whether or not our own FIN ([`Connection::shutdown`]) went first. After our FIN
+///   the peer's FIN ends the connection: `closed` follows as soon as the peer has acknowledged all
+///   output, and jobs in progress do not delay it.
+/// * After [`Connection::shutdown`] there is no `writable`.
+/// * After [`Connection::close`], [`Connection::protocol_error`], a file that could not be sent to
+///   its end, or `expired` with [`Deadline::Idle`] or [`Deadline::Receive`], only `file_sent`,
+///   `draining`, `expired` with another deadline, and `closed` can come. The results of jobs, opens
+///   and files being received or published are not reported, and neither is the peer's FIN.
+/// * After [`Connection::abort`], a kick, a reset, a panic, or `expired` with [`Deadline::Write`]
+///   or [`Deadline::Transfer`], only `closed` comes.
+/// * `draining` comes at most once.
+///
+/// In the table the peer has sent some bytes. A callback that comes several times in a row is
+/// listed once.
+///
+/// | end | callbacks | reason |
+/// |---|---|---|
+/// | the peer's FIN, then `close` | `opened received half_closed closed` | `PeerFin` |
+/// | the peer's FIN, then `shutdown` | `opened received half_closed closed` | `PeerFin` |
+/// | the peer's FIN, `finish`, a job | `opened received half_closed job_done closed` | `PeerFin` |
+/// | `shutdown`, then the peer's FIN | `opened received half_closed closed` | `PeerFin` |
+/// | `shutdown` with full output, peer's FIN | `opened received half_closed closed` | `PeerFin` |
+/// | `close` | `opened received closed` | `LocalClose` |
+/// | `close`, while the peer sends on | `opened received closed` | `LocalClose` |
+/// | `close` in `opened` | `opened closed` | `LocalClose` |
+/// | `finish` | `opened received closed` | `LocalClose` |
+/// | `protocol_error` | `opened received closed` | `ProtocolError` |
+/// | `abort` | `opened received closed` | `Aborted` |
+/// | a panic | `opened received closed` | `HandlerPanicked` |
+/// | a panic in `opened` | `opened closed` | `HandlerPanicked` |
+/// | `close` before the peer's FIN is reported | `opened received timer closed` | `LocalClose` |
+/// | `close` while the output is full | `opened received closed` | `LocalClose` |
+/// | `close` with a timer set | `opened received closed` | `LocalClose` |
+/// | `close` with a job in progress | `opened received closed` | `LocalClose` |
+/// | `close` with a file being opened | `opened received closed` | `LocalClose` |
+/// | `close` with a file queued | `opened received file_opened file_sent closed` | `LocalClose` |
+/// | `close` with a file being received | `opened received file_created closed` | `LocalClose` |
+/// | `close` with a file being published | `opened received file_created closed` | `LocalClose` |
+/// | `close`, then a drain | `opened received draining closed` | `LocalClose` |
+/// | the peer's reset | `opened received closed` | `PeerReset` |
+/// | the network fails | `opened received closed` | `NetworkError` |
+/// | `idle_timeout` | `opened received expired closed` | `IdleTimeout` |
+/// | `receive_timeout` | `opened received expired closed` | `ReceiveTimeout` |
+/// | `write_timeout` | `opened received expired closed` | `WriteTimeout` |
+/// | `write_timeout` after `close` | `opened received expired closed` | `LocalClose` |
+/// | `transfer_timeout` | `opened received file_opened expired closed` | `TransferTimeout` |
+/// | evicted (`evict_idle`) | `opened received closed` | `Evicted` |
+/// | a message longer than `message_bytes_max` | `opened received closed` | `MessageTooLong` |
+/// | output beyond `output_bytes_max` | `opened received closed` | `OutputTooLong` |
+/// | a file shorter than announced | `opened received file_opened closed` | `FileTruncated` |
+/// | a file that cannot be read | `opened received file_opened closed` | `FileFailed` |
+/// | `kick` | `opened received closed` | `Kicked` |
+/// | a drain | `opened received draining closed` | `Drained` |
+/// | a drain that reaches its deadline | `opened received draining closed` | `Stopped` |
+/// | `stop` | `opened received closed` | `Stopped` |
+/// | the shard fails | `opened received closed` | `ShardFailed` |
+/// | a connect that fails | `connect_failed` | |
 ///
 /// # Blocking
 /// A callback must not block: while it runs, every connection of the shard waits. Slow work belongs
@@ -152,7 +212,9 @@ pub trait Handler: 'static {
         let _ = (shard, tag, error);
     }
 
-    /// The peer has sent its FIN and will send nothing more. Responses may still be sent.
+    /// The peer has sent its FIN and will send nothing more. Responses may still be sent, unless
+    /// [`Connection::shutdown`] was called. If our FIN has already left, the connection ends by
+    /// itself after this call.
     ///
     /// All bytes were delivered before, except the beginning of a message for which
     /// [`Connection::need`] asked for more. Unused bytes are delivered again later only after

@@ -73,6 +73,11 @@ mod recording {
             }
         }
 
+        /// How often a mark was reached.
+        pub fn count(&self, name: &str) -> u64 {
+            self.named.get(name).copied().unwrap_or(0)
+        }
+
         /// Every place there is, with how often it was reached; the rarest first.
         pub fn table(&self) -> Vec<(u64, String)> {
             let named = names().into_iter().map(|name| {

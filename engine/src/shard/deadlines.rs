@@ -146,7 +146,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                     let due = Due::Passed(Deadline::Write);
                     consider(connection.stalled_since_ms, limits.write_ms, due);
                     consider(rare.looked_ms, Some(look_ms(limits.write_ms)), Due::Look);
-                } else if !rare.is_at_work() {
+                } else if !rare.is_at_work() && connection.state != State::Draining {
                     consider(connection.active_ms, limits.idle_ms, Due::Passed(Deadline::Idle));
                     if limits.idle_ms.is_some() && connection.may_be_unacknowledged() {
                         consider(connection.active_ms, Some(limits.soonest_ms), Due::Look);

@@ -407,10 +407,12 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.core.forget_message(slot);
         let connection = &mut self.core.slots[slot];
         connection.on(Event::PeerFin);
-        if connection.state == State::HalfClosedByPeer {
+        let answers_ours = connection.state == State::Lingering;
+        if !answers_ours || !bug!("answering-fin-untold") {
             self.application.half_closed(&mut self.core, slot);
-        } else {
-            connection.reason.get_or_insert(Reason::PeerFin);
+        }
+        if answers_ours {
+            self.core.slots[slot].reason.get_or_insert(Reason::PeerFin);
         }
         self.core.touch(slot);
     }

@@ -308,7 +308,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let bytes = connection.output_bytes;
         if connection.is_full() && (bytes as usize) < self.core.limits.output_low_bytes {
             // Bytes that were kept during the pause follow after the callback.
-            connection.deliver_owed |= connection.state.accepts_output();
+            connection.deliver_owed |= connection.state.hears();
             connection.fill = Fill::Free;
         }
         if let Some(rare) = self.core.slots.rare_if_any(slot)
@@ -317,7 +317,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             mark!("below the level that was asked for");
             rare.notify_below = 0;
         }
-        if self.core.slots[slot].state.accepts_output() {
+        let connection = &self.core.slots[slot];
+        if connection.state.accepts_output() && !connection.shutdown_wanted {
             self.application.writable(&mut self.core, slot);
         }
     }

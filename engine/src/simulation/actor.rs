@@ -2,6 +2,7 @@
 //! it is owed, answers with files, meddles with others.
 
 use super::book::{Book, Part, Piece, Role};
+use super::callbacks::Callback;
 use crate::ring::simulated::{Rng, stretch};
 use crate::{Connection, ConnectionId, Directory, FileRefusal, Local, OpenFile, Room};
 use std::cell::RefCell;
@@ -62,8 +63,6 @@ pub struct Talk {
     pub(super) jobs: Vec<u64>,
     /// At the peer's FIN it waits for its jobs.
     pub(super) finishes: bool,
-    /// Was told of a drain.
-    pub(super) drains: bool,
     /// The file that it lets come.
     pub(super) upload: super::uploads::Upload,
     /// Asked to end when nothing has come for a while: not before then.
@@ -75,14 +74,14 @@ impl Actor {
         self.book.borrow_mut().failures.push(format!("{id:?}: {what}"));
     }
 
-    /// Every callback: is it this connection's, and is it still open?
-    pub(super) fn note(&self, talk: &Talk, connection: &Connection<'_>) {
+    /// Every callback: is it this connection's, and may it come now?
+    pub(super) fn note(&self, talk: &Talk, connection: &Connection<'_>, callback: Callback) {
         let mut book = self.book.borrow_mut();
         book.callbacks += 1;
-        let closed = book.records[talk.record].closed.is_some();
+        book.note_call(talk.record, callback);
         drop(book);
-        if connection.id() != talk.id || closed {
-            self.fail(talk.id, "a callback for another connection or after `closed`");
+        if connection.id() != talk.id {
+            self.fail(talk.id, "a callback for another connection");
         }
     }
 
@@ -150,7 +149,7 @@ impl Actor {
         if matches!(talk.part.role, Role::Greeter(_)) {
             self.close(talk, connection);
         } else {
-            connection.shutdown();
+            self.shut(talk, connection);
         }
     }
 
@@ -187,11 +186,29 @@ impl Actor {
         connection.close();
     }
 
+    pub(super) fn shut(&self, talk: &Talk, connection: &mut Connection<'_>) {
+        self.book.borrow_mut().records[talk.record].called.shut = true;
+        connection.shutdown();
+    }
+
+    pub(super) fn abort(&self, talk: &Talk, connection: &mut Connection<'_>) {
+        let mut book = self.book.borrow_mut();
+        let record = &mut book.records[talk.record];
+        (record.cut, record.called.over) = (true, true);
+        drop(book);
+        connection.abort();
+    }
+
+    pub(super) fn violate(&self, talk: &Talk, connection: &mut Connection<'_>) {
+        self.book.borrow_mut().records[talk.record].closing = true;
+        connection.protocol_error();
+    }
+
     pub(super) fn panic(&self, record: usize) -> ! {
         let mut book = self.book.borrow_mut();
         book.panics += 1;
-        book.records[record].panicked = true;
-        book.records[record].cut = true;
+        let record = &mut book.records[record];
+        (record.panicked, record.cut, record.called.over) = (true, true, true);
         drop(book);
         std::panic::panic_any(OnPurpose)
     }
@@ -274,7 +291,7 @@ impl Actor {
                 if local.kick(id)
                     && let Some(record) = book.record(id)
                 {
-                    record.cut = true;
+                    (record.cut, record.called.over) = (true, true);
                 }
             }
             1 => drop(local.kick(ConnectionId::from_number(self.rng.bits()))),

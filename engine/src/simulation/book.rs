@@ -1,6 +1,7 @@
 //! What has been promised to whom: the handler writes it down, the world compares it with what
 //! the peers have seen.
 
+use super::callbacks::{Callback, Called};
 use super::kept::Promises;
 use crate::admission::Bans;
 use crate::ring::simulated::{Rng, is_stretch, stretch};
@@ -86,6 +87,45 @@ pub enum Role {
     Uploads,
     /// Lets so many bytes go into one file.
     Upload(u64),
+    /// At the first bytes begins something, and then does something about the connection.
+    Ends(Begins, Then),
+}
+
+/// What a connection has begun when it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begins {
+    Nothing,
+    /// The same, and what it does about the connection comes in `opened`.
+    AtOnce,
+    /// It does not use the bytes.
+    Unused,
+    /// Its output is stuck.
+    Output,
+    /// Pauses, and sets the timer.
+    Pause,
+    /// Sets the timer.
+    Timer,
+    Job,
+    /// Has a file opened.
+    Open,
+    /// Has a file opened and queues so many bytes of it, between other output.
+    Download(&'static str, u64),
+    /// Has a file made, and receives so many bytes.
+    Receive(u64),
+    /// Has a file made, and gives it a name.
+    Publish,
+}
+
+/// What a handler does about a connection then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    Nothing,
+    Close,
+    Shutdown,
+    Finish,
+    Abort,
+    Violation,
+    Panic,
 }
 
 /// What a handler does about the peer's FIN.
@@ -95,6 +135,7 @@ pub enum Farewell {
     ReplyAndClose,
     ReplyAndShutdown,
     CloseLater,
+    Finish,
 }
 
 /// The part a connection plays.
@@ -137,6 +178,8 @@ pub struct Record {
     pub panicked: bool,
     /// It was reset for a reason that was looked into.
     pub excused: bool,
+    /// Its callbacks.
+    pub called: Called,
     pub closed: Option<Reason>,
 }
 
@@ -208,6 +251,8 @@ pub struct Book {
     /// What callbacks found wrong: a panic there would only end a connection.
     pub failures: Vec<String>,
     pub panics: u64,
+    /// Connects that came to nothing.
+    pub connects_failed: u64,
     /// Callbacks altogether.
     pub callbacks: u64,
 }
@@ -238,9 +283,18 @@ impl Book {
             cut: false,
             panicked: false,
             excused: false,
+            called: Called::default(),
             closed: None,
         });
-        self.records.len() - 1
+        let record = self.records.len() - 1;
+        self.note_call(record, Callback::Opened);
+        record
+    }
+
+    /// A callback of a record's connection.
+    pub fn note_call(&mut self, record: usize, callback: Callback) {
+        let wrong = self.records[record].note_call(callback);
+        self.failures.extend(wrong);
     }
 
     /// Those opened last by a shard, from number `first` on, are not banned.

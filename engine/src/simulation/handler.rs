@@ -1,7 +1,8 @@
 //! The application of a simulation: every connection plays the part its peer's address was given.
 
 use super::actor::{Actor, Talk};
-use super::book::{Farewell, Role, key_of};
+use super::book::{Begins, Farewell, Role, key_of};
+use super::callbacks::Callback;
 use super::uploads::Upload;
 use crate::ring::simulated::{Rng, is_stretch};
 use crate::{
@@ -53,7 +54,6 @@ impl Handler for Actor {
             jobs: Vec::new(),
             finishes: false,
             upload: Upload::default(),
-            drains: false,
             quiet_until: Duration::ZERO,
         };
         if part.reads_on {
@@ -67,6 +67,7 @@ impl Handler for Actor {
             Role::PanicsAtEnds if talk.rng.below(2) == 0 => self.panic(record),
             Role::PanicsAtEnds => talk.panics_at_end = true,
             Role::Metered(_) => self.meter(&mut talk, connection),
+            Role::Ends(Begins::AtOnce, then) => self.go_to_end(&mut talk, connection, then),
             _ => self.lecture(&mut talk, connection),
         }
         talk
@@ -78,7 +79,7 @@ impl Handler for Actor {
         connection: &mut Connection<'_>,
         bytes: &[u8],
     ) -> usize {
-        self.note(talk, connection);
+        self.note(talk, connection, Callback::Received);
         if !is_stretch(talk.key, talk.used, bytes) {
             self.fail(talk.id, "bytes are not what the peer sent");
         }
@@ -100,6 +101,7 @@ impl Handler for Actor {
         (talk.needed, talk.resumed) = (0, false);
         match talk.part.role {
             Role::Deaf => return 0,
+            Role::Ends(begins, _) => return self.begin(talk, connection, begins, length),
             Role::Echo => {
                 let part = if talk.rng.below(4) == 0 { talk.rng.up_to(length) } else { length };
                 self.echo(talk, connection, part);
@@ -162,19 +164,17 @@ impl Handler for Actor {
         match talk.part.role {
             Role::CloseAfter(after) if talk.used >= after => self.close(talk, connection),
             Role::ShutdownAfter(after) if talk.used >= after => {
-                connection.shutdown();
+                self.shut(talk, connection);
                 if talk.rng.below(2) == 0 {
                     self.pause(talk, connection);
                     connection.set_timer(Some(Duration::from_millis(1 + talk.rng.below(8))));
                 }
             }
             Role::AbortAfter(after) if talk.used >= after => {
-                self.book.borrow_mut().records[talk.record].cut = true;
-                connection.abort();
+                self.abort(talk, connection);
             }
             Role::ProtocolAfter(after) if talk.used >= after => {
-                self.book.borrow_mut().records[talk.record].closing = true;
-                connection.protocol_error();
+                self.violate(talk, connection);
             }
             Role::FinishAfter(after) if talk.used >= after => {
                 let quiet = Duration::from_millis(talk.rng.pick(&[0, 5, 200]));
@@ -188,18 +188,17 @@ impl Handler for Actor {
     }
 
     fn half_closed(&mut self, talk: &mut Talk, connection: &mut Connection<'_>) {
-        self.note(talk, connection);
+        self.note(talk, connection, Callback::HalfClosed);
         let mut book = self.book.borrow_mut();
         let unread = book.records[talk.record].shown > talk.used;
         if talk.paused || (talk.resumed && unread) || talk.upload.coming.is_some() {
             book.failures.push(format!("{:?}: half_closed before the bytes it waits for", talk.id));
         }
-        if std::mem::replace(&mut book.records[talk.record].fin_shown, true) {
-            book.failures.push(format!("{:?}: half_closed twice", talk.id));
-        }
+        book.records[talk.record].fin_shown = true;
         drop(book);
         let reply = talk.rng.up_to(talk.part.reply_bytes_max.max(1));
-        if !talk.jobs.is_empty() && talk.rng.below(4) > 0 {
+        let waits = !talk.jobs.is_empty() && talk.rng.below(4) > 0;
+        if waits || talk.part.farewell == Farewell::Finish {
             talk.finishes = true;
             return connection.finish(Duration::ZERO);
         }
@@ -211,17 +210,18 @@ impl Handler for Actor {
             }
             Farewell::ReplyAndShutdown => {
                 let _ = self.say_own(talk, connection, reply);
-                connection.shutdown();
+                self.shut(talk, connection);
             }
             Farewell::CloseLater => {
                 talk.closes_later = true;
                 connection.set_timer(Some(Duration::from_millis(1 + talk.rng.below(40))));
             }
+            Farewell::Finish => unreachable!("seen to before"),
         }
     }
 
     fn writable(&mut self, talk: &mut Talk, connection: &mut Connection<'_>) {
-        self.note(talk, connection);
+        self.note(talk, connection, Callback::Writable);
         self.lecture(talk, connection);
         self.meter(talk, connection);
     }
@@ -232,11 +232,14 @@ impl Handler for Actor {
         connection: &mut Connection<'_>,
         result: io::Result<OpenFile>,
     ) {
-        self.note(talk, connection);
+        self.note(talk, connection, Callback::FileOpened);
         if !std::mem::replace(&mut talk.opening, false) {
             self.fail(talk.id, "file_opened without open_file");
         }
         self.resume(talk, connection);
+        if let Role::Ends(begins, then) = talk.part.role {
+            return self.download(talk, connection, begins, then, result);
+        }
         match result {
             Ok(file) if talk.rng.below(10) > 0 => self.answer_with(talk, connection, file),
             // Dropped, or not opened.
@@ -251,7 +254,10 @@ impl Handler for Actor {
         connection: &mut Connection<'_>,
         result: io::Result<NewFile>,
     ) {
-        self.note(talk, connection);
+        self.note(talk, connection, Callback::FileCreated);
+        if let Role::Ends(begins, then) = talk.part.role {
+            return self.upload(talk, connection, begins, then, result);
+        }
         self.hear_of_new_file(talk, connection, result);
     }
 
@@ -261,7 +267,7 @@ impl Handler for Actor {
         connection: &mut Connection<'_>,
         result: Result<NewFile, ReceiveFailed>,
     ) {
-        self.note(talk, connection);
+        self.note(talk, connection, Callback::FileReceived);
         self.hear_of_file(talk, connection, result);
     }
 
@@ -271,28 +277,25 @@ impl Handler for Actor {
         connection: &mut Connection<'_>,
         result: io::Result<()>,
     ) {
-        self.note(talk, connection);
+        self.note(talk, connection, Callback::FilePublished);
         self.hear_of_name(talk, result);
     }
 
     fn file_sent(&mut self, talk: &mut Talk, connection: &mut Connection<'_>) {
-        self.note(talk, connection);
+        self.note(talk, connection, Callback::FileSent);
         self.book.borrow_mut().records[talk.record].files_owed -= 1;
-        if talk.rng.below(4) == 0 {
+        if talk.rng.below(4) == 0 && !matches!(talk.part.role, Role::Ends(..)) {
             let _ = self.say_own(talk, connection, 1);
         }
     }
 
     fn job_done(&mut self, talk: &mut Talk, connection: &mut Connection<'_>, job: JobDone) {
-        self.note(talk, connection);
-        if self.book.borrow().records[talk.record].closing {
-            self.fail(talk.id, "is told of a job after `close`");
-        }
+        self.note(talk, connection, Callback::JobDone);
         self.hear_of_job(talk, connection, job);
     }
 
     fn timer(&mut self, talk: &mut Talk, connection: &mut Connection<'_>) {
-        self.note(talk, connection);
+        self.note(talk, connection, Callback::Timer);
         if talk.closes_later {
             self.close(talk, connection);
         } else {
@@ -300,20 +303,18 @@ impl Handler for Actor {
         }
     }
 
-    fn expired(&mut self, talk: &mut Talk, connection: &mut Connection<'_>, _: Deadline) {
-        self.note(talk, connection);
+    fn expired(&mut self, talk: &mut Talk, connection: &mut Connection<'_>, deadline: Deadline) {
+        self.note(talk, connection, Callback::Expired(deadline));
         if talk.rng.below(2) == 0 {
             let _ = self.say_own(talk, connection, 20);
         }
     }
 
     fn draining(&mut self, talk: &mut Talk, connection: &mut Connection<'_>) {
-        self.note(talk, connection);
-        if std::mem::replace(&mut talk.drains, true) {
-            self.fail(talk.id, "is told twice of a drain");
-        }
+        self.note(talk, connection, Callback::Draining);
         match talk.rng.below(4) {
             _ if talk.part.stubborn => {}
+            _ if matches!(talk.part.role, Role::Ends(..)) => connection.finish(Duration::ZERO),
             0 => {
                 let _ = self.say_own(talk, connection, 5);
                 self.close(talk, connection);
@@ -341,11 +342,15 @@ impl Handler for Actor {
             book.failures.push(format!("{id:?}: {held} permits held in `closed`, {all} slots"));
         }
         book.callbacks += 1;
+        let wrong = book.record(id).expect("it was opened").note_call(Callback::Closed);
+        book.failures.extend(wrong);
         let record = book.record(id).expect("it was opened");
-        let (twice, closing) = (record.closed.replace(reason).is_some(), record.closing);
-        let opening = record.part.role == Role::PanicsAtEnds && record.panicked;
-        if twice || talk.as_ref().map_or(!opening, |talk| talk.id != id) {
-            book.failures.push(format!("{id:?}: closed twice, or with another state"));
+        let closing = record.closing;
+        record.closed = Some(reason);
+        let at_once = matches!(record.part.role, Role::Ends(Begins::AtOnce, _));
+        let opening = (record.part.role == Role::PanicsAtEnds || at_once) && record.panicked;
+        if talk.as_ref().map_or(!opening, |talk| talk.id != id) {
+            book.failures.push(format!("{id:?}: closed with another state"));
         }
         if let Some(talk) = &talk {
             let finished = matches!(talk.part.role, Role::FinishAfter(_)) && !closing;
@@ -374,6 +379,7 @@ impl Handler for Actor {
     }
 
     fn connect_failed(&mut self, shard: &mut Local<'_>, tag: u64, error: io::Error) {
+        self.book.borrow_mut().connects_failed += 1;
         self.hear_of_failure(shard, tag, &error);
         let mut book = self.book.borrow_mut();
         let again = book.connects_again;

@@ -11,10 +11,12 @@
 
 mod actor;
 mod book;
+mod callbacks;
 mod changes;
 mod check;
 mod delivery;
 mod draw;
+mod endings;
 mod eviction;
 mod handler;
 mod kept;

@@ -16,7 +16,7 @@ const NAMES: [&str; 5] = ["a", "b", "c", "folder", "with/slash"];
 /// The file that a connection is at.
 #[derive(Default)]
 pub struct Upload {
-    creating: bool,
+    pub(super) creating: bool,
     file: Option<NewFile>,
     /// What is in it.
     pieces: Vec<Piece>,
@@ -25,17 +25,17 @@ pub struct Upload {
     whole_bytes: u64,
     /// The range that is on its way, if one is.
     pub coming: Option<u64>,
-    publishing: Option<usize>,
+    pub(super) publishing: Option<usize>,
 }
 
 /// A file that was given a name, or was to be.
 pub struct Published {
-    shard: usize,
-    name: Vec<u8>,
-    pieces: Vec<Piece>,
-    publish: Publish,
+    pub(super) shard: usize,
+    pub(super) name: Vec<u8>,
+    pub(super) pieces: Vec<Piece>,
+    pub(super) publish: Publish,
     /// What was told of it.
-    result: Option<Result<(), i32>>,
+    pub(super) result: Option<Result<(), i32>>,
 }
 
 impl Published {

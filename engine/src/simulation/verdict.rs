@@ -1,7 +1,7 @@
 //! The judgement at the end of a world: everything is back, and everybody has what is owed to
 //! them.
 
-use super::book::{Book, Extent, Farewell, Record, Role};
+use super::book::{Begins, Book, Extent, Farewell, Record, Role, Then};
 use super::check::{GRACEFUL, find_peer};
 use super::lane::Life;
 use super::world::World;
@@ -111,12 +111,18 @@ impl World {
             Reason::LocalClose => {
                 let role = matches!(
                     part.role,
-                    Role::Lecturer(_) | Role::ShutdownAfter(_) | Role::FinishAfter(_)
+                    Role::Lecturer(_)
+                        | Role::ShutdownAfter(_)
+                        | Role::FinishAfter(_)
+                        | Role::Ends(_, Then::Shutdown | Then::Finish)
                 );
                 let farewell = record.fin_shown && part.farewell == Farewell::ReplyAndShutdown;
                 record.closing || role || farewell
             }
-            Reason::Aborted => matches!(part.role, Role::AbortAfter(_)) && record.cut,
+            Reason::Aborted => {
+                let role = matches!(part.role, Role::AbortAfter(_) | Role::Ends(_, Then::Abort));
+                role && record.cut
+            }
             Reason::IdleTimeout => config.idle_timeout.is_some(),
             Reason::Evicted => config.evict_idle,
             Reason::TooSlow => config.evict_idle && config.min_rate > 0 && record.accepted,
@@ -124,13 +130,15 @@ impl World {
             Reason::WriteTimeout => config.write_timeout.is_some(),
             Reason::TransferTimeout => {
                 config.transfer_timeout.is_some()
-                    && matches!(part.role, Role::Files | Role::Uploads)
+                    && matches!(part.role, Role::Files | Role::Uploads | Role::Ends(..))
             }
             Reason::MessageTooLong => record.shown > 0 || matches!(part.role, Role::Whole(_)),
             Reason::OutputTooLong => {
                 config.output_bytes_max < 1 << 20 || self.book.borrow().disconnects
             }
-            Reason::FileTruncated | Reason::FileFailed => part.role == Role::Files,
+            Reason::FileTruncated | Reason::FileFailed => {
+                matches!(part.role, Role::Files | Role::Ends(Begins::Download(..), _))
+            }
             Reason::Kicked => record.cut || self.book.borrow().kicks_all,
             Reason::Drained => self.lanes[record.id.shard()].drain_deadline_us.is_some(),
             Reason::Stopped => {
@@ -138,7 +146,11 @@ impl World {
                 self.is_past_drain(id.shard())
             }
             Reason::HandlerPanicked => record.panicked,
-            Reason::ProtocolError => matches!(part.role, Role::ProtocolAfter(_)) && record.closing,
+            Reason::ProtocolError => {
+                let role = part.role;
+                let role = matches!(role, Role::ProtocolAfter(_) | Role::Ends(_, Then::Violation));
+                role && record.closing
+            }
             Reason::ShardFailed => self.lanes[record.id.shard()].life == Life::Failed,
         };
         assert!(true_reason, "no reason: {record:?}, peer {standing:?}, FIN {sent_fin}");

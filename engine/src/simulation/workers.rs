@@ -26,16 +26,22 @@ pub struct Shift {
     taken: Vec<Queued>,
     /// Nobody dawdles any more.
     pub hurries: bool,
+    /// Nobody works.
+    pub rests: bool,
 }
 
 impl Shift {
     pub fn new(pool: Pool, rng: Rng) -> Self {
-        Self { pool, rng, taken: Vec::new(), hurries: false }
+        Self { pool, rng, taken: Vec::new(), hurries: false, rests: false }
     }
 
     /// What is done between two turns of shards.
     pub fn work(&mut self) {
-        let steps = if self.hurries { 50 } else { self.rng.below(3) };
+        let steps = match self.hurries {
+            _ if self.rests => 0,
+            true => 50,
+            false => self.rng.below(3),
+        };
         (0..steps).for_each(|_| self.step());
     }
 
@@ -150,7 +156,7 @@ impl Actor {
         used
     }
 
-    fn offload_one(
+    pub(super) fn offload_one(
         &self,
         talk: &mut Talk,
         connection: &mut Connection<'_>,

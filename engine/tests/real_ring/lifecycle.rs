@@ -5,11 +5,12 @@ use crate::common::{
     stream_byte, wait_until,
 };
 use ringwright::{
-    AtCapacity, Audience, Config, Connection, Engine, Error, Handler, Local, Origin, Probe, Reason,
-    SlowReaders,
+    AtCapacity, Audience, Config, Connection, ConnectionId, Engine, Error, Handler, Local, Origin,
+    Probe, Reason, Room, SlowReaders,
 };
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 #[test]
@@ -71,6 +72,56 @@ fn shutdown_sends_fin_after_the_last_byte_and_still_receives() {
     drop(client);
     assert_eq!(server.next_end(), Reason::PeerFin);
     server.finish();
+}
+
+/// Notes its callbacks. Its FIN answers the first bytes.
+struct ShutsFirst(mpsc::Sender<&'static str>);
+
+impl Handler for ShutsFirst {
+    type State = ();
+
+    fn opened(&mut self, _: &mut Connection<'_>, _: Origin) {
+        self.0.send("opened").unwrap();
+    }
+
+    fn received(&mut self, (): &mut (), connection: &mut Connection<'_>, bytes: &[u8]) -> usize {
+        self.0.send("received").unwrap();
+        connection.shutdown();
+        bytes.len()
+    }
+
+    fn half_closed(&mut self, (): &mut (), connection: &mut Connection<'_>) {
+        self.0.send("half_closed").unwrap();
+        assert_eq!(connection.send(b"late"), Room::Closed);
+    }
+
+    fn closed(&mut self, _: Option<()>, _: &mut Local<'_>, _: ConnectionId, reason: Reason) {
+        assert_eq!(reason, Reason::PeerFin);
+        self.0.send("closed").unwrap();
+    }
+}
+
+#[test]
+fn a_fin_that_answers_ours_is_reported() {
+    let config = Config {
+        listeners: vec!["127.0.0.1:0".parse().unwrap()],
+        shards: Some(1),
+        pin: false,
+        ..Config::default()
+    };
+    let (sender, callbacks) = mpsc::channel();
+    let engine = start(config, move |_| ShutsFirst(sender.clone()));
+    let mut client = TcpStream::connect(engine.addresses()[0]).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.write_all(b"first").unwrap();
+    assert_eq!(client.read(&mut [0; 10]).unwrap(), 0, "its FIN comes first");
+    client.write_all(b"second").unwrap();
+    drop(client);
+    let called: Vec<_> =
+        std::iter::repeat_with(|| callbacks.recv_timeout(PATIENCE).unwrap()).take(5).collect();
+    assert_eq!(called, ["opened", "received", "received", "half_closed", "closed"]);
+    engine.remote().drain(Duration::ZERO);
+    assert!(engine.join().unwrap().balanced());
 }
 
 #[test]

@@ -1,0 +1,98 @@
+//! The order in which a connection's callbacks may come.
+
+use super::book::Record;
+use crate::Deadline;
+
+/// A callback of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Callback {
+    Opened,
+    Received,
+    Writable,
+    FileOpened,
+    FileCreated,
+    FileSent,
+    FileReceived,
+    FilePublished,
+    JobDone,
+    Timer,
+    HalfClosed,
+    Draining,
+    Expired(Deadline),
+    Closed,
+}
+
+impl Callback {
+    /// Its name in the trait.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Opened => "opened",
+            Self::Received => "received",
+            Self::Writable => "writable",
+            Self::FileOpened => "file_opened",
+            Self::FileCreated => "file_created",
+            Self::FileSent => "file_sent",
+            Self::FileReceived => "file_received",
+            Self::FilePublished => "file_published",
+            Self::JobDone => "job_done",
+            Self::Timer => "timer",
+            Self::HalfClosed => "half_closed",
+            Self::Draining => "draining",
+            Self::Expired(_) => "expired",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+/// The callbacks of a connection so far. One that comes several times in a row is listed once.
+#[derive(Debug, Default)]
+pub struct Called {
+    pub list: Vec<Callback>,
+    /// The handler called `shutdown`.
+    pub shut: bool,
+    /// The handler called `close` or `protocol_error`, or a deadline has passed.
+    pub closing: bool,
+    /// The handler called `abort` or panicked, it was kicked, or a stalled output is too late.
+    pub over: bool,
+}
+
+impl Called {
+    fn has(&self, callback: Callback) -> bool {
+        self.list.contains(&callback)
+    }
+
+    /// Why this callback may not come now (the rules in the documentation of `Handler`).
+    fn objection(&self, next: Callback) -> Option<&'static str> {
+        let first = self.list.is_empty();
+        match next {
+            _ if first != (next == Callback::Opened) => Some("opened is not the first and only"),
+            _ if self.has(Callback::Closed) => Some("it was closed before"),
+            Callback::Closed => None,
+            _ if self.over => Some("only closed may follow an abort"),
+            Callback::HalfClosed | Callback::Draining if self.has(next) => Some("it came before"),
+            Callback::FileSent | Callback::Draining => None,
+            Callback::Expired(Deadline::Write | Deadline::Transfer) => None,
+            _ if self.closing => Some("it may not follow a close"),
+            Callback::Writable if self.shut => Some("it may not follow shutdown"),
+            _ => None,
+        }
+    }
+}
+
+impl Record {
+    /// Notes a callback. Returns what is wrong with it.
+    pub fn note_call(&mut self, callback: Callback) -> Option<String> {
+        let called = &mut self.called;
+        called.closing |= self.closing;
+        let wrong = called.objection(callback);
+        if called.list.last() != Some(&callback) {
+            called.list.push(callback);
+        }
+        match callback {
+            Callback::Expired(Deadline::Write | Deadline::Transfer) => called.over = true,
+            Callback::Expired(_) => called.closing = true,
+            _ => {}
+        }
+        wrong.map(|wrong| format!("{:?}: {}: {wrong}: {:?}", self.id, callback.name(), called.list))
+    }
+}
