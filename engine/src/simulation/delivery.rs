@@ -1,6 +1,7 @@
 //! Deadlines and endings go by what the peer has acknowledged.
 
-use super::book::{Farewell, Role};
+use super::book::{Begins, Farewell, Role, Then};
+use super::callbacks::Callback;
 use super::scenarios::{config, end, go_on, part, world_of};
 use super::world::World;
 use super::{run::be_quiet, run_until};
@@ -148,6 +149,33 @@ fn what_came_during_a_pause_precedes_the_deadlines() {
         world.ring().faults = Faults::none();
         let late = world.ledger().sum.closed_by[Reason::ReceiveTimeout as usize];
         assert_eq!(late, 0, "seed {seed}");
+        end(&mut world);
+    }
+}
+
+/// The same holds for the application's timer: a handler takes it for a deadline of the peer's.
+#[test]
+fn what_came_during_a_pause_precedes_the_timer() {
+    for seed in 0..20 {
+        let mut world = world(seed, config());
+        let timer = part(Role::Ends(Begins::Timer, Then::Nothing), Farewell::Close);
+        let peer = world.add_peer(Plan::plain(), timer, 10);
+        let shown = |world: &mut World| world.book.borrow().records.first().map(|it| it.shown);
+        let fired = |world: &mut World| {
+            world.book.borrow().records[0].called.list.contains(&Callback::Timer)
+        };
+        run_until(&mut world, Duration::from_secs(2), "the timer", |world| shown(world) > Some(0));
+        // The first looks into the ring bring nothing.
+        world.ring().faults = Faults { delay: 1000, ..Faults::none() };
+        world.sends((0, peer), 10);
+        world.ring().pass(Duration::from_secs(3));
+        for _ in 0..3 {
+            world.turn();
+            assert!(!fired(&mut world), "seed {seed}: before {:?} bytes", shown(&mut world));
+        }
+        world.ring().faults = Faults::none();
+        run_until(&mut world, Duration::from_secs(1), "the timer", fired);
+        assert_eq!(shown(&mut world), Some(20), "seed {seed}");
         end(&mut world);
     }
 }
