@@ -309,6 +309,19 @@ fn a_stale_round_is_started_again() {
     });
 }
 
+/// A client was rejected for a later round in vain although its own round had made room.
+#[test]
+fn a_later_round_in_vain_says_nothing_about_an_earlier_one() {
+    loom::model(|| {
+        let evictions = Evictions::new(1);
+        assert_eq!(evictions.ask(None), (1, true));
+        assert_eq!(evictions.answer(0, 1, Some(9)), Some(Verdict::Ends(0)));
+        assert_eq!(evictions.ask(None), (2, true));
+        assert_eq!(evictions.answer(0, 2, None), Some(Verdict::Nobody));
+        assert!(evictions.was_in_vain(2) && !evictions.was_in_vain(1));
+    });
+}
+
 /// Places of a queue; whoever has no place waits until it is woken.
 #[test]
 fn who_found_no_place_in_the_queue_is_woken_when_there_is_one() {

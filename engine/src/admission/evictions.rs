@@ -120,9 +120,10 @@ impl Evictions {
         chosen.load(Ordering::Relaxed) && chosen.swap(false, Ordering::AcqRel)
     }
 
-    /// Returns whether a round has found nobody.
+    /// Returns whether this round is the last that found nobody. A later one in vain says nothing
+    /// about it: the permit that this round made may still be on its way.
     pub fn was_in_vain(&self, round: u64) -> bool {
-        self.in_vain.load(Ordering::Acquire) >= round
+        self.in_vain.load(Ordering::Acquire) == round
     }
 
     /// A shard answers no more.

@@ -103,3 +103,27 @@ fn a_crowd_is_let_in_one_after_the_other() {
     run_until(&mut world, Duration::from_secs(20), "the crowd", served);
     end(&mut world);
 }
+
+/// Two clients ask for the room that one idle connection makes. One of them gets it, on whatever
+/// shard: a later round in vain belongs to the other one.
+#[test]
+fn of_two_clients_one_gets_the_room_that_there_is() {
+    for seed in 0..300 {
+        let config = Config { max_connections: 2, ..evicting(AtCapacity::Reject) };
+        let mut world = world_of(seed, config, 3);
+        add_idle(&mut world, 2, 10);
+        let pending = part(Role::Pending(Duration::from_secs(60)), Farewell::Close);
+        world.add_peer_to(2, Plan::plain(), pending, 10);
+        go_on(&mut world, Duration::from_millis(2_500));
+        // The shards' clocks differ, and the clients are to come at the same time.
+        let now_us = world.now_us();
+        for shard in [0, 1] {
+            let ahead_us = world.lanes[shard].now_us();
+            let start_after_us = now_us + 100_000 + seed % 20 * 100 * shard as u64 - ahead_us;
+            world.add_peer_to(shard, Plan { start_after_us, ..Plan::plain() }, pending, 10);
+        }
+        go_on(&mut world, Duration::from_secs(4));
+        end(&mut world);
+        assert_eq!((evicted(&world), world.ledger().sum.rejected), (1, 1), "seed {seed}");
+    }
+}
