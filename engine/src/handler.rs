@@ -140,6 +140,7 @@ pub enum Deadline {
 /// | `write_timeout` after `close` | `opened received expired closed` | `LocalClose` |
 /// | `transfer_timeout` | `opened received file_opened expired closed` | `TransferTimeout` |
 /// | evicted (`evict_idle`) | `opened received closed` | `Evicted` |
+/// | slow (`min_rate`) | `opened received closed` | `TooSlow` |
 /// | a message longer than `message_bytes_max` | `opened received closed` | `MessageTooLong` |
 /// | output beyond `output_bytes_max` | `opened received closed` | `OutputTooLong` |
 /// | a file shorter than announced | `opened received file_opened closed` | `FileTruncated` |

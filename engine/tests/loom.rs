@@ -315,7 +315,7 @@ fn a_later_round_in_vain_says_nothing_about_an_earlier_one() {
     loom::model(|| {
         let evictions = Evictions::new(1);
         assert_eq!(evictions.ask(None), (1, true));
-        assert_eq!(evictions.answer(0, 1, Some(9)), Some(Verdict::Ends(0)));
+        assert_eq!(evictions.answer(0, 1, Some(Candidate::Idle(9))), Some(Verdict::Ends(0)));
         assert_eq!(evictions.ask(None), (2, true));
         assert_eq!(evictions.answer(0, 2, None), Some(Verdict::Nobody));
         assert!(evictions.was_in_vain(2) && !evictions.was_in_vain(1));

@@ -303,6 +303,14 @@ mod tests {
                     world.add_peer(plan, part(Role::Echo, Farewell::Close), 1);
                     go_on(world, Duration::from_secs(4));
                 }),
+            way("slow (`min_rate`)", Output, Then::Nothing)
+                .config(|it| (it.evict_idle, it.min_rate, it.max_connections) = (true, 64, 1))
+                .stalls()
+                .happens(|world| {
+                    let plan = Plan { afterwards: Afterwards::Fin, ..Plan::plain() };
+                    world.add_peer(plan, part(Role::Echo, Farewell::Close), 1);
+                    go_on(world, Duration::from_secs(40));
+                }),
             way("a message longer than `message_bytes_max`", Unused, Then::Nothing)
                 .config(|it| it.message_bytes_max = 500)
                 .bytes(2_000),
