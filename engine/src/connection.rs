@@ -212,10 +212,10 @@ impl<'a> Connection<'a> {
     /// link with ELOOP, and a path with a NUL byte with EINVAL. Other errors are those of
     /// openat2(2).
     ///
-    /// The engine looks the path up first (`O_PATH`), and then opens only a regular file. For
-    /// anything else the result has a status ([`FileStatus::kind`](crate::FileStatus::kind)) and
-    /// cannot be read: opening a FIFO would let its writer go on, and opening a device may have any
-    /// effect.
+    /// The engine looks the path up first (`O_PATH`), unless it did so within the last 250 ms, and
+    /// opens only a regular file. For anything else the result has a status
+    /// ([`FileStatus::kind`](crate::FileStatus::kind)) and cannot be read: opening a FIFO would let
+    /// its writer go on, and opening a device may have any effect.
     ///
     /// # Errors
     /// [`FileRefusal`] if an open or a [`create_file`](Self::create_file) is in progress, or if the

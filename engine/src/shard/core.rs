@@ -9,6 +9,7 @@ use super::jobs::Jobs;
 use super::naming::Naming;
 use super::output::Chunk;
 use super::reconnect::Links;
+use super::regular_paths::RegularPaths;
 use super::slots::{ConnectionId, Fill, NONE, Slots};
 use super::state::{Event, State};
 use super::sweep::Sweeps;
@@ -118,8 +119,10 @@ pub struct OpenRequest {
     /// NUL-terminated; of a file that is to be made without a name, nothing.
     pub path: Vec<u8>,
     pub creates: bool,
-    /// The path was looked up and leads to a regular file, which is to be opened next.
+    /// The path leads to a regular file, now or a moment ago, which is to be opened next.
     pub found: bool,
+    /// Of the directory and the path.
+    pub hash: u64,
     /// It may lead to a file system where opening waits for more than a disk.
     pub waits: bool,
     /// It waits until others of that kind have ended.
@@ -152,6 +155,7 @@ pub struct Core {
     pub files_open: Arc<FilesOpen>,
     /// Those of them that stay open for the next one who asks for them.
     pub file_cache: FileCache,
+    pub regular_paths: RegularPaths,
     pub again: Again,
     /// Files to close on the ring.
     pub files_closing: Vec<Closing>,
@@ -200,6 +204,7 @@ impl Core {
             touched: VecDeque::with_capacity(1024),
             files_open: Arc::default(),
             again: Again::new(config.send_buffer_bytes as usize),
+            regular_paths: RegularPaths::default(),
             file_cache: FileCache::new(config.open_files, milliseconds(config.open_files_valid)),
             files_closing: Vec::new(),
             connects: Connects::default(),
@@ -474,11 +479,13 @@ impl Core {
         let mut memory = self.spare_paths.pop().unwrap_or_default();
         memory.extend_from_slice(path.unwrap_or_default());
         memory.push(0);
+        let hash = path.map_or(0, |path| RegularPaths::hash(directory, path));
         let request = OpenRequest {
             directory: directory.clone(),
             path: memory,
             creates: path.is_none(),
-            found: false,
+            found: path.is_some() && self.regular_paths.contains(hash, self.now_ms),
+            hash,
             waits: directory.waits(),
             queued: false,
             begun_ms: 0,

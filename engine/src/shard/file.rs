@@ -156,6 +156,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
         let Ok(status) = self.ring.file_status(found) else { return false };
         request.found = status.kind == FileKind::Regular;
+        if request.found {
+            self.core.regular_paths.insert(request.hash, self.core.now_ms);
+        }
         if request.found && status.links > 0 {
             self.ring.close_now(found);
         } else if request.found {

@@ -30,6 +30,7 @@ mod publish;
 mod rare;
 mod receive;
 pub(crate) mod reconnect;
+mod regular_paths;
 mod send;
 mod sendfile;
 pub(crate) mod slots;

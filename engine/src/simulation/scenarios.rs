@@ -1,6 +1,6 @@
 //! Bugs that seeds have found, and what no seed can show, each told on its own.
 
-use super::book::{Farewell, Part, Role};
+use super::book::{Begins, Farewell, Part, Role, Then};
 use super::run::be_quiet;
 use super::run_until;
 use super::world::World;
@@ -122,6 +122,21 @@ fn whoever_has_nothing_to_read_does_not_queue_for_a_buffer() {
         end(&mut world);
     }
     assert!(starved > 0, "buffers were never short");
+}
+
+/// Each open of a file took a lookup and an open, and with them a turn more of the loop.
+#[test]
+fn a_path_is_looked_up_once_in_a_while() {
+    let mut world = world(3, config());
+    let download = Role::Ends(Begins::Download("large", 1_000), Then::Close);
+    let peers = [0, 50, 100, 150, 500].map(|after_ms| {
+        let plan = Plan { start_after_us: after_ms * 1_000, ..Plan::plain() };
+        world.add_peer(plan, part(download, Farewell::Close), 10)
+    });
+    let all = |world: &mut World| peers.iter().all(|peer| world.ring().peers[*peer].got_fin);
+    run_until(&mut world, Duration::from_secs(2), "the file for everybody", all);
+    assert_eq!(world.ring().lookups, 2);
+    end(&mut world);
 }
 
 /// An upload that began while buffers were short left a one-shot receive behind, with nothing to

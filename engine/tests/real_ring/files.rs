@@ -316,6 +316,36 @@ fn a_fifo_is_not_opened_for_its_name() {
     server.finish();
 }
 
+/// A lookup is valid for a while. It must not be so for ever.
+#[test]
+fn a_fifo_in_the_place_of_a_file_is_not_opened() {
+    let tree = Tree::new();
+    let path = tree.path().join("name");
+    std::fs::write(&path, b"content").unwrap();
+    let server = tree.serve(|_| {});
+    let mut client = server.connect();
+    client.write_all(b"file name\n").unwrap();
+    let mut answer = [0; 9];
+    client.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"7\ncontent");
+    std::fs::remove_file(&path).unwrap();
+    let name = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+    // SAFETY: a NUL-terminated path.
+    assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o644) }, 0);
+    let of_writer = path.clone();
+    let writer =
+        std::thread::spawn(move || std::fs::OpenOptions::new().write(true).open(of_writer));
+    std::thread::sleep(Duration::from_millis(300));
+    client.write_all(b"file name\n").unwrap();
+    client.read_to_end(&mut Vec::new()).expect("no reset");
+    std::thread::sleep(Duration::from_millis(2));
+    assert!(!writer.is_finished(), "the writer found a reader");
+    drop(std::fs::File::options().read(true).write(true).open(&path).unwrap());
+    drop(writer.join().unwrap());
+    drop(client);
+    server.finish();
+}
+
 /// Queues this many empty files for each line.
 const EMPTY_FILES: u32 = 70_000;
 

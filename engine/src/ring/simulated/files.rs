@@ -229,6 +229,7 @@ impl SimulatedRing {
             Name::Made(made) => self.table.insert(Object::Made(made)).0,
             Name::File(file) => {
                 let path_only = matches!(pending.op, Op::Open { path_only: true, .. });
+                self.lookups += u64::from(path_only);
                 if !path_only && self.files[file].kind != FileKind::Regular {
                     self.broken(format_args!("open of what may be a FIFO or a device"));
                 }

@@ -70,6 +70,8 @@ pub struct SimulatedRing {
     pub made: Vec<Made>,
     /// Who can be connected to; anybody else refuses.
     pub endpoints: Vec<Endpoint>,
+    /// Paths that were looked up (`O_PATH`) and led to something.
+    pub lookups: u64,
     /// Sockets that were closed with unread input, so that their peer got RST.
     pub closes_with_unread: u64,
     /// Sockets that were closed while the peer had not acknowledged all output.
@@ -151,6 +153,7 @@ impl SimulatedRing {
             facts: Vec::new(),
             made: Vec::new(),
             endpoints: Vec::new(),
+            lookups: 0,
             closes_with_unread: 0,
             closes_undelivered: 0,
             file_failures: 0,
