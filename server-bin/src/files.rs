@@ -81,15 +81,17 @@ impl Files {
         let mut asked = Asked { request, head, path: &path, begun };
         if request.framing == Framing::None {
             self.answer(state, connection, asked, refusal);
-        } else if request.expects_continue && refusal.is_some() {
-            // The client may now send the body or not: only an end makes that clear.
-            asked.request.keep_alive = false;
+        } else if refusal.is_some() {
+            // A client that waits for a 100 may now send the body or not: only the end of the
+            // connection makes that clear.
+            asked.request.keep_alive &= !request.expects_continue && !request.expects_more;
+            state.is_answered = true;
             self.answer(state, connection, asked, refusal);
         } else {
             if request.expects_continue && !body_begun {
                 state.full = connection.send(reply::CONTINUE) == Room::Full;
             }
-            state.exchange = Some(self.spares.take(asked, refusal));
+            state.exchange = Some(self.spares.take(asked));
         }
         self.path = path;
     }
@@ -123,7 +125,7 @@ impl Files {
         connection.pause();
         state.opening = true;
         state.paused = true;
-        state.exchange = Some(self.spares.take(asked, None));
+        state.exchange = Some(self.spares.take(asked));
     }
 
     /// A head that does not end is the engine's to time, because its bytes stay unread; a body is
@@ -158,7 +160,7 @@ impl Handler for Files {
                 Event::More => {
                     if state.half_closed {
                         state.close(connection);
-                    } else if state.exchange.is_some() {
+                    } else if !state.incoming.is_between_requests() {
                         self.limit_body_time(state, connection);
                     }
                     break;
@@ -167,9 +169,15 @@ impl Handler for Files {
                     let head = &bytes[read - length..read];
                     self.on_head(state, connection, request, head, read < bytes.len());
                 }
+                Event::Body if state.is_answered => {
+                    state.is_answered = false;
+                    if std::mem::take(&mut state.timer_set) {
+                        connection.set_timer(None);
+                    }
+                }
                 Event::Body => {
                     let exchange = state.exchange.take().expect("a body belongs to a request");
-                    self.answer(state, connection, exchange.asked(), exchange.refusal);
+                    self.answer(state, connection, exchange.asked(), None);
                     self.spares.give_back(exchange);
                 }
                 Event::Refused(status) => {

@@ -136,7 +136,8 @@ impl Visitors {
 
     /// Answers bytes that are not a valid request. Nothing after them is read.
     fn refuse(&mut self, visit: &mut Visit, connection: &mut Connection<'_>, status: Status) {
-        let manner = Manner { is_head: false, persistence: Persistence::Close };
+        let is_head = visit.incoming.is_head();
+        let manner = Manner { is_head, persistence: Persistence::Close };
         self.reply(visit, connection, &Response::text(status, status.text()), manner);
     }
 }

@@ -24,8 +24,6 @@ pub struct Exchange {
     pub(super) request: Request,
     pub(super) head: Vec<u8>,
     pub(super) path: Vec<u8>,
-    /// Decided from the head alone.
-    pub(super) refusal: Option<Status>,
     pub(super) begun: Duration,
 }
 
@@ -44,15 +42,14 @@ pub struct Spares {
 }
 
 impl Spares {
-    /// An exchange for this request, which is refused already or not.
-    pub(super) fn take(&mut self, asked: Asked<'_>, refusal: Option<Status>) -> Box<Exchange> {
+    /// An exchange for this request.
+    pub(super) fn take(&mut self, asked: Asked<'_>) -> Box<Exchange> {
         let Asked { request, head, path, begun } = asked;
         let mut exchange = self.boxes.pop().unwrap_or_else(|| {
-            Box::new(Exchange { request, head: Vec::new(), path: Vec::new(), refusal, begun })
+            Box::new(Exchange { request, head: Vec::new(), path: Vec::new(), begun })
         });
         exchange.request = request;
         exchange.begun = begun;
-        exchange.refusal = refusal;
         exchange.head.clear();
         exchange.head.extend_from_slice(head);
         exchange.path.clear();

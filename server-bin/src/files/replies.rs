@@ -144,15 +144,21 @@ impl Files {
         }
     }
 
+    /// Sends the last reply of a connection, unless the request that cannot be read to its end has
+    /// its reply.
     pub(super) fn send_refusal(
         &mut self,
         state: &mut Conversation,
         connection: &mut Connection<'_>,
         status: Status,
     ) {
+        if state.is_answered {
+            return;
+        }
         self.common.refresh(connection.local().now());
         let lines = self.common.lines();
-        let body = reply::plain(&mut self.scratch, lines, Persistence::Close, status, false);
+        let is_head = state.incoming.is_head();
+        let body = reply::plain(&mut self.scratch, lines, Persistence::Close, status, is_head);
         self.send_head(state, connection);
         let exchange = state.exchange.take();
         let asked = exchange.as_ref().map(|exchange| (&exchange.head[..], exchange.begun));

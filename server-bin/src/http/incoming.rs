@@ -12,6 +12,8 @@ pub struct Incoming {
     reading: Reading,
     /// The empty line that RFC 9112, 2.2 lets a client send before its request was seen.
     blank_seen: bool,
+    /// The request being read, or refused, is a HEAD, as far as its bytes have come.
+    is_head: bool,
 }
 
 #[derive(Debug)]
@@ -68,6 +70,12 @@ impl Incoming {
         matches!(self.reading, Reading::Head(_))
     }
 
+    /// The reply to the request being read has no content, whatever its status (RFC 9110, 9.3.2).
+    #[must_use]
+    pub const fn is_head(&self) -> bool {
+        self.is_head
+    }
+
     fn head(&mut self, bytes: &[u8]) -> (usize, Event) {
         let blank = match bytes {
             [b'\r', b'\n', ..] if !self.blank_seen => 2,
@@ -75,6 +83,7 @@ impl Incoming {
             _ => 0,
         };
         self.blank_seen |= blank > 0;
+        self.is_head = bytes[blank..].starts_with(b"HEAD ");
         let Reading::Head(search) = &mut self.reading else {
             unreachable!("called for a head only")
         };
@@ -85,10 +94,12 @@ impl Incoming {
         match found {
             Ok(None) => (blank, Event::More),
             Ok(Some((request, length))) => {
-                *self = Self::default();
-                if let Some(body) = Body::new(request.framing) {
-                    self.reading = Reading::Body(body);
-                }
+                let body = Body::new(request.framing);
+                *self = Self {
+                    is_head: self.is_head && body.is_some(),
+                    reading: body.map_or_else(Reading::default, Reading::Body),
+                    blank_seen: false,
+                };
                 (blank + length, Event::Head { request, length })
             }
             Err(status) => (blank, Event::Refused(status)),
@@ -120,7 +131,8 @@ mod tests {
                     }
                     Event::Body => story.push(format!("body until {consumed}")),
                     Event::Refused(status) => {
-                        story.push(format!("{status:?}"));
+                        let head = if incoming.is_head() { " without content" } else { "" };
+                        story.push(format!("{status:?}{head}"));
                         return story;
                     }
                 }
@@ -130,7 +142,7 @@ mod tests {
         story
     }
 
-    const SAMPLES: [&[u8]; 9] = [
+    const SAMPLES: [&[u8]; 12] = [
         b"GET /a HTTP/1.1\r\nHost: x\r\n\r\nHEAD /b HTTP/1.0\r\n\r\n",
         b"\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n\r\n\r\nGET /",
         b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhelloGET / HTTP/1.1\r\nHost: y\r\n\r\n",
@@ -140,6 +152,9 @@ mod tests {
         b"GET / HTTP/3.0\r\nHost: x\r\n\r\n",
         b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\nabc",
         b"\r\rGET",
+        b"\r\nHEAD / HTTP/1.1\r\nNo colon\r\n\r\n",
+        b"HEAD / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nx",
+        b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP/1.1\r\n\r\n",
     ];
 
     #[test]
@@ -167,6 +182,9 @@ mod tests {
         assert_eq!(outcomes[6], "VersionNotSupported");
         assert_eq!(outcomes[7], "BadRequest");
         assert_eq!(outcomes[8], "BadRequest");
+        assert_eq!(outcomes[9], "BadRequest without content");
+        assert_eq!(outcomes[10], "BadRequest without content");
+        assert_eq!(outcomes[11], "BadRequest", "the GET after a HEAD");
     }
 
     #[test]

@@ -51,7 +51,7 @@ fn every_status_and_a_clean_end() {
         (request("GET /", " folded\r\n"), 400, false),
         (request("GET /%00", ""), 400, false),
         ("GET /ten.txt HTTP/1.1\r\nHost: x\r\nIncompl".into(), 408, false),
-        (request("POST /", "Content-Length: 9\r\n") + "abc", 408, false),
+        (request("GET /", "Content-Length: 9\r\n") + "abc", 408, false),
         (request("POST /", "Content-Length: 2000000\r\n"), 413, false),
         (request(&format!("GET /{long_target}"), ""), 414, false),
         (request("GET /", &many_fields), 431, false),
@@ -174,6 +174,47 @@ fn head_is_get_without_a_body() {
 }
 
 #[test]
+fn a_reply_to_head_has_no_content_whatever_the_status() {
+    let tree = tree();
+    let server = Server::http(tree.path(), &["--shards", "1", "--request-timeout", "300ms"]);
+    let head = |target: &str, fields: &str| {
+        format!("HEAD {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{fields}\r\n")
+    };
+    let chunked = "Transfer-Encoding: chunked\r\n";
+    for (request, status) in [
+        (head("/ten.txt", ""), 200),
+        (head("/ten.txt", "Range: bytes=0-1\r\n"), 200),
+        (head("/sub", ""), 301),
+        (head("/ten.txt", "If-None-Match: *\r\n"), 304),
+        ("HEAD / HTTP/1.1\r\n\r\n".into(), 400),
+        ("HEAD / HTTP/1.1\nHost: x\n\n".into(), 400),
+        ("HEAD /\r\n\r\n".into(), 400),
+        ("\r\nHEAD / HTTP/1.1\r\nNo colon\r\n\r\n".into(), 400),
+        (head("/%00", ""), 400),
+        (head("/", chunked) + "x", 400),
+        (head("/nothing", ""), 404),
+        (head("/.hidden", ""), 404),
+        ("HEAD / HTTP/1.1\r\nHost: x\r\nIncompl".into(), 408),
+        (head("/", chunked) + "3\r\na", 408),
+        (head("/ten.txt", "If-Match: \"x\"\r\n"), 412),
+        (head("/", "Content-Length: 2000000\r\n"), 413),
+        (head("/", chunked) + "fffffff\r\n", 413),
+        (head(&"/a".repeat(5_000), ""), 414),
+        (head("/", "Expect: wonders\r\n"), 417),
+        (head("/", &format!("A: {}\r\n", "b".repeat(17_000))), 431),
+        (head("/", "Transfer-Encoding: gzip, chunked\r\n"), 501),
+        ("HEAD / HTTP/2.0\r\nHost: x\r\n\r\n".into(), 505),
+    ] {
+        let mut client = server.client();
+        client.send(&request);
+        assert_eq!(client.reply(true).status, status, "{:?}", &request[..request.len().min(100)]);
+        // Not a byte follows the head of the reply.
+        client.is_at_its_end();
+    }
+    server.stop().cleanly();
+}
+
+#[test]
 fn pipelined_requests_are_answered_in_order() {
     let tree = tree();
     for number in 0..50 {
@@ -261,11 +302,64 @@ fn a_body_announced_is_asked_for() {
     assert_eq!(client.ask(&format!("GET /ten.txt {expecting}")).status, 100);
     client.send("abc");
     assert_eq!(client.reply(false).body, b"0123456789");
-    // What will be refused anyway is refused at once.
+    // A refusal does not ask for the body. The client may send it or not, so the connection ends.
     let reply = client.ask(&format!("PUT /ten.txt {expecting}"));
     assert_eq!((reply.status, reply.field("connection")), (405, "close"));
     client.is_at_its_end();
     drop(client);
+    server.stop().cleanly();
+}
+
+#[test]
+fn a_refusal_does_not_wait_for_the_body() {
+    let tree = tree();
+    let server = Server::http(tree.path(), &["--shards", "1", "--request-timeout", "1s"]);
+    let chunked = "Transfer-Encoding: chunked\r\n";
+    // Request line, fields, status, the body for a second write.
+    let cases = [
+        ("POST /ten.txt", "Content-Length: 3\r\n", 405, "abc"),
+        ("POST /ten.txt", chunked, 405, "1\r\na\r\n0\r\n\r\n"),
+        ("BREW /pot", "Content-Length: 3\r\n", 501, "abc"),
+        ("GET /.hidden", "Content-Length: 3\r\n", 404, "abc"),
+        ("HEAD /.hidden", chunked, 404, "0\r\n\r\n"),
+    ];
+    let mut client = server.client();
+    for (line, fields, status, body) in cases {
+        let request = format!("{line} HTTP/1.1\r\nHost: x\r\n{fields}\r\n");
+        assert_eq!(client.ask(&request).status, status, "{line}");
+        client.send(body);
+        // The connection goes on behind the body.
+        assert_eq!(client.ask("GET /ten.txt HTTP/1.1\r\nHost: x\r\n\r\n").body, b"0123456789");
+        // The body together with its head and the next request makes no difference.
+        client.send(format!("{request}{body}GET /ten.txt HTTP/1.1\r\nHost: x\r\n\r\n"));
+        assert_eq!(client.reply(line.starts_with("HEAD")).status, status, "{line}");
+        assert_eq!(client.reply(false).body, b"0123456789", "after {line}");
+    }
+    // A request has one reply: a body that is malformed, too large or late gets no second one.
+    for body in ["x\r\n", "fffffff\r\n", "3\r\na"] {
+        let mut client = server.client();
+        let request = format!("POST / HTTP/1.1\r\nHost: x\r\n{chunked}\r\n");
+        assert_eq!(client.ask(&request).status, 405);
+        client.send(body);
+        client.is_at_its_end();
+    }
+    drop(client);
+    server.stop().cleanly();
+}
+
+#[test]
+fn a_body_above_the_limit_is_refused_whatever_the_method() {
+    let tree = tree();
+    let server = Server::http(tree.path(), &["--shards", "1"]);
+    for method in ["GET", "HEAD", "OPTIONS", "POST", "PUT", "DELETE", "TRACE", "BREW"] {
+        for more in ["", "Expect: 100-continue\r\n", "Expect: wonders\r\n"] {
+            let fields = format!("Host: x\r\nContent-Length: 1048577\r\n{more}");
+            let mut client = server.client();
+            let reply = client.ask(&format!("{method} / HTTP/1.1\r\n{fields}\r\n"));
+            assert_eq!(reply.status, 413, "{method} {more}");
+            client.is_at_its_end();
+        }
+    }
     server.stop().cleanly();
 }
 
@@ -285,7 +379,7 @@ fn neither_trickling_nor_silence_holds_a_connection() {
     let server = Server::http(tree.path(), &timeouts);
     // A head, and a body, a byte at a time.
     for start in
-        ["GET / HTTP/1.1\r\nHost: ", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n\r\n"]
+        ["GET / HTTP/1.1\r\nHost: ", "GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n\r\n"]
     {
         let mut client = server.client();
         client.send(start);
