@@ -83,7 +83,8 @@ impl<'a> Target<'a> {
                 let (scheme, rest) = target.split_at_checked(7).ok_or_else(bad)?;
                 let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?'));
                 let (authority, rest) = rest.split_at(end.unwrap_or(rest.len()));
-                if !scheme.eq_ignore_ascii_case(b"http://") || !fields::is_host(authority) {
+                let is_host = !authority.starts_with(b":") && fields::is_host(authority);
+                if !scheme.eq_ignore_ascii_case(b"http://") || !is_host {
                     return Err(bad());
                 }
                 (Some(authority), rest)

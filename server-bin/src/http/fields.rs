@@ -1,6 +1,8 @@
 //! Header fields: their values in a head already found valid, and the grammar of the few that
 //! decide where a request ends.
 
+use std::net::Ipv6Addr;
+
 /// The values of every field of that name (lower case or not) in a valid head, in order, without
 /// the white space around them.
 pub fn values<'a>(head: &'a [u8], name: &'a str) -> impl Iterator<Item = &'a [u8]> {
@@ -42,14 +44,68 @@ pub fn decimal(value: &[u8]) -> Option<u64> {
     })
 }
 
-/// Whether a Host value could be `uri-host [ ":" port ]` (RFC 9110, 7.2). Empty is legal.
+/// Whether the value is `uri-host [ ":" port ]` (RFC 9110, 7.2). An empty host is legal in a Host
+/// field, but not in an `http` URI.
 #[must_use]
 pub fn is_host(value: &[u8]) -> bool {
-    value.iter().all(|&byte| {
-        byte.is_ascii_alphanumeric()
-            || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'%' | b':' | b'[' | b']')
-            || matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b';' | b'=')
-    })
+    let port = if value.first() == Some(&b'[') {
+        let Some(end) = memchr::memchr(b']', value) else { return false };
+        if !is_ip_literal(&value[1..end]) {
+            return false;
+        }
+        &value[end + 1..]
+    } else {
+        let end = memchr::memchr(b':', value).unwrap_or(value.len());
+        if !is_registered_name(&value[..end]) {
+            return false;
+        }
+        &value[end..]
+    };
+    match port {
+        [] => true,
+        [b':', digits @ ..] => digits.iter().all(u8::is_ascii_digit),
+        _ => false,
+    }
+}
+
+/// The inside of the brackets of an `IP-literal` (RFC 3986, 3.2.2).
+fn is_ip_literal(text: &[u8]) -> bool {
+    let [b'v' | b'V', future @ ..] = text else {
+        return str::from_utf8(text).is_ok_and(|text| text.parse::<Ipv6Addr>().is_ok());
+    };
+    let Some(dot) = memchr::memchr(b'.', future) else { return false };
+    let (version, address) = (&future[..dot], &future[dot + 1..]);
+    !version.is_empty()
+        && version.iter().all(u8::is_ascii_hexdigit)
+        && !address.is_empty()
+        && address.iter().all(|&byte| byte == b':' || is_name_byte(byte))
+}
+
+/// `reg-name` (RFC 3986, 3.2.2), which includes every IPv4 address.
+fn is_registered_name(text: &[u8]) -> bool {
+    let mut rest = text;
+    loop {
+        rest = match rest {
+            [] => return true,
+            [b'%', high, low, after @ ..]
+                if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
+            {
+                after
+            }
+            [byte, after @ ..] if is_name_byte(*byte) => after,
+            _ => return false,
+        };
+    }
+}
+
+/// `unreserved` or `sub-delims` (RFC 3986, 2.2 and 2.3).
+const fn is_name_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(byte, b'-' | b'.' | b'_' | b'~')
+        || matches!(
+            byte,
+            b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'='
+        )
 }
 
 #[cfg(test)]
@@ -70,18 +126,86 @@ mod tests {
     }
 
     #[test]
-    fn lists_numbers_hosts() {
+    fn lists_and_numbers() {
         assert_eq!(elements(b" a ,, b,").collect::<Vec<_>>(), [b"a", b"b"]);
         assert_eq!(decimal(b"0120"), Some(120));
         assert_eq!(decimal(b"99999999999999999999999"), Some(u64::MAX));
         for bad in [&b""[..], b"+1", b"-1", b"1 ", b"0x1", b"1,1", b"\xc2\xb2"] {
             assert_eq!(decimal(bad), None, "{bad:?}");
         }
-        for good in [&b""[..], b"localhost", b"[::1]:8080", b"a.example:80"] {
-            assert!(is_host(good), "{good:?}");
+    }
+
+    #[test]
+    fn hosts() {
+        for good in [
+            "",
+            "localhost",
+            "a.example:80",
+            "a:",
+            ":80",
+            "a_b~c-d.e",
+            "a%C3%a9",
+            "%41",
+            "a,b",
+            "!$&'()*+,;=",
+            "127.0.0.1:65536",
+            "256.1.1.1",
+            "[::1]",
+            "[::1]:8080",
+            "[::]:",
+            "[2001:DB8::a:1]",
+            "[1:2:3:4:5:6:7:8]",
+            "[1:2:3:4:5:6:7::]",
+            "[::ffff:1.2.3.4]",
+            "[v1.a]",
+            "[VfF.a:b,c~]:1",
+        ] {
+            assert!(is_host(good.as_bytes()), "{good:?}");
         }
-        for bad in [&b"a b"[..], b"a/b", b"u@h", b"a,b", b"a?b", b"a\\b", b"\x80"] {
-            assert!(!is_host(bad), "{bad:?}");
+        for bad in [
+            "a b",
+            "a/b",
+            "u@h",
+            "a?b",
+            "a#b",
+            "a\\b",
+            "a\"b",
+            "é",
+            "a:b:c",
+            "a:b",
+            "a:1:2",
+            "a:+1",
+            "::1",
+            "a%",
+            "a%z",
+            "a%zz",
+            "a%4",
+            "a[",
+            "a]",
+            "[",
+            "[]",
+            "[]:1",
+            "[::1",
+            "[::1]a",
+            "[::1]]",
+            "[::1]:a",
+            "[[::1]]",
+            "[1.2.3.4]",
+            "[a.example]",
+            "[:::1]",
+            "[1:2:3:4:5:6:7]",
+            "[1:2:3:4:5:6:7:8:9]",
+            "[::12345]",
+            "[::ffff:1.2.3.256]",
+            "[fe80::1%25eth0]",
+            "[fe80::1%eth0]",
+            "[v.a]",
+            "[v1.]",
+            "[v1a]",
+            "[vg.a]",
+            "[v1.a b]",
+        ] {
+            assert!(!is_host(bad.as_bytes()), "{bad:?}");
         }
     }
 }

@@ -279,6 +279,8 @@ mod tests {
             ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", BadRequest),
             ("GET / HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n", BadRequest),
             ("GET / HTTP/1.1\r\nHost: a b\r\n\r\n", BadRequest),
+            ("GET / HTTP/1.1\r\nHost: a:b:c\r\n\r\n", BadRequest),
+            ("GET / HTTP/1.0\r\nHost: [::1\r\n\r\n", BadRequest),
             ("GET / HTTP/1.1\r\nHost : a\r\n\r\n", BadRequest),
             ("GET / HTTP/1.1\r\nHost: a\r\n folded\r\n\r\n", BadRequest),
             ("GET / HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n\r\n", BadRequest),

@@ -78,7 +78,8 @@ fn without_authority(target: &[u8]) -> Result<&[u8], Status> {
         }
         let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
         let authority = &rest[..end];
-        if authority.is_empty() || !super::fields::is_host(authority) {
+        // RFC 9110, 4.2.1: the host of a URI is not empty.
+        if matches!(authority, [] | [b':', ..]) || !super::fields::is_host(authority) {
             return Err(Status::BadRequest);
         }
         return Ok(&rest[end..]);
@@ -147,6 +148,8 @@ mod tests {
             ("HTTP://example.com:80/a?b", "a"),
             ("https://[::1]/a/", "a/index.html"),
             ("http://example.com?x", "index.html"),
+            ("http://a,b:/a", "a"),
+            ("http://a%20b/a", "a"),
         ] {
             assert_eq!(resolved(target).as_deref(), Ok(path), "{target:?}");
         }
@@ -162,6 +165,11 @@ mod tests {
             ("example.com:80", BadRequest),
             ("ftp://example.com/", BadRequest),
             ("http:///a", BadRequest),
+            ("http://:80/a", BadRequest),
+            ("http://a:b:c/", BadRequest),
+            ("http://[::1/", BadRequest),
+            ("http://a%zz/", BadRequest),
+            ("http://[::1]a/", BadRequest),
             ("http://user@host/", BadRequest),
             ("/..", BadRequest),
             ("/a/../b", BadRequest),

@@ -195,15 +195,17 @@ fn what_is_no_request_ends_its_connection_only() {
     for (request, status) in [
         ("nonsense\r\n\r\n".to_owned(), 400),
         ("GET / HTTP/1.1\r\n\r\n".into(), 400),
+        ("HEAD / HTTP/1.1\r\n\r\n".into(), 400),
+        ("GET /livez HTTP/1.1\r\nHost: [::1\r\n\r\n".into(), 400),
         ("GET / HTTP/2.0\r\nHost: x\r\n\r\n".into(), 505),
         (format!("GET /{} HTTP/1.1\r\n", "a".repeat(9_000)), 414),
         (format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}", "a".repeat(17_000)), 431),
         ("GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx".into(), 413),
-        ("DELETE /connections/1 HTTP/1.1\r\nHost: ::1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".into(), 413),
+        ("DELETE /connections/1 HTTP/1.1\r\nHost: [::1]\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".into(), 413),
     ] {
         let mut visitor = server.admin();
         visitor.send(&request);
-        let reply = visitor.reply(false);
+        let reply = visitor.reply(request.starts_with("HEAD "));
         assert_eq!((reply.status, reply.field("connection")), (status, "close"), "{request:.40}");
         visitor.is_at_its_end();
     }
