@@ -52,7 +52,8 @@ impl Body {
     }
 }
 
-/// A chunked body (RFC 9112, 7.1), read strictly: no white space around the size, CRLF only.
+/// A chunked body (RFC 9112, 7.1), read strictly: CRLF only, and white space only where the grammar
+/// of the extensions has it.
 #[derive(Clone, Copy, Debug)]
 pub struct Chunks {
     expected: Expected,
@@ -68,7 +69,17 @@ pub struct Chunks {
 enum Expected {
     FirstDigit,
     Digit,
-    Extension,
+    /// White space, and then the semicolon of an extension.
+    Semicolon,
+    NameStart,
+    Name,
+    /// White space, and then the value of the extension or the next extension.
+    EqualsSign,
+    ValueStart,
+    Value,
+    Quoted,
+    QuotedPair,
+    QuotedEnd,
     SizeLineFeed,
     Data,
     DataReturn,
@@ -119,12 +130,7 @@ impl Chunks {
                 self.digit(byte)?;
                 Digit
             }
-            (Digit, b';') => Extension,
-            (Extension, b'\t' | b' '..=b'~' | 0x80..) => {
-                self.line_is_short()?;
-                Extension
-            }
-            (Digit | Extension, b'\r') => SizeLineFeed,
+            (Digit | Name | Value | QuotedEnd, b'\r') => SizeLineFeed,
             (SizeLineFeed, b'\n') => {
                 self.line_bytes = 0;
                 if self.chunk_bytes == 0 { TrailerStart } else { Data }
@@ -147,7 +153,10 @@ impl Chunks {
             (TrailerValue, b'\r') => TrailerLineFeed,
             (TrailerLineFeed, b'\n') => TrailerStart,
             (FinalLineFeed, b'\n') => Nothing,
-            _ => return Err(Status::BadRequest),
+            _ => {
+                self.line_is_short()?;
+                extension(self.expected, byte)?
+            }
         })
     }
 
@@ -170,6 +179,26 @@ impl Chunks {
     const fn trailer_is_short(&self) -> Result<(), Status> {
         if self.line_bytes > TRAILER_BYTES_MAX { Err(Status::FieldsTooLarge) } else { Ok(()) }
     }
+}
+
+/// `*( BWS ";" BWS chunk-ext-name [ BWS "=" BWS chunk-ext-val ] )` (RFC 9112, 7.1.1), without the CR
+/// behind it. 400 for everything else.
+const fn extension(expected: Expected, byte: u8) -> Result<Expected, Status> {
+    use Expected::*;
+    Ok(match (expected, byte) {
+        (Digit | Semicolon | Value | QuotedEnd, b' ' | b'\t') => Semicolon,
+        (Name | EqualsSign, b' ' | b'\t') => EqualsSign,
+        (NameStart | ValueStart, b' ' | b'\t') => expected,
+        (Digit | Semicolon | Name | EqualsSign | Value | QuotedEnd, b';') => NameStart,
+        (Name | EqualsSign, b'=') => ValueStart,
+        (NameStart | Name, name) if is_token_byte(name) => Name,
+        (ValueStart | Value, value) if is_token_byte(value) => Value,
+        (ValueStart, b'"') => Quoted,
+        (Quoted, b'"') => QuotedEnd,
+        (Quoted, b'\\') => QuotedPair,
+        (Quoted | QuotedPair, b'\t' | b' '..=b'~' | 0x80..) => Quoted,
+        _ => return Err(Status::BadRequest),
+    })
 }
 
 #[cfg(test)]
@@ -220,6 +249,67 @@ mod tests {
     }
 
     #[test]
+    fn extensions() {
+        for good in [
+            ";a",
+            ";a=b",
+            ";a;b=c;d",
+            " ;a",
+            "\t \t; \ta \t= \tb \t; \tc",
+            ";a =b",
+            ";a= b",
+            ";a ;b",
+            ";a=\"\"",
+            ";a=\"b c\t;=,\"",
+            ";a=\"\\\"\\\\\\a\\\t\"",
+            ";a=\"é\\é\" ;b",
+            ";!#$%&'*+-.^_`|~09azAZ=!#$%&'*+-.^_`|~09azAZ",
+        ] {
+            let text = format!("1{good}\r\nx\r\n0{good}\r\n\r\n");
+            assert_eq!(chunked(text.as_bytes()), Ok((text.len(), true)), "{good:?}");
+        }
+        for bad in [
+            " ",
+            "\t",
+            " a",
+            ";",
+            "; ",
+            ";;",
+            ";a;",
+            ";;a",
+            ";a ",
+            ";a=",
+            ";a= ",
+            ";a=;b",
+            ";=b",
+            ";a=b ",
+            ";a=b c",
+            ";a b",
+            ";a=b=c",
+            ";a==b",
+            ";a=\"b",
+            ";a=\"b\" ",
+            ";a=\"b\"c",
+            ";a=\"b\\\"",
+            ";a=b\"c\"",
+            ";\"a\"",
+            ";a=\"\x01\"",
+            ";a=\"\\\x01\"",
+            ";a=\"\x7f\"",
+            ";a=\"\n\"",
+            ";é",
+            ";a=é",
+            ";a/b",
+            ";a(b)",
+            ";a\x0b",
+            "\x0b;a",
+        ] {
+            let text = format!("1{bad}\r\nx\r\n0\r\n\r\n");
+            assert_eq!(chunked(text.as_bytes()), Err(Status::BadRequest), "{bad:?}");
+        }
+    }
+
+    #[test]
     fn refused() {
         for bad in [
             "\r\n",
@@ -229,7 +319,6 @@ mod tests {
             "0x1\r\n",
             " 1\r\n",
             "1 \r\n",
-            "1 ;a\r\n",
             ";a\r\n",
             "1\n",
             "1\r\r",
@@ -259,6 +348,10 @@ mod tests {
         assert_eq!(chunked(&b"1\r\na\r\n".repeat(200_000)), Err(Status::ContentTooLarge));
         let extension = format!("1;{}\r\n", "a".repeat(CHUNK_LINE_BYTES_MAX as usize));
         assert_eq!(chunked(extension.as_bytes()), Err(Status::BadRequest));
+        for start in [" ", ";a", "; ", ";a ", ";a= ", ";a=b ", ";a=\"", ";a=\"b\" "] {
+            let long = format!("1{start}{}", " ".repeat(CHUNK_LINE_BYTES_MAX as usize));
+            assert_eq!(chunked(long.as_bytes()), Err(Status::BadRequest), "{start:?}");
+        }
         let zeros = "0".repeat(CHUNK_LINE_BYTES_MAX as usize + 1);
         assert_eq!(chunked(zeros.as_bytes()), Err(Status::BadRequest));
         let trailer = format!("0\r\n{}", "a: b\r\n".repeat(TRAILER_BYTES_MAX as usize / 6 + 1));
