@@ -175,7 +175,16 @@ fn version_refused(head: &[u8]) -> Status {
 struct Seen {
     hosts: u32,
     lengths: u32,
+    /// Transfer-Encoding fields.
     codings: u32,
+    /// There is one of them, and it says `chunked` and nothing else.
+    is_chunked: bool,
+    /// A coding other than chunked is listed.
+    has_other_coding: bool,
+    /// The number of times that chunked is listed.
+    chunked: u32,
+    /// The last coding listed so far is chunked.
+    ends_chunked: bool,
     length: u64,
     close: bool,
     keep_alive: bool,
@@ -215,11 +224,12 @@ impl Seen {
             17 if is("if-modified-since") => request.is_conditional = true,
             17 if is("transfer-encoding") => {
                 self.codings += 1;
-                if !value.eq_ignore_ascii_case(b"chunked") {
-                    // Nothing at all, or chunked twice, is no coding unknown to us but nonsense.
-                    let nonsense =
-                        elements(value).all(|coding| coding.eq_ignore_ascii_case(b"chunked"));
-                    return Err(if nonsense { Status::BadRequest } else { Status::NotImplemented });
+                self.is_chunked = self.codings == 1 && value.eq_ignore_ascii_case(b"chunked");
+                for coding in elements(value) {
+                    // Chunked has no parameters (RFC 9112, 7.1).
+                    self.ends_chunked = coding.eq_ignore_ascii_case(b"chunked");
+                    self.chunked += u32::from(self.ends_chunked);
+                    self.has_other_coding |= !self.ends_chunked;
                 }
             }
             19 if is("if-unmodified-since") => request.is_conditional = true,
@@ -231,10 +241,21 @@ impl Seen {
     /// RFC 9112, 3.2 (Host), 6.1 and 6.3 (framing), 9.3 (persistence).
     fn finish(self, request: &mut Request) -> Result<(), Status> {
         let hosts_right = if request.is_http_1_1 { self.hosts == 1 } else { self.hosts <= 1 };
-        let framed_once = self.lengths + self.codings <= 1;
-        let coding_allowed = self.codings == 0 || request.is_http_1_1;
-        if !hosts_right || !framed_once || !coding_allowed {
+        let lengths_right = self.lengths <= u32::from(self.codings == 0);
+        if !hosts_right || !lengths_right {
             return Err(Status::BadRequest);
+        }
+        if self.codings > 0 {
+            // The end of the body is unknown unless chunked is the last coding, and applied once.
+            if !request.is_http_1_1 || !self.ends_chunked || self.chunked > 1 {
+                return Err(Status::BadRequest);
+            }
+            if self.has_other_coding {
+                return Err(Status::NotImplemented);
+            }
+            if !self.is_chunked {
+                return Err(Status::BadRequest);
+            }
         }
         if self.length > BODY_BYTES_MAX {
             return Err(Status::ContentTooLarge);
@@ -298,6 +319,7 @@ mod tests {
             ("GET / HTTP/1.2\r\nHost: a\r\n\r\n", VersionNotSupported),
             ("GET / HTTP/0.9\r\n\r\n", VersionNotSupported),
             ("GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", BadRequest),
+            ("GET / HTTP/1.0\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", BadRequest),
         ] {
             assert_eq!(parse(head.as_bytes()).unwrap_err(), status, "{head:?}");
         }
@@ -329,8 +351,20 @@ mod tests {
             ("Transfer-Encoding: chunked, chunked\r\n", Err(BadRequest)),
             ("Transfer-Encoding:\r\n", Err(BadRequest)),
             ("Transfer-Encoding: gzip, chunked\r\n", Err(NotImplemented)),
-            ("Transfer-Encoding: xchunked\r\n", Err(NotImplemented)),
-            ("Transfer-Encoding: identity\r\n", Err(NotImplemented)),
+            ("Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n", Err(NotImplemented)),
+            ("Transfer-Encoding: a;b=c , Chunked\r\n", Err(NotImplemented)),
+            ("Transfer-Encoding: gzip\r\n", Err(BadRequest)),
+            ("Transfer-Encoding: gzip, deflate\r\n", Err(BadRequest)),
+            ("Transfer-Encoding: chunked, gzip\r\n", Err(BadRequest)),
+            ("Transfer-Encoding: chunked\r\nTransfer-Encoding: gzip\r\n", Err(BadRequest)),
+            ("Transfer-Encoding: chunked, gzip, chunked\r\n", Err(BadRequest)),
+            ("Transfer-Encoding: gzip, chunked\r\nContent-Length: 5\r\n", Err(BadRequest)),
+            ("Transfer-Encoding: chunked\r\nTransfer-Encoding:\r\n", Err(BadRequest)),
+            ("Transfer-Encoding: chunked,\r\n", Err(BadRequest)),
+            ("Transfer-Encoding: chunked;a=b\r\n", Err(BadRequest)),
+            ("Transfer-Encoding: \"chunked\"\r\n", Err(BadRequest)),
+            ("Transfer-Encoding: xchunked\r\n", Err(BadRequest)),
+            ("Transfer-Encoding: identity\r\n", Err(BadRequest)),
             ("Transfer-Encoding: \x0bchunked\r\n", Err(BadRequest)),
             ("Transfer_Encoding: chunked\r\n", Ok(Framing::None)),
         ] {

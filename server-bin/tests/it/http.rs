@@ -62,7 +62,8 @@ fn every_status_and_a_clean_end() {
         (request(&format!("GET /{long_target}"), ""), 414, false),
         (request("GET /", &many_fields), 431, false),
         (request("GET /", &large_field), 431, false),
-        (request("GET /", "Transfer-Encoding: gzip\r\n"), 501, false),
+        (request("GET /", "Transfer-Encoding: gzip\r\n"), 400, false),
+        (request("GET /", "Transfer-Encoding: gzip, chunked\r\n"), 501, false),
         ("GET / HTTP/2.0\r\nHost: x\r\n\r\n".into(), 505, false),
     ];
     for (request, status, goes_on) in cases {
