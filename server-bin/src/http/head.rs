@@ -12,7 +12,7 @@ use std::mem::MaybeUninit;
 pub struct Request {
     /// What is asked for.
     pub method: Method,
-    /// HTTP/1.1 rather than HTTP/1.0.
+    /// HTTP/1.1, or a later HTTP/1, rather than HTTP/1.0.
     pub is_http_1_1: bool,
     /// Where the target lies in the head.
     target: (u16, u16),
@@ -114,7 +114,7 @@ pub fn parse(head: &[u8]) -> Result<Request, Status> {
         Ok(httparse::Status::Complete(length)) if length == head.len() => {}
         Ok(_) => return Err(Status::BadRequest),
         Err(httparse::Error::TooManyHeaders) => return Err(Status::FieldsTooLarge),
-        Err(httparse::Error::Version) => return Err(version_refused(head)),
+        Err(httparse::Error::Version) => return parse_newer(head),
         Err(_) => return Err(Status::BadRequest),
     }
     let (Some(method), Some(target), Some(version)) = (parsed.method, parsed.path, parsed.version)
@@ -156,17 +156,23 @@ fn method_named(name: &[u8]) -> Method {
     }
 }
 
-/// 505 for what names an HTTP version, 400 for what is none.
-fn version_refused(head: &[u8]) -> Status {
+/// Reads a head whose version is neither HTTP/1.0 nor HTTP/1.1. A higher minor version is read as
+/// HTTP/1.1 (RFC 9110, 2.5). 505 for another version, 400 for anything else.
+fn parse_newer(head: &[u8]) -> Result<Request, Status> {
     let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
     let mut words = line.split(|&byte| byte == b' ');
     match [words.next(), words.next(), words.next(), words.next()] {
         [Some(_), Some(_), Some([b'H', b'T', b'T', b'P', b'/', major, b'.', minor]), None]
             if major.is_ascii_digit() && minor.is_ascii_digit() =>
         {
-            Status::VersionNotSupported
+            if *major != b'1' {
+                return Err(Status::VersionNotSupported);
+            }
+            let mut known = head.to_vec();
+            known[line.len() - 1] = b'1';
+            parse(&known)
         }
-        _ => Status::BadRequest,
+        _ => Err(Status::BadRequest),
     }
 }
 
@@ -316,12 +322,26 @@ mod tests {
             ("GET / HTTP/11\r\nHost: a\r\n\r\n", BadRequest),
             ("G@T / HTTP/1.1\r\nHost: a\r\n\r\n", BadRequest),
             ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", VersionNotSupported),
-            ("GET / HTTP/1.2\r\nHost: a\r\n\r\n", VersionNotSupported),
+            ("GET / HTTP/1.2\r\n\r\n", BadRequest),
+            ("GET / HTTP/1.10\r\nHost: a\r\n\r\n", BadRequest),
+            ("GET / HTTP/1.x\r\nHost: a\r\n\r\n", BadRequest),
+            ("GET / HTTP/3.1\r\nHost: a\r\n\r\n", VersionNotSupported),
             ("GET / HTTP/0.9\r\n\r\n", VersionNotSupported),
             ("GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", BadRequest),
             ("GET / HTTP/1.0\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", BadRequest),
         ] {
             assert_eq!(parse(head.as_bytes()).unwrap_err(), status, "{head:?}");
+        }
+    }
+
+    #[test]
+    fn later_minor_versions_are_read_as_http_1_1() {
+        for minor in 2..=9 {
+            let head = |minor| {
+                format!("HEAD /a?b HTTP/1.{minor}\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+            };
+            assert_eq!(parse(head(minor).as_bytes()), parse(head(1).as_bytes()), "{minor}");
+            assert!(parse(head(minor).as_bytes()).unwrap().is_http_1_1);
         }
     }
 

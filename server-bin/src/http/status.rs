@@ -45,7 +45,7 @@ pub enum Status {
     NotImplemented = 501,
     /// 503: out of descriptors or memory; try again.
     Unavailable = 503,
-    /// 505: neither HTTP/1.0 nor HTTP/1.1.
+    /// 505: another major version than HTTP/1.
     VersionNotSupported = 505,
 }
 

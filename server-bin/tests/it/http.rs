@@ -65,6 +65,9 @@ fn every_status_and_a_clean_end() {
         (request("GET /", "Transfer-Encoding: gzip\r\n"), 400, false),
         (request("GET /", "Transfer-Encoding: gzip, chunked\r\n"), 501, false),
         ("GET / HTTP/2.0\r\nHost: x\r\n\r\n".into(), 505, false),
+        ("GET / HTTP/0.9\r\nHost: x\r\n\r\n".into(), 505, false),
+        ("GET / HTTP/1.2\r\nHost: x\r\n\r\n".into(), 200, true),
+        ("GET / HTTP/1.9\r\nHost: x\r\nConnection: close\r\n\r\n".into(), 200, false),
     ];
     for (request, status, goes_on) in cases {
         let shown = &request[..request.len().min(100)];
