@@ -6,6 +6,9 @@ use super::status::Status;
 use super::{BODY_BYTES_MAX, FIELDS_MAX, HEAD_BYTES_MAX, REQUEST_LINE_BYTES_MAX, TARGET_BYTES_MAX};
 use std::mem::MaybeUninit;
 
+/// Bytes of the longest method that is known.
+const METHOD_BYTES_MAX: usize = "OPTIONS".len();
+
 /// What a request's head says, as far as this server cares. Names and values stay where they are,
 /// in the head's own bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +74,8 @@ impl Search {
     ///
     /// # Errors
     /// 400 for a line that does not end in CRLF (RFC 9112, 2.2 would tolerate a bare LF; a
-    /// request that two parsers may split differently is worth no tolerance), 414, 431.
+    /// request that two parsers may split differently is worth no tolerance), 414, 431, and 501 for
+    /// a method that is too long.
     pub fn end(&mut self, bytes: &[u8]) -> Result<Option<usize>, Status> {
         if bytes.first().is_some_and(|&first| !is_token_byte(first)) {
             return Err(Status::BadRequest);
@@ -85,7 +89,7 @@ impl Search {
                 self.searched = seen.len() as u16;
                 return match () {
                     () if seen.len() < window => Ok(None),
-                    () if self.line_start == 0 => Err(Status::UriTooLong),
+                    () if self.line_start == 0 => Err(line_too_long(seen)),
                     () => Err(Status::FieldsTooLarge),
                 };
             };
@@ -99,6 +103,15 @@ impl Search {
             self.line_start = line_feed as u16 + 1;
             self.searched = self.line_start;
         }
+    }
+}
+
+/// The answer to a request line that is too long, by its method (RFC 9112, 3).
+fn line_too_long(line: &[u8]) -> Status {
+    match line.iter().position(|&byte| !is_token_byte(byte)) {
+        Some(end) if line[end] != b' ' => Status::BadRequest,
+        Some(end) if end <= METHOD_BYTES_MAX => Status::UriTooLong,
+        _ => Status::NotImplemented,
     }
 }
 
@@ -444,7 +457,16 @@ mod tests {
         for bad in [&b"GET / HTTP/1.1\n"[..], b"GET / HTTP/1.1\r\nA: b\n", b"\n", b"\x16\x03\x01"] {
             assert_eq!(end(bad), Err(Status::BadRequest), "{bad:?}");
         }
-        assert_eq!(end(&b"a".repeat(HEAD_BYTES_MAX)), Err(Status::UriTooLong));
+        for (start, status) in [
+            ("", Status::NotImplemented),
+            ("OPTIONSX ", Status::NotImplemented),
+            ("OPTIONS ", Status::UriTooLong),
+            ("GET /", Status::UriTooLong),
+            ("GET/", Status::BadRequest),
+        ] {
+            let line = format!("{start}{}", "a".repeat(HEAD_BYTES_MAX));
+            assert_eq!(end(line.as_bytes()), Err(status), "{start:?}");
+        }
         let mut fields = b"GET / HTTP/1.1\r\n".to_vec();
         fields.resize(HEAD_BYTES_MAX - 1, b'a');
         assert_eq!(end(&fields), Ok(None));

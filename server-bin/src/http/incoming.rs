@@ -189,7 +189,9 @@ mod tests {
 
     #[test]
     fn limits_do_not_depend_on_cuts() {
-        for (prefix, filler) in [("GET /", "a"), ("GET / HTTP/1.1\r\nHost: x\r\n", "a: b\r\n")] {
+        for (prefix, filler) in
+            [("", "A"), ("GET /", "a"), ("GET / HTTP/1.1\r\nHost: x\r\n", "a: b\r\n")]
+        {
             for trailing in ["", "\n", "\r\n\r\n"] {
                 let text = format!("{prefix}{}{trailing}", filler.repeat(17_000 / filler.len()));
                 let whole = replay(text.as_bytes(), Vec::new());

@@ -60,6 +60,8 @@ fn every_status_and_a_clean_end() {
         (request("GET /", "Content-Length: 9\r\n") + "abc", 408, false),
         (request("POST /", "Content-Length: 2000000\r\n"), 413, false),
         (request(&format!("GET /{long_target}"), ""), 414, false),
+        (request(&format!("{long_target} /"), ""), 501, false),
+        (request(&format!("{} /", &long_target[..8_000]), ""), 501, true),
         (request("GET /", &many_fields), 431, false),
         (request("GET /", &large_field), 431, false),
         (request("GET /", "Transfer-Encoding: gzip\r\n"), 400, false),
