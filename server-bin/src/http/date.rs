@@ -6,6 +6,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// Year 10000 and later cannot be written as an HTTP date.
 const LAST_S: i64 = 253_402_300_799;
 
+const WEEKDAYS: [&str; 7] =
+    ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
+
 /// Appends seconds since 1970-01-01 UTC as `Sun, 06 Nov 1994 08:49:37 GMT`. `false`, and nothing
 /// appended, before 1970 and after 9999.
 #[must_use]
@@ -17,11 +20,26 @@ pub fn append(seconds: i64, out: &mut Vec<u8>) -> bool {
     write!(out, "{}", httpdate::HttpDate::from(time)).is_ok()
 }
 
-/// Reads any of the three formats; seconds since 1970-01-01 UTC.
+/// Reads any of the three formats; seconds since 1970-01-01 UTC. The name of the weekday does not
+/// have to be that of the date: the date alone says which day is meant.
 #[must_use]
 pub fn parse(text: &[u8]) -> Option<i64> {
-    let time = httpdate::parse_http_date(str::from_utf8(text).ok()?).ok()?;
+    let text = str::from_utf8(text).ok()?;
+    let time = httpdate::parse_http_date(text).ok().or_else(|| with_weekday_corrected(text))?;
     i64::try_from(time.duration_since(UNIX_EPOCH).ok()?.as_secs()).ok()
+}
+
+/// Tries the other weekdays, because `httpdate` refuses the wrong ones.
+fn with_weekday_corrected(text: &str) -> Option<SystemTime> {
+    let (name, rest) = text.split_at(text.find([',', ' '])?);
+    let is_short = WEEKDAYS.iter().any(|weekday| &weekday[..3] == name);
+    if !is_short && !WEEKDAYS.contains(&name) {
+        return None;
+    }
+    WEEKDAYS.iter().find_map(|weekday| {
+        let name = if is_short { &weekday[..3] } else { weekday };
+        httpdate::parse_http_date(&format!("{name}{rest}")).ok()
+    })
 }
 
 /// The header lines that every reply carries, `Date` among them: written once a second.
@@ -73,10 +91,26 @@ mod tests {
             "Sun, 06 Nov 1994 08:49:37 GMT",
             "Sunday, 06-Nov-94 08:49:37 GMT",
             "Sun Nov  6 08:49:37 1994",
+            // 1994-11-06 was a Sunday.
+            "Mon, 06 Nov 1994 08:49:37 GMT",
+            "Wednesday, 06-Nov-94 08:49:37 GMT",
+            "Sat Nov  6 08:49:37 1994",
         ] {
             assert_eq!(parse(text.as_bytes()), Some(784_111_777), "{text}");
         }
-        for bad in [&b""[..], b"yesterday", b"\xff", b"Sun, 06 Nov 1994 25:49:37 GMT"] {
+        for bad in [
+            &b""[..],
+            b"yesterday",
+            b"\xff",
+            b"Sun, 06 Nov 1994 25:49:37 GMT",
+            b"Mon, 31 Feb 1994 08:49:37 GMT",
+            b"Son, 06 Nov 1994 08:49:37 GMT",
+            b"mon, 06 Nov 1994 08:49:37 GMT",
+            b"Monday, 06 Nov 1994 08:49:37 GMT",
+            b"Mon, 06-Nov-94 08:49:37 GMT",
+            b", 06 Nov 1994 08:49:37 GMT",
+            b"06 Nov 1994 08:49:37 GMT",
+        ] {
             assert_eq!(parse(bad), None, "{bad:?}");
         }
     }
