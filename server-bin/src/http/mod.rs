@@ -19,7 +19,7 @@ pub mod target;
 /// Bytes of a request's head at most, the empty line included. Beyond: 431.
 pub const HEAD_BYTES_MAX: usize = 16 << 10;
 /// Header fields of a request at most. Beyond: 431.
-pub const FIELDS_MAX: usize = 100;
+pub const FIELDS_MAX: usize = 256;
 /// Bytes of a request target at most. Beyond: 414.
 pub const TARGET_BYTES_MAX: usize = 8 << 10;
 /// Bytes of a request body that are read and thrown away, chunk framing included. Beyond: 413.
