@@ -22,6 +22,11 @@ pub enum Selected {
 /// Reads the value of a Range field.
 #[must_use]
 pub fn select(value: &[u8], file_bytes: u64) -> Selected {
+    // A client that always sends a Range must be able to get an empty file. RFC 9110, 14.1.2 calls a
+    // suffix of it satisfiable, and 14.2 allows to ignore every other range.
+    if file_bytes == 0 {
+        return Selected::Whole;
+    }
     parse(value, file_bytes).unwrap_or(Selected::Whole)
 }
 
@@ -87,8 +92,13 @@ mod tests {
         ] {
             assert_eq!(select(value.as_bytes(), 10), selected, "{value:?}");
         }
-        assert_eq!(select(b"bytes=0-", 0), Selected::Nothing);
-        assert_eq!(select(b"bytes=-5", 0), Selected::Nothing);
+    }
+
+    #[test]
+    fn every_range_of_an_empty_file_is_the_whole_file() {
+        for value in ["bytes=0-", "bytes=0-0", "bytes=-5", "bytes=-0", "bytes=7-9", "bytes=a"] {
+            assert_eq!(select(value.as_bytes(), 0), Selected::Whole, "{value:?}");
+        }
     }
 
     proptest! {

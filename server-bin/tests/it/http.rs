@@ -161,6 +161,10 @@ fn ranges() {
     }
     let beyond = server.get("/ten.txt", "Range: bytes=10-12\r\n");
     assert_eq!((beyond.status, beyond.field("content-range")), (416, "bytes */10"));
+    for range in ["0-", "0-99", "-5", "10-12"] {
+        let empty = server.get("/empty", &format!("Range: bytes={range}\r\n"));
+        assert_eq!(part(&empty), (200, String::new(), String::new()), "{range}");
+    }
     // Larger than a send buffer: by splice, at an offset that is no page's.
     let middle = pattern(200_000);
     let reply = server.get("/middle.bin", "Range: bytes=4097-150000\r\n");
