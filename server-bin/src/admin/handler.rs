@@ -138,7 +138,7 @@ impl Visitors {
     fn refuse(&mut self, visit: &mut Visit, connection: &mut Connection<'_>, status: Status) {
         let is_head = visit.incoming.is_head();
         let manner = Manner { is_head, persistence: Persistence::Close };
-        self.reply(visit, connection, &Response::text(status, status.text()), manner);
+        self.reply(visit, connection, &Response::text(status, status.explained()), manner);
     }
 }
 

@@ -153,6 +153,7 @@ impl Chunks {
             (TrailerValue, b'\r') => TrailerLineFeed,
             (TrailerLineFeed, b'\n') => TrailerStart,
             (FinalLineFeed, b'\n') => Nothing,
+            (_, b'\n') => return Err(Status::BareLineFeed),
             _ => {
                 self.line_is_short()?;
                 extension(self.expected, byte)?
@@ -296,7 +297,6 @@ mod tests {
             ";a=\"\x01\"",
             ";a=\"\\\x01\"",
             ";a=\"\x7f\"",
-            ";a=\"\n\"",
             ";é",
             ";a=é",
             ";a/b",
@@ -320,22 +320,29 @@ mod tests {
             " 1\r\n",
             "1 \r\n",
             ";a\r\n",
-            "1\n",
             "1\r\r",
             "1;\x01\r\n",
-            "1;a\n",
             "1\r\nab",
-            "1\r\na\n",
             "1\r\na\rb",
-            "0\r\n\n",
             "0\r\n: a\r\n",
             "0\r\n a: b\r\n",
             "0\r\na b\r\n",
-            "0\r\na: b\n",
             "0\r\na: \0\r\n",
             "0\r\n\rx",
         ] {
             assert_eq!(chunked(bad.as_bytes()), Err(Status::BadRequest), "{bad:?}");
+        }
+        for bad in [
+            "\n",
+            "1\n",
+            "1;a\n",
+            "1;a=\"\n",
+            "1\r\na\n",
+            "0\r\n\n",
+            "0\r\na: b\n",
+            "0\r\na: b\r\n\n",
+        ] {
+            assert_eq!(chunked(bad.as_bytes()), Err(Status::BareLineFeed), "{bad:?}");
         }
     }
 

@@ -77,8 +77,10 @@ impl Search {
     /// request that two parsers may split differently is worth no tolerance), 414, 431, and 501 for
     /// a method that is too long.
     pub fn end(&mut self, bytes: &[u8]) -> Result<Option<usize>, Status> {
-        if bytes.first().is_some_and(|&first| !is_token_byte(first)) {
-            return Err(Status::BadRequest);
+        match bytes.first() {
+            Some(b'\n') => return Err(Status::BareLineFeed),
+            Some(&first) if !is_token_byte(first) => return Err(Status::BadRequest),
+            _ => {}
         }
         loop {
             // The window does not depend on how much has come, nor may the answer.
@@ -94,8 +96,8 @@ impl Search {
                 };
             };
             let line_feed = searched + at;
-            if line_feed == 0 || bytes[line_feed - 1] != b'\r' {
-                return Err(Status::BadRequest);
+            if bytes[line_feed - 1] != b'\r' {
+                return Err(Status::BareLineFeed);
             }
             if line_feed - 1 == usize::from(self.line_start) {
                 return Ok(Some(line_feed + 1));
@@ -454,9 +456,16 @@ mod tests {
         let end = |bytes: &[u8]| Search::default().end(bytes);
         assert_eq!(end(b"GET / HTTP/1.1\r\nA: b\r\n\r\nrest"), Ok(Some(24)));
         assert_eq!(end(b"GET / HTTP/1.1\r\nA: b\r\n\r"), Ok(None));
-        for bad in [&b"GET / HTTP/1.1\n"[..], b"GET / HTTP/1.1\r\nA: b\n", b"\n", b"\x16\x03\x01"] {
-            assert_eq!(end(bad), Err(Status::BadRequest), "{bad:?}");
+        for bad in [
+            &b"GET / HTTP/1.1\n"[..],
+            b"GET / HTTP/1.1\r\nA: b\n",
+            b"GET / HTTP/1.1\r\nA: b\r\n\n",
+            b"GET / HTTP/1.1\r\n\nA: b",
+            b"\n",
+        ] {
+            assert_eq!(end(bad), Err(Status::BareLineFeed), "{bad:?}");
         }
+        assert_eq!(end(b"\x16\x03\x01"), Err(Status::BadRequest));
         for (start, status) in [
             ("", Status::NotImplemented),
             ("OPTIONSX ", Status::NotImplemented),

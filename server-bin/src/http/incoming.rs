@@ -176,11 +176,10 @@ mod tests {
         assert_eq!(outcomes[1], "BadRequest", "two empty lines are one too many");
         assert_eq!(outcomes[2], "unread []");
         assert_eq!(outcomes[3], "unread [71, 69, 84]");
-        for outcome in &outcomes[4..6] {
-            assert_eq!(outcome, "BadRequest");
-        }
+        assert_eq!(outcomes[4], "BareLineFeed");
+        assert_eq!(outcomes[5], "BadRequest");
         assert_eq!(outcomes[6], "VersionNotSupported");
-        assert_eq!(outcomes[7], "BadRequest");
+        assert_eq!(outcomes[7], "BareLineFeed");
         assert_eq!(outcomes[8], "BadRequest");
         assert_eq!(outcomes[9], "BadRequest without content");
         assert_eq!(outcomes[10], "BadRequest without content");

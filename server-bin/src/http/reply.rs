@@ -182,7 +182,7 @@ fn begin(out: &mut Vec<u8>, status: Status, common: &[u8], persistence: Persiste
 }
 
 fn end_with_text(out: &mut Vec<u8>, status: Status, is_head: bool) -> u64 {
-    let text = status.text().as_bytes();
+    let text = status.explained().as_bytes();
     out.extend_from_slice(b"Content-Type: text/plain; charset=utf-8\r\n");
     number(out, b"Content-Length: ", text.len() as u64 + 1);
     out.extend_from_slice(b"\r\n");
@@ -292,7 +292,7 @@ mod tests {
             let body = plain(&mut out, COMMON, Persistence::Implied, status, false);
             let text = String::from_utf8(out.clone()).unwrap();
             let (head, rest) = text.split_once("\r\n\r\n").unwrap();
-            assert_eq!(rest, format!("{}\n", status.text()));
+            assert_eq!(rest, format!("{}\n", status.explained()));
             assert_eq!(rest.len() as u64, body);
             assert!(head.contains(&format!("\r\nContent-Length: {}", rest.len())));
             assert_eq!(head.contains("Allow: GET, HEAD"), status == Status::MethodNotAllowed);

@@ -2,62 +2,64 @@
 
 /// A status code of RFC 9110 (431: RFC 6585).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u16)]
 pub enum Status {
     /// 200.
-    Ok = 200,
+    Ok,
     /// 204: done, and nothing to show for it.
-    NoContent = 204,
+    NoContent,
     /// 206: one range of the file.
-    PartialContent = 206,
+    PartialContent,
     /// 301: a directory asked for without its final slash.
-    MovedPermanently = 301,
+    MovedPermanently,
     /// 304.
-    NotModified = 304,
+    NotModified,
     /// 400: not HTTP, or HTTP that could be read in two ways.
-    BadRequest = 400,
+    BadRequest,
+    /// 400: a line that ends with LF alone.
+    BareLineFeed,
     /// 403: the file system says EACCES.
-    Forbidden = 403,
+    Forbidden,
     /// 404.
-    NotFound = 404,
+    NotFound,
     /// 405: known, but neither GET nor HEAD.
-    MethodNotAllowed = 405,
+    MethodNotAllowed,
     /// 408: begun and not finished in time.
-    RequestTimeout = 408,
+    RequestTimeout,
     /// 412.
-    PreconditionFailed = 412,
+    PreconditionFailed,
     /// 413: a body beyond [`BODY_BYTES_MAX`](super::BODY_BYTES_MAX).
-    ContentTooLarge = 413,
+    ContentTooLarge,
     /// 414: a target beyond [`TARGET_BYTES_MAX`](super::TARGET_BYTES_MAX).
-    UriTooLong = 414,
+    UriTooLong,
     /// 416.
-    RangeNotSatisfiable = 416,
+    RangeNotSatisfiable,
     /// 417: an expectation other than `100-continue`.
-    ExpectationFailed = 417,
+    ExpectationFailed,
     /// 421: asked for under a name that is not this server's.
-    Misdirected = 421,
+    Misdirected,
     /// 431: a head beyond [`HEAD_BYTES_MAX`](super::HEAD_BYTES_MAX) or
     /// [`FIELDS_MAX`](super::FIELDS_MAX).
-    FieldsTooLarge = 431,
+    FieldsTooLarge,
     /// 500: the file system failed.
-    InternalError = 500,
+    InternalError,
     /// 501: an unknown method, or a transfer coding other than chunked.
-    NotImplemented = 501,
+    NotImplemented,
     /// 503: out of descriptors or memory; try again.
-    Unavailable = 503,
+    Unavailable,
     /// 505: another major version than HTTP/1.
-    VersionNotSupported = 505,
+    VersionNotSupported,
 }
 
 impl Status {
     /// All of them, in order.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Ok,
         Self::NoContent,
         Self::PartialContent,
         Self::MovedPermanently,
         Self::NotModified,
         Self::BadRequest,
+        Self::BareLineFeed,
         Self::Forbidden,
         Self::NotFound,
         Self::MethodNotAllowed,
@@ -78,7 +80,25 @@ impl Status {
     /// The number.
     #[must_use]
     pub const fn code(self) -> u16 {
-        self as u16
+        let [hundreds, tens, ones, ..] = self.text().as_bytes() else {
+            panic!("the text begins with the number")
+        };
+        let (hundreds, tens, ones) = (*hundreds - b'0', *tens - b'0', *ones - b'0');
+        100 * hundreds as u16 + 10 * tens as u16 + ones as u16
+    }
+
+    /// The content of a reply that has no other: number and reason phrase, and an explanation if
+    /// they say too little.
+    #[must_use]
+    pub const fn explained(self) -> &'static str {
+        match self {
+            Self::BareLineFeed => {
+                "400 Bad Request: each line must end with CR LF. RFC 9112, 2.2 lets a server \
+                 accept LF alone, but this one refuses it: programs that disagree about the end of \
+                 a line disagree about the end of a request (request smuggling)."
+            }
+            _ => self.text(),
+        }
     }
 
     /// Number and reason phrase: `404 Not Found`.
@@ -90,7 +110,7 @@ impl Status {
             Self::PartialContent => "206 Partial Content",
             Self::MovedPermanently => "301 Moved Permanently",
             Self::NotModified => "304 Not Modified",
-            Self::BadRequest => "400 Bad Request",
+            Self::BadRequest | Self::BareLineFeed => "400 Bad Request",
             Self::Forbidden => "403 Forbidden",
             Self::NotFound => "404 Not Found",
             Self::MethodNotAllowed => "405 Method Not Allowed",
@@ -129,10 +149,12 @@ mod tests {
     #[test]
     fn text_begins_with_the_code() {
         for pair in Status::ALL.windows(2) {
-            assert!(pair[0].code() < pair[1].code(), "ALL is in order and without doubles");
+            assert!(pair[0].code() <= pair[1].code(), "ALL is in order");
         }
+        assert_eq!((Status::Ok.code(), Status::FieldsTooLarge.code()), (200, 431));
         for status in Status::ALL {
             assert_eq!(status.text().split_once(' ').unwrap().0, status.code().to_string());
+            assert!(status.explained().starts_with(status.text()));
         }
     }
 

@@ -365,6 +365,23 @@ fn a_refusal_does_not_wait_for_the_body() {
 }
 
 #[test]
+fn the_reply_to_a_bare_line_feed_says_why() {
+    let tree = tree();
+    let server = Server::http_with_admin(tree.path(), &["--shards", "1"]);
+    let chunked = "POST / HTTP/1.0\nTransfer-Encoding: chunked\r\n\r\n";
+    for request in ["GET / HTTP/1.1\nHost: x\n\n", "GET / HTTP/1.1\r\nHost: x\n", "\n", chunked] {
+        for mut client in [server.client(), server.admin()] {
+            let reply = client.ask(request);
+            assert_eq!(reply.status, 400, "{request:?}");
+            let text = String::from_utf8(reply.body).unwrap();
+            assert!(text.contains("each line must end with CR LF"), "{text}");
+            client.is_at_its_end();
+        }
+    }
+    server.stop().cleanly();
+}
+
+#[test]
 fn a_body_above_the_limit_is_refused_whatever_the_method() {
     let tree = tree();
     let server = Server::http(tree.path(), &["--shards", "1"]);
