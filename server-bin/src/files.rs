@@ -76,17 +76,17 @@ impl Files {
     ) {
         state.requests += 1;
         let mut path = std::mem::take(&mut self.path);
-        let refusal = exchange::refusal(&request, head, &mut path);
+        let decided = exchange::decide(&request, head, &mut path);
         let begun = connection.local().now();
         let mut asked = Asked { request, head, path: &path, begun };
         if request.framing == Framing::None {
-            self.answer(state, connection, asked, refusal);
-        } else if refusal.is_some() {
+            self.answer(state, connection, asked, decided);
+        } else if decided.is_some() {
             // A client that waits for a 100 may now send the body or not: only the end of the
             // connection makes that clear.
             asked.request.keep_alive &= !request.expects_continue && !request.expects_more;
             state.is_answered = true;
-            self.answer(state, connection, asked, refusal);
+            self.answer(state, connection, asked, decided);
         } else {
             if request.expects_continue && !body_begun {
                 state.full = connection.send(reply::CONTINUE) == Room::Full;
@@ -102,12 +102,12 @@ impl Files {
         state: &mut Conversation,
         connection: &mut Connection<'_>,
         asked: Asked<'_>,
-        refusal: Option<Status>,
+        decided: Option<Status>,
     ) {
         if std::mem::take(&mut state.timer_set) {
             connection.set_timer(None);
         }
-        if let Some(status) = refusal {
+        if let Some(status) = decided {
             return self.reply_status(state, connection, asked, status);
         }
         if let Some(file) = connection.cached_file(&self.directory, asked.path) {

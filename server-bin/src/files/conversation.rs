@@ -17,8 +17,8 @@ pub struct Conversation {
     pub(super) incoming: Incoming,
     /// The request whose body is being read or whose file is being opened.
     pub(super) exchange: Option<Box<Exchange>>,
-    /// The request whose body is being read was refused, and has its reply. The body is read to
-    /// find the next request.
+    /// The request whose body is being read has its reply. The body is read to find the next
+    /// request.
     pub(super) is_answered: bool,
     pub(super) opening: bool,
     pub(super) files_queued: u32,

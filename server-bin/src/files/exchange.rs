@@ -64,14 +64,17 @@ impl Spares {
     }
 }
 
-/// What can be refused from the head alone; otherwise `path` is what to open.
-pub(super) fn refusal(request: &Request, head: &[u8], path: &mut Vec<u8>) -> Option<Status> {
+/// The status of a reply that the head alone decides. Otherwise `path` is what to open.
+pub(super) fn decide(request: &Request, head: &[u8], path: &mut Vec<u8>) -> Option<Status> {
+    let target = request.target(head);
     match request.method {
-        Method::Get | Method::Head if request.expects_more => Some(Status::ExpectationFailed),
-        Method::Get | Method::Head => target::resolve(request.target(head), path).err(),
-        Method::Put | Method::Delete | Method::Options | Method::Refused => {
-            Some(Status::MethodNotAllowed)
-        }
+        Method::Put | Method::Delete | Method::Refused => Some(Status::MethodNotAllowed),
         Method::Unknown => Some(Status::NotImplemented),
+        Method::Get | Method::Head | Method::Options if request.expects_more => {
+            Some(Status::ExpectationFailed)
+        }
+        Method::Options if target == b"*" => Some(Status::NoContent),
+        Method::Options => target::resolve(target, path).err().or(Some(Status::NoContent)),
+        Method::Get | Method::Head => target::resolve(target, path).err(),
     }
 }

@@ -40,7 +40,7 @@ pub enum Method {
     Get,
     /// HEAD.
     Head,
-    /// OPTIONS: refused as [`Method::Refused`] is, but its target may be `*`.
+    /// OPTIONS. Its target may be `*`.
     Options,
     /// PUT.
     Put,

@@ -29,6 +29,9 @@ impl Persistence {
 /// The answer to `Expect: 100-continue`.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
+/// The methods of a file.
+const ALLOW: &[u8] = b"Allow: GET, HEAD, OPTIONS\r\n";
+
 /// Replaces `out` with the head of a reply that sends a file, or the part of it from the first
 /// byte of `part` to the last one.
 pub fn file(
@@ -107,8 +110,8 @@ pub fn not_modified(
     out.extend_from_slice(b"\r\n");
 }
 
-/// Replaces `out` with a reply that has a small body of its own: the status in words. Answers
-/// the bytes of the body; for HEAD they are announced and not there.
+/// Replaces `out` with a reply that has a small body of its own: the status in words. A 204 has
+/// none. Answers the bytes of the body; for HEAD they are announced and not there.
 pub fn plain(
     out: &mut Vec<u8>,
     common: &[u8],
@@ -118,7 +121,13 @@ pub fn plain(
 ) -> u64 {
     begin(out, status, common, persistence);
     match status {
-        Status::MethodNotAllowed => out.extend_from_slice(b"Allow: GET, HEAD\r\n"),
+        Status::MethodNotAllowed => out.extend_from_slice(ALLOW),
+        Status::NoContent => {
+            // RFC 9110, 8.6 forbids Content-Length.
+            out.extend_from_slice(ALLOW);
+            out.extend_from_slice(b"\r\n");
+            return 0;
+        }
         Status::Unavailable => out.extend_from_slice(b"Retry-After: 1\r\n"),
         _ => {}
     }
@@ -287,7 +296,7 @@ mod tests {
 
     #[test]
     fn replies_with_a_text() {
-        for status in Status::ALL {
+        for status in Status::ALL.into_iter().filter(|status| *status != Status::NoContent) {
             let mut out = Vec::new();
             let body = plain(&mut out, COMMON, Persistence::Implied, status, false);
             let text = String::from_utf8(out.clone()).unwrap();
@@ -295,7 +304,8 @@ mod tests {
             assert_eq!(rest, format!("{}\n", status.explained()));
             assert_eq!(rest.len() as u64, body);
             assert!(head.contains(&format!("\r\nContent-Length: {}", rest.len())));
-            assert_eq!(head.contains("Allow: GET, HEAD"), status == Status::MethodNotAllowed);
+            let allows = head.contains("\r\nAllow: GET, HEAD, OPTIONS");
+            assert_eq!(allows, status == Status::MethodNotAllowed);
             assert_eq!(head.contains("Retry-After: "), status == Status::Unavailable);
             assert_eq!(plain(&mut out, COMMON, Persistence::Implied, status, true), 0);
             assert_eq!(
@@ -303,6 +313,18 @@ mod tests {
                 format!("{head}\r\n\r\n").as_bytes(),
                 "HEAD: the same without the body"
             );
+        }
+    }
+
+    #[test]
+    fn no_content_is_not_even_announced() {
+        for is_head in [false, true] {
+            let mut out = b"left over".to_vec();
+            let status = Status::NoContent;
+            assert_eq!(plain(&mut out, COMMON, Persistence::Implied, status, is_head), 0);
+            let expected = "HTTP/1.1 204 No Content\r\nServer: ringwright\r\n\
+                            Allow: GET, HEAD, OPTIONS\r\n\r\n";
+            assert_eq!(String::from_utf8(out).unwrap(), expected);
         }
     }
 

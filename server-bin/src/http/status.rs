@@ -5,7 +5,7 @@
 pub enum Status {
     /// 200.
     Ok,
-    /// 204: done, and nothing to show for it.
+    /// 204: done, and nothing to show for it; the reply to OPTIONS.
     NoContent,
     /// 206: one range of the file.
     PartialContent,

@@ -43,7 +43,11 @@ fn every_status_and_a_clean_end() {
         (request("GET /ten.txt/", ""), 404, true),
         (request("GET /bare/", ""), 404, true),
         (request("POST /ten.txt", "Content-Length: 3\r\n") + "abc", 405, true),
-        (request("OPTIONS *", ""), 405, true),
+        (request("OPTIONS *", ""), 204, true),
+        (request("OPTIONS /ten.txt", "Content-Length: 3\r\n") + "abc", 204, true),
+        ("OPTIONS /ten.txt HTTP/1.0\r\n\r\n".into(), 204, false),
+        (request("OPTIONS ten.txt", ""), 400, false),
+        (request("OPTIONS /", "Expect: wonders\r\n"), 417, true),
         (request("BREW /pot", ""), 501, true),
         (request("GET /ten.txt", "Expect: wonders\r\n"), 417, true),
         ("GET / HTTP/1.1\r\n\r\n".into(), 400, false),
@@ -107,7 +111,12 @@ fn what_a_reply_says() {
     assert_eq!(server.get("/sub?a=b", "").field("location"), "/sub/?a=b");
     assert_eq!(server.get("//sub", "").field("location"), "/sub/");
     let refused = server.client().ask("DELETE / HTTP/1.1\r\nHost: x\r\n\r\n");
-    assert_eq!(refused.field("allow"), "GET, HEAD");
+    assert_eq!(refused.field("allow"), "GET, HEAD, OPTIONS");
+    for target in ["*", "/", "/ten.txt", "http://x"] {
+        let options = server.client().ask(&format!("OPTIONS {target} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        assert_eq!((options.status, options.field("allow")), (204, "GET, HEAD, OPTIONS"));
+        assert!(!options.fields.contains_key("content-length"), "RFC 9110, 8.6");
+    }
 
     let unchanged = server.get("/ten.txt", &format!("If-None-Match: {tag}\r\n"));
     assert_eq!((unchanged.status, unchanged.field("etag")), (304, tag.as_str()));
