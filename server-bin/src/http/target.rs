@@ -6,11 +6,12 @@ use super::status::Status;
 pub const INDEX: &[u8] = b"index.html";
 
 /// Writes the path that a target of a GET or HEAD names into `path`, which is emptied first:
-/// relative, percent-decoded once, without empty segments, [`INDEX`] appended to a directory's.
+/// relative, percent-decoded once, without dot segments and empty ones, [`INDEX`] appended to a
+/// directory's.
 ///
 /// # Errors
-/// 400 for what is no target, for a NUL, a `..` and an encoded slash; 404 for a segment that
-/// begins with a dot: hidden files stay hidden.
+/// 400 for what is no target, for a NUL and an encoded slash; 404 for a segment that begins with a
+/// dot: hidden files stay hidden.
 pub fn resolve(target: &[u8], path: &mut Vec<u8>) -> Result<(), Status> {
     path.clear();
     if !target.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'#') {
@@ -18,31 +19,43 @@ pub fn resolve(target: &[u8], path: &mut Vec<u8>) -> Result<(), Status> {
     }
     let target = without_authority(target)?;
     let end = memchr::memchr(b'?', target).unwrap_or(target.len());
-    let mut is_directory = true;
-    // The first segment is the nothing before the first slash.
-    for segment in target[..end].split(|&byte| byte == b'/').skip(1) {
-        is_directory = segment.is_empty();
-        if is_directory {
-            continue;
-        }
-        if !path.is_empty() {
-            path.push(b'/');
-        }
-        let start = path.len();
-        decode(segment, path)?;
-        match &path[start..] {
-            b".." => return Err(Status::BadRequest),
-            [b'.', ..] => return Err(Status::NotFound),
-            _ => {}
-        }
+    let is_directory = append_segments(&target[..end], path)?;
+    path.dedup_by(|next, byte| *next == b'/' && *byte == b'/');
+    if path.first() == Some(&b'/') {
+        path.remove(0);
+    }
+    if path.split(|&byte| byte == b'/').any(|segment| segment.first() == Some(&b'.')) {
+        return Err(Status::NotFound);
     }
     if is_directory {
-        if !path.is_empty() {
-            path.push(b'/');
-        }
         path.extend_from_slice(INDEX);
     }
     Ok(())
+}
+
+/// Appends each segment with a slash behind it, except the name of a file. `.` and `..` are resolved
+/// as RFC 3986, 5.2.4 does it: empty segments count, and nothing lies above the root. The result
+/// says if a directory is named.
+fn append_segments(target: &[u8], path: &mut Vec<u8>) -> Result<bool, Status> {
+    let mut is_directory = true;
+    // The first segment is the nothing before the first slash.
+    for segment in target.split(|&byte| byte == b'/').skip(1) {
+        let start = path.len();
+        decode(segment, path)?;
+        is_directory = matches!(&path[start..], b"" | b"." | b"..");
+        match &path[start..] {
+            b"." => path.truncate(start),
+            b".." => {
+                let above = path[..start.saturating_sub(1)].iter().rposition(|&byte| byte == b'/');
+                path.truncate(above.map_or(0, |slash| slash + 1));
+            }
+            _ => path.push(b'/'),
+        }
+    }
+    if !is_directory {
+        path.pop();
+    }
+    Ok(is_directory)
 }
 
 /// Appends where a directory that was asked for without its final slash is: `path` as
@@ -143,6 +156,22 @@ mod tests {
             ("/a%20b%C3%A9", "a bé"),
             ("/a%2520", "a%20"),
             ("/a..b/c.", "a..b/c."),
+            ("/.", "index.html"),
+            ("/..", "index.html"),
+            ("/../../a", "a"),
+            ("/a/../b", "b"),
+            ("/a/./b", "a/b"),
+            ("/a/b/.", "a/b/index.html"),
+            ("/a/b/..", "a/index.html"),
+            ("/a/b/../", "a/index.html"),
+            ("/a/b/../c", "a/c"),
+            ("/a//../b", "a/b"),
+            ("/..//..//a", "a"),
+            ("/a/%2e%2E/b", "b"),
+            ("/a/.%2e/%2e/b", "b"),
+            ("/.git/../a", "a"),
+            ("/a/%2e%2e/%2e%2e/%2e%2e/etc/passwd", "etc/passwd"),
+            ("/a?/../b", "a"),
             ("/\\evil", "\\evil"),
             ("http://example.com", "index.html"),
             ("HTTP://example.com:80/a?b", "a"),
@@ -171,10 +200,9 @@ mod tests {
             ("http://a%zz/", BadRequest),
             ("http://[::1]a/", BadRequest),
             ("http://user@host/", BadRequest),
-            ("/..", BadRequest),
-            ("/a/../b", BadRequest),
-            ("/%2e%2E/b", BadRequest),
-            ("/.%2e", BadRequest),
+            ("/a%2f../b", BadRequest),
+            ("/a%00/../b", BadRequest),
+            ("/a%/../b", BadRequest),
             ("/a%00", BadRequest),
             ("/a%2fb", BadRequest),
             ("/a%", BadRequest),
@@ -187,8 +215,10 @@ mod tests {
             ("/.git/config", NotFound),
             ("/a/.htaccess", NotFound),
             ("/%2egit", NotFound),
-            ("/.", NotFound),
             ("/...", NotFound),
+            ("/a/../.git/config", NotFound),
+            ("/./.git", NotFound),
+            ("/..git", NotFound),
         ] {
             assert_eq!(resolved(target), Err(status), "{target:?}");
         }
@@ -210,7 +240,36 @@ mod tests {
         }
     }
 
+    /// The algorithm of RFC 3986, 5.2.4, word for word.
+    fn remove_dot_segments(path: &str) -> String {
+        let (mut input, mut output) = (path.to_owned(), String::new());
+        while !input.is_empty() {
+            let keeps_slash = |prefix: &str, input: &str| {
+                (input.strip_prefix(prefix))
+                    .filter(|rest| rest.is_empty() || rest.starts_with('/'))
+                    .map(|rest| if rest.is_empty() { "/".to_owned() } else { rest.to_owned() })
+            };
+            if let Some(rest) = keeps_slash("/.", &input) {
+                input = rest;
+            } else if let Some(rest) = keeps_slash("/..", &input) {
+                input = rest;
+                output.truncate(output.rfind('/').unwrap_or(0));
+            } else {
+                let end = input[1..].find('/').map_or(input.len(), |slash| slash + 1);
+                output.push_str(&input[..end]);
+                input.drain(..end);
+            }
+        }
+        output
+    }
+
     proptest! {
+        #[test]
+        fn dot_segments_are_resolved_as_rfc_3986_does_it(target in "(/(|a|b|\\.|\\.\\.)){1,8}") {
+            let expected = remove_dot_segments(&target);
+            prop_assert_eq!(resolved(&target), resolved(&expected), "{}", expected);
+        }
+
         #[test]
         fn what_is_resolved_stays_beneath(target in "/[ -~]{0,40}|[/.%2eEfF05cC\\\\]{0,20}") {
             let mut path = Vec::new();
