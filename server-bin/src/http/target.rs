@@ -5,13 +5,16 @@ use super::status::Status;
 /// The file shown for a directory.
 pub const INDEX: &[u8] = b"index.html";
 
+/// The folder for files that programs look for, such as `acme-challenge` (RFC 8615).
+const WELL_KNOWN: &[u8] = b".well-known";
+
 /// Writes the path that a target of a GET or HEAD names into `path`, which is emptied first:
 /// relative, percent-decoded once, without dot segments and empty ones, [`INDEX`] appended to a
 /// directory's.
 ///
 /// # Errors
 /// 400 for what is no target, for a NUL and an encoded slash; 404 for a segment that begins with a
-/// dot: hidden files stay hidden.
+/// dot, because hidden files stay hidden. [`WELL_KNOWN`] at the top is not hidden.
 pub fn resolve(target: &[u8], path: &mut Vec<u8>) -> Result<(), Status> {
     path.clear();
     if !target.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'#') {
@@ -24,7 +27,10 @@ pub fn resolve(target: &[u8], path: &mut Vec<u8>) -> Result<(), Status> {
     if path.first() == Some(&b'/') {
         path.remove(0);
     }
-    if path.split(|&byte| byte == b'/').any(|segment| segment.first() == Some(&b'.')) {
+    let mut segments = path.split(|&byte| byte == b'/').enumerate();
+    let is_hidden =
+        |at, segment: &[u8]| segment.starts_with(b".") && (at > 0 || segment != WELL_KNOWN);
+    if segments.any(|(at, segment)| is_hidden(at, segment)) {
         return Err(Status::NotFound);
     }
     if is_directory {
@@ -172,6 +178,10 @@ mod tests {
             ("/.git/../a", "a"),
             ("/a/%2e%2e/%2e%2e/%2e%2e/etc/passwd", "etc/passwd"),
             ("/a?/../b", "a"),
+            ("/.well-known", ".well-known"),
+            ("/.well-known/", ".well-known/index.html"),
+            ("//.well-known/acme-challenge/x", ".well-known/acme-challenge/x"),
+            ("/a/../%2Ewell-known/x", ".well-known/x"),
             ("/\\evil", "\\evil"),
             ("http://example.com", "index.html"),
             ("HTTP://example.com:80/a?b", "a"),
@@ -219,6 +229,12 @@ mod tests {
             ("/a/../.git/config", NotFound),
             ("/./.git", NotFound),
             ("/..git", NotFound),
+            ("/.well-known/.git", NotFound),
+            ("/.well-known/../.git", NotFound),
+            ("/a/.well-known/x", NotFound),
+            ("/.well-knowns/x", NotFound),
+            ("/.Well-Known/x", NotFound),
+            ("/.well-known%20/x", NotFound),
         ] {
             assert_eq!(resolved(target), Err(status), "{target:?}");
         }
@@ -275,8 +291,10 @@ mod tests {
             let mut path = Vec::new();
             if resolve(target.as_bytes(), &mut path).is_ok() {
                 prop_assert!(!path.is_empty() && !path.contains(&0));
-                for segment in path.split(|&byte| byte == b'/') {
-                    prop_assert!(!segment.is_empty() && segment[0] != b'.', "{:?}", path);
+                for (at, segment) in path.split(|&byte| byte == b'/').enumerate() {
+                    let is_known = at == 0 && segment == WELL_KNOWN;
+                    let is_shown = !segment.is_empty() && segment[0] != b'.';
+                    prop_assert!(is_shown || is_known, "{:?}", path);
                 }
             }
         }

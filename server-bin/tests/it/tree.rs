@@ -47,6 +47,26 @@ fn nothing_outside_and_nothing_hidden_is_shown() {
 }
 
 #[test]
+fn well_known_files_at_the_top_are_shown() {
+    let tree = tree();
+    let challenges = tree.path().join(".well-known/acme-challenge");
+    fs::create_dir_all(&challenges).unwrap();
+    fs::write(challenges.join("token"), "key").unwrap();
+    fs::write(challenges.join(".hidden"), "secret").unwrap();
+    fs::create_dir(tree.path().join("sub/.well-known")).unwrap();
+    fs::write(tree.path().join("sub/.well-known/x"), "secret").unwrap();
+    let server = Server::http(tree.path(), &["--shards", "1"]);
+    assert_eq!(server.get("/.well-known/acme-challenge/token", "").body, b"key");
+    assert_eq!(server.get("/.well-known", "").field("location"), "/.well-known/");
+    for target in
+        ["/.well-known/acme-challenge/.hidden", "/sub/.well-known/x", "/.well-known/../.hidden"]
+    {
+        assert_eq!(server.get(target, "").status, 404, "{target}");
+    }
+    server.stop().cleanly();
+}
+
+#[test]
 fn what_is_no_file_neither_hangs_nor_shows() {
     let tree = tree();
     let path = tree.path().join("fifo");
