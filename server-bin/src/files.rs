@@ -20,6 +20,7 @@ use crate::http::head::Request;
 use crate::http::incoming::Event;
 use crate::http::reply;
 use crate::http::status::Status;
+use crate::http::target;
 use exchange::{Asked, Spares};
 use ringwright::{
     Connection, Deadline, Directory, FileKind, Handler, Local, OpenFile, Origin, Room,
@@ -106,6 +107,10 @@ impl Files {
     ) {
         if std::mem::take(&mut state.timer_set) {
             connection.set_timer(None);
+        }
+        if decided == Some(Status::MovedPermanently) {
+            let target = asked.request.target(asked.head);
+            return self.reply_moved(state, connection, asked, |out| target::encode(target, out));
         }
         if let Some(status) = decided {
             return self.reply_status(state, connection, asked, status);
@@ -206,7 +211,12 @@ impl Handler for Files {
         match result {
             Ok(file) => match file.status().kind {
                 FileKind::Regular => self.reply_file(state, connection, asked, file),
-                FileKind::Directory => self.reply_moved(state, connection, asked),
+                FileKind::Directory => {
+                    let target = asked.request.target(asked.head);
+                    self.reply_moved(state, connection, asked, |out| {
+                        target::redirect(asked.path, target, out);
+                    });
+                }
                 FileKind::Other => {
                     self.reply_status(state, connection, asked, Status::NotFound);
                 }

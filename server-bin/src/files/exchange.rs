@@ -64,7 +64,8 @@ impl Spares {
     }
 }
 
-/// The status of a reply that the head alone decides. Otherwise `path` is what to open.
+/// The status of a reply that the head alone decides. Otherwise `path` is what to open. 301: the
+/// target has raw UTF-8, and another one is meant.
 pub(super) fn decide(request: &Request, head: &[u8], path: &mut Vec<u8>) -> Option<Status> {
     let target = request.target(head);
     match request.method {
@@ -75,6 +76,10 @@ pub(super) fn decide(request: &Request, head: &[u8], path: &mut Vec<u8>) -> Opti
         }
         Method::Options if target == b"*" => Some(Status::NoContent),
         Method::Options => target::resolve(target, path).err().or(Some(Status::NoContent)),
-        Method::Get | Method::Head => target::resolve(target, path).err(),
+        Method::Get | Method::Head => match target::resolve(target, path) {
+            Err(status) => Some(status),
+            Ok(()) if target.is_ascii() => None,
+            Ok(()) => Some(Status::MovedPermanently),
+        },
     }
 }

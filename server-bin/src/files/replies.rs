@@ -9,7 +9,6 @@ use crate::http::head::{Method, Request};
 use crate::http::range::{self, Selected};
 use crate::http::reply::{self, Persistence};
 use crate::http::status::Status;
-use crate::http::target;
 use ringwright::{Connection, OpenFile, Room};
 use std::time::Duration;
 
@@ -38,14 +37,13 @@ impl Files {
         state: &mut Conversation,
         connection: &mut Connection<'_>,
         asked: Asked<'_>,
+        location: impl FnOnce(&mut Vec<u8>),
     ) {
         self.common.refresh(connection.local().now());
         let persistence = state.persistence(&asked.request);
         let is_head = asked.request.method == Method::Head;
         let lines = self.common.lines();
-        let body = reply::moved(&mut self.scratch, lines, persistence, is_head, |out| {
-            target::redirect(asked.path, asked.request.target(asked.head), out);
-        });
+        let body = reply::moved(&mut self.scratch, lines, persistence, is_head, location);
         self.send_head(state, connection);
         self.finish(state, connection, &asked, persistence, Status::MovedPermanently, body);
     }

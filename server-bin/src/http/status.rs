@@ -9,7 +9,7 @@ pub enum Status {
     NoContent,
     /// 206: one range of the file.
     PartialContent,
-    /// 301: a directory asked for without its final slash.
+    /// 301: a directory asked for without its final slash, or a target with raw UTF-8.
     MovedPermanently,
     /// 304.
     NotModified,

@@ -17,7 +17,10 @@ const WELL_KNOWN: &[u8] = b".well-known";
 /// dot, because hidden files stay hidden. [`WELL_KNOWN`] at the top is not hidden.
 pub fn resolve(target: &[u8], path: &mut Vec<u8>) -> Result<(), Status> {
     path.clear();
-    if !target.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'#') {
+    let is_plain = |byte: &u8| byte.is_ascii_graphic() && *byte != b'#';
+    if !target.iter().all(|byte| is_plain(byte) || !byte.is_ascii())
+        || str::from_utf8(target).is_err()
+    {
         return Err(Status::BadRequest);
     }
     let target = without_authority(target)?;
@@ -74,15 +77,43 @@ pub fn redirect(path: &[u8], target: &[u8], out: &mut Vec<u8>) {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'/') {
             out.push(byte);
         } else {
-            const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-            let (high, low) = (usize::from(byte >> 4), usize::from(byte & 15));
-            out.extend_from_slice(&[b'%', DIGITS[high], DIGITS[low]]);
+            push_encoded(byte, out);
         }
     }
     out.push(b'/');
     if let Some(query) = memchr::memchr(b'?', target) {
         out.extend_from_slice(&target[query..]);
     }
+}
+
+/// Appends the location that a target with raw UTF-8 stands for: its path and query, with the
+/// characters percent-encoded that no URI contains (RFC 3986, 3.3). `resolve` accepts the target.
+///
+/// It begins with exactly one slash, as that of [`redirect`] does.
+pub fn encode(target: &[u8], out: &mut Vec<u8>) {
+    let target = without_authority(target).unwrap_or_default();
+    let start = target.iter().position(|&byte| byte != b'/').unwrap_or(target.len());
+    let path_and_query = &target[start..];
+    let end = memchr::memchr(b'?', path_and_query).unwrap_or(path_and_query.len());
+    out.push(b'/');
+    for (at, &byte) in path_and_query.iter().enumerate() {
+        let is_allowed = match byte {
+            b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}' => false,
+            b'[' | b']' => at > end,
+            _ => byte.is_ascii_graphic(),
+        };
+        if is_allowed {
+            out.push(byte);
+        } else {
+            push_encoded(byte, out);
+        }
+    }
+}
+
+fn push_encoded(byte: u8, out: &mut Vec<u8>) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    let (high, low) = (usize::from(byte >> 4), usize::from(byte & 15));
+    out.extend_from_slice(&[b'%', DIGITS[high], DIGITS[low]]);
 }
 
 /// What follows the authority of an absolute form (RFC 9112, 3.2.2); other targets as they are.
@@ -221,7 +252,9 @@ mod tests {
             ("/a%+1", BadRequest),
             ("/a#b", BadRequest),
             ("/a\tb", BadRequest),
-            ("/é", BadRequest),
+            ("http://é/", BadRequest),
+            ("é", BadRequest),
+            ("/é/.git", NotFound),
             ("/.git/config", NotFound),
             ("/a/.htaccess", NotFound),
             ("/%2egit", NotFound),
@@ -237,6 +270,32 @@ mod tests {
             ("/.well-known%20/x", NotFound),
         ] {
             assert_eq!(resolved(target), Err(status), "{target:?}");
+        }
+    }
+
+    #[test]
+    fn raw_utf8_is_redirected_to_its_encoded_form() {
+        for (target, location) in [
+            ("/é", "/%C3%A9"),
+            ("/a%20b/é/?x=é&%20+[", "/a%20b/%C3%A9/?x=%C3%A9&%20+["),
+            ("/日本", "/%E6%97%A5%E6%9C%AC"),
+            ("http://x/é?y", "/%C3%A9?y"),
+            ("http://x?é", "/?%C3%A9"),
+            ("//evil.example/é", "/evil.example/%C3%A9"),
+            ("/\\evil.example/é", "/%5Cevil.example/%C3%A9"),
+            ("/é[]^", "/%C3%A9%5B%5D%5E"),
+            ("/./é", "/./%C3%A9"),
+        ] {
+            let mut out = Vec::new();
+            resolved(target).unwrap();
+            encode(target.as_bytes(), &mut out);
+            assert_eq!(String::from_utf8_lossy(&out), location, "{target:?}");
+            // It names the same file.
+            assert_eq!(resolved(location), resolved(target), "{target:?}");
+        }
+        for bad in [&b"/\xff"[..], b"/\xc3", b"/\xed\xa0\x80", b"/\xc3\xa9\xc0\xaf", b"/\xc3\xa9 "]
+        {
+            assert_eq!(resolve(bad, &mut Vec::new()), Err(Status::BadRequest), "{bad:?}");
         }
     }
 

@@ -113,6 +113,12 @@ fn what_a_reply_says() {
     assert_eq!(server.get("/sub/", "").body, b"<h1>sub</h1>");
     assert_eq!(server.get("/sub?a=b", "").field("location"), "/sub/?a=b");
     assert_eq!(server.get("//sub", "").field("location"), "/sub/");
+    let raw = server.get("/a%20b%20é.txt?é", "");
+    assert_eq!((raw.status, raw.field("location")), (301, "/a%20b%20%C3%A9.txt?%C3%A9"));
+    assert_eq!(server.get(raw.field("location"), "").status, 200);
+    let mut client = server.client();
+    client.send(b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(client.reply(false).status, 400, "no UTF-8");
     let refused = server.client().ask("DELETE / HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_eq!(refused.field("allow"), "GET, HEAD, OPTIONS");
     for target in ["*", "/", "/ten.txt", "http://x"] {
