@@ -182,8 +182,8 @@ impl Chunks {
     }
 }
 
-/// `*( BWS ";" BWS chunk-ext-name [ BWS "=" BWS chunk-ext-val ] )` (RFC 9112, 7.1.1), without the CR
-/// behind it. 400 for everything else.
+/// `*( BWS ";" BWS chunk-ext-name [ BWS "=" BWS chunk-ext-val ] )` (RFC 9112, 7.1.1), without the
+/// CR behind it. 400 for everything else.
 const fn extension(expected: Expected, byte: u8) -> Result<Expected, Status> {
     use Expected::*;
     Ok(match (expected, byte) {

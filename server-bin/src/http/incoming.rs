@@ -145,8 +145,10 @@ mod tests {
     const SAMPLES: [&[u8]; 12] = [
         b"GET /a HTTP/1.1\r\nHost: x\r\n\r\nHEAD /b HTTP/1.0\r\n\r\n",
         b"\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n\r\n\r\nGET /",
-        b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhelloGET / HTTP/1.1\r\nHost: y\r\n\r\n",
-        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3 ;\te = \"\\\"\"; f\r\nabc\r\n0\r\nT: u\r\n\r\nGET",
+        b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n\
+          helloGET / HTTP/1.1\r\nHost: y\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n\
+          3 ;\te = \"\\\"\"; f\r\nabc\r\n0\r\nT: u\r\n\r\nGET",
         b"GET / HTTP/1.1\nHost: x\n\n",
         b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
         b"GET / HTTP/3.0\r\nHost: x\r\n\r\n",

@@ -1,7 +1,7 @@
 //! Content-Type by file name. A small table: what the web consists of, and what people download.
 
-/// Sorted by extension. The types of usual endings in Debian's /etc/mime.types and nginx's mime.types,
-/// as IANA has them where they differ. Text is taken for UTF-8.
+/// Sorted by extension. The types of usual endings in Debian's /etc/mime.types and in nginx's
+/// mime.types, as IANA has them where they differ. Text is taken for UTF-8.
 const TYPES: [(&str, &str); 229] = [
     ("3gp", "video/3gpp"),
     ("3gpp", "video/3gpp"),

@@ -22,8 +22,8 @@ pub enum Selected {
 /// Reads the value of a Range field.
 #[must_use]
 pub fn select(value: &[u8], file_bytes: u64) -> Selected {
-    // A client that always sends a Range must be able to get an empty file. RFC 9110, 14.1.2 calls a
-    // suffix of it satisfiable, and 14.2 allows to ignore every other range.
+    // A client that always sends a Range must be able to get an empty file. RFC 9110, 14.1.2 calls
+    // a suffix of it satisfiable, and 14.2 allows to ignore every other range.
     if file_bytes == 0 {
         return Selected::Whole;
     }

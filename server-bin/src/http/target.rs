@@ -42,9 +42,9 @@ pub fn resolve(target: &[u8], path: &mut Vec<u8>) -> Result<(), Status> {
     Ok(())
 }
 
-/// Appends each segment with a slash behind it, except the name of a file. `.` and `..` are resolved
-/// as RFC 3986, 5.2.4 does it: empty segments count, and nothing lies above the root. The result
-/// says if a directory is named.
+/// Appends each segment with a slash behind it, except the name of a file. `.` and `..` are
+/// resolved as RFC 3986, 5.2.4 does it: empty segments count, and nothing lies above the root. The
+/// result says if a directory is named.
 fn append_segments(target: &[u8], path: &mut Vec<u8>) -> Result<bool, Status> {
     let mut is_directory = true;
     // The first segment is the nothing before the first slash.
