@@ -14,7 +14,7 @@ pub use conversation::Conversation;
 
 use crate::access_log::ShardLog;
 use crate::http::body::Framing;
-use crate::http::conditional::Validators;
+use crate::http::conditional::{Validators, is_settled};
 use crate::http::date::CommonLines;
 use crate::http::head::Request;
 use crate::http::incoming::Event;
@@ -26,7 +26,7 @@ use ringwright::{
     Connection, Deadline, Directory, FileKind, Handler, Local, OpenFile, Origin, Room,
 };
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// How often the log's lines are handed over, at latest.
 const LOG_INTERVAL: Duration = Duration::from_millis(200);
@@ -116,21 +116,25 @@ impl Files {
             return self.reply_status(state, connection, asked, status);
         }
         if let Some(file) = connection.cached_file(&self.directory, asked.path) {
-            // It is likely to be asked for again: its lines are made once.
+            // It is likely to be asked for again: its lines are made once. The engine keeps only
+            // settled files.
             file.note().get_or_init(|| {
                 self.common.refresh(connection.local().now());
                 let about = file.status();
-                let validators = Validators::of(&about, self.common.seconds());
+                let validators = Validators::of(&about, self.common.seconds(), true);
                 reply::lines_of_whole(asked.path, about.bytes, &validators).into()
             });
-            return self.reply_file(state, connection, asked, file);
+            return self.reply_file(state, connection, asked, file, true);
         }
+        let opening_since = SystemTime::now();
         // Refused only on a connection that is ending: one open at a time is asked for.
         let _ = connection.open_file(&self.directory, asked.path);
         connection.pause();
         state.opening = true;
         state.paused = true;
-        state.exchange = Some(self.spares.take(asked));
+        let mut exchange = self.spares.take(asked);
+        exchange.opening_since = opening_since;
+        state.exchange = Some(exchange);
     }
 
     /// A head that does not end is the engine's to time, because its bytes stay unread; a body is
@@ -210,7 +214,10 @@ impl Handler for Files {
         let asked = exchange.asked();
         match result {
             Ok(file) => match file.status().kind {
-                FileKind::Regular => self.reply_file(state, connection, asked, file),
+                FileKind::Regular => {
+                    let is_settled = is_settled(&file.status(), exchange.opening_since);
+                    self.reply_file(state, connection, asked, file, is_settled);
+                }
                 FileKind::Directory => {
                     let target = asked.request.target(asked.head);
                     self.reply_moved(state, connection, asked, |out| {

@@ -3,7 +3,7 @@
 use crate::http::head::{Method, Request};
 use crate::http::status::Status;
 use crate::http::target;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Exchanges kept for reuse per shard. More are in use only while many files are being opened.
 const SPARES_MAX: usize = 256;
@@ -25,6 +25,8 @@ pub struct Exchange {
     pub(super) head: Vec<u8>,
     pub(super) path: Vec<u8>,
     pub(super) begun: Duration,
+    /// Before the file is opened; the epoch before that.
+    pub(super) opening_since: SystemTime,
 }
 
 impl Exchange {
@@ -46,10 +48,12 @@ impl Spares {
     pub(super) fn take(&mut self, asked: Asked<'_>) -> Box<Exchange> {
         let Asked { request, head, path, begun } = asked;
         let mut exchange = self.boxes.pop().unwrap_or_else(|| {
-            Box::new(Exchange { request, head: Vec::new(), path: Vec::new(), begun })
+            let (head, path) = (Vec::new(), Vec::new());
+            Box::new(Exchange { request, head, path, begun, opening_since: UNIX_EPOCH })
         });
         exchange.request = request;
         exchange.begun = begun;
+        exchange.opening_since = UNIX_EPOCH;
         exchange.head.clear();
         exchange.head.extend_from_slice(head);
         exchange.path.clear();

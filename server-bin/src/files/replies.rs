@@ -55,6 +55,7 @@ impl Files {
         connection: &mut Connection<'_>,
         asked: Asked<'_>,
         file: OpenFile,
+        is_settled: bool,
     ) {
         self.common.refresh(connection.local().now());
         let Asked { request, head, path, .. } = asked;
@@ -67,12 +68,12 @@ impl Files {
             match file.note().get() {
                 Some(about) => reply::whole(out, lines, persistence, about),
                 None => {
-                    let validators = Validators::of(&about, self.common.seconds());
+                    let validators = Validators::of(&about, self.common.seconds(), is_settled);
                     reply::file(out, lines, persistence, path, about.bytes, &validators, None);
                 }
             }
         } else {
-            let validators = Validators::of(&about, self.common.seconds());
+            let validators = Validators::of(&about, self.common.seconds(), is_settled);
             let outcome =
                 if request.is_conditional { validators.evaluate(head) } else { Outcome::Proceed };
             match outcome {

@@ -3,18 +3,33 @@
 use super::date;
 use super::fields::{elements, values};
 use ringwright::FileStatus;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What tells one version of a file from another.
 #[derive(Clone, Copy, Debug)]
 pub struct Validators {
     tag: [u8; TAG_BYTES],
+    is_settled: bool,
     modified_s: i64,
+    changed_s: i64,
     /// The clock of the reply, seconds.
     now_s: i64,
 }
 
+/// Longer than a tick of the clock that file systems take their times from. Two changes within one
+/// tick look like one.
+const SETTLED: Duration = Duration::from_millis(20);
+/// Build tools and archives set this time, in seconds, or an earlier one, to files of any content.
+const MODIFIED_NEVER_MAX_S: i64 = 1;
+
+/// Stands before a weak tag.
+const WEAK: &[u8] = b"W/";
+/// Ends a weak tag, instead of a quote.
+const NEW: &[u8] = b"-new\"";
 /// Two quotes, 24 digits of time, 16 of size, 16 of inode, two hyphens.
-const TAG_BYTES: usize = 60;
+const STRONG_TAG_BYTES: usize = 60;
+/// A weak tag, which has room for a strong one behind [`WEAK`].
+const TAG_BYTES: usize = WEAK.len() + STRONG_TAG_BYTES - 1 + NEW.len();
 
 /// What the preconditions of a GET or HEAD come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,31 +43,35 @@ pub enum Outcome {
 }
 
 impl Validators {
-    /// Of a file as it was when opened, at second `now_s` of the wall clock.
+    /// Of a file as it was when opened, at second `now_s` of the wall clock. A file has no strong
+    /// tag unless it `is_settled`, see [`is_settled`].
     #[must_use]
-    pub fn of(status: &FileStatus, now_s: i64) -> Self {
-        let mut tag = [b'"'; TAG_BYTES];
-        hexadecimal(status.modified_s as u64, &mut tag[1..17]);
-        hexadecimal(u64::from(status.modified_ns), &mut tag[17..25]);
-        tag[25] = b'-';
-        hexadecimal(status.bytes, &mut tag[26..42]);
-        tag[42] = b'-';
-        hexadecimal(status.inode, &mut tag[43..59]);
-        Self { tag, modified_s: status.modified_s, now_s }
+    pub fn of(status: &FileStatus, now_s: i64, is_settled: bool) -> Self {
+        let (modified_s, changed_s) = (status.modified_s, status.changed_s);
+        Self { tag: tag_of(status, is_settled), is_settled, modified_s, changed_s, now_s }
     }
 
-    /// The strong entity tag, quotes included: time of modification, size and inode in
-    /// hexadecimal.
+    /// The entity tag, quotes included: time of the last change (ctime), size and inode in
+    /// hexadecimal. Nobody can set the time of the last change, so it does not come back when older
+    /// contents or an older time of modification are restored.
+    ///
+    /// The tag of a file that is not settled is weak, and no precondition matches it: another
+    /// version could have the same.
     #[must_use]
     pub fn tag(&self) -> &[u8] {
-        &self.tag
+        self.strong_tag().unwrap_or(&self.tag)
     }
 
-    /// When the file was modified; `None` for a time in the future, which RFC 9110, 8.8.2.1
-    /// forbids to claim.
+    fn strong_tag(&self) -> Option<&[u8]> {
+        self.is_settled.then(|| &self.tag[WEAK.len()..][..STRONG_TAG_BYTES])
+    }
+
+    /// When the file was modified. `None` for a time in the future, which RFC 9110, 8.8.2.1 forbids
+    /// to claim, and for one that says nothing.
     #[must_use]
     pub fn modified_s(&self) -> Option<i64> {
-        (self.modified_s <= self.now_s).then_some(self.modified_s)
+        let is_told = self.modified_s > MODIFIED_NEVER_MAX_S && self.modified_s <= self.now_s;
+        is_told.then_some(self.modified_s)
     }
 
     /// Evaluates the preconditions of a head, in the order of RFC 9110, 13.2.2.
@@ -70,9 +89,9 @@ impl Validators {
         }
         let unchanged = match self.any_tag(head, "if-none-match", Comparison::Weak) {
             Some(matched) => matched,
-            None => {
-                date_of(head, "if-modified-since").is_some_and(|since| self.modified_s <= since)
-            }
+            // An older date may be that of other contents, which were restored.
+            None => date_of(head, "if-modified-since")
+                .is_some_and(|since| self.modified_s() == Some(since)),
         };
         if unchanged { Outcome::NotModified } else { Outcome::Proceed }
     }
@@ -83,12 +102,15 @@ impl Validators {
     pub fn range_holds(&self, head: &[u8]) -> bool {
         values(head, "if-range").all(|value| {
             if value.starts_with(b"\"") || value.starts_with(b"W/") {
-                value == self.tag()
+                Some(value) == self.strong_tag()
             } else {
                 // A date is a strong validator only when the file cannot have changed twice in
-                // its second (8.8.2.2).
-                date::parse(value)
-                    .is_some_and(|date| date == self.modified_s && self.now_s > date + 1)
+                // its second (8.8.2.2), and when the date was not set to an earlier one.
+                date::parse(value).is_some_and(|date| {
+                    self.modified_s() == Some(date)
+                        && self.changed_s == date
+                        && self.now_s > date + 1
+                })
             }
         })
     }
@@ -101,8 +123,8 @@ impl Validators {
                 let weak = tag.strip_prefix(b"W/");
                 match comparison {
                     _ if tag == b"*" => true,
-                    Comparison::Strong => tag == self.tag(),
-                    Comparison::Weak => weak.unwrap_or(tag) == self.tag(),
+                    Comparison::Strong => Some(tag) == self.strong_tag(),
+                    Comparison::Weak => Some(weak.unwrap_or(tag)) == self.strong_tag(),
                 }
             });
             listed = Some(listed.unwrap_or(false) || found);
@@ -116,6 +138,31 @@ impl Validators {
 enum Comparison {
     Strong,
     Weak,
+}
+
+/// True if a file with this status had been left alone for long enough at `since`, which lies before
+/// the status was asked for. Then every later change shows in the status.
+#[must_use]
+pub fn is_settled(status: &FileStatus, since: SystemTime) -> bool {
+    let Ok(changed_s) = u64::try_from(status.changed_s) else { return true };
+    let changed = UNIX_EPOCH + Duration::new(changed_s, status.changed_ns);
+    since.duration_since(changed).is_ok_and(|age| age >= SETTLED)
+}
+
+fn tag_of(status: &FileStatus, is_settled: bool) -> [u8; TAG_BYTES] {
+    let mut tag = [b'"'; TAG_BYTES];
+    let (weak, rest) = tag.split_at_mut(WEAK.len());
+    weak.copy_from_slice(WEAK);
+    hexadecimal(status.changed_s as u64, &mut rest[1..17]);
+    hexadecimal(u64::from(status.changed_ns), &mut rest[17..25]);
+    rest[25] = b'-';
+    hexadecimal(status.bytes, &mut rest[26..42]);
+    rest[42] = b'-';
+    hexadecimal(status.inode, &mut rest[43..59]);
+    if !is_settled {
+        rest[59..].copy_from_slice(NEW);
+    }
+    tag
 }
 
 fn date_of(head: &[u8], name: &str) -> Option<i64> {
@@ -155,11 +202,16 @@ mod tests {
     }
 
     fn validators() -> Validators {
-        Validators::of(&file(MODIFIED), MODIFIED + 100)
+        Validators::of(&file(MODIFIED), MODIFIED + 100, true)
+    }
+
+    fn tag_of(status: &FileStatus) -> String {
+        let validators = Validators::of(status, MODIFIED + 100, true);
+        String::from_utf8(validators.tag().to_vec()).unwrap()
     }
 
     fn tag() -> String {
-        String::from_utf8(validators().tag().to_vec()).unwrap()
+        tag_of(&file(MODIFIED))
     }
 
     fn outcome(fields: &str) -> Outcome {
@@ -169,16 +221,70 @@ mod tests {
     #[test]
     fn the_tag_tells_versions_apart() {
         assert_eq!(tag(), "\"000000002ebc98a100000005-0000000000001234-000000000000abcd\"");
-        let other = FileStatus { modified_ns: 6, ..file(MODIFIED) };
-        assert_ne!(Validators::of(&other, 0).tag(), validators().tag());
-        let other = FileStatus { inode: 1, ..file(MODIFIED) };
-        assert_ne!(Validators::of(&other, 0).tag(), validators().tag());
+        for other in [
+            FileStatus { changed_ns: 6, ..file(MODIFIED) },
+            FileStatus { changed_s: MODIFIED + 1, ..file(MODIFIED) },
+            FileStatus { bytes: 1, ..file(MODIFIED) },
+            FileStatus { inode: 1, ..file(MODIFIED) },
+        ] {
+            assert_ne!(tag_of(&other), tag());
+        }
+        // The time of modification can be set, and alone tells nothing.
+        let other = FileStatus { modified_s: 1, modified_ns: 0, ..file(MODIFIED) };
+        assert_eq!(tag_of(&other), tag());
     }
 
     #[test]
-    fn no_modification_in_the_future() {
-        assert_eq!(Validators::of(&file(100), 100).modified_s(), Some(100));
-        assert_eq!(Validators::of(&file(101), 100).modified_s(), None);
+    fn a_file_that_has_just_changed_has_no_strong_tag() {
+        let changed = UNIX_EPOCH + Duration::new(MODIFIED as u64, 5);
+        for (age, settled) in [(SETTLED, true), (SETTLED - Duration::from_nanos(1), false)] {
+            assert_eq!(is_settled(&file(MODIFIED), changed + age), settled, "{age:?}");
+        }
+        assert!(!is_settled(&file(MODIFIED), changed - Duration::from_secs(9)), "in the future");
+        assert!(is_settled(&file(-1), UNIX_EPOCH));
+        let fresh = Validators::of(&file(MODIFIED), MODIFIED, false);
+        let weak = String::from_utf8(fresh.tag().to_vec()).unwrap();
+        assert_eq!(weak, format!("W/{}-new\"", &tag()[..59]));
+        let head = format!("GET / HTTP/1.1\r\nIf-None-Match: {weak}\r\nIf-Range: {weak}\r\n\r\n");
+        for later in [fresh, validators()] {
+            assert_eq!(later.evaluate(head.as_bytes()), Outcome::Proceed);
+            assert!(!later.range_holds(head.as_bytes()));
+        }
+        let tag = tag();
+        for (fields, expected) in [
+            (format!("If-None-Match: {tag}"), Outcome::Proceed),
+            ("If-None-Match: *".into(), Outcome::NotModified),
+            (format!("If-Match: {tag}"), Outcome::Failed),
+            ("If-Match: *".into(), Outcome::Proceed),
+        ] {
+            let head = format!("GET / HTTP/1.1\r\n{fields}\r\n\r\n");
+            assert_eq!(fresh.evaluate(head.as_bytes()), expected, "{fields}");
+        }
+        let head = format!("GET / HTTP/1.1\r\nIf-Range: {tag}\r\n\r\n");
+        assert!(!fresh.range_holds(head.as_bytes()));
+    }
+
+    #[test]
+    fn no_modification_in_the_future_and_none_at_the_epoch() {
+        let told = |modified_s| Validators::of(&file(modified_s), 100, true).modified_s();
+        for modified_s in [2, 99, 100] {
+            assert_eq!(told(modified_s), Some(modified_s));
+        }
+        for modified_s in [-1, 0, 1, 101] {
+            assert_eq!(told(modified_s), None);
+            if let Ok(seconds) = u64::try_from(modified_s) {
+                let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds));
+                let validators = Validators::of(&file(modified_s), 100, true);
+                for (name, expected) in
+                    [("If-Modified-Since", Outcome::Proceed), ("If-Range", Outcome::Proceed)]
+                {
+                    let head = format!("GET / HTTP/1.1\r\n{name}: {date}\r\n\r\n");
+                    assert_eq!(validators.evaluate(head.as_bytes()), expected, "{head}");
+                    let holds = validators.range_holds(head.as_bytes());
+                    assert_eq!(holds, name != "If-Range", "{head}");
+                }
+            }
+        }
     }
 
     #[test]
@@ -197,7 +303,7 @@ mod tests {
             (format!("If-None-Match: \"a\"\r\nIf-Modified-Since: {AFTER}"), Proceed),
             (format!("If-Modified-Since: {BEFORE}"), Proceed),
             (format!("If-Modified-Since: {AT}"), NotModified),
-            (format!("If-Modified-Since: {AFTER}"), NotModified),
+            (format!("If-Modified-Since: {AFTER}"), Proceed),
             ("If-Modified-Since: soon".into(), Proceed),
             (format!("If-Match: {tag}"), Proceed),
             ("If-Match: *".into(), Proceed),
@@ -230,8 +336,11 @@ mod tests {
             let head = format!("GET / HTTP/1.1\r\n{fields}\r\n\r\n");
             assert_eq!(validators().range_holds(head.as_bytes()), holds, "{fields}");
         }
-        let fresh = Validators::of(&file(MODIFIED), MODIFIED + 1);
+        let fresh = Validators::of(&file(MODIFIED), MODIFIED + 1, true);
         let head = format!("GET / HTTP/1.1\r\nIf-Range: {AT}\r\n\r\n");
         assert!(!fresh.range_holds(head.as_bytes()), "it may change within its second");
+        let restored = FileStatus { changed_s: MODIFIED + 50, ..file(MODIFIED) };
+        let restored = Validators::of(&restored, MODIFIED + 100, true);
+        assert!(!restored.range_holds(head.as_bytes()), "its time was set");
     }
 }

@@ -266,7 +266,7 @@ mod tests {
             inode,
             kind,
         };
-        let validators = Validators::of(&status, 784_111_778);
+        let validators = Validators::of(&status, 784_111_778, true);
         let mut out = b"left over".to_vec();
         file(&mut out, COMMON, Persistence::Close, b"a.txt", 100, &validators, part);
         String::from_utf8(out).unwrap()

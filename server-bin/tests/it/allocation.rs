@@ -65,7 +65,7 @@ fn a_request_and_its_reply_allocate_nothing() {
         let Event::Head { request, length } = event else { panic!("{event:?}") };
         let head = &requests[consumed - length..consumed];
         assert_eq!(target::resolve(request.target(head), &mut path), Ok(()));
-        let validators = Validators::of(&about, common.seconds());
+        let validators = Validators::of(&about, common.seconds(), true);
         assert_eq!(validators.evaluate(head), ringwrightd::http::conditional::Outcome::Proceed);
         let value = fields::single(head, "range").unwrap();
         let selected = range::select(value, about.bytes);

@@ -32,5 +32,6 @@ mod scale;
 #[allow(dead_code, reason = "shared with the test program `fire`")]
 mod socket;
 mod tree;
+mod validators;
 
 use common::PATIENCE;

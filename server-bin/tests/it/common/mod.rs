@@ -377,6 +377,8 @@ pub fn tree() -> TempDir {
     fs::write(root.join("sub/.git/config"), "secret").unwrap();
     fs::create_dir(root.join("bare")).unwrap();
     fs::write(root.join("middle.bin"), pattern(200_000)).unwrap();
+    // A file that has just changed has no strong entity tag.
+    thread::sleep(Duration::from_millis(25));
     dir
 }
 
