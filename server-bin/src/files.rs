@@ -85,7 +85,9 @@ impl Files {
         } else if decided.is_some() {
             // A client that waits for a 100 may now send the body or not: only the end of the
             // connection makes that clear.
-            asked.request.keep_alive &= !request.expects_continue && !request.expects_more;
+            let waits = request.expects_continue || request.expects_more;
+            // In a drain no other reply may follow to announce the end.
+            asked.request.keep_alive &= !waits && !state.draining;
             state.is_answered = true;
             self.answer(state, connection, asked, decided);
         } else {

@@ -171,22 +171,29 @@ fn a_drain_finishes_what_is_under_way() {
     assert_eq!(idle.ask(request).status, 200);
     let mut begun = server.client();
     begun.send(half);
+    // Its body comes together with the rest of the head.
+    let mut refused = server.client();
+    let half_post = "POST /ten.txt HTTP/1.1\r\nContent-Length: 3\r\nHo";
+    refused.send(half_post);
     let mut download = server.client();
     let large = "GET /large.bin HTTP/1.1\r\nHost: x\r\n\r\n";
     download.send(large);
     assert_eq!(download.head().status, 200);
-    let sent = request.len() + half.len() + large.len();
+    let sent = request.len() + half.len() + half_post.len() + large.len();
     server.ledger_once(|ledger| ledger["bytes"]["received"] == sent);
     server.signal(libc::SIGTERM);
     // The idle one ends at once.
     idle.is_at_its_end();
     drop(idle);
     // The request that was begun is answered, with the end announced.
-    begun.send("st: x\r\n\r\n");
-    let reply = begun.reply(false);
-    assert_eq!((reply.status, reply.field("connection")), (200, "close"));
-    begun.is_at_its_end();
-    drop(begun);
+    for (mut client, rest, status) in
+        [(begun, "st: x\r\n\r\n", 200), (refused, "st: x\r\n\r\nabc", 405)]
+    {
+        client.send(rest);
+        let reply = client.reply(false);
+        assert_eq!((reply.status, reply.field("connection")), (status, "close"));
+        client.is_at_its_end();
+    }
     // The listener is closed as soon as nothing is armed on it.
     let give_up = Instant::now() + PATIENCE;
     while TcpStream::connect(address).is_ok() {
