@@ -129,8 +129,8 @@ impl Status {
         }
     }
 
-    /// The answer to an errno of opening a file beneath the served directory. What tells a
-    /// stranger about the tree is all one "not found".
+    /// The answer to an errno of opening a file beneath the served directory. Errors that would
+    /// tell a stranger about the tree are all one "not found".
     #[must_use]
     pub const fn from_open_errno(errno: i32) -> Self {
         match errno {
