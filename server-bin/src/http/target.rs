@@ -6,7 +6,7 @@ use super::status::Status;
 pub const INDEX: &[u8] = b"index.html";
 
 /// The folder for files that programs look for, such as `acme-challenge` (RFC 8615).
-const WELL_KNOWN: &[u8] = b".well-known";
+pub const WELL_KNOWN: &[u8] = b".well-known";
 
 /// Writes the path that a target of a GET or HEAD names into `path`, which is emptied first:
 /// relative, percent-decoded once, without dot segments and empty ones, [`INDEX`] appended to a
