@@ -4,18 +4,23 @@
 //! Shards never wait for the log. Each shard fills a buffer and passes it to the writer when the
 //! buffer is full or old enough. If the writer is slow and all buffers are queued, the shard drops
 //! and counts lines. A full disk or a stalled pipe loses log lines but does not delay replies.
+//!
+//! # Rotation
+//! Before each batch the writer compares its file with the one at the path. After a rename or a
+//! removal it creates the file again. SIGUSR1 does so at once.
 
+mod file;
 mod format;
 
+pub use file::LogFile;
 pub use format::{Entry, Format};
 
 use format::Formatter;
-use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::thread;
 use std::time::Duration;
 
@@ -31,7 +36,12 @@ pub struct AccessLog {
     format: Format,
     batches: SyncSender<Batch>,
     dropped: Arc<AtomicU64>,
+    file: Option<Reopening>,
 }
+
+/// A handle with which the file of the log is opened again.
+#[derive(Clone)]
+pub struct Reopening(Arc<Mutex<LogFile>>);
 
 /// The log of one shard.
 pub struct ShardLog {
@@ -65,14 +75,42 @@ pub fn open(path: &Path, format: Format) -> Result<(AccessLog, Writer), String> 
     let started = if path == Path::new("-") {
         start(io::stdout(), format)
     } else {
-        let file = OpenOptions::new().create(true).append(true).open(path).map_err(|error| {
+        let file = LogFile::open(path).map_err(|error| {
             format!(
                 "cannot open the file: {error}; give a file that this user may create or append to"
             )
         })?;
-        start(file, format)
+        let file = Reopening(Arc::new(Mutex::new(file)));
+        start(file.clone(), format)
+            .map(|(log, writer)| (AccessLog { file: Some(file), ..log }, writer))
     };
     started.map_err(|error| format!("cannot start the writer thread: {error}"))
+}
+
+impl Reopening {
+    /// Opens the file of the path if it is no longer the open one. If the writer is at work it does
+    /// so itself before the next batch.
+    pub fn reopen(&self) {
+        match self.0.try_lock() {
+            Ok(mut file) => file.follow(),
+            Err(TryLockError::Poisoned(file)) => file.into_inner().follow(),
+            Err(TryLockError::WouldBlock) => {}
+        }
+    }
+}
+
+/// Only the writer thread writes, one batch at a time.
+impl Write for Reopening {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut file = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        file.follow();
+        // All of it, so that no line is cut in two by a rotation.
+        file.write_all(bytes).map(|()| bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn start(
@@ -97,10 +135,17 @@ fn start(
         }
         let _ = finish.send(result);
     })?;
-    Ok((AccessLog { format, batches, dropped: dropped.clone() }, Writer { dropped, finished }))
+    let log = AccessLog { format, batches, dropped: dropped.clone(), file: None };
+    Ok((log, Writer { dropped, finished }))
 }
 
 impl AccessLog {
+    /// The handle to the file; `None` if the log goes to standard output.
+    #[must_use]
+    pub fn reopening(&self) -> Option<Reopening> {
+        self.file.clone()
+    }
+
     /// Creates the log of a shard.
     #[must_use]
     pub fn shard(&self) -> ShardLog {

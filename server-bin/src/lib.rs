@@ -10,4 +10,5 @@ pub mod http;
 pub mod options;
 pub mod packets;
 pub mod serve;
+pub mod signals;
 pub mod units;

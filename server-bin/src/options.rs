@@ -109,8 +109,8 @@ const PROGRAM_NOTES: &str = "Examples:\n  \
       ringwrightd echo --listen 127.0.0.1:7000 --shards 1\n  \
       ringwrightd packets /srv/files --upload-max 64GiB --replace\n  \
       ringwrightd doctor                        checks this system\n\n\
-    SIGTERM or SIGINT starts a drain: the server accepts no new connections and finishes the \
-    requests in progress. A second signal ends it at once.\n\
+    SIGTERM, SIGINT or SIGQUIT starts a drain: the server accepts no new connections and finishes \
+    the requests in progress. A second signal ends it at once.\n\
     Exit status: 0 after a clean end, 1 after a failure, 2 for wrong options.";
 
 const HTTP_NOTES: &str = concat!(
@@ -194,7 +194,7 @@ pub struct Http {
     pub open_files_valid: Duration,
     /// Append one line per reply to this file, or print it to standard output for `-`; no log
     /// without this option. If the log stalls, the server drops and counts lines instead of
-    /// waiting.
+    /// waiting. After a rename or a removal of the file it is created again.
     #[arg(long, value_name = "FILE", env = "RINGWRIGHTD_ACCESS_LOG")]
     pub access_log: Option<PathBuf>,
     /// Choose the format of the access log.

@@ -4,10 +4,10 @@ use crate::admin::{Admin, Condition, Watched};
 use crate::echo::disconnect::{Disconnecting, Rules};
 use crate::echo::ending::Endings;
 use crate::options::{Common, Echo, Http, Packets, Switch};
+use crate::signals::Handlers;
 use crate::{access_log, echo, files, packets};
 use ringwright::{Config, Directory, Engine, Framing, Handler, Reason, Remote};
-use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
-use signal_hook::iterator::Signals;
+use signal_hook::consts::SIGXFSZ;
 use std::collections::hash_map::RandomState;
 use std::fmt::Display;
 use std::hash::{BuildHasher, Hasher};
@@ -22,6 +22,8 @@ const FORCE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The default of --min-rate over HTTP, in bytes per second. No usable connection is slower.
 const HTTP_MIN_RATE: u32 = 64;
+
+// Each mode installs the handlers of signals first, so that an early signal is not lost.
 
 /// Serves files over HTTP until a signal.
 ///
@@ -45,6 +47,7 @@ pub fn http(options: &Http) -> Result<(), String> {
         None => None,
     };
     let (log, writer) = log.unzip();
+    let signals = Handlers::install(log.as_ref().and_then(access_log::AccessLog::reopening))?;
     let request_timeout = options.request_timeout.0;
     let mut config = options.common.config(&options.listen);
     config.receive_timeout = request_timeout;
@@ -52,7 +55,7 @@ pub fn http(options: &Http) -> Result<(), String> {
     config.min_rate = options.common.min_rate.unwrap_or(HTTP_MIN_RATE);
     config.open_files = options.open_files as usize;
     config.open_files_valid = options.open_files_valid;
-    let result = serve("http", config, &options.common, Watched::default(), move |_| {
+    let result = serve("http", config, &options.common, signals, Watched::default(), move |_| {
         let log = log.as_ref().map(access_log::AccessLog::shard);
         files::Files::new(directory.clone(), request_timeout, log)
     });
@@ -68,8 +71,10 @@ pub fn http(options: &Http) -> Result<(), String> {
 /// A message for the user.
 pub fn echo(options: &Echo) -> Result<(), String> {
     let config = options.common.config(&options.listen);
+    let signals = Handlers::install(None)?;
     let Some(probability) = options.disconnect_rate else {
-        return serve("echo", config, &options.common, Watched::default(), |_| echo::Echo);
+        let watched = Watched::default();
+        return serve("echo", config, &options.common, signals, watched, |_| echo::Echo);
     };
     let seed = options.disconnect_seed.unwrap_or_else(|| {
         let drawn = RandomState::new().build_hasher().finish();
@@ -82,7 +87,7 @@ pub fn echo(options: &Echo) -> Result<(), String> {
     let endings = Arc::new(Endings::default());
     let watched = Watched::with_endings(endings.clone());
     let rules = Rules { probability, seed, endings: endings.clone() };
-    let result = serve("echo", config, &options.common, watched, move |shard| {
+    let result = serve("echo", config, &options.common, signals, watched, move |shard| {
         Disconnecting::new(rules.clone(), shard)
     });
     say_plainly(&format!("disconnected {}", endings.to_json()));
@@ -118,7 +123,8 @@ pub fn packets(options: &Packets) -> Result<(), String> {
         sync: options.sync,
         offer_timeout: options.offer_timeout,
     };
-    serve("packets", config, &options.common, Watched::default(), move |_| {
+    let signals = Handlers::install(None)?;
+    serve("packets", config, &options.common, signals, Watched::default(), move |_| {
         packets::Packets::new(framing, directory.clone(), folder.clone(), rules)
     })
 }
@@ -158,12 +164,10 @@ fn serve<H: Handler>(
     scheme: &str,
     config: Config,
     options: &Common,
+    signals: Handlers,
     watched: Watched,
     factory: impl Fn(usize) -> H + Send + Sync + 'static,
 ) -> Result<(), String> {
-    // Installed before the engine starts, so that an early signal is not lost.
-    let signals = Signals::new([SIGINT, SIGTERM])
-        .map_err(|error| format!("cannot install handlers for SIGINT and SIGTERM: {error}"))?;
     let watched = Arc::new(watched);
     // Started before the engine, so that it can report that the engine starts.
     let admin = match &options.admin {
@@ -243,9 +247,8 @@ impl Drain {
     }
 }
 
-fn drain_on(mut signals: Signals, drain: &Drain) {
-    let mut signals = signals.forever();
-    if signals.next().is_none() {
+fn drain_on(mut signals: Handlers, drain: &Drain) {
+    if !signals.wait_for_drain() {
         return;
     }
     say(&format!(
@@ -254,7 +257,7 @@ fn drain_on(mut signals: Signals, drain: &Drain) {
         drain.timeout
     ));
     drain.begin(drain.timeout);
-    if signals.next().is_none() {
+    if !signals.wait_for_end() {
         return;
     }
     drain.begin(Duration::ZERO);

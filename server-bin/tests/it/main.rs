@@ -28,6 +28,7 @@ mod program;
 mod root;
 #[path = "../fire/scale.rs"]
 mod scale;
+mod signals;
 #[path = "../fire/socket.rs"]
 #[allow(dead_code, reason = "shared with the test program `fire`")]
 mod socket;
