@@ -23,6 +23,9 @@ use std::time::{Duration, SystemTime};
 
 /// Time that requests in flight have to finish after the end of a run.
 const GRACE: Duration = Duration::from_secs(1);
+/// Time that a connection waits for the server's FIN after the last reply. Its successor waits for
+/// it, so a server that closes late must not slow the load down (RFC 9112 section 9.6).
+const LINGER: Duration = Duration::from_millis(1);
 /// Descriptors in addition to those of connections: rings, standard streams, the report.
 const DESCRIPTORS_BESIDE: u64 = 64;
 /// Timeout of the trial connect to each address of a name with several addresses.
@@ -172,7 +175,7 @@ fn config(load: &LoadArgs, flight_bytes: usize) -> Config {
         write_timeout: None,
         transfer_timeout: None,
         connect_timeout: load.timeout,
-        linger_timeout: GRACE,
+        linger_timeout: LINGER,
         ..defaults
     }
 }

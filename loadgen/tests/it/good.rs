@@ -87,6 +87,28 @@ fn a_server_that_closes_after_each_reply_is_connected_to_again() {
     }
 }
 
+/// A server that answers and keeps its side open for longer than the client waits.
+#[test]
+fn a_server_that_closes_late_does_not_slow_the_load_down() {
+    for (announced, options) in [("Connection: close\r\n", ""), ("", "--requests-per-connection 1")]
+    {
+        let reply = format!("HTTP/1.1 200 OK\r\n{announced}Content-Length: 5\r\n\r\nhello");
+        let address = server(move |mut stream| {
+            let mut request = [0; 1024];
+            if stream.read(&mut request).unwrap_or(0) > 0 {
+                stream.write_all(reply.as_bytes()).expect("the client waits for it");
+                thread::sleep(Duration::from_secs(60));
+            }
+        });
+        let begun = std::time::Instant::now();
+        let ended = run_http(address, &format!("-n 100 -c 1 {options}"));
+        ended.passed();
+        assert_eq!(ended.count("replies"), 100, "{ended}");
+        // A second each, and 100 in all, is what the server takes.
+        assert!(begun.elapsed() < Duration::from_secs(50), "{:?}", begun.elapsed());
+    }
+}
+
 #[test]
 fn chunks_and_dribbled_replies_are_put_together() {
     let body: Vec<u8> = (0..30_000_u32).flat_map(u32::to_le_bytes).collect();
