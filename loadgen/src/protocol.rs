@@ -109,6 +109,16 @@ pub trait Protocol: 'static {
     /// it.
     const MAY_SPEAK_UNASKED: bool = false;
 
+    /// True if a reply without a request may announce the end of the connection, see
+    /// [`is_goodbye`](Self::is_goodbye).
+    const MAY_SAY_GOODBYE: bool = false;
+
+    /// Returns true if this reply, which no request asked for, only announces the end of an idle
+    /// connection.
+    fn is_goodbye(_answer: &Answer) -> bool {
+        false
+    }
+
     /// Creates the state of a new connection; `number` is unique in this run.
     fn open(&self, number: u64) -> Self::State;
 

@@ -48,6 +48,13 @@ impl Http {
 impl Protocol for Http {
     type State = Parser;
 
+    const MAY_SAY_GOODBYE: bool = true;
+
+    /// Servers and proxies end an idle connection with 408 (RFC 9110 section 15.5.9).
+    fn is_goodbye(answer: &Answer) -> bool {
+        answer.status == Some(408) && answer.last
+    }
+
     fn open(&self, _number: u64) -> Parser {
         Parser::new()
     }

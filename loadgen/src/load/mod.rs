@@ -16,7 +16,7 @@ pub use schedule::Schedule;
 use self::driver::Driver;
 use self::flow::{Flow, Flows};
 use crate::args::Arrivals;
-use crate::protocol::{ErrorKind, Fault, Protocol};
+use crate::protocol::Protocol;
 use crate::report::Pacing;
 use crate::stats::Stats;
 use crate::system;
@@ -262,16 +262,9 @@ impl<P: Protocol> Handler for Load<P> {
             if flow.ending {
                 return bytes.len();
             }
-            if flow.in_flight.is_empty() && !P::MAY_SPEAK_UNASKED {
-                let many = bytes.len() - used;
-                let fault = Fault::new(
-                    ErrorKind::Protocol,
-                    format_args!(
-                        "connection {}: received {many} bytes without a request",
-                        flow.number
-                    ),
-                );
-                driver.fail(flow, connection, fault);
+            let is_unasked = flow.in_flight.is_empty() && !P::MAY_SPEAK_UNASKED;
+            if is_unasked && !P::MAY_SAY_GOODBYE {
+                driver.refuse_unasked(flow, connection, bytes.len() - used);
                 return bytes.len();
             }
             let step = match driver.receive(flow, &bytes[used..]) {
@@ -283,6 +276,13 @@ impl<P: Protocol> Handler for Load<P> {
             };
             used += step.used;
             match step.answer {
+                Some(answer) if is_unasked && P::is_goodbye(&answer) => {
+                    driver.leave_idle(flow, connection);
+                }
+                Some(_) if is_unasked => {
+                    driver.refuse_unasked(flow, connection, step.used);
+                    return bytes.len();
+                }
                 Some(answer) => driver.count(flow, connection, answer, now_ns),
                 None => {
                     connection.need(step.need);

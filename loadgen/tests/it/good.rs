@@ -87,6 +87,30 @@ fn a_server_that_closes_after_each_reply_is_connected_to_again() {
     }
 }
 
+/// A proxy ends an idle connection with a reply that no request asked for.
+#[test]
+fn a_408_on_an_idle_connection_is_a_polite_end() {
+    const GOODBYE: &[u8] =
+        b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 4\r\n\r\nidle";
+    for at in [GOODBYE.len(), 10] {
+        let address = server(move |mut stream| {
+            let mut request = [0; 1024];
+            if stream.read(&mut request).unwrap_or(0) > 0 {
+                let reply = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+                stream.write_all(reply).expect("the client waits for it");
+                thread::sleep(Duration::from_millis(50));
+                let _ = stream.write_all(&GOODBYE[..at]);
+                thread::sleep(Duration::from_millis(5));
+                let _ = stream.write_all(&GOODBYE[at..]);
+            }
+        });
+        let ended = run_http(address, "-n 4 -R 3 -c 1");
+        assert_eq!(ended.count("errors_total"), 0, "{ended}");
+        assert_eq!(ended.count("replies"), 4, "{ended}");
+        assert!(ended.count("closed_idle") >= 3, "{ended}");
+    }
+}
+
 /// A server that answers and keeps its side open for longer than the client waits.
 #[test]
 fn a_server_that_closes_late_does_not_slow_the_load_down() {

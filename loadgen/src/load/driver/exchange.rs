@@ -173,6 +173,28 @@ impl<P: Protocol> Driver<P> {
         connection.abort();
     }
 
+    /// Counts bytes that no request asked for as an error.
+    #[cold]
+    pub fn refuse_unasked(
+        &mut self,
+        flow: &mut Flow<P::State>,
+        connection: &mut Connection<'_>,
+        bytes: usize,
+    ) {
+        let detail =
+            format_args!("connection {}: received {bytes} bytes without a request", flow.number);
+        let fault = Fault::new(ErrorKind::Protocol, detail);
+        self.fail(flow, connection, fault);
+    }
+
+    /// Closes a connection that the server has announced to end while it was idle.
+    #[cold]
+    pub fn leave_idle(&mut self, flow: &mut Flow<P::State>, connection: &mut Connection<'_>) {
+        self.stats.closed_idle += 1;
+        flow.ending = true;
+        connection.close();
+    }
+
     /// Handles the peer's FIN on a connection that ringload has not closed.
     pub fn ended_by_peer(
         &mut self,
