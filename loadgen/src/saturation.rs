@@ -7,6 +7,8 @@ use hdrhistogram::Histogram;
 
 /// A smaller lag is ignored: the kernel wakes a sleeping thread up to about 100 µs late.
 const LAG_MIN_NS: u64 = 1_000_000;
+/// So many late requests, or half of all if there are fewer, are more than an accident.
+const LATE_MIN: u64 = 5;
 /// Largest acceptable ratio of lag to latency, both at the 99th percentile.
 const LAG_SHARE_MAX: f64 = 0.1;
 /// A thread with this share of busy time counts as never idle.
@@ -18,7 +20,8 @@ const UNSENT_SHARE_MAX: f64 = 0.01;
 ///
 /// There are two criteria:
 /// - Requests left late although a connection was free. The 99th percentile of that lag exceeds 1
-///   ms and a tenth of the 99th percentile of the latency.
+///   ms and a tenth of the 99th percentile of the latency. With fewer than 500 requests the fifth
+///   longest lag counts instead: a single late wake-up is no bottleneck.
 /// - A thread had no idle time: it ran, or waited for a CPU, for 95 % of the time. Besides, more
 ///   than 1 % of the requests were never sent, or requests waited longer to be sent than for the
 ///   reply.
@@ -29,12 +32,15 @@ pub fn judge(stats: &Stats, threads: &[ThreadUse]) -> Option<String> {
     let latency_ns =
         if stats.latency_ns.is_empty() { &stats.session_ns } else { &stats.latency_ns };
     let p99 = |times: &Histogram<u64>| times.value_at_quantile(0.99).min(times.max());
-    let (lag, latency) = (p99(&stats.lag_ns), p99(latency_ns));
+    let sent = stats.lag_ns.len();
+    let late = (sent / 100).max(LATE_MIN.min(sent / 2));
+    let lag = stats.lag_ns.value_at_quantile(1.0 - late as f64 / sent.max(1) as f64);
+    let (lag, latency) = (lag.min(stats.lag_ns.max()), p99(latency_ns));
     if lag > LAG_MIN_NS && lag as f64 > LAG_SHARE_MAX * latency as f64 {
         return Some(format!(
-            "ringload was late: although a connection was free, it sent 1 % of the requests more \
-             than {} after their scheduled time, and the p99 latency is {}; use more CPUs, more \
-             --threads or a lower rate",
+            "ringload was late: although a connection was free, it sent {late} of {sent} requests \
+             more than {} after their scheduled time, and the p99 latency is {}; use more CPUs, \
+             more --threads or a lower rate",
             show_time(lag),
             show_time(latency)
         ));
@@ -92,6 +98,30 @@ mod tests {
             None,
             "it is as good as none"
         );
+    }
+
+    #[test]
+    fn a_single_late_wake_up_is_no_bottleneck() {
+        let seldom = |late: u64, of: u64| {
+            let mut stats = stats(0, 0, 0, 0);
+            stats.lag_ns.reset();
+            stats.lag_ns.saturating_record_n(2 * MS, late);
+            stats.lag_ns.saturating_record_n(MS / 100, of - late);
+            stats.latency_ns.reset();
+            stats.latency_ns.saturating_record_n(MS, of);
+            judge(&stats, &[]).is_some()
+        };
+        for (late, of, is_ours) in [
+            (1, 20, false),
+            (4, 20, false),
+            (6, 20, true),
+            (3, 4, true),
+            (4, 400, false),
+            (9, 1_000, false),
+            (11, 1_000, true),
+        ] {
+            assert_eq!(seldom(late, of), is_ours, "{late} of {of}");
+        }
     }
 
     #[test]
