@@ -45,6 +45,8 @@ mod switches {
         "closed-twice" => "simulation",
         /// A connect requested in `connect_failed` is tried at once, again and again.
         "connect-spins" => "simulation::outgoing",
+        /// A connect that is still in the submission queue is cut before the kernel takes it.
+        "cut-before-connect" => "simulation::outgoing",
         /// Deadlines fire before the bytes that came during a pause of the process are read.
         "deadline-before-input" => "simulation::delivery",
         /// The first look at a stalled reader starts its deadline again, however often it is asked.

@@ -190,6 +190,10 @@ impl Ring for ScriptedRing {
         Ok(())
     }
 
+    fn submit_all(&mut self) -> bool {
+        unscripted(true)
+    }
+
     #[inline(never)]
     fn completion(&mut self) -> Option<Completion> {
         let Some(completion) = self.ready.get(self.taken).copied() else {

@@ -320,6 +320,13 @@ impl Ring for KernelRing {
         true
     }
 
+    fn submit_all(&mut self) -> bool {
+        if !self.ring.submission().is_empty() {
+            let _ = self.enter(0, EnterFlags::empty(), Duration::ZERO);
+        }
+        self.ring.submission().is_empty()
+    }
+
     fn submit_and_wait(&mut self, want: u32, timeout: Duration) -> Result<(), Errno> {
         if self.ring.submission().cq_overflow() {
             self.counters.overflows += 1;

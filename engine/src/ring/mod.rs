@@ -390,6 +390,11 @@ pub trait Ring {
     /// Any other errno of io_uring_enter(2): the ring has failed and the shard ends.
     fn submit_and_wait(&mut self, want: u32, timeout: Duration) -> Result<(), Errno>;
 
+    /// Submits the pushed operations without a wait. Returns whether the kernel has taken all of
+    /// them. An error repeats at the next wait.
+    #[must_use]
+    fn submit_all(&mut self) -> bool;
+
     /// Takes the next completion.
     fn completion(&mut self) -> Option<Completion>;
 

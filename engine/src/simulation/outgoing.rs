@@ -228,6 +228,32 @@ fn a_drain_answers_connects_that_nobody_answers() {
     world.verdict();
 }
 
+/// io_uring_enter(2) was interrupted, so a connect is still in the queue when its end is requested.
+/// An abort before its submission ends nothing, and the connect would wait for 127 s.
+#[test]
+fn a_connect_that_the_kernel_has_not_taken_ends_like_any_other() {
+    let mut world = world_of(9, config(), 1);
+    add_endpoints(&mut world, 1);
+    go_on(&mut world, Duration::from_millis(1));
+    connect(&mut world);
+    at_once(&mut world, "a request", |world| world.shard(0).parts().1.connects.are_due());
+    let silent = Faults { connect_silent: 1000, ..Faults::none() };
+    world.ring().faults = Faults { enter_interrupted: 1000, ..silent };
+    world.turn();
+    world.book.borrow_mut().kicks_all = true;
+    let core = world.shard(0).parts().1;
+    let (slot, connection) = core.slots.iter().next().expect("the connect has its slot");
+    assert_eq!(connection.state, State::Connecting);
+    // As `Local::stop_reconnecting` does in a callback of another connection.
+    core.end(slot, Reason::Kicked, true);
+    // The end waits while the kernel takes nothing.
+    (0..5).for_each(|_| world.turn());
+    assert_eq!((failed(&world), outgoing(&mut world)), (0, 1));
+    world.ring().faults = silent;
+    at_once(&mut world, "the answer", |world| failed(world) == 1);
+    end(&mut world);
+}
+
 /// Addresses that never answer keep their slots until `connect_timeout` and nobody from connecting.
 #[test]
 fn silent_addresses_do_not_hold_up_the_others() {

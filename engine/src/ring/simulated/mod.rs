@@ -336,6 +336,18 @@ impl Ring for SimulatedRing {
         Ok(())
     }
 
+    fn submit_all(&mut self) -> bool {
+        if self.queue.is_empty() {
+            return true;
+        }
+        self.catch_up();
+        self.counters.enters += 1;
+        if self.enter_fails().is_none() && !self.rng.per_mille(self.faults.enter_interrupted) {
+            self.submit();
+        }
+        self.queue.is_empty()
+    }
+
     fn completion(&mut self) -> Option<Completion> {
         let completion = self.completions.pop_front()?;
         self.counters.completed += 1;
