@@ -39,6 +39,8 @@ mod switches {
         "answering-fin-untold" => "simulation",
         /// The connection count of an address does not go down when a connection ends.
         "address-count-kept" => "simulation",
+        /// Connections that the memory budget has paused are not resumed when the marks rise again.
+        "budget-forgets-readers" => "simulation::budget",
         /// A descriptor is closed without shutdown while a receive is armed, so no FIN is sent.
         "close-without-shutdown" => "simulation",
         /// The callback `closed` runs when the close is submitted and again when it completes.

@@ -5,6 +5,9 @@ use crate::ring::Setup;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+/// The largest budget of a shard, in bytes: none at all, and sums with it do not overflow.
+const SHARE_MAX: usize = usize::MAX >> 8;
+
 /// The operation that an idle connection leaves in the ring to learn of the next bytes.
 ///
 /// Both operations hold no receive buffer. `engine/tests/probe_memory.rs` measured their kernel
@@ -231,6 +234,26 @@ pub struct Config {
     /// [`Reason::OutputTooLong`](crate::Reason::OutputTooLong).
     pub output_bytes_max: usize,
 
+    /// The budget of all connections together for queued output and kept input, 1 byte or more.
+    /// Default `None`: 1/32 of the memory that the process may use (`MemTotal`, or the limit of its
+    /// cgroups), but 16 to 256 MiB.
+    ///
+    /// Each shard has an equal part, by default at least 1 MiB. Memory counts that the engine
+    /// allocates beyond the send buffers of the shards. A payload that several connections share
+    /// counts in parts. Files do not count.
+    ///
+    /// While a shard uses more than its part, it halves `output_high_bytes` and `output_low_bytes`
+    /// for its connections step by step, down to 4 KiB or one send buffer. The connections that
+    /// hold most are therefore paused first. A connection whose incomplete message is as long as
+    /// that is paused, too. One at a time may complete its message. The marks rise again below
+    /// three quarters. The ledger counts the pauses as `budget_pauses`.
+    ///
+    /// The budget ends no connection, so the use can exceed it: each connection may hold a little
+    /// above the lowest mark, and input that came before its pause. A connection with
+    /// [`receive_while_full`](crate::Connection::receive_while_full) is not paused.
+    /// [`receive_timeout`](Self::receive_timeout) runs while an incomplete message waits.
+    pub memory_budget_bytes: Option<usize>,
+
     /// The operation that waits for input on an idle connection. Default [`Probe::Poll`], which
     /// takes a third of the kernel memory of a zero-length receive, and less CPU time.
     pub probe: Probe,
@@ -336,6 +359,13 @@ impl Config {
         self.tcp_user_timeout.map(|after| after.as_millis() as u32)
     }
 
+    /// The budget of one shard, in bytes.
+    pub(crate) fn budget_share_bytes(&self) -> usize {
+        let shards = self.shards.unwrap_or(1);
+        // `Engine::start` sets the default. Tests without it have no limit.
+        self.memory_budget_bytes.map_or(SHARE_MAX, |bytes| (bytes / shards).clamp(1, SHARE_MAX))
+    }
+
     /// The ring setup of each shard that this configuration leads to.
     ///
     /// [`probe::memlock_needed`](crate::probe::memlock_needed) computes the locked memory from it.
@@ -395,6 +425,7 @@ impl Default for Config {
             output_high_bytes: 256 << 10,
             output_low_bytes: 64 << 10,
             output_bytes_max: 16 << 20,
+            memory_budget_bytes: None,
             probe: Probe::Poll,
             park_after: Duration::from_secs(5),
             streaming_connections_max: 8_192,

@@ -5,7 +5,7 @@ use crate::handler::Origin;
 use crate::local::Local;
 use crate::ring::Ring;
 use crate::shard::core::{Core, milliseconds};
-use crate::shard::slots::NONE;
+use crate::shard::slots::{NONE, Pause};
 use crate::workers::{Job, Refused};
 use crate::{ConnectionId, FileKind, Reason};
 use std::net::SocketAddr;
@@ -403,7 +403,7 @@ impl<'a> Connection<'a> {
     /// but `idle_timeout` does.
     pub fn pause(&mut self) {
         let slot = &mut self.core.slots[self.slot];
-        slot.paused = true;
+        slot.pause = Pause::Application;
         // A message cannot be late while nobody reads it.
         self.core.forget_message(self.slot);
         self.not_for_jobs();
@@ -413,7 +413,7 @@ impl<'a> Connection<'a> {
     /// Ends a [`pause`](Self::pause). The engine delivers the kept bytes after this callback.
     pub fn resume(&mut self) {
         let slot = &mut self.core.slots[self.slot];
-        slot.paused = false;
+        slot.pause = Pause::No;
         slot.deliver_owed = true;
         self.not_for_jobs();
         self.core.touch(self.slot);

@@ -1,9 +1,8 @@
 //! The CPUs that this process may use, from its affinity mask and its cgroups.
 
+use crate::cgroup;
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 /// The limit on CPUs in a mask. A kernel is built for at most 8,192.
@@ -144,136 +143,12 @@ pub(crate) fn bind(cpus: &[usize]) -> io::Result<()> {
 /// up to the topmost visible one.
 #[must_use]
 pub fn quota() -> Option<f64> {
-    let membership = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-    least_quota(&membership, &mounts, |file| fs::read_to_string(file).ok())
-}
-
-fn least_quota(
-    membership: &str,
-    mounts: &str,
-    read: impl Fn(&Path) -> Option<String>,
-) -> Option<f64> {
-    let hierarchies = mounts.lines().filter_map(|line| hierarchy(line, membership));
-    hierarchies
-        .flat_map(|(version, top, own)| {
-            let groups: Vec<PathBuf> = own
-                .ancestors()
-                .take_while(|group| group.starts_with(&top))
-                .map(Path::to_owned)
-                .collect();
-            groups
-                .into_iter()
-                .filter_map(|group| group_quota(version, &group, &read))
-                .collect::<Vec<_>>()
-        })
-        .min_by(f64::total_cmp)
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Version {
-    One,
-    Two,
-}
-
-/// Reads a line of /proc/self/mountinfo (proc_pid_mountinfo(5)). If it mounts a hierarchy that
-/// governs CPU time, returns its mount point and the folder of this process's group in it.
-fn hierarchy(line: &str, membership: &str) -> Option<(Version, PathBuf, PathBuf)> {
-    let (mount, file_system) = line.split_once(" - ")?;
-    let (root, top) = {
-        let mut fields = mount.split(' ').skip(3);
-        (fields.next()?, Path::new(fields.next()?))
-    };
-    let mut fields = file_system.split(' ');
-    let version = match (fields.next()?, fields.nth(1)?) {
-        ("cgroup2", _) => Version::Two,
-        ("cgroup", options) if options.split(',').any(|option| option == "cpu") => Version::One,
-        _ => return None,
-    };
-    let group = membership.lines().find_map(|line| {
-        let mut fields = line.splitn(3, ':').skip(1);
-        let (controllers, group) = (fields.next()?, fields.next()?);
-        let ours = match version {
-            Version::Two => controllers.is_empty(),
-            Version::One => controllers.split(',').any(|controller| controller == "cpu"),
-        };
-        ours.then_some(group)
-    })?;
-    // Only a part of the hierarchy may be mounted, as in a container. The group's path then either
-    // begins with that part, or lies outside of the visible part and the mount point stands for it.
-    let below = Path::new(group).strip_prefix(root).unwrap_or(Path::new(""));
-    Some((version, top.to_owned(), top.join(below)))
-}
-
-fn group_quota(
-    version: Version,
-    group: &Path,
-    read: &impl Fn(&Path) -> Option<String>,
-) -> Option<f64> {
-    let (quota, period) = match version {
-        Version::Two => {
-            let text = read(&group.join("cpu.max"))?;
-            let (quota, period) = text.trim().split_once(' ')?;
-            (quota.to_owned(), period.to_owned())
-        }
-        Version::One => {
-            (read(&group.join("cpu.cfs_quota_us"))?, read(&group.join("cpu.cfs_period_us"))?)
-        }
-    };
-    // "max" (v2) and -1 (v1) mean no limit.
-    let quota: u64 = quota.trim().parse().ok()?;
-    let period: u64 = period.trim().parse().ok()?;
-    (period > 0).then(|| quota as f64 / period as f64)
+    cgroup::quota()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const V2: &str = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate";
-    const V1: &str = "33 30 0:30 /docker/ab /sys/fs/cgroup/cpu,cpuacct ro shared:9 - cgroup cgroup \
-                      rw,cpu,cpuacct\n\
-                      34 30 0:31 / /sys/fs/cgroup/cpuset rw - cgroup cgroup rw,cpuset";
-
-    fn quota_of(membership: &str, mounts: &str, files: &[(&str, &str)]) -> Option<f64> {
-        least_quota(membership, mounts, |file| {
-            let found = files.iter().find(|(name, _)| Path::new(name) == file);
-            found.map(|(_, text)| (*text).to_owned())
-        })
-    }
-
-    #[test]
-    fn the_least_quota_up_to_the_root_counts() {
-        let files = [
-            ("/sys/fs/cgroup/a.slice/b.service/cpu.max", "max 100000\n"),
-            ("/sys/fs/cgroup/a.slice/cpu.max", "150000 100000\n"),
-            ("/sys/fs/cgroup/cpu.max", "400000 100000\n"),
-        ];
-        assert_eq!(quota_of("0::/a.slice/b.service\n", V2, &files), Some(1.5));
-        assert_eq!(quota_of("0::/\n", V2, &files), Some(4.0));
-        assert_eq!(quota_of("0::/a.slice/b.service\n", V2, &files[..1]), None);
-    }
-
-    #[test]
-    fn the_older_hierarchy_counts_where_cpu_is_mounted() {
-        let membership = "5:cpuset:/elsewhere\n4:cpu,cpuacct:/docker/ab/worker\n0::/\n";
-        let files = [
-            ("/sys/fs/cgroup/cpu,cpuacct/worker/cpu.cfs_quota_us", "-1\n"),
-            ("/sys/fs/cgroup/cpu,cpuacct/worker/cpu.cfs_period_us", "100000\n"),
-            ("/sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us", "250000\n"),
-            ("/sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us", "100000\n"),
-            ("/sys/fs/cgroup/cpuset/elsewhere/cpu.cfs_quota_us", "1\n"),
-        ];
-        assert_eq!(quota_of(membership, V1, &files), Some(2.5));
-    }
-
-    #[test]
-    fn a_group_outside_of_what_is_mounted_is_judged_by_the_top() {
-        let files = [("/sys/fs/cgroup/cpu.max", "50000 100000\n")];
-        assert_eq!(quota_of("0::/../../host.slice\n", V2, &files), Some(0.5));
-        assert_eq!(quota_of("", V2, &files), None);
-        assert_eq!(quota_of("0::/\n", "nonsense\n", &files), None);
-    }
 
     #[test]
     fn shards_are_whole_cpus_and_at_least_one() {

@@ -1,6 +1,7 @@
 //! Starting an engine and waiting for its end.
 
 use crate::admission::{Admission, Bans, program};
+use crate::cgroup;
 use crate::config::Config;
 use crate::cpu::{self, Place};
 use crate::error::Error;
@@ -40,6 +41,12 @@ const DROP_WAIT: Duration = Duration::from_secs(6);
 const JOBS_GRACE: Duration = Duration::from_secs(3);
 /// The divisor for `open_files`: kept files use at most this part of the process's descriptors.
 const OPEN_FILES_PART: u64 = 16;
+/// The divisor for the default of `memory_budget_bytes`, and its bounds.
+const BUDGET_PART: u64 = 32;
+const BUDGET_BYTES_MIN: usize = 16 << 20;
+const BUDGET_BYTES_MAX: usize = 256 << 20;
+/// The least that a shard has of it by default.
+const SHARE_BYTES_MIN: usize = 1 << 20;
 
 /// A running engine: its shards, their threads and their listeners.
 ///
@@ -358,12 +365,24 @@ fn prepare(config: &mut Config) -> Result<Prepared, Error> {
     let count = config.shards.unwrap_or_else(|| cpu::shards(cpus.len(), cpu::quota()));
     validate::check(config, count)?;
     config.shards = Some(count);
+    config.memory_budget_bytes.get_or_insert_with(|| default_budget(cgroup::memory_bytes(), count));
     let mut notices = Vec::new();
     let descriptors = descriptors(config, &mut notices);
     notices.extend(bound_thread(&cpu::allowed(), &cpus));
     let open_files_max = descriptors / OPEN_FILES_PART / count as u64;
     config.open_files = config.open_files.min(usize::try_from(open_files_max).unwrap_or(0));
     Ok(Prepared { count, cpus, notices })
+}
+
+/// The memory budget of an engine with so many shards that may use `memory_bytes`.
+///
+/// A stalled client may keep a whole high-water mark of 256 KiB: on a machine of 1 GiB, 128 of them
+/// do so before the marks are lowered. More than 256 MiB would let 10,000 clients take half a
+/// gigabyte for nothing.
+fn default_budget(memory_bytes: Option<u64>, shards: usize) -> usize {
+    let part = memory_bytes.unwrap_or(0) / BUDGET_PART;
+    let bytes = usize::try_from(part).unwrap_or(usize::MAX);
+    bytes.clamp(BUDGET_BYTES_MIN, BUDGET_BYTES_MAX).max(shards * SHARE_BYTES_MIN)
 }
 
 /// Raises the limit on descriptors if the configuration asks for it. Returns the soft limit.

@@ -141,6 +141,10 @@ pub struct ShardLedger {
     pub heap_chunks: u64,
     /// Completions for a connection that had ended. Expected: 0.
     pub stale_completions: u64,
+    /// Bytes of the budget in use now. It can exceed the budget for a while.
+    pub budget_used_bytes: u64,
+    /// Times that the engine paused reading from a connection because of the budget.
+    pub budget_pauses: u64,
     /// Callbacks that panicked.
     pub handler_panics: u64,
     /// Times that a file had to wait for a pipe.
@@ -153,10 +157,6 @@ pub struct ShardLedger {
     pub completed: u64,
     /// Overflows of the completion queue. Expected: 0. The kernel keeps the completions.
     pub overflows: u64,
-    /// Entries of the submission queue.
-    pub submission_entries: u64,
-    /// Entries of the completion queue.
-    pub completion_entries: u64,
     /// Connections that use a multishot receive now.
     pub streaming_now: u64,
     /// Connections that receive once at a time now.
@@ -186,6 +186,13 @@ pub struct ShardLedger {
     pub turn_us: Histogram,
     /// The number of completions in a turn.
     pub batch: Histogram,
+    /// Entries of the submission queue.
+    pub submission_entries: u64,
+    /// Entries of the completion queue.
+    pub completion_entries: u64,
+    /// The budget for queued output and kept input, in bytes
+    /// ([`Config::memory_budget_bytes`](crate::Config::memory_budget_bytes)).
+    pub budget_bytes: u64,
     /// The time from `opened` to `closed`, in milliseconds.
     pub lifetime_ms: Histogram,
     /// Ended connections by reason, in the order of [`Reason::ALL`].
@@ -193,12 +200,12 @@ pub struct ShardLedger {
 }
 
 const WORDS: usize = size_of::<ShardLedger>() / 8;
-/// Positions of fields, in words. Behind `turn_us` there are only histograms and `closed_by`.
+/// Positions of fields, in words.
 const CLOSED: usize = offset_of!(ShardLedger, closed) / 8;
 const TURN_US: usize = offset_of!(ShardLedger, turn_us) / 8;
 const BATCH: usize = offset_of!(ShardLedger, batch) / 8;
-/// The fields from here on change only together with `closed`.
-const ENDINGS: usize = offset_of!(ShardLedger, lifetime_ms) / 8;
+/// The fields from here on change only together with `closed`, or never.
+const ENDINGS: usize = offset_of!(ShardLedger, submission_entries) / 8;
 const _: () = assert!(ENDINGS == BATCH + size_of::<Histogram>() / 8);
 
 fn words(ledger: &ShardLedger) -> &[u64; WORDS] {
@@ -386,6 +393,11 @@ impl Ledger {
             ("hits", &sum.file_cache_hits),
             ("misses", &sum.file_cache_misses),
         ];
+        let budget = [
+            ("bytes", &sum.budget_bytes as &dyn Display),
+            ("used", &sum.budget_used_bytes),
+            ("pauses", &sum.budget_pauses),
+        ];
         let bytes = [("received", &sum.bytes_received as &dyn Display), ("sent", &sum.bytes_sent)];
         let closed_by =
             Reason::ALL.map(|it| (it.name(), &sum.closed_by[it as usize] as &dyn Display));
@@ -406,6 +418,7 @@ impl Ledger {
             ("starved", &sum.starved),
             ("parked", &sum.parked),
             ("heap_chunks", &sum.heap_chunks),
+            ("memory_budget", &object(&budget)),
             ("pipe_waits", &sum.pipe_waits),
             ("jobs", &self.jobs_json()),
             ("accept_backoffs", &sum.accept_backoffs),

@@ -63,6 +63,7 @@ mod bugs;
 mod marks;
 
 mod admission;
+mod cgroup;
 mod config;
 mod connection;
 pub mod cpu;

@@ -27,7 +27,8 @@ pub fn check(config: &Config, shards: usize) -> Result<(), Error> {
     let (receive_bytes, send_bytes) = (config.receive_buffer_bytes, config.send_buffer_bytes);
     let per_connection = config.jobs_per_connection_max as u64;
     let pipe_bytes = config.pipe_bytes.into();
-    let ranges: [(&'static str, u64, RangeInclusive<u64>, &'static str); 17] = [
+    let budget = config.memory_budget_bytes.map_or(1, |bytes| bytes as u64);
+    let ranges: [(&'static str, u64, RangeInclusive<u64>, &'static str); 18] = [
         ("shards", shards as u64, 1..=SHARDS_MAX as u64, "1 to 256"),
         ("max_connections", config.max_connections as u64, 1..=slots_max, "1 to 1048576"),
         ("max_per_address", per_address, 1..=65_535, "1 to 65535, or None for no limit"),
@@ -44,6 +45,7 @@ pub fn check(config: &Config, shards: usize) -> Result<(), Error> {
         ("jobs_per_connection_max", per_connection, 1..=1 << 16, "1 to 65536"),
         ("reconnects_max", config.reconnects_max as u64, 0..=slots_max, "0 to 1048576"),
         ("mailbox_commands_max", config.mailbox_commands_max as u64, 16..=u64::MAX, "at least 16"),
+        ("memory_budget_bytes", budget, 1..=u64::MAX, "at least 1, or None for the default"),
         ("listeners", config.listeners.len() as u64, 0..=65_535, "at most 65535 addresses"),
     ];
     for (key, value, range, remedy) in ranges {

@@ -16,6 +16,8 @@ mod marks;
 
 #[path = "../../../engine/src/admission/mod.rs"]
 mod admission;
+#[path = "../../../engine/src/cgroup.rs"]
+mod cgroup;
 #[path = "../../../engine/src/config.rs"]
 mod config;
 #[path = "../../../engine/src/connection.rs"]

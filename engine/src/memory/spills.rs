@@ -120,6 +120,11 @@ impl Spills {
         &bytes[fits..]
     }
 
+    /// Bytes of each buffer.
+    pub fn bytes_each(&self) -> usize {
+        self.bytes_each
+    }
+
     /// Buffers in use.
     #[cfg(test)]
     pub fn in_use(&self) -> usize {

@@ -2,6 +2,7 @@
 //! room is in `waiting.rs`, the end of listening in `listening.rs`.
 
 use super::listening::Stage;
+use super::slots::Mode;
 use super::state::State;
 use super::waiting::WaitingRoom;
 use super::{Full, Shard};
@@ -233,6 +234,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     pub(super) fn introduce(&mut self, slot: u32, origin: Origin) {
         self.core.counters.opened += 1;
         self.core.slots[slot].opened = true;
+        if self.core.budget.is_wary() {
+            self.core.slots.set_mode(slot, Mode::Once);
+        }
         self.core.touch(slot);
         self.application.opened(&mut self.core, slot, origin);
         if self.core.draining {

@@ -2,6 +2,7 @@
 //! memory that bytes are being read from. Nothing here makes a system call.
 
 use super::again::Again;
+use super::budget::Budget;
 use super::connect::Connects;
 use super::file_cache::FileCache;
 use super::incoming::Incoming;
@@ -44,11 +45,16 @@ const REST_MS: u64 = 1_000;
 #[derive(Clone, Debug)]
 pub struct Limits {
     pub message_bytes_max: usize,
+    /// The present water marks. The memory budget lowers them.
     pub output_high_bytes: usize,
     pub output_low_bytes: usize,
     pub output_bytes_max: usize,
     pub receive_buffer_bytes: usize,
+    /// 0 while the memory budget is short.
     pub streaming_connections_max: usize,
+    /// A paused connection's multishot receive is cancelled when it has brought this much. 0 while
+    /// the memory budget is short.
+    pub kept_while_paused_bytes: usize,
     pub sendfile_bytes_max: u32,
     pub splice_from_bytes: u64,
     pub probe: Probe,
@@ -82,6 +88,7 @@ impl Limits {
             output_bytes_max: config.output_bytes_max,
             receive_buffer_bytes: config.receive_buffer_bytes as usize,
             streaming_connections_max: config.streaming_connections_max,
+            kept_while_paused_bytes: config.receive_buffer_bytes as usize,
             sendfile_bytes_max: config.sendfile_bytes_max,
             splice_from_bytes: config.splice_from_bytes,
             probe: config.probe,
@@ -146,6 +153,8 @@ pub struct Core {
     pub send_buffers: SendBuffers,
     pub spills: Spills,
     pub carries: Slab<Vec<u8>>,
+    /// What of them and of the output lies beyond the send buffers.
+    pub budget: Budget,
     pub opens: Slab<OpenRequest>,
     pub incoming: Slab<Incoming>,
     pub namings: Slab<Naming>,
@@ -168,6 +177,8 @@ pub struct Core {
     pub draining: bool,
     /// What is being done to all connections, some at a time.
     pub sweeps: Sweeps,
+    /// There are sweeps, or the memory budget is not calm.
+    pub upkeep: bool,
     pub admission: Arc<Admission>,
     pub remote: Remote,
     pub jobs: Jobs,
@@ -198,6 +209,7 @@ impl Core {
             send_buffers,
             spills: Spills::new(config.send_buffer_bytes),
             carries: Slab::new(),
+            budget: Budget::new(config),
             opens: Slab::new(),
             incoming: Slab::new(),
             namings: Slab::new(),
@@ -212,6 +224,7 @@ impl Core {
             tick_at_us: None,
             draining: false,
             sweeps: Sweeps::default(),
+            upkeep: false,
             admission,
             remote,
             jobs,
@@ -291,7 +304,7 @@ impl Core {
             && rare.files_sent == 0
             && (rare.finish_ms == 0 || !rare.delivering)
             && !rare.is_at_work()
-            && !connection.paused
+            && !connection.is_paused()
             && !connection.deliver_owed;
         // The rest of a message is waited for, but not as long as a client may take for it.
         let quiet_ms = u64::from(rare.finish_ms);
@@ -369,18 +382,30 @@ impl Core {
     /// After something was queued: the water marks. True: full.
     pub fn queued(&mut self, slot: u32) -> bool {
         let connection = &self.slots[slot];
-        let mut full = connection.is_full();
         if connection.output_bytes as usize > self.limits.output_high_bytes {
-            self.mark_full(slot);
-            full = true;
+            return self.queued_above(slot);
         }
+        let full = connection.is_full();
         self.touch(slot);
         full
     }
 
     #[cold]
+    #[inline(never)]
+    fn queued_above(&mut self, slot: u32) -> bool {
+        self.mark_full(slot);
+        self.touch(slot);
+        true
+    }
+
+    #[cold]
     fn mark_full(&mut self, slot: u32) {
         let reads = self.slots.rare(slot).receives_while_full && !bug!("full-stops-relay");
+        let connection = &self.slots[slot];
+        let configured_bytes = self.budget.configured_high_bytes();
+        if !connection.is_full() && connection.output_bytes as usize <= configured_bytes && !reads {
+            self.counters.budget_pauses += 1;
+        }
         self.slots[slot].fill = if reads { Fill::FullAndReading } else { Fill::FullAndPaused };
     }
 
@@ -410,14 +435,20 @@ impl Core {
     }
 
     /// Keeps bytes that the application has not used, behind those kept already. False: too many.
+    #[inline(never)]
     pub fn keep(&mut self, slot: u32, bytes: &[u8]) {
         let mut carry = self.slots[slot].carry;
         if carry == NONE {
             let spare = self.spare_carries.pop().unwrap_or_default();
+            self.charge(spare.capacity());
             carry = self.carries.insert(spare) as u32;
             self.slots[slot].carry = carry;
         }
-        self.carries[carry as usize].extend_from_slice(bytes);
+        let kept = &mut self.carries[carry as usize];
+        let before = kept.capacity();
+        kept.extend_from_slice(bytes);
+        let more = kept.capacity() - before;
+        self.charge(more);
     }
 
     /// Bytes kept.
@@ -433,7 +464,11 @@ impl Core {
     pub fn take_carry(&mut self, slot: u32) -> Vec<u8> {
         match std::mem::replace(&mut self.slots[slot].carry, NONE) {
             NONE => Vec::new(),
-            carry => self.carries.remove(carry as usize),
+            carry => {
+                let bytes = self.carries.remove(carry as usize);
+                self.discharge(bytes.capacity());
+                bytes
+            }
         }
     }
 
@@ -444,7 +479,12 @@ impl Core {
             return;
         }
         bytes.drain(..used);
+        // Memory of a long batch comes back when a short rest is left of it.
+        if bytes.capacity() > 4 * self.limits.receive_buffer_bytes.max(bytes.len()) {
+            bytes.shrink_to_fit();
+        }
         assert!(self.slots[slot].carry == NONE, "nothing is kept while kept bytes are shown");
+        self.charge(bytes.capacity());
         self.slots[slot].carry = self.carries.insert(bytes) as u32;
     }
 
@@ -461,6 +501,7 @@ impl Core {
     pub fn forget_message(&mut self, slot: u32) {
         if let Some(rare) = self.slots.rare_if_any(slot) {
             rare.receiving_since_ms = 0;
+            self.release_hold(slot);
         }
     }
 

@@ -5,7 +5,7 @@
 
 use super::core::look_after_ms;
 use super::output::Body;
-use super::slots::{Armed, Mode, NONE, Slot};
+use super::slots::{Armed, Mode, NONE, Pause, Slot};
 use super::state::State;
 use super::{AFTER_PAUSE_MS, RETRY_MS, Shard, WAIT_MAX, WAIT_MAX_MS};
 use crate::Reason;
@@ -359,7 +359,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     fn has_unread(&mut self, slot: u32) -> bool {
         let connection = &self.core.slots[slot];
         let receives = connection.state.receives()
-            && !connection.paused
+            && connection.pause == Pause::No
             && !connection.is_full_and_paused()
             && !bug!("deadline-before-input");
         receives && self.unread_bytes(slot) > 0

@@ -186,7 +186,7 @@ impl Core {
             && connection.opened
             && connection.output_head == NONE
             && connection.carry == NONE
-            && !connection.paused
+            && !connection.is_paused()
             && !connection.fin_seen
             && !connection.deliver_owed
             && rare.tag.is_none()

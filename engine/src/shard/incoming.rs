@@ -67,6 +67,12 @@ impl Incoming {
         self.pipe.as_ref().map_or(0, |pipe| pipe.held_bytes)
     }
 
+    /// Memory of what is not written yet.
+    #[cfg(test)]
+    pub fn kept_capacity(&self) -> usize {
+        self.kept.capacity()
+    }
+
     /// Whether the pipe takes what comes, past the receive buffers.
     pub fn splices(&self) -> bool {
         self.splices
@@ -170,8 +176,11 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let mine = usize::try_from(incoming.missing).map_or(bytes.len(), |it| it.min(bytes.len()));
         let rest = bytes.split_off(mine);
         incoming.missing -= mine as u64;
+        let taken = bytes.capacity();
         let before = std::mem::replace(&mut incoming.kept, bytes);
         incoming.written = 0;
+        self.core.charge(taken);
+        self.core.discharge(before.capacity());
         self.core.spare_carry(before);
         self.may_splice(slot);
         if !rest.is_empty() {
@@ -329,6 +338,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     fn take_incoming(&mut self, slot: u32) -> Incoming {
         let number = std::mem::replace(&mut self.core.slots.rare_mut(slot).incoming, NONE);
         let mut incoming = self.core.incoming.remove(number as usize);
+        self.core.discharge(incoming.kept.capacity());
         self.core.spare_carry(std::mem::take(&mut incoming.kept));
         incoming
     }

@@ -4,7 +4,7 @@
 use super::Shard;
 use super::accept::{Accepting, Listener};
 use super::listening::Stage;
-use super::output::Body;
+use super::output::{Body, CHUNK_BYTES};
 use super::pipes::Side;
 use super::rare::Rare;
 use super::slots::{Armed, InFlight, Mode, NONE, Slot};
@@ -120,7 +120,7 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         let with_kernel = self.ring.buffers_provided() + kernel.buffers_coming;
         assert_eq!(with_kernel, usize::from(total), "receive buffers");
         let (mut pooled, mut pipes, mut piped) = (0, 0, 0);
-        let (mut chunks, mut spilled) = (0, 0);
+        let (mut chunks, mut spilled, mut charged) = (0, 0, 0);
         for (slot, connection) in core.slots.iter() {
             let mut bytes = 0;
             let mut at = connection.output_head;
@@ -134,10 +134,17 @@ impl<H: Handler> Shard<SimulatedRing, H> {
                     }
                     Body::Spilled { spill, start } => {
                         spilled += 1;
+                        charged += core.spills.bytes_each() + CHUNK_BYTES;
                         bytes += spill.length() - start;
                     }
-                    Body::Heap { bytes: all, start } => bytes += all.len() as u32 - start,
-                    Body::Shared { bytes: all, start } => bytes += all.len() as u32 - start,
+                    Body::Heap { bytes: all, start } => {
+                        charged += all.len() + CHUNK_BYTES;
+                        bytes += all.len() as u32 - start;
+                    }
+                    Body::Shared { bytes: all, start, charged: part } => {
+                        charged += *part as usize;
+                        bytes += all.len() as u32 - start;
+                    }
                     Body::File(file) => {
                         pipes += u32::from(file.pipe.is_some());
                         piped += file.pipe.as_ref().map_or(0, |pipe| pipe.held_bytes as usize);
@@ -153,10 +160,17 @@ impl<H: Handler> Shard<SimulatedRing, H> {
             let bound = core.limits.output_bytes_max;
             assert!(bytes as usize <= bound, "slot {slot}: output {bytes} of {bound}");
         }
+        charged += core.carries.iter().map(|(_, kept)| kept.capacity()).sum::<usize>();
         for (_, incoming) in &core.incoming {
+            charged += incoming.kept_capacity();
             pipes += u32::from(incoming.pipe.is_some());
             piped += incoming.pipe.as_ref().map_or(0, |pipe| pipe.held_bytes as usize);
         }
+        assert_eq!(
+            core.counters.budget_used_bytes, charged as u64,
+            "the budget counts all that is held"
+        );
+        core.check_budget();
         assert_eq!(core.chunks.len(), chunks, "every chunk belongs to a connection");
         assert_eq!(core.send_buffers.total(), core.send_buffers.free() + pooled, "send buffers");
         assert_eq!(core.spills.in_use(), spilled, "buffers beyond the send buffers");
@@ -322,22 +336,26 @@ impl<H: Handler> Shard<SimulatedRing, H> {
                 fail("does not send what it has to");
             }
         }
-        if state.accepts_output() && self.core.is_room_to_report(slot) {
+        let resumes = self.core.budget.is_resuming();
+        if state.accepts_output() && self.core.is_room_to_report(slot) && !resumes {
             fail("has room and its handler does not know");
         }
         let rare = self.core.slots.rare(slot);
         let files = rare.incoming != NONE;
         let reads = !connection.fin_seen
             && ((state.receives()
-                && !connection.paused
+                && !connection.is_paused()
                 && !connection.is_full_and_paused()
                 && !files)
                 || state.discards());
         let starved = connection.mode() == Mode::Starved && queued(&self.starved);
+        // Its turn comes.
+        let held = connection.is_held() && !files;
+        let reads = reads && !held;
         if reads && connection.armed == Armed::Nothing && !starved && !connection.rests {
             fail("does not read");
         }
-        let heard = !connection.paused && !connection.is_full_and_paused() && !files;
+        let heard = !connection.is_paused() && !connection.is_full_and_paused() && !files;
         if state.receives() && heard && (connection.deliver_owed || connection.fin_seen) {
             fail("owes its handler bytes or a FIN");
         }

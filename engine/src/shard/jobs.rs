@@ -3,7 +3,7 @@
 
 use super::Shard;
 use super::core::Core;
-use super::slots::NONE;
+use super::slots::{NONE, Pause};
 use crate::config::Config;
 use crate::handler::Handler;
 use crate::panics::discard;
@@ -132,10 +132,10 @@ impl Core {
 
     /// Pauses a connection until there is room; false if the application has paused it itself.
     fn pause_for_jobs(&mut self, slot: u32) -> bool {
-        if self.slots[slot].paused && !self.slots.rare(slot).paused_for_jobs {
+        if self.slots[slot].is_paused() && !self.slots.rare(slot).paused_for_jobs {
             return false;
         }
-        self.slots[slot].paused = true;
+        self.slots[slot].pause = Pause::Application;
         let rare = self.slots.rare_mut(slot);
         rare.paused_for_jobs = true;
         // Who is not listened to cannot be late.
@@ -148,7 +148,7 @@ impl Core {
         let Some(rare) = self.slots.rare_if_any(slot) else { return };
         if std::mem::replace(&mut rare.paused_for_jobs, false) {
             let connection = &mut self.slots[slot];
-            connection.paused = false;
+            connection.pause = Pause::No;
             connection.deliver_owed = true;
             self.touch(slot);
         }
@@ -315,7 +315,7 @@ impl Core {
             assert_eq!(jobs > 0, rare.jobs != NONE, "slot {slot}: jobs");
             let comes = rare.waits_for_workers || jobs > 0 || connection.state.is_over();
             assert!(comes || !rare.paused_for_jobs, "slot {slot} is paused for nothing");
-            assert!(connection.paused || !rare.paused_for_jobs, "slot {slot}: paused");
+            assert!(connection.is_paused() || !rare.paused_for_jobs, "slot {slot}: paused");
             let listed = self.jobs.waiting.contains(&slot);
             assert_eq!(listed, rare.waits_for_workers, "slot {slot}: the list");
         }

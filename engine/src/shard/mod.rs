@@ -7,6 +7,7 @@
 mod accept;
 mod again;
 mod application;
+mod budget;
 mod cached;
 mod close;
 mod commands;
@@ -201,6 +202,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             Core::new(number, config, now_ms, send_buffers, admission, parts.remote, jobs);
         core.counters.submission_entries = u64::from(setup.submission_entries);
         core.counters.completion_entries = u64::from(setup.completion_entries);
+        core.counters.budget_bytes = core.budget.share_bytes() as u64;
         Self {
             ring,
             core,
@@ -265,6 +267,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     pub fn start(&mut self) -> Result<(), Panic> {
         self.core.now_us = self.ring.now_us();
         self.core.now_ms = self.core.now_us / 1000;
+        // A turn publishes only what changes.
+        self.published.publish(&self.core.counters);
         self.application.started(&mut self.core)
     }
 
@@ -301,7 +305,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.read_mailbox();
         self.core.serve_waiting_for_workers();
         self.expire();
-        self.sweep();
+        self.keep_up();
         self.make_room();
         self.admit_waiting();
         self.feed_starved();
@@ -467,7 +471,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     fn patience(&self) -> (u32, Duration) {
         let busy = !self.core.touched.is_empty()
             || (self.once_armed > 0 && !self.starved.is_empty())
-            || !self.core.sweeps.is_empty()
+            || (self.core.upkeep && self.core.is_upkeep_due())
             || !self.core.files_closing.is_empty()
             || self.core.files_open.has_dropped()
             || self.core.jobs.may_be_served()

@@ -21,7 +21,8 @@ pub enum Body {
     /// Bytes on the heap, from `start` on: too long for a buffer.
     Heap { bytes: Box<[u8]>, start: u32 },
     /// Bytes shared with other connections, from `start` on.
-    Shared { bytes: Arc<[u8]>, start: u32 },
+    /// `charged` bytes of the budget are taken by it.
+    Shared { bytes: Arc<[u8]>, start: u32, charged: u32 },
     /// A range of a file.
     File(FileChunk),
 }
@@ -37,6 +38,9 @@ pub struct FileChunk {
     /// The pipe it goes through, once it has one.
     pub pipe: Option<PooledPipe>,
 }
+
+/// A chunk beyond the send buffers takes so much of the budget in addition to its bytes.
+pub const CHUNK_BYTES: usize = size_of::<Chunk>();
 
 /// Shared payloads up to this length are copied.
 const COPIED_BYTES_MAX: usize = 512;
@@ -83,6 +87,7 @@ impl Core {
         let rest = self.spills.extend(&mut spill, bytes);
         assert!(rest.is_empty(), "what is longer than a buffer is split before");
         self.counters.heap_chunks += 1;
+        self.charge(self.spills.bytes_each() + CHUNK_BYTES);
         self.append(slot, Body::Spilled { spill, start: 0 });
     }
 
@@ -107,6 +112,7 @@ impl Core {
     #[cold]
     fn append_copy(&mut self, slot: u32, bytes: &[u8]) {
         self.counters.heap_chunks += 1;
+        self.charge(bytes.len() + CHUNK_BYTES);
         self.append(slot, Body::Heap { bytes: bytes.into(), start: 0 });
     }
 
@@ -117,7 +123,11 @@ impl Core {
             return self.queue_bytes(slot, &bytes);
         }
         self.slots[slot].output_bytes += bytes.len() as u32;
-        self.append(slot, Body::Shared { bytes, start: 0 });
+        // Each holder of a payload takes its part of it. A broadcast to everybody therefore takes
+        // few times its length.
+        let charged = (bytes.len() / Arc::strong_count(&bytes) + CHUNK_BYTES) as u32;
+        self.charge(charged as usize);
+        self.append(slot, Body::Shared { bytes, start: 0, charged });
     }
 
     /// Queues a range of a file.
@@ -170,7 +180,7 @@ impl Core {
                 assert!(*start as usize <= bytes.len(), "no more was sent than was there");
                 *start as usize == bytes.len()
             }
-            Body::Shared { bytes, start } => {
+            Body::Shared { bytes, start, .. } => {
                 *start += sent;
                 assert!(*start as usize <= bytes.len(), "no more was sent than was there");
                 *start as usize == bytes.len()
@@ -227,12 +237,16 @@ impl Core {
     fn release(&mut self, body: Body) {
         match body {
             Body::Pooled { buffer, .. } => self.send_buffers.give_back(buffer),
-            Body::Spilled { spill, .. } => self.spills.give_back(spill),
+            Body::Spilled { spill, .. } => {
+                self.discharge(self.spills.bytes_each() + CHUNK_BYTES);
+                self.spills.give_back(spill);
+            }
             Body::File(chunk) => {
                 assert!(chunk.pipe.is_none(), "a pipe goes back to its pool");
                 self.close_file(chunk.file);
             }
-            Body::Heap { .. } | Body::Shared { .. } => {}
+            Body::Heap { bytes, .. } => self.discharge(bytes.len() + CHUNK_BYTES),
+            Body::Shared { charged, .. } => self.discharge(charged as usize),
         }
     }
 

@@ -26,6 +26,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             descriptors: 0,
             files: 0,
             files_cached: 0,
+            budget_bytes: 0,
+            budget_used_bytes: 0,
             listeners: 0,
             filters_attached: 0,
             operations_in_flight: 0,

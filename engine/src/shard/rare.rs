@@ -43,6 +43,9 @@ pub struct Rare {
     pub paused_for_jobs: bool,
     /// Waits for a place in the queue of jobs.
     pub waits_for_workers: bool,
+    /// In the queue of the memory budget: it is held ([`Pause::Budget`](super::slots::Pause)), or
+    /// was.
+    pub in_budget_queue: bool,
 }
 
 impl Rare {
@@ -67,6 +70,7 @@ impl Rare {
         files_sent: 0,
         paused_for_jobs: false,
         waits_for_workers: false,
+        in_budget_queue: false,
     };
 
     /// Whether something goes on that the application will be told of.

@@ -1,7 +1,7 @@
 //! Receiving: multishot for the busy, a probe for the idle and the starved, in turn when buffers
 //! are short.
 
-use super::slots::{Armed, Mode, NONE};
+use super::slots::{Armed, Mode, NONE, Pause};
 use super::state::{Event, State};
 use super::{DISCARDED_BYTES_MAX, Full, STARVING_MS, Shard};
 use crate::Reason;
@@ -21,14 +21,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             (Armed::Nothing, _) if connection.rests => return Ok(()),
             (Armed::Nothing, Armed::Probe) => Kind::Probe,
             (Armed::Nothing, Armed::Multishot | Armed::OneShot) => Kind::Receive,
-            (Armed::Multishot, Armed::Multishot | Armed::OneShot) => return Ok(()),
-            (Armed::Multishot, Armed::Nothing) if !self.must_stop(slot) => return Ok(()),
-            (Armed::Multishot, Armed::Probe)
-                if connection.state.discards() && !self.must_stop(slot) =>
-            {
-                return Ok(());
-            }
-            (Armed::Multishot, Armed::Nothing | Armed::Probe) => return self.cancel_receive(slot),
+            (Armed::Multishot, Armed::Multishot) => return Ok(()),
+            (Armed::Multishot, _) => return self.stop_multishot(slot, wanted),
             // One receive or one probe is not worth a cancel: it ends by itself.
             (Armed::OneShot | Armed::Probe, _) => return Ok(()),
         };
@@ -47,6 +41,26 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         Ok(())
     }
 
+    /// Cancels a multishot receive if it would bring too much of what nobody wants yet.
+    #[inline(never)]
+    fn stop_multishot(&mut self, slot: u32, wanted: Armed) -> Result<(), Full> {
+        let connection = &self.core.slots[slot];
+        let stops = match wanted {
+            Armed::Multishot => false,
+            Armed::OneShot => self.core.budget.is_wary(),
+            Armed::Nothing => self.must_stop(slot),
+            Armed::Probe => !connection.state.discards() || self.must_stop(slot),
+        };
+        if !stops {
+            return Ok(());
+        }
+        if self.core.budget.is_wary() && connection.mode() == Mode::Streaming {
+            // From here on no batch comes beyond what is wanted.
+            self.core.slots.set_mode(slot, Mode::Once);
+        }
+        self.cancel_receive(slot)
+    }
+
     /// The one place that decides what should be armed.
     fn wanted(&self, slot: u32) -> Armed {
         let connection = &self.core.slots[slot];
@@ -58,7 +72,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 // What is kept is shown first: whoever pauses again and again would keep ever more.
                 let much_kept = connection.deliver_owed
                     && self.core.kept_bytes(slot) >= self.core.limits.receive_buffer_bytes;
-                !connection.paused
+                connection.pause == Pause::No
                     && !connection.is_full_and_paused()
                     && !connection.fin_seen
                     && !much_kept
@@ -97,7 +111,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             return !connection.state.is_over() && self.stops_for_file(slot);
         }
         !connection.state.is_over()
-            && self.core.kept_bytes(slot) >= self.core.limits.receive_buffer_bytes
+            && self.core.kept_bytes(slot) >= self.core.limits.kept_while_paused_bytes
     }
 
     /// With nothing armed a reset would go unnoticed: a poll for errors and hang-up sees it.
@@ -296,7 +310,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             return;
         }
         let connection = &self.core.slots[slot];
-        let waits = connection.paused
+        let waits = connection.is_paused()
             || connection.is_full_and_paused()
             || connection.deliver_owed
             || self.core.slots.takes_a_file(connection);
@@ -322,6 +336,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     /// Shows the kept bytes to the application, once.
+    #[inline(never)]
     fn deliver_kept(&mut self, slot: u32) {
         self.core.slots[slot].deliver_owed = false;
         let kept = self.core.kept_bytes(slot);
@@ -343,7 +358,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             return self.core.drop_carry(slot);
         }
         let takes_a_file = self.core.slots.takes_a_file(connection);
-        let waits = connection.paused || connection.is_full_and_paused() || takes_a_file;
+        let waits = connection.is_paused() || connection.is_full_and_paused() || takes_a_file;
         if kept == 0 || waits {
             return self.core.forget_message(slot);
         }
@@ -355,6 +370,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let owed = self.core.slots[slot].deliver_owed;
         if !owed && kept > self.core.limits.message_bytes_max {
             self.core.end(slot, Reason::MessageTooLong, false);
+        } else if self.core.budget.is_tight() {
+            self.core.hold_if_long(slot);
         }
     }
 
@@ -389,7 +406,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     pub(super) fn settle_input(&mut self, slot: u32) {
         let connection = &self.core.slots[slot];
         let takes_a_file = self.core.slots.takes_a_file(connection);
-        let waits = connection.paused || connection.is_full_and_paused() || takes_a_file;
+        let waits = connection.is_paused() || connection.is_full_and_paused() || takes_a_file;
         if !connection.state.hears() || !connection.opened || waits {
             return;
         }
@@ -397,7 +414,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.deliver_kept(slot);
         }
         let connection = &self.core.slots[slot];
-        let waits = connection.paused
+        let waits = connection.is_paused()
             || connection.is_full_and_paused()
             || connection.deliver_owed
             || self.core.slots.takes_a_file(connection);

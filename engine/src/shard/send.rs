@@ -187,7 +187,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 let rest = &bytes[*start as usize..];
                 (rest.as_ptr(), rest.len().min(SEND_BYTES_MAX))
             }
-            Body::Shared { bytes, start } => {
+            Body::Shared { bytes, start, .. } => {
                 let rest = &bytes[*start as usize..];
                 (rest.as_ptr(), rest.len().min(SEND_BYTES_MAX))
             }

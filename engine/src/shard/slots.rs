@@ -5,7 +5,7 @@ mod leases;
 mod slot;
 
 pub use id::{ConnectionId, SLOTS_MAX};
-pub use slot::{Armed, Fill, InFlight, Mode, NONE, Slot};
+pub use slot::{Armed, Fill, InFlight, Mode, NONE, Pause, Slot};
 
 use self::leases::Leases;
 use super::identity::Identity;
@@ -86,7 +86,7 @@ impl Slots {
             touched: false,
             opened: false,
             told_of_drain: false,
-            paused: false,
+            pause: Pause::No,
             deliver_owed: false,
             fill: Fill::Free,
             shutdown_wanted: false,

@@ -5,7 +5,7 @@
 //! The kernel counts the bytes of both directions, so receiving and sending do nothing for it.
 
 use super::Shard;
-use super::slots::{NONE, Slot};
+use super::slots::{NONE, Pause, Slot};
 use crate::Reason;
 use crate::handler::Handler;
 use crate::ring::{Delivery, Kind, Ring};
@@ -240,7 +240,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// from being completed.
     fn is_incomplete(&self, connection: &Slot) -> bool {
         let rare = self.core.slots.rare_of(connection);
-        let reads = !connection.paused && !connection.is_full_and_paused();
+        let reads = connection.pause == Pause::No && !connection.is_full_and_paused();
         let incoming = self.core.incoming.get(rare.incoming as usize);
         connection.state.receives()
             && ((rare.receiving_since_ms != 0 && reads)

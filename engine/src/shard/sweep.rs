@@ -8,7 +8,7 @@ use crate::handler::Handler;
 use crate::ring::Ring;
 
 /// Connections per turn. Few in tests, so that things happen in between.
-const PER_TURN: usize = if cfg!(test) { 3 } else { 256 };
+pub(super) const PER_TURN: usize = if cfg!(test) { 3 } else { 256 };
 
 /// What is to be done to those that were there when it was asked for, with their generations.
 #[derive(Default)]
@@ -31,11 +31,13 @@ impl Core {
     pub fn end_all(&mut self, reason: Reason) {
         self.sweeps.ending = self.everybody();
         self.sweeps.reason = Some(reason);
+        self.upkeep = true;
     }
 
     /// Tells every connection there is now that the engine drains.
     pub fn drain_all(&mut self) {
         self.sweeps.draining = self.everybody();
+        self.upkeep = true;
     }
 
     fn everybody(&self) -> Vec<(u32, u64)> {
@@ -49,8 +51,19 @@ impl Core {
 }
 
 impl<R: Ring, H: Handler> Shard<R, H> {
-    /// Goes on with what is done to every connection.
-    pub(super) fn sweep(&mut self) {
+    /// Goes on with what is done to every connection, and balances the budget.
+    #[inline]
+    pub(super) fn keep_up(&mut self) {
+        if self.core.upkeep {
+            self.sweep();
+            self.core.balance();
+            self.core.upkeep = !self.core.sweeps.is_empty() || !self.core.is_budget_calm();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn sweep(&mut self) {
         for _ in 0..PER_TURN {
             let Some(next) = self.core.sweeps.ending.pop() else { break };
             if let Some(slot) = self.core.still_there(next) {

@@ -183,7 +183,8 @@ impl World {
                 continue;
             }
             let state = connection.state;
-            let reads = state.receives() && !connection.paused && !connection.is_full_and_paused();
+            let reads =
+                state.receives() && !connection.is_paused() && !connection.is_full_and_paused();
             if reads && (!peer.socket.inbound.is_empty() || !peer.to_send.is_empty()) {
                 return Some(format!("slot {at}/{slot} has not read what its peer sends"));
             }
@@ -196,7 +197,7 @@ impl World {
             if core.jobs_under_way(slot) > 0 {
                 return Some(format!("slot {at}/{slot} has jobs under way"));
             }
-            if connection.paused || connection.is_full() || !peer.socket.outbound.is_empty() {
+            if connection.is_paused() || connection.is_full() || !peer.socket.outbound.is_empty() {
                 return Some(format!("slot {at}/{slot} has not gone on"));
             }
             let said = record.map_or(0, |it| it.said_of_its_own());

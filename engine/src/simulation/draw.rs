@@ -209,6 +209,7 @@ pub fn draw_config(rng: &mut Rng) -> Config {
         output_high_bytes,
         output_low_bytes: rng.up_to(output_high_bytes),
         output_bytes_max: rng.pick(&[60_000, 16 << 20, 16 << 20]),
+        memory_budget_bytes: rng.pick(&[None, None, Some(1), Some(2_000), Some(50_000)]),
         probe: rng.pick(&[Probe::Receive, Probe::Poll]),
         park_after: ms(rng.pick(&[3, 40, 5_000])),
         streaming_connections_max: rng.pick(&[0, 2, 1_000, 1_000]),

@@ -11,6 +11,7 @@
 
 mod actor;
 mod book;
+mod budget;
 mod callbacks;
 mod changes;
 mod check;
@@ -67,12 +68,12 @@ fn describe(world: &mut World) -> Vec<String> {
     });
     let slots = slots.map(|(number, (slot, it))| {
         format!(
-            "slot {number}/{slot}: {} {:?} {:?}, in flight {:?}, paused {}, {:?}, fin {}, output {}",
+            "slot {number}/{slot}: {} {:?} {:?}, in flight {:?}, pause {:?}, {:?}, fin {}, output {}",
             it.state,
             it.mode(),
             it.armed,
             it.in_flight,
-            it.paused,
+            it.pause,
             it.fill,
             it.fin_seen,
             it.output_bytes

@@ -55,6 +55,18 @@ pub enum Fill {
     FullAndReading,
 }
 
+/// Why reading stops, apart from a full output queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Pause {
+    /// It does not stop.
+    No,
+    /// The application called `pause`, or waits for room for a job.
+    Application,
+    /// The memory budget is short in the middle of a long message. What has come is delivered.
+    Budget,
+}
+
 /// Operations in flight, one bit per family; a family has at most one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct InFlight(u16);
@@ -134,8 +146,7 @@ pub struct Slot {
     pub opened: bool,
     /// `draining` was called.
     pub told_of_drain: bool,
-    /// The application called `pause`.
-    pub paused: bool,
+    pub pause: Pause,
     /// Kept bytes are to be delivered again.
     pub deliver_owed: bool,
     /// Set when output goes above the high-water mark, cleared when it falls below the low one.
@@ -170,6 +181,18 @@ impl Slot {
     #[inline]
     pub fn is_plain(&self) -> bool {
         self.rare == NONE
+    }
+
+    /// Returns whether the application does not want to be called with input.
+    #[inline]
+    pub fn is_paused(&self) -> bool {
+        self.pause == Pause::Application
+    }
+
+    /// Returns whether the memory budget pauses the connection in the middle of a message.
+    #[inline]
+    pub fn is_held(&self) -> bool {
+        self.pause == Pause::Budget
     }
 
     /// Returns whether the output queue has gone above its high-water mark.

@@ -1,0 +1,391 @@
+//! The shard's part of the memory for queued output and kept input of all connections.
+//!
+//! While the shard uses more than that, the water marks of all connections are halved step by step.
+//! The connections that hold most are then above the mark and stop reading first. Nothing is done
+//! per request: the same marks are compared as without a budget, and they change here.
+
+use super::core::Core;
+#[cfg(test)]
+use super::slots::NONE;
+use super::slots::{Mode, Pause};
+use super::sweep::PER_TURN;
+use crate::config::Config;
+use std::collections::VecDeque;
+
+/// The high-water mark falls to one send buffer, and no further than to this.
+const MARK_BYTES_MIN: usize = 4 << 10;
+/// The next step down follows when the use has grown by this part of the share since the last one.
+const GROWTH_PART: usize = 32;
+/// A connection that completes its message out of the budget gives its turn up after this silence,
+/// and in any case after the longer time.
+const SILENCE_MS: u64 = 100;
+const TURN_MS: u64 = 1_000;
+
+/// The state of the budget.
+#[derive(Debug)]
+pub struct Budget {
+    share_bytes: usize,
+    /// The next step down follows above this.
+    step_above_bytes: usize,
+    /// More than half of the share is in use: no multishot receive brings more than is wanted.
+    wary: bool,
+    /// Halvings of the marks.
+    steps: u32,
+    steps_max: u32,
+    /// The marks that the configuration gives.
+    high_bytes: usize,
+    low_bytes: usize,
+    lowest_bytes: usize,
+    /// As the configuration gives it.
+    streaming_connections_max: usize,
+    /// Connections whose incomplete message is above the mark, with their generation: they have
+    /// their turns in this order, one at a time.
+    queue: VecDeque<(u32, u64)>,
+    turn: Option<Turn>,
+    /// The raised marks make room: resume connections from this slot on.
+    resuming: Option<u32>,
+}
+
+/// The connection that may complete its message.
+#[derive(Clone, Copy, Debug)]
+struct Turn {
+    slot: u32,
+    generation: u64,
+    since_ms: u64,
+}
+
+impl Budget {
+    pub fn new(config: &Config) -> Self {
+        let (high_bytes, share_bytes) = (config.output_high_bytes, config.budget_share_bytes());
+        let lowest_bytes = MARK_BYTES_MIN.min(config.send_buffer_bytes as usize).min(high_bytes);
+        let halvings = (high_bytes / lowest_bytes).next_power_of_two().trailing_zeros();
+        Self {
+            share_bytes,
+            step_above_bytes: share_bytes,
+            wary: false,
+            steps: 0,
+            // One step at least: it also ends the multishot receives.
+            steps_max: halvings.max(1),
+            high_bytes,
+            low_bytes: config.output_low_bytes,
+            lowest_bytes,
+            streaming_connections_max: config.streaming_connections_max,
+            queue: VecDeque::new(),
+            turn: None,
+            resuming: None,
+        }
+    }
+
+    pub fn share_bytes(&self) -> usize {
+        self.share_bytes
+    }
+
+    /// Returns whether the marks are lowered.
+    #[inline]
+    pub fn is_tight(&self) -> bool {
+        self.steps > 0
+    }
+
+    /// Returns whether connections receive once at a time, so that a pause stops them at once. A
+    /// multishot receive brings a whole batch before its cancel takes effect.
+    #[inline]
+    pub fn is_wary(&self) -> bool {
+        self.wary
+    }
+
+    /// Returns whether there is nothing to do.
+    fn is_calm(&self, used_bytes: usize) -> bool {
+        used_bytes <= self.share_bytes / 2
+            && self.steps == 0
+            && !self.wary
+            && self.resuming.is_none()
+            && self.queue.is_empty()
+    }
+
+    /// Returns whether multishot receives are to end from now on.
+    fn be_wary(&mut self, used_bytes: usize) -> bool {
+        let before = self.wary;
+        let part = if before { self.share_bytes / 4 } else { self.share_bytes / 2 };
+        self.wary = self.steps > 0 || used_bytes > part;
+        self.wary && !before
+    }
+
+    /// Takes the next step if the use demands or allows it. Returns whether the marks have changed.
+    fn step(&mut self, used: usize) -> bool {
+        let soon = used.saturating_add(self.share_bytes / GROWTH_PART).max(self.share_bytes);
+        self.step_above_bytes = self.step_above_bytes.min(soon);
+        if used > self.step_above_bytes && self.steps < self.steps_max {
+            self.steps += 1;
+            self.step_above_bytes = soon;
+        } else if self.may_rise(used) && self.resuming.is_none() {
+            self.steps -= 1;
+            self.step_above_bytes = self.share_bytes;
+        } else {
+            return false;
+        }
+        true
+    }
+
+    /// Returns whether the marks are to rise.
+    fn may_rise(&self, used_bytes: usize) -> bool {
+        self.steps > 0 && used_bytes < self.share_bytes - self.share_bytes / 4
+    }
+
+    /// Returns whether connections for which there is room may not know of it yet.
+    #[cfg(test)]
+    pub fn is_resuming(&self) -> bool {
+        self.resuming.is_some()
+    }
+
+    /// The high mark of the configuration.
+    pub fn configured_high_bytes(&self) -> usize {
+        self.high_bytes
+    }
+
+    /// The present limits of multishot receives: `streaming_connections_max` and
+    /// `kept_while_paused_bytes`. While the budget is short each receive is a single one, so that a
+    /// pause takes effect at once: a multishot receive brings a whole batch before its cancel does.
+    fn batches(&self, receive_buffer_bytes: usize) -> (usize, usize) {
+        match self.wary {
+            true => (0, 0),
+            false => (self.streaming_connections_max, receive_buffer_bytes),
+        }
+    }
+
+    /// The present high and low mark.
+    fn marks(&self) -> (usize, usize) {
+        let high = (self.high_bytes >> self.steps).max(self.lowest_bytes);
+        (high, (self.low_bytes >> self.steps).max(1))
+    }
+}
+
+impl Core {
+    /// Memory of the budget is taken.
+    #[inline]
+    pub fn charge(&mut self, bytes: usize) {
+        self.counters.budget_used_bytes += bytes as u64;
+        self.upkeep |= self.counters.budget_used_bytes > self.budget.share_bytes as u64 / 2;
+    }
+
+    /// Memory of the budget is given back.
+    #[inline]
+    pub fn discharge(&mut self, bytes: usize) {
+        self.counters.budget_used_bytes -= bytes as u64;
+    }
+
+    /// Lets a connection read again that the budget has paused.
+    #[inline]
+    pub fn release_hold(&mut self, slot: u32) -> bool {
+        let held = self.slots[slot].is_held();
+        if held {
+            self.slots[slot].pause = Pause::No;
+        }
+        held
+    }
+
+    /// Pauses a connection in the middle of a message if it keeps as much as the mark, unless it
+    /// is its turn.
+    #[cold]
+    pub fn hold_if_long(&mut self, slot: u32) {
+        let long = self.kept_bytes(slot) >= self.limits.output_high_bytes;
+        let generation = self.slots.generation(slot);
+        let has_turn =
+            self.budget.turn.is_some_and(|it| (it.slot, it.generation) == (slot, generation));
+        let was_held = self.release_hold(slot);
+        if !long || has_turn || self.slots[slot].is_paused() {
+            return;
+        }
+        self.slots[slot].pause = Pause::Budget;
+        if !was_held {
+            mark!("a long message waits for the budget");
+            self.counters.budget_pauses += 1;
+        }
+        if !std::mem::replace(&mut self.slots.rare_mut(slot).in_budget_queue, true) {
+            self.budget.queue.push_back((slot, generation));
+        }
+    }
+
+    /// Looks at the connections of `count` slots, and returns the next slot. Those go on that are
+    /// below the marks since these have risen. Multishot receives end when memory gets short.
+    fn resume_some(&mut self, from: u32, count: u32) -> Option<u32> {
+        let end = (self.slots.made() as u32).min(from.saturating_add(count));
+        for slot in from..end {
+            let Some(connection) = self.slots.get(slot) else { continue };
+            let room = self.is_room_to_report(slot);
+            let held = connection.is_held()
+                && self.kept_bytes(slot) < self.limits.output_high_bytes
+                && self.release_hold(slot);
+            let streams = self.budget.is_wary() && self.slots[slot].mode() == Mode::Streaming;
+            if streams {
+                self.slots.set_mode(slot, Mode::Once);
+                self.touch(slot);
+            }
+            if (room && !bug!("budget-forgets-readers")) || held {
+                mark!("goes on since the marks have risen");
+                self.touch(slot);
+            }
+        }
+        (end < self.slots.made() as u32).then_some(end)
+    }
+
+    /// Lets the next connection of the queue complete its message, or all some at a time.
+    fn serve_budget_queue(&mut self) {
+        if let Some(turn) = self.budget.turn {
+            let ends_at_ms = self.turn_ends_at_ms(turn);
+            if let Some(at_ms) = ends_at_ms.filter(|at_ms| *at_ms > self.now_ms) {
+                return self.wake_at(turn.slot, at_ms);
+            }
+            self.budget.turn = None;
+            if ends_at_ms.is_some() {
+                mark!("a message takes longer than its turn");
+                self.hold_if_long(turn.slot);
+                self.touch(turn.slot);
+            }
+        }
+        let mut quota = if self.budget.is_tight() { 1 } else { PER_TURN };
+        while quota > 0 {
+            let Some((slot, generation)) = self.budget.queue.pop_front() else { return };
+            if self.slots.of_life(slot, generation).is_none() {
+                continue;
+            }
+            self.slots.rare_mut(slot).in_budget_queue = false;
+            let held = self.release_hold(slot);
+            self.touch(slot);
+            if held {
+                quota -= 1;
+                if self.budget.is_tight() {
+                    self.budget.turn = Some(Turn { slot, generation, since_ms: self.now_ms });
+                    self.wake_at(slot, self.now_ms + SILENCE_MS);
+                }
+            }
+        }
+    }
+
+    /// Adapts the marks to the memory in use.
+    pub fn balance(&mut self) {
+        let used_bytes = self.counters.budget_used_bytes as usize;
+        if let Some(from) = self.budget.resuming {
+            self.budget.resuming = self.resume_some(from, PER_TURN as u32);
+        }
+        if self.budget.be_wary(used_bytes) {
+            mark!("the budget ends multishot receives");
+            self.budget.resuming = Some(0);
+        }
+        let (budget, limits) = (&mut self.budget, &mut self.limits);
+        (limits.streaming_connections_max, limits.kept_while_paused_bytes) =
+            budget.batches(limits.receive_buffer_bytes);
+        let before = budget.steps;
+        if budget.step(used_bytes) {
+            (limits.output_high_bytes, limits.output_low_bytes) = budget.marks();
+            if budget.steps < before {
+                budget.resuming = Some(0);
+            } else {
+                mark!("the budget lowers the marks");
+            }
+        }
+        self.serve_budget_queue();
+    }
+
+    pub fn is_budget_calm(&self) -> bool {
+        self.budget.is_calm(self.counters.budget_used_bytes as usize)
+    }
+
+    /// Returns whether the next turn has something to sweep or to balance, without any completion.
+    #[cold]
+    pub fn is_upkeep_due(&self) -> bool {
+        let budget = &self.budget;
+        let serves = match budget.turn {
+            Some(turn) => self.turn_ends_at_ms(turn).is_none(),
+            None => !budget.queue.is_empty(),
+        };
+        !self.sweeps.is_empty()
+            || serves
+            || budget.resuming.is_some()
+            || budget.may_rise(self.counters.budget_used_bytes as usize)
+    }
+
+    /// When a connection has to let the next one complete its message. `None`: it has completed
+    /// its own, or has ended, or the budget is not short any more.
+    fn turn_ends_at_ms(&self, turn: Turn) -> Option<u64> {
+        let found = self.slots.of_life(turn.slot, turn.generation)?;
+        let long = self.kept_bytes(turn.slot) >= self.limits.output_high_bytes;
+        let active_ms = found.active_ms.max(turn.since_ms);
+        let ends_at_ms = (active_ms + SILENCE_MS).min(turn.since_ms + TURN_MS);
+        (long && self.budget.is_tight()).then_some(ends_at_ms)
+    }
+
+    /// Makes sure that the shard looks at a connection then, as it does for a deadline.
+    fn wake_at(&mut self, slot: u32, at_ms: u64) {
+        if self.timers.at_ms(slot).is_none_or(|armed_ms| armed_ms > at_ms) {
+            self.timers.arm(slot, at_ms);
+        }
+    }
+
+    /// # Panics
+    /// If a connection that is held does not wait for its turn.
+    #[cfg(test)]
+    pub fn check_budget(&self) {
+        let marks = (self.limits.output_high_bytes, self.limits.output_low_bytes);
+        assert_eq!(marks, self.budget.marks(), "the marks follow the budget");
+        let batches = (self.limits.streaming_connections_max, self.limits.kept_while_paused_bytes);
+        let expected = self.budget.batches(self.limits.receive_buffer_bytes);
+        assert_eq!(batches, expected, "multishot receives follow the budget");
+        let rests = self.sweeps.is_empty() && self.is_budget_calm();
+        assert!(self.upkeep || rests, "nobody forgets the budget and the sweeps");
+        for (slot, connection) in self.slots.iter() {
+            let rare = self.slots.rare_of(connection);
+            let held = connection.is_held();
+            assert!(!held || rare.in_budget_queue, "slot {slot} is held for ever");
+            let place = (slot, self.slots.generation(slot));
+            let queued = self.budget.queue.iter().filter(|it| **it == place).count();
+            assert_eq!(queued, usize::from(rare.in_budget_queue), "slot {slot} in the queue");
+            assert!(!held || connection.carry != NONE, "slot {slot} is held for nothing");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn budget(bytes: usize) -> Budget {
+        Budget::new(&Config { memory_budget_bytes: Some(bytes), ..Config::default() })
+    }
+
+    #[test]
+    fn marks_fall_while_the_use_grows_and_rise_below_three_quarters() {
+        let mut budget = budget(1 << 20);
+        let mut used = 1 << 20;
+        assert!(budget.be_wary(used) && !budget.step(used) && budget.steps == 0);
+        let mut high = vec![];
+        for _ in 0..40 {
+            used += (1 << 20) / 32 + 1;
+            if budget.step(used) {
+                assert!(!budget.step(used), "the next step waits for the effect of this one");
+                high.push(budget.marks().0 >> 10);
+            }
+        }
+        assert_eq!(high, [128, 64, 32, 16, 8, 4]);
+        assert_eq!(budget.marks(), (4 << 10, 1 << 10));
+        assert!(!budget.step(3 << 18), "three quarters are not below three quarters");
+        used = (3 << 18) - 1;
+        budget.resuming = Some(0);
+        assert!(!budget.step(used), "those that may go on do so first");
+        budget.resuming = None;
+        for _ in 0..6 {
+            assert!(budget.step(used));
+        }
+        assert_eq!(budget.marks(), (256 << 10, 64 << 10));
+        assert!(!budget.be_wary(used) && budget.wary && !budget.is_calm(used));
+        assert!(!budget.be_wary(0) && budget.is_calm(0) && !budget.step(0));
+    }
+
+    #[test]
+    fn small_settings_have_their_marks() {
+        let config = Config { output_high_bytes: 3, output_low_bytes: 2, ..Config::default() };
+        let mut budget = Budget::new(&Config { memory_budget_bytes: Some(1), ..config });
+        assert!(budget.step(2));
+        assert_eq!(budget.marks(), (3, 1));
+        assert!(budget.step(0) && !budget.be_wary(0) && budget.is_calm(0));
+    }
+}
