@@ -19,6 +19,8 @@ use std::time::Duration;
 const SHARDS_MAX: usize = 256;
 /// Maximum number of open connections over all shards.
 const CONNECTIONS_MAX: usize = 1 << 20;
+/// Minimum of the memory budget: less would pause ordinary clients for nothing.
+const MEMORY_BUDGET_MIN: usize = 1 << 20;
 /// Maximum number of receive buffers of a shard.
 const BUFFERS_MAX: u16 = 1 << 15;
 /// Size of a receive buffer in bytes.
@@ -376,6 +378,12 @@ pub struct Common {
     #[arg(long, value_name = "SIZE", env = "RINGWRIGHTD_BUFFER_SIZE", default_value = "4KiB",
         value_parser = buffer_size)]
     pub buffer_size: u32,
+    /// Let queued output and unprocessed input of all connections together take this much memory,
+    /// 1MiB or more. Beyond it the server stops reading from the connections that hold most.
+    /// Default: 1/32 of the machine's or the cgroup's memory, but 16MiB to 256MiB.
+    #[arg(long, value_name = "SIZE", env = "RINGWRIGHTD_MEMORY_BUDGET",
+        value_parser = memory_budget)]
+    pub memory_budget: Option<usize>,
     /// Choose how an idle connection waits for input: on a poll, or on a zero-length receive, which
     /// takes more kernel memory and CPU time.
     #[arg(
@@ -460,6 +468,7 @@ impl Common {
             max_per_address: self.max_per_ip,
             bans: self.ban.clone(),
             receive_buffer_bytes: self.buffer_size,
+            memory_budget_bytes: self.memory_budget,
             probe: match self.probe {
                 ProbeWith::Recv => Probe::Receive,
                 ProbeWith::Poll => Probe::Poll,
@@ -516,6 +525,14 @@ fn buffer_size(text: &str) -> Result<u32, String> {
         let (least, most) = (BUFFER_BYTES.start(), BUFFER_BYTES.end());
         format!("expected {least} to {most} bytes, not {bytes}")
     })
+}
+
+fn memory_budget(text: &str) -> Result<usize, String> {
+    let bytes = size(text)?;
+    usize::try_from(bytes)
+        .ok()
+        .filter(|bytes| *bytes >= MEMORY_BUDGET_MIN)
+        .ok_or_else(|| format!("expected 1MiB or more, not {bytes} bytes"))
 }
 
 fn addresses(text: &str) -> Result<Addresses, String> {
@@ -645,6 +662,7 @@ mod tests {
             ("--min-rate", ["0", "4294967295"]),
             ("--buffers", ["1", "32768"]),
             ("--buffer-size", ["64", "1MiB"]),
+            ("--memory-budget", ["1MiB", "1TiB"]),
             ("--workers", ["0", "1024"]),
         ] {
             for value in values {
@@ -683,6 +701,8 @@ mod tests {
             ("--buffers", "1000"),
             ("--buffers", "65536"),
             ("--buffer-size", "63"),
+            ("--memory-budget", "1023KiB"),
+            ("--memory-budget", "half"),
             ("--buffer-size", "1048577"),
             ("--probe", "none"),
             ("--at-capacity", "panic"),

@@ -19,6 +19,8 @@ fn every_sample_is_told_properly_and_is_true() {
     let server = Server::echo_with_admin(&["--shards", "2", "--max-connections", "100"]);
     let before = metrics(&server);
     assert_eq!(before["ringwright_connections_opened_total"].total(), 0.0);
+    // Published although it never changes.
+    assert!(before["ringwright_memory_budget_bytes"].total() >= f64::from(16 << 20));
     for _ in 0..10 {
         let mut client = server.client();
         client.send("0123456789");
@@ -42,6 +44,8 @@ fn every_sample_is_told_properly_and_is_true() {
         ("ringwright_permits", 100.0),
         ("ringwright_permits_free", 97.0),
         ("ringwright_permits_for_clients", 97.0),
+        ("ringwright_memory_budget_used_bytes", 0.0),
+        ("ringwright_memory_budget_pauses_total", 0.0),
         ("ringwright_ready", 1.0),
         ("ringwright_ledger_balanced", 1.0),
     ] {
