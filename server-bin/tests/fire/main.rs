@@ -36,6 +36,7 @@ mod sigterm_mid_load;
 mod slow_disk;
 mod slow_readers;
 mod socket;
+mod stalled_crowd;
 mod stalled_downloads;
 mod vanished_peer;
 
