@@ -83,7 +83,8 @@ fn is_ip_literal(text: &[u8]) -> bool {
 
 /// `reg-name` (RFC 3986, 3.2.2), which includes every IPv4 address.
 fn is_registered_name(text: &[u8]) -> bool {
-    let mut rest = text;
+    let plain = text.iter().take_while(|byte| is_name_byte(**byte)).count();
+    let mut rest = &text[plain..];
     loop {
         rest = match rest {
             [] => return true,
@@ -99,14 +100,27 @@ fn is_registered_name(text: &[u8]) -> bool {
 }
 
 /// `unreserved` or `sub-delims` (RFC 3986, 2.2 and 2.3).
+#[inline]
 const fn is_name_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(byte, b'-' | b'.' | b'_' | b'~')
-        || matches!(
-            byte,
-            b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'='
-        )
+    NAME_BYTES[byte as usize]
 }
+
+/// Each request has a host, so its bytes are looked up.
+const NAME_BYTES: [bool; 256] = {
+    let mut all = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        all[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let others = b"-._~!$&'()*+,;=";
+    let mut at = 0;
+    while at < others.len() {
+        all[others[at] as usize] = true;
+        at += 1;
+    }
+    all
+};
 
 #[cfg(test)]
 mod tests {

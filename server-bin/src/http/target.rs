@@ -17,6 +17,13 @@ pub const WELL_KNOWN: &[u8] = b".well-known";
 /// dot, because hidden files stay hidden. [`WELL_KNOWN`] at the top is not hidden.
 pub fn resolve(target: &[u8], path: &mut Vec<u8>) -> Result<(), Status> {
     path.clear();
+    if is_simple(target) {
+        path.extend_from_slice(&target[1..]);
+        if target.ends_with(b"/") {
+            path.extend_from_slice(INDEX);
+        }
+        return Ok(());
+    }
     let is_plain = |byte: &u8| byte.is_ascii_graphic() && *byte != b'#';
     if !target.iter().all(|byte| is_plain(byte) || !byte.is_ascii())
         || str::from_utf8(target).is_err()
@@ -40,6 +47,20 @@ pub fn resolve(target: &[u8], path: &mut Vec<u8>) -> Result<(), Status> {
         path.extend_from_slice(INDEX);
     }
     Ok(())
+}
+
+/// Returns whether the path is the target without its first slash, as most targets are: letters,
+/// digits, and no empty segment or one that begins with a dot.
+fn is_simple(target: &[u8]) -> bool {
+    let mut before = b'/';
+    let Some((b'/', rest)) = target.split_first() else { return false };
+    rest.iter().all(|&byte| {
+        let begins = std::mem::replace(&mut before, byte) == b'/';
+        match byte {
+            b'/' | b'.' => !begins,
+            _ => byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'),
+        }
+    })
 }
 
 /// Appends each segment with a slash behind it, except the name of a file. `.` and `..` are
