@@ -379,7 +379,7 @@ impl Core {
         }
     }
 
-    /// After something was queued: the water marks. True: full.
+    /// Compares the queue with its marks after something was queued. Returns whether it is full.
     pub fn queued(&mut self, slot: u32) -> bool {
         let connection = &self.slots[slot];
         if connection.output_bytes as usize > self.limits.output_high_bytes {
@@ -393,6 +393,11 @@ impl Core {
     #[cold]
     #[inline(never)]
     fn queued_above(&mut self, slot: u32) -> bool {
+        let (connection, rare) = (&self.slots[slot], self.slots.rare(slot));
+        let is_paused = !connection.is_full() && !rare.receives_while_full;
+        if is_paused && connection.output_bytes as usize <= self.budget.configured_high_bytes() {
+            self.counters.budget_pauses += 1;
+        }
         self.mark_full(slot);
         self.touch(slot);
         true
@@ -401,11 +406,6 @@ impl Core {
     #[cold]
     fn mark_full(&mut self, slot: u32) {
         let reads = self.slots.rare(slot).receives_while_full && !bug!("full-stops-relay");
-        let connection = &self.slots[slot];
-        let configured_bytes = self.budget.configured_high_bytes();
-        if !connection.is_full() && connection.output_bytes as usize <= configured_bytes && !reads {
-            self.counters.budget_pauses += 1;
-        }
         self.slots[slot].fill = if reads { Fill::FullAndReading } else { Fill::FullAndPaused };
     }
 
@@ -434,7 +434,7 @@ impl Core {
             || (!connection.is_plain() && bytes < self.slots.rare_of(connection).notify_below)
     }
 
-    /// Keeps bytes that the application has not used, behind those kept already. False: too many.
+    /// Keeps bytes that the application has not used, behind those kept already.
     #[inline(never)]
     pub fn keep(&mut self, slot: u32, bytes: &[u8]) {
         let mut carry = self.slots[slot].carry;

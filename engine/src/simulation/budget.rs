@@ -50,6 +50,23 @@ fn received(peer: usize, bytes: usize) -> impl Fn(&mut World) -> bool {
     move |world: &mut World| world.ring().peers[peer].received.len() == bytes
 }
 
+/// A queue that takes no more bytes than fit was counted among the pauses of the budget.
+#[test]
+fn a_refused_send_is_no_pause_of_the_budget() {
+    for seed in 0..20 {
+        let marks = Config { output_low_bytes: 100, output_bytes_max: 16_000, ..small(1 << 30) };
+        let mut world = world_of(seed, marks, 1);
+        let peer = add_stalled(&mut world, Role::Greeter(40_000), 0);
+        go_on(&mut world, Duration::from_millis(50));
+        let (bytes, full) = outputs(&mut world)[peer];
+        assert!(bytes >= 100 && full, "{bytes} bytes are queued");
+        assert_eq!(pauses(&world), 0, "seed {seed}");
+        read(&mut world, peer);
+        run_until(&mut world, Duration::from_secs(5), "the stream", received(peer, 40_000));
+        end(&mut world);
+    }
+}
+
 #[test]
 fn the_largest_pause_first_and_all_go_on_when_there_is_room() {
     for seed in 0..20 {
