@@ -83,8 +83,8 @@ impl<'a> Target<'a> {
                 let (scheme, rest) = target.split_at_checked(7).ok_or_else(bad)?;
                 let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?'));
                 let (authority, rest) = rest.split_at(end.unwrap_or(rest.len()));
-                let is_host = !authority.starts_with(b":") && fields::is_host(authority);
-                if !scheme.eq_ignore_ascii_case(b"http://") || !is_host {
+                let is_http = scheme.eq_ignore_ascii_case(b"http://");
+                if !is_http || !fields::is_authority(authority) {
                     return Err(bad());
                 }
                 (Some(authority), rest)

@@ -44,8 +44,15 @@ pub fn decimal(value: &[u8]) -> Option<u64> {
     })
 }
 
-/// Whether the value is `uri-host [ ":" port ]` (RFC 9110, 7.2). An empty host is legal in a Host
-/// field, but not in an `http` URI.
+/// Returns whether this is the authority of an `http` URI: a host that is not empty, and maybe a
+/// port (RFC 9110, 4.2.1).
+#[must_use]
+pub fn is_authority(value: &[u8]) -> bool {
+    !matches!(value, [] | [b':', ..]) && is_host(value)
+}
+
+/// Returns whether the value is `uri-host [ ":" port ]` (RFC 9110, 7.2). An empty host is legal in a
+/// Host field.
 #[must_use]
 pub fn is_host(value: &[u8]) -> bool {
     let port = if value.first() == Some(&b'[') {

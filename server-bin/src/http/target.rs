@@ -148,9 +148,7 @@ fn without_authority(target: &[u8]) -> Result<&[u8], Status> {
             continue;
         }
         let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
-        let authority = &rest[..end];
-        // RFC 9110, 4.2.1: the host of a URI is not empty.
-        if matches!(authority, [] | [b':', ..]) || !super::fields::is_host(authority) {
+        if !super::fields::is_authority(&rest[..end]) {
             return Err(Status::BadRequest);
         }
         return Ok(&rest[end..]);

@@ -165,6 +165,8 @@ fn what_cannot_be_answered_is_told_why() {
         ("GET", "localhost:80", 400),
         ("BREW", "/livez", 501),
         ("GET", "http://localhost/livez", 200),
+        ("GET", "http:///livez", 400),
+        ("GET", "http://:80/livez", 400),
         ("GET", "/livez?cache=no", 200),
         ("GET", "/connections?", 200),
         ("GET", "/connections?limit=1&after=0", 200),
@@ -201,7 +203,12 @@ fn what_is_no_request_ends_its_connection_only() {
         (format!("GET /{} HTTP/1.1\r\n", "a".repeat(9_000)), 414),
         (format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}", "a".repeat(17_000)), 431),
         ("GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx".into(), 413),
-        ("DELETE /connections/1 HTTP/1.1\r\nHost: [::1]\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".into(), 413),
+        (
+            "DELETE /connections/1 HTTP/1.1\r\nHost: [::1]\r\nTransfer-Encoding: chunked\r\n\r\n\
+             0\r\n\r\n"
+                .into(),
+            413,
+        ),
     ] {
         let mut visitor = server.admin();
         visitor.send(&request);
