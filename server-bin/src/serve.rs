@@ -23,8 +23,6 @@ const FORCE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The default of --min-rate over HTTP, in bytes per second. No usable connection is slower.
 const HTTP_MIN_RATE: u32 = 64;
 
-// Each mode installs the handlers of signals first, so that an early signal is not lost.
-
 /// Serves files over HTTP until a signal.
 ///
 /// # Errors
@@ -47,7 +45,7 @@ pub fn http(options: &Http) -> Result<(), String> {
         None => None,
     };
     let (log, writer) = log.unzip();
-    let signals = Handlers::install(log.as_ref().and_then(access_log::AccessLog::reopening))?;
+    let reopening = log.as_ref().and_then(access_log::AccessLog::reopening);
     let request_timeout = options.request_timeout.0;
     let mut config = options.common.config(&options.listen);
     config.receive_timeout = request_timeout;
@@ -55,7 +53,7 @@ pub fn http(options: &Http) -> Result<(), String> {
     config.min_rate = options.common.min_rate.unwrap_or(HTTP_MIN_RATE);
     config.open_files = options.open_files as usize;
     config.open_files_valid = options.open_files_valid;
-    let result = serve("http", config, &options.common, signals, Watched::default(), move |_| {
+    let result = serve("http", config, &options.common, reopening, Watched::default(), move |_| {
         let log = log.as_ref().map(access_log::AccessLog::shard);
         files::Files::new(directory.clone(), request_timeout, log)
     });
@@ -71,10 +69,9 @@ pub fn http(options: &Http) -> Result<(), String> {
 /// A message for the user.
 pub fn echo(options: &Echo) -> Result<(), String> {
     let config = options.common.config(&options.listen);
-    let signals = Handlers::install(None)?;
     let Some(probability) = options.disconnect_rate else {
         let watched = Watched::default();
-        return serve("echo", config, &options.common, signals, watched, |_| echo::Echo);
+        return serve("echo", config, &options.common, None, watched, |_| echo::Echo);
     };
     let seed = options.disconnect_seed.unwrap_or_else(|| {
         let drawn = RandomState::new().build_hasher().finish();
@@ -87,7 +84,7 @@ pub fn echo(options: &Echo) -> Result<(), String> {
     let endings = Arc::new(Endings::default());
     let watched = Watched::with_endings(endings.clone());
     let rules = Rules { probability, seed, endings: endings.clone() };
-    let result = serve("echo", config, &options.common, signals, watched, move |shard| {
+    let result = serve("echo", config, &options.common, None, watched, move |shard| {
         Disconnecting::new(rules.clone(), shard)
     });
     say_plainly(&format!("disconnected {}", endings.to_json()));
@@ -123,8 +120,7 @@ pub fn packets(options: &Packets) -> Result<(), String> {
         sync: options.sync,
         offer_timeout: options.offer_timeout,
     };
-    let signals = Handlers::install(None)?;
-    serve("packets", config, &options.common, signals, Watched::default(), move |_| {
+    serve("packets", config, &options.common, None, Watched::default(), move |_| {
         packets::Packets::new(framing, directory.clone(), folder.clone(), rules)
     })
 }
@@ -164,10 +160,12 @@ fn serve<H: Handler>(
     scheme: &str,
     config: Config,
     options: &Common,
-    signals: Handlers,
+    log: Option<access_log::Reopening>,
     watched: Watched,
     factory: impl Fn(usize) -> H + Send + Sync + 'static,
 ) -> Result<(), String> {
+    // Installed before the engine starts, so that an early signal is not lost.
+    let signals = Handlers::install(log)?;
     let watched = Arc::new(watched);
     // Started before the engine, so that it can report that the engine starts.
     let admin = match &options.admin {
