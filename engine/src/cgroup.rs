@@ -130,11 +130,16 @@ mod tests {
                       rw,cpu,cpuacct\n\
                       34 30 0:31 / /sys/fs/cgroup/cpuset rw - cgroup cgroup rw,cpuset";
 
-    fn quota_of(membership: &str, mounts: &str, files: &[(&str, &str)]) -> Option<f64> {
-        let read = |file: &Path| {
+    /// Reads from these files only.
+    fn reading(files: &[(&str, &str)]) -> impl Fn(&Path) -> Option<String> {
+        move |file| {
             let found = files.iter().find(|(name, _)| Path::new(name) == file);
             found.map(|(_, text)| (*text).to_owned())
-        };
+        }
+    }
+
+    fn quota_of(membership: &str, mounts: &str, files: &[(&str, &str)]) -> Option<f64> {
+        let read = reading(files);
         let groups = groups("cpu", membership, mounts);
         let quotas = groups.iter().filter_map(|(version, it)| group_quota(*version, it, &read));
         quotas.min_by(f64::total_cmp)
@@ -182,10 +187,7 @@ mod tests {
             ("/sys/fs/cgroup/memory/c/memory.limit_in_bytes", "9223372036854771712\n"),
             ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "1073741824\n"),
         ];
-        let read = |file: &Path| {
-            let found = files.iter().find(|(name, _)| Path::new(name) == file);
-            found.map(|(_, text)| (*text).to_owned())
-        };
+        let read = reading(&files);
         let least = |membership: &str, mounts: &str| {
             let groups = groups("memory", membership, mounts);
             groups.iter().filter_map(|(version, it)| group_memory(*version, it, &read)).min()

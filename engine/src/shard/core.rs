@@ -153,7 +153,7 @@ pub struct Core {
     pub send_buffers: SendBuffers,
     pub spills: Spills,
     pub carries: Slab<Vec<u8>>,
-    /// What of them and of the output lies beyond the send buffers.
+    /// The memory that kept input, and output beyond the send buffers, may take.
     pub budget: Budget,
     pub opens: Slab<OpenRequest>,
     pub incoming: Slab<Incoming>,

@@ -20,8 +20,8 @@ pub enum Body {
     Spilled { spill: Spill, start: u32 },
     /// Bytes on the heap, from `start` on: too long for a buffer.
     Heap { bytes: Box<[u8]>, start: u32 },
-    /// Bytes shared with other connections, from `start` on.
-    /// `charged` bytes of the budget are taken by it.
+    /// Bytes shared with other connections, from `start` on. They take `charged` bytes of the
+    /// budget.
     Shared { bytes: Arc<[u8]>, start: u32, charged: u32 },
     /// A range of a file.
     File(FileChunk),
@@ -218,12 +218,13 @@ impl Core {
         self.release(chunk.body);
     }
 
-    /// Drops the file at the head of the queue, or behind the first chunk, and everything behind it.
+    /// Drops the file at the head of the queue, or behind the bytes there, and what follows it.
     pub fn drop_from_file(&mut self, slot: u32) {
         let head = self.slots[slot].output_head;
         let kept_bytes = match self.chunks[head as usize].body {
             Body::Pooled { start, end, .. } => end - start,
-            _ => 0,
+            Body::File(_) => 0,
+            _ => unreachable!("a file is read behind a send buffer only"),
         };
         while self.chunks[head as usize].next != NONE {
             self.drop_second(slot);

@@ -46,7 +46,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     fn stop_multishot(&mut self, slot: u32, wanted: Armed) -> Result<(), Full> {
         let connection = &self.core.slots[slot];
         let stops = match wanted {
-            Armed::Multishot => false,
+            Armed::Multishot => unreachable!("it goes on"),
             Armed::OneShot => self.core.budget.is_wary(),
             Armed::Nothing => self.must_stop(slot),
             Armed::Probe => !connection.state.discards() || self.must_stop(slot),

@@ -91,7 +91,7 @@ pub enum Role {
     Ends(Begins, Then),
 }
 
-/// What a connection has begun when it ends.
+/// The work that a connection has begun when it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Begins {
     Nothing,
@@ -116,7 +116,7 @@ pub enum Begins {
     Publish,
 }
 
-/// What a handler does about a connection then.
+/// The call with which a handler then ends a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Then {
     Nothing,

@@ -4,7 +4,8 @@
 //!
 //! More seeds, with a line about the progress every few seconds, from any seed on; and one seed:
 //! ```text
-//! RINGWRIGHT_SEEDS=2000000 RINGWRIGHT_SEED_FROM=1000000 cargo test --profile seeds -p ringwright --lib simulation::seeds -- --nocapture
+//! RINGWRIGHT_SEEDS=2000000 RINGWRIGHT_SEED_FROM=1000000 cargo test --profile seeds -p ringwright \
+//!     --lib simulation::seeds -- --nocapture
 //! RINGWRIGHT_SEED=123 cargo test -p ringwright --lib simulation::replay -- --nocapture
 //! ```
 //! The seeds run by default must reach every mark (`marks.rs`), every transition and every reason.
@@ -68,7 +69,7 @@ fn describe(world: &mut World) -> Vec<String> {
     });
     let slots = slots.map(|(number, (slot, it))| {
         format!(
-            "slot {number}/{slot}: {} {:?} {:?}, in flight {:?}, pause {:?}, {:?}, fin {}, output {}",
+            "slot {number}/{slot}: {} {:?} {:?}, {:?}, pause {:?}, {:?}, fin {}, output {}",
             it.state,
             it.mode(),
             it.armed,

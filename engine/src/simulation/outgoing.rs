@@ -17,7 +17,7 @@ const ECHO: Part = Part {
     reads_on: false,
     stubborn: false,
 };
-/// A request that is not postponed is carried out within this time. A postponed one waits for 20 ms.
+/// A request that is not postponed is carried out within this time. A postponed one waits 20 ms.
 const AT_ONCE: Duration = Duration::from_millis(8);
 
 /// Endpoints that answer. Returns their tags.

@@ -92,8 +92,8 @@ fn nothing_leads_out_of_the_directory() {
     server.finish();
 }
 
-/// What was queued before the file and what is left of it arrives, then the server's FIN. Through a
-/// pipe, and from the page cache.
+/// Output before the file and the rest of the file arrive, then the server's FIN. The file leaves
+/// through a pipe, and from the page cache.
 #[test]
 fn a_file_that_shrinks_while_it_is_sent_ends_that_connection_with_a_fin() {
     for sendfile_bytes_max in [0, 1 << 20] {

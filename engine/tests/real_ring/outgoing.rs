@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 const MS: Duration = Duration::from_millis(1);
 
-/// What keeps an address silent.
+/// Sockets that keep an address silent.
 type Silence = (socket2::Socket, Vec<TcpStream>);
 
 /// An address that drops SYNs, because its backlog is full.
@@ -248,7 +248,7 @@ impl Handler for Proxy {
     }
 }
 
-/// A client of the proxy. Returns whether it was answered; then it waits for `all` before it leaves.
+/// A client of the proxy, which waits for `all` before it leaves. Returns whether it was answered.
 fn is_served(proxy: SocketAddr, number: usize, all: Option<&Barrier>) -> bool {
     let mut stream = TcpStream::connect(proxy).expect("the backlog has room");
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -285,7 +285,7 @@ fn a_hundred_clients_of_a_proxy_with_a_hundred_permits() {
         };
         let proxy = start(config, move |_| Proxy { backend: to, pairs: HashMap::new() });
         let (address, remote) = (proxy.addresses()[0], proxy.remote());
-        // Whoever would be rejected later is let in if others have left by then.
+        // A client that comes late would be let in instead of rejected if others had left by then.
         let all = (at_capacity == AtCapacity::Reject).then(|| Arc::new(Barrier::new(CLIENTS)));
         let clients: Vec<_> = (0..CLIENTS)
             .map(|number| {

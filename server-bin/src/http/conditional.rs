@@ -140,8 +140,8 @@ enum Comparison {
     Weak,
 }
 
-/// True if a file with this status had been left alone for long enough at `since`, which lies before
-/// the status was asked for. Then every later change shows in the status.
+/// Returns whether a file with this status had been left alone for long enough at `since`, which
+/// lies before the status was asked for. Then every later change shows in the status.
 #[must_use]
 pub fn is_settled(status: &FileStatus, since: SystemTime) -> bool {
     let Ok(changed_s) = u64::try_from(status.changed_s) else { return true };
