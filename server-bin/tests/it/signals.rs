@@ -21,6 +21,18 @@ fn wait_for_content(path: &Path) {
     }
 }
 
+/// Removes the access log. SIGUSR1 makes it again.
+#[track_caller]
+fn make_again(server: &Server, log: &Path) {
+    fs::remove_file(log).unwrap();
+    server.signal(libc::SIGUSR1);
+    let give_up = Instant::now() + PATIENCE;
+    while !log.exists() {
+        assert!(Instant::now() < give_up, "SIGUSR1 makes no file");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 #[test]
 fn sigquit_drains() {
     let tree = tree();
@@ -60,13 +72,7 @@ fn a_rotated_access_log_is_made_again() {
     fs::rename(&path, &old).unwrap();
     get(&server);
     wait_for_content(&path);
-    fs::remove_file(&path).unwrap();
-    server.signal(libc::SIGUSR1);
-    let give_up = Instant::now() + PATIENCE;
-    while !path.exists() {
-        assert!(Instant::now() < give_up, "SIGUSR1 makes no file");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    make_again(&server, &path);
     get(&server);
     server.stop().cleanly();
     for path in [&path, &old] {
@@ -87,7 +93,10 @@ fn a_terminal_that_hangs_up_starts_a_drain() {
     // SAFETY: the buffer has this length.
     let named = unsafe { libc::ptsname_r(terminal.as_raw_fd(), name.as_mut_ptr(), name.len()) };
     assert_eq!(named, 0);
-    let mut daemon = command(&["http", tree.path().to_str().unwrap(), "--listen", "127.0.0.1:0"]);
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let (dir, path) = (tree.path().to_str().unwrap(), log.to_str().unwrap());
+    let mut daemon = command(&["http", dir, "--listen", "127.0.0.1:0", "--access-log", path]);
     // SAFETY: setsid and open may be called between fork and exec (signal-safety(7)). The leader of
     // a session gets the first terminal that it opens as its controlling terminal.
     unsafe {
@@ -100,7 +109,8 @@ fn a_terminal_that_hangs_up_starts_a_drain() {
     }
     let server = Server::start(&mut daemon, "http");
     server.signal(libc::SIGHUP);
-    get(&server);
+    // The new file shows that both signals were handled while the terminal was there.
+    make_again(&server, &log);
     drop(terminal);
     let ended = server.wait().cleanly();
     assert!(ended.stderr.contains("SIGHUP: reloading"), "{}", ended.stderr);
