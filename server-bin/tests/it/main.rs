@@ -3,6 +3,7 @@
 
 mod admin;
 mod allocation;
+mod beside_nginx;
 mod common;
 #[path = "../fire/daemon.rs"]
 #[allow(dead_code, reason = "shared with the test program `fire`")]
@@ -19,6 +20,7 @@ mod ledger;
 #[path = "../../../engine/tests/support/left_out.rs"]
 mod left_out;
 mod listening;
+mod mutated;
 mod open_files;
 mod packets;
 mod process;
