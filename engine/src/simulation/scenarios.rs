@@ -139,6 +139,23 @@ fn a_path_is_looked_up_once_in_a_while() {
     end(&mut world);
 }
 
+/// The bytes of a small file are read into the first send buffer, also behind a queue of
+/// `output_bytes_max`. The check of the limit did not allow for them.
+#[test]
+fn a_small_file_is_read_although_the_queue_is_full() {
+    let marks =
+        Config { output_low_bytes: 100, output_high_bytes: 200, output_bytes_max: 200, ..config() };
+    let download = Role::Ends(Begins::Download("small", 400), Then::Close);
+    for seed in 0..20 {
+        let mut world = world(seed, marks.clone());
+        let peer = world.add_peer(Plan::plain(), part(download, Farewell::Close), 1);
+        let whole = |world: &mut World| world.ring().peers[peer].got_fin;
+        run_until(&mut world, Duration::from_secs(2), "the file between other output", whole);
+        assert_eq!(world.ring().peers[peer].received.len(), 600);
+        end(&mut world);
+    }
+}
+
 /// An upload that began while buffers were short left a one-shot receive behind, with nothing to
 /// read. It kept the turn of the connections that waited for a buffer.
 #[test]
