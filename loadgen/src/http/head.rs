@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-/// Maximum size of a head or of a trailer section. Servers typically stay below 8 KiB.
-pub const HEAD_BYTES_MAX: usize = 16 << 10;
+/// Maximum size of a head or of a trailer section. Servers typically stay below 8 KiB; proxies that
+/// add policies and cookies do not.
+pub const HEAD_BYTES_MAX: usize = 64 << 10;
 
 /// The framing of a body (RFC 9112 section 6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,29 +46,55 @@ impl fmt::Display for Malformed {
     }
 }
 
-/// Returns the length of a section of lines including the empty line that ends it, or `None` if it
-/// is incomplete. `bytes` starts at the beginning of a line.
-///
-/// # Errors
-/// A line ends in a bare LF, or the section has more than [`HEAD_BYTES_MAX`] bytes.
-pub fn section_end(bytes: &[u8]) -> Result<Option<usize>, Malformed> {
-    let mut line = 0;
-    while let Some(length) = bytes[line..].iter().position(|byte| *byte == b'\n') {
-        if length == 0 || bytes[line + length - 1] != b'\r' {
-            return Err(Malformed("a line ends in a bare LF"));
-        }
-        line += length + 1;
-        if length == 1 {
-            return Ok(Some(line));
-        }
-        if line > HEAD_BYTES_MAX {
-            break;
-        }
+/// Progress in a section of lines that arrives in parts, so that no byte is searched twice.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Scan {
+    /// Beginning of the current line.
+    line: usize,
+    /// Number of bytes that contain no further LF.
+    seen: usize,
+}
+
+impl Scan {
+    /// Creates a scan for a new section.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { line: 0, seen: 0 }
     }
-    if bytes.len() > HEAD_BYTES_MAX {
-        return Err(Malformed("the head is longer than 16 KiB"));
+
+    /// Returns the length of the section including the empty line that ends it, or `None` if it is
+    /// incomplete. `bytes` are those of the previous call, followed by more.
+    ///
+    /// # Errors
+    /// A line ends in a bare LF, or the section has more than [`HEAD_BYTES_MAX`] bytes. The result
+    /// does not depend on how the section is divided.
+    pub fn section_end(&mut self, bytes: &[u8]) -> Result<Option<usize>, Malformed> {
+        let bytes = &bytes[..bytes.len().min(HEAD_BYTES_MAX + 1)];
+        while let Some(end) = self.line_end(bytes) {
+            if end - self.line < 2 || bytes[end - 2] != b'\r' {
+                return Err(Malformed("a line ends in a bare LF"));
+            }
+            if end > HEAD_BYTES_MAX {
+                break;
+            }
+            let is_empty = end - self.line == 2;
+            self.line = end;
+            if is_empty {
+                return Ok(Some(end));
+            }
+        }
+        if bytes.len() > HEAD_BYTES_MAX {
+            return Err(Malformed("the head is longer than 64 KiB"));
+        }
+        Ok(None)
     }
-    Ok(None)
+
+    /// Returns the end of the next line, behind its LF.
+    pub fn line_end(&mut self, bytes: &[u8]) -> Option<usize> {
+        let found = bytes[self.seen..].iter().position(|byte| *byte == b'\n');
+        self.seen = found.map_or(bytes.len(), |at| self.seen + at + 1);
+        found.map(|_| self.seen)
+    }
 }
 
 /// The beginning of every response.
@@ -86,27 +113,25 @@ pub fn check_beginning(bytes: &[u8]) -> Result<(), Malformed> {
     }
 }
 
-/// Parses a complete head: status line, fields, empty line.
+/// Parses a complete head: status line, fields, empty line. `to_head` tells that the request was a
+/// HEAD.
 ///
 /// # Errors
 /// The first violation of RFC 9112, or a response that is not allowed for a plain GET.
-pub fn parse(head: &[u8]) -> Result<Head, Malformed> {
+pub fn parse(head: &[u8], to_head: bool) -> Result<Head, Malformed> {
     let mut lines = Lines(head);
     let (status, minor) = status_line(lines.next().unwrap_or_default())?;
-    let mut length = None;
-    let mut chunked = false;
+    if status == 101 {
+        return Err(Malformed("the status is 101, but no Upgrade was requested"));
+    }
+    let mut announced = Announced { minor, length: None, chunked: false, wrong: None };
     let mut close = None;
     for line in lines.take_while(|line| !line.is_empty()) {
         let (name, value) = field(line)?;
         if name.eq_ignore_ascii_case(b"content-length") {
-            if length.replace(decimal(value)?).is_some() {
-                return Err(Malformed("the response has more than one Content-Length"));
-            }
+            announced.length(value);
         } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
-            if chunked || !value.eq_ignore_ascii_case(b"chunked") {
-                return Err(Malformed("the response has a transfer coding other than chunked"));
-            }
-            chunked = true;
+            announced.coding(value);
         } else if name.eq_ignore_ascii_case(b"connection") {
             for option in value.split(|byte| *byte == b',') {
                 match option.trim_ascii() {
@@ -119,32 +144,67 @@ pub fn parse(head: &[u8]) -> Result<Head, Malformed> {
             }
         }
     }
-    let framing = framing(status, minor, length, chunked)?;
+    // These end at the head, whatever they announce (RFC 9112 section 6.3, rule 1).
+    let is_bodiless = to_head || status < 200 || status == 204 || status == 304;
+    let framing = if is_bodiless { Framing::Length(0) } else { announced.framing()? };
     let close = framing == Framing::UntilClose || close.unwrap_or(minor == 0);
     Ok(Head { status, framing, close })
 }
 
-/// Determines the framing of a response to a GET (RFC 9112 section 6.3).
-fn framing(
-    status: u16,
+/// Checks a complete trailer section.
+///
+/// # Errors
+/// A line is not a field.
+pub fn check_trailers(section: &[u8]) -> Result<(), Malformed> {
+    Lines(section).take_while(|line| !line.is_empty()).try_for_each(|line| field(line).map(|_| ()))
+}
+
+/// The fields of a head that determine the framing of a body.
+struct Announced {
     minor: u8,
     length: Option<u64>,
     chunked: bool,
-) -> Result<Framing, Malformed> {
-    let bodiless = status < 200 || status == 204;
-    match (length, chunked) {
-        _ if status == 101 => Err(Malformed("the status is 101, but no Upgrade was requested")),
-        (Some(_), true) => {
-            Err(Malformed("the response has both Content-Length and Transfer-Encoding"))
+    /// The first violation. A response without a body ignores it.
+    wrong: Option<Malformed>,
+}
+
+impl Announced {
+    fn length(&mut self, value: &[u8]) {
+        match decimal(value) {
+            Ok(length) => {
+                if self.length.replace(length).is_some() {
+                    let more = Malformed("the response has more than one Content-Length");
+                    self.wrong.get_or_insert(more);
+                }
+            }
+            Err(wrong) => {
+                self.wrong.get_or_insert(wrong);
+            }
         }
-        (Some(_), _) | (_, true) if bodiless => {
-            Err(Malformed("a response with status 1xx or 204 announces a body"))
+    }
+
+    fn coding(&mut self, value: &[u8]) {
+        if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+            let other = Malformed("the response has a transfer coding other than chunked");
+            self.wrong.get_or_insert(other);
         }
-        (_, true) if minor == 0 => Err(Malformed("an HTTP/1.0 response has Transfer-Encoding")),
-        _ if bodiless || status == 304 => Ok(Framing::Length(0)),
-        (Some(length), _) => Ok(Framing::Length(length)),
-        (None, true) => Ok(Framing::Chunked),
-        (None, false) => Ok(Framing::UntilClose),
+        self.chunked = true;
+    }
+
+    /// Determines the framing of the body (RFC 9112 section 6.3).
+    fn framing(self) -> Result<Framing, Malformed> {
+        match (self.wrong, self.length, self.chunked) {
+            (Some(wrong), ..) => Err(wrong),
+            (_, Some(_), true) => {
+                Err(Malformed("the response has both Content-Length and Transfer-Encoding"))
+            }
+            (_, None, true) if self.minor == 0 => {
+                Err(Malformed("an HTTP/1.0 response has Transfer-Encoding"))
+            }
+            (_, Some(length), false) => Ok(Framing::Length(length)),
+            (_, None, true) => Ok(Framing::Chunked),
+            (_, None, false) => Ok(Framing::UntilClose),
+        }
     }
 }
 
@@ -225,9 +285,13 @@ pub const fn is_text(byte: u8) -> bool {
 mod tests {
     use super::*;
 
+    fn section_end(bytes: &[u8]) -> Result<Option<usize>, Malformed> {
+        Scan::new().section_end(bytes)
+    }
+
     fn read(head: &str) -> Result<Head, Malformed> {
         assert_eq!(section_end(head.as_bytes()), Ok(Some(head.len())), "{head:?}");
-        parse(head.as_bytes())
+        parse(head.as_bytes(), false)
     }
 
     #[test]
@@ -281,7 +345,6 @@ mod tests {
             "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
             "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
-            "HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n",
             "HTTP/1.1 101 Switching Protocols\r\n\r\n",
             "HTTP/1.1 200 OK\r\nX: a\r\n b\r\n\r\n",
             "HTTP/1.1 200 OK\r\nX : a\r\n\r\n",
@@ -291,6 +354,54 @@ mod tests {
             "HTTP/1.1 200 OK\r\nX: a\0b\r\n\r\n",
         ] {
             assert!(read(head).is_err(), "{head:?}");
+        }
+    }
+
+    #[test]
+    fn a_response_without_a_body_ends_at_its_head_whatever_it_announces() {
+        for announced in [
+            "",
+            "Content-Length: 0\r\n",
+            "Content-Length: 78\r\n",
+            "Transfer-Encoding: chunked\r\n",
+            "Content-Length: 5\r\nTransfer-Encoding: gzip\r\n",
+            "Content-Length: x\r\nContent-Length: y\r\n",
+        ] {
+            for (status, to_head) in
+                [(100, false), (103, false), (204, false), (304, false), (200, true), (404, true)]
+            {
+                let head = format!("HTTP/1.1 {status} X\r\n{announced}\r\n");
+                let must = Head { status, framing: Framing::Length(0), close: false };
+                assert_eq!(parse(head.as_bytes(), to_head), Ok(must), "{head:?}");
+            }
+        }
+        let close = b"HTTP/1.1 204 X\r\nConnection: close\r\n\r\n";
+        assert!(parse(close, false).is_ok_and(|head| head.close));
+    }
+
+    #[test]
+    fn trailers_are_fields() {
+        assert_eq!(check_trailers(b"\r\n"), Ok(()));
+        assert_eq!(check_trailers(b"A: b\r\nC:\r\n\r\n"), Ok(()));
+        for section in [&b"no colon\r\n\r\n"[..], b"A : b\r\n\r\n", b"A: b\r\n c\r\n\r\n"] {
+            assert!(check_trailers(section).is_err());
+        }
+    }
+
+    /// Finds the end of a section that arrives one byte at a time.
+    #[test]
+    fn the_limit_of_a_head_does_not_depend_on_its_parts() {
+        for more in [-1_isize, 0, 1, 2, 3] {
+            let length = HEAD_BYTES_MAX.strict_add_signed(more);
+            let mut head = b"HTTP/1.1 200 OK\r\nX: ".to_vec();
+            head.resize(length - 4, b'x');
+            head.extend_from_slice(b"\r\n\r\n");
+            let mut scan = Scan::new();
+            let parts = (1..=length).map(|end| scan.section_end(&head[..end]));
+            let end = parts.take_while(|part| part.is_ok()).last().expect("a part");
+            let must = if more > 0 { None } else { Some(length) };
+            assert_eq!(section_end(&head).unwrap_or(None), must, "{more}");
+            assert_eq!(end, Ok(must), "{more}");
         }
     }
 

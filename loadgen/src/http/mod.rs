@@ -1,5 +1,6 @@
 //! HTTP/1.1 as a client of one URL speaks it.
 
+pub mod chunk;
 mod exchange;
 pub mod fingerprint;
 pub mod head;

@@ -1,10 +1,9 @@
 //! An incremental parser for HTTP responses.
 
+use super::chunk;
 use super::fingerprint::{Fingerprint, Hasher};
-use super::head::{self, Framing, HEAD_BYTES_MAX, Head, Malformed};
+use super::head::{self, Framing, Head, Malformed, Scan};
 
-/// Maximum length of a chunk's size line; the size itself has up to sixteen digits.
-const CHUNK_LINE_BYTES_MAX: usize = 256;
 /// Maximum size of a response that is cached for comparison with the next one. Copying a larger one
 /// that differs each time would cost more than the comparison saves.
 const LEARNT_BYTES_MAX: usize = 4 << 10;
@@ -56,15 +55,19 @@ impl Last {
     }
 
     /// Parses the head at the beginning of `bytes` and returns it with its length.
-    fn read_head(&mut self, bytes: &[u8]) -> Result<Option<(Head, usize)>, Malformed> {
+    fn read_head(
+        &mut self,
+        bytes: &[u8],
+        scan: &mut Scan,
+    ) -> Result<Option<(Head, usize)>, Malformed> {
         if let Some(head) = self.head
             && bytes.starts_with(&self.head_bytes)
         {
             return Ok(Some((head, self.head_bytes.len())));
         }
         head::check_beginning(bytes)?;
-        let Some(end) = head::section_end(bytes)? else { return Ok(None) };
-        let head = head::parse(&bytes[..end])?;
+        let Some(end) = scan.section_end(bytes)? else { return Ok(None) };
+        let head = head::parse(&bytes[..end], false)?;
         self.head_bytes.clear();
         self.head_bytes.extend_from_slice(&bytes[..end]);
         self.head = Some(head);
@@ -87,6 +90,8 @@ enum Expecting {
 #[derive(Debug)]
 pub struct Parser {
     expecting: Expecting,
+    /// Progress in an incomplete head, size line or trailer section.
+    scan: Scan,
     status: u16,
     close: bool,
     body: Hasher,
@@ -96,7 +101,8 @@ impl Parser {
     /// Creates a parser for a new connection.
     #[must_use]
     pub const fn new() -> Self {
-        Self { expecting: Expecting::Head, status: 0, close: false, body: Hasher::new() }
+        let expecting = Expecting::Head;
+        Self { expecting, scan: Scan::new(), status: 0, close: false, body: Hasher::new() }
     }
 
     /// Returns true if no response is partially consumed.
@@ -112,6 +118,7 @@ impl Parser {
     pub fn advance(&mut self, bytes: &[u8], last: &mut Last) -> Result<Step, Malformed> {
         let from_its_beginning = self.is_between_replies();
         if from_its_beginning && let Some((reply, used)) = last.same(bytes) {
+            self.scan = Scan::new();
             return Ok(Step { used, reply: Some(reply) });
         }
         let mut used = 0;
@@ -140,8 +147,9 @@ impl Parser {
         let rest = &bytes[*used..];
         match self.expecting {
             Expecting::Head => {
-                let Some((head, length)) = last.read_head(rest)? else { return Ok(false) };
-                *used += length;
+                let read = last.read_head(rest, &mut self.scan)?;
+                let Some((head, length)) = read else { return Ok(false) };
+                self.consume(length, used);
                 return Ok(self.begin(head));
             }
             Expecting::Body { rest: missing } => {
@@ -153,8 +161,9 @@ impl Parser {
                 self.take(rest, u64::MAX, used);
             }
             Expecting::ChunkSize => {
-                let Some((size, length)) = chunk_size(rest)? else { return Ok(false) };
-                *used += length;
+                let size = chunk::size(rest, &mut self.scan)?;
+                let Some((size, length)) = size else { return Ok(false) };
+                self.consume(length, used);
                 self.expecting =
                     if size == 0 { Expecting::Trailers } else { Expecting::Chunk { rest: size } };
             }
@@ -165,21 +174,25 @@ impl Parser {
                     rest => Expecting::Chunk { rest },
                 };
             }
-            Expecting::ChunkEnd => match rest {
-                [b'\r', b'\n', ..] => {
-                    *used += 2;
-                    self.expecting = Expecting::ChunkSize;
-                }
-                [] | [b'\r'] => {}
-                _ => return Err(Malformed("a chunk is longer than its announced size")),
-            },
+            Expecting::ChunkEnd => {
+                let Some(length) = chunk::end(rest)? else { return Ok(false) };
+                self.consume(length, used);
+                self.expecting = Expecting::ChunkSize;
+            }
             Expecting::Trailers => {
-                let Some(length) = head::section_end(rest)? else { return Ok(false) };
-                *used += length;
+                let Some(length) = self.scan.section_end(rest)? else { return Ok(false) };
+                head::check_trailers(&rest[..length])?;
+                self.consume(length, used);
                 return Ok(true);
             }
         }
         Ok(false)
+    }
+
+    /// Consumes framing: the next bytes begin another section.
+    fn consume(&mut self, length: usize, used: &mut usize) {
+        *used += length;
+        self.scan = Scan::new();
     }
 
     /// Starts the body after a head. Returns true if the response has no body.
@@ -218,41 +231,9 @@ impl Default for Parser {
     }
 }
 
-/// Parses the size line of a chunk (RFC 9112 section 7.1). Returns the size and the length of the
-/// line.
-fn chunk_size(bytes: &[u8]) -> Result<Option<(u64, usize)>, Malformed> {
-    let wrong = Malformed("a chunk does not begin with a valid size line");
-    let digits = bytes.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
-    let seen = &bytes[..bytes.len().min(CHUNK_LINE_BYTES_MAX)];
-    let Some(end) = seen.iter().position(|byte| *byte == b'\n') else {
-        return if digits > 16
-            || bytes.len() >= CHUNK_LINE_BYTES_MAX
-            || (digits == 0 && !bytes.is_empty())
-        {
-            Err(wrong)
-        } else {
-            Ok(None)
-        };
-    };
-    let line = bytes[..end].strip_suffix(b"\r").ok_or(wrong)?;
-    let (size, extension) = line.split_at(digits);
-    let extension_is_one = extension.is_empty()
-        || (matches!(extension[0], b';' | b' ' | b'\t')
-            && extension.iter().copied().all(head::is_text));
-    if !(1..=16).contains(&digits) || !extension_is_one {
-        return Err(wrong);
-    }
-    let size = size.iter().fold(0, |size, digit| {
-        size << 4 | u64::from((*digit as char).to_digit(16).unwrap_or_default())
-    });
-    Ok(Some((size, end + 1)))
-}
-
-// These two limits bound the unconsumed bytes, which the engine buffers.
-const _: () = assert!(CHUNK_LINE_BYTES_MAX < HEAD_BYTES_MAX);
-
 #[cfg(test)]
 mod tests {
+    use super::super::head::HEAD_BYTES_MAX;
     use super::*;
     use proptest::prelude::*;
 
@@ -366,6 +347,7 @@ mod tests {
             "12345678123456781\r\n",
             "5x\r\nhello\r\n",
             "0\r\nTrailer: x\n\r\n",
+            "0\r\nno field\r\n\r\n",
         ] {
             let stream = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}");
             assert!(replies(stream.as_bytes(), &[]).is_err(), "{chunks:?}");
