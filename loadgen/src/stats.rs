@@ -34,6 +34,8 @@ pub struct Stats {
     pub closed_idle: u64,
     /// Connects refused where that was allowed.
     pub refused: u64,
+    /// HTTP: replies whose body is not the expected one; known at the end of the run.
+    pub deviating_bodies: u64,
     /// Open loop: requests, or connections, whose intended time came within the run.
     pub intended: u64,
     /// Of those, the ones never sent, or never connected.
@@ -79,6 +81,7 @@ impl Stats {
             unanswered_at_close: 0,
             closed_idle: 0,
             refused: 0,
+            deviating_bodies: 0,
             intended: 0,
             unsent: 0,
             sessions: 0,
@@ -141,6 +144,7 @@ impl Stats {
             (&mut self.unanswered_at_close, &mut other.unanswered_at_close),
             (&mut self.closed_idle, &mut other.closed_idle),
             (&mut self.refused, &mut other.refused),
+            (&mut self.deviating_bodies, &mut other.deviating_bodies),
             (&mut self.intended, &mut other.intended),
             (&mut self.unsent, &mut other.unsent),
             (&mut self.sessions, &mut other.sessions),

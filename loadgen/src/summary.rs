@@ -114,6 +114,11 @@ pub fn summary(report: &Report) -> String {
     if !report.statuses.is_empty() {
         row("statuses", list(report.statuses.iter()));
     }
+    if report.deviating_bodies > 0 {
+        let (deviating, replies) = (report.deviating_bodies, report.replies);
+        let of = format!("{} of {}", show_count(deviating), show_count(replies));
+        row("bodies", format!("{of} replies had another body than others with their status"));
+    }
     if report.elapsed_s >= CPU_SHOWN_MIN_S {
         row("own CPU", own_cpu(report));
     }

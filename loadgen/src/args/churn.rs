@@ -39,9 +39,14 @@ pub struct OracleArgs {
     #[arg(long, value_name = "RULES", env = "RINGLOAD_ORACLE", hide_env = true, value_enum)]
     pub oracle: Option<Strictness>,
     /// http: path to request in addition to that of ADDRESS; repeatable. Its body must not change
-    /// during the run
+    /// during the run, see --vary-ok
     #[arg(long = "path", value_name = "PATH")]
     pub paths: Vec<String>,
+    /// http: accept that the body of a path differs between replies; status and framing are still
+    /// checked
+    #[arg(long, visible_alias = "bodies-may-vary", env = "RINGLOAD_VARY_OK", hide_env = true,
+          value_parser = clap::builder::FalseyValueParser::new())]
+    pub vary_ok: bool,
 }
 
 impl OracleArgs {
@@ -55,7 +60,7 @@ impl OracleArgs {
     #[must_use]
     pub fn hints(&self, paths: Vec<String>) -> Hints {
         let paths = paths.into_iter().chain(self.paths.iter().cloned()).collect();
-        Hints { paths, strictness: self.oracle, timeout: self.patience }
+        Hints { paths, strictness: self.oracle, timeout: self.patience, vary_ok: self.vary_ok }
     }
 
     fn check(&self) -> Result<(), String> {

@@ -11,7 +11,7 @@ use std::time::Duration;
 pub enum HerdProtocol {
     /// Send 32 bytes, which the server must return
     Echo,
-    /// Send a GET; every reply must have the same body as the first one
+    /// Send a GET; all replies with a status must have the same body, see --vary-ok
     Http,
     /// Send an ECHO packet with 32 bytes, which the server must return
     Packets,
@@ -73,6 +73,10 @@ pub struct IdleArgs {
     #[arg(long, env = "RINGLOAD_DRAIN_OK", hide_env = true,
           value_parser = clap::builder::FalseyValueParser::new())]
     pub drain_ok: bool,
+    /// http: accept that the body differs between replies; status and framing are still checked
+    #[arg(long, visible_alias = "bodies-may-vary", env = "RINGLOAD_VARY_OK", hide_env = true,
+          value_parser = clap::builder::FalseyValueParser::new())]
+    pub vary_ok: bool,
     /// The options that every command takes.
     #[command(flatten)]
     pub common: CommonArgs,

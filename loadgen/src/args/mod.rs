@@ -50,13 +50,18 @@ pub enum Target {
     Http {
         /// The URL.
         #[arg(
-            help = "URL to request: http://HOST[:PORT][/PATH]; every reply must have the same body \
-                    as the first one"
+            help = "URL to request: http://HOST[:PORT][/PATH]; all replies with a status must have \
+                    the same body, which the first two equal replies determine"
         )]
         url: Url,
         /// Header field to send with every request; repeatable
         #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = parse_field)]
         fields: Vec<(String, String)>,
+        /// Accept that the body differs between replies, as that of a page with a time or a token
+        /// does; status and framing are still checked. The report counts the differing bodies
+        #[arg(long, visible_alias = "bodies-may-vary", env = "RINGLOAD_VARY_OK", hide_env = true,
+              value_parser = clap::builder::FalseyValueParser::new())]
+        vary_ok: bool,
         /// The options of the load commands.
         #[command(flatten)]
         load: LoadArgs,
@@ -285,7 +290,7 @@ mod tests {
              --requests-per-connection 7 --timeout 100ms --json out --quiet --seed 3 --pin-from 1",
         )
         .expect("a command line");
-        let Target::Http { url, fields, load } = &cli.target else { panic!("{cli:?}") };
+        let Target::Http { url, fields, load, .. } = &cli.target else { panic!("{cli:?}") };
         assert_eq!(url.to_string(), "http://localhost:8080/a");
         let field = |name: &str, value: &str| (name.to_string(), value.to_string());
         assert_eq!(fields, &[field("X", "y"), field("Z", "w")]);

@@ -50,7 +50,7 @@ fn run(idle: &IdleArgs, interrupts: &Interrupts) -> Result<HerdReport, Failure> 
         Sources::plan(to, idle.connections, sources::local_ports()).map_err(Failure::Usage)?;
     let seed = idle.common.seed.unwrap_or_else(seed_of_the_clock);
     let tongue = match (idle.protocol, &url) {
-        (HerdProtocol::Http, Some(url)) => Tongue::http(url),
+        (HerdProtocol::Http, Some(url)) => Tongue::http(url, idle.vary_ok),
         (HerdProtocol::Packets, _) => Tongue::packets(seed, idle.connections),
         (HerdProtocol::Echo | HerdProtocol::Http, _) => Tongue::echo(seed, idle.connections),
     };

@@ -1,7 +1,7 @@
 //! The probes of each protocol and the check of their answers.
 
 use super::loss::How;
-use crate::http::fingerprint::Fingerprint;
+use crate::http::bodies::{Bodies, Deviant};
 use crate::http::reply::{Last, Parser, Reply};
 use crate::http::{Url, head::HEAD_BYTES_MAX};
 use crate::packets::wire::{Answer, BODY_BYTES_MAX, Packet, Request};
@@ -30,11 +30,12 @@ pub struct Echoes {
     connections: u64,
 }
 
-/// State of the HTTP protocol: the request and the expected body.
+/// State of the HTTP protocol: the request and the expected bodies.
 pub struct Gets {
     request: Vec<u8>,
     last: Last,
-    learnt: Option<Fingerprint>,
+    bodies: Bodies,
+    vary_ok: bool,
 }
 
 /// Receive state of a connection, which exists only while a probe is in flight.
@@ -75,7 +76,7 @@ pub enum Heard {
 }
 
 /// An error in received bytes.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wrong {
     /// The kind of loss that it causes.
     pub how: How,
@@ -102,12 +103,12 @@ impl Tongue {
         Self::Packets(Echoes { seed, connections })
     }
 
-    /// Creates the HTTP protocol for `url`.
+    /// Creates the HTTP protocol for `url`. With `vary_ok`, bodies are not compared.
     #[must_use]
-    pub fn http(url: &Url) -> Self {
+    pub fn http(url: &Url, vary_ok: bool) -> Self {
         let request = format!("GET {} HTTP/1.1\r\nHost: {}\r\n\r\n", url.path, url.host);
-        let gets = Gets { request: request.into(), last: Last::default(), learnt: None };
-        Self::Http(Box::new(gets))
+        let (last, bodies) = (Last::default(), Bodies::default());
+        Self::Http(Box::new(Gets { request: request.into(), last, bodies, vary_ok }))
     }
 
     /// Returns the bytes of a probe.
@@ -142,13 +143,25 @@ impl Tongue {
     ///
     /// # Errors
     /// The answer is wrong.
-    pub fn end(&mut self, ear: &mut Ear) -> Result<bool, Wrong> {
+    pub fn end(&mut self, ear: &mut Ear, probe: Probe) -> Result<bool, Wrong> {
         match self {
             Self::Http(gets) => {
-                ear.parser.end().map_or(Ok(false), |reply| gets.judge(reply).map(|_| true))
+                ear.parser.end().map_or(Ok(false), |reply| gets.judge(reply, probe).map(|_| true))
             }
             Self::Echo(_) | Self::Packets(_) => Ok(false),
         }
+    }
+
+    /// Returns answers that were accepted before the expected body was known, and differ from it:
+    /// the number of the connection, and the error. At the end of the run (`is_over`) no further
+    /// answer can decide which body is expected.
+    pub fn late(&mut self, is_over: bool) -> Vec<(usize, Wrong)> {
+        let Self::Http(gets) = self else { return Vec::new() };
+        if is_over {
+            gets.bodies.finish();
+        }
+        let late = gets.bodies.late().into_iter().filter(|_| !gets.vary_ok);
+        late.map(|deviant| (deviant.tag as usize, differs(&deviant))).collect()
     }
 }
 
@@ -254,9 +267,7 @@ impl Echoes {
 
 impl Gets {
     fn hear(&mut self, ear: &mut Ear, probe: Option<Probe>) -> Result<Heard, Wrong> {
-        if probe.is_none() {
-            return Err(unasked(&ear.unread));
-        }
+        let Some(probe) = probe else { return Err(unasked(&ear.unread)) };
         let step = ear
             .parser
             .advance(&ear.unread, &mut self.last)
@@ -270,23 +281,24 @@ impl Gets {
             return Err(unasked(&ear.unread));
         }
         ear.unread = Vec::new();
-        self.judge(reply)
+        self.judge(reply, probe)
     }
 
-    fn judge(&mut self, reply: Reply) -> Result<Heard, Wrong> {
+    fn judge(&mut self, reply: Reply, probe: Probe) -> Result<Heard, Wrong> {
         if reply.status >= 400 {
             return Err(Wrong::new(How::BadStatus, format_args!("status {}", reply.status)));
         }
-        let must = *self.learnt.get_or_insert(reply.body);
-        if reply.body != must {
-            let detail = format_args!(
-                "the body has {} bytes and differs from the first answer's with {}",
-                reply.body.length, must.length
-            );
-            return Err(Wrong::new(How::WrongBytes, detail));
+        let expected = self.bodies.take(reply.status, reply.body, probe.number);
+        if let Some(expected) = expected.filter(|it| *it != reply.body && !self.vary_ok) {
+            let deviant = Deviant::new(reply.status, reply.body, expected, probe.number);
+            return Err(differs(&deviant));
         }
         Ok(if reply.close { Heard::LastAnswer } else { Heard::Answer })
     }
+}
+
+fn differs(deviant: &Deviant) -> Wrong {
+    Wrong::new(How::WrongBytes, deviant.text())
 }
 
 /// Returns the id of a probe's packet. Ids start at 1: the server uses 0 for packets that answer no

@@ -1,10 +1,12 @@
-//! GET requests for one URL; every reply must have the body of the first one.
+//! GET requests for one URL; all replies with a status must have the same body.
 
 use super::Url;
+use super::bodies::{Bodies, Deviant};
 use super::fingerprint::Fingerprint;
 use super::reply::{Last, Parser, Reply};
 use crate::protocol::{Answer, ErrorKind, Fault, Protocol, Step};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The HTTP protocol of one shard.
 pub struct Http {
@@ -12,18 +14,44 @@ pub struct Http {
     requests: Arc<[u8]>,
     request_bytes: usize,
     last: Last,
-    /// The body of the first good reply of the run, shared by all shards.
-    learnt: Arc<OnceLock<Fingerprint>>,
+    learnt: Arc<Learnt>,
+    /// The expected bodies, by status, as far as this shard knows them.
+    expected: Vec<(u16, Fingerprint)>,
+    /// Replies with another body.
+    deviating: u64,
+    vary_ok: bool,
+}
+
+/// The bodies of a run, shared by all shards.
+#[derive(Debug, Default)]
+pub struct Learnt {
+    bodies: Mutex<Bodies>,
+    deviating: AtomicU64,
+}
+
+impl Learnt {
+    /// Ends the run. Returns the number of replies with another body than the expected one, and an
+    /// error for each of them that no shard has reported.
+    #[must_use]
+    pub fn finish(&self) -> (u64, Vec<Fault>) {
+        let mut bodies = self.bodies.lock().unwrap_or_else(PoisonError::into_inner);
+        bodies.finish();
+        let late = bodies.late();
+        let deviating = self.deviating.load(Ordering::Relaxed) + late.len() as u64;
+        (deviating, late.iter().map(fault).collect())
+    }
 }
 
 impl Http {
-    /// Creates the protocol for `url` with up to `pipeline` requests at once.
+    /// Creates the protocol for `url` with up to `pipeline` requests at once. With `vary_ok`,
+    /// another body is counted, but is no error.
     #[must_use]
     pub fn new(
         url: &Url,
         fields: &[(String, String)],
         pipeline: usize,
-        learnt: Arc<OnceLock<Fingerprint>>,
+        learnt: Arc<Learnt>,
+        vary_ok: bool,
     ) -> Self {
         let request = request(url, fields);
         Self {
@@ -31,18 +59,51 @@ impl Http {
             request_bytes: request.len(),
             last: Last::default(),
             learnt,
+            expected: Vec::new(),
+            deviating: 0,
+            vary_ok,
         }
     }
 
-    fn judge(&self, reply: Reply) -> Answer {
+    fn judge(&mut self, reply: Reply) -> Answer {
         let fault = if reply.status >= 400 {
             Some(Fault::new(ErrorKind::BadStatus, format_args!("status {}", reply.status)))
         } else {
-            let must = *self.learnt.get_or_init(|| reply.body);
-            (reply.body != must).then(|| differs(reply.body, must))
+            match self.expected(reply) {
+                Some(expected) if expected != reply.body => self.differs(reply, expected),
+                _ => None,
+            }
         };
         Answer { place: 0, status: Some(reply.status), fault, last: reply.close }
     }
+
+    /// Returns the expected body, or `None` if it is not known yet.
+    fn expected(&mut self, reply: Reply) -> Option<Fingerprint> {
+        let known = self.expected.iter().find(|(status, _)| *status == reply.status);
+        if let Some((_, expected)) = known {
+            return Some(*expected);
+        }
+        let mut bodies = self.learnt.bodies.lock().unwrap_or_else(PoisonError::into_inner);
+        let expected = bodies.take(reply.status, reply.body, 0)?;
+        self.expected.push((reply.status, expected));
+        Some(expected)
+    }
+
+    #[cold]
+    fn differs(&mut self, reply: Reply, expected: Fingerprint) -> Option<Fault> {
+        self.deviating += 1;
+        (!self.vary_ok).then(|| fault(&Deviant::new(reply.status, reply.body, expected, 0)))
+    }
+}
+
+impl Drop for Http {
+    fn drop(&mut self) {
+        self.learnt.deviating.fetch_add(self.deviating, Ordering::Relaxed);
+    }
+}
+
+fn fault(deviant: &Deviant) -> Fault {
+    Fault::new(ErrorKind::WrongBytes, deviant.text())
 }
 
 impl Protocol for Http {
@@ -85,16 +146,6 @@ impl Protocol for Http {
     }
 }
 
-#[cold]
-fn differs(body: Fingerprint, must: Fingerprint) -> Fault {
-    let detail = if body.length == must.length {
-        format!("the body differs from the first reply's; both have {} bytes", body.length)
-    } else {
-        format!("the body has {} bytes, but the first reply's has {}", body.length, must.length)
-    };
-    Fault::new(ErrorKind::WrongBytes, detail)
-}
-
 /// Returns the bytes of one request. A `Host` in `fields` replaces that of the URL.
 fn request(url: &Url, fields: &[(String, String)]) -> Vec<u8> {
     let mut text = format!("GET {} HTTP/1.1\r\n", url.path);
@@ -112,9 +163,9 @@ fn request(url: &Url, fields: &[(String, String)]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn http(pipeline: usize, learnt: &Arc<OnceLock<Fingerprint>>) -> Http {
+    fn http(pipeline: usize, learnt: &Arc<Learnt>) -> Http {
         let url: Url = "http://localhost:81/a".parse().expect("a URL");
-        Http::new(&url, &[("X".into(), "y".into())], pipeline, learnt.clone())
+        Http::new(&url, &[("X".into(), "y".into())], pipeline, learnt.clone(), false)
     }
 
     fn answer(http: &mut Http, bytes: &[u8]) -> Answer {
@@ -145,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn every_body_must_be_the_first_ones_on_every_shard() {
+    fn every_body_must_be_the_expected_one_on_every_shard() {
         let learnt = Arc::default();
         let (mut one, mut other) = (http(1, &learnt), http(1, &learnt));
         let good = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
@@ -159,9 +210,40 @@ mod tests {
             b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhellp".as_slice(),
             b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nhell",
         ] {
-            let fault = answer(&mut other, wrong).fault.expect("not the body");
+            let fault = answer(&mut one, wrong).fault.expect("not the body");
             assert_eq!(fault.kind, ErrorKind::WrongBytes);
         }
+        let found = b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n";
+        assert_eq!(answer(&mut one, found).fault, None);
+        drop((one, other));
+        assert_eq!(learnt.finish(), (2, Vec::new()));
+    }
+
+    #[test]
+    fn an_odd_first_reply_is_reported_at_the_end() {
+        let learnt = Arc::default();
+        let mut one = http(1, &learnt);
+        for body in ["early", "hello", "hello", "hello"] {
+            let reply = format!("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n{body}");
+            assert_eq!(answer(&mut one, reply.as_bytes()).fault, None);
+        }
+        drop(one);
+        let (deviating, faults) = learnt.finish();
+        assert_eq!((deviating, faults.len()), (1, 1));
+        assert_eq!(faults[0].kind, ErrorKind::WrongBytes);
+    }
+
+    #[test]
+    fn bodies_that_may_vary_are_counted() {
+        let learnt = Arc::default();
+        let mut one = http(1, &learnt);
+        one.vary_ok = true;
+        for body in ["hello", "hello", "other", "hello", "third"] {
+            let reply = format!("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n{body}");
+            assert_eq!(answer(&mut one, reply.as_bytes()).fault, None);
+        }
+        drop(one);
+        assert_eq!(learnt.finish(), (2, Vec::new()));
     }
 
     #[test]

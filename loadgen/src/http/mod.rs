@@ -1,5 +1,6 @@
 //! HTTP/1.1 as a client of one URL speaks it.
 
+pub mod bodies;
 pub mod chunk;
 mod exchange;
 pub mod fingerprint;
@@ -7,5 +8,5 @@ pub mod head;
 pub mod reply;
 mod url;
 
-pub use exchange::Http;
+pub use exchange::{Http, Learnt};
 pub use url::Url;

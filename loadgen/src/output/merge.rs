@@ -10,7 +10,7 @@ use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
 /// Counts that are added.
-const ADDED: [&str; 16] = [
+const ADDED: [&str; 17] = [
     "intended",
     "unsent",
     "requests",
@@ -23,6 +23,7 @@ const ADDED: [&str; 16] = [
     "connections_opened",
     "closed_idle",
     "refused",
+    "deviating_bodies",
     "sessions",
     "errors_total",
     "cpu_user_s",

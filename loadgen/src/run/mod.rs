@@ -6,7 +6,7 @@ use self::watch::Watch;
 use crate::args::{Cli, LoadArgs, Target};
 use crate::delivery::Delivery;
 use crate::echo::Echo;
-use crate::http::Http;
+use crate::http::{Http, Learnt};
 use crate::load::{CONNECTING_MAX, Load, Shared, Task};
 use crate::network::Network;
 use crate::packets::Packets;
@@ -18,7 +18,7 @@ use crate::system::{self, Interrupts};
 use crate::threads::Threads;
 use ringwright::{Config, Engine, Framing};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// Time that requests in flight have to finish after the end of a run.
@@ -82,11 +82,19 @@ fn run(
     let environment = Environment::of_this_process(Some(seed));
     let opening = &summary::opening(&plan, seed);
     let run = match &cli.target {
-        Target::Http { url, fields, .. } => {
-            let (url, fields) = (url.clone(), fields.clone());
-            let (pipeline, learnt) = (load.pipeline as usize, Arc::new(OnceLock::new()));
-            drive((load, seed, opening), to, 0, interrupts, move || {
-                Http::new(&url, &fields, pipeline, learnt.clone())
+        Target::Http { url, fields, vary_ok, .. } => {
+            let (url, fields, vary_ok) = (url.clone(), fields.clone(), *vary_ok);
+            let (pipeline, learnt) = (load.pipeline as usize, Arc::new(Learnt::default()));
+            let bodies = learnt.clone();
+            let run = drive((load, seed, opening), to, 0, interrupts, move || {
+                Http::new(&url, &fields, pipeline, learnt.clone(), vary_ok)
+            });
+            run.map(|mut run| {
+                let (deviating, faults) = bodies.finish();
+                run.stats.deviating_bodies = deviating;
+                let faults = faults.into_iter().filter(|_| !vary_ok);
+                faults.for_each(|fault| run.stats.errors.count(fault));
+                run
             })
         }
         Target::Echo { size, .. } => {

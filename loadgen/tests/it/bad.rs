@@ -7,7 +7,7 @@ use crate::support::{
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -46,6 +46,52 @@ fn a_body_that_is_not_the_first_one() {
         assert_eq!((ended.count("replies"), ended.count("connections_opened")), (10, 1), "{ended}");
         assert_eq!(ended.report["errors"]["wrong_bytes"], 1);
     }
+}
+
+/// Serves the replies in turn, over all connections.
+fn in_turn(replies: &'static [&[u8]]) -> std::net::SocketAddr {
+    let count = Arc::new(AtomicUsize::new(0));
+    server(move |stream| {
+        let count = count.clone();
+        http(stream, move |_, _| {
+            let at = count.fetch_add(1, Ordering::Relaxed);
+            Some(replies[at % replies.len()].to_vec())
+        });
+    })
+}
+
+#[test]
+fn bodies_that_differ_are_errors_unless_they_may_vary() {
+    let address = in_turn(&[
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nbb",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nccc\r\n0\r\n\r\n",
+    ]);
+    let ended = run_http(address, "-n 30 -c 1");
+    ended.only("wrong_bytes");
+    assert_eq!(ended.report["errors"]["wrong_bytes"], 20, "{ended}");
+    let ended = run_http(address, "-n 30 -c 1 --vary-ok");
+    ended.passed();
+    assert_eq!(ended.count("deviating_bodies"), 20, "{ended}");
+    assert!(ended.stdout.contains("20 of 30 replies had another body"), "{ended}");
+    // Framing and status are still checked.
+    let address = in_turn(&[b"HTTP/1.1 500 Oops\r\nContent-Length: 1\r\n\r\na"]);
+    run_http(address, "-n 3 -c 1 --vary-ok").only("bad_status");
+    let address = in_turn(&[b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\na"]);
+    run_http(address, "-n 3 -c 1 --bodies-may-vary").only("protocol");
+}
+
+#[test]
+fn an_odd_first_reply_is_one_error_and_a_redirection_none() {
+    const HELLO: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+    const EARLY: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly";
+    const FOUND: &[u8] = b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n";
+    static ODD: [&[u8]; 5] = [EARLY, HELLO, HELLO, HELLO, HELLO];
+    let ended = run_http(in_turn(&ODD), "-n 5 -c 1");
+    ended.only("wrong_bytes");
+    assert_eq!(ended.report["errors"]["wrong_bytes"], 1, "{ended}");
+    static MOVED: [&[u8]; 5] = [FOUND, HELLO, HELLO, HELLO, HELLO];
+    run_http(in_turn(&MOVED), "-n 5 -c 1").passed();
 }
 
 #[test]

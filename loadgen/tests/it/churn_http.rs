@@ -89,3 +89,28 @@ fn a_path_that_is_not_there_is_named() {
     assert_eq!(ended.status, 1, "{ended}");
     assert!(ended.stderr.contains("/missing: the server answers 400"), "{ended}");
 }
+
+#[test]
+fn a_page_that_varies_is_walked_if_it_may() {
+    use crate::support::{http, ok, server};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    let count = Arc::new(AtomicU64::new(0));
+    let address = server(move |stream| {
+        let count = count.clone();
+        http(stream, move |head, _| {
+            let length = 1 + count.fetch_add(1, Ordering::Relaxed) % 7;
+            let reply = ok(&vec![b'x'; length as usize]);
+            let is_head = head.starts_with("HEAD");
+            Some(if is_head { reply[..reply.len() - length as usize].to_vec() } else { reply })
+        });
+    });
+    let options = "--protocol http --bystanders 0 -n 40 -c 2 --seed 3 --faults asked/none";
+    let ended = start("churn", &address.to_string(), options).end();
+    assert!(ended.status == 1 && ended.stderr.contains("--vary-ok"), "{ended}");
+    let options = format!("{options} --vary-ok --oracle foreign");
+    let ended = start("churn", &address.to_string(), &options).end();
+    for rule in ["wrong_bytes", "foreign_bytes", "cut_reply"] {
+        assert!(ended.report["findings"][rule].is_null(), "{ended}");
+    }
+}

@@ -87,6 +87,28 @@ fn a_server_that_closes_after_each_reply_is_connected_to_again() {
     }
 }
 
+/// What a 204 or a 304 announces is not its own body, and a head may be long.
+#[test]
+fn a_reply_without_a_body_and_a_long_head_are_read() {
+    let cookies = format!("Set-Cookie: {}\r\n", "x".repeat(4_000)).repeat(15);
+    for head in [
+        "204 No Content\r\nContent-Length: 0\r\n".into(),
+        "204 No Content\r\nContent-Length: 5\r\n".into(),
+        "304 Not Modified\r\nTransfer-Encoding: chunked\r\n".into(),
+        "103 Early Hints\r\nContent-Length: 5\r\n\r\nHTTP/1.1 204 No Content\r\n".into(),
+        format!("200 OK\r\nContent-Length: 0\r\n{cookies}"),
+    ] {
+        let reply = format!("HTTP/1.1 {head}\r\n");
+        let address = server(move |stream| {
+            let reply = reply.clone();
+            http(stream, move |_, _| Some(reply.clone().into_bytes()));
+        });
+        let ended = run_http(address, "-n 6 -c 1");
+        ended.passed();
+        assert_eq!((ended.count("replies"), ended.count("connections_opened")), (6, 1), "{ended}");
+    }
+}
+
 /// A proxy ends an idle connection with a reply that no request asked for.
 #[test]
 fn a_408_on_an_idle_connection_is_a_polite_end() {

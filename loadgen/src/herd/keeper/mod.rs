@@ -156,6 +156,7 @@ impl Keeper {
                 self.wake(event.token().0, event.is_writable(), event.is_error());
             }
         };
+        self.lose_late(true);
         let elapsed_ns = self.now_ns();
         // An interval of less than a tenth of a second is not reported.
         if elapsed_ns + LINE_NS - next_line_ns > LINE_NS / 10 {

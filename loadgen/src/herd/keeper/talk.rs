@@ -113,7 +113,7 @@ impl Keeper {
             member.ear = None;
         }
         match heard {
-            Heard::Part => {}
+            Heard::Part => return Ok(()),
             Heard::Answer => self.answered(number, now_ns),
             Heard::LastAnswer => {
                 member.waiting = 0;
@@ -128,7 +128,15 @@ impl Keeper {
                 );
             }
         }
+        self.lose_late(false);
         Ok(())
+    }
+
+    /// Loses the connections of which an earlier answer turns out to be wrong.
+    pub(super) fn lose_late(&mut self, is_over: bool) {
+        for (number, wrong) in self.tongue.late(is_over) {
+            self.lose(number, wrong.how, wrong.detail);
+        }
     }
 
     fn answered(&mut self, number: usize, now_ns: u64) {
@@ -149,9 +157,10 @@ impl Keeper {
     fn end(&mut self, number: usize) {
         let now_ns = self.now_ns();
         let member = &mut self.members[number];
-        let under_way = member.probe(number).is_some();
-        let ended = match &mut member.ear {
-            Some(ear) if under_way => self.tongue.end(ear),
+        let probe = member.probe(number);
+        let under_way = probe.is_some();
+        let ended = match (&mut member.ear, probe) {
+            (Some(ear), Some(probe)) => self.tongue.end(ear, probe),
             _ => Ok(false),
         };
         match ended {

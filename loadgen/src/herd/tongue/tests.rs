@@ -4,7 +4,7 @@ use proptest::prelude::*;
 const PROBE: Probe = Probe { number: 3, round: 2 };
 
 fn http() -> Tongue {
-    Tongue::http(&"http://localhost:81/a".parse().expect("a URL"))
+    Tongue::http(&"http://localhost:81/a".parse().expect("a URL"), false)
 }
 
 /// Returns a correct answer in `tongue`.
@@ -100,7 +100,7 @@ fn packets_that_are_no_answer_are_told_apart() {
 }
 
 #[test]
-fn http_answers_are_the_first_ones_and_may_be_the_last() {
+fn http_answers_are_equal_and_may_be_the_last() {
     let mut tongue = http();
     let mut hear = |bytes: &[u8]| tongue.hear(&mut Ear::default(), Some(PROBE), bytes);
     let good = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
@@ -117,6 +117,29 @@ fn http_answers_are_the_first_ones_and_may_be_the_last() {
     let mut ear = Ear::default();
     let until_close = b"HTTP/1.0 200 OK\r\n\r\nhi";
     assert_eq!(tongue.hear(&mut ear, Some(PROBE), until_close), Ok(Heard::Part));
-    assert_eq!(tongue.end(&mut ear), Ok(true));
-    assert_eq!(tongue.end(&mut Ear::default()), Ok(false));
+    assert_eq!(tongue.end(&mut ear, PROBE), Ok(true));
+    assert_eq!(tongue.end(&mut Ear::default(), PROBE), Ok(false));
+}
+
+/// The wrong answers are those of connection 0, and with `vary_ok` there are none.
+#[test]
+fn an_odd_first_answer_is_the_only_wrong_one() {
+    for (bodies, vary_ok, must) in [
+        (["no", "hi", "hi", "hi"], false, &[0][..]),
+        (["no", "hi", "ho", "ha"], false, &[1, 2, 3]),
+        (["no", "hi", "hi", "hi"], true, &[]),
+        (["no", "hi", "ho", "ha"], true, &[]),
+    ] {
+        let url = "http://localhost:81/a".parse().expect("a URL");
+        let mut tongue = Tongue::http(&url, vary_ok);
+        for (number, body) in (0..).zip(bodies) {
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{body}");
+            let probe = Some(Probe { number, round: 0 });
+            let heard = tongue.hear(&mut Ear::default(), probe, answer.as_bytes());
+            assert_eq!(heard, Ok(Heard::Answer));
+        }
+        let late = [tongue.late(false), tongue.late(true)].concat();
+        assert!(late.iter().all(|(_, wrong)| wrong.how == How::WrongBytes));
+        assert_eq!(late.iter().map(|(number, _)| *number).collect::<Vec<_>>(), must, "{bodies:?}");
+    }
 }

@@ -19,6 +19,7 @@ mod reading;
 
 pub use learn::check;
 
+use super::Hints;
 use super::learnt::Files;
 use crate::lifecycle::dialect::{Dialect, Ear, Key, Limits, Phrase, Sight, Speech, Verdict};
 use crate::stream::Stream;
@@ -26,7 +27,6 @@ use asked::{Asked, Bad};
 use ear::HttpEar;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Maximum number of requests drawn for a connection.
 const DRAWN_MAX: u64 = 4;
@@ -87,24 +87,23 @@ struct Known {
 }
 
 impl Http {
-    /// Requests all `paths` from the server at `address`, twice each, and keeps the bodies: at most
-    /// 64 MiB in total, and beyond that a fingerprint of every 64 KiB. If `strictness` is `None`, a
-    /// server that sends `Server: ringwright` gets [`Strictness::Own`], any other
-    /// [`Strictness::Foreign`].
+    /// Requests all `paths` from the server at `address`, until two replies with status 200 are
+    /// equal, and keeps the bodies: at most 64 MiB in total, and beyond that a fingerprint of every
+    /// 64 KiB. If `hints` have no strictness, a server that sends `Server: ringwright` gets
+    /// [`Strictness::Own`], any other [`Strictness::Foreign`].
     ///
     /// # Errors
-    /// A path is invalid, a reply is not a 200 with the same body both times, or no reply comes
-    /// within `timeout`.
+    /// A path is invalid, no two of a few replies are a 200 with the same body, or no reply comes
+    /// within the timeout.
     pub fn learn(
         address: SocketAddr,
         host: &str,
         paths: &[String],
-        strictness: Option<Strictness>,
-        timeout: Duration,
+        hints: &Hints,
     ) -> Result<Self, String> {
-        let (files, is_ours) = learn::files(address, host, paths, timeout)?;
+        let (files, is_ours) = learn::files(address, host, paths, hints)?;
         let of_server = if is_ours { Strictness::Own } else { Strictness::Foreign };
-        let strictness = strictness.unwrap_or(of_server);
+        let strictness = hints.strictness.unwrap_or(of_server);
         Ok(Self { known: Arc::new(Known { host: host.into(), files, strictness }) })
     }
 
@@ -128,7 +127,7 @@ impl Http {
         match random(8) {
             0 => Asked::Head { file },
             1 => Asked::Body { file, size: 1 + random(DRAWN_BODY_BYTES_MAX) },
-            2 | 3 if drawn.length > 0 => {
+            2 | 3 if drawn.length > 0 && !drawn.varies => {
                 let from = random(drawn.length);
                 Asked::Range { file, from, to: from + random(drawn.length - from) }
             }

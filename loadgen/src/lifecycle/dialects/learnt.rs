@@ -26,6 +26,8 @@ pub struct File {
     pub length: u64,
     /// Its SHA-256.
     pub sha256: [u8; 32],
+    /// The body differs between replies, so it is not checked.
+    pub varies: bool,
     content: Content,
 }
 
@@ -94,7 +96,7 @@ impl Recorder {
         }
         let content = self.kept.map_or(Content::Blocks(self.blocks), Content::Whole);
         let Self { name, length, sha256, .. } = self;
-        File { name, length, sha256: sha256.finalize().into(), content }
+        File { name, length, sha256: sha256.finalize().into(), varies: false, content }
     }
 }
 

@@ -22,6 +22,8 @@ pub struct Hints {
     pub strictness: Option<http::Strictness>,
     /// Longest wait for an answer while the server's files are learnt.
     pub timeout: Duration,
+    /// `http`: the body of a path may differ between replies.
+    pub vary_ok: bool,
 }
 
 /// Returns the dialect of a target at `address`. Learns the server's files with well-behaved
@@ -36,9 +38,8 @@ pub fn learn(
 ) -> Result<Arc<dyn Dialect>, String> {
     match &*target.scheme {
         "http" => {
-            let (host, strictness) = (&target.address, hints.strictness);
             let paths = paths(target, hints);
-            Ok(Arc::new(http::Http::learn(address, host, &paths, strictness, hints.timeout)?))
+            Ok(Arc::new(http::Http::learn(address, &target.address, &paths, hints)?))
         }
         "packets" => Ok(Arc::new(packets::Packets::learn(address, hints.timeout)?)),
         _ => dialect(target),

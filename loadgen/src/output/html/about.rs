@@ -20,6 +20,9 @@ const COUNTS: [(&str, &str, bool); 9] = [
     ("findings_total", "findings", true),
 ];
 
+/// Further figures, which are rare: field and title. A value of 0 is not shown.
+const RARE: [(&str, &str); 1] = [("deviating_bodies", "replies with another body")];
+
 /// Returns the heading: target, outcome and the most important figures.
 #[must_use]
 pub fn heading(report: &Value) -> String {
@@ -75,6 +78,11 @@ fn cards(report: &Value) -> String {
     for (name, title, is_wrong) in COUNTS {
         if let Some(count) = report[name].as_u64() {
             card(show_count(count), title, is_wrong && count > 0);
+        }
+    }
+    for (name, title) in RARE {
+        if let Some(count @ 1..) = report[name].as_u64() {
+            card(show_count(count), title, false);
         }
     }
     if cards.is_empty() {

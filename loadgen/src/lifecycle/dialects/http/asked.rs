@@ -184,8 +184,11 @@ impl Asked {
         let end = out.len() as u64;
         let (reply_bytes_min, is_file) = match self {
             Self::Get { file } | Self::Body { file, .. } => {
-                (REPLY_HEAD_BYTES_MIN + files.0[file].length, files.is_large(file))
+                let learnt = &files.0[file];
+                let body_bytes_min = if learnt.varies { 0 } else { learnt.length };
+                (REPLY_HEAD_BYTES_MIN + body_bytes_min, files.is_large(file))
             }
+            Self::Range { file, .. } if files.0[file].varies => (REPLY_HEAD_BYTES_MIN, false),
             Self::Head { .. } => (REPLY_HEAD_BYTES_MIN, false),
             Self::Range { file, from, to } => {
                 let part =

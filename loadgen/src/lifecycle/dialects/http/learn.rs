@@ -1,6 +1,7 @@
 //! Learns the files of a server with well-behaved requests before the run.
 
 use super::reading::{Event, Reading};
+use crate::lifecycle::dialects::Hints;
 use crate::lifecycle::dialects::learnt::{File, Files, KEPT_BYTES_MAX, Recorder};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -8,6 +9,9 @@ use std::time::Duration;
 
 /// Maximum number of paths.
 const PATHS_MAX: usize = 64;
+/// Maximum number of requests for a path until two replies are equal. One odd reply, such as the
+/// first of a server that starts up, does not count.
+const TRIES_MAX: usize = 4;
 
 /// Requests all `paths`. Returns the files, and true if the server is `ringwrightd`.
 ///
@@ -17,28 +21,48 @@ pub fn files(
     address: SocketAddr,
     host: &str,
     paths: &[String],
-    timeout: Duration,
+    hints: &Hints,
 ) -> Result<(Files, bool), String> {
     let mut files = Files::default();
     let mut is_ours = true;
     for path in paths {
-        let says = |why: String| format!("{path}: {why}");
         if files.position(path).is_some() {
             continue;
         }
         let kept: usize = files.0.iter().map(File::kept_bytes).sum();
-        let (first, ours) =
-            file(address, host, path, KEPT_BYTES_MAX - kept, timeout).map_err(says)?;
-        let (second, _) = file(address, host, path, 0, timeout).map_err(says)?;
-        if first.sha256 != second.sha256 {
-            return Err(says(
-                "the body differs between two requests; give a --path with a constant body".into(),
-            ));
-        }
+        let ask = |_: usize| file(address, host, path, KEPT_BYTES_MAX - kept, hints.timeout);
+        let (file, ours) = agreed((0..TRIES_MAX).map(ask), hints.vary_ok)
+            .map_err(|why| format!("{path}: {why}"))?;
         is_ours &= ours;
-        files.0.push(first);
+        files.0.push(file);
     }
     Ok((files, is_ours))
+}
+
+/// Returns the file of the first two equal replies. With `vary_ok`, two good replies suffice.
+fn agreed(
+    tries: impl Iterator<Item = Result<(File, bool), String>>,
+    vary_ok: bool,
+) -> Result<(File, bool), String> {
+    let mut seen: Vec<(File, bool)> = Vec::new();
+    let mut failed = None;
+    for one in tries {
+        match one {
+            Ok((file, ours)) if seen.iter().any(|(other, _)| other.sha256 == file.sha256) => {
+                return Ok((file, ours));
+            }
+            Ok((mut file, ours)) if vary_ok && !seen.is_empty() => {
+                file.varies = true;
+                return Ok((file, ours));
+            }
+            Ok(one) => seen.push(one),
+            // A second failure is no accident.
+            Err(why) if failed.is_some() => return Err(why),
+            Err(why) => failed = Some(why),
+        }
+    }
+    Err("the body differs between requests; give a --path with a constant body, or --vary-ok"
+        .into())
 }
 
 /// Checks the number of paths, and that each can be part of a script.
@@ -107,5 +131,39 @@ fn file(
                 Event::End => return Ok((recorder.finish(), is_ours)),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reply(body: &str) -> Result<(File, bool), String> {
+        let mut recorder = Recorder::new("/a", 100);
+        recorder.take(body.as_bytes())?;
+        Ok((recorder.finish(), false))
+    }
+
+    fn of(replies: &[&str], vary_ok: bool) -> Result<(Vec<u8>, bool), String> {
+        let replies = replies.iter().map(|body| match body.strip_prefix('!') {
+            Some(why) => Err(why.into()),
+            None => reply(body),
+        });
+        let (file, _) = agreed(replies, vary_ok)?;
+        Ok((file.bytes().expect("kept").to_vec(), file.varies))
+    }
+
+    #[test]
+    fn the_first_two_equal_replies_decide() {
+        let hello = Ok((b"hello".to_vec(), false));
+        assert_eq!(of(&["hello", "hello"], false), hello);
+        assert_eq!(of(&["early", "hello", "hello"], false), hello);
+        assert_eq!(of(&["hello", "odd", "hello"], false), hello);
+        assert_eq!(of(&["!302", "hello", "hello"], false), hello);
+        assert_eq!(of(&["!404", "!404"], false), Err("404".into()));
+        let error = of(&["a", "b", "c", "d"], false).expect_err("no two are equal");
+        assert!(error.contains("--vary-ok"), "{error}");
+        assert_eq!(of(&["a", "b"], true), Ok((b"b".to_vec(), true)));
+        assert_eq!(of(&["hello", "hello"], true), hello);
     }
 }

@@ -150,6 +150,22 @@ fn each_way_to_answer_wrongly_has_its_rule() {
 }
 
 #[test]
+fn a_body_that_varies_is_read_to_its_end_and_not_compared() {
+    let mut http = http(Strictness::Own);
+    let known = Arc::get_mut(&mut http.known).expect("the only one");
+    known.files.0[0].varies = true;
+    let chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n";
+    let replies = [&ok(b"now"), &chunked[..], &ok(b"")].concat();
+    let heard = hear(&http, "get:/a,body:/a:10,range:/a:0-1", &replies, &[50]);
+    assert_eq!(heard, (Ok(()), 3, false));
+    let cut = hear(&http, "get:/a", &ok(b"now")[..30], &[]).0;
+    assert_eq!(cut.expect_err("cut").rule, Rule::CutReply);
+    let missing = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
+    let finding = hear(&http, "get:/a", missing, &[]).0.expect_err("a status");
+    assert_eq!(finding.rule, Rule::BadStatus);
+}
+
+#[test]
 fn nothing_is_answered_before_it_was_asked() {
     let http = http(Strictness::Own);
     for (said, must) in [(0, Err(Rule::Unasked)), (5, Err(Rule::Unasked)), (30, Ok(()))] {
