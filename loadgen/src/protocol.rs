@@ -9,6 +9,8 @@ pub enum ErrorKind {
     ConnectRefused,
     /// A connect failed for any other reason.
     ConnectFailed,
+    /// No local port was free for a connect (EADDRNOTAVAIL).
+    NoPort,
     /// The peer reset a connection, or a send failed.
     Reset,
     /// The peer closed a connection with a reply outstanding.
@@ -29,9 +31,10 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind, in numeric order.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::ConnectRefused,
         Self::ConnectFailed,
+        Self::NoPort,
         Self::Reset,
         Self::Eof,
         Self::Timeout,
@@ -48,6 +51,7 @@ impl ErrorKind {
         match self {
             Self::ConnectRefused => "connect_refused",
             Self::ConnectFailed => "connect_failed",
+            Self::NoPort => "no_port",
             Self::Reset => "reset",
             Self::Eof => "eof",
             Self::Timeout => "timeout",
@@ -112,6 +116,10 @@ pub trait Protocol: 'static {
     /// True if a reply without a request may announce the end of the connection, see
     /// [`is_goodbye`](Self::is_goodbye).
     const MAY_SAY_GOODBYE: bool = false;
+
+    /// True if a request may be repeated on a new connection when the server has ended a kept one
+    /// before any byte of the reply: to execute it twice has the effect of executing it once.
+    const IS_IDEMPOTENT: bool = false;
 
     /// Returns true if this reply, which no request asked for, only announces the end of an idle
     /// connection.

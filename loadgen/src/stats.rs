@@ -16,6 +16,11 @@ pub struct Stats {
     pub requests: u64,
     /// Of those, pipelined ones that the peer announced not to answer; they are sent again.
     pub withdrawn: u64,
+    /// Requests that were sent a second time, because the server ended a kept connection before any
+    /// byte of the reply.
+    pub repeated: u64,
+    /// Connections that the server ended while it owed replies, where that was expected.
+    pub disconnects: u64,
     /// Replies that were complete, good or bad.
     pub replies: u64,
     /// Bytes handed to the engine.
@@ -72,6 +77,8 @@ impl Stats {
         Self {
             requests: 0,
             withdrawn: 0,
+            repeated: 0,
+            disconnects: 0,
             replies: 0,
             bytes_sent: 0,
             bytes_received: 0,
@@ -135,6 +142,8 @@ impl Stats {
         for (into, from) in [
             (&mut self.requests, &mut other.requests),
             (&mut self.withdrawn, &mut other.withdrawn),
+            (&mut self.repeated, &mut other.repeated),
+            (&mut self.disconnects, &mut other.disconnects),
             (&mut self.replies, &mut other.replies),
             (&mut self.bytes_sent, &mut other.bytes_sent),
             (&mut self.bytes_received, &mut other.bytes_received),

@@ -36,7 +36,7 @@ pub fn opening(plan: &Plan, seed: u64) -> String {
     }
     if let (Some(rate), Some(arrivals)) = (plan.rate.or(plan.conn_rate), plan.arrivals) {
         let what = if plan.rate.is_some() { "requests" } else { "connections" };
-        text += &format!(", {} {what} per second ({arrivals})", show_count(rate));
+        text += &format!(", {rate} {what} per second ({arrivals})");
     }
     if let Some(requests) = plan.requests_per_connection {
         text += &format!(", {} per connection", plural(requests, "request"));
@@ -137,6 +137,16 @@ pub fn summary(report: &Report) -> String {
             ),
         );
     }
+    if report.repeated > 0 {
+        row(
+            "repeated",
+            format!(
+                "{} requests, because the server ended a kept connection before any byte of the \
+                 reply",
+                show_count(report.repeated)
+            ),
+        );
+    }
     if let Some(ends) = ends(report) {
         row("by the server", ends);
     }
@@ -176,6 +186,7 @@ fn ends(report: &Report) -> Option<String> {
         ("idle connections closed", report.closed_idle),
         ("connects refused", report.refused),
         ("requests unanswered at close", report.unanswered_at_close),
+        ("disconnects", report.disconnects),
     ];
     let seen = || counts.iter().filter(|(_, count)| *count > 0);
     seen().next()?;
@@ -376,12 +387,15 @@ mod tests {
         let text = summary(&report);
         assert!(!text.contains("by the server") && !text.contains("network"), "{text}");
         (report.closed_idle, report.unanswered_at_close) = (3, 2);
+        (report.repeated, report.disconnects) = (6, 5);
         report.network = [("listen_overflows", 4), ("resets_sent", 0)].into();
         let text = summary(&report);
         assert!(
             text.contains(
-                "by the server idle connections closed: 3, requests unanswered at close: 2\n"
-            ) && text.contains("network       listen_overflows: 4 (of the whole"),
+                "by the server idle connections closed: 3, requests unanswered at close: 2, \
+                 disconnects: 5\n"
+            ) && text.contains("repeated      6 requests, because")
+                && text.contains("network       listen_overflows: 4 (of the whole"),
             "{text}"
         );
     }

@@ -1,5 +1,6 @@
 //! System calls and kernel settings that the standard library does not cover.
 
+use crate::units::show_count;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -68,6 +69,31 @@ pub fn ports() -> [u64; 2] {
     let line = first_line("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let mut ports = line.split_whitespace().map(|port| port.parse().unwrap_or_default());
     [ports.next().unwrap_or_default(), ports.next().unwrap_or_default()]
+}
+
+/// Describes a lack of local ports (EADDRNOTAVAIL): the counts, and the remedies.
+#[must_use]
+pub fn no_port() -> String {
+    let [first, last] = ports();
+    let sockets = std::fs::read_to_string("/proc/net/sockstat").unwrap_or_default();
+    let waiting = time_wait(&sockets).map_or_else(String::new, |count| {
+        format!(", and {} sockets are in TIME_WAIT", show_count(count))
+    });
+    format!(
+        "no local port is free: net.ipv4.ip_local_port_range allows {} ports ({first} to {last}) \
+         per source address and server{waiting}; keep connections open for more requests, lower \
+         --connections or the rate, widen the range, set net.ipv4.tcp_tw_reuse=1, or let the \
+         server listen on several addresses or ports",
+        show_count((last + 1).saturating_sub(first))
+    )
+}
+
+/// Returns the number of sockets in TIME_WAIT from the text of /proc/net/sockstat.
+fn time_wait(sockstat: &str) -> Option<u64> {
+    let tcp = sockstat.lines().find_map(|line| line.strip_prefix("TCP: "))?;
+    let mut words = tcp.split_ascii_whitespace();
+    words.find(|word| *word == "tw")?;
+    words.next()?.parse().ok()
 }
 
 /// Returns the kernel's limit for a listener's backlog (`net.core.somaxconn`).
@@ -332,6 +358,18 @@ mod tests {
         let error = allow_descriptors(u64::MAX - 1).expect_err("nobody has that many");
         assert!(error.contains("ulimit") && error.contains("--connections"), "{error}");
         assert_eq!(allow_descriptors(16), Ok(()));
+    }
+
+    #[test]
+    fn a_lack_of_ports_is_described_with_counts_and_remedies() {
+        let text = "sockets: used 9\nTCP: inuse 5 orphan 0 tw 28000 alloc 7 mem 1\nUDP: inuse 0\n";
+        assert_eq!((time_wait(text), time_wait("TCP: inuse 5\n")), (Some(28_000), None));
+        let text = no_port();
+        for part in
+            ["ip_local_port_range allows", "in TIME_WAIT", "tcp_tw_reuse", "several addresses"]
+        {
+            assert!(text.contains(part), "{text}");
+        }
     }
 
     #[test]

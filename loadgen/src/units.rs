@@ -1,6 +1,9 @@
-//! Parsing and formatting of durations, counts, sizes and untrusted text.
+//! Parsing and formatting of durations, counts, rates, sizes and untrusted text.
 
+use serde::{Serialize, Serializer};
+use std::fmt;
 use std::path::Path;
+use std::str::FromStr;
 use std::time::Duration;
 
 /// Nanoseconds per unit of time.
@@ -20,6 +23,117 @@ const COUNTS: [(&str, u64); 5] =
 /// Bytes per unit of size.
 const SIZES: [(&str, u64); 5] =
     [("", 1), ("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+
+/// Nanoseconds of the units after the slash of a rate.
+const RATES: [(&str, u64); 3] = [("s", SECOND_NS), ("m", 60 * SECOND_NS), ("h", 3_600 * SECOND_NS)];
+/// Maximum number of digits behind the point of a number. Nine resolve a nanosecond of a second, and
+/// 10^9 fits in a u64.
+const FRACTION_DIGITS_MAX: usize = 9;
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// A number of events per time, exact also below one per second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    count: u64,
+    per_ns: u64,
+}
+
+impl Rate {
+    fn reduced(count: u64, per_ns: u64) -> Self {
+        let (mut a, mut b) = (count, per_ns);
+        while b > 0 {
+            (a, b) = (b, a % b);
+        }
+        Self { count: count / a, per_ns: per_ns / a }
+    }
+
+    /// Returns the time of event number `place`, counted from 0, in nanoseconds since the first.
+    #[inline]
+    #[must_use]
+    pub fn due_ns(self, place: u64) -> u64 {
+        let due_ns = u128::from(place) * u128::from(self.per_ns) / u128::from(self.count);
+        u64::try_from(due_ns).unwrap_or(u64::MAX)
+    }
+
+    /// Returns the mean time between two events.
+    #[must_use]
+    pub fn mean_ns(self) -> f64 {
+        self.per_ns as f64 / self.count as f64
+    }
+
+    /// Returns the number of events per second.
+    #[must_use]
+    pub fn per_s(self) -> f64 {
+        self.count as f64 / (self.per_ns as f64 / SECOND_NS as f64)
+    }
+
+    /// Returns the number of events per second if it is whole.
+    fn whole_per_s(self) -> Option<u64> {
+        let count = u128::from(self.count) * u128::from(SECOND_NS);
+        let per_ns = u128::from(self.per_ns);
+        count.is_multiple_of(per_ns).then(|| u64::try_from(count / per_ns).ok())?
+    }
+}
+
+impl From<u64> for Rate {
+    /// Creates a rate per second.
+    ///
+    /// # Panics
+    /// Panics if the rate is zero.
+    fn from(per_s: u64) -> Self {
+        assert!(per_s > 0, "a rate is not zero");
+        Self::reduced(per_s, SECOND_NS)
+    }
+}
+
+impl FromStr for Rate {
+    type Err = String;
+
+    /// Parses `500`, `10k`, `0.2`, `30/m`, `1.5k/h`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || String::from("expected a rate such as 500, 10k, 0.2 or 30/m");
+        let (number, unit) = text.split_once('/').unwrap_or((text, "s"));
+        let unit_ns = RATES.iter().find(|(name, _)| *name == unit).ok_or_else(wrong)?.1;
+        let digits = number.find(|c: char| !c.is_ascii_digit() && c != '.');
+        let (number, suffix) = number.split_at(digits.unwrap_or(number.len()));
+        let scale = COUNTS.iter().find(|(name, _)| *name == suffix).ok_or_else(wrong)?.1;
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+        let is_number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+        if !is_number(whole) || !is_number(fraction) || fraction.len() > FRACTION_DIGITS_MAX {
+            return Err(wrong());
+        }
+        let one = 10_u64.pow(fraction.len() as u32);
+        let count = whole.parse::<u64>().ok().and_then(|whole| {
+            let parts = whole.checked_mul(one)?.checked_add(fraction.parse().ok()?)?;
+            parts.checked_mul(scale)
+        });
+        match count.zip(unit_ns.checked_mul(one)) {
+            Some((0, _)) => Err(format!("must not be zero; {}", wrong())),
+            Some((count, per_ns)) => Ok(Self::reduced(count, per_ns)),
+            None => Err(format!("too large; {}", wrong())),
+        }
+    }
+}
+
+impl fmt::Display for Rate {
+    /// Events per second.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.whole_per_s() {
+            Some(count) => out.write_str(&show_count(count)),
+            None => write!(out, "{}", self.per_s()),
+        }
+    }
+}
+
+impl Serialize for Rate {
+    /// A number of events per second: an integer if it is whole.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.whole_per_s() {
+            Some(count) => serializer.serialize_u64(count),
+            None => serializer.serialize_f64(self.per_s()),
+        }
+    }
+}
 
 /// Parses `100ms`, `5s`, `1.5s`, `2m`.
 ///
@@ -52,8 +166,8 @@ fn scaled(text: &str, units: &[(&str, u64)], what: &str) -> Result<u64, String> 
     let (number, unit) = text.split_at(digits);
     let scale = units.iter().find(|(name, _)| *name == unit).ok_or_else(wrong)?.1;
     let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
-    // Nine digits resolve a nanosecond of a second, and 10^9 fits in a u64.
-    if whole.is_empty() || fraction.is_empty() || fraction.len() > 9 || fraction.contains('.') {
+    let is_long = fraction.len() > FRACTION_DIGITS_MAX;
+    if whole.is_empty() || fraction.is_empty() || is_long || fraction.contains('.') {
         return Err(wrong());
     }
     let too_large = || format!("too large; expected {what}");
@@ -176,6 +290,36 @@ mod tests {
         }
         for text in ["64KB", "64kib", "1.5B", "0KiB"] {
             assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn rates_are_exact_and_may_be_below_one_per_second() {
+        for (text, tenth_ns, shown, json) in [
+            ("500", 20_000_000, "500", "500"),
+            ("10k", 1_000_000, "10,000", "10000"),
+            ("1.5k", 6_666_666, "1,500", "1500"),
+            ("0.2", 50_000_000_000, "0.2", "0.2"),
+            ("0.000000001", 10_000_000_000_000_000_000, "0.000000001", "1e-9"),
+            ("30/m", 20_000_000_000, "0.5", "0.5"),
+            ("120/m", 5_000_000_000, "2", "2"),
+            ("7200/h", 5_000_000_000, "2", "2"),
+            ("1/s", 10_000_000_000, "1", "1"),
+        ] {
+            let rate: Rate = text.parse().expect(text);
+            assert_eq!(rate.due_ns(10), tenth_ns, "{text}");
+            assert_eq!(rate.to_string(), shown, "{text}");
+            assert_eq!(serde_json::to_string(&rate).expect("a number"), json, "{text}");
+        }
+        assert_eq!("2".parse::<Rate>(), Ok(2.into()));
+        for text in
+            ["", "0", "0.0", "k", "-1", "1.", ".5", "1/", "1/d", "1/ms", "/m", "1.2.3", "5x"]
+        {
+            let error = text.parse::<Rate>().expect_err(text);
+            assert!(error.contains("30/m"), "{text}: {error}");
+        }
+        for text in ["99999999999999999999", "99999999999G", "0.0000000001"] {
+            assert!(text.parse::<Rate>().is_err(), "{text}");
         }
     }
 

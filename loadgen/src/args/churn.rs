@@ -6,7 +6,7 @@ use crate::lifecycle::dialect::Limits;
 use crate::lifecycle::dialects::Hints;
 use crate::lifecycle::dialects::http::Strictness;
 use crate::lifecycle::script::Target;
-use crate::units::{parse_count, parse_duration};
+use crate::units::{Rate, parse_count, parse_duration};
 use clap::Args;
 use std::time::Duration;
 
@@ -109,9 +109,8 @@ pub struct ChurnArgs {
           value_parser = parse_count)]
     pub count: Option<u64>,
     /// Scripts to start per second, while fewer than --connections are running. Default: no limit
-    #[arg(long, value_name = "COUNT",
-          env = "RINGLOAD_CONN_RATE", hide_env = true, value_parser = parse_count)]
-    pub conn_rate: Option<u64>,
+    #[arg(long, value_name = "RATE", env = "RINGLOAD_CONN_RATE", hide_env = true)]
+    pub conn_rate: Option<Rate>,
     /// Well-behaved connections whose latency is measured before and during the faults, at most
     /// 1000; 0 disables them
     #[arg(

@@ -2,7 +2,7 @@
 
 use super::{CONNECTIONS_MAX, CommonArgs, DURATION_MAX, parse_address};
 use crate::http::Url;
-use crate::units::{parse_count, parse_duration};
+use crate::units::{Rate, parse_count, parse_duration};
 use clap::{Args, ValueEnum};
 use std::time::Duration;
 
@@ -61,9 +61,8 @@ pub struct IdleArgs {
           env = "RINGLOAD_PROBE_EVERY", hide_env = true, value_parser = parse_duration)]
     pub probe_every: Duration,
     /// Connections to open per second. Default: no limit, but at most 256 connects in progress
-    #[arg(long, value_name = "RATE",
-          env = "RINGLOAD_CONN_RATE", hide_env = true, value_parser = parse_count)]
-    pub conn_rate: Option<u64>,
+    #[arg(long, value_name = "RATE", env = "RINGLOAD_CONN_RATE", hide_env = true)]
+    pub conn_rate: Option<Rate>,
     /// Longest wait for a connect and for the answer to a probe, at most 24h
     #[arg(long, value_name = "TIME", default_value = "10s",
           env = "RINGLOAD_TIMEOUT", hide_env = true, value_parser = parse_duration)]
@@ -150,7 +149,7 @@ mod tests {
         .expect("a command line");
         assert_eq!((idle.protocol, idle.connections), (HerdProtocol::Packets, 20_000));
         assert_eq!((idle.hold, idle.probe_every), (seconds(300), seconds(30)));
-        assert_eq!((idle.conn_rate, idle.common.seed), (Some(2_000), Some(3)));
+        assert_eq!((idle.conn_rate, idle.common.seed), (Some(2_000.into()), Some(3)));
         assert!(idle.drain_ok);
     }
 

@@ -2,7 +2,7 @@
 
 use super::{CONNECTIONS_MAX, CommonArgs, DURATION_MAX};
 use crate::report::Pacing;
-use crate::units::{parse_count, parse_duration};
+use crate::units::{Rate, parse_count, parse_duration};
 use clap::{Args, ValueEnum};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ const PIPELINE_MAX: u64 = 1_024;
 /// Maximum of bytes in flight on a connection: they stay in memory until they are sent.
 const FLIGHT_BYTES_MAX: u64 = 64 << 20;
 /// Maximum of `--rate` and `--conn-rate`, per second.
-const RATE_MAX: u64 = 10_000_000;
+const RATE_MAX: f64 = 10e6;
 
 /// Distribution of scheduled requests or connections over time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -53,16 +53,14 @@ pub struct LoadArgs {
     #[arg(short = 'n', long, value_name = "COUNT",
           env = "RINGLOAD_REQUESTS", hide_env = true, value_parser = parse_count)]
     pub requests: Option<u64>,
-    /// Send COUNT requests per second in total on a fixed schedule, even if replies are late (open
-    /// loop). Latency is measured from the scheduled time
-    #[arg(short = 'R', long, value_name = "COUNT",
-          env = "RINGLOAD_RATE", hide_env = true, value_parser = parse_count)]
-    pub rate: Option<u64>,
-    /// Open COUNT connections per second in total on a fixed schedule (open loop), each for
+    /// Requests to send per second in total (0.2, 20k; also 30/m or 5/h) on a fixed schedule, even
+    /// if replies are late (open loop). Latency is measured from the scheduled time
+    #[arg(short = 'R', long, value_name = "RATE", env = "RINGLOAD_RATE", hide_env = true)]
+    pub rate: Option<Rate>,
+    /// Connections to open per second in total on a fixed schedule (open loop), each for
     /// --requests-per-connection requests (default 1)
-    #[arg(long, value_name = "COUNT",
-          env = "RINGLOAD_CONN_RATE", hide_env = true, value_parser = parse_count)]
-    pub conn_rate: Option<u64>,
+    #[arg(long, value_name = "RATE", env = "RINGLOAD_CONN_RATE", hide_env = true)]
+    pub conn_rate: Option<Rate>,
     /// Distribution of the schedule of --rate or --conn-rate over time
     #[arg(
         long,
@@ -77,6 +75,11 @@ pub struct LoadArgs {
     #[arg(long, env = "RINGLOAD_DRAIN_OK", hide_env = true,
           value_parser = clap::builder::FalseyValueParser::new())]
     pub drain_ok: bool,
+    /// Expect the server to end connections at any time, by a FIN or a reset: such ends are counted
+    /// but are not errors, even in the middle of a reply
+    #[arg(long, env = "RINGLOAD_EXPECT_DISCONNECTS", hide_env = true,
+          value_parser = clap::builder::FalseyValueParser::new())]
+    pub expect_disconnects: bool,
     /// Requests in flight on each connection, at most 1024
     #[arg(long, value_name = "COUNT", default_value = "1",
           env = "RINGLOAD_PIPELINE", hide_env = true, value_parser = parse_count)]
@@ -165,7 +168,7 @@ impl LoadArgs {
             _ => {}
         }
         for (name, rate) in [("--rate", self.rate), ("--conn-rate", self.conn_rate)] {
-            if rate.is_some_and(|rate| rate > RATE_MAX) {
+            if rate.is_some_and(|rate| rate.per_s() > RATE_MAX) {
                 return Err(format!("{name} must be at most 10M"));
             }
         }

@@ -307,11 +307,11 @@ mod tests {
         let plain = load("ringload echo a:1");
         assert_eq!((plain.pacing(), plain.arrivals), (Pacing::Closed, Arrivals::Uniform));
         let requests = load("ringload echo a:1 -R 10k --arrivals poisson --drain-ok");
-        assert_eq!((requests.pacing(), requests.rate), (Pacing::Requests, Some(10_000)));
+        assert_eq!((requests.pacing(), requests.rate), (Pacing::Requests, Some(10_000.into())));
         assert_eq!((requests.arrivals, requests.drain_ok), (Arrivals::Poisson, true));
         let connections = load("ringload echo a:1 --conn-rate 500");
         assert_eq!(connections.pacing(), Pacing::Connections);
-        assert_eq!(connections.conn_rate, Some(500));
+        assert_eq!(connections.conn_rate, Some(500.into()));
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub enum Transfer {
 
 impl Transfer {
     /// Options that apply to load only.
-    const NOT_FOR_FILES: [&str; 14] = [
+    const NOT_FOR_FILES: [&str; 15] = [
         "connections",
         "threads",
         "duration",
@@ -57,6 +57,7 @@ impl Transfer {
         "conn_rate",
         "arrivals",
         "drain_ok",
+        "expect_disconnects",
         "pipeline",
         "requests_per_connection",
         "seed",

@@ -6,6 +6,7 @@ use super::tally::HerdInterval;
 use crate::args::IdleArgs;
 use crate::report::{Environment, Outcome, SCHEMA, Times};
 use crate::system::CpuTime;
+use crate::units::Rate;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -30,7 +31,7 @@ pub struct HerdPlan {
     /// `--probe-every`.
     pub probe_every_s: f64,
     /// `--conn-rate`.
-    pub conn_rate: Option<u64>,
+    pub conn_rate: Option<Rate>,
     /// `--timeout`.
     pub timeout_s: f64,
     /// `--drain-ok`.
@@ -182,7 +183,7 @@ pub(super) mod tests {
             source_addresses: 2,
             hold_s: 60.0,
             probe_every_s: 10.0,
-            conn_rate: Some(1_000),
+            conn_rate: Some(1_000.into()),
             timeout_s: 10.0,
             drain_ok: true,
         }

@@ -29,7 +29,7 @@ pub fn opening(plan: &HerdPlan, seed: u64) -> String {
         text += &format!(", from {} addresses", plan.source_addresses);
     }
     if let Some(rate) = plan.conn_rate {
-        text += &format!(", {} connects per second", show_count(rate));
+        text += &format!(", {rate} connects per second");
     }
     text
 }

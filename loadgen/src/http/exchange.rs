@@ -111,6 +111,9 @@ impl Protocol for Http {
 
     const MAY_SAY_GOODBYE: bool = true;
 
+    /// RFC 9110 section 9.2.2.
+    const IS_IDEMPOTENT: bool = true;
+
     /// Servers and proxies end an idle connection with 408 (RFC 9110 section 15.5.9).
     fn is_goodbye(answer: &Answer) -> bool {
         answer.status == Some(408) && answer.last

@@ -92,6 +92,8 @@ pub struct Parser {
     expecting: Expecting,
     /// Progress in an incomplete head, size line or trailer section.
     scan: Scan,
+    /// An interim response was received; the final one follows.
+    is_interim: bool,
     status: u16,
     close: bool,
     body: Hasher,
@@ -101,14 +103,20 @@ impl Parser {
     /// Creates a parser for a new connection.
     #[must_use]
     pub const fn new() -> Self {
-        let expecting = Expecting::Head;
-        Self { expecting, scan: Scan::new(), status: 0, close: false, body: Hasher::new() }
+        Self {
+            expecting: Expecting::Head,
+            scan: Scan::new(),
+            is_interim: false,
+            status: 0,
+            close: false,
+            body: Hasher::new(),
+        }
     }
 
     /// Returns true if no response is partially consumed.
     #[must_use]
     pub fn is_between_replies(&self) -> bool {
-        self.expecting == Expecting::Head
+        self.expecting == Expecting::Head && !self.is_interim
     }
 
     /// Consumes bytes up to the end of the next response, or all of them.
@@ -197,7 +205,8 @@ impl Parser {
 
     /// Starts the body after a head. Returns true if the response has no body.
     fn begin(&mut self, head: Head) -> bool {
-        if head.is_interim() {
+        self.is_interim = head.is_interim();
+        if self.is_interim {
             return false;
         }
         self.status = head.status;

@@ -225,7 +225,7 @@ fn walk(
     let most = args.count.unwrap_or(u64::MAX).min(1 << (Key::CONNECT_SHIFT - 1));
     let due = |number: u64| match args.conn_rate {
         None => start,
-        Some(rate) => start + Duration::from_secs(1).mul_f64(number as f64 / rate as f64),
+        Some(rate) => start + Duration::from_nanos(rate.due_ns(number)),
     };
     let mut stopped: Option<Instant> = None;
     loop {

@@ -9,8 +9,24 @@ use std::collections::VecDeque;
 pub struct Asked {
     /// When it was to be sent. In a closed loop: when it was.
     pub intended_ns: u64,
-    /// When it was sent.
+    /// When it was sent for the first time.
+    pub begun_ns: u64,
+    /// When it was sent on this connection.
     pub sent_ns: u64,
+}
+
+impl Asked {
+    /// One that is sent now.
+    #[must_use]
+    pub const fn new(intended_ns: u64, now_ns: u64) -> Self {
+        Self { intended_ns, begun_ns: now_ns, sent_ns: now_ns }
+    }
+
+    /// It was sent on another connection before.
+    #[must_use]
+    pub const fn is_repeat(&self) -> bool {
+        self.sent_ns > self.begun_ns
+    }
 }
 
 /// One connection.
@@ -25,6 +41,10 @@ pub struct Flow<S> {
     pub in_flight: VecDeque<Asked>,
     /// Requests sent.
     pub sent: u64,
+    /// Of those, requests that were sent on another connection before.
+    pub repeats: u64,
+    /// The last request sent is a repeated one without a reply: none may be pipelined behind it.
+    pub is_careful: bool,
     /// Requests that it is for.
     pub quota: u64,
     /// When a connection on schedule was to be made.
@@ -150,6 +170,8 @@ mod tests {
             id: ConnectionId::from_number(number),
             in_flight: VecDeque::new(),
             sent: 0,
+            repeats: 0,
+            is_careful: false,
             quota: u64::MAX,
             intended_ns: 0,
             heard: false,

@@ -20,6 +20,7 @@ use crate::protocol::Protocol;
 use crate::report::Pacing;
 use crate::stats::Stats;
 use crate::system;
+use crate::units::Rate;
 use ringwright::{Connection, ConnectionId, Handler, Local, Origin, Reason};
 use std::collections::VecDeque;
 use std::io;
@@ -56,8 +57,8 @@ pub struct Task {
     pub timeout: Duration,
     /// The trigger of the next request.
     pub pacing: Pacing,
-    /// Requests or connections per second of all shards; 0 without a schedule.
-    pub rate: u64,
+    /// Rate of the requests or connections of all shards; `None` without a schedule.
+    pub rate: Option<Rate>,
     /// Distribution of the schedule over time.
     pub arrivals: Arrivals,
     /// Duration of the run, unless `requests` limits it.
@@ -66,6 +67,8 @@ pub struct Task {
     pub seed: u64,
     /// The server is expected to drain.
     pub drain_ok: bool,
+    /// The server is expected to end connections at any time.
+    pub expect_disconnects: bool,
 }
 
 /// State shared by the shards and the thread that watches them.
@@ -117,6 +120,7 @@ impl<P: Protocol> Load<P> {
         let Self { flows, driver } = self;
         let slack = flows.slack;
         let flow = flows.get_mut(index);
+        driver.repeat(flow, connection, now_ns);
         while driver.has_room(flow)
             && let Some(due_ns) = driver.take_due(now_ns)
         {
@@ -226,6 +230,8 @@ impl<P: Protocol> Handler for Load<P> {
             id: connection.id(),
             in_flight: VecDeque::with_capacity(self.driver.pipeline()),
             sent: 0,
+            repeats: 0,
+            is_careful: false,
             quota,
             intended_ns: tag_ns,
             heard: false,

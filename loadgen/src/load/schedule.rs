@@ -1,8 +1,8 @@
 //! When something is to be sent: a function of time, so that however much is overdue, nothing needs
 //! to be kept but how far it was taken.
 
-/// Nanoseconds of a second.
-const SECOND_NS: u64 = 1_000_000_000;
+use crate::units::Rate;
+
 /// What is left over is told one by one up to so many, and beyond in as many equal parts.
 const PARTS_MAX: u64 = 1 << 20;
 
@@ -22,32 +22,32 @@ pub struct Schedule {
 #[derive(Clone, Debug)]
 enum Gaps {
     /// The time of each is computed from its place, so that no error adds up.
-    Uniform { place: u64, shards: u64, rate: u64 },
+    Uniform { place: u64, shards: u64, rate: Rate },
     /// Exponentially distributed (a Poisson process); the sum of several is one, too.
     Poisson { mean_ns: f64, at_ns: f64, random: u64 },
 }
 
 impl Schedule {
-    /// The part of `shard` out of `shards` of `rate` per second in all, evenly. It ends at
+    /// The part of `shard` out of `shards` of `rate` in all, evenly. It ends at
     /// `ends_ns`, or after `count`.
     #[must_use]
-    pub fn uniform(rate: u64, shard: u64, shards: u64, ends_ns: u64, count: u64) -> Self {
-        assert!(rate > 0 && shard < shards, "a rate and a share of it");
+    pub fn uniform(rate: Rate, shard: u64, shards: u64, ends_ns: u64, count: u64) -> Self {
+        assert!(shard < shards, "a share of a rate");
         Self::of(Gaps::Uniform { place: shard, shards, rate }, ends_ns, count)
     }
 
     /// The same at random, by `seed`.
     #[must_use]
     pub fn poisson(
-        rate: u64,
+        rate: Rate,
         shard: u64,
         shards: u64,
         seed: u64,
         ends_ns: u64,
         count: u64,
     ) -> Self {
-        assert!(rate > 0 && shard < shards, "a rate and a share of it");
-        let mean_ns = SECOND_NS as f64 * shards as f64 / rate as f64;
+        assert!(shard < shards, "a share of a rate");
+        let mean_ns = rate.mean_ns() * shards as f64;
         let random = seed.wrapping_add(shard.wrapping_mul(0xA24B_AED4_963E_E407));
         Self::of(Gaps::Poisson { mean_ns, at_ns: 0.0, random }, ends_ns, count)
     }
@@ -117,7 +117,7 @@ impl Schedule {
 
     fn mean_ns(&self) -> f64 {
         match self.gaps {
-            Gaps::Uniform { shards, rate, .. } => SECOND_NS as f64 * shards as f64 / rate as f64,
+            Gaps::Uniform { shards, rate, .. } => rate.mean_ns() * shards as f64,
             Gaps::Poisson { mean_ns, .. } => mean_ns,
         }
     }
@@ -137,9 +137,7 @@ impl Schedule {
 
     fn place_next(&mut self) {
         let after_ns = match self.gaps {
-            Gaps::Uniform { place, rate, .. } => {
-                (u128::from(place) * u128::from(SECOND_NS) / u128::from(rate)) as u64
-            }
+            Gaps::Uniform { place, rate, .. } => rate.due_ns(place),
             Gaps::Poisson { at_ns, .. } => at_ns as u64,
         };
         self.next_ns = self.begins_ns.unwrap_or_default().saturating_add(after_ns);
@@ -158,6 +156,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const SECOND_NS: u64 = 1_000_000_000;
+
     fn times(mut schedule: Schedule) -> Vec<u64> {
         schedule.begin(0);
         std::iter::from_fn(|| schedule.take(u64::MAX)).collect()
@@ -167,7 +167,7 @@ mod tests {
         #[test]
         fn the_shards_share_an_even_schedule(rate in 1_u64..5_000, shards in 1_u64..9) {
             let mut all: Vec<u64> = (0..shards)
-                .flat_map(|shard| times(Schedule::uniform(rate, shard, shards, 2 * SECOND_NS, u64::MAX)))
+                .flat_map(|shard| times(Schedule::uniform(rate.into(), shard, shards, 2 * SECOND_NS, u64::MAX)))
                 .collect();
             all.sort_unstable();
             prop_assert_eq!(all.len() as u64, 2 * rate);
@@ -178,7 +178,7 @@ mod tests {
 
         #[test]
         fn random_times_have_their_rate_and_spread(seed: u64, shards in 1_u64..4) {
-            let of = |shard| Schedule::poisson(10_000, shard, shards, seed, SECOND_NS, u64::MAX);
+            let of = |shard| Schedule::poisson(10_000.into(), shard, shards, seed, SECOND_NS, u64::MAX);
             let mut all: Vec<u64> = (0..shards).flat_map(|shard| times(of(shard))).collect();
             all.sort_unstable();
             // Standard deviation 100: beyond ten of them comes nobody.
@@ -197,8 +197,8 @@ mod tests {
             count in 1_u64..50_000, poisson: bool,
         ) {
             let mut schedule = match poisson {
-                true => Schedule::poisson(rate, 0, 1, 7, SECOND_NS, count),
-                false => Schedule::uniform(rate, 0, 1, SECOND_NS, count),
+                true => Schedule::poisson(rate.into(), 0, 1, 7, SECOND_NS, count),
+                false => Schedule::uniform(rate.into(), 0, 1, SECOND_NS, count),
             };
             let whole = times(schedule.clone());
             schedule.begin(0);
@@ -215,7 +215,7 @@ mod tests {
     #[test]
     fn a_backlog_beyond_all_bounds_is_told_in_parts() {
         let hour_ns = 3_600 * SECOND_NS;
-        let mut schedule = Schedule::uniform(1_000_000, 0, 1, hour_ns, u64::MAX);
+        let mut schedule = Schedule::uniform(1_000_000.into(), 0, 1, hour_ns, u64::MAX);
         schedule.begin(0);
         let (mut all, mut parts, mut sum_ns) = (0, 0_u64, 0.0);
         schedule.give_up(hour_ns, |time, many| {
@@ -230,8 +230,20 @@ mod tests {
     }
 
     #[test]
+    fn slow_rates_are_exact() {
+        for (rate, gap_ns) in
+            [("0.2", 5 * SECOND_NS), ("30/m", 2 * SECOND_NS), ("0.8", 1_250_000_000)]
+        {
+            let rate = rate.parse().expect("a rate");
+            let times = times(Schedule::uniform(rate, 0, 1, u64::MAX, 5));
+            let must: Vec<u64> = (0..5).map(|place| place * gap_ns).collect();
+            assert_eq!(times, must, "{rate:?}");
+        }
+    }
+
+    #[test]
     fn it_runs_from_its_beginning() {
-        let mut schedule = Schedule::uniform(1_000, 0, 1, SECOND_NS, 2);
+        let mut schedule = Schedule::uniform(1_000.into(), 0, 1, SECOND_NS, 2);
         assert_eq!((schedule.next(), schedule.has_begun()), (None, false));
         schedule.begin(5);
         schedule.begin(7);

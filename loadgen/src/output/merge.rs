@@ -10,7 +10,7 @@ use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
 /// Counts that are added.
-const ADDED: [&str; 17] = [
+const ADDED: [&str; 19] = [
     "intended",
     "unsent",
     "requests",
@@ -23,6 +23,8 @@ const ADDED: [&str; 17] = [
     "connections_opened",
     "closed_idle",
     "refused",
+    "repeated",
+    "disconnects",
     "deviating_bodies",
     "sessions",
     "errors_total",

@@ -51,6 +51,8 @@ pub struct Report {
     pub requests_per_connection: f64,
     pub closed_idle: u64,
     pub refused: u64,
+    pub repeated: u64,
+    pub disconnects: u64,
     pub deviating_bodies: u64,
     pub sessions: Option<u64>,
     pub latency_us: Option<Times>,
@@ -106,15 +108,16 @@ impl Run {
     pub fn report(self, plan: Plan, environment: Environment) -> Report {
         let stats = &self.stats;
         let pacing = plan.pacing;
-        let bottleneck = match pacing {
+        let no_port = stats.errors.first(ErrorKind::NoPort).map(Into::into);
+        let bottleneck = no_port.or_else(|| match pacing {
             Pacing::Closed => None,
             _ => saturation::judge(stats, &self.threads),
-        };
+        });
         let outcome = Outcome::of(stats, self.interrupted, bottleneck.is_some());
         let open = pacing != Pacing::Closed;
         let sessions = pacing == Pacing::Connections;
         let seconds = self.elapsed.as_secs_f64();
-        let requests = stats.requests - stats.withdrawn;
+        let requests = stats.requests - stats.withdrawn - stats.repeated;
         let per = |count: u64, by: f64| if by > 0.0 { count as f64 / by } else { 0.0 };
         Report {
             schema: SCHEMA,
@@ -140,6 +143,8 @@ impl Run {
             requests_per_connection: per(requests, stats.opened as f64),
             closed_idle: stats.closed_idle,
             refused: stats.refused,
+            repeated: stats.repeated,
+            disconnects: stats.disconnects,
             deviating_bodies: stats.deviating_bodies,
             sessions: sessions.then_some(stats.sessions),
             latency_us: (pacing == Pacing::Requests).then(|| Times::of(&stats.latency_ns)),
@@ -229,10 +234,12 @@ pub(crate) mod tests {
             digest_every: None,
             timeout_s: 10.0,
             pacing,
-            rate: (pacing == Pacing::Requests).then_some(100_101),
-            conn_rate: (pacing == Pacing::Connections).then_some(7),
+            rate: (pacing == Pacing::Requests).then_some(100_101.into()),
+            conn_rate: (pacing == Pacing::Connections).then_some(7.into()),
             arrivals: (pacing != Pacing::Closed).then_some("uniform"),
             drain_ok: false,
+            expect_disconnects: false,
+            vary_ok: false,
         };
         run.report(plan, Environment::of_this_process(Some(7)))
     }

@@ -1,5 +1,6 @@
 //! How a run ended, and the exit status that says so.
 
+use crate::protocol::ErrorKind;
 use crate::stats::Stats;
 use serde::Serialize;
 
@@ -13,8 +14,8 @@ pub enum Outcome {
     Failed,
     /// Nothing could be connected to.
     Unreachable,
-    /// Every reply was right, but ringload could not keep to its schedule: the times are its own,
-    /// not the server's.
+    /// Every reply was right, but ringload could not keep to its schedule, or had no local ports:
+    /// the times are its own, not the server's.
     Saturated,
     /// SIGINT or SIGTERM.
     Interrupted,
@@ -36,8 +37,12 @@ impl Outcome {
     /// What the counts say of a run. `saturated`: ringload was the bottleneck.
     #[must_use]
     pub fn of(stats: &Stats, interrupted: bool, saturated: bool) -> Self {
+        // A lack of local ports says nothing of the server.
+        let no_port = stats.errors.of(ErrorKind::NoPort);
         if interrupted {
             Self::Interrupted
+        } else if stats.errors.total() > 0 && stats.errors.total() == no_port {
+            Self::Saturated
         } else if stats.opened == 0 {
             Self::Unreachable
         } else if stats.errors.total() > 0 || stats.replies == 0 {
@@ -53,7 +58,18 @@ impl Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::{ErrorKind, Fault};
+    use crate::protocol::Fault;
+
+    #[test]
+    fn ports_of_ours_are_not_the_servers() {
+        let mut stats = Stats::new();
+        stats.errors.count(Fault::new(ErrorKind::NoPort, ""));
+        assert_eq!(Outcome::of(&stats, false, true), Outcome::Saturated);
+        (stats.opened, stats.replies) = (1, 1);
+        assert_eq!(Outcome::of(&stats, false, true), Outcome::Saturated);
+        stats.errors.count(Fault::new(ErrorKind::Reset, ""));
+        assert_eq!(Outcome::of(&stats, false, true), Outcome::Failed);
+    }
 
     #[test]
     fn outcomes_follow_the_counts() {

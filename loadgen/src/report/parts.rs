@@ -2,6 +2,7 @@
 
 use crate::stats::Stats;
 use crate::system;
+use crate::units::Rate;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 use std::time::{Duration, SystemTime};
@@ -48,13 +49,17 @@ pub struct Plan {
     /// What decides when the next request is sent.
     pub pacing: Pacing,
     /// `--rate`, requests per second.
-    pub rate: Option<u64>,
+    pub rate: Option<Rate>,
     /// `--conn-rate`, connections per second.
-    pub conn_rate: Option<u64>,
+    pub conn_rate: Option<Rate>,
     /// `--arrivals`, where there is a rate.
     pub arrivals: Option<&'static str>,
     /// `--drain-ok`.
     pub drain_ok: bool,
+    /// `--expect-disconnects`.
+    pub expect_disconnects: bool,
+    /// `--vary-ok`, of http.
+    pub vary_ok: bool,
 }
 
 /// What it ran on; with the plan, all that is needed to run it again.

@@ -6,6 +6,7 @@ use self::watch::Watch;
 use crate::args::{Cli, LoadArgs, Target};
 use crate::delivery::Delivery;
 use crate::echo::Echo;
+use crate::http::head::HEAD_BYTES_MAX;
 use crate::http::{Http, Learnt};
 use crate::load::{CONNECTING_MAX, Load, Shared, Task};
 use crate::network::Network;
@@ -30,6 +31,11 @@ const LINGER: Duration = Duration::from_millis(1);
 const DESCRIPTORS_BESIDE: u64 = 64;
 /// Timeout of the trial connect to each address of a name with several addresses.
 const TRIAL: Duration = Duration::from_secs(1);
+
+/// Maximum number of received bytes that a protocol leaves unconsumed. The parser of responses
+/// refuses a head only when it has one byte more than allowed.
+const MESSAGE_BYTES_MAX: usize = Framing::HEADER_BYTES + BODY_BYTES_MAX;
+const _: () = assert!(MESSAGE_BYTES_MAX > HEAD_BYTES_MAX);
 
 /// Only commands with [`LoadArgs`] reach this module.
 const NO_LOAD: &str = "only http, echo and packets have load options";
@@ -176,7 +182,7 @@ fn config(load: &LoadArgs, flight_bytes: usize) -> Config {
         // Requests are small. With 8 KiB the locked memory of an unprivileged user would not
         // suffice.
         send_buffer_bytes: 4 << 10,
-        message_bytes_max: Framing::HEADER_BYTES + BODY_BYTES_MAX,
+        message_bytes_max: MESSAGE_BYTES_MAX,
         // The only deadline is --timeout, which the load driver enforces.
         idle_timeout: None,
         receive_timeout: None,
@@ -199,11 +205,12 @@ fn task(load: &LoadArgs, seed: u64, to: SocketAddr, shard: u64) -> Task {
         requests_per_connection: load.quota().unwrap_or(u64::MAX),
         timeout: load.timeout,
         pacing: load.pacing(),
-        rate: load.rate.or(load.conn_rate).unwrap_or_default(),
+        rate: load.rate.or(load.conn_rate),
         arrivals: load.arrivals,
         duration: load.requests.is_none().then_some(load.duration),
         seed,
         drain_ok: load.drain_ok,
+        expect_disconnects: load.expect_disconnects,
     }
 }
 
@@ -234,6 +241,8 @@ fn plan(cli: &Cli, load: &LoadArgs, to: SocketAddr) -> Plan {
         conn_rate: load.conn_rate,
         arrivals: load.is_on_schedule().then(|| load.arrivals.name()),
         drain_ok: load.drain_ok,
+        expect_disconnects: load.expect_disconnects,
+        vary_ok: matches!(cli.target, Target::Http { vary_ok: true, .. }),
     }
 }
 

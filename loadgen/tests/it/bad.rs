@@ -117,6 +117,78 @@ fn a_close_in_the_middle_of_a_reply() {
     assert!(first.as_str().is_some_and(|text| text.contains("64 of 128 bytes")), "{ended}");
 }
 
+/// The first connection is ended after one reply, all others before the first one.
+#[test]
+fn a_request_is_repeated_once_and_a_fresh_connection_must_answer() {
+    let is_first = Arc::new(AtomicBool::new(true));
+    let address = server(move |mut stream| {
+        let mut request = [0; 1024];
+        let first = is_first.swap(false, Ordering::Relaxed);
+        if stream.read(&mut request).unwrap_or(0) > 0 && first {
+            let _ = stream.write_all(&ok(b"hello"));
+            let _ = stream.read(&mut request);
+        }
+    });
+    let ended = run_http(address, "-n 4 -c 1");
+    ended.only("eof");
+    // The second attempt of one request, and the only one of two others.
+    assert_eq!(ended.report["errors"]["eof"], 3, "{ended}");
+    assert_eq!((ended.count("repeated"), ended.count("lost")), (1, 3), "{ended}");
+    assert_eq!((ended.count("requests"), ended.count("replies")), (4, 1), "{ended}");
+}
+
+#[test]
+fn an_interim_reply_is_the_beginning_of_a_reply() {
+    let address = server(|stream| {
+        let mut writer = stream.try_clone().expect("a second descriptor");
+        http(stream, |_, number| {
+            if number == 0 {
+                return Some(ok(b"hello"));
+            }
+            writer.write_all(b"HTTP/1.1 103 Early Hints\r\n\r\n").ok()?;
+            None
+        });
+    });
+    let ended = run_http(address, "-n 4 -c 1");
+    ended.only("eof");
+    assert_eq!(ended.count("repeated"), 0, "{ended}");
+}
+
+#[test]
+fn disconnects_are_errors_unless_they_are_expected() {
+    for reset in [false, true] {
+        // The second message is cut.
+        let address = server(move |stream| {
+            if reset {
+                reset_on_close(&stream);
+            }
+            let mut writer = stream.try_clone().expect("a second descriptor");
+            echo(stream, move |bytes, offset| {
+                if offset >= 64 {
+                    let _ = writer.write_all(&bytes[..7]);
+                }
+                offset < 64
+            });
+        });
+        let ended = run_echo(address, "-n 20 -c 1");
+        assert_eq!((ended.status, ended.count("disconnects")), (1, 0), "{ended}");
+        let ended = run_echo(address, "-n 20 -c 1 --expect-disconnects");
+        ended.passed();
+        assert_eq!((ended.count("disconnects"), ended.count("lost")), (10, 10), "{ended}");
+        assert!(ended.stdout.contains("disconnects: 10"), "{ended}");
+        // They take no time: a connection that has answered is replaced at once.
+        assert!(ended.took < SOON, "{ended}");
+    }
+    // Wrong bytes stay errors.
+    let address = server(|stream| {
+        echo(stream, |bytes, _| {
+            bytes[0] ^= 1;
+            true
+        });
+    });
+    run_echo(address, "-n 2 -c 1 --expect-disconnects").only("wrong_bytes");
+}
+
 #[test]
 fn a_reset() {
     let address = server(|stream| {

@@ -1,6 +1,6 @@
 //! Against servers that do what they must: everything is counted, and nothing is wrong.
 
-use crate::support::{echo, http, ok, run_echo, run_http, server, start};
+use crate::support::{echo, http, ok, reset_on_close, run_echo, run_http, server, start};
 use std::io::{Read, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -131,6 +131,82 @@ fn a_408_on_an_idle_connection_is_a_polite_end() {
         assert_eq!(ended.count("replies"), 4, "{ended}");
         assert!(ended.count("closed_idle") >= 3, "{ended}");
     }
+}
+
+/// Answers the first request on each connection, and ends it while a second one is on its way.
+fn ends_kept_connections(reset: bool) -> std::net::SocketAddr {
+    server(move |mut stream| {
+        let mut request = [0; 1024];
+        for reply in [&ok(b"hello")[..], b""] {
+            if stream.read(&mut request).unwrap_or(0) == 0 || stream.write_all(reply).is_err() {
+                return;
+            }
+        }
+        if reset {
+            reset_on_close(&stream);
+        }
+    })
+}
+
+#[test]
+fn a_request_that_meets_the_end_of_a_kept_connection_is_repeated_once() {
+    for reset in [false, true] {
+        for options in ["-n 20 -c 2", "-n 20 -c 2 -R 200"] {
+            let ended = run_http(ends_kept_connections(reset), options);
+            assert_eq!(ended.count("errors_total"), 0, "{ended}");
+            for name in ["requests", "replies"] {
+                assert_eq!(ended.count(name), 20, "{name}\n{ended}");
+            }
+            // All but the first request of a client meet the end of a connection.
+            assert_eq!(ended.count("repeated"), 18, "{ended}");
+            assert_eq!((ended.count("lost"), ended.count("unfinished")), (0, 0), "{ended}");
+            assert!(ended.stdout.contains("repeated      "), "{ended}");
+        }
+    }
+}
+
+/// Latency counts from the first start, and nothing is pipelined behind a repeated request.
+#[test]
+fn repeated_requests_are_sent_one_by_one_and_take_the_time_of_both_attempts() {
+    let connections = Arc::new(AtomicU64::new(0));
+    let most = Arc::new(AtomicU64::new(0));
+    let address = server({
+        let (connections, most) = (connections.clone(), most.clone());
+        move |mut stream| {
+            let is_first = connections.fetch_add(1, Ordering::Relaxed) == 0;
+            let (mut bytes, mut answered) = ([0; 4096], 0);
+            loop {
+                let count = stream.read(&mut bytes).unwrap_or(0);
+                if count == 0 {
+                    return;
+                }
+                let heads = bytes[..count].windows(4).filter(|part| part == b"\r\n\r\n").count();
+                if !is_first && answered == 0 {
+                    most.fetch_max(heads as u64, Ordering::Relaxed);
+                }
+                if is_first && answered > 0 {
+                    thread::sleep(Duration::from_millis(300));
+                    return;
+                }
+                let replies = if is_first { 1 } else { heads };
+                answered += replies;
+                if stream.write_all(&ok(b"hello").repeat(replies)).is_err() {
+                    return;
+                }
+                if is_first {
+                    thread::sleep(Duration::from_millis(300));
+                    return;
+                }
+            }
+        }
+    });
+    let ended = run_http(address, "-n 12 -c 1 --pipeline 4");
+    ended.passed();
+    assert!((3..=4).contains(&ended.count("repeated")), "{ended}");
+    assert_eq!((ended.count("requests"), ended.count("replies")), (12, 12), "{ended}");
+    assert_eq!(most.load(Ordering::Relaxed), 1, "{ended}");
+    let longest = ended.report["service_time_us"]["max"].as_f64().expect("a number");
+    assert!(longest >= 250_000.0, "{ended}");
 }
 
 /// A server that answers and keeps its side open for longer than the client waits.

@@ -10,6 +10,7 @@ use super::tally::{HerdInterval, Phase, Tally};
 use super::tongue::Tongue;
 use crate::load::CONNECTING_MAX;
 use crate::system::{self, Interrupts};
+use crate::units::Rate;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -39,7 +40,7 @@ pub struct Order {
     pub connections: u64,
     pub hold: Duration,
     pub probe_every: Duration,
-    pub conn_rate: Option<u64>,
+    pub conn_rate: Option<Rate>,
     pub timeout: Duration,
     pub drain_ok: bool,
 }
@@ -236,9 +237,7 @@ impl Keeper {
 
     /// Returns the scheduled time of the next connect.
     fn connect_due_ns(&self) -> u64 {
-        self.order
-            .conn_rate
-            .map_or(0, |rate| (self.begun as u128 * u128::from(LINE_NS) / u128::from(rate)) as u64)
+        self.order.conn_rate.map_or(0, |rate| rate.due_ns(self.begun as u64))
     }
 
     fn begin_connects(&mut self) {
@@ -291,7 +290,13 @@ impl Keeper {
             self.tally.refused += 1;
             return;
         }
-        self.tally.failures.count(kind, || format!("connection {number}: connect: {error}"));
+        self.tally.failures.count(kind, || {
+            let remedy = match kind {
+                ConnectFailure::NoPort => format!("; {}", system::no_port()),
+                _ => String::new(),
+            };
+            format!("connection {number}: connect: {error}{remedy}")
+        });
     }
 
     /// Sends the probes that are due.

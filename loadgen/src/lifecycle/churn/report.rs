@@ -10,6 +10,7 @@ use crate::lifecycle::script::{Script, Target};
 use crate::lifecycle::shrink::Again;
 use crate::report::{Environment, SCHEMA, Times};
 use crate::system::CpuTime;
+use crate::units::Rate;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -96,7 +97,7 @@ pub struct Plan {
     pub connections: u64,
     pub duration_s: Option<f64>,
     pub count: Option<u64>,
-    pub conn_rate_per_s: Option<u64>,
+    pub conn_rate_per_s: Option<Rate>,
     pub patience_s: f64,
     pub deadline_s: Option<f64>,
     pub may_reject: bool,

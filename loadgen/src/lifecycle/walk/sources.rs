@@ -1,5 +1,6 @@
 //! The source addresses of the connections.
 
+use crate::system;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -46,15 +47,15 @@ impl Sources {
         if error.raw_os_error() == Some(libc::EADDRNOTAVAIL) {
             self.count = (self.count / PER_ADDRESS + 1) * PER_ADDRESS;
         }
-        let what = match error.raw_os_error() {
-            Some(libc::EMFILE) => "ringload has no free file descriptors; raise ulimit -n",
-            Some(libc::ENFILE) => "the system has no free file descriptors; raise fs.file-max",
-            Some(libc::EADDRNOTAVAIL | libc::EADDRINUSE | libc::EAGAIN) => {
-                "no ephemeral ports are free; widen net.ipv4.ip_local_port_range"
+        let what = || match error.raw_os_error() {
+            Some(libc::EMFILE) => "ringload has no free file descriptors; raise ulimit -n".into(),
+            Some(libc::ENFILE) => {
+                "the system has no free file descriptors; raise fs.file-max".into()
             }
-            _ => "the kernel has no memory for more sockets; lower --connections",
+            Some(libc::EADDRNOTAVAIL | libc::EADDRINUSE | libc::EAGAIN) => system::no_port(),
+            _ => String::from("the kernel has no memory for more sockets; lower --connections"),
         };
-        self.shortage.get_or_insert_with(|| format!("{what} ({error})"));
+        self.shortage.get_or_insert_with(|| format!("{} ({error})", what()));
     }
 
     /// Returns the first lack of a local resource.

@@ -11,7 +11,53 @@ impl<P: Protocol> Driver<P> {
     /// Returns true if the connection may send another request.
     #[inline]
     pub fn has_room(&self, flow: &Flow<P::State>) -> bool {
-        flow.in_flight.len() < self.task.pipeline && flow.sent < flow.quota
+        flow.in_flight.len() < self.window(flow) && flow.sent < flow.quota
+    }
+
+    /// Returns the number of requests that may be in flight. A client must not pipeline behind a
+    /// repeated request right after the connect (RFC 9112 section 9.3.2).
+    #[inline]
+    const fn window(&self, flow: &Flow<P::State>) -> usize {
+        if flow.is_careful { 1 } else { self.task.pipeline }
+    }
+
+    /// Sends the oldest request to repeat, if there is one and the connection is a new one. One that
+    /// has had replies to repeated requests only takes those for which no other connection is to be
+    /// opened: the server may end it, too.
+    #[inline]
+    pub fn repeat(
+        &mut self,
+        flow: &mut Flow<P::State>,
+        connection: &mut Connection<'_>,
+        now_ns: u64,
+    ) {
+        if !self.repeats.is_empty() {
+            self.send_repeat(flow, connection, now_ns);
+        }
+    }
+
+    #[cold]
+    fn send_repeat(
+        &mut self,
+        flow: &mut Flow<P::State>,
+        connection: &mut Connection<'_>,
+        now_ns: u64,
+    ) {
+        let is_new = flow.sent == flow.repeats && flow.in_flight.is_empty() && !flow.ending;
+        let is_for_it = flow.sent == 0 || self.repeats.len() > self.repeats_reserved;
+        if !is_new || !is_for_it || flow.sent == flow.quota || self.is_stopped() {
+            return;
+        }
+        let Some(asked) = self.repeats.pop_front() else { return };
+        if flow.sent == 0 {
+            self.repeats_reserved = self.repeats_reserved.saturating_sub(1);
+        }
+        let sent_ns = now_ns.max(asked.begun_ns + 1);
+        flow.in_flight.push_back(Asked { sent_ns, ..asked });
+        flow.is_careful = true;
+        flow.repeats += 1;
+        self.stats.repeated += 1;
+        self.request(flow, connection, 1);
     }
 
     /// Sends one request that was due at `due_ns`. `lag_ns` is the part of the delay that ringload
@@ -25,7 +71,7 @@ impl<P: Protocol> Driver<P> {
         now_ns: u64,
     ) {
         self.stats.lag_ns.saturating_record(lag_ns);
-        flow.in_flight.push_back(Asked { intended_ns: due_ns, sent_ns: now_ns });
+        flow.in_flight.push_back(Asked::new(due_ns, now_ns));
         self.request(flow, connection, 1);
     }
 
@@ -36,7 +82,8 @@ impl<P: Protocol> Driver<P> {
         if flow.ending {
             return;
         }
-        let room = (self.task.pipeline - flow.in_flight.len()) as u64;
+        self.repeat(flow, connection, now_ns);
+        let room = (self.window(flow) - flow.in_flight.len()) as u64;
         let wanted = room.min(flow.quota - flow.sent);
         let count = match self.pacing() {
             // A connection on schedule finishes its requests after the end of the run.
@@ -49,7 +96,7 @@ impl<P: Protocol> Driver<P> {
             if self.pacing() == Pacing::Closed {
                 self.task.requests = self.task.requests.map(|left| left - count);
             }
-            let asked = Asked { intended_ns: now_ns, sent_ns: now_ns };
+            let asked = Asked::new(now_ns, now_ns);
             flow.in_flight.extend(std::iter::repeat_n(asked, count as usize));
             self.request(flow, connection, count);
         } else if flow.in_flight.is_empty() {
@@ -94,11 +141,12 @@ impl<P: Protocol> Driver<P> {
         answer: Answer,
         now_ns: u64,
     ) {
-        let now = Asked { intended_ns: now_ns, sent_ns: now_ns };
+        let now = Asked::new(now_ns, now_ns);
         let asked = flow.in_flight.remove(answer.place).unwrap_or(now);
+        flow.is_careful = false;
         self.stats.replies += 1;
         self.stats.last_reply_ns = now_ns;
-        self.stats.service_ns.saturating_record(now_ns - asked.sent_ns);
+        self.stats.service_ns.saturating_record(now_ns - asked.begun_ns);
         match self.pacing() {
             Pacing::Closed => {}
             Pacing::Requests => {
@@ -140,6 +188,35 @@ impl<P: Protocol> Driver<P> {
             Pacing::Connections => {}
         }
         flow.in_flight.clear();
+    }
+
+    /// Repeats the requests in flight on a new connection, if the server has ended a kept
+    /// connection before any byte of their replies: it may have closed the idle connection before
+    /// they arrived (RFC 9110 section 9.2.2, RFC 9112 section 9.3.1). Returns false if they are
+    /// lost instead. A repeated request is not repeated again.
+    fn repeat_later(&mut self, flow: &mut Flow<P::State>, now_ns: u64) -> bool {
+        let is_kept = flow.sent > flow.in_flight.len() as u64;
+        let may = P::IS_IDEMPOTENT
+            && is_kept
+            && !flow.in_flight.is_empty()
+            && !flow.in_flight.iter().any(Asked::is_repeat)
+            // The requests of a connection on schedule do not move to another connection.
+            && self.pacing() != Pacing::Connections;
+        if may && self.is_stopped() {
+            // No connection is opened any more.
+            self.stats.unfinished += flow.in_flight.len() as u64;
+            self.note_waits(flow, now_ns);
+            flow.in_flight.clear();
+        } else if may {
+            self.repeats.extend(flow.in_flight.drain(..));
+            self.repeats_reserved += 1;
+        }
+        may
+    }
+
+    /// Returns true if a part of a reply has arrived.
+    fn has_begun(&self, flow: &Flow<P::State>) -> bool {
+        flow.partial || !self.protocol.is_between_replies(&flow.state)
     }
 
     /// Counts the requests in flight as lost.
@@ -202,24 +279,36 @@ impl<P: Protocol> Driver<P> {
         connection: &mut Connection<'_>,
         now_ns: u64,
     ) {
-        let has_begun = flow.partial || !self.protocol.is_between_replies(&flow.state);
+        let has_begun = self.has_begun(flow);
+        if !has_begun && self.repeat_later(flow, now_ns) {
+            flow.ending = true;
+            return connection.close();
+        }
         let owed = flow.in_flight.len() as u64;
         if !has_begun && owed > 0 {
             self.stats.unanswered_at_close += owed;
         }
         if !has_begun && (owed == 0 || self.task.drain_ok) {
             self.stats.closed_idle += u64::from(owed == 0);
-            self.lose(flow, now_ns);
-            flow.ending = true;
-            // A server that closes without ever answering would cause a tight loop.
-            flow.retry_later = !flow.heard;
-            connection.close();
-            return;
+            return self.let_go(flow, connection, now_ns);
         }
         match self.protocol.end(&mut flow.state) {
             Ok(answer) => self.count(flow, connection, answer, now_ns),
+            Err(_) if self.task.expect_disconnects => {
+                self.stats.disconnects += 1;
+                self.let_go(flow, connection, now_ns);
+            }
             Err(fault) => self.fail(flow, connection, fault),
         }
+    }
+
+    /// Closes a connection that the server was allowed to end.
+    fn let_go(&mut self, flow: &mut Flow<P::State>, connection: &mut Connection<'_>, now_ns: u64) {
+        self.lose(flow, now_ns);
+        flow.ending = true;
+        // A server that closes without ever answering would cause a tight loop.
+        flow.retry_later = !flow.heard;
+        connection.close();
     }
 
     /// Handles the timer of a connection.
@@ -245,32 +334,42 @@ impl<P: Protocol> Driver<P> {
     /// Handles the end of a connection.
     pub fn closed(&mut self, mut flow: Flow<P::State>, reason: Reason, now_ns: u64) {
         self.open -= 1;
-        let ended_by_us = flow.ending;
-        if !ended_by_us {
-            self.judge(&mut flow, reason, now_ns);
+        if !flow.ending {
+            flow.retry_later = self.judge(&mut flow, reason, now_ns);
         }
         match self.pacing() {
             Pacing::Connections if !flow.is_done => {
                 self.stats.session_ns.saturating_record(now_ns - flow.intended_ns);
             }
             Pacing::Connections => {}
-            _ => self.to_retry += usize::from(flow.retry_later || !ended_by_us),
+            _ => self.to_retry += usize::from(flow.retry_later),
         }
     }
 
-    /// Classifies the end of a connection that ringload has not closed.
+    /// Classifies the end of a connection that ringload has not closed. Returns true if it must not
+    /// be replaced at once.
     #[cold]
-    fn judge(&mut self, flow: &mut Flow<P::State>, reason: Reason, now_ns: u64) {
+    fn judge(&mut self, flow: &mut Flow<P::State>, reason: Reason, now_ns: u64) -> bool {
         let kind = match reason {
             Reason::Drained | Reason::Stopped if self.is_interrupted() => {
                 self.stats.unfinished += flow.in_flight.len() as u64;
-                return self.note_waits(flow, now_ns);
+                self.note_waits(flow, now_ns);
+                return true;
             }
             Reason::Drained | Reason::Stopped => ErrorKind::Timeout,
             Reason::PeerReset | Reason::BrokenPipe => ErrorKind::Reset,
             Reason::PeerFin => ErrorKind::Eof,
             _ => ErrorKind::Other,
         };
+        let by_server = matches!(kind, ErrorKind::Reset | ErrorKind::Eof);
+        if by_server && !self.has_begun(flow) && self.repeat_later(flow, now_ns) {
+            return false;
+        }
+        if by_server && self.task.expect_disconnects {
+            self.stats.disconnects += 1;
+            self.lose(flow, now_ns);
+            return !flow.heard;
+        }
         self.stats.errors.count(Fault::new(
             kind,
             format_args!(
@@ -282,5 +381,6 @@ impl<P: Protocol> Driver<P> {
             ),
         ));
         self.lose(flow, now_ns);
+        true
     }
 }

@@ -2,12 +2,14 @@
 
 mod exchange;
 
+use super::flow::Asked;
 use super::slack::Slack;
 use super::{CONNECTING_MAX, Schedule, Shared, Task};
 use crate::args::Arrivals;
 use crate::protocol::{ErrorKind, Fault, Protocol};
 use crate::report::Pacing;
 use crate::stats::Stats;
+use crate::system;
 use ringwright::Local;
 use std::collections::VecDeque;
 use std::io;
@@ -44,6 +46,10 @@ pub struct Driver<P> {
     schedule: Option<Schedule>,
     /// Scheduled times of withdrawn requests.
     again: VecDeque<u64>,
+    /// Requests to repeat: the server ended a kept connection before any byte of their replies.
+    repeats: VecDeque<Asked>,
+    /// Number of these that wait for the first request of a connection that is still to be opened.
+    repeats_reserved: usize,
     /// With `--conn-rate`: the time in which another connection was allowed.
     room: Slack,
 }
@@ -69,6 +75,8 @@ impl<P: Protocol> Driver<P> {
             is_hopeless: false,
             is_finished: false,
             again: VecDeque::new(),
+            repeats: VecDeque::new(),
+            repeats_reserved: 0,
             room: Slack::ended(),
         }
     }
@@ -119,7 +127,8 @@ impl<P: Protocol> Driver<P> {
 
     fn is_exhausted(&self) -> bool {
         let over = |schedule: &Schedule| schedule.has_begun() && schedule.next().is_none();
-        self.again.is_empty() && self.schedule.as_ref().is_some_and(over)
+        let is_repeating = !self.again.is_empty() || !self.repeats.is_empty();
+        !is_repeating && self.schedule.as_ref().is_some_and(over)
     }
 
     #[inline]
@@ -187,6 +196,7 @@ impl<P: Protocol> Driver<P> {
         match self.pacing() {
             Pacing::Closed => {
                 let left = self.task.requests.unwrap_or(u64::MAX);
+                let left = left.saturating_add(self.repeats.len() as u64);
                 self.connect_missing(shard, left.saturating_sub(self.connecting as u64));
             }
             Pacing::Requests if self.is_exhausted() => {}
@@ -257,6 +267,7 @@ impl<P: Protocol> Driver<P> {
         self.connecting -= 1;
         let kind = match error.kind() {
             io::ErrorKind::ConnectionRefused => ErrorKind::ConnectRefused,
+            io::ErrorKind::AddrNotAvailable => ErrorKind::NoPort,
             _ => ErrorKind::ConnectFailed,
         };
         let is_session = self.pacing() == Pacing::Connections;
@@ -270,18 +281,30 @@ impl<P: Protocol> Driver<P> {
         }
         if kind == ErrorKind::ConnectRefused && self.task.drain_ok {
             self.stats.refused += 1;
+        } else if error.kind() == io::ErrorKind::ConnectionReset && self.task.expect_disconnects {
+            self.stats.disconnects += 1;
         } else {
-            self.stats
-                .errors
-                .count(Fault::new(kind, format_args!("connect to {}: {error}", self.task.to)));
+            let mut detail = format!("connect to {}: {error}", self.task.to);
+            // Only the first description is kept, and this one reads files.
+            if kind == ErrorKind::NoPort && self.stats.errors.of(kind) == 0 {
+                detail = format!("{detail}; {}", system::no_port());
+            }
+            self.stats.errors.count(Fault::new(kind, detail));
         }
         self.connects_failed += 1;
         match self.pacing() {
             Pacing::Closed => {
                 self.to_retry += 1;
-                // Counts as one request. Otherwise a run with --requests would never end if the
-                // server is gone.
-                self.task.requests = self.task.requests.map(|left| left.saturating_sub(1));
+                // Counts as one request. Otherwise a run with --count would never end if the server
+                // is gone.
+                match self.task.requests {
+                    Some(_) if self.repeats.pop_front().is_some() => {
+                        self.stats.lost += 1;
+                        self.repeats_reserved = self.repeats_reserved.saturating_sub(1);
+                    }
+                    Some(left) => self.task.requests = Some(left.saturating_sub(1)),
+                    None => {}
+                }
             }
             Pacing::Requests => self.to_retry += 1,
             Pacing::Connections => {
@@ -295,11 +318,11 @@ impl<P: Protocol> Driver<P> {
     pub fn settle(&mut self) {
         let limited = self.task.requests.is_some();
         let all_sent = match self.pacing() {
-            Pacing::Closed => self.task.requests == Some(0),
+            Pacing::Closed => self.task.requests == Some(0) && self.repeats.is_empty(),
             _ => limited && self.is_exhausted(),
         };
         let sent = all_sent && self.open == 0 && self.connecting == 0;
-        // Only a run with --duration waits for the server to return. A run with --requests gives up
+        // Only a run with --duration waits for the server to return. A run with --count gives up
         // after --timeout.
         let idle = Duration::from_nanos(self.now_ns().saturating_sub(self.last_open_ns));
         let keeps = self.pacing() != Pacing::Connections;
@@ -328,6 +351,13 @@ impl<P: Protocol> Driver<P> {
             Pacing::Connections => &mut stats.session_ns,
             _ => &mut stats.latency_ns,
         };
+        let is_open = self.task.pacing == Pacing::Requests;
+        for asked in self.repeats.drain(..) {
+            stats.unfinished += 1;
+            if is_open {
+                times.saturating_record(end_ns.saturating_sub(asked.intended_ns));
+            }
+        }
         let mut unsent = |due_ns: u64, many: u64| {
             stats.unsent += many;
             stats.lag_ns.saturating_record_n(slack.lag_ns(due_ns, end_ns), many);
@@ -346,6 +376,7 @@ impl<P: Protocol> Driver<P> {
 }
 
 fn schedule(task: &Task, shard: u64, shards: u64) -> Option<Schedule> {
+    let rate = task.rate?;
     let count = match (task.pacing, task.requests) {
         (Pacing::Closed, _) => return None,
         (_, None) => u64::MAX,
@@ -354,7 +385,7 @@ fn schedule(task: &Task, shard: u64, shards: u64) -> Option<Schedule> {
     };
     let ends_ns = task.duration.map_or(u64::MAX, |length| length.as_nanos() as u64);
     Some(match task.arrivals {
-        Arrivals::Uniform => Schedule::uniform(task.rate, shard, shards, ends_ns, count),
-        Arrivals::Poisson => Schedule::poisson(task.rate, shard, shards, task.seed, ends_ns, count),
+        Arrivals::Uniform => Schedule::uniform(rate, shard, shards, ends_ns, count),
+        Arrivals::Poisson => Schedule::poisson(rate, shard, shards, task.seed, ends_ns, count),
     })
 }

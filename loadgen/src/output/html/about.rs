@@ -21,7 +21,11 @@ const COUNTS: [(&str, &str, bool); 9] = [
 ];
 
 /// Further figures, which are rare: field and title. A value of 0 is not shown.
-const RARE: [(&str, &str); 1] = [("deviating_bodies", "replies with another body")];
+const RARE: [(&str, &str); 3] = [
+    ("repeated", "requests repeated"),
+    ("disconnects", "expected disconnects"),
+    ("deviating_bodies", "replies with another body"),
+];
 
 /// Returns the heading: target, outcome and the most important figures.
 #[must_use]

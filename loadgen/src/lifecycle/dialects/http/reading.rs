@@ -60,12 +60,15 @@ pub struct Reading {
     kept: Vec<u8>,
     /// Progress in `kept`.
     scan: Scan,
+    /// An interim response was received; the final one follows.
+    is_interim: bool,
 }
 
 impl Reading {
     /// Creates a parser for a new connection.
     pub const fn new() -> Self {
-        Self { expecting: Expecting::Head, kept: Vec::new(), scan: Scan::new() }
+        let expecting = Expecting::Head;
+        Self { expecting, kept: Vec::new(), scan: Scan::new(), is_interim: false }
     }
 
     /// Parses `bytes` up to the next event and removes the consumed part. `to_head` tells that the
@@ -150,7 +153,7 @@ impl Reading {
                 self.expecting = Expecting::Head;
                 Some(true)
             }
-            Expecting::Head if self.kept.is_empty() => Some(false),
+            Expecting::Head if self.kept.is_empty() && !self.is_interim => Some(false),
             _ => None,
         }
     }
@@ -173,6 +176,7 @@ impl Reading {
                 seen.is_ours = value == b"ringwright";
             }
         }
+        self.is_interim = parsed.is_interim();
         self.expecting = match parsed.framing {
             _ if parsed.is_interim() => Expecting::Head,
             Framing::Length(0) => Expecting::End,
