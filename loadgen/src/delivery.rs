@@ -16,7 +16,7 @@ pub struct Delivery {
     pub exit_status: u8,
     /// The histograms of each second of a load run; empty for other commands.
     pub timeline: Timeline,
-    /// Print the summary to standard error, because standard output carries a file.
+    /// Print the summary to standard error, because standard output carries a file or a report.
     pub aside: bool,
 }
 
@@ -35,8 +35,8 @@ impl Delivery {
     /// Prints the summary.
     ///
     /// # Errors
-    /// errno of write(2), except EPIPE: a reader that has closed the pipe (`| head`) does not
-    /// change the exit status.
+    /// errno of write(2), except EPIPE and EIO: a reader that has closed the pipe (`| head`), and a
+    /// terminal that has hung up, do not change the exit status.
     pub fn print(&self) -> io::Result<()> {
         let print = |mut to: Box<dyn Write>| {
             to.write_all(self.summary.as_bytes()).and_then(|()| to.flush())
@@ -47,6 +47,7 @@ impl Delivery {
         };
         printed.or_else(|error| match error.kind() {
             io::ErrorKind::BrokenPipe => Ok(()),
+            _ if error.raw_os_error() == Some(libc::EIO) => Ok(()),
             _ => Err(error),
         })
     }

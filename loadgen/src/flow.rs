@@ -30,11 +30,12 @@ pub fn carry_out(
     let mut delivery = perform(cli, &interrupts)?;
     witness.after(&mut delivery, &interrupts);
     verdict::judge(&mut delivery, &common.fail_if);
-    let printed = delivery.print();
     let outputs = match outputs {
         Some(outputs) => outputs,
         None => Outputs::create(common).map_err(Failure::Usage)?,
     };
+    delivery.aside |= outputs.use_stdout();
+    let printed = delivery.print();
     outputs.write(&delivery).map_err(|what| Failure::System(io::Error::other(what)))?;
     let lost =
         |error| io::Error::other(format!("cannot write the summary to standard output: {error}"));

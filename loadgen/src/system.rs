@@ -6,6 +6,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// CPU time of this process, summed over all threads.
@@ -308,13 +309,16 @@ pub fn check_cpu(place: usize) -> Result<(), String> {
     Ok(())
 }
 
-/// SIGINT and SIGTERM, received by waiting instead of by a handler.
+/// SIGINT, SIGTERM and SIGHUP, received by waiting instead of by a handler.
 pub struct Interrupts {
     set: libc::sigset_t,
+    /// One has been received.
+    received: AtomicBool,
 }
 
 impl Interrupts {
-    /// Blocks both signals in this thread and in all threads that it starts from now on.
+    /// Blocks the signals in this thread and in all threads that it starts from now on. SIGHUP stays
+    /// ignored if it is, as under nohup(1).
     ///
     /// # Errors
     /// errno of `pthread_sigmask(3)`.
@@ -325,18 +329,24 @@ impl Interrupts {
             libc::sigemptyset(set.as_mut_ptr());
             libc::sigaddset(set.as_mut_ptr(), libc::SIGINT);
             libc::sigaddset(set.as_mut_ptr(), libc::SIGTERM);
+            // The kernel does not discard a blocked signal, even if it is ignored.
+            if !is_ignored(libc::SIGHUP) {
+                libc::sigaddset(set.as_mut_ptr(), libc::SIGHUP);
+            }
             set.assume_init()
         };
         // SAFETY: `set` is initialised; the old mask is not asked for.
         match unsafe {
             libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut())
         } {
-            0 => Ok(Self { set }),
+            0 => Ok(Self { set, received: AtomicBool::new(false) }),
             errno => Err(io::Error::from_raw_os_error(errno)),
         }
     }
 
-    /// Waits for one of the signals, at most `timeout`. Returns true if one arrived.
+    /// Waits for one of the signals, at most `timeout`. Returns true if one arrived. A SIGHUP after
+    /// another signal does not count: the shell and the kernel both send one when a terminal hangs
+    /// up.
     #[must_use]
     pub fn wait(&self, timeout: Duration) -> bool {
         let timeout = timespec(timeout);
@@ -345,8 +355,20 @@ impl Interrupts {
             libc::sigtimedwait(&raw const self.set, std::ptr::null_mut(), &raw const timeout)
         };
         // -1 means the timeout, or EINTR after SIGSTOP and SIGCONT.
-        signal > 0
+        let was_received = signal > 0 && self.received.swap(true, Ordering::Relaxed);
+        signal > 0 && !(was_received && signal == libc::SIGHUP)
     }
+}
+
+/// Returns true if this process ignores `signal`.
+fn is_ignored(signal: libc::c_int) -> bool {
+    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: no new action is given, and the old one is valid for writes; zeroed is a valid one.
+    let action = unsafe {
+        libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr());
+        action.assume_init()
+    };
+    action.sa_sigaction == libc::SIG_IGN
 }
 
 #[cfg(test)]
@@ -387,6 +409,21 @@ mod tests {
         unsafe { libc::pthread_kill(libc::pthread_self(), libc::SIGTERM) };
         assert!(interrupts.wait(Duration::from_secs(5)));
         assert!(!interrupts.wait(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_hang_up_is_an_interrupt_and_no_second_one() {
+        let interrupts = Interrupts::block().expect("blocking signals needs no right");
+        let raise = |signal| {
+            // SAFETY: raises a signal that this thread blocks.
+            unsafe { libc::pthread_kill(libc::pthread_self(), signal) };
+        };
+        raise(libc::SIGHUP);
+        assert!(interrupts.wait(Duration::from_secs(5)));
+        raise(libc::SIGHUP);
+        assert!(!interrupts.wait(Duration::from_secs(5)));
+        raise(libc::SIGINT);
+        assert!(interrupts.wait(Duration::from_secs(5)));
     }
 
     #[test]

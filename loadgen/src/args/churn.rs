@@ -1,6 +1,6 @@
 //! The options of `churn` and `replay`.
 
-use super::{CONNECTIONS_MAX, CommonArgs, DURATION_MAX};
+use super::{CONNECTIONS_MAX, CommonArgs, DURATION_MAX, parse_address};
 use crate::lifecycle::cell::Faults;
 use crate::lifecycle::dialect::Limits;
 use crate::lifecycle::dialects::Hints;
@@ -137,7 +137,10 @@ impl ChurnArgs {
     pub fn target(&self) -> Result<Target, String> {
         match self.address.contains("://") {
             true => self.address.parse(),
-            false => format!("{}://{}", self.protocol, self.address).parse(),
+            false => {
+                parse_address(&self.address)?;
+                format!("{}://{}", self.protocol, self.address).parse()
+            }
         }
     }
 
@@ -194,5 +197,36 @@ impl ReplayArgs {
             return Err(format!("--times and --company must be at most {TIMES_MAX}"));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Cli, Target as Command};
+
+    #[test]
+    fn a_url_may_leave_out_its_port_and_an_address_may_not() {
+        let address = |line: &str| match Cli::read(line.split(' ')) {
+            Ok(Cli { target: Command::Churn(churn) }) => churn.target().map(|it| it.address),
+            other => Err(format!("{other:?}")),
+        };
+        for (line, must) in [
+            ("ringload churn http://a:/x", "a:80"),
+            ("ringload churn http://a", "a:80"),
+            ("ringload churn http://[::1]/", "[::1]:80"),
+            ("ringload churn http://[::1]:81/", "[::1]:81"),
+            ("ringload churn a:7 --protocol http", "a:7"),
+        ] {
+            assert_eq!(address(line).as_deref(), Ok(must), "{line}");
+        }
+        for line in [
+            "ringload churn a:",
+            "ringload churn a: --protocol http",
+            "ringload churn echo://a:",
+            "ringload churn http://:/",
+        ] {
+            let error = address(line).expect_err(line);
+            assert!(error.contains("expected") || error.contains("missing"), "{line}: {error}");
+        }
     }
 }

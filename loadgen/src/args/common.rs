@@ -1,6 +1,7 @@
 //! The options that every command takes.
 
 use crate::http::Url;
+use crate::output::outputs::STDOUT;
 use crate::units::parse_duration;
 use crate::verdict::expression::Expression;
 use clap::Args;
@@ -10,14 +11,16 @@ use std::time::Duration;
 /// The options that every command takes.
 #[derive(Clone, Debug, Args)]
 pub struct CommonArgs {
-    /// Write the report to FILE as JSON; report.schema.json describes its fields
+    /// Write the report to FILE as JSON; report.schema.json describes its fields. - is standard
+    /// output; the summary then goes to standard error
     #[arg(long, global = true, value_name = "FILE", env = "RINGLOAD_JSON", hide_env = true)]
     pub json: Option<PathBuf>,
-    /// Write the report to FILE as one self-contained HTML page with charts
+    /// Write the report to FILE as one self-contained HTML page with charts; - is standard output
     #[arg(long, global = true, value_name = "FILE", env = "RINGLOAD_HTML", hide_env = true)]
     pub html: Option<PathBuf>,
-    /// Write the latencies of each second to FILE as an HdrHistogram log (format 1.3)
-    #[arg(long, global = true, value_name = "FILE", env = "RINGLOAD_HLOG", hide_env = true)]
+    /// Write the latencies of each second to FILE as an HdrHistogram log (format 1.3); - is standard
+    /// output
+    #[arg(long, value_name = "FILE", env = "RINGLOAD_HLOG", hide_env = true)]
     pub hlog: Option<PathBuf>,
     /// Fail (exit status 1) if this condition is true, for example 'p99>5ms', 'errors.reset>0' or
     /// 'replies_per_s<10k'; repeatable. The end of this help lists the figures
@@ -52,6 +55,13 @@ pub struct CommonArgs {
 }
 
 impl CommonArgs {
+    /// Returns true if a report goes to standard output.
+    #[must_use]
+    pub fn uses_stdout(&self) -> bool {
+        let all = [&self.json, &self.html, &self.hlog];
+        all.into_iter().flatten().any(|path| path.as_os_str() == STDOUT)
+    }
+
     /// Returns true if an option is given that applies to exactly one report.
     #[must_use]
     pub fn needs_one_report(&self) -> bool {

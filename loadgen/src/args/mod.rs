@@ -23,7 +23,7 @@ use crate::http::{Url, head};
 use crate::packets::wire::{BODY_BYTES_MAX, PREFIX_BYTES};
 use crate::units::parse_size;
 use clap::parser::ValueSource;
-use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::time::Duration;
 
 /// Maximum of `--connections`. A single address has far fewer ports.
@@ -111,16 +111,16 @@ pub enum Target {
     #[command(flatten)]
     Reports(Reports),
     /// Hold many idle connections and check that each one still answers
-    #[command(after_help = examples::IDLE, max_term_width = 100)]
+    #[command(after_help = examples::IDLE, max_term_width = 100, mut_args = hide_log)]
     Idle(IdleArgs),
     /// Run several commands at once, in phases, and signal or restart the server meanwhile
-    #[command(after_help = examples::PLAN, max_term_width = 100)]
+    #[command(after_help = examples::PLAN, max_term_width = 100, mut_args = hide_log)]
     Plan(PlanArgs),
     /// Inject faults at every point of a connection's life and check how the server reacts
-    #[command(after_help = examples::CHURN, max_term_width = 100)]
+    #[command(after_help = examples::CHURN, max_term_width = 100, mut_args = hide_log)]
     Churn(ChurnArgs),
     /// Replay the script of a churn finding, step by step
-    #[command(after_help = examples::REPLAY, max_term_width = 100)]
+    #[command(after_help = examples::REPLAY, max_term_width = 100, mut_args = hide_log)]
     Replay(ReplayArgs),
 }
 
@@ -175,6 +175,20 @@ impl Cli {
 
     fn settle(&mut self, given: &ArgMatches) -> Result<(), String> {
         let from_line = |name: &str| given.value_source(name) == Some(ValueSource::CommandLine);
+        let without_log = match &mut self.target {
+            Target::Idle(idle) => Some(&mut idle.common),
+            Target::Plan(plan) => Some(&mut plan.common),
+            Target::Churn(churn) => Some(&mut churn.common),
+            Target::Replay(replay) => Some(&mut replay.common),
+            _ => None,
+        };
+        if let Some(common) = without_log {
+            if from_line("hlog") {
+                return Err("--hlog applies to load: http, echo and packets".into());
+            }
+            // From the environment, for other commands.
+            common.hlog = None;
+        }
         match &mut self.target {
             Target::Http { load, .. } => load.settle(0, from_line),
             Target::Echo { size, load, .. } => load.settle(*size, from_line),
@@ -182,7 +196,10 @@ impl Cli {
                 "--size {size} is too large for a packet; the maximum is {PACKET_SIZE_MAX}"
             )),
             Target::Packets { size, load, transfer, .. } => {
-                transfer.as_ref().map_or(Ok(()), |transfer| transfer.check(from_line))?;
+                if let Some(transfer) = transfer {
+                    load.common.hlog = None;
+                    transfer.check(&load.common, from_line)?;
+                }
                 load.settle(*size, from_line)
             }
             Target::Reports(reports) => reports.check(from_line),
@@ -192,6 +209,12 @@ impl Cli {
             Target::Replay(replay) => replay.check(),
         }
     }
+}
+
+/// Hides `--hlog` from the help of a command that records no latencies of each second.
+fn hide_log(option: Arg) -> Arg {
+    let is_log = option.get_id() == "hlog";
+    if is_log { option.hide(true) } else { option }
 }
 
 /// Checks the form `HOST:PORT` without resolving the name.
@@ -204,6 +227,9 @@ pub(crate) fn parse_address(text: &str) -> Result<String, String> {
     let is_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
     match text.rsplit_once(':') {
         Some((host, port)) if is_host(host) && is_port(port) => Ok(text.into()),
+        Some((host, "")) if is_host(host) => {
+            Err(format!("the port is missing behind {text}; expected HOST:PORT"))
+        }
         _ => Err(
             "expected HOST:PORT with a port from 1 to 65535; write an IPv6 address in brackets, \
                  as in [::1]:7000"
@@ -277,7 +303,34 @@ mod tests {
     }
 
     #[test]
+    fn only_load_has_a_log() {
+        let mut cli = Cli::command();
+        for (command, line) in [
+            ("idle", "ringload idle a:1 --hlog x"),
+            ("plan", "ringload plan x.toml --hlog x"),
+            ("churn", "ringload churn a:1 --hlog x"),
+            ("replay", "ringload replay x --hlog x"),
+        ] {
+            let help = cli.find_subcommand_mut(command).expect("a command").render_long_help();
+            assert!(!help.to_string().contains("--hlog"), "{help}");
+            let error = read(line).expect_err(line);
+            assert!(error.contains("--hlog applies to load"), "{error}");
+        }
+        assert!(read("ringload packets a:1 --hlog x get y").is_err());
+        assert!(read("ringload packets a:1 --hlog x").is_ok());
+    }
+
+    #[test]
+    fn one_thing_goes_to_standard_output() {
+        assert!(read("ringload packets a:1 --json - get x").is_ok());
+        let error = read("ringload packets a:1 --json - get x --out -").expect_err("both");
+        assert!(error.contains("standard output takes one"), "{error}");
+    }
+
+    #[test]
     fn an_address_has_a_host_and_a_port() {
+        let error = parse_address("localhost:").expect_err("no port");
+        assert!(error.contains("the port is missing"), "{error}");
         for address in ["localhost:7100", "127.0.0.1:1", "[::1]:65535"] {
             assert_eq!(parse_address(address).as_deref(), Ok(address));
         }

@@ -1,6 +1,7 @@
 //! The options of `packets ADDR put` and `packets ADDR get`.
 
-use super::examples;
+use super::{CommonArgs, examples};
+use crate::output::outputs::STDOUT;
 use crate::packets::wire::check_name;
 use clap::Subcommand;
 use std::ffi::OsString;
@@ -48,7 +49,7 @@ pub enum Transfer {
 
 impl Transfer {
     /// Options that apply to load only.
-    const NOT_FOR_FILES: [&str; 15] = [
+    const NOT_FOR_FILES: [&str; 16] = [
         "connections",
         "threads",
         "duration",
@@ -64,9 +65,19 @@ impl Transfer {
         "pin_from",
         "size",
         "digest_every",
+        "hlog",
     ];
 
-    pub(super) fn check(&self, from_line: impl Fn(&str) -> bool) -> Result<(), String> {
+    pub(super) fn check(
+        &self,
+        common: &CommonArgs,
+        from_line: impl Fn(&str) -> bool,
+    ) -> Result<(), String> {
+        let to_stdout =
+            matches!(self, Self::Get { out: Some(out), .. } if out.as_os_str() == STDOUT);
+        if to_stdout && common.uses_stdout() {
+            return Err("--out - and a report to -: standard output takes one of them".into());
+        }
         if let Some(option) = Self::NOT_FOR_FILES.into_iter().find(|name| from_line(name)) {
             let option = option.replace('_', "-");
             return Err(format!("--{option} applies to load; put and get transfer one file"));

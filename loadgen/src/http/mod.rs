@@ -9,4 +9,4 @@ pub mod reply;
 mod url;
 
 pub use exchange::{Http, Learnt};
-pub use url::Url;
+pub use url::{PORT, Url};

@@ -3,6 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+/// Port of a URL that names none.
+pub const PORT: u16 = 80;
+
 /// `http://HOST[:PORT][/PATH]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Url {
@@ -42,7 +45,9 @@ impl FromStr for Url {
             _ => None,
         };
         let (name, port) = match port_at {
-            None => (authority, 80),
+            None => (authority, PORT),
+            // An empty port is the default one (RFC 3986 section 3.2.3).
+            Some(colon) if colon + 1 == authority.len() => (&authority[..colon], PORT),
             Some(colon) => {
                 let port = authority[colon + 1..].parse::<u16>().ok().filter(|port| *port > 0);
                 (&authority[..colon], port.ok_or("the port must be a number from 1 to 65535")?)
@@ -53,7 +58,7 @@ impl FromStr for Url {
         }
         Ok(Self {
             address: format!("{name}:{port}"),
-            host: if port == 80 { name.into() } else { format!("{name}:{port}") },
+            host: if port == PORT { name.into() } else { format!("{name}:{port}") },
             path: if path.starts_with('/') { path.into() } else { format!("/{path}") },
         })
     }
@@ -77,6 +82,8 @@ mod tests {
             ("http://localhost?x", "localhost:80", "localhost", "/?x"),
             ("http://[::1]:81/#top", "[::1]:81", "[::1]:81", "/"),
             ("http://[::1]/", "[::1]:80", "[::1]", "/"),
+            ("http://localhost:/a", "localhost:80", "localhost", "/a"),
+            ("http://[::1]:", "[::1]:80", "[::1]", "/"),
         ] {
             let url: Url = text.parse().expect(text);
             assert_eq!((&*url.address, &*url.host, &*url.path), (address, host, path), "{text}");
@@ -90,6 +97,7 @@ mod tests {
             ("https://localhost/", "https:// is not supported"),
             ("http://", "no host"),
             ("http://:80/", "no host"),
+            ("http://:/", "no host"),
             ("http://a:0/", "port"),
             ("http://a:x/", "port"),
             ("http://a:70000/", "port"),

@@ -1,4 +1,4 @@
-//! The report files: `--json`, `--hlog`, `--html`.
+//! The report files: `--json`, `--hlog`, `--html`. One of them may be `-`, standard output.
 
 use super::{hlog, html};
 use crate::args::CommonArgs;
@@ -6,6 +6,7 @@ use crate::delivery::Delivery;
 use crate::units::show_path;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -22,13 +23,17 @@ struct Output {
     option: &'static str,
     path: PathBuf,
     file: File,
+    is_stdout: bool,
 }
+
+/// The path that stands for standard output.
+pub const STDOUT: &str = "-";
 
 impl Outputs {
     /// Opens the files that the options name.
     ///
     /// # Errors
-    /// A file cannot be opened, or two options name the same file.
+    /// A file cannot be opened, or two options name the same file or standard output.
     pub fn create(common: &CommonArgs) -> Result<Self, String> {
         let all = Self {
             json: Output::create("--json", common.json.as_deref())?,
@@ -36,6 +41,13 @@ impl Outputs {
             html: Output::create("--html", common.html.as_deref())?,
         };
         let given: Vec<&Output> = [&all.json, &all.hlog, &all.html].into_iter().flatten().collect();
+        let mut to_stdout = given.iter().filter(|output| output.is_stdout);
+        if let (Some(one), Some(other)) = (to_stdout.next(), to_stdout.next()) {
+            return Err(format!(
+                "{} - and {} -: standard output takes one report",
+                one.option, other.option
+            ));
+        }
         for (at, output) in given.iter().enumerate() {
             if let Some(other) = given[..at].iter().find(|other| other.is(output)) {
                 return Err(format!(
@@ -47,6 +59,12 @@ impl Outputs {
             }
         }
         Ok(all)
+    }
+
+    /// Returns true if a report goes to standard output, which then has nothing else.
+    #[must_use]
+    pub fn use_stdout(&self) -> bool {
+        [&self.json, &self.hlog, &self.html].into_iter().flatten().any(|output| output.is_stdout)
     }
 
     /// Writes all files.
@@ -74,9 +92,14 @@ impl Outputs {
 impl Output {
     fn create(option: &'static str, path: Option<&Path>) -> Result<Option<Self>, String> {
         let Some(path) = path else { return Ok(None) };
-        // An existing file keeps its content until the report is ready.
-        match File::options().write(true).create(true).truncate(false).open(path) {
-            Ok(file) => Ok(Some(Self { option, path: path.into(), file })),
+        let is_stdout = path.as_os_str() == STDOUT;
+        let opened = match is_stdout {
+            true => io::stdout().as_fd().try_clone_to_owned().map(File::from),
+            // An existing file keeps its content until the report is ready.
+            false => File::options().write(true).create(true).truncate(false).open(path),
+        };
+        match opened {
+            Ok(file) => Ok(Some(Self { option, path: path.into(), file, is_stdout })),
             Err(error) => Err(format!("{option} {}: cannot open: {error}", show_path(path))),
         }
     }
@@ -91,9 +114,9 @@ impl Output {
         self,
         write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
     ) -> Result<(), String> {
-        // A pipe or a device cannot be truncated.
+        // A pipe or a device cannot be truncated. Standard output may be appended to a file.
         let is_regular = self.file.metadata().is_ok_and(|about| about.is_file());
-        let emptied = if is_regular { self.file.set_len(0) } else { Ok(()) };
+        let emptied = if is_regular && !self.is_stdout { self.file.set_len(0) } else { Ok(()) };
         let mut file = BufWriter::new(&self.file);
         emptied.and_then(|()| write(&mut file)).and_then(|()| file.flush()).map_err(|error| {
             format!("{} {}: cannot write: {error}", self.option, show_path(&self.path))

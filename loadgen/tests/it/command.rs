@@ -22,7 +22,7 @@ fn ringload(arguments: &[&str], environment: &[(&str, &str)]) -> (i32, String, S
 
 #[test]
 fn an_interrupt_ends_the_run_with_a_report() {
-    for signal in [libc::SIGINT, libc::SIGTERM] {
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
         let (sender, receiver) = mpsc::channel();
         let address = server(move |stream| {
             let sender = sender.clone();
@@ -57,6 +57,56 @@ fn a_second_interrupt_does_not_wait() {
     let ended = running.end();
     assert_eq!((ended.status, &ended.stdout[..]), (130, ""), "{ended}");
     assert!(ended.stderr.contains("no report"), "{ended}");
+}
+
+/// As under nohup(1): the signal is ignored when the program starts.
+#[test]
+fn a_hang_up_that_is_ignored_does_not_end_the_run() {
+    let address = server(|stream| echo(stream, |_, _| true)).to_string();
+    let script =
+        "trap '' HUP; \"$0\" echo $1 -d 400ms -c 1 --quiet & sleep 0.1; kill -HUP $!; wait $!";
+    let output = Command::new("sh")
+        .args(["-c", script, env!("CARGO_BIN_EXE_ringload"), &address])
+        .output()
+        .expect("a shell");
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn a_report_on_standard_output_is_alone_there() {
+    let address = server(|stream| echo(stream, |_, _| true)).to_string();
+    let run = |options: &[&str]| {
+        ringload(&[&["echo", &address, "-n", "10", "-c", "1"], options].concat(), &[])
+    };
+    let (status, stdout, stderr) = run(&["--json", "-"]);
+    let report: serde_json::Value = serde_json::from_str(&stdout).expect("JSON");
+    assert_eq!((status, &report["replies"]), (0, &10.into()), "{stderr}");
+    assert!(stderr.contains("replies       10 in "), "{stderr}");
+    let (_, stdout, _) = run(&["--html", "-"]);
+    assert!(stdout.starts_with("<!") && stdout.trim_end().ends_with("</html>"), "{stdout}");
+    let (_, stdout, _) = run(&["--hlog", "-"]);
+    assert!(stdout.starts_with('#') && !stdout.contains("replies "), "{stdout}");
+    for options in [["--json", "-", "--hlog", "-"], ["--html", "-", "--json", "-"]] {
+        let (status, stdout, stderr) = run(&options);
+        assert_eq!((status, &stdout[..]), (2, ""), "{stderr}");
+        assert!(stderr.contains("standard output takes one report"), "{stderr}");
+    }
+}
+
+#[test]
+fn a_slow_rate_is_kept() {
+    let address = server(|stream| echo(stream, |_, _| true));
+    let ended = start("echo", &address.to_string(), "-R 300/m -d 900ms -c 1").end();
+    ended.passed();
+    // At 0, 200, 400, 600 and 800 ms.
+    assert_eq!((ended.count("intended"), ended.count("replies")), (5, 5), "{ended}");
+    let ended = start("echo", &address.to_string(), "-R 0.2 -d 300ms -c 1").end();
+    ended.passed();
+    assert_eq!(
+        (ended.count("intended"), &ended.report["plan"]["rate"]),
+        (1, &0.2.into()),
+        "{ended}"
+    );
 }
 
 #[test]

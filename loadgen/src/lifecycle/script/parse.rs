@@ -2,6 +2,7 @@
 
 use super::step::{Connect, Kind, Recv, Send, Step};
 use super::{Script, Target};
+use crate::http::PORT;
 use crate::lifecycle::dialect::{Key, Phrase};
 use crate::units::parse_duration;
 use std::str::FromStr;
@@ -22,6 +23,7 @@ impl FromStr for Target {
             || format!("{text}: expected PROTOCOL://HOST:PORT, such as echo://127.0.0.1:7000");
         let (scheme, rest) = text.split_once("://").ok_or_else(wrong)?;
         let (address, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let address = with_port(scheme, address);
         let port = address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
         if scheme.is_empty() || address.starts_with(':') || port.unwrap_or_default() == 0 {
             return Err(wrong());
@@ -29,7 +31,7 @@ impl FromStr for Target {
         if !rest.bytes().all(is_plain) {
             return Err(format!("{text}: white space and ' are not allowed"));
         }
-        Ok(Self { scheme: scheme.into(), address: address.into(), path: path.into() })
+        Ok(Self { scheme: scheme.into(), address, path: path.into() })
     }
 }
 
@@ -60,6 +62,18 @@ impl FromStr for Script {
         }
         script.check()?;
         Ok(script)
+    }
+}
+
+/// Adds the default port to the address of a URL without one (RFC 3986 section 3.2.3).
+fn with_port(scheme: &str, address: &str) -> String {
+    // Colons in brackets belong to an IPv6 address.
+    let has_port = address.rfind(':').is_some_and(|colon| !address[colon..].contains(']'));
+    match address.strip_suffix(':') {
+        _ if scheme != "http" => address.into(),
+        Some(host) if !host.is_empty() => format!("{host}:{PORT}"),
+        None if !has_port && !address.is_empty() => format!("{address}:{PORT}"),
+        _ => address.into(),
     }
 }
 
