@@ -3,7 +3,7 @@
 use super::dialect::Ending;
 use super::dialects::{dialect_at, http};
 use super::script::Script;
-use super::walk::{Seen, Stage, Walked, walk_together};
+use super::walk::{Seen, Stage, Walked, unplayed_text, walk_together};
 use crate::args::{OracleArgs, ReplayArgs};
 use crate::delivery::Delivery;
 use crate::report::{Environment, SCHEMA};
@@ -198,6 +198,9 @@ impl Told {
         self.was_short |= walked.iter().any(|it| it.short.is_some());
         self.connections.clear();
         self.text.clear();
+        if let Some(error) = walked.iter().find_map(|it| it.unplayed.as_ref()) {
+            let _ = writeln!(self.text, "vanish was not played: {}", unplayed_text(error));
+        }
         let judged: Vec<_> = walked.iter().map(|it| (it, it.judge(stage))).collect();
         let is_wrong = |verdicts: &[super::dialect::Verdict]| {
             verdicts.iter().any(|verdict| verdict.finding.is_some())

@@ -92,6 +92,19 @@ pub struct Walked {
     pub trace: Vec<Trace>,
     /// The lack of a local resource that ended the script early.
     pub short: Option<io::Error>,
+    /// Connections that ended without a packet. The server cannot know that the client is gone.
+    pub vanished: u64,
+    /// The reason why the fault `vanish` was not played.
+    pub unplayed: Option<io::Error>,
+}
+
+/// Describes why the fault `vanish` was not played.
+#[must_use]
+pub fn unplayed_text(error: &io::Error) -> String {
+    format!(
+        "the kernel does not let this user attach a socket filter to TCP ({error}); run ringload as \
+         root or with CAP_NET_ADMIN, or leave the fault out (--faults all,-vanish)"
+    )
 }
 
 impl Walked {

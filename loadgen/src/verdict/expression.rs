@@ -1,7 +1,8 @@
 //! The conditions of `--fail-if`: a figure of the report, a comparison and a limit.
 
 use super::figure::{Figure, Unit};
-use serde_json::Value;
+use crate::report::Outcome;
+use serde_json::{Value, json};
 use std::fmt;
 use std::str::FromStr;
 
@@ -74,9 +75,13 @@ pub struct Judgement {
 
 impl Expression {
     /// Evaluates the condition for a report. A missing figure fails the run too, because the
-    /// condition cannot be checked.
+    /// condition cannot be checked. Of a run without any connection, only errors are figures.
     #[must_use]
     pub fn judge(&self, report: &Value) -> Judgement {
+        if report["outcome"] == json!(Outcome::Unreachable) && !self.figure.is_of_errors() {
+            let why = "no connection could be established".into();
+            return Judgement { value: None, failed: true, shown: why };
+        }
         match self.figure.value(report) {
             Err(why) => Judgement { value: None, failed: true, shown: why },
             Ok(value) => {

@@ -101,6 +101,13 @@ impl Figure {
         self.unit
     }
 
+    /// Returns true for a count of errors.
+    #[must_use]
+    pub fn is_of_errors(&self) -> bool {
+        let is_path = self.source == Source::Path && self.name.starts_with("errors");
+        is_path || self.source == Source::Errors
+    }
+
     /// Returns the value in a report.
     ///
     /// # Errors

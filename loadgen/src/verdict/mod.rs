@@ -17,7 +17,7 @@ use crate::delivery::Delivery;
 use crate::report::Outcome;
 use crate::run::Failure;
 use crate::system::Interrupts;
-use expression::Expression;
+use expression::{Expression, Judgement};
 use fetch::Refusal;
 use ledger::Ledger;
 use process::Process;
@@ -90,7 +90,11 @@ pub fn judge(delivery: &mut Delivery, demands: &[Expression]) {
     let mut verdicts = Vec::new();
     for demand in demands {
         let judgement = demand.judge(&delivery.report);
-        let word = if judgement.failed { "FAILED" } else { "passed" };
+        let word = match judgement {
+            Judgement { value: None, .. } => "not evaluated",
+            Judgement { failed: true, .. } => "FAILED",
+            Judgement { failed: false, .. } => "passed",
+        };
         row(delivery, "fail if", &format!("{demand}: {word}, {}", judgement.shown));
         if judgement.failed {
             fail(delivery);
@@ -98,6 +102,7 @@ pub fn judge(delivery: &mut Delivery, demands: &[Expression]) {
         verdicts.push(json!({
             "expression": demand.to_string(),
             "value": judgement.value,
+            "evaluated": judgement.value.is_some(),
             "failed": judgement.failed,
         }));
     }
@@ -180,11 +185,32 @@ mod tests {
         assert_eq!(
             bad.report["verdicts"],
             json!([
-                { "expression": "errors>0", "value": 0.0, "failed": false },
-                { "expression": "replies_per_s<1k", "value": 10.0, "failed": true },
+                { "expression": "errors>0", "value": 0.0, "evaluated": true, "failed": false },
+                { "expression": "replies_per_s<1k", "value": 10.0, "evaluated": true,
+                  "failed": true },
             ])
         );
         assert!(bad.summary.ends_with("fail if       replies_per_s<1k: FAILED, 10\n"));
+    }
+
+    #[test]
+    fn nothing_is_not_evaluated() {
+        let mut none = delivery(3);
+        none.report["outcome"] = "unreachable".into();
+        none.report["latency_us"] = json!({ "samples": 9, "p99": 1.0 });
+        judge(&mut none, &demands(&["p99>5ms", "replies_per_s<1k", "errors>0"]));
+        let text = "p99>5ms: not evaluated, no connection could be established";
+        assert!(none.summary.contains(text), "{}", none.summary);
+        assert!(none.summary.contains("replies_per_s<1k: not evaluated"), "{}", none.summary);
+        assert!(none.summary.contains("errors>0: passed, 0"), "{}", none.summary);
+        assert_eq!(
+            (none.exit_status, &none.report["verdicts"][0]["evaluated"]),
+            (3, &false.into())
+        );
+        let mut some = delivery(0);
+        judge(&mut some, &demands(&["p99>5ms"]));
+        assert!(some.summary.contains("p99>5ms: not evaluated, this report"), "{}", some.summary);
+        assert_eq!(some.exit_status, 1);
     }
 
     #[test]

@@ -100,14 +100,16 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
     if let Some(shortage) = &report.shortage {
         writeln!(out, "bottleneck: {shortage}; {} scripts did not run", report.not_walked)?;
     }
-    let vanished: u64 =
-        report.cells.iter().filter(|it| it.kind == Kind::Vanish.name()).map(|it| it.scripts).sum();
-    if vanished > 0 {
+    if let Some(why) = &report.not_played_why {
+        let count = plural(report.not_played, "script");
+        writeln!(out, "vanish was not played in {count}: {why}")?;
+    }
+    if report.vanished > 0 {
         writeln!(
             out,
             "{} vanished without a packet; the server keeps their connections until its own \
-             timeouts (raise --settle for --ledger and --pid)",
-            plural(vanished, "client"),
+             timeouts (tell --deadline, or raise --settle, for --ledger and --pid)",
+            plural(report.vanished, "client"),
         )?;
     }
     findings(report, out)?;
@@ -154,6 +156,7 @@ fn matrix(report: &Report, out: &mut String) -> std::fmt::Result {
 
 fn cell(cell: &CellReport) -> String {
     match cell.findings.values().sum::<u64>() {
+        0 if cell.not_played > 0 && cell.not_played == cell.scripts => "not played".into(),
         0 => show_count(cell.scripts),
         wrong => format!("{}!{wrong}", show_count(cell.scripts)),
     }
@@ -262,6 +265,8 @@ mod tests {
             "not_served: 6 times\n  first at bystander/none: it waits",
             "3.0×",
             "no ephemeral ports are free",
+            "vanish was not played in 2 scripts: the kernel does not let this user",
+            "4 clients vanished without a packet",
             "FAILED: 8 findings",
         ] {
             assert!(text.contains(part), "{part:?} is not in\n{text}");

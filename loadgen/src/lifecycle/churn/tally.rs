@@ -6,7 +6,7 @@ use crate::lifecycle::dialect::Verdict;
 use crate::lifecycle::finding::Rule;
 use crate::lifecycle::script::Script;
 use crate::lifecycle::shrink::Shrunk;
-use crate::lifecycle::walk::Walked;
+use crate::lifecycle::walk::{Walked, unplayed_text};
 use hdrhistogram::Histogram;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,6 +22,8 @@ const OUTCOMES_MAX: usize = 50;
 pub(super) struct CellTally {
     /// Scripts walked.
     pub(super) scripts: u64,
+    /// Of those, the ones whose fault was not played.
+    pub(super) not_played: u64,
     /// Connections they made.
     pub(super) connections: u64,
     /// How those went.
@@ -36,6 +38,7 @@ impl Default for CellTally {
     fn default() -> Self {
         Self {
             scripts: 0,
+            not_played: 0,
             connections: 0,
             outcomes: BTreeMap::new(),
             findings: BTreeMap::new(),
@@ -70,6 +73,10 @@ pub(super) struct Tally {
     pub(super) unfinished: u64,
     /// Scripts for which something was wanting on our side.
     pub(super) not_walked: u64,
+    /// Scripts whose fault was not played, and why the first of them was not.
+    pub(super) not_played: (u64, Option<String>),
+    /// Connections that ended without a packet.
+    pub(super) vanished: u64,
     /// By cell; `None`: bystanders.
     pub(super) cells: BTreeMap<Option<Cell>, CellTally>,
     /// All of the cells'.
@@ -85,6 +92,8 @@ impl Default for Tally {
             connections: 0,
             unfinished: 0,
             not_walked: 0,
+            not_played: (0, None),
+            vanished: 0,
             cells: BTreeMap::new(),
             reaction_ns: reactions(),
             examples: Vec::new(),
@@ -105,6 +114,12 @@ impl Tally {
         self.scripts += 1;
         of.scripts += 1;
         self.not_walked += u64::from(walked.short.is_some());
+        self.vanished += walked.vanished;
+        if let Some(error) = &walked.unplayed {
+            of.not_played += 1;
+            self.not_played.0 += 1;
+            self.not_played.1.get_or_insert_with(|| unplayed_text(error));
+        }
         for (at, (seen, verdict)) in walked.lives.iter().zip(verdicts).enumerate() {
             self.connections += 1;
             of.connections += 1;

@@ -232,21 +232,22 @@ impl Life {
         }
     }
 
-    /// Nothing that comes is seen any more. Where that is not allowed, it comes and is not read.
-    pub(in crate::lifecycle) fn turn_deaf(&mut self) {
+    /// Nothing that comes is seen any more. The server owes nothing from now on.
+    ///
+    /// # Errors
+    /// errno of SO_ATTACH_FILTER: what comes is acknowledged, and not read.
+    pub(in crate::lifecycle) fn turn_deaf(&mut self) -> io::Result<()> {
         self.notice_ending();
-        if let Some(socket) = &self.socket {
-            self.deeds.gone = true;
-            // Memory for the filter is all that it can want for.
-            let _ = socket.turn_deaf();
-        }
+        let Some(socket) = &self.socket else { return Ok(()) };
+        self.deeds.gone = true;
+        socket.turn_deaf()
     }
 
-    pub(in crate::lifecycle) fn vanish(&mut self) {
-        if let Some(socket) = self.socket.take() {
-            self.end(Ending::Ours);
-            socket.vanish();
-        }
+    /// Closes without a packet; true if that is allowed. Otherwise with a reset.
+    pub(in crate::lifecycle) fn vanish(&mut self) -> bool {
+        let Some(socket) = self.socket.take() else { return false };
+        self.end(Ending::Ours);
+        socket.vanish()
     }
 
     /// Reads nothing for a while from now on.

@@ -64,6 +64,8 @@ pub(super) struct Story {
     start: Instant,
     trace: Option<Vec<Trace>>,
     short: Option<io::Error>,
+    vanished: u64,
+    unplayed: Option<io::Error>,
 }
 
 impl Story {
@@ -88,6 +90,8 @@ impl Story {
             start: now,
             trace: is_traced.then(Vec::new),
             short: None,
+            vanished: 0,
+            unplayed: None,
         }
     }
 
@@ -137,6 +141,8 @@ impl Story {
             took: self.start.elapsed(),
             trace: self.trace.unwrap_or_default(),
             short: self.short,
+            vanished: self.vanished,
+            unplayed: self.unplayed,
         }
     }
 
@@ -306,11 +312,14 @@ impl Story {
             Step::Vanish(time) => {
                 if self.count == 0 {
                     self.count = 1;
-                    life.turn_deaf();
+                    if let Err(error) = life.turn_deaf() {
+                        self.unplayed.get_or_insert(error);
+                    }
                 }
                 match self.time(time) {
                     Pace::Next => {
-                        self.life.as_mut().expect("it is there").vanish();
+                        let life = self.life.as_mut().expect("it is there");
+                        self.vanished += u64::from(life.vanish());
                         Pace::Ended
                     }
                     other => other,

@@ -106,7 +106,7 @@ pub fn verdicts(report: &Value) -> String {
     for verdict in report["verdicts"].as_array().into_iter().flatten() {
         let expression = verdict["expression"].as_str().unwrap_or_default();
         let value = match (verdict["value"].as_f64(), expression.parse::<Expression>()) {
-            (None, _) => "the report has no such figure".into(),
+            (None, _) => "not evaluated".into(),
             (Some(value), Ok(known)) => format!("value {}", escape(&known.show(value))),
             (Some(value), Err(_)) => format!("value {value}"),
         };

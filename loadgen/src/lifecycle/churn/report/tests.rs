@@ -24,6 +24,8 @@ fn walked(number: u64) -> Walked {
         took: Duration::from_millis(5),
         trace: Vec::new(),
         short: None,
+        vanished: 2,
+        unplayed: Some(std::io::Error::from_raw_os_error(libc::EPERM)),
     }
 }
 
