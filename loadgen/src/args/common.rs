@@ -18,8 +18,8 @@ pub struct CommonArgs {
     /// Write the report to FILE as one self-contained HTML page with charts; - is standard output
     #[arg(long, global = true, value_name = "FILE", env = "RINGLOAD_HTML", hide_env = true)]
     pub html: Option<PathBuf>,
-    /// Write the latencies of each second to FILE as an HdrHistogram log (format 1.3); - is standard
-    /// output
+    /// Write the latencies of each second to FILE as an HdrHistogram log (format 1.3); - is
+    /// standard output
     #[arg(long, value_name = "FILE", env = "RINGLOAD_HLOG", hide_env = true)]
     pub hlog: Option<PathBuf>,
     /// Fail (exit status 1) if this condition is true, for example 'p99>5ms', 'errors.reset>0' or

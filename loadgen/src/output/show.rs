@@ -47,6 +47,17 @@ pub fn summary(report: &Value) -> String {
             row(title, counts);
         }
     }
+    for (name, title) in [
+        ("repeated", "repeated"),
+        ("disconnects", "disconnects"),
+        ("deviating_bodies", "other bodies"),
+        ("vanished", "vanished"),
+        ("not_played", "not played"),
+    ] {
+        if let Some(count @ 1..) = report[name].as_u64() {
+            row(title, show_count(count));
+        }
+    }
     for example in report["examples"].as_array().into_iter().flatten().take(EXAMPLES_MAX) {
         let of = |name: &str| show_text(example[name].as_str().unwrap_or_default());
         row("finding", format!("{}: {}", of("rule"), of("detail")));
@@ -61,7 +72,11 @@ pub fn summary(report: &Value) -> String {
         }
     }
     for verdict in report["verdicts"].as_array().into_iter().flatten() {
-        let word = if verdict["failed"] == true { "FAILED" } else { "passed" };
+        let word = match (&verdict["value"], verdict["failed"] == true) {
+            (Value::Null, _) => "not evaluated",
+            (_, true) => "FAILED",
+            (_, false) => "passed",
+        };
         row(
             "fail if",
             format!("{}: {word}", show_text(verdict["expression"].as_str().unwrap_or(""))),
@@ -123,6 +138,9 @@ fn counts(of: &Value) -> Option<String> {
 fn server(seen: &Value) -> Option<String> {
     if let Some(why) = seen["error"].as_str() {
         return Some(format!("FAILED: {}", show_text(why)));
+    }
+    if seen["held_for_vanished"].is_array() {
+        return Some("not judged; it holds connections of clients that vanished".into());
     }
     let stays = if seen["leaks"].is_array() { &seen["leaks"] } else { &seen["stays"] };
     let of = |stays: &Value| {

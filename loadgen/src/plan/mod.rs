@@ -64,7 +64,9 @@ pub fn perform(plan: &PlanArgs, interrupts: &Interrupts) -> Result<Delivery, Fai
     let elapsed = conductor.elapsed();
     // A server that has ended can no longer be inspected.
     let witness = witness.filter(|_| conductor.server.as_ref().is_some_and(Running::is_up));
-    let mut seen = Delivery::new(&serde_json::json!({}), String::new(), 0);
+    let parts: Vec<_> =
+        conductor.parts.iter().map(|run| serde_json::json!({ "report": run.report })).collect();
+    let mut seen = Delivery::new(&serde_json::json!({ "parts": parts }), String::new(), 0);
     if let Some(witness) = witness {
         witness.after(&mut seen, interrupts);
     }

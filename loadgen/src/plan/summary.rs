@@ -105,6 +105,9 @@ fn figures(report: &Value) -> String {
             for (name, what) in [
                 ("unanswered_at_close", "unanswered at a clean close"),
                 ("refused", "connects refused"),
+                ("repeated", "requests repeated"),
+                ("disconnects", "expected disconnects"),
+                ("deviating_bodies", "replies with another body"),
             ] {
                 if report[name].as_u64() > Some(0) {
                     text += &format!(", {} {what}", count(name));

@@ -108,7 +108,10 @@ impl Run {
     pub fn report(self, plan: Plan, environment: Environment) -> Report {
         let stats = &self.stats;
         let pacing = plan.pacing;
-        let no_port = stats.errors.first(ErrorKind::NoPort).map(Into::into);
+        let no_port = match stats.errors.of(ErrorKind::NoPort) {
+            0 => None,
+            count => Some(format!("{count} connects found no free local port; see no_port")),
+        };
         let bottleneck = no_port.or_else(|| match pacing {
             Pacing::Closed => None,
             _ => saturation::judge(stats, &self.threads),

@@ -24,6 +24,12 @@ const COUNTS: [&str; 8] = [
     "handler_panics",
 ];
 
+/// Counts of errors, which no connection explains.
+pub const ERRORS: [&str; 3] = ["ring.stale_completions", "handler_panics", UNBALANCED];
+/// Name of the count of connections.
+pub const CONNECTIONS: &str = "connections.open";
+const UNBALANCED: &str = "unbalanced equations";
+
 /// The ledger before a run.
 #[derive(Debug)]
 pub struct Ledger {
@@ -115,7 +121,7 @@ fn leaks(before: &Value, after: &Value) -> Vec<Stays> {
         leaks.extend(Stays::new(operations, count(before, operations), count(after, operations)));
     }
     if after["balanced"] == false {
-        leaks.extend(Stays::new("unbalanced equations", 0, 1));
+        leaks.extend(Stays::new(UNBALANCED, 0, 1));
     }
     leaks
 }

@@ -30,6 +30,11 @@ use std::time::Duration;
 const POOLS: &str = "(a pool that the server creates on first use looks like a leak once; run \
                      again: a leak grows with each run)";
 
+/// Note on clients that vanished.
+const HELD: &str = "the server still holds connections of clients that vanished without a packet, \
+                    which it notices by its own timeouts (tell --deadline, raise --settle, or leave \
+                    the fault out: --faults all,-vanish)";
+
 /// The state of the server before the run.
 #[derive(Debug)]
 pub struct Witness {
@@ -55,12 +60,17 @@ impl Witness {
 
     /// Inspects the server again and writes leaks into `delivery`.
     pub fn after(self, delivery: &mut Delivery, interrupts: &Interrupts) {
+        let vanished = Vanished::of(&delivery.report);
+        let settle = self.settle + vanished.deadline;
         if let Some(ledger) = &self.ledger {
-            let seen = ledger.after(self.settle, interrupts);
+            let seen = ledger
+                .after(settle, interrupts)
+                .map(|seen| vanished.excuse(seen, "leaks", ledger::CONNECTIONS, &ledger::ERRORS));
             tell(delivery, "ledger", "balanced; everything was released", seen);
         }
         if let Some(process) = &self.process {
-            let seen = process.after(self.settle, interrupts);
+            let seen = process.after(settle, interrupts);
+            let seen = seen.map(|seen| vanished.excuse(seen, "stays", process::CONNECTIONS, &[]));
             let rss = |of: &str| {
                 let bytes = seen.as_ref().ok()?.0[of]["rss_bytes"].as_f64()?;
                 Some(crate::units::show_bytes(bytes))
@@ -79,6 +89,43 @@ impl Witness {
                 row(delivery, "", POOLS);
             }
         }
+    }
+}
+
+/// The clients of a run that vanished without a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Vanished {
+    count: u64,
+    /// The server's timeout after which it notices, zero if it is not known.
+    deadline: Duration,
+}
+
+impl Vanished {
+    /// Returns those of a report of `churn`, or of all parts of a plan.
+    fn of(report: &Value) -> Self {
+        let parts = report["parts"].as_array().into_iter().flatten();
+        let reports = || parts.clone().map(|part| &part["report"]).chain([report]);
+        let count = reports().filter_map(|report| report["vanished"].as_u64()).sum();
+        let deadlines = reports().filter_map(|report| report["plan"]["deadline_s"].as_f64());
+        let deadline = deadlines.fold(0.0, f64::max);
+        let deadline = if count > 0 { Duration::from_secs_f64(deadline) } else { Duration::ZERO };
+        Self { count, deadline }
+    }
+
+    /// Moves what has grown out of `list` if the clients explain it.
+    fn excuse(
+        self,
+        (mut told, stays): (Value, Vec<Stays>),
+        list: &str,
+        connections: &str,
+        never: &[&str],
+    ) -> (Value, Vec<Stays>) {
+        if !settle::is_explained(&stays, self.count, connections, never) {
+            return (told, stays);
+        }
+        told["held_for_vanished"] = told[list].take();
+        told[list] = json!([]);
+        (told, Vec::new())
     }
 }
 
@@ -118,7 +165,14 @@ fn tell(
 ) {
     match seen {
         Ok((told, stays)) => {
+            let held = told["held_for_vanished"].as_array().map(|held| {
+                let show = |of: &Value| format!("{}: {}", of["name"].as_str()?, of["after"]).into();
+                held.iter().filter_map(show).collect::<Vec<String>>().join(", ")
+            });
             set(delivery, name, told);
+            if let Some(held) = held {
+                return row(delivery, name, &format!("not judged: {held}; {HELD}"));
+            }
             if stays.is_empty() {
                 return row(delivery, name, good);
             }
@@ -191,6 +245,30 @@ mod tests {
             ])
         );
         assert!(bad.summary.ends_with("fail if       replies_per_s<1k: FAILED, 10\n"));
+    }
+
+    #[test]
+    fn vanished_clients_are_waited_for_and_are_no_leak() {
+        let report = json!({ "vanished": 3, "plan": { "deadline_s": 2.5 } });
+        let vanished = Vanished::of(&report);
+        assert_eq!(vanished, Vanished { count: 3, deadline: Duration::from_millis(2_500) });
+        let plan = json!({ "parts": [{ "report": report }, { "report": report }, {}] });
+        assert_eq!(Vanished::of(&plan).count, 6);
+        let none = json!({ "vanished": 0, "plan": { "deadline_s": 2.5 } });
+        assert_eq!(Vanished::of(&none), Vanished { count: 0, deadline: Duration::ZERO });
+        for (open, fails) in [(2, false), (4, true)] {
+            let stays = vec![Stays::new(ledger::CONNECTIONS, 0, open).expect("it is more")];
+            let told = json!({ "url": "http://a/", "before": {}, "after": {}, "leaks": &stays,
+                               "settled_s": 0.5 });
+            let seen =
+                vanished.excuse((told, stays), "leaks", ledger::CONNECTIONS, &ledger::ERRORS);
+            let report = json!(sample());
+            let mut delivery = Delivery { report, ..delivery(0) };
+            tell(&mut delivery, "ledger", "", Ok(seen));
+            check_against_schema("load", &delivery.report);
+            assert_eq!(delivery.exit_status, u8::from(fails), "{}", delivery.summary);
+            assert_eq!(delivery.summary.contains("not judged: connections.open: 2;"), !fails);
+        }
     }
 
     #[test]

@@ -31,6 +31,9 @@ const STATES: [&str; 13] = [
     "NEW_SYN_RECV",
 ];
 
+/// Name of the count of connections.
+pub const CONNECTIONS: &str = "descriptors: socket";
+
 /// The resources of a process and its descendants.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Holdings {

@@ -32,6 +32,23 @@ impl Stays {
     }
 }
 
+/// Maximum amount of any one resource that a connection holds in a server: descriptors of its file
+/// and pipe, buffers of its output.
+const PER_CONNECTION_MAX: u64 = 16;
+
+/// Returns true if connections of clients that vanished without a packet explain everything that
+/// has grown: a server must keep them until its own timeouts have passed. `connections` names the
+/// count of connections, and `never` the resources that no connection holds.
+#[must_use]
+pub fn is_explained(stays: &[Stays], vanished: u64, connections: &str, never: &[&str]) -> bool {
+    let grown = |of: &Stays| of.after - of.before;
+    let open = stays.iter().find(|of| of.name == connections).map_or(0, grown);
+    (1..=vanished).contains(&open)
+        && stays.iter().all(|of| {
+            !never.contains(&&*of.name) && grown(of) <= PER_CONNECTION_MAX.saturating_mul(open)
+        })
+}
+
 /// The last inspection and its result.
 pub struct Settled<T> {
     /// The state of the server.
@@ -72,6 +89,27 @@ pub fn wait<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn vanished_clients_explain_their_connections_and_no_more() {
+        let stays = |open: u64, buffers: u64, panics: u64| -> Vec<Stays> {
+            [("open", open), ("buffers", buffers), ("panics", panics)]
+                .into_iter()
+                .filter_map(|(name, grown)| Stays::new(name, 7, 7 + grown))
+                .collect()
+        };
+        for (open, buffers, panics, vanished, must) in [
+            (3, 5, 0, 3, true),
+            (3, 5, 0, 2, false),
+            (3, 5, 1, 3, false),
+            (0, 5, 0, 3, false),
+            (1, 17, 0, 3, false),
+            (3, 0, 0, 0, false),
+        ] {
+            let stays = stays(open, buffers, panics);
+            assert_eq!(is_explained(&stays, vanished, "open", &["panics"]), must, "{stays:?}");
+        }
+    }
 
     #[test]
     fn what_comes_back_late_has_not_stayed() {

@@ -25,8 +25,8 @@ fn a_demand_that_is_not_met_is_status_one_and_named() {
     assert_eq!(
         missed.report["verdicts"],
         json!([
-            { "expression": "replies<1k", "value": 100.0, "failed": true },
-            { "expression": "errors>0", "value": 0.0, "failed": false },
+            { "expression": "replies<1k", "value": 100.0, "evaluated": true, "failed": true },
+            { "expression": "errors>0", "value": 0.0, "evaluated": true, "failed": false },
         ])
     );
     assert!(missed.stdout.contains("replies<1k: FAILED, 100"), "{missed}");
@@ -50,6 +50,12 @@ fn who_is_not_reached_stays_unreachable() {
     let ended = run_echo(nobody(), "-n 10 -c 1 --fail-if errors>0");
     assert_eq!((ended.status, &ended.report["outcome"]), (3, &"unreachable".into()), "{ended}");
     assert_eq!(ended.report["verdicts"][0]["failed"], true, "{ended}");
+    // The schedule of a run without connections has times, but they are not those of a server.
+    let ended = run_echo(nobody(), "-n 5 -R 1k -c 1 --fail-if p99>1000s --fail-if replies<1");
+    assert_eq!(ended.status, 3, "{ended}");
+    let text = "p99>1000s: not evaluated, no connection could be established";
+    assert!(ended.stdout.contains(text), "{ended}");
+    assert_eq!(ended.report["verdicts"][1]["evaluated"], false, "{ended}");
 }
 
 /// An admin listener with one ledger after the other, the last one for ever.

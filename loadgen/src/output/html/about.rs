@@ -118,7 +118,10 @@ pub fn verdicts(report: &Value) -> String {
         if let Some(why) = seen["error"].as_str() {
             item(true, format!("{title}: {}", escape(why)));
         } else if let Some(stays) = seen[list].as_array() {
-            if stays.is_empty() {
+            if seen["held_for_vanished"].is_array() {
+                let what = "not judged; it holds connections of clients that vanished";
+                item(false, format!("{title}: {what}"));
+            } else if stays.is_empty() {
                 item(false, format!("{title}: the server has released everything"));
             }
             for one in stays {
