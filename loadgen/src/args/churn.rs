@@ -10,9 +10,9 @@ use crate::units::{Rate, parse_count, parse_duration};
 use clap::Args;
 use std::time::Duration;
 
-/// Default of `--patience`.
+/// Default of `--timeout`.
 pub const PATIENCE: Duration = Duration::from_secs(5);
-/// Maximum of `--patience` and `--deadline`.
+/// Maximum of `--timeout` and `--deadline`.
 const PATIENCE_MAX: Duration = Duration::from_secs(10 * 60);
 /// Maximum of `--bystanders`: one thread serves them all.
 const BYSTANDERS_MAX: u64 = 1_000;
@@ -23,11 +23,11 @@ const TIMES_MAX: u64 = 1_000_000;
 #[derive(Clone, Debug, Args)]
 pub struct OracleArgs {
     /// Longest wait for a reply, or for the server's reaction to a fault; at most 10m
-    #[arg(long, value_name = "TIME", default_value = "5s",
-          env = "RINGLOAD_PATIENCE", hide_env = true, value_parser = parse_duration)]
+    #[arg(id = "timeout", long, alias = "patience", value_name = "TIME", default_value = "5s",
+          env = "RINGLOAD_TIMEOUT", hide_env = true, value_parser = parse_duration)]
     pub patience: Duration,
     /// The server's own idle or request timeout, at most 10m. A connection that is silent for this
-    /// time may be closed; one that stays open for --patience longer is a finding
+    /// time may be closed; one that stays open for --timeout longer is a finding
     #[arg(long, value_name = "TIME",
           env = "RINGLOAD_DEADLINE", hide_env = true, value_parser = parse_duration)]
     pub deadline: Option<Duration>,
@@ -65,7 +65,7 @@ impl OracleArgs {
 
     fn check(&self) -> Result<(), String> {
         match self.patience.max(self.deadline.unwrap_or_default()) > PATIENCE_MAX {
-            true => Err("--patience and --deadline must be at most 10m".into()),
+            true => Err("--timeout and --deadline must be at most 10m".into()),
             false => Ok(()),
         }
     }
@@ -105,8 +105,8 @@ pub struct ChurnArgs {
           env = "RINGLOAD_DURATION", hide_env = true, value_parser = parse_duration)]
     pub duration: Duration,
     /// Stop after COUNT scripts instead of after --duration
-    #[arg(short = 'n', long = "count", value_name = "COUNT", conflicts_with = "duration",
-          value_parser = parse_count)]
+    #[arg(short = 'n', long, value_name = "COUNT",
+          env = "RINGLOAD_COUNT", hide_env = true, value_parser = parse_count)]
     pub count: Option<u64>,
     /// Scripts to start per second, while fewer than --connections are running. Default: no limit
     #[arg(long, value_name = "RATE", env = "RINGLOAD_CONN_RATE", hide_env = true)]
@@ -150,7 +150,13 @@ impl ChurnArgs {
         self.oracle.limits()
     }
 
-    pub(super) fn check(&self) -> Result<(), String> {
+    pub(super) fn settle(&mut self, from_line: impl Fn(&str) -> bool) -> Result<(), String> {
+        match (from_line("duration"), from_line("count")) {
+            (true, true) => return Err("give either --duration or --count, not both".into()),
+            // RINGLOAD_COUNT is overridden by the command line.
+            (true, false) => self.count = None,
+            (false, _) => {}
+        }
         self.target()?;
         self.oracle.check()?;
         if self.duration > DURATION_MAX {

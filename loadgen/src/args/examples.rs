@@ -66,6 +66,10 @@ Examples:
       2,000 new connections per second at random times, one request on each.
   ringload http http://127.0.0.1:8080/ -R 5k --drain-ok
       For a server that is restarted during the run: clean closes are counted, not errors.
+  ringload http http://127.0.0.1:8080/now --vary-ok
+      For a page with a time or a token: bodies that differ are counted, not errors.
+  ringload http http://127.0.0.1:8080/ -R 30/m -d 10m --json - | jq .latency_us
+      A request every 2 seconds; the report goes to standard output, the summary to standard error.
   ringload http http://127.0.0.1:8080/ -R 5k --fail-if 'p99>5ms' --fail-if 'errors>0'
       Exit status 1 if more than one request in a hundred takes longer than 5 ms, or on any error.
   ringload http http://127.0.0.1:8080/ -c 1k --ledger http://127.0.0.1:9000
@@ -82,6 +86,8 @@ Examples:
   ringload echo 127.0.0.1:7000 -c 256 -d 30s
       Closed loop: each of 256 connections sends its next message when the echo has arrived.
   ringload echo 127.0.0.1:7000 --size 4KiB --pipeline 8 --json report.json
+  ringload echo 127.0.0.1:7000 --expect-disconnects
+      For a server that ends connections on purpose: its disconnects are counted, not errors.
   ringload echo 127.0.0.1:7000 -R 20k
       Open loop: 20,000 messages per second, also when the server falls behind. Latency is
       measured from the time at which a message was scheduled.
@@ -213,8 +219,8 @@ Examples:
       Any HTTP server.
   ringload churn packets://127.0.0.1:7100
       Also sends packets with wrong lengths. Files that it stores on the server remain there.";
-    "Every option but --count, --may-reject, --path and --fail-if can also be set by an environment
-  variable, such as RINGLOAD_PATIENCE. The command line takes precedence."
+    "Every option but --may-reject, --path and --fail-if can also be set by an environment
+  variable, such as RINGLOAD_DEADLINE. The command line takes precedence."
 );
 
 pub(super) const REPLAY: &str = "\

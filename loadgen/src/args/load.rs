@@ -50,8 +50,8 @@ pub struct LoadArgs {
           env = "RINGLOAD_DURATION", hide_env = true, value_parser = parse_duration)]
     pub duration: Duration,
     /// Stop after COUNT requests instead of after --duration
-    #[arg(short = 'n', long, value_name = "COUNT",
-          env = "RINGLOAD_REQUESTS", hide_env = true, value_parser = parse_count)]
+    #[arg(id = "count", short = 'n', long, alias = "requests", value_name = "COUNT",
+          env = "RINGLOAD_COUNT", hide_env = true, value_parser = parse_count)]
     pub requests: Option<u64>,
     /// Requests to send per second in total (0.2, 20k; also 30/m or 5/h) on a fixed schedule, even
     /// if replies are late (open loop). Latency is measured from the scheduled time
@@ -123,9 +123,9 @@ impl LoadArgs {
         message_bytes: u64,
         from_line: impl Fn(&str) -> bool,
     ) -> Result<(), String> {
-        match (from_line("duration"), from_line("requests")) {
-            (true, true) => return Err("give either --duration or --requests, not both".into()),
-            // RINGLOAD_REQUESTS is overridden by the command line.
+        match (from_line("duration"), from_line("count")) {
+            (true, true) => return Err("give either --duration or --count, not both".into()),
+            // RINGLOAD_COUNT is overridden by the command line.
             (true, false) => self.requests = None,
             (false, _) => {}
         }

@@ -23,7 +23,7 @@ use crate::http::{Url, head};
 use crate::packets::wire::{BODY_BYTES_MAX, PREFIX_BYTES};
 use crate::units::parse_size;
 use clap::parser::ValueSource;
-use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::time::Duration;
 
 /// Maximum of `--connections`. A single address has far fewer ports.
@@ -134,7 +134,7 @@ impl Cli {
         I: IntoIterator<Item = T>,
         T: Into<std::ffi::OsString> + Clone,
     {
-        let matches = Self::command().try_get_matches_from(arguments)?;
+        let matches = with_old_environment(Self::command()).try_get_matches_from(arguments)?;
         let mut cli = Self::from_arg_matches(&matches)?;
         let (_, given) = matches.subcommand().expect("clap requires a sub-command");
         cli.settle(given).map_err(|wrong| {
@@ -205,10 +205,35 @@ impl Cli {
             Target::Reports(reports) => reports.check(from_line),
             Target::Idle(idle) => idle.check(),
             Target::Plan(_) => Ok(()),
-            Target::Churn(churn) => churn.check(),
+            Target::Churn(churn) => churn.settle(from_line),
             Target::Replay(replay) => replay.check(),
         }
     }
+}
+
+/// Environment variables that were renamed with their option: the old name, the new one, and the
+/// option.
+const OLD_ENVIRONMENT: [(&str, &str, &str); 2] = [
+    ("RINGLOAD_REQUESTS", "RINGLOAD_COUNT", "count"),
+    ("RINGLOAD_PATIENCE", "RINGLOAD_TIMEOUT", "timeout"),
+];
+
+/// Makes an option read its old variable if only that one is set. `RINGLOAD_PATIENCE` never applied
+/// to load and `idle`, whose `--timeout` has always had this name.
+fn with_old_environment(command: Command) -> Command {
+    let is_set = |name: &str| std::env::var_os(name).is_some();
+    let used: Vec<_> =
+        OLD_ENVIRONMENT.into_iter().filter(|(old, new, _)| is_set(old) && !is_set(new)).collect();
+    command.mut_subcommands(|command| {
+        let had_patience = ["churn", "replay"].contains(&command.get_name());
+        used.iter().fold(command, |command, (old, _, option)| {
+            let had_it = (*option == "timeout") == had_patience;
+            match had_it && command.get_arguments().any(|arg| arg.get_id() == option) {
+                true => command.mut_arg(option, |arg| arg.env(*old)),
+                false => command,
+            }
+        })
+    })
 }
 
 /// Hides `--hlog` from the help of a command that records no latencies of each second.
@@ -299,6 +324,110 @@ mod tests {
             for option in ["--hlog", "--ledger", "--pid", "--settle", "--seed"] {
                 assert_eq!(help.contains(&format!("{option} <")), shown, "{option}: {help}");
             }
+        }
+    }
+
+    /// Each option with its meaning. A new option needs a line here, and an option that means the
+    /// same as another one must have the other one's name.
+    const MEANINGS: [(&str, Option<char>, &str); 44] = [
+        ("arrivals", None, "distribution of a schedule"),
+        ("as", None, "name on the server"),
+        ("bystanders", None, "connections that behave well"),
+        ("check", None, "do not run"),
+        ("company", None, "copies of a script"),
+        ("conn-rate", None, "connections to start per second"),
+        ("connections", Some('c'), "connections at the same time"),
+        ("count", Some('n'), "end of the run by a number"),
+        ("deadline", None, "the server's own timeout"),
+        ("digest-every", None, "share of digests"),
+        ("drain-ok", None, "the server may drain"),
+        ("duration", Some('d'), "end of the run by a time"),
+        ("expect-disconnects", None, "the server may end connections"),
+        ("fail-if", None, "condition that fails the run"),
+        ("faults", None, "faults to inject"),
+        ("header", Some('H'), "field of a request"),
+        ("help", Some('h'), "help"),
+        ("hlog", None, "log of latencies"),
+        ("hold", None, "time for which all connections stay open"),
+        ("html", None, "report as a page"),
+        ("json", None, "report as JSON"),
+        ("ledger", None, "admin address to find leaks"),
+        ("may-reject", None, "the server may be full"),
+        ("no-verify", None, "no digest of a file"),
+        ("oracle", None, "rules for the server"),
+        ("out", None, "target file"),
+        ("path", None, "further path"),
+        ("pid", None, "process to find leaks"),
+        ("pin-from", None, "first CPU"),
+        ("pipeline", None, "requests in flight"),
+        ("probe-every", None, "interval of probes"),
+        ("protocol", None, "protocol of the server"),
+        ("quiet", None, "no progress"),
+        ("rate", Some('R'), "requests to send per second"),
+        ("replace", None, "overwrite a file"),
+        ("requests-per-connection", None, "requests before a new connection"),
+        ("seed", None, "random numbers"),
+        ("settle", None, "wait for the server after the run"),
+        ("size", None, "size of a message"),
+        ("threads", Some('t'), "threads"),
+        ("timeout", None, "longest wait for the server"),
+        ("times", None, "repetitions until a finding"),
+        ("vary-ok", None, "the body may differ"),
+        ("version", Some('V'), "version"),
+    ];
+
+    fn walk(command: &Command, each: &mut impl FnMut(&str, &Arg)) {
+        command.get_arguments().for_each(|arg| each(command.get_name(), arg));
+        command.get_subcommands().for_each(|command| walk(command, each));
+    }
+
+    #[test]
+    fn one_meaning_has_one_name_in_all_commands() {
+        let mut meanings = std::collections::BTreeSet::new();
+        assert!(MEANINGS.iter().all(|(.., meaning)| meanings.insert(meaning)));
+        let mut seen = std::collections::BTreeMap::new();
+        walk(&Cli::command(), &mut |command, arg| {
+            let Some(long) = arg.get_long() else { return };
+            let known = MEANINGS.iter().find(|(name, ..)| *name == long);
+            let (_, short, _) =
+                known.unwrap_or_else(|| panic!("{command} --{long} has no meaning"));
+            // A letter belongs to one option, and an option has its letter everywhere.
+            assert_eq!(arg.get_short(), *short, "{command} --{long}");
+            let value = arg.get_value_names().map(|names| names.concat());
+            let env = arg.get_env().map(|name| name.to_string_lossy().into_owned());
+            if let Some(env) = &env {
+                let must = format!("RINGLOAD_{}", long.to_uppercase().replace('-', "_"));
+                assert_eq!(*env, must, "{command} --{long}");
+            }
+            let is = (value, env);
+            let first = seen.entry(long.to_string()).or_insert_with(|| is.clone());
+            assert_eq!(is, *first, "{command} --{long}");
+        });
+        let shorts: Vec<_> = MEANINGS.iter().filter_map(|(_, short, _)| *short).collect();
+        let different: std::collections::BTreeSet<_> = shorts.iter().collect();
+        assert_eq!(shorts.len(), different.len(), "a letter has two meanings");
+        for (name, ..) in MEANINGS {
+            let is_given = seen.contains_key(name) || ["help", "version"].contains(&name);
+            assert!(is_given, "no command has --{name}");
+        }
+    }
+
+    #[test]
+    fn old_names_are_still_understood() {
+        let load = |line: &str| read(line).expect(line).load().expect("it is load").clone();
+        assert_eq!(load("ringload echo a:1 --requests 5").requests, Some(5));
+        for line in ["ringload churn a:1 --patience 2s", "ringload replay x --patience 2s"] {
+            let patience = match read(line).expect(line).target {
+                Target::Churn(churn) => churn.oracle.patience,
+                Target::Replay(replay) => replay.oracle.patience,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(patience, Duration::from_secs(2), "{line}");
+        }
+        let mut cli = Cli::command();
+        for (command, old) in [("http", "--requests "), ("churn", "--patience")] {
+            let help = cli.find_subcommand_mut(command).expect("a command").render_long_help();
+            assert!(!help.to_string().contains(old), "{help}");
         }
     }
 
@@ -414,10 +543,10 @@ mod tests {
             ("ringload http http://a/ -H (:y", "invalid field name"),
             ("ringload http http://a/ -H X:\u{7}", "control character"),
             ("ringload http http://a/ -H Content-Length:5", "announces a body"),
-            ("ringload churn a", "expected PROTOCOL://HOST:PORT"),
+            ("ringload churn a", "expected HOST:PORT"),
             ("ringload churn a:1 --faults fast", "unknown fault"),
-            ("ringload churn a:1 -n 5 -d 5s", "cannot be used with"),
-            ("ringload churn a:1 --patience 11m", "at most 10m"),
+            ("ringload churn a:1 --timeout 11m", "at most 10m"),
+            ("ringload churn a:1 -n 5 -d 5s", "not both"),
             ("ringload churn a:1 --bystanders 1001", "--bystanders must be at most"),
             ("ringload replay", "SCRIPT"),
             ("ringload replay x --times 2M", "--times and --company"),

@@ -53,7 +53,7 @@ impl Transfer {
         "connections",
         "threads",
         "duration",
-        "requests",
+        "count",
         "rate",
         "conn_rate",
         "arrivals",

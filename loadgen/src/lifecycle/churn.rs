@@ -35,7 +35,7 @@ const POLL: Duration = Duration::from_millis(10);
 const NAP: Duration = Duration::from_millis(5);
 /// Interval between two lines of output.
 const LINE: Duration = Duration::from_secs(1);
-/// Time that running scripts have to finish after the end of the run, in addition to `--patience`.
+/// Time that running scripts have to finish after the end of the run, in addition to `--timeout`.
 const GRACE: Duration = Duration::from_secs(1);
 /// Descriptors in addition to those of scripts: a crowd, standard streams, the report.
 const DESCRIPTORS_BESIDE: u64 = 128;
@@ -317,7 +317,7 @@ fn seed_of_the_clock() -> u64 {
 fn replay_options(oracle: &OracleArgs) -> String {
     let (mut options, limits) = (String::new(), oracle.limits());
     if limits.patience != crate::args::PATIENCE {
-        options += &format!(" --patience {}", Exact(limits.patience));
+        options += &format!(" --timeout {}", Exact(limits.patience));
     }
     if let Some(deadline) = limits.deadline {
         options += &format!(" --deadline {}", Exact(deadline));

@@ -96,7 +96,7 @@ pub fn may_be_overdue(sight: &Sight, limits: &Limits) -> bool {
     limits.deadline.is_some_and(|deadline| sight.deeds.silent + COARSE >= deadline)
 }
 
-/// Returns true if the server's timeout has certainly passed, and `--patience` in addition.
+/// Returns true if the server's timeout has certainly passed, and `--timeout` in addition.
 fn is_overdue(sight: &Sight, limits: &Limits) -> bool {
     limits.deadline.is_some_and(|deadline| sight.deeds.silent >= deadline + limits.patience)
 }

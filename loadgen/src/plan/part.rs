@@ -122,7 +122,7 @@ impl Kind {
     }
 }
 
-/// Returns true if an option is given, as in `-n 5`, `-n5`, `--requests 5` or `--requests=5`.
+/// Returns true if an option is given, as in `-n 5`, `-n5`, `--count 5` or `--count=5`.
 fn has_option(words: &[String], option: &str) -> bool {
     words.iter().any(|word| match word.strip_prefix(option) {
         Some("") => true,

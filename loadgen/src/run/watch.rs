@@ -170,7 +170,7 @@ impl<'a> Watch<'a> {
         self.keep_histograms(&rest, self.last_line, length);
         self.run.stats.absorb(&mut rest);
         let last_reply = Duration::from_nanos(self.run.stats.last_reply_ns);
-        // A run with --requests ends with the last reply, not when the thread notices it.
+        // A run with --count ends with the last reply, not when the thread notices it.
         let all_sent = self.load.requests.is_some() && !self.run.interrupted;
         self.run.elapsed = match all_sent && !last_reply.is_zero() {
             true => last_reply,

@@ -2,7 +2,7 @@
 //! command that is printed. The same server without the bug must pass.
 
 use crate::support::broken::{Bug, broken};
-use crate::support::{EARLY, Ended, LONG, nobody, start};
+use crate::support::{EARLY, Ended, LONG, echo, nobody, server, start};
 use std::net::SocketAddr;
 use std::process::Command;
 use std::thread;
@@ -46,7 +46,7 @@ fn replay(ended: &Ended, rule: &str, address: SocketAddr, options: &str) -> Stri
 #[test]
 fn a_good_server_passes_all_of_the_matrix() {
     let address = broken(Bug::None);
-    let ended = churn(address, "-n 500 -c 32 --seed 1 --bystanders 2 --patience 15s");
+    let ended = churn(address, "-n 500 -c 32 --seed 1 --bystanders 2 --timeout 15s");
     assert_eq!((ended.status, ended.count("findings_total")), (0, 0), "{ended}");
     let report = &ended.report;
     assert_eq!((ended.count("scripts"), ended.count("unfinished")), (500, 0), "{ended}");
@@ -55,7 +55,7 @@ fn a_good_server_passes_all_of_the_matrix() {
     let opening = "54 cells of the fault matrix";
     assert!(ended.stdout.contains("PASSED") && ended.stderr.contains(opening), "{ended}");
     // The matrix is a function of the seed.
-    let again = churn(address, "-n 100 -c 8 --seed 1 --bystanders 0 --quiet --patience 15s");
+    let again = churn(address, "-n 100 -c 8 --seed 1 --bystanders 0 --quiet --timeout 15s");
     assert_eq!((again.status, &*again.stderr), (0, ""), "{again}");
     assert!(again.report["bystanders"].is_null(), "{again}");
 }
@@ -77,7 +77,8 @@ fn a_reset_instead_of_a_reply_on_half_close_is_found() {
 #[test]
 fn bytes_of_another_connection_are_found_and_attributed() {
     let address = broken(Bug::AnswersWithAnothersBytes);
-    let options = "-n 150 -c 16 --seed 2 --bystanders 0 --patience 2s --faults none,half_close,-before_accept";
+    let options =
+        "-n 150 -c 16 --seed 2 --bystanders 0 --timeout 2s --faults none,half_close,-before_accept";
     let ended = churn(address, options);
     found(&ended, "foreign_bytes", &["wrong_bytes"]);
     assert!(ended.stdout.contains(" belong to offset "), "{ended}");
@@ -89,7 +90,7 @@ fn bytes_of_another_connection_are_found_and_attributed() {
 #[test]
 fn an_accept_that_is_not_armed_again_is_found() {
     let options =
-        "-n 32 -c 8 --seed 3 --bystanders 0 --patience 1s --faults before_accept/rst,asked/none";
+        "-n 32 -c 8 --seed 3 --bystanders 0 --timeout 1s --faults before_accept/rst,asked/none";
     let ended = churn(broken(Bug::ForgetsToAccept), options);
     found(&ended, "not_served", &["no_reaction"]);
     assert!(ended.stdout.contains("the server did not survive"), "{ended}");
@@ -98,7 +99,7 @@ fn an_accept_that_is_not_armed_again_is_found() {
 
 #[test]
 fn a_connection_that_is_leaked_on_reset_is_found() {
-    let options = "-n 40 -c 8 --seed 5 --bystanders 0 --patience 1s --faults asked/rst,asked/none";
+    let options = "-n 40 -c 8 --seed 5 --bystanders 0 --timeout 1s --faults asked/rst,asked/none";
     let ended = churn(broken(Bug::LeaksOnReset), options);
     found(&ended, "not_served", &["no_reaction"]);
     assert!(ended.stdout.contains("the server did not survive"), "{ended}");
@@ -108,7 +109,7 @@ fn a_connection_that_is_leaked_on_reset_is_found() {
 #[test]
 fn a_thread_held_by_a_stalled_reader_is_found() {
     let address = broken(Bug::WaitsForStalledReaders);
-    let options = "-d 2s -c 24 --seed 6 --bystanders 2 --patience 500ms --faults asked/stop_reading,asked/none";
+    let options = "-d 2s -c 24 --seed 6 --bystanders 2 --timeout 500ms --faults asked/stop_reading,asked/none";
     let ended = churn(address, options);
     found(&ended, "not_served", &["no_reaction"]);
     replay(&ended, "not_served", address, "--times 50");
@@ -130,4 +131,35 @@ fn an_interrupt_ends_the_run_with_a_report() {
     let ended = running.end();
     assert_eq!((ended.status, &ended.report["outcome"]), (130, &"interrupted".into()), "{ended}");
     assert!(ended.took < EARLY && ended.stdout.contains("INTERRUPTED"), "{ended}");
+}
+
+/// Some kernels let only privileged users attach a socket filter to TCP.
+#[test]
+fn a_fault_that_this_user_may_not_play_is_not_counted_as_played() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    const NOBODY: u32 = 65_534;
+    let address = server(|stream| echo(stream, |_, _| true)).to_string();
+    let folder = tempfile::tempdir().expect("a folder");
+    let everyone = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(folder.path(), everyone.clone()).expect("our own folder");
+    let program = folder.path().join("ringload");
+    std::fs::copy(env!("CARGO_BIN_EXE_ringload"), &program).expect("a copy");
+    std::fs::set_permissions(&program, everyone).expect("our own file");
+    let mut command = std::process::Command::new(&program);
+    let options = "--faults asked/vanish -n 9 -c 2 --bystanders 0 --seed 1 --quiet --json -";
+    command.arg("churn").arg(&address).args(options.split(' '));
+    // SAFETY: geteuid(2) has no preconditions.
+    if unsafe { libc::geteuid() } == 0 {
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    let output = command.output().expect("it starts");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("a report");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), &report["vanished"]), (Some(0), &0.into()), "{text}");
+    let not_played = report["not_played"].as_u64().expect("a count");
+    assert!(not_played == 0 || not_played == 9, "{report:#}");
+    let told = text.matches("vanish was not played in 9 scripts: ").count();
+    assert_eq!(told, usize::from(not_played > 0), "{text}");
+    assert_eq!(text.contains("not played\n"), not_played > 0, "{text}");
 }

@@ -40,7 +40,7 @@ fn found(bug: FilesBug, rule: &str, may_follow: &[&str], says: &str, options: &s
 #[test]
 fn a_good_server_of_files_passes_all_of_the_matrix() {
     let address = files(FilesBug::None);
-    let ended = churn(address, "-n 300 -c 16 --seed 4 --patience 15s --faults all,-stop_reading");
+    let ended = churn(address, "-n 300 -c 16 --seed 4 --timeout 15s --faults all,-stop_reading");
     assert_eq!((ended.status, ended.count("findings_total")), (0, 0), "{ended}");
     let faults = ended.report["plan"]["faults"].as_array().expect("cells");
     for cell in ["in_header/dribble", "in_body/half_close", "in_file/rst", "boundary/fin"] {
@@ -78,7 +78,7 @@ fn a_reply_destroyed_by_a_close_with_bytes_unread_is_found() {
 
 #[test]
 fn an_end_that_is_announced_and_does_not_come_is_found() {
-    let options = "-n 30 -c 8 --seed 6 --patience 1s --faults asked/none";
+    let options = "-n 30 -c 8 --seed 6 --timeout 1s --faults asked/none";
     found(FilesBug::ForgetsToClose, "no_reaction", &[], "announced the end", options);
 }
 

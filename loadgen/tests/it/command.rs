@@ -96,17 +96,13 @@ fn a_report_on_standard_output_is_alone_there() {
 #[test]
 fn a_slow_rate_is_kept() {
     let address = server(|stream| echo(stream, |_, _| true));
-    let ended = start("echo", &address.to_string(), "-R 300/m -d 900ms -c 1").end();
-    ended.passed();
-    // At 0, 200, 400, 600 and 800 ms.
-    assert_eq!((ended.count("intended"), ended.count("replies")), (5, 5), "{ended}");
-    let ended = start("echo", &address.to_string(), "-R 0.2 -d 300ms -c 1").end();
-    ended.passed();
-    assert_eq!(
-        (ended.count("intended"), &ended.report["plan"]["rate"]),
-        (1, &0.2.into()),
-        "{ended}"
-    );
+    // At 0, 200, 400, 600 and 800 ms. A busy machine may send them late, which is status 4.
+    for (options, due) in [("-R 300/m -d 900ms -c 1", 5), ("-R 0.2 -d 300ms -c 1", 1)] {
+        let ended = start("echo", &address.to_string(), options).end();
+        assert!(matches!(ended.status, 0 | 4), "{ended}");
+        assert_eq!((ended.count("intended"), ended.count("errors_total")), (due, 0), "{ended}");
+        assert_eq!(ended.count("replies") + ended.count("unsent"), due, "{ended}");
+    }
 }
 
 #[test]
@@ -152,7 +148,7 @@ fn help_shows_defaults_and_examples() {
     }
     let (_, stdout, _) = ringload(&["echo", "--help"], &[]);
     assert!(stdout.contains("[default: 64]") && stdout.contains("--requests-per-connection"));
-    for part in ["-R, --rate <COUNT>", "--conn-rate", "poisson", "--drain-ok", "open loop", "4  "] {
+    for part in ["-R, --rate <RATE>", "--conn-rate", "poisson", "--drain-ok", "open loop", "4  "] {
         assert!(stdout.contains(part), "{part:?} is not in:\n{stdout}");
     }
     let (_, stdout, _) = ringload(&["packets", "--help"], &[]);
@@ -172,7 +168,7 @@ fn help_shows_defaults_and_examples() {
 fn the_environment_is_asked_after_the_command_line() {
     let address = server(|stream| echo(stream, |_, _| true)).to_string();
     let environment = [
-        ("RINGLOAD_REQUESTS", "50"),
+        ("RINGLOAD_COUNT", "50"),
         ("RINGLOAD_CONNECTIONS", "3"),
         ("RINGLOAD_QUIET", "1"),
         ("RINGLOAD_SIZE", "10"),
@@ -183,6 +179,7 @@ fn the_environment_is_asked_after_the_command_line() {
     assert!(stdout.contains("2 opened"), "{stdout}");
     // So does one rate of another.
     let arguments = ["echo", &address, "--conn-rate", "500"];
+    // The old name of a variable is still read.
     let rates = [("RINGLOAD_RATE", "1k"), ("RINGLOAD_REQUESTS", "20"), ("RINGLOAD_QUIET", "1")];
     let (status, stdout, stderr) = ringload(&arguments, &rates);
     assert!(

@@ -261,7 +261,7 @@ mod tests {
             "asked                     2!2",
             "lost_reply: 2 times",
             "  first at asked/rst: it is lost",
-            "shrunk to (9 attempts):\n  ringload replay --patience 2s",
+            "shrunk to (9 attempts):\n  ringload replay --timeout 2s",
             "not_served: 6 times\n  first at bystander/none: it waits",
             "3.0×",
             "no ephemeral ports are free",

@@ -93,7 +93,7 @@ fn file(
     // SO_RCVTIMEO returns EAGAIN (socket(7)).
     let failed = |error: std::io::Error| match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => {
-            format!("{address} did not answer within {timeout:?}; raise --patience")
+            format!("{address} did not answer within {timeout:?}; raise --timeout")
         }
         _ => format!("{address} did not answer: {error}"),
     };
