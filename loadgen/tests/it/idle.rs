@@ -202,3 +202,29 @@ fn more_than_the_descriptors_allow_is_refused_with_the_remedy() {
     assert_eq!(output.status.code(), Some(2), "{stderr}");
     assert!(stderr.contains("hard limit is 64") && stderr.contains("ulimit"), "{stderr}");
 }
+
+#[test]
+fn an_odd_first_body_is_one_loss_and_bodies_may_vary_if_it_is_said_so() {
+    let serve = |vary: bool| {
+        let count = Arc::new(AtomicU64::new(0));
+        server(move |stream| {
+            let count = count.clone();
+            http(stream, move |_, _| {
+                let number = count.fetch_add(1, Ordering::Relaxed);
+                let shown = if vary { number } else { number.min(1) };
+                Some(ok(shown.to_string().as_bytes()))
+            });
+        })
+    };
+    let run = |vary, options: &str| {
+        let options = format!("--protocol http -c 4 --hold 400ms --probe-every 200ms {options}");
+        start("idle", &serve(vary).to_string(), &options).end()
+    };
+    let ended = run(false, "");
+    assert_eq!((ended.status, &ended.report["lost"]["wrong_bytes"]), (1, &1.into()), "{ended}");
+    assert_eq!(ended.count("lost_total"), 1, "{ended}");
+    let ended = run(true, "");
+    assert!(ended.status == 1 && ended.count("lost_total") > 1, "{ended}");
+    let ended = run(true, "--vary-ok");
+    assert_eq!((ended.status, ended.count("lost_total")), (0, 0), "{ended}");
+}
