@@ -17,7 +17,7 @@ pub enum Outcome {
     /// Every reply was right, but ringload could not keep to its schedule, or had no local ports:
     /// the times are its own, not the server's.
     Saturated,
-    /// SIGINT or SIGTERM.
+    /// SIGINT, SIGTERM or SIGHUP.
     Interrupted,
 }
 

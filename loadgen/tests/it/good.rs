@@ -157,8 +157,9 @@ fn a_request_that_meets_the_end_of_a_kept_connection_is_repeated_once() {
             for name in ["requests", "replies"] {
                 assert_eq!(ended.count(name), 20, "{name}\n{ended}");
             }
-            // All but the first request of a client meet the end of a connection.
-            assert_eq!(ended.count("repeated"), 18, "{ended}");
+            // All but the first request on each of the two first connections meet an end, or on one
+            // of them, if the other one is opened too late.
+            assert!((18..=19).contains(&ended.count("repeated")), "{ended}");
             assert_eq!((ended.count("lost"), ended.count("unfinished")), (0, 0), "{ended}");
             assert!(ended.stdout.contains("repeated      "), "{ended}");
         }

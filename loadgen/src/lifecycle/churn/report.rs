@@ -28,7 +28,7 @@ pub enum Outcome {
     Unreachable,
     /// Our own ports or descriptors were the limit: some scripts were not walked.
     Bottleneck,
-    /// SIGINT or SIGTERM.
+    /// SIGINT, SIGTERM or SIGHUP.
     Interrupted,
 }
 
