@@ -289,6 +289,10 @@ impl<P: Protocol> Handler for Load<P> {
                     driver.refuse_unasked(flow, connection, step.used);
                     return bytes.len();
                 }
+                // It was sent before the request arrived (RFC 9110 section 15.5.9).
+                Some(answer) if P::is_goodbye(&answer) && driver.repeat_later(flow, now_ns) => {
+                    driver.leave_idle(flow, connection);
+                }
                 Some(answer) => driver.count(flow, connection, answer, now_ns),
                 None => {
                     connection.need(step.need);

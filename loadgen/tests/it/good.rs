@@ -133,16 +133,27 @@ fn a_408_on_an_idle_connection_is_a_polite_end() {
     }
 }
 
+/// The end of a connection that meets a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Fin,
+    Reset,
+    /// A reply that announces the end of an idle connection.
+    Goodbye,
+}
+
 /// Answers the first request on each connection, and ends it while a second one is on its way.
-fn ends_kept_connections(reset: bool) -> std::net::SocketAddr {
+fn ends_kept_connections(end: End) -> std::net::SocketAddr {
+    const GOODBYE: &[u8] =
+        b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
     server(move |mut stream| {
         let mut request = [0; 1024];
-        for reply in [&ok(b"hello")[..], b""] {
+        for reply in [&ok(b"hello")[..], if end == End::Goodbye { GOODBYE } else { b"" }] {
             if stream.read(&mut request).unwrap_or(0) == 0 || stream.write_all(reply).is_err() {
                 return;
             }
         }
-        if reset {
+        if end == End::Reset {
             reset_on_close(&stream);
         }
     })
@@ -150,9 +161,9 @@ fn ends_kept_connections(reset: bool) -> std::net::SocketAddr {
 
 #[test]
 fn a_request_that_meets_the_end_of_a_kept_connection_is_repeated_once() {
-    for reset in [false, true] {
+    for end in [End::Fin, End::Reset, End::Goodbye] {
         for options in ["-n 20 -c 2", "-n 20 -c 2 -R 200"] {
-            let ended = run_http(ends_kept_connections(reset), options);
+            let ended = run_http(ends_kept_connections(end), options);
             assert_eq!(ended.count("errors_total"), 0, "{ended}");
             for name in ["requests", "replies"] {
                 assert_eq!(ended.count(name), 20, "{name}\n{ended}");

@@ -194,7 +194,7 @@ impl<P: Protocol> Driver<P> {
     /// connection before any byte of their replies: it may have closed the idle connection before
     /// they arrived (RFC 9110 section 9.2.2, RFC 9112 section 9.3.1). Returns false if they are
     /// lost instead. A repeated request is not repeated again.
-    fn repeat_later(&mut self, flow: &mut Flow<P::State>, now_ns: u64) -> bool {
+    pub fn repeat_later(&mut self, flow: &mut Flow<P::State>, now_ns: u64) -> bool {
         let is_kept = flow.sent > flow.in_flight.len() as u64;
         let may = P::IS_IDEMPOTENT
             && is_kept
