@@ -328,6 +328,9 @@ fn replay_options(oracle: &OracleArgs) -> String {
     if let Some(strictness) = oracle.oracle {
         options += &format!(" --oracle {}", strictness.name());
     }
+    if oracle.vary_ok {
+        options += " --vary-ok";
+    }
     // Bytes can be attributed to learnt files only.
     for path in &oracle.paths {
         options += &format!(" --path '{path}'");

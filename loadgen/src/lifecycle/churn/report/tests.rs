@@ -44,7 +44,7 @@ fn run(found: bool) -> Run {
 
 /// A report with something in every field.
 pub(in crate::lifecycle::churn) fn sample() -> Report {
-    let line = "ringload churn 127.0.0.1:1 --timeout 2s --deadline 3s --may-reject -n 5";
+    let line = "ringload churn 127.0.0.1:1 --timeout 2s --deadline 3s --may-reject --vary-ok -n 5";
     let cli = Cli::read(line.split(' ')).expect("a command");
     let Command::Churn(args) = &cli.target else { panic!("{cli:?}") };
     let mut run = run(true);
@@ -83,7 +83,10 @@ fn findings_are_counted_and_the_earliest_is_shown() {
     assert!(first.script.contains("number=3"), "{}", first.script);
     assert_eq!(
         first.replay,
-        format!("ringload replay --timeout 2s --deadline 3s --may-reject '{}'", first.script)
+        format!(
+            "ringload replay --timeout 2s --deadline 3s --may-reject --vary-ok '{}'",
+            first.script
+        )
     );
     let bystanders = report.bystanders.expect("there were some");
     assert!((bystanders.ratio_p99 - 3.0).abs() < 0.01 && bystanders.findings == 6);
