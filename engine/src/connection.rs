@@ -389,6 +389,16 @@ impl<'a> Connection<'a> {
         self.core.slots[self.slot].output_bytes as usize
     }
 
+    /// The bytes that have arrived and that [`Handler::received`](crate::Handler::received) has not
+    /// used: the beginning of an incomplete message, or input that a pause holds back. Empty inside
+    /// `received`, where they are the argument.
+    ///
+    /// In [`Handler::expired`](crate::Handler::expired), these are the bytes of the late message.
+    #[must_use]
+    pub fn unused(&self) -> &[u8] {
+        self.core.kept(self.slot)
+    }
+
     /// Delays the next call of `received` until `bytes` unused bytes are there. The next call ends
     /// the effect. A number above `message_bytes_max` ends the connection with
     /// [`Reason::MessageTooLong`], because so many bytes are never kept.

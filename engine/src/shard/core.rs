@@ -451,7 +451,15 @@ impl Core {
         self.charge(more);
     }
 
-    /// Bytes kept.
+    /// The kept bytes.
+    pub fn kept(&self, slot: u32) -> &[u8] {
+        match self.slots[slot].carry {
+            NONE => &[],
+            carry => &self.carries[carry as usize],
+        }
+    }
+
+    /// The number of kept bytes.
     #[inline]
     pub fn kept_bytes(&self, slot: u32) -> usize {
         match self.slots[slot].carry {

@@ -305,6 +305,11 @@ impl Handler for Actor {
 
     fn expired(&mut self, talk: &mut Talk, connection: &mut Connection<'_>, deadline: Deadline) {
         self.note(talk, connection, Callback::Expired(deadline));
+        let left = self.book.borrow().records[talk.record].shown - talk.used;
+        let unused = connection.unused().len() as u64;
+        if deadline == Deadline::Receive && (unused == 0 || unused < left) {
+            self.fail(talk.id, &format!("{unused} unused bytes, but {left} were left"));
+        }
         if talk.rng.below(2) == 0 {
             let _ = self.say_own(talk, connection, 20);
         }

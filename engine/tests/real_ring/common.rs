@@ -199,7 +199,8 @@ impl Handler for Scripted {
 
     fn expired(&mut self, _: &mut State, connection: &mut Connection<'_>, deadline: Deadline) {
         if deadline == Deadline::Receive {
-            let _ = connection.send(b"late\n");
+            let late = [b"late ", connection.unused(), b"\n"].concat();
+            let _ = connection.send(&late);
         }
     }
 
