@@ -16,7 +16,7 @@ use crate::access_log::ShardLog;
 use crate::http::body::Framing;
 use crate::http::conditional::{Validators, is_settled};
 use crate::http::date::CommonLines;
-use crate::http::head::Request;
+use crate::http::head::{self, Request};
 use crate::http::incoming::Event;
 use crate::http::reply;
 use crate::http::status::Status;
@@ -193,7 +193,7 @@ impl Handler for Files {
                 }
                 Event::Refused(status) => {
                     // Where the next request would begin nobody knows.
-                    self.send_refusal(state, connection, status);
+                    self.send_refusal(state, connection, status, &bytes[read..]);
                     state.closing = true;
                     connection.protocol_error();
                 }
@@ -261,7 +261,8 @@ impl Handler for Files {
     fn timer(&mut self, state: &mut Conversation, connection: &mut Connection<'_>) {
         state.timer_set = false;
         if state.awaits_rest() {
-            self.send_refusal(state, connection, Status::RequestTimeout);
+            // The timer runs for bodies only, so the head was read.
+            self.send_refusal(state, connection, Status::RequestTimeout, &[]);
             state.close(connection);
         }
     }
@@ -274,7 +275,8 @@ impl Handler for Files {
     ) {
         if deadline == Deadline::Receive && state.awaits_rest() {
             // The engine closes it, and keeps the deadline as the reason.
-            self.send_refusal(state, connection, Status::RequestTimeout);
+            let unread = head::as_far_as_read(connection.unused()).to_vec();
+            self.send_refusal(state, connection, Status::RequestTimeout, &unread);
             state.closing = true;
         }
     }

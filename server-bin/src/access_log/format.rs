@@ -26,15 +26,15 @@ pub struct Entry<'a> {
     pub peer: SocketAddr,
     /// The number of the connection.
     pub connection: u64,
-    /// Number of requests parsed on this connection so far. 0 if the first could not be parsed.
+    /// Number of the request on its connection, from 1.
     pub request: u64,
-    /// The request head. Empty if it could not be parsed.
+    /// The head of the request. The part that was read if the request is refused before its end.
     pub head: &'a [u8],
     /// The status code.
     pub status: u16,
     /// Bytes of the queued body. The client may have received fewer.
     pub bytes: u64,
-    /// Time from the last byte of the request until the reply was queued.
+    /// Time from the last byte of the head until the reply was queued. 0 if the head has no end.
     pub duration: Duration,
 }
 
@@ -120,29 +120,65 @@ impl Formatter {
     }
 }
 
+/// Returns the request line without its end, as far as it was read. Empty if it does not begin with
+/// a method.
 fn request_line(head: &[u8]) -> &[u8] {
-    head.split(|&byte| byte == b'\r').next().unwrap_or_default()
+    let line = head.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    match line.first() {
+        Some(&first) if fields::is_token_byte(first) => line.strip_suffix(b"\r").unwrap_or(line),
+        _ => &[],
+    }
 }
 
-/// Appends a client's text escaped, so that it can end neither the line nor the quotes. Bytes that
-/// are not printable ASCII become `\xHH` in the combined format, and `\u00HH` in JSON.
+/// Appends a client's text escaped, so that it can end neither the line nor the quotes.
+///
+/// Valid UTF-8 stays as it is. Control characters become `\xHH` in the combined format, byte by
+/// byte, and `\uHHHH` in JSON. Bytes that are no UTF-8 become `\xHH` in both, so that the text of a
+/// JSON string differs from that of the character U+00HH.
 fn escape(text: Option<&[u8]>, format: Format, out: &mut Vec<u8>) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let Some(text) = text.filter(|text| !text.is_empty()) else { return out.push(b'-') };
-    for &byte in &text[..text.len().min(TEXT_BYTES_MAX)] {
-        match byte {
-            b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
-            b' '..=b'~' => out.push(byte),
-            _ => {
-                out.extend_from_slice(match format {
-                    Format::Combined => b"\\x",
-                    Format::Json => b"\\u00",
-                });
-                out.push(DIGITS[usize::from(byte >> 4)]);
-                out.push(DIGITS[usize::from(byte & 15)]);
+    for chunk in cut(text).utf8_chunks() {
+        let valid = chunk.valid();
+        let mut plain = 0;
+        for (at, character) in valid.char_indices().filter(|(_, it)| must_be_escaped(*it)) {
+            let next = at + character.len_utf8();
+            out.extend_from_slice(&valid.as_bytes()[plain..at]);
+            match format {
+                _ if matches!(character, '"' | '\\') => out.extend([b'\\', character as u8]),
+                Format::Combined => {
+                    valid.as_bytes()[at..next].iter().for_each(|byte| hex(b"\\x", *byte, out));
+                }
+                // All of them lie in the Basic Multilingual Plane.
+                Format::Json => out.extend(format!("\\u{:04x}", u32::from(character)).bytes()),
             }
+            plain = next;
         }
+        out.extend_from_slice(&valid.as_bytes()[plain..]);
+        let introduction: &[u8] = if format == Format::Json { b"\\\\x" } else { b"\\x" };
+        chunk.invalid().iter().for_each(|byte| hex(introduction, *byte, out));
     }
+}
+
+/// Cuts a long text, not inside a character.
+fn cut(text: &[u8]) -> &[u8] {
+    if text.len() <= TEXT_BYTES_MAX {
+        return text;
+    }
+    let continues = |end: &usize| text[*end] & 0xc0 == 0x80;
+    let mut ends = (TEXT_BYTES_MAX - 3..=TEXT_BYTES_MAX).rev();
+    &text[..ends.find(|end| !continues(end)).unwrap_or(TEXT_BYTES_MAX)]
+}
+
+/// Quotes, the escape character, control characters, and the line and paragraph separators of
+/// Unicode, at which some readers of logs split lines.
+fn must_be_escaped(character: char) -> bool {
+    matches!(character, '"' | '\\' | '\u{2028}' | '\u{2029}') || character.is_control()
+}
+
+fn hex(introduction: &[u8], byte: u8, out: &mut Vec<u8>) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    out.extend_from_slice(introduction);
+    out.extend([DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
 }
 
 /// Formats a time as `06/Nov/1994:08:49:37 +0000`.
@@ -216,25 +252,98 @@ mod tests {
             line(Format::Json, head),
             "{\"time\":\"1994-11-06T08:49:37Z\",\"peer\":\"[::1]:5\",\"connection\":12,\
              \"request\":3,\"status\":404,\"bytes\":14,\"duration_ms\":7,\
-             \"line\":\"GET /a\\\"b HTTP/1.1\",\"host\":\"x\",\"user_agent\":\"c\\u00e9\\\\d\"}\n"
+             \"line\":\"GET /a\\\"b HTTP/1.1\",\"host\":\"x\",\"user_agent\":\"c\\\\xe9\\\\d\"}\n"
         );
         assert!(line(Format::Combined, b"").contains("] \"-\" 404"));
     }
 
     #[test]
-    fn long_text_is_cut() {
-        let head = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(8_000));
-        assert!(line(Format::Combined, head.as_bytes()).len() < TEXT_BYTES_MAX + 100);
+    fn a_line_that_was_read_in_part() {
+        for (head, logged) in [
+            (&b""[..], "-"),
+            (b"GET", "GET"),
+            (b"GET /a", "GET /a"),
+            (b"GET /a HTTP/1.1\nHost: x", "GET /a HTTP/1.1"),
+            (b"GET /\ra HTTP/1.1\r\n", "GET /\\x0da HTTP/1.1"),
+            (b"\x16\x03\x01 GET /", "-"),
+            (b"\r", "-"),
+            (b" GET /", "-"),
+        ] {
+            let line = line(Format::Combined, head);
+            assert!(line.contains(&format!("] \"{logged}\" 404 ")), "{line}");
+        }
+    }
+
+    #[test]
+    fn utf_8_stays_and_nothing_else_ends_a_line() {
+        // Each text of a client, in the combined format and in JSON.
+        let cases: [(&[u8], &str, &str); 9] = [
+            ("Zürich 東京 👩‍🚀".as_bytes(), "Zürich 東京 👩‍🚀", "Zürich 東京 👩‍🚀"),
+            (b"a\"b\\", "a\\\"b\\\\", "a\\\"b\\\\"),
+            (b"a\x01\x7f", "a\\x01\\x7f", "a\\u0001\\u007f"),
+            (b"a\tb\x1b[2J", "a\\x09b\\x1b[2J", "a\\u0009b\\u001b[2J"),
+            // C1 controls: U+0085 ends a line, U+009B begins a control sequence.
+            ("\u{85}\u{9b}".as_bytes(), "\\xc2\\x85\\xc2\\x9b", "\\u0085\\u009b"),
+            ("\u{2028}x".as_bytes(), "\\xe2\\x80\\xa8x", "\\u2028x"),
+            (b"\xff\xc3", "\\xff\\xc3", "\\\\xff\\\\xc3"),
+            // An overlong slash, and a surrogate.
+            (b"\xc0\xaf", "\\xc0\\xaf", "\\\\xc0\\\\xaf"),
+            (b"\xed\xa0\x80", "\\xed\\xa0\\x80", "\\\\xed\\\\xa0\\\\x80"),
+        ];
+        for (text, combined, json) in cases {
+            let fields = [b"\r\nHost: x\r\nReferer: ", text, b"\r\nUser-Agent: ", text].concat();
+            let head = [b"GET /", text, b" HTTP/1.1", &fields, b"\r\n\r\n"].concat();
+            let expected =
+                format!("\"GET /{combined} HTTP/1.1\" 404 14 \"{combined}\" \"{combined}\"\n");
+            let found = line(Format::Combined, &head);
+            assert!(found.ends_with(&expected), "{found:?} and not {expected:?}");
+            let expected = format!(
+                "\"line\":\"GET /{json} HTTP/1.1\",\"host\":\"x\",\"referer\":\"{json}\",\
+                 \"user_agent\":\"{json}\"}}\n"
+            );
+            let found = line(Format::Json, &head);
+            assert!(found.ends_with(&expected), "{found:?} and not {expected:?}");
+        }
+    }
+
+    #[test]
+    fn long_text_is_cut_between_characters() {
+        for begin in ["", "a", "aa"] {
+            let head = format!("GET /{begin}{} HTTP/1.1\r\n\r\n", "東".repeat(2_000));
+            let line = line(Format::Combined, head.as_bytes());
+            assert!(line.len() < TEXT_BYTES_MAX + 100);
+            assert!(!line.contains("\\x"), "{line}");
+        }
+        let bytes = [b"GET /", &[0x80; 9_000][..]].concat();
+        assert!(line(Format::Combined, &bytes).len() < 4 * TEXT_BYTES_MAX + 100);
+    }
+
+    /// A client's text: any bytes, or any characters.
+    fn text() -> impl Strategy<Value = Vec<u8>> {
+        prop_oneof![
+            proptest::collection::vec(any::<u8>(), 0..80),
+            proptest::collection::vec(any::<char>(), 0..40)
+                .prop_map(|text| String::from_iter(text).into_bytes()),
+        ]
     }
 
     proptest! {
         #[test]
-        fn no_client_can_forge_a_line(head in proptest::collection::vec(any::<u8>(), 0..80)) {
+        fn no_client_can_forge_a_line(text in text()) {
+            let head = [b"GET /", &text[..], b"\r\nUser-Agent: ", &text].concat();
             for format in [Format::Combined, Format::Json] {
                 let line = line(format, &head);
-                prop_assert_eq!(line.matches('\n').count(), 1);
-                let mut bytes = line.trim_end_matches('\n').bytes();
-                prop_assert!(bytes.all(|byte| (b' '..=b'~').contains(&byte)));
+                let line = line.strip_suffix('\n').unwrap();
+                let forges = |it: char| it.is_control() || "\u{2028}\u{2029}".contains(it);
+                prop_assert!(!line.contains(forges), "{line:?}");
+                if format == Format::Json {
+                    let parsed: serde_json::Value = serde_json::from_str(line).unwrap();
+                    prop_assert_eq!(&parsed["status"], 404);
+                } else {
+                    // The quotes that are not escaped are those of the format.
+                    let escaped = line.replace("\\\\", "").replace("\\\"", "");
+                    prop_assert_eq!(escaped.matches('"').count(), 6);
+                }
             }
         }
 

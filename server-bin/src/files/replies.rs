@@ -5,7 +5,7 @@ use super::{Conversation, Files};
 use crate::access_log::Entry;
 use crate::http::conditional::{Outcome, Validators};
 use crate::http::fields;
-use crate::http::head::{Method, Request};
+use crate::http::head::{self, Method, Request};
 use crate::http::range::{self, Selected};
 use crate::http::reply::{self, Persistence};
 use crate::http::status::Status;
@@ -135,7 +135,7 @@ impl Files {
         status: Status,
         bytes: u64,
     ) {
-        self.note(state, connection, Some((asked.head, asked.begun)), status, bytes);
+        self.note(state, connection, asked.head, Some(asked.begun), status, bytes);
         if persistence == Persistence::Close {
             state.close(connection);
         } else {
@@ -144,12 +144,13 @@ impl Files {
     }
 
     /// Sends the last reply of a connection, unless the request that cannot be read to its end has
-    /// its reply.
+    /// its reply. `unread` begins with the head of that request if the head was not read.
     pub(super) fn send_refusal(
         &mut self,
         state: &mut Conversation,
         connection: &mut Connection<'_>,
         status: Status,
+        unread: &[u8],
     ) {
         if state.is_answered {
             return;
@@ -159,17 +160,21 @@ impl Files {
         let is_head = state.incoming.is_head();
         let body = reply::plain(&mut self.scratch, lines, Persistence::Close, status, is_head);
         self.send_head(state, connection);
-        let exchange = state.exchange.take();
-        let asked = exchange.as_ref().map(|exchange| (&exchange.head[..], exchange.begun));
-        self.note(state, connection, asked, status, body);
+        if let Some(exchange) = state.exchange.take() {
+            let begun = Some(exchange.begun);
+            return self.note(state, connection, &exchange.head, begun, status, body);
+        }
+        state.requests += 1;
+        self.note(state, connection, head::as_far_as_read(unread), None, status, body);
     }
 
-    /// Notes a reply in the log: to a head that had come, and when.
+    /// Notes a reply in the log: to this head, which was complete at `begun`.
     fn note(
         &mut self,
         state: &Conversation,
         connection: &mut Connection<'_>,
-        asked: Option<(&[u8], Duration)>,
+        head: &[u8],
+        begun: Option<Duration>,
         status: Status,
         bytes: u64,
     ) {
@@ -180,10 +185,10 @@ impl Files {
             peer: connection.peer(),
             connection: connection.id().get(),
             request: state.requests,
-            head: asked.map_or(&[], |(head, _)| head),
+            head,
             status: status.code(),
             bytes,
-            duration: asked.map_or(Duration::ZERO, |(_, begun)| now - begun),
+            duration: begun.map_or(Duration::ZERO, |begun| now - begun),
         });
     }
 }

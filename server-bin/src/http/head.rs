@@ -108,6 +108,15 @@ impl Search {
     }
 }
 
+/// Returns the head of a request that may be incomplete or wrong: `bytes` up to an empty line.
+#[must_use]
+pub fn as_far_as_read(bytes: &[u8]) -> &[u8] {
+    let seen = &bytes[..bytes.len().min(HEAD_BYTES_MAX)];
+    let lines = seen.split_inclusive(|&byte| byte == b'\n');
+    let length = lines.take_while(|line| !matches!(*line, b"\n" | b"\r\n")).map(<[u8]>::len).sum();
+    &seen[..length]
+}
+
 /// The answer to a request line that is too long, by its method (RFC 9112, 3).
 fn line_too_long(line: &[u8]) -> Status {
     match line.iter().position(|&byte| !is_token_byte(byte)) {
@@ -405,6 +414,21 @@ mod tests {
         ] {
             assert_eq!(fields(text).map(|request| request.framing), expected, "{text:?}");
         }
+    }
+
+    #[test]
+    fn heads_end_where_they_were_read_to() {
+        for (bytes, head) in [
+            ("", ""),
+            ("GE", "GE"),
+            ("GET / HTTP/1.1\r\nA: b", "GET / HTTP/1.1\r\nA: b"),
+            ("GET /\r\nA: b\r\n\r\nC: d\r\n", "GET /\r\nA: b\r\n"),
+            ("GET /\nA: b\n\nC: d\n", "GET /\nA: b\n"),
+            ("\nGET /", ""),
+        ] {
+            assert_eq!(as_far_as_read(bytes.as_bytes()), head.as_bytes(), "{bytes:?}");
+        }
+        assert_eq!(as_far_as_read(&[b'a'; HEAD_BYTES_MAX + 1]).len(), HEAD_BYTES_MAX);
     }
 
     #[test]

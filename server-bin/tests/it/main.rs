@@ -1,6 +1,7 @@
 //! The built daemon, tested from outside by clients of plain sockets. The tests under load, which
 //! need the machine to themselves, are the test program `fire`.
 
+mod access_log;
 mod admin;
 mod allocation;
 mod beside_nginx;

@@ -349,7 +349,7 @@ fn the_access_log_has_a_line_per_reply() {
     assert!(lines[0].starts_with("127.0.0.1 - - ["), "{lines:?}");
     assert!(lines[0].ends_with("] \"GET /ten.txt HTTP/1.1\" 200 10 \"-\" \"me\""), "{lines:?}");
     assert!(lines[1].contains("] \"GET /x\\\"y HTTP/1.1\" 404 14 "), "{lines:?}");
-    assert!(lines[2].contains("] \"-\" 400 16 "), "{lines:?}");
+    assert!(lines[2].contains("] \"nonsense\" 400 16 "), "{lines:?}");
 
     let server =
         Server::http(tree.path(), &["--access-log", "-", "--log-format", "json", "--shards", "1"]);

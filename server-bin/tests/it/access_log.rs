@@ -1,0 +1,104 @@
+//! The access log as an operator reads it: which lines it has, and what they say.
+
+use crate::common::{Server, tree};
+use serde_json::Value;
+use std::fs;
+
+/// The lines of a log in the combined format, each from the request on.
+fn combined(log: &str) -> Vec<&str> {
+    log.lines().map(|line| line.split_once("] ").expect("a line of the format").1).collect()
+}
+
+#[test]
+fn every_reply_has_its_line_with_what_was_read_of_the_request() {
+    let tree = tree();
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let path = log.path().to_str().unwrap();
+    let arguments = ["--access-log", path, "--request-timeout", "300ms", "--shards", "1"];
+    let server = Server::http(tree.path(), &arguments);
+    let long = "a".repeat(9_000);
+    let agent = "Host: x\r\nUser-Agent: me\r\n";
+    let fields = format!("{agent}{}", "a: b\r\n".repeat(256));
+    let ok = format!("GET /ten.txt HTTP/1.1\r\n{agent}\r\n");
+    let cases: [(String, &str); 16] = [
+        (format!("GET / HTTP/1.1\r\n{agent} folded\r\n\r\n"), "GET / HTTP/1.1\" 400"),
+        ("GET /x HTTP/1.1\nHost: x\n\n".into(), "GET /x HTTP/1.1\" 400"),
+        ("GET /x HTTP/1.1\r\nHost: a b\r\n\r\n".into(), "GET /x HTTP/1.1\" 400"),
+        ("nonsense\r\n\r\n".into(), "nonsense\" 400"),
+        // The beginning of a TLS handshake.
+        ("\x16\x03\x01\r\n\r\n".into(), "-\" 400"),
+        (
+            format!("POST /x HTTP/1.1\r\n{agent}Content-Length: 2000000\r\n\r\n"),
+            "POST /x HTTP/1.1\" 413",
+        ),
+        (format!("GET /{long} HTTP/1.1\r\n{agent}\r\n"), &format!("GET /{}\" 414", &long[..2_043])),
+        (format!("GET /f HTTP/1.1\r\n{fields}\r\n"), "GET /f HTTP/1.1\" 431"),
+        (
+            format!("GET /c HTTP/1.1\r\n{agent}Transfer-Encoding: gzip, chunked\r\n\r\n"),
+            "GET /c HTTP/1.1\" 501",
+        ),
+        (format!("{long} / HTTP/1.1\r\n{agent}\r\n"), &format!("{}\" 501", &long[..2_048])),
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into(), "PRI * HTTP/2.0\" 505"),
+        (
+            format!("GET /b HTTP/1.1\r\n{agent}Transfer-Encoding: chunked\r\n\r\nx\r\n"),
+            "GET /b HTTP/1.1\" 400",
+        ),
+        // Incomplete: in the method, the target, a field and the body.
+        ("GE".into(), "GE\" 408"),
+        ("GET /half".into(), "GET /half\" 408"),
+        (format!("GET /t HTTP/1.1\r\n{agent}Incompl"), "GET /t HTTP/1.1\" 408"),
+        (
+            format!("GET /b HTTP/1.1\r\n{agent}Content-Length: 9\r\n\r\nabc"),
+            "GET /b HTTP/1.1\" 408",
+        ),
+    ];
+    for (request, _) in &cases {
+        let mut client = server.client();
+        assert_eq!(client.ask(&ok).status, 200);
+        client.send(request);
+        let status = client.reply(false).status;
+        client.is_at_its_end();
+        assert!(status >= 400, "{request:?}");
+    }
+    server.stop().cleanly();
+    let log = fs::read_to_string(path).unwrap();
+    let lines = combined(&log);
+    assert_eq!(lines.len(), 2 * cases.len(), "{log}");
+    for ((request, expected), lines) in cases.iter().zip(lines.chunks(2)) {
+        assert_eq!(lines[0], "\"GET /ten.txt HTTP/1.1\" 200 10 \"-\" \"me\"");
+        assert!(lines[1].starts_with(&format!("\"{expected} ")), "{}", lines[1]);
+        // A field that was read to its end is there as well, but none from behind the head. How
+        // much arrives behind a request line that is too long is chance.
+        let agent = if request.contains("User-Agent") { "me" } else { "-" };
+        let ends = lines[1].ends_with(&format!("\"-\" \"{agent}\""));
+        assert!(ends || request.len() > 9_000, "{}", lines[1]);
+    }
+}
+
+#[test]
+fn the_text_of_a_client_stays_readable_and_in_its_place() {
+    let tree = tree();
+    let server =
+        Server::http(tree.path(), &["--access-log", "-", "--log-format", "json", "--shards", "1"]);
+    let text = "Zürich\t\"東京\"\\";
+    let mut client = server.client();
+    let request = format!(
+        "GET /é HTTP/1.1\r\nHost: x\r\nReferer: {text}\r\nUser-Agent: {text}\r\n\r\n\
+         GET / HTTP/1.1\r\nHost: x\r\n\r\nGET /no HTTP/1.1\r\nNo colon\r\n\r\n"
+    );
+    client.send(&request);
+    for status in [301, 200, 400] {
+        assert_eq!(client.reply(false).status, status);
+    }
+    client.is_at_its_end();
+    let ended = server.stop().cleanly();
+    let lines: Vec<Value> =
+        ended.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 3, "{}", ended.stdout);
+    assert_eq!(lines[0]["line"], "GET /é HTTP/1.1");
+    assert_eq!((&lines[0]["referer"], &lines[0]["user_agent"]), (&text.into(), &text.into()));
+    assert_eq!((&lines[2]["line"], &lines[2]["status"]), (&"GET /no HTTP/1.1".into(), &400.into()));
+    for (line, number) in lines.iter().zip(1..) {
+        assert_eq!(line["request"], number);
+    }
+}
