@@ -4,6 +4,7 @@
 //! Shards never wait for the log. Each shard fills a buffer and passes it to the writer when the
 //! buffer is full or old enough. If the writer is slow and all buffers are queued, the shard drops
 //! and counts lines. A full disk or a stalled pipe loses log lines but does not delay replies.
+//! [`Lost`] counts them for the admin listener.
 //!
 //! # Rotation
 //! Before each batch the writer compares its file with the one at the path. After a rename or a
@@ -15,8 +16,12 @@ mod format;
 pub use file::LogFile;
 pub use format::{Entry, Format};
 
+use crate::serve::say;
+use file::Lines;
 use format::Formatter;
+use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -35,9 +40,13 @@ const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct AccessLog {
     format: Format,
     batches: SyncSender<Batch>,
-    dropped: Arc<AtomicU64>,
+    lost: Lost,
     file: Option<Reopening>,
 }
+
+/// The number of lines that were lost so far: the queue was full, or writing failed.
+#[derive(Clone, Debug, Default)]
+pub struct Lost(Arc<AtomicU64>);
 
 /// A handle with which the file of the log is opened again.
 #[derive(Clone)]
@@ -49,20 +58,19 @@ pub struct ShardLog {
     batches: SyncSender<Batch>,
     spares: Receiver<Vec<u8>>,
     back: SyncSender<Vec<u8>>,
-    dropped: Arc<AtomicU64>,
+    lost: Lost,
     buffer: Vec<u8>,
     lines: u64,
 }
 
 /// The main thread's handle to the writer.
 pub struct Writer {
-    dropped: Arc<AtomicU64>,
+    lost: Lost,
     finished: Receiver<io::Result<()>>,
 }
 
 struct Batch {
     bytes: Vec<u8>,
-    lines: u64,
     /// Returns the buffer to its shard.
     back: SyncSender<Vec<u8>>,
 }
@@ -72,8 +80,11 @@ struct Batch {
 /// # Errors
 /// A message for the user: the file cannot be opened, or the thread cannot be started.
 pub fn open(path: &Path, format: Format) -> Result<(AccessLog, Writer), String> {
-    let started = if path == Path::new("-") {
-        start(io::stdout(), format)
+    let (output, file) = if path == Path::new("-") {
+        // Not through the buffer of `io::stdout`, which would hide how much was written.
+        let stdout = io::stdout().as_fd().try_clone_to_owned();
+        let stdout = stdout.map_err(|error| format!("cannot duplicate the output: {error}"))?;
+        (Output::Stream(Lines::new(Box::new(File::from(stdout)))), None)
     } else {
         let file = LogFile::open(path).map_err(|error| {
             format!(
@@ -81,10 +92,24 @@ pub fn open(path: &Path, format: Format) -> Result<(AccessLog, Writer), String> 
             )
         })?;
         let file = Reopening(Arc::new(Mutex::new(file)));
-        start(file.clone(), format)
-            .map(|(log, writer)| (AccessLog { file: Some(file), ..log }, writer))
+        (Output::File(file.clone()), Some(file))
     };
-    started.map_err(|error| format!("cannot start the writer thread: {error}"))
+    let started = start(output, format);
+    started
+        .map(|(log, writer)| (AccessLog { file, ..log }, writer))
+        .map_err(|error| format!("cannot start the writer thread: {error}"))
+}
+
+impl Lost {
+    /// The number of lines.
+    #[must_use]
+    pub fn lines(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn add(&self, lines: u64) {
+        self.0.fetch_add(lines, Ordering::Relaxed);
+    }
 }
 
 impl Reopening {
@@ -99,44 +124,47 @@ impl Reopening {
     }
 }
 
-/// Only the writer thread writes, one batch at a time.
-impl Write for Reopening {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut file = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        file.follow();
-        // All of it, so that no line is cut in two by a rotation.
-        file.write_all(bytes).map(|()| bytes.len())
-    }
+/// The output of the writer thread.
+enum Output {
+    File(Reopening),
+    Stream(Lines<Box<dyn Write + Send>>),
+}
 
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+impl Output {
+    fn write(&mut self, lines: &[u8]) -> Result<(), (u64, io::Error)> {
+        match self {
+            Self::File(file) => file.0.lock().unwrap_or_else(PoisonError::into_inner).write(lines),
+            Self::Stream(stream) => stream.write(lines),
+        }
     }
 }
 
-fn start(
-    mut output: impl Write + Send + 'static,
-    format: Format,
-) -> io::Result<(AccessLog, Writer)> {
+fn start(mut output: Output, format: Format) -> io::Result<(AccessLog, Writer)> {
     let (batches, received) = sync_channel::<Batch>(BATCHES_MAX);
     let (finish, finished) = sync_channel(1);
-    let dropped = Arc::new(AtomicU64::new(0));
-    let lost = dropped.clone();
+    let lost = Lost::default();
+    let of_writer = lost.clone();
     thread::Builder::new().name("access-log".into()).spawn(move || {
-        let mut result = Ok(());
-        for Batch { mut bytes, lines, back } in received {
+        let (mut result, mut reported) = (Ok(()), false);
+        for Batch { mut bytes, back } in received {
             // Continues after an error, because the disk may have space again later.
-            let written = output.write_all(&bytes).and_then(|()| output.flush());
-            if written.is_err() {
-                lost.fetch_add(lines, Ordering::Relaxed);
+            match output.write(&bytes) {
+                Ok(()) => reported = false,
+                Err((lines, error)) => {
+                    of_writer.add(lines);
+                    if !std::mem::replace(&mut reported, true) {
+                        say(&format!("--access-log: writing failed, and lines are lost: {error}"));
+                    }
+                    result = result.and(Err(error));
+                }
             }
-            result = result.and(written);
             bytes.clear();
             let _ = back.try_send(bytes);
         }
         let _ = finish.send(result);
     })?;
-    let log = AccessLog { format, batches, dropped: dropped.clone(), file: None };
-    Ok((log, Writer { dropped, finished }))
+    let log = AccessLog { format, batches, lost: lost.clone(), file: None };
+    Ok((log, Writer { lost, finished }))
 }
 
 impl AccessLog {
@@ -144,6 +172,12 @@ impl AccessLog {
     #[must_use]
     pub fn reopening(&self) -> Option<Reopening> {
         self.file.clone()
+    }
+
+    /// The count of lost lines.
+    #[must_use]
+    pub fn lost(&self) -> Lost {
+        self.lost.clone()
     }
 
     /// Creates the log of a shard.
@@ -155,7 +189,7 @@ impl AccessLog {
             batches: self.batches.clone(),
             spares,
             back,
-            dropped: self.dropped.clone(),
+            lost: self.lost.clone(),
             buffer: Vec::with_capacity(BATCH_BYTES),
             lines: 0,
         }
@@ -169,7 +203,7 @@ impl ShardLog {
             self.hand_over();
         }
         if self.buffer.len() >= BATCH_BYTES {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+            self.lost.add(1);
             return;
         }
         self.formatter.append(entry, &mut self.buffer);
@@ -183,7 +217,7 @@ impl ShardLog {
         }
         let spare = self.spares.try_recv().unwrap_or_default();
         let bytes = std::mem::replace(&mut self.buffer, spare);
-        let batch = Batch { bytes, lines: self.lines, back: self.back.clone() };
+        let batch = Batch { bytes, back: self.back.clone() };
         match self.batches.try_send(batch) {
             Ok(()) => self.lines = 0,
             Err(refused) => {
@@ -198,7 +232,7 @@ impl ShardLog {
 impl Drop for ShardLog {
     fn drop(&mut self) {
         self.hand_over();
-        self.dropped.fetch_add(self.lines, Ordering::Relaxed);
+        self.lost.add(self.lines);
     }
 }
 
@@ -208,9 +242,9 @@ impl Writer {
     #[must_use]
     pub fn finish(self) -> Option<String> {
         let result = self.finished.recv_timeout(FINISH_TIMEOUT);
-        let dropped = self.dropped.load(Ordering::Relaxed);
+        let lost = self.lost.lines();
         let trouble = match result {
-            Ok(Ok(())) if dropped == 0 => return None,
+            Ok(Ok(())) if lost == 0 => return None,
             Ok(Ok(())) => "the output was too slow".to_owned(),
             Ok(Err(error)) => format!("writing failed: {error}"),
             Err(RecvTimeoutError::Timeout) => {
@@ -218,7 +252,7 @@ impl Writer {
             }
             Err(RecvTimeoutError::Disconnected) => "the writer thread panicked".to_owned(),
         };
-        Some(format!("--access-log: {trouble}; {dropped} line(s) were dropped"))
+        Some(format!("--access-log: {trouble}; {lost} line(s) were lost"))
     }
 }
 
@@ -241,6 +275,10 @@ mod tests {
         }
     }
 
+    fn stream(output: impl Write + Send + 'static) -> Output {
+        Output::Stream(Lines::new(Box::new(output)))
+    }
+
     #[derive(Clone, Default)]
     struct Shared(Arc<Mutex<Vec<u8>>>);
 
@@ -257,7 +295,7 @@ mod tests {
     #[test]
     fn every_line_arrives_whole() {
         let output = Shared::default();
-        let (log, writer) = start(output.clone(), Format::Json).unwrap();
+        let (log, writer) = start(stream(output.clone()), Format::Json).unwrap();
         let mut shards = [log.shard(), log.shard()];
         drop(log);
         for request in 0..2_000 {
@@ -290,15 +328,15 @@ mod tests {
             }
         }
         let (release, stalled) = channel();
-        let (log, writer) = start(Stalled(stalled), Format::Combined).unwrap();
+        let (log, writer) = start(stream(Stalled(stalled)), Format::Combined).unwrap();
+        let lost = log.lost();
         let mut shard = log.shard();
         drop(log);
         let lines = 60_000;
         for request in 0..lines {
             shard.record(&entry(request));
         }
-        let dropped = shard.dropped.load(Ordering::Relaxed);
-        assert!((1..lines).contains(&dropped), "{dropped} of {lines} dropped");
+        assert!((1..lines).contains(&lost.lines()), "{lost:?} of {lines} lines");
         assert!(shard.buffer.capacity() <= 2 * BATCH_BYTES);
         drop(release);
         drop(shard);

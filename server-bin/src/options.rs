@@ -195,7 +195,7 @@ pub struct Http {
         default_value = "1s", value_parser = duration)]
     pub open_files_valid: Duration,
     /// Append one line per reply to this file, or print it to standard output for `-`; no log
-    /// without this option. If the log stalls, the server drops and counts lines instead of
+    /// without this option. If the log stalls, the server loses and counts lines instead of
     /// waiting. After a rename or a removal of the file it is created again.
     #[arg(long, value_name = "FILE", env = "RINGWRIGHTD_ACCESS_LOG")]
     pub access_log: Option<PathBuf>,

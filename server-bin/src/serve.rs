@@ -46,6 +46,8 @@ pub fn http(options: &Http) -> Result<(), String> {
     };
     let (log, writer) = log.unzip();
     let reopening = log.as_ref().and_then(access_log::AccessLog::reopening);
+    let lost = log.as_ref().map(access_log::AccessLog::lost).unwrap_or_default();
+    let watched = Watched::default().with_log(lost);
     let request_timeout = options.request_timeout.0;
     let mut config = options.common.config(&options.listen);
     config.receive_timeout = request_timeout;
@@ -53,7 +55,7 @@ pub fn http(options: &Http) -> Result<(), String> {
     config.min_rate = options.common.min_rate.unwrap_or(HTTP_MIN_RATE);
     config.open_files = options.open_files as usize;
     config.open_files_valid = options.open_files_valid;
-    let result = serve("http", config, &options.common, reopening, Watched::default(), move |_| {
+    let result = serve("http", config, &options.common, reopening, watched, move |_| {
         let log = log.as_ref().map(access_log::AccessLog::shard);
         files::Files::new(directory.clone(), request_timeout, log)
     });
@@ -209,7 +211,7 @@ fn serve<H: Handler>(
             ledger.sum.turned_away
         ));
     }
-    say_plainly(&format!("ledger {}", ledger.to_json()));
+    say_plainly(&format!("ledger {}", drain.watched.ledger_json(&ledger)));
     if ledger.balanced() {
         Ok(())
     } else {

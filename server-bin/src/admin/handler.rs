@@ -93,7 +93,7 @@ impl Visitors {
                 metrics::page(&self.watched, &self.process).into_bytes(),
             ),
             Route::Ledger => match self.watched.served() {
-                Some(served) => Response::json(served.remote.ledger().to_json()),
+                Some(served) => Response::json(self.watched.ledger_json(&served.remote.ledger())),
                 None => Response::unavailable(Condition::Starting.name()),
             },
             Route::Ask(question) => {

@@ -56,6 +56,10 @@ fn about_itself(page: &mut Exposition, watched: &Watched, process: &Process) {
     let name = "process_start_time_seconds";
     let help = "Start time of the process in seconds since 1970-01-01 UTC.";
     single(page, Gauge, name, help, process.started.as_secs_f64());
+    let name = "ringwright_access_log_lines_lost_total";
+    let help = "Lines that the access log (--access-log) has lost: its output was too slow, or \
+                writing failed.";
+    single(page, Counter, name, help, watched.lines_lost());
     if let Some(seconds) = cpu_seconds() {
         let help = "User and system CPU time in seconds.";
         single(page, Counter, "process_cpu_seconds_total", help, seconds);

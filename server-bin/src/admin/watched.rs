@@ -1,7 +1,8 @@
 //! What the admin listener looks at.
 
+use crate::access_log::Lost;
 use crate::echo::ending::Endings;
-use ringwright::Remote;
+use ringwright::{Ledger, Remote};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -40,6 +41,7 @@ pub struct Watched {
     served: OnceLock<Served>,
     condition: AtomicU8,
     endings: Option<Arc<Endings>>,
+    lost: Lost,
 }
 
 /// A running engine and what it listens on.
@@ -55,6 +57,12 @@ impl Watched {
     #[must_use]
     pub fn with_endings(endings: Arc<Endings>) -> Self {
         Self { endings: Some(endings), ..Self::default() }
+    }
+
+    /// The same with an access log that counts its lost lines there.
+    #[must_use]
+    pub fn with_log(self, lost: Lost) -> Self {
+        Self { lost, ..self }
     }
 
     /// It is there, and takes connections.
@@ -81,6 +89,22 @@ impl Watched {
     #[must_use]
     pub fn endings(&self) -> Option<&Endings> {
         self.endings.as_deref()
+    }
+
+    /// Lines that the access log has lost. 0 without a log.
+    #[must_use]
+    pub fn lines_lost(&self) -> u64 {
+        self.lost.lines()
+    }
+
+    /// The ledger of the engine and of the daemon as JSON: `/ledger`.
+    #[must_use]
+    pub fn ledger_json(&self, ledger: &Ledger) -> String {
+        let log = format!(",\"access_log\":{{\"lines_lost\":{}}}", self.lines_lost());
+        let mut json = ledger.to_json();
+        // The verdict of the ledger stays last.
+        json.insert_str(json.rfind(",\"balanced\"").unwrap_or(1), &log);
+        json
     }
 
     /// The engine; `None` while it starts.

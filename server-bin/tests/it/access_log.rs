@@ -102,3 +102,25 @@ fn the_text_of_a_client_stays_readable_and_in_its_place() {
         assert_eq!(line["request"], number);
     }
 }
+
+#[test]
+fn lost_lines_are_counted_where_an_operator_looks() {
+    let tree = tree();
+    // Every write(2) to it fails with ENOSPC (full(4)).
+    let server = Server::http_with_admin(tree.path(), &["--access-log", "/dev/full"]);
+    for _ in 0..3 {
+        assert_eq!(server.get("/ten.txt", "").status, 200);
+    }
+    server.ledger_once(|ledger| ledger["access_log"]["lines_lost"] == 3);
+    let metrics = server.admin().request("GET", "/metrics").body;
+    let metrics = String::from_utf8(metrics).unwrap();
+    assert!(metrics.contains("\nringwright_access_log_lines_lost_total 3\n"), "{metrics}");
+    let ended = server.stop().cleanly();
+    let said = "--access-log: writing failed, and lines are lost: No space left on device";
+    assert_eq!(ended.stderr.matches(said).count(), 1, "{}", ended.stderr);
+    assert!(ended.stderr.contains("; 3 line(s) were lost"), "{}", ended.stderr);
+
+    let server = Server::http_with_admin(tree.path(), &[]);
+    server.ledger_once(|ledger| ledger["access_log"]["lines_lost"] == 0);
+    server.stop().cleanly();
+}
