@@ -142,6 +142,10 @@ pub struct Config {
     /// A peer acknowledges whole segments, so the rate of a peer with a full receive buffer moves
     /// in steps of its segment size.
     pub min_rate: u32,
+    /// Asks the kernel for the bytes of each connection when it ends, for
+    /// [`Local::ended`](crate::Local::ended). Default `false`: it costs a system call per
+    /// connection.
+    pub count_traffic: bool,
     /// The limit on connections from one IPv4 address or one IPv6 /64 prefix, 1 to 65,535.
     /// Default `None`: no limit.
     ///
@@ -406,6 +410,7 @@ impl Default for Config {
             at_capacity: AtCapacity::Wait,
             evict_idle: false,
             min_rate: 0,
+            count_traffic: false,
             max_per_address: None,
             bans: Vec::new(),
             backlog: 1_024,

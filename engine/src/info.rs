@@ -27,3 +27,28 @@ pub struct ConnectionInfo {
     /// The queued output in bytes. Files do not count.
     pub queued_bytes: usize,
 }
+
+/// A connection that has ended, as [`Local::ended`](crate::Local::ended) describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndedConnection {
+    /// The peer's address.
+    pub peer: SocketAddr,
+    /// The way the connection came to the engine: a listener or a connect.
+    pub origin: Origin,
+    /// The time from `opened` to `closed`, with a resolution of 1 ms.
+    pub lifetime: Duration,
+    /// The bytes of the connection. `None` if
+    /// [`Config::count_traffic`](crate::Config::count_traffic) is off, or if the kernel gave no
+    /// answer.
+    pub traffic: Option<Traffic>,
+}
+
+/// The bytes of a TCP stream in both directions, as the kernel counts them (tcp(7), `TCP_INFO`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Bytes that arrived from the peer, read or not.
+    pub received_bytes: u64,
+    /// Bytes that were sent to the peer, acknowledged or not. A byte that was sent again counts
+    /// once.
+    pub sent_bytes: u64,
+}

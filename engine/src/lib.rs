@@ -99,7 +99,7 @@ pub use error::Error;
 pub use file::{Directory, FileRefusal, FileRefused, NewFile, OpenFile, Publish, ReceiveFailed};
 pub use framing::{Framing, FramingTooLarge, PacketTooLong, Packets};
 pub use handler::{Deadline, Handler, Origin};
-pub use info::ConnectionInfo;
+pub use info::{ConnectionInfo, EndedConnection, Traffic};
 pub use ledger::{Histogram, Ledger, Pair, ShardLedger};
 pub use local::Local;
 pub use mailbox::Busy;

@@ -4,7 +4,8 @@ use crate::remote::Remote;
 use crate::shard::connect::Connect;
 use crate::shard::core::Core;
 use crate::{
-    Audience, Connection, ConnectionId, ConnectionInfo, KeepRefused, Reason, Reconnect, SlowReaders,
+    Audience, Connection, ConnectionId, ConnectionInfo, EndedConnection, KeepRefused, Reason,
+    Reconnect, SlowReaders,
 };
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -157,6 +158,13 @@ impl<'a> Local<'a> {
     #[must_use]
     pub fn info(&self, id: ConnectionId) -> Option<ConnectionInfo> {
         self.find(id).map(|slot| self.core.info(slot))
+    }
+
+    /// Describes the connection that has ended, inside
+    /// [`Handler::closed`](crate::Handler::closed). `None` in every other callback.
+    #[must_use]
+    pub fn ended(&self) -> Option<EndedConnection> {
+        self.core.ended()
     }
 
     /// Describes up to `limit` connections of this shard, in the order of their slots. `after`

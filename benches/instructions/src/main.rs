@@ -73,7 +73,7 @@ use error::Error;
 use file::{Directory, NewFile, OpenFile, Publish, ReceiveFailed};
 use framing::{Framing, FramingTooLarge, PacketTooLong, Packets};
 use handler::{Deadline, Handler, Origin};
-use info::ConnectionInfo;
+use info::{ConnectionInfo, EndedConnection};
 use ledger::{Histogram, Ledger, Pair, ShardLedger};
 use local::Local;
 use mailbox::Busy;

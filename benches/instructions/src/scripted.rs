@@ -4,6 +4,7 @@
 //! engine; none of them calls another function, allocates or draws lots.
 
 use crate::admission::Instruction;
+use crate::info::Traffic;
 use crate::ring::{
     Completion, Delivery, Descriptor, Errno, F_BUFFER, F_MORE, FileStatus, Op, Pipe, Ring,
     RingCounters, Shutdown, Token,
@@ -243,6 +244,10 @@ impl Ring for ScriptedRing {
 
     fn delivery(&mut self, _: Descriptor) -> Result<Delivery, Errno> {
         Ok(Delivery::default())
+    }
+
+    fn traffic(&mut self, _: Descriptor, _: bool) -> Result<Traffic, Errno> {
+        unscripted(Err(Errno(libc::ENOSYS)))
     }
 
     fn discard(&mut self, _: Descriptor, _: u32) -> Result<u32, Errno> {

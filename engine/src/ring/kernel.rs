@@ -22,6 +22,7 @@ use super::{
     Shutdown, Token, calls,
 };
 use crate::admission::Instruction;
+use crate::info::Traffic;
 use buffers::BufferRing;
 use io_uring::types::{Fd, OpenHow, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, opcode, squeue};
@@ -381,6 +382,10 @@ impl Ring for KernelRing {
 
     fn delivery(&mut self, socket: Descriptor) -> Result<Delivery, Errno> {
         direct::delivery(socket)
+    }
+
+    fn traffic(&mut self, socket: Descriptor, fin_seen: bool) -> Result<Traffic, Errno> {
+        direct::traffic(socket, fin_seen)
     }
 
     fn discard(&mut self, socket: Descriptor, bytes_max: u32) -> Result<u32, Errno> {

@@ -15,6 +15,7 @@ mod token;
 pub use token::{Kind, Token};
 
 use crate::admission::Instruction;
+use crate::info::Traffic;
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -439,6 +440,13 @@ pub trait Ring {
     /// # Errors
     /// As getsockopt(2) and ioctl(2).
     fn delivery(&mut self, socket: Descriptor) -> Result<Delivery, Errno>;
+
+    /// The bytes of a socket in both directions: `TCP_INFO`. The kernel counts a FIN of the peer as
+    /// a byte. `fin_seen` says whether it has come, where the state of the socket does not.
+    ///
+    /// # Errors
+    /// As getsockopt(2).
+    fn traffic(&mut self, socket: Descriptor, fin_seen: bool) -> Result<Traffic, Errno>;
 
     /// recv(2) of at most `bytes_max` bytes that are thrown away (`MSG_TRUNC`, tcp(7)). Returns 0
     /// at the end of the stream.

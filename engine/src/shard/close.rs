@@ -75,6 +75,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let connection = &mut self.core.slots[slot];
         if !std::mem::replace(&mut connection.cut, true) {
             let abortive = connection.abortive;
+            self.note_traffic(slot);
             // Ends what is armed. ENOTCONN after a reset is normal: then everything has ended.
             let _ = if abortive {
                 self.ring.abort(descriptor)
@@ -104,6 +105,17 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.core.slots[slot].opened = true;
         }
         Ok(())
+    }
+
+    /// Asks for the bytes of a connection before it is cut: an abort makes the kernel forget them.
+    pub(super) fn note_traffic(&mut self, slot: u32) {
+        let connection = &self.core.slots[slot];
+        if self.core.limits.count_traffic
+            && connection.opened
+            && let Ok(traffic) = self.ring.traffic(connection.descriptor, connection.fin_seen)
+        {
+            self.core.traffic.insert(slot, traffic);
+        }
     }
 
     /// Gives everything back that the connection holds; no operation uses it any more.
@@ -157,7 +169,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.core.counters.closed_by[reason as usize] += 1;
             self.core.connection_has_ended(slot, reason, lifetime_ms);
             let id = self.core.id(slot);
+            self.core.reporting = slot;
             self.application.closed(&mut self.core, slot, id, reason);
+            self.core.reporting = NONE;
+            self.core.traffic.remove(&slot);
         }
     }
 }

@@ -18,14 +18,14 @@ use super::timers::Timers;
 use crate::admission::Admission;
 use crate::config::{Config, Probe};
 use crate::file::{Closing, Directory, FilesOpen, NewFile, Publish};
-use crate::info::ConnectionInfo;
+use crate::info::{ConnectionInfo, EndedConnection, Traffic};
 use crate::ledger::ShardLedger;
 use crate::memory::{SendBuffers, Spills};
 use crate::remote::Remote;
 use crate::ring::calls;
 use crate::{Audience, Connection, Reason, Room, SlowReaders};
 use slab::Slab;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,6 +71,8 @@ pub struct Limits {
     pub soonest_ms: u64,
     pub linger_ms: u64,
     pub linger_total_ms: u64,
+    /// The kernel is asked for the bytes of connections that end.
+    pub count_traffic: bool,
     /// Files that may be open before handlers are asked to open fewer.
     pub files_share: u64,
 }
@@ -103,6 +105,7 @@ impl Limits {
             soonest_ms,
             linger_ms: ms(config.linger_timeout),
             linger_total_ms: ms(config.linger_total),
+            count_traffic: config.count_traffic,
             files_share: calls::descriptors_allowed().0
                 / FILES_PART
                 / config.shards.unwrap_or(1) as u64,
@@ -182,6 +185,10 @@ pub struct Core {
     pub admission: Arc<Admission>,
     pub remote: Remote,
     pub jobs: Jobs,
+    /// The bytes of connections that are ending, by slot.
+    pub traffic: BTreeMap<u32, Traffic>,
+    /// The slot whose `closed` is being called; `NONE`: none is.
+    pub reporting: u32,
     spare_carries: Vec<Vec<u8>>,
     spare_paths: Vec<Vec<u8>>,
 }
@@ -228,6 +235,8 @@ impl Core {
             admission,
             remote,
             jobs,
+            traffic: BTreeMap::new(),
+            reporting: NONE,
             spare_carries: Vec::new(),
             spare_paths: Vec::new(),
         }
@@ -325,6 +334,18 @@ impl Core {
             idle: since(connection.active_ms),
             queued_bytes: connection.output_bytes as usize,
         }
+    }
+
+    /// The connection whose `closed` is being called.
+    pub fn ended(&self) -> Option<EndedConnection> {
+        let slot = Some(self.reporting).filter(|slot| *slot != NONE)?;
+        let opened_ms = self.slots.identity(slot).opened_ms.get();
+        Some(EndedConnection {
+            peer: self.slots.peer(slot),
+            origin: self.slots.origin(slot),
+            lifetime: Duration::from_millis(self.now_ms.saturating_sub(opened_ms)),
+            traffic: self.traffic.get(&slot).copied(),
+        })
     }
 
     /// What is known of the connections from a slot on, so many at most.

@@ -205,6 +205,8 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         assert!(splicing || self.ring.bytes_in_pipes() == piped, "bytes in pipes");
         let carries = core.slots.iter().filter(|(_, it)| it.carry != NONE).count();
         assert_eq!(core.carries.len(), carries, "every carry belongs to a connection");
+        let ending = |slot: &u32| core.slots.get(*slot).is_some_and(|it| it.cut && it.opened);
+        assert!(core.traffic.keys().all(ending), "bytes of connections that are not ending");
         let rare = || core.slots.iter().map(|(slot, _)| core.slots.rare(slot));
         let incoming = rare().filter(|it| it.incoming != NONE).count();
         assert_eq!(core.incoming.len(), incoming, "every file on its way belongs to a connection");

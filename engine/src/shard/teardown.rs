@@ -77,7 +77,11 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         for slot in &slots {
             let connection = &self.core.slots[*slot];
             if !connection.in_flight.has(Kind::Close) {
-                let _ = self.ring.shutdown(connection.descriptor, Shutdown::Both);
+                let descriptor = connection.descriptor;
+                if !connection.cut {
+                    self.note_traffic(*slot);
+                }
+                let _ = self.ring.shutdown(descriptor, Shutdown::Both);
             }
         }
         let at_rest = self.settle_operations(wait);

@@ -5,7 +5,7 @@ use super::callbacks::{Callback, Called};
 use super::kept::Promises;
 use crate::admission::Bans;
 use crate::ring::simulated::{Rng, is_stretch, stretch};
-use crate::{ConnectionId, Origin, Reason};
+use crate::{ConnectionId, Origin, Reason, Traffic};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -181,6 +181,8 @@ pub struct Record {
     /// Its callbacks.
     pub called: Called,
     pub closed: Option<Reason>,
+    /// What `closed` was told of its bytes.
+    pub traffic: Option<Traffic>,
 }
 
 impl Record {
@@ -285,6 +287,7 @@ impl Book {
             excused: false,
             called: Called::default(),
             closed: None,
+            traffic: None,
         });
         let record = self.records.len() - 1;
         self.note_call(record, Callback::Opened);

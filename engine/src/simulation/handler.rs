@@ -352,6 +352,13 @@ impl Handler for Actor {
         let record = book.record(id).expect("it was opened");
         let closing = record.closing;
         record.closed = Some(reason);
+        match shard.ended() {
+            Some(ended) if (ended.peer, ended.origin) == (record.address, record.origin) => {
+                record.traffic = ended.traffic;
+            }
+            other => book.failures.push(format!("{id:?}: closed describes {other:?}")),
+        }
+        let record = book.record(id).expect("it was opened");
         let at_once = matches!(record.part.role, Role::Ends(Begins::AtOnce, _));
         let opening = (record.part.role == Role::PanicsAtEnds || at_once) && record.panicked;
         if talk.as_ref().map_or(!opening, |talk| talk.id != id) {

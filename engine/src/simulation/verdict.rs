@@ -5,8 +5,8 @@ use super::book::{Begins, Book, Extent, Farewell, Record, Role, Then};
 use super::check::{GRACEFUL, find_peer};
 use super::lane::Life;
 use super::world::World;
-use crate::Reason;
-use crate::ring::simulated::{OpenCounts, Standing};
+use crate::ring::simulated::{OpenCounts, Peer, Standing};
+use crate::{Reason, Traffic};
 use std::collections::BTreeMap;
 
 impl World {
@@ -52,6 +52,7 @@ impl World {
                 Extent::Part => 0..=i32::MAX,
             };
             let owed = (whole && !peer.got_fin) || !files_owed.contains(&record.files_owed);
+            judge_traffic(record, peer, whole);
             if owed || !book.agrees(record, &peer.received, extent) {
                 let got = (peer.received.len(), peer.got_fin, peer.lost_by_reset);
                 panic!("extent: {extent:?}; the peer has {got:?} of {record:?}");
@@ -155,4 +156,16 @@ impl World {
         };
         assert!(true_reason, "no reason: {record:?}, peer {standing:?}, FIN {sent_fin}");
     }
+}
+
+/// The bytes of both directions, as `closed` was told of them.
+fn judge_traffic(record: &Record, peer: &Peer, whole: bool) {
+    let Some(Traffic { received_bytes, sent_bytes }) = record.traffic else {
+        assert!(!whole, "the bytes of {record:?} are unknown");
+        return;
+    };
+    let got = peer.received.len() as u64;
+    let sent = got <= sent_bytes && (!whole || got == sent_bytes);
+    let received = (record.shown..=peer.sent).contains(&received_bytes);
+    assert!(sent && received, "{:?} of {record:?}, whose peer got {got}", record.traffic);
 }

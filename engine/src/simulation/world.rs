@@ -65,6 +65,7 @@ impl World {
 
     /// A world of that configuration. `ticks`: now and then the handlers kick and send unasked.
     pub fn with(seed: u64, mut rng: Rng, config: Config, shards: usize, ticks: bool) -> Self {
+        let config = Config { count_traffic: true, ..config };
         let now_us = rng.below(1_000_000_000_000);
         let swarm = Swarm::draw(&mut rng);
         let admission = Arc::new(Admission::new(

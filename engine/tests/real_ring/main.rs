@@ -5,6 +5,7 @@ mod common;
 mod delivery;
 #[path = "../support/descriptors.rs"]
 mod descriptors;
+mod ended;
 mod files;
 #[path = "../support/filter.rs"]
 mod filter;

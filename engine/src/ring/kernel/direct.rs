@@ -2,6 +2,7 @@
 
 use super::super::calls::{close, from_sockaddr, set_keepalive, set_nodelay};
 use super::super::{Delivery, Descriptor, Errno, Pipe, Shutdown};
+use crate::info::Traffic;
 use std::io;
 use std::mem::{self, MaybeUninit};
 use std::net::SocketAddr;
@@ -130,24 +131,30 @@ pub(super) fn peer_address(socket: Descriptor) -> Result<SocketAddr, Errno> {
     from_sockaddr(&address).ok_or(Errno(libc::EAFNOSUPPORT))
 }
 
-/// Words of 8 bytes of struct tcp_info of <linux/tcp.h>, as far as they are looked at.
+/// The beginning of struct tcp_info of <linux/tcp.h>, in words of 8 bytes.
 type TcpInfo = [u64; BYTES_RECEIVED + 1];
 /// Where `tcpi_bytes_acked` lies.
 const BYTES_ACKED: usize = 120 / 8;
 /// Where `tcpi_bytes_received` lies.
 const BYTES_RECEIVED: usize = 128 / 8;
+/// Where `tcpi_bytes_sent` lies.
+const BYTES_SENT: usize = 200 / 8;
+/// Where `tcpi_bytes_retrans` lies.
+const BYTES_RETRANS: usize = 208 / 8;
 /// The first byte of the structure is the state. These are its numbers in <net/tcp_states.h>.
 const TCP_FIN_WAIT1: u8 = 4;
+const TCP_TIME_WAIT: u8 = 6;
 const TCP_CLOSE: u8 = 7;
+const TCP_CLOSE_WAIT: u8 = 8;
 const TCP_LAST_ACK: u8 = 9;
 const TCP_CLOSING: u8 = 11;
 
-fn state_of(info: &TcpInfo) -> u8 {
+fn state_of(info: &[u64]) -> u8 {
     info[0].to_ne_bytes()[0]
 }
 
-fn tcp_info(socket: Descriptor) -> Result<TcpInfo, Errno> {
-    let mut info = TcpInfo::default();
+fn tcp_info<const WORDS: usize>(socket: Descriptor) -> Result<[u64; WORDS], Errno> {
+    let mut info = [0; WORDS];
     let mut length = mem::size_of_val(&info) as libc::socklen_t;
     // SAFETY: the kernel writes at most `length` bytes of info.
     answer(unsafe {
@@ -161,7 +168,7 @@ pub(super) fn delivery(socket: Descriptor) -> Result<Delivery, Errno> {
     let mut queued: libc::c_int = 0;
     // SAFETY: the kernel writes one int (`SIOCOUTQ` is `TIOCOUTQ`).
     answer(unsafe { libc::ioctl(socket.0, libc::TIOCOUTQ, &raw mut queued) })?;
-    let info = tcp_info(socket)?;
+    let info: TcpInfo = tcp_info(socket)?;
     let outstanding = match state_of(&info) {
         TCP_CLOSE => 0,
         // The FIN has a sequence number of its own.
@@ -171,6 +178,20 @@ pub(super) fn delivery(socket: Descriptor) -> Result<Delivery, Errno> {
     let outstanding = u32::try_from(outstanding).unwrap_or(0);
     let (acknowledged, received) = (info[BYTES_ACKED], info[BYTES_RECEIVED]);
     Ok(Delivery { acknowledged, outstanding, received })
+}
+
+pub(super) fn traffic(socket: Descriptor, fin_seen: bool) -> Result<Traffic, Errno> {
+    let info: [u64; BYTES_RETRANS + 1] = tcp_info(socket)?;
+    let fin = match state_of(&info) {
+        TCP_CLOSE_WAIT | TCP_LAST_ACK | TCP_CLOSING | TCP_TIME_WAIT => true,
+        // The state in which a connection ends, with the peer's FIN or with its reset.
+        TCP_CLOSE => fin_seen,
+        _ => false,
+    };
+    Ok(Traffic {
+        received_bytes: info[BYTES_RECEIVED].saturating_sub(u64::from(fin)),
+        sent_bytes: info[BYTES_SENT].saturating_sub(info[BYTES_RETRANS]),
+    })
 }
 
 pub(super) fn discard(socket: Descriptor, bytes_max: u32) -> Result<u32, Errno> {
@@ -183,7 +204,7 @@ pub(super) fn discard(socket: Descriptor, bytes_max: u32) -> Result<u32, Errno> 
 }
 
 pub(super) fn is_reset(socket: Descriptor) -> bool {
-    tcp_info(socket).is_ok_and(|info| state_of(&info) == TCP_CLOSE)
+    tcp_info::<1>(socket).is_ok_and(|info| state_of(&info) == TCP_CLOSE)
 }
 
 pub(super) fn splice_to_socket(

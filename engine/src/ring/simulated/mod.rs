@@ -43,6 +43,7 @@ use super::{
     Shutdown, Token,
 };
 use crate::admission::Instruction;
+use crate::info::Traffic;
 use changes::Facts;
 use descriptors::{Object, Table};
 use files::{Name, PipeBytes};
@@ -404,6 +405,10 @@ impl Ring for SimulatedRing {
     fn delivery(&mut self, socket: Descriptor) -> Result<Delivery, Errno> {
         self.catch_up();
         Ok(self.delivery_of(socket))
+    }
+
+    fn traffic(&mut self, socket: Descriptor, _: bool) -> Result<Traffic, Errno> {
+        Ok(self.traffic_of(socket))
     }
 
     fn discard(&mut self, socket: Descriptor, bytes_max: u32) -> Result<u32, Errno> {

@@ -8,6 +8,7 @@ use super::peers::{NEVER, Peer, Plan, Standing};
 use super::sockets::Phase;
 use crate::admission::Instruction;
 use crate::admission::filter_machine::{network_header, run_filter};
+use crate::info::Traffic;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
@@ -372,6 +373,13 @@ impl SimulatedRing {
             _ => 0,
         };
         Delivery { acknowledged: peer.acknowledged(), outstanding, received: peer.sent }
+    }
+
+    /// `TCP_INFO`: the bytes of both directions.
+    pub(super) fn traffic_of(&self, socket: Descriptor) -> Traffic {
+        let peer = &self.peers[self.socket_number(socket, "getsockopt(2)")];
+        let sent_bytes = peer.acknowledged() + peer.socket.outbound.len() as u64;
+        Traffic { received_bytes: peer.sent, sent_bytes }
     }
 
     /// recv(2) with `MSG_TRUNC`.

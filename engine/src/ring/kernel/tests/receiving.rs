@@ -306,3 +306,32 @@ fn a_send_after_our_fin_is_an_error_and_no_signal() {
     assert_eq!(ring.one().result, -libc::EPIPE);
     ring.close_now(ours);
 }
+
+/// The kernel counts the FIN of the peer as a byte.
+#[test]
+fn traffic_counts_bytes_of_the_stream_only() {
+    let mut ring = ring();
+    let (ours, mut peer) = pair();
+    let traffic = |ring: &mut KernelRing, fin_seen| {
+        let Traffic { received_bytes, sent_bytes } = ring.traffic(ours, fin_seen).expect("TCP");
+        (received_bytes, sent_bytes)
+    };
+    assert_eq!(traffic(&mut ring, false), (0, 0));
+    peer.write_all(&[3; 1_000]).expect("there is room");
+    wait_for(&mut ring, ours, |it| it.received == 1_000);
+    assert_eq!(ring.send_now(ours, &[piece(&[1; 30])], false), Ok(30));
+    assert_eq!(traffic(&mut ring, false), (1_000, 30));
+    peer.shutdown(std::net::Shutdown::Write).expect("connected");
+    wait_for(&mut ring, ours, |it| it.received == 1_001);
+    assert_eq!(traffic(&mut ring, false), (1_000, 30));
+    // Our FIN, and both are acknowledged: the end of the connection.
+    ring.shutdown(ours, Shutdown::Write).expect("connected");
+    peer.read_to_end(&mut Vec::new()).expect("30 bytes");
+    let give_up = Instant::now() + PATIENCE;
+    while !ring.is_reset(ours) {
+        assert!(Instant::now() < give_up, "our FIN is not acknowledged");
+        std::thread::yield_now();
+    }
+    assert_eq!(traffic(&mut ring, true), (1_000, 30));
+    ring.close_now(ours);
+}

@@ -1,0 +1,90 @@
+//! The description of a connection that has ended.
+
+use crate::common::{PATIENCE, start};
+use ringwright::{
+    Config, Connection, ConnectionId, EndedConnection, Handler, Local, Origin, Reason, Traffic,
+};
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
+
+/// Sends each byte back twice. `R` resets, `C` closes.
+struct Twice(Sender<(EndedConnection, Reason)>);
+
+impl Handler for Twice {
+    type State = ();
+
+    fn opened(&mut self, connection: &mut Connection<'_>, _: Origin) {
+        assert_eq!(connection.local().ended(), None, "nothing has ended");
+    }
+
+    fn received(&mut self, (): &mut (), connection: &mut Connection<'_>, bytes: &[u8]) -> usize {
+        let _ = connection.send(bytes);
+        let _ = connection.send(bytes);
+        match bytes.last() {
+            Some(b'R') => connection.abort(),
+            Some(b'C') => connection.close(),
+            _ => {}
+        }
+        bytes.len()
+    }
+
+    fn closed(&mut self, _: Option<()>, shard: &mut Local<'_>, _: ConnectionId, reason: Reason) {
+        let _ = self.0.send((shard.ended().expect("inside closed"), reason));
+    }
+}
+
+fn config(count_traffic: bool) -> Config {
+    Config {
+        listeners: vec!["127.0.0.1:0".parse().unwrap()],
+        shards: Some(1),
+        pin: false,
+        count_traffic,
+        ..Config::default()
+    }
+}
+
+#[test]
+fn an_ended_connection_is_described_with_its_bytes() {
+    let (sender, ended) = channel();
+    let engine = start(config(true), move |_| Twice(sender.clone()));
+    let address = engine.addresses()[0];
+    for (last, reason, sent_bytes) in [
+        (b'x', Reason::PeerFin, Some(2_002)),
+        (b'C', Reason::LocalClose, Some(2_002)),
+        // A reset destroys output that has not left.
+        (b'R', Reason::Aborted, None),
+    ] {
+        let mut client = TcpStream::connect(address).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.write_all(&[b'x'; 1_000]).unwrap();
+        client.read_exact(&mut [0; 2_000]).unwrap();
+        client.write_all(&[last]).unwrap();
+        if last == b'x' {
+            client.read_exact(&mut [0; 2]).unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+        }
+        let _ = client.read_to_end(&mut Vec::new());
+        let peer = client.local_addr().unwrap();
+        drop(client);
+        let (found, found_reason) = ended.recv_timeout(PATIENCE).unwrap();
+        assert_eq!((found.peer, found.origin), (peer, Origin::Listener(0)));
+        assert!(found.lifetime < PATIENCE && found_reason == reason, "{found:?} {found_reason:?}");
+        let Traffic { received_bytes, sent_bytes: sent } = found.traffic.expect("counted");
+        assert_eq!(received_bytes, 1_001, "{reason:?}");
+        assert!(sent_bytes.map_or((2_000..=2_002).contains(&sent), |it| it == sent), "{sent}");
+    }
+    engine.remote().drain(Duration::ZERO);
+    assert!(engine.join().unwrap().balanced());
+}
+
+#[test]
+fn bytes_are_not_counted_unless_that_is_wanted() {
+    let (sender, ended) = channel();
+    let engine = start(config(false), move |_| Twice(sender.clone()));
+    drop(TcpStream::connect(engine.addresses()[0]).unwrap());
+    assert_eq!(ended.recv_timeout(PATIENCE).unwrap().0.traffic, None);
+    engine.remote().drain(Duration::ZERO);
+    assert!(engine.join().unwrap().balanced());
+}
