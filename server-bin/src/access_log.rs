@@ -1,4 +1,5 @@
-//! The access log: one line per reply, written by a separate thread.
+//! The access log: one line per reply, or per connection where there are no requests. A separate
+//! thread writes it.
 //!
 //! # A stalled log
 //! Shards never wait for the log. Each shard fills a buffer and passes it to the writer when the
@@ -10,11 +11,13 @@
 //! Before each batch the writer compares its file with the one at the path. After a rename or a
 //! removal it creates the file again. SIGUSR1 does so at once.
 
+mod connections;
 mod file;
 mod format;
 
+pub use connections::ConnectionLog;
 pub use file::LogFile;
-pub use format::{Entry, Format};
+pub use format::{Ending, Entry, Format};
 
 use crate::serve::say;
 use file::Lines;
@@ -33,10 +36,13 @@ use std::time::Duration;
 const BATCH_BYTES: usize = 32 << 10;
 /// Maximum number of queued batches of all shards.
 const BATCHES_MAX: usize = 64;
+/// Time after which a shard passes its buffer to the writer at the latest.
+pub const INTERVAL: Duration = Duration::from_millis(200);
 /// Maximum time that the end of the program waits for the last lines.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Creates the logs of the shards. The writer ends after this and all of them are dropped.
+#[derive(Clone)]
 pub struct AccessLog {
     format: Format,
     batches: SyncSender<Batch>,
@@ -199,15 +205,29 @@ impl AccessLog {
 impl ShardLog {
     /// Adds a line for a reply.
     pub fn record(&mut self, entry: &Entry<'_>) {
+        if self.has_room() {
+            self.formatter.append(entry, &mut self.buffer);
+        }
+    }
+
+    /// Adds a line for a connection that has ended.
+    pub fn record_end(&mut self, ending: &Ending) {
+        if self.has_room() {
+            self.formatter.append_end(ending, &mut self.buffer);
+        }
+    }
+
+    /// Counts a line, which is lost without room for it.
+    fn has_room(&mut self) -> bool {
         if self.buffer.len() >= BATCH_BYTES {
             self.hand_over();
         }
         if self.buffer.len() >= BATCH_BYTES {
             self.lost.add(1);
-            return;
+            return false;
         }
-        self.formatter.append(entry, &mut self.buffer);
         self.lines += 1;
+        true
     }
 
     /// Passes the buffered lines to the writer. Keeps them if its queue is full.

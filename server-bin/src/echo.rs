@@ -4,10 +4,14 @@ pub mod disconnect;
 pub mod ending;
 pub mod fate;
 
-use ringwright::{Connection, Handler, Origin, Room};
+use crate::access_log::ConnectionLog;
+use ringwright::{Connection, ConnectionId, Handler, Local, Origin, Reason, Room};
 
 /// Sends back what it receives. When a client does not read, the engine stops reading from it.
-pub struct Echo;
+pub struct Echo {
+    /// The connections that have ended.
+    pub log: ConnectionLog,
+}
 
 impl Handler for Echo {
     type State = ();
@@ -20,5 +24,17 @@ impl Handler for Echo {
             connection.abort();
         }
         bytes.len()
+    }
+
+    fn closed(&mut self, _: Option<()>, shard: &mut Local<'_>, id: ConnectionId, reason: Reason) {
+        self.log.closed(shard, id, reason);
+    }
+
+    fn started(&mut self, shard: &mut Local<'_>) {
+        self.log.started(shard);
+    }
+
+    fn tick(&mut self, shard: &mut Local<'_>) {
+        self.log.tick(shard);
     }
 }

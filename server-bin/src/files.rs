@@ -12,7 +12,7 @@ mod replies;
 
 pub use conversation::Conversation;
 
-use crate::access_log::ShardLog;
+use crate::access_log::{self, ShardLog};
 use crate::http::body::Framing;
 use crate::http::conditional::{Validators, is_settled};
 use crate::http::date::CommonLines;
@@ -27,9 +27,6 @@ use ringwright::{
 };
 use std::io;
 use std::time::{Duration, SystemTime};
-
-/// How often the log's lines are handed over, at latest.
-const LOG_INTERVAL: Duration = Duration::from_millis(200);
 
 /// In a drain a connection ends when nothing has happened on it for so long.
 const DRAIN_QUIET: Duration = Duration::from_millis(500);
@@ -290,14 +287,14 @@ impl Handler for Files {
 
     fn started(&mut self, shard: &mut Local<'_>) {
         if self.log.is_some() {
-            shard.tick_after(LOG_INTERVAL);
+            shard.tick_after(access_log::INTERVAL);
         }
     }
 
     fn tick(&mut self, shard: &mut Local<'_>) {
         if let Some(log) = &mut self.log {
             log.hand_over();
-            shard.tick_after(LOG_INTERVAL);
+            shard.tick_after(access_log::INTERVAL);
         }
     }
 }

@@ -179,11 +179,6 @@ pub struct Http {
     #[arg(long, value_name = "ADDR", env = "RINGWRIGHTD_LISTEN", value_delimiter = ',',
         default_value = "127.0.0.1:8080", value_parser = addresses)]
     pub listen: Vec<Addresses>,
-    /// Answer 408 and close if a request head is incomplete this long after its first byte, or its
-    /// body this long after the head. `never` disables the limit.
-    #[arg(long, value_name = "DURATION", env = "RINGWRIGHTD_REQUEST_TIMEOUT",
-        default_value = "30s", value_parser = timeout)]
-    pub request_timeout: Timeout,
     /// Keep up to N files open per shard, so that the next request need not open them; 0 keeps
     /// none. All shards together use at most a sixteenth of the open-file limit. A changed file is
     /// opened again.
@@ -194,20 +189,6 @@ pub struct Http {
     #[arg(long, value_name = "DURATION", env = "RINGWRIGHTD_OPEN_FILES_VALID",
         default_value = "1s", value_parser = duration)]
     pub open_files_valid: Duration,
-    /// Append one line per reply to this file, or print it to standard output for `-`; no log
-    /// without this option. If the log stalls, the server loses and counts lines instead of
-    /// waiting. After a rename or a removal of the file it is created again.
-    #[arg(long, value_name = "FILE", env = "RINGWRIGHTD_ACCESS_LOG")]
-    pub access_log: Option<PathBuf>,
-    /// Choose the format of the access log.
-    #[arg(
-        long,
-        value_name = "FORMAT",
-        env = "RINGWRIGHTD_LOG_FORMAT",
-        default_value = "combined",
-        value_enum
-    )]
-    pub log_format: Format,
     /// Options of every server.
     #[command(flatten)]
     pub common: Common,
@@ -273,16 +254,6 @@ pub struct Packets {
     #[arg(long, value_name = "DURATION", env = "RINGWRIGHTD_OFFER_TIMEOUT",
         default_value = "30s", value_parser = duration)]
     pub offer_timeout: Duration,
-    /// Close a connection if a packet is incomplete this long after its first byte. `never`
-    /// disables the limit.
-    #[arg(long, value_name = "DURATION", env = "RINGWRIGHTD_REQUEST_TIMEOUT",
-        default_value = "30s", value_parser = timeout)]
-    pub request_timeout: Timeout,
-    /// Run N threads, 0 to 1024, that compute digests and list the directory. With 0, the server
-    /// refuses these requests.
-    #[arg(long, value_name = "N", env = "RINGWRIGHTD_WORKERS", default_value_t = 2,
-        value_parser = RangedU64ValueParser::<usize>::new().range(..=WORKERS_MAX as u64))]
-    pub workers: usize,
     /// Options of every server.
     #[command(flatten)]
     pub common: Common,
@@ -358,6 +329,13 @@ pub struct Common {
     #[arg(long, value_name = "DURATION", env = "RINGWRIGHTD_IDLE_TIMEOUT",
         default_value = "75s", value_parser = timeout)]
     pub idle_timeout: Timeout,
+    /// http: answer 408 and close if a request head is incomplete this long after its first byte, or
+    /// its body this long after the head. packets: close a connection if a packet is incomplete
+    /// this long after its first byte. echo: no effect, because each byte is complete. `never`
+    /// disables the limit.
+    #[arg(long, value_name = "DURATION", env = "RINGWRIGHTD_REQUEST_TIMEOUT",
+        default_value = "30s", value_parser = timeout)]
+    pub request_timeout: Timeout,
     /// Close a connection whose client reads none of the pending output for this time, or (packets)
     /// sends nothing in the middle of an upload chunk. `never` disables the limit.
     #[arg(long, value_name = "DURATION", env = "RINGWRIGHTD_WRITE_TIMEOUT",
@@ -368,6 +346,28 @@ pub struct Common {
     #[arg(long, value_name = "DURATION", env = "RINGWRIGHTD_DRAIN_TIMEOUT",
         default_value = "30s", value_parser = duration)]
     pub drain_timeout: Duration,
+    /// Run N threads, 0 to 1024, for work that would block a shard. packets: they compute digests
+    /// and list the directory; with 0, the server refuses these requests. http, echo: nothing needs
+    /// them yet. The admin listener changes N at /workers. Default: 2 for packets, 0 for the other
+    /// modes.
+    #[arg(long, value_name = "N", env = "RINGWRIGHTD_WORKERS",
+        value_parser = RangedU64ValueParser::<usize>::new().range(..=WORKERS_MAX as u64))]
+    pub workers: Option<usize>,
+    /// Append lines to this file, or print them to standard output for `-`; no log without this
+    /// option. http: one line per reply. echo, packets: one line per connection, at its end. If the
+    /// log stalls, the server loses and counts lines instead of waiting. After a rename or a removal
+    /// of the file it is created again.
+    #[arg(long, value_name = "FILE", env = "RINGWRIGHTD_ACCESS_LOG")]
+    pub access_log: Option<PathBuf>,
+    /// Choose the format of the access log.
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        env = "RINGWRIGHTD_LOG_FORMAT",
+        default_value = "combined",
+        value_enum
+    )]
+    pub log_format: Format,
     /// Serve /metrics, /livez, /readyz, /ledger, /connections, /bans and a live page on this
     /// address, or on all addresses of this name; none by default. There is no password: anyone who
     /// can connect can close connections and ban addresses.
@@ -474,6 +474,8 @@ impl Common {
                 ProbeWith::Poll => Probe::Poll,
             },
             idle_timeout: self.idle_timeout.0,
+            receive_timeout: self.request_timeout.0,
+            workers: self.workers.unwrap_or(0),
             write_timeout: self.write_timeout.0,
             transfer_timeout: self.write_timeout.0,
             ..self.capacity.config()
@@ -583,7 +585,8 @@ mod tests {
         assert_eq!(config.bans, default.bans);
         assert_eq!(config.idle_timeout, default.idle_timeout);
         assert_eq!(config.write_timeout, default.write_timeout);
-        assert_eq!(http.request_timeout.0, default.receive_timeout);
+        assert_eq!(config.receive_timeout, default.receive_timeout);
+        assert_eq!(config.workers, 0);
         assert_eq!(config.listeners, ["127.0.0.1:8080".parse().unwrap()]);
         assert_eq!(http.common.admin, None, "there is no admin listener by default");
     }
@@ -630,6 +633,27 @@ mod tests {
         ] {
             assert_eq!(refused_by_the_engine(allowed), last, "{key}");
             assert_eq!(refused_by_the_engine(refused), key);
+        }
+    }
+
+    #[test]
+    fn each_mode_takes_the_common_options() {
+        for mode in ["http", "echo", "packets"] {
+            let common = |arguments: &[&str]| {
+                let all = [&["ringwrightd", mode], arguments].concat();
+                match Options::try_parse_from(all).unwrap().command {
+                    Command::Http(Http { common, .. })
+                    | Command::Echo(Echo { common, .. })
+                    | Command::Packets(Packets { common, .. }) => common,
+                    Command::Doctor(_) => panic!("not asked for"),
+                }
+            };
+            let default = common(&[]);
+            assert_eq!((default.workers, default.access_log), (None, None));
+            assert_eq!(default.request_timeout.0, Some(Duration::from_secs(30)));
+            let common = common(&["--workers", "3", "--request-timeout", "2s"]);
+            let config = common.config(&[]);
+            assert_eq!((config.workers, config.receive_timeout), (3, Some(Duration::from_secs(2))));
         }
     }
 
@@ -763,16 +787,16 @@ mod tests {
     }
 
     #[test]
-    fn packets_have_workers_and_16_gib() {
+    fn packets_have_16_gib() {
         let options = Options::try_parse_from(["ringwrightd", "packets"]).unwrap();
         let Command::Packets(packets) = options.command else { panic!("expected packets") };
-        assert_eq!((packets.workers, packets.upload_max), (2, 16 << 30));
+        assert_eq!((packets.common.workers, packets.upload_max), (None, 16 << 30));
         assert_eq!(packets.offer_timeout, Duration::from_secs(30));
         assert_eq!(packets.listen, [Addresses(vec!["127.0.0.1:7100".parse().unwrap()])]);
         assert!(!packets.read_only && !packets.replace && !packets.sync);
         let options = ["ringwrightd", "packets", "--workers", "0", "--replace", "--sync"];
         let options = Options::try_parse_from(options).unwrap();
         let Command::Packets(packets) = options.command else { panic!("expected packets") };
-        assert_eq!((packets.workers, packets.replace, packets.sync), (0, true, true));
+        assert_eq!((packets.common.workers, packets.replace, packets.sync), (Some(0), true, true));
     }
 }

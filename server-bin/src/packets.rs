@@ -16,10 +16,11 @@ pub use conversation::Conversation;
 pub use folder::Folder;
 pub use wire::BODY_BYTES_MAX;
 
+use crate::access_log::ConnectionLog;
 use conversation::{FileDigest, Patience};
 use ringwright::{
-    Audience, Connection, Deadline, Directory, Framing, Handler, JobDone, NewFile, OpenFile,
-    Origin, ReceiveFailed, Room, SlowReaders,
+    Audience, Connection, ConnectionId, Deadline, Directory, Framing, Handler, JobDone, Local,
+    NewFile, OpenFile, Origin, Reason, ReceiveFailed, Room, SlowReaders,
 };
 use std::io;
 use std::sync::Arc;
@@ -55,13 +56,20 @@ pub struct Packets {
     rules: Rules,
     /// Time of the current millisecond, and the number of broadcasts in it.
     broadcasts: (Duration, u32),
+    log: ConnectionLog,
 }
 
 impl Packets {
     /// Serves the files of a directory. The shard's ring uses `directory`, the workers `folder`.
     #[must_use]
-    pub fn new(framing: Framing, directory: Directory, folder: Arc<Folder>, rules: Rules) -> Self {
-        Self { framing, directory, folder, rules, broadcasts: (Duration::ZERO, 0) }
+    pub fn new(
+        framing: Framing,
+        directory: Directory,
+        folder: Arc<Folder>,
+        rules: Rules,
+        log: ConnectionLog,
+    ) -> Self {
+        Self { framing, directory, folder, rules, broadcasts: (Duration::ZERO, 0), log }
     }
 
     /// Handles one packet. Returns `false` if the packet must stay unread until there is space.
@@ -332,5 +340,23 @@ impl Handler for Packets {
     fn draining(&mut self, state: &mut Conversation, connection: &mut Connection<'_>) {
         state.draining = true;
         self.settle(state, connection);
+    }
+
+    fn closed(
+        &mut self,
+        _: Option<Conversation>,
+        shard: &mut Local<'_>,
+        id: ConnectionId,
+        reason: Reason,
+    ) {
+        self.log.closed(shard, id, reason);
+    }
+
+    fn started(&mut self, shard: &mut Local<'_>) {
+        self.log.started(shard);
+    }
+
+    fn tick(&mut self, shard: &mut Local<'_>) {
+        self.log.tick(shard);
     }
 }

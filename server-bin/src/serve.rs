@@ -1,5 +1,6 @@
 //! Runs a server from its start to its exit status: the engine, the signals, the messages.
 
+use crate::access_log::{AccessLog, ConnectionLog, Writer};
 use crate::admin::{Admin, Condition, Watched};
 use crate::echo::disconnect::{Disconnecting, Rules};
 use crate::echo::ending::Endings;
@@ -20,6 +21,9 @@ use std::time::{Duration, SystemTime};
 /// Time for the engine to stop after the second signal. After that the process exits anyway.
 const FORCE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// The default of --workers for packets: digests and lists need some.
+const PACKETS_WORKERS: usize = 2;
+
 /// The default of --min-rate over HTTP, in bytes per second. No usable connection is slower.
 const HTTP_MIN_RATE: u32 = 64;
 
@@ -37,31 +41,20 @@ pub fn http(options: &Http) -> Result<(), String> {
             dir.display()
         )
     })?;
-    let log = match &options.access_log {
-        Some(path) => Some(
-            access_log::open(path, options.log_format)
-                .map_err(|error| format!("--access-log {}: {error}", path.display()))?,
-        ),
-        None => None,
-    };
-    let (log, writer) = log.unzip();
-    let reopening = log.as_ref().and_then(access_log::AccessLog::reopening);
-    let lost = log.as_ref().map(access_log::AccessLog::lost).unwrap_or_default();
-    let watched = Watched::default().with_log(lost);
-    let request_timeout = options.request_timeout.0;
+    let (log, writer) = open_log(&options.common)?;
+    let watched = Watched::default();
+    let request_timeout = options.common.request_timeout.0;
     let mut config = options.common.config(&options.listen);
-    config.receive_timeout = request_timeout;
     config.evict_idle = options.common.evict_idle != Some(Switch::Off);
     config.min_rate = options.common.min_rate.unwrap_or(HTTP_MIN_RATE);
     config.open_files = options.open_files as usize;
     config.open_files_valid = options.open_files_valid;
-    let result = serve("http", config, &options.common, reopening, watched, move |_| {
-        let log = log.as_ref().map(access_log::AccessLog::shard);
+    let of_shards = log.clone();
+    let result = serve("http", config, &options.common, log, watched, move |_| {
+        let log = of_shards.as_ref().map(AccessLog::shard);
         files::Files::new(directory.clone(), request_timeout, log)
     });
-    if let Some(trouble) = writer.and_then(access_log::Writer::finish) {
-        say(&trouble);
-    }
+    finish_log(writer);
     result
 }
 
@@ -70,10 +63,17 @@ pub fn http(options: &Http) -> Result<(), String> {
 /// # Errors
 /// A message for the user.
 pub fn echo(options: &Echo) -> Result<(), String> {
-    let config = options.common.config(&options.listen);
+    let mut config = options.common.config(&options.listen);
+    config.count_traffic = options.common.access_log.is_some();
+    let (log, writer) = open_log(&options.common)?;
+    let of_shards = log.clone();
+    let log_of_shard = move || ConnectionLog::new(of_shards.as_ref(), "echo");
     let Some(probability) = options.disconnect_rate else {
         let watched = Watched::default();
-        return serve("echo", config, &options.common, None, watched, |_| echo::Echo);
+        let factory = move |_| echo::Echo { log: log_of_shard() };
+        let result = serve("echo", config, &options.common, log, watched, factory);
+        finish_log(writer);
+        return result;
     };
     let seed = options.disconnect_seed.unwrap_or_else(|| {
         let drawn = RandomState::new().build_hasher().finish();
@@ -86,9 +86,10 @@ pub fn echo(options: &Echo) -> Result<(), String> {
     let endings = Arc::new(Endings::default());
     let watched = Watched::with_endings(endings.clone());
     let rules = Rules { probability, seed, endings: endings.clone() };
-    let result = serve("echo", config, &options.common, None, watched, move |shard| {
-        Disconnecting::new(rules.clone(), shard)
+    let result = serve("echo", config, &options.common, log, watched, move |shard| {
+        Disconnecting::new(rules.clone(), shard, log_of_shard())
     });
+    finish_log(writer);
     say_plainly(&format!("disconnected {}", endings.to_json()));
     result
 }
@@ -110,8 +111,8 @@ pub fn packets(options: &Packets) -> Result<(), String> {
     signal_hook::flag::register(SIGXFSZ, Arc::default())
         .map_err(|error| format!("cannot install a handler for SIGXFSZ: {error}"))?;
     let mut config = options.common.config(&options.listen);
-    config.receive_timeout = options.request_timeout.0;
-    config.workers = options.workers;
+    config.count_traffic = options.common.access_log.is_some();
+    config.workers = options.common.workers.unwrap_or(PACKETS_WORKERS);
     config.message_bytes_max = packets::BODY_BYTES_MAX + Framing::HEADER_BYTES;
     let framing =
         Framing::new(packets::BODY_BYTES_MAX, &config).map_err(|error| error.to_string())?;
@@ -122,9 +123,29 @@ pub fn packets(options: &Packets) -> Result<(), String> {
         sync: options.sync,
         offer_timeout: options.offer_timeout,
     };
-    serve("packets", config, &options.common, None, Watched::default(), move |_| {
-        packets::Packets::new(framing, directory.clone(), folder.clone(), rules)
-    })
+    let (log, writer) = open_log(&options.common)?;
+    let of_shards = log.clone();
+    let result = serve("packets", config, &options.common, log, Watched::default(), move |_| {
+        let log = ConnectionLog::new(of_shards.as_ref(), "packets");
+        packets::Packets::new(framing, directory.clone(), folder.clone(), rules, log)
+    });
+    finish_log(writer);
+    result
+}
+
+/// Starts the access log, if there is to be one.
+fn open_log(options: &Common) -> Result<(Option<AccessLog>, Option<Writer>), String> {
+    let Some(path) = &options.access_log else { return Ok((None, None)) };
+    access_log::open(path, options.log_format)
+        .map(|(log, writer)| (Some(log), Some(writer)))
+        .map_err(|error| format!("--access-log {}: {error}", path.display()))
+}
+
+/// Waits for the last lines of the log, after the engine has ended.
+fn finish_log(writer: Option<Writer>) {
+    if let Some(trouble) = writer.and_then(Writer::finish) {
+        say(&trouble);
+    }
 }
 
 fn cannot_open(dir: &Path, error: &io::Error) -> String {
@@ -162,13 +183,16 @@ fn serve<H: Handler>(
     scheme: &str,
     config: Config,
     options: &Common,
-    log: Option<access_log::Reopening>,
+    log: Option<AccessLog>,
     watched: Watched,
     factory: impl Fn(usize) -> H + Send + Sync + 'static,
 ) -> Result<(), String> {
     // Installed before the engine starts, so that an early signal is not lost.
-    let signals = Handlers::install(log)?;
-    let watched = Arc::new(watched);
+    let signals = Handlers::install(log.as_ref().and_then(AccessLog::reopening))?;
+    let lost = log.as_ref().map(AccessLog::lost).unwrap_or_default();
+    let watched = Arc::new(watched.with_log(lost));
+    // The writer ends after the last handle to it.
+    drop(log);
     // Started before the engine, so that it can report that the engine starts.
     let admin = match &options.admin {
         Some(addresses) => Some(Admin::start(&addresses.0, &watched)?),

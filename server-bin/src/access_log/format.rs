@@ -2,6 +2,7 @@
 
 use crate::http::fields;
 use crate::http::reply::decimal;
+use ringwright::Traffic;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -38,6 +39,25 @@ pub struct Entry<'a> {
     pub duration: Duration,
 }
 
+/// A connection to be logged at its end.
+#[derive(Debug)]
+pub struct Ending {
+    /// Time of the end in seconds since 1970-01-01 UTC.
+    pub seconds: i64,
+    /// The client's address.
+    pub peer: SocketAddr,
+    /// The number of the connection.
+    pub connection: u64,
+    /// The protocol, as in the URL of the listener.
+    pub protocol: &'static str,
+    /// The name of the reason for the end.
+    pub reason: &'static str,
+    /// The bytes of both directions.
+    pub traffic: Traffic,
+    /// Time from the accept to the end.
+    pub duration: Duration,
+}
+
 /// Formats lines. Caches the text of the current second.
 #[derive(Debug)]
 pub struct Formatter {
@@ -55,19 +75,46 @@ impl Formatter {
 
     /// Appends one line.
     pub fn append(&mut self, entry: &Entry<'_>, out: &mut Vec<u8>) {
-        if self.seconds != entry.seconds {
-            self.seconds = entry.seconds;
-            self.time = match self.format {
-                Format::Combined => combined_time(entry.seconds),
-                Format::Json => json_time(entry.seconds),
-            }
-            .into_bytes();
-        }
+        self.note_time(entry.seconds);
         match self.format {
             Format::Combined => self.combined(entry, out),
             Format::Json => self.json(entry, out),
         }
         out.push(b'\n');
+    }
+
+    /// Appends the line of a connection. None of its texts comes from the client.
+    pub fn append_end(&mut self, ending: &Ending, out: &mut Vec<u8>) {
+        self.note_time(ending.seconds);
+        let Ending { peer, connection, protocol, reason, traffic, duration, .. } = ending;
+        let Traffic { received_bytes, sent_bytes } = traffic;
+        let time = String::from_utf8_lossy(&self.time);
+        let line = match self.format {
+            Format::Combined => format!(
+                "{} - - [{time}] \"{protocol}\" {reason} {received_bytes} {sent_bytes} {:.3}\n",
+                peer.ip(),
+                duration.as_secs_f64()
+            ),
+            Format::Json => format!(
+                "{{\"time\":\"{time}\",\"peer\":\"{peer}\",\"connection\":{connection},\
+                 \"protocol\":\"{protocol}\",\"reason\":\"{reason}\",\
+                 \"received_bytes\":{received_bytes},\"sent_bytes\":{sent_bytes},\
+                 \"duration_ms\":{}}}\n",
+                duration.as_millis()
+            ),
+        };
+        out.extend_from_slice(line.as_bytes());
+    }
+
+    fn note_time(&mut self, seconds: i64) {
+        if self.seconds != seconds {
+            self.seconds = seconds;
+            self.time = match self.format {
+                Format::Combined => combined_time(seconds),
+                Format::Json => json_time(seconds),
+            }
+            .into_bytes();
+        }
     }
 
     fn combined(&self, entry: &Entry<'_>, out: &mut Vec<u8>) {
@@ -255,6 +302,34 @@ mod tests {
              \"line\":\"GET /a\\\"b HTTP/1.1\",\"host\":\"x\",\"user_agent\":\"c\\\\xe9\\\\d\"}\n"
         );
         assert!(line(Format::Combined, b"").contains("] \"-\" 404"));
+    }
+
+    #[test]
+    fn lines_of_connections() {
+        let ending = Ending {
+            seconds: 784_111_777,
+            peer: "[::1]:5".parse().unwrap(),
+            connection: 12,
+            protocol: "echo",
+            reason: "peer_fin",
+            traffic: Traffic { received_bytes: 10, sent_bytes: 20 },
+            duration: Duration::from_millis(1_007),
+        };
+        let line = |format| {
+            let mut out = Vec::new();
+            Formatter::new(format).append_end(&ending, &mut out);
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(
+            line(Format::Combined),
+            "::1 - - [06/Nov/1994:08:49:37 +0000] \"echo\" peer_fin 10 20 1.007\n"
+        );
+        assert_eq!(
+            line(Format::Json),
+            "{\"time\":\"1994-11-06T08:49:37Z\",\"peer\":\"[::1]:5\",\"connection\":12,\
+             \"protocol\":\"echo\",\"reason\":\"peer_fin\",\"received_bytes\":10,\
+             \"sent_bytes\":20,\"duration_ms\":1007}\n"
+        );
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use super::ending::{Ending, Endings};
 use super::fate::{Fate, Probability};
-use ringwright::{Connection, Handler, Origin, Room};
+use crate::access_log::ConnectionLog;
+use ringwright::{Connection, ConnectionId, Handler, Local, Origin, Reason, Room};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +33,7 @@ pub struct Disconnecting {
     shard: usize,
     /// Connections opened so far.
     opened: u64,
+    log: ConnectionLog,
 }
 
 /// What becomes of one connection.
@@ -44,8 +46,8 @@ pub struct Life {
 impl Disconnecting {
     /// The handler of a shard.
     #[must_use]
-    pub fn new(rules: Rules, shard: usize) -> Self {
-        Self { rules, shard, opened: 0 }
+    pub fn new(rules: Rules, shard: usize, log: ConnectionLog) -> Self {
+        Self { rules, shard, opened: 0, log }
     }
 
     /// Begins to end it, in answer to these bytes.
@@ -122,5 +124,17 @@ impl Handler for Disconnecting {
             Some(_) => connection.close(),
             None => connection.finish(Duration::ZERO),
         }
+    }
+
+    fn closed(&mut self, _: Option<Life>, shard: &mut Local<'_>, id: ConnectionId, reason: Reason) {
+        self.log.closed(shard, id, reason);
+    }
+
+    fn started(&mut self, shard: &mut Local<'_>) {
+        self.log.started(shard);
+    }
+
+    fn tick(&mut self, shard: &mut Local<'_>) {
+        self.log.tick(shard);
     }
 }

@@ -3,6 +3,7 @@
 use crate::common::{Server, tree};
 use serde_json::Value;
 use std::fs;
+use std::io::Read;
 
 /// The lines of a log in the combined format, each from the request on.
 fn combined(log: &str) -> Vec<&str> {
@@ -123,4 +124,52 @@ fn lost_lines_are_counted_where_an_operator_looks() {
     let server = Server::http_with_admin(tree.path(), &[]);
     server.ledger_once(|ledger| ledger["access_log"]["lines_lost"] == 0);
     server.stop().cleanly();
+}
+
+/// Fields of a line about a connection, in the combined format: reason, bytes in, bytes out.
+#[track_caller]
+fn ending<'a>(line: &'a str, protocol: &str) -> Vec<&'a str> {
+    assert!(line.starts_with("127.0.0.1 - - ["), "{line}");
+    let (_, rest) = line.split_once(" +0000] ").unwrap();
+    let fields: Vec<&str> = rest.split(' ').collect();
+    assert_eq!((fields.len(), fields[0]), (5, &*format!("\"{protocol}\"")), "{line}");
+    let seconds: f64 = fields[4].parse().unwrap();
+    assert!((0.0..60.0).contains(&seconds) && fields[4].contains('.'), "{line}");
+    fields[1..4].to_vec()
+}
+
+#[test]
+fn each_connection_of_an_echo_has_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, old) = (folder.path().join("log"), folder.path().join("log.1"));
+    let log = ["--access-log", path.to_str().unwrap()];
+    for random in [&[][..], &["--disconnect-rate", "0", "--disconnect-seed", "1"]] {
+        let arguments = [&log[..], &["--shards", "1", "--idle-timeout", "300ms"], random].concat();
+        let server = Server::echo_with_admin(&arguments);
+        let echo = |bytes: usize| {
+            let mut client = server.client();
+            client.send(vec![b'x'; bytes]);
+            client.stream.read_exact(&mut vec![0; bytes]).unwrap();
+            client
+        };
+        let mut client = echo(100_000);
+        client.half_close();
+        client.is_at_its_end();
+        let closed = |count: u64| {
+            server.ledger_once(|ledger| ledger["connections"]["closed"] == count);
+        };
+        closed(1);
+        // The line of the first connection is in the old file or in none yet.
+        fs::rename(&path, &old).unwrap();
+        server.signal(libc::SIGUSR1);
+        echo(10).is_at_its_end();
+        closed(2);
+        server.stop().cleanly();
+        let all = fs::read_to_string(&old).unwrap() + &fs::read_to_string(&path).unwrap();
+        let lines: Vec<_> = all.lines().map(|line| ending(line, "echo")).collect();
+        let expected = [["peer_fin", "100000", "100000"], ["idle_timeout", "10", "10"]];
+        assert_eq!(lines, expected, "{all}");
+        fs::remove_file(&path).unwrap();
+        fs::remove_file(&old).unwrap();
+    }
 }

@@ -97,6 +97,23 @@ fn the_environment_counts_and_flags_go_before() {
 }
 
 #[test]
+fn workers_run_in_every_mode_and_a_flag_goes_before_the_environment() {
+    for (mode, default) in [("http", 0), ("echo", 0), ("packets", 2)] {
+        for (variable, flag, workers) in
+            [(None, None, default), (Some("3"), None, 3), (Some("3"), Some("4"), 4)]
+        {
+            let mut daemon = command(&[mode, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+            daemon.args(["--request-timeout", "5s"]);
+            daemon.envs(variable.map(|workers| ("RINGWRIGHTD_WORKERS", workers)));
+            daemon.args(flag.map(|workers| format!("--workers={workers}")));
+            let server = Server::start_with_admin(&mut daemon, mode);
+            server.ledger_once(|ledger| ledger["jobs"]["workers"] == workers);
+            server.stop().cleanly();
+        }
+    }
+}
+
+#[test]
 fn several_listeners_of_both_kinds() {
     let tree = tree();
     let server = Server::http(tree.path(), &["--listen", "[::1]:0", "--probe", "poll"]);

@@ -8,6 +8,7 @@ mod draining;
 mod gets;
 mod jobs;
 mod large;
+mod logged;
 mod puts;
 mod python;
 mod requests;
