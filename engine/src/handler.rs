@@ -317,7 +317,9 @@ pub trait Handler: 'static {
     }
 
     /// The engine drains: this connection should finish its work and close before the drain
-    /// deadline.
+    /// deadline. Or [`Remote::drain_connection`](crate::Remote::drain_connection) or
+    /// [`Remote::drain_connections`](crate::Remote::drain_connections) asked for the end of the
+    /// connection, without a deadline; [`Connection::is_draining`] is `false` then.
     ///
     /// Called once per connection. A connection that opens during a drain gets the call right after
     /// `opened`. The default calls [`Connection::finish`], so that everything that has arrived is

@@ -21,6 +21,10 @@ pub enum Command {
     Kick(ConnectionId),
     /// Reset all connections.
     KickAll,
+    /// Ask a connection to end gracefully.
+    DrainConnection(ConnectionId),
+    /// Ask all connections to end gracefully.
+    DrainConnections,
     /// Send to a connection.
     Send(ConnectionId, Arc<[u8]>),
     /// Send to the connections of an audience.

@@ -253,6 +253,28 @@ impl Remote {
         self.to_all(|| Command::KickAll)
     }
 
+    /// Asks one connection to end gracefully, while the engine goes on: calls
+    /// [`Handler::draining`](crate::Handler::draining) for it, as a drain of the engine does.
+    /// Nothing happens if the connection has ended already, or was asked before.
+    ///
+    /// There is no deadline: the connection ends when its handler and its timeouts end it, and
+    /// [`Remote::kick`] ends it at once.
+    ///
+    /// # Errors
+    /// [`Busy`] if the shard's queue is full.
+    pub fn drain_connection(&self, id: ConnectionId) -> Result<(), Busy> {
+        self.to_connection(id, Command::DrainConnection(id))
+    }
+
+    /// Asks all present connections to end gracefully, as [`Remote::drain_connection`] does. The
+    /// engine goes on accepting. Each shard asks 256 of them per turn of its loop.
+    ///
+    /// # Errors
+    /// [`Busy`] if a shard's queue is full. Other shards may have taken the command.
+    pub fn drain_connections(&self) -> Result<(), Busy> {
+        self.to_all(|| Command::DrainConnections)
+    }
+
     /// Sends to one connection. Nothing happens if the connection has ended.
     ///
     /// # Errors

@@ -34,7 +34,7 @@ impl Core {
         self.upkeep = true;
     }
 
-    /// Tells every connection there is now that the engine drains.
+    /// Asks every connection there is now to end gracefully.
     pub fn drain_all(&mut self) {
         self.sweeps.draining = self.everybody();
         self.upkeep = true;
@@ -79,7 +79,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             };
             if self.core.slots[slot].opened {
                 self.tell_of_drain(slot);
-            } else {
+            } else if self.core.draining {
                 mark!("a drain ends a connect");
                 self.core.end(slot, Reason::Drained, true);
             }

@@ -57,7 +57,7 @@ pub struct Called {
 }
 
 impl Called {
-    fn has(&self, callback: Callback) -> bool {
+    pub fn has(&self, callback: Callback) -> bool {
         self.list.contains(&callback)
     }
 

@@ -4,10 +4,10 @@ use super::book::{Begins, Farewell, Part, Role, Then};
 use super::run::be_quiet;
 use super::run_until;
 use super::world::World;
-use crate::Config;
 use crate::mailbox::Command;
 use crate::ring::simulated::{Afterwards, Faults, Plan, Rng, Standing, set_interrupts};
 use crate::ring::{F_BUFFER, F_MORE, Kind, Ring, Token};
+use crate::{Config, Reason};
 use std::time::Duration;
 
 /// No deadline but those that always exist, and room for everything.
@@ -98,6 +98,38 @@ fn a_hang_up_after_both_fins_is_no_reset() {
             (5_000, true, Standing::Connected)
         );
         assert_eq!(world.ring().closes_with_unread, 0, "seed {seed}");
+    }
+}
+
+/// The engine goes on while some of its connections are drained.
+#[test]
+fn connections_are_drained_one_by_one_or_all_at_once() {
+    for seed in 0..20 {
+        let mut world = world(seed, config());
+        let add = |world: &mut World| {
+            world.add_peer(Plan::plain(), part(Role::Echo, Farewell::Close), 100);
+        };
+        let has_closed = |world: &mut World, count| {
+            run_until(world, Duration::from_secs(20), "some ends", |world| {
+                world.ledger().sum.closed == count
+            });
+        };
+        (0..3).for_each(|_| add(&mut world));
+        let opened = |world: &mut World| world.ledger().sum.bytes_received == 300;
+        run_until(&mut world, Duration::from_secs(20), "three clients", opened);
+        let second = world.book.borrow().records[1].id;
+        world.remote.drain_connection(second).expect("there is room");
+        has_closed(&mut world, 1);
+        go_on(&mut world, Duration::from_secs(2));
+        assert_eq!(world.book.borrow().records[1].closed, Some(Reason::LocalClose), "seed {seed}");
+        // Of one that has gone, nothing happens.
+        world.remote.drain_connection(second).expect("there is room");
+        world.remote.drain_connections().expect("there is room");
+        has_closed(&mut world, 3);
+        add(&mut world);
+        go_on(&mut world, Duration::from_secs(2));
+        assert_eq!((world.ledger().open(), world.ledger().sum.closed), (1, 3), "seed {seed}");
+        end(&mut world);
     }
 }
 

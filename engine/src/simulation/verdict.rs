@@ -2,6 +2,7 @@
 //! them.
 
 use super::book::{Begins, Book, Extent, Farewell, Record, Role, Then};
+use super::callbacks::Callback;
 use super::check::{GRACEFUL, find_peer};
 use super::lane::Life;
 use super::world::World;
@@ -118,7 +119,8 @@ impl World {
                         | Role::Ends(_, Then::Shutdown | Then::Finish)
                 );
                 let farewell = record.fin_shown && part.farewell == Farewell::ReplyAndShutdown;
-                record.closing || role || farewell
+                let asked = record.called.has(Callback::Draining);
+                record.closing || role || farewell || asked
             }
             Reason::Aborted => {
                 let role = matches!(part.role, Role::AbortAfter(_) | Role::Ends(_, Then::Abort));
