@@ -26,7 +26,7 @@ const BUFFERS_MAX: u16 = 1 << 15;
 /// Size of a receive buffer in bytes.
 const BUFFER_BYTES: RangeInclusive<u32> = 64..=1 << 20;
 /// Maximum number of worker threads.
-const WORKERS_MAX: usize = 1024;
+pub const WORKERS_MAX: usize = 1024;
 
 /// Serve files, packets or echo with io_uring, one ring per core.
 #[derive(Debug, Parser)]
@@ -329,8 +329,8 @@ pub struct Common {
     #[arg(long, value_name = "DURATION", env = "RINGWRIGHTD_IDLE_TIMEOUT",
         default_value = "75s", value_parser = timeout)]
     pub idle_timeout: Timeout,
-    /// http: answer 408 and close if a request head is incomplete this long after its first byte, or
-    /// its body this long after the head. packets: close a connection if a packet is incomplete
+    /// http: answer 408 and close if a request head is incomplete this long after its first byte,
+    /// or its body this long after the head. packets: close a connection if a packet is incomplete
     /// this long after its first byte. echo: no effect, because each byte is complete. `never`
     /// disables the limit.
     #[arg(long, value_name = "DURATION", env = "RINGWRIGHTD_REQUEST_TIMEOUT",
@@ -355,8 +355,8 @@ pub struct Common {
     pub workers: Option<usize>,
     /// Append lines to this file, or print them to standard output for `-`; no log without this
     /// option. http: one line per reply. echo, packets: one line per connection, at its end. If the
-    /// log stalls, the server loses and counts lines instead of waiting. After a rename or a removal
-    /// of the file it is created again.
+    /// log stalls, the server loses and counts lines instead of waiting. After a rename or a
+    /// removal of the file it is created again.
     #[arg(long, value_name = "FILE", env = "RINGWRIGHTD_ACCESS_LOG")]
     pub access_log: Option<PathBuf>,
     /// Choose the format of the access log.
@@ -368,9 +368,9 @@ pub struct Common {
         value_enum
     )]
     pub log_format: Format,
-    /// Serve /metrics, /livez, /readyz, /ledger, /connections, /bans and a live page on this
-    /// address, or on all addresses of this name; none by default. There is no password: anyone who
-    /// can connect can close connections and ban addresses.
+    /// Serve /metrics, /livez, /readyz, /ledger, /connections, /addresses, /bans, /workers, /drain
+    /// and a live page on this address, or on all addresses of this name; none by default. There is
+    /// no password: anyone who can connect can close connections, ban addresses and begin a drain.
     #[arg(long, value_name = "ADDR", env = "RINGWRIGHTD_ADMIN", value_parser = addresses)]
     pub admin: Option<Addresses>,
     /// Set the size of a receive buffer, 64 to 1MiB. Larger buffers need fewer receives and more

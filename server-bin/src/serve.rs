@@ -1,7 +1,7 @@
 //! Runs a server from its start to its exit status: the engine, the signals, the messages.
 
 use crate::access_log::{AccessLog, ConnectionLog, Writer};
-use crate::admin::{Admin, Condition, Watched};
+use crate::admin::{Admin, Condition, Served, Watched};
 use crate::echo::disconnect::{Disconnecting, Rules};
 use crate::echo::ending::Endings;
 use crate::options::{Common, Echo, Http, Packets, Switch};
@@ -204,11 +204,12 @@ fn serve<H: Handler>(
     }
     let mut listeners: Vec<String> =
         engine.addresses().iter().map(|address| format!("{scheme}://{address}")).collect();
-    watched.serves(engine.remote(), listeners.clone());
+    let drain_timeout = options.drain_timeout;
+    watched.serves(Served { remote: engine.remote(), listeners: listeners.clone(), drain_timeout });
     let of_admin = admin.iter().flat_map(Admin::addresses);
     listeners.extend(of_admin.map(|address| format!("admin http://{address}")));
     announce(&listeners);
-    let drain = Drain { remote: engine.remote(), watched, timeout: options.drain_timeout };
+    let drain = Drain { remote: engine.remote(), watched, timeout: drain_timeout };
     let on_signal = drain.clone();
     thread::Builder::new()
         .name("signals".into())

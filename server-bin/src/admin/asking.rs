@@ -4,11 +4,13 @@
 //! not wait, so a shard that hangs does not delay other requests. Questions are queued. Each admin
 //! connection asks one at a time.
 
+use super::addresses::Counts;
 use super::response::Response;
+use super::routes::PAGE_MAX;
 use super::watched::{Served, Watched};
 use super::{bans, connections};
 use crate::http::status::Status;
-use ringwright::{Ask, ConnectionId, Prefix};
+use ringwright::{Ask, Busy, ConnectionId, Prefix, WorkersFailed};
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
@@ -35,8 +37,19 @@ pub enum Question {
     },
     /// Describe one connection.
     Find(ConnectionId),
+    /// Count connections by address.
+    Addresses {
+        /// Maximum number of addresses.
+        limit: usize,
+    },
     /// Close one connection.
-    Kick(ConnectionId),
+    End(ConnectionId, Manner),
+    /// Close all connections.
+    EndAll(Manner),
+    /// Change the number of workers.
+    Workers(usize),
+    /// Begin a drain.
+    Drain,
     /// List the banned prefixes.
     Bans,
     /// Check whether exactly this prefix is in the list of bans.
@@ -45,6 +58,15 @@ pub enum Question {
     Ban(Prefix),
     /// Remove this prefix from the list of bans.
     Unban(Prefix),
+}
+
+/// The way in which connections are ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// At once, by a reset.
+    Reset,
+    /// After requests in progress, as a drain ends them.
+    Graceful,
 }
 
 /// Sends questions to the thread that asks the shards.
@@ -111,10 +133,10 @@ fn answer(watched: &Watched, question: &Question) -> Response {
     let Some(served) = watched.served() else {
         return Response::unavailable(watched.condition().name());
     };
-    ask(served, question).unwrap_or_else(|_| Response::unavailable(NO_ANSWER))
+    ask(watched, served, question).unwrap_or_else(|_| Response::unavailable(NO_ANSWER))
 }
 
-fn ask(served: &Served, question: &Question) -> Result<Response, Ask> {
+fn ask(watched: &Watched, served: &Served, question: &Question) -> Result<Response, Ask> {
     Ok(match question {
         Question::List { after, limit } => {
             let found = served.remote.list(*after, *limit)?;
@@ -124,11 +146,25 @@ fn ask(served: &Served, question: &Question) -> Result<Response, Ask> {
             Some(found) => Response::json(connections::one(&found, &served.listeners)),
             None => gone(*id),
         },
-        Question::Kick(id) => {
+        Question::Addresses { limit } => addresses(served, *limit)?,
+        Question::End(id, manner) => {
             if served.remote.find(*id)?.is_none() {
                 return Ok(gone(*id));
             }
-            served.remote.kick(*id).map_err(|_| Ask::Busy)?;
+            done(match manner {
+                Manner::Reset => served.remote.kick(*id),
+                Manner::Graceful => served.remote.drain_connection(*id),
+            })?
+        }
+        Question::EndAll(Manner::Reset) => done(served.remote.kick_all())?,
+        Question::EndAll(Manner::Graceful) => done(served.remote.drain_connections())?,
+        Question::Workers(workers) => match served.remote.set_workers(*workers) {
+            Ok(()) => Response::nothing(),
+            Err(error @ WorkersFailed::TooMany) => Response::bad(&error.to_string()),
+            Err(error) => Response::unavailable(&error.to_string()),
+        },
+        Question::Drain => {
+            watched.begin_drain();
             Response::nothing()
         }
         Question::Bans => Response::json(bans::list(&served.remote.bans())),
@@ -146,6 +182,27 @@ fn ask(served: &Served, question: &Question) -> Result<Response, Ask> {
             Err(error) => Response::unavailable(&error.to_string()),
         },
     })
+}
+
+fn done(taken: Result<(), Busy>) -> Result<Response, Ask> {
+    taken.map(|()| Response::nothing()).map_err(|Busy| Ask::Busy)
+}
+
+/// Counts all connections, some at a time, so that no shard is held up.
+fn addresses(served: &Served, limit: usize) -> Result<Response, Ask> {
+    let until = Instant::now() + ANSWER_TIMEOUT;
+    let (mut counts, mut after) = (Counts::default(), None);
+    loop {
+        let page = served.remote.list(after, PAGE_MAX)?;
+        counts.add(&page);
+        match page.last() {
+            Some(last) if page.len() == PAGE_MAX => after = Some(last.id),
+            _ => return Ok(Response::json(counts.to_json(limit))),
+        }
+        if Instant::now() >= until {
+            return Err(Ask::NoAnswer);
+        }
+    }
 }
 
 fn gone(id: ConnectionId) -> Response {

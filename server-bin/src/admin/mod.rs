@@ -12,6 +12,7 @@
 //! such as its `Remote`, and nothing of it leaves that thread. In the other direction, `Admin`
 //! keeps the watched engine's `Remote` alive, so that its last handle is not dropped there.
 
+mod addresses;
 mod asking;
 mod bans;
 mod connections;
@@ -25,7 +26,7 @@ mod samples;
 mod visit;
 mod watched;
 
-pub use watched::{Condition, Watched};
+pub use watched::{Condition, Served, Watched};
 
 use crate::descriptors;
 use asking::Asker;
@@ -40,7 +41,7 @@ use std::time::Duration;
 /// Maximum number of admin connections. A browser opens six, a scraper one.
 const CONNECTIONS_MAX: usize = 16;
 /// Maximum time that the end waits for pending replies.
-const END_TIMEOUT: Duration = Duration::from_millis(100);
+const END_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A running admin listener.
 pub struct Admin {
@@ -127,7 +128,8 @@ fn run(
     for address in listeners.iter().filter(|address| !address.ip().is_loopback()) {
         notices.push(format!(
             "--admin {address} has no password: anyone who can connect to it sees all clients, \
-             and can close connections and ban addresses; use 127.0.0.1 to allow only this machine"
+             and can close connections, ban addresses and begin a drain; use 127.0.0.1 to allow \
+             only this machine"
         ));
     }
     let (watched, asker) = (watched.clone(), asker.clone());

@@ -1,11 +1,12 @@
 //! The routes of the admin listener, and which requests it refuses.
 
-use super::asking::Question;
+use super::asking::{Manner, Question};
 use super::guard;
 use super::response::Response;
 use crate::http::head::{Method, Request};
 use crate::http::status::Status;
 use crate::http::{fields, target};
+use crate::options::WORKERS_MAX;
 use ringwright::{ConnectionId, NoPrefix, Prefix};
 
 /// Maximum number of connections on a page.
@@ -42,7 +43,7 @@ pub fn route(request: &Request, head: &[u8]) -> Result<Route, Response> {
     if request.method == Method::Unknown {
         return Err(Response::text(
             Status::NotImplemented,
-            "unknown method; this server supports GET, HEAD, PUT and DELETE",
+            "unknown method; this server supports GET, HEAD, PUT, POST and DELETE",
         ));
     }
     let target = Target::split(request.target(head))?;
@@ -106,22 +107,43 @@ fn find(method: Method, path: &[u8], query: &[u8]) -> Result<Route, Response> {
         b"/readyz" => Some(Route::Ready),
         b"/ledger" => Some(Route::Ledger),
         b"/connections" if reads => Some(Route::Ask(page_of(query)?)),
+        b"/connections" if method == Method::Delete => {
+            return Ok(Route::Ask(Question::EndAll(manner_of(query)?)));
+        }
+        b"/connections" => return Err(Response::not_allowed("GET, HEAD, DELETE")),
+        b"/addresses" if reads => {
+            let limit = page_query(query, false)?.limit;
+            Some(Route::Ask(Question::Addresses { limit }))
+        }
         b"/bans" if reads => Some(Route::Ask(Question::Bans)),
-        b"/connections" | b"/bans" => return Err(Response::not_allowed("GET, HEAD")),
+        b"/addresses" | b"/bans" => return Err(Response::not_allowed("GET, HEAD")),
+        b"/drain" if method == Method::Post => return Ok(Route::Ask(Question::Drain)),
+        b"/drain" => return Err(Response::not_allowed("POST")),
         _ => None,
     };
     if let Some(route) = fixed {
         return if reads { Ok(route) } else { Err(Response::not_allowed("GET, HEAD")) };
     }
     if let Some(id) = path.strip_prefix(b"/connections/") {
-        let question: fn(ConnectionId) -> Question = match method {
-            Method::Get | Method::Head => Question::Find,
-            Method::Delete => Question::Kick,
-            _ => return Err(Response::not_allowed("GET, HEAD, DELETE")),
-        };
         let id = connection_id(id)
-            .ok_or_else(|| Response::bad("a connection id is a number from 0 to 2^64 - 1"))?;
-        return Ok(Route::Ask(question(id)));
+            .ok_or_else(|| Response::bad("a connection id is a number from 0 to 2^64 - 1"));
+        return Ok(Route::Ask(match method {
+            Method::Get | Method::Head => Question::Find(id?),
+            Method::Delete => Question::End(id?, manner_of(query)?),
+            _ => return Err(Response::not_allowed("GET, HEAD, DELETE")),
+        }));
+    }
+    if let Some(workers) = path.strip_prefix(b"/workers/") {
+        if method != Method::Put {
+            return Err(Response::not_allowed("PUT"));
+        }
+        let workers = fields::decimal(workers)
+            .and_then(|workers| usize::try_from(workers).ok())
+            .filter(|workers| *workers <= WORKERS_MAX)
+            .ok_or_else(|| {
+                Response::bad(&format!("expected a number of workers from 0 to {WORKERS_MAX}"))
+            })?;
+        return Ok(Route::Ask(Question::Workers(workers)));
     }
     if let Some(prefix) = path.strip_prefix(b"/bans/") {
         let question: fn(Prefix) -> Question = match method {
@@ -135,12 +157,24 @@ fn find(method: Method, path: &[u8], query: &[u8]) -> Result<Route, Response> {
     Err(Response::text(
         Status::NotFound,
         "there is no such path; this listener has / /metrics /livez /readyz /ledger /connections \
-         /connections/ID /bans /bans/PREFIX",
+         /connections/ID /addresses /bans /bans/PREFIX /workers/N /drain",
     ))
 }
 
-/// Parses the query of `/connections`: `limit=100&after=ID`. Both parameters are optional.
+/// A page of a list.
+struct Page {
+    after: Option<ConnectionId>,
+    limit: usize,
+}
+
 fn page_of(query: &[u8]) -> Result<Question, Response> {
+    let Page { after, limit } = page_query(query, true)?;
+    Ok(Question::List { after, limit })
+}
+
+/// Parses the query of a list: `limit=100&after=ID`. Both parameters are optional. A list that is
+/// always shown from its beginning does not have `after`.
+fn page_query(query: &[u8], has_after: bool) -> Result<Page, Response> {
     let (mut after, mut limit) = (None, PAGE_MAX);
     for parameter in query.split(|&byte| byte == b'&').filter(|parameter| !parameter.is_empty()) {
         let equals = memchr::memchr(b'=', parameter).unwrap_or(parameter.len());
@@ -154,14 +188,26 @@ fn page_of(query: &[u8]) -> Result<Question, Response> {
                         Response::bad(&format!("limit must be a number from 1 to {PAGE_MAX}"))
                     })?;
             }
-            b"after" => {
+            b"after" if has_after => {
                 let id = connection_id(value);
                 after = Some(id.ok_or_else(|| Response::bad("after must be a connection id"))?);
             }
-            _ => return Err(Response::bad("unknown parameter; /connections has limit and after")),
+            _ if has_after => {
+                return Err(Response::bad("unknown parameter; this path has limit and after"));
+            }
+            _ => return Err(Response::bad("unknown parameter; this path has limit")),
         }
     }
-    Ok(Question::List { after, limit })
+    Ok(Page { after, limit })
+}
+
+/// Parses the query of a DELETE.
+fn manner_of(query: &[u8]) -> Result<Manner, Response> {
+    match query {
+        b"" => Ok(Manner::Reset),
+        b"graceful" => Ok(Manner::Graceful),
+        _ => Err(Response::bad("the only parameter of DELETE is graceful, without a value")),
+    }
 }
 
 fn connection_id(text: &[u8]) -> Option<ConnectionId> {

@@ -2,9 +2,11 @@
 
 use crate::access_log::Lost;
 use crate::echo::ending::Endings;
+use crate::serve::say;
 use ringwright::{Ledger, Remote};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 /// How the engine that serves is, from starting on. It only ever moves on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,6 +52,8 @@ pub struct Served {
     pub remote: Remote,
     /// Its listeners in order, as `http://127.0.0.1:8080`.
     pub listeners: Vec<String>,
+    /// The deadline of a drain.
+    pub drain_timeout: Duration,
 }
 
 impl Watched {
@@ -69,14 +73,27 @@ impl Watched {
     ///
     /// # Panics
     /// If told twice.
-    pub fn serves(&self, remote: Remote, listeners: Vec<String>) {
-        assert!(self.served.set(Served { remote, listeners }).is_ok(), "one engine is watched");
+    pub fn serves(&self, served: Served) {
+        assert!(self.served.set(served).is_ok(), "one engine is watched");
         self.moves_on(Condition::Ready);
     }
 
     /// It has got so far. Never back: what failed while it drained has failed.
     pub fn moves_on(&self, condition: Condition) {
         self.condition.fetch_max(condition as u8, Ordering::SeqCst);
+    }
+
+    /// Begins a drain with the usual deadline, which only the first call announces.
+    pub fn begin_drain(&self) {
+        let Some(served) = self.served() else { return };
+        if self.condition() < Condition::Draining {
+            let timeout = served.drain_timeout;
+            say(&format!(
+                "draining for the admin listener: waiting up to {timeout:?} for requests in progress"
+            ));
+        }
+        self.moves_on(Condition::Draining);
+        served.remote.drain(served.drain_timeout);
     }
 
     /// How it is.

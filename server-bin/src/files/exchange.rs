@@ -73,7 +73,9 @@ impl Spares {
 pub(super) fn decide(request: &Request, head: &[u8], path: &mut Vec<u8>) -> Option<Status> {
     let target = request.target(head);
     match request.method {
-        Method::Put | Method::Delete | Method::Refused => Some(Status::MethodNotAllowed),
+        Method::Put | Method::Delete | Method::Post | Method::Refused => {
+            Some(Status::MethodNotAllowed)
+        }
         Method::Unknown => Some(Status::NotImplemented),
         Method::Get | Method::Head | Method::Options if request.expects_more => {
             Some(Status::ExpectationFailed)

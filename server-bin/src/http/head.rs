@@ -46,7 +46,9 @@ pub enum Method {
     Put,
     /// DELETE.
     Delete,
-    /// Known, and of no use here: POST, CONNECT, TRACE, PATCH.
+    /// POST.
+    Post,
+    /// Known, and of no use here: CONNECT, TRACE, PATCH.
     Refused,
     /// Anything else.
     Unknown,
@@ -175,7 +177,8 @@ fn method_named(name: &[u8]) -> Method {
         b"OPTIONS" => Method::Options,
         b"PUT" => Method::Put,
         b"DELETE" => Method::Delete,
-        b"POST" | b"CONNECT" | b"TRACE" | b"PATCH" => Method::Refused,
+        b"POST" => Method::Post,
+        b"CONNECT" | b"TRACE" | b"PATCH" => Method::Refused,
         _ => Method::Unknown,
     }
 }
@@ -455,7 +458,8 @@ mod tests {
             ("OPTIONS", Method::Options),
             ("PUT", Method::Put),
             ("DELETE", Method::Delete),
-            ("POST", Method::Refused),
+            ("POST", Method::Post),
+            ("PATCH", Method::Refused),
             ("get", Method::Unknown),
             ("BREW", Method::Unknown),
         ] {

@@ -2,7 +2,7 @@
 
 use crate::common::{Client, PATIENCE, takes_less_than};
 use ringwright::{Config, Connection, Engine, Handler, Origin};
-use ringwrightd::admin::{Admin, Condition, Watched};
+use ringwrightd::admin::{Admin, Condition, Served, Watched};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
@@ -50,7 +50,11 @@ fn what_needs_no_shard_is_answered_at_once_and_the_rest_before_long() {
         of_handler.lock().unwrap().take().expect("there is one shard")
     })
     .unwrap();
-    watched.serves(engine.remote(), vec!["test://here".into()]);
+    watched.serves(Served {
+        remote: engine.remote(),
+        listeners: vec!["test://here".into()],
+        drain_timeout: Duration::from_secs(1),
+    });
     let mut client = Client::new(engine.addresses()[0]);
     client.send("x");
     hanging.recv_timeout(PATIENCE).unwrap();

@@ -2,6 +2,7 @@
 
 mod answers;
 mod bans;
+mod changes;
 mod connections;
 mod crowded;
 mod draining;
