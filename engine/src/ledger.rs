@@ -409,12 +409,14 @@ impl Ledger {
             ("buffers", &pair(sum.receive_buffers)),
             ("send_buffers", &pair(sum.send_buffers)),
             ("pipes", &object(&pipes)),
-            ("descriptors", &pair(self.descriptors)),
+            ("descriptors", &self.descriptors_json()),
+            ("listeners", &self.listeners_json()),
             ("files", &sum.files),
             ("file_cache", &object(&file_cache)),
             ("operations_in_flight", &sum.operations_in_flight),
             ("bytes", &object(&bytes)),
             ("ring", &self.ring_json()),
+            ("receiving", &self.receiving_json()),
             ("starved", &sum.starved),
             ("parked", &sum.parked),
             ("heap_chunks", &sum.heap_chunks),
@@ -423,6 +425,12 @@ impl Ledger {
             ("jobs", &self.jobs_json()),
             ("accept_backoffs", &sum.accept_backoffs),
             ("handler_panics", &sum.handler_panics),
+            ("broadcasts_skipped", &sum.broadcasts_skipped),
+            ("cut_off", &sum.cut_off),
+            ("turns", &sum.turns),
+            ("turn_us", &histogram(&sum.turn_us)),
+            ("batch", &histogram(&sum.batch)),
+            ("lifetime_ms", &histogram(&sum.lifetime_ms)),
             ("closed_by", &object(&closed_by)),
             ("balanced", &self.balanced()),
         ])
@@ -449,6 +457,34 @@ impl Ledger {
         ])
     }
 
+    fn descriptors_json(&self) -> String {
+        let sum = &self.sum;
+        object(&[
+            ("total", &self.descriptors.total),
+            ("free", &self.descriptors.free),
+            ("open", &sum.descriptors),
+        ])
+    }
+
+    fn listeners_json(&self) -> String {
+        let sum = &self.sum;
+        object(&[
+            ("open", &sum.listeners),
+            ("filters", &sum.filters_attached),
+            ("drops", &sum.listener_drops),
+        ])
+    }
+
+    fn receiving_json(&self) -> String {
+        let sum = &self.sum;
+        object(&[
+            ("streaming", &sum.streaming_now),
+            ("parked", &sum.parked_now),
+            ("once", &sum.once_now),
+            ("starved", &sum.starved_now),
+        ])
+    }
+
     fn ring_json(&self) -> String {
         let sum = &self.sum;
         object(&[
@@ -457,6 +493,8 @@ impl Ledger {
             ("completed", &sum.completed),
             ("overflows", &sum.overflows),
             ("stale_completions", &sum.stale_completions),
+            ("submission_entries", &sum.submission_entries),
+            ("completion_entries", &sum.completion_entries),
         ])
     }
 
@@ -487,6 +525,11 @@ fn object(fields: &[(&str, &dyn Display)]) -> String {
     text
 }
 
+fn histogram(histogram: &Histogram) -> String {
+    let counts = histogram.counts.map(|count| count.to_string()).join(",");
+    object(&[("counts", &format!("[{counts}]")), ("sum", &histogram.sum)])
+}
+
 fn add(sum: &mut ShardLedger, shard: &ShardLedger) {
     // SAFETY: as in `words`.
     let (to, from): (&mut [u64; WORDS], &[u64; WORDS]) =
@@ -499,6 +542,58 @@ fn add(sum: &mut ShardLedger, shard: &ShardLedger) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A ledger whose counters all differ, in an order that lets no difference be negative.
+    fn distinct() -> Ledger {
+        let mut words = [0; WORDS];
+        for (at, word) in words.iter_mut().enumerate() {
+            *word = 1_000_000 - 1_000 * at as u64;
+        }
+        let pair = |total| Pair { total, free: total - 2 };
+        Ledger {
+            sum: of_words(words),
+            permits: pair(10),
+            permits_for_clients: 20,
+            descriptors: pair(30),
+            workers: 40,
+            jobs_queued: 50,
+            jobs_running: 60,
+        }
+    }
+
+    fn of_words(words: [u64; WORDS]) -> ShardLedger {
+        let mut ledger = ShardLedger::default();
+        // SAFETY: as in `words`; every bit pattern is a valid u64.
+        unsafe { *(&raw mut ledger).cast() = words };
+        ledger
+    }
+
+    #[test]
+    fn every_counter_is_in_the_json() {
+        let before = distinct();
+        let json = before.to_json();
+        for at in 0..WORDS {
+            let mut changed = *words(&before.sum);
+            changed[at] += 1;
+            let after = Ledger { sum: of_words(changed), ..before.clone() };
+            assert_ne!(after.to_json(), json, "word {at} of ShardLedger is not in the JSON");
+        }
+        let Ledger {
+            sum: _,
+            permits,
+            permits_for_clients,
+            descriptors,
+            workers,
+            jobs_queued,
+            jobs_running,
+        } = before;
+        for value in [permits_for_clients, workers, jobs_queued, jobs_running] {
+            assert!(json.contains(&format!(":{value},")), "{value} is not in {json}");
+        }
+        for Pair { total, free } in [permits, descriptors] {
+            assert!(json.contains(&format!("{{\"total\":{total},\"free\":{free}")), "{json}");
+        }
+    }
 
     #[test]
     fn what_each_turn_changes_is_what_others_read() {

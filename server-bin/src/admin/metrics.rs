@@ -80,6 +80,8 @@ fn about_engine(page: &mut Exposition, ledger: &Ledger) {
     single(page, Gauge, "ringwright_permits_for_clients", help, ledger.permits_for_clients);
     let help = "Maximum number of open descriptors (RLIMIT_NOFILE).";
     single(page, Gauge, "process_max_fds", help, ledger.descriptors.total);
+    let help = "Descriptors that the server leaves of process_max_fds.";
+    single(page, Gauge, "ringwright_descriptors_free", help, ledger.descriptors.free);
     single(page, Gauge, "ringwright_workers", "Worker threads.", ledger.workers);
     let help = "Jobs that wait for a worker.";
     single(page, Gauge, "ringwright_jobs_queued", help, ledger.jobs_queued);
@@ -157,4 +159,130 @@ fn resident_bytes(statm: &File) -> io::Result<u64> {
     // SAFETY: sysconf(3) accesses no memory of the caller.
     let page_bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     Ok(pages.unwrap_or(0) * u64::try_from(page_bytes).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringwright::Pair;
+
+    /// Without `..`, so that a counter that is added to the ledger does not compile here until it
+    /// is known. Each has a value of its own: `next` returns it.
+    fn distinct(mut next: impl FnMut() -> u64) -> ShardLedger {
+        let histogram = Histogram { sum: 1_000_000, ..Histogram::default() };
+        ShardLedger {
+            opened: next(),
+            closed: next(),
+            slots: Pair { total: next(), free: next() },
+            receive_buffers: Pair { total: next(), free: next() },
+            send_buffers: Pair { total: next(), free: next() },
+            pipes: Pair { total: next(), free: next() },
+            pipes_made: next(),
+            descriptors: next(),
+            files: next(),
+            files_cached: next(),
+            file_cache_hits: next(),
+            file_cache_misses: next(),
+            operations_in_flight: next(),
+            waiting: next(),
+            starved_now: next(),
+            accepted: next(),
+            connected: next(),
+            rejected: next(),
+            reset_before_accept: next(),
+            banned: next(),
+            over_address_limit: next(),
+            gone_while_waiting: next(),
+            turned_away: next(),
+            handshakes_lost: next(),
+            listener_drops: next(),
+            listeners: next(),
+            filters_attached: next(),
+            connect_failed: next(),
+            reconnects: next(),
+            accept_backoffs: next(),
+            bytes_received: next(),
+            bytes_sent: next(),
+            starved: next(),
+            parked: next(),
+            heap_chunks: next(),
+            stale_completions: next(),
+            budget_used_bytes: next(),
+            budget_pauses: next(),
+            handler_panics: next(),
+            pipe_waits: next(),
+            enters: next(),
+            submitted: next(),
+            completed: next(),
+            overflows: next(),
+            streaming_now: next(),
+            once_now: next(),
+            parked_now: next(),
+            broadcasts_skipped: next(),
+            cut_off: next(),
+            jobs_submitted: next(),
+            jobs_done: next(),
+            jobs_failed: next(),
+            jobs_unclaimed: next(),
+            jobs_refused: next(),
+            jobs_under_way: next(),
+            turns: next(),
+            turn_us: histogram,
+            batch: histogram,
+            submission_entries: next(),
+            completion_entries: next(),
+            budget_bytes: next(),
+            lifetime_ms: histogram,
+            closed_by: Reason::ALL.map(|_| next()),
+        }
+    }
+
+    /// The values of all samples.
+    fn values(page: Exposition) -> Vec<String> {
+        let text = page.into_text();
+        let samples = text.lines().filter(|line| !line.starts_with('#'));
+        samples.map(|line| line.rsplit_once(' ').unwrap().1.to_owned()).collect()
+    }
+
+    #[test]
+    fn every_counter_of_a_shard_is_published() {
+        let mut given = Vec::new();
+        let shard = distinct(|| {
+            // In a falling order: what is open is what was opened less what was closed.
+            given.push(900_000 - given.len() as u64);
+            given[given.len() - 1]
+        });
+        let mut page = Exposition::default();
+        about_shards(&mut page, &[shard]);
+        let values = values(page);
+        for value in given {
+            let is_published = values.contains(&value.to_string());
+            // One number stands for two: those closed are counted by reason.
+            assert!(is_published || value == shard.closed, "{value} of {shard:?}");
+        }
+        for per_unit in DISTRIBUTIONS.iter().map(|it| it.per_unit) {
+            assert!(values.contains(&(1e6 / per_unit).to_string()), "{per_unit}");
+        }
+        assert_eq!(DISTRIBUTIONS.len(), 3);
+    }
+
+    #[test]
+    fn every_figure_of_the_engine_is_published() {
+        let pair = |total| Pair { total, free: total - 1 };
+        let ledger = Ledger {
+            sum: ShardLedger::default(),
+            permits: pair(111),
+            permits_for_clients: 222,
+            descriptors: pair(333),
+            workers: 444,
+            jobs_queued: 555,
+            jobs_running: 666,
+        };
+        let mut page = Exposition::default();
+        about_engine(&mut page, &ledger);
+        let values = values(page);
+        for value in ["111", "110", "222", "333", "332", "444", "555", "666"] {
+            assert!(values.contains(&value.to_owned()), "{value} in {values:?}");
+        }
+    }
 }
