@@ -246,6 +246,8 @@ pub struct Book {
     pub slots: Vec<usize>,
     /// Everybody was kicked.
     pub kicks_all: bool,
+    /// Connections were drained while the engine went on.
+    pub drains_some: bool,
     /// A broadcast has ended those who read slowly.
     pub disconnects: bool,
     /// The shard that is being torn down.

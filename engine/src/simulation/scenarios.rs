@@ -118,6 +118,7 @@ fn connections_are_drained_one_by_one_or_all_at_once() {
         let opened = |world: &mut World| world.ledger().sum.bytes_received == 300;
         run_until(&mut world, Duration::from_secs(20), "three clients", opened);
         let second = world.book.borrow().records[1].id;
+        world.book.borrow_mut().drains_some = true;
         world.remote.drain_connection(second).expect("there is room");
         has_closed(&mut world, 1);
         go_on(&mut world, Duration::from_secs(2));

@@ -119,7 +119,8 @@ impl World {
                         | Role::Ends(_, Then::Shutdown | Then::Finish)
                 );
                 let farewell = record.fin_shown && part.farewell == Farewell::ReplyAndShutdown;
-                let asked = record.called.has(Callback::Draining);
+                let told = record.called.has(Callback::Draining);
+                let asked = told && self.book.borrow().drains_some;
                 record.closing || role || farewell || asked
             }
             Reason::Aborted => {
