@@ -102,7 +102,7 @@ impl LogFile {
     /// Writes whole lines to the file at the path.
     ///
     /// # Errors
-    /// As [`Lines::write`].
+    /// The number of lines that were not written to their end, and the error.
     pub fn write(&mut self, lines: &[u8]) -> Result<(), (u64, io::Error)> {
         // Once per call, so that no line is cut in two by a rotation.
         self.follow();
