@@ -167,6 +167,15 @@ impl Directory {
         Ok(Self { owned, can_sync: flags & libc::O_PATH == 0, waits })
     }
 
+    /// The present status of the directory. Device and inode tell whether a path still leads to it:
+    /// no other directory gets the same inode number while this one is open.
+    ///
+    /// # Errors
+    /// As statx(2).
+    pub fn status(&self) -> io::Result<FileStatus> {
+        Ok(crate::ring::calls::file_status(self.descriptor())?)
+    }
+
     #[cfg(test)]
     pub(crate) fn simulated(descriptor: Descriptor) -> Self {
         let owned = Arc::new(Owned { descriptor, waits: false, opener: None });
@@ -384,5 +393,22 @@ impl NewFile {
     /// The inode number, unique on its file system while the file is open.
     pub(crate) fn inode(&self) -> u64 {
         self.inode
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::FileKind;
+    use std::os::unix::fs::MetadataExt;
+
+    #[test]
+    fn a_directory_has_the_device_and_inode_of_its_path() {
+        for open in [Directory::open, Directory::open_to_create] {
+            let status = open(Path::new("src")).unwrap().status().unwrap();
+            let expected = std::fs::metadata("src").unwrap();
+            assert_eq!((status.device, status.inode), (expected.dev(), expected.ino()));
+            assert_eq!(status.kind, FileKind::Directory);
+        }
     }
 }

@@ -21,11 +21,13 @@ use crate::http::incoming::Event;
 use crate::http::reply;
 use crate::http::status::Status;
 use crate::http::target;
+use crate::served::{Folder, Identity, View};
 use exchange::{Asked, Spares};
 use ringwright::{
     Connection, Deadline, Directory, FileKind, Handler, Local, OpenFile, Origin, Room,
 };
 use std::io;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 /// In a drain a connection ends when nothing has happened on it for so long.
@@ -33,7 +35,7 @@ const DRAIN_QUIET: Duration = Duration::from_millis(500);
 
 /// Serves files of one directory; one per shard.
 pub struct Files {
-    directory: Directory,
+    folder: View<Directory>,
     request_timeout: Option<Duration>,
     common: CommonLines,
     /// The head of the reply being written.
@@ -45,16 +47,16 @@ pub struct Files {
 }
 
 impl Files {
-    /// Serves the files beneath `directory`. A request must have arrived whole within
+    /// Serves the files of `folder`. A request must have arrived whole within
     /// `request_timeout` of its first byte.
     #[must_use]
     pub fn new(
-        directory: Directory,
+        folder: View<Directory>,
         request_timeout: Option<Duration>,
         log: Option<ShardLog>,
     ) -> Self {
         Self {
-            directory,
+            folder,
             request_timeout,
             common: CommonLines::default(),
             scratch: Vec::with_capacity(1024),
@@ -114,7 +116,14 @@ impl Files {
         if let Some(status) = decided {
             return self.reply_status(state, connection, asked, status);
         }
-        if let Some(file) = connection.cached_file(&self.directory, asked.path) {
+        let directory = match self.folder.current() {
+            Ok((directory, _)) => directory,
+            Err(missing) => {
+                let status = Status::from_folder_errno(missing.0);
+                return self.reply_status(state, connection, asked, status);
+            }
+        };
+        if let Some(file) = connection.cached_file(directory, asked.path) {
             // It is likely to be asked for again: its lines are made once. The engine keeps only
             // settled files.
             file.note().get_or_init(|| {
@@ -127,7 +136,7 @@ impl Files {
         }
         let opening_since = SystemTime::now();
         // Refused only on a connection that is ending: one open at a time is asked for.
-        let _ = connection.open_file(&self.directory, asked.path);
+        let _ = connection.open_file(directory, asked.path);
         connection.pause();
         state.opening = true;
         state.paused = true;
@@ -143,6 +152,16 @@ impl Files {
             connection.set_timer(self.request_timeout);
             state.timer_set = true;
         }
+    }
+}
+
+impl Folder for Directory {
+    fn open(path: &Path) -> io::Result<Self> {
+        Self::open(path)
+    }
+
+    fn identity(&self) -> io::Result<Identity> {
+        self.status().map(|about| Identity { device: about.device, inode: about.inode })
     }
 }
 

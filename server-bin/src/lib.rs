@@ -10,5 +10,6 @@ pub mod http;
 pub mod options;
 pub mod packets;
 pub mod serve;
+pub mod served;
 pub mod signals;
 pub mod units;

@@ -171,7 +171,8 @@ const DOCTOR_NOTES: &str = concat!(
 /// `ringwrightd http`.
 #[derive(Debug, Args)]
 pub struct Http {
-    /// Serve the files of this directory.
+    /// Serve the files of this directory. The server notices within 250 ms that the path leads to
+    /// another one: deleted and made again, renamed, or behind a symbolic link that was switched.
     #[arg(env = "RINGWRIGHTD_DIR", default_value = ".")]
     pub dir: PathBuf,
     /// Listen on this address and port; repeat the option or use commas for several. A name stands
@@ -224,7 +225,8 @@ pub struct Echo {
 /// `ringwrightd packets`.
 #[derive(Debug, Args)]
 pub struct Packets {
-    /// Serve the files of this directory, and store uploads there.
+    /// Serve the files of this directory, and store uploads there. The server notices within 250 ms
+    /// that the path leads to another one.
     #[arg(env = "RINGWRIGHTD_DIR", default_value = ".")]
     pub dir: PathBuf,
     /// Listen on this address and port; repeat the option or use commas for several. A name stands

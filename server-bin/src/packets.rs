@@ -14,15 +14,18 @@ mod wire;
 
 pub use conversation::Conversation;
 pub use folder::Folder;
+pub use sum::Places;
 pub use wire::BODY_BYTES_MAX;
 
 use crate::access_log::ConnectionLog;
+use crate::served::{self, Identity, View};
 use conversation::{FileDigest, Patience};
 use ringwright::{
     Audience, Connection, ConnectionId, Deadline, Directory, Framing, Handler, JobDone, Local,
     NewFile, OpenFile, Origin, Reason, ReceiveFailed, Room, SlowReaders,
 };
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use wire::{Answer, Code, Refusal, Request};
@@ -48,11 +51,36 @@ pub struct Rules {
     pub offer_timeout: Duration,
 }
 
+/// The served directory, opened twice.
+#[derive(Clone, Debug)]
+pub struct Root {
+    /// For the shards' rings.
+    pub directory: Directory,
+    /// For the workers.
+    pub folder: Arc<Folder>,
+}
+
+impl served::Folder for Root {
+    /// EAGAIN: another directory took its place between the two opens.
+    fn open(path: &Path) -> io::Result<Self> {
+        let folder = Arc::new(Folder::open(path)?);
+        let root = Self { directory: Directory::open_to_create(path)?, folder };
+        if root.identity()? != root.directory.identity()? {
+            return Err(io::Error::from_raw_os_error(libc::EAGAIN));
+        }
+        Ok(root)
+    }
+
+    fn identity(&self) -> io::Result<Identity> {
+        self.folder.identity()
+    }
+}
+
 /// Serves the files of one directory. Each shard has one.
 pub struct Packets {
     framing: Framing,
-    directory: Directory,
-    folder: Arc<Folder>,
+    root: View<Root>,
+    places: Arc<Places>,
     rules: Rules,
     /// Time of the current millisecond, and the number of broadcasts in it.
     broadcasts: (Duration, u32),
@@ -60,16 +88,16 @@ pub struct Packets {
 }
 
 impl Packets {
-    /// Serves the files of a directory. The shard's ring uses `directory`, the workers `folder`.
+    /// Serves the files of `root`. All shards share `places`, which limit their digests.
     #[must_use]
     pub fn new(
         framing: Framing,
-        directory: Directory,
-        folder: Arc<Folder>,
+        root: View<Root>,
+        places: Arc<Places>,
         rules: Rules,
         log: ConnectionLog,
     ) -> Self {
-        Self { framing, directory, folder, rules, broadcasts: (Duration::ZERO, 0), log }
+        Self { framing, root, places, rules, broadcasts: (Duration::ZERO, 0), log }
     }
 
     /// Handles one packet. Returns `false` if the packet must stay unread until there is space.

@@ -5,6 +5,7 @@ use crate::admin::{Admin, Condition, Served, Watched};
 use crate::echo::disconnect::{Disconnecting, Rules};
 use crate::echo::ending::Endings;
 use crate::options::{Common, Echo, Http, Packets, Switch};
+use crate::served::{Folder, Served};
 use crate::signals::Handlers;
 use crate::{access_log, echo, files, packets};
 use ringwright::{Config, Directory, Engine, Framing, Handler, Reason, Remote};
@@ -33,7 +34,7 @@ const HTTP_MIN_RATE: u32 = 64;
 /// A message for the user.
 pub fn http(options: &Http) -> Result<(), String> {
     let dir = &options.dir;
-    let directory = Directory::open(dir).map_err(|error| cannot_open(dir, &error))?;
+    let served = Served::<Directory>::open(dir).map_err(|error| cannot_open(dir, &error))?;
     // Opening the directory with O_PATH does not require search permission; serving files does.
     std::fs::metadata(dir.join(".")).map_err(|error| {
         format!(
@@ -44,6 +45,7 @@ pub fn http(options: &Http) -> Result<(), String> {
     let (log, writer) = open_log(&options.common)?;
     let watched = Watched::default();
     let request_timeout = options.common.request_timeout.0;
+    watch(&served)?;
     let mut config = options.common.config(&options.listen);
     config.evict_idle = options.common.evict_idle != Some(Switch::Off);
     config.min_rate = options.common.min_rate.unwrap_or(HTTP_MIN_RATE);
@@ -52,7 +54,7 @@ pub fn http(options: &Http) -> Result<(), String> {
     let of_shards = log.clone();
     let result = serve("http", config, &options.common, log, watched, move |_| {
         let log = of_shards.as_ref().map(AccessLog::shard);
-        files::Files::new(directory.clone(), request_timeout, log)
+        files::Files::new(served.view(), request_timeout, log)
     });
     finish_log(writer);
     result
@@ -100,12 +102,12 @@ pub fn echo(options: &Echo) -> Result<(), String> {
 /// A message for the user.
 pub fn packets(options: &Packets) -> Result<(), String> {
     let dir = &options.dir;
-    let directory = Directory::open_to_create(dir).map_err(|error| cannot_open(dir, &error))?;
-    let folder = packets::Folder::open(dir).map_err(|error| cannot_open(dir, &error))?;
-    let folder = Arc::new(folder);
-    if !options.read_only {
-        prepare_uploads(dir, &folder);
+    let served = Served::<packets::Root>::open(dir).map_err(|error| cannot_open(dir, &error))?;
+    if let (false, Ok((root, _))) = (options.read_only, served.view().current()) {
+        prepare_uploads(dir, &root.folder);
     }
+    watch(&served)?;
+    let places = Arc::<packets::Places>::default();
     // SIGXFSZ would kill the process when an upload exceeds RLIMIT_FSIZE. With a handler, the write
     // fails with EFBIG instead.
     signal_hook::flag::register(SIGXFSZ, Arc::default())
@@ -127,7 +129,7 @@ pub fn packets(options: &Packets) -> Result<(), String> {
     let of_shards = log.clone();
     let result = serve("packets", config, &options.common, log, Watched::default(), move |_| {
         let log = ConnectionLog::new(of_shards.as_ref(), "packets");
-        packets::Packets::new(framing, directory.clone(), folder.clone(), rules, log)
+        packets::Packets::new(framing, served.view(), places.clone(), rules, log)
     });
     finish_log(writer);
     result
@@ -146,6 +148,10 @@ fn finish_log(writer: Option<Writer>) {
     if let Some(trouble) = writer.and_then(Writer::finish) {
         say(&trouble);
     }
+}
+
+fn watch<F: Folder>(served: &Arc<Served<F>>) -> Result<(), String> {
+    served.watch().map_err(|error| format!("cannot start the thread that watches DIR: {error}"))
 }
 
 fn cannot_open(dir: &Path, error: &io::Error) -> String {

@@ -140,6 +140,16 @@ impl Status {
             _ => Self::NotFound,
         }
     }
+
+    /// The answer while the served folder itself cannot be opened, by errno. A folder that is not
+    /// there is expected back: a 404 could stay in a cache (RFC 9110, 15.1).
+    #[must_use]
+    pub const fn from_folder_errno(errno: i32) -> Self {
+        match Self::from_open_errno(errno) {
+            Self::NotFound => Self::Unavailable,
+            status => status,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -173,6 +183,8 @@ mod tests {
             (libc::EIO, Status::InternalError),
         ] {
             assert_eq!(Status::from_open_errno(errno), status, "errno {errno}");
+            let of_folder = if status == Status::NotFound { Status::Unavailable } else { status };
+            assert_eq!(Status::from_folder_errno(errno), of_folder, "errno {errno}");
         }
     }
 }

@@ -1,9 +1,9 @@
 //! The served directory as workers see it: what may take as long as a disk likes.
 
-use super::sum::Places;
 use super::wire::{BODY_BYTES_MAX, HEAD_BYTES, Refusal};
+use crate::served::Identity;
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, openat, openat2, statat, unlinkat,
+    AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, fstat, openat, openat2, statat, unlinkat,
 };
 use rustix::io::Errno;
 use std::collections::BTreeMap;
@@ -31,7 +31,6 @@ const ENTRY_BYTES: usize = 9;
 #[derive(Debug)]
 pub struct Folder {
     directory: OwnedFd,
-    pub(super) sums: Places,
 }
 
 impl Folder {
@@ -42,7 +41,16 @@ impl Folder {
     pub fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = rustix::fs::open(path, flags, Mode::empty())?;
-        Ok(Self { directory, sums: Places::default() })
+        Ok(Self { directory })
+    }
+
+    /// Its device and inode number.
+    ///
+    /// # Errors
+    /// As fstat(2).
+    pub fn identity(&self) -> io::Result<Identity> {
+        let about = fstat(&self.directory)?;
+        Ok(Identity { device: about.st_dev, inode: about.st_ino })
     }
 
     /// Creates a file without a name in it, and lets it go.

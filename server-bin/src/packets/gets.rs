@@ -38,7 +38,7 @@ impl Get {
 
 impl Packets {
     pub(super) fn get(
-        &self,
+        &mut self,
         state: &mut Conversation,
         connection: &mut Connection<'_>,
         id: u32,
@@ -48,9 +48,16 @@ impl Packets {
             let busy = Refusal::new(Code::Busy, "this connection has a GET in progress");
             return self.refuse(state, connection, id, &busy);
         }
-        // Refused only on a connection that is ending: one open at a time is asked for.
-        let _ = connection.open_file(&self.directory, name);
-        state.get = Some(Box::new(Get::Opening { id }));
+        match self.root.current() {
+            Ok((root, _)) => {
+                // Refused only on a connection that is ending: one open at a time is asked for.
+                let _ = connection.open_file(&root.directory, name);
+                state.get = Some(Box::new(Get::Opening { id }));
+            }
+            Err(missing) => {
+                self.refuse(state, connection, id, &Refusal::folder_missing(missing));
+            }
+        }
     }
 
     pub(super) fn offer(

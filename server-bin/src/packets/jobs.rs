@@ -44,18 +44,25 @@ impl Packets {
 
     /// Returns `false` under the same condition as [`Self::digest`].
     pub(super) fn digest_file(
-        &self,
+        &mut self,
         state: &mut Conversation,
         connection: &mut Connection<'_>,
         id: u32,
         name: &[u8],
     ) -> bool {
-        let Some(place) = self.folder.sums.take() else {
+        let folder = match self.root.current() {
+            Ok((root, _)) => root.folder.clone(),
+            Err(missing) => {
+                self.refuse(state, connection, id, &Refusal::folder_missing(missing));
+                return true;
+            }
+        };
+        let Some(place) = self.places.take() else {
             let busy = Refusal::new(Code::Busy, "too many files are being digested: try again");
             self.refuse(state, connection, id, &busy);
             return true;
         };
-        let (folder, alive, name) = (self.folder.clone(), state.alive(), Box::<[u8]>::from(name));
+        let (alive, name) = (state.alive(), Box::<[u8]>::from(name));
         let work = move || slice(FileSum::new(folder.open_file(&name)?, place)?, &alive);
         self.offload(state, connection, Job::new(u64::from(id) | OF_FILE, work)).is_none()
     }
@@ -63,13 +70,20 @@ impl Packets {
     /// Returns `false` under the same condition as [`Self::digest`]. The answer does not wait for
     /// earlier digests.
     pub(super) fn list(
-        &self,
+        &mut self,
         state: &mut Conversation,
         connection: &mut Connection<'_>,
         id: u32,
         after: &[u8],
     ) -> bool {
-        let (folder, alive, after) = (self.folder.clone(), state.alive(), Box::<[u8]>::from(after));
+        let folder = match self.root.current() {
+            Ok((root, _)) => root.folder.clone(),
+            Err(missing) => {
+                self.refuse(state, connection, id, &Refusal::folder_missing(missing));
+                return true;
+            }
+        };
+        let (alive, after) = (state.alive(), Box::<[u8]>::from(after));
         let work = move || folder.list(&after, || alive.is_alive()).map(Done::Listed);
         self.offload(state, connection, Job::unordered(u64::from(id), work)).is_none()
     }

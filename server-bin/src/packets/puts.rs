@@ -3,7 +3,8 @@
 use super::Packets;
 use super::conversation::Conversation;
 use super::wire::{Answer, Code, Refusal};
-use ringwright::{Connection, FileKind, NewFile, OpenFile, Publish, ReceiveFailed};
+use crate::served::Identity;
+use ringwright::{Connection, Directory, FileKind, NewFile, OpenFile, Publish, ReceiveFailed};
 use std::io;
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ pub(super) struct Put {
     received: u64,
     name: Box<[u8]>,
     replace: bool,
+    directory: Directory,
+    identity: Identity,
     pub(super) step: Step,
 }
 
@@ -52,7 +55,7 @@ impl Put {
 
 impl Packets {
     pub(super) fn put(
-        &self,
+        &mut self,
         state: &mut Conversation,
         connection: &mut Connection<'_>,
         id: u32,
@@ -69,12 +72,20 @@ impl Packets {
             let why = format!("a file of {size} bytes is too large: {largest} are allowed");
             Refusal::new(Code::TooLarge, why)
         } else {
-            let (name, replace) = (name.into(), replace && self.rules.replace);
-            let put = Put { id, size, received: 0, name, replace, step: Step::Looking };
-            // Refused only on a connection that is ending: one open at a time is asked for.
-            let _ = connection.open_file(&self.directory, &put.name);
-            state.put = Some(Box::new(put));
-            return;
+            let replace = replace && self.rules.replace;
+            match self.root.current() {
+                Ok((root, identity)) => {
+                    let (directory, step) = (root.directory.clone(), Step::Looking);
+                    // Refused only on a connection that is ending: one open at a time is asked for.
+                    let _ = connection.open_file(&directory, name);
+                    let name = name.into();
+                    let put =
+                        Put { id, size, received: 0, name, replace, directory, identity, step };
+                    state.put = Some(Box::new(put));
+                    return;
+                }
+                Err(missing) => Refusal::folder_missing(missing),
+            }
         };
         self.refuse(state, connection, id, &refusal);
     }
@@ -102,7 +113,7 @@ impl Packets {
         match refusal {
             None => {
                 // Refused only on a connection that is ending: one open at a time is asked for.
-                let _ = connection.create_file(&self.directory);
+                let _ = connection.create_file(&put.directory);
                 put.step = Step::Creating;
             }
             Some(refusal) => self.give_up(state, connection, &refusal),
@@ -110,7 +121,7 @@ impl Packets {
     }
 
     pub(super) fn created(
-        &self,
+        &mut self,
         state: &mut Conversation,
         connection: &mut Connection<'_>,
         created: io::Result<NewFile>,
@@ -152,7 +163,7 @@ impl Packets {
     }
 
     pub(super) fn filled(
-        &self,
+        &mut self,
         state: &mut Conversation,
         connection: &mut Connection<'_>,
         received: Result<NewFile, ReceiveFailed>,
@@ -167,9 +178,13 @@ impl Packets {
         }
     }
 
-    /// Waits for the next chunk, or names the file if all bytes have arrived.
-    fn go_on(&self, state: &mut Conversation, connection: &mut Connection<'_>, file: NewFile) {
+    /// Waits for the next chunk, or names the file if all bytes have arrived. Ends the upload if
+    /// its directory is not served any more: a file that is stored there could not be got.
+    fn go_on(&mut self, state: &mut Conversation, connection: &mut Connection<'_>, file: NewFile) {
         let put = put_of(state);
+        if self.root.current().map(|(_, identity)| identity) != Ok(put.identity) {
+            return self.give_up(state, connection, &Refusal::folder_replaced());
+        }
         if put.received < put.size {
             let until = self.offer_ends(connection);
             put.step = Step::Between { file, until };

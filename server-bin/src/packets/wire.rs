@@ -1,5 +1,6 @@
 //! The wire format of `PACKETS.md`: parses requests and encodes answers, without any I/O.
 
+use crate::served::Missing;
 use std::fmt;
 use std::io;
 
@@ -171,6 +172,17 @@ impl Refusal {
     /// The ERROR for a file that does not exist.
     pub fn no_such_file() -> Self {
         Self::new(Code::NoSuchFile, "there is no such file")
+    }
+
+    /// The ERROR while the served directory itself cannot be opened.
+    pub fn folder_missing(missing: Missing) -> Self {
+        Self::new(Code::Failed, format!("the served directory cannot be opened: {missing}"))
+    }
+
+    /// The ERROR for an upload whose directory is not served any more.
+    pub fn folder_replaced() -> Self {
+        let why = "the served directory was replaced during the upload: put the file again";
+        Self::new(Code::Failed, why)
     }
 
     /// The ERROR for a name that is taken.

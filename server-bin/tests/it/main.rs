@@ -31,6 +31,7 @@ mod program;
 mod root;
 #[path = "../fire/scale.rs"]
 mod scale;
+mod served;
 mod signals;
 #[path = "../fire/socket.rs"]
 #[allow(dead_code, reason = "shared with the test program `fire`")]

@@ -11,6 +11,7 @@ mod large;
 mod logged;
 mod puts;
 mod python;
+mod replaced;
 mod requests;
 mod starting;
 mod storm;

@@ -1,0 +1,188 @@
+//! The served folder: whatever its path leads to now.
+//!
+//! A build deletes and remakes the folder, a release replaces it by rename, or a symbolic link is
+//! switched. A thread therefore looks the path up every [`LOOK_INTERVAL`] and opens the folder
+//! again if another one is there. A request costs a load from memory and no system call. A path
+//! across a file server that does not answer holds up the thread, not a shard.
+
+use crate::serve::say;
+use std::fmt;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{self, Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+/// Time between two lookups of the path.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Device and inode number of a folder. The folder is held open, so that its number is not given
+/// to another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The device on which the folder lies.
+    pub device: u64,
+    /// Its inode number.
+    pub inode: u64,
+}
+
+/// An open folder, in the form that a mode needs.
+pub trait Folder: Clone + Send + Sized + 'static {
+    /// Opens the folder of a path.
+    ///
+    /// # Errors
+    /// As open(2).
+    fn open(path: &Path) -> io::Result<Self>;
+
+    /// The identity of the open folder.
+    ///
+    /// # Errors
+    /// As statx(2).
+    fn identity(&self) -> io::Result<Identity>;
+}
+
+/// The reason why there is no folder to serve: the errno of looking it up or opening it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Missing(pub i32);
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        io::Error::from_raw_os_error(self.0).fmt(f)
+    }
+}
+
+/// The folder of a path, for all shards.
+#[derive(Debug)]
+pub struct Served<F> {
+    /// Absolute: the working folder is asked for once.
+    path: PathBuf,
+    /// The number of changes of `current`.
+    changes: AtomicU64,
+    current: Mutex<Result<(F, Identity), Missing>>,
+}
+
+impl<F: Folder> Served<F> {
+    /// Opens the folder. [`watch`](Self::watch) keeps it up to date.
+    ///
+    /// # Errors
+    /// As open(2).
+    pub fn open(path: &Path) -> io::Result<Arc<Self>> {
+        let path = path::absolute(path)?;
+        let folder = F::open(&path)?;
+        let identity = folder.identity()?;
+        let current = Mutex::new(Ok((folder, identity)));
+        Ok(Arc::new(Self { path, changes: AtomicU64::new(0), current }))
+    }
+
+    /// Starts the thread that looks the path up. It ends after the last other reference.
+    ///
+    /// # Errors
+    /// As the start of a thread.
+    pub fn watch(self: &Arc<Self>) -> io::Result<()> {
+        let served = Arc::downgrade(self);
+        let watch = move || {
+            loop {
+                thread::sleep(LOOK_INTERVAL);
+                let Some(served) = served.upgrade() else { return };
+                if served.look() {
+                    served.report();
+                }
+            }
+        };
+        thread::Builder::new().name("folder".into()).spawn(watch).map(drop)
+    }
+
+    /// A shard's view of the folder.
+    #[must_use]
+    pub fn view(self: &Arc<Self>) -> View<F> {
+        let mut view = View { served: self.clone(), changes: 0, current: Err(Missing(0)) };
+        view.refresh(self.changes.load(Ordering::Acquire));
+        view
+    }
+
+    /// The folder as it was opened last.
+    fn current(&self) -> Result<(F, Identity), Missing> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Looks the path up, and opens the folder that it leads to unless that is the present one.
+    /// Returns whether anything has changed. Only one thread calls it.
+    fn look(&self) -> bool {
+        let known = self.current().map(|(_, identity)| identity);
+        let found = std::fs::metadata(&self.path)
+            .map(|about| Identity { device: about.dev(), inode: about.ino() });
+        if let (Ok(found), Ok(known)) = (&found, known)
+            && *found == known
+        {
+            return false;
+        }
+        // The path may lead elsewhere by now: the identity is that of the open folder.
+        let opened = found.and_then(|_| {
+            let folder = F::open(&self.path)?;
+            let identity = folder.identity()?;
+            Ok((folder, identity))
+        });
+        let opened = opened.map_err(|error| Missing(error.raw_os_error().unwrap_or(libc::EIO)));
+        if opened.as_ref().map(|(_, identity)| *identity).map_err(|missing| *missing) == known {
+            return false;
+        }
+        let before = {
+            let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *current, opened)
+        };
+        self.changes.fetch_add(1, Ordering::Release);
+        // Closed here and not under the lock: the last close of a deleted folder frees its blocks.
+        drop(before);
+        true
+    }
+
+    fn report(&self) {
+        let path = self.path.display();
+        match self.current() {
+            Ok(_) => say(&format!("the path {path} leads to another folder now, which is served")),
+            Err(missing) => say(&format!(
+                "cannot serve the folder {path}: {missing}; requests for files are refused until \
+                 the folder is there again"
+            )),
+        }
+    }
+}
+
+/// The folder as one shard uses it.
+#[derive(Debug)]
+pub struct View<F> {
+    served: Arc<Served<F>>,
+    /// The number of changes that this view includes.
+    changes: u64,
+    current: Result<(F, Identity), Missing>,
+}
+
+impl<F: Folder> View<F> {
+    /// The folder to use for a request that begins now, and its identity.
+    ///
+    /// # Errors
+    /// [`Missing`]: the path leads to no folder that can be opened.
+    #[inline]
+    pub fn current(&mut self) -> Result<(&F, Identity), Missing> {
+        let changes = self.served.changes.load(Ordering::Acquire);
+        if changes != self.changes {
+            self.refresh(changes);
+        }
+        match &self.current {
+            Ok((folder, identity)) => Ok((folder, *identity)),
+            Err(missing) => Err(*missing),
+        }
+    }
+
+    /// The folder may be newer than `changes`: the next request then gets it once more.
+    #[cold]
+    fn refresh(&mut self, changes: u64) {
+        self.changes = changes;
+        self.current = self.served.current();
+    }
+}
+
+#[cfg(test)]
+mod tests;
