@@ -233,8 +233,9 @@ pub struct Config {
     /// receiving below it.
     pub output_low_bytes: usize,
     /// The limit on queued output per connection, at most 1 GiB. Default 16 MiB. A file counts only
-    /// while it is small and its bytes lie in a send buffer. More output of the handler is [`Room::Refused`](crate::Room::Refused). More output
-    /// from elsewhere, such as [`Remote::send`](crate::Remote::send), ends the connection with
+    /// while it is small and its bytes lie in a send buffer. More output of the handler is
+    /// [`Room::Refused`](crate::Room::Refused). More output from elsewhere, such as
+    /// [`Remote::send`](crate::Remote::send), ends the connection with
     /// [`Reason::OutputTooLong`](crate::Reason::OutputTooLong).
     pub output_bytes_max: usize,
 

@@ -1,6 +1,7 @@
 //! Files and directories as handlers see them.
 
 use crate::ring::{Descriptor, FileStatus};
+use std::any::Any;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, IntoRawFd};
@@ -201,7 +202,7 @@ impl Directory {
 #[derive(Debug)]
 struct Noted {
     file: Owned,
-    note: OnceLock<Box<[u8]>>,
+    note: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
 impl Noted {
@@ -254,10 +255,51 @@ impl OpenFile {
         self.status
     }
 
+    /// The present status: statx(2) without asking a file server.
+    ///
+    /// # Errors
+    /// As statx(2).
+    pub fn status_now(&self) -> io::Result<FileStatus> {
+        Ok(crate::ring::calls::file_status(self.descriptor())?)
+    }
+
+    /// Returns whether reading the file may wait for more than a disk: it is on a file system that
+    /// is not local, such as FUSE or NFS, or that the engine does not know.
+    #[must_use]
+    pub fn may_wait(&self) -> bool {
+        self.waits
+    }
+
+    /// Reads bytes of the file from `offset` into `buffer` and returns their number, which is 0 at
+    /// the end of the file (pread(2)). It waits for the disk: call it in a [`Job`](crate::Job), not
+    /// in a callback.
+    ///
+    /// # Errors
+    /// As pread(2).
+    #[doc(alias = "pread")]
+    pub fn read(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        crate::ring::calls::read_at(self.descriptor(), buffer, offset, 0)
+    }
+
+    /// Reads as [`read`](Self::read) does, but only from the page cache and without waiting
+    /// (preadv2(2) with `RWF_NOWAIT`), so that a callback may call it. It can return fewer bytes
+    /// than there are.
+    ///
+    /// # Errors
+    /// As preadv2(2). `WouldBlock`: the bytes are not in the page cache, or the file
+    /// [`may_wait`](Self::may_wait). `Unsupported`: the file system does not tell.
+    #[doc(alias = "preadv2")]
+    pub fn read_cached(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        if self.waits {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        crate::ring::calls::read_at(self.descriptor(), buffer, offset, libc::RWF_NOWAIT)
+    }
+
     /// A place for the application's own data about the file, such as a computed header. All clones
     /// share it, and it is dropped with the last clone.
     #[must_use]
-    pub fn note(&self) -> &OnceLock<Box<[u8]>> {
+    pub fn note(&self) -> &OnceLock<Box<dyn Any + Send + Sync>> {
         &self.owned.note
     }
 
@@ -400,6 +442,7 @@ impl NewFile {
 mod tests {
     use super::*;
     use crate::FileKind;
+    use std::io::ErrorKind;
     use std::os::unix::fs::MetadataExt;
 
     #[test]
@@ -410,5 +453,39 @@ mod tests {
             assert_eq!((status.device, status.inode), (expected.dev(), expected.ino()));
             assert_eq!(status.kind, FileKind::Directory);
         }
+    }
+
+    #[test]
+    fn a_file_is_read_to_its_end_and_tells_its_present_status() {
+        let path = std::env::temp_dir().join(format!("ringwright-read-{}", std::process::id()));
+        std::fs::write(&path, "0123456789").unwrap();
+        let file = OpenFile::from_file(std::fs::File::open(&path).unwrap()).unwrap();
+        assert_eq!(file.status_now().unwrap(), file.status());
+        let mut buffer = [0; 4];
+        for (offset, expected) in [(0, "0123"), (8, "89"), (10, ""), (1 << 40, "")] {
+            let bytes = file.read(&mut buffer, offset).unwrap();
+            assert_eq!(&buffer[..bytes], expected.as_bytes(), "{offset}");
+            match file.read_cached(&mut buffer, offset) {
+                Ok(bytes) => assert_eq!(&buffer[..bytes], expected.as_bytes(), "{offset}"),
+                // The directory lies in memory.
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Unsupported),
+            }
+        }
+        assert!(file.read(&mut buffer, u64::MAX).is_err());
+        std::fs::write(&path, "0").unwrap();
+        assert_eq!(file.status_now().unwrap().bytes, 1);
+        std::fs::remove_file(&path).unwrap();
+        assert_ne!(file.status_now().unwrap(), file.status());
+    }
+
+    #[test]
+    fn a_file_that_may_wait_is_not_read_from_the_page_cache() {
+        let of_kernel = std::fs::File::open("/proc/sys/kernel/ostype").unwrap();
+        let file = OpenFile::from_file(of_kernel).unwrap();
+        assert!(file.may_wait());
+        let mut buffer = [0; 10];
+        assert_eq!(file.read_cached(&mut buffer, 0).unwrap_err().kind(), ErrorKind::WouldBlock);
+        assert_eq!(file.read(&mut buffer, 0).unwrap(), 6);
+        assert_eq!(&buffer[..6], b"Linux\n");
     }
 }

@@ -6,28 +6,34 @@
 //! then queued together, and reading goes on. So replies leave in the order of the requests, and a
 //! client that asks without reading is held back.
 
+mod contents;
 mod conversation;
 mod exchange;
 mod replies;
 
+pub use contents::{Budget, READERS};
 pub use conversation::Conversation;
 
 use crate::access_log::{self, ShardLog};
 use crate::http::body::Framing;
-use crate::http::conditional::{Validators, is_settled};
+use crate::http::conditional::is_settled;
 use crate::http::date::CommonLines;
 use crate::http::head::{self, Request};
 use crate::http::incoming::Event;
 use crate::http::reply;
 use crate::http::status::Status;
 use crate::http::target;
+use crate::places::Places;
 use crate::served::{Folder, Identity, View};
+use contents::KEPT_BYTES_MAX;
 use exchange::{Asked, Spares};
+use replies::{Progress, SlowRead};
 use ringwright::{
-    Connection, Deadline, Directory, FileKind, Handler, Local, OpenFile, Origin, Room,
+    Connection, Deadline, Directory, FileKind, Handler, JobDone, Local, OpenFile, Origin, Room,
 };
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// In a drain a connection ends when nothing has happened on it for so long.
@@ -43,7 +49,30 @@ pub struct Files {
     /// What the request being answered leads to.
     path: Vec<u8>,
     spares: Spares,
+    /// The contents of the file being read.
+    content: Box<[u8]>,
+    shared: Shared,
     log: Option<ShardLog>,
+}
+
+/// The limits that all shards share.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// On readers of files that may wait.
+    pub slow_readers: Arc<Places>,
+    /// On contents that stay in memory.
+    pub contents: Arc<Budget>,
+}
+
+impl Shared {
+    /// The limits for so many workers: one of them remains for local files.
+    #[must_use]
+    pub fn new(workers: usize) -> Self {
+        Self {
+            slow_readers: Arc::new(Places::new(workers.saturating_sub(1))),
+            contents: Arc::new(Budget::new(KEPT_BYTES_MAX)),
+        }
+    }
 }
 
 impl Files {
@@ -53,6 +82,7 @@ impl Files {
     pub fn new(
         folder: View<Directory>,
         request_timeout: Option<Duration>,
+        shared: Shared,
         log: Option<ShardLog>,
     ) -> Self {
         Self {
@@ -62,6 +92,8 @@ impl Files {
             scratch: Vec::with_capacity(1024),
             path: Vec::with_capacity(256),
             spares: Spares::default(),
+            content: contents::buffer(),
+            shared,
             log,
         }
     }
@@ -124,15 +156,13 @@ impl Files {
             }
         };
         if let Some(file) = connection.cached_file(directory, asked.path) {
-            // It is likely to be asked for again: its lines are made once. The engine keeps only
-            // settled files.
-            file.note().get_or_init(|| {
-                self.common.refresh(connection.local().now());
-                let about = file.status();
-                let validators = Validators::of(&about, self.common.seconds(), true);
-                reply::lines_of_whole(asked.path, about.bytes, &validators).into()
-            });
-            return self.reply_file(state, connection, asked, file, true);
+            // The engine keeps only settled files.
+            if self.reply_regular(state, connection, asked, file, true) == Progress::Reading {
+                connection.pause();
+                (state.opening, state.paused) = (true, true);
+                state.exchange = Some(self.spares.take(asked));
+            }
+            return;
         }
         let opening_since = SystemTime::now();
         // Refused only on a connection that is ending: one open at a time is asked for.
@@ -234,7 +264,12 @@ impl Handler for Files {
             Ok(file) => match file.status().kind {
                 FileKind::Regular => {
                     let is_settled = is_settled(&file.status(), exchange.opening_since);
-                    self.reply_file(state, connection, asked, file, is_settled);
+                    let progress = self.reply_regular(state, connection, asked, file, is_settled);
+                    if progress == Progress::Reading {
+                        state.opening = true;
+                        state.exchange = Some(exchange);
+                        return;
+                    }
                 }
                 FileKind::Directory => {
                     let target = asked.request.target(asked.head);
@@ -249,6 +284,24 @@ impl Handler for Files {
             Err(error) => {
                 let status = Status::from_open_errno(error.raw_os_error().unwrap_or(libc::EIO));
                 self.reply_status(state, connection, asked, status);
+            }
+        }
+        self.spares.give_back(exchange);
+    }
+
+    fn job_done(
+        &mut self,
+        state: &mut Conversation,
+        connection: &mut Connection<'_>,
+        job: JobDone,
+    ) {
+        state.opening = false;
+        let exchange = state.exchange.take().expect("a file is read for a request");
+        match job.result::<SlowRead>() {
+            Ok(read) => self.reply_read(state, connection, exchange.asked(), read),
+            Err(_) => {
+                let status = Status::InternalError;
+                self.reply_status(state, connection, exchange.asked(), status);
             }
         }
         self.spares.give_back(exchange);

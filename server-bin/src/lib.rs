@@ -9,6 +9,7 @@ pub mod files;
 pub mod http;
 pub mod options;
 pub mod packets;
+pub mod places;
 pub mod serve;
 pub mod served;
 pub mod signals;

@@ -348,10 +348,10 @@ pub struct Common {
     #[arg(long, value_name = "DURATION", env = "RINGWRIGHTD_DRAIN_TIMEOUT",
         default_value = "30s", value_parser = duration)]
     pub drain_timeout: Duration,
-    /// Run N threads, 0 to 1024, for work that would block a shard. packets: they compute digests
-    /// and list the directory; with 0, the server refuses these requests. http, echo: nothing needs
-    /// them yet. The admin listener changes N at /workers. Default: 2 for packets, 0 for the other
-    /// modes.
+    /// Run N threads, 0 to 1024, for work that would block a shard. http: they read small
+    /// files that are not in the page cache. packets: they compute digests and list the directory;
+    /// with 0, the server refuses these requests. echo: nothing needs them yet. The admin listener
+    /// changes N at /workers. Default: 4 for http, 2 for packets, 0 for echo.
     #[arg(long, value_name = "N", env = "RINGWRIGHTD_WORKERS",
         value_parser = RangedU64ValueParser::<usize>::new().range(..=WORKERS_MAX as u64))]
     pub workers: Option<usize>,

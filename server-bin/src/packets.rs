@@ -14,10 +14,11 @@ mod wire;
 
 pub use conversation::Conversation;
 pub use folder::Folder;
-pub use sum::Places;
+pub use sum::SUMS_MAX;
 pub use wire::BODY_BYTES_MAX;
 
 use crate::access_log::ConnectionLog;
+use crate::places::Places;
 use crate::served::{self, Identity, View};
 use conversation::{FileDigest, Patience};
 use ringwright::{

@@ -1,10 +1,11 @@
 //! Runs a server from its start to its exit status: the engine, the signals, the messages.
 
 use crate::access_log::{AccessLog, ConnectionLog, Writer};
-use crate::admin::{Admin, Condition, Served, Watched};
+use crate::admin::{Admin, Condition, Watched, WatchedEngine};
 use crate::echo::disconnect::{Disconnecting, Rules};
 use crate::echo::ending::Endings;
 use crate::options::{Common, Echo, Http, Packets, Switch};
+use crate::places::Places;
 use crate::served::{Folder, Served};
 use crate::signals::Handlers;
 use crate::{access_log, echo, files, packets};
@@ -49,12 +50,14 @@ pub fn http(options: &Http) -> Result<(), String> {
     let mut config = options.common.config(&options.listen);
     config.evict_idle = options.common.evict_idle != Some(Switch::Off);
     config.min_rate = options.common.min_rate.unwrap_or(HTTP_MIN_RATE);
+    config.workers = options.common.workers.unwrap_or(files::READERS);
+    let shared = files::Shared::new(config.workers);
     config.open_files = options.open_files as usize;
     config.open_files_valid = options.open_files_valid;
     let of_shards = log.clone();
     let result = serve("http", config, &options.common, log, watched, move |_| {
         let log = of_shards.as_ref().map(AccessLog::shard);
-        files::Files::new(served.view(), request_timeout, log)
+        files::Files::new(served.view(), request_timeout, shared.clone(), log)
     });
     finish_log(writer);
     result
@@ -107,7 +110,7 @@ pub fn packets(options: &Packets) -> Result<(), String> {
         prepare_uploads(dir, &root.folder);
     }
     watch(&served)?;
-    let places = Arc::<packets::Places>::default();
+    let places = Arc::new(Places::new(packets::SUMS_MAX));
     // SIGXFSZ would kill the process when an upload exceeds RLIMIT_FSIZE. With a handler, the write
     // fails with EFBIG instead.
     signal_hook::flag::register(SIGXFSZ, Arc::default())
@@ -211,7 +214,11 @@ fn serve<H: Handler>(
     let mut listeners: Vec<String> =
         engine.addresses().iter().map(|address| format!("{scheme}://{address}")).collect();
     let drain_timeout = options.drain_timeout;
-    watched.serves(Served { remote: engine.remote(), listeners: listeners.clone(), drain_timeout });
+    watched.serves(WatchedEngine {
+        remote: engine.remote(),
+        listeners: listeners.clone(),
+        drain_timeout,
+    });
     let of_admin = admin.iter().flat_map(Admin::addresses);
     listeners.extend(of_admin.map(|address| format!("admin http://{address}")));
     announce(&listeners);

@@ -119,6 +119,32 @@ pub(crate) fn file_status(file: Descriptor) -> Result<FileStatus, Errno> {
     })
 }
 
+/// preadv2(2) with these `RWF_*` flags.
+pub(crate) fn read_at(
+    file: Descriptor,
+    buffer: &mut [u8],
+    offset: u64,
+    flags: i32,
+) -> io::Result<usize> {
+    let Ok(offset) = libc::off_t::try_from(offset) else {
+        return Err(io::Error::from_raw_os_error(libc::EOVERFLOW));
+    };
+    let vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    loop {
+        // SAFETY: one vector, whose memory the kernel writes during the call.
+        let read = unsafe { libc::preadv2(file.0, &raw const vector, 1, offset, flags) };
+        match usize::try_from(read) {
+            Ok(read) => return Ok(read),
+            Err(_) => {
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
+
 /// clock_gettime(2) of `CLOCK_REALTIME_COARSE`, milliseconds since 1970-01-01 UTC.
 pub(crate) fn wall_ms() -> i64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };

@@ -7,7 +7,7 @@
 use super::addresses::Counts;
 use super::response::Response;
 use super::routes::PAGE_MAX;
-use super::watched::{Served, Watched};
+use super::watched::{Watched, WatchedEngine};
 use super::{bans, connections};
 use crate::http::status::Status;
 use ringwright::{Ask, Busy, ConnectionId, Prefix, WorkersFailed};
@@ -136,7 +136,7 @@ fn answer(watched: &Watched, question: &Question) -> Response {
     ask(watched, served, question).unwrap_or_else(|_| Response::unavailable(NO_ANSWER))
 }
 
-fn ask(watched: &Watched, served: &Served, question: &Question) -> Result<Response, Ask> {
+fn ask(watched: &Watched, served: &WatchedEngine, question: &Question) -> Result<Response, Ask> {
     Ok(match question {
         Question::List { after, limit } => {
             let found = served.remote.list(*after, *limit)?;
@@ -189,7 +189,7 @@ fn done(taken: Result<(), Busy>) -> Result<Response, Ask> {
 }
 
 /// Counts all connections, some at a time, so that no shard is held up.
-fn addresses(served: &Served, limit: usize) -> Result<Response, Ask> {
+fn addresses(served: &WatchedEngine, limit: usize) -> Result<Response, Ask> {
     let until = Instant::now() + ANSWER_TIMEOUT;
     let (mut counts, mut after) = (Counts::default(), None);
     loop {

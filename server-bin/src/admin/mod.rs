@@ -26,7 +26,7 @@ mod samples;
 mod visit;
 mod watched;
 
-pub use watched::{Condition, Served, Watched};
+pub use watched::{Condition, Watched, WatchedEngine};
 
 use crate::descriptors;
 use asking::Asker;

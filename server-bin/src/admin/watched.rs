@@ -40,14 +40,14 @@ impl Condition {
 /// The engine that serves, once there is one, and how it is.
 #[derive(Default)]
 pub struct Watched {
-    served: OnceLock<Served>,
+    served: OnceLock<WatchedEngine>,
     condition: AtomicU8,
     endings: Option<Arc<Endings>>,
     lost: Lost,
 }
 
 /// A running engine and what it listens on.
-pub struct Served {
+pub struct WatchedEngine {
     /// The engine.
     pub remote: Remote,
     /// Its listeners in order, as `http://127.0.0.1:8080`.
@@ -73,7 +73,7 @@ impl Watched {
     ///
     /// # Panics
     /// If told twice.
-    pub fn serves(&self, served: Served) {
+    pub fn serves(&self, served: WatchedEngine) {
         assert!(self.served.set(served).is_ok(), "one engine is watched");
         self.moves_on(Condition::Ready);
     }
@@ -126,7 +126,7 @@ impl Watched {
 
     /// The engine; `None` while it starts.
     #[must_use]
-    pub fn served(&self) -> Option<&Served> {
+    pub fn served(&self) -> Option<&WatchedEngine> {
         self.served.get()
     }
 }

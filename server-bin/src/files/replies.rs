@@ -1,5 +1,6 @@
 //! Replies: what is said about a request, queued, noted in the log.
 
+use super::contents::{self, CONTENT_BYTES_MAX, Content, Kept, Unread};
 use super::exchange::Asked;
 use super::{Conversation, Files};
 use crate::access_log::Entry;
@@ -9,7 +10,7 @@ use crate::http::head::{self, Method, Request};
 use crate::http::range::{self, Selected};
 use crate::http::reply::{self, Persistence};
 use crate::http::status::Status;
-use ringwright::{Connection, OpenFile, Room};
+use ringwright::{Connection, FileStatus, Job, OpenFile, Room};
 use std::time::Duration;
 
 impl Files {
@@ -48,32 +49,148 @@ impl Files {
         self.finish(state, connection, &asked, persistence, Status::MovedPermanently, body);
     }
 
-    /// Answers with a file that has just been opened, or that the engine has kept open.
-    pub(super) fn reply_file(
+    /// Answers with a regular file that has just been opened, or that the engine has kept open.
+    /// A small file is read first, by a job if it is not in the page cache.
+    pub(super) fn reply_regular(
         &mut self,
         state: &mut Conversation,
         connection: &mut Connection<'_>,
         asked: Asked<'_>,
         file: OpenFile,
         is_settled: bool,
+    ) -> Progress {
+        self.common.refresh(connection.local().now());
+        let about = file.status();
+        if Note::of(&file).is_none() {
+            if about.bytes <= CONTENT_BYTES_MAX as u64 {
+                return match contents::read_cached(&file, &mut self.content) {
+                    Err(Unread::Waits) => {
+                        self.read_in_job(state, connection, asked, file, is_settled)
+                    }
+                    content => {
+                        let read = SlowRead { file, is_settled, content };
+                        self.reply_read(state, connection, asked, read);
+                        Progress::Answered
+                    }
+                };
+            }
+            if is_settled {
+                self.note(&file, asked, None);
+            }
+        }
+        let note = Note::of(&file);
+        let content = note.and_then(|note| note.kept.as_ref()).map(|kept| &kept.content);
+        let lines = note.map(|note| &note.lines[..]);
+        let found = Found { file: &file, about, is_settled, content, lines };
+        self.reply_file(state, connection, asked, &found);
+        Progress::Answered
+    }
+
+    fn read_in_job(
+        &mut self,
+        state: &mut Conversation,
+        connection: &mut Connection<'_>,
+        asked: Asked<'_>,
+        file: OpenFile,
+        is_settled: bool,
+    ) -> Progress {
+        let place =
+            if file.may_wait() { self.shared.slow_readers.take().map(Some) } else { Some(None) };
+        if let Some(place) = place {
+            let file = file.clone();
+            let job = Job::unordered(0, move || {
+                let _place = place;
+                let content = contents::read_slowly(&file);
+                SlowRead { file, is_settled, content }
+            });
+            if connection.offload(job).is_ok() {
+                return Progress::Reading;
+            }
+        }
+        // All readers wait, or too many files wait for them.
+        let about = file.status();
+        if about.bytes == 0 && file.may_wait() {
+            self.reply_status(state, connection, asked, Status::Unavailable);
+        } else {
+            let found = Found { file: &file, about, is_settled, content: None, lines: None };
+            self.reply_file(state, connection, asked, &found);
+        }
+        Progress::Answered
+    }
+
+    /// Answers with a small file that has been read.
+    pub(super) fn reply_read(
+        &mut self,
+        state: &mut Conversation,
+        connection: &mut Connection<'_>,
+        asked: Asked<'_>,
+        read: SlowRead,
     ) {
         self.common.refresh(connection.local().now());
-        let Asked { request, head, path, .. } = asked;
+        let SlowRead { file, is_settled, content } = read;
         let about = file.status();
+        match content {
+            Ok(content) => {
+                // The engine keeps only settled files open, and returns one only while its status
+                // is that of the open. The contents were read after the open: they belong to it.
+                let is_kept = is_settled && !file.may_wait();
+                if is_kept && let Some(kept) = self.shared.contents.keep(content.clone()) {
+                    self.note(&file, asked, Some(kept));
+                }
+                let content = Some(&content);
+                let found = Found { file: &file, about, is_settled, content, lines: None };
+                self.reply_file(state, connection, asked, &found);
+            }
+            Err(Unread::TooLong) => match file.status_now() {
+                // It has grown since it was opened.
+                Ok(about) if about.bytes > CONTENT_BYTES_MAX as u64 => {
+                    let (content, lines, is_settled) = (None, None, false);
+                    let found = Found { file: &file, about, is_settled, content, lines };
+                    self.reply_file(state, connection, asked, &found);
+                }
+                // Nobody knows its length.
+                _ => self.reply_status(state, connection, asked, Status::InternalError),
+            },
+            Err(Unread::Waits | Unread::Failed) => {
+                self.reply_status(state, connection, asked, Status::InternalError);
+            }
+        }
+    }
+
+    /// Keeps what is told about a settled file, for the next request.
+    fn note(&self, file: &OpenFile, asked: Asked<'_>, kept: Option<Kept>) {
+        let (about, now_s) = (file.status(), self.common.seconds());
+        let content = kept.as_ref().map(|kept| &kept.content);
+        let found = Found { file, about, is_settled: true, content, lines: None };
+        let lines = reply::lines_of_whole(asked.path, found.bytes(), &found.validators(now_s));
+        let lines = lines.into();
+        // Another connection may have done so.
+        let _ = file.note().set(Box::new(Note { lines, kept }));
+    }
+
+    fn reply_file(
+        &mut self,
+        state: &mut Conversation,
+        connection: &mut Connection<'_>,
+        asked: Asked<'_>,
+        found: &Found<'_>,
+    ) {
+        let Asked { request, head, path, .. } = asked;
+        let bytes = found.bytes();
         let persistence = state.persistence(&request);
         let lines = self.common.lines();
         let out = &mut self.scratch;
-        let (mut status, mut offset, mut length) = (Status::Ok, 0, about.bytes);
+        let (mut status, mut offset, mut length) = (Status::Ok, 0, bytes);
         if !request.is_conditional && !request.has_range {
-            match file.note().get() {
+            match found.lines {
                 Some(about) => reply::whole(out, lines, persistence, about),
                 None => {
-                    let validators = Validators::of(&about, self.common.seconds(), is_settled);
-                    reply::file(out, lines, persistence, path, about.bytes, &validators, None);
+                    let validators = found.validators(self.common.seconds());
+                    reply::file(out, lines, persistence, path, bytes, &validators, None);
                 }
             }
         } else {
-            let validators = Validators::of(&about, self.common.seconds(), is_settled);
+            let validators = found.validators(self.common.seconds());
             let outcome =
                 if request.is_conditional { validators.evaluate(head) } else { Outcome::Proceed };
             match outcome {
@@ -89,29 +206,25 @@ impl Files {
                     return self.finish(state, connection, &asked, persistence, status, 0);
                 }
             }
-            let part = match select(&request, head, &validators, about.bytes) {
+            let part = match select(&request, head, &validators, bytes) {
                 Selected::Whole => None,
                 Selected::Part { first, last } => {
                     (status, offset, length) = (Status::PartialContent, first, last - first + 1);
                     Some((first, last))
                 }
                 Selected::Nothing => {
-                    let body = reply::unsatisfiable(out, lines, persistence, about.bytes);
+                    let body = reply::unsatisfiable(out, lines, persistence, bytes);
                     self.send_head(state, connection);
                     let status = Status::RangeNotSatisfiable;
                     return self.finish(state, connection, &asked, persistence, status, body);
                 }
             };
-            reply::file(out, lines, persistence, path, about.bytes, &validators, part);
+            reply::file(out, lines, persistence, path, bytes, &validators, part);
         }
         self.send_head(state, connection);
         let sent = if request.method == Method::Get { length } else { 0 };
         if sent > 0 {
-            let room = connection.send_cached(&file, offset, sent).unwrap_or_else(|| {
-                state.note_file(connection);
-                connection.send_file(file, offset, sent)
-            });
-            state.full |= room == Room::Full;
+            found.send(state, connection, offset, sent);
         }
         self.finish(state, connection, &asked, persistence, status, sent);
     }
@@ -135,7 +248,7 @@ impl Files {
         status: Status,
         bytes: u64,
     ) {
-        self.note(state, connection, asked.head, Some(asked.begun), status, bytes);
+        self.log_reply(state, connection, asked.head, Some(asked.begun), status, bytes);
         if persistence == Persistence::Close {
             state.close(connection);
         } else {
@@ -162,14 +275,14 @@ impl Files {
         self.send_head(state, connection);
         if let Some(exchange) = state.exchange.take() {
             let begun = Some(exchange.begun);
-            return self.note(state, connection, &exchange.head, begun, status, body);
+            return self.log_reply(state, connection, &exchange.head, begun, status, body);
         }
         state.requests += 1;
-        self.note(state, connection, head::as_far_as_read(unread), None, status, body);
+        self.log_reply(state, connection, head::as_far_as_read(unread), None, status, body);
     }
 
-    /// Notes a reply in the log: to this head, which was complete at `begun`.
-    fn note(
+    /// Logs a reply: to this head, which was complete at `begun`.
+    fn log_reply(
         &mut self,
         state: &Conversation,
         connection: &mut Connection<'_>,
@@ -190,6 +303,82 @@ impl Files {
             bytes,
             duration: begun.map_or(Duration::ZERO, |begun| now - begun),
         });
+    }
+}
+
+/// How far a request has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// The reply is queued.
+    Answered,
+    /// A job reads the file.
+    Reading,
+}
+
+/// A file that was read, or not.
+pub struct SlowRead {
+    file: OpenFile,
+    is_settled: bool,
+    content: Result<Content, Unread>,
+}
+
+/// The part of replies that is kept with a file while it is open.
+struct Note {
+    /// The lines of a reply that sends all of it.
+    lines: Box<[u8]>,
+    /// The contents of a small file.
+    kept: Option<Kept>,
+}
+
+impl Note {
+    fn of(file: &OpenFile) -> Option<&Self> {
+        file.note().get().and_then(|note| note.downcast_ref())
+    }
+}
+
+/// A file to send.
+struct Found<'a> {
+    file: &'a OpenFile,
+    about: FileStatus,
+    is_settled: bool,
+    /// Everything that is in it, if it is small.
+    content: Option<&'a Content>,
+    lines: Option<&'a [u8]>,
+}
+
+impl Found<'_> {
+    fn bytes(&self) -> u64 {
+        self.content.map_or(self.about.bytes, Content::length)
+    }
+
+    fn send(
+        &self,
+        state: &mut Conversation,
+        connection: &mut Connection<'_>,
+        offset: u64,
+        length: u64,
+    ) {
+        let room = match self.content {
+            Some(content) => content.send(connection, offset, length),
+            None => {
+                state.note_file(connection);
+                connection.send_file(self.file.clone(), offset, length)
+            }
+        };
+        state.full |= room == Room::Full;
+        if room == Room::Refused {
+            // The next reply must not follow a head without its body.
+            connection.abort();
+        }
+    }
+
+    fn validators(&self, now_s: i64) -> Validators {
+        match self.content {
+            Some(content) => {
+                Validators::of_content(&self.about, now_s, content.length(), &content.digest)
+            }
+            None => Validators::of(&self.about, now_s, self.is_settled),
+        }
     }
 }
 

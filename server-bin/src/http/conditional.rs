@@ -9,7 +9,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 #[derive(Clone, Copy, Debug)]
 pub struct Validators {
     tag: [u8; TAG_BYTES],
-    is_settled: bool,
+    /// Where it lies in there.
+    tag_begin: usize,
+    tag_end: usize,
+    is_strong: bool,
     modified_s: i64,
     changed_s: i64,
     /// The clock of the reply, seconds.
@@ -48,22 +51,45 @@ impl Validators {
     #[must_use]
     pub fn of(status: &FileStatus, now_s: i64, is_settled: bool) -> Self {
         let (modified_s, changed_s) = (status.modified_s, status.changed_s);
-        Self { tag: tag_of(status, is_settled), is_settled, modified_s, changed_s, now_s }
+        let strong_end = WEAK.len() + STRONG_TAG_BYTES;
+        let (tag_begin, tag_end) =
+            if is_settled { (WEAK.len(), strong_end) } else { (0, TAG_BYTES) };
+        let (tag, is_strong) = (tag_of(status, is_settled), is_settled);
+        Self { tag, tag_begin, tag_end, is_strong, modified_s, changed_s, now_s }
     }
 
-    /// The entity tag, quotes included: time of the last change (ctime), size and inode in
-    /// hexadecimal. Nobody can set the time of the last change, so it does not come back when older
-    /// contents or an older time of modification are restored.
+    /// Of contents that were read, all of them, from a file with this status. The tag is their
+    /// digest in hexadecimal, so that servers with equal files send equal tags. It is strong even
+    /// if the file has just changed, because the contents that are sent have it.
+    ///
+    /// A file with another length than its status tells has no date either: its status does not
+    /// follow its contents (/proc, /sys).
+    #[must_use]
+    pub fn of_content(status: &FileStatus, now_s: i64, bytes: u64, digest: &[u8; 16]) -> Self {
+        let mut tag = [b'"'; TAG_BYTES];
+        for (byte, digits) in digest.iter().zip(tag[1..].chunks_exact_mut(2)) {
+            hexadecimal(u64::from(*byte), digits);
+        }
+        let is_dated = bytes == status.bytes;
+        let modified_s = if is_dated { status.modified_s } else { MODIFIED_NEVER_MAX_S };
+        let (tag_begin, tag_end, is_strong) = (0, 2 + 2 * digest.len(), true);
+        let changed_s = status.changed_s;
+        Self { tag, tag_begin, tag_end, is_strong, modified_s, changed_s, now_s }
+    }
+
+    /// The entity tag, quotes included: the digest of the contents, or time of the last change
+    /// (ctime), size and inode, in hexadecimal. Nobody can set the time of the last change, so it
+    /// does not come back when older contents or an older time of modification are restored.
     ///
     /// The tag of a file that is not settled is weak, and no precondition matches it: another
     /// version could have the same.
     #[must_use]
     pub fn tag(&self) -> &[u8] {
-        self.strong_tag().unwrap_or(&self.tag)
+        &self.tag[self.tag_begin..self.tag_end]
     }
 
     fn strong_tag(&self) -> Option<&[u8]> {
-        self.is_settled.then(|| &self.tag[WEAK.len()..][..STRONG_TAG_BYTES])
+        self.is_strong.then(|| self.tag())
     }
 
     /// When the file was modified. `None` for a time in the future, which RFC 9110, 8.8.2.1 forbids
@@ -232,6 +258,31 @@ mod tests {
         // The time of modification can be set, and alone tells nothing.
         let other = FileStatus { modified_s: 1, modified_ns: 0, ..file(MODIFIED) };
         assert_eq!(tag_of(&other), tag());
+    }
+
+    #[test]
+    fn a_tag_of_contents_is_their_digest() {
+        let digest = *b"\x01\x23\x45\x67\x89\xab\xcd\xef\xfe\xdc\xba\x98\x76\x54\x32\x10";
+        let of = |status: FileStatus, bytes| {
+            Validators::of_content(&status, MODIFIED + 100, bytes, &digest)
+        };
+        let tag = "\"0123456789abcdeffedcba9876543210\"";
+        let head = |name: &str, value: &str| format!("GET / HTTP/1.1\r\n{name}: {value}\r\n\r\n");
+        for status in [file(MODIFIED), FileStatus { inode: 1, ..file(MODIFIED - 5) }] {
+            let validators = of(status, status.bytes);
+            assert_eq!(validators.tag(), tag.as_bytes());
+            assert_eq!(validators.modified_s(), Some(status.modified_s));
+            let outcome = validators.evaluate(head("If-None-Match", tag).as_bytes());
+            assert_eq!(outcome, Outcome::NotModified);
+            assert!(validators.range_holds(head("If-Range", tag).as_bytes()));
+        }
+        // The status of a file with another length says nothing about its contents.
+        let validators = of(file(MODIFIED), 30);
+        assert_eq!(validators.modified_s(), None);
+        assert!(validators.range_holds(head("If-Range", tag).as_bytes()));
+        assert!(!validators.range_holds(head("If-Range", AT).as_bytes()));
+        let outcome = validators.evaluate(head("If-Modified-Since", AT).as_bytes());
+        assert_eq!(outcome, Outcome::Proceed);
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! The SHA-256 of a file, in slices. Other jobs run between two slices.
 
 use super::wire::Refusal;
+use crate::places::Place;
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{self, Read};
 use std::mem;
-use std::sync::Arc;
 
 /// Bytes that one read(2) asks for.
 const BLOCK_BYTES: usize = 256 << 10;
@@ -13,26 +13,10 @@ const BLOCK_BYTES: usize = 256 << 10;
 pub const SLICE_BYTES: u64 = 8 << 20;
 /// Maximum number of files being digested, over all connections. Each needs a descriptor and worker
 /// time. It is below the length of the job queue, so that these files alone never fill the queue.
-const SUMS_MAX: usize = 256;
+pub const SUMS_MAX: usize = 256;
 
 /// A SHA-256.
 pub type Sum = [u8; 32];
-
-/// Limits the number of files being digested.
-#[derive(Debug, Default)]
-pub struct Places(Arc<()>);
-
-/// Permission to digest one file. Dropping it returns the permission.
-pub struct Place(#[expect(dead_code, reason = "its reference is counted")] Arc<()>);
-
-impl Places {
-    /// Returns `None` if the limit is reached.
-    pub fn take(&self) -> Option<Place> {
-        let place = Place(self.0.clone());
-        // One of the references is `self`.
-        (Arc::strong_count(&self.0) <= 1 + SUMS_MAX).then_some(place)
-    }
-}
 
 /// A partly digested file.
 pub struct FileSum {
@@ -89,12 +73,13 @@ impl FileSum {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::places::Places;
     use std::cell::Cell;
 
     #[test]
     fn slices_of_a_file_have_the_digest_of_the_whole_file() {
         let dir = tempfile::tempdir().unwrap();
-        let places = Places::default();
+        let places = Places::new(1);
         for (length, slices) in
             [(0, 1), (1, 1), (SLICE_BYTES, 1), (SLICE_BYTES + 1, 2), (3 * SLICE_BYTES - 1, 3)]
         {
@@ -125,17 +110,8 @@ mod tests {
             asked.set(asked.get() + 1);
             asked.get() < 3
         };
-        let sum = FileSum::new(file, Places::default().take().unwrap()).unwrap();
+        let sum = FileSum::new(file, Places::new(1).take().unwrap()).unwrap();
         assert!(matches!(sum.go_on(is_wanted).unwrap(), Summed::Part(_)));
         assert_eq!(asked.get(), 3);
-    }
-
-    #[test]
-    fn the_number_of_places_is_limited() {
-        let places = Places::default();
-        let mut taken: Vec<Place> = std::iter::from_fn(|| places.take()).collect();
-        assert_eq!(taken.len(), SUMS_MAX);
-        taken.pop();
-        assert!(places.take().is_some(), "a place was returned");
     }
 }
