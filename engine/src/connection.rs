@@ -190,6 +190,20 @@ impl<'a> Connection<'a> {
     /// A file that is not regular and a range beyond 2^63 close the connection in the same way,
     /// with [`Reason::FileFailed`]. The result is then [`Room::Closed`].
     pub fn send_file(&mut self, file: OpenFile, offset: u64, length: u64) -> Room {
+        self.queue_file(file, offset, length, false)
+    }
+
+    /// Sends as [`send_file`](Self::send_file) does, but keeps the connection if the file is
+    /// shorter than announced or cannot be read: zeros replace the missing bytes.
+    ///
+    /// [`Handler::file_sent`](crate::Handler::file_sent) follows as usual, and
+    /// [`OpenFile::failure`] then returns the reason. Use it for protocols that can tell the peer
+    /// behind the announced bytes that they are wrong. Keep a clone of `file` to ask.
+    pub fn send_file_padded(&mut self, file: OpenFile, offset: u64, length: u64) -> Room {
+        self.queue_file(file, offset, length, true)
+    }
+
+    fn queue_file(&mut self, file: OpenFile, offset: u64, length: u64, padded: bool) -> Room {
         if !self.takes_output() {
             self.core.close_file(file);
             return self.room();
@@ -200,7 +214,7 @@ impl<'a> Connection<'a> {
             self.core.close(self.slot, Reason::FileFailed);
             return Room::Closed;
         }
-        self.core.queue_file(self.slot, file, offset, length);
+        self.core.queue_file(self.slot, file, (offset, length), padded);
         self.queued()
     }
 

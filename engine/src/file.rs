@@ -1,5 +1,6 @@
 //! Files and directories as handlers see them.
 
+use crate::Reason;
 use crate::ring::{Descriptor, FileStatus};
 use std::any::Any;
 use std::fmt;
@@ -203,11 +204,13 @@ impl Directory {
 struct Noted {
     file: Owned,
     note: OnceLock<Box<dyn Any + Send + Sync>>,
+    /// The reason why a range was padded.
+    failure: OnceLock<Reason>,
 }
 
 impl Noted {
     fn new(file: Owned) -> Arc<Self> {
-        Arc::new(Self { file, note: OnceLock::new() })
+        Arc::new(Self { file, note: OnceLock::new(), failure: OnceLock::new() })
     }
 }
 
@@ -303,6 +306,21 @@ impl OpenFile {
         &self.owned.note
     }
 
+    /// The reason why [`Connection::send_file_padded`] had to pad a range of this file:
+    /// [`Reason::FileTruncated`] or [`Reason::FileFailed`], whichever came first. `None` while
+    /// every range was read completely. All clones share it.
+    ///
+    /// [`Connection::send_file_padded`]: crate::Connection::send_file_padded
+    #[must_use]
+    pub fn failure(&self) -> Option<Reason> {
+        self.owned.failure.get().copied()
+    }
+
+    pub(crate) fn fail(&self, reason: Reason) {
+        // Only the first failure counts.
+        let _ = self.owned.failure.set(reason);
+    }
+
     pub(crate) fn descriptor(&self) -> Descriptor {
         self.owned.file.descriptor
     }
@@ -323,9 +341,13 @@ impl OpenFile {
 /// [`receive_file`](crate::Connection::receive_file) fills it, and
 /// [`publish_file`](crate::Connection::publish_file) gives it a name. A file that is dropped, or
 /// left by a process that dies, leaves no trace.
-#[derive(Debug)]
+///
+/// Clones share the same file, which lives as long as one of them. An application that keeps a
+/// clone can continue a transfer whose connection has ended, on any connection of the engine. Do
+/// not receive into two clones at the same time, and publish only one of them.
+#[derive(Clone, Debug)]
 pub struct NewFile {
-    owned: Owned,
+    owned: Arc<Owned>,
     directory: Directory,
     inode: u64,
     bytes: u64,
@@ -409,11 +431,12 @@ impl NewFile {
         directory: Directory,
         opener: &Arc<FilesOpen>,
     ) -> Self {
-        let owned = Owned::counted(descriptor, true, opener);
+        let owned = Arc::new(Owned::counted(descriptor, true, opener));
         Self { owned, directory, inode: status.inode, bytes: 0 }
     }
 
-    /// The length of the file so far: the end of the last byte received into it.
+    /// The length of the file so far: the end of the last byte received into it. A clone knows
+    /// only the bytes received before it was made.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes

@@ -35,12 +35,19 @@ pub struct FileChunk {
     pub remaining: u64,
     /// It was looked for in the page cache in vain.
     pub uncached: bool,
+    /// Zeros replace bytes that cannot be read.
+    pub padded: bool,
+    /// Nothing more is read from the file: the rest is zeros.
+    pub cut_off: bool,
     /// The pipe it goes through, once it has one.
     pub pipe: Option<PooledPipe>,
 }
 
 /// A chunk beyond the send buffers takes so much of the budget in addition to its bytes.
 pub const CHUNK_BYTES: usize = size_of::<Chunk>();
+
+/// Zeros on the heap at once.
+const ZEROS_BYTES: u64 = 4096;
 
 /// Shared payloads up to this length are copied.
 const COPIED_BYTES_MAX: usize = 512;
@@ -131,11 +138,16 @@ impl Core {
     }
 
     /// Queues a range of a file.
-    pub fn queue_file(&mut self, slot: u32, file: OpenFile, offset: u64, remaining: u64) {
-        self.append(
-            slot,
-            Body::File(FileChunk { file, offset, remaining, uncached: false, pipe: None }),
-        );
+    pub fn queue_file(
+        &mut self,
+        slot: u32,
+        file: OpenFile,
+        (offset, remaining): (u64, u64),
+        padded: bool,
+    ) {
+        let (uncached, cut_off, pipe) = (false, false, None);
+        let chunk = FileChunk { file, offset, remaining, uncached, padded, cut_off, pipe };
+        self.append(slot, Body::File(chunk));
     }
 
     pub(super) fn append(&mut self, slot: u32, body: Body) {
@@ -158,6 +170,24 @@ impl Core {
         let body = Body::Pooled { buffer, start: 0, end: 0 };
         self.slots[slot].output_head = self.chunks.insert(Chunk { body, next: head }) as u32;
         true
+    }
+
+    /// Puts zeros on the heap in front of a file that was cut off, at the head of the queue: no
+    /// send buffer is free.
+    #[cold]
+    pub fn prepend_zeros(&mut self, slot: u32) {
+        let head = self.slots[slot].output_head;
+        let Body::File(file) = &mut self.chunks[head as usize].body else {
+            unreachable!("a file is at the head of the queue")
+        };
+        let length = file.remaining.min(ZEROS_BYTES);
+        file.offset += length;
+        file.remaining -= length;
+        self.counters.heap_chunks += 1;
+        self.charge(length as usize + CHUNK_BYTES);
+        let body = Body::Heap { bytes: vec![0; length as usize].into(), start: 0 };
+        self.slots[slot].output_bytes += length as u32;
+        self.slots[slot].output_head = self.chunks.insert(Chunk { body, next: head }) as u32;
     }
 
     /// Takes `sent` bytes off the front of the queue; they are no file's.

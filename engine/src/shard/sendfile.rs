@@ -24,6 +24,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 if file.remaining > 0
                     && file.pipe.is_none()
                     && !file.uncached
+                    && !file.cut_off
                     && !file.file.waits())
     }
 

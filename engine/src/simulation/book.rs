@@ -110,6 +110,8 @@ pub enum Begins {
     Open,
     /// Has a file opened and queues so many bytes of it, between other output.
     Download(&'static str, u64),
+    /// The same, padded where the file ends early, and without output before it.
+    Padded(&'static str, u64),
     /// Has a file made, and receives so many bytes.
     Receive(u64),
     /// Has a file made, and gives it a name.

@@ -47,7 +47,7 @@ impl Actor {
             Begins::Open => {
                 talk.opening = connection.open_file(&self.directory, b"large").is_ok();
             }
-            Begins::Download(path, _) => {
+            Begins::Download(path, _) | Begins::Padded(path, _) => {
                 talk.opening = connection.open_file(&self.directory, path.as_bytes()).is_ok();
                 return used;
             }
@@ -81,16 +81,21 @@ impl Actor {
         then: Then,
         result: io::Result<OpenFile>,
     ) {
-        let Begins::Download(_, bytes) = begins else { return };
+        let (Begins::Download(_, bytes) | Begins::Padded(_, bytes)) = begins else { return };
         let file = result.expect("nothing goes wrong while it is opened");
         let key = FILE_KEY + file.status().inode - 1;
-        let _ = self.say_own(talk, connection, HEAD_BYTES);
+        if matches!(begins, Begins::Download(..)) {
+            let _ = self.say_own(talk, connection, HEAD_BYTES);
+        }
         let mut book = self.book.borrow_mut();
         let record = &mut book.records[talk.record];
         record.said.push(Piece { key, offset: 0, bytes, from_file: true });
         record.files_owed += 1;
         drop(book);
-        let _ = connection.send_file(file, 0, bytes);
+        let _ = match begins {
+            Begins::Padded(..) => connection.send_file_padded(file, 0, bytes),
+            _ => connection.send_file(file, 0, bytes),
+        };
         let _ = self.say_own(talk, connection, HEAD_BYTES);
         self.go_to_end(talk, connection, then);
     }
@@ -505,6 +510,75 @@ mod tests {
                 reached += marks::take().count(cut.mark);
             }
             assert!(reached > 0, "{} never took the way {}", cut.path, cut.mark);
+        }
+    }
+
+    /// Returns the bytes of the file that its reader gets before the zeros.
+    fn read_padded_file(cut: &Cut, seed: u64, fails: bool) -> usize {
+        let mut world = world_of(seed, cut.config.clone(), 1);
+        world.ring().faults = cut.faults;
+        let role = Role::Ends(Begins::Padded(cut.path, cut.announced), Then::Close);
+        let small = cut.path == "small";
+        world.ring().faults.file_error = if fails && small { 1000 } else { 0 };
+        let plan = Plan { read_chunk_max: 300, pace_us: 2_000, stall_us: 50_000, ..Plan::plain() };
+        let peer = world.add_peer(plan, part(role, Farewell::Close), 1);
+        {
+            let peer = &mut world.ring().peers[peer];
+            peer.unread_capacity = 1024;
+            (peer.socket.inbound_capacity, peer.socket.outbound_capacity) = (4096, 4096);
+        }
+        go_on(&mut world, MOMENT);
+        if fails {
+            world.ring().faults.file_error = 1000;
+        } else if !small {
+            world.ring().resize_file(2, 10_000);
+        }
+        run_until(&mut world, Duration::from_secs(30), "the end", |world| {
+            world.book.borrow().records.first().is_some_and(|it| it.closed.is_some())
+        });
+        assert_eq!(world.book.borrow().records[0].closed, Some(Reason::LocalClose));
+        let received = world.ring().peers[peer].received.clone();
+        let announced = cut.announced as usize;
+        assert_eq!(received.len(), announced + HEAD_BYTES, "seed {seed}");
+        let zeros = received[..announced].iter().rev().take_while(|byte| **byte == 0).count();
+        // The book does not know of zeros.
+        world.book.borrow_mut().records[0].said.remove(0);
+        world.ring().peers[peer].received.drain(..announced);
+        end(&mut world);
+        announced - zeros
+    }
+
+    #[test]
+    fn a_padded_file_that_ends_early_keeps_the_connection() {
+        for mut cut in cuts() {
+            // The output behind the file has the only send buffer: the zeros are on the heap.
+            for send_buffers in [cut.config.send_buffers, 1] {
+                cut.config.send_buffers = send_buffers;
+                let (mut reached, mut on_heap) = (0, 0);
+                for seed in 0..30 {
+                    marks::record();
+                    let got = read_padded_file(&cut, seed, false);
+                    let expected = if cut.path == "small" { 700 } else { 10_000 };
+                    // Noise may end in a zero, too.
+                    assert!((expected - 2..=expected).contains(&got), "{got}, seed {seed}");
+                    let marks = marks::take();
+                    reached += marks.count("a file is padded");
+                    on_heap += marks.count("zeros without a send buffer");
+                }
+                assert_eq!(reached, 30, "{}", cut.path);
+                assert_eq!(on_heap > 0, send_buffers == 1, "{}", cut.path);
+            }
+        }
+    }
+
+    #[test]
+    fn a_padded_file_that_cannot_be_read_keeps_the_connection() {
+        for cut in cuts() {
+            for seed in 0..30 {
+                let got = read_padded_file(&cut, seed, true);
+                let possible = if cut.path == "small" { 0..1 } else { 1..20_000 };
+                assert!(possible.contains(&got), "{got} bytes of {}, seed {seed}", cut.path);
+            }
         }
     }
 

@@ -115,12 +115,15 @@ impl Scripted {
                 let file = std::fs::File::open("/proc/self/exe").expect("this program");
                 let _ = connection.send_file(OpenFile::from_file(file).expect("a file"), 0, 0);
             }
-            "short" => {
+            "short" | "padded" => {
                 let _ = connection.send(b"head\n");
                 let file = std::fs::File::open(rest).expect("the file is there");
                 let file = OpenFile::from_file(file).expect("a file");
                 let bytes = file.status().bytes;
-                let _ = connection.send_file(file, 0, bytes + 10);
+                let _ = match word {
+                    "short" => connection.send_file(file, 0, bytes + 10),
+                    _ => connection.send_file_padded(file, 0, bytes + 10),
+                };
                 let _ = connection.send(b"behind\n");
             }
             "abort" => connection.abort(),

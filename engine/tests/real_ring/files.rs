@@ -150,6 +150,34 @@ fn a_small_file_that_is_shorter_than_announced_ends_in_a_fin() {
     server.finish();
 }
 
+/// Small and large, from the page cache, through a pipe, and on a file system that does not tell
+/// what is cached.
+#[test]
+fn a_padded_file_that_is_shorter_than_announced_keeps_the_connection() {
+    for sendfile_bytes_max in [0, 1 << 20] {
+        let tree = Tree::new();
+        let small = tree.file("small", 1_000);
+        let large = tree.file("large", 300_000);
+        let mut in_memory = tempfile::NamedTempFile::new_in("/dev/shm").unwrap();
+        in_memory.write_all(&small).unwrap();
+        let server = tree.serve(|config| config.sendfile_bytes_max = sendfile_bytes_max);
+        let mut client = server.connect();
+        for (path, content) in [
+            (tree.path().join("small"), &small),
+            (tree.path().join("large"), &large),
+            (in_memory.path().to_owned(), &small),
+        ] {
+            client.write_all(format!("padded {}\n", path.display()).as_bytes()).unwrap();
+            let mut got = vec![0; 5 + content.len() + 10 + 7];
+            client.read_exact(&mut got).unwrap();
+            let expected = [b"head\n", &content[..], &[0; 10], b"behind\n"].concat();
+            assert!(got == expected, "{}", path.display());
+        }
+        drop(client);
+        server.finish();
+    }
+}
+
 #[test]
 fn stalled_downloads_hold_no_thread_and_delay_nobody() {
     // Through pipes, as what a disk has to bring; and past them, from the page cache.
