@@ -20,7 +20,8 @@ pub use wire::BODY_BYTES_MAX;
 use crate::access_log::ConnectionLog;
 use crate::places::Places;
 use crate::served::{self, Identity, View};
-use conversation::{FileDigest, Patience};
+use conversation::{FileDigest, Patience, Unread};
+use gets::Range;
 use ringwright::{
     Audience, Connection, ConnectionId, Deadline, Directory, Framing, Handler, JobDone, Local,
     NewFile, OpenFile, Origin, Reason, ReceiveFailed, Room, SlowReaders,
@@ -110,7 +111,20 @@ impl Packets {
     ) -> bool {
         let (id, request) = wire::parse(body);
         match request {
-            Ok(Request::Get(_) | Request::Put { .. }) if state.has_transfer(id) => {
+            Ok(
+                Request::Get(_)
+                | Request::GetRange { .. }
+                | Request::Take { .. }
+                | Request::Put { .. }
+                | Request::Abort,
+            ) if state.gets.is_ending(Some(id)) => {
+                // The last answer of that transfer comes first.
+                state.unread = Some(Unread::Ending);
+                return false;
+            }
+            Ok(Request::Get(_) | Request::GetRange { .. } | Request::Put { .. })
+                if state.has_transfer(id) =>
+            {
                 // The client could not tell to which transfer an answer belongs.
                 let taken = Refusal::new(Code::Malformed, "another transfer has this id");
                 self.refuse(state, connection, id, &taken);
@@ -118,7 +132,7 @@ impl Packets {
             Ok(Request::Digest(_) | Request::DigestFile(_) | Request::List(_))
                 if state.digest.is_some() =>
             {
-                state.digest_unread = true;
+                state.unread = Some(Unread::Digest);
                 return false;
             }
             Ok(Request::Echo(bytes)) => {
@@ -128,9 +142,13 @@ impl Packets {
             Ok(Request::DigestFile(name)) => return self.digest_file(state, connection, id, name),
             Ok(Request::Broadcast(bytes)) => self.broadcast(state, connection, id, bytes),
             Ok(Request::List(after)) => return self.list(state, connection, id, after),
-            Ok(Request::Get(name)) => self.get(state, connection, id, name),
+            Ok(Request::Get(name)) => return self.get(state, connection, id, name, None),
+            Ok(Request::GetRange { offset, length, version, name }) => {
+                let range = Some(Range { offset, length, version });
+                return self.get(state, connection, id, name, range);
+            }
             Ok(Request::Take { offset, length }) => {
-                self.take(state, connection, id, offset, length);
+                self.take(state, connection, id, (offset, length));
             }
             Ok(Request::Put { replace, size, name }) => {
                 self.put(state, connection, id, name, size, replace);
@@ -232,7 +250,7 @@ impl Handler for Packets {
     ) -> usize {
         // The engine calls this only while there is output space and the connection is not paused.
         state.full = false;
-        state.digest_unread = false;
+        state.unread = None;
         let mut used = 0;
         while state.may_read_on() {
             used += state.skip(&bytes[used..]);
@@ -329,7 +347,7 @@ impl Handler for Packets {
             self.give_up(state, connection, &why);
         }
         // No TAKE can arrive any more.
-        state.get.take_if(|get| get.deadline().is_some());
+        state.gets.drop_offers();
         self.settle(state, connection);
     }
 
@@ -337,9 +355,9 @@ impl Handler for Packets {
         state.timer_fired();
         let now = connection.local().now();
         let is_late = |deadline: Option<Duration>| deadline.is_some_and(|at| at <= now);
-        if let Some(get) = state.get.take_if(|get| is_late(get.deadline())) {
+        while let Some(id) = state.gets.take_expired(now) {
             let why = Refusal::new(Code::Expired, "the offer expired: no TAKE arrived in time");
-            self.refuse(state, connection, get.id(), &why);
+            self.refuse(state, connection, id, &why);
         }
         if state.put.as_ref().is_some_and(|put| is_late(put.deadline())) {
             let why = Refusal::new(Code::Expired, "the upload expired: no DATA arrived in time");

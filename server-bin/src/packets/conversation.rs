@@ -1,6 +1,6 @@
 //! What is known of a connection between callbacks.
 
-use super::gets::Get;
+use super::gets::Gets;
 use super::puts::{Put, Step};
 use ringwright::{Connection, Job, Room};
 use std::sync::{Arc, Weak};
@@ -9,12 +9,12 @@ use std::time::Duration;
 /// What is known of a connection between callbacks.
 #[derive(Debug, Default)]
 pub struct Conversation {
-    pub(super) get: Option<Box<Get>>,
+    pub(super) gets: Gets,
     pub(super) put: Option<Box<Put>>,
     /// A file is being digested.
     pub(super) digest: Option<Box<FileDigest>>,
-    /// A digest or a list was left unread until that is done.
-    pub(super) digest_unread: bool,
+    /// The reason why a packet was left unread.
+    pub(super) unread: Option<Unread>,
     /// Bytes of a chunk that nobody wants, still to come.
     pub(super) skip_bytes: u64,
     /// The output was full when something was last sent.
@@ -28,6 +28,17 @@ pub struct Conversation {
     timer_at: Option<Duration>,
     /// Lives as long as the connection, for jobs that look whether it does.
     alive: Option<Arc<()>>,
+}
+
+/// The reason why a packet stays unread.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Unread {
+    /// It is a digest or a list, and a file is being digested.
+    Digest,
+    /// It has the id of a download that is being stopped.
+    Ending,
+    /// It is a GET, and `limit` downloads are in progress.
+    Get { limit: usize },
 }
 
 /// The digest of a file.
@@ -65,19 +76,23 @@ impl Conversation {
 
     /// What comes behind on the stream has to wait.
     fn waits(&self) -> bool {
-        self.waits_for_file() || (self.digest_unread && self.digest.is_some())
+        self.waits_for_file()
+            || match self.unread {
+                Some(Unread::Digest) => self.digest.is_some(),
+                Some(Unread::Ending) => self.gets.is_ending(None),
+                Some(Unread::Get { limit }) => self.gets.is_busy(limit),
+                None => false,
+            }
     }
 
     /// A file is being opened, created or named.
     fn waits_for_file(&self) -> bool {
-        matches!(self.get.as_deref(), Some(Get::Opening { .. }))
-            || self.put.as_ref().is_some_and(|put| put.step.waits())
+        self.gets.is_opening() || self.put.as_ref().is_some_and(|put| put.step.waits())
     }
 
     /// Whether a transfer has this id.
     pub(super) fn has_transfer(&self, id: u32) -> bool {
-        self.get.as_ref().is_some_and(|get| get.id() == id)
-            || self.put.as_ref().is_some_and(|put| put.id == id)
+        self.gets.has(id) || self.put.as_ref().is_some_and(|put| put.id == id)
     }
 
     /// What was sent last says whether there is room for more.
@@ -135,14 +150,14 @@ impl Conversation {
     }
 
     fn is_at_rest(&self, connection: &Connection<'_>) -> bool {
-        self.get.is_none()
+        self.gets.is_empty()
             && self.put.is_none()
             && self.digest.is_none()
             && connection.jobs_under_way() == 0
     }
 
     fn next_deadline(&self) -> Option<Duration> {
-        let get = self.get.as_ref().and_then(|get| get.deadline());
+        let get = self.gets.deadline();
         let put = self.put.as_ref().and_then(|put| put.deadline());
         let digest = self.digest.as_ref().and_then(|digest| digest.again_at());
         get.into_iter().chain(put).chain(digest).min()

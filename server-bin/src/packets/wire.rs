@@ -12,10 +12,17 @@ pub const HEAD_BYTES: usize = 5;
 pub const CHUNK_IN_BYTES_MAX: u32 = 4 << 20;
 /// Maximum number of bytes after one DATA packet of the server.
 pub const CHUNK_OUT_BYTES_MAX: u64 = 1 << 20;
+/// Length of a version in bytes.
+pub const VERSION_BYTES: usize = 16;
+/// The length in a GET_RANGE that stands for the rest of the file.
+pub const TO_THE_END: u64 = u64::MAX;
 /// Maximum length of a name in bytes.
 const NAME_BYTES_MAX: usize = 255;
 /// The flag of PUT that asks to replace a file.
 const REPLACE: u8 = 1;
+
+/// Identifies the content of a file.
+pub type Version = [u8; VERSION_BYTES];
 
 /// A request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +59,17 @@ pub enum Request<'a> {
     Data(u32),
     /// Abort a transfer.
     Abort,
+    /// Send a range of a file, if it has this version.
+    GetRange {
+        /// The first byte.
+        offset: u64,
+        /// The number of bytes, or [`TO_THE_END`].
+        length: u64,
+        /// The version; zeros for any.
+        version: Version,
+        /// The name of the file.
+        name: &'a [u8],
+    },
 }
 
 /// The type of an answer.
@@ -78,6 +96,8 @@ pub enum Answer {
     Aborted = 0x8a,
     /// Bytes of a file follow.
     Data = 0x8b,
+    /// The size, time and version of a file of which a range follows.
+    Range = 0x8c,
     /// The request failed.
     Error = 0x8f,
     /// A broadcast of some client.
@@ -118,6 +138,8 @@ pub enum Code {
     BadRange = 14,
     /// The server accepts no uploads.
     ReadOnly = 15,
+    /// The file does not have the version that the client asked for.
+    Changed = 16,
 }
 
 /// The content of an ERROR.
@@ -237,19 +259,21 @@ fn request(kind: u8, fields: &[u8]) -> Result<Request<'_>, Refusal> {
             nothing(rest, Request::Take { offset, length })
         }
         0x08 => {
-            let (&flags, rest) =
-                fields.split_first().ok_or_else(|| malformed("the flags are missing"))?;
-            if flags & !REPLACE != 0 {
-                return Err(malformed("an unknown flag is set; the only flag is 1 (replace)"));
-            }
+            let (replace, rest) = flags(fields)?;
             let (size, rest) = number(rest)?;
-            name(rest).map(|name| Request::Put { replace: flags & REPLACE != 0, size, name })
+            name(rest).map(|name| Request::Put { replace, size, name })
         }
         0x09 => match fields.split_first_chunk() {
             Some((count, rest)) => data(u32::from_be_bytes(*count), rest),
             None => Err(malformed("the count is missing")),
         },
         0x0a => nothing(fields, Request::Abort),
+        0x0b => {
+            let (offset, rest) = number(fields)?;
+            let (length, rest) = number(rest)?;
+            let (version, rest) = version(rest)?;
+            name(rest).map(|name| Request::GetRange { offset, length, version, name })
+        }
         _ => Err(Refusal::new(Code::UnknownType, format!("unknown request type {kind:#04x}"))),
     }
 }
@@ -263,6 +287,22 @@ fn data(count: u32, rest: &[u8]) -> Result<Request<'_>, Refusal> {
             format!("a chunk of {count} bytes is too long: {CHUNK_IN_BYTES_MAX} are allowed"),
         )),
     }
+}
+
+/// Returns whether the client allows to replace a file.
+fn flags(fields: &[u8]) -> Result<(bool, &[u8]), Refusal> {
+    let (&flags, rest) = fields.split_first().ok_or_else(|| malformed("the flags are missing"))?;
+    if flags & !REPLACE != 0 {
+        return Err(malformed("an unknown flag is set; the only flag is 1 (replace)"));
+    }
+    Ok((flags & REPLACE != 0, rest))
+}
+
+fn version(fields: &[u8]) -> Result<(Version, &[u8]), Refusal> {
+    let (version, rest) = fields
+        .split_first_chunk()
+        .ok_or_else(|| malformed("the 16-byte version is missing or incomplete"))?;
+    Ok((*version, rest))
 }
 
 fn number(fields: &[u8]) -> Result<(u64, &[u8]), Refusal> {

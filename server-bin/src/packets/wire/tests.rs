@@ -23,6 +23,10 @@ fn every_request_is_read() {
         (b"\x09\0\0\0\x01", Request::Data(1)),
         (b"\x09\0\x40\0\0", Request::Data(CHUNK_IN_BYTES_MAX)),
         (b"\x0a", Request::Abort),
+        (
+            b"\x0b\0\0\0\0\0\0\0\x01\0\0\0\x05\0\0\0\0vvvvvvvvvvvvvvvvn",
+            Request::GetRange { offset: 1, length: 5 << 32, version: [b'v'; 16], name: b"n" },
+        ),
     ];
     for (packet, request) in cases {
         let body = [&packet[..1], &[0xff, 2, 3, 4], &packet[1..]].concat();
@@ -39,7 +43,7 @@ fn what_is_wrong_has_its_code() {
         (b"", Code::Malformed),
         (b"\x01\0\0\0", Code::Malformed),
         (b"\0\0\0\0\0", Code::UnknownType),
-        (b"\x0b\0\0\0\0", Code::UnknownType),
+        (b"\x0d\0\0\0\0", Code::UnknownType),
         (b"\x81\0\0\0\0", Code::UnknownType),
         (b"\x03\0\0\0\0", Code::BadName),
         (b"\x06\0\0\0\0", Code::BadName),
@@ -63,6 +67,9 @@ fn what_is_wrong_has_its_code() {
         (b"\x09\0\0\0\0\xff\xff\xff\xff", Code::TooLong),
         (b"\x0a\0\0\0\0x", Code::Malformed),
         (&long, Code::BadName),
+        (&[&[0x0b, 0, 0, 0, 0][..], &[0; 15]].concat(), Code::Malformed),
+        (&[&[0x0b, 0, 0, 0, 0][..], &[0; 31]].concat(), Code::Malformed),
+        (&[&[0x0b, 0, 0, 0, 0][..], &[0; 32]].concat(), Code::BadName),
     ];
     for (body, code) in cases {
         assert_eq!(code_of(body), Some(*code), "{body:02x?}");
@@ -106,7 +113,12 @@ proptest! {
         }
         match request {
             Err(refusal) => prop_assert!(refusal.text.len() < 100),
-            Ok(Request::Get(name) | Request::DigestFile(name) | Request::Put { name, .. }) => {
+            Ok(
+                Request::Get(name)
+                | Request::DigestFile(name)
+                | Request::Put { name, .. }
+                | Request::GetRange { name, .. },
+            ) => {
                 prop_assert!((1..=255).contains(&name.len()) && name[0] != b'.');
                 prop_assert!(!name.contains(&b'/') && !name.contains(&0));
             }
@@ -117,7 +129,7 @@ proptest! {
 
     /// Known types with arbitrary fields.
     #[test]
-    fn any_fields_are_read(kind in 0_u8..12, fields in vec(any::<u8>(), 0..30)) {
+    fn any_fields_are_read(kind in 0_u8..14, fields in vec(any::<u8>(), 0..40)) {
         let body = [&[kind, 0, 0, 0, 1][..], &fields].concat();
         let (id, request) = parse(&body);
         prop_assert_eq!(id, 1);

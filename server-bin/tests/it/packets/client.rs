@@ -14,6 +14,7 @@ pub const TAKE: u8 = 0x07;
 pub const PUT: u8 = 0x08;
 pub const DATA: u8 = 0x09;
 pub const ABORT: u8 = 0x0a;
+pub const GET_RANGE: u8 = 0x0b;
 
 pub const ECHOED: u8 = 0x81;
 pub const DIGESTED: u8 = 0x82;
@@ -25,6 +26,7 @@ pub const ACCEPTED: u8 = 0x88;
 pub const STORED: u8 = 0x89;
 pub const ABORTED: u8 = 0x8a;
 pub const CHUNK: u8 = 0x8b;
+pub const RANGE: u8 = 0x8c;
 pub const ERROR: u8 = 0x8f;
 pub const MESSAGE: u8 = 0x90;
 
@@ -43,6 +45,12 @@ pub const NO_TRANSFER: u16 = 12;
 pub const EXPIRED: u16 = 13;
 pub const BAD_RANGE: u16 = 14;
 pub const READ_ONLY: u16 = 15;
+pub const CHANGED: u16 = 16;
+
+/// The length of a GET_RANGE that stands for the rest of the file.
+pub const REST: u64 = u64::MAX;
+/// Stands for any version.
+pub const ANY: [u8; 16] = [0; 16];
 
 /// A packet.
 pub fn packet(kind: u8, id: u32, fields: &[u8]) -> Vec<u8> {
@@ -53,6 +61,12 @@ pub fn packet(kind: u8, id: u32, fields: &[u8]) -> Vec<u8> {
 /// PUT, asking for nothing else.
 pub fn put(id: u32, name: &str, size: u64) -> Vec<u8> {
     packet(PUT, id, &[&[0], &size.to_be_bytes()[..], name.as_bytes()].concat())
+}
+
+/// GET_RANGE.
+pub fn get_range(id: u32, name: &str, offset: u64, length: u64, version: [u8; 16]) -> Vec<u8> {
+    let numbers = [offset.to_be_bytes(), length.to_be_bytes()].concat();
+    packet(GET_RANGE, id, &[&numbers[..], &version, name.as_bytes()].concat())
 }
 
 /// TAKE.
@@ -166,6 +180,15 @@ impl Client {
     pub fn get(&mut self, id: u32, name: &str) -> u64 {
         let fields = self.ask(GET, id, name.as_bytes(), OFFER);
         u64::from_be_bytes(fields[..8].try_into().unwrap())
+    }
+
+    /// The size and the version in the next answer, a RANGE.
+    #[track_caller]
+    pub fn range(&mut self, id: u32) -> (u64, [u8; 16]) {
+        let fields = self.expect(RANGE, id);
+        assert_eq!(fields.len(), 8 + 8 + 16);
+        let size = u64::from_be_bytes(fields[..8].try_into().unwrap());
+        (size, fields[16..].try_into().unwrap())
     }
 
     /// The bytes of a chunk.

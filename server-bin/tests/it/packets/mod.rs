@@ -2,6 +2,7 @@
 //! knows what `PACKETS.md` says, and nothing of the server's code.
 
 mod aborted;
+mod answered_aborts;
 mod client;
 mod disk_full;
 mod draining;
@@ -13,6 +14,7 @@ mod puts;
 mod python;
 mod replaced;
 mod requests;
+mod several_gets;
 mod starting;
 mod storm;
 

@@ -166,7 +166,7 @@ fn what_cannot_be_understood_ends_the_connection_with_an_error() {
 fn what_is_wrong_with_one_request_leaves_the_next_alone() {
     let served = Served::start(&[]);
     let mut client = served.client();
-    client.send(0x0b, 1, b"fields");
+    client.send(0x0d, 1, b"fields");
     client.error(1, UNKNOWN_TYPE);
     client.send(0, 2, b"");
     client.error(2, UNKNOWN_TYPE);

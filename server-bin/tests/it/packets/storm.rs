@@ -35,12 +35,21 @@ impl Draw {
         pattern(length)
     }
 
+    fn new_word(&mut self, id: u32, name: &str, size: u64) -> Vec<u8> {
+        let version = [ANY, [1; 16]][self.below(2) as usize];
+        match self.below(3) {
+            0 => get_range(id, name, self.below(3), REST, version),
+            1 => get_range(id, name, self.below(3), size, version),
+            _ => get_range(id, name, u64::MAX - self.below(2), size, version),
+        }
+    }
+
     /// Something to send. Ids are few, so that they meet.
     fn packet(&mut self) -> Vec<u8> {
         let id = self.below(3) as u32;
         let name = NAMES[self.below(NAMES.len() as u64) as usize];
         let size = [0, 1, 1_000, 100_000, 1 << 20][self.below(5) as usize];
-        match self.below(40) {
+        match self.below(45) {
             0..4 => packet(ECHO, id, &self.bytes()),
             4..7 => packet(DIGEST, id, &self.bytes()),
             7..9 => packet(DIGEST_FILE, id, name.as_bytes()),
@@ -58,7 +67,8 @@ impl Draw {
                 if length == 0 { data(id, b"x") } else { data(id, &pattern(length)) }
             }
             34..38 => packet(ABORT, id, b""),
-            38 => packet(self.below(256) as u8, id, &self.bytes()),
+            38..43 => self.new_word(id, name, size),
+            43 => packet(self.below(256) as u8, id, &self.bytes()),
             _ => {
                 // Seldom: after it the connection is over.
                 let mut bytes = self.bytes();
