@@ -256,6 +256,15 @@ pub struct Packets {
     #[arg(long, value_name = "DURATION", env = "RINGWRIGHTD_OFFER_TIMEOUT",
         default_value = "30s", value_parser = duration)]
     pub offer_timeout: Duration,
+    /// Keep a resumable upload whose connection has ended for this time. A restart keeps none.
+    #[arg(long, value_name = "DURATION", env = "RINGWRIGHTD_RESUME_TIMEOUT",
+        default_value = "10m", value_parser = duration)]
+    pub resume_timeout: Duration,
+    /// Let all uploads that wait to be resumed take this much disk space, and discard the oldest
+    /// beyond it; 0 keeps none. At most 64 wait, and none if the disk is full.
+    #[arg(long, value_name = "SIZE", env = "RINGWRIGHTD_RESUME_MAX", default_value = "16GiB",
+        value_parser = size_or_zero)]
+    pub resume_max: u64,
     /// Options of every server.
     #[command(flatten)]
     pub common: Common,
@@ -513,6 +522,10 @@ fn rate(text: &str) -> Result<u32, String> {
     }
     let bytes = size(text).map_err(|error| format!("{error}, or 0"))?;
     u32::try_from(bytes).map_err(|_| format!("expected 0 to {} bytes, not {bytes}", u32::MAX))
+}
+
+fn size_or_zero(text: &str) -> Result<u64, String> {
+    if text == "0" { Ok(0) } else { size(text).map_err(|error| format!("{error}, or 0")) }
 }
 
 fn buffers(text: &str) -> Result<u16, String> {
@@ -794,6 +807,10 @@ mod tests {
         let Command::Packets(packets) = options.command else { panic!("expected packets") };
         assert_eq!((packets.common.workers, packets.upload_max), (None, 16 << 30));
         assert_eq!(packets.offer_timeout, Duration::from_secs(30));
+        assert_eq!(
+            (packets.resume_timeout, packets.resume_max),
+            (Duration::from_secs(600), 16 << 30)
+        );
         assert_eq!(packets.listen, [Addresses(vec!["127.0.0.1:7100".parse().unwrap()])]);
         assert!(!packets.read_only && !packets.replace && !packets.sync);
         let options = ["ringwrightd", "packets", "--workers", "0", "--replace", "--sync"];

@@ -8,12 +8,14 @@ mod conversation;
 mod folder;
 mod gets;
 mod jobs;
+mod kept;
 mod puts;
 mod sum;
 mod wire;
 
 pub use conversation::Conversation;
 pub use folder::Folder;
+pub use kept::{Kept, Limits};
 pub use sum::SUMS_MAX;
 pub use wire::BODY_BYTES_MAX;
 
@@ -22,6 +24,7 @@ use crate::places::Places;
 use crate::served::{self, Identity, View};
 use conversation::{FileDigest, Patience, Unread};
 use gets::Range;
+use puts::Wanted;
 use ringwright::{
     Audience, Connection, ConnectionId, Deadline, Directory, Framing, Handler, JobDone, Local,
     NewFile, OpenFile, Origin, Reason, ReceiveFailed, Room, SlowReaders,
@@ -29,7 +32,7 @@ use ringwright::{
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use wire::{Answer, Code, Refusal, Request};
 
 /// Idle time after which a drain ends a connection. It lets a client take a recent offer.
@@ -83,6 +86,7 @@ pub struct Packets {
     framing: Framing,
     root: View<Root>,
     places: Arc<Places>,
+    kept: Arc<Kept>,
     rules: Rules,
     /// Time of the current millisecond, and the number of broadcasts in it.
     broadcasts: (Duration, u32),
@@ -96,10 +100,11 @@ impl Packets {
         framing: Framing,
         root: View<Root>,
         places: Arc<Places>,
+        kept: Arc<Kept>,
         rules: Rules,
         log: ConnectionLog,
     ) -> Self {
-        Self { framing, root, places, rules, broadcasts: (Duration::ZERO, 0), log }
+        Self { framing, root, places, kept, rules, broadcasts: (Duration::ZERO, 0), log }
     }
 
     /// Handles one packet. Returns `false` if the packet must stay unread until there is space.
@@ -116,15 +121,19 @@ impl Packets {
                 | Request::GetRange { .. }
                 | Request::Take { .. }
                 | Request::Put { .. }
+                | Request::PutResumable { .. }
                 | Request::Abort,
             ) if state.gets.is_ending(Some(id)) => {
                 // The last answer of that transfer comes first.
                 state.unread = Some(Unread::Ending);
                 return false;
             }
-            Ok(Request::Get(_) | Request::GetRange { .. } | Request::Put { .. })
-                if state.has_transfer(id) =>
-            {
+            Ok(
+                Request::Get(_)
+                | Request::GetRange { .. }
+                | Request::Put { .. }
+                | Request::PutResumable { .. },
+            ) if state.has_transfer(id) => {
                 // The client could not tell to which transfer an answer belongs.
                 let taken = Refusal::new(Code::Malformed, "another transfer has this id");
                 self.refuse(state, connection, id, &taken);
@@ -151,7 +160,11 @@ impl Packets {
                 self.take(state, connection, id, (offset, length));
             }
             Ok(Request::Put { replace, size, name }) => {
-                self.put(state, connection, id, name, size, replace);
+                self.put(state, connection, id, Wanted { replace, size, version: None, name });
+            }
+            Ok(Request::PutResumable { replace, size, version, name }) => {
+                let version = Some(version);
+                self.put(state, connection, id, Wanted { replace, size, version, name });
             }
             Ok(Request::Data(count)) => self.data(state, connection, id, count),
             Ok(Request::Abort) => self.abort(state, connection, id),
@@ -221,6 +234,13 @@ impl Packets {
         if why.ends_connection() {
             state.closing = true;
             connection.protocol_error();
+        }
+    }
+
+    /// Removes the uploads that have waited too long to be resumed, now and later.
+    fn expire_kept(&self, shard: &mut Local<'_>) {
+        if let Some(next) = self.kept.expire(Instant::now()) {
+            shard.tick_after(next);
         }
     }
 
@@ -382,6 +402,10 @@ impl Handler for Packets {
             self.refuse(state, connection, 0, &why);
             state.closing = true;
         }
+    }
+
+    fn tick(&mut self, shard: &mut Local<'_>) {
+        self.expire_kept(shard);
     }
 
     fn draining(&mut self, state: &mut Conversation, connection: &mut Connection<'_>) {

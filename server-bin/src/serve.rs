@@ -121,6 +121,10 @@ pub fn packets(options: &Packets) -> Result<(), String> {
     config.message_bytes_max = packets::BODY_BYTES_MAX + Framing::HEADER_BYTES;
     let framing =
         Framing::new(packets::BODY_BYTES_MAX, &config).map_err(|error| error.to_string())?;
+    let kept = Arc::new(packets::Kept::new(packets::Limits {
+        timeout: options.resume_timeout,
+        bytes_max: options.resume_max,
+    }));
     let rules = packets::Rules {
         upload_bytes_max: options.upload_max,
         read_only: options.read_only,
@@ -132,7 +136,8 @@ pub fn packets(options: &Packets) -> Result<(), String> {
     let of_shards = log.clone();
     let result = serve("packets", config, &options.common, log, Watched::default(), move |_| {
         let log = ConnectionLog::new(of_shards.as_ref(), "packets");
-        packets::Packets::new(framing, served.view(), places.clone(), rules, log)
+        let (root, places, kept) = (served.view(), places.clone(), kept.clone());
+        packets::Packets::new(framing, root, places, kept, rules, log)
     });
     finish_log(writer);
     result

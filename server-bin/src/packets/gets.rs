@@ -328,7 +328,10 @@ impl Packets {
             return self.stop(state, connection, id, Ok(Answer::Aborted));
         }
         match state.put.take_if(|put| put.id == id) {
-            Some(_) => self.answer(state, connection, Answer::Aborted, id, &[]),
+            Some(put) => {
+                put.discard();
+                self.answer(state, connection, Answer::Aborted, id, &[]);
+            }
             None => self.refuse(state, connection, id, &no_transfer()),
         }
     }

@@ -2,11 +2,12 @@
 
 use super::Packets;
 use super::conversation::Conversation;
-use super::wire::{Answer, Code, Refusal};
+use super::kept::{Claim, Found, Key};
+use super::wire::{Answer, Code, Refusal, Version};
 use crate::served::Identity;
 use ringwright::{Connection, Directory, FileKind, NewFile, OpenFile, Publish, ReceiveFailed};
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// An upload.
 #[derive(Debug)]
@@ -18,7 +19,19 @@ pub(super) struct Put {
     replace: bool,
     directory: Directory,
     identity: Identity,
+    /// The version of a resumable upload.
+    version: Option<Version>,
+    /// A resumable upload stays if its connection ends.
+    claim: Option<Claim>,
     pub(super) step: Step,
+}
+
+/// The fields of a PUT or a PUT_RESUMABLE, which has a version.
+pub(super) struct Wanted<'a> {
+    pub(super) replace: bool,
+    pub(super) size: u64,
+    pub(super) version: Option<Version>,
+    pub(super) name: &'a [u8],
 }
 
 /// The progress of an upload.
@@ -51,6 +64,25 @@ impl Put {
     pub(super) fn is_looking(&self) -> bool {
         matches!(self.step, Step::Looking)
     }
+
+    /// Drops an upload that must not be resumed, with its bytes.
+    pub(super) fn discard(self) {
+        if let Some(claim) = self.claim {
+            claim.discard();
+        }
+    }
+
+    fn key(&self) -> Option<Key> {
+        let version = self.version?;
+        let (folder, name) = (self.identity, self.name.clone());
+        Some(Key { folder, name, size: self.size, version })
+    }
+
+    fn note(&self, received: u64, bytes: u64) {
+        if let Some(claim) = &self.claim {
+            claim.note(received, bytes);
+        }
+    }
 }
 
 impl Packets {
@@ -59,9 +91,7 @@ impl Packets {
         state: &mut Conversation,
         connection: &mut Connection<'_>,
         id: u32,
-        name: &[u8],
-        size: u64,
-        replace: bool,
+        Wanted { replace, size, version, name }: Wanted<'_>,
     ) {
         let largest = self.rules.upload_bytes_max;
         let refusal = if self.rules.read_only {
@@ -75,12 +105,22 @@ impl Packets {
             let replace = replace && self.rules.replace;
             match self.root.current() {
                 Ok((root, identity)) => {
-                    let (directory, step) = (root.directory.clone(), Step::Looking);
+                    let (directory, name) = (root.directory.clone(), name.into());
+                    let (received, claim, step) = (0, None, Step::Looking);
                     // Refused only on a connection that is ending: one open at a time is asked for.
-                    let _ = connection.open_file(&directory, name);
-                    let name = name.into();
-                    let put =
-                        Put { id, size, received: 0, name, replace, directory, identity, step };
+                    let _ = connection.open_file(&directory, &name);
+                    let put = Put {
+                        id,
+                        size,
+                        received,
+                        name,
+                        replace,
+                        directory,
+                        identity,
+                        version,
+                        claim,
+                        step,
+                    };
                     state.put = Some(Box::new(put));
                     return;
                 }
@@ -111,12 +151,25 @@ impl Packets {
             },
         };
         match refusal {
-            None => {
+            None => self.resume(state, connection),
+            Some(refusal) => self.give_up(state, connection, &refusal),
+        }
+    }
+
+    /// Continues an upload that waits to be resumed, or creates a file.
+    fn resume(&self, state: &mut Conversation, connection: &mut Connection<'_>) {
+        let put = put_of(state);
+        match put.key().map_or(Found::Nothing, |key| self.kept.resume(&key, Instant::now())) {
+            Found::Waiting(claim, file, received) => {
+                (put.claim, put.received) = (Some(claim), received);
+                self.accept(state, connection, file);
+            }
+            Found::InUse => self.give_up(state, connection, &in_use()),
+            Found::Nothing => {
                 // Refused only on a connection that is ending: one open at a time is asked for.
                 let _ = connection.create_file(&put.directory);
                 put.step = Step::Creating;
             }
-            Some(refusal) => self.give_up(state, connection, &refusal),
         }
     }
 
@@ -128,12 +181,29 @@ impl Packets {
     ) {
         match created {
             Ok(file) => {
-                let id = put_of(state).id;
-                self.answer(state, connection, Answer::Accepted, id, &[]);
-                self.go_on(state, connection, file);
+                let put = put_of(state);
+                if let Some(key) = put.key() {
+                    put.claim = self.kept.begin(key, &file);
+                    if put.claim.is_none() {
+                        return self.give_up(state, connection, &in_use());
+                    }
+                    self.expire_kept(&mut connection.local());
+                }
+                self.accept(state, connection, file);
             }
-            Err(error) => self.give_up(state, connection, &Refusal::of_writing(&error)),
+            Err(error) => self.fail(state, connection, &error),
         }
+    }
+
+    /// Tells the client to send the bytes.
+    fn accept(&self, state: &mut Conversation, connection: &mut Connection<'_>, file: NewFile) {
+        let put = put_of(state);
+        let (id, offset) = (put.id, put.received.to_be_bytes());
+        match put.version {
+            None => self.answer(state, connection, Answer::Accepted, id, &[]),
+            Some(_) => self.answer(state, connection, Answer::Resumed, id, &offset),
+        }
+        self.go_on(state, connection, file);
     }
 
     /// Receives a chunk of `count` bytes, or skips it if no upload has this id.
@@ -159,6 +229,7 @@ impl Packets {
         };
         // Refused only on a connection that is ending: one file at a time is asked for.
         let _ = connection.receive_file(file, put.received, length);
+        put.note(put.received, put.received + length);
         put.received += length;
     }
 
@@ -169,11 +240,18 @@ impl Packets {
         received: Result<NewFile, ReceiveFailed>,
     ) {
         match received {
-            Ok(file) => self.go_on(state, connection, file),
+            Ok(file) => {
+                let put = put_of(state);
+                put.note(put.received, put.received);
+                self.go_on(state, connection, file);
+            }
+            Err(ReceiveFailed { error, .. }) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                // The client's FIN: the file is complete up to this chunk.
+                self.give_up(state, connection, &Refusal::of_writing(&error));
+            }
             Err(ReceiveFailed { error, missing_bytes }) => {
                 state.skip_bytes = missing_bytes;
-                let refusal = Refusal::of_writing(&error);
-                self.give_up(state, connection, &refusal);
+                self.fail(state, connection, &error);
             }
         }
     }
@@ -189,6 +267,11 @@ impl Packets {
             let until = self.offer_ends(connection);
             put.step = Step::Between { file, until };
             return;
+        }
+        // Its file may get a name from here on, also if the connection ends. A second name for it
+        // would not replace the first: rename(2) ignores two names of one file.
+        if let Some(claim) = put.claim.take() {
+            claim.discard();
         }
         let publish = Publish { sync: self.rules.sync, replace: put.replace };
         // Refused only on a connection that is ending: one file at a time is asked for.
@@ -208,11 +291,24 @@ impl Packets {
                 state.put = None;
                 self.answer(state, connection, Answer::Stored, id, &[]);
             }
-            Err(error) => self.give_up(state, connection, &Refusal::of_writing(&error)),
+            Err(error) => self.fail(state, connection, &error),
         }
     }
 
-    /// Ends an upload with an ERROR. Dropping it removes the received bytes.
+    /// Ends an upload whose file cannot be used any more.
+    fn fail(&self, state: &mut Conversation, connection: &mut Connection<'_>, error: &io::Error) {
+        let refusal = Refusal::of_writing(error);
+        if refusal.code == Code::DiskFull {
+            self.kept.clear();
+        }
+        if let Some(claim) = put_of(state).claim.take() {
+            claim.discard();
+        }
+        self.give_up(state, connection, &refusal);
+    }
+
+    /// Ends an upload with an ERROR. Dropping it removes the received bytes, or lets a resumable
+    /// upload wait.
     pub(super) fn give_up(
         &self,
         state: &mut Conversation,
@@ -223,6 +319,11 @@ impl Packets {
         state.put = None;
         self.refuse(state, connection, id, why);
     }
+}
+
+fn in_use() -> Refusal {
+    let why = "another connection has this upload in progress; try again when it has ended";
+    Refusal::new(Code::Busy, why)
 }
 
 fn put_of(state: &mut Conversation) -> &mut Put {

@@ -70,6 +70,17 @@ pub enum Request<'a> {
         /// The name of the file.
         name: &'a [u8],
     },
+    /// Store a file, and keep its bytes if the connection ends before the last one.
+    PutResumable {
+        /// The client allows to replace a file with this name.
+        replace: bool,
+        /// The size of the file in bytes.
+        size: u64,
+        /// The client's name for the content.
+        version: Version,
+        /// The name of the file.
+        name: &'a [u8],
+    },
 }
 
 /// The type of an answer.
@@ -98,6 +109,8 @@ pub enum Answer {
     Data = 0x8b,
     /// The size, time and version of a file of which a range follows.
     Range = 0x8c,
+    /// The client may send the bytes of the upload from this offset.
+    Resumed = 0x8d,
     /// The request failed.
     Error = 0x8f,
     /// A broadcast of some client.
@@ -273,6 +286,12 @@ fn request(kind: u8, fields: &[u8]) -> Result<Request<'_>, Refusal> {
             let (length, rest) = number(rest)?;
             let (version, rest) = version(rest)?;
             name(rest).map(|name| Request::GetRange { offset, length, version, name })
+        }
+        0x0c => {
+            let (replace, rest) = flags(fields)?;
+            let (size, rest) = number(rest)?;
+            let (version, rest) = version(rest)?;
+            name(rest).map(|name| Request::PutResumable { replace, size, version, name })
         }
         _ => Err(Refusal::new(Code::UnknownType, format!("unknown request type {kind:#04x}"))),
     }

@@ -27,6 +27,10 @@ fn every_request_is_read() {
             b"\x0b\0\0\0\0\0\0\0\x01\0\0\0\x05\0\0\0\0vvvvvvvvvvvvvvvvn",
             Request::GetRange { offset: 1, length: 5 << 32, version: [b'v'; 16], name: b"n" },
         ),
+        (
+            b"\x0c\x01\0\0\0\x05\0\0\0\0vvvvvvvvvvvvvvvvn",
+            Request::PutResumable { replace: true, size: 5 << 32, version: [b'v'; 16], name: b"n" },
+        ),
     ];
     for (packet, request) in cases {
         let body = [&packet[..1], &[0xff, 2, 3, 4], &packet[1..]].concat();
@@ -70,6 +74,9 @@ fn what_is_wrong_has_its_code() {
         (&[&[0x0b, 0, 0, 0, 0][..], &[0; 15]].concat(), Code::Malformed),
         (&[&[0x0b, 0, 0, 0, 0][..], &[0; 31]].concat(), Code::Malformed),
         (&[&[0x0b, 0, 0, 0, 0][..], &[0; 32]].concat(), Code::BadName),
+        (&[&[0x0c, 0, 0, 0, 0][..], &[0; 24]].concat(), Code::Malformed),
+        (&[&[0x0c, 0, 0, 0, 0, 2][..], &[0; 24], b"n"].concat(), Code::Malformed),
+        (&[&[0x0c, 0, 0, 0, 0][..], &[0; 25]].concat(), Code::BadName),
     ];
     for (body, code) in cases {
         assert_eq!(code_of(body), Some(*code), "{body:02x?}");
@@ -117,7 +124,8 @@ proptest! {
                 Request::Get(name)
                 | Request::DigestFile(name)
                 | Request::Put { name, .. }
-                | Request::GetRange { name, .. },
+                | Request::GetRange { name, .. }
+                | Request::PutResumable { name, .. },
             ) => {
                 prop_assert!((1..=255).contains(&name.len()) && name[0] != b'.');
                 prop_assert!(!name.contains(&b'/') && !name.contains(&0));

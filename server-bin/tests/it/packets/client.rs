@@ -15,6 +15,7 @@ pub const PUT: u8 = 0x08;
 pub const DATA: u8 = 0x09;
 pub const ABORT: u8 = 0x0a;
 pub const GET_RANGE: u8 = 0x0b;
+pub const PUT_RESUMABLE: u8 = 0x0c;
 
 pub const ECHOED: u8 = 0x81;
 pub const DIGESTED: u8 = 0x82;
@@ -27,6 +28,7 @@ pub const STORED: u8 = 0x89;
 pub const ABORTED: u8 = 0x8a;
 pub const CHUNK: u8 = 0x8b;
 pub const RANGE: u8 = 0x8c;
+pub const RESUMED: u8 = 0x8d;
 pub const ERROR: u8 = 0x8f;
 pub const MESSAGE: u8 = 0x90;
 
@@ -67,6 +69,12 @@ pub fn put(id: u32, name: &str, size: u64) -> Vec<u8> {
 pub fn get_range(id: u32, name: &str, offset: u64, length: u64, version: [u8; 16]) -> Vec<u8> {
     let numbers = [offset.to_be_bytes(), length.to_be_bytes()].concat();
     packet(GET_RANGE, id, &[&numbers[..], &version, name.as_bytes()].concat())
+}
+
+/// PUT_RESUMABLE, with a version made of this byte.
+pub fn put_resumable(id: u32, name: &str, size: u64, version: u8) -> Vec<u8> {
+    let fields = [&[0], &size.to_be_bytes()[..], &[version; 16], name.as_bytes()];
+    packet(PUT_RESUMABLE, id, &fields.concat())
 }
 
 /// TAKE.
@@ -189,6 +197,12 @@ impl Client {
         assert_eq!(fields.len(), 8 + 8 + 16);
         let size = u64::from_be_bytes(fields[..8].try_into().unwrap());
         (size, fields[16..].try_into().unwrap())
+    }
+
+    /// The offset in the next answer, a RESUMED.
+    #[track_caller]
+    pub fn resumed(&mut self, id: u32) -> u64 {
+        u64::from_be_bytes(self.expect(RESUMED, id).try_into().unwrap())
     }
 
     /// The bytes of a chunk.

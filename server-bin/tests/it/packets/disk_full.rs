@@ -1,7 +1,7 @@
 //! A disk that is full: a small tmpfs in a mount namespace of its own, with the daemon inside.
 
-use super::Served;
 use super::client::*;
+use super::{Served, same, until};
 use crate::common::pattern;
 use crate::root::needs_root;
 use std::ffi::CString;
@@ -61,6 +61,19 @@ fn a_full_disk_ends_a_put_and_keeps_the_stream_in_step() {
             client.upload(6, "room", &pattern(800_000), 800_000);
             std::fs::remove_file(served.dir.path().join("room")).unwrap();
         }
+        // An upload that waits to be resumed makes room: for the next one, because the one that
+        // filled the disk is over.
+        let mut half = served.client();
+        half.write(&[put_resumable(1, "half", 900_000, 1), data(1, &pattern(600_000))].concat());
+        assert_eq!(half.resumed(1), 0);
+        half.echoes();
+        crate::socket::reset(half.into_stream());
+        until(|| same(served.daemon.ledger().number("connections.open"), 1));
+        client.write(&[put(8, "room", 800_000), data(8, &pattern(800_000))].concat());
+        client.expect(ACCEPTED, 8);
+        client.error(8, DISK_FULL);
+        client.upload(9, "room", &pattern(800_000), 800_000);
+        std::fs::remove_file(served.dir.path().join("room")).unwrap();
         assert!(client.download(7, "kept") == pattern(100_000));
         drop(client);
         served.stop(&["kept"]);

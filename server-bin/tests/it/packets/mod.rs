@@ -14,6 +14,7 @@ mod puts;
 mod python;
 mod replaced;
 mod requests;
+mod resumed;
 mod several_gets;
 mod starting;
 mod storm;

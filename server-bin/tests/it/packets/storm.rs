@@ -37,10 +37,11 @@ impl Draw {
 
     fn new_word(&mut self, id: u32, name: &str, size: u64) -> Vec<u8> {
         let version = [ANY, [1; 16]][self.below(2) as usize];
-        match self.below(3) {
+        match self.below(4) {
             0 => get_range(id, name, self.below(3), REST, version),
             1 => get_range(id, name, self.below(3), size, version),
-            _ => get_range(id, name, u64::MAX - self.below(2), size, version),
+            2 => get_range(id, name, u64::MAX - self.below(2), size, version),
+            _ => put_resumable(id, name, size, self.below(2) as u8),
         }
     }
 
@@ -130,7 +131,8 @@ fn abort(stream: &TcpStream) {
 fn nothing_that_clients_send_is_too_much() {
     let _alone = alone();
     let arguments = ["--shards", "2", "--replace", "--offer-timeout", "10ms", "--workers", "2"];
-    let served = Served::start(&[&arguments[..], &["--idle-timeout", "15s"]].concat());
+    let brief = ["--resume-timeout", "50ms"];
+    let served = Served::start(&[&arguments[..], &brief, &["--idle-timeout", "15s"]].concat());
     served.write("large", &pattern(3 << 20));
     std::fs::create_dir(served.dir.path().join("directory")).unwrap();
     let address = served.daemon.address;
