@@ -1,8 +1,8 @@
 //! The packet dialect: the protocol of PACKETS.md, and violations of it.
 //!
 //! Phrases: `echo:SIZE`, `digest:SIZE`, `digest-file:NAME`, `broadcast:SIZE`, `list`, `get:NAME`,
-//! `get:NAME:OFFSET:LENGTH`, `put:SIZE` (PUT, DATA, and DIGEST_FILE of the result), `abort` (of
-//! nothing), `abort-get:NAME`, `abort-take:NAME`, `abort-put:SIZE`.
+//! `get:NAME:OFFSET:LENGTH`, `range:NAME:OFFSET:LENGTH` (GET_RANGE), `put:SIZE` (PUT, DATA, and
+//! DIGEST_FILE of the result), `resume:SIZE` (PUT_RESUMABLE and ABORT), `abort` (of nothing), `abort-get:NAME`, `abort-take:NAME`, `abort-put:SIZE`.
 //!
 //! Hostile phrases: `lie:LENGTH:ACTUAL` (an ECHO with a wrong length), `type:HH:SIZE` (an arbitrary
 //! type with SIZE bytes of fields), `data:COUNT` (DATA without a put), `chunk:COUNT` (DATA without
@@ -84,7 +84,7 @@ impl Packets {
             _ => random(300),
         };
         let Known { files, has_workers, is_read_only, .. } = &*self.known;
-        let kind = random(16);
+        let kind = random(19);
         let has_files = !files.0.is_empty();
         match kind {
             0 | 1 if *has_workers => format!("digest:{}", small(random)),
@@ -109,7 +109,17 @@ impl Packets {
                 format!("get:{}:{offset}:{length}", file.name)
             }
             12 => format!("data:{}", 1 + small(random)),
-            13 => format!("type:{:02x}:{}", 0x0b + random(0x100 - 0x0b), random(100)),
+            13 => format!("type:{:02x}:{}", 0x0d + random(0x100 - 0x0d), random(100)),
+            14 | 15 if has_files => {
+                let file = files.draw(kind == 15, random);
+                let offset = random(file.length + 1);
+                let length = match random(3) {
+                    0 => u64::MAX,
+                    _ => random(file.length + 1 - offset),
+                };
+                format!("range:{}:{offset}:{length}", file.name)
+            }
+            16 if !is_read_only => format!("resume:{}", 1 + small(random)),
             _ => format!("echo:{}", small(random)),
         }
     }
@@ -130,7 +140,8 @@ impl Packets {
             3 => format!("type:07:{}", random(16)),
             4 => format!(
                 "type:{}",
-                ["08:0", "08:1", "09:0", "09:3", "0a:1", "03:0", "06:0"][random(7) as usize]
+                ["08:0", "08:1", "09:0", "09:3", "0a:1", "03:0", "06:0", "0b:31", "0b:32", "0c:0"]
+                    [random(10) as usize]
             ),
             5 => format!(
                 "chunk:{}",
@@ -183,7 +194,9 @@ impl Dialect for Packets {
         let mut drawn: Vec<String> = (0..count).map(|_| self.draw_one(random)).collect();
         if in_file && let Some(of_file) = self.draw_of_file(random) {
             // The server may refuse a second concurrent get, so this one must be the first.
-            let is_get = |phrase: &String| phrase.contains("get:") || phrase.contains("take:");
+            let is_get = |phrase: &String| {
+                ["get:", "take:", "range:"].iter().any(|get| phrase.contains(get))
+            };
             let most = drawn.iter().position(is_get).map_or(count, |at| at as u64 + 1);
             drawn[random(most) as usize] = of_file;
         }

@@ -28,8 +28,10 @@ pub struct PacketsEar {
     /// Ids of the transfers that the server refused or gave up.
     failed: HashSet<u32>,
     frames: Frames,
-    /// The download in progress, with its index among the expected answers.
-    taking: Option<(usize, Follower)>,
+    /// The downloads in progress, with their indices among the expected answers.
+    taking: Vec<(usize, Follower)>,
+    /// The index of the download whose chunk is the current one.
+    chunk_of: usize,
     /// Remaining bytes of the current chunk.
     chunk_left: u64,
     replies: u64,
@@ -51,7 +53,8 @@ impl PacketsEar {
             first_open: 0,
             failed: HashSet::new(),
             frames: Frames::default(),
-            taking: None,
+            taking: Vec::new(),
+            chunk_of: 0,
             chunk_left: 0,
             replies: 0,
             last: false,
@@ -102,15 +105,13 @@ impl PacketsEar {
             (Answer::Listed(fields), What::Listed(after)) => {
                 listing::check(&self.known.files, fields, after)?;
             }
-            (Answer::Offer { size_bytes }, What::Offer { file, .. }) => {
-                let file = &self.known.files.0[*file];
-                if size_bytes != file.length {
-                    let detail = format!(
-                        "OFFER announces {size_bytes} bytes, but {} has {}",
-                        file.name, file.length
-                    );
-                    return Err(Finding::new(Rule::WrongBytes, detail));
-                }
+            (Answer::Offer { size_bytes }, What::Offer { file, .. })
+            | (Answer::Range { size_bytes }, What::Range { file, .. }) => {
+                self.has_size(answer.name(), *file, size_bytes)?;
+            }
+            (Answer::Resumed { offset }, What::Resumed { .. }) if offset > 0 => {
+                let detail = format!("RESUMED from {offset}, but no byte of it was ever sent");
+                return Err(Finding::new(Rule::WrongBytes, detail));
             }
             (Answer::Data { count_bytes }, What::Sent { file, offset, length }) => {
                 let (file, offset, length) = (*file, *offset, *length);
@@ -122,13 +123,13 @@ impl PacketsEar {
                     let detail = format!("SENT with id {id:#x} after {came} of {length} bytes");
                     return Err(Finding::new(Rule::CutReply, detail));
                 }
-                self.taking = None;
+                self.taking.retain(|(taking, _)| *taking != at);
             }
             (Answer::Aborted, _) => {
                 // ABORTED is the last answer of a transfer.
                 let before: Vec<usize> = self.open(id).take_while(|before| *before < at).collect();
                 before.into_iter().for_each(|before| self.close(before));
-                self.taking.take_if(|(taken, _)| self.model.expected[*taken].id == id);
+                self.taking.retain(|(taken, _)| self.model.expected[*taken].id != id);
             }
             _ => {}
         }
@@ -180,19 +181,18 @@ impl PacketsEar {
             let detail = format!("DATA announces {count} bytes after {came} of {length} bytes");
             return Err(Finding::new(Rule::Unasked, detail));
         }
-        if self.taking.is_none() {
-            self.taking = Some((at, Follower::new(file, offset)));
+        if self.taking.iter().all(|(taking, _)| *taking != at) {
+            self.taking.push((at, Follower::new(file, offset)));
         }
+        self.chunk_of = at;
         self.chunk_left = count.into();
         Ok(())
     }
 
     /// Returns the number of bytes received of the download that starts at `offset`.
     fn taken(&self, at: usize, offset: u64) -> u64 {
-        match &self.taking {
-            Some((taking, follower)) if *taking == at => follower.offset() - offset,
-            _ => 0,
-        }
+        let taking = self.taking.iter().find(|(taking, _)| *taking == at);
+        taking.map_or(0, |(_, follower)| follower.offset() - offset)
     }
 
     fn error(&mut self, id: u32, code: u16, text: &[u8], said: u64) -> Result<(), Finding> {
@@ -234,7 +234,11 @@ impl PacketsEar {
                     false => Err(self.refused(at, code, text)),
                 };
             }
-            What::Offer { may_be_busy, .. } => code == code::BUSY && *may_be_busy,
+            What::Offer { may_be_busy, .. } | What::Range { may_be_busy, .. } => {
+                code == code::BUSY && *may_be_busy
+            }
+            // The same connection may be in progress elsewhere.
+            What::Resumed { may_be_busy } => code == code::BUSY && (*may_be_busy || self.is_again),
             What::Accepted { may_be_busy } => {
                 (code == code::BUSY && *may_be_busy) || (code == code::EXISTS && self.is_again)
             }
@@ -259,14 +263,40 @@ impl PacketsEar {
         if !allowed {
             return Err(self.refused(at, code, text));
         }
-        if matches!(self.model.expected[at].what, What::Offer { .. } | What::Accepted { .. }) {
+        self.close_refused(at);
+        Ok(())
+    }
+
+    /// Closes an answer that an ERROR replaced, and those that do not follow then.
+    fn close_refused(&mut self, at: usize) {
+        let Expected { id, what, .. } = self.model.expected[at].clone();
+        let is_begin = matches!(
+            what,
+            What::Offer { .. } | What::Range { .. } | What::Accepted { .. } | What::Resumed { .. }
+        );
+        if is_begin {
             self.failed.insert(id);
-            // The server discards the data of the refused transfer.
-            let stored = self.open(id).find(|at| self.model.expected[*at].what == What::Stored);
-            stored.into_iter().for_each(|stored| self.close(stored));
+            // The server discards the data of a refused put, and sends none of a refused range.
+            let is_range = matches!(what, What::Range { .. });
+            let missing = self.open(id).find(|at| match &self.model.expected[*at].what {
+                What::Stored => true,
+                What::Sent { .. } => is_range,
+                _ => false,
+            });
+            missing.into_iter().for_each(|missing| self.close(missing));
         }
         self.close(at);
-        Ok(())
+    }
+
+    /// Checks the size that an OFFER or a RANGE announces.
+    fn has_size(&self, name: &str, file: usize, size_bytes: u64) -> Result<(), Finding> {
+        let file = &self.known.files.0[file];
+        if size_bytes == file.length {
+            return Ok(());
+        }
+        let detail =
+            format!("{name} announces {size_bytes} bytes, but {} has {}", file.name, file.length);
+        Err(Finding::new(Rule::WrongBytes, detail))
     }
 
     /// Returns true if the server gives up a transfer because its client is silent or has sent a
@@ -275,7 +305,9 @@ impl PacketsEar {
         let begun = |at: &usize| {
             let expected = &self.model.expected[*at];
             let is_begin = match expected.what {
-                What::Accepted { .. } => matches!(code, code::FAILED | code::EXPIRED),
+                What::Accepted { .. } | What::Resumed { .. } => {
+                    matches!(code, code::FAILED | code::EXPIRED)
+                }
                 What::Offer { .. } => code == code::EXPIRED,
                 _ => false,
             };
@@ -347,6 +379,8 @@ fn expected_name(what: &What) -> String {
         What::BroadcastSent => "BROADCAST_SENT".into(),
         What::Listed(_) => "LISTED".into(),
         What::Offer { .. } => "OFFER".into(),
+        What::Range { .. } => "RANGE".into(),
+        What::Resumed { .. } => "RESUMED".into(),
         What::Sent { .. } => "SENT".into(),
         What::Accepted { .. } => "ACCEPTED".into(),
         What::Stored => "STORED".into(),
@@ -364,6 +398,8 @@ fn fits(what: &What, answer: &Answer<'_>) -> bool {
             | (What::BroadcastSent, Answer::BroadcastSent)
             | (What::Listed(_), Answer::Listed(_))
             | (What::Offer { .. }, Answer::Offer { .. })
+            | (What::Range { .. }, Answer::Range { .. })
+            | (What::Resumed { .. }, Answer::Resumed { .. })
             | (What::Sent { .. }, Answer::Data { .. } | Answer::Sent)
             | (What::Accepted { .. }, Answer::Accepted)
             | (What::Stored, Answer::Stored)
@@ -382,7 +418,9 @@ impl Ear for PacketsEar {
                 let (part, rest) = bytes.split_at(self.chunk_left.min(bytes.len() as u64) as usize);
                 self.chunk_left -= part.len() as u64;
                 bytes = rest;
-                if let Some((_, follower)) = &mut self.taking {
+                let chunk_of = self.chunk_of;
+                let taking = self.taking.iter_mut().find(|(taking, _)| *taking == chunk_of);
+                if let Some((_, follower)) = taking {
                     follower.follow(&self.known.files, part)?;
                     if self.chunk_left == 0 {
                         follower.finish(&self.known.files)?;
@@ -405,11 +443,10 @@ impl Ear for PacketsEar {
             return Err(Finding::new(Rule::CutReply, detail));
         }
         // An error that ends the connection may end a download, but not inside a chunk.
-        let Some((at, follower)) =
-            self.taking.as_ref().filter(|_| !self.last || self.chunk_left > 0)
-        else {
-            return Ok(());
+        let is_cut = |(at, _): &&(usize, Follower)| {
+            !self.last || (self.chunk_left > 0 && *at == self.chunk_of)
         };
+        let Some((at, follower)) = self.taking.iter().find(is_cut) else { return Ok(()) };
         follower.finish(&self.known.files)?;
         let What::Sent { offset, length, .. } = self.model.expected[*at].what else {
             return Ok(());

@@ -34,7 +34,19 @@ pub enum What {
     Offer {
         /// Its place.
         file: usize,
-        /// Another get may be under way: ERROR 10.
+        /// Other gets may be under way: ERROR 10.
+        may_be_busy: bool,
+    },
+    /// RANGE: of a file that is there.
+    Range {
+        /// Its place.
+        file: usize,
+        /// Other gets may be under way: ERROR 10.
+        may_be_busy: bool,
+    },
+    /// RESUMED.
+    Resumed {
+        /// Another put may be under way: ERROR 10.
         may_be_busy: bool,
     },
     /// DATA, and then SENT.
@@ -84,8 +96,6 @@ struct Get {
     id: u32,
     file: usize,
     is_taken: bool,
-    /// It may have been refused.
-    may_be_busy: bool,
 }
 
 struct Put {
@@ -107,8 +117,7 @@ struct Reader<'a> {
     files: &'a Files,
     at: usize,
     model: Model,
-    get: Option<Get>,
-    gets: u32,
+    gets: Vec<Get>,
     put: Option<Put>,
     /// Those that were begun.
     puts: u32,
@@ -124,8 +133,7 @@ impl Model {
             files,
             at: 0,
             model: Self::default(),
-            get: None,
-            gets: 0,
+            gets: Vec::new(),
             put: None,
             puts: 0,
             stored: Vec::new(),
@@ -175,7 +183,8 @@ impl Reader<'_> {
                 self.refuse(id, code::BAD_NAME)
             }
             request::DIGEST_FILE => self.digest_file(id, fields),
-            request::GET | request::PUT if self.has_transfer(id) => self.refuse(id, malformed),
+            request::GET_RANGE => self.get_range(id, fields),
+            request::GET if self.has_transfer(id) => self.refuse(id, malformed),
             request::GET => self.get(id, fields),
             request::TAKE => match fields.as_chunks::<8>() {
                 ([offset, length], []) => {
@@ -183,7 +192,8 @@ impl Reader<'_> {
                 }
                 _ => self.refuse(id, malformed),
             },
-            request::PUT => self.put(id, fields),
+            request::PUT => self.put(id, fields, 0),
+            request::PUT_RESUMABLE => self.put(id, fields, wire::VERSION_BYTES),
             request::DATA => match fields.split_first_chunk() {
                 Some((count, rest)) => self.data(id, u32::from_be_bytes(*count), rest),
                 None => self.refuse(id, malformed),
@@ -211,39 +221,77 @@ impl Reader<'_> {
     fn get(&mut self, id: u32, name: &[u8]) -> bool {
         let known = self.files.0.iter().position(|file| file.name.as_bytes() == name);
         let Some(file) = known else { return self.refuse(id, code::NO_SUCH_FILE) };
-        if self.get.as_ref().is_some_and(|get| !get.is_taken && !get.may_be_busy) {
-            return self.refuse(id, code::BUSY);
-        }
-        // Whether the one before is over by now cannot be known.
-        let may_be_busy = self.gets > 0;
-        self.gets += 1;
-        self.get = Some(Get { id, file, is_taken: false, may_be_busy });
+        // The server is short of descriptors, or has too many offers.
+        let may_be_busy = !self.gets.is_empty();
+        self.gets.push(Get { id, file, is_taken: false });
         self.expect(id, What::Offer { file, may_be_busy })
     }
 
+    fn get_range(&mut self, id: u32, fields: &[u8]) -> bool {
+        const NUMBERS_BYTES: usize = 16;
+        if fields.len() < NUMBERS_BYTES + wire::VERSION_BYTES {
+            return self.refuse(id, code::MALFORMED);
+        }
+        let (numbers, rest) = fields.split_at(NUMBERS_BYTES);
+        let (version, name) = rest.split_at(wire::VERSION_BYTES);
+        let number = |at: usize| u64::from_be_bytes(numbers[at..at + 8].try_into().expect("8"));
+        let (offset, length) = (number(0), number(8));
+        if !wire::is_name(name) {
+            return self.refuse(id, code::BAD_NAME);
+        }
+        if self.has_transfer(id) {
+            return self.refuse(id, code::MALFORMED);
+        }
+        let known = self.files.0.iter().position(|file| file.name.as_bytes() == name);
+        let Some(file) = known else { return self.refuse(id, code::NO_SUCH_FILE) };
+        if version.iter().any(|byte| *byte != 0) {
+            return self.refuse(id, code::CHANGED);
+        }
+        let size = self.files.0[file].length;
+        let length = match length {
+            wire::TO_THE_END => size.saturating_sub(offset),
+            length => length,
+        };
+        if offset.checked_add(length).is_none_or(|end| end > size) {
+            return self.refuse(id, code::BAD_RANGE);
+        }
+        let may_be_busy = !self.gets.is_empty();
+        self.gets.push(Get { id, file, is_taken: true });
+        self.expect(id, What::Range { file, may_be_busy });
+        self.expect(id, What::Sent { file, offset, length })
+    }
+
     fn take(&mut self, id: u32, offset: u64, length: u64) -> bool {
-        let Some(get) = self.get.as_mut().filter(|get| get.id == id && !get.is_taken) else {
+        let is_offer = |get: &&mut Get| get.id == id && !get.is_taken;
+        let Some(get) = self.gets.iter_mut().find(is_offer) else {
             return self.refuse(id, code::NO_TRANSFER);
         };
         let file = get.file;
         let size = self.files.0[file].length;
         if offset.checked_add(length).is_none_or(|end| end > size) {
-            self.get = None;
+            self.gets.retain(|get| get.id != id);
             return self.refuse(id, code::BAD_RANGE);
         }
         get.is_taken = true;
         self.expect(id, What::Sent { file, offset, length })
     }
 
-    fn put(&mut self, id: u32, fields: &[u8]) -> bool {
+    /// A PUT, or a PUT_RESUMABLE, which has a version between size and name.
+    fn put(&mut self, id: u32, fields: &[u8], version_bytes: usize) -> bool {
         let Some((flags, rest)) = fields.split_first() else {
             return self.refuse(id, code::MALFORMED);
         };
         let Some((size, name)) = rest.split_first_chunk().filter(|_| *flags <= 1) else {
             return self.refuse(id, code::MALFORMED);
         };
+        let Some(name) = name.get(version_bytes..) else {
+            return self.refuse(id, code::MALFORMED);
+        };
         if !wire::is_name(name) {
             return self.refuse(id, code::BAD_NAME);
+        }
+        if self.has_transfer(id) {
+            return self.refuse(id, code::MALFORMED);
         }
         if self.put.is_some() {
             return self.refuse(id, code::BUSY);
@@ -251,7 +299,13 @@ impl Reader<'_> {
         let may_be_busy = self.puts > 0;
         self.puts += 1;
         let size = u64::from_be_bytes(*size);
-        self.expect(id, What::Accepted { may_be_busy });
+        self.expect(
+            id,
+            match version_bytes {
+                0 => What::Accepted { may_be_busy },
+                _ => What::Resumed { may_be_busy },
+            },
+        );
         self.put = Some(Put { id, name: name.to_vec(), size, ranges: Vec::new() });
         self.stored(id)
     }
@@ -291,7 +345,8 @@ impl Reader<'_> {
 
     fn abort(&mut self, id: u32) -> bool {
         let was_put = self.put.take_if(|put| put.id == id).is_some();
-        let was_got = self.get.take_if(|get| get.id == id).is_some();
+        let was_got = self.gets.iter().any(|get| get.id == id);
+        self.gets.retain(|get| get.id != id);
         match was_put || was_got {
             true => self.expect(id, What::Aborted),
             false => self.refuse(id, code::NO_TRANSFER),
@@ -299,7 +354,7 @@ impl Reader<'_> {
     }
 
     fn has_transfer(&self, id: u32) -> bool {
-        self.get.as_ref().is_some_and(|get| get.id == id)
+        self.gets.iter().any(|get| get.id == id)
             || self.put.as_ref().is_some_and(|put| put.id == id)
     }
 

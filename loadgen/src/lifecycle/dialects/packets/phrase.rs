@@ -21,6 +21,10 @@ pub enum Phrase {
     List,
     /// `get:NAME` or `get:NAME:OFFSET:LENGTH`: GET and TAKE.
     Get(String, Option<(u64, u64)>),
+    /// `range:NAME:OFFSET:LENGTH`: GET_RANGE.
+    Range(String, u64, u64),
+    /// `resume:SIZE`: PUT_RESUMABLE and ABORT.
+    Resume(u64),
     /// `put:SIZE`: PUT, DATA and DIGEST_FILE.
     Put(u64),
     /// `abort`: ABORT without a transfer.
@@ -80,6 +84,16 @@ impl Phrase {
                     _ => return Err(wrong("expected get:NAME or get:NAME:OFFSET:LENGTH")),
                 }
             }
+            "range" => {
+                let mut parts = rest.split(':');
+                let file = name(parts.next().unwrap_or_default())?;
+                let mut number = || parts.next().map(str::parse);
+                match (number(), number(), number()) {
+                    (Some(Ok(offset)), Some(Ok(length)), None) => Self::Range(file, offset, length),
+                    _ => return Err(wrong("expected range:NAME:OFFSET:LENGTH")),
+                }
+            }
+            "resume" => Self::Resume(size(1, SIZE_MAX)?),
             "put" => Self::Put(size(0, SIZE_MAX)?),
             "abort" if rest.is_empty() => Self::Abort,
             "abort-get" => Self::AbortGet(name(rest)?),
@@ -104,8 +118,8 @@ impl Phrase {
             "over" => Self::Over(size(1, u64::from(wire::CHUNK_SENT_BYTES_MAX) - 1)?),
             _ => {
                 return Err(wrong(
-                    "expected echo, digest, digest-file, broadcast, list, get, put, abort, \
-                     abort-get, abort-take, abort-put, lie, type, data, chunk or over",
+                    "expected echo, digest, digest-file, broadcast, list, get, range, put, resume, \
+                     abort, abort-get, abort-take, abort-put, lie, type, data, chunk or over",
                 ));
             }
         })
@@ -127,6 +141,8 @@ mod tests {
             ("get:nothing", "no such file"),
             ("get:small:1", "OFFSET:LENGTH"),
             ("get:small:1:x", "OFFSET:LENGTH"),
+            ("range:small:1", "OFFSET:LENGTH"),
+            ("resume:0", "1 to 16777216"),
             ("echo:70000", "0 to 65531"),
             ("echo", "expected echo:SIZE"),
             ("put:99999999", "0 to 16777216"),

@@ -11,6 +11,9 @@ const CHUNKS: u64 = 3;
 /// Bytes of a packet of a reply without fields.
 const ANSWER_BYTES: u64 = (wire::LENGTH_BYTES + wire::PREFIX_BYTES) as u64;
 
+/// The version of each resumable upload: its name is its own anyway.
+const VERSION: [u8; wire::VERSION_BYTES] = [1; wire::VERSION_BYTES];
+
 /// Says phrases of one connection.
 pub struct Speaker<'a> {
     key: Key,
@@ -70,6 +73,15 @@ impl<'a> Speaker<'a> {
                 self.requests.last_mut().expect("it was asked").reply_bytes_min = ANSWER_BYTES;
                 self.abort(id);
             }
+            Phrase::Range(name, offset, length) => self.range(name, *offset, *length),
+            Phrase::Resume(size) => {
+                let (id, name) = self.new_name();
+                let start = self.here();
+                let fields = [&[0][..], &size.to_be_bytes(), &VERSION, name.as_bytes()];
+                wire::packet(&mut self.bytes, request::PUT_RESUMABLE, id, &fields);
+                self.asked(start, ANSWER_BYTES, false);
+                self.abort(id);
+            }
             Phrase::Put(size) => self.put(*size),
             Phrase::AbortPut(size) => {
                 let (id, _) = self.begin_put(*size);
@@ -95,7 +107,7 @@ impl<'a> Speaker<'a> {
                 self.head(*kind, id, *size);
                 self.stream(*size);
                 match kind {
-                    request::ECHO..=request::ABORT => self.hostile(start),
+                    request::ECHO..=request::PUT_RESUMABLE => self.hostile(start),
                     _ => self.asked(start, ANSWER_BYTES, false),
                 }
             }
@@ -127,6 +139,28 @@ impl<'a> Speaker<'a> {
         self.named(request::GET, name, ANSWER_BYTES + offer_bytes)
     }
 
+    /// GET_RANGE of any version.
+    fn range(&mut self, name: &str, offset: u64, length: u64) {
+        self.gets += 1;
+        let start = self.here();
+        let id = self.id();
+        let numbers = [offset.to_be_bytes(), length.to_be_bytes()].concat();
+        let fields = [&numbers[..], &[0; wire::VERSION_BYTES], name.as_bytes()];
+        wire::packet(&mut self.bytes, request::GET_RANGE, id, &fields);
+        let at = self.files.position(name);
+        let size = at.map_or(0, |at| self.files.0[at].length);
+        let length = match length {
+            wire::TO_THE_END => size.saturating_sub(offset),
+            length => length,
+        };
+        let is_right = offset.checked_add(length).is_some_and(|end| end <= size);
+        let is_large = at.is_some_and(|at| self.files.is_large(at));
+        match self.gets {
+            1 if is_right => self.asked(start, 2 * ANSWER_BYTES + 32 + length, is_large),
+            _ => self.asked(start, ANSWER_BYTES + 2, false),
+        }
+    }
+
     /// PUT, all of the DATA, and the digest of what came of it.
     fn put(&mut self, size: u64) {
         let (id, name) = self.begin_put(size);
@@ -146,14 +180,20 @@ impl<'a> Speaker<'a> {
 
     fn begin_put(&mut self, size: u64) -> (u32, String) {
         let start = self.here();
+        let (id, name) = self.new_name();
+        let fields = [&[0][..], &size.to_be_bytes(), name.as_bytes()];
+        wire::packet(&mut self.bytes, request::PUT, id, &fields);
+        self.asked(start, ANSWER_BYTES, false);
+        (id, name)
+    }
+
+    /// An id, and the name of the file that is put under it.
+    fn new_name(&mut self) -> (u32, String) {
         let id = self.id();
         let name = format!(
             "ringload-{:016x}-{:x}-{}-{:08x}",
             self.key.seed, self.key.number, self.packets, self.nonce
         );
-        let fields = [&[0][..], &size.to_be_bytes(), name.as_bytes()];
-        wire::packet(&mut self.bytes, request::PUT, id, &fields);
-        self.asked(start, ANSWER_BYTES, false);
         (id, name)
     }
 
@@ -268,6 +308,8 @@ mod tests {
             "list",
             "get:small",
             "get:large:5:6",
+            "range:large:5:6",
+            "resume:9",
             "put:0",
             "put:100",
             "abort",

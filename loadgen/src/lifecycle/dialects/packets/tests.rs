@@ -63,6 +63,11 @@ fn honest(packets: &Packets, said: &[u8]) -> Vec<u8> {
                 let length = files.0[file].length;
                 packet(&mut out, 0x86, id, &[&length.to_be_bytes(), &[0; 8]]);
             }
+            What::Range { file, .. } => {
+                let length = files.0[file].length;
+                packet(&mut out, 0x8c, id, &[&length.to_be_bytes(), &[0; 8], &[7; 16]]);
+            }
+            What::Resumed { .. } => packet(&mut out, 0x8d, id, &[&[0; 8]]),
             What::Sent { file, offset, length } => {
                 let all = files.0[file].bytes().expect("kept");
                 let part = &all[offset as usize..(offset + length) as usize];
@@ -131,7 +136,9 @@ proptest! {
         let drawn: Vec<String> = packets.draw(in_file, &mut random(state));
         let speech = packets.speech(KEY, &drawn).expect("phrases");
         // NO_TRANSFER is a valid answer to a late ABORT only if a transfer had ended before it.
-        let aborts_nothing = |phrase: &String| phrase.starts_with("abort-get") || phrase.starts_with("abort-put");
+        let aborts_nothing = |phrase: &String| {
+            ["abort-get", "abort-put", "resume"].iter().any(|verb| phrase.starts_with(verb))
+        };
         prop_assume!(!speech.bytes.len().is_multiple_of(2) || !drawn.iter().any(aborts_nothing));
         let answers = honest(&packets, &speech.bytes);
         let said = speech.bytes.len() as u64;
@@ -179,6 +186,9 @@ fn each_way_to_answer_wrongly_has_its_rule() {
         ("digest:40", about_first(0x8f, b"\0\x0bnobody works"), Rule::BadStatus),
         ("get:a", about_first(0x86, &[0; 16]), Rule::WrongBytes),
         ("get:a", about_first(0x8f, b"\0\x04gone"), Rule::BadStatus),
+        ("range:a:0:9", about_first(0x8c, &[0; 32]), Rule::WrongBytes),
+        ("range:a:0:9", about_first(0x8f, b"\0\x0abusy"), Rule::BadStatus),
+        ("resume:9", about_first(0x8d, b"\0\0\0\0\0\0\0\x01"), Rule::WrongBytes),
         ("put:9", about_first(0x8f, b"\0\x06taken"), Rule::BadStatus),
         ("list", about_first(0x85, b"\0"), Rule::Protocol),
         ("type:ff:0", about_first(0x8f, b"\0\x01malformed"), Rule::BadStatus),
@@ -324,4 +334,46 @@ fn a_put_given_up_in_the_middle_of_a_get_takes_nothing_from_it() {
     let (data, sent) = get.split_at(get.len() - sent_bytes);
     let mixed = [data, put, sent].concat();
     assert_eq!(hear(&packets, &say, said.len() as u64, &mixed, &[]).0, Ok(()));
+}
+
+/// The chunks of two downloads take turns: each byte is compared with its own file.
+#[test]
+fn interleaved_chunks_are_checked_by_their_ids() {
+    let packets = packets();
+    let say = phrases("range:large:0:1400000,range:a:5:2000");
+    let said = packets.speech(KEY, &say).expect("phrases").bytes;
+    let (large, small) = (content(2, 1_500_000), content(1, 3_000));
+    let mut turns = Vec::new();
+    let range = |out: &mut Vec<u8>, id, size: u64| {
+        packet(out, 0x8c, id, &[&size.to_be_bytes(), &[0; 8], &[7; 16]]);
+    };
+    let data = |out: &mut Vec<u8>, id, bytes: &[u8]| {
+        packet(out, 0x8b, id, &[&(bytes.len() as u32).to_be_bytes()]);
+        out.extend_from_slice(bytes);
+    };
+    range(&mut turns, 0x301, 1_500_000);
+    data(&mut turns, 0x301, &large[..1_000_000]);
+    range(&mut turns, 0x302, 3_000);
+    data(&mut turns, 0x302, &small[5..1_000]);
+    let swapped_at = turns.len();
+    data(&mut turns, 0x301, &large[1_000_000..1_400_000]);
+    data(&mut turns, 0x302, &small[1_000..2_005]);
+    packet(&mut turns, 0x87, 0x302, &[]);
+    packet(&mut turns, 0x87, 0x301, &[]);
+    assert_eq!(hear(&packets, &say, said.len() as u64, &turns, &[]), (Ok(()), 4));
+    // A chunk under the other's id.
+    let mut wrong = turns[..swapped_at].to_vec();
+    data(&mut wrong, 0x301, &small[1_000..2_005]);
+    let finding = hear(&packets, &say, u64::MAX, &wrong, &[]).0.expect_err("another file's");
+    assert_eq!(finding.rule, Rule::ForeignBytes, "{finding:?}");
+    // A FIN before both are whole.
+    let cut = hear(&packets, &say, u64::MAX, &turns[..swapped_at], &[]).0.expect_err("cut");
+    assert_eq!(cut.rule, Rule::CutReply);
+    // A range that is refused takes its bytes with it.
+    let mut busy = turns[..32 + 9].to_vec();
+    error(&mut busy, 0x302, code::BUSY);
+    data(&mut busy, 0x301, &large[..1_000_000]);
+    data(&mut busy, 0x301, &large[1_000_000..1_400_000]);
+    packet(&mut busy, 0x87, 0x301, &[]);
+    assert_eq!(hear(&packets, &say, u64::MAX, &busy, &[]), (Ok(()), 4));
 }

@@ -11,6 +11,11 @@ pub const CHUNK_SENT_BYTES_MAX: u32 = 4 << 20;
 /// Maximum number of bytes after a DATA packet from the server.
 pub const CHUNK_RECEIVED_BYTES_MAX: u32 = 1 << 20;
 
+/// Size of a version.
+pub const VERSION_BYTES: usize = 16;
+/// The length in a GET_RANGE that stands for the rest of the file.
+pub const TO_THE_END: u64 = u64::MAX;
+
 /// Types of requests.
 #[allow(missing_docs)] // Described in PACKETS.md.
 pub mod request {
@@ -24,6 +29,8 @@ pub mod request {
     pub const PUT: u8 = 0x08;
     pub const DATA: u8 = 0x09;
     pub const ABORT: u8 = 0x0a;
+    pub const GET_RANGE: u8 = 0x0b;
+    pub const PUT_RESUMABLE: u8 = 0x0c;
 }
 
 /// Codes of errors.
@@ -42,6 +49,7 @@ pub mod code {
     pub const EXPIRED: u16 = 13;
     pub const BAD_RANGE: u16 = 14;
     pub const READ_ONLY: u16 = 15;
+    pub const CHANGED: u16 = 16;
 }
 
 /// The content of a packet from the server.
@@ -58,6 +66,8 @@ pub enum Answer<'a> {
     Stored,
     Aborted,
     Data { count_bytes: u32 },
+    Range { size_bytes: u64 },
+    Resumed { offset: u64 },
     Error { code: u16, text: &'a [u8] },
     Message,
 }
@@ -95,6 +105,12 @@ impl<'a> Answer<'a> {
             0x89 => alone(Self::Stored),
             0x8a => alone(Self::Aborted),
             0x8b => Some(Self::Data { count_bytes: u32::from_be_bytes(fields.try_into().ok()?) }),
+            0x8c => {
+                let (size, rest) = fields.split_first_chunk()?;
+                let size_bytes = u64::from_be_bytes(*size);
+                (rest.len() == 8 + VERSION_BYTES).then_some(Self::Range { size_bytes })
+            }
+            0x8d => Some(Self::Resumed { offset: u64::from_be_bytes(fields.try_into().ok()?) }),
             0x8f => {
                 let (code, text) = fields.split_first_chunk()?;
                 Some(Self::Error { code: u16::from_be_bytes(*code), text })
@@ -117,6 +133,8 @@ impl<'a> Answer<'a> {
             Self::Stored => "STORED",
             Self::Aborted => "ABORTED",
             Self::Data { .. } => "DATA",
+            Self::Range { .. } => "RANGE",
+            Self::Resumed { .. } => "RESUMED",
             Self::Error { .. } => "ERROR",
             Self::Message => "MESSAGE",
         }
@@ -172,6 +190,11 @@ mod tests {
             (b"\x86\0\0\0\x07\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0\0", Answer::Offer { size_bytes: 5 }),
             (b"\x8a\0\0\0\x07", Answer::Aborted),
             (b"\x8b\0\0\0\x07\0\x01\0\0", Answer::Data { count_bytes: 65_536 }),
+            (
+                b"\x8c\0\0\0\x07\0\0\0\0\0\0\0\x05ttttttttvvvvvvvvvvvvvvvv",
+                Answer::Range { size_bytes: 5 },
+            ),
+            (b"\x8d\0\0\0\x07\0\0\0\0\0\0\0\x05", Answer::Resumed { offset: 5 }),
             (b"\x8f\0\0\0\x07\0\x03why", Answer::Error { code: 3, text: b"why" }),
             (b"\x90\0\0\0\x07hello", Answer::Message),
         ] {
