@@ -105,7 +105,8 @@ Examples:
       Open loop: 20,000 requests per second, also when the server falls behind. Latency is
       measured from the time at which a request was scheduled.
   ringload packets 127.0.0.1:7100 put backup.tar --as monday.tar --replace
-  ringload packets 127.0.0.1:7100 get monday.tar --out backup.tar";
+  ringload packets 127.0.0.1:7100 get monday.tar --out backup.tar
+  ringload packets 127.0.0.1:7100 list";
     "Every option but --fail-if and those of put and get can also be set by an environment variable,
   such as RINGLOAD_DIGEST_EVERY. The command line takes precedence."
 );
@@ -115,22 +116,24 @@ Examples:
   ringload packets 127.0.0.1:7100 put backup.tar
   ringload packets 127.0.0.1:7100 put backup.tar --as monday.tar --replace
   ringload packets 127.0.0.1:7100 --timeout 1m put backup.tar --json report.json
+  ringload packets 127.0.0.1:7100 put *.tar --resume
 
 Figures for --fail-if: bytes_per_s elapsed_s leaks, and any other number in the JSON report.
 
-Exit status: 0 stored and verified, 1 failed, 2 wrong usage, 3 no connection could be established,
-130 interrupted.";
+Exit status: 0 stored and verified, 1 a file failed or differs, 2 wrong usage, 3 no connection could
+be established, 130 interrupted.";
 
 pub(super) const GET: &str = "\
 Examples:
   ringload packets 127.0.0.1:7100 get monday.tar
   ringload packets 127.0.0.1:7100 get monday.tar --out backup.tar
   ringload packets 127.0.0.1:7100 get monday.tar --out - | tar t
+  ringload packets 127.0.0.1:7100 get monday.tar tuesday.tar --resume
 
 Figures for --fail-if: bytes_per_s elapsed_s leaks, and any other number in the JSON report.
 
-Exit status: 0 received and verified, 1 failed, 2 wrong usage, 3 no connection could be established,
-130 interrupted.";
+Exit status: 0 received and verified, 1 a file failed or differs, 2 wrong usage, 3 no connection
+could be established, 130 interrupted.";
 
 pub(super) const REPORT: &str = with_common!(
     "\

@@ -501,7 +501,7 @@ mod tests {
         let cli = read("ringload packets a:1 put dir/x --as y --replace --json out --quiet")
             .expect("a command line");
         let (address, put) = transfer(&cli).expect("a transfer");
-        assert_eq!((address, put.name()), ("a:1", b"y".to_vec()));
+        assert_eq!((address, put.names()), ("a:1", vec![b"y".to_vec()]));
         assert!(matches!(put, Transfer::Put { replace: true, no_verify: false, .. }));
         assert_eq!(cli.common().json.as_deref(), Some("out".as_ref()));
         assert!(cli.common().quiet);
@@ -510,7 +510,7 @@ mod tests {
         assert!(matches!(get, Transfer::Get { out: None, no_verify: true, .. }));
         assert_eq!(cli.load().expect("a file").timeout, Duration::from_secs(2));
         let cli = read("ringload packets a:1 put dir/x").expect("a command line");
-        assert_eq!(transfer(&cli).expect("a transfer").1.name(), b"x");
+        assert_eq!(transfer(&cli).expect("a transfer").1.names(), [b"x"]);
         assert!(transfer(&read("ringload packets a:1 -c 2").expect("a command line")).is_none());
     }
 

@@ -13,10 +13,17 @@ pub const DIGEST_BYTES: usize = 32;
 pub const CHUNK_SENT_BYTES_MAX: u64 = 4 << 20;
 /// Maximum number of bytes after a DATA packet from the server.
 pub const CHUNK_RECEIVED_BYTES_MAX: u64 = 1 << 20;
+/// Size of a version.
+pub const VERSION_BYTES: usize = 16;
+/// The length in a GET_RANGE that stands for the rest of the file.
+pub const TO_THE_END: u64 = u64::MAX;
 /// Maximum length of a name.
 pub const NAME_BYTES_MAX: usize = 255;
 /// Maximum number of characters that are shown of an error text.
 const TEXT_CHARS_MAX: usize = 200;
+
+/// Identifies the content of a file; zeros stand for any.
+pub type Version = [u8; VERSION_BYTES];
 
 /// The type of a request, with its number on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,10 +32,14 @@ pub enum Request {
     Echo = 0x01,
     Digest = 0x02,
     DigestFile = 0x03,
+    List = 0x05,
     Get = 0x06,
     Take = 0x07,
     Put = 0x08,
     Data = 0x09,
+    Abort = 0x0a,
+    GetRange = 0x0b,
+    PutResumable = 0x0c,
 }
 
 impl Request {
@@ -68,11 +79,15 @@ pub struct Packet<'a> {
 pub enum Answer<'a> {
     Echoed(&'a [u8]),
     Digested([u8; DIGEST_BYTES]),
+    Listed(&'a [u8]),
     Offer { size_bytes: u64 },
     Sent,
     Accepted,
     Stored,
+    Aborted,
     Data { count_bytes: u64 },
+    Range { size_bytes: u64, version: Version },
+    Resumed { offset: u64 },
     Error(ServerError),
     Message,
 }
@@ -101,6 +116,7 @@ impl<'a> Answer<'a> {
         match kind {
             0x81 => Some(Self::Echoed(fields)),
             0x82 => fields.try_into().ok().map(Self::Digested),
+            0x85 => Some(Self::Listed(fields)),
             0x86 => {
                 let (size, modified) = fields.split_first_chunk()?;
                 let size_bytes = u64::from_be_bytes(*size);
@@ -109,10 +125,18 @@ impl<'a> Answer<'a> {
             0x87 => nothing(Self::Sent),
             0x88 => nothing(Self::Accepted),
             0x89 => nothing(Self::Stored),
+            0x8a => nothing(Self::Aborted),
             0x8b => {
                 let count_bytes = u32::from_be_bytes(fields.try_into().ok()?).into();
                 Some(Self::Data { count_bytes })
             }
+            0x8c => {
+                let (size, rest) = fields.split_first_chunk()?;
+                let (_modified, version) = rest.split_at_checked(size_of::<u64>())?;
+                let version = version.try_into().ok()?;
+                Some(Self::Range { size_bytes: u64::from_be_bytes(*size), version })
+            }
+            0x8d => Some(Self::Resumed { offset: u64::from_be_bytes(fields.try_into().ok()?) }),
             0x8f => {
                 let (code, text) = fields.split_first_chunk()?;
                 Some(Self::Error(ServerError::new(u16::from_be_bytes(*code), text)))
@@ -128,11 +152,15 @@ impl<'a> Answer<'a> {
         match self {
             Self::Echoed(_) => "ECHOED",
             Self::Digested(_) => "DIGESTED",
+            Self::Listed(_) => "LISTED",
             Self::Offer { .. } => "OFFER",
             Self::Sent => "SENT",
             Self::Accepted => "ACCEPTED",
             Self::Stored => "STORED",
+            Self::Aborted => "ABORTED",
             Self::Data { .. } => "DATA",
+            Self::Range { .. } => "RANGE",
+            Self::Resumed { .. } => "RESUMED",
             Self::Error(_) => "ERROR",
             Self::Message => "MESSAGE",
         }
@@ -149,12 +177,28 @@ pub struct ServerError {
 }
 
 impl ServerError {
+    /// Code of UNKNOWN_TYPE: the server is older than the request.
+    pub const UNKNOWN_TYPE: u16 = 3;
+    /// Code of NO_SUCH_FILE.
+    pub const NO_SUCH_FILE: u16 = 4;
+    /// Code of TOO_LARGE: the server takes no upload of this size.
+    pub const TOO_LARGE: u16 = 7;
+    /// Code of DISK_FULL.
+    pub const DISK_FULL: u16 = 8;
+    /// Code of BUSY.
+    pub const BUSY: u16 = 10;
+    /// Code of NO_TRANSFER: the transfer had ended before.
+    pub const NO_TRANSFER: u16 = 12;
+    /// Code of READ_ONLY: the server takes no uploads.
+    pub const READ_ONLY: u16 = 15;
+    /// Code of CHANGED: the file has another version.
+    pub const CHANGED: u16 = 16;
     /// Code of EXISTS: a file of that name exists.
     pub const EXISTS: u16 = 6;
     /// Code of NO_WORKERS: the server runs without workers.
     pub const NO_WORKERS: u16 = 11;
     /// The names of the codes, from 1.
-    const NAMES: [&str; 15] = [
+    const NAMES: [&str; 16] = [
         "MALFORMED",
         "TOO_LONG",
         "UNKNOWN_TYPE",
@@ -170,6 +214,7 @@ impl ServerError {
         "EXPIRED",
         "BAD_RANGE",
         "READ_ONLY",
+        "CHANGED",
     ];
 
     fn new(code: u16, text: &[u8]) -> Self {
@@ -191,6 +236,29 @@ impl fmt::Display for ServerError {
         let name = names.copied().unwrap_or("(unknown code)");
         write!(f, "error {} {name}: {}", self.code, self.text)
     }
+}
+
+/// Size and name of a file in a list.
+pub type Listed = (u64, Vec<u8>);
+
+/// Takes a LISTED apart. Returns whether more files follow, and size and name of each file.
+///
+/// # Errors
+/// A field is missing, or a name is not a valid one.
+pub fn listed(fields: &[u8]) -> Result<(bool, Vec<Listed>), String> {
+    let wrong = || "a field of LISTED is missing or wrong".to_owned();
+    let (more, mut rest) =
+        fields.split_first().filter(|(more, _)| **more <= 1).ok_or_else(wrong)?;
+    let mut files = Vec::new();
+    while !rest.is_empty() {
+        let (size, after) = rest.split_first_chunk().ok_or_else(wrong)?;
+        let (length, after) = after.split_first().ok_or_else(wrong)?;
+        let (name, after) = after.split_at_checked(usize::from(*length)).ok_or_else(wrong)?;
+        check_name(name)?;
+        files.push((u64::from_be_bytes(*size), name.to_vec()));
+        rest = after;
+    }
+    Ok((*more == 1, files))
 }
 
 /// Checks the name of a file on the server, which is one path component.
@@ -237,6 +305,13 @@ mod tests {
             (b"\x88\0\0\0\x07", Answer::Accepted),
             (b"\x89\0\0\0\x07", Answer::Stored),
             (b"\x8b\0\0\0\x07\0\x01\0\0", Answer::Data { count_bytes: 65_536 }),
+            (b"\x85\0\0\0\x07\0", Answer::Listed(b"\0")),
+            (b"\x8a\0\0\0\x07", Answer::Aborted),
+            (
+                b"\x8c\0\0\0\x07\0\0\0\0\0\0\0\x05ttttttttvvvvvvvvvvvvvvvv",
+                Answer::Range { size_bytes: 5, version: [b'v'; 16] },
+            ),
+            (b"\x8d\0\0\0\x07\0\0\0\0\0\0\0\x05", Answer::Resumed { offset: 5 }),
             (b"\x90\0\0\0\x07hello", Answer::Message),
         ] {
             assert_eq!(Packet::parse(body), Ok(Packet { id: 7, answer }));
@@ -255,7 +330,8 @@ mod tests {
         assert_eq!(shown(b"\x8f\0\0\0\0\0\x04no \x1b[2Jx"), "error 4 NO_SUCH_FILE: no  [2Jx");
         assert_eq!(shown(b"\x8f\0\0\0\0\0\x0f\xff"), "error 15 READ_ONLY: \u{fffd}");
         assert_eq!(shown(b"\x8f\0\0\0\0\0\0"), "error 0 (unknown code): ");
-        assert_eq!(shown(b"\x8f\0\0\0\0\0\x10"), "error 16 (unknown code): ");
+        assert_eq!(shown(b"\x8f\0\0\0\0\0\x10"), "error 16 CHANGED: ");
+        assert_eq!(shown(b"\x8f\0\0\0\0\0\x11"), "error 17 (unknown code): ");
         assert_eq!(shown(&[&b"\x8f\0\0\0\0\0\x09"[..], &[b'x'; 5_000]].concat()).len(), 216);
     }
 
@@ -270,10 +346,23 @@ mod tests {
             b"\x8b\0\0\0\x01\0\0\0",
             b"\x8f\0\0\0\x01\0",
             b"\x01\0\0\0\x01hello",
-            b"\x85\0\0\0\x01\0",
+            b"\x8c\0\0\0\x01\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0\0v",
+            b"\x8d\0\0\0\x01\0",
         ] {
             assert!(Packet::parse(body).is_err(), "{body:?}");
         }
+    }
+
+    #[test]
+    fn a_list_is_taken_apart() {
+        let fields = b"\x01\0\0\0\0\0\0\0\x05\x01a\0\0\0\0\0\0\0\0\x02bc";
+        assert_eq!(listed(fields), Ok((true, vec![(5, b"a".to_vec()), (0, b"bc".to_vec())])));
+        assert_eq!(listed(b"\0"), Ok((false, Vec::new())));
+        for wrong in [&b""[..], b"\x02", &fields[..fields.len() - 1], &fields[..9]] {
+            assert!(listed(wrong).is_err(), "{wrong:?}");
+        }
+        // A name that could lead out of the folder.
+        assert!(listed(b"\0\0\0\0\0\0\0\0\x05\x04../a").is_err());
     }
 
     #[test]

@@ -128,7 +128,7 @@ fn figures(report: &Value) -> String {
             }
             text
         }
-        Some("transfer") => format!("{} bytes", count("transferred_bytes")),
+        Some("transfer" | "transfers") => format!("{} bytes", count("transferred_bytes")),
         Some("churn") => format!(
             "{} scripts on {} connections, {} findings",
             count("scripts"),

@@ -1,5 +1,6 @@
-//! `ringload packets ADDR put` and `get`: transfers one file and compares its SHA-256 with the one
-//! that the server computes.
+//! `ringload packets ADDR put`, `get` and `list`: transfers files and compares their SHA-256 with
+//! those that the server computes. [`several`] transfers several files on a connection, and resumes
+//! them; the rest of this module transfers one.
 //!
 //! [`perform`] starts an engine with one connection: a [`client::Client`] whose [`client::Side`] is
 //! [`put::Put`] or [`get::Get`]. The calling thread shows the [`progress`] and makes the
@@ -10,8 +11,9 @@ pub mod get;
 pub mod progress;
 pub mod put;
 pub mod report;
+pub mod several;
 pub mod sink;
-mod verdict;
+pub mod verdict;
 
 use crate::args::{LoadArgs, Transfer};
 use crate::delivery::Delivery;
@@ -49,6 +51,15 @@ pub fn perform(
     transfer: (&str, &Transfer),
     interrupts: &Interrupts,
 ) -> Result<Delivery, Failure> {
+    let (target, what) = transfer;
+    let is_simple = match what {
+        Transfer::Put { files, resume, .. } => files.len() == 1 && !resume,
+        Transfer::Get { names, resume, .. } => names.len() == 1 && !resume,
+        Transfer::List => false,
+    };
+    if !is_simple {
+        return several::perform(load, target, what, interrupts);
+    }
     let report = run(load, transfer, interrupts)?;
     // If the file goes to standard output, nothing else may.
     let aside = report.plan.file.is_none();
@@ -64,8 +75,8 @@ fn run(
     let task = Task::new(load, target, transfer)?;
     let environment = Environment::of_this_process(None);
     let (moved, verdict) = match transfer {
-        Transfer::Put { file, .. } => {
-            let source = put::Source::open(file).map_err(Failure::Usage)?;
+        Transfer::Put { files, .. } => {
+            let source = put::Source::open(&files[0]).map_err(Failure::Usage)?;
             let hash = source.hash().map_err(Failure::System)?;
             let put = |shared| source.put(&task.name, task.plan.replace, shared);
             let side = |shared| put(shared).map_err(Failure::System);
@@ -73,6 +84,7 @@ fn run(
             let verdict = Verdict::new(&moved, || hash.wait());
             (moved, verdict)
         }
+        Transfer::List => unreachable!("a list moves no file"),
         Transfer::Get { .. } => {
             let (sink, place) = sink::open(task.file.as_deref()).map_err(Failure::Usage)?;
             let side = |shared| Ok(get::Get::new(&task.name, sink.clone(), shared));
@@ -114,12 +126,13 @@ pub struct Moved {
 
 impl Task {
     fn new(load: &LoadArgs, target: &str, transfer: &Transfer) -> Result<Self, Failure> {
-        let name = transfer.name();
+        let name = transfer.names().swap_remove(0);
         let to = resolve(target).map_err(Failure::Unresolved)?;
         let (direction, file, replace, no_verify) = match transfer {
-            Transfer::Put { file, replace, no_verify, .. } => {
-                ("put", Some(file.clone()), *replace, *no_verify)
+            Transfer::Put { files, replace, no_verify, .. } => {
+                ("put", Some(files[0].clone()), *replace, *no_verify)
             }
+            Transfer::List => unreachable!("a list moves no file"),
             Transfer::Get { out, no_verify, .. } => {
                 let out = out.clone().unwrap_or_else(|| OsStr::from_bytes(&name).into());
                 ("get", Some(out).filter(|out| out != Path::new("-")), false, *no_verify)

@@ -14,5 +14,6 @@ mod open;
 mod packets;
 mod plan;
 mod put;
+mod several;
 mod support;
 mod verdicts;

@@ -11,6 +11,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
@@ -250,11 +251,17 @@ impl Running {
 
 /// Starts the program with a JSON report.
 pub fn start(protocol: &str, target: &str, options: &str) -> Running {
+    start_in(Path::new("."), protocol, target, options)
+}
+
+/// The same, in this folder.
+pub fn start_in(current: &Path, protocol: &str, target: &str, options: &str) -> Running {
     let folder = tempfile::tempdir().expect("a folder");
     let child = Command::new(env!("CARGO_BIN_EXE_ringload"))
         .args([protocol, target, "--json"])
         .arg(folder.path().join(REPORT))
         .args(options.split_whitespace())
+        .current_dir(current)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

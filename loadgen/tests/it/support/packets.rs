@@ -15,10 +15,16 @@ const CHUNK_BYTES: usize = 1 << 20;
 pub const ECHO: u8 = 0x01;
 pub const DIGEST: u8 = 0x02;
 pub const DIGEST_FILE: u8 = 0x03;
+pub const LIST: u8 = 0x05;
 pub const GET: u8 = 0x06;
 pub const TAKE: u8 = 0x07;
 pub const PUT: u8 = 0x08;
 pub const DATA: u8 = 0x09;
+pub const ABORT: u8 = 0x0a;
+pub const GET_RANGE: u8 = 0x0b;
+pub const PUT_RESUMABLE: u8 = 0x0c;
+/// Before the names of uploads that wait to be resumed.
+pub const KEPT: &[u8] = b"\0kept ";
 
 /// A request, with what followed it.
 pub struct Request {
@@ -87,6 +93,24 @@ struct Transfer {
     name: Vec<u8>,
     missing: usize,
     bytes: Vec<u8>,
+    is_resumable: bool,
+}
+
+/// DATA and SENT.
+pub fn chunks(id: [u8; 4], bytes: &[u8]) -> Vec<u8> {
+    let mut answer = Vec::new();
+    for chunk in bytes.chunks(CHUNK_BYTES) {
+        answer.extend(packet(0x8b, id, &(chunk.len() as u32).to_be_bytes()));
+        answer.extend(chunk);
+    }
+    answer.extend(packet(0x87, id, b""));
+    answer
+}
+
+/// RANGE; the version is a part of the digest.
+pub fn range(id: [u8; 4], bytes: &[u8]) -> Vec<u8> {
+    let size = (bytes.len() as u64).to_be_bytes();
+    packet(0x8c, id, &[&size[..], &[0; 8], &Sha256::digest(bytes)[..16]].concat())
 }
 
 impl Transfer {
@@ -109,13 +133,21 @@ impl Transfer {
             },
             TAKE => {
                 assert_eq!(*fields, [[0; 8], size(&self.bytes)].concat(), "all of it");
-                let mut answer = Vec::new();
-                for chunk in self.bytes.chunks(CHUNK_BYTES) {
-                    answer.extend(packet(0x8b, *id, &(chunk.len() as u32).to_be_bytes()));
-                    answer.extend(chunk);
-                }
-                answer.extend(packet(0x87, *id, b""));
-                answer
+                chunks(*id, &self.bytes)
+            }
+            GET_RANGE => get_range(*id, fields, files),
+            PUT_RESUMABLE => self.put_resumable(*id, fields, files),
+            ABORT => packet(0x8a, *id, b""),
+            LIST => {
+                let mut names: Vec<_> = files.keys().filter(|name| *name > fields).collect();
+                names.sort();
+                // A file a page.
+                let more = u8::from(names.len() > 1);
+                let entry = |name: &&Vec<u8>| {
+                    [&size(&files[*name])[..], &[name.len() as u8], name].concat()
+                };
+                let entry = names.first().map(entry).unwrap_or_default();
+                packet(0x85, *id, &[&[more][..], &entry].concat())
             }
             PUT => {
                 let (flags, rest) = fields.split_first().expect("flags");
@@ -124,6 +156,7 @@ impl Transfer {
                     return error(*id, 6, "the name is taken");
                 }
                 (self.name, self.bytes) = (name.to_vec(), Vec::new());
+                self.is_resumable = false;
                 self.missing = u64::from_be_bytes(*size) as usize;
                 let mut answer = packet(0x88, *id, b"");
                 answer.extend(self.store(*id, files));
@@ -132,10 +165,29 @@ impl Transfer {
             DATA => {
                 self.missing = self.missing.checked_sub(fields.len()).expect("no more than that");
                 self.bytes.extend(fields);
+                if self.is_resumable {
+                    files.insert([KEPT, &self.name].concat(), self.bytes.clone());
+                }
                 self.store(*id, files)
             }
             other => error(*id, 3, &format!("no such request: {other}")),
         }
+    }
+
+    fn put_resumable(
+        &mut self,
+        id: [u8; 4],
+        fields: &[u8],
+        files: &mut HashMap<Vec<u8>, Vec<u8>>,
+    ) -> Vec<u8> {
+        let (size, name) = fields[1..].split_first_chunk().expect("a size");
+        self.name = name[16..].to_vec();
+        self.bytes = files.get(&[KEPT, &self.name].concat()).cloned().unwrap_or_default();
+        self.missing = u64::from_be_bytes(*size) as usize - self.bytes.len();
+        self.is_resumable = true;
+        let mut answer = packet(0x8d, id, &(self.bytes.len() as u64).to_be_bytes());
+        answer.extend(self.store(id, files));
+        answer
     }
 
     /// STORED, when nothing is missing.
@@ -146,4 +198,18 @@ impl Transfer {
         files.insert(self.name.clone(), self.bytes.clone());
         packet(0x89, id, b"")
     }
+}
+
+fn get_range(id: [u8; 4], fields: &[u8], files: &HashMap<Vec<u8>, Vec<u8>>) -> Vec<u8> {
+    let number = |at: usize| u64::from_be_bytes(fields[at..at + 8].try_into().expect("8 bytes"));
+    let (offset, length) = (number(0) as usize, number(8));
+    let Some(bytes) = files.get(&fields[32..]) else {
+        return error(id, 4, "there is no such file");
+    };
+    let version = &fields[16..32];
+    if version != [0; 16] && *version != Sha256::digest(bytes)[..16] {
+        return error(id, 16, "another version");
+    }
+    let end = usize::try_from(length).map_or(bytes.len(), |length| offset.saturating_add(length));
+    [range(id, bytes), chunks(id, &bytes[offset..end.min(bytes.len())])].concat()
 }

@@ -1,0 +1,320 @@
+//! Downloads of several files at once.
+
+use super::link::{self, Link};
+use super::part::Part;
+use super::report::{FileReport, Moved};
+use super::with_remedy;
+use crate::packets::wire::{
+    Answer, CHUNK_RECEIVED_BYTES_MAX, Packet, Request, ServerError, TO_THE_END, VERSION_BYTES,
+    Version,
+};
+use crate::protocol::{ErrorKind, Fault};
+use crate::transfer::Sha;
+use crate::transfer::client::{Check, Shared};
+use crate::units::show_text;
+use std::collections::BTreeMap;
+
+/// Downloads in progress. The server allows more.
+const WINDOW: usize = 8;
+/// Bytes that are received and written at once.
+const BLOCK_BYTES: usize = 256 << 10;
+/// Any version.
+const ANY: Version = [0; VERSION_BYTES];
+
+/// The options of the downloads.
+#[derive(Clone, Copy)]
+pub struct Options {
+    pub is_resumable: bool,
+    pub verify: bool,
+}
+
+/// The downloads of a connection.
+pub struct Gets<'a> {
+    link: Link,
+    server: String,
+    names: Vec<Vec<u8>>,
+    options: Options,
+    /// The number of names that were asked for.
+    begun: usize,
+    /// The downloads in progress, by their ids.
+    running: BTreeMap<u32, Download>,
+    results: BTreeMap<u32, FileReport>,
+    shared: &'a Shared,
+    /// Sizes of all files asked for, and bytes received.
+    totals: (u64, u64),
+    block: Vec<u8>,
+}
+
+/// A download in progress.
+struct Download {
+    step: Step,
+    size_bytes: Option<u64>,
+    version: Version,
+    resumed_from: u64,
+    part: Option<Part>,
+}
+
+enum Step {
+    /// Asks for size and version, to find the data of an earlier run.
+    Asking,
+    /// Waits for RANGE.
+    Starting,
+    Receiving,
+    /// Waits for the server's digest.
+    Verifying,
+    /// It has failed; what is still to come is discarded.
+    Discarding,
+}
+
+impl<'a> Gets<'a> {
+    pub fn new(link: Link, names: Vec<Vec<u8>>, options: Options, shared: &'a Shared) -> Self {
+        let server = link.socket().and_then(|socket| socket.peer_addr());
+        Self {
+            link,
+            server: server.map(|server| server.to_string()).unwrap_or_default(),
+            names,
+            options,
+            begun: 0,
+            running: BTreeMap::new(),
+            results: BTreeMap::new(),
+            shared,
+            totals: (0, 0),
+            block: vec![0; BLOCK_BYTES],
+        }
+    }
+
+    /// Downloads all files; one report for each, in their order.
+    pub fn run(mut self) -> Vec<FileReport> {
+        if let Err(fault) = self.talk() {
+            // The connection is over, and with it all that is not complete.
+            for (id, download) in std::mem::take(&mut self.running) {
+                self.fail(id, download, &fault);
+            }
+            for id in self.begun..self.names.len() {
+                let report = FileReport::failed(&self.names[id], fault.clone());
+                self.results.insert(id as u32, report);
+            }
+        }
+        self.results.into_values().collect()
+    }
+
+    fn talk(&mut self) -> Result<(), Fault> {
+        loop {
+            while self.running.len() < WINDOW && self.begun < self.names.len() {
+                self.begin()?;
+            }
+            if self.running.is_empty() {
+                return Ok(());
+            }
+            let is_verifying = |it: &&Download| matches!(it.step, Step::Verifying);
+            let work = self.running.values().filter(is_verifying).filter_map(|it| it.size_bytes);
+            self.link.expect_work(work.sum())?;
+            let body = self.link.packet()?;
+            self.packet(&link::parse(&body)?)?;
+        }
+    }
+
+    fn begin(&mut self) -> Result<(), Fault> {
+        let id = self.begun as u32;
+        let (step, length) = match self.options.is_resumable {
+            true => (Step::Asking, 0),
+            false => (Step::Starting, TO_THE_END),
+        };
+        let (version, part) = (ANY, None);
+        let download = Download { step, size_bytes: None, version, resumed_from: 0, part };
+        self.running.insert(id, download);
+        self.begun += 1;
+        self.ask(id, 0, length, ANY)
+    }
+
+    fn ask(&mut self, id: u32, offset: u64, length: u64, version: Version) -> Result<(), Fault> {
+        let numbers = [offset.to_be_bytes(), length.to_be_bytes()].concat();
+        let name = &self.names[id as usize];
+        self.link.send(&Request::GetRange.packet(id, &[&numbers, &version, name]))
+    }
+
+    fn packet(&mut self, packet: &Packet<'_>) -> Result<(), Fault> {
+        let Some(mut download) = self.running.remove(&packet.id) else {
+            return Err(link::unexpected(packet));
+        };
+        let id = packet.id;
+        match (&packet.answer, &download.step) {
+            (Answer::Data { count_bytes }, Step::Receiving | Step::Discarding) => {
+                return self.chunk(id, download, *count_bytes);
+            }
+            // The answer to ABORT is the last one. Its result is known.
+            (Answer::Aborted, Step::Discarding) => {}
+            (Answer::Error(error), Step::Discarding) if error.code == ServerError::NO_TRANSFER => {}
+            (Answer::Sent | Answer::Error(_), Step::Discarding) => {
+                self.running.insert(id, download);
+            }
+            (Answer::Error(error), Step::Verifying) if error.code == ServerError::NO_WORKERS => {
+                self.complete(id, download, Check::NoWorkers);
+            }
+            (Answer::Error(error), _) if error.is_last() => {
+                self.running.insert(id, download);
+                return Err(Fault::new(ErrorKind::BadStatus, error));
+            }
+            (Answer::Error(error), _) => {
+                let name = String::from_utf8_lossy(&self.names[id as usize]);
+                let why = with_remedy(error, &show_text(&name));
+                self.fail(id, download, &Fault::new(ErrorKind::BadStatus, why));
+            }
+            (Answer::Range { size_bytes, version }, Step::Asking) => {
+                (download.size_bytes, download.version) = (Some(*size_bytes), *version);
+                self.running.insert(id, download);
+            }
+            (Answer::Sent, Step::Asking) => return self.resume(id, download),
+            (Answer::Range { size_bytes, .. }, Step::Starting) => {
+                return self.start(id, download, *size_bytes);
+            }
+            (Answer::Sent, Step::Receiving) => return self.received(id, download),
+            (Answer::Digested(theirs), Step::Verifying) => {
+                self.complete(id, download, Check::Digest(*theirs));
+            }
+            _ => {
+                self.running.insert(id, download);
+                return Err(link::unexpected(packet));
+            }
+        }
+        Ok(())
+    }
+
+    /// Continues the data of an earlier run, if there is any of this version.
+    fn resume(&mut self, id: u32, mut download: Download) -> Result<(), Fault> {
+        download.step = Step::Starting;
+        let (version, size) = (download.version, download.size_bytes.unwrap_or_default());
+        if version != ANY {
+            let name = &self.names[id as usize];
+            match Part::resume(&self.server, name, &version, size) {
+                Ok(part) => {
+                    download.resumed_from = part.bytes();
+                    download.part = Some(part);
+                }
+                Err(why) => {
+                    self.fail(id, download, &Fault::new(ErrorKind::Other, why));
+                    return Ok(());
+                }
+            }
+        }
+        let offset = download.resumed_from;
+        self.running.insert(id, download);
+        self.ask(id, offset, TO_THE_END, version)
+    }
+
+    fn start(&mut self, id: u32, mut download: Download, size_bytes: u64) -> Result<(), Fault> {
+        download.size_bytes = Some(size_bytes);
+        download.step = Step::Receiving;
+        self.totals.0 += size_bytes - download.resumed_from.min(size_bytes);
+        self.shared.set_size(self.totals.0);
+        if download.part.is_none() {
+            match Part::create(&self.names[id as usize], id) {
+                Ok(part) => download.part = Some(part),
+                Err(why) => return self.give_up(id, download, why),
+            }
+        }
+        self.running.insert(id, download);
+        Ok(())
+    }
+
+    fn chunk(&mut self, id: u32, mut download: Download, count_bytes: u64) -> Result<(), Fault> {
+        let size = download.size_bytes.unwrap_or_default();
+        let missing = download.part.as_ref().map_or(u64::MAX, |part| size - part.bytes());
+        if count_bytes == 0 || count_bytes > CHUNK_RECEIVED_BYTES_MAX.min(missing) {
+            self.running.insert(id, download);
+            let why = format_args!("DATA announces {count_bytes} bytes; {missing} are missing");
+            return Err(Fault::new(ErrorKind::Protocol, why));
+        }
+        let (mut left, mut failure) = (count_bytes, None);
+        while left > 0 {
+            let count = left.min(BLOCK_BYTES as u64) as usize;
+            let block = &mut self.block[..count];
+            if let Err(fault) = self.link.read(block) {
+                self.running.insert(id, download);
+                return Err(fault);
+            }
+            left -= count as u64;
+            if failure.is_none()
+                && let Some(part) = &mut download.part
+            {
+                failure = part.write(block).err();
+            }
+            self.totals.1 += count as u64;
+            self.shared.set_moved(self.totals.1);
+        }
+        if let Some(why) = failure {
+            return self.give_up(id, download, why);
+        }
+        self.running.insert(id, download);
+        Ok(())
+    }
+
+    /// Aborts a download that cannot be written here.
+    fn give_up(&mut self, id: u32, mut download: Download, why: String) -> Result<(), Fault> {
+        let (version, resumed_from) = (download.version, download.resumed_from);
+        let rest = Download {
+            step: Step::Discarding,
+            size_bytes: None,
+            version,
+            resumed_from,
+            part: None,
+        };
+        download.step = Step::Discarding;
+        self.fail(id, download, &Fault::new(ErrorKind::Other, why));
+        self.running.insert(id, rest);
+        self.link.send(&Request::Abort.packet(id, &[]))
+    }
+
+    /// All bytes have been sent: asks for the digest.
+    fn received(&mut self, id: u32, mut download: Download) -> Result<(), Fault> {
+        let bytes = download.part.as_ref().map_or(0, Part::bytes);
+        if Some(bytes) != download.size_bytes {
+            self.running.insert(id, download);
+            let why = format_args!("SENT after {bytes} bytes, which is not the whole file");
+            return Err(Fault::new(ErrorKind::Protocol, why));
+        }
+        if !self.options.verify {
+            self.complete(id, download, Check::NotAsked);
+            return Ok(());
+        }
+        download.step = Step::Verifying;
+        self.running.insert(id, download);
+        self.link.send(&Request::DigestFile.packet(id, &[&self.names[id as usize]]))
+    }
+
+    /// Compares the digests, and gives the file its name.
+    fn complete(&mut self, id: u32, mut download: Download, check: Check) {
+        let part = download.part.take().expect("a download that was received has one");
+        let moved = moved(&download, Some(part.bytes()));
+        let own: Sha = part.digest();
+        let mut report = FileReport::checked(&self.names[id as usize], moved, own, check);
+        if report.error.is_some() {
+            part.discard();
+        } else if let Err(why) = part.finish() {
+            report.fail(&Fault::new(ErrorKind::Other, why));
+        }
+        self.results.insert(id, report);
+    }
+
+    fn fail(&mut self, id: u32, download: Download, fault: &Fault) {
+        if matches!(download.step, Step::Discarding) && self.results.contains_key(&id) {
+            return;
+        }
+        let remains = download.part.as_ref().and_then(Part::remains);
+        let detail = [Some(fault.detail.clone()), remains];
+        let detail = detail.into_iter().flatten().collect::<Vec<_>>().join("; ");
+        let bytes = download.part.as_ref().map(Part::bytes);
+        let mut report =
+            FileReport::failed(&self.names[id as usize], Fault::new(fault.kind, detail));
+        report.moved(moved(&download, bytes));
+        self.results.insert(id, report);
+    }
+}
+
+fn moved(download: &Download, bytes: Option<u64>) -> Moved {
+    Moved {
+        size_bytes: download.size_bytes,
+        resumed_from: download.resumed_from,
+        transferred_bytes: bytes.unwrap_or_default().saturating_sub(download.resumed_from),
+    }
+}
