@@ -80,7 +80,7 @@ pub enum Target {
         #[command(flatten)]
         load: LoadArgs,
     },
-    /// Load a packet server with echo and digest requests, or transfer a file
+    /// Load a packet server with echo and digest requests, or transfer files
     #[command(after_help = examples::PACKETS, max_term_width = 100, disable_help_subcommand = true)]
     Packets {
         /// The server: HOST:PORT
@@ -103,7 +103,7 @@ pub enum Target {
         /// The options of the load commands.
         #[command(flatten)]
         load: LoadArgs,
-        /// A file transfer instead of load.
+        /// A file transfer or a list instead of load.
         #[command(subcommand)]
         transfer: Option<Transfer>,
     },
