@@ -16,9 +16,6 @@ use std::io;
 /// Raw `ERESTARTSYS`: what a splice that was interrupted ends with.
 pub(super) const ERESTARTSYS: i32 = 512;
 
-/// Replaces the bytes of a file that cannot be read.
-const ZEROS: [u8; 512] = [0; 512];
-
 /// Files of a connection whose `file_sent` is due, at most. The next one waits for these calls.
 /// Without a limit, empty files would all leave in one turn of the loop.
 const FILES_SENT_MAX: u16 = 256;
@@ -181,9 +178,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let room = (self.core.send_buffers.bytes_each() - *end as usize) as u64;
         match &self.core.chunks[head.next as usize].body {
             Body::File(file) => {
-                let fits = (1..=room).contains(&file.remaining) && !file.uncached;
-                let pads = file.cut_off && room > 0 && file.remaining > 0;
-                (fits || pads) && file.pipe.is_none()
+                (1..=room).contains(&file.remaining) && file.pipe.is_none() && !file.uncached
             }
             _ => false,
         }
@@ -201,10 +196,6 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         };
         let (file, offset, length) =
             (chunk.file.descriptor(), chunk.offset, chunk.remaining as u32);
-        if chunk.cut_off {
-            self.pad_behind_head(slot);
-            return Ok(true);
-        }
         let address = self.core.send_buffers.address(buffer).wrapping_add(*end as usize);
         let read = match chunk.file.waits() {
             true => Err(Errno(libc::EAGAIN)),
@@ -231,29 +222,6 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             Err(errno) => self.on_file_error(slot, errno.0),
         }
         Ok(true)
-    }
-
-    /// Fills the buffer at the head with zeros in place of the file behind it.
-    fn pad_behind_head(&mut self, slot: u32) {
-        let head = self.core.slots[slot].output_head as usize;
-        let Body::File(chunk) = &self.core.chunks[self.core.chunks[head].next as usize].body else {
-            unreachable!("just looked at")
-        };
-        let remaining = chunk.remaining;
-        let Body::Pooled { buffer, end, .. } = &self.core.chunks[head].body else {
-            unreachable!("just looked at")
-        };
-        let mut at = *end as usize;
-        let room = (self.core.send_buffers.bytes_each() - at) as u64;
-        let length = remaining.min(room) as usize;
-        let mut left = length;
-        while left > 0 {
-            let piece = left.min(ZEROS.len());
-            self.core.send_buffers.write(buffer, at, &ZEROS[..piece]);
-            (at, left) = (at + piece, left - piece);
-        }
-        self.on_read(slot, length as i32);
-        self.settle_output(slot);
     }
 
     /// It goes through a pipe, then; a buffer that was put before it for nothing goes back.
@@ -307,11 +275,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.core.touch(slot);
             return Ok(!enough);
         }
-        if file.cut_off && file.pipe.is_none() {
-            if !self.core.prepend_buffer(slot) {
-                mark!("zeros without a send buffer");
-                self.core.prepend_zeros(slot);
-            }
+        if file.cut_off {
+            self.core.prepend_zeros(slot);
             return Ok(true);
         }
         if file.pipe.is_none() {
@@ -394,13 +359,12 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// Replaces the rest of a padded file, at the head or behind it, by zeros. Returns `false` for
     /// any other file.
+    #[cold]
     fn pad_file(&mut self, slot: u32, reason: Reason) -> bool {
-        let mut chunk = self.core.slots[slot].output_head as usize;
-        let is_behind = !matches!(self.core.chunks[chunk].body, Body::File(_));
-        if is_behind {
-            chunk = self.core.chunks[chunk].next as usize;
-        }
-        let Body::File(file) = &mut self.core.chunks[chunk].body else {
+        let head = self.core.slots[slot].output_head;
+        let is_head = matches!(self.core.chunks[head as usize].body, Body::File(_));
+        let at = if is_head { head } else { self.core.chunks[head as usize].next };
+        let Body::File(file) = &mut self.core.chunks[at as usize].body else {
             unreachable!("a file that was read is at the head or behind it")
         };
         if !file.padded {
@@ -408,9 +372,12 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
         mark!("a file is padded");
         file.file.fail(reason);
-        file.cut_off = true;
-        if !is_behind {
+        // The ways past a pipe are for files that can be read.
+        (file.cut_off, file.uncached) = (true, true);
+        if is_head {
             self.return_pipe(slot);
+        } else {
+            self.note_uncached(slot, at);
         }
         self.core.touch(slot);
         true

@@ -46,8 +46,8 @@ pub struct FileChunk {
 /// A chunk beyond the send buffers takes so much of the budget in addition to its bytes.
 pub const CHUNK_BYTES: usize = size_of::<Chunk>();
 
-/// Zeros on the heap at once.
-const ZEROS_BYTES: u64 = 4096;
+/// Zeros that replace bytes of a file, on the heap at once.
+const ZEROS_BYTES: u64 = 64 << 10;
 
 /// Shared payloads up to this length are copied.
 const COPIED_BYTES_MAX: usize = 512;
@@ -172,8 +172,7 @@ impl Core {
         true
     }
 
-    /// Puts zeros on the heap in front of a file that was cut off, at the head of the queue: no
-    /// send buffer is free.
+    /// Puts zeros in front of a file that was cut off, at the head of the queue.
     #[cold]
     pub fn prepend_zeros(&mut self, slot: u32) {
         let head = self.slots[slot].output_head;

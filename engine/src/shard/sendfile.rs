@@ -24,7 +24,6 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 if file.remaining > 0
                     && file.pipe.is_none()
                     && !file.uncached
-                    && !file.cut_off
                     && !file.file.waits())
     }
 
