@@ -237,9 +237,12 @@ impl Packets {
         }
     }
 
-    /// Removes the uploads that have waited too long to be resumed, now and later.
-    fn expire_kept(&self, shard: &mut Local<'_>) {
-        if let Some(next) = self.kept.expire(Instant::now()) {
+    /// Passes lines of the log on, and removes the uploads that have waited too long to be resumed,
+    /// now and later.
+    fn upkeep(&mut self, shard: &mut Local<'_>) {
+        self.log.hand_over();
+        let kept = self.kept.expire(Instant::now());
+        if let Some(next) = kept.into_iter().chain(self.log.interval()).min() {
             shard.tick_after(next);
         }
     }
@@ -404,10 +407,6 @@ impl Handler for Packets {
         }
     }
 
-    fn tick(&mut self, shard: &mut Local<'_>) {
-        self.expire_kept(shard);
-    }
-
     fn draining(&mut self, state: &mut Conversation, connection: &mut Connection<'_>) {
         state.draining = true;
         self.settle(state, connection);
@@ -428,6 +427,6 @@ impl Handler for Packets {
     }
 
     fn tick(&mut self, shard: &mut Local<'_>) {
-        self.log.tick(shard);
+        self.upkeep(shard);
     }
 }

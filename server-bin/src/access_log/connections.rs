@@ -2,6 +2,7 @@
 
 use super::{AccessLog, Ending, ShardLog};
 use ringwright::{ConnectionId, Local, Reason};
+use std::time::Duration;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The log of a shard. A handler passes its callbacks of the same names on.
@@ -20,17 +21,28 @@ impl ConnectionLog {
 
     /// Begins to pass lines to the writer now and then.
     pub fn started(&self, shard: &mut Local<'_>) {
-        if self.log.is_some() {
-            shard.tick_after(super::INTERVAL);
+        if let Some(interval) = self.interval() {
+            shard.tick_after(interval);
         }
     }
 
-    /// Passes lines to the writer.
+    /// Passes lines to the writer, at every tick of a handler that has no other use of its ticks.
     pub fn tick(&mut self, shard: &mut Local<'_>) {
+        self.hand_over();
+        self.started(shard);
+    }
+
+    /// Passes lines to the writer.
+    pub fn hand_over(&mut self) {
         if let Some(log) = &mut self.log {
             log.hand_over();
-            shard.tick_after(super::INTERVAL);
         }
+    }
+
+    /// The time from one [`hand_over`](Self::hand_over) to the next. `None` without a log.
+    #[must_use]
+    pub fn interval(&self) -> Option<Duration> {
+        self.log.as_ref().map(|_| super::INTERVAL)
     }
 
     /// Adds the line of a connection that has ended.

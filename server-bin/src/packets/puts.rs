@@ -105,7 +105,7 @@ impl Packets {
             let replace = replace && self.rules.replace;
             match self.root.current() {
                 Ok((root, identity)) => {
-                    let (directory, name) = (root.directory.clone(), name.into());
+                    let (directory, name): (_, Box<[u8]>) = (root.directory.clone(), name.into());
                     let (received, claim, step) = (0, None, Step::Looking);
                     // Refused only on a connection that is ending: one open at a time is asked for.
                     let _ = connection.open_file(&directory, &name);
@@ -132,7 +132,7 @@ impl Packets {
 
     /// The lookup of the name is done.
     pub(super) fn looked(
-        &self,
+        &mut self,
         state: &mut Conversation,
         connection: &mut Connection<'_>,
         opened: io::Result<OpenFile>,
@@ -157,7 +157,7 @@ impl Packets {
     }
 
     /// Continues an upload that waits to be resumed, or creates a file.
-    fn resume(&self, state: &mut Conversation, connection: &mut Connection<'_>) {
+    fn resume(&mut self, state: &mut Conversation, connection: &mut Connection<'_>) {
         let put = put_of(state);
         match put.key().map_or(Found::Nothing, |key| self.kept.resume(&key, Instant::now())) {
             Found::Waiting(claim, file, received) => {
@@ -187,7 +187,7 @@ impl Packets {
                     if put.claim.is_none() {
                         return self.give_up(state, connection, &in_use());
                     }
-                    self.expire_kept(&mut connection.local());
+                    self.upkeep(&mut connection.local());
                 }
                 self.accept(state, connection, file);
             }
@@ -196,7 +196,7 @@ impl Packets {
     }
 
     /// Tells the client to send the bytes.
-    fn accept(&self, state: &mut Conversation, connection: &mut Connection<'_>, file: NewFile) {
+    fn accept(&mut self, state: &mut Conversation, connection: &mut Connection<'_>, file: NewFile) {
         let put = put_of(state);
         let (id, offset) = (put.id, put.received.to_be_bytes());
         match put.version {

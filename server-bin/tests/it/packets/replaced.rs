@@ -18,11 +18,15 @@ struct Place {
 
 impl Place {
     fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    fn start_with(arguments: &[&str]) -> Self {
         let top = tempfile::tempdir().unwrap();
         let dir = tempfile::Builder::new().prefix("served").tempdir_in(top.path()).unwrap();
         let (path, before) = (dir.path().to_owned(), top.path().join("before"));
         fs::write(path.join("file"), "old").unwrap();
-        Self { _top: top, path, before, served: Served::start_in(dir, &[]) }
+        Self { _top: top, path, before, served: Served::start_in(dir, arguments) }
     }
 
     /// Another directory takes the place, and the server has noticed it.
@@ -89,6 +93,28 @@ fn an_upload_in_progress_ends_and_leaves_nothing() {
     assert!(last.error(2, FAILED).contains("replaced"));
     between.upload(3, "up", b"123", 2);
     drop((between, last));
+    assert_eq!(super::names_in(&place.before), ["file"]);
+    place.served.stop(&["file", "up"]);
+}
+
+/// The file of a waiting upload could get a name only in the old directory.
+#[test]
+fn an_upload_is_resumed_only_in_its_directory() {
+    let place = Place::start_with(&["--resume-timeout", "3s"]);
+    let mut client = place.served.client();
+    client.write(&[put_resumable(1, "up", 3, 7), data(1, b"1")].concat());
+    assert_eq!(client.resumed(1), 0);
+    client.echoes();
+    client.half_close();
+    client.error(1, FAILED);
+    client.is_at_its_end();
+    place.replace();
+    let mut client = place.served.client();
+    client.write(&[put_resumable(2, "up", 3, 7), data(2, b"123")].concat());
+    assert_eq!(client.resumed(2), 0);
+    client.expect(STORED, 2);
+    assert_eq!(client.download(3, "up"), b"123");
+    drop(client);
     assert_eq!(super::names_in(&place.before), ["file"]);
     place.served.stop(&["file", "up"]);
 }
