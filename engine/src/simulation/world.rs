@@ -390,8 +390,9 @@ impl World {
                 ring.touch(peer);
             }
         }
-        self.release_kept();
+        // Some turns pass meanwhile: what connects in them says good-bye, too.
         self.endpoints_play(Plan { afterwards: Afterwards::Fin, ..Plan::plain() });
+        self.release_kept();
     }
 
     /// The ledger as anybody may read it.
