@@ -542,7 +542,13 @@ mod tests {
         assert_eq!(received.len(), announced + HEAD_BYTES, "seed {seed}");
         let zeros = received[..announced].iter().rev().take_while(|byte| **byte == 0).count();
         // The book does not know of zeros.
-        world.book.borrow_mut().records[0].said.remove(0);
+        {
+            let record = &mut world.book.borrow_mut().records[0];
+            record.said.remove(0);
+            if let Some(traffic) = &mut record.traffic {
+                traffic.sent_bytes -= cut.announced;
+            }
+        }
         world.ring().peers[peer].received.drain(..announced);
         end(&mut world);
         announced - zeros
