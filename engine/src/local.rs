@@ -190,7 +190,8 @@ impl<'a> Local<'a> {
     /// Sends one shared payload to the connections of `audience` on this shard. `slow` decides
     /// about those of them whose output queue is full.
     pub fn broadcast(&mut self, bytes: &Arc<[u8]>, audience: &Audience, slow: SlowReaders) {
-        self.core.broadcast(bytes, audience, slow);
+        let slots = 0..self.core.slots.made() as u32;
+        self.core.broadcast(bytes, audience, slow, slots);
     }
 
     /// Sends to a connection of this shard. Returns `false` if it is not on this shard. Bytes that

@@ -284,7 +284,8 @@ impl Remote {
     }
 
     /// Sends one shared payload to the connections of `audience`. `slow` decides about those of
-    /// them whose output queue is full.
+    /// them whose output queue is full. A large shard takes several turns of its loop for it. A
+    /// connection that opens meanwhile may get it or not.
     ///
     /// # Errors
     /// [`Busy`] if a shard's queue is full. Other shards may have taken the command.

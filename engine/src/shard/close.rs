@@ -128,6 +128,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if std::mem::replace(&mut self.core.slots[slot].waits_for_pipe, false) {
             self.pipe_queue.retain(|place| !place.is_of(slot, Side::Out));
         }
+        // Much memory may be unmapped.
+        self.bounds.note_work(self.core.slots[slot].output_bytes as usize);
         while self.core.slots[slot].output_head != NONE {
             let head = self.core.slots[slot].output_head;
             if matches!(self.core.chunks[head as usize].body, Body::File(_)) {

@@ -1,16 +1,47 @@
 //! What other threads ask for.
 
 use super::Shard;
+use super::bounds::{SERVE_UNTIL, SERVED};
 use super::connect::Connect;
 use crate::Reason;
 use crate::handler::Handler;
 use crate::mailbox::Command;
 use crate::ring::Ring;
+use crate::{Audience, SlowReaders};
+use std::sync::Arc;
+
+/// Slots that a broadcast comes to before the next look at the clock.
+const BROADCAST_SLOTS: u32 = if cfg!(test) { 3 } else { 4_096 };
+
+/// What was found in the mailbox and is not carried out yet.
+#[derive(Default)]
+pub(super) struct Commands {
+    /// Commands that are still in the mailbox.
+    count: usize,
+    /// Results of jobs. The commands precede them.
+    results: usize,
+    /// The command before them goes on from this slot.
+    broadcast: Option<Broadcast>,
+}
+
+struct Broadcast {
+    bytes: Arc<[u8]>,
+    audience: Audience,
+    slow: SlowReaders,
+    from: u32,
+}
+
+impl Commands {
+    pub fn has_rest(&self) -> bool {
+        self.count > 0 || self.results > 0 || self.broadcast.is_some()
+    }
+}
 
 impl<R: Ring, H: Handler> Shard<R, H> {
     /// Carries out the commands that have come.
     pub(super) fn read_mailbox(&mut self) {
-        if self.wake_armed {
+        // Another wake-up follows until the mailbox is looked into.
+        if self.wake_armed || self.commands.has_rest() {
             return;
         }
         let event = self.mailbox.event();
@@ -18,13 +49,57 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         // From here on a sender writes again, so a command that this loop misses wakes us.
         self.mailbox.acknowledge();
         // Counted before the commands: those that a job has sent precede its result.
-        let results = self.core.jobs.results_waiting();
+        self.commands.results = self.core.jobs.results_waiting();
         // As many as are there now: threads that never stop sending cannot hold up the shard.
-        for _ in 0..self.mailbox.len() {
-            let Some(command) = self.mailbox.next() else { break };
-            self.obey(command);
+        self.commands.count = self.mailbox.len();
+        self.carry_out();
+    }
+
+    /// Carries out the commands that were found and takes the results, until the turn has lasted
+    /// long.
+    pub(super) fn carry_out(&mut self) {
+        let mut served = 0_usize;
+        while self.commands.has_rest() {
+            let long = self.carry_out_next();
+            served += 1;
+            if (long || served.is_multiple_of(SERVED)) && self.lasts(SERVE_UNTIL) {
+                mark!("commands wait for the next turn");
+                self.core.upkeep = true;
+                return;
+            }
         }
-        self.read_results(results);
+    }
+
+    /// Returns whether that may have taken long.
+    fn carry_out_next(&mut self) -> bool {
+        if self.commands.broadcast.is_some() {
+            self.broadcast_on();
+            return true;
+        }
+        if self.commands.count == 0 {
+            self.commands.results -= 1;
+            self.read_result();
+            return false;
+        }
+        self.commands.count -= 1;
+        let Some(command) = self.mailbox.next() else { return false };
+        let long = matches!(command, Command::List { .. } | Command::Ban(_) | Command::Listen(_));
+        self.obey(command);
+        long
+    }
+
+    fn broadcast_on(&mut self) {
+        let Some(broadcast) = &mut self.commands.broadcast else { return };
+        let Broadcast { bytes, audience, slow, from } = broadcast;
+        let made = self.core.slots.made() as u32;
+        let end = made.min(*from + BROADCAST_SLOTS);
+        self.core.broadcast(bytes, audience, *slow, *from..end);
+        *from = end;
+        if end == made {
+            self.commands.broadcast = None;
+        } else {
+            mark!("a broadcast goes on with further connections");
+        }
     }
 
     fn obey(&mut self, command: Command) {
@@ -50,7 +125,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 }
             }
             Command::Broadcast(bytes, audience, slow) => {
-                self.core.broadcast(&bytes, &audience, slow);
+                self.commands.broadcast = Some(Broadcast { bytes, audience, slow, from: 0 });
             }
             // Whoever asked may have given up: then nobody takes the answer.
             Command::Find(id, answer) => {

@@ -1,5 +1,6 @@
 //! Connecting out.
 
+use super::bounds::CONNECTS_MAX;
 use super::slots::NONE;
 use super::state::{Event, State};
 use super::{Full, RETRY_MS, Shard};
@@ -87,7 +88,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
         self.core.connects.resume(self.core.now_ms, self.core.draining);
         // Those that are requested meanwhile belong to the next turn.
-        for _ in 0..self.core.connects.due.len() {
+        for _ in 0..self.core.connects.due.len().min(CONNECTS_MAX) {
             let Some(connect) = self.core.connects.due.pop_front() else { break };
             match self.start_connect(&connect) {
                 Ok(Ok(())) => {}

@@ -26,6 +26,7 @@ use crate::ring::calls;
 use crate::{Audience, Connection, Reason, Room, SlowReaders};
 use slab::Slab;
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -180,7 +181,7 @@ pub struct Core {
     pub draining: bool,
     /// What is being done to all connections, some at a time.
     pub sweeps: Sweeps,
-    /// There are sweeps, or the memory budget is not calm.
+    /// There are sweeps, or the memory budget is not calm, or a turn has left something.
     pub upkeep: bool,
     pub admission: Arc<Admission>,
     pub remote: Remote,
@@ -249,6 +250,16 @@ impl Core {
         if !*touched {
             *touched = true;
             self.touched.push_back(slot);
+        }
+    }
+
+    /// Puts a slot in front of that list.
+    #[cold]
+    pub fn touch_first(&mut self, slot: u32) {
+        let touched = &mut self.slots[slot].touched;
+        if !*touched {
+            *touched = true;
+            self.touched.push_front(slot);
         }
     }
 
@@ -355,9 +366,15 @@ impl Core {
         slots.map(|slot| self.info(slot)).collect()
     }
 
-    /// Sends one payload to the connections of an audience.
-    pub fn broadcast(&mut self, bytes: &Arc<[u8]>, audience: &Audience, slow: SlowReaders) {
-        for slot in 0..self.slots.made() as u32 {
+    /// Sends one payload to the connections of an audience that have one of these slots.
+    pub fn broadcast(
+        &mut self,
+        bytes: &Arc<[u8]>,
+        audience: &Audience,
+        slow: SlowReaders,
+        slots: Range<u32>,
+    ) {
+        for slot in slots {
             let shown = self.slots.get(slot).is_some_and(|it| it.is_shown());
             if !shown || !audience.includes(self.slots.origin(slot)) {
                 continue;

@@ -3,6 +3,7 @@
 //! The wheel holds at most one entry per connection. It is only ever moved forward in time when
 //! it fires: activity just notes the time, and an entry that fires early is set again.
 
+use super::bounds::{SERVE_UNTIL, SERVED};
 use super::core::look_after_ms;
 use super::output::Body;
 use super::slots::{Armed, Mode, NONE, Pause, Slot};
@@ -206,12 +207,23 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// The deadlines of connections. Most turns are shorter than a tick.
     #[inline(never)]
     fn expire_connections(&mut self) {
-        let mut due = std::mem::take(&mut self.due);
-        self.core.timers.expire(self.core.now_ms, &mut due);
-        for slot in due.drain(..) {
+        self.core.timers.expire(self.core.now_ms, &mut self.due);
+        self.serve_due();
+    }
+
+    /// The connections whose deadlines are due, until the turn has lasted long.
+    pub(super) fn serve_due(&mut self) {
+        let mut served = 0;
+        while let Some(slot) = self.due.get(served).copied() {
             self.expire_connection(slot);
+            served += 1;
+            if served.is_multiple_of(SERVED) && self.lasts(SERVE_UNTIL) {
+                mark!("deadlines wait for the next turn");
+                self.core.upkeep = true;
+                break;
+            }
         }
-        self.due = due;
+        self.due.drain(..served);
     }
 
     /// The time for finishing is over: everybody is reset or turned away.

@@ -405,6 +405,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             }
             Ok(moved) => {
                 pipe.held_bytes -= moved;
+                self.bounds.note_work(moved as usize);
                 self.note_sent(slot, moved);
                 Ok(true)
             }

@@ -280,6 +280,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 incoming.polled = false;
                 incoming.missing -= u64::from(moved);
                 incoming.progress_ms = self.core.now_ms;
+                self.bounds.note_work(moved as usize);
                 self.core.counters.bytes_received += u64::from(moved);
                 self.core.slots[slot].active_ms = self.core.now_ms;
                 Ok(true)

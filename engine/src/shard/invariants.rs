@@ -57,7 +57,7 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         assert_eq!(touched.len(), self.core.touched.len(), "a slot is touched once");
         for (slot, connection) in self.core.slots.iter() {
             assert_eq!(connection.touched, touched.contains(&slot), "slot {slot} and the list");
-            if !connection.touched {
+            if !connection.touched && !self.due.contains(&slot) {
                 self.check_progress(slot, connection);
             }
         }

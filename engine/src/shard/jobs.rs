@@ -270,17 +270,15 @@ impl Core {
 }
 
 impl<R: Ring, H: Handler> Shard<R, H> {
-    /// Tells the application what came of its jobs, for the next `count` of them.
-    pub(super) fn read_results(&mut self, count: usize) {
-        for _ in 0..count {
-            let Some(finished) = self.core.jobs.port.finished() else { break };
-            let slot = finished.ticket.slot;
-            let mut next = self.core.on_job(finished);
-            while let Some(done) = next {
-                self.application.job_done(&mut self.core, slot, done);
-                self.core.touch(slot);
-                next = self.core.next_job(slot);
-            }
+    /// Tells the application what came of the next job that is over.
+    pub(super) fn read_result(&mut self) {
+        let Some(finished) = self.core.jobs.port.finished() else { return };
+        let slot = finished.ticket.slot;
+        let mut next = self.core.on_job(finished);
+        while let Some(done) = next {
+            self.application.job_done(&mut self.core, slot, done);
+            self.core.touch(slot);
+            next = self.core.next_job(slot);
         }
     }
 }

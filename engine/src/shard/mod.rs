@@ -7,6 +7,7 @@
 mod accept;
 mod again;
 mod application;
+mod bounds;
 mod budget;
 mod cached;
 mod close;
@@ -45,6 +46,8 @@ mod waiting;
 
 use self::accept::Accepting;
 use self::application::Application;
+use self::bounds::{Bounds, FILES_CLOSED_MAX};
+use self::commands::Commands;
 use self::core::Core;
 use self::evict::Eviction;
 use self::jobs::Jobs;
@@ -93,7 +96,7 @@ const GATHERED_BYTES_MAX: usize = 4 << 20;
 /// So many connections send without the ring, if there are no more to flush.
 const SENT_AT_ONCE_MAX: usize = 2;
 
-/// A submission queue that takes no more: come back after the next wait.
+/// A submission queue, or a turn, that takes no more: come back after the next wait.
 struct Full;
 
 /// Why a shard ended otherwise than by a drain.
@@ -129,11 +132,12 @@ pub(crate) struct Shard<R: Ring, H: Handler> {
     accepting: Accepting,
     eviction: Eviction,
     mailbox: Mailbox,
+    commands: Commands,
     wake_armed: bool,
     /// Connections that found no buffer, oldest first, with their generation.
     starved: VecDeque<(u32, u64)>,
-    /// One-shot receives armed in this turn and still in flight: each may take a buffer. An older
-    /// one waits for its peer, and delays no other connection.
+    /// One-shot receives armed in this turn, or about to be, and still in flight: each may take a
+    /// buffer. An older one waits for its peer, and delays no other connection.
     once_armed: usize,
     starving_until_ms: u64,
     /// Connections that wait for a pipe, oldest first.
@@ -150,16 +154,17 @@ pub(crate) struct Shard<R: Ring, H: Handler> {
     files_closing: u64,
     /// When the listeners are asked what they dropped.
     drops_at_ms: Option<u64>,
-    /// Operations pushed in a turn at most.
+    /// Operations pushed between two looks into the ring at most.
     pushes_max: u32,
     /// The shard was kept from running until then: what has come meanwhile may not have been seen.
     paused_until_ms: u64,
-    /// When the last wait ended, and how many completions it brought.
+    /// When the last wait ended, and how many completions were dispatched since then.
     woke_us: u64,
     batch: u64,
+    bounds: Bounds,
     /// Few connections are flushed: what they send need not wait for one another.
     sends_at_once: bool,
-    /// Operations that may still be pushed in this turn.
+    /// Operations that may still be pushed before the next look into the ring.
     pushes_left: u32,
     /// Bytes of cached files that may still be sent in this turn.
     sendfile_left: u64,
@@ -177,6 +182,7 @@ pub(crate) struct Shard<R: Ring, H: Handler> {
     open_queue: VecDeque<(u32, u64)>,
     /// Most of them: one thread is left for those that wait for a disk only.
     slow_opens_max: u32,
+    /// Slots whose deadlines are due, the earliest first.
     due: Vec<u32>,
     published: Arc<Published>,
 }
@@ -212,6 +218,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             accepting: Accepting::new(config),
             eviction: Eviction::new(config.evict_idle, config.min_rate),
             mailbox: parts.mailbox,
+            commands: Commands::default(),
             published: parts.published,
             wake_armed: false,
             starved: VecDeque::new(),
@@ -230,10 +237,11 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             paused_until_ms: 0,
             woke_us: now_ms * 1000,
             batch: 0,
+            bounds: Bounds::new(config.receive_buffer_bytes),
             sends_at_once: false,
             pushes_left: setup.completion_entries / 2,
-            sendfile_left: 0,
-            gather_left: 0,
+            sendfile_left: SENDFILES_MAX * u64::from(config.sendfile_bytes_max),
+            gather_left: GATHERED_BYTES_MAX,
             looks: looks::Looks::default(),
             splicing: Vec::new(),
             served: Vec::new(),
@@ -274,20 +282,26 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// One turn of the loop: what is wanted goes in, what has happened comes out.
     pub fn turn(&mut self) -> Result<(), Errno> {
-        self.pushes_left = self.pushes_max;
-        self.gather_left = GATHERED_BYTES_MAX;
         if !bug!("idle-keeps-turn") {
             self.once_armed = 0;
         }
-        self.sendfile_left = SENDFILES_MAX * u64::from(self.core.limits.sendfile_bytes_max);
-        // What did not fit into the queue goes in next, without waiting for anything else.
+        // What did not fit into the queue or the turn goes in next, without waiting for anything
+        // else.
         let flushed = self.flush().is_ok();
-        if !self.served.is_empty() {
-            self.served.drain(..).for_each(|slot| self.core.touch(slot));
-        }
-        let (want, timeout) = if flushed { self.patience() } else { (0, Duration::ZERO) };
+        let has_completions = self.bounds.leaves_something && self.end_flush();
+        let (want, timeout) = if flushed {
+            self.patience()
+        } else {
+            self.count_unarmed();
+            (0, Duration::ZERO)
+        };
         self.account();
-        self.ring.submit_and_wait(want, timeout)?;
+        if has_completions {
+            self.submit_before_rest();
+        } else {
+            self.ring.submit_and_wait(want, timeout)?;
+            self.pushes_left = self.pushes_max;
+        }
         let woke_us = self.ring.now_us();
         self.core.now_us = woke_us;
         self.core.now_ms = woke_us / 1000;
@@ -301,6 +315,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         while let Some(completion) = self.ring.completion() {
             self.dispatch(completion);
             self.batch += 1;
+            if self.batch & self.bounds.completions_mask == 0 && self.leaves_completions() {
+                break;
+            }
         }
         self.read_mailbox();
         self.core.serve_waiting_for_workers();
@@ -312,7 +329,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         Ok(())
     }
 
-    /// Turns wants into operations, until there are none or the submission queue is full.
+    /// Turns wants into operations, until there are none, or the submission queue is full, or the
+    /// turn has lasted long.
     fn flush(&mut self) -> Result<(), Full> {
         self.flush_shard()?;
         self.sends_at_once = self.core.touched.len() <= SENT_AT_ONCE_MAX;
@@ -321,9 +339,13 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.core.slots[slot].touched = false;
             if let Err(full) = self.flush_connection(slot) {
                 if !bug!("rearm-dropped") {
-                    self.core.touch(slot);
+                    self.core.touch_first(slot);
                 }
                 return Err(full);
+            }
+            self.bounds.flush_left -= 1;
+            if self.bounds.flush_left <= 0 && self.leaves_flush() {
+                return Err(Full);
             }
         }
         Ok(())
@@ -382,7 +404,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.wake_armed = true;
         }
         self.core.files_open.take_dropped(&mut self.core.files_closing);
-        while let Some(Closing { descriptor, waits }) = self.core.files_closing.last().copied() {
+        for _ in 0..FILES_CLOSED_MAX {
+            let Some(closing) = self.core.files_closing.last() else { break };
+            let Closing { descriptor, waits } = *closing;
             self.push(
                 Token::new(Kind::CloseFile, 0, descriptor.0 as u32),
                 Op::CloseFile { descriptor, waits },
@@ -471,7 +495,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     fn patience(&self) -> (u32, Duration) {
         let busy = !self.core.touched.is_empty()
             || (self.once_armed > 0 && !self.starved.is_empty())
-            || (self.core.upkeep && self.core.is_upkeep_due())
+            || (self.core.upkeep && (self.has_rest() || self.core.is_upkeep_due()))
             || !self.core.files_closing.is_empty()
             || self.core.files_open.has_dropped()
             || self.core.jobs.may_be_served()

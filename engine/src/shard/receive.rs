@@ -10,6 +10,9 @@ use crate::handler::Handler;
 use crate::memory::HeldBuffer;
 use crate::ring::{Completion, Errno, Kind, Op, Ring, Token};
 
+/// A byte that is shown to a handler counts as so many that are moved.
+const HANDLER_WORK: usize = 4;
+
 impl<R: Ring, H: Handler> Shard<R, H> {
     /// Makes what is armed what is wanted.
     pub(super) fn flush_receive(&mut self, slot: u32) -> Result<(), Full> {
@@ -345,6 +348,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
         self.core.slots[slot].need = 0;
         let bytes = self.core.take_carry(slot);
+        // Much of it at once is shown in a flush, where the handler's time counts as well.
+        self.bounds.note_work(HANDLER_WORK * kept);
         let used = self.application.received(&mut self.core, &mut self.ring, slot, &bytes);
         self.core.put_carry_back(slot, bytes, used);
         self.note_message(slot, used > 0);

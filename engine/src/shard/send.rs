@@ -86,6 +86,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let piece = self.piece(connection.output_head);
         let (address, length) = (piece.iov_base.cast_const().cast(), piece.iov_len as u32);
         let op = Op::Send { socket: connection.descriptor, address, length, more };
+        self.bounds.note_work(length as usize);
         self.submit(slot, Kind::Send, op)
     }
 
@@ -139,6 +140,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let more = self.more_follows(chunk);
         let mut sent = self.ring.send_now(socket, &pieces[..count], more)?;
         self.gather_left = self.gather_left.saturating_sub(sent as usize);
+        self.bounds.note_work(sent as usize);
+        self.bounds.leaves_something = true;
         for piece in &pieces[..count] {
             let length = piece.iov_len as u32;
             if sent <= length {

@@ -60,6 +60,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 file.remaining -= u64::from(sent);
                 let rest = file.remaining > 0;
                 self.sendfile_left = self.sendfile_left.saturating_sub(u64::from(sent));
+                self.bounds.leaves_something = true;
                 self.note_sent(slot, sent);
                 if sent < length {
                     return self.poll_room(slot);

@@ -51,13 +51,17 @@ impl Core {
 }
 
 impl<R: Ring, H: Handler> Shard<R, H> {
-    /// Goes on with what is done to every connection, and balances the budget.
+    /// Goes on with what turns have left and with what is done to every connection, and balances
+    /// the budget.
     #[inline]
     pub(super) fn keep_up(&mut self) {
         if self.core.upkeep {
+            self.carry_out();
+            self.serve_due();
             self.sweep();
             self.core.balance();
-            self.core.upkeep = !self.core.sweeps.is_empty() || !self.core.is_budget_calm();
+            let calm = self.core.sweeps.is_empty() && self.core.is_budget_calm();
+            self.core.upkeep = !calm || self.has_rest();
         }
     }
 

@@ -197,7 +197,7 @@ pub fn draw_config(rng: &mut Rng) -> Config {
         receive_buffer_bytes: rng.pick(&[64, 256, 4096]),
         send_buffers: rng.pick(&[1, 2, 8, 64]),
         send_buffer_bytes: rng.pick(&[64, 512, 8192]),
-        pipes: rng.pick(&[1, 2, 8]),
+        pipes: rng.pick(&[1, 1, 2, 8]),
         pipe_bytes: rng.pick(&[4096, 65536]),
         sendfile_bytes_max: rng.pick(&[0, 0, 20, 20, 4_000]),
         splice_from_bytes: rng.pick(&[0, 0, 500, 1 << 20]),

@@ -12,6 +12,7 @@
 
 mod actor;
 mod book;
+mod bounds;
 mod budget;
 mod callbacks;
 mod changes;
