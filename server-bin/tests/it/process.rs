@@ -98,7 +98,7 @@ fn the_environment_counts_and_flags_go_before() {
 
 #[test]
 fn workers_run_in_every_mode_and_a_flag_goes_before_the_environment() {
-    for (mode, default) in [("http", 0), ("echo", 0), ("packets", 2)] {
+    for (mode, default) in [("http", 4), ("echo", 0), ("packets", 2)] {
         for (variable, flag, workers) in
             [(None, None, default), (Some("3"), None, 3), (Some("3"), Some("4"), 4)]
         {
