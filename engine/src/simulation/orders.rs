@@ -205,9 +205,10 @@ impl World {
     }
 
     fn note_drain(&mut self, deadline: Duration) {
-        let by_us = present_us() + deadline.as_micros() as u64;
         for lane in &mut self.lanes {
             let at_us = lane.now_us() + deadline.as_micros() as u64;
+            // The clock of a shard that waited may be ahead of the one whose turn it is.
+            let by_us = at_us.max(present_us() + deadline.as_micros() as u64);
             let earlier = lane.drain_deadline_us.map_or(at_us, |before| before.min(at_us));
             lane.drain_deadline_us = Some(earlier);
             let earlier = lane.ends_by_us.map_or(by_us, |before| before.min(by_us));
