@@ -10,27 +10,21 @@
 //! with the one mapping it owns: see [`KernelRing`]'s `Drop`.
 
 mod buffers;
-mod cached;
-mod direct;
-mod listener;
+mod enter;
+#[cfg(test)]
+#[path = "facts/mod.rs"]
+mod facts;
 #[cfg(test)]
 mod tests;
 
 use super::probe::{Facts, SetupError, Share};
-use super::{
-    Completion, Delivery, Descriptor, Errno, FileStatus, Op, Pipe, Ring, RingCounters, Setup,
-    Shutdown, Token, calls,
-};
-use crate::admission::Instruction;
-use crate::info::Traffic;
+use super::{Completion, Errno, Op, Ring, RingCounters, Setup, Token, calls, direct};
 use buffers::BufferRing;
+use enter::EnterDescriptor;
 use io_uring::types::{Fd, OpenHow, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, opcode, squeue};
-pub(super) use listener::set_filter;
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
 use std::ptr;
 use std::time::{Duration, Instant};
 
@@ -61,6 +55,9 @@ const RESOLVE_HERE: u64 = RESOLVE | libc::RESOLVE_NO_XDEV;
 static CREATE_HOW: OpenHow =
     OpenHow::new().flags((libc::O_TMPFILE | libc::O_WRONLY | libc::O_CLOEXEC) as u64).mode(0o644);
 
+#[cfg(test)]
+use KernelRing as TestedRing;
+
 /// A ring of the kernel, with its provided buffers. It stays on the thread that made it: the
 /// kernel takes submissions from no other (`IORING_SETUP_SINGLE_ISSUER`), and the registered
 /// descriptor means another ring on another thread.
@@ -83,7 +80,6 @@ pub struct KernelRing {
     arena: Option<Registered>,
     /// Counts this ring for error messages of others.
     _share: Option<Share>,
-    page_bytes: u64,
     started: Instant,
 }
 
@@ -123,7 +119,6 @@ impl KernelRing {
             counters: RingCounters::default(),
             arena: None,
             _share: None,
-            page_bytes: direct::page_bytes(),
             started: Instant::now(),
         };
         this.register(setup).map_err(|(call, error)| failed(call)(error))?;
@@ -208,7 +203,7 @@ impl KernelRing {
                 .flags(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC)
                 .build(),
             Op::Read { file, address, length, offset } => {
-                let position = position(offset).cast_unsigned();
+                let position = direct::position(offset).cast_unsigned();
                 let file = Fd(file.0);
                 match self.arena.as_ref().and_then(|arena| arena.index(address, length)) {
                     Some(index) => opcode::ReadFixed::new(file, address, length, index)
@@ -219,7 +214,8 @@ impl KernelRing {
             }
             // No offset on the pipe's side. The pipe is O_NONBLOCK, so a full one is EAGAIN.
             Op::Splice { file, offset, pipe, length } => {
-                opcode::Splice::new(Fd(file.0), position(offset), Fd(pipe.0), -1, length).build()
+                opcode::Splice::new(Fd(file.0), direct::position(offset), Fd(pipe.0), -1, length)
+                    .build()
             }
             Op::Open { directory, path, waits, path_only } => {
                 let how = match (path_only, waits) {
@@ -232,11 +228,12 @@ impl KernelRing {
             }
             Op::Write { file, address, length, offset, .. } => {
                 opcode::Write::new(Fd(file.0), address, length)
-                    .offset(position(offset).cast_unsigned())
+                    .offset(direct::position(offset).cast_unsigned())
                     .build()
             }
             Op::SpliceToFile { pipe, file, offset, length } => {
-                opcode::Splice::new(Fd(pipe.0), -1, Fd(file.0), position(offset), length).build()
+                opcode::Splice::new(Fd(pipe.0), -1, Fd(file.0), direct::position(offset), length)
+                    .build()
             }
             Op::Create { directory } => {
                 opcode::OpenAt2::new(Fd(directory.0), c".".as_ptr(), &raw const CREATE_HOW).build()
@@ -360,136 +357,8 @@ impl Ring for KernelRing {
         self.started.elapsed().as_micros() as u64
     }
 
-    fn wall_ms(&mut self) -> i64 {
-        calls::wall_ms()
-    }
-
     fn counters(&self) -> RingCounters {
         self.counters
-    }
-
-    fn shutdown(&mut self, socket: Descriptor, how: Shutdown) -> Result<(), Errno> {
-        direct::shutdown(socket, how)
-    }
-
-    fn abort(&mut self, socket: Descriptor) -> Result<(), Errno> {
-        direct::abort(socket)
-    }
-
-    fn peer_address(&mut self, socket: Descriptor) -> Result<SocketAddr, Errno> {
-        direct::peer_address(socket)
-    }
-
-    fn delivery(&mut self, socket: Descriptor) -> Result<Delivery, Errno> {
-        direct::delivery(socket)
-    }
-
-    fn traffic(&mut self, socket: Descriptor, fin_seen: bool) -> Result<Traffic, Errno> {
-        direct::traffic(socket, fin_seen)
-    }
-
-    fn discard(&mut self, socket: Descriptor, bytes_max: u32) -> Result<u32, Errno> {
-        direct::discard(socket, bytes_max)
-    }
-
-    fn is_reset(&mut self, socket: Descriptor) -> bool {
-        direct::is_reset(socket)
-    }
-
-    fn send_now(
-        &mut self,
-        socket: Descriptor,
-        pieces: &[libc::iovec],
-        more: bool,
-    ) -> Result<u32, Errno> {
-        direct::send(socket, pieces, more)
-    }
-
-    fn splice_to_socket(
-        &mut self,
-        pipe: Descriptor,
-        socket: Descriptor,
-        length: u32,
-        more: bool,
-    ) -> Result<u32, Errno> {
-        direct::splice_to_socket(pipe, socket, length, more)
-    }
-
-    fn read_cached(
-        &mut self,
-        file: Descriptor,
-        address: *mut u8,
-        length: u32,
-        offset: u64,
-    ) -> Result<u32, Errno> {
-        cached::read(file, address, length, offset)
-    }
-
-    fn is_cached(&mut self, file: Descriptor, offset: u64, length: u32) -> bool {
-        cached::is_cached(file, offset, length, self.page_bytes)
-    }
-
-    fn send_file(
-        &mut self,
-        file: Descriptor,
-        offset: u64,
-        length: u32,
-        socket: Descriptor,
-    ) -> Result<u32, Errno> {
-        cached::send_file(file, offset, length, socket)
-    }
-
-    fn splice_from_socket(
-        &mut self,
-        socket: Descriptor,
-        pipe: Descriptor,
-        length: u32,
-    ) -> Result<u32, Errno> {
-        direct::splice_from_socket(socket, pipe, length)
-    }
-
-    fn socket(&mut self, to: &SocketAddr, keepalive_s: Option<u32>) -> Result<Descriptor, Errno> {
-        direct::socket(to, keepalive_s)
-    }
-
-    fn set_user_timeout(&mut self, socket: Descriptor, ms: u32) -> Result<(), Errno> {
-        calls::set_user_timeout(socket, ms)
-    }
-
-    fn pipe(&mut self, capacity_bytes: u32) -> Result<Pipe, Errno> {
-        direct::pipe(capacity_bytes)
-    }
-
-    fn accept_now(&mut self, listener: Descriptor) -> Result<Descriptor, Errno> {
-        direct::accept_now(listener)
-    }
-
-    fn unread_bytes(&mut self, socket: Descriptor) -> Result<u32, Errno> {
-        listener::unread_bytes(socket)
-    }
-
-    fn set_filter(&mut self, socket: Descriptor, program: &[Instruction]) -> Result<(), Errno> {
-        listener::set_filter(socket, program)
-    }
-
-    fn unaccepted(&mut self, listener: Descriptor) -> Result<u32, Errno> {
-        listener::unaccepted(listener)
-    }
-
-    fn drops(&mut self, listener: Descriptor) -> Result<u32, Errno> {
-        listener::drops(listener)
-    }
-
-    fn close_now(&mut self, descriptor: Descriptor) {
-        calls::close(descriptor);
-    }
-
-    fn file_status(&mut self, file: Descriptor) -> Result<FileStatus, Errno> {
-        calls::file_status(file)
-    }
-
-    fn clear_wake(&mut self, wake: Descriptor) {
-        direct::clear_wake(wake);
     }
 }
 
@@ -560,47 +429,4 @@ fn build(setup: &Setup) -> io::Result<IoUring> {
 fn wait_flags(has_no_iowait: bool) -> EnterFlags {
     let no_iowait = if has_no_iowait { EnterFlags::NO_IOWAIT } else { EnterFlags::empty() };
     EnterFlags::EXT_ARG | no_iowait
-}
-
-/// A position in a file. Beyond `i64::MAX` lies -1, "wherever the file stands", which is shared
-/// by everybody who has it open.
-fn position(offset: u64) -> i64 {
-    i64::try_from(offset).expect("an offset in a file is at most i64::MAX")
-}
-
-/// The descriptor for io_uring_enter(2): registered with this thread where that works, which
-/// spares a look-up and a reference count on each call.
-enum EnterDescriptor {
-    Registered(u32),
-    Plain(i32),
-}
-
-impl EnterDescriptor {
-    /// Falls back to the plain descriptor: a thread's table has 16 places, and it is a speed-up.
-    fn of(ring: &IoUring) -> Self {
-        match direct::register_ring_descriptor(ring.as_raw_fd()) {
-            Ok(index) => Self::Registered(index),
-            Err(_) => Self::Plain(ring.as_raw_fd()),
-        }
-    }
-
-    fn number(&self) -> i32 {
-        match self {
-            Self::Registered(index) => index.cast_signed(),
-            Self::Plain(descriptor) => *descriptor,
-        }
-    }
-
-    fn flags(&self) -> EnterFlags {
-        match self {
-            Self::Registered(_) => EnterFlags::REGISTERED_RING,
-            Self::Plain(_) => EnterFlags::empty(),
-        }
-    }
-
-    fn release(&self, ring: &IoUring) {
-        if let Self::Registered(index) = self {
-            direct::unregister_ring_descriptor(ring.as_raw_fd(), *index);
-        }
-    }
 }

@@ -4,7 +4,7 @@ use super::{
     bind, checked, close, local_address, set, set_keepalive, set_user_timeout, stream_socket,
 };
 use crate::admission::Instruction;
-use crate::ring::{Descriptor, Errno, kernel};
+use crate::ring::{Descriptor, Errno, direct};
 use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
@@ -106,7 +106,7 @@ fn listen(
     }
     bind(socket, address)?;
     if !options.filter.is_empty()
-        && let Err(errno) = kernel::set_filter(socket, options.filter)
+        && let Err(errno) = direct::set_filter(socket, options.filter)
     {
         // The shard checks the address of each accepted client instead.
         options.filter_failed.set(Some(errno));

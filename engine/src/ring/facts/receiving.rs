@@ -59,7 +59,7 @@ fn without_buffers_a_receive_ends_at_once_and_hides_even_the_end() {
 #[test]
 fn a_multishot_receive_brings_data_in_buffers_and_the_end_without_one() {
     let setup = setup();
-    let mut ring = KernelRing::new(&setup).expect("a ring");
+    let mut ring = TestedRing::new(&setup).expect("a ring");
     let (ours, mut peer) = pair();
     // Not from 0 on, so that a number taken without its flag shows.
     ring.provide(5);
@@ -206,7 +206,7 @@ fn piece(bytes: &[u8]) -> libc::iovec {
 /// Waits until the progress of a socket is as expected. A segment of the peer, even over loopback,
 /// may be handled a moment later on another CPU.
 #[track_caller]
-fn wait_for(ring: &mut KernelRing, socket: Descriptor, expected: impl Fn(Delivery) -> bool) {
+fn wait_for(ring: &mut TestedRing, socket: Descriptor, expected: impl Fn(Delivery) -> bool) {
     let give_up = Instant::now() + PATIENCE;
     loop {
         let delivery = ring.delivery(socket).expect("a TCP socket");
@@ -222,7 +222,7 @@ fn wait_for(ring: &mut KernelRing, socket: Descriptor, expected: impl Fn(Deliver
 fn received_bytes_count_before_they_are_read() {
     let mut ring = ring();
     let (ours, mut peer) = pair();
-    let received = |ring: &mut KernelRing| ring.delivery(ours).expect("a TCP socket").received;
+    let received = |ring: &mut TestedRing| ring.delivery(ours).expect("a TCP socket").received;
     assert_eq!(received(&mut ring), 0);
     peer.write_all(&[3; 1_000]).expect("there is room");
     wait_for(&mut ring, ours, |it| it.received == 1_000);
@@ -238,7 +238,7 @@ fn outstanding_bytes_end_with_the_acknowledgement_or_the_connection() {
     assert_eq!(ring.delivery(ours).map(|it| it.outstanding), Ok(0));
     let bytes = vec![3u8; 16 << 20];
     let sent = ring.send_now(ours, &[piece(&bytes)], false).expect("there is room");
-    let outstanding = |ring: &mut KernelRing| ring.delivery(ours).expect("a socket").outstanding;
+    let outstanding = |ring: &mut TestedRing| ring.delivery(ours).expect("a socket").outstanding;
     let before = outstanding(&mut ring);
     assert!(0 < before && before < sent, "{before} of {sent}");
     // The FIN waits behind them and is not counted.

@@ -9,10 +9,10 @@ use std::os::unix::fs::symlink;
 use tempfile::TempDir;
 
 /// A directory that goes when its test ends.
-struct Tree(TempDir);
+pub struct Tree(TempDir);
 
 impl Tree {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self(tempfile::tempdir().expect("a directory"))
     }
 
@@ -26,7 +26,7 @@ impl Tree {
         Descriptor(File::open(self.0.path()).expect("the directory").into_raw_fd())
     }
 
-    fn file(&self, bytes: &[u8]) -> Descriptor {
+    pub fn file(&self, bytes: &[u8]) -> Descriptor {
         let path = self.0.path().join("file");
         fs::write(&path, bytes).expect("a file");
         Descriptor(File::open(path).expect("the file").into_raw_fd())
@@ -126,39 +126,13 @@ fn reading_works_with_the_arena_registered_and_without() {
     let file = tree.file(b"0123456789");
     for arena_registered in [true, false] {
         let setup = Setup { arena_registered, ..setup() };
-        let mut ring = KernelRing::new(&setup).expect("a ring");
+        let mut ring = TestedRing::new(&setup).expect("a ring");
         // SAFETY: inside the leaked arena.
         let address = unsafe { setup.arena_address.add(setup.arena_bytes - 100) };
         ring.submit(0, Op::Read { file, address, length: 100, offset: 4 });
         assert_eq!(ring.one().result, 6);
         // SAFETY: the kernel has written there, and is done.
         assert_eq!(unsafe { std::slice::from_raw_parts(address, 6) }, b"456789");
-    }
-    calls::close(file);
-}
-
-/// The kernel registers at most 1 GiB as one buffer. Small pieces stand for such large ones here.
-#[test]
-fn reading_works_with_the_arena_registered_in_pieces() {
-    let tree = Tree::new();
-    let file = tree.file(b"0123456789");
-    let setup = setup();
-    let mut ring = KernelRing::new(&setup).expect("a ring");
-    let piece_bytes = 3 * 4096;
-    let arena = ring.register_arena(&setup, piece_bytes).expect("memory can be registered");
-    let arena = ring.arena.insert(arena.expect("there is room in RLIMIT_MEMLOCK"));
-    let at = |offset: usize| setup.arena_address.wrapping_add(offset);
-    let last = setup.arena_bytes - 100;
-    assert_eq!(arena.index(at(0), 100), Some(0));
-    assert_eq!(arena.index(at(piece_bytes - 100), 100), Some(0));
-    assert_eq!(arena.index(at(piece_bytes - 1), 2), None);
-    assert_eq!(arena.index(at(piece_bytes), 100), Some(1));
-    assert_eq!(arena.index(at(last), 100), Some(5));
-    for offset in [0, piece_bytes - 50, piece_bytes, 4 * piece_bytes - 1, last] {
-        ring.submit(0, Op::Read { file, address: at(offset), length: 100, offset: 4 });
-        assert_eq!(ring.one().result, 6, "at {offset}");
-        // SAFETY: the kernel has written there, and is done.
-        assert_eq!(unsafe { std::slice::from_raw_parts(at(offset), 6) }, b"456789");
     }
     calls::close(file);
 }

@@ -1,6 +1,6 @@
 //! Files that lie in the page cache: whether they do, and how they leave without a pipe.
 
-use super::direct::answer;
+use super::{answer, page_bytes};
 use crate::ring::{Descriptor, Errno};
 
 /// Number of cachestat(2), the same on every architecture; Linux 6.5.
@@ -29,9 +29,9 @@ const STRIDE_BYTES: u64 = 128 << 10;
 
 /// Whether all pages of the range are there and can be read without waiting. False where the
 /// kernel does not tell: from 6.13 on it tells only whoever may write the file or owns it.
-pub fn is_cached(file: Descriptor, offset: u64, length: u32, page_bytes: u64) -> bool {
+pub fn is_cached(file: Descriptor, offset: u64, length: u32) -> bool {
     assert!(length > 0, "an empty range has no pages");
-    let last = offset + u64::from(length) - 1;
+    let (last, page_bytes) = (offset + u64::from(length) - 1, page_bytes());
     let range = Range { offset, length: u64::from(length) };
     let mut counts = Counts::default();
     // SAFETY: the kernel reads one structure and writes the other during the call.

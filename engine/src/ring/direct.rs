@@ -1,8 +1,13 @@
 //! The system calls a shard makes beside its ring. Each is a thin wrapper that never blocks.
 
-use super::super::calls::{close, from_sockaddr, set_keepalive, set_nodelay};
-use super::super::{Delivery, Descriptor, Errno, Pipe, Shutdown};
+mod cached;
+mod listener;
+
+use super::calls::{close, from_sockaddr, set_keepalive, set_nodelay};
+use super::{Delivery, Descriptor, Errno, Pipe, Shutdown};
 use crate::info::Traffic;
+pub(super) use cached::{is_cached, read as read_cached, send_file};
+pub(super) use listener::{drops, set_filter, unaccepted, unread_bytes};
 use std::io;
 use std::mem::{self, MaybeUninit};
 use std::net::SocketAddr;
@@ -40,13 +45,19 @@ pub(super) fn send(socket: Descriptor, pieces: &[libc::iovec], more: bool) -> Re
 }
 
 /// Calls again while a signal came in between.
-fn uninterrupted<T: Into<i64>>(mut call: impl FnMut() -> T) -> Result<i64, Errno> {
+pub(super) fn uninterrupted<T: Into<i64>>(mut call: impl FnMut() -> T) -> Result<i64, Errno> {
     loop {
         match answer(call()) {
             Err(Errno(libc::EINTR)) => {}
             result => return result,
         }
     }
+}
+
+/// A position in a file. Beyond `i64::MAX` lies -1, "wherever the file stands", which is shared
+/// by everybody who has it open.
+pub(super) fn position(offset: u64) -> i64 {
+    i64::try_from(offset).expect("an offset in a file is at most i64::MAX")
 }
 
 pub(super) fn page_bytes() -> u64 {
@@ -64,43 +75,6 @@ pub(super) fn block_sigpipe() -> io::Result<()> {
         libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), ptr::null_mut())
     };
     if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(error)) }
-}
-
-/// `struct io_uring_rsrc_update` of the UAPI, which the crate keeps to itself.
-#[repr(C)]
-struct ResourceUpdate {
-    offset: u32,
-    reserved: u32,
-    data: u64,
-}
-
-const IORING_REGISTER_RING_FDS: u32 = 20;
-const IORING_UNREGISTER_RING_FDS: u32 = 21;
-
-/// Puts the ring into the calling thread's table; any free place.
-pub(super) fn register_ring_descriptor(ring: i32) -> Result<u32, Errno> {
-    let mut update = ResourceUpdate { offset: u32::MAX, reserved: 0, data: ring as u64 };
-    register_one(ring, IORING_REGISTER_RING_FDS, &mut update)?;
-    Ok(update.offset)
-}
-
-/// Takes it out again. Only the thread that put it there can.
-pub(super) fn unregister_ring_descriptor(ring: i32, index: u32) {
-    let mut update = ResourceUpdate { offset: index, reserved: 0, data: 0 };
-    let result = register_one(ring, IORING_UNREGISTER_RING_FDS, &mut update);
-    debug_assert!(result.is_ok(), "our own place in our own table");
-}
-
-fn register_one(ring: i32, operation: u32, update: &mut ResourceUpdate) -> Result<(), Errno> {
-    // SAFETY: one update, which the kernel reads and writes during the call.
-    let result = unsafe {
-        libc::syscall(libc::SYS_io_uring_register, ring, operation, &raw mut *update, 1u32)
-    };
-    match answer(result)? {
-        1 => Ok(()),
-        // As many as fitted: none.
-        _ => Err(Errno(libc::EBUSY)),
-    }
 }
 
 pub(super) fn shutdown(socket: Descriptor, how: Shutdown) -> Result<(), Errno> {

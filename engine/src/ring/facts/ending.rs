@@ -8,7 +8,7 @@ const ROOM: u32 = 2;
 
 /// Reads one byte. The work of a ring on the same thread interrupts a read that has a timeout
 /// (signal(7): EINTR), so that the read is repeated.
-fn read_one(peer: &mut TcpStream) -> std::io::Result<usize> {
+pub fn read_one(peer: &mut TcpStream) -> std::io::Result<usize> {
     loop {
         match peer.read(&mut [0; 1]) {
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
@@ -18,7 +18,7 @@ fn read_one(peer: &mut TcpStream) -> std::io::Result<usize> {
 }
 
 /// A socket whose send buffer is full, with a receive, a poll for its end, and a poll for room.
-fn armed(ring: &mut KernelRing, multishot: bool) -> (Descriptor, TcpStream) {
+fn armed(ring: &mut TestedRing, multishot: bool) -> (Descriptor, TcpStream) {
     let (ours, peer) = pair();
     let block = [1u8; 64 << 10];
     // SAFETY: the bytes are sent during the call.
@@ -115,7 +115,7 @@ fn after_a_reset_there_is_nothing_to_shut_down_and_no_peer() {
 }
 
 /// A connect that hangs: the listener's queue is full and nobody accepts.
-fn hanging_connect(ring: &mut KernelRing) -> (Descriptor, TcpListener, TcpStream) {
+fn hanging_connect(ring: &mut TestedRing) -> (Descriptor, TcpListener, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
     // SAFETY: no pointers. Listening again changes the backlog.
     assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
@@ -169,24 +169,6 @@ fn a_cancelled_receive_has_an_end_of_its_own() {
     ring.submit(2, Op::Cancel { target: token(0) });
     assert_eq!(ring.one().result, -libc::ENOENT, "nothing left to cancel");
     ring.close_now(ours);
-}
-
-/// The armed receive holds the file: no FIN until it ends.
-#[test]
-fn closing_under_an_armed_receive_tells_the_peer_nothing() {
-    let mut ring = ring();
-    let (ours, mut peer) = pair();
-    ring.provide(0);
-    ring.submit(0, Op::Receive { socket: ours, multishot: true });
-    ring.submit(1, Op::Close { descriptor: ours });
-    assert_eq!(ring.one().token, token(1));
-    peer.set_read_timeout(Some(A_WHILE)).expect("a timeout");
-    let waiting = read_one(&mut peer).expect_err("no end");
-    assert_eq!(waiting.raw_os_error(), Some(libc::EAGAIN));
-    ring.submit(2, Op::Cancel { target: token(0) });
-    ring.collect(2);
-    peer.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-    assert_eq!(read_one(&mut peer).expect("an end"), 0);
 }
 
 /// What a ring leaves behind when it goes without being drained: no memory that the kernel might

@@ -1,7 +1,7 @@
 //! System calls about listeners: socket filters and what the kernel knows of their queues.
 
 use super::super::{Descriptor, Errno};
-use super::direct::answer;
+use super::answer;
 use crate::admission::Instruction;
 use std::ptr;
 
@@ -45,14 +45,14 @@ fn set(
 }
 
 /// `tcpi_unacked` of `TCP_INFO`, which of a listener is the length of its accept queue.
-pub(super) fn unaccepted(listener: Descriptor) -> Result<u32, Errno> {
+pub(in crate::ring) fn unaccepted(listener: Descriptor) -> Result<u32, Errno> {
     /// Where it lies in struct tcp_info of <linux/tcp.h>, in words of 4 bytes.
     const UNACKED: usize = 24 / 4;
     get::<{ UNACKED + 1 }>(listener, libc::IPPROTO_TCP, libc::TCP_INFO).map(|info| info[UNACKED])
 }
 
 /// `SK_MEMINFO_DROPS` of `SO_MEMINFO` (linux/sock_diag.h): packets that the socket dropped.
-pub(super) fn drops(socket: Descriptor) -> Result<u32, Errno> {
+pub(in crate::ring) fn drops(socket: Descriptor) -> Result<u32, Errno> {
     const DROPS: usize = 8;
     get::<{ DROPS + 1 }>(socket, libc::SOL_SOCKET, libc::SO_MEMINFO).map(|info| info[DROPS])
 }
@@ -72,7 +72,7 @@ fn get<const WORDS: usize>(
 }
 
 /// ioctl(2) `FIONREAD`: bytes received and not read.
-pub(super) fn unread_bytes(socket: Descriptor) -> Result<u32, Errno> {
+pub(in crate::ring) fn unread_bytes(socket: Descriptor) -> Result<u32, Errno> {
     let mut bytes: libc::c_int = 0;
     // SAFETY: the kernel writes one int.
     answer(unsafe { libc::ioctl(socket.0, libc::FIONREAD, &raw mut bytes) })?;
