@@ -1,7 +1,7 @@
 //! The settings of an engine: every limit with its unit, default and reason.
 
 use crate::Prefix;
-use crate::ring::Setup;
+use crate::ring::{RingChoice, Setup};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -79,6 +79,9 @@ pub struct Config {
     /// address with the same port. `0.0.0.0:P` and `[::]:P` can therefore stand together, in any
     /// order.
     pub listeners: Vec<SocketAddr>,
+    /// The kernel interface of all shards. Default [`RingChoice::Auto`]: io_uring, or epoll where
+    /// io_uring is forbidden. [`Ledger::ring`](crate::Ledger::ring) has the outcome.
+    pub ring: RingChoice,
     /// The number of shards, 1 to 256: threads with one ring each. Default `None`: one shard per
     /// CPU that the process may use ([`cpu::default_shards`](crate::cpu::default_shards)). Without
     /// `pin`, only CPUs of the calling thread count.
@@ -212,6 +215,7 @@ pub struct Config {
     pub open_files_valid: Duration,
     /// The limit on io-wq threads of each class (bounded, unbounded) per shard, 1 to 1,024
     /// (`IORING_REGISTER_IOWQ_MAX_WORKERS`). Default 4, because these threads only wait for disks.
+    /// With epoll, the limit on the threads per shard that do the same.
     pub io_workers_max: u32,
     /// The number of submission queue entries per shard, a power of two up to 32,768. Default
     /// 1,024. A full queue delays operations until the next turn and loses none.
@@ -402,6 +406,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listeners: Vec::new(),
+            ring: RingChoice::Auto,
             shards: None,
             pin: true,
             pin_from: 0,

@@ -12,9 +12,10 @@ use crate::memory::Arena;
 use crate::panics::{Panic, discard, message_of};
 use crate::remote::Remote;
 use crate::ring::calls::{self, ListenerOptions};
+use crate::ring::epoll::EpollRing;
 use crate::ring::kernel::KernelRing;
-use crate::ring::probe::{Held, memlock_allowed};
-use crate::ring::{Errno, Setup};
+use crate::ring::probe::{Held, SetupError, memlock_allowed};
+use crate::ring::{Errno, Ring, RingInUse, RingKind, Setup};
 use crate::shard::{Failure, Parts, Shard};
 use crate::validate;
 use crate::workers::{Pool, Port};
@@ -120,7 +121,8 @@ impl Engine {
     ///
     /// # Errors
     /// * [`Error::Config`]: a field of `config` is out of range.
-    /// * [`Error::Ring`]: io_uring is missing, forbidden, or short of a limit.
+    /// * [`Error::Ring`]: io_uring is forbidden though [`Config::ring`] demands it, or a limit is
+    ///   too low for the rings.
     /// * [`Error::Listen`]: an address cannot be listened on.
     /// * [`Error::Start`]: a thread, mapping or event descriptor cannot be created.
     /// * [`Error::HandlerPanicked`]: `factory` or [`Handler::started`] panicked.
@@ -128,10 +130,11 @@ impl Engine {
         mut config: Config,
         factory: impl Fn(usize) -> H + Send + Sync + 'static,
     ) -> Result<Self, Error> {
-        let Prepared { count, cpus, mut notices } = prepare(&mut config)?;
-        let others = Held::of_process();
+        let Prepared { count, cpus, ring, mut notices } = prepare(&mut config)?;
+        let (kind, others) = (ring.kind, Held::of_process());
         let setup = config.setup();
-        let register_arena = arena_fits_memlock(others.and(count, &setup), &mut notices);
+        let register_arena = kind == RingKind::IoUring
+            && arena_fits_memlock(others.and(count, &setup), &mut notices);
         let rings = others.and(count, &Setup { arena_registered: register_arena, ..setup });
 
         let admission = Arc::new(Admission::new(
@@ -151,7 +154,8 @@ impl Engine {
         let published: Vec<Arc<Published>> = (0..count).map(|_| Arc::default()).collect();
         let wakers = mailboxes.iter().map(|sending| sending.waker().clone()).collect();
         let (pool, ports) = Pool::new(config.jobs_queued_max, wakers, true);
-        let remote = Remote::new(mailboxes.clone(), published.clone(), admission.clone(), pool);
+        let remote =
+            Remote::new(mailboxes.clone(), published.clone(), admission.clone(), pool, ring);
         // The workers start first, because a handler may offload jobs from its first callback on.
         if let Err(failed) = remote.set_workers(config.workers) {
             drop(ports);
@@ -166,6 +170,7 @@ impl Engine {
         let (ending, endings) = sync_channel(count);
         let plan = |(shard, (mailbox, jobs))| Plan {
             shard,
+            ring: kind,
             register_arena,
             place: places.next(),
             config: config.clone(),
@@ -351,10 +356,11 @@ impl Engine {
     }
 }
 
-/// The number of shards, the CPUs for them, and what the operator must know.
+/// The number of shards, the CPUs for them, their ring, and notices for the operator.
 struct Prepared {
     count: usize,
     cpus: Vec<usize>,
+    ring: RingInUse,
     notices: Vec<String>,
 }
 
@@ -369,9 +375,11 @@ fn prepare(config: &mut Config) -> Result<Prepared, Error> {
     let mut notices = Vec::new();
     let descriptors = descriptors(config, &mut notices);
     notices.extend(bound_thread(&cpu::allowed(), &cpus));
+    let (ring, fallback) = config.ring.decide();
+    notices.extend(fallback);
     let open_files_max = descriptors / OPEN_FILES_PART / count as u64;
     config.open_files = config.open_files.min(usize::try_from(open_files_max).unwrap_or(0));
-    Ok(Prepared { count, cpus, notices })
+    Ok(Prepared { count, cpus, ring, notices })
 }
 
 /// The memory budget of an engine with so many shards that may use `memory_bytes`.
@@ -461,6 +469,7 @@ fn spawn<H: Handler>(
 /// The parts that a shard's thread starts from.
 struct Plan {
     shard: usize,
+    ring: RingKind,
     register_arena: bool,
     place: Option<Place>,
     config: Config,
@@ -486,7 +495,22 @@ impl Drop for Ending {
 
 impl Plan {
     /// Runs a shard on the current thread until its end.
-    fn run<H: Handler>(mut self, make: impl FnOnce() -> H) -> Result<(), Error> {
+    fn run<H: Handler>(self, make: impl FnOnce() -> H) -> Result<(), Error> {
+        match self.ring {
+            RingKind::IoUring => self.run_on(KernelRing::new, KernelRing::has_arena, make),
+            // Without io_uring there is nothing to register the arena with, and nothing to report.
+            RingKind::Epoll => self.run_on(EpollRing::new, |_| true, make),
+        }
+    }
+
+    /// The same on one of the rings. Each has code of its own, so that no operation asks for the
+    /// kind of its ring.
+    fn run_on<R: Ring, H: Handler>(
+        mut self,
+        make_ring: fn(&Setup) -> Result<R, SetupError>,
+        has_arena: fn(&R) -> bool,
+        make: impl FnOnce() -> H,
+    ) -> Result<(), Error> {
         let _ending = self.ending.take();
         self.remote.enter_shard();
         if let Some(place) = &self.place {
@@ -499,7 +523,7 @@ impl Plan {
             .map_err(|source| Error::Start { what: "mmap(2) of the arena", source });
         let built = arena.and_then(|arena| {
             setup.arena_address = arena.address();
-            KernelRing::new(&setup).map(|ring| (arena, ring)).map_err(Error::from)
+            make_ring(&setup).map(|ring| (arena, ring)).map_err(Error::from)
         });
         let (arena, ring) = match built {
             Ok(built) => built,
@@ -508,7 +532,7 @@ impl Plan {
                 return Ok(());
             }
         };
-        let (shard, has_arena) = (self.shard, ring.has_arena());
+        let (shard, kind, has_arena) = (self.shard, self.ring, has_arena(&ring));
         let handler = match catch_unwind(AssertUnwindSafe(make)) {
             Ok(handler) => handler,
             Err(panic) => {
@@ -535,7 +559,7 @@ impl Plan {
         drop(self.ready);
         let mut ended = Ok(());
         if has_started {
-            ended = run_to_end(shard, &mut running);
+            ended = run_to_end(shard, kind.wait_call(), &mut running);
         } else {
             running.finish();
         }
@@ -557,10 +581,14 @@ fn handler_panicked(shard: usize, place: &'static str, panic: Panic) -> Error {
 }
 
 /// Runs a shard until a drain is complete, or returns the cause of an earlier end.
-fn run_to_end<H: Handler>(shard: usize, running: &mut Shard<KernelRing, H>) -> Result<(), Error> {
+fn run_to_end<R: Ring, H: Handler>(
+    shard: usize,
+    call: &'static str,
+    running: &mut Shard<R, H>,
+) -> Result<(), Error> {
     match catch_unwind(AssertUnwindSafe(|| running.run())) {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(Failure::Ring(errno))) => Err(Error::ShardFailed { shard, errno }),
+        Ok(Err(Failure::Ring(errno))) => Err(Error::ShardFailed { shard, call, errno }),
         Ok(Err(Failure::Hung { operations })) => Err(Error::DrainIncomplete { shard, operations }),
         Err(panic) => Err(Error::ShardPanicked { shard, message: message_of(panic) }),
     }

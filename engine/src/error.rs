@@ -23,7 +23,8 @@ pub enum Error {
         /// The values that are allowed.
         remedy: &'static str,
     },
-    /// io_uring is missing, forbidden, or short of a limit.
+    /// The ring cannot be made: io_uring is forbidden though
+    /// [`Config::ring`](crate::Config::ring) demands it, or a limit is too low.
     Ring(SetupError),
     /// A listener could not be set up.
     Listen {
@@ -43,7 +44,9 @@ pub enum Error {
     ShardFailed {
         /// The number of the shard, from 0.
         shard: usize,
-        /// The errno of io_uring_enter(2).
+        /// The call that failed.
+        call: &'static str,
+        /// Its errno.
         errno: Errno,
     },
     /// Operations of a shard were still in flight three seconds after the drain deadline, for
@@ -124,10 +127,10 @@ impl fmt::Display for Error {
                     _ => Ok(()),
                 }
             }
-            Self::ShardFailed { shard, errno } => write!(
+            Self::ShardFailed { shard, call, errno } => write!(
                 f,
-                "shard {shard} failed: io_uring_enter(2) returned {errno:?}; its connections are \
-                 lost and its listeners are closed"
+                "shard {shard} failed: {call} returned {errno:?}; its connections are lost and \
+                 its listeners are closed"
             ),
             Self::DrainIncomplete { shard, operations } => write!(
                 f,

@@ -2,6 +2,7 @@
 
 use crate::Reason;
 use crate::admission::Admission;
+use crate::ring::RingInUse;
 use crate::workers::Pool;
 use std::fmt::{Display, Write as _};
 use std::mem::offset_of;
@@ -149,7 +150,7 @@ pub struct ShardLedger {
     pub handler_panics: u64,
     /// Times that a file had to wait for a pipe.
     pub pipe_waits: u64,
-    /// Calls of io_uring_enter(2).
+    /// Calls of io_uring_enter(2), or of epoll_wait(2).
     pub enters: u64,
     /// Submitted operations.
     pub submitted: u64,
@@ -300,6 +301,8 @@ impl Published {
 pub struct Ledger {
     /// The counters of all shards, added up.
     pub sum: ShardLedger,
+    /// The kernel interface that the shards use.
+    pub ring: RingInUse,
     /// Permits: the places of [`Config::max_connections`](crate::Config::max_connections).
     pub permits: Pair,
     /// The free permits that accepted clients may take. The others are reserved
@@ -317,6 +320,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
+    /// The ledger of an engine whose ring is not known here.
     pub(crate) fn of<'a>(
         published: impl Iterator<Item = &'a Published>,
         admission: &Admission,
@@ -332,7 +336,16 @@ impl Ledger {
         let descriptors = Pair { total, free: total.saturating_sub(sum.descriptors) };
         let (workers, jobs_queued, jobs_running) =
             (pool.workers() as u64, pool.queued(), pool.running());
-        Self { sum, permits, permits_for_clients, descriptors, workers, jobs_queued, jobs_running }
+        Self {
+            sum,
+            ring: RingInUse::default(),
+            permits,
+            permits_for_clients,
+            descriptors,
+            workers,
+            jobs_queued,
+            jobs_running,
+        }
     }
 
     /// The number of open connections.
@@ -488,6 +501,8 @@ impl Ledger {
     fn ring_json(&self) -> String {
         let sum = &self.sum;
         object(&[
+            ("kind", &text(self.ring.kind)),
+            ("reason", &text(&self.ring.reason)),
             ("enters", &sum.enters),
             ("submitted", &sum.submitted),
             ("completed", &sum.completed),
@@ -512,6 +527,12 @@ impl Ledger {
             ("under_way", &sum.jobs_under_way),
         ])
     }
+}
+
+/// A JSON string of one line.
+fn text(value: impl Display) -> String {
+    let plain = value.to_string().replace(['"', '\\'], "'");
+    format!("\"{plain}\"")
 }
 
 /// A JSON object. The values print as JSON: numbers, booleans, or other objects.

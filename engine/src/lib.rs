@@ -51,9 +51,9 @@
 //! * [`probe`]: checks of the kernel and of the resource limits of this process.
 //!
 //! # Requirements
-//! Linux 6.1 or later with io_uring allowed. On a kernel that is older or forbids io_uring,
-//! [`Engine::start`] returns an error that names the cause and a remedy. [`probe::examine`] makes
-//! the same checks in advance.
+//! Linux 6.1 or later with io_uring allowed. Where the kernel is older or io_uring is forbidden (by
+//! Docker's seccomp profile, for example), the shards use epoll instead, and [`Engine::notices`]
+//! says why. [`Config::ring`] decides otherwise. [`probe::examine`] makes the checks in advance.
 //!
 //! The file `ARCHITECTURE.md` of this crate explains the design and lists its invariants.
 
@@ -107,6 +107,6 @@ pub use reason::Reason;
 pub use reconnect::{KeepRefused, Reconnect};
 pub use remote::{Ask, Audience, BanFailed, NotTaken, Remote, SlowReaders};
 pub use ring::probe;
-pub use ring::{Errno, FileKind, FileStatus, Setup};
+pub use ring::{Errno, FileKind, FileStatus, RingChoice, RingInUse, RingKind, Setup};
 pub use shard::slots::ConnectionId;
 pub use workers::{Job, JobDone, JobError, Refusal, Refused, WorkersFailed};

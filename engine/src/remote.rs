@@ -4,6 +4,7 @@ use crate::admission::{Admission, Bans, Prefix, program};
 use crate::info::ConnectionInfo;
 use crate::ledger::{Ledger, Published, ShardLedger};
 use crate::mailbox::{BanList, Busy, Command, Sending};
+use crate::ring::RingInUse;
 use crate::workers::{Pool, WorkersFailed};
 use crate::{ConnectionId, Error, Origin, Reconnect};
 use crossbeam_channel::{Receiver, bounded};
@@ -32,6 +33,7 @@ struct Shared {
     published: Vec<Arc<Published>>,
     admission: Arc<Admission>,
     pool: Pool,
+    ring: RingInUse,
     draining: AtomicBool,
     /// The list last sent to the shards. The lock is held only while the pointer is copied.
     bans: Mutex<Arc<Vec<Prefix>>>,
@@ -192,12 +194,14 @@ impl Remote {
         published: Vec<Arc<Published>>,
         admission: Arc<Admission>,
         pool: Pool,
+        ring: RingInUse,
     ) -> Self {
         Self(Arc::new(Shared {
             mailboxes,
             published,
             admission,
             pool,
+            ring,
             draining: AtomicBool::new(false),
             bans: Mutex::default(),
             changing_bans: Mutex::default(),
@@ -473,7 +477,9 @@ impl Remote {
     /// per turn of its loop.
     #[must_use]
     pub fn ledger(&self) -> Ledger {
-        Ledger::of(self.0.published.iter().map(AsRef::as_ref), &self.0.admission, &self.0.pool)
+        let published = self.0.published.iter().map(AsRef::as_ref);
+        let ring = self.0.ring.clone();
+        Ledger { ring, ..Ledger::of(published, &self.0.admission, &self.0.pool) }
     }
 
     /// The counters of each shard, as last published.

@@ -1,10 +1,16 @@
-//! A shard whose ring stops working: a test binary of its own, for the seccomp filter that breaks
-//! it is the process's.
+//! A shard whose ring stops working. A seccomp filter breaks it, for the whole process.
 
+#[path = "support/alone.rs"]
+mod alone;
+#[path = "support/seccomp.rs"]
+mod seccomp;
+
+use alone::alone;
 use ringwright::{
     Audience, Config, Connection, ConnectionId, Engine, Error, Handler, Local, NotTaken, Origin,
-    Reason, SlowReaders,
+    Reason, RingChoice, SlowReaders,
 };
+use seccomp::{fails_with, filter};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::mpsc::{Sender, channel};
@@ -27,42 +33,28 @@ impl Handler for Echo {
     }
 }
 
-/// From now on io_uring_enter(2) answers EPERM, in every thread of this process.
-fn forbid_enter() {
-    let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
-    let mut filter = [
-        // The number of the call (struct seccomp_data, first field).
-        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0),
-        libc::sock_filter {
-            code: (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16,
-            jt: 0,
-            jf: 1,
-            k: libc::SYS_io_uring_enter as u32,
-        },
-        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
-        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW),
-    ];
-    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
-    // SAFETY: the program lives through the call, which copies it.
-    let result = unsafe {
-        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-        libc::syscall(
-            libc::SYS_seccomp,
-            libc::SECCOMP_SET_MODE_FILTER,
-            libc::SECCOMP_FILTER_FLAG_TSYNC,
-            &raw const program,
-        )
-    };
-    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+#[test]
+fn a_shard_whose_io_uring_breaks_is_reported_and_takes_its_listener_with_it() {
+    if alone("a_shard_whose_io_uring_breaks_is_reported_and_takes_its_listener_with_it") {
+        breaks(RingChoice::IoUring, &[libc::SYS_io_uring_enter], "io_uring_enter(2)");
+    }
 }
 
 #[test]
-fn a_shard_whose_ring_breaks_is_reported_and_takes_its_listener_with_it() {
+fn a_shard_whose_epoll_breaks_is_reported_and_takes_its_listener_with_it() {
+    if alone("a_shard_whose_epoll_breaks_is_reported_and_takes_its_listener_with_it") {
+        let calls = [libc::SYS_epoll_wait, libc::SYS_epoll_pwait, libc::SYS_epoll_pwait2];
+        breaks(RingChoice::Epoll, &calls, "epoll_wait(2)");
+    }
+}
+
+fn breaks(ring: RingChoice, calls: &[libc::c_long], named: &str) {
     let (sender, ends) = channel();
     let config = Config {
         // Of a loopback address of its own, where nobody else listens afterwards.
         listeners: vec!["127.0.0.7:0".parse().unwrap()],
         shards: Some(2),
+        ring,
         ..Config::default()
     };
     let engine = Engine::start(config, move |_| Echo(sender.clone())).unwrap();
@@ -74,13 +66,13 @@ fn a_shard_whose_ring_breaks_is_reported_and_takes_its_listener_with_it() {
         client.write_all(b"a").unwrap();
         client.read_exact(&mut [0; 1]).unwrap();
     }
-    forbid_enter();
+    filter(calls, fails_with(libc::EPERM));
     // Whatever wakes them is their end.
     remote.broadcast(b"wake up"[..].into(), &Audience::All, SlowReaders::Queue).unwrap();
     engine.wait().unwrap();
     let error = engine.join().expect_err("both shards have failed");
     assert!(matches!(error, Error::ShardFailed { .. }), "{error}");
-    assert!(error.to_string().contains("io_uring_enter"), "{error}");
+    assert!(error.to_string().contains(named), "{error}");
     for _ in 0..clients.len() {
         assert_eq!(ends.recv_timeout(PATIENCE).unwrap(), Reason::ShardFailed);
     }

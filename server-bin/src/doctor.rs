@@ -19,6 +19,7 @@ pub fn run(options: &Doctor) -> Result<(), String> {
     // be registered.
     let setup = Setup { arena_bytes: 0, arena_registered: false, ..config.setup() };
     let examination = examine(&Request {
+        ring: config.ring,
         shards: config.shards.unwrap_or_else(cpu::default_shards),
         max_connections: config.max_connections,
         memlock_needed_bytes: memlock_needed(&setup),

@@ -9,6 +9,7 @@ use crate::ledger::Published;
 use crate::mailbox::{Command, Mailbox, Sockets};
 use crate::memory::Arena;
 use crate::remote::Remote;
+use crate::ring::RingInUse;
 use crate::scripted::{LISTENER, PAYLOAD_BYTES, Script, ScriptedRing};
 use crate::shard::{Parts, Shard};
 use crate::workers::Pool;
@@ -115,7 +116,13 @@ fn drive<H: Handler>(
     let published = Arc::<Published>::default();
     let wakers = vec![sending.waker().clone()];
     let (pool, mut ports) = Pool::new(config.jobs_queued_max, wakers, false);
-    let remote = Remote::new(vec![sending], vec![published.clone()], admission.clone(), pool);
+    let remote = Remote::new(
+        vec![sending],
+        vec![published.clone()],
+        admission.clone(),
+        pool,
+        RingInUse::default(),
+    );
     let mut sockets = Sockets::default();
     sockets.push(LISTENER);
     remote.to(0, Command::Listen(sockets)).map_err(|busy| busy.to_string())?;

@@ -12,6 +12,7 @@
 mod buffers;
 mod enter;
 #[cfg(test)]
+#[allow(clippy::duplicate_mod, reason = "each real ring must pass these tests")]
 #[path = "facts/mod.rs"]
 mod facts;
 #[cfg(test)]
@@ -55,6 +56,8 @@ const RESOLVE_HERE: u64 = RESOLVE | libc::RESOLVE_NO_XDEV;
 static CREATE_HOW: OpenHow =
     OpenHow::new().flags((libc::O_TMPFILE | libc::O_WRONLY | libc::O_CLOEXEC) as u64).mode(0o644);
 
+#[cfg(test)]
+use super::probe::needs_io_uring as is_allowed;
 #[cfg(test)]
 use KernelRing as TestedRing;
 

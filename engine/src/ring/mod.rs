@@ -1,18 +1,21 @@
 //! The interface between a shard and the kernel.
 //!
 //! A shard uses the trait [`Ring`]: plain-data operations in, plain-data completions out, and the
-//! system calls that a shard makes directly. [`kernel`] is the real implementation, on io_uring(7).
-//! The simulated one, for tests only, plays the kernel from a seed. Invariant: nothing here knows
-//! what a connection is.
+//! system calls that a shard makes directly. [`kernel`] implements it on io_uring(7), and [`epoll`]
+//! on epoll(7). The simulated one, for tests only, plays the kernel from a seed. Invariant: nothing
+//! here knows what a connection is.
 
 pub mod calls;
+mod choice;
 mod direct;
+pub mod epoll;
 pub mod kernel;
 pub mod probe;
 #[cfg(test)]
 pub mod simulated;
 mod token;
 
+pub use choice::{RingChoice, RingInUse, RingKind};
 pub use token::{Kind, Token};
 
 use crate::admission::Instruction;
@@ -364,7 +367,7 @@ pub struct Pipe {
 /// Counters of a ring since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RingCounters {
-    /// Calls of io_uring_enter(2).
+    /// Calls of io_uring_enter(2), or of epoll_wait(2).
     pub enters: u64,
     /// Operations submitted.
     pub submitted: u64,
@@ -390,7 +393,8 @@ pub trait Ring {
     /// caller comes back.
     ///
     /// # Errors
-    /// Any other errno of io_uring_enter(2): the ring has failed and the shard ends.
+    /// Any other errno of io_uring_enter(2) or epoll_wait(2): the ring has failed and the shard
+    /// ends.
     fn submit_and_wait(&mut self, want: u32, timeout: Duration) -> Result<(), Errno>;
 
     /// Submits the pushed operations without a wait. Returns whether the kernel has taken all of

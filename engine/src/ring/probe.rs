@@ -11,6 +11,7 @@
 //!
 //! let config = Config::default();
 //! let examination = examine(&Request {
+//!     ring: config.ring,
 //!     shards: cpu::default_shards(),
 //!     max_connections: config.max_connections,
 //!     memlock_needed_bytes: memlock_needed(&config.setup()),
@@ -22,6 +23,7 @@
 //! println!("{examination}");
 //! ```
 
+mod attempt;
 mod examine;
 mod held;
 mod limits;
@@ -33,6 +35,7 @@ use limits::{at_least, limit, page_bytes, release, sysctl};
 use std::fmt;
 use std::io;
 
+pub(crate) use attempt::try_io_uring;
 pub use examine::{Examination, Feature, Limit, Request, examine};
 pub(crate) use held::{Held, Share};
 pub use limits::memlock_allowed;
@@ -61,6 +64,13 @@ pub enum SetupError {
         call: &'static str,
         /// Its errno.
         errno: Errno,
+    },
+    /// A seccomp filter kills the process that uses io_uring.
+    Killed {
+        /// The call that was killed.
+        call: &'static str,
+        /// The signal, usually SIGSYS.
+        signal: i32,
     },
     /// `RLIMIT_MEMLOCK` is too small for the rings of this process.
     LockedMemory {
@@ -95,6 +105,22 @@ pub enum SetupError {
 /// The first Linux release with everything that the engine needs (`IORING_SETUP_DEFER_TASKRUN`).
 pub const KERNEL_NEEDED: &str = "6.1";
 
+/// Returns true if a unit test that needs io_uring can run. One line on standard error tells if
+/// none can.
+#[cfg(test)]
+pub(crate) fn needs_io_uring() -> bool {
+    static ALLOWED: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    *ALLOWED.get_or_init(|| {
+        let cause = try_io_uring().err().and_then(|error| error.prohibition());
+        if let Some(cause) = &cause {
+            // Not by a print macro, which libtest captures.
+            let line = format!("left out, needs io_uring: the unit tests of its ring ({cause})\n");
+            let _ = io::Write::write_all(&mut io::stderr(), line.as_bytes());
+        }
+        cause.is_none()
+    })
+}
+
 impl fmt::Display for SetupError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -119,6 +145,12 @@ impl fmt::Display for SetupError {
                 f,
                 "{call} failed ({errno:?}) although kernel.io_uring_disabled allows io_uring: a \
                  container or seccomp profile or a security module forbids it; allow \
+                 io_uring_setup, io_uring_enter and io_uring_register there (docker, podman: \
+                 --security-opt seccomp=PROFILE.json; systemd: SystemCallFilter=@aio)"
+            ),
+            Self::Killed { call, signal } => write!(
+                f,
+                "{call} kills the process (signal {signal}): a seccomp filter forbids it; allow \
                  io_uring_setup, io_uring_enter and io_uring_register there (docker, podman: \
                  --security-opt seccomp=PROFILE.json; systemd: SystemCallFilter=@aio)"
             ),
@@ -161,16 +193,23 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// Reads the settings and limits as they are now.
+    /// Reads the settings and limits as they are now, for one more ring.
     #[must_use]
     pub fn of(setup: &Setup) -> Self {
+        let now = Self::now();
+        Self { memlock_needed: now.memlock_needed + memlock_needed(setup), ..now }
+    }
+
+    /// Reads the settings and limits as they are now.
+    #[must_use]
+    pub fn now() -> Self {
         let others = Held::of_process();
         Self {
             release: release(),
             disabled: sysctl("kernel/io_uring_disabled"),
             group: sysctl("kernel/io_uring_group"),
             rings: others.rings + 1,
-            memlock_needed: others.bytes + memlock_needed(setup),
+            memlock_needed: others.bytes,
             memlock_allowed: memlock_allowed(),
             descriptors: limit(libc::RLIMIT_NOFILE),
         }
@@ -214,6 +253,32 @@ impl SetupError {
 }
 
 impl SetupError {
+    /// The cause on one line if io_uring is forbidden or missing. `None` if only memory or
+    /// descriptors are.
+    pub(crate) fn prohibition(&self) -> Option<String> {
+        match self {
+            Self::KernelTooOld { found, missing } => Some(format!("Linux {found} lacks {missing}")),
+            Self::Disabled { value, .. } => Some(format!("kernel.io_uring_disabled is {value}")),
+            Self::Filtered { call, errno } => Some(format!("{call} is forbidden: {errno:?}")),
+            Self::Killed { call, signal } => {
+                Some(format!("{call} is forbidden: it is killed by signal {signal}"))
+            }
+            Self::LockedMemory { .. } | Self::Descriptors { .. } | Self::Call { .. } => None,
+        }
+    }
+
+    /// Finds the cause of a failed call that prepares a ring on epoll. It locks no memory.
+    #[must_use]
+    pub fn of_epoll(call: &'static str, error: &io::Error) -> Self {
+        match error.raw_os_error().unwrap_or(libc::EIO) {
+            libc::EMFILE => {
+                let (allowed, hard) = limit(libc::RLIMIT_NOFILE);
+                Self::Descriptors { call, allowed, hard }
+            }
+            errno => Self::Call { call, errno: Errno(errno) },
+        }
+    }
+
     /// Names the locked memory of these rings instead of those that existed when a call failed.
     pub(crate) fn of_rings(self, needed: Held) -> Self {
         match self {

@@ -15,7 +15,7 @@ use crate::remote::Remote;
 use crate::ring::simulated::{
     Afterwards, Endpoint, Faults, NEVER, Plan, Rng, SimulatedRing, stretch,
 };
-use crate::ring::{Descriptor, Ring};
+use crate::ring::{Descriptor, Ring, RingInUse};
 use crate::shard::Shard;
 use crate::workers::Pool;
 use std::cell::RefCell;
@@ -86,7 +86,8 @@ impl World {
         let (pool, ports) = Pool::new(config.jobs_queued_max, wakers, false);
         pool.resize(config.workers).expect("a simulated worker is no thread");
         let shift = Shift::new(pool.clone(), Rng::new(rng.bits()));
-        let remote = Remote::new(sending, published.clone(), admission.clone(), pool);
+        let remote =
+            Remote::new(sending, published.clone(), admission.clone(), pool, RingInUse::default());
         let common = Common { config, admission: admission.clone(), book: book.clone() };
         let mut lanes = Vec::with_capacity(shards);
         for (number, (bare, (mailbox, jobs))) in

@@ -1,6 +1,8 @@
 //! Who is let in: limits per address, bans, and the filter that enforces them.
 
-use crate::common::{PATIENCE, Scripted, Server, address_of_its_own, ask, serve, wait_until};
+use crate::common::{
+    PATIENCE, Scripted, Server, address_of_its_own, ask, serve, try_start, wait_until,
+};
 use crate::filter::can_filter;
 use crate::sockets::{option, other_end};
 use ringwright::{Config, Prefix};
@@ -273,7 +275,7 @@ fn a_start_that_fails_leaves_nobody_listening() {
         ..Config::default()
     };
     for bans in [0, 70_000] {
-        let error = ringwright::Engine::start(config(bans), |_| Scripted::unobserved()).err();
+        let error = try_start(config(bans), |_| Scripted::unobserved()).err();
         let error = error.expect("no engine");
         let named = if bans == 0 { "another process" } else { "bans = 70000" };
         assert!(error.to_string().contains(named), "{error}");

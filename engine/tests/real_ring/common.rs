@@ -1,8 +1,9 @@
 //! A server that does what the lines sent to it say, and clients that look closely.
 
+use crate::both::ring;
 use ringwright::{
-    Config, Connection, ConnectionId, Deadline, Directory, Engine, FileRefusal, Handler, Ledger,
-    Local, OpenFile, Origin, Reason, Room,
+    Config, Connection, ConnectionId, Deadline, Directory, Engine, Error, FileRefusal, Handler,
+    Ledger, Local, OpenFile, Origin, Reason, Room,
 };
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -249,7 +250,7 @@ pub fn start<H: Handler>(
     let begun = Instant::now();
     loop {
         let factory = factory.clone();
-        match Engine::start(config.clone(), move |shard| factory(shard)) {
+        match try_start(config.clone(), move |shard| factory(shard)) {
             Ok(engine) => return engine,
             Err(error) if error.to_string().contains("RLIMIT_MEMLOCK") => {
                 assert!(begun.elapsed() < PATIENCE, "{error}");
@@ -258,6 +259,15 @@ pub fn start<H: Handler>(
             Err(error) => panic!("the engine does not start: {error}"),
         }
     }
+}
+
+/// Starts an engine on the ring that this run tests.
+pub fn try_start<H: Handler>(
+    mut config: Config,
+    factory: impl Fn(usize) -> H + Send + Sync + 'static,
+) -> Result<Engine, Error> {
+    config.ring = ring();
+    Engine::start(config, factory)
 }
 
 /// Tests with thousands of descriptors take turns: all tests share the process's limit.

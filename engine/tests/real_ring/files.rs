@@ -185,12 +185,14 @@ fn stalled_downloads_hold_no_thread_and_delay_nobody() {
     stalled_downloads(1 << 20);
 }
 
-/// Threads of the kernel by the ring that they work for: they are named after its thread.
+/// Threads that wait for disks by the ring that they work for: they are named after its thread.
 fn ring_workers() -> HashMap<String, usize> {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();
     let names = tasks.flatten().map(|task| std::fs::read_to_string(task.path().join("comm")));
     let mut workers = HashMap::new();
-    for name in names.flatten().filter(|name| name.starts_with("iou-wrk-")) {
+    for name in
+        names.flatten().filter(|name| ["iou-wrk-", "file-"].iter().any(|of| name.starts_with(of)))
+    {
         *workers.entry(name).or_default() += 1;
     }
     workers

@@ -2,11 +2,11 @@
 
 use crate::common::{
     PATIENCE, Scripted, address_of_its_own, ask, read_line, reset, serve, stalling_bytes, start,
-    stream_byte, wait_until,
+    stream_byte, try_start, wait_until,
 };
 use ringwright::{
-    AtCapacity, Audience, Config, Connection, ConnectionId, Engine, Error, Handler, Local, Origin,
-    Probe, Reason, Room, SlowReaders,
+    AtCapacity, Audience, Config, Connection, ConnectionId, Error, Handler, Local, Origin, Probe,
+    Reason, Room, SlowReaders,
 };
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -388,7 +388,7 @@ fn what_cannot_work_is_refused_by_name() {
     let refused = |change: fn(&mut Config)| {
         let mut config = Config::default();
         change(&mut config);
-        match Engine::start(config, |_| Scripted::unobserved()) {
+        match try_start(config, |_| Scripted::unobserved()) {
             Err(Error::Config { key, remedy, .. }) => {
                 assert!(!remedy.is_empty(), "{key}");
                 key
@@ -412,7 +412,7 @@ fn what_cannot_work_is_refused_by_name() {
     let refused_zero = |key: &str, change: fn(&mut Config, Duration)| {
         let mut config = Config { shards: Some(1), pin: false, ..Config::default() };
         change(&mut config, Duration::ZERO);
-        let error = Engine::start(config, |_| Scripted::unobserved()).err();
+        let error = try_start(config, |_| Scripted::unobserved()).err();
         let text = error.expect("zero is refused").to_string();
         assert!(text.starts_with(&format!("{key} = 0ns is not allowed")), "{text}");
     };
@@ -451,7 +451,7 @@ fn the_longest_tcp_timeouts_work() {
 fn an_address_in_use_is_an_error_that_says_so() {
     let server = serve(|_| {});
     let config = Config { listeners: vec![server.address], shards: Some(2), ..Config::default() };
-    let error = Engine::start(config, |_| Scripted::unobserved()).err();
+    let error = try_start(config, |_| Scripted::unobserved()).err();
     let error = error.expect("the port is taken").to_string();
     assert!(error.contains(&server.address.to_string()) && error.contains("another process"));
     server.still_serves();
@@ -529,12 +529,12 @@ fn a_panic_outside_the_callbacks_of_a_connection_is_the_applications() {
         Some(Error::HandlerPanicked { shard: 1, place, message }) => format!("{place}: {message}"),
         error => panic!("{error:?}"),
     };
-    let started = Engine::start(config(), |shard| {
+    let started = try_start(config(), |shard| {
         assert!(shard == 0, "no such file");
         Careless { in_started: false, in_drop: false }
     });
     assert_eq!(told(started.err()), "factory: no such file");
-    let started = Engine::start(config(), |shard| {
+    let started = try_start(config(), |shard| {
         let in_started = shard == 1;
         Careless { in_started, in_drop: false }
     });

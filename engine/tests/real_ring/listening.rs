@@ -1,6 +1,6 @@
 //! Addresses to listen on: in use, becoming free, and of both families.
 
-use crate::common::{Scripted, address_of_its_own, ask, start};
+use crate::common::{Scripted, address_of_its_own, ask, start, try_start};
 use ringwright::{Config, Engine, Error};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
@@ -36,7 +36,7 @@ fn an_address_in_use_is_refused_after_a_second() {
     let begun = Instant::now();
     // Both addresses together get one second.
     let free = address_of_its_own();
-    match Engine::start(config(vec![free, taken]), |_| Scripted::unobserved()).map(drop) {
+    match try_start(config(vec![free, taken]), |_| Scripted::unobserved()).map(drop) {
         Err(error @ Error::Listen { .. }) => {
             let text = error.to_string();
             assert!(text.contains(&taken.to_string()) && text.contains("for 1 second"), "{text}");
@@ -52,7 +52,7 @@ fn wildcards_of_both_families_share_a_port() {
         for _ in 0..20 {
             let port = TcpListener::bind("[::]:0").unwrap().local_addr().unwrap().port();
             let listeners = order.map(|wildcard| format!("{wildcard}:{port}").parse().unwrap());
-            match Engine::start(config(listeners.to_vec()), |_| Scripted::unobserved()) {
+            match try_start(config(listeners.to_vec()), |_| Scripted::unobserved()) {
                 Ok(engine) => return (engine, port),
                 // Another test may have taken the port in between, or have the locked memory.
                 Err(error) => eprintln!("{order:?}: {error}"),

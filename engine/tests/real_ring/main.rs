@@ -1,6 +1,7 @@
-//! The engine on the real ring. Fails where there is no io_uring.
+//! The engine on the real rings.
 
 mod admission;
+mod both;
 mod common;
 mod delivery;
 #[path = "../support/descriptors.rs"]

@@ -2,7 +2,8 @@
 //! again, with the limit. As root it first copies itself to where any user can read it, and
 //! becomes a user of its own.
 
-use crate::common::PATIENCE;
+use crate::both::needs_io_uring;
+use crate::common::{PATIENCE, try_start};
 use crate::descriptors::raise_descriptor_limit;
 use crate::root::needs_root;
 use ringwright::{Config, Connection, Engine, Handler, OpenFile, Origin};
@@ -115,12 +116,15 @@ fn finish(engine: Engine) {
 
 #[test]
 fn without_room_for_the_rings_the_error_names_needed_and_allowed() {
+    if !needs_io_uring("it locks memory") {
+        return;
+    }
     if !with_limit("without_room_for_the_rings_the_error_names_needed_and_allowed", 16 << 10) {
         return;
     }
     let (sent, _) = file(10);
     let config = Config { shards: Some(3), ..config() };
-    let error = Engine::start(config, move |_| Sender(sent.clone())).err().expect("no room");
+    let error = try_start(config, move |_| Sender(sent.clone())).err().expect("no room");
     let error = error.to_string();
     assert!(error.contains("the 3 ring(s) of this process need"), "{error}");
     assert!(error.contains("MEMLOCK") && error.contains("16384"), "{error}");
@@ -130,11 +134,11 @@ fn without_room_for_the_rings_the_error_names_needed_and_allowed() {
 #[test]
 fn with_room_for_the_rings_only_it_serves_and_says_so() {
     let test = "with_room_for_the_rings_only_it_serves_and_says_so";
-    if !needs_room() || !with_limit(test, 2 << 20) {
+    if !needs_io_uring("it locks memory") || !needs_room() || !with_limit(test, 2 << 20) {
         return;
     }
     let (sent, content) = file(1_000);
-    let engine = Engine::start(config(), move |_| Sender(sent.clone())).unwrap();
+    let engine = try_start(config(), move |_| Sender(sent.clone())).unwrap();
     let notices = engine.notices().join("\n");
     assert!(notices.contains("not registered") && notices.contains("2097152"), "{notices}");
     assert_eq!(fetch(&engine), content);
@@ -145,13 +149,13 @@ fn with_room_for_the_rings_only_it_serves_and_says_so() {
 #[test]
 fn beside_another_engine_it_serves_without_registered_buffers_and_says_so() {
     let test = "beside_another_engine_it_serves_without_registered_buffers_and_says_so";
-    if !needs_room() || !with_limit(test, 8 << 20) {
+    if !needs_io_uring("it locks memory") || !needs_room() || !with_limit(test, 8 << 20) {
         return;
     }
     let half = Config { receive_buffers: 1024, send_buffers: 128, ..config() };
     let start = |content: &OpenFile| {
         let sent = content.clone();
-        Engine::start(half.clone(), move |_| Sender(sent.clone())).unwrap()
+        try_start(half.clone(), move |_| Sender(sent.clone())).unwrap()
     };
     let (sent, content) = file(1_000);
     let first = start(&sent);
@@ -179,7 +183,7 @@ fn past_the_pipe_limit_the_kernel_shrinks_pipes_and_files_still_arrive() {
     // Pipes of 16 pages each, until the user's share is used up.
     let pipes: Vec<_> = (0..soft / 16 + 8).map(|_| std::io::pipe().unwrap()).collect();
     let (sent, content) = file(5_000_000);
-    let engine = Engine::start(config(), move |_| Sender(sent.clone())).unwrap();
+    let engine = try_start(config(), move |_| Sender(sent.clone())).unwrap();
     assert!(fetch(&engine) == content);
     finish(engine);
     drop(pipes);

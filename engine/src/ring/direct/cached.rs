@@ -27,8 +27,8 @@ struct Counts {
 /// Between two bytes of a range that are looked at: what read-ahead has under way is mostly larger.
 const STRIDE_BYTES: u64 = 128 << 10;
 
-/// Whether all pages of the range are there and can be read without waiting. False where the
-/// kernel does not tell: from 6.13 on it tells only whoever may write the file or owns it.
+/// Returns whether all pages of the range are there and can be read without waiting. False where
+/// the kernel does not tell: from 6.13 on it tells only whoever may write the file or owns it.
 pub fn is_cached(file: Descriptor, offset: u64, length: u32) -> bool {
     assert!(length > 0, "an empty range has no pages");
     let (last, page_bytes) = (offset + u64::from(length) - 1, page_bytes());
@@ -43,7 +43,7 @@ pub fn is_cached(file: Descriptor, offset: u64, length: u32) -> bool {
     result == 0 && counts.cached >= pages && looks.all(|at| is_read(file, at))
 }
 
-/// Whether a byte can be read without waiting.
+/// Returns whether a byte can be read without waiting.
 fn is_read(file: Descriptor, offset: u64) -> bool {
     let mut byte = 0u8;
     read(file, &raw mut byte, 1, offset) == Ok(1)

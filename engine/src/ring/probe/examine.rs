@@ -1,10 +1,10 @@
 //! The check behind the daemon's `doctor` command: what is there, what is needed and what to
 //! change.
 
-use super::super::Setup;
 use super::super::kernel::KernelRing;
+use super::super::{RingChoice, RingKind, Setup};
 use super::limits::{has_capability, limit, memlock_allowed, page_bytes, release, sysctl};
-use super::{KERNEL_NEEDED, SetupError};
+use super::{KERNEL_NEEDED, SetupError, try_io_uring};
 use crate::cpu;
 use io_uring::{IoUring, Probe, opcode};
 use std::fmt;
@@ -21,6 +21,8 @@ const COLUMNS: usize = 100;
 /// The engine to check for.
 #[derive(Clone, Copy, Debug)]
 pub struct Request {
+    /// The kernel interface to use ([`Config::ring`](crate::Config::ring)).
+    pub ring: RingChoice,
     /// The number of shards, each with one ring.
     pub shards: usize,
     /// The limit on open connections over all shards.
@@ -43,14 +45,16 @@ pub struct Request {
 pub struct Examination {
     /// The kernel's release.
     pub release: String,
-    /// `Ok` if a ring can be made, or the reason why not.
+    /// The kernel interface that the shards would use. `None`: neither.
+    pub ring: Option<RingKind>,
+    /// `Ok` if a ring of io_uring can be made, or the reason why not.
     pub io_uring: Result<(), SetupError>,
     /// The io_uring features that the engine uses. Empty if no ring can be made.
     pub features: Vec<Feature>,
     /// The limits of the system and the process.
     pub limits: Vec<Limit>,
-    /// `true` if the engine can run: a ring can be made, no required feature is missing and no
-    /// required limit is too small.
+    /// `true` if the engine can run: it has a kernel interface, no required feature of io_uring is
+    /// missing if that is the one, and no required limit is too small.
     pub can_run: bool,
 }
 
@@ -88,16 +92,31 @@ pub struct Limit {
 /// rings and closes them again.
 #[must_use]
 pub fn examine(request: &Request) -> Examination {
-    // On a thread of its own, because making a ring blocks SIGPIPE and registers the ring there.
-    let io_uring = thread::scope(|scope| {
-        scope.spawn(|| try_ring(false)).join().expect("making a ring does not panic")
+    // In a child process first, because a filter may kill the process that tries. Then on a thread
+    // of its own, because making a ring blocks SIGPIPE and registers the ring there.
+    let io_uring = try_io_uring().and_then(|()| {
+        thread::scope(|scope| {
+            scope.spawn(|| try_ring(false)).join().expect("making a ring does not panic")
+        })
     });
-    let features = if io_uring.is_ok() { features() } else { Vec::new() };
-    let limits = limits(request);
-    let can_run = io_uring.is_ok()
+    let ring = choose(request.ring, &io_uring);
+    let features =
+        if io_uring.is_ok() && ring == Some(RingKind::IoUring) { features() } else { Vec::new() };
+    let limits = limits(request, ring);
+    let can_run = ring.is_some()
         && features.iter().all(|feature| feature.found || !feature.required)
         && limits.iter().all(|limit| limit.enough || !limit.required);
-    Examination { release: release(), io_uring, features, limits, can_run }
+    Examination { release: release(), ring, io_uring, features, limits, can_run }
+}
+
+/// The kernel interface that the shards would use.
+fn choose(ring: RingChoice, io_uring: &Result<(), SetupError>) -> Option<RingKind> {
+    match (ring, io_uring) {
+        (RingChoice::Epoll, _) => Some(RingKind::Epoll),
+        (_, Ok(())) => Some(RingKind::IoUring),
+        (RingChoice::Auto, Err(error)) if error.prohibition().is_some() => Some(RingKind::Epoll),
+        (_, Err(_)) => None,
+    }
 }
 
 /// Makes a ring as a shard would, only smaller.
@@ -189,20 +208,24 @@ fn features() -> Vec<Feature> {
     features
 }
 
-fn limits(request: &Request) -> Vec<Limit> {
-    vec![
-        descriptors(request, limit(libc::RLIMIT_NOFILE)),
-        locked_memory(request, memlock_allowed()),
+fn limits(request: &Request, ring: Option<RingKind>) -> Vec<Limit> {
+    // epoll locks no memory.
+    let locks = ring != Some(RingKind::Epoll);
+    let mut limits = vec![descriptors(request, limit(libc::RLIMIT_NOFILE))];
+    limits.extend(locks.then(|| locked_memory(request, memlock_allowed())));
+    limits.extend([
         backlog(request, sysctl("net/core/somaxconn")),
         pipes(request, pipe_pages_allowed()),
         cpus(request, cpu::of_process().len(), cpu::quota()),
-    ]
+    ]);
+    limits
 }
 
 fn descriptors(request: &Request, (soft, hard): (u64, u64)) -> Limit {
-    // The ring, the wake-up descriptor, and one per waiting client of each listener.
+    // The ring, its threads' event, the wake-up descriptor, and one per waiting client of each
+    // listener.
     let accepting = request.listeners as u64 * (1 + u64::from(request.backlog));
-    let shard = 2 + accepting + 2 * u64::from(request.pipes);
+    let shard = 3 + accepting + 2 * u64::from(request.pipes);
     let needed =
         request.max_connections as u64 + request.shards as u64 * shard + DESCRIPTORS_BESIDE;
     let remedy = if hard < needed {
@@ -289,7 +312,11 @@ impl fmt::Display for Examination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let verdict =
             if self.can_run { "ringwright can run here" } else { "ringwright cannot run here" };
-        writeln!(f, "{verdict}: Linux {} (needed: {KERNEL_NEEDED})", self.release)?;
+        let on_epoll = self.ring == Some(RingKind::Epoll);
+        let ring = if on_epoll { ", on epoll" } else { "" };
+        let needed =
+            format!("(needed{}: {KERNEL_NEEDED})", if on_epoll { " for io_uring" } else { "" });
+        writeln!(f, "{verdict}{ring}: Linux {} {needed}", self.release)?;
         if let Err(error) = &self.io_uring {
             writeln!(f)?;
             wrapped(f, &error.to_string(), 2)?;

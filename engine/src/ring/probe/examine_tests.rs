@@ -1,6 +1,8 @@
+use super::super::needs_io_uring;
 use super::*;
 
 const REQUEST: Request = Request {
+    ring: RingChoice::Auto,
     shards: 2,
     max_connections: 10_000,
     memlock_needed_bytes: 1 << 20,
@@ -20,7 +22,11 @@ fn assert_fits_a_screen(text: &str) {
 fn this_machine_is_examined() {
     let small = Request { max_connections: 10, backlog: 16, pipes: 1, ..REQUEST };
     let found = examine(&small);
-    assert_eq!(found.io_uring, Ok(()));
+    if !needs_io_uring() {
+        assert_eq!((found.ring, found.can_run), (Some(RingKind::Epoll), true), "{found}");
+        return assert_fits_a_screen(&found.to_string());
+    }
+    assert_eq!((found.ring, &found.io_uring), (Some(RingKind::IoUring), &Ok(())));
     assert_eq!(found.features.len(), 7 + OPERATIONS.len());
     let enough = |feature: &Feature| feature.found || !feature.required;
     assert!(found.features.iter().all(enough), "{found}");
@@ -29,9 +35,22 @@ fn this_machine_is_examined() {
 }
 
 #[test]
+fn epoll_replaces_what_is_forbidden_unless_io_uring_is_asked_for() {
+    let forbidden = || Err(SetupError::Disabled { value: 2, group: -1 });
+    assert_eq!(choose(RingChoice::Auto, &Ok(())), Some(RingKind::IoUring));
+    assert_eq!(choose(RingChoice::Auto, &forbidden()), Some(RingKind::Epoll));
+    assert_eq!(choose(RingChoice::IoUring, &forbidden()), None);
+    assert_eq!(choose(RingChoice::Epoll, &Ok(())), Some(RingKind::Epoll));
+    let call = "io_uring_setup(2)";
+    let full = Err(SetupError::Descriptors { call, allowed: 3, hard: 3 });
+    assert_eq!(choose(RingChoice::Auto, &full), None);
+}
+
+#[test]
 fn descriptors_are_counted_for_all_that_hold_them() {
-    // 10,000 connections, 2 * (ring + wake-up + listener + 1,024 waiting + 128 pipe ends), 64.
-    let needed = 10_000 + 2 * (2 + 1 + 1_024 + 128) + 64;
+    // 10,000 connections, 2 * (ring, its event, wake-up, listener, 1,024 waiting, 128 pipe ends),
+    // 64.
+    let needed = 10_000 + 2 * (3 + 1 + 1_024 + 128) + 64;
     assert!(descriptors(&REQUEST, (needed, needed)).enough);
     let low = descriptors(&REQUEST, (needed - 1, needed));
     assert!(!low.enough && low.required);
@@ -64,6 +83,7 @@ fn what_only_slows_is_not_required() {
 #[test]
 fn the_worst_case_fits_a_screen() {
     let request = Request {
+        ring: RingChoice::Auto,
         shards: 1_024,
         max_connections: 10_000_000,
         memlock_needed_bytes: 1 << 32,
@@ -85,15 +105,20 @@ fn the_worst_case_fits_a_screen() {
         feature.found = false;
     }
     let release = "6.18.44-some-distribution-with-a-long-name".to_owned();
-    let missing = Examination { release, io_uring: Ok(()), features, limits, can_run: false };
+    let ring = Some(RingKind::IoUring);
+    let missing = Examination { release, ring, io_uring: Ok(()), features, limits, can_run: false };
     assert_fits_a_screen(&missing.to_string());
 
     let found = missing.release.clone();
     let too_old = SetupError::KernelTooOld { found, missing: "IORING_SETUP_DEFER_TASKRUN" };
     let disabled = SetupError::Disabled { value: 1, group: i64::MAX };
     for error in [too_old, disabled] {
-        let examination =
-            Examination { io_uring: Err(error), features: Vec::new(), ..missing.clone() };
+        let examination = Examination {
+            ring: None,
+            io_uring: Err(error),
+            features: Vec::new(),
+            ..missing.clone()
+        };
         let text = examination.to_string();
         assert_fits_a_screen(&text);
         assert!(text.starts_with("ringwright cannot run here"), "{text}");

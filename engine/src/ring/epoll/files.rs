@@ -1,0 +1,198 @@
+//! Operations that may wait for a disk, and the threads that run them.
+
+use super::super::calls::{close, event, signal_event};
+use super::super::{Descriptor, Errno, Op, Token};
+use super::calls;
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use slab::Slab;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+/// The operations that threads have, and the threads.
+pub struct Files {
+    shared: Arc<Shared>,
+    in_flight: Slab<InFlight>,
+    /// Closed here while a thread still used them.
+    closed: Vec<Descriptor>,
+    jobs: Option<Sender<Job>>,
+    queued: Receiver<Job>,
+    results: Receiver<Done>,
+    done: Sender<Done>,
+    threads: Vec<JoinHandle<()>>,
+    threads_max: usize,
+}
+
+struct InFlight {
+    token: Token,
+    uses: [Descriptor; 2],
+}
+
+struct Job {
+    number: usize,
+    op: Op,
+}
+
+// SAFETY: the addresses in an operation are of memory that its submitter keeps until the
+// completion, and that no other thread writes to meanwhile.
+unsafe impl Send for Job {}
+
+struct Done {
+    number: usize,
+    result: i32,
+    /// The result is a new descriptor.
+    opens: bool,
+}
+
+impl Done {
+    /// Closes the descriptor that this result brings and nobody takes.
+    fn discard(&self) {
+        if self.opens && self.result >= 0 {
+            close(Descriptor(self.result));
+        }
+    }
+}
+
+struct Shared {
+    event: Descriptor,
+    /// The ring is gone: no further operation begins.
+    ended: AtomicBool,
+    /// Descriptors that the last thread closes, because the ring has gone before.
+    left: Mutex<Vec<Descriptor>>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let left = self.left.get_mut().unwrap_or_else(PoisonError::into_inner);
+        left.drain(..).for_each(close);
+        close(self.event);
+    }
+}
+
+impl Files {
+    pub fn new(threads_max: u32) -> io::Result<Self> {
+        let event = event()?;
+        let shared = Shared { event, ended: AtomicBool::new(false), left: Mutex::default() };
+        let (jobs, queued) = unbounded();
+        let (done, results) = unbounded();
+        Ok(Self {
+            shared: Arc::new(shared),
+            in_flight: Slab::new(),
+            closed: Vec::new(),
+            jobs: Some(jobs),
+            queued,
+            results,
+            done,
+            threads: Vec::new(),
+            threads_max: threads_max as usize,
+        })
+    }
+
+    /// Becomes readable when there is a result. Every signal is an edge, so nobody reads it.
+    pub fn event(&self) -> Descriptor {
+        self.shared.event
+    }
+
+    /// Gives an operation to a thread.
+    ///
+    /// # Errors
+    /// ENOMEM: not one thread can be started.
+    pub fn push(&mut self, token: Token, op: Op) -> Result<(), Errno> {
+        if self.in_flight.len() >= self.threads.len() && self.threads.len() < self.threads_max {
+            let started = self.start();
+            if started.is_err() && self.threads.is_empty() {
+                return Err(Errno(libc::ENOMEM));
+            }
+        }
+        let number = self.in_flight.insert(InFlight { token, uses: descriptors(&op) });
+        let jobs = self.jobs.as_ref().expect("the ring has not ended");
+        jobs.send(Job { number, op }).expect("the other end is ours, too");
+        Ok(())
+    }
+
+    fn start(&mut self) -> io::Result<()> {
+        let (shared, queued) = (self.shared.clone(), self.queued.clone());
+        let done = self.done.clone();
+        let run = move || work(&shared, &queued, &done);
+        // After the thread of the ring, as the kernel names those of io_uring.
+        let name = format!("file-{}", calls::thread_id());
+        self.threads.push(thread::Builder::new().name(name).spawn(run)?);
+        Ok(())
+    }
+
+    /// The result of an operation that has ended.
+    pub fn next_result(&mut self) -> Option<(Token, i32)> {
+        if self.in_flight.is_empty() {
+            return None;
+        }
+        let Done { number, result, .. } = self.results.try_recv().ok()?;
+        let token = self.in_flight.remove(number).token;
+        let closed = std::mem::take(&mut self.closed);
+        closed.into_iter().for_each(|descriptor| self.close(descriptor));
+        Some((token, result))
+    }
+
+    /// Returns whether a thread has the operation.
+    pub fn has(&self, token: Token) -> bool {
+        self.in_flight.iter().any(|(_, it)| it.token == token)
+    }
+
+    /// Closes a descriptor as soon as no thread uses it.
+    pub fn close(&mut self, descriptor: Descriptor) {
+        if self.in_flight.iter().any(|(_, it)| it.uses.contains(&descriptor)) {
+            self.closed.push(descriptor);
+        } else {
+            close(descriptor);
+        }
+    }
+}
+
+impl Drop for Files {
+    /// Waits for the threads if they have nothing to do. Otherwise they end on their own, when the
+    /// disk has answered.
+    fn drop(&mut self) {
+        self.shared.ended.store(true, Ordering::Release);
+        self.jobs = None;
+        if self.in_flight.is_empty() {
+            for thread in self.threads.drain(..) {
+                let _ = thread.join();
+            }
+        }
+        self.results.try_iter().for_each(|done| done.discard());
+        let mut left = self.shared.left.lock().unwrap_or_else(PoisonError::into_inner);
+        left.append(&mut self.closed);
+    }
+}
+
+/// A thread that runs operations until the ring ends.
+fn work(shared: &Shared, queued: &Receiver<Job>, done: &Sender<Done>) {
+    calls::block_signals();
+    while let Ok(Job { number, op }) = queued.recv() {
+        if shared.ended.load(Ordering::Acquire) {
+            return;
+        }
+        let opens = matches!(op, Op::Open { .. } | Op::Create { .. });
+        let result = Done { number, result: calls::run(&op), opens };
+        if let Err(unsent) = done.send(result) {
+            unsent.0.discard();
+        }
+        signal_event(shared.event);
+    }
+}
+
+/// The descriptors that an operation uses. Closing one is not counted: its number is free as soon
+/// as the thread has begun.
+fn descriptors(op: &Op) -> [Descriptor; 2] {
+    match *op {
+        Op::Read { file, .. } | Op::Write { file, .. } => [file, Descriptor::NONE],
+        Op::Splice { file, pipe, .. } | Op::SpliceToFile { pipe, file, .. } => [file, pipe],
+        Op::Sync { descriptor } => [descriptor, Descriptor::NONE],
+        Op::Create { directory }
+        | Op::Link { directory, .. }
+        | Op::Rename { directory, .. }
+        | Op::Unlink { directory, .. }
+        | Op::Open { directory, .. } => [directory, Descriptor::NONE],
+        _ => [Descriptor::NONE; 2],
+    }
+}

@@ -1,0 +1,1 @@
+//! Facts of the ring on epoll that io_uring need not share.

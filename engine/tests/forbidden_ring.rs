@@ -1,0 +1,140 @@
+//! Engines where io_uring is forbidden: a seccomp filter answers with an errno, or kills.
+
+#[path = "support/alone.rs"]
+mod alone;
+#[path = "support/seccomp.rs"]
+mod seccomp;
+
+use alone::alone;
+use ringwright::{
+    Config, Connection, Engine, Error, Handler, OpenFile, Origin, RingChoice, RingKind, probe,
+};
+use seccomp::{fails_with, filter};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+/// The longest wait for anything that must happen.
+const PATIENCE: Duration = Duration::from_secs(60);
+const IO_URING: [libc::c_long; 3] =
+    [libc::SYS_io_uring_setup, libc::SYS_io_uring_register, libc::SYS_io_uring_enter];
+
+/// Echoes, and sends a file when the client has finished.
+struct Echo(OpenFile);
+
+impl Handler for Echo {
+    type State = ();
+    fn opened(&mut self, _: &mut Connection<'_>, _: Origin) {}
+    fn received(&mut self, (): &mut (), connection: &mut Connection<'_>, bytes: &[u8]) -> usize {
+        let _ = connection.send(bytes);
+        bytes.len()
+    }
+    fn half_closed(&mut self, (): &mut (), connection: &mut Connection<'_>) {
+        let bytes = self.0.status().bytes;
+        let _ = connection.send_file(self.0.clone(), 0, bytes);
+        connection.close();
+    }
+}
+
+fn start(ring: RingChoice) -> Result<(Engine, Vec<u8>), Error> {
+    let content: Vec<u8> = (0..3_000_000_u32).map(|at| (at * 31 % 251) as u8).collect();
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&content).unwrap();
+    let file = OpenFile::from_file(file).unwrap();
+    let config = Config {
+        listeners: vec!["127.0.0.1:0".parse().unwrap()],
+        shards: Some(2),
+        ring,
+        ..Config::default()
+    };
+    Engine::start(config, move |_| Echo(file.clone())).map(|engine| (engine, content))
+}
+
+/// The engine chooses epoll, says why, and works.
+fn serves_on_epoll(cause: &str) {
+    let (engine, content) = start(RingChoice::Auto).expect("it starts on epoll");
+    let notices = engine.notices().join("\n");
+    assert!(notices.contains("epoll replaces io_uring"), "{notices}");
+    assert!(notices.contains("seccomp"), "the remedy: {notices}");
+    for _ in 0..10 {
+        let mut client = TcpStream::connect(engine.addresses()[0]).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.write_all(b"hello").unwrap();
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut all = Vec::new();
+        client.read_to_end(&mut all).unwrap();
+        assert!(all == [b"hello", &content[..]].concat(), "{} bytes came", all.len());
+    }
+    engine.remote().drain(PATIENCE);
+    let ledger = engine.join().unwrap();
+    assert!(ledger.balanced(), "{}", ledger.to_json());
+    assert_eq!((ledger.ring.kind, ledger.sum.closed), (RingKind::Epoll, 10));
+    assert!(ledger.ring.reason.contains(cause), "{}", ledger.ring.reason);
+    assert!(ledger.to_json().contains("\"ring\":{\"kind\":\"epoll\",\"reason\":\"io_uring_"));
+}
+
+/// Whoever asks for io_uring gets no other ring.
+fn refuses_io_uring() {
+    let error = start(RingChoice::IoUring).map(drop).expect_err("it is forbidden");
+    assert!(matches!(error, Error::Ring(probe::SetupError::Filtered { .. })), "{error}");
+}
+
+#[test]
+fn where_io_uring_answers_eperm_epoll_serves() {
+    if alone("where_io_uring_answers_eperm_epoll_serves") {
+        filter(&IO_URING, fails_with(libc::EPERM));
+        serves_on_epoll("io_uring_setup(2) is forbidden: Operation not permitted");
+        refuses_io_uring();
+    }
+}
+
+#[test]
+fn where_io_uring_answers_enosys_epoll_serves() {
+    if alone("where_io_uring_answers_enosys_epoll_serves") {
+        filter(&IO_URING, fails_with(libc::ENOSYS));
+        serves_on_epoll("io_uring_setup(2) is forbidden: Function not implemented");
+        refuses_io_uring();
+    }
+}
+
+#[test]
+fn where_io_uring_kills_epoll_serves() {
+    if alone("where_io_uring_kills_epoll_serves") {
+        filter(&IO_URING, libc::SECCOMP_RET_KILL_PROCESS);
+        serves_on_epoll("killed by signal 31");
+    }
+}
+
+#[test]
+fn where_io_uring_kills_the_thread_epoll_serves() {
+    if alone("where_io_uring_kills_the_thread_epoll_serves") {
+        filter(&IO_URING, libc::SECCOMP_RET_KILL_THREAD);
+        serves_on_epoll("killed by signal 31");
+    }
+}
+
+/// A filter may forbid the later calls only.
+#[test]
+fn where_only_waiting_is_forbidden_epoll_serves() {
+    if alone("where_only_waiting_is_forbidden_epoll_serves") {
+        filter(&[libc::SYS_io_uring_enter], fails_with(libc::EPERM));
+        serves_on_epoll("io_uring_enter(2) is forbidden: Operation not permitted");
+    }
+}
+
+/// A lack of descriptors is an error as before, and no reason for another ring.
+#[test]
+fn a_lack_of_descriptors_is_no_reason_for_epoll() {
+    if !alone("a_lack_of_descriptors_is_no_reason_for_epoll") {
+        return;
+    }
+    let limit = libc::rlimit { rlim_cur: 8, rlim_max: 8 };
+    // SAFETY: the kernel reads the limit during the call.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
+    let held: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
+    let config = Config { shards: Some(1), ..Config::default() };
+    let error = Engine::start(config, |_| -> Echo { unreachable!("no shard starts") });
+    let error = error.map(drop).expect_err("no descriptor is left").to_string();
+    assert!(error.contains("RLIMIT_NOFILE"), "{error}");
+    drop(held);
+}

@@ -1,0 +1,91 @@
+//! Both real rings pass these tests. A run tests one of them: the one that the environment variable
+//! `RINGWRIGHT_TEST_RING` names, or else the one that `auto` chooses. If that is io_uring, one of
+//! the tests runs all others again on epoll, so that no second program must be compiled.
+
+use crate::left_out::leave_out;
+use ringwright::{Config, Connection, Engine, Handler, Origin, RingChoice, RingInUse, RingKind};
+use std::io::Write;
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+const VARIABLE: &str = "RINGWRIGHT_TEST_RING";
+
+/// The ring that this run tests.
+pub fn ring() -> RingChoice {
+    match kind() {
+        RingKind::IoUring => RingChoice::IoUring,
+        RingKind::Epoll => RingChoice::Epoll,
+    }
+}
+
+fn kind() -> RingKind {
+    match std::env::var(VARIABLE).ok().as_deref() {
+        None => automatic().kind,
+        Some("io_uring") => RingKind::IoUring,
+        Some("epoll") => RingKind::Epoll,
+        Some(other) => panic!("{VARIABLE} is {other}; io_uring and epoll are known"),
+    }
+}
+
+/// Returns true if a test that is about io_uring itself can run.
+#[must_use]
+#[track_caller]
+pub fn needs_io_uring(why: &str) -> bool {
+    let here = kind() == RingKind::IoUring;
+    if !here && std::env::var_os(VARIABLE).is_none() {
+        leave_out(&format!("io_uring ({why})"));
+    }
+    here
+}
+
+/// The choice of `auto` on this system.
+fn automatic() -> &'static RingInUse {
+    struct Nothing;
+    impl Handler for Nothing {
+        type State = ();
+        fn opened(&mut self, _: &mut Connection<'_>, _: Origin) {}
+        fn received(&mut self, (): &mut (), _: &mut Connection<'_>, bytes: &[u8]) -> usize {
+            bytes.len()
+        }
+    }
+    static RING: OnceLock<RingInUse> = OnceLock::new();
+    RING.get_or_init(|| {
+        let small = Config {
+            shards: Some(1),
+            pin: false,
+            receive_buffers: 1,
+            send_buffers: 1,
+            submission_entries: 8,
+            ..Config::default()
+        };
+        let engine = Engine::start(small, |_| Nothing).expect("a small engine");
+        engine.remote().drain(Duration::ZERO);
+        engine.join().expect("a clean end").ring
+    })
+}
+
+/// Writes a line past libtest, which captures the print macros.
+fn say(line: &str) {
+    let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
+}
+
+#[test]
+fn all_tests_pass_on_epoll_as_well() {
+    if std::env::var_os(VARIABLE).is_some() {
+        return;
+    }
+    if kind() == RingKind::Epoll {
+        return say(&format!(
+            "io_uring is not used ({}): all tests of real rings run on epoll",
+            automatic().reason
+        ));
+    }
+    let program = std::env::current_exe().expect("this program");
+    let output = Command::new(program).env(VARIABLE, "epoll").output().expect("it starts");
+    let (said, errors) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let summary = said.lines().find(|line| line.starts_with("test result: "));
+    say(&format!("on epoll: {}", summary.unwrap_or("no result")));
+    assert!(output.status.success(), "{said}\n{errors}");
+}
