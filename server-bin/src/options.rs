@@ -6,7 +6,7 @@ use crate::units::{Timeout, count, duration, probability, size, timeout};
 use clap::builder::{BoolishValueParser, RangedU64ValueParser};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
-use ringwright::{AtCapacity, Config, Prefix, Probe};
+use ringwright::{AtCapacity, Config, Prefix, Probe, RingChoice};
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -296,6 +296,10 @@ pub struct Capacity {
     #[arg(long, value_name = "N", env = "RINGWRIGHTD_BUFFERS",
         default_value_t = Config::default().receive_buffers, value_parser = buffers)]
     pub buffers: u16,
+    /// Choose the kernel interface. Where `auto` chooses epoll, one line on standard error says why
+    /// and how to allow io_uring.
+    #[arg(long, value_name = "RING", env = "RINGWRIGHTD_RING", default_value = "auto", value_enum)]
+    pub ring: RingOf,
 }
 
 /// Options of every server.
@@ -442,6 +446,18 @@ pub enum ProbeWith {
     Poll,
 }
 
+/// `--ring`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RingOf {
+    /// io_uring, or epoll where io_uring is forbidden.
+    Auto,
+    /// io_uring, or no start.
+    #[value(name = "io_uring")]
+    IoUring,
+    /// epoll.
+    Epoll,
+}
+
 impl Capacity {
     /// The engine's settings for these options.
     #[must_use]
@@ -451,6 +467,11 @@ impl Capacity {
             max_connections: self.max_connections,
             raise_descriptors: true,
             receive_buffers: self.buffers,
+            ring: match self.ring {
+                RingOf::Auto => RingChoice::Auto,
+                RingOf::IoUring => RingChoice::IoUring,
+                RingOf::Epoll => RingChoice::Epoll,
+            },
             ..Config::default()
         }
     }
@@ -595,6 +616,7 @@ mod tests {
         assert_eq!(config.at_capacity, default.at_capacity);
         assert_eq!(config.receive_buffer_bytes, default.receive_buffer_bytes);
         assert_eq!(config.probe, default.probe);
+        assert_eq!(config.ring, default.ring);
         assert_eq!(config.max_per_address, default.max_per_address);
         assert_eq!(config.min_rate, default.min_rate);
         assert_eq!(config.bans, default.bans);
@@ -744,6 +766,7 @@ mod tests {
             ("--memory-budget", "half"),
             ("--buffer-size", "1048577"),
             ("--probe", "none"),
+            ("--ring", "io-uring"),
             ("--at-capacity", "panic"),
             ("--log-format", "xml"),
             ("--admin", "9000"),

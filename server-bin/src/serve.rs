@@ -209,11 +209,13 @@ fn serve<H: Handler>(
     drop(log);
     // Started before the engine, so that it can report that the engine starts.
     let admin = match &options.admin {
-        Some(addresses) => Some(Admin::start(&addresses.0, &watched)?),
+        Some(addresses) => Some(Admin::start(&addresses.0, config.ring, &watched)?),
         None => None,
     };
     let engine = Engine::start(config, factory).map_err(|error| error.to_string())?;
-    for notice in engine.notices().iter().chain(admin.iter().flat_map(Admin::notices)) {
+    let of_admin = admin.iter().flat_map(Admin::notices);
+    let of_admin = of_admin.filter(|notice| !engine.notices().contains(notice));
+    for notice in engine.notices().iter().chain(of_admin) {
         say(notice);
     }
     let mut listeners: Vec<String> =

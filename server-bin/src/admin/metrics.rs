@@ -72,6 +72,10 @@ fn about_itself(page: &mut Exposition, watched: &Watched, process: &Process) {
 
 fn about_engine(page: &mut Exposition, ledger: &Ledger) {
     use Kind::Gauge;
+    let help = "Always 1. The labels have the version and the kernel interface.";
+    page.family(Gauge, "ringwright_info", help);
+    let version: &dyn Display = &env!("CARGO_PKG_VERSION");
+    page.sample("ringwright_info", &[("version", version), ("ring", &ledger.ring.kind)], 1);
     let help = "Maximum number of open connections over all shards (--max-connections).";
     single(page, Gauge, "ringwright_permits", help, ledger.permits.total);
     let help = "Number of further connections that could be opened now.";

@@ -31,7 +31,7 @@ pub use watched::{Condition, Watched, WatchedEngine};
 use crate::descriptors;
 use asking::Asker;
 use handler::Visitors;
-use ringwright::{AtCapacity, Config, Engine};
+use ringwright::{AtCapacity, Config, Engine, RingChoice};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -61,17 +61,21 @@ impl Admin {
     ///
     /// # Errors
     /// A message for the user.
-    pub fn start(addresses: &[SocketAddr], watched: &Arc<Watched>) -> Result<Self, String> {
+    pub fn start(
+        addresses: &[SocketAddr],
+        ring: RingChoice,
+        watched: &Arc<Watched>,
+    ) -> Result<Self, String> {
         // The query thread reads the watched engine's sockets, so it starts here: the other threads
         // of the listener have a separate descriptor table.
         let asker = Asker::start(watched)
             .map_err(|error| format!("--admin: cannot start the query thread: {error}"))?;
         let (ready, readiness) = sync_channel(1);
         let (end, ending) = sync_channel(1);
-        let (listeners, of_thread) = (addresses.to_vec(), watched.clone());
+        let (config, of_thread) = (config(addresses.to_vec(), ring), watched.clone());
         let thread = thread::Builder::new()
             .name("admin".into())
-            .spawn(move || run(listeners, &of_thread, &asker, &ready, &ending))
+            .spawn(move || run(config, &of_thread, &asker, &ready, &ending))
             .map_err(|error| format!("--admin: cannot start a thread: {error}"))?;
         match readiness.recv() {
             Ok((addresses, notices)) => {
@@ -112,7 +116,7 @@ fn ended(thread: JoinHandle<Result<(), String>>) -> Result<(), String> {
 
 /// Runs the listener until the other end of `ending` is dropped.
 fn run(
-    listeners: Vec<SocketAddr>,
+    config: Config,
     watched: &Arc<Watched>,
     asker: &Asker,
     ready: &SyncSender<Started>,
@@ -125,7 +129,7 @@ fn run(
              close_range(2) with CLOSE_RANGE_UNSHARE failed: {error}"
         ));
     }
-    for address in listeners.iter().filter(|address| !address.ip().is_loopback()) {
+    for address in config.listeners.iter().filter(|address| !address.ip().is_loopback()) {
         notices.push(format!(
             "--admin {address} has no password: anyone who can connect to it sees all clients, \
              and can close connections, ban addresses and begin a drain; use 127.0.0.1 to allow \
@@ -134,8 +138,7 @@ fn run(
     }
     let (watched, asker) = (watched.clone(), asker.clone());
     let factory = move |_| Visitors::new(watched.clone(), asker.clone(), CONNECTIONS_MAX - 1);
-    let engine =
-        Engine::start(config(listeners), factory).map_err(|error| format!("--admin: {error}"))?;
+    let engine = Engine::start(config, factory).map_err(|error| format!("--admin: {error}"))?;
     notices.extend_from_slice(engine.notices());
     // Fails only if the main thread panicked; then `recv` fails too.
     let _ = ready.send((engine.addresses().to_vec(), notices));
@@ -153,9 +156,10 @@ fn run(
 }
 
 /// Configures a small engine. A client beyond the maximum is closed at once instead of waiting.
-fn config(listeners: Vec<SocketAddr>) -> Config {
+fn config(listeners: Vec<SocketAddr>, ring: RingChoice) -> Config {
     Config {
         listeners,
+        ring,
         shards: Some(1),
         pin: false,
         max_connections: CONNECTIONS_MAX,

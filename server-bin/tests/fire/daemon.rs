@@ -54,6 +54,10 @@ impl Daemon {
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RINGWRIGHTD_")) {
             command.env_remove(name);
         }
+        // The ring that these tests are run for; see engine/tests/real_ring/both.rs.
+        if let Some(ring) = std::env::var_os("RINGWRIGHT_TEST_RING") {
+            command.env("RINGWRIGHTD_RING", ring);
+        }
         command.arg(mode).args(arguments).args([
             "--listen",
             "127.0.0.1:0",

@@ -1,7 +1,7 @@
 //! The admin listener, while a shard of the engine that it watches hangs in a callback.
 
 use crate::common::{Client, PATIENCE, takes_less_than};
-use ringwright::{Config, Connection, Engine, Handler, Origin};
+use ringwright::{Config, Connection, Engine, Handler, Origin, RingChoice};
 use ringwrightd::admin::{Admin, Condition, Watched, WatchedEngine};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -30,7 +30,7 @@ impl Handler for Hanging {
 fn what_needs_no_shard_is_answered_at_once_and_the_rest_before_long() {
     let watched = Arc::new(Watched::default());
     let any = "127.0.0.1:0".parse().unwrap();
-    let admin = Admin::start(&[any], &watched).unwrap();
+    let admin = Admin::start(&[any], RingChoice::Auto, &watched).unwrap();
     let visitor = || Client::new(admin.addresses()[0]);
     for (target, status) in [
         ("/livez", 200),

@@ -27,10 +27,13 @@ mod packets;
 mod process;
 #[path = "../../../engine/tests/support/program.rs"]
 mod program;
+mod ring;
 #[path = "../../../engine/tests/support/root.rs"]
 mod root;
 #[path = "../fire/scale.rs"]
 mod scale;
+#[path = "../../../engine/tests/support/seccomp.rs"]
+mod seccomp;
 mod served;
 mod signals;
 #[path = "../fire/socket.rs"]

@@ -60,6 +60,10 @@ fn without_settings(program: &str) -> Command {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RINGWRIGHTD_")) {
         command.env_remove(name);
     }
+    // The ring that these tests are run for; see engine/tests/real_ring/both.rs.
+    if let Some(ring) = std::env::var_os("RINGWRIGHT_TEST_RING") {
+        command.env("RINGWRIGHTD_RING", ring);
+    }
     // However many CPUs there are: the rings of all shards must fit into RLIMIT_MEMLOCK.
     command.env("RINGWRIGHTD_SHARDS", "2");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
