@@ -9,7 +9,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-const VARIABLE: &str = "RINGWRIGHT_TEST_RING";
+pub const VARIABLE: &str = "RINGWRIGHT_TEST_RING";
 
 /// The ring that this run tests.
 pub fn ring() -> RingChoice {
@@ -19,7 +19,7 @@ pub fn ring() -> RingChoice {
     }
 }
 
-fn kind() -> RingKind {
+pub fn kind() -> RingKind {
     match std::env::var(VARIABLE).ok().as_deref() {
         None => automatic().kind,
         Some("io_uring") => RingKind::IoUring,

@@ -2,7 +2,7 @@
 //! again, with the limit. As root it first copies itself to where any user can read it, and
 //! becomes a user of its own.
 
-use crate::both::needs_io_uring;
+use crate::both::{VARIABLE, kind, needs_io_uring};
 use crate::common::{PATIENCE, try_start};
 use crate::descriptors::raise_descriptor_limit;
 use crate::root::needs_root;
@@ -41,6 +41,8 @@ fn with_limit(test: &str, memlock_bytes: u64) -> bool {
     let test = format!("{module}::{test}");
     let mut command = Command::new(&copy);
     command.args([test.as_str(), "--exact", "--nocapture"]).env(ROLE, "1").current_dir("/");
+    // The limit need not have room for finding out.
+    command.env(VARIABLE, kind().to_string());
     // SAFETY: between fork and exec only setrlimit(2) is called, on a limit copied before.
     unsafe {
         command.pre_exec(move || match libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) {

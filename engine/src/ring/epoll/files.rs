@@ -138,6 +138,12 @@ impl Files {
         self.in_flight.iter().any(|(_, it)| it.token == token)
     }
 
+    /// The number of threads.
+    #[cfg(test)]
+    pub fn threads(&self) -> usize {
+        self.threads.len()
+    }
+
     /// Closes a descriptor as soon as no thread uses it.
     pub fn close(&mut self, descriptor: Descriptor) {
         if self.in_flight.iter().any(|(_, it)| it.uses.contains(&descriptor)) {
