@@ -2,10 +2,15 @@
 
 #[path = "support/alone.rs"]
 mod alone;
+#[path = "support/io_uring.rs"]
+mod io_uring;
+#[path = "support/left_out.rs"]
+mod left_out;
 #[path = "support/seccomp.rs"]
 mod seccomp;
 
 use alone::alone;
+use io_uring::needs_io_uring;
 use ringwright::{
     Audience, Config, Connection, ConnectionId, Engine, Error, Handler, Local, NotTaken, Origin,
     Reason, RingChoice, SlowReaders,
@@ -35,7 +40,8 @@ impl Handler for Echo {
 
 #[test]
 fn a_shard_whose_io_uring_breaks_is_reported_and_takes_its_listener_with_it() {
-    if alone("a_shard_whose_io_uring_breaks_is_reported_and_takes_its_listener_with_it") {
+    let name = "a_shard_whose_io_uring_breaks_is_reported_and_takes_its_listener_with_it";
+    if needs_io_uring() && alone(name) {
         breaks(RingChoice::IoUring, &[libc::SYS_io_uring_enter], "io_uring_enter(2)");
     }
 }

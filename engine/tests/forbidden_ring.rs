@@ -2,10 +2,15 @@
 
 #[path = "support/alone.rs"]
 mod alone;
+#[path = "support/io_uring.rs"]
+mod io_uring;
+#[path = "support/left_out.rs"]
+mod left_out;
 #[path = "support/seccomp.rs"]
 mod seccomp;
 
 use alone::alone;
+use io_uring::needs_io_uring;
 use ringwright::{
     Config, Connection, Engine, Error, Handler, OpenFile, Origin, RingChoice, RingKind, probe,
 };
@@ -81,7 +86,7 @@ fn refuses_io_uring() {
 
 #[test]
 fn where_io_uring_answers_eperm_epoll_serves() {
-    if alone("where_io_uring_answers_eperm_epoll_serves") {
+    if needs_io_uring() && alone("where_io_uring_answers_eperm_epoll_serves") {
         filter(&IO_URING, fails_with(libc::EPERM));
         serves_on_epoll("io_uring_setup(2) is forbidden: Operation not permitted");
         refuses_io_uring();
@@ -90,7 +95,7 @@ fn where_io_uring_answers_eperm_epoll_serves() {
 
 #[test]
 fn where_io_uring_answers_enosys_epoll_serves() {
-    if alone("where_io_uring_answers_enosys_epoll_serves") {
+    if needs_io_uring() && alone("where_io_uring_answers_enosys_epoll_serves") {
         filter(&IO_URING, fails_with(libc::ENOSYS));
         serves_on_epoll("io_uring_setup(2) is forbidden: Function not implemented");
         refuses_io_uring();
@@ -116,7 +121,7 @@ fn where_io_uring_kills_the_thread_epoll_serves() {
 /// A filter may forbid the later calls only.
 #[test]
 fn where_only_waiting_is_forbidden_epoll_serves() {
-    if alone("where_only_waiting_is_forbidden_epoll_serves") {
+    if needs_io_uring() && alone("where_only_waiting_is_forbidden_epoll_serves") {
         filter(&[libc::SYS_io_uring_enter], fails_with(libc::EPERM));
         serves_on_epoll("io_uring_enter(2) is forbidden: Operation not permitted");
     }

@@ -1,9 +1,18 @@
-//! What an idle connection costs in user space: a process of its own, so that what grows is ours.
+//! The user memory of an idle connection. Each test is a process of its own, so that all growth
+//! belongs to it.
 
+#[path = "support/alone.rs"]
+mod alone;
 #[path = "support/descriptors.rs"]
 mod descriptors;
+#[path = "support/io_uring.rs"]
+mod io_uring;
+#[path = "support/left_out.rs"]
+mod left_out;
 
-use ringwright::{Config, Connection, Engine, Handler, Origin};
+use alone::alone;
+use io_uring::needs_io_uring;
+use ringwright::{Config, Connection, Engine, Handler, Origin, RingChoice};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -19,6 +28,8 @@ const OTHERS: usize = 100;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Bytes per idle connection, beside the application's state.
 const LIMIT: usize = 128;
+/// The same on epoll, where the ring itself remembers what waits for each descriptor.
+const LIMIT_ON_EPOLL: usize = 448;
 
 /// Anonymous memory of this process in bytes: the allocator's and the mappings'. Counted page by
 /// page: the figures in `status` are off by what each processor has not yet added to them.
@@ -56,6 +67,20 @@ fn connect(address: SocketAddr) -> TcpStream {
 
 #[test]
 fn an_idle_connection_costs_at_most_128_bytes() {
+    let name = "an_idle_connection_costs_at_most_128_bytes";
+    if needs_io_uring() && alone(name) {
+        measure(RingChoice::IoUring, LIMIT);
+    }
+}
+
+#[test]
+fn on_epoll_an_idle_connection_costs_at_most_448_bytes() {
+    if alone("on_epoll_an_idle_connection_costs_at_most_448_bytes") {
+        measure(RingChoice::Epoll, LIMIT_ON_EPOLL);
+    }
+}
+
+fn measure(ring: RingChoice, limit: usize) {
     // Both ends are descriptors of this process.
     let descriptors = descriptors::raise_descriptor_limit();
     let connections = (descriptors.saturating_sub(OTHERS) / 2).min(CONNECTIONS_MAX);
@@ -65,6 +90,7 @@ fn an_idle_connection_costs_at_most_128_bytes() {
         shards: Some(1),
         park_after: Duration::from_millis(50),
         idle_timeout: None,
+        ring,
         ..Config::default()
     };
     let engine = Engine::start(config, |_| Echo).unwrap();
@@ -80,7 +106,7 @@ fn an_idle_connection_costs_at_most_128_bytes() {
     }
     let each = (anonymous_bytes() - before) / (connections - FIRST);
     println!("{each} bytes of user space per idle connection");
-    assert!(each <= LIMIT, "{each} bytes of user space per idle connection");
+    assert!(each <= limit, "{each} bytes of user space per idle connection");
     for client in clients.iter_mut().step_by(97) {
         ask(client);
     }

@@ -63,7 +63,10 @@ mod table;
 mod tests;
 
 use super::probe::SetupError;
-use super::{Completion, Descriptor, Errno, F_MORE, Op, Ring, RingCounters, Setup, Token, direct};
+use super::{
+    CLOCK_START_US, Completion, Descriptor, Errno, F_MORE, Op, Ring, RingCounters, Setup, Token,
+    direct,
+};
 use files::Files;
 use std::collections::VecDeque;
 use std::io;
@@ -375,7 +378,7 @@ impl Ring for EpollRing {
     }
 
     fn now_us(&mut self) -> u64 {
-        self.started.elapsed().as_micros() as u64
+        CLOCK_START_US + self.started.elapsed().as_micros() as u64
     }
 
     fn counters(&self) -> RingCounters {

@@ -19,7 +19,9 @@ mod facts;
 mod tests;
 
 use super::probe::{Facts, SetupError, Share};
-use super::{Completion, Errno, Op, Ring, RingCounters, Setup, Token, calls, direct};
+use super::{
+    CLOCK_START_US, Completion, Errno, Op, Ring, RingCounters, Setup, Token, calls, direct,
+};
 use buffers::BufferRing;
 use enter::EnterDescriptor;
 use io_uring::types::{Fd, OpenHow, SubmitArgs, Timespec};
@@ -357,7 +359,7 @@ impl Ring for KernelRing {
     }
 
     fn now_us(&mut self) -> u64 {
-        self.started.elapsed().as_micros() as u64
+        CLOCK_START_US + self.started.elapsed().as_micros() as u64
     }
 
     fn counters(&self) -> RingCounters {

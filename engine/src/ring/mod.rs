@@ -364,6 +364,9 @@ pub struct Pipe {
     pub capacity_bytes: u32,
 }
 
+/// The first reading of a ring's clock, in microseconds ([`Ring::now_us`]).
+const CLOCK_START_US: u64 = 1_000;
+
 /// Counters of a ring since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RingCounters {
@@ -408,7 +411,8 @@ pub trait Ring {
     /// Gives a receive buffer to the kernel. It takes effect at the next wait at the latest.
     fn provide(&mut self, buffer: u16);
 
-    /// Microseconds of a monotonic clock with an arbitrary start.
+    /// Microseconds of a monotonic clock with an arbitrary start, at least 1,000: shards write 0 ms
+    /// for "never".
     fn now_us(&mut self) -> u64;
 
     /// Milliseconds of the same clock.

@@ -41,8 +41,8 @@ impl Drop for Group {
     }
 }
 
-/// Returns whether a wait need not count as I/O: on epoll it never does, on io_uring the kernel must
-/// take `IORING_ENTER_NO_IOWAIT` (Linux 6.15).
+/// Returns whether a wait need not count as I/O: never on epoll, and on io_uring if the kernel
+/// takes `IORING_ENTER_NO_IOWAIT` (Linux 6.15).
 fn can_wait_without_pressure() -> bool {
     let doctor = String::from_utf8(command(&["doctor"]).output().unwrap().stdout).unwrap();
     let mut lines = doctor.lines();

@@ -15,6 +15,8 @@ mod disconnect;
 mod hanging;
 mod http;
 mod idle_pressure;
+#[path = "../../../engine/tests/support/io_uring.rs"]
+mod io_uring;
 #[path = "../fire/ledger.rs"]
 #[allow(dead_code, reason = "shared with the test program `fire`")]
 mod ledger;

@@ -1,6 +1,7 @@
 //! `--ring`: the kernel interface that is asked for, and the one that the system allows.
 
 use crate::common::{Server, command, tree};
+use crate::io_uring::needs_io_uring;
 use crate::seccomp::{fails_with, filter};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -49,6 +50,10 @@ fn the_ring_that_is_asked_for_serves_and_is_named() {
 
 #[test]
 fn where_io_uring_is_forbidden_epoll_serves_and_one_line_says_why() {
+    // A filter of the system's own may come before those of this test.
+    if !needs_io_uring() {
+        return;
+    }
     let tree = tree();
     for (outcome, cause) in [
         (fails_with(libc::EPERM), "Operation not permitted"),
@@ -73,6 +78,10 @@ fn where_io_uring_is_forbidden_epoll_serves_and_one_line_says_why() {
 
 #[test]
 fn where_io_uring_is_forbidden_nothing_else_serves_whoever_asks_for_it() {
+    // A filter of the system's own may come before those of this test.
+    if !needs_io_uring() {
+        return;
+    }
     let arguments = ["echo", "--listen", "127.0.0.1:0", "--ring", "io_uring"];
     let output = filtered(fails_with(libc::EPERM), &arguments).output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();

@@ -149,6 +149,14 @@ fn completions_left_in_the_queue_end_a_wait_for_more() {
     calls::close(event);
 }
 
+/// A client may send within the first millisecond of a ring. A shard that noted 0 for that time
+/// would take it for "never", and the client's deadline would not run.
+#[test]
+fn the_clock_does_not_begin_at_zero() {
+    let Some(mut ring) = ring() else { return };
+    assert!(ring.now_us() >= 1_000 && ring.now_ms() > 0);
+}
+
 #[test]
 fn a_wait_ends_at_its_timeout_without_an_error() {
     let Some(mut ring) = ring() else { return };
