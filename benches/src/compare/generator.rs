@@ -182,6 +182,8 @@ fn ringload_arguments(request: &Request, command: &mut Command) {
         }
     }
     command.args(["-t", "1", "--quiet", "--pipeline", &work.pipeline.to_string()]);
+    // A comparison must not fall back to another ring.
+    command.args(["--ring", "io_uring"]);
     if let Some(rate) = work.rate {
         command.args(["--rate", &rate.to_string()]);
     }

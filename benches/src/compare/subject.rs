@@ -268,6 +268,8 @@ impl Setting {
             let connections = CONNECTIONS_MAX.to_string();
             let shards = self.shards.to_string();
             command.args(["--shards", &shards, "--max-connections", &connections]);
+            // A comparison must not fall back to another ring.
+            command.args(["--ring", "io_uring"]);
         }
         command.args(arguments);
         command.args(["--listen", "127.0.0.1:0"]).stdout(Stdio::piped());

@@ -4,6 +4,7 @@ use super::{CONNECTIONS_MAX, CommonArgs, DURATION_MAX};
 use crate::report::Pacing;
 use crate::units::{Rate, parse_count, parse_duration};
 use clap::{Args, ValueEnum};
+use ringwright::RingChoice;
 use std::time::Duration;
 
 /// Maximum of `--pipeline`.
@@ -33,6 +34,30 @@ impl Arrivals {
     }
 }
 
+/// `--ring`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RingOf {
+    /// io_uring, or epoll where io_uring is forbidden
+    Auto,
+    /// io_uring, or no run
+    #[value(name = "io_uring")]
+    IoUring,
+    /// epoll
+    Epoll,
+}
+
+impl RingOf {
+    /// The engine's setting.
+    #[must_use]
+    pub const fn choice(self) -> RingChoice {
+        match self {
+            Self::Auto => RingChoice::Auto,
+            Self::IoUring => RingChoice::IoUring,
+            Self::Epoll => RingChoice::Epoll,
+        }
+    }
+}
+
 /// The options of the load commands.
 #[derive(Clone, Debug, Args)]
 pub struct LoadArgs {
@@ -41,7 +66,7 @@ pub struct LoadArgs {
     #[arg(short, long, value_name = "COUNT", default_value = "64",
           env = "RINGLOAD_CONNECTIONS", hide_env = true, value_parser = parse_count)]
     pub connections: u64,
-    /// Threads that drive the connections, each with its own io_uring
+    /// Threads that drive the connections, each with its own ring
     #[arg(short, long, value_name = "COUNT", default_value = "1",
           env = "RINGLOAD_THREADS", hide_env = true, value_parser = parse_count)]
     pub threads: u64,
@@ -96,6 +121,15 @@ pub struct LoadArgs {
     /// from 0 among those that this process may use
     #[arg(long, value_name = "CPU", env = "RINGLOAD_PIN_FROM", hide_env = true)]
     pub pin_from: Option<usize>,
+    /// Kernel interface of the threads. Where auto chooses epoll, standard error says why
+    #[arg(
+        long,
+        value_name = "RING",
+        default_value = "auto",
+        env = "RINGLOAD_RING",
+        hide_env = true
+    )]
+    pub ring: RingOf,
     /// The options that every command takes.
     #[command(flatten)]
     pub common: CommonArgs,

@@ -79,6 +79,9 @@ pub struct Environment {
     pub ports: [u64; 2],
     /// Connections that may wait in a listener's backlog, as far as the kernel goes along.
     pub somaxconn: u64,
+    /// Kernel interface of the engine that made the load; none where no engine did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ring: Option<String>,
     /// Seed of the bytes sent; a file has none.
     pub seed: Option<u64>,
     /// The command line.
@@ -99,6 +102,7 @@ impl Environment {
             descriptors_max: system::descriptors_max(),
             ports: system::ports(),
             somaxconn: system::somaxconn(),
+            ring: None,
             seed,
             argv: std::env::args_os().map(|part| part.to_string_lossy().into_owned()).collect(),
             started_at_s: SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs()),

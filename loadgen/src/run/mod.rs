@@ -17,7 +17,7 @@ use crate::report::{Environment, Plan, Run};
 use crate::summary;
 use crate::system::{self, Interrupts};
 use crate::threads::Threads;
-use ringwright::{Config, Engine, Framing};
+use ringwright::{Config, Engine, Framing, RingKind};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -85,7 +85,7 @@ fn run(
     };
     let to = resolve(name).map_err(Failure::Unresolved)?;
     let plan = plan(cli, load, to);
-    let environment = Environment::of_this_process(Some(seed));
+    let mut environment = Environment::of_this_process(Some(seed));
     let opening = &summary::opening(&plan, seed);
     let run = match &cli.target {
         Target::Http { url, fields, vary_ok, .. } => {
@@ -120,17 +120,19 @@ fn run(
         }
         _ => unreachable!("{NO_LOAD}"),
     };
-    Ok((run.map_err(Failure::Engine)?, plan, environment))
+    let (run, ring) = run.map_err(Failure::Engine)?;
+    environment.ring = Some(ring.to_string());
+    Ok((run, plan, environment))
 }
 
-/// Runs the engine with one [`Load`] per shard until the end of the run.
+/// Runs the engine with one [`Load`] per shard until the end of the run. Returns the ring, too.
 fn drive<P: Protocol>(
     (load, seed, opening): (&LoadArgs, u64, &str),
     to: SocketAddr,
     flight_bytes: u64,
     interrupts: &Interrupts,
     protocol: impl Fn() -> P + Send + Sync + 'static,
-) -> Result<Run, ringwright::Error> {
+) -> Result<(Run, RingKind), ringwright::Error> {
     let shared = Arc::new(Shared::default());
     let shards = load.threads as usize;
     let tasks: Vec<Task> = (0..load.threads).map(|shard| task(load, seed, to, shard)).collect();
@@ -165,13 +167,14 @@ fn drive<P: Protocol>(
         user: cpu.user.saturating_sub(cpu_before.user),
         system: cpu.system.saturating_sub(cpu_before.system),
     };
-    Ok(run)
+    Ok((run, ledger.ring.kind))
 }
 
 fn config(load: &LoadArgs, flight_bytes: usize) -> Config {
     let defaults = Config::default();
     Config {
         shards: Some(load.threads as usize),
+        ring: load.ring.choice(),
         pin: load.pin_from.is_some(),
         pin_from: load.pin_from.unwrap_or_default(),
         max_connections: load.connections as usize + CONNECTING_MAX * load.threads as usize,
