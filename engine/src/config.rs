@@ -215,7 +215,7 @@ pub struct Config {
     pub open_files_valid: Duration,
     /// The limit on io-wq threads of each class (bounded, unbounded) per shard, 1 to 1,024
     /// (`IORING_REGISTER_IOWQ_MAX_WORKERS`). Default 4, because these threads only wait for disks.
-    /// With epoll, the limit on the threads per shard that do the same.
+    /// With epoll, the limit on the threads per shard that do the same, of two classes as well.
     pub io_workers_max: u32,
     /// The number of submission queue entries per shard, a power of two up to 32,768. Default
     /// 1,024. A full queue delays operations until the next turn and loses none.

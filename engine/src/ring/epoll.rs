@@ -46,8 +46,8 @@
 //! except after a failure.
 //!
 //! # Files
-//! At most `io_workers_max` threads run the operations that may wait for a disk ([`files`]), oldest
-//! first. A thread starts when there is more to do than there are threads, and all end with the
+//! Threads run the operations that may wait for a disk ([`files`]), oldest first: at most
+//! `io_workers_max` for splices into pipes, and as many for the others. A thread starts when there is more to do than there are threads, and all end with the
 //! ring. A result comes back through a channel, and an event descriptor ends the wait.
 //!
 //! # Limits

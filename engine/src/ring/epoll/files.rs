@@ -1,4 +1,9 @@
 //! Operations that may wait for a disk, and the threads that run them.
+//!
+//! Files on their way out have threads of their own. While a disk does not answer, these are busy
+//! with its files, and the other threads still open files of other disks and store received bytes.
+//! io_uring has two classes of threads with the same effect: a splice into a pipe is unbounded
+//! work, the others are bounded work.
 
 use super::super::calls::{close, event, signal_event};
 use super::super::{Descriptor, Errno, Op, Token};
@@ -16,16 +21,40 @@ pub struct Files {
     in_flight: Slab<InFlight>,
     /// Closed here while a thread still used them.
     closed: Vec<Descriptor>,
-    jobs: Option<Sender<Job>>,
-    queued: Receiver<Job>,
+    /// By class.
+    crews: [Crew; CLASSES],
     results: Receiver<Done>,
     done: Sender<Done>,
-    threads: Vec<JoinHandle<()>>,
+    /// The limit of each class.
     threads_max: usize,
+}
+
+/// Classes of operations with threads of their own.
+const CLASSES: usize = 2;
+
+/// The class of an operation.
+fn class(op: &Op) -> usize {
+    usize::from(matches!(op, Op::Splice { .. }))
+}
+
+/// The threads of a class, and their queue.
+struct Crew {
+    jobs: Option<Sender<Job>>,
+    queued: Receiver<Job>,
+    in_flight: usize,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Crew {
+    fn new() -> Self {
+        let (jobs, queued) = unbounded();
+        Self { jobs: Some(jobs), queued, in_flight: 0, threads: Vec::new() }
+    }
 }
 
 struct InFlight {
     token: Token,
+    class: usize,
     uses: [Descriptor; 2],
 }
 
@@ -74,17 +103,14 @@ impl Files {
     pub fn new(threads_max: u32) -> io::Result<Self> {
         let event = event()?;
         let shared = Shared { event, ended: AtomicBool::new(false), left: Mutex::default() };
-        let (jobs, queued) = unbounded();
         let (done, results) = unbounded();
         Ok(Self {
             shared: Arc::new(shared),
             in_flight: Slab::new(),
             closed: Vec::new(),
-            jobs: Some(jobs),
-            queued,
+            crews: [Crew::new(), Crew::new()],
             results,
             done,
-            threads: Vec::new(),
             threads_max: threads_max as usize,
         })
     }
@@ -99,25 +125,30 @@ impl Files {
     /// # Errors
     /// ENOMEM: not one thread can be started.
     pub fn push(&mut self, token: Token, op: Op) -> Result<(), Errno> {
-        if self.in_flight.len() >= self.threads.len() && self.threads.len() < self.threads_max {
-            let started = self.start();
-            if started.is_err() && self.threads.is_empty() {
+        let class = class(&op);
+        let (crew, threads) = (&self.crews[class], self.crews[class].threads.len());
+        if crew.in_flight >= threads && threads < self.threads_max {
+            let started = self.start(class);
+            if started.is_err() && threads == 0 {
                 return Err(Errno(libc::ENOMEM));
             }
         }
-        let number = self.in_flight.insert(InFlight { token, uses: descriptors(&op) });
-        let jobs = self.jobs.as_ref().expect("the ring has not ended");
+        let number = self.in_flight.insert(InFlight { token, class, uses: descriptors(&op) });
+        let crew = &mut self.crews[class];
+        crew.in_flight += 1;
+        let jobs = crew.jobs.as_ref().expect("the ring has not ended");
         jobs.send(Job { number, op }).expect("the other end is ours, too");
         Ok(())
     }
 
-    fn start(&mut self) -> io::Result<()> {
-        let (shared, queued) = (self.shared.clone(), self.queued.clone());
+    fn start(&mut self, class: usize) -> io::Result<()> {
+        let crew = &mut self.crews[class];
+        let (shared, queued) = (self.shared.clone(), crew.queued.clone());
         let done = self.done.clone();
         let run = move || work(&shared, &queued, &done);
         // After the thread of the ring, as the kernel names those of io_uring.
         let name = format!("file-{}", calls::thread_id());
-        self.threads.push(thread::Builder::new().name(name).spawn(run)?);
+        crew.threads.push(thread::Builder::new().name(name).spawn(run)?);
         Ok(())
     }
 
@@ -127,7 +158,8 @@ impl Files {
             return None;
         }
         let Done { number, result, .. } = self.results.try_recv().ok()?;
-        let token = self.in_flight.remove(number).token;
+        let InFlight { token, class, .. } = self.in_flight.remove(number);
+        self.crews[class].in_flight -= 1;
         let closed = std::mem::take(&mut self.closed);
         closed.into_iter().for_each(|descriptor| self.close(descriptor));
         Some((token, result))
@@ -141,7 +173,7 @@ impl Files {
     /// The number of threads.
     #[cfg(test)]
     pub fn threads(&self) -> usize {
-        self.threads.len()
+        self.crews.iter().map(|crew| crew.threads.len()).sum()
     }
 
     /// Closes a descriptor as soon as no thread uses it.
@@ -159,10 +191,12 @@ impl Drop for Files {
     /// disk has answered.
     fn drop(&mut self) {
         self.shared.ended.store(true, Ordering::Release);
-        self.jobs = None;
-        if self.in_flight.is_empty() {
-            for thread in self.threads.drain(..) {
-                let _ = thread.join();
+        for crew in &mut self.crews {
+            crew.jobs = None;
+            if crew.in_flight == 0 {
+                for thread in crew.threads.drain(..) {
+                    let _ = thread.join();
+                }
             }
         }
         self.results.try_iter().for_each(|done| done.discard());

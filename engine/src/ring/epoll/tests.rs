@@ -182,10 +182,17 @@ fn a_stalled_disk_delays_neither_sockets_nor_the_wait() {
     ring.submit(10, Op::Receive { socket: ours, multishot: false });
     peer.write_all(b"x").expect("a write");
     assert_eq!(ring.one().token, token(10));
+    // Opening and reading are another class.
+    let arena = setup().arena_address;
+    let other = Stall::new(790);
+    ring.submit(12, Op::Read { file: other.file, address: arena, length: 10, offset: 0 });
+    assert_eq!((ring.one().result, ring.files.threads()), (10, 3));
     ring.submit(11, Op::Cancel { target: token(0) });
     assert_eq!(ring.one().result, -libc::EALREADY);
     ring.assert_quiet();
-    assert_eq!(ring.files.threads(), 2, "io_workers_max");
+    assert_eq!(ring.files.threads(), 2 + 1, "io_workers_max of the one class");
+    ring.close_now(other.file);
+    other.pipe.into_iter().for_each(calls::close);
     let begun = Instant::now();
     stall.answer();
     assert_eq!(ring.one().result, 4096, "the result ends the wait");
