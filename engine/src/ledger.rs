@@ -579,6 +579,7 @@ mod tests {
             workers: 40,
             jobs_queued: 50,
             jobs_running: 60,
+            ring: RingInUse::default(),
         }
     }
 
@@ -607,6 +608,7 @@ mod tests {
             workers,
             jobs_queued,
             jobs_running,
+            ring: _,
         } = before;
         for value in [permits_for_clients, workers, jobs_queued, jobs_running] {
             assert!(json.contains(&format!(":{value},")), "{value} is not in {json}");

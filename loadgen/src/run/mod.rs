@@ -95,12 +95,12 @@ fn run(
             let run = drive((load, seed, opening), to, 0, interrupts, move || {
                 Http::new(&url, &fields, pipeline, learnt.clone(), vary_ok)
             });
-            run.map(|mut run| {
+            run.map(|(mut run, ring)| {
                 let (deviating, faults) = bodies.finish();
                 run.stats.deviating_bodies = deviating;
                 let faults = faults.into_iter().filter(|_| !vary_ok);
                 faults.for_each(|fault| run.stats.errors.count(fault));
-                run
+                (run, ring)
             })
         }
         Target::Echo { size, .. } => {

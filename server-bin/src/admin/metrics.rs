@@ -168,7 +168,7 @@ fn resident_bytes(statm: &File) -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ringwright::Pair;
+    use ringwright::{Pair, RingInUse};
 
     /// Without `..`, so that a counter that is added to the ledger does not compile here until it
     /// is known. Each has a value of its own: `next` returns it.
@@ -281,6 +281,7 @@ mod tests {
             workers: 444,
             jobs_queued: 555,
             jobs_running: 666,
+            ring: RingInUse::default(),
         };
         let mut page = Exposition::default();
         about_engine(&mut page, &ledger);

@@ -6,6 +6,7 @@ pub(super) mod files;
 mod receiving;
 
 use super::TestedRing;
+use crate::info::Traffic;
 use crate::ring::{
     Completion, Delivery, Descriptor, Errno, Kind, Op, Ring, Setup, Shutdown, Token, calls, direct,
 };
