@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Bytes per idle connection, beside the application's state.
 const LIMIT: usize = 128;
 /// The same on epoll, where the ring itself remembers what waits for each descriptor.
-const LIMIT_ON_EPOLL: usize = 448;
+const LIMIT_ON_EPOLL: usize = 288;
 
 /// Anonymous memory of this process in bytes: the allocator's and the mappings'. Counted page by
 /// page: the figures in `status` are off by what each processor has not yet added to them.
@@ -74,8 +74,8 @@ fn an_idle_connection_costs_at_most_128_bytes() {
 }
 
 #[test]
-fn on_epoll_an_idle_connection_costs_at_most_448_bytes() {
-    if alone("on_epoll_an_idle_connection_costs_at_most_448_bytes") {
+fn on_epoll_an_idle_connection_costs_at_most_288_bytes() {
+    if alone("on_epoll_an_idle_connection_costs_at_most_288_bytes") {
         measure(RingChoice::Epoll, LIMIT_ON_EPOLL);
     }
 }

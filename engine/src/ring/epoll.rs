@@ -47,8 +47,9 @@
 //!
 //! # Files
 //! Threads run the operations that may wait for a disk ([`files`]), oldest first: at most
-//! `io_workers_max` for splices into pipes, and as many for the others. A thread starts when there is more to do than there are threads, and all end with the
-//! ring. A result comes back through a channel, and an event descriptor ends the wait.
+//! `io_workers_max` for splices into pipes, and as many for the others. A thread starts when there
+//! is more to do than there are threads, and all end with the ring. A result comes back through a
+//! channel, and an event descriptor ends the wait.
 //!
 //! # Limits
 //! The queue of completions holds `completion_entries` before the ring stops looking at ready
@@ -100,8 +101,9 @@ pub struct EpollRing {
     ready: VecDeque<u32>,
     completions: VecDeque<Completion>,
     completions_max: usize,
-    /// The provided receive buffers, oldest first.
-    buffers: VecDeque<u16>,
+    /// The provided receive buffers. The last one is used first: the CPU caches still have it, and
+    /// buffers that are never needed take no memory.
+    buffers: Vec<u16>,
     buffers_count: u16,
     buffer_bytes: u32,
     /// The address of receive buffer 0; the others follow.
@@ -139,7 +141,7 @@ impl EpollRing {
             ready: VecDeque::new(),
             completions: VecDeque::new(),
             completions_max: setup.completion_entries as usize,
-            buffers: VecDeque::with_capacity(setup.receive_buffers.into()),
+            buffers: Vec::with_capacity(setup.receive_buffers.into()),
             buffers_count: setup.receive_buffers,
             buffer_bytes: setup.receive_buffer_bytes,
             arena_address: setup.arena_address,
@@ -374,7 +376,7 @@ impl Ring for EpollRing {
     #[inline]
     fn provide(&mut self, buffer: u16) {
         assert!(buffer < self.buffers_count, "a receive buffer that exists");
-        self.buffers.push_back(buffer);
+        self.buffers.push(buffer);
     }
 
     fn now_us(&mut self) -> u64 {

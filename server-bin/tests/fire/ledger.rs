@@ -12,6 +12,12 @@ impl Ledger {
         text.parse().unwrap_or_else(|_| panic!("{path} is {text:?}, no number, in {}", self.0))
     }
 
+    /// The string at a path such as `ring.kind`.
+    #[track_caller]
+    pub fn text(&self, path: &str) -> &str {
+        self.value(path).trim_matches('"')
+    }
+
     /// How many of a `total`/`free` pair are in use.
     #[track_caller]
     pub fn in_use(&self, pair: &str) -> u64 {

@@ -101,7 +101,7 @@ impl EpollRing {
                 return Step::Waits;
             }
             // Without a buffer, even the end is not seen.
-            let Some(buffer) = self.buffers.pop_front() else {
+            let Some(buffer) = self.buffers.pop() else {
                 return self.end(token, -libc::ENOBUFS);
             };
             let offset = usize::from(buffer) * self.buffer_bytes as usize;
@@ -110,11 +110,11 @@ impl EpollRing {
             let count = match received {
                 Ok(count @ 1..) => count,
                 Ok(0) => {
-                    self.buffers.push_front(buffer);
+                    self.buffers.push(buffer);
                     return self.end(token, 0);
                 }
                 Err(errno) => {
-                    self.buffers.push_front(buffer);
+                    self.buffers.push(buffer);
                     if errno.0 != libc::EAGAIN {
                         return self.end(token, -errno.0);
                     }

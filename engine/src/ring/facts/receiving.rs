@@ -66,11 +66,12 @@ fn a_multishot_receive_brings_data_in_buffers_and_the_end_without_one() {
     ring.provide(6);
     ring.submit(0, Op::Receive { socket: ours, multishot: true });
     ring.assert_quiet();
-    for (text, buffer) in [(&b"first"[..], 5), (b"second", 6), (b"third", 5)] {
+    for text in [&b"first"[..], b"second", b"third"] {
         peer.write_all(text).expect("a write");
         let found = ring.one();
         assert_eq!((found.result as usize, found.more()), (text.len(), true));
-        assert_eq!(found.buffer(), Some(buffer));
+        let buffer = found.buffer().expect("a buffer");
+        assert!([5, 6].contains(&buffer), "buffer {buffer} was not provided");
         let start = usize::from(buffer) * BUFFER_BYTES as usize;
         // SAFETY: the leaked arena, in a buffer the kernel has handed to us.
         let got = unsafe {
@@ -97,10 +98,11 @@ fn a_one_shot_receive_fills_a_buffer_and_tells_that_more_is_there() {
     ring.submit(0, Op::Receive { socket: ours, multishot: false });
     let full = ring.one();
     assert_eq!((full.result, full.nonempty()), (BUFFER_BYTES as i32, true));
-    assert_eq!((full.buffer(), full.more()), (Some(0), false));
+    assert!(full.buffer().is_some() && !full.more(), "{full:?}");
     ring.submit(1, Op::Receive { socket: ours, multishot: false });
     let rest = ring.one();
-    assert_eq!((rest.result, rest.nonempty(), rest.buffer()), (10, false, Some(1)));
+    assert_eq!((rest.result, rest.nonempty()), (10, false));
+    assert!(rest.buffer().is_some_and(|buffer| Some(buffer) != full.buffer()), "{rest:?}");
     ring.close_now(ours);
 }
 
