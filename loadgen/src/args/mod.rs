@@ -329,7 +329,7 @@ mod tests {
 
     /// Each option with its meaning. A new option needs a line here, and an option that means the
     /// same as another one must have the other one's name.
-    const MEANINGS: [(&str, Option<char>, &str); 44] = [
+    const MEANINGS: [(&str, Option<char>, &str); 46] = [
         ("arrivals", None, "distribution of a schedule"),
         ("as", None, "name on the server"),
         ("bystanders", None, "connections that behave well"),
@@ -366,6 +366,8 @@ mod tests {
         ("rate", Some('R'), "requests to send per second"),
         ("replace", None, "overwrite a file"),
         ("requests-per-connection", None, "requests before a new connection"),
+        ("resume", None, "continue a transfer"),
+        ("ring", None, "kernel interface"),
         ("seed", None, "random numbers"),
         ("settle", None, "wait for the server after the run"),
         ("size", None, "size of a message"),
