@@ -370,7 +370,6 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if !file.padded {
             return false;
         }
-        mark!("a file is padded");
         file.file.fail(reason);
         // The ways past a pipe are for files that can be read.
         (file.cut_off, file.uncached) = (true, true);

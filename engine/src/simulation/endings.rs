@@ -557,16 +557,12 @@ mod tests {
     #[test]
     fn a_padded_file_that_ends_early_keeps_the_connection() {
         for cut in cuts() {
-            let mut reached = 0;
             for seed in 0..30 {
-                marks::record();
                 let got = read_padded_file(&cut, seed, false);
                 let expected = if cut.path == "small" { 700 } else { 10_000 };
                 // Noise may end in a zero, too.
                 assert!((expected - 2..=expected).contains(&got), "{got}, seed {seed}");
-                reached += marks::take().count("a file is padded");
             }
-            assert_eq!(reached, 30, "{}", cut.path);
         }
     }
 
