@@ -213,11 +213,7 @@ fn serve<H: Handler>(
         None => None,
     };
     let engine = Engine::start(config, factory).map_err(|error| error.to_string())?;
-    let of_admin = admin.iter().flat_map(Admin::notices);
-    let of_admin = of_admin.filter(|notice| !engine.notices().contains(notice));
-    for notice in engine.notices().iter().chain(of_admin) {
-        say(notice);
-    }
+    say_notices(&engine, admin.as_ref());
     let mut listeners: Vec<String> =
         engine.addresses().iter().map(|address| format!("{scheme}://{address}")).collect();
     let drain_timeout = options.drain_timeout;
@@ -263,6 +259,15 @@ fn serve<H: Handler>(
         Err("the ledger does not balance: a connection, buffer, pipe or descriptor was not \
              released; please report this with the ledger line above"
             .into())
+    }
+}
+
+/// Prints the notices of both engines, each once.
+fn say_notices(engine: &Engine, admin: Option<&Admin>) {
+    let of_admin = admin.into_iter().flat_map(Admin::notices);
+    let of_admin = of_admin.filter(|notice| !engine.notices().contains(notice));
+    for notice in engine.notices().iter().chain(of_admin) {
+        say(notice);
     }
 }
 
