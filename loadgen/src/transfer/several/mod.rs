@@ -1,6 +1,6 @@
 //! Several files on one connection, resumed files, and the list of files.
 //!
-//! A thread talks to the server with blocking calls: [`gets`] and [`puts`] over a [`link`]. The
+//! A thread talks to the server with blocking calls: `gets` and `puts` over a `link`. The
 //! calling thread shows the progress. A signal shuts the connection down, which ends the thread.
 
 mod gets;
