@@ -1,7 +1,7 @@
 //! The served folder: whatever its path leads to now.
 //!
 //! A build deletes and remakes the folder, a release replaces it by rename, or a symbolic link is
-//! switched. A thread therefore looks the path up every [`LOOK_INTERVAL`] and opens the folder
+//! switched. A thread therefore looks the path up every `LOOK_INTERVAL` and opens the folder
 //! again if another one is there. A request costs a load from memory and no system call. A path
 //! across a file server that does not answer holds up the thread, not a shard.
 
