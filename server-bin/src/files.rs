@@ -55,22 +55,25 @@ pub struct Files {
     log: Option<ShardLog>,
 }
 
-/// The limits that all shards share.
+/// The limits and settings that all shards share.
 #[derive(Clone, Debug)]
 pub struct Shared {
     /// On readers of files that may wait.
     pub slow_readers: Arc<Places>,
     /// On contents that stay in memory.
     pub contents: Arc<Budget>,
+    /// Files stay open for further requests.
+    pub keeps_files: bool,
 }
 
 impl Shared {
     /// The limits for so many workers: one of them remains for local files.
     #[must_use]
-    pub fn new(workers: usize) -> Self {
+    pub fn new(workers: usize, keeps_files: bool) -> Self {
         Self {
             slow_readers: Arc::new(Places::new(workers.saturating_sub(1))),
             contents: Arc::new(Budget::new(KEPT_BYTES_MAX)),
+            keeps_files,
         }
     }
 }

@@ -51,7 +51,7 @@ pub fn http(options: &Http) -> Result<(), String> {
     config.evict_idle = options.common.evict_idle != Some(Switch::Off);
     config.min_rate = options.common.min_rate.unwrap_or(HTTP_MIN_RATE);
     config.workers = options.common.workers.unwrap_or(files::READERS);
-    let shared = files::Shared::new(config.workers);
+    let shared = files::Shared::new(config.workers, options.open_files > 0);
     config.open_files = options.open_files as usize;
     config.open_files_valid = options.open_files_valid;
     let of_shards = log.clone();

@@ -74,7 +74,7 @@ impl Files {
                     }
                 };
             }
-            if is_settled {
+            if is_settled && self.shared.keeps_files {
                 self.note(&file, asked, None);
             }
         }
@@ -133,7 +133,7 @@ impl Files {
             Ok(content) => {
                 // The engine keeps only settled files open, and returns one only while its status
                 // is that of the open. The contents were read after the open: they belong to it.
-                let is_kept = is_settled && !file.may_wait();
+                let is_kept = is_settled && self.shared.keeps_files && !file.may_wait();
                 if is_kept && let Some(kept) = self.shared.contents.keep(content.clone()) {
                     self.note(&file, asked, Some(kept));
                 }
