@@ -321,9 +321,11 @@ impl World {
         };
         for (tag, shard) in all {
             self.insist(|world| world.remote.stop_reconnecting(shard, tag).is_ok());
+            // The clock of a shard that waited may be ahead of the one whose turn it is.
+            let told_us = self.lanes[shard].now_us().max(present_us());
             let mut book = book.borrow_mut();
             let kept = book.kept.by_tag.get_mut(&tag).expect("none is forgotten");
-            kept.stopped_us.get_or_insert(present_us());
+            kept.stopped_us.get_or_insert(told_us);
         }
     }
 
