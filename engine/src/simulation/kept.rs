@@ -286,7 +286,9 @@ impl World {
         let Some(tag) = book.kept.pick(&mut self.rng, |_| true) else { return };
         let kept = book.kept.by_tag.get_mut(&tag).expect("just found");
         if self.remote.stop_reconnecting(kept.shard, tag).is_ok() {
-            kept.stopped_us.get_or_insert(present_us());
+            // The clock of a shard that waited may be ahead of the one whose turn it is.
+            let told_us = self.lanes[kept.shard].now_us().max(present_us());
+            kept.stopped_us.get_or_insert(told_us);
         }
     }
 
