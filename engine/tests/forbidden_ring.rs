@@ -78,7 +78,7 @@ fn serves_on_epoll(cause: &str) {
     assert!(ledger.to_json().contains("\"ring\":{\"kind\":\"epoll\",\"reason\":\"io_uring_"));
 }
 
-/// Whoever asks for io_uring gets no other ring.
+/// A program that asks for io_uring gets an error, and no other ring.
 fn refuses_io_uring() {
     let error = start(RingChoice::IoUring).map(drop).expect_err("it is forbidden");
     assert!(matches!(error, Error::Ring(probe::SetupError::Filtered { .. })), "{error}");

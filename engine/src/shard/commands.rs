@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// Slots that a broadcast comes to before the next look at the clock.
 const BROADCAST_SLOTS: u32 = if cfg!(test) { 3 } else { 4_096 };
 
-/// What was found in the mailbox and is not carried out yet.
+/// The commands and results that the shard has found and not yet carried out.
 #[derive(Default)]
 pub(super) struct Commands {
     /// Commands that are still in the mailbox.

@@ -285,8 +285,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if !bug!("idle-keeps-turn") {
             self.once_armed = 0;
         }
-        // What did not fit into the queue or the turn goes in next, without waiting for anything
-        // else.
+        // Operations that did not fit into the queue or the turn go in next. The shard does not wait
+        // for anything else then.
         let flushed = self.flush().is_ok();
         let has_completions = self.bounds.leaves_something && self.end_flush();
         let (want, timeout) = if flushed {

@@ -183,7 +183,7 @@ pub struct Record {
     /// Its callbacks.
     pub called: Called,
     pub closed: Option<Reason>,
-    /// What `closed` was told of its bytes.
+    /// The bytes of both directions that `closed` was told.
     pub traffic: Option<Traffic>,
 }
 

@@ -87,7 +87,7 @@ fn a_server_that_closes_after_each_reply_is_connected_to_again() {
     }
 }
 
-/// What a 204 or a 304 announces is not its own body, and a head may be long.
+/// A 204 or a 304 may announce a length but has no body, and a head may be long.
 #[test]
 fn a_reply_without_a_body_and_a_long_head_are_read() {
     let cookies = format!("Set-Cookie: {}\r\n", "x".repeat(4_000)).repeat(15);

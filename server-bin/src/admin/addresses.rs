@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fmt::{self, Display, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// What --max-per-ip counts as one client: an IPv4 address or an IPv6 /64.
+/// An IPv4 address or an IPv6 /64, which --max-per-ip counts as one client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Address {
     V4(Ipv4Addr),

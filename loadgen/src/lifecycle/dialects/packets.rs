@@ -2,7 +2,8 @@
 //!
 //! Phrases: `echo:SIZE`, `digest:SIZE`, `digest-file:NAME`, `broadcast:SIZE`, `list`, `get:NAME`,
 //! `get:NAME:OFFSET:LENGTH`, `range:NAME:OFFSET:LENGTH` (GET_RANGE), `put:SIZE` (PUT, DATA, and
-//! DIGEST_FILE of the result), `resume:SIZE` (PUT_RESUMABLE and ABORT), `abort` (of nothing), `abort-get:NAME`, `abort-take:NAME`, `abort-put:SIZE`.
+//! DIGEST_FILE of the result), `resume:SIZE` (PUT_RESUMABLE and ABORT), `abort` (of nothing),
+//! `abort-get:NAME`, `abort-take:NAME`, `abort-put:SIZE`.
 //!
 //! Hostile phrases: `lie:LENGTH:ACTUAL` (an ECHO with a wrong length), `type:HH:SIZE` (an arbitrary
 //! type with SIZE bytes of fields), `data:COUNT` (DATA without a put), `chunk:COUNT` (DATA without

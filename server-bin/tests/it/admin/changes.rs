@@ -1,4 +1,4 @@
-//! What an operator changes: connections that end, the number of workers, a drain.
+//! Changes by an operator: connections are ended, the number of workers is set, a drain begins.
 
 use super::{json, ledger_once};
 use crate::common::{Client, PATIENCE, Server, command, tree};
