@@ -316,7 +316,8 @@ mod tests {
         assert_eq!(attribute(1, 0..u64::MAX, 0..u64::MAX, u64::MAX / 2, &[0; 16]), None);
         assert_eq!(attribute(1, 0..u64::MAX, 0..64, 0, &[0; 16]), None);
         assert_eq!(attribute(1, 0..1, 0..u64::MAX, 0, &[0; ATTRIBUTED_MIN - 1]), None);
-        assert!(since.elapsed() < std::time::Duration::from_secs(10), "{:?}", since.elapsed());
+        // Some seconds on a quiet machine; all that there is would take centuries.
+        assert!(since.elapsed() < std::time::Duration::from_secs(120), "{:?}", since.elapsed());
     }
 
     #[test]

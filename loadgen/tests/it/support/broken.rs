@@ -29,13 +29,23 @@ const CONNECTIONS: usize = 10;
 /// Small, so that a reader that stalls is noticed.
 const SEND_BUFFER_BYTES: usize = 4_096;
 const MOMENT: Duration = Duration::from_millis(1);
+/// Nobody else has written for so long: the connection is the only one.
+const ALONE: Duration = Duration::from_millis(20);
+
+/// A buffer for all connections, and how often it was written to.
+#[derive(Default)]
+struct Buffer {
+    bytes: Vec<u8>,
+    writes: u64,
+}
 
 /// What its connections share.
 struct Server {
     bug: Bug,
     free: Mutex<usize>,
     freed: Condvar,
-    buffer: Mutex<Vec<u8>>,
+    buffer: Mutex<Buffer>,
+    overwritten: Condvar,
     writer: Mutex<()>,
 }
 
@@ -47,7 +57,8 @@ pub fn broken(bug: Bug) -> SocketAddr {
         bug,
         free: Mutex::new(CONNECTIONS),
         freed: Condvar::new(),
-        buffer: Mutex::new(Vec::new()),
+        buffer: Mutex::new(Buffer::default()),
+        overwritten: Condvar::new(),
         writer: Mutex::new(()),
     });
     thread::spawn(move || server.accept(&listener));
@@ -101,15 +112,21 @@ impl Server {
     fn echo(&self, stream: &mut TcpStream, bytes: &[u8]) -> std::io::Result<()> {
         match self.bug {
             Bug::AnswersWithAnothersBytes => {
-                {
-                    let mut shared = self.buffer.lock().expect("no panic");
-                    let room = shared.len().max(bytes.len());
-                    shared.resize(room, 0);
-                    shared[..bytes.len()].copy_from_slice(bytes);
-                }
-                thread::sleep(MOMENT);
-                let mine = self.buffer.lock().expect("no panic")[..bytes.len()].to_vec();
-                stream.write_all(&mine)
+                let mut shared = self.buffer.lock().expect("no panic");
+                let room = shared.bytes.len().max(bytes.len());
+                shared.bytes.resize(room, 0);
+                shared.bytes[..bytes.len()].copy_from_slice(bytes);
+                shared.writes += 1;
+                self.overwritten.notify_all();
+                // Until another connection has overwritten it, if there is another.
+                let mine = shared.writes;
+                let (shared, _) = self
+                    .overwritten
+                    .wait_timeout_while(shared, ALONE, |shared| shared.writes == mine)
+                    .expect("no panic");
+                let answer = shared.bytes[..bytes.len()].to_vec();
+                drop(shared);
+                stream.write_all(&answer)
             }
             Bug::ResetsOnHalfClose => {
                 thread::sleep(MOMENT);

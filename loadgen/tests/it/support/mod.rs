@@ -11,6 +11,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -257,7 +258,16 @@ pub fn start(protocol: &str, target: &str, options: &str) -> Running {
 /// The same, in this folder.
 pub fn start_in(current: &Path, protocol: &str, target: &str, options: &str) -> Running {
     let folder = tempfile::tempdir().expect("a folder");
-    let child = Command::new(env!("CARGO_BIN_EXE_ringload"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringload"));
+    // SIGHUP is ignored where nohup(1) runs the tests.
+    // SAFETY: signal may be called between fork and exec (signal-safety(7)).
+    unsafe {
+        command.pre_exec(|| {
+            libc::signal(libc::SIGHUP, libc::SIG_DFL);
+            Ok(())
+        });
+    }
+    let child = command
         .args([protocol, target, "--json"])
         .arg(folder.path().join(REPORT))
         .args(options.split_whitespace())

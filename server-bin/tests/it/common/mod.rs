@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -57,6 +58,14 @@ pub fn command(arguments: &[&str]) -> Command {
 /// A program without the environment's settings for the daemon.
 fn without_settings(program: &str) -> Command {
     let mut command = Command::new(program);
+    // SIGHUP is ignored where nohup(1) runs the tests.
+    // SAFETY: signal may be called between fork and exec (signal-safety(7)).
+    unsafe {
+        command.pre_exec(|| {
+            libc::signal(libc::SIGHUP, libc::SIG_DFL);
+            Ok(())
+        });
+    }
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RINGWRIGHTD_")) {
         command.env_remove(name);
     }
