@@ -1,5 +1,5 @@
-//! The lock-free parts of admission and of the workers' queue in every interleaving that their memory orders allow, checked
-//! with loom on the very sources that the engine is built from.
+//! The lock-free parts of admission and of the workers' queue in every interleaving that their
+//! memory orders allow, checked with loom on the very sources that the engine is built from.
 
 // Not all of it is used here.
 #![allow(dead_code)]
@@ -243,7 +243,7 @@ fn a_round_ends_with_one_verdict() {
         let verdicts = Arc::new(atomic::AtomicUsize::new(0));
         let shard =
             |shard: usize, evictions: Arc<Evictions>, verdicts: Arc<atomic::AtomicUsize>| {
-                let (round, _) = evictions.ask(None);
+                let (round, _) = evictions.ask();
                 assert_eq!(round, 1, "one round is under way");
                 assert_eq!(evictions.question(0), Some(1));
                 if let Some(verdict) =
@@ -282,7 +282,7 @@ fn an_idle_connection_goes_before_a_slow_one() {
     for (stays, goes) in pairs {
         loom::model(move || {
             let evictions = Arc::new(Evictions::new(2));
-            assert_eq!(evictions.ask(None), (1, true));
+            assert_eq!(evictions.ask(), (1, true));
             let other = evictions.clone();
             let other = thread::spawn(move || other.answer(1, 1, Some(goes)));
             let verdicts = [evictions.answer(0, 1, Some(stays)), other.join().unwrap()];
@@ -292,20 +292,22 @@ fn an_idle_connection_goes_before_a_slow_one() {
     }
 }
 
-/// A round that a shard has left in the middle is started again; its late answer does not count.
+/// A round that a shard does not answer ends with the other answers; a late answer changes nothing.
 #[test]
-fn a_stale_round_is_started_again() {
+fn a_round_without_an_answer_can_be_concluded() {
     loom::model(|| {
         let evictions = Arc::new(Evictions::new(2));
-        assert_eq!(evictions.ask(None), (1, true));
+        assert_eq!(evictions.ask(), (1, true));
         let late = evictions.clone();
         let late = thread::spawn(move || late.answer(1, 1, Some(Candidate::Idle(9))));
-        evictions.leave(1);
-        let (round, started) = evictions.ask(Some(1));
-        assert_eq!((round, started), (2, true));
-        assert_eq!(evictions.answer(0, 2, None), Some(Verdict::Nobody));
-        assert!(evictions.was_in_vain(2));
-        assert_eq!(late.join().unwrap(), None);
+        let first = evictions.answer(0, 1, Some(Candidate::Idle(5)));
+        let concluded = evictions.conclude(1);
+        let verdicts = [first, concluded, late.join().unwrap()];
+        let verdicts: Vec<_> = verdicts.into_iter().flatten().collect();
+        assert!(matches!(verdicts[..], [Verdict::Ends(_)]), "{verdicts:?}");
+        assert_eq!((evictions.conclude(1), evictions.ask()), (None, (2, true)));
+        // The answers of the last round do not count in this one.
+        assert_eq!(evictions.conclude(2), Some(Verdict::Nobody));
     });
 }
 
@@ -314,9 +316,9 @@ fn a_stale_round_is_started_again() {
 fn a_later_round_in_vain_says_nothing_about_an_earlier_one() {
     loom::model(|| {
         let evictions = Evictions::new(1);
-        assert_eq!(evictions.ask(None), (1, true));
+        assert_eq!(evictions.ask(), (1, true));
         assert_eq!(evictions.answer(0, 1, Some(Candidate::Idle(9))), Some(Verdict::Ends(0)));
-        assert_eq!(evictions.ask(None), (2, true));
+        assert_eq!(evictions.ask(), (2, true));
         assert_eq!(evictions.answer(0, 2, None), Some(Verdict::Nobody));
         assert!(evictions.was_in_vain(2) && !evictions.was_in_vain(1));
     });

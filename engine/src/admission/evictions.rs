@@ -43,6 +43,8 @@ pub struct Evictions {
     in_vain: AtomicU64,
     /// By shard: its answer, the rank of its candidate; 0: it has none.
     ranks: Box<[AtomicU64]>,
+    /// By shard: the round of that answer.
+    answered: Box<[AtomicU64]>,
     /// By shard: it is to end its candidate.
     chosen: Box<[AtomicBool]>,
     /// By shard: it has ended and answers no more.
@@ -55,19 +57,19 @@ impl Evictions {
             round: AtomicU64::new(0),
             in_vain: AtomicU64::new(0),
             ranks: (0..shards).map(|_| AtomicU64::new(0)).collect(),
+            answered: (0..shards).map(|_| AtomicU64::new(0)).collect(),
             chosen: (0..shards).map(|_| AtomicBool::new(false)).collect(),
             gone: (0..shards).map(|_| AtomicBool::new(false)).collect(),
         }
     }
 
-    /// Starts a round if none is under way, or instead of round `stale`, which did not end. Returns
-    /// the number of the round that is under way then, and whether it was started here: all shards
-    /// must be woken.
-    pub fn ask(&self, stale: Option<u64>) -> (u64, bool) {
+    /// Starts a round if none is under way. Returns the number of the round that is under way then,
+    /// and whether it was started here: all shards must be woken.
+    pub fn ask(&self) -> (u64, bool) {
         let there = self.gone.iter().filter(|gone| !gone.load(Ordering::Acquire)).count() as u64;
         let started = self.round.fetch_update(Ordering::AcqRel, Ordering::Acquire, |present| {
             let (number, missing) = halves(present);
-            (missing == 0 || stale == Some(number)).then(|| whole(number + 1, there))
+            (missing == 0).then(|| whole(number + 1, there))
         });
         match started {
             Ok(before) => (halves(before).0 + 1, true),
@@ -90,26 +92,39 @@ impl Evictions {
         candidate: Option<Candidate>,
     ) -> Option<Verdict> {
         self.ranks[shard].store(candidate.map_or(0, Candidate::rank), Ordering::Release);
+        self.answered[shard].store(round, Ordering::Release);
         let counted = self.round.fetch_update(Ordering::AcqRel, Ordering::Acquire, |present| {
             let (number, missing) = halves(present);
-            // The round may have been started again meanwhile.
+            // The round may have been concluded meanwhile.
             (number == round && missing > 0).then(|| whole(number, missing - 1))
         });
-        if !counted.is_ok_and(|before| halves(before).1 == 1) {
-            return None;
-        }
+        counted.is_ok_and(|before| halves(before).1 == 1).then(|| self.verdict(round))
+    }
+
+    /// Ends a round with the answers that have come: a shard hangs, or has ended in the middle.
+    /// Returns `None` if the round is over.
+    pub fn conclude(&self, round: u64) -> Option<Verdict> {
+        let concluded = self.round.fetch_update(Ordering::AcqRel, Ordering::Acquire, |present| {
+            let (number, missing) = halves(present);
+            (number == round && missing > 0).then(|| whole(number, 0))
+        });
+        concluded.is_ok().then(|| self.verdict(round))
+    }
+
+    fn verdict(&self, round: u64) -> Verdict {
         let first = (0..self.ranks.len())
+            .filter(|shard| self.answered[*shard].load(Ordering::Acquire) == round)
             .map(|shard| (self.ranks[shard].load(Ordering::Acquire), shard))
             .filter(|(rank, shard)| *rank > 0 && !self.gone[*shard].load(Ordering::Acquire))
             .max();
         match first {
             Some((_, shard)) => {
                 self.chosen[shard].store(true, Ordering::Release);
-                Some(Verdict::Ends(shard))
+                Verdict::Ends(shard)
             }
             None => {
                 self.in_vain.store(round, Ordering::Release);
-                Some(Verdict::Nobody)
+                Verdict::Nobody
             }
         }
     }

@@ -127,3 +127,24 @@ fn of_two_clients_one_gets_the_room_that_there_is() {
         assert_eq!((evicted(&world), world.ledger().sum.rejected), (1, 1), "seed {seed}");
     }
 }
+
+/// A shard that hung in a callback kept all others from making room.
+#[test]
+fn a_shard_that_hangs_does_not_keep_the_others_from_making_room() {
+    for seed in 0..20 {
+        let config = Config { max_connections: 1, ..evicting(AtCapacity::Wait) };
+        let mut world = world_of(seed, config, 2);
+        add_idle(&mut world, 0, 10);
+        // Until the other one has caught up with it, it does not act.
+        world.lanes[1].ring().pass(Duration::from_secs(20));
+        let begun_us = world.lanes[0].now_us();
+        let fresh = world.add_peer(Plan::plain(), part(Role::Echo, Farewell::Close), 100);
+        let served = |world: &mut World| world.ring().peers[fresh].received.len() == 100;
+        while !served(&mut world) {
+            world.turn();
+            let took_us = world.lanes[0].now_us() - begun_us;
+            assert!(took_us < 5_000_000, "seed {seed}: waits for {took_us} us");
+        }
+        end(&mut world);
+    }
+}
