@@ -301,7 +301,7 @@ impl Handler for Files {
         state.opening = false;
         let exchange = state.exchange.take().expect("a file is read for a request");
         match job.result::<SlowRead>() {
-            Ok(read) => self.reply_read(state, connection, exchange.asked(), read),
+            Ok(read) => self.reply_slow_read(state, connection, exchange.asked(), read),
             Err(_) => {
                 let status = Status::InternalError;
                 self.reply_status(state, connection, exchange.asked(), status);

@@ -26,16 +26,24 @@ const SHARED_BYTES_MIN: u64 = 8 << 10;
 pub type Digest = [u8; 16];
 
 /// The contents of a file, complete.
-#[derive(Clone, Debug)]
-pub(super) struct Content {
-    bytes: Arc<[u8]>,
-    pub digest: Digest,
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Content<'a> {
+    bytes: &'a [u8],
+    /// The same bytes, if they can be shared.
+    shared: Option<&'a Arc<[u8]>>,
+    digest: Digest,
 }
 
-impl Content {
-    fn new(bytes: &[u8]) -> Self {
-        let digest = XxHash3_128::oneshot(bytes).to_be_bytes();
-        Self { bytes: bytes.into(), digest }
+/// Contents that do not lie in the buffer they were read into.
+#[derive(Debug)]
+pub(super) struct SharedContent {
+    bytes: Arc<[u8]>,
+    digest: Digest,
+}
+
+impl<'a> Content<'a> {
+    fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, shared: None, digest: XxHash3_128::oneshot(bytes).to_be_bytes() }
     }
 
     /// The number of bytes.
@@ -43,12 +51,29 @@ impl Content {
         self.bytes.len() as u64
     }
 
+    /// The digest of the bytes.
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
     /// Queues a range.
     pub fn send(&self, connection: &mut Connection<'_>, offset: u64, length: u64) -> Room {
         if length == self.length() && length >= SHARED_BYTES_MIN {
-            return connection.send_shared(self.bytes.clone());
+            return connection.send_shared(self.to_shared().bytes);
         }
         connection.send(&self.bytes[offset as usize..(offset + length) as usize])
+    }
+
+    /// Copies the bytes, unless they are shared.
+    pub fn to_shared(self) -> SharedContent {
+        let bytes = self.shared.map_or_else(|| self.bytes.into(), Arc::clone);
+        SharedContent { bytes, digest: self.digest }
+    }
+}
+
+impl SharedContent {
+    pub fn content(&self) -> Content<'_> {
+        Content { bytes: &self.bytes, shared: Some(&self.bytes), digest: self.digest }
     }
 }
 
@@ -63,7 +88,7 @@ pub struct Budget {
 /// Contents that are kept. Dropping them returns their memory.
 #[derive(Debug)]
 pub(super) struct Kept {
-    pub content: Content,
+    content: SharedContent,
     budget: Arc<Budget>,
 }
 
@@ -75,22 +100,31 @@ impl Budget {
     }
 
     /// Returns `None` if there is no room.
-    pub(super) fn keep(self: &Arc<Self>, content: Content) -> Option<Kept> {
-        let kept = Kept { budget: self.clone(), content };
-        let length = kept.content.length();
+    pub(super) fn keep(self: &Arc<Self>, content: Content<'_>) -> Option<Kept> {
+        let length = content.length();
         let used_bytes = self.used_bytes.fetch_add(length, Ordering::Relaxed) + length;
-        (used_bytes <= self.max_bytes).then_some(kept)
+        if used_bytes > self.max_bytes {
+            self.used_bytes.fetch_sub(length, Ordering::Relaxed);
+            return None;
+        }
+        Some(Kept { content: content.to_shared(), budget: self.clone() })
+    }
+}
+
+impl Kept {
+    pub fn content(&self) -> Content<'_> {
+        self.content.content()
     }
 }
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        self.budget.used_bytes.fetch_sub(self.content.length(), Ordering::Relaxed);
+        self.budget.used_bytes.fetch_sub(self.content().length(), Ordering::Relaxed);
     }
 }
 
 /// The reason why a file was not read.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Unread {
     /// It has more than [`CONTENT_BYTES_MAX`] bytes.
     TooLong,
@@ -106,20 +140,26 @@ pub(super) fn buffer() -> Box<[u8]> {
 }
 
 /// Reads a file from the page cache.
-pub(super) fn read_cached(file: &OpenFile, buffer: &mut [u8]) -> Result<Content, Unread> {
+pub(super) fn read_cached<'a>(
+    file: &OpenFile,
+    buffer: &'a mut [u8],
+) -> Result<Content<'a>, Unread> {
     read(file.status().bytes, buffer, |buffer, offset| file.read_cached(buffer, offset))
 }
 
 /// Reads a file. May wait.
-pub(super) fn read_slowly(file: &OpenFile) -> Result<Content, Unread> {
-    read(file.status().bytes, &mut buffer(), |buffer, offset| file.read(buffer, offset))
+pub(super) fn read_slowly(file: &OpenFile) -> Result<SharedContent, Unread> {
+    let mut buffer = buffer();
+    let content =
+        read(file.status().bytes, &mut buffer, |buffer, offset| file.read(buffer, offset))?;
+    Ok(content.to_shared())
 }
 
 fn read(
     file_bytes: u64,
     buffer: &mut [u8],
     mut read: impl FnMut(&mut [u8], u64) -> io::Result<usize>,
-) -> Result<Content, Unread> {
+) -> Result<Content<'_>, Unread> {
     let mut length = 0;
     loop {
         match read(&mut buffer[length..], length as u64) {
@@ -147,16 +187,17 @@ mod tests {
     use super::*;
 
     /// Reads a file of `actual` bytes of which `told` are told, in pieces of `piece`.
-    fn pieces(actual: usize, told: u64, piece: usize) -> (Result<Content, Unread>, usize) {
+    fn pieces(actual: usize, told: u64, piece: usize) -> (Result<SharedContent, Unread>, usize) {
         let bytes: Vec<u8> = (0..actual).map(|at| at as u8).collect();
-        let mut calls = 0;
-        let content = read(told, &mut buffer(), |buffer, offset| {
+        let (mut calls, mut buffer) = (0, buffer());
+        let content = read(told, &mut buffer, |buffer, offset| {
             calls += 1;
             let rest = &bytes[offset as usize..];
             let length = rest.len().min(buffer.len()).min(piece);
             buffer[..length].copy_from_slice(&rest[..length]);
             Ok(length)
         });
+        let content = content.map(Content::to_shared);
         if let Ok(content) = &content {
             assert!(content.bytes[..] == bytes[..]);
             assert_eq!(content.digest, XxHash3_128::oneshot(&bytes).to_be_bytes());

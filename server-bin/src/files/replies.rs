@@ -1,6 +1,6 @@
 //! Replies: what is said about a request, queued, noted in the log.
 
-use super::contents::{self, CONTENT_BYTES_MAX, Content, Kept, Unread};
+use super::contents::{self, CONTENT_BYTES_MAX, Content, Kept, SharedContent, Unread};
 use super::exchange::Asked;
 use super::{Conversation, Files};
 use crate::access_log::Entry;
@@ -63,23 +63,23 @@ impl Files {
         let about = file.status();
         if Note::of(&file).is_none() {
             if about.bytes <= CONTENT_BYTES_MAX as u64 {
-                return match contents::read_cached(&file, &mut self.content) {
-                    Err(Unread::Waits) => {
-                        self.read_in_job(state, connection, asked, file, is_settled)
-                    }
-                    content => {
-                        let read = SlowRead { file, is_settled, content };
-                        self.reply_read(state, connection, asked, read);
-                        Progress::Answered
-                    }
+                let mut buffer = std::mem::take(&mut self.content);
+                let content = contents::read_cached(&file, &mut buffer);
+                let progress = if matches!(content, Err(Unread::Waits)) {
+                    self.read_in_job(state, connection, asked, file, is_settled)
+                } else {
+                    self.reply_read(state, connection, asked, &file, is_settled, content);
+                    Progress::Answered
                 };
+                self.content = buffer;
+                return progress;
             }
             if is_settled && self.shared.keeps_files {
                 self.note(&file, asked, None);
             }
         }
         let note = Note::of(&file);
-        let content = note.and_then(|note| note.kept.as_ref()).map(|kept| &kept.content);
+        let content = note.and_then(|note| note.kept.as_ref()).map(Kept::content);
         let lines = note.map(|note| &note.lines[..]);
         let found = Found { file: &file, about, is_settled, content, lines };
         self.reply_file(state, connection, asked, &found);
@@ -118,8 +118,8 @@ impl Files {
         Progress::Answered
     }
 
-    /// Answers with a small file that has been read.
-    pub(super) fn reply_read(
+    /// Answers with a small file that a job has read.
+    pub(super) fn reply_slow_read(
         &mut self,
         state: &mut Conversation,
         connection: &mut Connection<'_>,
@@ -128,24 +128,38 @@ impl Files {
     ) {
         self.common.refresh(connection.local().now());
         let SlowRead { file, is_settled, content } = read;
+        let content = content.as_ref().map(SharedContent::content).map_err(|error| *error);
+        self.reply_read(state, connection, asked, &file, is_settled, content);
+    }
+
+    /// Answers with a small file that has been read.
+    fn reply_read(
+        &mut self,
+        state: &mut Conversation,
+        connection: &mut Connection<'_>,
+        asked: Asked<'_>,
+        file: &OpenFile,
+        is_settled: bool,
+        content: Result<Content<'_>, Unread>,
+    ) {
         let about = file.status();
         match content {
             Ok(content) => {
                 // The engine keeps only settled files open, and returns one only while its status
                 // is that of the open. The contents were read after the open: they belong to it.
                 let is_kept = is_settled && self.shared.keeps_files && !file.may_wait();
-                if is_kept && let Some(kept) = self.shared.contents.keep(content.clone()) {
-                    self.note(&file, asked, Some(kept));
+                if is_kept && let Some(kept) = self.shared.contents.keep(content) {
+                    self.note(file, asked, Some(kept));
                 }
-                let content = Some(&content);
-                let found = Found { file: &file, about, is_settled, content, lines: None };
+                let content = Some(content);
+                let found = Found { file, about, is_settled, content, lines: None };
                 self.reply_file(state, connection, asked, &found);
             }
             Err(Unread::TooLong) => match file.status_now() {
                 // It has grown since it was opened.
                 Ok(about) if about.bytes > CONTENT_BYTES_MAX as u64 => {
                     let (content, lines, is_settled) = (None, None, false);
-                    let found = Found { file: &file, about, is_settled, content, lines };
+                    let found = Found { file, about, is_settled, content, lines };
                     self.reply_file(state, connection, asked, &found);
                 }
                 // Nobody knows its length.
@@ -160,7 +174,7 @@ impl Files {
     /// Keeps what is told about a settled file, for the next request.
     fn note(&self, file: &OpenFile, asked: Asked<'_>, kept: Option<Kept>) {
         let (about, now_s) = (file.status(), self.common.seconds());
-        let content = kept.as_ref().map(|kept| &kept.content);
+        let content = kept.as_ref().map(Kept::content);
         let found = Found { file, about, is_settled: true, content, lines: None };
         let lines = reply::lines_of_whole(asked.path, found.bytes(), &found.validators(now_s));
         let lines = lines.into();
@@ -319,7 +333,7 @@ pub enum Progress {
 pub struct SlowRead {
     file: OpenFile,
     is_settled: bool,
-    content: Result<Content, Unread>,
+    content: Result<SharedContent, Unread>,
 }
 
 /// The part of replies that is kept with a file while it is open.
@@ -342,13 +356,13 @@ struct Found<'a> {
     about: FileStatus,
     is_settled: bool,
     /// Everything that is in it, if it is small.
-    content: Option<&'a Content>,
+    content: Option<Content<'a>>,
     lines: Option<&'a [u8]>,
 }
 
 impl Found<'_> {
     fn bytes(&self) -> u64 {
-        self.content.map_or(self.about.bytes, Content::length)
+        self.content.map_or(self.about.bytes, |content| content.length())
     }
 
     fn send(
@@ -358,7 +372,7 @@ impl Found<'_> {
         offset: u64,
         length: u64,
     ) {
-        let room = match self.content {
+        let room = match &self.content {
             Some(content) => content.send(connection, offset, length),
             None => {
                 state.note_file(connection);
@@ -373,9 +387,9 @@ impl Found<'_> {
     }
 
     fn validators(&self, now_s: i64) -> Validators {
-        match self.content {
+        match &self.content {
             Some(content) => {
-                Validators::of_content(&self.about, now_s, content.length(), &content.digest)
+                Validators::of_content(&self.about, now_s, content.length(), content.digest())
             }
             None => Validators::of(&self.about, now_s, self.is_settled),
         }
