@@ -1,4 +1,5 @@
-//! What the kernel's TCP counted during a run: retransmits, overflown backlogs, aborted connections.
+//! What the kernel's TCP counted during a run: retransmits, overflown backlogs, aborted
+//! connections.
 //!
 //! The counters are those of the network namespace: whatever else runs in it is in them too.
 

@@ -317,8 +317,8 @@ pub struct Interrupts {
 }
 
 impl Interrupts {
-    /// Blocks the signals in this thread and in all threads that it starts from now on. SIGHUP stays
-    /// ignored if it is, as under nohup(1).
+    /// Blocks the signals in this thread and in all threads that it starts from now on. SIGHUP
+    /// stays ignored if it is, as under nohup(1).
     ///
     /// # Errors
     /// errno of `pthread_sigmask(3)`.

@@ -26,8 +26,8 @@ const SIZES: [(&str, u64); 5] =
 
 /// Nanoseconds of the units after the slash of a rate.
 const RATES: [(&str, u64); 3] = [("s", SECOND_NS), ("m", 60 * SECOND_NS), ("h", 3_600 * SECOND_NS)];
-/// Maximum number of digits behind the point of a number. Nine resolve a nanosecond of a second, and
-/// 10^9 fits in a u64.
+/// Maximum number of digits behind the point of a number. Nine resolve a nanosecond of a second,
+/// and 10^9 fits in a u64.
 const FRACTION_DIGITS_MAX: usize = 9;
 const SECOND_NS: u64 = 1_000_000_000;
 

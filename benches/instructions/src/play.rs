@@ -158,8 +158,8 @@ fn fill(arena: &Arena, config: &Config) {
     packet[..Framing::HEADER_BYTES].copy_from_slice(&length.to_be_bytes());
     for buffer in 0..usize::from(config.receive_buffers) {
         let offset = buffer * config.receive_buffer_bytes as usize;
-        // SAFETY: the receive buffers lie at the start of the arena, which nobody else uses yet, and
-        // each is longer than a packet.
+        // SAFETY: the receive buffers lie at the start of the arena, which nobody else uses yet,
+        // and each is longer than a packet.
         unsafe {
             let target = arena.address().add(offset);
             std::ptr::copy_nonoverlapping(packet.as_ptr(), target, packet.len());

@@ -1,7 +1,7 @@
 //! A ring that plays a script: which bytes come when is written down, and nothing else happens.
 //!
-//! Every method is a function of its own, so that a profile tells its instructions from those of the
-//! engine; none of them calls another function, allocates or draws lots.
+//! Every method is a function of its own, so that a profile tells its instructions from those of
+//! the engine; none of them calls another function, allocates or draws lots.
 
 use crate::admission::Instruction;
 use crate::info::Traffic;
@@ -30,11 +30,11 @@ const TURN_US: u64 = 20;
 /// What comes in which turn.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Script {
-    /// Each turn brings bytes for so many connections, and tells that the replies of the turn before
-    /// were sent: what a ring under load does.
+    /// Each turn brings bytes for so many connections, and tells that the replies of the turn
+    /// before were sent: what a ring under load does.
     Together(usize),
-    /// Nothing comes until every connection is parked; then its probe completes, its bytes come, and
-    /// its reply is sent.
+    /// Nothing comes until every connection is parked; then its probe completes, its bytes come,
+    /// and its reply is sent.
     Parking,
 }
 

@@ -107,8 +107,8 @@ pub struct Pair {
     pub b: Cost,
 }
 
-/// One run, or the medians of several. CPU time is that of the generator's process from its start to
-/// its end.
+/// One run, or the medians of several. CPU time is that of the generator's process from its start
+/// to its end.
 #[derive(Clone, Serialize)]
 pub struct Cost {
     /// Replies per second of CPU time.

@@ -35,9 +35,9 @@ impl Spread {
     }
 
     /// Confidence interval of the median, of at least 95 %, that supposes nothing of how values are
-    /// distributed: from the k-th smallest to the k-th largest, where fewer than k of n tosses of a coin
-    /// show heads with a probability of 2.5 % at most. Of fewer than six values: from the least to the
-    /// largest, which is less than 95 %.
+    /// distributed: from the k-th smallest to the k-th largest, where fewer than k of n tosses of a
+    /// coin show heads with a probability of 2.5 % at most. Of fewer than six values: from the
+    /// least to the largest, which is less than 95 %.
     pub fn median_interval(values: &[f64]) -> (f64, f64) {
         let mut values = values.to_vec();
         values.sort_by(f64::total_cmp);

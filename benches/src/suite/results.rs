@@ -11,7 +11,8 @@ use crate::compare::{Spread, Times};
 pub struct Sample {
     /// Requests answered in full.
     pub replies: u64,
-    /// Received; of `ringload` also of replies that the end of the run cut off, of the bare client those of bodies.
+    /// Received; of `ringload` also of replies that the end of the run cut off, of the bare client
+    /// those of bodies.
     pub bytes: u64,
     /// Length of the run.
     pub elapsed_s: f64,

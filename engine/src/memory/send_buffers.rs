@@ -50,8 +50,8 @@ impl SendBuffers {
     pub fn bytes(&self, buffer: &SendBuffer, offset: usize, length: usize) -> &[u8] {
         assert!(offset + length <= self.bytes_each, "a view stays inside its buffer");
         // SAFETY: the range lies inside this buffer, the arena outlives this value, its memory was
-        // zeroed when it was mapped, and who has the buffer is whose bytes are written: this value is
-        // borrowed meanwhile.
+        // zeroed when it was mapped, and who has the buffer is whose bytes are written: this value
+        // is borrowed meanwhile.
         unsafe { std::slice::from_raw_parts(self.address(buffer).add(offset), length) }
     }
 

@@ -1,6 +1,6 @@
-//! A small file that is asked for again and again in the same turn is read twice: from then on its bytes
-//! are copied. All who ask had asked before the first of them was answered, so nobody gets bytes that are
-//! older than the question.
+//! A small file that is asked for again and again in the same turn is read twice: from then on its
+//! bytes are copied. All who ask had asked before the first of them was answered, so nobody gets
+//! bytes that are older than the question.
 
 use crate::ring::Descriptor;
 

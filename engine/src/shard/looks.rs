@@ -1,12 +1,13 @@
-//! What was found in the page cache a moment ago. To look costs as much as a tenth of sending it, and many
-//! send the same.
+//! What was found in the page cache a moment ago. To look costs as much as a tenth of sending it,
+//! and many send the same.
 
 use crate::ring::FileStatus;
 
 /// Files are looked for in stretches of so many bytes, aligned.
 pub const STRETCH_BYTES: u64 = 1 << 20;
 /// For how long what was found counts as being there still. What was sent a moment ago is the last
-/// that the kernel takes out of its cache; should it do so nevertheless, the shard waits for one disk.
+/// that the kernel takes out of its cache; should it do so nevertheless, the shard waits for one
+/// disk.
 const KEPT_MS: u64 = 250;
 /// Stretches that are remembered, at most.
 const PLACES: usize = 1024;
@@ -31,8 +32,8 @@ impl Default for Looks {
 }
 
 impl Looks {
-    /// Whether the stretch that holds `offset` was found lately, or is found now by `look`, which is
-    /// given its first byte and its length, up to the end that the file had when it was opened.
+    /// Whether the stretch that holds `offset` was found lately, or is found now by `look`, which
+    /// is given its first byte and its length, up to the end that the file had when it was opened.
     pub fn find(
         &mut self,
         file: &FileStatus,

@@ -89,8 +89,8 @@ const SENDFILES_MAX: u64 = 2;
 /// Bytes of one connection that are thrown away in one turn.
 const DISCARDED_BYTES_MAX: u32 = 256 << 10;
 
-/// Bytes sent past the ring, in one turn, of connections that have several buffers full: the replies
-/// of others wait so long for the submission.
+/// Bytes sent past the ring, in one turn, of connections that have several buffers full: the
+/// replies of others wait so long for the submission.
 const GATHERED_BYTES_MAX: usize = 4 << 20;
 
 /// So many connections send without the ring, if there are no more to flush.
@@ -285,8 +285,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if !bug!("idle-keeps-turn") {
             self.once_armed = 0;
         }
-        // Operations that did not fit into the queue or the turn go in next. The shard does not wait
-        // for anything else then.
+        // Operations that did not fit into the queue or the turn go in next. The shard does not
+        // wait for anything else then.
         let flushed = self.flush().is_ok();
         let has_completions = self.bounds.leaves_something && self.end_flush();
         let (want, timeout) = if flushed {
@@ -373,8 +373,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         Ok(())
     }
 
-    /// Whether a connection does nothing but receive and send, and its handler is owed no call: then
-    /// most of what there is to look at need not be looked at. So it is with almost every request.
+    /// Whether a connection does nothing but receive and send, and its handler is owed no call:
+    /// then most of what there is to look at need not be looked at. So it is with almost every
+    /// request.
     #[inline]
     fn only_streams(&self, slot: u32) -> bool {
         let connection = &self.core.slots[slot];

@@ -2,8 +2,8 @@
 
 use super::slots::NONE;
 
-/// Of a connection that does more than to receive and to send. One that is parked gives it back when
-/// all of it is as it was in the beginning.
+/// Of a connection that does more than to receive and to send. One that is parked gives it back
+/// when all of it is as it was in the beginning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rare {
     /// Of a connection made by us.

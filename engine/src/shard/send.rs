@@ -90,11 +90,11 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.submit(slot, Kind::Send, op)
     }
 
-    /// Sends without the ring. What precedes a file: so that the file follows in the same turn, and its
-    /// reader is at work on the one while the other comes. What answers a small batch: a send of the
-    /// ring completes at once, too, and the wait that submits it ends with nothing but that; it costs a turn
-    /// more. What lies in several buffers: one call instead of a send and a turn for each. False: there is
-    /// no room at once.
+    /// Sends without the ring. What precedes a file: so that the file follows in the same turn, and
+    /// its reader is at work on the one while the other comes. What answers a small batch: a send
+    /// of the ring completes at once, too, and the wait that submits it ends with nothing but that;
+    /// it costs a turn more. What lies in several buffers: one call instead of a send and a turn
+    /// for each. False: there is no room at once.
     fn send_now(&mut self, slot: u32) -> bool {
         let connection = &self.core.slots[slot];
         let (socket, head) = (connection.descriptor, connection.output_head);
@@ -117,8 +117,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         true
     }
 
-    /// Sends the bytes of the first chunk and of those behind it. What it returns is of the last of them
-    /// of which something has left; those before it are off the queue.
+    /// Sends the bytes of the first chunk and of those behind it. What it returns is of the last of
+    /// them of which something has left; those before it are off the queue.
     fn send_together(&mut self, slot: u32) -> Result<u32, Errno> {
         mark!("several chunks leave together");
         let connection = &self.core.slots[slot];

@@ -460,32 +460,37 @@ mod tests {
 
     const PIPE: &str = "a small file is not cached";
 
-    /// A reader that is slow and sees all of it, and the bytes of the file that it gets.
-    fn read_cut_file(cut: &Cut, seed: u64, fails: bool) -> usize {
-        let mut world = world_of(seed, cut.config.clone(), 1);
+    /// A reader that is slow, of a file that is cut or cannot be read any more once the download
+    /// has begun. Returns when the connection has closed, with the reader's number.
+    fn read_slowly(world: &mut World, cut: &Cut, role: Role, fails: bool) -> usize {
         world.ring().faults = cut.faults;
-        let role = Role::Ends(Begins::Download(cut.path, cut.announced), Then::Nothing);
         // Otherwise there would be no moment at which a small file fails.
         let small = cut.path == "small";
         if fails && small {
             world.ring().faults.file_error = 1000;
         }
         let plan = Plan { read_chunk_max: 300, pace_us: 2_000, stall_us: 50_000, ..Plan::plain() };
-        let peer = world.add_peer(plan, part(role, Farewell::Close), 1);
-        {
-            let peer = &mut world.ring().peers[peer];
-            peer.unread_capacity = 1024;
-            (peer.socket.inbound_capacity, peer.socket.outbound_capacity) = (4096, 4096);
-        }
-        go_on(&mut world, MOMENT);
+        let number = world.add_peer(plan, part(role, Farewell::Close), 1);
+        let peer = &mut world.ring().peers[number];
+        peer.unread_capacity = 1024;
+        (peer.socket.inbound_capacity, peer.socket.outbound_capacity) = (4096, 4096);
+        go_on(world, MOMENT);
         if fails {
             world.ring().faults.file_error = 1000;
         } else if !small {
             world.ring().resize_file(2, 10_000);
         }
-        run_until(&mut world, Duration::from_secs(10), "the end", |world| {
+        run_until(world, Duration::from_secs(30), "the end", |world| {
             world.book.borrow().records.first().is_some_and(|it| it.closed.is_some())
         });
+        number
+    }
+
+    /// Returns the bytes of the file that its reader gets.
+    fn read_cut_file(cut: &Cut, seed: u64, fails: bool) -> usize {
+        let mut world = world_of(seed, cut.config.clone(), 1);
+        let role = Role::Ends(Begins::Download(cut.path, cut.announced), Then::Nothing);
+        let peer = read_slowly(&mut world, cut, role, fails);
         let reason = world.book.borrow().records[0].closed;
         let expected = if fails { Reason::FileFailed } else { Reason::FileTruncated };
         assert_eq!(reason, Some(expected), "{} of seed {seed}", cut.path);
@@ -516,26 +521,8 @@ mod tests {
     /// Returns the bytes of the file that its reader gets before the zeros.
     fn read_padded_file(cut: &Cut, seed: u64, fails: bool) -> usize {
         let mut world = world_of(seed, cut.config.clone(), 1);
-        world.ring().faults = cut.faults;
         let role = Role::Ends(Begins::Padded(cut.path, cut.announced), Then::Close);
-        let small = cut.path == "small";
-        world.ring().faults.file_error = if fails && small { 1000 } else { 0 };
-        let plan = Plan { read_chunk_max: 300, pace_us: 2_000, stall_us: 50_000, ..Plan::plain() };
-        let peer = world.add_peer(plan, part(role, Farewell::Close), 1);
-        {
-            let peer = &mut world.ring().peers[peer];
-            peer.unread_capacity = 1024;
-            (peer.socket.inbound_capacity, peer.socket.outbound_capacity) = (4096, 4096);
-        }
-        go_on(&mut world, MOMENT);
-        if fails {
-            world.ring().faults.file_error = 1000;
-        } else if !small {
-            world.ring().resize_file(2, 10_000);
-        }
-        run_until(&mut world, Duration::from_secs(30), "the end", |world| {
-            world.book.borrow().records.first().is_some_and(|it| it.closed.is_some())
-        });
+        let peer = read_slowly(&mut world, cut, role, fails);
         assert_eq!(world.book.borrow().records[0].closed, Some(Reason::LocalClose));
         let received = world.ring().peers[peer].received.clone();
         let announced = cut.announced as usize;

@@ -1,5 +1,5 @@
-//! A handler that lets files come: some bytes of the stream to itself, then a range into a file, and
-//! so on; a file that is whole gets a name.
+//! A handler that lets files come: some bytes of the stream to itself, then a range into a file,
+//! and so on; a file that is whole gets a name.
 
 use super::actor::{Actor, Talk};
 use super::book::{Piece, Role};

@@ -102,8 +102,8 @@ pub struct Walked {
 #[must_use]
 pub fn unplayed_text(error: &io::Error) -> String {
     format!(
-        "the kernel does not let this user attach a socket filter to TCP ({error}); run ringload as \
-         root or with CAP_NET_ADMIN, or leave the fault out (--faults all,-vanish)"
+        "the kernel does not let this user attach a socket filter to TCP ({error}); run ringload \
+         as root or with CAP_NET_ADMIN, or leave the fault out (--faults all,-vanish)"
     )
 }
 

@@ -92,8 +92,8 @@ impl Schedule {
         Some(due_ns)
     }
 
-    /// Ends it at `end_ns`, and calls `each` with the times before that were not taken, and how many
-    /// there are of each: beyond a million, times that stand for several.
+    /// Ends it at `end_ns`, and calls `each` with the times before that were not taken, and how
+    /// many there are of each: beyond a million, times that stand for several.
     pub fn give_up(&mut self, end_ns: u64, mut each: impl FnMut(u64, u64)) {
         self.ends_ns = self.ends_ns.min(end_ns);
         let Some(first_ns) = self.next() else { return };
@@ -166,9 +166,9 @@ mod tests {
     proptest! {
         #[test]
         fn the_shards_share_an_even_schedule(rate in 1_u64..5_000, shards in 1_u64..9) {
-            let mut all: Vec<u64> = (0..shards)
-                .flat_map(|shard| times(Schedule::uniform(rate.into(), shard, shards, 2 * SECOND_NS, u64::MAX)))
-                .collect();
+            let end_ns = 2 * SECOND_NS;
+            let of = |shard| Schedule::uniform(rate.into(), shard, shards, end_ns, u64::MAX);
+            let mut all: Vec<u64> = (0..shards).flat_map(|shard| times(of(shard))).collect();
             all.sort_unstable();
             prop_assert_eq!(all.len() as u64, 2 * rate);
             for (place, time) in all.iter().enumerate() {
@@ -178,7 +178,8 @@ mod tests {
 
         #[test]
         fn random_times_have_their_rate_and_spread(seed: u64, shards in 1_u64..4) {
-            let of = |shard| Schedule::poisson(10_000.into(), shard, shards, seed, SECOND_NS, u64::MAX);
+            let rate = 10_000.into();
+            let of = |shard| Schedule::poisson(rate, shard, shards, seed, SECOND_NS, u64::MAX);
             let mut all: Vec<u64> = (0..shards).flat_map(|shard| times(of(shard))).collect();
             all.sort_unstable();
             // Standard deviation 100: beyond ten of them comes nobody.
@@ -204,7 +205,9 @@ mod tests {
             schedule.begin(0);
             let mut seen: Vec<u64> = std::iter::from_fn(|| schedule.take(taken_ns)).collect();
             prop_assert!(seen.iter().all(|time| *time <= taken_ns));
-            schedule.give_up(end_ns, |time, many| seen.extend(std::iter::repeat_n(time, many as usize)));
+            schedule.give_up(end_ns, |time, many| {
+                seen.extend(std::iter::repeat_n(time, many as usize));
+            });
             let must: Vec<u64> =
                 whole.into_iter().filter(|time| *time < end_ns || *time <= taken_ns).collect();
             prop_assert_eq!(seen, must);

@@ -32,8 +32,8 @@ const POOLS: &str = "(a pool that the server creates on first use looks like a l
 
 /// Note on clients that vanished.
 const HELD: &str = "the server still holds connections of clients that vanished without a packet, \
-                    which it notices by its own timeouts (tell --deadline, raise --settle, or leave \
-                    the fault out: --faults all,-vanish)";
+                    which it notices by its own timeouts (tell --deadline, raise --settle, or \
+                    leave the fault out: --faults all,-vanish)";
 
 /// The state of the server before the run.
 #[derive(Debug)]
@@ -311,7 +311,9 @@ mod tests {
         let seen = process.after(Duration::ZERO, &interrupts);
         tell(&mut delivery, "process", "", seen);
         let stays = Stays::new("connections.open", 0, 2).expect("it is more");
-        let ledger = json!({ "url": "http://a/", "before": {}, "after": {}, "leaks": [&stays], "settled_s": 0.5 });
+        let ledger = json!({
+            "url": "http://a/", "before": {}, "after": {}, "leaks": [&stays], "settled_s": 0.5,
+        });
         tell(&mut delivery, "ledger", "", Ok((ledger, vec![stays])));
         check_against_schema("load", &delivery.report);
         let text = &delivery.summary;

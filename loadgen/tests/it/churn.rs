@@ -109,7 +109,8 @@ fn a_connection_that_is_leaked_on_reset_is_found() {
 #[test]
 fn a_thread_held_by_a_stalled_reader_is_found() {
     let address = broken(Bug::WaitsForStalledReaders);
-    let options = "-d 2s -c 24 --seed 6 --bystanders 2 --timeout 500ms --faults asked/stop_reading,asked/none";
+    let options = "-d 2s -c 24 --seed 6 --bystanders 2 --timeout 500ms \
+                   --faults asked/stop_reading,asked/none";
     let ended = churn(address, options);
     found(&ended, "not_served", &["no_reaction"]);
     replay(&ended, "not_served", address, "--times 50");

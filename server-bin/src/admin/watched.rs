@@ -89,7 +89,8 @@ impl Watched {
         if self.condition() < Condition::Draining {
             let timeout = served.drain_timeout;
             say(&format!(
-                "draining for the admin listener: waiting up to {timeout:?} for requests in progress"
+                "draining for the admin listener: \
+                 waiting up to {timeout:?} for requests in progress"
             ));
         }
         self.moves_on(Condition::Draining);

@@ -18,7 +18,8 @@ pub struct Asked<'a> {
     pub(super) begun: Duration,
 }
 
-/// One request that cannot be answered at once, on its way to its reply. Boxes go round: an established connection allocates none.
+/// One request that cannot be answered at once, on its way to its reply. Boxes go round: an
+/// established connection allocates none.
 #[derive(Debug)]
 pub struct Exchange {
     pub(super) request: Request,

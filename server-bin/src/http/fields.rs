@@ -51,8 +51,8 @@ pub fn is_authority(value: &[u8]) -> bool {
     !matches!(value, [] | [b':', ..]) && is_host(value)
 }
 
-/// Returns whether the value is `uri-host [ ":" port ]` (RFC 9110, 7.2). An empty host is legal in a
-/// Host field.
+/// Returns whether the value is `uri-host [ ":" port ]` (RFC 9110, 7.2). An empty host is legal in
+/// a Host field.
 #[must_use]
 pub fn is_host(value: &[u8]) -> bool {
     let port = if value.first() == Some(&b'[') {

@@ -169,7 +169,8 @@ impl Daemon {
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
-    /// CPU time it has used so far, that of the kernel's threads for it included (proc_pid_stat(5)).
+    /// CPU time it has used so far, that of the kernel's threads for it included
+    /// (proc_pid_stat(5)).
     pub fn cpu(&self) -> Duration {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
         // The name in parentheses may hold anything; after it comes the third field.

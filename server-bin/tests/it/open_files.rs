@@ -27,8 +27,8 @@ fn start(dir: &Path, arguments: &[&str]) -> Server {
 /// What the ledger says of files that stay open: now, hits, misses.
 #[track_caller]
 fn figures(server: &Server) -> [u64; 3] {
-    // A reply may be read before the ledger of its turn is out. Connections are listed by their shard,
-    // in a later turn.
+    // A reply may be read before the ledger of its turn is out. Connections are listed by their
+    // shard, in a later turn.
     let mut visitor = server.admin();
     assert_eq!(visitor.request("GET", "/connections?limit=1").status, 200);
     let reply = visitor.request("GET", "/ledger");

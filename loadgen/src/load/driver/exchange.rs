@@ -21,9 +21,9 @@ impl<P: Protocol> Driver<P> {
         if flow.is_careful { 1 } else { self.task.pipeline }
     }
 
-    /// Sends the oldest request to repeat, if there is one and the connection is a new one. One that
-    /// has had replies to repeated requests only takes those for which no other connection is to be
-    /// opened: the server may end it, too.
+    /// Sends the oldest request to repeat, if there is one and the connection is a new one. One
+    /// that has had replies to repeated requests only takes those for which no other connection is
+    /// to be opened: the server may end it, too.
     #[inline]
     pub fn repeat(
         &mut self,

@@ -131,7 +131,8 @@ impl FileReport {
             report.server_sha256 = Some(show_hex(&theirs));
             if theirs != own {
                 let why = format!(
-                    "the SHA-256 of the transferred data is {}, but that of the server's file is {}",
+                    "the SHA-256 of the transferred data is {}, \
+                     but that of the server's file is {}",
                     show_hex(&own),
                     show_hex(&theirs)
                 );

@@ -10,9 +10,11 @@ use std::time::Duration;
 pub enum FilesBug {
     /// Nothing.
     None,
-    /// Ends the connection in the middle of a large file, from the second request of a connection on.
+    /// Ends the connection in the middle of a large file, from the second request of a connection
+    /// on.
     CutsFiles,
-    /// Answers with another file, as if it were another connection's, from the second request of a connection on.
+    /// Answers with another file, as if it were another connection's, from the second request of a
+    /// connection on.
     AnswersAnother,
     /// Takes a client's FIN for its end, and resets instead of answering.
     ResetsOnHalfClose,
