@@ -76,7 +76,6 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             && now_ms >= since_ms + STALE_MS
             && let Some(verdict) = self.core.admission.evictions().conclude(round)
         {
-            mark!("a round ends without all answers");
             eviction.again_at_ms = now_ms + AGAIN_FIRST_MS;
             self.announce(verdict);
             return self.make_room();
