@@ -42,6 +42,11 @@ impl Arena {
         self.address.as_ptr()
     }
 
+    /// Its length.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Gives the memory up without unmapping it, for the kernel may still write there.
     pub fn leak(self) {
         std::mem::forget(self);

@@ -2,12 +2,14 @@
 //! counted; nothing is freed while the kernel may still use it.
 
 mod arena;
+mod kept;
 mod pipes;
 mod receive_buffers;
 mod send_buffers;
 mod spills;
 
 pub use arena::Arena;
+pub use kept::Kept;
 pub use pipes::{PipePool, PooledPipe};
 pub use receive_buffers::{HeldBuffer, ReceiveBuffers};
 pub use send_buffers::{SendBuffer, SendBuffers};

@@ -7,6 +7,9 @@ use std::collections::BTreeSet;
 
 /// The size of a block, unless a buffer is larger.
 const BLOCK_BYTES: usize = 256 << 10;
+/// Empty blocks that stay mapped: queues that are a little longer now and a little shorter then
+/// need no new memory, which costs a page fault for every 4 KiB.
+const SPARES_MAX: usize = 8;
 
 /// A buffer with bytes.
 #[derive(Debug)]
@@ -38,8 +41,8 @@ pub struct Spills {
     blocks: Slab<Block>,
     /// Blocks with a free place. The first one is filled up first, so that the others get empty.
     roomy: BTreeSet<usize>,
-    /// An empty block that is kept for the next spill.
-    spare: Option<usize>,
+    /// Empty blocks that are kept for the next spills.
+    spares: usize,
 }
 
 impl Spills {
@@ -51,7 +54,7 @@ impl Spills {
             places: (BLOCK_BYTES / bytes_each).clamp(1, usize::from(u16::MAX)) as u16,
             blocks: Slab::new(),
             roomy: BTreeSet::new(),
-            spare: None,
+            spares: 0,
         }
     }
 
@@ -61,10 +64,10 @@ impl Spills {
             Some(block) => *block,
             None => self.map()?,
         };
-        if self.spare == Some(block) {
-            self.spare = None;
-        }
         let free = &mut self.blocks[block].free;
+        if free.len() == usize::from(self.places) {
+            self.spares -= 1;
+        }
         let place = free.pop().expect("a roomy block has a free place");
         if free.is_empty() {
             self.roomy.remove(&block);
@@ -77,6 +80,7 @@ impl Spills {
         let free = (0..self.places).rev().collect();
         let block = self.blocks.insert(Block { memory, free });
         self.roomy.insert(block);
+        self.spares += 1;
         Some(block)
     }
 
@@ -90,11 +94,11 @@ impl Spills {
         if self.blocks[block].free.len() < usize::from(self.places) {
             return;
         }
-        if self.spare.is_some() {
+        if self.spares == SPARES_MAX {
             self.roomy.remove(&block);
             drop(self.blocks.remove(block));
         } else {
-            self.spare = Some(block);
+            self.spares += 1;
         }
     }
 
@@ -148,8 +152,8 @@ mod tests {
         let mut spills = Spills::new(8 << 10);
         let places = usize::from(spills.places);
         let mut taken: Vec<Spill> =
-            (0..3 * places + 1).map(|_| spills.take().expect("memory")).collect();
-        assert_eq!((spills.blocks(), spills.in_use()), (4, 3 * places + 1));
+            (0..9 * places + 1).map(|_| spills.take().expect("memory")).collect();
+        assert_eq!((spills.blocks(), spills.in_use()), (10, 9 * places + 1));
         for (at, spill) in taken.iter_mut().enumerate() {
             let bytes = [at as u8; 5_000];
             assert_eq!(spills.extend(spill, &bytes), []);
@@ -161,9 +165,11 @@ mod tests {
             assert!(spill.length() == 8 << 10 && bytes.iter().all(|byte| *byte == at as u8));
         }
         taken.into_iter().for_each(|spill| spills.give_back(spill));
-        assert_eq!((spills.blocks(), spills.in_use()), (1, 0), "one is kept");
-        let spill = spills.take().expect("memory");
-        assert_eq!(spills.blocks(), 1);
-        spills.give_back(spill);
+        assert_eq!((spills.blocks(), spills.in_use()), (SPARES_MAX, 0), "some are kept");
+        for _ in 0..2 {
+            let taken: Vec<Spill> = (0..SPARES_MAX * places).map_while(|_| spills.take()).collect();
+            assert_eq!((spills.blocks(), spills.in_use()), (SPARES_MAX, taken.len()));
+            taken.into_iter().for_each(|spill| spills.give_back(spill));
+        }
     }
 }

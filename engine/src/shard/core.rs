@@ -20,7 +20,7 @@ use crate::config::{Config, Probe};
 use crate::file::{Closing, Directory, FilesOpen, NewFile, Publish};
 use crate::info::{ConnectionInfo, EndedConnection, Traffic};
 use crate::ledger::ShardLedger;
-use crate::memory::{SendBuffers, Spills};
+use crate::memory::{Kept, SendBuffers, Spills};
 use crate::remote::Remote;
 use crate::ring::calls;
 use crate::{Audience, Connection, Reason, Room, SlowReaders};
@@ -35,6 +35,8 @@ const FILES_PART: u64 = 8;
 
 /// Kept carry buffers and paths: beyond, they are freed.
 const SPARES_MAX: usize = 64;
+/// Length of a mapping for kept input that is not unmapped when it is empty, at most.
+const SPARE_MAPPED_BYTES_MAX: usize = 1 << 20;
 
 /// The longest time between two looks at what a slow peer has acknowledged.
 const LOOK_MAX_MS: u64 = 5_000;
@@ -156,7 +158,7 @@ pub struct Core {
     pub chunks: Slab<Chunk>,
     pub send_buffers: SendBuffers,
     pub spills: Spills,
-    pub carries: Slab<Vec<u8>>,
+    pub carries: Slab<Kept>,
     /// The memory that kept input, and output beyond the send buffers, may take.
     pub budget: Budget,
     pub opens: Slab<OpenRequest>,
@@ -190,7 +192,9 @@ pub struct Core {
     pub traffic: BTreeMap<u32, Traffic>,
     /// The slot whose `closed` is being called; `NONE`: none is.
     pub reporting: u32,
-    spare_carries: Vec<Vec<u8>>,
+    spare_carries: Vec<Kept>,
+    /// One that is mapped, for the next that is long: mapping it costs a page fault for every 4 KiB.
+    spare_mapped: Option<Kept>,
     spare_paths: Vec<Vec<u8>>,
 }
 
@@ -239,6 +243,7 @@ impl Core {
             traffic: BTreeMap::new(),
             reporting: NONE,
             spare_carries: Vec::new(),
+            spare_mapped: None,
             spare_paths: Vec::new(),
         }
     }
@@ -484,9 +489,16 @@ impl Core {
         }
         let kept = &mut self.carries[carry as usize];
         let before = kept.capacity();
-        kept.extend_from_slice(bytes);
-        let more = kept.capacity() - before;
-        self.charge(more);
+        if kept.wants_mapping(bytes.len()) {
+            mark!("kept input is mapped");
+            let short = kept.move_to(self.spare_mapped.take(), bytes.len());
+            self.spare_carry(short);
+        }
+        let kept = &mut self.carries[carry as usize];
+        kept.extend(bytes);
+        let after = kept.capacity();
+        self.discharge(before);
+        self.charge(after);
     }
 
     /// The kept bytes.
@@ -507,9 +519,9 @@ impl Core {
     }
 
     /// Takes the kept bytes out, to show them to the application.
-    pub fn take_carry(&mut self, slot: u32) -> Vec<u8> {
+    pub fn take_carry(&mut self, slot: u32) -> Kept {
         match std::mem::replace(&mut self.slots[slot].carry, NONE) {
-            NONE => Vec::new(),
+            NONE => Kept::default(),
             carry => {
                 let bytes = self.carries.remove(carry as usize);
                 self.discharge(bytes.capacity());
@@ -519,15 +531,15 @@ impl Core {
     }
 
     /// Puts kept bytes back after `used` of them were used.
-    pub fn put_carry_back(&mut self, slot: u32, mut bytes: Vec<u8>, used: usize) {
+    pub fn put_carry_back(&mut self, slot: u32, mut bytes: Kept, used: usize) {
         if used >= bytes.len() || self.slots[slot].state.is_over() {
             self.spare_carry(bytes);
             return;
         }
-        bytes.drain(..used);
+        bytes.remove_front(used);
         // Memory of a long batch comes back when a short rest is left of it.
         if bytes.capacity() > 4 * self.limits.receive_buffer_bytes.max(bytes.len()) {
-            bytes.shrink_to_fit();
+            bytes.shrink();
         }
         assert!(self.slots[slot].carry == NONE, "nothing is kept while kept bytes are shown");
         self.charge(bytes.capacity());
@@ -551,11 +563,18 @@ impl Core {
         }
     }
 
-    pub fn spare_carry(&mut self, mut bytes: Vec<u8>) {
+    pub fn spare_carry(&mut self, mut bytes: Kept) {
+        if bytes.is_mapped() {
+            if self.spare_mapped.is_none() && bytes.capacity() <= SPARE_MAPPED_BYTES_MAX {
+                bytes.truncate(0);
+                self.spare_mapped = Some(bytes);
+            }
+            return;
+        }
         let keep_bytes_max = 4 * self.limits.receive_buffer_bytes;
         if self.spare_carries.len() < SPARES_MAX && (1..=keep_bytes_max).contains(&bytes.capacity())
         {
-            bytes.clear();
+            bytes.truncate(0);
             self.spare_carries.push(bytes);
         }
     }

@@ -12,7 +12,7 @@ use super::{Full, Shard};
 use crate::Reason;
 use crate::file::{NewFile, ReceiveFailed};
 use crate::handler::Handler;
-use crate::memory::PooledPipe;
+use crate::memory::{Kept, PooledPipe};
 use crate::ring::{Kind, Op, Ring};
 use std::io;
 
@@ -28,7 +28,7 @@ pub struct Incoming {
     /// Bytes of the range that are still to be taken off the stream.
     missing: u64,
     /// What came in receive buffers, and how much of it is in the file.
-    kept: Vec<u8>,
+    kept: Kept,
     written: usize,
     pub pipe: Option<PooledPipe>,
     /// Waits in the queue for a pipe.
@@ -51,7 +51,7 @@ impl Incoming {
             file,
             offset,
             missing,
-            kept: Vec::new(),
+            kept: Kept::default(),
             written: 0,
             pipe: None,
             waits_for_pipe: false,
@@ -174,7 +174,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             incoming.missing = incoming.missing.max(bytes.len() as u64);
         }
         let mine = usize::try_from(incoming.missing).map_or(bytes.len(), |it| it.min(bytes.len()));
-        let rest = bytes.split_off(mine);
+        let rest = bytes[mine..].to_vec();
+        bytes.truncate(mine);
         incoming.missing -= mine as u64;
         let taken = bytes.capacity();
         let before = std::mem::replace(&mut incoming.kept, bytes);

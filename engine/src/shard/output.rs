@@ -98,21 +98,20 @@ impl Core {
         self.append(slot, Body::Spilled { spill, start: 0 });
     }
 
-    /// What is long goes into several buffers while there are plenty for the others: they leave
-    /// together, and memory of the heap costs page faults whenever malloc gives it back in between.
+    /// Copies bytes that are longer than a buffer into several: they leave together. Beyond half of
+    /// the send buffers, which remain for others, the copies are spills: malloc would keep memory
+    /// of this size when the clients that did not read have left.
     #[cold]
     fn queue_long(&mut self, slot: u32, bytes: &[u8]) {
         let (size, plenty) = (self.send_buffers.bytes_each(), self.send_buffers.total() / 2);
-        let mut rest = bytes;
-        while rest.len() > size {
-            if self.send_buffers.free() <= plenty {
-                self.slots[slot].output_bytes += rest.len() as u32;
-                return self.append_copy(slot, rest);
+        for piece in bytes.chunks(size) {
+            if self.send_buffers.free() > plenty {
+                self.queue_bytes(slot, piece);
+            } else {
+                self.slots[slot].output_bytes += piece.len() as u32;
+                self.append_spill(slot, piece);
             }
-            self.queue_bytes(slot, &rest[..size]);
-            rest = &rest[size..];
         }
-        self.queue_bytes(slot, rest);
     }
 
     /// Appends a copy on the heap.
