@@ -7,7 +7,7 @@ use clap::builder::{BoolishValueParser, RangedU64ValueParser};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use ringwright::{AtCapacity, Config, Prefix, Probe, RingChoice};
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -574,15 +574,8 @@ fn memory_budget(text: &str) -> Result<usize, String> {
 }
 
 fn addresses(text: &str) -> Result<Addresses, String> {
-    let expected = "expected an address and a port, such as 127.0.0.1:8080, [::]:80 or localhost:0";
-    let resolved = text.to_socket_addrs().map_err(|error| format!("{expected} ({error})"))?;
-    let mut all = Vec::new();
-    for address in resolved {
-        if !all.contains(&address) {
-            all.push(address);
-        }
-    }
-    if all.is_empty() { Err(expected.into()) } else { Ok(Addresses(usable(all))) }
+    let all = ringwright_names::resolve(text).map_err(|error| error.to_string())?;
+    Ok(Addresses(usable(all)))
 }
 
 /// The addresses that this machine has, or all if it has none of them; the engine then says why it

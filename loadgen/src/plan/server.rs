@@ -3,7 +3,7 @@
 use super::child::{Child, Ended};
 use super::schedule::{End, Server, Signal, Whose};
 use crate::system::Process;
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::TcpStream;
 use std::process::Command;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
@@ -256,6 +256,6 @@ fn found(pid: u32) -> Result<Hold, String> {
 }
 
 fn answers(address: &str) -> bool {
-    let to: Vec<_> = address.to_socket_addrs().map(Iterator::collect).unwrap_or_default();
+    let to = ringwright_names::resolve(address).unwrap_or_default();
     to.iter().any(|to| TcpStream::connect_timeout(to, TRIAL).is_ok())
 }

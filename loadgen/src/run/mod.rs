@@ -18,7 +18,7 @@ use crate::summary;
 use crate::system::{self, Interrupts};
 use crate::threads::Threads;
 use ringwright::{Config, Engine, Framing, RingKind};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -255,15 +255,12 @@ fn plan(cli: &Cli, load: &LoadArgs, to: SocketAddr) -> Plan {
 /// # Errors
 /// The name has no address.
 pub fn resolve(name: &str) -> Result<SocketAddr, String> {
-    let addresses: Vec<SocketAddr> = name
-        .to_socket_addrs()
-        .map_err(|error| format!("cannot resolve {name}: {error}"))?
-        .collect();
+    let addresses = ringwright_names::resolve(name)
+        .map_err(|error| format!("cannot resolve {name}: {error}"))?;
     let answers = |to: &&SocketAddr| TcpStream::connect_timeout(to, TRIAL).is_ok();
     match &addresses[..] {
-        [] => Err(format!("cannot resolve {name}: the name has no address")),
         [only] => Ok(*only),
-        [first, ..] => Ok(*addresses.iter().find(answers).unwrap_or(first)),
+        all => Ok(*all.iter().find(answers).unwrap_or(&all[0])),
     }
 }
 
