@@ -1,6 +1,7 @@
 //! Limits of the cgroups of this process and of its machine: CPU time and memory.
 
 use std::fs;
+use std::mem::MaybeUninit;
 use std::path::{Path, PathBuf};
 
 /// The CPU time that the cgroups of this process allow, in CPUs. `None`: no limit.
@@ -11,13 +12,14 @@ pub fn quota() -> Option<f64> {
     quotas.min_by(f64::total_cmp)
 }
 
-/// The memory that this process may use, in bytes: the smaller one of the machine's memory
-/// (`MemTotal`) and of the limits of its cgroups. `None` if neither can be read.
+/// The memory that this process may use, in bytes: the smallest one of the machine's memory
+/// (`MemTotal`, or sysinfo(2) without /proc) and the limits of its cgroups.
 pub fn memory_bytes() -> Option<u64> {
     let (membership, mounts) = own().unwrap_or_default();
     let groups = groups("memory", &membership, &mounts);
     let limits = groups.iter().filter_map(|(version, group)| group_memory(*version, group, &read));
-    limits.chain(machine_memory(&read(Path::new("/proc/meminfo"))?)).min()
+    let machine = read(Path::new("/proc/meminfo")).and_then(|text| machine_memory(&text));
+    limits.chain(machine.or_else(installed_memory)).min()
 }
 
 fn read(file: &Path) -> Option<String> {
@@ -119,6 +121,19 @@ fn machine_memory(text: &str) -> Option<u64> {
     let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kib: u64 = total.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kib.checked_mul(1024)
+}
+
+/// The machine's memory in bytes (sysinfo(2)).
+fn installed_memory() -> Option<u64> {
+    let mut info = MaybeUninit::<libc::sysinfo>::uninit();
+    // SAFETY: the call fills the figures when it succeeds.
+    let info = unsafe {
+        if libc::sysinfo(info.as_mut_ptr()) != 0 {
+            return None;
+        }
+        info.assume_init()
+    };
+    info.totalram.checked_mul(info.mem_unit.into())
 }
 
 #[cfg(test)]

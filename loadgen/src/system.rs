@@ -9,6 +9,11 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+/// The kernel's default ephemeral ports (ip(7)).
+const PORTS_DEFAULT: [u64; 2] = [32_768, 60_999];
+/// The kernel's default limit of a backlog (listen(2)), since Linux 5.4.
+const SOMAXCONN_DEFAULT: u64 = 4_096;
+
 /// CPU time of this process, summed over all threads.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CpuTime {
@@ -47,7 +52,15 @@ pub fn cpu_time() -> CpuTime {
 /// Returns the kernel's release, as `uname -r` prints it.
 #[must_use]
 pub fn kernel_release() -> String {
-    first_line("/proc/sys/kernel/osrelease").unwrap_or_else(|| "unknown".into())
+    let mut names = MaybeUninit::<libc::utsname>::zeroed();
+    // SAFETY: `names` is valid for writes of a utsname, and zeroed is a valid one.
+    let names = unsafe {
+        libc::uname(names.as_mut_ptr());
+        names.assume_init()
+    };
+    let bytes = names.release.iter().map(|byte| byte.cast_unsigned());
+    let bytes: Vec<u8> = bytes.take_while(|byte| *byte != 0).collect();
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Returns the name of the first CPU (`model name` in /proc/cpuinfo).
@@ -64,12 +77,16 @@ pub fn governor() -> Option<String> {
     first_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 }
 
-/// Returns the first and last ephemeral port (`net.ipv4.ip_local_port_range`).
+/// Returns the first and last ephemeral port (`net.ipv4.ip_local_port_range`), or the kernel's
+/// default without /proc.
 #[must_use]
 pub fn ports() -> [u64; 2] {
-    let line = first_line("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
-    let mut ports = line.split_whitespace().map(|port| port.parse().unwrap_or_default());
-    [ports.next().unwrap_or_default(), ports.next().unwrap_or_default()]
+    let range = read_kernel_setting("net/ipv4/ip_local_port_range").unwrap_or_default();
+    let mut ports = range.split_whitespace().filter_map(|port| port.parse().ok());
+    match (ports.next(), ports.next()) {
+        (Some(first), Some(last)) if first <= last => [first, last],
+        _ => PORTS_DEFAULT,
+    }
 }
 
 /// Describes a lack of local ports (EADDRNOTAVAIL): the counts, and the remedies.
@@ -85,7 +102,7 @@ pub fn no_port() -> String {
          per source address and server{waiting}; keep connections open for more requests, lower \
          --connections or the rate, widen the range, set net.ipv4.tcp_tw_reuse=1, or let the \
          server listen on several addresses or ports",
-        show_count((last + 1).saturating_sub(first))
+        show_count(last + 1 - first)
     )
 }
 
@@ -97,11 +114,12 @@ fn time_wait(sockstat: &str) -> Option<u64> {
     words.next()?.parse().ok()
 }
 
-/// Returns the kernel's limit for a listener's backlog (`net.core.somaxconn`).
+/// Returns the kernel's limit for a listener's backlog (`net.core.somaxconn`), or the kernel's
+/// default without /proc.
 #[must_use]
 pub fn somaxconn() -> u64 {
-    let line = first_line("/proc/sys/net/core/somaxconn");
-    line.and_then(|line| line.parse().ok()).unwrap_or_default()
+    let limit = read_kernel_setting("net/core/somaxconn");
+    limit.and_then(|limit| limit.parse().ok()).unwrap_or(SOMAXCONN_DEFAULT)
 }
 
 /// Returns the soft limit of open descriptors.
@@ -440,9 +458,10 @@ mod tests {
 
     #[test]
     fn the_machine_is_known() {
-        assert_ne!(kernel_release(), "unknown");
         // Some architectures have no model name, but the text is never empty.
         assert!(!cpu_model().is_empty());
+        let of_proc = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("/proc");
+        assert_eq!(kernel_release(), of_proc.trim());
         let [first, last] = ports();
         assert!(0 < first && first < last && last < 65_536, "{first} to {last}");
         assert!(somaxconn() > 0 && descriptors_max() > 0);

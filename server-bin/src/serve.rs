@@ -175,9 +175,9 @@ fn prepare_uploads(dir: &Path, folder: &packets::Folder) {
     let dir = dir.display();
     if let Err(error) = folder.create_unnamed() {
         say(&format!(
-            "uploads to {dir} will fail: {error}; they need write permission (chmod +w) and a \
-             file system that supports O_TMPFILE (ext4, XFS, Btrfs, tmpfs); with --read-only the \
-             server refuses them at once"
+            "uploads to {dir} will fail: {error}; they need write permission (chmod +w), a \
+             file system that supports O_TMPFILE (ext4, XFS, Btrfs, tmpfs), and /proc or Linux \
+             6.10; with --read-only the server refuses them at once"
         ));
     }
     match folder.remove_left_over(SystemTime::now()) {

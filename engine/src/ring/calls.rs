@@ -8,6 +8,8 @@ pub(crate) use listeners::listeners;
 use std::io;
 use std::mem::{self, MaybeUninit};
 use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::LazyLock;
 
 /// Keepalive probes without an answer that end a connection. They are so far apart that it ends
 /// after twice the time to the first of them.
@@ -21,6 +23,17 @@ pub(crate) fn close(descriptor: Descriptor) {
     }
     // SAFETY: closing a number touches no memory; whoever calls owns the descriptor.
     unsafe { libc::close(descriptor.0) };
+}
+
+/// The path and the flags with which linkat(2) finds an open file: `by_proc` is its
+/// `/proc/self/fd/N`. Without /proc an empty path stands for the descriptor itself, which needs
+/// Linux 6.10 or `CAP_DAC_READ_SEARCH`; otherwise it fails with ENOENT.
+pub(crate) fn link_source(by_proc: *const libc::c_char) -> (*const libc::c_char, i32) {
+    static HAS_PROC: LazyLock<bool> = LazyLock::new(|| Path::new("/proc/self/fd").exists());
+    match *HAS_PROC {
+        true => (by_proc, libc::AT_SYMLINK_FOLLOW),
+        false => (c"".as_ptr(), libc::AT_EMPTY_PATH),
+    }
 }
 
 /// eventfd(2), non-blocking.

@@ -244,10 +244,9 @@ impl KernelRing {
                 opcode::OpenAt2::new(Fd(directory.0), c".".as_ptr(), &raw const CREATE_HOW).build()
             }
             Op::Sync { descriptor } => opcode::Fsync::new(Fd(descriptor.0)).build(),
-            Op::Link { source, directory, name } => {
-                opcode::LinkAt::new(Fd(libc::AT_FDCWD), source, Fd(directory.0), name)
-                    .flags(libc::AT_SYMLINK_FOLLOW)
-                    .build()
+            Op::Link { file, source, directory, name } => {
+                let (source, flags) = calls::link_source(source);
+                opcode::LinkAt::new(Fd(file.0), source, Fd(directory.0), name).flags(flags).build()
             }
             Op::Rename { directory, from, to } => {
                 opcode::RenameAt::new(Fd(directory.0), from, Fd(directory.0), to).build()

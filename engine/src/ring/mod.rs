@@ -150,8 +150,10 @@ pub enum Op {
         /// A file or a directory.
         descriptor: Descriptor,
     },
-    /// linkat(2) with `AT_SYMLINK_FOLLOW`: gives an open file a name. EEXIST: the name exists.
+    /// linkat(2): gives an open file a name. EEXIST: the name exists.
     Link {
+        /// The file.
+        file: Descriptor,
         /// `/proc/self/fd/N` of the file, NUL-terminated (open(2), `O_TMPFILE`).
         source: *const libc::c_char,
         /// The directory of the name.

@@ -69,7 +69,8 @@ impl Naming {
             Step::Sync => Op::Sync { descriptor: self.file.descriptor() },
             Step::Link => {
                 let name = if self.publish.replace { temporary } else { name };
-                Op::Link { source: self.source.as_ptr(), directory, name }
+                let (file, source) = (self.file.descriptor(), self.source.as_ptr());
+                Op::Link { file, source, directory, name }
             }
             Step::Rename => Op::Rename { directory, from: temporary, to: name },
             Step::Unlink(_) => Op::Unlink { directory, name: temporary },

@@ -7,9 +7,6 @@
 use crate::system;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-/// Number of ephemeral ports in the kernel's default range, used if the setting cannot be read.
-const PORTS_DEFAULT: u64 = 28_232;
-
 /// The source addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sources {
@@ -69,12 +66,8 @@ impl Sources {
 /// Returns the number of ephemeral ports (`ip_local_port_range`).
 #[must_use]
 pub fn local_ports() -> u64 {
-    let range = system::read_kernel_setting("net/ipv4/ip_local_port_range").unwrap_or_default();
-    let mut bounds = range.split_whitespace().filter_map(|bound| bound.parse::<u64>().ok());
-    match (bounds.next(), bounds.next()) {
-        (Some(first), Some(last)) if first <= last => last - first + 1,
-        _ => PORTS_DEFAULT,
-    }
+    let [first, last] = system::ports();
+    last - first + 1
 }
 
 #[cfg(test)]

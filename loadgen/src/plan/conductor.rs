@@ -248,7 +248,7 @@ impl PartRun {
         self.started = Some(now);
         match Child::start(&mut command, libc::SIGKILL, None) {
             Ok(child) => self.child = Some(child),
-            Err(error) => self.error = Some(format!("the part did not start: {error}")),
+            Err(error) => self.error = Some(format!("the part did not start: {SELF}: {error}")),
         }
     }
 

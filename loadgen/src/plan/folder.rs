@@ -27,7 +27,14 @@ impl Folder {
             match DirBuilder::new().mode(0o700).create(&path) {
                 Ok(()) => return Ok(Self(path)),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(error),
+                Err(error) => {
+                    let place = place.display();
+                    let remedy = "set TMPDIR to a folder that this user may write to";
+                    return Err(io::Error::new(
+                        error.kind(),
+                        format!("{place}: {error}; {remedy}"),
+                    ));
+                }
             }
         }
         Err(io::ErrorKind::AlreadyExists.into())

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 /// Maximum number of processes that are inspected.
@@ -133,6 +134,9 @@ fn holdings(pid: u32) -> Result<Holdings, String> {
 
 fn refusal(pid: u32, error: &io::Error) -> String {
     match error.kind() {
+        io::ErrorKind::NotFound if !Path::new("/proc/self").exists() => {
+            format!("--pid {pid}: /proc is not mounted; mount it, or leave --pid out")
+        }
         io::ErrorKind::NotFound => format!("--pid {pid}: no such process"),
         io::ErrorKind::PermissionDenied => {
             format!("--pid {pid}: {error}; only its own user and root may list its descriptors")

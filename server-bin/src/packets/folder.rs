@@ -3,7 +3,8 @@
 use super::wire::{BODY_BYTES_MAX, HEAD_BYTES, Refusal};
 use crate::served::Identity;
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, fstat, openat, openat2, statat, unlinkat,
+    AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, fstat, linkat, openat, openat2, statat,
+    unlinkat,
 };
 use rustix::io::Errno;
 use std::collections::BTreeMap;
@@ -53,13 +54,20 @@ impl Folder {
         Ok(Identity { device: about.st_dev, inode: about.st_ino })
     }
 
-    /// Creates a file without a name in it, and lets it go.
+    /// Creates a file without a name in it, and lets it go. Without /proc the file gets a temporary
+    /// name, because not every kernel then allows to name it.
     ///
     /// # Errors
     /// As open(2). EOPNOTSUPP, and EISDIR from old kernels: the file system has no `O_TMPFILE`.
+    /// ENOENT without /proc: the kernel is older than Linux 6.10.
     pub fn create_unnamed(&self) -> io::Result<()> {
         let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
-        drop(openat(&self.directory, ".", flags, Mode::RUSR | Mode::WUSR)?);
+        let file = openat(&self.directory, ".", flags, Mode::RUSR | Mode::WUSR)?;
+        if !Path::new("/proc/self/fd").exists() {
+            let name = format!("{LEFT_OVER}{:x}", fstat(&file)?.st_ino);
+            linkat(&file, "", &self.directory, &name, AtFlags::EMPTY_PATH)?;
+            unlinkat(&self.directory, &name, AtFlags::empty())?;
+        }
         Ok(())
     }
 

@@ -196,10 +196,10 @@ fn run_file(op: &Op) -> Result<i64, Errno> {
         }
         // SAFETY: no pointers.
         Op::Sync { descriptor } => answer(unsafe { libc::fsync(descriptor.0) }),
-        Op::Link { source, directory, name } => {
-            let flags = libc::AT_SYMLINK_FOLLOW;
+        Op::Link { file, source, directory, name } => {
+            let (source, flags) = super::super::calls::link_source(source);
             // SAFETY: as above.
-            answer(unsafe { libc::linkat(libc::AT_FDCWD, source, directory.0, name, flags) })
+            answer(unsafe { libc::linkat(file.0, source, directory.0, name, flags) })
         }
         Op::Rename { directory, from, to } => {
             // SAFETY: as above.

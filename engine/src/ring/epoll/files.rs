@@ -228,8 +228,8 @@ fn descriptors(op: &Op) -> [Descriptor; 2] {
         Op::Read { file, .. } | Op::Write { file, .. } => [file, Descriptor::NONE],
         Op::Splice { file, pipe, .. } | Op::SpliceToFile { pipe, file, .. } => [file, pipe],
         Op::Sync { descriptor } => [descriptor, Descriptor::NONE],
+        Op::Link { file, directory, .. } => [file, directory],
         Op::Create { directory }
-        | Op::Link { directory, .. }
         | Op::Rename { directory, .. }
         | Op::Unlink { directory, .. }
         | Op::Open { directory, .. } => [directory, Descriptor::NONE],

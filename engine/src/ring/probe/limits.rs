@@ -6,10 +6,18 @@ use std::mem::MaybeUninit;
 /// `CAP_IPC_LOCK` of <linux/capability.h>.
 const CAP_IPC_LOCK: u32 = 14;
 
-/// The kernel's release, as in uname(2).
+/// The kernel's release (uname(2)).
 pub(super) fn release() -> String {
-    fs::read_to_string("/proc/sys/kernel/osrelease")
-        .map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
+    let mut names = MaybeUninit::<libc::utsname>::uninit();
+    // SAFETY: the call fills the names and fails only for an invalid pointer.
+    let names = unsafe {
+        let result = libc::uname(names.as_mut_ptr());
+        assert_eq!(result, 0, "uname(2)");
+        names.assume_init()
+    };
+    let bytes = names.release.iter().map(|byte| byte.cast_unsigned());
+    let bytes: Vec<u8> = bytes.take_while(|byte| *byte != 0).collect();
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Returns whether a release is `version` or later. True for an unreadable release, because the
@@ -77,6 +85,12 @@ pub(super) fn page_bytes() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_release_is_the_one_of_proc() {
+        let of_proc = fs::read_to_string("/proc/sys/kernel/osrelease").expect("/proc");
+        assert_eq!(release(), of_proc.trim());
+    }
 
     #[test]
     fn releases_compare_as_numbers() {
