@@ -56,7 +56,7 @@ pub fn command(arguments: &[&str]) -> Command {
 }
 
 /// A program without the environment's settings for the daemon.
-fn without_settings(program: &str) -> Command {
+pub fn without_settings(program: &str) -> Command {
     let mut command = Command::new(program);
     // SIGHUP is ignored where nohup(1) runs the tests.
     // SAFETY: signal may be called between fork and exec (signal-safety(7)).
