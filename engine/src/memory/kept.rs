@@ -43,12 +43,12 @@ impl Kept {
         }
     }
 
-    /// Whether it has a mapping of its own.
+    /// Returns whether it has a mapping of its own.
     pub fn is_mapped(&self) -> bool {
         matches!(self, Self::Mapped { .. })
     }
 
-    /// Whether so many more bytes need a mapping that it does not have.
+    /// Returns whether so many more bytes need a mapping that it does not have.
     #[inline]
     pub fn wants_mapping(&self, more: usize) -> bool {
         match self {
@@ -145,7 +145,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_holds_what_a_vec_would(steps in prop::collection::vec((0..5, 0_usize..6_000), 1..40)) {
+        fn it_holds_what_a_vec_would(
+            steps in prop::collection::vec((0..5, 0_usize..6_000), 1..40)
+        ) {
             let (mut kept, mut model) = (Kept::default(), Vec::new());
             let mut spare = None;
             for (number, (step, count)) in steps.into_iter().enumerate() {
