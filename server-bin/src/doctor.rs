@@ -1,24 +1,54 @@
 //! `ringwrightd doctor`: checks the kernel, the container and the resource limits.
 
+mod folder;
+mod profile;
+
 use crate::descriptors;
 use crate::options::Doctor;
+use folder::Folder;
 use ringwright::Setup;
 use ringwright::cpu;
-use ringwright::probe::{Request, examine, memlock_needed};
+use ringwright::probe::{Examination, Request, SetupError, examine, memlock_needed};
 use std::io::{self, Write};
 
-/// Prints the result of the checks on standard output.
+/// The way to a profile, for whoever meets a filter.
+const PROFILES: &str = "`ringwrightd doctor --seccomp-profile docker` (or `systemd`) prints such a \
+    profile";
+
+/// Prints the result of the checks, or a seccomp profile, on standard output.
 ///
 /// # Errors
 /// The server cannot run on this system.
 pub fn run(options: &Doctor) -> Result<(), String> {
+    if let Some(of) = options.seccomp_profile {
+        return print(&profile::text(of))
+            .map_err(|error| format!("cannot print the profile: {error}"));
+    }
     // The server raises its soft limit, too, so only the hard limit matters.
     let _ = descriptors::raise_limit();
+    let mut examination = examine_for(options);
+    let folder = Folder::examine(options.dir.as_deref(), examination.ring);
+    examination.can_run &= folder.can_serve();
+    let is_filtered = matches!(
+        examination.io_uring,
+        Err(SetupError::Filtered { .. } | SetupError::Killed { .. })
+    );
+    let hint = if is_filtered { format!("\n{PROFILES}\n") } else { String::new() };
+    // Scripts use the exit status, which must not depend on a closed standard output.
+    let _ = print(&format!("{examination}{folder}{hint}"));
+    if examination.can_run {
+        Ok(())
+    } else {
+        Err("the server cannot run on this system; the list above says what to change".into())
+    }
+}
+
+fn examine_for(options: &Doctor) -> Examination {
     let config = options.capacity.config();
     // The minimum for a start: queues and buffer rings. The server also runs if the arenas cannot
     // be registered.
     let setup = Setup { arena_bytes: 0, arena_registered: false, ..config.setup() };
-    let examination = examine(&Request {
+    examine(&Request {
         ring: config.ring,
         shards: config.shards.unwrap_or_else(cpu::default_shards),
         max_connections: config.max_connections,
@@ -27,12 +57,11 @@ pub fn run(options: &Doctor) -> Result<(), String> {
         backlog: config.backlog,
         pipes: config.pipes,
         pipe_bytes: config.pipe_bytes,
-    });
-    // Scripts use the exit status, which must not depend on a closed standard output.
-    let _ = write!(io::stdout(), "{examination}");
-    if examination.can_run {
-        Ok(())
-    } else {
-        Err("the server cannot run on this system; the list above says what to change".into())
-    }
+    })
+}
+
+fn print(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
 }

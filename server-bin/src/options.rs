@@ -82,7 +82,8 @@ pub enum Command {
     /// Check whether this system can run the server, and print how to raise its limits.
     ///
     /// Checks the kernel, the container and the resource limits against the size given by the
-    /// options. Exits with status 1 if the server cannot run.
+    /// options. Exits with status 1 if the server cannot run, and with 0 if it can run, also on
+    /// epoll.
     #[command(after_help = DOCTOR_NOTES)]
     Doctor(Doctor),
 }
@@ -164,7 +165,9 @@ const PACKETS_NOTES: &str = concat!(
 const DOCTOR_NOTES: &str = concat!(
     "Examples:\n  \
        ringwrightd doctor\n  \
-       ringwrightd doctor --shards 8 --max-connections 100k\n\n",
+       ringwrightd doctor /srv/files             checks uploads to this directory as well\n  \
+       ringwrightd doctor --shards 8 --max-connections 100k\n  \
+       ringwrightd doctor --seccomp-profile docker    prints a profile for docker run\n\n",
     units!()
 );
 
@@ -273,6 +276,13 @@ pub struct Packets {
 /// `ringwrightd doctor`.
 #[derive(Debug, Args)]
 pub struct Doctor {
+    /// Also check whether files of this directory can be served and uploads stored there.
+    #[arg(env = "RINGWRIGHTD_DIR")]
+    pub dir: Option<PathBuf>,
+    /// Instead of checking, print a seccomp profile under which the server uses io_uring: a JSON
+    /// file for docker run --security-opt seccomp=FILE, or a drop-in for a unit of systemd.
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    pub seccomp_profile: Option<ProfileOf>,
     /// The size of the server that is checked.
     #[command(flatten)]
     pub capacity: Capacity,
@@ -444,6 +454,15 @@ pub enum ProbeWith {
     Recv,
     /// With a poll, which takes less kernel memory.
     Poll,
+}
+
+/// `--seccomp-profile`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ProfileOf {
+    /// For Docker, Podman, containerd and Kubernetes.
+    Docker,
+    /// For a unit of systemd.
+    Systemd,
 }
 
 /// `--ring`.

@@ -31,7 +31,7 @@ mod limits;
 mod tests;
 
 use super::{Errno, Setup};
-use limits::{at_least, limit, page_bytes, release, sysctl};
+use limits::{at_least, is_exempt, limit, page_bytes, text_of};
 use std::fmt;
 use std::io;
 
@@ -131,9 +131,10 @@ impl fmt::Display for SetupError {
             Self::Disabled { value: 1, group } => write!(
                 f,
                 "io_uring is restricted: kernel.io_uring_disabled is 1, and this process neither \
-                 is in the group kernel.io_uring_group ({group}) nor has CAP_SYS_ADMIN; set the \
-                 sysctl to a group of this process (sysctl -w kernel.io_uring_group=GID) or allow \
-                 io_uring to everybody (sysctl -w kernel.io_uring_disabled=0)"
+                 is in the group kernel.io_uring_group ({group}{none}) nor has CAP_SYS_ADMIN; set \
+                 the sysctl to a group of this process (sysctl -w kernel.io_uring_group=GID) or \
+                 allow io_uring to everybody (sysctl -w kernel.io_uring_disabled=0)",
+                none = if *group < 0 { ": no group" } else { "" }
             ),
             Self::Disabled { value, .. } => write!(
                 f,
@@ -159,7 +160,8 @@ impl fmt::Display for SetupError {
                 "{call} failed: not enough locked memory; the {rings} ring(s) of this process \
                  need {needed_bytes} bytes, and RLIMIT_MEMLOCK allows {allowed_bytes} bytes for \
                  all rings of this user together; raise it (ulimit -l unlimited, systemd: \
-                 LimitMEMLOCK=infinity) or use fewer or smaller buffers"
+                 LimitMEMLOCK=infinity), use fewer or smaller buffers, or use epoll, which locks \
+                 none"
             ),
             Self::Descriptors { call, allowed, hard } => write!(
                 f,
@@ -182,6 +184,9 @@ pub struct Facts {
     pub disabled: Option<i64>,
     /// The value of `kernel.io_uring_group`.
     pub group: Option<i64>,
+    /// `true` if this process may use io_uring where `kernel.io_uring_disabled` is 1: it has
+    /// CAP_SYS_ADMIN or is in the group.
+    pub exempt: bool,
     /// The number of rings of this process, with the one that failed.
     pub rings: u64,
     /// The bytes of `RLIMIT_MEMLOCK` that these rings need together.
@@ -203,15 +208,39 @@ impl Facts {
     /// Reads the settings and limits as they are now.
     #[must_use]
     pub fn now() -> Self {
+        Self::from_texts(text_of)
+    }
+
+    /// Reads the settings from the texts of these files of /proc, and the limits as they are now.
+    fn from_texts(text_of: impl Fn(&str) -> Option<String>) -> Self {
         let others = Held::of_process();
+        let number = |name: &str| text_of(name)?.trim().parse().ok();
+        let group = number("sys/kernel/io_uring_group");
+        let of_process = |name: &str| text_of(name).unwrap_or_default();
+        let release = text_of("sys/kernel/osrelease");
         Self {
-            release: release(),
-            disabled: sysctl("kernel/io_uring_disabled"),
-            group: sysctl("kernel/io_uring_group"),
+            release: release.map_or_else(|| "unknown".to_owned(), |text| text.trim().to_owned()),
+            disabled: number("sys/kernel/io_uring_disabled"),
+            group,
+            exempt: is_exempt(
+                group,
+                &of_process("thread-self/status"),
+                &of_process("self/uid_map"),
+            ),
             rings: others.rings + 1,
             memlock_needed: others.bytes,
             memlock_allowed: memlock_allowed(),
             descriptors: limit(libc::RLIMIT_NOFILE),
+        }
+    }
+
+    /// Returns true if the sysctl forbids io_uring to this process (io_uring_allowed() in the
+    /// kernel's io_uring/io_uring.c).
+    fn is_disabled(&self) -> bool {
+        match self.disabled {
+            None | Some(0) => false,
+            Some(1) => !self.exempt,
+            Some(_) => true,
         }
     }
 }
@@ -224,7 +253,7 @@ impl SetupError {
         let new_enough = at_least(&facts.release, (6, 1));
         let too_old = |missing| Self::KernelTooOld { found: facts.release.clone(), missing };
         match errno.0 {
-            libc::EPERM if facts.disabled.is_some_and(|value| value > 0) => Self::Disabled {
+            libc::EPERM if facts.is_disabled() => Self::Disabled {
                 value: facts.disabled.unwrap_or(0),
                 group: facts.group.unwrap_or(-1),
             },

@@ -12,6 +12,7 @@ mod daemon;
 #[path = "../../../engine/tests/support/descriptors.rs"]
 mod descriptors;
 mod disconnect;
+mod doctor;
 mod hanging;
 mod http;
 mod idle_pressure;
@@ -24,9 +25,11 @@ mod ledger;
 mod left_out;
 mod listening;
 mod mutated;
+mod namespace;
 mod open_files;
 mod packets;
 mod process;
+mod profile;
 #[path = "../../../engine/tests/support/program.rs"]
 mod program;
 mod ring;

@@ -6,7 +6,7 @@ use crate::seccomp::{fails_with, filter};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-const IO_URING: [libc::c_long; 3] =
+pub const IO_URING: [libc::c_long; 3] =
     [libc::SYS_io_uring_setup, libc::SYS_io_uring_register, libc::SYS_io_uring_enter];
 
 /// The daemon with a seccomp filter: the calls of io_uring have this outcome.
@@ -88,22 +88,4 @@ fn where_io_uring_is_forbidden_nothing_else_serves_whoever_asks_for_it() {
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains("io_uring_setup(2)") && stderr.contains("seccomp"), "{stderr}");
     assert!(output.stdout.is_empty());
-}
-
-#[test]
-fn doctor_says_which_ring_serves() {
-    let doctor = |outcome, ring| {
-        let arguments = ["doctor", "--max-connections", "10", "--ring", ring];
-        let output = filtered(outcome, &arguments).output().unwrap();
-        (output.status.code(), String::from_utf8(output.stdout).unwrap())
-    };
-    for outcome in [fails_with(libc::EPERM), libc::SECCOMP_RET_KILL_PROCESS] {
-        let (status, said) = doctor(outcome, "auto");
-        assert!(said.starts_with("ringwright can run here, on epoll: Linux "), "{said}");
-        assert!(said.contains("io_uring_setup(2)") && !said.contains("MEMLOCK"), "{said}");
-        assert_eq!(status, Some(0), "{said}");
-        let (status, said) = doctor(outcome, "io_uring");
-        assert!(said.starts_with("ringwright cannot run here: "), "{said}");
-        assert_eq!(status, Some(1), "{said}");
-    }
 }

@@ -4,7 +4,7 @@
 use super::super::kernel::KernelRing;
 use super::super::{RingChoice, RingKind, Setup};
 use super::limits::{has_capability, limit, memlock_allowed, page_bytes, release, sysctl};
-use super::{KERNEL_NEEDED, SetupError, try_io_uring};
+use super::{Held, KERNEL_NEEDED, SetupError, try_io_uring};
 use crate::cpu;
 use io_uring::{IoUring, Probe, opcode};
 use std::fmt;
@@ -99,6 +99,9 @@ pub fn examine(request: &Request) -> Examination {
             scope.spawn(|| try_ring(false)).join().expect("making a ring does not panic")
         })
     });
+    // The memory of the planned shards counts, not that of the small ring.
+    let (rings, bytes) = (request.shards as u64, locked_bytes(request));
+    let io_uring = io_uring.map_err(|error| error.of_rings(Held { rings, bytes }));
     let ring = choose(request.ring, &io_uring);
     let features =
         if io_uring.is_ok() && ring == Some(RingKind::IoUring) { features() } else { Vec::new() };
@@ -244,16 +247,23 @@ fn descriptors(request: &Request, (soft, hard): (u64, u64)) -> Limit {
 }
 
 fn locked_memory(request: &Request, allowed: Option<u64>) -> Limit {
-    let needed = request.shards as u64 * request.memlock_needed_bytes;
+    let needed = locked_bytes(request);
     Limit {
         name: "RLIMIT_MEMLOCK",
         found: allowed.map_or("not limited".to_owned(), |bytes| format!("{} KiB", bytes >> 10)),
         needed: format!("{} KiB, unused by this user", needed.div_ceil(1024)),
         enough: allowed.is_none_or(|allowed| allowed >= needed),
         required: true,
-        remedy: "ulimit -l unlimited (systemd: LimitMEMLOCK=infinity) or fewer or smaller buffers"
-            .to_owned(),
+        remedy:
+            "ulimit -l unlimited (systemd: LimitMEMLOCK=infinity), fewer or smaller buffers, or \
+                 epoll, which locks none"
+                .to_owned(),
     }
+}
+
+/// The locked memory of all shards in bytes.
+fn locked_bytes(request: &Request) -> u64 {
+    request.shards as u64 * request.memlock_needed_bytes
 }
 
 fn backlog(request: &Request, somaxconn: Option<i64>) -> Limit {

@@ -3,8 +3,9 @@
 use std::fs;
 use std::mem::MaybeUninit;
 
-/// `CAP_IPC_LOCK` of <linux/capability.h>.
+/// `CAP_IPC_LOCK` and `CAP_SYS_ADMIN` of <linux/capability.h>.
 const CAP_IPC_LOCK: u32 = 14;
+const CAP_SYS_ADMIN: u32 = 21;
 
 /// The kernel's release (uname(2)).
 pub(super) fn release() -> String {
@@ -30,9 +31,14 @@ pub(super) fn at_least(release: &str, version: (u32, u32)) -> bool {
     }
 }
 
+/// The text of a file below /proc.
+pub(super) fn text_of(name: &str) -> Option<String> {
+    fs::read_to_string(format!("/proc/{name}")).ok()
+}
+
 /// Reads a number below /proc/sys.
 pub(super) fn sysctl(name: &str) -> Option<i64> {
-    fs::read_to_string(format!("/proc/sys/{name}")).ok()?.trim().parse().ok()
+    text_of(&format!("sys/{name}"))?.trim().parse().ok()
 }
 
 /// A resource limit, soft and hard (getrlimit(2)).
@@ -64,16 +70,34 @@ pub(super) fn has_capability(capability: u32) -> bool {
     is_capable(capability, &status, &uid_map)
 }
 
-/// A container's root may have every capability, but only in its own user namespace. The initial
-/// namespace is the one that maps every user to itself (user_namespaces(7)).
+/// Returns whether a process may use io_uring where `kernel.io_uring_disabled` is 1. Groups of
+/// another user namespace than the initial one have other numbers there, and count as none here.
+pub(super) fn is_exempt(group: Option<i64>, status: &str, uid_map: &str) -> bool {
+    if is_capable(CAP_SYS_ADMIN, status, uid_map) {
+        return true;
+    }
+    let of = |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or("");
+    // The fourth number of Gid is the one for file systems (proc_pid_status(5)), which in_group_p()
+    // of the kernel compares.
+    let groups = of("Gid:").split_whitespace().nth(3).into_iter();
+    let mut groups =
+        groups.chain(of("Groups:").split_whitespace()).filter_map(|it| it.parse().ok());
+    is_first_namespace(uid_map) && group.is_some_and(|group| groups.any(|it: i64| it == group))
+}
+
+/// A container's root may have every capability, but only in its own user namespace.
 fn is_capable(capability: u32, status: &str, uid_map: &str) -> bool {
     let effective = status
         .lines()
         .find_map(|line| line.strip_prefix("CapEff:"))
         .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
         .unwrap_or(0);
-    let first_namespace = uid_map.split_whitespace().eq(["0", "0", "4294967295"]);
-    effective & (1 << capability) != 0 && first_namespace
+    effective & (1 << capability) != 0 && is_first_namespace(uid_map)
+}
+
+/// The initial user namespace is the one that maps every user to itself (user_namespaces(7)).
+fn is_first_namespace(uid_map: &str) -> bool {
+    uid_map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
 pub(super) fn page_bytes() -> u64 {

@@ -17,6 +17,7 @@ fn facts() -> Facts {
         release: "6.18.44".to_owned(),
         disabled: Some(0),
         group: Some(-1),
+        exempt: false,
         rings: 2,
         memlock_needed: 9_000,
         memlock_allowed: Some(8_000),
@@ -45,6 +46,56 @@ fn a_switched_off_io_uring_is_told_from_a_filtered_one() {
             assert!(filtered.to_string().contains("SystemCallFilter=@aio"), "{filtered}");
         }
     }
+}
+
+/// The files of /proc of a process that may do nothing special.
+fn proc(disabled: &'static str, group: &'static str) -> impl Fn(&str) -> Option<String> {
+    move |name| {
+        let text = match name {
+            "sys/kernel/osrelease" => "6.18.44\n",
+            "sys/kernel/io_uring_disabled" => disabled,
+            "sys/kernel/io_uring_group" => group,
+            "thread-self/status" => {
+                "Uid:\t7\t7\t7\t7\nGid:\t7\t7\t7\t100\nGroups:\t4 115 \nCapEff:\t0000000000000000\n"
+            }
+            "self/uid_map" => "         0          0 4294967295\n",
+            _ => return None,
+        };
+        Some(text.to_owned())
+    }
+}
+
+#[test]
+fn the_sysctl_is_the_cause_only_where_it_applies_to_this_process() {
+    let found = |disabled, group| {
+        let facts = Facts::from_texts(proc(disabled, group));
+        assert_eq!(facts.release, "6.18.44");
+        cause(libc::EPERM, &facts)
+    };
+    assert_eq!(found("2\n", "-1\n"), SetupError::Disabled { value: 2, group: -1 });
+    // Not even a member of the group may use it then.
+    assert_eq!(found("2\n", "115\n"), SetupError::Disabled { value: 2, group: 115 });
+    assert_eq!(found("1\n", "116\n"), SetupError::Disabled { value: 1, group: 116 });
+    let nobody = found("1\n", "-1\n");
+    assert_eq!(nobody, SetupError::Disabled { value: 1, group: -1 });
+    assert!(nobody.to_string().contains("(-1: no group)"), "{nobody}");
+    // The group of the file system, a further one, and no sysctl: a filter is the cause.
+    for (disabled, group) in [("1\n", "100\n"), ("1\n", "115\n"), ("0\n", "-1\n"), ("", "")] {
+        let filtered = found(disabled, group);
+        assert!(matches!(filtered, SetupError::Filtered { .. }), "{disabled}{group}: {filtered}");
+    }
+}
+
+#[test]
+fn groups_of_another_namespace_and_other_capabilities_exempt_nobody() {
+    let (first, other) = ("0 0 4294967295", "0 100000 65536");
+    let status = |capabilities: &str| format!("Gid:\t7\t7\t7\t7\nCapEff:\t{capabilities}\n");
+    let is_exempt = |group, capabilities, map| limits::is_exempt(group, &status(capabilities), map);
+    assert!(is_exempt(None, "0000000000200000", first), "CAP_SYS_ADMIN");
+    assert!(!is_exempt(None, "0000000000200000", other));
+    assert!(!is_exempt(None, "0000000000004000", first), "CAP_IPC_LOCK");
+    assert!(is_exempt(Some(7), "0", first) && !is_exempt(Some(7), "0", other));
+    assert!(!limits::is_exempt(Some(7), "", first) && !limits::is_exempt(None, "", first));
 }
 
 #[test]

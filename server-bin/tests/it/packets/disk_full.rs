@@ -3,32 +3,10 @@
 use super::client::*;
 use super::{Served, same, until};
 use crate::common::pattern;
+use crate::namespace::{in_mount_namespace, mount};
 use crate::root::needs_root;
-use std::ffi::CString;
 use std::io;
-use std::path::Path;
 use std::thread;
-
-/// From here on what this thread mounts is seen by this thread and its children alone.
-fn leave_mount_namespace() {
-    // SAFETY: no memory is involved. The thread gets a file system context of its own by it, too.
-    assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNS) }, 0, "{}", io::Error::last_os_error());
-    mount(c"none", Path::new("/"), c"", libc::MS_REC | libc::MS_PRIVATE, c"");
-}
-
-fn mount(
-    source: &std::ffi::CStr,
-    at: &Path,
-    kind: &std::ffi::CStr,
-    flags: u64,
-    data: &std::ffi::CStr,
-) {
-    let at = CString::new(at.to_str().unwrap()).unwrap();
-    let data = data.as_ptr().cast();
-    // SAFETY: all of them are C strings that outlive the call.
-    let result = unsafe { libc::mount(source.as_ptr(), at.as_ptr(), kind.as_ptr(), flags, data) };
-    assert_eq!(result, 0, "mount(2): {}", io::Error::last_os_error());
-}
 
 /// Chunks that are written from receive buffers, and chunks that go through a pipe.
 #[test]
@@ -36,8 +14,7 @@ fn a_full_disk_ends_a_put_and_keeps_the_stream_in_step() {
     if !needs_root("it mounts a small disk") {
         return;
     }
-    let on_small_disk = || {
-        leave_mount_namespace();
+    in_mount_namespace(|| {
         let dir = tempfile::tempdir().unwrap();
         mount(c"none", dir.path(), c"tmpfs", 0, c"size=1m");
         let served = Served::start_in(dir, &[]);
@@ -77,6 +54,5 @@ fn a_full_disk_ends_a_put_and_keeps_the_stream_in_step() {
         assert!(client.download(7, "kept") == pattern(100_000));
         drop(client);
         served.stop(&["kept"]);
-    };
-    thread::spawn(on_small_disk).join().unwrap();
+    });
 }

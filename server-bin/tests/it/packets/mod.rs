@@ -3,7 +3,7 @@
 
 mod aborted;
 mod answered_aborts;
-mod client;
+pub mod client;
 mod disk_full;
 mod draining;
 mod gets;
