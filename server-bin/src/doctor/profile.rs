@@ -163,8 +163,9 @@ pub fn text(of: ProfileOf) -> String {
 
 /// A profile in Docker's format, which Podman, containerd and Kubernetes read as well.
 ///
-/// A call that is not allowed fails with ENOSYS, as on a kernel without it, so that the C library
-/// and programs use an older one instead (clone for clone3).
+/// A call that is not allowed fails with ENOSYS, as on a kernel without it, so that programs use an
+/// older one instead. Docker before 23 does not know `defaultErrnoRet`. For clone3(2) the errno is
+/// therefore named again: with EPERM, the C library would make no thread.
 fn docker() -> String {
     let io_uring = allowed("io_uring", IO_URING);
     let daemon = allowed("the daemon and the C library", DAEMON);
@@ -192,6 +193,14 @@ fn docker() -> String {
           "op": "SCMP_CMP_MASKED_EQ"
         }}
       ]
+    }},
+    {{
+      "comment": "its flags are in memory, where no filter can check them",
+      "names": [
+        "clone3"
+      ],
+      "action": "SCMP_ACT_ERRNO",
+      "errnoRet": {errno}
     }}
   ]
 }}
@@ -234,10 +243,15 @@ mod tests {
         assert_eq!(profile["defaultAction"], "SCMP_ACT_ERRNO");
         assert_eq!(profile["defaultErrnoRet"], 38);
         let groups = profile["syscalls"].as_array().unwrap();
-        assert!(groups.iter().all(|group| group["action"] == "SCMP_ACT_ALLOW"), "{groups:?}");
         let names = |at: usize| groups[at]["names"].as_array().unwrap().len();
         assert_eq!([names(0), names(1), names(2)], [IO_URING, DAEMON, RUNTIME].map(<[_]>::len));
         // The value in Docker's default profile.
         assert_eq!(groups[3]["args"][0]["value"], 2_114_060_288_u32);
+        let is_allowed = |at: usize| groups[at]["action"] == "SCMP_ACT_ALLOW";
+        assert!(groups.len() == 5 && (0..4).all(is_allowed), "{groups:?}");
+        assert_eq!(
+            (&groups[4]["names"][0], &groups[4]["errnoRet"]),
+            (&"clone3".into(), &38.into())
+        );
     }
 }
