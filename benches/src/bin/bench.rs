@@ -11,7 +11,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use ringwright_benches::bare::CONNECTIONS_MAX;
 use ringwright_benches::compare::{
-    self, Common, Generator, Generators, PROGRAMS, Place, Plan, Protocol, Subject,
+    self, Common, Generator, Generators, PROGRAMS, Place, Plan, Protocol, Ring, Subject,
 };
 use ringwright_benches::{machine, suite};
 use serde::Serialize;
@@ -29,6 +29,8 @@ use serde::Serialize;
     ringwright-bench echo\n  \
     ringwright-bench echo --a limit --b tokio --load bare --pairs 9 --seconds 1\n  \
     ringwright-bench http --connections 64 --json http.json --svg http.svg\n  \
+    ringwright-bench http --a ringwrightd-epoll --b ringwrightd     both rings\n  \
+    ringwright-bench echo --b tokio --ring epoll\n  \
     ringwright-bench http --program nginx=/opt/nginx/sbin/nginx\n  \
     ringwright-bench generators --pairs 15\n  \
     ringwright-bench generators --server nginx --a bare\n\n\
@@ -143,6 +145,9 @@ struct PlaceOptions {
     /// Path of a program; repeatable. Default: beside this program, or where Debian installs it.
     #[arg(long = "program", value_name = "PROGRAM=PATH", value_parser = program)]
     programs: Vec<(String, PathBuf)>,
+    /// Kernel interface of ringwrightd and ringload. Where it is forbidden, the run fails.
+    #[arg(long, value_name = "RING", value_enum, default_value = "io_uring")]
+    ring: Ring,
     /// CPU to which the servers are pinned.
     #[arg(long, value_name = "N", default_value_t = 0)]
     server_cpu: usize,
@@ -190,6 +195,7 @@ impl PlaceOptions {
         Place {
             duration,
             programs: self.programs.iter().cloned().collect(),
+            ring: self.ring,
             server_cpu: self.server_cpu,
             load_cpu: self.load_cpu,
             seed: self.seed.unwrap_or_else(clock_seed),

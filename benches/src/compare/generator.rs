@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::children::{Process, Scratch};
-use super::subject::{PAYLOAD, Protocol, Server};
+use super::subject::{PAYLOAD, Protocol, Ring, Server};
 use super::{Place, oha, subject, wrk};
 
 /// Beyond the length of the run, for connecting and reporting.
@@ -138,7 +138,7 @@ impl Generator {
         let path = scratch.path().join("load");
         let mut command = Command::new(subject::locate(self.program(), &place.programs)?);
         match self {
-            Self::Ringload => ringload_arguments(request, &mut command),
+            Self::Ringload => ringload_arguments(request, place.ring, &mut command),
             Self::Bare => bare_arguments(request, &mut command),
             Self::Wrk => wrk::arguments(request, &mut command),
             Self::Oha => oha::arguments(request, &mut command),
@@ -170,7 +170,7 @@ impl Generator {
     }
 }
 
-fn ringload_arguments(request: &Request, command: &mut Command) {
+fn ringload_arguments(request: &Request, ring: Ring, command: &mut Command) {
     let (address, work) = (request.server.address, &request.work);
     assert!(work.files.is_none(), "ringload gets one file");
     match work.protocol {
@@ -182,8 +182,7 @@ fn ringload_arguments(request: &Request, command: &mut Command) {
         }
     }
     command.args(["-t", "1", "--quiet", "--pipeline", &work.pipeline.to_string()]);
-    // A comparison must not fall back to another ring.
-    command.args(["--ring", "io_uring"]);
+    command.args(["--ring", ring.name()]);
     if let Some(rate) = work.rate {
         command.args(["--rate", &rate.to_string()]);
     }

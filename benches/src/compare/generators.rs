@@ -65,6 +65,8 @@ pub struct GeneratorsReport {
     pub b: &'static str,
     /// Whom both asked.
     pub server: String,
+    /// Of `ringwrightd` and `ringload`.
+    pub ring: &'static str,
     /// Length of the file.
     pub size_bytes: u32,
     /// Length of one run.
@@ -201,6 +203,7 @@ impl GeneratorsReport {
             a: a.name(),
             b: b.name(),
             server: server.to_string(),
+            ring: common.place.ring.name(),
             size_bytes: common.size_bytes,
             run_s: common.place.duration.as_secs_f64(),
             seed: common.place.seed,
@@ -236,11 +239,11 @@ impl fmt::Display for Pair {
 
 impl fmt::Display for GeneratorsReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { protocol, a, b, server, size_bytes, run_s, seed, .. } = self;
+        let Self { protocol, a, b, server, ring, size_bytes, run_s, seed, .. } = self;
         writeln!(
             f,
-            "generators: a = {a}, b = {b}; {protocol}, {size_bytes} bytes from {server}, \
-             {run_s} s each, seed {seed}"
+            "generators: a = {a}, b = {b}; {protocol}, {size_bytes} bytes from {server}, --ring \
+             {ring}, {run_s} s each, seed {seed}"
         )?;
         writeln!(f, "ratios a/b: median  (min | quartiles | max)")?;
         for of in &self.results {

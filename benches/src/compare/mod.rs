@@ -24,7 +24,7 @@ pub use generator::{Generator, Loaded, Request, Times, Work};
 pub use generators::{Generators, GeneratorsReport, run as run_generators};
 pub use report::Report;
 pub use statistics::Spread;
-pub use subject::{PAYLOAD, PROGRAMS, Protocol, Server, Setting, Subject, locate};
+pub use subject::{PAYLOAD, PROGRAMS, Protocol, Ring, Server, Setting, Subject, locate};
 
 use crate::machine::{self, CpuTime};
 use report::{Connections, Pair, Run};
@@ -52,6 +52,8 @@ pub struct Place {
     pub duration: Duration,
     /// Where programs lie that are not where they are looked for, by name.
     pub programs: HashMap<String, PathBuf>,
+    /// Of `ringwrightd` and `ringload`.
+    pub ring: Ring,
     /// The CPU of the servers.
     pub server_cpu: usize,
     /// The CPU of the load generator.
@@ -72,6 +74,7 @@ impl Common {
             programs: self.place.programs.clone(),
             cpu: Some(self.place.server_cpu),
             shards: 1,
+            ring: self.place.ring,
             folder: scratch.path().to_owned(),
         };
         setting.prepare(0)?;

@@ -28,6 +28,8 @@ pub struct Report {
     pub b: String,
     /// The load generator.
     pub load: &'static str,
+    /// Of `ringwrightd` and `ringload`.
+    pub ring: &'static str,
     /// Length of a message, or of the file.
     pub size_bytes: u32,
     /// Length of one run.
@@ -162,6 +164,7 @@ impl Report {
             a: a.to_string(),
             b: b.to_string(),
             load: generator.name(),
+            ring: common.place.ring.name(),
             size_bytes: common.size_bytes,
             run_s: common.place.duration.as_secs_f64(),
             seed: common.place.seed,
@@ -207,11 +210,11 @@ impl fmt::Display for Spread {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { protocol, a, b, load, size_bytes, run_s, seed, .. } = self;
+        let Self { protocol, a, b, load, ring, size_bytes, run_s, seed, .. } = self;
         writeln!(
             f,
-            "{protocol}: a = {a}, b = {b}; {size_bytes} bytes, loaded by {load}, {run_s} s each, \
-             seed {seed}"
+            "{protocol}: a = {a}, b = {b}; {size_bytes} bytes, loaded by {load}, --ring {ring}, \
+             {run_s} s each, seed {seed}"
         )?;
         writeln!(f, "ratios a/b: median  (min | quartiles | max)")?;
         for of in &self.results {

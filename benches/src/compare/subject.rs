@@ -11,6 +11,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::children::{self, Process};
 use crate::bare::CONNECTIONS_MAX;
@@ -46,11 +48,38 @@ impl fmt::Display for Protocol {
     }
 }
 
+/// The kernel interface of `ringwrightd` and `ringload`. A run fails where it is forbidden: a
+/// comparison must not fall back to another one.
+#[derive(
+    Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize, ValueEnum,
+)]
+#[value(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
+pub enum Ring {
+    /// io_uring
+    #[default]
+    IoUring,
+    /// epoll
+    Epoll,
+}
+
+impl Ring {
+    /// The name on the command lines, and in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::IoUring => "io_uring",
+            Self::Epoll => "epoll",
+        }
+    }
+}
+
 /// A server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Subject {
     /// ringwrightd with one shard
     Ringwrightd,
+    /// ringwrightd on epoll, whatever --ring is
+    RingwrightdEpoll,
     /// ringwright-limit; for http it sends a fixed reply instead of a file
     Limit,
     /// ringwright-peer-tokio; echo only
@@ -73,6 +102,7 @@ impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Ringwrightd => "ringwrightd",
+            Self::RingwrightdEpoll => "ringwrightd-epoll",
             Self::Limit => "limit",
             Self::Tokio => "tokio",
             Self::Monoio => "monoio",
@@ -89,7 +119,7 @@ impl Subject {
     /// Whether it can be asked in this protocol.
     pub fn speaks(self, protocol: Protocol) -> bool {
         match self {
-            Self::Ringwrightd | Self::Limit => true,
+            Self::Ringwrightd | Self::RingwrightdEpoll | Self::Limit => true,
             Self::Tokio | Self::Monoio | Self::Compio | Self::Glommio => protocol == Protocol::Echo,
             Self::Hyper | Self::HyperFlush | Self::Nginx => protocol == Protocol::Http,
         }
@@ -98,7 +128,7 @@ impl Subject {
     /// What it is started from.
     pub fn program(self) -> &'static str {
         match self {
-            Self::Ringwrightd => "ringwrightd",
+            Self::Ringwrightd | Self::RingwrightdEpoll => "ringwrightd",
             Self::Limit => "ringwright-limit",
             Self::Tokio => "ringwright-peer-tokio",
             Self::Monoio => "ringwright-peer-monoio",
@@ -218,6 +248,8 @@ pub struct Setting {
     pub cpu: Option<usize>,
     /// Of `ringwrightd`.
     pub shards: u32,
+    /// Of `ringwrightd`.
+    pub ring: Ring,
     /// For the documents and for what servers leave.
     pub folder: PathBuf,
 }
@@ -254,8 +286,9 @@ impl Setting {
         match (subject, self.protocol) {
             (Subject::Limit, Protocol::Http) => command.args(["http", "--size", &size]),
             (Subject::Limit, Protocol::Echo) => command.arg("echo"),
-            (Subject::Ringwrightd, Protocol::Http) => command.arg("http").arg(self.documents()),
-            (Subject::Ringwrightd, Protocol::Echo) => command.arg("echo"),
+            (Subject::Ringwrightd | Subject::RingwrightdEpoll, _) => {
+                self.ringwrightd(subject, &mut command)
+            }
             (Subject::Hyper, _) => command.args(["--size", &size]),
             (Subject::HyperFlush, _) => command.args(["--size", &size, "--pipeline-flush"]),
             (Subject::Tokio | Subject::Monoio | Subject::Compio | Subject::Glommio, _) => {
@@ -264,19 +297,15 @@ impl Setting {
             }
             (Subject::Nginx, _) => unreachable!("it is started by its configuration"),
         };
-        if subject == Subject::Ringwrightd {
-            let connections = CONNECTIONS_MAX.to_string();
-            let shards = self.shards.to_string();
-            command.args(["--shards", &shards, "--max-connections", &connections]);
-            // A comparison must not fall back to another ring.
-            command.args(["--ring", "io_uring"]);
-        }
         command.args(arguments);
         command.args(["--listen", "127.0.0.1:0"]).stdout(Stdio::piped());
         let errors = self.errors(subject);
         command.stderr(File::create(&errors)?);
         let mut process = Process::start(command, self.cpu)?;
-        let line = process.first_line(READY_WAIT_MAX)?;
+        let line = process.first_line(READY_WAIT_MAX).map_err(|error| {
+            let said = fs::read_to_string(&errors).unwrap_or_default();
+            io::Error::new(error.kind(), format!("{error}: {}", said.trim()))
+        })?;
         let address = line.trim().rsplit("//").next().and_then(|address| address.parse().ok());
         let address = address.ok_or_else(|| {
             process.failure(&format!(
@@ -286,6 +315,17 @@ impl Setting {
             ))
         })?;
         Ok(Server { address, process, workers: Vec::new(), errors })
+    }
+
+    fn ringwrightd<'a>(&self, subject: Subject, command: &'a mut Command) -> &'a mut Command {
+        match self.protocol {
+            Protocol::Http => command.arg("http").arg(self.documents()),
+            Protocol::Echo => command.arg("echo"),
+        };
+        let ring = if subject == Subject::RingwrightdEpoll { Ring::Epoll } else { self.ring };
+        let (shards, connections) = (self.shards.to_string(), CONNECTIONS_MAX.to_string());
+        command.args(["--shards", &shards, "--max-connections", &connections]);
+        command.args(["--ring", ring.name()])
     }
 
     fn errors(&self, subject: Subject) -> PathBuf {

@@ -60,6 +60,7 @@ pub fn run(plan: &Plan, scratch: &Scratch) -> io::Result<Vec<Calls>> {
             programs: plan.place.programs.clone(),
             cpu: Some(plan.place.server_cpu),
             shards: 1,
+            ring: plan.place.ring,
             folder: folder.clone(),
         };
         setting.prepare(0)?;

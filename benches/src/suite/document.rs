@@ -39,7 +39,7 @@ pub fn markdown(results: &Results, plots: &[(String, String)]) -> String {
 }
 
 fn head(page: &mut String, results: &Results) {
-    let Results { date, machine, programs, run_s, seed, quick, .. } = results;
+    let Results { date, machine, programs, run_s, seed, quick, ring, .. } = results;
     let _ = writeln!(
         page,
         "# Results\n\nWritten by `cargo run --release -p ringwright-benches -- compare`, {date}; the numbers behind it are in [results.json](results.json)."
@@ -58,14 +58,15 @@ fn head(page: &mut String, results: &Results) {
          **Method**: every server stays alive on one CPU, and the load runs on another. In each round every server is loaded once for {run_s} s, in an order drawn anew (seed {seed}); \
          rounds go on until the 95 % confidence interval of the median of every ratio lies within ±{} % of it, or a bound is reached (then the table says so). \
          A ratio is ringwrightd's figure by the other's *in the same round*. Go by the ratios: absolute figures drift by tens of percent. CPU is user and system time of the server's processes. \
-         Before it is measured every server is loaded by `ringload`, which checks every byte.",
+         Before it is measured every server is loaded by `ringload`, which checks every byte. The kernel interface of ringwrightd and `ringload` is {}.",
         machine.cpus,
         machine.cpu_model,
         machine.memory_bytes as f64 / f64::from(1 << 30),
         machine.kernel,
         machine.congestion_control,
         programs.join(", "),
-        super::UNCERTAINTY_MAX * 100.0
+        super::UNCERTAINTY_MAX * 100.0,
+        ring.name()
     );
 }
 

@@ -63,6 +63,7 @@ pub fn run(plan: &Plan, scratch: &Scratch) -> io::Result<Vec<Idle>> {
             programs: plan.place.programs.clone(),
             cpu: Some(plan.place.server_cpu),
             shards: 1,
+            ring: plan.place.ring,
             folder: scratch.path().join(format!("idle-{subject}-{protocol}")),
         };
         setting.prepare(0)?;

@@ -22,7 +22,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::compare::{Place, Scratch, locate};
+use crate::compare::{Place, Ring, Scratch, locate};
 use crate::machine;
 use bounds::Verdict;
 use calls::Calls;
@@ -68,6 +68,9 @@ pub struct Results {
     pub run_s: f64,
     /// What decided who goes first.
     pub seed: u64,
+    /// The kernel interface of `ringwrightd` and `ringload`.
+    #[serde(default)]
+    pub ring: Ring,
     /// What was to be reached.
     pub verdicts: Vec<Verdict>,
     /// What was measured in rounds.
@@ -148,6 +151,7 @@ pub fn run(plan: &Plan) -> io::Result<Results> {
         programs: versions(plan),
         run_s: plan.place.duration.as_secs_f64(),
         seed: plan.place.seed,
+        ring: plan.place.ring,
         verdicts: Vec::new(),
         cells: Vec::new(),
         idle: Vec::new(),
@@ -157,6 +161,11 @@ pub fn run(plan: &Plan) -> io::Result<Results> {
         absent: absent.into_iter().map(|cell| cell.id).collect(),
     };
     if let Some(earlier) = plan.earlier()? {
+        if earlier.ring != results.ring {
+            let ring = earlier.ring.name();
+            let mixed = format!("measured with --ring {ring}; give another --out");
+            return Err(named(&plan.out.join("results.json"), io::Error::other(mixed)));
+        }
         results.cells = earlier.cells;
         results.idle = earlier.idle;
         results.stalled = earlier.stalled;
@@ -165,7 +174,10 @@ pub fn run(plan: &Plan) -> io::Result<Results> {
         results.absent = earlier.absent;
     }
     let measured = measure(plan, cells, &scratch, &mut results);
-    results.verdicts = bounds::verdicts(&results);
+    // The bounds are those of io_uring.
+    if results.ring == Ring::IoUring {
+        results.verdicts = bounds::verdicts(&results);
+    }
     write(plan, &results)?;
     measured.map(|()| results)
 }

@@ -202,6 +202,7 @@ impl Lane {
             programs: plan.place.programs.clone(),
             cpu: Some(plan.place.server_cpu),
             shards: 1,
+            ring: plan.place.ring,
             folder: scratch.path().join(format!("probe-{probe}")),
         };
         setting.prepare(0)?;

@@ -33,6 +33,7 @@ pub fn run(plan: &Plan, cell: &Cell, scratch: &Scratch) -> io::Result<CellResult
             programs: plan.place.programs.clone(),
             cpu: (!cell.unpinned).then_some(plan.place.server_cpu),
             shards: contestant.shards,
+            ring: plan.place.ring,
             folder: folder.clone(),
         };
         if servers.is_empty() {

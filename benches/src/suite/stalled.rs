@@ -48,6 +48,7 @@ pub fn run(plan: &Plan, scratch: &Scratch) -> io::Result<Vec<Stalled>> {
             programs: plan.place.programs.clone(),
             cpu: Some(plan.place.server_cpu),
             shards: 1,
+            ring: plan.place.ring,
             folder: scratch.path().join(format!("stalled-{subject}")),
         };
         setting.prepare(0)?;
