@@ -122,6 +122,9 @@ pub fn summary(report: &Report) -> String {
     if report.elapsed_s >= CPU_SHOWN_MIN_S {
         row("own CPU", own_cpu(report));
     }
+    if let Some(ring) = &report.environment.ring {
+        row("ring", ring.clone());
+    }
     if report.unfinished > 0 {
         row(
             "unfinished",

@@ -121,9 +121,11 @@ pub struct LoadArgs {
     /// from 0 among those that this process may use
     #[arg(long, value_name = "CPU", env = "RINGLOAD_PIN_FROM", hide_env = true)]
     pub pin_from: Option<usize>,
-    /// Kernel interface of the threads. Where auto chooses epoll, standard error says why
+    /// Kernel interface of the threads. Where auto chooses epoll, standard error says why. put and
+    /// get: of one file without --resume; the other transfers need none
     #[arg(
         long,
+        global = true,
         value_name = "RING",
         default_value = "auto",
         env = "RINGLOAD_RING",

@@ -97,6 +97,11 @@ impl Transfer {
             let option = option.replace('_', "-");
             return Err(format!("--{option} applies to load; put, get and list make no load"));
         }
+        if from_line("ring") && !self.uses_ring() {
+            return Err("--ring applies to put and get of one file without --resume; the other \
+                        transfers use blocking calls"
+                .into());
+        }
         let names = self.names();
         if let Self::Get { out: Some(_), names, resume, .. } = self
             && (names.len() > 1 || *resume)
@@ -110,6 +115,16 @@ impl Transfer {
         match names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
             Some((_, twice)) => Err(format!("{:?} is given twice", String::from_utf8_lossy(twice))),
             None => Ok(()),
+        }
+    }
+
+    /// Returns true if an engine carries the transfer out, and no thread with blocking calls.
+    #[must_use]
+    pub fn uses_ring(&self) -> bool {
+        match self {
+            Self::Put { files, resume, .. } => files.len() == 1 && !resume,
+            Self::Get { names, resume, .. } => names.len() == 1 && !resume,
+            Self::List => false,
         }
     }
 

@@ -36,6 +36,9 @@ pub fn summary(report: &Value) -> String {
     for (of, times) in reading::distributions(report) {
         row(of.title, show_times(times));
     }
+    if let Some(ring) = report["environment"]["ring"].as_str() {
+        row("ring", show_text(ring));
+    }
     for (name, title) in [
         ("statuses", "statuses"),
         ("errors", "errors"),

@@ -25,7 +25,7 @@ use crate::system::{self, CpuTime, Interrupts};
 use client::{Check, Client, Shared, Side};
 use progress::Progress;
 use report::{TransferPlan, TransferReport};
-use ringwright::{Config, Engine, Framing};
+use ringwright::{Config, Engine, Framing, RingChoice, RingKind};
 use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
@@ -52,12 +52,7 @@ pub fn perform(
     interrupts: &Interrupts,
 ) -> Result<Delivery, Failure> {
     let (target, what) = transfer;
-    let is_simple = match what {
-        Transfer::Put { files, resume, .. } => files.len() == 1 && !resume,
-        Transfer::Get { names, resume, .. } => names.len() == 1 && !resume,
-        Transfer::List => false,
-    };
-    if !is_simple {
+    if !what.uses_ring() {
         return several::perform(load, target, what, interrupts);
     }
     let report = run(load, transfer, interrupts)?;
@@ -73,27 +68,28 @@ fn run(
     interrupts: &Interrupts,
 ) -> Result<TransferReport, Failure> {
     let task = Task::new(load, target, transfer)?;
-    let environment = Environment::of_this_process(None);
-    let (moved, verdict) = match transfer {
+    let mut environment = Environment::of_this_process(None);
+    let (moved, verdict, ring) = match transfer {
         Transfer::Put { files, .. } => {
             let source = put::Source::open(&files[0]).map_err(Failure::Usage)?;
             let hash = source.hash().map_err(Failure::System)?;
             let put = |shared| source.put(&task.name, task.plan.replace, shared);
             let side = |shared| put(shared).map_err(Failure::System);
-            let moved = task.carry_out(interrupts, side)?;
+            let (moved, ring) = task.carry_out(interrupts, side)?;
             let verdict = Verdict::new(&moved, || hash.wait());
-            (moved, verdict)
+            (moved, verdict, ring)
         }
         Transfer::List => unreachable!("a list moves no file"),
         Transfer::Get { .. } => {
             let (sink, place) = sink::open(task.file.as_deref()).map_err(Failure::Usage)?;
             let side = |shared| Ok(get::Get::new(&task.name, sink.clone(), shared));
-            let moved = task.carry_out(interrupts, side)?;
+            let (moved, ring) = task.carry_out(interrupts, side)?;
             let sink = sink::lock(&sink);
             let verdict = Verdict::new(&moved, || Ok(sink.digest()));
-            (moved, verdict.and_keep(place, sink.written_bytes()))
+            (moved, verdict.and_keep(place, sink.written_bytes()), ring)
         }
     };
+    environment.ring = Some(ring.to_string());
     Ok(TransferReport::new(task.plan, environment, &moved, verdict))
 }
 
@@ -105,6 +101,7 @@ struct Task {
     /// The local file; `None` for standard output.
     file: Option<PathBuf>,
     timeout: Duration,
+    ring: RingChoice,
     quiet: bool,
 }
 
@@ -149,17 +146,18 @@ impl Task {
             verify: !no_verify,
             timeout_s: load.timeout.as_secs_f64(),
         };
-        Ok(Self { plan, to, name, file, timeout: load.timeout, quiet: load.common.quiet })
+        let (timeout, ring, quiet) = (load.timeout, load.ring.choice(), load.common.quiet);
+        Ok(Self { plan, to, name, file, timeout, ring, quiet })
     }
 
-    /// Runs the engine until the transfer has succeeded or failed.
+    /// Runs the engine until the transfer has succeeded or failed. Returns the ring, too.
     fn carry_out<S: Side>(
         &self,
         interrupts: &Interrupts,
         side: impl FnOnce(Arc<Shared>) -> Result<S, Failure>,
-    ) -> Result<Moved, Failure> {
+    ) -> Result<(Moved, RingKind), Failure> {
         let shared = Arc::new(Shared::default());
-        let config = config(self.timeout);
+        let config = config(self.timeout, self.ring);
         let framing = Framing::new(BODY_BYTES_MAX, &config).expect("message_bytes_max has room");
         let verify = self.plan.verify.then(|| self.name.clone());
         let side = side(shared.clone())?;
@@ -198,7 +196,7 @@ impl Task {
             user: cpu.user.saturating_sub(cpu_before.user),
             system: cpu.system.saturating_sub(cpu_before.system),
         };
-        Ok(moved)
+        Ok((moved, ledger.ring.kind))
     }
 
     /// Shows the progress until the end of the transfer. Returns true if a signal arrived first.
@@ -219,8 +217,9 @@ impl Task {
     }
 }
 
-fn config(timeout: Duration) -> Config {
+fn config(timeout: Duration, ring: RingChoice) -> Config {
     Config {
+        ring,
         shards: Some(1),
         pin: false,
         max_connections: 1,

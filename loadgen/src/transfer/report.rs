@@ -136,6 +136,9 @@ impl TransferReport {
         if let Some(sha256) = &self.sha256 {
             row("sha256", format!("{sha256}  {}", self.comparison()));
         }
+        if let Some(ring) = &self.environment.ring {
+            row("ring", ring.clone());
+        }
         if let Some(TransferError { kind, detail }) = &self.error {
             row("error", format!("{kind}: {detail}"));
         }

@@ -311,6 +311,14 @@ fn a_line_is_printed_per_second_unless_quiet() {
 }
 
 #[test]
+fn the_ring_that_is_asked_for_is_named() {
+    let address = server(|stream| echo(stream, |_, _| true));
+    let ended = run_echo(address, "-n 10 -c 1 --ring epoll");
+    assert_eq!(ended.passed().report["environment"]["ring"], "epoll", "{ended}");
+    assert!(ended.stdout.contains("\nring          epoll\n"), "{ended}");
+}
+
+#[test]
 fn localhost_is_found_on_whichever_address_it_listens() {
     let address = server(|stream| echo(stream, |_, _| true));
     let name = format!("localhost:{}", address.port());

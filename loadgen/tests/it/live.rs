@@ -1,6 +1,6 @@
 //! The live view: on a terminal that can, and given back however the run ends.
 
-use crate::support::{LONG, STARTED_MAX, echo, server, terminal};
+use crate::support::{LONG, STARTED_MAX, echo, server, terminal, without_notice};
 use std::fs::File;
 use std::io::Read;
 use std::mem::MaybeUninit;
@@ -56,7 +56,7 @@ fn run(options: &str, environment: &[(&str, &str)], signal: Option<i32>) -> Show
     let status = child.wait().expect("our own child").code();
     let echoes = echoes(&childs);
     drop(childs);
-    Shown { text: reader.join().expect("no panic"), status, echoes }
+    Shown { text: without_notice(&reader.join().expect("no panic")), status, echoes }
 }
 
 fn echoes(terminal: &File) -> bool {

@@ -148,11 +148,15 @@ pub fn read_terminal(terminal: &mut File) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Removes the notice that an ordinary user gets while the user's other rings leave no room within
-/// `RLIMIT_MEMLOCK`.
+/// Removes the notices that depend on the system: an ordinary user's other rings leave no room within
+/// `RLIMIT_MEMLOCK`, or io_uring is forbidden.
 pub fn without_notice(said: &str) -> String {
-    let notice = "ringload: buffers are not registered with the kernel: ";
-    said.split_inclusive('\n').filter(|line| !line.starts_with(notice)).collect()
+    let notices = [
+        "ringload: buffers are not registered with the kernel: ",
+        "ringload: epoll replaces io_uring, which is forbidden: ",
+    ];
+    let is_notice = |line: &str| notices.iter().any(|notice| line.starts_with(notice));
+    said.split_inclusive('\n').filter(|line| !is_notice(line)).collect()
 }
 
 /// How a run ended.
