@@ -34,3 +34,51 @@ print_steps() {
     done
     printf '%-16s %7d\n' total "$SECONDS"
 }
+
+# churn_rings PROGRAMS DURATION : every kind of `ringload churn` against the daemon, on both rings
+# at the same time. PROGRAMS is the folder of the built programs. A finding, or a ledger that does
+# not balance at the end, is a failure.
+churn_rings() {
+    local programs=$1 duration=$2 folder mode ring code=0 churning
+    folder=$(mktemp -d)
+    for mode in echo http packets; do
+        churning=()
+        for ring in io_uring epoll; do
+            mkdir "$folder/$mode-$ring"
+            head -c 3M /dev/urandom >"$folder/$mode-$ring/large.bin"
+            churn_daemon "$programs/ringwrightd" "$programs/ringload" "$mode" "$duration" \
+                "$folder/$mode-$ring" --ring "$ring" >"$folder/$mode-$ring.out" 2>&1 &
+            churning+=("$!")
+        done
+        for ring in io_uring epoll; do
+            wait "${churning[0]}" || code=1
+            churning=("${churning[@]:1}")
+            printf '== churn %s on %s\n' "$mode" "$ring"
+            cat "$folder/$mode-$ring.out"
+        done
+    done
+    rm -r "$folder"
+    return "$code"
+}
+
+# churn_daemon RINGWRIGHTD RINGLOAD MODE DURATION FOLDER ARGUMENT... : starts the daemon for FOLDER
+# with these arguments, lets ringload misbehave, and ends the daemon.
+churn_daemon() {
+    local daemon=$1 load=$2 mode=$3 duration=$4 folder=$5 server address scheme='' code=0
+    shift 5
+    local served=("$folder") path=()
+    [ "$mode" = echo ] && served=()
+    [ "$mode" = http ] && scheme=http:// path=(--path /large.bin)
+    "$daemon" "$mode" "${served[@]}" "$@" --listen 127.0.0.1:0 --idle-timeout 5s >"$folder/.out" &
+    server=$!
+    until grep -q '^listening ' "$folder/.out"; do
+        kill -0 "$server" || return 1
+        sleep 0.1
+    done
+    address=$(sed -n 's,^listening [a-z]*://,,p' "$folder/.out")
+    "$load" churn "$scheme$address" --protocol "$mode" --deadline 5s -c 16 -d "$duration" \
+        "${path[@]}" --quiet || code=1
+    kill -TERM "$server"
+    wait "$server" || code=1
+    return "$code"
+}
