@@ -3,8 +3,7 @@
 use super::wire::{BODY_BYTES_MAX, HEAD_BYTES, Refusal};
 use crate::served::Identity;
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, fstat, linkat, openat, openat2, statat,
-    unlinkat,
+    AtFlags, FileType, Mode, OFlags, RawDir, fstat, linkat, openat, statat, unlinkat,
 };
 use rustix::io::Errno;
 use std::collections::BTreeMap;
@@ -120,15 +119,21 @@ impl Folder {
 
     fn open_regular(&self, name: &[u8]) -> io::Result<File> {
         // As the engine opens files: no symbolic link is followed, and the path is looked up before
-        // it is opened, because a FIFO that is opened lets its writer go on.
-        let resolve =
-            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        // it is opened, because a FIFO that is opened lets its writer go on. A name is one segment,
+        // so that openat2(2), which a seccomp filter may forbid, would do no more.
         let name = OsStr::from_bytes(name);
+        if name.as_bytes().contains(&b'/') {
+            return Err(Errno::XDEV.into());
+        }
         let open = |flags: OFlags| {
-            let flags = flags | OFlags::CLOEXEC;
-            let file = openat2(&self.directory, name, flags, Mode::empty(), resolve)?;
-            let file = File::from(file);
-            if file.metadata()?.is_file() { Ok(file) } else { Err(Errno::NOENT.into()) }
+            let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+            let file = File::from(openat(&self.directory, name, flags, Mode::empty())?);
+            let kind = file.metadata()?.file_type();
+            match kind {
+                _ if kind.is_file() => Ok(file),
+                _ if kind.is_symlink() => Err(Errno::LOOP.into()),
+                _ => Err(Errno::NOENT.into()),
+            }
         };
         open(OFlags::PATH)?;
         open(OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)
