@@ -1,7 +1,7 @@
 //! The settings of an engine: every limit with its unit, default and reason.
 
 use crate::Prefix;
-use crate::ring::{RingChoice, Setup};
+use crate::ring::{Features, RingChoice, Setup};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -82,6 +82,9 @@ pub struct Config {
     /// The kernel interface of all shards. Default [`RingChoice::Auto`]: io_uring, or epoll where
     /// io_uring is forbidden. [`Ledger::ring`](crate::Ledger::ring) has the outcome.
     pub ring: RingChoice,
+    /// The features of the kernel that the engine may use; fewer than all only in tests.
+    #[doc(hidden)]
+    pub features: Features,
     /// The number of shards, 1 to 256: threads with one ring each. Default `None`: one shard per
     /// CPU that the process may use ([`cpu::default_shards`](crate::cpu::default_shards)). Without
     /// `pin`, only CPUs of the calling thread count.
@@ -270,7 +273,8 @@ pub struct Config {
     /// receive gives way to a [`Probe`]. Default 5 s.
     pub park_after: Duration,
     /// The number of connections on a shard above which no connection uses a multishot receive.
-    /// Default 8,192. Each connection then receives once and is parked when its socket is empty.
+    /// Default 8,192. Each connection then receives once and is parked when its socket is empty. A
+    /// kernel without multishot receives counts as 0.
     pub streaming_connections_max: usize,
 
     /// The time without received or sent bytes after which a connection is closed with
@@ -398,6 +402,7 @@ impl Config {
             receive_buffers: self.receive_buffers,
             receive_buffer_bytes: self.receive_buffer_bytes,
             io_workers_max: self.io_workers_max,
+            features: self.features,
         }
     }
 }
@@ -407,6 +412,7 @@ impl Default for Config {
         Self {
             listeners: Vec::new(),
             ring: RingChoice::Auto,
+            features: Features::ALL,
             shards: None,
             pin: true,
             pin_from: 0,

@@ -14,7 +14,7 @@ use crate::remote::Remote;
 use crate::ring::calls::{self, ListenerOptions};
 use crate::ring::epoll::EpollRing;
 use crate::ring::kernel::KernelRing;
-use crate::ring::probe::{Held, SetupError, memlock_allowed};
+use crate::ring::probe::{self, Held, SetupError, memlock_allowed};
 use crate::ring::{Errno, Ring, RingInUse, RingKind, Setup};
 use crate::shard::{Failure, Parts, Shard};
 use crate::validate;
@@ -375,7 +375,8 @@ fn prepare(config: &mut Config) -> Result<Prepared, Error> {
     let mut notices = Vec::new();
     let descriptors = descriptors(config, &mut notices);
     notices.extend(bound_thread(&cpu::allowed(), &cpus));
-    let (ring, fallback) = config.ring.decide();
+    config.features = probe::found(config.features);
+    let (ring, fallback) = config.ring.decide(config.features);
     notices.extend(fallback);
     let open_files_max = descriptors / OPEN_FILES_PART / count as u64;
     config.open_files = config.open_files.min(usize::try_from(open_files_max).unwrap_or(0));
@@ -532,6 +533,7 @@ impl Plan {
                 return Ok(());
             }
         };
+        self.config.streaming_connections_max *= usize::from(ring.has_multishot_receive());
         let (shard, kind, has_arena) = (self.shard, self.ring, has_arena(&ring));
         let handler = match catch_unwind(AssertUnwindSafe(make)) {
             Ok(handler) => handler,

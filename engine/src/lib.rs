@@ -106,6 +106,8 @@ pub use mailbox::Busy;
 pub use reason::Reason;
 pub use reconnect::{KeepRefused, Reconnect};
 pub use remote::{Ask, Audience, BanFailed, NotTaken, Remote, SlowReaders};
+#[doc(hidden)]
+pub use ring::Features;
 pub use ring::probe;
 pub use ring::{Errno, FileKind, FileStatus, RingChoice, RingInUse, RingKind, Setup};
 pub use shard::slots::ConnectionId;

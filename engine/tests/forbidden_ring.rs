@@ -12,7 +12,8 @@ mod seccomp;
 use alone::alone;
 use io_uring::needs_io_uring;
 use ringwright::{
-    Config, Connection, Engine, Error, Handler, OpenFile, Origin, RingChoice, RingKind, probe,
+    Config, Connection, Directory, Engine, Error, Handler, OpenFile, Origin, RingChoice, RingKind,
+    probe,
 };
 use seccomp::{fails_with, filter};
 use std::io::{Read, Write};
@@ -124,6 +125,87 @@ fn where_only_waiting_is_forbidden_epoll_serves() {
     if needs_io_uring() && alone("where_only_waiting_is_forbidden_epoll_serves") {
         filter(&[libc::SYS_io_uring_enter], fails_with(libc::EPERM));
         serves_on_epoll("io_uring_enter(2) is forbidden: Operation not permitted");
+    }
+}
+
+/// Sends the file that a line names, or the error.
+struct Files(Directory);
+
+impl Handler for Files {
+    type State = ();
+    fn opened(&mut self, _: &mut Connection<'_>, _: Origin) {}
+    fn received(&mut self, (): &mut (), connection: &mut Connection<'_>, bytes: &[u8]) -> usize {
+        let Some(path) = bytes.strip_suffix(b"\n") else { return 0 };
+        connection.open_file(&self.0, path).expect("no other open");
+        bytes.len()
+    }
+    fn file_opened(
+        &mut self,
+        (): &mut (),
+        connection: &mut Connection<'_>,
+        result: std::io::Result<OpenFile>,
+    ) {
+        match result {
+            Ok(file) => {
+                let bytes = file.status().bytes;
+                let _ = connection.send_file(file, 0, bytes);
+            }
+            Err(error) => {
+                let errno = error.raw_os_error().unwrap_or(0);
+                let _ = connection.send(format!("errno {errno}").as_bytes());
+            }
+        }
+        connection.close();
+    }
+}
+
+/// Files are served without openat2(2) and cachestat(2), and links are not followed.
+fn serves_files_on_epoll() {
+    let tree = tempfile::tempdir().unwrap();
+    let content: Vec<u8> = (0..300_000_u32).map(|at| (at * 7) as u8).collect();
+    std::fs::create_dir(tree.path().join("sub")).unwrap();
+    std::fs::write(tree.path().join("sub/file"), &content).unwrap();
+    std::os::unix::fs::symlink("sub", tree.path().join("link")).unwrap();
+    let directory = Directory::open(tree.path()).unwrap();
+    let config = Config {
+        listeners: vec!["127.0.0.1:0".parse().unwrap()],
+        shards: Some(1),
+        ring: RingChoice::Epoll,
+        ..Config::default()
+    };
+    let engine = Engine::start(config, move |_| Files(directory.clone())).expect("it starts");
+    for (path, expected) in [
+        ("sub/file", content),
+        ("link/file", format!("errno {}", libc::ELOOP).into_bytes()),
+        ("../file", format!("errno {}", libc::EXDEV).into_bytes()),
+        ("none", format!("errno {}", libc::ENOENT).into_bytes()),
+    ] {
+        let mut client = TcpStream::connect(engine.addresses()[0]).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.write_all(format!("{path}\n").as_bytes()).unwrap();
+        let mut all = Vec::new();
+        client.read_to_end(&mut all).unwrap();
+        assert!(all == expected, "{path}: {} bytes came", all.len());
+    }
+    engine.remote().drain(PATIENCE);
+    assert!(engine.join().unwrap().balanced());
+}
+
+const FILES: [libc::c_long; 2] = [libc::SYS_openat2, 451];
+
+#[test]
+fn where_openat2_and_cachestat_answer_eperm_files_are_served() {
+    if alone("where_openat2_and_cachestat_answer_eperm_files_are_served") {
+        filter(&FILES, fails_with(libc::EPERM));
+        serves_files_on_epoll();
+    }
+}
+
+#[test]
+fn where_openat2_and_cachestat_kill_files_are_served() {
+    if alone("where_openat2_and_cachestat_kill_files_are_served") {
+        filter(&FILES, libc::SECCOMP_RET_KILL_PROCESS);
+        serves_files_on_epoll();
     }
 }
 

@@ -81,7 +81,7 @@ use reason::Reason;
 use reconnect::{KeepRefused, Reconnect};
 use remote::{Ask, Audience, BanFailed, Remote, SlowReaders};
 use ring::probe;
-use ring::{Errno, FileKind, FileStatus, RingChoice, RingInUse, RingKind, Setup};
+use ring::{Errno, Features, FileKind, FileStatus, RingChoice, RingInUse, RingKind, Setup};
 use shard::slots::ConnectionId;
 use workers::{Job, JobDone, JobError, Refusal, Refused, WorkersFailed};
 

@@ -1,5 +1,6 @@
 //! The choice between the rings: by configuration, or by what the system allows.
 
+use super::Features;
 use super::probe::{SetupError, try_io_uring};
 use std::fmt;
 
@@ -62,12 +63,12 @@ pub struct RingInUse {
 
 impl RingChoice {
     /// Decides. The notice says why epoll replaces io_uring, and what would change that.
-    pub(crate) fn decide(self) -> (RingInUse, Option<String>) {
+    pub(crate) fn decide(self, features: Features) -> (RingInUse, Option<String>) {
         let of = |kind, reason: &str| RingInUse { kind, reason: reason.to_owned() };
         match self {
             Self::IoUring => (of(RingKind::IoUring, "requested"), None),
             Self::Epoll => (of(RingKind::Epoll, "requested"), None),
-            Self::Auto => Self::judge(try_io_uring()),
+            Self::Auto => Self::judge(try_io_uring(features)),
         }
     }
 
@@ -95,10 +96,10 @@ mod tests {
 
     #[test]
     fn a_request_is_not_questioned() {
-        let kind = |choice: RingChoice| choice.decide().0.kind;
+        let kind = |choice: RingChoice| choice.decide(Features::ALL).0.kind;
         assert_eq!(kind(RingChoice::IoUring), RingKind::IoUring);
         assert_eq!(kind(RingChoice::Epoll), RingKind::Epoll);
-        let epoll = RingChoice::Epoll.decide();
+        let epoll = RingChoice::Epoll.decide(Features::ALL);
         assert_eq!((epoll.0.reason.as_str(), epoll.1), ("requested", None));
     }
 

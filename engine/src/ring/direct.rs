@@ -6,7 +6,7 @@ mod listener;
 use super::calls::{close, from_sockaddr, set_keepalive, set_nodelay};
 use super::{Delivery, Descriptor, Errno, Pipe, Shutdown};
 use crate::info::Traffic;
-pub(super) use cached::{is_cached, read as read_cached, send_file};
+pub(super) use cached::{SYS_CACHESTAT, is_cached, read as read_cached, send_file};
 pub(super) use listener::{drops, set_filter, unaccepted, unread_bytes};
 use std::io;
 use std::mem::{self, MaybeUninit};

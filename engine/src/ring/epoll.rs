@@ -9,7 +9,7 @@
 //! | accept, receive, probe | none | waits for its descriptor |
 //! | poll | poll(2), if the descriptor may be ready | waits for its descriptor |
 //! | close of a socket or a small file, cancel | done at once | |
-//! | open | openat2(2) with `RESOLVE_CACHED`, unless it `waits` | a thread |
+//! | open | openat2(2) with `RESOLVE_CACHED`, unless it `waits` | a thread ([`walk`] without it) |
 //! | read, write, splice, sync, create, names, other closes | none | a thread |
 //!
 //! `push` therefore takes every operation and is never full: the caller bounds what it pushes
@@ -62,6 +62,7 @@ mod ready;
 mod table;
 #[cfg(test)]
 mod tests;
+mod walk;
 
 use super::probe::SetupError;
 use super::{
@@ -111,6 +112,10 @@ pub struct EpollRing {
     files: Files,
     /// The kernel waits for parts of a millisecond (epoll_pwait2(2)).
     precise: bool,
+    /// openat2(2) can be called.
+    openat2: bool,
+    /// cachestat(2) can be called.
+    cachestat: bool,
     events: Box<[libc::epoll_event]>,
     /// Operations whose last completion was taken.
     ended: u64,
@@ -132,7 +137,8 @@ impl EpollRing {
         assert!(setup.io_workers_max > 0, "at least one thread for disks");
         let failed = |call| move |error: io::Error| SetupError::of_epoll(call, &error);
         direct::block_sigpipe().map_err(failed("pthread_sigmask(3)"))?;
-        let files = Files::new(setup.io_workers_max).map_err(failed("eventfd(2)"))?;
+        let files = Files::new(setup.io_workers_max, setup.features.openat2)
+            .map_err(failed("eventfd(2)"))?;
         let poller = calls::epoll().map_err(failed("epoll_create1(2)"))?;
         let no_event = libc::epoll_event { events: 0, u64: 0 };
         let this = Self {
@@ -147,6 +153,8 @@ impl EpollRing {
             arena_address: setup.arena_address,
             files,
             precise: true,
+            openat2: setup.features.openat2,
+            cachestat: setup.features.cachestat,
             events: vec![no_event; EVENTS_MAX].into_boxed_slice(),
             ended: 0,
             counters: RingCounters::default(),
@@ -320,7 +328,7 @@ impl Ring for EpollRing {
                 self.complete(token, 0, 0);
             }
             Op::Cancel { target } => self.cancel(token, target),
-            Op::Open { waits: false, .. } => self.open(token, op),
+            Op::Open { waits: false, .. } if self.openat2 => self.open(token, op),
             Op::Read { .. }
             | Op::Splice { .. }
             | Op::Write { .. }
@@ -331,7 +339,7 @@ impl Ring for EpollRing {
             | Op::Rename { .. }
             | Op::Unlink { .. }
             | Op::CloseFile { waits: true, .. }
-            | Op::Open { waits: true, .. } => self.hand_over(token, op),
+            | Op::Open { .. } => self.hand_over(token, op),
         }
         true
     }
@@ -397,6 +405,10 @@ impl Ring for EpollRing {
             self.table.forget(entry);
         }
         self.files.close(descriptor);
+    }
+
+    fn is_cached(&mut self, file: Descriptor, offset: u64, length: u32) -> bool {
+        self.cachestat && direct::is_cached(file, offset, length)
     }
 
     fn clear_wake(&mut self, wake: Descriptor) {

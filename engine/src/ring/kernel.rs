@@ -18,9 +18,10 @@ mod facts;
 #[cfg(test)]
 mod tests;
 
-use super::probe::{Facts, SetupError, Share};
+use super::probe::{EXT_ARG, Facts, PBUF_RING, SetupError, Share};
 use super::{
-    CLOCK_START_US, Completion, Errno, Op, Ring, RingCounters, Setup, Token, calls, direct,
+    CLOCK_START_US, Completion, Descriptor, Errno, Op, Ring, RingCounters, Setup, Token, calls,
+    direct,
 };
 use buffers::BufferRing;
 use enter::EnterDescriptor;
@@ -33,6 +34,8 @@ use std::time::{Duration, Instant};
 
 /// The buffer group of the one provided ring.
 const GROUP: u16 = 0;
+/// The call that registers the ring of provided buffers.
+const PBUF_RING_CALL: &str = "io_uring_register(2), IORING_REGISTER_PBUF_RING,";
 /// The kernel registers at most this much memory as one buffer; more is EFAULT. A larger arena is
 /// registered as several buffers.
 const REGISTERED_BYTES_MAX: usize = 1 << 30;
@@ -81,6 +84,10 @@ pub struct KernelRing {
     /// Operations whose last completion was taken.
     ended: u64,
     counters: RingCounters,
+    /// Multishot receives are known to the kernel.
+    multishot_receive: bool,
+    /// cachestat(2) can be called.
+    cachestat: bool,
     /// The registered arena, if it is: reads into it need no page walk.
     arena: Option<Registered>,
     /// Counts this ring for error messages of others.
@@ -111,22 +118,36 @@ impl KernelRing {
         let failed = |call| move |error: io::Error| SetupError::of(call, &error, &Facts::of(setup));
         direct::block_sigpipe().map_err(failed("pthread_sigmask(3)"))?;
         let ring = build(setup).map_err(failed("io_uring_setup(2)"))?;
+        let (has, may_use) = (ring.params(), setup.features);
+        if !(has.is_feature_ext_arg() && may_use.ext_arg) {
+            return Err(SetupError::lacks(EXT_ARG));
+        }
+        let no_iowait = has.is_feature_no_iowait() && may_use.no_iowait;
         let entries = ring.params().sq_entries() as usize;
         let enter = EnterDescriptor::of(&ring);
         let mut this = Self {
             buffers: BufferRing::new(setup).map_err(failed("mmap(2) of the buffer ring"))?,
-            enter_flags: enter.flags() | wait_flags(ring.params().is_feature_no_iowait()),
+            enter_flags: enter.flags() | wait_flags(no_iowait),
             enter,
             ring,
             addresses: Box::new_uninit_slice(entries),
             pushed: 0,
             ended: 0,
             counters: RingCounters::default(),
+            multishot_receive: false,
+            cachestat: may_use.cachestat,
             arena: None,
             _share: None,
             started: Instant::now(),
         };
-        this.register(setup).map_err(|(call, error)| failed(call)(error))?;
+        if !may_use.buffer_ring || !this.register_buffers().map_err(failed(PBUF_RING_CALL))? {
+            return Err(SetupError::lacks(PBUF_RING));
+        }
+        this.limit_workers(setup.io_workers_max)
+            .map_err(failed("io_uring_register(2), IORING_REGISTER_IOWQ_MAX_WORKERS,"))?;
+        let multishot = this.try_multishot_receive();
+        let multishot = multishot.map_err(|errno| failed("io_uring_enter(2)")(errno.into()))?;
+        this.multishot_receive = multishot && may_use.multishot_receive;
         if setup.arena_registered {
             this.arena = this
                 .register_arena(setup, REGISTERED_BYTES_MAX)
@@ -136,19 +157,34 @@ impl KernelRing {
         Ok(this)
     }
 
-    /// Tells the kernel of the memory and the limits; the call that failed otherwise.
-    fn register(&self, setup: &Setup) -> Result<(), (&'static str, io::Error)> {
-        let submitter = self.ring.submitter();
+    /// Registers the ring of provided buffers. `false`: the kernel knows no such rings.
+    fn register_buffers(&self) -> io::Result<bool> {
         let (address, entries) = (self.buffers.address(), self.buffers.entries());
+        let submitter = self.ring.submitter();
         // SAFETY: the mapping holds `entries` descriptors and outlives its registration: `Drop`
         // unregisters it first, or leaks it.
-        unsafe { submitter.register_buf_ring_with_flags(address, entries, GROUP, 0) }
-            .map_err(|error| ("io_uring_register(2), IORING_REGISTER_PBUF_RING,", error))?;
+        match unsafe { submitter.register_buf_ring_with_flags(address, entries, GROUP, 0) } {
+            Ok(()) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn limit_workers(&self, workers_max: u32) -> io::Result<()> {
         // Both classes: bounded work waits for disks, unbounded for whatever else would block.
-        let mut workers = [setup.io_workers_max; 2];
-        submitter
-            .register_iowq_max_workers(&mut workers)
-            .map_err(|error| ("io_uring_register(2), IORING_REGISTER_IOWQ_MAX_WORKERS,", error))
+        self.ring.submitter().register_iowq_max_workers(&mut [workers_max; 2])
+    }
+
+    /// Returns whether the kernel knows multishot receives. One from no file then fails because of
+    /// the file, and otherwise because of its flags (EINVAL).
+    fn try_multishot_receive(&mut self) -> Result<bool, Errno> {
+        let entry = opcode::RecvMulti::new(Fd(-1), GROUP).build();
+        // SAFETY: the entry names no memory.
+        unsafe { self.ring.submission().push(&entry) }.expect("an empty queue has room");
+        self.enter(1, EnterFlags::GETEVENTS, Duration::from_secs(1))?;
+        let result = self.ring.completion().next().map(|entry| entry.result());
+        self.counters = RingCounters::default();
+        Ok(result == Some(-libc::EBADF))
     }
 
     /// Registers the arena in pieces of so many bytes. `None`: there is no room for it within
@@ -185,6 +221,7 @@ impl KernelRing {
     fn entry(&mut self, op: Op) -> squeue::Entry {
         match op {
             Op::Receive { socket, multishot: true } => {
+                debug_assert!(self.multishot_receive, "the kernel knows multishot receives");
                 opcode::RecvMulti::new(Fd(socket.0), GROUP).build()
             }
             // Length 0 with a selected buffer means the buffer's own length.
@@ -364,6 +401,14 @@ impl Ring for KernelRing {
     fn counters(&self) -> RingCounters {
         self.counters
     }
+
+    fn has_multishot_receive(&self) -> bool {
+        self.multishot_receive
+    }
+
+    fn is_cached(&mut self, file: Descriptor, offset: u64, length: u32) -> bool {
+        self.cachestat && direct::is_cached(file, offset, length)
+    }
 }
 
 impl Drop for KernelRing {
@@ -418,6 +463,9 @@ fn build(setup: &Setup) -> io::Result<IoUring> {
         .setup_clamp()
         // Multishots complete more often than they are submitted.
         .setup_cqsize(setup.completion_entries);
+    if !setup.features.no_sqarray {
+        return builder.build(setup.submission_entries);
+    }
     // Without the index array, one cache line less for each submission; from Linux 6.6.
     match builder.clone().setup_no_sqarray().build(setup.submission_entries) {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {

@@ -9,6 +9,7 @@ pub mod calls;
 mod choice;
 mod direct;
 pub mod epoll;
+mod features;
 pub mod kernel;
 pub mod probe;
 #[cfg(test)]
@@ -16,6 +17,7 @@ pub mod simulated;
 mod token;
 
 pub use choice::{RingChoice, RingInUse, RingKind};
+pub use features::Features;
 pub use token::{Kind, Token};
 
 use crate::admission::Instruction;
@@ -298,6 +300,9 @@ pub struct Setup {
     pub receive_buffer_bytes: u32,
     /// The limit on io-wq threads of each of the two classes (`IORING_REGISTER_IOWQ_MAX_WORKERS`).
     pub io_workers_max: u32,
+    /// The features of the kernel that the ring may use.
+    #[doc(hidden)]
+    pub features: Features,
 }
 
 /// The half of a connection that shutdown(2) ends.
@@ -430,6 +435,11 @@ pub trait Ring {
 
     /// The counters so far.
     fn counters(&self) -> RingCounters;
+
+    /// Returns whether [`Op::Receive`] may be a multishot one.
+    fn has_multishot_receive(&self) -> bool {
+        true
+    }
 
     /// shutdown(2) of a connected socket.
     ///

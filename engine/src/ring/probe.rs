@@ -35,7 +35,7 @@ use limits::{at_least, is_exempt, limit, page_bytes, text_of};
 use std::fmt;
 use std::io;
 
-pub(crate) use attempt::try_io_uring;
+pub(crate) use attempt::{found, try_io_uring};
 pub use examine::{Examination, Feature, Limit, Request, examine};
 pub(crate) use held::{Held, Share};
 pub use limits::memlock_allowed;
@@ -103,7 +103,12 @@ pub enum SetupError {
 }
 
 /// The first Linux release with everything that the engine needs (`IORING_SETUP_DEFER_TASKRUN`).
+/// It lacks some features that the engine can do without; [`examine`] shows which the kernel has.
 pub const KERNEL_NEEDED: &str = "6.1";
+
+/// Names of features without which a ring on io_uring cannot be made.
+pub(crate) const EXT_ARG: &str = "IORING_FEAT_EXT_ARG";
+pub(crate) const PBUF_RING: &str = "IORING_REGISTER_PBUF_RING";
 
 /// Returns true if a unit test that needs io_uring can run. One line on standard error tells if
 /// none can.
@@ -111,7 +116,7 @@ pub const KERNEL_NEEDED: &str = "6.1";
 pub(crate) fn needs_io_uring() -> bool {
     static ALLOWED: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
     *ALLOWED.get_or_init(|| {
-        let cause = try_io_uring().err().and_then(|error| error.prohibition());
+        let cause = try_io_uring(super::Features::ALL).err().and_then(|error| error.prohibition());
         if let Some(cause) = &cause {
             // Not by a print macro, which libtest captures.
             let line = format!("left out, needs io_uring: the unit tests of its ring ({cause})\n");
@@ -294,6 +299,11 @@ impl SetupError {
             }
             Self::LockedMemory { .. } | Self::Descriptors { .. } | Self::Call { .. } => None,
         }
+    }
+
+    /// The kernel lacks a feature of io_uring.
+    pub(crate) fn lacks(missing: &'static str) -> Self {
+        Self::KernelTooOld { found: release(), missing }
     }
 
     /// Finds the cause of a failed call that prepares a ring on epoll. It locks no memory.

@@ -234,7 +234,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     pub(super) fn introduce(&mut self, slot: u32, origin: Origin) {
         self.core.counters.opened += 1;
         self.core.slots[slot].opened = true;
-        if self.core.budget.is_wary() {
+        if self.reading_mode() == Mode::Once {
             self.core.slots.set_mode(slot, Mode::Once);
         }
         self.core.touch(slot);

@@ -271,7 +271,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.core.slots.set_mode(slot, mode);
     }
 
-    fn reading_mode(&self) -> Mode {
+    /// The mode of a connection that has something to read.
+    pub(super) fn reading_mode(&self) -> Mode {
         let many = self.slots().len() > self.core.limits.streaming_connections_max;
         if many { Mode::Once } else { Mode::Streaming }
     }

@@ -65,7 +65,9 @@ impl World {
 
     /// A world of that configuration. `ticks`: now and then the handlers kick and send unasked.
     pub fn with(seed: u64, mut rng: Rng, config: Config, shards: usize, ticks: bool) -> Self {
-        let config = Config { count_traffic: true, ..config };
+        let mut config = Config { count_traffic: true, ..config };
+        // A kernel without multishot receives takes none.
+        config.features.multishot_receive = config.streaming_connections_max > 0;
         let now_us = rng.below(1_000_000_000_000);
         let swarm = Swarm::draw(&mut rng);
         let admission = Arc::new(Admission::new(

@@ -3,13 +3,17 @@
 //! the tests runs all others again on epoll, so that no second program must be compiled.
 
 use crate::left_out::leave_out;
-use ringwright::{Config, Connection, Engine, Handler, Origin, RingChoice, RingInUse, RingKind};
+use ringwright::{
+    Config, Connection, Engine, Features, Handler, Origin, RingChoice, RingInUse, RingKind,
+};
 use std::io::Write;
 use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 pub const VARIABLE: &str = "RINGWRIGHT_TEST_RING";
+/// Names features of the kernel that count as missing, with commas between them.
+pub const WITHOUT: &str = "RINGWRIGHT_TEST_WITHOUT";
 
 /// The ring that this run tests.
 pub fn ring() -> RingChoice {
@@ -17,6 +21,34 @@ pub fn ring() -> RingChoice {
         RingKind::IoUring => RingChoice::IoUring,
         RingKind::Epoll => RingChoice::Epoll,
     }
+}
+
+/// The features of the kernel that this run may use.
+pub fn features() -> Features {
+    let mut features = Features::ALL;
+    let without = std::env::var(WITHOUT).unwrap_or_default();
+    for name in without.split(',').filter(|name| !name.is_empty()) {
+        *match name {
+            "ext_arg" => &mut features.ext_arg,
+            "buffer_ring" => &mut features.buffer_ring,
+            "multishot_receive" => &mut features.multishot_receive,
+            "no_sqarray" => &mut features.no_sqarray,
+            "no_iowait" => &mut features.no_iowait,
+            "cachestat" => &mut features.cachestat,
+            "openat2" => &mut features.openat2,
+            _ => panic!("{WITHOUT}: {name} is no feature"),
+        } = false;
+    }
+    features
+}
+
+/// Returns whether the engine learns what the page cache holds (cachestat(2), Linux 6.5).
+pub fn knows_page_cache() -> bool {
+    // No file: the kernel says so if it has the call.
+    // SAFETY: no pointers that are read.
+    let result = unsafe { libc::syscall(451, -1, 0, 0, 0) };
+    let error = std::io::Error::last_os_error().raw_os_error();
+    features().cachestat && result < 0 && error == Some(libc::EBADF)
 }
 
 pub fn kind() -> RingKind {

@@ -1,6 +1,6 @@
 //! A server that does what the lines sent to it say, and clients that look closely.
 
-use crate::both::ring;
+use crate::both::{WITHOUT, features, ring};
 use ringwright::{
     Config, Connection, ConnectionId, Deadline, Directory, Engine, Error, FileRefusal, Handler,
     Ledger, Local, OpenFile, Origin, Reason, Room,
@@ -267,6 +267,9 @@ pub fn try_start<H: Handler>(
     factory: impl Fn(usize) -> H + Send + Sync + 'static,
 ) -> Result<Engine, Error> {
     config.ring = ring();
+    if std::env::var_os(WITHOUT).is_some() {
+        config.features = features();
+    }
     Engine::start(config, factory)
 }
 

@@ -16,6 +16,7 @@ mod keeper;
 mod left_out;
 mod lifecycle;
 mod listening;
+mod older;
 mod outgoing;
 mod pressure;
 mod reconnect;

@@ -4,7 +4,7 @@ use super::{answer, page_bytes};
 use crate::ring::{Descriptor, Errno};
 
 /// Number of cachestat(2), the same on every architecture; Linux 6.5.
-const SYS_CACHESTAT: libc::c_long = 451;
+pub const SYS_CACHESTAT: libc::c_long = 451;
 
 /// `struct cachestat_range` of <linux/mman.h>.
 #[repr(C)]

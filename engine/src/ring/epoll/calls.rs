@@ -3,6 +3,8 @@
 use super::super::calls::to_sockaddr;
 use super::super::direct::{answer, last_errno, position, uninterrupted};
 use super::super::{Descriptor, Errno, Op};
+use super::walk;
+use std::ffi::CStr;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
@@ -18,7 +20,7 @@ const RESOLVE_CACHED: u64 = 0x20;
 const RESOLVE: u64 =
     libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_MAGICLINKS;
 const OPEN_FLAGS: i32 = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY;
-const FIND_FLAGS: i32 = libc::O_PATH | libc::O_CLOEXEC;
+pub const FIND_FLAGS: i32 = libc::O_PATH | libc::O_CLOEXEC;
 const CREATE_FLAGS: i32 = libc::O_TMPFILE | libc::O_WRONLY | libc::O_CLOEXEC;
 
 /// epoll_create1(2).
@@ -136,23 +138,11 @@ pub fn open_cached(op: &Op) -> Result<i64, Errno> {
 /// Opens or looks up a path.
 fn open(op: &Op, resolve: u64) -> Result<i64, Errno> {
     let Op::Open { directory, path, waits, path_only } = *op else { unreachable!("{op:?}") };
-    let flags = if path_only { FIND_FLAGS } else { OPEN_FLAGS };
     let here = if waits { 0 } else { libc::RESOLVE_NO_XDEV };
-    openat2(directory, path, flags, 0, RESOLVE | here | resolve)
-}
-
-fn openat2(
-    directory: Descriptor,
-    path: *const libc::c_char,
-    flags: i32,
-    mode: u64,
-    resolve: u64,
-) -> Result<i64, Errno> {
     // SAFETY: the structure is made of integers.
     let mut how: libc::open_how = unsafe { MaybeUninit::zeroed().assume_init() };
-    how.flags = flags as u64;
-    how.mode = mode;
-    how.resolve = resolve;
+    how.flags = if path_only { FIND_FLAGS } else { OPEN_FLAGS } as u64;
+    how.resolve = RESOLVE | here | resolve;
     // SAFETY: the submitter keeps the path valid, and the kernel reads the structure.
     let result = unsafe {
         let (how, length) = (&raw const how, size_of::<libc::open_how>());
@@ -161,21 +151,37 @@ fn openat2(
     answer(result)
 }
 
+/// The same without openat2(2).
+fn open_by_walking(op: &Op) -> Result<i64, Errno> {
+    let Op::Open { directory, path, waits, path_only } = *op else { unreachable!("{op:?}") };
+    // SAFETY: the submitter keeps the path valid until the completion.
+    let path = unsafe { CStr::from_ptr(path) };
+    let flags = if path_only { FIND_FLAGS } else { OPEN_FLAGS };
+    walk::open(directory, path.to_bytes(), flags, !waits)
+}
+
 /// A result as a completion tells it.
 pub fn result_of(result: Result<i64, Errno>) -> i32 {
     result.map_or_else(|errno| -errno.0, |result| result as i32)
 }
 
-/// Runs an operation that may wait for a disk, on a thread that may.
-pub fn run(op: &Op) -> i32 {
-    result_of(run_file(op))
+/// Runs an operation that may wait for a disk, on a thread that may. `openat2`: that call works.
+pub fn run(op: &Op, openat2: bool) -> i32 {
+    match op {
+        Op::Open { .. } if openat2 => result_of(open(op, 0)),
+        Op::Open { .. } => result_of(open_by_walking(op)),
+        _ => result_of(run_file(op)),
+    }
 }
 
 fn run_file(op: &Op) -> Result<i64, Errno> {
     // SAFETY, for each call: the submitter keeps memory and paths valid until the completion.
     match *op {
-        Op::Open { .. } => open(op, 0),
-        Op::Create { directory } => openat2(directory, c".".as_ptr(), CREATE_FLAGS, 0o644, 0),
+        Op::Create { directory } => {
+            let path = c".".as_ptr();
+            // SAFETY: the path is static.
+            answer(unsafe { libc::openat(directory.0, path, CREATE_FLAGS, 0o644 as libc::mode_t) })
+        }
         Op::Read { file, address, length, offset } => {
             let offset = position(offset);
             // SAFETY: as above.

@@ -85,6 +85,8 @@ impl Done {
 
 struct Shared {
     event: Descriptor,
+    /// openat2(2) can be called.
+    openat2: bool,
     /// The ring is gone: no further operation begins.
     ended: AtomicBool,
     /// Descriptors that the last thread closes, because the ring has gone before.
@@ -100,9 +102,10 @@ impl Drop for Shared {
 }
 
 impl Files {
-    pub fn new(threads_max: u32) -> io::Result<Self> {
+    pub fn new(threads_max: u32, openat2: bool) -> io::Result<Self> {
         let event = event()?;
-        let shared = Shared { event, ended: AtomicBool::new(false), left: Mutex::default() };
+        let (ended, left) = (AtomicBool::new(false), Mutex::default());
+        let shared = Shared { event, openat2, ended, left };
         let (done, results) = unbounded();
         Ok(Self {
             shared: Arc::new(shared),
@@ -213,7 +216,7 @@ fn work(shared: &Shared, queued: &Receiver<Job>, done: &Sender<Done>) {
             return;
         }
         let opens = matches!(op, Op::Open { .. } | Op::Create { .. });
-        let result = Done { number, result: calls::run(&op), opens };
+        let result = Done { number, result: calls::run(&op, shared.openat2), opens };
         if let Err(unsent) = done.send(result) {
             unsent.0.discard();
         }

@@ -1,5 +1,6 @@
 //! Facts of the ring on epoll that io_uring does not share, and the races that are its own.
 
+use super::facts::files::{Tree, opening_stays_beneath};
 use super::facts::{A_WHILE, PATIENCE, event, pair, poll_readable, ring_of, setup, token};
 use super::*;
 use crate::ring::{Shutdown, calls};
@@ -350,4 +351,25 @@ fn sockets_without_room_cost_no_wake_ups() {
     ring.submit_and_wait(1, A_WHILE).expect("a working ring");
     assert_eq!(ring.counters().enters, before + 1);
     clients.into_iter().for_each(|(ours, _)| ring.close_now(ours));
+}
+
+/// openat2(2) is missing or forbidden: nothing leads out of the directory either. A path with `..`
+/// is refused wherever it leads.
+#[test]
+fn without_openat2_opening_stays_beneath_its_directory_and_crosses_no_link() {
+    let mut setup = setup();
+    setup.features.openat2 = false;
+    let ring = ring_of(&setup).expect("no system forbids epoll");
+    opening_stays_beneath(ring, Err(libc::EXDEV));
+}
+
+#[test]
+fn without_cachestat_nothing_counts_as_cached() {
+    let mut setup = setup();
+    setup.features.cachestat = false;
+    let mut ring = ring_of(&setup).expect("no system forbids epoll");
+    let tree = Tree::new();
+    let file = tree.file(b"cached");
+    assert!(!ring.is_cached(file, 0, 6));
+    calls::close(file);
 }

@@ -8,7 +8,8 @@ mod receiving;
 use super::TestedRing;
 use crate::info::Traffic;
 use crate::ring::{
-    Completion, Delivery, Descriptor, Errno, Kind, Op, Ring, Setup, Shutdown, Token, calls, direct,
+    Completion, Delivery, Descriptor, Errno, Features, Kind, Op, Ring, Setup, Shutdown, Token,
+    calls, direct,
 };
 use std::io::{Read, Write};
 use std::mem::MaybeUninit;
@@ -38,6 +39,7 @@ pub(super) fn setup() -> Setup {
         receive_buffers: BUFFERS,
         receive_buffer_bytes: BUFFER_BYTES,
         io_workers_max: 2,
+        features: Features::ALL,
     }
 }
 

@@ -4,7 +4,7 @@ use super::facts::ending::read_one;
 use super::facts::files::Tree;
 use super::facts::{A_WHILE, PATIENCE, event, pair, poll_readable, ring, ring_of, setup, token};
 use super::*;
-use crate::ring::Descriptor;
+use crate::ring::{Descriptor, Features};
 
 #[test]
 fn waiting_counts_as_io_only_where_the_kernel_lacks_the_feature() {
@@ -13,6 +13,52 @@ fn waiting_counts_as_io_only_where_the_kernel_lacks_the_feature() {
     let Some(ring) = ring() else { return };
     let has = ring.ring.params().is_feature_no_iowait();
     assert_eq!(ring.enter_flags.contains(EnterFlags::NO_IOWAIT), has);
+}
+
+/// A ring without some features of the kernel.
+fn ring_without(change: fn(&mut Features)) -> Option<KernelRing> {
+    let mut setup = setup();
+    change(&mut setup.features);
+    ring_of(&setup)
+}
+
+/// A feature that is switched off counts as one that the kernel lacks.
+#[test]
+fn what_is_switched_off_is_not_used() {
+    let off = |change| ring_without(change);
+    let Some(ring) = off(|features| features.no_iowait = false) else { return };
+    assert!(!ring.enter_flags.contains(EnterFlags::NO_IOWAIT));
+    let ring = off(|features| features.multishot_receive = false).expect("a ring");
+    assert!(!ring.has_multishot_receive());
+    let mut ring = off(|features| features.cachestat = false).expect("a ring");
+    let tree = Tree::new();
+    let file = tree.file(b"cached");
+    assert!(!ring.is_cached(file, 0, 6));
+    calls::close(file);
+}
+
+#[test]
+fn without_a_required_feature_there_is_no_ring() {
+    if !is_allowed() {
+        return;
+    }
+    let error = |change: fn(&mut Features)| {
+        let mut setup = setup();
+        change(&mut setup.features);
+        KernelRing::new(&setup).map(drop).expect_err("a feature is missing")
+    };
+    let lacks = |missing| SetupError::lacks(missing);
+    assert_eq!(error(|features| features.ext_arg = false), lacks("IORING_FEAT_EXT_ARG"));
+    assert_eq!(error(|features| features.buffer_ring = false), lacks("IORING_REGISTER_PBUF_RING"));
+}
+
+/// The question leaves nothing behind: no completion, no operation in flight, no counter.
+#[test]
+fn asking_for_multishot_receives_leaves_nothing() {
+    let Some(mut ring) = ring() else { return };
+    assert!(ring.has_multishot_receive(), "Linux 6.0");
+    assert_eq!((ring.counters(), ring.in_flight()), (RingCounters::default(), 0));
+    ring.assert_quiet();
 }
 
 #[test]

@@ -2,9 +2,9 @@
 //! change.
 
 use super::super::kernel::KernelRing;
-use super::super::{RingChoice, RingKind, Setup};
+use super::super::{Features, Ring, RingChoice, RingKind, Setup};
 use super::limits::{has_capability, limit, memlock_allowed, page_bytes, release, sysctl};
-use super::{Held, KERNEL_NEEDED, SetupError, try_io_uring};
+use super::{Held, KERNEL_NEEDED, SetupError, found, try_io_uring};
 use crate::cpu;
 use io_uring::{IoUring, Probe, opcode};
 use std::fmt;
@@ -40,7 +40,7 @@ pub struct Request {
     pub pipe_bytes: u32,
 }
 
-/// The result of [`examine`]. Its `Display` text is one screen: at most 40 lines of 100 columns.
+/// The result of [`examine`]. Its `Display` text is one screen: at most 42 lines of 100 columns.
 #[derive(Clone, Debug)]
 pub struct Examination {
     /// The kernel's release.
@@ -49,7 +49,7 @@ pub struct Examination {
     pub ring: Option<RingKind>,
     /// `Ok` if a ring of io_uring can be made, or the reason why not.
     pub io_uring: Result<(), SetupError>,
-    /// The io_uring features that the engine uses. Empty if no ring can be made.
+    /// The features of the kernel that the engine uses. Empty if no ring can be made.
     pub features: Vec<Feature>,
     /// The limits of the system and the process.
     pub limits: Vec<Limit>,
@@ -58,10 +58,10 @@ pub struct Examination {
     pub can_run: bool,
 }
 
-/// An io_uring feature that the engine uses.
+/// A feature of the kernel that the engine uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Feature {
-    /// The feature's name in the UAPI.
+    /// The feature's name in the UAPI, or that of a system call.
     pub name: &'static str,
     /// The engine's use of the feature.
     pub purpose: &'static str,
@@ -94,17 +94,32 @@ pub struct Limit {
 pub fn examine(request: &Request) -> Examination {
     // In a child process first, because a filter may kill the process that tries. Then on a thread
     // of its own, because making a ring blocks SIGPIPE and registers the ring there.
-    let io_uring = try_io_uring().and_then(|()| {
+    let multishot_receive = try_io_uring(Features::ALL).and_then(|()| {
         thread::scope(|scope| {
             scope.spawn(|| try_ring(false)).join().expect("making a ring does not panic")
         })
     });
+    let has_multishot_receive = multishot_receive == Ok(true);
     // The memory of the planned shards counts, not that of the small ring.
     let (rings, bytes) = (request.shards as u64, locked_bytes(request));
-    let io_uring = io_uring.map_err(|error| error.of_rings(Held { rings, bytes }));
+    let io_uring =
+        multishot_receive.map(drop).map_err(|error| error.of_rings(Held { rings, bytes }));
     let ring = choose(request.ring, &io_uring);
-    let features =
-        if io_uring.is_ok() && ring == Some(RingKind::IoUring) { features() } else { Vec::new() };
+    let system_calls = found(Features::ALL);
+    let features = match ring {
+        Some(RingKind::IoUring) => features(has_multishot_receive, system_calls.cachestat),
+        Some(RingKind::Epoll) => {
+            vec![
+                optional(
+                    "openat2(2)",
+                    "opening files; else segment by segment",
+                    system_calls.openat2,
+                ),
+                cachestat(system_calls.cachestat),
+            ]
+        }
+        None => Vec::new(),
+    };
     let limits = limits(request, ring);
     let can_run = ring.is_some()
         && features.iter().all(|feature| feature.found || !feature.required)
@@ -122,8 +137,8 @@ fn choose(ring: RingChoice, io_uring: &Result<(), SetupError>) -> Option<RingKin
     }
 }
 
-/// Makes a ring as a shard would, only smaller.
-fn try_ring(arena_registered: bool) -> Result<(), SetupError> {
+/// Makes a ring as a shard would, only smaller. Returns whether the kernel has multishot receives.
+fn try_ring(arena_registered: bool) -> Result<bool, SetupError> {
     let mut arena = vec![0u8; page_bytes() as usize];
     KernelRing::new(&Setup {
         submission_entries: 8,
@@ -134,9 +149,10 @@ fn try_ring(arena_registered: bool) -> Result<(), SetupError> {
         receive_buffers: 1,
         receive_buffer_bytes: 1,
         io_workers_max: 1,
+        features: Features::ALL,
     })
-    // The ring is dropped before its arena, and nothing was ever submitted.
-    .map(drop)
+    // The ring is dropped before its arena, and no operation uses that.
+    .map(|ring| ring.has_multishot_receive())
 }
 
 const OPERATIONS: [(&str, u8, &str); 16] = [
@@ -162,7 +178,19 @@ const OPERATIONS: [(&str, u8, &str); 16] = [
     ("IORING_OP_UNLINKAT", opcode::UnlinkAt::CODE, "removing temporary names"),
 ];
 
-fn features() -> Vec<Feature> {
+fn required(name: &'static str, purpose: &'static str, found: bool) -> Feature {
+    Feature { name, purpose, found, required: true }
+}
+
+fn optional(name: &'static str, purpose: &'static str, found: bool) -> Feature {
+    Feature { name, purpose, found, required: false }
+}
+
+fn cachestat(found: bool) -> Feature {
+    optional("cachestat(2)", "sending cached files without a pipe (Linux 6.5)", found)
+}
+
+fn features(has_multishot_receive: bool, has_cachestat: bool) -> Vec<Feature> {
     let ring = IoUring::new(8);
     let mut probe = Probe::new();
     // Without an answer of the probe, every operation counts as missing.
@@ -175,8 +203,6 @@ fn features() -> Vec<Feature> {
     let arena = thread::scope(|scope| {
         scope.spawn(|| try_ring(true)).join().expect("making a ring does not panic")
     });
-    let required = |name, purpose, found| Feature { name, purpose, found, required: true };
-    let optional = |name, purpose, found| Feature { name, purpose, found, required: false };
     let mut features = vec![
         // The ring that was made before has these features.
         required(
@@ -202,6 +228,8 @@ fn features() -> Vec<Feature> {
             has(io_uring::Parameters::is_feature_no_iowait),
         ),
         optional("IORING_REGISTER_BUFFERS", "reading into registered memory", arena.is_ok()),
+        optional("IORING_RECV_MULTISHOT", "many receives per submission", has_multishot_receive),
+        cachestat(has_cachestat),
     ];
     features.extend(OPERATIONS.iter().map(|&(name, code, purpose)| {
         let found = probed && probe.is_supported(code);
@@ -317,7 +345,7 @@ fn cpus(request: &Request, allowed: usize, quota: Option<f64>) -> Limit {
     }
 }
 
-/// One screen: at most 40 lines of at most 100 columns.
+/// One screen: at most 42 lines of at most 100 columns.
 impl fmt::Display for Examination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let verdict =
@@ -332,7 +360,7 @@ impl fmt::Display for Examination {
             wrapped(f, &error.to_string(), 2)?;
         }
         if !self.features.is_empty() {
-            writeln!(f, "\n{:<28} {:<9} used for", "io_uring", "")?;
+            writeln!(f, "\n{:<28} {:<9} used for", "feature", "")?;
         }
         for feature in &self.features {
             let state = match feature {

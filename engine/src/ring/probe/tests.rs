@@ -4,7 +4,7 @@ mod left_out;
 mod root;
 
 use super::super::kernel::KernelRing;
-use super::super::{RingChoice, RingKind};
+use super::super::{Features, RingChoice, RingKind};
 use super::*;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -138,6 +138,7 @@ fn setup(arena_bytes: usize) -> Setup {
         receive_buffers: 128,
         receive_buffer_bytes: u32::try_from(arena_bytes / 256).expect("a small arena"),
         io_workers_max: 1,
+        features: Features::ALL,
     }
 }
 
@@ -194,6 +195,12 @@ fn becomes_a_user_of_its_own() {
     }
 }
 
+/// Returns whether the kernel counts rings as locked memory, which not every release does: a ring
+/// far larger than the limit fails.
+fn rings_count() -> bool {
+    io_uring::IoUring::new(32_768).is_err()
+}
+
 #[test]
 fn an_ordinary_user_is_told_of_the_locked_memory_missing() {
     in_a_child("an_ordinary_user_is_told_of_the_locked_memory_missing", || {
@@ -214,6 +221,9 @@ fn an_ordinary_user_is_told_of_the_locked_memory_missing() {
         assert!(!ring.has_arena(), "1 MiB in 256 KiB");
         drop(ring);
         set_limit(libc::RLIMIT_MEMLOCK, 4096);
+        if !rings_count() {
+            return;
+        }
         let error = KernelRing::new(&large).map(drop).expect_err("not even the rings fit");
         let SetupError::LockedMemory { needed_bytes, allowed_bytes, .. } = error else {
             panic!("{error}");
@@ -233,6 +243,9 @@ fn the_locked_memory_of_all_rings_of_the_process_is_told() {
         let allowed = 2 * each + page_bytes();
         set_limit(libc::RLIMIT_MEMLOCK, allowed);
         becomes_a_user_of_its_own();
+        if !rings_count() {
+            return;
+        }
         let rings = [(); 2].map(|()| KernelRing::new(&setup).expect("two rings fit"));
         let error = KernelRing::new(&setup).map(drop).expect_err("a third one does not");
         let SetupError::LockedMemory { rings: number, needed_bytes, allowed_bytes, .. } = error
@@ -260,7 +273,9 @@ fn the_locked_memory_computed_is_what_the_kernel_asks_for() {
         KernelRing::new(&setup).map(drop).expect("as much as computed");
         let unregistered = Setup { arena_registered: false, ..setup };
         set_limit(libc::RLIMIT_MEMLOCK, memlock_needed(&unregistered) - 2 * page_bytes());
-        KernelRing::new(&unregistered).map(drop).expect_err("two pages less");
+        if rings_count() {
+            KernelRing::new(&unregistered).map(drop).expect_err("two pages less");
+        }
     });
 }
 

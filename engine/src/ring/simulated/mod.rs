@@ -300,6 +300,9 @@ impl Ring for SimulatedRing {
         if self.is_twice(token) {
             self.broken(format_args!("{op:?}: an operation of {token:?} is in flight already"));
         }
+        if matches!(op, Op::Receive { multishot: true, .. }) && !self.has_multishot_receive() {
+            self.broken(format_args!("{op:?}: this kernel has no multishot receives"));
+        }
         if self.queue.len() >= self.submission_capacity {
             if self.rng.per_mille(self.faults.submission_refused) {
                 return false;
@@ -464,6 +467,10 @@ impl Ring for SimulatedRing {
         let number = result.map_or_else(|errno| -i64::from(errno.0), i64::from);
         self.trace.called(self.now_us, "preadv2", file, number);
         result
+    }
+
+    fn has_multishot_receive(&self) -> bool {
+        self.setup.features.multishot_receive
     }
 
     fn is_cached(&mut self, file: Descriptor, _offset: u64, length: u32) -> bool {

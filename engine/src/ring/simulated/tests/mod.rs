@@ -8,7 +8,7 @@ mod sending;
 mod swarm;
 
 use super::*;
-use crate::ring::{F_SOCK_NONEMPTY, Kind};
+use crate::ring::{F_SOCK_NONEMPTY, Features, Kind};
 
 pub const BUFFERS: u16 = 8;
 pub const BUFFER_BYTES: u32 = 64;
@@ -48,6 +48,7 @@ impl Bench {
             receive_buffers: BUFFERS,
             receive_buffer_bytes: BUFFER_BYTES,
             io_workers_max: 2,
+            features: Features::ALL,
         };
         let mut ring = SimulatedRing::new(seed, setup);
         ring.completion_capacity = 256;
