@@ -1,4 +1,5 @@
-# Shared by .ci/run and .ci/full: installs Debian packages, runs named steps and prints their times.
+# Shared by the scripts of .ci: installs Debian packages, finds test programs, runs named steps and
+# prints their times.
 
 # install PROGRAM=PACKAGE... : installs the packages of the programs that are missing.
 install() {
@@ -9,6 +10,13 @@ install() {
     [ "${#wanted[@]}" -eq 0 ] && return
     apt-get update -q
     DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${wanted[@]}"
+}
+
+# programs ARGUMENT... : builds the programs that `cargo test` runs with these arguments, and prints
+# their paths.
+programs() {
+    cargo test --locked --no-run "$@" 2>&1 | tee >(cat >&2) |
+        sed -n 's/^ *Executable .*(\(.*\))$/\1/p' | xargs -r realpath
 }
 
 step_names=()

@@ -97,6 +97,13 @@ fn file(bytes: usize) -> (OpenFile, Vec<u8>) {
     (OpenFile::from_file(file).unwrap(), content)
 }
 
+/// Returns whether this kernel surely counts rings as locked memory. Before Linux 6.14, and after
+/// the releases listed here, it need not.
+fn rings_count() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("/proc is there");
+    (14..=18).any(|minor| release.starts_with(&format!("6.{minor}.")))
+}
+
 fn config() -> Config {
     Config { listeners: vec!["127.0.0.1:0".parse().unwrap()], shards: Some(1), ..Config::default() }
 }
@@ -126,7 +133,13 @@ fn without_room_for_the_rings_the_error_names_needed_and_allowed() {
     }
     let (sent, _) = file(10);
     let config = Config { shards: Some(3), ..config() };
-    let error = try_start(config, move |_| Sender(sent.clone())).err().expect("no room");
+    let error = match try_start(config, move |_| Sender(sent.clone())) {
+        Ok(engine) => {
+            assert!(!rings_count(), "no room");
+            return finish(engine);
+        }
+        Err(error) => error,
+    };
     let error = error.to_string();
     assert!(error.contains("the 3 ring(s) of this process need"), "{error}");
     assert!(error.contains("MEMLOCK") && error.contains("16384"), "{error}");
