@@ -100,7 +100,7 @@ fn measure(ring: RingChoice, limit: usize) {
     let before = anonymous_bytes();
     clients.extend((FIRST..connections).map(|_| connect(address)));
     let begun = Instant::now();
-    while remote.ledger().sum.parked < connections as u64 {
+    while remote.ledger().sum.parked_now < connections as u64 {
         assert!(begun.elapsed() < PATIENCE, "{}", remote.ledger().to_json());
         std::thread::sleep(Duration::from_millis(5));
     }

@@ -58,12 +58,13 @@ impl Kept {
     }
 
     /// Moves the bytes to `spare`, which is mapped and empty, and returns what they lay in. If
-    /// there is no spare, or it is too short, a mapping with space for `more` bytes is made; where
-    /// the kernel has no memory, they stay on the heap.
+    /// there is no spare of a length that suits, a mapping with space for `more` bytes is made;
+    /// where the kernel has no memory, they stay on the heap.
     pub fn move_to(&mut self, spare: Option<Self>, more: usize) -> Self {
         let needed = self.len() + more;
-        let spare = spare.filter(|spare| spare.is_mapped() && spare.capacity() >= needed);
-        let mapped = spare.or_else(|| Self::mapped(2 * needed));
+        let suits = needed..=4 * needed;
+        let spare = spare.filter(|spare| spare.is_mapped() && suits.contains(&spare.capacity()));
+        let mapped = spare.or_else(|| Self::mapped(needed + needed / 2));
         let Some(mut mapped) = mapped else { return Self::default() };
         mapped.extend(self);
         std::mem::replace(self, mapped)
@@ -88,7 +89,7 @@ impl Kept {
             }
             Self::Mapped { .. } => {
                 let needed = self.len() + more.len();
-                let mut longer = Self::mapped(2 * needed)
+                let mut longer = Self::mapped(needed + needed / 2)
                     .unwrap_or_else(|| Self::Heap(Vec::with_capacity(needed)));
                 longer.extend(self);
                 longer.extend(more);

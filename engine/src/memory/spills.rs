@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 const BLOCK_BYTES: usize = 256 << 10;
 /// Empty blocks that stay mapped: queues that are a little longer now and a little shorter then
 /// need no new memory, which costs a page fault for every 4 KiB.
-const SPARES_MAX: usize = 8;
+const SPARES_MAX: usize = 3;
 
 /// A buffer with bytes.
 #[derive(Debug)]
@@ -152,8 +152,8 @@ mod tests {
         let mut spills = Spills::new(8 << 10);
         let places = usize::from(spills.places);
         let mut taken: Vec<Spill> =
-            (0..9 * places + 1).map(|_| spills.take().expect("memory")).collect();
-        assert_eq!((spills.blocks(), spills.in_use()), (10, 9 * places + 1));
+            (0..4 * places + 1).map(|_| spills.take().expect("memory")).collect();
+        assert_eq!((spills.blocks(), spills.in_use()), (5, 4 * places + 1));
         for (at, spill) in taken.iter_mut().enumerate() {
             let bytes = [at as u8; 5_000];
             assert_eq!(spills.extend(spill, &bytes), []);

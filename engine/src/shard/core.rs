@@ -36,7 +36,7 @@ const FILES_PART: u64 = 8;
 /// Kept carry buffers and paths: beyond, they are freed.
 const SPARES_MAX: usize = 64;
 /// Length of a mapping for kept input that is not unmapped when it is empty, at most.
-const SPARE_MAPPED_BYTES_MAX: usize = 1 << 20;
+const SPARE_MAPPED_BYTES_MAX: usize = 256 << 10;
 
 /// The longest time between two looks at what a slow peer has acknowledged.
 const LOOK_MAX_MS: u64 = 5_000;

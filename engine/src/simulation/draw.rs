@@ -199,7 +199,7 @@ pub fn draw_config(rng: &mut Rng) -> Config {
         send_buffer_bytes: rng.pick(&[64, 512, 8192]),
         pipes: rng.pick(&[1, 1, 2, 8]),
         pipe_bytes: rng.pick(&[4096, 65536]),
-        sendfile_bytes_max: rng.pick(&[0, 0, 20, 20, 4_000]),
+        sendfile_bytes_max: rng.pick(&[0, 20, 20, 20, 4_000]),
         splice_from_bytes: rng.pick(&[0, 0, 500, 1 << 20]),
         open_files: rng.pick(&[0, 1, 2, 100, 100]),
         open_files_valid: ms(rng.pick(&[5, 200, 1_000])),

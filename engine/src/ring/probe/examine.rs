@@ -108,16 +108,7 @@ pub fn examine(request: &Request) -> Examination {
     let system_calls = found(Features::ALL);
     let features = match ring {
         Some(RingKind::IoUring) => features(has_multishot_receive, system_calls.cachestat),
-        Some(RingKind::Epoll) => {
-            vec![
-                optional(
-                    "openat2(2)",
-                    "opening files; else segment by segment",
-                    system_calls.openat2,
-                ),
-                cachestat(system_calls.cachestat),
-            ]
-        }
+        Some(RingKind::Epoll) => vec![cachestat(system_calls.cachestat)],
         None => Vec::new(),
     };
     let limits = limits(request, ring);
