@@ -244,13 +244,14 @@ fn a_put_that_is_refused_in_the_middle_says_why() {
     folder.write("small", b"words");
     let there = files("other", b"");
     let address = serve(&there, || {
-        let mut is_refused = false;
+        let mut refused = None;
         move |request: &Request, answer: Vec<u8>| match request.kind {
-            DATA if !is_refused => {
-                is_refused = true;
+            DATA if refused.is_none() => {
+                refused = Some(request.id);
                 Some(error(request.id, 8, "no space is left"))
             }
-            DATA if answer.is_empty() => Some(answer),
+            // Sent before the refusal came.
+            DATA if refused == Some(request.id) => Some(Vec::new()),
             PUT | DATA | ABORT | DIGEST_FILE => Some(answer),
             other => panic!("{other}"),
         }

@@ -7,8 +7,12 @@ use std::mem::MaybeUninit;
 const CAP_IPC_LOCK: u32 = 14;
 const CAP_SYS_ADMIN: u32 = 21;
 
-/// The kernel's release (uname(2)).
+/// The kernel's release: of /proc, as the other facts, or of uname(2).
 pub(super) fn release() -> String {
+    text_of("sys/kernel/osrelease").map_or_else(release_of_uname, |text| text.trim().to_owned())
+}
+
+fn release_of_uname() -> String {
     let mut names = MaybeUninit::<libc::utsname>::uninit();
     // SAFETY: the call fills the names and fails only for an invalid pointer.
     let names = unsafe {
@@ -114,6 +118,7 @@ mod tests {
     fn the_release_is_the_one_of_proc() {
         let of_proc = fs::read_to_string("/proc/sys/kernel/osrelease").expect("/proc");
         assert_eq!(release(), of_proc.trim());
+        assert_eq!(release_of_uname(), of_proc.trim());
     }
 
     #[test]
