@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 const CROWD: usize = 10_000;
 /// The daemon's memory with the whole crowd, at most.
 const RESIDENT_KIB_MAX: usize = 512 << 10;
-/// Of this, the receive and send buffers of two shards: they take as much for a small crowd.
+/// Memory for the receive and send buffers of two shards, which a small crowd needs as well.
 const BUFFERS_KIB: usize = 2 * (512 * 4 + 256 * 16);
 /// The default on a machine with 8 GiB or more. A tenth of the crowd gets a tenth of it.
 const BUDGET_BYTES: usize = 256 << 20;
