@@ -64,8 +64,8 @@ impl Drop for Server {
     }
 }
 
-/// Returns true if io_uring is allowed here. Otherwise the caller returns at once, or leaves out the
-/// programs that need it. A process of its own tries, because a filter may kill it.
+/// Returns true if io_uring is allowed here. Otherwise the caller returns at once, or leaves out
+/// the programs that need it. A process of its own tries, because a filter may kill it.
 #[must_use]
 #[track_caller]
 fn needs_io_uring() -> bool {

@@ -1,4 +1,4 @@
-//! What the kernel's TCP counted during a run: retransmits, overflown backlogs, aborted
+//! Reads what the kernel's TCP counted during a run: retransmits, overflown backlogs, aborted
 //! connections.
 //!
 //! The counters are those of the network namespace: whatever else runs in it is in them too.

@@ -60,8 +60,8 @@ impl Threads {
         Self { at: Instant::now(), threads: threads.collect() }
     }
 
-    /// What each thread has used since `before`, those that have ended or begun in between left
-    /// out.
+    /// Returns what each thread has used since `before`, those that have ended or begun in between
+    /// left out.
     #[must_use]
     pub fn since(&self, before: &Self) -> Vec<ThreadUse> {
         let wall = self.at - before.at;

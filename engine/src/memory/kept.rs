@@ -57,17 +57,20 @@ impl Kept {
         }
     }
 
-    /// Moves the bytes to `spare`, which is mapped and empty, and returns what they lay in. If
-    /// there is no spare of a length that suits, a mapping with space for `more` bytes is made;
-    /// where the kernel has no memory, they stay on the heap.
+    /// Moves the bytes to `spare`, which is empty, or to a new mapping if there is no spare of a
+    /// length that suits. Makes space for `more` bytes, and returns what the bytes lay in.
     pub fn move_to(&mut self, spare: Option<Self>, more: usize) -> Self {
         let needed = self.len() + more;
         let suits = needed..=4 * needed;
-        let spare = spare.filter(|spare| spare.is_mapped() && suits.contains(&spare.capacity()));
-        let mapped = spare.or_else(|| Self::mapped(needed + needed / 2));
-        let Some(mut mapped) = mapped else { return Self::default() };
-        mapped.extend(self);
-        std::mem::replace(self, mapped)
+        let spare = spare.filter(|spare| suits.contains(&spare.capacity()));
+        let mut longer = spare.unwrap_or_else(|| Self::with_space(needed));
+        longer.extend(self);
+        std::mem::replace(self, longer)
+    }
+
+    /// A mapping for so many bytes and half as many again; on the heap where none can be made.
+    fn with_space(bytes: usize) -> Self {
+        Self::mapped(bytes + bytes / 2).unwrap_or_else(|| Self::Heap(Vec::with_capacity(bytes)))
     }
 
     fn mapped(bytes: usize) -> Option<Self> {
@@ -88,12 +91,8 @@ impl Kept {
                 *length += more.len();
             }
             Self::Mapped { .. } => {
-                let needed = self.len() + more.len();
-                let mut longer = Self::mapped(needed + needed / 2)
-                    .unwrap_or_else(|| Self::Heap(Vec::with_capacity(needed)));
-                longer.extend(self);
-                longer.extend(more);
-                *self = longer;
+                let _shorter = self.move_to(None, more.len());
+                self.extend(more);
             }
         }
     }

@@ -31,7 +31,7 @@ mod limits;
 mod tests;
 
 use super::{Errno, Setup};
-use limits::{at_least, is_exempt, limit, page_bytes, release, text_of};
+use limits::{at_least, is_exempt, limit, page_bytes, release, release_of, text_of};
 use std::fmt;
 use std::io;
 
@@ -222,9 +222,8 @@ impl Facts {
         let number = |name: &str| text_of(name)?.trim().parse().ok();
         let group = number("sys/kernel/io_uring_group");
         let of_process = |name: &str| text_of(name).unwrap_or_default();
-        let told = text_of("sys/kernel/osrelease");
         Self {
-            release: told.map_or_else(release, |text| text.trim().to_owned()),
+            release: release_of(&text_of),
             disabled: number("sys/kernel/io_uring_disabled"),
             group,
             exempt: is_exempt(

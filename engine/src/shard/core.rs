@@ -193,7 +193,7 @@ pub struct Core {
     /// The slot whose `closed` is being called; `NONE`: none is.
     pub reporting: u32,
     spare_carries: Vec<Kept>,
-    /// One that is mapped, for the next that is long: mapping it costs a page fault for every 4 KiB.
+    /// A mapped one for the next that is long, because a new one costs a page fault for 4 KiB each.
     spare_mapped: Option<Kept>,
     spare_paths: Vec<Vec<u8>>,
 }

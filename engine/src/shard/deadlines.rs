@@ -77,8 +77,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
     }
 
-    /// Whether the wheel fires early enough, seen without a look at each deadline: all that there
-    /// is counts from now. So it is with almost every request.
+    /// Returns whether the wheel fires early enough, seen without a look at each deadline: all that
+    /// there is counts from now. So it is with almost every request.
     #[inline]
     fn is_covered(&self, slot: u32, connection: &Slot) -> bool {
         let now_ms = self.core.now_ms;

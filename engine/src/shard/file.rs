@@ -338,9 +338,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     /// Ends a connection whose file cannot be sent to its end, or pads the file. Output before the
-    /// file still leaves,
-    /// and our FIN follows. Output behind the file is dropped: the peer would take it for the rest
-    /// of the file.
+    /// file still leaves, and our FIN follows. Output behind the file is dropped: the peer would
+    /// take it for the rest of the file.
     pub(super) fn end_at_file(&mut self, slot: u32, reason: Reason) {
         if self.core.slots[slot].state.is_over() || self.pad_file(slot, reason) {
             return;

@@ -1,5 +1,5 @@
-//! What was found in the page cache a moment ago. To look costs as much as a tenth of sending it,
-//! and many send the same.
+//! Remembers what was found in the page cache a moment ago. To look costs as much as a tenth of
+//! sending it, and many send the same.
 
 use crate::ring::FileStatus;
 
@@ -32,8 +32,9 @@ impl Default for Looks {
 }
 
 impl Looks {
-    /// Whether the stretch that holds `offset` was found lately, or is found now by `look`, which
-    /// is given its first byte and its length, up to the end that the file had when it was opened.
+    /// Returns whether the stretch that holds `offset` was found lately, or is found now by `look`,
+    /// which is given its first byte and its length, up to the end that the file had when it was
+    /// opened.
     pub fn find(
         &mut self,
         file: &FileStatus,

@@ -373,9 +373,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         Ok(())
     }
 
-    /// Whether a connection does nothing but receive and send, and its handler is owed no call:
-    /// then most of what there is to look at need not be looked at. So it is with almost every
-    /// request.
+    /// Returns whether a connection does nothing but receive and send, and its handler is owed no
+    /// call: then most of what there is to look at need not be looked at. So it is with almost
+    /// every request.
     #[inline]
     fn only_streams(&self, slot: u32) -> bool {
         let connection = &self.core.slots[slot];

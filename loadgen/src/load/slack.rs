@@ -37,8 +37,8 @@ impl Slack {
         self.until_ns.is_none()
     }
 
-    /// Of what was due at `due_ns` and is sent, or given up, now: how long something was free for
-    /// it.
+    /// Returns how long something was free for what was due at `due_ns` and is sent, or given up,
+    /// now.
     #[inline]
     pub fn lag_ns(&self, due_ns: u64, now_ns: u64) -> u64 {
         self.until_ns.unwrap_or(now_ns).min(now_ns).saturating_sub(due_ns.max(self.since_ns))

@@ -336,7 +336,7 @@ fn systemd_accepts_the_drop_in() {
     }
 }
 
-/// What `systemd-analyze` says about a unit and its drop-ins.
+/// Returns what `systemd-analyze` says about a unit and its drop-ins.
 fn analyze(arguments: &[&str], unit: &Path) -> String {
     let output = Command::new("systemd-analyze").args(arguments).arg(unit).output().unwrap();
     let said = [output.stdout, output.stderr].concat();

@@ -9,6 +9,11 @@ const CAP_SYS_ADMIN: u32 = 21;
 
 /// The kernel's release: of /proc, as the other facts, or of uname(2).
 pub(super) fn release() -> String {
+    release_of(text_of)
+}
+
+/// The same, by the texts of files of /proc.
+pub(super) fn release_of(text_of: impl Fn(&str) -> Option<String>) -> String {
     text_of("sys/kernel/osrelease").map_or_else(release_of_uname, |text| text.trim().to_owned())
 }
 

@@ -148,8 +148,8 @@ pub fn read_terminal(terminal: &mut File) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Removes the notices that depend on the system: an ordinary user's other rings leave no room within
-/// `RLIMIT_MEMLOCK`, or io_uring is forbidden.
+/// Removes the notices that depend on the system: an ordinary user's other rings leave no room
+/// within `RLIMIT_MEMLOCK`, or io_uring is forbidden.
 pub fn without_notice(said: &str) -> String {
     let notices = [
         "ringload: buffers are not registered with the kernel: ",

@@ -121,8 +121,8 @@ impl Story {
         if Instant::now() < until { Pace::Until(until) } else { Pace::Next }
     }
 
-    /// How long the script has read nothing on this connection. A window that was closed is probed
-    /// at intervals that double (RFC 9293, 3.8.6.1): the next probe may be as far away.
+    /// Returns how long the script has read nothing on this connection. A window that was closed is
+    /// probed at intervals that double (RFC 9293, 3.8.6.1): the next probe may be as far away.
     fn stalled(&self) -> Duration {
         let before = self.script.steps[..self.at].iter().rev();
         before
