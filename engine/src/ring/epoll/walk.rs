@@ -5,12 +5,12 @@
 //! to, so that no link and no renamed directory leads out of the tree. A path with `..` fails with
 //! EXDEV wherever it leads, because a directory that is moved meanwhile has another parent.
 
-use super::super::calls::close;
 use super::super::direct::answer;
 use super::super::{Descriptor, Errno};
 use super::calls::FIND_FLAGS;
 use std::ffi::CString;
 use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 
 /// Opens a relative path beneath a directory. `here`: on the file system of that directory.
 ///
@@ -28,15 +28,15 @@ pub fn open(directory: Descriptor, path: &[u8], flags: i32, here: bool) -> Resul
     let ends_as_directory = matches!(path.rsplit(|byte| *byte == b'/').next(), Some(b"" | b"."));
     let last = segments.pop().unwrap_or(b".");
     let device = if here { Some(kind_and_device(directory)?.1) } else { None };
-    let mut above: Option<Held> = None;
+    let mut above: Option<OwnedFd> = None;
     for segment in segments {
-        let at = above.as_ref().map_or(directory, |held| held.0);
+        let at = above.as_ref().map_or(directory, |it| Descriptor(it.as_raw_fd()));
         above = Some(find(at, segment, true, device)?);
     }
-    let at = above.as_ref().map_or(directory, |held| held.0);
+    let at = above.as_ref().map_or(directory, |it| Descriptor(it.as_raw_fd()));
     let found = find(at, last, ends_as_directory, device)?;
     if flags & libc::O_PATH != 0 {
-        return Ok(found.release());
+        return Ok(found.into_raw_fd().into());
     }
     open_segment(at, last, flags)
 }
@@ -47,12 +47,14 @@ fn find(
     segment: &[u8],
     is_directory: bool,
     device: Option<(u32, u32)>,
-) -> Result<Held, Errno> {
+) -> Result<OwnedFd, Errno> {
     if segment == b".." {
         return Err(Errno(libc::EXDEV));
     }
-    let found = Held(Descriptor(open_segment(at, segment, FIND_FLAGS)? as i32));
-    match kind_and_device(found.0)? {
+    let found = open_segment(at, segment, FIND_FLAGS)? as i32;
+    // SAFETY: the descriptor is new and owned by nobody else.
+    let found = unsafe { OwnedFd::from_raw_fd(found) };
+    match kind_and_device(Descriptor(found.as_raw_fd()))? {
         (libc::S_IFLNK, _) => Err(Errno(libc::ELOOP)),
         (_, other) if device.is_some_and(|device| device != other) => Err(Errno(libc::EXDEV)),
         (kind, _) if is_directory && kind != libc::S_IFDIR => Err(Errno(libc::ENOTDIR)),
@@ -79,21 +81,4 @@ fn kind_and_device(file: Descriptor) -> Result<(libc::mode_t, (u32, u32)), Errno
     };
     let kind = libc::mode_t::from(status.stx_mode) & libc::S_IFMT;
     Ok((kind, (status.stx_dev_major, status.stx_dev_minor)))
-}
-
-/// A descriptor that is closed when it is dropped.
-struct Held(Descriptor);
-
-impl Held {
-    fn release(self) -> i64 {
-        let descriptor = self.0;
-        std::mem::forget(self);
-        descriptor.0.into()
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        close(self.0);
-    }
 }
