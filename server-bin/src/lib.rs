@@ -13,4 +13,5 @@ pub mod places;
 pub mod serve;
 pub mod served;
 pub mod signals;
+pub mod site;
 pub mod units;

@@ -1,0 +1,3 @@
+//! The sites of the HTTP server: names, rules, and what is sent for a path.
+
+pub mod spec;
