@@ -2,6 +2,7 @@
 
 pub mod access_log;
 pub mod admin;
+pub mod config;
 pub mod descriptors;
 pub mod doctor;
 pub mod echo;

@@ -7,6 +7,7 @@ use clap::builder::{BoolishValueParser, RangedU64ValueParser};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use ringwright::{AtCapacity, Config, Prefix, Probe, RingChoice};
+use serde::{Deserialize, Serialize};
 use std::net::{SocketAddr, TcpListener};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -430,7 +431,9 @@ pub struct Addresses(pub Vec<SocketAddr>);
 pub struct Shards(pub Option<usize>);
 
 /// `--at-capacity`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
 pub enum WhenFull {
     /// Let the client wait until another connection ends.
     Wait,
@@ -448,7 +451,9 @@ pub enum Switch {
 }
 
 /// `--probe`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
 pub enum ProbeWith {
     /// With a zero-length receive.
     Recv,
@@ -466,7 +471,9 @@ pub enum ProfileOf {
 }
 
 /// `--ring`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
 pub enum RingOf {
     /// io_uring, or epoll where io_uring is forbidden.
     Auto,

@@ -3,6 +3,7 @@
 use crate::http::fields;
 use crate::http::reply::decimal;
 use ringwright::Traffic;
+use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -10,9 +11,12 @@ use std::time::Duration;
 const TEXT_BYTES_MAX: usize = 2048;
 
 /// The format of the lines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
 pub enum Format {
     /// The "combined" format of Apache and nginx, which many tools read.
+    #[default]
     Combined,
     /// One JSON object per line, with more fields than the combined format.
     Json,

@@ -1,0 +1,277 @@
+//! The tables and keys of the configuration file, with their defaults.
+
+use super::values::{
+    Count, Delay, LimitOrNone, Network, Number, NumberOrAuto, RateOrAuto, Shards, Size, SizeOrAuto,
+    SizeOrZero, SwitchOrAuto, Time, Timeout,
+};
+use crate::access_log::Format;
+use crate::options::{ProbeWith, RingOf, WhenFull};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The whole file.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct File {
+    /// The engine: threads, memory, limits and timeouts of all listeners.
+    pub engine: Engine,
+    /// The access log.
+    pub log: Log,
+    /// The admin listener.
+    pub admin: Admin,
+    /// A site over HTTP. Sites with the same address share one listener.
+    pub site: Vec<Site>,
+    /// A service that sends every byte back.
+    pub echo: Vec<Echo>,
+    /// A service of length-prefixed packets (PACKETS.md).
+    pub packets: Vec<Packets>,
+}
+
+/// `[engine]`
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct Engine {
+    /// The number of shards: threads with a ring each, 1 to 256. `auto`: one per CPU.
+    pub shards: Shards,
+    /// The kernel interface: `auto`, `io_uring` or `epoll`.
+    pub ring: RingOf,
+    /// The position among the allowed CPUs, from 0, to which the first shard is pinned.
+    pub pin_from: Number,
+    /// The limit on open connections over all shards, 1 to 1,048,576.
+    pub max_connections: Count,
+    /// The limit on connections per IPv4 address or IPv6 /64, 1 to 65,535, or `none`.
+    pub max_per_ip: LimitOrNone,
+    /// The treatment of a client beyond `max_connections`: `wait` or `reject`.
+    pub at_capacity: WhenFull,
+    /// Closes the connection that has been idle longest when a client finds every place taken.
+    /// `auto`: for sites only.
+    pub evict_idle: SwitchOrAuto,
+    /// Ends the slowest connection below this many bytes per second when a client finds every
+    /// place taken and no connection is idle. `auto`: 64 for sites, 0 (off) for the others.
+    pub min_rate: RateOrAuto,
+    /// The addresses and prefixes that are refused.
+    pub bans: Vec<Network>,
+    /// The number of receive buffers per shard: a power of two up to 32,768.
+    pub buffers: Count,
+    /// The size of a receive buffer, 64 bytes to 1 MiB.
+    pub buffer_size: Size,
+    /// The number of send buffers per shard, 1 to 65,536.
+    pub send_buffers: Count,
+    /// The size of a send buffer, 64 bytes to 1 MiB.
+    pub send_buffer_size: Size,
+    /// The memory of all connections for queued output and unprocessed input. `auto`: 1/32 of the
+    /// memory of the machine or the cgroup, but 16 MiB to 256 MiB.
+    pub memory_budget: SizeOrAuto,
+    /// The operation with which an idle connection waits for input: `poll` or `recv`.
+    pub probe: ProbeWith,
+    /// The number of threads for work that would block a shard, 0 to 1,024. `auto`: 4 if there are
+    /// sites, and 2 more if there are packets.
+    pub workers: NumberOrAuto,
+    /// The backlog of each listener (listen(2)), 1 to 65,535.
+    pub backlog: Count,
+    /// The number of pipes per shard for files, 1 to 65,536.
+    pub pipes: Count,
+    /// The size of a pipe, 4 KiB to 1 GiB.
+    pub pipe_size: Size,
+    /// The number of bytes that one sendfile(2) call sends; 0 sends files through pipes.
+    pub sendfile_max: SizeOrZero,
+    /// The number of files that each shard keeps open; 0 keeps none.
+    pub open_files: Number,
+    /// The time after which the path of an open file is looked up again.
+    pub open_files_valid: Time,
+    /// The limit on kernel threads of each class that wait for disks, per shard, 1 to 1,024.
+    pub io_workers: Count,
+    /// The number of submission queue entries per shard: a power of two up to 32,768.
+    pub submission_entries: Count,
+    /// The queued output of a connection above which nothing more is read from it.
+    pub output_high: Size,
+    /// The queued output of a connection below which reading goes on.
+    pub output_low: Size,
+    /// The limit on queued output of a connection.
+    pub output_max: Size,
+    /// The limit on jobs of all shards that wait for a worker.
+    pub jobs_max: Count,
+    /// The idle time before the first TCP keepalive probe, or `never`.
+    pub keepalive: Timeout,
+    /// The time after which unacknowledged output ends a connection (TCP_USER_TIMEOUT), or
+    /// `never`.
+    pub user_timeout: Timeout,
+    /// The time limits of connections.
+    pub timeouts: Timeouts,
+    /// The time between the signal that starts a drain and the end of accepting. Meanwhile health
+    /// checks fail, and replies announce the end of their connection.
+    pub drain_delay: Delay,
+}
+
+/// `[engine] timeouts`
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct Timeouts {
+    /// A connection without a received or sent byte ends after this time. `never`: no limit.
+    pub idle: Timeout,
+    /// A request must be complete this long after its first byte. `never`: no limit.
+    pub request: Timeout,
+    /// A client must read some pending output within this time. `never`: no limit.
+    pub write: Timeout,
+    /// A drain waits this long for requests in progress, and then resets the connections.
+    pub drain: Time,
+    /// A closed connection waits this long for the client's FIN if nothing arrives.
+    pub linger: Time,
+    /// A closed connection waits at most this long for the client's FIN.
+    pub linger_total: Time,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// The file of the access log, or `-` for standard output.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access: Option<PathBuf>,
+    /// The format of the access log: `combined` or `json`.
+    pub format: Format,
+}
+
+/// `[admin]`
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct Admin {
+    /// The address of the admin listener. There is none by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<String>,
+}
+
+/// `[[site]]`
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Site {
+    /// The addresses to listen on.
+    pub listen: Vec<String>,
+    /// The names that the site answers to: `example.org`, `*.example.org`, or an IP literal.
+    #[serde(default)]
+    pub names: Vec<String>,
+    /// The site answers requests for a name that no site has. Otherwise the first one does.
+    #[serde(default)]
+    pub default: bool,
+    /// The directory that is served.
+    pub root: PathBuf,
+}
+
+/// `[[echo]]`
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Echo {
+    /// The addresses to listen on.
+    pub listen: Vec<String>,
+}
+
+/// `[[packets]]`
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Packets {
+    /// The addresses to listen on.
+    pub listen: Vec<String>,
+    /// The directory of the files.
+    pub root: PathBuf,
+    /// The limit on the size of an upload.
+    #[serde(default = "upload_max")]
+    pub upload_max: Size,
+    /// Refuses all uploads.
+    #[serde(default)]
+    pub read_only: bool,
+    /// Allows an upload to replace a file if the client asks for it.
+    #[serde(default)]
+    pub replace: bool,
+    /// Calls fsync(2) before an upload is reported as stored.
+    #[serde(default)]
+    pub sync: bool,
+    /// The time in which an offered download must be taken, and the next chunk of an upload must
+    /// arrive.
+    #[serde(default = "offer_timeout")]
+    pub offer_timeout: Time,
+    /// The time for which an interrupted upload is kept.
+    #[serde(default = "resume_timeout")]
+    pub resume_timeout: Time,
+    /// The disk space of all interrupted uploads; 0 keeps none.
+    #[serde(default = "resume_max")]
+    pub resume_max: SizeOrZero,
+}
+
+fn upload_max() -> Size {
+    Size(16 << 30)
+}
+
+fn offer_timeout() -> Time {
+    Time(Duration::from_secs(30))
+}
+
+fn resume_timeout() -> Time {
+    Time(Duration::from_mins(10))
+}
+
+fn resume_max() -> SizeOrZero {
+    SizeOrZero(16 << 30)
+}
+
+impl Default for Engine {
+    fn default() -> Self {
+        let engine = ringwright::Config::default();
+        Self {
+            shards: Shards(engine.shards),
+            ring: RingOf::Auto,
+            pin_from: Number(engine.pin_from),
+            max_connections: Count(engine.max_connections),
+            max_per_ip: LimitOrNone(None),
+            at_capacity: WhenFull::Wait,
+            evict_idle: SwitchOrAuto(None),
+            min_rate: RateOrAuto(None),
+            bans: Vec::new(),
+            buffers: Count(engine.receive_buffers.into()),
+            buffer_size: Size(engine.receive_buffer_bytes.into()),
+            send_buffers: Count(engine.send_buffers as usize),
+            send_buffer_size: Size(engine.send_buffer_bytes.into()),
+            memory_budget: SizeOrAuto(None),
+            probe: ProbeWith::Poll,
+            workers: NumberOrAuto(None),
+            backlog: Count(engine.backlog as usize),
+            pipes: Count(engine.pipes as usize),
+            pipe_size: Size(engine.pipe_bytes.into()),
+            sendfile_max: SizeOrZero(engine.sendfile_bytes_max.into()),
+            open_files: Number(1024),
+            open_files_valid: Time(engine.open_files_valid),
+            io_workers: Count(engine.io_workers_max as usize),
+            submission_entries: Count(engine.submission_entries as usize),
+            output_high: Size(engine.output_high_bytes as u64),
+            output_low: Size(engine.output_low_bytes as u64),
+            output_max: Size(engine.output_bytes_max as u64),
+            jobs_max: Count(engine.jobs_queued_max),
+            keepalive: Timeout(engine.tcp_keepalive),
+            user_timeout: Timeout(engine.tcp_user_timeout),
+            timeouts: Timeouts::default(),
+            drain_delay: Delay(Duration::ZERO),
+        }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        let engine = ringwright::Config::default();
+        Self {
+            idle: Timeout(engine.idle_timeout),
+            request: Timeout(engine.receive_timeout),
+            write: Timeout(engine.write_timeout),
+            drain: Time(Duration::from_secs(30)),
+            linger: Time(engine.linger_timeout),
+            linger_total: Time(engine.linger_total),
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! The configuration file: its keys, its faults, and what the daemon runs of it.
+
+pub mod fault;
+pub mod file;
+pub mod load;
+pub mod place;
+pub mod values;
