@@ -1,7 +1,8 @@
 //! The settings of an engine: every limit with its unit, default and reason.
 
-use crate::Prefix;
+use crate::error::Error;
 use crate::ring::{Features, RingChoice, Setup};
+use crate::{Prefix, validate};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -356,6 +357,14 @@ pub struct Config {
 }
 
 impl Config {
+    /// Checks every field, as [`Engine::start`](crate::Engine::start) does before anything else.
+    ///
+    /// # Errors
+    /// [`Error::Config`](crate::Error::Config) with the first field that is out of range.
+    pub fn check(&self) -> Result<(), Error> {
+        validate::check(self, self.shards.unwrap_or(1))
+    }
+
     /// The limit on clients in the waiting room of a shard: one whole backlog of each listener,
     /// and a second one from accepts that are being cancelled.
     pub(crate) fn waiting_max(&self) -> usize {

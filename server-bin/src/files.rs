@@ -14,7 +14,9 @@ mod replies;
 pub use contents::{Budget, READERS};
 pub use conversation::Conversation;
 
-use crate::access_log::{self, ShardLog};
+use crate::access_log::ShardLog;
+use crate::config::plan::Service;
+use crate::generation::{Generation, Site};
 use crate::http::body::Framing;
 use crate::http::conditional::is_settled;
 use crate::http::date::CommonLines;
@@ -29,7 +31,7 @@ use contents::KEPT_BYTES_MAX;
 use exchange::{Asked, Spares};
 use replies::{Progress, SlowRead};
 use ringwright::{
-    Connection, Deadline, Directory, FileKind, Handler, JobDone, Local, OpenFile, Origin, Room,
+    Connection, Deadline, Directory, FileKind, Handler, JobDone, OpenFile, Origin, Room,
 };
 use std::io;
 use std::path::Path;
@@ -39,9 +41,12 @@ use std::time::{Duration, SystemTime};
 /// In a drain a connection ends when nothing has happened on it for so long.
 const DRAIN_QUIET: Duration = Duration::from_millis(500);
 
-/// Serves files of one directory; one per shard.
+/// Serves the files of sites; one per shard.
 pub struct Files {
-    folder: View<Directory>,
+    /// The sites of the current generation.
+    sites: Vec<OpenSite>,
+    /// The sites of each listener, by its number.
+    listeners: Vec<Service>,
     request_timeout: Option<Duration>,
     common: CommonLines,
     /// The head of the reply being written.
@@ -53,6 +58,12 @@ pub struct Files {
     content: Box<[u8]>,
     shared: Shared,
     log: Option<ShardLog>,
+}
+
+/// A site on one shard.
+struct OpenSite {
+    site: Arc<Site>,
+    folder: View<Directory>,
 }
 
 /// The limits and settings that all shards share.
@@ -79,17 +90,13 @@ impl Shared {
 }
 
 impl Files {
-    /// Serves the files of `folder`. A request must have arrived whole within
-    /// `request_timeout` of its first byte.
+    /// Serves nothing yet. A request must have arrived whole within `request_timeout` of its first
+    /// byte.
     #[must_use]
-    pub fn new(
-        folder: View<Directory>,
-        request_timeout: Option<Duration>,
-        shared: Shared,
-        log: Option<ShardLog>,
-    ) -> Self {
+    pub fn new(request_timeout: Option<Duration>, shared: Shared, log: Option<ShardLog>) -> Self {
         Self {
-            folder,
+            sites: Vec::new(),
+            listeners: Vec::new(),
             request_timeout,
             common: CommonLines::default(),
             scratch: Vec::with_capacity(1024),
@@ -98,6 +105,28 @@ impl Files {
             content: contents::buffer(),
             shared,
             log,
+        }
+    }
+
+    /// Serves the sites of a generation from the next request on.
+    pub fn serve(&mut self, generation: &Generation) {
+        let open = |site: &Arc<Site>| OpenSite { site: site.clone(), folder: site.root.view() };
+        self.sites = generation.sites.iter().map(open).collect();
+        self.listeners.clone_from(&generation.services);
+    }
+
+    /// Passes lines of the log on to its writer.
+    pub fn hand_over_log(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.hand_over();
+        }
+    }
+
+    /// The number of the site for a request on this listener.
+    fn site(&self, listener: u16) -> usize {
+        match &self.listeners[usize::from(listener)] {
+            Service::Sites(sites) => sites[0],
+            other => unreachable!("the listener serves {}", other.scheme()),
         }
     }
 
@@ -151,7 +180,8 @@ impl Files {
         if let Some(status) = decided {
             return self.reply_status(state, connection, asked, status);
         }
-        let directory = match self.folder.current() {
+        let site = self.site(state.listener);
+        let directory = match self.sites[site].folder.current() {
             Ok((directory, _)) => directory,
             Err(missing) => {
                 let status = Status::from_folder_errno(missing.0);
@@ -201,8 +231,9 @@ impl Folder for Directory {
 impl Handler for Files {
     type State = Conversation;
 
-    fn opened(&mut self, _: &mut Connection<'_>, _: Origin) -> Conversation {
-        Conversation::default()
+    fn opened(&mut self, _: &mut Connection<'_>, origin: Origin) -> Conversation {
+        let Origin::Listener(listener) = origin else { unreachable!("sites open no connection") };
+        Conversation::on(listener)
     }
 
     fn received(
@@ -358,18 +389,5 @@ impl Handler for Files {
         // asks in vain, and one that is not busy is not waited for.
         state.draining = true;
         connection.finish(DRAIN_QUIET);
-    }
-
-    fn started(&mut self, shard: &mut Local<'_>) {
-        if self.log.is_some() {
-            shard.tick_after(access_log::INTERVAL);
-        }
-    }
-
-    fn tick(&mut self, shard: &mut Local<'_>) {
-        if let Some(log) = &mut self.log {
-            log.hand_over();
-            shard.tick_after(access_log::INTERVAL);
-        }
     }
 }

@@ -3,10 +3,12 @@
 pub mod access_log;
 pub mod admin;
 pub mod config;
+pub mod daemon;
 pub mod descriptors;
 pub mod doctor;
 pub mod echo;
 pub mod files;
+pub mod generation;
 pub mod http;
 pub mod options;
 pub mod packets;

@@ -1,21 +1,28 @@
 //! `ringwrightd`: see `ringwrightd --help`.
 
 use ringwrightd::options::{Command, Options};
+use ringwrightd::serve::Failure;
 use ringwrightd::{doctor, serve};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let result = match Options::of_process().command {
-        Command::Http(options) => serve::http(&options),
-        Command::Echo(options) => serve::echo(&options),
-        Command::Packets(options) => serve::packets(&options),
-        Command::Doctor(options) => doctor::run(&options),
+    let options = Options::of_process();
+    let result = match &options.command {
+        Command::Http(_) | Command::Echo(_) | Command::Packets(_) | Command::Run(_) => {
+            serve::run(&options)
+        }
+        Command::Check(check) => serve::check(&check.file),
+        Command::Doctor(options) => doctor::run(options).map_err(Failure::Failed),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
+        Err(Failure::Failed(error)) => {
             serve::say(&error);
             ExitCode::FAILURE
+        }
+        Err(Failure::Wrong(faults)) => {
+            eprintln!("{faults}");
+            ExitCode::from(2)
         }
     }
 }

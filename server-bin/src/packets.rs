@@ -20,6 +20,7 @@ pub use sum::SUMS_MAX;
 pub use wire::BODY_BYTES_MAX;
 
 use crate::access_log::ConnectionLog;
+use crate::generation::PacketService;
 use crate::places::Places;
 use crate::served::{self, Identity, View};
 use conversation::{FileDigest, Patience, Unread};
@@ -94,17 +95,18 @@ pub struct Packets {
 }
 
 impl Packets {
-    /// Serves the files of `root`. All shards share `places`, which limit their digests.
+    /// The handler of a shard for a service.
     #[must_use]
-    pub fn new(
-        framing: Framing,
-        root: View<Root>,
-        places: Arc<Places>,
-        kept: Arc<Kept>,
-        rules: Rules,
-        log: ConnectionLog,
-    ) -> Self {
-        Self { framing, root, places, kept, rules, broadcasts: (Duration::ZERO, 0), log }
+    pub fn new(service: &PacketService, log: ConnectionLog) -> Self {
+        Self {
+            framing: service.framing,
+            root: service.root.view(),
+            places: service.places.clone(),
+            kept: service.kept.clone(),
+            rules: service.plan.rules,
+            broadcasts: (Duration::ZERO, 0),
+            log,
+        }
     }
 
     /// Handles one packet. Returns `false` if the packet must stay unread until there is space.
@@ -237,14 +239,12 @@ impl Packets {
         }
     }
 
-    /// Passes lines of the log on, and removes the uploads that have waited too long to be resumed,
-    /// now and later.
-    fn upkeep(&mut self, shard: &mut Local<'_>) {
+    /// Passes lines of the log on, and removes the uploads that have waited too long to be resumed.
+    /// Returns the time until it is to be called again.
+    pub fn upkeep(&mut self) -> Option<Duration> {
         self.log.hand_over();
         let kept = self.kept.expire(Instant::now());
-        if let Some(next) = kept.into_iter().chain(self.log.interval()).min() {
-            shard.tick_after(next);
-        }
+        kept.into_iter().chain(self.log.interval()).min()
     }
 
     /// The time at which an offer made now expires.
@@ -420,13 +420,5 @@ impl Handler for Packets {
         reason: Reason,
     ) {
         self.log.closed(shard, id, reason);
-    }
-
-    fn started(&mut self, shard: &mut Local<'_>) {
-        self.log.started(shard);
-    }
-
-    fn tick(&mut self, shard: &mut Local<'_>) {
-        self.upkeep(shard);
     }
 }

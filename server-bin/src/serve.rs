@@ -1,15 +1,20 @@
 //! Runs a server from its start to its exit status: the engine, the signals, the messages.
 
-use crate::access_log::{AccessLog, ConnectionLog, Writer};
+use crate::access_log::{self, AccessLog, ConnectionLog, Writer};
 use crate::admin::{Admin, Condition, Watched, WatchedEngine};
+use crate::config::load::{self, Loaded, Source};
+use crate::config::plan::{self, Plan};
+use crate::daemon::Daemon;
 use crate::echo::disconnect::{Disconnecting, Rules};
 use crate::echo::ending::Endings;
-use crate::options::{Common, Echo, Http, Packets, Switch};
-use crate::places::Places;
-use crate::served::{Folder, Served};
+use crate::echo::fate::Probability;
+use crate::files;
+use crate::generation::{Current, Generation};
+use crate::options::{Command, Common, Echo, Options};
+use crate::packets;
+use crate::served::Watcher;
 use crate::signals::Handlers;
-use crate::{access_log, echo, files, packets};
-use ringwright::{Config, Directory, Engine, Framing, Handler, Reason, Remote};
+use ringwright::{Engine, Handler, Reason, Remote};
 use signal_hook::consts::SIGXFSZ;
 use std::collections::hash_map::RandomState;
 use std::fmt::Display;
@@ -23,64 +28,133 @@ use std::time::{Duration, SystemTime};
 /// Time for the engine to stop after the second signal. After that the process exits anyway.
 const FORCE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The default of --workers for packets: digests and lists need some.
-const PACKETS_WORKERS: usize = 2;
+/// The reason why the program ends without success.
+#[derive(Debug)]
+pub enum Failure {
+    /// It failed: exit status 1.
+    Failed(String),
+    /// Its options or its configuration are wrong: exit status 2.
+    Wrong(String),
+}
 
-/// The default of --min-rate over HTTP, in bytes per second. No usable connection is slower.
-const HTTP_MIN_RATE: u32 = 64;
+impl From<String> for Failure {
+    fn from(what: String) -> Self {
+        Self::Failed(what)
+    }
+}
 
-/// Serves files over HTTP until a signal.
+/// Serves until a signal.
 ///
 /// # Errors
 /// A message for the user.
-pub fn http(options: &Http) -> Result<(), String> {
-    let dir = &options.dir;
-    let served = Served::<Directory>::open(dir).map_err(|error| cannot_open(dir, &error))?;
-    // Opening the directory with O_PATH does not require search permission; serving files does.
-    std::fs::metadata(dir.join(".")).map_err(|error| {
-        format!(
-            "cannot enter the directory {}: {error}; give this user search permission (chmod +x)",
-            dir.display()
-        )
-    })?;
-    let (log, writer) = open_log(&options.common)?;
-    let watched = Watched::default();
-    let request_timeout = options.common.request_timeout.0;
-    watch(&served)?;
-    let mut config = options.common.config(&options.listen);
-    config.evict_idle = options.common.evict_idle != Some(Switch::Off);
-    config.min_rate = options.common.min_rate.unwrap_or(HTTP_MIN_RATE);
-    config.workers = options.common.workers.unwrap_or(files::READERS);
-    let shared = files::Shared::new(config.workers, options.open_files > 0);
-    config.open_files = options.open_files as usize;
-    config.open_files_valid = options.open_files_valid;
-    let of_shards = log.clone();
-    let result = serve("http", config, &options.common, log, watched, move |_| {
-        let log = of_shards.as_ref().map(AccessLog::shard);
-        files::Files::new(served.view(), request_timeout, shared.clone(), log)
+pub fn run(options: &Options) -> Result<(), Failure> {
+    let mut source = None;
+    let common = match &options.command {
+        Command::Http(http) => &http.common,
+        Command::Echo(echo) => &echo.common,
+        Command::Packets(packets) => &packets.common,
+        Command::Run(run) => {
+            source = Some(Source::read(&run.file).map_err(Failure::Wrong)?);
+            &run.common
+        }
+        Command::Check(_) | Command::Doctor(_) => unreachable!("they serve nothing"),
+    };
+    let loaded = load(options, source.as_ref(), common)?;
+    if common.print_config {
+        say_on_stdout(&loaded.print());
+        return Ok(());
+    }
+    let plan = plan_of(&loaded, source.as_ref())?;
+    match &options.command {
+        Command::Echo(Echo { disconnect_rate: Some(rate), disconnect_seed, .. }) => {
+            let rules = disconnect_rules(*rate, *disconnect_seed);
+            let endings = rules.endings.clone();
+            let watched = Watched::with_endings(endings.clone());
+            let (log, writer) = open_log(&plan)?;
+            let of_shards = log.clone();
+            let result = serve(plan, log, watched, move |shard| {
+                let log = ConnectionLog::new(of_shards.as_ref(), "echo");
+                Disconnecting::new(rules.clone(), shard, log)
+            });
+            finish_log(writer);
+            say_plainly(&format!("disconnected {}", endings.to_json()));
+            result?;
+        }
+        _ => serve_plan(plan)?,
+    }
+    Ok(())
+}
+
+/// Checks a configuration file.
+///
+/// # Errors
+/// Everything that is wrong in it.
+pub fn check(file: &Path) -> Result<(), Failure> {
+    let source = Source::read(file).map_err(Failure::Wrong)?;
+    let loaded = load::load(Some(&source), &[]).map_err(Failure::Wrong)?;
+    plan_of(&loaded, Some(&source)).map(drop)
+}
+
+/// The configuration of a command line. The paths in it may have any bytes, which TOML cannot have.
+fn load(options: &Options, source: Option<&Source>, common: &Common) -> Result<Loaded, Failure> {
+    let mut loaded = load::load(source, &options.given).map_err(Failure::Wrong)?;
+    match &options.command {
+        Command::Http(http) => loaded.file.site[0].root.clone_from(&http.dir),
+        Command::Packets(packets) => loaded.file.packets[0].root.clone_from(&packets.dir),
+        _ => {}
+    }
+    if common.access_log.is_some() {
+        loaded.file.log.access.clone_from(&common.access_log);
+    }
+    Ok(loaded)
+}
+
+/// Checks a configuration as a whole.
+fn plan_of(loaded: &Loaded, source: Option<&Source>) -> Result<Plan, Failure> {
+    let folder = match source {
+        Some(source) => source.folder.clone(),
+        None => std::env::current_dir()
+            .map_err(|error| format!("cannot find the current folder: {error}"))?,
+    };
+    plan::plan(&loaded.file, &folder).map_err(|faults| match source {
+        Some(source) => Failure::Wrong(source.text().describe(&faults).trim_end().to_owned()),
+        None => {
+            let described = faults.iter().map(|fault| loaded.describe(fault));
+            Failure::Failed(described.collect::<Vec<_>>().join("\n"))
+        }
+    })
+}
+
+/// Serves sites and services.
+fn serve_plan(plan: Plan) -> Result<(), String> {
+    let watcher = Watcher::start()
+        .map_err(|error| format!("cannot start the thread that watches directories: {error}"))?;
+    let generation = Generation::open(&plan, None, &watcher)?;
+    for service in &generation.packets {
+        if let (false, Ok((root, _))) =
+            (service.plan.rules.read_only, service.root.view().current())
+        {
+            prepare_uploads(&service.plan.root, &root.folder);
+        }
+    }
+    // SIGXFSZ would kill the process when an upload exceeds RLIMIT_FSIZE. With a handler, the write
+    // fails with EFBIG instead.
+    signal_hook::flag::register(SIGXFSZ, Arc::default())
+        .map_err(|error| format!("cannot install a handler for SIGXFSZ: {error}"))?;
+    let (log, writer) = open_log(&plan)?;
+    let (of_shards, current) = (log.clone(), Current::new(generation));
+    let request_timeout = plan.engine.receive_timeout;
+    let shared = files::Shared::new(plan.engine.workers, plan.engine.open_files > 0);
+    let result = serve(plan, log, Watched::default(), move |_| {
+        Daemon::new(current.clone(), request_timeout, shared.clone(), of_shards.clone())
     });
     finish_log(writer);
     result
 }
 
-/// Echoes until a signal.
-///
-/// # Errors
-/// A message for the user.
-pub fn echo(options: &Echo) -> Result<(), String> {
-    let mut config = options.common.config(&options.listen);
-    config.count_traffic = options.common.access_log.is_some();
-    let (log, writer) = open_log(&options.common)?;
-    let of_shards = log.clone();
-    let log_of_shard = move || ConnectionLog::new(of_shards.as_ref(), "echo");
-    let Some(probability) = options.disconnect_rate else {
-        let watched = Watched::default();
-        let factory = move |_| echo::Echo { log: log_of_shard() };
-        let result = serve("echo", config, &options.common, log, watched, factory);
-        finish_log(writer);
-        return result;
-    };
-    let seed = options.disconnect_seed.unwrap_or_else(|| {
+/// The rules of `--disconnect-rate`.
+fn disconnect_rules(probability: Probability, seed: Option<u64>) -> Rules {
+    let seed = seed.unwrap_or_else(|| {
         let drawn = RandomState::new().build_hasher().finish();
         say(&format!(
             "--disconnect-rate ends connections at random; add --disconnect-seed {drawn} to \
@@ -88,65 +162,13 @@ pub fn echo(options: &Echo) -> Result<(), String> {
         ));
         drawn
     });
-    let endings = Arc::new(Endings::default());
-    let watched = Watched::with_endings(endings.clone());
-    let rules = Rules { probability, seed, endings: endings.clone() };
-    let result = serve("echo", config, &options.common, log, watched, move |shard| {
-        Disconnecting::new(rules.clone(), shard, log_of_shard())
-    });
-    finish_log(writer);
-    say_plainly(&format!("disconnected {}", endings.to_json()));
-    result
-}
-
-/// Serves packets until a signal.
-///
-/// # Errors
-/// A message for the user.
-pub fn packets(options: &Packets) -> Result<(), String> {
-    let dir = &options.dir;
-    let served = Served::<packets::Root>::open(dir).map_err(|error| cannot_open(dir, &error))?;
-    if let (false, Ok((root, _))) = (options.read_only, served.view().current()) {
-        prepare_uploads(dir, &root.folder);
-    }
-    watch(&served)?;
-    let places = Arc::new(Places::new(packets::SUMS_MAX));
-    // SIGXFSZ would kill the process when an upload exceeds RLIMIT_FSIZE. With a handler, the write
-    // fails with EFBIG instead.
-    signal_hook::flag::register(SIGXFSZ, Arc::default())
-        .map_err(|error| format!("cannot install a handler for SIGXFSZ: {error}"))?;
-    let mut config = options.common.config(&options.listen);
-    config.count_traffic = options.common.access_log.is_some();
-    config.workers = options.common.workers.unwrap_or(PACKETS_WORKERS);
-    config.message_bytes_max = packets::BODY_BYTES_MAX + Framing::HEADER_BYTES;
-    let framing =
-        Framing::new(packets::BODY_BYTES_MAX, &config).map_err(|error| error.to_string())?;
-    let kept = Arc::new(packets::Kept::new(packets::Limits {
-        timeout: options.resume_timeout,
-        bytes_max: options.resume_max,
-    }));
-    let rules = packets::Rules {
-        upload_bytes_max: options.upload_max,
-        read_only: options.read_only,
-        replace: options.replace,
-        sync: options.sync,
-        offer_timeout: options.offer_timeout,
-    };
-    let (log, writer) = open_log(&options.common)?;
-    let of_shards = log.clone();
-    let result = serve("packets", config, &options.common, log, Watched::default(), move |_| {
-        let log = ConnectionLog::new(of_shards.as_ref(), "packets");
-        let (root, places, kept) = (served.view(), places.clone(), kept.clone());
-        packets::Packets::new(framing, root, places, kept, rules, log)
-    });
-    finish_log(writer);
-    result
+    Rules { probability, seed, endings: Arc::new(Endings::default()) }
 }
 
 /// Starts the access log, if there is to be one.
-fn open_log(options: &Common) -> Result<(Option<AccessLog>, Option<Writer>), String> {
-    let Some(path) = &options.access_log else { return Ok((None, None)) };
-    access_log::open(path, options.log_format)
+fn open_log(plan: &Plan) -> Result<(Option<AccessLog>, Option<Writer>), String> {
+    let Some(path) = &plan.log.access else { return Ok((None, None)) };
+    access_log::open(path, plan.log.format)
         .map(|(log, writer)| (Some(log), Some(writer)))
         .map_err(|error| format!("--access-log {}: {error}", path.display()))
 }
@@ -156,18 +178,6 @@ fn finish_log(writer: Option<Writer>) {
     if let Some(trouble) = writer.and_then(Writer::finish) {
         say(&trouble);
     }
-}
-
-fn watch<F: Folder>(served: &Arc<Served<F>>) -> Result<(), String> {
-    served.watch().map_err(|error| format!("cannot start the thread that watches DIR: {error}"))
-}
-
-fn cannot_open(dir: &Path, error: &io::Error) -> String {
-    format!(
-        "cannot open the directory {}: {error}; give a directory that exists and that this user \
-         may read",
-        dir.display()
-    )
 }
 
 /// Reports if the directory takes no uploads, and removes what a killed server left there.
@@ -194,9 +204,7 @@ fn prepare_uploads(dir: &Path, folder: &packets::Folder) {
 }
 
 fn serve<H: Handler>(
-    scheme: &str,
-    config: Config,
-    options: &Common,
+    plan: Plan,
     log: Option<AccessLog>,
     watched: Watched,
     factory: impl Fn(usize) -> H + Send + Sync + 'static,
@@ -208,15 +216,16 @@ fn serve<H: Handler>(
     // The writer ends after the last handle to it.
     drop(log);
     // Started before the engine, so that it can report that the engine starts.
-    let admin = match &options.admin {
-        Some(addresses) => Some(Admin::start(&addresses.0, config.ring, &watched)?),
+    let admin = match &plan.admin {
+        Some(addresses) => Some(Admin::start(addresses, plan.engine.ring, &watched)?),
         None => None,
     };
-    let engine = Engine::start(config, factory).map_err(|error| error.to_string())?;
+    let engine = Engine::start(plan.engine, factory).map_err(|error| error.to_string())?;
     say_notices(&engine, admin.as_ref());
+    let addresses = engine.addresses().iter().zip(&plan.services);
     let mut listeners: Vec<String> =
-        engine.addresses().iter().map(|address| format!("{scheme}://{address}")).collect();
-    let drain_timeout = options.drain_timeout;
+        addresses.map(|(address, service)| format!("{}://{address}", service.scheme())).collect();
+    let drain_timeout = plan.drain_timeout;
     watched.serves(WatchedEngine {
         remote: engine.remote(),
         listeners: listeners.clone(),
@@ -327,4 +336,9 @@ pub fn say(what: &(impl Display + ?Sized)) {
 fn say_plainly(line: &str) {
     // eprintln! would panic if standard error is closed.
     let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// Prints a text on standard output. Errors are ignored: a reader that wants no more may leave.
+fn say_on_stdout(text: &str) {
+    let _ = io::stdout().lock().write_all(text.as_bytes());
 }

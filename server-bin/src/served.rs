@@ -1,8 +1,8 @@
 //! The served folder: whatever its path leads to now.
 //!
 //! A build deletes and remakes the folder, a release replaces it by rename, or a symbolic link is
-//! switched. A thread therefore looks the path up every `LOOK_INTERVAL` and opens the folder
-//! again if another one is there. A request costs a load from memory and no system call. A path
+//! switched. A thread therefore looks all paths up every `LOOK_INTERVAL` and opens a folder again if
+//! another one is there. A request costs a load from memory and no system call. A path
 //! across a file server that does not answer holds up the thread, not a shard.
 
 use crate::serve::say;
@@ -11,7 +11,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{self, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
@@ -64,7 +64,7 @@ pub struct Served<F> {
 }
 
 impl<F: Folder> Served<F> {
-    /// Opens the folder. [`watch`](Self::watch) keeps it up to date.
+    /// Opens the folder. A [`Watcher`] keeps it up to date.
     ///
     /// # Errors
     /// As open(2).
@@ -74,24 +74,6 @@ impl<F: Folder> Served<F> {
         let identity = folder.identity()?;
         let current = Mutex::new(Ok((folder, identity)));
         Ok(Arc::new(Self { path, changes: AtomicU64::new(0), current }))
-    }
-
-    /// Starts the thread that looks the path up. It ends after the last other reference.
-    ///
-    /// # Errors
-    /// As the start of a thread.
-    pub fn watch(self: &Arc<Self>) -> io::Result<()> {
-        let served = Arc::downgrade(self);
-        let watch = move || {
-            loop {
-                thread::sleep(LOOK_INTERVAL);
-                let Some(served) = served.upgrade() else { return };
-                if served.look() {
-                    served.report();
-                }
-            }
-        };
-        thread::Builder::new().name("folder".into()).spawn(watch).map(drop)
     }
 
     /// A shard's view of the folder.
@@ -147,6 +129,60 @@ impl<F: Folder> Served<F> {
                  the folder is there again"
             )),
         }
+    }
+}
+
+/// What a watcher does with a folder, whatever its form.
+trait Look: Send + Sync {
+    fn look_and_report(&self);
+}
+
+impl<F: Folder> Look for Served<F> {
+    fn look_and_report(&self) {
+        if self.look() {
+            self.report();
+        }
+    }
+}
+
+/// The thread that looks up the paths of all folders. It ends when the watcher is dropped.
+#[derive(Default)]
+pub struct Watcher {
+    folders: Arc<Mutex<Vec<Weak<dyn Look>>>>,
+}
+
+impl Watcher {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// As the start of a thread.
+    pub fn start() -> io::Result<Self> {
+        let watcher = Self::default();
+        let folders = Arc::downgrade(&watcher.folders);
+        let watch = move || {
+            loop {
+                thread::sleep(LOOK_INTERVAL);
+                let Some(folders) = folders.upgrade() else { return };
+                let present = {
+                    let mut folders = folders.lock().unwrap_or_else(PoisonError::into_inner);
+                    folders.retain(|folder| folder.strong_count() > 0);
+                    folders.clone()
+                };
+                // A path that does not answer must not hold up the end of the program.
+                drop(folders);
+                for folder in present.iter().filter_map(Weak::upgrade) {
+                    folder.look_and_report();
+                }
+            }
+        };
+        thread::Builder::new().name("folders".into()).spawn(watch)?;
+        Ok(watcher)
+    }
+
+    /// Looks up the path of this folder from now on, as long as somebody else has a reference.
+    pub fn add<F: Folder>(&self, served: &Arc<Served<F>>) {
+        let folder: Weak<dyn Look> = Arc::downgrade(&(served.clone() as Arc<dyn Look>));
+        self.folders.lock().unwrap_or_else(PoisonError::into_inner).push(folder);
     }
 }
 

@@ -17,6 +17,17 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).map_err(|_| expected.into())
 }
 
+/// Parses a duration that may be zero.
+///
+/// # Errors
+/// The format that is expected.
+pub fn delay(text: &str) -> Result<Duration, String> {
+    match text {
+        "0" | "0s" => Ok(Duration::ZERO),
+        _ => duration(text).map_err(|error| format!("{error}, or 0s")),
+    }
+}
+
 /// Parses a duration, or `never`.
 ///
 /// # Errors

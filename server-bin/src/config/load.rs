@@ -1,7 +1,7 @@
 //! From the file, the flags and the environment to one configuration, with the origin of each
 //! value.
 
-use super::fault::Text;
+use super::fault::{Fault, Text};
 use super::file::File;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -28,8 +28,8 @@ pub struct Given {
     pub key: &'static str,
     /// The value: a string, or an array of strings.
     pub value: Value,
-    /// Where it was given.
-    pub origin: Origin,
+    /// Where it was given. `None`: it is a default.
+    pub origin: Option<Origin>,
 }
 
 /// Where a value comes from.
@@ -113,7 +113,7 @@ pub fn load(source: Option<&Source>, given: &[Given]) -> Result<Loaded, String> 
         origins
             .retain(|known, _| !known.strip_prefix(key).is_some_and(|rest| rest.starts_with('[')));
         put(&mut table, key, value.clone());
-        origins.insert((*key).to_owned(), origin.clone());
+        origins.extend(origin.clone().map(|origin| ((*key).to_owned(), origin)));
     }
     let file = File::deserialize(table)
         .map_err(|error| format!("the options do not fit together: {}", error.message()))?;
@@ -165,6 +165,21 @@ fn put(table: &mut Table, path: &str, value: Value) {
 }
 
 impl Loaded {
+    /// Describes a fault of a configuration that has no file.
+    #[must_use]
+    pub fn describe(&self, fault: &Fault) -> String {
+        let key = fault.place.to_string();
+        // The flag sets the whole list.
+        let key = key
+            .strip_suffix(']')
+            .and_then(|key| key.rsplit_once('['))
+            .map_or(&key[..], |split| split.0);
+        match self.origins.get(key) {
+            Some(origin) => format!("{origin}: {}", fault.reason),
+            None => fault.reason.clone(),
+        }
+    }
+
     /// The effective configuration as TOML. A comment after each value tells its origin.
     #[must_use]
     pub fn print(&self) -> String {
@@ -230,7 +245,7 @@ mod tests {
     }
 
     fn flag(key: &'static str, name: &str, value: impl Into<Value>) -> Given {
-        Given { key, value: value.into(), origin: Origin::Flag(name.into()) }
+        Given { key, value: value.into(), origin: Some(Origin::Flag(name.into())) }
     }
 
     const TEXT: &str = "[engine]\nshards = 2\nbans = ['192.0.2.1', '192.0.2.2']\n\
@@ -255,7 +270,7 @@ mod tests {
         let given = [flag("engine.shards", "--shards", "3")];
         let printed = load(Some(&source(TEXT)), &given).unwrap().print();
         for line in [
-            "shards = \"3\"  # --shards",
+            "shards = 3  # --shards",
             "bans = [\"192.0.2.1/32\", \"192.0.2.2/32\"]  # a.toml:3",
             "ring = \"auto\"  # default",
             "listen = [\"127.0.0.1:80\"]  # a.toml:5",

@@ -4,4 +4,5 @@ pub mod fault;
 pub mod file;
 pub mod load;
 pub mod place;
+pub mod plan;
 pub mod values;

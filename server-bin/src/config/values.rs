@@ -50,7 +50,11 @@ macro_rules! text_value {
 
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str(&$show(&self.0))
+                let text = $show(&self.0);
+                match text.parse() {
+                    Ok(number) => serializer.serialize_u64(number),
+                    Err(_) => serializer.serialize_str(&text),
+                }
             }
         }
     };
@@ -73,7 +77,7 @@ text_value!(
 );
 text_value!(
     /// A duration that may be zero: `0s`, `5s`.
-    Delay(Duration), delay, |time: &Duration| show_time(*time)
+    Delay(Duration), units::delay, |time: &Duration| show_time(*time)
 );
 text_value!(
     /// A duration, or `never`.
@@ -152,13 +156,6 @@ fn number(text: &str) -> Result<usize, String> {
     if text == "0" { Ok(0) } else { units::count(text).map_err(|error| format!("{error}, or 0")) }
 }
 
-fn delay(text: &str) -> Result<Duration, String> {
-    match text {
-        "0" | "0s" => Ok(Duration::ZERO),
-        _ => units::duration(text).map_err(|error| format!("{error}, or 0s")),
-    }
-}
-
 fn rate(text: &str) -> Result<u32, String> {
     if text == "0" {
         return Ok(0);
@@ -212,7 +209,10 @@ mod tests {
         }
         let holder: Holder<T> = toml::from_str(&format!("key = {text}")).unwrap();
         let table = toml::Table::try_from(holder).unwrap();
-        table["key"].as_str().unwrap().to_owned()
+        match &table["key"] {
+            toml::Value::String(text) => text.clone(),
+            number => number.to_string(),
+        }
     }
 
     #[test]

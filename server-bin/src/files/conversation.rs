@@ -14,6 +14,8 @@ const FILES_QUEUED_MAX: u32 = 8;
 /// What is known of a connection between callbacks.
 #[derive(Debug, Default)]
 pub struct Conversation {
+    /// The number of its listener.
+    pub(super) listener: u16,
     pub(super) incoming: Incoming,
     /// The request whose body is being read or whose file is being opened.
     pub(super) exchange: Option<Box<Exchange>>,
@@ -37,6 +39,11 @@ pub struct Conversation {
 }
 
 impl Conversation {
+    /// A new connection of this listener.
+    pub(super) fn on(listener: u16) -> Self {
+        Self { listener, ..Self::default() }
+    }
+
     pub(super) fn may_read_on(&self) -> bool {
         let files_max = if self.files_are_short { 1 } else { FILES_QUEUED_MAX };
         !self.opening && !self.full && !self.closing && self.files_queued < files_max

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 const WAITING_MAX: usize = 64;
 
 /// The limits for uploads that wait to be resumed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Maximum time.
     pub timeout: Duration,

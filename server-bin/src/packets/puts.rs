@@ -187,7 +187,9 @@ impl Packets {
                     if put.claim.is_none() {
                         return self.give_up(state, connection, &in_use());
                     }
-                    self.upkeep(&mut connection.local());
+                    if let Some(next) = self.upkeep() {
+                        connection.local().tick_after(next);
+                    }
                 }
                 self.accept(state, connection, file);
             }

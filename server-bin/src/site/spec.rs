@@ -37,6 +37,28 @@ pub struct SiteSpec {
     pub rules: Vec<RuleSpec>,
 }
 
+impl SiteSpec {
+    /// A site with the defaults of every key.
+    #[must_use]
+    pub fn of(root: PathBuf) -> Self {
+        Self {
+            names: Vec::new(),
+            is_default: false,
+            root,
+            index: vec!["index.html".to_owned()],
+            spa: None,
+            precompressed: false,
+            listing: Listing::Off,
+            symlinks: Symlinks::Deny,
+            errors: BTreeMap::new(),
+            health: None,
+            real_ip: None,
+            max_ranges: 1,
+            rules: Vec::new(),
+        }
+    }
+}
+
 /// A rule: what it matches, and what it changes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RuleSpec {

@@ -1,0 +1,379 @@
+//! What the daemon runs: the engine's settings, the listeners, and what each serves.
+
+use super::fault::Fault;
+use super::file::{Engine, File, Log, Packets, Site};
+use super::place::Place;
+use crate::files;
+use crate::options::{ProbeWith, RingOf, WhenFull};
+use crate::packets::{self, BODY_BYTES_MAX};
+use crate::site::spec::SiteSpec;
+use ringwright::{AtCapacity, Config, Error, Framing, Probe, RingChoice};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The default of `workers` if there are packets: digests and lists need some.
+const PACKETS_WORKERS: usize = 2;
+
+/// The default of `min_rate` for sites, in bytes per second. No usable connection is slower.
+const SITE_MIN_RATE: u32 = 64;
+
+/// A configuration, checked as a whole.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The settings of the engine, with the listeners.
+    pub engine: Config,
+    /// The limit on the duration of a drain.
+    pub drain_timeout: Duration,
+    /// The time between the signal that starts a drain and the end of accepting.
+    pub drain_delay: Duration,
+    /// The access log.
+    pub log: Log,
+    /// The addresses of the admin listener.
+    pub admin: Option<Vec<SocketAddr>>,
+    /// What each listener serves, in the order of `engine.listeners`.
+    pub services: Vec<Service>,
+    /// The sites.
+    pub sites: Vec<SiteSpec>,
+    /// The packet services.
+    pub packets: Vec<PacketsPlan>,
+}
+
+/// What a listener serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// These sites, in the order of the file.
+    Sites(Vec<usize>),
+    /// Echo.
+    Echo,
+    /// The packet service with this number.
+    Packets(usize),
+}
+
+impl Service {
+    /// The scheme in the line that announces a listener.
+    #[must_use]
+    pub const fn scheme(&self) -> &'static str {
+        match self {
+            Self::Sites(_) => "http",
+            Self::Echo => "echo",
+            Self::Packets(_) => "packets",
+        }
+    }
+}
+
+/// A packet service.
+#[derive(Clone, Debug)]
+pub struct PacketsPlan {
+    /// The directory of the files; absolute.
+    pub root: PathBuf,
+    /// The permissions of clients.
+    pub rules: packets::Rules,
+    /// The limits on interrupted uploads.
+    pub kept: packets::Limits,
+}
+
+/// The faults of a configuration, while it is being checked.
+struct Checker<'a> {
+    folder: &'a Path,
+    faults: Vec<Fault>,
+    listeners: Vec<(SocketAddr, Service, Place)>,
+}
+
+/// Checks a configuration. Relative paths begin at `folder`.
+///
+/// # Errors
+/// All faults.
+pub fn plan(file: &File, folder: &Path) -> Result<Plan, Vec<Fault>> {
+    let mut checker = Checker { folder, faults: Vec::new(), listeners: Vec::new() };
+    let sites = file.site.iter().enumerate().map(|(index, site)| checker.site(index, site));
+    let sites = sites.collect();
+    for (index, echo) in file.echo.iter().enumerate() {
+        let place = Place::top("echo").index(index).key("listen");
+        checker.listen(&echo.listen, &place, &Service::Echo);
+    }
+    let packets = file.packets.iter().enumerate();
+    let packets = packets.map(|(index, packets)| checker.packets(index, packets)).collect();
+    let admin = file
+        .admin
+        .listen
+        .as_ref()
+        .and_then(|listen| checker.addresses(listen, &Place::top("admin").key("listen")));
+    if checker.listeners.is_empty() && checker.faults.is_empty() {
+        let reason = "there is no listener; add [[site]], [[echo]] or [[packets]]";
+        checker.faults.push(Fault::new(Place::default(), reason));
+    }
+    let engine = checker.engine(file);
+    let Checker { faults, listeners, .. } = checker;
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    Ok(Plan {
+        engine,
+        drain_timeout: file.engine.timeouts.drain.0,
+        drain_delay: file.engine.drain_delay.0,
+        log: Log {
+            access: file.log.access.as_ref().map(|path| beneath(folder, path)),
+            format: file.log.format,
+        },
+        admin,
+        services: listeners.into_iter().map(|(_, service, _)| service).collect(),
+        sites,
+        packets,
+    })
+}
+
+/// A path of the configuration; `-` stays what it is.
+fn beneath(folder: &Path, path: &Path) -> PathBuf {
+    if path == Path::new("-") { path.to_owned() } else { folder.join(path) }
+}
+
+impl Checker<'_> {
+    fn fault(&mut self, place: &Place, reason: impl Into<String>) {
+        self.faults.push(Fault::new(place.clone(), reason));
+    }
+
+    fn site(&mut self, index: usize, site: &Site) -> SiteSpec {
+        let place = Place::top("site").index(index);
+        self.listen(&site.listen, &place.key("listen"), &Service::Sites(vec![index]));
+        let root = self.folder.join(&site.root);
+        self.directory(&root, &place.key("root"));
+        SiteSpec { names: site.names.clone(), is_default: site.default, ..SiteSpec::of(root) }
+    }
+
+    fn packets(&mut self, index: usize, packets: &Packets) -> PacketsPlan {
+        let place = Place::top("packets").index(index);
+        self.listen(&packets.listen, &place.key("listen"), &Service::Packets(index));
+        if packets.read_only && packets.replace {
+            let reason = "read_only refuses every upload, but replace allows uploads that replace \
+                          a file: remove one of them";
+            self.fault(&place.key("replace"), reason);
+        }
+        let root = self.folder.join(&packets.root);
+        self.directory(&root, &place.key("root"));
+        PacketsPlan {
+            root,
+            rules: packets::Rules {
+                upload_bytes_max: packets.upload_max.0,
+                read_only: packets.read_only,
+                replace: packets.replace,
+                sync: packets.sync,
+                offer_timeout: packets.offer_timeout.0,
+            },
+            kept: packets::Limits {
+                timeout: packets.resume_timeout.0,
+                bytes_max: packets.resume_max.0,
+            },
+        }
+    }
+
+    fn directory(&mut self, path: &Path, place: &Place) {
+        let shown = path.display();
+        let reason = match (std::fs::metadata(path), std::fs::metadata(path.join("."))) {
+            (Ok(about), Ok(_)) if about.is_dir() => return,
+            // Opening it with O_PATH does not require search permission; serving files does.
+            (Ok(about), Err(error)) if about.is_dir() => format!(
+                "cannot enter the directory {shown}: {error}; give this user search permission \
+                 (chmod +x)"
+            ),
+            (result, _) => {
+                let trouble = result.map_or_else(
+                    |error| error.to_string(),
+                    |_| io::Error::from_raw_os_error(libc::ENOTDIR).to_string(),
+                );
+                format!(
+                    "cannot open the directory {shown}: {trouble}; give a directory that exists \
+                     and that this user may read"
+                )
+            }
+        };
+        self.fault(place, reason);
+    }
+
+    /// Notes the listeners of a service.
+    fn listen(&mut self, listen: &[String], place: &Place, service: &Service) {
+        if listen.is_empty() {
+            self.fault(place, "give at least one address, such as \"127.0.0.1:8080\"");
+        }
+        for (index, text) in listen.iter().enumerate() {
+            let place = place.index(index);
+            for address in self.addresses(text, &place).into_iter().flatten() {
+                self.listener(address, service, &place);
+            }
+        }
+    }
+
+    fn listener(&mut self, address: SocketAddr, service: &Service, place: &Place) {
+        // Each port 0 is a port of its own.
+        let same = |(other, _, _): &&mut (SocketAddr, Service, Place)| {
+            *other == address && address.port() != 0
+        };
+        let Some((_, known, first)) = self.listeners.iter_mut().find(same) else {
+            self.listeners.push((address, service.clone(), place.clone()));
+            return;
+        };
+        match (known, service) {
+            // A name may stand for an address that is also given.
+            (known, service) if known == service => {}
+            (Service::Sites(sites), Service::Sites(more)) => {
+                let more = more.iter().filter(|site| !sites.contains(site));
+                let more: Vec<usize> = more.copied().collect();
+                sites.extend(more);
+            }
+            _ => {
+                let reason = format!("{address} is already taken by {first}; give another one");
+                self.fault(place, reason);
+            }
+        }
+    }
+
+    fn addresses(&mut self, text: &str, place: &Place) -> Option<Vec<SocketAddr>> {
+        match ringwright_names::resolve(text) {
+            Ok(all) => Some(usable(all)),
+            Err(error) => {
+                self.fault(place, error.to_string());
+                None
+            }
+        }
+    }
+
+    fn engine(&mut self, file: &File) -> Config {
+        let listeners = self.listeners.iter().map(|(address, _, _)| *address).collect();
+        let config = Config { listeners, ..self.settings(&file.engine, file) };
+        match config.check() {
+            Err(Error::Config { key, value, remedy }) => {
+                let place = engine_place(key);
+                self.fault(&place, format!("expected {remedy}, not {value}"));
+            }
+            Err(error) => self.fault(&Place::top("engine"), error.to_string()),
+            Ok(()) => {}
+        }
+        config
+    }
+
+    /// The engine's settings without listeners.
+    fn settings(&mut self, engine: &Engine, file: &File) -> Config {
+        let has_sites = !file.site.is_empty();
+        let has_packets = !file.packets.is_empty();
+        let workers = if has_sites { files::READERS } else { 0 };
+        let workers = workers + if has_packets { PACKETS_WORKERS } else { 0 };
+        let only_sites = has_sites && !has_packets && file.echo.is_empty();
+        let min_rate = if only_sites { SITE_MIN_RATE } else { 0 };
+        let message_bytes = if has_packets { BODY_BYTES_MAX + Framing::HEADER_BYTES } else { 0 };
+        Config {
+            shards: engine.shards.0,
+            ring: match engine.ring {
+                RingOf::Auto => RingChoice::Auto,
+                RingOf::IoUring => RingChoice::IoUring,
+                RingOf::Epoll => RingChoice::Epoll,
+            },
+            raise_descriptors: true,
+            pin_from: engine.pin_from.0,
+            max_connections: engine.max_connections.0,
+            max_per_address: engine.max_per_ip.0.map(|limit| self.narrow(limit, "max_per_ip")),
+            at_capacity: match engine.at_capacity {
+                WhenFull::Wait => AtCapacity::Wait,
+                WhenFull::Reject => AtCapacity::Reject,
+            },
+            evict_idle: engine.evict_idle.0.unwrap_or(only_sites),
+            min_rate: engine.min_rate.0.unwrap_or(min_rate),
+            count_traffic: !only_sites && file.log.access.is_some(),
+            bans: engine.bans.iter().map(|network| network.0).collect(),
+            backlog: self.narrow(engine.backlog.0, "backlog"),
+            receive_buffers: self.narrow(engine.buffers.0, "buffers"),
+            receive_buffer_bytes: self.narrow(engine.buffer_size.0, "buffer_size"),
+            send_buffers: self.narrow(engine.send_buffers.0, "send_buffers"),
+            send_buffer_bytes: self.narrow(engine.send_buffer_size.0, "send_buffer_size"),
+            pipes: self.narrow(engine.pipes.0, "pipes"),
+            pipe_bytes: self.narrow(engine.pipe_size.0, "pipe_size"),
+            sendfile_bytes_max: self.narrow(engine.sendfile_max.0, "sendfile_max"),
+            open_files: if has_sites { engine.open_files.0 } else { 0 },
+            open_files_valid: engine.open_files_valid.0,
+            io_workers_max: self.narrow(engine.io_workers.0, "io_workers"),
+            submission_entries: self.narrow(engine.submission_entries.0, "submission_entries"),
+            message_bytes_max: message_bytes.max(Config::default().message_bytes_max),
+            output_high_bytes: engine.output_high.0 as usize,
+            output_low_bytes: engine.output_low.0 as usize,
+            output_bytes_max: engine.output_max.0 as usize,
+            memory_budget_bytes: engine.memory_budget.0.map(|bytes| bytes as usize),
+            probe: match engine.probe {
+                ProbeWith::Recv => Probe::Receive,
+                ProbeWith::Poll => Probe::Poll,
+            },
+            workers: engine.workers.0.unwrap_or(workers),
+            jobs_queued_max: engine.jobs_max.0,
+            tcp_keepalive: engine.keepalive.0,
+            tcp_user_timeout: engine.user_timeout.0,
+            idle_timeout: engine.timeouts.idle.0,
+            receive_timeout: engine.timeouts.request.0,
+            write_timeout: engine.timeouts.write.0,
+            transfer_timeout: engine.timeouts.write.0,
+            linger_timeout: engine.timeouts.linger.0,
+            linger_total: engine.timeouts.linger_total.0,
+            ..Config::default()
+        }
+    }
+
+    /// Makes a number as narrow as the engine has it. One that does not fit is refused.
+    fn narrow<W: TryInto<N> + ToString + Copy, N: Default>(&mut self, wide: W, key: &str) -> N {
+        wide.try_into().unwrap_or_else(|_| {
+            let place = Place::top("engine").key(key);
+            self.fault(&place, format!("{} is too large", wide.to_string()));
+            N::default()
+        })
+    }
+}
+
+/// The place of the key that sets a field of the engine's configuration.
+fn engine_place(field: &str) -> Place {
+    let engine = Place::top("engine");
+    let timeouts = engine.key("timeouts");
+    match field {
+        "idle_timeout" => timeouts.key("idle"),
+        "receive_timeout" => timeouts.key("request"),
+        "write_timeout" | "transfer_timeout" => timeouts.key("write"),
+        "linger_timeout" => timeouts.key("linger"),
+        "linger_total" => timeouts.key("linger_total"),
+        "max_per_address" => engine.key("max_per_ip"),
+        "receive_buffers" => engine.key("buffers"),
+        "receive_buffer_bytes" => engine.key("buffer_size"),
+        "send_buffer_bytes" => engine.key("send_buffer_size"),
+        "pipe_bytes" => engine.key("pipe_size"),
+        "io_workers_max" => engine.key("io_workers"),
+        "jobs_queued_max" => engine.key("jobs_max"),
+        "memory_budget_bytes" => engine.key("memory_budget"),
+        "tcp_keepalive" => engine.key("keepalive"),
+        "tcp_user_timeout" => engine.key("user_timeout"),
+        "output_high_bytes" => engine.key("output_high"),
+        "output_low_bytes" => engine.key("output_low"),
+        "output_bytes_max" => engine.key("output_max"),
+        field => engine.key(field),
+    }
+}
+
+/// The addresses that this machine has, or all if it has none of them; the engine then says why it
+/// cannot listen. /etc/hosts often gives localhost the address ::1 where IPv6 is switched off.
+fn usable(all: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let is_missing = |address: &SocketAddr| {
+        let on_any_port = SocketAddr::new(address.ip(), 0);
+        let errno = TcpListener::bind(on_any_port).err().and_then(|error| error.raw_os_error());
+        matches!(errno, Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT))
+    };
+    let (missing, found): (Vec<_>, Vec<_>) = all.into_iter().partition(is_missing);
+    if found.is_empty() { missing } else { found }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_other_machines_are_left_out_if_one_is_here() {
+        // 203.0.113.0/24 is reserved for documentation (RFC 5737).
+        let [here, elsewhere, other] =
+            ["127.0.0.1:80", "203.0.113.1:80", "203.0.113.2:80"].map(|text| text.parse().unwrap());
+        assert_eq!(usable(vec![elsewhere, here, other]), [here]);
+        assert_eq!(usable(vec![elsewhere, other]), [elsewhere, other]);
+    }
+}

@@ -1,0 +1,285 @@
+//! The handler of the daemon: passes each connection on to the service of its listener.
+
+use crate::access_log::{AccessLog, ConnectionLog};
+use crate::config::plan::Service;
+use crate::echo::Echo;
+use crate::files::{self, Files};
+use crate::generation::{Current, Generation, PacketService};
+use crate::packets::{self, Packets};
+use ringwright::{
+    Connection, ConnectionId, Deadline, Handler, JobDone, Local, NewFile, OpenFile, Origin, Reason,
+    ReceiveFailed,
+};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The handler of one shard.
+pub struct Daemon {
+    current: Arc<Current>,
+    generation: Arc<Generation>,
+    log: Option<AccessLog>,
+    files: Files,
+    echo: Echo,
+    packets: Vec<PacketShard>,
+}
+
+/// A packet service on one shard.
+struct PacketShard {
+    service: Arc<PacketService>,
+    handler: Packets,
+    /// The open connections.
+    connections: usize,
+}
+
+/// What is known of a connection.
+pub enum State {
+    /// A connection to sites.
+    Http(files::Conversation),
+    /// A connection to an echo.
+    Echo,
+    /// A connection to the packet service with this number on the shard.
+    Packets(usize, Box<packets::Conversation>),
+}
+
+impl Daemon {
+    /// The handler of a shard.
+    #[must_use]
+    pub fn new(
+        current: Arc<Current>,
+        request_timeout: Option<Duration>,
+        shared: files::Shared,
+        log: Option<AccessLog>,
+    ) -> Self {
+        let generation = current.get();
+        let of_files = log.as_ref().map(AccessLog::shard);
+        let mut daemon = Self {
+            files: Files::new(request_timeout, shared, of_files),
+            echo: Echo { log: ConnectionLog::new(log.as_ref(), "echo") },
+            packets: Vec::new(),
+            current,
+            generation,
+            log,
+        };
+        daemon.take_over();
+        daemon
+    }
+
+    /// Serves the current generation from now on.
+    #[inline]
+    fn refresh(&mut self) {
+        if let Some(generation) = self.current.other_than(self.generation.number) {
+            self.generation = generation;
+            self.take_over();
+        }
+    }
+
+    #[cold]
+    fn take_over(&mut self) {
+        self.files.serve(&self.generation);
+        let wanted = &self.generation.packets;
+        let is_wanted =
+            |shard: &PacketShard| wanted.iter().any(|service| Arc::ptr_eq(service, &shard.service));
+        while self.packets.last().is_some_and(|last| last.connections == 0 && !is_wanted(last)) {
+            self.packets.pop();
+        }
+        for service in wanted {
+            if !self.packets.iter().any(|shard| Arc::ptr_eq(service, &shard.service)) {
+                let handler =
+                    Packets::new(service, ConnectionLog::new(self.log.as_ref(), "packets"));
+                self.packets.push(PacketShard {
+                    service: service.clone(),
+                    handler,
+                    connections: 0,
+                });
+            }
+        }
+    }
+
+    /// The number of a packet service on this shard.
+    fn packet_shard(&self, service: usize) -> usize {
+        let service = &self.generation.packets[service];
+        let mut shards = self.packets.iter();
+        let found = shards.position(|shard| Arc::ptr_eq(service, &shard.service));
+        found.expect("the services of the current generation are there")
+    }
+}
+
+impl Handler for Daemon {
+    type State = State;
+
+    fn opened(&mut self, connection: &mut Connection<'_>, origin: Origin) -> State {
+        self.refresh();
+        let Origin::Listener(number) = origin else {
+            unreachable!("the daemon opens no connection")
+        };
+        match &self.generation.services[usize::from(number)] {
+            Service::Sites(_) => State::Http(self.files.opened(connection, origin)),
+            Service::Echo => {
+                self.echo.opened(connection, origin);
+                State::Echo
+            }
+            Service::Packets(service) => {
+                let shard = self.packet_shard(*service);
+                self.packets[shard].connections += 1;
+                let state = self.packets[shard].handler.opened(connection, origin);
+                State::Packets(shard, Box::new(state))
+            }
+        }
+    }
+
+    fn received(
+        &mut self,
+        state: &mut State,
+        connection: &mut Connection<'_>,
+        bytes: &[u8],
+    ) -> usize {
+        match state {
+            State::Http(state) => {
+                self.refresh();
+                self.files.received(state, connection, bytes)
+            }
+            State::Echo => self.echo.received(&mut (), connection, bytes),
+            State::Packets(at, state) => {
+                self.packets[*at].handler.received(state, connection, bytes)
+            }
+        }
+    }
+
+    fn file_opened(
+        &mut self,
+        state: &mut State,
+        connection: &mut Connection<'_>,
+        result: io::Result<OpenFile>,
+    ) {
+        match state {
+            State::Http(state) => self.files.file_opened(state, connection, result),
+            State::Echo => self.echo.file_opened(&mut (), connection, result),
+            State::Packets(at, state) => {
+                self.packets[*at].handler.file_opened(state, connection, result);
+            }
+        }
+    }
+
+    fn file_sent(&mut self, state: &mut State, connection: &mut Connection<'_>) {
+        match state {
+            State::Http(state) => self.files.file_sent(state, connection),
+            State::Echo => self.echo.file_sent(&mut (), connection),
+            State::Packets(at, state) => self.packets[*at].handler.file_sent(state, connection),
+        }
+    }
+
+    fn file_created(
+        &mut self,
+        state: &mut State,
+        connection: &mut Connection<'_>,
+        result: io::Result<NewFile>,
+    ) {
+        if let State::Packets(at, state) = state {
+            self.packets[*at].handler.file_created(state, connection, result);
+        }
+    }
+
+    fn file_received(
+        &mut self,
+        state: &mut State,
+        connection: &mut Connection<'_>,
+        result: Result<NewFile, ReceiveFailed>,
+    ) {
+        if let State::Packets(at, state) = state {
+            self.packets[*at].handler.file_received(state, connection, result);
+        }
+    }
+
+    fn file_published(
+        &mut self,
+        state: &mut State,
+        connection: &mut Connection<'_>,
+        result: io::Result<()>,
+    ) {
+        if let State::Packets(at, state) = state {
+            self.packets[*at].handler.file_published(state, connection, result);
+        }
+    }
+
+    fn job_done(&mut self, state: &mut State, connection: &mut Connection<'_>, job: JobDone) {
+        match state {
+            State::Http(state) => self.files.job_done(state, connection, job),
+            State::Echo => self.echo.job_done(&mut (), connection, job),
+            State::Packets(at, state) => self.packets[*at].handler.job_done(state, connection, job),
+        }
+    }
+
+    fn writable(&mut self, state: &mut State, connection: &mut Connection<'_>) {
+        match state {
+            State::Http(state) => self.files.writable(state, connection),
+            State::Echo => self.echo.writable(&mut (), connection),
+            State::Packets(at, state) => self.packets[*at].handler.writable(state, connection),
+        }
+    }
+
+    fn half_closed(&mut self, state: &mut State, connection: &mut Connection<'_>) {
+        match state {
+            State::Http(state) => self.files.half_closed(state, connection),
+            State::Echo => self.echo.half_closed(&mut (), connection),
+            State::Packets(at, state) => self.packets[*at].handler.half_closed(state, connection),
+        }
+    }
+
+    fn timer(&mut self, state: &mut State, connection: &mut Connection<'_>) {
+        match state {
+            State::Http(state) => self.files.timer(state, connection),
+            State::Echo => self.echo.timer(&mut (), connection),
+            State::Packets(at, state) => self.packets[*at].handler.timer(state, connection),
+        }
+    }
+
+    fn expired(&mut self, state: &mut State, connection: &mut Connection<'_>, deadline: Deadline) {
+        match state {
+            State::Http(state) => self.files.expired(state, connection, deadline),
+            State::Echo => self.echo.expired(&mut (), connection, deadline),
+            State::Packets(at, state) => {
+                self.packets[*at].handler.expired(state, connection, deadline);
+            }
+        }
+    }
+
+    fn draining(&mut self, state: &mut State, connection: &mut Connection<'_>) {
+        match state {
+            State::Http(state) => self.files.draining(state, connection),
+            State::Echo => self.echo.draining(&mut (), connection),
+            State::Packets(at, state) => self.packets[*at].handler.draining(state, connection),
+        }
+    }
+
+    fn closed(
+        &mut self,
+        state: Option<State>,
+        shard: &mut Local<'_>,
+        id: ConnectionId,
+        reason: Reason,
+    ) {
+        match state {
+            Some(State::Http(state)) => self.files.closed(Some(state), shard, id, reason),
+            Some(State::Echo) => self.echo.closed(Some(()), shard, id, reason),
+            Some(State::Packets(at, state)) => {
+                self.packets[at].connections -= 1;
+                self.packets[at].handler.closed(Some(*state), shard, id, reason);
+            }
+            None => {}
+        }
+    }
+
+    fn started(&mut self, shard: &mut Local<'_>) {
+        self.tick(shard);
+    }
+
+    fn tick(&mut self, shard: &mut Local<'_>) {
+        self.files.hand_over_log();
+        self.echo.log.hand_over();
+        let next = self.packets.iter_mut().filter_map(|packets| packets.handler.upkeep());
+        if let Some(next) = next.chain(self.echo.log.interval()).min() {
+            shard.tick_after(next);
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! What is served now: the current generation of the configuration, for all shards.
+//!
+//! A reload puts a new generation into its place. A connection keeps the settings of the generation
+//! that accepted it, and a request those of the generation that was current when it began.
+
+use crate::config::plan::{PacketsPlan, Plan, Service};
+use crate::packets;
+use crate::places::Places;
+use crate::served::{Served, Watcher};
+use crate::site::spec::SiteSpec;
+use ringwright::{Config, Directory, Framing};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A generation of the configuration.
+pub struct Generation {
+    /// Counts from 1.
+    pub number: u64,
+    /// What each listener serves, by its number.
+    pub services: Vec<Service>,
+    /// The sites.
+    pub sites: Vec<Arc<Site>>,
+    /// The packet services.
+    pub packets: Vec<Arc<PacketService>>,
+}
+
+/// A site that is served.
+pub struct Site {
+    /// Its settings.
+    pub spec: SiteSpec,
+    /// Its directory.
+    pub root: Arc<Served<Directory>>,
+}
+
+/// A packet service.
+pub struct PacketService {
+    /// Its settings.
+    pub plan: PacketsPlan,
+    /// Its directory.
+    pub root: Arc<Served<packets::Root>>,
+    /// The limit on digests.
+    pub places: Arc<Places>,
+    /// The uploads that wait to be resumed.
+    pub kept: Arc<packets::Kept>,
+    /// The form of packets.
+    pub framing: Framing,
+}
+
+impl Generation {
+    /// Opens what a plan serves. What the generation `before` has open already stays open.
+    ///
+    /// # Errors
+    /// A message for the user.
+    pub fn open(plan: &Plan, before: Option<&Self>, watcher: &Watcher) -> Result<Self, String> {
+        let sites = plan.sites.iter().map(|spec| Site::open(spec, before, watcher));
+        let packets = plan.packets.iter();
+        let packets = packets.map(|packets| {
+            PacketService::open(packets, &plan.engine, before, watcher).map(Arc::new)
+        });
+        Ok(Self {
+            number: before.map_or(1, |before| before.number + 1),
+            services: plan.services.clone(),
+            sites: sites.map(|site| site.map(Arc::new)).collect::<Result<_, _>>()?,
+            packets: packets.collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl Site {
+    fn open(
+        spec: &SiteSpec,
+        before: Option<&Generation>,
+        watcher: &Watcher,
+    ) -> Result<Self, String> {
+        let mut sites = before.into_iter().flat_map(|before| &before.sites);
+        let root = match sites.find(|site| site.spec.root == spec.root) {
+            Some(site) => site.root.clone(),
+            None => open(&spec.root, watcher)?,
+        };
+        Ok(Self { spec: spec.clone(), root })
+    }
+}
+
+impl PacketService {
+    fn open(
+        plan: &PacketsPlan,
+        config: &Config,
+        before: Option<&Generation>,
+        watcher: &Watcher,
+    ) -> Result<Self, String> {
+        let mut services = before.into_iter().flat_map(|before| &before.packets);
+        let same = services.find(|service| service.plan.root == plan.root);
+        let root = match same {
+            Some(service) => service.root.clone(),
+            None => open::<packets::Root>(&plan.root, watcher)?,
+        };
+        let framing =
+            Framing::new(packets::BODY_BYTES_MAX, config).map_err(|error| error.to_string())?;
+        let kept = same.filter(|service| service.plan.kept == plan.kept);
+        Ok(Self {
+            plan: plan.clone(),
+            root,
+            places: Arc::new(Places::new(packets::SUMS_MAX)),
+            kept: kept
+                .map_or_else(|| Arc::new(packets::Kept::new(plan.kept)), |same| same.kept.clone()),
+            framing,
+        })
+    }
+}
+
+fn open<F: crate::served::Folder>(
+    path: &Path,
+    watcher: &Watcher,
+) -> Result<Arc<Served<F>>, String> {
+    let served = Served::open(path)
+        .map_err(|error| format!("cannot open the directory {}: {error}", path.display()))?;
+    watcher.add(&served);
+    Ok(served)
+}
+
+/// The current generation, for all shards.
+pub struct Current {
+    /// The number of the current generation.
+    number: AtomicU64,
+    generation: Mutex<Arc<Generation>>,
+}
+
+impl Current {
+    /// The first generation.
+    #[must_use]
+    pub fn new(first: Generation) -> Arc<Self> {
+        let number = AtomicU64::new(first.number);
+        Arc::new(Self { number, generation: Mutex::new(Arc::new(first)) })
+    }
+
+    /// The current generation.
+    #[must_use]
+    pub fn get(&self) -> Arc<Generation> {
+        self.generation.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The current generation, unless it has this number.
+    #[inline]
+    #[must_use]
+    pub fn other_than(&self, number: u64) -> Option<Arc<Generation>> {
+        (self.number.load(Ordering::Acquire) != number).then(|| self.get())
+    }
+
+    /// Makes a generation current.
+    pub fn replace(&self, generation: Generation) {
+        let number = generation.number;
+        *self.generation.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(generation);
+        self.number.store(number, Ordering::Release);
+    }
+}

@@ -1,0 +1,119 @@
+//! The values of the command line and the environment, as keys of the configuration.
+
+use crate::config::load::{Given, Origin};
+use clap::ArgMatches;
+use clap::parser::ValueSource;
+use toml::Value;
+
+/// The form of a value in the configuration.
+#[derive(Clone, Copy)]
+pub(super) enum Form {
+    Text,
+    List,
+    Switch,
+}
+
+use Form::{List, Switch, Text};
+
+/// The argument, the key that it sets, and the form of its value.
+pub(super) type Keys = &'static [(&'static str, &'static str, Form)];
+
+pub(super) const COMMON: Keys = &[
+    ("shards", "engine.shards", Text),
+    ("max_connections", "engine.max_connections", Text),
+    ("buffers", "engine.buffers", Text),
+    ("ring", "engine.ring", Text),
+    ("pin_from", "engine.pin_from", Text),
+    ("at_capacity", "engine.at_capacity", Text),
+    ("evict_idle", "engine.evict_idle", Text),
+    ("min_rate", "engine.min_rate", Text),
+    ("max_per_ip", "engine.max_per_ip", Text),
+    ("ban", "engine.bans", List),
+    ("idle_timeout", "engine.timeouts.idle", Text),
+    ("request_timeout", "engine.timeouts.request", Text),
+    ("write_timeout", "engine.timeouts.write", Text),
+    ("drain_timeout", "engine.timeouts.drain", Text),
+    ("drain_delay", "engine.drain_delay", Text),
+    ("workers", "engine.workers", Text),
+    ("access_log", "log.access", Text),
+    ("log_format", "log.format", Text),
+    ("admin", "admin.listen", Text),
+    ("buffer_size", "engine.buffer_size", Text),
+    ("memory_budget", "engine.memory_budget", Text),
+    ("probe", "engine.probe", Text),
+];
+
+pub(super) const HTTP: Keys = &[
+    ("dir", "site[0].root", Text),
+    ("listen", "site[0].listen", List),
+    ("open_files", "engine.open_files", Text),
+    ("open_files_valid", "engine.open_files_valid", Text),
+];
+
+const ECHO: Keys = &[("listen", "echo[0].listen", List)];
+
+const PACKETS: Keys = &[
+    ("dir", "packets[0].root", Text),
+    ("listen", "packets[0].listen", List),
+    ("upload_max", "packets[0].upload_max", Text),
+    ("read_only", "packets[0].read_only", Switch),
+    ("replace", "packets[0].replace", Switch),
+    ("sync", "packets[0].sync", Switch),
+    ("offer_timeout", "packets[0].offer_timeout", Text),
+    ("resume_timeout", "packets[0].resume_timeout", Text),
+    ("resume_max", "packets[0].resume_max", Text),
+];
+
+/// Environment variables that belong to one site or service. Beside a file they would redirect all
+/// of them.
+pub(super) const OF_ONE_SERVICE: [&str; 9] = [
+    "RINGWRIGHTD_DIR",
+    "RINGWRIGHTD_LISTEN",
+    "RINGWRIGHTD_UPLOAD_MAX",
+    "RINGWRIGHTD_READ_ONLY",
+    "RINGWRIGHTD_REPLACE",
+    "RINGWRIGHTD_SYNC",
+    "RINGWRIGHTD_OFFER_TIMEOUT",
+    "RINGWRIGHTD_RESUME_TIMEOUT",
+    "RINGWRIGHTD_RESUME_MAX",
+];
+
+/// The values that were given to a mode of the program. A mode without a file has its directory and
+/// its addresses among them in any case.
+pub(super) fn given(mode: &str, matches: &ArgMatches) -> Vec<Given> {
+    let own = match mode {
+        "http" => HTTP,
+        "echo" => ECHO,
+        "packets" => PACKETS,
+        "run" => &[],
+        _ => return Vec::new(),
+    };
+    let all = own.iter().chain(COMMON);
+    all.filter_map(|(argument, key, form)| one(matches, argument, key, *form)).collect()
+}
+
+fn one(
+    matches: &ArgMatches,
+    argument: &'static str,
+    key: &'static str,
+    form: Form,
+) -> Option<Given> {
+    let dashed = argument.replace('_', "-");
+    let origin = match matches.value_source(argument)? {
+        ValueSource::CommandLine if argument == "dir" => Some(Origin::Flag("DIR".into())),
+        ValueSource::CommandLine => Some(Origin::Flag(format!("--{dashed}"))),
+        ValueSource::EnvVariable => {
+            let variable = format!("RINGWRIGHTD_{}", argument.to_uppercase());
+            Some(Origin::Environment(variable))
+        }
+        _ if matches!(argument, "dir" | "listen") => None,
+        _ => return None,
+    };
+    let mut texts = matches.get_raw(argument)?.map(|raw| raw.to_string_lossy().into_owned());
+    let value = match form {
+        Text => Value::String(texts.next()?),
+        List => Value::Array(texts.map(Value::String).collect()),
+        Switch => Value::Boolean(matches.get_flag(argument)),
+    };
+    Some(Given { key, value, origin })
+}
