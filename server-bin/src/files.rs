@@ -15,6 +15,7 @@ pub use contents::{Budget, READERS};
 pub use conversation::Conversation;
 
 use crate::access_log::ShardLog;
+use crate::admin::Leaving;
 use crate::config::plan::Service;
 use crate::generation::{Generation, Site};
 use crate::http::body::Framing;
@@ -75,16 +76,19 @@ pub struct Shared {
     pub contents: Arc<Budget>,
     /// Files stay open for further requests.
     pub keeps_files: bool,
+    /// Each reply ends its connection.
+    pub leaving: Leaving,
 }
 
 impl Shared {
     /// The limits for so many workers: one of them remains for local files.
     #[must_use]
-    pub fn new(workers: usize, keeps_files: bool) -> Self {
+    pub fn new(workers: usize, keeps_files: bool, leaving: Leaving) -> Self {
         Self {
             slow_readers: Arc::new(Places::new(workers.saturating_sub(1))),
             contents: Arc::new(Budget::new(KEPT_BYTES_MAX)),
             keeps_files,
+            leaving,
         }
     }
 }
@@ -143,6 +147,7 @@ impl Files {
         let decided = exchange::decide(&request, head, &mut path);
         let begun = connection.local().now();
         let mut asked = Asked { request, head, path: &path, begun };
+        asked.request.keep_alive &= !self.shared.leaving.is_near();
         if request.framing == Framing::None {
             self.answer(state, connection, asked, decided);
         } else if decided.is_some() {

@@ -147,6 +147,12 @@ impl Current {
         (self.number.load(Ordering::Acquire) != number).then(|| self.get())
     }
 
+    /// The number of the current generation.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.number.load(Ordering::Relaxed)
+    }
+
     /// Makes a generation current.
     pub fn replace(&self, generation: Generation) {
         let number = generation.number;

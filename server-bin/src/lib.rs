@@ -13,6 +13,7 @@ pub mod http;
 pub mod options;
 pub mod packets;
 pub mod places;
+pub mod reload;
 pub mod serve;
 pub mod served;
 pub mod signals;

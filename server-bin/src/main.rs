@@ -8,11 +8,9 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let options = Options::of_process();
     let result = match &options.command {
-        Command::Http(_) | Command::Echo(_) | Command::Packets(_) | Command::Run(_) => {
-            serve::run(&options)
-        }
         Command::Check(check) => serve::check(&check.file),
         Command::Doctor(options) => doctor::run(options).map_err(Failure::Failed),
+        _ => serve::run(options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -12,9 +12,10 @@ use crate::files;
 use crate::generation::{Current, Generation};
 use crate::options::{Command, Common, Echo, Options};
 use crate::packets;
+use crate::reload::Reloader;
 use crate::served::Watcher;
 use crate::signals::Handlers;
-use ringwright::{Engine, Handler, Reason, Remote};
+use ringwright::{Engine, Handler, Reason};
 use signal_hook::consts::SIGXFSZ;
 use std::collections::hash_map::RandomState;
 use std::fmt::Display;
@@ -47,20 +48,10 @@ impl From<String> for Failure {
 ///
 /// # Errors
 /// A message for the user.
-pub fn run(options: &Options) -> Result<(), Failure> {
-    let mut source = None;
-    let common = match &options.command {
-        Command::Http(http) => &http.common,
-        Command::Echo(echo) => &echo.common,
-        Command::Packets(packets) => &packets.common,
-        Command::Run(run) => {
-            source = Some(Source::read(&run.file).map_err(Failure::Wrong)?);
-            &run.common
-        }
-        Command::Check(_) | Command::Doctor(_) => unreachable!("they serve nothing"),
-    };
-    let loaded = load(options, source.as_ref(), common)?;
-    if common.print_config {
+pub fn run(options: Options) -> Result<(), Failure> {
+    let source = options.file().map(Source::read).transpose().map_err(Failure::Wrong)?;
+    let loaded = load(&options, source.as_ref())?;
+    if options.common().is_some_and(|common| common.print_config) {
         say_on_stdout(&loaded.print());
         return Ok(());
     }
@@ -80,7 +71,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
             say_plainly(&format!("disconnected {}", endings.to_json()));
             result?;
         }
-        _ => serve_plan(plan)?,
+        _ => serve_plan(options, loaded, plan)?,
     }
     Ok(())
 }
@@ -96,21 +87,21 @@ pub fn check(file: &Path) -> Result<(), Failure> {
 }
 
 /// The configuration of a command line. The paths in it may have any bytes, which TOML cannot have.
-fn load(options: &Options, source: Option<&Source>, common: &Common) -> Result<Loaded, Failure> {
+pub(crate) fn load(options: &Options, source: Option<&Source>) -> Result<Loaded, Failure> {
     let mut loaded = load::load(source, &options.given).map_err(Failure::Wrong)?;
     match &options.command {
         Command::Http(http) => loaded.file.site[0].root.clone_from(&http.dir),
         Command::Packets(packets) => loaded.file.packets[0].root.clone_from(&packets.dir),
         _ => {}
     }
-    if common.access_log.is_some() {
-        loaded.file.log.access.clone_from(&common.access_log);
+    if let Some(Common { access_log: Some(path), .. }) = options.common() {
+        loaded.file.log.access = Some(path.clone());
     }
     Ok(loaded)
 }
 
 /// Checks a configuration as a whole.
-fn plan_of(loaded: &Loaded, source: Option<&Source>) -> Result<Plan, Failure> {
+pub(crate) fn plan_of(loaded: &Loaded, source: Option<&Source>) -> Result<Plan, Failure> {
     let folder = match source {
         Some(source) => source.folder.clone(),
         None => std::env::current_dir()
@@ -126,7 +117,7 @@ fn plan_of(loaded: &Loaded, source: Option<&Source>) -> Result<Plan, Failure> {
 }
 
 /// Serves sites and services.
-fn serve_plan(plan: Plan) -> Result<(), String> {
+fn serve_plan(options: Options, loaded: Loaded, plan: Plan) -> Result<(), String> {
     let watcher = Watcher::start()
         .map_err(|error| format!("cannot start the thread that watches directories: {error}"))?;
     let generation = Generation::open(&plan, None, &watcher)?;
@@ -144,8 +135,12 @@ fn serve_plan(plan: Plan) -> Result<(), String> {
     let (log, writer) = open_log(&plan)?;
     let (of_shards, current) = (log.clone(), Current::new(generation));
     let request_timeout = plan.engine.receive_timeout;
-    let shared = files::Shared::new(plan.engine.workers, plan.engine.open_files > 0);
-    let result = serve(plan, log, Watched::default(), move |_| {
+    let reopening = log.as_ref().and_then(AccessLog::reopening);
+    let reloader = Reloader::new(options, loaded, current.clone(), watcher, reopening);
+    let watched = Watched::default().with_reloader(reloader);
+    let leaving = watched.leaving();
+    let shared = files::Shared::new(plan.engine.workers, plan.engine.open_files > 0, leaving);
+    let result = serve(plan, log, watched, move |_| {
         Daemon::new(current.clone(), request_timeout, shared.clone(), of_shards.clone())
     });
     finish_log(writer);
@@ -209,10 +204,17 @@ fn serve<H: Handler>(
     watched: Watched,
     factory: impl Fn(usize) -> H + Send + Sync + 'static,
 ) -> Result<(), String> {
-    // Installed before the engine starts, so that an early signal is not lost.
-    let signals = Handlers::install(log.as_ref().and_then(AccessLog::reopening))?;
     let lost = log.as_ref().map(AccessLog::lost).unwrap_or_default();
     let watched = Arc::new(watched.with_log(lost));
+    watched.set_drain(plan.drain);
+    // Installed before the engine starts, so that an early signal is not lost.
+    let on_reload = watched.clone();
+    let signals = Handlers::install(log.as_ref().and_then(AccessLog::reopening), move || {
+        match on_reload.reloader() {
+            Some(reloader) => reloader.reload(&on_reload),
+            None => say("SIGHUP: this mode has no configuration that could be read again"),
+        }
+    })?;
     // The writer ends after the last handle to it.
     drop(log);
     // Started before the engine, so that it can report that the engine starts.
@@ -225,17 +227,11 @@ fn serve<H: Handler>(
     let addresses = engine.addresses().iter().zip(&plan.services);
     let mut listeners: Vec<String> =
         addresses.map(|(address, service)| format!("{}://{address}", service.scheme())).collect();
-    let drain_timeout = plan.drain_timeout;
-    watched.serves(WatchedEngine {
-        remote: engine.remote(),
-        listeners: listeners.clone(),
-        drain_timeout,
-    });
+    watched.serves(WatchedEngine { remote: engine.remote(), listeners: listeners.clone() });
     let of_admin = admin.iter().flat_map(Admin::addresses);
     listeners.extend(of_admin.map(|address| format!("admin http://{address}")));
     announce(&listeners);
-    let drain = Drain { remote: engine.remote(), watched, timeout: drain_timeout };
-    let on_signal = drain.clone();
+    let on_signal = watched.clone();
     thread::Builder::new()
         .name("signals".into())
         .spawn(move || drain_on(signals, &on_signal))
@@ -243,10 +239,10 @@ fn serve<H: Handler>(
     engine.wait().map_err(|error| error.to_string())?;
     // After a drain this changes nothing. After a failed shard the other shards finish their
     // requests, and the exit status tells the supervisor to restart the program.
-    if drain.watched.condition() < Condition::Draining {
-        drain.watched.moves_on(Condition::Failed);
+    if watched.condition() < Condition::Draining {
+        watched.moves_on(Condition::Failed);
     }
-    drain.begin(drain.timeout);
+    engine.remote().drain(plan.drain.timeout);
     let ledger = engine.join().map_err(|error| error.to_string());
     // The admin listener ends last, so that it can report the progress of the drain.
     if let Some(Err(error)) = admin.map(Admin::end) {
@@ -261,7 +257,7 @@ fn serve<H: Handler>(
             ledger.sum.turned_away
         ));
     }
-    say_plainly(&format!("ledger {}", drain.watched.ledger_json(&ledger)));
+    say_plainly(&format!("ledger {}", watched.ledger_json(&ledger)));
     if ledger.balanced() {
         Ok(())
     } else {
@@ -290,36 +286,17 @@ fn announce(listeners: &[String]) {
     let _ = stdout.flush();
 }
 
-/// Starts a drain.
-#[derive(Clone)]
-struct Drain {
-    remote: Remote,
-    watched: Arc<Watched>,
-    timeout: Duration,
-}
-
-impl Drain {
-    /// Starts a drain; `/readyz` reports it from now on.
-    fn begin(&self, timeout: Duration) {
-        self.watched.moves_on(Condition::Draining);
-        self.remote.drain(timeout);
-    }
-}
-
-fn drain_on(mut signals: Handlers, drain: &Drain) {
+fn drain_on(mut signals: Handlers, watched: &Watched) {
     if !signals.wait_for_drain() {
         return;
     }
-    say(&format!(
-        "draining: waiting up to {:?} for requests in progress; send a second signal to end at \
-         once",
-        drain.timeout
-    ));
-    drain.begin(drain.timeout);
+    watched.begin_drain("; send a second signal to end at once");
     if !signals.wait_for_end() {
         return;
     }
-    drain.begin(Duration::ZERO);
+    if let Some(served) = watched.served() {
+        served.remote.drain(Duration::ZERO);
+    }
     thread::sleep(FORCE_TIMEOUT);
     say(&format!(
         "exiting without a clean end: the engine did not stop within {FORCE_TIMEOUT:?} of the \

@@ -3,7 +3,7 @@
 //! | signal | effect |
 //! |---|---|
 //! | SIGTERM, SIGINT, SIGQUIT | drain; a second one ends the process at once |
-//! | SIGHUP | drain if the controlling terminal has hung up; reloading is not supported yet |
+//! | SIGHUP | drain if the controlling terminal has hung up, otherwise read the configuration again |
 //! | SIGUSR1 | open the access log again |
 //! | SIGUSR2 | not supported yet |
 
@@ -19,6 +19,8 @@ pub struct Handlers {
     /// The process had a controlling terminal when it started.
     had_terminal: bool,
     log: Option<Reopening>,
+    /// Reads the configuration again.
+    reload: Box<dyn Fn() + Send>,
 }
 
 impl Handlers {
@@ -26,14 +28,17 @@ impl Handlers {
     ///
     /// # Errors
     /// A message for the user.
-    pub fn install(log: Option<Reopening>) -> Result<Self, String> {
+    pub fn install(
+        log: Option<Reopening>,
+        reload: impl Fn() + Send + 'static,
+    ) -> Result<Self, String> {
         let mut handled = vec![SIGINT, SIGTERM, SIGQUIT, SIGUSR1, SIGUSR2];
         if !is_ignored(SIGHUP) {
             handled.push(SIGHUP);
         }
         let signals = Signals::new(handled)
             .map_err(|error| format!("cannot install the handlers of signals: {error}"))?;
-        Ok(Self { signals, had_terminal: has_terminal(), log })
+        Ok(Self { signals, had_terminal: has_terminal(), log, reload: Box::new(reload) })
     }
 
     /// Waits for a signal that starts a drain, and obeys the others meanwhile. Returns `false` if
@@ -56,7 +61,7 @@ impl Handlers {
                         return true;
                     }
                 }
-                SIGHUP => say("SIGHUP: reloading is not supported yet; nothing changes"),
+                SIGHUP => (self.reload)(),
                 SIGUSR1 => match &self.log {
                     Some(log) => log.reopen(),
                     None => say("SIGUSR1: no file is written that could be opened again"),

@@ -10,6 +10,7 @@ use super::routes::PAGE_MAX;
 use super::watched::{Watched, WatchedEngine};
 use super::{bans, connections};
 use crate::http::status::Status;
+use crate::reload::{Refused, Reloaded};
 use ringwright::{Ask, Busy, ConnectionId, Prefix, WorkersFailed};
 use std::io;
 use std::sync::Arc;
@@ -50,6 +51,8 @@ pub enum Question {
     Workers(usize),
     /// Begin a drain.
     Drain,
+    /// Read the configuration again.
+    Reload,
     /// List the banned prefixes.
     Bans,
     /// Check whether exactly this prefix is in the list of bans.
@@ -164,9 +167,10 @@ fn ask(watched: &Watched, served: &WatchedEngine, question: &Question) -> Result
             Err(error) => Response::unavailable(&error.to_string()),
         },
         Question::Drain => {
-            watched.begin_drain();
+            watched.begin_drain(", for the admin listener");
             Response::nothing()
         }
+        Question::Reload => reload(watched),
         Question::Bans => Response::json(bans::list(&served.remote.bans())),
         Question::FindBan(prefix) if served.remote.bans().binary_search(prefix).is_ok() => {
             Response::json(bans::one(prefix))
@@ -182,6 +186,24 @@ fn ask(watched: &Watched, served: &WatchedEngine, question: &Question) -> Result
             Err(error) => Response::unavailable(&error.to_string()),
         },
     })
+}
+
+fn reload(watched: &Watched) -> Response {
+    let Some(reloader) = watched.reloader() else {
+        return Response::bad("this mode has no configuration that could be read again");
+    };
+    match reloader.try_reload(watched) {
+        Ok(Reloaded { generation, changed }) => {
+            let changed: Vec<String> = changed.iter().map(|key| format!("\"{key}\"")).collect();
+            let changed = changed.join(",");
+            Response::json(format!("{{\"generation\":{generation},\"changed\":[{changed}]}}"))
+        }
+        Err(Refused::UnderWay) => Response::text(
+            Status::Conflict,
+            "another reload is under way; ask again when it has ended",
+        ),
+        Err(Refused::Wrong(what)) => Response::text(Status::Unprocessable, &what),
+    }
 }
 
 fn done(taken: Result<(), Busy>) -> Result<Response, Ask> {

@@ -4,6 +4,7 @@ use super::exposition::{Exposition, Kind};
 use super::samples::{DISTRIBUTIONS, Distribution, OF_SHARD, OfShard};
 use super::watched::{Condition, Watched};
 use crate::echo::ending::Ending;
+use crate::reload::Reloads;
 use ringwright::{Histogram, Ledger, Reason, ShardLedger};
 use std::fmt::Display;
 use std::fs::File;
@@ -60,6 +61,9 @@ fn about_itself(page: &mut Exposition, watched: &Watched, process: &Process) {
     let help = "Lines that the access log (--access-log) has lost: its output was too slow, or \
                 writing failed.";
     single(page, Counter, name, help, watched.lines_lost());
+    if let Some(reloader) = watched.reloader() {
+        about_reloads(page, &reloader.counts());
+    }
     if let Some(seconds) = cpu_seconds() {
         let help = "User and system CPU time in seconds.";
         single(page, Counter, "process_cpu_seconds_total", help, seconds);
@@ -67,6 +71,23 @@ fn about_itself(page: &mut Exposition, watched: &Watched, process: &Process) {
     if let Some(bytes) = process.statm.as_ref().and_then(|statm| resident_bytes(statm).ok()) {
         let help = "Resident memory (RSS) in bytes.";
         single(page, Gauge, "process_resident_memory_bytes", help, bytes);
+    }
+}
+
+fn about_reloads(page: &mut Exposition, reloads: &Reloads) {
+    use Kind::{Counter, Gauge};
+    let help = "The number of the configuration in use, from 1.";
+    single(page, Gauge, "ringwright_config_generation", help, reloads.generation);
+    let help = "1 if the last reload succeeded or there was none, else 0.";
+    let name = "ringwright_config_last_reload_successful";
+    single(page, Gauge, name, help, u8::from(reloads.last_succeeded));
+    let help = "Time of the last successful reload, or of the start, in seconds since 1970-01-01.";
+    let name = "ringwright_config_last_reload_success_timestamp_seconds";
+    single(page, Gauge, name, help, reloads.last_success);
+    let name = "ringwright_config_reloads_total";
+    page.family(Counter, name, "Reloads of the configuration, by result.");
+    for (result, count) in [("success", reloads.succeeded), ("failure", reloads.failed)] {
+        page.sample(name, &[("result", &result)], count);
     }
 }
 

@@ -26,7 +26,7 @@ mod samples;
 mod visit;
 mod watched;
 
-pub use watched::{Condition, Watched, WatchedEngine};
+pub use watched::{Condition, DrainTimes, Leaving, Watched, WatchedEngine};
 
 use crate::descriptors;
 use asking::Asker;

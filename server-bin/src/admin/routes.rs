@@ -118,7 +118,8 @@ fn find(method: Method, path: &[u8], query: &[u8]) -> Result<Route, Response> {
         b"/bans" if reads => Some(Route::Ask(Question::Bans)),
         b"/addresses" | b"/bans" => return Err(Response::not_allowed("GET, HEAD")),
         b"/drain" if method == Method::Post => return Ok(Route::Ask(Question::Drain)),
-        b"/drain" => return Err(Response::not_allowed("POST")),
+        b"/reload" if method == Method::Post => return Ok(Route::Ask(Question::Reload)),
+        b"/drain" | b"/reload" => return Err(Response::not_allowed("POST")),
         _ => None,
     };
     if let Some(route) = fixed {

@@ -2,10 +2,12 @@
 
 use crate::access_log::Lost;
 use crate::echo::ending::Endings;
+use crate::reload::Reloader;
 use crate::serve::say;
 use ringwright::{Ledger, Remote};
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 /// How the engine that serves is, from starting on. It only ever moves on.
@@ -44,6 +46,31 @@ pub struct Watched {
     condition: AtomicU8,
     endings: Option<Arc<Endings>>,
     lost: Lost,
+    drain: Mutex<DrainTimes>,
+    leaving: Leaving,
+    reloader: Option<Reloader>,
+}
+
+/// The durations of a drain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DrainTimes {
+    /// The time until no more clients are accepted. Meanwhile each reply ends its connection.
+    pub delay: Duration,
+    /// The time after that for requests in progress.
+    pub timeout: Duration,
+}
+
+/// Tells the shards that the server is about to leave: each reply ends its connection.
+#[derive(Clone, Debug, Default)]
+pub struct Leaving(Arc<AtomicBool>);
+
+impl Leaving {
+    /// Whether it is.
+    #[inline]
+    #[must_use]
+    pub fn is_near(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// A running engine and what it listens on.
@@ -52,8 +79,6 @@ pub struct WatchedEngine {
     pub remote: Remote,
     /// Its listeners in order, as `http://127.0.0.1:8080`.
     pub listeners: Vec<String>,
-    /// The deadline of a drain.
-    pub drain_timeout: Duration,
 }
 
 impl Watched {
@@ -83,18 +108,54 @@ impl Watched {
         self.condition.fetch_max(condition as u8, Ordering::SeqCst);
     }
 
-    /// Begins a drain with the usual deadline, which only the first call announces.
-    pub fn begin_drain(&self) {
+    /// One whose configuration can be read again.
+    #[must_use]
+    pub fn with_reloader(self, reloader: Reloader) -> Self {
+        Self { reloader: Some(reloader), ..self }
+    }
+
+    /// Reloads the configuration.
+    #[must_use]
+    pub fn reloader(&self) -> Option<&Reloader> {
+        self.reloader.as_ref()
+    }
+
+    /// The flag for the shards.
+    #[must_use]
+    pub fn leaving(&self) -> Leaving {
+        self.leaving.clone()
+    }
+
+    /// Sets the durations of a drain that begins later.
+    pub fn set_drain(&self, times: DrainTimes) {
+        *self.drain.lock().unwrap_or_else(PoisonError::into_inner) = times;
+    }
+
+    /// Begins a drain for this reason, unless one has begun.
+    pub fn begin_drain(&self, reason: &str) {
         let Some(served) = self.served() else { return };
-        if self.condition() < Condition::Draining {
-            let timeout = served.drain_timeout;
-            say(&format!(
-                "draining for the admin listener: \
-                 waiting up to {timeout:?} for requests in progress"
-            ));
+        let before = self.condition.fetch_max(Condition::Draining as u8, Ordering::SeqCst);
+        if before >= Condition::Draining as u8 {
+            return;
         }
-        self.moves_on(Condition::Draining);
-        served.remote.drain(served.drain_timeout);
+        let DrainTimes { delay, timeout } =
+            *self.drain.lock().unwrap_or_else(PoisonError::into_inner);
+        self.leaving.0.store(true, Ordering::Relaxed);
+        let wait = format!("waiting up to {timeout:?} for requests in progress{reason}");
+        let remote = served.remote.clone();
+        if delay.is_zero() {
+            say(&format!("draining: {wait}"));
+            return remote.drain(timeout);
+        }
+        say(&format!("draining: accepting for {delay:?} more, then {wait}"));
+        let later = move || {
+            thread::sleep(delay);
+            remote.drain(timeout);
+        };
+        if let Err(error) = thread::Builder::new().name("drain".into()).spawn(later) {
+            say(&format!("draining at once: cannot start a thread for the delay: {error}"));
+            served.remote.drain(timeout);
+        }
     }
 
     /// How it is.
@@ -119,6 +180,8 @@ impl Watched {
     #[must_use]
     pub fn ledger_json(&self, ledger: &Ledger) -> String {
         let log = format!(",\"access_log\":{{\"lines_lost\":{}}}", self.lines_lost());
+        let generation = self.reloader().map_or(1, |reloader| reloader.counts().generation);
+        let log = format!("{log},\"generation\":{generation}");
         let mut json = ledger.to_json();
         // The verdict of the ledger stays last.
         json.insert_str(json.rfind(",\"balanced\"").unwrap_or(1), &log);

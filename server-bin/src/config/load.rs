@@ -180,6 +180,33 @@ impl Loaded {
         }
     }
 
+    /// Each value as TOML, by the path of its key.
+    #[must_use]
+    pub fn values(&self) -> BTreeMap<String, String> {
+        fn collect(value: &Value, path: String, values: &mut BTreeMap<String, String>) {
+            match value {
+                Value::Table(table) => {
+                    for (key, value) in table {
+                        let dot = if path.is_empty() { "" } else { "." };
+                        collect(value, format!("{path}{dot}{key}"), values);
+                    }
+                }
+                Value::Array(array) if array.iter().any(Value::is_table) => {
+                    for (index, value) in array.iter().enumerate() {
+                        collect(value, format!("{path}[{index}]"), values);
+                    }
+                }
+                _ => {
+                    values.insert(path, value.to_string());
+                }
+            }
+        }
+        let table = Table::try_from(&self.file).expect("the configuration has a text form");
+        let mut values = BTreeMap::new();
+        collect(&Value::Table(table), String::new(), &mut values);
+        values
+    }
+
     /// The effective configuration as TOML. A comment after each value tells its origin.
     #[must_use]
     pub fn print(&self) -> String {

@@ -3,6 +3,7 @@
 use super::fault::Fault;
 use super::file::{Engine, File, Log, Packets, Site};
 use super::place::Place;
+use crate::admin::DrainTimes;
 use crate::files;
 use crate::options::{ProbeWith, RingOf, WhenFull};
 use crate::packets::{self, BODY_BYTES_MAX};
@@ -11,7 +12,6 @@ use ringwright::{AtCapacity, Config, Error, Framing, Probe, RingChoice};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// The default of `workers` if there are packets: digests and lists need some.
 const PACKETS_WORKERS: usize = 2;
@@ -24,10 +24,8 @@ const SITE_MIN_RATE: u32 = 64;
 pub struct Plan {
     /// The settings of the engine, with the listeners.
     pub engine: Config,
-    /// The limit on the duration of a drain.
-    pub drain_timeout: Duration,
-    /// The time between the signal that starts a drain and the end of accepting.
-    pub drain_delay: Duration,
+    /// The durations of a drain.
+    pub drain: DrainTimes,
     /// The access log.
     pub log: Log,
     /// The addresses of the admin listener.
@@ -111,8 +109,10 @@ pub fn plan(file: &File, folder: &Path) -> Result<Plan, Vec<Fault>> {
     }
     Ok(Plan {
         engine,
-        drain_timeout: file.engine.timeouts.drain.0,
-        drain_delay: file.engine.drain_delay.0,
+        drain: DrainTimes {
+            delay: file.engine.drain_delay.0,
+            timeout: file.engine.timeouts.drain.0,
+        },
         log: Log {
             access: file.log.access.as_ref().map(|path| beneath(folder, path)),
             format: file.log.format,

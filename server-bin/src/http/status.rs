@@ -11,12 +11,22 @@ pub enum Status {
     PartialContent,
     /// 301: a directory asked for without its final slash, or a target with raw UTF-8.
     MovedPermanently,
+    /// 302: a redirect of a rule.
+    Found,
+    /// 303: a redirect of a rule.
+    SeeOther,
     /// 304.
     NotModified,
+    /// 307: a redirect of a rule.
+    TemporaryRedirect,
+    /// 308: a redirect of a rule.
+    PermanentRedirect,
     /// 400: not HTTP, or HTTP that could be read in two ways.
     BadRequest,
     /// 400: a line that ends with LF alone.
     BareLineFeed,
+    /// 401: user and password are asked for.
+    Unauthorized,
     /// 403: the file system says EACCES.
     Forbidden,
     /// 404.
@@ -25,6 +35,8 @@ pub enum Status {
     MethodNotAllowed,
     /// 408: begun and not finished in time.
     RequestTimeout,
+    /// 409: the same is under way already.
+    Conflict,
     /// 412.
     PreconditionFailed,
     /// 413: a body beyond [`BODY_BYTES_MAX`](super::BODY_BYTES_MAX).
@@ -37,6 +49,10 @@ pub enum Status {
     ExpectationFailed,
     /// 421: asked for under a name that is not this server's.
     Misdirected,
+    /// 422: a configuration that is wrong.
+    Unprocessable,
+    /// 429: more requests than a rule allows (RFC 6585).
+    TooManyRequests,
     /// 431: a head beyond [`HEAD_BYTES_MAX`](super::HEAD_BYTES_MAX) or
     /// [`FIELDS_MAX`](super::FIELDS_MAX).
     FieldsTooLarge,
@@ -52,24 +68,32 @@ pub enum Status {
 
 impl Status {
     /// All of them, in order.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 30] = [
         Self::Ok,
         Self::NoContent,
         Self::PartialContent,
         Self::MovedPermanently,
+        Self::Found,
+        Self::SeeOther,
         Self::NotModified,
+        Self::TemporaryRedirect,
+        Self::PermanentRedirect,
         Self::BadRequest,
         Self::BareLineFeed,
+        Self::Unauthorized,
         Self::Forbidden,
         Self::NotFound,
         Self::MethodNotAllowed,
         Self::RequestTimeout,
+        Self::Conflict,
         Self::PreconditionFailed,
         Self::ContentTooLarge,
         Self::UriTooLong,
         Self::RangeNotSatisfiable,
         Self::ExpectationFailed,
         Self::Misdirected,
+        Self::Unprocessable,
+        Self::TooManyRequests,
         Self::FieldsTooLarge,
         Self::InternalError,
         Self::NotImplemented,
@@ -109,18 +133,26 @@ impl Status {
             Self::NoContent => "204 No Content",
             Self::PartialContent => "206 Partial Content",
             Self::MovedPermanently => "301 Moved Permanently",
+            Self::Found => "302 Found",
+            Self::SeeOther => "303 See Other",
             Self::NotModified => "304 Not Modified",
+            Self::TemporaryRedirect => "307 Temporary Redirect",
+            Self::PermanentRedirect => "308 Permanent Redirect",
             Self::BadRequest | Self::BareLineFeed => "400 Bad Request",
+            Self::Unauthorized => "401 Unauthorized",
             Self::Forbidden => "403 Forbidden",
             Self::NotFound => "404 Not Found",
             Self::MethodNotAllowed => "405 Method Not Allowed",
             Self::RequestTimeout => "408 Request Timeout",
+            Self::Conflict => "409 Conflict",
             Self::PreconditionFailed => "412 Precondition Failed",
             Self::ContentTooLarge => "413 Content Too Large",
             Self::UriTooLong => "414 URI Too Long",
             Self::RangeNotSatisfiable => "416 Range Not Satisfiable",
             Self::ExpectationFailed => "417 Expectation Failed",
             Self::Misdirected => "421 Misdirected Request",
+            Self::Unprocessable => "422 Unprocessable Content",
+            Self::TooManyRequests => "429 Too Many Requests",
             Self::FieldsTooLarge => "431 Request Header Fields Too Large",
             Self::InternalError => "500 Internal Server Error",
             Self::NotImplemented => "501 Not Implemented",

@@ -22,7 +22,7 @@ use ringwright::{Config, Prefix, RingChoice};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Maximum number of worker threads.
@@ -55,6 +55,24 @@ impl Options {
             options.given = given::given(mode, matches);
         }
         Ok(options)
+    }
+
+    /// The configuration file, if there is one.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        if let Command::Run(run) = &self.command { Some(&run.file) } else { None }
+    }
+
+    /// The options of every server, if this mode is one.
+    #[must_use]
+    pub const fn common(&self) -> Option<&Common> {
+        match &self.command {
+            Command::Http(Http { common, .. })
+            | Command::Echo(Echo { common, .. })
+            | Command::Packets(Packets { common, .. })
+            | Command::Run(Run { common, .. }) => Some(common),
+            Command::Check(_) | Command::Doctor(_) => None,
+        }
     }
 
     /// Refuses options that contradict each other. `conflicts_with` does not work here: it would

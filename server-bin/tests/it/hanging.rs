@@ -2,7 +2,7 @@
 
 use crate::common::{Client, PATIENCE, takes_less_than};
 use ringwright::{Config, Connection, Engine, Handler, Origin, RingChoice};
-use ringwrightd::admin::{Admin, Condition, Watched, WatchedEngine};
+use ringwrightd::admin::{Admin, Condition, DrainTimes, Watched, WatchedEngine};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
@@ -50,11 +50,9 @@ fn what_needs_no_shard_is_answered_at_once_and_the_rest_before_long() {
         of_handler.lock().unwrap().take().expect("there is one shard")
     })
     .unwrap();
-    watched.serves(WatchedEngine {
-        remote: engine.remote(),
-        listeners: vec!["test://here".into()],
-        drain_timeout: Duration::from_secs(1),
-    });
+    watched
+        .serves(WatchedEngine { remote: engine.remote(), listeners: vec!["test://here".into()] });
+    watched.set_drain(DrainTimes { delay: Duration::ZERO, timeout: Duration::from_secs(1) });
     let mut client = Client::new(engine.addresses()[0]);
     client.send("x");
     hanging.recv_timeout(PATIENCE).unwrap();

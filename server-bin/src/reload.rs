@@ -1,0 +1,253 @@
+//! Reading the configuration again: SIGHUP and `POST /reload`.
+//!
+//! A configuration is checked as a whole before anything changes. On an error the old one stays.
+
+use crate::access_log::Reopening;
+use crate::admin::Watched;
+use crate::config::load::{Loaded, Source};
+use crate::config::plan::Plan;
+use crate::generation::{Current, Generation};
+use crate::options::Options;
+use crate::serve::{self, Failure, say};
+use crate::served::Watcher;
+use ringwright::{Prefix, Remote};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The keys that a reload can change, or their beginnings. All others need a restart.
+const CHANGEABLE: [&str; 7] = [
+    "engine.bans",
+    "engine.workers",
+    "engine.timeouts.drain",
+    "engine.drain_delay",
+    "site",
+    "echo",
+    "packets",
+];
+
+/// Reloads the configuration.
+pub struct Reloader {
+    options: Options,
+    current: std::sync::Arc<Current>,
+    watcher: Watcher,
+    log: Option<Reopening>,
+    /// The configuration in use. Locked during a reload.
+    loaded: Mutex<Loaded>,
+    counts: Counts,
+}
+
+/// What happened so far.
+#[derive(Debug, Default)]
+struct Counts {
+    succeeded: AtomicU64,
+    failed: AtomicU64,
+    /// The last reload failed.
+    last_failed: AtomicU64,
+    /// The time of the last success in seconds since 1970-01-01, which is the start without one.
+    last_success: AtomicU64,
+}
+
+/// The counts of reloads at one time.
+#[derive(Clone, Copy, Debug)]
+pub struct Reloads {
+    /// The number of the current generation, from 1.
+    pub generation: u64,
+    /// Reloads that succeeded.
+    pub succeeded: u64,
+    /// Reloads that failed.
+    pub failed: u64,
+    /// The last reload succeeded, or there was none.
+    pub last_succeeded: bool,
+    /// The time of the last success, or of the start, in seconds since 1970-01-01 UTC.
+    pub last_success: u64,
+}
+
+/// A reload that succeeded.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Reloaded {
+    /// The number of the new generation.
+    pub generation: u64,
+    /// The keys whose values changed.
+    pub changed: Vec<String>,
+}
+
+/// The reason why a reload changed nothing.
+#[derive(Debug)]
+pub enum Refused {
+    /// Another one is under way.
+    UnderWay,
+    /// The configuration is wrong, or needs a restart. The text is for the user.
+    Wrong(String),
+}
+
+impl Reloader {
+    /// Reloads what `loaded` came from.
+    #[must_use]
+    pub fn new(
+        options: Options,
+        loaded: Loaded,
+        current: std::sync::Arc<Current>,
+        watcher: Watcher,
+        log: Option<Reopening>,
+    ) -> Self {
+        let counts = Counts { last_success: AtomicU64::new(now()), ..Counts::default() };
+        Self { options, current, watcher, log, loaded: Mutex::new(loaded), counts }
+    }
+
+    /// Reloads, after a reload that is under way.
+    pub fn reload(&self, watched: &Watched) {
+        let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.reload_with(loaded, watched) {
+            Ok(Reloaded { generation, changed }) if changed.is_empty() => {
+                say(&format!("reloaded: generation {generation}, no value has changed"));
+            }
+            Ok(Reloaded { generation, changed }) => {
+                say(&format!("reloaded: generation {generation}, changed: {}", changed.join(", ")));
+            }
+            Err(what) => {
+                say(&format!("the reload failed, and nothing has changed:\n{what}"));
+            }
+        }
+    }
+
+    /// Reloads, unless a reload is under way.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn try_reload(&self, watched: &Watched) -> Result<Reloaded, Refused> {
+        let loaded = match self.loaded.try_lock() {
+            Ok(loaded) => loaded,
+            Err(TryLockError::Poisoned(loaded)) => loaded.into_inner(),
+            Err(TryLockError::WouldBlock) => return Err(Refused::UnderWay),
+        };
+        self.reload_with(loaded, watched).map_err(Refused::Wrong)
+    }
+
+    /// The counts so far.
+    #[must_use]
+    pub fn counts(&self) -> Reloads {
+        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        Reloads {
+            generation: self.current.number(),
+            succeeded: of(&self.counts.succeeded),
+            failed: of(&self.counts.failed),
+            last_succeeded: of(&self.counts.last_failed) == 0,
+            last_success: of(&self.counts.last_success),
+        }
+    }
+
+    fn reload_with(
+        &self,
+        mut loaded: MutexGuard<'_, Loaded>,
+        watched: &Watched,
+    ) -> Result<Reloaded, String> {
+        if let Some(log) = &self.log {
+            log.reopen();
+        }
+        let result = self.prepare(&loaded).and_then(|(new, plan)| {
+            let served = watched.served().ok_or("the server is still starting")?;
+            let changed = changed(&loaded, &new);
+            let generation = Generation::open(&plan, Some(&self.current.get()), &self.watcher)?;
+            let number = generation.number;
+            apply(&loaded, &new, &plan, &served.remote)?;
+            watched.set_drain(plan.drain);
+            self.current.replace(generation);
+            *loaded = new;
+            Ok(Reloaded { generation: number, changed })
+        });
+        let counts = &self.counts;
+        let count = if result.is_ok() { &counts.succeeded } else { &counts.failed };
+        count.fetch_add(1, Ordering::Relaxed);
+        counts.last_failed.store(u64::from(result.is_err()), Ordering::Relaxed);
+        if result.is_ok() {
+            counts.last_success.store(now(), Ordering::Relaxed);
+        }
+        result
+    }
+
+    /// Reads and checks the configuration.
+    fn prepare(&self, before: &Loaded) -> Result<(Loaded, Plan), String> {
+        let wrong = |failure| match failure {
+            Failure::Failed(what) | Failure::Wrong(what) => what,
+        };
+        let source = self.options.file().map(Source::read).transpose()?;
+        let loaded = serve::load(&self.options, source.as_ref()).map_err(wrong)?;
+        let plan = serve::plan_of(&loaded, source.as_ref()).map_err(wrong)?;
+        let (old, new) = (before.values(), loaded.values());
+        let needs_restart: Vec<String> = changed(before, &loaded)
+            .into_iter()
+            .filter(|key| !CHANGEABLE.iter().any(|prefix| is_beneath(key, prefix)))
+            .map(|key| {
+                let value = |values: &BTreeMap<String, String>| {
+                    values.get(&key).cloned().unwrap_or_else(|| "nothing".into())
+                };
+                let (old, new) = (value(&old), value(&new));
+                format!("{key} cannot change from {old} to {new} while the server runs; restart it")
+            })
+            .collect();
+        if !needs_restart.is_empty() {
+            return Err(needs_restart.join("\n"));
+        }
+        let listeners = |loaded: &Loaded| -> BTreeMap<String, String> {
+            let values = loaded.values().into_iter();
+            values.filter(|(key, _)| key.ends_with(".listen")).collect()
+        };
+        if listeners(before) != listeners(&loaded) {
+            return Err("listeners cannot change while the server runs; restart it".into());
+        }
+        Ok((loaded, plan))
+    }
+}
+
+/// The key is that one, or lies beneath it.
+fn is_beneath(key: &str, prefix: &str) -> bool {
+    let rest = key.strip_prefix(prefix);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}
+
+/// The keys whose values differ.
+fn changed(old: &Loaded, new: &Loaded) -> Vec<String> {
+    let (old, new) = (old.values(), new.values());
+    let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    keys.into_iter().filter(|key| old.get(*key) != new.get(*key)).cloned().collect()
+}
+
+/// Changes what belongs to the engine. Bans and workers that were set while it runs stay.
+fn apply(old: &Loaded, new: &Loaded, plan: &Plan, remote: &Remote) -> Result<(), String> {
+    let bans = |loaded: &Loaded| -> Vec<Prefix> {
+        loaded.file.engine.bans.iter().map(|network| network.0).collect()
+    };
+    let (before, after) = (bans(old), bans(new));
+    for ban in after.iter().filter(|ban| !before.contains(ban)) {
+        remote.ban(*ban).map_err(|error| format!("cannot ban {ban}: {error}"))?;
+    }
+    for ban in before.iter().filter(|ban| !after.contains(ban)) {
+        remote.unban(*ban).map_err(|error| format!("cannot remove the ban of {ban}: {error}"))?;
+    }
+    if old.file.engine.workers != new.file.engine.workers {
+        let workers = plan.engine.workers;
+        remote.set_workers(workers).map_err(|error| {
+            format!("cannot change the number of workers to {workers}: {error}")
+        })?;
+    }
+    Ok(())
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_beneath_its_table() {
+        assert!(is_beneath("site[0].root", "site"));
+        assert!(is_beneath("engine.bans", "engine.bans"));
+        assert!(!is_beneath("engine.shards", "engine.bans"));
+        assert!(!is_beneath("sitemap", "site"));
+    }
+}
