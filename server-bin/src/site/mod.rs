@@ -1,3 +1,4 @@
 //! The sites of the HTTP server: names, rules, and what is sent for a path.
 
+pub mod pattern;
 pub mod spec;
