@@ -1,4 +1,5 @@
 //! The sites of the HTTP server: names, rules, and what is sent for a path.
 
+pub mod names;
 pub mod pattern;
 pub mod spec;
