@@ -131,7 +131,8 @@ pub fn encode(target: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-fn push_encoded(byte: u8, out: &mut Vec<u8>) {
+/// Appends a byte percent-encoded.
+pub fn push_encoded(byte: u8, out: &mut Vec<u8>) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     let (high, low) = (usize::from(byte >> 4), usize::from(byte & 15));
     out.extend_from_slice(&[b'%', DIGITS[high], DIGITS[low]]);

@@ -2,4 +2,5 @@
 
 pub mod names;
 pub mod pattern;
+pub mod redirect;
 pub mod spec;
