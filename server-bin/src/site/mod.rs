@@ -4,3 +4,4 @@ pub mod names;
 pub mod pattern;
 pub mod redirect;
 pub mod spec;
+pub mod variants;
