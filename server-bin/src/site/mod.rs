@@ -1,5 +1,6 @@
 //! The sites of the HTTP server: names, rules, and what is sent for a path.
 
+pub mod cors;
 pub mod names;
 pub mod pattern;
 pub mod redirect;
