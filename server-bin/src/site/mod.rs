@@ -3,6 +3,7 @@
 pub mod cors;
 pub mod names;
 pub mod pattern;
+pub mod rate;
 pub mod redirect;
 pub mod spec;
 pub mod variants;
