@@ -1,9 +1,11 @@
 //! The sites of the HTTP server: names, rules, and what is sent for a path.
 
 pub mod cors;
+pub mod headers;
 pub mod names;
 pub mod pattern;
 pub mod rate;
 pub mod redirect;
+pub mod rules;
 pub mod spec;
 pub mod variants;
