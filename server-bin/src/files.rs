@@ -6,6 +6,7 @@
 //! then queued together, and reading goes on. So replies leave in the order of the requests, and a
 //! client that asks without reading is held back.
 
+mod choice;
 mod contents;
 mod conversation;
 mod exchange;
@@ -19,24 +20,22 @@ use crate::admin::Leaving;
 use crate::config::plan::Service;
 use crate::generation::{Generation, Site};
 use crate::http::body::Framing;
-use crate::http::conditional::is_settled;
 use crate::http::date::CommonLines;
 use crate::http::head::{self, Request};
 use crate::http::incoming::Event;
 use crate::http::reply;
 use crate::http::status::Status;
-use crate::http::target;
 use crate::places::Places;
-use crate::served::{Folder, Identity, View};
+use crate::served::{Folder, Identity, Missing, View};
+use crate::site::names::{self, Names};
+use crate::site::rate::Rates;
 use contents::KEPT_BYTES_MAX;
-use exchange::{Asked, Spares};
-use replies::{Progress, SlowRead};
-use ringwright::{
-    Connection, Deadline, Directory, FileKind, Handler, JobDone, OpenFile, Origin, Room,
-};
+use exchange::{Asked, Exchange, Progress, Spares};
+use replies::SlowRead;
+use ringwright::{Connection, Deadline, Directory, Handler, JobDone, OpenFile, Origin, Room};
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
 /// In a drain a connection ends when nothing has happened on it for so long.
@@ -47,13 +46,17 @@ pub struct Files {
     /// The sites of the current generation.
     sites: Vec<OpenSite>,
     /// The sites of each listener, by its number.
-    listeners: Vec<Service>,
+    listeners: Vec<Listener>,
     request_timeout: Option<Duration>,
     common: CommonLines,
     /// The head of the reply being written.
     scratch: Vec<u8>,
+    /// Header lines of the reply being written that not every reply has.
+    lines: Vec<u8>,
     /// What the request being answered leads to.
     path: Vec<u8>,
+    /// The path of the file that answers it.
+    file_path: Vec<u8>,
     spares: Spares,
     /// The contents of the file being read.
     content: Box<[u8]>,
@@ -65,6 +68,15 @@ pub struct Files {
 struct OpenSite {
     site: Arc<Site>,
     folder: View<Directory>,
+    /// The directories of rules, with the indices of the rules.
+    roots: Vec<(u16, View<Directory>)>,
+}
+
+/// The sites of a listener.
+struct Listener {
+    /// Their numbers; none if it serves something else.
+    sites: Vec<usize>,
+    names: Arc<Names>,
 }
 
 /// The limits and settings that all shards share.
@@ -78,6 +90,8 @@ pub struct Shared {
     pub keeps_files: bool,
     /// Each reply ends its connection.
     pub leaving: Leaving,
+    /// The requests of addresses under the limits of rules. Without limits it takes no memory.
+    pub rates: Arc<LazyLock<Rates>>,
 }
 
 impl Shared {
@@ -89,6 +103,7 @@ impl Shared {
             contents: Arc::new(Budget::new(KEPT_BYTES_MAX)),
             keeps_files,
             leaving,
+            rates: Arc::new(LazyLock::new(Rates::default)),
         }
     }
 }
@@ -104,7 +119,9 @@ impl Files {
             request_timeout,
             common: CommonLines::default(),
             scratch: Vec::with_capacity(1024),
+            lines: Vec::with_capacity(1024),
             path: Vec::with_capacity(256),
+            file_path: Vec::with_capacity(256),
             spares: Spares::default(),
             content: contents::buffer(),
             shared,
@@ -114,9 +131,17 @@ impl Files {
 
     /// Serves the sites of a generation from the next request on.
     pub fn serve(&mut self, generation: &Generation) {
-        let open = |site: &Arc<Site>| OpenSite { site: site.clone(), folder: site.root.view() };
+        let open = |site: &Arc<Site>| OpenSite {
+            site: site.clone(),
+            folder: site.root.view(),
+            roots: site.roots.iter().map(|(rule, root)| (*rule, root.view())).collect(),
+        };
         self.sites = generation.sites.iter().map(open).collect();
-        self.listeners.clone_from(&generation.services);
+        let listener = |(service, names): (&Service, &Arc<Names>)| Listener {
+            sites: if let Service::Sites(sites) = service { sites.clone() } else { Vec::new() },
+            names: names.clone(),
+        };
+        self.listeners = generation.services.iter().zip(&generation.names).map(listener).collect();
     }
 
     /// Passes lines of the log on to its writer.
@@ -126,12 +151,23 @@ impl Files {
         }
     }
 
-    /// The number of the site for a request on this listener.
-    fn site(&self, listener: u16) -> usize {
-        match &self.listeners[usize::from(listener)] {
-            Service::Sites(sites) => sites[0],
-            other => unreachable!("the listener serves {}", other.scheme()),
+    /// The number of the site of a request.
+    fn site(&self, listener: u16, request: &Request, head: &[u8]) -> usize {
+        let Listener { sites, names } = &self.listeners[usize::from(listener)];
+        match sites[..] {
+            [only] => only,
+            _ => sites[names.find(host(request, head)).site],
         }
+    }
+
+    /// The directory of a rule.
+    fn alias(&mut self, site: u32, rule: u16) -> Result<Directory, Missing> {
+        let site = self.sites.iter_mut().find(|open| open.site.id == site);
+        let roots = site.map(|site| &mut site.roots);
+        let root = roots.and_then(|roots| roots.iter_mut().find(|(index, _)| *index == rule));
+        // The generation of the request has gone since it began.
+        let (_, root) = root.ok_or(Missing(libc::ENOENT))?;
+        root.current().map(|(directory, _)| directory.clone())
     }
 
     fn on_head(
@@ -146,7 +182,12 @@ impl Files {
         let mut path = std::mem::take(&mut self.path);
         let decided = exchange::decide(&request, head, &mut path);
         let begun = connection.local().now();
-        let mut asked = Asked { request, head, path: &path, begun };
+        let number = self.site(state.listener, &request, head);
+        let open = &mut self.sites[number];
+        let site = open.site.clone();
+        let directory = open.folder.current().map(|(directory, _)| directory.clone());
+        let directory = directory.as_ref().map_err(|missing| *missing);
+        let mut asked = Asked { request, head, path: &path, begun, site: &site, directory };
         asked.request.keep_alive &= !self.shared.leaving.is_near();
         if request.framing == Framing::None {
             self.answer(state, connection, asked, decided);
@@ -178,39 +219,35 @@ impl Files {
         if std::mem::take(&mut state.timer_set) {
             connection.set_timer(None);
         }
-        if decided == Some(Status::MovedPermanently) {
-            let target = asked.request.target(asked.head);
-            return self.reply_moved(state, connection, asked, |out| target::encode(target, out));
-        }
-        if let Some(status) = decided {
-            return self.reply_status(state, connection, asked, status);
-        }
-        let site = self.site(state.listener);
-        let directory = match self.sites[site].folder.current() {
-            Ok((directory, _)) => directory,
-            Err(missing) => {
-                let status = Status::from_folder_errno(missing.0);
-                return self.reply_status(state, connection, asked, status);
-            }
+        let progress = match decided {
+            Some(status) => self.answer_decided(state, connection, asked, status),
+            None => self.answer_path(state, connection, asked),
         };
-        if let Some(file) = connection.cached_file(directory, asked.path) {
-            // The engine keeps only settled files.
-            if self.reply_regular(state, connection, asked, file, true) == Progress::Reading {
+        match progress {
+            Progress::Answered => {}
+            Progress::Waits(waiting) => {
                 connection.pause();
-                (state.opening, state.paused) = (true, true);
-                state.exchange = Some(self.spares.take(asked));
+                state.paused = true;
+                self.wait(state, connection, waiting);
             }
-            return;
         }
-        let opening_since = SystemTime::now();
-        // Refused only on a connection that is ending: one open at a time is asked for.
-        let _ = connection.open_file(directory, asked.path);
-        connection.pause();
+    }
+
+    /// Waits for the file of a request.
+    fn wait(
+        &mut self,
+        state: &mut Conversation,
+        connection: &mut Connection<'_>,
+        mut waiting: Box<Exchange>,
+    ) {
+        if let Some(directory) = waiting.opening.take() {
+            waiting.opening_since = SystemTime::now();
+            self.write_path(&waiting.asked(), &waiting.candidate);
+            // Refused only on a connection that is ending: one open at a time is asked for.
+            let _ = connection.open_file(&directory, &self.file_path);
+        }
         state.opening = true;
-        state.paused = true;
-        let mut exchange = self.spares.take(asked);
-        exchange.opening_since = opening_since;
-        state.exchange = Some(exchange);
+        state.exchange = Some(waiting);
     }
 
     /// A head that does not end is the engine's to time, because its bytes stay unread; a body is
@@ -221,6 +258,13 @@ impl Files {
             state.timer_set = true;
         }
     }
+}
+
+/// The host that a request asks for: the authority of an absolute target goes before Host
+/// (RFC 9112, 3.2.2).
+fn host<'a>(request: &Request, head: &'a [u8]) -> Option<&'a [u8]> {
+    let host = names::authority(request.target(head)).unwrap_or_else(|| request.host(head));
+    (!host.is_empty()).then_some(host)
 }
 
 impl Folder for Directory {
@@ -298,34 +342,11 @@ impl Handler for Files {
     ) {
         state.opening = false;
         let exchange = state.exchange.take().expect("a file is opened for a request");
-        let asked = exchange.asked();
-        match result {
-            Ok(file) => match file.status().kind {
-                FileKind::Regular => {
-                    let is_settled = is_settled(&file.status(), exchange.opening_since);
-                    let progress = self.reply_regular(state, connection, asked, file, is_settled);
-                    if progress == Progress::Reading {
-                        state.opening = true;
-                        state.exchange = Some(exchange);
-                        return;
-                    }
-                }
-                FileKind::Directory => {
-                    let target = asked.request.target(asked.head);
-                    self.reply_moved(state, connection, asked, |out| {
-                        target::redirect(asked.path, target, out);
-                    });
-                }
-                FileKind::Other => {
-                    self.reply_status(state, connection, asked, Status::NotFound);
-                }
-            },
-            Err(error) => {
-                let status = Status::from_open_errno(error.raw_os_error().unwrap_or(libc::EIO));
-                self.reply_status(state, connection, asked, status);
-            }
-        }
+        let progress = self.continue_with(state, connection, &exchange, result);
         self.spares.give_back(exchange);
+        if let Progress::Waits(waiting) = progress {
+            self.wait(state, connection, waiting);
+        }
     }
 
     fn job_done(
@@ -336,14 +357,15 @@ impl Handler for Files {
     ) {
         state.opening = false;
         let exchange = state.exchange.take().expect("a file is read for a request");
-        match job.result::<SlowRead>() {
-            Ok(read) => self.reply_slow_read(state, connection, exchange.asked(), read),
-            Err(_) => {
-                let status = Status::InternalError;
-                self.reply_status(state, connection, exchange.asked(), status);
-            }
-        }
+        let (asked, candidate) = (exchange.asked(), &exchange.candidate);
+        let progress = match job.result::<SlowRead>() {
+            Ok(read) => self.reply_slow_read(state, connection, asked, candidate, read),
+            Err(_) => self.reply_status(state, connection, asked, Status::InternalError),
+        };
         self.spares.give_back(exchange);
+        if let Progress::Waits(waiting) = progress {
+            self.wait(state, connection, waiting);
+        }
     }
 
     fn file_sent(&mut self, state: &mut Conversation, connection: &mut Connection<'_>) {

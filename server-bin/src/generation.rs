@@ -3,14 +3,16 @@
 //! A reload puts a new generation into its place. A connection keeps the settings of the generation
 //! that accepted it, and a request those of the generation that was current when it began.
 
-use crate::config::plan::{PacketsPlan, Plan, Service};
+use crate::config::plan::{PacketsPlan, Plan, Service, SitePlan};
 use crate::packets;
 use crate::places::Places;
 use crate::served::{Served, Watcher};
+use crate::site::names::Names;
+use crate::site::rules::Rules;
 use crate::site::spec::SiteSpec;
 use ringwright::{Config, Directory, Framing};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A generation of the configuration.
@@ -19,18 +21,28 @@ pub struct Generation {
     pub number: u64,
     /// What each listener serves, by its number.
     pub services: Vec<Service>,
+    /// The names of the sites of each listener, by its number.
+    pub names: Vec<Arc<Names>>,
     /// The sites.
     pub sites: Vec<Arc<Site>>,
     /// The packet services.
     pub packets: Vec<Arc<PacketService>>,
 }
 
-/// A site that is served.
+/// A site that is served. One whose settings do not change stays the same at a reload.
 pub struct Site {
+    /// Tells it from all others.
+    pub id: u32,
     /// Its settings.
     pub spec: SiteSpec,
-    /// Its directory.
+    /// Its rules.
+    pub rules: Rules,
+    /// There is a rule.
+    pub has_rules: bool,
+    /// Its directory. It has no other site's open files, because their notes differ.
     pub root: Arc<Served<Directory>>,
+    /// The directories of rules, with the indices of the rules.
+    pub roots: Vec<(u16, Arc<Served<Directory>>)>,
 }
 
 /// A packet service.
@@ -53,7 +65,7 @@ impl Generation {
     /// # Errors
     /// A message for the user.
     pub fn open(plan: &Plan, before: Option<&Self>, watcher: &Watcher) -> Result<Self, String> {
-        let sites = plan.sites.iter().map(|spec| Site::open(spec, before, watcher));
+        let sites = plan.sites.iter().map(|site| Site::open(site, before, watcher));
         let packets = plan.packets.iter();
         let packets = packets.map(|packets| {
             PacketService::open(packets, &plan.engine, before, watcher).map(Arc::new)
@@ -61,7 +73,8 @@ impl Generation {
         Ok(Self {
             number: before.map_or(1, |before| before.number + 1),
             services: plan.services.clone(),
-            sites: sites.map(|site| site.map(Arc::new)).collect::<Result<_, _>>()?,
+            names: plan.names.clone(),
+            sites: sites.collect::<Result<_, _>>()?,
             packets: packets.collect::<Result<_, _>>()?,
         })
     }
@@ -69,16 +82,24 @@ impl Generation {
 
 impl Site {
     fn open(
-        spec: &SiteSpec,
+        plan: &SitePlan,
         before: Option<&Generation>,
         watcher: &Watcher,
-    ) -> Result<Self, String> {
+    ) -> Result<Arc<Self>, String> {
+        static IDS: AtomicU32 = AtomicU32::new(0);
         let mut sites = before.into_iter().flat_map(|before| &before.sites);
-        let root = match sites.find(|site| site.spec.root == spec.root) {
-            Some(site) => site.root.clone(),
-            None => open(&spec.root, watcher)?,
-        };
-        Ok(Self { spec: spec.clone(), root })
+        if let Some(same) = sites.find(|site| site.spec == plan.spec) {
+            return Ok(same.clone());
+        }
+        let roots = plan.rules.roots().map(|(rule, root)| Ok((rule, open(root, watcher)?)));
+        Ok(Arc::new(Self {
+            id: IDS.fetch_add(1, Ordering::Relaxed),
+            spec: plan.spec.clone(),
+            has_rules: !plan.spec.rules.is_empty(),
+            root: open(&plan.spec.root, watcher)?,
+            roots: roots.collect::<Result<_, String>>()?,
+            rules: plan.rules.clone(),
+        }))
     }
 }
 

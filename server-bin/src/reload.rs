@@ -96,18 +96,21 @@ impl Reloader {
         Self { options, current, watcher, log, loaded: Mutex::new(loaded), counts }
     }
 
-    /// Reloads, after a reload that is under way.
+    /// Reloads for a SIGHUP, after a reload that is under way.
     pub fn reload(&self, watched: &Watched) {
         let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         match self.reload_with(loaded, watched) {
             Ok(Reloaded { generation, changed }) if changed.is_empty() => {
-                say(&format!("reloaded: generation {generation}, no value has changed"));
+                say(&format!("SIGHUP: reloaded: generation {generation}, no value has changed"));
             }
             Ok(Reloaded { generation, changed }) => {
-                say(&format!("reloaded: generation {generation}, changed: {}", changed.join(", ")));
+                say(&format!(
+                    "SIGHUP: reloaded: generation {generation}, changed: {}",
+                    changed.join(", ")
+                ));
             }
             Err(what) => {
-                say(&format!("the reload failed, and nothing has changed:\n{what}"));
+                say(&format!("SIGHUP: the reload failed, and nothing has changed:\n{what}"));
             }
         }
     }

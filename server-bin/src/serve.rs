@@ -290,7 +290,7 @@ fn drain_on(mut signals: Handlers, watched: &Watched) {
     if !signals.wait_for_drain() {
         return;
     }
-    watched.begin_drain("; send a second signal to end at once");
+    watched.begin_drain("", "; send a second signal to end at once");
     if !signals.wait_for_end() {
         return;
     }

@@ -85,7 +85,10 @@ impl<F: Folder> Served<F> {
     }
 
     /// The folder as it was opened last.
-    fn current(&self) -> Result<(F, Identity), Missing> {
+    ///
+    /// # Errors
+    /// [`Missing`]: the path leads to no folder that can be opened.
+    pub fn current(&self) -> Result<(F, Identity), Missing> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

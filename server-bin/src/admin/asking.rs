@@ -167,7 +167,7 @@ fn ask(watched: &Watched, served: &WatchedEngine, question: &Question) -> Result
             Err(error) => Response::unavailable(&error.to_string()),
         },
         Question::Drain => {
-            watched.begin_drain(", for the admin listener");
+            watched.begin_drain(" for the admin listener", "");
             Response::nothing()
         }
         Question::Reload => reload(watched),

@@ -131,8 +131,8 @@ impl Watched {
         *self.drain.lock().unwrap_or_else(PoisonError::into_inner) = times;
     }
 
-    /// Begins a drain for this reason, unless one has begun.
-    pub fn begin_drain(&self, reason: &str) {
+    /// Begins a drain, unless one has begun. `by` and `hint` complete the message about it.
+    pub fn begin_drain(&self, by: &str, hint: &str) {
         let Some(served) = self.served() else { return };
         let before = self.condition.fetch_max(Condition::Draining as u8, Ordering::SeqCst);
         if before >= Condition::Draining as u8 {
@@ -141,13 +141,13 @@ impl Watched {
         let DrainTimes { delay, timeout } =
             *self.drain.lock().unwrap_or_else(PoisonError::into_inner);
         self.leaving.0.store(true, Ordering::Relaxed);
-        let wait = format!("waiting up to {timeout:?} for requests in progress{reason}");
+        let wait = format!("waiting up to {timeout:?} for requests in progress{hint}");
         let remote = served.remote.clone();
         if delay.is_zero() {
-            say(&format!("draining: {wait}"));
+            say(&format!("draining{by}: {wait}"));
             return remote.drain(timeout);
         }
-        say(&format!("draining: accepting for {delay:?} more, then {wait}"));
+        say(&format!("draining{by}: accepting for {delay:?} more, then {wait}"));
         let later = move || {
             thread::sleep(delay);
             remote.drain(timeout);

@@ -1,5 +1,6 @@
 //! The tables and keys of the configuration file, with their defaults.
 
+use super::rule::{Cors, Rate, Redirect};
 use super::values::{
     Count, Delay, LimitOrNone, Network, Number, NumberOrAuto, RateOrAuto, Shards, Size, SizeOrAuto,
     SizeOrZero, SwitchOrAuto, Time, Timeout,
@@ -7,6 +8,7 @@ use super::values::{
 use crate::access_log::Format;
 use crate::options::{ProbeWith, RingOf, WhenFull};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -162,6 +164,70 @@ pub struct Site {
     pub default: bool,
     /// The directory that is served.
     pub root: PathBuf,
+    /// The names of the files that answer for a directory, in the order of preference.
+    #[serde(default = "index")]
+    pub index: Vec<String>,
+    /// The URL path of the page that answers navigations to what does not exist, with status 200.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spa: Option<String>,
+    /// Sends `FILE.zst`, `FILE.br` or `FILE.gz` instead of `FILE` to clients that accept them.
+    #[serde(default)]
+    pub precompressed: bool,
+    /// The URL paths of error pages by status.
+    #[serde(default)]
+    pub errors: BTreeMap<String, String>,
+    /// The URL path of the health check: 200, or 503 once the server is about to leave.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<String>,
+    /// The rules. For most keys, the first rule that matches and has the key decides; header fields
+    /// of all rules that match apply.
+    #[serde(default)]
+    pub rule: Vec<Rule>,
+}
+
+/// `[[site.rule]]`
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// The paths, as a glob pattern. Without a slash it is compared with the last segment, with a
+    /// leading slash with the whole path. `*` and `?` stay inside a segment, `**` crosses them.
+    #[serde(rename = "match")]
+    pub matching: String,
+    /// A directory that replaces the site's for these paths.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<PathBuf>,
+    /// Header fields of replies. An empty value removes the field.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// The value of Content-Type.
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    /// The value of Cache-Control.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<String>,
+    /// A redirect: a path or a URL, which may contain `{path}`, `{query}` and `{name}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redirect: Option<Redirect>,
+    /// The limit on requests of an address: `10/s`, `100/m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<Rate>,
+    /// The only addresses that are let in.
+    #[serde(default)]
+    pub allow: Vec<Network>,
+    /// The addresses that are refused.
+    #[serde(default)]
+    pub deny: Vec<Network>,
+    /// The origins whose pages may read replies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cors: Option<Cors>,
+    /// The statuses of the replies that `headers`, `type` and `cache` apply to.
+    #[serde(default)]
+    pub status: Vec<u16>,
+}
+
+fn index() -> Vec<String> {
+    vec!["index.html".to_owned()]
 }
 
 /// `[[echo]]`

@@ -5,4 +5,5 @@ pub mod file;
 pub mod load;
 pub mod place;
 pub mod plan;
+pub mod rule;
 pub mod values;

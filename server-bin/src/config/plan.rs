@@ -1,17 +1,23 @@
 //! What the daemon runs: the engine's settings, the listeners, and what each serves.
 
 use super::fault::Fault;
-use super::file::{Engine, File, Log, Packets, Site};
+use super::file::{Engine, File, Log, Packets, Rule, Site};
 use super::place::Place;
+use super::values::Network;
 use crate::admin::DrainTimes;
 use crate::files;
+use crate::http::target;
 use crate::options::{ProbeWith, RingOf, WhenFull};
 use crate::packets::{self, BODY_BYTES_MAX};
-use crate::site::spec::SiteSpec;
+use crate::site::names::{self, Names};
+use crate::site::rules::{RuleError, Rules};
+use crate::site::spec::{RuleSpec, SiteSpec};
 use ringwright::{AtCapacity, Config, Error, Framing, Probe, RingChoice};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The default of `workers` if there are packets: digests and lists need some.
 const PACKETS_WORKERS: usize = 2;
@@ -32,8 +38,10 @@ pub struct Plan {
     pub admin: Option<Vec<SocketAddr>>,
     /// What each listener serves, in the order of `engine.listeners`.
     pub services: Vec<Service>,
+    /// The names of the sites of each listener, in the same order.
+    pub names: Vec<Arc<Names>>,
     /// The sites.
-    pub sites: Vec<SiteSpec>,
+    pub sites: Vec<SitePlan>,
     /// The packet services.
     pub packets: Vec<PacketsPlan>,
 }
@@ -61,6 +69,15 @@ impl Service {
     }
 }
 
+/// A site.
+#[derive(Clone, Debug)]
+pub struct SitePlan {
+    /// Its settings.
+    pub spec: SiteSpec,
+    /// Its rules.
+    pub rules: Rules,
+}
+
 /// A packet service.
 #[derive(Clone, Debug)]
 pub struct PacketsPlan {
@@ -86,7 +103,7 @@ struct Checker<'a> {
 pub fn plan(file: &File, folder: &Path) -> Result<Plan, Vec<Fault>> {
     let mut checker = Checker { folder, faults: Vec::new(), listeners: Vec::new() };
     let sites = file.site.iter().enumerate().map(|(index, site)| checker.site(index, site));
-    let sites = sites.collect();
+    let sites: Vec<SitePlan> = sites.collect();
     for (index, echo) in file.echo.iter().enumerate() {
         let place = Place::top("echo").index(index).key("listen");
         checker.listen(&echo.listen, &place, &Service::Echo);
@@ -103,6 +120,7 @@ pub fn plan(file: &File, folder: &Path) -> Result<Plan, Vec<Fault>> {
         checker.faults.push(Fault::new(Place::default(), reason));
     }
     let engine = checker.engine(file);
+    let names = checker.names(&sites);
     let Checker { faults, listeners, .. } = checker;
     if !faults.is_empty() {
         return Err(faults);
@@ -119,6 +137,7 @@ pub fn plan(file: &File, folder: &Path) -> Result<Plan, Vec<Fault>> {
         },
         admin,
         services: listeners.into_iter().map(|(_, service, _)| service).collect(),
+        names,
         sites,
         packets,
     })
@@ -134,12 +153,125 @@ impl Checker<'_> {
         self.faults.push(Fault::new(place.clone(), reason));
     }
 
-    fn site(&mut self, index: usize, site: &Site) -> SiteSpec {
+    fn site(&mut self, index: usize, site: &Site) -> SitePlan {
         let place = Place::top("site").index(index);
         self.listen(&site.listen, &place.key("listen"), &Service::Sites(vec![index]));
         let root = self.folder.join(&site.root);
         self.directory(&root, &place.key("root"));
-        SiteSpec { names: site.names.clone(), is_default: site.default, ..SiteSpec::of(root) }
+        let mut names = Vec::new();
+        for (index, name) in site.names.iter().enumerate() {
+            match names::check(name) {
+                Ok(name) => names.push(name),
+                Err(reason) => self.fault(&place.key("names").index(index), reason),
+            }
+        }
+        let rules = site.rule.iter().enumerate();
+        let spec = SiteSpec {
+            names,
+            is_default: site.default,
+            index: site.index.clone(),
+            spa: self.url_path(site.spa.as_deref(), &place.key("spa")),
+            precompressed: site.precompressed,
+            errors: self.error_pages(&site.errors, &place.key("errors")),
+            health: self.url_path(site.health.as_deref(), &place.key("health")),
+            rules: rules.map(|(at, rule)| self.rule(rule, &place.key("rule").index(at))).collect(),
+            ..SiteSpec::of(root)
+        };
+        for (at, name) in site.index.iter().enumerate() {
+            if name.is_empty() || name.starts_with('.') || name.contains(['/', '\0']) {
+                let reason = "expected the name of a file, such as \"index.html\"";
+                self.fault(&place.key("index").index(at), reason);
+            }
+        }
+        let rules = Rules::new(&spec.rules, &spec.names).unwrap_or_else(|errors| {
+            for RuleError { rule, key, reason } in errors {
+                self.fault(&place.key("rule").index(rule).key(key), reason);
+            }
+            Rules::none()
+        });
+        SitePlan { spec, rules }
+    }
+
+    /// The settings of a rule.
+    fn rule(&mut self, rule: &Rule, place: &Place) -> RuleSpec {
+        let folder = self.folder;
+        let root = rule.root.as_ref().map(|root| folder.join(root));
+        if let Some(root) = &root {
+            self.directory(root, &place.key("root"));
+        }
+        let networks = |all: &[Network]| all.iter().map(|network| network.0).collect();
+        RuleSpec {
+            matching: rule.matching.clone(),
+            root,
+            headers: rule.headers.clone().into_iter().collect(),
+            content_type: rule.content_type.clone(),
+            cache: rule.cache.clone(),
+            redirect: rule.redirect.clone().map(Into::into),
+            auth: None,
+            rate: rule.rate.clone().map(|rate| rate.0),
+            allow: networks(&rule.allow),
+            deny: networks(&rule.deny),
+            cors: rule.cors.clone().map(Into::into),
+            listing: None,
+            status: rule.status.clone(),
+        }
+    }
+
+    /// A URL path below a site, without its first slash.
+    fn url_path(&mut self, path: Option<&str>, place: &Place) -> Option<String> {
+        let path = path?;
+        let mut resolved = Vec::new();
+        let is_path = path.starts_with('/')
+            && target::resolve(path.as_bytes(), &mut resolved).is_ok()
+            && !resolved.is_empty()
+            && !resolved.ends_with(b"/");
+        if !is_path {
+            self.fault(
+                place,
+                "expected the URL path of a file below the site, such as \"/404.html\"",
+            );
+            return None;
+        }
+        String::from_utf8(resolved).ok()
+    }
+
+    fn error_pages(
+        &mut self,
+        pages: &BTreeMap<String, String>,
+        place: &Place,
+    ) -> BTreeMap<u16, String> {
+        let mut all = BTreeMap::new();
+        for (status, page) in pages {
+            let place = place.key(status);
+            match status.parse().ok().filter(|status| (400..600).contains(status)) {
+                Some(status) => {
+                    all.extend(self.url_path(Some(page), &place).map(|page| (status, page)));
+                }
+                None => self.fault(&place, "expected a status from 400 to 599"),
+            }
+        }
+        all
+    }
+
+    /// The names of the sites of each listener.
+    fn names(&mut self, sites: &[SitePlan]) -> Vec<Arc<Names>> {
+        let mut faults = Vec::new();
+        let of = |(_, service, _): &(SocketAddr, Service, Place)| {
+            let Service::Sites(numbers) = service else { return Arc::default() };
+            let specs = numbers.iter().map(|number| &sites[*number].spec);
+            Arc::new(Names::new(specs).unwrap_or_else(|ambiguous| {
+                let site = Place::top("site").index(numbers[ambiguous.second]);
+                let key = if ambiguous.name.is_some() { "names" } else { "default" };
+                let first = Place::top("site").index(numbers[ambiguous.first]).key(key);
+                faults.push(Fault::new(site.key(key), format!("{ambiguous}: see {first}")));
+                Names::default()
+            }))
+        };
+        let names = self.listeners.iter().map(of).collect();
+        // Two sites may share several listeners.
+        faults.dedup();
+        self.faults.extend(faults);
+        names
     }
 
     fn packets(&mut self, index: usize, packets: &Packets) -> PacketsPlan {

@@ -12,7 +12,7 @@ use ringwright::Connection;
 const FILES_QUEUED_MAX: u32 = 8;
 
 /// What is known of a connection between callbacks.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Conversation {
     /// The number of its listener.
     pub(super) listener: u16,

@@ -1,25 +1,53 @@
 //! Replies: what is said about a request, queued, noted in the log.
 
 use super::contents::{self, CONTENT_BYTES_MAX, Content, Kept, SharedContent, Unread};
-use super::exchange::Asked;
-use super::{Conversation, Files};
+use super::exchange::{Asked, Candidate, Progress};
+use super::{Conversation, Files, choice};
 use crate::access_log::Entry;
 use crate::http::conditional::{Outcome, Validators};
+use crate::http::date::CommonLines;
 use crate::http::fields;
 use crate::http::head::{self, Method, Request};
 use crate::http::range::{self, Selected};
-use crate::http::reply::{self, Persistence};
+use crate::http::reply::{self, Described, Persistence};
 use crate::http::status::Status;
+use crate::site::cors;
+use crate::site::headers::{BuiltIn, Sent};
+use crate::site::rules::{Facts, Rules};
+use crate::site::variants::{self, Coding};
 use ringwright::{Connection, FileStatus, Job, OpenFile, Room};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+/// The time for which a variant that is missing is not looked for again, in milliseconds.
+const MISSING_MS: u64 = 1_000;
+/// A bit for each coding.
+const CODING_BITS: u32 = Coding::ALL.len() as u32;
+
 impl Files {
+    /// Answers with a status: with the site's page for it, or in words.
     pub(super) fn reply_status(
+        &mut self,
+        state: &mut Conversation,
+        connection: &mut Connection<'_>,
+        asked: Asked<'_>,
+        status: Status,
+    ) -> Progress {
+        if asked.site.spec.errors.contains_key(&status.code()) && status != Status::BadRequest {
+            return self.answer_with(state, connection, asked, Candidate::ErrorPage(status));
+        }
+        self.reply_plain(state, connection, asked, status, None);
+        Progress::Answered
+    }
+
+    /// Answers with a status in words. `retry_after_s` is for a client that asks too often.
+    pub(super) fn reply_plain(
         &mut self,
         state: &mut Conversation,
         connection: &mut Connection<'_>,
         mut asked: Asked<'_>,
         status: Status,
+        retry_after_s: Option<u64>,
     ) {
         if status == Status::BadRequest {
             asked.request.keep_alive = false;
@@ -27,8 +55,11 @@ impl Files {
         self.common.refresh(connection.local().now());
         let persistence = state.persistence(&asked.request);
         let is_head = asked.request.method == Method::Head;
-        let lines = self.common.lines();
-        let body = reply::plain(&mut self.scratch, lines, persistence, status, is_head);
+        self.write_lines(&asked, asked.path, status, None);
+        if let Some(seconds) = retry_after_s {
+            reply::number(&mut self.lines, b"Retry-After: ", seconds);
+        }
+        let body = reply::plain(&mut self.scratch, &self.lines, persistence, status, is_head);
         self.send_head(state, connection);
         self.finish(state, connection, &asked, persistence, status, body);
     }
@@ -38,15 +69,60 @@ impl Files {
         state: &mut Conversation,
         connection: &mut Connection<'_>,
         asked: Asked<'_>,
+        status: Status,
         location: impl FnOnce(&mut Vec<u8>),
     ) {
         self.common.refresh(connection.local().now());
         let persistence = state.persistence(&asked.request);
         let is_head = asked.request.method == Method::Head;
-        let lines = self.common.lines();
-        let body = reply::moved(&mut self.scratch, lines, persistence, is_head, location);
+        self.write_lines(&asked, asked.path, status, None);
+        let out = &mut self.scratch;
+        let body = reply::moved(out, &self.lines, persistence, status, is_head, location);
         self.send_head(state, connection);
-        self.finish(state, connection, &asked, persistence, Status::MovedPermanently, body);
+        self.finish(state, connection, &asked, persistence, status, body);
+    }
+
+    /// Answers a browser that asks if another origin may read what the site sends.
+    pub(super) fn reply_preflight(
+        &mut self,
+        state: &mut Conversation,
+        connection: &mut Connection<'_>,
+        asked: Asked<'_>,
+    ) {
+        self.common.refresh(connection.local().now());
+        let (persistence, status) = (state.persistence(&asked.request), Status::NoContent);
+        self.lines.clear();
+        self.lines.extend_from_slice(self.common.lines());
+        let facts = asked.site.rules.facts(asked.path).ok();
+        if let Some(sharing) = facts.and_then(|facts| asked.site.rules.cors(&facts)) {
+            sharing.append_preflight_lines(cors::origin(asked.head), &mut self.lines);
+        }
+        let body = reply::plain(&mut self.scratch, &self.lines, persistence, status, false);
+        self.send_head(state, connection);
+        self.finish(state, connection, &asked, persistence, status, body);
+    }
+
+    /// Writes the header lines that come before those of the content. Returns the fields that rules
+    /// have replaced.
+    fn write_lines(
+        &mut self,
+        asked: &Asked<'_>,
+        path: &[u8],
+        status: Status,
+        sent: Option<SentFile>,
+    ) -> BuiltIn {
+        let Self { lines, common, .. } = self;
+        lines.clear();
+        let without = if asked.site.has_rules {
+            write_rule_lines(asked, path, status, sent.is_some(), common, lines)
+        } else {
+            lines.extend_from_slice(common.lines());
+            BuiltIn::default()
+        };
+        if let Some(SentFile { coding }) = sent {
+            write_coding_lines(asked, coding, lines);
+        }
+        without
     }
 
     /// Answers with a regular file that has just been opened, or that the engine has kept open.
@@ -56,6 +132,7 @@ impl Files {
         state: &mut Conversation,
         connection: &mut Connection<'_>,
         asked: Asked<'_>,
+        candidate: Candidate,
         file: OpenFile,
         is_settled: bool,
     ) -> Progress {
@@ -66,24 +143,22 @@ impl Files {
                 let mut buffer = std::mem::take(&mut self.content);
                 let content = contents::read_cached(&file, &mut buffer);
                 let progress = if matches!(content, Err(Unread::Waits)) {
-                    self.read_in_job(state, connection, asked, file, is_settled)
+                    self.read_in_job(state, connection, asked, candidate, file, is_settled)
                 } else {
-                    self.reply_read(state, connection, asked, &file, is_settled, content);
-                    Progress::Answered
+                    let read = Read { file: &file, is_settled, content };
+                    self.reply_read(state, connection, asked, &candidate, read)
                 };
                 self.content = buffer;
                 return progress;
             }
             if is_settled && self.shared.keeps_files {
-                self.note(&file, asked, None);
+                self.note(&file, &asked, &candidate, None);
             }
         }
         let note = Note::of(&file);
         let content = note.and_then(|note| note.kept.as_ref()).map(Kept::content);
-        let lines = note.map(|note| &note.lines[..]);
-        let found = Found { file: &file, about, is_settled, content, lines };
-        self.reply_file(state, connection, asked, &found);
-        Progress::Answered
+        let found = Found { file: &file, about, is_settled, content, note };
+        self.reply_file(state, connection, asked, &candidate, &found)
     }
 
     fn read_in_job(
@@ -91,6 +166,7 @@ impl Files {
         state: &mut Conversation,
         connection: &mut Connection<'_>,
         asked: Asked<'_>,
+        candidate: Candidate,
         file: OpenFile,
         is_settled: bool,
     ) -> Progress {
@@ -104,18 +180,16 @@ impl Files {
                 SlowRead { file, is_settled, content }
             });
             if connection.offload(job).is_ok() {
-                return Progress::Reading;
+                return self.spares.wait_for(asked, candidate, None);
             }
         }
         // All readers wait, or too many files wait for them.
         let about = file.status();
         if about.bytes == 0 && file.may_wait() {
-            self.reply_status(state, connection, asked, Status::Unavailable);
-        } else {
-            let found = Found { file: &file, about, is_settled, content: None, lines: None };
-            self.reply_file(state, connection, asked, &found);
+            return self.reply_status(state, connection, asked, Status::Unavailable);
         }
-        Progress::Answered
+        let found = Found { file: &file, about, is_settled, content: None, note: None };
+        self.reply_file(state, connection, asked, &candidate, &found)
     }
 
     /// Answers with a small file that a job has read.
@@ -124,12 +198,14 @@ impl Files {
         state: &mut Conversation,
         connection: &mut Connection<'_>,
         asked: Asked<'_>,
+        candidate: &Candidate,
         read: SlowRead,
-    ) {
+    ) -> Progress {
         self.common.refresh(connection.local().now());
         let SlowRead { file, is_settled, content } = read;
         let content = content.as_ref().map(SharedContent::content).map_err(|error| *error);
-        self.reply_read(state, connection, asked, &file, is_settled, content);
+        let read = Read { file: &file, is_settled, content };
+        self.reply_read(state, connection, asked, candidate, read)
     }
 
     /// Answers with a small file that has been read.
@@ -138,10 +214,10 @@ impl Files {
         state: &mut Conversation,
         connection: &mut Connection<'_>,
         asked: Asked<'_>,
-        file: &OpenFile,
-        is_settled: bool,
-        content: Result<Content<'_>, Unread>,
-    ) {
+        candidate: &Candidate,
+        read: Read<'_>,
+    ) -> Progress {
+        let Read { file, is_settled, content } = read;
         let about = file.status();
         match content {
             Ok(content) => {
@@ -149,37 +225,81 @@ impl Files {
                 // is that of the open. The contents were read after the open: they belong to it.
                 let is_kept = is_settled && self.shared.keeps_files && !file.may_wait();
                 if is_kept && let Some(kept) = self.shared.contents.keep(content) {
-                    self.note(file, asked, Some(kept));
+                    self.note(file, &asked, candidate, Some(kept));
                 }
                 let content = Some(content);
-                let found = Found { file, about, is_settled, content, lines: None };
-                self.reply_file(state, connection, asked, &found);
+                let found = Found { file, about, is_settled, content, note: None };
+                self.reply_file(state, connection, asked, candidate, &found)
             }
             Err(Unread::TooLong) => match file.status_now() {
                 // It has grown since it was opened.
                 Ok(about) if about.bytes > CONTENT_BYTES_MAX as u64 => {
-                    let (content, lines, is_settled) = (None, None, false);
-                    let found = Found { file, about, is_settled, content, lines };
-                    self.reply_file(state, connection, asked, &found);
+                    let (content, note, is_settled) = (None, None, false);
+                    let found = Found { file, about, is_settled, content, note };
+                    self.reply_file(state, connection, asked, candidate, &found)
                 }
                 // Nobody knows its length.
-                _ => self.reply_status(state, connection, asked, Status::InternalError),
+                _ => self.reply_unread(state, connection, asked, candidate),
             },
             Err(Unread::Waits | Unread::Failed) => {
-                self.reply_status(state, connection, asked, Status::InternalError);
+                self.reply_unread(state, connection, asked, candidate)
             }
         }
     }
 
+    /// The file cannot be read.
+    fn reply_unread(
+        &mut self,
+        state: &mut Conversation,
+        connection: &mut Connection<'_>,
+        asked: Asked<'_>,
+        candidate: &Candidate,
+    ) -> Progress {
+        if let Candidate::ErrorPage(status) = candidate {
+            self.reply_plain(state, connection, asked, *status, None);
+            return Progress::Answered;
+        }
+        self.reply_status(state, connection, asked, Status::InternalError)
+    }
+
     /// Keeps what is told about a settled file, for the next request.
-    fn note(&self, file: &OpenFile, asked: Asked<'_>, kept: Option<Kept>) {
+    fn note(
+        &mut self,
+        file: &OpenFile,
+        asked: &Asked<'_>,
+        candidate: &Candidate,
+        kept: Option<Kept>,
+    ) {
         let (about, now_s) = (file.status(), self.common.seconds());
         let content = kept.as_ref().map(Kept::content);
-        let found = Found { file, about, is_settled: true, content, lines: None };
-        let lines = reply::lines_of_whole(asked.path, found.bytes(), &found.validators(now_s));
-        let lines = lines.into();
+        let found = Found { file, about, is_settled: true, content, note: None };
+        let mut path = std::mem::take(&mut self.file_path);
+        choice::write_path(asked, candidate, &mut path);
+        let coding = candidate.coding();
+        let mut lines = Vec::new();
+        let (mut facts, mut without) = (None, BuiltIn::default());
+        let mut is_shared = false;
+        if asked.site.has_rules {
+            facts = asked.site.rules.facts(&path).ok();
+            let rules = &asked.site.rules;
+            let sent = sent(rules, facts.as_ref(), &path, Status::Ok, true);
+            without = rules.headers().append_lines(&sent, &mut lines);
+            let sharing = facts.as_ref().and_then(|facts| rules.cors(facts));
+            if let Some(sharing) = sharing.filter(|_| !without.has(BuiltIn::SHARING)) {
+                let for_all = sharing.lines_for_all();
+                is_shared = for_all.is_none();
+                lines.extend(for_all.unwrap_or_default());
+            }
+        }
+        write_coding_lines(asked, coding, &mut lines);
+        let (bytes, validators) = (found.bytes(), &found.validators(now_s));
+        let described = Described { path: &path, bytes, validators, without };
+        lines.extend(reply::lines_of_whole(&described));
+        self.file_path = path;
+        let (lines, variants) = (lines.into(), Missing::default());
         // Another connection may have done so.
-        let _ = file.note().set(Box::new(Note { lines, kept }));
+        let note = Note { lines, coding, without, is_shared, facts, variants, kept };
+        let _ = file.note().set(Box::new(note));
     }
 
     fn reply_file(
@@ -187,60 +307,101 @@ impl Files {
         state: &mut Conversation,
         connection: &mut Connection<'_>,
         asked: Asked<'_>,
+        candidate: &Candidate,
         found: &Found<'_>,
-    ) {
-        let Asked { request, head, path, .. } = asked;
+    ) -> Progress {
+        if let Candidate::ErrorPage(status) = candidate {
+            return self.reply_page(state, connection, asked, *status, found);
+        }
+        let Asked { request, head, .. } = asked;
         let bytes = found.bytes();
         let persistence = state.persistence(&request);
-        let lines = self.common.lines();
-        let out = &mut self.scratch;
-        let (mut status, mut offset, mut length) = (Status::Ok, 0, bytes);
-        if !request.is_conditional && !request.has_range {
-            match found.lines {
-                Some(about) => reply::whole(out, lines, persistence, about),
-                None => {
-                    let validators = found.validators(self.common.seconds());
-                    reply::file(out, lines, persistence, path, bytes, &validators, None);
-                }
-            }
-        } else {
-            let validators = found.validators(self.common.seconds());
-            let outcome =
-                if request.is_conditional { validators.evaluate(head) } else { Outcome::Proceed };
-            match outcome {
-                Outcome::Proceed => {}
-                Outcome::Failed => {
-                    let status = Status::PreconditionFailed;
-                    return self.reply_status(state, connection, asked, status);
-                }
-                Outcome::NotModified => {
-                    reply::not_modified(out, lines, persistence, &validators);
-                    self.send_head(state, connection);
-                    let status = Status::NotModified;
-                    return self.finish(state, connection, &asked, persistence, status, 0);
-                }
-            }
-            let part = match select(&request, head, &validators, bytes) {
-                Selected::Whole => None,
-                Selected::Part { first, last } => {
-                    (status, offset, length) = (Status::PartialContent, first, last - first + 1);
-                    Some((first, last))
-                }
-                Selected::Nothing => {
-                    let body = reply::unsatisfiable(out, lines, persistence, bytes);
-                    self.send_head(state, connection);
-                    let status = Status::RangeNotSatisfiable;
-                    return self.finish(state, connection, &asked, persistence, status, body);
-                }
-            };
-            reply::file(out, lines, persistence, path, bytes, &validators, part);
+        let is_plain = !request.is_conditional && !request.has_range;
+        if is_plain && let Some(note) = found.note.filter(|note| note.holds_for(candidate)) {
+            let Self { common, scratch, .. } = self;
+            reply::whole(scratch, note.common_lines(common), persistence, &note.lines);
+            return self.send_part(state, connection, &asked, found, Status::Ok, (0, bytes));
         }
+        let validators = found.validators(self.common.seconds());
+        let answer =
+            if is_plain { Answer::Whole } else { answer(&request, head, &validators, bytes) };
+        let (status, is_file) = match answer {
+            Answer::Whole => (Status::Ok, true),
+            Answer::Part { .. } => (Status::PartialContent, true),
+            Answer::NotModified => (Status::NotModified, true),
+            Answer::Unsatisfiable => (Status::RangeNotSatisfiable, false),
+            Answer::Failed => {
+                return self.reply_status(state, connection, asked, Status::PreconditionFailed);
+            }
+        };
+        let mut path = std::mem::take(&mut self.file_path);
+        choice::write_path(&asked, candidate, &mut path);
+        let sent = is_file.then(|| SentFile { coding: candidate.coding() });
+        let without = self.write_lines(&asked, &path, status, sent);
+        let Self { lines, scratch: out, .. } = self;
+        let part = match answer {
+            Answer::Part { first, last } => Some((first, last)),
+            _ => None,
+        };
+        let body = match answer {
+            Answer::NotModified => {
+                reply::not_modified(out, lines, persistence, &validators, without);
+                Some(0)
+            }
+            Answer::Unsatisfiable => Some(reply::unsatisfiable(out, lines, persistence, bytes)),
+            _ => {
+                let described = Described { path: &path, bytes, validators: &validators, without };
+                reply::file(out, lines, persistence, &described, part);
+                None
+            }
+        };
+        self.file_path = path;
+        if let Some(body) = body {
+            self.send_head(state, connection);
+            self.finish(state, connection, &asked, persistence, status, body);
+            return Progress::Answered;
+        }
+        let (first, length) = part.map_or((0, bytes), |(first, last)| (first, last - first + 1));
+        self.send_part(state, connection, &asked, found, status, (first, length))
+    }
+
+    /// Sends the head that has been written, and this part of the file: offset and length.
+    fn send_part(
+        &mut self,
+        state: &mut Conversation,
+        connection: &mut Connection<'_>,
+        asked: &Asked<'_>,
+        found: &Found<'_>,
+        status: Status,
+        (offset, length): (u64, u64),
+    ) -> Progress {
+        let persistence = state.persistence(&asked.request);
         self.send_head(state, connection);
-        let sent = if request.method == Method::Get { length } else { 0 };
+        let sent = if asked.request.method == Method::Head { 0 } else { length };
         if sent > 0 {
             found.send(state, connection, offset, sent);
         }
-        self.finish(state, connection, &asked, persistence, status, sent);
+        self.finish(state, connection, asked, persistence, status, sent);
+        Progress::Answered
+    }
+
+    /// Answers with an error page. It has the error's status, and no validators of its own.
+    fn reply_page(
+        &mut self,
+        state: &mut Conversation,
+        connection: &mut Connection<'_>,
+        asked: Asked<'_>,
+        status: Status,
+        found: &Found<'_>,
+    ) -> Progress {
+        let persistence = state.persistence(&asked.request);
+        let mut path = std::mem::take(&mut self.file_path);
+        choice::write_path(&asked, &Candidate::ErrorPage(status), &mut path);
+        let without = self.write_lines(&asked, &path, status, Some(SentFile { coding: None }));
+        let Self { lines, scratch, .. } = self;
+        reply::page(scratch, lines, persistence, status, &path, found.bytes(), without);
+        self.file_path = path;
+        self.send_part(state, connection, &asked, found, status, (0, found.bytes()))
     }
 
     fn send_head(&self, state: &mut Conversation, connection: &mut Connection<'_>) {
@@ -320,15 +481,6 @@ impl Files {
     }
 }
 
-/// How far a request has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Progress {
-    /// The reply is queued.
-    Answered,
-    /// A job reads the file.
-    Reading,
-}
-
 /// A file that was read, or not.
 pub struct SlowRead {
     file: OpenFile,
@@ -336,17 +488,145 @@ pub struct SlowRead {
     content: Result<SharedContent, Unread>,
 }
 
+/// A small file and what was read of it.
+struct Read<'a> {
+    file: &'a OpenFile,
+    is_settled: bool,
+    content: Result<Content<'a>, Unread>,
+}
+
+/// The content of a reply is that of a file.
+#[derive(Clone, Copy)]
+struct SentFile {
+    /// The coding of a variant.
+    coding: Option<Coding>,
+}
+
+/// What a GET of a file gets.
+#[derive(Clone, Copy)]
+enum Answer {
+    Whole,
+    Part { first: u64, last: u64 },
+    NotModified,
+    Unsatisfiable,
+    Failed,
+}
+
 /// The part of replies that is kept with a file while it is open.
-struct Note {
+pub(super) struct Note {
     /// The lines of a reply that sends all of it.
     lines: Box<[u8]>,
+    /// The coding of a variant, whose lines these are.
+    coding: Option<Coding>,
+    /// The fields that rules have replaced.
+    without: BuiltIn,
+    /// The lines depend on the origin of the request as well.
+    is_shared: bool,
+    /// The rules that decide about its path.
+    pub(super) facts: Option<Facts>,
+    /// The variants that it does not have.
+    pub(super) variants: Missing,
     /// The contents of a small file.
     kept: Option<Kept>,
 }
 
 impl Note {
-    fn of(file: &OpenFile) -> Option<&Self> {
+    pub(super) fn of(file: &OpenFile) -> Option<&Self> {
         file.note().get().and_then(|note| note.downcast_ref())
+    }
+
+    /// The lines are those of a reply with this candidate.
+    fn holds_for(&self, candidate: &Candidate) -> bool {
+        self.coding == candidate.coding() && !self.is_shared
+    }
+
+    /// The lines of all replies that rules have not replaced.
+    fn common_lines<'a>(&self, common: &'a CommonLines) -> &'a [u8] {
+        common_lines(common, self.without)
+    }
+}
+
+/// The variants that a file did not have when they were looked for, and the time until which that
+/// is believed.
+#[derive(Debug, Default)]
+pub(super) struct Missing(AtomicU64);
+
+impl Missing {
+    /// Returns whether a variant was looked for in vain, a short time ago.
+    pub fn is_missing(&self, coding: Coding, now: Duration) -> bool {
+        let known = self.0.load(Ordering::Relaxed);
+        known >> CODING_BITS > now.as_millis() as u64 && known & bit(coding) != 0
+    }
+
+    /// Notes that a variant was looked for in vain.
+    pub fn set_missing(&self, coding: Coding, now: Duration) {
+        let known = self.0.load(Ordering::Relaxed);
+        let now_ms = now.as_millis() as u64;
+        let (until_ms, bits) = (known >> CODING_BITS, known & ((1 << CODING_BITS) - 1));
+        let known = if until_ms > now_ms {
+            until_ms << CODING_BITS | bits | bit(coding)
+        } else {
+            (now_ms + MISSING_MS) << CODING_BITS | bit(coding)
+        };
+        self.0.store(known, Ordering::Relaxed);
+    }
+}
+
+const fn bit(coding: Coding) -> u64 {
+    1 << coding as u64
+}
+
+impl Candidate {
+    /// The coding of a variant.
+    pub(super) fn coding(&self) -> Option<Coding> {
+        if let Self::Variant(_, coding) = self { Some(*coding) } else { None }
+    }
+}
+
+fn common_lines(common: &CommonLines, without: BuiltIn) -> &[u8] {
+    common.lines_without(without.has(BuiltIn::SERVER), without.has(BuiltIn::NO_SNIFF))
+}
+
+/// What rules are told of a reply.
+fn sent<'a>(
+    rules: &Rules,
+    facts: Option<&Facts>,
+    path: &'a [u8],
+    status: Status,
+    is_file: bool,
+) -> Sent<'a> {
+    let is_private = facts.is_some_and(|facts| rules.auth(facts).is_some());
+    Sent { path, status: status.code(), is_file, is_private }
+}
+
+/// Writes the lines of all replies and those of rules. Returns the fields that rules have replaced.
+fn write_rule_lines(
+    asked: &Asked<'_>,
+    path: &[u8],
+    status: Status,
+    is_file: bool,
+    common: &CommonLines,
+    lines: &mut Vec<u8>,
+) -> BuiltIn {
+    let rules = &asked.site.rules;
+    let facts = rules.facts(path).ok();
+    let sent = sent(rules, facts.as_ref(), path, status, is_file);
+    let without = rules.headers().append_lines(&sent, lines);
+    lines.splice(0..0, common_lines(common, without).iter().copied());
+    if let Some(sharing) = facts.as_ref().and_then(|facts| rules.cors(facts))
+        && !without.has(BuiltIn::SHARING)
+    {
+        sharing.append_lines(cors::origin(asked.head), lines);
+    }
+    without
+}
+
+fn write_coding_lines(asked: &Asked<'_>, coding: Option<Coding>, lines: &mut Vec<u8>) {
+    if asked.site.spec.precompressed {
+        lines.extend_from_slice(variants::VARY_LINE);
+    }
+    if let Some(coding) = coding {
+        lines.extend_from_slice(coding.line());
     }
 }
 
@@ -357,7 +637,7 @@ struct Found<'a> {
     is_settled: bool,
     /// Everything that is in it, if it is small.
     content: Option<Content<'a>>,
-    lines: Option<&'a [u8]>,
+    note: Option<&'a Note>,
 }
 
 impl Found<'_> {
@@ -396,13 +676,21 @@ impl Found<'_> {
     }
 }
 
-/// Ranges are defined for GET alone (RFC 9110, 14.2).
-fn select(request: &Request, head: &[u8], validators: &Validators, file_bytes: u64) -> Selected {
-    if !request.has_range || request.method != Method::Get || !validators.range_holds(head) {
-        return Selected::Whole;
+/// Evaluates the preconditions and the range of a request.
+fn answer(request: &Request, head: &[u8], validators: &Validators, file_bytes: u64) -> Answer {
+    let outcome = if request.is_conditional { validators.evaluate(head) } else { Outcome::Proceed };
+    match outcome {
+        Outcome::Failed => return Answer::Failed,
+        Outcome::NotModified => return Answer::NotModified,
+        Outcome::Proceed => {}
     }
-    match fields::single(head, "range") {
-        Some(value) => range::select(value, file_bytes),
-        None => Selected::Whole,
+    // Ranges are defined for GET alone (RFC 9110, 14.2).
+    if !request.has_range || request.method != Method::Get || !validators.range_holds(head) {
+        return Answer::Whole;
+    }
+    match fields::single(head, "range").map(|value| range::select(value, file_bytes)) {
+        Some(Selected::Part { first, last }) => Answer::Part { first, last },
+        Some(Selected::Nothing) => Answer::Unsatisfiable,
+        Some(Selected::Whole) | None => Answer::Whole,
     }
 }

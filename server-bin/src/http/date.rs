@@ -3,6 +3,9 @@
 use std::io::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+const SERVER: &[u8] = b"Server: ringwright\r\n";
+const NO_SNIFF: &[u8] = b"X-Content-Type-Options: nosniff\r\n";
+
 /// Year 10000 and later cannot be written as an HTTP date.
 const LAST_S: i64 = 253_402_300_799;
 
@@ -62,16 +65,26 @@ impl CommonLines {
         self.valid_until =
             now + Duration::from_nanos(1_000_000_000 - u64::from(wall.subsec_nanos()));
         self.lines.clear();
-        self.lines.extend_from_slice(b"Server: ringwright\r\nDate: ");
+        self.lines.extend_from_slice(SERVER);
+        self.lines.extend_from_slice(b"Date: ");
         let written = append(self.seconds, &mut self.lines);
         debug_assert!(written, "the range was checked");
-        self.lines.extend_from_slice(b"\r\nX-Content-Type-Options: nosniff\r\n");
+        self.lines.extend_from_slice(b"\r\n");
+        self.lines.extend_from_slice(NO_SNIFF);
     }
 
     /// The lines, each with its CRLF.
     #[must_use]
     pub fn lines(&self) -> &[u8] {
         &self.lines
+    }
+
+    /// The lines without Server or without X-Content-Type-Options, where rules replace them.
+    #[must_use]
+    pub fn lines_without(&self, server: bool, no_sniff: bool) -> &[u8] {
+        let start = if server { SERVER.len() } else { 0 };
+        let end = self.lines.len() - if no_sniff { NO_SNIFF.len() } else { 0 };
+        &self.lines[start..end]
     }
 
     /// The second the lines are of, since 1970-01-01 UTC.

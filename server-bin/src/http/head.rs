@@ -19,6 +19,8 @@ pub struct Request {
     pub is_http_1_1: bool,
     /// Where the target lies in the head.
     target: (u16, u16),
+    /// Where the value of Host lies in the head; empty without one.
+    host: (u16, u16),
     /// The connection outlives the reply, as far as the client is concerned.
     pub keep_alive: bool,
     /// `Expect: 100-continue`.
@@ -59,6 +61,12 @@ impl Request {
     #[must_use]
     pub fn target<'a>(&self, head: &'a [u8]) -> &'a [u8] {
         &head[usize::from(self.target.0)..usize::from(self.target.1)]
+    }
+
+    /// The value of Host, in the head this request was parsed from; empty without one.
+    #[must_use]
+    pub fn host<'a>(&self, head: &'a [u8]) -> &'a [u8] {
+        &head[usize::from(self.host.0)..usize::from(self.host.1)]
     }
 }
 
@@ -155,6 +163,7 @@ pub fn parse(head: &[u8]) -> Result<Request, Status> {
         method: method_named(method.as_bytes()),
         is_http_1_1: version == 1,
         target: (start as u16, (start + target.len()) as u16),
+        host: (0, 0),
         keep_alive: version == 1,
         expects_continue: false,
         expects_more: false,
@@ -165,6 +174,10 @@ pub fn parse(head: &[u8]) -> Result<Request, Status> {
     let mut seen = Seen::default();
     for field in parsed.headers.iter() {
         seen.field(&mut request, field.name.as_bytes(), field.value)?;
+        if field.name.len() == 4 && field.name.eq_ignore_ascii_case("host") {
+            let start = field.value.as_ptr().addr() - head.as_ptr().addr();
+            request.host = (start as u16, (start + field.value.len()) as u16);
+        }
     }
     seen.finish(&mut request)?;
     Ok(request)

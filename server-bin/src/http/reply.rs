@@ -4,6 +4,7 @@ use super::conditional::Validators;
 use super::date;
 use super::media::media_type;
 use super::status::Status;
+use crate::site::headers::BuiltIn;
 
 /// What a reply says about the connection's future.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,27 +33,38 @@ pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// The methods of a file.
 const ALLOW: &[u8] = b"Allow: GET, HEAD, OPTIONS\r\n";
 
+/// A file that a reply describes.
+#[derive(Clone, Copy, Debug)]
+pub struct Described<'a> {
+    /// Its path, for the media type.
+    pub path: &'a [u8],
+    /// Its size.
+    pub bytes: u64,
+    /// Its version.
+    pub validators: &'a Validators,
+    /// The fields that rules replace.
+    pub without: BuiltIn,
+}
+
 /// Replaces `out` with the head of a reply that sends a file, or the part of it from the first
 /// byte of `part` to the last one.
 pub fn file(
     out: &mut Vec<u8>,
     common: &[u8],
     persistence: Persistence,
-    path: &[u8],
-    file_bytes: u64,
-    validators: &Validators,
+    file: &Described<'_>,
     part: Option<(u64, u64)>,
 ) {
     let status = if part.is_some() { Status::PartialContent } else { Status::Ok };
     begin(out, status, common, persistence);
-    lines_of_file(out, path, file_bytes, validators, part);
+    lines_of_file(out, file, part);
 }
 
 /// What [`file()`] ends a head of a whole file with: it can be kept, for [`whole`].
 #[must_use]
-pub fn lines_of_whole(path: &[u8], file_bytes: u64, validators: &Validators) -> Vec<u8> {
+pub fn lines_of_whole(file: &Described<'_>) -> Vec<u8> {
     let mut lines = Vec::new();
-    lines_of_file(&mut lines, path, file_bytes, validators, None);
+    lines_of_file(&mut lines, file, None);
     lines
 }
 
@@ -63,14 +75,40 @@ pub fn whole(out: &mut Vec<u8>, common: &[u8], persistence: Persistence, about: 
     out.extend_from_slice(about);
 }
 
-fn lines_of_file(
+/// Replaces `out` with the head of a reply of this status that sends a file as its page. It has no
+/// validators, and no part of it can be asked for.
+pub fn page(
     out: &mut Vec<u8>,
+    common: &[u8],
+    persistence: Persistence,
+    status: Status,
     path: &[u8],
     file_bytes: u64,
-    validators: &Validators,
-    part: Option<(u64, u64)>,
+    without: BuiltIn,
 ) {
-    line(out, b"Content-Type: ", media_type(path).as_bytes());
+    begin(out, status, common, persistence);
+    out.extend_from_slice(lines_of_status(status));
+    if !without.has(BuiltIn::CONTENT_TYPE) {
+        line(out, b"Content-Type: ", media_type(path).as_bytes());
+    }
+    number(out, b"Content-Length: ", file_bytes);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The lines that belong to a status.
+const fn lines_of_status(status: Status) -> &'static [u8] {
+    match status {
+        Status::MethodNotAllowed => ALLOW,
+        Status::Unavailable => b"Retry-After: 1\r\n",
+        _ => b"",
+    }
+}
+
+fn lines_of_file(out: &mut Vec<u8>, file: &Described<'_>, part: Option<(u64, u64)>) {
+    let Described { path, bytes: file_bytes, validators, without } = *file;
+    if !without.has(BuiltIn::CONTENT_TYPE) {
+        line(out, b"Content-Type: ", media_type(path).as_bytes());
+    }
     if let Some((first, last)) = part {
         number(out, b"Content-Length: ", last - first + 1);
         out.extend_from_slice(b"Content-Range: bytes ");
@@ -81,8 +119,10 @@ fn lines_of_file(
     } else {
         number(out, b"Content-Length: ", file_bytes);
     }
-    out.extend_from_slice(b"Accept-Ranges: bytes\r\n");
-    validator_lines(out, validators);
+    if !without.has(BuiltIn::ACCEPT_RANGES) {
+        out.extend_from_slice(b"Accept-Ranges: bytes\r\n");
+    }
+    validator_lines(out, validators, without);
     out.extend_from_slice(b"\r\n");
 }
 
@@ -104,9 +144,10 @@ pub fn not_modified(
     common: &[u8],
     persistence: Persistence,
     validators: &Validators,
+    without: BuiltIn,
 ) {
     begin(out, Status::NotModified, common, persistence);
-    validator_lines(out, validators);
+    validator_lines(out, validators, without);
     out.extend_from_slice(b"\r\n");
 }
 
@@ -120,33 +161,30 @@ pub fn plain(
     is_head: bool,
 ) -> u64 {
     begin(out, status, common, persistence);
-    match status {
-        Status::MethodNotAllowed => out.extend_from_slice(ALLOW),
-        Status::NoContent => {
-            // RFC 9110, 8.6 forbids Content-Length.
-            out.extend_from_slice(ALLOW);
-            out.extend_from_slice(b"\r\n");
-            return 0;
-        }
-        Status::Unavailable => out.extend_from_slice(b"Retry-After: 1\r\n"),
-        _ => {}
+    if status == Status::NoContent {
+        // RFC 9110, 8.6 forbids Content-Length.
+        out.extend_from_slice(ALLOW);
+        out.extend_from_slice(b"\r\n");
+        return 0;
     }
+    out.extend_from_slice(lines_of_status(status));
     end_with_text(out, status, is_head)
 }
 
-/// Replaces `out` with a 301; `location` appends where to.
+/// Replaces `out` with a redirect of this status; `location` appends where to.
 pub fn moved(
     out: &mut Vec<u8>,
     common: &[u8],
     persistence: Persistence,
+    status: Status,
     is_head: bool,
     location: impl FnOnce(&mut Vec<u8>),
 ) -> u64 {
-    begin(out, Status::MovedPermanently, common, persistence);
+    begin(out, status, common, persistence);
     out.extend_from_slice(b"Location: ");
     location(out);
     out.extend_from_slice(b"\r\n");
-    end_with_text(out, Status::MovedPermanently, is_head)
+    end_with_text(out, status, is_head)
 }
 
 /// A body made for one reply, and what is said about it.
@@ -203,9 +241,12 @@ fn end_with_text(out: &mut Vec<u8>, status: Status, is_head: bool) -> u64 {
     text.len() as u64 + 1
 }
 
-fn validator_lines(out: &mut Vec<u8>, validators: &Validators) {
-    line(out, b"ETag: ", validators.tag());
-    let Some(modified_s) = validators.modified_s() else { return };
+fn validator_lines(out: &mut Vec<u8>, validators: &Validators, without: BuiltIn) {
+    if !without.has(BuiltIn::ETAG) {
+        line(out, b"ETag: ", validators.tag());
+    }
+    let told = validators.modified_s().filter(|_| !without.has(BuiltIn::LAST_MODIFIED));
+    let Some(modified_s) = told else { return };
     let start = out.len();
     out.extend_from_slice(b"Last-Modified: ");
     if date::append(modified_s, out) {
@@ -221,7 +262,8 @@ fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn number(out: &mut Vec<u8>, name: &[u8], value: u64) {
+/// Appends a header line with a number.
+pub fn number(out: &mut Vec<u8>, name: &[u8], value: u64) {
     out.extend_from_slice(name);
     decimal(out, value);
     out.extend_from_slice(b"\r\n");
@@ -268,7 +310,9 @@ mod tests {
         };
         let validators = Validators::of(&status, 784_111_778, true);
         let mut out = b"left over".to_vec();
-        file(&mut out, COMMON, Persistence::Close, b"a.txt", 100, &validators, part);
+        let without = BuiltIn::default();
+        let described = Described { path: b"a.txt", bytes: 100, validators: &validators, without };
+        file(&mut out, COMMON, Persistence::Close, &described, part);
         String::from_utf8(out).unwrap()
     }
 
@@ -358,7 +402,8 @@ mod tests {
             (Persistence::Close, Some("Connection: close")),
         ] {
             let mut out = Vec::new();
-            moved(&mut out, COMMON, persistence, true, |out| out.extend_from_slice(b"/a/"));
+            let status = Status::MovedPermanently;
+            moved(&mut out, COMMON, persistence, status, true, |out| out.extend_from_slice(b"/a/"));
             let text = String::from_utf8(out).unwrap();
             assert_eq!(text.lines().find(|line| line.starts_with("Connection")), said);
             assert!(text.contains("\r\nLocation: /a/\r\n"));

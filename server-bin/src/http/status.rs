@@ -101,6 +101,18 @@ impl Status {
         Self::VersionNotSupported,
     ];
 
+    /// The status of a redirect that a rule allows.
+    #[must_use]
+    pub const fn of_redirect(code: u16) -> Self {
+        match code {
+            301 => Self::MovedPermanently,
+            303 => Self::SeeOther,
+            307 => Self::TemporaryRedirect,
+            308 => Self::PermanentRedirect,
+            _ => Self::Found,
+        }
+    }
+
     /// The number.
     #[must_use]
     pub const fn code(self) -> u16 {

@@ -76,7 +76,8 @@ fn each_mode_has_the_settings_of_its_protocol() {
 
 #[test]
 fn each_flag_sets_its_key() {
-    let flags: [(&[&str], fn(&Config) -> bool); 19] = [
+    type IsSet = fn(&Config) -> bool;
+    let flags: [(&[&str], IsSet); 19] = [
         (&["--shards", "3"], |config| config.shards == Some(3)),
         (&["--max-connections", "77"], |config| config.max_connections == 77),
         (&["--buffers", "64"], |config| config.receive_buffers == 64),

@@ -17,7 +17,7 @@ const _: () = assert!(NAME_BYTES_MAX < 2 * LABELS_MAX as usize);
 
 /// The sites of a listener by name. Looking one up takes no longer with more sites, and does not
 /// allocate.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Names {
     exact: HashMap<Box<str>, usize>,
     addresses: HashMap<Ipv6Addr, usize>,

@@ -147,6 +147,12 @@ impl Rules {
         Ok(Self { deciding: deciding.into(), headers, name })
     }
 
+    /// No rules.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { deciding: Box::default(), headers: Headers::default(), name: Box::default() }
+    }
+
     /// Finds the rules that decide about a path.
     ///
     /// # Errors

@@ -5,8 +5,9 @@ use ringwrightd::http::conditional::Validators;
 use ringwrightd::http::date::CommonLines;
 use ringwrightd::http::incoming::{Event, Incoming};
 use ringwrightd::http::range::{self, Selected};
-use ringwrightd::http::reply::{self, Persistence};
+use ringwrightd::http::reply::{self, Described, Persistence};
 use ringwrightd::http::{fields, target};
+use ringwrightd::site::headers::BuiltIn;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::time::Duration;
@@ -70,15 +71,14 @@ fn a_request_and_its_reply_allocate_nothing() {
         let value = fields::single(head, "range").unwrap();
         let selected = range::select(value, about.bytes);
         assert_eq!(selected, Selected::Part { first: 5, last: 4_999 });
-        reply::file(
-            &mut head_out,
-            common.lines(),
-            Persistence::Implied,
-            &path,
-            about.bytes,
-            &validators,
-            Some((5, 4_999)),
-        );
+        let described = Described {
+            path: &path,
+            bytes: about.bytes,
+            validators: &validators,
+            without: BuiltIn::default(),
+        };
+        let part = Some((5, 4_999));
+        reply::file(&mut head_out, common.lines(), Persistence::Implied, &described, part);
     }
     assert_eq!(ALLOCATIONS.get() - before, 0);
     // The count counts.

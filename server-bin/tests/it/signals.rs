@@ -52,7 +52,7 @@ fn signals_without_an_effect_say_so() {
     }
     let ended = server.stop().cleanly();
     for said in [
-        "SIGHUP: reloading is not supported yet",
+        "SIGHUP: reloaded: generation 2, no value has changed",
         "SIGUSR1: no file is written that could be opened again",
         "SIGUSR2: handing over to a new binary is not supported yet",
     ] {
@@ -113,7 +113,7 @@ fn a_terminal_that_hangs_up_starts_a_drain() {
     make_again(&server, &log);
     drop(terminal);
     let ended = server.wait().cleanly();
-    assert!(ended.stderr.contains("SIGHUP: reloading"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("SIGHUP: reloaded"), "{}", ended.stderr);
     assert!(ended.stderr.contains("draining: "), "{}", ended.stderr);
 }
 

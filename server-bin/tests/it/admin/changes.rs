@@ -173,7 +173,7 @@ fn what_cannot_be_changed_is_told_why() {
         ("GET", "/addresses?after=1", 400),
         ("PUT", "/workers", 404),
         ("POST", "/drain/", 404),
-        ("POST", "/reload", 404),
+        ("POST", "/reload/", 404),
     ] {
         let reply = visitor.request(method, target);
         assert_eq!(reply.status, status, "{method} {target}: {reply:?}");
@@ -186,6 +186,7 @@ fn what_cannot_be_changed_is_told_why() {
         ("POST", "/workers/x", "PUT"),
         ("GET", "/drain", "POST"),
         ("PUT", "/drain", "POST"),
+        ("GET", "/reload", "POST"),
         ("POST", "/connections", "GET, HEAD, DELETE"),
         ("POST", "/connections/1", "GET, HEAD, DELETE"),
         ("PATCH", "/connections/x", "GET, HEAD, DELETE"),

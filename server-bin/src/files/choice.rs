@@ -1,0 +1,375 @@
+//! The choice of the file that answers a request, by the rules of its site.
+
+use super::exchange::{Asked, Candidate, Exchange, Original, Progress};
+use super::replies::Note;
+use super::{Conversation, Files, host};
+use crate::http::conditional::is_settled;
+use crate::http::fields;
+use crate::http::head::Method;
+use crate::http::status::Status;
+use crate::http::target;
+use crate::site::cors;
+use crate::site::redirect;
+use crate::site::rules::Facts;
+use crate::site::variants::{self, Accepted, Coding};
+use ringwright::{Connection, FileKind, OpenFile};
+use std::io;
+use std::net::IpAddr;
+
+impl Files {
+    /// Answers a request whose head alone decides.
+    pub(super) fn answer_decided(
+        &mut self,
+        state: &mut Conversation,
+        connection: &mut Connection<'_>,
+        asked: Asked<'_>,
+        status: Status,
+    ) -> Progress {
+        match status {
+            Status::MovedPermanently => {
+                let target = asked.request.target(asked.head);
+                self.reply_moved(state, connection, asked, status, |out| {
+                    target::encode(target, out);
+                });
+                Progress::Answered
+            }
+            Status::NoContent
+                if asked.site.has_rules && cors::is_preflight(asked.request.method, asked.head) =>
+            {
+                self.reply_preflight(state, connection, asked);
+                Progress::Answered
+            }
+            _ => self.reply_status(state, connection, asked, status),
+        }
+    }
+
+    /// Answers a GET or HEAD of a path.
+    pub(super) fn answer_path(
+        &mut self,
+        state: &mut Conversation,
+        connection: &mut Connection<'_>,
+        asked: Asked<'_>,
+    ) -> Progress {
+        if asked.site.spec.health.as_ref().is_some_and(|health| health.as_bytes() == asked.path) {
+            let status =
+                if self.shared.leaving.is_near() { Status::Unavailable } else { Status::Ok };
+            self.reply_plain(state, connection, asked, status, None);
+            return Progress::Answered;
+        }
+        if !asked.site.has_rules {
+            return self.answer_with(state, connection, asked, Candidate::Requested(0));
+        }
+        let facts = match self.facts(connection, &asked) {
+            Ok(facts) => facts,
+            Err(status) => return self.reply_status(state, connection, asked, status),
+        };
+        if let Some(progress) = self.decide(state, connection, asked, &facts) {
+            return progress;
+        }
+        let alias;
+        let mut asked = asked;
+        if let Some((rule, _)) = asked.site.rules.root(&facts) {
+            alias = self.alias(asked.site.id, rule);
+            asked.directory = alias.as_ref().map_err(|missing| *missing);
+        }
+        self.answer_with(state, connection, asked, Candidate::Requested(0))
+    }
+
+    /// The rules that decide about the path of a request.
+    fn facts(&self, connection: &mut Connection<'_>, asked: &Asked<'_>) -> Result<Facts, Status> {
+        // The rules of an open file are kept with it.
+        if asked.site.roots.is_empty()
+            && let Ok(directory) = asked.directory
+            && let Some(file) = connection.cached_file(directory, asked.path)
+            && let Some(facts) = Note::of(&file).and_then(|note| note.facts)
+        {
+            return Ok(facts);
+        }
+        asked.site.rules.facts(asked.path).map_err(|_| Status::NotFound)
+    }
+
+    /// Answers instead of a file, if a rule says so.
+    fn decide(
+        &mut self,
+        state: &mut Conversation,
+        connection: &mut Connection<'_>,
+        asked: Asked<'_>,
+        facts: &Facts,
+    ) -> Option<Progress> {
+        let rules = &asked.site.rules;
+        let address = self.address(connection, &asked);
+        if !rules.admits(facts, address) {
+            return Some(self.reply_status(state, connection, asked, Status::Forbidden));
+        }
+        if let Some((rule, limit)) = rules.rate(facts) {
+            let key = asked.site.id << 16 | u32::from(rule);
+            let now = connection.local().now();
+            if let Err(seconds) = self.shared.rates.take(key, limit, address, now) {
+                let status = Status::TooManyRequests;
+                self.reply_plain(state, connection, asked, status, Some(seconds));
+                return Some(Progress::Answered);
+            }
+        }
+        let redirect = rules.redirect(facts).filter(|target| !target.spares(asked.path))?;
+        let names = self.listeners[usize::from(state.listener)].names.clone();
+        let name = names.find(host(&asked.request, asked.head)).name;
+        let query = redirect::query(asked.request.target(asked.head));
+        let source = rules.source(asked.path, query, name);
+        let status = Status::of_redirect(redirect.status());
+        self.reply_moved(state, connection, asked, status, |out| {
+            redirect.append_location(&source, out);
+        });
+        Some(Progress::Answered)
+    }
+
+    /// The address that made the request.
+    fn address(&self, connection: &Connection<'_>, _asked: &Asked<'_>) -> IpAddr {
+        connection.peer().ip()
+    }
+
+    /// Answers with a file that is open, or has it opened.
+    pub(super) fn answer_with(
+        &mut self,
+        state: &mut Conversation,
+        connection: &mut Connection<'_>,
+        asked: Asked<'_>,
+        candidate: Candidate,
+    ) -> Progress {
+        let home;
+        let directory = match candidate {
+            Candidate::Requested(_) | Candidate::Variant(..) => asked.directory,
+            Candidate::Shell | Candidate::ErrorPage(_) => {
+                home = asked.site.root.current().map(|(directory, _)| directory);
+                home.as_ref().map_err(|missing| *missing)
+            }
+        };
+        let directory = match directory {
+            Ok(directory) => directory,
+            Err(missing) => {
+                let status = Status::from_folder_errno(missing.0);
+                self.reply_plain(state, connection, asked, status, None);
+                return Progress::Answered;
+            }
+        };
+        let file = if asked.path_is(&candidate) {
+            connection.cached_file(directory, asked.path)
+        } else {
+            self.write_path(&asked, &candidate);
+            connection.cached_file(directory, &self.file_path)
+        };
+        match file {
+            // The engine keeps only settled files.
+            Some(file) => self.answer_opened(state, connection, asked, candidate, file, true),
+            None => self.spares.wait_for(asked, candidate, Some(directory.clone())),
+        }
+    }
+
+    /// Writes the path of a candidate.
+    pub(super) fn write_path(&mut self, asked: &Asked<'_>, candidate: &Candidate) {
+        let path = &mut self.file_path;
+        write_path(asked, candidate, path);
+        if let Candidate::Variant(_, coding) = candidate {
+            path.extend_from_slice(coding.suffix());
+        }
+    }
+
+    /// The open of a candidate has ended.
+    pub(super) fn continue_with(
+        &mut self,
+        state: &mut Conversation,
+        connection: &mut Connection<'_>,
+        exchange: &Exchange,
+        result: io::Result<OpenFile>,
+    ) -> Progress {
+        let (asked, candidate) = (exchange.asked(), exchange.candidate.clone());
+        match result {
+            Ok(file) if file.status().kind == FileKind::Regular => {
+                let is_settled = is_settled(&file.status(), exchange.opening_since);
+                self.answer_opened(state, connection, asked, candidate, file, is_settled)
+            }
+            Ok(file) if matches!(candidate, Candidate::Requested(_)) && !asked.is_directory() => {
+                if file.status().kind != FileKind::Directory {
+                    return self.answer_without(state, connection, asked, candidate, libc::ENOENT);
+                }
+                let (path, target) = (asked.path, asked.request.target(asked.head));
+                let status = Status::MovedPermanently;
+                self.reply_moved(state, connection, asked, status, |out| {
+                    target::redirect(path, target, out);
+                });
+                Progress::Answered
+            }
+            Ok(_) => self.answer_without(state, connection, asked, candidate, libc::ENOENT),
+            Err(error) => {
+                let errno = error.raw_os_error().unwrap_or(libc::EIO);
+                self.answer_without(state, connection, asked, candidate, errno)
+            }
+        }
+    }
+
+    /// A candidate cannot be opened.
+    fn answer_without(
+        &mut self,
+        state: &mut Conversation,
+        connection: &mut Connection<'_>,
+        asked: Asked<'_>,
+        candidate: Candidate,
+        errno: i32,
+    ) -> Progress {
+        let status = Status::from_open_errno(errno);
+        match candidate {
+            Candidate::Requested(index) if status == Status::NotFound => {
+                if asked.is_directory() && index + 1 < asked.site.spec.index.len() {
+                    let next = Candidate::Requested(index + 1);
+                    return self.answer_with(state, connection, asked, next);
+                }
+                if asked.site.spec.spa.is_some() && accepts_shell(&asked) {
+                    return self.answer_with(state, connection, asked, Candidate::Shell);
+                }
+                self.reply_status(state, connection, asked, status)
+            }
+            Candidate::Requested(_) | Candidate::Shell => {
+                self.reply_status(state, connection, asked, status)
+            }
+            Candidate::Variant(original, coding) => {
+                if let Some(note) = Note::of(&original.file) {
+                    note.variants.set_missing(coding, connection.local().now());
+                }
+                self.answer_variant(state, connection, asked, original, Some(coding))
+            }
+            Candidate::ErrorPage(status) => {
+                self.reply_plain(state, connection, asked, status, None);
+                Progress::Answered
+            }
+        }
+    }
+
+    /// Answers with a file, or a variant of it.
+    fn answer_opened(
+        &mut self,
+        state: &mut Conversation,
+        connection: &mut Connection<'_>,
+        asked: Asked<'_>,
+        candidate: Candidate,
+        file: OpenFile,
+        is_settled: bool,
+    ) -> Progress {
+        if asked.site.has_rules && !self.admits_file(connection, &asked, &candidate, &file) {
+            let status = Status::Forbidden;
+            if let Candidate::ErrorPage(_) = candidate {
+                self.reply_plain(state, connection, asked, status, None);
+                return Progress::Answered;
+            }
+            return self.reply_status(state, connection, asked, status);
+        }
+        match candidate {
+            Candidate::Requested(index) if asked.site.spec.precompressed => {
+                let original = Original { file, index, is_settled };
+                self.answer_variant(state, connection, asked, original, None)
+            }
+            Candidate::Variant(original, coding)
+                if !variants::is_current(&original.file.status(), &file.status()) =>
+            {
+                self.answer_variant(state, connection, asked, original, Some(coding))
+            }
+            _ => self.reply_regular(state, connection, asked, candidate, file, is_settled),
+        }
+    }
+
+    /// The rules are asked again for the path of the file that will be sent.
+    fn admits_file(
+        &self,
+        connection: &Connection<'_>,
+        asked: &Asked<'_>,
+        candidate: &Candidate,
+        file: &OpenFile,
+    ) -> bool {
+        if asked.path_is(candidate) {
+            return true;
+        }
+        let rules = &asked.site.rules;
+        let facts = Note::of(file).and_then(|note| note.facts).or_else(|| {
+            let mut path = Vec::new();
+            write_path(asked, candidate, &mut path);
+            rules.facts(&path).ok()
+        });
+        facts.is_some_and(|facts| rules.admits(&facts, self.address(connection, asked)))
+    }
+
+    /// Answers with the first variant of a file that the client accepts, behind `after` in its
+    /// order, or else with the file.
+    fn answer_variant(
+        &mut self,
+        state: &mut Conversation,
+        connection: &mut Connection<'_>,
+        asked: Asked<'_>,
+        original: Original,
+        after: Option<Coding>,
+    ) -> Progress {
+        let accepted = Accepted::of(fields::values(asked.head, "accept-encoding"));
+        let mut codings = accepted.iter();
+        if let Some(after) = after {
+            codings.find(|coding| *coding == after);
+        }
+        let now = connection.local().now();
+        let note = Note::of(&original.file);
+        let is_missing =
+            |coding: &Coding| note.is_some_and(|note| note.variants.is_missing(*coding, now));
+        if let Some(coding) = codings.find(|coding| !is_missing(coding)) {
+            let candidate = Candidate::Variant(original, coding);
+            return self.answer_with(state, connection, asked, candidate);
+        }
+        let Original { file, index, is_settled } = original;
+        let candidate = Candidate::Requested(index);
+        self.reply_regular(state, connection, asked, candidate, file, is_settled)
+    }
+}
+
+impl Asked<'_> {
+    /// The path that was asked for is that of a directory.
+    pub(super) fn is_directory(&self) -> bool {
+        self.path.is_empty() || self.path.ends_with(b"/")
+    }
+
+    /// The candidate has the path that was asked for.
+    pub(super) fn path_is(&self, candidate: &Candidate) -> bool {
+        matches!(candidate, Candidate::Requested(_)) && !self.is_directory()
+    }
+}
+
+/// Writes the path of a candidate, that of its original for a variant.
+pub(super) fn write_path(asked: &Asked<'_>, candidate: &Candidate, path: &mut Vec<u8>) {
+    let spec = &asked.site.spec;
+    path.clear();
+    match candidate {
+        Candidate::Requested(index) | Candidate::Variant(Original { index, .. }, _) => {
+            path.extend_from_slice(asked.path);
+            if asked.is_directory() {
+                path.extend_from_slice(spec.index.get(*index).map_or(b"", |name| name.as_bytes()));
+            }
+        }
+        Candidate::Shell => path.extend_from_slice(spec.spa.as_deref().unwrap_or("").as_bytes()),
+        Candidate::ErrorPage(status) => {
+            let page = spec.errors.get(&status.code());
+            path.extend_from_slice(page.map_or(b"", |page| page.as_bytes()));
+        }
+    }
+}
+
+/// The request is a navigation, which the page of `spa` answers.
+fn accepts_shell(asked: &Asked<'_>) -> bool {
+    if !matches!(asked.request.method, Method::Get | Method::Head) {
+        return false;
+    }
+    let mut names_html = false;
+    let mut names_any = true;
+    for value in fields::values(asked.head, "accept") {
+        for element in fields::elements(value) {
+            let media = element.split(|&byte| byte == b';').next().unwrap_or_default();
+            let media = media.trim_ascii();
+            names_html |= media.eq_ignore_ascii_case(b"text/html");
+            names_any &= media == b"*/*";
+        }
+    }
+    let last = asked.path.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
+    names_html || (names_any && !last.contains(&b'.'))
+}
