@@ -17,6 +17,7 @@ mod format;
 
 pub use connections::ConnectionLog;
 pub use file::LogFile;
+pub(crate) use format::json_time;
 pub use format::{Ending, Entry, Format};
 
 use crate::serve::say;

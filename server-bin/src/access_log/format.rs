@@ -243,7 +243,7 @@ fn combined_time(seconds: i64) -> String {
 }
 
 /// Formats a time as `1994-11-06T08:49:37Z`.
-fn json_time(seconds: i64) -> String {
+pub(crate) fn json_time(seconds: i64) -> String {
     let (year, month, day) = civil(seconds.div_euclid(86_400));
     let (hour, minute, second) = of_day(seconds);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")

@@ -2,6 +2,7 @@
 
 pub mod cors;
 pub mod headers;
+pub mod listing;
 pub mod names;
 pub mod pattern;
 pub mod rate;
