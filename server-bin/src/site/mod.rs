@@ -1,5 +1,6 @@
 //! The sites of the HTTP server: names, rules, and what is sent for a path.
 
+pub mod auth;
 pub mod cors;
 pub mod headers;
 pub mod listing;
