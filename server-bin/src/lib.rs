@@ -14,6 +14,7 @@ pub mod options;
 pub mod packets;
 pub mod places;
 pub mod reload;
+pub mod proxy_protocol;
 pub mod serve;
 pub mod served;
 pub mod signals;
