@@ -8,6 +8,7 @@ pub mod body;
 pub mod conditional;
 pub mod date;
 pub mod fields;
+pub mod forwarded;
 pub mod head;
 pub mod incoming;
 pub mod media;
