@@ -1,6 +1,6 @@
 //! `ringload`: a load generator that checks every byte of every reply.
 
-use ringload::args::{Cli, Target};
+use ringload::args::{Cli, HttpArgs, Target};
 use ringload::delivery::Delivery;
 use ringload::output::files;
 use ringload::report::Outcome;
@@ -34,9 +34,9 @@ fn perform(cli: &Cli, interrupts: &Interrupts) -> Result<Delivery, Failure> {
         Target::Packets { address, load, transfer: Some(transfer), .. } => {
             transfer::perform(load, (address, transfer), interrupts)
         }
-        Target::Http { load, .. } | Target::Echo { load, .. } | Target::Packets { load, .. } => {
-            run::perform(cli, load, interrupts)
-        }
+        Target::Http(HttpArgs { load, .. })
+        | Target::Echo { load, .. }
+        | Target::Packets { load, .. } => run::perform(cli, load, interrupts),
         Target::Reports(reports) => files::perform(reports),
         Target::Idle(idle) => herd::perform(idle, interrupts),
         Target::Plan(plan) => plan::perform(plan, interrupts),

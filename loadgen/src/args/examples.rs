@@ -68,6 +68,8 @@ Examples:
       For a server that is restarted during the run: clean closes are counted, not errors.
   ringload http http://127.0.0.1:8080/now --vary-ok
       For a page with a time or a token: bodies that differ are counted, not errors.
+  ringload http http://127.0.0.1:8080/missing --expect-status 404
+      Any other status is an error, 200 included.
   ringload http http://127.0.0.1:8080/ -R 30/m -d 10m --json - | jq .latency_us
       A request every 2 seconds; the report goes to standard output, the summary to standard error.
   ringload http http://127.0.0.1:8080/ -R 5k --fail-if 'p99>5ms' --fail-if 'errors>0'

@@ -4,6 +4,7 @@ mod churn;
 mod common;
 mod examples;
 mod files;
+mod http;
 mod idle;
 mod load;
 mod plan;
@@ -14,12 +15,12 @@ pub use common::CommonArgs;
 #[cfg(test)]
 pub(crate) use examples::PLAN as PLAN_EXAMPLE;
 pub use files::Reports;
+pub use http::HttpArgs;
 pub use idle::{HerdProtocol, IdleArgs};
 pub use load::{Arrivals, LoadArgs};
 pub use plan::PlanArgs;
 pub use transfer::Transfer;
 
-use crate::http::{Url, head};
 use crate::packets::wire::{BODY_BYTES_MAX, PREFIX_BYTES};
 use crate::units::parse_size;
 use clap::parser::ValueSource;
@@ -47,25 +48,7 @@ pub struct Cli {
 pub enum Target {
     /// Load an HTTP/1.1 server with GET requests for one URL
     #[command(after_help = examples::HTTP, max_term_width = 100)]
-    Http {
-        /// The URL.
-        #[arg(
-            help = "URL to request: http://HOST[:PORT][/PATH]; all replies with a status must have \
-                    the same body, which the first two equal replies determine"
-        )]
-        url: Url,
-        /// Header field to send with every request; repeatable
-        #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = parse_field)]
-        fields: Vec<(String, String)>,
-        /// Accept that the body differs between replies, as that of a page with a time or a token
-        /// does; status and framing are still checked. The report counts the differing bodies
-        #[arg(long, visible_alias = "bodies-may-vary", env = "RINGLOAD_VARY_OK", hide_env = true,
-              value_parser = clap::builder::FalseyValueParser::new())]
-        vary_ok: bool,
-        /// The options of the load commands.
-        #[command(flatten)]
-        load: LoadArgs,
-    },
+    Http(HttpArgs),
     /// Load an echo server; every byte must come back
     #[command(after_help = examples::ECHO, max_term_width = 100)]
     Echo {
@@ -147,7 +130,7 @@ impl Cli {
     #[must_use]
     pub const fn load(&self) -> Option<&LoadArgs> {
         match &self.target {
-            Target::Http { load, .. }
+            Target::Http(HttpArgs { load, .. })
             | Target::Echo { load, .. }
             | Target::Packets { load, .. } => Some(load),
             Target::Reports(_)
@@ -162,7 +145,7 @@ impl Cli {
     #[must_use]
     pub const fn common(&self) -> &CommonArgs {
         match &self.target {
-            Target::Http { load, .. }
+            Target::Http(HttpArgs { load, .. })
             | Target::Echo { load, .. }
             | Target::Packets { load, .. } => &load.common,
             Target::Reports(reports) => reports.common(),
@@ -190,7 +173,7 @@ impl Cli {
             common.hlog = None;
         }
         match &mut self.target {
-            Target::Http { load, .. } => load.settle(0, from_line),
+            Target::Http(http) => http.load.settle(0, from_line),
             Target::Echo { size, load, .. } => load.settle(*size, from_line),
             Target::Packets { size, .. } if *size > PACKET_SIZE_MAX => Err(format!(
                 "--size {size} is too large for a packet; the maximum is {PACKET_SIZE_MAX}"
@@ -263,24 +246,6 @@ pub(crate) fn parse_address(text: &str) -> Result<String, String> {
     }
 }
 
-/// Reads a header field of the form `Name: value`.
-fn parse_field(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once(':').ok_or("expected 'Name: value'")?;
-    let value = value.trim();
-    if name.is_empty() || !name.bytes().all(head::is_token) {
-        return Err("invalid field name; allowed are letters, digits and !#$%&'*+-.^_`|~".into());
-    }
-    if !value.bytes().all(head::is_text) {
-        return Err("control characters are not allowed in the value".into());
-    }
-    for framing in ["content-length", "transfer-encoding"] {
-        if name.eq_ignore_ascii_case(framing) {
-            return Err(format!("{name} announces a body, but these GET requests have none"));
-        }
-    }
-    Ok((name.into(), value.into()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -329,7 +294,7 @@ mod tests {
 
     /// Each option with its meaning. A new option needs a line here, and an option that means the
     /// same as another one must have the other one's name.
-    const MEANINGS: [(&str, Option<char>, &str); 46] = [
+    const MEANINGS: [(&str, Option<char>, &str); 47] = [
         ("arrivals", None, "distribution of a schedule"),
         ("as", None, "name on the server"),
         ("bystanders", None, "connections that behave well"),
@@ -343,6 +308,7 @@ mod tests {
         ("drain-ok", None, "the server may drain"),
         ("duration", Some('d'), "end of the run by a time"),
         ("expect-disconnects", None, "the server may end connections"),
+        ("expect-status", None, "statuses of replies without an error"),
         ("fail-if", None, "condition that fails the run"),
         ("faults", None, "faults to inject"),
         ("header", Some('H'), "field of a request"),
@@ -474,7 +440,9 @@ mod tests {
              --requests-per-connection 7 --timeout 100ms --json out --quiet --seed 3 --pin-from 1",
         )
         .expect("a command line");
-        let Target::Http { url, fields, load, .. } = &cli.target else { panic!("{cli:?}") };
+        let Target::Http(HttpArgs { url, fields, load, .. }) = &cli.target else {
+            panic!("{cli:?}")
+        };
         assert_eq!(url.to_string(), "http://localhost:8080/a");
         let field = |name: &str, value: &str| (name.to_string(), value.to_string());
         assert_eq!(fields, &[field("X", "y"), field("Z", "w")]);
@@ -544,6 +512,7 @@ mod tests {
             ("ringload echo a:1 --pipeline 2k", "--pipeline 2000 is too large"),
             ("ringload echo a:1 --size 1MiB --pipeline 65", "64MiB"),
             ("ringload echo a:1 -H X:y", "unexpected argument"),
+            ("ringload http http://a/ --expect-status ok", "200,304 or 2xx"),
             ("ringload http http://a/ -H X", "Name: value"),
             ("ringload http http://a/ -H (:y", "invalid field name"),
             ("ringload http http://a/ -H X:\u{7}", "control character"),

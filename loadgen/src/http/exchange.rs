@@ -1,9 +1,9 @@
 //! GET requests for one URL; all replies with a status must have the same body.
 
-use super::Url;
 use super::bodies::{Bodies, Deviant};
 use super::fingerprint::Fingerprint;
 use super::reply::{Last, Parser, Reply};
+use super::{Statuses, Url};
 use crate::protocol::{Answer, ErrorKind, Fault, Protocol, Step};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +19,22 @@ pub struct Http {
     expected: Vec<(u16, Fingerprint)>,
     /// Replies with another body.
     deviating: u64,
-    vary_ok: bool,
+    rules: Rules,
+}
+
+/// The replies that are no errors.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    /// Bodies may differ.
+    pub vary_ok: bool,
+    /// The expected statuses; `None` for all below 400.
+    pub statuses: Option<Statuses>,
+}
+
+impl Rules {
+    fn allow(&self, status: u16) -> bool {
+        self.statuses.as_ref().map_or(status < 400, |statuses| statuses.contain(status))
+    }
 }
 
 /// The bodies of a run, shared by all shards.
@@ -43,15 +58,14 @@ impl Learnt {
 }
 
 impl Http {
-    /// Creates the protocol for `url` with up to `pipeline` requests at once. With `vary_ok`,
-    /// another body is counted, but is no error.
+    /// Creates the protocol for `url` with up to `pipeline` requests at once.
     #[must_use]
     pub fn new(
         url: &Url,
         fields: &[(String, String)],
         pipeline: usize,
         learnt: Arc<Learnt>,
-        vary_ok: bool,
+        rules: Rules,
     ) -> Self {
         let request = request(url, fields);
         Self {
@@ -61,18 +75,18 @@ impl Http {
             learnt,
             expected: Vec::new(),
             deviating: 0,
-            vary_ok,
+            rules,
         }
     }
 
     fn judge(&mut self, reply: Reply) -> Answer {
-        let fault = if reply.status >= 400 {
-            Some(Fault::new(ErrorKind::BadStatus, format_args!("status {}", reply.status)))
-        } else {
+        let fault = if self.rules.allow(reply.status) {
             match self.expected(reply) {
                 Some(expected) if expected != reply.body => self.differs(reply, expected),
                 _ => None,
             }
+        } else {
+            Some(Fault::new(ErrorKind::BadStatus, format_args!("status {}", reply.status)))
         };
         Answer { place: 0, status: Some(reply.status), fault, last: reply.close }
     }
@@ -92,7 +106,7 @@ impl Http {
     #[cold]
     fn differs(&mut self, reply: Reply, expected: Fingerprint) -> Option<Fault> {
         self.deviating += 1;
-        (!self.vary_ok).then(|| fault(&Deviant::new(reply.status, reply.body, expected, 0)))
+        (!self.rules.vary_ok).then(|| fault(&Deviant::new(reply.status, reply.body, expected, 0)))
     }
 }
 
@@ -168,7 +182,7 @@ mod tests {
 
     fn http(pipeline: usize, learnt: &Arc<Learnt>) -> Http {
         let url: Url = "http://localhost:81/a".parse().expect("a URL");
-        Http::new(&url, &[("X".into(), "y".into())], pipeline, learnt.clone(), false)
+        Http::new(&url, &[("X".into(), "y".into())], pipeline, learnt.clone(), Rules::default())
     }
 
     fn answer(http: &mut Http, bytes: &[u8]) -> Answer {
@@ -240,7 +254,7 @@ mod tests {
     fn bodies_that_may_vary_are_counted() {
         let learnt = Arc::default();
         let mut one = http(1, &learnt);
-        one.vary_ok = true;
+        one.rules.vary_ok = true;
         for body in ["hello", "hello", "other", "hello", "third"] {
             let reply = format!("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n{body}");
             assert_eq!(answer(&mut one, reply.as_bytes()).fault, None);
@@ -258,5 +272,24 @@ mod tests {
         assert!(seen.last);
         let good = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
         assert_eq!(answer(&mut http, good).fault, None);
+    }
+
+    #[test]
+    fn only_expected_statuses_are_no_errors() {
+        let learnt = Arc::default();
+        let mut http = http(1, &learnt);
+        http.rules.statuses = Some("304,4xx".parse().expect("a list"));
+        let reply = |status, body| {
+            format!("HTTP/1.1 {status} X\r\nContent-Length: 1\r\n\r\n{body}").into_bytes()
+        };
+        let kind = |answer: Answer| answer.fault.map(|fault| fault.kind);
+        for _ in 0..2 {
+            assert_eq!(kind(answer(&mut http, &reply(404, "a"))), None);
+            assert_eq!(kind(answer(&mut http, &reply(200, "a"))), Some(ErrorKind::BadStatus));
+        }
+        // The body of an expected status must be the same each time.
+        assert_eq!(kind(answer(&mut http, &reply(404, "b"))), Some(ErrorKind::WrongBytes));
+        let not_modified = b"HTTP/1.1 304 Not Modified\r\n\r\n";
+        assert_eq!(kind(answer(&mut http, not_modified)), None);
     }
 }

@@ -6,7 +6,9 @@ mod exchange;
 pub mod fingerprint;
 pub mod head;
 pub mod reply;
+mod statuses;
 mod url;
 
-pub use exchange::{Http, Learnt};
+pub use exchange::{Http, Learnt, Rules};
+pub use statuses::Statuses;
 pub use url::{PORT, Url};

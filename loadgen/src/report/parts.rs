@@ -60,6 +60,8 @@ pub struct Plan {
     pub expect_disconnects: bool,
     /// `--vary-ok`, of http.
     pub vary_ok: bool,
+    /// `--expect-status`, of http.
+    pub expect_status: Option<String>,
 }
 
 /// What it ran on; with the plan, all that is needed to run it again.

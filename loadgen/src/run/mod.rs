@@ -7,7 +7,7 @@ use crate::args::{Cli, LoadArgs, Target};
 use crate::delivery::Delivery;
 use crate::echo::Echo;
 use crate::http::head::HEAD_BYTES_MAX;
-use crate::http::{Http, Learnt};
+use crate::http::{Http, Learnt, Statuses};
 use crate::load::{CONNECTING_MAX, Load, Shared, Task};
 use crate::network::Network;
 use crate::packets::Packets;
@@ -79,7 +79,7 @@ fn run(
     system::check_cpu(load.pin_from.unwrap_or_default()).map_err(Failure::Usage)?;
     let seed = load.common.seed.unwrap_or_else(seed_of_the_clock);
     let name = match &cli.target {
-        Target::Http { url, .. } => &url.address,
+        Target::Http(http) => &http.url.address,
         Target::Echo { address, .. } | Target::Packets { address, .. } => address,
         _ => unreachable!("{NO_LOAD}"),
     };
@@ -88,17 +88,17 @@ fn run(
     let mut environment = Environment::of_this_process(Some(seed));
     let opening = &summary::opening(&plan, seed);
     let run = match &cli.target {
-        Target::Http { url, fields, vary_ok, .. } => {
-            let (url, fields, vary_ok) = (url.clone(), fields.clone(), *vary_ok);
+        Target::Http(http) => {
+            let (url, fields, rules) = (http.url.clone(), http.fields.clone(), http.rules());
             let (pipeline, learnt) = (load.pipeline as usize, Arc::new(Learnt::default()));
             let bodies = learnt.clone();
             let run = drive((load, seed, opening), to, 0, interrupts, move || {
-                Http::new(&url, &fields, pipeline, learnt.clone(), vary_ok)
+                Http::new(&url, &fields, pipeline, learnt.clone(), rules.clone())
             });
             run.map(|(mut run, ring)| {
                 let (deviating, faults) = bodies.finish();
                 run.stats.deviating_bodies = deviating;
-                let faults = faults.into_iter().filter(|_| !vary_ok);
+                let faults = faults.into_iter().filter(|_| !http.vary_ok);
                 faults.for_each(|fault| run.stats.errors.count(fault));
                 (run, ring)
             })
@@ -219,12 +219,16 @@ fn task(load: &LoadArgs, seed: u64, to: SocketAddr, shard: u64) -> Task {
 
 fn plan(cli: &Cli, load: &LoadArgs, to: SocketAddr) -> Plan {
     let (protocol, target, size_bytes, digest_every) = match &cli.target {
-        Target::Http { url, .. } => ("http", url.to_string(), None, None),
+        Target::Http(http) => ("http", http.url.to_string(), None, None),
         Target::Echo { address, size, .. } => ("echo", address.clone(), Some(*size), None),
         Target::Packets { address, size, digest_every, .. } => {
             ("packets", address.clone(), Some(*size), Some(*digest_every))
         }
         _ => unreachable!("{NO_LOAD}"),
+    };
+    let http = match &cli.target {
+        Target::Http(http) => Some(http),
+        _ => None,
     };
     Plan {
         protocol,
@@ -245,7 +249,8 @@ fn plan(cli: &Cli, load: &LoadArgs, to: SocketAddr) -> Plan {
         arrivals: load.is_on_schedule().then(|| load.arrivals.name()),
         drain_ok: load.drain_ok,
         expect_disconnects: load.expect_disconnects,
-        vary_ok: matches!(cli.target, Target::Http { vary_ok: true, .. }),
+        vary_ok: http.is_some_and(|http| http.vary_ok),
+        expect_status: http.and_then(|http| http.expect_status.as_ref()).map(Statuses::to_string),
     }
 }
 

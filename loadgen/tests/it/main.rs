@@ -8,6 +8,7 @@ mod command;
 mod descriptors;
 mod get;
 mod good;
+mod http_options;
 mod idle;
 mod live;
 mod open;
