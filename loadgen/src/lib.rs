@@ -44,6 +44,7 @@ pub mod output;
 pub mod packets;
 pub mod plan;
 pub mod protocol;
+pub mod random;
 pub mod report;
 #[cfg(test)]
 #[path = "../../engine/tests/support/root.rs"]

@@ -117,10 +117,6 @@ pub trait Protocol: 'static {
     /// [`is_goodbye`](Self::is_goodbye).
     const MAY_SAY_GOODBYE: bool = false;
 
-    /// True if a request may be repeated on a new connection when the server has ended a kept one
-    /// before any byte of the reply: to execute it twice has the effect of executing it once.
-    const IS_IDEMPOTENT: bool = false;
-
     /// Returns true if this reply, which no request asked for, only announces the end of an idle
     /// connection.
     fn is_goodbye(_answer: &Answer) -> bool {
@@ -132,6 +128,16 @@ pub trait Protocol: 'static {
 
     /// Returns true if no reply is partially received.
     fn is_between_replies(&self, state: &Self::State) -> bool;
+
+    /// Returns true if the requests in flight may be repeated on a new connection when the server
+    /// has ended a kept one before any byte of their replies: to execute them twice has the effect
+    /// of executing them once.
+    fn may_repeat(&self, _state: &Self::State) -> bool {
+        false
+    }
+
+    /// Takes the requests in flight back, to send the same ones on other connections.
+    fn take_back(&mut self, _state: &mut Self::State) {}
 
     /// Passes the bytes of the next `count` requests to `send` and returns their number.
     fn request(&mut self, state: &mut Self::State, count: usize, send: impl FnMut(&[u8])) -> u64;

@@ -68,6 +68,10 @@ Examples:
       For a server that is restarted during the run: clean closes are counted, not errors.
   ringload http http://127.0.0.1:8080/now --vary-ok
       For a page with a time or a token: bodies that differ are counted, not errors.
+  ringload http http://127.0.0.1:8080/form -b 'name=value' -H 'Content-Type: text/plain'
+      POST; -X names another method, and -b @FILE sends the content of a file.
+  ringload http http://127.0.0.1:8080/ --urls requests.txt --seed 7
+      Draws from lines of the form WEIGHT METHOD URL [BODY], such as '3 GET /index.html'.
   ringload http http://127.0.0.1:8080/missing --expect-status 404
       Any other status is an error, 200 included.
   ringload http http://127.0.0.1:8080/ -R 30/m -d 10m --json - | jq .latency_us

@@ -189,8 +189,9 @@ impl LoadArgs {
         }
         if message_bytes.saturating_mul(self.pipeline) > FLIGHT_BYTES_MAX {
             return Err(format!(
-                "--size times --pipeline is {} bytes; the maximum is 64MiB",
-                message_bytes.saturating_mul(self.pipeline)
+                "{} requests of {message_bytes} bytes in flight are too large; the maximum of all \
+                 together is 64MiB",
+                self.pipeline
             ));
         }
         Ok(())

@@ -15,7 +15,7 @@ pub use common::CommonArgs;
 #[cfg(test)]
 pub(crate) use examples::PLAN as PLAN_EXAMPLE;
 pub use files::Reports;
-pub use http::HttpArgs;
+pub use http::{Body, HttpArgs, List};
 pub use idle::{HerdProtocol, IdleArgs};
 pub use load::{Arrivals, LoadArgs};
 pub use plan::PlanArgs;
@@ -46,7 +46,7 @@ pub struct Cli {
 /// The command and its options.
 #[derive(Debug, Subcommand)]
 pub enum Target {
-    /// Load an HTTP/1.1 server with GET requests for one URL
+    /// Load an HTTP/1.1 server with requests for one URL, or with those of a list
     #[command(after_help = examples::HTTP, max_term_width = 100)]
     Http(HttpArgs),
     /// Load an echo server; every byte must come back
@@ -173,7 +173,7 @@ impl Cli {
             common.hlog = None;
         }
         match &mut self.target {
-            Target::Http(http) => http.load.settle(0, from_line),
+            Target::Http(http) => http.settle(from_line),
             Target::Echo { size, load, .. } => load.settle(*size, from_line),
             Target::Packets { size, .. } if *size > PACKET_SIZE_MAX => Err(format!(
                 "--size {size} is too large for a packet; the maximum is {PACKET_SIZE_MAX}"
@@ -294,9 +294,10 @@ mod tests {
 
     /// Each option with its meaning. A new option needs a line here, and an option that means the
     /// same as another one must have the other one's name.
-    const MEANINGS: [(&str, Option<char>, &str); 47] = [
+    const MEANINGS: [(&str, Option<char>, &str); 50] = [
         ("arrivals", None, "distribution of a schedule"),
         ("as", None, "name on the server"),
+        ("body", Some('b'), "body of a request"),
         ("bystanders", None, "connections that behave well"),
         ("check", None, "do not run"),
         ("company", None, "copies of a script"),
@@ -319,6 +320,7 @@ mod tests {
         ("json", None, "report as JSON"),
         ("ledger", None, "admin address to find leaks"),
         ("may-reject", None, "the server may be full"),
+        ("method", Some('X'), "method of a request"),
         ("no-verify", None, "no digest of a file"),
         ("oracle", None, "rules for the server"),
         ("out", None, "target file"),
@@ -340,6 +342,7 @@ mod tests {
         ("threads", Some('t'), "threads"),
         ("timeout", None, "longest wait for the server"),
         ("times", None, "repetitions until a finding"),
+        ("urls", None, "list of requests"),
         ("vary-ok", None, "the body may differ"),
         ("version", Some('V'), "version"),
     ];
@@ -516,7 +519,7 @@ mod tests {
             ("ringload http http://a/ -H X", "Name: value"),
             ("ringload http http://a/ -H (:y", "invalid field name"),
             ("ringload http http://a/ -H X:\u{7}", "control character"),
-            ("ringload http http://a/ -H Content-Length:5", "announces a body"),
+            ("ringload http http://a/ -H Content-Length:5", "-b sends a body"),
             ("ringload churn a", "expected HOST:PORT"),
             ("ringload churn a:1 --faults fast", "unknown fault"),
             ("ringload churn a:1 --timeout 11m", "at most 10m"),

@@ -270,7 +270,7 @@ impl Gets {
         let Some(probe) = probe else { return Err(unasked(&ear.unread)) };
         let step = ear
             .parser
-            .advance(&ear.unread, &mut self.last)
+            .advance(&ear.unread, false, &mut self.last)
             .map_err(|wrong| Wrong::new(How::Protocol, wrong))?;
         ear.unread.drain(..step.used);
         let Some(reply) = step.reply else {

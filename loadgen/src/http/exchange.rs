@@ -1,25 +1,53 @@
-//! GET requests for one URL; all replies with a status must have the same body.
+//! The exchange of requests and replies; all replies to a request with a status must have the same
+//! body.
 
+use super::Statuses;
 use super::bodies::{Bodies, Deviant};
 use super::fingerprint::Fingerprint;
 use super::reply::{Last, Parser, Reply};
-use super::{Statuses, Url};
+use super::requests::{Draw, Requests};
 use crate::protocol::{Answer, ErrorKind, Fault, Protocol, Step};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The HTTP protocol of one shard.
 pub struct Http {
-    /// The request, repeated up to the maximum number in flight.
-    requests: Arc<[u8]>,
-    request_bytes: usize,
-    last: Last,
+    requests: Requests,
+    /// The only request, repeated up to the maximum number in flight.
+    only: Option<Arc<[u8]>>,
+    draw: Draw,
+    /// Requests that were taken back, to be sent before others are drawn.
+    again: VecDeque<usize>,
+    /// Of each request.
+    kinds: Vec<Kind>,
     learnt: Arc<Learnt>,
-    /// The expected bodies, by status, as far as this shard knows them.
-    expected: Vec<(u16, Fingerprint)>,
     /// Replies with another body.
     deviating: u64,
     rules: Rules,
+}
+
+/// The replies to one request, as far as this shard knows them.
+#[derive(Default)]
+struct Kind {
+    last: Last,
+    /// The expected bodies, by status.
+    expected: Vec<(u16, Fingerprint)>,
+}
+
+/// The state of one connection.
+#[derive(Debug, Default)]
+pub struct HttpState {
+    parser: Parser,
+    /// Places of the requests in flight, oldest first. Empty if the run has one request only.
+    asked: VecDeque<usize>,
+}
+
+impl HttpState {
+    /// Returns the place of the request whose reply comes next.
+    fn oldest(&self) -> usize {
+        self.asked.front().copied().unwrap_or_default()
+    }
 }
 
 /// The replies that are no errors.
@@ -38,75 +66,105 @@ impl Rules {
 }
 
 /// The bodies of a run, shared by all shards.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Learnt {
-    bodies: Mutex<Bodies>,
+    /// Of each request.
+    bodies: Mutex<Vec<Bodies>>,
     deviating: AtomicU64,
+    requests: Requests,
 }
 
 impl Learnt {
+    /// Creates the state of a run that has not begun.
+    #[must_use]
+    pub fn new(requests: Requests) -> Self {
+        let bodies = requests.all().iter().map(|_| Bodies::default()).collect();
+        Self { bodies: Mutex::new(bodies), deviating: AtomicU64::new(0), requests }
+    }
+
     /// Ends the run. Returns the number of replies with another body than the expected one, and an
     /// error for each of them that no shard has reported.
     #[must_use]
     pub fn finish(&self) -> (u64, Vec<Fault>) {
         let mut bodies = self.bodies.lock().unwrap_or_else(PoisonError::into_inner);
-        bodies.finish();
-        let late = bodies.late();
-        let deviating = self.deviating.load(Ordering::Relaxed) + late.len() as u64;
-        (deviating, late.iter().map(fault).collect())
+        let mut faults = Vec::new();
+        for (place, bodies) in bodies.iter_mut().enumerate() {
+            bodies.finish();
+            faults.extend(bodies.late().iter().map(|late| differs(&self.requests, place, late)));
+        }
+        (self.deviating.load(Ordering::Relaxed) + faults.len() as u64, faults)
+    }
+}
+
+/// The error of a reply to the request at `place` with another body.
+fn differs(requests: &Requests, place: usize, deviant: &Deviant) -> Fault {
+    named(requests, place, ErrorKind::WrongBytes, deviant.text())
+}
+
+/// An error that names the request if there are several.
+fn named(requests: &Requests, place: usize, kind: ErrorKind, text: String) -> Fault {
+    match requests.all() {
+        [_] => Fault::new(kind, text),
+        all => Fault::new(kind, format_args!("{}: {text}", all[place].name)),
     }
 }
 
 impl Http {
-    /// Creates the protocol for `url` with up to `pipeline` requests at once.
+    /// Creates the protocol of `shard`, with up to `pipeline` requests at once on a connection.
     #[must_use]
     pub fn new(
-        url: &Url,
-        fields: &[(String, String)],
+        (requests, rules): (Requests, Rules),
         pipeline: usize,
         learnt: Arc<Learnt>,
-        rules: Rules,
+        (seed, shard): (u64, usize),
     ) -> Self {
-        let request = request(url, fields);
+        let only = match requests.all() {
+            [only] => Some(only.bytes.repeat(pipeline).into()),
+            _ => None,
+        };
         Self {
-            requests: request.repeat(pipeline).into(),
-            request_bytes: request.len(),
-            last: Last::default(),
+            draw: Draw::new(requests.clone(), seed, shard as u64),
+            only,
+            again: VecDeque::new(),
+            kinds: requests.all().iter().map(|_| Kind::default()).collect(),
+            requests,
             learnt,
-            expected: Vec::new(),
             deviating: 0,
             rules,
         }
     }
 
-    fn judge(&mut self, reply: Reply) -> Answer {
+    fn judge(&mut self, place: usize, reply: Reply) -> Answer {
         let fault = if self.rules.allow(reply.status) {
-            match self.expected(reply) {
-                Some(expected) if expected != reply.body => self.differs(reply, expected),
+            match self.expected(place, reply) {
+                Some(expected) if expected != reply.body => self.deviates(place, reply, expected),
                 _ => None,
             }
         } else {
-            Some(Fault::new(ErrorKind::BadStatus, format_args!("status {}", reply.status)))
+            let text = format!("status {}", reply.status);
+            Some(named(&self.requests, place, ErrorKind::BadStatus, text))
         };
         Answer { place: 0, status: Some(reply.status), fault, last: reply.close }
     }
 
     /// Returns the expected body, or `None` if it is not known yet.
-    fn expected(&mut self, reply: Reply) -> Option<Fingerprint> {
-        let known = self.expected.iter().find(|(status, _)| *status == reply.status);
+    fn expected(&mut self, place: usize, reply: Reply) -> Option<Fingerprint> {
+        let of = &mut self.kinds[place].expected;
+        let known = of.iter().find(|(status, _)| *status == reply.status);
         if let Some((_, expected)) = known {
             return Some(*expected);
         }
         let mut bodies = self.learnt.bodies.lock().unwrap_or_else(PoisonError::into_inner);
-        let expected = bodies.take(reply.status, reply.body, 0)?;
-        self.expected.push((reply.status, expected));
+        let expected = bodies[place].take(reply.status, reply.body, 0)?;
+        of.push((reply.status, expected));
         Some(expected)
     }
 
     #[cold]
-    fn differs(&mut self, reply: Reply, expected: Fingerprint) -> Option<Fault> {
+    fn deviates(&mut self, place: usize, reply: Reply, expected: Fingerprint) -> Option<Fault> {
         self.deviating += 1;
-        (!self.rules.vary_ok).then(|| fault(&Deviant::new(reply.status, reply.body, expected, 0)))
+        let deviant = Deviant::new(reply.status, reply.body, expected, 0);
+        (!self.rules.vary_ok).then(|| differs(&self.requests, place, &deviant))
     }
 }
 
@@ -116,84 +174,109 @@ impl Drop for Http {
     }
 }
 
-fn fault(deviant: &Deviant) -> Fault {
-    Fault::new(ErrorKind::WrongBytes, deviant.text())
-}
-
 impl Protocol for Http {
-    type State = Parser;
+    type State = HttpState;
 
     const MAY_SAY_GOODBYE: bool = true;
-
-    /// RFC 9110 section 9.2.2.
-    const IS_IDEMPOTENT: bool = true;
 
     /// Servers and proxies end an idle connection with 408 (RFC 9110 section 15.5.9).
     fn is_goodbye(answer: &Answer) -> bool {
         answer.status == Some(408) && answer.last
     }
 
-    fn open(&self, _number: u64) -> Parser {
-        Parser::new()
+    fn open(&self, _number: u64) -> HttpState {
+        HttpState::default()
     }
 
-    fn is_between_replies(&self, state: &Parser) -> bool {
-        state.is_between_replies()
+    fn is_between_replies(&self, state: &HttpState) -> bool {
+        state.parser.is_between_replies()
     }
 
-    fn request(&mut self, _state: &mut Parser, count: usize, mut send: impl FnMut(&[u8])) -> u64 {
-        let bytes = &self.requests[..self.request_bytes * count];
-        send(bytes);
-        bytes.len() as u64
+    fn may_repeat(&self, state: &HttpState) -> bool {
+        match self.requests.all() {
+            [only] => only.is_idempotent,
+            all => state.asked.iter().all(|place| all[*place].is_idempotent),
+        }
     }
 
-    fn receive(&mut self, state: &mut Parser, bytes: &[u8]) -> Result<Step, Fault> {
+    fn take_back(&mut self, state: &mut HttpState) {
+        self.again.append(&mut state.asked);
+    }
+
+    fn request(&mut self, state: &mut HttpState, count: usize, mut send: impl FnMut(&[u8])) -> u64 {
+        if let Some(only) = &self.only {
+            let bytes = &only[..self.requests.all()[0].bytes.len() * count];
+            send(bytes);
+            return bytes.len() as u64;
+        }
+        let mut sent = 0;
+        for _ in 0..count {
+            let place = self.again.pop_front().unwrap_or_else(|| self.draw.next());
+            let bytes = &self.requests.all()[place].bytes;
+            send(bytes);
+            state.asked.push_back(place);
+            sent += bytes.len() as u64;
+        }
+        sent
+    }
+
+    fn receive(&mut self, state: &mut HttpState, bytes: &[u8]) -> Result<Step, Fault> {
+        let place = state.oldest();
+        let is_head = self.requests.all()[place].is_head;
         let step = state
-            .advance(bytes, &mut self.last)
-            .map_err(|wrong| Fault::new(ErrorKind::Protocol, wrong))?;
-        Ok(Step { used: step.used, need: 0, answer: step.reply.map(|reply| self.judge(reply)) })
+            .parser
+            .advance(bytes, is_head, &mut self.kinds[place].last)
+            .map_err(|wrong| named(&self.requests, place, ErrorKind::Protocol, wrong.0.into()))?;
+        let answer = step.reply.map(|reply| self.judge(place, reply));
+        // A request that meets the end of an idle connection stays in flight, see `take_back`.
+        if answer.as_ref().is_some_and(|answer| !Self::is_goodbye(answer)) {
+            state.asked.pop_front();
+        }
+        Ok(Step { used: step.used, need: 0, answer })
     }
 
-    fn end(&mut self, state: &mut Parser) -> Result<Answer, Fault> {
-        let when = if state.is_between_replies() { "before" } else { "in the middle of" };
-        state.end().map(|reply| self.judge(reply)).ok_or_else(|| {
-            let detail = format_args!("the server closed the connection (FIN) {when} a reply");
-            Fault::new(ErrorKind::Eof, detail)
+    fn end(&mut self, state: &mut HttpState) -> Result<Answer, Fault> {
+        let when = if state.parser.is_between_replies() { "before" } else { "in the middle of" };
+        let place = state.oldest();
+        state.parser.end().map(|reply| self.judge(place, reply)).ok_or_else(|| {
+            let text = format!("the server closed the connection (FIN) {when} a reply");
+            named(&self.requests, place, ErrorKind::Eof, text)
         })
     }
 }
 
-/// Returns the bytes of one request. A `Host` in `fields` replaces that of the URL.
-fn request(url: &Url, fields: &[(String, String)]) -> Vec<u8> {
-    let mut text = format!("GET {} HTTP/1.1\r\n", url.path);
-    if !fields.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
-        text += &format!("Host: {}\r\n", url.host);
-    }
-    for (name, value) in fields {
-        text += &format!("{name}: {value}\r\n");
-    }
-    text += "\r\n";
-    text.into_bytes()
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::requests::Request;
     use super::*;
 
+    /// The requests of a run: these methods and paths, of equal weight.
+    fn requests(of: &[(&str, &str)]) -> Requests {
+        let request = |(method, path): &(&str, &str)| {
+            let url = format!("http://localhost:81{path}").parse().expect("a URL");
+            Request::new(method, &url, &[("X".into(), "y".into())], None, 1)
+        };
+        Requests::new(of.iter().map(request).collect())
+    }
+
+    fn learnt() -> Arc<Learnt> {
+        Arc::new(Learnt::new(requests(&[("GET", "/a")])))
+    }
+
     fn http(pipeline: usize, learnt: &Arc<Learnt>) -> Http {
-        let url: Url = "http://localhost:81/a".parse().expect("a URL");
-        Http::new(&url, &[("X".into(), "y".into())], pipeline, learnt.clone(), Rules::default())
+        let requests = (learnt.requests.clone(), Rules::default());
+        Http::new(requests, pipeline, learnt.clone(), (7, 0))
     }
 
     fn answer(http: &mut Http, bytes: &[u8]) -> Answer {
-        let step = http.receive(&mut Parser::new(), bytes).expect("a reply");
+        let step = http.receive(&mut HttpState::default(), bytes).expect("a reply");
         assert_eq!(step.used, bytes.len());
         step.answer.expect("a whole reply")
     }
 
     #[test]
     fn requests_are_sent_as_often_as_asked() {
-        let mut http = http(3, &Arc::default());
+        let mut http = http(3, &learnt());
         let mut bytes = Vec::new();
         let mut state = http.open(0);
         let one = "GET /a HTTP/1.1\r\nHost: localhost:81\r\nX: y\r\n\r\n";
@@ -206,15 +289,60 @@ mod tests {
     }
 
     #[test]
-    fn a_host_given_takes_the_place_of_the_urls() {
-        let url: Url = "http://localhost/".parse().expect("a URL");
-        let bytes = request(&url, &[("host".into(), "example.org".into())]);
-        assert_eq!(bytes, b"GET / HTTP/1.1\r\nhost: example.org\r\n\r\n");
+    fn each_reply_belongs_to_the_oldest_request() {
+        let learnt = Learnt::new(requests(&[("GET", "/a"), ("HEAD", "/b"), ("POST", "/c")]));
+        let mut http = http(1, &Arc::new(learnt));
+        let mut state = http.open(0);
+        let mut sent = Vec::new();
+        http.request(&mut state, 60, |bytes| {
+            sent.push(String::from_utf8_lossy(&bytes[..7]).trim().to_string());
+        });
+        assert!(["GET /a", "HEAD /b", "POST /c"].iter().all(|one| sent.iter().any(|it| it == one)));
+        assert!(!http.may_repeat(&state), "there is a POST");
+        for (place, request) in sent.iter().enumerate() {
+            let letter = request.as_bytes()[request.len() - 1] as char;
+            let head = "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n";
+            let body = if letter == 'b' { String::new() } else { letter.to_string() };
+            let reply = format!("{head}{body}HTTP");
+            let step = http.receive(&mut state, reply.as_bytes()).expect("a reply");
+            assert_eq!(step.used, reply.len() - 4, "{place}");
+            assert_eq!(step.answer.expect("it is whole").fault, None, "{place}");
+        }
+        assert!(state.asked.is_empty() && http.may_repeat(&state));
+        // Another body is an error that names the request.
+        http.again.push_back(0);
+        http.request(&mut state, 1, |_| ());
+        let wrong = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nc";
+        let answer = http.receive(&mut state, wrong).expect("a reply").answer.expect("whole");
+        let fault = answer.fault.expect("another body");
+        assert!(fault.detail.starts_with("GET /a: the body differs"), "{}", fault.detail);
+    }
+
+    #[test]
+    fn requests_that_are_taken_back_are_sent_first() {
+        let learnt = Learnt::new(requests(&[("GET", "/a"), ("GET", "/b")]));
+        let mut http = http(1, &Arc::new(learnt));
+        let mut state = http.open(0);
+        let take = |http: &mut Http, state: &mut HttpState, count| {
+            let mut sent = Vec::new();
+            http.request(state, count, |bytes| sent.push(bytes[5]));
+            sent
+        };
+        let sent = take(&mut http, &mut state, 20);
+        let ok = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+        http.receive(&mut state, ok).expect("a reply");
+        // It answers none of them.
+        let goodbye =
+            b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+        http.receive(&mut state, goodbye).expect("a reply");
+        http.take_back(&mut state);
+        let mut other = http.open(1);
+        assert_eq!(take(&mut http, &mut other, 19), sent[1..]);
     }
 
     #[test]
     fn every_body_must_be_the_expected_one_on_every_shard() {
-        let learnt = Arc::default();
+        let learnt = learnt();
         let (mut one, mut other) = (http(1, &learnt), http(1, &learnt));
         let good = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
         let must = Answer { place: 0, status: Some(200), fault: None, last: false };
@@ -238,7 +366,7 @@ mod tests {
 
     #[test]
     fn an_odd_first_reply_is_reported_at_the_end() {
-        let learnt = Arc::default();
+        let learnt = learnt();
         let mut one = http(1, &learnt);
         for body in ["early", "hello", "hello", "hello"] {
             let reply = format!("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n{body}");
@@ -252,7 +380,7 @@ mod tests {
 
     #[test]
     fn bodies_that_may_vary_are_counted() {
-        let learnt = Arc::default();
+        let learnt = learnt();
         let mut one = http(1, &learnt);
         one.rules.vary_ok = true;
         for body in ["hello", "hello", "other", "hello", "third"] {
@@ -265,7 +393,7 @@ mod tests {
 
     #[test]
     fn a_bad_status_is_counted_and_its_body_not_learnt() {
-        let mut http = http(1, &Arc::default());
+        let mut http = http(1, &learnt());
         let bad = b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\nConnection: close\r\n\r\nbusy";
         let seen = answer(&mut http, bad);
         assert_eq!(seen.fault.map(|fault| fault.kind), Some(ErrorKind::BadStatus));
@@ -276,7 +404,7 @@ mod tests {
 
     #[test]
     fn only_expected_statuses_are_no_errors() {
-        let learnt = Arc::default();
+        let learnt = learnt();
         let mut http = http(1, &learnt);
         http.rules.statuses = Some("304,4xx".parse().expect("a list"));
         let reply = |status, body| {

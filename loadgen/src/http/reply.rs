@@ -58,6 +58,7 @@ impl Last {
     fn read_head(
         &mut self,
         bytes: &[u8],
+        to_head: bool,
         scan: &mut Scan,
     ) -> Result<Option<(Head, usize)>, Malformed> {
         if let Some(head) = self.head
@@ -67,7 +68,7 @@ impl Last {
         }
         head::check_beginning(bytes)?;
         let Some(end) = scan.section_end(bytes)? else { return Ok(None) };
-        let head = head::parse(&bytes[..end], false)?;
+        let head = head::parse(&bytes[..end], to_head)?;
         self.head_bytes.clear();
         self.head_bytes.extend_from_slice(&bytes[..end]);
         self.head = Some(head);
@@ -119,11 +120,17 @@ impl Parser {
         self.expecting == Expecting::Head && !self.is_interim
     }
 
-    /// Consumes bytes up to the end of the next response, or all of them.
+    /// Consumes bytes up to the end of the next response, or all of them. `to_head` tells that the
+    /// request was a HEAD, as all of those whose responses are in `last`.
     ///
     /// # Errors
     /// A violation of RFC 9112. The parser must not be used after that.
-    pub fn advance(&mut self, bytes: &[u8], last: &mut Last) -> Result<Step, Malformed> {
+    pub fn advance(
+        &mut self,
+        bytes: &[u8],
+        to_head: bool,
+        last: &mut Last,
+    ) -> Result<Step, Malformed> {
         let from_its_beginning = self.is_between_replies();
         if from_its_beginning && let Some((reply, used)) = last.same(bytes) {
             self.scan = Scan::new();
@@ -132,7 +139,7 @@ impl Parser {
         let mut used = 0;
         loop {
             let before = (used, self.expecting);
-            if self.one(bytes, &mut used, last)? {
+            if self.one(bytes, &mut used, to_head, last)? {
                 let reply = self.finish();
                 if from_its_beginning {
                     last.learn(&bytes[..used], reply);
@@ -151,11 +158,17 @@ impl Parser {
     }
 
     /// Makes one step. Returns true if it ends a response.
-    fn one(&mut self, bytes: &[u8], used: &mut usize, last: &mut Last) -> Result<bool, Malformed> {
+    fn one(
+        &mut self,
+        bytes: &[u8],
+        used: &mut usize,
+        to_head: bool,
+        last: &mut Last,
+    ) -> Result<bool, Malformed> {
         let rest = &bytes[*used..];
         match self.expecting {
             Expecting::Head => {
-                let read = last.read_head(rest, &mut self.scan)?;
+                let read = last.read_head(rest, to_head, &mut self.scan)?;
                 let Some((head, length)) = read else { return Ok(false) };
                 self.consume(length, used);
                 return Ok(self.begin(head));
@@ -261,7 +274,7 @@ mod tests {
         ends.sort_unstable();
         for end in ends {
             while used < end {
-                let step = parser.advance(&stream[used..end], &mut last)?;
+                let step = parser.advance(&stream[used..end], false, &mut last)?;
                 used += step.used;
                 replies.extend(step.reply);
                 if step.reply.is_none() {
@@ -309,7 +322,7 @@ mod tests {
             stream.extend_from_slice(&noise);
             let (mut parser, mut last) = (Parser::new(), Last::default());
             let mut used = 0;
-            while let Ok(step) = parser.advance(&stream[used..], &mut last) {
+            while let Ok(step) = parser.advance(&stream[used..], false, &mut last) {
                 used += step.used;
                 if step.reply.is_none() {
                     prop_assert!(stream.len() - used <= HEAD_BYTES_MAX);
@@ -325,7 +338,7 @@ mod tests {
         let whole =
             b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
         let (mut parser, mut last) = (Parser::new(), Last::default());
-        let mut step = |bytes: &[u8]| parser.advance(bytes, &mut last).expect("it is one");
+        let mut step = |bytes: &[u8]| parser.advance(bytes, false, &mut last).expect("it is one");
         let reply = Reply { status: 200, body: body(b"hello"), close: false };
         let (used, reply) = (whole.len(), Some(reply));
         for _ in 0..3 {
@@ -367,7 +380,10 @@ mod tests {
     fn an_end_in_the_middle_is_no_reply() {
         let (mut parser, mut last) = (Parser::new(), Last::default());
         let half = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel";
-        assert_eq!(parser.advance(half, &mut last), Ok(Step { used: half.len(), reply: None }));
+        assert_eq!(
+            parser.advance(half, false, &mut last),
+            Ok(Step { used: half.len(), reply: None })
+        );
         assert_eq!(parser.end(), None);
         assert!(!parser.is_between_replies());
     }

@@ -1,6 +1,7 @@
 //! When something is to be sent: a function of time, so that however much is overdue, nothing needs
 //! to be kept but how far it was taken.
 
+use crate::random::Random;
 use crate::units::Rate;
 
 /// What is left over is told one by one up to so many, and beyond in as many equal parts.
@@ -24,7 +25,7 @@ enum Gaps {
     /// The time of each is computed from its place, so that no error adds up.
     Uniform { place: u64, shards: u64, rate: Rate },
     /// Exponentially distributed (a Poisson process); the sum of several is one, too.
-    Poisson { mean_ns: f64, at_ns: f64, random: u64 },
+    Poisson { mean_ns: f64, at_ns: f64, random: Random },
 }
 
 impl Schedule {
@@ -48,7 +49,7 @@ impl Schedule {
     ) -> Self {
         assert!(shard < shards, "a share of a rate");
         let mean_ns = rate.mean_ns() * shards as f64;
-        let random = seed.wrapping_add(shard.wrapping_mul(0xA24B_AED4_963E_E407));
+        let random = Random::new(seed, shard);
         Self::of(Gaps::Poisson { mean_ns, at_ns: 0.0, random }, ends_ns, count)
     }
 
@@ -126,9 +127,8 @@ impl Schedule {
         match &mut self.gaps {
             Gaps::Uniform { place, shards, .. } => *place += *shards,
             Gaps::Poisson { mean_ns, at_ns, random } => {
-                *random = random.wrapping_add(0x9E37_79B9_7F4A_7C15);
                 // Never zero, of which there is no logarithm.
-                let uniform = ((scramble(*random) >> 11) + 1) as f64 / (1_u64 << 53) as f64;
+                let uniform = ((random.next() >> 11) + 1) as f64 / (1_u64 << 53) as f64;
                 *at_ns -= uniform.ln() * *mean_ns;
             }
         }
@@ -142,13 +142,6 @@ impl Schedule {
         };
         self.next_ns = self.begins_ns.unwrap_or_default().saturating_add(after_ns);
     }
-}
-
-/// SplitMix64's output function.
-fn scramble(value: u64) -> u64 {
-    let value = (value ^ value >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    let value = (value ^ value >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-    value ^ value >> 31
 }
 
 #[cfg(test)]

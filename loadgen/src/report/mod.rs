@@ -243,6 +243,9 @@ pub(crate) mod tests {
             drain_ok: false,
             expect_disconnects: false,
             vary_ok: false,
+            method: None,
+            body_bytes: None,
+            urls: None,
             expect_status: None,
         };
         run.report(plan, Environment::of_this_process(Some(7)))

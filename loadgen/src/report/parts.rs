@@ -60,6 +60,12 @@ pub struct Plan {
     pub expect_disconnects: bool,
     /// `--vary-ok`, of http.
     pub vary_ok: bool,
+    /// `--method`, of http without `--urls`.
+    pub method: Option<String>,
+    /// Size of `--body`, of http.
+    pub body_bytes: Option<u64>,
+    /// Number of requests in `--urls`, of http.
+    pub urls: Option<u64>,
     /// `--expect-status`, of http.
     pub expect_status: Option<String>,
 }

@@ -3,7 +3,7 @@
 mod watch;
 
 use self::watch::Watch;
-use crate::args::{Cli, LoadArgs, Target};
+use crate::args::{Body, Cli, List, LoadArgs, Target};
 use crate::delivery::Delivery;
 use crate::echo::Echo;
 use crate::http::head::HEAD_BYTES_MAX;
@@ -89,11 +89,13 @@ fn run(
     let opening = &summary::opening(&plan, seed);
     let run = match &cli.target {
         Target::Http(http) => {
-            let (url, fields, rules) = (http.url.clone(), http.fields.clone(), http.rules());
-            let (pipeline, learnt) = (load.pipeline as usize, Arc::new(Learnt::default()));
-            let bodies = learnt.clone();
-            let run = drive((load, seed, opening), to, 0, interrupts, move || {
-                Http::new(&url, &fields, pipeline, learnt.clone(), rules.clone())
+            let (requests, rules) = (http.requests().map_err(Failure::Usage)?, http.rules());
+            let learnt = Arc::new(Learnt::new(requests.clone()));
+            let (pipeline, bodies) = (load.pipeline as usize, learnt.clone());
+            let flight_bytes = requests.bytes_max() as u64 * load.pipeline;
+            let run = drive((load, seed, opening), to, flight_bytes, interrupts, move |shard| {
+                let sent = (requests.clone(), rules.clone());
+                Http::new(sent, pipeline, learnt.clone(), (seed, shard))
             });
             run.map(|(mut run, ring)| {
                 let (deviating, faults) = bodies.finish();
@@ -105,7 +107,7 @@ fn run(
         }
         Target::Echo { size, .. } => {
             let (size, numbers) = (*size, Arc::default());
-            drive((load, seed, opening), to, size * load.pipeline, interrupts, move || {
+            drive((load, seed, opening), to, size * load.pipeline, interrupts, move |_| {
                 Echo::new(seed, size, Arc::clone(&numbers))
             })
         }
@@ -114,7 +116,7 @@ fn run(
             let framing = Framing::new(BODY_BYTES_MAX, &config(load, 0))
                 .expect("message_bytes_max has room for it");
             let packet_bytes = (Framing::HEADER_BYTES + PREFIX_BYTES) as u64 + size;
-            drive((load, seed, opening), to, packet_bytes * load.pipeline, interrupts, move || {
+            drive((load, seed, opening), to, packet_bytes * load.pipeline, interrupts, move |_| {
                 Packets::new(seed, size as usize, digest_every, framing, Arc::clone(&numbers))
             })
         }
@@ -131,14 +133,14 @@ fn drive<P: Protocol>(
     to: SocketAddr,
     flight_bytes: u64,
     interrupts: &Interrupts,
-    protocol: impl Fn() -> P + Send + Sync + 'static,
+    protocol: impl Fn(usize) -> P + Send + Sync + 'static,
 ) -> Result<(Run, RingKind), ringwright::Error> {
     let shared = Arc::new(Shared::default());
     let shards = load.threads as usize;
     let tasks: Vec<Task> = (0..load.threads).map(|shard| task(load, seed, to, shard)).collect();
     let engine = Engine::start(config(load, flight_bytes as usize), {
         let shared = shared.clone();
-        move |shard| Load::new(tasks[shard].clone(), shared.clone(), protocol(), shard, shards)
+        move |shard| Load::new(tasks[shard].clone(), shared.clone(), protocol(shard), shard, shards)
     })?;
     for notice in engine.notices() {
         crate::note!("ringload: {notice}");
@@ -250,6 +252,9 @@ fn plan(cli: &Cli, load: &LoadArgs, to: SocketAddr) -> Plan {
         drain_ok: load.drain_ok,
         expect_disconnects: load.expect_disconnects,
         vary_ok: http.is_some_and(|http| http.vary_ok),
+        method: http.filter(|http| http.urls.is_none()).map(|http| http.method().into()),
+        body_bytes: http.and_then(|http| http.body.as_ref()).map(|Body(bytes)| bytes.len() as u64),
+        urls: http.and_then(|http| http.urls.as_ref()).map(|List(list)| list.len() as u64),
         expect_status: http.and_then(|http| http.expect_status.as_ref()).map(Statuses::to_string),
     }
 }

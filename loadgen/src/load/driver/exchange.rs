@@ -188,6 +188,7 @@ impl<P: Protocol> Driver<P> {
             Pacing::Connections => {}
         }
         flow.in_flight.clear();
+        self.protocol.take_back(&mut flow.state);
     }
 
     /// Repeats the requests in flight on a new connection, if the server has ended a kept
@@ -196,12 +197,12 @@ impl<P: Protocol> Driver<P> {
     /// lost instead. A repeated request is not repeated again.
     pub fn repeat_later(&mut self, flow: &mut Flow<P::State>, now_ns: u64) -> bool {
         let is_kept = flow.sent > flow.in_flight.len() as u64;
-        let may = P::IS_IDEMPOTENT
-            && is_kept
+        let may = is_kept
             && !flow.in_flight.is_empty()
             && !flow.in_flight.iter().any(Asked::is_repeat)
             // The requests of a connection on schedule do not move to another connection.
-            && self.pacing() != Pacing::Connections;
+            && self.pacing() != Pacing::Connections
+            && self.protocol.may_repeat(&flow.state);
         if may && self.is_stopped() {
             // No connection is opened any more.
             self.stats.unfinished += flow.in_flight.len() as u64;
@@ -209,6 +210,7 @@ impl<P: Protocol> Driver<P> {
             flow.in_flight.clear();
         } else if may {
             self.repeats.extend(flow.in_flight.drain(..));
+            self.protocol.take_back(&mut flow.state);
             self.repeats_reserved += 1;
         }
         may

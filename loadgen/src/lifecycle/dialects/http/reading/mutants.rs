@@ -101,7 +101,7 @@ fn of_load(stream: &[u8], ends: &[usize]) -> Verdict {
     let (mut replies, mut used, mut idle) = (Vec::new(), 0, 0);
     for end in ends {
         loop {
-            let step = match parser.advance(&stream[used..*end], &mut last) {
+            let step = match parser.advance(&stream[used..*end], false, &mut last) {
                 Ok(step) => step,
                 Err(wrong) => return Verdict { replies, end: End::Malformed(wrong.0) },
             };
