@@ -5,7 +5,7 @@ use crate::ring::{Descriptor, FileStatus};
 use std::any::Any;
 use std::fmt;
 use std::io;
-use std::os::fd::{AsRawFd, IntoRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -211,6 +211,14 @@ struct Noted {
 impl Noted {
     fn new(file: Owned) -> Arc<Self> {
         Arc::new(Self { file, note: OnceLock::new(), failure: OnceLock::new() })
+    }
+}
+
+impl AsFd for OpenFile {
+    /// The descriptor, for system calls that the engine has not. It must not be a shard that calls
+    /// one that waits.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        crate::ring::calls::borrow(&self.owned.file.descriptor)
     }
 }
 

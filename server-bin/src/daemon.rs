@@ -6,13 +6,18 @@ use crate::echo::Echo;
 use crate::files::{self, Files};
 use crate::generation::{Current, Generation, PacketService};
 use crate::packets::{self, Packets};
+use crate::proxy_protocol::{self, Address, Parsed};
 use ringwright::{
     Connection, ConnectionId, Deadline, Handler, JobDone, Local, NewFile, OpenFile, Origin, Reason,
     ReceiveFailed,
 };
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// The time in which a proxy must name its client.
+const PROXY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The handler of one shard.
 pub struct Daemon {
@@ -34,6 +39,8 @@ struct PacketShard {
 
 /// What is known of a connection.
 pub enum State {
+    /// A connection of a proxy on this listener that has not yet named its client.
+    Proxied(u16),
     /// A connection to sites.
     Http(files::Conversation),
     /// A connection to an echo.
@@ -96,6 +103,52 @@ impl Daemon {
         }
     }
 
+    /// Begins to serve a connection of this listener, whose client a proxy may have named.
+    fn serve(
+        &mut self,
+        connection: &mut Connection<'_>,
+        number: u16,
+        peer: Option<SocketAddr>,
+    ) -> State {
+        let origin = Origin::Listener(number);
+        match &self.generation.services[usize::from(number)] {
+            Service::Sites(_) => State::Http(files::Conversation::on(number, peer)),
+            Service::Echo => State::Echo,
+            Service::Packets(service) => {
+                let shard = self.packet_shard(*service);
+                self.packets[shard].connections += 1;
+                let state = self.packets[shard].handler.opened(connection, origin);
+                State::Packets(shard, Box::new(state))
+            }
+        }
+    }
+
+    /// Reads the header of a proxy. Returns its length once it is complete.
+    fn proxied(
+        &mut self,
+        state: &mut State,
+        connection: &mut Connection<'_>,
+        number: u16,
+        bytes: &[u8],
+    ) -> usize {
+        match proxy_protocol::parse(bytes) {
+            Parsed::Incomplete => 0,
+            Parsed::Complete { length, address } => {
+                connection.set_timer(None);
+                let peer = match address {
+                    Address::Named { source, .. } => Some(source),
+                    Address::Local => None,
+                };
+                *state = self.serve(connection, number, peer);
+                length + self.received(state, connection, &bytes[length..])
+            }
+            Parsed::Malformed(_) => {
+                connection.protocol_error();
+                bytes.len()
+            }
+        }
+    }
+
     /// The number of a packet service on this shard.
     fn packet_shard(&self, service: usize) -> usize {
         let service = &self.generation.packets[service];
@@ -113,19 +166,13 @@ impl Handler for Daemon {
         let Origin::Listener(number) = origin else {
             unreachable!("the daemon opens no connection")
         };
-        match &self.generation.services[usize::from(number)] {
-            Service::Sites(_) => State::Http(self.files.opened(connection, origin)),
-            Service::Echo => {
-                self.echo.opened(connection, origin);
-                State::Echo
-            }
-            Service::Packets(service) => {
-                let shard = self.packet_shard(*service);
-                self.packets[shard].connections += 1;
-                let state = self.packets[shard].handler.opened(connection, origin);
-                State::Packets(shard, Box::new(state))
-            }
+        let peer = connection.peer().ip().to_canonical();
+        let proxies = &self.generation.proxies[usize::from(number)];
+        if proxies.iter().any(|prefix| prefix.contains(peer)) {
+            connection.set_timer(Some(PROXY_TIMEOUT));
+            return State::Proxied(number);
         }
+        self.serve(connection, number, None)
     }
 
     fn received(
@@ -135,6 +182,11 @@ impl Handler for Daemon {
         bytes: &[u8],
     ) -> usize {
         match state {
+            State::Proxied(number) => {
+                let number = *number;
+                self.refresh();
+                self.proxied(state, connection, number, bytes)
+            }
             State::Http(state) => {
                 self.refresh();
                 self.files.received(state, connection, bytes)
@@ -154,7 +206,7 @@ impl Handler for Daemon {
     ) {
         match state {
             State::Http(state) => self.files.file_opened(state, connection, result),
-            State::Echo => self.echo.file_opened(&mut (), connection, result),
+            State::Echo | State::Proxied(_) => {}
             State::Packets(at, state) => {
                 self.packets[*at].handler.file_opened(state, connection, result);
             }
@@ -164,7 +216,7 @@ impl Handler for Daemon {
     fn file_sent(&mut self, state: &mut State, connection: &mut Connection<'_>) {
         match state {
             State::Http(state) => self.files.file_sent(state, connection),
-            State::Echo => self.echo.file_sent(&mut (), connection),
+            State::Echo | State::Proxied(_) => {}
             State::Packets(at, state) => self.packets[*at].handler.file_sent(state, connection),
         }
     }
@@ -205,7 +257,7 @@ impl Handler for Daemon {
     fn job_done(&mut self, state: &mut State, connection: &mut Connection<'_>, job: JobDone) {
         match state {
             State::Http(state) => self.files.job_done(state, connection, job),
-            State::Echo => self.echo.job_done(&mut (), connection, job),
+            State::Echo | State::Proxied(_) => {}
             State::Packets(at, state) => self.packets[*at].handler.job_done(state, connection, job),
         }
     }
@@ -213,6 +265,7 @@ impl Handler for Daemon {
     fn writable(&mut self, state: &mut State, connection: &mut Connection<'_>) {
         match state {
             State::Http(state) => self.files.writable(state, connection),
+            State::Proxied(_) => {}
             State::Echo => self.echo.writable(&mut (), connection),
             State::Packets(at, state) => self.packets[*at].handler.writable(state, connection),
         }
@@ -221,6 +274,7 @@ impl Handler for Daemon {
     fn half_closed(&mut self, state: &mut State, connection: &mut Connection<'_>) {
         match state {
             State::Http(state) => self.files.half_closed(state, connection),
+            State::Proxied(_) => connection.close(),
             State::Echo => self.echo.half_closed(&mut (), connection),
             State::Packets(at, state) => self.packets[*at].handler.half_closed(state, connection),
         }
@@ -229,6 +283,7 @@ impl Handler for Daemon {
     fn timer(&mut self, state: &mut State, connection: &mut Connection<'_>) {
         match state {
             State::Http(state) => self.files.timer(state, connection),
+            State::Proxied(_) => connection.protocol_error(),
             State::Echo => self.echo.timer(&mut (), connection),
             State::Packets(at, state) => self.packets[*at].handler.timer(state, connection),
         }
@@ -237,6 +292,7 @@ impl Handler for Daemon {
     fn expired(&mut self, state: &mut State, connection: &mut Connection<'_>, deadline: Deadline) {
         match state {
             State::Http(state) => self.files.expired(state, connection, deadline),
+            State::Proxied(_) => {}
             State::Echo => self.echo.expired(&mut (), connection, deadline),
             State::Packets(at, state) => {
                 self.packets[*at].handler.expired(state, connection, deadline);
@@ -247,6 +303,7 @@ impl Handler for Daemon {
     fn draining(&mut self, state: &mut State, connection: &mut Connection<'_>) {
         match state {
             State::Http(state) => self.files.draining(state, connection),
+            State::Proxied(_) => connection.close(),
             State::Echo => self.echo.draining(&mut (), connection),
             State::Packets(at, state) => self.packets[*at].handler.draining(state, connection),
         }
@@ -266,7 +323,7 @@ impl Handler for Daemon {
                 self.packets[at].connections -= 1;
                 self.packets[at].handler.closed(Some(*state), shard, id, reason);
             }
-            None => {}
+            Some(State::Proxied(_)) | None => {}
         }
     }
 

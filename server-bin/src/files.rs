@@ -23,6 +23,7 @@ use crate::http::body::Framing;
 use crate::http::date::CommonLines;
 use crate::http::head::{self, Request};
 use crate::http::incoming::Event;
+use crate::http::range::Boundaries;
 use crate::http::reply;
 use crate::http::status::Status;
 use crate::places::Places;
@@ -31,7 +32,7 @@ use crate::site::names::{self, Names};
 use crate::site::rate::Rates;
 use contents::KEPT_BYTES_MAX;
 use exchange::{Asked, Exchange, Progress, Spares};
-use replies::SlowRead;
+use replies::Worked;
 use ringwright::{Connection, Deadline, Directory, Handler, JobDone, OpenFile, Origin, Room};
 use std::io;
 use std::path::Path;
@@ -57,6 +58,9 @@ pub struct Files {
     path: Vec<u8>,
     /// The path of the file that answers it.
     file_path: Vec<u8>,
+    /// The ranges of the file that are asked for.
+    parts: Vec<(u64, u64)>,
+    boundaries: Boundaries,
     spares: Spares,
     /// The contents of the file being read.
     content: Box<[u8]>,
@@ -122,6 +126,8 @@ impl Files {
             lines: Vec::with_capacity(1024),
             path: Vec::with_capacity(256),
             file_path: Vec::with_capacity(256),
+            parts: Vec::new(),
+            boundaries: Boundaries::default(),
             spares: Spares::default(),
             content: contents::buffer(),
             shared,
@@ -282,7 +288,7 @@ impl Handler for Files {
 
     fn opened(&mut self, _: &mut Connection<'_>, origin: Origin) -> Conversation {
         let Origin::Listener(listener) = origin else { unreachable!("sites open no connection") };
-        Conversation::on(listener)
+        Conversation::on(listener, None)
     }
 
     fn received(
@@ -358,8 +364,18 @@ impl Handler for Files {
         state.opening = false;
         let exchange = state.exchange.take().expect("a file is read for a request");
         let (asked, candidate) = (exchange.asked(), &exchange.candidate);
-        let progress = match job.result::<SlowRead>() {
-            Ok(read) => self.reply_slow_read(state, connection, asked, candidate, read),
+        let progress = match job.result::<Worked>() {
+            Ok(Worked::Read(read)) => {
+                self.reply_slow_read(state, connection, asked, candidate, read)
+            }
+            Ok(Worked::Verified(is_right)) => {
+                self.continue_verified(state, connection, asked, is_right)
+            }
+            Ok(Worked::Listed(Ok(page))) => self.reply_listing(state, connection, asked, &page),
+            Ok(Worked::Listed(Err(error))) => {
+                let errno = error.raw_os_error().unwrap_or(libc::EIO);
+                self.reply_status(state, connection, asked, Status::from_open_errno(errno))
+            }
             Err(_) => self.reply_status(state, connection, asked, Status::InternalError),
         };
         self.spares.give_back(exchange);

@@ -7,10 +7,11 @@ use crate::config::plan::{PacketsPlan, Plan, Service, SitePlan};
 use crate::packets;
 use crate::places::Places;
 use crate::served::{Served, Watcher};
+use crate::site::auth::Passwords;
 use crate::site::names::Names;
 use crate::site::rules::Rules;
 use crate::site::spec::SiteSpec;
-use ringwright::{Config, Directory, Framing};
+use ringwright::{Config, Directory, Framing, Prefix};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,6 +24,8 @@ pub struct Generation {
     pub services: Vec<Service>,
     /// The names of the sites of each listener, by its number.
     pub names: Vec<Arc<Names>>,
+    /// The proxies of each listener that begin with a header of the PROXY protocol, by its number.
+    pub proxies: Vec<Vec<Prefix>>,
     /// The sites.
     pub sites: Vec<Arc<Site>>,
     /// The packet services.
@@ -43,6 +46,8 @@ pub struct Site {
     pub root: Arc<Served<Directory>>,
     /// The directories of rules, with the indices of the rules.
     pub roots: Vec<(u16, Arc<Served<Directory>>)>,
+    /// The users of rules, with the indices of the rules.
+    pub passwords: Vec<(u16, Arc<Passwords>)>,
 }
 
 /// A packet service.
@@ -74,6 +79,7 @@ impl Generation {
             number: before.map_or(1, |before| before.number + 1),
             services: plan.services.clone(),
             names: plan.names.clone(),
+            proxies: plan.proxies.clone(),
             sites: sites.collect::<Result<_, _>>()?,
             packets: packets.collect::<Result<_, _>>()?,
         })
@@ -88,16 +94,26 @@ impl Site {
     ) -> Result<Arc<Self>, String> {
         static IDS: AtomicU32 = AtomicU32::new(0);
         let mut sites = before.into_iter().flat_map(|before| &before.sites);
-        if let Some(same) = sites.find(|site| site.spec == plan.spec) {
+        // A password file may have changed though its name has not.
+        let is_same = |site: &&Arc<Self>| site.spec == plan.spec && site.passwords.is_empty();
+        if let Some(same) = sites.find(is_same) {
             return Ok(same.clone());
         }
         let roots = plan.rules.roots().map(|(rule, root)| Ok((rule, open(root, watcher)?)));
+        let passwords = plan.rules.auths().map(|(rule, auth)| {
+            let passwords = Passwords::load(&auth.file).map_err(|mistakes| {
+                let mistakes: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+                format!("{}: {}", auth.file.display(), mistakes.join("; "))
+            })?;
+            Ok((rule, Arc::new(passwords)))
+        });
         Ok(Arc::new(Self {
             id: IDS.fetch_add(1, Ordering::Relaxed),
             spec: plan.spec.clone(),
             has_rules: !plan.spec.rules.is_empty(),
             root: open(&plan.spec.root, watcher)?,
             roots: roots.collect::<Result<_, String>>()?,
+            passwords: passwords.collect::<Result<_, String>>()?,
             rules: plan.rules.clone(),
         }))
     }

@@ -8,6 +8,7 @@ pub(crate) use listeners::listeners;
 use std::io;
 use std::mem::{self, MaybeUninit};
 use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::LazyLock;
 
@@ -245,6 +246,13 @@ pub(crate) fn to_sockaddr(address: &SocketAddr) -> (libc::sockaddr_storage, libc
         }
     };
     (storage, length as libc::socklen_t)
+}
+
+/// A descriptor for the calls of the standard library. It is open as long as its owner, which
+/// holds `descriptor`.
+pub fn borrow(descriptor: &Descriptor) -> BorrowedFd<'_> {
+    // SAFETY: the owner closes the descriptor when it is dropped, and the result borrows from it.
+    unsafe { BorrowedFd::borrow_raw(descriptor.0) }
 }
 
 /// An address as the kernel gave it; `None` for a family that is not IP.

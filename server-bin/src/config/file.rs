@@ -1,12 +1,13 @@
 //! The tables and keys of the configuration file, with their defaults.
 
-use super::rule::{Cors, Rate, Redirect};
+use super::rule::{Auth, Cors, Rate, Redirect};
 use super::values::{
     Count, Delay, LimitOrNone, Network, Number, NumberOrAuto, RateOrAuto, Shards, Size, SizeOrAuto,
     SizeOrZero, SwitchOrAuto, Time, Timeout,
 };
 use crate::access_log::Format;
 use crate::options::{ProbeWith, RingOf, WhenFull};
+use crate::site::spec::{self, Listing, RealIpHeader};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -179,10 +180,40 @@ pub struct Site {
     /// The URL path of the health check: 200, or 503 once the server is about to leave.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<String>,
+    /// The listing of directories without an index file: `off`, `html` or `json`.
+    #[serde(default)]
+    pub listing: Listing,
+    /// The number of ranges that one request may ask for, 1 to 64.
+    #[serde(default = "max_ranges")]
+    pub max_ranges: u16,
+    /// The proxies whose connections begin with a header of the PROXY protocol, version 1 or 2.
+    #[serde(default)]
+    pub proxy_protocol_from: Vec<Network>,
+    /// The source of a request's real address: for logs, `rate`, `allow` and `deny`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub real_ip: Option<RealIp>,
     /// The rules. For most keys, the first rule that matches and has the key decides; header fields
     /// of all rules that match apply.
     #[serde(default)]
     pub rule: Vec<Rule>,
+}
+
+/// `real_ip`
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct RealIp {
+    /// The proxies that are believed.
+    pub from: Vec<Network>,
+    /// The header field that is read: `x-forwarded-for` or `forwarded`.
+    #[serde(default)]
+    pub header: RealIpHeader,
+}
+
+impl From<RealIp> for spec::RealIp {
+    fn from(RealIp { from, header }: RealIp) -> Self {
+        Self { from: from.into_iter().map(|network| network.0).collect(), header }
+    }
 }
 
 /// `[[site.rule]]`
@@ -209,6 +240,12 @@ pub struct Rule {
     /// A redirect: a path or a URL, which may contain `{path}`, `{query}` and `{name}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redirect: Option<Redirect>,
+    /// A file of users and passwords (htpasswd: bcrypt or SHA-512-crypt) for Basic authentication.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<Auth>,
+    /// The listing of these directories, instead of the site's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listing: Option<Listing>,
     /// The limit on requests of an address: `10/s`, `100/m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<Rate>,
@@ -226,6 +263,10 @@ pub struct Rule {
     pub status: Vec<u16>,
 }
 
+const fn max_ranges() -> u16 {
+    16
+}
+
 fn index() -> Vec<String> {
     vec!["index.html".to_owned()]
 }
@@ -237,6 +278,9 @@ fn index() -> Vec<String> {
 pub struct Echo {
     /// The addresses to listen on.
     pub listen: Vec<String>,
+    /// The proxies whose connections begin with a header of the PROXY protocol, version 1 or 2.
+    #[serde(default)]
+    pub proxy_protocol_from: Vec<Network>,
 }
 
 /// `[[packets]]`
@@ -248,6 +292,9 @@ pub struct Packets {
     pub listen: Vec<String>,
     /// The directory of the files.
     pub root: PathBuf,
+    /// The proxies whose connections begin with a header of the PROXY protocol, version 1 or 2.
+    #[serde(default)]
+    pub proxy_protocol_from: Vec<Network>,
     /// The limit on the size of an upload.
     #[serde(default = "upload_max")]
     pub upload_max: Size,

@@ -9,10 +9,11 @@ use crate::files;
 use crate::http::target;
 use crate::options::{ProbeWith, RingOf, WhenFull};
 use crate::packets::{self, BODY_BYTES_MAX};
+use crate::site::auth::Passwords;
 use crate::site::names::{self, Names};
 use crate::site::rules::{RuleError, Rules};
-use crate::site::spec::{RuleSpec, SiteSpec};
-use ringwright::{AtCapacity, Config, Error, Framing, Probe, RingChoice};
+use crate::site::spec::{Listing, RuleSpec, SiteSpec};
+use ringwright::{AtCapacity, Config, Error, Framing, Prefix, Probe, RingChoice};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -40,6 +41,8 @@ pub struct Plan {
     pub services: Vec<Service>,
     /// The names of the sites of each listener, in the same order.
     pub names: Vec<Arc<Names>>,
+    /// The proxies of each listener that begin with a header of the PROXY protocol.
+    pub proxies: Vec<Vec<Prefix>>,
     /// The sites.
     pub sites: Vec<SitePlan>,
     /// The packet services.
@@ -93,7 +96,15 @@ pub struct PacketsPlan {
 struct Checker<'a> {
     folder: &'a Path,
     faults: Vec<Fault>,
-    listeners: Vec<(SocketAddr, Service, Place)>,
+    listeners: Vec<Listener>,
+}
+
+/// A listener and where it was found first.
+struct Listener {
+    address: SocketAddr,
+    service: Service,
+    proxies: Vec<Prefix>,
+    place: Place,
 }
 
 /// Checks a configuration. Relative paths begin at `folder`.
@@ -106,7 +117,8 @@ pub fn plan(file: &File, folder: &Path) -> Result<Plan, Vec<Fault>> {
     let sites: Vec<SitePlan> = sites.collect();
     for (index, echo) in file.echo.iter().enumerate() {
         let place = Place::top("echo").index(index).key("listen");
-        checker.listen(&echo.listen, &place, &Service::Echo);
+        let proxies = networks(&echo.proxy_protocol_from);
+        checker.listen(&echo.listen, &place, &Service::Echo, &proxies);
     }
     let packets = file.packets.iter().enumerate();
     let packets = packets.map(|(index, packets)| checker.packets(index, packets)).collect();
@@ -119,6 +131,7 @@ pub fn plan(file: &File, folder: &Path) -> Result<Plan, Vec<Fault>> {
         let reason = "there is no listener; add [[site]], [[echo]] or [[packets]]";
         checker.faults.push(Fault::new(Place::default(), reason));
     }
+    checker.workers(file);
     let engine = checker.engine(file);
     let names = checker.names(&sites);
     let Checker { faults, listeners, .. } = checker;
@@ -136,11 +149,16 @@ pub fn plan(file: &File, folder: &Path) -> Result<Plan, Vec<Fault>> {
             format: file.log.format,
         },
         admin,
-        services: listeners.into_iter().map(|(_, service, _)| service).collect(),
+        proxies: listeners.iter().map(|listener| listener.proxies.clone()).collect(),
+        services: listeners.into_iter().map(|listener| listener.service).collect(),
         names,
         sites,
         packets,
     })
+}
+
+fn networks(networks: &[Network]) -> Vec<Prefix> {
+    networks.iter().map(|network| network.0).collect()
 }
 
 /// A path of the configuration; `-` stays what it is.
@@ -155,7 +173,8 @@ impl Checker<'_> {
 
     fn site(&mut self, index: usize, site: &Site) -> SitePlan {
         let place = Place::top("site").index(index);
-        self.listen(&site.listen, &place.key("listen"), &Service::Sites(vec![index]));
+        let proxies = networks(&site.proxy_protocol_from);
+        self.listen(&site.listen, &place.key("listen"), &Service::Sites(vec![index]), &proxies);
         let root = self.folder.join(&site.root);
         self.directory(&root, &place.key("root"));
         let mut names = Vec::new();
@@ -172,6 +191,9 @@ impl Checker<'_> {
             index: site.index.clone(),
             spa: self.url_path(site.spa.as_deref(), &place.key("spa")),
             precompressed: site.precompressed,
+            listing: site.listing,
+            real_ip: site.real_ip.clone().map(Into::into),
+            max_ranges: site.max_ranges,
             errors: self.error_pages(&site.errors, &place.key("errors")),
             health: self.url_path(site.health.as_deref(), &place.key("health")),
             rules: rules.map(|(at, rule)| self.rule(rule, &place.key("rule").index(at))).collect(),
@@ -181,6 +203,19 @@ impl Checker<'_> {
             if name.is_empty() || name.starts_with('.') || name.contains(['/', '\0']) {
                 let reason = "expected the name of a file, such as \"index.html\"";
                 self.fault(&place.key("index").index(at), reason);
+            }
+        }
+        for (at, auth) in
+            spec.rules.iter().enumerate().filter_map(|(at, rule)| Some((at, rule.auth.as_ref()?)))
+        {
+            if let Err(mistakes) = Passwords::load(&auth.file) {
+                let mistakes: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+                let reason = format!("{}: {}", auth.file.display(), mistakes.join("; "));
+                self.fault(&place.key("rule").index(at).key("auth"), reason);
+            }
+            if auth.file.starts_with(&spec.root) {
+                let reason = "the password file lies in the directory that is served; move it";
+                self.fault(&place.key("rule").index(at).key("auth"), reason);
             }
         }
         let rules = Rules::new(&spec.rules, &spec.names).unwrap_or_else(|errors| {
@@ -199,7 +234,6 @@ impl Checker<'_> {
         if let Some(root) = &root {
             self.directory(root, &place.key("root"));
         }
-        let networks = |all: &[Network]| all.iter().map(|network| network.0).collect();
         RuleSpec {
             matching: rule.matching.clone(),
             root,
@@ -207,12 +241,12 @@ impl Checker<'_> {
             content_type: rule.content_type.clone(),
             cache: rule.cache.clone(),
             redirect: rule.redirect.clone().map(Into::into),
-            auth: None,
+            auth: rule.auth.clone().map(|auth| auth.beneath(folder)),
             rate: rule.rate.clone().map(|rate| rate.0),
             allow: networks(&rule.allow),
             deny: networks(&rule.deny),
             cors: rule.cors.clone().map(Into::into),
-            listing: None,
+            listing: rule.listing,
             status: rule.status.clone(),
         }
     }
@@ -256,8 +290,8 @@ impl Checker<'_> {
     /// The names of the sites of each listener.
     fn names(&mut self, sites: &[SitePlan]) -> Vec<Arc<Names>> {
         let mut faults = Vec::new();
-        let of = |(_, service, _): &(SocketAddr, Service, Place)| {
-            let Service::Sites(numbers) = service else { return Arc::default() };
+        let of = |listener: &Listener| {
+            let Service::Sites(numbers) = &listener.service else { return Arc::default() };
             let specs = numbers.iter().map(|number| &sites[*number].spec);
             Arc::new(Names::new(specs).unwrap_or_else(|ambiguous| {
                 let site = Place::top("site").index(numbers[ambiguous.second]);
@@ -276,7 +310,8 @@ impl Checker<'_> {
 
     fn packets(&mut self, index: usize, packets: &Packets) -> PacketsPlan {
         let place = Place::top("packets").index(index);
-        self.listen(&packets.listen, &place.key("listen"), &Service::Packets(index));
+        let proxies = networks(&packets.proxy_protocol_from);
+        self.listen(&packets.listen, &place.key("listen"), &Service::Packets(index), &proxies);
         if packets.read_only && packets.replace {
             let reason = "read_only refuses every upload, but replace allows uploads that replace \
                           a file: remove one of them";
@@ -324,28 +359,41 @@ impl Checker<'_> {
     }
 
     /// Notes the listeners of a service.
-    fn listen(&mut self, listen: &[String], place: &Place, service: &Service) {
+    fn listen(&mut self, listen: &[String], place: &Place, service: &Service, proxies: &[Prefix]) {
         if listen.is_empty() {
             self.fault(place, "give at least one address, such as \"127.0.0.1:8080\"");
         }
         for (index, text) in listen.iter().enumerate() {
             let place = place.index(index);
             for address in self.addresses(text, &place).into_iter().flatten() {
-                self.listener(address, service, &place);
+                self.listener(address, service, proxies, &place);
             }
         }
     }
 
-    fn listener(&mut self, address: SocketAddr, service: &Service, place: &Place) {
+    fn listener(
+        &mut self,
+        address: SocketAddr,
+        service: &Service,
+        proxies: &[Prefix],
+        place: &Place,
+    ) {
         // Each port 0 is a port of its own.
-        let same = |(other, _, _): &&mut (SocketAddr, Service, Place)| {
-            *other == address && address.port() != 0
-        };
-        let Some((_, known, first)) = self.listeners.iter_mut().find(same) else {
-            self.listeners.push((address, service.clone(), place.clone()));
+        let is_same = |other: &&mut Listener| other.address == address && address.port() != 0;
+        let Some(known) = self.listeners.iter_mut().find(is_same) else {
+            let (service, proxies) = (service.clone(), proxies.to_vec());
+            self.listeners.push(Listener { address, service, proxies, place: place.clone() });
             return;
         };
-        match (known, service) {
+        let first = known.place.clone();
+        if known.proxies != proxies {
+            let reason = format!(
+                "{address} is also the address of {first}, with another proxy_protocol_from; give \
+                 both the same one"
+            );
+            return self.fault(place, reason);
+        }
+        match (&mut known.service, service) {
             // A name may stand for an address that is also given.
             (known, service) if known == service => {}
             (Service::Sites(sites), Service::Sites(more)) => {
@@ -370,8 +418,31 @@ impl Checker<'_> {
         }
     }
 
+    /// Passwords are checked and directories listed on workers.
+    fn workers(&mut self, file: &File) {
+        if file.engine.workers.0 != Some(0) {
+            return;
+        }
+        for (index, site) in file.site.iter().enumerate() {
+            let place = Place::top("site").index(index);
+            let reason = "it needs workers, but engine.workers is 0; give at least 1";
+            if site.listing != Listing::Off {
+                self.fault(&place.key("listing"), reason);
+            }
+            for (at, rule) in site.rule.iter().enumerate() {
+                let place = place.key("rule").index(at);
+                if rule.auth.is_some() {
+                    self.fault(&place.key("auth"), reason);
+                }
+                if rule.listing.is_some_and(|listing| listing != Listing::Off) {
+                    self.fault(&place.key("listing"), reason);
+                }
+            }
+        }
+    }
+
     fn engine(&mut self, file: &File) -> Config {
-        let listeners = self.listeners.iter().map(|(address, _, _)| *address).collect();
+        let listeners = self.listeners.iter().map(|listener| listener.address).collect();
         let config = Config { listeners, ..self.settings(&file.engine, file) };
         match config.check() {
             Err(Error::Config { key, value, remedy }) => {

@@ -7,6 +7,7 @@ use serde::de::{DeserializeOwned, Deserializer, Error, MapAccess, Visitor, value
 use serde::{Deserialize, Serialize, Serializer};
 use std::fmt;
 use std::marker::PhantomData;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// `redirect`
@@ -45,6 +46,35 @@ struct RateTable {
     /// The number of requests that may come at once. Default: those of one second, or 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     burst: Option<u32>,
+}
+
+/// `auth`
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(with = "TextOr<AuthTable>"))]
+pub struct Auth(AuthTable);
+
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+struct AuthTable {
+    /// The password file.
+    file: PathBuf,
+    /// The realm that browsers show.
+    #[serde(default = "realm")]
+    realm: String,
+}
+
+fn realm() -> String {
+    "restricted".to_owned()
+}
+
+impl Auth {
+    /// The settings, with the path beneath this folder.
+    #[must_use]
+    pub fn beneath(self, folder: &Path) -> spec::Auth {
+        spec::Auth { file: folder.join(self.0.file), realm: self.0.realm }
+    }
 }
 
 /// `cors`
@@ -87,6 +117,13 @@ impl<'de> Deserialize<'de> for Redirect {
     }
 }
 
+impl<'de> Deserialize<'de> for Auth {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let table = |file: &str| Ok(AuthTable { file: file.into(), realm: realm() });
+        text_or_table(deserializer, table).map(Self)
+    }
+}
+
 impl<'de> Deserialize<'de> for Cors {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let table =
@@ -107,6 +144,12 @@ impl<'de> Deserialize<'de> for Rate {
 }
 
 impl Serialize for Redirect {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl Serialize for Auth {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.0.serialize(serializer)
     }

@@ -1,18 +1,22 @@
 //! The choice of the file that answers a request, by the rules of its site.
 
 use super::exchange::{Asked, Candidate, Exchange, Original, Progress};
-use super::replies::Note;
+use super::replies::{Note, Page, Worked};
 use super::{Conversation, Files, host};
 use crate::http::conditional::is_settled;
 use crate::http::fields;
+use crate::http::forwarded::{self, Field};
 use crate::http::head::Method;
 use crate::http::status::Status;
 use crate::http::target;
+use crate::site::auth::Credentials;
 use crate::site::cors;
+use crate::site::listing::Listed;
 use crate::site::redirect;
 use crate::site::rules::Facts;
+use crate::site::spec::{Listing, RealIp, RealIpHeader};
 use crate::site::variants::{self, Accepted, Coding};
-use ringwright::{Connection, FileKind, OpenFile};
+use ringwright::{Connection, FileKind, Job, OpenFile};
 use std::io;
 use std::net::IpAddr;
 
@@ -97,9 +101,26 @@ impl Files {
         facts: &Facts,
     ) -> Option<Progress> {
         let rules = &asked.site.rules;
-        let address = self.address(connection, &asked);
+        let address = self.address(state, connection, &asked);
         if !rules.admits(facts, address) {
             return Some(self.reply_status(state, connection, asked, Status::Forbidden));
+        }
+        if let Some((rule, auth)) = rules.auth(facts) {
+            let realm = &auth.realm;
+            match self.authenticate(connection, &asked, rule) {
+                Authenticated::Yes => {}
+                Authenticated::No => {
+                    self.reply_unauthorized(state, connection, asked, realm);
+                    return Some(Progress::Answered);
+                }
+                Authenticated::Checking => {
+                    let candidate = Candidate::Requested(0);
+                    return Some(self.spares.wait_for(asked, candidate, None));
+                }
+                Authenticated::Busy => {
+                    return Some(self.reply_status(state, connection, asked, Status::Unavailable));
+                }
+            }
         }
         if let Some((rule, limit)) = rules.rate(facts) {
             let key = asked.site.id << 16 | u32::from(rule);
@@ -122,9 +143,103 @@ impl Files {
         Some(Progress::Answered)
     }
 
+    /// Returns whether the request has a user and a password of the rule's file.
+    fn authenticate(
+        &self,
+        connection: &mut Connection<'_>,
+        asked: &Asked<'_>,
+        rule: u16,
+    ) -> Authenticated {
+        let mut passwords = asked.site.passwords.iter();
+        let passwords = passwords.find(|(index, _)| *index == rule);
+        let (Some((_, passwords)), Some(credentials)) = (passwords, Credentials::of(asked.head))
+        else {
+            return Authenticated::No;
+        };
+        if passwords.is_remembered(&credentials) {
+            return Authenticated::Yes;
+        }
+        let passwords = passwords.clone();
+        let job = Job::unordered(0, move || Worked::Verified(passwords.verify(&credentials)));
+        match connection.offload(job) {
+            Ok(()) => Authenticated::Checking,
+            Err(_) => Authenticated::Busy,
+        }
+    }
+
+    /// A password has been checked.
+    pub(super) fn continue_verified(
+        &mut self,
+        state: &mut Conversation,
+        connection: &mut Connection<'_>,
+        asked: Asked<'_>,
+        is_right: bool,
+    ) -> Progress {
+        if is_right {
+            // It is remembered now.
+            return self.answer_path(state, connection, asked);
+        }
+        let rules = &asked.site.rules;
+        let facts = rules.facts(asked.path).ok();
+        let auth = facts.as_ref().and_then(|facts| rules.auth(facts));
+        let realm = auth.map_or("", |(_, auth)| &auth.realm);
+        self.reply_unauthorized(state, connection, asked, realm);
+        Progress::Answered
+    }
+
     /// The address that made the request.
-    fn address(&self, connection: &Connection<'_>, _asked: &Asked<'_>) -> IpAddr {
-        connection.peer().ip()
+    pub(super) fn address(
+        &self,
+        state: &Conversation,
+        connection: &Connection<'_>,
+        asked: &Asked<'_>,
+    ) -> IpAddr {
+        let socket = state.peer.unwrap_or_else(|| connection.peer()).ip();
+        match &asked.site.spec.real_ip {
+            Some(RealIp { from, header }) => {
+                let field = match header {
+                    RealIpHeader::XForwardedFor => Field::XForwardedFor,
+                    RealIpHeader::Forwarded => Field::Forwarded,
+                };
+                forwarded::real_address(asked.head, socket, from, field)
+            }
+            None => socket,
+        }
+    }
+
+    /// The listing of the directory that was asked for.
+    fn listing(&self, asked: &Asked<'_>) -> Listing {
+        if !asked.is_directory() {
+            return Listing::Off;
+        }
+        let rules = &asked.site.rules;
+        let facts = if asked.site.has_rules { rules.facts(asked.path).ok() } else { None };
+        facts.and_then(|facts| rules.listing(&facts)).unwrap_or(asked.site.spec.listing)
+    }
+
+    /// Has a worker list a directory.
+    fn list(
+        &mut self,
+        state: &mut Conversation,
+        connection: &mut Connection<'_>,
+        asked: Asked<'_>,
+        directory: OpenFile,
+    ) -> Progress {
+        let (form, path) = (self.listing(&asked), asked.path.to_vec());
+        let job = Job::unordered(0, move || {
+            // Symbolic links are not served.
+            let listed = Listed::read(&directory, |_| None);
+            Worked::Listed(listed.map(|listed| match form {
+                Listing::Json => {
+                    Page { body: listed.json(), is_html: false, is_cut: listed.is_cut }
+                }
+                _ => Page { body: listed.page(&path), is_html: true, is_cut: listed.is_cut },
+            }))
+        });
+        match connection.offload(job) {
+            Ok(()) => self.spares.wait_for(asked, Candidate::Listing, None),
+            Err(_) => self.reply_status(state, connection, asked, Status::Unavailable),
+        }
     }
 
     /// Answers with a file that is open, or has it opened.
@@ -137,7 +252,9 @@ impl Files {
     ) -> Progress {
         let home;
         let directory = match candidate {
-            Candidate::Requested(_) | Candidate::Variant(..) => asked.directory,
+            Candidate::Requested(_) | Candidate::Variant(..) | Candidate::Listing => {
+                asked.directory
+            }
             Candidate::Shell | Candidate::ErrorPage(_) => {
                 home = asked.site.root.current().map(|(directory, _)| directory);
                 home.as_ref().map_err(|missing| *missing)
@@ -198,6 +315,12 @@ impl Files {
                 });
                 Progress::Answered
             }
+            Ok(file)
+                if matches!(candidate, Candidate::Listing)
+                    && file.status().kind == FileKind::Directory =>
+            {
+                self.list(state, connection, asked, file)
+            }
             Ok(_) => self.answer_without(state, connection, asked, candidate, libc::ENOENT),
             Err(error) => {
                 let errno = error.raw_os_error().unwrap_or(libc::EIO);
@@ -222,12 +345,15 @@ impl Files {
                     let next = Candidate::Requested(index + 1);
                     return self.answer_with(state, connection, asked, next);
                 }
+                if self.listing(&asked) != Listing::Off {
+                    return self.answer_with(state, connection, asked, Candidate::Listing);
+                }
                 if asked.site.spec.spa.is_some() && accepts_shell(&asked) {
                     return self.answer_with(state, connection, asked, Candidate::Shell);
                 }
                 self.reply_status(state, connection, asked, status)
             }
-            Candidate::Requested(_) | Candidate::Shell => {
+            Candidate::Requested(_) | Candidate::Shell | Candidate::Listing => {
                 self.reply_status(state, connection, asked, status)
             }
             Candidate::Variant(original, coding) => {
@@ -253,7 +379,7 @@ impl Files {
         file: OpenFile,
         is_settled: bool,
     ) -> Progress {
-        if asked.site.has_rules && !self.admits_file(connection, &asked, &candidate, &file) {
+        if asked.site.has_rules && !self.admits_file(state, connection, &asked, &candidate, &file) {
             let status = Status::Forbidden;
             if let Candidate::ErrorPage(_) = candidate {
                 self.reply_plain(state, connection, asked, status, None);
@@ -278,6 +404,7 @@ impl Files {
     /// The rules are asked again for the path of the file that will be sent.
     fn admits_file(
         &self,
+        state: &Conversation,
         connection: &Connection<'_>,
         asked: &Asked<'_>,
         candidate: &Candidate,
@@ -292,7 +419,16 @@ impl Files {
             write_path(asked, candidate, &mut path);
             rules.facts(&path).ok()
         });
-        facts.is_some_and(|facts| rules.admits(&facts, self.address(connection, asked)))
+        let Some(facts) = facts else { return false };
+        // The rule for the file is another one than that for the request: a remembered pair passes.
+        let is_known = rules.auth(&facts).is_none_or(|(rule, _)| {
+            let mut passwords = asked.site.passwords.iter();
+            let passwords = passwords.find(|(index, _)| *index == rule);
+            let credentials = Credentials::of(asked.head);
+            let known = passwords.zip(credentials);
+            known.is_some_and(|((_, passwords), pair)| passwords.is_remembered(&pair))
+        });
+        is_known && rules.admits(&facts, self.address(state, connection, asked))
     }
 
     /// Answers with the first variant of a file that the client accepts, behind `after` in its
@@ -324,6 +460,16 @@ impl Files {
     }
 }
 
+/// What a look at user and password comes to.
+enum Authenticated {
+    Yes,
+    No,
+    /// A worker checks the password.
+    Checking,
+    /// Too many passwords wait to be checked.
+    Busy,
+}
+
 impl Asked<'_> {
     /// The path that was asked for is that of a directory.
     pub(super) fn is_directory(&self) -> bool {
@@ -347,6 +493,8 @@ pub(super) fn write_path(asked: &Asked<'_>, candidate: &Candidate, path: &mut Ve
                 path.extend_from_slice(spec.index.get(*index).map_or(b"", |name| name.as_bytes()));
             }
         }
+        Candidate::Listing if asked.path.is_empty() => path.push(b'.'),
+        Candidate::Listing => path.extend_from_slice(&asked.path[..asked.path.len() - 1]),
         Candidate::Shell => path.extend_from_slice(spec.spa.as_deref().unwrap_or("").as_bytes()),
         Candidate::ErrorPage(status) => {
             let page = spec.errors.get(&status.code());

@@ -5,6 +5,7 @@ use crate::http::head::Request;
 use crate::http::incoming::Incoming;
 use crate::http::reply::Persistence;
 use ringwright::Connection;
+use std::net::SocketAddr;
 
 /// Files queued on a connection before more requests are read: each may be a descriptor of its own.
 /// Those that were read into its output at once are bytes like any other, and not counted. One, if
@@ -16,6 +17,8 @@ const FILES_QUEUED_MAX: u32 = 8;
 pub struct Conversation {
     /// The number of its listener.
     pub(super) listener: u16,
+    /// The client that a proxy has named.
+    pub(super) peer: Option<SocketAddr>,
     pub(super) incoming: Incoming,
     /// The request whose body is being read or whose file is being opened.
     pub(super) exchange: Option<Box<Exchange>>,
@@ -39,9 +42,10 @@ pub struct Conversation {
 }
 
 impl Conversation {
-    /// A new connection of this listener.
-    pub(super) fn on(listener: u16) -> Self {
-        Self { listener, ..Self::default() }
+    /// A new connection of this listener, of a client that a proxy may have named.
+    #[must_use]
+    pub fn on(listener: u16, peer: Option<SocketAddr>) -> Self {
+        Self { listener, peer, ..Self::default() }
     }
 
     pub(super) fn may_read_on(&self) -> bool {

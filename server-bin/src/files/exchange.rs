@@ -33,6 +33,8 @@ pub(super) enum Candidate {
     Requested(usize),
     /// A precompressed variant of a file.
     Variant(Original, Coding),
+    /// The directory itself, to be listed.
+    Listing,
     /// The page of `spa`.
     Shell,
     /// The error page of a status.

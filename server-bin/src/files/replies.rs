@@ -8,14 +8,18 @@ use crate::http::conditional::{Outcome, Validators};
 use crate::http::date::CommonLines;
 use crate::http::fields;
 use crate::http::head::{self, Method, Request};
-use crate::http::range::{self, Selected};
+use crate::http::media::media_type;
+use crate::http::range::{self, Multipart, Selected, SelectedParts};
 use crate::http::reply::{self, Described, Persistence};
 use crate::http::status::Status;
+use crate::site::auth;
 use crate::site::cors;
 use crate::site::headers::{BuiltIn, Sent};
+use crate::site::listing;
 use crate::site::rules::{Facts, Rules};
 use crate::site::variants::{self, Coding};
 use ringwright::{Connection, FileStatus, Job, OpenFile, Room};
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -62,6 +66,58 @@ impl Files {
         let body = reply::plain(&mut self.scratch, &self.lines, persistence, status, is_head);
         self.send_head(state, connection);
         self.finish(state, connection, &asked, persistence, status, body);
+    }
+
+    /// Asks for user and password.
+    pub(super) fn reply_unauthorized(
+        &mut self,
+        state: &mut Conversation,
+        connection: &mut Connection<'_>,
+        asked: Asked<'_>,
+        realm: &str,
+    ) {
+        self.common.refresh(connection.local().now());
+        let (persistence, status) = (state.persistence(&asked.request), Status::Unauthorized);
+        let is_head = asked.request.method == Method::Head;
+        self.write_lines(&asked, asked.path, status, None);
+        auth::append_challenge(realm, &mut self.lines);
+        let body = reply::plain(&mut self.scratch, &self.lines, persistence, status, is_head);
+        self.send_head(state, connection);
+        self.finish(state, connection, &asked, persistence, status, body);
+    }
+
+    /// Answers with the listing of a directory.
+    pub(super) fn reply_listing(
+        &mut self,
+        state: &mut Conversation,
+        connection: &mut Connection<'_>,
+        asked: Asked<'_>,
+        page: &Page,
+    ) -> Progress {
+        self.common.refresh(connection.local().now());
+        let (persistence, status) = (state.persistence(&asked.request), Status::Ok);
+        self.write_lines(&asked, asked.path, status, None);
+        let Self { lines, scratch, .. } = self;
+        lines.extend_from_slice(match (page.is_html, page.is_cut) {
+            (true, _) => listing::POLICY.as_bytes(),
+            (false, true) => listing::CUT_LINE.as_bytes(),
+            (false, false) => b"",
+        });
+        let media_type = if page.is_html { "text/html; charset=utf-8" } else { "application/json" };
+        reply::content(scratch, lines, persistence, media_type, page.body.len() as u64);
+        self.send_head(state, connection);
+        let mut sent = 0;
+        if asked.request.method == Method::Get {
+            sent = page.body.len() as u64;
+            let room = connection.send(&page.body);
+            state.full |= room == Room::Full;
+            if room == Room::Refused {
+                // A head without its body must not be followed by another reply.
+                connection.abort();
+            }
+        }
+        self.finish(state, connection, &asked, persistence, status, sent);
+        Progress::Answered
     }
 
     pub(super) fn reply_moved(
@@ -177,7 +233,7 @@ impl Files {
             let job = Job::unordered(0, move || {
                 let _place = place;
                 let content = contents::read_slowly(&file);
-                SlowRead { file, is_settled, content }
+                Worked::Read(SlowRead { file, is_settled, content })
             });
             if connection.offload(job).is_ok() {
                 return self.spares.wait_for(asked, candidate, None);
@@ -323,11 +379,15 @@ impl Files {
             return self.send_part(state, connection, &asked, found, Status::Ok, (0, bytes));
         }
         let validators = found.validators(self.common.seconds());
-        let answer =
-            if is_plain { Answer::Whole } else { answer(&request, head, &validators, bytes) };
+        let ranges_max = asked.site.spec.max_ranges;
+        let answer = if is_plain {
+            Answer::Whole
+        } else {
+            answer(&request, head, &validators, bytes, ranges_max, &mut self.parts)
+        };
         let (status, is_file) = match answer {
             Answer::Whole => (Status::Ok, true),
-            Answer::Part { .. } => (Status::PartialContent, true),
+            Answer::Part { .. } | Answer::Parts => (Status::PartialContent, true),
             Answer::NotModified => (Status::NotModified, true),
             Answer::Unsatisfiable => (Status::RangeNotSatisfiable, false),
             Answer::Failed => {
@@ -338,6 +398,11 @@ impl Files {
         choice::write_path(&asked, candidate, &mut path);
         let sent = is_file.then(|| SentFile { coding: candidate.coding() });
         let without = self.write_lines(&asked, &path, status, sent);
+        if matches!(answer, Answer::Parts) {
+            let media_type = media_type(&path);
+            self.file_path = path;
+            return self.send_parts(state, connection, &asked, found, media_type, without);
+        }
         let Self { lines, scratch: out, .. } = self;
         let part = match answer {
             Answer::Part { first, last } => Some((first, last)),
@@ -363,6 +428,42 @@ impl Files {
         }
         let (first, length) = part.map_or((0, bytes), |(first, last)| (first, last - first + 1));
         self.send_part(state, connection, &asked, found, status, (first, length))
+    }
+
+    /// Sends several parts of the file.
+    fn send_parts(
+        &mut self,
+        state: &mut Conversation,
+        connection: &mut Connection<'_>,
+        asked: &Asked<'_>,
+        found: &Found<'_>,
+        media_type: &str,
+        without: BuiltIn,
+    ) -> Progress {
+        let persistence = state.persistence(&asked.request);
+        let status = Status::PartialContent;
+        let boundary = self.boundaries.make();
+        let (file_bytes, media_type) = (found.bytes(), media_type.as_bytes());
+        let multipart = Multipart { boundary: &boundary, media_type, file_bytes };
+        let length = multipart.length(&self.parts);
+        let validators = found.validators(self.common.seconds());
+        let Self { lines, scratch, .. } = self;
+        multipart.append_type_line(lines);
+        reply::parts(scratch, lines, persistence, length, &validators, without);
+        self.send_head(state, connection);
+        let parts = std::mem::take(&mut self.parts);
+        for (at, &(first, last)) in parts.iter().enumerate() {
+            self.scratch.clear();
+            multipart.append_part_head(at == 0, (first, last), &mut self.scratch);
+            self.send_head(state, connection);
+            found.send(state, connection, first, last - first + 1);
+        }
+        self.parts = parts;
+        self.scratch.clear();
+        multipart.append_end(&mut self.scratch);
+        self.send_head(state, connection);
+        self.finish(state, connection, asked, persistence, status, length);
+        Progress::Answered
     }
 
     /// Sends the head that has been written, and this part of the file: offset and length.
@@ -481,6 +582,24 @@ impl Files {
     }
 }
 
+/// The result of a job.
+pub(super) enum Worked {
+    /// A file was read.
+    Read(SlowRead),
+    /// A password was checked, and is right or not.
+    Verified(bool),
+    /// A directory was listed.
+    Listed(io::Result<Page>),
+}
+
+/// A listing.
+pub(super) struct Page {
+    pub(super) body: Vec<u8>,
+    pub(super) is_html: bool,
+    /// It is not complete.
+    pub(super) is_cut: bool,
+}
+
 /// A file that was read, or not.
 pub struct SlowRead {
     file: OpenFile,
@@ -507,6 +626,7 @@ struct SentFile {
 enum Answer {
     Whole,
     Part { first: u64, last: u64 },
+    Parts,
     NotModified,
     Unsatisfiable,
     Failed,
@@ -677,7 +797,14 @@ impl Found<'_> {
 }
 
 /// Evaluates the preconditions and the range of a request.
-fn answer(request: &Request, head: &[u8], validators: &Validators, file_bytes: u64) -> Answer {
+fn answer(
+    request: &Request,
+    head: &[u8],
+    validators: &Validators,
+    file_bytes: u64,
+    ranges_max: u16,
+    parts: &mut Vec<(u64, u64)>,
+) -> Answer {
     let outcome = if request.is_conditional { validators.evaluate(head) } else { Outcome::Proceed };
     match outcome {
         Outcome::Failed => return Answer::Failed,
@@ -688,9 +815,11 @@ fn answer(request: &Request, head: &[u8], validators: &Validators, file_bytes: u
     if !request.has_range || request.method != Method::Get || !validators.range_holds(head) {
         return Answer::Whole;
     }
-    match fields::single(head, "range").map(|value| range::select(value, file_bytes)) {
-        Some(Selected::Part { first, last }) => Answer::Part { first, last },
-        Some(Selected::Nothing) => Answer::Unsatisfiable,
-        Some(Selected::Whole) | None => Answer::Whole,
+    let Some(value) = fields::single(head, "range") else { return Answer::Whole };
+    match range::select_several(value, file_bytes, ranges_max, parts) {
+        SelectedParts::Several => Answer::Parts,
+        SelectedParts::One(Selected::Part { first, last }) => Answer::Part { first, last },
+        SelectedParts::One(Selected::Nothing) => Answer::Unsatisfiable,
+        SelectedParts::One(Selected::Whole) => Answer::Whole,
     }
 }

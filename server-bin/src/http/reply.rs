@@ -95,6 +95,39 @@ pub fn page(
     out.extend_from_slice(b"\r\n");
 }
 
+/// Replaces `out` with the head of a reply with a content of its own.
+pub fn content(
+    out: &mut Vec<u8>,
+    common: &[u8],
+    persistence: Persistence,
+    media_type: &str,
+    bytes: u64,
+) {
+    begin(out, Status::Ok, common, persistence);
+    line(out, b"Content-Type: ", media_type.as_bytes());
+    number(out, b"Content-Length: ", bytes);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Replaces `out` with the head of a reply with several parts of a file: `length` bytes in all. The
+/// lines of `common` name the media type.
+pub fn parts(
+    out: &mut Vec<u8>,
+    common: &[u8],
+    persistence: Persistence,
+    length: u64,
+    validators: &Validators,
+    without: BuiltIn,
+) {
+    begin(out, Status::PartialContent, common, persistence);
+    number(out, b"Content-Length: ", length);
+    if !without.has(BuiltIn::ACCEPT_RANGES) {
+        out.extend_from_slice(b"Accept-Ranges: bytes\r\n");
+    }
+    validator_lines(out, validators, without);
+    out.extend_from_slice(b"\r\n");
+}
+
 /// The lines that belong to a status.
 const fn lines_of_status(status: Status) -> &'static [u8] {
     match status {

@@ -1,6 +1,7 @@
 //! The settings of a site, as the configuration file gives them, checked value by value.
 
 use ringwright::Prefix;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -91,7 +92,9 @@ pub struct RuleSpec {
 }
 
 /// The listing of directories.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
 pub enum Listing {
     /// None: 404.
     #[default]
@@ -122,9 +125,12 @@ pub struct RealIp {
 }
 
 /// The header field of a real address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
 pub enum RealIpHeader {
     /// `X-Forwarded-For`.
+    #[default]
     XForwardedFor,
     /// `Forwarded` (RFC 7239).
     Forwarded,
