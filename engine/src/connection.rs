@@ -526,17 +526,18 @@ impl<'a> Connection<'a> {
     /// Bytes that arrive before the FIN are still delivered and can be answered. The engine does
     /// not know of responses that the application prepares elsewhere, for example on its own
     /// threads: call `finish` after they were sent. It counts as [`Reason::Drained`] during a drain
-    /// and as [`Reason::LocalClose`] otherwise.
+    /// ([`is_draining`](Self::is_draining)) and as [`Reason::LocalClose`] otherwise.
     pub fn finish(&mut self, quiet: Duration) {
         let quiet_ms = u64::try_from(quiet.as_millis()).unwrap_or(u64::MAX);
         self.core.finish(self.slot, quiet_ms);
     }
 
-    /// Returns whether the engine drains: [`Remote::drain`](crate::Remote::drain) or
-    /// [`Remote::stop`](crate::Remote::stop) was called.
+    /// Returns whether the connection has a deadline by which it must end:
+    /// [`Remote::drain`](crate::Remote::drain) or [`Remote::stop`](crate::Remote::stop) was called,
+    /// or its listener was [removed](crate::Remote::remove_listener).
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        self.core.draining
+        self.core.drains(self.slot)
     }
 
     /// Ends the connection at once with RST. Queued output is lost, and no TIME_WAIT remains.

@@ -1,17 +1,18 @@
 //! Starting an engine and waiting for its end.
 
-use crate::admission::{Admission, Bans, program};
+use crate::admission::Admission;
 use crate::cgroup;
 use crate::config::Config;
 use crate::cpu::{self, Place};
 use crate::error::Error;
 use crate::handler::Handler;
 use crate::ledger::{Ledger, Published};
-use crate::mailbox::{Command, Mailbox, Sending, Sockets};
+use crate::listener::{LISTEN_WAIT, Opening, Registry};
+use crate::mailbox::{Command, Mailbox, Opened, Sending};
 use crate::memory::Arena;
 use crate::panics::{Panic, discard, message_of};
 use crate::remote::Remote;
-use crate::ring::calls::{self, ListenerOptions};
+use crate::ring::calls;
 use crate::ring::epoll::EpollRing;
 use crate::ring::kernel::KernelRing;
 use crate::ring::probe::{self, Held, SetupError, memlock_allowed};
@@ -19,7 +20,6 @@ use crate::ring::{Errno, Ring, RingInUse, RingKind, Setup};
 use crate::shard::{Failure, Parts, Shard};
 use crate::validate;
 use crate::workers::{Pool, Port};
-use std::cell::Cell;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -29,8 +29,6 @@ use std::time::{Duration, Instant};
 
 /// The wait for operations in flight after a ring has failed. Then their memory is leaked.
 const TEAR_DOWN_WAIT: Duration = Duration::from_millis(100);
-/// The time in which all listeners must get their addresses. The error says it, too.
-const LISTEN_WAIT: Duration = Duration::from_secs(1);
 /// The beginning of the notice about buffers that are not registered. There is at most one.
 const UNREGISTERED: &str = "the buffers are not registered with the kernel";
 /// The deadline of the drain with which a dropped engine ends.
@@ -102,7 +100,6 @@ const SHARE_BYTES_MIN: usize = 1 << 20;
 /// for the shards to end, but no longer than 6 seconds: a shard whose callback blocks is left
 /// behind. It does not wait for running jobs, and not at all on a shard's own thread.
 pub struct Engine {
-    addresses: Vec<SocketAddr>,
     notices: Vec<String>,
     remote: Remote,
     shards: Vec<JoinHandle<Result<(), Error>>>,
@@ -144,18 +141,19 @@ impl Engine {
             config.max_per_address,
             count * config.waiting_max(),
         ));
-        let pairs: Result<Vec<_>, _> =
-            (0..count).map(|_| Mailbox::new(config.mailbox_commands_max)).collect();
-        let (mailboxes, receiving): (Vec<_>, Vec<_>) = pairs
-            .map_err(|source| Error::Start { what: "eventfd(2)", source })?
-            .into_iter()
-            .unzip();
+        let (mailboxes, receiving) = make_mailboxes(&config, count)?;
         admission.set_wakers(mailboxes.iter().map(|sending| sending.waker().clone()).collect());
         let published: Vec<Arc<Published>> = (0..count).map(|_| Arc::default()).collect();
         let wakers = mailboxes.iter().map(|sending| sending.waker().clone()).collect();
         let (pool, ports) = Pool::new(config.jobs_queued_max, wakers, true);
-        let remote =
-            Remote::new(mailboxes.clone(), published.clone(), admission.clone(), pool, ring);
+        let remote = Remote::new(
+            mailboxes.clone(),
+            published.clone(),
+            admission.clone(),
+            pool,
+            ring,
+            Registry::new(&config),
+        );
         // The workers start first, because a handler may offload jobs from its first callback on.
         if let Err(failed) = remote.set_workers(config.workers) {
             drop(ports);
@@ -163,7 +161,6 @@ impl Engine {
             let source = std::io::Error::other(failed);
             return Err(Error::Start { what: "starting the workers", source });
         }
-
         let pinned = if config.pin { count } else { 0 };
         let mut places = Place::take(&cpus, config.pin_from, pinned).into_iter();
         let (ready, readiness) = sync_channel(count);
@@ -185,7 +182,7 @@ impl Engine {
         let plans: Vec<_> = receiving.into_iter().zip(ports).enumerate().map(plan).collect();
         drop((ready, ending));
         let (shards, failed) = spawn(plans, factory);
-        let mut engine = Self { addresses: Vec::new(), notices, remote, shards, endings };
+        let mut engine = Self { notices, remote, shards, endings };
         let started = match failed {
             Some(error) => Err(error),
             None => engine.wait_until_ready(&readiness, count),
@@ -207,10 +204,13 @@ impl Engine {
         }
     }
 
-    /// The addresses listened on, in the order of [`Config::listeners`], with the actual ports.
+    /// The addresses listened on, with the actual ports, by the numbers of the listeners: those of
+    /// [`Config::listeners`] in their order, without removed ones, and those that were added.
+    ///
+    /// [`Remote::listeners`] tells more.
     #[must_use]
-    pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.remote.registry().addresses()
     }
 
     /// Notices for the operator about limits of the system that make the engine slower, each with a
@@ -303,29 +303,19 @@ impl Engine {
     }
 
     fn listen(&mut self, config: &Config, mailboxes: &[Sending]) -> Result<(), Error> {
-        let filter = program(&Bans::new(&config.bans)).filter(|_| !config.bans.is_empty());
-        let options = ListenerOptions {
-            addresses: &config.listeners,
-            deadline: Instant::now() + LISTEN_WAIT,
-            filter: filter.as_deref().unwrap_or_default(),
-            filter_failed: Cell::new(None),
-            backlog: config.backlog,
-            keepalive_s: config.keepalive_s(),
-            user_timeout_ms: config.user_timeout_ms(),
-        };
-        let mut of_shard: Vec<Sockets> = mailboxes.iter().map(|_| Sockets::default()).collect();
+        let opening = Opening::new(Instant::now() + LISTEN_WAIT, &config.bans);
+        let mut of_shard: Vec<Vec<Opened>> = mailboxes.iter().map(|_| Vec::new()).collect();
+        let mut filter_failed = None;
         for address in &config.listeners {
-            match calls::listeners(*address, mailboxes.len(), &options) {
-                Ok((bound, sockets)) => {
-                    self.addresses.push(bound);
-                    for (shard, socket) in sockets.into_iter().enumerate() {
-                        of_shard[shard].push(socket);
-                    }
-                }
-                Err(source) => return Err(Error::Listen { address: *address, source }),
+            let shards = mailboxes.len();
+            let opened =
+                self.remote.open_listener(*address, shards, &config.listeners, &opening)?;
+            filter_failed = filter_failed.or(opened.1);
+            for (of_shard, opened) in of_shard.iter_mut().zip(opened.0.share()) {
+                of_shard.push(opened);
             }
         }
-        let unfiltered = match (&filter, options.filter_failed.get()) {
+        let unfiltered = match (opening.has_filter(), filter_failed) {
             (_, Some(Errno(libc::EPERM))) => {
                 Some("SO_ATTACH_FILTER needs CAP_NET_ADMIN on this kernel".to_owned())
             }
@@ -333,7 +323,7 @@ impl Engine {
                 "SO_ATTACH_FILTER failed ({errno:?}); ban fewer prefixes or raise \
                  net.core.optmem_max"
             )),
-            (None, _) if !config.bans.is_empty() => {
+            (false, _) if !config.bans.is_empty() => {
                 Some("the list is too long for a filter; ban fewer, larger prefixes".to_owned())
             }
             _ => None,
@@ -346,8 +336,8 @@ impl Engine {
             what: "banning addresses",
             source: std::io::Error::other(failed),
         })?;
-        for (mailbox, sockets) in mailboxes.iter().zip(of_shard) {
-            mailbox.send(Command::Listen(sockets)).map_err(|busy| Error::Start {
+        for (mailbox, opened) in mailboxes.iter().zip(of_shard) {
+            mailbox.send(Command::Listen(opened)).map_err(|busy| Error::Start {
                 what: "handing the listeners to a shard",
                 source: std::io::Error::other(busy),
             })?;
@@ -362,6 +352,14 @@ struct Prepared {
     cpus: Vec<usize>,
     ring: RingInUse,
     notices: Vec<String>,
+}
+
+/// A command queue with its two ends for each shard.
+fn make_mailboxes(config: &Config, count: usize) -> Result<(Vec<Sending>, Vec<Mailbox>), Error> {
+    let pairs: Result<Vec<_>, _> =
+        (0..count).map(|_| Mailbox::new(config.mailbox_commands_max)).collect();
+    let pairs = pairs.map_err(|source| Error::Start { what: "eventfd(2)", source })?;
+    Ok(pairs.into_iter().unzip())
 }
 
 /// Checks the configuration, and fits it to the limits of the process.

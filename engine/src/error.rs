@@ -1,16 +1,18 @@
 //! The error of an engine as a whole.
 
+use crate::mailbox::Busy;
 use crate::ring::Errno;
 use crate::ring::probe::SetupError;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
-/// The error of an engine that could not start or did not end cleanly.
+/// The error of an engine that could not start, did not end cleanly, or could not change its
+/// listeners.
 ///
-/// [`Engine::start`](crate::Engine::start) and [`Engine::join`](crate::Engine::join) return it. Its
-/// `Display` text is meant for the operator: it names the value, limit or errno at fault and a
-/// remedy.
+/// [`Engine::start`](crate::Engine::start), [`Engine::join`](crate::Engine::join) and
+/// [`Remote::add_listener`](crate::Remote::add_listener) return it. Its `Display` text is meant for
+/// the operator: it names the value, limit or errno at fault and a remedy.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
@@ -28,11 +30,18 @@ pub enum Error {
     Ring(SetupError),
     /// A listener could not be set up.
     Listen {
-        /// The address from [`Config::listeners`](crate::Config::listeners).
+        /// The address from [`Config::listeners`](crate::Config::listeners), or the one to add.
         address: SocketAddr,
         /// The error of socket(2), setsockopt(2), bind(2) or listen(2).
         source: io::Error,
     },
+    /// There is no listener of this number, or it was removed and has ended.
+    NoSuchListener {
+        /// The number.
+        number: u16,
+    },
+    /// The command queue of a shard is full.
+    Busy(Busy),
     /// A thread, a mapping or an event descriptor could not be created.
     Start {
         /// The call or step that failed.
@@ -96,22 +105,12 @@ impl fmt::Display for Error {
             Self::Ring(source) => source.fmt(f),
             Self::Listen { address, source } => {
                 write!(f, "cannot listen on {address}: {source}")?;
-                match source.raw_os_error() {
-                    Some(libc::EADDRINUSE) => f.write_str(
-                        "; another process or another listener of this engine has used the port \
-                         for 1 second (ss -ltnp shows the process): stop it, choose another port, \
-                         or use port 0 for a free one",
-                    ),
-                    Some(libc::EACCES) => f.write_str(
-                        "; ports below net.ipv4.ip_unprivileged_port_start need \
-                         CAP_NET_BIND_SERVICE: grant it or choose a higher port",
-                    ),
-                    Some(libc::EADDRNOTAVAIL) => {
-                        f.write_str("; no interface of this machine has this address (ip address)")
-                    }
-                    _ => Ok(()),
-                }
+                f.write_str(remedy_of_listen(source))
             }
+            Self::NoSuchListener { number } => {
+                write!(f, "there is no listener {number}; Remote::listeners lists them")
+            }
+            Self::Busy(busy) => busy.fmt(f),
             Self::Start { what, source } => {
                 write!(f, "cannot start the engine: {what} failed: {source}")?;
                 match source.raw_os_error() {
@@ -155,6 +154,23 @@ impl fmt::Display for Error {
                  call it from another thread (Remote::drain works on every thread)",
             ),
         }
+    }
+}
+
+/// The remedy for a listener that could not be set up, or nothing.
+fn remedy_of_listen(source: &io::Error) -> &'static str {
+    match source.raw_os_error() {
+        Some(libc::EADDRINUSE) => {
+            "; another process or another listener of this engine has used the port for 1 second \
+             (ss -ltnp shows the process): stop it, choose another port, or use port 0 for a free \
+             one"
+        }
+        Some(libc::EACCES) => {
+            "; ports below net.ipv4.ip_unprivileged_port_start need CAP_NET_BIND_SERVICE: grant it \
+             or choose a higher port"
+        }
+        Some(libc::EADDRNOTAVAIL) => "; no interface of this machine has this address (ip address)",
+        _ => "",
     }
 }
 

@@ -7,8 +7,9 @@ use std::time::Duration;
 /// The way a connection came to the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// The engine accepted the connection. The number is the position of the listener in
-    /// [`Config::listeners`](crate::Config::listeners), from 0.
+    /// The engine accepted the connection. The number is the listener's: its position in
+    /// [`Config::listeners`](crate::Config::listeners), from 0, or the one that
+    /// [`Remote::add_listener`](crate::Remote::add_listener) has returned.
     Listener(u16),
     /// The engine connected out, with the tag given to [`Local::connect`] or
     /// [`Local::keep_connected`], or to the same methods of [`Remote`](crate::Remote).
@@ -319,7 +320,8 @@ pub trait Handler: 'static {
     /// The engine drains: this connection should finish its work and close before the drain
     /// deadline. Or [`Remote::drain_connection`](crate::Remote::drain_connection) or
     /// [`Remote::drain_connections`](crate::Remote::drain_connections) asked for the end of the
-    /// connection, without a deadline; [`Connection::is_draining`] is `false` then.
+    /// connection, without a deadline; [`Connection::is_draining`] is `false` then. Or its listener
+    /// was [removed](crate::Remote::remove_listener), with a deadline of its own.
     ///
     /// Called once per connection. A connection that opens during a drain gets the call right after
     /// `opened`. The default calls [`Connection::finish`], so that everything that has arrived is

@@ -3,6 +3,7 @@
 
 use crate::admission::{Bans, Instruction};
 use crate::info::ConnectionInfo;
+use crate::listener::Listening;
 use crate::ring::Descriptor;
 use crate::shard::core::milliseconds;
 use crate::{Audience, ConnectionId, Reconnect, SlowReaders};
@@ -16,7 +17,11 @@ use std::time::Duration;
 /// A command of another thread to a shard.
 pub enum Command {
     /// Accept clients on these listening sockets.
-    Listen(Sockets),
+    Listen(Vec<Opened>),
+    /// Remove a listener. Its connections may stay for so many milliseconds.
+    RemoveListener(u16, u64),
+    /// Pause accepting at a listener, or resume it.
+    PauseListener(u16, bool),
     /// Reset a connection.
     Kick(ConnectionId),
     /// Reset all connections.
@@ -55,29 +60,27 @@ pub struct BanList {
     pub program: Option<Vec<Instruction>>,
 }
 
-/// Listening sockets on their way to a shard. They are closed if they do not arrive.
-#[derive(Default)]
-pub struct Sockets(Vec<Descriptor>);
+/// A listening socket on its way to a shard. It is closed if it does not arrive.
+pub struct Opened {
+    listening: Arc<Listening>,
+    socket: Option<Descriptor>,
+}
 
-impl Sockets {
-    #[cfg(test)]
-    pub fn new(descriptors: Vec<Descriptor>) -> Self {
-        Self(descriptors)
+impl Opened {
+    pub fn new(listening: Arc<Listening>, socket: Descriptor) -> Self {
+        Self { listening, socket: Some(socket) }
     }
 
-    pub fn push(&mut self, descriptor: Descriptor) {
-        self.0.push(descriptor);
-    }
-
-    /// Hands the sockets to the caller, who closes them.
-    pub fn take(mut self) -> Vec<Descriptor> {
-        std::mem::take(&mut self.0)
+    /// Hands the socket to the caller, who closes it.
+    pub fn take(mut self) -> (Arc<Listening>, Descriptor) {
+        let socket = self.socket.take().expect("it is taken once");
+        (self.listening.clone(), socket)
     }
 }
 
-impl Drop for Sockets {
+impl Drop for Opened {
     fn drop(&mut self) {
-        self.0.drain(..).for_each(crate::ring::calls::close);
+        self.socket.take().into_iter().for_each(crate::ring::calls::close);
     }
 }
 
@@ -153,13 +156,18 @@ pub struct Sending {
 impl Sending {
     /// Queues a command and wakes the shard.
     pub fn send(&self, command: Command) -> Result<(), Busy> {
+        self.reserve()?.send(command)
+    }
+
+    /// Takes a place in the queue for a command that is still to be made.
+    pub fn reserve(&self) -> Result<Place<'_>, Busy> {
         let shared = &self.waker.0;
         if self.has_ended() {
             return Err(Busy);
         }
         let free = |queued| (queued < shared.commands_max).then_some(queued + 1);
         shared.queued.fetch_update(Ordering::SeqCst, Ordering::SeqCst, free).map_err(|_| Busy)?;
-        self.push(command)
+        Ok(Place(Some(self)))
     }
 
     /// Queues a drain. It never lacks room: drains that the shard has not taken yet become one,
@@ -194,6 +202,24 @@ impl Sending {
     /// does.
     pub fn has_ended(&self) -> bool {
         self.waker.has_ended()
+    }
+}
+
+/// A place in a queue. It is given back unless a command takes it.
+pub struct Place<'a>(Option<&'a Sending>);
+
+impl Place<'_> {
+    /// Queues a command there. [`Busy`] means that the shard has ended.
+    pub fn send(mut self, command: Command) -> Result<(), Busy> {
+        self.0.take().map_or(Err(Busy), |sending| sending.push(command))
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if let Some(sending) = self.0 {
+            sending.waker.0.queued.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 }
 

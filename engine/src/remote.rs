@@ -3,6 +3,7 @@
 use crate::admission::{Admission, Bans, Prefix, program};
 use crate::info::ConnectionInfo;
 use crate::ledger::{Ledger, Published, ShardLedger};
+use crate::listener::Registry;
 use crate::mailbox::{BanList, Busy, Command, Sending};
 use crate::ring::RingInUse;
 use crate::workers::{Pool, WorkersFailed};
@@ -12,7 +13,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// The wait for a shard's answer to a question.
@@ -35,6 +36,8 @@ struct Shared {
     pool: Pool,
     ring: RingInUse,
     draining: AtomicBool,
+    /// The lock is held only while the list is read or changed and commands are queued.
+    registry: Mutex<Registry>,
     /// The list last sent to the shards. The lock is held only while the pointer is copied.
     bans: Mutex<Arc<Vec<Prefix>>>,
     /// Held while the list changes. A second caller gets an error instead of waiting.
@@ -171,9 +174,8 @@ pub enum SlowReaders {
 pub enum Audience {
     /// Every connection, also outgoing ones.
     All,
-    /// The connections that these listeners have accepted, by their positions in
-    /// [`Config::listeners`](crate::Config::listeners), from 0. A number without a listener reaches
-    /// nobody.
+    /// The connections that these listeners have accepted, by their numbers
+    /// ([`Origin::Listener`]). A number without a listener reaches nobody.
     Listeners(Arc<[u16]>),
 }
 
@@ -195,6 +197,7 @@ impl Remote {
         admission: Arc<Admission>,
         pool: Pool,
         ring: RingInUse,
+        registry: Registry,
     ) -> Self {
         Self(Arc::new(Shared {
             mailboxes,
@@ -203,6 +206,7 @@ impl Remote {
             pool,
             ring,
             draining: AtomicBool::new(false),
+            registry: Mutex::new(registry),
             bans: Mutex::default(),
             changing_bans: Mutex::default(),
         }))
@@ -488,6 +492,14 @@ impl Remote {
         self.0.published.iter().map(|published| published.read()).collect()
     }
 
+    pub(crate) fn registry(&self) -> MutexGuard<'_, Registry> {
+        self.0.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn mailboxes(&self) -> &[Sending] {
+        &self.0.mailboxes
+    }
+
     pub(crate) fn pool(&self) -> &Pool {
         &self.0.pool
     }
@@ -530,7 +542,7 @@ impl Remote {
         answer.recv_timeout(ANSWER_WAIT).map_err(|_| Ask::NoAnswer)
     }
 
-    fn to_all(&self, command: impl Fn() -> Command) -> Result<(), Busy> {
+    pub(crate) fn to_all(&self, command: impl Fn() -> Command) -> Result<(), Busy> {
         let mut result = Ok(());
         for mailbox in &self.0.mailboxes {
             let sent = mailbox.send(command());

@@ -40,6 +40,8 @@ mod handler;
 mod info;
 #[path = "../../../engine/src/ledger.rs"]
 mod ledger;
+#[path = "../../../engine/src/listener.rs"]
+mod listener;
 #[path = "../../../engine/src/local.rs"]
 mod local;
 #[path = "../../../engine/src/mailbox.rs"]
@@ -75,6 +77,7 @@ use framing::{Framing, FramingTooLarge, PacketTooLong, Packets};
 use handler::{Deadline, Handler, Origin};
 use info::{ConnectionInfo, EndedConnection};
 use ledger::{Histogram, Ledger, Pair, ShardLedger};
+use listener::{ListenerInfo, ListenerState};
 use local::Local;
 use mailbox::Busy;
 use reason::Reason;

@@ -6,7 +6,8 @@ use crate::connection::Connection;
 use crate::framing::Framing;
 use crate::handler::{Handler, Origin};
 use crate::ledger::Published;
-use crate::mailbox::{Command, Mailbox, Sockets};
+use crate::listener::Registry;
+use crate::mailbox::{Command, Mailbox, Opened};
 use crate::memory::Arena;
 use crate::remote::Remote;
 use crate::ring::RingInUse;
@@ -14,6 +15,7 @@ use crate::scripted::{LISTENER, PAYLOAD_BYTES, Script, ScriptedRing};
 use crate::shard::{Parts, Shard};
 use crate::workers::Pool;
 use std::cell::Cell;
+use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -116,16 +118,19 @@ fn drive<H: Handler>(
     let published = Arc::<Published>::default();
     let wakers = vec![sending.waker().clone()];
     let (pool, mut ports) = Pool::new(config.jobs_queued_max, wakers, false);
+    let mut registry = Registry::new(config);
+    let address = (Ipv4Addr::LOCALHOST, 1).into();
+    let listening = registry.reserve(address).ok_or("no number is free")?;
     let remote = Remote::new(
         vec![sending],
         vec![published.clone()],
         admission.clone(),
         pool,
         RingInUse::default(),
+        registry,
     );
-    let mut sockets = Sockets::default();
-    sockets.push(LISTENER);
-    remote.to(0, Command::Listen(sockets)).map_err(|busy| busy.to_string())?;
+    let opened = vec![Opened::new(listening, LISTENER)];
+    remote.to(0, Command::Listen(opened)).map_err(|busy| busy.to_string())?;
     let sent_bytes = Rc::new(Cell::new(0));
     let mut shard = Shard::new(Parts {
         number: 0,

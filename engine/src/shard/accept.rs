@@ -1,5 +1,5 @@
 //! Accepting: a multishot accept per listener, who is let in, and pauses after EMFILE. The waiting
-//! room is in `waiting.rs`, the end of listening in `listening.rs`.
+//! room is in `waiting.rs`; how listeners come and go in `listening.rs`.
 
 use super::listening::Stage;
 use super::slots::Mode;
@@ -18,14 +18,42 @@ use std::sync::Arc;
 /// The longest pause of accepting.
 const BACKOFF_MAX_MS: u64 = 1_000;
 
+/// A listening socket.
 pub(super) struct Listener {
     pub(super) descriptor: Descriptor,
+    pub(super) stage: Stage,
+    /// Its clients wait in the backlog.
+    pub(super) paused: bool,
     pub(super) armed: bool,
     pub(super) cancelling: bool,
     /// Its socket filter refuses banned addresses.
     pub(super) filtered: bool,
     /// Packets it had dropped at the last look.
     pub(super) drops: u32,
+}
+
+impl Listener {
+    pub(super) fn new(descriptor: Descriptor) -> Self {
+        Self {
+            descriptor,
+            stage: Stage::Listening,
+            paused: false,
+            armed: false,
+            cancelling: false,
+            filtered: false,
+            drops: 0,
+        }
+    }
+
+    /// Whether an accept should be armed, if the shard wants any.
+    pub(super) fn accepts(&self) -> bool {
+        self.stage.accepts() && !self.paused
+    }
+
+    /// Whether an accept of it is in flight.
+    pub(super) fn is_busy(&self) -> bool {
+        self.armed || self.cancelling
+    }
 }
 
 /// Accepted, and not turned away so far.
@@ -38,17 +66,30 @@ pub(super) struct Client {
 
 /// What a shard knows of accepting.
 pub(crate) struct Accepting {
-    pub(super) listeners: Vec<Listener>,
-    pub(super) stage: Stage,
+    /// Open listeners by number.
+    pub(super) listeners: Vec<Option<Listener>>,
+    /// The number of these.
+    pub(super) open_now: usize,
+    /// Those whose filter refuses who is banned.
+    pub(super) filters_attached: usize,
+    /// A drain has begun: no further listener is taken.
+    pub(super) ended: bool,
     pub(super) bans: Arc<BanList>,
     pub(super) room: WaitingRoom,
     /// Sockets accepted may have inherited a filter.
     pub(super) inherits_filter: bool,
     pub(super) at_capacity: AtCapacity,
+    /// Something may have to be armed, cancelled or closed.
+    pub(super) changed: bool,
+    /// Accepts were wanted at the last look.
+    was_wanted: bool,
     backoff_first_ms: u64,
     backoff_ms: u64,
     /// Until when accepting pauses.
-    resume_at_ms: Option<u64>,
+    pub(super) resume_at_ms: Option<u64>,
+    /// When something is due here, or the time of a removed listener's connections is over;
+    /// `u64::MAX`: nothing is.
+    pub(super) next_ms: u64,
 }
 
 impl Accepting {
@@ -56,82 +97,102 @@ impl Accepting {
         let backoff_first_ms = milliseconds(config.accept_backoff);
         Self {
             listeners: Vec::new(),
-            stage: Stage::Listening,
+            open_now: 0,
+            filters_attached: 0,
+            ended: false,
             bans: Arc::default(),
-            room: WaitingRoom::new(config.waiting_max()),
+            room: WaitingRoom::new(2 * config.backlog as usize),
             inherits_filter: false,
             at_capacity: config.at_capacity,
+            changed: false,
+            was_wanted: false,
             backoff_first_ms,
             backoff_ms: backoff_first_ms,
             resume_at_ms: None,
+            next_ms: u64::MAX,
         }
     }
 
-    /// No accept is in flight and nobody waits.
+    /// No accept is in flight, nobody waits, and nobody will come.
     pub fn is_quiet(&self) -> bool {
-        self.stage == Stage::Closed && self.room.is_empty()
+        self.ended && self.listeners.is_empty() && self.room.is_empty()
     }
 
     pub fn waiting(&self) -> usize {
         self.room.len()
     }
 
-    pub fn next_ms(&self) -> Option<u64> {
-        match (self.resume_at_ms, self.stage.ends_at_ms()) {
-            (Some(resume), Some(end)) => Some(resume.min(end)),
-            (resume, end) => resume.or(end),
-        }
+    pub(super) fn listener(&mut self, number: u16) -> Option<&mut Listener> {
+        self.listeners.get_mut(usize::from(number)).and_then(Option::as_mut)
     }
 
-    /// A pause ends early.
-    pub fn resume_now(&mut self) {
-        self.resume_at_ms = None;
+    /// Open listeners.
+    pub(super) fn open(&self) -> impl Iterator<Item = &Listener> {
+        self.listeners.iter().flatten()
     }
 
-    /// Whether accepts should be armed.
+    /// Whether accepts should be armed, of listeners that accept.
+    #[inline]
     pub(super) fn wanted(&self) -> bool {
-        self.stage.accepts() && self.resume_at_ms.is_none() && self.room.is_empty()
+        self.resume_at_ms.is_none() && self.room.is_empty()
     }
 }
 
 impl<R: Ring, H: Handler> Shard<R, H> {
     /// Arms what should accept and cancels what should not.
+    #[inline]
     pub(super) fn flush_accept(&mut self) -> Result<(), Full> {
-        if self.accepting.stage == Stage::Closed {
-            return Ok(());
-        }
-        let wanted = self.accepting.wanted();
-        for number in 0..self.accepting.listeners.len() {
-            let Listener { descriptor, armed, cancelling, .. } = self.accepting.listeners[number];
-            let target = Token::new(Kind::Accept, 0, number as u32);
-            if wanted && !armed && !cancelling {
-                self.push(target, Op::Accept { listener: descriptor })?;
-                self.accepting.listeners[number].armed = true;
-            } else if !wanted && armed && !cancelling {
-                let token = Token::new(Kind::CancelAccept, 0, number as u32);
-                self.push(token, Op::Cancel { target })?;
-                self.accepting.listeners[number].cancelling = true;
-            }
-        }
-        if self.accepting.stage == Stage::Closing && self.accepting.resume_at_ms.is_none() {
-            self.close_listeners();
+        // Closing a listener may fill or empty the waiting room.
+        while self.accepting.changed || self.accepting.wanted() != self.accepting.was_wanted {
+            self.update_accepts()?;
         }
         Ok(())
     }
 
+    #[inline(never)]
+    fn update_accepts(&mut self) -> Result<(), Full> {
+        let wanted = self.accepting.wanted();
+        // Until all of them have found room in the submission queue.
+        self.accepting.changed = true;
+        for at in 0..self.accepting.listeners.len() {
+            let Some(listener) = &self.accepting.listeners[at] else { continue };
+            let wanted = wanted && listener.accepts();
+            let Listener { descriptor, armed, cancelling, .. } = *listener;
+            let target = Token::new(Kind::Accept, 0, at as u32);
+            if cancelling || wanted == armed {
+                continue;
+            } else if wanted {
+                self.push(target, Op::Accept { listener: descriptor })?;
+            } else {
+                let token = Token::new(Kind::CancelAccept, 0, at as u32);
+                self.push(token, Op::Cancel { target })?;
+            }
+            if let Some(listener) = &mut self.accepting.listeners[at] {
+                (listener.armed, listener.cancelling) = (true, !wanted);
+            }
+        }
+        (self.accepting.changed, self.accepting.was_wanted) = (false, wanted);
+        self.close_listeners();
+        Ok(())
+    }
+
+    #[inline(never)]
     pub(super) fn on_accept(&mut self, kind: Kind, completion: Completion) {
-        let number = completion.token.slot() as usize;
+        let number = completion.token.slot() as u16;
+        let listener = self.accepting.listener(number).expect("it is open while it is busy");
         if kind == Kind::CancelAccept {
-            self.accepting.listeners[number].cancelling = false;
+            listener.cancelling = false;
+            self.accepting.changed = true;
             return;
         }
         let more = completion.more() || (bug!("accept-not-rearmed") && completion.result >= 0);
         if !more {
-            self.accepting.listeners[number].armed = false;
+            listener.armed = false;
+            self.accepting.changed = true;
         }
         if completion.result >= 0 {
             self.accepting.backoff_ms = self.accepting.backoff_first_ms;
-            return self.admit(Descriptor(completion.result), number as u16);
+            return self.admit(Descriptor(completion.result), number);
         }
         match -completion.result {
             // Cancelled by ourselves, or ended early: flush arms it again if it is wanted.
@@ -154,12 +215,13 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let pause_ms = if bug!("emfile-spins") { 0 } else { self.accepting.backoff_ms };
         self.accepting.resume_at_ms = Some(self.core.now_ms + pause_ms);
         self.accepting.backoff_ms = (self.accepting.backoff_ms * 2).min(BACKOFF_MAX_MS);
+        self.plan_accepting();
     }
 
     /// A descriptor in hand: a permit makes it a connection.
     pub(super) fn admit(&mut self, descriptor: Descriptor, listener: u16) {
         self.core.counters.accepted += 1;
-        if self.drain_ends_at_ms.is_some() {
+        if self.drain_ends_at_ms.is_some() || self.core.listeners.is_over(listener) {
             mark!("accepted after the end of a drain");
             self.core.counters.turned_away += 1;
             return self.ring.close_now(descriptor);
@@ -175,7 +237,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
         let waits = self.accepting.at_capacity == AtCapacity::Wait
             || (self.eviction.is_on() && !self.core.draining);
-        if let Err(client) = self.accepting.room.enter(client, waits) {
+        let listeners = self.accepting.open_now;
+        if let Err(client) = self.accepting.room.enter(client, waits, listeners) {
             mark!("rejected");
             self.core.counters.rejected += 1;
             self.turn_away(client);
@@ -204,20 +267,15 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.core.counters.over_address_limit += 1;
             return None;
         };
+        self.core.listeners.enter(listener);
         Some(Client { descriptor, listener, peer, cell })
     }
 
     /// Closes a client that was counted by its address.
     pub(super) fn turn_away(&mut self, client: Client) {
         self.ring.close_now(client.descriptor);
+        self.core.listeners.leave(client.listener);
         self.core.admission.forget_address(client.cell);
-    }
-
-    /// Accepting goes on after a pause.
-    pub(super) fn resume_accepting(&mut self) {
-        if self.accepting.resume_at_ms.is_some_and(|at| at <= self.core.now_ms) {
-            self.accepting.resume_at_ms = None;
-        }
     }
 
     /// A connection is there; its permit is taken.
@@ -239,7 +297,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
         self.core.touch(slot);
         self.application.opened(&mut self.core, slot, origin);
-        if self.core.draining {
+        if self.core.drains(slot) {
             mark!("opened while draining");
             self.tell_of_drain(slot);
         }

@@ -32,7 +32,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             return;
         }
         mark!("finished");
-        let reason = if self.core.draining { Reason::Drained } else { Reason::LocalClose };
+        let reason = if self.core.drains(slot) { Reason::Drained } else { Reason::LocalClose };
         self.core.close(slot, reason);
         // The FIN follows at once, so that as good as nothing can come in between.
         if self.core.slots[slot].state == State::Draining {
@@ -148,6 +148,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
         let cell = self.core.slots.identity(slot).cell;
         let holder = self.core.slots.holder(slot);
+        self.core.forget_client(slot);
         self.core.slots.remove(slot);
         if !bug!("address-count-kept") {
             self.core.admission.forget_address(cell);

@@ -83,7 +83,13 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
         self.commands.count -= 1;
         let Some(command) = self.mailbox.next() else { return false };
-        let long = matches!(command, Command::List { .. } | Command::Ban(_) | Command::Listen(_));
+        let long = matches!(
+            command,
+            Command::List { .. }
+                | Command::Ban(_)
+                | Command::Listen(_)
+                | Command::RemoveListener(..)
+        );
         self.obey(command);
         long
     }
@@ -104,7 +110,11 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Listen(sockets) => self.listen(sockets),
+            Command::Listen(opened) => self.listen(opened),
+            Command::RemoveListener(number, deadline_ms) => {
+                self.remove_listener(number, deadline_ms);
+            }
+            Command::PauseListener(number, paused) => self.pause_listener(number, paused),
             Command::Kick(id) => {
                 mark!("kick");
                 if let Some(slot) = self.core.slots.find(id) {

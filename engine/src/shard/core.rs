@@ -7,6 +7,7 @@ use super::connect::Connects;
 use super::file_cache::FileCache;
 use super::incoming::Incoming;
 use super::jobs::Jobs;
+use super::listeners::Listeners;
 use super::naming::Naming;
 use super::output::Chunk;
 use super::reconnect::Links;
@@ -18,6 +19,7 @@ use super::timers::Timers;
 use crate::admission::Admission;
 use crate::config::{Config, Probe};
 use crate::file::{Closing, Directory, FilesOpen, NewFile, Publish};
+use crate::handler::Origin;
 use crate::info::{ConnectionInfo, EndedConnection, Traffic};
 use crate::ledger::ShardLedger;
 use crate::memory::{Kept, SendBuffers, Spills};
@@ -181,6 +183,8 @@ pub struct Core {
     /// When `Handler::tick` is due.
     pub tick_at_us: Option<u64>,
     pub draining: bool,
+    /// The listeners that are open here or have clients here.
+    pub listeners: Listeners,
     /// What is being done to all connections, some at a time.
     pub sweeps: Sweeps,
     /// There are sweeps, or the memory budget is not calm, or a turn has left something.
@@ -235,6 +239,7 @@ impl Core {
             links: Links::new(config.reconnects_max, shard, now_ms),
             tick_at_us: None,
             draining: false,
+            listeners: Listeners::default(),
             sweeps: Sweeps::default(),
             upkeep: false,
             admission,
@@ -335,6 +340,25 @@ impl Core {
         let quiet_ms = u64::from(rare.finish_ms);
         let quiet_ms = if connection.carry == NONE { quiet_ms } else { quiet_ms.max(REST_MS) };
         at_rest.then_some(connection.active_ms + quiet_ms)
+    }
+
+    /// Returns whether a connection is to end by a deadline: the engine drains, or the listener of
+    /// the connection was removed.
+    #[cold]
+    #[inline(never)]
+    pub fn drains(&self, slot: u32) -> bool {
+        let leaves = |origin| match origin {
+            Origin::Listener(number) => self.listeners.is_leaving(number),
+            Origin::Connected(_) => false,
+        };
+        self.draining || leaves(self.slots.origin(slot))
+    }
+
+    /// Ends the count of a client whose connection ends.
+    pub fn forget_client(&mut self, slot: u32) {
+        if let Origin::Listener(number) = self.slots.origin(slot) {
+            self.listeners.leave(number);
+        }
     }
 
     /// What is known of a connection.

@@ -121,7 +121,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             }
             State::Lingering => {
                 // A drain need not wait long for keep-alive clients that have nothing more to say.
-                let silent = self.core.draining && !rare.discards;
+                let silent = !rare.discards && self.core.drains(slot);
                 let linger_ms =
                     if silent { limits.linger_ms.min(DRAIN_LINGER_MS) } else { limits.linger_ms };
                 let delivered_ms = connection.stalled_since_ms;
@@ -184,8 +184,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if self.core.timers.is_behind(now_ms) {
             self.expire_connections();
         }
-        self.resume_accepting();
-        self.end_last_call(false);
+        if self.accepting.next_ms <= now_ms {
+            self.expire_accepting();
+        }
         self.count_drops();
         if self.pipe_retry_at_ms.is_some_and(|at| at <= now_ms) {
             self.pipe_retry_at_ms = None;
@@ -232,8 +233,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if self.drain_ends_at_ms.is_none() {
             self.drain_ends_at_ms = Some(self.core.now_ms + DRAIN_GRACE_MS);
         }
-        self.end_last_call(true);
-        self.accepting.resume_now();
+        self.end_last_calls();
         self.end_waiting();
         self.core.end_all(reason);
     }
@@ -333,7 +333,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let at_rest = connection.state == State::Open
             && connection.output_head == NONE
             && connection.carry == NONE
-            && !self.core.draining;
+            && !self.core.drains(slot);
         if at_rest && self.ring.unread_bytes(connection.descriptor) == Ok(0) {
             self.core.end(slot, Reason::IdleTimeout, false);
         } else {
@@ -438,7 +438,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         // Written out: once a turn, and chains of iterators cost three times as much.
         let or_never = |at_ms: Option<u64>| at_ms.unwrap_or(u64::MAX);
         let next_ms = or_never(self.core.timers.next_ms())
-            .min(or_never(self.accepting.next_ms()))
+            .min(self.accepting.next_ms)
             .min(or_never(self.core.connects.next_ms()))
             .min(or_never(self.core.links.next_ms()))
             .min(or_never(self.drops_at_ms))

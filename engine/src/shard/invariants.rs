@@ -2,7 +2,7 @@
 //! in the simulated kernel.
 
 use super::Shard;
-use super::accept::{Accepting, Listener};
+use super::accept::Listener;
 use super::listening::Stage;
 use super::output::{Body, CHUNK_BYTES};
 use super::pipes::Side;
@@ -65,11 +65,13 @@ impl<H: Handler> Shard<SimulatedRing, H> {
 
     /// How long the next turn would wait, if nothing came and it had nothing to submit.
     pub fn would_wait(&self) -> Option<Duration> {
-        let Accepting { listeners, stage, .. } = &self.accepting;
         let wanted = self.accepting.wanted();
-        let quiet = |it: &Listener| it.cancelling || it.armed == wanted;
-        let closes = *stage == Stage::Closing && !listeners.iter().any(|it| it.armed);
-        let settled = *stage == Stage::Closed || (listeners.iter().all(quiet) && !closes);
+        let waits = self.accepting.resume_at_ms.is_some();
+        let quiet = |it: &Listener| {
+            let closes = it.stage == Stage::Closing && !it.is_busy() && !waits;
+            it.cancelling || (it.armed == (wanted && it.accepts()) && !closes)
+        };
+        let settled = self.accepting.open().all(quiet);
         let (want, wait) = self.patience();
         (want > 0 && self.wake_armed && settled).then_some(wait)
     }
@@ -228,10 +230,10 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         let sockets = core.slots.len() + self.accepting.waiting() + kernel.sockets_coming;
         assert_eq!(open.sockets, sockets - kernel.sockets_gone, "sockets");
         // Others may be on their way in the mailbox; that none stays is seen at the end.
-        assert!(open.listeners >= self.accepting.listeners_open(), "listeners");
+        assert!(open.listeners >= self.accepting.open_now, "listeners");
         assert_eq!(open.pipe_ends as u64, 2 * self.pipes.made(), "ends of pipes");
         let ledger = self.ledger();
-        let known = open.sockets + self.accepting.listeners_open() + open.pipe_ends;
+        let known = open.sockets + self.accepting.open_now + open.pipe_ends;
         let files = open.files + kernel.files_gone - kernel.files_coming;
         let known = (known + files + kernel.sockets_gone - kernel.sockets_coming) as u64;
         assert_eq!(ledger.descriptors, known, "descriptors in the ledger");
@@ -242,15 +244,47 @@ impl<H: Handler> Shard<SimulatedRing, H> {
     /// The kernel refuses who is banned, or nobody: never who was banned before.
     fn check_filters(&self) {
         let accepting = &self.accepting;
-        let listening = accepting.stage == Stage::Listening;
-        for listener in accepting.listeners.iter().filter(|_| listening) {
+        for listener in accepting.open().filter(|it| it.stage == Stage::Listening) {
             let program = accepting.bans.program.as_deref().filter(|_| listener.filtered);
             let attached = self.ring.filter_of(listener.descriptor);
             assert_eq!(attached, program.unwrap_or_default(), "the filter of a listener");
         }
-        if let Some(at_ms) = accepting.stage.ends_at_ms() {
+        for at_ms in accepting.open().filter_map(|listener| listener.stage.ends_at_ms()) {
             assert!(self.core.now_ms < at_ms + LATE_MS, "the last call should have ended {at_ms}");
         }
+        self.check_users();
+    }
+
+    /// The clients of each listener are counted exactly. What nobody uses is forgotten.
+    fn check_users(&self) {
+        let accepting = &self.accepting;
+        let mut users = std::collections::BTreeMap::new();
+        let open = accepting.listeners.iter().enumerate().filter(|(_, it)| it.is_some());
+        let open = open.map(|(at, _)| at as u16);
+        let waiting = accepting.room.clients.iter().map(|client| client.listener);
+        let served = self.core.slots.iter().filter_map(|(slot, _)| self.listener_of(slot));
+        open.chain(waiting).chain(served).for_each(|it| *users.entry(it).or_default() += 1);
+        assert_eq!(self.core.listeners.users(), Vec::from_iter(users), "clients by listener");
+        let due_ms = self.core.listeners.next_ms().unwrap_or(u64::MAX);
+        assert!(accepting.next_ms <= due_ms, "a removed listener's end is not planned");
+    }
+
+    fn listener_of(&self, slot: u32) -> Option<u16> {
+        match self.core.slots.origin(slot) {
+            Origin::Listener(number) => Some(number),
+            Origin::Connected(_) => None,
+        }
+    }
+
+    /// The clients of each listener, waiting ones included, by its number.
+    pub fn clients_by_listener(&self) -> Vec<(u16, u64)> {
+        let is_open = |number: u16| {
+            let listeners = &self.accepting.listeners;
+            listeners.get(usize::from(number)).is_some_and(Option::is_some)
+        };
+        let users = self.core.listeners.users().into_iter();
+        let clients = |(number, users)| (number, u64::from(users) - u64::from(is_open(number)));
+        users.map(clients).collect()
     }
 
     /// What the books say is in flight, and what the kernel has.
@@ -271,6 +305,7 @@ impl<H: Handler> Shard<SimulatedRing, H> {
             assert_eq!(counted, connection.in_flight, "slot {slot}: what is armed");
         }
         for (number, listener) in self.accepting.listeners.iter().enumerate() {
+            let Some(listener) = listener else { continue };
             if listener.armed {
                 tokens.push(Token::new(Kind::Accept, 0, number as u32));
             }

@@ -1,11 +1,12 @@
-//! The listeners: taken over at the start, filtered while addresses are banned, closed when a drain
-//! begins, without resetting anybody whose handshake was under way.
+//! Listeners: taken over, filtered while addresses are banned, paused, and closed when a drain
+//! begins or they are removed, without resetting anybody whose handshake was under way.
 
 use super::Shard;
 use super::accept::{Accepting, Listener};
+use crate::Reason;
 use crate::admission::{Instruction, no_new_handshakes};
 use crate::handler::Handler;
-use crate::mailbox::{BanList, Sockets};
+use crate::mailbox::{BanList, Opened};
 use crate::ring::{Errno, Ring, Shutdown};
 use std::sync::Arc;
 
@@ -17,17 +18,15 @@ const HANDSHAKE_GRACE_MS: u64 = 100;
 /// How often the listeners are asked how many packets they dropped.
 const DROPS_EVERY_MS: u64 = 1_000;
 
-/// How far the end of listening has come.
+/// How far the end of a listener has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
     /// Nobody thinks of the end.
     Listening,
     /// No handshake begins any more; those under way are accepted until then, ms.
     LastCall(u64),
-    /// Accepts are being cancelled, or the rest of the backlog is being taken.
+    /// Its accept is being cancelled, or the rest of the backlog is being taken.
     Closing,
-    /// The listeners are closed, but a drain still lets in who waits.
-    Closed,
 }
 
 impl Stage {
@@ -41,40 +40,67 @@ impl Stage {
 }
 
 impl Accepting {
-    pub(super) fn listeners_open(&self) -> usize {
-        if self.stage == Stage::Closed { 0 } else { self.listeners.len() }
-    }
-
-    /// Listeners whose filter refuses who is banned.
-    pub(super) fn filters_attached(&self) -> usize {
-        let filtered = self.listeners.iter().filter(|listener| listener.filtered);
-        if self.stage == Stage::Listening { filtered.count() } else { 0 }
+    /// Counts the listeners after a change. The ledger shows the counts in every turn.
+    fn recount(&mut self) {
+        while matches!(self.listeners.last(), Some(None)) {
+            self.listeners.pop();
+        }
+        self.open_now = self.open().count();
+        let listening = self.open().filter(|listener| listener.stage == Stage::Listening);
+        self.filters_attached = listening.filter(|listener| listener.filtered).count();
+        self.changed = true;
     }
 }
 
 impl<R: Ring, H: Handler> Shard<R, H> {
     /// Takes over listening sockets.
-    pub(super) fn listen(&mut self, sockets: Sockets) {
+    pub(super) fn listen(&mut self, opened: Vec<Opened>) {
         // Too late: dropped, they are closed.
-        if self.accepting.stage != Stage::Listening {
+        if self.accepting.ended {
             mark!("listen too late");
             return;
         }
-        for descriptor in sockets.take() {
-            let listener =
-                Listener { descriptor, armed: false, cancelling: false, filtered: false, drops: 0 };
-            self.accepting.listeners.push(listener);
+        for opened in opened {
+            let (listening, descriptor) = opened.take();
+            let at = usize::from(listening.number());
+            let listeners = &mut self.accepting.listeners;
+            if at >= listeners.len() {
+                listeners.resize_with(at + 1, || None);
+            }
+            listeners[at] = Some(Listener::new(descriptor));
+            self.core.listeners.open(listening);
         }
         self.filter_listeners();
+    }
+
+    /// Pauses accepting at a listener, or resumes it.
+    pub(super) fn pause_listener(&mut self, number: u16, paused: bool) {
+        if let Some(listener) = self.accepting.listener(number)
+            && listener.stage == Stage::Listening
+        {
+            listener.paused = paused;
+            self.accepting.changed = true;
+        }
+    }
+
+    /// Closes a listener without resetting a client, and asks its connections to end. Those that
+    /// are left after `deadline_ms` are reset.
+    pub(super) fn remove_listener(&mut self, number: u16, deadline_ms: u64) {
+        let until_ms = self.core.now_ms + deadline_ms;
+        if !self.core.listeners.remove(number, until_ms) {
+            mark!("removed where it is gone already");
+            return;
+        }
+        self.stop_listener(number);
+        self.core.drain_clients_of(number);
+        self.plan_accepting();
     }
 
     /// From now on these addresses are not let in.
     pub(super) fn ban(&mut self, bans: Arc<BanList>) {
         self.accepting.bans = bans;
         self.turn_away_banned();
-        if self.accepting.stage == Stage::Listening {
-            self.filter_listeners();
-        }
+        self.filter_listeners();
     }
 
     /// Has the kernel refuse banned addresses. Where it will not, the look at accepted ones does
@@ -82,7 +108,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     fn filter_listeners(&mut self) {
         let bans = self.accepting.bans.clone();
         let wanted = !bans.bans.is_empty();
-        for listener in &mut self.accepting.listeners {
+        let open = self.accepting.listeners.iter_mut().flatten();
+        for listener in open.filter(|listener| listener.stage == Stage::Listening) {
             let descriptor = listener.descriptor;
             let mut set = |program: &[Instruction]| self.ring.set_filter(descriptor, program);
             let mut filtered = false;
@@ -104,7 +131,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 self.core.counters.listener_drops += if before { u64::from(more) } else { 0 };
             }
         }
-        if !self.accepting.listeners.iter().any(|listener| listener.filtered) {
+        self.accepting.recount();
+        if self.accepting.filters_attached == 0 {
             self.drops_at_ms = None;
         } else if self.drops_at_ms.is_none() {
             self.drops_at_ms = Some(self.core.now_ms + DROPS_EVERY_MS);
@@ -117,106 +145,173 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             return;
         }
         self.drops_at_ms = Some(self.core.now_ms + DROPS_EVERY_MS);
-        self.add_drops();
-    }
-
-    fn add_drops(&mut self) {
-        let filtered = |listener: &&mut Listener| listener.filtered;
-        for listener in self.accepting.listeners.iter_mut().filter(filtered) {
-            if let Ok(drops) = self.ring.drops(listener.descriptor) {
-                let more = drops.wrapping_sub(std::mem::replace(&mut listener.drops, drops));
-                self.core.counters.listener_drops += u64::from(more);
-            }
+        for at in 0..self.accepting.listeners.len() {
+            self.add_drops(at as u16);
         }
     }
 
-    /// The beginning of the end of listening: lets nobody new begin a handshake.
+    fn add_drops(&mut self, number: u16) {
+        let Some(listener) = self.accepting.listener(number) else { return };
+        if listener.filtered
+            && listener.stage == Stage::Listening
+            && let Ok(drops) = self.ring.drops(listener.descriptor)
+        {
+            let more = drops.wrapping_sub(std::mem::replace(&mut listener.drops, drops));
+            self.core.counters.listener_drops += u64::from(more);
+        }
+    }
+
+    /// The beginning of the end of all listening: a drain.
     pub(super) fn stop_listening(&mut self) {
-        if self.accepting.stage != Stage::Listening {
-            return;
-        }
-        self.add_drops();
-        let program = no_new_handshakes();
-        let listeners = &self.accepting.listeners;
-        let mut all = !listeners.is_empty();
-        for listener in listeners {
-            let set = self.ring.set_filter(listener.descriptor, &program).is_ok();
-            self.accepting.inherits_filter |= set;
-            all &= set;
+        self.accepting.ended = true;
+        for at in 0..self.accepting.listeners.len() {
+            self.stop_listener(at as u16);
         }
         self.drops_at_ms = None;
-        self.accepting.stage = if all {
-            mark!("last call");
-            Stage::LastCall(self.core.now_ms + HANDSHAKE_GRACE_MS)
-        } else {
-            mark!("no last call");
-            Stage::Closing
-        };
+        self.plan_accepting();
     }
 
-    /// After the last call, or at once.
-    pub(super) fn end_last_call(&mut self, at_once: bool) {
-        if let Some(at_ms) = self.accepting.stage.ends_at_ms()
-            && (at_once || at_ms <= self.core.now_ms)
-        {
-            self.accepting.stage = Stage::Closing;
+    /// The beginning of the end of a listener: lets nobody new begin a handshake.
+    fn stop_listener(&mut self, number: u16) {
+        self.add_drops(number);
+        let ends_at_ms = self.core.now_ms + HANDSHAKE_GRACE_MS;
+        let Some(listener) = self.accepting.listener(number) else { return };
+        if listener.stage != Stage::Listening {
+            return;
         }
+        // Clients that wait in the backlog of a paused one are let in, too.
+        listener.paused = false;
+        listener.stage = Stage::Closing;
+        let descriptor = listener.descriptor;
+        if self.ring.set_filter(descriptor, &no_new_handshakes()).is_ok() {
+            mark!("last call");
+            self.accepting.inherits_filter = true;
+            if let Some(listener) = self.accepting.listener(number) {
+                listener.stage = Stage::LastCall(ends_at_ms);
+            }
+        } else {
+            mark!("no last call");
+        }
+        self.accepting.recount();
+    }
+
+    /// Ends the last call of all listeners at once.
+    pub(super) fn end_last_calls(&mut self) {
+        let open = self.accepting.listeners.iter_mut().flatten();
+        for listener in open.filter(|listener| listener.stage != Stage::Listening) {
+            listener.stage = Stage::Closing;
+        }
+        self.accepting.resume_at_ms = None;
+        self.accepting.changed = true;
+        self.plan_accepting();
+    }
+
+    /// Computes when something about accepting is due.
+    pub(super) fn plan_accepting(&mut self) {
+        let accepting = &mut self.accepting;
+        let ends = accepting.listeners.iter().flatten().filter_map(|it| it.stage.ends_at_ms());
+        let next = ends.chain(accepting.resume_at_ms).chain(self.core.listeners.next_ms()).min();
+        accepting.next_ms = next.unwrap_or(u64::MAX);
+    }
+
+    /// What is due: the end of a pause, of a last call, of the time of a removed listener's
+    /// connections.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn expire_accepting(&mut self) {
+        let now_ms = self.core.now_ms;
+        let due = |at_ms: Option<u64>| at_ms.is_some_and(|at_ms| at_ms <= now_ms);
+        if due(self.accepting.resume_at_ms) {
+            self.accepting.resume_at_ms = None;
+        }
+        for listener in self.accepting.listeners.iter_mut().flatten() {
+            if due(listener.stage.ends_at_ms()) {
+                listener.stage = Stage::Closing;
+            }
+        }
+        while let Some(number) = self.core.listeners.take_due(now_ms) {
+            mark!("the time of a removed listener is over");
+            if let Some(listener) = self.accepting.listener(number) {
+                listener.stage = Stage::Closing;
+            }
+            self.turn_away_from(number);
+            self.core.end_clients_of(number, Reason::Stopped);
+        }
+        self.accepting.changed = true;
+        self.plan_accepting();
+    }
+
+    /// Closes the listeners whose end has come.
+    pub(super) fn close_listeners(&mut self) {
+        let closes = self.accepting.open().any(|listener| listener.stage == Stage::Closing);
+        if !closes {
+            return;
+        }
+        for at in 0..self.accepting.listeners.len() {
+            let number = at as u16;
+            // It does not wait for descriptors for longer than its clients may.
+            let waits = self.accepting.resume_at_ms.is_some();
+            let waits = waits && !self.core.listeners.is_over(number);
+            let Some(listener) = self.accepting.listener(number) else { continue };
+            if listener.stage == Stage::Closing && !listener.is_busy() && !waits {
+                self.close_listener(number);
+            }
+        }
+        self.accepting.recount();
+        self.accepting.changed = false;
+        // Whoever was put into the waiting room must be noted there before the next wait.
+        self.admit_waiting();
     }
 
     /// Once nothing is armed any more: takes what the backlog holds, for closing a listener
     /// resets whoever waits there. Those are counted.
-    pub(super) fn close_listeners(&mut self) {
-        if self.accepting.listeners.iter().any(|listener| listener.armed || listener.cancelling) {
-            return;
-        }
-        for number in 0..self.accepting.listeners.len() {
-            let descriptor = self.accepting.listeners[number].descriptor;
-            for _ in 0..BACKLOG_DRAIN_MAX {
-                match self.ring.accept_now(descriptor) {
-                    Ok(accepted) => {
-                        mark!("taken from the backlog by a drain");
-                        self.admit(accepted, number as u16);
-                    }
-                    Err(Errno(libc::EAGAIN)) => break,
-                    Err(Errno(libc::ECONNABORTED)) => {}
-                    // Out of descriptors: others leave, and until the deadline there is time.
-                    Err(errno) if self.drain_ends_at_ms.is_none() => {
-                        mark!("a drain waits for a descriptor");
-                        self.core.give_way(errno.0);
-                        return self.pause_accepting();
-                    }
-                    Err(_) => break,
+    fn close_listener(&mut self, number: u16) {
+        let Some(listener) = self.accepting.listener(number) else { return };
+        let descriptor = listener.descriptor;
+        for _ in 0..BACKLOG_DRAIN_MAX {
+            let is_over = self.drain_ends_at_ms.is_some() || self.core.listeners.is_over(number);
+            match self.ring.accept_now(descriptor) {
+                Ok(accepted) => {
+                    mark!("taken from the backlog by a drain");
+                    self.admit(accepted, number);
                 }
+                Err(Errno(libc::EAGAIN)) => break,
+                Err(Errno(libc::ECONNABORTED)) => {}
+                // Out of descriptors: others leave, and until the deadline there is time.
+                Err(errno) if !is_over => {
+                    mark!("a drain waits for a descriptor");
+                    self.core.give_way(errno.0);
+                    return self.pause_accepting();
+                }
+                Err(_) => break,
             }
         }
-        for listener in &self.accepting.listeners {
-            let descriptor = listener.descriptor;
-            let lost = self.ring.unaccepted(descriptor).unwrap_or(0);
-            self.core.counters.handshakes_lost += u64::from(lost);
-            self.ring.close_now(descriptor);
-        }
-        self.accepting.stage = Stage::Closed;
-        // Whoever was put into the waiting room must be noted there before the next wait.
-        self.admit_waiting();
+        let lost = self.ring.unaccepted(descriptor).unwrap_or(0);
+        self.core.counters.handshakes_lost += u64::from(lost);
+        self.ring.close_now(descriptor);
+        self.accepting.listeners[usize::from(number)] = None;
+        self.core.listeners.close(number);
     }
 
     /// For a shard that failed. Ends listening at once: an armed accept holds the socket beyond
     /// its close, and a listener that nobody serves blackholes its share.
     pub(super) fn abandon_listeners(&mut self) {
-        if self.accepting.stage != Stage::Closed {
-            for listener in &self.accepting.listeners {
-                mark!("a failed shard abandons its listeners");
-                let _ = self.ring.shutdown(listener.descriptor, Shutdown::Both);
-            }
+        self.accepting.ended = true;
+        for listener in self.accepting.listeners.iter().flatten() {
+            mark!("a failed shard abandons its listeners");
+            let _ = self.ring.shutdown(listener.descriptor, Shutdown::Both);
         }
     }
 
-    /// Closes the listeners if they are open.
+    /// Closes the listeners that are open.
     pub(super) fn discard_listeners(&mut self) {
-        if std::mem::replace(&mut self.accepting.stage, Stage::Closed) != Stage::Closed {
-            for listener in &self.accepting.listeners {
+        self.accepting.ended = true;
+        for (at, listener) in std::mem::take(&mut self.accepting.listeners).iter().enumerate() {
+            if let Some(listener) = listener {
                 self.ring.close_now(listener.descriptor);
+                self.core.listeners.close(at as u16);
             }
         }
+        self.accepting.recount();
     }
 }

@@ -23,6 +23,7 @@ mod incoming;
 #[cfg(test)]
 mod invariants;
 mod jobs;
+mod listeners;
 mod listening;
 mod looks;
 mod naming;

@@ -59,7 +59,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let ring = self.ring.counters();
         let files = core.files_open.count() + core.files_closing.len() as u64 + self.files_closing;
         let pair = |total: u64, free: u64| Pair { total, free };
-        let listeners = self.accepting.listeners_open() as u64;
+        let listeners = self.accepting.open_now as u64;
         let pipes_made = self.pipes.made();
         let (made, connections) = (core.slots.made() as u64, core.slots.len() as u64);
         let waiting = self.accepting.waiting() as u64;
@@ -79,7 +79,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         counters.waiting = waiting;
         counters.starved_now = core.slots.in_mode(Mode::Starved) as u64;
         counters.listeners = listeners;
-        counters.filters_attached = self.accepting.filters_attached() as u64;
+        counters.filters_attached = self.accepting.filters_attached as u64;
         counters.enters = ring.enters;
         counters.submitted = ring.submitted;
         counters.completed = ring.completed;

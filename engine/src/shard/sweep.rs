@@ -4,7 +4,7 @@
 use super::Shard;
 use super::core::Core;
 use crate::Reason;
-use crate::handler::Handler;
+use crate::handler::{Handler, Origin};
 use crate::ring::Ring;
 
 /// Connections per turn. Few in tests, so that things happen in between.
@@ -15,9 +15,8 @@ pub(super) const PER_TURN: usize = if cfg!(test) { 3 } else { 256 };
 pub struct Sweeps {
     /// Tell them of the drain.
     draining: Vec<(u32, u64)>,
-    /// End them with RST.
-    ending: Vec<(u32, u64)>,
-    reason: Option<Reason>,
+    /// End them with RST, for such a reason.
+    ending: Vec<(u32, u64, Reason)>,
 }
 
 impl Sweeps {
@@ -29,8 +28,22 @@ impl Sweeps {
 impl Core {
     /// Ends every connection there is now with RST; the first reason counts.
     pub fn end_all(&mut self, reason: Reason) {
-        self.sweeps.ending = self.everybody();
-        self.sweeps.reason = Some(reason);
+        let everybody = self.everybody().into_iter();
+        self.sweeps.ending = everybody.map(|(slot, life)| (slot, life, reason)).collect();
+        self.upkeep = true;
+    }
+
+    /// Ends the connections of a listener that there are now with RST.
+    pub fn end_clients_of(&mut self, listener: u16, reason: Reason) {
+        let clients = self.clients_of(listener).into_iter();
+        self.sweeps.ending.extend(clients.map(|(slot, life)| (slot, life, reason)));
+        self.upkeep = true;
+    }
+
+    /// Asks the connections of a listener that there are now to end gracefully.
+    pub fn drain_clients_of(&mut self, listener: u16) {
+        let clients = self.clients_of(listener);
+        self.sweeps.draining.extend(clients);
         self.upkeep = true;
     }
 
@@ -42,6 +55,12 @@ impl Core {
 
     fn everybody(&self) -> Vec<(u32, u64)> {
         self.slots.iter().map(|(slot, _)| (slot, self.slots.generation(slot))).collect()
+    }
+
+    fn clients_of(&self, listener: u16) -> Vec<(u32, u64)> {
+        let mut everybody = self.everybody();
+        everybody.retain(|(slot, _)| self.slots.origin(*slot) == Origin::Listener(listener));
+        everybody
     }
 
     /// The next of those, if it is still there.
@@ -69,9 +88,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     #[inline(never)]
     fn sweep(&mut self) {
         for _ in 0..PER_TURN {
-            let Some(next) = self.core.sweeps.ending.pop() else { break };
-            if let Some(slot) = self.core.still_there(next) {
-                let reason = self.core.sweeps.reason.expect("set with the list");
+            let Some((slot, life, reason)) = self.core.sweeps.ending.pop() else { break };
+            if let Some(slot) = self.core.still_there((slot, life)) {
                 self.core.end(slot, reason, true);
             }
         }

@@ -104,6 +104,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.report_end(slot);
             self.report_connect(slot);
             self.core.forget_jobs(slot);
+            self.core.forget_client(slot);
             self.core.admission.forget_address(self.core.slots.identity(slot).cell);
             self.core.admission.give_back(self.core.slots.holder(slot));
         }

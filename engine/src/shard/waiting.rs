@@ -2,7 +2,7 @@
 //! receive; accepting is disarmed while somebody is in it.
 
 use super::Shard;
-use super::accept::Client;
+use super::accept::{Client, Listener};
 use crate::admission::Holder;
 use crate::config::AtCapacity;
 use crate::handler::Handler;
@@ -12,15 +12,16 @@ use std::collections::VecDeque;
 /// Clients that wait, first come first served.
 pub(super) struct WaitingRoom {
     pub(super) clients: VecDeque<Client>,
-    /// An accept that is being cancelled may still bring a whole backlog.
-    most: usize,
+    /// The limit on clients for each listener: a whole backlog, and a second one from an accept
+    /// that is being cancelled.
+    each_max: usize,
     /// The shard may be noted as waiting for a permit.
     pub(super) noted: bool,
 }
 
 impl WaitingRoom {
-    pub fn new(most: usize) -> Self {
-        Self { clients: VecDeque::new(), most, noted: false }
+    pub fn new(each_max: usize) -> Self {
+        Self { clients: VecDeque::new(), each_max, noted: false }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -31,9 +32,14 @@ impl WaitingRoom {
         self.clients.len()
     }
 
-    /// Back comes who may not wait, or finds it full.
-    pub fn enter(&mut self, client: Client, may_wait: bool) -> Result<(), Client> {
-        if !may_wait || self.clients.len() >= self.most {
+    /// Back comes who may not wait, or finds it full: of so many listeners.
+    pub fn enter(
+        &mut self,
+        client: Client,
+        may_wait: bool,
+        listeners: usize,
+    ) -> Result<(), Client> {
+        if !may_wait || self.clients.len() >= self.each_max * listeners.max(1) {
             return Err(client);
         }
         self.clients.push_back(client);
@@ -73,7 +79,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             }
         }
         if bug!("permit-without-client") {
-            let takes = self.accepting.stage.accepts() && !self.accepting.room.noted;
+            let takes = self.accepting.open().any(Listener::accepts) && !self.accepting.room.noted;
             self.accepting.room.noted |= takes && self.core.admission.try_take(Holder::Accepted);
             return;
         }
@@ -103,6 +109,20 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             if self.accepting.bans.bans.contains(client.peer.ip()) {
                 mark!("banned while waiting");
                 self.core.counters.banned += 1;
+                self.turn_away(client);
+            } else {
+                self.accepting.room.clients.push_back(client);
+            }
+        }
+    }
+
+    /// Turns away the waiting clients of a removed listener, when the time for it is over.
+    pub(super) fn turn_away_from(&mut self, listener: u16) {
+        for _ in 0..self.accepting.room.len() {
+            let Some(client) = self.accepting.room.clients.pop_front() else { break };
+            if client.listener == listener {
+                mark!("turned away from a removed listener");
+                self.core.counters.turned_away += 1;
                 self.turn_away(client);
             } else {
                 self.accepting.room.clients.push_back(client);

@@ -183,6 +183,10 @@ pub struct Record {
     /// Its callbacks.
     pub called: Called,
     pub closed: Option<Reason>,
+    /// When it was to be reset because its listener was removed, and when it ended, in simulated
+    /// µs.
+    pub leaves_us: Option<u64>,
+    pub ended_us: u64,
     /// The bytes of both directions that `closed` was told.
     pub traffic: Option<Traffic>,
 }
@@ -291,6 +295,8 @@ impl Book {
             excused: false,
             called: Called::default(),
             closed: None,
+            leaves_us: None,
+            ended_us: 0,
             traffic: None,
         });
         let record = self.records.len() - 1;

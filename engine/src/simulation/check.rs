@@ -2,8 +2,9 @@
 //! them, connections end for a reason that exists, and in quiet times nobody waits for nothing.
 
 use super::book::{Record, Role};
-use super::lane::Lane;
+use super::lane::{Lane, Life};
 use super::world::World;
+use crate::ListenerInfo;
 use crate::Reason;
 use crate::admission::Holder;
 use crate::ring::simulated::{Peer, Plan, Standing};
@@ -49,6 +50,7 @@ impl World {
             self.check_deadlines(at);
         }
         self.check_permits();
+        self.check_listeners(at);
         self.check_addresses();
         self.check_jobs(at);
         self.check_kept(at);
@@ -83,6 +85,31 @@ impl World {
                 "{for_clients} permits are free, but a client waits since {:?}",
                 self.wasted_since_us
             );
+        }
+    }
+
+    /// The clients of each listener are counted over all shards, and none stays for long after the
+    /// deadline of its removal.
+    fn check_listeners(&mut self, at: usize) {
+        let mut counts: BTreeMap<u16, u64> = BTreeMap::new();
+        let shards = self.lanes.iter_mut().filter_map(Lane::shard);
+        let clients = shards.flat_map(|shard| shard.clients_by_listener());
+        clients.for_each(|(number, clients)| *counts.entry(number).or_default() += clients);
+        for ListenerInfo { number, connections, .. } in self.remote.listeners() {
+            let count = counts.remove(&number).unwrap_or(0);
+            assert_eq!(connections, count, "clients of listener {number}, left as counted");
+        }
+        assert!(counts.is_empty(), "listeners that nobody knows: {counts:?}");
+        let lane = &mut self.lanes[at];
+        if lane.life != Life::Runs || lane.ring().hangs() {
+            return;
+        }
+        let now_us = lane.now_us();
+        let slots = &lane.shard().expect("it runs").parts().1.slots;
+        let origins: Vec<_> = slots.iter().map(|(slot, _)| slots.origin(slot)).collect();
+        for origin in origins {
+            let late_us = lane.reset_us(origin).map_or(0, |at_us| now_us.saturating_sub(at_us));
+            assert!(late_us < DRAIN_US_MAX, "a client of a removed listener stays {late_us} us");
         }
     }
 
@@ -121,7 +148,7 @@ impl World {
         let slots = 0..shard.parts().1.slots.made() as u32;
         let measured: Vec<bool> = slots.map(|slot| shard.is_slow(slot).is_some()).collect();
         let core = shard.parts().1;
-        let (now_ms, limits, draining) = (core.now_ms, core.limits.clone(), core.draining);
+        let (now_ms, limits) = (core.now_ms, core.limits.clone());
         let mut cut_short = Vec::new();
         for (slot, connection) in core.slots.iter() {
             let graceful = connection.reason.is_some_and(|reason| GRACEFUL.contains(&reason));
@@ -131,7 +158,7 @@ impl World {
             }
             let since_ms = now_ms - connection.stalled_since_ms;
             let silent_ms = since_ms.min(now_ms - connection.active_ms);
-            let silent = draining && !core.slots.rare(slot).discards;
+            let silent = core.drains(slot) && !core.slots.rare(slot).discards;
             let waited = silent_ms >= limits.linger_ms
                 || (silent && silent_ms >= DRAIN_LINGER_MS)
                 || since_ms >= limits.linger_total_ms;
@@ -152,6 +179,8 @@ impl World {
             let mut book = self.book.borrow_mut();
             justified |= book.kicks_all || book.disconnects || drained;
             let record = book.record(id).expect("who was opened has a record");
+            let reset_us = self.lanes[at].reset_us(record.origin);
+            justified |= reset_us.is_some_and(|at_us| self.lanes[at].now_us() + 1000 >= at_us);
             justified |= find_peer(&mut self.lanes, record).standing != Standing::Connected;
             justified |= record.cut || record.excused;
             assert!(justified, "cut short: {record:?}");
@@ -213,7 +242,8 @@ impl World {
             }
         }
         let waits = ring.peers.iter().position(|peer| {
-            let refused = matches!(peer.standing, Standing::Refused | Standing::SentReset);
+            let refused = matches!(peer.standing, Standing::Refused | Standing::SentReset)
+                || (!peer.outgoing && !ring.is_open(peer.listener));
             !peer.outgoing && !peer.established && !refused && !peer.plan.stillborn
         });
         match waits {

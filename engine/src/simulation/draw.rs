@@ -9,7 +9,7 @@ use std::time::Duration;
 /// Roles there are, by number; see [`Swarm::draw_part`].
 const ROLES: u64 = 20;
 /// Things a world does, by number; see `World::act`.
-pub const ACTIONS: u64 = 29;
+pub const ACTIONS: u64 = 31;
 
 /// The features of a seed.
 #[derive(Debug)]
@@ -197,9 +197,9 @@ pub fn draw_config(rng: &mut Rng) -> Config {
         receive_buffer_bytes: rng.pick(&[64, 256, 4096]),
         send_buffers: rng.pick(&[1, 2, 8, 64]),
         send_buffer_bytes: rng.pick(&[64, 512, 8192]),
-        pipes: rng.pick(&[1, 1, 2, 8]),
+        pipes: rng.pick(&[1, 1, 1, 2, 8]),
         pipe_bytes: rng.pick(&[4096, 65536]),
-        sendfile_bytes_max: rng.pick(&[0, 20, 20, 20, 4_000]),
+        sendfile_bytes_max: rng.pick(&[0, 0, 20, 20, 4_000]),
         splice_from_bytes: rng.pick(&[0, 0, 500, 1 << 20]),
         open_files: rng.pick(&[0, 1, 2, 100, 100]),
         open_files_valid: ms(rng.pick(&[5, 200, 1_000])),

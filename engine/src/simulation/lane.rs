@@ -1,10 +1,11 @@
 //! One shard of a world: its ring, its listeners, and its end, good or bad.
 
 use super::actor::{Actor, FILE_KEY, PATHS};
-use super::book::Book;
+use super::book::{Book, Record};
 use crate::Directory;
 use crate::admission::Admission;
 use crate::config::Config;
+use crate::handler::Origin;
 use crate::ledger::Published;
 use crate::mailbox::Mailbox;
 use crate::memory::Arena;
@@ -56,6 +57,10 @@ pub struct Lane {
     pub at_rest: bool,
     pub published: Arc<Published>,
     pub listeners: Vec<Descriptor>,
+    /// The numbers of all listeners that its ring has ever had, in their order.
+    pub numbers: Vec<u16>,
+    /// When a removed listener's connections are reset here, by its number, in simulated µs.
+    pub removed_us: BTreeMap<u16, u64>,
     /// Bytes given to each peer to send.
     pub given: Vec<u64>,
     /// Connections with an overdue deadline, since when, in simulated µs.
@@ -135,7 +140,9 @@ impl Lane {
             book: common.book.clone(),
             at_rest: true,
             published,
+            numbers: (0..listeners.len() as u16).collect(),
             listeners,
+            removed_us: BTreeMap::new(),
             given: Vec::new(),
             overdue: BTreeMap::new(),
             room_since_us: None,
@@ -170,11 +177,31 @@ impl Lane {
         self.shard().map_or(0, |shard| shard.parts().1.slots.len())
     }
 
+    /// A further listener on its ring.
+    pub fn add_listener(&mut self, number: u16, backlog: usize) -> Descriptor {
+        let descriptor = self.ring().add_listener(backlog);
+        // The number may have had a listener before.
+        self.removed_us.remove(&number);
+        self.numbers.push(number);
+        self.listeners.push(descriptor);
+        descriptor
+    }
+
+    /// When the connections of a listener are reset because it was removed.
+    pub fn reset_us(&self, origin: Origin) -> Option<u64> {
+        match origin {
+            Origin::Listener(number) => self.removed_us.get(&number).copied(),
+            Origin::Connected(_) => None,
+        }
+    }
+
     /// Listeners that a peer finds.
     pub fn listening(&mut self) -> Vec<Descriptor> {
         let mut listeners = self.listeners.clone();
         let ring = self.ring();
         ring.catch_up();
+        listeners.sort_unstable_by_key(|listener| listener.0);
+        listeners.dedup();
         listeners.retain(|listener| ring.is_listener(*listener));
         listeners
     }
@@ -207,6 +234,7 @@ impl Lane {
         let failed = shard.turn().is_err() || hung(shard);
         let after = shard.bans().0;
         self.find_peers(opened);
+        self.note_ends();
         if before.1 && Arc::ptr_eq(&before.0, &after) {
             self.book.borrow_mut().check_bans(opened, self.number, &after.bans);
         }
@@ -239,6 +267,19 @@ impl Lane {
         }
     }
 
+    /// Notes when those have ended that ended in this turn.
+    fn note_ends(&mut self) {
+        let now_us = self.now_us();
+        let book = self.book.clone();
+        let mine = |record: &&mut Record| {
+            record.id.shard() == self.number && record.closed.is_some() && record.ended_us == 0
+        };
+        for record in book.borrow_mut().records.iter_mut().filter(mine) {
+            record.ended_us = now_us;
+            record.leaves_us = self.reset_us(record.origin);
+        }
+    }
+
     /// Who was let in in this turn, from record `first` on, was still there.
     fn check_opened(&mut self, first: usize) {
         let book = self.book.clone();
@@ -260,6 +301,7 @@ impl Lane {
         let shard = self.shard().expect("it ran");
         let reasons = shard.reasons();
         self.at_rest = shard.give_up(TEAR_DOWN_WAIT);
+        self.note_ends();
         self.book.borrow_mut().check_reasons(&reasons);
         let tokens = self.ring().view().tokens;
         let rests = tokens.iter().all(|token| token.is_wake());

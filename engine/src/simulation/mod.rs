@@ -24,6 +24,7 @@ mod eviction;
 mod handler;
 mod kept;
 mod lane;
+mod listening;
 mod orders;
 mod outgoing;
 mod relay;

@@ -6,7 +6,7 @@ use super::world::World;
 use crate::mailbox::Command;
 use crate::remote::Remote;
 use crate::ring::simulated::{Rng, present_us, set_interrupts};
-use crate::{Audience, ConnectionId, ConnectionInfo, Prefix, SlowReaders};
+use crate::{Audience, ConnectionId, ConnectionInfo, Error, Prefix, SlowReaders};
 use crossbeam_channel::{Receiver, bounded};
 use std::time::Duration;
 
@@ -168,6 +168,47 @@ impl World {
             0 => self.remote.ban(prefix),
             _ => self.remote.unban(prefix),
         };
+    }
+
+    /// The number of a listener, if there is one.
+    fn some_listener(&mut self) -> Option<u16> {
+        let numbers: Vec<u16> = self.remote.listeners().iter().map(|info| info.number).collect();
+        (!numbers.is_empty()).then(|| self.rng.pick(&numbers))
+    }
+
+    /// Removes a listener, if there is one.
+    pub(super) fn remove_some_listener(&mut self) {
+        let Some(number) = self.some_listener() else { return };
+        let deadline_ms = self.rng.pick(&[0, 1, 50, 500, 5_000, 100_000]);
+        self.remove_listener(number, Duration::from_millis(deadline_ms));
+    }
+
+    /// A listener is removed, of which every shard hears.
+    pub fn remove_listener(&mut self, number: u16, deadline: Duration) {
+        for lane in &mut self.lanes {
+            let at_us = lane.now_us() + deadline.as_micros() as u64;
+            let earlier = lane.removed_us.get(&number).map_or(at_us, |before| at_us.min(*before));
+            lane.removed_us.insert(number, earlier);
+        }
+        let gone = |result| matches!(result, Ok(()) | Err(Error::NoSuchListener { .. }));
+        self.insist(|world| gone(world.remote.remove_listener(number, deadline)));
+    }
+
+    /// Pauses a listener, or resumes it.
+    pub(super) fn pause_or_resume(&mut self) {
+        let Some(number) = self.some_listener() else { return };
+        let _ = match self.rng.below(3) {
+            0 => self.remote.pause_listener(number),
+            _ => self.remote.resume_listener(number),
+        };
+    }
+
+    /// Resumes all listeners.
+    pub(super) fn resume_all(&mut self) {
+        for info in self.remote.listeners() {
+            let gone = |result| matches!(result, Ok(()) | Err(Error::NoSuchListener { .. }));
+            self.insist(|world| gone(world.remote.resume_listener(info.number)));
+        }
     }
 
     /// A drain or a stop, at any moment and again and again.

@@ -7,7 +7,7 @@ use super::check::{GRACEFUL, find_peer};
 use super::lane::Life;
 use super::world::World;
 use crate::ring::simulated::{OpenCounts, Peer, Standing};
-use crate::{Reason, Traffic};
+use crate::{ListenerState, Origin, Reason, Traffic};
 use std::collections::BTreeMap;
 
 impl World {
@@ -31,6 +31,7 @@ impl World {
         for (tag, (shard, answered)) in &book.connects {
             assert!(*answered, "connect {tag} of shard {shard} is not answered");
         }
+        self.judge_listeners(&book);
         self.judge_order(&book);
         self.judge_files();
         for record in &book.records {
@@ -66,6 +67,23 @@ impl World {
                 panic!("{} of {sent:?} bytes were shown to {record:?}", record.shown);
             }
         }
+    }
+
+    /// Who was accepted came to the listener whose number it was told, and nobody is left.
+    fn judge_listeners(&mut self, book: &Book) {
+        for record in book.records.iter().filter(|record| record.accepted) {
+            let lane = &mut self.lanes[record.id.shard()];
+            let listener = lane.ring().peers[record.peer].listener;
+            let number = Origin::Listener(lane.numbers[listener]);
+            assert_eq!(record.origin, number, "the listener of {record:?}");
+        }
+        let left = self.remote.listeners().into_iter().map(|it| (it.state, it.connections));
+        let removed = |(state, count)| state == ListenerState::Removed || count > 0;
+        assert!(
+            !left.into_iter().any(removed),
+            "listeners are left: {:?}",
+            self.remote.listeners()
+        );
     }
 
     /// First come, first served: of each listener.
@@ -144,10 +162,14 @@ impl World {
                 matches!(part.role, Role::Files | Role::Ends(Begins::Download(..), _))
             }
             Reason::Kicked => record.cut || self.book.borrow().kicks_all,
-            Reason::Drained => self.lanes[record.id.shard()].drain_deadline_us.is_some(),
+            Reason::Drained => {
+                let drains = self.lanes[record.id.shard()].drain_deadline_us.is_some();
+                drains || record.leaves_us.is_some()
+            }
             Reason::Stopped => {
-                let id = record.id;
-                self.is_past_drain(id.shard())
+                let (id, ended_us) = (record.id, record.ended_us);
+                let left = record.leaves_us.is_some_and(|at_us| ended_us + 1000 >= at_us);
+                left || self.is_past_drain(id.shard())
             }
             Reason::HandlerPanicked => record.panicked,
             Reason::ProtocolError => {

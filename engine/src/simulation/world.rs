@@ -10,7 +10,8 @@ use super::workers::Shift;
 use crate::admission::Admission;
 use crate::config::Config;
 use crate::ledger::{Ledger, Published};
-use crate::mailbox::{Command, Mailbox, Sockets};
+use crate::listener::Registry;
+use crate::mailbox::{Command, Mailbox, Opened};
 use crate::remote::Remote;
 use crate::ring::simulated::{
     Afterwards, Endpoint, Faults, NEVER, Plan, Rng, SimulatedRing, stretch,
@@ -19,15 +20,17 @@ use crate::ring::{Descriptor, Ring, RingInUse};
 use crate::shard::Shard;
 use crate::workers::Pool;
 use std::cell::RefCell;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Peers of one simulation at most.
 const PEERS_MAX: usize = 120;
-/// Listeners of a shard at most.
+/// Listeners at most.
 const LISTENERS_MAX: usize = 4;
+/// The address of all listeners: only the registry asks for it.
+const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 80);
 /// Shards whose times are so close act in any order.
 const CLOSE_US: u64 = 300;
 
@@ -88,8 +91,10 @@ impl World {
         let (pool, ports) = Pool::new(config.jobs_queued_max, wakers, false);
         pool.resize(config.workers).expect("a simulated worker is no thread");
         let shift = Shift::new(pool.clone(), Rng::new(rng.bits()));
-        let remote =
-            Remote::new(sending, published.clone(), admission.clone(), pool, RingInUse::default());
+        let (published_by, admitted, ring) =
+            (published.clone(), admission.clone(), RingInUse::default());
+        let registry = Registry::new(&config);
+        let remote = Remote::new(sending, published_by, admitted, pool, ring, registry);
         let common = Common { config, admission: admission.clone(), book: book.clone() };
         let mut lanes = Vec::with_capacity(shards);
         for (number, (bare, (mailbox, jobs))) in
@@ -112,8 +117,13 @@ impl World {
             shift: Rc::new(RefCell::new(shift)),
             questions: Rc::default(),
         };
+        let most = world.lanes.iter().map(|lane| lane.listeners.len()).max();
+        let listening: Vec<_> =
+            (0..most.unwrap_or(0)).map(|_| world.remote.register(ADDRESS)).collect();
         for number in 0..shards {
-            let listen = Command::Listen(Sockets::new(world.lanes[number].listeners.clone()));
+            let sockets = listening.iter().zip(&world.lanes[number].listeners);
+            let opened = sockets.map(|(listening, it)| Opened::new(listening.clone(), *it));
+            let listen = Command::Listen(opened.collect());
             world.remote.to(number, listen).expect("the mailbox is empty");
             assert!(world.shard(number).start().is_ok(), "`started` does not panic");
         }
@@ -172,22 +182,40 @@ impl World {
 
     /// A shard listens on so many more sockets. Returns the last.
     pub fn listen(&mut self, shard: usize, count: usize) -> Descriptor {
-        let ring = self.lanes[shard].ring();
-        let more: Vec<Descriptor> = (0..count).map(|_| ring.add_listener(16)).collect();
-        let last = *more.last().expect("at least one");
-        let listen = Command::Listen(Sockets::new(more));
-        self.remote.to(shard, listen).expect("few commands at a time");
-        last
+        let mut last = None;
+        let mut more = Vec::new();
+        for _ in 0..count {
+            let listening = self.remote.register(ADDRESS);
+            let listener = self.lanes[shard].add_listener(listening.number(), 16);
+            more.push(Opened::new(listening, listener));
+            last = Some(listener);
+        }
+        self.remote.to(shard, Command::Listen(more)).expect("few commands at a time");
+        last.expect("at least one")
     }
 
-    /// A shard is given another listener, perhaps too late.
-    fn listen_more(&mut self, shard: usize) {
-        let lane = &mut self.lanes[shard];
-        if lane.life == Life::Runs && lane.listeners.len() < LISTENERS_MAX {
-            let listener = lane.ring().add_listener(4);
-            lane.listeners.push(listener);
-            // Not taken: dropped, it is closed.
-            let _ = self.remote.to(shard, Command::Listen(Sockets::new(vec![listener])));
+    /// The shards are given another listener, perhaps too late. Returns its number, and its
+    /// descriptors on the shards that run.
+    pub fn add_listener(&mut self, backlog: usize) -> (u16, Vec<Descriptor>) {
+        let listening = self.remote.register(ADDRESS);
+        let number = listening.number();
+        let mut descriptors = Vec::new();
+        for (shard, lane) in self.lanes.iter_mut().enumerate() {
+            if lane.life == Life::Runs {
+                let listener = lane.add_listener(number, backlog);
+                descriptors.push(listener);
+                let opened = Opened::new(listening.clone(), listener);
+                // Not taken: dropped, it is closed.
+                let _ = self.remote.to(shard, Command::Listen(vec![opened]));
+            }
+        }
+        (number, descriptors)
+    }
+
+    /// Another listener, unless there are many.
+    fn listen_more(&mut self) {
+        if self.remote.listeners().len() < LISTENERS_MAX {
+            self.add_listener(4);
         }
     }
 
@@ -317,7 +345,9 @@ impl World {
                 let faults = Faults::draw(&mut self.rng);
                 self.lanes[shard].ring().faults = faults;
             }
-            22 if self.rng.below(8) == 0 => self.listen_more(shard),
+            22 if self.rng.below(4) == 0 => self.listen_more(),
+            29 if self.rng.below(5) == 0 => self.remove_some_listener(),
+            30 => self.pause_or_resume(),
             23 if self.rng.below(4) == 0 => self.change_workers(),
             24 => self.keep_connected(shard),
             25 => self.come_and_go(),
@@ -360,6 +390,7 @@ impl World {
     /// From now on nothing goes wrong any more, and everybody waits for us.
     pub fn calm(&mut self) {
         self.insist(|world| world.remote.set_bans(&[]).is_ok());
+        self.resume_all();
         self.shift.borrow_mut().hurries = true;
         for lane in &mut self.lanes {
             let ring = lane.ring();

@@ -2,6 +2,7 @@
 
 mod admission;
 mod both;
+mod coming;
 mod common;
 mod delivery;
 #[path = "../support/descriptors.rs"]

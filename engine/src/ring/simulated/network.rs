@@ -267,6 +267,11 @@ impl SimulatedRing {
         Ok(())
     }
 
+    /// Whether a listener still listens: by its place among all that there were.
+    pub fn is_open(&self, listener: usize) -> bool {
+        self.listeners[listener].open
+    }
+
     /// The filter of a listener.
     pub fn filter_of(&self, listener: Descriptor) -> &[Instruction] {
         match self.object(listener, "getsockopt(2)") {

@@ -1,0 +1,134 @@
+//! The listeners whose clients this shard has: how many these are, and until when they may stay.
+//! Their sockets are in `accept.rs` and `listening.rs`.
+
+use crate::listener::Listening;
+use std::sync::Arc;
+
+/// A listener that is open on this shard, or has clients here.
+struct Known {
+    listening: Arc<Listening>,
+    /// Its clients here, waiting ones included, and one more while it is open.
+    users: u32,
+    leaving: Leaving,
+}
+
+/// How far the removal of a listener is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Leaving {
+    No,
+    /// Its connections may stay until then, ms.
+    Until(u64),
+    /// Its connections were reset.
+    Over,
+}
+
+/// All of them, by number.
+#[derive(Default)]
+pub struct Listeners {
+    known: Vec<Option<Known>>,
+    /// Removed ones among them.
+    leaving: usize,
+}
+
+impl Listeners {
+    /// A listener is open here from now on.
+    pub fn open(&mut self, listening: Arc<Listening>) {
+        let at = usize::from(listening.number());
+        if at >= self.known.len() {
+            self.known.resize_with(at + 1, || None);
+        }
+        assert!(self.known[at].is_none(), "a number has one listener at a time");
+        self.known[at] = Some(Known { listening, users: 1, leaving: Leaving::No });
+    }
+
+    /// The socket of a listener is closed.
+    pub fn close(&mut self, number: u16) {
+        self.give_up_one(number);
+    }
+
+    /// Counts a client.
+    pub fn enter(&mut self, number: u16) {
+        let known = self.known[usize::from(number)].as_mut().expect("it is open");
+        known.users += 1;
+        known.listening.enter();
+    }
+
+    /// Ends the count of a client.
+    pub fn leave(&mut self, number: u16) {
+        let known = self.known[usize::from(number)].as_ref().expect("it has this client");
+        known.listening.leave();
+        self.give_up_one(number);
+    }
+
+    fn give_up_one(&mut self, number: u16) {
+        let at = usize::from(number);
+        let known = self.known[at].as_mut().expect("it has users");
+        known.users -= 1;
+        if known.users == 0 {
+            self.leaving -= usize::from(known.leaving != Leaving::No);
+            self.known[at] = None;
+            while matches!(self.known.last(), Some(None)) {
+                self.known.pop();
+            }
+        }
+    }
+
+    /// A listener was removed: its connections may stay until then. Returns false if there is none
+    /// here. A second call can only shorten the time.
+    pub fn remove(&mut self, number: u16, until_ms: u64) -> bool {
+        let Some(Some(known)) = self.known.get_mut(usize::from(number)) else { return false };
+        known.leaving = match known.leaving {
+            Leaving::No => {
+                self.leaving += 1;
+                Leaving::Until(until_ms)
+            }
+            Leaving::Until(before_ms) => Leaving::Until(until_ms.min(before_ms)),
+            Leaving::Over => Leaving::Over,
+        };
+        true
+    }
+
+    /// Returns whether the connections of a listener are to end, because it was removed.
+    #[inline]
+    pub fn is_leaving(&self, number: u16) -> bool {
+        self.leaving > 0 && self.leaving_of(number) != Leaving::No
+    }
+
+    /// Returns whether the time of a removed listener's connections is over.
+    #[inline]
+    pub fn is_over(&self, number: u16) -> bool {
+        self.leaving > 0 && self.leaving_of(number) == Leaving::Over
+    }
+
+    fn leaving_of(&self, number: u16) -> Leaving {
+        let known = self.known.get(usize::from(number)).and_then(Option::as_ref);
+        known.map_or(Leaving::No, |known| known.leaving)
+    }
+
+    /// When the time of a removed listener's connections is over next, ms.
+    pub fn next_ms(&self) -> Option<u64> {
+        let until = |known: &Known| match known.leaving {
+            Leaving::Until(at_ms) => Some(at_ms),
+            Leaving::No | Leaving::Over => None,
+        };
+        self.known.iter().flatten().filter_map(until).min()
+    }
+
+    /// Takes a removed listener whose connections' time is over.
+    pub fn take_due(&mut self, now_ms: u64) -> Option<u16> {
+        let due = |known: &&mut Known| match known.leaving {
+            Leaving::Until(at_ms) => at_ms <= now_ms,
+            Leaving::No | Leaving::Over => false,
+        };
+        let known = self.known.iter_mut().flatten().find(due)?;
+        known.leaving = Leaving::Over;
+        Some(known.listening.number())
+    }
+
+    /// Numbers and users of all listeners here.
+    #[cfg(test)]
+    pub fn users(&self) -> Vec<(u16, u32)> {
+        let known = self.known.iter().flatten();
+        known.map(|known| (known.listening.number(), known.users)).collect()
+    }
+}

@@ -1,0 +1,305 @@
+//! Listeners that are added, removed and paused while the shards run.
+
+#![cfg(test)]
+
+use super::book::{Farewell, Part, Role};
+use super::run_until;
+use super::scenarios::{config, end, go_on, part, world_of};
+use super::world::World;
+use crate::config::AtCapacity;
+use crate::ring::simulated::{Faults, Plan, Standing};
+use crate::ring::{Descriptor, Ring};
+use crate::{Config, ListenerState, Reason};
+use std::time::Duration;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn stubborn() -> Part {
+    Part { stubborn: true, ..part(Role::Echo, Farewell::Close) }
+}
+
+/// Peers of a listener that send so many bytes each.
+fn add_peers(
+    world: &mut World,
+    (shard, listener): (usize, Descriptor),
+    count: usize,
+    part: Part,
+) -> Vec<usize> {
+    let add = |_| world.add_peer_at(shard, listener, Plan::plain(), part, 100);
+    (0..count).map(add).collect()
+}
+
+fn are_served(world: &mut World, shard: usize, peers: &[usize]) -> bool {
+    let ring = world.lanes[shard].ring();
+    peers.iter().all(|peer| ring.peers[*peer].received.len() == 100)
+}
+
+fn state_of(world: &World, number: u16) -> Option<(ListenerState, u64)> {
+    let listeners = world.remote.listeners();
+    let found = listeners.iter().find(|info| info.number == number);
+    found.map(|info| (info.state, info.connections))
+}
+
+/// Reasons for which the connections of these peers ended.
+fn reasons(world: &World, shard: usize, peers: &[usize]) -> Vec<Option<Reason>> {
+    let book = world.book.borrow();
+    let of = |record: &&super::book::Record| {
+        record.id.shard() == shard && peers.contains(&record.peer) && record.accepted
+    };
+    book.records.iter().filter(of).map(|record| record.closed).collect()
+}
+
+/// Whether all of them were let in and got our FIN.
+fn ended_well(world: &mut World, shard: usize, peers: &[usize]) -> bool {
+    let ended = reasons(world, shard, peers);
+    let ring = world.lanes[shard].ring();
+    let well = |peer: &usize| {
+        let peer = &ring.peers[*peer];
+        peer.established && peer.got_fin && peer.standing == Standing::Connected
+    };
+    // The handler closes some of them itself.
+    let by_drain = |it: &Option<Reason>| matches!(it, Some(Reason::Drained | Reason::LocalClose));
+    ended.len() == peers.len() && ended.iter().all(by_drain) && peers.iter().all(well)
+}
+
+/// Clients that are served, that wait in the backlog, or that come during the last call.
+#[test]
+fn a_removed_listener_resets_nobody_and_touches_no_other() {
+    for seed in 0..40 {
+        let mut world = world_of(seed, config(), 2);
+        let (number, listeners) = world.add_listener(16);
+        let (other, others) = world.add_listener(16);
+        go_on(&mut world, Duration::from_millis(5));
+        let mut peers = Vec::new();
+        for shard in 0..2 {
+            let echo = part(Role::Echo, Farewell::Close);
+            peers.push(add_peers(&mut world, (shard, listeners[shard]), 6, echo));
+            let late = Plan { start_after_us: 3_000, ..Plan::plain() };
+            let more = (0..6).map(|_| world.add_peer_at(shard, listeners[shard], late, echo, 100));
+            peers[shard].extend(more.collect::<Vec<_>>());
+        }
+        let stays = add_peers(&mut world, (0, others[0]), 3, part(Role::Echo, Farewell::Close));
+        // The backlog is full when the listener ends.
+        world.remote.pause_listener(number).expect("there is room");
+        go_on(&mut world, Duration::from_millis(4));
+        if seed % 2 == 0 {
+            world.remote.resume_listener(number).expect("there is room");
+        }
+        world.remove_listener(number, Duration::from_secs(60));
+        assert_eq!(state_of(&world, number).expect("it is there").0, ListenerState::Removed);
+        let gone = |world: &mut World| state_of(world, number).is_none();
+        run_until(&mut world, 5 * SECOND, "the removed listener's end", gone);
+        for (shard, peers) in peers.iter().enumerate() {
+            assert!(ended_well(&mut world, shard, peers), "seed {seed}");
+        }
+        world.turn();
+        let sum = world.ledger().sum;
+        assert_eq!((sum.handshakes_lost, sum.turned_away, sum.rejected), (0, 0, 0), "seed {seed}");
+        assert!(are_served(&mut world, 0, &stays), "seed {seed}");
+        assert_eq!(reasons(&world, 0, &stays), [None; 3], "seed {seed}");
+        assert_eq!(state_of(&world, other), Some((ListenerState::Open, 3)), "seed {seed}");
+        // The number is free again.
+        assert_eq!(world.add_listener(16).0, number, "seed {seed}");
+        go_on(&mut world, SECOND);
+        end(&mut world);
+    }
+}
+
+#[test]
+fn a_number_is_not_used_again_while_a_connection_of_it_lives() {
+    for seed in 0..20 {
+        let mut world = world_of(seed, config(), 2);
+        let (number, listeners) = world.add_listener(16);
+        go_on(&mut world, Duration::from_millis(5));
+        let peers = add_peers(&mut world, (0, listeners[0]), 2, stubborn());
+        let served = |world: &mut World| are_served(world, 0, &peers);
+        run_until(&mut world, SECOND, "two echoes", served);
+        world.remove_listener(number, 10 * SECOND);
+        go_on(&mut world, SECOND);
+        assert_eq!(state_of(&world, number), Some((ListenerState::Removed, 2)), "seed {seed}");
+        let (next, _) = world.add_listener(16);
+        assert_ne!(next, number, "seed {seed}");
+        // A second removal shortens the deadline.
+        world.remove_listener(number, SECOND);
+        let gone = |world: &mut World| state_of(world, number).is_none();
+        run_until(&mut world, 3 * SECOND, "the deadline", gone);
+        assert_eq!(reasons(&world, 0, &peers), [Some(Reason::Stopped); 2], "seed {seed}");
+        assert_eq!(world.add_listener(16).0, number, "seed {seed}");
+        end(&mut world);
+    }
+}
+
+#[test]
+fn numbers_last_for_any_number_of_reloads() {
+    let mut world = world_of(1, config(), 1);
+    let most = 2 + world.remote.listeners().len();
+    for _ in 0..2_000 {
+        let (number, listeners) = world.add_listener(4);
+        assert!(usize::from(number) < most, "{number}");
+        world.turn();
+        let echo = part(Role::Echo, Farewell::Close);
+        if world.ring().peers.len() < 20 {
+            add_peers(&mut world, (0, listeners[0]), 1, echo);
+        }
+        world.remove_listener(number, Duration::ZERO);
+        let gone = |world: &mut World| state_of(world, number).is_none();
+        run_until(&mut world, 3 * SECOND, "the removal", gone);
+    }
+    end(&mut world);
+}
+
+#[test]
+fn clients_of_a_paused_listener_wait_in_its_backlog() {
+    for seed in 0..20 {
+        let mut world = world_of(seed, config(), 1);
+        let (number, listeners) = world.add_listener(16);
+        world.remote.pause_listener(number).expect("there is room");
+        go_on(&mut world, Duration::from_millis(5));
+        let peers = add_peers(&mut world, (0, listeners[0]), 5, stubborn());
+        go_on(&mut world, 3 * SECOND);
+        assert_eq!(state_of(&world, number), Some((ListenerState::Paused, 0)), "seed {seed}");
+        assert_eq!(world.ring().unaccepted(listeners[0]), Ok(5), "seed {seed}");
+        world.remote.resume_listener(number).expect("there is room");
+        let served = |world: &mut World| are_served(world, 0, &peers);
+        run_until(&mut world, SECOND, "five echoes", served);
+        assert_eq!(state_of(&world, number), Some((ListenerState::Open, 5)), "seed {seed}");
+        end(&mut world);
+    }
+}
+
+/// Without descriptors a removed listener waits for some, until its deadline.
+#[test]
+fn a_removed_listener_waits_for_descriptors() {
+    for (seed, comes) in (0..20).flat_map(|seed| [(seed, true), (seed, false)]) {
+        let mut world = world_of(seed, config(), 1);
+        let (number, listeners) = world.add_listener(16);
+        world.remote.pause_listener(number).expect("there is room");
+        go_on(&mut world, Duration::from_millis(5));
+        let peers = add_peers(&mut world, (0, listeners[0]), 5, stubborn());
+        go_on(&mut world, Duration::from_millis(5));
+        world.ring().set_descriptor_limit(1);
+        world.remove_listener(number, 3 * SECOND);
+        go_on(&mut world, SECOND);
+        assert_eq!(world.ring().unaccepted(listeners[0]), Ok(5), "seed {seed}");
+        if comes {
+            world.ring().set_descriptor_limit(4096);
+            let served = |world: &mut World| are_served(world, 0, &peers);
+            run_until(&mut world, 2 * SECOND, "five echoes", served);
+        }
+        let gone = |world: &mut World| state_of(world, number).is_none();
+        run_until(&mut world, 5 * SECOND, "the deadline", gone);
+        world.ring().set_descriptor_limit(4096);
+        go_on(&mut world, SECOND);
+        let lost = if comes { 0 } else { 5 };
+        assert_eq!(world.ledger().sum.handshakes_lost, lost, "seed {seed}");
+        end(&mut world);
+    }
+}
+
+/// The kernel takes no filter: there is no last call, and the backlog is taken at once.
+#[test]
+fn a_listener_without_a_filter_ends_at_once() {
+    for seed in 0..20 {
+        let mut world = world_of(seed, config(), 1);
+        let (number, listeners) = world.add_listener(16);
+        world.remote.pause_listener(number).expect("there is room");
+        go_on(&mut world, Duration::from_millis(5));
+        let peers = add_peers(&mut world, (0, listeners[0]), 5, stubborn());
+        go_on(&mut world, Duration::from_millis(5));
+        world.ring().faults = Faults { no_filter_memory: 1000, ..Faults::none() };
+        world.remove_listener(number, 60 * SECOND);
+        let served = |world: &mut World| are_served(world, 0, &peers);
+        run_until(&mut world, Duration::from_millis(50), "five echoes", served);
+        assert_eq!(state_of(&world, number), Some((ListenerState::Removed, 5)), "seed {seed}");
+        end(&mut world);
+    }
+}
+
+/// Clients of a removed listener that wait for a permit are let in as others leave, and turned away
+/// at its deadline. Accepting goes on for the other listeners.
+#[test]
+fn waiting_clients_of_a_removed_listener_have_until_its_deadline() {
+    let limits = Config { max_connections: 2, at_capacity: AtCapacity::Wait, ..config() };
+    for (seed, leaves) in (0..20).flat_map(|seed| [(seed, true), (seed, false)]) {
+        let mut world = world_of(seed, limits.clone(), 1);
+        let (number, listeners) = world.add_listener(16);
+        let (_, others) = world.add_listener(16);
+        go_on(&mut world, Duration::from_millis(5));
+        let first = add_peers(&mut world, (0, others[0]), 2, stubborn());
+        let served = |world: &mut World| are_served(world, 0, &first);
+        run_until(&mut world, SECOND, "two echoes", served);
+        let waiting = add_peers(&mut world, (0, listeners[0]), 2, stubborn());
+        go_on(&mut world, Duration::from_millis(100));
+        assert_eq!(world.ledger().sum.waiting, 2, "seed {seed}");
+        world.remove_listener(number, 5 * SECOND);
+        go_on(&mut world, SECOND);
+        assert_eq!(state_of(&world, number), Some((ListenerState::Removed, 2)), "seed {seed}");
+        if leaves {
+            first.iter().for_each(|peer| world.ring().peer_resets(*peer));
+            let served = |world: &mut World| are_served(world, 0, &waiting);
+            run_until(&mut world, SECOND, "those that waited", served);
+        }
+        let gone = |world: &mut World| state_of(world, number).is_none();
+        run_until(&mut world, 8 * SECOND, "the deadline", gone);
+        go_on(&mut world, Duration::from_millis(100));
+        let turned_away = if leaves { 0 } else { 2 };
+        assert_eq!(world.ledger().sum.turned_away, turned_away, "seed {seed}");
+        first.iter().for_each(|peer| world.ring().peer_resets(*peer));
+        let later = add_peers(&mut world, (0, others[0]), 1, stubborn());
+        let served = |world: &mut World| are_served(world, 0, &later);
+        run_until(&mut world, 3 * SECOND, "a client of another listener", served);
+        end(&mut world);
+    }
+}
+
+/// A drain of the engine, or a stop, comes in every stage of a removal.
+#[test]
+fn an_engine_ends_while_a_listener_is_being_removed() {
+    for seed in 0..40 {
+        let mut world = world_of(seed, config(), 2);
+        let (number, listeners) = world.add_listener(16);
+        go_on(&mut world, Duration::from_millis(5));
+        let peers = add_peers(&mut world, (0, listeners[0]), 3, stubborn());
+        let echo = part(Role::Echo, Farewell::Close);
+        let finishing = add_peers(&mut world, (0, listeners[0]), 3, echo);
+        go_on(&mut world, Duration::from_millis(10));
+        world.remove_listener(number, 2 * SECOND);
+        go_on(&mut world, Duration::from_millis(seed * 10));
+        if seed % 4 == 0 {
+            world.stop();
+        } else {
+            world.drain(if seed % 4 == 1 { SECOND } else { 20 * SECOND });
+        }
+        // The removal's deadline is the earlier one, or the drain's.
+        run_until(&mut world, 7 * SECOND, "the end", |world| world.is_over());
+        world.flow_out();
+        world.verdict();
+        assert_eq!(reasons(&world, 0, &peers), [Some(Reason::Stopped); 3], "seed {seed}");
+        assert!(seed % 4 == 0 || ended_well(&mut world, 0, &finishing), "seed {seed}");
+    }
+}
+
+/// An engine without listeners serves the clients of one that is added.
+#[test]
+fn the_last_listener_goes_and_a_new_one_comes() {
+    for seed in 0..20 {
+        let mut world = world_of(seed, config(), 2);
+        for info in world.remote.listeners() {
+            world.remove_listener(info.number, Duration::ZERO);
+        }
+        run_until(&mut world, 3 * SECOND, "the removals", |world| {
+            world.remote.listeners().is_empty()
+        });
+        assert_eq!(world.ledger().sum.listeners, 0, "seed {seed}");
+        go_on(&mut world, SECOND);
+        let (number, listeners) = world.add_listener(16);
+        assert_eq!(number, 0, "seed {seed}");
+        go_on(&mut world, Duration::from_millis(5));
+        let peers = add_peers(&mut world, (1, listeners[1]), 3, stubborn());
+        let served = |world: &mut World| are_served(world, 1, &peers);
+        run_until(&mut world, SECOND, "three echoes", served);
+        let refused = Standing::Refused;
+        assert!(world.lanes[1].ring().peers.iter().all(|peer| peer.standing != refused));
+        end(&mut world);
+    }
+}

@@ -1,0 +1,235 @@
+//! Listeners that come and go while the engine runs.
+
+use crate::common::{
+    Scripted, address_of_its_own, ask, read_line, serve, start, try_start, wait_until,
+};
+use ringwright::{Config, Engine, Error, Ledger, ListenerState, Reason, Remote};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn two_shards(listeners: &[&str]) -> Engine {
+    let listeners = listeners.iter().map(|it| it.parse().unwrap()).collect();
+    let config = Config { listeners, shards: Some(2), pin: false, ..Config::default() };
+    start(config, |_| Scripted::unobserved())
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let client = TcpStream::connect(address).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client
+}
+
+fn finish(engine: Engine) -> Ledger {
+    engine.remote().drain(PATIENCE);
+    let ledger = engine.join().unwrap();
+    assert!(ledger.balanced(), "{}", ledger.to_json());
+    assert_eq!((ledger.sum.listeners, ledger.sum.descriptors), (0, 0));
+    ledger
+}
+
+fn is_gone(remote: &Remote, number: u16) -> bool {
+    remote.listeners().iter().all(|info| info.number != number)
+}
+
+/// Asks again and again on new connections, until nobody listens there any more.
+fn ask_until_refused(address: SocketAddr, served: &AtomicU64) {
+    loop {
+        let mut client = match TcpStream::connect(address) {
+            Ok(client) => client,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{error}");
+                return;
+            }
+        };
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        // An end before the first byte left is no answer, but no reset either.
+        let Ok(()) = client.write_all(b"echo in\n") else { continue };
+        let mut line = [0; 3];
+        match client.read_exact(&mut line) {
+            Ok(()) => {
+                assert_eq!(&line, b"in\n");
+                served.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(error) => assert_eq!(error.kind(), ErrorKind::UnexpectedEof),
+        }
+    }
+}
+
+#[test]
+fn a_listener_that_is_removed_under_load_resets_nobody() {
+    for round in 0..4 {
+        let engine = two_shards(&["127.0.0.1:0"]);
+        let remote = engine.remote();
+        let mut other = connect(engine.addresses()[0]);
+        assert_eq!(ask(&mut other, "echo a"), "a");
+        let added = remote.add_listener(address_of_its_own()).unwrap();
+        assert_eq!((added.number, added.state), (1, ListenerState::Open));
+        assert_eq!(engine.addresses()[1], added.address);
+        let served = Arc::new(AtomicU64::new(0));
+        let clients: Vec<_> = (0..8)
+            .map(|_| {
+                let served = served.clone();
+                thread::spawn(move || ask_until_refused(added.address, &served))
+            })
+            .collect();
+        wait_until("somebody is served", || served.load(Ordering::Relaxed) > 0);
+        thread::sleep(Duration::from_millis(3 * round));
+        remote.remove_listener(added.number, PATIENCE).unwrap();
+        clients.into_iter().for_each(|client| client.join().unwrap());
+        wait_until("the last connection has ended", || is_gone(&remote, added.number));
+        assert_eq!(engine.addresses().len(), 1);
+        assert_eq!(ask(&mut other, "echo b"), "b");
+        assert_eq!(finish(engine).sum.handshakes_lost, 0);
+    }
+}
+
+#[test]
+fn connections_of_a_removed_listener_have_until_its_deadline() {
+    let engine = two_shards(&[]);
+    let remote = engine.remote();
+    assert!(engine.addresses().is_empty() && remote.listeners().is_empty());
+    let first = remote.add_listener("127.0.0.1:0".parse().unwrap()).unwrap();
+    let second = remote.add_listener("127.0.0.1:0".parse().unwrap()).unwrap();
+    assert_eq!((first.number, second.number), (0, 1));
+    let mut held = connect(first.address);
+    // Half a message is waited for only for as long as the peer is not silent.
+    assert_eq!(ask(&mut held, "shutdown"), "bye");
+    let mut other = connect(second.address);
+    assert_eq!(ask(&mut other, "echo a"), "a");
+    assert_eq!(remote.listeners()[0].connections, 1);
+    remote.remove_listener(first.number, Duration::from_millis(200)).unwrap();
+    wait_until("it has ended", || is_gone(&remote, first.number));
+    assert!(matches!(
+        remote.remove_listener(first.number, PATIENCE),
+        Err(Error::NoSuchListener { number: 0 })
+    ));
+    assert_eq!(ask(&mut other, "echo b"), "b");
+    // The address and the number are free again, the first after 100 ms at most.
+    remote.remove_listener(second.number, PATIENCE).unwrap();
+    let again = remote.add_listener(second.address).unwrap();
+    assert_eq!((again.number, again.address), (0, second.address));
+    let mut client = connect(again.address);
+    assert_eq!(ask(&mut client, "echo c"), "c");
+    drop((client, other, held));
+    finish(engine);
+}
+
+#[test]
+fn a_paused_listener_leaves_its_clients_in_the_backlog() {
+    let server = serve(|_| {});
+    let remote = server.engine.remote();
+    remote.pause_listener(0).unwrap();
+    assert_eq!(remote.listeners()[0].state, ListenerState::Paused);
+    wait_until("its accept has ended", || remote.ledger().sum.operations_in_flight == 0);
+    let mut client = server.connect();
+    client.write_all(b"echo late\n").unwrap();
+    // Its shard has had several turns since then.
+    for _ in 0..10 {
+        assert!(remote.list(None, 10).unwrap().is_empty());
+    }
+    remote.resume_listener(0).unwrap();
+    assert_eq!(read_line(&mut client).unwrap(), "late");
+    assert_eq!(remote.listeners()[0].connections, 1);
+    assert!(matches!(remote.pause_listener(7), Err(Error::NoSuchListener { number: 7 })));
+    drop(client);
+    server.finish();
+}
+
+#[test]
+fn an_add_that_fails_leaves_nothing_behind() {
+    let taken = TcpListener::bind(address_of_its_own()).unwrap();
+    let address = taken.local_addr().unwrap();
+    let engine = two_shards(&["127.0.0.1:0"]);
+    let remote = engine.remote();
+    wait_until("it listens", || remote.ledger().sum.listeners == 2);
+    let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let _ = descriptors();
+    match remote.add_listener(address) {
+        Err(error @ Error::Listen { .. }) => {
+            let text = error.to_string();
+            assert!(text.contains(&address.to_string()) && text.contains("os error 98"), "{text}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!((remote.listeners().len(), engine.addresses().len()), (1, 1));
+    drop(taken);
+    let added = remote.add_listener(address).unwrap();
+    assert_eq!((added.number, added.address), (1, address));
+    assert_eq!(ask(&mut connect(address), "echo a"), "a");
+    wait_until("it is counted", || remote.ledger().sum.listeners == 4);
+    remote.drain(PATIENCE);
+    match remote.add_listener(address) {
+        Err(error @ Error::Listen { .. }) => assert!(error.to_string().contains("drains")),
+        other => panic!("{other:?}"),
+    }
+    finish(engine);
+}
+
+#[test]
+fn an_added_wildcard_takes_ipv6_only_beside_ipv4() {
+    // Another test may take the port in between.
+    for _ in 0..20 {
+        let port = TcpListener::bind("[::]:0").unwrap().local_addr().unwrap().port();
+        let wildcard = |ip: &str| format!("{ip}:{port}").parse::<SocketAddr>().unwrap();
+        let (v4, v6) = (wildcard("0.0.0.0"), wildcard("[::]"));
+        let listeners = vec![v4];
+        let config = Config { listeners, shards: Some(2), pin: false, ..Config::default() };
+        let Ok(engine) = try_start(config, |_| Scripted::unobserved()) else { continue };
+        let remote = engine.remote();
+        remote.add_listener(v6).unwrap();
+        for client in ["127.0.0.1", "[::1]"] {
+            let mut client = connect(wildcard(client));
+            assert_eq!(ask(&mut client, "echo a"), "a");
+        }
+        // Alone, it takes both, and then IPv4 finds the port in use.
+        for info in remote.listeners() {
+            remote.remove_listener(info.number, PATIENCE).unwrap();
+        }
+        let both = remote.add_listener(v6).unwrap();
+        assert_eq!(ask(&mut connect(wildcard("127.0.0.1")), "echo b"), "b");
+        match remote.add_listener(v4) {
+            Err(Error::Listen { address, source }) => {
+                assert_eq!((address, source.raw_os_error()), (v4, Some(libc::EADDRINUSE)));
+            }
+            other => panic!("{other:?}"),
+        }
+        wait_until("the first have ended", || {
+            remote.listeners() == [info_of(&remote, both.number)]
+        });
+        finish(engine);
+        return;
+    }
+    panic!("no start succeeded");
+}
+
+fn info_of(remote: &Remote, number: u16) -> ringwright::ListenerInfo {
+    let listeners = remote.listeners();
+    listeners.into_iter().find(|info| info.number == number).expect("it is there")
+}
+
+/// A shard that failed is not in the way of a removal.
+#[test]
+fn a_stop_ends_listeners_in_every_stage() {
+    for stage in 0..3 {
+        let engine = two_shards(&["127.0.0.1:0", "127.0.0.1:0"]);
+        let remote = engine.remote();
+        let mut client = connect(engine.addresses()[1]);
+        assert_eq!(ask(&mut client, "echo a"), "a");
+        match stage {
+            0 => remote.pause_listener(1).unwrap(),
+            1 => remote.remove_listener(1, PATIENCE).unwrap(),
+            _ => drop(remote.add_listener("127.0.0.1:0".parse().unwrap()).unwrap()),
+        }
+        remote.stop();
+        let ledger = finish(engine);
+        let ended = [Reason::Stopped, Reason::Drained].map(|it| ledger.sum.closed_by[it as usize]);
+        assert_eq!(ended.iter().sum::<u64>(), 1);
+        assert!(remote.listeners().iter().all(|info| info.connections == 0));
+    }
+}
