@@ -5,9 +5,7 @@
 //! per request: the same marks are compared as without a budget, and they change here.
 
 use super::core::Core;
-#[cfg(test)]
-use super::slots::NONE;
-use super::slots::{Mode, Pause};
+use super::slots::{Mode, NONE, Pause};
 use super::sweep::PER_TURN;
 use crate::config::Config;
 use std::collections::VecDeque;
@@ -192,7 +190,9 @@ impl Core {
         let has_turn =
             self.budget.turn.is_some_and(|it| (it.slot, it.generation) == (slot, generation));
         let was_held = self.release_hold(slot);
-        if !long || has_turn || self.slots[slot].is_paused() {
+        // Kept bytes go to the file, and the hold would outlast them.
+        let to_file = self.slots.incoming(slot) != NONE;
+        if !long || has_turn || to_file || self.slots[slot].is_paused() {
             return;
         }
         self.slots[slot].pause = Pause::Budget;

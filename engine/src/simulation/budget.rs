@@ -5,7 +5,7 @@ use super::run_until;
 use super::scenarios::{config, end, go_on, part, world_of};
 use super::world::World;
 use crate::Config;
-use crate::ring::simulated::Plan;
+use crate::ring::simulated::{Faults, Plan};
 use std::time::Duration;
 
 /// Nearly no send buffers, so that as good as all output counts.
@@ -160,4 +160,30 @@ fn a_held_message_ends_at_its_deadline() {
     go_on(&mut world, Duration::from_secs(2));
     assert_eq!(world.ledger().open(), 0, "{:?}", world.ledger().sum.closed_by);
     end(&mut world);
+}
+
+/// The turn of a connection ended at the moment when its file was made. The connection was paused
+/// in the middle of a message, but what it kept went to the file, and nobody resumed it.
+#[test]
+fn what_is_kept_for_a_file_is_no_message() {
+    for seed in 0..200 {
+        let marks = Config { receive_buffer_bytes: 64, send_buffer_bytes: 64, ..config() };
+        let marks = Config { output_high_bytes: 400, output_low_bytes: 100, ..marks };
+        let mut world = world_of(seed, Config { memory_budget_bytes: Some(1), ..marks }, 1);
+        // The file takes a while.
+        world.ring().faults = Faults { delay: 800, ..Faults::none() };
+        let uploads = part(Role::Uploads, Farewell::Close);
+        for _ in 0..3 {
+            world.add_peer(Plan::plain(), uploads, 5_000);
+        }
+        for turn in 0..120 {
+            world.turn();
+            if turn % (3 + seed % 5) == 0 {
+                // The turn of whoever has it is over.
+                world.ring().pass(Duration::from_millis(150));
+            }
+        }
+        go_on(&mut world, Duration::from_secs(1));
+        end(&mut world);
+    }
 }
