@@ -49,6 +49,7 @@ pub mod report;
 #[cfg(test)]
 #[path = "../../engine/tests/support/root.rs"]
 mod root;
+pub mod route;
 pub mod run;
 pub mod saturation;
 pub mod stats;

@@ -1,6 +1,6 @@
 //! The options of `churn` and `replay`.
 
-use super::{CONNECTIONS_MAX, CommonArgs, DURATION_MAX, parse_address};
+use super::{CONNECTIONS_MAX, CommonArgs, DURATION_MAX, RouteArgs, parse_address};
 use crate::lifecycle::cell::Faults;
 use crate::lifecycle::dialect::Limits;
 use crate::lifecycle::dialects::Hints;
@@ -47,6 +47,9 @@ pub struct OracleArgs {
     #[arg(long, visible_alias = "bodies-may-vary", env = "RINGLOAD_VARY_OK", hide_env = true,
           value_parser = clap::builder::FalseyValueParser::new())]
     pub vary_ok: bool,
+    /// The options that say how connections reach the server.
+    #[command(flatten)]
+    pub route: RouteArgs,
 }
 
 impl OracleArgs {
@@ -60,7 +63,13 @@ impl OracleArgs {
     #[must_use]
     pub fn hints(&self, paths: Vec<String>) -> Hints {
         let paths = paths.into_iter().chain(self.paths.iter().cloned()).collect();
-        Hints { paths, strictness: self.oracle, timeout: self.patience, vary_ok: self.vary_ok }
+        Hints {
+            paths,
+            strictness: self.oracle,
+            timeout: self.patience,
+            vary_ok: self.vary_ok,
+            route: self.route.route(),
+        }
     }
 
     fn check(&self) -> Result<(), String> {

@@ -74,6 +74,9 @@ Examples:
       Draws from lines of the form WEIGHT METHOD URL [BODY], such as '3 GET /index.html'.
   ringload http http://127.0.0.1:8080/missing --expect-status 404
       Any other status is an error, 200 included.
+  ringload http http://127.0.0.1:8080/ --proxy-protocol v2 --clients 192.0.2.0/24
+      As a proxy: each connection begins with a header that names one of 256 clients.
+  ringload http http://example.org/ --resolve example.org:80:127.0.0.1
   ringload http http://127.0.0.1:8080/ -R 30/m -d 10m --json - | jq .latency_us
       A request every 2 seconds; the report goes to standard output, the summary to standard error.
   ringload http http://127.0.0.1:8080/ -R 5k --fail-if 'p99>5ms' --fail-if 'errors>0'
@@ -82,8 +85,8 @@ Examples:
       Exit status 1 if this ringwrightd holds more resources after the run than before it.
   ringload http http://127.0.0.1:80/ -c 1k --pid $(cat /run/nginx.pid)
       The same check for any server: descriptors, threads, sockets in CLOSE_WAIT.";
-    "Every option but -H and --fail-if can also be set by an environment variable, such as
-  RINGLOAD_REQUESTS_PER_CONNECTION. The command line takes precedence."
+    "Every option but -H, --resolve and --fail-if can also be set by an environment variable, such
+  as RINGLOAD_REQUESTS_PER_CONNECTION. The command line takes precedence."
 );
 
 pub(super) const ECHO: &str = with_common!(
@@ -99,7 +102,7 @@ Examples:
       measured from the time at which a message was scheduled.
   ringload echo 127.0.0.1:7000 --conn-rate 2k --arrivals poisson
       2,000 new connections per second at random times, one message on each.";
-    "Every option but --fail-if can also be set by an environment variable, such as
+    "Every option but --resolve and --fail-if can also be set by an environment variable, such as
   RINGLOAD_REQUESTS_PER_CONNECTION. The command line takes precedence."
 );
 
@@ -113,8 +116,8 @@ Examples:
   ringload packets 127.0.0.1:7100 put backup.tar --as monday.tar --replace
   ringload packets 127.0.0.1:7100 get monday.tar --out backup.tar
   ringload packets 127.0.0.1:7100 list";
-    "Every option but --fail-if and those of put and get can also be set by an environment variable,
-  such as RINGLOAD_DIGEST_EVERY. The command line takes precedence."
+    "Every option but --resolve, --fail-if and those of put and get can also be set by an
+  environment variable, such as RINGLOAD_DIGEST_EVERY. The command line takes precedence."
 );
 
 pub(super) const PUT: &str = "\
@@ -175,8 +178,10 @@ Examples:
       1,000 idle connections to an echo server for a minute.
   ringload idle 127.0.0.1:8080 --protocol http -c 10k --hold 5m --probe-every 30s
   ringload idle 127.0.0.1:7100 --protocol packets -c 100k --conn-rate 5k
-      More connections than one address has ports: on loopback they use several source addresses.";
-    "Every option but --fail-if can also be set by an environment variable, such as
+      More connections than one address has ports: on loopback they use several source addresses.
+  ringload idle 127.0.0.1:7000 --clients 127.1.0.0/16
+      From 65,536 source addresses, for a server that limits connections per address.";
+    "Every option but --resolve and --fail-if can also be set by an environment variable, such as
   RINGLOAD_PROBE_EVERY. The command line takes precedence."
 );
 
@@ -226,10 +231,12 @@ Examples:
       For a server with --idle-timeout 10s.
   ringload churn http://127.0.0.1:8080/index.html --path /large.iso
       Any HTTP server.
+  ringload churn 127.0.0.1:7000 --proxy-protocol v1
+      For a server behind a proxy: the faults follow the header.
   ringload churn packets://127.0.0.1:7100
       Also sends packets with wrong lengths. Files that it stores on the server remain there.";
-    "Every option but --may-reject, --path and --fail-if can also be set by an environment
-  variable, such as RINGLOAD_DEADLINE. The command line takes precedence."
+    "Every option but --may-reject, --path, --resolve and --fail-if can also be set by an
+  environment variable, such as RINGLOAD_DEADLINE. The command line takes precedence."
 );
 
 pub(super) const REPLAY: &str = "\

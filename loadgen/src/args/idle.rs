@@ -1,6 +1,6 @@
 //! The options of `idle`.
 
-use super::{CONNECTIONS_MAX, CommonArgs, DURATION_MAX, parse_address};
+use super::{CONNECTIONS_MAX, CommonArgs, DURATION_MAX, RouteArgs, parse_address};
 use crate::http::Url;
 use crate::units::{Rate, parse_count, parse_duration};
 use clap::{Args, ValueEnum};
@@ -76,6 +76,9 @@ pub struct IdleArgs {
     #[arg(long, visible_alias = "bodies-may-vary", env = "RINGLOAD_VARY_OK", hide_env = true,
           value_parser = clap::builder::FalseyValueParser::new())]
     pub vary_ok: bool,
+    /// The options that say how connections reach the server.
+    #[command(flatten)]
+    pub route: RouteArgs,
     /// The options that every command takes.
     #[command(flatten)]
     pub common: CommonArgs,

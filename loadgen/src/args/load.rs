@@ -1,6 +1,6 @@
 //! The options of the load commands: `http`, `echo` and `packets`.
 
-use super::{CONNECTIONS_MAX, CommonArgs, DURATION_MAX};
+use super::{CONNECTIONS_MAX, CommonArgs, DURATION_MAX, RouteArgs};
 use crate::report::Pacing;
 use crate::units::{Rate, parse_count, parse_duration};
 use clap::{Args, ValueEnum};
@@ -132,6 +132,9 @@ pub struct LoadArgs {
         hide_env = true
     )]
     pub ring: RingOf,
+    /// The options that say how connections reach the server.
+    #[command(flatten)]
+    pub route: RouteArgs,
     /// The options that every command takes.
     #[command(flatten)]
     pub common: CommonArgs,
@@ -180,6 +183,7 @@ impl LoadArgs {
                 self.threads, self.connections
             ));
         }
+        self.route.check_unbound(&from_line)?;
         self.check_rates(from_line)?;
         if self.pipeline > PIPELINE_MAX {
             return Err(format!(

@@ -8,6 +8,7 @@ mod http;
 mod idle;
 mod load;
 mod plan;
+mod route;
 mod transfer;
 
 pub use churn::{ChurnArgs, OracleArgs, PATIENCE, ReplayArgs};
@@ -19,6 +20,7 @@ pub use http::{Body, HttpArgs, List};
 pub use idle::{HerdProtocol, IdleArgs};
 pub use load::{Arrivals, LoadArgs};
 pub use plan::PlanArgs;
+pub use route::RouteArgs;
 pub use transfer::Transfer;
 
 use crate::packets::wire::{BODY_BYTES_MAX, PREFIX_BYTES};
@@ -294,12 +296,13 @@ mod tests {
 
     /// Each option with its meaning. A new option needs a line here, and an option that means the
     /// same as another one must have the other one's name.
-    const MEANINGS: [(&str, Option<char>, &str); 50] = [
+    const MEANINGS: [(&str, Option<char>, &str); 53] = [
         ("arrivals", None, "distribution of a schedule"),
         ("as", None, "name on the server"),
         ("body", Some('b'), "body of a request"),
         ("bystanders", None, "connections that behave well"),
         ("check", None, "do not run"),
+        ("clients", None, "addresses of the clients"),
         ("company", None, "copies of a script"),
         ("conn-rate", None, "connections to start per second"),
         ("connections", Some('c'), "connections at the same time"),
@@ -330,10 +333,12 @@ mod tests {
         ("pipeline", None, "requests in flight"),
         ("probe-every", None, "interval of probes"),
         ("protocol", None, "protocol of the server"),
+        ("proxy-protocol", None, "header in front of a connection"),
         ("quiet", None, "no progress"),
         ("rate", Some('R'), "requests to send per second"),
         ("replace", None, "overwrite a file"),
         ("requests-per-connection", None, "requests before a new connection"),
+        ("resolve", None, "address of a name"),
         ("resume", None, "continue a transfer"),
         ("ring", None, "kernel interface"),
         ("seed", None, "random numbers"),
@@ -514,6 +519,10 @@ mod tests {
             ("ringload packets a:1 get x --resume --ring auto", "--ring applies to put and get"),
             ("ringload echo a:1 --pipeline 2k", "--pipeline 2000 is too large"),
             ("ringload echo a:1 --size 1MiB --pipeline 65", "64MiB"),
+            ("ringload echo a:1 --clients 127.1.0.0/16", "--clients needs --proxy-protocol"),
+            ("ringload idle a:1 --clients 127.1.0.0/33", "127.1.0.0/16"),
+            ("ringload echo a:1 --resolve a:1", "NAME:PORT:ADDRESS"),
+            ("ringload packets a:1 --proxy-protocol v1 list", "--proxy-protocol applies to load"),
             ("ringload echo a:1 -H X:y", "unexpected argument"),
             ("ringload http http://a/ --expect-status ok", "200,304 or 2xx"),
             ("ringload http http://a/ -H X", "Name: value"),

@@ -64,7 +64,7 @@ pub enum Transfer {
 
 impl Transfer {
     /// Options that apply to load only.
-    const NOT_FOR_FILES: [&str; 16] = [
+    const NOT_FOR_FILES: [&str; 18] = [
         "connections",
         "threads",
         "duration",
@@ -81,6 +81,8 @@ impl Transfer {
         "size",
         "digest_every",
         "hlog",
+        "proxy_protocol",
+        "clients",
     ];
 
     pub(super) fn check(

@@ -23,7 +23,7 @@ use crate::delivery::Delivery;
 use crate::output::live;
 use crate::output::screen::Screen;
 use crate::report::Environment;
-use crate::run::{Failure, resolve, seed_of_the_clock};
+use crate::run::{Failure, seed_of_the_clock};
 use crate::system::{self, Interrupts};
 use keeper::{Keeper, Order};
 use report::{HerdPlan, HerdReport};
@@ -45,10 +45,16 @@ pub fn perform(idle: &IdleArgs, interrupts: &Interrupts) -> Result<Delivery, Fai
 fn run(idle: &IdleArgs, interrupts: &Interrupts) -> Result<HerdReport, Failure> {
     let (address, url) = idle.place().map_err(Failure::Usage)?;
     system::allow_descriptors(idle.connections + DESCRIPTORS_BESIDE).map_err(Failure::Usage)?;
-    let to = resolve(&address).map_err(Failure::Unresolved)?;
-    let sources =
-        Sources::plan(to, idle.connections, sources::local_ports()).map_err(Failure::Usage)?;
+    let to = idle.route.address_of(&address).map_err(Failure::Unresolved)?;
+    let route = idle.route.route();
+    route.check(to).map_err(Failure::Usage)?;
     let seed = idle.common.seed.unwrap_or_else(seed_of_the_clock);
+    let sources = match route.source((seed, 0)) {
+        Some(_) => Sources::Clients(route, seed),
+        None => {
+            Sources::plan(to, idle.connections, sources::local_ports()).map_err(Failure::Usage)?
+        }
+    };
     let tongue = match (idle.protocol, &url) {
         (HerdProtocol::Http, Some(url)) => Tongue::http(url, idle.vary_ok),
         (HerdProtocol::Packets, _) => Tongue::packets(seed, idle.connections),
@@ -57,6 +63,8 @@ fn run(idle: &IdleArgs, interrupts: &Interrupts) -> Result<HerdReport, Failure> 
     let order = Order {
         to,
         sources,
+        route,
+        seed,
         connections: idle.connections,
         hold: idle.hold,
         probe_every: idle.probe_every,

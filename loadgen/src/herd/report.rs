@@ -5,6 +5,7 @@ use super::loss::{ConnectFailure, How, Loss};
 use super::tally::HerdInterval;
 use crate::args::IdleArgs;
 use crate::report::{Environment, Outcome, SCHEMA, Times};
+use crate::route::{Clients, ProxyProtocol};
 use crate::system::CpuTime;
 use crate::units::Rate;
 use serde::Serialize;
@@ -26,6 +27,10 @@ pub struct HerdPlan {
     pub connections: u64,
     /// Number of source addresses.
     pub source_addresses: u32,
+    /// `--proxy-protocol`.
+    pub proxy_protocol: Option<&'static str>,
+    /// `--clients`.
+    pub clients: Option<Clients>,
     /// `--hold`.
     pub hold_s: f64,
     /// `--probe-every`.
@@ -47,7 +52,9 @@ impl HerdPlan {
             target: idle.target.clone(),
             address: order.to.to_string(),
             connections: order.connections,
-            source_addresses: order.sources.count(),
+            source_addresses: order.sources.count(order.connections),
+            proxy_protocol: order.route.proxy.map(ProxyProtocol::name),
+            clients: order.route.clients,
             hold_s: order.hold.as_secs_f64(),
             probe_every_s: order.probe_every.as_secs_f64(),
             conn_rate: order.conn_rate,
@@ -181,6 +188,8 @@ pub(super) mod tests {
             address: "127.0.0.1:8080".into(),
             connections: 10_000,
             source_addresses: 2,
+            proxy_protocol: None,
+            clients: None,
             hold_s: 60.0,
             probe_every_s: 10.0,
             conn_rate: Some(1_000.into()),

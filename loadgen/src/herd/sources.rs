@@ -4,7 +4,9 @@
 //! allows as many connections to a server as there are ephemeral ports. For a server on loopback,
 //! every address in 127.0.0.0/8 can be a source (ip(7)); otherwise there is only one.
 
+use crate::route::Route;
 use crate::system;
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// The source addresses.
@@ -14,6 +16,8 @@ pub enum Sources {
     Kernel,
     /// This number of addresses from 127.0.0.1 on, round robin.
     Loopback(u32),
+    /// Those of `--clients`, drawn by this seed.
+    Clients(Route, u64),
 }
 
 impl Sources {
@@ -40,12 +44,16 @@ impl Sources {
         }
     }
 
-    /// Returns the number of addresses.
+    /// Returns the number of addresses of `connections`.
     #[must_use]
-    pub const fn count(self) -> u32 {
+    pub fn count(self, connections: u64) -> u32 {
         match self {
             Self::Kernel => 1,
             Self::Loopback(count) => count,
+            Self::Clients(..) => {
+                let drawn = (0..connections).filter_map(|number| self.of(number as usize));
+                drawn.collect::<HashSet<_>>().len() as u32
+            }
         }
     }
 
@@ -54,6 +62,7 @@ impl Sources {
     pub fn of(self, number: usize) -> Option<SocketAddr> {
         match self {
             Self::Kernel => None,
+            Self::Clients(route, seed) => route.source((seed, number as u64)),
             Self::Loopback(count) => {
                 let first = u32::from(Ipv4Addr::LOCALHOST);
                 let place = u32::try_from(number as u64 % u64::from(count)).unwrap_or_default();
@@ -73,7 +82,6 @@ pub fn local_ports() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::HashSet;
 
     fn to(text: &str) -> SocketAddr {
         text.parse().expect("an address")

@@ -263,12 +263,14 @@ impl Bystander {
         if self.ends.is_empty() {
             return false;
         }
-        let socket = Socket::connect(*address, None, None).and_then(|socket| {
-            register(socket.as_raw_fd())?;
-            Ok(socket)
-        });
+        let socket =
+            Socket::connect(*address, party.stage.route.source((key.seed, key.number)), None)
+                .and_then(|socket| {
+                    register(socket.as_raw_fd())?;
+                    Ok(socket)
+                });
         let life = match socket {
-            Ok(socket) => Life::new(socket, speech, ear),
+            Ok(socket) => Life::new(socket, party.stage.header(key), speech, ear),
             Err(error) if is_ours(&error) => return false,
             Err(error) => Life::unborn(speech, ear, ending_of(&error)),
         };
@@ -307,6 +309,7 @@ mod tests {
     use crate::lifecycle::dialect::{Dialect, Ear, Limits, Sight, Verdict};
     use crate::lifecycle::dialects::dialect;
     use crate::lifecycle::oracle::tests::LIMITS;
+    use crate::route::Route;
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
     use std::thread;
@@ -334,7 +337,7 @@ mod tests {
             }
         });
         let target: Target = format!("echo://{address}").parse().expect("a target");
-        let stage = Arc::new(Stage { dialect, address, limits: LIMITS });
+        let stage = Arc::new(Stage { dialect, address, limits: LIMITS, route: Route::default() });
         let party = Party { stage, target, seed: 7, count: 4 };
         let signals = Signals::default();
         thread::scope(|scope| {

@@ -17,13 +17,12 @@ use crate::args::{ChurnArgs, OracleArgs};
 use crate::delivery::Delivery;
 use crate::output::screen::Screen;
 use crate::report::Environment;
-use crate::run::{Failure, resolve};
+use crate::run::Failure;
 use crate::system::{self, Interrupts};
 use company::Company;
 use live::View;
 use report::{Plan, Report, Run};
 use std::io;
-use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -60,13 +59,15 @@ pub fn perform(args: &ChurnArgs, interrupts: &Interrupts) -> Result<Delivery, Fa
     let target = args.target().map_err(Failure::Usage)?;
     system::allow_descriptors(args.connections + args.bystanders + DESCRIPTORS_BESIDE)
         .map_err(Failure::Usage)?;
-    let address = resolve(&target.address).map_err(Failure::Unresolved)?;
+    let address = args.oracle.route.address_of(&target.address).map_err(Failure::Unresolved)?;
+    let route = args.oracle.route.route();
+    route.check(address).map_err(Failure::Usage)?;
     let dialect = dialect_at(&target, address, &args.oracle.hints(Vec::new()))?;
     let seed = args.common.seed.unwrap_or_else(seed_of_the_clock);
     let limits = args.limits();
     let drawer = Drawer::new(dialect.clone(), target.clone(), seed, limits, &args.faults)
         .map_err(Failure::Usage)?;
-    let stage = Arc::new(Stage { dialect, address, limits });
+    let stage = Arc::new(Stage { dialect, address, limits, route });
     let plan = Plan::new(args, &target, address, drawer.cells());
     let environment = Environment::of_this_process(Some(seed));
     let opening = summary::opening(&plan, seed);
@@ -77,19 +78,15 @@ pub fn perform(args: &ChurnArgs, interrupts: &Interrupts) -> Result<Delivery, Fa
         rates: Vec::new(),
     };
     let party = Party { stage: stage.clone(), target, seed, count: args.bystanders as usize };
-    let run = match is_there(address, limits.patience) {
-        true => {
+    let run = match route.open(address, (seed, u64::MAX), limits.patience) {
+        Ok(_) => {
             drive(args, &drawer, &stage, &party, &mut view, interrupts).map_err(Failure::System)?
         }
-        false => Run::unreachable(),
+        Err(_) => Run::unreachable(),
     };
     let report = Report::new(run, plan, environment);
     let exit_status = report.exit_status;
     Ok(Delivery::new(&report, summary::summary(&report), exit_status))
-}
-
-fn is_there(address: SocketAddr, patience: Duration) -> bool {
-    TcpStream::connect_timeout(&address, patience).is_ok()
 }
 
 /// State shared by the threads of a run.
@@ -330,6 +327,16 @@ fn replay_options(oracle: &OracleArgs) -> String {
     }
     if oracle.vary_ok {
         options += " --vary-ok";
+    }
+    let route = &oracle.route;
+    if let Some(version) = route.proxy_protocol {
+        options += &format!(" --proxy-protocol {}", version.name());
+    }
+    if let Some(clients) = route.clients {
+        options += &format!(" --clients {clients}");
+    }
+    for resolved in &route.resolve {
+        options += &format!(" --resolve {resolved}");
     }
     // Bytes can be attributed to learnt files only.
     for path in &oracle.paths {

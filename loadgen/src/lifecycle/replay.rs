@@ -7,12 +7,11 @@ use super::walk::{Seen, Stage, Walked, unplayed_text, walk_together};
 use crate::args::{OracleArgs, ReplayArgs};
 use crate::delivery::Delivery;
 use crate::report::{Environment, SCHEMA};
-use crate::run::{Failure, resolve};
+use crate::run::Failure;
 use crate::system::{self, Interrupts};
 use serde::Serialize;
 use std::fmt::Write;
 use std::io::Read;
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,7 +64,7 @@ pub fn perform(args: &ReplayArgs, interrupts: &Interrupts) -> Result<Delivery, F
     }
     system::allow_descriptors(scripts.len() as u64 + DESCRIPTORS_BESIDE).map_err(Failure::Usage)?;
     let mut told = Told::default();
-    if TcpStream::connect_timeout(&stage.address, limits.patience).is_err() {
+    if stage.route.open(stage.address, (0, u64::MAX), limits.patience).is_err() {
         let summary = format!("UNREACHABLE: no server answers at {}\n", stage.address);
         return Ok(deliver(args, told, "unreachable", 3, summary));
     }
@@ -174,11 +173,13 @@ fn stage(scripts: &[Arc<Script>], oracle: &OracleArgs) -> Result<Arc<Stage>, Fai
         );
         return Err(Failure::Usage(what));
     }
-    let address = resolve(&target.address).map_err(Failure::Unresolved)?;
+    let address = oracle.route.address_of(&target.address).map_err(Failure::Unresolved)?;
+    let route = oracle.route.route();
+    route.check(address).map_err(Failure::Usage)?;
     // All paths that the scripts request must be learnt.
     let phrases: Vec<_> = scripts.iter().flat_map(|script| script.say.iter().cloned()).collect();
     let dialect = dialect_at(target, address, &oracle.hints(http::paths(&phrases)))?;
-    Ok(Arc::new(Stage { dialect, address, limits: oracle.limits() }))
+    Ok(Arc::new(Stage { dialect, address, limits: oracle.limits(), route }))
 }
 
 #[derive(Default)]

@@ -116,7 +116,12 @@ pub fn shrink(
 }
 
 fn of(stage: &Stage, limits: Limits) -> Arc<Stage> {
-    Arc::new(Stage { dialect: stage.dialect.clone(), address: stage.address, limits })
+    Arc::new(Stage {
+        dialect: stage.dialect.clone(),
+        address: stage.address,
+        limits,
+        route: stage.route,
+    })
 }
 
 struct Court<'a> {
@@ -239,6 +244,7 @@ mod tests {
     use super::*;
     use crate::lifecycle::dialects::dialect;
     use crate::lifecycle::oracle::tests::LIMITS;
+    use crate::route::Route;
     use std::io::{Read, Write};
     use std::net::{SocketAddr, TcpListener, TcpStream};
     use std::thread;
@@ -253,7 +259,15 @@ mod tests {
             }
         });
         let target = format!("echo://{address}").parse().expect("a target");
-        (Stage { dialect: dialect(&target).expect("a dialect"), address, limits: LIMITS }, address)
+        (
+            Stage {
+                dialect: dialect(&target).expect("a dialect"),
+                address,
+                limits: LIMITS,
+                route: Route::default(),
+            },
+            address,
+        )
     }
 
     fn script(address: SocketAddr, steps: &str) -> Script {

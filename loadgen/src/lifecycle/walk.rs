@@ -7,10 +7,11 @@ mod story;
 mod tests;
 mod together;
 
-use super::dialect::{Dialect, Ending, Limits, Sight, Speech, Verdict};
+use super::dialect::{Dialect, Ending, Key, Limits, Sight, Speech, Verdict};
 use super::script::{Script, Step};
 pub use together::walk_together;
 
+use crate::route::{Header, Route};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use sources::Sources;
@@ -33,9 +34,16 @@ pub struct Stage {
     pub address: SocketAddr,
     /// The limits for waits and judgements.
     pub limits: Limits,
+    /// How connections begin.
+    pub route: Route,
 }
 
 impl Stage {
+    /// Returns the header of the connection with `key`.
+    pub(super) fn header(&self, key: Key) -> Option<Header> {
+        self.route.header(self.address, (key.seed, key.number))
+    }
+
     /// Checks the requests of a script.
     ///
     /// # Errors

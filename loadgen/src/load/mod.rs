@@ -18,6 +18,7 @@ use self::flow::{Flow, Flows};
 use crate::args::Arrivals;
 use crate::protocol::Protocol;
 use crate::report::Pacing;
+use crate::route::Route;
 use crate::stats::Stats;
 use crate::system;
 use crate::units::Rate;
@@ -65,6 +66,8 @@ pub struct Task {
     pub duration: Option<Duration>,
     /// Seed for everything random.
     pub seed: u64,
+    /// How connections begin.
+    pub route: Route,
     /// The server is expected to drain.
     pub drain_ok: bool,
     /// The server is expected to end connections at any time.
@@ -224,6 +227,7 @@ impl<P: Protocol> Handler for Load<P> {
         let now_ns = self.driver.now_ns();
         let Origin::Connected(tag_ns) = origin else { unreachable!("there is no listener") };
         let (number, state, quota) = self.driver.opened(tag_ns, now_ns);
+        self.driver.send_header(number, connection);
         let index = self.flows.insert(Flow {
             state,
             number,

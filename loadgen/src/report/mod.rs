@@ -243,6 +243,8 @@ pub(crate) mod tests {
             drain_ok: false,
             expect_disconnects: false,
             vary_ok: false,
+            proxy_protocol: None,
+            clients: None,
             method: None,
             body_bytes: None,
             urls: None,

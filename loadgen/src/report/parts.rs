@@ -1,5 +1,6 @@
 //! What a report consists of.
 
+use crate::route::Clients;
 use crate::stats::Stats;
 use crate::system;
 use crate::units::Rate;
@@ -60,6 +61,10 @@ pub struct Plan {
     pub expect_disconnects: bool,
     /// `--vary-ok`, of http.
     pub vary_ok: bool,
+    /// `--proxy-protocol`.
+    pub proxy_protocol: Option<&'static str>,
+    /// `--clients`.
+    pub clients: Option<Clients>,
     /// `--method`, of http without `--urls`.
     pub method: Option<String>,
     /// Size of `--body`, of http.

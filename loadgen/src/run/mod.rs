@@ -14,11 +14,12 @@ use crate::packets::Packets;
 use crate::packets::wire::{BODY_BYTES_MAX, PREFIX_BYTES};
 use crate::protocol::{ErrorKind, Fault, Protocol};
 use crate::report::{Environment, Plan, Run};
+use crate::route::{ProxyProtocol, Route};
 use crate::summary;
 use crate::system::{self, Interrupts};
 use crate::threads::Threads;
 use ringwright::{Config, Engine, Framing, RingKind};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -83,7 +84,7 @@ fn run(
         Target::Echo { address, .. } | Target::Packets { address, .. } => address,
         _ => unreachable!("{NO_LOAD}"),
     };
-    let to = resolve(name).map_err(Failure::Unresolved)?;
+    let to = load.route.address_of(name).map_err(Failure::Unresolved)?;
     let plan = plan(cli, load, to);
     let mut environment = Environment::of_this_process(Some(seed));
     let opening = &summary::opening(&plan, seed);
@@ -214,6 +215,7 @@ fn task(load: &LoadArgs, seed: u64, to: SocketAddr, shard: u64) -> Task {
         arrivals: load.arrivals,
         duration: load.requests.is_none().then_some(load.duration),
         seed,
+        route: load.route.route(),
         drain_ok: load.drain_ok,
         expect_disconnects: load.expect_disconnects,
     }
@@ -252,6 +254,8 @@ fn plan(cli: &Cli, load: &LoadArgs, to: SocketAddr) -> Plan {
         drain_ok: load.drain_ok,
         expect_disconnects: load.expect_disconnects,
         vary_ok: http.is_some_and(|http| http.vary_ok),
+        proxy_protocol: load.route.proxy_protocol.map(ProxyProtocol::name),
+        clients: load.route.clients,
         method: http.filter(|http| http.urls.is_none()).map(|http| http.method().into()),
         body_bytes: http.and_then(|http| http.body.as_ref()).map(|Body(bytes)| bytes.len() as u64),
         urls: http.and_then(|http| http.urls.as_ref()).map(|List(list)| list.len() as u64),
@@ -260,14 +264,14 @@ fn plan(cli: &Cli, load: &LoadArgs, to: SocketAddr) -> Plan {
 }
 
 /// Resolves the server. Of several addresses (`localhost` has two), returns the first one that
-/// answers.
+/// answers to a connection of `route`.
 ///
 /// # Errors
 /// The name has no address.
-pub fn resolve(name: &str) -> Result<SocketAddr, String> {
+pub fn resolve(name: &str, route: Route) -> Result<SocketAddr, String> {
     let addresses = ringwright_names::resolve(name)
         .map_err(|error| format!("cannot resolve {name}: {error}"))?;
-    let answers = |to: &&SocketAddr| TcpStream::connect_timeout(to, TRIAL).is_ok();
+    let answers = |to: &&SocketAddr| route.open(**to, (0, u64::MAX), TRIAL).is_ok();
     match &addresses[..] {
         [only] => Ok(*only),
         all => Ok(*all.iter().find(answers).unwrap_or(&all[0])),
@@ -301,8 +305,8 @@ mod tests {
     fn an_address_that_answers_is_preferred() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         let to = listener.local_addr().expect("its address");
-        assert_eq!(resolve(&to.to_string()), Ok(to));
-        assert_eq!(resolve(&format!("localhost:{}", to.port())), Ok(to));
-        assert!(resolve("no port").is_err());
+        assert_eq!(resolve(&to.to_string(), Route::default()), Ok(to));
+        assert_eq!(resolve(&format!("localhost:{}", to.port()), Route::default()), Ok(to));
+        assert!(resolve("no port", Route::default()).is_err());
     }
 }

@@ -20,7 +20,7 @@ use crate::delivery::Delivery;
 use crate::packets::wire::{BODY_BYTES_MAX, DIGEST_BYTES};
 use crate::protocol::{ErrorKind, Fault};
 use crate::report::Environment;
-use crate::run::{Failure, resolve};
+use crate::run::Failure;
 use crate::system::{self, CpuTime, Interrupts};
 use client::{Check, Client, Shared, Side};
 use progress::Progress;
@@ -124,7 +124,7 @@ pub struct Moved {
 impl Task {
     fn new(load: &LoadArgs, target: &str, transfer: &Transfer) -> Result<Self, Failure> {
         let name = transfer.names().swap_remove(0);
-        let to = resolve(target).map_err(Failure::Unresolved)?;
+        let to = load.route.address_of(target).map_err(Failure::Unresolved)?;
         let (direction, file, replace, no_verify) = match transfer {
             Transfer::Put { files, replace, no_verify, .. } => {
                 ("put", Some(files[0].clone()), *replace, *no_verify)

@@ -1,6 +1,7 @@
 //! A minimal HTTP/1.1 client for one GET, with limits on time and size.
 
 use crate::http::Url;
+use crate::route::Route;
 use crate::run;
 use crate::units::show_text;
 use std::io::{ErrorKind, Read, Write};
@@ -37,7 +38,7 @@ impl Refusal {
 pub fn get(url: &Url, path: &str) -> Result<Vec<u8>, Refusal> {
     let address = &url.address;
     let unreachable = |what: String| Refusal::Unreachable(format!("http://{address}: {what}"));
-    let to = run::resolve(address).map_err(Refusal::Unreachable)?;
+    let to = run::resolve(address, Route::default()).map_err(Refusal::Unreachable)?;
     let deadline = Instant::now() + PATIENCE;
     let mut stream = TcpStream::connect_timeout(&to, PATIENCE)
         .map_err(|error| unreachable(error.to_string()))?;

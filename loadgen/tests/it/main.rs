@@ -15,6 +15,7 @@ mod open;
 mod packets;
 mod plan;
 mod put;
+mod route;
 mod several;
 mod support;
 mod verdicts;

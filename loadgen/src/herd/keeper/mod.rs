@@ -9,6 +9,7 @@ use super::sources::Sources;
 use super::tally::{HerdInterval, Phase, Tally};
 use super::tongue::Tongue;
 use crate::load::CONNECTING_MAX;
+use crate::route::Route;
 use crate::system::{self, Interrupts};
 use crate::units::Rate;
 use mio::net::TcpStream;
@@ -37,6 +38,8 @@ const READ_BYTES: usize = 64 << 10;
 pub struct Order {
     pub to: SocketAddr,
     pub sources: Sources,
+    pub route: Route,
+    pub seed: u64,
     pub connections: u64,
     pub hold: Duration,
     pub probe_every: Duration,
@@ -388,6 +391,8 @@ mod tests {
         let order = Order {
             to,
             sources: Sources::Loopback(3),
+            route: Route::default(),
+            seed: 7,
             connections: 9,
             hold: Duration::from_millis(20),
             probe_every: Duration::from_millis(10),

@@ -15,11 +15,12 @@ impl Keeper {
     pub(super) fn ask(&mut self, number: usize, intended_ns: u64) {
         let now_ns = self.now_ns();
         let member = &mut self.members[number];
-        assert!(member.unsent.is_empty() && member.asked == member.answered, "one at a time");
+        assert_eq!(member.asked, member.answered, "one at a time");
         member.asked += 1;
         (member.intended_ns, member.sent_ns) = (intended_ns, now_ns);
         let probe = member.probe(number).expect("it has just been counted");
-        member.unsent = self.tongue.question(probe);
+        // The header of the connection may still be there.
+        member.unsent.extend(self.tongue.question(probe));
         self.tally.probes += 1;
         self.asking += 1;
         let deadline_ns = now_ns + to_ns(self.order.timeout);
@@ -77,6 +78,11 @@ impl Keeper {
             member.state = State::Open(stream);
             self.tally.connected += 1;
             self.tally.open += 1;
+            let key = (self.order.seed, number as u64);
+            if let Some(header) = self.order.route.header(self.order.to, key) {
+                member.unsent = header.to_vec();
+                self.send(number);
+            }
         }
     }
 

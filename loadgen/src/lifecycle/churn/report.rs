@@ -9,6 +9,7 @@ use crate::lifecycle::finding::Rule;
 use crate::lifecycle::script::{Script, Target};
 use crate::lifecycle::shrink::Again;
 use crate::report::{Environment, SCHEMA, Times};
+use crate::route::{Clients, ProxyProtocol};
 use crate::system::CpuTime;
 use crate::units::Rate;
 use serde::Serialize;
@@ -102,6 +103,8 @@ pub struct Plan {
     pub deadline_s: Option<f64>,
     pub may_reject: bool,
     pub bystanders: u64,
+    pub proxy_protocol: Option<&'static str>,
+    pub clients: Option<Clients>,
     #[serde(skip)]
     pub(super) replay_options: String,
 }
@@ -121,6 +124,8 @@ impl Plan {
             deadline_s: args.oracle.deadline.map(|it| it.as_secs_f64()),
             may_reject: args.oracle.may_reject,
             bystanders: args.bystanders,
+            proxy_protocol: args.oracle.route.proxy_protocol.map(ProxyProtocol::name),
+            clients: args.oracle.route.clients,
             replay_options: replay_options(&args.oracle),
         }
     }

@@ -8,7 +8,9 @@ pub mod packets;
 
 use super::dialect::Dialect;
 use super::script::Target;
+use crate::route::Route;
 use crate::run::Failure;
+use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +26,15 @@ pub struct Hints {
     pub timeout: Duration,
     /// `http`: the body of a path may differ between replies.
     pub vary_ok: bool,
+    /// How connections begin.
+    pub route: Route,
+}
+
+impl Hints {
+    /// Opens a connection to learn from the server at `address`.
+    fn open(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        self.route.open(address, (0, u64::MAX), self.timeout)
+    }
 }
 
 /// Returns the dialect of a target at `address`. Learns the server's files with well-behaved
@@ -41,7 +52,7 @@ pub fn learn(
             let paths = paths(target, hints);
             Ok(Arc::new(http::Http::learn(address, &target.address, &paths, hints)?))
         }
-        "packets" => Ok(Arc::new(packets::Packets::learn(address, hints.timeout)?)),
+        "packets" => Ok(Arc::new(packets::Packets::learn(address, hints)?)),
         _ => dialect(target),
     }
 }
@@ -79,11 +90,9 @@ pub fn dialect_at(
     hints: &Hints,
 ) -> Result<Arc<dyn Dialect>, Failure> {
     check(target, hints).map_err(Failure::Usage)?;
-    learn(target, address, hints).map_err(|what| {
-        match TcpStream::connect_timeout(&address, hints.timeout) {
-            Ok(_) => Failure::Server(what),
-            Err(error) => Failure::Unresolved(format!("no server answers at {address}: {error}")),
-        }
+    learn(target, address, hints).map_err(|what| match hints.open(address) {
+        Ok(_) => Failure::Server(what),
+        Err(error) => Failure::Unresolved(format!("no server answers at {address}: {error}")),
     })
 }
 

@@ -23,6 +23,7 @@ mod recent;
 mod speaker;
 mod wire;
 
+use super::Hints;
 use super::ending;
 use super::learnt::Files;
 use crate::lifecycle::dialect::{Dialect, Ear, Key, Limits, Sight, Speech, Verdict};
@@ -34,7 +35,7 @@ use recent::Recent;
 use speaker::Speaker;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 /// Maximum number of phrases drawn for a connection.
 const DRAWN_MAX: u64 = 4;
@@ -66,8 +67,8 @@ impl Packets {
     ///
     /// # Errors
     /// PACKETS.md does not allow an answer, or no answer comes within `timeout`.
-    pub fn learn(address: SocketAddr, timeout: Duration) -> Result<Self, String> {
-        let learnt = learn::from(address, timeout)?;
+    pub fn learn(address: SocketAddr, hints: &Hints) -> Result<Self, String> {
+        let learnt = learn::from(address, hints)?;
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let nonce = since_1970.unwrap_or_default().as_micros() as u32;
         Ok(Self::new(learnt, nonce))

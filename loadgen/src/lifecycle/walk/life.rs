@@ -3,6 +3,7 @@
 use crate::lifecycle::dialect::{Deeds, Ear, Ending, Sight, Speech};
 use crate::lifecycle::finding::Finding;
 use crate::lifecycle::socket::{Connecting, Socket};
+use crate::route::Header;
 use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,8 @@ pub(in crate::lifecycle) enum Moved {
 /// One connection.
 pub(in crate::lifecycle) struct Life {
     socket: Option<Socket>,
+    /// Sent as soon as it is connected. It is not a part of the speech.
+    header: Option<Header>,
     speech: Speech,
     ear: Box<dyn Ear>,
     deeds: Deeds,
@@ -41,8 +44,13 @@ pub(in crate::lifecycle) struct Life {
 }
 
 impl Life {
-    pub(in crate::lifecycle) fn new(socket: Socket, speech: Speech, ear: Box<dyn Ear>) -> Self {
-        Self::of(Some(socket), speech, ear, None)
+    pub(in crate::lifecycle) fn new(
+        socket: Socket,
+        header: Option<Header>,
+        speech: Speech,
+        ear: Box<dyn Ear>,
+    ) -> Self {
+        Self { header, ..Self::of(Some(socket), speech, ear, None) }
     }
 
     fn of(
@@ -53,6 +61,7 @@ impl Life {
     ) -> Self {
         Self {
             socket,
+            header: None,
             speech,
             ear,
             deeds: Deeds::default(),
@@ -118,6 +127,7 @@ impl Life {
             Connecting::Done => {
                 self.is_connected = true;
                 self.spoke = Instant::now();
+                self.send_header();
             }
             Connecting::Reset => {
                 self.is_connected = true;
@@ -129,6 +139,15 @@ impl Life {
             Connecting::Failed(errno) => self.end(Ending::ConnectFailed(errno)),
         }
         true
+    }
+
+    fn send_header(&mut self) {
+        let (Some(socket), Some(header)) = (&self.socket, self.header.take()) else { return };
+        // A new socket takes all of it.
+        if socket.send(&header).is_err() {
+            self.was_reset = true;
+            self.read_out();
+        }
     }
 
     /// Says the next bytes, at most `most`.

@@ -201,16 +201,17 @@ impl Story {
     ) -> Pace {
         if self.count == 0 {
             self.part();
+            let key = self.script.key.of_connect(self.connects);
+            let client = (key.seed, key.number);
             let from = match (connect.again, connect.from) {
                 (true, _) => self.last_local,
                 (false, Some(from)) => Some(SocketAddr::new(from, 0)),
-                (false, None) => sources.next(),
+                (false, None) => self.stage.route.source(client).or_else(|| sources.next()),
             };
             let socket = Socket::connect(self.stage.address, from, connect.rcvbuf).and_then(|it| {
                 register(std::os::fd::AsRawFd::as_raw_fd(&it))?;
                 Ok(it)
             });
-            let key = self.script.key.of_connect(self.connects);
             // The phrases were checked before the story began.
             let (Ok(speech), Ok(ear)) = (
                 self.stage.dialect.speech(key, &self.script.say),
@@ -220,7 +221,7 @@ impl Story {
             };
             match socket {
                 Ok(socket) => {
-                    let life = Life::new(socket, speech, ear);
+                    let life = Life::new(socket, self.stage.header(key), speech, ear);
                     self.last_local = life.local();
                     self.life = Some(life);
                 }
@@ -258,8 +259,11 @@ impl Story {
 
     fn crowd(&mut self, count: u64, kind: Kind, sources: &mut Sources) -> Pace {
         let mut crowd = Vec::new();
-        for _ in 0..count {
-            match Socket::connect(self.stage.address, sources.next(), None) {
+        for place in 1..=count {
+            let key = self.script.key.of_connect(self.connects);
+            let client = (key.seed, key.number.wrapping_add(place << u32::BITS));
+            let from = self.stage.route.source(client).or_else(|| sources.next());
+            match Socket::connect(self.stage.address, from, None) {
                 Ok(socket) => crowd.push(socket),
                 Err(error) if is_ours(&error) => {
                     drop(crowd);

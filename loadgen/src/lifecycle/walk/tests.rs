@@ -3,6 +3,7 @@
 use super::*;
 use crate::lifecycle::dialects::dialect;
 use crate::lifecycle::finding::Rule;
+use crate::route::Route;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::thread;
@@ -38,6 +39,7 @@ fn stage(address: SocketAddr, script: &Script, patience: Duration) -> Arc<Stage>
         dialect: dialect(&script.target).expect("a dialect"),
         address,
         limits: Limits { patience, deadline: None, may_reject: false },
+        route: Route::default(),
     })
 }
 

@@ -115,6 +115,15 @@ impl<P: Protocol> Driver<P> {
         });
     }
 
+    /// Sends the header of a new connection, if it has one.
+    pub fn send_header(&mut self, number: u64, connection: &mut Connection<'_>) {
+        if let Some(header) = self.task.route.header(self.task.to, (self.task.seed, number)) {
+            self.stats.bytes_sent += header.len() as u64;
+            // Cannot fail: it is the first that is sent.
+            let _ = connection.send(&header);
+        }
+    }
+
     /// Records the arrival of the first bytes on a connection.
     #[cold]
     pub fn heard(&mut self, flow: &mut Flow<P::State>, now_ns: u64) {

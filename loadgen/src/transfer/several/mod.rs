@@ -16,7 +16,7 @@ use crate::delivery::Delivery;
 use crate::packets::wire::{self, Answer, Packet, Request, ServerError};
 use crate::protocol::{ErrorKind, Fault};
 use crate::report::Environment;
-use crate::run::{Failure, resolve};
+use crate::run::Failure;
 use crate::system::Interrupts;
 use link::Link;
 use report::{FileReport, FilesPlan, FilesReport};
@@ -42,7 +42,7 @@ pub fn perform(
     transfer: &Transfer,
     interrupts: &Interrupts,
 ) -> Result<Delivery, Failure> {
-    let to = resolve(target).map_err(Failure::Unresolved)?;
+    let to = load.route.address_of(target).map_err(Failure::Unresolved)?;
     let plan = FilesPlan::new(load, target, &to.to_string(), transfer);
     let environment = Environment::of_this_process(None);
     let quiet = load.common.quiet;

@@ -44,7 +44,8 @@ fn run(found: bool) -> Run {
 
 /// A report with something in every field.
 pub(in crate::lifecycle::churn) fn sample() -> Report {
-    let line = "ringload churn 127.0.0.1:1 --timeout 2s --deadline 3s --may-reject --vary-ok -n 5";
+    let line = "ringload churn 127.0.0.1:1 --timeout 2s --deadline 3s --may-reject --vary-ok -n 5 \
+                --proxy-protocol v2 --clients 192.0.2.0/24 --resolve a:1:127.0.0.1";
     let cli = Cli::read(line.split(' ')).expect("a command");
     let Command::Churn(args) = &cli.target else { panic!("{cli:?}") };
     let mut run = run(true);
@@ -84,7 +85,8 @@ fn findings_are_counted_and_the_earliest_is_shown() {
     assert_eq!(
         first.replay,
         format!(
-            "ringload replay --timeout 2s --deadline 3s --may-reject --vary-ok '{}'",
+            "ringload replay --timeout 2s --deadline 3s --may-reject --vary-ok --proxy-protocol v2 \
+             --clients 192.0.2.0/24 --resolve a:1:127.0.0.1 '{}'",
             first.script
         )
     );

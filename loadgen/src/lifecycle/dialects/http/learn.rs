@@ -4,8 +4,7 @@ use super::reading::{Event, Reading};
 use crate::lifecycle::dialects::Hints;
 use crate::lifecycle::dialects::learnt::{File, Files, KEPT_BYTES_MAX, Recorder};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::net::SocketAddr;
 
 /// Maximum number of paths.
 const PATHS_MAX: usize = 64;
@@ -30,7 +29,7 @@ pub fn files(
             continue;
         }
         let kept: usize = files.0.iter().map(File::kept_bytes).sum();
-        let ask = |_: usize| file(address, host, path, KEPT_BYTES_MAX - kept, hints.timeout);
+        let ask = |_: usize| file(address, host, path, KEPT_BYTES_MAX - kept, hints);
         let (file, ours) = agreed((0..TRIES_MAX).map(ask), hints.vary_ok)
             .map_err(|why| format!("{path}: {why}"))?;
         is_ours &= ours;
@@ -88,8 +87,9 @@ fn file(
     host: &str,
     path: &str,
     kept_bytes_max: usize,
-    timeout: Duration,
+    hints: &Hints,
 ) -> Result<(File, bool), String> {
+    let timeout = hints.timeout;
     // SO_RCVTIMEO returns EAGAIN (socket(7)).
     let failed = |error: std::io::Error| match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => {
@@ -97,7 +97,7 @@ fn file(
         }
         _ => format!("{address} did not answer: {error}"),
     };
-    let mut stream = TcpStream::connect_timeout(&address, timeout).map_err(failed)?;
+    let mut stream = hints.open(address).map_err(failed)?;
     stream.set_read_timeout(Some(timeout)).map_err(failed)?;
     stream.set_write_timeout(Some(timeout)).map_err(failed)?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");

@@ -1,11 +1,11 @@
 //! Learns the files of a server with well-behaved requests before the run.
 
 use super::wire::{self, Answer, code, request};
+use crate::lifecycle::dialects::Hints;
 use crate::lifecycle::dialects::learnt::{File, Files, KEPT_BYTES_MAX, LARGE_BYTES_MIN, Recorder};
 use crate::stream::Stream;
 use std::io::{self, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
 
 /// Maximum number of files.
 const FILES_MAX: usize = 64;
@@ -26,9 +26,10 @@ pub struct Learnt {
 ///
 /// # Errors
 /// The server does not answer, or PACKETS.md does not allow an answer.
-pub fn from(address: SocketAddr, timeout: Duration) -> Result<Learnt, String> {
+pub fn from(address: SocketAddr, hints: &Hints) -> Result<Learnt, String> {
+    let timeout = hints.timeout;
     let failed = |error: io::Error| format!("{address} did not answer: {error}");
-    let stream = TcpStream::connect_timeout(&address, timeout).map_err(failed)?;
+    let stream = hints.open(address).map_err(failed)?;
     stream.set_read_timeout(Some(timeout)).map_err(failed)?;
     stream.set_write_timeout(Some(timeout)).map_err(failed)?;
     let mut client = Client { stream: BufReader::new(stream), id: 0 };
