@@ -287,6 +287,8 @@ mod tests {
         Entry {
             seconds: 784_111_777,
             peer: "127.0.0.1:5".parse().unwrap(),
+            socket: "127.0.0.1:5".parse().unwrap(),
+            site: "",
             connection: 1,
             request,
             head: b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",

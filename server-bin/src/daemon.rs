@@ -1,10 +1,9 @@
 //! The handler of the daemon: passes each connection on to the service of its listener.
 
 use crate::access_log::{AccessLog, ConnectionLog};
-use crate::config::plan::Service;
 use crate::echo::Echo;
 use crate::files::{self, Files};
-use crate::generation::{Current, Generation, PacketService};
+use crate::generation::{Current, Generation, PacketService, Serving};
 use crate::packets::{self, Packets};
 use crate::proxy_protocol::{self, Address, Parsed};
 use ringwright::{
@@ -39,6 +38,9 @@ struct PacketShard {
 
 /// What is known of a connection.
 pub enum State {
+    /// A connection of this listener that has sent nothing yet. The listener may be so new that the
+    /// configuration that describes it is not there yet.
+    Early(u16),
     /// A connection of a proxy on this listener that has not yet named its client.
     Proxied(u16),
     /// A connection to sites.
@@ -103,6 +105,21 @@ impl Daemon {
         }
     }
 
+    /// Begins a connection of this listener.
+    fn begin(&mut self, connection: &mut Connection<'_>, number: u16) -> State {
+        let Some(listening) = self.generation.listening(number) else {
+            // It was removed at once.
+            connection.close();
+            return State::Early(number);
+        };
+        let peer = connection.peer().ip().to_canonical();
+        if listening.proxies.iter().any(|prefix| prefix.contains(peer)) {
+            connection.set_timer(Some(PROXY_TIMEOUT));
+            return State::Proxied(number);
+        }
+        self.serve(connection, number, None)
+    }
+
     /// Begins to serve a connection of this listener, whose client a proxy may have named.
     fn serve(
         &mut self,
@@ -111,11 +128,15 @@ impl Daemon {
         peer: Option<SocketAddr>,
     ) -> State {
         let origin = Origin::Listener(number);
-        match &self.generation.services[usize::from(number)] {
-            Service::Sites(_) => State::Http(files::Conversation::on(number, peer)),
-            Service::Echo => State::Echo,
-            Service::Packets(service) => {
-                let shard = self.packet_shard(*service);
+        let Some(listening) = self.generation.listening(number) else {
+            connection.close();
+            return State::Early(number);
+        };
+        match &listening.service {
+            Serving::Sites(..) => State::Http(files::Conversation::on(number, peer)),
+            Serving::Echo => State::Echo,
+            Serving::Packets(service) => {
+                let shard = self.packet_shard(&service.clone());
                 self.packets[shard].connections += 1;
                 let state = self.packets[shard].handler.opened(connection, origin);
                 State::Packets(shard, Box::new(state))
@@ -150,8 +171,7 @@ impl Daemon {
     }
 
     /// The number of a packet service on this shard.
-    fn packet_shard(&self, service: usize) -> usize {
-        let service = &self.generation.packets[service];
+    fn packet_shard(&self, service: &Arc<PacketService>) -> usize {
         let mut shards = self.packets.iter();
         let found = shards.position(|shard| Arc::ptr_eq(service, &shard.service));
         found.expect("the services of the current generation are there")
@@ -166,13 +186,10 @@ impl Handler for Daemon {
         let Origin::Listener(number) = origin else {
             unreachable!("the daemon opens no connection")
         };
-        let peer = connection.peer().ip().to_canonical();
-        let proxies = &self.generation.proxies[usize::from(number)];
-        if proxies.iter().any(|prefix| prefix.contains(peer)) {
-            connection.set_timer(Some(PROXY_TIMEOUT));
-            return State::Proxied(number);
+        match self.generation.listening(number) {
+            Some(_) => self.begin(connection, number),
+            None => State::Early(number),
         }
-        self.serve(connection, number, None)
     }
 
     fn received(
@@ -182,6 +199,15 @@ impl Handler for Daemon {
         bytes: &[u8],
     ) -> usize {
         match state {
+            State::Early(number) => {
+                let number = *number;
+                self.refresh();
+                *state = self.begin(connection, number);
+                if let State::Early(_) = state {
+                    return bytes.len();
+                }
+                self.received(state, connection, bytes)
+            }
             State::Proxied(number) => {
                 let number = *number;
                 self.refresh();
@@ -206,7 +232,7 @@ impl Handler for Daemon {
     ) {
         match state {
             State::Http(state) => self.files.file_opened(state, connection, result),
-            State::Echo | State::Proxied(_) => {}
+            State::Echo | State::Proxied(_) | State::Early(_) => {}
             State::Packets(at, state) => {
                 self.packets[*at].handler.file_opened(state, connection, result);
             }
@@ -216,7 +242,7 @@ impl Handler for Daemon {
     fn file_sent(&mut self, state: &mut State, connection: &mut Connection<'_>) {
         match state {
             State::Http(state) => self.files.file_sent(state, connection),
-            State::Echo | State::Proxied(_) => {}
+            State::Echo | State::Proxied(_) | State::Early(_) => {}
             State::Packets(at, state) => self.packets[*at].handler.file_sent(state, connection),
         }
     }
@@ -257,7 +283,7 @@ impl Handler for Daemon {
     fn job_done(&mut self, state: &mut State, connection: &mut Connection<'_>, job: JobDone) {
         match state {
             State::Http(state) => self.files.job_done(state, connection, job),
-            State::Echo | State::Proxied(_) => {}
+            State::Echo | State::Proxied(_) | State::Early(_) => {}
             State::Packets(at, state) => self.packets[*at].handler.job_done(state, connection, job),
         }
     }
@@ -265,7 +291,7 @@ impl Handler for Daemon {
     fn writable(&mut self, state: &mut State, connection: &mut Connection<'_>) {
         match state {
             State::Http(state) => self.files.writable(state, connection),
-            State::Proxied(_) => {}
+            State::Proxied(_) | State::Early(_) => {}
             State::Echo => self.echo.writable(&mut (), connection),
             State::Packets(at, state) => self.packets[*at].handler.writable(state, connection),
         }
@@ -274,7 +300,7 @@ impl Handler for Daemon {
     fn half_closed(&mut self, state: &mut State, connection: &mut Connection<'_>) {
         match state {
             State::Http(state) => self.files.half_closed(state, connection),
-            State::Proxied(_) => connection.close(),
+            State::Proxied(_) | State::Early(_) => connection.close(),
             State::Echo => self.echo.half_closed(&mut (), connection),
             State::Packets(at, state) => self.packets[*at].handler.half_closed(state, connection),
         }
@@ -283,6 +309,7 @@ impl Handler for Daemon {
     fn timer(&mut self, state: &mut State, connection: &mut Connection<'_>) {
         match state {
             State::Http(state) => self.files.timer(state, connection),
+            State::Early(_) => {}
             State::Proxied(_) => connection.protocol_error(),
             State::Echo => self.echo.timer(&mut (), connection),
             State::Packets(at, state) => self.packets[*at].handler.timer(state, connection),
@@ -292,7 +319,7 @@ impl Handler for Daemon {
     fn expired(&mut self, state: &mut State, connection: &mut Connection<'_>, deadline: Deadline) {
         match state {
             State::Http(state) => self.files.expired(state, connection, deadline),
-            State::Proxied(_) => {}
+            State::Proxied(_) | State::Early(_) => {}
             State::Echo => self.echo.expired(&mut (), connection, deadline),
             State::Packets(at, state) => {
                 self.packets[*at].handler.expired(state, connection, deadline);
@@ -303,7 +330,7 @@ impl Handler for Daemon {
     fn draining(&mut self, state: &mut State, connection: &mut Connection<'_>) {
         match state {
             State::Http(state) => self.files.draining(state, connection),
-            State::Proxied(_) => connection.close(),
+            State::Proxied(_) | State::Early(_) => connection.close(),
             State::Echo => self.echo.draining(&mut (), connection),
             State::Packets(at, state) => self.packets[*at].handler.draining(state, connection),
         }
@@ -323,7 +350,7 @@ impl Handler for Daemon {
                 self.packets[at].connections -= 1;
                 self.packets[at].handler.closed(Some(*state), shard, id, reason);
             }
-            Some(State::Proxied(_)) | None => {}
+            Some(State::Proxied(_) | State::Early(_)) | None => {}
         }
     }
 

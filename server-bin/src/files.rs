@@ -17,8 +17,7 @@ pub use conversation::Conversation;
 
 use crate::access_log::ShardLog;
 use crate::admin::Leaving;
-use crate::config::plan::Service;
-use crate::generation::{Generation, Site};
+use crate::generation::{Generation, Listening, Serving, Site};
 use crate::http::body::Framing;
 use crate::http::date::CommonLines;
 use crate::http::head::{self, Request};
@@ -74,6 +73,13 @@ struct OpenSite {
     folder: View<Directory>,
     /// The directories of rules, with the indices of the rules.
     roots: Vec<(u16, View<Directory>)>,
+}
+
+impl OpenSite {
+    fn new(site: &Arc<Site>) -> Self {
+        let roots = site.roots.iter().map(|(rule, root)| (*rule, root.view())).collect();
+        Self { site: site.clone(), folder: site.root.view(), roots }
+    }
 }
 
 /// The sites of a listener.
@@ -137,17 +143,23 @@ impl Files {
 
     /// Serves the sites of a generation from the next request on.
     pub fn serve(&mut self, generation: &Generation) {
-        let open = |site: &Arc<Site>| OpenSite {
-            site: site.clone(),
-            folder: site.root.view(),
-            roots: site.roots.iter().map(|(rule, root)| (*rule, root.view())).collect(),
+        let mut open: Vec<OpenSite> = Vec::new();
+        let mut listener = |listening: &Option<Listening>| match listening {
+            Some(Listening { service: Serving::Sites(sites, names), .. }) => {
+                let mut numbers = Vec::new();
+                for site in sites {
+                    let known = open.iter().position(|known| known.site.id == site.id);
+                    numbers.push(known.unwrap_or(open.len()));
+                    if known.is_none() {
+                        open.push(OpenSite::new(site));
+                    }
+                }
+                Listener { sites: numbers, names: names.clone() }
+            }
+            _ => Listener { sites: Vec::new(), names: Arc::default() },
         };
-        self.sites = generation.sites.iter().map(open).collect();
-        let listener = |(service, names): (&Service, &Arc<Names>)| Listener {
-            sites: if let Service::Sites(sites) = service { sites.clone() } else { Vec::new() },
-            names: names.clone(),
-        };
-        self.listeners = generation.services.iter().zip(&generation.names).map(listener).collect();
+        self.listeners = generation.listeners.iter().map(&mut listener).collect();
+        self.sites = open;
     }
 
     /// Passes lines of the log on to its writer.

@@ -20,16 +20,33 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct Generation {
     /// Counts from 1.
     pub number: u64,
-    /// What each listener serves, by its number.
-    pub services: Vec<Service>,
-    /// The names of the sites of each listener, by its number.
-    pub names: Vec<Arc<Names>>,
-    /// The proxies of each listener that begin with a header of the PROXY protocol, by its number.
-    pub proxies: Vec<Vec<Prefix>>,
-    /// The sites.
-    pub sites: Vec<Arc<Site>>,
-    /// The packet services.
+    /// What each listener serves, by its number. Removed listeners stay until their number is used
+    /// again, because they may have connections.
+    pub listeners: Vec<Option<Listening>>,
+    /// The sites of the present listeners.
+    sites: Vec<Arc<Site>>,
+    /// The packet services of the present listeners.
     pub packets: Vec<Arc<PacketService>>,
+}
+
+/// What a listener serves.
+#[derive(Clone)]
+pub struct Listening {
+    /// What its connections are.
+    pub service: Serving,
+    /// The proxies that begin with a header of the PROXY protocol.
+    pub proxies: Arc<[Prefix]>,
+}
+
+/// What the connections of a listener are.
+#[derive(Clone)]
+pub enum Serving {
+    /// Requests for one of these sites, which are found by name.
+    Sites(Vec<Arc<Site>>, Arc<Names>),
+    /// Echo.
+    Echo,
+    /// Packets.
+    Packets(Arc<PacketService>),
 }
 
 /// A site that is served. One whose settings do not change stays the same at a reload.
@@ -64,36 +81,99 @@ pub struct PacketService {
     pub framing: Framing,
 }
 
-impl Generation {
+/// What a plan serves, opened.
+pub struct Opened {
+    sites: Vec<Arc<Site>>,
+    packets: Vec<Arc<PacketService>>,
+    /// What each listener of the plan serves, in the plan's order.
+    pub listeners: Vec<Listening>,
+}
+
+impl Opened {
     /// Opens what a plan serves. What the generation `before` has open already stays open.
     ///
     /// # Errors
     /// A message for the user.
-    pub fn open(plan: &Plan, before: Option<&Self>, watcher: &Watcher) -> Result<Self, String> {
-        let sites = plan.sites.iter().map(|site| Site::open(site, before, watcher));
+    pub fn open(
+        plan: &Plan,
+        before: Option<&Generation>,
+        watcher: &Watcher,
+    ) -> Result<Self, String> {
+        let sites = plan.sites.iter().enumerate();
+        let sites = sites.map(|(at, site)| Site::open(site, at, before, watcher));
+        let sites: Vec<Arc<Site>> = sites.collect::<Result<_, _>>()?;
         let packets = plan.packets.iter();
-        let packets = packets.map(|packets| {
-            PacketService::open(packets, &plan.engine, before, watcher).map(Arc::new)
-        });
-        Ok(Self {
-            number: before.map_or(1, |before| before.number + 1),
-            services: plan.services.clone(),
-            names: plan.names.clone(),
-            proxies: plan.proxies.clone(),
-            sites: sites.collect::<Result<_, _>>()?,
-            packets: packets.collect::<Result<_, _>>()?,
-        })
+        let packets =
+            packets.map(|packets| PacketService::open(packets, &plan.engine, before, watcher));
+        let packets: Vec<Arc<PacketService>> = packets.collect::<Result<_, _>>()?;
+        let serving = |(service, names): (&Service, &Arc<Names>)| match service {
+            Service::Sites(numbers) => {
+                let sites = numbers.iter().map(|number| sites[*number].clone()).collect();
+                Serving::Sites(sites, names.clone())
+            }
+            Service::Echo => Serving::Echo,
+            Service::Packets(number) => Serving::Packets(packets[*number].clone()),
+        };
+        let services = plan.services.iter().zip(&plan.names).map(serving);
+        let listening = |(service, proxies): (Serving, &Vec<Prefix>)| Listening {
+            service,
+            proxies: proxies[..].into(),
+        };
+        let listeners = services.zip(&plan.proxies).map(listening).collect();
+        Ok(Self { sites, packets, listeners })
+    }
+
+    /// The packet services.
+    #[must_use]
+    pub fn packets(&self) -> &[Arc<PacketService>] {
+        &self.packets
+    }
+
+    /// The first generation: the numbers of the listeners are those of the plan's order.
+    #[must_use]
+    pub fn first(self) -> Generation {
+        let Self { sites, packets, listeners } = self;
+        Generation {
+            number: 1,
+            listeners: listeners.into_iter().map(Some).collect(),
+            sites,
+            packets,
+        }
+    }
+
+    /// The next generation. `numbers` are those of the listeners in the plan's order.
+    #[must_use]
+    pub fn next(self, before: &Generation, numbers: &[u16]) -> Generation {
+        let mut all = before.listeners.clone();
+        for (number, listening) in numbers.iter().zip(self.listeners) {
+            let number = usize::from(*number);
+            all.resize_with(all.len().max(number + 1), || None);
+            all[number] = Some(listening);
+        }
+        let Self { sites, packets, .. } = self;
+        Generation { number: before.number + 1, listeners: all, sites, packets }
+    }
+}
+
+impl Generation {
+    /// What the listener of this number serves.
+    #[must_use]
+    pub fn listening(&self, number: u16) -> Option<&Listening> {
+        self.listeners.get(usize::from(number)).and_then(Option::as_ref)
     }
 }
 
 impl Site {
     fn open(
         plan: &SitePlan,
+        index: usize,
         before: Option<&Generation>,
         watcher: &Watcher,
     ) -> Result<Arc<Self>, String> {
         static IDS: AtomicU32 = AtomicU32::new(0);
-        let mut sites = before.into_iter().flat_map(|before| &before.sites);
+        let before = before.map_or(&[][..], |before| &before.sites);
+        // Most sites keep their place.
+        let mut sites = before.get(index).into_iter().chain(before);
         // A password file may have changed though its name has not.
         let is_same = |site: &&Arc<Self>| site.spec == plan.spec && site.passwords.is_empty();
         if let Some(same) = sites.find(is_same) {
@@ -125,7 +205,7 @@ impl PacketService {
         config: &Config,
         before: Option<&Generation>,
         watcher: &Watcher,
-    ) -> Result<Self, String> {
+    ) -> Result<Arc<Self>, String> {
         let mut services = before.into_iter().flat_map(|before| &before.packets);
         let same = services.find(|service| service.plan.root == plan.root);
         let root = match same {
@@ -134,15 +214,18 @@ impl PacketService {
         };
         let framing =
             Framing::new(packets::BODY_BYTES_MAX, config).map_err(|error| error.to_string())?;
+        if let Some(same) = same.filter(|service| service.plan == *plan) {
+            return Ok(same.clone());
+        }
         let kept = same.filter(|service| service.plan.kept == plan.kept);
-        Ok(Self {
+        Ok(Arc::new(Self {
             plan: plan.clone(),
             root,
             places: Arc::new(Places::new(packets::SUMS_MAX)),
             kept: kept
                 .map_or_else(|| Arc::new(packets::Kept::new(plan.kept)), |same| same.kept.clone()),
             framing,
-        })
+        }))
     }
 }
 

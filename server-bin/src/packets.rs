@@ -43,7 +43,7 @@ const DRAIN_QUIET: Duration = Duration::from_millis(500);
 const BROADCASTS_MAX: u32 = 32;
 
 /// The limits and permissions of clients.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
     /// Maximum size of an upload in bytes.
     pub upload_bytes_max: u64,

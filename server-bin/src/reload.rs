@@ -3,18 +3,20 @@
 //! A configuration is checked as a whole before anything changes. On an error the old one stays.
 
 use crate::access_log::Reopening;
-use crate::admin::Watched;
+use crate::admin::{Watched, WatchedEngine};
 use crate::config::load::{Loaded, Source};
-use crate::config::plan::Plan;
-use crate::generation::{Current, Generation};
+use crate::config::plan::{Plan, Service};
+use crate::generation::{Current, Opened};
 use crate::options::Options;
 use crate::serve::{self, Failure, say};
 use crate::served::Watcher;
 use ringwright::{Prefix, Remote};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The keys that a reload can change, or their beginnings. All others need a restart.
 const CHANGEABLE: [&str; 7] = [
@@ -27,15 +29,27 @@ const CHANGEABLE: [&str; 7] = [
     "packets",
 ];
 
+/// The number of attempts to remove a listener.
+const REMOVE_TRIES: u32 = 100;
+/// The time between two of them.
+const REMOVE_PAUSE: Duration = Duration::from_millis(10);
+
 /// Reloads the configuration.
 pub struct Reloader {
     options: Options,
-    current: std::sync::Arc<Current>,
+    current: Arc<Current>,
     watcher: Watcher,
     log: Option<Reopening>,
-    /// The configuration in use. Locked during a reload.
-    loaded: Mutex<Loaded>,
+    /// Locked during a reload.
+    present: Mutex<Present>,
     counts: Counts,
+}
+
+/// What is in use.
+struct Present {
+    loaded: Loaded,
+    /// The listeners: address as configured, service, number.
+    listeners: Vec<(SocketAddr, Service, u16)>,
 }
 
 /// What happened so far.
@@ -88,18 +102,24 @@ impl Reloader {
     pub fn new(
         options: Options,
         loaded: Loaded,
-        current: std::sync::Arc<Current>,
+        plan: &Plan,
+        current: Arc<Current>,
         watcher: Watcher,
         log: Option<Reopening>,
     ) -> Self {
         let counts = Counts { last_success: AtomicU64::new(now()), ..Counts::default() };
-        Self { options, current, watcher, log, loaded: Mutex::new(loaded), counts }
+        let addresses = plan.engine.listeners.iter().zip(&plan.services).zip(0..);
+        let listeners = addresses
+            .map(|((address, service), number)| (*address, service.clone(), number))
+            .collect();
+        let present = Mutex::new(Present { loaded, listeners });
+        Self { options, current, watcher, log, present, counts }
     }
 
     /// Reloads for a SIGHUP, after a reload that is under way.
     pub fn reload(&self, watched: &Watched) {
-        let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        match self.reload_with(loaded, watched) {
+        let present = self.present.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.reload_with(present, watched) {
             Ok(Reloaded { generation, changed }) if changed.is_empty() => {
                 say(&format!("SIGHUP: reloaded: generation {generation}, no value has changed"));
             }
@@ -120,12 +140,12 @@ impl Reloader {
     /// # Errors
     /// [`Refused`].
     pub fn try_reload(&self, watched: &Watched) -> Result<Reloaded, Refused> {
-        let loaded = match self.loaded.try_lock() {
-            Ok(loaded) => loaded,
-            Err(TryLockError::Poisoned(loaded)) => loaded.into_inner(),
+        let present = match self.present.try_lock() {
+            Ok(present) => present,
+            Err(TryLockError::Poisoned(present)) => present.into_inner(),
             Err(TryLockError::WouldBlock) => return Err(Refused::UnderWay),
         };
-        self.reload_with(loaded, watched).map_err(Refused::Wrong)
+        self.reload_with(present, watched).map_err(Refused::Wrong)
     }
 
     /// The counts so far.
@@ -143,21 +163,28 @@ impl Reloader {
 
     fn reload_with(
         &self,
-        mut loaded: MutexGuard<'_, Loaded>,
+        mut present: MutexGuard<'_, Present>,
         watched: &Watched,
     ) -> Result<Reloaded, String> {
         if let Some(log) = &self.log {
             log.reopen();
         }
-        let result = self.prepare(&loaded).and_then(|(new, plan)| {
+        let result = self.prepare(&present.loaded).and_then(|(new, plan)| {
             let served = watched.served().ok_or("the server is still starting")?;
-            let changed = changed(&loaded, &new);
-            let generation = Generation::open(&plan, Some(&self.current.get()), &self.watcher)?;
-            let number = generation.number;
-            apply(&loaded, &new, &plan, &served.remote)?;
+            let before = self.current.get();
+            let changed = changed(&present.loaded, &new);
+            let opened = Opened::open(&plan, Some(&before), &self.watcher)?;
+            let listeners = Listeners::add(&present, &plan, served)?;
+            if let Err(error) = apply(&present.loaded, &new, &plan, &served.remote) {
+                listeners.undo(served);
+                return Err(error);
+            }
             watched.set_drain(plan.drain);
+            let generation = opened.next(&before, &listeners.numbers());
+            let number = generation.number;
             self.current.replace(generation);
-            *loaded = new;
+            listeners.remove_others(&mut present, &plan, served);
+            present.loaded = new;
             Ok(Reloaded { generation: number, changed })
         });
         let counts = &self.counts;
@@ -193,15 +220,97 @@ impl Reloader {
         if !needs_restart.is_empty() {
             return Err(needs_restart.join("\n"));
         }
-        let listeners = |loaded: &Loaded| -> BTreeMap<String, String> {
-            let values = loaded.values().into_iter();
-            values.filter(|(key, _)| key.ends_with(".listen")).collect()
-        };
-        if listeners(before) != listeners(&loaded) {
-            return Err("listeners cannot change while the server runs; restart it".into());
-        }
         Ok((loaded, plan))
     }
+}
+
+/// A listener of a new configuration.
+struct NewListener {
+    /// As configured.
+    address: SocketAddr,
+    number: u16,
+    /// The address listened on, if it was added.
+    added: Option<SocketAddr>,
+}
+
+/// The listeners of a new configuration, in its order.
+struct Listeners(Vec<NewListener>);
+
+impl Listeners {
+    /// Listens on the addresses that are new. On an error nothing stays of it.
+    fn add(present: &Present, plan: &Plan, served: &WatchedEngine) -> Result<Self, String> {
+        let mut left = present.listeners.clone();
+        let mut all = Self(Vec::new());
+        for (address, service) in plan.engine.listeners.iter().zip(&plan.services) {
+            let address = *address;
+            let known = left.iter().position(|(known, _, _)| *known == address);
+            let result = match known.map(|at| left.remove(at)) {
+                Some((_, known, number)) if known.scheme() == service.scheme() => {
+                    Ok((number, None))
+                }
+                Some((_, known, _)) => Err(format!(
+                    "{address} cannot change from {} to {} while the server runs; take another \
+                     address, or restart it",
+                    known.scheme(),
+                    service.scheme()
+                )),
+                None => match served.remote.add_listener(address) {
+                    Ok(info) => {
+                        served.set_listener(info.number, service.url(info.address));
+                        Ok((info.number, Some(info.address)))
+                    }
+                    Err(error) => Err(error.to_string()),
+                },
+            };
+            match result {
+                Ok((number, added)) => all.0.push(NewListener { address, number, added }),
+                Err(error) => {
+                    all.undo(served);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    fn numbers(&self) -> Vec<u16> {
+        self.0.iter().map(|listener| listener.number).collect()
+    }
+
+    /// Removes what was added.
+    fn undo(&self, served: &WatchedEngine) {
+        for listener in self.0.iter().filter(|listener| listener.added.is_some()) {
+            remove(listener.number, Duration::ZERO, served);
+        }
+    }
+
+    /// Announces the new listeners, and drains those that the plan does not have.
+    fn remove_others(self, present: &mut Present, plan: &Plan, served: &WatchedEngine) {
+        let all = self.0.iter().zip(&plan.services);
+        let added = all.filter_map(|(listener, service)| Some(service.url(listener.added?)));
+        serve::announce(&added.collect::<Vec<_>>());
+        let numbers = self.numbers();
+        for (_, _, number) in present.listeners.iter().filter(|(_, _, old)| !numbers.contains(old))
+        {
+            remove(*number, plan.drain.timeout, served);
+        }
+        let all = self.0.iter().zip(&plan.services);
+        present.listeners = all
+            .map(|(listener, service)| (listener.address, service.clone(), listener.number))
+            .collect();
+    }
+}
+
+/// Removes a listener. The queue of a shard that is full has room again soon.
+fn remove(number: u16, deadline: Duration, served: &WatchedEngine) {
+    for _ in 0..REMOVE_TRIES {
+        match served.remote.remove_listener(number, deadline) {
+            Err(ringwright::Error::Busy(_)) => thread::sleep(REMOVE_PAUSE),
+            Err(error) => return say(&format!("cannot remove a listener: {error}")),
+            Ok(()) => return,
+        }
+    }
+    say(&format!("cannot remove listener {number}: the shards are busy; reload again later"));
 }
 
 /// The key is that one, or lies beneath it.

@@ -9,7 +9,7 @@ use crate::echo::disconnect::{Disconnecting, Rules};
 use crate::echo::ending::Endings;
 use crate::echo::fate::Probability;
 use crate::files;
-use crate::generation::{Current, Generation};
+use crate::generation::{Current, Opened};
 use crate::options::{Command, Common, Echo, Options};
 use crate::packets;
 use crate::reload::Reloader;
@@ -22,7 +22,7 @@ use std::fmt::Display;
 use std::hash::{BuildHasher, Hasher};
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -120,8 +120,8 @@ pub(crate) fn plan_of(loaded: &Loaded, source: Option<&Source>) -> Result<Plan, 
 fn serve_plan(options: Options, loaded: Loaded, plan: Plan) -> Result<(), String> {
     let watcher = Watcher::start()
         .map_err(|error| format!("cannot start the thread that watches directories: {error}"))?;
-    let generation = Generation::open(&plan, None, &watcher)?;
-    for service in &generation.packets {
+    let opened = Opened::open(&plan, None, &watcher)?;
+    for service in opened.packets() {
         if let (false, Ok((root, _))) =
             (service.plan.rules.read_only, service.root.view().current())
         {
@@ -133,10 +133,10 @@ fn serve_plan(options: Options, loaded: Loaded, plan: Plan) -> Result<(), String
     signal_hook::flag::register(SIGXFSZ, Arc::default())
         .map_err(|error| format!("cannot install a handler for SIGXFSZ: {error}"))?;
     let (log, writer) = open_log(&plan)?;
-    let (of_shards, current) = (log.clone(), Current::new(generation));
+    let (of_shards, current) = (log.clone(), Current::new(opened.first()));
     let request_timeout = plan.engine.receive_timeout;
     let reopening = log.as_ref().and_then(AccessLog::reopening);
-    let reloader = Reloader::new(options, loaded, current.clone(), watcher, reopening);
+    let reloader = Reloader::new(options, loaded, &plan, current.clone(), watcher, reopening);
     let watched = Watched::default().with_reloader(reloader);
     let leaving = watched.leaving();
     let shared = files::Shared::new(plan.engine.workers, plan.engine.open_files > 0, leaving);
@@ -224,10 +224,16 @@ fn serve<H: Handler>(
     };
     let engine = Engine::start(plan.engine, factory).map_err(|error| error.to_string())?;
     say_notices(&engine, admin.as_ref());
-    let addresses = engine.addresses().iter().zip(&plan.services);
-    let mut listeners: Vec<String> =
-        addresses.map(|(address, service)| format!("{}://{address}", service.scheme())).collect();
-    watched.serves(WatchedEngine { remote: engine.remote(), listeners: listeners.clone() });
+    let addresses = engine.addresses();
+    let mut listeners: Vec<String> = addresses
+        .iter()
+        .zip(&plan.services)
+        .map(|(address, service)| service.url(*address))
+        .collect();
+    watched.serves(WatchedEngine {
+        remote: engine.remote(),
+        listeners: Mutex::new(listeners.clone()),
+    });
     let of_admin = admin.iter().flat_map(Admin::addresses);
     listeners.extend(of_admin.map(|address| format!("admin http://{address}")));
     announce(&listeners);
@@ -278,7 +284,7 @@ fn say_notices(engine: &Engine, admin: Option<&Admin>) {
 
 /// Prints one line per listener. Scripts wait for these lines and read the ports from them. Errors
 /// are ignored, because the server also runs with a closed standard output.
-fn announce(listeners: &[String]) {
+pub(crate) fn announce(listeners: &[String]) {
     let mut stdout = io::stdout().lock();
     for listener in listeners {
         let _ = writeln!(stdout, "listening {listener}");

@@ -27,8 +27,12 @@ pub enum Format {
 pub struct Entry<'a> {
     /// Time of the reply in seconds since 1970-01-01 UTC.
     pub seconds: i64,
-    /// The client's address.
+    /// The client's address. The port is 0 if a proxy named the client of this request.
     pub peer: SocketAddr,
+    /// The address at the other end of the connection.
+    pub socket: SocketAddr,
+    /// The first name of the site. Empty if it has none, or if no site was found.
+    pub site: &'a str,
     /// The number of the connection.
     pub connection: u64,
     /// Number of the request on its connection, from 1.
@@ -167,6 +171,17 @@ impl Formatter {
             escape(Some(value), Format::Json, out);
             out.push(b'"');
         }
+        // Both are known from the other fields where there is neither a proxy nor a name.
+        if entry.socket != entry.peer {
+            out.extend_from_slice(b",\"socket\":\"");
+            out.extend_from_slice(entry.socket.to_string().as_bytes());
+            out.push(b'"');
+        }
+        if !entry.site.is_empty() {
+            out.extend_from_slice(b",\"site\":\"");
+            escape(Some(entry.site.as_bytes()), Format::Json, out);
+            out.push(b'"');
+        }
         out.push(b'}');
     }
 }
@@ -276,9 +291,15 @@ mod tests {
     use proptest::prelude::*;
 
     fn line(format: Format, head: &[u8]) -> String {
+        line_of(format, head, "[::1]:5", "")
+    }
+
+    fn line_of(format: Format, head: &[u8], socket: &str, site: &str) -> String {
         let entry = Entry {
             seconds: 784_111_777,
             peer: "[::1]:5".parse().unwrap(),
+            socket: socket.parse().unwrap(),
+            site,
             connection: 12,
             request: 3,
             head,
@@ -306,6 +327,16 @@ mod tests {
              \"line\":\"GET /a\\\"b HTTP/1.1\",\"host\":\"x\",\"user_agent\":\"c\\\\xe9\\\\d\"}\n"
         );
         assert!(line(Format::Combined, b"").contains("] \"-\" 404"));
+    }
+
+    #[test]
+    fn a_json_line_names_the_proxy_and_the_site() {
+        let line = line_of(Format::Json, b"GET / HTTP/1.1\r\n\r\n", "192.0.2.1:7", "example.org");
+        assert!(
+            line.ends_with(",\"socket\":\"192.0.2.1:7\",\"site\":\"example.org\"}\n"),
+            "{line}"
+        );
+        assert!(line.contains(",\"peer\":\"[::1]:5\","), "{line}");
     }
 
     #[test]

@@ -143,10 +143,10 @@ fn ask(watched: &Watched, served: &WatchedEngine, question: &Question) -> Result
     Ok(match question {
         Question::List { after, limit } => {
             let found = served.remote.list(*after, *limit)?;
-            Response::json(connections::page(&found, *limit, &served.listeners))
+            Response::json(connections::page(&found, *limit, &served.listeners()))
         }
         Question::Find(id) => match served.remote.find(*id)? {
-            Some(found) => Response::json(connections::one(&found, &served.listeners)),
+            Some(found) => Response::json(connections::one(&found, &served.listeners())),
             None => gone(*id),
         },
         Question::Addresses { limit } => addresses(served, *limit)?,

@@ -77,8 +77,25 @@ impl Leaving {
 pub struct WatchedEngine {
     /// The engine.
     pub remote: Remote,
-    /// Its listeners in order, as `http://127.0.0.1:8080`.
-    pub listeners: Vec<String>,
+    /// Its listeners by number, as `http://127.0.0.1:8080`.
+    pub listeners: Mutex<Vec<String>>,
+}
+
+impl WatchedEngine {
+    /// Its listeners by number.
+    #[must_use]
+    pub fn listeners(&self) -> Vec<String> {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Names a listener.
+    pub fn set_listener(&self, number: u16, name: String) {
+        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = usize::from(number);
+        let length = listeners.len().max(number + 1);
+        listeners.resize(length, String::new());
+        listeners[number] = name;
+    }
 }
 
 impl Watched {

@@ -14,7 +14,7 @@ use crate::site::names::{self, Names};
 use crate::site::rules::{RuleError, Rules};
 use crate::site::spec::{Listing, RuleSpec, SiteSpec};
 use ringwright::{AtCapacity, Config, Error, Framing, Prefix, Probe, RingChoice};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -70,6 +70,12 @@ impl Service {
             Self::Packets(_) => "packets",
         }
     }
+
+    /// A listener of this service as a URL.
+    #[must_use]
+    pub fn url(&self, address: SocketAddr) -> String {
+        format!("{}://{address}", self.scheme())
+    }
 }
 
 /// A site.
@@ -82,7 +88,7 @@ pub struct SitePlan {
 }
 
 /// A packet service.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PacketsPlan {
     /// The directory of the files; absolute.
     pub root: PathBuf,
@@ -97,6 +103,8 @@ struct Checker<'a> {
     folder: &'a Path,
     faults: Vec<Fault>,
     listeners: Vec<Listener>,
+    /// The addresses of texts, once they are known.
+    resolved: HashMap<String, Vec<SocketAddr>>,
 }
 
 /// A listener and where it was found first.
@@ -112,7 +120,8 @@ struct Listener {
 /// # Errors
 /// All faults.
 pub fn plan(file: &File, folder: &Path) -> Result<Plan, Vec<Fault>> {
-    let mut checker = Checker { folder, faults: Vec::new(), listeners: Vec::new() };
+    let mut checker =
+        Checker { folder, faults: Vec::new(), listeners: Vec::new(), resolved: HashMap::new() };
     let sites = file.site.iter().enumerate().map(|(index, site)| checker.site(index, site));
     let sites: Vec<SitePlan> = sites.collect();
     for (index, echo) in file.echo.iter().enumerate() {
@@ -408,9 +417,17 @@ impl Checker<'_> {
         }
     }
 
+    /// The addresses that a text stands for. Many sites may have the same text.
     fn addresses(&mut self, text: &str, place: &Place) -> Option<Vec<SocketAddr>> {
+        if let Some(known) = self.resolved.get(text) {
+            return Some(known.clone());
+        }
         match ringwright_names::resolve(text) {
-            Ok(all) => Some(usable(all)),
+            Ok(all) => {
+                let all = usable(all);
+                self.resolved.insert(text.to_owned(), all.clone());
+                Some(all)
+            }
             Err(error) => {
                 self.fault(place, error.to_string());
                 None

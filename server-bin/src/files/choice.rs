@@ -194,7 +194,7 @@ impl Files {
         connection: &Connection<'_>,
         asked: &Asked<'_>,
     ) -> IpAddr {
-        let socket = state.peer.unwrap_or_else(|| connection.peer()).ip();
+        let socket = state.peer_of(connection).ip();
         match &asked.site.spec.real_ip {
             Some(RealIp { from, header }) => {
                 let field = match header {

@@ -48,6 +48,11 @@ impl Conversation {
         Self { listener, peer, ..Self::default() }
     }
 
+    /// The client: the peer, unless that is a proxy and has named another one.
+    pub(super) fn peer_of(&self, connection: &Connection<'_>) -> SocketAddr {
+        self.peer.unwrap_or_else(|| connection.peer())
+    }
+
     pub(super) fn may_read_on(&self) -> bool {
         let files_max = if self.files_are_short { 1 } else { FILES_QUEUED_MAX };
         !self.opening && !self.full && !self.closing && self.files_queued < files_max

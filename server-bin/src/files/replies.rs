@@ -20,6 +20,7 @@ use crate::site::rules::{Facts, Rules};
 use crate::site::variants::{self, Coding};
 use ringwright::{Connection, FileStatus, Job, OpenFile, Room};
 use std::io;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -524,7 +525,14 @@ impl Files {
         status: Status,
         bytes: u64,
     ) {
-        self.log_reply(state, connection, asked.head, Some(asked.begun), status, bytes);
+        if self.log.is_some() {
+            let socket = state.peer_of(connection);
+            let real = self.address(state, connection, asked);
+            let peer = if real == socket.ip() { socket } else { SocketAddr::new(real, 0) };
+            let site = asked.site.spec.names.first().map_or("", String::as_str);
+            let logged = Logged { head: asked.head, begun: Some(asked.begun), peer, site };
+            self.log_reply(state, connection, logged, status, bytes);
+        }
         if persistence == Persistence::Close {
             state.close(connection);
         } else {
@@ -550,28 +558,32 @@ impl Files {
         let body = reply::plain(&mut self.scratch, lines, Persistence::Close, status, is_head);
         self.send_head(state, connection);
         if let Some(exchange) = state.exchange.take() {
-            let begun = Some(exchange.begun);
-            return self.log_reply(state, connection, &exchange.head, begun, status, body);
+            let (begun, peer) = (Some(exchange.begun), state.peer_of(connection));
+            let logged = Logged { head: &exchange.head, begun, peer, site: "" };
+            return self.log_reply(state, connection, logged, status, body);
         }
         state.requests += 1;
-        self.log_reply(state, connection, head::as_far_as_read(unread), None, status, body);
+        let (head, peer) = (head::as_far_as_read(unread), state.peer_of(connection));
+        let logged = Logged { head, begun: None, peer, site: "" };
+        self.log_reply(state, connection, logged, status, body);
     }
 
-    /// Logs a reply: to this head, which was complete at `begun`.
     fn log_reply(
         &mut self,
         state: &Conversation,
         connection: &mut Connection<'_>,
-        head: &[u8],
-        begun: Option<Duration>,
+        logged: Logged<'_>,
         status: Status,
         bytes: u64,
     ) {
         let Some(log) = &mut self.log else { return };
+        let Logged { head, begun, peer, site } = logged;
         let now = connection.local().now();
         log.record(&Entry {
             seconds: self.common.seconds(),
-            peer: connection.peer(),
+            peer,
+            socket: connection.peer(),
+            site,
             connection: connection.id().get(),
             request: state.requests,
             head,
@@ -580,6 +592,17 @@ impl Files {
             duration: begun.map_or(Duration::ZERO, |begun| now - begun),
         });
     }
+}
+
+/// A request to be logged.
+struct Logged<'a> {
+    head: &'a [u8],
+    /// The time at which the head was complete, if it was.
+    begun: Option<Duration>,
+    /// The client.
+    peer: SocketAddr,
+    /// The first name of the site.
+    site: &'a str,
 }
 
 /// The result of a job.

@@ -50,8 +50,10 @@ fn what_needs_no_shard_is_answered_at_once_and_the_rest_before_long() {
         of_handler.lock().unwrap().take().expect("there is one shard")
     })
     .unwrap();
-    watched
-        .serves(WatchedEngine { remote: engine.remote(), listeners: vec!["test://here".into()] });
+    watched.serves(WatchedEngine {
+        remote: engine.remote(),
+        listeners: vec!["test://here".into()].into(),
+    });
     watched.set_drain(DrainTimes { delay: Duration::ZERO, timeout: Duration::from_secs(1) });
     let mut client = Client::new(engine.addresses()[0]);
     client.send("x");
