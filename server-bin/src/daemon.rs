@@ -36,7 +36,7 @@ struct PacketShard {
     connections: usize,
 }
 
-/// What is known of a connection.
+/// The state of a connection.
 pub enum State {
     /// A connection of this listener that has sent nothing yet. The listener may be so new that the
     /// configuration that describes it is not there yet.

@@ -1,4 +1,4 @@
-//! What is served now: the current generation of the configuration, for all shards.
+//! The current generation of the configuration, for all shards.
 //!
 //! A reload puts a new generation into its place. A connection keeps the settings of the generation
 //! that accepted it, and a request those of the generation that was current when it began.
@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct Generation {
     /// Counts from 1.
     pub number: u64,
-    /// What each listener serves, by its number. Removed listeners stay until their number is used
+    /// The service of each listener, by its number. Removed listeners stay until their number is used
     /// again, because they may have connections.
     pub listeners: Vec<Option<Listening>>,
     /// The sites of the present listeners.
@@ -29,16 +29,16 @@ pub struct Generation {
     pub packets: Vec<Arc<PacketService>>,
 }
 
-/// What a listener serves.
+/// The service of a listener, and who is its client.
 #[derive(Clone)]
 pub struct Listening {
-    /// What its connections are.
+    /// The kind of its connections.
     pub service: Serving,
     /// The proxies that begin with a header of the PROXY protocol.
     pub proxies: Arc<[Prefix]>,
 }
 
-/// What the connections of a listener are.
+/// The kind of the connections of a listener.
 #[derive(Clone)]
 pub enum Serving {
     /// Requests for one of these sites, which are found by name.
@@ -81,16 +81,16 @@ pub struct PacketService {
     pub framing: Framing,
 }
 
-/// What a plan serves, opened.
+/// The directories and password files of a plan, opened.
 pub struct Opened {
     sites: Vec<Arc<Site>>,
     packets: Vec<Arc<PacketService>>,
-    /// What each listener of the plan serves, in the plan's order.
+    /// The service of each listener, in the plan's order.
     pub listeners: Vec<Listening>,
 }
 
 impl Opened {
-    /// Opens what a plan serves. What the generation `before` has open already stays open.
+    /// Opens the directories of a plan. The generation `before` shares those that are the same.
     ///
     /// # Errors
     /// A message for the user.
@@ -156,7 +156,7 @@ impl Opened {
 }
 
 impl Generation {
-    /// What the listener of this number serves.
+    /// The service of the listener of this number.
     #[must_use]
     pub fn listening(&self, number: u16) -> Option<&Listening> {
         self.listeners.get(usize::from(number)).and_then(Option::as_ref)

@@ -45,14 +45,14 @@ pub struct Reloader {
     counts: Counts,
 }
 
-/// What is in use.
+/// The configuration in use.
 struct Present {
     loaded: Loaded,
     /// The listeners: address as configured, service, number.
     listeners: Vec<(SocketAddr, Service, u16)>,
 }
 
-/// What happened so far.
+/// The reloads so far.
 #[derive(Debug, Default)]
 struct Counts {
     succeeded: AtomicU64,

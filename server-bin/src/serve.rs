@@ -249,6 +249,11 @@ fn serve<H: Handler>(
         watched.moves_on(Condition::Failed);
     }
     engine.remote().drain(plan.drain.timeout);
+    report(engine, admin, &watched)
+}
+
+/// Waits for the end of both engines, and prints the ledger.
+fn report(engine: Engine, admin: Option<Admin>, watched: &Watched) -> Result<(), String> {
     let ledger = engine.join().map_err(|error| error.to_string());
     // The admin listener ends last, so that it can report the progress of the drain.
     if let Some(Err(error)) = admin.map(Admin::end) {

@@ -1,9 +1,9 @@
 //! The served folder: whatever its path leads to now.
 //!
 //! A build deletes and remakes the folder, a release replaces it by rename, or a symbolic link is
-//! switched. A thread therefore looks all paths up every `LOOK_INTERVAL` and opens a folder again if
-//! another one is there. A request costs a load from memory and no system call. A path
-//! across a file server that does not answer holds up the thread, not a shard.
+//! switched. A thread therefore looks all paths up every `LOOK_INTERVAL` and opens a folder again
+//! if another one is there. A request costs a load from memory and no system call. A path across a
+//! file server that does not answer holds up the thread and the other paths, but not a shard.
 
 use crate::serve::say;
 use std::fmt;
@@ -135,7 +135,7 @@ impl<F: Folder> Served<F> {
     }
 }
 
-/// What a watcher does with a folder, whatever its form.
+/// A folder that a watcher looks at, whatever its form.
 trait Look: Send + Sync {
     fn look_and_report(&self);
 }

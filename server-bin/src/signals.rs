@@ -3,7 +3,7 @@
 //! | signal | effect |
 //! |---|---|
 //! | SIGTERM, SIGINT, SIGQUIT | drain; a second one ends the process at once |
-//! | SIGHUP | drain if the controlling terminal has hung up, otherwise read the configuration again |
+//! | SIGHUP | drain if the controlling terminal has hung up, else read the configuration again |
 //! | SIGUSR1 | open the access log again |
 //! | SIGUSR2 | not supported yet |
 

@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, and where.
+//! The faults of a configuration, with their places.
 
 use super::place::Place;
 use std::fmt::Write;
@@ -16,7 +16,7 @@ const SHOWN_MAX: usize = 60;
 pub struct Fault {
     /// The key.
     pub place: Place,
-    /// What is wrong, and what is allowed.
+    /// The mistake, and the values that are allowed.
     pub reason: String,
 }
 

@@ -1,4 +1,4 @@
-//! What the daemon runs: the engine's settings, the listeners, and what each serves.
+//! The plan of the daemon: the engine's settings, the listeners, and the service of each.
 
 use super::fault::Fault;
 use super::file::{Engine, File, Log, Packets, Rule, Site};
@@ -37,7 +37,7 @@ pub struct Plan {
     pub log: Log,
     /// The addresses of the admin listener.
     pub admin: Option<Vec<SocketAddr>>,
-    /// What each listener serves, in the order of `engine.listeners`.
+    /// The service of each listener, in the order of `engine.listeners`.
     pub services: Vec<Service>,
     /// The names of the sites of each listener, in the same order.
     pub names: Vec<Arc<Names>>,
@@ -49,7 +49,7 @@ pub struct Plan {
     pub packets: Vec<PacketsPlan>,
 }
 
-/// What a listener serves.
+/// The service of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Service {
     /// These sites, in the order of the file.

@@ -460,7 +460,7 @@ impl Files {
     }
 }
 
-/// What a look at user and password comes to.
+/// The result of a look at user and password.
 enum Authenticated {
     Yes,
     No,

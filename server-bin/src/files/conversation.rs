@@ -1,4 +1,4 @@
-//! What is known of a connection between callbacks, and when it may read on.
+//! The state of a connection between callbacks; it decides when more may be read.
 
 use super::exchange::Exchange;
 use crate::http::head::Request;
@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 /// the shard is short of files.
 const FILES_QUEUED_MAX: u32 = 8;
 
-/// What is known of a connection between callbacks.
+/// The state of a connection between callbacks.
 #[derive(Default)]
 pub struct Conversation {
     /// The number of its listener.
@@ -99,7 +99,7 @@ impl Conversation {
         }
     }
 
-    /// What is queued leaves, then the connection ends; nothing more is read.
+    /// Ends the connection after its queued output; nothing more is read.
     pub(super) fn close(&mut self, connection: &mut Connection<'_>) {
         self.closing = true;
         connection.close();

@@ -51,7 +51,7 @@ pub(super) struct Original {
     pub(super) is_settled: bool,
 }
 
-/// What comes of an attempt to answer.
+/// The result of an attempt to answer.
 pub(super) enum Progress {
     /// The reply is queued.
     Answered,

@@ -370,7 +370,7 @@ impl Files {
         if let Candidate::ErrorPage(status) = candidate {
             return self.reply_page(state, connection, asked, *status, found);
         }
-        let Asked { request, head, .. } = asked;
+        let request = asked.request;
         let bytes = found.bytes();
         let persistence = state.persistence(&request);
         let is_plain = !request.is_conditional && !request.has_range;
@@ -380,12 +380,10 @@ impl Files {
             return self.send_part(state, connection, &asked, found, Status::Ok, (0, bytes));
         }
         let validators = found.validators(self.common.seconds());
-        let ranges_max = asked.site.spec.max_ranges;
-        let answer = if is_plain {
-            Answer::Whole
-        } else {
-            answer(&request, head, &validators, bytes, ranges_max, &mut self.parts)
-        };
+        let mut answer = Answer::Whole;
+        if !is_plain {
+            answer = self.choose_answer(&asked, &validators, bytes);
+        }
         let (status, is_file) = match answer {
             Answer::Whole => (Status::Ok, true),
             Answer::Part { .. } | Answer::Parts => (Status::PartialContent, true),
@@ -429,6 +427,17 @@ impl Files {
         }
         let (first, length) = part.map_or((0, bytes), |(first, last)| (first, last - first + 1));
         self.send_part(state, connection, &asked, found, status, (first, length))
+    }
+
+    /// Evaluates the preconditions and the range of a request.
+    fn choose_answer(
+        &mut self,
+        asked: &Asked<'_>,
+        validators: &Validators,
+        file_bytes: u64,
+    ) -> Answer {
+        let ranges_max = asked.site.spec.max_ranges;
+        answer(&asked.request, asked.head, validators, file_bytes, ranges_max, &mut self.parts)
     }
 
     /// Sends several parts of the file.
@@ -644,7 +653,7 @@ struct SentFile {
     coding: Option<Coding>,
 }
 
-/// What a GET of a file gets.
+/// The answer to a GET of a file.
 #[derive(Clone, Copy)]
 enum Answer {
     Whole,
@@ -730,7 +739,7 @@ fn common_lines(common: &CommonLines, without: BuiltIn) -> &[u8] {
     common.lines_without(without.has(BuiltIn::SERVER), without.has(BuiltIn::NO_SNIFF))
 }
 
-/// What rules are told of a reply.
+/// The reply as rules see it.
 fn sent<'a>(
     rules: &Rules,
     facts: Option<&Facts>,

@@ -358,8 +358,8 @@ pub struct Common {
     #[arg(long, value_name = "DURATION", env = "RINGWRIGHTD_DRAIN_TIMEOUT",
         default_value = "30s", value_parser = duration)]
     pub drain_timeout: Duration,
-    /// After SIGTERM, go on accepting for this long, while /readyz and health checks fail and replies
-    /// announce the end of their connection; then drain.
+    /// After SIGTERM, go on accepting for this long, and drain then. Meanwhile /readyz and health
+    /// checks fail, and each reply ends its connection.
     #[arg(long, value_name = "DURATION", env = "RINGWRIGHTD_DRAIN_DELAY",
         default_value = "0s", value_parser = delay)]
     pub drain_delay: Duration,
