@@ -20,8 +20,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct Generation {
     /// Counts from 1.
     pub number: u64,
-    /// The service of each listener, by its number. Removed listeners stay until their number is used
-    /// again, because they may have connections.
+    /// The service of each listener, by its number. Removed listeners stay until their number is
+    /// used again, because they may have connections.
     pub listeners: Vec<Option<Listening>>,
     /// The sites of the present listeners.
     sites: Vec<Arc<Site>>,

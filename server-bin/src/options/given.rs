@@ -11,9 +11,11 @@ pub(super) enum Form {
     Text,
     List,
     Switch,
+    /// A table from texts such as `404=/404.html`.
+    Table,
 }
 
-use Form::{List, Switch, Text};
+use Form::{List, Switch, Table, Text};
 
 /// The argument, the key that it sets, and the form of its value.
 pub(super) type Keys = &'static [(&'static str, &'static str, Form)];
@@ -46,6 +48,11 @@ pub(super) const COMMON: Keys = &[
 pub(super) const HTTP: Keys = &[
     ("dir", "site[0].root", Text),
     ("listen", "site[0].listen", List),
+    ("spa", "site[0].spa", Text),
+    ("precompressed", "site[0].precompressed", Switch),
+    ("error_page", "site[0].errors", Table),
+    ("listing", "site[0].listing", Text),
+    ("proxy_protocol_from", "site[0].proxy_protocol_from", List),
     ("open_files", "engine.open_files", Text),
     ("open_files_valid", "engine.open_files_valid", Text),
 ];
@@ -89,7 +96,45 @@ pub(super) fn given(mode: &str, matches: &ArgMatches) -> Vec<Given> {
         _ => return Vec::new(),
     };
     let all = own.iter().chain(COMMON);
-    all.filter_map(|(argument, key, form)| one(matches, argument, key, *form)).collect()
+    let given = all.filter_map(|(argument, key, form)| one(matches, argument, key, *form));
+    let rules = if mode == "http" { rules(matches) } else { None };
+    given.chain(rules).collect()
+}
+
+/// The rules of `--header`, `--cache-control` and `--mime`.
+fn rules(matches: &ArgMatches) -> Option<Given> {
+    let texts = |argument| {
+        let raw = matches.get_raw(argument).into_iter().flatten();
+        raw.map(|raw| raw.to_string_lossy().into_owned()).collect::<Vec<_>>()
+    };
+    let rule = |pattern: &str, key: &str, value: Value| {
+        let pairs = [("match", Value::String(pattern.to_owned())), (key, value)];
+        Value::Table(pairs.map(|(key, value)| (key.to_owned(), value)).into_iter().collect())
+    };
+    let mut rules = Vec::new();
+    for text in texts("header") {
+        let Some((pattern, (name, value))) = split_header(&text) else { continue };
+        let fields = [(name.to_owned(), Value::String(value.to_owned()))];
+        rules.push(rule(pattern, "headers", Value::Table(fields.into_iter().collect())));
+    }
+    for text in texts("cache_control") {
+        let Some((pattern, value)) = text.split_once('=') else { continue };
+        rules.push(rule(pattern, "cache", Value::String(value.to_owned())));
+    }
+    for text in texts("mime") {
+        let Some((extension, media_type)) = text.split_once('=') else { continue };
+        let pattern = format!("*.{extension}");
+        rules.push(rule(&pattern, "type", Value::String(media_type.to_owned())));
+    }
+    let origin = Some(Origin::Flag("--header, --cache-control, --mime".into()));
+    (!rules.is_empty()).then(|| Given { key: "site[0].rule", value: Value::Array(rules), origin })
+}
+
+/// Splits `GLOB: Name: value`.
+pub(super) fn split_header(text: &str) -> Option<(&str, (&str, &str))> {
+    let (pattern, field) = text.split_once(':')?;
+    let (name, value) = field.split_once(':')?;
+    Some((pattern.trim(), (name.trim(), value.trim())))
 }
 
 fn one(
@@ -114,6 +159,13 @@ fn one(
         Text => Value::String(texts.next()?),
         List => Value::Array(texts.map(Value::String).collect()),
         Switch => Value::Boolean(matches.get_flag(argument)),
+        Table => {
+            let pairs = texts.filter_map(|text| {
+                let (key, value) = text.split_once('=')?;
+                Some((key.to_owned(), Value::String(value.to_owned())))
+            });
+            Value::Table(pairs.collect())
+        }
     };
     Some(Given { key, value, origin })
 }

@@ -7,6 +7,7 @@ mod parse;
 use crate::access_log::Format;
 use crate::config::load::Given;
 use crate::echo::fate::Probability;
+use crate::site::spec::Listing;
 use crate::units::{Timeout, delay, duration, probability, size, timeout};
 use clap::builder::{BoolishValueParser, RangedU64ValueParser};
 use clap::error::ErrorKind;
@@ -16,7 +17,8 @@ use notes::{
     PROGRAM_NOTES, RUN_NOTES,
 };
 use parse::{
-    addresses, buffer_size, buffers, connections, memory_budget, per_ip, rate, shards, size_or_zero,
+    addresses, buffer_size, buffers, connections, header, memory_budget, pair, per_ip, rate,
+    shards, size_or_zero,
 };
 use ringwright::{Config, Prefix, RingChoice};
 use serde::{Deserialize, Serialize};
@@ -107,8 +109,7 @@ pub enum Command {
     /// Serve the files of a directory over HTTP/1.1.
     ///
     /// Supports GET and HEAD, ranges, conditional requests, and index.html for directories. Files
-    /// whose names begin with a dot, targets of symbolic links, and directory listings are not
-    /// served.
+    /// whose names begin with a dot and targets of symbolic links are not served.
     #[command(after_help = HTTP_NOTES)]
     Http(Http),
     /// Send every received byte back.
@@ -153,6 +154,45 @@ pub struct Http {
     #[arg(long, value_name = "ADDR", env = "RINGWRIGHTD_LISTEN", value_delimiter = ',',
         default_value = "127.0.0.1:8080", value_parser = addresses)]
     pub listen: Vec<Addresses>,
+    /// Answer navigations to what does not exist with the page at this URL path and status 200, for
+    /// applications that run in the browser.
+    #[arg(long, value_name = "PATH", env = "RINGWRIGHTD_SPA")]
+    pub spa: Option<String>,
+    /// Send FILE.zst, FILE.br or FILE.gz instead of FILE to clients that accept them.
+    #[arg(long, env = "RINGWRIGHTD_PRECOMPRESSED", value_parser = BoolishValueParser::new())]
+    pub precompressed: bool,
+    /// Send the page at this URL path with this error status, such as 404=/404.html; repeat the
+    /// option for several.
+    #[arg(long, value_name = "STATUS=PATH", value_parser = pair)]
+    pub error_page: Vec<String>,
+    /// List directories without an index file, as a page or as JSON.
+    #[arg(
+        long,
+        value_name = "FORM",
+        env = "RINGWRIGHTD_LISTING",
+        default_value = "off",
+        value_enum
+    )]
+    pub listing: Listing,
+    /// Add a header field to the replies for paths of a glob pattern, such as
+    /// '*.js: X-Robots-Tag: none'. An empty value removes the field.
+    #[arg(long, value_name = "GLOB: NAME: VALUE", value_parser = header)]
+    pub header: Vec<String>,
+    /// Set Cache-Control for paths of a glob pattern, such as '/assets/**=max-age=31536000'.
+    #[arg(long, value_name = "GLOB=VALUE", value_parser = pair)]
+    pub cache_control: Vec<String>,
+    /// Set the media type of files with this extension, such as 'md=text/markdown'.
+    #[arg(long, value_name = "EXT=TYPE", value_parser = pair)]
+    pub mime: Vec<String>,
+    /// Require a header of the PROXY protocol, version 1 or 2, on connections from this address or
+    /// prefix; repeat the option or use commas for several.
+    #[arg(
+        long,
+        value_name = "PREFIX",
+        env = "RINGWRIGHTD_PROXY_PROTOCOL_FROM",
+        value_delimiter = ','
+    )]
+    pub proxy_protocol_from: Vec<Prefix>,
     /// Keep up to N files open per shard, so that the next request need not open them; 0 keeps
     /// none. All shards together use at most a sixteenth of the open-file limit. A changed file is
     /// opened again.

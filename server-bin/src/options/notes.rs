@@ -34,7 +34,8 @@ pub(super) const HTTP_NOTES: &str = concat!(
        ringwrightd http                          serves the current directory on port 8080\n  \
        ringwrightd http /srv/www --listen 0.0.0.0:80 --listen 127.0.0.1:8080\n  \
        ringwrightd http /srv/www --access-log /var/log/www.log --log-format json\n  \
-       ringwrightd http /srv/www --admin 127.0.0.1:9000 --max-connections 50k\n\n",
+       ringwrightd http /srv/www --admin 127.0.0.1:9000 --max-connections 50k\n  \
+       ringwrightd http /srv/app --spa /index.html --precompressed --listing html\n\n",
     units!()
 );
 

@@ -3,6 +3,7 @@
 //! The engine checks the same limits, but its errors name its own keys instead of flags. A test
 //! compares these constants with the engine's checks.
 
+use super::given::split_header;
 use super::{Addresses, Shards};
 use crate::units::{count, size};
 use std::ops::RangeInclusive;
@@ -79,4 +80,20 @@ pub(super) fn memory_budget(text: &str) -> Result<usize, String> {
 pub(super) fn addresses(text: &str) -> Result<Addresses, String> {
     let all = ringwright_names::resolve(text).map_err(|error| error.to_string())?;
     Ok(Addresses(all))
+}
+
+pub(super) fn pair(text: &str) -> Result<String, String> {
+    match text.split_once('=') {
+        Some((left, right)) if !left.is_empty() && !right.is_empty() => Ok(text.to_owned()),
+        _ => Err("expected two texts with = between them".into()),
+    }
+}
+
+pub(super) fn header(text: &str) -> Result<String, String> {
+    match split_header(text) {
+        Some((pattern, (name, _))) if !pattern.is_empty() && !name.is_empty() => {
+            Ok(text.to_owned())
+        }
+        _ => Err("expected a pattern, a name and a value, such as '*.js: X-A: b'".into()),
+    }
 }

@@ -111,6 +111,40 @@ fn each_flag_sets_its_key() {
     assert_eq!((config.open_files, Some(config.open_files_valid)), (7, seconds(2)));
 }
 
+#[test]
+fn flags_of_http_set_the_keys_of_the_site() {
+    let arguments = [
+        "http",
+        "--spa=/app.html",
+        "--precompressed",
+        "--error-page=404=/404.html",
+        "--error-page=403=/403.html",
+        "--listing=json",
+        "--header=*.js: X-A: b: c",
+        "--cache-control=/assets/**=max-age=5",
+        "--mime=md=text/markdown",
+        "--proxy-protocol-from=192.0.2.0/24,::1",
+    ];
+    let site = plan(&loaded(&arguments).file, Path::new(".")).unwrap().sites[0].spec.clone();
+    assert_eq!((site.spa.as_deref(), site.precompressed), (Some("app.html"), true));
+    assert_eq!((site.errors[&404].as_str(), site.errors[&403].as_str()), ("404.html", "403.html"));
+    assert_eq!(site.listing, Listing::Json);
+    let [header, cache, media] = &site.rules[..] else { panic!("{:?}", site.rules) };
+    assert_eq!(header.matching, "*.js");
+    assert_eq!(header.headers, [("X-A".to_owned(), "b: c".to_owned())]);
+    assert_eq!(
+        (cache.matching.as_str(), cache.cache.as_deref()),
+        ("/assets/**", Some("max-age=5"))
+    );
+    assert_eq!(media.matching, "*.md");
+    assert_eq!(media.content_type.as_deref(), Some("text/markdown"));
+    let all = plan(&loaded(&arguments).file, Path::new(".")).unwrap();
+    assert_eq!(all.proxies[0].len(), 2);
+    for (flag, value) in [("--header", "X-A"), ("--error-page", "404"), ("--mime", "=x")] {
+        is_refused("http", flag, value);
+    }
+}
+
 fn seconds(seconds: u64) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
