@@ -7,3 +7,6 @@ pub mod place;
 pub mod plan;
 pub mod rule;
 pub mod values;
+
+#[cfg(test)]
+mod tests;
