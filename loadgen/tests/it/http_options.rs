@@ -169,3 +169,40 @@ fn a_request_that_is_not_idempotent_is_not_repeated() {
     let ended = run_http(address, "-n 20 -c 1 -X POST");
     assert_eq!((ended.count("repeated"), ended.only("eof").count("lost")), (0, 10), "{ended}");
 }
+
+/// A request that is sent again is the same one, and no draw is lost.
+#[test]
+fn a_repeated_request_of_a_list_is_the_same_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let list = folder.path().join("list");
+    let lines: Vec<_> = ('a'..='h').map(|name| format!("1 GET /{name}\n")).collect();
+    std::fs::write(&list, lines.concat()).expect("a file");
+    // Answers so many requests on each connection. Then it says so, or ends it at the next one.
+    let run = |most: u64, announces: bool| {
+        let answered = Arc::new(Mutex::new(String::new()));
+        let address = server({
+            let answered = answered.clone();
+            move |stream| {
+                http(stream, |head, number| {
+                    if number == most {
+                        return None;
+                    }
+                    answered.lock().expect("no panic").push_str(&head[5..6]);
+                    let close = announces && number + 1 == most;
+                    let field = if close { "Connection: close\r\n" } else { "" };
+                    let head = format!("HTTP/1.1 200 OK\r\n{field}Content-Length: 0\r\n\r\n");
+                    Some(head.into_bytes())
+                });
+            }
+        });
+        let options = format!("-n 60 -c 1 --seed 7 --urls {}", list.display());
+        let options = options + if announces { " --pipeline 3" } else { "" };
+        run_http(address, &options).passed();
+        let answered = answered.lock().expect("no panic");
+        answered.clone()
+    };
+    let expected = run(u64::MAX, false);
+    assert_eq!(expected.len(), 60);
+    assert_eq!(run(1, false), expected, "repeated");
+    assert_eq!(run(2, true), expected, "withdrawn");
+}
