@@ -56,6 +56,7 @@ impl Daemon {
     #[must_use]
     pub fn new(
         current: Arc<Current>,
+        shard: usize,
         request_timeout: Option<Duration>,
         shared: files::Shared,
         log: Option<AccessLog>,
@@ -63,7 +64,7 @@ impl Daemon {
         let generation = current.get();
         let of_files = log.as_ref().map(AccessLog::shard);
         let mut daemon = Self {
-            files: Files::new(request_timeout, shared, of_files),
+            files: Files::new(shard, request_timeout, shared, of_files),
             echo: Echo { log: ConnectionLog::new(log.as_ref(), "echo") },
             packets: Vec::new(),
             current,

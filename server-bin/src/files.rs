@@ -43,6 +43,8 @@ const DRAIN_QUIET: Duration = Duration::from_millis(500);
 
 /// Serves the files of sites; one per shard.
 pub struct Files {
+    /// The number of the shard.
+    shard: usize,
     /// The sites of the current generation.
     sites: Vec<OpenSite>,
     /// The sites of each listener, by its number.
@@ -122,8 +124,14 @@ impl Files {
     /// Serves nothing yet. A request must have arrived whole within `request_timeout` of its first
     /// byte.
     #[must_use]
-    pub fn new(request_timeout: Option<Duration>, shared: Shared, log: Option<ShardLog>) -> Self {
+    pub fn new(
+        shard: usize,
+        request_timeout: Option<Duration>,
+        shared: Shared,
+        log: Option<ShardLog>,
+    ) -> Self {
         Self {
+            shard,
             sites: Vec::new(),
             listeners: Vec::new(),
             request_timeout,

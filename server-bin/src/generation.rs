@@ -8,10 +8,12 @@ use crate::packets;
 use crate::places::Places;
 use crate::served::{Served, Watcher};
 use crate::site::auth::Passwords;
+use crate::site::counters::Counters;
 use crate::site::names::Names;
 use crate::site::rules::Rules;
 use crate::site::spec::SiteSpec;
 use ringwright::{Config, Directory, Framing, Prefix};
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -53,6 +55,10 @@ pub enum Serving {
 pub struct Site {
     /// Tells it from all others.
     pub id: u32,
+    /// Its name in metrics.
+    pub label: String,
+    /// Its counters.
+    pub counters: Arc<Counters>,
     /// Its settings.
     pub spec: SiteSpec,
     /// Its rules.
@@ -96,11 +102,13 @@ impl Opened {
     /// A message for the user.
     pub fn open(
         plan: &Plan,
+        shards: usize,
         before: Option<&Generation>,
         watcher: &Watcher,
     ) -> Result<Self, String> {
-        let sites = plan.sites.iter().enumerate();
-        let sites = sites.map(|(at, site)| Site::open(site, at, before, watcher));
+        let sites = plan.sites.iter().zip(labels(plan)).enumerate();
+        let sites =
+            sites.map(|(at, (site, label))| Site::open(site, at, label, shards, before, watcher));
         let sites: Vec<Arc<Site>> = sites.collect::<Result<_, _>>()?;
         let packets = plan.packets.iter();
         let packets =
@@ -156,6 +164,12 @@ impl Opened {
 }
 
 impl Generation {
+    /// The sites of the present listeners.
+    #[must_use]
+    pub fn sites(&self) -> &[Arc<Site>] {
+        &self.sites
+    }
+
     /// The service of the listener of this number.
     #[must_use]
     pub fn listening(&self, number: u16) -> Option<&Listening> {
@@ -163,10 +177,24 @@ impl Generation {
     }
 }
 
+/// The names of the sites in metrics: the first name of each, and its place where that is not
+/// enough.
+fn labels(plan: &Plan) -> Vec<String> {
+    let mut used = HashSet::new();
+    let label = |(index, site): (usize, &SitePlan)| match site.spec.names.first() {
+        Some(name) if used.insert(name.clone()) => name.clone(),
+        Some(name) => format!("{name} site[{index}]"),
+        None => format!("site[{index}]"),
+    };
+    plan.sites.iter().enumerate().map(label).collect()
+}
+
 impl Site {
     fn open(
         plan: &SitePlan,
         index: usize,
+        label: String,
+        shards: usize,
         before: Option<&Generation>,
         watcher: &Watcher,
     ) -> Result<Arc<Self>, String> {
@@ -175,10 +203,14 @@ impl Site {
         // Most sites keep their place.
         let mut sites = before.get(index).into_iter().chain(before);
         // A password file may have changed though its name has not.
-        let is_same = |site: &&Arc<Self>| site.spec == plan.spec && site.passwords.is_empty();
+        let is_same = |site: &&Arc<Self>| {
+            site.spec == plan.spec && site.passwords.is_empty() && site.label == label
+        };
         if let Some(same) = sites.find(is_same) {
             return Ok(same.clone());
         }
+        let same = before.iter().find(|site| site.label == label);
+        let counters = same.map(|site| site.counters.clone());
         let roots = plan.rules.roots().map(|(rule, root)| Ok((rule, open(root, watcher)?)));
         let passwords = plan.rules.auths().map(|(rule, auth)| {
             let passwords = Passwords::load(&auth.file).map_err(|mistakes| {
@@ -189,6 +221,8 @@ impl Site {
         });
         Ok(Arc::new(Self {
             id: IDS.fetch_add(1, Ordering::Relaxed),
+            label,
+            counters: counters.unwrap_or_else(|| Arc::new(Counters::new(shards))),
             spec: plan.spec.clone(),
             has_rules: !plan.spec.rules.is_empty(),
             root: open(&plan.spec.root, watcher)?,

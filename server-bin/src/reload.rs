@@ -6,7 +6,7 @@ use crate::access_log::Reopening;
 use crate::admin::{Watched, WatchedEngine};
 use crate::config::load::{Loaded, Source};
 use crate::config::plan::{Plan, Service};
-use crate::generation::{Current, Opened};
+use crate::generation::{Current, Generation, Opened};
 use crate::options::Options;
 use crate::serve::{self, Failure, say};
 use crate::served::Watcher;
@@ -38,6 +38,8 @@ const REMOVE_PAUSE: Duration = Duration::from_millis(10);
 pub struct Reloader {
     options: Options,
     current: Arc<Current>,
+    /// The number of shards, which does not change.
+    shards: usize,
     watcher: Watcher,
     log: Option<Reopening>,
     /// Locked during a reload.
@@ -113,7 +115,7 @@ impl Reloader {
             .map(|((address, service), number)| (*address, service.clone(), number))
             .collect();
         let present = Mutex::new(Present { loaded, listeners });
-        Self { options, current, watcher, log, present, counts }
+        Self { options, current, shards: plan.shards(), watcher, log, present, counts }
     }
 
     /// Reloads for a SIGHUP, after a reload that is under way.
@@ -148,6 +150,12 @@ impl Reloader {
         self.reload_with(present, watched).map_err(Refused::Wrong)
     }
 
+    /// The generation in use.
+    #[must_use]
+    pub fn generation(&self) -> Arc<Generation> {
+        self.current.get()
+    }
+
     /// The counts so far.
     #[must_use]
     pub fn counts(&self) -> Reloads {
@@ -173,7 +181,7 @@ impl Reloader {
             let served = watched.served().ok_or("the server is still starting")?;
             let before = self.current.get();
             let changed = changed(&present.loaded, &new);
-            let opened = Opened::open(&plan, Some(&before), &self.watcher)?;
+            let opened = Opened::open(&plan, self.shards, Some(&before), &self.watcher)?;
             let listeners = Listeners::add(&present, &plan, served)?;
             if let Err(error) = apply(&present.loaded, &new, &plan, &served.remote) {
                 listeners.undo(served);

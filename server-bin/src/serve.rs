@@ -120,7 +120,7 @@ pub(crate) fn plan_of(loaded: &Loaded, source: Option<&Source>) -> Result<Plan, 
 fn serve_plan(options: Options, loaded: Loaded, plan: Plan) -> Result<(), String> {
     let watcher = Watcher::start()
         .map_err(|error| format!("cannot start the thread that watches directories: {error}"))?;
-    let opened = Opened::open(&plan, None, &watcher)?;
+    let opened = Opened::open(&plan, plan.shards(), None, &watcher)?;
     for service in opened.packets() {
         if let (false, Ok((root, _))) =
             (service.plan.rules.read_only, service.root.view().current())
@@ -140,8 +140,9 @@ fn serve_plan(options: Options, loaded: Loaded, plan: Plan) -> Result<(), String
     let watched = Watched::default().with_reloader(reloader);
     let leaving = watched.leaving();
     let shared = files::Shared::new(plan.engine.workers, plan.engine.open_files > 0, leaving);
-    let result = serve(plan, log, watched, move |_| {
-        Daemon::new(current.clone(), request_timeout, shared.clone(), of_shards.clone())
+    let result = serve(plan, log, watched, move |shard| {
+        let shared = shared.clone();
+        Daemon::new(current.clone(), shard, request_timeout, shared, of_shards.clone())
     });
     finish_log(writer);
     result

@@ -4,7 +4,9 @@ use super::exposition::{Exposition, Kind};
 use super::samples::{DISTRIBUTIONS, Distribution, OF_SHARD, OfShard};
 use super::watched::{Condition, Watched};
 use crate::echo::ending::Ending;
+use crate::generation::Generation;
 use crate::reload::Reloads;
+use crate::site::counters::{self, Sums};
 use ringwright::{Histogram, Ledger, Reason, ShardLedger};
 use std::fmt::Display;
 use std::fs::File;
@@ -35,6 +37,9 @@ pub fn page(watched: &Watched, process: &Process) -> String {
     if let Some(served) = watched.served() {
         about_engine(&mut page, &served.remote.ledger());
         about_shards(&mut page, &served.remote.shard_ledgers());
+    }
+    if let Some(reloader) = watched.reloader() {
+        about_sites(&mut page, &reloader.generation());
     }
     if let Some(endings) = watched.endings() {
         let name = "ringwright_disconnects_total";
@@ -88,6 +93,45 @@ fn about_reloads(page: &mut Exposition, reloads: &Reloads) {
     page.family(Counter, name, "Reloads of the configuration, by result.");
     for (result, count) in [("success", reloads.succeeded), ("failure", reloads.failed)] {
         page.sample(name, &[("result", &result)], count);
+    }
+}
+
+fn about_sites(page: &mut Exposition, generation: &Generation) {
+    let sums: Vec<(&str, Sums)> =
+        generation.sites().iter().map(|site| (&site.label[..], site.counters.sums())).collect();
+    if sums.is_empty() {
+        return;
+    }
+    let name = "ringwright_http_requests_total";
+    page.family(Kind::Counter, name, "Replies by site, method and status.");
+    for (site, sums) in &sums {
+        for (method, status, count) in &sums.replies {
+            let labels: [(&str, &dyn Display); 3] =
+                [("site", site), ("method", method), ("status", status)];
+            page.sample(name, &labels, count);
+        }
+    }
+    let name = "ringwright_http_response_bytes_total";
+    page.family(Kind::Counter, name, "Bytes of contents that were queued, by site.");
+    for (site, sums) in &sums {
+        page.sample(name, &[("site", site)], sums.bytes);
+    }
+    let name = "ringwright_http_request_duration_seconds";
+    let help = "Time from the end of a request's head until its reply was queued, by site.";
+    page.family(Kind::Histogram, name, help);
+    let bucket = format!("{name}_bucket");
+    for (site, sums) in &sums {
+        let mut total = 0;
+        for (at, count) in sums.durations.iter().enumerate() {
+            total += count;
+            let bound = counters::BOUNDS_US.get(at).map(|us| Duration::from_micros(*us));
+            let bound =
+                bound.map_or_else(|| "+Inf".into(), |bound| bound.as_secs_f64().to_string());
+            page.sample(&bucket, &[("site", site), ("le", &bound)], total);
+        }
+        let seconds = Duration::from_micros(sums.duration_us).as_secs_f64();
+        page.sample(&format!("{name}_sum"), &[("site", site)], seconds);
+        page.sample(&format!("{name}_count"), &[("site", site)], total);
     }
 }
 

@@ -26,6 +26,14 @@ const PACKETS_WORKERS: usize = 2;
 /// The default of `min_rate` for sites, in bytes per second. No usable connection is slower.
 const SITE_MIN_RATE: u32 = 64;
 
+impl Plan {
+    /// The number of shards.
+    #[must_use]
+    pub fn shards(&self) -> usize {
+        self.engine.shards.unwrap_or_else(ringwright::cpu::default_shards)
+    }
+}
+
 /// A configuration, checked as a whole.
 #[derive(Clone, Debug)]
 pub struct Plan {

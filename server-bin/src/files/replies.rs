@@ -534,6 +534,8 @@ impl Files {
         status: Status,
         bytes: u64,
     ) {
+        let duration = connection.local().now() - asked.begun;
+        asked.site.counters.count(self.shard, asked.request.method, status, duration, bytes);
         if self.log.is_some() {
             let socket = state.peer_of(connection);
             let real = self.address(state, connection, asked);

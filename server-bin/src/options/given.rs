@@ -127,7 +127,7 @@ fn rules(matches: &ArgMatches) -> Option<Given> {
         rules.push(rule(&pattern, "type", Value::String(media_type.to_owned())));
     }
     let origin = Some(Origin::Flag("--header, --cache-control, --mime".into()));
-    (!rules.is_empty()).then(|| Given { key: "site[0].rule", value: Value::Array(rules), origin })
+    (!rules.is_empty()).then_some(Given { key: "site[0].rule", value: Value::Array(rules), origin })
 }
 
 /// Splits `GLOB: Name: value`.

@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod cors;
+pub mod counters;
 pub mod headers;
 pub mod listing;
 pub mod names;
