@@ -389,7 +389,7 @@ impl Handler for Files {
                 self.reply_slow_read(state, connection, asked, candidate, read)
             }
             Ok(Worked::Verified(is_right)) => {
-                self.continue_verified(state, connection, asked, is_right)
+                self.continue_verified(state, connection, asked, candidate, is_right)
             }
             Ok(Worked::Listed(Ok(page))) => self.reply_listing(state, connection, asked, &page),
             Ok(Worked::Listed(Err(error))) => {

@@ -14,7 +14,7 @@ use crate::site::cors;
 use crate::site::listing::Listed;
 use crate::site::redirect;
 use crate::site::rules::Facts;
-use crate::site::spec::{Listing, RealIp, RealIpHeader};
+use crate::site::spec::{Auth, Listing, RealIp, RealIpHeader};
 use crate::site::variants::{self, Accepted, Coding};
 use ringwright::{Connection, FileKind, Job, OpenFile};
 use std::io;
@@ -105,21 +105,11 @@ impl Files {
         if !rules.admits(facts, address) {
             return Some(self.reply_status(state, connection, asked, Status::Forbidden));
         }
-        if let Some((rule, auth)) = rules.auth(facts) {
-            let realm = &auth.realm;
-            match self.authenticate(connection, &asked, rule) {
-                Authenticated::Yes => {}
-                Authenticated::No => {
-                    self.reply_unauthorized(state, connection, asked, realm);
-                    return Some(Progress::Answered);
-                }
-                Authenticated::Checking => {
-                    let candidate = Candidate::Requested(0);
-                    return Some(self.spares.wait_for(asked, candidate, None));
-                }
-                Authenticated::Busy => {
-                    return Some(self.reply_status(state, connection, asked, Status::Unavailable));
-                }
+        if let Some(auth) = rules.auth(facts) {
+            let candidate = Candidate::Requested(0);
+            let progress = self.ask_for_user(state, connection, asked, candidate, auth);
+            if progress.is_some() {
+                return progress;
             }
         }
         if let Some((rule, limit)) = rules.rate(facts) {
@@ -141,6 +131,29 @@ impl Files {
             redirect.append_location(&source, out);
         });
         Some(Progress::Answered)
+    }
+
+    /// Answers instead of the candidate unless the request has a user and a password of the rule's
+    /// file.
+    fn ask_for_user(
+        &mut self,
+        state: &mut Conversation,
+        connection: &mut Connection<'_>,
+        asked: Asked<'_>,
+        candidate: Candidate,
+        (rule, auth): (u16, &Auth),
+    ) -> Option<Progress> {
+        match self.authenticate(connection, &asked, rule) {
+            Authenticated::Yes => None,
+            Authenticated::No => {
+                self.reply_unauthorized(state, connection, asked, &auth.realm);
+                Some(Progress::Answered)
+            }
+            Authenticated::Checking => Some(self.spares.wait_for(asked, candidate, None)),
+            Authenticated::Busy => {
+                Some(self.reply_status(state, connection, asked, Status::Unavailable))
+            }
+        }
     }
 
     /// Returns whether the request has a user and a password of the rule's file.
@@ -173,6 +186,7 @@ impl Files {
         state: &mut Conversation,
         connection: &mut Connection<'_>,
         asked: Asked<'_>,
+        candidate: &Candidate,
         is_right: bool,
     ) -> Progress {
         if is_right {
@@ -180,9 +194,13 @@ impl Files {
             return self.answer_path(state, connection, asked);
         }
         let rules = &asked.site.rules;
-        let facts = rules.facts(asked.path).ok();
-        let auth = facts.as_ref().and_then(|facts| rules.auth(facts));
-        let realm = auth.map_or("", |(_, auth)| &auth.realm);
+        let auth_of = |path: &[u8]| Some(rules.auth(&rules.facts(path).ok()?)?.1);
+        let auth = auth_of(asked.path).or_else(|| {
+            // The file that would be sent asked for it.
+            self.write_path(&asked, candidate);
+            auth_of(&self.file_path)
+        });
+        let realm = auth.map_or("", |auth| &auth.realm);
         self.reply_unauthorized(state, connection, asked, realm);
         Progress::Answered
     }
@@ -379,13 +397,32 @@ impl Files {
         file: OpenFile,
         is_settled: bool,
     ) -> Progress {
-        if asked.site.has_rules && !self.admits_file(state, connection, &asked, &candidate, &file) {
-            let status = Status::Forbidden;
-            if let Candidate::ErrorPage(_) = candidate {
-                self.reply_plain(state, connection, asked, status, None);
+        if asked.site.has_rules {
+            let admitted = self.admit_file(state, connection, &asked, &candidate, &file);
+            if let (Candidate::ErrorPage(status), false) =
+                (&candidate, matches!(admitted, Admitted::Yes))
+            {
+                self.reply_plain(state, connection, asked, *status, None);
                 return Progress::Answered;
             }
-            return self.reply_status(state, connection, asked, status);
+            match admitted {
+                Admitted::Yes => {}
+                Admitted::No => {
+                    return self.reply_status(state, connection, asked, Status::Forbidden);
+                }
+                Admitted::With(rule, auth) => {
+                    let checked = self.ask_for_user(
+                        state,
+                        connection,
+                        asked,
+                        candidate.clone(),
+                        (rule, auth),
+                    );
+                    if let Some(progress) = checked {
+                        return progress;
+                    }
+                }
+            }
         }
         match candidate {
             Candidate::Requested(index) if asked.site.spec.precompressed => {
@@ -402,16 +439,16 @@ impl Files {
     }
 
     /// The rules are asked again for the path of the file that will be sent.
-    fn admits_file(
+    fn admit_file<'a>(
         &self,
         state: &Conversation,
         connection: &Connection<'_>,
-        asked: &Asked<'_>,
+        asked: &Asked<'a>,
         candidate: &Candidate,
         file: &OpenFile,
-    ) -> bool {
+    ) -> Admitted<'a> {
         if asked.path_is(candidate) {
-            return true;
+            return Admitted::Yes;
         }
         let rules = &asked.site.rules;
         let facts = Note::of(file).and_then(|note| note.facts).or_else(|| {
@@ -419,16 +456,14 @@ impl Files {
             write_path(asked, candidate, &mut path);
             rules.facts(&path).ok()
         });
-        let Some(facts) = facts else { return false };
-        // The rule for the file is another one than that for the request: a remembered pair passes.
-        let is_known = rules.auth(&facts).is_none_or(|(rule, _)| {
-            let mut passwords = asked.site.passwords.iter();
-            let passwords = passwords.find(|(index, _)| *index == rule);
-            let credentials = Credentials::of(asked.head);
-            let known = passwords.zip(credentials);
-            known.is_some_and(|((_, passwords), pair)| passwords.is_remembered(&pair))
-        });
-        is_known && rules.admits(&facts, self.address(state, connection, asked))
+        let Some(facts) = facts else { return Admitted::No };
+        if !rules.admits(&facts, self.address(state, connection, asked)) {
+            return Admitted::No;
+        }
+        match rules.auth(&facts) {
+            Some((rule, auth)) if !is_remembered(asked, rule) => Admitted::With(rule, auth),
+            _ => Admitted::Yes,
+        }
     }
 
     /// Answers with the first variant of a file that the client accepts, behind `after` in its
@@ -468,6 +503,22 @@ enum Authenticated {
     Checking,
     /// Too many passwords wait to be checked.
     Busy,
+}
+
+/// The answer of the rules for the file that will be sent.
+enum Admitted<'a> {
+    Yes,
+    No,
+    /// With a user of this rule, of which none is remembered.
+    With(u16, &'a Auth),
+}
+
+/// The user and the password of the request were right before.
+fn is_remembered(asked: &Asked<'_>, rule: u16) -> bool {
+    let mut passwords = asked.site.passwords.iter();
+    let passwords = passwords.find(|(index, _)| *index == rule);
+    let known = passwords.zip(Credentials::of(asked.head));
+    known.is_some_and(|((_, passwords), pair)| passwords.is_remembered(&pair))
 }
 
 impl Asked<'_> {

@@ -6,6 +6,7 @@ mod admin;
 mod allocation;
 mod beside_nginx;
 mod common;
+mod configured;
 #[path = "../fire/daemon.rs"]
 #[allow(dead_code, reason = "shared with the test program `fire`")]
 mod daemon;
@@ -41,6 +42,7 @@ mod scale;
 mod seccomp;
 mod served;
 mod signals;
+mod sites;
 #[path = "../fire/socket.rs"]
 #[allow(dead_code, reason = "shared with the test program `fire`")]
 mod socket;

@@ -22,7 +22,10 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// A running daemon; killed when dropped.
 pub struct Server {
     child: Child,
+    /// The first address that it listens on.
     pub address: SocketAddr,
+    /// All of them.
+    pub addresses: Vec<SocketAddr>,
     /// Where its admin listener is, if it was started with one.
     pub admin: Option<SocketAddr>,
     stderr: Option<thread::JoinHandle<String>>,
@@ -125,8 +128,9 @@ impl Server {
         Self::start_listening(command, &[scheme, "admin http"])
     }
 
+    /// Starts a daemon that announces listeners of these schemes, in this order.
     #[track_caller]
-    fn start_listening(command: &mut Command, schemes: &[&str]) -> Self {
+    pub fn start_listening(command: &mut Command, schemes: &[&str]) -> Self {
         raise_descriptor_limit();
         let give_up = Instant::now() + PATIENCE;
         loop {
@@ -174,7 +178,8 @@ impl Server {
         Ok(Self {
             child,
             address: addresses[0],
-            admin: addresses.get(1).copied(),
+            admin: addresses.last().copied().filter(|_| schemes.last() == Some(&"admin http")),
+            addresses,
             stderr: Some(stderr),
             stdout: Some(stdout),
         })
@@ -327,15 +332,22 @@ impl Client {
         let line = self.line();
         let status = line.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok());
         let status = status.unwrap_or_else(|| panic!("no status line: {line:?}"));
-        let mut fields = HashMap::new();
+        let mut fields = HashMap::<String, String>::new();
         loop {
             let line = self.line();
             if line.is_empty() {
                 return Reply { status, fields, body: Vec::new() };
             }
             let (name, value) = line.split_once(": ").unwrap();
-            let before = fields.insert(name.to_ascii_lowercase(), value.to_owned());
-            assert_eq!(before, None, "{name} twice");
+            let name = name.to_ascii_lowercase();
+            match fields.get_mut(&name) {
+                // Its lines are one list (RFC 9110, 5.3).
+                Some(before) if name == "vary" => *before = format!("{before}, {value}"),
+                Some(_) => panic!("{name} twice"),
+                None => {
+                    fields.insert(name, value.to_owned());
+                }
+            }
         }
     }
 
