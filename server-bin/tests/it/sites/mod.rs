@@ -1,4 +1,15 @@
 //! Sites and rules of a configuration file, on the wire: each key changes what a client gets.
 
 mod auth;
+mod bypass;
+mod cors;
 mod errors;
+mod files;
+mod headers;
+mod health;
+mod listings;
+mod names;
+mod proxies;
+mod rate;
+mod redirects;
+mod variants;

@@ -1,0 +1,206 @@
+//! `proxy_protocol_from` and `real_ip`: clients behind proxies.
+
+use crate::common::Client;
+use crate::configured::{Configured, connect_from, folder, request, rest, text, twice};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+const FILES: [(&str, &str); 3] =
+    [("www/a.txt", "file"), ("www/own.txt", "own"), ("www/six.txt", "six")];
+
+/// 192.0.2.0/24 gets no file; `own.txt` is for the proxy itself, and `six.txt` for 2001:db8::/32.
+const RULES: &str = "[[site.rule]]\nmatch = \"a.txt\"\ndeny = [\"192.0.2.0/24\"]\n\
+     [[site.rule]]\nmatch = \"own.txt\"\nallow = [\"127.0.0.2\"]\n\
+     [[site.rule]]\nmatch = \"six.txt\"\nallow = [\"2001:db8::/32\"]\n";
+
+const PROXY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+
+fn from_proxy(running: &Configured) -> Client {
+    connect_from(PROXY, running.server.address)
+}
+
+#[test]
+fn the_real_address_is_the_last_one_that_is_not_trusted() {
+    let keys = format!("real_ip = {{ from = [\"127.0.0.1\", \"10.0.0.0/8\"] }}\n{RULES}");
+    let running = Configured::site(folder(&FILES), &keys);
+    for (fields, status) in [
+        ("X-Forwarded-For: 192.0.2.7\r\n", 403),
+        ("x-forwarded-for: 192.0.2.7:4711\r\n", 403),
+        ("X-Forwarded-For: 198.51.100.1, 192.0.2.7\r\n", 403),
+        ("X-Forwarded-For: 192.0.2.7, 10.1.1.1\r\n", 403),
+        ("X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-For: 10.1.1.1\r\n", 403),
+        ("X-Forwarded-For: 198.51.100.1\r\nX-Forwarded-For: 192.0.2.7, 10.1.1.1\r\n", 403),
+        // A client has sent the first one.
+        ("X-Forwarded-For: 192.0.2.7, 198.51.100.1\r\n", 200),
+        ("X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-For: 198.51.100.1\r\n", 200),
+        ("X-Forwarded-For: nonsense\r\n", 200),
+        ("X-Forwarded-For: 192.0.2.7, nonsense\r\n", 200),
+        ("Forwarded: for=192.0.2.7\r\n", 200),
+        ("", 200),
+    ] {
+        assert_eq!(running.get("/a.txt", fields).status, status, "{fields}");
+        let reply = twice(&mut from_proxy(&running), "GET", "/a.txt", fields);
+        assert_eq!(reply.status, 200, "{fields}: 127.0.0.2 is not trusted");
+    }
+    running.stop();
+}
+
+#[test]
+fn forwarded_is_read_instead_if_the_key_says_so() {
+    let keys = format!("real_ip = {{ from = [\"127.0.0.1\"], header = \"forwarded\" }}\n{RULES}");
+    let running = Configured::site(folder(&FILES), &keys);
+    for (fields, status) in [
+        ("Forwarded: for=192.0.2.7\r\n", 403),
+        ("Forwarded: for=\"192.0.2.7:80\";proto=https\r\n", 403),
+        ("Forwarded: for=192.0.2.7, for=198.51.100.1\r\n", 200),
+        ("X-Forwarded-For: 192.0.2.7\r\n", 200),
+    ] {
+        assert_eq!(running.get("/a.txt", fields).status, status, "{fields}");
+    }
+    let six = "Forwarded: for=\"[2001:db8::7]\"\r\n";
+    assert_eq!(running.get("/six.txt", six).status, 200);
+    assert_eq!(running.get("/six.txt", "").status, 403);
+    running.stop();
+}
+
+#[test]
+fn without_real_ip_no_field_is_believed() {
+    let running = Configured::site(folder(&FILES), RULES);
+    let reply = running.get("/a.txt", "X-Forwarded-For: 192.0.2.7\r\nForwarded: for=192.0.2.7\r\n");
+    assert_eq!(reply.status, 200);
+    running.stop();
+}
+
+fn proxied() -> Configured {
+    Configured::site(folder(&FILES), &format!("proxy_protocol_from = [\"127.0.0.2\"]\n{RULES}"))
+}
+
+/// A header of version 2: the command, the family, and what follows.
+fn v2(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
+    let mut header = b"\r\n\r\n\0\r\nQUIT\n".to_vec();
+    header.extend([0x20 | command, family]);
+    header.extend((rest.len() as u16).to_be_bytes());
+    header.extend(rest);
+    header
+}
+
+/// The addresses of version 2, with a field that is skipped.
+fn v4(source: [u8; 4]) -> Vec<u8> {
+    let tlv = [0x04, 0, 3, 1, 2, 3];
+    [&source[..], &[10, 0, 0, 1], &[0, 5, 0, 80], &tlv].concat()
+}
+
+fn v6(source: Ipv4Addr) -> Vec<u8> {
+    let [a, b, c, d] = source.octets();
+    let six: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d];
+    [&six[..], &six, &[0, 5, 0, 80]].concat()
+}
+
+fn headers() -> Vec<(Vec<u8>, &'static str, u16)> {
+    vec![
+        (b"PROXY TCP4 192.0.2.9 10.0.0.1 5 80\r\n".to_vec(), "/a.txt", 403),
+        (b"PROXY TCP4 198.51.100.9 10.0.0.1 5 80\r\n".to_vec(), "/a.txt", 200),
+        (b"PROXY TCP6 2001:db8::1 2001:db8::2 5 80\r\n".to_vec(), "/six.txt", 200),
+        (b"PROXY TCP4 198.51.100.9 10.0.0.1 5 80\r\n".to_vec(), "/own.txt", 403),
+        (b"PROXY UNKNOWN\r\n".to_vec(), "/own.txt", 200),
+        (v2(1, 0x11, &v4([192, 0, 2, 9])), "/a.txt", 403),
+        (v2(1, 0x11, &v4([198, 51, 100, 9])), "/a.txt", 200),
+        (v2(1, 0x21, &v6(Ipv4Addr::LOCALHOST)), "/six.txt", 200),
+        (v2(1, 0x21, &v6(Ipv4Addr::LOCALHOST)), "/own.txt", 403),
+        // LOCAL: a health check of the proxy.
+        (v2(0, 0x11, &v4([192, 0, 2, 9])), "/own.txt", 200),
+        (v2(0, 0, &[]), "/own.txt", 200),
+    ]
+}
+
+#[test]
+fn the_header_of_a_proxy_names_the_client() {
+    let running = proxied();
+    for (header, target, status) in headers() {
+        let shown = String::from_utf8_lossy(&header).into_owned();
+        let mut client = from_proxy(&running);
+        client.send(&header);
+        let reply = twice(&mut client, "GET", target, "");
+        assert_eq!(reply.status, status, "{target} behind {shown:?}");
+        // With the request in the same segment.
+        let mut client = from_proxy(&running);
+        client.send([&header[..], request("GET", target, "").as_bytes()].concat());
+        assert_eq!(client.reply(false).status, status, "{target} behind {shown:?}");
+    }
+    running.stop();
+}
+
+#[test]
+fn the_header_may_arrive_in_single_bytes() {
+    let running = proxied();
+    for (header, target, status) in headers() {
+        let mut client = from_proxy(&running);
+        for byte in &header {
+            client.send([*byte]);
+        }
+        assert_eq!(client.ask(&request("GET", target, "")).status, status, "{target}");
+    }
+    running.stop();
+}
+
+#[test]
+fn a_proxy_without_its_header_is_closed() {
+    let running = proxied();
+    let long = v2(1, 0x11, &[v4([192, 0, 2, 9]), vec![0; 600]].concat());
+    for bytes in [
+        request("GET", "/a.txt", "").into_bytes(),
+        b"PROXY TCP4 300.0.2.9 10.0.0.1 5 80\r\n".to_vec(),
+        b"PROXY HTTP\r\n".to_vec(),
+        format!("PROXY UNKNOWN {}\r\n", "x".repeat(100)).into_bytes(),
+        v2(2, 0x11, &v4([192, 0, 2, 9])),
+        long,
+    ] {
+        let mut client = from_proxy(&running);
+        client.send(&bytes);
+        assert_eq!(rest(&mut client), b"", "{}", String::from_utf8_lossy(&bytes));
+    }
+    // Everybody else is a client, to whom the header means nothing.
+    let mut client = running.server.client();
+    client.send("PROXY TCP4 192.0.2.9 10.0.0.1 5 80\r\n");
+    assert_eq!(client.ask(&request("GET", "/a.txt", "")).status, 400);
+    assert_eq!(text(&running.get("/a.txt", "")), (200, "file"));
+    running.stop();
+}
+
+#[test]
+fn a_proxy_has_five_seconds_for_its_header() {
+    let running = proxied();
+    let start = Instant::now();
+    let clients = ["", "PROXY TCP4 192.0.2.9 "].map(|bytes| {
+        let mut client = from_proxy(&running);
+        client.send(bytes);
+        client
+    });
+    for mut client in clients {
+        assert_eq!(rest(&mut client), b"");
+        assert!(start.elapsed() >= Duration::from_millis(4_900), "{:?}", start.elapsed());
+    }
+    running.stop();
+}
+
+#[test]
+fn all_services_stand_behind_proxies() {
+    let any = "listen = [\"127.0.0.1:0\"]\nproxy_protocol_from = [\"127.0.0.0/8\"]\n";
+    let text = format!("[[echo]]\n{any}[[packets]]\n{any}root = \"www\"\n");
+    let running = Configured::start(folder(&FILES), &text, &["echo", "packets"]);
+    let connect = |at: usize| -> Client {
+        let address: SocketAddr = running.server.addresses[at];
+        Client::new(address)
+    };
+    let mut client = connect(0);
+    client.send("PROXY UNKNOWN\r\nhello");
+    client.half_close();
+    assert_eq!(rest(&mut client), b"hello");
+    let mut client = connect(0);
+    client.send("hello");
+    assert_eq!(rest(&mut client), b"", "a proxy that does not say so is closed");
+    let mut client = connect(1);
+    client.send(b"\0\0\0\x09");
+    assert_eq!(rest(&mut client), b"");
+    running.stop();
+}
