@@ -10,6 +10,7 @@
 //! - [`transfer`] uploads or downloads one file, through a connection of the same engine.
 //! - [`herd`] holds idle connections and probes them.
 //! - [`lifecycle`] injects faults and judges the server's reactions.
+//! - [`search`] finds the highest rate at which a server meets objectives.
 //! - [`plan`] runs several commands as child processes.
 //! - [`output`] writes reports, and reads them for `report`, `merge` and `compare`.
 //!
@@ -52,6 +53,7 @@ mod root;
 pub mod route;
 pub mod run;
 pub mod saturation;
+pub mod search;
 pub mod stats;
 pub mod stream;
 pub mod summary;

@@ -6,7 +6,7 @@ use ringload::output::files;
 use ringload::report::Outcome;
 use ringload::run::Failure;
 use ringload::system::Interrupts;
-use ringload::{flow, herd, lifecycle, plan, run, transfer};
+use ringload::{flow, herd, lifecycle, plan, run, search, transfer};
 use std::process::ExitCode;
 
 /// Exit status of wrong usage, also clap's.
@@ -37,6 +37,7 @@ fn perform(cli: &Cli, interrupts: &Interrupts) -> Result<Delivery, Failure> {
         Target::Http(HttpArgs { load, .. })
         | Target::Echo { load, .. }
         | Target::Packets { load, .. } => run::perform(cli, load, interrupts),
+        Target::Search(search) => search::perform(search, interrupts),
         Target::Reports(reports) => files::perform(reports),
         Target::Idle(idle) => herd::perform(idle, interrupts),
         Target::Plan(plan) => plan::perform(plan, interrupts),

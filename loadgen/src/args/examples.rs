@@ -40,6 +40,7 @@ Examples:
   ringload packets 127.0.0.1:7100 put backup.tar
   ringload churn 127.0.0.1:7000 -d 1m
   ringload idle 127.0.0.1:8080 --protocol http -c 10k --hold 5m
+  ringload search http://127.0.0.1:8080/ --slo 'p99<5ms'
   ringload plan drain.toml
   ringload compare monday.json today.json
 
@@ -87,6 +88,21 @@ Examples:
       The same check for any server: descriptors, threads, sockets in CLOSE_WAIT.";
     "Every option but -H, --resolve and --fail-if can also be set by an environment variable, such
   as RINGLOAD_REQUESTS_PER_CONNECTION. The command line takes precedence."
+);
+
+pub(super) const SEARCH: &str = with_common!(
+    "\
+The search first measures a closed loop. Then each probe is an open loop with a fixed rate, which
+must meet every --slo, and 99 % of the requests that are due must be answered. Probes bracket the
+highest such rate until the bracket is narrower than 4 %. A longer probe confirms the result.
+
+Examples:
+  ringload search http://127.0.0.1:8080/ --slo 'p99<5ms' --slo 'errors==0'
+  ringload search http://127.0.0.1:8080/ -c 256 -t 2 --slo 'p99.9<50ms' --max-time 5m
+  ringload search http://127.0.0.1:8080/ --slo 'p99<5ms' --json - | jq .search.rate
+      The exit status is 4 if ringload itself was the limit: give it more --threads or CPUs.";
+    "Every option but -H, --resolve, --slo and --fail-if can also be set by an environment variable,
+  such as RINGLOAD_MAX_TIME. The command line takes precedence."
 );
 
 pub(super) const ECHO: &str = with_common!(

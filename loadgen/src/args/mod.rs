@@ -9,6 +9,7 @@ mod idle;
 mod load;
 mod plan;
 mod route;
+mod search;
 mod transfer;
 
 pub use churn::{ChurnArgs, OracleArgs, PATIENCE, ReplayArgs};
@@ -21,6 +22,7 @@ pub use idle::{HerdProtocol, IdleArgs};
 pub use load::{Arrivals, LoadArgs};
 pub use plan::PlanArgs;
 pub use route::RouteArgs;
+pub use search::SearchArgs;
 pub use transfer::Transfer;
 
 use crate::packets::wire::{BODY_BYTES_MAX, PREFIX_BYTES};
@@ -92,6 +94,9 @@ pub enum Target {
         #[command(subcommand)]
         transfer: Option<Transfer>,
     },
+    /// Find the highest rate of HTTP requests at which the server meets objectives
+    #[command(after_help = examples::SEARCH, max_term_width = 100, mut_args = search::hide)]
+    Search(SearchArgs),
     /// The commands that read JSON reports.
     #[command(flatten)]
     Reports(Reports),
@@ -135,7 +140,8 @@ impl Cli {
             Target::Http(HttpArgs { load, .. })
             | Target::Echo { load, .. }
             | Target::Packets { load, .. } => Some(load),
-            Target::Reports(_)
+            Target::Search(_)
+            | Target::Reports(_)
             | Target::Idle(_)
             | Target::Plan(_)
             | Target::Churn(_)
@@ -150,6 +156,7 @@ impl Cli {
             Target::Http(HttpArgs { load, .. })
             | Target::Echo { load, .. }
             | Target::Packets { load, .. } => &load.common,
+            Target::Search(search) => &search.http.load.common,
             Target::Reports(reports) => reports.common(),
             Target::Idle(idle) => &idle.common,
             Target::Plan(plan) => &plan.common,
@@ -176,6 +183,7 @@ impl Cli {
         }
         match &mut self.target {
             Target::Http(http) => http.settle(from_line),
+            Target::Search(search) => search.settle(from_line),
             Target::Echo { size, load, .. } => load.settle(*size, from_line),
             Target::Packets { size, .. } if *size > PACKET_SIZE_MAX => Err(format!(
                 "--size {size} is too large for a packet; the maximum is {PACKET_SIZE_MAX}"
@@ -296,7 +304,7 @@ mod tests {
 
     /// Each option with its meaning. A new option needs a line here, and an option that means the
     /// same as another one must have the other one's name.
-    const MEANINGS: [(&str, Option<char>, &str); 53] = [
+    const MEANINGS: [(&str, Option<char>, &str); 55] = [
         ("arrivals", None, "distribution of a schedule"),
         ("as", None, "name on the server"),
         ("body", Some('b'), "body of a request"),
@@ -322,6 +330,7 @@ mod tests {
         ("html", None, "report as a page"),
         ("json", None, "report as JSON"),
         ("ledger", None, "admin address to find leaks"),
+        ("max-time", None, "longest duration of a search"),
         ("may-reject", None, "the server may be full"),
         ("method", Some('X'), "method of a request"),
         ("no-verify", None, "no digest of a file"),
@@ -344,6 +353,7 @@ mod tests {
         ("seed", None, "random numbers"),
         ("settle", None, "wait for the server after the run"),
         ("size", None, "size of a message"),
+        ("slo", None, "objective of a search"),
         ("threads", Some('t'), "threads"),
         ("timeout", None, "longest wait for the server"),
         ("times", None, "repetitions until a finding"),

@@ -16,6 +16,7 @@ mod packets;
 mod plan;
 mod put;
 mod route;
+mod search;
 mod several;
 mod support;
 mod verdicts;
