@@ -220,7 +220,7 @@ fn serve<H: Handler>(
     drop(log);
     // Started before the engine, so that it can report that the engine starts.
     let admin = match &plan.admin {
-        Some(addresses) => Some(Admin::start(addresses, plan.engine.ring, &watched)?),
+        Some(admin) => Some(Admin::start(admin, plan.engine.ring, &watched)?),
         None => None,
     };
     let engine = Engine::start(plan.engine, factory).map_err(|error| error.to_string())?;

@@ -14,10 +14,28 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// Whether the name a request was sent to cannot have been somebody else's. `authority`: that of
 /// a target in absolute form, which goes before Host (RFC 9112, 3.2.2). A request without either
-/// is of no browser.
+/// is of no browser. `names`: names that the operator trusts.
 #[must_use]
-pub fn is_addressed_directly(head: &[u8], authority: Option<&[u8]>) -> bool {
-    authority.into_iter().chain(values(head, "host")).all(is_address_or_localhost)
+pub fn is_addressed_directly(head: &[u8], authority: Option<&[u8]>, names: &[String]) -> bool {
+    let is_trusted = |host: &[u8]| is_address_or_localhost(host) || is_named(host, names);
+    authority.into_iter().chain(values(head, "host")).all(is_trusted)
+}
+
+/// Whether a request carries this token (RFC 6750, 2.1). It takes as long for a wrong one, wherever
+/// it differs.
+#[must_use]
+pub fn has_token(head: &[u8], token: &[u8]) -> bool {
+    let mut given = values(head, "authorization");
+    let (Some(value), None) = (given.next(), given.next()) else { return false };
+    let Some((scheme, value)) = value.split_at_checked(b"Bearer ".len()) else { return false };
+    let differs = value.iter().zip(token).fold(0, |differs, (one, other)| differs | (one ^ other));
+    scheme.eq_ignore_ascii_case(b"Bearer ") && value.len() == token.len() && differs == 0
+}
+
+fn is_named(host: &[u8], names: &[String]) -> bool {
+    let Ok(host) = str::from_utf8(host) else { return false };
+    let (name, port) = host.split_at(host.find(':').unwrap_or(host.len()));
+    is_port(port) && names.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
 /// Whether a request that changes something comes from a page of this listener, or of no page.
@@ -66,9 +84,9 @@ mod tests {
             "[fe80::1]",
         ] {
             let head = head(&format!("Host: {good}\r\n"));
-            assert!(is_addressed_directly(&head, None), "{good}");
-            assert!(is_addressed_directly(&head, Some(good.as_bytes())), "{good}");
-            assert!(!is_addressed_directly(&head, Some(b"evil.example")), "{good}");
+            assert!(is_addressed_directly(&head, None, &[]), "{good}");
+            assert!(is_addressed_directly(&head, Some(good.as_bytes()), &[]), "{good}");
+            assert!(!is_addressed_directly(&head, Some(b"evil.example"), &[]), "{good}");
         }
         for bad in [
             "",
@@ -84,9 +102,42 @@ mod tests {
             "0x7f.1",
         ] {
             let head = head(&format!("Host: {bad}\r\n"));
-            assert!(!is_addressed_directly(&head, None), "{bad}");
+            assert!(!is_addressed_directly(&head, None, &[]), "{bad}");
         }
-        assert!(is_addressed_directly(&head(""), None), "HTTP/1.0 has no Host");
+        assert!(is_addressed_directly(&head(""), None, &[]), "HTTP/1.0 has no Host");
+    }
+
+    #[test]
+    fn names_of_the_configuration_are_trusted() {
+        let names = ["admin.example".to_owned()];
+        for (host, is_trusted) in [
+            ("admin.example", true),
+            ("Admin.Example:9000", true),
+            ("localhost", true),
+            ("evil.example", false),
+            ("admin.example.evil.example", false),
+            ("admin.example:port", false),
+        ] {
+            let head = head(&format!("Host: {host}\r\n"));
+            assert_eq!(is_addressed_directly(&head, None, &names), is_trusted, "{host}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_compared_as_a_whole() {
+        for (fields, has) in [
+            ("Authorization: Bearer secret\r\n", true),
+            ("Authorization: bearer secret\r\n", true),
+            ("Authorization: Bearer secre\r\n", false),
+            ("Authorization: Bearer secrets\r\n", false),
+            ("Authorization: Bearer Secret\r\n", false),
+            ("Authorization: Basic secret\r\n", false),
+            ("Authorization: secret\r\n", false),
+            ("Authorization: Bearer secret\r\nAuthorization: Bearer secret\r\n", false),
+            ("", false),
+        ] {
+            assert_eq!(has_token(&head(fields), b"secret"), has, "{fields}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::asking::{Asker, Awaited};
 use super::metrics;
 use super::response::Response;
-use super::routes::{self, Route};
+use super::routes::{self, Access, Route};
 use super::visit::{Manner, Visit};
 use super::watched::{Condition, Watched};
 use crate::http::body::Framing;
@@ -29,6 +29,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(4);
 pub struct Visitors {
     watched: Arc<Watched>,
     asker: Asker,
+    access: Access,
+    /// The number of the first listener that answers only probes and scrapes.
+    read_only_from: u16,
     /// Maximum number of connections that may stay open.
     visitors_max: usize,
     common: CommonLines,
@@ -39,10 +42,18 @@ pub struct Visitors {
 
 impl Visitors {
     /// Answers questions about the engine in `watched`.
-    pub fn new(watched: Arc<Watched>, asker: Asker, visitors_max: usize) -> Self {
+    pub fn new(
+        watched: Arc<Watched>,
+        asker: Asker,
+        access: Access,
+        read_only_from: u16,
+        visitors_max: usize,
+    ) -> Self {
         Self {
             watched,
             asker,
+            access,
+            read_only_from,
             visitors_max,
             common: CommonLines::default(),
             scratch: Vec::new(),
@@ -63,7 +74,7 @@ impl Visitors {
             manner.persistence = Persistence::Close;
             Err(Response::text(Status::ContentTooLarge, "requests must not have a body"))
         } else {
-            routes::route(request, head)
+            routes::route(request, head, &self.access, visit.is_read_only)
         };
         match answered.map(|route| self.answer(connection, route)) {
             Err(response) | Ok(Reached::Answer(response)) => {
@@ -145,7 +156,7 @@ impl Visitors {
 impl Handler for Visitors {
     type State = Visit;
 
-    fn opened(&mut self, connection: &mut Connection<'_>, _: Origin) -> Visit {
+    fn opened(&mut self, connection: &mut Connection<'_>, origin: Origin) -> Visit {
         let id = connection.id();
         let mut shard = connection.local();
         // Closes the connection that has been idle longest, so that one place stays free for the
@@ -157,7 +168,12 @@ impl Handler for Visitors {
                 shard.kick(silent.id);
             }
         }
-        Visit::default()
+        let read_only_from = self.read_only_from;
+        let is_read_only = |number| number >= read_only_from;
+        Visit {
+            is_read_only: matches!(origin, Origin::Listener(number) if is_read_only(number)),
+            ..Visit::default()
+        }
     }
 
     fn received(

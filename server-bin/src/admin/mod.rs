@@ -26,6 +26,7 @@ mod samples;
 mod visit;
 mod watched;
 
+pub use routes::Access;
 pub use watched::{Condition, DrainTimes, Leaving, Watched, WatchedEngine};
 
 use crate::descriptors;
@@ -42,6 +43,17 @@ use std::time::Duration;
 const CONNECTIONS_MAX: usize = 16;
 /// Maximum time that the end waits for pending replies.
 const END_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// The settings of the admin listener.
+#[derive(Clone, Debug, Default)]
+pub struct AdminPlan {
+    /// The addresses that answer everything.
+    pub listen: Vec<SocketAddr>,
+    /// The addresses that answer only probes and scrapes.
+    pub read: Vec<SocketAddr>,
+    /// The clients that are let in.
+    pub access: Access,
+}
 
 /// A running admin listener.
 pub struct Admin {
@@ -62,7 +74,7 @@ impl Admin {
     /// # Errors
     /// A message for the user.
     pub fn start(
-        addresses: &[SocketAddr],
+        plan: &AdminPlan,
         ring: RingChoice,
         watched: &Arc<Watched>,
     ) -> Result<Self, String> {
@@ -72,10 +84,19 @@ impl Admin {
             .map_err(|error| format!("--admin: cannot start the query thread: {error}"))?;
         let (ready, readiness) = sync_channel(1);
         let (end, ending) = sync_channel(1);
-        let (config, of_thread) = (config(addresses.to_vec(), ring), watched.clone());
+        let listeners = [&plan.listen[..], &plan.read].concat();
+        let (config, of_thread) = (config(listeners, ring), watched.clone());
+        let (access, read_only_from) = (plan.access.clone(), plan.listen.len() as u16);
         let thread = thread::Builder::new()
             .name("admin".into())
-            .spawn(move || run(config, &of_thread, &asker, &ready, &ending))
+            .spawn(move || {
+                let factory = move |_: usize| {
+                    let (watched, asker) = (of_thread.clone(), asker.clone());
+                    let visitors_max = CONNECTIONS_MAX - 1;
+                    Visitors::new(watched, asker, access.clone(), read_only_from, visitors_max)
+                };
+                run(config, usize::from(read_only_from), factory, &ready, &ending)
+            })
             .map_err(|error| format!("--admin: cannot start a thread: {error}"))?;
         match readiness.recv() {
             Ok((addresses, notices)) => {
@@ -114,11 +135,12 @@ fn ended(thread: JoinHandle<Result<(), String>>) -> Result<(), String> {
     thread.join().unwrap_or_else(|_| Err("--admin: its thread panicked".into()))
 }
 
-/// Runs the listener until the other end of `ending` is dropped.
+/// Runs the listener until the other end of `ending` is dropped. The first `full` addresses answer
+/// everything.
 fn run(
     config: Config,
-    watched: &Arc<Watched>,
-    asker: &Asker,
+    full: usize,
+    factory: impl Fn(usize) -> Visitors + Send + Sync + 'static,
     ready: &SyncSender<Started>,
     ending: &Receiver<()>,
 ) -> Result<(), String> {
@@ -129,15 +151,14 @@ fn run(
              close_range(2) with CLOSE_RANGE_UNSHARE failed: {error}"
         ));
     }
-    for address in config.listeners.iter().filter(|address| !address.ip().is_loopback()) {
+    let all = config.listeners.iter().take(full);
+    for address in all.filter(|address| !address.ip().is_loopback()) {
         notices.push(format!(
             "--admin {address} has no password: anyone who can connect to it sees all clients, \
              and can close connections, ban addresses and begin a drain; use 127.0.0.1 to allow \
              only this machine"
         ));
     }
-    let (watched, asker) = (watched.clone(), asker.clone());
-    let factory = move |_| Visitors::new(watched.clone(), asker.clone(), CONNECTIONS_MAX - 1);
     let engine = Engine::start(config, factory).map_err(|error| format!("--admin: {error}"))?;
     notices.extend_from_slice(engine.notices());
     // Fails only if the main thread panicked; then `recv` fails too.

@@ -29,11 +29,26 @@ pub enum Route {
     Ask(Question),
 }
 
-/// Finds the route of a request from its head.
+/// The clients that are let in, and to what.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// Host names that are answered beside addresses and localhost.
+    pub names: Vec<String>,
+    /// The token that is asked for what changes something.
+    pub token: Option<Vec<u8>>,
+}
+
+/// Finds the route of a request from its head. A listener that is `read_only` serves probes and
+/// scrapes.
 ///
 /// # Errors
 /// The reply to a request that is refused.
-pub fn route(request: &Request, head: &[u8]) -> Result<Route, Response> {
+pub fn route(
+    request: &Request,
+    head: &[u8],
+    access: &Access,
+    read_only: bool,
+) -> Result<Route, Response> {
     if request.expects_more {
         return Err(Response::text(
             Status::ExpectationFailed,
@@ -49,21 +64,38 @@ pub fn route(request: &Request, head: &[u8]) -> Result<Route, Response> {
     let target = Target::split(request.target(head))?;
     let route = find(request.method, target.path, target.query)?;
     // These contain only totals, nothing about a client. Monitoring fetches them by any host name.
+    let is_probe = matches!(route, Route::Metrics | Route::Live | Route::Ready);
+    let changes = !matches!(request.method, Method::Get | Method::Head);
+    if read_only && (changes || !is_probe) {
+        return Err(Response::text(
+            Status::Forbidden,
+            "this listener answers only GET of /metrics, /livez and /readyz",
+        ));
+    }
     let is_public = matches!(route, Route::Metrics | Route::Live | Route::Ready | Route::Ledger);
-    if !is_public && !guard::is_addressed_directly(head, target.authority) {
+    if !is_public && !guard::is_addressed_directly(head, target.authority, &access.names) {
         return Err(Response::text(
             Status::Misdirected,
             "use an IP address or localhost as the host name: a web page could make another name \
              point to this server (DNS rebinding)",
         ));
     }
-    let changes = !matches!(request.method, Method::Get | Method::Head);
     if changes && !guard::is_of_this_site(head) {
         return Err(Response::text(
             Status::Forbidden,
             "requests from a web page of another site are refused (see the Origin and \
              Sec-Fetch-Site header fields)",
         ));
+    }
+    let token = access.token.as_ref().filter(|_| changes);
+    if token.is_some_and(|token| !guard::has_token(head, token)) {
+        return Err(Response {
+            lines: "WWW-Authenticate: Bearer\r\n".into(),
+            ..Response::text(
+                Status::Unauthorized,
+                "this needs the header Authorization: Bearer TOKEN",
+            )
+        });
     }
     Ok(route)
 }

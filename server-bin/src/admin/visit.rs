@@ -9,6 +9,8 @@ use ringwright::Connection;
 #[derive(Debug, Default)]
 pub struct Visit {
     pub(super) incoming: Incoming,
+    /// The listener answers only probes and scrapes.
+    pub(super) is_read_only: bool,
     /// The answer that is being waited for. Nothing more is read until it was given.
     pub(super) awaited: Option<(Awaited, Manner)>,
     /// The send queue was full when last looked at.

@@ -7,7 +7,7 @@ use super::values::{
 };
 use crate::access_log::Format;
 use crate::options::{ProbeWith, RingOf, WhenFull};
-use crate::site::spec::{self, Listing, RealIpHeader};
+use crate::site::spec::{self, Listing, RealIpHeader, Symlinks};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -148,6 +148,15 @@ pub struct Admin {
     /// The address of the admin listener. There is none by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listen: Option<String>,
+    /// The address of a listener that answers only GET of /metrics, /livez and /readyz.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read: Option<String>,
+    /// The host names that are answered beside addresses and localhost.
+    pub names: Vec<String>,
+    /// A file with a token, which requests that change something must have as
+    /// `Authorization: Bearer TOKEN`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<PathBuf>,
 }
 
 /// `[[site]]`
@@ -180,6 +189,9 @@ pub struct Site {
     /// The URL path of the health check: 200, or 503 once the server is about to leave.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<String>,
+    /// The treatment of symbolic links below the root: `deny`.
+    #[serde(default)]
+    pub symlinks: Symlinks,
     /// The listing of directories without an index file: `off`, `html` or `json`.
     #[serde(default)]
     pub listing: Listing,

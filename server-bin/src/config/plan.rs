@@ -1,10 +1,10 @@
 //! The plan of the daemon: the engine's settings, the listeners, and the service of each.
 
 use super::fault::Fault;
-use super::file::{Engine, File, Log, Packets, Rule, Site};
+use super::file::{Admin, Engine, File, Log, Packets, Rule, Site};
 use super::place::Place;
 use super::values::Network;
-use crate::admin::DrainTimes;
+use crate::admin::{Access, AdminPlan, DrainTimes};
 use crate::files;
 use crate::http::target;
 use crate::options::{ProbeWith, RingOf, WhenFull};
@@ -34,6 +34,9 @@ impl Plan {
     }
 }
 
+/// The least length of the admin listener's token: a shorter one can be guessed.
+const TOKEN_BYTES_MIN: usize = 16;
+
 /// A configuration, checked as a whole.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -43,8 +46,8 @@ pub struct Plan {
     pub drain: DrainTimes,
     /// The access log.
     pub log: Log,
-    /// The addresses of the admin listener.
-    pub admin: Option<Vec<SocketAddr>>,
+    /// The admin listener.
+    pub admin: Option<AdminPlan>,
     /// The service of each listener, in the order of `engine.listeners`.
     pub services: Vec<Service>,
     /// The names of the sites of each listener, in the same order.
@@ -139,11 +142,7 @@ pub fn plan(file: &File, folder: &Path) -> Result<Plan, Vec<Fault>> {
     }
     let packets = file.packets.iter().enumerate();
     let packets = packets.map(|(index, packets)| checker.packets(index, packets)).collect();
-    let admin = file
-        .admin
-        .listen
-        .as_ref()
-        .and_then(|listen| checker.addresses(listen, &Place::top("admin").key("listen")));
+    let admin = checker.admin(&file.admin);
     if checker.listeners.is_empty() && checker.faults.is_empty() {
         let reason = "there is no listener; add [[site]], [[echo]] or [[packets]]";
         checker.faults.push(Fault::new(Place::default(), reason));
@@ -302,6 +301,34 @@ impl Checker<'_> {
             }
         }
         all
+    }
+
+    fn admin(&mut self, admin: &Admin) -> Option<AdminPlan> {
+        let place = Place::top("admin");
+        let mut addresses = |text: &Option<String>, key| {
+            let found = text.as_ref().and_then(|text| self.addresses(text, &place.key(key)));
+            found.unwrap_or_default()
+        };
+        let (listen, read) = (addresses(&admin.listen, "listen"), addresses(&admin.read, "read"));
+        let token = admin.token.as_ref().and_then(|path| {
+            let path = self.folder.join(path);
+            let place = place.key("token");
+            match std::fs::read(&path) {
+                Ok(token) if token.trim_ascii().len() >= TOKEN_BYTES_MIN => {
+                    return Some(token.trim_ascii().to_vec());
+                }
+                Ok(_) => {
+                    let reason = format!("the token has fewer than {TOKEN_BYTES_MIN} bytes");
+                    self.fault(&place, reason);
+                }
+                Err(error) => {
+                    self.fault(&place, format!("cannot read {}: {error}", path.display()));
+                }
+            }
+            None
+        });
+        let access = Access { names: admin.names.clone(), token };
+        (!listen.is_empty() || !read.is_empty()).then_some(AdminPlan { listen, read, access })
     }
 
     /// The names of the sites of each listener.

@@ -6,9 +6,19 @@ use std::net::Ipv6Addr;
 /// The values of every field of that name (lower case or not) in a valid head, in order, without
 /// the white space around them.
 pub fn values<'a>(head: &'a [u8], name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-    head.split(|&byte| byte == b'\n').skip(1).filter_map(move |line| {
-        let colon = memchr::memchr(b':', line)?;
-        line[..colon].eq_ignore_ascii_case(name.as_bytes()).then(|| line[colon + 1..].trim_ascii())
+    let mut rest = Some(head);
+    let mut next_line = move || {
+        let lines = rest?;
+        let end = memchr::memchr(b'\n', lines);
+        rest = end.map(|end| &lines[end + 1..]);
+        Some(&lines[..end.unwrap_or(lines.len())])
+    };
+    // The request line.
+    next_line();
+    std::iter::from_fn(next_line).filter_map(move |line| {
+        let (found, rest) = line.split_at_checked(name.len())?;
+        let [b':', value @ ..] = rest else { return None };
+        found.eq_ignore_ascii_case(name.as_bytes()).then(|| value.trim_ascii())
     })
 }
 
@@ -144,6 +154,9 @@ mod tests {
         assert_eq!(single(HEAD, "range"), Some(&b"bytes=0-"[..]));
         assert_eq!(single(HEAD, "if-none-match"), None, "twice is not once");
         assert_eq!(single(HEAD, "get /a"), None, "the request line is no field");
+        assert_eq!(single(HEAD, "hos"), None, "a part of a name");
+        assert_eq!(single(b"GET / HTTP/1.1\r\nA: b", "a"), Some(&b"b"[..]), "not read to its end");
+        assert_eq!(values(b"", "a").count(), 0);
     }
 
     #[test]

@@ -40,6 +40,7 @@ pub(super) const COMMON: Keys = &[
     ("access_log", "log.access", Text),
     ("log_format", "log.format", Text),
     ("admin", "admin.listen", Text),
+    ("admin_read", "admin.read", Text),
     ("buffer_size", "engine.buffer_size", Text),
     ("memory_budget", "engine.memory_budget", Text),
     ("probe", "engine.probe", Text),

@@ -430,6 +430,9 @@ pub struct Common {
     /// no password: anyone who can connect can close connections, ban addresses and begin a drain.
     #[arg(long, value_name = "ADDR", env = "RINGWRIGHTD_ADMIN", value_parser = addresses)]
     pub admin: Option<Addresses>,
+    /// Answer only GET of /metrics, /livez and /readyz on this address, for scrapers and probes.
+    #[arg(long, value_name = "ADDR", env = "RINGWRIGHTD_ADMIN_READ", value_parser = addresses)]
+    pub admin_read: Option<Addresses>,
     /// Set the size of a receive buffer, 64 to 1MiB. Larger buffers need fewer receives and more
     /// memory.
     #[arg(long, value_name = "SIZE", env = "RINGWRIGHTD_BUFFER_SIZE", default_value = "4KiB",

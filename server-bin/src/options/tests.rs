@@ -107,6 +107,7 @@ fn each_flag_sets_its_key() {
     let file = loaded(&["http", "--access-log", "x", "--log-format", "json"]).file;
     assert_eq!((file.log.access, file.log.format), (Some("x".into()), Format::Json));
     assert_eq!(loaded(&["http", "--admin", "[::1]:9"]).file.admin.listen.unwrap(), "[::1]:9");
+    assert_eq!(loaded(&["http", "--admin-read", "[::1]:8"]).file.admin.read.unwrap(), "[::1]:8");
     let config = config(&["http", "--open-files", "7", "--open-files-valid", "2s"]);
     assert_eq!((config.open_files, Some(config.open_files_valid)), (7, seconds(2)));
 }

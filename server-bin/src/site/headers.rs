@@ -3,8 +3,8 @@
 //! All rules that match a reply apply. A later one replaces the field of an earlier one, and an
 //! empty value removes it.
 
-use super::pattern::Pattern;
-use super::rules::{Names, RuleError};
+use super::pattern::{Pattern, Subject};
+use super::rules::{Originals, RuleError};
 use super::spec::RuleSpec;
 use crate::http::fields::is_token_byte;
 
@@ -48,7 +48,7 @@ const CACHED_STATUSES: [u16; 6] = [200, 203, 206, 301, 304, 308];
 /// [`ACCEPT_RANGES`](Self::ACCEPT_RANGES) it can only be rid, because the server acts on their
 /// values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct BuiltIn(u8);
+pub struct BuiltIn(u16);
 
 impl BuiltIn {
     /// Server.
@@ -65,6 +65,10 @@ impl BuiltIn {
     pub const ACCEPT_RANGES: Self = Self(1 << 5);
     /// Access-Control-Allow-Origin of `cors`, and the fields that come with it.
     pub const SHARING: Self = Self(1 << 6);
+    /// Content-Security-Policy of a listing.
+    pub const POLICY: Self = Self(1 << 7);
+    /// Cache-Control of replies that are made for one request, such as listings.
+    pub const CACHE_CONTROL: Self = Self(1 << 8);
 
     const fn named(lower: &[u8]) -> Self {
         match lower {
@@ -75,6 +79,8 @@ impl BuiltIn {
             b"last-modified" => Self::LAST_MODIFIED,
             b"accept-ranges" => Self::ACCEPT_RANGES,
             b"access-control-allow-origin" => Self::SHARING,
+            b"content-security-policy" => Self::POLICY,
+            b"cache-control" => Self::CACHE_CONTROL,
             _ => Self(0),
         }
     }
@@ -226,13 +232,13 @@ impl Headers {
     /// The lines depend on nothing but `sent`, so that they can be kept.
     pub fn append_lines(&self, sent: &Sent<'_>, out: &mut Vec<u8>) -> BuiltIn {
         let mut last = [None::<&Setting>; FIELDS_MAX];
-        let names = Names::of(sent.path);
+        let (subject, originals) = (Subject::new(sent.path), Originals::of(sent.path));
         for rule in &self.rules {
             if !rule.statuses.is_empty() && !rule.statuses.contains(&sent.status) {
                 continue;
             }
-            let is_direct = rule.pattern.matches(sent.path);
-            if !is_direct && !names.originals().any(|path| rule.pattern.matches(path)) {
+            let is_direct = rule.pattern.matches(&subject);
+            if !is_direct && !originals.any_matches(&rule.pattern) {
                 continue;
             }
             for setting in &rule.settings {
@@ -242,15 +248,14 @@ impl Headers {
             }
         }
         let mut without = BuiltIn::default();
-        let mut has_cache_control = false;
         for (field, setting) in self.fields.iter().zip(last) {
             let Some(setting) = setting else { continue };
             out.extend_from_slice(&setting.line);
             without.0 |= field.built_in.0;
-            has_cache_control |= &*field.lower == b"cache-control";
         }
-        if sent.is_private && !has_cache_control {
+        if sent.is_private && !without.has(BuiltIn::CACHE_CONTROL) {
             out.extend_from_slice(b"Cache-Control: private\r\n");
+            without.0 |= BuiltIn::CACHE_CONTROL.0;
         }
         without
     }
@@ -402,11 +407,20 @@ mod tests {
             (BuiltIn::LAST_MODIFIED, false),
             (BuiltIn::ACCEPT_RANGES, false),
             (BuiltIn::SHARING, false),
+            (BuiltIn::POLICY, false),
+            (BuiltIn::CACHE_CONTROL, false),
         ] {
             assert_eq!(without.has(field), is_replaced, "{field:?}");
         }
         let all = "Access-Control-Allow-Origin";
         assert!(lines(&[rule("/**", &[(all, "*")])], &SENT).1.has(BuiltIn::SHARING));
+        let policy = [rule("/**", &[("content-security-policy", "default-src 'self'")])];
+        assert!(lines(&policy, &SENT).1.has(BuiltIn::POLICY));
+        let cache = [rule("/**", &[("Cache-Control", "no-cache")])];
+        assert!(lines(&cache, &SENT).1.has(BuiltIn::CACHE_CONTROL));
+        assert!(!lines(&cache, &Sent { status: 500, ..SENT }).1.has(BuiltIn::CACHE_CONTROL));
+        let private = Sent { is_private: true, ..SENT };
+        assert!(lines(&specs, &private).1.has(BuiltIn::CACHE_CONTROL));
     }
 
     #[test]

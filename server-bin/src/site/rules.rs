@@ -24,7 +24,7 @@
 
 use super::cors::Sharing;
 use super::headers::Headers;
-use super::pattern::Pattern;
+use super::pattern::{Pattern, Subject};
 use super::rate::Limit;
 use super::redirect::{Source, Target};
 use super::spec::{Auth, Listing, RuleSpec};
@@ -171,11 +171,9 @@ impl Rules {
             listing: At::NONE,
             cors: At::NONE,
         };
-        let names = Names::of(path);
+        let (subject, originals) = (Subject::new(path), Originals::of(path));
         for (at, rule) in self.deciding.iter().enumerate() {
-            if rule.pattern.matches(path)
-                || names.originals().any(|path| rule.pattern.matches(path))
-            {
+            if rule.pattern.matches(&subject) || originals.any_matches(&rule.pattern) {
                 rule.decide(At(at as u16), path, &mut facts);
             }
         }
@@ -295,21 +293,20 @@ impl Rule {
     }
 }
 
-/// The names of the files that a path can be a variant of.
+/// The paths of the files that a path can be a variant of.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Names<'a> {
-    originals: [Option<&'a [u8]>; 2],
-}
+pub(super) struct Originals<'a>([Option<Subject<'a>>; 2]);
 
-impl<'a> Names<'a> {
+impl<'a> Originals<'a> {
     /// A variant of a variant is one of the original, too. Nobody compresses more often.
     pub(super) fn of(path: &'a [u8]) -> Self {
         let original = variants::original(path);
-        Self { originals: [original, original.and_then(variants::original)] }
+        Self([original, original.and_then(variants::original)].map(|path| path.map(Subject::new)))
     }
 
-    pub(super) fn originals(&self) -> impl Iterator<Item = &'a [u8]> {
-        self.originals.into_iter().flatten()
+    /// Returns whether the pattern matches one of them.
+    pub(super) fn any_matches(&self, pattern: &Pattern) -> bool {
+        self.0.iter().flatten().any(|subject| pattern.matches(subject))
     }
 }
 
@@ -380,9 +377,9 @@ fn check_loops(rules: &[Rule], errors: &mut Vec<RuleError>) {
     for rule in rules {
         let target = rule.redirect.as_ref().and_then(Target::fixed_path);
         let Some(path) = target else { continue };
-        let first = rules
-            .iter()
-            .find(|rule| rule.redirect.is_some() && rule.pattern.matches(path.as_bytes()));
+        let subject = Subject::new(path.as_bytes());
+        let first =
+            rules.iter().find(|rule| rule.redirect.is_some() && rule.pattern.matches(&subject));
         if first.is_some_and(|first| first.index == rule.index) {
             let reason = format!("the rule redirects its target /{path} to itself");
             errors.push(RuleError { rule: rule.index.into(), key: "redirect", reason });

@@ -24,8 +24,6 @@ pub struct SiteSpec {
     pub precompressed: bool,
     /// The listing of directories without an index file.
     pub listing: Listing,
-    /// The treatment of symbolic links below `root`.
-    pub symlinks: Symlinks,
     /// The URL paths of the error pages by status.
     pub errors: BTreeMap<u16, String>,
     /// The URL path of the health check.
@@ -50,7 +48,6 @@ impl SiteSpec {
             spa: None,
             precompressed: false,
             listing: Listing::Off,
-            symlinks: Symlinks::Deny,
             errors: BTreeMap::new(),
             health: None,
             real_ip: None,
@@ -106,13 +103,13 @@ pub enum Listing {
 }
 
 /// The treatment of symbolic links.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
 pub enum Symlinks {
     /// No link is followed.
     #[default]
     Deny,
-    /// Links that stay below the root are followed, but not to names that begin with a dot.
-    Beneath,
 }
 
 /// The source of the real address of a request.

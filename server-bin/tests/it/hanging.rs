@@ -2,7 +2,7 @@
 
 use crate::common::{Client, PATIENCE, takes_less_than};
 use ringwright::{Config, Connection, Engine, Handler, Origin, RingChoice};
-use ringwrightd::admin::{Admin, Condition, DrainTimes, Watched, WatchedEngine};
+use ringwrightd::admin::{Admin, AdminPlan, Condition, DrainTimes, Watched, WatchedEngine};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
@@ -30,7 +30,8 @@ impl Handler for Hanging {
 fn what_needs_no_shard_is_answered_at_once_and_the_rest_before_long() {
     let watched = Arc::new(Watched::default());
     let any = "127.0.0.1:0".parse().unwrap();
-    let admin = Admin::start(&[any], RingChoice::Auto, &watched).unwrap();
+    let plan = AdminPlan { listen: vec![any], ..AdminPlan::default() };
+    let admin = Admin::start(&plan, RingChoice::Auto, &watched).unwrap();
     let visitor = || Client::new(admin.addresses()[0]);
     for (target, status) in [
         ("/livez", 200),
