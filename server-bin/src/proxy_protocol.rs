@@ -451,7 +451,7 @@ mod tests {
             "PROXY TCP4 1.2..",
             "PROXY TCP4 1.2.3 ",
             "PROXY TCP4 0x",
-            "PROXY TCP4 ::",
+            "PROXY TCP4 :",
             "PROXY TCP4 1.2.3.4 5.6.7.8\r",
             "PROXY TCP4 1.2.3.4 5.6.7.8  ",
             "PROXY TCP4 1.2.3.4 5.6.7.8 01",
