@@ -510,9 +510,12 @@ mod tests {
         malformed.push(checksum);
         for bytes in malformed {
             let shown = bytes.escape_ascii().to_string();
-            let (_, before) = bytes.split_last().expect("a byte");
-            assert_eq!(parse(before), Parsed::Incomplete, "{shown}");
-            assert!(matches!(parse(&bytes), Parsed::Malformed(_)), "{shown}: {:?}", parse(&bytes));
+            let is_malformed =
+                |length: &usize| matches!(parse(&bytes[..*length]), Parsed::Malformed(_));
+            let first = (1..=bytes.len()).find(is_malformed);
+            let first = first.unwrap_or_else(|| panic!("{shown}: {:?}", parse(&bytes)));
+            assert_eq!(parse(&bytes[..first - 1]), Parsed::Incomplete, "{shown}");
+            assert!((first..=bytes.len()).all(|length| is_malformed(&length)), "{shown}");
         }
     }
 
