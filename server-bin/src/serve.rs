@@ -107,7 +107,11 @@ pub(crate) fn plan_of(loaded: &Loaded, source: Option<&Source>) -> Result<Plan, 
         None => std::env::current_dir()
             .map_err(|error| format!("cannot find the current folder: {error}"))?,
     };
-    plan::plan(&loaded.file, &folder).map_err(|faults| match source {
+    let plan = plan::plan(&loaded.file, &folder).and_then(|plan| match source {
+        Some(source) => plan::check_exposure(&plan, &source.path()).map(|()| plan),
+        None => Ok(plan),
+    });
+    plan.map_err(|faults| match source {
         Some(source) => Failure::Wrong(source.text().describe(&faults).trim_end().to_owned()),
         None => {
             let described = faults.iter().map(|fault| loaded.describe(fault));

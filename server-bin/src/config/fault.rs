@@ -62,10 +62,22 @@ impl Text<'_> {
             let value = value.map_or_else(String::new, |value| format!(" = {value}"));
             format!("{place}{value}")
         });
+        let place = place.or_else(|| self.second_key(&span));
         let place = place.filter(|place| !place.is_empty()).unwrap_or_else(|| "TOML".into());
         let mut out = String::new();
         self.describe_one(&span, &format!("{place}: {}", reason(error.message())), &mut out);
+        out.truncate(out.trim_end().len());
         out
+    }
+
+    /// The path of a key that is given twice: under another name the text has a structure.
+    fn second_key(&self, span: &Range<usize>) -> Option<String> {
+        const OTHER: &str = "ringwright-second-key";
+        let key = self.text.get(span.clone())?;
+        let text = format!("{}{OTHER}{}", &self.text[..span.start], &self.text[span.end..]);
+        let document = DeTable::parse(&text).ok()?;
+        let place = Place::at(&document, &(span.start..span.start + OTHER.len())).to_string();
+        place.contains(OTHER).then(|| place.replace(OTHER, key))
     }
 
     fn describe_one(&self, span: &Range<usize>, what: &str, out: &mut String) {
@@ -142,6 +154,9 @@ mod tests {
             ("[engine]\ntimeouts = { idel = '5s' }", "engine.timeouts.idel: unknown key; did you"),
             ("[engine]\nxyz = 2\n", "engine.xyz: unknown key; the keys here are shards, ring, "),
             ("[engine\n", "a.toml:1:8: TOML: "),
+            ("[engine]\nring = 'auto'\nring = 'auto'", "a.toml:3:1: engine.ring: duplicate key"),
+            ("[log]\n[engine]\n[log]\n", "a.toml:3:2: log: duplicate key"),
+            ("[[echo]]\n[[echo]]\na = { b = 1, b = 2 }", "a.toml:3:14: echo[1].a.b: duplicate"),
         ] {
             let described = described(text);
             assert!(described.contains(expected), "{text:?}: {described}");
@@ -151,6 +166,6 @@ mod tests {
     #[test]
     fn the_line_is_shown_with_a_mark() {
         let text = "# ä\n[engine]\nring = 'uring'\n";
-        assert!(described(text).contains("  3 | ring = 'uring'\n    |        ^^^^^^^\n"));
+        assert!(described(text).contains("  3 | ring = 'uring'\n    |        ^^^^^^^"));
     }
 }

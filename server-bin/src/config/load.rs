@@ -3,12 +3,14 @@
 
 use super::fault::{Fault, Text};
 use super::file::File;
+use super::place::Place;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
-use toml::de::DeTable;
-use toml::{Table, Value};
+use toml::de::{DeTable, DeValue};
+use toml::{Spanned, Table, Value};
 
 /// A configuration file that has been read.
 #[derive(Clone, Debug)]
@@ -83,6 +85,12 @@ impl Source {
         Ok(Self { name, text, folder })
     }
 
+    /// The path of the file.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        self.folder.join(Path::new(&self.name).file_name().unwrap_or_default())
+    }
+
     /// The text with its name.
     #[must_use]
     pub fn text(&self) -> Text<'_> {
@@ -99,10 +107,15 @@ pub fn load(source: Option<&Source>, given: &[Given]) -> Result<Loaded, String> 
     let mut table = Table::new();
     if let Some(source) = source {
         let described = |error: toml::de::Error| source.text().describe_error(&error);
+        let document = DeTable::parse(&source.text).map_err(described)?;
+        // The parser would take a date for a table.
+        if let Some(span) = document.get_ref().values().find_map(date) {
+            let fault = Fault::new(Place::at(&document, &span), "no key has a date");
+            return Err(source.text().describe(&[fault]));
+        }
         // The errors of this parse have their place in the text.
         toml::from_str::<File>(&source.text).map_err(described)?;
         table = toml::from_str(&source.text).map_err(described)?;
-        let document = DeTable::parse(&source.text).map_err(described)?;
         for (key, at) in keys(document.get_ref(), "") {
             let line = source.text[..at].matches('\n').count() + 1;
             origins.insert(key, Origin::File(source.name.clone(), line));
@@ -118,6 +131,16 @@ pub fn load(source: Option<&Source>, given: &[Given]) -> Result<Loaded, String> 
     let file = File::deserialize(table)
         .map_err(|error| format!("the options do not fit together: {}", error.message()))?;
     Ok(Loaded { file, origins })
+}
+
+/// The part of the text that has the first date.
+fn date(value: &Spanned<DeValue<'_>>) -> Option<Range<usize>> {
+    match value.get_ref() {
+        DeValue::Datetime(_) => Some(value.span()),
+        DeValue::Array(array) => array.iter().find_map(date),
+        DeValue::Table(table) => table.iter().find_map(|(_, value)| date(value)),
+        _ => None,
+    }
 }
 
 /// The paths of all keys with a value, and their positions.
@@ -314,6 +337,13 @@ mod tests {
         let loaded = load(Some(&source(TEXT)), &[]).unwrap();
         let again = load(Some(&source(&loaded.print())), &[]).unwrap();
         assert_eq!(again.file, loaded.file);
+    }
+
+    #[test]
+    fn a_date_is_refused_at_its_place() {
+        let text = format!("{TEXT}errors = 1979-05-27\n");
+        let error = load(Some(&source(&text)), &[]).unwrap_err();
+        assert!(error.starts_with("a.toml:7:10: site[0].errors = 1979-05-27: no key "), "{error}");
     }
 
     #[test]

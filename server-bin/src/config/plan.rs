@@ -6,6 +6,7 @@ use super::place::Place;
 use super::values::Network;
 use crate::admin::{Access, AdminPlan, DrainTimes};
 use crate::files;
+use crate::http::range::RANGES_MAX;
 use crate::http::target;
 use crate::options::{ProbeWith, RingOf, WhenFull};
 use crate::packets::{self, BODY_BYTES_MAX};
@@ -141,8 +142,10 @@ pub fn plan(file: &File, folder: &Path) -> Result<Plan, Vec<Fault>> {
         checker.listen(&echo.listen, &place, &Service::Echo, &proxies);
     }
     let packets = file.packets.iter().enumerate();
-    let packets = packets.map(|(index, packets)| checker.packets(index, packets)).collect();
+    let packets: Vec<PacketsPlan> =
+        packets.map(|(index, packets)| checker.packets(index, packets)).collect();
     let admin = checker.admin(&file.admin);
+    checker.passwords(&sites, &packets);
     if checker.listeners.is_empty() && checker.faults.is_empty() {
         let reason = "there is no listener; add [[site]], [[echo]] or [[packets]]";
         checker.faults.push(Fault::new(Place::default(), reason));
@@ -175,6 +178,46 @@ pub fn plan(file: &File, folder: &Path) -> Result<Plan, Vec<Fault>> {
 
 fn networks(networks: &[Network]) -> Vec<Prefix> {
     networks.iter().map(|network| network.0).collect()
+}
+
+/// Finds directories of a plan whose clients could ask for this configuration file.
+///
+/// # Errors
+/// A fault for each directory.
+pub fn check_exposure(plan: &Plan, file: &Path) -> Result<(), Vec<Fault>> {
+    let parent = file.parent().map_or_else(PathBuf::new, resolved);
+    let named = parent.join(file.file_name().unwrap_or_default());
+    let found = resolved(file);
+    let served = served(&plan.sites, &plan.packets).into_iter();
+    let exposed = served.filter(|(root, _)| named.starts_with(root) || found.starts_with(root));
+    let reason = "the configuration file lies in the directory that is served; move one of them";
+    let faults: Vec<Fault> = exposed.map(|(_, place)| Fault::new(place, reason)).collect();
+    if faults.is_empty() { Ok(()) } else { Err(faults) }
+}
+
+/// All directories that are served, without symbolic links, and the first place of each.
+fn served(sites: &[SitePlan], packets: &[PacketsPlan]) -> BTreeMap<PathBuf, Place> {
+    let mut named: BTreeMap<&Path, Place> = BTreeMap::new();
+    for (at, site) in sites.iter().enumerate() {
+        let place = Place::top("site").index(at);
+        named.entry(&site.spec.root).or_insert_with(|| place.key("root"));
+        for (at, rule) in site.spec.rules.iter().enumerate() {
+            if let Some(root) = &rule.root {
+                let place = place.key("rule").index(at);
+                named.entry(root).or_insert_with(|| place.key("root"));
+            }
+        }
+    }
+    for (at, packets) in packets.iter().enumerate() {
+        let place = Place::top("packets").index(at);
+        named.entry(&packets.root).or_insert_with(|| place.key("root"));
+    }
+    named.into_iter().map(|(root, place)| (resolved(root), place)).collect()
+}
+
+/// A path without symbolic links and dots. One that does not exist has a fault of its own.
+fn resolved(path: &Path) -> PathBuf {
+    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// A path of the configuration; `-` stays what it is.
@@ -215,6 +258,10 @@ impl Checker<'_> {
             rules: rules.map(|(at, rule)| self.rule(rule, &place.key("rule").index(at))).collect(),
             ..SiteSpec::of(root)
         };
+        if !(1..=RANGES_MAX).contains(&site.max_ranges) {
+            let reason = format!("expected 1 to {RANGES_MAX}, not {}", site.max_ranges);
+            self.fault(&place.key("max_ranges"), reason);
+        }
         for (at, name) in site.index.iter().enumerate() {
             if name.is_empty() || name.starts_with('.') || name.contains(['/', '\0']) {
                 let reason = "expected the name of a file, such as \"index.html\"";
@@ -229,10 +276,6 @@ impl Checker<'_> {
                 let reason = format!("{}: {}", auth.file.display(), mistakes.join("; "));
                 self.fault(&place.key("rule").index(at).key("auth"), reason);
             }
-            if auth.file.starts_with(&spec.root) {
-                let reason = "the password file lies in the directory that is served; move it";
-                self.fault(&place.key("rule").index(at).key("auth"), reason);
-            }
         }
         let rules = Rules::new(&spec.rules, &spec.names).unwrap_or_else(|errors| {
             for RuleError { rule, key, reason } in errors {
@@ -241,6 +284,27 @@ impl Checker<'_> {
             Rules::none()
         });
         SitePlan { spec, rules }
+    }
+
+    /// No password file lies where clients can ask for it.
+    fn passwords(&mut self, sites: &[SitePlan], packets: &[PacketsPlan]) {
+        let rules = sites.iter().enumerate().flat_map(|(site, plan)| {
+            plan.spec.rules.iter().enumerate().map(move |(rule, spec)| (site, rule, spec))
+        });
+        let auths = rules.filter_map(|(site, rule, spec)| Some((site, rule, spec.auth.as_ref()?)));
+        let auths: Vec<_> = auths.collect();
+        if auths.is_empty() {
+            return;
+        }
+        let served = served(sites, packets);
+        for (site, rule, auth) in auths {
+            let file = resolved(&auth.file);
+            if served.keys().any(|root| file.starts_with(root)) {
+                let place = Place::top("site").index(site).key("rule").index(rule).key("auth");
+                let reason = "the password file lies in the directory that is served; move it";
+                self.fault(&place, reason);
+            }
+        }
     }
 
     /// The settings of a rule.

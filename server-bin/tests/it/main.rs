@@ -6,6 +6,7 @@ mod admin;
 mod allocation;
 mod beside_nginx;
 mod common;
+mod config;
 mod configured;
 #[path = "../fire/daemon.rs"]
 #[allow(dead_code, reason = "shared with the test program `fire`")]
