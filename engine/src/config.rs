@@ -1,9 +1,9 @@
 //! The settings of an engine: every limit with its unit, default and reason.
 
 use crate::error::Error;
+use crate::listener::Listener;
 use crate::ring::{Features, RingChoice, Setup};
 use crate::{Prefix, validate};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 /// The largest budget of a shard, in bytes: none at all, and sums with it do not overflow.
@@ -79,7 +79,10 @@ pub struct Config {
     /// `[::]` takes IPv4 clients as well (`net.ipv6.bindv6only`), unless the list has an IPv4
     /// address with the same port. `0.0.0.0:P` and `[::]:P` can therefore stand together, in any
     /// order.
-    pub listeners: Vec<SocketAddr>,
+    ///
+    /// A listener may have settings of its own ([`Listener::settings`]).
+    /// [`Remote::add_listener`](crate::Remote::add_listener) adds listeners while the engine runs.
+    pub listeners: Vec<Listener>,
     /// The kernel interface of all shards. Default [`RingChoice::Auto`]: io_uring, or epoll where
     /// io_uring is forbidden. [`Ledger::ring`](crate::Ledger::ring) has the outcome.
     pub ring: RingChoice,

@@ -306,10 +306,10 @@ impl Engine {
         let opening = Opening::new(Instant::now() + LISTEN_WAIT, &config.bans);
         let mut of_shard: Vec<Vec<Opened>> = mailboxes.iter().map(|_| Vec::new()).collect();
         let mut filter_failed = None;
-        for address in &config.listeners {
+        let addresses: Vec<SocketAddr> = config.listeners.iter().map(|it| it.address).collect();
+        for listener in &config.listeners {
             let shards = mailboxes.len();
-            let opened =
-                self.remote.open_listener(*address, shards, &config.listeners, &opening)?;
+            let opened = self.remote.open_listener(listener, shards, &addresses, &opening)?;
             filter_failed = filter_failed.or(opened.1);
             for (of_shard, opened) in of_shard.iter_mut().zip(opened.0.share()) {
                 of_shard.push(opened);

@@ -40,6 +40,9 @@ pub enum Error {
         /// The number.
         number: u16,
     },
+    /// Listeners and their connections use 256 different
+    /// [`ListenerSettings`](crate::ListenerSettings), which is the limit.
+    TooManySettings,
     /// The command queue of a shard is full.
     Busy(Busy),
     /// A thread, a mapping or an event descriptor could not be created.
@@ -110,6 +113,10 @@ impl fmt::Display for Error {
             Self::NoSuchListener { number } => {
                 write!(f, "there is no listener {number}; Remote::listeners lists them")
             }
+            Self::TooManySettings => f.write_str(
+                "256 different settings of listeners are in use; use fewer, or drain the \
+                 connections that still have old ones",
+            ),
             Self::Busy(busy) => busy.fmt(f),
             Self::Start { what, source } => {
                 write!(f, "cannot start the engine: {what} failed: {source}")?;

@@ -108,6 +108,9 @@ pub struct ShardLedger {
     pub banned: u64,
     /// Clients closed after accept because their address had `max_per_address` clients already.
     pub over_address_limit: u64,
+    /// Clients closed after accept because their listener had as many connections as
+    /// [`ListenerSettings::connections_max`](crate::ListenerSettings::connections_max) allows.
+    pub over_listener_limit: u64,
     /// Clients that had reset when a permit became free for them.
     pub gone_while_waiting: u64,
     /// Clients that were accepted but not served, because a drain reached its deadline or the shard
@@ -377,6 +380,7 @@ impl Ledger {
             + sum.reset_before_accept
             + sum.banned
             + sum.over_address_limit
+            + sum.over_listener_limit
             + sum.gone_while_waiting
             + sum.turned_away;
         let came = sum.accepted + sum.connected;
@@ -464,6 +468,7 @@ impl Ledger {
             ("reconnects", &sum.reconnects),
             ("banned", &sum.banned),
             ("over_address_limit", &sum.over_address_limit),
+            ("over_listener_limit", &sum.over_listener_limit),
             ("gone_while_waiting", &sum.gone_while_waiting),
             ("turned_away", &sum.turned_away),
             ("handshakes_lost", &sum.handshakes_lost),

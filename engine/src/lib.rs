@@ -102,7 +102,7 @@ pub use framing::{Framing, FramingTooLarge, PacketTooLong, Packets};
 pub use handler::{Deadline, Handler, Origin};
 pub use info::{ConnectionInfo, EndedConnection, Traffic};
 pub use ledger::{Histogram, Ledger, Pair, ShardLedger};
-pub use listener::{ListenerInfo, ListenerState};
+pub use listener::{Listener, ListenerInfo, ListenerSettings, ListenerState};
 pub use local::Local;
 pub use mailbox::Busy;
 pub use reason::Reason;

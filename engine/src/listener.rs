@@ -9,8 +9,10 @@ use crate::remote::Remote;
 use crate::ring::calls::{self, ListenerOptions};
 use crate::ring::{Descriptor, Errno};
 use crate::shard::core::milliseconds;
+use crate::validate;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{AddrParseError, SocketAddr};
+use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -18,10 +20,113 @@ use std::time::{Duration, Instant};
 /// The limit on listeners, with removed ones that still have connections.
 pub(crate) const LISTENERS_MAX: usize = u16::MAX as usize;
 
+/// The limit on different settings in use at a time, with those of the configuration. A connection
+/// remembers its own in a byte.
+const SETTINGS_MAX: usize = 256;
 /// The time in which a listener must get its address. The error says it, too.
 pub(crate) const LISTEN_WAIT: Duration = Duration::from_secs(1);
 /// Why there is no further listener.
 const TOO_MANY: &str = "the limit of 65535 listeners is reached; remove some";
+
+/// A listener for [`Config::listeners`] and [`Remote::add_listener`]: an address, and the settings
+/// of its connections.
+///
+/// ```
+/// use ringwright::{Config, Listener, ListenerSettings};
+///
+/// // The settings of the engine.
+/// let plain: Listener = "127.0.0.1:7000".parse()?;
+/// // The same, except for some.
+/// let config = Config::default();
+/// let settings = ListenerSettings {
+///     idle_timeout: None,
+///     connections_max: Some(100),
+///     ..ListenerSettings::of(&config)
+/// };
+/// let private = Listener { address: "[::1]:7001".parse()?, settings: Some(settings) };
+/// let config = Config { listeners: vec![plain, private], ..config };
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// The address to listen on. Port 0 takes a free port.
+    pub address: SocketAddr,
+    /// The settings of the connections that the listener accepts. `None`: those of the engine's
+    /// [`Config`].
+    pub settings: Option<ListenerSettings>,
+}
+
+impl From<SocketAddr> for Listener {
+    fn from(address: SocketAddr) -> Self {
+        Self { address, settings: None }
+    }
+}
+
+impl FromStr for Listener {
+    type Err = AddrParseError;
+
+    fn from_str(address: &str) -> Result<Self, AddrParseError> {
+        address.parse::<SocketAddr>().map(Self::from)
+    }
+}
+
+/// The settings of the connections that a listener accepts. [`Config`] explains the fields of the
+/// same names.
+///
+/// [`Remote::set_listener`] changes them while the engine runs. A connection keeps the settings
+/// that its listener had when the connection was opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerSettings {
+    /// See [`Config::idle_timeout`].
+    pub idle_timeout: Option<Duration>,
+    /// See [`Config::receive_timeout`].
+    pub receive_timeout: Option<Duration>,
+    /// See [`Config::write_timeout`].
+    pub write_timeout: Option<Duration>,
+    /// See [`Config::transfer_timeout`].
+    pub transfer_timeout: Option<Duration>,
+    /// See [`Config::min_rate`]. It needs `evict_idle`.
+    pub min_rate: u32,
+    /// Connections of this listener may be ended to make room for waiting clients of any listener.
+    /// Nothing is ended unless [`Config::evict_idle`] is on.
+    pub evict_idle: bool,
+    /// See [`Config::count_traffic`].
+    pub count_traffic: bool,
+    /// See [`Config::message_bytes_max`].
+    pub message_bytes_max: usize,
+    /// The limit on connections of this listener over all shards, 1 or more; clients that wait for
+    /// a permit count as well. `None`: no limit but those of the engine.
+    ///
+    /// The engine closes a client beyond the limit at once. The ledger counts these as
+    /// `over_listener_limit`.
+    pub connections_max: Option<usize>,
+}
+
+impl ListenerSettings {
+    /// The settings of an engine's configuration.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        Self {
+            idle_timeout: config.idle_timeout,
+            receive_timeout: config.receive_timeout,
+            write_timeout: config.write_timeout,
+            transfer_timeout: config.transfer_timeout,
+            min_rate: config.min_rate,
+            evict_idle: config.evict_idle,
+            count_traffic: config.count_traffic,
+            message_bytes_max: config.message_bytes_max,
+            connections_max: None,
+        }
+    }
+}
+
+/// Settings with the number that connections remember. The number belongs to other settings only
+/// when nobody but the registry refers to these.
+#[derive(Clone, Debug)]
+pub(crate) struct SharedSettings {
+    pub number: u8,
+    pub values: Arc<ListenerSettings>,
+}
 
 /// The stage that a listener has reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +153,8 @@ pub struct ListenerInfo {
     /// Its clients over all shards: its open and ending connections, and the clients that wait for
     /// a permit. Clients in the listen backlog do not count.
     pub connections: u64,
+    /// The settings of connections that it accepts from now on.
+    pub settings: ListenerSettings,
 }
 
 /// What all shards know of a listener together.
@@ -65,9 +172,11 @@ impl Listening {
         self.number
     }
 
-    /// Counts a client.
-    pub fn enter(&self) {
-        self.connections.fetch_add(1, Ordering::Relaxed);
+    /// Counts a client. False: there are as many as allowed.
+    pub fn enter(&self, connections_max: Option<usize>) -> bool {
+        let most = connections_max.map_or(u64::MAX, |most| most as u64);
+        let more = |count| (count < most).then_some(count + 1);
+        self.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
     /// Ends the count of a client.
@@ -87,11 +196,14 @@ struct Entry {
     address: SocketAddr,
     /// `None` while its sockets are being opened.
     state: Option<ListenerState>,
+    settings: SharedSettings,
 }
 
 /// The listeners of an engine by number, and what all of them have in common.
 pub(crate) struct Registry {
     entries: Vec<Option<Entry>>,
+    /// By number; those of the configuration come first.
+    settings: Vec<Arc<ListenerSettings>>,
     pub backlog: u32,
     pub keepalive_s: Option<u32>,
     pub user_timeout_ms: Option<u32>,
@@ -103,6 +215,7 @@ impl Registry {
     pub fn new(config: &Config) -> Self {
         Self {
             entries: Vec::new(),
+            settings: vec![Arc::new(ListenerSettings::of(config))],
             backlog: config.backlog,
             keepalive_s: config.keepalive_s(),
             user_timeout_ms: config.user_timeout_ms(),
@@ -110,9 +223,53 @@ impl Registry {
         }
     }
 
+    /// Finds or makes the settings of a listener.
+    ///
+    /// # Errors
+    /// A value that is not allowed, or more different settings than have a number.
+    pub fn settings(
+        &mut self,
+        settings: Option<&ListenerSettings>,
+    ) -> Result<SharedSettings, Error> {
+        let Some(settings) = settings else {
+            return Ok(SharedSettings { number: 0, values: self.settings[0].clone() });
+        };
+        validate::check_settings(settings)?;
+        self.forget_ended();
+        let equal = self.settings.iter().position(|it| **it == *settings);
+        let free = |it: &Arc<ListenerSettings>| Arc::strong_count(it) == 1;
+        let unused = || self.settings.iter().skip(1).position(free).map(|at| at + 1);
+        let at = equal.or_else(unused).unwrap_or(self.settings.len());
+        if at >= SETTINGS_MAX {
+            return Err(Error::TooManySettings);
+        }
+        if at == self.settings.len() {
+            self.settings.push(Arc::new(settings.clone()));
+        } else if equal.is_none() {
+            self.settings[at] = Arc::new(settings.clone());
+        }
+        Ok(SharedSettings { number: at as u8, values: self.settings[at].clone() })
+    }
+
+    /// Changes the settings of a listener. Returns false if there is no such listener, or if it was
+    /// removed.
+    pub fn set(&mut self, number: u16, settings: SharedSettings) -> bool {
+        let entry = self.entries.get_mut(usize::from(number)).and_then(Option::as_mut);
+        let stays = |entry: &&mut Entry| {
+            matches!(entry.state, Some(ListenerState::Open | ListenerState::Paused))
+        };
+        let Some(entry) = entry.filter(stays) else { return false };
+        entry.settings = settings;
+        true
+    }
+
     /// Takes the lowest free number for a listener whose sockets will be opened. `None` if all are
     /// in use.
-    pub fn reserve(&mut self, address: SocketAddr) -> Option<Arc<Listening>> {
+    pub fn reserve(
+        &mut self,
+        address: SocketAddr,
+        settings: SharedSettings,
+    ) -> Option<Arc<Listening>> {
         self.forget_ended();
         let free = self.entries.iter().position(Option::is_none);
         let number = free.unwrap_or(self.entries.len());
@@ -121,7 +278,7 @@ impl Registry {
         }
         let connections = AtomicU64::new(0);
         let listening = Arc::new(Listening { number: number as u16, connections });
-        let entry = Entry { listening: listening.clone(), address, state: None };
+        let entry = Entry { listening: listening.clone(), address, state: None, settings };
         match free {
             Some(_) => self.entries[number] = Some(entry),
             None => self.entries.push(Some(entry)),
@@ -173,9 +330,14 @@ impl Registry {
     pub fn list(&mut self) -> Vec<ListenerInfo> {
         self.forget_ended();
         let info = |entry: &Entry| {
-            let Entry { listening, address, state } = entry;
-            let (number, connections) = (listening.number, listening.connections());
-            Some(ListenerInfo { number, address: *address, state: (*state)?, connections })
+            let Entry { listening, address, state, settings } = entry;
+            Some(ListenerInfo {
+                number: listening.number,
+                address: *address,
+                state: (*state)?,
+                connections: listening.connections(),
+                settings: (*settings.values).clone(),
+            })
         };
         self.entries.iter().flatten().filter_map(info).collect()
     }
@@ -200,13 +362,14 @@ impl Registry {
 /// Listening sockets that no shard has yet, one per shard that runs.
 pub(crate) struct Sockets {
     listening: Arc<Listening>,
+    settings: SharedSettings,
     descriptors: Vec<Descriptor>,
 }
 
 impl Sockets {
     /// The sockets for their shards, in order.
     pub fn share(mut self) -> Vec<Opened> {
-        let opened = |socket| Opened::new(self.listening.clone(), socket);
+        let opened = |socket| Opened::new(self.listening.clone(), self.settings.clone(), socket);
         std::mem::take(&mut self.descriptors).into_iter().map(opened).collect()
     }
 
@@ -266,7 +429,10 @@ impl Remote {
     /// shards; no shard listens on the address then. Its source is a [`Busy`] if a command queue is
     /// full, and a text if the engine drains or has ended, or if 65,535 listeners exist.
     /// [`Error::Config`] if `outgoing_reserved` leaves nothing to accepted connections.
-    pub fn add_listener(&self, address: SocketAddr) -> Result<ListenerInfo, Error> {
+    /// [`Error::Config`] too if a value of the settings is not allowed, and
+    /// [`Error::TooManySettings`] if 256 different settings are in use.
+    pub fn add_listener(&self, listener: &Listener) -> Result<ListenerInfo, Error> {
+        let address = listener.address;
         let in_callback = self.refuse_in_callback().is_err();
         let wait = if in_callback { Duration::ZERO } else { LISTEN_WAIT };
         let opening = Opening::new(Instant::now() + wait, &self.bans());
@@ -286,7 +452,7 @@ impl Remote {
             return Err(refused(io::Error::other("every shard has ended")));
         }
         let addresses = self.registry().addresses();
-        let (sockets, _) = self.open_listener(address, places.len(), &addresses, &opening)?;
+        let (sockets, _) = self.open_listener(listener, places.len(), &addresses, &opening)?;
         let number = sockets.number();
         for (place, command) in places.into_iter().zip(sockets.share()) {
             // A shard that has ended closes its socket.
@@ -300,14 +466,16 @@ impl Remote {
     /// listens on besides. Returns the errno with which the kernel refused the filter, too.
     pub(crate) fn open_listener(
         &self,
-        address: SocketAddr,
+        listener: &Listener,
         shards: usize,
         addresses: &[SocketAddr],
         opening: &Opening,
     ) -> Result<(Sockets, Option<Errno>), Error> {
+        let address = listener.address;
         let mut registry = self.registry();
+        let settings = registry.settings(listener.settings.as_ref())?;
         let full = || Error::Listen { address, source: io::Error::other(TOO_MANY) };
-        let listening = registry.reserve(address).ok_or_else(full)?;
+        let listening = registry.reserve(address, settings.clone()).ok_or_else(full)?;
         let options = ListenerOptions {
             addresses,
             deadline: opening.deadline,
@@ -323,7 +491,7 @@ impl Remote {
         match opened {
             Ok((bound, descriptors)) => {
                 registry.opened(listening.number(), bound);
-                Ok((Sockets { listening, descriptors }, options.filter_failed.get()))
+                Ok((Sockets { listening, settings, descriptors }, options.filter_failed.get()))
             }
             Err(source) => {
                 registry.cancel(listening.number());
@@ -375,6 +543,30 @@ impl Remote {
         self.change_listener(number, ListenerState::Open, command)
     }
 
+    /// Changes the settings of the connections that a listener accepts from now on, and returns at
+    /// once. Present connections keep those that they have; a client that waits for a permit gets
+    /// the new ones. `None`: the settings of the engine's [`Config`].
+    ///
+    /// # Errors
+    /// * [`Error::Config`]: a value is not allowed.
+    /// * [`Error::TooManySettings`]: 256 different settings are in use, by listeners or by
+    ///   connections.
+    /// * [`Error::NoSuchListener`]: there is no listener of this number, or it was removed.
+    /// * [`Error::Busy`]: a command queue is full. Other shards may have taken the command: call
+    ///   again.
+    pub fn set_listener(
+        &self,
+        number: u16,
+        settings: Option<ListenerSettings>,
+    ) -> Result<(), Error> {
+        let mut registry = self.registry();
+        let settings = registry.settings(settings.as_ref())?;
+        if !registry.set(number, settings.clone()) {
+            return Err(Error::NoSuchListener { number });
+        }
+        self.to_all(|| Command::SetListener(number, settings.clone())).map_err(Error::Busy)
+    }
+
     /// The listeners, by number, with those that were removed and still have connections.
     #[must_use]
     pub fn listeners(&self) -> Vec<ListenerInfo> {
@@ -383,11 +575,13 @@ impl Remote {
 
     /// A listener whose sockets come from elsewhere.
     #[cfg(test)]
-    pub(crate) fn register(&self, address: SocketAddr) -> Arc<Listening> {
+    pub(crate) fn register(&self, listener: &Listener) -> (Arc<Listening>, SharedSettings) {
         let mut registry = self.registry();
-        let listening = registry.reserve(address).expect("a number is free");
-        registry.opened(listening.number(), address);
-        listening
+        let settings = registry.settings(listener.settings.as_ref()).expect("few settings");
+        let listening = registry.reserve(listener.address, settings.clone());
+        let listening = listening.expect("a number is free");
+        registry.opened(listening.number(), listener.address);
+        (listening, settings)
     }
 
     fn change_listener(

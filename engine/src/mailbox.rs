@@ -3,7 +3,7 @@
 
 use crate::admission::{Bans, Instruction};
 use crate::info::ConnectionInfo;
-use crate::listener::Listening;
+use crate::listener::{Listening, SharedSettings};
 use crate::ring::Descriptor;
 use crate::shard::core::milliseconds;
 use crate::{Audience, ConnectionId, Reconnect, SlowReaders};
@@ -20,6 +20,8 @@ pub enum Command {
     Listen(Vec<Opened>),
     /// Remove a listener. Its connections may stay for so many milliseconds.
     RemoveListener(u16, u64),
+    /// Give other settings to the connections that a listener accepts from now on.
+    SetListener(u16, SharedSettings),
     /// Pause accepting at a listener, or resume it.
     PauseListener(u16, bool),
     /// Reset a connection.
@@ -63,18 +65,19 @@ pub struct BanList {
 /// A listening socket on its way to a shard. It is closed if it does not arrive.
 pub struct Opened {
     listening: Arc<Listening>,
+    settings: SharedSettings,
     socket: Option<Descriptor>,
 }
 
 impl Opened {
-    pub fn new(listening: Arc<Listening>, socket: Descriptor) -> Self {
-        Self { listening, socket: Some(socket) }
+    pub fn new(listening: Arc<Listening>, settings: SharedSettings, socket: Descriptor) -> Self {
+        Self { listening, settings, socket: Some(socket) }
     }
 
     /// Hands the socket to the caller, who closes it.
-    pub fn take(mut self) -> (Arc<Listening>, Descriptor) {
+    pub fn take(mut self) -> (Arc<Listening>, SharedSettings, Descriptor) {
         let socket = self.socket.take().expect("it is taken once");
-        (self.listening.clone(), socket)
+        (self.listening.clone(), self.settings.clone(), socket)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::error::Error;
+use crate::listener::ListenerSettings;
 use crate::remote::BANS_MAX;
 use crate::shard::slots::SLOTS_MAX;
 use crate::workers::WORKERS_MAX;
@@ -19,6 +20,9 @@ const KEEPALIVE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::f
 /// `TCP_USER_TIMEOUT` (tcp(7)) is a positive int.
 const USER_TIMEOUT: RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_millis(i32::MAX as u64);
+
+/// The remedy for a duration of 0.
+const POSITIVE: &str = "longer than 0";
 
 /// Returns an error for a value that cannot work, with its key and the allowed values.
 pub fn check(config: &Config, shards: usize) -> Result<(), Error> {
@@ -54,21 +58,43 @@ pub fn check(config: &Config, shards: usize) -> Result<(), Error> {
         }
     }
     check_durations(config)?;
-    check_relations(config)
+    check_relations(config)?;
+    check_settings(&ListenerSettings::of(config))?;
+    config.listeners.iter().filter_map(|it| it.settings.as_ref()).try_for_each(check_settings)
+}
+
+/// The checks of what each listener can have of its own.
+pub fn check_settings(settings: &ListenerSettings) -> Result<(), Error> {
+    let timeouts = [
+        ("idle_timeout", settings.idle_timeout),
+        ("receive_timeout", settings.receive_timeout),
+        ("write_timeout", settings.write_timeout),
+        ("transfer_timeout", settings.transfer_timeout),
+    ];
+    for (key, timeout) in timeouts {
+        if timeout.is_some_and(|timeout| timeout.is_zero()) {
+            return Err(Error::Config { key, value: "0ns".to_owned(), remedy: POSITIVE });
+        }
+    }
+    let message = settings.message_bytes_max;
+    if message == 0 || message > 1 << 30 {
+        let (key, value) = ("message_bytes_max", message.to_string());
+        return Err(Error::Config { key, value, remedy: "1 to 1073741824 (1 GiB)" });
+    }
+    if settings.connections_max == Some(0) {
+        let (key, value) = ("connections_max", "0".to_owned());
+        return Err(Error::Config { key, value, remedy: "at least 1, or None for no limit" });
+    }
+    Ok(())
 }
 
 /// The checks of durations. `None` means that there is no such limit.
 fn check_durations(config: &Config) -> Result<(), Error> {
-    let positive = "longer than 0";
     let (shortest, longest) = (Duration::from_nanos(1), Duration::MAX);
-    let any = |key, value| (key, value, shortest..=longest, positive);
+    let any = |key, value| (key, value, shortest..=longest, POSITIVE);
     let durations = [
         any("open_files_valid", Some(config.open_files_valid)),
         any("park_after", Some(config.park_after)),
-        any("idle_timeout", config.idle_timeout),
-        any("receive_timeout", config.receive_timeout),
-        any("write_timeout", config.write_timeout),
-        any("transfer_timeout", config.transfer_timeout),
         any("connect_timeout", Some(config.connect_timeout)),
         any("linger_timeout", Some(config.linger_timeout)),
         any("linger_total", Some(config.linger_total)),
@@ -112,12 +138,9 @@ fn check_relations(config: &Config) -> Result<(), Error> {
     if low == 0 || low > high {
         return refuse("output_low_bytes", &low, "1 to output_high_bytes");
     }
-    let (most, message) = (config.output_bytes_max, config.message_bytes_max);
+    let most = config.output_bytes_max;
     if high > most || most > 1 << 30 {
         return refuse("output_bytes_max", &most, "output_high_bytes to 1073741824 (1 GiB)");
-    }
-    if message == 0 || message > 1 << 30 {
-        return refuse("message_bytes_max", &message, "1 to 1073741824 (1 GiB)");
     }
     Ok(())
 }

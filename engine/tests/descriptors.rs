@@ -91,7 +91,7 @@ fn out_of_descriptors_it_pauses_and_recovers_by_itself() {
         std::thread::sleep(Duration::from_millis(5));
     }
     // A further listener finds no descriptor, and leaves nothing behind.
-    let refused = remote.add_listener("127.0.0.1:0".parse().unwrap()).unwrap_err().to_string();
+    let refused = remote.add_listener(&"127.0.0.1:0".parse().unwrap()).unwrap_err().to_string();
     assert!(refused.contains("127.0.0.1:0: Too many open files (os error 24)"), "{refused}");
     assert_eq!((remote.listeners().len(), remote.ledger().sum.listeners), (1, 1));
     let before = cpu_ticks(&mut stat);

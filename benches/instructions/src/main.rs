@@ -77,7 +77,7 @@ use framing::{Framing, FramingTooLarge, PacketTooLong, Packets};
 use handler::{Deadline, Handler, Origin};
 use info::{ConnectionInfo, EndedConnection};
 use ledger::{Histogram, Ledger, Pair, ShardLedger};
-use listener::{ListenerInfo, ListenerState};
+use listener::{Listener, ListenerInfo, ListenerSettings, ListenerState};
 use local::Local;
 use mailbox::Busy;
 use reason::Reason;

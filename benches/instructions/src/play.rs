@@ -102,6 +102,7 @@ pub fn play(name: &str, operations: u64) -> Result<(), String> {
     }
 }
 
+#[inline(never)]
 fn drive<H: Handler>(
     script: Script,
     config: &Config,
@@ -120,7 +121,8 @@ fn drive<H: Handler>(
     let (pool, mut ports) = Pool::new(config.jobs_queued_max, wakers, false);
     let mut registry = Registry::new(config);
     let address = (Ipv4Addr::LOCALHOST, 1).into();
-    let listening = registry.reserve(address).ok_or("no number is free")?;
+    let settings = registry.settings(None).map_err(|error| error.to_string())?;
+    let listening = registry.reserve(address, settings.clone()).ok_or("no number is free")?;
     let remote = Remote::new(
         vec![sending],
         vec![published.clone()],
@@ -129,7 +131,7 @@ fn drive<H: Handler>(
         RingInUse::default(),
         registry,
     );
-    let opened = vec![Opened::new(listening, LISTENER)];
+    let opened = vec![Opened::new(listening, settings, LISTENER)];
     remote.to(0, Command::Listen(opened)).map_err(|busy| busy.to_string())?;
     let sent_bytes = Rc::new(Cell::new(0));
     let mut shard = Shard::new(Parts {

@@ -267,7 +267,12 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.core.counters.over_address_limit += 1;
             return None;
         };
-        self.core.listeners.enter(listener);
+        if !self.core.listeners.enter(listener) {
+            mark!("over the limit of its listener");
+            self.core.counters.over_listener_limit += 1;
+            self.core.admission.forget_address(cell);
+            return None;
+        }
         Some(Client { descriptor, listener, peer, cell })
     }
 
@@ -283,7 +288,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let Client { descriptor, listener, peer, cell } = client;
         let origin = Origin::Listener(listener);
         let now_ms = self.core.now_ms;
-        let slot = self.core.slots.insert(descriptor, State::Open, origin, peer, now_ms);
+        let settings = self.core.settings.take(self.core.listeners.settings_of(listener));
+        let slots = &mut self.core.slots;
+        let slot = slots.insert(descriptor, State::Open, origin, settings, peer, now_ms);
         self.core.slots.identity_mut(slot).cell = cell;
         self.introduce(slot, origin);
     }

@@ -110,7 +110,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// Asks for the bytes of a connection before it is cut: an abort makes the kernel forget them.
     pub(super) fn note_traffic(&mut self, slot: u32) {
         let connection = &self.core.slots[slot];
-        if self.core.limits.count_traffic
+        if self.core.limits_of(connection).count_traffic
             && connection.opened
             && let Ok(traffic) = self.ring.traffic(connection.descriptor, connection.fin_seen)
         {

@@ -1,6 +1,7 @@
 //! Connecting out.
 
 use super::bounds::CONNECTS_MAX;
+use super::settings::OF_CONFIG;
 use super::slots::NONE;
 use super::state::{Event, State};
 use super::{Full, RETRY_MS, Shard};
@@ -129,7 +130,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         };
         let origin = Origin::Connected(tag);
         let now_ms = self.core.now_ms;
-        let slot = self.core.slots.insert(socket, State::Connecting, origin, to, now_ms);
+        let (slots, state) = (&mut self.core.slots, State::Connecting);
+        let slot = slots.insert(socket, state, origin, OF_CONFIG, to, now_ms);
         let op = Op::Connect { socket, address: &raw const to };
         if let Err(full) = self.submit(slot, Kind::Connect, op) {
             // Nothing has happened to the socket yet.

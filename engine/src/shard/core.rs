@@ -12,7 +12,8 @@ use super::naming::Naming;
 use super::output::Chunk;
 use super::reconnect::Links;
 use super::regular_paths::RegularPaths;
-use super::slots::{ConnectionId, Fill, NONE, Slots};
+use super::settings::{ClientLimits, Settings};
+use super::slots::{ConnectionId, Fill, NONE, Slot, Slots};
 use super::state::{Event, State};
 use super::sweep::Sweeps;
 use super::timers::Timers;
@@ -22,6 +23,7 @@ use crate::file::{Closing, Directory, FilesOpen, NewFile, Publish};
 use crate::handler::Origin;
 use crate::info::{ConnectionInfo, EndedConnection, Traffic};
 use crate::ledger::ShardLedger;
+use crate::listener::ListenerSettings;
 use crate::memory::{Kept, SendBuffers, Spills};
 use crate::remote::Remote;
 use crate::ring::calls;
@@ -49,7 +51,6 @@ const REST_MS: u64 = 1_000;
 /// The configuration in the units the loop uses.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    pub message_bytes_max: usize,
     /// The present water marks. The memory budget lowers them.
     pub output_high_bytes: usize,
     pub output_low_bytes: usize,
@@ -64,20 +65,12 @@ pub struct Limits {
     pub splice_from_bytes: u64,
     pub probe: Probe,
     pub park_after_ms: u64,
-    pub idle_ms: Option<u64>,
-    pub receive_ms: Option<u64>,
-    pub write_ms: Option<u64>,
-    pub transfer_ms: Option<u64>,
     pub connect_ms: u64,
     /// Options of the sockets that connect out.
     pub keepalive_s: Option<u32>,
     pub user_timeout_ms: Option<u32>,
-    /// The shortest of those that run on an open connection that does something.
-    pub soonest_ms: u64,
     pub linger_ms: u64,
     pub linger_total_ms: u64,
-    /// The kernel is asked for the bytes of connections that end.
-    pub count_traffic: bool,
     /// Files that may be open before handlers are asked to open fewer.
     pub files_share: u64,
 }
@@ -85,11 +78,7 @@ pub struct Limits {
 impl Limits {
     pub fn new(config: &Config) -> Self {
         let ms = milliseconds;
-        let timeouts = [config.idle_timeout, config.write_timeout, config.transfer_timeout];
-        let looks = timeouts.into_iter().flatten().map(ms).map(look_after_ms);
-        let soonest_ms = looks.fold(ms(config.park_after), u64::min);
         Self {
-            message_bytes_max: config.message_bytes_max,
             output_high_bytes: config.output_high_bytes,
             output_low_bytes: config.output_low_bytes,
             output_bytes_max: config.output_bytes_max,
@@ -100,17 +89,11 @@ impl Limits {
             splice_from_bytes: config.splice_from_bytes,
             probe: config.probe,
             park_after_ms: ms(config.park_after),
-            idle_ms: config.idle_timeout.map(ms),
-            receive_ms: config.receive_timeout.map(ms),
-            write_ms: config.write_timeout.map(ms),
-            transfer_ms: config.transfer_timeout.map(ms),
             connect_ms: ms(config.connect_timeout),
             keepalive_s: config.keepalive_s(),
             user_timeout_ms: config.user_timeout_ms(),
-            soonest_ms,
             linger_ms: ms(config.linger_timeout),
             linger_total_ms: ms(config.linger_total),
-            count_traffic: config.count_traffic,
             files_share: calls::descriptors_allowed().0
                 / FILES_PART
                 / config.shards.unwrap_or(1) as u64,
@@ -185,6 +168,8 @@ pub struct Core {
     pub draining: bool,
     /// The listeners that are open here or have clients here.
     pub listeners: Listeners,
+    /// The settings that connections have.
+    pub settings: Settings,
     /// What is being done to all connections, some at a time.
     pub sweeps: Sweeps,
     /// There are sweeps, or the memory budget is not calm, or a turn has left something.
@@ -240,6 +225,7 @@ impl Core {
             tick_at_us: None,
             draining: false,
             listeners: Listeners::default(),
+            settings: Settings::new(&ListenerSettings::of(config), milliseconds(config.park_after)),
             sweeps: Sweeps::default(),
             upkeep: false,
             admission,
@@ -358,7 +344,14 @@ impl Core {
     pub fn forget_client(&mut self, slot: u32) {
         if let Origin::Listener(number) = self.slots.origin(slot) {
             self.listeners.leave(number);
+            self.settings.give_back(self.slots[slot].settings);
         }
+    }
+
+    /// The limits that a connection got when it was accepted.
+    #[inline]
+    pub fn limits_of(&self, connection: &Slot) -> &ClientLimits {
+        self.settings.of(connection.settings)
     }
 
     /// What is known of a connection.

@@ -93,14 +93,15 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                     && rare.finish_ms == NONE
                     && rare.incoming == NONE
             });
-        let by_ms = now_ms + self.core.limits.soonest_ms + super::timers::TICK_MS;
+        let by_ms =
+            now_ms + self.core.settings.soonest_ms(connection.settings) + super::timers::TICK_MS;
         from_now && self.core.timers.at_ms(slot).is_some_and(|armed| armed <= by_ms)
     }
 
     /// The earliest deadline of a connection, and which it is.
     pub(super) fn next_deadline(&self, slot: u32) -> Option<(u64, Due)> {
         let (connection, rare) = (&self.core.slots[slot], self.core.slots.rare(slot));
-        let limits = &self.core.limits;
+        let (limits, own) = (&self.core.limits, self.core.limits_of(connection));
         let mut next: Option<(u64, Due)> = None;
         let mut consider = |since_ms: u64, after_ms: Option<u64>, due: Due| {
             if let Some(after_ms) = after_ms
@@ -114,7 +115,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 consider(connection.stalled_since_ms, Some(limits.connect_ms), Due::Connect);
             }
             State::Lingering if rare.delivering => {
-                let after_ms = limits.write_ms;
+                let after_ms = own.write_ms;
                 let due = Due::Passed(Deadline::Write);
                 consider(connection.stalled_since_ms, after_ms, due);
                 consider(rare.looked_ms, Some(look_ms(after_ms)), Due::Look);
@@ -135,8 +136,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 } else if connection.output_head != NONE {
                     let (after, which) =
                         match self.core.chunks[connection.output_head as usize].body {
-                            Body::File(_) => (limits.transfer_ms, Deadline::Transfer),
-                            _ => (limits.write_ms, Deadline::Write),
+                            Body::File(_) => (own.transfer_ms, Deadline::Transfer),
+                            _ => (own.write_ms, Deadline::Write),
                         };
                     let since_ms = connection.stalled_since_ms;
                     consider(since_ms, after, Due::Passed(which));
@@ -145,26 +146,30 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                     }
                 } else if rare.delivering && !bug!("reader-is-idle") {
                     let due = Due::Passed(Deadline::Write);
-                    consider(connection.stalled_since_ms, limits.write_ms, due);
-                    consider(rare.looked_ms, Some(look_ms(limits.write_ms)), Due::Look);
+                    consider(connection.stalled_since_ms, own.write_ms, due);
+                    consider(rare.looked_ms, Some(look_ms(own.write_ms)), Due::Look);
                 } else if !rare.is_at_work() && connection.state != State::Draining {
-                    consider(connection.active_ms, limits.idle_ms, Due::Passed(Deadline::Idle));
-                    if limits.idle_ms.is_some() && connection.may_be_unacknowledged() {
-                        consider(connection.active_ms, Some(limits.soonest_ms), Due::Look);
+                    consider(connection.active_ms, own.idle_ms, Due::Passed(Deadline::Idle));
+                    if own.idle_ms.is_some() && connection.may_be_unacknowledged() {
+                        consider(
+                            connection.active_ms,
+                            Some(self.core.settings.soonest_ms(connection.settings)),
+                            Due::Look,
+                        );
                     }
                 }
                 if !connection.is_plain() {
                     if let Some(incoming) = self.core.incoming.get(rare.incoming as usize)
                         && !incoming.waits_for_pipe
                     {
-                        consider(incoming.progress_ms, limits.transfer_ms, Due::Incoming);
+                        consider(incoming.progress_ms, own.transfer_ms, Due::Incoming);
                     }
                     if let Some(at_ms) = self.core.finishes_at_ms(slot) {
                         consider(at_ms, Some(0), Due::Finish);
                     }
                     if rare.receiving_since_ms != 0 {
                         let which = Due::Passed(Deadline::Receive);
-                        consider(rare.receiving_since_ms, limits.receive_ms, which);
+                        consider(rare.receiving_since_ms, own.receive_ms, which);
                     }
                     if rare.timer_ms != 0 && connection.state != State::Draining {
                         consider(rare.timer_ms, Some(0), Due::Timer);
@@ -304,7 +309,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             if deadline == Deadline::Idle {
                 self.core.slots[slot].active_ms = now_ms;
             } else {
-                let receive_ms = self.core.limits.receive_ms.unwrap_or(0);
+                let own = self.core.limits_of(&self.core.slots[slot]);
+                let receive_ms = own.receive_ms.unwrap_or(0);
                 let since_ms = (now_ms + RETRY_MS).saturating_sub(receive_ms).max(1);
                 self.core.slots.rare_mut(slot).receiving_since_ms = since_ms;
             }

@@ -42,10 +42,10 @@ pub(super) struct Eviction {
 }
 
 impl Eviction {
-    pub fn new(on: bool, min_rate: u32) -> Self {
+    pub fn new(on: bool) -> Self {
         Self {
             on,
-            slow: SlowPeers::new(min_rate),
+            slow: SlowPeers::new(),
             oldest: Vec::new(),
             answered: 0,
             asked: None,
@@ -206,6 +206,7 @@ impl Core {
             && !connection.fin_seen
             && !connection.deliver_owed
             && rare.tag.is_none()
+            && self.limits_of(connection).evicts
             && rare.open == NONE
             && rare.files_sent == 0
             && !rare.delivering

@@ -17,6 +17,8 @@ pub struct Identity {
     /// When it was opened, ms.
     pub opened_ms: U48,
     is_v6: bool,
+    /// `draining` was called.
+    pub told_of_drain: bool,
 }
 
 impl Identity {
@@ -33,6 +35,7 @@ impl Identity {
             listener,
             opened_ms,
             is_v6: peer.is_ipv6(),
+            told_of_drain: false,
         }
     }
 

@@ -265,6 +265,11 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         let served = self.core.slots.iter().filter_map(|(slot, _)| self.listener_of(slot));
         open.chain(waiting).chain(served).for_each(|it| *users.entry(it).or_default() += 1);
         assert_eq!(self.core.listeners.users(), Vec::from_iter(users), "clients by listener");
+        let mut settings = std::collections::BTreeMap::new();
+        let slots = self.core.slots.iter();
+        let accepted = slots.filter(|(slot, _)| self.listener_of(*slot).is_some());
+        accepted.for_each(|(_, it)| *settings.entry(it.settings).or_default() += 1);
+        assert_eq!(self.core.settings.users(), Vec::from_iter(settings), "settings in use");
         let due_ms = self.core.listeners.next_ms().unwrap_or(u64::MAX);
         assert!(accepting.next_ms <= due_ms, "a removed listener's end is not planned");
     }

@@ -1,7 +1,7 @@
 //! The listeners whose clients this shard has: how many these are, and until when they may stay.
 //! Their sockets are in `accept.rs` and `listening.rs`.
 
-use crate::listener::Listening;
+use crate::listener::{Listening, SharedSettings};
 use std::sync::Arc;
 
 /// A listener that is open on this shard, or has clients here.
@@ -10,6 +10,8 @@ struct Known {
     /// Its clients here, waiting ones included, and one more while it is open.
     users: u32,
     leaving: Leaving,
+    /// Connections that are accepted from now on have these.
+    settings: SharedSettings,
 }
 
 /// How far the removal of a listener is.
@@ -32,13 +34,13 @@ pub struct Listeners {
 
 impl Listeners {
     /// A listener is open here from now on.
-    pub fn open(&mut self, listening: Arc<Listening>) {
+    pub fn open(&mut self, listening: Arc<Listening>, settings: SharedSettings) {
         let at = usize::from(listening.number());
         if at >= self.known.len() {
             self.known.resize_with(at + 1, || None);
         }
         assert!(self.known[at].is_none(), "a number has one listener at a time");
-        self.known[at] = Some(Known { listening, users: 1, leaving: Leaving::No });
+        self.known[at] = Some(Known { listening, users: 1, leaving: Leaving::No, settings });
     }
 
     /// The socket of a listener is closed.
@@ -46,11 +48,25 @@ impl Listeners {
         self.give_up_one(number);
     }
 
-    /// Counts a client.
-    pub fn enter(&mut self, number: u16) {
+    /// Counts a client. False: the listener has as many as it may have, over all shards.
+    pub fn enter(&mut self, number: u16) -> bool {
         let known = self.known[usize::from(number)].as_mut().expect("it is open");
-        known.users += 1;
-        known.listening.enter();
+        let entered = known.listening.enter(known.settings.values.connections_max);
+        known.users += u32::from(entered);
+        entered
+    }
+
+    /// Changes the settings of the connections that are accepted from now on.
+    pub fn set(&mut self, number: u16, settings: SharedSettings) {
+        if let Some(Some(known)) = self.known.get_mut(usize::from(number)) {
+            known.settings = settings;
+        }
+    }
+
+    /// The settings of a connection that is accepted now.
+    pub fn settings_of(&self, number: u16) -> &SharedSettings {
+        let known = self.known[usize::from(number)].as_ref();
+        &known.expect("it has this client").settings
     }
 
     /// Ends the count of a client.

@@ -61,14 +61,14 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             return;
         }
         for opened in opened {
-            let (listening, descriptor) = opened.take();
+            let (listening, settings, descriptor) = opened.take();
             let at = usize::from(listening.number());
             let listeners = &mut self.accepting.listeners;
             if at >= listeners.len() {
                 listeners.resize_with(at + 1, || None);
             }
             listeners[at] = Some(Listener::new(descriptor));
-            self.core.listeners.open(listening);
+            self.core.listeners.open(listening, settings);
         }
         self.filter_listeners();
     }

@@ -36,6 +36,7 @@ pub(crate) mod reconnect;
 mod regular_paths;
 mod send;
 mod sendfile;
+pub(crate) mod settings;
 pub(crate) mod slots;
 mod slow;
 pub(crate) mod state;
@@ -217,7 +218,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             receive_buffers,
             pipes: PipePool::new(config.pipes, config.pipe_bytes),
             accepting: Accepting::new(config),
-            eviction: Eviction::new(config.evict_idle, config.min_rate),
+            eviction: Eviction::new(config.evict_idle),
             mailbox: parts.mailbox,
             commands: Commands::default(),
             published: parts.published,

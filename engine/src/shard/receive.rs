@@ -98,7 +98,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     pub(super) fn stops_for_file(&self, slot: u32) -> bool {
         let incoming = &self.core.incoming[self.core.slots.incoming(slot) as usize];
         (incoming.splices() && !bug!("multishot-beside-splice"))
-            || self.core.kept_bytes(slot) >= self.core.limits.message_bytes_max
+            || self.core.kept_bytes(slot)
+                >= self.core.limits_of(&self.core.slots[slot]).message_bytes_max
     }
 
     /// A paused connection's multishot goes on until it has brought a buffer's worth that nobody
@@ -180,6 +181,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
     }
 
+    #[inline(never)]
     fn on_receive_error(&mut self, slot: u32, errno: i32) {
         match errno {
             libc::ENOBUFS => {
@@ -368,13 +370,19 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if kept == 0 || waits {
             return self.core.forget_message(slot);
         }
+        self.note_incomplete(slot, kept, progressed);
+    }
+
+    #[inline(never)]
+    fn note_incomplete(&mut self, slot: u32, kept: usize, progressed: bool) {
         let now_ms = self.core.now_ms;
         let since_ms = &mut self.core.slots.rare_mut(slot).receiving_since_ms;
         if progressed || *since_ms == 0 {
             *since_ms = now_ms;
         }
-        let owed = self.core.slots[slot].deliver_owed;
-        if !owed && kept > self.core.limits.message_bytes_max {
+        let connection = &self.core.slots[slot];
+        let is_long = kept > self.core.limits_of(connection).message_bytes_max;
+        if is_long && !connection.deliver_owed {
             self.core.end(slot, Reason::MessageTooLong, false);
         } else if self.core.budget.is_tight() {
             self.core.hold_if_long(slot);

@@ -51,6 +51,7 @@ impl Slots {
         descriptor: Descriptor,
         state: State,
         origin: Origin,
+        settings: u8,
         peer: SocketAddr,
         now_ms: u64,
     ) -> u32 {
@@ -85,7 +86,7 @@ impl Slots {
             reason: None,
             touched: false,
             opened: false,
-            told_of_drain: false,
+            settings,
             pause: Pause::No,
             deliver_owed: false,
             fill: Fill::Free,
@@ -303,6 +304,7 @@ impl std::ops::IndexMut<u32> for Slots {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shard::settings::OF_CONFIG;
 
     /// Shaped like the slab's own, which is private.
     #[expect(dead_code, reason = "only its size counts")]
@@ -320,7 +322,7 @@ mod tests {
     }
 
     fn insert(slots: &mut Slots, origin: Origin, peer: &str) -> u32 {
-        slots.insert(Descriptor(3), State::Open, origin, peer.parse().unwrap(), 0)
+        slots.insert(Descriptor(3), State::Open, origin, OF_CONFIG, peer.parse().unwrap(), 0)
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::ring::{Delivery, Kind, Ring};
 use std::collections::BTreeMap;
 
 /// A connection below the floor for this time is slow.
-const WINDOW_MS: u64 = 30_000;
+pub const WINDOW_MS: u64 = 30_000;
 /// The time from the beginning of one pass over all slots to the next.
 const PASS_MS: u64 = 3_000;
 /// A pass continues after this time, so that other connections are served in between.
@@ -27,8 +27,6 @@ const TRIES_MAX: usize = 16;
 
 /// The measurement of all connections of a shard.
 pub(super) struct SlowPeers {
-    /// The least bytes of a window; 0: no floor.
-    bytes_min: u64,
     /// When the pass continues or the next one begins, ms; `u64::MAX`: nothing is measured.
     next_ms: u64,
     /// When the pass began.
@@ -59,18 +57,13 @@ struct Sight {
     /// The rest of a message or a file is missing, and nothing of it is unread; or output waits for
     /// room in the socket.
     waits: bool,
+    /// A window with fewer bytes is slow.
+    bytes_min: u64,
 }
 
 impl SlowPeers {
-    pub fn new(min_rate: u32) -> Self {
-        Self {
-            bytes_min: u64::from(min_rate) * WINDOW_MS / 1_000,
-            next_ms: u64::MAX,
-            pass_ms: 0,
-            next_slot: 0,
-            asked_ms: 0,
-            windows: BTreeMap::new(),
-        }
+    pub fn new() -> Self {
+        Self { next_ms: u64::MAX, pass_ms: 0, next_slot: 0, asked_ms: 0, windows: BTreeMap::new() }
     }
 
     /// When the shard looks at connections again; `u64::MAX`: not.
@@ -82,7 +75,7 @@ impl SlowPeers {
     /// Measures from now on, because a client waits and nobody is idle.
     fn begin(&mut self, now_ms: u64) {
         self.asked_ms = now_ms;
-        if self.bytes_min > 0 && self.next_ms == u64::MAX {
+        if self.next_ms == u64::MAX {
             mark!("measures peers");
             (self.next_ms, self.next_slot) = (now_ms, 0);
         }
@@ -95,10 +88,9 @@ impl SlowPeers {
     }
 
     fn note(&mut self, slot: u32, generation: u64, sight: Sight, now_ms: u64) {
-        let bytes_min = self.bytes_min;
         match self.windows.get_mut(&slot) {
             Some(window) if window.generation == generation && window.goes_on(sight) => {
-                window.note(sight, now_ms, bytes_min);
+                window.note(sight, now_ms);
             }
             _ => drop(self.windows.insert(slot, Window::new(generation, sight, now_ms))),
         }
@@ -124,10 +116,10 @@ impl Window {
         unacknowledged || (self.last.waits && sight.waits) || bug!("slow-by-chance")
     }
 
-    fn note(&mut self, sight: Sight, now_ms: u64, bytes_min: u64) {
+    fn note(&mut self, sight: Sight, now_ms: u64) {
         self.last = sight;
         let (moved, passed_ms) = (self.moved(sight), now_ms - self.since_ms);
-        let slow_bytes = if moved >= bytes_min {
+        let slow_bytes = if moved >= sight.bytes_min {
             None
         } else if passed_ms >= WINDOW_MS {
             // A look that came late has made the window longer.
@@ -181,6 +173,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// The slowest connection that is still below the floor: its slot, and the bytes of its last
     /// window. Without an idle connection the shard measures from here on.
     pub(super) fn slowest_peer(&mut self) -> Option<(u32, u32)> {
+        if !self.core.settings.has_floor() {
+            return None;
+        }
         self.eviction.slow.begin(self.core.now_ms);
         for _ in 0..TRIES_MAX {
             let (bytes, slot) = self.eviction.slow.slowest()?;
@@ -191,7 +186,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             let still = |sight: Sight| {
                 window.generation == generation
                     && window.goes_on(sight)
-                    && window.moved(sight) < slow.bytes_min
+                    && window.moved(sight) < sight.bytes_min
             };
             if sight.is_some_and(still) {
                 return Some((slot, bytes));
@@ -218,7 +213,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     fn sight(&mut self, slot: u32) -> Option<Sight> {
         let connection = self.core.slots.get(slot)?;
         let rare = self.core.slots.rare_of(connection);
-        if connection.state.is_over() || !connection.opened || rare.tag.is_some() {
+        let bytes_min = self.core.limits_of(connection).window_bytes_min;
+        let is_left_out = !connection.opened || rare.tag.is_some() || bytes_min == 0;
+        if connection.state.is_over() || is_left_out {
             return None;
         }
         let socket = connection.descriptor;
@@ -233,7 +230,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let unacknowledged = delivery.outstanding > 0;
         let incomplete = receives && self.ring.unread_bytes(socket) == Ok(0);
         let waits = incomplete || (unacknowledged && is_full);
-        (unacknowledged || waits).then_some(Sight { delivery, waits })
+        (unacknowledged || waits).then_some(Sight { delivery, waits, bytes_min })
     }
 
     /// Returns whether the peer has begun a message or a file, and nothing but the peer keeps it
@@ -265,12 +262,12 @@ mod tests {
 
     fn sight(acknowledged: u64, outstanding: u32, received: u64) -> Sight {
         let delivery = Delivery { acknowledged, outstanding, received };
-        Sight { delivery, waits: false }
+        Sight { delivery, waits: false, bytes_min: ENOUGH }
     }
 
     /// Takes these looks at a connection, one every three seconds.
     fn slow_bytes(sights: impl Iterator<Item = Sight>) -> Option<u32> {
-        let mut slow = SlowPeers::new(RATE);
+        let mut slow = SlowPeers::new();
         for (number, sight) in sights.enumerate() {
             slow.note(5, 7, sight, 1_000 + number as u64 * PASS_MS);
         }
@@ -297,7 +294,7 @@ mod tests {
 
     #[test]
     fn the_slowest_goes_first() {
-        let mut slow = SlowPeers::new(RATE);
+        let mut slow = SlowPeers::new();
         for (slot, bytes) in [(1, 300), (2, 200), (3, ENOUGH), (4, 250)] {
             slow.note(slot, 7, sight(0, 9_000, 0), 0);
             slow.note(slot, 7, sight(bytes, 9_000, 0), WINDOW_MS);
@@ -315,7 +312,7 @@ mod tests {
     /// A shard that did not run looks late. The longer window is counted as what it is.
     #[test]
     fn a_late_look_does_not_make_a_peer_faster() {
-        let mut slow = SlowPeers::new(RATE);
+        let mut slow = SlowPeers::new();
         slow.note(5, 7, sight(0, 9_000, 0), 0);
         slow.note(5, 7, sight(600, 8_400, 0), 2 * WINDOW_MS);
         assert_eq!(slow.slowest(), Some((300, 5)));

@@ -110,9 +110,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// Calls `draining`, once.
     pub(super) fn tell_of_drain(&mut self, slot: u32) {
-        let connection = &mut self.core.slots[slot];
-        let told = std::mem::replace(&mut connection.told_of_drain, true);
-        if !told && !connection.state.is_over() {
+        let identity = self.core.slots.identity_mut(slot);
+        let told = std::mem::replace(&mut identity.told_of_drain, true);
+        if !told && !self.core.slots[slot].state.is_over() {
             self.application.draining(&mut self.core, slot);
         }
         // Who lingers already does so for less time from now on.

@@ -5,6 +5,7 @@ use super::callbacks::{Callback, Called};
 use super::kept::Promises;
 use crate::admission::Bans;
 use crate::ring::simulated::{Rng, is_stretch, stretch};
+use crate::shard::settings::ClientLimits;
 use crate::{ConnectionId, Origin, Reason, Traffic};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -183,6 +184,8 @@ pub struct Record {
     /// Its callbacks.
     pub called: Called,
     pub closed: Option<Reason>,
+    /// Its limits, if it was still there after the turn in which it was opened.
+    pub limits: Option<ClientLimits>,
     /// When it was to be reset because its listener was removed, and when it ended, in simulated
     /// µs.
     pub leaves_us: Option<u64>,
@@ -295,6 +298,7 @@ impl Book {
             excused: false,
             called: Called::default(),
             closed: None,
+            limits: None,
             leaves_us: None,
             ended_us: 0,
             traffic: None,

@@ -164,7 +164,8 @@ impl World {
                 || since_ms >= limits.linger_total_ms;
             // Nothing was queued, unread or unacknowledged.
             let idle = matches!(connection.reason, Some(Reason::IdleTimeout | Reason::Evicted));
-            let stalled = [limits.write_ms, limits.transfer_ms].into_iter().flatten();
+            let own = core.limits_of(connection);
+            let stalled = [own.write_ms, own.transfer_ms].into_iter().flatten();
             let stalled = stalled.min().is_some_and(|least_ms| since_ms >= least_ms);
             if connection.abortive {
                 // A slow peer keeps the reason for which its connection was closing already.

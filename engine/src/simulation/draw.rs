@@ -2,6 +2,7 @@
 //! elsewhere is common in some, and combinations that others hide get far (swarm testing).
 
 use super::book::{Farewell, Part, Role};
+use crate::ListenerSettings;
 use crate::config::{AtCapacity, Config, Probe};
 use crate::ring::simulated::{Afterwards, Faults, NEVER, Plan, Rng};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 /// Roles there are, by number; see [`Swarm::draw_part`].
 const ROLES: u64 = 20;
 /// Things a world does, by number; see `World::act`.
-pub const ACTIONS: u64 = 31;
+pub const ACTIONS: u64 = 32;
 
 /// The features of a seed.
 #[derive(Debug)]
@@ -178,6 +179,27 @@ pub fn draw_faults(rng: &mut Rng, shards: usize) -> Vec<Faults> {
     std::iter::once(first).chain(others.collect::<Vec<_>>()).collect()
 }
 
+/// Settings of a listener, or those of the configuration.
+pub fn draw_settings(rng: &mut Rng) -> Option<ListenerSettings> {
+    if rng.below(2) == 0 {
+        return None;
+    }
+    let optional = |rng: &mut Rng, from: &[u64]| {
+        (rng.below(2) == 0).then(|| Duration::from_millis(rng.pick(from)))
+    };
+    Some(ListenerSettings {
+        idle_timeout: optional(rng, &[30, 1_000, 75_000]),
+        receive_timeout: optional(rng, &[30, 1_000, 30_000]),
+        write_timeout: optional(rng, &[30, 1_000, 30_000]),
+        transfer_timeout: optional(rng, &[30, 1_000, 60_000]),
+        min_rate: rng.pick(&[0, 1, 64, 100_000]),
+        evict_idle: rng.below(2) == 0,
+        count_traffic: rng.below(4) > 0,
+        message_bytes_max: rng.pick(&[100, 10_000, 1 << 20]),
+        connections_max: rng.pick(&[None, None, None, Some(1), Some(3)]),
+    })
+}
+
 /// Each limit is drawn from what is tight, what is ordinary, and what is never reached.
 pub fn draw_config(rng: &mut Rng) -> Config {
     let ms = Duration::from_millis;
@@ -199,7 +221,7 @@ pub fn draw_config(rng: &mut Rng) -> Config {
         send_buffer_bytes: rng.pick(&[64, 512, 8192]),
         pipes: rng.pick(&[1, 1, 1, 2, 8]),
         pipe_bytes: rng.pick(&[4096, 65536]),
-        sendfile_bytes_max: rng.pick(&[0, 0, 20, 20, 4_000]),
+        sendfile_bytes_max: rng.pick(&[0, 20, 20, 20, 4_000]),
         splice_from_bytes: rng.pick(&[0, 0, 500, 1 << 20]),
         open_files: rng.pick(&[0, 1, 2, 100, 100]),
         open_files_valid: ms(rng.pick(&[5, 200, 1_000])),

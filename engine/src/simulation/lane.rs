@@ -258,6 +258,9 @@ impl Lane {
         let book = self.book.clone();
         let (ring, core) = self.shard().expect("it runs").parts();
         for record in &mut book.borrow_mut().records[first..] {
+            let (id, slots) = (record.id, &core.slots);
+            let connection = slots.of_life(id.slot(), id.generation());
+            record.limits = connection.map(|connection| core.limits_of(connection).clone());
             // Who was accepted from a backlog may be gone already.
             record.peer = if record.accepted {
                 Peer::number(record.address)

@@ -9,7 +9,7 @@ use super::world::World;
 use crate::config::AtCapacity;
 use crate::ring::simulated::{Faults, Plan, Standing};
 use crate::ring::{Descriptor, Ring};
-use crate::{Config, ListenerState, Reason};
+use crate::{Config, Error, ListenerSettings, ListenerState, Origin, Reason};
 use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -300,6 +300,137 @@ fn the_last_listener_goes_and_a_new_one_comes() {
         run_until(&mut world, SECOND, "three echoes", served);
         let refused = Standing::Refused;
         assert!(world.lanes[1].ring().peers.iter().all(|peer| peer.standing != refused));
+        end(&mut world);
+    }
+}
+
+/// Connections keep the settings of their accept while those of the listener change.
+#[test]
+fn each_connection_has_the_settings_of_its_accept() {
+    let ms = |ms| Some(Duration::from_millis(ms));
+    for seed in 0..20 {
+        let idle = |ms| {
+            let settings = ListenerSettings::of(&config());
+            Some(ListenerSettings { idle_timeout: ms, ..settings })
+        };
+        let mut world = world_of(seed, config(), 1);
+        let (first, listeners) = world.add_listener_with(16, idle(ms(3_000)));
+        let (_, others) = world.add_listener(16);
+        go_on(&mut world, Duration::from_millis(5));
+        let echo = part(Role::Echo, Farewell::Close);
+        let early = add_peers(&mut world, (0, listeners[0]), 2, echo);
+        let other = add_peers(&mut world, (0, others[0]), 2, echo);
+        let served = |world: &mut World| are_served(world, 0, &[&early[..], &other].concat());
+        run_until(&mut world, SECOND, "four echoes", served);
+        world.remote.set_listener(first, idle(ms(30_000))).expect("there is room");
+        go_on(&mut world, SECOND);
+        let late = add_peers(&mut world, (0, listeners[0]), 2, echo);
+        go_on(&mut world, 7 * SECOND);
+        assert_eq!(reasons(&world, 0, &early), [Some(Reason::IdleTimeout); 2], "seed {seed}");
+        assert_eq!(reasons(&world, 0, &late), [None; 2], "seed {seed}");
+        go_on(&mut world, 30 * SECOND);
+        assert_eq!(reasons(&world, 0, &late), [Some(Reason::IdleTimeout); 2], "seed {seed}");
+        assert_eq!(reasons(&world, 0, &other), [None; 2], "seed {seed}");
+        let listeners = world.remote.listeners();
+        let info = listeners.iter().find(|info| info.number == first).expect("it is there");
+        assert_eq!(info.settings.idle_timeout, ms(30_000), "seed {seed}");
+        end(&mut world);
+    }
+}
+
+#[test]
+fn a_listener_has_as_many_connections_as_it_may() {
+    let limit = |connections_max| {
+        Some(ListenerSettings { connections_max, ..ListenerSettings::of(&config()) })
+    };
+    for seed in 0..20 {
+        let mut world = world_of(seed, config(), 2);
+        let (number, listeners) = world.add_listener_with(16, limit(Some(3)));
+        let (_, others) = world.add_listener(16);
+        go_on(&mut world, Duration::from_millis(5));
+        let mut all = Vec::new();
+        for shard in 0..2 {
+            all.extend(add_peers(&mut world, (shard, listeners[shard]), 4, stubborn()));
+            add_peers(&mut world, (shard, others[shard]), 4, stubborn());
+        }
+        go_on(&mut world, SECOND);
+        assert_eq!(state_of(&world, number), Some((ListenerState::Open, 3)), "seed {seed}");
+        let sum = world.ledger().sum;
+        assert_eq!((sum.over_listener_limit, sum.opened), (5, 11), "seed {seed}");
+        // One goes, one may come. A lower limit ends nobody.
+        let open = world
+            .book
+            .borrow()
+            .records
+            .iter()
+            .find_map(|it| (it.origin == Origin::Listener(number)).then_some(it.id));
+        world.remote.set_listener(number, limit(Some(2))).expect("there is room");
+        let shard = open.expect("there are three").shard();
+        let more = add_peers(&mut world, (shard, listeners[shard]), 1, stubborn());
+        go_on(&mut world, SECOND);
+        assert_eq!(state_of(&world, number), Some((ListenerState::Open, 3)), "seed {seed}");
+        world.remote.set_listener(number, None).expect("there is room");
+        go_on(&mut world, SECOND);
+        add_peers(&mut world, (shard, listeners[shard]), 1, stubborn());
+        go_on(&mut world, SECOND);
+        assert_eq!(state_of(&world, number), Some((ListenerState::Open, 4)), "seed {seed}");
+        assert_eq!(world.ledger().sum.over_listener_limit, 5 + more.len() as u64, "seed {seed}");
+        end(&mut world);
+    }
+}
+
+/// Settings get their numbers back when the last connection with them has ended.
+#[test]
+fn a_limited_number_of_settings_is_enough_for_any_number_of_changes() {
+    let mut world = world_of(1, config(), 1);
+    let settings = |s| {
+        let idle_timeout = Some(Duration::from_secs(1_000 + s));
+        Some(ListenerSettings { idle_timeout, ..ListenerSettings::of(&config()) })
+    };
+    let (number, listeners) = world.add_listener_with(16, settings(0));
+    world.turn();
+    let echo = part(Role::Echo, Farewell::Close);
+    let kept = add_peers(&mut world, (0, listeners[0]), 1, echo);
+    go_on(&mut world, SECOND);
+    for change in 1..2_000 {
+        world.remote.set_listener(number, settings(change)).expect("a number is free");
+        world.turn();
+    }
+    assert_eq!(reasons(&world, 0, &kept), [None]);
+    // Each of these has settings of its own.
+    let mut held = Vec::new();
+    let full = loop {
+        let settings = settings(10_000 + held.len() as u64);
+        match world.remote.registry().settings(settings.as_ref()) {
+            Ok(settings) => held.push(settings),
+            Err(error) => break error,
+        }
+    };
+    // Those of the configuration, of the listener and of the connection are in use.
+    assert!(matches!(full, Error::TooManySettings) && held.len() == 253, "{}", held.len());
+    drop(held);
+    world.remote.set_listener(number, settings(7)).expect("a number is free");
+    end(&mut world);
+}
+
+/// Idle connections of a listener that does not let them go stay, those of others make room.
+#[test]
+fn connections_make_room_only_if_their_listener_lets_them() {
+    let limits = Config { max_connections: 4, evict_idle: true, ..config() };
+    let stays = ListenerSettings { evict_idle: false, ..ListenerSettings::of(&limits) };
+    for seed in 0..20 {
+        let mut world = world_of(seed, limits.clone(), 1);
+        let (_, kept) = world.add_listener_with(16, Some(stays.clone()));
+        let (_, others) = world.add_listener(16);
+        go_on(&mut world, Duration::from_millis(5));
+        let keeps = add_peers(&mut world, (0, kept[0]), 2, stubborn());
+        go_on(&mut world, SECOND);
+        let goes = add_peers(&mut world, (0, others[0]), 2, stubborn());
+        go_on(&mut world, SECOND);
+        add_peers(&mut world, (0, others[0]), 2, stubborn());
+        go_on(&mut world, 3 * SECOND);
+        assert_eq!(reasons(&world, 0, &keeps), [None; 2], "seed {seed}");
+        assert_eq!(reasons(&world, 0, &goes), [Some(Reason::Evicted); 2], "seed {seed}");
         end(&mut world);
     }
 }

@@ -1,6 +1,7 @@
 //! What other threads ask of the shards: kicks, broadcasts, bans, drains, questions.
 
 use super::book::Book;
+use super::draw::draw_settings;
 use super::lane::Life;
 use super::world::World;
 use crate::mailbox::Command;
@@ -201,6 +202,14 @@ impl World {
             0 => self.remote.pause_listener(number),
             _ => self.remote.resume_listener(number),
         };
+    }
+
+    /// Gives other settings to the connections that a listener accepts from now on.
+    pub(super) fn change_settings(&mut self) {
+        if let Some(number) = self.some_listener() {
+            let settings = draw_settings(&mut self.rng);
+            let _ = self.remote.set_listener(number, settings);
+        }
     }
 
     /// Resumes all listeners.

@@ -7,6 +7,7 @@ use super::check::{GRACEFUL, find_peer};
 use super::lane::Life;
 use super::world::World;
 use crate::ring::simulated::{OpenCounts, Peer, Standing};
+use crate::shard::settings::ClientLimits;
 use crate::{ListenerState, Origin, Reason, Traffic};
 use std::collections::BTreeMap;
 
@@ -123,6 +124,8 @@ impl World {
         let gone = matches!(standing, Standing::SentReset | Standing::Vanished);
         let config = self.config.clone();
         let part = record.part;
+        // Of a connection that ended in the turn in which it was opened, they are not known.
+        let has = |what: fn(&ClientLimits) -> bool| record.limits.as_ref().is_none_or(what);
         let true_reason = match reason {
             // A send may have taken the reset's error: then a receive answers 0.
             Reason::PeerFin => sent_fin || gone,
@@ -145,13 +148,16 @@ impl World {
                 let role = matches!(part.role, Role::AbortAfter(_) | Role::Ends(_, Then::Abort));
                 role && record.cut
             }
-            Reason::IdleTimeout => config.idle_timeout.is_some(),
-            Reason::Evicted => config.evict_idle,
-            Reason::TooSlow => config.evict_idle && config.min_rate > 0 && record.accepted,
-            Reason::ReceiveTimeout => config.receive_timeout.is_some(),
-            Reason::WriteTimeout => config.write_timeout.is_some(),
+            Reason::IdleTimeout => has(|limits| limits.idle_ms.is_some()),
+            Reason::Evicted => config.evict_idle && has(|limits| limits.evicts),
+            Reason::TooSlow => {
+                let has_floor = has(|limits| limits.window_bytes_min > 0);
+                config.evict_idle && has_floor && record.accepted
+            }
+            Reason::ReceiveTimeout => has(|limits| limits.receive_ms.is_some()),
+            Reason::WriteTimeout => has(|limits| limits.write_ms.is_some()),
             Reason::TransferTimeout => {
-                config.transfer_timeout.is_some()
+                has(|limits| limits.transfer_ms.is_some())
                     && matches!(part.role, Role::Files | Role::Uploads | Role::Ends(..))
             }
             Reason::MessageTooLong => record.shown > 0 || matches!(part.role, Role::Whole(_)),
@@ -185,10 +191,12 @@ impl World {
 
 /// The bytes of both directions, as `closed` was told of them.
 fn judge_traffic(record: &Record, peer: &Peer, whole: bool) {
+    let counts = record.limits.as_ref().map(|limits| limits.count_traffic);
     let Some(Traffic { received_bytes, sent_bytes }) = record.traffic else {
-        assert!(!whole, "the bytes of {record:?} are unknown");
+        assert!(!whole || counts != Some(true), "the bytes of {record:?} are unknown");
         return;
     };
+    assert!(counts != Some(false), "the bytes of {record:?} were not asked for");
     let got = peer.received.len() as u64;
     let sent = got <= sent_bytes && (!whole || got == sent_bytes);
     let received = (record.shown..=peer.sent).contains(&received_bytes);

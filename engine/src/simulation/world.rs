@@ -10,7 +10,7 @@ use super::workers::Shift;
 use crate::admission::Admission;
 use crate::config::Config;
 use crate::ledger::{Ledger, Published};
-use crate::listener::Registry;
+use crate::listener::{Listener, ListenerSettings, Registry};
 use crate::mailbox::{Command, Mailbox, Opened};
 use crate::remote::Remote;
 use crate::ring::simulated::{
@@ -119,10 +119,12 @@ impl World {
         };
         let most = world.lanes.iter().map(|lane| lane.listeners.len()).max();
         let listening: Vec<_> =
-            (0..most.unwrap_or(0)).map(|_| world.remote.register(ADDRESS)).collect();
+            (0..most.unwrap_or(0)).map(|_| world.remote.register(&ADDRESS.into())).collect();
         for number in 0..shards {
             let sockets = listening.iter().zip(&world.lanes[number].listeners);
-            let opened = sockets.map(|(listening, it)| Opened::new(listening.clone(), *it));
+            let opened = sockets.map(|((listening, settings), socket)| {
+                Opened::new(listening.clone(), settings.clone(), *socket)
+            });
             let listen = Command::Listen(opened.collect());
             world.remote.to(number, listen).expect("the mailbox is empty");
             assert!(world.shard(number).start().is_ok(), "`started` does not panic");
@@ -185,9 +187,9 @@ impl World {
         let mut last = None;
         let mut more = Vec::new();
         for _ in 0..count {
-            let listening = self.remote.register(ADDRESS);
+            let (listening, settings) = self.remote.register(&ADDRESS.into());
             let listener = self.lanes[shard].add_listener(listening.number(), 16);
-            more.push(Opened::new(listening, listener));
+            more.push(Opened::new(listening, settings, listener));
             last = Some(listener);
         }
         self.remote.to(shard, Command::Listen(more)).expect("few commands at a time");
@@ -197,14 +199,23 @@ impl World {
     /// The shards are given another listener, perhaps too late. Returns its number, and its
     /// descriptors on the shards that run.
     pub fn add_listener(&mut self, backlog: usize) -> (u16, Vec<Descriptor>) {
-        let listening = self.remote.register(ADDRESS);
+        self.add_listener_with(backlog, None)
+    }
+
+    /// The same, with settings for its connections.
+    pub fn add_listener_with(
+        &mut self,
+        backlog: usize,
+        settings: Option<ListenerSettings>,
+    ) -> (u16, Vec<Descriptor>) {
+        let (listening, settings) = self.remote.register(&Listener { address: ADDRESS, settings });
         let number = listening.number();
         let mut descriptors = Vec::new();
         for (shard, lane) in self.lanes.iter_mut().enumerate() {
             if lane.life == Life::Runs {
                 let listener = lane.add_listener(number, backlog);
                 descriptors.push(listener);
-                let opened = Opened::new(listening.clone(), listener);
+                let opened = Opened::new(listening.clone(), settings.clone(), listener);
                 // Not taken: dropped, it is closed.
                 let _ = self.remote.to(shard, Command::Listen(vec![opened]));
             }
@@ -215,7 +226,8 @@ impl World {
     /// Another listener, unless there are many.
     fn listen_more(&mut self) {
         if self.remote.listeners().len() < LISTENERS_MAX {
-            self.add_listener(4);
+            let settings = draw::draw_settings(&mut self.rng);
+            self.add_listener_with(4, settings);
         }
     }
 
@@ -346,8 +358,9 @@ impl World {
                 self.lanes[shard].ring().faults = faults;
             }
             22 if self.rng.below(4) == 0 => self.listen_more(),
-            29 if self.rng.below(5) == 0 => self.remove_some_listener(),
-            30 => self.pause_or_resume(),
+            29 if self.rng.below(10) == 0 => self.remove_some_listener(),
+            30 if self.rng.below(3) == 0 => self.pause_or_resume(),
+            31 if self.rng.below(2) == 0 => self.change_settings(),
             23 if self.rng.below(4) == 0 => self.change_workers(),
             24 => self.keep_connected(shard),
             25 => self.come_and_go(),

@@ -165,7 +165,7 @@ fn bans_hold_for_both_families_on_one_listener() {
         return;
     }
     let server = serve(|config| {
-        config.listeners = vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))];
+        config.listeners = vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)).into()];
         config.bans = vec!["::1".parse().unwrap(), "127.0.0.0/29".parse().unwrap()];
     });
     let port = server.address.port();
@@ -226,7 +226,7 @@ fn a_long_list_of_ipv6_addresses_can_be_changed() {
     let allowed = std::fs::read_to_string("/proc/sys/net/core/optmem_max").expect("/proc is there");
     let count = (allowed.trim().parse::<u128>().expect("a number") / 320).min(400);
     let server = serve(|config| {
-        config.listeners = vec![SocketAddr::from((Ipv6Addr::LOCALHOST, 0))];
+        config.listeners = vec![SocketAddr::from((Ipv6Addr::LOCALHOST, 0)).into()];
         config.bans = (0..count).map(|at| scattered(at).into()).collect();
     });
     let remote = server.engine.remote();
@@ -272,7 +272,7 @@ fn a_start_that_fails_leaves_nobody_listening() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let free = std::net::TcpListener::bind(address_of_its_own()).unwrap().local_addr().unwrap();
     let config = |bans: usize| Config {
-        listeners: vec![free, taken.local_addr().unwrap()],
+        listeners: vec![free.into(), taken.local_addr().unwrap().into()],
         shards: Some(2),
         bans: (0..bans as u32).map(|at| IpAddr::from(Ipv4Addr::from(at << 2)).into()).collect(),
         ..Config::default()

@@ -3,7 +3,9 @@
 use crate::common::{
     Scripted, address_of_its_own, ask, read_line, serve, start, try_start, wait_until,
 };
-use ringwright::{Config, Engine, Error, Ledger, ListenerState, Reason, Remote};
+use ringwright::{
+    Config, Engine, Error, Ledger, Listener, ListenerSettings, ListenerState, Reason, Remote,
+};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -68,7 +70,7 @@ fn a_listener_that_is_removed_under_load_resets_nobody() {
         let remote = engine.remote();
         let mut other = connect(engine.addresses()[0]);
         assert_eq!(ask(&mut other, "echo a"), "a");
-        let added = remote.add_listener(address_of_its_own()).unwrap();
+        let added = remote.add_listener(&address_of_its_own().into()).unwrap();
         assert_eq!((added.number, added.state), (1, ListenerState::Open));
         assert_eq!(engine.addresses()[1], added.address);
         let served = Arc::new(AtomicU64::new(0));
@@ -94,8 +96,8 @@ fn connections_of_a_removed_listener_have_until_its_deadline() {
     let engine = two_shards(&[]);
     let remote = engine.remote();
     assert!(engine.addresses().is_empty() && remote.listeners().is_empty());
-    let first = remote.add_listener("127.0.0.1:0".parse().unwrap()).unwrap();
-    let second = remote.add_listener("127.0.0.1:0".parse().unwrap()).unwrap();
+    let first = remote.add_listener(&"127.0.0.1:0".parse().unwrap()).unwrap();
+    let second = remote.add_listener(&"127.0.0.1:0".parse().unwrap()).unwrap();
     assert_eq!((first.number, second.number), (0, 1));
     let mut held = connect(first.address);
     // Half a message is waited for only for as long as the peer is not silent.
@@ -112,7 +114,7 @@ fn connections_of_a_removed_listener_have_until_its_deadline() {
     assert_eq!(ask(&mut other, "echo b"), "b");
     // The address and the number are free again, the first after 100 ms at most.
     remote.remove_listener(second.number, PATIENCE).unwrap();
-    let again = remote.add_listener(second.address).unwrap();
+    let again = remote.add_listener(&second.address.into()).unwrap();
     assert_eq!((again.number, again.address), (0, second.address));
     let mut client = connect(again.address);
     assert_eq!(ask(&mut client, "echo c"), "c");
@@ -142,6 +144,42 @@ fn a_paused_listener_leaves_its_clients_in_the_backlog() {
 }
 
 #[test]
+fn connections_have_the_settings_of_their_listener() {
+    let server = serve(|_| {});
+    let remote = server.engine.remote();
+    let of_engine = &remote.listeners()[0].settings;
+    let settings = ListenerSettings {
+        idle_timeout: Some(Duration::from_millis(100)),
+        connections_max: Some(2),
+        ..of_engine.clone()
+    };
+    let address = "127.0.0.1:0".parse().unwrap();
+    let short = Listener { address, settings: Some(settings.clone()) };
+    let short = remote.add_listener(&short).unwrap();
+    let mut other = server.connect();
+    let mut first = connect(short.address);
+    // Idle for long enough: the engine ends the connection.
+    assert_eq!(first.read(&mut [0]).unwrap(), 0);
+    assert_eq!(server.next_end(), Reason::IdleTimeout);
+    remote
+        .set_listener(short.number, Some(ListenerSettings { idle_timeout: None, ..settings }))
+        .unwrap();
+    let mut both = [connect(short.address), connect(short.address)];
+    both.iter_mut().for_each(|client| assert_eq!(ask(client, "echo a"), "a"));
+    let mut third = connect(short.address);
+    assert_eq!(third.read(&mut [0]).unwrap(), 0);
+    assert_eq!(remote.listeners()[1].connections, 2);
+    assert_eq!(ask(&mut other, "echo b"), "b");
+    let wrong =
+        ListenerSettings { message_bytes_max: 0, ..ListenerSettings::of(&Config::default()) };
+    let refused = remote.set_listener(short.number, Some(wrong)).unwrap_err().to_string();
+    assert!(refused.starts_with("message_bytes_max = 0 is not allowed"), "{refused}");
+    drop((both, other));
+    let ledger = server.finish();
+    assert_eq!(ledger.sum.over_listener_limit, 1);
+}
+
+#[test]
 fn an_add_that_fails_leaves_nothing_behind() {
     let taken = TcpListener::bind(address_of_its_own()).unwrap();
     let address = taken.local_addr().unwrap();
@@ -150,7 +188,7 @@ fn an_add_that_fails_leaves_nothing_behind() {
     wait_until("it listens", || remote.ledger().sum.listeners == 2);
     let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
     let _ = descriptors();
-    match remote.add_listener(address) {
+    match remote.add_listener(&address.into()) {
         Err(error @ Error::Listen { .. }) => {
             let text = error.to_string();
             assert!(text.contains(&address.to_string()) && text.contains("os error 98"), "{text}");
@@ -159,12 +197,12 @@ fn an_add_that_fails_leaves_nothing_behind() {
     }
     assert_eq!((remote.listeners().len(), engine.addresses().len()), (1, 1));
     drop(taken);
-    let added = remote.add_listener(address).unwrap();
+    let added = remote.add_listener(&address.into()).unwrap();
     assert_eq!((added.number, added.address), (1, address));
     assert_eq!(ask(&mut connect(address), "echo a"), "a");
     wait_until("it is counted", || remote.ledger().sum.listeners == 4);
     remote.drain(PATIENCE);
-    match remote.add_listener(address) {
+    match remote.add_listener(&address.into()) {
         Err(error @ Error::Listen { .. }) => assert!(error.to_string().contains("drains")),
         other => panic!("{other:?}"),
     }
@@ -178,11 +216,11 @@ fn an_added_wildcard_takes_ipv6_only_beside_ipv4() {
         let port = TcpListener::bind("[::]:0").unwrap().local_addr().unwrap().port();
         let wildcard = |ip: &str| format!("{ip}:{port}").parse::<SocketAddr>().unwrap();
         let (v4, v6) = (wildcard("0.0.0.0"), wildcard("[::]"));
-        let listeners = vec![v4];
+        let listeners = vec![v4.into()];
         let config = Config { listeners, shards: Some(2), pin: false, ..Config::default() };
         let Ok(engine) = try_start(config, |_| Scripted::unobserved()) else { continue };
         let remote = engine.remote();
-        remote.add_listener(v6).unwrap();
+        remote.add_listener(&v6.into()).unwrap();
         for client in ["127.0.0.1", "[::1]"] {
             let mut client = connect(wildcard(client));
             assert_eq!(ask(&mut client, "echo a"), "a");
@@ -191,9 +229,9 @@ fn an_added_wildcard_takes_ipv6_only_beside_ipv4() {
         for info in remote.listeners() {
             remote.remove_listener(info.number, PATIENCE).unwrap();
         }
-        let both = remote.add_listener(v6).unwrap();
+        let both = remote.add_listener(&v6.into()).unwrap();
         assert_eq!(ask(&mut connect(wildcard("127.0.0.1")), "echo b"), "b");
-        match remote.add_listener(v4) {
+        match remote.add_listener(&v4.into()) {
             Err(Error::Listen { address, source }) => {
                 assert_eq!((address, source.raw_os_error()), (v4, Some(libc::EADDRINUSE)));
             }
@@ -224,7 +262,7 @@ fn a_stop_ends_listeners_in_every_stage() {
         match stage {
             0 => remote.pause_listener(1).unwrap(),
             1 => remote.remove_listener(1, PATIENCE).unwrap(),
-            _ => drop(remote.add_listener("127.0.0.1:0".parse().unwrap()).unwrap()),
+            _ => drop(remote.add_listener(&"127.0.0.1:0".parse().unwrap()).unwrap()),
         }
         remote.stop();
         let ledger = finish(engine);

@@ -352,7 +352,7 @@ fn kicking_and_sending_from_another_thread() {
 
 #[test]
 fn drain_lets_what_is_in_flight_finish() {
-    let server = serve(|config| config.listeners = vec![address_of_its_own()]);
+    let server = serve(|config| config.listeners = vec![address_of_its_own().into()]);
     let mut client = server.stall();
     client.read_exact(&mut [0; 100]).unwrap();
     let remote = server.engine.remote();
@@ -450,7 +450,8 @@ fn the_longest_tcp_timeouts_work() {
 #[test]
 fn an_address_in_use_is_an_error_that_says_so() {
     let server = serve(|_| {});
-    let config = Config { listeners: vec![server.address], shards: Some(2), ..Config::default() };
+    let config =
+        Config { listeners: vec![server.address.into()], shards: Some(2), ..Config::default() };
     let error = try_start(config, |_| Scripted::unobserved()).err();
     let error = error.expect("the port is taken").to_string();
     assert!(error.contains(&server.address.to_string()) && error.contains("another process"));
@@ -546,7 +547,7 @@ fn a_panic_outside_the_callbacks_of_a_connection_is_the_applications() {
 
 #[test]
 fn a_dropped_engine_drains_and_its_drop_comes_to_an_end() {
-    let listeners = || vec![address_of_its_own()];
+    let listeners = || vec![address_of_its_own().into()];
     let server = serve(|config| config.listeners = listeners());
     let mut client = server.connect();
     assert_eq!(ask(&mut client, "echo in"), "in");

@@ -1,12 +1,13 @@
 //! Addresses to listen on: in use, becoming free, and of both families.
 
 use crate::common::{Scripted, address_of_its_own, ask, start, try_start};
-use ringwright::{Config, Engine, Error};
+use ringwright::{Config, Engine, Error, Listener};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
 fn config(listeners: Vec<SocketAddr>) -> Config {
+    let listeners = listeners.into_iter().map(Listener::from).collect();
     Config { listeners, shards: Some(2), pin: false, ..Config::default() }
 }
 

@@ -61,7 +61,7 @@ fn a_server_that_is_killed_is_found_again_when_it_is_back() {
     fn ask(connection: &mut Connection<'_>, _: u64) {
         let _ = connection.send(b"echo it\n");
     }
-    let mut server = serve(|config| config.listeners = vec![address_of_its_own()]);
+    let mut server = serve(|config| config.listeners = vec![address_of_its_own().into()]);
     let to = server.address;
     let client = client(
         |_| {},
@@ -86,7 +86,7 @@ fn a_server_that_is_killed_is_found_again_when_it_is_back() {
         let (reason, next) = client.closed(1);
         assert!(reason == Reason::PeerReset && next.is_some(), "{reason:?}, {next:?}");
         assert!(client.refused(1).is_some());
-        server = serve(|config| config.listeners = vec![to]);
+        server = serve(|config| config.listeners = vec![to.into()]);
     }
     client.finish();
     server.finish();

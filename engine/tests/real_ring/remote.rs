@@ -249,7 +249,7 @@ fn a_drain_resets_nobody_who_has_just_connected() {
 fn drain_among_connects(round: usize) {
     let server = serve(|config| {
         config.shards = Some(1 + round % 2);
-        config.listeners = vec![address_of_its_own()];
+        config.listeners = vec![address_of_its_own().into()];
     });
     let address = server.address;
     let served = Arc::new(AtomicU32::new(0));

@@ -41,7 +41,7 @@ impl Handler for Clock {
 
 fn config() -> Config {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    Config { listeners: vec![any], shards: Some(1), pin: false, ..Config::default() }
+    Config { listeners: vec![any.into()], shards: Some(1), pin: false, ..Config::default() }
 }
 
 #[test]

@@ -261,6 +261,7 @@ mod tests {
             reset_before_accept: next(),
             banned: next(),
             over_address_limit: next(),
+            over_listener_limit: next(),
             gone_while_waiting: next(),
             turned_away: next(),
             handshakes_lost: next(),

@@ -32,7 +32,7 @@ pub use watched::{Condition, DrainTimes, Leaving, Watched, WatchedEngine};
 use crate::descriptors;
 use asking::Asker;
 use handler::Visitors;
-use ringwright::{AtCapacity, Config, Engine, RingChoice};
+use ringwright::{AtCapacity, Config, Engine, Listener, RingChoice};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -151,7 +151,7 @@ fn run(
              close_range(2) with CLOSE_RANGE_UNSHARE failed: {error}"
         ));
     }
-    let all = config.listeners.iter().take(full);
+    let all = config.listeners.iter().take(full).map(|listener| listener.address);
     for address in all.filter(|address| !address.ip().is_loopback()) {
         notices.push(format!(
             "--admin {address} has no password: anyone who can connect to it sees all clients, \
@@ -162,7 +162,7 @@ fn run(
     let engine = Engine::start(config, factory).map_err(|error| format!("--admin: {error}"))?;
     notices.extend_from_slice(engine.notices());
     // Fails only if the main thread panicked; then `recv` fails too.
-    let _ = ready.send((engine.addresses().to_vec(), notices));
+    let _ = ready.send((engine.addresses(), notices));
     let _ = ending.recv();
     engine.remote().drain(END_TIMEOUT);
     let ledger = engine.join().map_err(|error| format!("--admin: {error}"))?;
@@ -179,7 +179,7 @@ fn run(
 /// Configures a small engine. A client beyond the maximum is closed at once instead of waiting.
 fn config(listeners: Vec<SocketAddr>, ring: RingChoice) -> Config {
     Config {
-        listeners,
+        listeners: listeners.into_iter().map(Listener::from).collect(),
         ring,
         shards: Some(1),
         pin: false,

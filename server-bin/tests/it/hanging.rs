@@ -46,7 +46,8 @@ fn what_needs_no_shard_is_answered_at_once_and_the_rest_before_long() {
     let (hangs, hanging) = sync_channel(1);
     let (go_on, goes_on) = sync_channel(1);
     let of_handler = std::sync::Mutex::new(Some(Hanging { hangs, goes_on }));
-    let config = Config { listeners: vec![any], shards: Some(1), pin: false, ..Config::default() };
+    let config =
+        Config { listeners: vec![any.into()], shards: Some(1), pin: false, ..Config::default() };
     let engine = Engine::start(config, move |_| {
         of_handler.lock().unwrap().take().expect("there is one shard")
     })

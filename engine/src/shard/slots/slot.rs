@@ -144,8 +144,8 @@ pub struct Slot {
     pub touched: bool,
     /// `opened` was called, so `closed` is owed.
     pub opened: bool,
-    /// `draining` was called.
-    pub told_of_drain: bool,
+    /// The number of its settings.
+    pub settings: u8,
     pub pause: Pause,
     /// Kept bytes are to be delivered again.
     pub deliver_owed: bool,

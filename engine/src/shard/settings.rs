@@ -1,0 +1,125 @@
+//! The settings that connections of this shard have: those of their listeners when they were
+//! accepted.
+
+use super::core::{look_after_ms, milliseconds};
+use super::slow::WINDOW_MS;
+use crate::listener::{ListenerSettings, SharedSettings};
+use std::sync::Arc;
+
+/// The settings of the engine's configuration, which outgoing connections have.
+pub const OF_CONFIG: u8 = 0;
+
+/// Settings in the units the loop uses.
+#[derive(Clone, Debug)]
+pub struct ClientLimits {
+    pub idle_ms: Option<u64>,
+    pub receive_ms: Option<u64>,
+    pub write_ms: Option<u64>,
+    pub transfer_ms: Option<u64>,
+    pub message_bytes_max: usize,
+    /// A peer that moves fewer bytes in a window is slow; 0: none is.
+    pub window_bytes_min: u64,
+    /// An idle connection makes room for waiting clients.
+    pub evicts: bool,
+    /// The kernel is asked for the bytes of connections that end.
+    pub count_traffic: bool,
+}
+
+impl ClientLimits {
+    fn new(settings: &ListenerSettings) -> Self {
+        let min_rate = if settings.evict_idle { settings.min_rate } else { 0 };
+        Self {
+            idle_ms: settings.idle_timeout.map(milliseconds),
+            receive_ms: settings.receive_timeout.map(milliseconds),
+            write_ms: settings.write_timeout.map(milliseconds),
+            transfer_ms: settings.transfer_timeout.map(milliseconds),
+            message_bytes_max: settings.message_bytes_max,
+            window_bytes_min: u64::from(min_rate) * WINDOW_MS / 1_000,
+            evicts: settings.evict_idle,
+            count_traffic: settings.count_traffic,
+        }
+    }
+
+    /// The shortest of the deadlines that run on an open connection that does something.
+    fn soonest_ms(&self, park_after_ms: u64) -> u32 {
+        let timeouts = [self.idle_ms, self.write_ms, self.transfer_ms].into_iter().flatten();
+        let soonest_ms = timeouts.map(look_after_ms).fold(park_after_ms, u64::min);
+        u32::try_from(soonest_ms).unwrap_or(u32::MAX)
+    }
+}
+
+/// Keeps settings from getting another number while a connection has them.
+struct Users {
+    count: u32,
+    _values: Arc<ListenerSettings>,
+}
+
+/// All settings in use, by their number.
+pub struct Settings {
+    /// Each request asks for one of these, so they lie here and not behind a pointer.
+    soonest_ms: [u32; 256],
+    limits: Box<[ClientLimits; 256]>,
+    users: Vec<Option<Users>>,
+    park_after_ms: u64,
+}
+
+impl Settings {
+    pub fn new(of_config: &ListenerSettings, park_after_ms: u64) -> Self {
+        let first = ClientLimits::new(of_config);
+        let soonest_ms = [first.soonest_ms(park_after_ms); 256];
+        let limits = vec![first; 256].into_boxed_slice().try_into().expect("these are 256");
+        Self { soonest_ms, limits, users: Vec::new(), park_after_ms }
+    }
+
+    /// The shortest of the deadlines that run on an open connection that does something.
+    #[inline]
+    pub fn soonest_ms(&self, number: u8) -> u64 {
+        self.soonest_ms[usize::from(number)].into()
+    }
+
+    /// The limits of a connection with these settings.
+    #[inline]
+    pub fn of(&self, number: u8) -> &ClientLimits {
+        &self.limits[usize::from(number)]
+    }
+
+    /// A connection gets these settings.
+    pub fn take(&mut self, settings: &SharedSettings) -> u8 {
+        let at = usize::from(settings.number);
+        if at >= self.users.len() {
+            self.users.resize_with(at + 1, || None);
+        }
+        if let Some(users) = &mut self.users[at] {
+            users.count += 1;
+        } else {
+            let limits = ClientLimits::new(&settings.values);
+            self.soonest_ms[at] = limits.soonest_ms(self.park_after_ms);
+            self.limits[at] = limits;
+            self.users[at] = Some(Users { count: 1, _values: settings.values.clone() });
+        }
+        settings.number
+    }
+
+    /// A connection with these settings has ended.
+    pub fn give_back(&mut self, number: u8) {
+        let users = &mut self.users[usize::from(number)];
+        let count = &mut users.as_mut().expect("a connection has them").count;
+        *count -= 1;
+        if *count == 0 {
+            *users = None;
+        }
+    }
+
+    /// Returns whether slow peers may have to make room.
+    pub fn has_floor(&self) -> bool {
+        let in_use = self.users.iter().zip(self.limits.iter());
+        in_use.filter(|(users, _)| users.is_some()).any(|(_, it)| it.window_bytes_min > 0)
+    }
+
+    /// Connections by the number of their settings.
+    #[cfg(test)]
+    pub fn users(&self) -> Vec<(u8, u32)> {
+        let users = self.users.iter().enumerate();
+        users.filter_map(|(at, users)| Some((at as u8, users.as_ref()?.count))).collect()
+    }
+}
