@@ -57,14 +57,13 @@ impl Daemon {
     pub fn new(
         current: Arc<Current>,
         shard: usize,
-        request_timeout: Option<Duration>,
         shared: files::Shared,
         log: Option<AccessLog>,
     ) -> Self {
         let generation = current.get();
         let of_files = log.as_ref().map(AccessLog::shard);
         let mut daemon = Self {
-            files: Files::new(shard, request_timeout, shared, of_files),
+            files: Files::new(shard, shared, of_files),
             echo: Echo { log: ConnectionLog::new(log.as_ref(), "echo") },
             packets: Vec::new(),
             current,
@@ -134,7 +133,9 @@ impl Daemon {
             return State::Early(number);
         };
         match &listening.service {
-            Serving::Sites(..) => State::Http(files::Conversation::on(number, peer)),
+            Serving::Sites(..) => {
+                State::Http(files::Conversation::on(number, peer, listening.request_timeout))
+            }
             Serving::Echo => State::Echo,
             Serving::Packets(service) => {
                 let shard = self.packet_shard(&service.clone());

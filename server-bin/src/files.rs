@@ -49,7 +49,6 @@ pub struct Files {
     sites: Vec<OpenSite>,
     /// The sites of each listener, by its number.
     listeners: Vec<Listener>,
-    request_timeout: Option<Duration>,
     common: CommonLines,
     /// The head of the reply being written.
     scratch: Vec<u8>,
@@ -121,20 +120,13 @@ impl Shared {
 }
 
 impl Files {
-    /// Serves nothing yet. A request must have arrived whole within `request_timeout` of its first
-    /// byte.
+    /// Serves nothing yet.
     #[must_use]
-    pub fn new(
-        shard: usize,
-        request_timeout: Option<Duration>,
-        shared: Shared,
-        log: Option<ShardLog>,
-    ) -> Self {
+    pub fn new(shard: usize, shared: Shared, log: Option<ShardLog>) -> Self {
         Self {
             shard,
             sites: Vec::new(),
             listeners: Vec::new(),
-            request_timeout,
             common: CommonLines::default(),
             scratch: Vec::with_capacity(1024),
             lines: Vec::with_capacity(1024),
@@ -279,8 +271,8 @@ impl Files {
     /// A head that does not end is the engine's to time, because its bytes stay unread; a body is
     /// read as it comes, so that however slowly it trickles in, something always happens.
     fn limit_body_time(&self, state: &mut Conversation, connection: &mut Connection<'_>) {
-        if !state.timer_set && self.request_timeout.is_some() {
-            connection.set_timer(self.request_timeout);
+        if !state.timer_set && state.request_timeout.is_some() {
+            connection.set_timer(state.request_timeout);
             state.timer_set = true;
         }
     }
@@ -308,7 +300,7 @@ impl Handler for Files {
 
     fn opened(&mut self, _: &mut Connection<'_>, origin: Origin) -> Conversation {
         let Origin::Listener(listener) = origin else { unreachable!("sites open no connection") };
-        Conversation::on(listener, None)
+        Conversation::on(listener, None, None)
     }
 
     fn received(

@@ -17,6 +17,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// A generation of the configuration.
 pub struct Generation {
@@ -38,6 +39,8 @@ pub struct Listening {
     pub service: Serving,
     /// The proxies that begin with a header of the PROXY protocol.
     pub proxies: Arc<[Prefix]>,
+    /// The time in which a request must be complete.
+    pub request_timeout: Option<Duration>,
 }
 
 /// The kind of the connections of a listener.
@@ -123,11 +126,14 @@ impl Opened {
             Service::Packets(number) => Serving::Packets(packets[*number].clone()),
         };
         let services = plan.services.iter().zip(&plan.names).map(serving);
-        let listening = |(service, proxies): (Serving, &Vec<Prefix>)| Listening {
-            service,
-            proxies: proxies[..].into(),
+        let of_engine = plan.engine.receive_timeout;
+        let timeouts = plan.engine.listeners.iter().map(|listener| {
+            listener.settings.as_ref().map_or(of_engine, |settings| settings.receive_timeout)
+        });
+        let listening = |((service, proxies), request_timeout): ((Serving, &Vec<Prefix>), _)| {
+            Listening { service, proxies: proxies[..].into(), request_timeout }
         };
-        let listeners = services.zip(&plan.proxies).map(listening).collect();
+        let listeners = services.zip(&plan.proxies).zip(timeouts).map(listening).collect();
         Ok(Self { sites, packets, listeners })
     }
 

@@ -10,7 +10,7 @@ use crate::generation::{Current, Generation, Opened};
 use crate::options::Options;
 use crate::serve::{self, Failure, say};
 use crate::served::Watcher;
-use ringwright::{Prefix, Remote};
+use ringwright::{Error, Prefix, Remote};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,9 +19,13 @@ use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The keys that a reload can change, or their beginnings. All others need a restart.
-const CHANGEABLE: [&str; 7] = [
+const CHANGEABLE: [&str; 11] = [
     "engine.bans",
     "engine.workers",
+    "engine.min_rate",
+    "engine.timeouts.idle",
+    "engine.timeouts.request",
+    "engine.timeouts.write",
     "engine.timeouts.drain",
     "engine.drain_delay",
     "site",
@@ -29,10 +33,10 @@ const CHANGEABLE: [&str; 7] = [
     "packets",
 ];
 
-/// The number of attempts to remove a listener.
-const REMOVE_TRIES: u32 = 100;
+/// The number of attempts to tell busy shards something.
+const TRIES: u32 = 100;
 /// The time between two of them.
-const REMOVE_PAUSE: Duration = Duration::from_millis(10);
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Reloads the configuration.
 pub struct Reloader {
@@ -112,7 +116,7 @@ impl Reloader {
         let counts = Counts { last_success: AtomicU64::new(now()), ..Counts::default() };
         let addresses = plan.engine.listeners.iter().zip(&plan.services).zip(0..);
         let listeners = addresses
-            .map(|((address, service), number)| (*address, service.clone(), number))
+            .map(|((listener, service), number)| (listener.address, service.clone(), number))
             .collect();
         let present = Mutex::new(Present { loaded, listeners });
         Self { options, current, shards: plan.shards(), watcher, log, present, counts }
@@ -191,6 +195,7 @@ impl Reloader {
             let generation = opened.next(&before, &listeners.numbers());
             let number = generation.number;
             self.current.replace(generation);
+            listeners.set(&plan, served);
             listeners.remove_others(&mut present, &plan, served);
             present.loaded = new;
             Ok(Reloaded { generation: number, changed })
@@ -249,8 +254,8 @@ impl Listeners {
     fn add(present: &Present, plan: &Plan, served: &WatchedEngine) -> Result<Self, String> {
         let mut left = present.listeners.clone();
         let mut all = Self(Vec::new());
-        for (address, service) in plan.engine.listeners.iter().zip(&plan.services) {
-            let address = *address;
+        for (listener, service) in plan.engine.listeners.iter().zip(&plan.services) {
+            let address = listener.address;
             let known = left.iter().position(|(known, _, _)| *known == address);
             let result = match known.map(|at| left.remove(at)) {
                 Some((_, known, number)) if known.scheme() == service.scheme() => {
@@ -262,7 +267,7 @@ impl Listeners {
                     known.scheme(),
                     service.scheme()
                 )),
-                None => match served.remote.add_listener(address) {
+                None => match served.remote.add_listener(listener) {
                     Ok(info) => {
                         served.set_listener(info.number, service.url(info.address));
                         Ok((info.number, Some(info.address)))
@@ -292,6 +297,16 @@ impl Listeners {
         }
     }
 
+    /// Changes the settings of the listeners that stay, for connections that come from now on.
+    fn set(&self, plan: &Plan, served: &WatchedEngine) {
+        for (new, listener) in self.0.iter().zip(&plan.engine.listeners) {
+            let set = || served.remote.set_listener(new.number, listener.settings.clone());
+            if let Err(error) = insist(set) {
+                say(&format!("cannot change the settings of {}: {error}", listener.address));
+            }
+        }
+    }
+
     /// Announces the new listeners, and drains those that the plan does not have.
     fn remove_others(self, present: &mut Present, plan: &Plan, served: &WatchedEngine) {
         let all = self.0.iter().zip(&plan.services);
@@ -309,16 +324,21 @@ impl Listeners {
     }
 }
 
-/// Removes a listener. The queue of a shard that is full has room again soon.
 fn remove(number: u16, deadline: Duration, served: &WatchedEngine) {
-    for _ in 0..REMOVE_TRIES {
-        match served.remote.remove_listener(number, deadline) {
-            Err(ringwright::Error::Busy(_)) => thread::sleep(REMOVE_PAUSE),
-            Err(error) => return say(&format!("cannot remove a listener: {error}")),
-            Ok(()) => return,
+    if let Err(error) = insist(|| served.remote.remove_listener(number, deadline)) {
+        say(&format!("cannot remove listener {number}: {error}; reload again later"));
+    }
+}
+
+/// Calls again while the queue of a shard is full, which soon has room again.
+fn insist(mut call: impl FnMut() -> Result<(), Error>) -> Result<(), Error> {
+    for _ in 0..TRIES {
+        match call() {
+            Err(Error::Busy(_)) => thread::sleep(PAUSE),
+            result => return result,
         }
     }
-    say(&format!("cannot remove listener {number}: the shards are busy; reload again later"));
+    call()
 }
 
 /// The key is that one, or lies beneath it.

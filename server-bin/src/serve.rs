@@ -138,7 +138,6 @@ fn serve_plan(options: Options, loaded: Loaded, plan: Plan) -> Result<(), String
         .map_err(|error| format!("cannot install a handler for SIGXFSZ: {error}"))?;
     let (log, writer) = open_log(&plan)?;
     let (of_shards, current) = (log.clone(), Current::new(opened.first()));
-    let request_timeout = plan.engine.receive_timeout;
     let reopening = log.as_ref().and_then(AccessLog::reopening);
     let reloader = Reloader::new(options, loaded, &plan, current.clone(), watcher, reopening);
     let watched = Watched::default().with_reloader(reloader);
@@ -146,7 +145,7 @@ fn serve_plan(options: Options, loaded: Loaded, plan: Plan) -> Result<(), String
     let shared = files::Shared::new(plan.engine.workers, plan.engine.open_files > 0, leaving);
     let result = serve(plan, log, watched, move |shard| {
         let shared = shared.clone();
-        Daemon::new(current.clone(), shard, request_timeout, shared, of_shards.clone())
+        Daemon::new(current.clone(), shard, shared, of_shards.clone())
     });
     finish_log(writer);
     result

@@ -201,6 +201,15 @@ pub struct Site {
     /// The proxies whose connections begin with a header of the PROXY protocol, version 1 or 2.
     #[serde(default)]
     pub proxy_protocol_from: Vec<Network>,
+    /// The limit on open connections of these addresses together, or `none`.
+    #[serde(default = "no_limit")]
+    pub max_connections: LimitOrNone,
+    /// The time limits of connections, where they differ from those of `[engine]`.
+    #[serde(default)]
+    pub timeouts: OwnTimeouts,
+    /// As in `[engine]`, for connections of these addresses. `auto`: the value of `[engine]`.
+    #[serde(default = "auto_rate")]
+    pub min_rate: RateOrAuto,
     /// The source of a request's real address: for logs, `rate`, `allow` and `deny`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub real_ip: Option<RealIp>,
@@ -208,6 +217,30 @@ pub struct Site {
     /// of all rules that match apply.
     #[serde(default)]
     pub rule: Vec<Rule>,
+}
+
+/// `timeouts` of a site or service
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct OwnTimeouts {
+    /// As in `[engine] timeouts`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle: Option<Timeout>,
+    /// As in `[engine] timeouts`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request: Option<Timeout>,
+    /// As in `[engine] timeouts`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub write: Option<Timeout>,
+}
+
+const fn no_limit() -> LimitOrNone {
+    LimitOrNone(None)
+}
+
+const fn auto_rate() -> RateOrAuto {
+    RateOrAuto(None)
 }
 
 /// `real_ip`
@@ -290,6 +323,15 @@ fn index() -> Vec<String> {
 pub struct Echo {
     /// The addresses to listen on.
     pub listen: Vec<String>,
+    /// The limit on open connections of these addresses together, or `none`.
+    #[serde(default = "no_limit")]
+    pub max_connections: LimitOrNone,
+    /// The time limits of connections, where they differ from those of `[engine]`.
+    #[serde(default)]
+    pub timeouts: OwnTimeouts,
+    /// As in `[engine]`, for connections of these addresses. `auto`: the value of `[engine]`.
+    #[serde(default = "auto_rate")]
+    pub min_rate: RateOrAuto,
     /// The proxies whose connections begin with a header of the PROXY protocol, version 1 or 2.
     #[serde(default)]
     pub proxy_protocol_from: Vec<Network>,
@@ -304,6 +346,15 @@ pub struct Packets {
     pub listen: Vec<String>,
     /// The directory of the files.
     pub root: PathBuf,
+    /// The limit on open connections of these addresses together, or `none`.
+    #[serde(default = "no_limit")]
+    pub max_connections: LimitOrNone,
+    /// The time limits of connections, where they differ from those of `[engine]`.
+    #[serde(default)]
+    pub timeouts: OwnTimeouts,
+    /// As in `[engine]`, for connections of these addresses. `auto`: the value of `[engine]`.
+    #[serde(default = "auto_rate")]
+    pub min_rate: RateOrAuto,
     /// The proxies whose connections begin with a header of the PROXY protocol, version 1 or 2.
     #[serde(default)]
     pub proxy_protocol_from: Vec<Network>,

@@ -1,7 +1,7 @@
 //! The plan of the daemon: the engine's settings, the listeners, and the service of each.
 
 use super::fault::Fault;
-use super::file::{Admin, Engine, File, Log, Packets, Rule, Site};
+use super::file::{Admin, Engine, File, Log, OwnTimeouts, Packets, Rule, Site};
 use super::place::Place;
 use super::values::Network;
 use crate::admin::{Access, AdminPlan, DrainTimes};
@@ -14,7 +14,7 @@ use crate::site::auth::Passwords;
 use crate::site::names::{self, Names};
 use crate::site::rules::{RuleError, Rules};
 use crate::site::spec::{Listing, RuleSpec, SiteSpec};
-use ringwright::{AtCapacity, Config, Error, Framing, Prefix, Probe, RingChoice};
+use ringwright::{AtCapacity, Config, Error, Framing, ListenerSettings, Prefix, Probe, RingChoice};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -123,8 +123,17 @@ struct Checker<'a> {
 struct Listener {
     address: SocketAddr,
     service: Service,
-    proxies: Vec<Prefix>,
+    own: Own,
     place: Place,
+}
+
+/// The settings of one listener.
+#[derive(Clone, PartialEq)]
+struct Own {
+    proxies: Vec<Prefix>,
+    max_connections: Option<usize>,
+    timeouts: OwnTimeouts,
+    min_rate: Option<u32>,
 }
 
 /// Checks a configuration. Relative paths begin at `folder`.
@@ -138,8 +147,13 @@ pub fn plan(file: &File, folder: &Path) -> Result<Plan, Vec<Fault>> {
     let sites: Vec<SitePlan> = sites.collect();
     for (index, echo) in file.echo.iter().enumerate() {
         let place = Place::top("echo").index(index).key("listen");
-        let proxies = networks(&echo.proxy_protocol_from);
-        checker.listen(&echo.listen, &place, &Service::Echo, &proxies);
+        let own = Own {
+            proxies: networks(&echo.proxy_protocol_from),
+            max_connections: echo.max_connections.0,
+            timeouts: echo.timeouts.clone(),
+            min_rate: echo.min_rate.0,
+        };
+        checker.listen(&echo.listen, &place, &Service::Echo, &own);
     }
     let packets = file.packets.iter().enumerate();
     let packets: Vec<PacketsPlan> =
@@ -168,7 +182,7 @@ pub fn plan(file: &File, folder: &Path) -> Result<Plan, Vec<Fault>> {
             format: file.log.format,
         },
         admin,
-        proxies: listeners.iter().map(|listener| listener.proxies.clone()).collect(),
+        proxies: listeners.iter().map(|listener| listener.own.proxies.clone()).collect(),
         services: listeners.into_iter().map(|listener| listener.service).collect(),
         names,
         sites,
@@ -232,8 +246,13 @@ impl Checker<'_> {
 
     fn site(&mut self, index: usize, site: &Site) -> SitePlan {
         let place = Place::top("site").index(index);
-        let proxies = networks(&site.proxy_protocol_from);
-        self.listen(&site.listen, &place.key("listen"), &Service::Sites(vec![index]), &proxies);
+        let own = Own {
+            proxies: networks(&site.proxy_protocol_from),
+            max_connections: site.max_connections.0,
+            timeouts: site.timeouts.clone(),
+            min_rate: site.min_rate.0,
+        };
+        self.listen(&site.listen, &place.key("listen"), &Service::Sites(vec![index]), &own);
         let root = self.folder.join(&site.root);
         self.directory(&root, &place.key("root"));
         let mut names = Vec::new();
@@ -418,8 +437,13 @@ impl Checker<'_> {
 
     fn packets(&mut self, index: usize, packets: &Packets) -> PacketsPlan {
         let place = Place::top("packets").index(index);
-        let proxies = networks(&packets.proxy_protocol_from);
-        self.listen(&packets.listen, &place.key("listen"), &Service::Packets(index), &proxies);
+        let own = Own {
+            proxies: networks(&packets.proxy_protocol_from),
+            max_connections: packets.max_connections.0,
+            timeouts: packets.timeouts.clone(),
+            min_rate: packets.min_rate.0,
+        };
+        self.listen(&packets.listen, &place.key("listen"), &Service::Packets(index), &own);
         if packets.read_only && packets.replace {
             let reason = "read_only refuses every upload, but replace allows uploads that replace \
                           a file: remove one of them";
@@ -467,37 +491,31 @@ impl Checker<'_> {
     }
 
     /// Notes the listeners of a service.
-    fn listen(&mut self, listen: &[String], place: &Place, service: &Service, proxies: &[Prefix]) {
+    fn listen(&mut self, listen: &[String], place: &Place, service: &Service, own: &Own) {
         if listen.is_empty() {
             self.fault(place, "give at least one address, such as \"127.0.0.1:8080\"");
         }
         for (index, text) in listen.iter().enumerate() {
             let place = place.index(index);
             for address in self.addresses(text, &place).into_iter().flatten() {
-                self.listener(address, service, proxies, &place);
+                self.listener(address, service, own, &place);
             }
         }
     }
 
-    fn listener(
-        &mut self,
-        address: SocketAddr,
-        service: &Service,
-        proxies: &[Prefix],
-        place: &Place,
-    ) {
+    fn listener(&mut self, address: SocketAddr, service: &Service, own: &Own, place: &Place) {
         // Each port 0 is a port of its own.
         let is_same = |other: &&mut Listener| other.address == address && address.port() != 0;
         let Some(known) = self.listeners.iter_mut().find(is_same) else {
-            let (service, proxies) = (service.clone(), proxies.to_vec());
-            self.listeners.push(Listener { address, service, proxies, place: place.clone() });
+            let (service, own) = (service.clone(), own.clone());
+            self.listeners.push(Listener { address, service, own, place: place.clone() });
             return;
         };
         let first = known.place.clone();
-        if known.proxies != proxies {
+        if known.own != *own {
             let reason = format!(
-                "{address} is also the address of {first}, with another proxy_protocol_from; give \
-                 both the same one"
+                "{address} is also the address of {first}, with other values of \
+                 proxy_protocol_from, max_connections, timeouts or min_rate; give both the same"
             );
             return self.fault(place, reason);
         }
@@ -558,8 +576,13 @@ impl Checker<'_> {
     }
 
     fn engine(&mut self, file: &File) -> Config {
-        let listeners = self.listeners.iter().map(|listener| listener.address).collect();
-        let config = Config { listeners, ..self.settings(&file.engine, file) };
+        let base = self.settings(&file.engine, file);
+        let listener = |listener: &Listener| ringwright::Listener {
+            address: listener.address,
+            settings: Some(settings_of(listener, &base, file)),
+        };
+        let listeners = self.listeners.iter().map(listener).collect();
+        let config = Config { listeners, ..base };
         match config.check() {
             Err(Error::Config { key, value, remedy }) => {
                 let place = engine_place(key);
@@ -577,8 +600,6 @@ impl Checker<'_> {
         let has_packets = !file.packets.is_empty();
         let workers = if has_sites { files::READERS } else { 0 };
         let workers = workers + if has_packets { PACKETS_WORKERS } else { 0 };
-        let only_sites = has_sites && !has_packets && file.echo.is_empty();
-        let min_rate = if only_sites { SITE_MIN_RATE } else { 0 };
         let message_bytes = if has_packets { BODY_BYTES_MAX + Framing::HEADER_BYTES } else { 0 };
         Config {
             shards: engine.shards.0,
@@ -595,9 +616,8 @@ impl Checker<'_> {
                 WhenFull::Wait => AtCapacity::Wait,
                 WhenFull::Reject => AtCapacity::Reject,
             },
-            evict_idle: engine.evict_idle.0.unwrap_or(only_sites),
-            min_rate: engine.min_rate.0.unwrap_or(min_rate),
-            count_traffic: !only_sites && file.log.access.is_some(),
+            // Each listener has settings of its own.
+            evict_idle: engine.evict_idle.0.unwrap_or(has_sites),
             bans: engine.bans.iter().map(|network| network.0).collect(),
             backlog: self.narrow(engine.backlog.0, "backlog"),
             receive_buffers: self.narrow(engine.buffers.0, "buffers"),
@@ -641,6 +661,32 @@ impl Checker<'_> {
             self.fault(&place, format!("{} is too large", wide.to_string()));
             N::default()
         })
+    }
+}
+
+/// The settings of a listener's connections.
+fn settings_of(listener: &Listener, base: &Config, file: &File) -> ListenerSettings {
+    let Own { max_connections, timeouts, min_rate, .. } = &listener.own;
+    let is_site = matches!(listener.service, Service::Sites(_));
+    let evict_idle = file.engine.evict_idle.0.unwrap_or(is_site);
+    let rate = if is_site { SITE_MIN_RATE } else { 0 };
+    let rate = min_rate.or(file.engine.min_rate.0).unwrap_or(rate);
+    let write_timeout = timeouts.write.map_or(base.write_timeout, |timeout| timeout.0);
+    let message_bytes = match listener.service {
+        Service::Packets(_) => BODY_BYTES_MAX + Framing::HEADER_BYTES,
+        Service::Sites(_) | Service::Echo => Config::default().message_bytes_max,
+    };
+    ListenerSettings {
+        idle_timeout: timeouts.idle.map_or(base.idle_timeout, |timeout| timeout.0),
+        receive_timeout: timeouts.request.map_or(base.receive_timeout, |timeout| timeout.0),
+        write_timeout,
+        transfer_timeout: write_timeout,
+        min_rate: if evict_idle { rate } else { 0 },
+        evict_idle,
+        // Sites log replies, the others connections.
+        count_traffic: !is_site && file.log.access.is_some(),
+        message_bytes_max: message_bytes.max(Config::default().message_bytes_max),
+        connections_max: *max_connections,
     }
 }
 

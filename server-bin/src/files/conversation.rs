@@ -6,6 +6,7 @@ use crate::http::incoming::Incoming;
 use crate::http::reply::Persistence;
 use ringwright::Connection;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// Files queued on a connection before more requests are read: each may be a descriptor of its own.
 /// Those that were read into its output at once are bytes like any other, and not counted. One, if
@@ -19,6 +20,8 @@ pub struct Conversation {
     pub(super) listener: u16,
     /// The client that a proxy has named.
     pub(super) peer: Option<SocketAddr>,
+    /// The time in which a request must be complete.
+    pub(super) request_timeout: Option<Duration>,
     pub(super) incoming: Incoming,
     /// The request whose body is being read or whose file is being opened.
     pub(super) exchange: Option<Box<Exchange>>,
@@ -44,8 +47,8 @@ pub struct Conversation {
 impl Conversation {
     /// A new connection of this listener, of a client that a proxy may have named.
     #[must_use]
-    pub fn on(listener: u16, peer: Option<SocketAddr>) -> Self {
-        Self { listener, peer, ..Self::default() }
+    pub fn on(listener: u16, peer: Option<SocketAddr>, request_timeout: Option<Duration>) -> Self {
+        Self { listener, peer, request_timeout, ..Self::default() }
     }
 
     /// The client: the peer, unless that is a proxy and has named another one.

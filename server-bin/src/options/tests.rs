@@ -5,7 +5,7 @@ use super::*;
 use crate::config::file::File;
 use crate::config::load::{Loaded, load};
 use crate::config::plan::plan;
-use ringwright::{AtCapacity, Connection, Engine, Error, Handler, Origin, Probe};
+use ringwright::{AtCapacity, Connection, Engine, Error, Handler, ListenerSettings, Origin, Probe};
 use std::path::Path;
 
 #[test]
@@ -45,7 +45,13 @@ fn the_defaults_of_flags_are_those_of_their_keys() {
 #[test]
 fn defaults_are_those_of_the_engine() {
     let (config, default) = (config(&["echo"]), Config::default());
-    assert_eq!(config.listeners, ["127.0.0.1:7000".parse().unwrap()]);
+    let [listener] = &config.listeners[..] else { panic!("{:?}", config.listeners) };
+    assert_eq!(listener.address, "127.0.0.1:7000".parse().unwrap());
+    let of_engine = ListenerSettings {
+        transfer_timeout: default.write_timeout,
+        ..ListenerSettings::of(&default)
+    };
+    assert_eq!(listener.settings, Some(of_engine));
     assert!(config.raise_descriptors, "the daemon has no select(2)");
     assert_eq!(config.transfer_timeout, config.write_timeout, "one flag sets both");
     let same = Config {
@@ -60,24 +66,26 @@ fn defaults_are_those_of_the_engine() {
 
 #[test]
 fn each_mode_has_the_settings_of_its_protocol() {
-    let http = config(&["http"]);
-    assert_eq!(
-        (http.evict_idle, http.min_rate, http.workers, http.open_files),
-        (true, 64, 4, 1024)
-    );
-    assert_eq!(config(&["http", "--min-rate", "0", "--evict-idle", "off"]).min_rate, 0);
-    assert!(!config(&["http", "--evict-idle", "off", "--min-rate", "0"]).evict_idle);
-    let packets = config(&["packets"]);
-    assert_eq!((packets.evict_idle, packets.min_rate, packets.workers), (false, 0, 2));
-    assert!(packets.message_bytes_max > Config::default().message_bytes_max);
-    assert!(config(&["echo", "--access-log", "-"]).count_traffic);
-    assert!(!config(&["http", "--access-log", "-"]).count_traffic, "it logs replies");
+    let settings = |arguments: &[&str]| config(arguments).listeners[0].settings.clone().unwrap();
+    let (http, of_http) = (config(&["http"]), settings(&["http"]));
+    assert_eq!((http.evict_idle, http.workers, http.open_files), (true, 4, 1024));
+    assert_eq!((of_http.evict_idle, of_http.min_rate), (true, 64));
+    let off = settings(&["http", "--evict-idle", "off"]);
+    assert_eq!((off.evict_idle, off.min_rate), (false, 0));
+    assert_eq!(settings(&["http", "--min-rate", "0"]).min_rate, 0);
+    let (packets, of_packets) = (config(&["packets"]), settings(&["packets"]));
+    assert_eq!((packets.evict_idle, of_packets.min_rate, packets.workers), (false, 0, 2));
+    assert!(of_packets.message_bytes_max > of_http.message_bytes_max);
+    assert!(settings(&["echo", "--access-log", "-"]).count_traffic);
+    assert!(!settings(&["http", "--access-log", "-"]).count_traffic, "it logs replies");
+    let echo = settings(&["echo", "--evict-idle", "on", "--min-rate", "1KiB"]);
+    assert_eq!((echo.evict_idle, echo.min_rate), (true, 1024));
 }
 
 #[test]
 fn each_flag_sets_its_key() {
     type IsSet = fn(&Config) -> bool;
-    let flags: [(&[&str], IsSet); 19] = [
+    let flags: [(&[&str], IsSet); 18] = [
         (&["--shards", "3"], |config| config.shards == Some(3)),
         (&["--max-connections", "77"], |config| config.max_connections == 77),
         (&["--buffers", "64"], |config| config.receive_buffers == 64),
@@ -85,7 +93,6 @@ fn each_flag_sets_its_key() {
         (&["--pin-from", "1"], |config| config.pin_from == 1),
         (&["--at-capacity", "reject"], |config| config.at_capacity == AtCapacity::Reject),
         (&["--evict-idle", "on"], |config| config.evict_idle),
-        (&["--min-rate", "1KiB"], |config| config.min_rate == 1024),
         (&["--max-per-ip", "5"], |config| config.max_per_address == Some(5)),
         (&["--ban", "192.0.2.1,192.0.2.2"], |config| config.bans.len() == 2),
         (&["--idle-timeout", "never"], |config| config.idle_timeout.is_none()),
