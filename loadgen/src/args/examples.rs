@@ -60,6 +60,8 @@ Examples:
   ringload http http://127.0.0.1:8080/ -c 256 -d 30s
       Closed loop: each of 256 connections sends its next request when the reply has arrived.
   ringload http http://127.0.0.1:8080/ -n 100k --requests-per-connection 10
+  ringload http http://127.0.0.1:8080/ -c 1k --think 500ms
+      Each of 1,000 connections waits for 500 ms before its next request.
   ringload http http://127.0.0.1:8080/ -c 256 -R 20k
       Open loop: 20,000 requests per second, also when the server falls behind. Latency is
       measured from the time at which a request was scheduled.

@@ -109,6 +109,11 @@ pub struct LoadArgs {
     #[arg(long, value_name = "COUNT", default_value = "1",
           env = "RINGLOAD_PIPELINE", hide_env = true, value_parser = parse_count)]
     pub pipeline: u64,
+    /// Wait for TIME between a reply and the next request on its connection, at most 24h; needs
+    /// --pipeline 1, and no --rate or --conn-rate
+    #[arg(long, value_name = "TIME", env = "RINGLOAD_THINK", hide_env = true,
+          value_parser = parse_duration)]
+    pub think: Option<Duration>,
     /// Close each connection after COUNT requests and open a new one
     #[arg(long, value_name = "COUNT",
           env = "RINGLOAD_REQUESTS_PER_CONNECTION", hide_env = true, value_parser = parse_count)]
@@ -184,7 +189,8 @@ impl LoadArgs {
             ));
         }
         self.route.check_unbound(&from_line)?;
-        self.check_rates(from_line)?;
+        self.check_rates(&from_line)?;
+        self.check_think(from_line)?;
         if self.pipeline > PIPELINE_MAX {
             return Err(format!(
                 "--pipeline {} is too large; the maximum is {PIPELINE_MAX}",
@@ -197,6 +203,20 @@ impl LoadArgs {
                  together is 64MiB",
                 self.pipeline
             ));
+        }
+        Ok(())
+    }
+
+    fn check_think(&mut self, from_line: impl Fn(&str) -> bool) -> Result<(), String> {
+        if self.think.is_some_and(|think| think > DURATION_MAX) {
+            return Err("--think must be at most 24h".into());
+        }
+        if self.is_on_schedule() || self.pipeline > 1 {
+            if from_line("think") {
+                return Err("--think needs --pipeline 1, and no --rate or --conn-rate".into());
+            }
+            // From the environment, for other runs.
+            self.think = None;
         }
         Ok(())
     }

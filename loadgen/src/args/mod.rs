@@ -304,7 +304,7 @@ mod tests {
 
     /// Each option with its meaning. A new option needs a line here, and an option that means the
     /// same as another one must have the other one's name.
-    const MEANINGS: [(&str, Option<char>, &str); 55] = [
+    const MEANINGS: [(&str, Option<char>, &str); 56] = [
         ("arrivals", None, "distribution of a schedule"),
         ("as", None, "name on the server"),
         ("body", Some('b'), "body of a request"),
@@ -354,6 +354,7 @@ mod tests {
         ("settle", None, "wait for the server after the run"),
         ("size", None, "size of a message"),
         ("slo", None, "objective of a search"),
+        ("think", None, "wait between requests"),
         ("threads", Some('t'), "threads"),
         ("timeout", None, "longest wait for the server"),
         ("times", None, "repetitions until a finding"),
@@ -527,6 +528,10 @@ mod tests {
             ("ringload packets a:1 --ring epoll list", "--ring applies to put and get of one file"),
             ("ringload packets a:1 put x y --ring epoll", "--ring applies to put and get of one"),
             ("ringload packets a:1 get x --resume --ring auto", "--ring applies to put and get"),
+            ("ringload echo a:1 --think 1s -R 5", "--think needs --pipeline 1"),
+            ("ringload echo a:1 --think 1s --pipeline 2", "--think needs --pipeline 1"),
+            ("ringload echo a:1 --think 25h", "--think must be at most 24h"),
+            ("ringload packets a:1 --think 1s list", "--think applies to load"),
             ("ringload echo a:1 --pipeline 2k", "--pipeline 2000 is too large"),
             ("ringload echo a:1 --size 1MiB --pipeline 65", "64MiB"),
             ("ringload echo a:1 --clients 127.1.0.0/16", "--clients needs --proxy-protocol"),

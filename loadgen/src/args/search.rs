@@ -9,7 +9,7 @@ use std::time::Duration;
 /// Shortest `--max-time`.
 const TIME_MIN: Duration = Duration::from_secs(5);
 /// Options of `http` that the search sets itself.
-const NOT_FOR_SEARCH: [&str; 5] = ["rate", "conn_rate", "count", "duration", "hlog"];
+const NOT_FOR_SEARCH: [&str; 6] = ["rate", "conn_rate", "count", "duration", "think", "hlog"];
 
 /// The options of `search`.
 #[derive(Clone, Debug, Args)]
@@ -71,6 +71,7 @@ mod tests {
             ("--slo p99<5ms --conn-rate 5", "--conn-rate does not apply"),
             ("--slo p99<5ms -d 5s", "--duration does not apply"),
             ("--slo p99<5ms -n 5", "--count does not apply"),
+            ("--slo p99<5ms --think 5s", "--think does not apply"),
             ("--slo p99<5ms --max-time 4s", "from 5s to 24h"),
             ("--slo p99<5ms -c 1 -t 2", "--threads 2"),
         ] {

@@ -64,7 +64,7 @@ pub enum Transfer {
 
 impl Transfer {
     /// Options that apply to load only.
-    const NOT_FOR_FILES: [&str; 18] = [
+    const NOT_FOR_FILES: [&str; 19] = [
         "connections",
         "threads",
         "duration",
@@ -83,6 +83,7 @@ impl Transfer {
         "hlog",
         "proxy_protocol",
         "clients",
+        "think",
     ];
 
     pub(super) fn check(

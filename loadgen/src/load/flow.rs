@@ -59,6 +59,8 @@ pub struct Flow<S> {
     pub is_done: bool,
     /// We have ended it; whatever comes now is of no interest.
     pub ending: bool,
+    /// Its timer ends the wait before its next request.
+    pub is_thinking: bool,
     /// It is not to be replaced at once: that would be a tight loop.
     pub retry_later: bool,
 }
@@ -179,6 +181,7 @@ mod tests {
             is_free: false,
             is_done: false,
             ending: false,
+            is_thinking: false,
             retry_later: false,
         }
     }

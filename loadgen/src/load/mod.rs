@@ -54,6 +54,8 @@ pub struct Task {
     pub pipeline: usize,
     /// Requests after which a connection is closed and another opened.
     pub requests_per_connection: u64,
+    /// Time between a reply and the next request on its connection.
+    pub think: Option<Duration>,
     /// Longest wait for a reply.
     pub timeout: Duration,
     /// The trigger of the next request.
@@ -243,6 +245,7 @@ impl<P: Protocol> Handler for Load<P> {
             is_free: false,
             is_done: false,
             ending: false,
+            is_thinking: false,
             retry_later: false,
         });
         self.serve(index, connection, now_ns);
@@ -321,7 +324,12 @@ impl<P: Protocol> Handler for Load<P> {
 
     fn timer(&mut self, index: &mut u32, connection: &mut Connection<'_>) {
         let flow = self.flows.get_mut(*index);
-        self.driver.check_timeout(flow, connection);
+        if !std::mem::take(&mut flow.is_thinking) {
+            return self.driver.check_timeout(flow, connection);
+        }
+        let now_ns = self.driver.now_ns();
+        self.serve(*index, connection, now_ns);
+        connection.set_timer(Some(self.driver.timeout()));
     }
 
     fn draining(&mut self, index: &mut u32, connection: &mut Connection<'_>) {

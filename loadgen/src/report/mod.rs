@@ -235,6 +235,7 @@ pub(crate) mod tests {
             requests_per_connection: None,
             size_bytes: None,
             digest_every: None,
+            think_s: None,
             timeout_s: 10.0,
             pacing,
             rate: (pacing == Pacing::Requests).then_some(100_101.into()),

@@ -45,6 +45,8 @@ pub struct Plan {
     pub size_bytes: Option<u64>,
     /// `--digest-every`, of packets.
     pub digest_every: Option<u64>,
+    /// `--think`.
+    pub think_s: Option<f64>,
     /// `--timeout`.
     pub timeout_s: f64,
     /// What decides when the next request is sent.

@@ -1,11 +1,11 @@
 //! Against servers that do what they must: everything is counted, and nothing is wrong.
 
-use crate::support::{echo, http, ok, reset_on_close, run_echo, run_http, server, start};
+use crate::support::{EARLY, echo, http, ok, reset_on_close, run_echo, run_http, server, start};
 use std::io::{Read, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[test]
 fn every_echoed_byte_is_counted() {
@@ -325,4 +325,34 @@ fn localhost_is_found_on_whichever_address_it_listens() {
     let ended = start("echo", &name, "-n 10 -c 1").end();
     ended.passed();
     assert_eq!(ended.report["plan"]["address"], address.to_string());
+}
+
+/// The wait begins with the reply, and the end of the run does not wait for it.
+#[test]
+fn a_connection_thinks_between_a_reply_and_its_next_request() {
+    const THINK: Duration = Duration::from_millis(100);
+    let waits = Arc::new(Mutex::new(Vec::new()));
+    let address = server({
+        let waits = waits.clone();
+        move |stream| {
+            let mut answered: Option<Instant> = None;
+            http(stream, |_, _| {
+                let wait = answered.map(|answered| answered.elapsed());
+                waits.lock().expect("no panic").extend(wait);
+                answered = Some(Instant::now());
+                Some(ok(b"hello"))
+            });
+        }
+    });
+    let ended = run_http(address, "-n 12 -c 3 --think 100ms");
+    ended.passed();
+    assert_eq!((ended.count("replies"), ended.count("connections_opened")), (12, 3), "{ended}");
+    assert_eq!(ended.report["plan"]["think_s"], 0.1, "{ended}");
+    let waits = std::mem::take(&mut *waits.lock().expect("no panic"));
+    assert!(waits.len() == 9 && waits.iter().all(|wait| *wait >= THINK), "{waits:?}");
+    let ended = run_http(address, "-d 200ms -c 3 --think 1h");
+    ended.passed();
+    assert_eq!((ended.count("replies"), ended.took < EARLY), (3, true), "{ended}");
+    let ended = run_http(address, "-n 4 -c 1 --requests-per-connection 1 --think 1h");
+    assert_eq!((ended.passed().count("replies"), ended.took < EARLY), (4, true), "{ended}");
 }

@@ -79,7 +79,7 @@ impl<P: Protocol> Driver<P> {
     /// connection if there is nothing to send or to wait for.
     #[inline]
     pub fn ask(&mut self, flow: &mut Flow<P::State>, connection: &mut Connection<'_>, now_ns: u64) {
-        if flow.ending {
+        if flow.ending || (flow.is_thinking && !self.is_stopped()) {
             return;
         }
         self.repeat(flow, connection, now_ns);
@@ -178,6 +178,16 @@ impl<P: Protocol> Driver<P> {
             self.withdraw(flow);
             flow.ending = true;
             connection.close();
+        } else if let Some(think) = self.task.think {
+            self.think(flow, connection, think);
+        }
+    }
+
+    /// Starts the wait before the next request, if there is one.
+    fn think(&self, flow: &mut Flow<P::State>, connection: &mut Connection<'_>, think: Duration) {
+        if self.task.requests != Some(0) && flow.sent < flow.quota {
+            flow.is_thinking = true;
+            connection.set_timer(Some(think));
         }
     }
 
