@@ -38,6 +38,9 @@ pub fn opening(plan: &Plan, seed: u64) -> String {
         let what = if plan.rate.is_some() { "requests" } else { "connections" };
         text += &format!(", {rate} {what} per second ({arrivals})");
     }
+    if let (Some(stages), Some(arrivals)) = (&plan.stages, plan.arrivals) {
+        text += &format!(", {stages} requests per second ({arrivals})");
+    }
     if let Some(requests) = plan.requests_per_connection {
         text += &format!(", {} per connection", plural(requests, "request"));
     }

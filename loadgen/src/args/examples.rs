@@ -65,6 +65,8 @@ Examples:
   ringload http http://127.0.0.1:8080/ -c 256 -R 20k
       Open loop: 20,000 requests per second, also when the server falls behind. Latency is
       measured from the time at which a request was scheduled.
+  ringload http http://127.0.0.1:8080/ -c 256 -R 1k:20k -d 1m
+      The rate rises evenly; --stages FILE has several rates, such as '30s 1k:20k' and '1m 20k'.
   ringload http http://127.0.0.1:8080/ --conn-rate 2k --arrivals poisson
       2,000 new connections per second at random times, one request on each.
   ringload http http://127.0.0.1:8080/ -R 5k --drain-ok

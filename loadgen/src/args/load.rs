@@ -1,6 +1,7 @@
 //! The options of the load commands: `http`, `echo` and `packets`.
 
 use super::{CONNECTIONS_MAX, CommonArgs, DURATION_MAX, RouteArgs};
+use crate::load::{Ramp, Stages};
 use crate::report::Pacing;
 use crate::units::{Rate, parse_count, parse_duration};
 use clap::{Args, ValueEnum};
@@ -79,9 +80,15 @@ pub struct LoadArgs {
           env = "RINGLOAD_COUNT", hide_env = true, value_parser = parse_count)]
     pub requests: Option<u64>,
     /// Requests to send per second in total (0.2, 20k; also 30/m or 5/h) on a fixed schedule, even
-    /// if replies are late (open loop). Latency is measured from the scheduled time
+    /// if replies are late (open loop). Latency is measured from the scheduled time. FROM:TO
+    /// changes the rate evenly over --duration
     #[arg(short = 'R', long, value_name = "RATE", env = "RINGLOAD_RATE", hide_env = true)]
-    pub rate: Option<Rate>,
+    pub rate: Option<Ramp>,
+    /// Rates of requests that follow each other, instead of --rate and --duration. A line of FILE
+    /// is TIME RATE or TIME FROM:TO, for example '30s 1k:20k'
+    #[arg(long, value_name = "FILE", env = "RINGLOAD_STAGES", hide_env = true,
+          value_parser = Stages::read)]
+    pub stages: Option<Stages>,
     /// Connections to open per second in total on a fixed schedule (open loop), each for
     /// --requests-per-connection requests (default 1)
     #[arg(long, value_name = "RATE", env = "RINGLOAD_CONN_RATE", hide_env = true)]
@@ -149,10 +156,10 @@ impl LoadArgs {
     /// Returns what triggers the next request: a reply, or a schedule.
     #[must_use]
     pub const fn pacing(&self) -> Pacing {
-        match (self.rate, self.conn_rate) {
-            (Some(_), _) => Pacing::Requests,
-            (None, Some(_)) => Pacing::Connections,
-            (None, None) => Pacing::Closed,
+        match (self.rate.is_some() || self.stages.is_some(), self.conn_rate) {
+            (true, _) => Pacing::Requests,
+            (false, Some(_)) => Pacing::Connections,
+            (false, None) => Pacing::Closed,
         }
     }
 
@@ -222,24 +229,57 @@ impl LoadArgs {
     }
 
     fn check_rates(&mut self, from_line: impl Fn(&str) -> bool) -> Result<(), String> {
-        // A rate in the environment is overridden by the other one on the command line.
-        match (from_line("rate"), from_line("conn_rate")) {
-            (true, false) => self.conn_rate = None,
-            (false, true) => self.rate = None,
-            _ => {}
+        // A rate in the environment is overridden by another one on the command line.
+        let given = ["rate", "conn_rate", "stages"].map(&from_line);
+        if given.contains(&true) {
+            let [rate, conn_rate, stages] = given;
+            self.rate = self.rate.filter(|_| rate);
+            self.conn_rate = self.conn_rate.filter(|_| conn_rate);
+            self.stages = self.stages.take().filter(|_| stages);
         }
-        for (name, rate) in [("--rate", self.rate), ("--conn-rate", self.conn_rate)] {
-            if rate.is_some_and(|rate| rate.per_s() > RATE_MAX) {
+        let rates = [self.rate.is_some(), self.conn_rate.is_some(), self.stages.is_some()];
+        if rates.iter().filter(|is_set| **is_set).count() > 1 {
+            return Err("--rate, --conn-rate and --stages: give one, not both".into());
+        }
+        if let Some(stages) = &self.stages {
+            if from_line("duration") || from_line("count") {
+                return Err(
+                    "--stages sets the duration; --duration and --count do not apply".into()
+                );
+            }
+            (self.duration, self.requests) = (stages.length(), None);
+        }
+        if self.rate.is_some_and(|ramp| !ramp.is_constant()) {
+            if from_line("count") {
+                return Err("--rate FROM:TO needs --duration, not --count".into());
+            }
+            self.requests = None;
+        }
+        let rate = self.rate.map(|ramp| ramp.from.per_s().max(ramp.to.per_s()));
+        let conn_rate = self.conn_rate.map(Rate::per_s);
+        let stages = self.stages.as_ref().map(Stages::rate_max);
+        for (name, rate) in [("--rate", rate), ("--conn-rate", conn_rate), ("--stages", stages)] {
+            if rate.is_some_and(|rate| rate > RATE_MAX) {
                 return Err(format!("{name} must be at most 10M"));
             }
         }
-        if self.rate.is_some() && self.conn_rate.is_some() {
-            return Err("give either --rate or --conn-rate, not both".into());
-        }
         if from_line("arrivals") && !self.is_on_schedule() {
-            return Err("--arrivals needs --rate or --conn-rate".into());
+            return Err("--arrivals needs --rate or --conn-rate, or --stages".into());
         }
         Ok(())
+    }
+
+    /// Returns the stages of a rate that changes.
+    #[must_use]
+    pub fn stages(&self) -> Option<Stages> {
+        let ramp = self.rate.filter(|ramp| !ramp.is_constant());
+        self.stages.clone().or_else(|| Some(Stages::one(self.duration, ramp?)))
+    }
+
+    /// Returns the rate of the requests if it does not change.
+    #[must_use]
+    pub fn constant_rate(&self) -> Option<Rate> {
+        self.rate.filter(|ramp| ramp.is_constant()).map(|ramp| ramp.from)
     }
 
     /// Returns the number of requests after which a connection is closed, or `None` if connections

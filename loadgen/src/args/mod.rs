@@ -259,6 +259,7 @@ pub(crate) fn parse_address(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::load::Stages;
     use crate::report::Pacing;
 
     fn read(line: &str) -> Result<Cli, String> {
@@ -304,7 +305,7 @@ mod tests {
 
     /// Each option with its meaning. A new option needs a line here, and an option that means the
     /// same as another one must have the other one's name.
-    const MEANINGS: [(&str, Option<char>, &str); 56] = [
+    const MEANINGS: [(&str, Option<char>, &str); 57] = [
         ("arrivals", None, "distribution of a schedule"),
         ("as", None, "name on the server"),
         ("body", Some('b'), "body of a request"),
@@ -354,6 +355,7 @@ mod tests {
         ("settle", None, "wait for the server after the run"),
         ("size", None, "size of a message"),
         ("slo", None, "objective of a search"),
+        ("stages", None, "rates that follow each other"),
         ("think", None, "wait between requests"),
         ("threads", Some('t'), "threads"),
         ("timeout", None, "longest wait for the server"),
@@ -478,7 +480,12 @@ mod tests {
         let plain = load("ringload echo a:1");
         assert_eq!((plain.pacing(), plain.arrivals), (Pacing::Closed, Arrivals::Uniform));
         let requests = load("ringload echo a:1 -R 10k --arrivals poisson --drain-ok");
-        assert_eq!((requests.pacing(), requests.rate), (Pacing::Requests, Some(10_000.into())));
+        assert_eq!(requests.pacing(), Pacing::Requests);
+        assert_eq!((requests.constant_rate(), requests.stages()), (Some(10_000.into()), None));
+        let ramp = load("ringload echo a:1 -R 1k:20k -d 30s");
+        let stages = Stages::one(Duration::from_secs(30), "1k:20k".parse().expect("a ramp"));
+        assert_eq!((ramp.pacing(), ramp.constant_rate()), (Pacing::Requests, None));
+        assert_eq!(ramp.stages(), Some(stages));
         assert_eq!((requests.arrivals, requests.drain_ok), (Arrivals::Poisson, true));
         let connections = load("ringload echo a:1 --conn-rate 500");
         assert_eq!(connections.pacing(), Pacing::Connections);
@@ -521,6 +528,10 @@ mod tests {
             ("ringload echo a:1 -R 11M", "--rate must be at most 10M"),
             ("ringload echo a:1 --conn-rate 11M", "--conn-rate must be at most 10M"),
             ("ringload echo a:1 -R 5 --conn-rate 5", "not both"),
+            ("ringload echo a:1 -R 5:11M", "--rate must be at most 10M"),
+            ("ringload echo a:1 -R 5:", "expected a rate"),
+            ("ringload echo a:1 -R 5:6 -n 5", "needs --duration"),
+            ("ringload echo a:1 --stages /missing", "cannot read /missing"),
             ("ringload echo a:1 --arrivals poisson", "--arrivals needs --rate or --conn-rate"),
             ("ringload echo a:1 -R 5 --arrivals often", "uniform, poisson"),
             ("ringload packets a:1 -R 5 put x", "--rate applies to load"),

@@ -9,7 +9,8 @@ use std::time::Duration;
 /// Shortest `--max-time`.
 const TIME_MIN: Duration = Duration::from_secs(5);
 /// Options of `http` that the search sets itself.
-const NOT_FOR_SEARCH: [&str; 6] = ["rate", "conn_rate", "count", "duration", "think", "hlog"];
+const NOT_FOR_SEARCH: [&str; 7] =
+    ["rate", "conn_rate", "stages", "count", "duration", "think", "hlog"];
 
 /// The options of `search`.
 #[derive(Clone, Debug, Args)]
@@ -46,8 +47,9 @@ impl SearchArgs {
         }
         // Those from the environment are for other commands. Each probe has a rate.
         let load = &mut self.http.load;
-        (load.requests, load.conn_rate, load.common.hlog) = (None, None, None);
-        load.rate = Some(Rate::from(1));
+        (load.requests, load.conn_rate, load.stages) = (None, None, None);
+        load.common.hlog = None;
+        load.rate = Some(Rate::from(1).into());
         load.duration = self.max_time;
         self.http.settle(from_line)
     }

@@ -64,7 +64,7 @@ pub enum Transfer {
 
 impl Transfer {
     /// Options that apply to load only.
-    const NOT_FOR_FILES: [&str; 19] = [
+    const NOT_FOR_FILES: [&str; 20] = [
         "connections",
         "threads",
         "duration",
@@ -84,6 +84,7 @@ impl Transfer {
         "proxy_protocol",
         "clients",
         "think",
+        "stages",
     ];
 
     pub(super) fn check(

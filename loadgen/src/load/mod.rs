@@ -8,9 +8,11 @@
 
 mod driver;
 mod flow;
+mod profile;
 mod schedule;
 mod slack;
 
+pub use profile::{Profile, Ramp, Stages};
 pub use schedule::Schedule;
 
 use self::driver::Driver;
@@ -62,6 +64,8 @@ pub struct Task {
     pub pacing: Pacing,
     /// Rate of the requests or connections of all shards; `None` without a schedule.
     pub rate: Option<Rate>,
+    /// The rate of the requests of all shards if it changes; replaces `rate`.
+    pub profile: Option<Arc<Profile>>,
     /// Distribution of the schedule over time.
     pub arrivals: Arrivals,
     /// Duration of the run, unless `requests` limits it.

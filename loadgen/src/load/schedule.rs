@@ -1,8 +1,10 @@
 //! When something is to be sent: a function of time, so that however much is overdue, nothing needs
 //! to be kept but how far it was taken.
 
+use super::Profile;
 use crate::random::Random;
 use crate::units::Rate;
+use std::sync::Arc;
 
 /// What is left over is told one by one up to so many, and beyond in as many equal parts.
 const PARTS_MAX: u64 = 1 << 20;
@@ -26,6 +28,8 @@ enum Gaps {
     Uniform { place: u64, shards: u64, rate: Rate },
     /// Exponentially distributed (a Poisson process); the sum of several is one, too.
     Poisson { mean_ns: f64, at_ns: f64, random: Random },
+    /// At a rate that changes. Without `random`, the time of each is computed from its place.
+    Staged { profile: Arc<Profile>, place: f64, shards: f64, random: Option<Random> },
 }
 
 impl Schedule {
@@ -53,10 +57,25 @@ impl Schedule {
         Self::of(Gaps::Poisson { mean_ns, at_ns: 0.0, random }, ends_ns, count)
     }
 
+    /// The same at a rate that changes: evenly, or at random by a seed.
+    #[must_use]
+    pub fn staged(
+        profile: Arc<Profile>,
+        (shard, shards): (u64, u64),
+        seed: Option<u64>,
+        ends_ns: u64,
+    ) -> Self {
+        assert!(shard < shards, "a share of a rate");
+        let random = seed.map(|seed| Random::new(seed, shard));
+        let place = if random.is_some() { 0.0 } else { shard as f64 };
+        let gaps = Gaps::Staged { profile, place, shards: shards as f64, random };
+        Self::of(gaps, ends_ns, u64::MAX)
+    }
+
     fn of(gaps: Gaps, ends_ns: u64, left: u64) -> Self {
         let mut schedule = Self { gaps, begins_ns: None, ends_ns, left, next_ns: 0 };
         // The first one of a Poisson process comes after a gap, too.
-        if let Gaps::Poisson { .. } = schedule.gaps {
+        if let Gaps::Poisson { .. } | Gaps::Staged { random: Some(_), .. } = schedule.gaps {
             schedule.advance();
         }
         schedule
@@ -117,9 +136,15 @@ impl Schedule {
     }
 
     fn mean_ns(&self) -> f64 {
-        match self.gaps {
-            Gaps::Uniform { shards, rate, .. } => rate.mean_ns() * shards as f64,
-            Gaps::Poisson { mean_ns, .. } => mean_ns,
+        match &self.gaps {
+            Gaps::Uniform { shards, rate, .. } => rate.mean_ns() * *shards as f64,
+            Gaps::Poisson { mean_ns, .. } => *mean_ns,
+            // Of those that are left.
+            Gaps::Staged { profile, place, shards, .. } => {
+                let length_ns = self.ends_ns - self.begins_ns.unwrap_or_default();
+                let left = (profile.count(length_ns) - place).max(1.0) / shards;
+                self.ends_ns.saturating_sub(self.next_ns) as f64 / left
+            }
         }
     }
 
@@ -127,25 +152,35 @@ impl Schedule {
         match &mut self.gaps {
             Gaps::Uniform { place, shards, .. } => *place += *shards,
             Gaps::Poisson { mean_ns, at_ns, random } => {
-                // Never zero, of which there is no logarithm.
-                let uniform = ((random.next() >> 11) + 1) as f64 / (1_u64 << 53) as f64;
-                *at_ns -= uniform.ln() * *mean_ns;
+                *at_ns += exponential(random) * *mean_ns;
+            }
+            Gaps::Staged { place, shards, random, .. } => {
+                *place += *shards * random.as_mut().map_or(1.0, exponential);
             }
         }
         self.place_next();
     }
 
     fn place_next(&mut self) {
-        let after_ns = match self.gaps {
-            Gaps::Uniform { place, rate, .. } => rate.due_ns(place),
-            Gaps::Poisson { at_ns, .. } => at_ns as u64,
+        let after_ns = match &self.gaps {
+            Gaps::Uniform { place, rate, .. } => rate.due_ns(*place),
+            Gaps::Poisson { at_ns, .. } => *at_ns as u64,
+            Gaps::Staged { profile, place, .. } => profile.time_ns(*place),
         };
         self.next_ns = self.begins_ns.unwrap_or_default().saturating_add(after_ns);
     }
 }
 
+/// Draws from the exponential distribution with mean 1.
+fn exponential(random: &mut Random) -> f64 {
+    // Never zero, of which there is no logarithm.
+    let uniform = ((random.next() >> 11) + 1) as f64 / (1_u64 << 53) as f64;
+    -uniform.ln()
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::Stages;
     use super::*;
     use proptest::prelude::*;
 
@@ -223,6 +258,53 @@ mod tests {
         let mean_ns = sum_ns / all as f64;
         assert!((mean_ns / (hour_ns as f64 / 2.0) - 1.0).abs() < 1e-3, "{mean_ns}");
         assert_eq!(schedule.next(), None);
+    }
+
+    #[test]
+    fn a_changing_rate_is_shared_and_kept_to() {
+        let ramp = "1k:9k".parse().expect("a ramp");
+        let length = std::time::Duration::from_secs(2);
+        let profile = Arc::new(Profile::new(&Stages::one(length, ramp)));
+        let of = |seed, shard| Schedule::staged(profile.clone(), (shard, 3), seed, 2 * SECOND_NS);
+        let all = |seed| {
+            let mut all: Vec<u64> = (0..3).flat_map(|shard| times(of(seed, shard))).collect();
+            all.sort_unstable();
+            all
+        };
+        let even = all(None);
+        // 1,000 per second grow to 5,000 in the first half.
+        assert_eq!(
+            (even.len(), even.iter().filter(|time| **time < SECOND_NS).count()),
+            (10_000, 3_000)
+        );
+        for (place, time) in even.iter().enumerate() {
+            assert_eq!(*time, profile.time_ns(place as f64), "{place}");
+        }
+        let random = all(Some(7));
+        // More than ten standard deviations.
+        assert!((9_000..11_000).contains(&random.len()), "{}", random.len());
+        let first_half = random.iter().filter(|time| **time < SECOND_NS).count();
+        assert!((2_450..3_550).contains(&first_half), "{first_half}");
+        assert_eq!(all(Some(7)), random);
+        assert_ne!(all(Some(8)), random);
+    }
+
+    #[test]
+    fn a_backlog_of_a_changing_rate_is_given_up() {
+        for (ramp, count) in [("1k:9k", 10_000), ("1M:9M", 10_000_000)] {
+            let ramp = ramp.parse().expect("a ramp");
+            let length = std::time::Duration::from_secs(2);
+            let profile = Arc::new(Profile::new(&Stages::one(length, ramp)));
+            let mut schedule = Schedule::staged(profile, (0, 1), None, 2 * SECOND_NS);
+            schedule.begin(0);
+            let mut all = 0;
+            schedule.give_up(2 * SECOND_NS, |time, many| {
+                assert!(time < 2 * SECOND_NS);
+                all += many;
+            });
+            assert!(count - all <= 1, "{all} of {count}");
+            assert_eq!(schedule.next(), None);
+        }
     }
 
     #[test]

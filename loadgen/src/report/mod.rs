@@ -182,6 +182,7 @@ impl Run {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::load::Stages;
     use crate::protocol::Fault;
     use serde_json::Value;
 
@@ -239,6 +240,7 @@ pub(crate) mod tests {
             timeout_s: 10.0,
             pacing,
             rate: (pacing == Pacing::Requests).then_some(100_101.into()),
+            stages: None,
             conn_rate: (pacing == Pacing::Connections).then_some(7.into()),
             arrivals: (pacing != Pacing::Closed).then_some("uniform"),
             drain_ok: false,
@@ -349,6 +351,17 @@ pub(crate) mod tests {
             assert_eq!(report["session_us"].is_null(), pacing != Pacing::Connections);
             assert_eq!(report["schedule_lag_us"].is_null(), pacing == Pacing::Closed);
         }
+    }
+
+    #[test]
+    fn stages_are_in_the_report() {
+        let mut report = sample_of(Pacing::Requests);
+        let length = Duration::from_secs(30);
+        report.plan.stages = Some(Stages::one(length, "1k:20k".parse().expect("a ramp")));
+        let report = serde_json::to_value(report).expect("a report is JSON");
+        check_against_schema("load", &report);
+        let stage = serde_json::json!({ "length_s": 30.0, "from": 1_000, "to": 20_000 });
+        assert_eq!(report["plan"]["stages"], serde_json::json!([stage]));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What a report consists of.
 
+use crate::load::Stages;
 use crate::route::Clients;
 use crate::stats::Stats;
 use crate::system;
@@ -51,8 +52,10 @@ pub struct Plan {
     pub timeout_s: f64,
     /// What decides when the next request is sent.
     pub pacing: Pacing,
-    /// `--rate`, requests per second.
+    /// `--rate`, requests per second, if it does not change.
     pub rate: Option<Rate>,
+    /// The stages of a `--rate` that changes, or of `--stages`.
+    pub stages: Option<Stages>,
     /// `--conn-rate`, connections per second.
     pub conn_rate: Option<Rate>,
     /// `--arrivals`, where there is a rate.

@@ -8,7 +8,7 @@ use crate::delivery::Delivery;
 use crate::echo::Echo;
 use crate::http::head::HEAD_BYTES_MAX;
 use crate::http::{Http, Learnt, Statuses};
-use crate::load::{CONNECTING_MAX, Load, Shared, Task};
+use crate::load::{CONNECTING_MAX, Load, Profile, Shared, Task};
 use crate::network::Network;
 use crate::packets::Packets;
 use crate::packets::wire::{BODY_BYTES_MAX, PREFIX_BYTES};
@@ -212,7 +212,8 @@ fn task(load: &LoadArgs, seed: u64, to: SocketAddr, shard: u64) -> Task {
         think: load.think,
         timeout: load.timeout,
         pacing: load.pacing(),
-        rate: load.rate.or(load.conn_rate),
+        rate: load.constant_rate().or(load.conn_rate),
+        profile: load.stages().map(|stages| Arc::new(Profile::new(&stages))),
         arrivals: load.arrivals,
         duration: load.requests.is_none().then_some(load.duration),
         seed,
@@ -250,7 +251,8 @@ fn plan(cli: &Cli, load: &LoadArgs, to: SocketAddr) -> Plan {
         think_s: load.think.map(|think| think.as_secs_f64()),
         timeout_s: load.timeout.as_secs_f64(),
         pacing: load.pacing(),
-        rate: load.rate,
+        rate: load.constant_rate(),
+        stages: load.stages(),
         conn_rate: load.conn_rate,
         arrivals: load.is_on_schedule().then(|| load.arrivals.name()),
         drain_ok: load.drain_ok,

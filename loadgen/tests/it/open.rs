@@ -307,3 +307,25 @@ fn nobody_listens_to_a_schedule() {
         assert!(ended.took < EARLY, "{ended}");
     }
 }
+
+#[test]
+fn a_rate_rises_or_follows_stages() {
+    let address = server(|stream| echo(stream, |_, _| true));
+    let ended = run_echo(address, "-R 100:900 -d 1s -c 8");
+    assert_eq!(ended.count("errors_total"), 0, "{ended}");
+    // 500 but for the time until all connections are open.
+    let intended = ended.count("intended");
+    assert!((1..=500).contains(&intended), "{ended}");
+    assert_eq!(ended.report["plan"]["rate"], serde_json::Value::Null, "{ended}");
+    let stage = serde_json::json!({ "length_s": 1.0, "from": 100, "to": 900 });
+    assert_eq!(ended.report["plan"]["stages"], serde_json::json!([stage]), "{ended}");
+    let folder = tempfile::tempdir().expect("a folder");
+    let stages = folder.path().join("stages");
+    std::fs::write(&stages, "300ms 100:500\n200ms 500\n").expect("a file");
+    let ended = run_echo(address, &format!("--stages {} -c 8 -t 2", stages.display()));
+    assert_eq!(ended.count("errors_total"), 0, "{ended}");
+    assert!((1..=190).contains(&ended.count("intended")), "{ended}");
+    assert_eq!(ended.report["plan"]["duration_s"], 0.5, "{ended}");
+    let ended = run_echo(address, &format!("--stages {} -d 5s", stages.display()));
+    assert_eq!(ended.status, 2, "{ended}");
+}

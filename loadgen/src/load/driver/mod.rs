@@ -376,7 +376,6 @@ impl<P: Protocol> Driver<P> {
 }
 
 fn schedule(task: &Task, shard: u64, shards: u64) -> Option<Schedule> {
-    let rate = task.rate?;
     let count = match (task.pacing, task.requests) {
         (Pacing::Closed, _) => return None,
         (_, None) => u64::MAX,
@@ -384,6 +383,11 @@ fn schedule(task: &Task, shard: u64, shards: u64) -> Option<Schedule> {
         (Pacing::Connections, Some(requests)) => requests.div_ceil(task.requests_per_connection),
     };
     let ends_ns = task.duration.map_or(u64::MAX, |length| length.as_nanos() as u64);
+    if let Some(profile) = task.profile.clone() {
+        let random = (task.arrivals == Arrivals::Poisson).then_some(task.seed);
+        return Some(Schedule::staged(profile, (shard, shards), random, ends_ns));
+    }
+    let rate = task.rate?;
     Some(match task.arrivals {
         Arrivals::Uniform => Schedule::uniform(rate, shard, shards, ends_ns, count),
         Arrivals::Poisson => Schedule::poisson(rate, shard, shards, task.seed, ends_ns, count),
