@@ -39,7 +39,7 @@ pub fn opening(plan: &Plan, seed: u64) -> String {
         text += &format!(", {rate} {what} per second ({arrivals})");
     }
     if let (Some(stages), Some(arrivals)) = (&plan.stages, plan.arrivals) {
-        text += &format!(", {stages} requests per second ({arrivals})");
+        text += &format!(", requests per second: {stages} ({arrivals})");
     }
     if let Some(requests) = plan.requests_per_connection {
         text += &format!(", {} per connection", plural(requests, "request"));

@@ -325,6 +325,8 @@ fn a_rate_rises_or_follows_stages() {
     let ended = run_echo(address, &format!("--stages {} -c 8 -t 2", stages.display()));
     assert_eq!(ended.count("errors_total"), 0, "{ended}");
     assert!((1..=190).contains(&ended.count("intended")), "{ended}");
+    let line = ", requests per second: 100 to 500 for 300ms, then 500 for 200ms (uniform)";
+    assert!(ended.stderr.contains(line), "{ended}");
     assert_eq!(ended.report["plan"]["duration_s"], 0.5, "{ended}");
     let ended = run_echo(address, &format!("--stages {} -d 5s", stages.display()));
     assert_eq!(ended.status, 2, "{ended}");
