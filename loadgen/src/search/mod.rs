@@ -1,6 +1,6 @@
 //! `ringload search`: finds the highest rate at which a server meets objectives.
 //!
-//! Each probe is a run of [`run`](crate::run) with a fixed rate. [`bounds`] chooses the rates.
+//! Each probe is a run of [`run`] with a fixed rate. [`bounds`] chooses the rates.
 
 pub mod bounds;
 pub mod report;
