@@ -28,8 +28,8 @@ pub struct HttpArgs {
           value_parser = parse_body)]
     pub body: Option<Body>,
     /// Draw each request from FILE instead of --method and --body, at random by --seed. A line is
-    /// WEIGHT METHOD URL [BODY], for example '3 POST /form a=b' or '1 PUT /x @FILE'. URL is a path,
-    /// or a URL of the same server. Replies are compared per line
+    /// WEIGHT METHOD URL BODY, for example '3 POST /form a=b' or '1 PUT /x @FILE'; BODY may be
+    /// missing. URL is a path, or a URL of the same server. Replies are compared per line
     #[arg(long, value_name = "FILE", env = "RINGLOAD_URLS", hide_env = true,
           value_parser = parse_list)]
     pub urls: Option<List>,
