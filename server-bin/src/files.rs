@@ -38,6 +38,9 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
+/// Passwords that are checked or wait for that, over all shards. Each takes a worker for up to a
+/// second (bcrypt), and files that are not in the page cache wait behind it.
+const CHECKS_MAX: usize = 32;
 /// In a drain a connection ends when nothing has happened on it for so long.
 const DRAIN_QUIET: Duration = Duration::from_millis(500);
 
@@ -95,6 +98,8 @@ struct Listener {
 pub struct Shared {
     /// On readers of files that may wait.
     pub slow_readers: Arc<Places>,
+    /// On passwords that are checked or wait for that.
+    pub checks: Arc<Places>,
     /// On contents that stay in memory.
     pub contents: Arc<Budget>,
     /// Files stay open for further requests.
@@ -111,6 +116,7 @@ impl Shared {
     pub fn new(workers: usize, keeps_files: bool, leaving: Leaving) -> Self {
         Self {
             slow_readers: Arc::new(Places::new(workers.saturating_sub(1))),
+            checks: Arc::new(Places::new(CHECKS_MAX)),
             contents: Arc::new(Budget::new(KEPT_BYTES_MAX)),
             keeps_files,
             leaving,

@@ -173,7 +173,11 @@ impl Files {
             return Authenticated::Yes;
         }
         let passwords = passwords.clone();
-        let job = Job::unordered(0, move || Worked::Verified(passwords.verify(&credentials)));
+        let Some(place) = self.shared.checks.take() else { return Authenticated::Busy };
+        let job = Job::unordered(0, move || {
+            let _place = place;
+            Worked::Verified(passwords.verify(&credentials))
+        });
         match connection.offload(job) {
             Ok(()) => Authenticated::Checking,
             Err(_) => Authenticated::Busy,
