@@ -219,10 +219,15 @@ impl Loaded {
                         collect(value, format!("{path}[{index}]"), values);
                     }
                 }
+                // An array of tables that has none is no value.
+                Value::Array(array) if array.is_empty() && is_of_tables(&path) => {}
                 _ => {
                     values.insert(path, value.to_string());
                 }
             }
+        }
+        fn is_of_tables(path: &str) -> bool {
+            matches!(path, "site" | "echo" | "packets") || path.ends_with("].rule")
         }
         let table = Table::try_from(&self.file).expect("the configuration has a text form");
         let mut values = BTreeMap::new();

@@ -16,7 +16,7 @@ use crate::site::rules::{RuleError, Rules};
 use crate::site::spec::{Listing, RuleSpec, SiteSpec};
 use ringwright::{AtCapacity, Config, Error, Framing, ListenerSettings, Prefix, Probe, RingChoice};
 use std::collections::{BTreeMap, HashMap};
-use std::io;
+use std::io::{self, Read};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -37,6 +37,8 @@ impl Plan {
 
 /// The least length of the admin listener's token: a shorter one can be guessed.
 const TOKEN_BYTES_MIN: usize = 16;
+/// The length of the file with the token, at most.
+const TOKEN_BYTES_MAX: u64 = 4096;
 
 /// A configuration, checked as a whole.
 #[derive(Clone, Debug)]
@@ -159,7 +161,7 @@ pub fn plan(file: &File, folder: &Path) -> Result<Plan, Vec<Fault>> {
     let packets: Vec<PacketsPlan> =
         packets.map(|(index, packets)| checker.packets(index, packets)).collect();
     let admin = checker.admin(&file.admin);
-    checker.passwords(&sites, &packets);
+    checker.secrets(&file.admin, &sites, &packets);
     if checker.listeners.is_empty() && checker.faults.is_empty() {
         let reason = "there is no listener; add [[site]], [[echo]] or [[packets]]";
         checker.faults.push(Fault::new(Place::default(), reason));
@@ -234,6 +236,13 @@ fn resolved(path: &Path) -> PathBuf {
     std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
+/// Reads a token, and a byte more than it may have.
+fn read_token(path: &Path) -> io::Result<Vec<u8>> {
+    let mut token = Vec::new();
+    std::fs::File::open(path)?.take(TOKEN_BYTES_MAX + 1).read_to_end(&mut token)?;
+    Ok(token)
+}
+
 /// A path of the configuration; `-` stays what it is.
 fn beneath(folder: &Path, path: &Path) -> PathBuf {
     if path == Path::new("-") { path.to_owned() } else { folder.join(path) }
@@ -305,23 +314,30 @@ impl Checker<'_> {
         SitePlan { spec, rules }
     }
 
-    /// No password file lies where clients can ask for it.
-    fn passwords(&mut self, sites: &[SitePlan], packets: &[PacketsPlan]) {
+    /// No password file and no token lies where clients can ask for it.
+    fn secrets(&mut self, admin: &Admin, sites: &[SitePlan], packets: &[PacketsPlan]) {
         let rules = sites.iter().enumerate().flat_map(|(site, plan)| {
-            plan.spec.rules.iter().enumerate().map(move |(rule, spec)| (site, rule, spec))
+            let place = Place::top("site").index(site).key("rule");
+            plan.spec.rules.iter().enumerate().map(move |(rule, spec)| (place.index(rule), spec))
         });
-        let auths = rules.filter_map(|(site, rule, spec)| Some((site, rule, spec.auth.as_ref()?)));
-        let auths: Vec<_> = auths.collect();
-        if auths.is_empty() {
+        let auths = rules.filter_map(|(place, rule)| {
+            Some((place.key("auth"), rule.auth.as_ref()?.file.clone(), "password file"))
+        });
+        let token = admin.token.as_ref().map(|token| {
+            (Place::top("admin").key("token"), self.folder.join(token), "file of the token")
+        });
+        let secrets: Vec<_> = auths.chain(token).collect();
+        if secrets.is_empty() {
             return;
         }
         let served = served(sites, packets);
-        for (site, rule, auth) in auths {
-            let file = resolved(&auth.file);
+        for (place, file, kind) in secrets {
+            let file = resolved(&file);
             if served.keys().any(|root| file.starts_with(root)) {
-                let place = Place::top("site").index(site).key("rule").index(rule).key("auth");
-                let reason = "the password file lies in the directory that is served; move it";
-                self.fault(&place, reason);
+                self.fault(
+                    &place,
+                    format!("the {kind} lies in the directory that is served; move it"),
+                );
             }
         }
     }
@@ -396,7 +412,11 @@ impl Checker<'_> {
         let token = admin.token.as_ref().and_then(|path| {
             let path = self.folder.join(path);
             let place = place.key("token");
-            match std::fs::read(&path) {
+            match read_token(&path) {
+                Ok(token) if token.len() as u64 > TOKEN_BYTES_MAX => {
+                    let reason = format!("the file has more than {TOKEN_BYTES_MAX} bytes");
+                    self.fault(&place, reason);
+                }
                 Ok(token) if token.trim_ascii().len() >= TOKEN_BYTES_MIN => {
                     return Some(token.trim_ascii().to_vec());
                 }
@@ -410,6 +430,14 @@ impl Checker<'_> {
             }
             None
         });
+        for (at, name) in admin.names.iter().enumerate() {
+            let place = place.key("names").index(at);
+            match names::check(name) {
+                Ok(name) if name.starts_with('*') => self.fault(&place, "expected a whole name"),
+                Ok(_) => {}
+                Err(reason) => self.fault(&place, reason),
+            }
+        }
         let access = Access { names: admin.names.clone(), token };
         (!listen.is_empty() || !read.is_empty()).then_some(AdminPlan { listen, read, access })
     }

@@ -34,6 +34,7 @@ mod process;
 mod profile;
 #[path = "../../../engine/tests/support/program.rs"]
 mod program;
+mod reload;
 mod ring;
 #[path = "../../../engine/tests/support/root.rs"]
 mod root;

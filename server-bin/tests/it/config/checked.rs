@@ -173,6 +173,11 @@ fn secrets_beneath_a_served_directory_are_refused() {
         assert_eq!(status, Some(2), "{text}");
         assert!(said.contains("lies in the directory that is served"), "{said}");
     }
+    write(files.path(), "one/token", "0123456789abcdef0123456789abcdef");
+    let token = "[admin]\ntoken = \"one/token\"\n".to_owned();
+    let (status, said) = check(&files, &(token + &site("one", &auth("users"))));
+    assert_eq!(status, Some(2));
+    assert!(said.contains("c.toml:2:9: admin.token = \"one/token\": the file of the"), "{said}");
     // The configuration itself.
     let (status, said) = check(&files, &site(".", "deny = [\"192.0.2.1\"]"));
     assert_eq!(status, Some(2));

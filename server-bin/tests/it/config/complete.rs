@@ -56,6 +56,9 @@ const WRONG: &[(&str, &[&str])] = &[
     ("log.access", &["1"]),
     ("log.format", &["'xml'"]),
     ("admin.listen", &["'nowhere'", "'127.0.0.1:99999'", "''", "['127.0.0.1:0']"]),
+    ("admin.read", &["'nowhere'", "''"]),
+    ("admin.names", &["['a b']", "['*.a']", "['']", "'a.example'"]),
+    ("admin.token", &["'nowhere'", "'/dev/zero'", "'empty'"]),
     ("site.listen", &["[]", "['nowhere']", "['127.0.0.1']", "'127.0.0.1:0'"]),
     ("site.names", &["['a b']", "['*']", "['']", "['a..b']", "['a:80']", "'a.example'"]),
     ("site.default", &["'yes'", "1"]),
@@ -67,6 +70,7 @@ const WRONG: &[(&str, &[&str])] = &[
     ("site.errors.404", &["'404.html'", "'/'"]),
     ("site.health", &["'healthz'", "'/'"]),
     ("site.listing", &["'xml'", "true"]),
+    ("site.symlinks", &["'follow'", "false"]),
     ("site.max_ranges", &["0", "65", "70000"]),
     ("site.proxy_protocol_from", &["['x']", "'10.0.0.0/8'"]),
     ("site.real_ip", &["{}", "{ from = ['x'] }", "['10.0.0.0/8']"]),
@@ -207,7 +211,14 @@ fn keys() -> Vec<Key> {
 }
 
 pub fn files() -> TempDir {
-    folder(&[("users", USERS), ("www/index.html", ""), ("alias/a.txt", "")])
+    let token = "0123456789abcdef0123456789abcdef";
+    folder(&[
+        ("users", USERS),
+        ("token", token),
+        ("empty", ""),
+        ("www/index.html", ""),
+        ("alias/a.txt", ""),
+    ])
 }
 
 /// Checks a text in-process, as `check` does. Names of hosts are not looked up.
@@ -219,7 +230,8 @@ pub fn check(files: &TempDir, text: &str) -> Result<(), String> {
     let sites = file.site.iter().flat_map(|site| &site.listen);
     let echo = file.echo.iter().flat_map(|echo| &echo.listen);
     let packets = file.packets.iter().flat_map(|packets| &packets.listen);
-    let mut listen = sites.chain(echo).chain(packets).chain(&file.admin.listen);
+    let mut listen =
+        sites.chain(echo).chain(packets).chain(&file.admin.listen).chain(&file.admin.read);
     let is_looked_up = |text: &String| {
         text.parse::<SocketAddr>().is_err() && text.contains(':') && !text.ends_with(":99999")
     };
