@@ -7,8 +7,8 @@ use std::fs;
 use tempfile::TempDir;
 
 /// Joe with the password of [`NOT_JOE`].
-const USERS_LATER: &str = "joe:$6$rounds=1000$saltsalt$ywWKWaZjudto7JB0XrHQZRBRfH3AXA3jCrVedcy4NF3PpY\
-    .aoK0yW4zC00ISzLEqRN.Jew.Bf8GVbDcJ36xQS1\n";
+const USERS_LATER: &str = "joe:$6$rounds=1000$saltsalt$ywWKWaZjudto7JB0XrHQZRBRfH3AXA3jCrVe\
+    dcy4NF3PpY.aoK0yW4zC00ISzLEqRN.Jew.Bf8GVbDcJ36xQS1\n";
 
 fn files() -> TempDir {
     folder(&[("www/a.txt", "a"), ("other/a.txt", "of the other root"), ("users", USERS)])
