@@ -76,7 +76,6 @@ fn keys_that_need_a_restart_are_named_with_both_values() {
         ("max_per_ip", "50"),
         ("at_capacity", "\"reject\""),
         ("evict_idle", "\"off\""),
-        ("min_rate", "0"),
         ("buffers", "64"),
         ("buffer_size", "\"8KiB\""),
         ("send_buffers", "65"),
@@ -97,9 +96,6 @@ fn keys_that_need_a_restart_are_named_with_both_values() {
         ("jobs_max", "7"),
         ("keepalive", "\"7s\""),
         ("user_timeout", "\"7s\""),
-        ("timeouts.idle", "\"7s\""),
-        ("timeouts.request", "\"7s\""),
-        ("timeouts.write", "\"7s\""),
         ("timeouts.linger", "\"7ms\""),
         ("timeouts.linger_total", "\"7s\""),
     ] {
@@ -131,9 +127,9 @@ fn keys_that_need_a_restart_are_named_with_both_values() {
 
 #[test]
 fn flags_of_the_start_hold_at_every_reload() {
-    let config = |connections: usize, idle: &str| {
+    let config = |connections: usize, linger: &str| {
         format!(
-            "[engine]\nmax_connections = {connections}\ntimeouts = {{ idle = \"{idle}\" }}\n\
+            "[engine]\nmax_connections = {connections}\ntimeouts = {{ linger = \"{linger}\" }}\n\
              {ADMIN}{SITE}"
         )
     };
@@ -146,7 +142,7 @@ fn flags_of_the_start_hold_at_every_reload() {
     // The flag goes over the file before and after.
     assert_eq!(reload(&running, &config(200, "7s")), (2, vec![]));
     let said = refused(&running, &config(200, "8s"));
-    assert!(said.contains("engine.timeouts.idle cannot change from \"7s\" to \"8s\""), "{said}");
+    assert!(said.contains("engine.timeouts.linger cannot change from \"7s\" to \"8s\""), "{said}");
     running.stop();
 }
 
@@ -163,7 +159,7 @@ fn an_address_that_is_taken_leaves_no_other_new_listener() {
     // Both are free now.
     drop(holder);
     let (_, changed) = reload(&running, &format!("{ADMIN}{SITE}{RULE}{added}"));
-    assert_eq!(changed, ["echo[0].listen", "echo[0].proxy_protocol_from"]);
+    assert!(changed.contains(&"echo[0].listen".to_owned()), "{changed:?}");
     for address in [free.address(), taken] {
         TcpStream::connect(address).unwrap();
     }
