@@ -11,6 +11,7 @@ mod configured;
 #[path = "../fire/daemon.rs"]
 #[allow(dead_code, reason = "shared with the test program `fire`")]
 mod daemon;
+mod deploy;
 #[path = "../../../engine/tests/support/descriptors.rs"]
 mod descriptors;
 mod disconnect;
