@@ -1,6 +1,7 @@
 //! The files of `server-bin/deploy/`, used as `DEPLOYMENT.md` describes.
 
 mod rolls;
+mod unit;
 
 use std::path::{Path, PathBuf};
 
