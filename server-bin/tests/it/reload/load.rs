@@ -5,7 +5,12 @@ use crate::configured::request;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::{Scope, ScopedJoinHandle};
+use std::thread::{self, Scope, ScopedJoinHandle};
+use std::time::Duration;
+
+/// The pause of a client between two requests. Without it the clients would take the CPU time that
+/// the server needs for the reloads.
+pub const THINK: Duration = Duration::from_millis(1);
 
 /// The clients of a test, and when they end.
 #[derive(Default)]
@@ -49,6 +54,7 @@ impl Load {
                 };
                 self.replies.fetch_add(1, Ordering::Relaxed);
                 check(&reply);
+                thread::sleep(THINK);
                 if reply.fields.get("connection").is_none_or(|value| value != "close") {
                     kept = Some(stream);
                 }
