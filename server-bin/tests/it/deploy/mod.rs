@@ -2,6 +2,7 @@
 
 mod rolls;
 mod unit;
+mod watching;
 
 use std::path::{Path, PathBuf};
 

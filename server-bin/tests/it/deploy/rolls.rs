@@ -115,15 +115,12 @@ impl Balancer {
         Some(rows.collect())
     }
 
-    /// Whether the status of this server begins with a word, as `UP` or `DOWN`, for each service.
+    /// Returns true if this server has the status in each service. The status `UP 1/2` says that a
+    /// health check has failed once.
     fn says(&self, server: &str, status: &str) -> bool {
         let rows = self.statistics().unwrap_or_default();
         let mut rows = rows.iter().filter(|row| row["svname"] == server).peekable();
-        // "UP 1/2" has not yet seen enough replies for a change.
-        let is_so = |row: &HashMap<String, String>| {
-            row["status"] == status || row["status"] == format!("{status} (via sites/{server})")
-        };
-        rows.peek().is_some() && rows.all(is_so)
+        rows.peek().is_some() && rows.all(|row| row["status"] == status)
     }
 
     #[track_caller]
