@@ -1,5 +1,6 @@
 //! The files of `server-bin/deploy/`, used as `DEPLOYMENT.md` describes.
 
+mod kubernetes;
 mod rolls;
 mod unit;
 mod watching;
