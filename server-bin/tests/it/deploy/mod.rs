@@ -1,6 +1,7 @@
 //! The files of `server-bin/deploy/`, used as `DEPLOYMENT.md` describes.
 
 mod kubernetes;
+mod nginx;
 mod rolls;
 mod unit;
 mod watching;

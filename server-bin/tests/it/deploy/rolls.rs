@@ -54,7 +54,7 @@ fn can_roll() -> bool {
 }
 
 /// Runs `act` where the whole network 10.0.0.0/8 is the loopback device, and /run is empty.
-fn in_network_namespace(act: impl FnOnce() + Send) {
+pub fn in_network_namespace(act: impl FnOnce() + Send) {
     in_mount_namespace(|| {
         // SAFETY: no memory is involved. Only this thread and its children are moved.
         let left = unsafe { libc::unshare(libc::CLONE_NEWNET) };
