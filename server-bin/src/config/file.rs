@@ -8,9 +8,9 @@ use super::values::{
 use crate::access_log::Format;
 use crate::options::{ProbeWith, RingOf, WhenFull};
 use crate::site::spec::{self, Listing, RealIpHeader, Symlinks};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The whole file.
@@ -134,7 +134,7 @@ pub struct Timeouts {
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
     /// The file of the access log, or `-` for standard output.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "lossy_if_any")]
     pub access: Option<PathBuf>,
     /// The format of the access log: `combined` or `json`.
     pub format: Format,
@@ -173,6 +173,7 @@ pub struct Site {
     #[serde(default)]
     pub default: bool,
     /// The directory that is served.
+    #[serde(serialize_with = "lossy")]
     pub root: PathBuf,
     /// The names of the files that answer for a directory, in the order of preference.
     #[serde(default = "index")]
@@ -233,6 +234,16 @@ pub struct OwnTimeouts {
     /// As in `[engine] timeouts`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub write: Option<Timeout>,
+}
+
+/// Writes a path. One of the command line may have bytes that TOML cannot have.
+fn lossy<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path.to_string_lossy())
+}
+
+#[expect(clippy::ref_option, reason = "serde calls it")]
+fn lossy_if_any<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+    path.as_deref().map(Path::to_string_lossy).serialize(serializer)
 }
 
 const fn no_limit() -> LimitOrNone {
@@ -345,6 +356,7 @@ pub struct Packets {
     /// The addresses to listen on.
     pub listen: Vec<String>,
     /// The directory of the files.
+    #[serde(serialize_with = "lossy")]
     pub root: PathBuf,
     /// The limit on open connections of these addresses together, or `none`.
     #[serde(default = "no_limit")]

@@ -294,6 +294,7 @@ fn quoted(key: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::ffi::OsStringExt;
 
     fn source(text: &str) -> Source {
         Source { name: "a.toml".into(), text: text.into(), folder: "/etc".into() }
@@ -349,6 +350,20 @@ mod tests {
         let text = format!("{TEXT}errors = 1979-05-27\n");
         let error = load(Some(&source(&text)), &[]).unwrap_err();
         assert!(error.starts_with("a.toml:7:10: site[0].errors = 1979-05-27: no key "), "{error}");
+    }
+
+    #[test]
+    fn a_path_with_any_bytes_is_printed() {
+        let given = [
+            flag("site[0].listen", "--listen", vec!["127.0.0.1:80"]),
+            flag("site[0].root", "DIR", "x"),
+        ];
+        let mut loaded = load(None, &given).unwrap();
+        let path = PathBuf::from(std::ffi::OsString::from_vec(b"/srv/\xff".to_vec()));
+        loaded.file.log.access = Some(path.clone());
+        loaded.file.site[0].root = path;
+        assert!(loaded.print().contains("root = \"/srv/\u{fffd}\"  # DIR\n"));
+        assert!(loaded.values()["log.access"].contains('\u{fffd}'));
     }
 
     #[test]

@@ -95,8 +95,13 @@ impl Counters {
         for (at, method) in METHODS.into_iter().enumerate() {
             for status in Status::ALL {
                 let replies = sum(&|shard| load(&shard.replies[at][status as usize]));
-                if replies > 0 {
-                    sums.replies.push((method, status.code(), replies));
+                // Two statuses may have the same number.
+                match sums.replies.last_mut() {
+                    _ if replies == 0 => {}
+                    Some((last, code, count)) if *last == method && *code == status.code() => {
+                        *count += replies;
+                    }
+                    _ => sums.replies.push((method, status.code(), replies)),
                 }
             }
         }
@@ -135,11 +140,13 @@ mod tests {
         counters.count(0, Method::Get, Status::Ok, us(50), 10);
         counters.count(1, Method::Get, Status::Ok, us(51), 20);
         counters.count(1, Method::Post, Status::MethodNotAllowed, us(11_000_000), 0);
+        counters.count(0, Method::Head, Status::BadRequest, us(1), 0);
+        counters.count(0, Method::Head, Status::BareLineFeed, us(1), 0);
         // There is no such shard.
         counters.count(2, Method::Get, Status::Ok, us(1), 1);
         let sums = counters.sums();
-        assert_eq!(sums.replies, [("GET", 200, 2), ("other", 405, 1)]);
-        assert_eq!((sums.durations[0], sums.durations[1], sums.durations[14]), (1, 1, 1));
-        assert_eq!((sums.duration_us, sums.bytes), (11_000_101, 30));
+        assert_eq!(sums.replies, [("GET", 200, 2), ("HEAD", 400, 2), ("other", 405, 1)]);
+        assert_eq!((sums.durations[0], sums.durations[1], sums.durations[14]), (3, 1, 1));
+        assert_eq!((sums.duration_us, sums.bytes), (11_000_103, 30));
     }
 }
