@@ -51,9 +51,13 @@ pub struct Reloader {
     counts: Counts,
 }
 
+/// The values of a configuration, by the paths of their keys.
+type Values = BTreeMap<String, String>;
+
 /// The configuration in use.
 struct Present {
     loaded: Loaded,
+    values: Values,
     /// The listeners: address as configured, service, number.
     listeners: Vec<(SocketAddr, Service, u16)>,
 }
@@ -118,7 +122,8 @@ impl Reloader {
         let listeners = addresses
             .map(|((listener, service), number)| (listener.address, service.clone(), number))
             .collect();
-        let present = Mutex::new(Present { loaded, listeners });
+        let values = loaded.values();
+        let present = Mutex::new(Present { loaded, values, listeners });
         Self { options, current, shards: plan.shards(), watcher, log, present, counts }
     }
 
@@ -181,10 +186,9 @@ impl Reloader {
         if let Some(log) = &self.log {
             log.reopen();
         }
-        let result = self.prepare(&present.loaded).and_then(|(new, plan)| {
+        let result = self.prepare(&present).and_then(|Prepared { new, values, changed, plan }| {
             let served = watched.served().ok_or("the server is still starting")?;
             let before = self.current.get();
-            let changed = changed(&present.loaded, &new);
             let opened = Opened::open(&plan, self.shards, Some(&before), &self.watcher)?;
             let listeners = Listeners::add(&present, &plan, served)?;
             if let Err(error) = apply(&present.loaded, &new, &plan, &served.remote) {
@@ -198,6 +202,7 @@ impl Reloader {
             listeners.set(&plan, served);
             listeners.remove_others(&mut present, &plan, served);
             present.loaded = new;
+            present.values = values;
             Ok(Reloaded { generation: number, changed })
         });
         let counts = &self.counts;
@@ -211,30 +216,39 @@ impl Reloader {
     }
 
     /// Reads and checks the configuration.
-    fn prepare(&self, before: &Loaded) -> Result<(Loaded, Plan), String> {
+    fn prepare(&self, present: &Present) -> Result<Prepared, String> {
         let wrong = |failure| match failure {
             Failure::Failed(what) | Failure::Wrong(what) => what,
         };
         let source = self.options.file().map(Source::read).transpose()?;
         let loaded = serve::load(&self.options, source.as_ref()).map_err(wrong)?;
         let plan = serve::plan_of(&loaded, source.as_ref()).map_err(wrong)?;
-        let (old, new) = (before.values(), loaded.values());
-        let needs_restart: Vec<String> = changed(before, &loaded)
-            .into_iter()
+        let values = loaded.values();
+        let changed = changed(&present.values, &values);
+        let needs_restart: Vec<String> = changed
+            .iter()
             .filter(|key| !CHANGEABLE.iter().any(|prefix| is_beneath(key, prefix)))
             .map(|key| {
-                let value = |values: &BTreeMap<String, String>| {
-                    values.get(&key).cloned().unwrap_or_else(|| "nothing".into())
-                };
-                let (old, new) = (value(&old), value(&new));
+                let value =
+                    |values: &Values| values.get(key).cloned().unwrap_or_else(|| "nothing".into());
+                let (old, new) = (value(&present.values), value(&values));
                 format!("{key} cannot change from {old} to {new} while the server runs; restart it")
             })
             .collect();
         if !needs_restart.is_empty() {
             return Err(needs_restart.join("\n"));
         }
-        Ok((loaded, plan))
+        Ok(Prepared { new: loaded, values, changed, plan })
     }
+}
+
+/// A configuration that has been read and checked.
+struct Prepared {
+    new: Loaded,
+    values: Values,
+    /// The keys whose values differ from the present ones.
+    changed: Vec<String>,
+    plan: Plan,
 }
 
 /// A listener of a new configuration.
@@ -348,8 +362,7 @@ fn is_beneath(key: &str, prefix: &str) -> bool {
 }
 
 /// The keys whose values differ.
-fn changed(old: &Loaded, new: &Loaded) -> Vec<String> {
-    let (old, new) = (old.values(), new.values());
+fn changed(old: &Values, new: &Values) -> Vec<String> {
     let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
     keys.into_iter().filter(|key| old.get(*key) != new.get(*key)).cloned().collect()
 }

@@ -116,8 +116,9 @@ pub fn load(source: Option<&Source>, given: &[Given]) -> Result<Loaded, String> 
         // The errors of this parse have their place in the text.
         toml::from_str::<File>(&source.text).map_err(described)?;
         table = toml::from_str(&source.text).map_err(described)?;
+        let line_ends: Vec<usize> = source.text.match_indices('\n').map(|(at, _)| at).collect();
         for (key, at) in keys(document.get_ref(), "") {
-            let line = source.text[..at].matches('\n').count() + 1;
+            let line = line_ends.partition_point(|end| *end < at) + 1;
             origins.insert(key, Origin::File(source.name.clone(), line));
         }
     }
