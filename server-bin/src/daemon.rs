@@ -36,7 +36,8 @@ struct PacketShard {
     connections: usize,
 }
 
-/// The state of a connection.
+/// The state of a connection. It is small, so that an idle connection of an echo takes no memory
+/// for what the other protocols need.
 pub enum State {
     /// A connection of this listener that has sent nothing yet. The listener may be so new that the
     /// configuration that describes it is not there yet.
@@ -44,12 +45,14 @@ pub enum State {
     /// A connection of a proxy on this listener that has not yet named its client.
     Proxied(u16),
     /// A connection to sites.
-    Http(files::Conversation),
+    Http(Box<files::Conversation>),
     /// A connection to an echo.
     Echo,
     /// A connection to the packet service with this number on the shard.
-    Packets(usize, Box<packets::Conversation>),
+    Packets(u32, Box<packets::Conversation>),
 }
+
+const _: () = assert!(size_of::<State>() <= 16);
 
 impl Daemon {
     /// The handler of a shard.
@@ -134,14 +137,15 @@ impl Daemon {
         };
         match &listening.service {
             Serving::Sites(..) => {
-                State::Http(files::Conversation::on(number, peer, listening.request_timeout))
+                let timeout = listening.request_timeout;
+                State::Http(Box::new(files::Conversation::on(number, peer, timeout)))
             }
             Serving::Echo => State::Echo,
             Serving::Packets(service) => {
                 let shard = self.packet_shard(&service.clone());
                 self.packets[shard].connections += 1;
                 let state = self.packets[shard].handler.opened(connection, origin);
-                State::Packets(shard, Box::new(state))
+                State::Packets(shard as u32, Box::new(state))
             }
         }
     }
@@ -221,7 +225,7 @@ impl Handler for Daemon {
             }
             State::Echo => self.echo.received(&mut (), connection, bytes),
             State::Packets(at, state) => {
-                self.packets[*at].handler.received(state, connection, bytes)
+                self.packets[*at as usize].handler.received(state, connection, bytes)
             }
         }
     }
@@ -236,7 +240,7 @@ impl Handler for Daemon {
             State::Http(state) => self.files.file_opened(state, connection, result),
             State::Echo | State::Proxied(_) | State::Early(_) => {}
             State::Packets(at, state) => {
-                self.packets[*at].handler.file_opened(state, connection, result);
+                self.packets[*at as usize].handler.file_opened(state, connection, result);
             }
         }
     }
@@ -245,7 +249,9 @@ impl Handler for Daemon {
         match state {
             State::Http(state) => self.files.file_sent(state, connection),
             State::Echo | State::Proxied(_) | State::Early(_) => {}
-            State::Packets(at, state) => self.packets[*at].handler.file_sent(state, connection),
+            State::Packets(at, state) => {
+                self.packets[*at as usize].handler.file_sent(state, connection)
+            }
         }
     }
 
@@ -256,7 +262,7 @@ impl Handler for Daemon {
         result: io::Result<NewFile>,
     ) {
         if let State::Packets(at, state) = state {
-            self.packets[*at].handler.file_created(state, connection, result);
+            self.packets[*at as usize].handler.file_created(state, connection, result);
         }
     }
 
@@ -267,7 +273,7 @@ impl Handler for Daemon {
         result: Result<NewFile, ReceiveFailed>,
     ) {
         if let State::Packets(at, state) = state {
-            self.packets[*at].handler.file_received(state, connection, result);
+            self.packets[*at as usize].handler.file_received(state, connection, result);
         }
     }
 
@@ -278,7 +284,7 @@ impl Handler for Daemon {
         result: io::Result<()>,
     ) {
         if let State::Packets(at, state) = state {
-            self.packets[*at].handler.file_published(state, connection, result);
+            self.packets[*at as usize].handler.file_published(state, connection, result);
         }
     }
 
@@ -286,7 +292,9 @@ impl Handler for Daemon {
         match state {
             State::Http(state) => self.files.job_done(state, connection, job),
             State::Echo | State::Proxied(_) | State::Early(_) => {}
-            State::Packets(at, state) => self.packets[*at].handler.job_done(state, connection, job),
+            State::Packets(at, state) => {
+                self.packets[*at as usize].handler.job_done(state, connection, job)
+            }
         }
     }
 
@@ -295,7 +303,9 @@ impl Handler for Daemon {
             State::Http(state) => self.files.writable(state, connection),
             State::Proxied(_) | State::Early(_) => {}
             State::Echo => self.echo.writable(&mut (), connection),
-            State::Packets(at, state) => self.packets[*at].handler.writable(state, connection),
+            State::Packets(at, state) => {
+                self.packets[*at as usize].handler.writable(state, connection)
+            }
         }
     }
 
@@ -304,7 +314,9 @@ impl Handler for Daemon {
             State::Http(state) => self.files.half_closed(state, connection),
             State::Proxied(_) | State::Early(_) => connection.close(),
             State::Echo => self.echo.half_closed(&mut (), connection),
-            State::Packets(at, state) => self.packets[*at].handler.half_closed(state, connection),
+            State::Packets(at, state) => {
+                self.packets[*at as usize].handler.half_closed(state, connection)
+            }
         }
     }
 
@@ -314,7 +326,9 @@ impl Handler for Daemon {
             State::Early(_) => {}
             State::Proxied(_) => connection.protocol_error(),
             State::Echo => self.echo.timer(&mut (), connection),
-            State::Packets(at, state) => self.packets[*at].handler.timer(state, connection),
+            State::Packets(at, state) => {
+                self.packets[*at as usize].handler.timer(state, connection)
+            }
         }
     }
 
@@ -324,7 +338,7 @@ impl Handler for Daemon {
             State::Proxied(_) | State::Early(_) => {}
             State::Echo => self.echo.expired(&mut (), connection, deadline),
             State::Packets(at, state) => {
-                self.packets[*at].handler.expired(state, connection, deadline);
+                self.packets[*at as usize].handler.expired(state, connection, deadline);
             }
         }
     }
@@ -334,7 +348,9 @@ impl Handler for Daemon {
             State::Http(state) => self.files.draining(state, connection),
             State::Proxied(_) | State::Early(_) => connection.close(),
             State::Echo => self.echo.draining(&mut (), connection),
-            State::Packets(at, state) => self.packets[*at].handler.draining(state, connection),
+            State::Packets(at, state) => {
+                self.packets[*at as usize].handler.draining(state, connection)
+            }
         }
     }
 
@@ -346,11 +362,11 @@ impl Handler for Daemon {
         reason: Reason,
     ) {
         match state {
-            Some(State::Http(state)) => self.files.closed(Some(state), shard, id, reason),
+            Some(State::Http(state)) => self.files.closed(Some(*state), shard, id, reason),
             Some(State::Echo) => self.echo.closed(Some(()), shard, id, reason),
             Some(State::Packets(at, state)) => {
-                self.packets[at].connections -= 1;
-                self.packets[at].handler.closed(Some(*state), shard, id, reason);
+                self.packets[at as usize].connections -= 1;
+                self.packets[at as usize].handler.closed(Some(*state), shard, id, reason);
             }
             Some(State::Proxied(_) | State::Early(_)) | None => {}
         }
