@@ -102,6 +102,23 @@ fn a_reply_that_is_not_read_to_its_end_gives_its_slot_up() {
     end(&mut world);
 }
 
+/// A reset behind the peer's FIN makes a send fail with EPIPE. That ended accepting for everybody.
+#[test]
+fn a_broken_pipe_ends_one_connection_and_not_the_listener() {
+    let mut world = world(7, config());
+    let lecturer = part(Role::Lecturer(REPLY_BYTES), Farewell::Close);
+    let (stall_us, reset_us) = (NEVER, 50_000);
+    let leaves = Plan { stall_us, reset_us, afterwards: Afterwards::Fin, ..Plan::plain() };
+    let peer = world.add_peer(leaves, lecturer, 0);
+    world.ring().peers[peer].socket.outbound_capacity = 4096;
+    let closed = |world: &mut World| world.ledger().sum.closed == 1;
+    run_until(&mut world, Duration::from_secs(1), "the end of the first client", closed);
+    let next = world.add_peer(Plan::plain(), part(Role::Echo, Farewell::Close), 10);
+    let echoed = |world: &mut World| world.ring().peers[next].received.len() == 10;
+    run_until(&mut world, Duration::from_secs(1), "the echo of the next client", echoed);
+    end(&mut world);
+}
+
 /// A client that read slowly what had left long before was closed as idle.
 #[test]
 fn whoever_reads_is_not_idle() {

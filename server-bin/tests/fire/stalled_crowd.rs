@@ -18,8 +18,9 @@ use std::time::{Duration, Instant};
 const CROWD: usize = 10_000;
 /// The daemon's memory with the whole crowd, at most.
 const RESIDENT_KIB_MAX: usize = 512 << 10;
-/// Memory for the receive and send buffers of two shards, which a small crowd needs as well.
-const BUFFERS_KIB: usize = 2 * (512 * 4 + 256 * 16);
+/// Memory that a small crowd needs as well: the receive and send buffers of two shards, and the
+/// memory that the allocator keeps.
+const BUFFERS_KIB: usize = 2 * (512 * 4 + 256 * 16) + (2 << 10);
 /// The default on a machine with 8 GiB or more. A tenth of the crowd gets a tenth of it.
 const BUDGET_BYTES: usize = 256 << 20;
 const REQUESTS_PER_WRITE: usize = 16;
