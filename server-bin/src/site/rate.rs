@@ -90,6 +90,8 @@ impl Rates {
         let hash = self.keys.hash_one(key);
         let now_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
         let mut segment = self.segment(hash);
+        let now_ns = now_ns.max(segment.now_ns);
+        segment.now_ns = now_ns;
         let due_ns = segment.due_ns(key, hash);
         let early_ns = due_ns.saturating_sub(now_ns);
         if early_ns > limit.tolerance_ns {
@@ -134,6 +136,9 @@ struct Segment {
     chains: Box<[u16; CHAINS]>,
     newest: u16,
     oldest: u16,
+    /// The latest time that a shard has brought. The clocks of shards differ a little, and the time
+    /// must not go back.
+    now_ns: u64,
 }
 
 #[derive(Debug)]
@@ -150,7 +155,7 @@ struct Entry {
 impl Segment {
     fn new() -> Self {
         let chains = Box::new([NONE; CHAINS]);
-        Self { entries: Vec::new(), chains, newest: NONE, oldest: NONE }
+        Self { entries: Vec::new(), chains, newest: NONE, oldest: NONE, now_ns: 0 }
     }
 
     /// The time in the entry of a key, which becomes the newest one; 0 for a new entry.
