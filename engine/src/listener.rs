@@ -157,7 +157,7 @@ pub struct ListenerInfo {
     pub settings: ListenerSettings,
 }
 
-/// What all shards know of a listener together.
+/// The state of a listener that all shards share.
 ///
 /// Each shard keeps a reference while the listener is open there or has clients there, and so does
 /// a command on its way. The number is free for another listener when only the registry has one.

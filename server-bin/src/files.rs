@@ -10,6 +10,7 @@ mod choice;
 mod contents;
 mod conversation;
 mod exchange;
+mod note;
 mod replies;
 
 pub use contents::{Budget, READERS};

@@ -8,7 +8,8 @@ use std::ops::Range;
 
 /// Maximum length of a header of version 1 with its CR LF, in bytes (section 2.1).
 pub const V1_BYTES_MAX: usize = 107;
-/// Maximum length of a header of version 2 with its TLVs, in bytes. The specification allows 64 KiB.
+/// Maximum length of a header of version 2 with its TLVs, in bytes. The specification allows
+/// 64 KiB.
 pub const V2_BYTES_MAX: usize = 536;
 
 /// The result of [`parse`].
@@ -30,7 +31,8 @@ pub enum Parsed {
 /// The addresses that a header names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Address {
-    /// The addresses of the client's connection. IPv4-mapped IPv6 addresses are IPv4 addresses here.
+    /// The addresses of the client's connection. IPv4-mapped IPv6 addresses are IPv4 addresses
+    /// here.
     Named {
         /// The client.
         source: SocketAddr,

@@ -45,12 +45,12 @@ impl Listener {
         }
     }
 
-    /// Whether an accept should be armed, if the shard wants any.
+    /// Returns whether an accept should be armed if the shard wants any.
     pub(super) fn accepts(&self) -> bool {
         self.stage.accepts() && !self.paused
     }
 
-    /// Whether an accept of it is in flight.
+    /// Returns whether an accept of it is in flight.
     pub(super) fn is_busy(&self) -> bool {
         self.armed || self.cancelling
     }
@@ -131,7 +131,7 @@ impl Accepting {
         self.listeners.iter().flatten()
     }
 
-    /// Whether accepts should be armed, of listeners that accept.
+    /// Returns whether accepts of listeners that accept should be armed.
     #[inline]
     pub(super) fn wanted(&self) -> bool {
         self.resume_at_ms.is_none() && self.room.is_empty()

@@ -214,8 +214,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         accepting.next_ms = next.unwrap_or(u64::MAX);
     }
 
-    /// What is due: the end of a pause, of a last call, of the time of a removed listener's
-    /// connections.
+    /// Ends what is due: a pause, a last call, the time of a removed listener's connections.
     #[cold]
     #[inline(never)]
     pub(super) fn expire_accepting(&mut self) {

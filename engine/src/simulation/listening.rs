@@ -49,7 +49,7 @@ fn reasons(world: &World, shard: usize, peers: &[usize]) -> Vec<Option<Reason>> 
     book.records.iter().filter(of).map(|record| record.closed).collect()
 }
 
-/// Whether all of them were let in and got our FIN.
+/// Returns whether all of them were let in and got our FIN.
 fn ended_well(world: &mut World, shard: usize, peers: &[usize]) -> bool {
     let ended = reasons(world, shard, peers);
     let ring = world.lanes[shard].ring();

@@ -70,7 +70,7 @@ impl World {
         }
     }
 
-    /// Who was accepted came to the listener whose number it was told, and nobody is left.
+    /// Each accepted peer came to the listener whose number it was told, and nobody is left.
     fn judge_listeners(&mut self, book: &Book) {
         for record in book.records.iter().filter(|record| record.accepted) {
             let lane = &mut self.lanes[record.id.shard()];

@@ -1,5 +1,6 @@
-//! The order of the probes: they bracket the highest rate, halve the bracket, and confirm the result.
-//! A rate is too high if two probes in a row miss it, so that a disturbance is not taken for a limit.
+//! The order of the probes: they bracket the highest rate, halve the bracket, and confirm the
+//! result. A rate is too high if two probes in a row miss it, so that a disturbance is not taken
+//! for a limit.
 
 /// Ratio of two rates at which the bracket is narrow enough.
 const RATIO_MIN: f64 = 1.04;

@@ -24,7 +24,7 @@ fn no_rate_is_found_that_the_server_cannot_reach() {
     let rate = search["rate"].as_f64().unwrap_or_else(|| panic!("{ended}"));
     assert!((1.0..=RATE_MAX).contains(&rate), "{ended}");
     assert_eq!(search["low"], rate, "{ended}");
-    // Who is the limit depends on the machine. The exit status says it.
+    // It depends on the machine whether the server or ringload is the limit. The status says it.
     let (limit, high) = (&search["limited_by"], search["high"].as_f64());
     assert!(high.is_none_or(|high| high > rate), "{ended}");
     assert_eq!(ended.status, if limit == "ringload" { 4 } else { 0 }, "{ended}");

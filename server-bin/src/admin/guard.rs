@@ -21,7 +21,7 @@ pub fn is_addressed_directly(head: &[u8], authority: Option<&[u8]>, names: &[Str
     authority.into_iter().chain(values(head, "host")).all(is_trusted)
 }
 
-/// Whether a request carries this token (RFC 6750, 2.1). It takes as long for a wrong one, wherever
+/// Returns whether a request has this token (RFC 6750, 2.1). A wrong one takes as long, wherever
 /// it differs.
 #[must_use]
 pub fn has_token(head: &[u8], token: &[u8]) -> bool {

@@ -65,7 +65,7 @@ pub struct DrainTimes {
 pub struct Leaving(Arc<AtomicBool>);
 
 impl Leaving {
-    /// Whether it is.
+    /// Returns whether the server is about to leave.
     #[inline]
     #[must_use]
     pub fn is_near(&self) -> bool {

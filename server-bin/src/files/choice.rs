@@ -1,7 +1,8 @@
 //! The choice of the file that answers a request, by the rules of its site.
 
 use super::exchange::{Asked, Candidate, Exchange, Original, Progress};
-use super::replies::{Note, Page, Worked};
+use super::note::Note;
+use super::replies::{Page, Worked};
 use super::{Conversation, Files, host};
 use crate::http::conditional::is_settled;
 use crate::http::fields;

@@ -2,6 +2,7 @@
 
 use super::contents::{self, CONTENT_BYTES_MAX, Content, Kept, SharedContent, Unread};
 use super::exchange::{Asked, Candidate, Progress};
+use super::note::{Missing, Note};
 use super::{Conversation, Files, choice};
 use crate::access_log::Entry;
 use crate::http::conditional::{Outcome, Validators};
@@ -21,13 +22,7 @@ use crate::site::variants::{self, Coding};
 use ringwright::{Connection, FileStatus, Job, OpenFile, Room};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-
-/// The time for which a variant that is missing is not looked for again, in milliseconds.
-const MISSING_MS: u64 = 1_000;
-/// A bit for each coding.
-const CODING_BITS: u32 = Coding::ALL.len() as u32;
 
 impl Files {
     /// Answers with a status: with the site's page for it, or in words.
@@ -666,70 +661,6 @@ enum Answer {
     Failed,
 }
 
-/// The part of replies that is kept with a file while it is open.
-pub(super) struct Note {
-    /// The lines of a reply that sends all of it.
-    lines: Box<[u8]>,
-    /// The coding of a variant, whose lines these are.
-    coding: Option<Coding>,
-    /// The fields that rules have replaced.
-    without: BuiltIn,
-    /// The lines depend on the origin of the request as well.
-    is_shared: bool,
-    /// The rules that decide about its path.
-    pub(super) facts: Option<Facts>,
-    /// The variants that it does not have.
-    pub(super) variants: Missing,
-    /// The contents of a small file.
-    kept: Option<Kept>,
-}
-
-impl Note {
-    pub(super) fn of(file: &OpenFile) -> Option<&Self> {
-        file.note().get().and_then(|note| note.downcast_ref())
-    }
-
-    /// The lines are those of a reply with this candidate.
-    fn holds_for(&self, candidate: &Candidate) -> bool {
-        self.coding == candidate.coding() && !self.is_shared
-    }
-
-    /// The lines of all replies that rules have not replaced.
-    fn common_lines<'a>(&self, common: &'a CommonLines) -> &'a [u8] {
-        common_lines(common, self.without)
-    }
-}
-
-/// The variants that a file did not have when they were looked for, and the time until which that
-/// is believed.
-#[derive(Debug, Default)]
-pub(super) struct Missing(AtomicU64);
-
-impl Missing {
-    /// Returns whether a variant was looked for in vain, a short time ago.
-    pub fn is_missing(&self, coding: Coding, now: Duration) -> bool {
-        let known = self.0.load(Ordering::Relaxed);
-        known >> CODING_BITS > now.as_millis() as u64 && known & bit(coding) != 0
-    }
-
-    /// Notes that a variant was looked for in vain.
-    pub fn set_missing(&self, coding: Coding, now: Duration) {
-        let known = self.0.load(Ordering::Relaxed);
-        let now_ms = now.as_millis() as u64;
-        let (until_ms, bits) = (known >> CODING_BITS, known & ((1 << CODING_BITS) - 1));
-        let known = if until_ms > now_ms {
-            until_ms << CODING_BITS | bits | bit(coding)
-        } else {
-            (now_ms + MISSING_MS) << CODING_BITS | bit(coding)
-        };
-        self.0.store(known, Ordering::Relaxed);
-    }
-}
-
-const fn bit(coding: Coding) -> u64 {
-    1 << coding as u64
-}
-
 impl Candidate {
     /// The coding of a variant.
     pub(super) fn coding(&self) -> Option<Coding> {
@@ -737,7 +668,7 @@ impl Candidate {
     }
 }
 
-fn common_lines(common: &CommonLines, without: BuiltIn) -> &[u8] {
+pub(super) fn common_lines(common: &CommonLines, without: BuiltIn) -> &[u8] {
     common.lines_without(without.has(BuiltIn::SERVER), without.has(BuiltIn::NO_SNIFF))
 }
 

@@ -161,13 +161,6 @@ fn weight(parameter: &[u8]) -> Option<u16> {
     (thousandths <= 1000).then_some(thousandths)
 }
 
-/// Replaces `out` with the path of a file's variant.
-pub fn path_of_variant(path: &[u8], coding: Coding, out: &mut Vec<u8>) {
-    out.clear();
-    out.extend_from_slice(path);
-    out.extend_from_slice(coding.suffix());
-}
-
 /// The path of the file that a path is the variant of, by its name.
 #[must_use]
 pub fn original(path: &[u8]) -> Option<&[u8]> {
@@ -246,13 +239,12 @@ mod tests {
 
     #[test]
     fn names_of_variants() {
-        let mut out = b"left over".to_vec();
         for coding in Coding::ALL {
-            path_of_variant(b"a/b.js", coding, &mut out);
-            assert_eq!(original(&out), Some(&b"a/b.js"[..]));
+            let variant = [b"a/b.js", coding.suffix()].concat();
+            assert_eq!(original(&variant), Some(&b"a/b.js"[..]));
             assert!(coding.line().starts_with(b"Content-Encoding: "));
         }
-        assert_eq!(out, b"a/b.js.gz");
+        assert_eq!(original(b"a/b.js.gz"), Some(&b"a/b.js"[..]));
         for path in ["a.GZ", "a.gz/b", "a/.gz", ".br", "a.zip", "a", "", "gz"] {
             assert_eq!(original(path.as_bytes()), None, "{path}");
         }

@@ -267,7 +267,7 @@ impl SimulatedRing {
         Ok(())
     }
 
-    /// Whether a listener still listens: by its place among all that there were.
+    /// Returns whether a listener still listens. It is named by its place among all that there were.
     pub fn is_open(&self, listener: usize) -> bool {
         self.listeners[listener].open
     }
