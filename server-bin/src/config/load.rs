@@ -7,10 +7,15 @@ use super::place::Place;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs;
+use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Table, Value};
+
+/// The largest configuration file that is read, in bytes: a thousand sites take 0.1 MB.
+const FILE_BYTES_MAX: u64 = 16 << 20;
 
 /// A configuration file that has been read.
 #[derive(Clone, Debug)]
@@ -71,9 +76,15 @@ impl Source {
     /// A message for the user.
     pub fn read(path: &Path) -> Result<Self, String> {
         let name = path.display().to_string();
-        let text = std::fs::read(path).map_err(|error| {
+        let mut text = Vec::new();
+        let read =
+            |text: &mut Vec<u8>| fs::File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(text);
+        read(&mut text).map_err(|error| {
             format!("cannot read the configuration file {name}: {error}; give a readable file")
         })?;
+        if text.len() as u64 > FILE_BYTES_MAX {
+            return Err(format!("{name}: the file is larger than {FILE_BYTES_MAX} bytes"));
+        }
         let text = String::from_utf8(text).map_err(|error| {
             let valid = error.utf8_error().valid_up_to();
             let line = error.as_bytes()[..valid].iter().filter(|byte| **byte == b'\n').count() + 1;
@@ -351,6 +362,12 @@ mod tests {
         let text = format!("{TEXT}errors = 1979-05-27\n");
         let error = load(Some(&source(&text)), &[]).unwrap_err();
         assert!(error.starts_with("a.toml:7:10: site[0].errors = 1979-05-27: no key "), "{error}");
+    }
+
+    #[test]
+    fn a_file_without_an_end_is_refused() {
+        let error = Source::read(Path::new("/dev/zero")).unwrap_err();
+        assert!(error.starts_with("/dev/zero: the file is larger than "), "{error}");
     }
 
     #[test]
