@@ -164,7 +164,7 @@ pub fn plan(file: &File, folder: &Path) -> Result<Plan, Vec<Fault>> {
     checker.secrets(&file.admin, &sites, &packets);
     if checker.listeners.is_empty() && checker.faults.is_empty() {
         let reason = "there is no listener; add [[site]], [[echo]] or [[packets]]";
-        checker.faults.push(Fault::new(Place::default(), reason));
+        checker.faults.push(Fault::new(Place::top("site"), reason));
     }
     checker.workers(file);
     let engine = checker.engine(file);
