@@ -3,9 +3,10 @@
 use crate::common::{address_of_its_own, serve, wait_until};
 use crate::keeper::{Told, client};
 use ringwright::{Connection, KeepRefused, Reason, Reconnect};
+use socket2::SockRef;
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 const MS: Duration = Duration::from_millis(1);
@@ -240,7 +241,8 @@ fn attempts_are_used_up() {
     client.opened(1);
     let (stays, _) = listener.accept().unwrap();
     std::thread::sleep(20 * MS);
-    drop(listener);
+    // A close would not do: a process of another test may hold a copy of the descriptor.
+    SockRef::from(&listener).shutdown(Shutdown::Read).unwrap();
     drop(stays);
     let (reason, next) = client.closed(1);
     assert_eq!(reason, Reason::PeerFin);

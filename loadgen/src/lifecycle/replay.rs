@@ -289,8 +289,9 @@ mod tests {
     use super::*;
     use crate::args::{Cli, Target};
     use crate::report::tests::check_against_schema;
+    use socket2::SockRef;
     use std::io::Write as _;
-    use std::net::TcpListener;
+    use std::net::{Shutdown, TcpListener};
 
     fn args(address: &str, steps: &str, options: &[&str]) -> ReplayArgs {
         let script = format!("echo://{address} seed=7 number=1 {steps}");
@@ -328,7 +329,8 @@ mod tests {
     fn nobody_there_and_what_is_no_script_are_told_apart() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("its address").to_string();
-        drop(listener);
+        // A close would not do: a process of another test may hold a copy of the descriptor.
+        SockRef::from(&listener).shutdown(Shutdown::Read).expect("it listens");
         let interrupts = Interrupts::block().expect("blocking signals needs no right");
         let told = perform(&args(&address, "connect", &[]), &interrupts).expect("a replay");
         assert_eq!((told.exit_status, told.summary.starts_with("UNREACHABLE")), (3, true));

@@ -2,7 +2,7 @@
 
 use crate::support::{
     EARLY, LONG, SOON, address_of_its_own, echo, http, nobody, ok, reset_on_close, run_echo,
-    run_http, server, start,
+    run_http, server, start, stop_listening,
 };
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -258,7 +258,7 @@ fn a_server_that_goes_away() {
     let address = listener.local_addr().expect("its address");
     let server = thread::spawn(move || {
         let (stream, _) = listener.accept().expect("a client");
-        drop(listener);
+        stop_listening(listener);
         echo(stream, |_, offset| offset < 10 * 64);
     });
     let ended = run_echo(address, "-n 15 -c 1");
@@ -271,7 +271,10 @@ fn a_server_that_goes_away() {
     let ended = {
         let listener = TcpListener::bind(address_of_its_own()).expect("a free port");
         let address = listener.local_addr().expect("its address");
-        let server = thread::spawn(move || drop(listener.accept().expect("a client")));
+        let server = thread::spawn(move || {
+            let (_stream, _) = listener.accept().expect("a client");
+            stop_listening(listener);
+        });
         let ended = run_echo(address, "-n 1M -c 1 --timeout 500ms");
         server.join().expect("no panic");
         ended

@@ -2,7 +2,7 @@
 
 use crate::support::{
     EARLY, Ended, LONG, STARTED_MAX, address_of_its_own, echo, nobody, run_echo, run_http, server,
-    start,
+    start, stop_listening,
 };
 use serde_json::Value;
 use std::io::{Read, Write};
@@ -206,7 +206,7 @@ fn drains(end: impl Fn(TcpStream) + Clone + Send + 'static) -> std::net::SocketA
     let address = listener.local_addr().expect("its address");
     thread::spawn(move || {
         let clients: Vec<_> = (0..2).map(|_| listener.accept().expect("a client").0).collect();
-        drop(listener);
+        stop_listening(listener);
         for mut stream in clients {
             let end = end.clone();
             thread::spawn(move || {

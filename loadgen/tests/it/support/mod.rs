@@ -7,9 +7,10 @@ pub mod transfers;
 
 use crate::descriptors::raise_descriptor_limit;
 use serde_json::Value;
+use socket2::SockRef;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -44,7 +45,15 @@ pub fn address_of_its_own() -> SocketAddr {
 /// An address at which nobody listens.
 pub fn nobody() -> SocketAddr {
     let listener = TcpListener::bind(address_of_its_own()).expect("a free port");
-    listener.local_addr().expect("its address")
+    let address = listener.local_addr().expect("its address");
+    stop_listening(listener);
+    address
+}
+
+/// Refuses connections from here on. A close alone would do so later: a process that another test
+/// starts at this moment holds a copy of the descriptor until it calls execve(2).
+pub fn stop_listening(listener: TcpListener) {
+    SockRef::from(&listener).shutdown(Shutdown::Read).expect("it listens");
 }
 
 /// Serves every connection with `serve`, on threads that end with the test process.
