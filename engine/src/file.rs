@@ -1,7 +1,7 @@
 //! Files and directories as handlers see them.
 
 use crate::Reason;
-use crate::ring::{Descriptor, FileStatus};
+use crate::ring::{Descriptor, FileStatus, Outside};
 use std::any::Any;
 use std::fmt;
 use std::io;
@@ -14,8 +14,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 ///
 /// A dropped file returns to its shard and is closed on the ring. The last close of a file without
 /// a name frees its blocks and can take long.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct FilesOpen {
+    outside: Outside,
     /// The number of files held by others, or dropped and not taken back yet.
     open: AtomicU64,
     /// Set while `dropped` may hold files.
@@ -42,6 +43,15 @@ struct Dropped {
 }
 
 impl FilesOpen {
+    pub fn new(outside: Outside) -> Self {
+        Self {
+            outside,
+            open: AtomicU64::new(0),
+            any_dropped: AtomicBool::new(false),
+            dropped: Mutex::default(),
+        }
+    }
+
     pub fn count(&self) -> u64 {
         self.open.load(Ordering::Relaxed)
     }
@@ -77,7 +87,7 @@ impl FilesOpen {
         let mut dropped = self.dropped.lock().unwrap_or_else(PoisonError::into_inner);
         if dropped.over {
             self.open.fetch_sub(1, Ordering::Relaxed);
-            return crate::ring::calls::close(file.descriptor);
+            return (self.outside.close)(file.descriptor);
         }
         dropped.files.push(file);
         self.any_dropped.store(true, Ordering::Relaxed);
@@ -178,7 +188,7 @@ impl Directory {
         Ok(crate::ring::calls::file_status(self.descriptor())?)
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn simulated(descriptor: Descriptor) -> Self {
         let owned = Arc::new(Owned { descriptor, waits: false, opener: None });
         // Never closed, because the number belongs to the simulated kernel.

@@ -48,6 +48,7 @@
 //!   connections that are kept up.
 //! * [`OpenFile`]: a file to send. [`NewFile`]: a file to receive.
 //! * [`Ledger`]: counters, and the equations that hold between them.
+//! * `testing`, with the feature of that name: your handler on a simulated kernel.
 //! * [`probe`]: checks of the kernel and of the resource limits of this process.
 //!
 //! # Requirements
@@ -84,8 +85,11 @@ mod reconnect;
 mod remote;
 mod ring;
 mod shard;
-#[cfg(test)]
-mod simulation;
+#[cfg(any(test, feature = "testing"))]
+#[doc(hidden)]
+pub mod simulation;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 mod validate;
 mod workers;
 

@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::mailbox::{Busy, Command, Opened, Place};
 use crate::remote::Remote;
 use crate::ring::calls::{self, ListenerOptions};
-use crate::ring::{Descriptor, Errno};
+use crate::ring::{Descriptor, Errno, Outside};
 use crate::shard::core::milliseconds;
 use crate::validate;
 use std::io;
@@ -369,7 +369,9 @@ pub(crate) struct Sockets {
 impl Sockets {
     /// The sockets for their shards, in order.
     pub fn share(mut self) -> Vec<Opened> {
-        let opened = |socket| Opened::new(self.listening.clone(), self.settings.clone(), socket);
+        let opened = |socket| {
+            Opened::new(self.listening.clone(), self.settings.clone(), socket, Outside::KERNEL)
+        };
         std::mem::take(&mut self.descriptors).into_iter().map(opened).collect()
     }
 
@@ -574,7 +576,7 @@ impl Remote {
     }
 
     /// A listener whose sockets come from elsewhere.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn register(&self, listener: &Listener) -> (Arc<Listening>, SharedSettings) {
         let mut registry = self.registry();
         let settings = registry.settings(listener.settings.as_ref()).expect("few settings");

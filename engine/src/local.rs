@@ -39,7 +39,7 @@ impl<'a> Local<'a> {
     }
 
     /// The time of the current batch in microseconds.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn now_us(&self) -> u64 {
         self.core.now_us
     }

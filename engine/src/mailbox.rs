@@ -4,7 +4,7 @@
 use crate::admission::{Bans, Instruction};
 use crate::info::ConnectionInfo;
 use crate::listener::{Listening, SharedSettings};
-use crate::ring::Descriptor;
+use crate::ring::{Descriptor, Outside};
 use crate::shard::core::milliseconds;
 use crate::{Audience, ConnectionId, Reconnect, SlowReaders};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
@@ -67,11 +67,17 @@ pub struct Opened {
     listening: Arc<Listening>,
     settings: SharedSettings,
     socket: Option<Descriptor>,
+    outside: Outside,
 }
 
 impl Opened {
-    pub fn new(listening: Arc<Listening>, settings: SharedSettings, socket: Descriptor) -> Self {
-        Self { listening, settings, socket: Some(socket) }
+    pub fn new(
+        listening: Arc<Listening>,
+        settings: SharedSettings,
+        socket: Descriptor,
+        outside: Outside,
+    ) -> Self {
+        Self { listening, settings, socket: Some(socket), outside }
     }
 
     /// Hands the socket to the caller, who closes it.
@@ -83,7 +89,7 @@ impl Opened {
 
 impl Drop for Opened {
     fn drop(&mut self) {
-        self.socket.take().into_iter().for_each(crate::ring::calls::close);
+        self.socket.take().into_iter().for_each(self.outside.close);
     }
 }
 
@@ -112,6 +118,7 @@ const PLACES_FOR_THE_END: usize = 2;
 struct Shared {
     /// Closed with the last handle, so that no waker writes to a number that was reused.
     event: Descriptor,
+    outside: Outside,
     commands_max: usize,
     /// Commands in the queue other than `Drain` and `Stop`. Those two always find a place,
     /// because the queue never holds more than one of each.
@@ -126,7 +133,7 @@ struct Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        crate::ring::calls::close(self.event);
+        (self.outside.close)(self.event);
     }
 }
 
@@ -139,7 +146,7 @@ impl Waker {
     /// together.
     pub fn wake(&self) {
         if !self.0.signalled.swap(true, Ordering::SeqCst) {
-            crate::ring::calls::signal_event(self.0.event);
+            (self.0.outside.signal)(self.0.event);
         }
     }
 
@@ -239,13 +246,14 @@ impl Mailbox {
     /// EMFILE and ENFILE, as eventfd(2).
     pub fn new(commands_max: usize) -> io::Result<(Sending, Self)> {
         let event = crate::ring::calls::event()?;
-        Ok(Self::with_event(commands_max, event))
+        Ok(Self::with_event(commands_max, event, Outside::KERNEL))
     }
 
-    pub fn with_event(commands_max: usize, event: Descriptor) -> (Sending, Self) {
+    pub fn with_event(commands_max: usize, event: Descriptor, outside: Outside) -> (Sending, Self) {
         let (sender, receiver) = bounded(commands_max.saturating_add(PLACES_FOR_THE_END));
         let shared = Arc::new(Shared {
             event,
+            outside,
             commands_max,
             queued: AtomicUsize::new(0),
             drain_ms: AtomicU64::new(NO_DRAIN),
@@ -268,8 +276,7 @@ impl Mailbox {
         // State that other threads change, such as permits handed over, must be read after this
         // point.
         fence(Ordering::SeqCst);
-        #[cfg(test)]
-        crate::ring::simulated::interrupt();
+        interruption!();
     }
 
     /// Refuses further commands, so that the queue can be emptied.
@@ -280,8 +287,7 @@ impl Mailbox {
     /// The number of commands in the queue.
     pub fn len(&self) -> usize {
         let commands = self.commands.len();
-        #[cfg(test)]
-        crate::ring::simulated::interrupt();
+        interruption!();
         commands
     }
 
@@ -291,8 +297,7 @@ impl Mailbox {
         if command.as_ref().is_some_and(|it| !matches!(it, Command::Drain | Command::Stop)) {
             self.shared.queued.fetch_sub(1, Ordering::SeqCst);
         }
-        #[cfg(test)]
-        crate::ring::simulated::interrupt();
+        interruption!();
         command
     }
 

@@ -5,15 +5,23 @@
 /// Notes that this place was reached.
 macro_rules! mark {
     ($name:literal) => {
-        #[cfg(test)]
+        #[cfg(any(test, feature = "testing"))]
         crate::marks::reach($name);
     };
 }
 
-#[cfg(test)]
+/// A moment at which another thread may act. In a simulation, it then does.
+macro_rules! interruption {
+    () => {
+        #[cfg(any(test, feature = "testing"))]
+        crate::ring::simulated::interrupt();
+    };
+}
+
+#[cfg(any(test, feature = "testing"))]
 pub use recording::{Reached, ended, moved, reach, record, take};
 
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 mod recording {
     use crate::Reason;
     use crate::shard::state::{Event, State, TRANSITIONS};
@@ -25,8 +33,9 @@ mod recording {
         static REACHED: RefCell<Option<Reached>> = const { RefCell::new(None) };
     }
 
-    /// How often each place was reached.
-    #[derive(Default)]
+    /// How often the engine reached places in its code that are rarely reached: marks with names,
+    /// transitions between the states of connections, and reasons for their ends.
+    #[derive(Debug, Default)]
     pub struct Reached {
         named: BTreeMap<&'static str, u64>,
         transitions: BTreeMap<(u8, u8), u64>,
@@ -63,6 +72,7 @@ mod recording {
     }
 
     impl Reached {
+        /// Adds the counts of another thread.
         pub fn add(&mut self, other: &Self) {
             for (to, from) in [(&mut self.named, &other.named), (&mut self.reasons, &other.reasons)]
             {
@@ -73,12 +83,14 @@ mod recording {
             }
         }
 
-        /// How often a mark was reached.
+        /// How often a mark was reached. The names are in the sources of the engine and may change.
+        #[must_use]
         pub fn count(&self, name: &str) -> u64 {
             self.named.get(name).copied().unwrap_or(0)
         }
 
-        /// Every place there is, with how often it was reached; the rarest first.
+        /// Every place there is, with its count; the rarest first. Reads the sources.
+        #[doc(hidden)]
         pub fn table(&self) -> Vec<(u64, String)> {
             let named = names().into_iter().map(|name| {
                 let count = self.named.get(name.as_str()).copied().unwrap_or(0);

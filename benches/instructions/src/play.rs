@@ -10,7 +10,7 @@ use crate::listener::Registry;
 use crate::mailbox::{Command, Mailbox, Opened};
 use crate::memory::Arena;
 use crate::remote::Remote;
-use crate::ring::RingInUse;
+use crate::ring::{Outside, RingInUse};
 use crate::scripted::{LISTENER, PAYLOAD_BYTES, Script, ScriptedRing};
 use crate::shard::{Parts, Shard};
 use crate::workers::Pool;
@@ -131,7 +131,7 @@ fn drive<H: Handler>(
         RingInUse::default(),
         registry,
     );
-    let opened = vec![Opened::new(listening, settings, LISTENER)];
+    let opened = vec![Opened::new(listening, settings, LISTENER, Outside::KERNEL)];
     remote.to(0, Command::Listen(opened)).map_err(|busy| busy.to_string())?;
     let sent_bytes = Rc::new(Cell::new(0));
     let mut shard = Shard::new(Parts {

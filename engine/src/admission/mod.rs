@@ -8,7 +8,7 @@ mod addresses;
 mod bans;
 mod evictions;
 mod filter;
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 pub mod filter_machine;
 mod permits;
 

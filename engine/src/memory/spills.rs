@@ -130,7 +130,7 @@ impl Spills {
     }
 
     /// Buffers in use.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub fn in_use(&self) -> usize {
         let taken = |block: &Block| usize::from(self.places) - block.free.len();
         self.blocks.iter().map(|(_, block)| taken(block)).sum()

@@ -18,10 +18,6 @@ const KEEPALIVE_PROBES: u32 = 4;
 
 /// close(2); nothing is to be done about its error.
 pub(crate) fn close(descriptor: Descriptor) {
-    #[cfg(test)]
-    if descriptor.0 >= super::simulated::FIRST {
-        return super::simulated::close_beside(descriptor);
-    }
     // SAFETY: closing a number touches no memory; whoever calls owns the descriptor.
     unsafe { libc::close(descriptor.0) };
 }
@@ -46,10 +42,6 @@ pub(crate) fn event() -> io::Result<Descriptor> {
 
 /// Adds one to an event descriptor; EAGAIN means that it is readable anyway.
 pub(crate) fn signal_event(event: Descriptor) {
-    #[cfg(test)]
-    if event.0 >= super::simulated::FIRST {
-        return super::simulated::signal_beside(event);
-    }
     let one = 1u64;
     // SAFETY: the buffer is 8 bytes of an initialised integer.
     unsafe { libc::write(event.0, (&raw const one).cast(), 8) };

@@ -12,7 +12,7 @@ pub mod epoll;
 mod features;
 pub mod kernel;
 pub mod probe;
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 pub mod simulated;
 mod token;
 
@@ -305,6 +305,21 @@ pub struct Setup {
     pub features: Features,
 }
 
+/// The calls that a thread makes on descriptors of a ring which it does not have: to drop a file, or
+/// to wake a shard.
+#[derive(Clone, Copy, Debug)]
+pub struct Outside {
+    /// close(2).
+    pub close: fn(Descriptor),
+    /// write(2) to an event descriptor.
+    pub signal: fn(Descriptor),
+}
+
+impl Outside {
+    /// The system calls.
+    pub const KERNEL: Self = Self { close: calls::close, signal: calls::signal_event };
+}
+
 /// The half of a connection that shutdown(2) ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shutdown {
@@ -393,6 +408,11 @@ pub struct RingCounters {
 /// Invariant: no call blocks. Descriptors are non-blocking, and operations that can wait for a disk
 /// or a peer go through the ring.
 pub trait Ring {
+    /// The calls on descriptors of this ring that a thread makes without the ring.
+    fn outside(&self) -> Outside {
+        Outside::KERNEL
+    }
+
     /// Puts an operation into the submission queue. `false` means that the queue is full even after
     /// its entries were submitted; the operation was not taken. Try again after the next wait.
     #[must_use]
@@ -643,7 +663,7 @@ pub trait Ring {
 
     /// close(2) of a descriptor that no operation uses.
     fn close_now(&mut self, descriptor: Descriptor) {
-        calls::close(descriptor);
+        (self.outside().close)(descriptor);
     }
 
     /// statx(2) of an open file, without asking a file server.

@@ -128,7 +128,7 @@ impl Token {
     }
 
     /// Whether it is the poll of the event descriptor, or its cancel.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub fn is_wake(self) -> bool {
         matches!(self.kind(), Some(Kind::Wake | Kind::CancelWake))
     }

@@ -23,6 +23,11 @@ impl<H: Handler> Application<H> {
         Self { handler, states: Vec::new() }
     }
 
+    #[cfg(any(test, feature = "testing"))]
+    pub fn handler(&mut self) -> &mut H {
+        &mut self.handler
+    }
+
     pub fn opened(&mut self, core: &mut Core, slot: u32, origin: Origin) {
         let handler = &mut self.handler;
         let mut connection = Connection::new(core, slot);

@@ -130,7 +130,7 @@ impl Budget {
     }
 
     /// Returns whether connections for which there is room may not know of it yet.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub fn is_resuming(&self) -> bool {
         self.resuming.is_some()
     }
@@ -323,7 +323,7 @@ impl Core {
 
     /// # Panics
     /// If a connection that is held does not wait for its turn.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub fn check_budget(&self) {
         let marks = (self.limits.output_high_bytes, self.limits.output_low_bytes);
         assert_eq!(marks, self.budget.marks(), "the marks follow the budget");

@@ -166,7 +166,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             let opened_ms = self.core.slots.identity(slot).opened_ms.get();
             let lifetime_ms = self.core.now_ms.saturating_sub(opened_ms);
             self.core.counters.lifetime_ms.add(lifetime_ms);
-            #[cfg(test)]
+            #[cfg(any(test, feature = "testing"))]
             crate::marks::ended(reason);
             self.core.counters.closed += 1;
             self.core.counters.closed_by[reason as usize] += 1;

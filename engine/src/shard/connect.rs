@@ -64,7 +64,7 @@ impl Connects {
         }
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub fn iter(&self) -> impl Iterator<Item = &Connect> {
         self.due.iter().chain(self.postponed.iter().map(|(_, connect)| connect))
     }

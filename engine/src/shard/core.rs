@@ -26,7 +26,7 @@ use crate::ledger::ShardLedger;
 use crate::listener::ListenerSettings;
 use crate::memory::{Kept, SendBuffers, Spills};
 use crate::remote::Remote;
-use crate::ring::calls;
+use crate::ring::{Ring, calls};
 use crate::{Audience, Connection, Reason, Room, SlowReaders};
 use slab::Slab;
 use std::collections::{BTreeMap, VecDeque};
@@ -191,13 +191,14 @@ impl Core {
     pub fn new(
         shard: usize,
         config: &Config,
-        now_ms: u64,
+        ring: &mut dyn Ring,
         send_buffers: SendBuffers,
         admission: Arc<Admission>,
         remote: Remote,
         jobs: Jobs,
     ) -> Self {
         let capacity = config.max_connections.min(super::slots::SLOTS_MAX);
+        let now_ms = ring.now_ms();
         Self {
             shard,
             limits: Limits::new(config),
@@ -215,7 +216,7 @@ impl Core {
             incoming: Slab::new(),
             namings: Slab::new(),
             touched: VecDeque::with_capacity(1024),
-            files_open: Arc::default(),
+            files_open: Arc::new(FilesOpen::new(ring.outside())),
             again: Again::new(config.send_buffer_bytes as usize),
             regular_paths: RegularPaths::default(),
             file_cache: FileCache::new(config.open_files, milliseconds(config.open_files_valid)),

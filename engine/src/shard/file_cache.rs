@@ -234,7 +234,7 @@ impl FileCache {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 impl FileCache {
     /// The list has every entry once, the least recently used one last, and none that should have
     /// been closed before `late_ms`.
@@ -261,12 +261,13 @@ impl FileCache {
 mod tests {
     use super::*;
     use crate::file::FilesOpen;
-    use crate::ring::{Descriptor, FileKind, FileStatus};
+    use crate::ring::{Descriptor, FileKind, FileStatus, Outside};
     use std::sync::Arc;
 
     /// A cache of two, its directory, and who counts its files.
     fn cache() -> (FileCache, Directory, Arc<FilesOpen>) {
-        (FileCache::new(2, 100), Directory::simulated(Descriptor(7)), Arc::default())
+        let files_open = Arc::new(FilesOpen::new(Outside::KERNEL));
+        (FileCache::new(2, 100), Directory::simulated(Descriptor(7)), files_open)
     }
 
     fn file(inode: u64, opener: &Arc<FilesOpen>) -> OpenFile {

@@ -68,7 +68,7 @@ impl Incoming {
     }
 
     /// Memory of what is not written yet.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub fn kept_capacity(&self) -> usize {
         self.kept.capacity()
     }

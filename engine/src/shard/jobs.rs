@@ -283,7 +283,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 impl Jobs {
     /// Whether somebody waits for a place and there is one.
     pub fn is_late(&self) -> bool {
@@ -297,7 +297,7 @@ impl Jobs {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 impl Core {
     /// # Panics
     /// If jobs do not add up, or somebody waits for what does not come.

@@ -142,7 +142,7 @@ impl Listeners {
     }
 
     /// Numbers and users of all listeners here.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub fn users(&self) -> Vec<(u16, u32)> {
         let known = self.known.iter().flatten();
         known.map(|known| (known.listening.number(), known.users)).collect()

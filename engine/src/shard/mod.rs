@@ -20,7 +20,7 @@ mod file;
 mod file_cache;
 mod identity;
 mod incoming;
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 mod invariants;
 mod jobs;
 mod listeners;
@@ -207,7 +207,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let (now_ms, admission) = (ring.now_ms(), parts.admission);
         let jobs = Jobs::new(parts.jobs, config);
         let mut core =
-            Core::new(number, config, now_ms, send_buffers, admission, parts.remote, jobs);
+            Core::new(number, config, &mut ring, send_buffers, admission, parts.remote, jobs);
         core.counters.submission_entries = u64::from(setup.submission_entries);
         core.counters.completion_entries = u64::from(setup.completion_entries);
         core.counters.budget_bytes = core.budget.share_bytes() as u64;
@@ -547,9 +547,14 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             && self.in_flight == u64::from(self.wake_armed)
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub fn parts(&mut self) -> (&mut R, &mut Core) {
         (&mut self.ring, &mut self.core)
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    pub fn handler(&mut self) -> &mut H {
+        self.application.handler()
     }
 
     fn slots(&self) -> &Slots {

@@ -91,7 +91,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     /// The counters as they are.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn ledger(&mut self) -> ShardLedger {
         self.note_holdings();
         self.core.counters

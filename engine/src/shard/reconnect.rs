@@ -237,14 +237,14 @@ fn next_random(state: &mut u64, now_ms: u64) -> u64 {
     word ^ (word >> 31)
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 impl Links {
     pub fn has(&self, tag: u64) -> bool {
         self.links.contains_key(&tag)
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 impl Core {
     /// Every link will be heard of: by an attempt that is due when the shard wakes at the latest,
     /// by a connect asked for, or by the connection that is its own.

@@ -117,7 +117,7 @@ impl Settings {
     }
 
     /// Connections by the number of their settings.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub fn users(&self) -> Vec<(u8, u32)> {
         let users = self.users.iter().enumerate();
         users.filter_map(|(at, users)| Some((at as u8, users.as_ref()?.count))).collect()

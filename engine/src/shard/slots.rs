@@ -275,7 +275,7 @@ impl Slots {
     }
 
     /// Records of what few connections need.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub fn records(&self) -> usize {
         self.rare.len()
     }

@@ -245,7 +245,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     /// Returns whether a connection was slow in its last window; `None` if it is not measured.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub fn is_slow(&self, slot: u32) -> Option<bool> {
         let window = self.eviction.slow.windows.get(&slot)?;
         let lives = window.generation == self.core.slots.generation(slot);

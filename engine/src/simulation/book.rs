@@ -42,6 +42,7 @@ impl Piece {
 
 /// How a connection's handler behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(test), expect(dead_code, reason = "scenarios construct some of them"))]
 pub enum Role {
     /// Sends back what comes, now and then only a part of it at once.
     Echo,
@@ -94,6 +95,7 @@ pub enum Role {
 
 /// The work that a connection has begun when it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(test), expect(dead_code, reason = "scenarios construct some of them"))]
 pub enum Begins {
     Nothing,
     /// The same, and what it does about the connection comes in `opened`.
@@ -121,6 +123,7 @@ pub enum Begins {
 
 /// The call with which a handler then ends a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(test), expect(dead_code, reason = "scenarios construct some of them"))]
 pub enum Then {
     Nothing,
     Close,

@@ -11,10 +11,11 @@ use crate::mailbox::Mailbox;
 use crate::memory::Arena;
 use crate::remote::Remote;
 use crate::ring::simulated::{
-    Enter, NEVER, OpenCounts, Peer, Rng, SimulatedFile, SimulatedRing, Standing,
+    Enter, OpenCounts, Peer, Rng, SimulatedFile, SimulatedRing, Standing,
 };
 use crate::ring::{Descriptor, FileKind, Ring, Setup};
 use crate::shard::{Parts, Shard};
+use crate::testing::Machine;
 use crate::workers::Port;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -35,12 +36,6 @@ pub enum Life {
     Failed,
 }
 
-/// A shard and its ring; when the shard is gone, the ring alone.
-enum Inside {
-    Shard(Box<Shard<SimulatedRing, Actor>>),
-    Ring(Box<SimulatedRing>),
-}
-
 /// What all shards of a world have in common.
 pub struct Common {
     pub config: Config,
@@ -51,7 +46,7 @@ pub struct Common {
 pub struct Lane {
     pub number: usize,
     pub life: Life,
-    inside: Option<Inside>,
+    machine: Machine<Actor>,
     book: Rc<RefCell<Book>>,
     /// When it failed, everything in flight ended.
     pub at_rest: bool,
@@ -74,8 +69,6 @@ pub struct Lane {
     pub ends_by_us: Option<u64>,
     /// After so many completions its ring breaks.
     pub breaks_after: u64,
-    /// Behind the shard: it is unmapped last.
-    _arena: Arena,
 }
 
 /// A ring with its memory, before it has a shard.
@@ -133,10 +126,11 @@ impl Lane {
             remote,
             jobs,
         });
+        let machine = Machine::new(shard, arena);
         Self {
             number,
             life: Life::Runs,
-            inside: Some(Inside::Shard(Box::new(shard))),
+            machine,
             book: common.book.clone(),
             at_rest: true,
             published,
@@ -149,32 +143,25 @@ impl Lane {
             drain_deadline_us: None,
             ends_by_us: None,
             breaks_after: u64::MAX,
-            _arena: arena,
         }
     }
 
     pub fn ring(&mut self) -> &mut SimulatedRing {
-        match self.inside.as_mut().expect("it is taken out for a moment only") {
-            Inside::Shard(shard) => shard.parts().0,
-            Inside::Ring(ring) => ring,
-        }
+        self.machine.ring()
     }
 
     /// The shard, if it runs.
     pub fn shard(&mut self) -> Option<&mut Shard<SimulatedRing, Actor>> {
-        match self.inside.as_mut().expect("it is taken out for a moment only") {
-            Inside::Shard(shard) => Some(shard),
-            Inside::Ring(_) => None,
-        }
+        self.machine.shard()
     }
 
     pub fn now_us(&mut self) -> u64 {
-        self.ring().now_us()
+        self.machine.now_us()
     }
 
     /// Slots in use.
     pub fn connections(&mut self) -> usize {
-        self.shard().map_or(0, |shard| shard.parts().1.slots.len())
+        self.machine.connections()
     }
 
     /// A further listener on its ring.
@@ -208,10 +195,7 @@ impl Lane {
 
     /// When the shard does something, unless somebody makes it do so earlier.
     pub fn next_us(&mut self) -> u64 {
-        let Some(shard) = self.shard() else { return NEVER };
-        let Some(wait) = shard.would_wait() else { return self.now_us() };
-        let ring = self.ring();
-        ring.next_event_us().min(ring.now_us() + wait.as_micros() as u64)
+        self.machine.next_us()
     }
 
     /// One turn of the loop of `Shard::run`, until `horizon_us` at most.
@@ -248,7 +232,7 @@ impl Lane {
         } else if shard.is_finished() {
             shard.finish();
             self.life = Life::Finished;
-            self.leave_ring();
+            self.machine.leave_ring();
         }
     }
 
@@ -309,7 +293,7 @@ impl Lane {
         let tokens = self.ring().view().tokens;
         let rests = tokens.iter().all(|token| token.is_wake());
         assert!(rests || !self.at_rest, "said to be at rest: {tokens:?}");
-        self.leave_ring();
+        self.machine.leave_ring();
         self.ring().end();
         self.book.borrow_mut().has_failed(self.number);
         let open = self.ring().open_counts();
@@ -317,12 +301,5 @@ impl Lane {
         let left = if self.at_rest { OpenCounts::default() } else { open };
         let left = OpenCounts { listeners: 0, ..left };
         assert_eq!(open, left, "shard {}: descriptors left open", self.number);
-    }
-
-    /// The shard is dropped, with everything it holds.
-    fn leave_ring(&mut self) {
-        if let Some(Inside::Shard(shard)) = self.inside.take() {
-            self.inside = Some(Inside::Ring(Box::new(shard.into_ring())));
-        }
     }
 }

@@ -1,53 +1,63 @@
-//! Running seeds: many on all cores, or one again.
+//! Running a seed.
 
 use super::actor::OnPurpose;
 use super::live;
+use super::without::Without;
 use super::world::World;
-use crate::marks::{self, Reached};
+use crate::panics::message_of;
 use crate::ring::simulated::set_interrupts;
+use std::fmt::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
-/// Seeds of an ordinary test run: enough to reach every mark.
-const SEEDS: u64 = 4_000;
-/// Lines of the trace shown for a seed that fails.
+/// Lines of the trace of a seed that fails.
 const TRACE_LINES: usize = 80;
-/// Time between two lines about the progress.
-const PROGRESS_EVERY: Duration = Duration::from_secs(5);
-/// Places shown that are rarely reached.
-const RAREST: usize = 12;
 
-/// Runs a seed. False: it failed, and has said so.
-fn run(seed: u64) -> bool {
+/// A seed that fails.
+#[derive(Clone, Debug)]
+pub struct Failed {
+    /// The message of the panic.
+    pub message: String,
+    /// The last events of each shard, its faults, and what the seed has drawn.
+    pub trace: String,
+}
+
+/// What came of a seed.
+pub type Outcome = Result<(), Failed>;
+
+/// Runs a seed, without some of what it has drawn.
+///
+/// # Errors
+/// The seed fails.
+pub fn run(seed: u64, without: &Without) -> Outcome {
     let mut world = World::new(seed);
+    world.without = without.clone();
     world.interrupt();
     let result = catch_unwind(AssertUnwindSafe(|| live(&mut world)));
     set_interrupts(None);
-    if result.is_err() {
-        for lane in &mut world.lanes {
-            let (number, life) = (lane.number, lane.life);
-            let trace = lane.ring().trace();
-            let lines: Vec<&str> = trace.lines().collect();
-            eprintln!("{}", lines[lines.len().saturating_sub(TRACE_LINES)..].join("\n"));
-            eprintln!("shard {number} {life:?}, {:?}", lane.ring().faults);
-        }
-        eprintln!("{:?}\n{:?}", world.config, world.swarm);
-        eprintln!("seed {seed} fails: {}", command(seed));
+    result.map_err(|panic| {
+        let failed = Failed { message: message_of(panic), trace: trace_of(&mut world) };
         // What a failed world left behind is not worth a second panic.
         std::mem::forget(world);
+        failed
+    })
+}
+
+fn trace_of(world: &mut World) -> String {
+    let mut text = String::new();
+    for lane in &mut world.lanes {
+        let (number, life) = (lane.number, lane.life);
+        let trace = lane.ring().trace();
+        let lines: Vec<&str> = trace.lines().collect();
+        let last = lines[lines.len().saturating_sub(TRACE_LINES)..].join("\n");
+        let faults = lane.ring().faults;
+        let _ = writeln!(text, "{last}\nshard {number} {life:?}, {faults:?}");
     }
-    result.is_ok()
+    let _ = writeln!(text, "{:?}\n{:?}", world.config, world.swarm);
+    text
 }
 
-fn command(seed: u64) -> String {
-    format!(
-        "RINGWRIGHT_SEED={seed} cargo test -p ringwright --lib simulation::replay -- --nocapture"
-    )
-}
-
-/// Panics on purpose are not worth a line.
+/// Leaves out the messages of panics on purpose.
 pub fn be_quiet() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -60,70 +70,59 @@ pub fn be_quiet() {
     });
 }
 
-fn number(variable: &str) -> Option<u64> {
-    let text = std::env::var(variable).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text}: not a number")))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::marks::{self, Reached};
+    use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A thread's share: seeds from a common counter, until one fails anywhere.
-fn work(next: &AtomicU64, end: u64, failed: &AtomicU64) -> Reached {
-    marks::record();
-    while failed.load(Ordering::Relaxed) == u64::MAX {
-        let seed = next.fetch_add(1, Ordering::Relaxed);
-        if seed >= end {
-            break;
-        }
-        if !run(seed) {
-            failed.fetch_min(seed, Ordering::Relaxed);
-        }
-    }
-    marks::take()
-}
+    /// Enough seeds to reach every mark. With a known bug in, fewer find it.
+    const SEEDS: u64 = if cfg!(ringwright_bugs) { 500 } else { 4_000 };
 
-/// As many seeds as the environment says, on all cores.
-pub fn many() {
-    be_quiet();
-    let asked = number("RINGWRIGHT_SEEDS");
-    let from = number("RINGWRIGHT_SEED_FROM").unwrap_or(0);
-    let count = asked.unwrap_or(SEEDS);
-    let (next, failed) = (AtomicU64::new(from), AtomicU64::new(u64::MAX));
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let began = Instant::now();
-    let mut reached = Reached::default();
-    std::thread::scope(|scope| {
-        let work = || work(&next, from + count, &failed);
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        let mut said = Instant::now();
-        while workers.iter().any(|worker| !worker.is_finished()) {
-            // Woken for nothing but the progress, or to see that it is over.
-            std::thread::park_timeout(Duration::from_millis(20));
-            if asked.is_some() && said.elapsed() >= PROGRESS_EVERY {
-                said = Instant::now();
-                let done = next.load(Ordering::Relaxed) - from;
-                let per_s = done as f64 / began.elapsed().as_secs_f64();
-                eprintln!("{done} of {count} seeds, {per_s:.0} per second");
+    /// A thread's share: seeds from a common counter, until one fails anywhere.
+    fn work(next: &AtomicU64) -> Reached {
+        marks::record();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= SEEDS {
+                return marks::take();
+            }
+            if let Err(failed) = run(seed, &Without::default()) {
+                next.store(SEEDS, Ordering::Relaxed);
+                panic!("{}seed {seed} fails: {}", failed.trace, failed.message);
             }
         }
-        for worker in workers {
-            reached.add(&worker.join().expect("a failing seed is caught"));
-        }
-    });
-    let seed = failed.load(Ordering::Relaxed);
-    assert_eq!(seed, u64::MAX, "seed {seed} failed; {}", command(seed));
-    let table = reached.table();
-    if asked.is_some() {
-        let rarest: Vec<_> = table.iter().take(RAREST).collect();
-        eprintln!("{count} seeds in {:.0?}; reached most rarely: {rarest:#?}", began.elapsed());
     }
-    if count >= SEEDS {
-        let missing: Vec<_> = table.iter().filter(|(count, _)| *count == 0).collect();
-        assert!(missing.is_empty(), "never reached: {missing:#?}");
-    }
-}
 
-/// The seed that the environment names.
-pub fn one() {
-    be_quiet();
-    let seed = number("RINGWRIGHT_SEED").unwrap_or(1);
-    assert!(run(seed), "seed {seed} fails");
+    #[test]
+    fn seeds_pass_and_reach_every_mark() {
+        be_quiet();
+        let next = AtomicU64::new(0);
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let mut reached = Reached::default();
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| work(&next))).collect();
+            for worker in workers {
+                reached.add(&worker.join().expect("every seed passes"));
+            }
+        });
+        let table = reached.table();
+        let missing: Vec<_> = table.iter().filter(|(count, _)| *count == 0).collect();
+        assert!(cfg!(ringwright_bugs) || missing.is_empty(), "never reached: {missing:#?}");
+    }
+
+    #[test]
+    fn the_same_seed_is_the_same_run_and_less_of_it_is_another() {
+        be_quiet();
+        let reached = |without: &Without| {
+            marks::record();
+            run(7, without).expect("it passes");
+            marks::take().table()
+        };
+        let whole = reached(&Without::default());
+        assert_eq!(whole, reached(&Without::default()));
+        let mut less = Without::default();
+        assert!(Without::all().all(|name| less.leave_out(name)) && !less.leave_out("nothing"));
+        assert_ne!(whole, reached(&less));
+    }
 }

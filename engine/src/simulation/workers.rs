@@ -1,10 +1,8 @@
-//! Workers without threads: jobs are taken and finished in any order and at any time, in the middle
-//! of a shard's work too; and the connections that offload them.
+//! Jobs: the connections that offload them, and whether all of them are accounted for.
 
 use super::actor::{Actor, OnPurpose, Talk};
 use super::world::World;
-use crate::ring::simulated::{Rng, stretch};
-use crate::workers::{Pool, Queued};
+use crate::ring::simulated::stretch;
 use crate::{Connection, Job, JobDone, JobError, Refusal};
 use std::sync::Arc;
 
@@ -17,55 +15,6 @@ const TELLING_BYTES_MIN: usize = 24;
 
 /// Whoever waits for a place in the queue hears of one within so long: a wake may be late.
 const ROOM_US_MAX: u64 = 300_000;
-
-/// Who plays the workers.
-pub struct Shift {
-    pool: Pool,
-    rng: Rng,
-    /// Jobs that run.
-    taken: Vec<Queued>,
-    /// Nobody dawdles any more.
-    pub hurries: bool,
-    /// Nobody works.
-    pub rests: bool,
-}
-
-impl Shift {
-    pub fn new(pool: Pool, rng: Rng) -> Self {
-        Self { pool, rng, taken: Vec::new(), hurries: false, rests: false }
-    }
-
-    /// What is done between two turns of shards.
-    pub fn work(&mut self) {
-        let steps = match self.hurries {
-            _ if self.rests => 0,
-            true => 50,
-            false => self.rng.below(3),
-        };
-        (0..steps).for_each(|_| self.step());
-    }
-
-    /// Somebody begins a job, or ends one.
-    pub fn step(&mut self) {
-        if self.rng.below(2) == 0 && self.taken.len() < self.pool.workers() {
-            self.taken.extend(self.pool.take());
-        } else if !self.taken.is_empty() {
-            let at = self.rng.below(self.taken.len() as u64) as usize;
-            self.pool.finish(self.taken.swap_remove(at));
-        }
-    }
-
-    fn resize(&mut self) {
-        let workers = self.rng.pick(&[0, 1, 1, 2, 5]);
-        self.pool.resize(workers).ok();
-    }
-
-    /// Jobs that are queued or run.
-    fn unfinished(&self) -> u64 {
-        assert_eq!(self.taken.len() as u64, self.pool.running(), "jobs that run");
-        self.pool.queued() + self.pool.running()
-    }
-}
 
 impl World {
     /// The number of workers changes.
@@ -116,13 +65,7 @@ impl World {
 
     /// Every shard has ended: nobody works any more, and nothing is left.
     pub(super) fn judge_jobs(&mut self) {
-        let mut shift = self.shift.borrow_mut();
-        assert!(shift.pool.resize(1).is_err(), "nobody starts a worker any more");
-        for queued in std::mem::take(&mut shift.taken) {
-            shift.pool.finish(queued);
-        }
-        assert_eq!((shift.unfinished(), shift.pool.workers()), (0, 0), "jobs and workers left");
-        drop(shift);
+        self.shift.borrow_mut().end();
         assert_eq!(self.ledger().sum.jobs_under_way, 0, "jobs in the ledger");
     }
 }

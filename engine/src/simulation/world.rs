@@ -6,7 +6,7 @@ use super::book::{Book, Part, key_of};
 use super::draw::{self, Swarm, is_slow};
 use super::lane::{Bare, Common, Lane, Life};
 use super::orders::Questions;
-use super::workers::Shift;
+use super::without::Without;
 use crate::admission::Admission;
 use crate::config::Config;
 use crate::ledger::{Ledger, Published};
@@ -18,6 +18,7 @@ use crate::ring::simulated::{
 };
 use crate::ring::{Descriptor, Ring, RingInUse};
 use crate::shard::Shard;
+use crate::testing::{Shift, choose};
 use crate::workers::Pool;
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -31,8 +32,6 @@ const PEERS_MAX: usize = 120;
 const LISTENERS_MAX: usize = 4;
 /// The address of all listeners: only the registry asks for it.
 const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 80);
-/// Shards whose times are so close act in any order.
-const CLOSE_US: u64 = 300;
 
 /// Shards and everything around them.
 pub struct World {
@@ -43,6 +42,8 @@ pub struct World {
     pub rng: Rng,
     pub admission: Arc<Admission>,
     pub swarm: Swarm,
+    /// What is left out.
+    pub without: Without,
     /// Things done by the world itself.
     pub actions: u64,
     /// Since when somebody waits though a permit is free, in simulated µs.
@@ -83,7 +84,9 @@ impl World {
         let book = Rc::new(RefCell::new(Book::new(shards)));
         let mut bare = |number| Bare::new(seed, number, now_us, config.setup(), &mut rng);
         let bares: Vec<Bare> = (0..shards).map(&mut bare).collect();
-        let mailbox = |bare: &Bare| Mailbox::with_event(config.mailbox_commands_max, bare.event);
+        let mailbox = |bare: &Bare| {
+            Mailbox::with_event(config.mailbox_commands_max, bare.event, SimulatedRing::OUTSIDE)
+        };
         let (sending, mailboxes): (Vec<_>, Vec<_>) = bares.iter().map(mailbox).unzip();
         admission.set_wakers(sending.iter().map(|sending| sending.waker().clone()).collect());
         let published: Vec<Arc<Published>> = (0..shards).map(|_| Arc::default()).collect();
@@ -112,6 +115,7 @@ impl World {
             rng,
             admission,
             swarm,
+            without: Without::default(),
             actions: 0,
             wasted_since_us: None,
             shift: Rc::new(RefCell::new(shift)),
@@ -123,7 +127,7 @@ impl World {
         for number in 0..shards {
             let sockets = listening.iter().zip(&world.lanes[number].listeners);
             let opened = sockets.map(|((listening, settings), socket)| {
-                Opened::new(listening.clone(), settings.clone(), *socket)
+                Opened::new(listening.clone(), settings.clone(), *socket, SimulatedRing::OUTSIDE)
             });
             let listen = Command::Listen(opened.collect());
             world.remote.to(number, listen).expect("the mailbox is empty");
@@ -133,6 +137,7 @@ impl World {
     }
 
     /// The ring of the first shard.
+    #[cfg(test)]
     pub fn ring(&mut self) -> &mut SimulatedRing {
         self.lanes[0].ring()
     }
@@ -159,37 +164,24 @@ impl World {
     }
 
     /// One turn of a shard whose time has come, and a look at everything.
-    ///
-    /// A shard acts only when no other can do so much earlier, and waits no longer than until
-    /// another does: all of them live in one time.
     pub fn turn(&mut self) {
         let next_us: Vec<u64> = self.lanes.iter_mut().map(Lane::next_us).collect();
-        let first_us = *next_us.iter().min().expect("there is a shard");
-        let close: Vec<usize> = (0..next_us.len())
-            .filter(|at| next_us[*at] <= first_us.saturating_add(CLOSE_US))
-            .filter(|at| self.lanes[*at].life == Life::Runs)
-            .collect();
-        if close.is_empty() {
-            return;
-        }
-        let at = if close.len() == 1 { close[0] } else { self.rng.pick(&close) };
-        let others = next_us.iter().enumerate().filter(|(other, _)| *other != at);
-        let horizon_us = others.map(|(_, next_us)| *next_us).min().unwrap_or(NEVER);
-        let slack_us = if horizon_us == NEVER { 0 } else { self.rng.pick(&[0, 100, 2_000]) };
+        let Some((at, horizon_us)) = choose(&next_us, &mut self.rng) else { return };
         self.shift.borrow_mut().work();
         self.note_room();
-        self.lanes[at].turn(horizon_us.saturating_add(slack_us));
+        self.lanes[at].turn(horizon_us);
         self.look(at);
     }
 
     /// A shard listens on so many more sockets. Returns the last.
+    #[cfg(test)]
     pub fn listen(&mut self, shard: usize, count: usize) -> Descriptor {
         let mut last = None;
         let mut more = Vec::new();
         for _ in 0..count {
             let (listening, settings) = self.remote.register(&ADDRESS.into());
             let listener = self.lanes[shard].add_listener(listening.number(), 16);
-            more.push(Opened::new(listening, settings, listener));
+            more.push(Opened::new(listening, settings, listener, SimulatedRing::OUTSIDE));
             last = Some(listener);
         }
         self.remote.to(shard, Command::Listen(more)).expect("few commands at a time");
@@ -198,6 +190,7 @@ impl World {
 
     /// The shards are given another listener, perhaps too late. Returns its number, and its
     /// descriptors on the shards that run.
+    #[cfg(test)]
     pub fn add_listener(&mut self, backlog: usize) -> (u16, Vec<Descriptor>) {
         self.add_listener_with(backlog, None)
     }
@@ -215,7 +208,12 @@ impl World {
             if lane.life == Life::Runs {
                 let listener = lane.add_listener(number, backlog);
                 descriptors.push(listener);
-                let opened = Opened::new(listening.clone(), settings.clone(), listener);
+                let opened = Opened::new(
+                    listening.clone(),
+                    settings.clone(),
+                    listener,
+                    SimulatedRing::OUTSIDE,
+                );
                 // Not taken: dropped, it is closed.
                 let _ = self.remote.to(shard, Command::Listen(vec![opened]));
             }
@@ -247,6 +245,7 @@ impl World {
     }
 
     /// A peer of the first shard that will connect and play opposite such a part.
+    #[cfg(test)]
     pub fn add_peer(&mut self, plan: Plan, part: Part, bytes: usize) -> usize {
         self.add_peer_to(0, plan, part, bytes)
     }
@@ -291,7 +290,8 @@ impl World {
     pub fn add_somebody(&mut self) {
         let shard = self.swarm.draw_shard(&mut self.rng, self.lanes.len());
         let lane = &mut self.lanes[shard];
-        if lane.ring().peers.len() >= PEERS_MAX || lane.listening().is_empty() {
+        let peers_max = self.without.peers_max.unwrap_or(PEERS_MAX);
+        if lane.ring().peers.len() >= peers_max || lane.listening().is_empty() {
             return;
         }
         let plan = self.swarm.draw_plan(&mut self.rng);
@@ -329,7 +329,11 @@ impl World {
         let shard = self.rng.below(self.lanes.len() as u64) as usize;
         let peers = self.lanes[shard].ring().peers.len();
         let somebody = self.rng.below(peers as u64) as usize;
-        match self.swarm.draw_action(&mut self.rng) {
+        let action = self.swarm.draw_action(&mut self.rng);
+        if self.without.skips(action) {
+            return;
+        }
+        match action {
             0..5 => self.add_somebody(),
             5..13 if peers > 0 => {
                 let peer = &self.lanes[shard].ring().peers[somebody];
@@ -354,7 +358,8 @@ impl World {
             }
             18 => self.add_endpoint(),
             19 if self.rng.below(4) == 0 => {
-                let faults = Faults::draw(&mut self.rng);
+                let mut faults = Faults::draw(&mut self.rng);
+                self.without.calm(&mut faults);
                 self.lanes[shard].ring().faults = faults;
             }
             22 if self.rng.below(4) == 0 => self.listen_more(),

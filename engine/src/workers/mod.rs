@@ -5,7 +5,7 @@ mod gate;
 mod pool;
 
 pub(crate) use gate::Shut;
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 pub(crate) use pool::Queued;
 pub(crate) use pool::{Finished, Pool, Port, Ticket};
 

@@ -274,7 +274,7 @@ impl Pool {
     }
 
     /// Takes a job as a worker does, for a simulation.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub fn take(&self) -> Option<Queued> {
         let queued = self.0.queued.try_recv().ok()?;
         self.begin();
@@ -282,7 +282,7 @@ impl Pool {
     }
 
     /// Runs a job that was taken.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub fn finish(&self, queued: Queued) {
         self.run(queued);
     }

@@ -2,111 +2,123 @@
 
 use super::rng::Rng;
 
-/// Probabilities in per mille, each drawn anew at every opportunity. May be changed at any time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Faults {
+/// Declares each fault: what happens, its name, and the highest probability that a seed draws for it
+/// outside of storms, in per mille.
+macro_rules! faults {
+    ($($(#[doc = $what:literal])+ $name:ident <= $most:literal,)*) => {
+        /// What may go wrong: probabilities in per mille. Each is drawn anew at every opportunity.
+        ///
+        /// `Faults::none()` is a kernel and a network without faults.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct Faults {
+            $($(#[doc = $what])+ pub $name: u16,)*
+        }
+
+        impl Faults {
+            /// The names of all faults: the names of the fields.
+            pub const NAMES: &'static [&'static str] = &[$(stringify!($name)),*];
+
+            /// The highest probability that a seed draws for each of them, in the same order.
+            const MOST: &'static [u16] = &[$($most),*];
+
+            /// The probability of the fault with this name.
+            pub fn by_name(&mut self, name: &str) -> Option<&mut u16> {
+                match name {
+                    $(stringify!($name) => Some(&mut self.$name),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+faults! {
     /// EMFILE though descriptors are free: accept, open, socket, pipe.
-    pub no_descriptor: u16,
+    no_descriptor <= 200,
     /// ENFILE, ENOBUFS or ENOMEM from accept and open; ECONNABORTED from accept.
-    pub no_memory: u16,
+    no_memory <= 200,
     /// ENOBUFS or ENOMEM from a send, ENOMEM from a read of a file or a splice.
-    pub no_send_memory: u16,
+    no_send_memory <= 100,
     /// ENOMEM for a socket filter.
-    pub no_filter_memory: u16,
+    no_filter_memory <= 500,
     /// ENOMEM from a receive or a probe.
-    pub no_receive_memory: u16,
+    no_receive_memory <= 100,
     /// EINTR or EAGAIN from a receive, a probe, a poll or a send.
-    pub cut_short: u16,
+    cut_short <= 100,
     /// A receive that ends without bytes has taken a buffer all the same.
-    pub buffer_at_end: u16,
+    buffer_at_end <= 500,
     /// EIO from statx(2).
-    pub no_status: u16,
+    no_status <= 100,
     /// A multishot ends with a completion that succeeded.
-    pub multishot_end: u16,
+    multishot_end <= 300,
     /// A receive takes less than is there.
-    pub short_receive: u16,
+    short_receive <= 300,
     /// A send ends short though the peer is well.
-    pub short_send: u16,
+    short_send <= 100,
     /// A read of a file, a splice from it or to a socket moves less than it could.
-    pub short_file: u16,
+    short_file <= 300,
     /// A read, a splice or an open never ends.
-    pub hung_storage: u16,
+    hung_storage <= 0,
     /// EIO from a read or a splice.
-    pub file_error: u16,
+    file_error <= 30,
     /// A file is not in the page cache.
-    pub not_cached: u16,
+    not_cached <= 700,
     /// ENOSPC or EDQUOT for what is written to a file.
-    pub no_space: u16,
+    no_space <= 60,
     /// EINTR from a splice.
-    pub file_interrupted: u16,
+    file_interrupted <= 100,
     /// A file loses its end just before it is read.
-    pub truncate: u16,
+    truncate <= 20,
     /// EAGAIN from a splice to a socket that has room.
-    pub splice_again: u16,
+    splice_again <= 300,
     /// What could happen now waits for another look.
-    pub delay: u16,
+    delay <= 700,
     /// What has happened is reported later.
-    pub late_completion: u16,
+    late_completion <= 500,
     /// A write to the event descriptor comes later.
-    pub late_wake: u16,
+    late_wake <= 300,
     /// The kernel takes nothing from a full submission queue.
-    pub submission_refused: u16,
+    submission_refused <= 500,
     /// The enter call is interrupted and submits nothing.
-    pub enter_interrupted: u16,
+    enter_interrupted <= 200,
     /// An outgoing connect is refused, or finds no route, no port or no memory.
-    pub connect_refused: u16,
+    connect_refused <= 300,
     /// An outgoing connect is never answered.
-    pub connect_silent: u16,
+    connect_silent <= 200,
     /// A peer resets, at every step it makes.
-    pub peer_reset: u16,
+    peer_reset <= 20,
     /// A peer vanishes, at every step it makes.
-    pub peer_vanish: u16,
+    peer_vanish <= 10,
 }
 
 impl Faults {
-    /// A kernel and a network as in the books.
+    /// No faults.
+    #[must_use]
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// Each fault is absent for half of the seeds, so that the others get far; and now and then
-    /// one is a storm.
-    pub fn draw(rng: &mut Rng) -> Self {
+    /// Draws one fault, by its name, and its probability.
+    pub(crate) fn draw_one(rng: &mut Rng) -> (&'static str, u16) {
+        let at = rng.below(Self::NAMES.len() as u64) as usize;
+        (Self::NAMES[at], rng.up_to(usize::from(Self::MOST[at]) + 10) as u16)
+    }
+
+    /// Draws the probabilities. Each fault is absent for half of the seeds, so that the others get
+    /// far, and in some seeds one is a storm.
+    pub(crate) fn draw(rng: &mut Rng) -> Self {
         let hangs = rng.below(32) == 0;
-        let mut draw = |most: usize| match rng.below(40) {
-            0 => (4 * most).min(900) as u16,
-            1..20 => rng.up_to(most) as u16,
+        let mut draw = |most: u16| match rng.below(40) {
+            0 => (4 * most).min(900),
+            1..20 => rng.up_to(most.into()) as u16,
             _ => 0,
         };
-        Self {
-            no_descriptor: draw(200),
-            no_memory: draw(200),
-            no_send_memory: draw(100),
-            no_filter_memory: draw(500),
-            no_receive_memory: draw(100),
-            cut_short: draw(100),
-            buffer_at_end: draw(500),
-            no_status: draw(100),
-            multishot_end: draw(300),
-            short_receive: draw(300),
-            short_send: draw(100),
-            short_file: draw(300),
-            hung_storage: if hangs { 10 } else { 0 },
-            file_error: draw(30),
-            not_cached: draw(700),
-            no_space: draw(60),
-            file_interrupted: draw(100),
-            truncate: draw(20),
-            splice_again: draw(300),
-            delay: draw(700),
-            late_completion: draw(500),
-            late_wake: draw(300),
-            submission_refused: draw(500),
-            enter_interrupted: draw(200),
-            connect_refused: draw(300),
-            connect_silent: draw(200),
-            peer_reset: draw(20),
-            peer_vanish: draw(10),
+        let mut faults = Self::none();
+        for (name, most) in Self::NAMES.iter().zip(Self::MOST).filter(|(_, most)| **most > 0) {
+            *faults.by_name(name).expect("it is one of the names") = draw(*most);
         }
+        faults.hung_storage = if hangs { 10 } else { 0 };
+        faults
     }
 }

@@ -23,24 +23,30 @@ mod queue;
 mod rng;
 mod sockets;
 mod submission;
+#[cfg(test)]
 mod tests;
 mod trace;
 mod view;
 
-pub use beside::{close_beside, interrupt, present_us, set_interrupts, signal_beside};
+use beside::{close_beside, signal_beside};
+pub use beside::{interrupt, present_us, set_interrupts};
 pub use broken::Enter;
-pub use descriptors::{FIRST, OpenCounts};
+#[cfg(test)]
+pub use descriptors::FIRST;
+pub use descriptors::OpenCounts;
 pub use faults::Faults;
 pub use files::SimulatedFile;
 pub use made::Made;
 pub use network::Endpoint;
 pub use peers::{Afterwards, NEVER, Peer, Plan, Standing};
-pub use rng::{Rng, is_stretch, stream, stream_byte, stretch};
+pub use rng::{Rng, is_stretch, stretch};
+#[cfg(test)]
+pub use rng::{stream, stream_byte};
 pub use view::View;
 
 use super::{
-    Completion, Delivery, Descriptor, Errno, FileStatus, Op, Pipe, Ring, RingCounters, Setup,
-    Shutdown, Token,
+    Completion, Delivery, Descriptor, Errno, FileStatus, Op, Outside, Pipe, Ring, RingCounters,
+    Setup, Shutdown, Token,
 };
 use crate::admission::Instruction;
 use crate::info::Traffic;
@@ -126,8 +132,12 @@ pub struct SimulatedRing {
 }
 
 impl SimulatedRing {
+    /// How a thread without the ring acts on a descriptor of it.
+    pub const OUTSIDE: Outside = Outside { close: close_beside, signal: signal_beside };
+
     /// A kernel that does what `seed` says, without faults until [`SimulatedRing::faults`] is
     /// set. The seed draws the sizes of the queues, too: at most what `setup` asks for.
+    #[cfg(test)]
     pub fn new(seed: u64, setup: Setup) -> Self {
         let now_us = Rng::new(!seed).below(1_000_000_000_000);
         Self::of_shard(seed, 0, now_us, setup)
@@ -222,6 +232,7 @@ impl SimulatedRing {
     }
 
     /// Operations pushed whose last completion has not been taken.
+    #[cfg(test)]
     pub fn operations_in_flight(&self) -> usize {
         let last = |completion: &&Completion| !completion.more();
         let ended = self.completions.iter().chain(&self.overflowed).filter(last).count();
@@ -295,6 +306,10 @@ const fn failed(negated: i32) -> Errno {
 }
 
 impl Ring for SimulatedRing {
+    fn outside(&self) -> Outside {
+        Self::OUTSIDE
+    }
+
     fn push(&mut self, token: Token, op: Op) -> bool {
         self.catch_up();
         if self.is_twice(token) {

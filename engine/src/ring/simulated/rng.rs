@@ -46,6 +46,7 @@ impl Rng {
 
 /// Byte number `offset` of the endless stream called `key`: a byte out of place, repeated, or of
 /// another stream shows.
+#[cfg(test)]
 pub const fn stream_byte(key: u64, offset: u64) -> u8 {
     (stream_word(key, offset / 8) >> (offset % 8 * 8)) as u8
 }
@@ -85,6 +86,7 @@ pub fn is_stretch(key: u64, offset: u64, bytes: &[u8]) -> bool {
 }
 
 /// The bytes of that stream from `offset` on, one by one.
+#[cfg(test)]
 pub fn stream(key: u64, offset: u64) -> impl Iterator<Item = u8> {
     let mut at = offset;
     let mut word = stream_word(key, at / 8);

@@ -58,11 +58,13 @@ impl SimulatedRing {
     }
 
     /// A completion of nothing that was submitted: a surprise of the kernel's.
+    #[cfg(test)]
     pub fn inject(&mut self, token: Token, result: i32, flags: u32) {
         self.completions.push_back(Completion { token, result, flags });
     }
 
     /// A receive buffer, as a completion would bring it.
+    #[cfg(test)]
     pub fn take_provided(&mut self) -> u16 {
         let buffer = self.provided.pop_front().expect("one is provided");
         self.is_provided[usize::from(buffer)] = false;
@@ -81,6 +83,7 @@ impl SimulatedRing {
     }
 
     /// An open file, as a completion would bring it.
+    #[cfg(test)]
     pub fn open_beside(&mut self) -> Descriptor {
         self.table.insert(Object::File(0))
     }

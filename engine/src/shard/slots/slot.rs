@@ -223,7 +223,7 @@ impl Slot {
     /// # Panics
     /// If the table has no such transition: a bug in the engine.
     pub fn on(&mut self, event: Event) {
-        #[cfg(test)]
+        #[cfg(any(test, feature = "testing"))]
         crate::marks::moved(self.state, event);
         match self.state.after(event) {
             Some(next) => self.state = next,

@@ -1,0 +1,194 @@
+//! That the bench shows what a handler does, and that a storm finds what is wrong with one.
+
+use super::*;
+use crate::{Config, Connection, Handler, Job, JobDone, Ledger, Local, Origin};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+/// Echoes; commands of one letter do something else.
+struct Echo(Place);
+
+impl Handler for Echo {
+    type State = ();
+
+    fn opened(&mut self, _: &mut Connection<'_>, _: Origin) {}
+
+    fn received(&mut self, _: &mut (), connection: &mut Connection<'_>, bytes: &[u8]) -> usize {
+        match bytes {
+            b"F" => connection.open_file(&self.0.directory, b"file").expect("one at a time"),
+            b"J" => {
+                let job = Job::new(7, || "done".to_owned());
+                connection.offload(job).map_err(|refused| refused.why).expect("there is a worker");
+            }
+            b"T" => connection.set_timer(Some(Duration::from_secs(3))),
+            b"P" => panic!("on purpose"),
+            b"C" => connection.close(),
+            _ => drop(connection.send(bytes)),
+        }
+        bytes.len()
+    }
+
+    fn file_opened(
+        &mut self,
+        _: &mut (),
+        connection: &mut Connection<'_>,
+        file: io::Result<crate::OpenFile>,
+    ) {
+        // EMFILE or ENOMEM: the client learns of it by the end of the connection.
+        let Ok(file) = file else { return connection.close() };
+        let bytes = file.status().bytes;
+        let _ = connection.send_file(file, 0, bytes);
+    }
+
+    fn job_done(&mut self, _: &mut (), connection: &mut Connection<'_>, job: JobDone) {
+        let text: String = job.result().expect("it did not panic");
+        let _ = connection.send(text.as_bytes());
+    }
+
+    fn timer(&mut self, _: &mut (), connection: &mut Connection<'_>) {
+        let _ = connection.send(b"late");
+    }
+
+    fn half_closed(&mut self, _: &mut (), connection: &mut Connection<'_>) {
+        connection.close();
+    }
+
+    fn tick(&mut self, _: &mut Local<'_>) {}
+}
+
+fn echo(place: &Place) -> Echo {
+    Echo(place.clone())
+}
+
+fn config() -> Config {
+    Config { workers: 1, max_connections: 8, ..Config::default() }
+}
+
+fn bench() -> Bench<Echo> {
+    Bench::new(config(), echo)
+}
+
+#[test]
+fn a_client_sees_what_the_handler_does() {
+    let mut bench = bench();
+    bench.add_file("file", 100_000);
+    let client = bench.connect();
+    assert_eq!(bench.client_end(client), ClientEnd::Connecting);
+    bench.send(client, b"hello");
+    bench.run();
+    assert_eq!(bench.received(client), b"hello");
+    assert_eq!(bench.ledger().sum.opened, 1);
+    for (command, reply) in
+        [(b"F", bench.file_content(0, 0, 100_000)), (b"J", b"done".to_vec()), (b"T", vec![])]
+    {
+        let before = bench.received(client).len();
+        bench.send(client, command);
+        bench.run();
+        assert_eq!(&bench.received(client)[before..], reply);
+    }
+    let since = bench.now();
+    bench.advance(Duration::from_secs(2));
+    assert!(!bench.received(client).ends_with(b"late"));
+    bench.advance(Duration::from_secs(2));
+    assert!(bench.received(client).ends_with(b"late"));
+    assert!(bench.now() - since >= Duration::from_secs(4));
+    bench.send(client, b"C");
+    bench.run();
+    assert_eq!(bench.client_end(client), ClientEnd::Finished);
+    let ledger: Ledger = bench.finish();
+    assert_eq!((ledger.sum.accepted, ledger.open()), (1, 0));
+}
+
+#[test]
+fn clients_end_in_every_way_and_read_at_their_own_pace() {
+    let mut bench = Bench::new(Config { shards: Some(2), ..config() }, echo);
+    let clients: Vec<Client> = (0..5).map(|_| bench.connect()).collect();
+    clients.iter().for_each(|client| bench.send(*client, &[b'x'; 300]));
+    bench.stop_reading(clients[4]);
+    bench.run();
+    bench.half_close(clients[0]);
+    bench.close(clients[1]);
+    bench.reset(clients[2]);
+    bench.vanish(clients[3]);
+    bench.run();
+    let ends: Vec<ClientEnd> = clients.iter().map(|client| bench.client_end(*client)).collect();
+    use ClientEnd::{Finished, Left, Open};
+    assert_eq!(ends, [Finished, Finished, Left, Left, Open]);
+    assert_eq!((bench.received(clients[0]).len(), bench.received(clients[4]).len()), (300, 0));
+    bench.read_on(clients[4], 100);
+    bench.send_at_most(clients[4], 1);
+    bench.send(clients[4], b"abc");
+    bench.run();
+    assert_eq!(&bench.received(clients[4])[300..], b"abc");
+    assert_eq!(bench.handler(1).map(|handler| handler.0.shard), Some(1));
+    bench.half_close(clients[4]);
+    bench.finish();
+}
+
+#[test]
+fn a_panic_of_the_handler_fails_the_test_unless_it_is_expected() {
+    let panics = |expected| {
+        let mut bench = bench();
+        bench.expect_panics(expected);
+        let client = bench.connect();
+        bench.send(client, b"P");
+        bench.run();
+        bench.finish();
+    };
+    panics(1);
+    assert!(catch_unwind(|| panics(0)).is_err());
+}
+
+/// Forgets what it has when a message arrives in two parts.
+struct Forgetful;
+
+impl Handler for Forgetful {
+    type State = ();
+    fn opened(&mut self, _: &mut Connection<'_>, _: Origin) {}
+    fn received(&mut self, _: &mut (), connection: &mut Connection<'_>, bytes: &[u8]) -> usize {
+        if bytes == b"ping\n" {
+            let _ = connection.send(b"pong\n");
+        }
+        bytes.len()
+    }
+}
+
+fn message_of_storm(storm: &Storm<'_, Forgetful>, seeds: std::ops::Range<u64>) -> String {
+    let result = catch_unwind(AssertUnwindSafe(|| storm.run(seeds)));
+    crate::panics::message_of(result.expect_err("a seed fails"))
+}
+
+#[test]
+fn a_storm_finds_a_message_in_two_parts_and_reduces_it_to_them() {
+    let storm = Storm::new(config(), |_| Forgetful).sends(b"ping\n").judge(|client| {
+        let asked = client.sent() == b"ping\n";
+        assert!(client.was_disturbed() || !asked || client.received() == b"pong\n", "no pong");
+    });
+    let message = message_of_storm(&storm, 0..100);
+    assert!(message.contains("no pong") && message.contains("To run it again: run("), "{message}");
+    let events: Vec<&str> = message.lines().filter(|line| line.starts_with("  ")).collect();
+    let sends = events.iter().filter(|line| line.contains("sends bytes")).count();
+    assert!(events.len() <= 5 && sends == 2, "{message}");
+    // The same seed fails in the same way.
+    let again = message.split("run(").nth(1).and_then(|rest| rest.split("..").next());
+    let seed: u64 = again.and_then(|seed| seed.parse().ok()).expect("a seed");
+    assert_eq!(message_of_storm(&storm, seed..seed + 1), message);
+}
+
+#[test]
+fn a_storm_of_a_handler_without_fault_passes_and_meets_every_kind_of_fault() {
+    let reached = Storm::new(Config { receive_buffers: 2, ..config() }, echo)
+        .prepare(|bench| bench.add_file("file", 20_000))
+        .sends(b"F")
+        .sends(vec![b'x'; 30_000])
+        .judge(|client| {
+            let (sent, received) = (client.sent().len(), client.received().len());
+            let whole = received == sent || client.sent() == b"F";
+            assert!(client.was_disturbed() || whole, "{sent} {received} {:?}", client.end());
+        })
+        .run(0..300);
+    for mark in ["receive without a buffer", "send cut short", "receive failed", "hang-up"] {
+        assert!(reached.count(mark) > 0, "{mark}");
+    }
+}
