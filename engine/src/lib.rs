@@ -74,6 +74,9 @@ mod file;
 mod framing;
 mod handler;
 mod info;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod internals;
 mod ledger;
 mod listener;
 mod local;

@@ -1,23 +1,10 @@
 //! The scenarios: a shard of its own for each, driven turn by turn.
 
-use crate::admission::Admission;
-use crate::config::{Config, Probe};
-use crate::connection::Connection;
-use crate::framing::Framing;
-use crate::handler::{Handler, Origin};
-use crate::ledger::Published;
-use crate::listener::Registry;
-use crate::mailbox::{Command, Mailbox, Opened};
-use crate::memory::Arena;
-use crate::remote::Remote;
-use crate::ring::{Outside, RingInUse};
 use crate::scripted::{LISTENER, PAYLOAD_BYTES, Script, ScriptedRing};
-use crate::shard::{Parts, Shard};
-use crate::workers::Pool;
+use ringwright::internals::BareShard;
+use ringwright::{Config, Connection, Framing, Handler, Origin, Probe};
 use std::cell::Cell;
-use std::net::Ipv4Addr;
 use std::rc::Rc;
-use std::sync::Arc;
 
 /// Instructions that an echo may cost.
 const INSTRUCTIONS_MAX: f64 = 1_500.0;
@@ -109,48 +96,14 @@ fn drive<H: Handler>(
     handler: H,
     operations: u64,
 ) -> Result<(), String> {
-    let arena = Arena::new(config.setup().arena_bytes).map_err(|error| error.to_string())?;
-    fill(&arena, config);
-    let (permits, waiting_max) = (config.max_connections, config.waiting_max());
-    let admission = Arc::new(Admission::new(permits, 0, 1, None, waiting_max));
-    let mailbox = Mailbox::new(config.mailbox_commands_max);
-    let (sending, mailbox) = mailbox.map_err(|error| error.to_string())?;
-    admission.set_wakers(vec![sending.waker().clone()]);
-    let published = Arc::<Published>::default();
-    let wakers = vec![sending.waker().clone()];
-    let (pool, mut ports) = Pool::new(config.jobs_queued_max, wakers, false);
-    let mut registry = Registry::new(config);
-    let address = (Ipv4Addr::LOCALHOST, 1).into();
-    let settings = registry.settings(None).map_err(|error| error.to_string())?;
-    let listening = registry.reserve(address, settings.clone()).ok_or("no number is free")?;
-    let remote = Remote::new(
-        vec![sending],
-        vec![published.clone()],
-        admission.clone(),
-        pool,
-        RingInUse::default(),
-        registry,
-    );
-    let opened = vec![Opened::new(listening, settings, LISTENER, Outside::KERNEL)];
-    remote.to(0, Command::Listen(opened)).map_err(|busy| busy.to_string())?;
     let sent_bytes = Rc::new(Cell::new(0));
-    let mut shard = Shard::new(Parts {
-        number: 0,
-        config,
-        ring: ScriptedRing::new(script, sent_bytes.clone()),
-        arena: &arena,
-        handler,
-        mailbox,
-        published: published.clone(),
-        admission,
-        remote,
-        jobs: ports.remove(0),
-    });
-    assert!(shard.start().is_ok(), "`started` does not panic");
+    let ring = ScriptedRing::new(script, sent_bytes.clone());
+    let mut shard = BareShard::new(config, ring, LISTENER, handler, &packet())
+        .map_err(|error| error.to_string())?;
     while sent_bytes.get() < operations * PAYLOAD_BYTES as u64 {
         shard.turn().map_err(|errno| format!("{errno:?}"))?;
     }
-    let ledger = published.read();
+    let ledger = shard.ledger();
     if ledger.handler_panics + ledger.starved + ledger.stale_completions + ledger.heap_chunks > 0 {
         return Err(format!("the script did not play as it should: {ledger:?}"));
     }
@@ -158,18 +111,10 @@ fn drive<H: Handler>(
     std::process::exit(0);
 }
 
-/// Every receive buffer holds a packet: its length, and what is sent back.
-fn fill(arena: &Arena, config: &Config) {
+/// A packet: its length, and the bytes that are sent back. Every receive buffer holds one.
+fn packet() -> [u8; PAYLOAD_BYTES] {
     let mut packet = [7; PAYLOAD_BYTES];
     let length = (PAYLOAD_BYTES - Framing::HEADER_BYTES) as u32;
     packet[..Framing::HEADER_BYTES].copy_from_slice(&length.to_be_bytes());
-    for buffer in 0..usize::from(config.receive_buffers) {
-        let offset = buffer * config.receive_buffer_bytes as usize;
-        // SAFETY: the receive buffers lie at the start of the arena, which nobody else uses yet,
-        // and each is longer than a packet.
-        unsafe {
-            let target = arena.address().add(offset);
-            std::ptr::copy_nonoverlapping(packet.as_ptr(), target, packet.len());
-        }
-    }
+    packet
 }

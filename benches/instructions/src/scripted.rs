@@ -3,11 +3,9 @@
 //! Every method is a function of its own, so that a profile tells its instructions from those of
 //! the engine; none of them calls another function, allocates or draws lots.
 
-use crate::admission::Instruction;
-use crate::info::Traffic;
-use crate::ring::{
-    Completion, Delivery, Descriptor, Errno, F_BUFFER, F_MORE, FileStatus, Op, Pipe, Ring,
-    RingCounters, Shutdown, Token,
+use ringwright::internals::{
+    Completion, Delivery, Descriptor, Errno, F_BUFFER, F_MORE, FileStatus, Instruction, Op, Pipe,
+    Ring, RingCounters, Shutdown, Token, Traffic,
 };
 use std::cell::Cell;
 use std::net::SocketAddr;

@@ -7,9 +7,13 @@ use super::Bans;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Instruction {
+    /// The operation.
     pub code: u16,
+    /// Instructions to skip if the comparison holds.
     pub jump_true: u8,
+    /// Instructions to skip if it does not hold.
     pub jump_false: u8,
+    /// The operand.
     pub k: u32,
 }
 

@@ -42,6 +42,17 @@ impl Arena {
         self.address.as_ptr()
     }
 
+    /// Copies `bytes` to `offset`, before anybody else uses the memory.
+    #[cfg(feature = "internals")]
+    pub fn fill(&self, offset: usize, bytes: &[u8]) {
+        assert!(offset + bytes.len() <= self.bytes, "it fits");
+        // SAFETY: the range was checked, and nobody else uses the memory yet.
+        unsafe {
+            let target = self.address().add(offset);
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), target, bytes.len());
+        }
+    }
+
     /// Its length.
     pub fn bytes(&self) -> usize {
         self.bytes
