@@ -111,6 +111,11 @@ impl Owned {
         Self { descriptor, waits, opener: Some(opener.clone()) }
     }
 
+    /// The calls on the descriptor.
+    fn outside(&self) -> Outside {
+        self.opener.as_ref().map_or(Outside::KERNEL, |opener| opener.outside)
+    }
+
     /// Hands the descriptor to the caller, who closes it.
     fn release(mut self) -> Closing {
         if let Some(opener) = self.opener.take() {
@@ -281,7 +286,7 @@ impl OpenFile {
     /// # Errors
     /// As statx(2).
     pub fn status_now(&self) -> io::Result<FileStatus> {
-        Ok(crate::ring::calls::file_status(self.descriptor())?)
+        Ok((self.owned.file.outside().file_status)(self.descriptor())?)
     }
 
     /// Returns whether reading the file may wait for more than a disk: it is on a file system that
@@ -299,7 +304,7 @@ impl OpenFile {
     /// As pread(2).
     #[doc(alias = "pread")]
     pub fn read(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        crate::ring::calls::read_at(self.descriptor(), buffer, offset, 0)
+        (self.owned.file.outside().read_at)(self.descriptor(), buffer, offset, 0)
     }
 
     /// Reads as [`read`](Self::read) does, but only from the page cache and without waiting
@@ -314,7 +319,8 @@ impl OpenFile {
         if self.waits {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        crate::ring::calls::read_at(self.descriptor(), buffer, offset, libc::RWF_NOWAIT)
+        let read_at = self.owned.file.outside().read_at;
+        read_at(self.descriptor(), buffer, offset, libc::RWF_NOWAIT)
     }
 
     /// A place for the application's own data about the file, such as a computed header. All clones

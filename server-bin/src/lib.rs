@@ -18,5 +18,7 @@ pub mod reload;
 pub mod serve;
 pub mod served;
 pub mod signals;
+#[cfg(test)]
+mod simulated;
 pub mod site;
 pub mod units;

@@ -76,6 +76,13 @@ impl<F: Folder> Served<F> {
         Ok(Arc::new(Self { path, changes: AtomicU64::new(0), current }))
     }
 
+    /// Serves another folder from now on.
+    #[cfg(test)]
+    pub(crate) fn replace(&self, folder: F, identity: Identity) {
+        *self.current.lock().expect("no test panics with it") = Ok((folder, identity));
+        self.changes.fetch_add(1, Ordering::Release);
+    }
+
     /// A shard's view of the folder.
     #[must_use]
     pub fn view(self: &Arc<Self>) -> View<F> {

@@ -23,6 +23,7 @@ pub use token::{Kind, Token};
 use crate::admission::Instruction;
 use crate::info::Traffic;
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -305,19 +306,28 @@ pub struct Setup {
     pub features: Features,
 }
 
-/// The calls that a thread makes on descriptors of a ring which it does not have: to drop a file, or
-/// to wake a shard.
+/// The calls that a thread makes on descriptors of a ring which it does not have: to drop or to read
+/// a file, or to wake a shard.
 #[derive(Clone, Copy, Debug)]
 pub struct Outside {
     /// close(2).
     pub close: fn(Descriptor),
     /// write(2) to an event descriptor.
     pub signal: fn(Descriptor),
+    /// preadv2(2) with these flags.
+    pub read_at: fn(Descriptor, &mut [u8], u64, i32) -> io::Result<usize>,
+    /// statx(2).
+    pub file_status: fn(Descriptor) -> Result<FileStatus, Errno>,
 }
 
 impl Outside {
     /// The system calls.
-    pub const KERNEL: Self = Self { close: calls::close, signal: calls::signal_event };
+    pub const KERNEL: Self = Self {
+        close: calls::close,
+        signal: calls::signal_event,
+        read_at: calls::read_at,
+        file_status: calls::file_status,
+    };
 }
 
 /// The half of a connection that shutdown(2) ends.

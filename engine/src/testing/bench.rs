@@ -301,20 +301,13 @@ impl<H: Handler> Bench<H> {
     }
 
     /// Adds a regular file of `bytes` bytes to the simulated directory of every shard.
-    /// [`file_content`](Self::file_content) tells what it contains.
+    /// [`file_content`] tells its content.
     pub fn add_file(&mut self, path: &str, bytes: u64) {
         for shard in &mut self.shards {
             let ring = shard.machine.ring();
             let key = FILE_KEY + ring.files.len() as u64;
             ring.add_file(path, SimulatedFile { key, bytes, kind: FileKind::Regular });
         }
-    }
-
-    /// The content of the file that was the `number`-th to be added, counted from 0: `bytes` bytes
-    /// from `offset` on.
-    #[must_use]
-    pub fn file_content(&self, number: usize, offset: u64, bytes: usize) -> Vec<u8> {
-        stretch(FILE_KEY + number as u64, offset, bytes)
     }
 
     /// Sets what goes wrong from now on, on all shards.
@@ -487,6 +480,13 @@ impl<H: Handler> Bench<H> {
         assert_eq!(ledger.permits.free, ledger.permits.total, "permits are missing");
         ledger
     }
+}
+
+/// The content of the file that was the `number`-th to be added ([`Bench::add_file`]), counted from
+/// 0: `bytes` bytes from `offset` on.
+#[must_use]
+pub fn file_content(number: usize, offset: u64, bytes: usize) -> Vec<u8> {
+    stretch(FILE_KEY + number as u64, offset, bytes)
 }
 
 /// Calls `test` with `bytes` in two parts, for every place at which they can be cut, the beginning

@@ -72,7 +72,7 @@ mod tests;
 
 pub use crate::marks::Reached;
 pub use crate::ring::simulated::Faults;
-pub use bench::{Bench, Client, ClientEnd, Place, at_every_cut};
+pub use bench::{Bench, Client, ClientEnd, Place, at_every_cut, file_content};
 pub use storm::{Storm, StormClient};
 
 pub(crate) use machine::{Machine, choose};

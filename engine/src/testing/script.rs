@@ -16,17 +16,47 @@ const FAULTS_MAX: u64 = 4;
 /// One event. Clients are numbered from 0 in the order of their connects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    Connect { client: usize, shard: usize, listener: usize },
-    Send { client: usize, text: usize, from: usize, to: usize },
-    HalfClose { client: usize },
-    Close { client: usize },
-    Reset { client: usize },
-    Vanish { client: usize },
-    StopReading { client: usize },
-    ReadOn { client: usize, bytes_max: usize },
-    SendAtMost { client: usize, bytes_max: usize },
-    Fault { name: &'static str, per_mille: u16 },
-    Advance { milliseconds: u64 },
+    Connect {
+        client: usize,
+        shard: usize,
+        listener: usize,
+    },
+    /// The next bytes of a text. A script without an earlier piece begins with this one.
+    Send {
+        client: usize,
+        text: usize,
+        bytes: usize,
+    },
+    HalfClose {
+        client: usize,
+    },
+    Close {
+        client: usize,
+    },
+    Reset {
+        client: usize,
+    },
+    Vanish {
+        client: usize,
+    },
+    StopReading {
+        client: usize,
+    },
+    ReadOn {
+        client: usize,
+        bytes_max: usize,
+    },
+    SendAtMost {
+        client: usize,
+        bytes_max: usize,
+    },
+    Fault {
+        name: &'static str,
+        per_mille: u16,
+    },
+    Advance {
+        milliseconds: u64,
+    },
     Run,
 }
 
@@ -53,9 +83,9 @@ pub fn draw(rng: &mut Rng, choices: &Choices<'_>) -> Vec<Event> {
         }
         let at = rng.below(lists.len() as u64) as usize;
         let next = lists[at].pop();
-        let is_first_part = matches!(next, Some(Event::Send { from: 0, .. }));
+        let is_part = matches!(next, Some(Event::Send { .. }));
         events.extend(next);
-        if is_first_part && rng.below(2) == 0 {
+        if is_part && rng.below(2) == 0 {
             events.push(Event::Run);
         }
         match rng.below(12) {
@@ -91,7 +121,7 @@ fn draw_client(rng: &mut Rng, choices: &Choices<'_>, client: usize) -> Vec<Event
         cuts.extend([0, length]);
         cuts.sort_unstable();
         let pieces = cuts.windows(2).filter(|cut| cut[0] < cut[1]);
-        events.extend(pieces.map(|cut| Event::Send { client, text, from: cut[0], to: cut[1] }));
+        events.extend(pieces.map(|cut| Event::Send { client, text, bytes: cut[1] - cut[0] }));
     }
     let end = match rng.below(16) {
         0 | 1 => Some(Event::Reset { client }),
@@ -149,10 +179,11 @@ impl Played {
             Event::Advance { milliseconds } => bench.advance(Duration::from_millis(milliseconds)),
             // With faults it may take long to come to rest.
             Event::Run => bench.advance(Duration::from_millis(5)),
-            Event::Send { client, text, from, to } => {
+            Event::Send { client, text, bytes } => {
                 if let Some(played) = self.get(client) {
-                    played.bytes.extend(&texts[text][from..to]);
-                    bench.send(played.client, &texts[text][from..to]);
+                    let next = &texts[text][played.bytes.len()..][..bytes];
+                    played.bytes.extend(next);
+                    bench.send(played.client, next);
                 }
             }
             Event::HalfClose { client }
@@ -209,8 +240,8 @@ impl fmt::Display for Event {
             Self::Connect { client, shard, listener } => {
                 write!(f, "client {client} connects to listener {listener} of shard {shard}")
             }
-            Self::Send { client, text, from, to } => {
-                write!(f, "client {client} sends bytes {from}..{to} of text {text}")
+            Self::Send { client, text, bytes } => {
+                write!(f, "client {client} sends the next {bytes} bytes of text {text}")
             }
             Self::HalfClose { client } => write!(f, "client {client} sends FIN and reads on"),
             Self::Close { client } => write!(f, "client {client} closes"),

@@ -32,6 +32,7 @@ pub struct StormClient {
     received: Vec<u8>,
     end: ClientEnd,
     disturbed: bool,
+    faults: Vec<&'static str>,
 }
 
 impl StormClient {
@@ -58,6 +59,13 @@ impl StormClient {
     #[must_use]
     pub fn was_disturbed(&self) -> bool {
         self.disturbed
+    }
+
+    /// Returns whether the run had this fault at any time, by its name in [`Faults`]. With
+    /// `truncate` or `file_error`, for example, another reply is right.
+    #[must_use]
+    pub fn had_fault(&self, name: &str) -> bool {
+        self.faults.contains(&name)
     }
 }
 
@@ -127,10 +135,13 @@ impl<'a, H: Handler> Storm<'a, H> {
             let (before, mut runs) = (events.len(), 0);
             let fails = |fewer: &[Event]| {
                 runs += 1;
-                runs <= SHRINK_RUNS_MAX && self.quietly(seed, fewer).is_err()
+                runs <= SHRINK_RUNS_MAX
+                    && self
+                        .quietly(seed, fewer)
+                        .is_err_and(|fewer| place(&fewer) == place(&message))
             };
             let events = shrink(events, fails);
-            let message = self.quietly(seed, &events).err().unwrap_or(message);
+            let message = self.quietly(seed, &events).err().unwrap_or_else(|| message.clone());
             let lines: String = events.iter().map(|event| format!("  {event}\n")).collect();
             panic!(
                 "seed {seed} fails: {message}\n{} of its {before} events are necessary:\n{lines}\
@@ -169,7 +180,11 @@ impl<'a, H: Handler> Storm<'a, H> {
             }
             bench.stop_faults();
             bench.advance(CALM);
-            self.judge_all(&mut bench, &played);
+            let faults = events.iter().filter_map(|event| match event {
+                Event::Fault { name, .. } => Some(*name),
+                _ => None,
+            });
+            self.judge_all(&mut bench, &played, &faults.collect::<Vec<_>>());
             bench.end();
         });
         catch_unwind(course).map_err(message_of)?;
@@ -177,7 +192,7 @@ impl<'a, H: Handler> Storm<'a, H> {
         Ok(())
     }
 
-    fn judge_all(&self, bench: &mut Bench<H>, played: &Played) {
+    fn judge_all(&self, bench: &mut Bench<H>, played: &Played, faults: &[&'static str]) {
         let Some(judge) = &self.judge else { return };
         for played in played.clients.iter().flatten() {
             let sent = bench.sent(played.client);
@@ -188,9 +203,16 @@ impl<'a, H: Handler> Storm<'a, H> {
                 received: bench.received(played.client).to_vec(),
                 end,
                 disturbed: played.left || !all || end == ClientEnd::Left,
+                faults: faults.to_vec(),
             });
         }
     }
+}
+
+/// The first line of a message, which says where the panic happened: another panic is another
+/// failure.
+fn place(message: &str) -> &str {
+    message.lines().next().unwrap_or_default()
 }
 
 /// Keeps the messages of panics on a thread that asks for it, and does not print them.

@@ -1,10 +1,13 @@
-//! What is done to a simulated descriptor by something that has no ring at hand: a file that is
-//! dropped, another shard that wakes this one. It reaches the ring before its next call.
+//! Calls on a simulated descriptor by something that has no ring at hand: a file that is dropped or
+//! read, another shard that wakes this one. Changes reach the ring before its next call.
 
-use super::super::Descriptor;
-use super::SimulatedRing;
+use super::super::{Descriptor, Errno, FileStatus};
 use super::descriptors::Object;
+use super::rng::stretch;
+use super::{SimulatedFile, SimulatedRing};
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io;
 
 /// A wake is late by so much at most: the thread that writes may be preempted before it does.
 const LATE_US_MAX: u64 = 20_000;
@@ -19,7 +22,17 @@ thread_local! {
     static ACTS: RefCell<Vec<(Descriptor, Act)>> = const { RefCell::new(Vec::new()) };
     /// The time of the ring that ran last: now, for whoever acts beside the rings.
     static NOW_US: Cell<u64> = const { Cell::new(0) };
+    /// The files that are open on the rings of this thread.
+    static FILES: RefCell<BTreeMap<i32, FileBeside>> = const { RefCell::new(BTreeMap::new()) };
     static INTERRUPTS: Cell<Option<Box<dyn FnMut()>>> = const { Cell::new(None) };
+}
+
+/// An open file, as a thread without its ring sees it.
+#[derive(Clone, Copy)]
+pub(super) struct FileBeside {
+    pub number: usize,
+    pub file: SimulatedFile,
+    pub status: FileStatus,
 }
 
 /// close(2).
@@ -31,6 +44,33 @@ pub fn close_beside(descriptor: Descriptor) {
 pub fn signal_beside(event: Descriptor) {
     let at_us = NOW_US.get();
     ACTS.with_borrow_mut(|acts| acts.push((event, Act::Signal { at_us })));
+}
+
+/// preadv2(2). Everything is in the page cache.
+pub fn read_beside(
+    file: Descriptor,
+    buffer: &mut [u8],
+    offset: u64,
+    _flags: i32,
+) -> io::Result<usize> {
+    let Some(found) = FILES.with_borrow(|files| files.get(&file.0).copied()) else {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    };
+    let there = found.file.bytes.saturating_sub(offset);
+    let count = buffer.len().min(usize::try_from(there).unwrap_or(usize::MAX));
+    buffer[..count].copy_from_slice(&stretch(found.file.key, offset, count));
+    Ok(count)
+}
+
+/// statx(2).
+pub fn status_beside(file: Descriptor) -> Result<FileStatus, Errno> {
+    let found = FILES.with_borrow(|files| files.get(&file.0).map(|found| found.status));
+    found.ok_or(Errno(libc::EBADF))
+}
+
+/// A file of this thread was closed.
+pub(super) fn forget_file(file: Descriptor) {
+    FILES.with_borrow_mut(|files| files.remove(&file.0));
 }
 
 pub(super) fn set_now_us(now_us: u64) {
@@ -58,6 +98,28 @@ impl SimulatedRing {
     /// Forgets what was done to descriptors of an earlier ring of this number.
     pub(super) fn forget_beside(&self) {
         ACTS.with_borrow_mut(|acts| acts.retain(|(on, _)| !self.table.numbers_it(*on)));
+        let of_others = |number: &i32| !self.table.numbers_it(Descriptor(*number));
+        FILES.with_borrow_mut(|files| files.retain(|number, _| of_others(number)));
+    }
+
+    /// Tells threads without the ring of a file that was opened.
+    pub(super) fn show_file(&self, file: Descriptor, number: usize) {
+        let status = self.status_of(file);
+        let shown = FileBeside { number, file: self.files[number], status };
+        FILES.with_borrow_mut(|files| files.insert(file.0, shown));
+    }
+
+    /// Tells them that a file has changed.
+    pub(super) fn show_change(&self, number: usize) {
+        FILES.with_borrow_mut(|files| {
+            let mine = |(descriptor, shown): &(&i32, &mut FileBeside)| {
+                shown.number == number && self.table.numbers_it(Descriptor(**descriptor))
+            };
+            for (descriptor, shown) in files.iter_mut().filter(mine) {
+                shown.file = self.files[number];
+                shown.status = self.status_of(Descriptor(*descriptor));
+            }
+        });
     }
 
     /// What was done beside the ring since the last call.

@@ -65,5 +65,6 @@ impl SimulatedRing {
         let now_us = self.wall_us();
         self.facts[number].changed_us = now_us;
         self.facts[number].modified_us = now_us;
+        self.show_change(number);
     }
 }

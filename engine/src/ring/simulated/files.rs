@@ -233,7 +233,9 @@ impl SimulatedRing {
                 if !path_only && self.files[file].kind != FileKind::Regular {
                     self.broken(format_args!("open of what may be a FIFO or a device"));
                 }
-                self.table.insert(Object::File(file)).0
+                let descriptor = self.table.insert(Object::File(file));
+                self.show_file(descriptor, file);
+                descriptor.0
             }
         }
     }

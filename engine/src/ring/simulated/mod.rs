@@ -28,7 +28,7 @@ mod tests;
 mod trace;
 mod view;
 
-use beside::{close_beside, signal_beside};
+use beside::{close_beside, read_beside, signal_beside, status_beside};
 pub use beside::{interrupt, present_us, set_interrupts};
 pub use broken::Enter;
 #[cfg(test)]
@@ -133,7 +133,12 @@ pub struct SimulatedRing {
 
 impl SimulatedRing {
     /// How a thread without the ring acts on a descriptor of it.
-    pub const OUTSIDE: Outside = Outside { close: close_beside, signal: signal_beside };
+    pub const OUTSIDE: Outside = Outside {
+        close: close_beside,
+        signal: signal_beside,
+        read_at: read_beside,
+        file_status: status_beside,
+    };
 
     /// A kernel that does what `seed` says, without faults until [`SimulatedRing::faults`] is
     /// set. The seed draws the sizes of the queues, too: at most what `setup` asks for.
@@ -274,6 +279,7 @@ impl SimulatedRing {
             self.closes_while_armed += 1;
         }
         self.trace.called(self.now_us, "closed", descriptor, 0);
+        beside::forget_file(descriptor);
         self.let_go(holding);
     }
 
