@@ -108,7 +108,7 @@ pub use file::{Directory, FileRefusal, FileRefused, NewFile, OpenFile, Publish, 
 pub use framing::{Framing, FramingTooLarge, PacketTooLong, Packets};
 pub use handler::{Deadline, Handler, Origin};
 pub use info::{ConnectionInfo, EndedConnection, Traffic};
-pub use ledger::{Histogram, Ledger, Pair, ShardLedger};
+pub use ledger::{Counter, CounterValue, Histogram, Ledger, Pair, ShardLedger};
 pub use listener::{Listener, ListenerInfo, ListenerSettings, ListenerState};
 pub use local::Local;
 pub use mailbox::Busy;

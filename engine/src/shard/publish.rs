@@ -3,7 +3,7 @@
 use super::Shard;
 use super::slots::Mode;
 use crate::handler::Handler;
-use crate::ledger::{Pair, ShardLedger};
+use crate::ledger::Pair;
 use crate::ring::Ring;
 
 impl<R: Ring, H: Handler> Shard<R, H> {
@@ -17,28 +17,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// free.
     pub(super) fn publish_end(&mut self) {
         self.note_holdings();
-        let gone = Pair::default();
-        self.published.publish(&ShardLedger {
-            slots: gone,
-            receive_buffers: gone,
-            send_buffers: gone,
-            pipes: gone,
-            descriptors: 0,
-            files: 0,
-            files_cached: 0,
-            budget_bytes: 0,
-            budget_used_bytes: 0,
-            listeners: 0,
-            filters_attached: 0,
-            operations_in_flight: 0,
-            waiting: 0,
-            starved_now: 0,
-            streaming_now: 0,
-            once_now: 0,
-            parked_now: 0,
-            jobs_under_way: 0,
-            ..self.core.counters
-        });
+        self.published.publish(&self.core.counters.after_failure());
     }
 
     /// Counts what was done since the last wait, and publishes it: what is in flight during the
@@ -92,7 +71,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// The counters as they are.
     #[cfg(any(test, feature = "testing"))]
-    pub(crate) fn ledger(&mut self) -> ShardLedger {
+    pub(crate) fn ledger(&mut self) -> crate::ShardLedger {
         self.note_holdings();
         self.core.counters
     }

@@ -1,13 +1,13 @@
 //! The page at `/metrics`.
 
 use super::exposition::{Exposition, Kind};
-use super::samples::{DISTRIBUTIONS, Distribution, OF_SHARD, OfShard};
+use super::samples::about_shards;
 use super::watched::{Condition, Watched};
 use crate::echo::ending::Ending;
 use crate::generation::Generation;
 use crate::reload::Reloads;
 use crate::site::counters::{self, Sums};
-use ringwright::{Histogram, Ledger, Reason, ShardLedger};
+use ringwright::Ledger;
 use std::fmt::Display;
 use std::fs::File;
 use std::io;
@@ -160,47 +160,6 @@ fn about_engine(page: &mut Exposition, ledger: &Ledger) {
     single(page, Gauge, "ringwright_ledger_balanced", help, u8::from(ledger.balanced()));
 }
 
-fn about_shards(page: &mut Exposition, shards: &[ShardLedger]) {
-    for OfShard { kind, name, help, value } in OF_SHARD {
-        page.family(*kind, name, help);
-        for (number, shard) in shards.iter().enumerate() {
-            page.sample(name, &[("shard", &number)], value(shard));
-        }
-    }
-    let name = "ringwright_connections_closed_total";
-    page.family(Kind::Counter, name, "Connections closed, by reason.");
-    for (number, shard) in shards.iter().enumerate() {
-        for reason in Reason::ALL {
-            let labels: [(&str, &dyn Display); 2] =
-                [("shard", &number), ("reason", &reason.name())];
-            page.sample(name, &labels, shard.closed_by[reason as usize]);
-        }
-    }
-    for distribution in DISTRIBUTIONS {
-        page.family(Kind::Histogram, distribution.name, distribution.help);
-        for (number, shard) in shards.iter().enumerate() {
-            append_histogram(page, distribution, number, (distribution.of)(shard));
-        }
-    }
-}
-
-/// Appends a histogram. Prometheus buckets are cumulative.
-fn append_histogram(page: &mut Exposition, what: &Distribution, shard: usize, counted: &Histogram) {
-    let Distribution { name, per_unit, .. } = what;
-    let mut so_far = 0;
-    for (at, count) in counted.counts.iter().enumerate() {
-        so_far += count;
-        let bound: &dyn Display = match Histogram::upper_bound(at) {
-            Some(bound) => &(bound as f64 / per_unit),
-            None => &"+Inf",
-        };
-        page.sample(&format!("{name}_bucket"), &[("shard", &shard), ("le", bound)], so_far);
-    }
-    let sum = counted.sum as f64 / per_unit;
-    page.sample(&format!("{name}_sum"), &[("shard", &shard)], sum);
-    page.sample(&format!("{name}_count"), &[("shard", &shard)], so_far);
-}
-
 fn single(page: &mut Exposition, kind: Kind, name: &str, help: &str, value: impl Display) {
     page.family(kind, name, help);
     page.sample(name, &[], value);
@@ -233,107 +192,13 @@ fn resident_bytes(statm: &File) -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ringwright::{Pair, RingInUse};
-
-    /// Without `..`, so that a counter that is added to the ledger does not compile here until it
-    /// is known. Each has a value of its own: `next` returns it.
-    fn distinct(mut next: impl FnMut() -> u64) -> ShardLedger {
-        let histogram = Histogram { sum: 1_000_000, ..Histogram::default() };
-        ShardLedger {
-            opened: next(),
-            closed: next(),
-            slots: Pair { total: next(), free: next() },
-            receive_buffers: Pair { total: next(), free: next() },
-            send_buffers: Pair { total: next(), free: next() },
-            pipes: Pair { total: next(), free: next() },
-            pipes_made: next(),
-            descriptors: next(),
-            files: next(),
-            files_cached: next(),
-            file_cache_hits: next(),
-            file_cache_misses: next(),
-            operations_in_flight: next(),
-            waiting: next(),
-            starved_now: next(),
-            accepted: next(),
-            connected: next(),
-            rejected: next(),
-            reset_before_accept: next(),
-            banned: next(),
-            over_address_limit: next(),
-            over_listener_limit: next(),
-            gone_while_waiting: next(),
-            turned_away: next(),
-            handshakes_lost: next(),
-            listener_drops: next(),
-            listeners: next(),
-            filters_attached: next(),
-            connect_failed: next(),
-            reconnects: next(),
-            accept_backoffs: next(),
-            bytes_received: next(),
-            bytes_sent: next(),
-            starved: next(),
-            parked: next(),
-            heap_chunks: next(),
-            stale_completions: next(),
-            budget_used_bytes: next(),
-            budget_pauses: next(),
-            handler_panics: next(),
-            pipe_waits: next(),
-            enters: next(),
-            submitted: next(),
-            completed: next(),
-            overflows: next(),
-            streaming_now: next(),
-            once_now: next(),
-            parked_now: next(),
-            broadcasts_skipped: next(),
-            cut_off: next(),
-            jobs_submitted: next(),
-            jobs_done: next(),
-            jobs_failed: next(),
-            jobs_unclaimed: next(),
-            jobs_refused: next(),
-            jobs_under_way: next(),
-            turns: next(),
-            turn_us: histogram,
-            batch: histogram,
-            submission_entries: next(),
-            completion_entries: next(),
-            budget_bytes: next(),
-            lifetime_ms: histogram,
-            closed_by: Reason::ALL.map(|_| next()),
-        }
-    }
+    use ringwright::{Pair, RingInUse, ShardLedger};
 
     /// The values of all samples.
     fn values(page: Exposition) -> Vec<String> {
         let text = page.into_text();
         let samples = text.lines().filter(|line| !line.starts_with('#'));
         samples.map(|line| line.rsplit_once(' ').unwrap().1.to_owned()).collect()
-    }
-
-    #[test]
-    fn every_counter_of_a_shard_is_published() {
-        let mut given = Vec::new();
-        let shard = distinct(|| {
-            // In a falling order: what is open is what was opened less what was closed.
-            given.push(900_000 - given.len() as u64);
-            given[given.len() - 1]
-        });
-        let mut page = Exposition::default();
-        about_shards(&mut page, &[shard]);
-        let values = values(page);
-        for value in given {
-            let is_published = values.contains(&value.to_string());
-            // One number stands for two: those closed are counted by reason.
-            assert!(is_published || value == shard.closed, "{value} of {shard:?}");
-        }
-        for per_unit in DISTRIBUTIONS.iter().map(|it| it.per_unit) {
-            assert!(values.contains(&(1e6 / per_unit).to_string()), "{per_unit}");
-        }
-        assert_eq!(DISTRIBUTIONS.len(), 3);
     }
 
     #[test]
