@@ -1,9 +1,10 @@
 //! The settings of an engine: every limit with its unit, default and reason.
 
-use crate::error::Error;
-use crate::listener::Listener;
+use crate::admission::Prefix;
 use crate::ring::{Features, RingChoice, Setup};
-use crate::{Prefix, validate};
+use std::net::{AddrParseError, SocketAddr};
+use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The largest budget of a shard, in bytes: none at all, and sums with it do not overflow.
@@ -360,14 +361,6 @@ pub struct Config {
 }
 
 impl Config {
-    /// Checks every field, as [`Engine::start`](crate::Engine::start) does before anything else.
-    ///
-    /// # Errors
-    /// [`Error::Config`](crate::Error::Config) with the first field that is out of range.
-    pub fn check(&self) -> Result<(), Error> {
-        validate::check(self, self.shards.unwrap_or(1))
-    }
-
     /// The limit on clients in the waiting room of a shard: one whole backlog of each listener,
     /// and a second one from accepts that are being cancelled.
     pub(crate) fn waiting_max(&self) -> usize {
@@ -475,4 +468,110 @@ impl Default for Config {
             tcp_user_timeout: Some(Duration::from_secs(60)),
         }
     }
+}
+
+/// A listener for [`Config::listeners`] and
+/// [`Remote::add_listener`](crate::Remote::add_listener): an address, and the settings of its
+/// connections.
+///
+/// ```
+/// use ringwright::{Config, Listener, ListenerSettings};
+///
+/// // The settings of the engine.
+/// let plain: Listener = "127.0.0.1:7000".parse()?;
+/// // The same, except for some.
+/// let config = Config::default();
+/// let settings = ListenerSettings {
+///     idle_timeout: None,
+///     connections_max: Some(100),
+///     ..ListenerSettings::of(&config)
+/// };
+/// let private = Listener { address: "[::1]:7001".parse()?, settings: Some(settings) };
+/// let config = Config { listeners: vec![plain, private], ..config };
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// The address to listen on. Port 0 takes a free port.
+    pub address: SocketAddr,
+    /// The settings of the connections that the listener accepts. `None`: those of the engine's
+    /// [`Config`].
+    pub settings: Option<ListenerSettings>,
+}
+
+impl From<SocketAddr> for Listener {
+    fn from(address: SocketAddr) -> Self {
+        Self { address, settings: None }
+    }
+}
+
+impl FromStr for Listener {
+    type Err = AddrParseError;
+
+    fn from_str(address: &str) -> Result<Self, AddrParseError> {
+        address.parse::<SocketAddr>().map(Self::from)
+    }
+}
+
+/// The settings of the connections that a listener accepts. [`Config`] explains the fields of the
+/// same names.
+///
+/// [`Remote::set_listener`](crate::Remote::set_listener) changes them while the engine runs. A
+/// connection keeps the settings that its listener had when the connection was opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerSettings {
+    /// See [`Config::idle_timeout`].
+    pub idle_timeout: Option<Duration>,
+    /// See [`Config::receive_timeout`].
+    pub receive_timeout: Option<Duration>,
+    /// See [`Config::write_timeout`].
+    pub write_timeout: Option<Duration>,
+    /// See [`Config::transfer_timeout`].
+    pub transfer_timeout: Option<Duration>,
+    /// See [`Config::min_rate`]. It needs `evict_idle`.
+    pub min_rate: u32,
+    /// Connections of this listener may be ended to make room for waiting clients of any listener.
+    /// Nothing is ended unless [`Config::evict_idle`] is on.
+    pub evict_idle: bool,
+    /// See [`Config::count_traffic`].
+    pub count_traffic: bool,
+    /// See [`Config::message_bytes_max`].
+    pub message_bytes_max: usize,
+    /// The limit on connections of this listener over all shards, 1 or more; clients that wait for
+    /// a permit count as well. `None`: no limit but those of the engine.
+    ///
+    /// The engine closes a client beyond the limit at once. The ledger counts these as
+    /// `over_listener_limit`.
+    pub connections_max: Option<usize>,
+}
+
+impl ListenerSettings {
+    /// The settings of an engine's configuration.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        Self {
+            idle_timeout: config.idle_timeout,
+            receive_timeout: config.receive_timeout,
+            write_timeout: config.write_timeout,
+            transfer_timeout: config.transfer_timeout,
+            min_rate: config.min_rate,
+            evict_idle: config.evict_idle,
+            count_traffic: config.count_traffic,
+            message_bytes_max: config.message_bytes_max,
+            connections_max: None,
+        }
+    }
+}
+
+/// Settings with the number that connections remember. The number belongs to other settings only
+/// when nobody but the registry refers to these.
+#[derive(Clone, Debug)]
+pub(crate) struct SharedSettings {
+    pub number: u8,
+    pub values: Arc<ListenerSettings>,
+}
+
+/// A duration as the loop counts it: at least 1 ms, and so bounded that no sum overflows.
+pub(crate) fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).clamp(1, 1 << 40)
 }

@@ -1,40 +1,17 @@
 //! The connection that a callback is about, and what a handler can do with it.
 
+use crate::config::milliseconds;
 use crate::file::{Directory, FileRefusal, FileRefused, NewFile, OpenFile, Publish};
-use crate::handler::Origin;
+use crate::info::{Origin, Room};
 use crate::local::Local;
 use crate::ring::Ring;
-use crate::shard::core::{Core, milliseconds};
+use crate::shard::core::Core;
 use crate::shard::slots::{NONE, Pause};
 use crate::workers::{Job, Refused};
 use crate::{ConnectionId, FileKind, Reason};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// The state of a connection's output queue: whether the handler should go on sending.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "stop sending when the queue is full; at output_bytes_max nothing is queued"]
-pub enum Room {
-    /// The queue is not full: more output is welcome.
-    Free,
-    /// The queue rose above `output_high_bytes`: the handler should stop sending.
-    ///
-    /// The engine calls [`Handler::writable`](crate::Handler::writable) when the queue is below
-    /// `output_low_bytes`. Until then it delivers no more input, so that a handler that only
-    /// answers requests needs no code for backpressure.
-    Full,
-    /// Nothing was queued, because the queue would have become longer than `output_bytes_max`. The
-    /// connection goes on, and its stream has no gap yet: send the bytes later, or reset the
-    /// connection.
-    ///
-    /// [`Handler::writable`](crate::Handler::writable) follows if the queue is not below
-    /// `output_low_bytes`. Otherwise the bytes are too long for the queue: send them in pieces.
-    Refused,
-    /// Nothing was queued, and nothing will be: [`Connection::shutdown`] was called, or the
-    /// connection is ending. There is no [`Handler::writable`](crate::Handler::writable) any more.
-    Closed,
-}
 
 /// The connection that a callback is about.
 ///
@@ -578,5 +555,24 @@ impl<'a> Connection<'a> {
 
     fn queued(&mut self) -> Room {
         if self.core.queued(self.slot) { Room::Full } else { Room::Free }
+    }
+}
+
+impl Local<'_> {
+    /// Returns a connection of this shard, with everything its own callbacks may do. `None` if it
+    /// is not on this shard or is ending.
+    pub fn connection(&mut self, id: ConnectionId) -> Option<Connection<'_>> {
+        let slot = self.find(id).filter(|slot| self.core.slots[*slot].state.hears())?;
+        Some(Connection::new(self.core, slot))
+    }
+}
+
+impl Core {
+    /// Sends to a connection whose handler does not see the answer. Its stream must not have a gap,
+    /// so bytes that do not fit end it.
+    pub fn send_unasked(&mut self, slot: u32, bytes: Arc<[u8]>) {
+        if Connection::new(self, slot).send_shared(bytes) == Room::Refused {
+            self.end(slot, Reason::OutputTooLong, true);
+        }
     }
 }

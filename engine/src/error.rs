@@ -1,6 +1,5 @@
 //! The error of an engine as a whole.
 
-use crate::mailbox::Busy;
 use crate::ring::Errno;
 use crate::ring::probe::SetupError;
 use std::fmt;
@@ -196,6 +195,23 @@ impl From<SetupError> for Error {
         Self::Ring(source)
     }
 }
+
+/// The error of a command that was not queued: the command queue of the shard is full.
+///
+/// The queue holds [`Config::mailbox_commands_max`](crate::Config::mailbox_commands_max) commands.
+/// The shard empties it in every turn of its loop, so a later attempt can succeed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Busy;
+
+impl fmt::Display for Busy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "the shard's command queue is full; try again later or raise mailbox_commands_max",
+        )
+    }
+}
+
+impl std::error::Error for Busy {}
 
 #[cfg(test)]
 mod tests {

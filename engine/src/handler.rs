@@ -1,20 +1,9 @@
 //! The application's side of the engine: one trait with a callback per event.
 
+use crate::info::Origin;
 use crate::{Connection, ConnectionId, JobDone, Local, NewFile, OpenFile, Reason, ReceiveFailed};
 use std::io;
 use std::time::Duration;
-
-/// The way a connection came to the engine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// The engine accepted the connection. The number is the listener's: its position in
-    /// [`Config::listeners`](crate::Config::listeners), from 0, or the one that
-    /// [`Remote::add_listener`](crate::Remote::add_listener) has returned.
-    Listener(u16),
-    /// The engine connected out, with the tag given to [`Local::connect`] or
-    /// [`Local::keep_connected`], or to the same methods of [`Remote`](crate::Remote).
-    Connected(u64),
-}
 
 /// A deadline of [`Config`](crate::Config) that has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,7 @@
-//! The description of a connection for callers outside its callbacks.
+//! Values that describe a connection.
 
-use crate::{ConnectionId, Origin};
+use crate::id::ConnectionId;
+use crate::ring::Traffic;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -43,12 +44,40 @@ pub struct EndedConnection {
     pub traffic: Option<Traffic>,
 }
 
-/// The bytes of a TCP stream in both directions, as the kernel counts them (tcp(7), `TCP_INFO`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Traffic {
-    /// Bytes that arrived from the peer, read or not.
-    pub received_bytes: u64,
-    /// Bytes that were sent to the peer, acknowledged or not. A byte that was sent again counts
-    /// once.
-    pub sent_bytes: u64,
+/// The way a connection came to the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The engine accepted the connection. The number is the listener's: its position in
+    /// [`Config::listeners`](crate::Config::listeners), from 0, or the one that
+    /// [`Remote::add_listener`](crate::Remote::add_listener) has returned.
+    Listener(u16),
+    /// The engine connected out, with the tag given to [`Local::connect`](crate::Local::connect) or
+    /// [`Local::keep_connected`](crate::Local::keep_connected), or to the same methods of
+    /// [`Remote`](crate::Remote).
+    Connected(u64),
+}
+
+/// The state of a connection's output queue: whether the handler should go on sending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "stop sending when the queue is full; at output_bytes_max nothing is queued"]
+pub enum Room {
+    /// The queue is not full: more output is welcome.
+    Free,
+    /// The queue rose above `output_high_bytes`: the handler should stop sending.
+    ///
+    /// The engine calls [`Handler::writable`](crate::Handler::writable) when the queue is below
+    /// `output_low_bytes`. Until then it delivers no more input, so that a handler that only
+    /// answers requests needs no code for backpressure.
+    Full,
+    /// Nothing was queued, because the queue would have become longer than `output_bytes_max`. The
+    /// connection goes on, and its stream has no gap yet: send the bytes later, or reset the
+    /// connection.
+    ///
+    /// [`Handler::writable`](crate::Handler::writable) follows if the queue is not below
+    /// `output_low_bytes`. Otherwise the bytes are too long for the queue: send them in pieces.
+    Refused,
+    /// Nothing was queued, and nothing will be:
+    /// [`Connection::shutdown`](crate::Connection::shutdown) was called, or the connection is
+    /// ending. There is no [`Handler::writable`](crate::Handler::writable) any more.
+    Closed,
 }

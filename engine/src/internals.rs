@@ -1,20 +1,18 @@
 //! One shard on a ring of the caller's own, for the package that counts instructions. Not part of
 //! the public interface.
 
-pub use crate::admission::Instruction;
-pub use crate::info::Traffic;
 pub use crate::ring::{
-    Completion, Delivery, Descriptor, Errno, F_BUFFER, F_MORE, FileStatus, Op, Pipe, Ring,
-    RingCounters, Shutdown, Token,
+    Completion, Delivery, Descriptor, Errno, F_BUFFER, F_MORE, FileStatus, Instruction, Op, Pipe,
+    Ring, RingCounters, Shutdown, Token, Traffic,
 };
 
 use crate::admission::Admission;
 use crate::config::Config;
 use crate::handler::Handler;
 use crate::ledger::{Published, ShardLedger};
-use crate::listener::Registry;
 use crate::mailbox::{Command, Mailbox, Opened};
 use crate::memory::Arena;
+use crate::registry::Registry;
 use crate::remote::Remote;
 use crate::ring::RingInUse;
 use crate::shard::{Parts, Shard};

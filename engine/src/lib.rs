@@ -73,6 +73,7 @@ mod error;
 mod file;
 mod framing;
 mod handler;
+mod id;
 mod info;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
@@ -85,6 +86,7 @@ mod memory;
 mod panics;
 mod reason;
 mod reconnect;
+mod registry;
 mod remote;
 mod ring;
 mod shard;
@@ -94,30 +96,31 @@ pub mod simulation;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod validate;
+mod waker;
 mod workers;
 
 /// The lock-free modules use these atomics; tests/loom.rs replaces them with loom's.
 use std::sync::atomic;
 
 pub use admission::{NoPrefix, Prefix};
-pub use config::{AtCapacity, Config, Probe};
-pub use connection::{Connection, Room};
+pub use config::{AtCapacity, Config, Listener, ListenerSettings, Probe};
+pub use connection::Connection;
 pub use engine::Engine;
-pub use error::Error;
+pub use error::{Busy, Error};
 pub use file::{Directory, FileRefusal, FileRefused, NewFile, OpenFile, Publish, ReceiveFailed};
 pub use framing::{Framing, FramingTooLarge, PacketTooLong, Packets};
-pub use handler::{Deadline, Handler, Origin};
-pub use info::{ConnectionInfo, EndedConnection, Traffic};
+pub use handler::{Deadline, Handler};
+pub use id::ConnectionId;
+pub use info::{ConnectionInfo, EndedConnection, Origin, Room};
 pub use ledger::{Counter, CounterValue, Histogram, Ledger, Pair, ShardLedger};
-pub use listener::{Listener, ListenerInfo, ListenerSettings, ListenerState};
 pub use local::Local;
-pub use mailbox::Busy;
+pub use mailbox::{Audience, SlowReaders};
 pub use reason::Reason;
 pub use reconnect::{KeepRefused, Reconnect};
-pub use remote::{Ask, Audience, BanFailed, NotTaken, Remote, SlowReaders};
+pub use registry::{ListenerInfo, ListenerState};
+pub use remote::{Ask, BanFailed, NotTaken, Remote};
 #[doc(hidden)]
 pub use ring::Features;
 pub use ring::probe;
-pub use ring::{Errno, FileKind, FileStatus, RingChoice, RingInUse, RingKind, Setup};
-pub use shard::slots::ConnectionId;
+pub use ring::{Errno, FileKind, FileStatus, RingChoice, RingInUse, RingKind, Setup, Traffic};
 pub use workers::{Job, JobDone, JobError, Refusal, Refused, WorkersFailed};

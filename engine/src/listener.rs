@@ -1,363 +1,22 @@
-//! The listeners of an engine: what the application says of them, and the registry of their
-//! numbers.
+//! Adding and removing listeners while the engine runs.
 
-use crate::admission::{Bans, Prefix, program};
-use crate::config::Config;
-use crate::error::Error;
-use crate::mailbox::{Busy, Command, Opened, Place};
+use crate::admission::{Bans, Listening, Prefix, program};
+use crate::config::{Listener, ListenerSettings, SharedSettings, milliseconds};
+use crate::error::{Busy, Error};
+use crate::mailbox::{Command, Opened, Place};
+use crate::registry::{ListenerInfo, ListenerState};
 use crate::remote::Remote;
 use crate::ring::calls::{self, ListenerOptions};
-use crate::ring::{Descriptor, Errno, Outside};
-use crate::shard::core::milliseconds;
-use crate::validate;
+use crate::ring::{Descriptor, Errno, Instruction, Outside};
 use std::io;
-use std::net::{AddrParseError, SocketAddr};
-use std::str::FromStr;
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// The limit on listeners, with removed ones that still have connections.
-pub(crate) const LISTENERS_MAX: usize = u16::MAX as usize;
-
-/// The limit on different settings in use at a time, with those of the configuration. A connection
-/// remembers its own in a byte.
-const SETTINGS_MAX: usize = 256;
 /// The time in which a listener must get its address. The error says it, too.
 pub(crate) const LISTEN_WAIT: Duration = Duration::from_secs(1);
 /// Why there is no further listener.
 const TOO_MANY: &str = "the limit of 65535 listeners is reached; remove some";
-
-/// A listener for [`Config::listeners`] and [`Remote::add_listener`]: an address, and the settings
-/// of its connections.
-///
-/// ```
-/// use ringwright::{Config, Listener, ListenerSettings};
-///
-/// // The settings of the engine.
-/// let plain: Listener = "127.0.0.1:7000".parse()?;
-/// // The same, except for some.
-/// let config = Config::default();
-/// let settings = ListenerSettings {
-///     idle_timeout: None,
-///     connections_max: Some(100),
-///     ..ListenerSettings::of(&config)
-/// };
-/// let private = Listener { address: "[::1]:7001".parse()?, settings: Some(settings) };
-/// let config = Config { listeners: vec![plain, private], ..config };
-/// # Ok::<(), std::net::AddrParseError>(())
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listener {
-    /// The address to listen on. Port 0 takes a free port.
-    pub address: SocketAddr,
-    /// The settings of the connections that the listener accepts. `None`: those of the engine's
-    /// [`Config`].
-    pub settings: Option<ListenerSettings>,
-}
-
-impl From<SocketAddr> for Listener {
-    fn from(address: SocketAddr) -> Self {
-        Self { address, settings: None }
-    }
-}
-
-impl FromStr for Listener {
-    type Err = AddrParseError;
-
-    fn from_str(address: &str) -> Result<Self, AddrParseError> {
-        address.parse::<SocketAddr>().map(Self::from)
-    }
-}
-
-/// The settings of the connections that a listener accepts. [`Config`] explains the fields of the
-/// same names.
-///
-/// [`Remote::set_listener`] changes them while the engine runs. A connection keeps the settings
-/// that its listener had when the connection was opened.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ListenerSettings {
-    /// See [`Config::idle_timeout`].
-    pub idle_timeout: Option<Duration>,
-    /// See [`Config::receive_timeout`].
-    pub receive_timeout: Option<Duration>,
-    /// See [`Config::write_timeout`].
-    pub write_timeout: Option<Duration>,
-    /// See [`Config::transfer_timeout`].
-    pub transfer_timeout: Option<Duration>,
-    /// See [`Config::min_rate`]. It needs `evict_idle`.
-    pub min_rate: u32,
-    /// Connections of this listener may be ended to make room for waiting clients of any listener.
-    /// Nothing is ended unless [`Config::evict_idle`] is on.
-    pub evict_idle: bool,
-    /// See [`Config::count_traffic`].
-    pub count_traffic: bool,
-    /// See [`Config::message_bytes_max`].
-    pub message_bytes_max: usize,
-    /// The limit on connections of this listener over all shards, 1 or more; clients that wait for
-    /// a permit count as well. `None`: no limit but those of the engine.
-    ///
-    /// The engine closes a client beyond the limit at once. The ledger counts these as
-    /// `over_listener_limit`.
-    pub connections_max: Option<usize>,
-}
-
-impl ListenerSettings {
-    /// The settings of an engine's configuration.
-    #[must_use]
-    pub fn of(config: &Config) -> Self {
-        Self {
-            idle_timeout: config.idle_timeout,
-            receive_timeout: config.receive_timeout,
-            write_timeout: config.write_timeout,
-            transfer_timeout: config.transfer_timeout,
-            min_rate: config.min_rate,
-            evict_idle: config.evict_idle,
-            count_traffic: config.count_traffic,
-            message_bytes_max: config.message_bytes_max,
-            connections_max: None,
-        }
-    }
-}
-
-/// Settings with the number that connections remember. The number belongs to other settings only
-/// when nobody but the registry refers to these.
-#[derive(Clone, Debug)]
-pub(crate) struct SharedSettings {
-    pub number: u8,
-    pub values: Arc<ListenerSettings>,
-}
-
-/// The stage that a listener has reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ListenerState {
-    /// It accepts clients.
-    Open,
-    /// It accepts no clients ([`Remote::pause_listener`](crate::Remote::pause_listener)); they wait
-    /// in the listen backlog.
-    Paused,
-    /// It was removed ([`Remote::remove_listener`](crate::Remote::remove_listener)), and its last
-    /// connection has not ended yet.
-    Removed,
-}
-
-/// A snapshot of a listener, as [`Remote::listeners`](crate::Remote::listeners) returns it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ListenerInfo {
-    /// Its number, as in [`Origin::Listener`](crate::Origin::Listener).
-    pub number: u16,
-    /// The address listened on, with the actual port.
-    pub address: SocketAddr,
-    /// The stage that it has reached.
-    pub state: ListenerState,
-    /// Its clients over all shards: its open and ending connections, and the clients that wait for
-    /// a permit. Clients in the listen backlog do not count.
-    pub connections: u64,
-    /// The settings of connections that it accepts from now on.
-    pub settings: ListenerSettings,
-}
-
-/// The state of a listener that all shards share.
-///
-/// Each shard keeps a reference while the listener is open there or has clients there, and so does
-/// a command on its way. The number is free for another listener when only the registry has one.
-#[derive(Debug)]
-pub(crate) struct Listening {
-    number: u16,
-    connections: AtomicU64,
-}
-
-impl Listening {
-    pub fn number(&self) -> u16 {
-        self.number
-    }
-
-    /// Counts a client. False: there are as many as allowed.
-    pub fn enter(&self, connections_max: Option<usize>) -> bool {
-        let most = connections_max.map_or(u64::MAX, |most| most as u64);
-        let more = |count| (count < most).then_some(count + 1);
-        self.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
-    }
-
-    /// Ends the count of a client.
-    pub fn leave(&self) {
-        let before = self.connections.fetch_sub(1, Ordering::Relaxed);
-        debug_assert!(before > 0, "more clients of a listener left than came");
-    }
-
-    /// The counted clients.
-    pub fn connections(&self) -> u64 {
-        self.connections.load(Ordering::Relaxed)
-    }
-}
-
-struct Entry {
-    listening: Arc<Listening>,
-    address: SocketAddr,
-    /// `None` while its sockets are being opened.
-    state: Option<ListenerState>,
-    settings: SharedSettings,
-}
-
-/// The listeners of an engine by number, and what all of them have in common.
-pub(crate) struct Registry {
-    entries: Vec<Option<Entry>>,
-    /// By number; those of the configuration come first.
-    settings: Vec<Arc<ListenerSettings>>,
-    pub backlog: u32,
-    pub keepalive_s: Option<u32>,
-    pub user_timeout_ms: Option<u32>,
-    /// Accepted connections may have permits.
-    pub serves_clients: bool,
-}
-
-impl Registry {
-    pub fn new(config: &Config) -> Self {
-        Self {
-            entries: Vec::new(),
-            settings: vec![Arc::new(ListenerSettings::of(config))],
-            backlog: config.backlog,
-            keepalive_s: config.keepalive_s(),
-            user_timeout_ms: config.user_timeout_ms(),
-            serves_clients: config.outgoing_reserved < config.max_connections,
-        }
-    }
-
-    /// Finds or makes the settings of a listener.
-    ///
-    /// # Errors
-    /// A value that is not allowed, or more different settings than have a number.
-    pub fn settings(
-        &mut self,
-        settings: Option<&ListenerSettings>,
-    ) -> Result<SharedSettings, Error> {
-        let Some(settings) = settings else {
-            return Ok(SharedSettings { number: 0, values: self.settings[0].clone() });
-        };
-        validate::check_settings(settings)?;
-        self.forget_ended();
-        let equal = self.settings.iter().position(|it| **it == *settings);
-        let free = |it: &Arc<ListenerSettings>| Arc::strong_count(it) == 1;
-        let unused = || self.settings.iter().skip(1).position(free).map(|at| at + 1);
-        let at = equal.or_else(unused).unwrap_or(self.settings.len());
-        if at >= SETTINGS_MAX {
-            return Err(Error::TooManySettings);
-        }
-        if at == self.settings.len() {
-            self.settings.push(Arc::new(settings.clone()));
-        } else if equal.is_none() {
-            self.settings[at] = Arc::new(settings.clone());
-        }
-        Ok(SharedSettings { number: at as u8, values: self.settings[at].clone() })
-    }
-
-    /// Changes the settings of a listener. Returns false if there is no such listener, or if it was
-    /// removed.
-    pub fn set(&mut self, number: u16, settings: SharedSettings) -> bool {
-        let entry = self.entries.get_mut(usize::from(number)).and_then(Option::as_mut);
-        let stays = |entry: &&mut Entry| {
-            matches!(entry.state, Some(ListenerState::Open | ListenerState::Paused))
-        };
-        let Some(entry) = entry.filter(stays) else { return false };
-        entry.settings = settings;
-        true
-    }
-
-    /// Takes the lowest free number for a listener whose sockets will be opened. `None` if all are
-    /// in use.
-    pub fn reserve(
-        &mut self,
-        address: SocketAddr,
-        settings: SharedSettings,
-    ) -> Option<Arc<Listening>> {
-        self.forget_ended();
-        let free = self.entries.iter().position(Option::is_none);
-        let number = free.unwrap_or(self.entries.len());
-        if number >= LISTENERS_MAX {
-            return None;
-        }
-        let connections = AtomicU64::new(0);
-        let listening = Arc::new(Listening { number: number as u16, connections });
-        let entry = Entry { listening: listening.clone(), address, state: None, settings };
-        match free {
-            Some(_) => self.entries[number] = Some(entry),
-            None => self.entries.push(Some(entry)),
-        }
-        Some(listening)
-    }
-
-    /// Gives a number back whose sockets could not be opened.
-    pub fn cancel(&mut self, number: u16) {
-        self.entries[usize::from(number)] = None;
-    }
-
-    /// The sockets are open, on this address.
-    pub fn opened(&mut self, number: u16, address: SocketAddr) {
-        if let Some(entry) = &mut self.entries[usize::from(number)] {
-            (entry.address, entry.state) = (address, Some(ListenerState::Open));
-        }
-    }
-
-    /// Changes the state of a listener. Returns false if there is no such listener, or if it was
-    /// removed and is to be anything else.
-    pub fn change(&mut self, number: u16, state: ListenerState) -> bool {
-        self.forget_ended();
-        let entry = self.entries.get_mut(usize::from(number)).and_then(Option::as_mut);
-        let Some(entry) = entry else { return false };
-        let found = match entry.state {
-            None => false,
-            Some(ListenerState::Removed) => state == ListenerState::Removed,
-            Some(ListenerState::Open | ListenerState::Paused) => true,
-        };
-        if found {
-            entry.state = Some(state);
-        }
-        found
-    }
-
-    /// The addresses that were not removed, also of listeners that are being opened.
-    pub fn addresses(&self) -> Vec<SocketAddr> {
-        let stays = |entry: &&Entry| entry.state != Some(ListenerState::Removed);
-        self.entries.iter().flatten().filter(stays).map(|entry| entry.address).collect()
-    }
-
-    /// The listener of a number.
-    pub fn info(&mut self, number: u16) -> Option<ListenerInfo> {
-        self.list().into_iter().find(|info| info.number == number)
-    }
-
-    /// All listeners, by number.
-    pub fn list(&mut self) -> Vec<ListenerInfo> {
-        self.forget_ended();
-        let info = |entry: &Entry| {
-            let Entry { listening, address, state, settings } = entry;
-            Some(ListenerInfo {
-                number: listening.number,
-                address: *address,
-                state: (*state)?,
-                connections: listening.connections(),
-                settings: (*settings.values).clone(),
-            })
-        };
-        self.entries.iter().flatten().filter_map(info).collect()
-    }
-
-    /// Frees the numbers of removed listeners that no shard knows any more.
-    fn forget_ended(&mut self) {
-        let ended = |entry: &Entry| {
-            let removed = entry.state == Some(ListenerState::Removed);
-            removed && Arc::strong_count(&entry.listening) == 1
-        };
-        for entry in &mut self.entries {
-            if entry.as_ref().is_some_and(ended) {
-                *entry = None;
-            }
-        }
-        while matches!(self.entries.last(), Some(None)) {
-            self.entries.pop();
-        }
-    }
-}
 
 /// Listening sockets that no shard has yet, one per shard that runs.
 pub(crate) struct Sockets {
@@ -391,7 +50,7 @@ impl Drop for Sockets {
 pub(crate) struct Opening {
     /// Until then, an address in use is tried again.
     pub deadline: Instant,
-    filter: Vec<crate::admission::Instruction>,
+    filter: Vec<Instruction>,
 }
 
 impl Opening {
@@ -547,7 +206,7 @@ impl Remote {
 
     /// Changes the settings of the connections that a listener accepts from now on, and returns at
     /// once. Present connections keep those that they have; a client that waits for a permit gets
-    /// the new ones. `None`: the settings of the engine's [`Config`].
+    /// the new ones. `None`: the settings of the engine's [`Config`](crate::Config).
     ///
     /// # Errors
     /// * [`Error::Config`]: a value is not allowed.

@@ -1,12 +1,10 @@
 //! The shard that a callback runs on, and what a handler can do with it.
 
+use crate::mailbox::{Audience, SlowReaders};
 use crate::remote::Remote;
 use crate::shard::connect::Connect;
 use crate::shard::core::Core;
-use crate::{
-    Audience, Connection, ConnectionId, ConnectionInfo, EndedConnection, KeepRefused, Reason,
-    Reconnect, SlowReaders,
-};
+use crate::{ConnectionId, ConnectionInfo, EndedConnection, KeepRefused, Reason, Reconnect};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +15,7 @@ use std::time::Duration;
 /// [`Connection::local`](crate::Connection::local). It reaches the connections of this shard only.
 /// [`Local::remote`] reaches the whole engine. No method blocks or makes a system call.
 pub struct Local<'a> {
-    core: &'a mut Core,
+    pub(crate) core: &'a mut Core,
 }
 
 impl<'a> Local<'a> {
@@ -147,13 +145,6 @@ impl<'a> Local<'a> {
         self.core.tick_at_us = Some(self.core.now_us + after_us);
     }
 
-    /// Returns a connection of this shard, with everything its own callbacks may do. `None` if it
-    /// is not on this shard or is ending.
-    pub fn connection(&mut self, id: ConnectionId) -> Option<Connection<'_>> {
-        let slot = self.find(id).filter(|slot| self.core.slots[*slot].state.hears())?;
-        Some(Connection::new(self.core, slot))
-    }
-
     /// Describes a connection of this shard. `None` if it is not on this shard.
     #[must_use]
     pub fn info(&self, id: ConnectionId) -> Option<ConnectionInfo> {
@@ -208,7 +199,7 @@ impl<'a> Local<'a> {
         &self.core.remote
     }
 
-    fn find(&self, id: ConnectionId) -> Option<u32> {
+    pub(crate) fn find(&self, id: ConnectionId) -> Option<u32> {
         if id.shard() == self.core.shard { self.core.slots.find(id) } else { None }
     }
 }

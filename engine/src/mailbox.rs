@@ -1,17 +1,19 @@
 //! Commands from other threads to a shard: a bounded queue and an event descriptor (eventfd(2))
 //! that the shard polls on its ring.
 
-use crate::admission::{Bans, Instruction};
-use crate::info::ConnectionInfo;
-use crate::listener::{Listening, SharedSettings};
-use crate::ring::{Descriptor, Outside};
-use crate::shard::core::milliseconds;
-use crate::{Audience, ConnectionId, Reconnect, SlowReaders};
+use crate::admission::{Bans, Listening};
+use crate::config::{SharedSettings, milliseconds};
+use crate::error::Busy;
+use crate::id::ConnectionId;
+use crate::info::{ConnectionInfo, Origin};
+use crate::reconnect::Reconnect;
+use crate::ring::{Descriptor, Instruction, Outside};
+use crate::waker::Waker;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// A command of another thread to a shard.
@@ -55,6 +57,42 @@ pub enum Command {
     Stop,
 }
 
+/// The treatment of connections whose output queue is full, in a broadcast.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlowReaders {
+    /// They do not get the payload. The ledger counts them as `broadcasts_skipped`.
+    Skip,
+    /// The payload is queued for them as well. A connection beyond `output_bytes_max` is reset with
+    /// [`Reason::OutputTooLong`](crate::Reason::OutputTooLong).
+    Queue,
+    /// They are reset with [`Reason::OutputTooLong`](crate::Reason::OutputTooLong).
+    Disconnect,
+}
+
+/// The connections that a broadcast reaches.
+///
+/// An engine whose listeners, or whose outgoing connections, speak different protocols names the
+/// listeners. Otherwise the payload would come into the middle of another protocol's replies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// Every connection, also outgoing ones.
+    All,
+    /// The connections that these listeners have accepted, by their numbers
+    /// ([`Origin::Listener`]). A number without a listener reaches nobody.
+    Listeners(Arc<[u16]>),
+}
+
+impl Audience {
+    /// Returns whether a connection of this origin gets the payload.
+    pub(crate) fn includes(&self, origin: Origin) -> bool {
+        match (self, origin) {
+            (Self::All, _) => true,
+            (Self::Listeners(numbers), Origin::Listener(number)) => numbers.contains(&number),
+            (Self::Listeners(_), Origin::Connected(_)) => false,
+        }
+    }
+}
+
 /// The banned addresses, and the socket filter that refuses them if it is short enough.
 #[derive(Debug, Default)]
 pub struct BanList {
@@ -93,32 +131,12 @@ impl Drop for Opened {
     }
 }
 
-/// The error of a command that was not queued: the command queue of the shard is full.
-///
-/// The queue holds [`Config::mailbox_commands_max`](crate::Config::mailbox_commands_max) commands.
-/// The shard empties it in every turn of its loop, so a later attempt can succeed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Busy;
-
-impl std::fmt::Display for Busy {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(
-            "the shard's command queue is full; try again later or raise mailbox_commands_max",
-        )
-    }
-}
-
-impl std::error::Error for Busy {}
-
 /// No drain was asked for since the shard took the last one.
 const NO_DRAIN: u64 = u64::MAX;
 /// Places in the queue that only `Drain` and `Stop` take: one each.
 const PLACES_FOR_THE_END: usize = 2;
 
 struct Shared {
-    /// Closed with the last handle, so that no waker writes to a number that was reused.
-    event: Descriptor,
-    outside: Outside,
     commands_max: usize,
     /// Commands in the queue other than `Drain` and `Stop`. Those two always find a place,
     /// because the queue never holds more than one of each.
@@ -127,39 +145,13 @@ struct Shared {
     /// if and only if it is not `NO_DRAIN`.
     drain_ms: AtomicU64,
     stop_asked: AtomicBool,
-    signalled: AtomicBool,
-    ended: AtomicBool,
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        (self.outside.close)(self.event);
-    }
-}
-
-/// Wakes a shard from any thread.
-#[derive(Clone)]
-pub struct Waker(Arc<Shared>);
-
-impl Waker {
-    /// Makes the shard look at its mailbox. All calls until it has looked cost one write(2)
-    /// together.
-    pub fn wake(&self) {
-        if !self.0.signalled.swap(true, Ordering::SeqCst) {
-            (self.0.outside.signal)(self.0.event);
-        }
-    }
-
-    /// Returns whether the shard has ended.
-    pub fn has_ended(&self) -> bool {
-        self.0.ended.load(Ordering::SeqCst)
-    }
 }
 
 /// The sending side of a mailbox.
 #[derive(Clone)]
 pub struct Sending {
     commands: Sender<Command>,
+    shared: Arc<Shared>,
     waker: Waker,
 }
 
@@ -171,7 +163,7 @@ impl Sending {
 
     /// Takes a place in the queue for a command that is still to be made.
     pub fn reserve(&self) -> Result<Place<'_>, Busy> {
-        let shared = &self.waker.0;
+        let shared = &self.shared;
         if self.has_ended() {
             return Err(Busy);
         }
@@ -184,7 +176,7 @@ impl Sending {
     /// with the shortest of their deadlines.
     pub fn drain(&self, deadline: Duration) {
         let deadline_ms = milliseconds(deadline);
-        if self.waker.0.drain_ms.fetch_min(deadline_ms, Ordering::SeqCst) == NO_DRAIN {
+        if self.shared.drain_ms.fetch_min(deadline_ms, Ordering::SeqCst) == NO_DRAIN {
             // A shard that has ended needs no drain.
             let _ = self.push(Command::Drain);
         }
@@ -192,7 +184,7 @@ impl Sending {
 
     /// Queues a stop. It never lacks room, because the first one is enough.
     pub fn stop(&self) {
-        if !self.waker.0.stop_asked.swap(true, Ordering::SeqCst) {
+        if !self.shared.stop_asked.swap(true, Ordering::SeqCst) {
             let _ = self.push(Command::Stop);
         }
     }
@@ -228,7 +220,7 @@ impl Place<'_> {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         if let Some(sending) = self.0 {
-            sending.waker.0.queued.fetch_sub(1, Ordering::SeqCst);
+            sending.shared.queued.fetch_sub(1, Ordering::SeqCst);
         }
     }
 }
@@ -237,6 +229,7 @@ impl Drop for Place<'_> {
 pub struct Mailbox {
     commands: Receiver<Command>,
     shared: Arc<Shared>,
+    waker: Waker,
 }
 
 impl Mailbox {
@@ -252,36 +245,30 @@ impl Mailbox {
     pub fn with_event(commands_max: usize, event: Descriptor, outside: Outside) -> (Sending, Self) {
         let (sender, receiver) = bounded(commands_max.saturating_add(PLACES_FOR_THE_END));
         let shared = Arc::new(Shared {
-            event,
-            outside,
             commands_max,
             queued: AtomicUsize::new(0),
             drain_ms: AtomicU64::new(NO_DRAIN),
             stop_asked: AtomicBool::new(false),
-            signalled: AtomicBool::new(false),
-            ended: AtomicBool::new(false),
         });
-        let sending = Sending { commands: sender, waker: Waker(shared.clone()) };
-        (sending, Self { commands: receiver, shared })
+        let waker = Waker::new(event, outside);
+        let sending = Sending { commands: sender, shared: shared.clone(), waker: waker.clone() };
+        (sending, Self { commands: receiver, shared, waker })
     }
 
     /// The descriptor that the shard polls.
     pub fn event(&self) -> Descriptor {
-        self.shared.event
+        self.waker.event()
     }
 
     /// Called before the commands are read: from now on, a waker writes again.
     pub fn acknowledge(&self) {
-        self.shared.signalled.store(false, Ordering::SeqCst);
-        // State that other threads change, such as permits handed over, must be read after this
-        // point.
-        fence(Ordering::SeqCst);
+        self.waker.acknowledge();
         interruption!();
     }
 
     /// Refuses further commands, so that the queue can be emptied.
     pub fn close(&self) {
-        self.shared.ended.store(true, Ordering::SeqCst);
+        self.waker.end();
     }
 
     /// The number of commands in the queue.

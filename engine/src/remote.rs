@@ -1,13 +1,15 @@
 //! The handle to an engine that works on every thread.
 
-use crate::admission::{Admission, Bans, Prefix, program};
+use crate::admission::{Admission, BANS_MAX, Bans, Prefix, program};
+use crate::error::{Busy, Error};
+use crate::id::ConnectionId;
 use crate::info::ConnectionInfo;
 use crate::ledger::{Ledger, Published, ShardLedger};
-use crate::listener::Registry;
-use crate::mailbox::{BanList, Busy, Command, Sending};
+use crate::mailbox::{Audience, BanList, Command, Sending, SlowReaders};
+use crate::reconnect::Reconnect;
+use crate::registry::Registry;
 use crate::ring::RingInUse;
 use crate::workers::{Pool, WorkersFailed};
-use crate::{ConnectionId, Error, Origin, Reconnect};
 use crossbeam_channel::{Receiver, bounded};
 use std::cell::Cell;
 use std::fmt;
@@ -20,9 +22,6 @@ use std::time::Duration;
 const ANSWER_WAIT: Duration = Duration::from_secs(1);
 /// The limit on connections that a shard lists in one go, because it does nothing else meanwhile.
 const LIST_MAX: usize = 1_000;
-/// The limit on banned prefixes.
-pub(crate) const BANS_MAX: usize = 1 << 16;
-
 thread_local! {
     /// The engine of which this thread is a shard, as the address of its shared handle; 0 for
     /// others.
@@ -153,42 +152,6 @@ impl fmt::Display for BanFailed {
 }
 
 impl std::error::Error for BanFailed {}
-
-/// The treatment of connections whose output queue is full, in a broadcast.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SlowReaders {
-    /// They do not get the payload. The ledger counts them as `broadcasts_skipped`.
-    Skip,
-    /// The payload is queued for them as well. A connection beyond `output_bytes_max` is reset with
-    /// [`Reason::OutputTooLong`](crate::Reason::OutputTooLong).
-    Queue,
-    /// They are reset with [`Reason::OutputTooLong`](crate::Reason::OutputTooLong).
-    Disconnect,
-}
-
-/// The connections that a broadcast reaches.
-///
-/// An engine whose listeners, or whose outgoing connections, speak different protocols names the
-/// listeners. Otherwise the payload would come into the middle of another protocol's replies.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Audience {
-    /// Every connection, also outgoing ones.
-    All,
-    /// The connections that these listeners have accepted, by their numbers
-    /// ([`Origin::Listener`]). A number without a listener reaches nobody.
-    Listeners(Arc<[u16]>),
-}
-
-impl Audience {
-    /// Returns whether a connection of this origin gets the payload.
-    pub(crate) fn includes(&self, origin: Origin) -> bool {
-        match (self, origin) {
-            (Self::All, _) => true,
-            (Self::Listeners(numbers), Origin::Listener(number)) => numbers.contains(&number),
-            (Self::Listeners(_), Origin::Connected(_)) => false,
-        }
-    }
-}
 
 impl Remote {
     pub(crate) fn new(

@@ -1,10 +1,9 @@
 //! Refusing a configuration that cannot work.
 
-use crate::config::Config;
+use crate::admission::BANS_MAX;
+use crate::config::{Config, ListenerSettings};
 use crate::error::Error;
-use crate::listener::ListenerSettings;
-use crate::remote::BANS_MAX;
-use crate::shard::slots::SLOTS_MAX;
+use crate::id::SLOTS_MAX;
 use crate::workers::WORKERS_MAX;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -23,6 +22,16 @@ const USER_TIMEOUT: RangeInclusive<Duration> =
 
 /// The remedy for a duration of 0.
 const POSITIVE: &str = "longer than 0";
+
+impl Config {
+    /// Checks every field, as [`Engine::start`](crate::Engine::start) does before anything else.
+    ///
+    /// # Errors
+    /// [`Error::Config`](crate::Error::Config) with the first field that is out of range.
+    pub fn check(&self) -> Result<(), Error> {
+        check(self, self.shards.unwrap_or(1))
+    }
+}
 
 /// Returns an error for a value that cannot work, with its key and the allowed values.
 pub fn check(config: &Config, shards: usize) -> Result<(), Error> {

@@ -4,6 +4,9 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+/// The limit on banned prefixes.
+pub const BANS_MAX: usize = 1 << 16;
+
 /// An IP address, or all addresses that share its first bits: `192.0.2.7`, `192.0.2.0/24`,
 /// `2001:db8::/32`.
 ///

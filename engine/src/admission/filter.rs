@@ -2,20 +2,7 @@
 //! SYN-ACK.
 
 use super::Bans;
-
-/// One BPF instruction: `struct sock_filter` of <linux/filter.h>.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C)]
-pub struct Instruction {
-    /// The operation.
-    pub code: u16,
-    /// Instructions to skip if the comparison holds.
-    pub jump_true: u8,
-    /// Instructions to skip if it does not hold.
-    pub jump_false: u8,
-    /// The operand.
-    pub k: u32,
-}
+use crate::ring::Instruction;
 
 /// The limit on instructions of a filter (`BPF_MAXINSNS`).
 const INSTRUCTIONS_MAX: usize = 4096;

@@ -1,9 +1,10 @@
 //! An interpreter for the instructions that our socket filters use, for tests.
 
 use super::filter::{
-    AND, IF_ABOVE, IF_AT_LEAST, IF_EQUAL, Instruction, JUMP, LOAD_BYTE, LOAD_STORED, LOAD_WORD,
-    NETWORK, RETURN, SHIFT_RIGHT, STORE,
+    AND, IF_ABOVE, IF_AT_LEAST, IF_EQUAL, JUMP, LOAD_BYTE, LOAD_STORED, LOAD_WORD, NETWORK, RETURN,
+    SHIFT_RIGHT, STORE,
 };
+use crate::ring::Instruction;
 use std::net::IpAddr;
 
 /// Returns whether a packet passes.

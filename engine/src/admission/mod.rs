@@ -10,15 +10,17 @@ mod evictions;
 mod filter;
 #[cfg(any(test, feature = "testing"))]
 pub mod filter_machine;
+mod listening;
 mod permits;
 
 pub use addresses::{Addresses, Cell};
-pub use bans::{Bans, NoPrefix, Prefix};
+pub use bans::{BANS_MAX, Bans, NoPrefix, Prefix};
 pub use evictions::{Candidate, Evictions, Verdict};
-pub use filter::{Instruction, no_new_handshakes, program};
+pub use filter::{no_new_handshakes, program};
+pub use listening::Listening;
 pub use permits::{Holder, Permits};
 
-use crate::mailbox::Waker;
+use crate::waker::Waker;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::OnceLock;

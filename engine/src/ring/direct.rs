@@ -4,8 +4,7 @@ mod cached;
 mod listener;
 
 use super::calls::{close, from_sockaddr, set_keepalive, set_nodelay};
-use super::{Delivery, Descriptor, Errno, Pipe, Shutdown};
-use crate::info::Traffic;
+use super::{Delivery, Descriptor, Errno, Pipe, Shutdown, Traffic};
 pub(super) use cached::{SYS_CACHESTAT, is_cached, read as read_cached, send_file};
 pub(super) use listener::{drops, set_filter, unaccepted, unread_bytes};
 use std::io;

@@ -20,8 +20,6 @@ pub use choice::{RingChoice, RingInUse, RingKind};
 pub use features::Features;
 pub use token::{Kind, Token};
 
-use crate::admission::Instruction;
-use crate::info::Traffic;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -337,6 +335,30 @@ pub enum Shutdown {
     Write,
     /// `SHUT_RDWR`: ends armed operations as well.
     Both,
+}
+
+/// The bytes of a TCP stream in both directions, as the kernel counts them (tcp(7), `TCP_INFO`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Bytes that arrived from the peer, read or not.
+    pub received_bytes: u64,
+    /// Bytes that were sent to the peer, acknowledged or not. A byte that was sent again counts
+    /// once.
+    pub sent_bytes: u64,
+}
+
+/// One BPF instruction: `struct sock_filter` of <linux/filter.h>.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Instruction {
+    /// The operation.
+    pub code: u16,
+    /// Instructions to skip if the comparison holds.
+    pub jump_true: u8,
+    /// Instructions to skip if it does not hold.
+    pub jump_false: u8,
+    /// The operand.
+    pub k: u32,
 }
 
 /// The progress of the bytes on a socket, in both directions.

@@ -7,11 +7,11 @@ use super::state::State;
 use super::waiting::WaitingRoom;
 use super::{Full, Shard};
 use crate::admission::{Cell, Holder};
-use crate::config::{AtCapacity, Config};
-use crate::handler::{Handler, Origin};
+use crate::config::{AtCapacity, Config, milliseconds};
+use crate::handler::Handler;
+use crate::info::Origin;
 use crate::mailbox::BanList;
 use crate::ring::{Completion, Descriptor, Kind, Op, Ring, Token};
-use crate::shard::core::milliseconds;
 use std::net::SocketAddr;
 use std::sync::Arc;
 

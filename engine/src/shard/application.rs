@@ -3,7 +3,8 @@
 use super::core::Core;
 use crate::connection::Connection;
 use crate::file::{NewFile, OpenFile, ReceiveFailed};
-use crate::handler::{Deadline, Handler, Origin};
+use crate::handler::{Deadline, Handler};
+use crate::info::Origin;
 use crate::local::Local;
 use crate::panics::{Panic, discard};
 use crate::ring::Ring;

@@ -5,9 +5,8 @@ use super::bounds::{SERVE_UNTIL, SERVED};
 use super::connect::Connect;
 use crate::Reason;
 use crate::handler::Handler;
-use crate::mailbox::Command;
+use crate::mailbox::{Audience, Command, SlowReaders};
 use crate::ring::Ring;
-use crate::{Audience, SlowReaders};
 use std::sync::Arc;
 
 /// Slots that a broadcast comes to before the next look at the clock.

@@ -13,21 +13,20 @@ use super::output::Chunk;
 use super::reconnect::Links;
 use super::regular_paths::RegularPaths;
 use super::settings::{ClientLimits, Settings};
-use super::slots::{ConnectionId, Fill, NONE, Slot, Slots};
+use super::slots::{Fill, NONE, Slot, Slots};
 use super::state::{Event, State};
 use super::sweep::Sweeps;
 use super::timers::Timers;
 use crate::admission::Admission;
-use crate::config::{Config, Probe};
+use crate::config::{Config, ListenerSettings, Probe, milliseconds};
 use crate::file::{Closing, Directory, FilesOpen, NewFile, Publish};
-use crate::handler::Origin;
-use crate::info::{ConnectionInfo, EndedConnection, Traffic};
+use crate::info::{ConnectionInfo, EndedConnection, Origin, Room};
 use crate::ledger::ShardLedger;
-use crate::listener::ListenerSettings;
+use crate::mailbox::{Audience, SlowReaders};
 use crate::memory::{Kept, SendBuffers, Spills};
 use crate::remote::Remote;
-use crate::ring::{Ring, calls};
-use crate::{Audience, Connection, Reason, Room, SlowReaders};
+use crate::ring::{Ring, Traffic, calls};
+use crate::{ConnectionId, Reason};
 use slab::Slab;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -41,9 +40,6 @@ const FILES_PART: u64 = 8;
 const SPARES_MAX: usize = 64;
 /// Length of a mapping for kept input that is not unmapped when it is empty, at most.
 const SPARE_MAPPED_BYTES_MAX: usize = 256 << 10;
-
-/// The longest time between two looks at what a slow peer has acknowledged.
-const LOOK_MAX_MS: u64 = 5_000;
 
 /// Silence after which a message that was begun does not keep a connection from finishing.
 const REST_MS: u64 = 1_000;
@@ -99,16 +95,6 @@ impl Limits {
                 / config.shards.unwrap_or(1) as u64,
         }
     }
-}
-
-/// A duration as the loop counts it: at least 1 ms, and so bounded that no sum overflows.
-pub fn milliseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).clamp(1, 1 << 40)
-}
-
-/// How soon progress against a deadline is looked for again: the deadline is late by no more.
-pub fn look_after_ms(deadline_ms: u64) -> u64 {
-    (deadline_ms / 20).clamp(1, LOOK_MAX_MS)
 }
 
 /// An open on its way; the path's memory stays where it is until the ring is done with it.
@@ -197,7 +183,7 @@ impl Core {
         remote: Remote,
         jobs: Jobs,
     ) -> Self {
-        let capacity = config.max_connections.min(super::slots::SLOTS_MAX);
+        let capacity = config.max_connections.min(crate::id::SLOTS_MAX);
         let now_ms = ring.now_ms();
         Self {
             shard,
@@ -430,14 +416,6 @@ impl Core {
         }
         self.touch(slot);
         Room::Refused
-    }
-
-    /// Sends to a connection whose handler does not see the answer. Its stream must not have a gap,
-    /// so bytes that do not fit end it.
-    pub fn send_unasked(&mut self, slot: u32, bytes: Arc<[u8]>) {
-        if Connection::new(self, slot).send_shared(bytes) == Room::Refused {
-            self.end(slot, Reason::OutputTooLong, true);
-        }
     }
 
     /// Compares the queue with its marks after something was queued. Returns whether it is full.

@@ -4,8 +4,8 @@
 //! it fires: activity just notes the time, and an entry that fires early is set again.
 
 use super::bounds::{SERVE_UNTIL, SERVED};
-use super::core::look_after_ms;
 use super::output::Body;
+use super::settings::look_after_ms;
 use super::slots::{Armed, Mode, NONE, Pause, Slot};
 use super::state::State;
 use super::{AFTER_PAUSE_MS, RETRY_MS, Shard, WAIT_MAX, WAIT_MAX_MS};

@@ -1,7 +1,8 @@
 //! The listeners whose clients this shard has: how many these are, and until when they may stay.
 //! Their sockets are in `accept.rs` and `listening.rs`.
 
-use crate::listener::{Listening, SharedSettings};
+use crate::admission::Listening;
+use crate::config::SharedSettings;
 use std::sync::Arc;
 
 /// A listener that is open on this shard, or has clients here.

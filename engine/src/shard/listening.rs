@@ -4,10 +4,10 @@
 use super::Shard;
 use super::accept::{Accepting, Listener};
 use crate::Reason;
-use crate::admission::{Instruction, no_new_handshakes};
+use crate::admission::no_new_handshakes;
 use crate::handler::Handler;
 use crate::mailbox::{BanList, Opened};
-use crate::ring::{Errno, Ring, Shutdown};
+use crate::ring::{Errno, Instruction, Ring, Shutdown};
 use std::sync::Arc;
 
 /// Connections taken from each backlog when a drain closes its listener: it refills while it is

@@ -1,6 +1,7 @@
 //! What few connections need at a time, in records that the others do without.
 
-use super::slots::NONE;
+/// "None" for the 32-bit indices stored in a slot.
+pub const NONE: u32 = u32::MAX;
 
 /// Of a connection that does more than to receive and to send. One that is parked gives it back
 /// when all of it is as it was in the beginning.

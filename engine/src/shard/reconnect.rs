@@ -2,10 +2,10 @@
 //! attempt holds no permit, no descriptor and no slot.
 
 use super::connect::Connect;
-use super::core::{Core, milliseconds};
-use super::slots::ConnectionId;
-use crate::handler::Origin;
-use crate::{KeepRefused, Reason, Reconnect};
+use super::core::Core;
+use crate::config::milliseconds;
+use crate::info::Origin;
+use crate::{ConnectionId, KeepRefused, Reason, Reconnect};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;

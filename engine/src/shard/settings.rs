@@ -1,10 +1,12 @@
 //! The settings that connections of this shard have: those of their listeners when they were
 //! accepted.
 
-use super::core::{look_after_ms, milliseconds};
 use super::slow::WINDOW_MS;
-use crate::listener::{ListenerSettings, SharedSettings};
+use crate::config::{ListenerSettings, SharedSettings, milliseconds};
 use std::sync::Arc;
+
+/// The longest time between two looks at what a slow peer has acknowledged.
+const LOOK_MAX_MS: u64 = 5_000;
 
 /// The settings of the engine's configuration, which outgoing connections have.
 pub const OF_CONFIG: u8 = 0;
@@ -122,4 +124,9 @@ impl Settings {
         let users = self.users.iter().enumerate();
         users.filter_map(|(at, users)| Some((at as u8, users.as_ref()?.count))).collect()
     }
+}
+
+/// How soon progress against a deadline is looked for again: the deadline is late by no more.
+pub fn look_after_ms(deadline_ms: u64) -> u64 {
+    (deadline_ms / 20).clamp(1, LOOK_MAX_MS)
 }

@@ -1,18 +1,18 @@
 //! Connections in a slab: state, generation, operations in flight.
 
-mod id;
 mod leases;
 mod slot;
 
-pub use id::{ConnectionId, SLOTS_MAX};
-pub use slot::{Armed, Fill, InFlight, Mode, NONE, Pause, Slot};
+pub use super::rare::NONE;
+pub use slot::{Armed, Fill, InFlight, Mode, Pause, Slot};
 
 use self::leases::Leases;
 use super::identity::Identity;
 use super::rare::Rare;
 use super::state::State;
 use crate::admission::Holder;
-use crate::handler::Origin;
+use crate::id::{ConnectionId, SLOTS_MAX};
+use crate::info::Origin;
 use crate::ring::Descriptor;
 use slab::Slab;
 use std::net::SocketAddr;

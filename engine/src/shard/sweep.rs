@@ -4,7 +4,8 @@
 use super::Shard;
 use super::core::Core;
 use crate::Reason;
-use crate::handler::{Handler, Origin};
+use crate::handler::Handler;
+use crate::info::Origin;
 use crate::ring::Ring;
 
 /// Connections per turn. Few in tests, so that things happen in between.

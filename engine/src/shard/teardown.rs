@@ -3,7 +3,8 @@
 use super::connect::Connect;
 use super::{Full, Shard};
 use crate::Reason;
-use crate::handler::{Handler, Origin};
+use crate::handler::Handler;
+use crate::info::Origin;
 use crate::mailbox::Command;
 use crate::memory::Spills;
 use crate::ring::{Descriptor, Kind, Op, Ring, Shutdown, Token};

@@ -5,7 +5,7 @@ use super::book::{Book, Record};
 use crate::Directory;
 use crate::admission::Admission;
 use crate::config::Config;
-use crate::handler::Origin;
+use crate::info::Origin;
 use crate::ledger::Published;
 use crate::mailbox::Mailbox;
 use crate::memory::Arena;

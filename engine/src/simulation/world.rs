@@ -8,10 +8,10 @@ use super::lane::{Bare, Common, Lane, Life};
 use super::orders::Questions;
 use super::without::Without;
 use crate::admission::Admission;
-use crate::config::Config;
+use crate::config::{Config, Listener, ListenerSettings};
 use crate::ledger::{Ledger, Published};
-use crate::listener::{Listener, ListenerSettings, Registry};
 use crate::mailbox::{Command, Mailbox, Opened};
+use crate::registry::Registry;
 use crate::remote::Remote;
 use crate::ring::simulated::{
     Afterwards, Endpoint, Faults, NEVER, Plan, Rng, SimulatedRing, stretch,

@@ -6,9 +6,9 @@ use crate::config::Config;
 use crate::file::Directory;
 use crate::handler::Handler;
 use crate::ledger::{Ledger, Published};
-use crate::listener::Registry;
 use crate::mailbox::{Command, Mailbox, Opened};
 use crate::memory::Arena;
+use crate::registry::Registry;
 use crate::remote::Remote;
 use crate::ring::simulated::{
     Afterwards, NEVER, OpenCounts, Plan, Rng, SimulatedFile, SimulatedRing, Standing, stretch,

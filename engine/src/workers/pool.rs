@@ -10,8 +10,8 @@
 use super::gate::{Gate, Shut};
 use super::{Job, JobDone, JobError, WORKERS_MAX, WorkersFailed};
 use crate::cpu;
-use crate::mailbox::Waker;
 use crate::panics::discard;
+use crate::waker::Waker;
 use crossbeam_channel::{Receiver, Sender, bounded, select_biased, unbounded};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

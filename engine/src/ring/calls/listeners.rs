@@ -3,8 +3,7 @@
 use super::{
     bind, checked, close, local_address, set, set_keepalive, set_user_timeout, stream_socket,
 };
-use crate::admission::Instruction;
-use crate::ring::{Descriptor, Errno, direct};
+use crate::ring::{Descriptor, Errno, Instruction, direct};
 use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;

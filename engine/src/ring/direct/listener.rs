@@ -1,8 +1,7 @@
 //! System calls about listeners: socket filters and what the kernel knows of their queues.
 
-use super::super::{Descriptor, Errno};
+use super::super::{Descriptor, Errno, Instruction};
 use super::answer;
-use crate::admission::Instruction;
 use std::ptr;
 
 /// setsockopt(2) `SO_ATTACH_FILTER`, or `SO_DETACH_FILTER` for an empty program.

@@ -6,7 +6,7 @@ pub(super) mod files;
 mod receiving;
 
 use super::TestedRing;
-use crate::info::Traffic;
+use crate::ring::Traffic;
 use crate::ring::{
     Completion, Delivery, Descriptor, Errno, Features, Kind, Op, Ring, Setup, Shutdown, Token,
     calls, direct,

@@ -45,11 +45,9 @@ pub use rng::{stream, stream_byte};
 pub use view::View;
 
 use super::{
-    Completion, Delivery, Descriptor, Errno, FileStatus, Op, Outside, Pipe, Ring, RingCounters,
-    Setup, Shutdown, Token,
+    Completion, Delivery, Descriptor, Errno, FileStatus, Instruction, Op, Outside, Pipe, Ring,
+    RingCounters, Setup, Shutdown, Token, Traffic,
 };
-use crate::admission::Instruction;
-use crate::info::Traffic;
 use changes::Facts;
 use descriptors::{Object, Table};
 use files::{Name, PipeBytes};

@@ -1,14 +1,12 @@
 //! Listeners, sockets and peers as the ring sees them: who waits, who is accepted, who acts next.
 
-use super::super::{Delivery, Descriptor, Errno, Shutdown};
+use super::super::{Delivery, Descriptor, Errno, Instruction, Shutdown, Traffic};
 use super::SimulatedRing;
 use super::descriptors::Object;
 use super::operations::Pending;
 use super::peers::{NEVER, Peer, Plan, Standing};
 use super::sockets::Phase;
-use crate::admission::Instruction;
 use crate::admission::filter_machine::{network_header, run_filter};
-use crate::info::Traffic;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 

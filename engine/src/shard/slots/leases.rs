@@ -4,7 +4,7 @@
 //! a slot is the n-th lease. A shard therefore takes another lease only when one of its slots has
 //! used a whole range.
 
-use super::id::GENERATION_MAX;
+use crate::id::GENERATION_MAX;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The generations of a lease.

@@ -2,10 +2,8 @@
 
 use crate::Reason;
 use crate::ring::{Descriptor, Kind};
+use crate::shard::rare::NONE;
 use crate::shard::state::{Event, State};
-
-/// "None" for the 32-bit indices stored in a slot.
-pub const NONE: u32 = u32::MAX;
 
 /// So much of [`Slot::unasked`] is a short reply or two, which the peer has as good as certainly. A
 /// short connection ends without a question.

@@ -1,0 +1,41 @@
+//! The number of clients of a listener.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The state of a listener that all shards share.
+///
+/// Each shard keeps a reference while the listener is open there or has clients there, and so does
+/// a command on its way. The number is free for another listener when only the registry has one.
+#[derive(Debug)]
+pub struct Listening {
+    number: u16,
+    connections: AtomicU64,
+}
+
+impl Listening {
+    pub fn new(number: u16) -> Self {
+        Self { number, connections: AtomicU64::new(0) }
+    }
+
+    pub fn number(&self) -> u16 {
+        self.number
+    }
+
+    /// Counts a client. False: there are as many as allowed.
+    pub fn enter(&self, connections_max: Option<usize>) -> bool {
+        let most = connections_max.map_or(u64::MAX, |most| most as u64);
+        let more = |count| (count < most).then_some(count + 1);
+        self.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    /// Ends the count of a client.
+    pub fn leave(&self) {
+        let before = self.connections.fetch_sub(1, Ordering::Relaxed);
+        debug_assert!(before > 0, "more clients of a listener left than came");
+    }
+
+    /// The counted clients.
+    pub fn connections(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
+    }
+}

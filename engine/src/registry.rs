@@ -1,0 +1,210 @@
+//! The registry of the listeners of an engine: their numbers, states and settings.
+
+use crate::admission::Listening;
+use crate::config::{Config, ListenerSettings, SharedSettings};
+use crate::error::Error;
+use crate::validate;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// The limit on listeners, with removed ones that still have connections.
+pub(crate) const LISTENERS_MAX: usize = u16::MAX as usize;
+
+/// The limit on different settings in use at a time, with those of the configuration. A connection
+/// remembers its own in a byte.
+const SETTINGS_MAX: usize = 256;
+/// The stage that a listener has reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListenerState {
+    /// It accepts clients.
+    Open,
+    /// It accepts no clients ([`Remote::pause_listener`](crate::Remote::pause_listener)); they wait
+    /// in the listen backlog.
+    Paused,
+    /// It was removed ([`Remote::remove_listener`](crate::Remote::remove_listener)), and its last
+    /// connection has not ended yet.
+    Removed,
+}
+
+/// A snapshot of a listener, as [`Remote::listeners`](crate::Remote::listeners) returns it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerInfo {
+    /// Its number, as in [`Origin::Listener`](crate::Origin::Listener).
+    pub number: u16,
+    /// The address listened on, with the actual port.
+    pub address: SocketAddr,
+    /// The stage that it has reached.
+    pub state: ListenerState,
+    /// Its clients over all shards: its open and ending connections, and the clients that wait for
+    /// a permit. Clients in the listen backlog do not count.
+    pub connections: u64,
+    /// The settings of connections that it accepts from now on.
+    pub settings: ListenerSettings,
+}
+
+struct Entry {
+    listening: Arc<Listening>,
+    address: SocketAddr,
+    /// `None` while its sockets are being opened.
+    state: Option<ListenerState>,
+    settings: SharedSettings,
+}
+
+/// The listeners of an engine by number, and what all of them have in common.
+pub(crate) struct Registry {
+    entries: Vec<Option<Entry>>,
+    /// By number; those of the configuration come first.
+    settings: Vec<Arc<ListenerSettings>>,
+    pub backlog: u32,
+    pub keepalive_s: Option<u32>,
+    pub user_timeout_ms: Option<u32>,
+    /// Accepted connections may have permits.
+    pub serves_clients: bool,
+}
+
+impl Registry {
+    pub fn new(config: &Config) -> Self {
+        Self {
+            entries: Vec::new(),
+            settings: vec![Arc::new(ListenerSettings::of(config))],
+            backlog: config.backlog,
+            keepalive_s: config.keepalive_s(),
+            user_timeout_ms: config.user_timeout_ms(),
+            serves_clients: config.outgoing_reserved < config.max_connections,
+        }
+    }
+
+    /// Finds or makes the settings of a listener.
+    ///
+    /// # Errors
+    /// A value that is not allowed, or more different settings than have a number.
+    pub fn settings(
+        &mut self,
+        settings: Option<&ListenerSettings>,
+    ) -> Result<SharedSettings, Error> {
+        let Some(settings) = settings else {
+            return Ok(SharedSettings { number: 0, values: self.settings[0].clone() });
+        };
+        validate::check_settings(settings)?;
+        self.forget_ended();
+        let equal = self.settings.iter().position(|it| **it == *settings);
+        let free = |it: &Arc<ListenerSettings>| Arc::strong_count(it) == 1;
+        let unused = || self.settings.iter().skip(1).position(free).map(|at| at + 1);
+        let at = equal.or_else(unused).unwrap_or(self.settings.len());
+        if at >= SETTINGS_MAX {
+            return Err(Error::TooManySettings);
+        }
+        if at == self.settings.len() {
+            self.settings.push(Arc::new(settings.clone()));
+        } else if equal.is_none() {
+            self.settings[at] = Arc::new(settings.clone());
+        }
+        Ok(SharedSettings { number: at as u8, values: self.settings[at].clone() })
+    }
+
+    /// Changes the settings of a listener. Returns false if there is no such listener, or if it was
+    /// removed.
+    pub fn set(&mut self, number: u16, settings: SharedSettings) -> bool {
+        let entry = self.entries.get_mut(usize::from(number)).and_then(Option::as_mut);
+        let stays = |entry: &&mut Entry| {
+            matches!(entry.state, Some(ListenerState::Open | ListenerState::Paused))
+        };
+        let Some(entry) = entry.filter(stays) else { return false };
+        entry.settings = settings;
+        true
+    }
+
+    /// Takes the lowest free number for a listener whose sockets will be opened. `None` if all are
+    /// in use.
+    pub fn reserve(
+        &mut self,
+        address: SocketAddr,
+        settings: SharedSettings,
+    ) -> Option<Arc<Listening>> {
+        self.forget_ended();
+        let free = self.entries.iter().position(Option::is_none);
+        let number = free.unwrap_or(self.entries.len());
+        if number >= LISTENERS_MAX {
+            return None;
+        }
+        let listening = Arc::new(Listening::new(number as u16));
+        let entry = Entry { listening: listening.clone(), address, state: None, settings };
+        match free {
+            Some(_) => self.entries[number] = Some(entry),
+            None => self.entries.push(Some(entry)),
+        }
+        Some(listening)
+    }
+
+    /// Gives a number back whose sockets could not be opened.
+    pub fn cancel(&mut self, number: u16) {
+        self.entries[usize::from(number)] = None;
+    }
+
+    /// The sockets are open, on this address.
+    pub fn opened(&mut self, number: u16, address: SocketAddr) {
+        if let Some(entry) = &mut self.entries[usize::from(number)] {
+            (entry.address, entry.state) = (address, Some(ListenerState::Open));
+        }
+    }
+
+    /// Changes the state of a listener. Returns false if there is no such listener, or if it was
+    /// removed and is to be anything else.
+    pub fn change(&mut self, number: u16, state: ListenerState) -> bool {
+        self.forget_ended();
+        let entry = self.entries.get_mut(usize::from(number)).and_then(Option::as_mut);
+        let Some(entry) = entry else { return false };
+        let found = match entry.state {
+            None => false,
+            Some(ListenerState::Removed) => state == ListenerState::Removed,
+            Some(ListenerState::Open | ListenerState::Paused) => true,
+        };
+        if found {
+            entry.state = Some(state);
+        }
+        found
+    }
+
+    /// The addresses that were not removed, also of listeners that are being opened.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        let stays = |entry: &&Entry| entry.state != Some(ListenerState::Removed);
+        self.entries.iter().flatten().filter(stays).map(|entry| entry.address).collect()
+    }
+
+    /// The listener of a number.
+    pub fn info(&mut self, number: u16) -> Option<ListenerInfo> {
+        self.list().into_iter().find(|info| info.number == number)
+    }
+
+    /// All listeners, by number.
+    pub fn list(&mut self) -> Vec<ListenerInfo> {
+        self.forget_ended();
+        let info = |entry: &Entry| {
+            let Entry { listening, address, state, settings } = entry;
+            Some(ListenerInfo {
+                number: listening.number(),
+                address: *address,
+                state: (*state)?,
+                connections: listening.connections(),
+                settings: (*settings.values).clone(),
+            })
+        };
+        self.entries.iter().flatten().filter_map(info).collect()
+    }
+
+    /// Frees the numbers of removed listeners that no shard knows any more.
+    fn forget_ended(&mut self) {
+        let ended = |entry: &Entry| {
+            let removed = entry.state == Some(ListenerState::Removed);
+            removed && Arc::strong_count(&entry.listening) == 1
+        };
+        for entry in &mut self.entries {
+            if entry.as_ref().is_some_and(ended) {
+                *entry = None;
+            }
+        }
+        while matches!(self.entries.last(), Some(None)) {
+            self.entries.pop();
+        }
+    }
+}
