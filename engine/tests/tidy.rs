@@ -10,6 +10,9 @@
 //!   and inline code is not judged.
 //! - A column is a `char`.
 
+#[path = "tidy/layers.rs"]
+mod layers;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;

@@ -1,22 +1,42 @@
 //! Accepting: a multishot accept per listener, who is let in, and pauses after EMFILE. The waiting
 //! room is in `waiting.rs`; how listeners come and go in `listening.rs`.
 
-use super::listening::Stage;
+use super::Shard;
+use super::bounds::Full;
 use super::slots::Mode;
 use super::state::State;
-use super::waiting::WaitingRoom;
-use super::{Full, Shard};
-use crate::admission::{Cell, Holder};
+use super::waiting::{Client, WaitingRoom};
+use crate::admission::Holder;
 use crate::config::{AtCapacity, Config, milliseconds};
 use crate::handler::Handler;
 use crate::info::Origin;
 use crate::mailbox::BanList;
 use crate::ring::{Completion, Descriptor, Kind, Op, Ring, Token};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// The longest pause of accepting.
 const BACKOFF_MAX_MS: u64 = 1_000;
+
+/// How far the end of a listener has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Nobody thinks of the end.
+    Listening,
+    /// No handshake begins any more; those under way are accepted until then, ms.
+    LastCall(u64),
+    /// Its accept is being cancelled, or the rest of the backlog is being taken.
+    Closing,
+}
+
+impl Stage {
+    pub fn accepts(self) -> bool {
+        matches!(self, Self::Listening | Self::LastCall(_))
+    }
+
+    pub fn ends_at_ms(self) -> Option<u64> {
+        if let Self::LastCall(at_ms) = self { Some(at_ms) } else { None }
+    }
+}
 
 /// A listening socket.
 pub(super) struct Listener {
@@ -54,14 +74,6 @@ impl Listener {
     pub(super) fn is_busy(&self) -> bool {
         self.armed || self.cancelling
     }
-}
-
-/// Accepted, and not turned away so far.
-pub(super) struct Client {
-    pub(super) descriptor: Descriptor,
-    pub(super) listener: u16,
-    pub(super) peer: SocketAddr,
-    pub(super) cell: Cell,
 }
 
 /// What a shard knows of accepting.

@@ -5,8 +5,8 @@
 //! first in the same part of the next turn. The bounds are for the engine's own work: one callback
 //! may take any time.
 
+use super::Shard;
 use super::slots::{Armed, Mode};
-use super::{GATHERED_BYTES_MAX, SENDFILES_MAX, Shard};
 use crate::handler::Handler;
 use crate::ring::Ring;
 use std::time::Duration;
@@ -31,6 +31,23 @@ const BYTES_PER_CONNECTION: usize = 4 << 10;
 /// Closes of files that one turn submits, and connects. The kernel carries out a close at once.
 pub(super) const FILES_CLOSED_MAX: usize = if cfg!(test) { 3 } else { 256 };
 pub(super) const CONNECTS_MAX: usize = if cfg!(test) { 3 } else { 64 };
+
+/// The cached files sent in one turn, in pieces of `sendfile_bytes_max`. Everything else waits for
+/// this number at most.
+pub(super) const SENDFILES_MAX: u64 = 2;
+
+/// Bytes of one connection that are thrown away in one turn.
+pub(super) const DISCARDED_BYTES_MAX: u32 = 256 << 10;
+
+/// The bytes sent past the ring in one turn, of connections that have several buffers full. The
+/// submission, and with it the replies of others, waits for them.
+pub(super) const GATHERED_BYTES_MAX: usize = 4 << 20;
+
+/// This number of connections sends without the ring, if there are no more to flush.
+pub(super) const SENT_AT_ONCE_MAX: usize = 2;
+
+/// A submission queue, or a turn, that takes no more: come back after the next wait.
+pub(super) struct Full;
 
 /// How far the present turn is, and what the last one has left.
 #[derive(Debug)]

@@ -1,11 +1,12 @@
 //! The end of a connection, in this order: shutdown(2) or abort, the terminal completions of what
 //! is in flight, what it holds, CLOSE, `closed`, the slot and its generation, the permit.
 
+use super::Shard;
+use super::bounds::Full;
 use super::output::Body;
 use super::pipes::Side;
 use super::slots::NONE;
 use super::state::{Event, State};
-use super::{Full, Shard};
 use crate::Reason;
 use crate::handler::Handler;
 use crate::ring::{Kind, Op, Ring, Shutdown};

@@ -3,17 +3,24 @@
 //! The wheel holds at most one entry per connection. It is only ever moved forward in time when
 //! it fires: activity just notes the time, and an entry that fires early is set again.
 
+use super::Shard;
 use super::bounds::{SERVE_UNTIL, SERVED};
 use super::output::Body;
 use super::settings::look_after_ms;
 use super::slots::{Armed, Mode, NONE, Pause, Slot};
 use super::state::State;
-use super::{AFTER_PAUSE_MS, RETRY_MS, Shard, WAIT_MAX, WAIT_MAX_MS};
 use crate::Reason;
 use crate::handler::{Deadline, Handler};
 use crate::ring::{Kind, Op, Ring, Token};
 use std::time::Duration;
 
+/// The longest wait when nothing is due.
+const WAIT_MAX_MS: u64 = 1000;
+const WAIT_MAX: Duration = Duration::from_millis(WAIT_MAX_MS);
+/// For so long after a pause, deadlines take into account what lies unread in a socket.
+const AFTER_PAUSE_MS: u64 = 1_000;
+/// How soon something that failed for want of memory or descriptors is tried again.
+pub(super) const RETRY_MS: u64 = 20;
 /// How long a drain waits, after our FIN, for a peer that sends nothing.
 const DRAIN_LINGER_MS: u64 = 500;
 

@@ -3,10 +3,11 @@
 //! as far as they lie in the page cache; the rest is spliced, file to pipe on the ring (which may
 //! wait for a disk) and pipe to socket without blocking.
 
+use super::Shard;
+use super::bounds::Full;
 use super::core::Core;
 use super::output::{Body, FileChunk};
 use super::slots::NONE;
-use super::{Full, Shard};
 use crate::Reason;
 use crate::file::{Closing, NewFile, OpenFile};
 use crate::handler::Handler;

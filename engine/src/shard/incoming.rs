@@ -5,100 +5,24 @@
 //! the rest is moved socket → pipe by non-blocking splice(2), and pipe → file by a splice on the
 //! ring, which may wait for the disk. While nothing comes a poll waits, and no pipe is held.
 
+mod transfer;
+
+pub use transfer::Incoming;
+
+use super::Shard;
+use super::bounds::Full;
 use super::file::ERESTARTSYS;
 use super::pipes::Side;
 use super::slots::{Armed, NONE};
-use super::{Full, Shard};
 use crate::Reason;
-use crate::file::{NewFile, ReceiveFailed};
+use crate::file::ReceiveFailed;
 use crate::handler::Handler;
-use crate::memory::{Kept, PooledPipe};
 use crate::ring::{Kind, Op, Ring};
 use std::io;
 
 /// Bytes asked of a socket at once. A pipe has places for segments, not for bytes: it may hold
 /// more than its size says.
 const SPLICE_BYTES_MAX: u64 = 1 << 20;
-
-/// A range of the stream on its way into a file.
-pub struct Incoming {
-    file: NewFile,
-    /// Where the next byte to be written goes.
-    offset: u64,
-    /// Bytes of the range that are still to be taken off the stream.
-    missing: u64,
-    /// What came in receive buffers, and how much of it is in the file.
-    kept: Kept,
-    written: usize,
-    pub pipe: Option<PooledPipe>,
-    /// Waits in the queue for a pipe.
-    pub waits_for_pipe: bool,
-    /// Goes through a pipe: nothing is received meanwhile.
-    splices: bool,
-    /// The poll has said that something is there, and nothing was taken since.
-    polled: bool,
-    /// Something is there that a splice does not pass: only receive buffers from here on.
-    refuses_splice: bool,
-    /// Why nothing more goes into the file.
-    failed: Option<io::Error>,
-    /// Last time something came of it, ms.
-    pub progress_ms: u64,
-}
-
-impl Incoming {
-    pub fn new(file: NewFile, offset: u64, missing: u64, now_ms: u64) -> Self {
-        Self {
-            file,
-            offset,
-            missing,
-            kept: Kept::default(),
-            written: 0,
-            pipe: None,
-            waits_for_pipe: false,
-            splices: false,
-            polled: false,
-            refuses_splice: false,
-            failed: None,
-            progress_ms: now_ms,
-        }
-    }
-
-    fn held_bytes(&self) -> u32 {
-        self.pipe.as_ref().map_or(0, |pipe| pipe.held_bytes)
-    }
-
-    /// Memory of what is not written yet.
-    #[cfg(any(test, feature = "testing"))]
-    pub fn kept_capacity(&self) -> usize {
-        self.kept.capacity()
-    }
-
-    /// Whether the pipe takes what comes, past the receive buffers.
-    pub fn splices(&self) -> bool {
-        self.splices
-    }
-
-    /// Whether everything taken off the stream is in the file.
-    fn is_written(&self) -> bool {
-        self.written == self.kept.len() && self.held_bytes() == 0
-    }
-
-    /// Returns whether nothing but the peer keeps the file from going on.
-    pub fn waits_for_peer(&self) -> bool {
-        self.missing > 0 && self.is_written() && !self.waits_for_pipe && self.failed.is_none()
-    }
-
-    /// Whether there is nothing left to do but to tell.
-    fn is_over(&self) -> bool {
-        self.failed.is_some() || (self.missing == 0 && self.is_written())
-    }
-
-    fn on_written(&mut self, bytes: u32, now_ms: u64) {
-        self.offset += u64::from(bytes);
-        self.file.note_written(self.offset);
-        self.progress_ms = now_ms;
-    }
-}
 
 impl<R: Ring, H: Handler> Shard<R, H> {
     /// Starts the next step of what goes into a file, unless one is under way.

@@ -2,8 +2,7 @@
 //! in the simulated kernel.
 
 use super::Shard;
-use super::accept::Listener;
-use super::listening::Stage;
+use super::accept::{Listener, Stage};
 use super::output::{Body, CHUNK_BYTES};
 use super::pipes::Side;
 use super::rare::Rare;
@@ -366,7 +365,7 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         };
         let due_ms = self.core.timers.at_ms(slot);
         let due_by = |at_ms: u64| due_ms.is_some_and(|due_ms| due_ms <= at_ms + 2 * TICK_MS);
-        let rests = connection.rests && due_by(self.core.now_ms + super::RETRY_MS);
+        let rests = connection.rests && due_by(self.core.now_ms + super::deadlines::RETRY_MS);
         let limits = &self.core.limits;
         if state.sends() {
             let sending = [Kind::Send, Kind::Read, Kind::Splice, Kind::PollOut];

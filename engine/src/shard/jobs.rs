@@ -1,67 +1,18 @@
 //! Jobs of connections: what was offloaded, in which order what came of it is told, and who waits
 //! for a place in the queue.
 
+mod pending;
+
+pub use pending::Jobs;
+
 use super::Shard;
 use super::core::Core;
 use super::slots::{NONE, Pause};
-use crate::config::Config;
 use crate::handler::Handler;
 use crate::panics::discard;
 use crate::ring::Ring;
-use crate::workers::{Finished, Job, JobDone, Port, Refusal, Refused, Shut, Ticket};
-use slab::Slab;
-use std::collections::VecDeque;
-
-/// The jobs of a shard.
-pub struct Jobs {
-    port: Port,
-    per_connection_max: u32,
-    /// Of the connections that have any.
-    of_connections: Slab<OfConnection>,
-    /// Offloaded, and neither told of nor given up.
-    under_way: u64,
-    /// Connections that wait for a place in the queue, oldest first.
-    waiting: VecDeque<u32>,
-}
-
-/// The jobs of a connection; gone when none is under way.
-#[derive(Default)]
-struct OfConnection {
-    under_way: u32,
-    /// The next job's place in the order.
-    next: u64,
-    /// The place whose turn it is to be told of.
-    turn: u64,
-    /// What came of the jobs from there on, as far as is known.
-    known: VecDeque<Option<JobDone>>,
-}
-
-impl Jobs {
-    pub fn new(port: Port, config: &Config) -> Self {
-        Self {
-            port,
-            per_connection_max: config.jobs_per_connection_max,
-            of_connections: Slab::new(),
-            under_way: 0,
-            waiting: VecDeque::new(),
-        }
-    }
-
-    pub fn under_way(&self) -> u64 {
-        self.under_way
-    }
-
-    /// Results that have come and were not read.
-    pub fn results_waiting(&self) -> usize {
-        self.port.results_waiting()
-    }
-
-    /// Right before the shard sleeps: whether somebody waits for a place and there is one. If not,
-    /// a place that comes free wakes the shard.
-    pub fn may_be_served(&self) -> bool {
-        !self.waiting.is_empty() && self.port.wait_for_room()
-    }
-}
+use crate::workers::{Finished, Job, JobDone, Refusal, Refused, Shut, Ticket};
+use pending::OfConnection;
 
 impl Core {
     /// Jobs of a connection that it has not been told of.

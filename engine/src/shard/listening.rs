@@ -2,7 +2,7 @@
 //! begins or they are removed, without resetting anybody whose handshake was under way.
 
 use super::Shard;
-use super::accept::{Accepting, Listener};
+use super::accept::{Accepting, Listener, Stage};
 use crate::Reason;
 use crate::admission::no_new_handshakes;
 use crate::handler::Handler;
@@ -17,27 +17,6 @@ const BACKLOG_DRAIN_MAX: usize = 4_096;
 const HANDSHAKE_GRACE_MS: u64 = 100;
 /// How often the listeners are asked how many packets they dropped.
 const DROPS_EVERY_MS: u64 = 1_000;
-
-/// How far the end of a listener has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
-    /// Nobody thinks of the end.
-    Listening,
-    /// No handshake begins any more; those under way are accepted until then, ms.
-    LastCall(u64),
-    /// Its accept is being cancelled, or the rest of the backlog is being taken.
-    Closing,
-}
-
-impl Stage {
-    pub fn accepts(self) -> bool {
-        matches!(self, Self::Listening | Self::LastCall(_))
-    }
-
-    pub fn ends_at_ms(self) -> Option<u64> {
-        if let Self::LastCall(at_ms) = self { Some(at_ms) } else { None }
-    }
-}
 
 impl Accepting {
     /// Counts the listeners after a change. The ledger shows the counts in every turn.

@@ -48,7 +48,9 @@ mod waiting;
 
 use self::accept::Accepting;
 use self::application::Application;
-use self::bounds::{Bounds, FILES_CLOSED_MAX};
+use self::bounds::{
+    Bounds, FILES_CLOSED_MAX, Full, GATHERED_BYTES_MAX, SENDFILES_MAX, SENT_AT_ONCE_MAX,
+};
 use self::commands::Commands;
 use self::core::Core;
 use self::evict::Eviction;
@@ -71,35 +73,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The longest wait when nothing is due.
-const WAIT_MAX_MS: u64 = 1000;
-const WAIT_MAX: Duration = Duration::from_millis(WAIT_MAX_MS);
-/// How long taking turns for buffers outlasts the last time one was missing, in milliseconds.
-const STARVING_MS: u64 = 100;
 /// A turn that takes so much longer than its wait is a pause: a stopped process, a virtual machine
 /// that did not run, or a callback that hung.
 const PAUSE_US: u64 = 50_000;
-/// For so long after a pause, deadlines take into account what lies unread in a socket.
-const AFTER_PAUSE_MS: u64 = 1_000;
-/// How soon something that failed for want of memory or descriptors is tried again.
-const RETRY_MS: u64 = 20;
-
-/// Cached files sent in one turn, in pieces of `sendfile_bytes_max`: whoever wants something else
-/// waits for so many at most.
-const SENDFILES_MAX: u64 = 2;
-
-/// Bytes of one connection that are thrown away in one turn.
-const DISCARDED_BYTES_MAX: u32 = 256 << 10;
-
-/// Bytes sent past the ring, in one turn, of connections that have several buffers full: the
-/// replies of others wait so long for the submission.
-const GATHERED_BYTES_MAX: usize = 4 << 20;
-
-/// So many connections send without the ring, if there are no more to flush.
-const SENT_AT_ONCE_MAX: usize = 2;
-
-/// A submission queue, or a turn, that takes no more: come back after the next wait.
-struct Full;
 
 /// Why a shard ended otherwise than by a drain.
 pub(crate) enum Failure {

@@ -1,50 +1,13 @@
 //! What a connection has yet to send: a chain of chunks in the shard's slab.
 
+mod chunk;
+
+pub use chunk::{Body, CHUNK_BYTES, Chunk, FileChunk};
+
 use super::core::Core;
 use super::slots::NONE;
 use crate::file::OpenFile;
-use crate::memory::{PooledPipe, SendBuffer, Spill};
 use std::sync::Arc;
-
-/// A link of an output queue.
-pub struct Chunk {
-    pub body: Body,
-    pub next: u32,
-}
-
-/// What a chunk sends.
-pub enum Body {
-    /// Bytes `start..end` of a send buffer.
-    Pooled { buffer: SendBuffer, start: u32, end: u32 },
-    /// Bytes of a buffer beyond the send buffers, from `start` on: none of those was free.
-    Spilled { spill: Spill, start: u32 },
-    /// Bytes on the heap, from `start` on: too long for a buffer.
-    Heap { bytes: Box<[u8]>, start: u32 },
-    /// Bytes shared with other connections, from `start` on. They take `charged` bytes of the
-    /// budget.
-    Shared { bytes: Arc<[u8]>, start: u32, charged: u32 },
-    /// A range of a file.
-    File(FileChunk),
-}
-
-/// A range of a file on its way.
-pub struct FileChunk {
-    pub file: OpenFile,
-    pub offset: u64,
-    /// Bytes not yet read from the file.
-    pub remaining: u64,
-    /// It was looked for in the page cache in vain.
-    pub uncached: bool,
-    /// Zeros replace bytes that cannot be read.
-    pub padded: bool,
-    /// Nothing more is read from the file: the rest is zeros.
-    pub cut_off: bool,
-    /// The pipe it goes through, once it has one.
-    pub pipe: Option<PooledPipe>,
-}
-
-/// A chunk beyond the send buffers takes so much of the budget in addition to its bytes.
-pub const CHUNK_BYTES: usize = size_of::<Chunk>();
 
 /// Zeros that replace bytes of a file, on the heap at once.
 const ZEROS_BYTES: u64 = 64 << 10;

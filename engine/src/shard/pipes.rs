@@ -1,8 +1,9 @@
 //! Who has a pipe, and who waits for one: files on their way out, and files on their way in.
 
+use super::Shard;
 use super::core::Core;
+use super::deadlines::RETRY_MS;
 use super::file::file_at_head;
-use super::{RETRY_MS, Shard};
 use crate::handler::Handler;
 use crate::memory::PooledPipe;
 use crate::ring::{Kind, Ring};

@@ -1,14 +1,18 @@
 //! Receiving: multishot for the busy, a probe for the idle and the starved, in turn when buffers
 //! are short.
 
+use super::Shard;
+use super::bounds::{DISCARDED_BYTES_MAX, Full};
 use super::slots::{Armed, Mode, NONE, Pause};
 use super::state::{Event, State};
-use super::{DISCARDED_BYTES_MAX, Full, STARVING_MS, Shard};
 use crate::Reason;
 use crate::config::Probe;
 use crate::handler::Handler;
 use crate::memory::HeldBuffer;
 use crate::ring::{Completion, Errno, Kind, Op, Ring, Token};
+
+/// How long taking turns for buffers outlasts the last time one was missing, in milliseconds.
+const STARVING_MS: u64 = 100;
 
 /// A byte that is shown to a handler counts as so many that are moved.
 const HANDLER_WORK: usize = 4;

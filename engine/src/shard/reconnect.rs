@@ -1,103 +1,18 @@
 //! Connections that are kept up: what outlives each of their lives. One that waits for its next
 //! attempt holds no permit, no descriptor and no slot.
 
+mod links;
+
+pub use links::Links;
+
 use super::connect::Connect;
 use super::core::Core;
 use crate::config::milliseconds;
 use crate::info::Origin;
-use crate::{ConnectionId, KeepRefused, Reason, Reconnect};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::{KeepRefused, Reason, Reconnect};
+use links::{Link, Stage};
 use std::net::SocketAddr;
 use std::time::Duration;
-
-/// Where a link is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    /// Nothing is under way until then.
-    Waits { at_ms: u64 },
-    /// Among the connects asked for.
-    Asked,
-    /// Has a slot: connects, is open or is ending.
-    Lives(ConnectionId),
-}
-
-/// A connection that is kept up.
-struct Link {
-    to: SocketAddr,
-    first_ms: u64,
-    most_ms: u64,
-    attempts_max: Option<u32>,
-    stage: Stage,
-    /// Attempts in a row without success.
-    failures: u32,
-    /// What is waited, or was last, before chance has shortened it. A connection that lasts for so
-    /// long is a success.
-    wait_ms: u64,
-}
-
-/// The links of a shard, by tag.
-pub struct Links {
-    links: BTreeMap<u64, Link>,
-    /// Those that wait: when until, and their tags.
-    waiting: BTreeSet<(u64, u64)>,
-    most: usize,
-    random: u64,
-}
-
-impl Links {
-    pub fn new(most: usize, shard: usize, now_ms: u64) -> Self {
-        let random = now_ms ^ (shard as u64) << 56;
-        Self { links: BTreeMap::new(), waiting: BTreeSet::new(), most, random }
-    }
-
-    /// When the next attempt is due.
-    pub fn next_ms(&self) -> Option<u64> {
-        self.waiting.first().map(|(at_ms, _)| *at_ms)
-    }
-
-    /// A drain: there are no further attempts.
-    pub fn end(&mut self) {
-        if !self.waiting.is_empty() {
-            mark!("a drain while a link waits");
-        }
-        self.links.clear();
-        self.waiting.clear();
-    }
-
-    /// An attempt has a slot now.
-    pub fn lives(&mut self, tag: u64, id: ConnectionId) {
-        match self.links.get_mut(&tag) {
-            Some(link) if link.stage == Stage::Asked => link.stage = Stage::Lives(id),
-            // A drain has ended it.
-            _ => {}
-        }
-    }
-
-    /// One more failure, unless `lasted`; then the wait for the next attempt, if there is one.
-    fn wait(&mut self, tag: u64, lasted: bool, now_ms: u64) {
-        let link = self.links.get_mut(&tag).expect("who waits is known");
-        link.failures = if lasted { 0 } else { link.failures.saturating_add(1) };
-        if link.attempts_max.is_some_and(|most| link.failures >= most) {
-            mark!("attempts are used up");
-            self.links.remove(&tag);
-            return;
-        }
-        let doubled = 1 << link.failures.saturating_sub(1).min(40);
-        link.wait_ms = link.first_ms.saturating_mul(doubled).min(link.most_ms);
-        if bug!("reconnect-no-backoff") {
-            link.wait_ms = link.first_ms;
-        }
-        let half_ms = link.wait_ms.div_ceil(2);
-        let span_ms = link.wait_ms - half_ms + 1;
-        // Shards that began in the same moment go apart with the times of their draws.
-        let random = next_random(&mut self.random, now_ms);
-        let at_ms = now_ms + half_ms + ((u128::from(random) * u128::from(span_ms)) >> 64) as u64;
-        link.stage = Stage::Waits { at_ms };
-        if !(bug!("reconnect-forgotten") && link.failures >= 2) {
-            self.waiting.insert((at_ms, tag));
-        }
-    }
-}
 
 impl Core {
     /// Begins to keep a connection up.
@@ -226,15 +141,6 @@ impl Core {
             self.counters.reconnects += 1;
         }
     }
-}
-
-/// splitmix64, with the time mixed in.
-fn next_random(state: &mut u64, now_ms: u64) -> u64 {
-    *state = (*state ^ now_ms.rotate_left(32)).wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut word = *state;
-    word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    word ^ (word >> 31)
 }
 
 #[cfg(any(test, feature = "testing"))]

@@ -1,10 +1,12 @@
 //! Sending: one send in flight per connection, everything written during a batch in as few as
 //! possible, files in between.
 
+use super::Shard;
+use super::bounds::Full;
+use super::deadlines::RETRY_MS;
 use super::output::{Body, Chunk};
 use super::slots::{Fill, NONE};
 use super::state::{Event, State};
-use super::{Full, RETRY_MS, Shard};
 use crate::Reason;
 use crate::handler::Handler;
 use crate::ring::{Errno, Kind, Op, Ring};

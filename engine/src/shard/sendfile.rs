@@ -1,11 +1,12 @@
 //! Files that lie in the page cache and do not fit into a send buffer: what precedes them and they
 //! themselves leave past the ring, in one go, as far as there is room.
 
+use super::Shard;
+use super::bounds::Full;
 use super::file::file_at_head;
 use super::looks::STRETCH_BYTES;
 use super::output::Body;
 use super::pipes::Side;
-use super::{Full, Shard};
 use crate::Reason;
 use crate::handler::Handler;
 use crate::ring::Ring;

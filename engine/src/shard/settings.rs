@@ -1,10 +1,11 @@
 //! The settings that connections of this shard have: those of their listeners when they were
 //! accepted.
 
-use super::slow::WINDOW_MS;
 use crate::config::{ListenerSettings, SharedSettings, milliseconds};
 use std::sync::Arc;
 
+/// A connection below the floor for this time is slow.
+pub const WINDOW_MS: u64 = 30_000;
 /// The longest time between two looks at what a slow peer has acknowledged.
 const LOOK_MAX_MS: u64 = 5_000;
 

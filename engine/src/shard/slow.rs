@@ -5,14 +5,13 @@
 //! The kernel counts the bytes of both directions, so receiving and sending do nothing for it.
 
 use super::Shard;
+use super::settings::WINDOW_MS;
 use super::slots::{NONE, Pause, Slot};
 use crate::Reason;
 use crate::handler::Handler;
 use crate::ring::{Delivery, Kind, Ring};
 use std::collections::BTreeMap;
 
-/// A connection below the floor for this time is slow.
-pub const WINDOW_MS: u64 = 30_000;
 /// The time from the beginning of one pass over all slots to the next.
 const PASS_MS: u64 = 3_000;
 /// A pass continues after this time, so that other connections are served in between.

@@ -1,30 +1,16 @@
 //! What is done to every connection, some at a time: kicking everybody at once would overflow the
 //! completion queue and hold up the rest.
 
+mod lists;
+
+pub use lists::{PER_TURN, Sweeps};
+
 use super::Shard;
 use super::core::Core;
 use crate::Reason;
 use crate::handler::Handler;
 use crate::info::Origin;
 use crate::ring::Ring;
-
-/// Connections per turn. Few in tests, so that things happen in between.
-pub(super) const PER_TURN: usize = if cfg!(test) { 3 } else { 256 };
-
-/// What is to be done to those that were there when it was asked for, with their generations.
-#[derive(Default)]
-pub struct Sweeps {
-    /// Tell them of the drain.
-    draining: Vec<(u32, u64)>,
-    /// End them with RST, for such a reason.
-    ending: Vec<(u32, u64, Reason)>,
-}
-
-impl Sweeps {
-    pub fn is_empty(&self) -> bool {
-        self.draining.is_empty() && self.ending.is_empty()
-    }
-}
 
 impl Core {
     /// Ends every connection there is now with RST; the first reason counts.

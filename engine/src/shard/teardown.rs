@@ -1,7 +1,8 @@
 //! The end of a shard: at rest after a drain, or all at once when it failed.
 
+use super::Shard;
+use super::bounds::Full;
 use super::connect::Connect;
-use super::{Full, Shard};
 use crate::Reason;
 use crate::handler::Handler;
 use crate::info::Origin;

@@ -2,12 +2,20 @@
 //! receive; accepting is disarmed while somebody is in it.
 
 use super::Shard;
-use super::accept::{Client, Listener};
-use crate::admission::Holder;
+use crate::admission::{Cell, Holder};
 use crate::config::AtCapacity;
 use crate::handler::Handler;
-use crate::ring::Ring;
+use crate::ring::{Descriptor, Ring};
 use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+/// Accepted, and not turned away so far.
+pub(super) struct Client {
+    pub(super) descriptor: Descriptor,
+    pub(super) listener: u16,
+    pub(super) peer: SocketAddr,
+    pub(super) cell: Cell,
+}
 
 /// Clients that wait, first come first served.
 pub(super) struct WaitingRoom {
@@ -79,7 +87,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             }
         }
         if bug!("permit-without-client") {
-            let takes = self.accepting.open().any(Listener::accepts) && !self.accepting.room.noted;
+            let takes = self.accepting.open().any(|listener| listener.accepts())
+                && !self.accepting.room.noted;
             self.accepting.room.noted |= takes && self.core.admission.try_take(Holder::Accepted);
             return;
         }

@@ -1,0 +1,21 @@
+//! The connections that a sweep has still to reach.
+
+use crate::Reason;
+
+/// Connections per turn. Few in tests, so that things happen in between.
+pub const PER_TURN: usize = if cfg!(test) { 3 } else { 256 };
+
+/// The connections that existed when a sweep was asked for, with their generations.
+#[derive(Default)]
+pub struct Sweeps {
+    /// `draining` is called for these.
+    pub(super) draining: Vec<(u32, u64)>,
+    /// These are reset, for a reason.
+    pub(super) ending: Vec<(u32, u64, Reason)>,
+}
+
+impl Sweeps {
+    pub fn is_empty(&self) -> bool {
+        self.draining.is_empty() && self.ending.is_empty()
+    }
+}
