@@ -4,7 +4,7 @@ use crate::config::milliseconds;
 use crate::file::{Directory, FileRefusal, FileRefused, NewFile, OpenFile, Publish};
 use crate::info::{Origin, Room};
 use crate::local::Local;
-use crate::ring::Ring;
+use crate::ring::Calls;
 use crate::shard::core::Core;
 use crate::shard::slots::{NONE, Pause};
 use crate::workers::{Job, Refused};
@@ -80,16 +80,16 @@ pub struct Connection<'a> {
     core: &'a mut Core,
     slot: u32,
     /// Set in `received` only: `cached_file` and `send_cached` make their system calls through it.
-    ring: Option<&'a mut dyn Ring>,
+    calls: Option<&'a mut dyn Calls>,
 }
 
 impl<'a> Connection<'a> {
     pub(crate) fn new(core: &'a mut Core, slot: u32) -> Self {
-        Self { core, slot, ring: None }
+        Self { core, slot, calls: None }
     }
 
-    pub(crate) fn with_ring(core: &'a mut Core, ring: &'a mut dyn Ring, slot: u32) -> Self {
-        Self { core, slot, ring: Some(ring) }
+    pub(crate) fn with_calls(core: &'a mut Core, calls: &'a mut dyn Calls, slot: u32) -> Self {
+        Self { core, slot, calls: Some(calls) }
     }
 
     /// The connection's id. No other connection of the process ever gets the same id.
@@ -243,7 +243,7 @@ impl<'a> Connection<'a> {
     /// [`Handler::received`](crate::Handler::received). The shard keeps only regular files on local
     /// file systems. It keeps no file that changed less than 20 ms before the open.
     pub fn cached_file(&mut self, directory: &Directory, path: &[u8]) -> Option<OpenFile> {
-        self.core.cached_file(self.ring.as_deref_mut()?, directory, path)
+        self.core.cached_file(self.calls.as_deref_mut()?, directory, path)
     }
 
     /// Reads `length` bytes of `file` from `offset` out of the page cache and queues them, in order
@@ -257,7 +257,7 @@ impl<'a> Connection<'a> {
     /// * The connection is ending, or the call is made outside
     ///   [`Handler::received`](crate::Handler::received).
     pub fn send_cached(&mut self, file: &OpenFile, offset: u64, length: u64) -> Option<Room> {
-        let ring = self.ring.as_deref_mut()?;
+        let calls = self.calls.as_deref_mut()?;
         let end = offset.checked_add(length).filter(|end| *end <= i64::MAX as u64);
         let slot = &self.core.slots[self.slot];
         let takes = slot.state.accepts_output() && !slot.shutdown_wanted;
@@ -267,7 +267,7 @@ impl<'a> Connection<'a> {
             && file.status().kind == FileKind::Regular
             && !file.waits();
         let possible = possible && self.core.fits(self.slot, length as usize);
-        if !possible || !self.core.queue_cached(ring, self.slot, file, offset, length) {
+        if !possible || !self.core.queue_cached(calls, self.slot, file, offset, length) {
             return None;
         }
         Some(self.queued())

@@ -2,8 +2,8 @@
 //! the public interface.
 
 pub use crate::ring::{
-    Completion, Delivery, Descriptor, Errno, F_BUFFER, F_MORE, FileStatus, Instruction, Op, Pipe,
-    Ring, RingCounters, Shutdown, Token, Traffic,
+    Calls, Completion, Delivery, Descriptor, Errno, F_BUFFER, F_MORE, FileStatus, Instruction, Op,
+    Pipe, Ring, RingCounters, Shutdown, Token, Traffic,
 };
 
 use crate::admission::Admission;

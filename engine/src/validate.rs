@@ -27,7 +27,7 @@ impl Config {
     /// Checks every field, as [`Engine::start`](crate::Engine::start) does before anything else.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) with the first field that is out of range.
+    /// [`Error::Config`] with the first field that is out of range.
     pub fn check(&self) -> Result<(), Error> {
         check(self, self.shards.unwrap_or(1))
     }

@@ -4,8 +4,8 @@
 //! the engine; none of them calls another function, allocates or draws lots.
 
 use ringwright::internals::{
-    Completion, Delivery, Descriptor, Errno, F_BUFFER, F_MORE, FileStatus, Instruction, Op, Pipe,
-    Ring, RingCounters, Shutdown, Token, Traffic,
+    Calls, Completion, Delivery, Descriptor, Errno, F_BUFFER, F_MORE, FileStatus, Instruction, Op,
+    Pipe, Ring, RingCounters, Shutdown, Token, Traffic,
 };
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -227,7 +227,9 @@ impl Ring for ScriptedRing {
     fn counters(&self) -> RingCounters {
         self.counters
     }
+}
 
+impl Calls for ScriptedRing {
     fn peer_address(&mut self, socket: Descriptor) -> Result<SocketAddr, Errno> {
         let port = connection(socket) as u16 + 1;
         Ok(SocketAddr::from(([127, 0, 0, 1], port)))

@@ -1,6 +1,6 @@
 //! A bounded pool of pipes for files on their way to sockets.
 
-use crate::ring::{Errno, Pipe, Ring};
+use crate::ring::{Calls, Errno, Pipe};
 
 /// Pipes made on demand, at most `total`; idle ones are kept. One that still holds bytes is
 /// closed instead of kept: its next user would send them to somebody else.
@@ -31,35 +31,35 @@ impl PipePool {
     ///
     /// # Errors
     /// EMFILE, ENFILE: there is no descriptor for a new one.
-    pub fn take<R: Ring>(&mut self, ring: &mut R) -> Result<Option<PooledPipe>, Errno> {
+    pub fn take<C: Calls>(&mut self, calls: &mut C) -> Result<Option<PooledPipe>, Errno> {
         if self.taken == self.total {
             return Ok(None);
         }
         let pipe = match self.idle.pop() {
             Some(pipe) => pipe,
-            None => ring.pipe(self.capacity_bytes)?,
+            None => calls.pipe(self.capacity_bytes)?,
         };
         self.taken += 1;
         Ok(Some(PooledPipe { pipe, held_bytes: 0 }))
     }
 
     /// Takes a pipe back that no operation uses any more.
-    pub fn give_back<R: Ring>(&mut self, pooled: PooledPipe, ring: &mut R) {
+    pub fn give_back<C: Calls>(&mut self, pooled: PooledPipe, calls: &mut C) {
         assert!(self.taken > 0, "more pipes came back than were taken");
         self.taken -= 1;
         if pooled.held_bytes == 0 || bug!("dirty-pipe-kept") {
             self.idle.push(pooled.pipe);
         } else {
-            ring.close_now(pooled.pipe.read);
-            ring.close_now(pooled.pipe.write);
+            calls.close_now(pooled.pipe.read);
+            calls.close_now(pooled.pipe.write);
         }
     }
 
     /// Closes the idle ones, at the end of a shard.
-    pub fn close_idle<R: Ring>(&mut self, ring: &mut R) {
+    pub fn close_idle<C: Calls>(&mut self, calls: &mut C) {
         for pipe in self.idle.drain(..) {
-            ring.close_now(pipe.read);
-            ring.close_now(pipe.write);
+            calls.close_now(pipe.read);
+            calls.close_now(pipe.write);
         }
     }
 

@@ -66,8 +66,8 @@ mod walk;
 
 use super::probe::SetupError;
 use super::{
-    CLOCK_START_US, Completion, Descriptor, Errno, F_MORE, Op, Ring, RingCounters, Setup, Token,
-    direct,
+    CLOCK_START_US, Calls, Completion, Descriptor, Errno, F_MORE, Op, Ring, RingCounters, Setup,
+    Token, direct,
 };
 use files::Files;
 use std::collections::VecDeque;
@@ -394,7 +394,9 @@ impl Ring for EpollRing {
     fn counters(&self) -> RingCounters {
         self.counters
     }
+}
 
+impl Calls for EpollRing {
     /// Ends the operations that wait for the descriptor. Invariant: a descriptor that a thread uses
     /// is closed when the thread is done, because its number must not mean another file before.
     fn close_now(&mut self, descriptor: Descriptor) {

@@ -20,8 +20,8 @@ mod tests;
 
 use super::probe::{EXT_ARG, Facts, PBUF_RING, SetupError, Share};
 use super::{
-    CLOCK_START_US, Completion, Descriptor, Errno, Op, Ring, RingCounters, Setup, Token, calls,
-    direct,
+    CLOCK_START_US, Calls, Completion, Descriptor, Errno, Op, Ring, RingCounters, Setup, Token,
+    calls, direct,
 };
 use buffers::BufferRing;
 use enter::EnterDescriptor;
@@ -405,7 +405,9 @@ impl Ring for KernelRing {
     fn has_multishot_receive(&self) -> bool {
         self.multishot_receive
     }
+}
 
+impl Calls for KernelRing {
     fn is_cached(&mut self, file: Descriptor, offset: u64, length: u32) -> bool {
         self.cachestat && direct::is_cached(file, offset, length)
     }

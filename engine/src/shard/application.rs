@@ -56,7 +56,7 @@ impl<H: Handler> Application<H> {
         slot: u32,
         bytes: &[u8],
     ) -> usize {
-        let connection = Connection::with_ring(core, ring, slot);
+        let connection = Connection::with_calls(core, ring, slot);
         let used = self.call_with(connection, slot, |handler, state, connection| {
             let used = handler.received(state, connection, bytes);
             assert!(used <= bytes.len(), "a handler cannot use more than it was shown");

@@ -8,13 +8,13 @@ use super::output::Body;
 use super::slots::NONE;
 use crate::FileKind;
 use crate::file::{Directory, OpenFile};
-use crate::ring::Ring;
+use crate::ring::Calls;
 
 impl Core {
     /// A file that a path has led to and still does, as far as its status tells.
     pub fn cached_file(
         &mut self,
-        ring: &mut dyn Ring,
+        calls: &mut dyn Calls,
         directory: &Directory,
         path: &[u8],
     ) -> Option<OpenFile> {
@@ -26,7 +26,7 @@ impl Core {
             Found::Current(at) => Some(at),
             Found::Unasked(at) => {
                 let file = self.file_cache.file(at);
-                let status = ring.file_status(file.descriptor());
+                let status = calls.file_status(file.descriptor());
                 if status == Ok(file.status()) || (bug!("file-not-asked") && status.is_ok()) {
                     Some(at)
                 } else {
@@ -105,7 +105,7 @@ impl Core {
     /// nothing. False: it is too long, or does not lie there, or no buffer is free.
     pub fn queue_cached(
         &mut self,
-        ring: &mut dyn Ring,
+        calls: &mut dyn Calls,
         slot: u32,
         file: &OpenFile,
         offset: u64,
@@ -127,7 +127,7 @@ impl Core {
                 self.send_buffers.write(buffer, *end as usize, bytes);
             } else {
                 let address = self.send_buffers.address(buffer).wrapping_add(*end as usize);
-                if ring.read_cached(range.file, address, length, offset) != Ok(length) {
+                if calls.read_cached(range.file, address, length, offset) != Ok(length) {
                     mark!("not read to the end of the queue");
                     return false;
                 }
@@ -141,7 +141,7 @@ impl Core {
                 self.send_buffers.write(&buffer, 0, bytes);
             } else {
                 let address = self.send_buffers.address(&buffer);
-                if ring.read_cached(range.file, address, length, offset) != Ok(length) {
+                if calls.read_cached(range.file, address, length, offset) != Ok(length) {
                     mark!("not read to a buffer of its own");
                     self.send_buffers.give_back(buffer);
                     return false;

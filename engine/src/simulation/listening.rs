@@ -8,7 +8,7 @@ use super::scenarios::{config, end, go_on, part, world_of};
 use super::world::World;
 use crate::config::AtCapacity;
 use crate::ring::simulated::{Faults, Plan, Standing};
-use crate::ring::{Descriptor, Ring};
+use crate::ring::{Calls, Descriptor};
 use crate::{Config, Error, ListenerSettings, ListenerState, Origin, Reason};
 use std::time::Duration;
 

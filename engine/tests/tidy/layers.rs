@@ -163,12 +163,15 @@ fn without_tests(text: &str) -> String {
     code
 }
 
-/// The offset behind the item, statement or field that begins at `from`.
+/// Items may have commas before their body; fields and arms of a match end with one.
+const ITEMS: [&str; 6] = ["fn", "impl", "use", "struct", "enum", "trait"];
+
+/// The offset behind the item, statement, field or arm that begins at `from`.
 fn item_end(code: &str, from: usize) -> usize {
     let mut depth = 0_i32;
     for (at, c) in code[from..].char_indices() {
         let before = &code[from..from + at];
-        let is_item = ["fn", "impl", "use"].iter().any(|word| named(before, word).next().is_some());
+        let is_item = ITEMS.iter().any(|word| named(before, word).next().is_some());
         match c {
             '(' | '[' => depth += 1,
             ')' | ']' => depth -= 1,

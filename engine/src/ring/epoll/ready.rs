@@ -1,6 +1,6 @@
 //! The steps of operations whose descriptor is ready.
 
-use super::super::{Errno, F_BUFFER, F_MORE, F_SOCK_NONEMPTY, Ring, Token, direct};
+use super::super::{Calls, Errno, F_BUFFER, F_MORE, F_SOCK_NONEMPTY, Token, direct};
 use super::table::{READABLE, Wait};
 use super::{EpollRing, RECEIVES_MAX, calls};
 

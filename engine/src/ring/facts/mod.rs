@@ -6,10 +6,9 @@ pub(super) mod files;
 mod receiving;
 
 use super::TestedRing;
-use crate::ring::Traffic;
 use crate::ring::{
-    Completion, Delivery, Descriptor, Errno, Features, Kind, Op, Ring, Setup, Shutdown, Token,
-    calls, direct,
+    Calls, Completion, Delivery, Descriptor, Errno, Features, Kind, Op, Ring, Setup, Shutdown,
+    Token, Traffic, calls, direct,
 };
 use std::io::{Read, Write};
 use std::mem::MaybeUninit;

@@ -45,8 +45,8 @@ pub use rng::{stream, stream_byte};
 pub use view::View;
 
 use super::{
-    Completion, Delivery, Descriptor, Errno, FileStatus, Instruction, Op, Outside, Pipe, Ring,
-    RingCounters, Setup, Shutdown, Token, Traffic,
+    Calls, Completion, Delivery, Descriptor, Errno, FileStatus, Instruction, Op, Outside, Pipe,
+    Ring, RingCounters, Setup, Shutdown, Token, Traffic,
 };
 use changes::Facts;
 use descriptors::{Object, Table};
@@ -310,10 +310,6 @@ const fn failed(negated: i32) -> Errno {
 }
 
 impl Ring for SimulatedRing {
-    fn outside(&self) -> Outside {
-        Self::OUTSIDE
-    }
-
     fn push(&mut self, token: Token, op: Op) -> bool {
         self.catch_up();
         if self.is_twice(token) {
@@ -405,6 +401,16 @@ impl Ring for SimulatedRing {
         self.counters
     }
 
+    fn has_multishot_receive(&self) -> bool {
+        self.setup.features.multishot_receive
+    }
+}
+
+impl Calls for SimulatedRing {
+    fn outside(&self) -> Outside {
+        Self::OUTSIDE
+    }
+
     fn shutdown(&mut self, socket: Descriptor, how: Shutdown) -> Result<(), Errno> {
         self.catch_up();
         let result = self.shut_down(socket, how);
@@ -486,10 +492,6 @@ impl Ring for SimulatedRing {
         let number = result.map_or_else(|errno| -i64::from(errno.0), i64::from);
         self.trace.called(self.now_us, "preadv2", file, number);
         result
-    }
-
-    fn has_multishot_receive(&self) -> bool {
-        self.setup.features.multishot_receive
     }
 
     fn is_cached(&mut self, file: Descriptor, _offset: u64, length: u32) -> bool {
