@@ -9,7 +9,7 @@ use super::{Piece, Tree, closed_at, is_of_word, line_of, masked, modules, named,
 use std::collections::{BTreeMap, BTreeSet};
 
 /// All rooms, the lowest first.
-const ORDER: [&str; 78] = [
+const ORDER: [&str; 79] = [
     // Values and helpers that know nothing of the engine.
     "bugs",
     "marks",
@@ -96,6 +96,7 @@ const ORDER: [&str; 78] = [
     "shard/teardown",
     SHARD,
     "engine",
+    "internals",
 ];
 const HANDLER: &str = "handler";
 const SHARD: &str = "shard";
