@@ -201,8 +201,9 @@ impl<'a> Connection<'a> {
     /// The engine uses openat2(2) with `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS |
     /// RESOLVE_NO_MAGICLINKS`. A path that leads out of the directory fails with EXDEV, a symbolic
     /// link with ELOOP, and a path with a NUL byte with EINVAL. Other errors are those of
-    /// openat2(2). Where a ring on epoll must do without that call, because it is missing or
-    /// forbidden, every path with `..` fails with EXDEV.
+    /// openat2(2). [`Directory::open_following_links`] allows some links. Where a ring on epoll
+    /// must do without openat2(2), because it is missing or forbidden, every path with `..` fails
+    /// with EXDEV.
     ///
     /// The engine looks the path up first (`O_PATH`), unless it did so within the last 250 ms, and
     /// opens only a regular file. For anything else the result has a status

@@ -6,6 +6,7 @@ use std::any::Any;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -150,6 +151,8 @@ pub struct Directory {
     can_sync: bool,
     /// An open beneath the directory may wait for more than a disk, as on NFS or FUSE.
     waits: bool,
+    /// Opens follow symbolic links beneath it.
+    follows_links: bool,
 }
 
 impl Directory {
@@ -160,6 +163,22 @@ impl Directory {
     /// As open(2).
     pub fn open(path: &Path) -> io::Result<Self> {
         Self::open_with(path, libc::O_PATH)
+    }
+
+    /// Opens a directory as [`open`](Self::open) does. Opens beneath it also follow symbolic links,
+    /// as long as these stay beneath it: a link with an absolute target fails with EXDEV, and one
+    /// of procfs (a magic link) with ELOOP.
+    ///
+    /// # A link leads around a check of names
+    /// The path of a request says nothing about the file that a link leads to.
+    /// [`OpenFile::crossed_link`] tells the files that were found in this way, and
+    /// [`OpenFile::path_beneath`] their names.
+    ///
+    /// # Errors
+    /// As open(2).
+    #[doc(alias = "RESOLVE_BENEATH")]
+    pub fn open_following_links(path: &Path) -> io::Result<Self> {
+        Ok(Self { follows_links: true, ..Self::open(path)? })
     }
 
     /// Opens a directory for creating files in it as well. [`Publish::sync`] needs this, because
@@ -181,7 +200,7 @@ impl Directory {
         let descriptor = Descriptor(file.into_raw_fd());
         let waits = crate::ring::calls::may_wait(descriptor);
         let owned = Arc::new(Owned { descriptor, waits, opener: None });
-        Ok(Self { owned, can_sync: flags & libc::O_PATH == 0, waits })
+        Ok(Self { owned, can_sync: flags & libc::O_PATH == 0, waits, follows_links: false })
     }
 
     /// The present status of the directory. Device and inode tell whether a path still leads to it:
@@ -198,7 +217,7 @@ impl Directory {
         let owned = Arc::new(Owned { descriptor, waits: false, opener: None });
         // Never closed, because the number belongs to the simulated kernel.
         std::mem::forget(owned.clone());
-        Self { owned, can_sync: true, waits: false }
+        Self { owned, can_sync: true, waits: false, follows_links: true }
     }
 
     pub(crate) fn descriptor(&self) -> Descriptor {
@@ -211,6 +230,18 @@ impl Directory {
 
     pub(crate) fn waits(&self) -> bool {
         self.waits
+    }
+
+    pub(crate) fn follows_links(&self) -> bool {
+        self.follows_links
+    }
+}
+
+impl AsFd for Directory {
+    /// The descriptor, for system calls that the engine has not. It must not be a shard that calls
+    /// one that waits.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        crate::ring::calls::borrow(&self.owned.descriptor)
     }
 }
 
@@ -248,6 +279,16 @@ pub struct OpenFile {
     status: FileStatus,
     /// A read may wait for more than a disk, even if the range is cached.
     waits: bool,
+    crossed_link: bool,
+}
+
+/// The way in which a shard has found a file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Found {
+    /// A read may wait for more than a disk.
+    pub waits: bool,
+    /// The path led across a symbolic link.
+    pub crossed_link: bool,
 }
 
 impl OpenFile {
@@ -255,12 +296,12 @@ impl OpenFile {
     pub(crate) fn new(
         descriptor: Descriptor,
         status: FileStatus,
-        waits: bool,
+        Found { waits, crossed_link }: Found,
         opener: &Arc<FilesOpen>,
     ) -> Self {
         let closes_slowly = waits || status.bytes > LARGE_BYTES;
         let owned = Owned::counted(descriptor, closes_slowly, opener);
-        Self { owned: Noted::new(owned), status, waits }
+        Self { owned: Noted::new(owned), status, waits, crossed_link }
     }
 
     /// Takes over a file that was opened elsewhere. The ledger does not count its descriptor.
@@ -272,7 +313,7 @@ impl OpenFile {
         let descriptor = Descriptor(file.into_raw_fd());
         let waits = crate::ring::calls::may_wait(descriptor);
         let owned = Noted::new(Owned { descriptor, waits: true, opener: None });
-        Ok(Self { owned, status, waits })
+        Ok(Self { owned, status, waits, crossed_link: false })
     }
 
     /// The result of statx(2) at the time of the open.
@@ -294,6 +335,30 @@ impl OpenFile {
     #[must_use]
     pub fn may_wait(&self) -> bool {
         self.waits
+    }
+
+    /// Returns whether the path led across a symbolic link, beneath a directory of
+    /// [`Directory::open_following_links`].
+    #[must_use]
+    pub fn crossed_link(&self) -> bool {
+        self.crossed_link
+    }
+
+    /// The present path of the file beneath `directory`, without links: readlink(2) of
+    /// `/proc/self/fd`. It waits for nothing. The path of `directory` itself is empty.
+    ///
+    /// # Errors
+    /// `NotFound`: the file is not beneath the directory, or one of them was removed. A file whose
+    /// name ends with ` (deleted)` counts as removed, because the kernel marks those so. Other
+    /// errors are those of readlink(2), for example where /proc is not mounted.
+    pub fn path_beneath(&self, directory: &Directory) -> io::Result<Vec<u8>> {
+        let path_of =
+            |descriptor: Descriptor| std::fs::read_link(format!("/proc/self/fd/{}", descriptor.0));
+        let (above, path) = (path_of(directory.descriptor())?, path_of(self.descriptor())?);
+        let (above, path) = (above.into_os_string(), path.into_os_string());
+        beneath(path.as_bytes(), above.as_bytes())
+            .map(<[u8]>::to_vec)
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     /// Reads bytes of the file from `offset` into `buffer` and returns their number, which is 0 at
@@ -357,6 +422,18 @@ impl OpenFile {
     pub(crate) fn into_last(self) -> Option<Closing> {
         Arc::into_inner(self.owned).map(|owned| owned.file.release())
     }
+}
+
+/// The part of a path behind that of a directory. Both come from the kernel, which marks removed
+/// files.
+fn beneath<'a>(path: &'a [u8], directory: &[u8]) -> Option<&'a [u8]> {
+    const REMOVED: &[u8] = b" (deleted)";
+    if path.ends_with(REMOVED) || directory.ends_with(REMOVED) {
+        return None;
+    }
+    // Only the root of all ends with a slash.
+    let rest = path.strip_prefix(directory.strip_suffix(b"/").unwrap_or(directory))?;
+    if rest.is_empty() { Some(rest) } else { rest.strip_prefix(b"/") }
 }
 
 /// A file without a name (`O_TMPFILE`, open(2)), invisible to everybody else.
@@ -500,6 +577,32 @@ mod tests {
             assert_eq!((status.device, status.inode), (expected.dev(), expected.ino()));
             assert_eq!(status.kind, FileKind::Directory);
         }
+    }
+
+    #[test]
+    fn the_path_beneath_a_directory_is_told_unless_one_of_them_is_gone() {
+        for (path, directory, expected) in [
+            ("/srv/www/a/b", "/srv/www", Some("a/b")),
+            ("/srv/www", "/srv/www", Some("")),
+            ("/a", "/", Some("a")),
+            ("/", "/", Some("")),
+            ("/srv/www2/a", "/srv/www", None),
+            ("/srv", "/srv/www", None),
+            ("/srv/www/a (deleted)", "/srv/www", None),
+            ("/srv/www (deleted)/a", "/srv/www (deleted)", None),
+            ("(unreachable)/a", "/srv/www", None),
+            ("/srv/www/a", "/srv/www/a/b", None),
+        ] {
+            let rest = beneath(path.as_bytes(), directory.as_bytes());
+            assert_eq!(rest, expected.map(str::as_bytes), "{path} beneath {directory}");
+        }
+        let file =
+            || OpenFile::from_file(std::fs::File::open("src/shard/mod.rs").unwrap()).unwrap();
+        let at = |path| Directory::open(Path::new(path)).unwrap();
+        assert_eq!(file().path_beneath(&at("src")).unwrap(), b"shard/mod.rs");
+        let elsewhere = file().path_beneath(&at("tests")).unwrap_err();
+        assert_eq!(elsewhere.kind(), ErrorKind::NotFound);
+        assert!(!file().crossed_link());
     }
 
     #[test]

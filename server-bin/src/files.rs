@@ -10,6 +10,7 @@ mod choice;
 mod contents;
 mod conversation;
 mod exchange;
+mod links;
 mod note;
 mod replies;
 
@@ -387,8 +388,8 @@ impl Handler for Files {
             Ok(Worked::Read(read)) => {
                 self.reply_slow_read(state, connection, asked, candidate, read)
             }
-            Ok(Worked::Verified(is_right)) => {
-                self.continue_verified(state, connection, asked, candidate, is_right)
+            Ok(Worked::Verified { rule, is_right }) => {
+                self.continue_verified(state, connection, asked, rule, is_right)
             }
             Ok(Worked::Listed(Ok(page))) => self.reply_listing(state, connection, asked, &page),
             Ok(Worked::Listed(Err(error))) => {

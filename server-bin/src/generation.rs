@@ -6,14 +6,15 @@
 use crate::config::plan::{PacketsPlan, Plan, Service, SitePlan};
 use crate::packets;
 use crate::places::Places;
-use crate::served::{Served, Watcher};
+use crate::served::{Folder, Served, Watcher};
 use crate::site::auth::Passwords;
 use crate::site::counters::Counters;
 use crate::site::names::Names;
 use crate::site::rules::Rules;
-use crate::site::spec::SiteSpec;
+use crate::site::spec::{SiteSpec, Symlinks};
 use ringwright::{Config, Directory, Framing, Prefix};
 use std::collections::HashSet;
+use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -217,7 +218,11 @@ impl Site {
         }
         let same = before.iter().find(|site| site.label == label);
         let counters = same.map(|site| site.counters.clone());
-        let roots = plan.rules.roots().map(|(rule, root)| Ok((rule, open(root, watcher)?)));
+        let open = |path: &Path| match plan.spec.symlinks {
+            Symlinks::Deny => open_with(path, Directory::open, watcher),
+            Symlinks::Beneath => open_with(path, Directory::open_following_links, watcher),
+        };
+        let roots = plan.rules.roots().map(|(rule, root)| Ok((rule, open(root)?)));
         let passwords = plan.rules.auths().map(|(rule, auth)| {
             let passwords = Passwords::load(&auth.file).map_err(|mistakes| {
                 let mistakes: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
@@ -231,7 +236,7 @@ impl Site {
             counters: counters.unwrap_or_else(|| Arc::new(Counters::new(shards))),
             spec: plan.spec.clone(),
             has_rules: !plan.spec.rules.is_empty(),
-            root: open(&plan.spec.root, watcher)?,
+            root: open(&plan.spec.root)?,
             roots: roots.collect::<Result<_, String>>()?,
             passwords: passwords.collect::<Result<_, String>>()?,
             rules: plan.rules.clone(),
@@ -250,7 +255,7 @@ impl PacketService {
         let same = services.find(|service| service.plan.root == plan.root);
         let root = match same {
             Some(service) => service.root.clone(),
-            None => open::<packets::Root>(&plan.root, watcher)?,
+            None => open_with(&plan.root, packets::Root::open, watcher)?,
         };
         let framing =
             Framing::new(packets::BODY_BYTES_MAX, config).map_err(|error| error.to_string())?;
@@ -269,11 +274,12 @@ impl PacketService {
     }
 }
 
-fn open<F: crate::served::Folder>(
+fn open_with<F: Folder>(
     path: &Path,
+    open: fn(&Path) -> io::Result<F>,
     watcher: &Watcher,
 ) -> Result<Arc<Served<F>>, String> {
-    let served = Served::open(path)
+    let served = Served::open_with(path, open)
         .map_err(|error| format!("cannot open the directory {}: {error}", path.display()))?;
     watcher.add(&served);
     Ok(served)

@@ -58,6 +58,7 @@ impl fmt::Display for Missing {
 pub struct Served<F> {
     /// Absolute: the working folder is asked for once.
     path: PathBuf,
+    open: fn(&Path) -> io::Result<F>,
     /// The number of changes of `current`.
     changes: AtomicU64,
     current: Mutex<Result<(F, Identity), Missing>>,
@@ -69,11 +70,19 @@ impl<F: Folder> Served<F> {
     /// # Errors
     /// As open(2).
     pub fn open(path: &Path) -> io::Result<Arc<Self>> {
+        Self::open_with(path, F::open)
+    }
+
+    /// Opens the folder in a way of its own, now and later.
+    ///
+    /// # Errors
+    /// As open(2).
+    pub fn open_with(path: &Path, open: fn(&Path) -> io::Result<F>) -> io::Result<Arc<Self>> {
         let path = path::absolute(path)?;
-        let folder = F::open(&path)?;
+        let folder = open(&path)?;
         let identity = folder.identity()?;
         let current = Mutex::new(Ok((folder, identity)));
-        Ok(Arc::new(Self { path, changes: AtomicU64::new(0), current }))
+        Ok(Arc::new(Self { path, open, changes: AtomicU64::new(0), current }))
     }
 
     /// Serves another folder from now on.
@@ -112,7 +121,7 @@ impl<F: Folder> Served<F> {
         }
         // The path may lead elsewhere by now: the identity is that of the open folder.
         let opened = found.and_then(|_| {
-            let folder = F::open(&self.path)?;
+            let folder = (self.open)(&self.path)?;
             let identity = folder.identity()?;
             Ok((folder, identity))
         });

@@ -40,22 +40,28 @@ const PBUF_RING_CALL: &str = "io_uring_register(2), IORING_REGISTER_PBUF_RING,";
 /// registered as several buffers.
 const REGISTERED_BYTES_MAX: usize = 1 << 30;
 
-/// How every file is opened. The path stays beneath the directory and crosses no link;
-/// `O_NONBLOCK`, so that opening a FIFO somebody put into the tree waits for no writer.
-static OPEN_HOW: OpenHow = OpenHow::new().flags(OPEN_FLAGS).resolve(RESOLVE);
-/// The same on the file system of the directory itself.
-static OPEN_HERE_HOW: OpenHow = OpenHow::new().flags(OPEN_FLAGS).resolve(RESOLVE_HERE);
-/// How a path is looked up.
-static FIND_HOW: OpenHow = OpenHow::new().flags(FIND_FLAGS).resolve(RESOLVE);
-/// The same on the file system of the directory itself.
-static FIND_HERE_HOW: OpenHow = OpenHow::new().flags(FIND_FLAGS).resolve(RESOLVE_HERE);
+/// The ways to open a path, by [`how`]. `O_NONBLOCK`, so that opening a FIFO somebody put into the
+/// tree waits for no writer.
+static HOWS: [OpenHow; 8] = {
+    let mut hows = [OpenHow::new(); 8];
+    let mut at = 0;
+    while at < hows.len() {
+        let flags = if at & PATH_ONLY == 0 { OPEN_FLAGS } else { FIND_FLAGS };
+        let here = if at & WAITS == 0 { libc::RESOLVE_NO_XDEV } else { 0 };
+        let links = if at & FOLLOWS == 0 { libc::RESOLVE_NO_SYMLINKS } else { 0 };
+        hows[at] = OpenHow::new().flags(flags).resolve(RESOLVE | here | links);
+        at += 1;
+    }
+    hows
+};
+const PATH_ONLY: usize = 1;
+const WAITS: usize = 2;
+const FOLLOWS: usize = 4;
 
 const OPEN_FLAGS: u64 =
     (libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY) as u64;
 const FIND_FLAGS: u64 = (libc::O_PATH | libc::O_CLOEXEC) as u64;
-const RESOLVE: u64 =
-    libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_MAGICLINKS;
-const RESOLVE_HERE: u64 = RESOLVE | libc::RESOLVE_NO_XDEV;
+const RESOLVE: u64 = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS;
 
 /// How a file is made that has no name yet. 0644: what others may do with it is the umask's.
 static CREATE_HOW: OpenHow =
@@ -259,14 +265,8 @@ impl KernelRing {
                 opcode::Splice::new(Fd(file.0), direct::position(offset), Fd(pipe.0), -1, length)
                     .build()
             }
-            Op::Open { directory, path, waits, path_only } => {
-                let how = match (path_only, waits) {
-                    (false, false) => &raw const OPEN_HERE_HOW,
-                    (false, true) => &raw const OPEN_HOW,
-                    (true, false) => &raw const FIND_HERE_HOW,
-                    (true, true) => &raw const FIND_HOW,
-                };
-                opcode::OpenAt2::new(Fd(directory.0), path, how).build()
+            Op::Open { directory, path, waits, path_only, follows } => {
+                opcode::OpenAt2::new(Fd(directory.0), path, how(path_only, waits, follows)).build()
             }
             Op::Write { file, address, length, offset, .. } => {
                 opcode::Write::new(Fd(file.0), address, length)
@@ -449,6 +449,13 @@ impl Registered {
         let (index, of_last) = (begin / self.piece_bytes, last / self.piece_bytes);
         (index == of_last).then(|| u16::try_from(index).expect("an arena has few pieces"))
     }
+}
+
+/// How a path is opened.
+fn how(path_only: bool, waits: bool, follows: bool) -> *const OpenHow {
+    let chosen = |chosen, flag| if chosen { flag } else { 0 };
+    let at = chosen(path_only, PATH_ONLY) | chosen(waits, WAITS) | chosen(follows, FOLLOWS);
+    &raw const HOWS[at]
 }
 
 /// io_uring_setup(2) with what the engine needs.

@@ -187,8 +187,8 @@ pub enum Op {
         /// The operation may take long: an io-wq thread runs it from the start (`IOSQE_ASYNC`).
         waits: bool,
     },
-    /// Open a file for reading: openat2(2) with `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS |
-    /// RESOLVE_NO_MAGICLINKS`. `O_NONBLOCK` keeps a FIFO in the tree from blocking a thread, and
+    /// Open a file for reading: openat2(2) with `RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS`, and with
+    /// `RESOLVE_NO_SYMLINKS` unless it `follows` links. `O_NONBLOCK` keeps a FIFO in the tree from blocking a thread, and
     /// `O_NOCTTY` a terminal from becoming that of the process.
     ///
     /// With `path_only` it is looked up, not opened (`O_PATH`). The descriptor gives its status.
@@ -204,6 +204,8 @@ pub enum Op {
         waits: bool,
         /// `O_PATH`.
         path_only: bool,
+        /// Symbolic links are followed as long as they stay beneath the directory.
+        follows: bool,
     },
     /// Connect a non-blocking socket.
     Connect {

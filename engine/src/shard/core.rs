@@ -111,6 +111,10 @@ pub struct OpenRequest {
     pub waits: bool,
     /// It waits until others of that kind have ended.
     pub queued: bool,
+    /// The path leads across a symbolic link, which is followed.
+    pub follows: bool,
+    /// The number of times that a rename elsewhere has disturbed it.
+    pub disturbed: u8,
     /// When it was submitted, here and on the wall clock.
     pub begun_ms: u64,
     pub begun_wall_ms: i64,
@@ -590,6 +594,8 @@ impl Core {
             hash,
             waits: directory.waits(),
             queued: false,
+            follows: false,
+            disturbed: 0,
             begun_ms: 0,
             begun_wall_ms: 0,
         };

@@ -9,7 +9,7 @@ use super::core::Core;
 use super::output::{Body, FileChunk};
 use super::slots::NONE;
 use crate::Reason;
-use crate::file::{Closing, NewFile, OpenFile};
+use crate::file::{Closing, Found, NewFile, OpenFile};
 use crate::handler::Handler;
 use crate::ring::{Descriptor, Errno, FileKind, Kind, Op, Ring};
 use std::io;
@@ -20,6 +20,10 @@ pub(super) const ERESTARTSYS: i32 = 512;
 /// Files of a connection whose `file_sent` is due, at most. The next one waits for these calls.
 /// Without a limit, empty files would all leave in one turn of the loop.
 const FILES_SENT_MAX: u16 = 256;
+
+/// Repetitions of an open that a rename has disturbed. The time in which one can do so is some
+/// microseconds.
+const DISTURBED_MAX: u8 = 16;
 
 impl<R: Ring, H: Handler> Shard<R, H> {
     pub(super) fn flush_open(&mut self, slot: u32) -> Result<(), Full> {
@@ -61,8 +65,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let op = match request.creates {
             true => Op::Create { directory },
             false => {
-                let path = request.path.as_ptr().cast();
-                Op::Open { directory, path, waits, path_only: !request.found }
+                let (path, follows) = (request.path.as_ptr().cast(), request.follows);
+                Op::Open { directory, path, waits, path_only: !request.found, follows }
             }
         };
         self.submit(slot, Kind::Open, op)?;
@@ -107,6 +111,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.slow_opens -= 1;
             self.next_slow_open();
         }
+        if result < 0 && self.is_opened_again(slot, -result) {
+            return self.core.touch(slot);
+        }
         if result < 0 && self.core.give_way(-result) {
             mark!("an open takes the place of files that were kept open");
             return self.core.touch(slot);
@@ -138,13 +145,32 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             let made = opened.map(|(file, status)| NewFile::new(file, status, directory, files));
             self.application.file_created(&mut self.core, slot, made);
         } else {
-            let opened = opened.map(|(file, status)| OpenFile::new(file, status, waits, files));
+            let how = Found { waits, crossed_link: request.follows };
+            let opened = opened.map(|(file, status)| OpenFile::new(file, status, how, files));
             if let Ok(file) = &opened {
                 self.core.keep_open(&request, file);
             }
             self.application.file_opened(&mut self.core, slot, opened);
         }
         self.core.spare_path(request.path);
+    }
+
+    /// Returns whether an open is repeated that a link or a rename has ended.
+    fn is_opened_again(&mut self, slot: u32, errno: i32) -> bool {
+        let request = &mut self.core.opens[self.core.slots.rare(slot).open as usize];
+        match errno {
+            libc::ELOOP if request.directory.follows_links() && !request.follows => {
+                mark!("an open follows a link");
+                request.follows = true;
+                true
+            }
+            // A link with `..` was followed while something was renamed, anywhere in the system.
+            libc::EAGAIN if request.follows && request.disturbed < DISTURBED_MAX => {
+                request.disturbed += 1;
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Returns whether a path that was looked up leads to a regular file, to be opened next.

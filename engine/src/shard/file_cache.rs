@@ -282,7 +282,8 @@ mod tests {
             inode,
             kind: FileKind::Regular,
         };
-        OpenFile::new(Descriptor(1_000_000 + inode as i32), status, false, opener)
+        let found = crate::file::Found { waits: false, crossed_link: false };
+        OpenFile::new(Descriptor(1_000_000 + inode as i32), status, found, opener)
     }
 
     fn at(now_ms: u64, turn: u64) -> Times {

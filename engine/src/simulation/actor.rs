@@ -14,6 +14,8 @@ pub const PATHS: [&str; 6] = ["small", "middling", "large", "huge", "empty", "fo
 /// The key of the first of them; the others follow.
 pub const FILE_KEY: u64 = 1 << 40;
 /// What no file is found under.
+/// Those across a symbolic link.
+pub const LINKED_PATHS: [&str; 2] = ["small", "middling"];
 const WRONG_PATHS: [&str; 3] = ["missing", "secret", "with\0nul"];
 
 /// Panics on purpose carry this, and are not printed.
@@ -51,7 +53,8 @@ pub struct Talk {
     /// How much of our own stream was said.
     pub(super) said: u64,
     pub(super) needed: usize,
-    pub(super) opening: bool,
+    /// The path that is being opened.
+    pub(super) opening: Option<&'static str>,
     pub(super) requests: u32,
     pub(super) closes_later: bool,
     pub(super) panics_at_end: bool,
@@ -214,7 +217,7 @@ impl Actor {
     }
 
     pub(super) fn request_file(&mut self, talk: &mut Talk, connection: &mut Connection<'_>) {
-        if talk.opening || talk.requests == 0 {
+        if talk.opening.is_some() || talk.requests == 0 {
             return;
         }
         talk.requests -= 1;
@@ -223,7 +226,7 @@ impl Actor {
         if !wrong && talk.rng.below(4) > 0 && self.answer_at_once(talk, connection, path) {
             return self.request_file(talk, connection);
         }
-        talk.opening = true;
+        talk.opening = Some(path);
         let opened = connection.open_file(&self.directory, path.as_bytes());
         self.expect_no_second(talk, connection, opened);
         if talk.rng.below(2) == 0 {

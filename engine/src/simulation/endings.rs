@@ -45,10 +45,12 @@ impl Actor {
                 }
             }
             Begins::Open => {
-                talk.opening = connection.open_file(&self.directory, b"large").is_ok();
+                let opened = connection.open_file(&self.directory, b"large");
+                talk.opening = opened.is_ok().then_some("large");
             }
             Begins::Download(path, _) | Begins::Padded(path, _) => {
-                talk.opening = connection.open_file(&self.directory, path.as_bytes()).is_ok();
+                let opened = connection.open_file(&self.directory, path.as_bytes());
+                talk.opening = opened.is_ok().then_some(path);
                 return used;
             }
             Begins::Receive(_) | Begins::Publish => {

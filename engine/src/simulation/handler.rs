@@ -1,6 +1,6 @@
 //! The application of a simulation: every connection plays the part its peer's address was given.
 
-use super::actor::{Actor, Talk};
+use super::actor::{Actor, LINKED_PATHS, Talk};
 use super::book::{Begins, Farewell, Role, key_of};
 use super::callbacks::Callback;
 use super::uploads::Upload;
@@ -44,7 +44,7 @@ impl Handler for Actor {
             used: 0,
             said: 0,
             needed: 0,
-            opening: false,
+            opening: None,
             requests: 0,
             closes_later: false,
             panics_at_end: false,
@@ -233,8 +233,14 @@ impl Handler for Actor {
         result: io::Result<OpenFile>,
     ) {
         self.note(talk, connection, Callback::FileOpened);
-        if !std::mem::replace(&mut talk.opening, false) {
+        let path = talk.opening.take();
+        if path.is_none() {
             self.fail(talk.id, "file_opened without open_file");
+        }
+        let is_linked = path.is_some_and(|path| LINKED_PATHS.contains(&path));
+        let again = |error: &io::Error| error.raw_os_error() == Some(libc::EAGAIN);
+        if result.as_ref().map_or_else(again, |file| file.crossed_link() != is_linked) {
+            self.fail(talk.id, &format!("{path:?} was opened: {result:?}"));
         }
         self.resume(talk, connection);
         if let Role::Ends(begins, then) = talk.part.role {

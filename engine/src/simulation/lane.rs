@@ -1,6 +1,6 @@
 //! One shard of a world: its ring, its listeners, and its end, good or bad.
 
-use super::actor::{Actor, FILE_KEY, PATHS};
+use super::actor::{Actor, FILE_KEY, LINKED_PATHS, PATHS};
 use super::book::{Book, Record};
 use crate::Directory;
 use crate::admission::Admission;
@@ -95,6 +95,7 @@ impl Bare {
         }
         ring.add_error("secret", libc::EACCES);
         ring.move_elsewhere("middling");
+        LINKED_PATHS.into_iter().for_each(|path| ring.make_link(path));
         let listeners =
             (0..1 + rng.below(2)).map(|_| ring.add_listener(rng.pick(&[1, 2, 16]))).collect();
         let event = ring.add_event();

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -89,6 +90,59 @@ fn nothing_leads_out_of_the_directory() {
     assert_eq!(errno(&mut client, "in\0side"), format!("error {}", libc::EINVAL));
     assert_eq!(errno(&mut client, "absent"), format!("error {}", libc::ENOENT));
     assert_eq!(fetch(&mut client, "inside").len(), 10);
+    drop(client);
+    server.finish();
+}
+
+/// Renames elsewhere disturb the kernel while it follows `..` in a link.
+#[test]
+fn links_are_followed_where_that_is_allowed_and_only_beneath_the_directory() {
+    let tree = Tree::new();
+    let content = tree.file("inside", 10);
+    std::fs::create_dir(tree.path().join("sub")).unwrap();
+    for (link, target) in [
+        ("link", "inside"),
+        ("sub/back", "../inside"),
+        ("sub/out", "../../out"),
+        ("absolute", "/etc/passwd"),
+        ("self", "self"),
+    ] {
+        std::os::unix::fs::symlink(target, tree.path().join(link)).unwrap();
+    }
+    let directory = Directory::open_following_links(tree.path()).unwrap();
+    let server = serve_files(Some(directory), |_| {});
+    let mut client = server.connect();
+    let renaming = AtomicBool::new(true);
+    // Also when the test fails.
+    struct Ends<'a>(&'a AtomicBool);
+    impl Drop for Ends<'_> {
+        fn drop(&mut self) {
+            self.0.store(false, Ordering::Relaxed);
+        }
+    }
+    std::thread::scope(|scope| {
+        let (tree, renaming) = (&tree, &renaming);
+        let _ends = Ends(renaming);
+        scope.spawn(move || {
+            let (one, other) = (tree.path().join("one"), tree.path().join("other"));
+            std::fs::write(&one, "").unwrap();
+            while renaming.load(Ordering::Relaxed) {
+                std::fs::rename(&one, &other).unwrap();
+                std::fs::rename(&other, &one).unwrap();
+            }
+        });
+        for name in ["inside", "link", "sub/back"].iter().cycle().take(600) {
+            assert!(fetch(&mut client, name) == content, "{name}");
+        }
+        for (name, errno) in [
+            ("sub/out", libc::EXDEV),
+            ("absolute", libc::EXDEV),
+            ("self", libc::ELOOP),
+            ("../link", libc::EXDEV),
+        ] {
+            assert_eq!(ask(&mut client, &format!("file {name}")), format!("error {errno}"));
+        }
+    });
     drop(client);
     server.finish();
 }

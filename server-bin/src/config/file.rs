@@ -190,7 +190,8 @@ pub struct Site {
     /// The URL path of the health check: 200, or 503 once the server is about to leave.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<String>,
-    /// The treatment of symbolic links below the root: `deny`.
+    /// The treatment of symbolic links below the root: `deny`, or `beneath` to follow those that
+    /// stay beneath it.
     #[serde(default)]
     pub symlinks: Symlinks,
     /// The listing of directories without an index file: `off`, `html` or `json`.

@@ -278,6 +278,7 @@ impl Checker<'_> {
             index: site.index.clone(),
             spa: self.url_path(site.spa.as_deref(), &place.key("spa")),
             precompressed: site.precompressed,
+            symlinks: site.symlinks,
             listing: site.listing,
             real_ip: site.real_ip.clone().map(Into::into),
             max_ranges: site.max_ranges,

@@ -3,7 +3,7 @@
 use super::exchange::{Asked, Candidate, Exchange, Original, Progress};
 use super::note::Note;
 use super::replies::{Page, Worked};
-use super::{Conversation, Files, host};
+use super::{Conversation, Files, host, links};
 use crate::http::conditional::is_settled;
 use crate::http::fields;
 use crate::http::forwarded::{self, Field};
@@ -15,7 +15,7 @@ use crate::site::cors;
 use crate::site::listing::Listed;
 use crate::site::redirect;
 use crate::site::rules::Facts;
-use crate::site::spec::{Auth, Listing, RealIp, RealIpHeader};
+use crate::site::spec::{Auth, Listing, RealIp, RealIpHeader, Symlinks};
 use crate::site::variants::{self, Accepted, Coding};
 use ringwright::{Connection, FileKind, Job, OpenFile};
 use std::io;
@@ -177,7 +177,7 @@ impl Files {
         let Some(place) = self.shared.checks.take() else { return Authenticated::Busy };
         let job = Job::unordered(0, move || {
             let _place = place;
-            Worked::Verified(passwords.verify(&credentials))
+            Worked::Verified { rule, is_right: passwords.verify(&credentials) }
         });
         match connection.offload(job) {
             Ok(()) => Authenticated::Checking,
@@ -191,20 +191,14 @@ impl Files {
         state: &mut Conversation,
         connection: &mut Connection<'_>,
         asked: Asked<'_>,
-        candidate: &Candidate,
+        rule: u16,
         is_right: bool,
     ) -> Progress {
         if is_right {
             // It is remembered now.
             return self.answer_path(state, connection, asked);
         }
-        let rules = &asked.site.rules;
-        let auth_of = |path: &[u8]| Some(rules.auth(&rules.facts(path).ok()?)?.1);
-        let auth = auth_of(asked.path).or_else(|| {
-            // The file that would be sent asked for it.
-            self.write_path(&asked, candidate);
-            auth_of(&self.file_path)
-        });
+        let auth = asked.site.spec.rules.get(usize::from(rule)).and_then(|rule| rule.auth.as_ref());
         let realm = auth.map_or("", |auth| &auth.realm);
         self.reply_unauthorized(state, connection, asked, realm);
         Progress::Answered
@@ -249,9 +243,13 @@ impl Files {
         directory: OpenFile,
     ) -> Progress {
         let (form, path) = (self.listing(&asked), asked.path.to_vec());
+        let above = asked.directory.ok().cloned();
+        let above = above.filter(|_| asked.site.spec.symlinks == Symlinks::Beneath);
         let job = Job::unordered(0, move || {
-            // Symbolic links are not served.
-            let listed = Listed::read(&directory, |_| None);
+            let listed = Listed::read(&directory, |name| {
+                let link = [&path[..], name].concat();
+                links::status(above.as_ref()?, &link)
+            });
             Worked::Listed(listed.map(|listed| match form {
                 Listing::Json => {
                     Page { body: listed.json(), is_html: false, is_cut: listed.is_cut }
@@ -273,17 +271,7 @@ impl Files {
         asked: Asked<'_>,
         candidate: Candidate,
     ) -> Progress {
-        let home;
-        let directory = match candidate {
-            Candidate::Requested(_) | Candidate::Variant(..) | Candidate::Listing => {
-                asked.directory
-            }
-            Candidate::Shell | Candidate::ErrorPage(_) => {
-                home = asked.site.root.current().map(|(directory, _)| directory);
-                home.as_ref().map_err(|missing| *missing)
-            }
-        };
-        let directory = match directory {
+        let directory = match links::directory(&asked, &candidate) {
             Ok(directory) => directory,
             Err(missing) => {
                 let status = Status::from_folder_errno(missing.0);
@@ -292,15 +280,15 @@ impl Files {
             }
         };
         let file = if asked.path_is(&candidate) {
-            connection.cached_file(directory, asked.path)
+            connection.cached_file(&directory, asked.path)
         } else {
             self.write_path(&asked, &candidate);
-            connection.cached_file(directory, &self.file_path)
+            connection.cached_file(&directory, &self.file_path)
         };
         match file {
             // The engine keeps only settled files.
             Some(file) => self.answer_opened(state, connection, asked, candidate, file, true),
-            None => self.spares.wait_for(asked, candidate, Some(directory.clone())),
+            None => self.spares.wait_for(asked, candidate, Some(directory)),
         }
     }
 
@@ -322,6 +310,13 @@ impl Files {
         result: io::Result<OpenFile>,
     ) -> Progress {
         let (asked, candidate) = (exchange.asked(), exchange.candidate.clone());
+        if let Ok(file) = &result
+            && file.crossed_link()
+            && file.status().kind != FileKind::Regular
+            && let Some(progress) = self.refuse(state, connection, asked, &candidate, file)
+        {
+            return progress;
+        }
         match result {
             Ok(file) if file.status().kind == FileKind::Regular => {
                 let is_settled = is_settled(&file.status(), exchange.opening_since);
@@ -402,32 +397,10 @@ impl Files {
         file: OpenFile,
         is_settled: bool,
     ) -> Progress {
-        if asked.site.has_rules {
-            let admitted = self.admit_file(state, connection, &asked, &candidate, &file);
-            if let (Candidate::ErrorPage(status), false) =
-                (&candidate, matches!(admitted, Admitted::Yes))
-            {
-                self.reply_plain(state, connection, asked, *status, None);
-                return Progress::Answered;
-            }
-            match admitted {
-                Admitted::Yes => {}
-                Admitted::No => {
-                    return self.reply_status(state, connection, asked, Status::Forbidden);
-                }
-                Admitted::With(rule, auth) => {
-                    let checked = self.ask_for_user(
-                        state,
-                        connection,
-                        asked,
-                        candidate.clone(),
-                        (rule, auth),
-                    );
-                    if let Some(progress) = checked {
-                        return progress;
-                    }
-                }
-            }
+        if (asked.site.has_rules || file.crossed_link())
+            && let Some(progress) = self.refuse(state, connection, asked, &candidate, &file)
+        {
+            return progress;
         }
         match candidate {
             Candidate::Requested(index) if asked.site.spec.precompressed => {
@@ -443,7 +416,38 @@ impl Files {
         }
     }
 
-    /// The rules are asked again for the path of the file that will be sent.
+    /// Answers instead of a file that was found, if the rules do not admit the client to it or if
+    /// a link has led to a hidden one.
+    fn refuse(
+        &mut self,
+        state: &mut Conversation,
+        connection: &mut Connection<'_>,
+        asked: Asked<'_>,
+        candidate: &Candidate,
+        file: &OpenFile,
+    ) -> Option<Progress> {
+        let Ok(target) = Self::target(&asked, candidate, file) else {
+            let candidate = candidate.clone();
+            return Some(self.answer_without(state, connection, asked, candidate, libc::ELOOP));
+        };
+        let admitted = self.admit_file(state, connection, &asked, candidate, file, target);
+        if let (Candidate::ErrorPage(status), Admitted::No | Admitted::With(..)) =
+            (candidate, &admitted)
+        {
+            self.reply_plain(state, connection, asked, *status, None);
+            return Some(Progress::Answered);
+        }
+        match admitted {
+            Admitted::Yes => None,
+            Admitted::No => Some(self.reply_status(state, connection, asked, Status::Forbidden)),
+            Admitted::With(rule, auth) => {
+                self.ask_for_user(state, connection, asked, candidate.clone(), (rule, auth))
+            }
+        }
+    }
+
+    /// The rules are asked again for the path of the file that will be sent, and for the path that
+    /// a link has led to.
     fn admit_file<'a>(
         &self,
         state: &Conversation,
@@ -451,24 +455,36 @@ impl Files {
         asked: &Asked<'a>,
         candidate: &Candidate,
         file: &OpenFile,
+        target: Option<Facts>,
     ) -> Admitted<'a> {
-        if asked.path_is(candidate) {
-            return Admitted::Yes;
-        }
         let rules = &asked.site.rules;
-        let facts = Note::of(file).and_then(|note| note.facts).or_else(|| {
-            let mut path = Vec::new();
-            write_path(asked, candidate, &mut path);
-            rules.facts(&path).ok()
-        });
-        let Some(facts) = facts else { return Admitted::No };
-        if !rules.admits(&facts, self.address(state, connection, asked)) {
-            return Admitted::No;
+        let mut all = [target, None];
+        if asked.site.has_rules
+            && !asked.path_is(candidate)
+            && !matches!(candidate, Candidate::Listing)
+        {
+            let facts = Note::of(file).and_then(|note| note.facts).or_else(|| {
+                let mut path = Vec::new();
+                write_path(asked, candidate, &mut path);
+                rules.facts(&path).ok()
+            });
+            if facts.is_none() {
+                return Admitted::No;
+            }
+            all[1] = facts;
         }
-        match rules.auth(&facts) {
-            Some((rule, auth)) if !is_remembered(asked, rule) => Admitted::With(rule, auth),
-            _ => Admitted::Yes,
+        for facts in all.iter().flatten() {
+            if !rules.admits(facts, self.address(state, connection, asked)) {
+                return Admitted::No;
+            }
+            match rules.auth(facts) {
+                Some((rule, auth)) if !is_remembered(asked, rule) => {
+                    return Admitted::With(rule, auth);
+                }
+                _ => {}
+            }
         }
+        Admitted::Yes
     }
 
     /// Answers with the first variant of a file that the client accepts, behind `after` in its

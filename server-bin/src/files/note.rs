@@ -28,6 +28,8 @@ pub(super) struct Note {
     pub(super) is_shared: bool,
     /// The rules that decide about its path.
     pub(super) facts: Option<Facts>,
+    /// The rules that decide about its real path, if it was found across a link.
+    pub(super) target: Option<Facts>,
     /// The variants that it does not have.
     pub(super) variants: Missing,
     /// The contents of a small file.

@@ -166,12 +166,12 @@ impl Files {
         let Self { lines, common, .. } = self;
         lines.clear();
         let without = if asked.site.has_rules {
-            write_rule_lines(asked, path, status, sent.is_some(), common, lines)
+            write_rule_lines(asked, path, status, sent, common, lines)
         } else {
             lines.extend_from_slice(common.lines());
             BuiltIn::default()
         };
-        if let Some(SentFile { coding }) = sent {
+        if let Some(SentFile { coding, .. }) = sent {
             write_coding_lines(asked, coding, lines);
         }
         without
@@ -325,6 +325,8 @@ impl Files {
         let (about, now_s) = (file.status(), self.common.seconds());
         let content = kept.as_ref().map(Kept::content);
         let found = Found { file, about, is_settled: true, content, note: None };
+        // It was asked for before the file was sent, and the file was not hidden.
+        let Ok(target) = Self::target(asked, candidate, file) else { return };
         let mut path = std::mem::take(&mut self.file_path);
         choice::write_path(asked, candidate, &mut path);
         let coding = candidate.coding();
@@ -334,7 +336,8 @@ impl Files {
         if asked.site.has_rules {
             facts = asked.site.rules.facts(&path).ok();
             let rules = &asked.site.rules;
-            let sent = sent(rules, facts.as_ref(), &path, Status::Ok, true);
+            let file = SentFile { coding, is_private: is_private(asked, target.as_ref()) };
+            let sent = sent(rules, facts.as_ref(), &path, Status::Ok, Some(file));
             without = rules.headers().append_lines(&sent, &mut lines);
             let sharing = facts.as_ref().and_then(|facts| rules.cors(facts));
             if let Some(sharing) = sharing.filter(|_| !without.has(BuiltIn::SHARING)) {
@@ -350,7 +353,7 @@ impl Files {
         self.file_path = path;
         let (lines, variants) = (lines.into(), Missing::default());
         // Another connection may have done so.
-        let note = Note { lines, coding, without, is_shared, facts, variants, kept };
+        let note = Note { lines, coding, without, is_shared, facts, target, variants, kept };
         let _ = file.note().set(Box::new(note));
     }
 
@@ -390,7 +393,7 @@ impl Files {
         };
         let mut path = std::mem::take(&mut self.file_path);
         choice::write_path(&asked, candidate, &mut path);
-        let sent = is_file.then(|| SentFile { coding: candidate.coding() });
+        let sent = is_file.then(|| SentFile::new(&asked, candidate, found));
         let without = self.write_lines(&asked, &path, status, sent);
         if matches!(answer, Answer::Parts) {
             let media_type = media_type(&path);
@@ -502,8 +505,10 @@ impl Files {
     ) -> Progress {
         let persistence = state.persistence(&asked.request);
         let mut path = std::mem::take(&mut self.file_path);
-        choice::write_path(&asked, &Candidate::ErrorPage(status), &mut path);
-        let without = self.write_lines(&asked, &path, status, Some(SentFile { coding: None }));
+        let candidate = Candidate::ErrorPage(status);
+        choice::write_path(&asked, &candidate, &mut path);
+        let sent = SentFile::new(&asked, &candidate, found);
+        let without = self.write_lines(&asked, &path, status, Some(sent));
         let Self { lines, scratch, .. } = self;
         reply::page(scratch, lines, persistence, status, &path, found.bytes(), without);
         self.file_path = path;
@@ -615,8 +620,8 @@ struct Logged<'a> {
 pub(super) enum Worked {
     /// A file was read.
     Read(SlowRead),
-    /// A password was checked, and is right or not.
-    Verified(bool),
+    /// A password was checked for this rule.
+    Verified { rule: u16, is_right: bool },
     /// A directory was listed.
     Listed(io::Result<Page>),
 }
@@ -648,6 +653,19 @@ struct Read<'a> {
 struct SentFile {
     /// The coding of a variant.
     coding: Option<Coding>,
+    /// A link has led to a file for which a user is asked.
+    is_private: bool,
+}
+
+impl SentFile {
+    fn new(asked: &Asked<'_>, candidate: &Candidate, found: &Found<'_>) -> Self {
+        let target = Files::target(asked, candidate, found.file).ok().flatten();
+        Self { coding: candidate.coding(), is_private: is_private(asked, target.as_ref()) }
+    }
+}
+
+fn is_private(asked: &Asked<'_>, facts: Option<&Facts>) -> bool {
+    facts.is_some_and(|facts| asked.site.rules.auth(facts).is_some())
 }
 
 /// The answer to a GET of a file.
@@ -678,10 +696,11 @@ fn sent<'a>(
     facts: Option<&Facts>,
     path: &'a [u8],
     status: Status,
-    is_file: bool,
+    file: Option<SentFile>,
 ) -> Sent<'a> {
-    let is_private = facts.is_some_and(|facts| rules.auth(facts).is_some());
-    Sent { path, status: status.code(), is_file, is_private }
+    let is_private = facts.is_some_and(|facts| rules.auth(facts).is_some())
+        || file.is_some_and(|file| file.is_private);
+    Sent { path, status: status.code(), is_file: file.is_some(), is_private }
 }
 
 /// Writes the lines of all replies and those of rules. Returns the fields that rules have replaced.
@@ -689,13 +708,13 @@ fn write_rule_lines(
     asked: &Asked<'_>,
     path: &[u8],
     status: Status,
-    is_file: bool,
+    file: Option<SentFile>,
     common: &CommonLines,
     lines: &mut Vec<u8>,
 ) -> BuiltIn {
     let rules = &asked.site.rules;
     let facts = rules.facts(path).ok();
-    let sent = sent(rules, facts.as_ref(), path, status, is_file);
+    let sent = sent(rules, facts.as_ref(), path, status, file);
     let without = rules.headers().append_lines(&sent, lines);
     lines.splice(0..0, common_lines(common, without).iter().copied());
     if let Some(sharing) = facts.as_ref().and_then(|facts| rules.cors(facts))

@@ -31,13 +31,14 @@ pub fn resolve(target: &[u8], path: &mut Vec<u8>) -> Result<(), Status> {
     if path.first() == Some(&b'/') {
         path.remove(0);
     }
+    if is_hidden(path) { Err(Status::NotFound) } else { Ok(()) }
+}
+
+/// Returns whether a segment of a path begins with a dot. [`WELL_KNOWN`] at the top is not hidden.
+#[must_use]
+pub fn is_hidden(path: &[u8]) -> bool {
     let mut segments = path.split(|&byte| byte == b'/').enumerate();
-    let is_hidden =
-        |at, segment: &[u8]| segment.starts_with(b".") && (at > 0 || segment != WELL_KNOWN);
-    if segments.any(|(at, segment)| is_hidden(at, segment)) {
-        return Err(Status::NotFound);
-    }
-    Ok(())
+    segments.any(|(at, segment)| segment.starts_with(b".") && (at > 0 || segment != WELL_KNOWN))
 }
 
 /// Returns whether the path is the target without its first slash, as most targets are: letters,

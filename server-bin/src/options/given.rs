@@ -53,6 +53,7 @@ pub(super) const HTTP: Keys = &[
     ("precompressed", "site[0].precompressed", Switch),
     ("error_page", "site[0].errors", Table),
     ("listing", "site[0].listing", Text),
+    ("symlinks", "site[0].symlinks", Text),
     ("proxy_protocol_from", "site[0].proxy_protocol_from", List),
     ("open_files", "engine.open_files", Text),
     ("open_files_valid", "engine.open_files_valid", Text),
@@ -74,9 +75,14 @@ const PACKETS: Keys = &[
 
 /// Environment variables that belong to one site or service. Beside a file they would redirect all
 /// of them.
-pub(super) const OF_ONE_SERVICE: [&str; 9] = [
+pub(super) const OF_ONE_SERVICE: [&str; 14] = [
     "RINGWRIGHTD_DIR",
     "RINGWRIGHTD_LISTEN",
+    "RINGWRIGHTD_SPA",
+    "RINGWRIGHTD_PRECOMPRESSED",
+    "RINGWRIGHTD_LISTING",
+    "RINGWRIGHTD_SYMLINKS",
+    "RINGWRIGHTD_PROXY_PROTOCOL_FROM",
     "RINGWRIGHTD_UPLOAD_MAX",
     "RINGWRIGHTD_READ_ONLY",
     "RINGWRIGHTD_REPLACE",

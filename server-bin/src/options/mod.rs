@@ -7,7 +7,7 @@ mod parse;
 use crate::access_log::Format;
 use crate::config::load::Given;
 use crate::echo::fate::Probability;
-use crate::site::spec::Listing;
+use crate::site::spec::{Listing, Symlinks};
 use crate::units::{Timeout, delay, duration, probability, size, timeout};
 use clap::builder::{BoolishValueParser, RangedU64ValueParser};
 use clap::error::ErrorKind;
@@ -109,7 +109,8 @@ pub enum Command {
     /// Serve the files of a directory over HTTP/1.1.
     ///
     /// Supports GET and HEAD, ranges, conditional requests, and index.html for directories. Files
-    /// whose names begin with a dot and targets of symbolic links are not served.
+    /// whose names begin with a dot are not served, and symbolic links are not followed without
+    /// --symlinks.
     #[command(after_help = HTTP_NOTES)]
     Http(Http),
     /// Send every received byte back.
@@ -174,6 +175,16 @@ pub struct Http {
         value_enum
     )]
     pub listing: Listing,
+    /// Follow symbolic links that stay beneath DIR, but none to a name that begins with a dot, or
+    /// no link.
+    #[arg(
+        long,
+        value_name = "CHOICE",
+        env = "RINGWRIGHTD_SYMLINKS",
+        default_value = "deny",
+        value_enum
+    )]
+    pub symlinks: Symlinks,
     /// Add a header field to the replies for paths of a glob pattern, such as
     /// '*.js: X-Robots-Tag: none'. An empty value removes the field.
     #[arg(long, value_name = "GLOB: NAME: VALUE", value_parser = header)]

@@ -268,7 +268,7 @@ fn labels(name: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::spec::Listing;
+    use super::super::spec::{Listing, Symlinks};
     use super::*;
     use proptest::prelude::*;
 
@@ -280,6 +280,7 @@ mod tests {
             index: Vec::new(),
             spa: None,
             precompressed: false,
+            symlinks: Symlinks::Deny,
             listing: Listing::Off,
             errors: Default::default(),
             health: None,

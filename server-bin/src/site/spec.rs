@@ -22,6 +22,8 @@ pub struct SiteSpec {
     pub spa: Option<String>,
     /// `.zst`, `.br` and `.gz` files beside a file are sent to clients that accept them.
     pub precompressed: bool,
+    /// The treatment of symbolic links below the directories.
+    pub symlinks: Symlinks,
     /// The listing of directories without an index file.
     pub listing: Listing,
     /// The URL paths of the error pages by status.
@@ -47,6 +49,7 @@ impl SiteSpec {
             index: vec!["index.html".to_owned()],
             spa: None,
             precompressed: false,
+            symlinks: Symlinks::Deny,
             listing: Listing::Off,
             errors: BTreeMap::new(),
             health: None,
@@ -103,13 +106,15 @@ pub enum Listing {
 }
 
 /// The treatment of symbolic links.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, clap::ValueEnum)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Symlinks {
     /// No link is followed.
     #[default]
     Deny,
+    /// Links are followed as long as they stay beneath the directory that is served.
+    Beneath,
 }
 
 /// The source of the real address of a request.

@@ -17,8 +17,7 @@ const INTEREST: u32 =
 
 /// `RESOLVE_CACHED` of <linux/openat2.h>: EAGAIN for a path that is not in the cache. Linux 5.12.
 const RESOLVE_CACHED: u64 = 0x20;
-const RESOLVE: u64 =
-    libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_MAGICLINKS;
+const RESOLVE: u64 = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS;
 const OPEN_FLAGS: i32 = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY;
 pub const FIND_FLAGS: i32 = libc::O_PATH | libc::O_CLOEXEC;
 const CREATE_FLAGS: i32 = libc::O_TMPFILE | libc::O_WRONLY | libc::O_CLOEXEC;
@@ -137,12 +136,15 @@ pub fn open_cached(op: &Op) -> Result<i64, Errno> {
 
 /// Opens or looks up a path.
 fn open(op: &Op, resolve: u64) -> Result<i64, Errno> {
-    let Op::Open { directory, path, waits, path_only } = *op else { unreachable!("{op:?}") };
+    let Op::Open { directory, path, waits, path_only, follows } = *op else {
+        unreachable!("{op:?}")
+    };
     let here = if waits { 0 } else { libc::RESOLVE_NO_XDEV };
     // SAFETY: the structure is made of integers.
     let mut how: libc::open_how = unsafe { MaybeUninit::zeroed().assume_init() };
     how.flags = if path_only { FIND_FLAGS } else { OPEN_FLAGS } as u64;
-    how.resolve = RESOLVE | here | resolve;
+    let links = if follows { 0 } else { libc::RESOLVE_NO_SYMLINKS };
+    how.resolve = RESOLVE | here | links | resolve;
     // SAFETY: the submitter keeps the path valid, and the kernel reads the structure.
     let result = unsafe {
         let (how, length) = (&raw const how, size_of::<libc::open_how>());
@@ -153,11 +155,13 @@ fn open(op: &Op, resolve: u64) -> Result<i64, Errno> {
 
 /// The same without openat2(2).
 fn open_by_walking(op: &Op) -> Result<i64, Errno> {
-    let Op::Open { directory, path, waits, path_only } = *op else { unreachable!("{op:?}") };
+    let Op::Open { directory, path, waits, path_only, follows } = *op else {
+        unreachable!("{op:?}")
+    };
     // SAFETY: the submitter keeps the path valid until the completion.
     let path = unsafe { CStr::from_ptr(path) };
     let flags = if path_only { FIND_FLAGS } else { OPEN_FLAGS };
-    walk::open(directory, path.to_bytes(), flags, !waits)
+    walk::open(directory, path.to_bytes(), flags, walk::Limits { here: !waits, follows })
 }
 
 /// A result as a completion tells it.

@@ -46,13 +46,17 @@ pub fn opening_stays_beneath(mut ring: TestedRing, with_dots: Result<(FileKind, 
     fs::write(tree.0.path().join("sub/file"), b"12345").expect("a file");
     symlink("sub/file", tree.0.path().join("link")).expect("a link");
     symlink("sub", tree.0.path().join("linked")).expect("a link");
+    for (link, target) in LINKS {
+        symlink(target, tree.0.path().join(link)).expect("a link");
+    }
     let fifo = CString::new(tree.0.path().join("fifo").as_os_str().as_bytes()).expect("no NUL");
     // SAFETY: a NUL-terminated path.
     assert_eq!(unsafe { libc::mkfifo(fifo.as_ptr(), 0o600) }, 0);
 
     let directory = tree.open();
-    let mut open = |path: &std::ffi::CStr, waits: bool, path_only: bool| {
-        ring.submit(0, Op::Open { directory, path: path.as_ptr(), waits, path_only });
+    let mut open_with = |path: &std::ffi::CStr, waits: bool, path_only: bool, follows: bool| {
+        let path = path.as_ptr();
+        ring.submit(0, Op::Open { directory, path, waits, path_only, follows });
         let opened = ring.one().result;
         if opened < 0 {
             return Err(-opened);
@@ -62,6 +66,7 @@ pub fn opening_stays_beneath(mut ring: TestedRing, with_dots: Result<(FileKind, 
         Ok((status.kind, status.bytes))
     };
     for (waits, path_only) in [(false, false), (true, false), (false, true), (true, true)] {
+        let mut open = |path, waits, path_only| open_with(path, waits, path_only, false);
         assert_eq!(open(c"sub/file", waits, path_only), Ok((FileKind::Regular, 5)));
         assert_eq!(open(c"sub/../sub/file", waits, path_only), with_dots);
         assert_eq!(open(c"sub", waits, path_only).map(|(kind, _)| kind), Ok(FileKind::Directory));
@@ -86,13 +91,22 @@ pub fn opening_stays_beneath(mut ring: TestedRing, with_dots: Result<(FileKind, 
             "and no waiting"
         );
     }
+    for (waits, path_only) in [(false, false), (true, false), (false, true), (true, true)] {
+        follows_links_beneath(|path| open_with(path, waits, path_only, true));
+    }
     // Another file system: only for whoever can wait.
     let proc = Descriptor(File::open("/").expect("the root").into_raw_fd());
     let status = c"proc/uptime";
     for (waits, result) in [(false, -libc::EXDEV), (true, 0)] {
         ring.submit(
             0,
-            Op::Open { directory: proc, path: status.as_ptr(), waits, path_only: false },
+            Op::Open {
+                directory: proc,
+                path: status.as_ptr(),
+                waits,
+                path_only: false,
+                follows: false,
+            },
         );
         let opened = ring.one().result;
         assert_eq!(opened.min(0), result, "waits: {waits}");
@@ -102,6 +116,59 @@ pub fn opening_stays_beneath(mut ring: TestedRing, with_dots: Result<(FileKind, 
     }
     ring.close_now(proc);
     ring.close_now(directory);
+}
+
+/// Links with their targets.
+const LINKS: [(&str, &str); 12] = [
+    ("twice", "link"),
+    ("round", "round/"),
+    ("out", "../x"),
+    ("sub/out", "../../x"),
+    ("sub/up", ".."),
+    ("sub/back", "../sub/file"),
+    ("around", "sub/../sub/./file"),
+    ("absolute", "/etc/passwd"),
+    ("empty", "none"),
+    ("slash", "sub/file/"),
+    ("top", "."),
+    ("magic", "/proc/self/fd/0"),
+];
+
+/// Links are followed beneath the directory, and no further.
+fn follows_links_beneath(mut open: impl FnMut(&std::ffi::CStr) -> Result<(FileKind, u64), i32>) {
+    let file = Ok((FileKind::Regular, 5));
+    for path in [
+        c"link",
+        c"linked/file",
+        c"linked//./file",
+        c"twice",
+        c"sub/back",
+        c"linked/back",
+        c"around",
+        c"sub/up/sub/file",
+        c"sub/up/linked/up/link",
+        c"top/top/link",
+        c"sub/file",
+    ] {
+        assert_eq!(open(path), file, "{path:?}");
+    }
+    for (path, errno) in [
+        (c"round", libc::ELOOP),
+        (c"out", libc::EXDEV),
+        (c"sub/out", libc::EXDEV),
+        (c"linked/out", libc::EXDEV),
+        (c"absolute", libc::EXDEV),
+        (c"magic", libc::EXDEV),
+        (c"empty", libc::ENOENT),
+        (c"slash", libc::ENOTDIR),
+        (c"link/", libc::ENOTDIR),
+        (c"../link", libc::EXDEV),
+    ] {
+        assert_eq!(open(path), Err(errno), "{path:?}");
+    }
+    for path in [c"linked", c"linked/", c"sub/up", c"top", c"sub/up/sub/up/linked/."] {
+        assert_eq!(open(path).map(|(kind, _)| kind), Ok(FileKind::Directory), "{path:?}");
+    }
 }
 
 /// A writer that finds a reader goes on, and fails with EPIPE when the reader leaves.
@@ -114,7 +181,9 @@ fn looking_a_fifo_up_makes_no_reader() {
     let directory = tree.open();
     let Some(mut ring) = ring() else { return };
     for (path_only, errno) in [(true, libc::ENXIO), (false, 0)] {
-        ring.submit(0, Op::Open { directory, path: c"fifo".as_ptr(), waits: false, path_only });
+        let (path_of_fifo, follows) = (c"fifo".as_ptr(), false);
+        let op = Op::Open { directory, path: path_of_fifo, waits: false, path_only, follows };
+        ring.submit(0, op);
         let fifo = Descriptor(ring.one().result);
         assert_eq!(ring.file_status(fifo).map(|status| status.kind), Ok(FileKind::Other));
         // SAFETY: a NUL-terminated path.

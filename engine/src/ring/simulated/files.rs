@@ -10,6 +10,9 @@ use super::sockets::take;
 use super::{SimulatedRing, failed};
 use std::collections::VecDeque;
 
+/// Opens that follow a link and that a rename disturbs, of 1,000.
+const DISTURBED_PER_MILLE: u16 = 100;
+
 /// A file: its bytes are the stream called `key`.
 #[derive(Clone, Copy, Debug)]
 pub struct SimulatedFile {
@@ -53,6 +56,11 @@ impl SimulatedRing {
     /// Makes a path lead to another file system.
     pub fn move_elsewhere(&mut self, path: &str) {
         self.elsewhere.insert(path.as_bytes().to_vec());
+    }
+
+    /// Makes a path lead across a symbolic link.
+    pub fn make_link(&mut self, path: &str) {
+        self.links.insert(path.as_bytes().to_vec());
     }
 
     /// Makes a path lead to an errno.
@@ -226,6 +234,11 @@ impl SimulatedRing {
                 -self.rng.pick(&[libc::ENFILE, libc::ENOMEM])
             }
             Name::Error(errno) => -errno,
+            _ if matches!(pending.op, Op::Open { follows: true, .. })
+                && self.rng.per_mille(DISTURBED_PER_MILLE) =>
+            {
+                -libc::EAGAIN
+            }
             Name::Made(made) => self.table.insert(Object::Made(made)).0,
             Name::File(file) => {
                 let path_only = matches!(pending.op, Op::Open { path_only: true, .. });

@@ -106,6 +106,8 @@ pub struct SimulatedRing {
     names: BTreeMap<Vec<u8>, Name>,
     /// Paths to other file systems.
     elsewhere: BTreeSet<Vec<u8>>,
+    /// Paths across a symbolic link.
+    links: BTreeSet<Vec<u8>>,
     listeners: Vec<Listener>,
     pipes: Vec<PipeBytes>,
     table: Table,
@@ -186,6 +188,7 @@ impl SimulatedRing {
             next_ready_us: NEVER,
             names: BTreeMap::new(),
             elsewhere: BTreeSet::new(),
+            links: BTreeSet::new(),
             listeners: Vec::new(),
             pipes: Vec::new(),
             table: Table::new(number, 1024),

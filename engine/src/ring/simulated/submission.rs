@@ -122,7 +122,7 @@ impl SimulatedRing {
                 self.table.hold(holding);
                 pending.second = Some(holding);
             }
-            Op::Open { path, waits, .. } => {
+            Op::Open { path, waits, follows, .. } => {
                 let directory = self.table.object(pending.holding.expect("just set"));
                 if directory != Object::Directory {
                     self.broken(format_args!("open beneath {directory:?}"));
@@ -132,6 +132,9 @@ impl SimulatedRing {
                 pending.name = *self.names.get(path.to_bytes()).unwrap_or(&pending.name);
                 if !waits && self.elsewhere.contains(path.to_bytes()) {
                     pending.name = Name::Error(libc::EXDEV);
+                }
+                if !follows && self.links.contains(path.to_bytes()) {
+                    pending.name = Name::Error(libc::ELOOP);
                 }
             }
             Op::Connect { .. } => self.prepare_connect(pending),

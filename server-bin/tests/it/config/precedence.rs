@@ -116,9 +116,14 @@ fn settings_of_one_site_beside_a_file_are_refused() {
     let files = files(FILE);
     let path = files.path().join("c.toml");
     let path = path.to_str().unwrap();
-    for variable in
-        ["RINGWRIGHTD_LISTEN", "RINGWRIGHTD_DIR", "RINGWRIGHTD_READ_ONLY", "RINGWRIGHTD_UPLOAD_MAX"]
-    {
+    for variable in [
+        "RINGWRIGHTD_SPA",
+        "RINGWRIGHTD_SYMLINKS",
+        "RINGWRIGHTD_LISTEN",
+        "RINGWRIGHTD_DIR",
+        "RINGWRIGHTD_READ_ONLY",
+        "RINGWRIGHTD_UPLOAD_MAX",
+    ] {
         let output = run(&["run", path, "--print-config"], &[(variable, "1")]);
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{said}");

@@ -7,6 +7,7 @@ mod errors;
 mod files;
 mod headers;
 mod health;
+mod links;
 mod listings;
 mod names;
 mod proxies;

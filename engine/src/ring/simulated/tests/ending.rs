@@ -159,7 +159,13 @@ fn a_cancelled_splice_may_end_in_erestartsys() {
         let directory = bench.ring.add_directory();
         bench.push(
             token(Kind::Open, 1),
-            Op::Open { directory, path: c"f".as_ptr(), waits: false, path_only: false },
+            Op::Open {
+                directory,
+                path: c"f".as_ptr(),
+                waits: false,
+                path_only: false,
+                follows: false,
+            },
         );
         let file = Descriptor(bench.one().result);
         let pipe = bench.ring.pipe(4096).expect("descriptors are free").write;

@@ -61,7 +61,7 @@ fn a_read_into_a_receive_buffer() {
     let directory = bench.ring.add_directory();
     bench.push(
         token(Kind::Open, 1),
-        Op::Open { directory, path: c"f".as_ptr(), waits: false, path_only: false },
+        Op::Open { directory, path: c"f".as_ptr(), waits: false, path_only: false, follows: false },
     );
     let file = Descriptor(bench.one().result);
     // SAFETY: still within the arena.
@@ -79,7 +79,10 @@ fn an_open_of_what_is_no_regular_file() {
     let directory = bench.ring.add_directory();
     for path_only in [true, false] {
         let path = c"fifo".as_ptr();
-        bench.push(token(Kind::Open, 1), Op::Open { directory, path, waits: false, path_only });
+        bench.push(
+            token(Kind::Open, 1),
+            Op::Open { directory, path, waits: false, path_only, follows: false },
+        );
         bench.one();
     }
 }

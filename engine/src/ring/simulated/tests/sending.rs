@@ -102,7 +102,7 @@ fn open(bench: &mut Bench, path: &std::ffi::CStr) -> i32 {
     let directory = bench.ring.add_directory();
     bench.push(
         token(Kind::Open, 1),
-        Op::Open { directory, path: path.as_ptr(), waits: false, path_only: false },
+        Op::Open { directory, path: path.as_ptr(), waits: false, path_only: false, follows: false },
     );
     let result = bench.one().result;
     bench.ring.close_now(directory);
