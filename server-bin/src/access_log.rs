@@ -20,7 +20,7 @@ pub use file::LogFile;
 pub(crate) use format::json_time;
 pub use format::{Ending, Entry, Format};
 
-use crate::serve::say;
+use crate::messages;
 use file::Lines;
 use format::Formatter;
 use std::fs::File;
@@ -93,7 +93,7 @@ pub fn open(path: &Path, format: Format) -> Result<(AccessLog, Writer), String> 
         let stdout = stdout.map_err(|error| format!("cannot duplicate the output: {error}"))?;
         (Output::Stream(Lines::new(Box::new(File::from(stdout)))), None)
     } else {
-        let file = LogFile::open(path).map_err(|error| {
+        let file = LogFile::open(path, "--access-log").map_err(|error| {
             format!(
                 "cannot open the file: {error}; give a file that this user may create or append to"
             )
@@ -114,7 +114,7 @@ impl Lost {
         self.0.load(Ordering::Relaxed)
     }
 
-    fn add(&self, lines: u64) {
+    pub(crate) fn add(&self, lines: u64) {
         self.0.fetch_add(lines, Ordering::Relaxed);
     }
 }
@@ -160,7 +160,9 @@ fn start(mut output: Output, format: Format) -> io::Result<(AccessLog, Writer)> 
                 Err((lines, error)) => {
                     of_writer.add(lines);
                     if !std::mem::replace(&mut reported, true) {
-                        say(&format!("--access-log: writing failed, and lines are lost: {error}"));
+                        messages::error(&format!(
+                            "--access-log: writing failed, and lines are lost: {error}"
+                        ));
                     }
                     result = result.and(Err(error));
                 }

@@ -10,6 +10,7 @@ pub mod echo;
 pub mod files;
 pub mod generation;
 pub mod http;
+pub mod messages;
 pub mod options;
 pub mod packets;
 pub mod places;
@@ -21,4 +22,5 @@ pub mod signals;
 #[cfg(test)]
 mod simulated;
 pub mod site;
+pub mod troubles;
 pub mod units;

@@ -2,7 +2,7 @@
 
 use ringwrightd::options::{Command, Options};
 use ringwrightd::serve::Failure;
-use ringwrightd::{doctor, serve};
+use ringwrightd::{doctor, messages, serve};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -12,15 +12,17 @@ fn main() -> ExitCode {
         Command::Doctor(options) => doctor::run(options).map_err(Failure::Failed),
         _ => serve::run(options),
     };
-    match result {
+    let status = match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Failed(error)) => {
-            serve::say(&error);
+            messages::fail(&error);
             ExitCode::FAILURE
         }
         Err(Failure::Wrong(faults)) => {
             eprintln!("{faults}");
             ExitCode::from(2)
         }
-    }
+    };
+    messages::finish();
+    status
 }

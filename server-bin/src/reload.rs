@@ -7,8 +7,9 @@ use crate::admin::{Watched, WatchedEngine};
 use crate::config::load::{Loaded, Source};
 use crate::config::plan::{Plan, Service};
 use crate::generation::{Current, Generation, Opened};
+use crate::messages;
 use crate::options::Options;
-use crate::serve::{self, Failure, say};
+use crate::serve::{self, Failure};
 use crate::served::Watcher;
 use ringwright::{Error, Prefix, Remote};
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +20,8 @@ use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The keys that a reload can change, or their beginnings. All others need a restart.
-const CHANGEABLE: [&str; 11] = [
+const CHANGEABLE: [&str; 12] = [
+    "log.level",
     "engine.bans",
     "engine.workers",
     "engine.min_rate",
@@ -130,20 +132,7 @@ impl Reloader {
     /// Reloads for a SIGHUP, after a reload that is under way.
     pub fn reload(&self, watched: &Watched) {
         let present = self.present.lock().unwrap_or_else(PoisonError::into_inner);
-        match self.reload_with(present, watched) {
-            Ok(Reloaded { generation, changed }) if changed.is_empty() => {
-                say(&format!("SIGHUP: reloaded: generation {generation}, no value has changed"));
-            }
-            Ok(Reloaded { generation, changed }) => {
-                say(&format!(
-                    "SIGHUP: reloaded: generation {generation}, changed: {}",
-                    changed.join(", ")
-                ));
-            }
-            Err(what) => {
-                say(&format!("SIGHUP: the reload failed, and nothing has changed:\n{what}"));
-            }
-        }
+        report("SIGHUP", &self.reload_with(present, watched));
     }
 
     /// Reloads, unless a reload is under way.
@@ -156,7 +145,9 @@ impl Reloader {
             Err(TryLockError::Poisoned(present)) => present.into_inner(),
             Err(TryLockError::WouldBlock) => return Err(Refused::UnderWay),
         };
-        self.reload_with(present, watched).map_err(Refused::Wrong)
+        let result = self.reload_with(present, watched);
+        report("POST /reload", &result);
+        result.map_err(Refused::Wrong)
     }
 
     /// The generation in use.
@@ -196,6 +187,7 @@ impl Reloader {
                 return Err(error);
             }
             watched.set_drain(plan.drain);
+            messages::set_level(plan.log.level);
             let generation = opened.next(&before, &listeners.numbers());
             let number = generation.number;
             self.current.replace(generation);
@@ -263,6 +255,24 @@ struct NewListener {
 /// The listeners of a new configuration, in its order.
 struct Listeners(Vec<NewListener>);
 
+/// Says what a reload has come to.
+fn report(by: &str, result: &Result<Reloaded, String>) {
+    match result {
+        Ok(Reloaded { generation, changed }) if changed.is_empty() => {
+            messages::info(&format!(
+                "{by}: reloaded: generation {generation}, no value has changed"
+            ));
+        }
+        Ok(Reloaded { generation, changed }) => messages::info(&format!(
+            "{by}: reloaded: generation {generation}, changed: {}",
+            changed.join(", ")
+        )),
+        Err(what) => {
+            messages::error(&format!("{by}: the reload failed, and nothing has changed:\n{what}"));
+        }
+    }
+}
+
 impl Listeners {
     /// Listens on the addresses that are new. On an error nothing stays of it.
     fn add(present: &Present, plan: &Plan, served: &WatchedEngine) -> Result<Self, String> {
@@ -316,7 +326,10 @@ impl Listeners {
         for (new, listener) in self.0.iter().zip(&plan.engine.listeners) {
             let set = || served.remote.set_listener(new.number, listener.settings.clone());
             if let Err(error) = insist(set) {
-                say(&format!("cannot change the settings of {}: {error}", listener.address));
+                messages::warn(&format!(
+                    "cannot change the settings of {}: {error}",
+                    listener.address
+                ));
             }
         }
     }
@@ -325,10 +338,15 @@ impl Listeners {
     fn remove_others(self, present: &mut Present, plan: &Plan, served: &WatchedEngine) {
         let all = self.0.iter().zip(&plan.services);
         let added = all.filter_map(|(listener, service)| Some(service.url(listener.added?)));
-        serve::announce(&added.collect::<Vec<_>>());
+        let added: Vec<String> = added.collect();
+        added.iter().for_each(|url| messages::info(&format!("listening on {url}")));
+        serve::announce(&added);
         let numbers = self.numbers();
+        let names = served.listeners();
         for (_, _, number) in present.listeners.iter().filter(|(_, _, old)| !numbers.contains(old))
         {
+            let name = names.get(usize::from(*number)).map_or("", String::as_str);
+            messages::info(&format!("no longer listening on {name}"));
             remove(*number, plan.drain.timeout, served);
         }
         let all = self.0.iter().zip(&plan.services);
@@ -340,7 +358,7 @@ impl Listeners {
 
 fn remove(number: u16, deadline: Duration, served: &WatchedEngine) {
     if let Err(error) = insist(|| served.remote.remove_listener(number, deadline)) {
-        say(&format!("cannot remove listener {number}: {error}; reload again later"));
+        messages::warn(&format!("cannot remove listener {number}: {error}; reload again later"));
     }
 }
 

@@ -10,15 +10,16 @@ use crate::echo::ending::Endings;
 use crate::echo::fate::Probability;
 use crate::files;
 use crate::generation::{Current, Opened};
+use crate::messages::{self, say_plainly};
 use crate::options::{Command, Common, Echo, Options};
 use crate::packets;
 use crate::reload::Reloader;
 use crate::served::Watcher;
 use crate::signals::Handlers;
+use crate::troubles;
 use ringwright::{Engine, Handler, Reason};
 use signal_hook::consts::SIGXFSZ;
 use std::collections::hash_map::RandomState;
-use std::fmt::Display;
 use std::hash::{BuildHasher, Hasher};
 use std::io::{self, Write};
 use std::path::Path;
@@ -56,6 +57,10 @@ pub fn run(options: Options) -> Result<(), Failure> {
         return Ok(());
     }
     let plan = plan_of(&loaded, source.as_ref())?;
+    messages::set_level(plan.log.level);
+    if let Some(path) = &plan.log.error {
+        messages::open(path)?;
+    }
     match &options.command {
         Command::Echo(Echo { disconnect_rate: Some(rate), disconnect_seed, .. }) => {
             let rules = disconnect_rules(*rate, *disconnect_seed);
@@ -94,8 +99,10 @@ pub(crate) fn load(options: &Options, source: Option<&Source>) -> Result<Loaded,
         Command::Packets(packets) => loaded.file.packets[0].root.clone_from(&packets.dir),
         _ => {}
     }
-    if let Some(Common { access_log: Some(path), .. }) = options.common() {
-        loaded.file.log.access = Some(path.clone());
+    if let Some(Common { access_log, error_log, .. }) = options.common() {
+        let log = &mut loaded.file.log;
+        log.access = access_log.clone().or(log.access.take());
+        log.error = error_log.clone().or(log.error.take());
     }
     Ok(loaded)
 }
@@ -155,7 +162,7 @@ fn serve_plan(options: Options, loaded: Loaded, plan: Plan) -> Result<(), String
 fn disconnect_rules(probability: Probability, seed: Option<u64>) -> Rules {
     let seed = seed.unwrap_or_else(|| {
         let drawn = RandomState::new().build_hasher().finish();
-        say(&format!(
+        messages::info(&format!(
             "--disconnect-rate ends connections at random; add --disconnect-seed {drawn} to \
              repeat this run"
         ));
@@ -175,7 +182,7 @@ fn open_log(plan: &Plan) -> Result<(Option<AccessLog>, Option<Writer>), String> 
 /// Waits for the last lines of the log, after the engine has ended.
 fn finish_log(writer: Option<Writer>) {
     if let Some(trouble) = writer.and_then(Writer::finish) {
-        say(&trouble);
+        messages::error(&trouble);
     }
 }
 
@@ -183,7 +190,7 @@ fn finish_log(writer: Option<Writer>) {
 fn prepare_uploads(dir: &Path, folder: &packets::Folder) {
     let dir = dir.display();
     if let Err(error) = folder.create_unnamed() {
-        say(&format!(
+        messages::warn(&format!(
             "uploads to {dir} will fail: {error}; they need write permission (chmod +w), a \
              file system that supports O_TMPFILE (ext4, XFS, Btrfs, tmpfs), and /proc or Linux \
              6.10; with --read-only the server refuses them at once"
@@ -191,11 +198,11 @@ fn prepare_uploads(dir: &Path, folder: &packets::Folder) {
     }
     match folder.remove_left_over(SystemTime::now()) {
         Ok(0) => {}
-        Ok(removed) => say(&format!(
+        Ok(removed) => messages::info(&format!(
             "removed {removed} temporary file(s) .ringwright-* from {dir}: a server was killed \
              while it replaced files"
         )),
-        Err(error) => say(&format!(
+        Err(error) => messages::warn(&format!(
             "cannot remove all temporary files .ringwright-* of a killed server from {dir}: \
              {error}; remove them by hand"
         )),
@@ -216,7 +223,9 @@ fn serve<H: Handler>(
     let signals = Handlers::install(log.as_ref().and_then(AccessLog::reopening), move || {
         match on_reload.reloader() {
             Some(reloader) => reloader.reload(&on_reload),
-            None => say("SIGHUP: this mode has no configuration that could be read again"),
+            None => {
+                messages::warn("SIGHUP: this mode has no configuration that could be read again")
+            }
         }
     })?;
     // The writer ends after the last handle to it.
@@ -241,6 +250,9 @@ fn serve<H: Handler>(
     let of_admin = admin.iter().flat_map(Admin::addresses);
     listeners.extend(of_admin.map(|address| format!("admin http://{address}")));
     announce(&listeners);
+    if let Err(error) = troubles::watch(&watched) {
+        messages::warn(&format!("cannot start the thread that looks at counters: {error}"));
+    }
     let on_signal = watched.clone();
     thread::Builder::new()
         .name("signals".into())
@@ -261,12 +273,12 @@ fn report(engine: Engine, admin: Option<Admin>, watched: &Watched) -> Result<(),
     let ledger = engine.join().map_err(|error| error.to_string());
     // The admin listener ends last, so that it can report the progress of the drain.
     if let Some(Err(error)) = admin.map(Admin::end) {
-        say(&error);
+        messages::error(&error);
     }
     let ledger = ledger?;
     let cut_off = ledger.sum.closed_by[Reason::Stopped as usize];
     if cut_off > 0 || ledger.sum.turned_away > 0 {
-        say(&format!(
+        messages::warn(&format!(
             "the drain ended before all clients had finished: {cut_off} connection(s) were reset \
              and {} waiting client(s) were closed; a longer --drain-timeout gives them more time",
             ledger.sum.turned_away
@@ -287,7 +299,7 @@ fn say_notices(engine: &Engine, admin: Option<&Admin>) {
     let of_admin = admin.into_iter().flat_map(Admin::notices);
     let of_admin = of_admin.filter(|notice| !engine.notices().contains(notice));
     for notice in engine.notices().iter().chain(of_admin) {
-        say(notice);
+        messages::warn(notice);
     }
 }
 
@@ -313,21 +325,12 @@ fn drain_on(mut signals: Handlers, watched: &Watched) {
         served.remote.drain(Duration::ZERO);
     }
     thread::sleep(FORCE_TIMEOUT);
-    say(&format!(
+    messages::error(&format!(
         "exiting without a clean end: the engine did not stop within {FORCE_TIMEOUT:?} of the \
          second signal"
     ));
+    messages::finish();
     std::process::exit(1);
-}
-
-/// Prints a message on standard error.
-pub fn say(what: &(impl Display + ?Sized)) {
-    say_plainly(&format!("ringwrightd: {what}"));
-}
-
-fn say_plainly(line: &str) {
-    // eprintln! would panic if standard error is closed.
-    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// Prints a text on standard output. Errors are ignored: a reader that wants no more may leave.

@@ -5,7 +5,7 @@
 //! if another one is there. A request costs a load from memory and no system call. A path across a
 //! file server that does not answer holds up the thread and the other paths, but not a shard.
 
-use crate::serve::say;
+use crate::messages;
 use std::fmt;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -142,8 +142,10 @@ impl<F: Folder> Served<F> {
     fn report(&self) {
         let path = self.path.display();
         match self.current() {
-            Ok(_) => say(&format!("the path {path} leads to another folder now, which is served")),
-            Err(missing) => say(&format!(
+            Ok(_) => messages::info(&format!(
+                "the path {path} leads to another folder now, which is served"
+            )),
+            Err(missing) => messages::error(&format!(
                 "cannot serve the folder {path}: {missing}; requests for files are refused until \
                  the folder is there again"
             )),

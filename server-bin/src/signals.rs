@@ -4,11 +4,11 @@
 //! |---|---|
 //! | SIGTERM, SIGINT, SIGQUIT | drain; a second one ends the process at once |
 //! | SIGHUP | drain if the controlling terminal has hung up, else read the configuration again |
-//! | SIGUSR1 | open the access log again |
+//! | SIGUSR1 | open the logs again |
 //! | SIGUSR2 | not supported yet |
 
 use crate::access_log::Reopening;
-use crate::serve::say;
+use crate::messages;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 use std::fs::File;
@@ -62,17 +62,25 @@ impl Handlers {
                     }
                 }
                 SIGHUP => (self.reload)(),
-                SIGUSR1 => match &self.log {
-                    Some(log) => log.reopen(),
-                    None => say("SIGUSR1: no file is written that could be opened again"),
-                },
+                SIGUSR1 => reopen_logs(self.log.as_ref()),
                 SIGUSR2 => {
-                    say("SIGUSR2: handing over to a new binary is not supported yet");
+                    messages::warn("SIGUSR2: handing over to a new binary is not supported yet");
                 }
                 _ => return true,
             }
         }
         false
+    }
+}
+
+fn reopen_logs(access: Option<&Reopening>) {
+    if let Some(log) = access {
+        log.reopen();
+    }
+    if messages::reopen() || access.is_some() {
+        messages::debug("SIGUSR1: the logs were opened again");
+    } else {
+        messages::warn("SIGUSR1: no file is written that could be opened again");
     }
 }
 

@@ -1,7 +1,7 @@
 //! The output of an access log: lines that stay whole, and a file that may be renamed or removed
 //! while it is written.
 
-use crate::serve::say;
+use crate::messages;
 use std::fs::{File, OpenOptions, metadata};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
@@ -58,6 +58,8 @@ impl<W: Write> Lines<W> {
 #[derive(Debug)]
 pub struct LogFile {
     path: PathBuf,
+    /// The option that names the file.
+    option: &'static str,
     lines: Lines<File>,
     /// Device and inode of the open file.
     identity: (u64, u64),
@@ -70,12 +72,12 @@ impl LogFile {
     ///
     /// # Errors
     /// Those of open(2) and fstat(2).
-    pub fn open(path: &Path) -> io::Result<Self> {
+    pub fn open(path: &Path, option: &'static str) -> io::Result<Self> {
         let file = OpenOptions::new().create(true).append(true).open(path)?;
         let status = file.metadata()?;
         let identity = (status.dev(), status.ino());
         let lines = Lines::new(file);
-        Ok(Self { path: path.to_owned(), lines, identity, reported: false })
+        Ok(Self { path: path.to_owned(), option, lines, identity, reported: false })
     }
 
     /// Opens the file at the path again if it is another one or gone. Reports a failure once; the
@@ -85,13 +87,14 @@ impl LogFile {
         if there.is_ok_and(|identity| identity == self.identity) {
             return;
         }
-        match Self::open(&self.path) {
+        match Self::open(&self.path, self.option) {
             Ok(file) => *self = file,
             Err(error) if !self.reported => {
                 self.reported = true;
-                say(&format!(
-                    "--access-log {}: cannot open the file again: {error}; lines go on into the \
+                messages::error(&format!(
+                    "{} {}: cannot open the file again: {error}; lines go on into the \
                      old file until this user may create it",
+                    self.option,
                     self.path.display()
                 ));
             }
@@ -157,7 +160,7 @@ mod tests {
     fn a_file_that_is_renamed_or_removed_is_made_again() {
         let folder = tempfile::tempdir().unwrap();
         let (path, old) = (folder.path().join("log"), folder.path().join("log.1"));
-        let mut file = LogFile::open(&path).unwrap();
+        let mut file = LogFile::open(&path, "--access-log").unwrap();
         let mut write = |line: &str| {
             file.write(line.as_bytes()).unwrap();
         };
@@ -178,7 +181,7 @@ mod tests {
         let inside = folder.path().join("inside");
         fs::create_dir(&inside).unwrap();
         let path = inside.join("log");
-        let mut file = LogFile::open(&path).unwrap();
+        let mut file = LogFile::open(&path, "--access-log").unwrap();
         let moved = folder.path().join("moved");
         fs::rename(&inside, &moved).unwrap();
         for line in ["one\n", "two\n"] {

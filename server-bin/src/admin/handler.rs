@@ -12,6 +12,7 @@ use crate::http::head::{Method, Request};
 use crate::http::incoming::Event;
 use crate::http::reply::{self, Made, Persistence};
 use crate::http::status::Status;
+use crate::messages;
 use ringwright::{Connection, Deadline, Handler, Origin, Room};
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,6 +70,11 @@ impl Visitors {
         head: &[u8],
     ) {
         let mut manner = manner_of(visit, request);
+        if !matches!(request.method, Method::Get | Method::Head) {
+            let target = String::from_utf8_lossy(request.target(head));
+            let from = connection.peer();
+            messages::debug(&format!("admin listener: {:?} {target} from {from}", request.method));
+        }
         let answered = if request.framing != Framing::None {
             // Closing avoids reading the body to find the next request.
             manner.persistence = Persistence::Close;

@@ -5,6 +5,7 @@ use super::samples::about_shards;
 use super::watched::{Condition, Watched};
 use crate::echo::ending::Ending;
 use crate::generation::Generation;
+use crate::messages;
 use crate::reload::Reloads;
 use crate::site::counters::{self, Sums};
 use ringwright::Ledger;
@@ -66,6 +67,10 @@ fn about_itself(page: &mut Exposition, watched: &Watched, process: &Process) {
     let help = "Lines that the access log (--access-log) has lost: its output was too slow, or \
                 writing failed.";
     single(page, Counter, name, help, watched.lines_lost());
+    let name = "ringwright_error_log_lines_lost_total";
+    let help = "Lines that the error log (--error-log) has lost: its output was too slow, or \
+                writing failed.";
+    single(page, Counter, name, help, messages::lines_lost());
     if let Some(reloader) = watched.reloader() {
         about_reloads(page, &reloader.counts());
     }

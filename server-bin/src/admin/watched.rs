@@ -2,8 +2,8 @@
 
 use crate::access_log::Lost;
 use crate::echo::ending::Endings;
+use crate::messages;
 use crate::reload::Reloader;
-use crate::serve::say;
 use ringwright::{Ledger, Remote};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -161,16 +161,18 @@ impl Watched {
         let wait = format!("waiting up to {timeout:?} for requests in progress{hint}");
         let remote = served.remote.clone();
         if delay.is_zero() {
-            say(&format!("draining{by}: {wait}"));
+            messages::info(&format!("draining{by}: {wait}"));
             return remote.drain(timeout);
         }
-        say(&format!("draining{by}: accepting for {delay:?} more, then {wait}"));
+        messages::info(&format!("draining{by}: accepting for {delay:?} more, then {wait}"));
         let later = move || {
             thread::sleep(delay);
             remote.drain(timeout);
         };
         if let Err(error) = thread::Builder::new().name("drain".into()).spawn(later) {
-            say(&format!("draining at once: cannot start a thread for the delay: {error}"));
+            messages::warn(&format!(
+                "draining at once: cannot start a thread for the delay: {error}"
+            ));
             served.remote.drain(timeout);
         }
     }
@@ -196,7 +198,11 @@ impl Watched {
     /// The ledger of the engine and of the daemon as JSON: `/ledger`.
     #[must_use]
     pub fn ledger_json(&self, ledger: &Ledger) -> String {
-        let log = format!(",\"access_log\":{{\"lines_lost\":{}}}", self.lines_lost());
+        let log = format!(
+            ",\"access_log\":{{\"lines_lost\":{}}},\"error_log\":{{\"lines_lost\":{}}}",
+            self.lines_lost(),
+            messages::lines_lost()
+        );
         let generation = self.reloader().map_or(1, |reloader| reloader.counts().generation);
         let log = format!("{log},\"generation\":{generation}");
         let mut json = ledger.to_json();

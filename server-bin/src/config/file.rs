@@ -6,6 +6,7 @@ use super::values::{
     SizeOrZero, SwitchOrAuto, Time, Timeout,
 };
 use crate::access_log::Format;
+use crate::messages::Level;
 use crate::options::{ProbeWith, RingOf, WhenFull};
 use crate::site::spec::{self, Listing, RealIpHeader, Symlinks};
 use serde::{Deserialize, Serialize, Serializer};
@@ -20,7 +21,7 @@ use std::time::Duration;
 pub struct File {
     /// The engine: threads, memory, limits and timeouts of all listeners.
     pub engine: Engine,
-    /// The access log.
+    /// The access log and the daemon's own messages.
     pub log: Log,
     /// The admin listener.
     pub admin: Admin,
@@ -138,6 +139,12 @@ pub struct Log {
     pub access: Option<PathBuf>,
     /// The format of the access log: `combined` or `json`.
     pub format: Format,
+    /// The file of the daemon's own messages, or `-` for standard error with time and level.
+    /// Without it they go to standard error as they are.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "lossy_if_any")]
+    pub error: Option<PathBuf>,
+    /// The level down to which messages are written: `error`, `warn`, `info` or `debug`.
+    pub level: Level,
 }
 
 /// `[admin]`

@@ -182,6 +182,8 @@ pub fn plan(file: &File, folder: &Path) -> Result<Plan, Vec<Fault>> {
         log: Log {
             access: file.log.access.as_ref().map(|path| beneath(folder, path)),
             format: file.log.format,
+            error: file.log.error.as_ref().map(|path| beneath(folder, path)),
+            level: file.log.level,
         },
         admin,
         proxies: listeners.iter().map(|listener| listener.own.proxies.clone()).collect(),

@@ -39,6 +39,8 @@ pub(super) const COMMON: Keys = &[
     ("workers", "engine.workers", Text),
     ("access_log", "log.access", Text),
     ("log_format", "log.format", Text),
+    ("error_log", "log.error", Text),
+    ("log_level", "log.level", Text),
     ("admin", "admin.listen", Text),
     ("admin_read", "admin.read", Text),
     ("buffer_size", "engine.buffer_size", Text),

@@ -7,6 +7,7 @@ mod parse;
 use crate::access_log::Format;
 use crate::config::load::Given;
 use crate::echo::fate::Probability;
+use crate::messages::Level;
 use crate::site::spec::{Listing, Symlinks};
 use crate::units::{Timeout, delay, duration, probability, size, timeout};
 use clap::builder::{BoolishValueParser, RangedU64ValueParser};
@@ -436,6 +437,20 @@ pub struct Common {
         value_enum
     )]
     pub log_format: Format,
+    /// Append the server's own messages to this file, one line each with time and level, or print
+    /// such lines to standard error for `-`. Without this option, messages go to standard error
+    /// without time and level. After a rename or a removal the file is created again.
+    #[arg(long, value_name = "FILE", env = "RINGWRIGHTD_ERROR_LOG")]
+    pub error_log: Option<PathBuf>,
+    /// Leave messages below this level out.
+    #[arg(
+        long,
+        value_name = "LEVEL",
+        env = "RINGWRIGHTD_LOG_LEVEL",
+        default_value = "info",
+        value_enum
+    )]
+    pub log_level: Level,
     /// Serve /metrics, /livez, /readyz, /ledger, /connections, /addresses, /bans, /workers, /drain
     /// and a live page on this address, or on all addresses of this name; none by default. There is
     /// no password: anyone who can connect can close connections, ban addresses and begin a drain.

@@ -27,6 +27,7 @@ mod ledger;
 #[path = "../../../engine/tests/support/left_out.rs"]
 mod left_out;
 mod listening;
+mod messages;
 mod mutated;
 mod namespace;
 mod open_files;

@@ -55,6 +55,8 @@ const WRONG: &[(&str, &[&str])] = &[
     ("engine.timeouts.linger_total", &["'0s'", "'never'"]),
     ("log.access", &["1"]),
     ("log.format", &["'xml'"]),
+    ("log.error", &["1"]),
+    ("log.level", &["'loud'", "3"]),
     ("admin.listen", &["'nowhere'", "'127.0.0.1:99999'", "''", "['127.0.0.1:0']"]),
     ("admin.read", &["'nowhere'", "''"]),
     ("admin.names", &["['a b']", "['*.a']", "['']", "'a.example'"]),
