@@ -2,7 +2,7 @@
 
 use crate::admission::Prefix;
 use crate::ring::{Features, RingChoice, Setup};
-use std::net::{AddrParseError, SocketAddr};
+use std::net::{AddrParseError, IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -543,6 +543,13 @@ pub struct ListenerSettings {
     /// The engine closes a client beyond the limit at once. The ledger counts these as
     /// `over_listener_limit`.
     pub connections_max: Option<usize>,
+    /// Clients to which `max_per_address` and bans do not apply: proxies, whose address is not that
+    /// of the client they stand for. At most 1,000 prefixes. Default: none.
+    ///
+    /// While a banned prefix shares an address with one of these, this listener has no socket
+    /// filter: other banned clients are closed right after accept.
+    /// [`Local::is_banned`](crate::Local::is_banned) checks the address that a proxy names.
+    pub exempt: Vec<Prefix>,
 }
 
 impl ListenerSettings {
@@ -559,7 +566,12 @@ impl ListenerSettings {
             count_traffic: config.count_traffic,
             message_bytes_max: config.message_bytes_max,
             connections_max: None,
+            exempt: Vec::new(),
         }
+    }
+
+    pub(crate) fn is_exempt(&self, address: IpAddr) -> bool {
+        self.exempt.iter().any(|prefix| prefix.contains(address))
     }
 }
 

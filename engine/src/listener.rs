@@ -51,13 +51,15 @@ pub(crate) struct Opening {
     /// Until then, an address in use is tried again.
     pub deadline: Instant,
     filter: Vec<Instruction>,
+    bans: Bans,
 }
 
 impl Opening {
     /// `bans`: addresses that a socket filter refuses from the first moment on.
     pub fn new(deadline: Instant, bans: &[Prefix]) -> Self {
-        let filter = if bans.is_empty() { None } else { program(&Bans::new(bans)) };
-        Self { deadline, filter: filter.unwrap_or_default() }
+        let bans = Bans::new(bans);
+        let filter = if bans.is_empty() { None } else { program(&bans) };
+        Self { deadline, filter: filter.unwrap_or_default(), bans }
     }
 
     /// Returns whether there is a filter.
@@ -140,7 +142,7 @@ impl Remote {
         let options = ListenerOptions {
             addresses,
             deadline: opening.deadline,
-            filter: &opening.filter,
+            filter: if opening.bans.meets(&settings.values.exempt) { &[] } else { &opening.filter },
             filter_failed: None.into(),
             backlog: registry.backlog,
             keepalive_s: registry.keepalive_s,

@@ -5,7 +5,7 @@ use crate::remote::Remote;
 use crate::shard::connect::Connect;
 use crate::shard::core::Core;
 use crate::{ConnectionId, ConnectionInfo, EndedConnection, KeepRefused, Reason, Reconnect};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +34,13 @@ impl<'a> Local<'a> {
     #[must_use]
     pub fn now(&self) -> Duration {
         Duration::from_millis(self.core.now_ms)
+    }
+
+    /// Returns whether an address is banned, as far as this shard knows. For the address that a
+    /// proxy names; the engine itself checks the addresses of sockets.
+    #[must_use]
+    pub fn is_banned(&self, address: IpAddr) -> bool {
+        self.core.bans.bans.contains(address)
     }
 
     /// The time of the current batch in microseconds.

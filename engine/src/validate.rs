@@ -72,6 +72,9 @@ pub fn check(config: &Config, shards: usize) -> Result<(), Error> {
     config.listeners.iter().filter_map(|it| it.settings.as_ref()).try_for_each(check_settings)
 }
 
+/// The limit on exempt prefixes of a listener. They are compared one after the other.
+const EXEMPT_MAX: usize = 1_000;
+
 /// The checks of what each listener can have of its own.
 pub fn check_settings(settings: &ListenerSettings) -> Result<(), Error> {
     let timeouts = [
@@ -89,6 +92,10 @@ pub fn check_settings(settings: &ListenerSettings) -> Result<(), Error> {
     if message == 0 || message > 1 << 30 {
         let (key, value) = ("message_bytes_max", message.to_string());
         return Err(Error::Config { key, value, remedy: "1 to 1073741824 (1 GiB)" });
+    }
+    if settings.exempt.len() > EXEMPT_MAX {
+        let (key, value) = ("exempt", format!("{} prefixes", settings.exempt.len()));
+        return Err(Error::Config { key, value, remedy: "at most 1,000" });
     }
     if settings.connections_max == Some(0) {
         let (key, value) = ("connections_max", "0".to_owned());

@@ -167,6 +167,12 @@ impl Daemon {
                     Address::Local => None,
                 };
                 *state = self.serve(connection, number, peer);
+                let is_banned = peer.is_some_and(|peer| connection.local().is_banned(peer.ip()));
+                if is_banned && !matches!(state, State::Http(_)) {
+                    // There is no reply that every client of these would understand.
+                    connection.protocol_error();
+                    return bytes.len();
+                }
                 length + self.received(state, connection, &bytes[length..])
             }
             Parsed::Malformed(_) => {

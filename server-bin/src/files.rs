@@ -34,7 +34,9 @@ use crate::site::rate::Rates;
 use contents::KEPT_BYTES_MAX;
 use exchange::{Asked, Exchange, Progress, Spares};
 use replies::Worked;
-use ringwright::{Connection, Deadline, Directory, Handler, JobDone, OpenFile, Origin, Room};
+use ringwright::{
+    Connection, Deadline, Directory, Handler, JobDone, OpenFile, Origin, Prefix, Room,
+};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
@@ -93,6 +95,10 @@ struct Listener {
     /// Their numbers; none if it serves something else.
     sites: Vec<usize>,
     names: Arc<Names>,
+    /// The proxies that name their clients in the PROXY protocol.
+    proxies: Arc<[Prefix]>,
+    /// A proxy may name a client, here or in a header field.
+    has_proxies: bool,
 }
 
 /// The limits and settings that all shards share.
@@ -153,7 +159,7 @@ impl Files {
     pub fn serve(&mut self, generation: &Generation) {
         let mut open: Vec<OpenSite> = Vec::new();
         let mut listener = |listening: &Option<Listening>| match listening {
-            Some(Listening { service: Serving::Sites(sites, names), .. }) => {
+            Some(Listening { service: Serving::Sites(sites, names), proxies, .. }) => {
                 let mut numbers = Vec::new();
                 for site in sites {
                     let known = open.iter().position(|known| known.site.id == site.id);
@@ -162,9 +168,20 @@ impl Files {
                         open.push(OpenSite::new(site));
                     }
                 }
-                Listener { sites: numbers, names: names.clone() }
+                let has_real_ip = sites.iter().any(|site| site.spec.real_ip.is_some());
+                Listener {
+                    sites: numbers,
+                    names: names.clone(),
+                    proxies: proxies.clone(),
+                    has_proxies: has_real_ip || !proxies.is_empty(),
+                }
             }
-            _ => Listener { sites: Vec::new(), names: Arc::default() },
+            _ => Listener {
+                sites: Vec::new(),
+                names: Arc::default(),
+                proxies: Arc::default(),
+                has_proxies: false,
+            },
         };
         self.listeners = generation.listeners.iter().map(&mut listener).collect();
         self.sites = open;
@@ -179,11 +196,18 @@ impl Files {
 
     /// The number of the site of a request.
     fn site(&self, listener: u16, request: &Request, head: &[u8]) -> usize {
-        let Listener { sites, names } = &self.listeners[usize::from(listener)];
+        let Listener { sites, names, .. } = &self.listeners[usize::from(listener)];
         match sites[..] {
             [only] => only,
             _ => sites[names.find(host(request, head)).site],
         }
+    }
+
+    /// The site of a listener that gets requests without a name.
+    fn default_site(&self, listener: u16) -> Option<&Site> {
+        let Listener { sites, names, .. } = self.listeners.get(usize::from(listener))?;
+        let number = sites.get(names.find(None).site)?;
+        Some(&self.sites.get(*number)?.site)
     }
 
     /// The directory of a rule.
@@ -245,6 +269,10 @@ impl Files {
         if std::mem::take(&mut state.timer_set) {
             connection.set_timer(None);
         }
+        if self.is_banned(state, connection, &asked) {
+            self.reply_plain(state, connection, asked, Status::Forbidden, None);
+            return;
+        }
         let progress = match decided {
             Some(status) => self.answer_decided(state, connection, asked, status),
             None => self.answer_path(state, connection, asked),
@@ -257,6 +285,30 @@ impl Files {
                 self.wait(state, connection, waiting);
             }
         }
+    }
+
+    /// Returns whether the client of a request is banned, where the engine lets its connection in:
+    /// that is one of a proxy, which is trusted itself.
+    fn is_banned(
+        &self,
+        state: &Conversation,
+        connection: &mut Connection<'_>,
+        asked: &Asked<'_>,
+    ) -> bool {
+        let Some(listener) = self.listeners.get(usize::from(state.listener)) else { return false };
+        if !listener.has_proxies && state.peer.is_none() {
+            return false;
+        }
+        let address = self.address(state, connection, asked);
+        if !connection.local().is_banned(address) {
+            return false;
+        }
+        let socket = connection.peer().ip().to_canonical();
+        let trusts = |proxies: &[Prefix]| proxies.iter().any(|prefix| prefix.contains(socket));
+        let real_ip = asked.site.spec.real_ip.as_ref();
+        let is_trusted = trusts(&listener.proxies) || real_ip.is_some_and(|it| trusts(&it.from));
+        // A proxy that names nobody asks for itself.
+        !(address == socket && is_trusted)
     }
 
     /// Waits for the file of a request.

@@ -11,7 +11,7 @@ use crate::messages;
 use crate::options::Options;
 use crate::serve::{self, Failure};
 use crate::served::Watcher;
-use ringwright::{Error, Prefix, Remote};
+use ringwright::{Error, Prefix};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -182,7 +182,7 @@ impl Reloader {
             let before = self.current.get();
             let opened = Opened::open(&plan, self.shards, Some(&before), &self.watcher)?;
             let listeners = Listeners::add(&present, &plan, served)?;
-            if let Err(error) = apply(&present.loaded, &new, &plan, &served.remote) {
+            if let Err(error) = apply(&present.loaded, &new, &plan, served, watched) {
                 listeners.undo(served);
                 return Err(error);
             }
@@ -386,16 +386,25 @@ fn changed(old: &Values, new: &Values) -> Vec<String> {
 }
 
 /// Changes what belongs to the engine. Bans and workers that were set while it runs stay.
-fn apply(old: &Loaded, new: &Loaded, plan: &Plan, remote: &Remote) -> Result<(), String> {
+fn apply(
+    old: &Loaded,
+    new: &Loaded,
+    plan: &Plan,
+    served: &WatchedEngine,
+    watched: &Watched,
+) -> Result<(), String> {
+    let remote = &served.remote;
     let bans = |loaded: &Loaded| -> Vec<Prefix> {
         loaded.file.engine.bans.iter().map(|network| network.0).collect()
     };
     let (before, after) = (bans(old), bans(new));
     for ban in after.iter().filter(|ban| !before.contains(ban)) {
         remote.ban(*ban).map_err(|error| format!("cannot ban {ban}: {error}"))?;
+        watched.bans_of_admin().forget(ban);
     }
     for ban in before.iter().filter(|ban| !after.contains(ban)) {
         remote.unban(*ban).map_err(|error| format!("cannot remove the ban of {ban}: {error}"))?;
+        watched.bans_of_admin().forget(ban);
     }
     if old.file.engine.workers != new.file.engine.workers {
         let workers = plan.engine.workers;

@@ -150,6 +150,20 @@ impl Bans {
         }
     }
 
+    /// Returns whether an address of the list has one of these prefixes.
+    pub fn meets(&self, prefixes: &[Prefix]) -> bool {
+        prefixes.iter().any(|prefix| match prefix.first {
+            IpAddr::V4(first) => {
+                let first = u32::from(first);
+                overlaps(&self.v4, first, first | !mask_v4(prefix.bits))
+            }
+            IpAddr::V6(first) => {
+                let first = u128::from(first);
+                overlaps(&self.v6, first, first | !mask_v6(prefix.bits))
+            }
+        })
+    }
+
     /// First and last IPv4 address of each range, sorted. No range touches another.
     pub fn ranges_v4(&self) -> &[(u32, u32)] {
         &self.v4
@@ -176,6 +190,11 @@ fn merge<T: Copy + Ord>(ranges: &mut Vec<(T, T)>, meet: impl Fn(T, T) -> bool) {
 fn within<T: Copy + Ord>(ranges: &[(T, T)], address: T) -> bool {
     let after = ranges.partition_point(|(first, _)| *first <= address);
     after > 0 && address <= ranges[after - 1].1
+}
+
+fn overlaps<T: Copy + Ord>(ranges: &[(T, T)], first: T, last: T) -> bool {
+    let after = ranges.partition_point(|(begin, _)| *begin <= last);
+    after > 0 && first <= ranges[after - 1].1
 }
 
 fn mask_v4(bits: u8) -> u32 {
@@ -241,7 +260,14 @@ mod tests {
             for address in addresses {
                 let expected = prefixes.iter().any(|prefix| prefix.contains(address));
                 prop_assert_eq!(bans.contains(address), expected, "{}", address);
+                prop_assert_eq!(bans.meets(&[address.into()]), expected, "{}", address);
             }
+        }
+
+        #[test]
+        fn prefixes_meet_if_they_share_an_address(one in prefix(), other in prefix()) {
+            let share = one.contains(other.first) || other.contains(one.first);
+            prop_assert_eq!(Bans::new(&[one]).meets(&[other]), share, "{} {}", one, other);
         }
     }
 }

@@ -6,13 +6,11 @@ use super::bounds::Full;
 use super::slots::Mode;
 use super::state::State;
 use super::waiting::{Client, WaitingRoom};
-use crate::admission::Holder;
+use crate::admission::{Cell, Holder};
 use crate::config::{AtCapacity, Config, milliseconds};
 use crate::handler::Handler;
 use crate::info::Origin;
-use crate::mailbox::BanList;
 use crate::ring::{Completion, Descriptor, Kind, Op, Ring, Token};
-use std::sync::Arc;
 
 /// The longest pause of accepting.
 const BACKOFF_MAX_MS: u64 = 1_000;
@@ -86,7 +84,6 @@ pub(crate) struct Accepting {
     pub(super) filters_attached: usize,
     /// A drain has begun: no further listener is taken.
     pub(super) ended: bool,
-    pub(super) bans: Arc<BanList>,
     pub(super) room: WaitingRoom,
     /// Sockets accepted may have inherited a filter.
     pub(super) inherits_filter: bool,
@@ -112,7 +109,6 @@ impl Accepting {
             open_now: 0,
             filters_attached: 0,
             ended: false,
-            bans: Arc::default(),
             room: WaitingRoom::new(2 * config.backlog as usize),
             inherits_filter: false,
             at_capacity: config.at_capacity,
@@ -269,12 +265,15 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.core.counters.reset_before_accept += 1;
             return None;
         };
-        if self.accepting.bans.bans.contains(peer.ip()) {
+        let settings = &self.core.listeners.settings_of(listener).values;
+        let is_exempt = settings.is_exempt(peer.ip());
+        if !is_exempt && self.core.bans.bans.contains(peer.ip()) {
             mark!("banned");
             self.core.counters.banned += 1;
             return None;
         }
-        let Some(cell) = self.core.admission.count_address(peer.ip()) else {
+        let counted = || self.core.admission.count_address(peer.ip());
+        let Some(cell) = (if is_exempt { Some(Cell::NONE) } else { counted() }) else {
             mark!("over the limit of its address");
             self.core.counters.over_address_limit += 1;
             return None;

@@ -113,7 +113,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             Command::RemoveListener(number, deadline_ms) => {
                 self.remove_listener(number, deadline_ms);
             }
-            Command::SetListener(number, settings) => self.core.listeners.set(number, settings),
+            Command::SetListener(number, settings) => self.set_listener(number, settings),
             Command::PauseListener(number, paused) => self.pause_listener(number, paused),
             Command::Kick(id) => {
                 mark!("kick");

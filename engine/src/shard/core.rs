@@ -22,7 +22,7 @@ use crate::config::{Config, ListenerSettings, Probe, milliseconds};
 use crate::file::{Closing, Directory, FilesOpen, NewFile, Publish};
 use crate::info::{ConnectionInfo, EndedConnection, Origin, Room};
 use crate::ledger::ShardLedger;
-use crate::mailbox::{Audience, SlowReaders};
+use crate::mailbox::{Audience, BanList, SlowReaders};
 use crate::memory::{Kept, SendBuffers, Spills};
 use crate::remote::Remote;
 use crate::ring::{Ring, Traffic, calls};
@@ -165,6 +165,8 @@ pub struct Core {
     /// There are sweeps, or the memory budget is not calm, or a turn has left something.
     pub upkeep: bool,
     pub admission: Arc<Admission>,
+    /// The addresses that are not let in.
+    pub bans: Arc<BanList>,
     pub remote: Remote,
     pub jobs: Jobs,
     /// The bytes of connections that are ending, by slot.
@@ -220,6 +222,7 @@ impl Core {
             sweeps: Sweeps::default(),
             upkeep: false,
             admission,
+            bans: Arc::default(),
             remote,
             jobs,
             traffic: BTreeMap::new(),

@@ -94,7 +94,7 @@ impl<H: Handler> Shard<SimulatedRing, H> {
     /// What is banned as far as this shard knows; and whether whoever comes in next is looked at
     /// with this list.
     pub fn bans(&self) -> (Arc<BanList>, bool) {
-        (self.accepting.bans.clone(), self.accepting.room.is_empty())
+        (self.core.bans.clone(), self.accepting.room.is_empty())
     }
 
     /// Whether a drain has waited long enough for operations that do not end.
@@ -245,7 +245,7 @@ impl<H: Handler> Shard<SimulatedRing, H> {
     fn check_filters(&self) {
         let accepting = &self.accepting;
         for listener in accepting.open().filter(|it| it.stage == Stage::Listening) {
-            let program = accepting.bans.program.as_deref().filter(|_| listener.filtered);
+            let program = self.core.bans.program.as_deref().filter(|_| listener.filtered);
             let attached = self.ring.filter_of(listener.descriptor);
             assert_eq!(attached, program.unwrap_or_default(), "the filter of a listener");
         }

@@ -5,6 +5,7 @@ use super::Shard;
 use super::accept::{Accepting, Listener, Stage};
 use crate::Reason;
 use crate::admission::no_new_handshakes;
+use crate::config::SharedSettings;
 use crate::handler::Handler;
 use crate::mailbox::{BanList, Opened};
 use crate::ring::{Errno, Instruction, Ring, Shutdown};
@@ -77,7 +78,14 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// From now on these addresses are not let in.
     pub(super) fn ban(&mut self, bans: Arc<BanList>) {
-        self.accepting.bans = bans;
+        self.core.bans = bans;
+        self.turn_away_banned();
+        self.filter_listeners();
+    }
+
+    /// Clients that come from now on have these settings.
+    pub(super) fn set_listener(&mut self, number: u16, settings: SharedSettings) {
+        self.core.listeners.set(number, settings);
         self.turn_away_banned();
         self.filter_listeners();
     }
@@ -85,10 +93,13 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// Has the kernel refuse banned addresses. Where it will not, the look at accepted ones does
     /// the work alone.
     fn filter_listeners(&mut self) {
-        let bans = self.accepting.bans.clone();
-        let wanted = !bans.bans.is_empty();
-        let open = self.accepting.listeners.iter_mut().flatten();
-        for listener in open.filter(|listener| listener.stage == Stage::Listening) {
+        let bans = self.core.bans.clone();
+        let open = self.accepting.listeners.iter_mut().zip(0..);
+        let open = open.filter_map(|(listener, number)| Some((listener.as_mut()?, number)));
+        for (listener, number) in open.filter(|(it, _)| it.stage == Stage::Listening) {
+            let settings = &self.core.listeners.settings_of(number).values;
+            // A filter cannot tell exempt clients from others.
+            let wanted = !bans.bans.is_empty() && !bans.bans.meets(&settings.exempt);
             let descriptor = listener.descriptor;
             let mut set = |program: &[Instruction]| self.ring.set_filter(descriptor, program);
             let mut filtered = false;

@@ -115,7 +115,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     pub(super) fn turn_away_banned(&mut self) {
         for _ in 0..self.accepting.room.len() {
             let Some(client) = self.accepting.room.clients.pop_front() else { break };
-            if self.accepting.bans.bans.contains(client.peer.ip()) {
+            let settings = &self.core.listeners.settings_of(client.listener).values;
+            let ip = client.peer.ip();
+            if self.core.bans.bans.contains(ip) && !settings.is_exempt(ip) {
                 mark!("banned while waiting");
                 self.core.counters.banned += 1;
                 self.turn_away(client);

@@ -6,7 +6,7 @@ use super::kept::Promises;
 use crate::admission::Bans;
 use crate::ring::simulated::{Rng, is_stretch, stretch};
 use crate::shard::settings::ClientLimits;
-use crate::{ConnectionId, Origin, Reason, Traffic};
+use crate::{ConnectionId, Origin, Prefix, Reason, Traffic};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -235,6 +235,8 @@ impl fmt::Debug for Record {
 #[derive(Default)]
 pub struct Book {
     pub records: Vec<Record>,
+    /// Clients that may come in though they are banned.
+    pub exempt: Vec<Prefix>,
     by_id: BTreeMap<u64, usize>,
     /// What was sent past the handler: by broadcasts, or to an id.
     pub blobs: Vec<Piece>,
@@ -320,7 +322,10 @@ impl Book {
     /// Those opened last by a shard, from number `first` on, are not banned.
     pub fn check_bans(&mut self, first: usize, shard: usize, bans: &Bans) {
         for record in &self.records[first..] {
-            if record.accepted && record.id.shard() == shard && bans.contains(record.address.ip()) {
+            let ip = record.address.ip();
+            let is_exempt = self.exempt.iter().any(|prefix| prefix.contains(ip));
+            let is_new = record.accepted && record.id.shard() == shard;
+            if is_new && bans.contains(ip) && !is_exempt {
                 self.failures.push(format!("banned: {record:?}"));
             }
         }

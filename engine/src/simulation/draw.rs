@@ -197,6 +197,7 @@ pub fn draw_settings(rng: &mut Rng) -> Option<ListenerSettings> {
         count_traffic: rng.below(4) > 0,
         message_bytes_max: rng.pick(&[100, 10_000, 1 << 20]),
         connections_max: rng.pick(&[None, None, None, Some(1), Some(3)]),
+        exempt: Vec::new(),
     })
 }
 

@@ -9,7 +9,7 @@ use super::world::World;
 use crate::config::AtCapacity;
 use crate::ring::simulated::{Faults, Plan, Standing};
 use crate::ring::{Calls, Descriptor};
-use crate::{Config, Error, ListenerSettings, ListenerState, Origin, Reason};
+use crate::{Config, Error, ListenerSettings, ListenerState, Origin, Prefix, Reason};
 use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -375,6 +375,40 @@ fn a_listener_has_as_many_connections_as_it_may() {
         go_on(&mut world, SECOND);
         assert_eq!(state_of(&world, number), Some((ListenerState::Open, 4)), "seed {seed}");
         assert_eq!(world.ledger().sum.over_listener_limit, 5 + more.len() as u64, "seed {seed}");
+        end(&mut world);
+    }
+}
+
+/// The addresses of proxies are neither banned nor counted, while they wait for a permit as well.
+#[test]
+fn exempt_clients_are_neither_banned_nor_counted() {
+    let exempt: Vec<Prefix> = vec!["10.0.0.0/8".parse().expect("a prefix")];
+    let limits = Config { max_per_address: Some(1), max_connections: 4, ..config() };
+    let settings = ListenerSettings { exempt: exempt.clone(), ..ListenerSettings::of(&limits) };
+    for seed in 0..20 {
+        let mut world = world_of(seed, limits.clone(), 1);
+        world.book.borrow_mut().exempt.clone_from(&exempt);
+        let (number, listeners) = world.add_listener_with(16, Some(settings.clone()));
+        let (_, others) = world.add_listener(16);
+        assert!(world.remote.ban("10.0.0.0/8".parse().expect("a prefix")).expect("there is room"));
+        go_on(&mut world, Duration::from_millis(5));
+        let refused = add_peers(&mut world, (0, others[0]), 2, stubborn());
+        go_on(&mut world, SECOND);
+        assert_eq!((refused.len(), world.ledger().sum.opened), (2, 0), "seed {seed}");
+        let proxies = add_peers(&mut world, (0, listeners[0]), 5, stubborn());
+        go_on(&mut world, SECOND);
+        let sum = world.ledger().sum;
+        let counts = (sum.opened, sum.waiting, sum.over_address_limit);
+        assert_eq!(counts, (4, 1, 0), "seed {seed}");
+        assert!(world.remote.ban("10.1.0.0/16".parse().expect("a prefix")).expect("there is room"));
+        go_on(&mut world, SECOND);
+        assert_eq!(world.ledger().sum.waiting, 1, "seed {seed}");
+        // Without the exemption, the waiting one is turned away.
+        world.remote.set_listener(number, None).expect("there is room");
+        go_on(&mut world, SECOND);
+        assert_eq!(world.ledger().sum.waiting, 0, "seed {seed}");
+        assert_eq!(reasons(&world, 0, &proxies), [None; 4], "seed {seed}");
+        world.remote.set_bans(&[]).expect("there is room");
         end(&mut world);
     }
 }

@@ -5,7 +5,7 @@ use crate::common::{
 };
 use crate::filter::can_filter;
 use crate::sockets::{option, other_end};
-use ringwright::{Config, Prefix};
+use ringwright::{Config, ListenerSettings, Prefix};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -143,6 +143,41 @@ fn a_banned_client_gets_no_answer_to_its_syn() {
     let mut again = connect_from(address(3), server.address).unwrap();
     assert_eq!(ask(&mut again, "echo again"), "again");
     server.finish();
+}
+
+/// A filter would drop the SYN of an exempt client. Other banned clients are closed after accept.
+#[test]
+fn exempt_clients_get_in_though_they_are_banned_and_are_not_counted() {
+    let exempt = |prefix: &str| {
+        let settings = ListenerSettings::of(&Config::default());
+        Some(ListenerSettings { exempt: vec![prefix.parse().unwrap()], ..settings })
+    };
+    let server = serve(|config| {
+        config.max_per_address = Some(1);
+        config.bans = vec!["127.0.0.0/29".parse().unwrap()];
+        config.listeners[0].settings = exempt("127.0.0.3");
+    });
+    let remote = server.engine.remote();
+    let mut proxies: Vec<_> =
+        (0..3).map(|_| connect_from(address(3), server.address).unwrap()).collect();
+    for proxy in &mut proxies {
+        assert_eq!(ask(proxy, "echo in"), "in");
+    }
+    let mut banned = connect_from(address(4), server.address).unwrap();
+    assert_eq!(banned.read(&mut [0; 1]).unwrap_or(0), 0, "closed at once");
+    // Another prefix is exempt: no filter is in the way of a client that is not banned, either.
+    remote.set_listener(0, exempt("127.9.0.0/16")).unwrap();
+    if can_filter() {
+        wait_until("the filter is attached", || remote.ledger().sum.filters_attached > 0);
+        let refused = connect_from(address(3), server.address).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::TimedOut, "{refused}");
+    }
+    remote.set_listener(0, exempt("127.0.0.0/30")).unwrap();
+    wait_until("the filter is gone", || remote.ledger().sum.filters_attached == 0);
+    proxies.push(connect_from(address(3), server.address).unwrap());
+    assert_eq!(ask(&mut proxies[3], "echo in"), "in");
+    drop(proxies);
+    assert_eq!(server.finish().sum.over_address_limit, 0);
 }
 
 #[test]

@@ -171,17 +171,26 @@ fn ask(watched: &Watched, served: &WatchedEngine, question: &Question) -> Result
             Response::nothing()
         }
         Question::Reload => reload(watched),
-        Question::Bans => Response::json(bans::list(&served.remote.bans())),
+        Question::Bans => {
+            Response::json(bans::list(&served.remote.bans(), watched.bans_of_admin()))
+        }
         Question::FindBan(prefix) if served.remote.bans().binary_search(prefix).is_ok() => {
-            Response::json(bans::one(prefix))
+            Response::json(bans::one(prefix, watched.bans_of_admin()))
         }
         Question::FindBan(prefix) => not_banned(prefix),
         Question::Ban(prefix) => match served.remote.ban(*prefix) {
-            Ok(_) => Response::nothing(),
+            Ok(true) => {
+                watched.bans_of_admin().add(*prefix);
+                Response::nothing()
+            }
+            Ok(false) => Response::nothing(),
             Err(error) => Response::unavailable(&error.to_string()),
         },
         Question::Unban(prefix) => match served.remote.unban(*prefix) {
-            Ok(true) => Response::nothing(),
+            Ok(true) => {
+                watched.bans_of_admin().forget(prefix);
+                Response::nothing()
+            }
             Ok(false) => not_banned(prefix),
             Err(error) => Response::unavailable(&error.to_string()),
         },

@@ -1,5 +1,6 @@
 //! What the admin listener looks at.
 
+use super::bans::OfAdmin;
 use crate::access_log::Lost;
 use crate::echo::ending::Endings;
 use crate::messages;
@@ -49,6 +50,7 @@ pub struct Watched {
     drain: Mutex<DrainTimes>,
     leaving: Leaving,
     reloader: Option<Reloader>,
+    bans_of_admin: OfAdmin,
 }
 
 /// The durations of a drain.
@@ -135,6 +137,12 @@ impl Watched {
     #[must_use]
     pub fn reloader(&self) -> Option<&Reloader> {
         self.reloader.as_ref()
+    }
+
+    /// The bans that the admin listener has added.
+    #[must_use]
+    pub const fn bans_of_admin(&self) -> &OfAdmin {
+        &self.bans_of_admin
     }
 
     /// The flag for the shards.

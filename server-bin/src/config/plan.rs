@@ -718,7 +718,20 @@ fn settings_of(listener: &Listener, base: &Config, file: &File) -> ListenerSetti
         count_traffic: !is_site && file.log.access.is_some(),
         message_bytes_max: message_bytes.max(Config::default().message_bytes_max),
         connections_max: *max_connections,
+        exempt: proxies_of(listener, file),
     }
+}
+
+/// The proxies of a listener: each address that may name another one.
+fn proxies_of(listener: &Listener, file: &File) -> Vec<Prefix> {
+    let mut proxies = listener.own.proxies.clone();
+    if let Service::Sites(numbers) = &listener.service {
+        let real_ip = numbers.iter().filter_map(|number| file.site[*number].real_ip.as_ref());
+        proxies.extend(real_ip.flat_map(|real_ip| networks(&real_ip.from)));
+    }
+    proxies.sort_unstable();
+    proxies.dedup();
+    proxies
 }
 
 /// The place of the key that sets a field of the engine's configuration.

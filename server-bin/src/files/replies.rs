@@ -569,11 +569,17 @@ impl Files {
         let body = reply::plain(&mut self.scratch, lines, Persistence::Close, status, is_head);
         self.send_head(state, connection);
         if let Some(exchange) = state.exchange.take() {
+            let Asked { request, begun, site, .. } = exchange.asked();
+            let duration = connection.local().now() - begun;
+            site.counters.count(self.shard, request.method, status, duration, body);
             let (begun, peer) = (Some(exchange.begun), state.peer_of(connection));
             let logged = Logged { head: &exchange.head, begun, peer, site: "" };
             return self.log_reply(state, connection, logged, status, body);
         }
         state.requests += 1;
+        if let Some(site) = self.default_site(state.listener) {
+            site.counters.count_unread(self.shard, status, body);
+        }
         let (head, peer) = (head::as_far_as_read(unread), state.peer_of(connection));
         let logged = Logged { head, begun: None, peer, site: "" };
         self.log_reply(state, connection, logged, status, body);

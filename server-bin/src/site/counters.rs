@@ -67,13 +67,18 @@ impl Counters {
         let counters = counters.get_or_init(|| Box::new(OfShard::new()));
         let duration_us = duration.as_micros() as u64;
         let bucket = BOUNDS_US.partition_point(|bound| *bound < duration_us);
-        // Only this shard writes.
-        let add = |counter: &AtomicU64, more: u64| {
-            counter.store(counter.load(Ordering::Relaxed) + more, Ordering::Relaxed);
-        };
         add(&counters.replies[index_of(method)][status as usize], 1);
         add(&counters.durations[bucket], 1);
         add(&counters.duration_us, duration_us);
+        add(&counters.bytes, bytes);
+    }
+
+    /// Counts the reply to a request whose head could not be read. It has no method and no
+    /// duration.
+    pub fn count_unread(&self, shard: usize, status: Status, bytes: u64) {
+        let Some(counters) = self.shards.get(shard) else { return };
+        let counters = counters.get_or_init(|| Box::new(OfShard::new()));
+        add(&counters.replies[index_of(Method::Unknown)][status as usize], 1);
         add(&counters.bytes, bytes);
     }
 
@@ -107,6 +112,11 @@ impl Counters {
         }
         sums
     }
+}
+
+/// Only the shard of a counter writes it.
+fn add(counter: &AtomicU64, more: u64) {
+    counter.store(counter.load(Ordering::Relaxed) + more, Ordering::Relaxed);
 }
 
 impl OfShard {

@@ -27,7 +27,10 @@ fn lets_in_once(server: &Server, expected: bool) {
 #[test]
 fn bans_change_while_it_runs() {
     let server = Server::echo_with_admin(&["--shards", "2", "--ban", "192.0.2.9,2001:db8::/32"]);
-    let at_first = json!({"bans": ["192.0.2.9/32", "2001:db8::/32"]});
+    let at_first = json!({
+        "bans": ["192.0.2.9/32", "2001:db8::/32"],
+        "origins": {"192.0.2.9/32": "configuration", "2001:db8::/32": "configuration"},
+    });
     assert_eq!(json(&server, "/bans"), at_first);
     let mut staying = server.client();
     staying.send("1");
@@ -38,13 +41,16 @@ fn bans_change_while_it_runs() {
     }
     lets_in_once(&server, false);
     let bans = json(&server, "/bans");
-    assert_eq!(bans, json!({"bans": ["127.0.0.0/8", "192.0.2.9/32", "2001:db8::/32"]}));
+    assert_eq!(bans["bans"], json!(["127.0.0.0/8", "192.0.2.9/32", "2001:db8::/32"]));
+    let origins = ["127.0.0.0/8", "192.0.2.9/32"].map(|prefix| &bans["origins"][prefix]);
+    assert_eq!(origins, ["admin", "configuration"]);
     // Who was there stays, and the admin listener bans nobody.
     staying.send("2");
     staying.stream.read_exact(&mut [0]).unwrap();
+    let one = b"{\"prefix\":\"127.0.0.0/8\",\"origin\":\"admin\"}";
     for same in ["/bans/127.0.0.0/8", "/bans/127.0.0.0%2F8", "/bans/127.1.2.3/8"] {
         let reply = visitor.request("GET", same);
-        assert_eq!((reply.status, &reply.body[..]), (200, &b"{\"prefix\":\"127.0.0.0/8\"}"[..]));
+        assert_eq!((reply.status, &reply.body[..]), (200, &one[..]));
     }
     for (method, target, status) in [
         ("GET", "/bans/127.0.0.1", 404),

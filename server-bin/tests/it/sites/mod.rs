@@ -9,6 +9,7 @@ mod headers;
 mod health;
 mod links;
 mod listings;
+mod metrics;
 mod names;
 mod proxies;
 mod rate;

@@ -1,7 +1,9 @@
 //! `proxy_protocol_from` and `real_ip`: clients behind proxies.
 
 use crate::common::Client;
-use crate::configured::{Configured, connect_from, folder, request, rest, text, twice};
+use crate::configured::{
+    Configured, Port, connect_from, folder, request, rest, text, twice, wait_until,
+};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -179,6 +181,103 @@ fn a_proxy_has_five_seconds_for_its_header() {
     for mut client in clients {
         assert_eq!(rest(&mut client), b"");
         assert!(start.elapsed() >= Duration::from_millis(4_900), "{:?}", start.elapsed());
+    }
+    running.stop();
+}
+
+/// A site behind proxies, where the proxies' own addresses and 192.0.2.0/24 are banned.
+fn banning(keys: &str) -> Configured {
+    let text = format!(
+        "[engine]\nshards = 1\nmax_per_ip = 1\nbans = [\"192.0.2.0/24\", \"127.0.0.2\"]\n\
+         [admin]\nlisten = \"127.0.0.1:0\"\n\
+         [[site]]\nlisten = [\"127.0.0.1:0\"]\nroot = \"www\"\n{keys}\
+         [[site]]\nlisten = [\"127.0.0.1:0\"]\nroot = \"www\"\n"
+    );
+    Configured::start(folder(&FILES), &text, &["http", "http", "admin http"])
+}
+
+fn change_bans(running: &Configured, method: &str, prefix: &str) {
+    let reply = running.server.admin().request(method, &format!("/bans/{prefix}"));
+    assert_eq!(reply.status, 204);
+}
+
+#[test]
+fn a_trusted_proxy_is_let_in_and_the_client_that_it_names_is_banned() {
+    let real_ip = "real_ip = { from = [\"127.0.0.0/8\"] }\n";
+    let running = banning(real_ip);
+    // More connections than max_per_ip.
+    let mut clients = [(); 3].map(|()| from_proxy(&running));
+    for (field, status) in [
+        ("X-Forwarded-For: 192.0.2.7\r\n", 403),
+        ("X-Forwarded-For: 198.51.100.1\r\n", 200),
+        ("", 200),
+    ] {
+        for client in &mut clients {
+            assert_eq!(twice(client, "GET", "/a.txt", field).status, status, "{field}");
+        }
+    }
+    let banned = "X-Forwarded-For: 192.0.2.7\r\n";
+    for target in ["/nope", "/..%2f", "*"] {
+        let status = clients[0].ask(&request("OPTIONS", target, banned)).status;
+        assert!(status == 403 || status == 400, "{target}: {status}");
+    }
+    // A later ban holds for requests on open connections.
+    let later = "X-Forwarded-For: 198.51.100.1\r\n";
+    change_bans(&running, "PUT", "198.51.100.0/24");
+    let mut client = from_proxy(&running);
+    wait_until("the ban holds", || client.ask(&request("GET", "/a.txt", later)).status == 403);
+    change_bans(&running, "DELETE", "198.51.100.0/24");
+    wait_until("the ban is lifted", || client.ask(&request("GET", "/a.txt", later)).status == 200);
+    running.stop();
+}
+
+/// Two sites on one listener, of which one trusts the proxy: for the other it is a banned client.
+#[test]
+fn a_banned_proxy_of_another_site_is_refused() {
+    let port = Port::reserve();
+    let listen = format!("listen = [\"{}\"]\nroot = \"www\"\n", port.address());
+    let text = format!(
+        "[engine]\nbans = [\"127.0.0.2\"]\n\
+         [[site]]\n{listen}names = [\"a.example\"]\nreal_ip = {{ from = [\"127.0.0.2\"] }}\n\
+         [[site]]\n{listen}names = [\"b.example\"]\n"
+    );
+    let running = Configured::start(folder(&FILES), &text, &["http"]);
+    for (host, status) in [("a.example", 200), ("b.example", 403)] {
+        let mut client = from_proxy(&running);
+        let field = format!("Host: {host}\r\n");
+        assert_eq!(client.ask(&request("GET", "/a.txt", &field)).status, status, "{host}");
+    }
+    running.stop();
+}
+
+#[test]
+fn a_client_that_the_proxy_protocol_names_is_banned() {
+    let running = banning("proxy_protocol_from = [\"127.0.0.2\"]\n");
+    for (header, status) in [
+        ("PROXY TCP4 192.0.2.9 10.0.0.1 5 80\r\n", 403),
+        ("PROXY TCP4 198.51.100.9 10.0.0.1 5 80\r\n", 200),
+        ("PROXY UNKNOWN\r\n", 200),
+    ] {
+        let mut clients = [(); 2].map(|()| from_proxy(&running));
+        for client in &mut clients {
+            client.send(header);
+            let reply = twice(client, "GET", "/a.txt", "");
+            assert_eq!(reply.status, status, "{header}");
+        }
+    }
+    running.stop();
+}
+
+#[test]
+fn services_end_the_connection_of_a_banned_client() {
+    let any = "listen = [\"127.0.0.1:0\"]\nproxy_protocol_from = [\"127.0.0.0/8\"]\n";
+    let text = format!("[engine]\nbans = [\"192.0.2.0/24\"]\n[[echo]]\n{any}");
+    let running = Configured::start(folder(&FILES), &text, &["echo"]);
+    for (named, back) in [("192.0.2.9", &b""[..]), ("198.51.100.9", b"hello")] {
+        let mut client = running.server.client();
+        client.send(format!("PROXY TCP4 {named} 10.0.0.1 5 80\r\nhello"));
+        client.half_close();
+        assert_eq!(rest(&mut client), back, "{named}");
     }
     running.stop();
 }
