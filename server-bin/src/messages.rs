@@ -51,7 +51,7 @@ pub enum Level {
     Error,
     /// Something works less well than it should, or was refused.
     Warn,
-    /// What the daemon does: reloads, listeners, drains.
+    /// Normal events: reloads, listeners, drains.
     #[default]
     Info,
     /// Details that help to find out why.
@@ -79,7 +79,7 @@ pub fn warn(what: &(impl Display + ?Sized)) {
     say(Level::Warn, what);
 }
 
-/// Says what the daemon does.
+/// Reports a normal event.
 pub fn info(what: &(impl Display + ?Sized)) {
     say(Level::Info, what);
 }

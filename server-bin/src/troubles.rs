@@ -53,7 +53,7 @@ impl Troubles {
         }
     }
 
-    /// What was added since then.
+    /// A message for each counter that has grown since then.
     fn messages_since(&self, before: &Self) -> Vec<String> {
         let more =
             |now: u64, before: u64| Some(now.saturating_sub(before)).filter(|more| *more > 0);

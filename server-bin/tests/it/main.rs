@@ -28,6 +28,7 @@ mod ledger;
 mod left_out;
 mod listening;
 mod messages;
+mod moving;
 mod mutated;
 mod namespace;
 mod open_files;
