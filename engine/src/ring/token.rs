@@ -4,84 +4,83 @@
 //!
 //! | bits | field |
 //! |---|---|
-//! | 56..64 | [`Kind`] |
+//! | 56..64 | [`Kind`], plus 1 |
 //! | 32..56 | the low 24 bits of the slot's generation |
 //! | 0..32 | slot, or listener number, or file descriptor, as the kind says |
 //!
 //! A slot is reused only when nothing is in flight for it, so a stale token means a bug or a
 //! kernel surprise; the generation makes such a completion harmless either way.
 
-/// What an operation was submitted for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Kind {
-    /// Multishot accept; the slot field is the listener's number.
-    Accept = 1,
-    /// Receive into provided buffers, one shot or many.
-    Receive = 2,
-    /// Zero-length receive or poll: "something is there to read".
-    Probe = 3,
-    /// Poll for error and hang-up only.
-    Hangup = 4,
-    /// Stream send.
-    Send = 5,
-    /// Poll for room in the socket's send buffer.
-    PollOut = 6,
-    /// Read of a small file into a send buffer.
-    Read = 7,
-    /// Splice from a file into a pipe.
-    Splice = 8,
-    /// Open a path beneath a directory.
-    Open = 9,
-    /// Connect out.
-    Connect = 10,
-    /// Close a connection's descriptor.
-    Close = 11,
-    /// Close a file; the slot field is the file descriptor.
-    CloseFile = 12,
-    /// Cancel the receive side of a slot.
-    CancelReceive = 13,
-    /// Cancel an accept; the slot field is the listener's number.
-    CancelAccept = 14,
-    /// The event descriptor other threads write to.
-    Wake = 15,
-    /// Cancel a connect that takes too long.
-    CancelConnect = 16,
-    /// Cancel the poll of the event descriptor.
-    CancelWake = 17,
-    /// Write of received bytes to a file.
-    Write = 18,
-    /// Splice from a pipe into a file.
-    SpliceToFile = 19,
-    /// Poll for bytes that go into a file.
-    PollIn = 20,
-    /// One of the steps by which a file gets its name.
-    Publish = 21,
+/// Declares the kinds of operations. The second column is the place of the operation among those of
+/// a slot, which has at most one in flight in each place. `None`: it belongs to no slot.
+macro_rules! kinds {
+    ($($(#[doc = $what:literal])+ $kind:ident => $place:expr,)*) => {
+        /// What an operation was submitted for.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum Kind {
+            $($(#[doc = $what])+ $kind,)*
+        }
+
+        impl Kind {
+            /// All kinds.
+            pub const ALL: &'static [Self] = &[$(Self::$kind),*];
+
+            /// The place of the operation among those of a slot. `None`: it belongs to no slot.
+            #[inline]
+            #[must_use]
+            pub const fn place_in_slot(self) -> Option<u8> {
+                const PLACES: &[Option<u8>] = &[$($place),*];
+                PLACES[self as usize]
+            }
+        }
+    };
 }
 
-const KINDS: [Kind; 21] = [
-    Kind::Accept,
-    Kind::Receive,
-    Kind::Probe,
-    Kind::Hangup,
-    Kind::Send,
-    Kind::PollOut,
-    Kind::Read,
-    Kind::Splice,
-    Kind::Open,
-    Kind::Connect,
-    Kind::Close,
-    Kind::CloseFile,
-    Kind::CancelReceive,
-    Kind::CancelAccept,
-    Kind::Wake,
-    Kind::CancelConnect,
-    Kind::CancelWake,
-    Kind::Write,
-    Kind::SpliceToFile,
-    Kind::PollIn,
-    Kind::Publish,
-];
+kinds! {
+    /// Multishot accept; the slot field is the listener's number.
+    Accept => None,
+    /// Receive into provided buffers, one shot or many.
+    Receive => Some(0),
+    /// Zero-length receive or poll: "something is there to read".
+    Probe => Some(0),
+    /// Poll for error and hang-up only.
+    Hangup => Some(1),
+    /// Stream send.
+    Send => Some(2),
+    /// Poll for room in the socket's send buffer.
+    PollOut => Some(3),
+    /// Read of a small file into a send buffer.
+    Read => Some(4),
+    /// Splice from a file into a pipe.
+    Splice => Some(5),
+    /// Open a path beneath a directory.
+    Open => Some(6),
+    /// Connect out.
+    Connect => Some(7),
+    /// Close a connection's descriptor.
+    Close => Some(8),
+    /// Close a file; the slot field is the file descriptor.
+    CloseFile => None,
+    /// Cancel the receive side of a slot.
+    CancelReceive => Some(9),
+    /// Cancel an accept; the slot field is the listener's number.
+    CancelAccept => None,
+    /// The event descriptor other threads write to.
+    Wake => None,
+    /// Cancel a connect that takes too long.
+    CancelConnect => Some(10),
+    /// Cancel the poll of the event descriptor.
+    CancelWake => None,
+    /// Write of received bytes to a file.
+    Write => Some(11),
+    /// Splice from a pipe into a file.
+    SpliceToFile => Some(12),
+    /// Poll for bytes that go into a file.
+    PollIn => Some(13),
+    /// One of the steps by which a file gets its name.
+    Publish => Some(14),
+}
 
 /// Bits of the generation that travel in a token.
 const GENERATION_MASK: u64 = (1 << 24) - 1;
@@ -96,7 +95,7 @@ impl Token {
     #[inline]
     #[must_use]
     pub const fn new(kind: Kind, generation: u64, slot: u32) -> Self {
-        Self((kind as u64) << 56 | (generation & GENERATION_MASK) << 32 | slot as u64)
+        Self((kind as u64 + 1) << 56 | (generation & GENERATION_MASK) << 32 | slot as u64)
     }
 
     /// From the `user_data` of a completion.
@@ -117,7 +116,7 @@ impl Token {
     #[inline]
     #[must_use]
     pub fn kind(self) -> Option<Kind> {
-        KINDS.get(((self.0 >> 56) as usize).wrapping_sub(1)).copied()
+        Kind::ALL.get(((self.0 >> 56) as usize).wrapping_sub(1)).copied()
     }
 
     /// The slot (or listener number, or descriptor).
@@ -148,10 +147,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_goes_in_comes_out(kind in 0..KINDS.len(), generation: u64, slot: u32) {
-            let token = Token::new(KINDS[kind], generation, slot);
+        fn what_goes_in_comes_out(kind in 0..Kind::ALL.len(), generation: u64, slot: u32) {
+            let token = Token::new(Kind::ALL[kind], generation, slot);
             let back = Token::from_user_data(token.user_data());
-            prop_assert_eq!(back.kind(), Some(KINDS[kind]));
+            prop_assert_eq!(back.kind(), Some(Kind::ALL[kind]));
             prop_assert_eq!(back.slot(), slot);
             prop_assert!(back.is_of(generation));
             prop_assert!(!back.is_of(generation.wrapping_add(1)));
@@ -159,11 +158,19 @@ mod tests {
     }
 
     #[test]
+    fn only_a_receive_and_a_probe_share_a_place() {
+        let places = || Kind::ALL.iter().filter_map(|kind| kind.place_in_slot());
+        let shared: Vec<u8> =
+            places().filter(|place| places().filter(|it| it == place).count() > 1).collect();
+        let place = Kind::Receive.place_in_slot().expect("it belongs to a slot");
+        assert_eq!(shared, [place, place]);
+        assert_eq!(Kind::Probe.place_in_slot(), Some(place));
+        assert!(places().all(|place| u32::from(place) < u16::BITS));
+    }
+
+    #[test]
     fn foreign_values_have_no_kind() {
         assert_eq!(Token::from_user_data(0).kind(), None);
         assert_eq!(Token::from_user_data(u64::MAX).kind(), None);
-        for (at, kind) in KINDS.iter().enumerate() {
-            assert_eq!(*kind as usize, at + 1, "KINDS is in the order of the discriminants");
-        }
     }
 }

@@ -65,31 +65,16 @@ pub enum Pause {
     Budget,
 }
 
-/// Operations in flight, one bit per family; a family has at most one.
+/// Operations in flight, one bit for each place ([`Kind::place_in_slot`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct InFlight(u16);
 
 impl InFlight {
-    fn bit(kind: Kind) -> u16 {
-        match kind {
-            Kind::Receive | Kind::Probe => 1 << 0,
-            Kind::Hangup => 1 << 1,
-            Kind::Send => 1 << 2,
-            Kind::PollOut => 1 << 3,
-            Kind::Read => 1 << 4,
-            Kind::Splice => 1 << 5,
-            Kind::Open => 1 << 6,
-            Kind::Connect => 1 << 7,
-            Kind::Close => 1 << 8,
-            Kind::CancelReceive => 1 << 9,
-            Kind::CancelConnect => 1 << 10,
-            Kind::Write => 1 << 11,
-            Kind::SpliceToFile => 1 << 12,
-            Kind::PollIn => 1 << 13,
-            Kind::Publish => 1 << 14,
-            Kind::Accept | Kind::CloseFile | Kind::CancelAccept | Kind::Wake | Kind::CancelWake => {
-                unreachable!("{kind:?} belongs to no slot")
-            }
+    #[inline]
+    const fn bit(kind: Kind) -> u16 {
+        match kind.place_in_slot() {
+            Some(place) => 1 << place,
+            None => panic!("an operation of the shard belongs to no slot"),
         }
     }
 
