@@ -9,10 +9,14 @@
 mod choice;
 mod contents;
 mod conversation;
+mod ending;
 mod exchange;
+mod lines;
 mod links;
 mod note;
+mod reading;
 mod replies;
+mod sending;
 
 pub use contents::{Budget, READERS};
 pub use conversation::Conversation;

@@ -41,6 +41,13 @@ pub(super) enum Candidate {
     ErrorPage(Status),
 }
 
+impl Candidate {
+    /// The coding of a variant.
+    pub(super) fn coding(&self) -> Option<Coding> {
+        if let Self::Variant(_, coding) = self { Some(*coding) } else { None }
+    }
+}
+
 /// A file that has variants.
 #[derive(Clone)]
 pub(super) struct Original {

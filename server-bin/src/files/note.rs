@@ -2,7 +2,7 @@
 
 use super::contents::Kept;
 use super::exchange::Candidate;
-use super::replies::common_lines;
+use super::lines::common_lines;
 use crate::http::date::CommonLines;
 use crate::site::headers::BuiltIn;
 use crate::site::rules::Facts;

@@ -1,0 +1,120 @@
+//! The end of a reply: its head is queued, it is counted and logged, and the connection goes on or
+//! ends.
+
+use super::exchange::Asked;
+use super::{Conversation, Files};
+use crate::access_log::Entry;
+use crate::http::head;
+use crate::http::reply::{self, Persistence};
+use crate::http::status::Status;
+use ringwright::{Connection, Room};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+impl Files {
+    pub(super) fn send_head(&self, state: &mut Conversation, connection: &mut Connection<'_>) {
+        let room = connection.send(&self.scratch);
+        state.full = room == Room::Full;
+        if room == Room::Refused {
+            // A body without its head must not follow.
+            connection.abort();
+        }
+    }
+
+    /// The reply is queued: on to the next request, or to the end.
+    pub(super) fn finish(
+        &mut self,
+        state: &mut Conversation,
+        connection: &mut Connection<'_>,
+        asked: &Asked<'_>,
+        persistence: Persistence,
+        status: Status,
+        bytes: u64,
+    ) {
+        let duration = connection.local().now() - asked.begun;
+        asked.site.counters.count(self.shard, asked.request.method, status, duration, bytes);
+        if self.log.is_some() {
+            let socket = state.peer_of(connection);
+            let real = self.address(state, connection, asked);
+            let peer = if real == socket.ip() { socket } else { SocketAddr::new(real, 0) };
+            let site = asked.site.spec.names.first().map_or("", String::as_str);
+            let logged = Logged { head: asked.head, begun: Some(asked.begun), peer, site };
+            self.log_reply(state, connection, logged, status, bytes);
+        }
+        if persistence == Persistence::Close {
+            state.close(connection);
+        } else {
+            state.go_on(connection);
+        }
+    }
+
+    /// Sends the last reply of a connection, unless the request that cannot be read to its end has
+    /// its reply. `unread` begins with the head of that request if the head was not read.
+    pub(super) fn send_refusal(
+        &mut self,
+        state: &mut Conversation,
+        connection: &mut Connection<'_>,
+        status: Status,
+        unread: &[u8],
+    ) {
+        if state.is_answered {
+            return;
+        }
+        self.common.refresh(connection.local().now());
+        let lines = self.common.lines();
+        let is_head = state.incoming.is_head();
+        let body = reply::plain(&mut self.scratch, lines, Persistence::Close, status, is_head);
+        self.send_head(state, connection);
+        if let Some(exchange) = state.exchange.take() {
+            let Asked { request, begun, site, .. } = exchange.asked();
+            let duration = connection.local().now() - begun;
+            site.counters.count(self.shard, request.method, status, duration, body);
+            let (begun, peer) = (Some(exchange.begun), state.peer_of(connection));
+            let logged = Logged { head: &exchange.head, begun, peer, site: "" };
+            return self.log_reply(state, connection, logged, status, body);
+        }
+        state.requests += 1;
+        if let Some(site) = self.default_site(state.listener) {
+            site.counters.count_unread(self.shard, status, body);
+        }
+        let (head, peer) = (head::as_far_as_read(unread), state.peer_of(connection));
+        let logged = Logged { head, begun: None, peer, site: "" };
+        self.log_reply(state, connection, logged, status, body);
+    }
+
+    fn log_reply(
+        &mut self,
+        state: &Conversation,
+        connection: &mut Connection<'_>,
+        logged: Logged<'_>,
+        status: Status,
+        bytes: u64,
+    ) {
+        let Some(log) = &mut self.log else { return };
+        let Logged { head, begun, peer, site } = logged;
+        let now = connection.local().now();
+        log.record(&Entry {
+            seconds: self.common.seconds(),
+            peer,
+            socket: connection.peer(),
+            site,
+            connection: connection.id().get(),
+            request: state.requests,
+            head,
+            status: status.code(),
+            bytes,
+            duration: begun.map_or(Duration::ZERO, |begun| now - begun),
+        });
+    }
+}
+
+/// A request to be logged.
+struct Logged<'a> {
+    head: &'a [u8],
+    /// The time at which the head was complete, if it was.
+    begun: Option<Duration>,
+    /// The client.
+    peer: SocketAddr,
+    /// The first name of the site.
+    site: &'a str,
+}
