@@ -177,6 +177,7 @@ impl Reloader {
         if let Some(log) = &self.log {
             log.reopen();
         }
+        messages::reopen();
         let result = self.prepare(&present).and_then(|Prepared { new, values, changed, plan }| {
             let served = watched.served().ok_or("the server is still starting")?;
             let before = self.current.get();

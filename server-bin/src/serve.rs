@@ -249,10 +249,10 @@ fn serve<H: Handler>(
     });
     let of_admin = admin.iter().flat_map(Admin::addresses);
     listeners.extend(of_admin.map(|address| format!("admin http://{address}")));
-    announce(&listeners);
     if let Err(error) = troubles::watch(&watched) {
         messages::warn(&format!("cannot start the thread that looks at counters: {error}"));
     }
+    announce(&listeners);
     let on_signal = watched.clone();
     thread::Builder::new()
         .name("signals".into())

@@ -99,6 +99,8 @@ fn each_flag_of_run_reaches_its_key() {
         ("--probe", "recv", &["engine", "probe"], "recv".into()),
         ("--access-log", "a.log", &["log", "access"], "a.log".into()),
         ("--log-format", "combined", &["log", "format"], "combined".into()),
+        ("--error-log", "e.log", &["log", "error"], "e.log".into()),
+        ("--log-level", "warn", &["log", "level"], "warn".into()),
         ("--admin", "127.0.0.1:0", &["admin", "listen"], "127.0.0.1:0".into()),
     ] {
         let of_flag = printed(&files, &[flag, given], &[]);
