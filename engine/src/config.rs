@@ -1,8 +1,9 @@
 //! The settings of an engine: every limit with its unit, default and reason.
 
+use crate::address::{Address, NoAddress};
 use crate::admission::Prefix;
 use crate::ring::{Features, RingChoice, Setup};
-use std::net::{AddrParseError, IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,7 +76,7 @@ pub struct Config {
     ///
     /// Each shard opens its own socket per address (`SO_REUSEPORT`, socket(7)). Port 0 takes a
     /// free port; [`Engine::addresses`](crate::Engine::addresses) returns it. At most 65,535
-    /// addresses.
+    /// addresses. A Unix socket ([`SocketPath`](crate::SocketPath)) is shared by all shards.
     ///
     /// `[::]` takes IPv4 clients as well (`net.ipv6.bindv6only`), unless the list has an IPv4
     /// address with the same port. `0.0.0.0:P` and `[::]:P` can therefore stand together, in any
@@ -151,7 +152,7 @@ pub struct Config {
     /// not ended.
     ///
     /// A peer acknowledges whole segments, so the rate of a peer with a full receive buffer moves
-    /// in steps of its segment size.
+    /// in steps of its segment size. Clients of a Unix socket are not measured.
     pub min_rate: u32,
     /// Asks the kernel for the bytes of each connection when it ends, for
     /// [`Local::ended`](crate::Local::ended). Default `false`: it costs a system call per
@@ -160,7 +161,8 @@ pub struct Config {
     /// The limit on connections from one IPv4 address or one IPv6 /64 prefix, 1 to 65,535.
     /// Default `None`: no limit.
     ///
-    /// Waiting clients count as well. The engine closes a client beyond the limit at once. The
+    /// Clients of a Unix socket have no address and no such limit. Waiting clients count as well.
+    /// The engine closes a client beyond the limit at once. The
     /// table of counts takes 32 bytes or more for each connection and waiting client allowed.
     pub max_per_address: Option<u16>,
     /// The addresses that are banned from the start, at most 65,536 prefixes. Default: none.
@@ -303,7 +305,8 @@ pub struct Config {
     /// [`Reason::WriteTimeout`](crate::Reason::WriteTimeout).
     ///
     /// Sent bytes and bytes that the peer acknowledged count as progress. The time also runs while
-    /// everything has left and the peer has not acknowledged it.
+    /// everything has left and the peer has not acknowledged it. On a Unix socket the kernel
+    /// tells what the peer has read, in steps of up to 64 KiB.
     pub write_timeout: Option<Duration>,
     /// The time in which a file being sent or received must make progress. Default 60 s; `None`:
     /// no limit. The engine then resets the connection with
@@ -487,13 +490,15 @@ impl Default for Config {
 ///     ..ListenerSettings::of(&config)
 /// };
 /// let private = Listener { address: "[::1]:7001".parse()?, settings: Some(settings) };
-/// let config = Config { listeners: vec![plain, private], ..config };
-/// # Ok::<(), std::net::AddrParseError>(())
+/// // A Unix socket, for clients of the same machine.
+/// let local: Listener = "unix:/run/app.sock (mode=0660)".parse()?;
+/// let config = Config { listeners: vec![plain, private, local], ..config };
+/// # Ok::<(), ringwright::NoAddress>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
     /// The address to listen on. Port 0 takes a free port.
-    pub address: SocketAddr,
+    pub address: Address,
     /// The settings of the connections that the listener accepts. `None`: those of the engine's
     /// [`Config`].
     pub settings: Option<ListenerSettings>,
@@ -501,15 +506,21 @@ pub struct Listener {
 
 impl From<SocketAddr> for Listener {
     fn from(address: SocketAddr) -> Self {
+        Address::Ip(address).into()
+    }
+}
+
+impl From<Address> for Listener {
+    fn from(address: Address) -> Self {
         Self { address, settings: None }
     }
 }
 
 impl FromStr for Listener {
-    type Err = AddrParseError;
+    type Err = NoAddress;
 
-    fn from_str(address: &str) -> Result<Self, AddrParseError> {
-        address.parse::<SocketAddr>().map(Self::from)
+    fn from_str(address: &str) -> Result<Self, NoAddress> {
+        address.parse::<Address>().map(Self::from)
     }
 }
 

@@ -8,8 +8,7 @@ use crate::ring::Calls;
 use crate::shard::core::Core;
 use crate::shard::slots::{NONE, Pause};
 use crate::workers::{Job, Refused};
-use crate::{ConnectionId, FileKind, Reason};
-use std::net::SocketAddr;
+use crate::{ConnectionId, FileKind, Peer, Reason};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -98,10 +97,16 @@ impl<'a> Connection<'a> {
         self.core.id(self.slot)
     }
 
-    /// The peer's address, read once when the connection was opened (getpeername(2)).
+    /// The peer's address, read once when the connection was opened (getpeername(2)). Clients of a
+    /// Unix socket have none.
     #[must_use]
-    pub fn peer(&self) -> SocketAddr {
+    pub fn peer(&self) -> Peer {
         self.core.slots.peer(self.slot)
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn descriptor(&self) -> crate::ring::Descriptor {
+        self.core.slots[self.slot].descriptor
     }
 
     /// The way the connection came to the engine: a listener or a connect.

@@ -2,7 +2,7 @@
 
 use crate::admission::Admission;
 use crate::cgroup;
-use crate::config::Config;
+use crate::config::{Config, Listener};
 use crate::cpu::{self, Place};
 use crate::error::Error;
 use crate::handler::Handler;
@@ -205,10 +205,11 @@ impl Engine {
         }
     }
 
-    /// The addresses listened on, with the actual ports, by the numbers of the listeners: those of
-    /// [`Config::listeners`] in their order, without removed ones, and those that were added.
+    /// The IP addresses listened on, with the actual ports, by the numbers of the listeners: those
+    /// of [`Config::listeners`] in their order, without removed ones, and those that were added.
+    /// Unix sockets are left out.
     ///
-    /// [`Remote::listeners`] tells more.
+    /// [`Remote::listeners`] tells more, and of Unix sockets, too.
     #[must_use]
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.remote.registry().addresses()
@@ -245,6 +246,8 @@ impl Engine {
             });
             result = result.and(ended);
         }
+        // Those of shards that have all failed, without a drain.
+        self.remote.registry().remove_files();
         let jobs = self.remote.pool().join(JOBS_GRACE);
         if jobs > 0 {
             result = result.and(Err(Error::JobsRunning { jobs }));
@@ -307,7 +310,8 @@ impl Engine {
         let opening = Opening::new(Instant::now() + LISTEN_WAIT, &config.bans);
         let mut of_shard: Vec<Vec<Opened>> = mailboxes.iter().map(|_| Vec::new()).collect();
         let mut filter_failed = None;
-        let addresses: Vec<SocketAddr> = config.listeners.iter().map(|it| it.address).collect();
+        let ip = |listener: &Listener| listener.address.ip();
+        let addresses: Vec<SocketAddr> = config.listeners.iter().filter_map(ip).collect();
         for listener in &config.listeners {
             let shards = mailboxes.len();
             let opened = self.remote.open_listener(listener, shards, &addresses, &opening)?;

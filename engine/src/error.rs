@@ -1,10 +1,10 @@
 //! The error of an engine as a whole.
 
+use crate::address::Address;
 use crate::ring::Errno;
 use crate::ring::probe::SetupError;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 
 /// The error of an engine that could not start, did not end cleanly, or could not change its
 /// listeners.
@@ -30,7 +30,7 @@ pub enum Error {
     /// A listener could not be set up.
     Listen {
         /// The address from [`Config::listeners`](crate::Config::listeners), or the one to add.
-        address: SocketAddr,
+        address: Address,
         /// The error of socket(2), setsockopt(2), bind(2) or listen(2).
         source: io::Error,
     },
@@ -107,7 +107,7 @@ impl fmt::Display for Error {
             Self::Ring(source) => source.fmt(f),
             Self::Listen { address, source } => {
                 write!(f, "cannot listen on {address}: {source}")?;
-                f.write_str(remedy_of_listen(source))
+                f.write_str(remedy_of_listen(address, source))
             }
             Self::NoSuchListener { number } => {
                 write!(f, "there is no listener {number}; Remote::listeners lists them")
@@ -164,7 +164,10 @@ impl fmt::Display for Error {
 }
 
 /// The remedy for a listener that could not be set up, or nothing.
-fn remedy_of_listen(source: &io::Error) -> &'static str {
+fn remedy_of_listen(address: &Address, source: &io::Error) -> &'static str {
+    if address.unix().is_some() {
+        return remedy_of_unix(source);
+    }
     match source.raw_os_error() {
         Some(libc::EADDRINUSE) => {
             "; another process or another listener of this engine has used the port for 1 second \
@@ -176,6 +179,21 @@ fn remedy_of_listen(source: &io::Error) -> &'static str {
              or choose a higher port"
         }
         Some(libc::EADDRNOTAVAIL) => "; no interface of this machine has this address (ip address)",
+        _ => "",
+    }
+}
+
+/// The same for a Unix socket.
+fn remedy_of_unix(source: &io::Error) -> &'static str {
+    match source.raw_os_error() {
+        Some(libc::EADDRINUSE) => {
+            "; a process listens on the socket, and has done so for 1 second (ss -lxp shows it): \
+             stop it or choose another path"
+        }
+        Some(libc::ENOENT) => "; the folder of the socket must exist: make it",
+        Some(libc::EACCES) => {
+            "; the user of this process must be able to write in the folder of the socket"
+        }
         _ => "",
     }
 }

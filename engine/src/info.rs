@@ -1,8 +1,8 @@
 //! Values that describe a connection.
 
+use crate::address::Peer;
 use crate::id::ConnectionId;
 use crate::ring::Traffic;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 /// A snapshot of one open connection, taken by its shard.
@@ -13,8 +13,8 @@ use std::time::Duration;
 pub struct ConnectionInfo {
     /// The connection's id.
     pub id: ConnectionId,
-    /// The peer's address.
-    pub peer: SocketAddr,
+    /// The peer's address, if it has one.
+    pub peer: Peer,
     /// The way the connection came to the engine: a listener or a connect.
     pub origin: Origin,
     /// The connection's state: `open`, `half_closed_by_peer`, `half_closed_by_us`, `draining`
@@ -32,15 +32,15 @@ pub struct ConnectionInfo {
 /// A connection that has ended, as [`Local::ended`](crate::Local::ended) describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndedConnection {
-    /// The peer's address.
-    pub peer: SocketAddr,
+    /// The peer's address, if it has one.
+    pub peer: Peer,
     /// The way the connection came to the engine: a listener or a connect.
     pub origin: Origin,
     /// The time from `opened` to `closed`, with a resolution of 1 ms.
     pub lifetime: Duration,
     /// The bytes of the connection. `None` if
-    /// [`Config::count_traffic`](crate::Config::count_traffic) is off, or if the kernel gave no
-    /// answer.
+    /// [`Config::count_traffic`](crate::Config::count_traffic) is off, if the kernel gave no
+    /// answer, or if it is a connection of a Unix socket, whose bytes the kernel does not count.
     pub traffic: Option<Traffic>,
 }
 

@@ -6,6 +6,7 @@ pub use crate::ring::{
     Pipe, Ring, RingCounters, Shutdown, Token, Traffic,
 };
 
+use crate::address::Address;
 use crate::admission::Admission;
 use crate::config::Config;
 use crate::handler::Handler;
@@ -57,8 +58,8 @@ impl<R: Ring, H: Handler> BareShard<R, H> {
         let (pool, mut ports) = Pool::new(config.jobs_queued_max, vec![waker], false);
         let mut registry = Registry::new(config);
         let settings = registry.settings(None).expect("few settings");
-        let address = (Ipv4Addr::LOCALHOST, 1).into();
-        let listening = registry.reserve(address, settings.clone()).expect("a number is free");
+        let address = Address::Ip((Ipv4Addr::LOCALHOST, 1).into());
+        let listening = registry.reserve(&address, settings.clone()).expect("a number is free");
         let opened = Opened::new(listening, settings, listener, ring.outside());
         let (ring_in_use, all) = (RingInUse::default(), vec![published.clone()]);
         let remote =

@@ -63,6 +63,7 @@ mod bugs;
 #[macro_use]
 mod marks;
 
+mod address;
 mod admission;
 mod cgroup;
 mod config;
@@ -102,6 +103,7 @@ mod workers;
 /// The lock-free modules use these atomics; tests/loom.rs replaces them with loom's.
 use std::sync::atomic;
 
+pub use address::{Address, NoAddress, Peer, SocketPath};
 pub use admission::{NoPrefix, Prefix};
 pub use config::{AtCapacity, Config, Listener, ListenerSettings, Probe};
 pub use connection::Connection;

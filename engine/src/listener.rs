@@ -75,8 +75,8 @@ impl Remote {
     /// connects from then on is served.
     ///
     /// Every shard opens a socket of its own, with the options and the ban filter of
-    /// [`Config`](crate::Config). The number is the lowest that no other listener has and that no
-    /// connection has any more.
+    /// [`Config`](crate::Config). All shards share the one socket of a Unix address. The number is
+    /// the lowest that no other listener has and that no connection has any more.
     ///
     /// `[::]` takes IPv4 clients as well, unless the engine has an IPv4 address with the same port
     /// at this moment. The kernel fixes that when the socket is bound. Therefore an IPv4 address
@@ -95,7 +95,7 @@ impl Remote {
     /// [`Error::Config`] too if a value of the settings is not allowed, and
     /// [`Error::TooManySettings`] if 256 different settings are in use.
     pub fn add_listener(&self, listener: &Listener) -> Result<ListenerInfo, Error> {
-        let address = listener.address;
+        let address = &listener.address;
         let in_callback = self.refuse_in_callback().is_err();
         let wait = if in_callback { Duration::ZERO } else { LISTEN_WAIT };
         let opening = Opening::new(Instant::now() + wait, &self.bans());
@@ -103,7 +103,7 @@ impl Remote {
             let (key, value) = ("outgoing_reserved", "max_connections".to_owned());
             return Err(Error::Config { key, value, remedy: "less than max_connections" });
         }
-        let refused = |source: io::Error| Error::Listen { address, source };
+        let refused = |source: io::Error| Error::Listen { address: address.clone(), source };
         if self.is_draining() {
             return Err(refused(io::Error::other("the engine drains")));
         }
@@ -125,8 +125,9 @@ impl Remote {
         info.ok_or_else(|| refused(io::Error::other("it was removed at once")))
     }
 
-    /// Opens the sockets of a listener, for so many shards. `addresses` are those that the engine
-    /// listens on besides. Returns the errno with which the kernel refused the filter, too.
+    /// Opens the sockets of a listener, for so many shards. `addresses` are the IP addresses that
+    /// the engine listens on besides. Returns the errno with which the kernel refused the filter,
+    /// too.
     pub(crate) fn open_listener(
         &self,
         listener: &Listener,
@@ -134,10 +135,11 @@ impl Remote {
         addresses: &[SocketAddr],
         opening: &Opening,
     ) -> Result<(Sockets, Option<Errno>), Error> {
-        let address = listener.address;
+        let address = &listener.address;
+        let refused = |source| Error::Listen { address: address.clone(), source };
         let mut registry = self.registry();
         let settings = registry.settings(listener.settings.as_ref())?;
-        let full = || Error::Listen { address, source: io::Error::other(TOO_MANY) };
+        let full = || refused(io::Error::other(TOO_MANY));
         let listening = registry.reserve(address, settings.clone()).ok_or_else(full)?;
         let options = ListenerOptions {
             addresses,
@@ -152,20 +154,22 @@ impl Remote {
         let opened = calls::listeners(address, shards, &options);
         let mut registry = self.registry();
         match opened {
-            Ok((bound, descriptors)) => {
-                registry.opened(listening.number(), bound);
+            Ok(opened) => {
+                registry.opened(listening.number(), opened.address, opened.file);
+                let descriptors = opened.sockets;
                 Ok((Sockets { listening, settings, descriptors }, options.filter_failed.get()))
             }
             Err(source) => {
                 registry.cancel(listening.number());
-                Err(Error::Listen { address, source })
+                Err(refused(source))
             }
         }
     }
 
     /// Removes a listener and returns at once. No client whose handshake is complete or in progress
     /// is reset, as in a [drain](Self::drain) of the engine: the shards let no new handshake begin,
-    /// accept what has come within 100 ms, and close their sockets.
+    /// accept what has come within 100 ms, and close their sockets. The file of a Unix socket is
+    /// gone when the call returns, and the shards accept what its backlog holds.
     ///
     /// The connections of this listener end as in a drain: the shards call
     /// [`Handler::draining`](crate::Handler::draining) for each of them, and reset those that are
@@ -241,9 +245,9 @@ impl Remote {
     pub(crate) fn register(&self, listener: &Listener) -> (Arc<Listening>, SharedSettings) {
         let mut registry = self.registry();
         let settings = registry.settings(listener.settings.as_ref()).expect("few settings");
-        let listening = registry.reserve(listener.address, settings.clone());
+        let listening = registry.reserve(&listener.address, settings.clone());
         let listening = listening.expect("a number is free");
-        registry.opened(listening.number(), listener.address);
+        registry.opened(listening.number(), listener.address.clone(), None);
         (listening, settings)
     }
 

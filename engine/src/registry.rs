@@ -1,8 +1,10 @@
 //! The registry of the listeners of an engine: their numbers, states and settings.
 
+use crate::address::Address;
 use crate::admission::Listening;
 use crate::config::{Config, ListenerSettings, SharedSettings};
 use crate::error::Error;
+use crate::ring::calls::SocketFile;
 use crate::validate;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -32,7 +34,7 @@ pub struct ListenerInfo {
     /// Its number, as in [`Origin::Listener`](crate::Origin::Listener).
     pub number: u16,
     /// The address listened on, with the actual port.
-    pub address: SocketAddr,
+    pub address: Address,
     /// The stage that it has reached.
     pub state: ListenerState,
     /// Its clients over all shards: its open and ending connections, and the clients that wait for
@@ -44,7 +46,9 @@ pub struct ListenerInfo {
 
 struct Entry {
     listening: Arc<Listening>,
-    address: SocketAddr,
+    address: Address,
+    /// The file of a Unix socket that was not removed.
+    file: Option<SocketFile>,
     /// `None` while its sockets are being opened.
     state: Option<ListenerState>,
     settings: SharedSettings,
@@ -118,7 +122,7 @@ impl Registry {
     /// in use.
     pub fn reserve(
         &mut self,
-        address: SocketAddr,
+        address: &Address,
         settings: SharedSettings,
     ) -> Option<Arc<Listening>> {
         self.forget_ended();
@@ -127,8 +131,9 @@ impl Registry {
         if number >= LISTENERS_MAX {
             return None;
         }
-        let listening = Arc::new(Listening::new(number as u16));
-        let entry = Entry { listening: listening.clone(), address, state: None, settings };
+        let listening = Arc::new(Listening::new(number as u16, address.unix().is_some()));
+        let (address, shared) = (address.clone(), listening.clone());
+        let entry = Entry { listening: shared, address, file: None, state: None, settings };
         match free {
             Some(_) => self.entries[number] = Some(entry),
             None => self.entries.push(Some(entry)),
@@ -142,10 +147,16 @@ impl Registry {
     }
 
     /// The sockets are open, on this address.
-    pub fn opened(&mut self, number: u16, address: SocketAddr) {
+    pub fn opened(&mut self, number: u16, address: Address, file: Option<SocketFile>) {
         if let Some(entry) = &mut self.entries[usize::from(number)] {
             (entry.address, entry.state) = (address, Some(ListenerState::Open));
+            entry.file = file;
         }
+    }
+
+    /// Removes the files of all Unix sockets, so that no further client finds them.
+    pub fn remove_files(&mut self) {
+        self.entries.iter_mut().flatten().for_each(|entry| entry.file = None);
     }
 
     /// Changes the state of a listener. Returns false if there is no such listener, or if it was
@@ -161,14 +172,18 @@ impl Registry {
         };
         if found {
             entry.state = Some(state);
+            if state == ListenerState::Removed {
+                entry.file = None;
+            }
         }
         found
     }
 
-    /// The addresses that were not removed, also of listeners that are being opened.
+    /// The IP addresses that were not removed, also of listeners that are being opened.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         let stays = |entry: &&Entry| entry.state != Some(ListenerState::Removed);
-        self.entries.iter().flatten().filter(stays).map(|entry| entry.address).collect()
+        let stay = self.entries.iter().flatten().filter(stays);
+        stay.filter_map(|entry| entry.address.ip()).collect()
     }
 
     /// The listener of a number.
@@ -180,10 +195,10 @@ impl Registry {
     pub fn list(&mut self) -> Vec<ListenerInfo> {
         self.forget_ended();
         let info = |entry: &Entry| {
-            let Entry { listening, address, state, settings } = entry;
+            let Entry { listening, address, state, settings, file: _ } = entry;
             Some(ListenerInfo {
                 number: listening.number(),
-                address: *address,
+                address: address.clone(),
                 state: (*state)?,
                 connections: listening.connections(),
                 settings: (*settings.values).clone(),

@@ -190,6 +190,7 @@ impl Remote {
     /// Another call can only shorten the deadline. A full command queue does not keep a drain out.
     pub fn drain(&self, deadline: Duration) {
         self.0.draining.store(true, Ordering::SeqCst);
+        self.registry().remove_files();
         self.0.mailboxes.iter().for_each(|mailbox| mailbox.drain(deadline));
     }
 
@@ -197,6 +198,7 @@ impl Remote {
     /// command queue does not keep a stop out.
     pub fn stop(&self) {
         self.0.draining.store(true, Ordering::SeqCst);
+        self.registry().remove_files();
         self.0.mailboxes.iter().for_each(Sending::stop);
     }
 

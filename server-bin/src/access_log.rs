@@ -288,8 +288,8 @@ mod tests {
     fn entry(request: u64) -> Entry<'static> {
         Entry {
             seconds: 784_111_777,
-            peer: "127.0.0.1:5".parse().unwrap(),
-            socket: "127.0.0.1:5".parse().unwrap(),
+            peer: ringwright::Peer::Ip("127.0.0.1:5".parse().unwrap()),
+            socket: ringwright::Peer::Ip("127.0.0.1:5".parse().unwrap()),
             site: "",
             connection: 1,
             request,

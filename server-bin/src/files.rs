@@ -303,11 +303,12 @@ impl Files {
         if !listener.has_proxies && state.peer.is_none() {
             return false;
         }
-        let address = self.address(state, connection, asked);
+        let Some(address) = self.address(state, connection, asked) else { return false };
         if !connection.local().is_banned(address) {
             return false;
         }
-        let socket = connection.peer().ip().to_canonical();
+        let Some(socket) = connection.peer().ip() else { return true };
+        let socket = socket.to_canonical();
         let trusts = |proxies: &[Prefix]| proxies.iter().any(|prefix| prefix.contains(socket));
         let real_ip = asked.site.spec.real_ip.as_ref();
         let is_trusted = trusts(&listener.proxies) || real_ip.is_some_and(|it| trusts(&it.from));

@@ -11,9 +11,8 @@ use crate::messages;
 use crate::options::Options;
 use crate::serve::{self, Failure};
 use crate::served::Watcher;
-use ringwright::{Error, Prefix};
+use ringwright::{Address, Error, Prefix};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
@@ -61,7 +60,7 @@ struct Present {
     loaded: Loaded,
     values: Values,
     /// The listeners: address as configured, service, number.
-    listeners: Vec<(SocketAddr, Service, u16)>,
+    listeners: Vec<(Address, Service, u16)>,
 }
 
 /// The reloads so far.
@@ -122,7 +121,9 @@ impl Reloader {
         let counts = Counts { last_success: AtomicU64::new(now()), ..Counts::default() };
         let addresses = plan.engine.listeners.iter().zip(&plan.services).zip(0..);
         let listeners = addresses
-            .map(|((listener, service), number)| (listener.address, service.clone(), number))
+            .map(|((listener, service), number)| {
+                (listener.address.clone(), service.clone(), number)
+            })
             .collect();
         let values = loaded.values();
         let present = Mutex::new(Present { loaded, values, listeners });
@@ -247,10 +248,10 @@ struct Prepared {
 /// A listener of a new configuration.
 struct NewListener {
     /// As configured.
-    address: SocketAddr,
+    address: Address,
     number: u16,
     /// The address listened on, if it was added.
-    added: Option<SocketAddr>,
+    added: Option<Address>,
 }
 
 /// The listeners of a new configuration, in its order.
@@ -280,8 +281,8 @@ impl Listeners {
         let mut left = present.listeners.clone();
         let mut all = Self(Vec::new());
         for (listener, service) in plan.engine.listeners.iter().zip(&plan.services) {
-            let address = listener.address;
-            let known = left.iter().position(|(known, _, _)| *known == address);
+            let address = &listener.address;
+            let known = left.iter().position(|(known, _, _)| known == address);
             let result = match known.map(|at| left.remove(at)) {
                 Some((_, known, number)) if known.scheme() == service.scheme() => {
                     Ok((number, None))
@@ -294,14 +295,16 @@ impl Listeners {
                 )),
                 None => match served.remote.add_listener(listener) {
                     Ok(info) => {
-                        served.set_listener(info.number, service.url(info.address));
+                        served.set_listener(info.number, service.url(&info.address));
                         Ok((info.number, Some(info.address)))
                     }
                     Err(error) => Err(error.to_string()),
                 },
             };
             match result {
-                Ok((number, added)) => all.0.push(NewListener { address, number, added }),
+                Ok((number, added)) => {
+                    all.0.push(NewListener { address: address.clone(), number, added });
+                }
                 Err(error) => {
                     all.undo(served);
                     return Err(error);
@@ -338,7 +341,8 @@ impl Listeners {
     /// Announces the new listeners, and drains those that the plan does not have.
     fn remove_others(self, present: &mut Present, plan: &Plan, served: &WatchedEngine) {
         let all = self.0.iter().zip(&plan.services);
-        let added = all.filter_map(|(listener, service)| Some(service.url(listener.added?)));
+        let added =
+            all.filter_map(|(listener, service)| Some(service.url(listener.added.as_ref()?)));
         let added: Vec<String> = added.collect();
         added.iter().for_each(|url| messages::info(&format!("listening on {url}")));
         serve::announce(&added);
@@ -352,7 +356,7 @@ impl Listeners {
         }
         let all = self.0.iter().zip(&plan.services);
         present.listeners = all
-            .map(|(listener, service)| (listener.address, service.clone(), listener.number))
+            .map(|(listener, service)| (listener.address.clone(), service.clone(), listener.number))
             .collect();
     }
 }

@@ -237,11 +237,11 @@ fn serve<H: Handler>(
     };
     let engine = Engine::start(plan.engine, factory).map_err(|error| error.to_string())?;
     say_notices(&engine, admin.as_ref());
-    let addresses = engine.addresses();
-    let mut listeners: Vec<String> = addresses
+    let listening = engine.remote().listeners();
+    let mut listeners: Vec<String> = listening
         .iter()
         .zip(&plan.services)
-        .map(|(address, service)| service.url(*address))
+        .map(|(listener, service)| service.url(&listener.address))
         .collect();
     watched.serves(WatchedEngine {
         remote: engine.remote(),

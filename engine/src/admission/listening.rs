@@ -9,16 +9,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Debug)]
 pub struct Listening {
     number: u16,
+    is_unix: bool,
     connections: AtomicU64,
 }
 
 impl Listening {
-    pub fn new(number: u16) -> Self {
-        Self { number, connections: AtomicU64::new(0) }
+    pub fn new(number: u16, is_unix: bool) -> Self {
+        Self { number, is_unix, connections: AtomicU64::new(0) }
     }
 
     pub fn number(&self) -> u16 {
         self.number
+    }
+
+    /// Returns whether all shards share one Unix socket.
+    pub fn is_unix(&self) -> bool {
+        self.is_unix
     }
 
     /// Counts a client. False: there are as many as allowed.

@@ -25,6 +25,8 @@ pub trait Calls {
     }
 
     /// connect(2) to `AF_UNSPEC`: sends RST at once, leaves no TIME_WAIT and ends armed operations.
+    /// A Unix socket has no RST: shutdown(2) of both halves ends its operations, and the peer reads
+    /// what has left, and then the end.
     ///
     /// # Errors
     /// As connect(2).
@@ -52,7 +54,7 @@ pub trait Calls {
     /// a byte. `fin_seen` says whether it has come, where the state of the socket does not.
     ///
     /// # Errors
-    /// As getsockopt(2).
+    /// As getsockopt(2). EOPNOTSUPP: a Unix socket.
     fn traffic(&mut self, socket: Descriptor, fin_seen: bool) -> Result<Traffic, Errno> {
         direct::traffic(socket, fin_seen)
     }
@@ -66,7 +68,7 @@ pub trait Calls {
         direct::discard(socket, bytes_max)
     }
 
-    /// Returns whether a connected socket was reset: `tcpi_state` of `TCP_INFO` is `TCP_CLOSE`.
+    /// Returns whether a connected TCP socket was reset: `tcpi_state` of `TCP_INFO` is `TCP_CLOSE`.
     /// Hazard: a send that was cut short consumes the error of the reset, and a receive then
     /// returns 0.
     fn is_reset(&mut self, socket: Descriptor) -> bool {

@@ -1,6 +1,7 @@
 //! The system calls made outside of a shard's loop: at start, from other threads, on drop.
 
 mod listeners;
+mod unix;
 
 use super::{Descriptor, Errno, FileKind, FileStatus};
 pub use listeners::ListenerOptions;
@@ -11,6 +12,7 @@ use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::LazyLock;
+pub(crate) use unix::SocketFile;
 
 /// Keepalive probes without an answer that end a connection. They are so far apart that it ends
 /// after twice the time to the first of them.
@@ -160,7 +162,10 @@ pub(crate) fn wall_ms() -> i64 {
 }
 
 fn stream_socket(address: &SocketAddr) -> io::Result<Descriptor> {
-    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    stream(if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 })
+}
+
+fn stream(family: i32) -> io::Result<Descriptor> {
     let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     // SAFETY: no pointers.
     checked(unsafe { libc::socket(family, kind, 0) }).map(Descriptor)

@@ -89,10 +89,14 @@ pub(super) fn abort(socket: Descriptor) -> Result<(), Errno> {
     let unspecified =
         libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
     // SAFETY: the kernel reads an address of the length given.
-    uninterrupted(|| unsafe {
+    let result = uninterrupted(|| unsafe {
         libc::connect(socket.0, &raw const unspecified, socklen::<libc::sockaddr>())
-    })
-    .map(drop)
+    });
+    match result {
+        // Unix sockets cannot be disconnected.
+        Err(Errno(libc::EINVAL)) => shutdown(socket, Shutdown::Both),
+        result => result.map(drop),
+    }
 }
 
 pub(super) fn peer_address(socket: Descriptor) -> Result<SocketAddr, Errno> {
@@ -141,7 +145,10 @@ pub(super) fn delivery(socket: Descriptor) -> Result<Delivery, Errno> {
     let mut queued: libc::c_int = 0;
     // SAFETY: the kernel writes one int (`SIOCOUTQ` is `TIOCOUTQ`).
     answer(unsafe { libc::ioctl(socket.0, libc::TIOCOUTQ, &raw mut queued) })?;
-    let info: TcpInfo = tcp_info(socket)?;
+    let info: TcpInfo = match tcp_info(socket) {
+        Err(Errno(libc::EOPNOTSUPP)) => return Ok(delivery_of_unix(queued)),
+        info => info?,
+    };
     let outstanding = match state_of(&info) {
         TCP_CLOSE => 0,
         // The FIN has a sequence number of its own.
@@ -151,6 +158,13 @@ pub(super) fn delivery(socket: Descriptor) -> Result<Delivery, Errno> {
     let outstanding = u32::try_from(outstanding).unwrap_or(0);
     let (acknowledged, received) = (info[BYTES_ACKED], info[BYTES_RECEIVED]);
     Ok(Delivery { acknowledged, outstanding, received })
+}
+
+/// Invariant: between two looks at a connection whose output makes no progress, nothing is sent.
+/// Then the queue changes only because the peer reads.
+fn delivery_of_unix(queued: libc::c_int) -> Delivery {
+    let outstanding = u32::try_from(queued).unwrap_or(0);
+    Delivery { acknowledged: u64::from(outstanding.wrapping_neg()), outstanding, received: 0 }
 }
 
 pub(super) fn traffic(socket: Descriptor, fin_seen: bool) -> Result<Traffic, Errno> {
@@ -170,8 +184,22 @@ pub(super) fn traffic(socket: Descriptor, fin_seen: bool) -> Result<Traffic, Err
 pub(super) fn discard(socket: Descriptor, bytes_max: u32) -> Result<u32, Errno> {
     let flags = libc::MSG_TRUNC | libc::MSG_DONTWAIT;
     // SAFETY: with MSG_TRUNC, the kernel writes nothing (tcp(7)).
-    uninterrupted(|| unsafe {
+    let discarded = uninterrupted(|| unsafe {
         libc::recv(socket.0, ptr::null_mut(), bytes_max as usize, flags) as i64
+    });
+    match discarded {
+        Err(Errno(libc::EFAULT)) => discard_copied(socket, bytes_max),
+        result => result.map(|bytes| bytes as u32),
+    }
+}
+
+/// The same for a Unix socket, which copies the bytes in spite of `MSG_TRUNC`.
+fn discard_copied(socket: Descriptor, bytes_max: u32) -> Result<u32, Errno> {
+    let mut bytes = [MaybeUninit::<u8>::uninit(); 16 << 10];
+    let length = bytes.len().min(bytes_max as usize);
+    // SAFETY: the kernel writes at most `length` bytes, which the array has.
+    uninterrupted(|| unsafe {
+        libc::recv(socket.0, bytes.as_mut_ptr().cast(), length, libc::MSG_DONTWAIT) as i64
     })
     .map(|bytes| bytes as u32)
 }

@@ -315,7 +315,9 @@ impl Ring for EpollRing {
             Op::Receive { socket, multishot } => {
                 self.read_on(token, socket, Wait::Receive { multishot });
             }
-            Op::Accept { listener } => self.read_on(token, listener, Wait::Accept),
+            Op::Accept { listener, multishot } => {
+                self.read_on(token, listener, Wait::Accept { multishot });
+            }
             Op::Probe { socket } => self.read_on(token, socket, Wait::Probe),
             Op::Poll { descriptor, events } => self.poll(token, descriptor, events),
             Op::Send { socket, address, length, more } => {

@@ -247,9 +247,15 @@ impl KernelRing {
             Op::Poll { descriptor, events } => {
                 opcode::PollAdd::new(Fd(descriptor.0), events).build()
             }
-            Op::Accept { listener } => opcode::AcceptMulti::new(Fd(listener.0))
-                .flags(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC)
-                .build(),
+            Op::Accept { listener, multishot } => {
+                let (listener, flags) = (Fd(listener.0), libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC);
+                if multishot {
+                    opcode::AcceptMulti::new(listener).flags(flags).build()
+                } else {
+                    let nowhere = ptr::null_mut();
+                    opcode::Accept::new(listener, nowhere, ptr::null_mut()).flags(flags).build()
+                }
+            }
             Op::Read { file, address, length, offset } => {
                 let position = direct::position(offset).cast_unsigned();
                 let file = Fd(file.0);

@@ -60,10 +60,13 @@ impl From<Errno> for std::io::Error {
 /// until the operation's last completion.
 #[derive(Clone, Copy, Debug)]
 pub enum Op {
-    /// Multishot accept, `SOCK_NONBLOCK | SOCK_CLOEXEC` (`IORING_ACCEPT_MULTISHOT`).
+    /// Accept with `SOCK_NONBLOCK | SOCK_CLOEXEC`.
     Accept {
         /// A listening socket.
         listener: Descriptor,
+        /// `IORING_ACCEPT_MULTISHOT`: stays armed while completions carry `IORING_CQE_F_MORE`.
+        /// Of several rings on one socket, the first with a multishot accept gets every client.
+        multishot: bool,
     },
     /// Receive into a buffer of the provided ring (`IOSQE_BUFFER_SELECT`).
     Receive {
@@ -368,12 +371,14 @@ pub struct Instruction {
 /// The progress of the bytes on a socket, in both directions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Delivery {
-    /// Bytes that the peer has acknowledged (`tcpi_bytes_acked` of `TCP_INFO`).
+    /// Bytes that the peer has acknowledged (`tcpi_bytes_acked` of `TCP_INFO`). Of a Unix socket:
+    /// a number that changes whenever `outstanding` does.
     pub acknowledged: u64,
-    /// Bytes that were sent and not acknowledged (`SIOCOUTQ`, tcp(7)), the FIN not counted. 0 once
-    /// the connection is gone.
+    /// Bytes that were sent and not acknowledged (`SIOCOUTQ`, tcp(7)), the FIN not counted. Of a
+    /// Unix socket: the memory of what the peer has not read. 0 once the connection is gone.
     pub outstanding: u32,
-    /// Bytes that the peer has sent, read or not (`tcpi_bytes_received` of `TCP_INFO`).
+    /// Bytes that the peer has sent, read or not (`tcpi_bytes_received` of `TCP_INFO`). 0 for a
+    /// Unix socket.
     pub received: u64,
 }
 

@@ -6,6 +6,7 @@ use super::bounds::Full;
 use super::slots::Mode;
 use super::state::State;
 use super::waiting::{Client, WaitingRoom};
+use crate::address::Peer;
 use crate::admission::{Cell, Holder};
 use crate::config::{AtCapacity, Config, milliseconds};
 use crate::handler::Handler;
@@ -39,6 +40,8 @@ impl Stage {
 /// A listening socket.
 pub(super) struct Listener {
     pub(super) descriptor: Descriptor,
+    /// A Unix socket, which the shards share. It takes no filter, and its clients have no address.
+    pub(super) is_unix: bool,
     pub(super) stage: Stage,
     /// Its clients wait in the backlog.
     pub(super) paused: bool,
@@ -51,9 +54,10 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    pub(super) fn new(descriptor: Descriptor) -> Self {
+    pub(super) fn new(descriptor: Descriptor, is_unix: bool) -> Self {
         Self {
             descriptor,
+            is_unix,
             stage: Stage::Listening,
             paused: false,
             armed: false,
@@ -165,12 +169,14 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         for at in 0..self.accepting.listeners.len() {
             let Some(listener) = &self.accepting.listeners[at] else { continue };
             let wanted = wanted && listener.accepts();
-            let Listener { descriptor, armed, cancelling, .. } = *listener;
+            let Listener { descriptor, is_unix, armed, cancelling, .. } = *listener;
             let target = Token::new(Kind::Accept, 0, at as u32);
             if cancelling || wanted == armed {
                 continue;
             } else if wanted {
-                self.push(target, Op::Accept { listener: descriptor })?;
+                // One client each, so that shards that share a socket take turns.
+                let op = Op::Accept { listener: descriptor, multishot: !is_unix };
+                self.push(target, op)?;
             } else {
                 let token = Token::new(Kind::CancelAccept, 0, at as u32);
                 self.push(token, Op::Cancel { target })?;
@@ -255,6 +261,23 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// Whether it may come in at all; `None`: it may not, and that was counted.
     fn examine(&mut self, descriptor: Descriptor, listener: u16) -> Option<Client> {
+        let is_unix = self.accepting.listener(listener).is_some_and(|it| it.is_unix);
+        let (peer, cell) = if is_unix {
+            (Peer::Unix, Cell::NONE)
+        } else {
+            self.examine_address(descriptor, listener)?
+        };
+        if !self.core.listeners.enter(listener) {
+            mark!("over the limit of its listener");
+            self.core.counters.over_listener_limit += 1;
+            self.core.admission.forget_address(cell);
+            return None;
+        }
+        Some(Client { descriptor, listener, peer, cell })
+    }
+
+    /// The same for what depends on its address.
+    fn examine_address(&mut self, descriptor: Descriptor, listener: u16) -> Option<(Peer, Cell)> {
         if self.accepting.inherits_filter {
             // It would run for every packet of the connection's life, and keep its memory.
             let _ = self.ring.set_filter(descriptor, &[]);
@@ -278,13 +301,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.core.counters.over_address_limit += 1;
             return None;
         };
-        if !self.core.listeners.enter(listener) {
-            mark!("over the limit of its listener");
-            self.core.counters.over_listener_limit += 1;
-            self.core.admission.forget_address(cell);
-            return None;
-        }
-        Some(Client { descriptor, listener, peer, cell })
+        Some((Peer::Ip(peer), cell))
     }
 
     /// Closes a client that was counted by its address.

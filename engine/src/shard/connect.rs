@@ -68,7 +68,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let origin = Origin::Connected(tag);
         let now_ms = self.core.now_ms;
         let (slots, state) = (&mut self.core.slots, State::Connecting);
-        let slot = slots.insert(socket, state, origin, OF_CONFIG, to, now_ms);
+        let slot = slots.insert(socket, state, origin, OF_CONFIG, to.into(), now_ms);
         let op = Op::Connect { socket, address: &raw const to };
         if let Err(full) = self.submit(slot, Kind::Connect, op) {
             // Nothing has happened to the socket yet.

@@ -58,13 +58,14 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         (want > 0 && self.wake_armed && settled).then_some(wait)
     }
 
-    /// Addresses of the clients that are open or wait, once for each.
+    /// Addresses of the clients that are open or wait, once for each client that has one.
     pub fn clients(&self) -> Vec<IpAddr> {
         let slots = &self.core.slots;
         let accepted = |slot: &u32| matches!(slots.origin(*slot), Origin::Listener(_));
         let open = slots.iter().map(|(slot, _)| slot).filter(accepted);
-        let open = open.map(|slot| slots.peer(slot).ip());
-        open.chain(self.accepting.room.clients.iter().map(|client| client.peer.ip())).collect()
+        let open = open.filter_map(|slot| slots.peer(slot).ip());
+        let waiting = self.accepting.room.clients.iter().filter_map(|client| client.peer.ip());
+        open.chain(waiting).collect()
     }
 
     /// Why connections that the application knows of end, if they do already.
@@ -226,7 +227,8 @@ impl<H: Handler> Shard<SimulatedRing, H> {
     /// The kernel refuses who is banned, or nobody: never who was banned before.
     fn check_filters(&self) {
         let accepting = &self.accepting;
-        for listener in accepting.open().filter(|it| it.stage == Stage::Listening) {
+        let filters = |it: &&Listener| it.stage == Stage::Listening && !it.is_unix;
+        for listener in accepting.open().filter(filters) {
             let program = self.core.bans.program.as_deref().filter(|_| listener.filtered);
             let attached = self.ring.filter_of(listener.descriptor);
             assert_eq!(attached, program.unwrap_or_default(), "the filter of a listener");
@@ -408,6 +410,7 @@ impl<H: Handler> Shard<SimulatedRing, H> {
             fail(&format!("is due at {at_ms} ms, not at {due_ms:?}; it is {now_ms}"));
         }
         let watched = match state {
+            State::Open if connection.hung_up => false,
             State::Open => connection.mode() != Mode::Starved || connection.fin_seen,
             State::HalfClosedByPeer | State::Draining => true,
             State::HalfClosedByUs => connection.mode() != Mode::Starved && !connection.hung_up,
@@ -418,7 +421,9 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         if watched && connection.armed == Armed::Nothing && !flight.has(Kind::Hangup) && !reads {
             fail("would not hear of a reset");
         }
-        if connection.hung_up && flight.has(Kind::Hangup) {
+        // With nothing left to read, the peer of a Unix socket is gone.
+        let asks_twice = state != State::Open && self.core.slots.identity(slot).is_unix();
+        if connection.hung_up && flight.has(Kind::Hangup) && !asks_twice {
             fail("asks again for what it was told");
         }
         let parked = connection.mode() == Mode::Parked && state == State::Open;
@@ -445,7 +450,8 @@ impl<H: Handler> Shard<SimulatedRing, H> {
             _ if flight.is_empty()
                 && due_ms.is_none()
                 && !starved
-                && !connection.waits_for_pipe =>
+                && !connection.waits_for_pipe
+                && !(state == State::Open && connection.hung_up) =>
             {
                 fail("waits for nothing");
             }

@@ -8,7 +8,7 @@ use crate::admission::no_new_handshakes;
 use crate::config::SharedSettings;
 use crate::handler::Handler;
 use crate::mailbox::{BanList, Opened};
-use crate::ring::{Errno, Instruction, Ring, Shutdown};
+use crate::ring::{Errno, Instruction, Kind, Op, Ring, Shutdown, Token};
 use std::sync::Arc;
 
 /// Connections taken from each backlog when a drain closes its listener: it refills while it is
@@ -47,7 +47,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             if at >= listeners.len() {
                 listeners.resize_with(at + 1, || None);
             }
-            listeners[at] = Some(Listener::new(descriptor));
+            listeners[at] = Some(Listener::new(descriptor, listening.is_unix()));
             self.core.listeners.open(listening, settings);
         }
         self.filter_listeners();
@@ -96,7 +96,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let bans = self.core.bans.clone();
         let open = self.accepting.listeners.iter_mut().zip(0..);
         let open = open.filter_map(|(listener, number)| Some((listener.as_mut()?, number)));
-        for (listener, number) in open.filter(|(it, _)| it.stage == Stage::Listening) {
+        let filters = |it: &Listener| it.stage == Stage::Listening && !it.is_unix;
+        for (listener, number) in open.filter(|(it, _)| filters(it)) {
             let settings = &self.core.listeners.settings_of(number).values;
             // A filter cannot tell exempt clients from others.
             let wanted = !bans.bans.is_empty() && !bans.bans.meets(&settings.exempt);
@@ -173,7 +174,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         listener.paused = false;
         listener.stage = Stage::Closing;
         let descriptor = listener.descriptor;
-        if self.ring.set_filter(descriptor, &no_new_handshakes()).is_ok() {
+        if listener.is_unix {
+            // Its file is gone, so that nobody new finds it.
+            mark!("a Unix listener ends");
+        } else if self.ring.set_filter(descriptor, &no_new_handshakes()).is_ok() {
             mark!("last call");
             self.accepting.inherits_filter = true;
             if let Some(listener) = self.accepting.listener(number) {
@@ -283,12 +287,22 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     /// For a shard that failed. Ends listening at once: an armed accept holds the socket beyond
-    /// its close, and a listener that nobody serves blackholes its share.
+    /// its close, and a listener that nobody serves blackholes its share. Other shards go on with a
+    /// Unix socket, so only the accept ends.
     pub(super) fn abandon_listeners(&mut self) {
         self.accepting.ended = true;
-        for listener in self.accepting.listeners.iter().flatten() {
+        self.pushes_left = self.accepting.listeners.len() as u32;
+        for at in 0..self.accepting.listeners.len() {
+            let Some(listener) = &self.accepting.listeners[at] else { continue };
             mark!("a failed shard abandons its listeners");
-            let _ = self.ring.shutdown(listener.descriptor, Shutdown::Both);
+            if !listener.is_unix {
+                let _ = self.ring.shutdown(listener.descriptor, Shutdown::Both);
+            } else if listener.armed && !listener.cancelling {
+                let target = Token::new(Kind::Accept, 0, at as u32);
+                // Not taken: the accept ends with the ring.
+                let token = Token::new(Kind::CancelAccept, 0, at as u32);
+                let _ = self.push(token, Op::Cancel { target });
+            }
         }
     }
 

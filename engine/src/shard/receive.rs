@@ -126,6 +126,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     fn watch(&mut self, slot: u32) -> Result<(), Full> {
         let connection = &self.core.slots[slot];
         let watches = match connection.state {
+            State::Open if connection.hung_up => false,
             State::Open => connection.mode() != Mode::Starved || connection.fin_seen,
             State::HalfClosedByPeer | State::Draining => true,
             // Once the peer's FIN has come, too, no reset can follow it.
@@ -251,16 +252,29 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
         // After our FIN a hang-up alone says no more than that the peer's has come, perhaps with
         // bytes before it that are still to be read.
+        let state = self.core.slots[slot].state;
+        let sent_fin = matches!(state, State::HalfClosedByUs | State::Lingering);
+        let reads_on = sent_fin || self.outlasts_peer(slot);
         let connection = &mut self.core.slots[slot];
-        let sent_fin = matches!(connection.state, State::HalfClosedByUs | State::Lingering);
         let (error, hung_up) = (libc::POLLERR as u32, libc::POLLHUP as u32);
-        if result as u32 & error != 0 || (result as u32 & hung_up != 0 && !sent_fin) {
+        if result as u32 & error != 0 || (result as u32 & hung_up != 0 && !reads_on) {
             mark!("hang-up");
             self.core.end(slot, Reason::PeerReset, false);
         } else {
-            mark!("hang-up after our FIN");
+            mark!("hang-up with something to read");
             connection.hung_up = true;
         }
+    }
+
+    /// Returns whether bytes are still to be shown that came from the peer of a Unix socket. When it
+    /// closes, our end hangs up at once, and can be read on.
+    fn outlasts_peer(&mut self, slot: u32) -> bool {
+        let connection = &self.core.slots[slot];
+        self.core.slots.identity(slot).is_unix()
+            && connection.state == State::Open
+            && (connection.carry != NONE
+                || self.core.slots.incoming(slot) != NONE
+                || self.unread_bytes(slot) > 0)
     }
 
     /// After a one-shot receive: read on, wait for more, or take turns.

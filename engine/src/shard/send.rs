@@ -14,6 +14,10 @@ use crate::ring::{Errno, Kind, Op, Ring};
 /// Bytes of one send at most: progress is seen, and a 32-bit result holds it.
 const SEND_BYTES_MAX: usize = 1 << 20;
 
+/// The same for a send of the ring on a Unix socket: only its completion tells of progress, for the
+/// kernel does not count what the peer has read.
+const UNIX_SEND_BYTES_MAX: u32 = 64 << 10;
+
 /// Chunks of one send at most.
 const PIECES_MAX: usize = 32;
 
@@ -86,7 +90,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let chunk = &self.core.chunks[connection.output_head as usize];
         let more = self.something_follows(chunk.next);
         let piece = self.piece(connection.output_head);
-        let (address, length) = (piece.iov_base.cast_const().cast(), piece.iov_len as u32);
+        let (address, mut length) = (piece.iov_base.cast_const().cast(), piece.iov_len as u32);
+        if length > UNIX_SEND_BYTES_MAX && self.core.slots.identity(slot).is_unix() {
+            length = UNIX_SEND_BYTES_MAX;
+        }
         let op = Op::Send { socket: connection.descriptor, address, length, more };
         self.bounds.note_work(length as usize);
         self.submit(slot, Kind::Send, op)

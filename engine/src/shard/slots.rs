@@ -10,6 +10,7 @@ use self::leases::Leases;
 use super::identity::Identity;
 use super::rare::Rare;
 use super::state::State;
+use crate::address::Peer;
 use crate::admission::Holder;
 use crate::id::{ConnectionId, SLOTS_MAX};
 use crate::info::Origin;
@@ -52,7 +53,7 @@ impl Slots {
         state: State,
         origin: Origin,
         settings: u8,
-        peer: SocketAddr,
+        peer: Peer,
         now_ms: u64,
     ) -> u32 {
         let key = self.slots.vacant_key();
@@ -100,8 +101,8 @@ impl Slots {
             unasked: 0,
         }) as u32;
         let (flow, scope) = match peer {
-            SocketAddr::V4(_) => (0, 0),
-            SocketAddr::V6(peer) => (peer.flowinfo(), peer.scope_id()),
+            Peer::Ip(SocketAddr::V6(peer)) => (peer.flowinfo(), peer.scope_id()),
+            Peer::Ip(SocketAddr::V4(_)) | Peer::Unix => (0, 0),
         };
         if tag.is_some() || flow != 0 || scope != 0 {
             let rare = self.rare_mut(slot);
@@ -209,7 +210,7 @@ impl Slots {
     }
 
     /// Whose connection it is.
-    pub fn peer(&self, slot: u32) -> SocketAddr {
+    pub fn peer(&self, slot: u32) -> Peer {
         let rare = self.rare(slot);
         self.identity(slot).peer(rare.flow, rare.scope)
     }
@@ -322,7 +323,8 @@ mod tests {
     }
 
     fn insert(slots: &mut Slots, origin: Origin, peer: &str) -> u32 {
-        slots.insert(Descriptor(3), State::Open, origin, OF_CONFIG, peer.parse().unwrap(), 0)
+        let peer = Peer::Ip(peer.parse().unwrap());
+        slots.insert(Descriptor(3), State::Open, origin, OF_CONFIG, peer, 0)
     }
 
     #[test]
@@ -360,7 +362,7 @@ mod tests {
             slots.set_mode(slot, Mode::Parked);
             slots.tidy(slot);
         }
-        assert_eq!(slots.peer(by_listener), peer.parse().unwrap());
+        assert_eq!(slots.peer(by_listener), Peer::Ip(peer.parse().unwrap()));
         assert_eq!(slots.origin(by_listener), Origin::Listener(1));
         assert_eq!(slots.origin(by_us), Origin::Connected(0));
     }

@@ -214,7 +214,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let rare = self.core.slots.rare_of(connection);
         let bytes_min = self.core.limits_of(connection).window_bytes_min;
         let is_left_out = !connection.opened || rare.tag.is_some() || bytes_min == 0;
-        if connection.state.is_over() || is_left_out {
+        // The kernel does not count the bytes of a Unix socket.
+        let is_unix = self.core.slots.identity(slot).is_unix();
+        if connection.state.is_over() || is_left_out || is_unix {
             return None;
         }
         let socket = connection.descriptor;

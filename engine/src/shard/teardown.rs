@@ -144,7 +144,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             && self.core.slots[slot].in_flight.has(Kind::Connect)
         {
             mark!("a connect ends with its shard");
-            let to = self.core.slots.peer(slot);
+            let to = self.core.slots.peer(slot).address().expect("connects go to IP addresses");
             let connect = Connect { to, tag, kept: false };
             self.fail(&connect, io::Error::other("the shard has failed"));
         }

@@ -2,18 +2,18 @@
 //! receive; accepting is disarmed while somebody is in it.
 
 use super::Shard;
+use crate::address::Peer;
 use crate::admission::{Cell, Holder};
 use crate::config::AtCapacity;
 use crate::handler::Handler;
 use crate::ring::{Descriptor, Ring};
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 
 /// Accepted, and not turned away so far.
 pub(super) struct Client {
     pub(super) descriptor: Descriptor,
     pub(super) listener: u16,
-    pub(super) peer: SocketAddr,
+    pub(super) peer: Peer,
     pub(super) cell: Cell,
 }
 
@@ -74,7 +74,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             }
             self.eviction.begin_anew();
             let client = self.accepting.room.clients.pop_front().expect("it is not empty");
-            if self.ring.peer_address(client.descriptor).is_ok() {
+            // What a client of a Unix socket has sent can be read after it is gone.
+            let is_there = client.peer == Peer::Unix;
+            if is_there || self.ring.peer_address(client.descriptor).is_ok() {
                 self.open(client);
             } else {
                 // Reset meanwhile: it ends without ever having had a slot.
@@ -116,8 +118,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         for _ in 0..self.accepting.room.len() {
             let Some(client) = self.accepting.room.clients.pop_front() else { break };
             let settings = &self.core.listeners.settings_of(client.listener).values;
-            let ip = client.peer.ip();
-            if self.core.bans.bans.contains(ip) && !settings.is_exempt(ip) {
+            let is_banned = |ip| self.core.bans.bans.contains(ip) && !settings.is_exempt(ip);
+            if client.peer.ip().is_some_and(is_banned) {
                 mark!("banned while waiting");
                 self.core.counters.banned += 1;
                 self.turn_away(client);

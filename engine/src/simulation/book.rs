@@ -6,7 +6,7 @@ use super::kept::Promises;
 use crate::admission::Bans;
 use crate::ring::simulated::{Rng, is_stretch, stretch};
 use crate::shard::settings::ClientLimits;
-use crate::{ConnectionId, Origin, Prefix, Reason, Traffic};
+use crate::{ConnectionId, Origin, Peer, Prefix, Reason, Traffic};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -160,7 +160,9 @@ pub struct Part {
 /// What became of a connection.
 pub struct Record {
     pub id: ConnectionId,
+    /// Its peer has this address; `shown_peer` is what the application sees of it.
     pub address: SocketAddr,
+    pub shown_peer: Peer,
     /// The number of its peer, known after the turn in which it was opened.
     pub peer: usize,
     pub part: Part,
@@ -280,7 +282,12 @@ impl Book {
         Self { slots: vec![0; shards], connects_again: 4, ..Self::default() }
     }
 
-    pub fn open(&mut self, id: ConnectionId, address: SocketAddr, origin: Origin) -> usize {
+    pub fn open(
+        &mut self,
+        id: ConnectionId,
+        (address, shown_peer): (SocketAddr, Peer),
+        origin: Origin,
+    ) -> usize {
         let part = self.parts[&address];
         if self.by_id.insert(id.get(), self.records.len()).is_some() {
             self.failures.push(format!("{id:?} is opened a second time"));
@@ -288,6 +295,7 @@ impl Book {
         self.records.push(Record {
             id,
             address,
+            shown_peer,
             peer: usize::MAX,
             part,
             origin,
@@ -322,10 +330,10 @@ impl Book {
     /// Those opened last by a shard, from number `first` on, are not banned.
     pub fn check_bans(&mut self, first: usize, shard: usize, bans: &Bans) {
         for record in &self.records[first..] {
-            let ip = record.address.ip();
-            let is_exempt = self.exempt.iter().any(|prefix| prefix.contains(ip));
+            let is_exempt = |ip| self.exempt.iter().any(|prefix| prefix.contains(ip));
             let is_new = record.accepted && record.id.shard() == shard;
-            if is_new && bans.contains(ip) && !is_exempt {
+            let is_banned = |ip| bans.contains(ip) && !is_exempt(ip);
+            if is_new && record.shown_peer.ip().is_some_and(is_banned) {
                 self.failures.push(format!("banned: {record:?}"));
             }
         }

@@ -4,7 +4,7 @@ use super::actor::{Actor, LINKED_PATHS, Talk};
 use super::book::{Begins, Farewell, Role, key_of};
 use super::callbacks::Callback;
 use super::uploads::Upload;
-use crate::ring::simulated::{Rng, is_stretch};
+use crate::ring::simulated::{Rng, is_stretch, unix_peer};
 use crate::{
     Connection, ConnectionId, Deadline, Handler, JobDone, Local, NewFile, OpenFile, Origin, Reason,
     ReceiveFailed,
@@ -27,9 +27,10 @@ impl Handler for Actor {
     }
 
     fn opened(&mut self, connection: &mut Connection<'_>, origin: Origin) -> Talk {
-        let (id, peer) = (connection.id(), connection.peer());
+        let (id, shown_peer) = (connection.id(), connection.peer());
+        let peer = shown_peer.address().unwrap_or_else(|| unix_peer(connection.descriptor()));
         let mut book = self.book.borrow_mut();
-        let record = book.open(id, peer, origin);
+        let record = book.open(id, (peer, shown_peer), origin);
         if let Origin::Connected(tag) = origin {
             book.connected(tag, id, connection.local().now());
         }
@@ -359,7 +360,7 @@ impl Handler for Actor {
         let closing = record.closing;
         record.closed = Some(reason);
         match shard.ended() {
-            Some(ended) if (ended.peer, ended.origin) == (record.address, record.origin) => {
+            Some(ended) if (ended.peer, ended.origin) == (record.shown_peer, record.origin) => {
                 record.traffic = ended.traffic;
             }
             other => book.failures.push(format!("{id:?}: closed describes {other:?}")),

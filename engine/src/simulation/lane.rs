@@ -166,8 +166,10 @@ impl Lane {
     }
 
     /// A further listener on its ring.
-    pub fn add_listener(&mut self, number: u16, backlog: usize) -> Descriptor {
-        let descriptor = self.ring().add_listener(backlog);
+    pub fn add_listener(&mut self, number: u16, backlog: usize, is_unix: bool) -> Descriptor {
+        let ring = self.ring();
+        let descriptor =
+            if is_unix { ring.add_unix_listener(backlog) } else { ring.add_listener(backlog) };
         // The number may have had a listener before.
         self.removed_us.remove(&number);
         self.numbers.push(number);
@@ -272,11 +274,17 @@ impl Lane {
     fn check_opened(&mut self, first: usize) {
         let book = self.book.clone();
         let (book, number) = (book.borrow(), self.number);
+        // As with a drain: the end of a listener takes what its backlog holds.
+        let stays = |record: &&Record| record.accepted && self.reset_us(record.origin).is_none();
+        let records: Vec<&Record> = book.records[first..].iter().filter(stays).collect();
         let ring = self.ring();
-        for record in book.records[first..].iter().filter(|record| record.accepted) {
+        for record in records {
             let mut peers = ring.peers.iter().rev();
             let peer = peers.find(|peer| peer.address == record.address && !peer.outgoing);
-            let reset = peer.is_some_and(|peer| peer.standing == Standing::SentReset);
+            let reset = peer.is_some_and(|peer| {
+                // Who leaves a Unix socket is let in all the same.
+                peer.standing == Standing::SentReset && !peer.socket.is_unix
+            });
             let mine = record.id.shard() == number;
             assert!(!(mine && reset), "reset before it was let in: {record:?}");
         }

@@ -65,9 +65,10 @@ fn ended_well(world: &mut World, shard: usize, peers: &[usize]) -> bool {
 /// Clients that are served, that wait in the backlog, or that come during the last call.
 #[test]
 fn a_removed_listener_resets_nobody_and_touches_no_other() {
-    for seed in 0..40 {
+    for (seed, is_unix) in (0..40).flat_map(|seed| [(seed, false), (seed, true)]) {
         let mut world = world_of(seed, config(), 2);
-        let (number, listeners) = world.add_listener(16);
+        let (number, listeners) =
+            if is_unix { world.add_unix_listener(16, None) } else { world.add_listener(16) };
         let (other, others) = world.add_listener(16);
         go_on(&mut world, Duration::from_millis(5));
         let mut peers = Vec::new();

@@ -64,7 +64,7 @@ impl Questions {
 
 fn check_info(info: &ConnectionInfo, book: &mut Book) {
     let record = book.record(info.id).expect("who is listed was opened");
-    assert_eq!(record.address, info.peer, "{info:?}");
+    assert_eq!(record.shown_peer, info.peer, "{info:?}");
     assert!(info.idle <= info.age, "{info:?}");
 }
 

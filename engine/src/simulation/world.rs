@@ -7,6 +7,7 @@ use super::draw::{self, Swarm, is_slow};
 use super::lane::{Bare, Common, Lane, Life};
 use super::orders::Questions;
 use super::without::Without;
+use crate::address::{Address, SocketPath};
 use crate::admission::Admission;
 use crate::config::{Config, Listener, ListenerSettings};
 use crate::ledger::{Ledger, Published};
@@ -64,7 +65,11 @@ impl World {
         let config = draw::draw_config(&mut rng);
         let ticks = rng.below(3) == 0;
         let shards = draw::draw_shards(&mut rng);
-        Self::with(seed, rng, config, shards, ticks)
+        let mut world = Self::with(seed, rng, config, shards, ticks);
+        if world.rng.below(4) == 0 {
+            world.add_unix_listener(4, None);
+        }
+        world
     }
 
     /// A world of that configuration. `ticks`: now and then the handlers kick and send unasked.
@@ -180,7 +185,7 @@ impl World {
         let mut more = Vec::new();
         for _ in 0..count {
             let (listening, settings) = self.remote.register(&ADDRESS.into());
-            let listener = self.lanes[shard].add_listener(listening.number(), 16);
+            let listener = self.lanes[shard].add_listener(listening.number(), 16, false);
             more.push(Opened::new(listening, settings, listener, SimulatedRing::OUTSIDE));
             last = Some(listener);
         }
@@ -201,12 +206,27 @@ impl World {
         backlog: usize,
         settings: Option<ListenerSettings>,
     ) -> (u16, Vec<Descriptor>) {
-        let (listening, settings) = self.remote.register(&Listener { address: ADDRESS, settings });
+        self.add(backlog, Listener { address: ADDRESS.into(), settings })
+    }
+
+    /// The shards are given a Unix socket. Each has one of its own: their clients take turns anyway.
+    pub fn add_unix_listener(
+        &mut self,
+        backlog: usize,
+        settings: Option<ListenerSettings>,
+    ) -> (u16, Vec<Descriptor>) {
+        let address = Address::Unix(SocketPath { path: "/run/a".into(), mode: None });
+        self.add(backlog, Listener { address, settings })
+    }
+
+    fn add(&mut self, backlog: usize, listener: Listener) -> (u16, Vec<Descriptor>) {
+        let is_unix = listener.address.unix().is_some();
+        let (listening, settings) = self.remote.register(&listener);
         let number = listening.number();
         let mut descriptors = Vec::new();
         for (shard, lane) in self.lanes.iter_mut().enumerate() {
             if lane.life == Life::Runs {
-                let listener = lane.add_listener(number, backlog);
+                let listener = lane.add_listener(number, backlog, is_unix);
                 descriptors.push(listener);
                 let opened = Opened::new(
                     listening.clone(),
@@ -225,7 +245,11 @@ impl World {
     fn listen_more(&mut self) {
         if self.remote.listeners().len() < LISTENERS_MAX {
             let settings = draw::draw_settings(&mut self.rng);
-            self.add_listener_with(4, settings);
+            if self.rng.below(2) == 0 {
+                self.add_unix_listener(4, settings);
+            } else {
+                self.add_listener_with(4, settings);
+            }
         }
     }
 

@@ -1,8 +1,9 @@
 //! A handler on simulated shards, and the clients that a test plays.
 
 use super::{Faults, Machine, Shift, choose};
+use crate::address::Address;
 use crate::admission::Admission;
-use crate::config::Config;
+use crate::config::{Config, Listener};
 use crate::file::Directory;
 use crate::handler::Handler;
 use crate::ledger::{Ledger, Published};
@@ -62,7 +63,8 @@ pub enum ClientEnd {
     Finished,
     /// The server reset the connection. Output that was under way is lost.
     Reset,
-    /// The client reset it, or vanished ([`Bench::reset`], [`Bench::vanish`], or a fault).
+    /// The client reset it, or vanished ([`Bench::reset`], [`Bench::vanish`], or a fault), or
+    /// closed its Unix socket.
     Left,
 }
 
@@ -89,7 +91,11 @@ impl Bare {
         setup.arena_address = arena.address();
         let mut ring = SimulatedRing::of_shard(rng.bits(), number, now_us, setup);
         let backlog = config.backlog as usize;
-        let listeners = config.listeners.iter().map(|_| ring.add_listener(backlog)).collect();
+        let mut open = |listener: &Listener| match listener.address {
+            Address::Ip(_) => ring.add_listener(backlog),
+            Address::Unix(_) => ring.add_unix_listener(backlog),
+        };
+        let listeners = config.listeners.iter().map(&mut open).collect();
         let directory = Directory::simulated(ring.add_directory());
         let event = ring.add_event();
         Self { arena, ring, listeners, directory, event }
@@ -235,11 +241,12 @@ impl<H: Handler> Bench<H> {
     }
 
     /// The client closes: it sends FIN after its last byte, and answers what still comes with RST.
+    /// That of a Unix socket is gone after its last byte.
     pub fn close(&mut self, client: Client) {
         self.change(client, |plan| plan.afterwards = Afterwards::Close);
     }
 
-    /// The client sends RST now.
+    /// The client sends RST now. That of a Unix socket closes now.
     pub fn reset(&mut self, client: Client) {
         self.ring(client).peer_resets(client.number);
     }
@@ -296,7 +303,7 @@ impl<H: Handler> Bench<H> {
             Standing::Connected if peer.got_fin => ClientEnd::Finished,
             Standing::Connected => ClientEnd::Open,
             Standing::GotReset => ClientEnd::Reset,
-            Standing::SentReset | Standing::Vanished => ClientEnd::Left,
+            Standing::SentReset | Standing::Vanished | Standing::Left => ClientEnd::Left,
         }
     }
 

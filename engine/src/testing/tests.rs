@@ -131,6 +131,23 @@ fn clients_end_in_every_way_and_read_at_their_own_pace() {
 }
 
 #[test]
+fn a_bench_has_unix_sockets() {
+    let listeners = ["127.0.0.1:80", "unix:/run/a.sock"].map(|text| text.parse().unwrap()).into();
+    let mut bench = Bench::new(Config { listeners, ..config() }, echo);
+    let [tcp, unix, leaves] = [0, 1, 1].map(|listener| bench.connect_to(0, listener));
+    let clients = [tcp, unix, leaves];
+    clients.iter().for_each(|client| bench.send(*client, b"hello"));
+    bench.run();
+    clients.iter().for_each(|client| assert_eq!(bench.received(*client), b"hello"));
+    bench.half_close(unix);
+    bench.close(leaves);
+    bench.run();
+    let ends = clients.map(|client| bench.client_end(client));
+    assert_eq!(ends, [ClientEnd::Open, ClientEnd::Finished, ClientEnd::Left]);
+    bench.finish();
+}
+
+#[test]
 fn a_panic_of_the_handler_fails_the_test_unless_it_is_expected() {
     let panics = |expected| {
         let mut bench = bench();

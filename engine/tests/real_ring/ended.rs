@@ -69,7 +69,7 @@ fn an_ended_connection_is_described_with_its_bytes() {
         let peer = client.local_addr().unwrap();
         drop(client);
         let (found, found_reason) = ended.recv_timeout(PATIENCE).unwrap();
-        assert_eq!((found.peer, found.origin), (peer, Origin::Listener(0)));
+        assert_eq!((found.peer, found.origin), (peer.into(), Origin::Listener(0)));
         assert!(found.lifetime < PATIENCE && found_reason == reason, "{found:?} {found_reason:?}");
         let Traffic { received_bytes, sent_bytes: sent } = found.traffic.expect("counted");
         assert_eq!(received_bytes, 1_001, "{reason:?}");

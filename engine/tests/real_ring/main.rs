@@ -27,6 +27,7 @@ mod remote;
 mod root;
 mod sockets;
 mod ticks;
+mod unix;
 mod unprivileged;
 mod uploads;
 mod workers;

@@ -51,7 +51,7 @@ fn a_server_that_is_away_at_first_is_found_when_it_comes() {
     socket.listen(8).unwrap();
     let (id, more) = client.opened(7);
     assert!(begun.elapsed() >= least, "{:?} for {least:?} of waiting", begun.elapsed());
-    assert_eq!(client.remote().find(id).unwrap().expect("it is open").peer, to);
+    assert_eq!(client.remote().find(id).unwrap().expect("it is open").peer, to.into());
     let ledger = client.finish();
     let counted = (ledger.sum.connected, ledger.sum.connect_failed, ledger.sum.reconnects);
     assert_eq!(counted, (1, 5 + more, 5 + more));

@@ -28,7 +28,8 @@ fn connections_are_found_and_listed() {
     }
     let all = remote.list(None, 1000).unwrap();
     assert_eq!(all.len(), 40);
-    let mut addresses: Vec<SocketAddr> = all.iter().map(|info| info.peer).collect();
+    let mut addresses: Vec<SocketAddr> =
+        all.iter().filter_map(|info| info.peer.address()).collect();
     addresses.sort_unstable();
     let mut expected: Vec<SocketAddr> =
         clients.iter().map(|client| client.local_addr().unwrap()).collect();

@@ -9,13 +9,14 @@ use super::{Piece, Tree, closed_at, is_of_word, line_of, masked, modules, named,
 use std::collections::{BTreeMap, BTreeSet};
 
 /// All rooms, the lowest first.
-const ORDER: [&str; 79] = [
+const ORDER: [&str; 80] = [
     // Values and helpers that know nothing of the engine.
     "bugs",
     "marks",
     "panics",
     "reason",
     "id",
+    "address",
     "reconnect",
     "cgroup",
     "cpu",

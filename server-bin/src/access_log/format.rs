@@ -2,9 +2,8 @@
 
 use crate::http::fields;
 use crate::http::reply::decimal;
-use ringwright::Traffic;
+use ringwright::{Peer, Traffic};
 use serde::{Deserialize, Serialize};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Maximum length in bytes of each client text in a line. Longer texts are cut.
@@ -28,9 +27,9 @@ pub struct Entry<'a> {
     /// Time of the reply in seconds since 1970-01-01 UTC.
     pub seconds: i64,
     /// The client's address. The port is 0 if a proxy named the client of this request.
-    pub peer: SocketAddr,
+    pub peer: Peer,
     /// The address at the other end of the connection.
-    pub socket: SocketAddr,
+    pub socket: Peer,
     /// The first name of the site. Empty if it has none, or if no site was found.
     pub site: &'a str,
     /// The number of the connection.
@@ -53,7 +52,7 @@ pub struct Ending {
     /// Time of the end in seconds since 1970-01-01 UTC.
     pub seconds: i64,
     /// The client's address.
-    pub peer: SocketAddr,
+    pub peer: Peer,
     /// The number of the connection.
     pub connection: u64,
     /// The protocol, as in the URL of the listener.
@@ -100,7 +99,7 @@ impl Formatter {
         let line = match self.format {
             Format::Combined => format!(
                 "{} - - [{time}] \"{protocol}\" {reason} {received_bytes} {sent_bytes} {:.3}\n",
-                peer.ip(),
+                without_port(*peer),
                 duration.as_secs_f64()
             ),
             Format::Json => format!(
@@ -126,7 +125,7 @@ impl Formatter {
     }
 
     fn combined(&self, entry: &Entry<'_>, out: &mut Vec<u8>) {
-        out.extend_from_slice(entry.peer.ip().to_string().as_bytes());
+        out.extend_from_slice(without_port(entry.peer).as_bytes());
         out.extend_from_slice(b" - - [");
         out.extend_from_slice(&self.time);
         out.extend_from_slice(b"] \"");
@@ -184,6 +183,11 @@ impl Formatter {
         }
         out.push(b'}');
     }
+}
+
+/// The address of a client, or `unix:`.
+fn without_port(peer: Peer) -> String {
+    peer.ip().map_or_else(|| peer.to_string(), |ip| ip.to_string())
 }
 
 /// Returns the request line without its end, as far as it was read. Empty if it does not begin with
@@ -297,8 +301,8 @@ mod tests {
     fn line_of(format: Format, head: &[u8], socket: &str, site: &str) -> String {
         let entry = Entry {
             seconds: 784_111_777,
-            peer: "[::1]:5".parse().unwrap(),
-            socket: socket.parse().unwrap(),
+            peer: Peer::Ip("[::1]:5".parse().unwrap()),
+            socket: socket.parse().map_or(Peer::Unix, Peer::Ip),
             site,
             connection: 12,
             request: 3,
@@ -343,7 +347,7 @@ mod tests {
     fn lines_of_connections() {
         let ending = Ending {
             seconds: 784_111_777,
-            peer: "[::1]:5".parse().unwrap(),
+            peer: Peer::Ip("[::1]:5".parse().unwrap()),
             connection: 12,
             protocol: "echo",
             reason: "peer_fin",

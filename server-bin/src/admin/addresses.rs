@@ -1,23 +1,28 @@
 //! Connections counted by address, as JSON. Nothing in an address needs escaping.
 
-use ringwright::ConnectionInfo;
+use ringwright::{ConnectionInfo, Peer};
 use std::collections::HashMap;
 use std::fmt::{self, Display, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// An IPv4 address or an IPv6 /64, which --max-per-ip counts as one client.
+/// An IPv4 address or an IPv6 /64, which --max-per-ip counts as one client; or all clients of Unix
+/// sockets, which have no such limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Address {
     V4(Ipv4Addr),
     /// The first address of the /64.
     V6(Ipv6Addr),
+    Unix,
 }
 
 impl Address {
-    fn of(peer: SocketAddr) -> Self {
-        match peer.ip().to_canonical() {
-            IpAddr::V4(address) => Self::V4(address),
-            IpAddr::V6(address) => Self::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+    fn of(peer: Peer) -> Self {
+        match peer.ip().map(|ip| ip.to_canonical()) {
+            Some(IpAddr::V4(address)) => Self::V4(address),
+            Some(IpAddr::V6(address)) => {
+                Self::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64))
+            }
+            None => Self::Unix,
         }
     }
 }
@@ -27,6 +32,7 @@ impl Display for Address {
         match self {
             Self::V4(address) => write!(f, "{address}"),
             Self::V6(address) => write!(f, "{address}/64"),
+            Self::Unix => Peer::Unix.fmt(f),
         }
     }
 }
@@ -69,7 +75,7 @@ mod tests {
     fn connection(peer: &str) -> ConnectionInfo {
         ConnectionInfo {
             id: ConnectionId::from_number(0),
-            peer: peer.parse().unwrap(),
+            peer: peer.parse().map_or(Peer::Unix, Peer::Ip),
             origin: Origin::Listener(0),
             state: "open",
             age: Duration::ZERO,
@@ -88,6 +94,7 @@ mod tests {
             connection("[2001:db8:0:1::1]:5"),
             connection("[::ffff:192.0.2.9]:3"),
             connection("192.0.2.9:2"),
+            connection("unix:"),
         ]);
         let parsed = |limit| serde_json::from_str::<Value>(&counts.to_json(limit)).unwrap();
         let one = |address, count| json!({"address": address, "connections": count});
@@ -96,9 +103,10 @@ mod tests {
             one("2001:db8::/64", 2),
             one("192.0.2.7", 1),
             one("2001:db8:0:1::/64", 1),
+            one("unix:", 1),
         ];
-        assert_eq!(parsed(4), json!({"addresses": all, "total": 4, "connections": 7}));
-        assert_eq!(parsed(2), json!({"addresses": all[..2], "total": 4, "connections": 7}));
+        assert_eq!(parsed(5), json!({"addresses": all, "total": 5, "connections": 8}));
+        assert_eq!(parsed(2), json!({"addresses": all[..2], "total": 5, "connections": 8}));
         let none: Value = serde_json::from_str(&Counts::default().to_json(9)).unwrap();
         assert_eq!(none, json!({"addresses": [], "total": 0, "connections": 0}));
     }

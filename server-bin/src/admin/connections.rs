@@ -67,7 +67,7 @@ mod tests {
     fn connection(number: u64, origin: Origin) -> ConnectionInfo {
         ConnectionInfo {
             id: ConnectionId::from_number(number),
-            peer: "[::1]:4000".parse().unwrap(),
+            peer: ringwright::Peer::Ip("[::1]:4000".parse().unwrap()),
             origin,
             state: "open",
             age: Duration::from_millis(61_500),

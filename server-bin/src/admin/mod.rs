@@ -151,7 +151,7 @@ fn run(
              close_range(2) with CLOSE_RANGE_UNSHARE failed: {error}"
         ));
     }
-    let all = config.listeners.iter().take(full).map(|listener| listener.address);
+    let all = config.listeners.iter().take(full).filter_map(|listener| listener.address.ip());
     for address in all.filter(|address| !address.ip().is_loopback()) {
         notices.push(format!(
             "--admin {address} has no password: anyone who can connect to it sees all clients, \

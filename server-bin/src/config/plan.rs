@@ -14,7 +14,9 @@ use crate::site::auth::Passwords;
 use crate::site::names::{self, Names};
 use crate::site::rules::{RuleError, Rules};
 use crate::site::spec::{Listing, RuleSpec, SiteSpec};
-use ringwright::{AtCapacity, Config, Error, Framing, ListenerSettings, Prefix, Probe, RingChoice};
+use ringwright::{
+    Address, AtCapacity, Config, Error, Framing, ListenerSettings, Prefix, Probe, RingChoice,
+};
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Read};
 use std::net::{SocketAddr, TcpListener};
@@ -87,8 +89,11 @@ impl Service {
 
     /// A listener of this service as a URL.
     #[must_use]
-    pub fn url(&self, address: SocketAddr) -> String {
-        format!("{}://{address}", self.scheme())
+    pub fn url(&self, address: &Address) -> String {
+        match address {
+            Address::Ip(address) => format!("{}://{address}", self.scheme()),
+            Address::Unix(_) => format!("{}+{address}", self.scheme()),
+        }
     }
 }
 
@@ -609,7 +614,7 @@ impl Checker<'_> {
     fn engine(&mut self, file: &File) -> Config {
         let base = self.settings(&file.engine, file);
         let listener = |listener: &Listener| ringwright::Listener {
-            address: listener.address,
+            address: listener.address.into(),
             settings: Some(settings_of(listener, &base, file)),
         };
         let listeners = self.listeners.iter().map(listener).collect();

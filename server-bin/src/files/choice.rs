@@ -204,13 +204,13 @@ impl Files {
         Progress::Answered
     }
 
-    /// The address that made the request.
+    /// The address that made the request. `None`: a client of a Unix socket.
     pub(super) fn address(
         &self,
         state: &Conversation,
         connection: &Connection<'_>,
         asked: &Asked<'_>,
-    ) -> IpAddr {
+    ) -> Option<IpAddr> {
         let socket = state.peer_of(connection).ip();
         match &asked.site.spec.real_ip {
             Some(RealIp { from, header }) => {

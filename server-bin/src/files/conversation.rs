@@ -4,7 +4,7 @@ use super::exchange::Exchange;
 use crate::http::head::Request;
 use crate::http::incoming::Incoming;
 use crate::http::reply::Persistence;
-use ringwright::Connection;
+use ringwright::{Connection, Peer};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -52,8 +52,8 @@ impl Conversation {
     }
 
     /// The client: the peer, unless that is a proxy and has named another one.
-    pub(super) fn peer_of(&self, connection: &Connection<'_>) -> SocketAddr {
-        self.peer.unwrap_or_else(|| connection.peer())
+    pub(super) fn peer_of(&self, connection: &Connection<'_>) -> Peer {
+        self.peer.map_or_else(|| connection.peer(), Peer::Ip)
     }
 
     pub(super) fn may_read_on(&self) -> bool {

@@ -7,7 +7,7 @@ use crate::access_log::Entry;
 use crate::http::head;
 use crate::http::reply::{self, Persistence};
 use crate::http::status::Status;
-use ringwright::{Connection, Room};
+use ringwright::{Connection, Peer, Room};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -36,7 +36,8 @@ impl Files {
         if self.log.is_some() {
             let socket = state.peer_of(connection);
             let real = self.address(state, connection, asked);
-            let peer = if real == socket.ip() { socket } else { SocketAddr::new(real, 0) };
+            let named = real.filter(|real| Some(*real) != socket.ip());
+            let peer = named.map_or(socket, |real| Peer::Ip(SocketAddr::new(real, 0)));
             let site = asked.site.spec.names.first().map_or("", String::as_str);
             let logged = Logged { head: asked.head, begun: Some(asked.begun), peer, site };
             self.log_reply(state, connection, logged, status, bytes);
@@ -114,7 +115,7 @@ struct Logged<'a> {
     /// The time at which the head was complete, if it was.
     begun: Option<Duration>,
     /// The client.
-    peer: SocketAddr,
+    peer: Peer,
     /// The first name of the site.
     site: &'a str,
 }

@@ -55,10 +55,15 @@ impl Field {
 /// to be read is malformed, `unknown` or obfuscated, or is beyond [`ENTRIES_MAX`]. IPv4-mapped IPv6
 /// addresses are returned as IPv4 addresses.
 #[must_use]
-pub fn real_address(head: &[u8], socket: IpAddr, trusted: &[Prefix], field: Field) -> IpAddr {
-    let socket = socket.to_canonical();
+pub fn real_address(
+    head: &[u8],
+    socket: Option<IpAddr>,
+    trusted: &[Prefix],
+    field: Field,
+) -> Option<IpAddr> {
+    let socket = socket.map(|ip| ip.to_canonical());
     let is_trusted = |address| trusted.iter().any(|prefix| prefix.contains(address));
-    if !is_trusted(socket) {
+    if !socket.is_some_and(is_trusted) {
         return socket;
     }
     let mut first = socket;
@@ -72,8 +77,8 @@ pub fn real_address(head: &[u8], socket: IpAddr, trusted: &[Prefix], field: Fiel
         }
         match field.address(element).map(|address| address.to_canonical()) {
             None => return socket,
-            Some(address) if !is_trusted(address) => return address,
-            Some(address) => first = address,
+            Some(address) if !is_trusted(address) => return Some(address),
+            Some(address) => first = Some(address),
         }
     }
     first
@@ -248,7 +253,8 @@ mod tests {
     fn of_lines(field: Field, lines: &[&str]) -> String {
         let head = format!("GET /a:b HTTP/1.1\r\nHost: x\r\n{}\r\n\r\n", lines.join("\r\n"));
         let trusted = ["10.0.0.0/8", "2001:db8:1::/48"].map(|text| text.parse().expect("a prefix"));
-        real_address(head.as_bytes(), ip(PROXY), &trusted, field).to_string()
+        let client = real_address(head.as_bytes(), Some(ip(PROXY)), &trusted, field);
+        client.expect("the proxy has an address").to_string()
     }
 
     fn of_x(value: &str) -> String {
@@ -391,7 +397,8 @@ mod tests {
         let head = b"GET / HTTP/1.1\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n";
         let trusted = ["10.0.0.0/8".parse().expect("a prefix")];
         let of = |socket, trusted: &[Prefix]| {
-            real_address(head, ip(socket), trusted, Field::XForwardedFor).to_string()
+            let client = real_address(head, Some(ip(socket)), trusted, Field::XForwardedFor);
+            client.expect("an address").to_string()
         };
         assert_eq!(of("10.0.0.1", &trusted), "192.0.2.7");
         assert_eq!(of("::ffff:10.0.0.1", &trusted), "192.0.2.7");

@@ -83,7 +83,7 @@ impl Rates {
         &self,
         rule: u32,
         limit: &Limit,
-        address: IpAddr,
+        address: Option<IpAddr>,
         now: Duration,
     ) -> Result<(), u64> {
         let key = Key::new(rule, address);
@@ -113,18 +113,28 @@ impl Rates {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Key {
     rule: u32,
-    is_v6: bool,
+    family: Family,
     /// The IPv4 address, or the first half of the IPv6 address: a customer has a /64.
     prefix: u64,
 }
 
 impl Key {
-    fn new(rule: u32, address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V4(v4) => Self { rule, is_v6: false, prefix: u32::from(v4).into() },
-            IpAddr::V6(v6) => Self { rule, is_v6: true, prefix: (u128::from(v6) >> 64) as u64 },
-        }
+    fn new(rule: u32, address: Option<IpAddr>) -> Self {
+        let (family, prefix) = match address.map(|address| address.to_canonical()) {
+            Some(IpAddr::V4(v4)) => (Family::V4, u32::from(v4).into()),
+            Some(IpAddr::V6(v6)) => (Family::V6, (u128::from(v6) >> 64) as u64),
+            None => (Family::None, 0),
+        };
+        Self { rule, family, prefix }
     }
+}
+
+/// The kind of an address. All clients without one are counted as one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Family {
+    V4,
+    V6,
+    None,
 }
 
 /// A part of the table: a hash table with chains, whose entries are also in a list by the time they
@@ -247,7 +257,7 @@ mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::thread;
 
-    const ONE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+    const ONE: Option<IpAddr> = Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)));
 
     fn limit(requests: u32, per_s: u64, burst: u32) -> Limit {
         let per = Duration::from_secs(per_s);
@@ -293,7 +303,7 @@ mod tests {
     #[test]
     fn addresses_and_rules_are_counted_apart() {
         let (rates, limit) = (Rates::default(), limit(1, 60, 1));
-        let take = |rule, address: &str| rates.take(rule, &limit, address.parse().unwrap(), at(0));
+        let take = |rule, address: &str| rates.take(rule, &limit, address.parse().ok(), at(0));
         assert!(take(0, "192.0.2.1").is_ok());
         assert!(take(0, "192.0.2.2").is_ok() && take(1, "192.0.2.1").is_ok());
         assert!(take(0, "::ffff:192.0.2.1").is_err(), "it is the IPv4 address");
@@ -302,6 +312,9 @@ mod tests {
         assert!(take(0, "2001:db8:0:1::1").is_ok());
         assert!(take(0, "0:0:c000:203::").is_ok());
         assert!(take(0, "192.0.2.3").is_ok(), "the digits of an IPv6 prefix are no IPv4 address");
+        // Clients without an address are one client.
+        assert!(take(0, "").is_ok() && take(0, "").is_err() && take(1, "").is_ok());
+        assert!(take(0, "0.0.0.0").is_ok() && take(0, "::").is_ok());
     }
 
     #[test]
@@ -327,7 +340,7 @@ mod tests {
     #[test]
     fn the_least_recently_seen_address_leaves() {
         let (rates, limit) = (Rates::default(), limit(1, 3600, 1));
-        let address = |n: u32| IpAddr::V6(Ipv6Addr::from(u128::from(n) << 64));
+        let address = |n: u32| Some(IpAddr::V6(Ipv6Addr::from(u128::from(n) << 64)));
         let (kept, forgotten) = (address(1 << 31), address(1 << 30));
         let seen = |address| rates.take(0, &limit, address, at(0)).is_err();
         assert!(!seen(kept) && !seen(forgotten));

@@ -180,10 +180,12 @@ impl Rules {
         Ok(facts)
     }
 
-    /// Returns whether an address is let in.
+    /// Returns whether an address is let in. A client without one is in no prefix.
     #[must_use]
-    pub fn admits(&self, facts: &Facts, address: IpAddr) -> bool {
-        let has = |prefixes: &[Prefix]| prefixes.iter().any(|prefix| prefix.contains(address));
+    pub fn admits(&self, facts: &Facts, address: Option<IpAddr>) -> bool {
+        let has = |prefixes: &[Prefix]| {
+            address.is_some_and(|ip| prefixes.iter().any(|prefix| prefix.contains(ip)))
+        };
         let is_allowed = self.at(facts.allow).is_none_or(|rule| has(&rule.allow));
         let is_denied = self.at(facts.deny).is_some_and(|rule| has(&rule.deny));
         is_allowed && !is_denied

@@ -1,8 +1,10 @@
 //! Listening sockets: one per shard and address.
 
 use super::{
-    bind, checked, close, local_address, set, set_keepalive, set_user_timeout, stream_socket,
+    SocketFile, bind, checked, close, local_address, set, set_keepalive, set_user_timeout,
+    stream_socket, unix,
 };
+use crate::address::Address;
 use crate::ring::{Descriptor, Errno, Instruction, direct};
 use std::cell::Cell;
 use std::io;
@@ -16,7 +18,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(5);
 /// Options set once on a listener and inherited by what it accepts (tcp(7)).
 #[derive(Debug)]
 pub struct ListenerOptions<'a> {
-    /// All addresses of the engine.
+    /// All IP addresses of the engine.
     pub addresses: &'a [SocketAddr],
     /// Until then, an address in use is tried again.
     pub deadline: Instant,
@@ -32,8 +34,17 @@ pub struct ListenerOptions<'a> {
     pub filter_failed: Cell<Option<Errno>>,
 }
 
+/// Listening sockets, with the address on which they listen, and the file of a Unix socket.
+#[derive(Debug)]
+pub struct Listening {
+    pub address: Address,
+    /// One for each shard.
+    pub sockets: Vec<Descriptor>,
+    pub file: Option<SocketFile>,
+}
+
 /// Opens one listening socket per shard on the same address. With port 0, the first one takes a
-/// free port and the others follow.
+/// free port and the others follow. A Unix socket is opened once, and shared.
 ///
 /// The first socket listens before it gets `SO_REUSEPORT`. listen(2) fails on it if any other
 /// socket listens on the address, and the kernel decides that under the lock of the port. bind(2)
@@ -47,14 +58,23 @@ pub struct ListenerOptions<'a> {
 /// EADDRINUSE also if another process listens on that address with `SO_REUSEPORT`. The kernel would
 /// give it a part of the clients.
 pub(crate) fn listeners(
-    address: SocketAddr,
+    address: &Address,
     shards: usize,
     options: &ListenerOptions<'_>,
-) -> io::Result<(SocketAddr, Vec<Descriptor>)> {
+) -> io::Result<Listening> {
     let mut sockets = Vec::with_capacity(shards);
     loop {
-        match open(address, shards, options, &mut sockets) {
-            Ok(address) => return Ok((address, sockets)),
+        let opened = match address {
+            Address::Ip(address) => open(*address, shards, options, &mut sockets)
+                .map(|bound| (Address::Ip(bound), None)),
+            Address::Unix(path) => {
+                let (backlog, deadline) = (options.backlog, options.deadline);
+                unix::listener(path, shards, backlog, deadline, &mut sockets)
+                    .map(|file| (address.clone(), Some(file)))
+            }
+        };
+        match opened {
+            Ok((address, file)) => return Ok(Listening { address, sockets, file }),
             Err(error) => {
                 sockets.drain(..).for_each(close);
                 let in_use = error.raw_os_error() == Some(libc::EADDRINUSE);
@@ -142,15 +162,16 @@ mod tests {
 
     /// Two starts at the same instant, on an address that was free just before.
     fn race(address: &str, shards: usize) -> usize {
-        let (bound, sockets) = listeners(address.parse().unwrap(), 1, &plain()).unwrap();
+        let Listening { address: bound, sockets, .. } =
+            listeners(&address.parse().unwrap(), 1, &plain()).unwrap();
         sockets.into_iter().for_each(close);
         let (begin, end) = (Barrier::new(2), Barrier::new(2));
         let start = || {
             begin.wait();
-            let result = listeners(bound, shards, &plain());
+            let result = listeners(&bound, shards, &plain());
             end.wait();
             match result {
-                Ok((_, sockets)) => {
+                Ok(Listening { sockets, .. }) => {
                     assert_eq!(sockets.len(), shards);
                     sockets.into_iter().for_each(close);
                     1
@@ -170,8 +191,10 @@ mod tests {
     #[test]
     fn clients_reach_the_socket_of_every_shard() {
         for address in ["127.0.0.1:0", "[::1]:0"] {
-            let (bound, sockets) = listeners(address.parse().unwrap(), 3, &plain()).unwrap();
-            let clients: Vec<_> = (0..64).map(|_| TcpStream::connect(bound).unwrap()).collect();
+            let Listening { address, sockets, .. } =
+                listeners(&address.parse().unwrap(), 3, &plain()).unwrap();
+            let to = address.ip().unwrap();
+            let clients: Vec<_> = (0..64).map(|_| TcpStream::connect(to).unwrap()).collect();
             for socket in &sockets {
                 let mut poll = libc::pollfd { fd: socket.0, events: libc::POLLIN, revents: 0 };
                 // SAFETY: the array of one is valid, and the call fills it.

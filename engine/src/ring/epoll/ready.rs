@@ -53,7 +53,10 @@ impl EpollRing {
         match wait {
             // Events and `push` end polls.
             Wait::Poll { .. } => Step::Waits,
-            Wait::Accept if readable => self.accept(entry, token),
+            Wait::Accept { multishot } if readable => {
+                let multishot = *multishot;
+                self.accept(entry, token, multishot)
+            }
             Wait::Receive { multishot } if readable => {
                 let multishot = *multishot;
                 self.receive(entry, token, multishot)
@@ -67,7 +70,7 @@ impl EpollRing {
                 }
             },
             Wait::Connect => self.finish_connect(entry, token),
-            Wait::Accept | Wait::Receive { .. } | Wait::Probe | Wait::Send(_) => Step::Waits,
+            Wait::Accept { .. } | Wait::Receive { .. } | Wait::Probe | Wait::Send(_) => Step::Waits,
         }
     }
 
@@ -76,10 +79,11 @@ impl EpollRing {
         Step::Ended
     }
 
-    fn accept(&mut self, entry: u32, token: Token) -> Step {
+    fn accept(&mut self, entry: u32, token: Token, multishot: bool) -> Step {
         let listener = self.table[entry].descriptor;
         for _ in 0..RECEIVES_MAX {
             match direct::accept_now(listener) {
+                Ok(socket) if !multishot => return self.end(token, socket.0),
                 Ok(socket) => self.complete(token, socket.0, F_MORE),
                 Err(Errno(libc::EAGAIN)) => {
                     self.found_nothing(entry);

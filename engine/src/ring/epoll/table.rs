@@ -22,7 +22,7 @@ const NONE: u32 = u32::MAX;
 /// An operation that waits for its descriptor.
 #[derive(Debug)]
 pub enum Wait {
-    Accept,
+    Accept { multishot: bool },
     Receive { multishot: bool },
     Probe,
     Poll { wanted: u32 },

@@ -134,7 +134,7 @@ fn a_multishot_accept_brings_sockets_that_never_block() {
     let to = listener.local_addr().expect("an address");
     listener.set_nonblocking(true).expect("non-blocking");
     let listening = Descriptor(listener.as_raw_fd());
-    ring.submit(0, Op::Accept { listener: listening });
+    ring.submit(0, Op::Accept { listener: listening, multishot: true });
     ring.assert_quiet();
     let clients: Vec<TcpStream> =
         (0..3).map(|_| TcpStream::connect(to).expect("a connect")).collect();

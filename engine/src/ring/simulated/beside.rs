@@ -8,6 +8,7 @@ use super::{SimulatedFile, SimulatedRing};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 
 /// A wake is late by so much at most: the thread that writes may be preempted before it does.
 const LATE_US_MAX: u64 = 20_000;
@@ -24,6 +25,8 @@ thread_local! {
     static NOW_US: Cell<u64> = const { Cell::new(0) };
     /// The files that are open on the rings of this thread.
     static FILES: RefCell<BTreeMap<i32, FileBeside>> = const { RefCell::new(BTreeMap::new()) };
+    /// Whose connection an accepted Unix socket is. There its peer has no address.
+    static UNIX_PEERS: RefCell<BTreeMap<i32, SocketAddr>> = const { RefCell::new(BTreeMap::new()) };
     static INTERRUPTS: Cell<Option<Box<dyn FnMut()>>> = const { Cell::new(None) };
 }
 
@@ -66,6 +69,15 @@ pub fn read_beside(
 pub fn status_beside(file: Descriptor) -> Result<FileStatus, Errno> {
     let found = FILES.with_borrow(|files| files.get(&file.0).map(|found| found.status));
     found.ok_or(Errno(libc::EBADF))
+}
+
+pub(super) fn note_unix(descriptor: Descriptor, address: SocketAddr) {
+    UNIX_PEERS.with_borrow_mut(|peers| peers.insert(descriptor.0, address));
+}
+
+/// The address that the simulation gave to the client of a Unix socket.
+pub fn unix_peer(descriptor: Descriptor) -> SocketAddr {
+    UNIX_PEERS.with_borrow(|peers| peers[&descriptor.0])
 }
 
 /// A file of this thread was closed.

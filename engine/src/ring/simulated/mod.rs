@@ -29,7 +29,7 @@ mod trace;
 mod view;
 
 use beside::{close_beside, read_beside, signal_beside, status_beside};
-pub use beside::{interrupt, present_us, set_interrupts};
+pub use beside::{interrupt, present_us, set_interrupts, unix_peer};
 pub use broken::Enter;
 #[cfg(test)]
 pub use descriptors::FIRST;
@@ -439,7 +439,7 @@ impl Calls for SimulatedRing {
     }
 
     fn traffic(&mut self, socket: Descriptor, _: bool) -> Result<Traffic, Errno> {
-        Ok(self.traffic_of(socket))
+        self.traffic_of(socket)
     }
 
     fn discard(&mut self, socket: Descriptor, bytes_max: u32) -> Result<u32, Errno> {

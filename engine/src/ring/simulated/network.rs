@@ -2,6 +2,7 @@
 
 use super::super::{Delivery, Descriptor, Errno, Instruction, Shutdown, Traffic};
 use super::SimulatedRing;
+use super::beside;
 use super::descriptors::Object;
 use super::operations::Pending;
 use super::peers::{NEVER, Peer, Plan, Standing};
@@ -20,6 +21,7 @@ pub struct Listener {
     pub backlog: VecDeque<usize>,
     capacity: usize,
     open: bool,
+    is_unix: bool,
     /// Runs for the first packet of every client.
     filter: Vec<Instruction>,
     /// Packets it has dropped.
@@ -46,11 +48,21 @@ fn passes(filter: &[Instruction], source: SocketAddr) -> bool {
 impl SimulatedRing {
     /// Opens a listening socket with so large a backlog.
     pub fn add_listener(&mut self, backlog: usize) -> Descriptor {
+        self.add_listener_of(backlog, false)
+    }
+
+    /// The same on a Unix socket.
+    pub fn add_unix_listener(&mut self, backlog: usize) -> Descriptor {
+        self.add_listener_of(backlog, true)
+    }
+
+    fn add_listener_of(&mut self, backlog: usize, is_unix: bool) -> Descriptor {
         let capacity = backlog.max(1);
         self.listeners.push(Listener {
             backlog: VecDeque::new(),
             capacity,
             open: true,
+            is_unix,
             filter: Vec::new(),
             drops: 0,
         });
@@ -71,6 +83,7 @@ impl SimulatedRing {
         let number = self.peers.len();
         let mut peer = Peer::new(self.number, number, None, plan, &mut self.rng);
         peer.listener = listener;
+        peer.socket.is_unix = self.listeners[listener].is_unix;
         peer.to_send.extend(bytes);
         self.peers.push(peer);
         self.peers_next_us.push(self.now_us.saturating_add(plan.start_after_us));
@@ -129,6 +142,7 @@ impl SimulatedRing {
                     Standing::SentReset => "resets",
                     Standing::GotReset => "sends to nobody and is reset",
                     Standing::Vanished => "vanishes",
+                    Standing::Left => "closes",
                     _ => "acts",
                 };
                 self.trace.moved(self.now_us, what, number, peer.sent, peer.received.len());
@@ -173,6 +187,10 @@ impl SimulatedRing {
         socket.released = true;
         if socket.phase != Phase::Connected {
             return;
+        }
+        if socket.is_unix {
+            // ECONNRESET follows what the peer has still to read: nothing is lost.
+            socket.inbound.clear();
         }
         if socket.inbound.is_empty() {
             self.closes_undelivered += u64::from(!socket.outbound.is_empty());
@@ -233,7 +251,11 @@ impl SimulatedRing {
         self.peers[peer].established = true;
         self.accepted += 1;
         self.peers[peer].accepted_as = self.accepted;
-        self.table.insert(Object::Socket(peer))
+        let descriptor = self.table.insert(Object::Socket(peer));
+        if self.peers[peer].socket.is_unix {
+            beside::note_unix(descriptor, self.peers[peer].address);
+        }
+        descriptor
     }
 
     pub(super) fn accept_one(&mut self, listener: Descriptor) -> Result<Descriptor, Errno> {
@@ -258,6 +280,9 @@ impl SimulatedRing {
             return Err(Errno(libc::ENOMEM));
         }
         match self.object(socket, "setsockopt(2)") {
+            Object::Listener(listener) if self.listeners[listener].is_unix => {
+                self.broken(format_args!("a Unix socket takes no filter"))
+            }
             Object::Listener(listener) => self.listeners[listener].filter = program.to_vec(),
             Object::Socket(_) => assert!(program.is_empty(), "accepted sockets need no filter"),
             other => self.broken(format_args!("setsockopt(2) on {other:?}")),
@@ -322,6 +347,9 @@ impl SimulatedRing {
 
     pub(super) fn shut_down(&mut self, socket: Descriptor, how: Shutdown) -> Result<(), Errno> {
         if let Object::Listener(listener) = self.object(socket, "shutdown(2)") {
+            if self.listeners[listener].is_unix {
+                self.broken(format_args!("shutdown(2) of a socket that other shards have"));
+            }
             // `inet_shutdown`: it listens no more, and whoever waits in accept is told.
             self.end_listener(listener);
             return Ok(());
@@ -347,6 +375,10 @@ impl SimulatedRing {
     /// connect(2) to `AF_UNSPEC`.
     pub(super) fn disconnect(&mut self, socket: Descriptor) {
         let number = self.socket_number(socket, "connect(2)");
+        if self.peers[number].socket.is_unix {
+            let _ = self.shut_down(socket, Shutdown::Both);
+            return;
+        }
         let error = if self.rng.below(2) == 0 { libc::ECONNRESET } else { 0 };
         let peer = &mut self.peers[number];
         peer.get_reset();
@@ -365,7 +397,8 @@ impl SimulatedRing {
 
     /// `TCP_INFO`: whether the state is `TCP_CLOSE`.
     pub(super) fn is_dead(&self, socket: Descriptor) -> bool {
-        self.peers[self.socket_number(socket, "getsockopt(2)")].socket.phase == Phase::Dead
+        let socket = &self.peers[self.socket_number(socket, "getsockopt(2)")].socket;
+        socket.phase == Phase::Dead && !socket.is_unix
     }
 
     /// `TCP_INFO` and `SIOCOUTQ`.
@@ -375,14 +408,24 @@ impl SimulatedRing {
             Phase::Connected => peer.socket.outbound.len() as u32,
             _ => 0,
         };
+        if peer.socket.is_unix {
+            let is_there = peer.socket.phase == Phase::Connected;
+            let unread = (peer.acknowledged() - peer.received.len() as u64) as u32;
+            let outstanding = if is_there { outstanding + unread } else { 0 };
+            let acknowledged = u64::from(outstanding.wrapping_neg());
+            return Delivery { acknowledged, outstanding, received: 0 };
+        }
         Delivery { acknowledged: peer.acknowledged(), outstanding, received: peer.sent }
     }
 
     /// `TCP_INFO`: the bytes of both directions.
-    pub(super) fn traffic_of(&self, socket: Descriptor) -> Traffic {
+    pub(super) fn traffic_of(&self, socket: Descriptor) -> Result<Traffic, Errno> {
         let peer = &self.peers[self.socket_number(socket, "getsockopt(2)")];
+        if peer.socket.is_unix {
+            return Err(Errno(libc::EOPNOTSUPP));
+        }
         let sent_bytes = peer.acknowledged() + peer.socket.outbound.len() as u64;
-        Traffic { received_bytes: peer.sent, sent_bytes }
+        Ok(Traffic { received_bytes: peer.sent, sent_bytes })
     }
 
     /// recv(2) with `MSG_TRUNC`.

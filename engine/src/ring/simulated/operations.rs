@@ -227,7 +227,8 @@ impl SimulatedRing {
                 return Some((-libc::EMFILE, 0));
             }
             let descriptor = self.accepted(peer).0;
-            if self.multishot_ends() {
+            let once = matches!(pending.op, Op::Accept { multishot: false, .. });
+            if once || self.multishot_ends() {
                 return Some((descriptor, 0));
             }
             self.post(pending.token, descriptor, F_MORE);
@@ -281,7 +282,8 @@ impl SimulatedRing {
             to[first..].copy_from_slice(&back[..count - first]);
             socket.inbound.drain(..count);
             let mut flags = F_BUFFER | u32::from(buffer) << 16;
-            if socket.is_nonempty() {
+            // Before Linux 6.17 the kernel does not say it of a Unix socket.
+            if socket.is_nonempty() && !socket.is_unix {
                 flags |= F_SOCK_NONEMPTY;
             }
             self.touch(peer);

@@ -117,6 +117,8 @@ pub enum Standing {
     GotReset,
     /// Answers nothing any more.
     Vanished,
+    /// Has closed its Unix socket and left nothing unread.
+    Left,
 }
 
 /// A peer, with our end of its connection.
@@ -210,6 +212,9 @@ impl Peer {
         if self.standing != Standing::Connected {
             return;
         }
+        if self.socket.is_unix {
+            return self.leave();
+        }
         self.standing = Standing::SentReset;
         self.to_send.clear();
         self.unread.clear();
@@ -220,6 +225,16 @@ impl Peer {
                 self.socket.inbound.clear();
             }
         }
+    }
+
+    /// `unix_release_sock`: our end hangs up at once, with ECONNRESET if this one leaves something
+    /// unread. What our end has not read stays.
+    fn leave(&mut self) {
+        let leaves_bytes = !self.unread.is_empty() || !self.socket.outbound.is_empty();
+        self.standing = if leaves_bytes { Standing::SentReset } else { Standing::Left };
+        self.to_send.clear();
+        self.unread.clear();
+        self.socket.die(if leaves_bytes { libc::ECONNRESET } else { 0 });
     }
 
     /// Our RST comes.
@@ -256,7 +271,9 @@ impl Peer {
             Standing::Connected => {}
             Standing::Vanished if now_us >= self.vanished_us.saturating_add(GIVE_UP_US) => {
                 if self.socket.phase == Phase::Connected {
-                    self.socket.die(libc::ETIMEDOUT);
+                    // Somebody kills a process that does nothing.
+                    let is_unix = self.socket.is_unix;
+                    self.socket.die(if is_unix { libc::ECONNRESET } else { libc::ETIMEDOUT });
                 }
                 return;
             }
@@ -313,7 +330,13 @@ impl Peer {
         let socket = &mut self.socket;
         if !self.to_send.is_empty() {
             // Nobody there to read it any more: RST (TCPABORTONDATA, TCPABORTONCLOSE).
-            if socket.released || (socket.shut_read && socket.shut_write) {
+            let unwanted = socket.released || (socket.shut_read && socket.shut_write);
+            if unwanted && socket.is_unix {
+                // EPIPE. What was sent to it can still be read.
+                self.to_send.clear();
+                return;
+            }
+            if unwanted {
                 self.get_reset();
                 self.socket.die(libc::ECONNRESET);
                 return;
@@ -331,6 +354,9 @@ impl Peer {
             self.sent_fin = true;
             self.socket.peer_finished = true;
             if self.plan.afterwards == Afterwards::Close && !self.got_fin {
+                if self.socket.is_unix {
+                    return self.leave();
+                }
                 self.closed = true;
                 if !self.unread.is_empty() {
                     self.reset(rng);

@@ -52,6 +52,8 @@ pub struct Socket {
     pub shut_write: bool,
     /// Neither a descriptor nor an operation refers to it any more.
     pub released: bool,
+    /// A Unix socket: [`Socket::die`] is what close(2) of its peer does.
+    pub is_unix: bool,
 }
 
 impl Socket {
@@ -69,6 +71,7 @@ impl Socket {
             shut_read: false,
             shut_write: false,
             released: false,
+            is_unix: false,
         }
     }
 

@@ -15,7 +15,7 @@ impl Op {
     /// Its name and the descriptor that it holds open.
     fn describe(&self) -> (&'static str, Descriptor) {
         match *self {
-            Self::Accept { listener } => ("accept", listener),
+            Self::Accept { listener, .. } => ("accept", listener),
             Self::Receive { socket, multishot: true } => ("receive multishot", socket),
             Self::Receive { socket, multishot: false } => ("receive", socket),
             Self::Probe { socket } => ("probe", socket),

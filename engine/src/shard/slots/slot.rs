@@ -138,7 +138,8 @@ pub struct Slot {
     pub shutdown_wanted: bool,
     /// The peer's FIN was read.
     pub fin_seen: bool,
-    /// Both FINs have passed, says the watch; the peer's may still be unread.
+    /// Both FINs have passed, or the peer has closed a Unix socket, says the watch; the peer's FIN
+    /// may still be unread.
     pub hung_up: bool,
     /// End by RST instead of FIN.
     pub abortive: bool,

@@ -36,7 +36,7 @@ fn rules(specs: &[RuleSpec]) -> Rules {
 }
 
 fn admits(rules: &Rules, path: &str, address: &str) -> bool {
-    rules.admits(&rules.facts(path.as_bytes()).unwrap(), address.parse().unwrap())
+    rules.admits(&rules.facts(path.as_bytes()).unwrap(), address.parse().ok())
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn protection() -> [RuleSpec; 6] {
 /// Checks that all rules of [`protection`] apply to a path.
 fn assert_protected(rules: &Rules, path: &[u8], target: &str) {
     let facts = rules.facts(path).unwrap();
-    assert!(!rules.admits(&facts, "192.0.2.1".parse().unwrap()), "deny and {target}");
+    assert!(!rules.admits(&facts, "192.0.2.1".parse().ok()), "deny and {target}");
     assert!(rules.auth(&facts).is_some(), "auth and {target}");
     assert!(rules.rate(&facts).is_some(), "rate and {target}");
     assert!(rules.redirect(&facts).is_some(), "redirect and {target}");

@@ -4,7 +4,7 @@ use super::*;
 
 fn accept(bench: &mut Bench) {
     let listener = bench.listener;
-    bench.push(token(Kind::Accept, 0), Op::Accept { listener });
+    bench.push(token(Kind::Accept, 0), Op::Accept { listener, multishot: true });
 }
 
 #[test]

@@ -33,7 +33,7 @@ impl Sink {
             let bytes: Vec<u8> = stream(peer as u64, 0).take(BYTES as usize).collect();
             bench.ring.add_peer(listener, Plan { afterwards: Afterwards::Fin, ..plan }, &bytes);
         }
-        let wanted = vec![(token(Kind::Accept, 0), Op::Accept { listener })];
+        let wanted = vec![(token(Kind::Accept, 0), Op::Accept { listener, multishot: true })];
         Self { bench, received: BTreeMap::new(), peer_of: BTreeMap::new(), wanted }
     }
 
@@ -63,7 +63,7 @@ impl Sink {
                 }
                 if !completion.more() {
                     let listener = self.bench.listener;
-                    self.wanted.push((completion.token, Op::Accept { listener }));
+                    self.wanted.push((completion.token, Op::Accept { listener, multishot: true }));
                 }
             }
             Some(Kind::Receive) if completion.result > 0 => {
