@@ -1,4 +1,9 @@
 //! Length-prefixed packets: a view of the bytes that `received` gets.
+//!
+//! `Handler::received` gets everything unread in one piece, so a packet needs no reassembly. `need`
+//! prevents further calls before the next packet is complete: at most one call for its length and
+//! one for its end. A packet that is too long is an error value. The handler answers it and calls
+//! `protocol_error`, and the peer can still read the answer.
 
 use crate::{Config, Connection, Room};
 use std::fmt;

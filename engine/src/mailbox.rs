@@ -1,5 +1,8 @@
 //! Commands from other threads to a shard: a bounded queue and an event descriptor (eventfd(2))
 //! that the shard polls on its ring.
+//!
+//! Invariant: a drain and a stop always find a place in the queue, behind the commands that their
+//! sender queued before. Drains that the shard has not taken yet become one.
 
 use crate::admission::{Bans, Listening};
 use crate::config::{SharedSettings, milliseconds};

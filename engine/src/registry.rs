@@ -1,4 +1,20 @@
 //! The registry of the listeners of an engine: their numbers, states and settings.
+//!
+//! `Remote::add_listener` opens a socket per shard and hands each to its shard. The places in the
+//! command queues are taken first: a socket that listens must find its shard, and giving up on it
+//! would reset clients. If anything fails before, the sockets are closed and the number is free.
+//!
+//! A listener has the lowest number that is free, so that tables by number stay small. The shards
+//! share an `Arc` per listener (`admission/listening.rs`) that counts its clients. A shard keeps a
+//! reference while the listener is open there or has clients there, and so does a command on its
+//! way.
+//!
+//! Invariant: a number belongs to another listener only when no shard and no command refers to it
+//! any more. Then the registry's reference is the last one. Nobody has to report that.
+//!
+//! Equal settings share a number, and those of `Config` have 0. Every listener, connection table
+//! and command holds a reference: a number gets other settings only when nobody else refers to the
+//! old ones. At most 256 different settings exist at a time.
 
 use crate::address::Address;
 use crate::admission::Listening;

@@ -5,6 +5,10 @@
 //! stale. Two shards that count a new address at the same moment may use two cells of its bucket.
 //! The limit therefore applies to the sum of the cells, and of two clients that compete for the
 //! last place both may be refused. The interleavings are checked with loom (`tests/loom.rs`).
+//!
+//! A word holds a tag of 48 bits and a count of 16. A bucket has 32 words, and there are four times
+//! as many words as connections and waiting clients: 32 bytes for each. IPv6 clients are counted by
+//! their /64.
 
 use crate::atomic::{AtomicU64, Ordering, fence};
 

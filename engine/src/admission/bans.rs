@@ -1,4 +1,8 @@
-//! Banned addresses.
+//! Banned addresses. The list is replaced as a whole and sent to each shard. It becomes a socket
+//! filter on the listeners (`filter.rs`), so that a banned client gets no SYN-ACK. A listener gets
+//! none if the filter would be too long, the kernel refuses it, or an address of the list is exempt
+//! there (`ListenerSettings::exempt`). Then the check after accept does the work alone. The
+//! counters `filters_attached`, `listener_drops` and `banned` tell which of the two works.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

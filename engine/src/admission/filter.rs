@@ -1,5 +1,8 @@
 //! Socket filters for listeners (classic BPF, socket(7) `SO_ATTACH_FILTER`). A dropped SYN gets no
 //! SYN-ACK.
+//!
+//! IPv4 ranges are searched by halves, IPv6 prefixes one after the other. Accepted sockets inherit
+//! the filter of their listener, and the shard takes it off.
 
 use super::Bans;
 use crate::ring::Instruction;

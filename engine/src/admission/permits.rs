@@ -8,6 +8,17 @@
 //! A part of the permits may be reserved for outgoing connections. The others are the share of
 //! accepted connections. An accepted connection needs a permit and a place in this share; an
 //! outgoing one needs only a permit. Shards wait for accepted clients only.
+//!
+//! Both counts are halves of one word, so that both are taken in one step. A permit of an outgoing
+//! connection is handed to a waiting shard only together with a place. A place is taken for that
+//! only while a shard waits, because new clients miss it for a moment.
+//!
+//! Invariant: while fewer outgoing connections than reserved permits exist, a connect finds a
+//! permit. An outgoing connection that goes after its client can leave the next client's connect
+//! without one. A proxy therefore ends the outgoing connection first.
+//!
+//! Hazard: a shard may begin to wait at the moment when a permit comes back. Each side looks once
+//! more after a full fence; loom finds the deadlock as soon as either fence is removed.
 
 use crate::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
 

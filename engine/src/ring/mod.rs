@@ -191,8 +191,8 @@ pub enum Op {
         waits: bool,
     },
     /// Open a file for reading: openat2(2) with `RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS`, and with
-    /// `RESOLVE_NO_SYMLINKS` unless it `follows` links. `O_NONBLOCK` keeps a FIFO in the tree from blocking a thread, and
-    /// `O_NOCTTY` a terminal from becoming that of the process.
+    /// `RESOLVE_NO_SYMLINKS` unless it `follows` links. `O_NONBLOCK` keeps a FIFO in the tree from
+    /// blocking a thread, and `O_NOCTTY` a terminal from becoming that of the process.
     ///
     /// With `path_only` it is looked up, not opened (`O_PATH`). The descriptor gives its status.
     ///

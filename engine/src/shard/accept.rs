@@ -1,5 +1,14 @@
-//! Accepting: a multishot accept per listener, who is let in, and pauses after EMFILE. The waiting
-//! room is in `waiting.rs`; how listeners come and go in `listening.rs`.
+//! Accepting: a multishot accept per listener, the checks of a client, and pauses after EMFILE. The
+//! waiting room is in `waiting.rs`; how listeners come and go in `listening.rs`.
+//!
+//! An accepted client passes these steps in order: its address is read, the bans are checked, and
+//! places among those of its address and of its listener are taken. `ListenerSettings::exempt`
+//! skips the bans and the place of the address. Then it takes a permit. Without one it enters the
+//! waiting room, or is closed with `AtCapacity::Reject`, unless eviction may make room for it.
+//!
+//! Clients that never get a slot have counters of their own: `rejected`, `banned`,
+//! `over_address_limit`, `over_listener_limit`, `reset_before_accept`, `gone_while_waiting`,
+//! `turned_away`, `handshakes_lost`.
 
 use super::Shard;
 use super::bounds::Full;

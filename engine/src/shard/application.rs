@@ -1,4 +1,9 @@
 //! The handler and its states: every callback goes through here, with its panics caught.
+//!
+//! A callback that panics resets its connection. A panic in the factory, in `started` or in `Drop`
+//! of the handler belongs to no connection. It ends the shard and is returned as
+//! `Error::HandlerPanicked`. `started` runs before the shard is reported as ready, so that
+//! `Engine::start` can return it.
 
 use super::core::Core;
 use crate::connection::Connection;

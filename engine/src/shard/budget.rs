@@ -1,8 +1,23 @@
 //! The shard's part of the memory for queued output and kept input of all connections.
 //!
-//! While the shard uses more than that, the water marks of all connections are halved step by step.
-//! The connections that hold most are then above the mark and stop reading first. Nothing is done
-//! per request: the same marks are compared as without a budget, and they change here.
+//! The budget (`Config::memory_budget_bytes`) counts spills, chunks on the heap, shared payloads
+//! and kept input. Each holder of a shared payload counts its part of it. Each shard has an equal
+//! share, which it balances once per turn and only while more than half of it is in use. A request
+//! pays nothing: the same marks are compared as without a budget, and they change here.
+//!
+//! * Above half of the share, connections receive once at a time, and a pause cancels a multishot
+//!   receive at once.
+//! * Above the share, the water marks are halved. A further step follows when the use has grown by
+//!   1/32 of the share. The connections that hold most are above the mark first. Below three
+//!   quarters the marks rise step by step, and a bounded sweep resumes the connections that are
+//!   below.
+//! * Pausing an incomplete message frees nothing. A connection that keeps as much of one as the
+//!   mark waits in a queue, and one at a time may complete its message. It gives its turn up after
+//!   100 ms of silence. `receive_timeout` runs meanwhile, so that silent clients do not keep the
+//!   memory.
+//!
+//! A connection with `receive_while_full` reads on whatever the marks are, because a relay would
+//! stop otherwise.
 
 mod marks;
 

@@ -1,5 +1,10 @@
 //! The end of a connection, in this order: shutdown(2) or abort, the terminal completions of what
 //! is in flight, what it holds, CLOSE, `closed`, the slot and its generation, the permit.
+//!
+//! At the end of lingering, a peer that still sends gets a reset, another one an ordinary close.
+//! With `count_traffic`, the shard asks `TCP_INFO` for the bytes of a connection right before the
+//! cut. Hazard: an abort resets the counters of the kernel. They also count a FIN of the peer as a
+//! byte.
 
 use super::Shard;
 use super::bounds::Full;

@@ -1,4 +1,10 @@
-//! Connecting out.
+//! Connecting out. Requested connects wait in a queue of the shard for the next flush. There each
+//! takes a permit, a socket and a slot, or fails for itself. Only a full submission queue delays
+//! those behind it.
+//!
+//! Hazard: a connect without a permit or a descriptor fails within the flush. A handler that
+//! connects again in `connect_failed` would spin. Requests that are made in this callback begin 20
+//! ms later, and no others.
 
 mod queue;
 

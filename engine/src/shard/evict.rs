@@ -1,5 +1,12 @@
 //! Room for a waiting client: the connection that has been idle for longest ends. If there is none,
 //! the slowest one of those below `min_rate` ends (`slow.rs`).
+//!
+//! Every shard answers a round with the age of its oldest idle connection. The last one to answer
+//! chooses the shard with the oldest of all. Nothing is done per request: a shard looks over its
+//! slots only when it is asked, and remembers the 64 oldest. A paused connection is not idle: its
+//! answer may come from another thread. Before a connection ends, the socket is asked for unread
+//! and unacknowledged bytes. A connect without a permit does not ask for room: it fails at once,
+//! and the permit would go to a waiting client.
 
 use super::Shard;
 use super::core::Core;

@@ -1,7 +1,44 @@
-//! Files: opened beneath a directory on the ring, then sent. Small ones are read into the send
-//! buffer behind what precedes them and leave with it in one send; larger ones leave by sendfile(2)
-//! as far as they lie in the page cache; the rest is spliced, file to pipe on the ring (which may
-//! wait for a disk) and pipe to socket without blocking.
+//! Files: opened beneath a directory on the ring, then sent.
+//!
+//! # Sending
+//! | file | way |
+//! |---|---|
+//! | fits into the rest of the send buffer, cached | preadv2(2) with `RWF_NOWAIT` into the buffer |
+//! | the same, on a file system without `RWF_NOWAIT` (tmpfs) | READ on the ring into the buffer |
+//! | larger and cached | sendfile(2) on the shard (`sendfile.rs`) |
+//! | not cached, or on a file system that may wait | a pipe (`pipes.rs`) |
+//!
+//! A file that is shorter than announced, or whose read fails, closes its connection
+//! (`end_at_file`). Output before the file leaves, then our FIN. Output behind the file is dropped,
+//! because the peer would take it for the rest of the file. After `send_file_padded`, zeros replace
+//! the missing bytes, 64 KiB at once in front of the file, and the connection goes on.
+//!
+//! # Opening
+//! A lookup (openat2(2) with `O_PATH`) must lead to a regular file first. Opening a FIFO would let
+//! its writer go on, which then gets EPIPE, and opening a device may have any effect. A lookup is
+//! valid for 250 ms (`regular_paths.rs`). Files that are kept open need none, and a directory needs
+//! nothing else.
+//!
+//! Hazard: the path is resolved again for the open, so it may lead to something else by then. The
+//! status of the open descriptor decides what is sent.
+//!
+//! Opens fail at a symbolic link with ELOOP. Beneath `Directory::open_following_links` the open is
+//! then repeated and follows links. An open that follows links ends with EAGAIN if a rename
+//! anywhere has disturbed it. It is repeated at most [`DISTURBED_MAX`] times.
+//!
+//! # Storage that can block
+//! io-wq threads wait for disks. If the name is cached, however, openat2(2) calls the open of the
+//! file system inline. A FUSE or NFS server may then take any time to answer. Each directory is
+//! therefore asked once for its file system (fstatfs(2)).
+//!
+//! * The list of local file systems does not contain it: every open and every write of received
+//!   bytes runs on an io-wq thread from the start (`IOSQE_ASYNC`). Files always go through a pipe.
+//! * The file system is local: opens carry `RESOLVE_NO_XDEV`. EXDEV means a path onto another
+//!   mount, and the open is repeated on a thread.
+//!
+//! At most `io_workers_max - 1` such opens are in flight, and at least one. A thread is thus left
+//! for names that are merely not cached. statx(2) is called with `AT_STATX_DONT_SYNC`. Files of
+//! more than 1 MiB and files without a name are closed on a thread.
 
 use super::Shard;
 use super::bounds::Full;

@@ -1,17 +1,27 @@
-//! Files that stay open for the next one who asks for them, so that a hit costs one statx(2) a
-//! turn instead of an open and a close on the ring.
+//! Regular files of local file systems that stay open by their path (`Config::open_files`).
 //!
-//! Their bytes are not kept: they are read from the page cache every time. What is kept is which
-//! file a path leads to. Whether it still does is asked in two ways. Whatever befalls the file
-//! itself (replaced by rename, unlinked, renamed, written, cut off, chmod) shows in its status,
-//! which must be what it was when it was opened: asked once a turn, for all requests of a turn came
-//! before it was asked. What befalls a directory above it does not show: so after
-//! `open_files_valid` the path is opened anew.
+//! `Connection::cached_file` returns one at once, where `open_file` takes a lookup, an open, two
+//! closes and two turns of the loop. `send_cached` reads small files (preadv2(2) with `RWF_NOWAIT`)
+//! into the send buffer behind earlier output. Sixteen pipelined responses then leave in as many
+//! sends as they fill buffers.
 //!
-//! # Files that have just changed
-//! Between looking up a name and asking for the status the file may lose that name; and two changes
-//! within one tick of the file systems' clock look like one. So a file is kept only if it had been
-//! left alone for [`SETTLED_MS`] when its open began: then everything after that shows.
+//! The cache holds the relation from path to file. It holds no content, except within one turn
+//! (`again.rs`). Three rules make it safe:
+//!
+//! * A change of the file (replaced, unlinked, renamed, written, truncated, chmod) shows in its
+//!   status. statx(2) must return the status of the open; it is called once per entry and turn. The
+//!   kernel received all requests of a turn before the turn began (`DEFER_TASKRUN`), and so before
+//!   the call.
+//! * A change of a directory above the file does not show in the status. The path is therefore
+//!   looked up again `open_files_valid` after its open began.
+//! * A file that has just changed could lose its name between the lookup and statx(2). Two changes
+//!   within a tick of the file system's clock could also look like one. A file is therefore kept
+//!   only if it had been unchanged for [`SETTLED_MS`], by that clock, when its open began.
+//!
+//! Beyond `open_files` entries the least recently used one is closed. An entry that nobody used for
+//! three seconds is closed, so that a deleted file frees its blocks. All entries are closed when a
+//! call finds no free descriptor, and at the end of a drain. The ledger counts them among files and
+//! descriptors.
 
 use crate::file::{Directory, OpenFile};
 use std::collections::HashMap;

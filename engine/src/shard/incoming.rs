@@ -1,9 +1,17 @@
 //! Receiving files: a range of the stream goes into a file instead of to the handler.
 //!
-//! A short one is received as anything is, and written from what is kept. For a longer one the
-//! multishot is ended first; what its buffers have brought is written at its offset, and exactly
-//! the rest is moved socket → pipe by non-blocking splice(2), and pipe → file by a splice on the
-//! ring, which may wait for the disk. While nothing comes a poll waits, and no pipe is held.
+//! `Connection::create_file` makes a file without a name (`O_TMPFILE`), so that a process that dies
+//! leaves nothing behind. `receive_file` directs a range of the stream into it. Bytes that receive
+//! buffers have brought are written at their offset, oldest first.
+//!
+//! If more than `splice_from_bytes` bytes are still to come, the shard ends the multishot receive.
+//! It moves exactly the remaining bytes: socket to pipe by non-blocking splice(2), pipe to file by
+//! SPLICE on the ring, which may wait for the disk. A shorter remainder goes through receive
+//! buffers. While nothing arrives, a poll waits and no pipe is held. A stalled upload therefore
+//! costs only descriptors.
+//!
+//! Hazard: splice(2) does not pass an urgent byte (`MSG_OOB`), while poll(2) reports input. Such a
+//! range continues through receive buffers, which skip the byte.
 
 mod transfer;
 

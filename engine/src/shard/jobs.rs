@@ -1,5 +1,19 @@
-//! Jobs of connections: what was offloaded, in which order what came of it is told, and who waits
-//! for a place in the queue.
+//! Jobs of connections: the jobs in progress, the order of their results, and the connections that
+//! wait for a place in the queue.
+//!
+//! A job carries a ticket: slot, generation and, if it is ordered, its sequence number. Results are
+//! delivered in that order. Early results wait in the record of the connection's jobs, which exists
+//! only while it has jobs.
+//!
+//! A job without a place in the queue returns unchanged, and its connection is paused. The queue
+//! pauses it until there is a place (first come, first served on each shard), and
+//! `jobs_per_connection_max` until one of its results was delivered. Input that the handler left
+//! unused is delivered again. A shard looks once more, and asks for a wake-up, right before it
+//! sleeps.
+//!
+//! A job holds neither slot nor permit. Results for a connection that was closed are dropped and
+//! counted (`jobs_unclaimed`). A connection with jobs in progress is not at rest: a drain waits for
+//! it within its deadline, the peer's FIN alone does not end it, and it is not idle.
 
 mod pending;
 

@@ -1,7 +1,17 @@
 //! Giving files their names: a file that was received becomes visible, at once and as a whole.
 //!
-//! Once begun it is carried to its end, whatever becomes of the connection: a temporary name, which
-//! replacing another file takes for a moment, must not stay behind.
+//! 1. fsync(2) of the file, if asked for.
+//! 2. LINKAT of `/proc/self/fd/N` to the name. It fails if the name exists. To replace a file,
+//!    LINKAT to a hidden name made of the inode number, then RENAMEAT to the name. Without /proc,
+//!    `AT_EMPTY_PATH` stands for the descriptor; that needs Linux 6.10 or root.
+//! 3. fsync(2) of the directory, if asked for.
+//!
+//! Invariant: a naming that has begun is carried to its end even if the connection ends, and the
+//! slot waits for it. Otherwise the hidden name would remain. A process that is killed between
+//! LINKAT and RENAMEAT leaves it; `ringwrightd packets` removes such names when it starts.
+//!
+//! A dropped file returns to its shard, which closes it on the ring. The last close of a file
+//! without a name frees its blocks and can take long.
 
 mod steps;
 

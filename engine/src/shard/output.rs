@@ -1,4 +1,11 @@
-//! What a connection has yet to send: a chain of chunks in the shard's slab.
+//! The output queue of a connection: a chain of chunks in the shard's slab.
+//!
+//! A chunk is a send buffer of the arena, a spill, bytes on the heap, a shared payload, or a range
+//! of a file. Bytes longer than a send buffer fill several while more than half of the send buffers
+//! are free, and spills from then on. Short output goes to spills while no send buffer is free.
+//! Heap chunks remain where no spill can be mapped. Later output fills the last buffer of the
+//! queue, and short shared payloads are copied into it. The ledger counts spills and heap chunks as
+//! `heap_chunks`.
 
 mod chunk;
 

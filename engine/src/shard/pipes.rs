@@ -1,4 +1,15 @@
-//! Who has a pipe, and who waits for one: files on their way out, and files on their way in.
+//! The holders of pipes and the connections that wait for one: files on their way out and in.
+//!
+//! SPLICE moves a file into a pipe, on an io-wq thread that may wait for the disk. At most
+//! `io_workers_max` threads do so. A non-blocking splice(2) moves the pipe to the socket. After
+//! EAGAIN a poll for `POLLOUT` waits.
+//!
+//! A stalled reader holds no thread, and it holds a pipe only until another connection needs one.
+//! Then the shard takes the pipe from a connection that has stalled for [`STALLED_MS`]. The content
+//! is read again from the file later. Connections that wait for a pipe are served in order and are
+//! checked every 20 ms. Their deadlines do not run meanwhile.
+//!
+//! Invariant: a pipe that holds bytes is closed and never reused.
 
 use super::Shard;
 use super::core::Core;

@@ -1,5 +1,30 @@
-//! Receiving: multishot for the busy, a probe for the idle and the starved, in turn when buffers
-//! are short.
+//! Receiving: multishot for busy connections, a probe for idle and starved ones, and turns when
+//! buffers are short.
+//!
+//! # Modes
+//! * *Streaming*: a multishot receive. It holds no buffer while nothing arrives.
+//! * *Parked*: the connection was idle for `park_after`. The multishot receive was cancelled, and a
+//!   probe waits instead: a poll or a zero-length receive. The latter takes three times the kernel
+//!   memory.
+//! * *Starved*: the connection waits in a first-in, first-out queue for a receive buffer.
+//! * *Once*: one receive at a time. It is used while buffers are short, and for every connection
+//!   when the shard has more than `streaming_connections_max`.
+//!
+//! # Short buffers
+//! The shard arms as many one-shot receives in a turn as it has buffers. One that is older than a
+//! turn waits for its peer and keeps nobody's turn. For [`STARVING_MS`] after the last shortage,
+//! every connection reads once and returns to its probe. Neither a busy connection nor an idle one
+//! then keeps a buffer from others.
+//!
+//! # Pauses
+//! The application pauses a connection, and so does a full output queue, unless
+//! `receive_while_full` is on. The multishot receive of a paused connection stays armed until a
+//! receive buffer's worth of unwanted bytes has arrived. A paused connection keeps the bytes that
+//! arrive before the cancel takes effect. These are at most one batch of receive buffers, in
+//! addition to `message_bytes_max`. With nothing armed, a poll for `POLLERR | POLLHUP` notices a
+//! reset.
+//!
+//! After `close`, input is discarded by recv(2) with `MSG_TRUNC`, which takes no receive buffer.
 
 use super::Shard;
 use super::bounds::{DISCARDED_BYTES_MAX, Full};

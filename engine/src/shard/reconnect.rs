@@ -1,5 +1,17 @@
-//! Connections that are kept up: what outlives each of their lives. One that waits for its next
-//! attempt holds no permit, no descriptor and no slot.
+//! Connections that are kept up, as links of the shard by their tag.
+//!
+//! A link waits, is among the requested connects, or has a slot whose id it remembers. A connection
+//! that merely has the same tag does not belong to it. A waiting link holds no permit, no
+//! descriptor and no slot. An attempt is an ordinary connect: without a permit or a descriptor it
+//! fails.
+//!
+//! Failed attempts in a row double the wait, and half of the wait is random. Success is a
+//! connection that lasted for as long as the wait before it.
+//!
+//! A link ends when its connection ends with `LocalClose` or `Aborted`. The next attempt is set
+//! before `connect_failed` or `closed` is called, so that the application can ask for it
+//! (`reconnects_in`) or give it up (`stop_reconnecting`). Giving up leaves an attempt in progress
+//! and an open connection alone. A drain ends all links.
 
 mod links;
 

@@ -1,5 +1,14 @@
-//! Sending: one send in flight per connection, everything written during a batch in as few as
-//! possible, files in between.
+//! Sending: one send in flight per connection, and everything written during a batch in as few
+//! sends as possible, with files in between.
+//!
+//! Output leaves without the ring in three cases:
+//!
+//! * At most two connections are on the dirty list: send(2).
+//! * The output lies in several chunks: one sendmsg(2) of up to 32 chunks and 1 MiB, once per flush
+//!   and at most 4 MiB per turn. The rest waits on the ring for room, or for the other connections.
+//! * A file follows that leaves by sendfile(2): send(2), so that both leave in the same turn.
+//!
+//! After `-ENOMEM` or `-ENOBUFS` a connection backs off for 20 ms.
 
 use super::Shard;
 use super::bounds::Full;

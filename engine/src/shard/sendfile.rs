@@ -1,5 +1,16 @@
-//! Files that lie in the page cache and do not fit into a send buffer: what precedes them and they
-//! themselves leave past the ring, in one go, as far as there is room.
+//! Files in the page cache that do not fit into a send buffer. They leave by sendfile(2), together
+//! with the output before them, as far as the socket has room.
+//!
+//! Each call sends up to `sendfile_bytes_max` bytes and stays inside an aligned stretch of 1 MiB. A
+//! turn sends twice `sendfile_bytes_max`. Connections that have sent a piece in this turn queue
+//! behind those that have not. Output before a file of 256 KiB or more is a segment of its own (no
+//! `MSG_MORE`), so that the reader starts early. A file that has a pipe keeps it to its end.
+//!
+//! Hazard: pages that are still being read count as cached. Therefore preadv2(2) with `RWF_NOWAIT`
+//! looks at one byte every 128 KiB, and a file with a splice in flight is not sent here.
+//!
+//! Hazard: from Linux 6.13 on, cachestat(2) answers only for files that the caller owns or may
+//! write. For other files, and on file systems without `RWF_NOWAIT`, nothing counts as cached.
 
 use super::Shard;
 use super::bounds::Full;

@@ -1,5 +1,8 @@
 //! The settings that connections of this shard have: those of their listeners when they were
 //! accepted.
+//!
+//! A connection remembers them in one byte of its slot, the number that the registry gave them. A
+//! shard keeps the limits in a table by number.
 
 use crate::config::{ListenerSettings, SharedSettings, milliseconds};
 use std::sync::Arc;

@@ -1,8 +1,21 @@
-//! Slow peers: a connection below `min_rate` makes room for a waiting client if none is idle.
+//! Slow peers: a connection below `min_rate` makes room for a waiting client if none is idle. An
+//! idle connection of any shard goes before a slow one.
 //!
-//! Nothing is measured while clients find a permit or an idle connection. When a round finds no
-//! idle connection, the shard begins to look at the sockets of its connections every three seconds.
-//! The kernel counts the bytes of both directions, so receiving and sending do nothing for it.
+//! Nothing is measured while clients find a permit or an idle connection. The measurement begins
+//! when a round finds no idle connection. It ends when no round has done so for 60 s and a permit
+//! is free. Every 3 s the shard looks at the sockets that may wait for their peer (`TCP_INFO`,
+//! `SIOCOUTQ`), 256 slots per millisecond at most. The kernel counts the bytes of both directions,
+//! so receiving and sending do nothing for it, and no timer runs.
+//!
+//! A window of 30 s goes on while the peer is waited for: output of the last look is still
+//! unacknowledged, output waits for room in the socket, or a message or file is incomplete with
+//! nothing unread. It begins anew as soon as enough bytes have moved, so a peer is slow only if a
+//! whole window has too few. The chosen connection is looked at once more, and stays if it has
+//! moved enough since. It ends by a reset if output is unacknowledged: it would linger otherwise
+//! and keep its permit.
+//!
+//! Hazard: a peer with many small exchanges may have something unacknowledged at each look. Only a
+//! byte that stays unacknowledged from one look to the next shows that the peer was waited for.
 
 use super::Shard;
 use super::settings::WINDOW_MS;

@@ -1,4 +1,11 @@
 //! The end of a shard: at rest after a drain, or all at once when it failed.
+//!
+//! A shard fails if io_uring_enter(2) or epoll_wait(2) fails, or if its code panics outside a
+//! callback. The listeners stop at once, connections are cut, and operations in flight are waited
+//! for (100 ms). `Engine::wait` returns, and `join` returns the cause. The other shards continue.
+//!
+//! Hazard: an entry that is still in the submission queue must not meet a descriptor number that
+//! was reused. Descriptors are closed and permits given back only after the wait.
 
 use super::Shard;
 use super::bounds::Full;

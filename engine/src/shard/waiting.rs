@@ -1,5 +1,6 @@
-//! The waiting room: who was accepted and has no permit yet. A descriptor, no slot, no buffer, no
-//! receive; accepting is disarmed while somebody is in it.
+//! The waiting room: clients that were accepted and have no permit yet. Each has a descriptor, but
+//! no slot, no buffer and no receive. Accepting is disarmed while the room is not empty, so further
+//! clients wait in the backlog.
 
 use super::Shard;
 use crate::address::Peer;

@@ -1,11 +1,18 @@
-//! The worker threads. They take jobs from one bounded queue and send each result to its shard. A
-//! shard never waits for them.
+//! The worker threads. They take jobs from one bounded queue (crossbeam-channel), which all shards
+//! share. A result goes to its shard through a channel of its own and the shard's event descriptor.
+//! That channel is bounded by the jobs in progress, so a full mailbox loses no result. A shard
+//! never waits for a worker.
 //!
 //! # Leaving
 //! A caller that shrinks the pool puts one token per surplus worker into a channel that every
 //! worker reads first. A caller that grows the pool takes back unread tokens before it starts a
 //! thread. Invariant: the number of threads never exceeds the largest size of the pool, even if
 //! jobs run long.
+//!
+//! At zero workers the queue is emptied, and every queued job gets an error. With the last shard
+//! the queue is emptied as well, and the workers leave. `Engine::join` waits three seconds for them
+//! and then reports the jobs that still run, because a thread cannot be ended from outside. Workers
+//! drop values of the application with panics caught.
 
 use super::gate::{Gate, Shut};
 use super::{Job, JobDone, JobError, WORKERS_MAX, WorkersFailed};

@@ -1,5 +1,9 @@
 //! Attempts to use io_uring, openat2(2) and cachestat(2), in child processes, because a seccomp
 //! filter may kill the process that makes them.
+//!
+//! The attempt is made before the shards start, once for all of them. The child shares the table of
+//! descriptors with the engine and runs system calls only. It reports through a shared page which
+//! call failed or killed it. openat2(2) and cachestat(2) get arguments that the kernel refuses.
 
 use super::super::direct::{SYS_CACHESTAT, answer, last_errno};
 use super::super::{Errno, Features, calls};
