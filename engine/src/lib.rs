@@ -57,6 +57,7 @@
 //! says why. [`Config::ring`] decides otherwise. [`probe::examine`] makes the checks in advance.
 //!
 //! The file `ARCHITECTURE.md` of this crate explains the design and lists its invariants.
+//! `DECISIONS.md` has the reasons and measurements.
 
 #[macro_use]
 mod bugs;

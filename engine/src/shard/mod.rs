@@ -1,8 +1,8 @@
 //! One core: a ring, its connections, and the loop that connects them.
 //!
-//! A completion is decoded once, changes its connection, and puts it on the list of touched
-//! ones; at the end of the batch [`Shard::flush`] turns what those want into operations. Nothing
-//! submits from anywhere else, so a full submission queue can only delay.
+//! A completion is decoded once, changes its connection, and puts it on the dirty list
+//! (`Core::touched`). At the end of the batch [`Shard::flush`] turns the wants of those connections
+//! into operations. Nothing else submits, so a full submission queue can only delay.
 
 mod accept;
 mod again;
@@ -483,7 +483,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             return (0, Duration::ZERO);
         }
         // For one: under load more have come by then anyhow, and waiting for more was measured to
-        // cost throughput (ARCHITECTURE.md).
+        // cost throughput (DECISIONS.md).
         (1, self.until_due())
     }
 

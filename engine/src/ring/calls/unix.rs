@@ -1,4 +1,15 @@
 //! Listening Unix-domain stream sockets, and their files.
+//!
+//! All shards have descriptors of one socket. The registry owns its file and removes it when the
+//! listener begins to end, while the socket is open: its inode number belongs to no other file, and
+//! another start finds a listener, not a dead socket. A drain makes no last call, because nobody
+//! finds the socket any more, and no shutdown(2), which would end it for the other shards.
+//!
+//! A connection has its family in its identity, which matters in four places. A hang-up with unread
+//! bytes does not end it (`shard/receive.rs`). A send of the ring is at most 64 KiB, because its
+//! completion is the only sign of progress (`shard/send.rs`). `min_rate` leaves it out
+//! (`shard/slow.rs`). It is let in without a look at its address (`shard/accept.rs`). An abort is
+//! shutdown(2) of both halves.
 
 use super::{checked, close, stream};
 use crate::address::SocketPath;
