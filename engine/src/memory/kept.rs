@@ -4,9 +4,6 @@
 use super::Arena;
 use std::ops::Deref;
 
-/// From this capacity on, bytes are mapped.
-const MAPPED_BYTES_MIN: usize = if cfg!(test) { 512 } else { 32 << 10 };
-
 /// A byte string that grows at its end and shrinks at its beginning.
 #[derive(Debug)]
 pub enum Kept {
@@ -50,9 +47,9 @@ impl Kept {
 
     /// Returns whether so many more bytes need a mapping that it does not have.
     #[inline]
-    pub fn wants_mapping(&self, more: usize) -> bool {
+    pub fn wants_mapping(&self, more: usize, mapped_bytes_min: usize) -> bool {
         match self {
-            Self::Heap(bytes) => bytes.len() + more > MAPPED_BYTES_MIN,
+            Self::Heap(bytes) => bytes.len() + more > mapped_bytes_min,
             Self::Mapped { .. } => false,
         }
     }
@@ -122,10 +119,10 @@ impl Kept {
     }
 
     /// Gives memory back that the bytes do not need.
-    pub fn shrink(&mut self) {
+    pub fn shrink(&mut self, mapped_bytes_min: usize) {
         match self {
             Self::Heap(bytes) => bytes.shrink_to_fit(),
-            Self::Mapped { length, .. } if *length < MAPPED_BYTES_MIN => {
+            Self::Mapped { length, .. } if *length < mapped_bytes_min => {
                 *self = Self::Heap(self.to_vec());
             }
             Self::Mapped { length, .. } => {
@@ -143,6 +140,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const MAPPED_BYTES_MIN: usize = 512;
+
     proptest! {
         #[test]
         fn it_holds_what_a_vec_would(
@@ -154,7 +153,7 @@ mod tests {
                 match step {
                     0 | 1 => {
                         let more = vec![number as u8; count];
-                        if kept.wants_mapping(count) {
+                        if kept.wants_mapping(count, MAPPED_BYTES_MIN) {
                             let before = kept.move_to(spare.take(), count);
                             prop_assert!(kept.is_mapped() && !before.is_mapped());
                         }
@@ -171,12 +170,12 @@ mod tests {
                         model.truncate(count);
                     }
                     _ => {
-                        kept.shrink();
+                        kept.shrink(MAPPED_BYTES_MIN);
                         spare = Kept::mapped(count.max(1));
                     }
                 }
                 prop_assert!(kept[..] == model[..] && kept.capacity() >= model.len());
-                prop_assert!(!kept.wants_mapping(0));
+                prop_assert!(!kept.wants_mapping(0, MAPPED_BYTES_MIN));
             }
         }
     }

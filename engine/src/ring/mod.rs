@@ -446,6 +446,10 @@ pub struct RingCounters {
 /// A ring, its clocks, and the [`Calls`] that a shard makes beside it. All of it belongs to one
 /// thread. Operations that can wait for a disk or a peer go through the ring.
 pub trait Ring: Calls {
+    /// Turns of a shard on this ring leave work after a few steps, so that this happens often. Only
+    /// a simulated ring asks for it.
+    const SMALL_TURNS: bool = false;
+
     /// Puts an operation into the submission queue. `false` means that the queue is full even after
     /// its entries were submitted; the operation was not taken. Try again after the next wait.
     #[must_use]

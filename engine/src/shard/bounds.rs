@@ -21,16 +21,8 @@ const FLUSH_UNTIL: Duration = Duration::from_micros(6_500);
 /// were measured to take 9 us for 1 KiB of tiny packets.
 const COMPLETIONS: u32 = 16;
 const RECEIVED_BYTES: u32 = 64 << 10;
-/// Commands, results or deadlines between two looks at the clock.
-pub(super) const SERVED: usize = if cfg!(test) { 3 } else { 16 };
-/// Connections that are flushed between two submissions. Each also looks at the clock.
-const FLUSHED: i32 = if cfg!(test) { 11 } else { 32 };
 /// This number of bytes that are moved counts as one connection more.
 const BYTES_PER_CONNECTION: usize = 4 << 10;
-
-/// Closes of files that one turn submits, and connects. The kernel carries out a close at once.
-pub(super) const FILES_CLOSED_MAX: usize = if cfg!(test) { 3 } else { 256 };
-pub(super) const CONNECTS_MAX: usize = if cfg!(test) { 3 } else { 64 };
 
 /// The cached files sent in one turn, in pieces of `sendfile_bytes_max`. Everything else waits for
 /// this number at most.
@@ -66,13 +58,13 @@ pub(super) struct Bounds {
 }
 
 impl Bounds {
-    pub fn new(receive_buffer_bytes: u32) -> Self {
+    pub fn new(receive_buffer_bytes: u32, flush_left: i32) -> Self {
         let completions = (RECEIVED_BYTES / receive_buffer_bytes).clamp(1, COMPLETIONS);
         // A power of two, rounded down.
         let completions = 1_u64 << completions.ilog2();
         Self {
             completions_mask: completions - 1,
-            flush_left: FLUSHED,
+            flush_left,
             leaves_something: false,
             completions_left: false,
             once_left: 0,
@@ -87,10 +79,20 @@ impl Bounds {
 }
 
 impl<R: Ring, H: Handler> Shard<R, H> {
-    /// Returns whether the turn has lasted so long. Tests always say so: turns that leave work are
-    /// frequent there, and do not depend on the machine.
+    /// Commands, results or deadlines between two looks at the clock.
+    pub(super) const SERVED: usize = if R::SMALL_TURNS { 3 } else { 16 };
+    /// Connections that are flushed between two submissions. Each also looks at the clock.
+    pub(super) const FLUSHED: i32 = if R::SMALL_TURNS { 11 } else { 32 };
+    /// Closes of files that one turn submits. The kernel carries out a close at once.
+    pub(super) const FILES_CLOSED_MAX: usize = if R::SMALL_TURNS { 3 } else { 256 };
+    /// Connects that one turn submits.
+    pub(super) const CONNECTS_MAX: usize = if R::SMALL_TURNS { 3 } else { 64 };
+    /// Connections per turn that a sweep or the memory budget comes to.
+    pub(super) const SWEPT: usize = if R::SMALL_TURNS { 3 } else { 256 };
+
+    /// Returns whether the turn has lasted so long. With small turns it always has.
     pub(super) fn lasts(&mut self, time: Duration) -> bool {
-        cfg!(test) || self.ring.now_us() >= self.woke_us + time.as_micros() as u64
+        R::SMALL_TURNS || self.ring.now_us() >= self.woke_us + time.as_micros() as u64
     }
 
     /// Returns whether the remaining completions are left to the next turn.
@@ -132,7 +134,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// than the engine.
     #[cold]
     pub(super) fn leaves_flush(&mut self) -> bool {
-        self.bounds.flush_left = FLUSHED;
+        self.bounds.flush_left = Self::FLUSHED;
         if self.core.touched.is_empty() {
             return false;
         }

@@ -25,7 +25,6 @@ pub use marks::Budget;
 
 use super::core::Core;
 use super::slots::{Mode, NONE, Pause};
-use super::sweep::PER_TURN;
 use marks::Turn;
 
 /// A connection that completes its message out of the budget gives its turn up after this silence,
@@ -105,7 +104,7 @@ impl Core {
     }
 
     /// Lets the next connection of the queue complete its message, or all some at a time.
-    fn serve_budget_queue(&mut self) {
+    fn serve_budget_queue(&mut self, connections_max: usize) {
         if let Some(turn) = self.budget.turn {
             let ends_at_ms = self.turn_ends_at_ms(turn);
             if let Some(at_ms) = ends_at_ms.filter(|at_ms| *at_ms > self.now_ms) {
@@ -118,7 +117,7 @@ impl Core {
                 self.touch(turn.slot);
             }
         }
-        let mut quota = if self.budget.is_tight() { 1 } else { PER_TURN };
+        let mut quota = if self.budget.is_tight() { 1 } else { connections_max };
         while quota > 0 {
             let Some((slot, generation)) = self.budget.queue.pop_front() else { return };
             if self.slots.of_life(slot, generation).is_none() {
@@ -137,11 +136,11 @@ impl Core {
         }
     }
 
-    /// Adapts the marks to the memory in use.
-    pub fn balance(&mut self) {
+    /// Adapts the marks to the memory in use, and resumes at most so many connections.
+    pub fn balance(&mut self, connections_max: usize) {
         let used_bytes = self.counters.budget_used_bytes as usize;
         if let Some(from) = self.budget.resuming {
-            self.budget.resuming = self.resume_some(from, PER_TURN as u32);
+            self.budget.resuming = self.resume_some(from, connections_max as u32);
         }
         if self.budget.be_wary(used_bytes) {
             mark!("the budget ends multishot receives");
@@ -159,7 +158,7 @@ impl Core {
                 mark!("the budget lowers the marks");
             }
         }
-        self.serve_budget_queue();
+        self.serve_budget_queue(connections_max);
     }
 
     pub fn is_budget_calm(&self) -> bool {

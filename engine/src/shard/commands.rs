@@ -1,16 +1,13 @@
 //! What other threads ask for.
 
 use super::Shard;
-use super::bounds::{SERVE_UNTIL, SERVED};
+use super::bounds::SERVE_UNTIL;
 use super::connect::Connect;
 use crate::Reason;
 use crate::handler::Handler;
 use crate::mailbox::{Audience, Command, SlowReaders};
 use crate::ring::Ring;
 use std::sync::Arc;
-
-/// Slots that a broadcast comes to before the next look at the clock.
-const BROADCAST_SLOTS: u32 = if cfg!(test) { 3 } else { 4_096 };
 
 /// The commands and results that the shard has found and not yet carried out.
 #[derive(Default)]
@@ -61,7 +58,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         while self.commands.has_rest() {
             let long = self.carry_out_next();
             served += 1;
-            if (long || served.is_multiple_of(SERVED)) && self.lasts(SERVE_UNTIL) {
+            if (long || served.is_multiple_of(Self::SERVED)) && self.lasts(SERVE_UNTIL) {
                 mark!("commands wait for the next turn");
                 self.core.upkeep = true;
                 return;
@@ -93,11 +90,14 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         long
     }
 
+    /// Slots that a broadcast comes to before the next look at the clock.
+    const BROADCAST_SLOTS: u32 = if R::SMALL_TURNS { 3 } else { 4_096 };
+
     fn broadcast_on(&mut self) {
         let Some(broadcast) = &mut self.commands.broadcast else { return };
         let Broadcast { bytes, audience, slow, from } = broadcast;
         let made = self.core.slots.made() as u32;
-        let end = made.min(*from + BROADCAST_SLOTS);
+        let end = made.min(*from + Self::BROADCAST_SLOTS);
         self.core.broadcast(bytes, audience, *slow, *from..end);
         *from = end;
         if end == made {

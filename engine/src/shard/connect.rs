@@ -11,7 +11,7 @@ mod queue;
 pub use queue::{Connect, Connects};
 
 use super::Shard;
-use super::bounds::{CONNECTS_MAX, Full};
+use super::bounds::Full;
 use super::deadlines::RETRY_MS;
 use super::settings::OF_CONFIG;
 use super::slots::NONE;
@@ -32,7 +32,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
         self.core.connects.resume(self.core.now_ms, self.core.draining);
         // Those that are requested meanwhile belong to the next turn.
-        for _ in 0..self.core.connects.due.len().min(CONNECTS_MAX) {
+        for _ in 0..self.core.connects.due.len().min(Self::CONNECTS_MAX) {
             let Some(connect) = self.core.connects.due.pop_front() else { break };
             match self.start_connect(&connect) {
                 Ok(Ok(())) => {}

@@ -52,6 +52,8 @@ pub struct Limits {
     pub output_low_bytes: usize,
     pub output_bytes_max: usize,
     pub receive_buffer_bytes: usize,
+    /// From this capacity on, kept input is mapped.
+    pub mapped_bytes_min: usize,
     /// 0 while the memory budget is short.
     pub streaming_connections_max: usize,
     /// A paused connection's multishot receive is cancelled when it has brought this much. 0 while
@@ -72,13 +74,14 @@ pub struct Limits {
 }
 
 impl Limits {
-    pub fn new(config: &Config) -> Self {
+    pub fn new(config: &Config, mapped_bytes_min: usize) -> Self {
         let ms = milliseconds;
         Self {
             output_high_bytes: config.output_high_bytes,
             output_low_bytes: config.output_low_bytes,
             output_bytes_max: config.output_bytes_max,
             receive_buffer_bytes: config.receive_buffer_bytes as usize,
+            mapped_bytes_min,
             streaming_connections_max: config.streaming_connections_max,
             kept_while_paused_bytes: config.receive_buffer_bytes as usize,
             sendfile_bytes_max: config.sendfile_bytes_max,
@@ -180,10 +183,10 @@ pub struct Core {
 }
 
 impl Core {
-    pub fn new(
+    pub fn new<R: Ring>(
         shard: usize,
         config: &Config,
-        ring: &mut dyn Ring,
+        ring: &mut R,
         send_buffers: SendBuffers,
         admission: Arc<Admission>,
         remote: Remote,
@@ -191,9 +194,10 @@ impl Core {
     ) -> Self {
         let capacity = config.max_connections.min(crate::id::SLOTS_MAX);
         let now_ms = ring.now_ms();
+        let mapped_bytes_min = if R::SMALL_TURNS { 512 } else { 32 << 10 };
         Self {
             shard,
-            limits: Limits::new(config),
+            limits: Limits::new(config, mapped_bytes_min),
             now_ms,
             now_us: now_ms * 1000,
             slots: Slots::new(shard, capacity),
@@ -492,7 +496,7 @@ impl Core {
         }
         let kept = &mut self.carries[carry as usize];
         let before = kept.capacity();
-        if kept.wants_mapping(bytes.len()) {
+        if kept.wants_mapping(bytes.len(), self.limits.mapped_bytes_min) {
             mark!("kept input is mapped");
             let short = kept.move_to(self.spare_mapped.take(), bytes.len());
             self.spare_carry(short);
@@ -542,7 +546,7 @@ impl Core {
         bytes.remove_front(used);
         // Memory of a long batch comes back when a short rest is left of it.
         if bytes.capacity() > 4 * self.limits.receive_buffer_bytes.max(bytes.len()) {
-            bytes.shrink();
+            bytes.shrink(self.limits.mapped_bytes_min);
         }
         assert!(self.slots[slot].carry == NONE, "nothing is kept while kept bytes are shown");
         self.charge(bytes.capacity());

@@ -18,7 +18,7 @@
 //! `linger_timeout` and `linger_total` from then on.
 
 use super::Shard;
-use super::bounds::{SERVE_UNTIL, SERVED};
+use super::bounds::SERVE_UNTIL;
 use super::output::Body;
 use super::settings::look_after_ms;
 use super::slots::{Armed, Mode, NONE, Pause, Slot};
@@ -244,7 +244,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         while let Some(slot) = self.due.get(served).copied() {
             self.expire_connection(slot);
             served += 1;
-            if served.is_multiple_of(SERVED) && self.lasts(SERVE_UNTIL) {
+            if served.is_multiple_of(Self::SERVED) && self.lasts(SERVE_UNTIL) {
                 mark!("deadlines wait for the next turn");
                 self.core.upkeep = true;
                 break;

@@ -26,9 +26,6 @@ const IDLE_MS: u64 = 100;
 /// room.
 const AGAIN_FIRST_MS: u64 = 20;
 const AGAIN_MAX_MS: u64 = 500;
-/// A round that takes so long ends with the answers at hand: a shard hangs, or has ended in the
-/// middle of it. The clocks of simulated shards differ by up to a second.
-const STALE_MS: u64 = if cfg!(test) { 1_500 } else { 100 };
 
 /// State of a shard's requests for room and of its answers to those of others.
 pub(super) struct Eviction {
@@ -72,6 +69,10 @@ impl Eviction {
 }
 
 impl<R: Ring, H: Handler> Shard<R, H> {
+    /// A round that takes so long ends with the answers at hand: a shard hangs, or has ended in the
+    /// middle of it. The clocks of simulated shards differ by up to a second.
+    const STALE_MS: u64 = if R::SMALL_TURNS { 1_500 } else { 100 };
+
     /// Asks all shards for a connection that can end, because a client waits here.
     pub(super) fn ask_for_room(&mut self) {
         let now_ms = self.core.now_ms;
@@ -80,7 +81,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             return;
         }
         if let Some((round, since_ms)) = eviction.asked
-            && now_ms >= since_ms + STALE_MS
+            && now_ms >= since_ms + Self::STALE_MS
             && let Some(verdict) = self.core.admission.evictions().conclude(round)
         {
             eviction.again_at_ms = now_ms + AGAIN_FIRST_MS;

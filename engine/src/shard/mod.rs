@@ -48,9 +48,7 @@ mod waiting;
 
 use self::accept::Accepting;
 use self::application::Application;
-use self::bounds::{
-    Bounds, FILES_CLOSED_MAX, Full, GATHERED_BYTES_MAX, SENDFILES_MAX, SENT_AT_ONCE_MAX,
-};
+use self::bounds::{Bounds, Full, GATHERED_BYTES_MAX, SENDFILES_MAX, SENT_AT_ONCE_MAX};
 use self::commands::Commands;
 use self::core::Core;
 use self::evict::Eviction;
@@ -215,7 +213,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             paused_until_ms: 0,
             woke_us: now_ms * 1000,
             batch: 0,
-            bounds: Bounds::new(config.receive_buffer_bytes),
+            bounds: Bounds::new(config.receive_buffer_bytes, Self::FLUSHED),
             sends_at_once: false,
             pushes_left: setup.completion_entries / 2,
             sendfile_left: SENDFILES_MAX * u64::from(config.sendfile_bytes_max),
@@ -383,7 +381,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.wake_armed = true;
         }
         self.core.files_open.take_dropped(&mut self.core.files_closing);
-        for _ in 0..FILES_CLOSED_MAX {
+        for _ in 0..Self::FILES_CLOSED_MAX {
             let Some(closing) = self.core.files_closing.last() else { break };
             let Closing { descriptor, waits } = *closing;
             self.push(

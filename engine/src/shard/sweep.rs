@@ -3,7 +3,7 @@
 
 mod lists;
 
-pub use lists::{PER_TURN, Sweeps};
+pub use lists::Sweeps;
 
 use super::Shard;
 use super::core::Core;
@@ -65,7 +65,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.carry_out();
             self.serve_due();
             self.sweep();
-            self.core.balance();
+            self.core.balance(Self::SWEPT);
             let calm = self.core.sweeps.is_empty() && self.core.is_budget_calm();
             self.core.upkeep = !calm || self.has_rest();
         }
@@ -74,13 +74,13 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     #[cold]
     #[inline(never)]
     fn sweep(&mut self) {
-        for _ in 0..PER_TURN {
+        for _ in 0..Self::SWEPT {
             let Some((slot, life, reason)) = self.core.sweeps.ending.pop() else { break };
             if let Some(slot) = self.core.still_there((slot, life)) {
                 self.core.end(slot, reason, true);
             }
         }
-        for _ in 0..PER_TURN {
+        for _ in 0..Self::SWEPT {
             let Some(next) = self.core.sweeps.draining.pop() else { break };
             let Some(slot) = self.core.still_there(next) else {
                 mark!("gone before it was told of the drain");

@@ -101,14 +101,20 @@ impl World {
         }
         assert!(counts.is_empty(), "listeners that nobody knows: {counts:?}");
         let lane = &mut self.lanes[at];
-        if lane.life != Life::Runs || lane.ring().hangs() {
+        if lane.life != Life::Runs {
             return;
         }
         let now_us = lane.now_us();
+        if lane.ring().hangs() {
+            lane.hung_us = now_us;
+            return;
+        }
+        let hung_us = lane.hung_us;
         let slots = &lane.shard().expect("it runs").parts().1.slots;
         let origins: Vec<_> = slots.iter().map(|(slot, _)| slots.origin(slot)).collect();
         for origin in origins {
-            let late_us = lane.reset_us(origin).map_or(0, |at_us| now_us.saturating_sub(at_us));
+            let since_us = lane.reset_us(origin).map(|at_us| at_us.max(hung_us));
+            let late_us = since_us.map_or(0, |since_us| now_us.saturating_sub(since_us));
             assert!(late_us < DRAIN_US_MAX, "a client of a removed listener stays {late_us} us");
         }
     }

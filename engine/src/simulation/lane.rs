@@ -67,6 +67,8 @@ pub struct Lane {
     pub drain_deadline_us: Option<u64>,
     /// When a drain it has surely heard of aborts what is left.
     pub ends_by_us: Option<u64>,
+    /// The last time that an operation hung, in simulated µs.
+    pub hung_us: u64,
     /// After so many completions its ring breaks.
     pub breaks_after: u64,
 }
@@ -143,6 +145,7 @@ impl Lane {
             room_since_us: None,
             drain_deadline_us: None,
             ends_by_us: None,
+            hung_us: 0,
             breaks_after: u64::MAX,
         }
     }

@@ -313,6 +313,8 @@ const fn failed(negated: i32) -> Errno {
 }
 
 impl Ring for SimulatedRing {
+    const SMALL_TURNS: bool = true;
+
     fn push(&mut self, token: Token, op: Op) -> bool {
         self.catch_up();
         if self.is_twice(token) {

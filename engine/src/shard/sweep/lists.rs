@@ -2,9 +2,6 @@
 
 use crate::Reason;
 
-/// Connections per turn. Few in tests, so that things happen in between.
-pub const PER_TURN: usize = if cfg!(test) { 3 } else { 256 };
-
 /// The connections that existed when a sweep was asked for, with their generations.
 #[derive(Default)]
 pub struct Sweeps {
