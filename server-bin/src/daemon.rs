@@ -115,9 +115,7 @@ impl Daemon {
             connection.close();
             return State::Early(number);
         };
-        let peer = connection.peer().ip();
-        let is_proxy = |ip| listening.proxies.iter().any(|prefix| prefix.contains(ip));
-        if peer.is_some_and(|ip| is_proxy(ip.to_canonical())) {
+        if listening.proxies.has(connection.peer().ip()) {
             connection.set_timer(Some(PROXY_TIMEOUT));
             return State::Proxied(number);
         }

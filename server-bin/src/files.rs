@@ -32,15 +32,14 @@ use crate::http::range::Boundaries;
 use crate::http::reply;
 use crate::http::status::Status;
 use crate::places::Places;
+use crate::proxies::Proxies;
 use crate::served::{Folder, Identity, Missing, View};
 use crate::site::names::{self, Names};
 use crate::site::rate::Rates;
 use contents::KEPT_BYTES_MAX;
 use exchange::{Asked, Exchange, Progress, Spares};
 use replies::Worked;
-use ringwright::{
-    Connection, Deadline, Directory, Handler, JobDone, OpenFile, Origin, Prefix, Room,
-};
+use ringwright::{Connection, Deadline, Directory, Handler, JobDone, OpenFile, Origin, Room};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
@@ -100,7 +99,7 @@ struct Listener {
     sites: Vec<usize>,
     names: Arc<Names>,
     /// The proxies that name their clients in the PROXY protocol.
-    proxies: Arc<[Prefix]>,
+    proxies: Arc<Proxies>,
     /// A proxy may name a client, here or in a header field.
     has_proxies: bool,
 }
@@ -307,13 +306,12 @@ impl Files {
         if !connection.local().is_banned(address) {
             return false;
         }
-        let Some(socket) = connection.peer().ip() else { return true };
-        let socket = socket.to_canonical();
-        let trusts = |proxies: &[Prefix]| proxies.iter().any(|prefix| prefix.contains(socket));
+        let socket = connection.peer().ip().map(|ip| ip.to_canonical());
+        let trusts = |proxies: &Proxies| proxies.has(socket);
         let real_ip = asked.site.spec.real_ip.as_ref();
         let is_trusted = trusts(&listener.proxies) || real_ip.is_some_and(|it| trusts(&it.from));
         // A proxy that names nobody asks for itself.
-        !(address == socket && is_trusted)
+        !(Some(address) == socket && is_trusted)
     }
 
     /// Waits for the file of a request.

@@ -6,13 +6,14 @@
 use crate::config::plan::{PacketsPlan, Plan, Service, SitePlan};
 use crate::packets;
 use crate::places::Places;
+use crate::proxies::Proxies;
 use crate::served::{Folder, Served, Watcher};
 use crate::site::auth::Passwords;
 use crate::site::counters::Counters;
 use crate::site::names::Names;
 use crate::site::rules::Rules;
 use crate::site::spec::{SiteSpec, Symlinks};
-use ringwright::{Config, Directory, Framing, Prefix};
+use ringwright::{Config, Directory, Framing};
 use std::collections::HashSet;
 use std::io;
 use std::path::Path;
@@ -39,7 +40,7 @@ pub struct Listening {
     /// The kind of its connections.
     pub service: Serving,
     /// The proxies that begin with a header of the PROXY protocol.
-    pub proxies: Arc<[Prefix]>,
+    pub proxies: Arc<Proxies>,
     /// The time in which a request must be complete.
     pub request_timeout: Option<Duration>,
 }
@@ -131,8 +132,8 @@ impl Opened {
         let timeouts = plan.engine.listeners.iter().map(|listener| {
             listener.settings.as_ref().map_or(of_engine, |settings| settings.receive_timeout)
         });
-        let listening = |((service, proxies), request_timeout): ((Serving, &Vec<Prefix>), _)| {
-            Listening { service, proxies: proxies[..].into(), request_timeout }
+        let listening = |((service, proxies), request_timeout): ((Serving, &Proxies), _)| {
+            Listening { service, proxies: Arc::new(proxies.clone()), request_timeout }
         };
         let listeners = services.zip(&plan.proxies).zip(timeouts).map(listening).collect();
         Ok(Self { sites, packets, listeners })

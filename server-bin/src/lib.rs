@@ -14,6 +14,7 @@ pub mod messages;
 pub mod options;
 pub mod packets;
 pub mod places;
+pub mod proxies;
 pub mod proxy_protocol;
 pub mod reload;
 pub mod serve;

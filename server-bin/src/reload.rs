@@ -5,7 +5,7 @@
 use crate::access_log::Reopening;
 use crate::admin::{Watched, WatchedEngine};
 use crate::config::load::{Loaded, Source};
-use crate::config::plan::{Plan, Service};
+use crate::config::plan::{self, Plan, Service};
 use crate::generation::{Current, Generation, Opened};
 use crate::messages;
 use crate::options::Options;
@@ -282,8 +282,11 @@ impl Listeners {
         let mut all = Self(Vec::new());
         for (listener, service) in plan.engine.listeners.iter().zip(&plan.services) {
             let address = &listener.address;
-            let known = left.iter().position(|(known, _, _)| known == address);
+            let known = left.iter().position(|(known, _, _)| plan::is_same(known, address));
             let result = match known.map(|at| left.remove(at)) {
+                Some((known, ..)) if known != *address => Err(format!(
+                    "{address} cannot change its mode while the server runs; restart it"
+                )),
                 Some((_, known, number)) if known.scheme() == service.scheme() => {
                     Ok((number, None))
                 }

@@ -248,7 +248,7 @@ fn serve<H: Handler>(
         listeners: Mutex::new(listeners.clone()),
     });
     let of_admin = admin.iter().flat_map(Admin::addresses);
-    listeners.extend(of_admin.map(|address| format!("admin http://{address}")));
+    listeners.extend(of_admin.map(|address| format!("admin {}", plan::url("http", address))));
     if let Err(error) = troubles::watch(&watched) {
         messages::warn(&format!("cannot start the thread that looks at counters: {error}"));
     }

@@ -32,8 +32,7 @@ pub use watched::{Condition, DrainTimes, Leaving, Watched, WatchedEngine};
 use crate::descriptors;
 use asking::Asker;
 use handler::Visitors;
-use ringwright::{AtCapacity, Config, Engine, Listener, RingChoice};
-use std::net::SocketAddr;
+use ringwright::{Address, AtCapacity, Config, Engine, Listener, RingChoice};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
@@ -48,16 +47,16 @@ const END_TIMEOUT: Duration = Duration::from_millis(500);
 #[derive(Clone, Debug, Default)]
 pub struct AdminPlan {
     /// The addresses that answer everything.
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<Address>,
     /// The addresses that answer only probes and scrapes.
-    pub read: Vec<SocketAddr>,
+    pub read: Vec<Address>,
     /// The clients that are let in.
     pub access: Access,
 }
 
 /// A running admin listener.
 pub struct Admin {
-    addresses: Vec<SocketAddr>,
+    addresses: Vec<Address>,
     notices: Vec<String>,
     /// Ends the listener when it is dropped.
     end: SyncSender<()>,
@@ -66,7 +65,7 @@ pub struct Admin {
 }
 
 /// The addresses and the notices of a listener that has started.
-type Started = (Vec<SocketAddr>, Vec<String>);
+type Started = (Vec<Address>, Vec<String>);
 
 impl Admin {
     /// Listens on these addresses.
@@ -108,7 +107,7 @@ impl Admin {
 
     /// The addresses that it listens on.
     #[must_use]
-    pub fn addresses(&self) -> &[SocketAddr] {
+    pub fn addresses(&self) -> &[Address] {
         &self.addresses
     }
 
@@ -162,7 +161,8 @@ fn run(
     let engine = Engine::start(config, factory).map_err(|error| format!("--admin: {error}"))?;
     notices.extend_from_slice(engine.notices());
     // Fails only if the main thread panicked; then `recv` fails too.
-    let _ = ready.send((engine.addresses(), notices));
+    let listening = engine.remote().listeners().into_iter();
+    let _ = ready.send((listening.map(|listener| listener.address).collect(), notices));
     let _ = ending.recv();
     engine.remote().drain(END_TIMEOUT);
     let ledger = engine.join().map_err(|error| format!("--admin: {error}"))?;
@@ -177,7 +177,7 @@ fn run(
 }
 
 /// Configures a small engine. A client beyond the maximum is closed at once instead of waiting.
-fn config(listeners: Vec<SocketAddr>, ring: RingChoice) -> Config {
+fn config(listeners: Vec<Address>, ring: RingChoice) -> Config {
     Config {
         listeners: listeners.into_iter().map(Listener::from).collect(),
         ring,

@@ -2,8 +2,8 @@
 
 use super::rule::{Auth, Cors, Rate, Redirect};
 use super::values::{
-    Count, Delay, LimitOrNone, Network, Number, NumberOrAuto, RateOrAuto, Shards, Size, SizeOrAuto,
-    SizeOrZero, SwitchOrAuto, Time, Timeout,
+    Count, Delay, LimitOrNone, Network, Number, NumberOrAuto, ProxyAddress, RateOrAuto, Shards,
+    Size, SizeOrAuto, SizeOrZero, SwitchOrAuto, Time, Timeout,
 };
 use crate::access_log::Format;
 use crate::messages::Level;
@@ -152,7 +152,7 @@ pub struct Log {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Admin {
-    /// The address of the admin listener. There is none by default.
+    /// The address of the admin listener, or `unix:PATH`. There is none by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listen: Option<String>,
     /// The address of a listener that answers only GET of /metrics, /livez and /readyz.
@@ -171,7 +171,7 @@ pub struct Admin {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Site {
-    /// The addresses to listen on.
+    /// The addresses to listen on: `127.0.0.1:8080`, `localhost:8080`, or `unix:PATH (mode=0660)`.
     pub listen: Vec<String>,
     /// The names that the site answers to: `example.org`, `*.example.org`, or an IP literal.
     #[serde(default)]
@@ -208,8 +208,9 @@ pub struct Site {
     #[serde(default = "max_ranges")]
     pub max_ranges: u16,
     /// The proxies whose connections begin with a header of the PROXY protocol, version 1 or 2.
+    /// `unix`: all clients of Unix sockets.
     #[serde(default)]
-    pub proxy_protocol_from: Vec<Network>,
+    pub proxy_protocol_from: Vec<ProxyAddress>,
     /// The limit on open connections of these addresses together, or `none`.
     #[serde(default = "no_limit")]
     pub max_connections: LimitOrNone,
@@ -267,8 +268,8 @@ const fn auto_rate() -> RateOrAuto {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RealIp {
-    /// The proxies that are believed.
-    pub from: Vec<Network>,
+    /// The proxies that are believed. `unix`: those that connect through a Unix socket.
+    pub from: Vec<ProxyAddress>,
     /// The header field that is read: `x-forwarded-for` or `forwarded`.
     #[serde(default)]
     pub header: RealIpHeader,
@@ -276,7 +277,7 @@ pub struct RealIp {
 
 impl From<RealIp> for spec::RealIp {
     fn from(RealIp { from, header }: RealIp) -> Self {
-        Self { from: from.into_iter().map(|network| network.0).collect(), header }
+        Self { from: from.into_iter().map(|proxy| proxy.0).collect(), header }
     }
 }
 
@@ -340,7 +341,7 @@ fn index() -> Vec<String> {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Echo {
-    /// The addresses to listen on.
+    /// The addresses to listen on: `127.0.0.1:8080`, `localhost:8080`, or `unix:PATH (mode=0660)`.
     pub listen: Vec<String>,
     /// The limit on open connections of these addresses together, or `none`.
     #[serde(default = "no_limit")]
@@ -352,8 +353,9 @@ pub struct Echo {
     #[serde(default = "auto_rate")]
     pub min_rate: RateOrAuto,
     /// The proxies whose connections begin with a header of the PROXY protocol, version 1 or 2.
+    /// `unix`: all clients of Unix sockets.
     #[serde(default)]
-    pub proxy_protocol_from: Vec<Network>,
+    pub proxy_protocol_from: Vec<ProxyAddress>,
 }
 
 /// `[[packets]]`
@@ -361,7 +363,7 @@ pub struct Echo {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Packets {
-    /// The addresses to listen on.
+    /// The addresses to listen on: `127.0.0.1:8080`, `localhost:8080`, or `unix:PATH (mode=0660)`.
     pub listen: Vec<String>,
     /// The directory of the files.
     #[serde(serialize_with = "lossy")]
@@ -376,8 +378,9 @@ pub struct Packets {
     #[serde(default = "auto_rate")]
     pub min_rate: RateOrAuto,
     /// The proxies whose connections begin with a header of the PROXY protocol, version 1 or 2.
+    /// `unix`: all clients of Unix sockets.
     #[serde(default)]
-    pub proxy_protocol_from: Vec<Network>,
+    pub proxy_protocol_from: Vec<ProxyAddress>,
     /// The limit on the size of an upload.
     #[serde(default = "upload_max")]
     pub upload_max: Size,

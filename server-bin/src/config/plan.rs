@@ -3,23 +3,26 @@
 use super::fault::Fault;
 use super::file::{Admin, Engine, File, Log, OwnTimeouts, Packets, Rule, Site};
 use super::place::Place;
-use super::values::Network;
+use super::values::{Network, ProxyAddress};
 use crate::admin::{Access, AdminPlan, DrainTimes};
 use crate::files;
 use crate::http::range::RANGES_MAX;
 use crate::http::target;
 use crate::options::{ProbeWith, RingOf, WhenFull};
 use crate::packets::{self, BODY_BYTES_MAX};
+use crate::proxies::Proxies;
 use crate::site::auth::Passwords;
 use crate::site::names::{self, Names};
 use crate::site::rules::{RuleError, Rules};
 use crate::site::spec::{Listing, RuleSpec, SiteSpec};
 use ringwright::{
-    Address, AtCapacity, Config, Error, Framing, ListenerSettings, Prefix, Probe, RingChoice,
+    Address, AtCapacity, Config, Error, Framing, ListenerSettings, NoAddress, Prefix, Probe,
+    RingChoice, SocketPath,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Read};
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -58,7 +61,7 @@ pub struct Plan {
     /// The names of the sites of each listener, in the same order.
     pub names: Vec<Arc<Names>>,
     /// The proxies of each listener that begin with a header of the PROXY protocol.
-    pub proxies: Vec<Vec<Prefix>>,
+    pub proxies: Vec<Proxies>,
     /// The sites.
     pub sites: Vec<SitePlan>,
     /// The packet services.
@@ -90,10 +93,25 @@ impl Service {
     /// A listener of this service as a URL.
     #[must_use]
     pub fn url(&self, address: &Address) -> String {
-        match address {
-            Address::Ip(address) => format!("{}://{address}", self.scheme()),
-            Address::Unix(_) => format!("{}+{address}", self.scheme()),
-        }
+        url(self.scheme(), address)
+    }
+}
+
+/// A listener as a URL: `http://127.0.0.1:80`, `http+unix:/run/site.sock`.
+#[must_use]
+pub fn url(scheme: &str, address: &Address) -> String {
+    match address {
+        Address::Ip(address) => format!("{scheme}://{address}"),
+        Address::Unix(_) => format!("{scheme}+{address}"),
+    }
+}
+
+/// Returns whether two addresses are the same, apart from the mode of a Unix socket.
+#[must_use]
+pub fn is_same(one: &Address, other: &Address) -> bool {
+    match (one.unix(), other.unix()) {
+        (Some(one), Some(other)) => one.path == other.path,
+        _ => one == other,
     }
 }
 
@@ -123,12 +141,12 @@ struct Checker<'a> {
     faults: Vec<Fault>,
     listeners: Vec<Listener>,
     /// The addresses of texts, once they are known.
-    resolved: HashMap<String, Vec<SocketAddr>>,
+    resolved: HashMap<String, Vec<Address>>,
 }
 
 /// A listener and where it was found first.
 struct Listener {
-    address: SocketAddr,
+    address: Address,
     service: Service,
     own: Own,
     place: Place,
@@ -137,7 +155,7 @@ struct Listener {
 /// The settings of one listener.
 #[derive(Clone, PartialEq)]
 struct Own {
-    proxies: Vec<Prefix>,
+    proxies: Proxies,
     max_connections: Option<usize>,
     timeouts: OwnTimeouts,
     min_rate: Option<u32>,
@@ -155,7 +173,7 @@ pub fn plan(file: &File, folder: &Path) -> Result<Plan, Vec<Fault>> {
     for (index, echo) in file.echo.iter().enumerate() {
         let place = Place::top("echo").index(index).key("listen");
         let own = Own {
-            proxies: networks(&echo.proxy_protocol_from),
+            proxies: proxies(&echo.proxy_protocol_from),
             max_connections: echo.max_connections.0,
             timeouts: echo.timeouts.clone(),
             min_rate: echo.min_rate.0,
@@ -201,6 +219,10 @@ pub fn plan(file: &File, folder: &Path) -> Result<Plan, Vec<Fault>> {
 
 fn networks(networks: &[Network]) -> Vec<Prefix> {
     networks.iter().map(|network| network.0).collect()
+}
+
+fn proxies(proxies: &[ProxyAddress]) -> Proxies {
+    proxies.iter().map(|proxy| proxy.0).collect()
 }
 
 /// Finds directories of a plan whose clients could ask for this configuration file.
@@ -263,7 +285,7 @@ impl Checker<'_> {
     fn site(&mut self, index: usize, site: &Site) -> SitePlan {
         let place = Place::top("site").index(index);
         let own = Own {
-            proxies: networks(&site.proxy_protocol_from),
+            proxies: proxies(&site.proxy_protocol_from),
             max_connections: site.max_connections.0,
             timeouts: site.timeouts.clone(),
             min_rate: site.min_rate.0,
@@ -417,6 +439,7 @@ impl Checker<'_> {
             found.unwrap_or_default()
         };
         let (listen, read) = (addresses(&admin.listen, "listen"), addresses(&admin.read, "read"));
+        self.sockets_of_admin(&listen, &read);
         let token = admin.token.as_ref().and_then(|path| {
             let path = self.folder.join(path);
             let place = place.key("token");
@@ -450,6 +473,24 @@ impl Checker<'_> {
         (!listen.is_empty() || !read.is_empty()).then_some(AdminPlan { listen, read, access })
     }
 
+    /// The Unix sockets of the admin listener are its own.
+    fn sockets_of_admin(&mut self, listen: &[Address], read: &[Address]) {
+        for (key, address) in [("listen", listen.first()), ("read", read.first())] {
+            let Some(address) = address.filter(|address| address.unix().is_some()) else {
+                continue;
+            };
+            let known = self.listeners.iter().find(|known| is_same(&known.address, address));
+            let mut first = known.map(|known| known.place.to_string());
+            if key == "read" && listen.iter().any(|known| is_same(known, address)) {
+                first = Some("admin.listen".into());
+            }
+            if let Some(first) = first {
+                let reason = format!("{address} is already taken by {first}; give another one");
+                self.fault(&Place::top("admin").key(key), reason);
+            }
+        }
+    }
+
     /// The names of the sites of each listener.
     fn names(&mut self, sites: &[SitePlan]) -> Vec<Arc<Names>> {
         let mut faults = Vec::new();
@@ -474,7 +515,7 @@ impl Checker<'_> {
     fn packets(&mut self, index: usize, packets: &Packets) -> PacketsPlan {
         let place = Place::top("packets").index(index);
         let own = Own {
-            proxies: networks(&packets.proxy_protocol_from),
+            proxies: proxies(&packets.proxy_protocol_from),
             max_connections: packets.max_connections.0,
             timeouts: packets.timeouts.clone(),
             min_rate: packets.min_rate.0,
@@ -531,23 +572,37 @@ impl Checker<'_> {
         if listen.is_empty() {
             self.fault(place, "give at least one address, such as \"127.0.0.1:8080\"");
         }
+        let mut sockets: Vec<Address> = Vec::new();
         for (index, text) in listen.iter().enumerate() {
             let place = place.index(index);
             for address in self.addresses(text, &place).into_iter().flatten() {
+                // A name may stand for an address that is also given, but nothing for a path.
+                if sockets.iter().any(|known| is_same(known, &address)) {
+                    self.fault(&place, format!("{address} is given twice; remove one of them"));
+                    continue;
+                }
+                sockets.extend(address.unix().map(|_| address.clone()));
                 self.listener(address, service, own, &place);
             }
         }
     }
 
-    fn listener(&mut self, address: SocketAddr, service: &Service, own: &Own, place: &Place) {
+    fn listener(&mut self, address: Address, service: &Service, own: &Own, place: &Place) {
         // Each port 0 is a port of its own.
-        let is_same = |other: &&mut Listener| other.address == address && address.port() != 0;
-        let Some(known) = self.listeners.iter_mut().find(is_same) else {
+        let is_any = address.ip().is_some_and(|address| address.port() == 0);
+        let same = |other: &&mut Listener| is_same(&other.address, &address) && !is_any;
+        let Some(known) = self.listeners.iter_mut().find(same) else {
             let (service, own) = (service.clone(), own.clone());
             self.listeners.push(Listener { address, service, own, place: place.clone() });
             return;
         };
         let first = known.place.clone();
+        if known.address != address {
+            let reason = format!(
+                "{address} is also the address of {first}, with another mode; give both the same"
+            );
+            return self.fault(place, reason);
+        }
         if known.own != *own {
             let reason = format!(
                 "{address} is also the address of {first}, with other values of \
@@ -571,13 +626,22 @@ impl Checker<'_> {
     }
 
     /// The addresses that a text stands for. Many sites may have the same text.
-    fn addresses(&mut self, text: &str, place: &Place) -> Option<Vec<SocketAddr>> {
+    fn addresses(&mut self, text: &str, place: &Place) -> Option<Vec<Address>> {
         if let Some(known) = self.resolved.get(text) {
             return Some(known.clone());
         }
+        if text.starts_with("unix:") {
+            return match self.socket(text) {
+                Ok(address) => Some(vec![address]),
+                Err(reason) => {
+                    self.fault(place, reason);
+                    None
+                }
+            };
+        }
         match ringwright_names::resolve(text) {
             Ok(all) => {
-                let all = usable(all);
+                let all: Vec<Address> = usable(all).into_iter().map(Address::Ip).collect();
                 self.resolved.insert(text.to_owned(), all.clone());
                 Some(all)
             }
@@ -586,6 +650,27 @@ impl Checker<'_> {
                 None
             }
         }
+    }
+
+    /// The path of a Unix socket, whose folder is there.
+    fn socket(&self, text: &str) -> Result<Address, String> {
+        let address: Address = text.parse().map_err(|error: NoAddress| error.to_string())?;
+        let Address::Unix(SocketPath { path, mode }) = address else {
+            unreachable!("it begins with unix:")
+        };
+        let socket = SocketPath { path: self.folder.join(path), mode };
+        let shown = socket.path.display();
+        socket.check().map_err(|error| format!("{shown}: {error}"))?;
+        let folder = socket.path.parent().unwrap_or(self.folder);
+        if !folder.is_dir() {
+            let folder = folder.display();
+            return Err(format!("the folder {folder} of the Unix socket does not exist; make it"));
+        }
+        let found = std::fs::symlink_metadata(&socket.path);
+        if found.is_ok_and(|found| !found.file_type().is_socket()) {
+            return Err(format!("{shown} exists and is not a socket; choose another path"));
+        }
+        Ok(Address::Unix(socket))
     }
 
     /// Passwords are checked and directories listed on workers.
@@ -614,7 +699,7 @@ impl Checker<'_> {
     fn engine(&mut self, file: &File) -> Config {
         let base = self.settings(&file.engine, file);
         let listener = |listener: &Listener| ringwright::Listener {
-            address: listener.address.into(),
+            address: listener.address.clone(),
             settings: Some(settings_of(listener, &base, file)),
         };
         let listeners = self.listeners.iter().map(listener).collect();
@@ -729,14 +814,14 @@ fn settings_of(listener: &Listener, base: &Config, file: &File) -> ListenerSetti
 
 /// The proxies of a listener: each address that may name another one.
 fn proxies_of(listener: &Listener, file: &File) -> Vec<Prefix> {
-    let mut proxies = listener.own.proxies.clone();
+    let mut all = listener.own.proxies.networks().to_vec();
     if let Service::Sites(numbers) = &listener.service {
         let real_ip = numbers.iter().filter_map(|number| file.site[*number].real_ip.as_ref());
-        proxies.extend(real_ip.flat_map(|real_ip| networks(&real_ip.from)));
+        real_ip.for_each(|real_ip| all.extend(proxies(&real_ip.from).networks()));
     }
-    proxies.sort_unstable();
-    proxies.dedup();
-    proxies
+    all.sort_unstable();
+    all.dedup();
+    all
 }
 
 /// The place of the key that sets a field of the engine's configuration.

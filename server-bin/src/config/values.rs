@@ -1,5 +1,6 @@
 //! The values of the configuration file: written as on the command line, with units.
 
+use crate::proxies::Proxy;
 use crate::units;
 use ringwright::Prefix;
 use serde::de::{Deserializer, Error, Visitor};
@@ -141,6 +142,11 @@ text_value!(
     Prefix::to_string
 );
 
+text_value!(
+    /// An address, a prefix, or `unix` for the clients of Unix sockets.
+    ProxyAddress(Proxy), |text: &str| text.parse::<Proxy>(), Proxy::to_string
+);
+
 fn word_or<T>(
     word: &str,
     text: &str,
@@ -242,5 +248,7 @@ mod tests {
         assert_eq!(back_and_forth::<SwitchOrAuto>("'off'"), "off");
         assert_eq!(back_and_forth::<RateOrAuto>("'64'"), "64");
         assert_eq!(back_and_forth::<Network>("'192.0.2.7'"), "192.0.2.7/32");
+        assert_eq!(back_and_forth::<ProxyAddress>("'192.0.2.7'"), "192.0.2.7/32");
+        assert_eq!(back_and_forth::<ProxyAddress>("'unix'"), "unix");
     }
 }

@@ -5,7 +5,7 @@
 //! that a client has sent stands further to the left and cannot change how the end is read.
 
 use super::fields::is_token_byte;
-use ringwright::Prefix;
+use crate::proxies::Proxies;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Maximum number of entries that are read, over all lines of the field.
@@ -49,7 +49,8 @@ impl Field {
 }
 
 /// Returns the address of the client of a request: the last one in `field` that is not `trusted`,
-/// or the first one if all are trusted. `head` is a valid head, `socket` the address of the peer.
+/// or the first one if all are trusted. `head` is a valid head, `socket` the address of the peer, or
+/// `None` for a client of a Unix socket.
 ///
 /// Returns `socket` if it is not trusted itself, if the field is missing, and if an entry that has
 /// to be read is malformed, `unknown` or obfuscated, or is beyond [`ENTRIES_MAX`]. IPv4-mapped IPv6
@@ -58,12 +59,12 @@ impl Field {
 pub fn real_address(
     head: &[u8],
     socket: Option<IpAddr>,
-    trusted: &[Prefix],
+    trusted: &Proxies,
     field: Field,
 ) -> Option<IpAddr> {
     let socket = socket.map(|ip| ip.to_canonical());
-    let is_trusted = |address| trusted.iter().any(|prefix| prefix.contains(address));
-    if !socket.is_some_and(is_trusted) {
+    let is_trusted = |address| trusted.has(Some(address));
+    if !trusted.has(socket) {
         return socket;
     }
     let mut first = socket;
@@ -245,6 +246,10 @@ mod tests {
 
     const PROXY: &str = "10.0.0.1";
 
+    fn proxies(texts: &[&str]) -> Proxies {
+        texts.iter().map(|text| text.parse().expect("a proxy")).collect()
+    }
+
     fn ip(text: &str) -> IpAddr {
         text.parse().expect("an address")
     }
@@ -252,7 +257,7 @@ mod tests {
     /// The address of a request with these field lines from [`PROXY`].
     fn of_lines(field: Field, lines: &[&str]) -> String {
         let head = format!("GET /a:b HTTP/1.1\r\nHost: x\r\n{}\r\n\r\n", lines.join("\r\n"));
-        let trusted = ["10.0.0.0/8", "2001:db8:1::/48"].map(|text| text.parse().expect("a prefix"));
+        let trusted = proxies(&["10.0.0.0/8", "2001:db8:1::/48"]);
         let client = real_address(head.as_bytes(), Some(ip(PROXY)), &trusted, field);
         client.expect("the proxy has an address").to_string()
     }
@@ -395,8 +400,8 @@ mod tests {
     #[test]
     fn only_a_trusted_peer_is_believed() {
         let head = b"GET / HTTP/1.1\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n";
-        let trusted = ["10.0.0.0/8".parse().expect("a prefix")];
-        let of = |socket, trusted: &[Prefix]| {
+        let trusted = proxies(&["10.0.0.0/8"]);
+        let of = |socket, trusted: &Proxies| {
             let client = real_address(head, Some(ip(socket)), trusted, Field::XForwardedFor);
             client.expect("an address").to_string()
         };
@@ -404,7 +409,14 @@ mod tests {
         assert_eq!(of("::ffff:10.0.0.1", &trusted), "192.0.2.7");
         assert_eq!(of("11.0.0.1", &trusted), "11.0.0.1");
         assert_eq!(of("::ffff:11.0.0.1", &trusted), "11.0.0.1");
-        assert_eq!(of("10.0.0.1", &[]), "10.0.0.1");
+        assert_eq!(of("10.0.0.1", &Proxies::default()), "10.0.0.1");
+        // A client of a Unix socket has no address of its own.
+        let unix = |trusted| real_address(head, None, trusted, Field::XForwardedFor);
+        assert_eq!(unix(&trusted), None);
+        assert_eq!(unix(&proxies(&["unix"])), Some(ip("192.0.2.7")));
+        let without =
+            real_address(b"GET / HTTP/1.1\r\n\r\n", None, &proxies(&["unix"]), Field::Forwarded);
+        assert_eq!(without, None);
     }
 
     #[test]

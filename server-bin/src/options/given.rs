@@ -163,7 +163,11 @@ fn one(
         _ if matches!(argument, "dir" | "listen") => None,
         _ => return None,
     };
-    let mut texts = matches.get_raw(argument)?.map(|raw| raw.to_string_lossy().into_owned());
+    let is_address = matches!(argument, "listen" | "admin" | "admin_read");
+    let mut texts = matches.get_raw(argument)?.map(|raw| {
+        let text = raw.to_string_lossy().into_owned();
+        if is_address { absolute(text) } else { text }
+    });
     let value = match form {
         Text => Value::String(texts.next()?),
         List => Value::Array(texts.map(Value::String).collect()),
@@ -177,4 +181,11 @@ fn one(
         }
     };
     Some(Given { key, value, origin })
+}
+
+/// A path of a Unix socket begins at the current folder, not at that of the configuration.
+fn absolute(text: String) -> String {
+    let path = text.strip_prefix("unix:").filter(|path| !path.is_empty());
+    let path = path.and_then(|path| std::path::absolute(path).ok());
+    path.map_or(text, |path| format!("unix:{}", path.display()))
 }

@@ -8,6 +8,7 @@ use crate::access_log::Format;
 use crate::config::load::Given;
 use crate::echo::fate::Probability;
 use crate::messages::Level;
+use crate::proxies::Proxy;
 use crate::site::spec::{Listing, Symlinks};
 use crate::units::{Timeout, delay, duration, probability, size, timeout};
 use clap::builder::{BoolishValueParser, RangedU64ValueParser};
@@ -21,10 +22,9 @@ use parse::{
     addresses, buffer_size, buffers, connections, header, memory_budget, pair, per_ip, rate,
     shards, size_or_zero,
 };
-use ringwright::{Config, Prefix, RingChoice};
+use ringwright::{Address, Config, Prefix, RingChoice};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -152,7 +152,8 @@ pub struct Http {
     #[arg(env = "RINGWRIGHTD_DIR", default_value = ".")]
     pub dir: PathBuf,
     /// Listen on this address and port; repeat the option or use commas for several. A name stands
-    /// for all of its addresses. Port 0 picks a free port for each address.
+    /// for all of its addresses. Port 0 picks a free port for each address. unix:PATH is a Unix
+    /// socket, and 'unix:PATH (mode=0660)' one with these permissions.
     #[arg(long, value_name = "ADDR", env = "RINGWRIGHTD_LISTEN", value_delimiter = ',',
         default_value = "127.0.0.1:8080", value_parser = addresses)]
     pub listen: Vec<Addresses>,
@@ -197,14 +198,14 @@ pub struct Http {
     #[arg(long, value_name = "EXT=TYPE", value_parser = pair)]
     pub mime: Vec<String>,
     /// Require a header of the PROXY protocol, version 1 or 2, on connections from this address or
-    /// prefix; repeat the option or use commas for several.
+    /// prefix, or through a Unix socket (unix); repeat the option or use commas for several.
     #[arg(
         long,
         value_name = "PREFIX",
         env = "RINGWRIGHTD_PROXY_PROTOCOL_FROM",
         value_delimiter = ','
     )]
-    pub proxy_protocol_from: Vec<Prefix>,
+    pub proxy_protocol_from: Vec<Proxy>,
     /// Keep up to N files open per shard, so that the next request need not open them; 0 keeps
     /// none. All shards together use at most a sixteenth of the open-file limit. A changed file is
     /// opened again.
@@ -487,7 +488,7 @@ pub struct Common {
 
 /// An address to listen on, or the addresses of a name. Never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Addresses(pub Vec<SocketAddr>);
+pub struct Addresses(pub Vec<Address>);
 
 /// `--shards`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! The settings of a site, as the configuration file gives them, checked value by value.
 
+use crate::proxies::Proxies;
 use ringwright::Prefix;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -121,7 +122,7 @@ pub enum Symlinks {
 #[derive(Clone, Debug, PartialEq)]
 pub struct RealIp {
     /// The proxies that are believed.
-    pub from: Vec<Prefix>,
+    pub from: Proxies,
     /// The header field that is read.
     pub header: RealIpHeader,
 }

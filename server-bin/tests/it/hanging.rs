@@ -32,7 +32,7 @@ fn what_needs_no_shard_is_answered_at_once_and_the_rest_before_long() {
     let any = "127.0.0.1:0".parse().unwrap();
     let plan = AdminPlan { listen: vec![any], ..AdminPlan::default() };
     let admin = Admin::start(&plan, RingChoice::Auto, &watched).unwrap();
-    let visitor = || Client::new(admin.addresses()[0]);
+    let visitor = || Client::new(admin.addresses()[0].ip().unwrap());
     for (target, status) in [
         ("/livez", 200),
         ("/metrics", 200),
@@ -46,8 +46,12 @@ fn what_needs_no_shard_is_answered_at_once_and_the_rest_before_long() {
     let (hangs, hanging) = sync_channel(1);
     let (go_on, goes_on) = sync_channel(1);
     let of_handler = std::sync::Mutex::new(Some(Hanging { hangs, goes_on }));
-    let config =
-        Config { listeners: vec![any.into()], shards: Some(1), pin: false, ..Config::default() };
+    let config = Config {
+        listeners: vec!["127.0.0.1:0".parse().unwrap()],
+        shards: Some(1),
+        pin: false,
+        ..Config::default()
+    };
     let engine = Engine::start(config, move |_| {
         of_handler.lock().unwrap().take().expect("there is one shard")
     })

@@ -52,6 +52,7 @@ mod sites;
 #[allow(dead_code, reason = "shared with the test program `fire`")]
 mod socket;
 mod tree;
+mod unix;
 mod validators;
 
 use common::PATIENCE;

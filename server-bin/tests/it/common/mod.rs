@@ -128,7 +128,8 @@ impl Server {
         Self::start_listening(command, &[scheme, "admin http"])
     }
 
-    /// Starts a daemon that announces listeners of these schemes, in this order.
+    /// Starts a daemon that announces listeners of these schemes, in this order. One that ends with
+    /// `+unix` has no address.
     #[track_caller]
     pub fn start_listening(command: &mut Command, schemes: &[&str]) -> Self {
         raise_descriptor_limit();
@@ -159,6 +160,10 @@ impl Server {
         for scheme in schemes {
             let mut line = String::new();
             stdout.read_line(&mut line).unwrap();
+            let is_unix = scheme.ends_with("+unix");
+            if is_unix && line.starts_with(&format!("listening {scheme}:/")) {
+                continue;
+            }
             let address = line
                 .trim_end()
                 .strip_prefix(&format!("listening {scheme}://"))
@@ -177,7 +182,7 @@ impl Server {
         });
         Ok(Self {
             child,
-            address: addresses[0],
+            address: addresses.first().copied().unwrap_or(([0, 0, 0, 0], 0).into()),
             admin: addresses.last().copied().filter(|_| schemes.last() == Some(&"admin http")),
             addresses,
             stderr: Some(stderr),

@@ -57,11 +57,14 @@ const WRONG: &[(&str, &[&str])] = &[
     ("log.format", &["'xml'"]),
     ("log.error", &["1"]),
     ("log.level", &["'loud'", "3"]),
-    ("admin.listen", &["'nowhere'", "'127.0.0.1:99999'", "''", "['127.0.0.1:0']"]),
-    ("admin.read", &["'nowhere'", "''"]),
+    ("admin.listen", &["'nowhere'", "'127.0.0.1:99999'", "''", "['127.0.0.1:0']", "'unix:'"]),
+    ("admin.read", &["'nowhere'", "''", "'unix:none/a'"]),
     ("admin.names", &["['a b']", "['*.a']", "['']", "'a.example'"]),
     ("admin.token", &["'nowhere'", "'/dev/zero'", "'empty'"]),
-    ("site.listen", &["[]", "['nowhere']", "['127.0.0.1']", "'127.0.0.1:0'"]),
+    (
+        "site.listen",
+        &["[]", "['nowhere']", "['127.0.0.1']", "'127.0.0.1:0'", "['unix:a (mode=0888)']"],
+    ),
     ("site.names", &["['a b']", "['*']", "['']", "['a..b']", "['a:80']", "'a.example'"]),
     ("site.default", &["'yes'", "1"]),
     ("site.root", &["'nowhere'", "'users'"]),
@@ -74,7 +77,7 @@ const WRONG: &[(&str, &[&str])] = &[
     ("site.listing", &["'xml'", "true"]),
     ("site.symlinks", &["'follow'", "false"]),
     ("site.max_ranges", &["0", "65", "70000"]),
-    ("site.proxy_protocol_from", &["['x']", "'10.0.0.0/8'"]),
+    ("site.proxy_protocol_from", &["['x']", "'10.0.0.0/8'", "['unix:']"]),
     ("site.max_connections", &["0", "'x'"]),
     ("site.timeouts", &["'5s'", "5"]),
     ("site.timeouts.idle", &["'0s'", "'x'"]),
@@ -106,7 +109,7 @@ const WRONG: &[(&str, &[&str])] = &[
     ("site.rule.cors.origins", &["[]", "['x']", "'https://a.example'"]),
     ("site.rule.cors.max_age", &["'never'", "'x'"]),
     ("site.rule.status", &["[99]", "[600]", "[70000]", "404", "['404']"]),
-    ("echo.listen", &["[]", "['nowhere']"]),
+    ("echo.listen", &["[]", "['nowhere']", "['unix:@a']"]),
     ("echo.proxy_protocol_from", &["['x']"]),
     ("echo.max_connections", &["0", "'x'"]),
     ("echo.timeouts", &["'5s'", "5"]),
@@ -114,7 +117,7 @@ const WRONG: &[(&str, &[&str])] = &[
     ("echo.timeouts.request", &["'0s'", "'x'"]),
     ("echo.timeouts.write", &["'0s'", "'x'"]),
     ("echo.min_rate", &["'x'", "'5GiB'"]),
-    ("packets.listen", &["[]", "['nowhere']"]),
+    ("packets.listen", &["[]", "['nowhere']", "['unix:none/a']"]),
     ("packets.root", &["'nowhere'", "'users'"]),
     ("packets.proxy_protocol_from", &["['x']"]),
     ("packets.max_connections", &["0", "'x'"]),
@@ -253,7 +256,8 @@ pub fn check(files: &TempDir, text: &str) -> Result<(), String> {
     let mut listen =
         sites.chain(echo).chain(packets).chain(&file.admin.listen).chain(&file.admin.read);
     let is_looked_up = |text: &String| {
-        text.parse::<SocketAddr>().is_err() && text.contains(':') && !text.ends_with(":99999")
+        let is_name = !text.ends_with(":99999") && !text.starts_with("unix:");
+        text.parse::<SocketAddr>().is_err() && text.contains(':') && is_name
     };
     if listen.any(is_looked_up) {
         return Ok(());

@@ -9,7 +9,7 @@ use crate::common::command;
 use std::process::Output;
 
 /// Runs the daemon to its end with these environment variables.
-fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+pub fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     let mut command = command(arguments);
     command.env_remove("RINGWRIGHTD_SHARDS").env_remove("RINGWRIGHTD_RING");
     command.envs(variables.iter().copied());
