@@ -1,10 +1,5 @@
 //! The programs as they are run: a limit that answered wrongly would be no limit.
 
-#[path = "../../engine/tests/support/left_out.rs"]
-mod left_out;
-#[path = "../../engine/tests/support/program.rs"]
-mod program;
-
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::Path;
@@ -83,7 +78,7 @@ fn needs_io_uring() -> bool {
     let _ = child.kill();
     child.wait().unwrap();
     if echoed.is_err() {
-        left_out::leave_out("io_uring");
+        ringwright_test_support::leave_out("io_uring");
     }
     echoed.is_ok()
 }
@@ -277,7 +272,7 @@ fn generators_are_compared_by_their_own_cpu_time() {
     if !needs_io_uring() {
         return;
     }
-    if !program::needs_program("wrk", "wrk") {
+    if !ringwright_test_support::needs_program("wrk", "wrk") {
         return;
     }
     let folder = tempfile::tempdir().unwrap();

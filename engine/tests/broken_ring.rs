@@ -1,21 +1,13 @@
 //! A shard whose ring stops working. A seccomp filter breaks it, for the whole process.
 
-#[path = "support/alone.rs"]
-mod alone;
-#[path = "support/io_uring.rs"]
-mod io_uring;
-#[path = "support/left_out.rs"]
-mod left_out;
-#[path = "support/seccomp.rs"]
-mod seccomp;
-
-use alone::alone;
-use io_uring::needs_io_uring;
 use ringwright::{
     Audience, Config, Connection, ConnectionId, Engine, Error, Handler, Local, NotTaken, Origin,
     Reason, RingChoice, SlowReaders,
 };
-use seccomp::{fails_with, filter};
+use ringwright_test_support::{
+    alone, needs_io_uring,
+    seccomp::{fails_with, filter},
+};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::mpsc::{Sender, channel};

@@ -1,9 +1,6 @@
 //! A process that runs out of descriptors: a test binary of its own, for the limit is the
 //! process's.
 
-#[path = "support/descriptors.rs"]
-mod limit;
-
 use ringwright::{Config, Connection, Engine, Handler, Origin};
 use std::fs::File;
 use std::io::{Read, Seek, Write};
@@ -47,7 +44,7 @@ fn cpu_ticks(stat: &mut File) -> u64 {
 }
 
 fn limit_descriptors(soft: usize) {
-    let hard = limit::raise_descriptor_limit();
+    let hard = ringwright_test_support::raise_descriptor_limit();
     let limit = libc::rlimit { rlim_cur: soft as u64, rlim_max: hard as u64 };
     // SAFETY: the pointer is to a limit on the stack.
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);

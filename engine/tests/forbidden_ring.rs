@@ -1,21 +1,13 @@
 //! Engines where io_uring is forbidden: a seccomp filter answers with an errno, or kills.
 
-#[path = "support/alone.rs"]
-mod alone;
-#[path = "support/io_uring.rs"]
-mod io_uring;
-#[path = "support/left_out.rs"]
-mod left_out;
-#[path = "support/seccomp.rs"]
-mod seccomp;
-
-use alone::alone;
-use io_uring::needs_io_uring;
 use ringwright::{
     Config, Connection, Directory, Engine, Error, Handler, OpenFile, Origin, RingChoice, RingKind,
     probe,
 };
-use seccomp::{fails_with, filter};
+use ringwright_test_support::{
+    alone, needs_io_uring,
+    seccomp::{fails_with, filter},
+};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;

@@ -1,18 +1,8 @@
 //! The user memory of an idle connection. Each test is a process of its own, so that all growth
 //! belongs to it.
 
-#[path = "support/alone.rs"]
-mod alone;
-#[path = "support/descriptors.rs"]
-mod descriptors;
-#[path = "support/io_uring.rs"]
-mod io_uring;
-#[path = "support/left_out.rs"]
-mod left_out;
-
-use alone::alone;
-use io_uring::needs_io_uring;
 use ringwright::{Config, Connection, Engine, Handler, Origin, RingChoice};
+use ringwright_test_support::{alone, needs_io_uring};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -82,7 +72,7 @@ fn on_epoll_an_idle_connection_costs_at_most_288_bytes() {
 
 fn measure(ring: RingChoice, limit: usize) {
     // Both ends are descriptors of this process.
-    let descriptors = descriptors::raise_descriptor_limit();
+    let descriptors = ringwright_test_support::raise_descriptor_limit();
     let connections = (descriptors.saturating_sub(OTHERS) / 2).min(CONNECTIONS_MAX);
     assert!(connections >= CONNECTIONS_MIN, "{descriptors} descriptors: raise it (ulimit -Hn)");
     let config = Config {

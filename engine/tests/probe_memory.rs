@@ -1,16 +1,7 @@
 //! Kernel memory per armed probe: what the figures at `Probe` rest on.
 
-#[path = "support/descriptors.rs"]
-mod descriptors;
-#[path = "support/io_uring.rs"]
-mod io_uring_allowed;
-#[path = "support/left_out.rs"]
-mod left_out;
-#[path = "support/root.rs"]
-mod root;
-
 use io_uring::{IoUring, opcode, squeue, types};
-use io_uring_allowed::needs_io_uring;
+use ringwright_test_support::needs_io_uring;
 use std::collections::BTreeMap;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
@@ -69,10 +60,10 @@ fn median(mut values: Vec<i64>) -> i64 {
 
 #[test]
 fn a_poll_costs_less_than_half_of_a_receive() {
-    if !needs_io_uring() || !root::needs_root("it reads /proc/slabinfo") {
+    if !needs_io_uring() || !ringwright_test_support::needs_root("it reads /proc/slabinfo") {
         return;
     }
-    let descriptors = descriptors::raise_descriptor_limit();
+    let descriptors = ringwright_test_support::raise_descriptor_limit();
     assert!(descriptors > 4 * ROUNDS * PROBES, "{descriptors} descriptors: raise it (ulimit -Hn)");
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

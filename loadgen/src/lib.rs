@@ -35,9 +35,6 @@ pub mod echo;
 pub mod flow;
 pub mod herd;
 pub mod http;
-#[cfg(test)]
-#[path = "../../engine/tests/support/left_out.rs"]
-mod left_out;
 pub mod lifecycle;
 pub mod load;
 pub mod network;
@@ -47,9 +44,6 @@ pub mod plan;
 pub mod protocol;
 pub mod random;
 pub mod report;
-#[cfg(test)]
-#[path = "../../engine/tests/support/root.rs"]
-mod root;
 pub mod route;
 pub mod run;
 pub mod saturation;

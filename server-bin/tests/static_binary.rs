@@ -1,18 +1,8 @@
 //! The programs of `tools/static`, in a folder that has nothing else: no shared library, no /proc,
 //! no /sys, no /dev, no /etc.
 
-#[path = "it/common/mod.rs"]
-mod common;
-#[path = "../../engine/tests/support/descriptors.rs"]
-mod descriptors;
-#[path = "../../engine/tests/support/io_uring.rs"]
-mod io_uring;
-#[path = "../../engine/tests/support/left_out.rs"]
-mod left_out;
-
-use common::{Server, without_settings};
-use io_uring::needs_io_uring;
-use left_out::leave_out;
+use ringwright_test_support::{leave_out, needs_io_uring};
+use ringwrightd_test_support::server::{Server, without_settings};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

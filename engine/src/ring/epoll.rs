@@ -76,19 +76,6 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use table::{READABLE, Table, Wait};
 
-#[cfg(test)]
-#[allow(clippy::duplicate_mod, reason = "each real ring must pass these tests")]
-#[path = "facts/mod.rs"]
-mod facts;
-#[cfg(test)]
-use EpollRing as TestedRing;
-
-/// No system forbids epoll.
-#[cfg(test)]
-fn is_allowed() -> bool {
-    true
-}
-
 /// Events that one epoll_wait(2) returns at most.
 const EVENTS_MAX: usize = 256;
 /// Receives of one multishot, or accepts, before other descriptors have their turn.
@@ -167,7 +154,7 @@ impl EpollRing {
 
     /// Operations pushed whose last completion was not taken yet.
     #[cfg(test)]
-    fn in_flight(&self) -> u64 {
+    pub(super) fn in_flight(&self) -> u64 {
         self.counters.submitted - self.ended
     }
 

@@ -12,10 +12,6 @@
 mod buffers;
 mod enter;
 #[cfg(test)]
-#[allow(clippy::duplicate_mod, reason = "each real ring must pass these tests")]
-#[path = "facts/mod.rs"]
-mod facts;
-#[cfg(test)]
 mod tests;
 
 use super::probe::{EXT_ARG, Facts, PBUF_RING, SetupError, Share};
@@ -66,11 +62,6 @@ const RESOLVE: u64 = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS;
 /// How a file is made that has no name yet. 0644: what others may do with it is the umask's.
 static CREATE_HOW: OpenHow =
     OpenHow::new().flags((libc::O_TMPFILE | libc::O_WRONLY | libc::O_CLOEXEC) as u64).mode(0o644);
-
-#[cfg(test)]
-use super::probe::needs_io_uring as is_allowed;
-#[cfg(test)]
-use KernelRing as TestedRing;
 
 /// A ring of the kernel, with its provided buffers. It stays on the thread that made it: the
 /// kernel takes submissions from no other (`IORING_SETUP_SINGLE_ISSUER`), and the registered
@@ -219,7 +210,7 @@ impl KernelRing {
     }
 
     /// Operations submitted whose last completion was not taken yet.
-    fn in_flight(&self) -> u64 {
+    pub(super) fn in_flight(&self) -> u64 {
         self.counters.submitted - self.ended
     }
 

@@ -10,6 +10,8 @@ pub mod calls;
 mod choice;
 mod direct;
 pub mod epoll;
+#[cfg(test)]
+mod facts;
 mod features;
 pub mod kernel;
 pub mod probe;

@@ -3,9 +3,9 @@
 use crate::common::{
     PATIENCE, Scripted, Server, address_of_its_own, ask, serve, try_start, wait_until,
 };
-use crate::filter::can_filter;
 use crate::sockets::{option, other_end};
 use ringwright::{Config, ListenerSettings, Prefix};
+use ringwright_test_support::can_filter;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};

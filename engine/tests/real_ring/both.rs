@@ -2,10 +2,10 @@
 //! `RINGWRIGHT_TEST_RING` names, or else the one that `auto` chooses. If that is io_uring, one of
 //! the tests runs all others again on epoll, so that no second program must be compiled.
 
-use crate::left_out::leave_out;
 use ringwright::{
     Config, Connection, Engine, Features, Handler, Origin, RingChoice, RingInUse, RingKind,
 };
+use ringwright_test_support::leave_out;
 use std::io::Write;
 use std::process::Command;
 use std::sync::OnceLock;

@@ -244,7 +244,7 @@ pub fn start<H: Handler>(
     config: Config,
     factory: impl Fn(usize) -> H + Send + Sync + 'static,
 ) -> Engine {
-    let descriptors = crate::descriptors::raise_descriptor_limit();
+    let descriptors = ringwright_test_support::raise_descriptor_limit();
     assert!(descriptors >= DESCRIPTORS_MIN, "{descriptors} descriptors: raise it (ulimit -Hn)");
     let factory = Arc::new(factory);
     let begun = Instant::now();

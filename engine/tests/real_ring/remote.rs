@@ -3,11 +3,11 @@
 use crate::common::{
     PATIENCE, address_of_its_own, ask, many_descriptors, read_line, serve, start, wait_until,
 };
-use crate::filter::can_filter;
 use ringwright::{
     Ask, Audience, Config, Connection, ConnectionId, Engine, Error, Handler, NotTaken, Origin,
     Reason, Remote, SlowReaders,
 };
+use ringwright_test_support::can_filter;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -4,9 +4,8 @@
 
 use crate::both::{VARIABLE, kind, needs_io_uring};
 use crate::common::{PATIENCE, try_start};
-use crate::descriptors::raise_descriptor_limit;
-use crate::root::needs_root;
 use ringwright::{Config, Connection, Engine, Handler, OpenFile, Origin};
+use ringwright_test_support::{needs_root, raise_descriptor_limit};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;

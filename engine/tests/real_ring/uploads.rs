@@ -1,11 +1,11 @@
 //! Receiving files: whole or not at all, and the stream stays in step.
 
 use crate::common::{PATIENCE, ask, read_line, reset, start, stream_byte, wait_until};
-use crate::root::needs_root;
 use ringwright::{
     Config, Connection, ConnectionId, Directory, Engine, Handler, Ledger, Local, NewFile, Origin,
     Publish, Reason, ReceiveFailed,
 };
+use ringwright_test_support::needs_root;
 use std::io::{self, Write};
 use std::net::TcpStream;
 use std::path::Path;

@@ -271,7 +271,8 @@ mod tests {
         use std::io::Write;
         let (ours, mut theirs) = pair(Some(4_096));
         if let Err(error) = ours.turn_deaf() {
-            let is_root = crate::root::needs_root("this kernel lets only root filter TCP");
+            let is_root =
+                ringwright_test_support::needs_root("this kernel lets only root filter TCP");
             assert!(!is_root, "a filter: {error}");
             return;
         }

@@ -4,8 +4,6 @@ mod bad;
 mod churn;
 mod churn_http;
 mod command;
-#[path = "../../../engine/tests/support/descriptors.rs"]
-mod descriptors;
 mod get;
 mod good;
 mod http_options;

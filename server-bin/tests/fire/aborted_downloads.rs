@@ -1,10 +1,10 @@
 //! Downloads that clients abort, each at another moment and in another way, leave nothing behind.
 
-use crate::daemon::Daemon;
 use crate::download;
-use crate::root::needs_root;
-use crate::socket::{self, Sources};
-use crate::{PATIENCE, alone, same, scaled, until};
+use crate::{PATIENCE, PROGRAM, alone, same, scaled, until};
+use ringwright_test_support::needs_root;
+use ringwrightd_test_support::daemon::Daemon;
+use ringwrightd_test_support::socket::{self, Sources};
 use std::fs::{self, Permissions};
 use std::io::Read;
 use std::net::{Shutdown, TcpStream};
@@ -30,7 +30,7 @@ fn aborted_downloads() {
     let _alone = alone();
     let tree = tree();
     let arguments = [tree.path().to_str().unwrap(), "--shards", "1"];
-    give_up(Daemon::start("http", &arguments));
+    give_up(Daemon::start(PROGRAM, "http", &arguments));
 }
 
 /// Files of others go through pipes, which may be full when the client leaves.
@@ -42,7 +42,7 @@ fn aborted_downloads_through_pipes() {
     let _alone = alone();
     let tree = tree();
     let arguments = [tree.path().to_str().unwrap(), "--shards", "1"];
-    give_up(Daemon::of_nobody(tree.path(), "http", &arguments));
+    give_up(Daemon::of_nobody(PROGRAM, tree.path(), "http", &arguments));
 }
 
 fn tree() -> tempfile::TempDir {

@@ -9,9 +9,9 @@
 //! With `RINGWRIGHT_FULL` each setting makes 200,000 connections, which takes about two minutes for
 //! all settings on two cores; otherwise a tenth.
 
-use crate::daemon::Daemon;
-use crate::socket::{self, Sources};
-use crate::{PATIENCE, alone, same, scaled, until};
+use crate::{PATIENCE, PROGRAM, alone, same, scaled, until};
+use ringwrightd_test_support::daemon::Daemon;
+use ringwrightd_test_support::socket::{self, Sources};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -95,6 +95,7 @@ fn at_capacity(shards: usize) {
 fn setting(shards: usize, leaving: Leaving, connections: usize) {
     let policy = if leaving == Leaving::Rejected { "reject" } else { "wait" };
     let daemon = Daemon::start(
+        PROGRAM,
         "echo",
         &["--max-connections", "3", "--shards", &shards.to_string(), "--at-capacity", policy],
     );
@@ -133,7 +134,7 @@ fn setting(shards: usize, leaving: Leaving, connections: usize) {
     let count = |name: &str| ledger.number(&format!("connections.{name}"));
     assert_eq!(count("accepted"), made, "{ledger:?}");
     let met = ["opened", "rejected", "reset_before_accept", "gone_while_waiting"];
-    assert_eq!(count("accepted"), met.map(count).iter().sum(), "{ledger:?}");
+    assert_eq!(count("accepted"), met.map(count).iter().sum::<u64>(), "{ledger:?}");
     assert_eq!(count("rejected") > 0, leaving == Leaving::Rejected, "{ledger:?}");
     assert!(held_max > 1, "they were never there together, which shows nothing");
 }

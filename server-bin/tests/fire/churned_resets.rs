@@ -1,8 +1,8 @@
 //! Connections that are reset in the middle of a request or a reply leave nothing behind.
 
-use crate::daemon::Daemon;
-use crate::socket::{self, Sources};
-use crate::{PATIENCE, alone, same, scaled, until};
+use crate::{PATIENCE, PROGRAM, alone, same, scaled, until};
+use ringwrightd_test_support::daemon::Daemon;
+use ringwrightd_test_support::socket::{self, Sources};
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,7 +23,7 @@ fn churned_resets() {
     let tree = tempfile::tempdir().unwrap();
     fs::write(tree.path().join("small"), "it").unwrap();
     File::create(tree.path().join("large")).unwrap().set_len(FILE_BYTES).unwrap();
-    let daemon = Daemon::start("http", &[tree.path().to_str().unwrap(), "--shards", "2"]);
+    let daemon = Daemon::start(PROGRAM, "http", &[tree.path().to_str().unwrap(), "--shards", "2"]);
     let at_rest = Rest::of(&daemon);
     let mut sources: Vec<Sources> = (0..CLIENTS).map(Sources::new).collect();
     // After a tenth, the pools that the daemon keeps have reached their size.

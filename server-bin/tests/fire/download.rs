@@ -1,6 +1,6 @@
 //! Downloads over HTTP, as far as a client takes them.
 
-use crate::socket;
+use ringwrightd_test_support::socket;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;

@@ -1,10 +1,10 @@
 //! Thousands of connections that send nothing: parked, cheap, and still answered.
 
-use crate::daemon::Daemon;
-use crate::descriptors::raise_descriptor_limit;
-use crate::scale::is_full;
-use crate::socket::Sources;
-use crate::{PATIENCE, alone, until};
+use crate::{PATIENCE, PROGRAM, alone, until};
+use ringwright_test_support::raise_descriptor_limit;
+use ringwrightd_test_support::daemon::Daemon;
+use ringwrightd_test_support::scale::is_full;
+use ringwrightd_test_support::socket::Sources;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Instant;
@@ -37,7 +37,7 @@ fn idle_herd(probe: &[&str], name: &str) {
     let herd_size = (descriptors / 10 * 9).min(most);
     assert!(herd_size >= HERD_MIN, "{descriptors} descriptors: raise it (ulimit -Hn)");
     let arguments = ["--max-connections", "19k", "--shards", "2", "--idle-timeout", "never"];
-    let daemon = Daemon::start("echo", &[&arguments, probe].concat());
+    let daemon = Daemon::start(PROGRAM, "echo", &[&arguments, probe].concat());
     let mut sources = Sources::new(0);
     let begun = Instant::now();
     let mut herd = Vec::with_capacity(herd_size);

@@ -1,11 +1,11 @@
 //! A file of more than 4 GiB over HTTP, in parts and (with `RINGWRIGHT_FULL`) whole, with flat
 //! memory.
 
-use crate::alone;
-use crate::daemon::Daemon;
 use crate::download;
-use crate::scale::is_full;
-use crate::socket::Sources;
+use crate::{PROGRAM, alone};
+use ringwrightd_test_support::daemon::Daemon;
+use ringwrightd_test_support::scale::is_full;
+use ringwrightd_test_support::socket::Sources;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -34,7 +34,7 @@ fn large_file() {
     let _alone = alone();
     let tree = tempfile::tempdir().unwrap();
     write_marks(&tree.path().join("large"));
-    let daemon = Daemon::start("http", &[tree.path().to_str().unwrap(), "--shards", "1"]);
+    let daemon = Daemon::start(PROGRAM, "http", &[tree.path().to_str().unwrap(), "--shards", "1"]);
     let mut client = Sources::new(0).connect(daemon.address).unwrap();
     // From the disk through pipes, and then from the page cache past them.
     for mark in [MARKS, MARKS].concat() {

@@ -15,39 +15,26 @@
 mod aborted_downloads;
 mod at_capacity;
 mod churned_resets;
-mod daemon;
-#[path = "../../../engine/tests/support/descriptors.rs"]
-mod descriptors;
 mod download;
-#[path = "../../../engine/tests/support/filter.rs"]
-mod filter;
 mod fuse;
 mod idle_herd;
 mod large_file;
-mod ledger;
-#[path = "../../../engine/tests/support/left_out.rs"]
-mod left_out;
 mod open_files;
 mod out_of_descriptors;
-#[path = "../../../engine/tests/support/root.rs"]
-mod root;
-mod scale;
 mod sigterm_mid_load;
 mod slow_disk;
 mod slow_readers;
-mod socket;
 mod stalled_crowd;
 mod stalled_downloads;
 mod vanished_peer;
 
-use scale::scaled;
+use ringwrightd_test_support::PATIENCE;
+use ringwrightd_test_support::scale::scaled;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The longest wait for anything that must happen. A busy machine takes seconds for what takes
-/// milliseconds otherwise.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PROGRAM: &str = env!("CARGO_BIN_EXE_ringwrightd");
 
 /// Tests measure time, memory and descriptors, those of this process among them: one at a time.
 fn alone() -> MutexGuard<'static, ()> {

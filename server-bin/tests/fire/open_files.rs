@@ -1,8 +1,8 @@
 //! Files that stay open where descriptors are short: whoever connects comes first.
 
-use crate::daemon::Daemon;
-use crate::socket::Sources;
-use crate::{PATIENCE, alone, same, until};
+use crate::{PATIENCE, PROGRAM, alone, same, until};
+use ringwrightd_test_support::daemon::Daemon;
+use ringwrightd_test_support::socket::Sources;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -39,7 +39,7 @@ fn open_files_give_way_to_clients() {
     }
     thread::sleep(SETTLED);
     let arguments = [folder.path().to_str().unwrap(), "--shards", "1", "--idle-timeout", "never"];
-    let daemon = Daemon::with_descriptors(Some(DESCRIPTORS as u64), "http", &arguments);
+    let daemon = Daemon::with_descriptors(PROGRAM, Some(DESCRIPTORS as u64), "http", &arguments);
     let at_rest = daemon.descriptors();
     let mut sources = Sources::new(0);
     let mut first = sources.connect(daemon.address).unwrap();

@@ -1,8 +1,8 @@
 //! 200 clients at a server that may have 64 descriptors: it must neither spin nor stay stuck.
 
-use crate::daemon::Daemon;
-use crate::socket::{self, Sources};
-use crate::{PATIENCE, alone, same, until};
+use crate::{PATIENCE, PROGRAM, alone, same, until};
+use ringwrightd_test_support::daemon::Daemon;
+use ringwrightd_test_support::socket::{self, Sources};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::thread;
@@ -37,7 +37,7 @@ fn crowd(daemon: &Daemon, sources: &mut Sources) -> Vec<TcpStream> {
 fn out_of_descriptors() {
     let _alone = alone();
     let arguments = ["--shards", "2", "--idle-timeout", "never"];
-    let daemon = Daemon::with_descriptors(Some(DESCRIPTORS as u64), "echo", &arguments);
+    let daemon = Daemon::with_descriptors(PROGRAM, Some(DESCRIPTORS as u64), "echo", &arguments);
     let at_rest = daemon.descriptors();
     let mut sources = Sources::new(0);
     let mut clients = crowd(&daemon, &mut sources);
@@ -80,7 +80,8 @@ fn out_of_descriptors() {
 #[test]
 fn out_of_descriptors_and_then_drained() {
     let _alone = alone();
-    let daemon = Daemon::with_descriptors(Some(DESCRIPTORS as u64), "echo", &["--shards", "2"]);
+    let daemon =
+        Daemon::with_descriptors(PROGRAM, Some(DESCRIPTORS as u64), "echo", &["--shards", "2"]);
     let clients = crowd(&daemon, &mut Sources::new(0));
     daemon.terminate();
     thread::scope(|scope| {

@@ -7,10 +7,10 @@
 //! is read, thrown away and sent must add up all the same: the ledger knows every byte that the
 //! clients wrote and read.
 
-use crate::daemon::Daemon;
-use crate::filter::can_filter;
-use crate::socket::{self, Sources};
-use crate::{PATIENCE, alone, scaled, until};
+use crate::{PATIENCE, PROGRAM, alone, scaled, until};
+use ringwright_test_support::can_filter;
+use ringwrightd_test_support::daemon::Daemon;
+use ringwrightd_test_support::socket::{self, Sources};
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -85,7 +85,7 @@ fn sigterm_mid_load_of_echo() {
 #[test]
 fn sigterm_mid_load_at_capacity() {
     let _alone = alone();
-    let daemon = Daemon::start("echo", &["--shards", "2", "--max-connections", "3"]);
+    let daemon = Daemon::start(PROGRAM, "echo", &["--shards", "2", "--max-connections", "3"]);
     let mut sources = Sources::new(0);
     let mut waiting: Vec<TcpStream> =
         (0..WAITING).map(|_| sources.connect(daemon.address).unwrap()).collect();
@@ -116,7 +116,7 @@ fn rounds(mode: &str, arguments: &[&str], ask: Ask) {
     let begun = Instant::now();
     let (mut lost, mut answered, mut crossed) = (Vec::new(), 0, 0);
     for round in 0..scaled(ROUNDS) as u64 {
-        let daemon = Daemon::start(mode, arguments);
+        let daemon = Daemon::start(PROGRAM, mode, arguments);
         let load = Load {
             daemon: &daemon,
             answered: (0..KEEPERS + FRESH).map(|_| AtomicU64::new(0)).collect(),

@@ -3,12 +3,12 @@
 //! One shard serves files of a FUSE file system that holds its answers back, and, in the same
 //! tree, files that lie in the page cache. Everybody here is on that shard.
 
-use crate::daemon::Daemon;
 use crate::download;
 use crate::fuse::{self, Disk, Slow};
-use crate::root::needs_root;
-use crate::socket::Sources;
-use crate::{PATIENCE, alone, same, until};
+use crate::{PATIENCE, PROGRAM, alone, same, until};
+use ringwright_test_support::needs_root;
+use ringwrightd_test_support::daemon::Daemon;
+use ringwrightd_test_support::socket::Sources;
 use std::fs;
 use std::iter;
 use std::net::TcpStream;
@@ -67,7 +67,7 @@ fn with_mounts(disk: Disk) {
     fs::write(tree.path().join("middle"), vec![1; 300 << 10]).unwrap();
     fuse::separate_mounts();
     let held = fuse::mount(disk, &slow);
-    let daemon = Daemon::start("http", &[tree.path().to_str().unwrap(), "--shards", "1"]);
+    let daemon = Daemon::start(PROGRAM, "http", &[tree.path().to_str().unwrap(), "--shards", "1"]);
     // The kernel knows the names, as those of a disk that is in use.
     for number in 0..CLIENTS {
         fs::metadata(slow.join(number.to_string())).unwrap();

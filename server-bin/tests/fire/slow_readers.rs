@@ -3,11 +3,11 @@
 //!
 //! A rate is that of 30 seconds, so the test takes a minute. It runs only with `RINGWRIGHT_FULL`.
 
-use crate::daemon::Daemon;
 use crate::download;
-use crate::scale::is_full;
-use crate::socket::Sources;
-use crate::{alone, same, until};
+use crate::{PROGRAM, alone, same, until};
+use ringwrightd_test_support::daemon::Daemon;
+use ringwrightd_test_support::scale::is_full;
+use ringwrightd_test_support::socket::Sources;
 use std::fs;
 use std::io::Read;
 use std::net::TcpStream;
@@ -73,7 +73,7 @@ fn start(tree: &std::path::Path, floor: &str) -> Daemon {
     let places = CLIENTS.to_string();
     let full = ["--max-connections", &places, "--shards", "2"];
     let rules = ["--min-rate", floor, "--write-timeout", "never"];
-    Daemon::start("http", &[&[tree.to_str().unwrap()], &full[..], &rules].concat())
+    Daemon::start(PROGRAM, "http", &[&[tree.to_str().unwrap()], &full[..], &rules].concat())
 }
 
 /// Clients that have asked for more than their sockets hold.

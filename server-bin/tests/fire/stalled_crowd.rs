@@ -4,11 +4,10 @@
 //! They are in a network namespace with small socket buffers (tcp(7), tcp_rmem and tcp_wmem):
 //! otherwise the kernel's part would take the whole machine.
 
-use crate::daemon::Daemon;
-use crate::descriptors::raise_descriptor_limit;
-use crate::root::needs_root;
-use crate::socket::Sources;
-use crate::{PATIENCE, alone, scaled, until};
+use crate::{PATIENCE, PROGRAM, alone, scaled, until};
+use ringwright_test_support::{needs_root, raise_descriptor_limit};
+use ringwrightd_test_support::daemon::Daemon;
+use ringwrightd_test_support::socket::Sources;
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -60,7 +59,7 @@ fn in_a_namespace_of_its_own(mode: &str, request: &[u8]) {
     if mode == "http" {
         arguments.push(folder.path().to_str().unwrap());
     }
-    let daemon = Daemon::start(mode, &arguments);
+    let daemon = Daemon::start(PROGRAM, mode, &arguments);
     let before = daemon.resident_kib();
     let mut sources = Sources::new(0);
     let mut crowd: Vec<TcpStream> =

@@ -1,11 +1,11 @@
 //! 1,000 clients that ask for a file and do not read it: they hold no thread and no pipe that
 //! somebody else could use, and a fresh client does not notice them.
 
-use crate::daemon::{self, Daemon};
 use crate::download;
-use crate::root::needs_root;
-use crate::socket::{self, Sources};
-use crate::{PATIENCE, alone, same, until};
+use crate::{PATIENCE, PROGRAM, alone, same, until};
+use ringwright_test_support::needs_root;
+use ringwrightd_test_support::daemon::{self, Daemon};
+use ringwrightd_test_support::socket::{self, Sources};
 use std::fs::{self, Permissions};
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
@@ -104,7 +104,7 @@ fn stalled(files: usize, user: User) {
     let sizes = pipe_sizes(&daemon);
     assert!(sizes.len() as u64 >= pipes, "{sizes:?}");
     match user {
-        User::Owner => assert_eq!(sizes, []),
+        User::Owner => assert_eq!(sizes, [] as [i32; 0]),
         User::Nobody => assert!(sizes.iter().all(|bytes| *bytes == PIPE_BYTES), "{sizes:?}"),
         User::NobodyWithoutPages => {
             assert!(sizes.iter().all(|bytes| *bytes <= SHRUNKEN_PIPE_BYTES), "{sizes:?}");
@@ -161,8 +161,8 @@ fn start(user: User, tree: &Path) -> Daemon {
     let dir = tree.to_str().unwrap();
     let arguments = [dir, "--shards", "1", "--idle-timeout", "never", "--write-timeout", "never"];
     match user {
-        User::Owner => Daemon::start("http", &arguments),
-        _ => Daemon::of_nobody(tree, "http", &arguments),
+        User::Owner => Daemon::start(PROGRAM, "http", &arguments),
+        _ => Daemon::of_nobody(PROGRAM, tree, "http", &arguments),
     }
 }
 

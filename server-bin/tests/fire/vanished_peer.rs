@@ -2,11 +2,11 @@
 //! filter that drops all that arrives makes a client mute in this very way: no acknowledgement, no
 //! FIN, no RST.
 
-use crate::daemon::Daemon;
-use crate::filter::can_filter;
-use crate::socket::{self, Sources};
-use crate::{PATIENCE, alone, same, until};
+use crate::{PATIENCE, PROGRAM, alone, same, until};
 use ringwright::{Config, Connection, Engine, Handler, Origin, Reason};
+use ringwright_test_support::can_filter;
+use ringwrightd_test_support::daemon::Daemon;
+use ringwrightd_test_support::socket::{self, Sources};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
@@ -67,7 +67,7 @@ fn vanished_peer_loses_its_permit_to_the_user_timeout() {
 #[test]
 fn vanished_peer_is_looked_for_by_every_socket_of_the_daemon() {
     let _alone = alone();
-    let daemon = Daemon::start("echo", &["--shards", "2"]);
+    let daemon = Daemon::start(PROGRAM, "echo", &["--shards", "2"]);
     let mut client = Sources::new(0).connect(daemon.address).unwrap();
     ask(&mut client);
     let accepted: Vec<OwnedFd> = daemon

@@ -1,6 +1,6 @@
 //! The access log as an operator reads it: which lines it has, and what they say.
 
-use crate::common::{Server, tree};
+use crate::common::{Modes, Server, tree};
 use serde_json::Value;
 use std::fs;
 use std::io::Read;

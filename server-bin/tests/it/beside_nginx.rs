@@ -1,8 +1,7 @@
 //! Every row of `server-bin/HTTP.md`: the answers of the daemon and of nginx to one request.
 
-use crate::common::{PATIENCE, Server};
-use crate::left_out::leave_out;
-use crate::program::needs_program;
+use crate::common::{Modes, PATIENCE, Server};
+use ringwright_test_support::{leave_out, needs_program};
 use std::fmt::Write as _;
 use std::fs::{self, File, FileTimes};
 use std::io::{Read, Write};

@@ -1,7 +1,7 @@
 //! A daemon with a configuration file, and a folder of files to serve.
 
 use crate::common::{Client, Ended, PATIENCE, Reply, Server, command};
-use crate::socket;
+use ringwrightd_test_support::socket;
 use std::fs;
 use std::io::{BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};

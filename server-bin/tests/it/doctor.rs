@@ -1,11 +1,12 @@
 //! `ringwrightd doctor`: each cause is made for real, and it names that cause and a remedy.
 
 use crate::common::{command, command_below};
-use crate::io_uring::needs_io_uring;
 use crate::namespace::{in_mount_namespace, mount, mount_over};
 use crate::ring::IO_URING;
-use crate::root::needs_root;
-use crate::seccomp::{fails_with, filter};
+use ringwright_test_support::{
+    needs_io_uring, needs_root,
+    seccomp::{fails_with, filter},
+};
 use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt;

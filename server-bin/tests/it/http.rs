@@ -1,6 +1,6 @@
 //! HTTP/1.1 as a client sees it.
 
-use crate::common::{Client, Reply, Server, command_below, pattern, tree};
+use crate::common::{Client, Modes, Reply, Server, command_below, pattern, tree};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;

@@ -1,8 +1,7 @@
 //! The pressure that an idle daemon reports to the kernel's accounts (PSI).
 
-use crate::common::{Server, command};
-use crate::left_out::leave_out;
-use crate::root::needs_root;
+use crate::common::{Modes, Server, command};
+use ringwright_test_support::{leave_out, needs_root};
 use std::fs;
 use std::path::PathBuf;
 use std::thread;

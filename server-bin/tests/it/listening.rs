@@ -1,7 +1,7 @@
 //! Addresses that the daemon listens on: shared with others, of a killed daemon, of a name.
 
 use crate::common::{Client, Server, command, tree};
-use crate::root::needs_root;
+use ringwright_test_support::needs_root;
 use std::fs;
 use std::net::TcpListener;
 use std::process::{Command, Stdio};

@@ -1,8 +1,8 @@
 //! `log.error` and `log.level`: the daemon's own messages.
 
-use crate::common::{Server, tree};
+use crate::common::{Modes, PROGRAM, Server, tree};
 use crate::configured::{Configured, folder, wait_until};
-use crate::daemon::Daemon;
+use ringwrightd_test_support::daemon::Daemon;
 use std::fs;
 use std::net::TcpStream;
 use std::path::Path;
@@ -159,7 +159,7 @@ fn accepting_that_pauses_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("log");
     let arguments = ["--shards", "1", "--error-log", log.to_str().unwrap()];
-    let daemon = Daemon::with_descriptors(Some(64), "echo", &arguments);
+    let daemon = Daemon::with_descriptors(PROGRAM, Some(64), "echo", &arguments);
     let clients: Vec<TcpStream> =
         (0..100).map(|_| TcpStream::connect(daemon.address).unwrap()).collect();
     wait_for(&log, " warn accepting paused ");

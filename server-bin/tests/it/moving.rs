@@ -3,7 +3,7 @@
 
 use crate::common::{PATIENCE, Server, command};
 use crate::configured::{Port, USERS, settle, write};
-use crate::program::needs_program;
+use ringwright_test_support::needs_program;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs::{self, Permissions};

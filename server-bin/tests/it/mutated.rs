@@ -1,9 +1,9 @@
 //! Mutated requests: what the daemon reads in them must not depend on how they are split.
 
 use crate::beside_nginx::{site, valid_requests};
-use crate::common::{PATIENCE, Server};
-use crate::scale::scaled;
+use crate::common::{Modes, PATIENCE, Server};
 use ringwrightd::http::incoming::{Event, Incoming};
+use ringwrightd_test_support::scale::scaled;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread;

@@ -1,6 +1,6 @@
 //! Files that stay open for the next request: whatever befalls them, the next request sees it.
 
-use crate::common::{Client, PATIENCE, Reply, Server, pattern, tree};
+use crate::common::{Client, Modes, PATIENCE, Reply, Server, pattern, tree};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::Path;

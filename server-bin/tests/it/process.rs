@@ -1,6 +1,6 @@
 //! The program: what it prints, what signals do, how it ends.
 
-use crate::common::{Client, PATIENCE, Server, command, command_below, tree};
+use crate::common::{Client, Modes, PATIENCE, Server, command, command_below, tree};
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};

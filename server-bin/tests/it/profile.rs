@@ -2,11 +2,9 @@
 //! systemd-analyze.
 
 use crate::common::{PATIENCE, Server, command, pattern, tree};
-use crate::io_uring::needs_io_uring;
 use crate::namespace::{in_mount_namespace, mount};
 use crate::packets::client::*;
-use crate::program::needs_program;
-use crate::root::needs_root;
+use ringwright_test_support::{needs_io_uring, needs_program, needs_root};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;

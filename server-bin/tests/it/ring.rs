@@ -1,8 +1,10 @@
 //! `--ring`: the kernel interface that is asked for, and the one that the system allows.
 
-use crate::common::{Server, command, tree};
-use crate::io_uring::needs_io_uring;
-use crate::seccomp::{fails_with, filter};
+use crate::common::{Modes, Server, command, tree};
+use ringwright_test_support::{
+    needs_io_uring,
+    seccomp::{fails_with, filter},
+};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 

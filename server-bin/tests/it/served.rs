@@ -1,7 +1,7 @@
 //! The served folder is deleted and made again, replaced, or lost: its path decides.
 
-use crate::common::{PATIENCE, Reply, Server, command};
-use crate::daemon::nobody;
+use crate::common::{Modes, PATIENCE, Reply, Server, command};
+use ringwrightd_test_support::daemon::nobody;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};

@@ -1,6 +1,6 @@
 //! The effect of each signal, and an access log that is rotated.
 
-use crate::common::{PATIENCE, Server, command, tree};
+use crate::common::{Modes, PATIENCE, Server, command, tree};
 use std::fs::{self, File};
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::process::CommandExt;

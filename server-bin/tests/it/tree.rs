@@ -1,6 +1,6 @@
 //! The tree that is served: what must stay inside, what must not hang, what is large.
 
-use crate::common::{Client, PATIENCE, Server, pattern, takes_less_than, tree};
+use crate::common::{Client, Modes, PATIENCE, Server, pattern, takes_less_than, tree};
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::symlink;

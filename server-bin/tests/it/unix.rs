@@ -3,7 +3,7 @@
 use crate::common::{Client, PATIENCE, Server, command};
 use crate::config::run;
 use crate::configured::{Configured, Port, folder, request, text, wait_until};
-use crate::program::needs_program;
+use ringwright_test_support::needs_program;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;

@@ -1,6 +1,6 @@
 //! No validator ever stands for two versions of a file.
 
-use crate::common::{PATIENCE, Reply, Server, tree};
+use crate::common::{Modes, PATIENCE, Reply, Server, tree};
 use std::collections::HashSet;
 use std::fs::{self, File, FileTimes};
 use std::os::fd::AsRawFd as _;

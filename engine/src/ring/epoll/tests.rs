@@ -1,8 +1,10 @@
 //! Facts of the ring on epoll that io_uring does not share, and the races that are its own.
 
-use super::facts::files::{Tree, opening_stays_beneath};
-use super::facts::{A_WHILE, PATIENCE, event, pair, poll_readable, ring_of, setup, token};
 use super::*;
+use crate::ring::facts::files::{Tree, opening_stays_beneath};
+use crate::ring::facts::{
+    A_WHILE, PATIENCE, TestedRing, event, pair, poll_readable, ring_of, setup, token,
+};
 use crate::ring::{Shutdown, calls};
 use socket2::SockRef;
 use std::io::{Read, Write};
@@ -116,7 +118,7 @@ fn urgent_data_hides_nothing_behind_it() {
 #[test]
 fn a_busy_socket_leaves_its_turn_to_others() {
     let setup = Setup { receive_buffer_bytes: 64, receive_buffers: 512, ..setup() };
-    let mut ring = ring_of(&setup).expect("a ring");
+    let mut ring: EpollRing = ring_of(&setup).expect("a ring");
     (0..512).for_each(|buffer| ring.provide(buffer));
     let (busy, mut sender) = pair();
     let (other, mut client) = pair();
@@ -361,7 +363,7 @@ fn sockets_without_room_cost_no_wake_ups() {
 fn without_openat2_opening_stays_beneath_its_directory_and_crosses_no_link() {
     let mut setup = setup();
     setup.features.openat2 = false;
-    let ring = ring_of(&setup).expect("no system forbids epoll");
+    let ring: EpollRing = ring_of(&setup).expect("no system forbids epoll");
     opening_stays_beneath(ring, Err(libc::EXDEV));
 }
 
@@ -369,7 +371,7 @@ fn without_openat2_opening_stays_beneath_its_directory_and_crosses_no_link() {
 fn without_cachestat_nothing_counts_as_cached() {
     let mut setup = setup();
     setup.features.cachestat = false;
-    let mut ring = ring_of(&setup).expect("no system forbids epoll");
+    let mut ring: EpollRing = ring_of(&setup).expect("no system forbids epoll");
     let tree = Tree::new();
     let file = tree.file(b"cached");
     assert!(!ring.is_cached(file, 0, 6));

@@ -18,7 +18,7 @@ pub fn read_one(peer: &mut TcpStream) -> std::io::Result<usize> {
 }
 
 /// A socket whose send buffer is full, with a receive, a poll for its end, and a poll for room.
-fn armed(ring: &mut TestedRing, multishot: bool) -> (Descriptor, TcpStream) {
+fn armed<R: TestedRing>(ring: &mut R, multishot: bool) -> (Descriptor, TcpStream) {
     let (ours, peer) = pair();
     let block = [1u8; 64 << 10];
     // SAFETY: the bytes are sent during the call.
@@ -31,10 +31,9 @@ fn armed(ring: &mut TestedRing, multishot: bool) -> (Descriptor, TcpStream) {
     (ours, peer)
 }
 
-#[test]
-fn shutdown_ends_receive_and_polls() {
+fn shutdown_ends_receive_and_polls<R: TestedRing>() {
     for multishot in [true, false] {
-        let Some(mut ring) = ring() else { return };
+        let Some(mut ring) = ring::<R>() else { return };
         let (ours, _peer) = armed(&mut ring, multishot);
         ring.shutdown(ours, Shutdown::Both).expect("a connected socket");
         let ended = ring.collect(3);
@@ -50,9 +49,8 @@ fn shutdown_ends_receive_and_polls() {
     }
 }
 
-#[test]
-fn shutdown_ends_a_probe() {
-    let Some(mut ring) = ring() else { return };
+fn shutdown_ends_a_probe<R: TestedRing>() {
+    let Some(mut ring) = ring::<R>() else { return };
     let (ours, _peer) = pair();
     ring.submit(0, Op::Probe { socket: ours });
     ring.assert_quiet();
@@ -61,10 +59,9 @@ fn shutdown_ends_a_probe() {
     ring.close_now(ours);
 }
 
-#[test]
-fn abort_ends_receive_and_polls_and_resets_the_peer() {
+fn abort_ends_receive_and_polls_and_resets_the_peer<R: TestedRing>() {
     for multishot in [true, false] {
-        let Some(mut ring) = ring() else { return };
+        let Some(mut ring) = ring::<R>() else { return };
         let (ours, mut peer) = armed(&mut ring, multishot);
         ring.abort(ours).expect("a connected socket");
         let ended = ring.collect(3);
@@ -84,9 +81,8 @@ fn abort_ends_receive_and_polls_and_resets_the_peer() {
     }
 }
 
-#[test]
-fn abort_ends_a_send_and_a_probe() {
-    let Some(mut ring) = ring() else { return };
+fn abort_ends_a_send_and_a_probe<R: TestedRing>() {
+    let Some(mut ring) = ring::<R>() else { return };
     let (ours, _peer) = pair();
     let bytes = vec![3u8; 16 << 20];
     let length = bytes.len() as u32;
@@ -101,9 +97,8 @@ fn abort_ends_a_send_and_a_probe() {
     ring.close_now(ours);
 }
 
-#[test]
-fn after_a_reset_there_is_nothing_to_shut_down_and_no_peer() {
-    let Some(mut ring) = ring() else { return };
+fn after_a_reset_there_is_nothing_to_shut_down_and_no_peer<R: TestedRing>() {
+    let Some(mut ring) = ring::<R>() else { return };
     let (ours, peer) = pair();
     ring.submit(0, Op::Poll { descriptor: ours, events: 0 });
     ring.assert_quiet();
@@ -115,7 +110,7 @@ fn after_a_reset_there_is_nothing_to_shut_down_and_no_peer() {
 }
 
 /// A connect that hangs: the listener's queue is full and nobody accepts.
-fn hanging_connect(ring: &mut TestedRing) -> (Descriptor, TcpListener, TcpStream) {
+fn hanging_connect<R: TestedRing>(ring: &mut R) -> (Descriptor, TcpListener, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
     // SAFETY: no pointers. Listening again changes the backlog.
     assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
@@ -127,27 +122,24 @@ fn hanging_connect(ring: &mut TestedRing) -> (Descriptor, TcpListener, TcpStream
     (socket, listener, first)
 }
 
-#[test]
-fn shutdown_ends_a_connect_that_hangs() {
-    let Some(mut ring) = ring() else { return };
+fn shutdown_ends_a_connect_that_hangs<R: TestedRing>() {
+    let Some(mut ring) = ring::<R>() else { return };
     let (socket, _listener, _first) = hanging_connect(&mut ring);
     ring.shutdown(socket, Shutdown::Both).expect("a socket that connects");
     assert_eq!(ring.one().result, -libc::ECONNRESET);
     ring.close_now(socket);
 }
 
-#[test]
-fn abort_ends_a_connect_that_hangs() {
-    let Some(mut ring) = ring() else { return };
+fn abort_ends_a_connect_that_hangs<R: TestedRing>() {
+    let Some(mut ring) = ring::<R>() else { return };
     let (socket, _listener, _first) = hanging_connect(&mut ring);
     ring.abort(socket).expect("a socket that connects");
     assert_eq!(ring.one().result, -libc::ECONNRESET);
     ring.close_now(socket);
 }
 
-#[test]
-fn a_cancel_ends_a_connect_that_hangs() {
-    let Some(mut ring) = ring() else { return };
+fn a_cancel_ends_a_connect_that_hangs<R: TestedRing>() {
+    let Some(mut ring) = ring::<R>() else { return };
     let (socket, _listener, _first) = hanging_connect(&mut ring);
     ring.submit(1, Op::Cancel { target: token(0) });
     let ended = ring.collect(2);
@@ -155,9 +147,8 @@ fn a_cancel_ends_a_connect_that_hangs() {
     ring.close_now(socket);
 }
 
-#[test]
-fn a_cancelled_receive_has_an_end_of_its_own() {
-    let Some(mut ring) = ring() else { return };
+fn a_cancelled_receive_has_an_end_of_its_own<R: TestedRing>() {
+    let Some(mut ring) = ring::<R>() else { return };
     let (ours, _peer) = pair();
     ring.provide(0);
     ring.submit(0, Op::Receive { socket: ours, multishot: true });
@@ -173,9 +164,8 @@ fn a_cancelled_receive_has_an_end_of_its_own() {
 
 /// What a ring leaves behind when it goes without being drained: no memory that the kernel might
 /// write to, and no socket held.
-#[test]
-fn a_ring_dropped_with_a_receive_armed_lets_go_of_the_socket() {
-    let Some(mut ring) = ring() else { return };
+fn a_ring_dropped_with_a_receive_armed_lets_go_of_the_socket<R: TestedRing>() {
+    let Some(mut ring) = ring::<R>() else { return };
     let (ours, mut peer) = pair();
     ring.provide(0);
     ring.submit(0, Op::Receive { socket: ours, multishot: true });
@@ -184,4 +174,17 @@ fn a_ring_dropped_with_a_receive_armed_lets_go_of_the_socket() {
     assert_eq!(ring.in_flight(), 1);
     drop(ring);
     assert_eq!(read_one(&mut peer).expect("an end"), 0);
+}
+
+on_each_ring! {
+    shutdown_ends_receive_and_polls,
+    shutdown_ends_a_probe,
+    abort_ends_receive_and_polls_and_resets_the_peer,
+    abort_ends_a_send_and_a_probe,
+    after_a_reset_there_is_nothing_to_shut_down_and_no_peer,
+    shutdown_ends_a_connect_that_hangs,
+    abort_ends_a_connect_that_hangs,
+    a_cancel_ends_a_connect_that_hangs,
+    a_cancelled_receive_has_an_end_of_its_own,
+    a_ring_dropped_with_a_receive_armed_lets_go_of_the_socket,
 }

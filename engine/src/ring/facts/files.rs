@@ -33,14 +33,13 @@ impl Tree {
     }
 }
 
-#[test]
-fn opening_stays_beneath_its_directory_and_crosses_no_link() {
-    let Some(ring) = ring() else { return };
+fn opening_stays_beneath_its_directory_and_crosses_no_link<R: TestedRing>() {
+    let Some(ring) = ring::<R>() else { return };
     opening_stays_beneath(ring, Ok((FileKind::Regular, 5)));
 }
 
 /// `with_dots`: the outcome of a path with `..` that stays inside all the way.
-pub fn opening_stays_beneath(mut ring: TestedRing, with_dots: Result<(FileKind, u64), i32>) {
+pub fn opening_stays_beneath<R: TestedRing>(mut ring: R, with_dots: Result<(FileKind, u64), i32>) {
     let tree = Tree::new();
     fs::create_dir(tree.0.path().join("sub")).expect("a directory");
     fs::write(tree.0.path().join("sub/file"), b"12345").expect("a file");
@@ -172,14 +171,13 @@ fn follows_links_beneath(mut open: impl FnMut(&std::ffi::CStr) -> Result<(FileKi
 }
 
 /// A writer that finds a reader goes on, and fails with EPIPE when the reader leaves.
-#[test]
-fn looking_a_fifo_up_makes_no_reader() {
+fn looking_a_fifo_up_makes_no_reader<R: TestedRing>() {
     let tree = Tree::new();
     let path = CString::new(tree.0.path().join("fifo").as_os_str().as_bytes()).expect("no NUL");
     // SAFETY: a NUL-terminated path.
     assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);
     let directory = tree.open();
-    let Some(mut ring) = ring() else { return };
+    let Some(mut ring) = ring::<R>() else { return };
     for (path_only, errno) in [(true, libc::ENXIO), (false, 0)] {
         let (path_of_fifo, follows) = (c"fifo".as_ptr(), false);
         let op = Op::Open { directory, path: path_of_fifo, waits: false, path_only, follows };
@@ -198,13 +196,12 @@ fn looking_a_fifo_up_makes_no_reader() {
     ring.close_now(directory);
 }
 
-#[test]
-fn reading_works_with_the_arena_registered_and_without() {
+fn reading_works_with_the_arena_registered_and_without<R: TestedRing>() {
     let tree = Tree::new();
     let file = tree.file(b"0123456789");
     for arena_registered in [true, false] {
         let setup = Setup { arena_registered, ..setup() };
-        let Some(mut ring) = ring_of(&setup) else { return };
+        let Some(mut ring) = ring_of::<R>(&setup) else { return };
         // SAFETY: inside the leaked arena.
         let address = unsafe { setup.arena_address.add(setup.arena_bytes - 100) };
         ring.submit(0, Op::Read { file, address, length: 100, offset: 4 });
@@ -215,12 +212,11 @@ fn reading_works_with_the_arena_registered_and_without() {
     calls::close(file);
 }
 
-#[test]
-fn a_file_goes_through_a_pipe_to_a_socket() {
+fn a_file_goes_through_a_pipe_to_a_socket<R: TestedRing>() {
     let tree = Tree::new();
     let bytes: Vec<u8> = (0..100_000u32).map(|at| (at % 251) as u8).collect();
     let file = tree.file(&bytes);
-    let Some(mut ring) = ring() else { return };
+    let Some(mut ring) = ring::<R>() else { return };
     let (ours, mut peer) = pair();
     let pipe = ring.pipe(64 << 10).expect("a pipe");
     assert!(pipe.capacity_bytes >= 4096);
@@ -254,9 +250,8 @@ fn a_file_goes_through_a_pipe_to_a_socket() {
     }
 }
 
-#[test]
-fn splicing_to_a_socket_that_cannot_take_it_never_waits() {
-    let Some(mut ring) = ring() else { return };
+fn splicing_to_a_socket_that_cannot_take_it_never_waits<R: TestedRing>() {
+    let Some(mut ring) = ring::<R>() else { return };
     let (ours, _peer) = pair();
     let block = [1u8; 64 << 10];
     // SAFETY: the bytes are sent during the call.
@@ -277,11 +272,10 @@ fn splicing_to_a_socket_that_cannot_take_it_never_waits() {
 }
 
 /// A pipe with no room must not hold a thread of the kernel.
-#[test]
-fn splicing_into_a_full_pipe_is_refused() {
+fn splicing_into_a_full_pipe_is_refused<R: TestedRing>() {
     let tree = Tree::new();
     let file = tree.file(&[1; 4096]);
-    let Some(mut ring) = ring() else { return };
+    let Some(mut ring) = ring::<R>() else { return };
     let pipe = ring.pipe(1 << 20).expect("a pipe");
     let block = vec![1u8; pipe.capacity_bytes as usize];
     // SAFETY: the bytes are read during the call.
@@ -294,12 +288,11 @@ fn splicing_into_a_full_pipe_is_refused() {
     }
 }
 
-#[test]
-fn the_kernel_tells_what_is_cached_and_sends_it_past_any_pipe() {
+fn the_kernel_tells_what_is_cached_and_sends_it_past_any_pipe<R: TestedRing>() {
     let tree = Tree::on_disk();
     let content: Vec<u8> = (0..300_000_u32).map(|at| (at * 7) as u8).collect();
     let file = tree.file(&content);
-    let Some(mut ring) = ring() else { return };
+    let Some(mut ring) = ring::<R>() else { return };
     if !crate::ring::probe::found(Features::ALL).cachestat {
         // Nothing counts as cached then (Linux 6.4 and older).
         return assert!(!ring.is_cached(file, 0, 300_000));
@@ -337,4 +330,14 @@ fn the_kernel_tells_what_is_cached_and_sends_it_past_any_pipe() {
     drop(client);
     ring.close_now(socket);
     ring.close_now(file);
+}
+
+on_each_ring! {
+    opening_stays_beneath_its_directory_and_crosses_no_link,
+    looking_a_fifo_up_makes_no_reader,
+    reading_works_with_the_arena_registered_and_without,
+    a_file_goes_through_a_pipe_to_a_socket,
+    splicing_to_a_socket_that_cannot_take_it_never_waits,
+    splicing_into_a_full_pipe_is_refused,
+    the_kernel_tells_what_is_cached_and_sends_it_past_any_pipe,
 }

@@ -1,11 +1,26 @@
-//! The facts that the engine builds on, on each real ring. The module of the ring includes this
-//! file and says which one it tests (`TestedRing`). The shard relies on every fact here.
+//! The facts that the engine builds on, on each real ring. The shard relies on every fact here. A
+//! fact is a function, and [`on_each_ring`] makes a test of it for each ring.
+
+/// Makes a test for each ring of every fact that a module has. The compiler reports a fact that is
+/// missing here as dead code.
+macro_rules! on_each_ring {
+    ($($fact:ident,)*) => {
+        mod on_io_uring {
+            $(#[test] fn $fact() { super::$fact::<crate::ring::kernel::KernelRing>() })*
+        }
+        mod on_epoll {
+            $(#[test] fn $fact() { super::$fact::<crate::ring::epoll::EpollRing>() })*
+        }
+    };
+}
 
 pub(super) mod ending;
 pub(super) mod files;
 mod receiving;
 
-use super::TestedRing;
+use super::epoll::EpollRing;
+use super::kernel::KernelRing;
+use super::probe::{SetupError, needs_io_uring};
 use crate::ring::{
     Calls, Completion, Delivery, Descriptor, Errno, Features, Kind, Op, Ring, Setup, Shutdown,
     Token, Traffic, calls, direct,
@@ -42,27 +57,34 @@ pub(super) fn setup() -> Setup {
     }
 }
 
-pub(super) fn ring() -> Option<TestedRing> {
+pub(super) fn ring<R: TestedRing>() -> Option<R> {
     ring_of(&setup())
 }
 
 /// `None`: this system forbids it.
-pub(super) fn ring_of(setup: &Setup) -> Option<TestedRing> {
-    super::is_allowed().then(|| TestedRing::new(setup).expect("a ring"))
+pub(super) fn ring_of<R: TestedRing>(setup: &Setup) -> Option<R> {
+    R::is_allowed().then(|| R::of(setup).expect("a ring"))
 }
 
 pub(super) fn token(number: u32) -> Token {
     Token::new(Kind::Probe, 1, number)
 }
 
-impl TestedRing {
+/// A real ring.
+pub(super) trait TestedRing: Ring + Calls + Sized {
+    fn is_allowed() -> bool;
+
+    fn of(setup: &Setup) -> Result<Self, SetupError>;
+
+    fn in_flight(&self) -> u64;
+
     /// Pushes an operation that must find room.
-    pub(super) fn submit(&mut self, number: u32, op: Op) {
+    fn submit(&mut self, number: u32, op: Op) {
         assert!(self.push(token(number), op), "room for operation {number}");
     }
 
     /// Exactly so many completions, in the order of their numbers.
-    pub(super) fn collect(&mut self, count: usize) -> Vec<Completion> {
+    fn collect(&mut self, count: usize) -> Vec<Completion> {
         let deadline = Instant::now() + PATIENCE;
         let mut found: Vec<Completion> = Vec::new();
         while found.len() < count {
@@ -75,14 +97,43 @@ impl TestedRing {
         found
     }
 
-    pub(super) fn one(&mut self) -> Completion {
+    fn one(&mut self) -> Completion {
         self.collect(1)[0]
     }
 
-    pub(super) fn assert_quiet(&mut self) {
+    fn assert_quiet(&mut self) {
         self.submit_and_wait(1, A_WHILE).expect("a working ring");
         let found = self.completion();
         assert!(found.is_none(), "nothing completes by itself: {found:?}");
+    }
+}
+
+impl TestedRing for KernelRing {
+    fn is_allowed() -> bool {
+        needs_io_uring()
+    }
+
+    fn of(setup: &Setup) -> Result<Self, SetupError> {
+        Self::new(setup)
+    }
+
+    fn in_flight(&self) -> u64 {
+        self.in_flight()
+    }
+}
+
+impl TestedRing for EpollRing {
+    /// No system forbids epoll.
+    fn is_allowed() -> bool {
+        true
+    }
+
+    fn of(setup: &Setup) -> Result<Self, SetupError> {
+        Self::new(setup)
+    }
+
+    fn in_flight(&self) -> u64 {
+        self.in_flight()
     }
 }
 
@@ -119,9 +170,8 @@ pub(super) fn poll_readable(event: Descriptor) -> Op {
     Op::Poll { descriptor: event, events: events(libc::POLLIN) }
 }
 
-#[test]
-fn a_full_submission_queue_loses_nothing() {
-    let Some(mut ring) = ring() else { return };
+fn a_full_submission_queue_loses_nothing<R: TestedRing>() {
+    let Some(mut ring) = ring::<R>() else { return };
     let event = event(1);
     let count = 5 * 8 + 3;
     for number in 0..count {
@@ -136,9 +186,8 @@ fn a_full_submission_queue_loses_nothing() {
     calls::close(event);
 }
 
-#[test]
-fn completions_left_in_the_queue_end_a_wait_for_more() {
-    let Some(mut ring) = ring() else { return };
+fn completions_left_in_the_queue_end_a_wait_for_more<R: TestedRing>() {
+    let Some(mut ring) = ring::<R>() else { return };
     let event = event(1);
     ring.submit(0, poll_readable(event));
     ring.submit(1, poll_readable(event));
@@ -153,24 +202,21 @@ fn completions_left_in_the_queue_end_a_wait_for_more() {
 
 /// A client may send within the first millisecond of a ring. A shard that noted 0 for that time
 /// would take it for "never", and the client's deadline would not run.
-#[test]
-fn the_clock_does_not_begin_at_zero() {
-    let Some(mut ring) = ring() else { return };
+fn the_clock_does_not_begin_at_zero<R: TestedRing>() {
+    let Some(mut ring) = ring::<R>() else { return };
     assert!(ring.now_us() >= 1_000 && ring.now_ms() > 0);
 }
 
-#[test]
-fn a_wait_ends_at_its_timeout_without_an_error() {
-    let Some(mut ring) = ring() else { return };
+fn a_wait_ends_at_its_timeout_without_an_error<R: TestedRing>() {
+    let Some(mut ring) = ring::<R>() else { return };
     let before = Instant::now();
     ring.submit_and_wait(1, A_WHILE).expect("ETIME is no error");
     assert!(before.elapsed() >= A_WHILE);
     assert!(ring.now_ms() >= A_WHILE.as_millis() as u64);
 }
 
-#[test]
-fn sigpipe_is_blocked_on_the_ring_s_thread() {
-    let Some(_ring) = ring() else { return };
+fn sigpipe_is_blocked_on_the_ring_s_thread<R: TestedRing>() {
+    let Some(_ring) = ring::<R>() else { return };
     let mut set = MaybeUninit::uninit();
     // SAFETY: the call fills the set, which is only read then.
     let blocked = unsafe {
@@ -180,9 +226,8 @@ fn sigpipe_is_blocked_on_the_ring_s_thread() {
     assert_eq!(blocked, 1);
 }
 
-#[test]
-fn an_event_descriptor_is_emptied_without_waiting() {
-    let Some(mut ring) = ring() else { return };
+fn an_event_descriptor_is_emptied_without_waiting<R: TestedRing>() {
+    let Some(mut ring) = ring::<R>() else { return };
     let wake = event(0);
     ring.clear_wake(wake);
     calls::signal_event(wake);
@@ -194,11 +239,20 @@ fn an_event_descriptor_is_emptied_without_waiting() {
     calls::close(wake);
 }
 
-#[test]
-fn a_peer_that_is_no_internet_socket_has_no_address() {
-    let Some(mut ring) = ring() else { return };
+fn a_peer_that_is_no_internet_socket_has_no_address<R: TestedRing>() {
+    let Some(mut ring) = ring::<R>() else { return };
     let (one, _other) = UnixStream::pair().expect("a pair");
     let one = Descriptor(one.into_raw_fd());
     assert_eq!(ring.peer_address(one), Err(Errno(libc::EAFNOSUPPORT)));
     ring.close_now(one);
+}
+
+on_each_ring! {
+    a_full_submission_queue_loses_nothing,
+    completions_left_in_the_queue_end_a_wait_for_more,
+    the_clock_does_not_begin_at_zero,
+    a_wait_ends_at_its_timeout_without_an_error,
+    sigpipe_is_blocked_on_the_ring_s_thread,
+    an_event_descriptor_is_emptied_without_waiting,
+    a_peer_that_is_no_internet_socket_has_no_address,
 }

@@ -2,9 +2,8 @@
 
 use super::*;
 
-#[test]
-fn a_zero_length_receive_waits_for_data_then_says_so_without_taking_it() {
-    let Some(mut ring) = ring() else { return };
+fn a_zero_length_receive_waits_for_data_then_says_so_without_taking_it<R: TestedRing>() {
+    let Some(mut ring) = ring::<R>() else { return };
     let (ours, mut peer) = pair();
     ring.submit(0, Op::Probe { socket: ours });
     ring.assert_quiet();
@@ -18,9 +17,8 @@ fn a_zero_length_receive_waits_for_data_then_says_so_without_taking_it() {
     ring.close_now(ours);
 }
 
-#[test]
-fn a_zero_length_receive_reports_fin_like_data_and_a_reset_as_an_error() {
-    let Some(mut ring) = ring() else { return };
+fn a_zero_length_receive_reports_fin_like_data_and_a_reset_as_an_error<R: TestedRing>() {
+    let Some(mut ring) = ring::<R>() else { return };
     let (ours, peer) = pair();
     ring.submit(0, Op::Probe { socket: ours });
     ring.assert_quiet();
@@ -37,9 +35,8 @@ fn a_zero_length_receive_reports_fin_like_data_and_a_reset_as_an_error() {
     ring.close_now(ours);
 }
 
-#[test]
-fn without_buffers_a_receive_ends_at_once_and_hides_even_the_end() {
-    let Some(mut ring) = ring() else { return };
+fn without_buffers_a_receive_ends_at_once_and_hides_even_the_end<R: TestedRing>() {
+    let Some(mut ring) = ring::<R>() else { return };
     let (ours, peer) = pair();
     for multishot in [true, false] {
         ring.submit(0, Op::Receive { socket: ours, multishot });
@@ -56,10 +53,9 @@ fn without_buffers_a_receive_ends_at_once_and_hides_even_the_end() {
     ring.close_now(ours);
 }
 
-#[test]
-fn a_multishot_receive_brings_data_in_buffers_and_the_end_without_one() {
+fn a_multishot_receive_brings_data_in_buffers_and_the_end_without_one<R: TestedRing>() {
     let setup = setup();
-    let Some(mut ring) = ring_of(&setup) else { return };
+    let Some(mut ring) = ring_of::<R>(&setup) else { return };
     let (ours, mut peer) = pair();
     // Not from 0 on, so that a number taken without its flag shows.
     ring.provide(5);
@@ -87,9 +83,8 @@ fn a_multishot_receive_brings_data_in_buffers_and_the_end_without_one() {
     ring.close_now(ours);
 }
 
-#[test]
-fn a_one_shot_receive_fills_a_buffer_and_tells_that_more_is_there() {
-    let Some(mut ring) = ring() else { return };
+fn a_one_shot_receive_fills_a_buffer_and_tells_that_more_is_there<R: TestedRing>() {
+    let Some(mut ring) = ring::<R>() else { return };
     let (ours, mut peer) = pair();
     for buffer in 0..BUFFERS {
         ring.provide(buffer);
@@ -106,9 +101,8 @@ fn a_one_shot_receive_fills_a_buffer_and_tells_that_more_is_there() {
     ring.close_now(ours);
 }
 
-#[test]
-fn buffers_go_round_the_ring_many_times() {
-    let Some(mut ring) = ring() else { return };
+fn buffers_go_round_the_ring_many_times<R: TestedRing>() {
+    let Some(mut ring) = ring::<R>() else { return };
     let (ours, mut peer) = pair();
     for buffer in 0..BUFFERS {
         ring.provide(buffer);
@@ -127,9 +121,8 @@ fn buffers_go_round_the_ring_many_times() {
     ring.close_now(ours);
 }
 
-#[test]
-fn a_multishot_accept_brings_sockets_that_never_block() {
-    let Some(mut ring) = ring() else { return };
+fn a_multishot_accept_brings_sockets_that_never_block<R: TestedRing>() {
+    let Some(mut ring) = ring::<R>() else { return };
     let listener = TcpListener::bind("[::1]:0").expect("a listener");
     let to = listener.local_addr().expect("an address");
     listener.set_nonblocking(true).expect("non-blocking");
@@ -160,9 +153,8 @@ fn a_multishot_accept_brings_sockets_that_never_block() {
 }
 
 /// Their addresses outlive the full queue that delays them.
-#[test]
-fn connects_beyond_the_queue_all_arrive() {
-    let Some(mut ring) = ring() else { return };
+fn connects_beyond_the_queue_all_arrive<R: TestedRing>() {
+    let Some(mut ring) = ring::<R>() else { return };
     let listeners: Vec<TcpListener> = ["127.0.0.1:0", "[::1]:0", "127.0.0.2:0"]
         .iter()
         .map(|address| TcpListener::bind(address).expect("a listener"))
@@ -181,9 +173,8 @@ fn connects_beyond_the_queue_all_arrive() {
     }
 }
 
-#[test]
-fn a_send_is_finished_by_the_kernel_however_slow_the_reader() {
-    let Some(mut ring) = ring() else { return };
+fn a_send_is_finished_by_the_kernel_however_slow_the_reader<R: TestedRing>() {
+    let Some(mut ring) = ring::<R>() else { return };
     let (ours, mut peer) = pair();
     let bytes = vec![3u8; 16 << 20];
     let length = bytes.len() as u32;
@@ -208,7 +199,7 @@ fn piece(bytes: &[u8]) -> libc::iovec {
 /// Waits until the progress of a socket is as expected. A segment of the peer, even over loopback,
 /// may be handled a moment later on another CPU.
 #[track_caller]
-fn wait_for(ring: &mut TestedRing, socket: Descriptor, expected: impl Fn(Delivery) -> bool) {
+fn wait_for<R: TestedRing>(ring: &mut R, socket: Descriptor, expected: impl Fn(Delivery) -> bool) {
     let give_up = Instant::now() + PATIENCE;
     loop {
         let delivery = ring.delivery(socket).expect("a TCP socket");
@@ -220,11 +211,10 @@ fn wait_for(ring: &mut TestedRing, socket: Descriptor, expected: impl Fn(Deliver
     }
 }
 
-#[test]
-fn received_bytes_count_before_they_are_read() {
-    let Some(mut ring) = ring() else { return };
+fn received_bytes_count_before_they_are_read<R: TestedRing>() {
+    let Some(mut ring) = ring::<R>() else { return };
     let (ours, mut peer) = pair();
-    let received = |ring: &mut TestedRing| ring.delivery(ours).expect("a TCP socket").received;
+    let received = |ring: &mut R| ring.delivery(ours).expect("a TCP socket").received;
     assert_eq!(received(&mut ring), 0);
     peer.write_all(&[3; 1_000]).expect("there is room");
     wait_for(&mut ring, ours, |it| it.received == 1_000);
@@ -233,14 +223,13 @@ fn received_bytes_count_before_they_are_read() {
     ring.close_now(ours);
 }
 
-#[test]
-fn outstanding_bytes_end_with_the_acknowledgement_or_the_connection() {
-    let Some(mut ring) = ring() else { return };
+fn outstanding_bytes_end_with_the_acknowledgement_or_the_connection<R: TestedRing>() {
+    let Some(mut ring) = ring::<R>() else { return };
     let (ours, mut peer) = pair();
     assert_eq!(ring.delivery(ours).map(|it| it.outstanding), Ok(0));
     let bytes = vec![3u8; 16 << 20];
     let sent = ring.send_now(ours, &[piece(&bytes)], false).expect("there is room");
-    let outstanding = |ring: &mut TestedRing| ring.delivery(ours).expect("a socket").outstanding;
+    let outstanding = |ring: &mut R| ring.delivery(ours).expect("a socket").outstanding;
     let before = outstanding(&mut ring);
     assert!(0 < before && before < sent, "{before} of {sent}");
     // The FIN waits behind them and is not counted.
@@ -262,9 +251,8 @@ fn outstanding_bytes_end_with_the_acknowledgement_or_the_connection() {
     ring.close_now(ours);
 }
 
-#[test]
-fn bytes_are_discarded_up_to_the_end_of_the_stream() {
-    let Some(mut ring) = ring() else { return };
+fn bytes_are_discarded_up_to_the_end_of_the_stream<R: TestedRing>() {
+    let Some(mut ring) = ring::<R>() else { return };
     let (ours, mut peer) = pair();
     assert_eq!(ring.discard(ours, 100), Err(Errno(libc::EAGAIN)));
     peer.write_all(&[1; 250]).expect("connected");
@@ -279,9 +267,10 @@ fn bytes_are_discarded_up_to_the_end_of_the_stream() {
     ring.close_now(ours);
 }
 
-#[test]
-fn a_send_past_the_ring_takes_its_pieces_in_order_and_as_many_as_there_is_room_for() {
-    let Some(mut ring) = ring() else { return };
+fn a_send_past_the_ring_takes_its_pieces_in_order_and_as_many_as_there_is_room_for<
+    R: TestedRing,
+>() {
+    let Some(mut ring) = ring::<R>() else { return };
     let (ours, mut peer) = pair();
     let bytes: Vec<u8> = (0..64 << 20).map(|at: u32| (at / 7) as u8).collect();
     let small = [piece(&bytes[..1]), piece(&bytes[1..4]), piece(&bytes[4..9_000])];
@@ -306,9 +295,8 @@ fn a_send_past_the_ring_takes_its_pieces_in_order_and_as_many_as_there_is_room_f
 }
 
 /// `MSG_NOSIGNAL` and EPIPE: a dead peer costs an error, not the process.
-#[test]
-fn a_send_after_our_fin_is_an_error_and_no_signal() {
-    let Some(mut ring) = ring() else { return };
+fn a_send_after_our_fin_is_an_error_and_no_signal<R: TestedRing>() {
+    let Some(mut ring) = ring::<R>() else { return };
     let (ours, _peer) = pair();
     ring.shutdown(ours, Shutdown::Write).expect("a connected socket");
     ring.submit(0, Op::Send { socket: ours, address: b"x".as_ptr(), length: 1, more: false });
@@ -317,11 +305,10 @@ fn a_send_after_our_fin_is_an_error_and_no_signal() {
 }
 
 /// The kernel counts the FIN of the peer as a byte.
-#[test]
-fn traffic_counts_bytes_of_the_stream_only() {
-    let Some(mut ring) = ring() else { return };
+fn traffic_counts_bytes_of_the_stream_only<R: TestedRing>() {
+    let Some(mut ring) = ring::<R>() else { return };
     let (ours, mut peer) = pair();
-    let traffic = |ring: &mut TestedRing, fin_seen| {
+    let traffic = |ring: &mut R, fin_seen| {
         let Traffic { received_bytes, sent_bytes } = ring.traffic(ours, fin_seen).expect("TCP");
         (received_bytes, sent_bytes)
     };
@@ -343,4 +330,22 @@ fn traffic_counts_bytes_of_the_stream_only() {
     }
     assert_eq!(traffic(&mut ring, true), (1_000, 30));
     ring.close_now(ours);
+}
+
+on_each_ring! {
+    a_zero_length_receive_waits_for_data_then_says_so_without_taking_it,
+    a_zero_length_receive_reports_fin_like_data_and_a_reset_as_an_error,
+    without_buffers_a_receive_ends_at_once_and_hides_even_the_end,
+    a_multishot_receive_brings_data_in_buffers_and_the_end_without_one,
+    a_one_shot_receive_fills_a_buffer_and_tells_that_more_is_there,
+    buffers_go_round_the_ring_many_times,
+    a_multishot_accept_brings_sockets_that_never_block,
+    connects_beyond_the_queue_all_arrive,
+    a_send_is_finished_by_the_kernel_however_slow_the_reader,
+    received_bytes_count_before_they_are_read,
+    outstanding_bytes_end_with_the_acknowledgement_or_the_connection,
+    bytes_are_discarded_up_to_the_end_of_the_stream,
+    a_send_past_the_ring_takes_its_pieces_in_order_and_as_many_as_there_is_room_for,
+    a_send_after_our_fin_is_an_error_and_no_signal,
+    traffic_counts_bytes_of_the_stream_only,
 }

@@ -1,10 +1,16 @@
 //! Facts of io_uring that another ring need not share.
 
-use super::facts::ending::read_one;
-use super::facts::files::Tree;
-use super::facts::{A_WHILE, PATIENCE, event, pair, poll_readable, ring, ring_of, setup, token};
 use super::*;
+use crate::ring::facts::ending::read_one;
+use crate::ring::facts::files::Tree;
+use crate::ring::facts::{
+    A_WHILE, PATIENCE, TestedRing, event, pair, poll_readable, ring_of, setup, token,
+};
 use crate::ring::{Descriptor, Features};
+
+fn ring() -> Option<KernelRing> {
+    ring_of(&setup())
+}
 
 #[test]
 fn waiting_counts_as_io_only_where_the_kernel_lacks_the_feature() {
@@ -39,7 +45,7 @@ fn what_is_switched_off_is_not_used() {
 
 #[test]
 fn without_a_required_feature_there_is_no_ring() {
-    if !is_allowed() {
+    if !KernelRing::is_allowed() {
         return;
     }
     let error = |change: fn(&mut Features)| {
@@ -64,7 +70,7 @@ fn asking_for_multishot_receives_leaves_nothing() {
 #[test]
 fn a_full_completion_queue_delays_and_is_counted() {
     let setup = Setup { completion_entries: 8, ..setup() };
-    let Some(mut ring) = ring_of(&setup) else { return };
+    let Some(mut ring) = ring_of::<KernelRing>(&setup) else { return };
     let event = event(1);
     let count = 64;
     for number in 0..count {
@@ -127,7 +133,7 @@ fn reading_works_with_the_arena_registered_in_pieces() {
     let tree = Tree::new();
     let file = tree.file(b"0123456789");
     let setup = setup();
-    let Some(mut ring) = ring_of(&setup) else { return };
+    let Some(mut ring) = ring_of::<KernelRing>(&setup) else { return };
     let piece_bytes = 3 * 4096;
     let arena = ring.register_arena(&setup, piece_bytes).expect("memory can be registered");
     let arena = ring.arena.insert(arena.expect("there is room in RLIMIT_MEMLOCK"));

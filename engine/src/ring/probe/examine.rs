@@ -393,5 +393,4 @@ fn wrapped(f: &mut fmt::Formatter<'_>, text: &str, indent: usize) -> fmt::Result
 }
 
 #[cfg(test)]
-#[path = "examine_tests.rs"]
 mod tests;

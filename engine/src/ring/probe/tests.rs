@@ -1,8 +1,3 @@
-#[path = "../../../tests/support/left_out.rs"]
-mod left_out;
-#[path = "../../../tests/support/root.rs"]
-mod root;
-
 use super::super::kernel::KernelRing;
 use super::super::{Features, RingChoice, RingKind};
 use super::*;
@@ -234,7 +229,7 @@ fn an_ordinary_user_is_told_of_the_locked_memory_missing() {
 
 #[test]
 fn the_locked_memory_of_all_rings_of_the_process_is_told() {
-    if !root::needs_root("the count is shared with all rings of the user") {
+    if !ringwright_test_support::needs_root("the count is shared with all rings of the user") {
         return;
     }
     in_a_child("the_locked_memory_of_all_rings_of_the_process_is_told", || {
@@ -261,7 +256,7 @@ fn the_locked_memory_of_all_rings_of_the_process_is_told() {
 /// The result of [`memlock_needed`] is enough, and hardly more than enough.
 #[test]
 fn the_locked_memory_computed_is_what_the_kernel_asks_for() {
-    if !root::needs_root("the count is shared with all rings of the user") {
+    if !ringwright_test_support::needs_root("the count is shared with all rings of the user") {
         return;
     }
     in_a_child("the_locked_memory_computed_is_what_the_kernel_asks_for", || {

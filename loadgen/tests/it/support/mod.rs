@@ -5,7 +5,7 @@ pub mod files;
 pub mod packets;
 pub mod transfers;
 
-use crate::descriptors::raise_descriptor_limit;
+use ringwright_test_support::raise_descriptor_limit;
 use serde_json::Value;
 use socket2::SockRef;
 use std::fs::File;

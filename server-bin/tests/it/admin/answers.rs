@@ -1,7 +1,7 @@
 //! What is answered, and what is refused.
 
 use super::{json, ledger_once};
-use crate::common::{Client, PATIENCE, Server, command};
+use crate::common::{Client, Modes, PATIENCE, Server, command};
 use serde_json::Value;
 use std::io::Write;
 use std::thread;

@@ -1,7 +1,7 @@
 //! Addresses that are not let in: from the start, changed while it runs, and too many of one.
 
 use super::{json, ledger_once};
-use crate::common::{PATIENCE, Server};
+use crate::common::{Modes, PATIENCE, Server};
 use serde_json::json;
 use std::io::{Read, Write};
 use std::net::TcpStream;

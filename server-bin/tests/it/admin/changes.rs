@@ -1,8 +1,8 @@
 //! Changes by an operator: connections are ended, the number of workers is set, a drain begins.
 
 use super::{json, ledger_once};
-use crate::common::{Client, PATIENCE, Server, command, tree};
-use crate::socket::Sources;
+use crate::common::{Client, Modes, PATIENCE, Server, command, tree};
+use ringwrightd_test_support::socket::Sources;
 use serde_json::json;
 use std::fs::File;
 use std::io::{ErrorKind, Read};

@@ -1,7 +1,7 @@
 //! Who is connected, page by page, and the end of one of them on request.
 
 use super::{json, ledger_once, parsed};
-use crate::common::{Client, PATIENCE, Server};
+use crate::common::{Client, Modes, PATIENCE, Server};
 use serde_json::Value;
 use std::collections::HashSet;
 use std::io::Read;

@@ -1,7 +1,7 @@
 //! When the engine that serves is full, or the process has no descriptor left.
 
 use super::{json, ledger_once};
-use crate::common::{Client, PATIENCE, Server, command_below};
+use crate::common::{Client, Modes, PATIENCE, Server, command_below};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::thread;

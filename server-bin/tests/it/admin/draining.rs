@@ -1,7 +1,7 @@
 //! What is said while the engine drains, and that nobody waits for the admin listener to end.
 
 use super::ledger_once;
-use crate::common::{PATIENCE, Server, command, tree};
+use crate::common::{Modes, PATIENCE, Server, command, tree};
 use std::fs::File;
 use std::net::TcpStream;
 use std::thread;

@@ -2,7 +2,7 @@
 
 use super::exposition::{Family, read};
 use super::{json, ledger_once};
-use crate::common::{Client, Server};
+use crate::common::{Client, Modes, Server};
 use std::collections::HashMap;
 use std::io::Read;
 

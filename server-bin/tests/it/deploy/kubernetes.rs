@@ -4,7 +4,7 @@
 use super::{replaced, shipped};
 use crate::common::{Client, Server, command};
 use crate::configured::{Port, folder, wait_until};
-use crate::program::needs_program;
+use ringwright_test_support::needs_program;
 use std::fs;
 use std::net::SocketAddr;
 use std::process::Command;

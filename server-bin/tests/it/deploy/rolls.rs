@@ -5,12 +5,10 @@
 use super::{replaced, shipped};
 use crate::common::{Client, PATIENCE, Server, command, pattern};
 use crate::configured::{connect_from, request, wait_until, write};
-use crate::left_out::leave_out;
 use crate::namespace::{in_mount_namespace, mount};
 use crate::packets::client::{ACCEPTED, Client as Packets, STORED, data, put};
-use crate::program::needs_program;
-use crate::root::needs_root;
-use crate::scale::is_full;
+use ringwright_test_support::{leave_out, needs_program, needs_root};
+use ringwrightd_test_support::scale::is_full;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::fs::{self, File};

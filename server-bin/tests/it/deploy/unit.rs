@@ -4,7 +4,7 @@ use super::{replaced, shipped};
 use crate::common::command;
 use crate::configured::folder;
 use crate::profile::{analyze, can_use_crun, systemd_allows, works_with};
-use crate::program::needs_program;
+use ringwright_test_support::needs_program;
 use std::fs;
 
 /// The exposure that systemd-analyze may find, in tenths of its 10 points.

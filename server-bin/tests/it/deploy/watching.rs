@@ -3,7 +3,7 @@
 use super::shipped;
 use crate::common::{PATIENCE, Server};
 use crate::configured::{Configured, Port, folder, request, wait_until};
-use crate::program::needs_program;
+use ringwright_test_support::needs_program;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;

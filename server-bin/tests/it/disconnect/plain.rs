@@ -2,7 +2,7 @@
 
 use super::seen::{Last, MESSAGE, Seen, Visit, visit};
 use super::{disconnecting, disconnects, told};
-use crate::common::{PATIENCE, Server};
+use crate::common::{Modes, PATIENCE, Server};
 use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};

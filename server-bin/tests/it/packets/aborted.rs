@@ -3,8 +3,8 @@
 use super::client::*;
 use super::{Served, alone};
 use crate::common::pattern;
-use crate::scale::scaled;
-use crate::socket::{Sources, reset};
+use ringwrightd_test_support::scale::scaled;
+use ringwrightd_test_support::socket::{Sources, reset};
 use std::fs::File;
 use std::io::Read;
 use std::net::SocketAddr;

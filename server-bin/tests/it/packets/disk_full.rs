@@ -4,7 +4,7 @@ use super::client::*;
 use super::{Served, same, until};
 use crate::common::pattern;
 use crate::namespace::{in_mount_namespace, mount};
-use crate::root::needs_root;
+use ringwright_test_support::needs_root;
 use std::io;
 use std::thread;
 
@@ -44,7 +44,7 @@ fn a_full_disk_ends_a_put_and_keeps_the_stream_in_step() {
         half.write(&[put_resumable(1, "half", 900_000, 1), data(1, &pattern(600_000))].concat());
         assert_eq!(half.resumed(1), 0);
         half.echoes();
-        crate::socket::reset(half.into_stream());
+        ringwrightd_test_support::socket::reset(half.into_stream());
         until(|| same(served.daemon.ledger().number("connections.open"), 1));
         client.write(&[put(8, "room", 800_000), data(8, &pattern(800_000))].concat());
         client.expect(ACCEPTED, 8);

@@ -3,7 +3,7 @@
 use super::client::*;
 use super::{Served, same, until};
 use crate::common::{pattern, takes_less_than};
-use crate::socket;
+use ringwrightd_test_support::socket;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::fs::File;

@@ -2,7 +2,7 @@
 
 use super::client::*;
 use super::{Served, alone};
-use crate::scale::is_full;
+use ringwrightd_test_support::scale::is_full;
 use std::fs::File;
 use std::io::Read;
 use std::ops::Range;

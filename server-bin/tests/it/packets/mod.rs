@@ -20,8 +20,9 @@ mod starting;
 mod storm;
 
 use crate::PATIENCE;
-use crate::daemon::Daemon;
+use crate::common::PROGRAM;
 use client::Client;
+use ringwrightd_test_support::daemon::Daemon;
 use std::fs;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -55,7 +56,7 @@ impl Served {
         let shards: &[&str] =
             if arguments.contains(&"--shards") { &[] } else { &["--shards", "1"] };
         let all = [&[path], shards, arguments].concat();
-        Self { daemon: Daemon::start("packets", &all), dir }
+        Self { daemon: Daemon::start(PROGRAM, "packets", &all), dir }
     }
 
     fn client(&self) -> Client {

@@ -3,7 +3,7 @@
 use super::client::*;
 use super::{Served, same, until};
 use crate::common::{command_below, pattern};
-use crate::socket;
+use ringwrightd_test_support::socket;
 use std::fs;
 use std::time::{Duration, Instant};
 

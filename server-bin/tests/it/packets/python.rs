@@ -2,7 +2,7 @@
 
 use super::Served;
 use crate::common::pattern;
-use crate::program;
+use ringwright_test_support::needs_program;
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::path::Path;
@@ -26,7 +26,7 @@ fn says(output: Output) -> String {
 
 #[test]
 fn a_client_of_under_60_lines_does_all_of_it() {
-    if !program::needs_program("python3", "python3") {
+    if !needs_program("python3", "python3") {
         return;
     }
     assert!(SCRIPT.lines().count() < 60, "{} lines", SCRIPT.lines().count());

@@ -3,8 +3,8 @@
 use super::client::*;
 use super::{Served, alone, same, until};
 use crate::common::pattern;
-use crate::scale::scaled;
-use crate::socket::{Sources, reset};
+use ringwrightd_test_support::scale::scaled;
+use ringwrightd_test_support::socket::{Sources, reset};
 use std::fs;
 use std::thread;
 use std::time::Duration;

@@ -5,8 +5,8 @@
 use super::client::*;
 use super::{Served, alone};
 use crate::common::pattern;
-use crate::scale::scaled;
-use crate::socket::Sources;
+use ringwrightd_test_support::scale::scaled;
+use ringwrightd_test_support::socket::Sources;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;

@@ -1,6 +1,7 @@
 //! The changes of a reload, for the next request of a connection that stays.
 
 use super::{ADMIN, metric, reload, write};
+use crate::common::{Modes, Server};
 use crate::configured::{Configured, JOE, NOT_JOE, USERS, folder, request, text, wait_until};
 use serde_json::{Value, json};
 use std::fs;
@@ -138,7 +139,7 @@ fn the_server_without_a_file_reads_its_directory_and_log_anew() {
     let files = files();
     let path = files.path().join("log");
     let arguments = ["--access-log", path.to_str().unwrap()];
-    let server = crate::common::Server::http_with_admin(&files.path().join("www"), &arguments);
+    let server = Server::http_with_admin(&files.path().join("www"), &arguments);
     assert_eq!(server.get("/a.txt", "").status, 200);
     fs::rename(&path, files.path().join("log.1")).unwrap();
     let reply = server.admin().request("POST", "/reload");

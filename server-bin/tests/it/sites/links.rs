@@ -1,6 +1,6 @@
 //! `symlinks = "beneath"`: a link leads neither out, nor to a hidden file, nor around a rule.
 
-use crate::common::Server;
+use crate::common::{Modes, Server};
 use crate::configured::{Configured, JOE, NOT_JOE, USERS, field, folder, request, text};
 use std::fs;
 use std::os::unix::fs::symlink;

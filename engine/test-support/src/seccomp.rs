@@ -1,4 +1,4 @@
-//! Filters of system calls. A test program includes this file with `#[path]`.
+//! Filters of system calls.
 
 /// From now on these system calls have this outcome (`SECCOMP_RET_…`, seccomp(2)), in every thread
 /// of this process and in its children.

@@ -1,6 +1,6 @@
-//! Tests that need root. A test program includes this file with `#[path]`, beside left_out.rs.
+//! Tests that need root.
 
-use super::left_out::leave_out;
+use crate::left_out::leave_out;
 
 /// Returns true if the test runs as root. For any other user the caller returns at once.
 #[must_use]

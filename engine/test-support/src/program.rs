@@ -1,6 +1,6 @@
 //! Tests that need a program which is not part of this project.
 
-use super::left_out::leave_out;
+use crate::left_out::leave_out;
 
 /// Returns true if the program `name` of Debian's `package` is in the `PATH`. Otherwise the caller
 /// returns at once.

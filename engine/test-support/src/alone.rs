@@ -1,4 +1,4 @@
-//! Tests that change their whole process. A test program includes this file with `#[path]`.
+//! Tests that change their whole process.
 
 use std::process::Command;
 

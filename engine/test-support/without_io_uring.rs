@@ -7,9 +7,7 @@
 //! The first argument says how a seccomp filter answers the system calls of io_uring: with the
 //! errno `EPERM` or `ENOSYS`, or by `kill`.
 
-mod seccomp;
-
-use seccomp::{fails_with, filter};
+use ringwright_test_support::seccomp::{fails_with, filter};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 

@@ -1,4 +1,4 @@
-//! The limit of open files. Every test program that needs many includes this file with `#[path]`.
+//! The limit of open files.
 
 /// Raises the soft limit of open files to the hard one, and returns it.
 pub fn raise_descriptor_limit() -> usize {

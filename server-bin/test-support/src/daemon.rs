@@ -1,8 +1,8 @@
 //! A running `ringwrightd`, seen from outside.
 
 use crate::PATIENCE;
-use crate::descriptors::raise_descriptor_limit;
 use crate::ledger::Ledger;
+use ringwright_test_support::raise_descriptor_limit;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -13,7 +13,6 @@ use std::process::{Child, Command, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_ringwrightd");
 /// The user and group that own nothing.
 const NOBODY: u32 = 65_534;
 const CLOSE_ON_EXEC: i32 = libc::CLOSE_RANGE_CLOEXEC as i32;
@@ -27,25 +26,30 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// `ringwrightd MODE …` on a free port of 127.0.0.1.
+    /// `PROGRAM MODE …` on a free port of 127.0.0.1.
     #[track_caller]
-    pub fn start(mode: &str, arguments: &[&str]) -> Self {
-        Self::with_descriptors(None, mode, arguments)
+    pub fn start(program: &str, mode: &str, arguments: &[&str]) -> Self {
+        Self::with_descriptors(program, None, mode, arguments)
     }
 
     /// The same with at most `limit` open files.
     #[track_caller]
-    pub fn with_descriptors(limit: Option<u64>, mode: &str, arguments: &[&str]) -> Self {
-        Self::run(Command::new(PROGRAM), limit, mode, arguments)
+    pub fn with_descriptors(
+        program: &str,
+        limit: Option<u64>,
+        mode: &str,
+        arguments: &[&str],
+    ) -> Self {
+        Self::run(Command::new(program), limit, mode, arguments)
     }
 
     /// The same as [`nobody`], which only root can start. The program is copied to `to`, where
     /// that user can reach it.
     #[track_caller]
-    pub fn of_nobody(to: &Path, mode: &str, arguments: &[&str]) -> Self {
-        let program = to.join("ringwrightd");
-        fs::copy(PROGRAM, &program).unwrap();
-        Self::run(nobody(Command::new(program)), None, mode, arguments)
+    pub fn of_nobody(program: &str, to: &Path, mode: &str, arguments: &[&str]) -> Self {
+        let copy = to.join("ringwrightd");
+        fs::copy(program, &copy).unwrap();
+        Self::run(nobody(Command::new(copy)), None, mode, arguments)
     }
 
     #[track_caller]
@@ -126,7 +130,7 @@ impl Daemon {
         }
     }
 
-    /// How many descriptors it has.
+    /// The number of its descriptors.
     pub fn descriptors(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
     }
@@ -143,7 +147,7 @@ impl Daemon {
         all.filter_map(|entry| number(entry.unwrap())).collect()
     }
 
-    /// How many threads it has, those of the kernel for its rings included.
+    /// The number of its threads, those of the kernel for its rings included.
     pub fn threads(&self) -> usize {
         fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap().count()
     }

@@ -1,4 +1,4 @@
-//! Socket filters. Test programs that need them include this file with `#[path]`.
+//! Socket filters.
 
 use crate::root::needs_root;
 use std::net::TcpListener;

@@ -18,7 +18,7 @@ impl Ledger {
         self.value(path).trim_matches('"')
     }
 
-    /// How many of a `total`/`free` pair are in use.
+    /// The number in use of a `total`/`free` pair.
     #[track_caller]
     pub fn in_use(&self, pair: &str) -> u64 {
         self.number(&format!("{pair}.total")) - self.number(&format!("{pair}.free"))
