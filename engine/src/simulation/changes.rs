@@ -128,7 +128,9 @@ impl Actor {
             return;
         }
         let offset = talk.rng.below(status.bytes + 1);
-        let length = (status.bytes - offset).min(talk.rng.below(10_000));
+        // Short ranges fit into a send buffer, and are read at once.
+        let most = talk.rng.pick(&[200, 10_000]);
+        let length = (status.bytes - offset).min(talk.rng.below(most));
         // The third time it is known already.
         for _ in 0..talk.rng.pick(&[1, 1, 3]) {
             let before = connection.queued_bytes();

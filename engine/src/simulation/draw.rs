@@ -9,6 +9,8 @@ use std::time::Duration;
 
 /// Roles there are, by number; see [`Swarm::draw_part`].
 const ROLES: u64 = 20;
+/// The role that answers with files.
+const FILES: u64 = 3;
 /// Things a world does, by number; see `World::act`.
 pub const ACTIONS: u64 = 32;
 
@@ -71,7 +73,8 @@ impl Swarm {
             afterwards: (rng.below(4) == 0).then(|| rng.pick(&afterwards)),
             at_once: rng.below(4) == 0,
             steered: rng.below(4) == 0,
-            choir: (rng.below(6) == 0).then(|| rng.below(ROLES)),
+            // Often of files: only many of them at a time wait for a pipe.
+            choir: (rng.below(6) == 0).then(|| draw_choir(rng)),
             bursts: rng.below(8) == 0,
             drains: rng.below(6) == 0,
             bans: rng.below(4) == 0,
@@ -130,7 +133,7 @@ impl Swarm {
             0 => Role::Echo,
             1 => Role::Pausing,
             2 => Role::Whole(rng.pick(&[2, 60, 700, 5_000])),
-            3 => Role::Files,
+            FILES => Role::Files,
             4 => Role::CloseAfter(after),
             5 => Role::ShutdownAfter(after),
             6 => Role::AbortAfter(after),
@@ -156,6 +159,12 @@ impl Swarm {
             stubborn: self.stubborn && rng.below(3) == 0,
         }
     }
+}
+
+/// The role of nearly everybody.
+fn draw_choir(rng: &mut Rng) -> u64 {
+    let any = rng.below(ROLES);
+    rng.pick(&[FILES, any, any])
 }
 
 /// Whether a peer of that plan takes so long over every byte that it is given few.
@@ -220,10 +229,10 @@ pub fn draw_config(rng: &mut Rng) -> Config {
         receive_buffer_bytes: rng.pick(&[64, 256, 4096]),
         send_buffers: rng.pick(&[1, 2, 8, 64]),
         send_buffer_bytes: rng.pick(&[64, 512, 8192]),
-        pipes: rng.pick(&[1, 1, 1, 2, 8]),
+        pipes: rng.pick(&[1, 1, 1, 1, 2, 8]),
         pipe_bytes: rng.pick(&[4096, 65536]),
         sendfile_bytes_max: rng.pick(&[0, 20, 20, 20, 4_000]),
-        splice_from_bytes: rng.pick(&[0, 0, 500, 1 << 20]),
+        splice_from_bytes: rng.pick(&[0, 0, 0, 500, 1 << 20]),
         open_files: rng.pick(&[0, 1, 2, 100, 100]),
         open_files_valid: ms(rng.pick(&[5, 200, 1_000])),
         io_workers_max: rng.pick(&[1, 2, 4]),

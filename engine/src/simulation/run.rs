@@ -77,7 +77,7 @@ mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
 
     /// Enough seeds to reach every mark. With a known bug in, fewer find it.
-    const SEEDS: u64 = if cfg!(ringwright_bugs) { 500 } else { 4_000 };
+    const SEEDS: u64 = if cfg!(ringwright_bugs) { 500 } else { 5_000 };
 
     /// A thread's share: seeds from a common counter, until one fails anywhere.
     fn work(next: &AtomicU64) -> Reached {
