@@ -303,6 +303,8 @@ impl Files {
             return false;
         }
         let Some(address) = self.address(state, connection, asked) else { return false };
+        // As the prefixes of proxies are compared: an IPv4 client of an IPv6 socket is one of IPv4.
+        let address = address.to_canonical();
         if !connection.local().is_banned(address) {
             return false;
         }
