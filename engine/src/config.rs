@@ -58,7 +58,7 @@ pub enum AtCapacity {
 ///     ..Config::default()
 /// };
 /// assert_eq!(config.message_bytes_max, 64 << 10); // the default
-/// # Ok::<(), std::net::AddrParseError>(())
+/// # Ok::<(), ringwright::NoAddress>(())
 /// ```
 ///
 /// # Memory

@@ -35,6 +35,14 @@ impl Json {
         }
     }
 
+    /// Inserts a number into a group that is there, as its `at`-th value, counted from 0.
+    pub(super) fn insert(&mut self, group: &str, at: usize, (name, value): (&'static str, u64)) {
+        let found = self.groups.iter_mut().find(|(name, _)| *name == group);
+        if let Some((_, Value::Group(fields))) = found {
+            fields.insert(at.min(fields.len()), (name, value.to_string()));
+        }
+    }
+
     pub(super) fn into_text(self) -> String {
         object(self.groups.into_iter().map(|(name, value)| match value {
             Value::Plain(text) => (name, text),

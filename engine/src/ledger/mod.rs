@@ -128,7 +128,7 @@ impl Ledger {
         json.put("jobs.queued", self.jobs_queued);
         json.put("jobs.running", self.jobs_running);
         self.sum.add_to(&mut json);
-        json.put("connections.open", self.open());
+        json.insert("connections", 2, ("open", self.open()));
         json.put("balanced", self.balanced());
         json.into_text()
     }

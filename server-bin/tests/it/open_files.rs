@@ -273,8 +273,9 @@ fn who_pipelines_without_reading_is_held_back() {
     });
     let asked = asked.into_inner();
     let grown = resident_kib(&server) - before;
-    // Its unread requests and its queued replies, for each of them.
-    assert!(grown < CLIENTS * 1_024, "{grown} KiB for {asked} bytes of requests");
+    // Its unread requests and its queued replies, for each of them. A shard that runs late keeps a
+    // batch of receive buffers as well.
+    assert!(grown < CLIENTS * 4 * 1_024, "{grown} KiB for {asked} bytes of requests");
     assert_eq!(warm.request("GET", "/ten.txt").body, b"0123456789", "others are served");
     drop((clients, warm));
     server.stop().cleanly();

@@ -153,7 +153,7 @@ fn a_client_that_keeps_its_connections_up_comes_back_from_every_ending() {
     }
     let ended = server.stop().cleanly();
     let all = ends + failed;
-    let opened = format!("\"connections\":{{\"opened\":{all},\"closed\":{all},\"open\":0");
+    let opened = format!("\"connections\":{{\"opened\":{all},\"closed\":{all},\"open\":0,");
     assert!(ended.stderr.contains(&opened), "{all} connections: {}", ended.stderr);
     let told = told(&ended);
     assert!(told.values().all(|count| *count > 0), "{told:?}");

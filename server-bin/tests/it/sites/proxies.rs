@@ -268,6 +268,21 @@ fn a_client_that_the_proxy_protocol_names_is_banned() {
     running.stop();
 }
 
+/// Over an IPv6 socket the address of an IPv4 proxy is a mapped one.
+#[test]
+fn a_banned_proxy_that_names_nobody_is_let_in_over_an_ipv6_socket() {
+    let keys = "proxy_protocol_from = [\"127.0.0.2\"]\n";
+    let text = format!(
+        "[engine]\nbans = [\"127.0.0.2\"]\n[[site]]\nlisten = [\"[::]:0\"]\nroot = \"www\"\n{keys}"
+    );
+    let running = Configured::start(folder(&FILES), &text, &["http"]);
+    let address = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), running.server.address.port());
+    let mut client = connect_from(PROXY, address);
+    client.send("PROXY UNKNOWN\r\n");
+    assert_eq!(client.ask(&request("GET", "/a.txt", "")).status, 200);
+    running.stop();
+}
+
 #[test]
 fn services_end_the_connection_of_a_banned_client() {
     let any = "listen = [\"127.0.0.1:0\"]\nproxy_protocol_from = [\"127.0.0.0/8\"]\n";
