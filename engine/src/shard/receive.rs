@@ -151,7 +151,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     fn watch(&mut self, slot: u32) -> Result<(), Full> {
         let connection = &self.core.slots[slot];
         let watches = match connection.state {
-            State::Open if connection.hung_up => false,
+            // io_uring reports a FIN here as well (POLLRDHUP), and a reset may follow a FIN on TCP.
+            State::Open if connection.hung_up && self.core.slots.identity(slot).is_unix() => false,
             State::Open => connection.mode() != Mode::Starved || connection.fin_seen,
             State::HalfClosedByPeer | State::Draining => true,
             // Once the peer's FIN has come, too, no reset can follow it.
