@@ -7,7 +7,7 @@ use ringwrightd_test_support::socket;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Large and small ones in turn, so that they finish in another order.
 #[test]
@@ -85,6 +85,10 @@ fn nobody_keeps_the_workers_to_itself() {
     for client in greedy {
         socket::reset(client.into_stream());
     }
+    // Their resets are noticed though their FIN came before, and though nobody reads from them.
+    let since = Instant::now();
+    until(|| same(served.daemon.ledger().number("connections.open"), 1));
+    assert!(since.elapsed() < Duration::from_secs(20), "{:?}", since.elapsed());
     drop(other);
     served.stop(&["huge"]);
 }
