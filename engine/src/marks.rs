@@ -33,7 +33,7 @@ mod recording {
         static REACHED: RefCell<Option<Reached>> = const { RefCell::new(None) };
     }
 
-    /// How often the engine reached places in its code that are rarely reached: marks with names,
+    /// Counts of places in the engine's code that few runs reach: marks with names,
     /// transitions between the states of connections, and reasons for their ends.
     #[derive(Debug, Default)]
     pub struct Reached {
@@ -83,7 +83,7 @@ mod recording {
             }
         }
 
-        /// How often a mark was reached. The names are in the sources of the engine and may change.
+        /// The count of a mark. The names are in the sources of the engine and may change.
         #[must_use]
         pub fn count(&self, name: &str) -> u64 {
             self.named.get(name).copied().unwrap_or(0)

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 /// Time between two lines about the progress.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
-/// How often the threads are looked at.
+/// The time between two looks at the threads.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Runs the seeds. Returns the first one that was seen to fail.

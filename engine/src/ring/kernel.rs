@@ -448,7 +448,7 @@ impl Registered {
     }
 }
 
-/// How a path is opened.
+/// The way in which a path is opened.
 fn how(path_only: bool, waits: bool, follows: bool) -> *const OpenHow {
     let chosen = |chosen, flag| if chosen { flag } else { 0 };
     let at = chosen(path_only, PATH_ONLY) | chosen(waits, WAITS) | chosen(follows, FOLLOWS);

@@ -2,8 +2,8 @@
 //!
 //! A shard uses the trait [`Ring`]: plain-data operations in, plain-data completions out. The trait
 //! [`Calls`] has the system calls that a shard makes directly. [`kernel`] implements both on
-//! io_uring(7), and [`epoll`] on epoll(7). The simulated ring, for tests only, plays the kernel from
-//! a seed. Invariant: nothing here knows what a connection is.
+//! io_uring(7), and [`epoll`] on epoll(7). The simulated ring, for tests only, plays the kernel
+//! from a seed. Invariant: nothing here knows what a connection is.
 
 mod beside;
 pub mod calls;
@@ -67,7 +67,7 @@ pub enum Op {
         /// A listening socket.
         listener: Descriptor,
         /// `IORING_ACCEPT_MULTISHOT`: stays armed while completions carry `IORING_CQE_F_MORE`.
-        /// Of several rings on one socket, the first with a multishot accept gets every client.
+        /// The first of several rings with a multishot accept on one socket gets every client.
         multishot: bool,
     },
     /// Receive into a buffer of the provided ring (`IOSQE_BUFFER_SELECT`).
@@ -313,8 +313,8 @@ pub struct Setup {
     pub features: Features,
 }
 
-/// The calls that a thread makes on descriptors of a ring which it does not have: to drop or to read
-/// a file, or to wake a shard.
+/// The calls of a thread on descriptors of a ring that it does not have: it drops or reads a file,
+/// or wakes a shard.
 #[derive(Clone, Copy, Debug)]
 pub struct Outside {
     /// close(2).

@@ -15,7 +15,7 @@
 /// a slot, which has at most one in flight in each place. `None`: it belongs to no slot.
 macro_rules! kinds {
     ($($(#[doc = $what:literal])+ $kind:ident => $place:expr,)*) => {
-        /// What an operation was submitted for.
+        /// The purpose of an operation.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(u8)]
         pub enum Kind {

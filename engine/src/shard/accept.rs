@@ -25,7 +25,7 @@ use crate::ring::{Completion, Descriptor, Kind, Op, Ring, Token};
 /// The longest pause of accepting.
 const BACKOFF_MAX_MS: u64 = 1_000;
 
-/// How far the end of a listener has come.
+/// The progress of the end of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
     /// Nobody thinks of the end.

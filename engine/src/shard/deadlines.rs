@@ -33,7 +33,7 @@ const WAIT_MAX_MS: u64 = 1000;
 const WAIT_MAX: Duration = Duration::from_millis(WAIT_MAX_MS);
 /// For so long after a pause, deadlines take into account what lies unread in a socket.
 const AFTER_PAUSE_MS: u64 = 1_000;
-/// How soon something that failed for want of memory or descriptors is tried again.
+/// The time until something that failed for want of memory or descriptors is tried again.
 pub(super) const RETRY_MS: u64 = 20;
 /// How long a drain waits, after our FIN, for a peer that sends nothing.
 const DRAIN_LINGER_MS: u64 = 500;

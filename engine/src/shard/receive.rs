@@ -36,7 +36,7 @@ use crate::handler::Handler;
 use crate::memory::HeldBuffer;
 use crate::ring::{Completion, Errno, Kind, Op, Ring, Token};
 
-/// How long taking turns for buffers outlasts the last time one was missing, in milliseconds.
+/// The time for which connections still take turns after a buffer was missing, in milliseconds.
 const STARVING_MS: u64 = 100;
 
 /// A byte that is shown to a handler counts as so many that are moved.
@@ -292,8 +292,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
     }
 
-    /// Returns whether bytes are still to be shown that came from the peer of a Unix socket. When it
-    /// closes, our end hangs up at once, and can be read on.
+    /// Returns whether bytes of the peer of a Unix socket are still to be shown. When the peer
+    /// closes, our end hangs up at once, and the bytes can still be read.
     fn outlasts_peer(&mut self, slot: u32) -> bool {
         let connection = &self.core.slots[slot];
         self.core.slots.identity(slot).is_unix()

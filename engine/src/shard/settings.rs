@@ -130,7 +130,7 @@ impl Settings {
     }
 }
 
-/// How soon progress against a deadline is looked for again: the deadline is late by no more.
+/// The time between two looks for progress against a deadline, which is late by no more.
 pub fn look_after_ms(deadline_ms: u64) -> u64 {
     (deadline_ms / 20).clamp(1, LOOK_MAX_MS)
 }

@@ -75,7 +75,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             }
             self.eviction.begin_anew();
             let client = self.accepting.room.clients.pop_front().expect("it is not empty");
-            // What a client of a Unix socket has sent can be read after it is gone.
+            // The bytes of a client of a Unix socket can be read after it is gone.
             let is_there = client.peer == Peer::Unix;
             if is_there || self.ring.peer_address(client.descriptor).is_ok() {
                 self.open(client);

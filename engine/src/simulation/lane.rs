@@ -285,7 +285,7 @@ impl Lane {
             let mut peers = ring.peers.iter().rev();
             let peer = peers.find(|peer| peer.address == record.address && !peer.outgoing);
             let reset = peer.is_some_and(|peer| {
-                // Who leaves a Unix socket is let in all the same.
+                // A client that leaves a Unix socket is let in all the same.
                 peer.standing == Standing::SentReset && !peer.socket.is_unix
             });
             let mine = record.id.shard() == number;

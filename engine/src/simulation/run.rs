@@ -22,7 +22,7 @@ pub struct Failed {
     pub trace: String,
 }
 
-/// What came of a seed.
+/// The result of a seed.
 pub type Outcome = Result<(), Failed>;
 
 /// Runs a seed, without some of what it has drawn.

@@ -1,4 +1,4 @@
-//! What a run of a seed leaves out: a failing seed is easier to read with less in it.
+//! Parts of a seed that a run leaves out: a failing seed is easier to read with less in it.
 
 use crate::ring::simulated::Faults;
 use std::collections::BTreeSet;
@@ -8,7 +8,7 @@ use std::ops::Range;
 /// The name of a ring that breaks, beside the names of [`Faults`].
 const BREAK: &str = "ring_breaks";
 
-/// What the world does besides the turns of its shards: names, and numbers in `World::act`.
+/// The actions of the world besides the turns of its shards: names, and numbers in `World::act`.
 pub const ACTIONS: [(&str, Range<u64>); 21] = [
     ("client", 0..5),
     ("bytes", 5..13),
@@ -33,7 +33,7 @@ pub const ACTIONS: [(&str, Range<u64>); 21] = [
     ("change_settings", 31..32),
 ];
 
-/// What is left out.
+/// The parts that are left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Without {
     names: BTreeSet<String>,
@@ -68,12 +68,12 @@ impl Without {
         }
     }
 
-    /// Whether no ring breaks.
+    /// Returns whether no ring breaks.
     pub(super) fn breaks_nothing(&self) -> bool {
         self.names.contains(BREAK)
     }
 
-    /// Whether the action with this number is left out.
+    /// Returns whether the action with this number is left out.
     pub(super) fn skips(&self, action: u64) -> bool {
         let mut actions = ACTIONS.iter();
         let named = actions.find(|(_, numbers)| numbers.contains(&action));

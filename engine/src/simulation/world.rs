@@ -43,7 +43,7 @@ pub struct World {
     pub rng: Rng,
     pub admission: Arc<Admission>,
     pub swarm: Swarm,
-    /// What is left out.
+    /// The parts of the seed that are left out.
     pub without: Without,
     /// Things done by the world itself.
     pub actions: u64,
@@ -209,7 +209,7 @@ impl World {
         self.add(backlog, Listener { address: ADDRESS.into(), settings })
     }
 
-    /// The shards are given a Unix socket. Each has one of its own: their clients take turns anyway.
+    /// The shards are given a Unix socket, each one of its own: their clients take turns anyway.
     pub fn add_unix_listener(
         &mut self,
         backlog: usize,

@@ -49,7 +49,7 @@ pub struct Client {
     number: usize,
 }
 
-/// How the connection of a client stands, as the client sees it.
+/// The state of a client's connection, as the client sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ClientEnd {
@@ -293,7 +293,7 @@ impl<H: Handler> Bench<H> {
         self.ring(client).peers[client.number].sent as usize
     }
 
-    /// How the connection stands, as the client sees it.
+    /// The state of the connection, as the client sees it.
     #[must_use]
     pub fn client_end(&mut self, client: Client) -> ClientEnd {
         let peer = &self.ring(client).peers[client.number];

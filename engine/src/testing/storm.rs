@@ -48,7 +48,7 @@ impl StormClient {
         &self.received
     }
 
-    /// How its connection stands.
+    /// The state of its connection.
     #[must_use]
     pub fn end(&self) -> ClientEnd {
         self.end

@@ -21,13 +21,13 @@ pub struct Server {
     pub address: SocketAddr,
     /// All of them.
     pub addresses: Vec<SocketAddr>,
-    /// Where its admin listener is, if it was started with one.
+    /// The address of its admin listener, if it was started with one.
     pub admin: Option<SocketAddr>,
     stderr: Option<thread::JoinHandle<String>>,
     stdout: Option<thread::JoinHandle<String>>,
 }
 
-/// How a daemon ended.
+/// The end of a daemon: its status and its output.
 pub struct Ended {
     pub status: ExitStatus,
     pub stderr: String,

@@ -25,7 +25,8 @@ thread_local! {
     static NOW_US: Cell<u64> = const { Cell::new(0) };
     /// The files that are open on the rings of this thread.
     static FILES: RefCell<BTreeMap<i32, FileBeside>> = const { RefCell::new(BTreeMap::new()) };
-    /// Whose connection an accepted Unix socket is. There its peer has no address.
+    /// The address that the simulation gave to the peer of each accepted Unix socket. The socket
+    /// itself shows none.
     static UNIX_PEERS: RefCell<BTreeMap<i32, SocketAddr>> = const { RefCell::new(BTreeMap::new()) };
     static INTERRUPTS: Cell<Option<Box<dyn FnMut()>>> = const { Cell::new(None) };
 }

@@ -2,11 +2,12 @@
 
 use super::rng::Rng;
 
-/// Declares each fault: what happens, its name, and the highest probability that a seed draws for it
+/// Declares each fault: what happens, its name, and the highest probability that a seed draws
 /// outside of storms, in per mille.
 macro_rules! faults {
     ($($(#[doc = $what:literal])+ $name:ident <= $most:literal,)*) => {
-        /// What may go wrong: probabilities in per mille. Each is drawn anew at every opportunity.
+        /// The faults, with their probabilities in per mille. Each is drawn anew at every
+        /// opportunity.
         ///
         /// `Faults::none()` is a kernel and a network without faults.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

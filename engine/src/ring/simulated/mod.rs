@@ -132,7 +132,7 @@ pub struct SimulatedRing {
 }
 
 impl SimulatedRing {
-    /// How a thread without the ring acts on a descriptor of it.
+    /// The calls of a thread without the ring on a descriptor of it.
     pub const OUTSIDE: Outside = Outside {
         close: close_beside,
         signal: signal_beside,

@@ -290,7 +290,7 @@ impl SimulatedRing {
         Ok(())
     }
 
-    /// Returns whether a listener still listens. It is named by its place among all that there were.
+    /// Returns whether a listener, named by its place among all that there were, still listens.
     pub fn is_open(&self, listener: usize) -> bool {
         self.listeners[listener].open
     }
