@@ -71,6 +71,8 @@ mod switches {
         "file-asked-last-turn" => "simulation::changes",
         /// A cached file is reused although its status no longer matches the cached one.
         "file-not-asked" => "simulation::changes",
+        /// The watch for a reset behind a FIN, which io_uring reports again at once, never rests.
+        "fin-spins" => "simulation::scenarios::a_fin_that_is_not_read",
         /// Bytes that follow an uploaded file in the receive buffers are written into the file.
         "file-swallows-the-stream" => "simulation",
         /// A full output queue pauses receiving, although the application wants to receive on.

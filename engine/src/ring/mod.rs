@@ -82,7 +82,8 @@ pub enum Op {
         /// A connected socket.
         socket: Descriptor,
     },
-    /// One-shot poll (`IORING_OP_POLL_ADD`); `POLLERR` and `POLLHUP` are always reported.
+    /// One-shot poll (`IORING_OP_POLL_ADD`); `POLLERR` and `POLLHUP` are always reported, and on
+    /// io_uring(7) `POLLRDHUP` as well.
     Poll {
         /// Any pollable descriptor.
         descriptor: Descriptor,

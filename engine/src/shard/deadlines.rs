@@ -55,6 +55,8 @@ pub(super) enum Due {
     Park,
     /// To ask what the peer has acknowledged.
     Look,
+    /// To watch for a reset behind a FIN.
+    Watch,
     Connect,
     Linger,
     Finish,
@@ -111,6 +113,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 rare.timer_ms == 0
                     && !rare.delivering
                     && rare.receiving_since_ms == 0
+                    && rare.watch_ms == 0
                     && rare.finish_ms == NONE
                     && rare.incoming == NONE
             });
@@ -191,6 +194,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                     if rare.receiving_since_ms != 0 {
                         let which = Due::Passed(Deadline::Receive);
                         consider(rare.receiving_since_ms, own.receive_ms, which);
+                    }
+                    if rare.watch_ms != 0 {
+                        consider(rare.watch_ms, Some(0), Due::Watch);
                     }
                     if rare.timer_ms != 0 && connection.state != State::Draining {
                         consider(rare.timer_ms, Some(0), Due::Timer);
@@ -295,6 +301,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             Due::Look => {
                 self.look_at_delivery(slot);
             }
+            Due::Watch => self.core.slots.rare_mut(slot).watch_ms = 0,
             Due::Linger => self.end_linger(slot),
             Due::Connect => self.cancel_connect(slot),
             Due::Incoming if self.brings_more(slot) => {

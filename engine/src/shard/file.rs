@@ -446,6 +446,17 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         true
     }
 
+    /// The socket has room, or an error that the next send meets. Hazard: io_uring reports a FIN
+    /// (POLLRDHUP) although the socket has no room, and would do so again at once.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn on_room(&mut self, slot: u32, result: i32) {
+        if result == i32::from(libc::POLLRDHUP) && !bug!("fin-spins") {
+            mark!("a FIN wakes a file that waits for room");
+            self.rest(slot);
+        }
+    }
+
     /// Looks at the queue again when the socket has room.
     pub(super) fn poll_room(&mut self, slot: u32) -> Result<bool, Full> {
         let socket = self.core.slots[slot].descriptor;

@@ -418,6 +418,8 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         };
         // What rests is looked at again soon.
         let watched = watched && !(files && connection.rests);
+        // A FIN was reported, and its deadline ends the rest.
+        let watched = watched && rare.watch_ms == 0;
         if watched && connection.armed == Armed::Nothing && !flight.has(Kind::Hangup) && !reads {
             fail("would not hear of a reset");
         }

@@ -444,7 +444,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                             return self.arm_deadline(slot);
                         }
                     }
-                    Kind::PollOut => {}
+                    Kind::PollOut => self.on_room(slot, completion.result),
                     Kind::PollIn => self.on_poll_in(slot),
                     Kind::Read => self.on_read(slot, completion.result),
                     Kind::Splice => self.on_splice(slot, completion.result),

@@ -17,7 +17,7 @@ use super::deadlines::RETRY_MS;
 use super::file::file_at_head;
 use crate::handler::Handler;
 use crate::memory::PooledPipe;
-use crate::ring::{Kind, Ring};
+use crate::ring::Ring;
 
 /// How long a reader has to have stalled before its pipe is taken from it: waiting for room for a
 /// moment is what every download over a network does.
@@ -78,7 +78,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     fn reclaim_pipe(&mut self) -> bool {
         let stalled = self.pipe_holders.iter().copied().find(|holder| {
             let connection = &self.core.slots[*holder];
-            connection.in_flight.has(Kind::PollOut)
+            connection.waits_for_room()
                 && connection.state.sends()
                 && connection.stalled_since_ms + STALLED_MS <= self.core.now_ms
         });

@@ -28,6 +28,8 @@ pub struct Rare {
     pub finish_ms: u32,
     /// When the shard last asked what the peer has acknowledged, ms; 0: not since the last output.
     pub looked_ms: u64,
+    /// When a reset is watched for again, ms; 0: at any time.
+    pub watch_ms: u64,
     /// Bytes acknowledged by then, modulo 2^32.
     pub acknowledged: u32,
     /// `writable` is due once fewer bytes of output are queued; 0: it was not asked for.
@@ -63,6 +65,7 @@ impl Rare {
         naming: NONE,
         finish_ms: NONE,
         looked_ms: 0,
+        watch_ms: 0,
         acknowledged: 0,
         notify_below: 0,
         receives_while_full: false,

@@ -36,6 +36,8 @@ use crate::handler::Handler;
 use crate::memory::HeldBuffer;
 use crate::ring::{Completion, Errno, Kind, Op, Ring, Token};
 
+/// The time between two looks for a reset behind a FIN, in milliseconds.
+const WATCH_MS: u64 = 1_000;
 /// The time for which connections still take turns after a buffer was missing, in milliseconds.
 const STARVING_MS: u64 = 100;
 
@@ -148,18 +150,19 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     /// With nothing armed a reset would go unnoticed: a poll for errors and hang-up sees it.
+    #[inline(never)]
     fn watch(&mut self, slot: u32) -> Result<(), Full> {
         let connection = &self.core.slots[slot];
         let watches = match connection.state {
-            // io_uring reports a FIN here as well (POLLRDHUP), and a reset may follow a FIN on TCP.
-            State::Open if connection.hung_up && self.core.slots.identity(slot).is_unix() => false,
+            State::Open if connection.hung_up => false,
             State::Open => connection.mode() != Mode::Starved || connection.fin_seen,
             State::HalfClosedByPeer | State::Draining => true,
             // Once the peer's FIN has come, too, no reset can follow it.
             State::HalfClosedByUs => connection.mode() != Mode::Starved && !connection.hung_up,
             _ => false,
         };
-        if !watches || connection.in_flight.has(Kind::Hangup) {
+        let rests = self.core.slots.rare(slot).watch_ms != 0 && !bug!("fin-spins");
+        if !watches || rests || connection.in_flight.has(Kind::Hangup) {
             return Ok(());
         }
         let op = Op::Poll { descriptor: connection.descriptor, events: 0 };
@@ -286,9 +289,14 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if result as u32 & error != 0 || (result as u32 & hung_up != 0 && !reads_on) {
             mark!("hang-up");
             self.core.end(slot, Reason::PeerReset, false);
-        } else {
+        } else if result as u32 & hung_up != 0 {
             mark!("hang-up with something to read");
             connection.hung_up = true;
+        } else {
+            // Hazard: io_uring reports a FIN (POLLRDHUP) whatever was asked for, and would do so
+            // again at once. A reset may still follow it.
+            mark!("a FIN wakes the watch");
+            self.core.slots.rare_mut(slot).watch_ms = self.core.now_ms + WATCH_MS;
         }
     }
 

@@ -319,7 +319,7 @@ mod tests {
         // 128 bytes of user space per idle connection in all: this, 32 for its identity, 8 for its
         // generation and 16 for its timer node are everything an idle connection has.
         assert_eq!((size_of::<Entry<Slot>>(), align_of::<Slot>()), (64, 64));
-        assert_eq!(size_of::<Entry<Rare>>(), 88);
+        assert_eq!(size_of::<Entry<Rare>>(), 96);
     }
 
     fn insert(slots: &mut Slots, origin: Origin, peer: &str) -> u32 {

@@ -239,7 +239,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             return None;
         }
         let flight = connection.in_flight;
-        let is_full = flight.has(Kind::Send) || flight.has(Kind::PollOut);
+        let is_full = flight.has(Kind::Send) || connection.waits_for_room();
         let delivery = self.ring.delivery(socket).ok()?;
         let unacknowledged = delivery.outstanding > 0;
         let incomplete = receives && self.ring.unread_bytes(socket) == Ok(0);

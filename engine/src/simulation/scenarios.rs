@@ -447,3 +447,26 @@ fn a_reader_that_is_slow_but_reads_is_not_late() {
     assert_eq!(world.ring().peers[peer].received.len(), 40_000);
     end(&mut world);
 }
+
+/// A client pipelines requests, sends FIN, and waits: its handler is busy and has paused it. A poll
+/// for its reset reports the FIN again and again.
+#[test]
+fn a_fin_that_is_not_read_keeps_no_shard_busy_and_hides_no_reset() {
+    for seed in 0..20 {
+        let mut world = world_of(seed, config(), 1);
+        let pending = part(Role::Pending(Duration::from_secs(60)), Farewell::Close);
+        let plan = Plan { afterwards: Afterwards::Fin, ..Plan::plain() };
+        let peer = world.add_peer(plan, pending, 10);
+        go_on(&mut world, Duration::from_secs(5));
+        let turns = |world: &mut World| world.shard(0).parts().1.counters.turns;
+        let before = turns(&mut world);
+        go_on(&mut world, Duration::from_secs(10));
+        let took = turns(&mut world) - before;
+        assert!(took < 200, "seed {seed}: {took} turns in 10 s");
+        assert_eq!(world.book.borrow().records[0].closed, None, "seed {seed}");
+        world.ring().peer_resets(peer);
+        go_on(&mut world, Duration::from_secs(3));
+        assert_eq!(world.book.borrow().records[0].closed, Some(Reason::PeerReset), "seed {seed}");
+        end(&mut world);
+    }
+}

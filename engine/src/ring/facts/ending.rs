@@ -109,6 +109,27 @@ fn after_a_reset_there_is_nothing_to_shut_down_and_no_peer<R: TestedRing>() {
     ring.close_now(ours);
 }
 
+/// io_uring reports a FIN whatever the poll asked for, and does so again at once.
+fn a_poll_for_nothing_tells_of_a_fin_on_io_uring_alone<R: TestedRing>() {
+    let Some(mut ring) = ring::<R>() else { return };
+    let (ours, peer) = pair();
+    ring.submit(0, Op::Poll { descriptor: ours, events: 0 });
+    ring.assert_quiet();
+    peer.shutdown(std::net::Shutdown::Write).expect("a connected socket");
+    if R::TELLS_OF_FIN {
+        for _ in 0..2 {
+            assert_eq!(ring.one().result, i32::from(libc::POLLRDHUP));
+            ring.submit(0, Op::Poll { descriptor: ours, events: 0 });
+        }
+        assert_eq!(ring.one().result, i32::from(libc::POLLRDHUP));
+    } else {
+        ring.assert_quiet();
+        reset(peer, ours);
+        assert_ne!(ring.one().result & i32::from(libc::POLLERR), 0);
+    }
+    ring.close_now(ours);
+}
+
 /// A connect that hangs: the listener's queue is full and nobody accepts.
 fn hanging_connect<R: TestedRing>(ring: &mut R) -> (Descriptor, TcpListener, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
@@ -182,6 +203,7 @@ on_each_ring! {
     abort_ends_receive_and_polls_and_resets_the_peer,
     abort_ends_a_send_and_a_probe,
     after_a_reset_there_is_nothing_to_shut_down_and_no_peer,
+    a_poll_for_nothing_tells_of_a_fin_on_io_uring_alone,
     shutdown_ends_a_connect_that_hangs,
     abort_ends_a_connect_that_hangs,
     a_cancel_ends_a_connect_that_hangs,

@@ -72,6 +72,9 @@ pub(super) fn token(number: u32) -> Token {
 
 /// A real ring.
 pub(super) trait TestedRing: Ring + Calls + Sized {
+    /// A poll that asks for nothing reports a FIN (`POLLRDHUP`).
+    const TELLS_OF_FIN: bool;
+
     fn is_allowed() -> bool;
 
     fn of(setup: &Setup) -> Result<Self, SetupError>;
@@ -109,6 +112,8 @@ pub(super) trait TestedRing: Ring + Calls + Sized {
 }
 
 impl TestedRing for KernelRing {
+    const TELLS_OF_FIN: bool = true;
+
     fn is_allowed() -> bool {
         needs_io_uring()
     }
@@ -123,6 +128,8 @@ impl TestedRing for KernelRing {
 }
 
 impl TestedRing for EpollRing {
+    const TELLS_OF_FIN: bool = false;
+
     /// No system forbids epoll.
     fn is_allowed() -> bool {
         true

@@ -5,7 +5,7 @@ use super::SimulatedRing;
 use super::descriptors::Object;
 use super::files::Name;
 use super::peers::NEVER;
-use super::sockets::{ERR, HUP, IN, OUT, Phase};
+use super::sockets::{ALWAYS, IN, OUT, Phase};
 
 /// Receives of one multishot in one go (`MULTISHOT_MAX_RETRY`).
 const RECEIVES_MAX: usize = 32;
@@ -131,7 +131,7 @@ impl SimulatedRing {
             }
             Op::Receive { .. } | Op::Probe { .. } => socket().is_readable(),
             Op::Send { .. } => socket().room() > 0 || socket().is_unsendable(),
-            Op::Poll { events, .. } => self.poll_mask(pending) & (events | ERR | HUP) != 0,
+            Op::Poll { events, .. } => self.poll_mask(pending) & (events | ALWAYS) != 0,
             Op::Connect { .. } if socket().phase != Phase::Connecting => true,
             _ => pending.ready_us <= self.now_us,
         }
@@ -162,7 +162,7 @@ impl SimulatedRing {
             Op::Receive { multishot, .. } => self.run_receive(pending, multishot),
             Op::Probe { .. } => self.run_probe(pending),
             Op::Poll { events, .. } => {
-                let mask = self.poll_mask(pending) & (events | ERR | HUP);
+                let mask = self.poll_mask(pending) & (events | ALWAYS);
                 (mask != 0).then_some((mask as i32, 0))
             }
             Op::Send { .. } => self.run_send(pending),

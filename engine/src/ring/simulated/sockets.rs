@@ -14,6 +14,9 @@ pub const HUP: u32 = libc::POLLHUP as u32;
 /// The peer's half is over.
 pub const RDHUP: u32 = libc::POLLRDHUP as u32;
 
+/// Events that a poll reports whatever it asked for.
+pub const ALWAYS: u32 = ERR | HUP | RDHUP;
+
 /// How far a socket is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {

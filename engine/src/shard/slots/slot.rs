@@ -167,6 +167,12 @@ impl Slot {
         self.rare == NONE
     }
 
+    /// Returns whether a file waits for room in the socket: for a poll, or for a while.
+    #[inline]
+    pub fn waits_for_room(&self) -> bool {
+        self.in_flight.has(Kind::PollOut) || self.rests
+    }
+
     /// Returns whether the application does not want to be called with input.
     #[inline]
     pub fn is_paused(&self) -> bool {
