@@ -8,19 +8,239 @@
 
 use super::Shard;
 use super::bounds::Full;
-use super::output::Body;
-use super::pipes::Side;
-use super::slots::NONE;
+use super::family::{After, Family, Outcome, Vetoes};
+use super::rare::Rare;
+use super::slots::{NONE, Slot};
 use super::state::{Event, State};
 use crate::Reason;
-use crate::handler::Handler;
+use crate::handler::{Deadline, Handler};
+#[cfg(any(test, feature = "testing"))]
+use crate::ring::simulated::SimulatedRing;
 use crate::ring::{Kind, Op, Ring, Shutdown};
 
+/// How long a drain waits, after our FIN, for a peer that sends nothing.
+const DRAIN_LINGER_MS: u64 = 500;
+
+/// A peer has stopped sending when nothing has come for so long.
+const STILL_SENDS_MS: u64 = 1_000;
+
+/// Silence after which a message that was begun does not keep a connection from finishing.
+const REST_MS: u64 = 1_000;
+
+/// What is due on a connection that has nothing else to do.
+#[derive(Clone, Copy)]
+pub(super) enum Ending {
+    /// It is idle.
+    Idle,
+    /// To ask what the peer has acknowledged.
+    Look,
+    /// It was to end when quiet.
+    Finish,
+    /// The peer has sent nothing for long enough, or sends for ever.
+    Linger,
+}
+
+/// The family of the end: idle time, `finish`, lingering, and the close.
+pub(super) struct Closing;
+
+impl Family for Closing {
+    type Due = Ending;
+
+    const ALWAYS: bool = true;
+
+    #[inline]
+    fn is_quiet(connection: &Slot) -> bool {
+        connection.state == State::Open
+    }
+
+    #[inline]
+    fn is_record_quiet(rare: &Rare) -> bool {
+        rare.finish_ms == NONE
+    }
+
+    #[inline]
+    fn counts_from_activity(rare: &Rare) -> bool {
+        rare.finish_ms == NONE
+    }
+
+    fn completed<R: Ring, H: Handler>(
+        shard: &mut Shard<R, H>,
+        slot: u32,
+        outcome: Outcome,
+    ) -> After {
+        debug_assert_eq!(outcome.kind, Kind::Close);
+        shard.on_close(slot);
+        After::Freed
+    }
+
+    fn report<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32) {
+        shard.settle_finish(slot);
+    }
+
+    #[inline]
+    fn submit<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32) -> Result<(), Full> {
+        shard.flush_close(slot)
+    }
+
+    #[inline]
+    fn due<R: Ring, H: Handler>(
+        shard: &Shard<R, H>,
+        slot: u32,
+        connection: &Slot,
+        candidate: &mut impl FnMut(u64, Option<u64>, Self::Due),
+    ) {
+        match connection.state {
+            State::Lingering => shard.lingers_until(slot, connection, candidate),
+            state if state.hears() => shard.rests_until(connection, candidate),
+            _ => {}
+        }
+    }
+
+    fn expired<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32, due: Ending) {
+        match due {
+            Ending::Idle => shard.on_idle(slot),
+            Ending::Look => {
+                shard.look_at_delivery(slot);
+            }
+            // The walk ends it.
+            Ending::Finish => {}
+            Ending::Linger => shard.end_linger(slot),
+        }
+    }
+
+    fn release<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32) {
+        shard.core.timers.disarm(slot);
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    fn check<H: Handler>(
+        _shard: &Shard<SimulatedRing, H>,
+        _slot: u32,
+        connection: &Slot,
+        fail: &dyn Fn(&str),
+    ) {
+        match connection.state {
+            State::Ending if connection.in_flight.is_empty() => fail("does not end"),
+            State::Closing if !connection.in_flight.has(Kind::Close) => fail("does not close"),
+            _ => {}
+        }
+    }
+}
+
 impl<R: Ring, H: Handler> Shard<R, H> {
+    /// The deadlines of a connection that lingers.
+    fn lingers_until(
+        &self,
+        slot: u32,
+        connection: &Slot,
+        candidate: &mut impl FnMut(u64, Option<u64>, Ending),
+    ) {
+        let rare = self.core.slots.rare_of(connection);
+        if rare.delivering {
+            return;
+        }
+        let limits = &self.core.limits;
+        // A drain need not wait long for keep-alive clients that have nothing more to say.
+        let silent = !rare.discards && self.core.drains(slot);
+        let linger_ms =
+            if silent { limits.linger_ms.min(DRAIN_LINGER_MS) } else { limits.linger_ms };
+        let delivered_ms = connection.stalled_since_ms;
+        candidate(delivered_ms.max(connection.active_ms), Some(linger_ms), Ending::Linger);
+        candidate(delivered_ms, Some(limits.linger_total_ms), Ending::Linger);
+    }
+
+    /// The deadlines of a connection without anything to do.
+    fn rests_until(&self, connection: &Slot, candidate: &mut impl FnMut(u64, Option<u64>, Ending)) {
+        let idle_ms = self.core.limits_of(connection).idle_ms;
+        if !self.core.vetoes(connection).has(Vetoes::IDLE) {
+            candidate(connection.active_ms, idle_ms, Ending::Idle);
+            if idle_ms.is_some() && connection.may_be_unacknowledged() {
+                let soonest_ms = self.core.settings.soonest_ms(connection.settings);
+                candidate(connection.active_ms, Some(soonest_ms), Ending::Look);
+            }
+        }
+        if !connection.is_plain()
+            && let Some(at_ms) = self.finishes_at_ms(connection)
+        {
+            candidate(at_ms, Some(0), Ending::Finish);
+        }
+    }
+
+    /// When a connection that is to finish may, if nothing happens before; `None` if it is not
+    /// at rest, as far as is known here.
+    fn finishes_at_ms(&self, connection: &Slot) -> Option<u64> {
+        let finish_ms = self.core.slots.rare_of(connection).finish_ms;
+        if finish_ms == NONE
+            || !connection.state.hears()
+            || self.core.vetoes(connection).has(Vetoes::FINISH)
+        {
+            return None;
+        }
+        // The rest of a message is waited for, but not as long as a client may take for it.
+        let quiet_ms = u64::from(finish_ms);
+        let quiet_ms = if connection.carry == NONE { quiet_ms } else { quiet_ms.max(REST_MS) };
+        Some(connection.active_ms + quiet_ms)
+    }
+
+    /// The time for being idle has passed.
+    fn on_idle(&mut self, slot: u32) {
+        if self.has_unread(slot) {
+            mark!("with unread bytes it is not idle");
+            self.core.slots[slot].active_ms = self.core.now_ms;
+            return;
+        }
+        if self.core.slots[slot].unasked > 0
+            && !bug!("reader-is-idle")
+            && self.look_at_delivery(slot)
+        {
+            mark!("who reads is not idle");
+            return;
+        }
+        self.application.expired(&mut self.core, slot, Deadline::Idle);
+        self.end_idle(slot);
+    }
+
+    /// Ends an idle connection. With nothing queued, unread or unacknowledged there is nothing that
+    /// a reset could destroy, and so nothing to linger for.
+    fn end_idle(&mut self, slot: u32) {
+        let connection = &self.core.slots[slot];
+        let at_rest = connection.state == State::Open
+            && connection.output_head == NONE
+            && connection.carry == NONE
+            && !self.core.drains(slot);
+        if at_rest && self.ring.unread_bytes(connection.descriptor) == Ok(0) {
+            self.core.end(slot, Reason::IdleTimeout, false);
+        } else {
+            self.core.close(slot, Reason::IdleTimeout);
+        }
+    }
+
+    /// The peer has sent neither its FIN nor anything else for long enough, or sends for ever.
+    fn end_linger(&mut self, slot: u32) {
+        // A short reply may have been taken for acknowledged.
+        if self.core.slots[slot].unasked > 0 && self.look_at_delivery(slot) {
+            mark!("a short reply is not read yet");
+            return;
+        }
+        let now_ms = self.core.now_ms;
+        let unread = self.unread_bytes(slot) > 0;
+        if unread && self.is_after_pause() {
+            mark!("what came during a pause is discarded first");
+            self.core.slots[slot].active_ms = now_ms;
+            return;
+        }
+        mark!("lingered long enough");
+        let sends = self.core.slots.rare(slot).discards
+            && now_ms < self.core.slots[slot].active_ms + STILL_SENDS_MS;
+        self.core.end(slot, Reason::LocalClose, unread || sends);
+    }
+
     /// Closes a connection that was to finish, if it is at rest.
-    pub(super) fn settle_finish(&mut self, slot: u32) {
+    fn settle_finish(&mut self, slot: u32) {
         if self.core.slots.get(slot).is_none()
-            || self.core.finishes_at_ms(slot).is_none_or(|at_ms| self.core.now_ms < at_ms)
+            || self
+                .finishes_at_ms(&self.core.slots[slot])
+                .is_none_or(|at_ms| self.core.now_ms < at_ms)
         {
             return;
         }
@@ -49,24 +269,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
     }
 
-    /// Ends a connection that lingers when both FINs are there and everything is acknowledged.
-    pub(super) fn settle_linger(&mut self, slot: u32) {
-        if self.core.slots[slot].state != State::Lingering {
-            return;
-        }
-        let known = self.core.slots.rare(slot).delivering;
-        if !known && self.core.slots[slot].may_be_unacknowledged() && self.look_at_delivery(slot) {
-            mark!("lingers until the peer has read");
-        }
-        let fin_seen = self.core.slots[slot].fin_seen || bug!("unread-resets-reply");
-        let delivering = self.core.slots.rare(slot).delivering && !bug!("ends-undelivered");
-        if fin_seen && !delivering {
-            self.core.slots[slot].on(Event::Delivered);
-        }
-    }
-
     /// Takes an ending connection as far as it can go now.
-    pub(super) fn flush_close(&mut self, slot: u32) -> Result<(), Full> {
+    fn flush_close(&mut self, slot: u32) -> Result<(), Full> {
         let connection = &mut self.core.slots[slot];
         if connection.state != State::Ending {
             return Ok(());
@@ -105,7 +309,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if bug!("permit-before-slot") {
             self.core.admission.give_back(self.core.slots.holder(slot));
         }
-        self.release_holdings(slot);
+        self.release_all(slot);
         if bug!("closed-twice") && self.core.slots[slot].opened {
             self.report_end(slot);
             self.core.slots[slot].opened = true;
@@ -124,29 +328,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
     }
 
-    /// Gives everything back that the connection holds; no operation uses it any more.
-    fn release_holdings(&mut self, slot: u32) {
-        self.core.drop_carry(slot);
-        self.core.forget_open(slot);
-        self.drop_incoming(slot);
-        self.core.forget_jobs(slot);
-        self.core.timers.disarm(slot);
-        if std::mem::replace(&mut self.core.slots[slot].waits_for_pipe, false) {
-            self.pipe_queue.retain(|place| !place.is_of(slot, Side::Out));
-        }
-        // Much memory may be unmapped.
-        self.bounds.note_work(self.core.slots[slot].output_bytes as usize);
-        while self.core.slots[slot].output_head != NONE {
-            let head = self.core.slots[slot].output_head;
-            if matches!(self.core.chunks[head as usize].body, Body::File(_)) {
-                self.return_pipe(slot);
-            }
-            self.core.drop_head(slot);
-        }
-    }
-
     /// The descriptor is closed. It is gone whatever CLOSE answered (close(2)).
-    pub(super) fn on_close(&mut self, slot: u32) {
+    fn on_close(&mut self, slot: u32) {
         assert_eq!(self.core.slots[slot].state, State::Closing);
         self.report_end(slot);
         if std::mem::replace(&mut self.core.slots[slot].touched, false) {

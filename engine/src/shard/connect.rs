@@ -13,15 +13,70 @@ pub use queue::{Connect, Connects};
 use super::Shard;
 use super::bounds::Full;
 use super::deadlines::RETRY_MS;
+use super::family::{After, Family, Outcome};
 use super::settings::OF_CONFIG;
-use super::slots::NONE;
+use super::slots::{NONE, Slot};
 use super::state::{Event, State};
 use crate::Reason;
 use crate::admission::Holder;
 use crate::handler::Handler;
 use crate::info::Origin;
-use crate::ring::{Kind, Op, Ring};
+#[cfg(any(test, feature = "testing"))]
+use crate::ring::simulated::SimulatedRing;
+use crate::ring::{Kind, Op, Ring, Token};
 use std::io;
+
+/// The family of connects.
+pub(super) struct Connecting;
+
+impl Family for Connecting {
+    type Due = ();
+
+    fn completed<R: Ring, H: Handler>(
+        shard: &mut Shard<R, H>,
+        slot: u32,
+        outcome: Outcome,
+    ) -> After {
+        if outcome.kind == Kind::Connect {
+            shard.on_connect(slot, outcome.completion.result);
+        }
+        After::Walk
+    }
+
+    #[inline]
+    fn due<R: Ring, H: Handler>(
+        shard: &Shard<R, H>,
+        _slot: u32,
+        connection: &Slot,
+        candidate: &mut impl FnMut(u64, Option<u64>, Self::Due),
+    ) {
+        if connection.state == State::Connecting {
+            candidate(connection.stalled_since_ms, Some(shard.core.limits.connect_ms), ());
+        }
+    }
+
+    fn expired<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32, (): ()) {
+        shard.cancel_connect(slot);
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    fn check<H: Handler>(
+        shard: &Shard<SimulatedRing, H>,
+        _slot: u32,
+        connection: &Slot,
+        fail: &dyn Fn(&str),
+    ) {
+        if connection.state != State::Connecting {
+            return;
+        }
+        if shard.core.draining && shard.core.sweeps.is_empty() {
+            fail("still connects though it drains");
+        }
+        if !connection.in_flight.has(Kind::Connect) {
+            fail("does not connect");
+        }
+    }
+}
 
 impl<R: Ring, H: Handler> Shard<R, H> {
     /// Starts the requested connects. Each fails for itself; only a full submission queue delays
@@ -91,7 +146,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         Ok(Ok(()))
     }
 
-    pub(super) fn on_connect(&mut self, slot: u32, result: i32) {
+    fn on_connect(&mut self, slot: u32, result: i32) {
         if self.core.draining {
             // Opened now it would be told of the drain twice: the sweep is on its way.
             self.core.end(slot, Reason::Drained, true);
@@ -120,6 +175,17 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.core.counters.connect_failed += 1;
         self.core.connect_of_slot_failed(slot);
         self.application.connect_failed(&mut self.core, tag, io::Error::from_raw_os_error(errno));
+    }
+
+    fn cancel_connect(&mut self, slot: u32) {
+        let connection = &self.core.slots[slot];
+        if connection.in_flight.has(Kind::CancelConnect) {
+            mark!("connect is being cancelled already");
+            return;
+        }
+        let target = Token::new(Kind::Connect, self.core.slots.generation(slot), slot);
+        // A full queue: the deadline is set again and tries again.
+        let _ = self.submit(slot, Kind::CancelConnect, Op::Cancel { target });
     }
 
     /// Returns 0 or a negative errno, as the connect does. Hazard: set before the connect, the

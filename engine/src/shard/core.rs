@@ -41,9 +41,6 @@ const SPARES_MAX: usize = 64;
 /// Length of a mapping for kept input that is not unmapped when it is empty, at most.
 const SPARE_MAPPED_BYTES_MAX: usize = 256 << 10;
 
-/// Silence after which a message that was begun does not keep a connection from finishing.
-const REST_MS: u64 = 1_000;
-
 /// The configuration in the units the loop uses.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -305,25 +302,6 @@ impl Core {
         let quiet_ms = u32::try_from(quiet_ms).unwrap_or(NONE - 1);
         self.slots.rare_mut(slot).finish_ms = quiet_ms.min(NONE - 1);
         self.touch(slot);
-    }
-
-    /// When a connection that is to finish may, if nothing happens before; `None` if it is not
-    /// at rest, as far as is known here.
-    pub fn finishes_at_ms(&self, slot: u32) -> Option<u64> {
-        let (connection, rare) = (&self.slots[slot], self.slots.rare(slot));
-        let at_rest = rare.finish_ms != NONE
-            && connection.state.hears()
-            && connection.output_head == NONE
-            && rare.open == NONE
-            && rare.files_sent == 0
-            && (rare.finish_ms == 0 || !rare.delivering)
-            && !rare.is_at_work()
-            && !connection.is_paused()
-            && !connection.deliver_owed;
-        // The rest of a message is waited for, but not as long as a client may take for it.
-        let quiet_ms = u64::from(rare.finish_ms);
-        let quiet_ms = if connection.carry == NONE { quiet_ms } else { quiet_ms.max(REST_MS) };
-        at_rest.then_some(connection.active_ms + quiet_ms)
     }
 
     /// Returns whether a connection is to end by a deadline: the engine drains, or the listener of

@@ -10,7 +10,8 @@
 
 use super::Shard;
 use super::core::Core;
-use super::slots::{NONE, Slot};
+use super::family::Vetoes;
+use super::slots::Slot;
 use super::slow::SlowPeers;
 use super::state::State;
 use crate::Reason;
@@ -208,17 +209,9 @@ impl Core {
         let rare = self.slots.rare_of(connection);
         connection.state == State::Open
             && connection.opened
-            && connection.output_head == NONE
-            && connection.carry == NONE
-            && !connection.is_paused()
-            && !connection.fin_seen
-            && !connection.deliver_owed
             && rare.tag.is_none()
             && self.limits_of(connection).evicts
-            && rare.open == NONE
-            && rare.files_sent == 0
-            && !rare.delivering
-            && !rare.is_at_work()
+            && !self.vetoes(connection).has(Vetoes::EVICTION)
             && self.now_ms >= connection.active_ms + IDLE_MS
     }
 

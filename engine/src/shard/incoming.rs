@@ -19,12 +19,18 @@ pub use transfer::Incoming;
 
 use super::Shard;
 use super::bounds::Full;
+use super::family::{After, Family, Outcome, Vetoes};
 use super::file::ERESTARTSYS;
 use super::pipes::Side;
-use super::slots::{Armed, NONE};
+use super::rare::Rare;
+#[cfg(any(test, feature = "testing"))]
+use super::slots::Mode;
+use super::slots::{Armed, NONE, Slot};
 use crate::Reason;
 use crate::file::ReceiveFailed;
-use crate::handler::Handler;
+use crate::handler::{Deadline, Handler};
+#[cfg(any(test, feature = "testing"))]
+use crate::ring::simulated::SimulatedRing;
 use crate::ring::{Kind, Op, Ring};
 use std::io;
 
@@ -32,9 +38,106 @@ use std::io;
 /// more than its size says.
 const SPLICE_BYTES_MAX: u64 = 1 << 20;
 
+/// The family of ranges of the stream that go into files.
+pub(super) struct FilesIn;
+
+impl Family for FilesIn {
+    /// No progress for too long.
+    type Due = ();
+
+    #[inline]
+    fn is_record_quiet(rare: &Rare) -> bool {
+        rare.incoming == NONE
+    }
+
+    #[inline]
+    fn record_vetoes(rare: &Rare) -> Vetoes {
+        Vetoes::ALL.when(rare.incoming != NONE)
+    }
+
+    #[inline]
+    fn counts_from_activity(rare: &Rare) -> bool {
+        rare.incoming == NONE
+    }
+
+    fn completed<R: Ring, H: Handler>(
+        shard: &mut Shard<R, H>,
+        slot: u32,
+        outcome: Outcome,
+    ) -> After {
+        let result = outcome.completion.result;
+        match outcome.kind {
+            Kind::Write => shard.on_write(slot, result),
+            Kind::SpliceToFile => shard.on_splice_to_file(slot, result),
+            _ => shard.on_poll_in(slot),
+        }
+        After::Walk
+    }
+
+    fn report<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32) {
+        shard.settle_incoming(slot);
+    }
+
+    fn submit<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32) -> Result<(), Full> {
+        shard.flush_incoming(slot)
+    }
+
+    #[inline]
+    fn due<R: Ring, H: Handler>(
+        shard: &Shard<R, H>,
+        _slot: u32,
+        connection: &Slot,
+        candidate: &mut impl FnMut(u64, Option<u64>, Self::Due),
+    ) {
+        if connection.is_plain() || !connection.state.hears() {
+            return;
+        }
+        let number = shard.core.slots.rare_of(connection).incoming as usize;
+        if let Some(incoming) = shard.core.incoming.get(number)
+            && !incoming.waits_for_pipe
+        {
+            let transfer_ms = shard.core.limits_of(connection).transfer_ms;
+            candidate(incoming.progress_ms, transfer_ms, ());
+        }
+    }
+
+    fn expired<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32, (): ()) {
+        shard.on_no_progress(slot);
+    }
+
+    fn release<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32) {
+        shard.drop_incoming(slot);
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    fn check<H: Handler>(
+        shard: &Shard<SimulatedRing, H>,
+        slot: u32,
+        connection: &Slot,
+        fail: &dyn Fn(&str),
+    ) {
+        let number = shard.core.slots.incoming(slot) as usize;
+        let Some(incoming) = shard.core.incoming.get(number) else { return };
+        if connection.state.is_over() {
+            return;
+        }
+        let flight = connection.in_flight;
+        let stores = flight.has(Kind::Write) || flight.has(Kind::SpliceToFile);
+        let queued = shard.pipe_queue.iter().any(|place| place.is_of(slot, Side::In));
+        let starved = connection.mode() == Mode::Starved;
+        let comes = flight.has(Kind::PollIn) || connection.armed != Armed::Nothing || starved;
+        if incoming.waits_for_pipe != queued {
+            fail("is wrong about the queue for a pipe");
+        }
+        if !stores && !comes && !queued && !connection.rests {
+            fail("does not go on with its file");
+        }
+    }
+}
+
 impl<R: Ring, H: Handler> Shard<R, H> {
     /// Starts the next step of what goes into a file, unless one is under way.
-    pub(super) fn flush_incoming(&mut self, slot: u32) -> Result<(), Full> {
+    fn flush_incoming(&mut self, slot: u32) -> Result<(), Full> {
         loop {
             let connection = &self.core.slots[slot];
             let flight = connection.in_flight;
@@ -91,7 +194,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         incoming.splices
     }
 
-    pub(super) fn on_poll_in(&mut self, slot: u32) {
+    fn on_poll_in(&mut self, slot: u32) {
         let incoming = self.core.incoming.get_mut(self.core.slots.incoming(slot) as usize);
         if let Some(incoming) = incoming {
             incoming.polled = true;
@@ -135,7 +238,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.submit(slot, Kind::Write, op)
     }
 
-    pub(super) fn on_write(&mut self, slot: u32, result: i32) {
+    fn on_write(&mut self, slot: u32, result: i32) {
         let incoming = &mut self.core.incoming[self.core.slots.incoming(slot) as usize];
         if result > 0 {
             incoming.written += result as usize;
@@ -157,7 +260,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.submit(slot, Kind::SpliceToFile, op)
     }
 
-    pub(super) fn on_splice_to_file(&mut self, slot: u32, result: i32) {
+    fn on_splice_to_file(&mut self, slot: u32, result: i32) {
         let incoming = &mut self.core.incoming[self.core.slots.incoming(slot) as usize];
         if result > 0 {
             let pipe = incoming.pipe.as_mut().expect("it was spliced from");
@@ -242,7 +345,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     /// What is owed to the application of a file that is there, or has failed.
-    pub(super) fn settle_incoming(&mut self, slot: u32) {
+    fn settle_incoming(&mut self, slot: u32) {
         let connection = &self.core.slots[slot];
         let (flight, number) = (connection.in_flight, self.core.slots.incoming(slot));
         if number == NONE
@@ -267,6 +370,25 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.core.slots[slot].deliver_owed = true;
         self.application.file_received(&mut self.core, slot, result);
         self.core.touch(slot);
+    }
+
+    /// The time for progress has passed.
+    fn on_no_progress(&mut self, slot: u32) {
+        if self.brings_more(slot) {
+            mark!("a file's bytes lie in the socket");
+            let incoming = self.core.slots.incoming(slot) as usize;
+            self.core.incoming[incoming].progress_ms = self.core.now_ms;
+        } else {
+            mark!("a file comes no further");
+            self.application.expired(&mut self.core, slot, Deadline::Transfer);
+            self.core.end(slot, Reason::TransferTimeout, true);
+        }
+    }
+
+    /// Returns whether the socket holds the next bytes of a file, and only a turn is missing.
+    fn brings_more(&mut self, slot: u32) -> bool {
+        let flight = self.core.slots[slot].in_flight;
+        !flight.has(Kind::Write) && !flight.has(Kind::SpliceToFile) && self.has_unread(slot)
     }
 
     fn take_incoming(&mut self, slot: u32) -> Incoming {

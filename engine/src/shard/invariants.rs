@@ -4,7 +4,6 @@
 use super::Shard;
 use super::accept::{Listener, Stage};
 use super::output::{Body, CHUNK_BYTES};
-use super::pipes::Side;
 use super::rare::Rare;
 use super::slots::{Armed, InFlight, Mode, NONE, Slot};
 use super::state::State;
@@ -319,145 +318,50 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         assert_eq!(self.in_flight, kernel.tokens.len() as u64, "count of operations in flight");
     }
 
-    /// A file on its way in goes on by itself.
-    fn check_files(&self, slot: u32, connection: &Slot) {
-        let flight = connection.in_flight;
-        let named = self.core.slots.rare(slot).naming == NONE || flight.has(Kind::Publish);
-        assert!(named, "slot {slot} does not give its file a name");
-        let Some(incoming) = self.core.incoming.get(self.core.slots.incoming(slot) as usize) else {
-            return;
-        };
-        let stores = flight.has(Kind::Write) || flight.has(Kind::SpliceToFile);
-        let queued = self.pipe_queue.iter().any(|place| place.is_of(slot, Side::In));
-        let starved = connection.mode() == Mode::Starved;
-        let comes = flight.has(Kind::PollIn) || connection.armed != Armed::Nothing || starved;
-        let over = connection.state.is_over();
-        let waits = incoming.waits_for_pipe;
-        assert!(over || waits == queued, "slot {slot} and the queue for a pipe");
-        assert!(
-            stores || comes || queued || over || connection.rests,
-            "slot {slot} is {} and does not go on with its file",
-            connection.state
-        );
-    }
-
     /// A connection that is on no list of work waits for something that can come: an operation, a
     /// deadline, a queue.
     fn check_progress(&self, slot: u32, connection: &Slot) {
-        let flight = connection.in_flight;
-        let state = connection.state;
-        let queued = |queue: &std::collections::VecDeque<(u32, u64)>| {
-            queue.contains(&(slot, self.core.slots.generation(slot)))
-        };
+        let (flight, state) = (connection.in_flight, connection.state);
         let fail = |what: &str| {
             panic!("slot {slot} (descriptor {}) is {state} and {what}", connection.descriptor.0)
         };
-        let due_ms = self.core.timers.at_ms(slot);
-        let due_by = |at_ms: u64| due_ms.is_some_and(|due_ms| due_ms <= at_ms + 2 * TICK_MS);
-        let rests = connection.rests && due_by(self.core.now_ms + super::deadlines::RETRY_MS);
-        let limits = &self.core.limits;
-        if state.sends() {
-            let sending = [Kind::Send, Kind::Read, Kind::Splice, Kind::PollOut];
-            let mut places = self.pipe_queue.iter();
-            let pipe = connection.waits_for_pipe && places.any(|it| it.is_of(slot, Side::Out));
-            if connection.output_head == NONE {
-                if !rests && (state == State::Draining || connection.shutdown_wanted) {
-                    fail("has not sent its FIN");
-                }
-            } else if !pipe && !rests && !sending.into_iter().any(|kind| flight.has(kind)) {
-                fail("does not send what it has to");
-            }
-        }
-        let resumes = self.core.budget.is_resuming();
-        if state.accepts_output() && self.core.is_room_to_report(slot) && !resumes {
-            fail("has room and its handler does not know");
-        }
+        self.check_families(slot, &fail);
         let rare = self.core.slots.rare(slot);
-        let files = rare.incoming != NONE;
-        let reads = !connection.fin_seen
-            && ((state.receives()
-                && !connection.is_paused()
-                && !connection.is_full_and_paused()
-                && !files)
-                || state.discards());
-        let starved = connection.mode() == Mode::Starved && queued(&self.starved);
-        // Its turn comes.
-        let held = connection.is_held() && !files;
-        let reads = reads && !held;
-        if reads && connection.armed == Armed::Nothing && !starved && !connection.rests {
-            fail("does not read");
-        }
-        let heard = !connection.is_paused() && !connection.is_full_and_paused() && !files;
-        if state.receives() && heard && (connection.deliver_owed || connection.fin_seen) {
-            fail("owes its handler bytes or a FIN");
-        }
-        if rare.files_sent > 0 && !state.is_over() {
-            fail("owes its handler a file_sent");
-        }
         if connection.mode() == Mode::Parked && !connection.is_plain() && *rare == Rare::DEFAULT {
             fail("is parked and keeps a record with nothing in it");
         }
-        self.check_files(slot, connection);
-        let queued = |open: u32| self.core.opens.get(open as usize).is_some_and(|it| it.queued);
-        if rare.open != NONE && !flight.has(Kind::Open) && !queued(rare.open) {
-            fail("does not open its file");
-        }
+        let due_ms = self.core.timers.at_ms(slot);
         if let Some((at_ms, _)) = self.next_deadline(slot)
-            && !due_by(at_ms.max(self.core.now_ms))
+            && !self.is_due_by(slot, at_ms.max(self.core.now_ms))
             && self.core.sweeps.is_empty()
         {
             let now_ms = self.core.now_ms;
             fail(&format!("is due at {at_ms} ms, not at {due_ms:?}; it is {now_ms}"));
         }
-        let watched = match state {
-            State::Open if connection.hung_up => false,
-            State::Open => connection.mode() != Mode::Starved || connection.fin_seen,
-            State::HalfClosedByPeer | State::Draining => true,
-            State::HalfClosedByUs => connection.mode() != Mode::Starved && !connection.hung_up,
-            _ => false,
-        };
-        // What rests is looked at again soon.
-        let watched = watched && !(files && connection.rests);
-        // A FIN was reported, and its deadline ends the rest.
-        let watched = watched && rare.watch_ms == 0;
-        if watched && connection.armed == Armed::Nothing && !flight.has(Kind::Hangup) && !reads {
-            fail("would not hear of a reset");
+        if flight.is_empty()
+            && due_ms.is_none()
+            && !self.is_in_starved_queue(slot)
+            && !connection.waits_for_pipe
+            && !(state == State::Open && connection.hung_up)
+        {
+            fail("waits for nothing");
         }
-        // With nothing left to read, the peer of a Unix socket is gone.
-        let asks_twice = state != State::Open && self.core.slots.identity(slot).is_unix();
-        if connection.hung_up && flight.has(Kind::Hangup) && !asks_twice {
-            fail("asks again for what it was told");
-        }
-        let parked = connection.mode() == Mode::Parked && state == State::Open;
-        let cancels = flight.has(Kind::CancelReceive);
-        if parked && connection.armed == Armed::Multishot && !cancels && reads {
-            fail("is parked and keeps its multishot receive");
-        }
-        let keeps = self.core.kept_bytes(slot) >= limits.receive_buffer_bytes;
-        let stops = connection.armed != Armed::Multishot || flight.has(Kind::CancelReceive);
-        let keeps = keeps && (!files || self.stops_for_file(slot));
-        if keeps && !reads && !stops && !state.is_over() {
-            fail("goes on reading what nobody wants");
-        }
-        match state {
-            State::Lingering if connection.fin_seen && !rare.delivering => {
-                fail("waits for a FIN that it has seen");
-            }
-            State::Connecting if self.core.draining && self.core.sweeps.is_empty() => {
-                fail("still connects though it drains")
-            }
-            State::Connecting if !flight.has(Kind::Connect) => fail("does not connect"),
-            State::Ending if flight.is_empty() => fail("does not end"),
-            State::Closing if !flight.has(Kind::Close) => fail("does not close"),
-            _ if flight.is_empty()
-                && due_ms.is_none()
-                && !starved
-                && !connection.waits_for_pipe
-                && !(state == State::Open && connection.hung_up) =>
-            {
-                fail("waits for nothing");
-            }
-            _ => {}
-        }
+    }
+
+    /// Returns whether the wheel fires for a connection by then.
+    fn is_due_by(&self, slot: u32, at_ms: u64) -> bool {
+        self.core.timers.at_ms(slot).is_some_and(|due_ms| due_ms <= at_ms + 2 * TICK_MS)
+    }
+
+    /// Returns whether a connection rests, and the wheel ends that soon.
+    pub(super) fn rests_shortly(&self, slot: u32) -> bool {
+        let retry_ms = self.core.now_ms + super::deadlines::RETRY_MS;
+        self.core.slots[slot].rests && self.is_due_by(slot, retry_ms)
+    }
+
+    /// Returns whether a connection waits in the queue for a receive buffer.
+    pub(super) fn is_in_starved_queue(&self, slot: u32) -> bool {
+        let starved = self.core.slots[slot].mode() == Mode::Starved;
+        starved && self.starved.contains(&(slot, self.core.slots.generation(slot)))
     }
 }

@@ -21,12 +21,15 @@ pub use pending::Jobs;
 
 use super::Shard;
 use super::core::Core;
+use super::family::{Family, Vetoes};
+use super::rare::Rare;
 use super::slots::{NONE, Pause};
 use crate::handler::Handler;
 use crate::panics::discard;
 use crate::ring::Ring;
 use crate::workers::{Finished, Job, JobDone, Refusal, Refused, Shut, Ticket};
 use pending::OfConnection;
+use std::convert::Infallible;
 
 impl Core {
     /// Jobs of a connection that it has not been told of.
@@ -231,6 +234,22 @@ impl Core {
             // A parked connection may give its record back.
             self.touch(slot);
         }
+    }
+}
+
+/// The family of jobs. Their results come from the workers, and not by operations.
+pub(super) struct JobResults;
+
+impl Family for JobResults {
+    type Due = Infallible;
+
+    #[inline]
+    fn record_vetoes(rare: &Rare) -> Vetoes {
+        Vetoes::ALL.when(rare.jobs != NONE)
+    }
+
+    fn release<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32) {
+        shard.core.forget_jobs(slot);
     }
 }
 

@@ -15,7 +15,10 @@ mod commands;
 pub(crate) mod connect;
 pub(crate) mod core;
 mod deadlines;
+mod delivery;
 mod evict;
+mod families;
+mod family;
 mod file;
 mod file_cache;
 mod identity;
@@ -27,6 +30,7 @@ mod listeners;
 mod listening;
 mod looks;
 mod naming;
+mod opening;
 mod output;
 mod pipes;
 mod publish;
@@ -42,6 +46,7 @@ mod slow;
 pub(crate) mod state;
 mod sweep;
 mod teardown;
+mod timer;
 mod timers;
 mod u48;
 mod waiting;
@@ -52,10 +57,10 @@ use self::bounds::{Bounds, Full, GATHERED_BYTES_MAX, SENDFILES_MAX, SENT_AT_ONCE
 use self::commands::Commands;
 use self::core::Core;
 use self::evict::Eviction;
+use self::family::{After, Outcome};
 use self::jobs::Jobs;
 use self::pipes::Place;
-use self::slots::{NONE, Slots};
-use self::state::State;
+use self::slots::Slots;
 use crate::admission::Admission;
 use crate::config::Config;
 use crate::file::Closing;
@@ -313,7 +318,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         for _ in 0..self.core.touched.len() {
             let Some(slot) = self.core.touched.pop_front() else { break };
             self.core.slots[slot].touched = false;
-            if let Err(full) = self.flush_connection(slot) {
+            if let Err(full) = self.walk(slot) {
                 if !bug!("rearm-dropped") {
                     self.core.touch_first(slot);
                 }
@@ -325,49 +330,6 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             }
         }
         Ok(())
-    }
-
-    fn flush_connection(&mut self, slot: u32) -> Result<(), Full> {
-        let only_streams = self.only_streams(slot);
-        if !only_streams {
-            self.settle(slot);
-            // That may have been the slot's end.
-            if self.core.slots.get(slot).is_none() {
-                return Ok(());
-            }
-            self.flush_open(slot)?;
-        }
-        self.flush_output(slot)?;
-        if !only_streams {
-            self.flush_incoming(slot)?;
-            self.flush_naming(slot)?;
-            self.settle_linger(slot);
-        }
-        self.flush_receive(slot)?;
-        self.flush_close(slot)?;
-        self.arm_deadline(slot);
-        Ok(())
-    }
-
-    /// Returns whether a connection does nothing but receive and send, and its handler is owed no
-    /// call: then most of what there is to look at need not be looked at. So it is with almost
-    /// every request.
-    #[inline]
-    fn only_streams(&self, slot: u32) -> bool {
-        let connection = &self.core.slots[slot];
-        connection.state == State::Open
-            && !connection.fin_seen
-            && !connection.is_full()
-            && !connection.deliver_owed
-            && (connection.is_plain() || {
-                let rare = self.core.slots.rare_of(connection);
-                rare.files_sent == 0
-                    && rare.open == NONE
-                    && rare.incoming == NONE
-                    && rare.naming == NONE
-                    && rare.finish_ms == NONE
-                    && rare.notify_below == 0
-            })
     }
 
     /// What no connection wants but the shard itself.
@@ -393,15 +355,6 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
         self.flush_accept()?;
         self.flush_connects()
-    }
-
-    /// Callbacks that are owed, before operations are derived from the result.
-    fn settle(&mut self, slot: u32) {
-        self.settle_output(slot);
-        self.settle_naming(slot);
-        self.settle_incoming(slot);
-        self.settle_input(slot);
-        self.settle_finish(slot);
     }
 
     fn dispatch(&mut self, completion: Completion) {
@@ -434,29 +387,11 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 if !completion.more() {
                     self.core.slots[slot].in_flight.remove(kind);
                 }
-                match kind {
-                    Kind::Receive => self.on_receive(slot, completion, buffer),
-                    Kind::Probe => self.on_probe(slot, completion.result),
-                    Kind::Hangup => self.on_hangup(slot, completion.result),
-                    Kind::Send => {
-                        self.on_send(slot, completion.result);
-                        if self.is_quiet_after_send(slot) {
-                            return self.arm_deadline(slot);
-                        }
-                    }
-                    Kind::PollOut => self.on_room(slot, completion.result),
-                    Kind::PollIn => self.on_poll_in(slot),
-                    Kind::Read => self.on_read(slot, completion.result),
-                    Kind::Splice => self.on_splice(slot, completion.result),
-                    Kind::Open => self.on_open(slot, completion.result),
-                    Kind::Write => self.on_write(slot, completion.result),
-                    Kind::SpliceToFile => self.on_splice_to_file(slot, completion.result),
-                    Kind::Publish => self.on_naming(slot, completion.result),
-                    Kind::Connect => self.on_connect(slot, completion.result),
-                    Kind::Close => return self.on_close(slot),
-                    _ => {}
+                match self.completed(slot, Outcome { kind, completion, buffer }) {
+                    After::Walk => self.core.touch(slot),
+                    After::Quiet => self.arm_deadline(slot),
+                    After::Freed => {}
                 }
-                self.core.touch(slot);
             }
         }
     }

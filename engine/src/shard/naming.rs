@@ -19,14 +19,68 @@ pub use steps::Naming;
 
 use super::Shard;
 use super::bounds::Full;
+use super::family::{After, Family, Outcome, Vetoes};
+use super::rare::Rare;
 use super::slots::NONE;
+#[cfg(any(test, feature = "testing"))]
+use super::slots::Slot;
 use crate::handler::Handler;
+#[cfg(any(test, feature = "testing"))]
+use crate::ring::simulated::SimulatedRing;
 use crate::ring::{Kind, Ring};
+use std::convert::Infallible;
 use std::io;
 use steps::Step;
 
+/// The family of files that get their names.
+pub(super) struct Names;
+
+impl Family for Names {
+    type Due = Infallible;
+
+    #[inline]
+    fn is_record_quiet(rare: &Rare) -> bool {
+        rare.naming == NONE
+    }
+
+    #[inline]
+    fn record_vetoes(rare: &Rare) -> Vetoes {
+        Vetoes::ALL.when(rare.naming != NONE)
+    }
+
+    fn completed<R: Ring, H: Handler>(
+        shard: &mut Shard<R, H>,
+        slot: u32,
+        outcome: Outcome,
+    ) -> After {
+        shard.on_naming(slot, outcome.completion.result);
+        After::Walk
+    }
+
+    fn report<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32) {
+        shard.settle_naming(slot);
+    }
+
+    fn submit<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32) -> Result<(), Full> {
+        shard.flush_naming(slot)
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    fn check<H: Handler>(
+        shard: &Shard<SimulatedRing, H>,
+        slot: u32,
+        connection: &Slot,
+        fail: &dyn Fn(&str),
+    ) {
+        let named = shard.core.slots.rare(slot).naming == NONE;
+        if !named && !connection.in_flight.has(Kind::Publish) {
+            fail("does not give its file a name");
+        }
+    }
+}
+
 impl<R: Ring, H: Handler> Shard<R, H> {
-    pub(super) fn flush_naming(&mut self, slot: u32) -> Result<(), Full> {
+    fn flush_naming(&mut self, slot: u32) -> Result<(), Full> {
         let connection = &self.core.slots[slot];
         let number = self.core.slots.rare(slot).naming;
         if number == NONE || connection.in_flight.has(Kind::Publish) {
@@ -46,13 +100,13 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
     }
 
-    pub(super) fn on_naming(&mut self, slot: u32, result: i32) {
+    fn on_naming(&mut self, slot: u32, result: i32) {
         let naming = &mut self.core.namings[self.core.slots.rare(slot).naming as usize];
         naming.step = naming.after(-result.min(0));
     }
 
     /// Tells what came of it, if anybody is there to be told.
-    pub(super) fn settle_naming(&mut self, slot: u32) {
+    fn settle_naming(&mut self, slot: u32) {
         let connection = &self.core.slots[slot];
         let number = self.core.slots.rare(slot).naming;
         if number == NONE {

@@ -28,12 +28,17 @@
 
 use super::Shard;
 use super::bounds::{DISCARDED_BYTES_MAX, Full};
-use super::slots::{Armed, Mode, NONE, Pause};
+use super::deadlines::RETRY_MS;
+use super::family::{After, Family, Outcome, Vetoes};
+use super::rare::Rare;
+use super::slots::{Armed, Mode, NONE, Pause, Slot};
 use super::state::{Event, State};
 use crate::Reason;
 use crate::config::Probe;
-use crate::handler::Handler;
+use crate::handler::{Deadline, Handler};
 use crate::memory::HeldBuffer;
+#[cfg(any(test, feature = "testing"))]
+use crate::ring::simulated::SimulatedRing;
 use crate::ring::{Completion, Errno, Kind, Op, Ring, Token};
 
 /// The time between two looks for a reset behind a FIN, in milliseconds.
@@ -44,10 +49,164 @@ const STARVING_MS: u64 = 100;
 /// A byte that is shown to a handler counts as so many that are moved.
 const HANDLER_WORK: usize = 4;
 
+/// What is due on the receive side.
+#[derive(Clone, Copy)]
+pub(super) enum Receiving {
+    /// A message is incomplete for too long.
+    Late,
+    /// To watch for a reset behind a FIN.
+    Watch,
+    /// To wait on a probe from now on.
+    Park,
+}
+
+/// The family of receiving.
+pub(super) struct Input;
+
+impl Family for Input {
+    type Due = Receiving;
+
+    const ALWAYS: bool = true;
+
+    #[inline]
+    fn is_quiet(connection: &Slot) -> bool {
+        !connection.fin_seen && !connection.deliver_owed
+    }
+
+    #[inline]
+    fn vetoes(connection: &Slot) -> Vetoes {
+        let waits = connection.is_paused() || connection.deliver_owed;
+        let begun = connection.carry != NONE || connection.fin_seen;
+        (Vetoes::FINISH | Vetoes::EVICTION).when(waits) | Vetoes::EVICTION.when(begun)
+    }
+
+    #[inline]
+    fn counts_from_activity(rare: &Rare) -> bool {
+        rare.receiving_since_ms == 0 && rare.watch_ms == 0
+    }
+
+    #[inline]
+    fn completed<R: Ring, H: Handler>(
+        shard: &mut Shard<R, H>,
+        slot: u32,
+        outcome: Outcome,
+    ) -> After {
+        let result = outcome.completion.result;
+        match outcome.kind {
+            Kind::Receive => shard.on_receive(slot, outcome.completion, outcome.buffer),
+            Kind::Probe => shard.on_probe(slot, result),
+            Kind::Hangup => shard.on_hangup(slot, result),
+            // The receive ends as well, and says so.
+            _ => debug_assert_eq!(outcome.kind, Kind::CancelReceive),
+        }
+        After::Walk
+    }
+
+    fn report<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32) {
+        shard.settle_input(slot);
+    }
+
+    #[inline]
+    fn submit<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32) -> Result<(), Full> {
+        shard.flush_receive(slot)
+    }
+
+    #[inline]
+    fn due<R: Ring, H: Handler>(
+        shard: &Shard<R, H>,
+        _slot: u32,
+        connection: &Slot,
+        candidate: &mut impl FnMut(u64, Option<u64>, Self::Due),
+    ) {
+        if !connection.state.hears() && connection.state != State::Draining {
+            return;
+        }
+        if !connection.is_plain() {
+            let rare = shard.core.slots.rare_of(connection);
+            if rare.receiving_since_ms != 0 {
+                let receive_ms = shard.core.limits_of(connection).receive_ms;
+                candidate(rare.receiving_since_ms, receive_ms, Receiving::Late);
+            }
+            if rare.watch_ms != 0 {
+                candidate(rare.watch_ms, Some(0), Receiving::Watch);
+            }
+        }
+        if connection.mode() == Mode::Streaming && connection.armed == Armed::Multishot {
+            let park_after_ms = shard.core.limits.park_after_ms;
+            candidate(connection.active_ms, Some(park_after_ms), Receiving::Park);
+        }
+    }
+
+    fn expired<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32, due: Receiving) {
+        match due {
+            Receiving::Late => shard.on_late_message(slot),
+            Receiving::Watch => shard.core.slots.rare_mut(slot).watch_ms = 0,
+            Receiving::Park => {
+                shard.core.counters.parked += 1;
+                shard.core.slots.set_mode(slot, Mode::Parked);
+            }
+        }
+    }
+
+    fn release<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32) {
+        shard.core.drop_carry(slot);
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    fn check<H: Handler>(
+        shard: &Shard<SimulatedRing, H>,
+        slot: u32,
+        connection: &Slot,
+        fail: &dyn Fn(&str),
+    ) {
+        let rare = shard.core.slots.rare(slot);
+        let (flight, state) = (connection.in_flight, connection.state);
+        let files = rare.incoming != NONE;
+        let starved = shard.is_in_starved_queue(slot);
+        let heard = !connection.is_paused() && !connection.is_full_and_paused() && !files;
+        let reads = !connection.fin_seen && ((state.receives() && heard) || state.discards());
+        // The turn of a held connection comes.
+        let reads = reads && (!connection.is_held() || files);
+        if reads && connection.armed == Armed::Nothing && !starved && !connection.rests {
+            fail("does not read");
+        }
+        if state.receives() && heard && (connection.deliver_owed || connection.fin_seen) {
+            fail("owes its handler bytes or a FIN");
+        }
+        // What rests is looked at again soon. A FIN that was reported has its deadline.
+        let watched = connection.is_watched() && !(files && connection.rests);
+        let watched = watched && rare.watch_ms == 0;
+        if watched && connection.armed == Armed::Nothing && !flight.has(Kind::Hangup) && !reads {
+            fail("would not hear of a reset");
+        }
+        // With nothing left to read, the peer of a Unix socket is gone.
+        let asks_twice = state != State::Open && shard.core.slots.identity(slot).is_unix();
+        if connection.hung_up && flight.has(Kind::Hangup) && !asks_twice {
+            fail("asks again for what it was told");
+        }
+        let parked = connection.mode() == Mode::Parked && state == State::Open;
+        let cancels = flight.has(Kind::CancelReceive);
+        if parked && connection.armed == Armed::Multishot && !cancels && reads {
+            fail("is parked and keeps its multishot receive");
+        }
+        let keeps = shard.core.kept_bytes(slot) >= shard.core.limits.receive_buffer_bytes;
+        let stops = connection.armed != Armed::Multishot || cancels;
+        let keeps = keeps && (!files || shard.stops_for_file(slot));
+        if keeps && !reads && !stops && !state.is_over() {
+            fail("goes on reading what nobody wants");
+        }
+    }
+}
+
 impl<R: Ring, H: Handler> Shard<R, H> {
     /// Makes what is armed what is wanted.
-    pub(super) fn flush_receive(&mut self, slot: u32) -> Result<(), Full> {
+    #[inline(always)]
+    fn flush_receive(&mut self, slot: u32) -> Result<(), Full> {
         let connection = &self.core.slots[slot];
+        // So it is with almost every request.
+        if connection.streams() {
+            return Ok(());
+        }
         let socket = connection.descriptor;
         let wanted = self.wanted(slot);
         let kind = match (connection.armed, wanted) {
@@ -96,6 +255,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     /// The one place that decides what should be armed.
+    #[inline(always)]
     fn wanted(&self, slot: u32) -> Armed {
         let connection = &self.core.slots[slot];
         let reads = match connection.state {
@@ -153,16 +313,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     #[inline(never)]
     fn watch(&mut self, slot: u32) -> Result<(), Full> {
         let connection = &self.core.slots[slot];
-        let watches = match connection.state {
-            State::Open if connection.hung_up => false,
-            State::Open => connection.mode() != Mode::Starved || connection.fin_seen,
-            State::HalfClosedByPeer | State::Draining => true,
-            // Once the peer's FIN has come, too, no reset can follow it.
-            State::HalfClosedByUs => connection.mode() != Mode::Starved && !connection.hung_up,
-            _ => false,
-        };
         let rests = self.core.slots.rare(slot).watch_ms != 0 && !bug!("fin-spins");
-        if !watches || rests || connection.in_flight.has(Kind::Hangup) {
+        if !connection.is_watched() || rests || connection.in_flight.has(Kind::Hangup) {
             return Ok(());
         }
         let op = Op::Poll { descriptor: connection.descriptor, events: 0 };
@@ -178,12 +330,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.submit(slot, Kind::CancelReceive, Op::Cancel { target })
     }
 
-    pub(super) fn on_receive(
-        &mut self,
-        slot: u32,
-        completion: Completion,
-        buffer: Option<HeldBuffer>,
-    ) {
+    fn on_receive(&mut self, slot: u32, completion: Completion, buffer: Option<HeldBuffer>) {
         let was = self.core.slots[slot].armed;
         if !completion.more() {
             self.core.slots[slot].armed = Armed::Nothing;
@@ -248,7 +395,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     /// Something is there to read (or the probe was cut short): look.
-    pub(super) fn on_probe(&mut self, slot: u32, result: i32) {
+    fn on_probe(&mut self, slot: u32, result: i32) {
         self.core.slots[slot].armed = Armed::Nothing;
         if bug!("probe-is-eof") && result == 0 {
             return self.on_fin(slot);
@@ -274,7 +421,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
     }
 
-    pub(super) fn on_hangup(&mut self, slot: u32, result: i32) {
+    fn on_hangup(&mut self, slot: u32, result: i32) {
         if result < 0 || self.core.slots[slot].state.is_over() {
             mark!("hang-up of no interest");
             return;
@@ -411,6 +558,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     /// After a delivery: the deadline and the bound of a message that is not complete.
+    #[inline(always)]
     fn note_message(&mut self, slot: u32, progressed: bool) {
         let kept = self.core.kept_bytes(slot);
         let connection = &self.core.slots[slot];
@@ -452,6 +600,20 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         connection.fin_seen = true;
     }
 
+    /// The time for a message has passed.
+    fn on_late_message(&mut self, slot: u32) {
+        if self.has_unread(slot) {
+            mark!("a message whose bytes are there is not late");
+            let own = self.core.limits_of(&self.core.slots[slot]);
+            let receive_ms = own.receive_ms.unwrap_or(0);
+            let since_ms = (self.core.now_ms + RETRY_MS).saturating_sub(receive_ms).max(1);
+            self.core.slots.rare_mut(slot).receiving_since_ms = since_ms;
+            return;
+        }
+        self.application.expired(&mut self.core, slot, Deadline::Receive);
+        self.core.close(slot, Reason::ReceiveTimeout);
+    }
+
     /// Throws away what has come after `close`, without a buffer.
     fn discard(&mut self, slot: u32) {
         let socket = self.core.slots[slot].descriptor;
@@ -469,7 +631,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     /// Callbacks owed on the input side: kept bytes, then the peer's FIN.
-    pub(super) fn settle_input(&mut self, slot: u32) {
+    fn settle_input(&mut self, slot: u32) {
         let connection = &self.core.slots[slot];
         let takes_a_file = self.core.slots.takes_a_file(connection);
         let waits = connection.is_paused() || connection.is_full_and_paused() || takes_a_file;

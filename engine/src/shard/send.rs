@@ -13,11 +13,17 @@
 use super::Shard;
 use super::bounds::Full;
 use super::deadlines::RETRY_MS;
+use super::delivery::{Progress, look_ms};
+use super::family::{After, Family, Outcome, Vetoes};
 use super::output::{Body, Chunk};
-use super::slots::{Fill, NONE};
+use super::pipes::Side;
+use super::rare::Rare;
+use super::slots::{Fill, NONE, Slot};
 use super::state::{Event, State};
 use crate::Reason;
-use crate::handler::Handler;
+use crate::handler::{Deadline, Handler};
+#[cfg(any(test, feature = "testing"))]
+use crate::ring::simulated::SimulatedRing;
 use crate::ring::{Errno, Kind, Op, Ring};
 
 /// Bytes of one send at most: progress is seen, and a 32-bit result holds it.
@@ -33,9 +39,132 @@ const PIECES_MAX: usize = 32;
 /// What precedes so much of a file is a segment of its own.
 const LONG_BYTES: u64 = 256 << 10;
 
+/// The family of the output queue.
+pub(super) struct Output;
+
+impl Family for Output {
+    type Due = Progress;
+
+    const ALWAYS: bool = true;
+
+    #[inline]
+    fn is_quiet(connection: &Slot) -> bool {
+        !connection.is_full()
+    }
+
+    #[inline]
+    fn is_record_quiet(rare: &Rare) -> bool {
+        rare.files_sent == 0 && rare.notify_below == 0
+    }
+
+    #[inline]
+    fn vetoes(connection: &Slot) -> Vetoes {
+        Vetoes::ALL.when(connection.output_head != NONE)
+    }
+
+    #[inline]
+    fn record_vetoes(rare: &Rare) -> Vetoes {
+        (Vetoes::FINISH | Vetoes::EVICTION).when(rare.files_sent > 0)
+    }
+
+    #[inline]
+    fn completed<R: Ring, H: Handler>(
+        shard: &mut Shard<R, H>,
+        slot: u32,
+        outcome: Outcome,
+    ) -> After {
+        let result = outcome.completion.result;
+        match outcome.kind {
+            Kind::Send => {
+                shard.on_send(slot, result);
+                if shard.is_quiet_after_send(slot) {
+                    return After::Quiet;
+                }
+            }
+            Kind::PollOut => shard.on_room(slot, result),
+            Kind::Read => shard.on_read(slot, result),
+            _ => shard.on_splice(slot, result),
+        }
+        After::Walk
+    }
+
+    fn report<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32) {
+        shard.settle_output(slot);
+    }
+
+    #[inline]
+    fn submit<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32) -> Result<(), Full> {
+        shard.flush_output(slot)
+    }
+
+    #[inline]
+    fn due<R: Ring, H: Handler>(
+        shard: &Shard<R, H>,
+        _slot: u32,
+        connection: &Slot,
+        candidate: &mut impl FnMut(u64, Option<u64>, Self::Due),
+    ) {
+        let head = connection.output_head;
+        let leaves = connection.state.sends() || connection.state == State::HalfClosedByUs;
+        // A queue for a pipe is not the peer's doing: those that hold the pipes have deadlines.
+        if head == NONE || !leaves || connection.waits_for_pipe {
+            return;
+        }
+        let own = shard.core.limits_of(connection);
+        let (after_ms, deadline) = match shard.core.chunks[head as usize].body {
+            Body::File(_) => (own.transfer_ms, Deadline::Transfer),
+            _ => (own.write_ms, Deadline::Write),
+        };
+        let since_ms = connection.stalled_since_ms;
+        candidate(since_ms, after_ms, Progress::Stalled(deadline));
+        if after_ms.is_some() {
+            let looked_ms = shard.core.slots.rare_of(connection).looked_ms;
+            candidate(since_ms.max(looked_ms), Some(look_ms(after_ms)), Progress::Look);
+        }
+    }
+
+    fn expired<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32, due: Progress) {
+        shard.on_progress_due(slot, due);
+    }
+
+    fn release<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32) {
+        shard.drop_output(slot);
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    fn check<H: Handler>(
+        shard: &Shard<SimulatedRing, H>,
+        slot: u32,
+        connection: &Slot,
+        fail: &dyn Fn(&str),
+    ) {
+        let (flight, state) = (connection.in_flight, connection.state);
+        let rests = shard.rests_shortly(slot);
+        if state.sends() {
+            let sending = [Kind::Send, Kind::Read, Kind::Splice, Kind::PollOut];
+            let mut places = shard.pipe_queue.iter();
+            let pipe = connection.waits_for_pipe && places.any(|it| it.is_of(slot, Side::Out));
+            if connection.output_head == NONE {
+                if !rests && (state == State::Draining || connection.shutdown_wanted) {
+                    fail("has not sent its FIN");
+                }
+            } else if !pipe && !rests && !sending.into_iter().any(|kind| flight.has(kind)) {
+                fail("does not send what it has to");
+            }
+        }
+        let resumes = shard.core.budget.is_resuming();
+        if state.accepts_output() && shard.core.is_room_to_report(slot) && !resumes {
+            fail("has room and its handler does not know");
+        }
+        if shard.core.slots.rare(slot).files_sent > 0 && !state.is_over() {
+            fail("owes its handler a file_sent");
+        }
+    }
+}
+
 impl<R: Ring, H: Handler> Shard<R, H> {
     /// Starts the next step of the output, unless one is under way.
-    pub(super) fn flush_output(&mut self, slot: u32) -> Result<(), Full> {
+    fn flush_output(&mut self, slot: u32) -> Result<(), Full> {
         let mut tried = false;
         loop {
             let connection = &self.core.slots[slot];
@@ -230,7 +359,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         false
     }
 
-    pub(super) fn on_send(&mut self, slot: u32, result: i32) {
+    #[inline(always)]
+    fn on_send(&mut self, slot: u32, result: i32) {
         match result {
             1.. => {
                 let sent = result as u32;
@@ -259,20 +389,14 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
     }
 
-    /// Whether nothing but deadlines follows from a send: most often everything has left, and there
-    /// is nothing to look for until something comes. Every request has such a moment.
-    pub(super) fn is_quiet_after_send(&self, slot: u32) -> bool {
+    /// Returns whether nothing but deadlines follows from a send: most often everything has left,
+    /// and there is nothing to do until something comes. Every request has such a moment.
+    #[inline]
+    fn is_quiet_after_send(&self, slot: u32) -> bool {
         let connection = &self.core.slots[slot];
-        connection.state == State::Open
-            && connection.output_head == NONE
+        connection.output_head == NONE
             && !connection.shutdown_wanted
-            && !connection.is_full()
-            && (connection.is_plain() || {
-                let rare = self.core.slots.rare_of(connection);
-                rare.files_sent == 0
-                    && rare.finish_ms == NONE
-                    && (rare.notify_below == 0 || bug!("level-not-reported"))
-            })
+            && (self.is_quiet(slot) || bug!("level-not-reported"))
     }
 
     /// Tried again at once it would fail again: the deadline goes on with it.
@@ -308,6 +432,22 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
         connection.on(Event::OurFin);
         connection.stalled_since_ms = self.core.now_ms;
+    }
+
+    /// Gives the memory and the pipe of the queue back.
+    fn drop_output(&mut self, slot: u32) {
+        if std::mem::replace(&mut self.core.slots[slot].waits_for_pipe, false) {
+            self.pipe_queue.retain(|place| !place.is_of(slot, Side::Out));
+        }
+        // Much memory may be unmapped.
+        self.bounds.note_work(self.core.slots[slot].output_bytes as usize);
+        while self.core.slots[slot].output_head != NONE {
+            let head = self.core.slots[slot].output_head;
+            if matches!(self.core.chunks[head as usize].body, Body::File(_)) {
+                self.return_pipe(slot);
+            }
+            self.core.drop_head(slot);
+        }
     }
 
     /// Callbacks owed on the output side.

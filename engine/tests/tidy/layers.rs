@@ -9,7 +9,7 @@ use super::{Piece, Tree, closed_at, is_of_word, line_of, masked, modules, named,
 use std::collections::{BTreeMap, BTreeSet};
 
 /// All rooms, the lowest first.
-const ORDER: [&str; 80] = [
+const ORDER: [&str; 85] = [
     // Values and helpers that know nothing of the engine.
     "bugs",
     "marks",
@@ -74,13 +74,17 @@ const ORDER: [&str; 80] = [
     // The loop of a shard.
     "shard/application",
     "shard/bounds",
+    "shard/family",
     "shard/deadlines",
+    "shard/timer",
+    "shard/delivery",
     "shard/looks",
     "shard/waiting",
     "shard/accept",
     "shard/listening",
     "shard/slow",
     "shard/evict",
+    "shard/opening",
     "shard/file",
     "shard/pipes",
     "shard/sendfile",
@@ -91,6 +95,7 @@ const ORDER: [&str; 80] = [
     "shard/jobs",
     "shard/connect",
     "shard/close",
+    "shard/families",
     "shard/sweep",
     "shard/commands",
     "shard/publish",

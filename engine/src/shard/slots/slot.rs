@@ -167,6 +167,19 @@ impl Slot {
         self.rare == NONE
     }
 
+    /// Returns whether the connection receives by multishot, and goes on with it.
+    #[inline]
+    pub fn streams(&self) -> bool {
+        self.armed == Armed::Multishot
+            && self.mode == Mode::Streaming
+            && self.state == State::Open
+            && self.is_plain()
+            && self.pause == Pause::No
+            && self.fill == Fill::Free
+            && !self.fin_seen
+            && !self.deliver_owed
+    }
+
     /// Returns whether a file waits for room in the socket: for a poll, or for a while.
     #[inline]
     pub fn waits_for_room(&self) -> bool {
@@ -195,6 +208,19 @@ impl Slot {
     #[inline]
     pub fn is_full_and_paused(&self) -> bool {
         self.fill == Fill::FullAndPaused
+    }
+
+    /// Returns whether a reset has to be watched for when nothing is armed.
+    #[inline]
+    pub fn is_watched(&self) -> bool {
+        match self.state {
+            State::Open if self.hung_up => false,
+            State::Open => self.mode != Mode::Starved || self.fin_seen,
+            State::HalfClosedByPeer | State::Draining => true,
+            // Once the peer's FIN has come, too, no reset can follow it.
+            State::HalfClosedByUs => self.mode != Mode::Starved && !self.hung_up,
+            _ => false,
+        }
     }
 
     /// Whether the application and others know of it.
