@@ -1,4 +1,7 @@
 //! The families of a connection, in the order of the walk.
+//!
+//! Builds with `--cfg 'ringwright_without="NAME"'` lack a family. They only show that nothing else
+//! needs it: `.ci/full` runs seeds that do not ask for it.
 
 use super::Shard;
 use super::bounds::Full;
@@ -7,6 +10,7 @@ use super::connect::Connecting;
 use super::core::Core;
 use super::delivery::Delivery;
 use super::family::{After, Family, Outcome, Vetoes};
+use super::file::FilesOut;
 use super::incoming::FilesIn;
 use super::jobs::JobResults;
 use super::naming::Names;
@@ -21,13 +25,14 @@ use crate::handler::Handler;
 use crate::ring::simulated::SimulatedRing;
 use crate::ring::{Kind, Ring};
 
-/// Makes everything that is done for each family, from the families and their operations.
+/// Makes everything that is done for each family, from the families, their operations, and the cfg
+/// with which each exists.
 macro_rules! families {
-    ($($(#[doc = $what:literal])+ $family:ident: $($kind:ident)*;)+) => {
+    ($($(#[doc = $what:literal])+ $family:ident: $($kind:ident)*, if $cfg:meta;)+) => {
         /// What is due on a connection.
         #[derive(Clone, Copy)]
         pub(super) enum Due {
-            $($(#[doc = $what])+ $family(<$family as Family>::Due),)+
+            $($(#[doc = $what])+ #[cfg($cfg)] $family(<$family as Family>::Due),)+
         }
 
         /// The families and the operations of each.
@@ -38,27 +43,35 @@ macro_rules! families {
             /// What the families keep a connection from.
             #[inline]
             pub(super) fn vetoes(&self, connection: &Slot) -> Vetoes {
-                let of_slot = Vetoes::NONE $(| $family::vetoes(connection))+;
-                if connection.is_plain() {
-                    return of_slot;
+                let mut vetoes = Vetoes::NONE;
+                $(#[cfg($cfg)] { vetoes = vetoes | $family::vetoes(connection); })+
+                if !connection.is_plain() {
+                    let rare = self.slots.rare_of(connection);
+                    $(#[cfg($cfg)] { vetoes = vetoes | $family::record_vetoes(rare); })+
                 }
-                let rare = self.slots.rare_of(connection);
-                of_slot $(| $family::record_vetoes(rare))+
+                vetoes
             }
         }
 
-        /// Returns whether a connection only receives and sends. So it is with almost every request.
+        /// Returns whether a connection only receives and sends, as far as its slot says.
         #[inline]
-        fn is_quiet(core: &Core, connection: &Slot) -> bool {
-            let is_record_quiet = |rare: &Rare| true $(&& $family::is_record_quiet(rare))+;
-            true $(&& $family::is_quiet(connection))+
-                && (connection.is_plain() || is_record_quiet(core.slots.rare_of(connection)))
+        fn is_slot_quiet(connection: &Slot) -> bool {
+            $(#[cfg($cfg)] if !$family::is_quiet(connection) { return false; })+
+            true
+        }
+
+        /// The same, as far as its record says.
+        #[inline]
+        fn is_record_quiet(rare: &Rare) -> bool {
+            $(#[cfg($cfg)] if !$family::is_record_quiet(rare) { return false; })+
+            true
         }
 
         /// Returns whether all deadlines of a record count from the last activity.
         #[inline]
         fn counts_from_activity(rare: &Rare) -> bool {
-            true $(&& $family::counts_from_activity(rare))+
+            $(#[cfg($cfg)] if !$family::counts_from_activity(rare) { return false; })+
+            true
         }
 
         impl<R: Ring, H: Handler> Shard<R, H> {
@@ -66,20 +79,23 @@ macro_rules! families {
             #[inline(always)]
             pub(super) fn completed(&mut self, slot: u32, outcome: Outcome) -> After {
                 match outcome.kind {
-                    $($(Kind::$kind => $family::completed(self, slot, outcome),)*)+
+                    $($(
+                        #[cfg($cfg)]
+                        Kind::$kind => $family::completed(self, slot, outcome),
+                    )*)+
                     kind => unreachable!("{kind:?} belongs to no connection"),
                 }
             }
 
             /// Makes the callbacks of a connection that are due.
             fn report_all(&mut self, slot: u32) {
-                $($family::report(self, slot);)+
+                $(#[cfg($cfg)] $family::report(self, slot);)+
             }
 
             /// Submits what a connection wants.
             #[inline(always)]
             fn submit_all_of(&mut self, slot: u32, quiet: bool) -> Result<(), Full> {
-                $(if $family::ALWAYS || !quiet {
+                $(#[cfg($cfg)] if $family::ALWAYS || !quiet {
                     $family::submit(self, slot)?;
                 })+
                 Ok(())
@@ -89,7 +105,7 @@ macro_rules! families {
             pub(super) fn next_deadline(&self, slot: u32) -> Option<(u64, Due)> {
                 let connection = &self.core.slots[slot];
                 let mut next: Option<(u64, Due)> = None;
-                $($family::due(self, slot, connection, &mut |since_ms, after_ms, due| {
+                $(#[cfg($cfg)] $family::due(self, slot, connection, &mut |since_ms, after_ms, due| {
                     if let Some(after_ms) = after_ms
                         && next.is_none_or(|(at_ms, _)| since_ms + after_ms < at_ms)
                     {
@@ -102,13 +118,13 @@ macro_rules! families {
             /// A deadline of a connection has passed.
             pub(super) fn on_due(&mut self, slot: u32, due: Due) {
                 match due {
-                    $(Due::$family(due) => $family::expired(self, slot, due),)+
+                    $(#[cfg($cfg)] Due::$family(due) => $family::expired(self, slot, due),)+
                 }
             }
 
             /// Gives everything back that a connection holds. No operation uses it any more.
             pub(super) fn release_all(&mut self, slot: u32) {
-                $($family::release(self, slot);)+
+                $(#[cfg($cfg)] $family::release(self, slot);)+
             }
         }
 
@@ -117,7 +133,7 @@ macro_rules! families {
             /// Calls `fail` for each thing of a connection that will not go on by itself.
             pub(super) fn check_families(&self, slot: u32, fail: &dyn Fn(&str)) {
                 let connection = &self.core.slots[slot];
-                $($family::check(self, slot, connection, fail);)+
+                $(#[cfg($cfg)] $family::check(self, slot, connection, fail);)+
             }
         }
     };
@@ -125,32 +141,36 @@ macro_rules! families {
 
 families! {
     /// The connect of an outgoing connection.
-    Connecting: Connect CancelConnect;
+    Connecting: Connect CancelConnect, if not(ringwright_without = "connects");
     /// A file that is being opened or made.
-    Opening: Open;
+    Opening: Open, if all();
+    /// Files on their way out.
+    FilesOut: PollOut Read Splice, if not(ringwright_without = "files_out");
     /// The output queue.
-    Output: Send PollOut Read Splice;
+    Output: Send, if all();
     /// A file that is being given its name.
-    Names: Publish;
+    Names: Publish, if not(ringwright_without = "naming");
     /// A range of the stream that goes into a file.
-    FilesIn: Write SpliceToFile PollIn;
+    FilesIn: Write SpliceToFile PollIn, if not(ringwright_without = "files_in");
     /// Jobs on the workers.
-    JobResults: ;
+    JobResults: , if not(ringwright_without = "jobs");
     /// What the peer has yet to acknowledge.
-    Delivery: ;
+    Delivery: , if all();
     /// Receiving.
-    Input: Receive Probe Hangup CancelReceive;
+    Input: Receive Probe Hangup CancelReceive, if all();
     /// The timer of the application.
-    Timer: ;
+    Timer: , if all();
     /// Idle time, `finish`, and the end.
-    Closing: Close;
+    Closing: Close, if all();
 }
 
 impl<R: Ring, H: Handler> Shard<R, H> {
     /// Returns whether a connection only receives and sends.
     #[inline]
     pub(super) fn is_quiet(&self, slot: u32) -> bool {
-        is_quiet(&self.core, &self.core.slots[slot])
+        let connection = &self.core.slots[slot];
+        is_slot_quiet(connection)
+            && (connection.is_plain() || is_record_quiet(self.core.slots.rare_of(connection)))
     }
 
     /// Returns whether all deadlines of a connection count from its last activity.

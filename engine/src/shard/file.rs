@@ -15,11 +15,18 @@
 use super::Shard;
 use super::bounds::Full;
 use super::core::Core;
+use super::family::{After, Family, Outcome, Vetoes};
 use super::output::{Body, FileChunk};
+use super::rare::Rare;
 use super::slots::NONE;
+#[cfg(any(test, feature = "testing"))]
+use super::slots::Slot;
 use crate::Reason;
 use crate::handler::Handler;
+#[cfg(any(test, feature = "testing"))]
+use crate::ring::simulated::SimulatedRing;
 use crate::ring::{Errno, Kind, Op, Ring};
+use std::convert::Infallible;
 
 /// Raw `ERESTARTSYS`: what a splice that was interrupted ends with.
 pub(super) const ERESTARTSYS: i32 = 512;
@@ -28,7 +35,65 @@ pub(super) const ERESTARTSYS: i32 = 512;
 /// Without a limit, empty files would all leave in one turn of the loop.
 const FILES_SENT_MAX: u16 = 256;
 
+/// The family of files on their way out. They are submitted with the output queue.
+pub(super) struct FilesOut;
+
+impl Family for FilesOut {
+    type Due = Infallible;
+
+    #[inline]
+    fn is_record_quiet(rare: &Rare) -> bool {
+        rare.files_sent == 0
+    }
+
+    #[inline]
+    fn record_vetoes(rare: &Rare) -> Vetoes {
+        (Vetoes::FINISH | Vetoes::EVICTION).when(rare.files_sent > 0)
+    }
+
+    fn completed<R: Ring, H: Handler>(
+        shard: &mut Shard<R, H>,
+        slot: u32,
+        outcome: Outcome,
+    ) -> After {
+        let result = outcome.completion.result;
+        match outcome.kind {
+            Kind::PollOut => shard.on_room(slot, result),
+            Kind::Read => shard.on_read(slot, result),
+            _ => shard.on_splice(slot, result),
+        }
+        After::Walk
+    }
+
+    fn report<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32) {
+        shard.report_files_sent(slot);
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    fn check<H: Handler>(
+        shard: &Shard<SimulatedRing, H>,
+        slot: u32,
+        connection: &Slot,
+        fail: &dyn Fn(&str),
+    ) {
+        if shard.core.slots.rare(slot).files_sent > 0 && !connection.state.is_over() {
+            fail("owes its handler a file_sent");
+        }
+    }
+}
+
 impl<R: Ring, H: Handler> Shard<R, H> {
+    /// Calls `file_sent` for each file that has left.
+    fn report_files_sent(&mut self, slot: u32) {
+        while let Some(rare) = self.core.slots.rare_if_any(slot)
+            && rare.files_sent > 0
+            && !self.core.slots[slot].state.is_over()
+        {
+            self.core.slots.rare_mut(slot).files_sent -= 1;
+            self.application.file_sent(&mut self.core, slot);
+        }
+    }
+
     /// Whether the chunk behind the first is a file that fits into the first one's buffer.
     pub(super) fn small_file_follows(&self, chunk: u32) -> bool {
         let head = &self.core.chunks[chunk as usize];
@@ -65,7 +130,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         match read {
             Ok(length) => {
                 self.on_read(slot, length as i32);
-                self.settle_output(slot);
+                self.report_files_sent(slot);
+                if self.core.is_room_to_report(slot) {
+                    self.report_room(slot);
+                }
                 if self.core.slots[slot].deliver_owed {
                     mark!("room while a file is read");
                     self.core.touch(slot);
@@ -96,7 +164,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
     }
 
-    pub(super) fn on_read(&mut self, slot: u32, result: i32) {
+    fn on_read(&mut self, slot: u32, result: i32) {
         let head = self.core.slots[slot].output_head;
         let next = self.core.chunks[head as usize].next;
         let Body::File(file) = &mut self.core.chunks[next as usize].body else {
@@ -165,7 +233,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         Ok(false)
     }
 
-    pub(super) fn on_splice(&mut self, slot: u32, result: i32) {
+    fn on_splice(&mut self, slot: u32, result: i32) {
         let file = file_at_head(&mut self.core, slot);
         let inode = file.file.status().inode;
         let at = self.splicing.iter().position(|it| *it == inode);
@@ -247,7 +315,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// (POLLRDHUP) although the socket has no room, and would do so again at once.
     #[cold]
     #[inline(never)]
-    pub(super) fn on_room(&mut self, slot: u32, result: i32) {
+    fn on_room(&mut self, slot: u32, result: i32) {
         if result == i32::from(libc::POLLRDHUP) && !bug!("fin-spins") {
             mark!("a FIN wakes a file that waits for room");
             self.rest(slot);

@@ -54,7 +54,7 @@ impl Family for Output {
 
     #[inline]
     fn is_record_quiet(rare: &Rare) -> bool {
-        rare.files_sent == 0 && rare.notify_below == 0
+        rare.notify_below == 0
     }
 
     #[inline]
@@ -63,33 +63,19 @@ impl Family for Output {
     }
 
     #[inline]
-    fn record_vetoes(rare: &Rare) -> Vetoes {
-        (Vetoes::FINISH | Vetoes::EVICTION).when(rare.files_sent > 0)
-    }
-
-    #[inline]
     fn completed<R: Ring, H: Handler>(
         shard: &mut Shard<R, H>,
         slot: u32,
         outcome: Outcome,
     ) -> After {
-        let result = outcome.completion.result;
-        match outcome.kind {
-            Kind::Send => {
-                shard.on_send(slot, result);
-                if shard.is_quiet_after_send(slot) {
-                    return After::Quiet;
-                }
-            }
-            Kind::PollOut => shard.on_room(slot, result),
-            Kind::Read => shard.on_read(slot, result),
-            _ => shard.on_splice(slot, result),
-        }
-        After::Walk
+        shard.on_send(slot, outcome.completion.result);
+        if shard.is_quiet_after_send(slot) { After::Quiet } else { After::Walk }
     }
 
     fn report<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32) {
-        shard.settle_output(slot);
+        if shard.core.is_room_to_report(slot) {
+            shard.report_room(slot);
+        }
     }
 
     #[inline]
@@ -155,9 +141,6 @@ impl Family for Output {
         let resumes = shard.core.budget.is_resuming();
         if state.accepts_output() && shard.core.is_room_to_report(slot) && !resumes {
             fail("has room and its handler does not know");
-        }
-        if shard.core.slots.rare(slot).files_sent > 0 && !state.is_over() {
-            fail("owes its handler a file_sent");
         }
     }
 }
@@ -450,21 +433,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
     }
 
-    /// Callbacks owed on the output side.
-    pub(super) fn settle_output(&mut self, slot: u32) {
-        while let Some(rare) = self.core.slots.rare_if_any(slot)
-            && rare.files_sent > 0
-            && !self.core.slots[slot].state.is_over()
-        {
-            self.core.slots.rare_mut(slot).files_sent -= 1;
-            self.application.file_sent(&mut self.core, slot);
-        }
-        if self.core.is_room_to_report(slot) {
-            self.report_room(slot);
-        }
-    }
-
-    fn report_room(&mut self, slot: u32) {
+    /// Calls `writable`: the queue fell below a mark, or below the level that was asked for.
+    pub(super) fn report_room(&mut self, slot: u32) {
         let connection = &mut self.core.slots[slot];
         let bytes = connection.output_bytes;
         if connection.is_full() && (bytes as usize) < self.core.limits.output_low_bytes {

@@ -11,6 +11,13 @@ use std::time::Duration;
 const ROLES: u64 = 20;
 /// The role that answers with files.
 const FILES: u64 = 3;
+/// The role that has jobs on workers.
+const OFFLOADER: u64 = 15;
+/// The roles that connect out.
+const KEEPER: u64 = 16;
+const CONNECTOR: u64 = 19;
+/// The role that lets files come and names them.
+const UPLOADS: u64 = 17;
 /// Things a world does, by number; see `World::act`.
 pub const ACTIONS: u64 = 32;
 
@@ -129,7 +136,10 @@ impl Swarm {
         let long = if slow { 300 } else { rng.pick(&[2_000, 30_000, 30_000, 300_000]) };
         let after = rng.pick(&[1, 100, 3_000]);
         let choir = self.choir.filter(|_| rng.below(8) > 0);
-        let role = match choir.unwrap_or_else(|| Self::pick(rng, self.roles, ROLES)) {
+        let number = choir.unwrap_or_else(|| Self::pick(rng, self.roles, ROLES));
+        let role = match number {
+            // Echoes instead.
+            _ if is_taken_out(number) => Role::Echo,
             0 => Role::Echo,
             1 => Role::Pausing,
             2 => Role::Whole(rng.pick(&[2, 60, 700, 5_000])),
@@ -145,9 +155,9 @@ impl Swarm {
             12 => Role::Deaf,
             13 => Role::ProtocolAfter(after),
             14 => Role::FinishAfter(after),
-            15 => Role::Offloader,
-            16 => Role::Keeper,
-            17 => Role::Uploads,
+            OFFLOADER => Role::Offloader,
+            KEEPER => Role::Keeper,
+            UPLOADS => Role::Uploads,
             18 => Role::Metered(rng.below(30_000)),
             _ => Role::Connector,
         };
@@ -158,6 +168,17 @@ impl Swarm {
             reads_on: rng.below(8) == 0,
             stubborn: self.stubborn && rng.below(3) == 0,
         }
+    }
+}
+
+/// Returns whether a role needs a family that this build does without (`shard/families.rs`).
+fn is_taken_out(role: u64) -> bool {
+    match role {
+        FILES => cfg!(ringwright_without = "files_out"),
+        OFFLOADER => cfg!(ringwright_without = "jobs"),
+        UPLOADS => cfg!(any(ringwright_without = "files_in", ringwright_without = "naming")),
+        KEEPER | CONNECTOR => cfg!(ringwright_without = "connects"),
+        _ => false,
     }
 }
 
