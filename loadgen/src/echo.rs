@@ -1,7 +1,8 @@
 //! The echo protocol: the server must return the bytes that were sent.
 
-use crate::protocol::{Answer, ErrorKind, Fault, Protocol, Step};
-use crate::stream::{Stream, Tracer};
+use crate::protocol::{Answer, Protocol, Step};
+use ringload_lifecycle::fault::{ErrorKind, Fault};
+use ringload_lifecycle::stream::{Stream, Tracer};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 

@@ -1,11 +1,11 @@
 //! From a command line to an exit status: the steps before and after every command.
 
 use crate::args::{Cli, Target};
-use crate::delivery::Delivery;
 use crate::output::outputs::Outputs;
-use crate::run::Failure;
-use crate::system::Interrupts;
 use crate::verdict::{self, Witness};
+use ringload_lifecycle::delivery::Delivery;
+use ringload_lifecycle::failure::Failure;
+use ringload_lifecycle::system::Interrupts;
 use std::io;
 
 /// Runs a command and returns its exit status. Inspects the server before and after the run for

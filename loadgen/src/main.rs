@@ -1,12 +1,13 @@
 //! `ringload`: a load generator that checks every byte of every reply.
 
 use ringload::args::{Cli, HttpArgs, Target};
-use ringload::delivery::Delivery;
 use ringload::output::files;
-use ringload::report::Outcome;
-use ringload::run::Failure;
-use ringload::system::Interrupts;
-use ringload::{flow, herd, lifecycle, plan, run, search, transfer};
+use ringload::{flow, plan, run, search, transfer};
+use ringload_lifecycle::delivery::Delivery;
+use ringload_lifecycle::failure::Failure;
+use ringload_lifecycle::report::Outcome;
+use ringload_lifecycle::system::Interrupts;
+use ringload_lifecycle::{churn, herd, note, replay};
 use std::process::ExitCode;
 
 /// Exit status of wrong usage, also clap's.
@@ -39,14 +40,14 @@ fn perform(cli: &Cli, interrupts: &Interrupts) -> Result<Delivery, Failure> {
         | Target::Packets { load, .. } => run::perform(cli, load, interrupts),
         Target::Search(search) => search::perform(search, interrupts),
         Target::Reports(reports) => files::perform(reports),
-        Target::Idle(idle) => herd::perform(idle, interrupts),
+        Target::Idle(idle) => herd::perform(&idle.own, idle.common.run(), interrupts),
         Target::Plan(plan) => plan::perform(plan, interrupts),
-        Target::Churn(churn) => lifecycle::churn::perform(churn, interrupts),
-        Target::Replay(replay) => lifecycle::replay::perform(replay, interrupts),
+        Target::Churn(churn) => churn::perform(&churn.own, churn.common.run(), interrupts),
+        Target::Replay(replay) => replay::perform(&replay.own, interrupts),
     }
 }
 
 fn fail(status: u8, what: &str) -> ExitCode {
-    ringload::note!("ringload: {what}");
+    note!("ringload: {what}");
     status.into()
 }

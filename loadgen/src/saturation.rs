@@ -2,8 +2,8 @@
 
 use crate::stats::Stats;
 use crate::threads::ThreadUse;
-use crate::units::show_time;
 use hdrhistogram::Histogram;
+use ringload_lifecycle::units::show_time;
 
 /// A smaller lag is ignored: the kernel wakes a sleeping thread up to about 100 µs late.
 const LAG_MIN_NS: u64 = 1_000_000;

@@ -1,14 +1,8 @@
 //! What is counted. One value per shard, moved from time to time into one that all share.
 
-use crate::protocol::{ErrorKind, Fault};
 use hdrhistogram::Histogram;
-
-/// Shortest time told apart, nanoseconds.
-const TIME_MIN_NS: u64 = 100;
-/// Longest time recorded as it is, nanoseconds; what took longer counts as this. An hour.
-const TIME_MAX_NS: u64 = 3_600_000_000_000;
-/// Significant decimal digits of a recorded time.
-const DIGITS: u8 = 3;
+use ringload_lifecycle::fault::{ErrorKind, Fault};
+use ringload_lifecycle::report::histogram;
 
 /// Counts and times of a stretch of a run.
 pub struct Stats {
@@ -174,16 +168,6 @@ impl Stats {
     }
 }
 
-/// An empty histogram of nanoseconds, with the bounds that all of ours have.
-///
-/// # Panics
-/// Never: the bounds are constants.
-#[must_use]
-pub fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(TIME_MIN_NS, TIME_MAX_NS, DIGITS)
-        .expect("the bounds are constants that satisfy the crate")
-}
-
 impl Default for Stats {
     fn default() -> Self {
         Self::new()
@@ -278,16 +262,5 @@ mod tests {
         assert_eq!(all.errors.of(ErrorKind::Reset), 2);
         assert_eq!(all.errors.first(ErrorKind::Reset), Some("round 1"));
         assert_eq!(all.errors.total(), 2);
-    }
-
-    #[test]
-    fn times_keep_three_digits_up_to_an_hour() {
-        let mut stats = Stats::new();
-        for time in [200, 123_456, 98_765_432, TIME_MAX_NS] {
-            stats.service_ns.reset();
-            stats.service_ns.saturating_record(time);
-            let kept = stats.service_ns.max();
-            assert!(kept.abs_diff(time) <= (time / 1_000).max(TIME_MIN_NS), "{time} became {kept}");
-        }
     }
 }

@@ -1,8 +1,9 @@
 //! Text output of a load run: one line per second, and the summary at the end.
 
-use crate::protocol::ErrorKind;
-use crate::report::{Interval, Outcome, Pacing, Plan, Report, Times};
-use crate::units::{show_bytes, show_count, show_time};
+use crate::report::{Interval, Pacing, Plan, Report};
+use ringload_lifecycle::fault::ErrorKind;
+use ringload_lifecycle::report::{Outcome, Times};
+use ringload_lifecycle::units::{show_bytes, show_count, show_us};
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -288,10 +289,6 @@ fn list<'a>(counts: impl Iterator<Item = (impl std::fmt::Display, &'a u64)>) -> 
     let parts: Vec<_> =
         counts.map(|(name, count)| format!("{name}: {}", show_count(*count))).collect();
     parts.join(", ")
-}
-
-fn show_us(microseconds: f64) -> String {
-    show_time((microseconds * 1e3).round() as u64)
 }
 
 fn plural(count: u64, what: &str) -> String {

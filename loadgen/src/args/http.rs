@@ -2,8 +2,9 @@
 
 use super::LoadArgs;
 use crate::http::list::{self, Entry};
-use crate::http::{Request, Requests, Rules, Statuses, Url, head};
+use crate::http::{Request, Requests, Rules, Statuses};
 use clap::Args;
+use ringload_lifecycle::http::{Url, head};
 use std::path::Path;
 use std::sync::Arc;
 

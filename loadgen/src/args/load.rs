@@ -1,10 +1,11 @@
 //! The options of the load commands: `http`, `echo` and `packets`.
 
-use super::{CONNECTIONS_MAX, CommonArgs, DURATION_MAX, RouteArgs};
+use super::CommonArgs;
 use crate::load::{Ramp, Stages};
 use crate::report::Pacing;
-use crate::units::{Rate, parse_count, parse_duration};
 use clap::{Args, ValueEnum};
+use ringload_lifecycle::args::{CONNECTIONS_MAX, DURATION_MAX, RouteArgs};
+use ringload_lifecycle::units::{Rate, parse_count, parse_duration};
 use ringwright::RingChoice;
 use std::time::Duration;
 

@@ -1,42 +1,32 @@
 //! The command line; each file has the options of one family of commands.
 
-mod churn;
 mod common;
 mod examples;
 mod files;
 mod http;
-mod idle;
 mod load;
 mod plan;
-mod route;
 mod search;
 mod transfer;
 
-pub use churn::{ChurnArgs, OracleArgs, PATIENCE, ReplayArgs};
-pub use common::CommonArgs;
+pub use common::{CommonArgs, WithCommon};
 #[cfg(test)]
 pub(crate) use examples::PLAN as PLAN_EXAMPLE;
 pub use files::Reports;
 pub use http::{Body, HttpArgs, List};
-pub use idle::{HerdProtocol, IdleArgs};
 pub use load::{Arrivals, LoadArgs};
 pub use plan::PlanArgs;
-pub use route::RouteArgs;
 pub use search::SearchArgs;
 pub use transfer::Transfer;
 
-use crate::packets::wire::{BODY_BYTES_MAX, PREFIX_BYTES};
-use crate::units::parse_size;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
-use std::time::Duration;
+use ringload_lifecycle::args::{ChurnArgs, IdleArgs, ReplayArgs, parse_address};
+use ringload_lifecycle::packets::{BODY_BYTES_MAX, PREFIX_BYTES};
+use ringload_lifecycle::units::parse_size;
 
-/// Maximum of `--connections`. A single address has far fewer ports.
-const CONNECTIONS_MAX: u64 = 1_000_000;
 /// Maximum of `--size` for `packets`: the largest body of an ECHO or DIGEST.
 const PACKET_SIZE_MAX: u64 = (BODY_BYTES_MAX - PREFIX_BYTES) as u64;
-/// Maximum of `--duration`, `--hold`, `--probe-every` and `--timeout`.
-const DURATION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Load generator that checks every byte of every reply
 #[derive(Debug, Parser)]
@@ -102,16 +92,16 @@ pub enum Target {
     Reports(Reports),
     /// Hold many idle connections and check that each one still answers
     #[command(after_help = examples::IDLE, max_term_width = 100, mut_args = hide_log)]
-    Idle(IdleArgs),
+    Idle(WithCommon<IdleArgs>),
     /// Run several commands at once, in phases, and signal or restart the server meanwhile
     #[command(after_help = examples::PLAN, max_term_width = 100, mut_args = hide_log)]
     Plan(PlanArgs),
     /// Inject faults at every point of a connection's life and check how the server reacts
     #[command(after_help = examples::CHURN, max_term_width = 100, mut_args = hide_log)]
-    Churn(ChurnArgs),
+    Churn(WithCommon<ChurnArgs>),
     /// Replay the script of a churn finding, step by step
     #[command(after_help = examples::REPLAY, max_term_width = 100, mut_args = hide_log)]
-    Replay(ReplayArgs),
+    Replay(WithCommon<ReplayArgs>),
 }
 
 impl Cli {
@@ -196,10 +186,10 @@ impl Cli {
                 load.settle(*size, from_line)
             }
             Target::Reports(reports) => reports.check(from_line),
-            Target::Idle(idle) => idle.check(),
+            Target::Idle(idle) => idle.own.check(),
             Target::Plan(_) => Ok(()),
-            Target::Churn(churn) => churn.settle(from_line),
-            Target::Replay(replay) => replay.check(),
+            Target::Churn(churn) => churn.own.settle(from_line),
+            Target::Replay(replay) => replay.own.check(),
         }
     }
 }
@@ -235,32 +225,12 @@ fn hide_log(option: Arg) -> Arg {
     if is_log { option.hide(true) } else { option }
 }
 
-/// Checks the form `HOST:PORT` without resolving the name.
-pub(crate) fn parse_address(text: &str) -> Result<String, String> {
-    let is_host = |host: &str| match host.strip_prefix('[') {
-        Some(rest) => rest.len() > 1 && rest.ends_with(']'),
-        // An IPv6 address has colons of its own.
-        None => !host.is_empty() && !host.contains(':'),
-    };
-    let is_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
-    match text.rsplit_once(':') {
-        Some((host, port)) if is_host(host) && is_port(port) => Ok(text.into()),
-        Some((host, "")) if is_host(host) => {
-            Err(format!("the port is missing behind {text}; expected HOST:PORT"))
-        }
-        _ => Err(
-            "expected HOST:PORT with a port from 1 to 65535; write an IPv6 address in brackets, \
-                 as in [::1]:7000"
-                .into(),
-        ),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::load::Stages;
     use crate::report::Pacing;
+    use std::time::Duration;
 
     fn read(line: &str) -> Result<Cli, String> {
         Cli::read(line.split(' ')).map_err(|error| error.to_string())
@@ -407,8 +377,8 @@ mod tests {
         assert_eq!(load("ringload echo a:1 --requests 5").requests, Some(5));
         for line in ["ringload churn a:1 --patience 2s", "ringload replay x --patience 2s"] {
             let patience = match read(line).expect(line).target {
-                Target::Churn(churn) => churn.oracle.patience,
-                Target::Replay(replay) => replay.oracle.patience,
+                Target::Churn(churn) => churn.own.oracle.patience,
+                Target::Replay(replay) => replay.own.oracle.patience,
                 other => panic!("{other:?}"),
             };
             assert_eq!(patience, Duration::from_secs(2), "{line}");

@@ -1,9 +1,10 @@
 //! The options of `search`.
 
-use super::{DURATION_MAX, HttpArgs};
-use crate::units::{Rate, parse_duration};
+use super::HttpArgs;
 use crate::verdict::expression::Expression;
 use clap::{Arg, Args};
+use ringload_lifecycle::args::DURATION_MAX;
+use ringload_lifecycle::units::{Rate, parse_duration};
 use std::time::Duration;
 
 /// Shortest `--max-time`.

@@ -2,8 +2,8 @@
 
 use super::{CommonArgs, examples};
 use crate::output::outputs::STDOUT;
-use crate::packets::wire::check_name;
 use clap::Subcommand;
+use ringload_lifecycle::packets::check_name;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;

@@ -2,11 +2,12 @@
 //! body.
 
 use super::Statuses;
-use super::bodies::{Bodies, Deviant};
-use super::fingerprint::Fingerprint;
-use super::reply::{Last, Parser, Reply};
 use super::requests::{Draw, Requests};
-use crate::protocol::{Answer, ErrorKind, Fault, Protocol, Step};
+use crate::protocol::{Answer, Protocol, Step};
+use ringload_lifecycle::fault::{ErrorKind, Fault};
+use ringload_lifecycle::http::bodies::{Bodies, Deviant};
+use ringload_lifecycle::http::fingerprint::Fingerprint;
+use ringload_lifecycle::http::reply::{Last, Parser, Reply};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,6 +1,6 @@
 //! Lists of requests: one `WEIGHT METHOD URL [BODY]` per line.
 
-use super::{Url, head};
+use ringload_lifecycle::http::{Url, head};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! The requests of a run: one, or several that are drawn by their weights.
 
-use super::Url;
-use crate::random::{Random, scramble};
+use ringload_lifecycle::http::Url;
+use ringload_lifecycle::random::{Random, scramble};
 use std::sync::Arc;
 
 /// The requests of a run.

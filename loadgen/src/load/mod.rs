@@ -20,10 +20,10 @@ use self::flow::{Flow, Flows};
 use crate::args::Arrivals;
 use crate::protocol::Protocol;
 use crate::report::Pacing;
-use crate::route::Route;
 use crate::stats::Stats;
-use crate::system;
-use crate::units::Rate;
+use ringload_lifecycle::route::Route;
+use ringload_lifecycle::system;
+use ringload_lifecycle::units::Rate;
 use ringwright::{Connection, ConnectionId, Handler, Local, Origin, Reason};
 use std::collections::VecDeque;
 use std::io;
@@ -32,9 +32,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-/// Maximum number of connects in progress on a shard. More could overflow the server's backlog, and
-/// the kernel repeats a dropped SYN only after a second.
-pub const CONNECTING_MAX: usize = 256;
 /// Maximum number of requests sent in one tick, before replies are handled.
 const SENDS_MAX: usize = 128;
 /// The shortest delay of a tick.

@@ -1,6 +1,6 @@
 //! Rates that change over time: stages, each with a rate that rises or falls evenly.
 
-use crate::units::{Rate, parse_duration};
+use ringload_lifecycle::units::{Rate, parse_duration};
 use serde::{Serialize, Serializer};
 use std::fmt;
 use std::fs::File;

@@ -2,8 +2,8 @@
 //! to be kept but how far it was taken.
 
 use super::Profile;
-use crate::random::Random;
-use crate::units::Rate;
+use ringload_lifecycle::random::Random;
+use ringload_lifecycle::units::Rate;
 use std::sync::Arc;
 
 /// What is left over is told one by one up to so many, and beyond in as many equal parts.

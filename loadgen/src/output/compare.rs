@@ -3,9 +3,8 @@
 mod noise;
 
 use super::reading;
-use super::show::show_us;
-use crate::units::{show_count, show_text};
 use noise::Interval;
+use ringload_lifecycle::units::{show_count, show_text, show_us};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -91,7 +90,7 @@ pub fn compare(a: &Side<'_>, b: &Side<'_>) -> Result<(Value, String), String> {
         rows.iter().map(|row| (row.figure.name.into(), json!(value(row)))).collect()
     };
     let report = json!({
-        "schema": crate::report::SCHEMA,
+        "schema": ringload_lifecycle::report::SCHEMA,
         "version": env!("CARGO_PKG_VERSION"),
         "kind": "comparison",
         "outcome": "passed",
@@ -229,7 +228,7 @@ fn text(a: &Side<'_>, b: &Side<'_>, rows: &[Row], differences: &[Value]) -> Stri
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::tests::check_against_schema;
+    use ringload_lifecycle::schema::check_against_schema;
 
     /// A run whose intervals vary around `rate` and `p99_us`.
     fn run(rate: f64, p99_us: f64) -> Value {

@@ -3,8 +3,8 @@
 use super::compare::{self, Side};
 use super::{merge, reading, show};
 use crate::args::Reports;
-use crate::delivery::Delivery;
-use crate::run::Failure;
+use ringload_lifecycle::delivery::Delivery;
+use ringload_lifecycle::failure::Failure;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 

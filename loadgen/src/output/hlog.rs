@@ -3,11 +3,11 @@
 //! A log has one line per interval and tag (`latency`, `service`, `connect`, …). Histograms count
 //! nanoseconds, and the third column is the maximum in milliseconds.
 
-use crate::delivery::Delivery;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hdrhistogram::serialization::V2Serializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
+use ringload_lifecycle::delivery::Delivery;
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime};
 
@@ -57,9 +57,9 @@ mod tests {
     use super::*;
     use crate::output::reading;
     use crate::stats::Stats;
-    use crate::timeline::Timeline;
     use hdrhistogram::Histogram;
     use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
+    use ringload_lifecycle::timeline::Timeline;
     use serde_json::json;
 
     #[test]

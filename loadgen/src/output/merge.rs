@@ -2,11 +2,11 @@
 //! percentiles are exact.
 
 use super::reading::{self, DISTRIBUTIONS};
-use crate::report::{Outcome, Times};
-use crate::timeline::deflated;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hdrhistogram::Histogram;
+use ringload_lifecycle::report::{Outcome, Times};
+use ringload_lifecycle::timeline::deflated;
 use serde_json::{Map, Value, json};
 
 /// Counts that are added.
@@ -218,8 +218,9 @@ fn add_histograms(all: &mut Value, reports: &[Value]) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::tests::{check_against_schema, sample};
+    use crate::report::tests::sample;
     use crate::stats::Stats;
+    use ringload_lifecycle::schema::check_against_schema;
 
     fn report(times_ns: impl Iterator<Item = u64>) -> Value {
         let mut times = Stats::new().service_ns;

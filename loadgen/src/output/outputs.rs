@@ -2,8 +2,8 @@
 
 use super::{hlog, html};
 use crate::args::CommonArgs;
-use crate::delivery::Delivery;
-use crate::units::show_path;
+use ringload_lifecycle::delivery::Delivery;
+use ringload_lifecycle::units::show_path;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;

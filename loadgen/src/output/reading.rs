@@ -1,10 +1,10 @@
 //! Reads JSON reports of any kind.
 
-use crate::units::show_path;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::Deserializer;
+use ringload_lifecycle::units::show_path;
 use serde_json::Value;
 use std::fs::File;
 use std::io::Read;
@@ -91,9 +91,9 @@ pub fn read(path: &Path) -> Result<Value, String> {
         return Err(fail(&"not a report of ringload --json: it has no kind or no schema"));
     }
     match report["schema"].as_u64() {
-        Some(schema) if schema > u64::from(crate::report::SCHEMA) => Err(fail(&format_args!(
-            "the report has schema {schema} and was written by a newer ringload"
-        ))),
+        Some(schema) if schema > u64::from(ringload_lifecycle::report::SCHEMA) => Err(fail(
+            &format_args!("the report has schema {schema} and was written by a newer ringload"),
+        )),
         _ => Ok(report),
     }
 }
@@ -104,7 +104,7 @@ pub(crate) mod tests {
     use crate::report::Pacing;
     use crate::report::tests::sample_of;
     use crate::stats::Stats;
-    use crate::timeline::deflated;
+    use ringload_lifecycle::timeline::deflated;
     use serde_json::json;
 
     /// A load report with histograms and intervals.

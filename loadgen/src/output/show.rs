@@ -1,18 +1,12 @@
 //! The summary of a report of any kind that was read from a file.
 
 use super::reading;
-use crate::units::{show_bytes, show_count, show_text, show_time};
+use ringload_lifecycle::units::{show_bytes, show_count, show_text, show_us};
 use serde_json::Value;
 use std::fmt::Write;
 
 /// Maximum number of findings listed.
 const EXAMPLES_MAX: usize = 20;
-
-/// Formats a time in microseconds.
-#[must_use]
-pub fn show_us(us: f64) -> String {
-    show_time((us * 1e3).round().max(0.0) as u64)
-}
 
 /// Returns the summary of a report.
 #[must_use]

@@ -4,10 +4,13 @@
 //! Answers to digest requests arrive in the order of the requests. Answers to echo requests may
 //! overtake them. The id of an answer names its request.
 
-use super::wire::{Answer as Said, BODY_BYTES_MAX, DIGEST_BYTES, Packet, Request, ServerError};
-use crate::protocol::{Answer, ErrorKind, Fault, Protocol, Step};
-use crate::stream::{Stream, Tracer};
-use crate::units::show_hex;
+use crate::protocol::{Answer, Protocol, Step};
+use ringload_lifecycle::fault::{ErrorKind, Fault};
+use ringload_lifecycle::packets::{
+    Answer as Said, BODY_BYTES_MAX, DIGEST_BYTES, Packet, Request, ServerError,
+};
+use ringload_lifecycle::stream::{Stream, Tracer};
+use ringload_lifecycle::units::show_hex;
 use ringwright::Framing;
 use sha2::{Digest, Sha256};
 use std::collections::VecDeque;

@@ -2,6 +2,5 @@
 //! describes.
 
 mod exchange;
-pub mod wire;
 
 pub use exchange::Packets;

@@ -1,6 +1,6 @@
 //! A child process of a plan; it never outlives the plan.
 
-use crate::system;
+use ringload_lifecycle::system;
 use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};

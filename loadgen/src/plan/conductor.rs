@@ -5,7 +5,7 @@ use super::folder::Folder;
 use super::progress;
 use super::schedule::{Deed, Event, Part, Schedule, Signal};
 use super::server::Running;
-use crate::system::Interrupts;
+use ringload_lifecycle::system::Interrupts;
 use serde_json::Value;
 use std::io;
 use std::path::Path;
@@ -176,7 +176,7 @@ impl Conductor {
         if now >= self.next_line {
             self.next_line += LINE;
             if !self.quiet {
-                crate::note!("{}", progress::line(now, &self.parts));
+                ringload_lifecycle::note!("{}", progress::line(now, &self.parts));
             }
         }
     }

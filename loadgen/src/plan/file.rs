@@ -1,6 +1,6 @@
 //! The TOML file of a plan. Unknown keys are errors, and every error has a line and a column.
 
-use crate::units::parse_duration;
+use ringload_lifecycle::units::parse_duration;
 use serde::Deserialize;
 use std::time::Duration;
 use toml::Spanned;

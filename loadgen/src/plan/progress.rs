@@ -1,7 +1,7 @@
 //! One line per second: the progress of the plan, and the last line of each part in short form.
 
 use super::conductor::PartRun;
-use crate::units::show_text;
+use ringload_lifecycle::units::show_text;
 use std::time::Duration;
 
 /// Columns that the short form leaves out.

@@ -4,8 +4,8 @@ use super::conductor::{Conductor, EventRun, PartRun};
 use super::schedule::{Schedule, Server};
 use super::server::Running;
 use super::words;
-use crate::delivery::Delivery;
-use crate::report::{Environment, Outcome, SCHEMA};
+use ringload_lifecycle::delivery::Delivery;
+use ringload_lifecycle::report::{Environment, Outcome, SCHEMA};
 use serde::Serialize;
 use serde_json::Value;
 use std::time::Duration;
@@ -209,7 +209,8 @@ impl ServerReport {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::report::tests::{check_against_schema, sample};
+    use crate::report::tests::sample;
+    use ringload_lifecycle::schema::check_against_schema;
 
     fn part(name: &str, exit_status: Option<i32>) -> PartReport {
         PartReport {

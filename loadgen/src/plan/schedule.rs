@@ -3,7 +3,7 @@
 use super::file::{self, File, Source};
 use super::part::read_part;
 use super::words;
-use crate::http::Url;
+use ringload_lifecycle::http::Url;
 use std::collections::HashSet;
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -376,7 +376,7 @@ fn read_server(
     let text =
         |text: &Option<toml::Spanned<String>>| text.as_ref().map(|text| text.get_ref().clone());
     if let Some(address) = &server.ready_address {
-        crate::args::parse_address(address.get_ref())
+        ringload_lifecycle::args::parse_address(address.get_ref())
             .map_err(|wrong| source.wrong(address, wrong))?;
     }
     let ledger = match &server.ledger {

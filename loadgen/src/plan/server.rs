@@ -2,7 +2,7 @@
 
 use super::child::{Child, Ended};
 use super::schedule::{End, Server, Signal, Whose};
-use crate::system::Process;
+use ringload_lifecycle::system::Process;
 use std::net::TcpStream;
 use std::process::Command;
 use std::sync::PoisonError;

@@ -1,9 +1,8 @@
 //! Text output of a plan: a table of its parts, and the errors.
 
 use super::report::{PartReport, PlanReport, ServerReport};
-use crate::output::show::show_us;
-use crate::report::Outcome;
-use crate::units::{show_count, show_text};
+use ringload_lifecycle::report::Outcome;
+use ringload_lifecycle::units::{show_count, show_text, show_us};
 use serde_json::Value;
 use std::fmt::Write;
 

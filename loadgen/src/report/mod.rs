@@ -3,24 +3,23 @@
 mod outcome;
 mod parts;
 
-pub use outcome::Outcome;
-pub use parts::{Environment, Interval, Pacing, Plan, Times};
+pub use outcome::outcome;
+pub use parts::{Interval, Pacing, Plan};
 
 use crate::network::Network;
-use crate::protocol::ErrorKind;
 use crate::saturation;
 use crate::stats::Stats;
-use crate::system::CpuTime;
 use crate::threads::ThreadUse;
-use crate::timeline::{Timeline, deflated};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use ringload_lifecycle::fault::ErrorKind;
+use ringload_lifecycle::report::{Environment, Outcome, SCHEMA, Times};
+use ringload_lifecycle::system::CpuTime;
+use ringload_lifecycle::timeline::{Timeline, deflated};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Changes when a field changes its meaning or goes; fields may be added without.
-pub const SCHEMA: u32 = 1;
 /// Lines per second kept: a day of them.
 const INTERVALS_MAX: usize = 24 * 60 * 60;
 
@@ -116,7 +115,7 @@ impl Run {
             Pacing::Closed => None,
             _ => saturation::judge(stats, &self.threads),
         });
-        let outcome = Outcome::of(stats, self.interrupted, bottleneck.is_some());
+        let outcome = self::outcome(stats, self.interrupted, bottleneck.is_some());
         let open = pacing != Pacing::Closed;
         let sessions = pacing == Pacing::Connections;
         let seconds = self.elapsed.as_secs_f64();
@@ -183,8 +182,8 @@ impl Run {
 pub(crate) mod tests {
     use super::*;
     use crate::load::Stages;
-    use crate::protocol::Fault;
-    use serde_json::Value;
+    use ringload_lifecycle::fault::Fault;
+    use ringload_lifecycle::schema::check_against_schema;
 
     /// A report with something in every field.
     pub(crate) fn sample() -> Report {
@@ -254,92 +253,6 @@ pub(crate) mod tests {
             expect_status: None,
         };
         run.report(plan, Environment::of_this_process(Some(7)))
-    }
-
-    fn schema() -> Value {
-        serde_json::from_str(include_str!("../../report.schema.json")).expect("the schema is JSON")
-    }
-
-    /// Where `value` is not what `schema` says; the part of JSON Schema that ours uses.
-    fn violations(schema: &Value, value: &Value, path: &str) -> Vec<String> {
-        if let Some(name) = schema["$ref"].as_str() {
-            let name = name.strip_prefix("#/$defs/").expect("a definition of ours");
-            return violations(&self::schema()["$defs"][name], value, path);
-        }
-        if let Some(choices) = schema["oneOf"].as_array() {
-            let found = choices.iter().map(|choice| violations(choice, value, path));
-            return found.min_by_key(Vec::len).unwrap_or_default();
-        }
-        // What a server tells of itself, or another report: anything.
-        if schema["type"].is_null() {
-            return Vec::new();
-        }
-        let types: Vec<&str> = match &schema["type"] {
-            Value::Array(types) => types.iter().filter_map(Value::as_str).collect(),
-            one => one.as_str().into_iter().collect(),
-        };
-        let actual = match value {
-            Value::Null => "null",
-            Value::Bool(_) => "boolean",
-            Value::Number(number) if number.is_u64() => "integer",
-            Value::Number(_) => "number",
-            Value::String(_) => "string",
-            Value::Array(_) => "array",
-            Value::Object(_) => "object",
-        };
-        let fits = types.contains(&actual) || (actual == "integer" && types.contains(&"number"));
-        let mut found = Vec::new();
-        if !fits {
-            found.push(format!("{path} is {actual}, not {types:?}"));
-        }
-        if let Some(allowed) = schema["enum"].as_array()
-            && !allowed.contains(value)
-        {
-            found.push(format!("{path} is {value}, not one of {allowed:?}"));
-        }
-        for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-            if value.is_object() && value.get(name).is_none() {
-                found.push(format!("{path}/{name} is missing"));
-            }
-        }
-        for (name, inner) in value.as_object().into_iter().flatten() {
-            match schema["properties"].get(name).or(schema.get("additionalProperties")) {
-                Some(Value::Bool(false)) | None => found.push(format!("{path}/{name} is unknown")),
-                Some(Value::Bool(true)) => {}
-                Some(schema) => found.extend(violations(schema, inner, &format!("{path}/{name}"))),
-            }
-        }
-        for (at, inner) in value.as_array().into_iter().flatten().enumerate() {
-            found.extend(violations(&schema["items"], inner, &format!("{path}/{at}")));
-        }
-        found
-    }
-
-    /// What every run may have, and none has that was not asked for it.
-    const OF_RUNS: [&str; 3] = ["verdicts", "ledger", "process"];
-
-    /// Asserts that a report is what the schema says of its kind, that no field may be missing, and
-    /// that what is asked for of any run has its place.
-    pub(crate) fn check_against_schema(kind: &str, report: &Value) {
-        let schema = schema();
-        let reference = serde_json::json!({ "$ref": format!("#/$defs/{kind}") });
-        assert!(schema["oneOf"].as_array().expect("kinds of reports").contains(&reference));
-        let schema = &schema["$defs"][kind];
-        assert_eq!(violations(schema, report, ""), [""; 0]);
-        let is_asked_for = |field: &str| OF_RUNS.contains(&field) || field == "merged";
-        for field in report.as_object().expect("an object").keys() {
-            let mut without = report.clone();
-            without.as_object_mut().expect("an object").remove(field);
-            let missing = violations(schema, &without, "");
-            match is_asked_for(field) {
-                true => assert_eq!(missing, [""; 0]),
-                false => assert_eq!(missing, [format!("/{field} is missing")]),
-            }
-        }
-        for field in OF_RUNS.into_iter().filter(|_| report["environment"].is_object()) {
-            let reference = format!("#/$defs/{field}");
-            assert_eq!(schema["properties"][field]["$ref"], reference, "{kind}: {field}");
-        }
     }
 
     #[test]

@@ -1,13 +1,12 @@
 //! What a report consists of.
 
 use crate::load::Stages;
-use crate::route::Clients;
 use crate::stats::Stats;
-use crate::system;
-use crate::units::Rate;
-use hdrhistogram::Histogram;
+use ringload_lifecycle::report::Times;
+use ringload_lifecycle::route::Clients;
+use ringload_lifecycle::units::Rate;
 use serde::Serialize;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// What decides when the next request is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -78,89 +77,6 @@ pub struct Plan {
     pub urls: Option<u64>,
     /// `--expect-status`, of http.
     pub expect_status: Option<String>,
-}
-
-/// What it ran on; with the plan, all that is needed to run it again.
-#[derive(Clone, Debug, Serialize)]
-pub struct Environment {
-    /// `uname -r`.
-    pub kernel: String,
-    /// CPUs this process may use.
-    pub cpus: usize,
-    /// What the kernel calls the first of them.
-    pub cpu_model: String,
-    /// How its clock is governed; none where the kernel does not say.
-    pub governor: Option<String>,
-    /// Descriptors this process may have open.
-    pub descriptors_max: u64,
-    /// First and last port that a connect may take by itself.
-    pub ports: [u64; 2],
-    /// Connections that may wait in a listener's backlog, as far as the kernel goes along.
-    pub somaxconn: u64,
-    /// Kernel interface of the engine that made the load; none where no engine did.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ring: Option<String>,
-    /// Seed of the bytes sent; a file has none.
-    pub seed: Option<u64>,
-    /// The command line.
-    pub argv: Vec<String>,
-    /// Seconds since 1970 at the start.
-    pub started_at_s: u64,
-}
-
-impl Environment {
-    /// Of this process, now.
-    #[must_use]
-    pub fn of_this_process(seed: Option<u64>) -> Self {
-        Self {
-            kernel: system::kernel_release(),
-            cpus: std::thread::available_parallelism().map_or(1, usize::from),
-            cpu_model: system::cpu_model(),
-            governor: system::governor(),
-            descriptors_max: system::descriptors_max(),
-            ports: system::ports(),
-            somaxconn: system::somaxconn(),
-            ring: None,
-            seed,
-            argv: std::env::args_os().map(|part| part.to_string_lossy().into_owned()).collect(),
-            started_at_s: SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs()),
-        }
-    }
-}
-
-/// A distribution of times, in microseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-#[allow(missing_docs)] // The names say it.
-pub struct Times {
-    pub samples: u64,
-    pub mean: f64,
-    pub min: f64,
-    pub p50: f64,
-    pub p90: f64,
-    pub p99: f64,
-    #[serde(rename = "p99.9")]
-    pub p99_9: f64,
-    pub max: f64,
-}
-
-impl Times {
-    /// Of a histogram of nanoseconds.
-    #[must_use]
-    pub fn of(times: &Histogram<u64>) -> Self {
-        let us = |ns: u64| ns as f64 / 1e3;
-        // A bucket's value is its upper edge, which may lie beyond the largest value seen.
-        let at = |quantile| us(times.value_at_quantile(quantile).min(times.max()));
-        Self {
-            samples: times.len(),
-            mean: times.mean() / 1e3,
-            min: if times.is_empty() { 0.0 } else { us(times.min()) },
-            p50: at(0.5),
-            p90: at(0.9),
-            p99: at(0.99),
-            p99_9: at(0.999),
-            max: us(times.max()),
-        }
-    }
 }
 
 /// One line of the output while running.

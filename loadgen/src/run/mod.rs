@@ -1,27 +1,31 @@
 //! A load run: resolves the target, starts the engine, watches it, stops it and reports.
 
+mod live;
 mod watch;
 
 use self::watch::Watch;
 use crate::args::{Body, Cli, List, LoadArgs, Target};
-use crate::delivery::Delivery;
 use crate::echo::Echo;
-use crate::http::head::HEAD_BYTES_MAX;
 use crate::http::{Http, Learnt, Statuses};
-use crate::load::{CONNECTING_MAX, Load, Profile, Shared, Task};
+use crate::load::{Load, Profile, Shared, Task};
 use crate::network::Network;
 use crate::packets::Packets;
-use crate::packets::wire::{BODY_BYTES_MAX, PREFIX_BYTES};
-use crate::protocol::{ErrorKind, Fault, Protocol};
-use crate::report::{Environment, Plan, Run};
-use crate::route::{ProxyProtocol, Route};
+use crate::protocol::Protocol;
+use crate::report::{Plan, Run};
 use crate::summary;
-use crate::system::{self, Interrupts};
 use crate::threads::Threads;
+use ringload_lifecycle::delivery::Delivery;
+use ringload_lifecycle::failure::Failure;
+use ringload_lifecycle::fault::{ErrorKind, Fault};
+use ringload_lifecycle::http::head::HEAD_BYTES_MAX;
+use ringload_lifecycle::packets::{BODY_BYTES_MAX, PREFIX_BYTES};
+use ringload_lifecycle::report::Environment;
+use ringload_lifecycle::route::{CONNECTING_MAX, ProxyProtocol};
+use ringload_lifecycle::system::{self, Interrupts};
 use ringwright::{Config, Engine, Framing, RingKind};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// Time that requests in flight have to finish after the end of a run.
 const GRACE: Duration = Duration::from_secs(1);
@@ -30,8 +34,6 @@ const GRACE: Duration = Duration::from_secs(1);
 const LINGER: Duration = Duration::from_millis(1);
 /// Descriptors in addition to those of connections: rings, standard streams, the report.
 const DESCRIPTORS_BESIDE: u64 = 64;
-/// Timeout of the trial connect to each address of a name with several addresses.
-const TRIAL: Duration = Duration::from_secs(1);
 
 /// Maximum number of received bytes that a protocol leaves unconsumed. The parser of responses
 /// refuses a head only when it has one byte more than allowed.
@@ -40,23 +42,6 @@ const _: () = assert!(MESSAGE_BYTES_MAX > HEAD_BYTES_MAX);
 
 /// Only commands with [`LoadArgs`] reach this module.
 const NO_LOAD: &str = "only http, echo and packets have load options";
-
-/// The reason why a command has no result.
-#[derive(Debug)]
-pub enum Failure {
-    /// The options are wrong, or the system cannot fulfil them.
-    Usage(String),
-    /// The target has no address, or nothing answers there.
-    Unresolved(String),
-    /// The engine did not start, or it failed.
-    Engine(ringwright::Error),
-    /// A system call failed unexpectedly.
-    System(std::io::Error),
-    /// The server's answers are wrong, so its files could not be learnt.
-    Server(String),
-    /// A signal arrived before the run started.
-    Interrupted(String),
-}
 
 /// Runs the load and makes the report.
 ///
@@ -78,7 +63,7 @@ fn run(
     system::allow_descriptors(load.connections + DESCRIPTORS_BESIDE + 16 * load.threads)
         .map_err(Failure::Usage)?;
     system::check_cpu(load.pin_from.unwrap_or_default()).map_err(Failure::Usage)?;
-    let seed = load.common.seed.unwrap_or_else(seed_of_the_clock);
+    let seed = load.common.seed.unwrap_or_else(ringload_lifecycle::random::seed_of_the_clock);
     let name = match &cli.target {
         Target::Http(http) => &http.url.address,
         Target::Echo { address, .. } | Target::Packets { address, .. } => address,
@@ -123,7 +108,7 @@ fn run(
         }
         _ => unreachable!("{NO_LOAD}"),
     };
-    let (run, ring) = run.map_err(Failure::Engine)?;
+    let (run, ring) = run.map_err(|error| Failure::Engine(error.into()))?;
     environment.ring = Some(ring.to_string());
     Ok((run, plan, environment))
 }
@@ -144,7 +129,7 @@ fn drive<P: Protocol>(
         move |shard| Load::new(tasks[shard].clone(), shared.clone(), protocol(shard), shard, shards)
     })?;
     for notice in engine.notices() {
-        crate::note!("ringload: {notice}");
+        ringload_lifecycle::note!("ringload: {notice}");
     }
     // Measured from here, so that setting up the rings does not count.
     let cpu_before = system::cpu_time();
@@ -267,27 +252,6 @@ fn plan(cli: &Cli, load: &LoadArgs, to: SocketAddr) -> Plan {
     }
 }
 
-/// Resolves the server. Of several addresses (`localhost` has two), returns the first one that
-/// answers to a connection of `route`.
-///
-/// # Errors
-/// The name has no address.
-pub fn resolve(name: &str, route: Route) -> Result<SocketAddr, String> {
-    let addresses = ringwright_names::resolve(name)
-        .map_err(|error| format!("cannot resolve {name}: {error}"))?;
-    let answers = |to: &&SocketAddr| route.open(**to, (0, u64::MAX), TRIAL).is_ok();
-    match &addresses[..] {
-        [only] => Ok(*only),
-        all => Ok(*all.iter().find(answers).unwrap_or(&all[0])),
-    }
-}
-
-/// Returns a seed from the clock, short enough to be typed again.
-#[must_use]
-pub fn seed_of_the_clock() -> u64 {
-    SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| u64::from(since.subsec_nanos()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -303,14 +267,5 @@ mod tests {
             tasks.iter().map(|task| task.requests).collect::<Vec<_>>(),
             [Some(1), Some(1), Some(0)]
         );
-    }
-
-    #[test]
-    fn an_address_that_answers_is_preferred() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let to = listener.local_addr().expect("its address");
-        assert_eq!(resolve(&to.to_string(), Route::default()), Ok(to));
-        assert_eq!(resolve(&format!("localhost:{}", to.port()), Route::default()), Ok(to));
-        assert!(resolve("no port", Route::default()).is_err());
     }
 }

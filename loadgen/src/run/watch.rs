@@ -1,16 +1,16 @@
 //! The thread that watches a run.
 
 use super::GRACE;
+use super::live;
 use crate::args::LoadArgs;
 use crate::load::Shared;
 use crate::network::Network;
-use crate::output::live;
-use crate::output::screen::Screen;
 use crate::report::{Interval, Pacing, Run};
 use crate::stats::Stats;
 use crate::summary;
-use crate::system::{self, Interrupts};
-use crate::timeline::Timeline;
+use ringload_lifecycle::screen::Screen;
+use ringload_lifecycle::system::{self, Interrupts};
+use ringload_lifecycle::timeline::Timeline;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -151,7 +151,7 @@ impl<'a> Watch<'a> {
             if interrupts.wait(Duration::from_millis(1)) {
                 if self.run.interrupted {
                     self.screen.close();
-                    crate::note!("ringload: interrupted twice; no report is written");
+                    ringload_lifecycle::note!("ringload: interrupted twice; no report is written");
                     std::process::exit(130);
                 }
                 self.run.interrupted = true;

@@ -6,12 +6,14 @@ pub mod bounds;
 pub mod report;
 
 use crate::args::{Cli, SearchArgs, Target};
-use crate::delivery::Delivery;
-use crate::report::Environment;
-use crate::run::{self, Failure, seed_of_the_clock};
-use crate::system::Interrupts;
+use crate::run;
 use bounds::{Bounds, Limit, Probe};
 use report::{Objective, ProbeReport, SearchReport};
+use ringload_lifecycle::delivery::Delivery;
+use ringload_lifecycle::failure::Failure;
+use ringload_lifecycle::random::seed_of_the_clock;
+use ringload_lifecycle::report::Environment;
+use ringload_lifecycle::system::Interrupts;
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
@@ -121,7 +123,7 @@ impl Search<'_> {
 
     fn note(&self, what: std::fmt::Arguments<'_>) {
         if !self.args.http.load.common.quiet {
-            crate::note!("{:6.1} s  {what}", self.begun.elapsed().as_secs_f64());
+            ringload_lifecycle::note!("{:6.1} s  {what}", self.begun.elapsed().as_secs_f64());
         }
     }
 }

@@ -2,9 +2,8 @@
 
 use super::bounds::{Bounds, Limit};
 use crate::args::SearchArgs;
-use crate::output::show::show_us;
-use crate::report::{Environment, Outcome, SCHEMA};
-use crate::units::{show_count, show_text};
+use ringload_lifecycle::report::{Environment, Outcome, SCHEMA};
+use ringload_lifecycle::units::{show_count, show_text, show_us};
 use serde::Serialize;
 use serde_json::Value;
 use std::fmt::{self, Write};
@@ -196,7 +195,7 @@ mod tests {
     use super::super::bounds::Probe;
     use super::*;
     use crate::args::{Cli, Target};
-    use crate::report::tests::check_against_schema;
+    use ringload_lifecycle::schema::check_against_schema;
     use serde_json::json;
 
     fn probe(rate: f64, bottleneck: Option<&str>, met: bool) -> ProbeReport {

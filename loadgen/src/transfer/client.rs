@@ -1,9 +1,9 @@
 //! The client side of a transfer: the parts that both directions share.
 
 use super::{Moved, Sha};
-use crate::packets::wire::{Answer, Packet, Request, ServerError};
-use crate::protocol::{ErrorKind, Fault};
-use crate::system::CpuTime;
+use ringload_lifecycle::fault::{ErrorKind, Fault};
+use ringload_lifecycle::packets::{Answer, Packet, Request, ServerError};
+use ringload_lifecycle::system::CpuTime;
 use ringwright::{Connection, ConnectionId, Framing, Handler, JobDone, Local, Origin, Reason};
 use std::io;
 use std::net::SocketAddr;

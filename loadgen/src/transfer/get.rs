@@ -6,8 +6,8 @@
 
 use super::client::{Progress, Shared, Side, TRANSFER_ID, Turn};
 use super::sink::{Sink, lock};
-use crate::packets::wire::{Answer, CHUNK_RECEIVED_BYTES_MAX, Request};
-use crate::protocol::{ErrorKind, Fault};
+use ringload_lifecycle::fault::{ErrorKind, Fault};
+use ringload_lifecycle::packets::{Answer, CHUNK_RECEIVED_BYTES_MAX, Request};
 use ringwright::{Connection, Job, JobDone};
 use std::sync::{Arc, Mutex};
 

@@ -16,15 +16,15 @@ pub mod sink;
 pub mod verdict;
 
 use crate::args::{LoadArgs, Transfer};
-use crate::delivery::Delivery;
-use crate::packets::wire::{BODY_BYTES_MAX, DIGEST_BYTES};
-use crate::protocol::{ErrorKind, Fault};
-use crate::report::Environment;
-use crate::run::Failure;
-use crate::system::{self, CpuTime, Interrupts};
 use client::{Check, Client, Shared, Side};
 use progress::Progress;
 use report::{TransferPlan, TransferReport};
+use ringload_lifecycle::delivery::Delivery;
+use ringload_lifecycle::failure::Failure;
+use ringload_lifecycle::fault::{ErrorKind, Fault};
+use ringload_lifecycle::packets::{BODY_BYTES_MAX, DIGEST_BYTES};
+use ringload_lifecycle::report::Environment;
+use ringload_lifecycle::system::{self, CpuTime, Interrupts};
 use ringwright::{Config, Engine, Framing, RingChoice, RingKind};
 use std::ffi::OsStr;
 use std::net::SocketAddr;
@@ -163,11 +163,12 @@ impl Task {
         let side = side(shared.clone())?;
         let client = Client::new(self.to, side, framing, verify, self.timeout, shared.clone());
         if !self.quiet {
-            crate::note!("{}", self.plan.opening());
+            ringload_lifecycle::note!("{}", self.plan.opening());
         }
-        let engine = Engine::start(config, move |_| client.clone()).map_err(Failure::Engine)?;
+        let engine = Engine::start(config, move |_| client.clone())
+            .map_err(|error| Failure::Engine(error.into()))?;
         for notice in engine.notices() {
-            crate::note!("ringload: {notice}");
+            ringload_lifecycle::note!("ringload: {notice}");
         }
         let cpu_before = system::cpu_time();
         let remote = engine.remote();
@@ -181,7 +182,7 @@ impl Task {
         } else {
             remote.drain(GRACE);
         }
-        let ledger = engine.join().map_err(Failure::Engine)?;
+        let ledger = engine.join().map_err(|error| Failure::Engine(error.into()))?;
         let mut moved = shared.moved(interrupted);
         if !ledger.balanced() {
             let detail = format_args!(

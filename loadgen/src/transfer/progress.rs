@@ -1,8 +1,8 @@
 //! The progress of a transfer: a bar on a terminal, otherwise one line per second.
 
 use super::client::Shared;
-use crate::units::show_bytes;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use ringload_lifecycle::units::show_bytes;
 use std::io::IsTerminal;
 use std::time::Duration;
 
@@ -49,7 +49,10 @@ impl Progress {
                 bar.set_message(left);
             }
             Shape::Lines if elapsed >= self.next_line => {
-                crate::note!("{}", line(elapsed, self.last, moved, size, shared.is_verifying()));
+                ringload_lifecycle::note!(
+                    "{}",
+                    line(elapsed, self.last, moved, size, shared.is_verifying())
+                );
                 self.last = (elapsed, moved);
                 while self.next_line <= elapsed {
                     self.next_line += LINE;

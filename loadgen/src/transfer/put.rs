@@ -3,9 +3,9 @@
 
 use super::Sha;
 use super::client::{Progress, Shared, Side, TRANSFER_ID, Turn};
-use crate::packets::wire::{Answer, CHUNK_SENT_BYTES_MAX, Request, ServerError};
-use crate::protocol::{ErrorKind, Fault};
-use crate::units::{show_path, show_text};
+use ringload_lifecycle::fault::{ErrorKind, Fault};
+use ringload_lifecycle::packets::{Answer, CHUNK_SENT_BYTES_MAX, Request, ServerError};
+use ringload_lifecycle::units::{show_path, show_text};
 use ringwright::{Connection, OpenFile, Reason};
 use sha2::{Digest, Sha256};
 use std::fs::File;

@@ -2,8 +2,8 @@
 
 use super::Moved;
 use super::verdict::{Verdict, Verification};
-use crate::report::{Environment, Outcome, SCHEMA};
-use crate::units::{show_bytes, show_count, show_hex, show_text};
+use ringload_lifecycle::report::{Environment, Outcome, SCHEMA};
+use ringload_lifecycle::units::{show_bytes, show_count, show_hex, show_text};
 use serde::Serialize;
 use std::fmt::Write;
 
@@ -182,9 +182,9 @@ impl TransferReport {
 mod tests {
     use super::super::client::Check;
     use super::*;
-    use crate::protocol::{ErrorKind, Fault};
-    use crate::report::tests::check_against_schema;
-    use crate::system::CpuTime;
+    use ringload_lifecycle::fault::{ErrorKind, Fault};
+    use ringload_lifecycle::schema::check_against_schema;
+    use ringload_lifecycle::system::CpuTime;
     use std::time::Duration;
 
     fn report(put: bool, result: Option<Result<Check, Fault>>) -> TransferReport {

@@ -1,7 +1,7 @@
 //! The target of a download: a temporary file beside it until the data is complete and verified.
 
 use super::Sha;
-use crate::units::show_path;
+use ringload_lifecycle::units::show_path;
 use sha2::{Digest, Sha256};
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -106,7 +106,7 @@ impl Drop for Place {
         if let Some((temporary, _)) = &self.rename
             && let Err(error) = std::fs::remove_file(temporary)
         {
-            crate::note!(
+            ringload_lifecycle::note!(
                 "ringload: cannot remove the temporary file {}: {error}",
                 show_path(temporary)
             );

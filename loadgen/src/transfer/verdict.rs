@@ -3,9 +3,9 @@
 use super::client::Check;
 use super::sink::Place;
 use super::{Moved, Sha};
-use crate::protocol::{ErrorKind, Fault};
-use crate::report::Outcome;
-use crate::units::show_hex;
+use ringload_lifecycle::fault::{ErrorKind, Fault};
+use ringload_lifecycle::report::Outcome;
+use ringload_lifecycle::units::show_hex;
 use serde::Serialize;
 
 /// The result of the comparison of both digests.

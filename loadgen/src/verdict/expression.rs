@@ -1,7 +1,7 @@
 //! The conditions of `--fail-if`: a figure of the report, a comparison and a limit.
 
 use super::figure::{Figure, Unit};
-use crate::report::Outcome;
+use ringload_lifecycle::report::Outcome;
 use serde_json::{Value, json};
 use std::fmt;
 use std::str::FromStr;

@@ -1,9 +1,8 @@
 //! A minimal HTTP/1.1 client for one GET, with limits on time and size.
 
-use crate::http::Url;
-use crate::route::Route;
-use crate::run;
-use crate::units::show_text;
+use ringload_lifecycle::http::Url;
+use ringload_lifecycle::route::{self, Route};
+use ringload_lifecycle::units::show_text;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -38,7 +37,7 @@ impl Refusal {
 pub fn get(url: &Url, path: &str) -> Result<Vec<u8>, Refusal> {
     let address = &url.address;
     let unreachable = |what: String| Refusal::Unreachable(format!("http://{address}: {what}"));
-    let to = run::resolve(address, Route::default()).map_err(Refusal::Unreachable)?;
+    let to = route::resolve(address, Route::default()).map_err(Refusal::Unreachable)?;
     let deadline = Instant::now() + PATIENCE;
     let mut stream = TcpStream::connect_timeout(&to, PATIENCE)
         .map_err(|error| unreachable(error.to_string()))?;

@@ -1,10 +1,10 @@
 //! The figures of a report, by short name or by path.
 
 use super::names;
-use crate::lifecycle::finding::Rule;
 use crate::output::reading;
-use crate::protocol::ErrorKind;
-use crate::units::{show_bytes, show_time};
+use ringload_lifecycle::fault::ErrorKind;
+use ringload_lifecycle::finding::Rule;
+use ringload_lifecycle::units::{show_bytes, show_time};
 use serde_json::Value;
 
 /// Short names of distributions and their fields. The empty name is the latency or, if the report

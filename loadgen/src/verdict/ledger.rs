@@ -2,8 +2,8 @@
 
 use super::fetch::{self, Refusal};
 use super::settle::{self, Settled, Stays};
-use crate::http::Url;
-use crate::system::Interrupts;
+use ringload_lifecycle::http::Url;
+use ringload_lifecycle::system::Interrupts;
 use serde_json::{Value, json};
 use std::time::Duration;
 

@@ -13,14 +13,14 @@ mod process;
 mod settle;
 
 use crate::args::CommonArgs;
-use crate::delivery::Delivery;
-use crate::report::Outcome;
-use crate::run::Failure;
-use crate::system::Interrupts;
 use expression::{Expression, Judgement};
 use fetch::Refusal;
 use ledger::Ledger;
 use process::Process;
+use ringload_lifecycle::delivery::Delivery;
+use ringload_lifecycle::failure::Failure;
+use ringload_lifecycle::report::Outcome;
+use ringload_lifecycle::system::Interrupts;
 use serde_json::{Value, json};
 use settle::Stays;
 use std::fmt::Write;
@@ -73,7 +73,7 @@ impl Witness {
             let seen = seen.map(|seen| vanished.excuse(seen, "stays", process::CONNECTIONS, &[]));
             let rss = |of: &str| {
                 let bytes = seen.as_ref().ok()?.0[of]["rss_bytes"].as_f64()?;
-                Some(crate::units::show_bytes(bytes))
+                Some(ringload_lifecycle::units::show_bytes(bytes))
             };
             let good = match (rss("before"), rss("after")) {
                 (Some(before), Some(after)) => {
@@ -212,7 +212,8 @@ fn fail(delivery: &mut Delivery) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::tests::{check_against_schema, sample};
+    use crate::report::tests::sample;
+    use ringload_lifecycle::schema::check_against_schema;
 
     fn delivery(exit_status: u8) -> Delivery {
         let report = json!({

@@ -2,7 +2,7 @@
 //! (proc(5)).
 
 use super::settle::{self, Settled, Stays};
-use crate::system::Interrupts;
+use ringload_lifecycle::system::Interrupts;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};

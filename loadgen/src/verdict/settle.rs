@@ -1,6 +1,6 @@
 //! Repeated inspection of a server until it has released everything.
 
-use crate::system::Interrupts;
+use ringload_lifecycle::system::Interrupts;
 use serde::Serialize;
 use std::time::{Duration, Instant};
 

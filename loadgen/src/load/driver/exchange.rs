@@ -2,8 +2,9 @@
 
 use super::Driver;
 use crate::load::flow::{Asked, Flow};
-use crate::protocol::{Answer, ErrorKind, Fault, Protocol, Step};
+use crate::protocol::{Answer, Protocol, Step};
 use crate::report::Pacing;
+use ringload_lifecycle::fault::{ErrorKind, Fault};
 use ringwright::{Connection, Reason};
 use std::time::Duration;
 

@@ -4,12 +4,14 @@ mod exchange;
 
 use super::flow::Asked;
 use super::slack::Slack;
-use super::{CONNECTING_MAX, Schedule, Shared, Task};
+use super::{Schedule, Shared, Task};
 use crate::args::Arrivals;
-use crate::protocol::{ErrorKind, Fault, Protocol};
+use crate::protocol::Protocol;
 use crate::report::Pacing;
 use crate::stats::Stats;
-use crate::system;
+use ringload_lifecycle::fault::{ErrorKind, Fault};
+use ringload_lifecycle::route::CONNECTING_MAX;
+use ringload_lifecycle::system;
 use ringwright::Local;
 use std::collections::VecDeque;
 use std::io;

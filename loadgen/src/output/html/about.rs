@@ -2,9 +2,8 @@
 
 use super::markup::{escape, field, list, section, table, text, words};
 use crate::output::reading;
-use crate::output::show::show_us;
-use crate::units::show_count;
 use crate::verdict::expression::Expression;
+use ringload_lifecycle::units::{show_count, show_us};
 use serde_json::Value;
 
 /// Figures of the heading: field, title, and true if a value other than 0 is an error.

@@ -3,8 +3,7 @@
 use super::markup::section;
 use super::plot::{COLOURS, Curve, Plot, Scale};
 use crate::output::reading;
-use crate::output::show::show_us;
-use crate::units::show_count;
+use ringload_lifecycle::units::{show_count, show_us};
 use serde_json::Value;
 
 /// Number of points of a percentile curve.

@@ -1,6 +1,6 @@
 //! HTML output with escaping of untrusted text.
 
-use crate::units::show_text;
+use ringload_lifecycle::units::show_text;
 use serde_json::Value;
 use std::fmt::Write;
 

@@ -1,9 +1,8 @@
 //! The sections of a churn report: fault matrix, findings with their scripts, and bystanders.
 
 use super::markup::{escape, section, table, text, words};
-use crate::lifecycle::cell::{Kind, Point};
-use crate::output::show::show_us;
-use crate::units::show_count;
+use ringload_lifecycle::cell::{Kind, Point};
+use ringload_lifecycle::units::{show_count, show_us};
 use serde_json::Value;
 use std::fmt::Write;
 

@@ -1,7 +1,7 @@
 //! The timeline of a plan's parts, its events and its server.
 
 use super::markup::{escape, field, list, section, text};
-use crate::units::show_text;
+use ringload_lifecycle::units::show_text;
 use serde_json::Value;
 use std::fmt::Write;
 

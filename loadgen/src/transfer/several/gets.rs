@@ -4,14 +4,14 @@ use super::link::{self, Link};
 use super::part::Part;
 use super::report::{FileReport, Moved};
 use super::with_remedy;
-use crate::packets::wire::{
+use crate::transfer::Sha;
+use crate::transfer::client::{Check, Shared};
+use ringload_lifecycle::fault::{ErrorKind, Fault};
+use ringload_lifecycle::packets::{
     Answer, CHUNK_RECEIVED_BYTES_MAX, Packet, Request, ServerError, TO_THE_END, VERSION_BYTES,
     Version,
 };
-use crate::protocol::{ErrorKind, Fault};
-use crate::transfer::Sha;
-use crate::transfer::client::{Check, Shared};
-use crate::units::show_text;
+use ringload_lifecycle::units::show_text;
 use std::collections::BTreeMap;
 
 /// Downloads in progress. The server allows more.

@@ -1,7 +1,7 @@
 //! A connection with blocking calls.
 
-use crate::packets::wire::{Answer, BODY_BYTES_MAX, PREFIX_BYTES, Packet};
-use crate::protocol::{ErrorKind, Fault};
+use ringload_lifecycle::fault::{ErrorKind, Fault};
+use ringload_lifecycle::packets::{Answer, BODY_BYTES_MAX, PREFIX_BYTES, Packet};
 use std::io::{self, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;

@@ -12,14 +12,14 @@ mod report;
 use super::client::Shared;
 use super::progress::Progress;
 use crate::args::{LoadArgs, Transfer};
-use crate::delivery::Delivery;
-use crate::packets::wire::{self, Answer, Packet, Request, ServerError};
-use crate::protocol::{ErrorKind, Fault};
-use crate::report::Environment;
-use crate::run::Failure;
-use crate::system::Interrupts;
 use link::Link;
 use report::{FileReport, FilesPlan, FilesReport};
+use ringload_lifecycle::delivery::Delivery;
+use ringload_lifecycle::failure::Failure;
+use ringload_lifecycle::fault::{ErrorKind, Fault};
+use ringload_lifecycle::packets::{self, Answer, Packet, Request, ServerError};
+use ringload_lifecycle::report::Environment;
+use ringload_lifecycle::system::Interrupts;
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::thread;
@@ -47,7 +47,7 @@ pub fn perform(
     let environment = Environment::of_this_process(None);
     let quiet = load.common.quiet;
     if !quiet {
-        crate::note!("ringload packets {target}: {}", plan.direction);
+        ringload_lifecycle::note!("ringload packets {target}: {}", plan.direction);
     }
     let shared = Arc::new(Shared::default());
     let begun = Instant::now();
@@ -142,7 +142,7 @@ fn list(link: &mut Link) -> Result<Vec<FileReport>, Fault> {
         let body = link.packet()?;
         let (more, page) = match link::parse(&body)? {
             Packet { id: LIST_ID, answer: Answer::Listed(fields) } => {
-                wire::listed(fields).map_err(|why| Fault::new(ErrorKind::Protocol, why))?
+                packets::listed(fields).map_err(|why| Fault::new(ErrorKind::Protocol, why))?
             }
             Packet { answer: Answer::Error(error), .. } => {
                 return Err(Fault::new(ErrorKind::BadStatus, with_remedy(&error, "list")));

@@ -1,8 +1,8 @@
 //! The beginning of a file that is downloaded, under a temporary name in the current folder.
 
-use crate::packets::wire::Version;
 use crate::transfer::Sha;
-use crate::units::{show_hex, show_path};
+use ringload_lifecycle::packets::Version;
+use ringload_lifecycle::units::{show_hex, show_path};
 use sha2::{Digest, Sha256};
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -157,7 +157,9 @@ impl Drop for Part {
             && let Err(error) = std::fs::remove_file(&self.temporary)
         {
             let temporary = show_path(&self.temporary);
-            crate::note!("ringload: cannot remove the temporary file {temporary}: {error}");
+            ringload_lifecycle::note!(
+                "ringload: cannot remove the temporary file {temporary}: {error}"
+            );
         }
     }
 }

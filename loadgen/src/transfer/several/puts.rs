@@ -3,10 +3,10 @@
 use super::link::{self, Link};
 use super::report::{FileReport, Moved};
 use super::with_remedy;
-use crate::packets::wire::{Answer, Packet, Request, ServerError, VERSION_BYTES, Version};
-use crate::protocol::{ErrorKind, Fault};
 use crate::transfer::client::{Check, Shared};
-use crate::units::{show_path, show_text};
+use ringload_lifecycle::fault::{ErrorKind, Fault};
+use ringload_lifecycle::packets::{Answer, Packet, Request, ServerError, VERSION_BYTES, Version};
+use ringload_lifecycle::units::{show_path, show_text};
 use sha2::{Digest, Sha256};
 use std::fs::{File, Metadata};
 use std::io::{self, Read};

@@ -1,13 +1,13 @@
 //! The report of several files: the summary, and the JSON that `report.schema.json` describes.
 
 use crate::args::{LoadArgs, Transfer};
-use crate::protocol::{ErrorKind, Fault};
-use crate::report::{Environment, Outcome, SCHEMA};
 use crate::transfer::Sha;
 use crate::transfer::client::Check;
 use crate::transfer::report::TransferError;
 use crate::transfer::verdict::Verification;
-use crate::units::{show_bytes, show_count, show_hex, show_text};
+use ringload_lifecycle::fault::{ErrorKind, Fault};
+use ringload_lifecycle::report::{Environment, Outcome, SCHEMA};
+use ringload_lifecycle::units::{show_bytes, show_count, show_hex, show_text};
 use serde::Serialize;
 use std::fmt::Write;
 use std::time::Duration;
@@ -246,7 +246,7 @@ impl FilesReport {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::tests::check_against_schema;
+    use ringload_lifecycle::schema::check_against_schema;
 
     fn report(files: Vec<FileReport>, is_interrupted: bool) -> FilesReport {
         let plan = FilesPlan {

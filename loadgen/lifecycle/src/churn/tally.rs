@@ -1,0 +1,208 @@
+//! What a run counts.
+
+use crate::bystander::Felt;
+use crate::cell::Cell;
+use crate::dialect::Verdict;
+use crate::finding::Rule;
+use crate::script::Script;
+use crate::shrink::Shrunk;
+use crate::walk::{Walked, unplayed_text};
+use hdrhistogram::Histogram;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Most examples of a rule.
+const EXAMPLES_PER_RULE: usize = 4;
+/// Most examples of all.
+const EXAMPLES_MAX: usize = 20;
+/// Kinds of outcomes told apart in a cell: there are a handful, unless something is very wrong.
+const OUTCOMES_MAX: usize = 50;
+
+/// What happened in one cell of the matrix.
+pub(super) struct CellTally {
+    /// Scripts walked.
+    pub(super) scripts: u64,
+    /// Of those, the ones whose fault was not played.
+    pub(super) not_played: u64,
+    /// Connections they made.
+    pub(super) connections: u64,
+    /// How those went.
+    pub(super) outcomes: BTreeMap<String, u64>,
+    /// What was wrong.
+    pub(super) findings: BTreeMap<Rule, u64>,
+    /// From what asked for it to the server's ending, nanoseconds.
+    pub(super) reaction_ns: Histogram<u64>,
+}
+
+impl Default for CellTally {
+    fn default() -> Self {
+        Self {
+            scripts: 0,
+            not_played: 0,
+            connections: 0,
+            outcomes: BTreeMap::new(),
+            findings: BTreeMap::new(),
+            reaction_ns: reactions(),
+        }
+    }
+}
+
+/// One finding, and how it is seen again.
+pub(super) struct Example {
+    /// The rule that was broken.
+    pub(super) rule: Rule,
+    /// Where; `None`: a bystander.
+    pub(super) cell: Option<Cell>,
+    /// What exactly was seen.
+    pub(super) detail: String,
+    /// The script that saw it.
+    pub(super) script: Arc<Script>,
+    /// What was on its way beside it, it among them, in order.
+    pub(super) company: Vec<Arc<Script>>,
+    /// What is left of that.
+    pub(super) shrunk: Option<Shrunk>,
+}
+
+/// What a run counts.
+pub(super) struct Tally {
+    /// Scripts walked.
+    pub(super) scripts: u64,
+    /// Connections they made.
+    pub(super) connections: u64,
+    /// Scripts that the end of the run cut short.
+    pub(super) unfinished: u64,
+    /// Scripts for which something was wanting on our side.
+    pub(super) not_walked: u64,
+    /// Scripts whose fault was not played, and why the first of them was not.
+    pub(super) not_played: (u64, Option<String>),
+    /// Connections that ended without a packet.
+    pub(super) vanished: u64,
+    /// By cell; `None`: bystanders.
+    pub(super) cells: BTreeMap<Option<Cell>, CellTally>,
+    /// All of the cells'.
+    pub(super) reaction_ns: Histogram<u64>,
+    /// The first few of each rule, by number.
+    pub(super) examples: Vec<Example>,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self {
+            scripts: 0,
+            connections: 0,
+            unfinished: 0,
+            not_walked: 0,
+            not_played: (0, None),
+            vanished: 0,
+            cells: BTreeMap::new(),
+            reaction_ns: reactions(),
+            examples: Vec::new(),
+        }
+    }
+}
+
+impl Tally {
+    /// Counts a script, walked beside `company`.
+    pub(super) fn take(
+        &mut self,
+        cell: Option<Cell>,
+        walked: &Walked,
+        verdicts: &[Verdict],
+        company: Vec<Arc<Script>>,
+    ) {
+        let of = self.cells.entry(cell).or_default();
+        self.scripts += 1;
+        of.scripts += 1;
+        self.not_walked += u64::from(walked.short.is_some());
+        self.vanished += walked.vanished;
+        if let Some(error) = &walked.unplayed {
+            of.not_played += 1;
+            self.not_played.0 += 1;
+            self.not_played.1.get_or_insert_with(|| unplayed_text(error));
+        }
+        for (at, (seen, verdict)) in walked.lives.iter().zip(verdicts).enumerate() {
+            self.connections += 1;
+            of.connections += 1;
+            if let Some(reaction) = seen.sight.reaction {
+                let ns = reaction.as_nanos() as u64;
+                of.reaction_ns.saturating_record(ns);
+                self.reaction_ns.saturating_record(ns);
+            }
+            let outcome = match at {
+                0 => verdict.outcome.clone(),
+                _ => format!("then {}", verdict.outcome),
+            };
+            if of.outcomes.len() < OUTCOMES_MAX || of.outcomes.contains_key(&outcome) {
+                *of.outcomes.entry(outcome).or_default() += 1;
+            }
+            if let Some(finding) = &verdict.finding {
+                *of.findings.entry(finding.rule).or_default() += 1;
+            }
+        }
+        for finding in verdicts.iter().filter_map(|verdict| verdict.finding.as_ref()) {
+            self.keep(Example {
+                rule: finding.rule,
+                cell,
+                detail: finding.detail.clone(),
+                script: walked.script.clone(),
+                company: company.clone(),
+                shrunk: None,
+            });
+        }
+    }
+
+    /// Counts what bystanders felt.
+    pub(super) fn take_felt(&mut self, felt: &Felt) {
+        let of = self.cells.entry(None).or_default();
+        of.connections += felt.connections;
+        for (rule, count) in &felt.findings {
+            *of.findings.entry(*rule).or_default() += count;
+        }
+        for (finding, script) in &felt.examples {
+            let script = Arc::new(script.clone());
+            self.keep(Example {
+                rule: finding.rule,
+                cell: None,
+                detail: finding.detail.clone(),
+                company: vec![script.clone()],
+                script,
+                shrunk: None,
+            });
+        }
+    }
+
+    /// All findings.
+    pub(super) fn findings_total(&self) -> u64 {
+        self.cells.values().flat_map(|cell| cell.findings.values()).sum()
+    }
+
+    /// All findings, by rule.
+    pub(super) fn findings(&self) -> BTreeMap<Rule, u64> {
+        let mut all = BTreeMap::new();
+        for (rule, count) in self.cells.values().flat_map(|cell| &cell.findings) {
+            *all.entry(*rule).or_default() += count;
+        }
+        all
+    }
+
+    /// Of each rule those that began first: what came later may be but a consequence.
+    fn keep(&mut self, example: Example) {
+        let order = |it: &Example| (it.cell.is_none(), it.script.key.number);
+        let at = self
+            .examples
+            .partition_point(|it| (it.rule, order(it)) <= (example.rule, order(&example)));
+        let rule = example.rule;
+        self.examples.insert(at, example);
+        let of_rule: Vec<usize> =
+            (0..self.examples.len()).filter(|at| self.examples[*at].rule == rule).collect();
+        if of_rule.len() > EXAMPLES_PER_RULE || self.examples.len() > EXAMPLES_MAX {
+            // A rule's first one stays, however many rules there are: there are fewer than room.
+            self.examples.remove(of_rule[of_rule.len() - 1]);
+        }
+    }
+}
+
+fn reactions() -> Histogram<u64> {
+    Histogram::new_with_bounds(1_000, 3_600_000_000_000, 2)
+        .expect("the bounds are constants that satisfy the crate")
+}

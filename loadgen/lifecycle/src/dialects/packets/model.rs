@@ -1,0 +1,375 @@
+//! What a server that keeps to PACKETS.md makes of what a connection says: one expectation for
+//! everything that must be answered. Whatever lie the bytes tell, this reads them as the server
+//! must.
+
+use super::wire::{self, code, request};
+use crate::dialects::learnt::Files;
+use std::ops::Range;
+
+/// One answer that must come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expected {
+    /// The id that it carries.
+    pub id: u32,
+    /// It is owed when so many bytes were said.
+    pub due: u64,
+    /// What it is.
+    pub what: What,
+}
+
+/// What must come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// ECHOED: these bytes of what was said.
+    Echoed(Range<usize>),
+    /// DIGESTED: of these bytes of what was said.
+    Digested(Range<usize>),
+    /// DIGESTED: of a file.
+    DigestedFile(Source),
+    /// BROADCAST_SENT.
+    BroadcastSent,
+    /// LISTED: of the names behind this one.
+    Listed(Vec<u8>),
+    /// OFFER: of a file that is there.
+    Offer {
+        /// Its place.
+        file: usize,
+        /// Other gets may be under way: ERROR 10.
+        may_be_busy: bool,
+    },
+    /// RANGE: of a file that is there.
+    Range {
+        /// Its place.
+        file: usize,
+        /// Other gets may be under way: ERROR 10.
+        may_be_busy: bool,
+    },
+    /// RESUMED.
+    Resumed {
+        /// Another put may be under way: ERROR 10.
+        may_be_busy: bool,
+    },
+    /// DATA, and then SENT.
+    Sent {
+        /// The file's place.
+        file: usize,
+        /// The first byte.
+        offset: u64,
+        /// So many bytes.
+        length: u64,
+    },
+    /// ACCEPTED.
+    Accepted {
+        /// Another put may be under way: ERROR 10.
+        may_be_busy: bool,
+    },
+    /// STORED.
+    Stored,
+    /// ABORTED; if the transfer has ended by then, ERROR 12.
+    Aborted,
+    /// ERROR.
+    Refusal {
+        /// With that code.
+        code: u16,
+        /// And then the FIN.
+        is_last: bool,
+    },
+}
+
+/// Where the bytes of a digested file are from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A file that was there before the run.
+    File(usize),
+    /// A put of this connection: its id, and the ranges of what was said.
+    Put(u32, Vec<Range<usize>>),
+}
+
+/// What comes of all the bytes that a connection may say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Model {
+    /// What must come, in the order in which it becomes due.
+    pub expected: Vec<Expected>,
+}
+
+struct Get {
+    id: u32,
+    file: usize,
+    is_taken: bool,
+}
+
+struct Put {
+    id: u32,
+    name: Vec<u8>,
+    size: u64,
+    ranges: Vec<Range<usize>>,
+}
+
+impl Put {
+    fn received(&self) -> u64 {
+        self.ranges.iter().map(|range| range.len() as u64).sum()
+    }
+}
+
+/// Reads what a connection says.
+struct Reader<'a> {
+    bytes: &'a [u8],
+    files: &'a Files,
+    at: usize,
+    model: Model,
+    gets: Vec<Get>,
+    put: Option<Put>,
+    /// Those that were begun.
+    puts: u32,
+    /// Those that were whole.
+    stored: Vec<Put>,
+}
+
+impl Model {
+    /// Of these bytes, for a server with such files.
+    pub fn of(bytes: &[u8], files: &Files) -> Self {
+        let mut reader = Reader {
+            bytes,
+            files,
+            at: 0,
+            model: Self::default(),
+            gets: Vec::new(),
+            put: None,
+            puts: 0,
+            stored: Vec::new(),
+        };
+        while reader.packet() {}
+        reader.model
+    }
+
+    /// How many answers are owed when so many bytes were said.
+    pub fn due(&self, said: u64) -> u64 {
+        self.expected.partition_point(|expected| expected.due <= said) as u64
+    }
+}
+
+impl Reader<'_> {
+    /// Reads the next packet; false: there is none that is whole, or it was the last.
+    fn packet(&mut self) -> bool {
+        let Some((length, rest)) = self.bytes[self.at..].split_first_chunk() else { return false };
+        let length = u32::from_be_bytes(*length);
+        self.at += wire::LENGTH_BYTES;
+        if length > wire::BODY_BYTES_MAX {
+            // Nothing but the length of it is read.
+            return self.refuse(0, code::TOO_LONG);
+        }
+        let Some(body) = rest.get(..length as usize) else {
+            return false;
+        };
+        let fields_at = self.at + wire::PREFIX_BYTES;
+        self.at += length as usize;
+        let Some((&[kind, a, b, c, d], fields)) = body.split_first_chunk() else {
+            return self.refuse(0, code::MALFORMED);
+        };
+        self.request(kind, u32::from_be_bytes([a, b, c, d]), fields, fields_at..self.at)
+    }
+
+    fn request(&mut self, kind: u8, id: u32, fields: &[u8], place: Range<usize>) -> bool {
+        let malformed = code::MALFORMED;
+        match kind {
+            request::ECHO => self.expect(id, What::Echoed(place)),
+            request::DIGEST => self.expect(id, What::Digested(place)),
+            request::BROADCAST => self.expect(id, What::BroadcastSent),
+            request::LIST if fields.is_empty() || wire::is_name(fields) => {
+                self.expect(id, What::Listed(fields.to_vec()))
+            }
+            request::LIST => self.refuse(id, code::BAD_NAME),
+            request::DIGEST_FILE | request::GET if !wire::is_name(fields) => {
+                self.refuse(id, code::BAD_NAME)
+            }
+            request::DIGEST_FILE => self.digest_file(id, fields),
+            request::GET_RANGE => self.get_range(id, fields),
+            request::GET if self.has_transfer(id) => self.refuse(id, malformed),
+            request::GET => self.get(id, fields),
+            request::TAKE => match fields.as_chunks::<8>() {
+                ([offset, length], []) => {
+                    self.take(id, u64::from_be_bytes(*offset), u64::from_be_bytes(*length))
+                }
+                _ => self.refuse(id, malformed),
+            },
+            request::PUT => self.put(id, fields, 0),
+            request::PUT_RESUMABLE => self.put(id, fields, wire::VERSION_BYTES),
+            request::DATA => match fields.split_first_chunk() {
+                Some((count, rest)) => self.data(id, u32::from_be_bytes(*count), rest),
+                None => self.refuse(id, malformed),
+            },
+            request::ABORT if fields.is_empty() => self.abort(id),
+            request::ABORT => self.refuse(id, malformed),
+            _ => self.refuse(id, code::UNKNOWN_TYPE),
+        }
+    }
+
+    fn digest_file(&mut self, id: u32, name: &[u8]) -> bool {
+        let named = |file: &str| file.as_bytes() == name;
+        let known = self.files.0.iter().position(|file| named(&file.name));
+        let put = self.stored.iter().find(|put| put.name == name);
+        match (known, put) {
+            (Some(file), _) => self.expect(id, What::DigestedFile(Source::File(file))),
+            (None, Some(put)) => {
+                let source = Source::Put(put.id, put.ranges.clone());
+                self.expect(id, What::DigestedFile(source))
+            }
+            (None, None) => self.refuse(id, code::NO_SUCH_FILE),
+        }
+    }
+
+    fn get(&mut self, id: u32, name: &[u8]) -> bool {
+        let known = self.files.0.iter().position(|file| file.name.as_bytes() == name);
+        let Some(file) = known else { return self.refuse(id, code::NO_SUCH_FILE) };
+        // The server is short of descriptors, or has too many offers.
+        let may_be_busy = !self.gets.is_empty();
+        self.gets.push(Get { id, file, is_taken: false });
+        self.expect(id, What::Offer { file, may_be_busy })
+    }
+
+    fn get_range(&mut self, id: u32, fields: &[u8]) -> bool {
+        const NUMBERS_BYTES: usize = 16;
+        if fields.len() < NUMBERS_BYTES + wire::VERSION_BYTES {
+            return self.refuse(id, code::MALFORMED);
+        }
+        let (numbers, rest) = fields.split_at(NUMBERS_BYTES);
+        let (version, name) = rest.split_at(wire::VERSION_BYTES);
+        let number = |at: usize| u64::from_be_bytes(numbers[at..at + 8].try_into().expect("8"));
+        let (offset, length) = (number(0), number(8));
+        if !wire::is_name(name) {
+            return self.refuse(id, code::BAD_NAME);
+        }
+        if self.has_transfer(id) {
+            return self.refuse(id, code::MALFORMED);
+        }
+        let known = self.files.0.iter().position(|file| file.name.as_bytes() == name);
+        let Some(file) = known else { return self.refuse(id, code::NO_SUCH_FILE) };
+        if version.iter().any(|byte| *byte != 0) {
+            return self.refuse(id, code::CHANGED);
+        }
+        let size = self.files.0[file].length;
+        let length = match length {
+            wire::TO_THE_END => size.saturating_sub(offset),
+            length => length,
+        };
+        if offset.checked_add(length).is_none_or(|end| end > size) {
+            return self.refuse(id, code::BAD_RANGE);
+        }
+        let may_be_busy = !self.gets.is_empty();
+        self.gets.push(Get { id, file, is_taken: true });
+        self.expect(id, What::Range { file, may_be_busy });
+        self.expect(id, What::Sent { file, offset, length })
+    }
+
+    fn take(&mut self, id: u32, offset: u64, length: u64) -> bool {
+        let is_offer = |get: &&mut Get| get.id == id && !get.is_taken;
+        let Some(get) = self.gets.iter_mut().find(is_offer) else {
+            return self.refuse(id, code::NO_TRANSFER);
+        };
+        let file = get.file;
+        let size = self.files.0[file].length;
+        if offset.checked_add(length).is_none_or(|end| end > size) {
+            self.gets.retain(|get| get.id != id);
+            return self.refuse(id, code::BAD_RANGE);
+        }
+        get.is_taken = true;
+        self.expect(id, What::Sent { file, offset, length })
+    }
+
+    /// A PUT, or a PUT_RESUMABLE, which has a version between size and name.
+    fn put(&mut self, id: u32, fields: &[u8], version_bytes: usize) -> bool {
+        let Some((flags, rest)) = fields.split_first() else {
+            return self.refuse(id, code::MALFORMED);
+        };
+        let Some((size, name)) = rest.split_first_chunk().filter(|_| *flags <= 1) else {
+            return self.refuse(id, code::MALFORMED);
+        };
+        let Some(name) = name.get(version_bytes..) else {
+            return self.refuse(id, code::MALFORMED);
+        };
+        if !wire::is_name(name) {
+            return self.refuse(id, code::BAD_NAME);
+        }
+        if self.has_transfer(id) {
+            return self.refuse(id, code::MALFORMED);
+        }
+        if self.put.is_some() {
+            return self.refuse(id, code::BUSY);
+        }
+        let may_be_busy = self.puts > 0;
+        self.puts += 1;
+        let size = u64::from_be_bytes(*size);
+        self.expect(
+            id,
+            match version_bytes {
+                0 => What::Accepted { may_be_busy },
+                _ => What::Resumed { may_be_busy },
+            },
+        );
+        self.put = Some(Put { id, name: name.to_vec(), size, ranges: Vec::new() });
+        self.stored(id)
+    }
+
+    fn data(&mut self, id: u32, count: u32, rest: &[u8]) -> bool {
+        match count {
+            0 => return self.refuse(id, code::MALFORMED),
+            count if count > wire::CHUNK_SENT_BYTES_MAX => return self.refuse(id, code::TOO_LONG),
+            _ if !rest.is_empty() => return self.refuse(id, code::MALFORMED),
+            _ => {}
+        }
+        let range = self.at..self.at + count as usize;
+        if let Some(put) = self.put.as_mut().filter(|put| put.id == id) {
+            if u64::from(count) > put.size - put.received() {
+                return self.refuse(id, code::MALFORMED);
+            }
+            put.ranges.push(range.clone());
+        }
+        if range.end > self.bytes.len() {
+            return false;
+        }
+        self.at = range.end;
+        self.stored(id)
+    }
+
+    /// STORED is due if no byte of the put is missing.
+    fn stored(&mut self, id: u32) -> bool {
+        let is_whole = |put: &mut Put| put.id == id && put.received() == put.size;
+        match self.put.take_if(is_whole) {
+            Some(put) => {
+                self.stored.push(put);
+                self.expect(id, What::Stored)
+            }
+            None => true,
+        }
+    }
+
+    fn abort(&mut self, id: u32) -> bool {
+        let was_put = self.put.take_if(|put| put.id == id).is_some();
+        let was_got = self.gets.iter().any(|get| get.id == id);
+        self.gets.retain(|get| get.id != id);
+        match was_put || was_got {
+            true => self.expect(id, What::Aborted),
+            false => self.refuse(id, code::NO_TRANSFER),
+        }
+    }
+
+    fn has_transfer(&self, id: u32) -> bool {
+        self.gets.iter().any(|get| get.id == id)
+            || self.put.as_ref().is_some_and(|put| put.id == id)
+    }
+
+    fn expect(&mut self, id: u32, what: What) -> bool {
+        self.model.expected.push(Expected { id, due: self.at as u64, what });
+        true
+    }
+
+    /// False: it is the end.
+    fn refuse(&mut self, id: u32, code: u16) -> bool {
+        let is_last = matches!(code, code::MALFORMED | code::TOO_LONG);
+        self.expect(id, What::Refusal { code, is_last });
+        !is_last
+    }
+}
+
+#[cfg(test)]
+mod tests;

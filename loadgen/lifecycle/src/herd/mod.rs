@@ -1,0 +1,94 @@
+//! `ringload idle`: holds many idle connections and checks that each one still answers.
+//!
+//! A herd runs on plain sockets and one thread, not on the engine. A [`keeper::Keeper`] opens the
+//! connections from the addresses of [`sources`], probes each one at the times that [`clock`]
+//! computes, and checks the answers with a [`tongue`]. [`tally`] counts, and [`loss`] describes how
+//! connections were lost.
+
+pub mod clock;
+pub mod keeper;
+mod live;
+pub mod loss;
+mod member;
+pub mod report;
+pub mod sources;
+pub mod summary;
+pub mod tally;
+pub mod tongue;
+
+use crate::args::{HerdProtocol, IdleArgs, RunArgs};
+use crate::delivery::Delivery;
+use crate::failure::Failure;
+use crate::random::seed_of_the_clock;
+use crate::report::Environment;
+use crate::screen::Screen;
+use crate::system::{self, Interrupts};
+use keeper::{Keeper, Order};
+use report::{HerdPlan, HerdReport};
+use sources::Sources;
+use tongue::Tongue;
+
+/// Descriptors in addition to those of connections: epoll, standard streams, the report.
+const DESCRIPTORS_BESIDE: u64 = 16;
+
+/// Runs `ringload idle` and makes the report.
+///
+/// # Errors
+/// The run could not start, or epoll failed.
+pub fn perform(
+    idle: &IdleArgs,
+    run_args: RunArgs,
+    interrupts: &Interrupts,
+) -> Result<Delivery, Failure> {
+    let report = run(idle, run_args, interrupts)?;
+    Ok(Delivery::new(&report, summary::summary(&report), report.exit_status))
+}
+
+fn run(idle: &IdleArgs, run_args: RunArgs, interrupts: &Interrupts) -> Result<HerdReport, Failure> {
+    let (address, url) = idle.place().map_err(Failure::Usage)?;
+    system::allow_descriptors(idle.connections + DESCRIPTORS_BESIDE).map_err(Failure::Usage)?;
+    let to = idle.route.address_of(&address).map_err(Failure::Unresolved)?;
+    let route = idle.route.route();
+    route.check(to).map_err(Failure::Usage)?;
+    let seed = run_args.seed.unwrap_or_else(seed_of_the_clock);
+    let sources = match route.source((seed, 0)) {
+        Some(_) => Sources::Clients(route, seed),
+        None => {
+            Sources::plan(to, idle.connections, sources::local_ports()).map_err(Failure::Usage)?
+        }
+    };
+    let tongue = match (idle.protocol, &url) {
+        (HerdProtocol::Http, Some(url)) => Tongue::http(url, idle.vary_ok),
+        (HerdProtocol::Packets, _) => Tongue::packets(seed, idle.connections),
+        (HerdProtocol::Echo | HerdProtocol::Http, _) => Tongue::echo(seed, idle.connections),
+    };
+    let order = Order {
+        to,
+        sources,
+        route,
+        seed,
+        connections: idle.connections,
+        hold: idle.hold,
+        probe_every: idle.probe_every,
+        conn_rate: idle.conn_rate,
+        timeout: idle.timeout,
+        drain_ok: idle.drain_ok,
+    };
+    let plan = HerdPlan::new(idle, &order);
+    let environment = Environment::of_this_process(Some(seed));
+    let keeper = Keeper::new(order, tongue).map_err(Failure::System)?;
+    let opening = summary::opening(&plan, seed);
+    let mut screen = Screen::open(&opening, run_args.quiet);
+    let mut seconds = Vec::new();
+    let cpu_before = system::cpu_time();
+    let kept = keeper
+        .keep(interrupts, |interval| {
+            seconds.push(*interval);
+            screen.line(&summary::heading(), summary::line(interval));
+            screen.show(|| live::herd(&opening, &seconds));
+        })
+        .map_err(Failure::System)?;
+    let cpu = system::cpu_time().since(cpu_before);
+    screen.close();
+    Ok(HerdReport::new(plan, environment, &kept, cpu))
+}

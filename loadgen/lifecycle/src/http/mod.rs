@@ -1,0 +1,10 @@
+//! HTTP/1.1 as a client of one server reads it.
+
+pub mod bodies;
+pub mod chunk;
+pub mod fingerprint;
+pub mod head;
+pub mod reply;
+mod url;
+
+pub use url::{PORT, Url};

@@ -1,0 +1,59 @@
+//! The parts of `ringload` that run without the engine: clients on plain sockets, and everything
+//! that all commands share.
+//!
+//! No code of the engine runs here, so that a bug of the engine cannot hide itself. The package
+//! graph proves it: this package does not depend on `ringwright`.
+//!
+//! # Commands
+//! - [`churn`] and [`replay`] inject faults and judge the server's reactions. A
+//!   [`script::Script`] describes one connection. A [`dialect::Dialect`] implements one protocol:
+//!   the requests, the check of received bytes, and the judgement of each ending. [`oracle`] has
+//!   the rules that all protocols share. [`walk`] runs many scripts at once and records the
+//!   results.
+//! - [`herd`] holds idle connections and probes them.
+//!
+//! # Shared with the commands on the engine
+//! - Formats: [`http`] and [`packets`]; [`stream`] has the bytes that are sent and come back.
+//! - Ends of a run: [`delivery::Delivery`], [`failure::Failure`], [`mod@report`].
+//! - Helpers: [`mod@route`], [`screen`], [`system`], [`units`], [`random`].
+
+/// Prints a line to standard error and ignores a failure; `eprintln!` would panic if standard error
+/// is closed.
+#[macro_export]
+macro_rules! note {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($words)*);
+    }};
+}
+
+pub mod args;
+pub mod bystander;
+pub mod cell;
+pub mod churn;
+pub mod delivery;
+pub mod dialect;
+pub mod dialects;
+pub mod draw;
+pub mod failure;
+pub mod fault;
+pub mod finding;
+pub mod herd;
+pub mod http;
+pub mod oracle;
+pub mod packets;
+pub mod random;
+pub mod replay;
+pub mod report;
+pub mod route;
+#[cfg(any(test, feature = "testing"))]
+pub mod schema;
+pub mod screen;
+pub mod script;
+pub mod shrink;
+pub mod socket;
+pub mod stream;
+pub mod system;
+pub mod timeline;
+pub mod units;
+pub mod walk;
