@@ -27,24 +27,26 @@ const TEXT_CHARS_MAX: usize = 200;
 /// Identifies the content of a file; zeros stand for any.
 pub type Version = [u8; VERSION_BYTES];
 
-/// The type of a request, with its number on the wire.
+/// The type of a request on the wire. Any number can be sent; the constants are those that servers
+/// know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)] // Described in PACKETS.md.
-pub enum Request {
-    Echo = 0x01,
-    Digest = 0x02,
-    DigestFile = 0x03,
-    List = 0x05,
-    Get = 0x06,
-    Take = 0x07,
-    Put = 0x08,
-    Data = 0x09,
-    Abort = 0x0a,
-    GetRange = 0x0b,
-    PutResumable = 0x0c,
-}
+pub struct Request(pub u8);
 
+#[allow(missing_docs)] // Described in PACKETS.md.
 impl Request {
+    pub const ECHO: Self = Self(0x01);
+    pub const DIGEST: Self = Self(0x02);
+    pub const DIGEST_FILE: Self = Self(0x03);
+    pub const BROADCAST: Self = Self(0x04);
+    pub const LIST: Self = Self(0x05);
+    pub const GET: Self = Self(0x06);
+    pub const TAKE: Self = Self(0x07);
+    pub const PUT: Self = Self(0x08);
+    pub const DATA: Self = Self(0x09);
+    pub const ABORT: Self = Self(0x0a);
+    pub const GET_RANGE: Self = Self(0x0b);
+    pub const PUT_RESUMABLE: Self = Self(0x0c);
+
     /// Returns the length, type and id that precede `field_bytes` bytes of fields.
     #[must_use]
     pub fn head(self, id: u32, field_bytes: usize) -> [u8; LENGTH_BYTES + PREFIX_BYTES] {
@@ -52,16 +54,61 @@ impl Request {
         assert!(body_bytes <= BODY_BYTES_MAX, "a body of {body_bytes} bytes is refused before");
         let mut head = [0; LENGTH_BYTES + PREFIX_BYTES];
         head[..4].copy_from_slice(&(body_bytes as u32).to_be_bytes());
-        head[4] = self as u8;
+        head[4] = self.0;
         head[5..].copy_from_slice(&id.to_be_bytes());
         head
+    }
+
+    /// Appends a complete packet.
+    pub fn append(self, to: &mut Vec<u8>, id: u32, fields: &[&[u8]]) {
+        let field_bytes = fields.iter().map(|field| field.len()).sum();
+        to.extend_from_slice(&self.head(id, field_bytes));
+        fields.iter().for_each(|field| to.extend_from_slice(field));
     }
 
     /// Returns a complete packet.
     #[must_use]
     pub fn packet(self, id: u32, fields: &[&[u8]]) -> Vec<u8> {
-        let fields = fields.concat();
-        [&self.head(id, fields.len())[..], &fields].concat()
+        let mut packet = Vec::new();
+        self.append(&mut packet, id, fields);
+        packet
+    }
+}
+
+/// Codes of errors.
+#[allow(missing_docs)] // Described in PACKETS.md.
+pub mod code {
+    macro_rules! codes {
+        ($($name:ident = $code:literal,)*) => {
+            $(pub const $name: u16 = $code;)*
+
+            /// Returns the name of a code.
+            pub(super) const fn name(code: u16) -> Option<&'static str> {
+                match code {
+                    $($code => Some(stringify!($name)),)*
+                    _ => None,
+                }
+            }
+        };
+    }
+
+    codes! {
+        MALFORMED = 1,
+        TOO_LONG = 2,
+        UNKNOWN_TYPE = 3,
+        NO_SUCH_FILE = 4,
+        BAD_NAME = 5,
+        EXISTS = 6,
+        TOO_LARGE = 7,
+        DISK_FULL = 8,
+        FAILED = 9,
+        BUSY = 10,
+        NO_WORKERS = 11,
+        NO_TRANSFER = 12,
+        EXPIRED = 13,
+        BAD_RANGE = 14,
+        READ_ONLY = 15,
+        CHANGED = 16,
     }
 }
 
@@ -74,13 +121,13 @@ pub struct Packet<'a> {
     pub answer: Answer<'a>,
 }
 
-/// The content of a packet from the server. Answers to requests that ringload never sends are left
-/// out.
+/// The content of a packet from the server.
 #[derive(Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // Described in PACKETS.md.
 pub enum Answer<'a> {
     Echoed(&'a [u8]),
     Digested([u8; DIGEST_BYTES]),
+    BroadcastSent,
     Listed(&'a [u8]),
     Offer { size_bytes: u64 },
     Sent,
@@ -98,7 +145,7 @@ impl<'a> Packet<'a> {
     /// Parses a body.
     ///
     /// # Errors
-    /// The body is not an answer that ringload can expect.
+    /// The body is not a valid answer.
     pub fn parse(body: &'a [u8]) -> Result<Self, String> {
         let Some((prefix, fields)) = body.split_first_chunk::<PREFIX_BYTES>() else {
             return Err(format!("a packet with a body of {} bytes has no id", body.len()));
@@ -118,6 +165,7 @@ impl<'a> Answer<'a> {
         match kind {
             0x81 => Some(Self::Echoed(fields)),
             0x82 => fields.try_into().ok().map(Self::Digested),
+            0x84 => nothing(Self::BroadcastSent),
             0x85 => Some(Self::Listed(fields)),
             0x86 => {
                 let (size, modified) = fields.split_first_chunk()?;
@@ -154,6 +202,7 @@ impl<'a> Answer<'a> {
         match self {
             Self::Echoed(_) => "ECHOED",
             Self::Digested(_) => "DIGESTED",
+            Self::BroadcastSent => "BROADCAST_SENT",
             Self::Listed(_) => "LISTED",
             Self::Offer { .. } => "OFFER",
             Self::Sent => "SENT",
@@ -175,50 +224,10 @@ pub struct ServerError {
     /// The code.
     pub code: u16,
     /// The text, safe to print on a terminal.
-    text: String,
+    pub text: String,
 }
 
 impl ServerError {
-    /// Code of UNKNOWN_TYPE: the server is older than the request.
-    pub const UNKNOWN_TYPE: u16 = 3;
-    /// Code of NO_SUCH_FILE.
-    pub const NO_SUCH_FILE: u16 = 4;
-    /// Code of TOO_LARGE: the server takes no upload of this size.
-    pub const TOO_LARGE: u16 = 7;
-    /// Code of DISK_FULL.
-    pub const DISK_FULL: u16 = 8;
-    /// Code of BUSY.
-    pub const BUSY: u16 = 10;
-    /// Code of NO_TRANSFER: the transfer had ended before.
-    pub const NO_TRANSFER: u16 = 12;
-    /// Code of READ_ONLY: the server takes no uploads.
-    pub const READ_ONLY: u16 = 15;
-    /// Code of CHANGED: the file has another version.
-    pub const CHANGED: u16 = 16;
-    /// Code of EXISTS: a file of that name exists.
-    pub const EXISTS: u16 = 6;
-    /// Code of NO_WORKERS: the server runs without workers.
-    pub const NO_WORKERS: u16 = 11;
-    /// The names of the codes, from 1.
-    const NAMES: [&str; 16] = [
-        "MALFORMED",
-        "TOO_LONG",
-        "UNKNOWN_TYPE",
-        "NO_SUCH_FILE",
-        "BAD_NAME",
-        "EXISTS",
-        "TOO_LARGE",
-        "DISK_FULL",
-        "FAILED",
-        "BUSY",
-        "NO_WORKERS",
-        "NO_TRANSFER",
-        "EXPIRED",
-        "BAD_RANGE",
-        "READ_ONLY",
-        "CHANGED",
-    ];
-
     fn new(code: u16, text: &[u8]) -> Self {
         let text = String::from_utf8_lossy(text);
         let visible = |letter: char| if letter.is_control() { ' ' } else { letter };
@@ -228,14 +237,13 @@ impl ServerError {
     /// Returns true if the server closes the connection after this error.
     #[must_use]
     pub const fn is_last(&self) -> bool {
-        matches!(self.code, 1 | 2)
+        matches!(self.code, code::MALFORMED | code::TOO_LONG)
     }
 }
 
 impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = Self::NAMES.get(usize::from(self.code).wrapping_sub(1));
-        let name = names.copied().unwrap_or("(unknown code)");
+        let name = code::name(self.code).unwrap_or("(unknown code)");
         write!(f, "error {} {name}: {}", self.code, self.text)
     }
 }
@@ -243,24 +251,39 @@ impl fmt::Display for ServerError {
 /// Size and name of a file in a list.
 pub type Listed = (u64, Vec<u8>);
 
+/// Takes the next file off `entries`. Returns its size and name.
+///
+/// # Errors
+/// A field is missing.
+pub fn next_listed<'a>(entries: &mut &'a [u8]) -> Result<(u64, &'a [u8]), &'static str> {
+    let wrong = "a field of LISTED is missing or wrong";
+    let (size, rest) = entries.split_first_chunk().ok_or(wrong)?;
+    let (length, rest) = rest.split_first().ok_or(wrong)?;
+    let (name, rest) = rest.split_at_checked(usize::from(*length)).ok_or(wrong)?;
+    *entries = rest;
+    Ok((u64::from_be_bytes(*size), name))
+}
+
 /// Takes a LISTED apart. Returns whether more files follow, and size and name of each file.
 ///
 /// # Errors
 /// A field is missing, or a name is not a valid one.
 pub fn listed(fields: &[u8]) -> Result<(bool, Vec<Listed>), String> {
-    let wrong = || "a field of LISTED is missing or wrong".to_owned();
-    let (more, mut rest) =
-        fields.split_first().filter(|(more, _)| **more <= 1).ok_or_else(wrong)?;
+    let first = fields.split_first().filter(|(more, _)| **more <= 1);
+    let (more, mut entries) = first.ok_or("a field of LISTED is missing or wrong")?;
     let mut files = Vec::new();
-    while !rest.is_empty() {
-        let (size, after) = rest.split_first_chunk().ok_or_else(wrong)?;
-        let (length, after) = after.split_first().ok_or_else(wrong)?;
-        let (name, after) = after.split_at_checked(usize::from(*length)).ok_or_else(wrong)?;
+    while !entries.is_empty() {
+        let (size, name) = next_listed(&mut entries)?;
         check_name(name)?;
-        files.push((u64::from_be_bytes(*size), name.to_vec()));
-        rest = after;
+        files.push((size, name.to_vec()));
     }
     Ok((*more == 1, files))
+}
+
+/// Returns true for a valid name of a file on the server.
+#[must_use]
+pub fn is_name(name: &[u8]) -> bool {
+    check_name(name).is_ok()
 }
 
 /// Checks the name of a file on the server, which is one path component.
@@ -289,13 +312,13 @@ mod tests {
 
     #[test]
     fn requests_are_laid_out_as_described() {
-        let put = Request::Put.packet(0x0102_0304, &[&[1], &5_u64.to_be_bytes(), b"ab"]);
+        let put = Request::PUT.packet(0x0102_0304, &[&[1], &5_u64.to_be_bytes(), b"ab"]);
         assert_eq!(
             put,
             [0, 0, 0, 16, 8, 1, 2, 3, 4, 1, 0, 0, 0, 0, 0, 0, 0, 5, b'a', b'b'],
             "length, type, id, flags, size, name"
         );
-        assert_eq!(Request::Data.head(7, 4), [0, 0, 0, 9, 9, 0, 0, 0, 7]);
+        assert_eq!(Request::DATA.head(7, 4), [0, 0, 0, 9, 9, 0, 0, 0, 7]);
     }
 
     #[test]
@@ -303,6 +326,7 @@ mod tests {
         for (body, answer) in [
             (&b"\x81\0\0\0\x07hello"[..], Answer::Echoed(b"hello")),
             (b"\x86\0\0\0\x07\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0\0", Answer::Offer { size_bytes: 5 }),
+            (b"\x84\0\0\0\x07", Answer::BroadcastSent),
             (b"\x87\0\0\0\x07", Answer::Sent),
             (b"\x88\0\0\0\x07", Answer::Accepted),
             (b"\x89\0\0\0\x07", Answer::Stored),

@@ -210,7 +210,7 @@ impl Protocol for Packets {
         for _ in 0..count {
             let index = state.asked;
             let request =
-                if self.is_digest(state, index) { Request::Digest } else { Request::Echo };
+                if self.is_digest(state, index) { Request::DIGEST } else { Request::ECHO };
             let head = request.head(id_of(index), self.size_bytes);
             send(&head);
             self.bytes_of(state.stream, index, &mut send);

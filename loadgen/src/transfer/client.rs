@@ -2,7 +2,7 @@
 
 use super::{Moved, Sha};
 use ringload_lifecycle::fault::{ErrorKind, Fault};
-use ringload_lifecycle::packets::{Answer, Packet, Request, ServerError};
+use ringload_lifecycle::packets::{Answer, Packet, Request, ServerError, code};
 use ringload_lifecycle::system::CpuTime;
 use ringwright::{Connection, ConnectionId, Framing, Handler, JobDone, Local, Origin, Reason};
 use std::io;
@@ -259,7 +259,7 @@ impl<S: Side> Client<S> {
             None => self.finish(connection, Check::NotAsked),
             Some(name) => {
                 self.shared.is_verifying.store(true, Ordering::Relaxed);
-                let _ = connection.send(&Request::DigestFile.packet(VERIFY_ID, &[name]));
+                let _ = connection.send(&Request::DIGEST_FILE.packet(VERIFY_ID, &[name]));
             }
         }
     }
@@ -274,9 +274,7 @@ impl<S: Side> Client<S> {
             (VERIFY_ID, Answer::Digested(digest)) if is_complete => {
                 self.finish(connection, Check::Digest(digest));
             }
-            (VERIFY_ID, Answer::Error(error))
-                if is_complete && error.code == ServerError::NO_WORKERS =>
-            {
+            (VERIFY_ID, Answer::Error(error)) if is_complete && error.code == code::NO_WORKERS => {
                 self.finish(connection, Check::NoWorkers);
             }
             (0 | TRANSFER_ID | VERIFY_ID, Answer::Error(error)) => {

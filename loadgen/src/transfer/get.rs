@@ -44,7 +44,7 @@ impl Get {
     /// Creates the receiving side, which writes file `name` into `sink`.
     pub fn new(name: &[u8], sink: Arc<Mutex<Sink>>, shared: Arc<Shared>) -> Self {
         Self {
-            request: Request::Get.packet(TRANSFER_ID, &[name]),
+            request: Request::GET.packet(TRANSFER_ID, &[name]),
             sink,
             size_bytes: None,
             received_bytes: 0,
@@ -119,7 +119,7 @@ impl Side for Get {
                 self.size_bytes = Some(*size_bytes);
                 self.shared.set_size(*size_bytes);
                 let (offset, length) = (0_u64.to_be_bytes(), size_bytes.to_be_bytes());
-                let _ = connection.send(&Request::Take.packet(TRANSFER_ID, &[&offset, &length]));
+                let _ = connection.send(&Request::TAKE.packet(TRANSFER_ID, &[&offset, &length]));
             }
             (Answer::Data { count_bytes }, Some(size)) if !self.is_sent => {
                 self.begin_chunk(size, *count_bytes)?;

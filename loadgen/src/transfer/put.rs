@@ -4,7 +4,7 @@
 use super::Sha;
 use super::client::{Progress, Shared, Side, TRANSFER_ID, Turn};
 use ringload_lifecycle::fault::{ErrorKind, Fault};
-use ringload_lifecycle::packets::{Answer, CHUNK_SENT_BYTES_MAX, Request, ServerError};
+use ringload_lifecycle::packets::{Answer, CHUNK_SENT_BYTES_MAX, Request, ServerError, code};
 use ringload_lifecycle::units::{show_path, show_text};
 use ringwright::{Connection, OpenFile, Reason};
 use sha2::{Digest, Sha256};
@@ -57,7 +57,7 @@ impl Source {
         let flags = if replace { REPLACE } else { 0 };
         let size = self.size_bytes.to_be_bytes();
         Ok(Put {
-            request: Request::Put.packet(TRANSFER_ID, &[&[flags], &size, name]),
+            request: Request::PUT.packet(TRANSFER_ID, &[&[flags], &size, name]),
             name: show_text(&String::from_utf8_lossy(name)),
             replace,
             path: self.path.clone(),
@@ -145,7 +145,7 @@ impl Put {
     fn queue_chunk(&mut self, connection: &mut Connection<'_>) {
         let count = CHUNK_BYTES.min(self.size_bytes - self.queued_bytes);
         if count > 0 {
-            let data = Request::Data.packet(TRANSFER_ID, &[&(count as u32).to_be_bytes()]);
+            let data = Request::DATA.packet(TRANSFER_ID, &[&(count as u32).to_be_bytes()]);
             // Cannot fail: at most one chunk is queued.
             let _ = connection.send(&data);
             let _ = connection.send_file(self.file.clone(), self.queued_bytes, count);
@@ -185,7 +185,7 @@ impl Side for Put {
 
     fn refused(&self, error: &ServerError) -> String {
         let remedy = match self.replace {
-            _ if error.code != ServerError::EXISTS => return error.to_string(),
+            _ if error.code != code::EXISTS => return error.to_string(),
             false => "use --replace if the server allows it, or another name with --as",
             true => "the server does not allow replacing",
         };

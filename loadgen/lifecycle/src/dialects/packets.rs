@@ -21,7 +21,6 @@ mod model;
 mod phrase;
 mod recent;
 mod speaker;
-mod wire;
 
 use super::Hints;
 use super::ending;

@@ -116,7 +116,7 @@ impl Tongue {
     pub fn question(&self, probe: Probe) -> Vec<u8> {
         match self {
             Self::Echo(echoes) => echoes.bytes(probe).to_vec(),
-            Self::Packets(echoes) => Request::Echo.packet(id_of(probe), &[&echoes.bytes(probe)]),
+            Self::Packets(echoes) => Request::ECHO.packet(id_of(probe), &[&echoes.bytes(probe)]),
             Self::Http(gets) => gets.request.clone(),
         }
     }

@@ -8,8 +8,7 @@ use crate::transfer::Sha;
 use crate::transfer::client::{Check, Shared};
 use ringload_lifecycle::fault::{ErrorKind, Fault};
 use ringload_lifecycle::packets::{
-    Answer, CHUNK_RECEIVED_BYTES_MAX, Packet, Request, ServerError, TO_THE_END, VERSION_BYTES,
-    Version,
+    Answer, CHUNK_RECEIVED_BYTES_MAX, Packet, Request, TO_THE_END, VERSION_BYTES, Version, code,
 };
 use ringload_lifecycle::units::show_text;
 use std::collections::BTreeMap;
@@ -130,7 +129,7 @@ impl<'a> Gets<'a> {
     fn ask(&mut self, id: u32, offset: u64, length: u64, version: Version) -> Result<(), Fault> {
         let numbers = [offset.to_be_bytes(), length.to_be_bytes()].concat();
         let name = &self.names[id as usize];
-        self.link.send(&Request::GetRange.packet(id, &[&numbers, &version, name]))
+        self.link.send(&Request::GET_RANGE.packet(id, &[&numbers, &version, name]))
     }
 
     fn packet(&mut self, packet: &Packet<'_>) -> Result<(), Fault> {
@@ -144,11 +143,11 @@ impl<'a> Gets<'a> {
             }
             // The answer to ABORT is the last one. Its result is known.
             (Answer::Aborted, Step::Discarding) => {}
-            (Answer::Error(error), Step::Discarding) if error.code == ServerError::NO_TRANSFER => {}
+            (Answer::Error(error), Step::Discarding) if error.code == code::NO_TRANSFER => {}
             (Answer::Sent | Answer::Error(_), Step::Discarding) => {
                 self.running.insert(id, download);
             }
-            (Answer::Error(error), Step::Verifying) if error.code == ServerError::NO_WORKERS => {
+            (Answer::Error(error), Step::Verifying) if error.code == code::NO_WORKERS => {
                 self.complete(id, download, Check::NoWorkers);
             }
             (Answer::Error(error), _) if error.is_last() => {
@@ -262,7 +261,7 @@ impl<'a> Gets<'a> {
         download.step = Step::Discarding;
         self.fail(id, download, &Fault::new(ErrorKind::Other, why));
         self.running.insert(id, rest);
-        self.link.send(&Request::Abort.packet(id, &[]))
+        self.link.send(&Request::ABORT.packet(id, &[]))
     }
 
     /// All bytes have been sent: asks for the digest.
@@ -279,7 +278,7 @@ impl<'a> Gets<'a> {
         }
         download.step = Step::Verifying;
         self.running.insert(id, download);
-        self.link.send(&Request::DigestFile.packet(id, &[&self.names[id as usize]]))
+        self.link.send(&Request::DIGEST_FILE.packet(id, &[&self.names[id as usize]]))
     }
 
     /// Compares the digests, and gives the file its name.

@@ -17,7 +17,7 @@ use report::{FileReport, FilesPlan, FilesReport};
 use ringload_lifecycle::delivery::Delivery;
 use ringload_lifecycle::failure::Failure;
 use ringload_lifecycle::fault::{ErrorKind, Fault};
-use ringload_lifecycle::packets::{self, Answer, Packet, Request, ServerError};
+use ringload_lifecycle::packets::{self, Answer, Packet, Request, ServerError, code};
 use ringload_lifecycle::report::Environment;
 use ringload_lifecycle::system::Interrupts;
 use std::net::{Shutdown, TcpStream};
@@ -138,7 +138,7 @@ fn list(link: &mut Link) -> Result<Vec<FileReport>, Fault> {
     let mut files = Vec::new();
     let mut after = Vec::new();
     loop {
-        link.send(&Request::List.packet(LIST_ID, &[&after]))?;
+        link.send(&Request::LIST.packet(LIST_ID, &[&after]))?;
         let body = link.packet()?;
         let (more, page) = match link::parse(&body)? {
             Packet { id: LIST_ID, answer: Answer::Listed(fields) } => {
@@ -169,20 +169,20 @@ fn list(link: &mut Link) -> Result<Vec<FileReport>, Fault> {
 /// An ERROR about a file, and a remedy.
 fn with_remedy(error: &ServerError, name: &str) -> String {
     let remedy = match error.code {
-        ServerError::UNKNOWN_TYPE => {
+        code::UNKNOWN_TYPE => {
             "the server is older than this command; transfer one file at a time without --resume"
         }
-        ServerError::NO_SUCH_FILE => "ringload packets ADDR list shows what is there",
-        ServerError::EXISTS => {
+        code::NO_SUCH_FILE => "ringload packets ADDR list shows what is there",
+        code::EXISTS => {
             "use --replace if the server allows it (ringwrightd: --replace), or another name with \
              --as"
         }
-        ServerError::TOO_LARGE => "the server can allow more (ringwrightd: --upload-max)",
-        ServerError::DISK_FULL => "free space on the server's disk and try again",
-        ServerError::BUSY => "try again in half a minute",
-        ServerError::READ_ONLY => "the server must run without --read-only",
-        ServerError::NO_WORKERS => "the server must run with --workers above 0",
-        ServerError::CHANGED => "it changed on the server during the download; run it again",
+        code::TOO_LARGE => "the server can allow more (ringwrightd: --upload-max)",
+        code::DISK_FULL => "free space on the server's disk and try again",
+        code::BUSY => "try again in half a minute",
+        code::READ_ONLY => "the server must run without --read-only",
+        code::NO_WORKERS => "the server must run with --workers above 0",
+        code::CHANGED => "it changed on the server during the download; run it again",
         _ => return format!("{error}: {name}"),
     };
     format!("{error}: {name}; {remedy}")

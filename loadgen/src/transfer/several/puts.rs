@@ -5,7 +5,7 @@ use super::report::{FileReport, Moved};
 use super::with_remedy;
 use crate::transfer::client::{Check, Shared};
 use ringload_lifecycle::fault::{ErrorKind, Fault};
-use ringload_lifecycle::packets::{Answer, Packet, Request, ServerError, VERSION_BYTES, Version};
+use ringload_lifecycle::packets::{Answer, Packet, Request, VERSION_BYTES, Version, code};
 use ringload_lifecycle::units::{show_path, show_text};
 use sha2::{Digest, Sha256};
 use std::fs::{File, Metadata};
@@ -116,7 +116,7 @@ impl Upload<'_> {
                 return Err(self.failure(&link::parse(&body)?));
             }
             let count = (chunk.len() as u32).to_be_bytes();
-            self.link.send(&Request::Data.packet(self.id, &[&count]))?;
+            self.link.send(&Request::DATA.packet(self.id, &[&count]))?;
             self.link.send(chunk)?;
             hash.update(&*chunk);
             at += chunk.len() as u64;
@@ -136,9 +136,9 @@ impl Upload<'_> {
         let request = match self.options.is_resumable {
             true => {
                 let fields: [&[u8]; 4] = [&flags, &size, &version_of(status), self.name];
-                Request::PutResumable.packet(self.id, &fields)
+                Request::PUT_RESUMABLE.packet(self.id, &fields)
             }
-            false => Request::Put.packet(self.id, &[&flags, &size, self.name]),
+            false => Request::PUT.packet(self.id, &[&flags, &size, self.name]),
         };
         self.link.send(&request)?;
         let body = self.link.packet()?;
@@ -154,12 +154,12 @@ impl Upload<'_> {
         if !self.options.verify {
             return Ok(Check::NotAsked);
         }
-        self.link.send(&Request::DigestFile.packet(self.id, &[self.name]))?;
+        self.link.send(&Request::DIGEST_FILE.packet(self.id, &[self.name]))?;
         let body = self.link.packet()?;
         match link::parse(&body)? {
             Packet { id, answer: Answer::Digested(sum) } if id == self.id => Ok(Check::Digest(sum)),
             Packet { id, answer: Answer::Error(error) }
-                if id == self.id && error.code == ServerError::NO_WORKERS =>
+                if id == self.id && error.code == code::NO_WORKERS =>
             {
                 Ok(Check::NoWorkers)
             }
@@ -168,7 +168,7 @@ impl Upload<'_> {
     }
 
     fn abort(&mut self) -> Result<(), Failed> {
-        self.link.send(&Request::Abort.packet(self.id, &[]))?;
+        self.link.send(&Request::ABORT.packet(self.id, &[]))?;
         self.expect(|answer| matches!(answer, Answer::Aborted))
     }
 

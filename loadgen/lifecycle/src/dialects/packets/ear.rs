@@ -3,11 +3,11 @@
 use super::frames::Frames;
 use super::model::{Expected, Model, Source, What};
 use super::speaker::whose;
-use super::wire::{self, Answer, code};
 use super::{Known, listing, recent};
 use crate::dialect::{Ear, Key};
 use crate::dialects::learnt::Follower;
 use crate::finding::{Finding, Rule};
+use crate::packets::{self, Answer, Packet, ServerError, code};
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -64,7 +64,7 @@ impl PacketsEar {
     fn answer(&mut self, id: u32, answer: Answer<'_>, said: u64) -> Result<(), Finding> {
         match answer {
             Answer::Message if id == 0 => return Ok(()),
-            Answer::Error { code, text } => return self.error(id, code, text, said),
+            Answer::Error(error) => return self.error(id, &error, said),
             _ => {}
         }
         let Some(at) = self.open(id).find(|at| fits(&self.model.expected[*at].what, &answer))
@@ -76,6 +76,7 @@ impl PacketsEar {
             let detail = format!("{} with id {id:#x} before its request was sent", answer.name());
             return Err(Finding::new(Rule::Unasked, detail));
         }
+        let name = answer.name();
         match (answer, what) {
             (Answer::Echoed(bytes), What::Echoed(place)) => {
                 let must = &self.bytes[place.clone()];
@@ -106,8 +107,8 @@ impl PacketsEar {
                 listing::check(&self.known.files, fields, after)?;
             }
             (Answer::Offer { size_bytes }, What::Offer { file, .. })
-            | (Answer::Range { size_bytes }, What::Range { file, .. }) => {
-                self.has_size(answer.name(), *file, size_bytes)?;
+            | (Answer::Range { size_bytes, .. }, What::Range { file, .. }) => {
+                self.has_size(name, *file, size_bytes)?;
             }
             (Answer::Resumed { offset }, What::Resumed { .. }) if offset > 0 => {
                 let detail = format!("RESUMED from {offset}, but no byte of it was ever sent");
@@ -168,16 +169,16 @@ impl PacketsEar {
     fn data(
         &mut self,
         at: usize,
-        count: u32,
+        count: u64,
         file: usize,
         offset: u64,
         length: u64,
     ) -> Result<(), Finding> {
-        if !(1..=wire::CHUNK_RECEIVED_BYTES_MAX).contains(&count) {
+        if !(1..=packets::CHUNK_RECEIVED_BYTES_MAX).contains(&count) {
             return Err(Finding::new(Rule::Protocol, format_args!("DATA announces {count} bytes")));
         }
         let came = self.taken(at, offset);
-        if came + u64::from(count) > length {
+        if came + count > length {
             let detail = format!("DATA announces {count} bytes after {came} of {length} bytes");
             return Err(Finding::new(Rule::Unasked, detail));
         }
@@ -185,7 +186,7 @@ impl PacketsEar {
             self.taking.push((at, Follower::new(file, offset)));
         }
         self.chunk_of = at;
-        self.chunk_left = count.into();
+        self.chunk_left = count;
         Ok(())
     }
 
@@ -195,7 +196,8 @@ impl PacketsEar {
         taking.map_or(0, |(_, follower)| follower.offset() - offset)
     }
 
-    fn error(&mut self, id: u32, code: u16, text: &[u8], said: u64) -> Result<(), Finding> {
+    fn error(&mut self, id: u32, error: &ServerError, said: u64) -> Result<(), Finding> {
+        let code = error.code;
         let exact = self.open(id).find(|at| {
             let expected = &self.model.expected[*at];
             expected.due <= said
@@ -231,7 +233,7 @@ impl PacketsEar {
                         }
                         Ok(())
                     }
-                    false => Err(self.refused(at, code, text)),
+                    false => Err(self.refused(at, error)),
                 };
             }
             What::Offer { may_be_busy, .. } | What::Range { may_be_busy, .. } => {
@@ -261,7 +263,7 @@ impl PacketsEar {
             What::Echoed(_) | What::Stored | What::Refusal { .. } => false,
         };
         if !allowed {
-            return Err(self.refused(at, code, text));
+            return Err(self.refused(at, error));
         }
         self.close_refused(at);
         Ok(())
@@ -359,12 +361,12 @@ impl PacketsEar {
     }
 
     #[cold]
-    fn refused(&self, at: usize, code: u16, text: &[u8]) -> Finding {
+    fn refused(&self, at: usize, error: &ServerError) -> Finding {
         let Expected { id, what, .. } = &self.model.expected[at];
-        let text: String = String::from_utf8_lossy(text).chars().take(100).collect();
         let detail = format!(
-            "ERROR {code} ({}) with id {id:#x} instead of {}",
-            text.escape_debug(),
+            "ERROR {} ({}) with id {id:#x} instead of {}",
+            error.code,
+            error.text,
             expected_name(what)
         );
         Finding::new(Rule::BadStatus, detail)
@@ -429,9 +431,8 @@ impl Ear for PacketsEar {
                 continue;
             }
             let Some(body) = self.frames.next(&mut bytes)? else { break };
-            let (id, answer) =
-                Answer::read(&body).map_err(|why| Finding::new(Rule::Protocol, why))?;
-            self.answer(id, answer, said)?;
+            let packet = Packet::parse(&body).map_err(|why| Finding::new(Rule::Protocol, why))?;
+            self.answer(packet.id, packet.answer, said)?;
         }
         Ok(())
     }

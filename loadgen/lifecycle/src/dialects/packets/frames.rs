@@ -1,7 +1,7 @@
 //! Splits a stream of bytes into packets.
 
-use super::wire;
 use crate::finding::{Finding, Rule};
+use crate::packets;
 
 /// An incomplete packet.
 #[derive(Debug, Default)]
@@ -17,7 +17,7 @@ impl Frames {
         loop {
             let missing = self.missing()?;
             if missing == 0 {
-                return Ok(Some(std::mem::take(&mut self.0).split_off(wire::LENGTH_BYTES)));
+                return Ok(Some(std::mem::take(&mut self.0).split_off(packets::LENGTH_BYTES)));
             }
             if bytes.is_empty() {
                 return Ok(None);
@@ -36,15 +36,15 @@ impl Frames {
     /// Returns the number of bytes that the packet, or its length field, still needs.
     fn missing(&self) -> Result<usize, Finding> {
         let Some(length) = self.0.first_chunk() else {
-            return Ok(wire::LENGTH_BYTES - self.0.len());
+            return Ok(packets::LENGTH_BYTES - self.0.len());
         };
         let length = u32::from_be_bytes(*length);
-        if !(wire::PREFIX_BYTES as u32..=wire::BODY_BYTES_MAX).contains(&length) {
+        if !(packets::PREFIX_BYTES..=packets::BODY_BYTES_MAX).contains(&(length as usize)) {
             return Err(Finding::new(
                 Rule::Protocol,
                 format_args!("a packet has the invalid length {length}"),
             ));
         }
-        Ok(wire::LENGTH_BYTES + length as usize - self.0.len())
+        Ok(packets::LENGTH_BYTES + length as usize - self.0.len())
     }
 }

@@ -1,16 +1,14 @@
 //! Learns the files of a server with well-behaved requests before the run.
 
-use super::wire::{self, Answer, code, request};
 use crate::dialects::Hints;
 use crate::dialects::learnt::{File, Files, KEPT_BYTES_MAX, LARGE_BYTES_MIN, Recorder};
+use crate::packets::{self, Answer, Packet, Request, ServerError, code};
 use crate::stream::Stream;
 use std::io::{self, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 /// Maximum number of files.
 const FILES_MAX: usize = 64;
-/// Maximum number of characters shown of an error text.
-const TEXT_CHARS_MAX: usize = 200;
 
 /// The facts learnt about a server.
 pub struct Learnt {
@@ -72,15 +70,15 @@ impl Client {
     fn list(&mut self) -> Result<Option<Vec<(u64, String)>>, String> {
         let (mut names, mut after) = (Vec::new(), Vec::new());
         loop {
-            let body = self.ask(request::LIST, &[&after])?;
+            let body = self.ask(Request::LIST, &[&after])?;
             let fields = match answer(&body)? {
                 Answer::Listed(fields) => fields,
-                Answer::Error { code: code::NO_WORKERS, .. } => return Ok(None),
+                Answer::Error(ServerError { code: code::NO_WORKERS, .. }) => return Ok(None),
                 other => return Err(unexpected("LIST", other)),
             };
             let (more, mut entries) = fields.split_first().ok_or("LISTED is empty")?;
             while !entries.is_empty() {
-                let (size, name) = wire::listed(&mut entries)?;
+                let (size, name) = packets::next_listed(&mut entries)?;
                 after = name.to_vec();
                 let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-".contains(byte);
                 // Skips uploads of earlier runs.
@@ -98,17 +96,17 @@ impl Client {
     /// Uploads a file with constant content. Returns false if the server accepts no uploads.
     fn put(&mut self, name: &str, size: usize) -> Result<bool, String> {
         let fields = [&[0][..], &(size as u64).to_be_bytes(), name.as_bytes()];
-        let body = self.ask(request::PUT, &fields)?;
+        let body = self.ask(Request::PUT, &fields)?;
         match answer(&body)? {
             Answer::Accepted => {}
-            Answer::Error { code: code::EXISTS, .. } => return Ok(true),
-            Answer::Error { code: code::READ_ONLY, .. } => return Ok(false),
+            Answer::Error(ServerError { code: code::EXISTS, .. }) => return Ok(true),
+            Answer::Error(ServerError { code: code::READ_ONLY, .. }) => return Ok(false),
             other => return Err(unexpected("PUT", other)),
         }
         let mut content = vec![0; size];
         Stream::new(0, size as u64).fill(0, &mut content);
         let mut packet = Vec::new();
-        wire::packet(&mut packet, request::DATA, self.id, &[&(size as u32).to_be_bytes()]);
+        Request::DATA.append(&mut packet, self.id, &[&(size as u32).to_be_bytes()]);
         self.send(&[packet, content].concat())?;
         let body = self.next()?;
         match answer(&body)? {
@@ -118,20 +116,22 @@ impl Client {
     }
 
     fn get(&mut self, name: &str, kept_bytes_max: usize) -> Result<File, String> {
-        let body = self.ask(request::GET, &[name.as_bytes()])?;
+        let body = self.ask(Request::GET, &[name.as_bytes()])?;
         let size = match answer(&body)? {
             Answer::Offer { size_bytes } => size_bytes,
             other => return Err(unexpected("GET", other)),
         };
         let mut packet = Vec::new();
         let range = [&0_u64.to_be_bytes()[..], &size.to_be_bytes()];
-        wire::packet(&mut packet, request::TAKE, self.id, &range);
+        Request::TAKE.append(&mut packet, self.id, &range);
         self.send(&packet)?;
         let mut recorder = Recorder::new(name, kept_bytes_max);
         loop {
             let body = self.next()?;
             match answer(&body)? {
-                Answer::Data { count_bytes } if count_bytes <= wire::CHUNK_RECEIVED_BYTES_MAX => {
+                Answer::Data { count_bytes }
+                    if count_bytes <= packets::CHUNK_RECEIVED_BYTES_MAX =>
+                {
                     let mut chunk = vec![0; count_bytes as usize];
                     self.read(&mut chunk)?;
                     recorder.take(&chunk)?;
@@ -150,10 +150,10 @@ impl Client {
     }
 
     /// Sends a request and waits for its answer.
-    fn ask(&mut self, kind: u8, fields: &[&[u8]]) -> Result<Vec<u8>, String> {
+    fn ask(&mut self, kind: Request, fields: &[&[u8]]) -> Result<Vec<u8>, String> {
         self.id += 1;
         let mut packet = Vec::new();
-        wire::packet(&mut packet, kind, self.id, fields);
+        kind.append(&mut packet, self.id, fields);
         self.send(&packet)?;
         self.next()
     }
@@ -165,10 +165,10 @@ impl Client {
     /// Returns the next body that is not a MESSAGE.
     fn next(&mut self) -> Result<Vec<u8>, String> {
         loop {
-            let mut length = [0; wire::LENGTH_BYTES];
+            let mut length = [0; packets::LENGTH_BYTES];
             self.read(&mut length)?;
             let length = u32::from_be_bytes(length);
-            if length > wire::BODY_BYTES_MAX {
+            if length as usize > packets::BODY_BYTES_MAX {
                 return Err(format!(
                     "the server does not speak the packet protocol: a packet has {length} bytes"
                 ));
@@ -187,15 +187,12 @@ impl Client {
 }
 
 fn answer(body: &[u8]) -> Result<Answer<'_>, String> {
-    Answer::read(body).map(|(_, answer)| answer)
+    Packet::parse(body).map(|packet| packet.answer)
 }
 
 fn unexpected(request: &str, answer: Answer<'_>) -> String {
     match answer {
-        Answer::Error { code, text } => {
-            let text: String = String::from_utf8_lossy(text).chars().take(TEXT_CHARS_MAX).collect();
-            format!("the server answers {request} with error {code}: {}", text.escape_debug())
-        }
+        Answer::Error(error) => format!("the server answers {request} with {error}"),
         other => format!("the server answers {request} with {}", other.name()),
     }
 }

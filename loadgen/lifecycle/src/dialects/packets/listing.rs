@@ -1,8 +1,8 @@
 //! Checks LISTED answers.
 
-use super::wire;
 use crate::dialects::learnt::Files;
 use crate::finding::{Finding, Rule};
+use crate::packets;
 use std::collections::HashSet;
 
 /// Checks that the names follow `after` in order, and that no learnt file is missing.
@@ -18,9 +18,9 @@ pub fn check(files: &Files, fields: &[u8], after: &[u8]) -> Result<(), Finding> 
     let mut before = after;
     let mut seen = HashSet::new();
     while !entries.is_empty() {
-        let (size, name) = wire::listed(&mut entries).map_err(|why| wrong(why.into()))?;
+        let (size, name) = packets::next_listed(&mut entries).map_err(|why| wrong(why.into()))?;
         let shown = String::from_utf8_lossy(name);
-        if name <= before || !wire::is_name(name) {
+        if name <= before || !packets::is_name(name) {
             return Err(wrong(format!("{shown:?} is not in order or not a valid name")));
         }
         before = name;

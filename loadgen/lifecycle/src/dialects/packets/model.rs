@@ -2,8 +2,8 @@
 //! everything that must be answered. Whatever lie the bytes tell, this reads them as the server
 //! must.
 
-use super::wire::{self, code, request};
 use crate::dialects::learnt::Files;
+use crate::packets::{self, Request, code};
 use std::ops::Range;
 
 /// One answer that must come.
@@ -153,53 +153,53 @@ impl Reader<'_> {
     fn packet(&mut self) -> bool {
         let Some((length, rest)) = self.bytes[self.at..].split_first_chunk() else { return false };
         let length = u32::from_be_bytes(*length);
-        self.at += wire::LENGTH_BYTES;
-        if length > wire::BODY_BYTES_MAX {
+        self.at += packets::LENGTH_BYTES;
+        if length as usize > packets::BODY_BYTES_MAX {
             // Nothing but the length of it is read.
             return self.refuse(0, code::TOO_LONG);
         }
         let Some(body) = rest.get(..length as usize) else {
             return false;
         };
-        let fields_at = self.at + wire::PREFIX_BYTES;
+        let fields_at = self.at + packets::PREFIX_BYTES;
         self.at += length as usize;
         let Some((&[kind, a, b, c, d], fields)) = body.split_first_chunk() else {
             return self.refuse(0, code::MALFORMED);
         };
-        self.request(kind, u32::from_be_bytes([a, b, c, d]), fields, fields_at..self.at)
+        self.request(Request(kind), u32::from_be_bytes([a, b, c, d]), fields, fields_at..self.at)
     }
 
-    fn request(&mut self, kind: u8, id: u32, fields: &[u8], place: Range<usize>) -> bool {
+    fn request(&mut self, kind: Request, id: u32, fields: &[u8], place: Range<usize>) -> bool {
         let malformed = code::MALFORMED;
         match kind {
-            request::ECHO => self.expect(id, What::Echoed(place)),
-            request::DIGEST => self.expect(id, What::Digested(place)),
-            request::BROADCAST => self.expect(id, What::BroadcastSent),
-            request::LIST if fields.is_empty() || wire::is_name(fields) => {
+            Request::ECHO => self.expect(id, What::Echoed(place)),
+            Request::DIGEST => self.expect(id, What::Digested(place)),
+            Request::BROADCAST => self.expect(id, What::BroadcastSent),
+            Request::LIST if fields.is_empty() || packets::is_name(fields) => {
                 self.expect(id, What::Listed(fields.to_vec()))
             }
-            request::LIST => self.refuse(id, code::BAD_NAME),
-            request::DIGEST_FILE | request::GET if !wire::is_name(fields) => {
+            Request::LIST => self.refuse(id, code::BAD_NAME),
+            Request::DIGEST_FILE | Request::GET if !packets::is_name(fields) => {
                 self.refuse(id, code::BAD_NAME)
             }
-            request::DIGEST_FILE => self.digest_file(id, fields),
-            request::GET_RANGE => self.get_range(id, fields),
-            request::GET if self.has_transfer(id) => self.refuse(id, malformed),
-            request::GET => self.get(id, fields),
-            request::TAKE => match fields.as_chunks::<8>() {
+            Request::DIGEST_FILE => self.digest_file(id, fields),
+            Request::GET_RANGE => self.get_range(id, fields),
+            Request::GET if self.has_transfer(id) => self.refuse(id, malformed),
+            Request::GET => self.get(id, fields),
+            Request::TAKE => match fields.as_chunks::<8>() {
                 ([offset, length], []) => {
                     self.take(id, u64::from_be_bytes(*offset), u64::from_be_bytes(*length))
                 }
                 _ => self.refuse(id, malformed),
             },
-            request::PUT => self.put(id, fields, 0),
-            request::PUT_RESUMABLE => self.put(id, fields, wire::VERSION_BYTES),
-            request::DATA => match fields.split_first_chunk() {
+            Request::PUT => self.put(id, fields, 0),
+            Request::PUT_RESUMABLE => self.put(id, fields, packets::VERSION_BYTES),
+            Request::DATA => match fields.split_first_chunk() {
                 Some((count, rest)) => self.data(id, u32::from_be_bytes(*count), rest),
                 None => self.refuse(id, malformed),
             },
-            request::ABORT if fields.is_empty() => self.abort(id),
-            request::ABORT => self.refuse(id, malformed),
+            Request::ABORT if fields.is_empty() => self.abort(id),
+            Request::ABORT => self.refuse(id, malformed),
             _ => self.refuse(id, code::UNKNOWN_TYPE),
         }
     }
@@ -229,14 +229,14 @@ impl Reader<'_> {
 
     fn get_range(&mut self, id: u32, fields: &[u8]) -> bool {
         const NUMBERS_BYTES: usize = 16;
-        if fields.len() < NUMBERS_BYTES + wire::VERSION_BYTES {
+        if fields.len() < NUMBERS_BYTES + packets::VERSION_BYTES {
             return self.refuse(id, code::MALFORMED);
         }
         let (numbers, rest) = fields.split_at(NUMBERS_BYTES);
-        let (version, name) = rest.split_at(wire::VERSION_BYTES);
+        let (version, name) = rest.split_at(packets::VERSION_BYTES);
         let number = |at: usize| u64::from_be_bytes(numbers[at..at + 8].try_into().expect("8"));
         let (offset, length) = (number(0), number(8));
-        if !wire::is_name(name) {
+        if !packets::is_name(name) {
             return self.refuse(id, code::BAD_NAME);
         }
         if self.has_transfer(id) {
@@ -249,7 +249,7 @@ impl Reader<'_> {
         }
         let size = self.files.0[file].length;
         let length = match length {
-            wire::TO_THE_END => size.saturating_sub(offset),
+            packets::TO_THE_END => size.saturating_sub(offset),
             length => length,
         };
         if offset.checked_add(length).is_none_or(|end| end > size) {
@@ -287,7 +287,7 @@ impl Reader<'_> {
         let Some(name) = name.get(version_bytes..) else {
             return self.refuse(id, code::MALFORMED);
         };
-        if !wire::is_name(name) {
+        if !packets::is_name(name) {
             return self.refuse(id, code::BAD_NAME);
         }
         if self.has_transfer(id) {
@@ -313,7 +313,9 @@ impl Reader<'_> {
     fn data(&mut self, id: u32, count: u32, rest: &[u8]) -> bool {
         match count {
             0 => return self.refuse(id, code::MALFORMED),
-            count if count > wire::CHUNK_SENT_BYTES_MAX => return self.refuse(id, code::TOO_LONG),
+            count if u64::from(count) > packets::CHUNK_SENT_BYTES_MAX => {
+                return self.refuse(id, code::TOO_LONG);
+            }
             _ if !rest.is_empty() => return self.refuse(id, code::MALFORMED),
             _ => {}
         }

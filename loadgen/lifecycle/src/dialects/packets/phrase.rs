@@ -1,7 +1,7 @@
 //! The notation of requests in scripts.
 
-use super::wire;
 use crate::dialects::learnt::Files;
+use crate::packets;
 
 /// Maximum size in a phrase.
 const SIZE_MAX: u64 = 16 << 20;
@@ -61,7 +61,7 @@ impl Phrase {
                 wrong(&format!("expected {verb}:SIZE with a size of {least} to {most} bytes"))
             })
         };
-        let fields_max = u64::from(wire::BODY_BYTES_MAX) - wire::PREFIX_BYTES as u64;
+        let fields_max = packets::BODY_BYTES_MAX as u64 - packets::PREFIX_BYTES as u64;
         let name = |name: &str| match files.position(name) {
             Some(_) => Ok(name.to_owned()),
             None => Err(wrong("the server had no such file before the run")),
@@ -113,9 +113,9 @@ impl Phrase {
                 });
                 typed.ok_or_else(|| wrong("expected type:HH:SIZE with a hexadecimal type"))?
             }
-            "data" => Self::Data(size(1, u64::from(wire::CHUNK_SENT_BYTES_MAX))?),
+            "data" => Self::Data(size(1, packets::CHUNK_SENT_BYTES_MAX)?),
             "chunk" => Self::Chunk(size(0, u64::from(u32::MAX))? as u32),
-            "over" => Self::Over(size(1, u64::from(wire::CHUNK_SENT_BYTES_MAX) - 1)?),
+            "over" => Self::Over(size(1, packets::CHUNK_SENT_BYTES_MAX - 1)?),
             _ => {
                 return Err(wrong(
                     "expected echo, digest, digest-file, broadcast, list, get, range, put, resume, \

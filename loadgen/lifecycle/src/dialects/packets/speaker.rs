@@ -1,18 +1,18 @@
 //! Requests as bytes.
 
 use super::phrase::Phrase;
-use super::wire::{self, request};
-use crate::dialect::{Key, Request};
+use crate::dialect::{self, Key};
 use crate::dialects::learnt::Files;
+use crate::packets::{self, Request};
 use crate::stream::Stream;
 
 /// Of a put, between two DATA packets.
 const CHUNKS: u64 = 3;
 /// Bytes of a packet of a reply without fields.
-const ANSWER_BYTES: u64 = (wire::LENGTH_BYTES + wire::PREFIX_BYTES) as u64;
+const ANSWER_BYTES: u64 = (packets::LENGTH_BYTES + packets::PREFIX_BYTES) as u64;
 
 /// The version of each resumable upload: its name is its own anyway.
-const VERSION: [u8; wire::VERSION_BYTES] = [1; wire::VERSION_BYTES];
+const VERSION: [u8; packets::VERSION_BYTES] = [1; packets::VERSION_BYTES];
 
 /// Says phrases of one connection.
 pub struct Speaker<'a> {
@@ -27,7 +27,7 @@ pub struct Speaker<'a> {
     /// What was said.
     pub bytes: Vec<u8>,
     /// The requests in it.
-    pub requests: Vec<Request>,
+    pub requests: Vec<dialect::Request>,
 }
 
 impl<'a> Speaker<'a> {
@@ -39,16 +39,16 @@ impl<'a> Speaker<'a> {
     /// Says one.
     pub fn say(&mut self, phrase: &Phrase) {
         match phrase {
-            Phrase::Echo(size) => self.plain(request::ECHO, *size, ANSWER_BYTES + size),
-            Phrase::Digest(size) => self.plain(request::DIGEST, *size, ANSWER_BYTES + 32),
-            Phrase::Broadcast(size) => self.plain(request::BROADCAST, *size, ANSWER_BYTES),
+            Phrase::Echo(size) => self.plain(Request::ECHO, *size, ANSWER_BYTES + size),
+            Phrase::Digest(size) => self.plain(Request::DIGEST, *size, ANSWER_BYTES + 32),
+            Phrase::Broadcast(size) => self.plain(Request::BROADCAST, *size, ANSWER_BYTES),
             Phrase::DigestFile(name) => {
-                self.named(request::DIGEST_FILE, name, ANSWER_BYTES + 32);
+                self.named(Request::DIGEST_FILE, name, ANSWER_BYTES + 32);
             }
             Phrase::List => {
                 let start = self.here();
                 let id = self.id();
-                wire::packet(&mut self.bytes, request::LIST, id, &[]);
+                Request::LIST.append(&mut self.bytes, id, &[]);
                 self.asked(start, ANSWER_BYTES + 1, false);
             }
             Phrase::Get(name, range) => {
@@ -78,7 +78,7 @@ impl<'a> Speaker<'a> {
                 let (id, name) = self.new_name();
                 let start = self.here();
                 let fields = [&[0][..], &size.to_be_bytes(), &VERSION, name.as_bytes()];
-                wire::packet(&mut self.bytes, request::PUT_RESUMABLE, id, &fields);
+                Request::PUT_RESUMABLE.append(&mut self.bytes, id, &fields);
                 self.asked(start, ANSWER_BYTES, false);
                 self.abort(id);
             }
@@ -87,14 +87,14 @@ impl<'a> Speaker<'a> {
                 let (id, _) = self.begin_put(*size);
                 let start = self.here();
                 self.data(id, size / 2);
-                wire::packet(&mut self.bytes, request::ABORT, id, &[]);
+                Request::ABORT.append(&mut self.bytes, id, &[]);
                 self.asked(start, ANSWER_BYTES, true);
             }
             Phrase::Lie(length, actual) => {
                 let start = self.here();
                 let id = self.id();
                 self.bytes.extend_from_slice(&length.to_be_bytes());
-                let mut body = vec![request::ECHO];
+                let mut body = vec![Request::ECHO.0];
                 body.extend_from_slice(&id.to_be_bytes());
                 body.truncate(*actual as usize);
                 self.bytes.extend_from_slice(&body);
@@ -104,11 +104,11 @@ impl<'a> Speaker<'a> {
             Phrase::Type(kind, size) => {
                 let start = self.here();
                 let id = self.id();
-                self.head(*kind, id, *size);
+                self.head(Request(*kind), id, *size);
                 self.stream(*size);
-                match kind {
-                    request::ECHO..=request::PUT_RESUMABLE => self.hostile(start),
-                    _ => self.asked(start, ANSWER_BYTES, false),
+                match (Request::ECHO.0..=Request::PUT_RESUMABLE.0).contains(kind) {
+                    true => self.hostile(start),
+                    false => self.asked(start, ANSWER_BYTES, false),
                 }
             }
             Phrase::Data(count) => {
@@ -120,7 +120,7 @@ impl<'a> Speaker<'a> {
             Phrase::Chunk(count) => {
                 let start = self.here();
                 let id = self.id();
-                wire::packet(&mut self.bytes, request::DATA, id, &[&count.to_be_bytes()]);
+                Request::DATA.append(&mut self.bytes, id, &[&count.to_be_bytes()]);
                 self.hostile(start);
             }
             Phrase::Over(size) => {
@@ -136,7 +136,7 @@ impl<'a> Speaker<'a> {
     fn get(&mut self, name: &str) -> u32 {
         self.gets += 1;
         let offer_bytes = if self.gets == 1 { 16 } else { 2 };
-        self.named(request::GET, name, ANSWER_BYTES + offer_bytes)
+        self.named(Request::GET, name, ANSWER_BYTES + offer_bytes)
     }
 
     /// GET_RANGE of any version.
@@ -145,12 +145,12 @@ impl<'a> Speaker<'a> {
         let start = self.here();
         let id = self.id();
         let numbers = [offset.to_be_bytes(), length.to_be_bytes()].concat();
-        let fields = [&numbers[..], &[0; wire::VERSION_BYTES], name.as_bytes()];
-        wire::packet(&mut self.bytes, request::GET_RANGE, id, &fields);
+        let fields = [&numbers[..], &[0; packets::VERSION_BYTES], name.as_bytes()];
+        Request::GET_RANGE.append(&mut self.bytes, id, &fields);
         let at = self.files.position(name);
         let size = at.map_or(0, |at| self.files.0[at].length);
         let length = match length {
-            wire::TO_THE_END => size.saturating_sub(offset),
+            packets::TO_THE_END => size.saturating_sub(offset),
             length => length,
         };
         let is_right = offset.checked_add(length).is_some_and(|end| end <= size);
@@ -167,7 +167,7 @@ impl<'a> Speaker<'a> {
         let start = self.here();
         let mut rest = size;
         while rest > 0 {
-            let most = (size / CHUNKS + 1).min(u64::from(wire::CHUNK_SENT_BYTES_MAX));
+            let most = (size / CHUNKS + 1).min(packets::CHUNK_SENT_BYTES_MAX);
             let count = rest.min(most);
             self.data(id, count);
             rest -= count;
@@ -175,14 +175,14 @@ impl<'a> Speaker<'a> {
         if size > 0 {
             self.asked(start, ANSWER_BYTES, true);
         }
-        self.named(request::DIGEST_FILE, &name, ANSWER_BYTES + 32);
+        self.named(Request::DIGEST_FILE, &name, ANSWER_BYTES + 32);
     }
 
     fn begin_put(&mut self, size: u64) -> (u32, String) {
         let start = self.here();
         let (id, name) = self.new_name();
         let fields = [&[0][..], &size.to_be_bytes(), name.as_bytes()];
-        wire::packet(&mut self.bytes, request::PUT, id, &fields);
+        Request::PUT.append(&mut self.bytes, id, &fields);
         self.asked(start, ANSWER_BYTES, false);
         (id, name)
     }
@@ -198,14 +198,14 @@ impl<'a> Speaker<'a> {
     }
 
     fn data(&mut self, id: u32, count: u64) {
-        wire::packet(&mut self.bytes, request::DATA, id, &[&(count as u32).to_be_bytes()]);
+        Request::DATA.append(&mut self.bytes, id, &[&(count as u32).to_be_bytes()]);
         self.stream(count);
     }
 
     fn take(&mut self, name: &str, id: u32, offset: u64, length: u64) {
         let start = self.here();
         let range = [&offset.to_be_bytes()[..], &length.to_be_bytes()];
-        wire::packet(&mut self.bytes, request::TAKE, id, &range);
+        Request::TAKE.append(&mut self.bytes, id, &range);
         let is_large = self.files.position(name).is_some_and(|at| self.files.is_large(at));
         match self.gets {
             1 => self.asked(start, ANSWER_BYTES + length, is_large),
@@ -215,11 +215,11 @@ impl<'a> Speaker<'a> {
 
     fn abort(&mut self, id: u32) {
         let start = self.here();
-        wire::packet(&mut self.bytes, request::ABORT, id, &[]);
+        Request::ABORT.append(&mut self.bytes, id, &[]);
         self.asked(start, ANSWER_BYTES, false);
     }
 
-    fn plain(&mut self, kind: u8, size: u64, reply_bytes_min: u64) {
+    fn plain(&mut self, kind: Request, size: u64, reply_bytes_min: u64) {
         let start = self.here();
         let id = self.id();
         self.head(kind, id, size);
@@ -227,18 +227,18 @@ impl<'a> Speaker<'a> {
         self.asked(start, reply_bytes_min, false);
     }
 
-    fn named(&mut self, kind: u8, name: &str, reply_bytes_min: u64) -> u32 {
+    fn named(&mut self, kind: Request, name: &str, reply_bytes_min: u64) -> u32 {
         let start = self.here();
         let id = self.id();
-        wire::packet(&mut self.bytes, kind, id, &[name.as_bytes()]);
+        kind.append(&mut self.bytes, id, &[name.as_bytes()]);
         self.asked(start, reply_bytes_min, false);
         id
     }
 
-    fn head(&mut self, kind: u8, id: u32, field_bytes: u64) {
-        let length = wire::PREFIX_BYTES as u64 + field_bytes;
+    fn head(&mut self, kind: Request, id: u32, field_bytes: u64) {
+        let length = packets::PREFIX_BYTES as u64 + field_bytes;
         self.bytes.extend_from_slice(&(length as u32).to_be_bytes());
-        self.bytes.push(kind);
+        self.bytes.push(kind.0);
         self.bytes.extend_from_slice(&id.to_be_bytes());
     }
 
@@ -261,7 +261,7 @@ impl<'a> Speaker<'a> {
     fn asked(&mut self, start: u64, reply_bytes_min: u64, is_file: bool) {
         let end = self.here();
         let head_end = (start + ANSWER_BYTES).min(end);
-        self.requests.push(Request {
+        self.requests.push(dialect::Request {
             start,
             head_end,
             end,

@@ -1,10 +1,10 @@
 use super::model::{Source, What};
-use super::wire::{CHUNK_RECEIVED_BYTES_MAX, code, packet};
 use super::*;
 use crate::dialect::Ending;
 use crate::dialects::learnt::tests::{content, files};
 use crate::finding::{Finding, Rule};
 use crate::oracle::tests::{LIMITS, seen};
+use crate::packets::{CHUNK_RECEIVED_BYTES_MAX, Request, code};
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 
@@ -88,6 +88,10 @@ fn honest(packets: &Packets, said: &[u8]) -> Vec<u8> {
         }
     }
     out
+}
+
+fn packet(out: &mut Vec<u8>, kind: u8, id: u32, fields: &[&[u8]]) {
+    Request(kind).append(out, id, fields);
 }
 
 fn error(out: &mut Vec<u8>, id: u32, code: u16) {
