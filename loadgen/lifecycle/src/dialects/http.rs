@@ -13,9 +13,9 @@
 
 mod asked;
 mod ear;
+mod heads;
 mod judge;
 mod learn;
-mod reading;
 
 pub use learn::check;
 

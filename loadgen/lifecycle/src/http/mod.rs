@@ -4,6 +4,9 @@ pub mod bodies;
 pub mod chunk;
 pub mod fingerprint;
 pub mod head;
+#[cfg(test)]
+mod mutants;
+pub mod reading;
 pub mod reply;
 mod url;
 

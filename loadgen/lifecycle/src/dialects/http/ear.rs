@@ -1,11 +1,12 @@
 //! Checks the replies on one connection: their order, and every byte of their bodies.
 
 use super::asked::{Asked, Bad};
-use super::reading::{Event, Head, Reading};
+use super::heads::Head;
 use super::{Known, Strictness};
 use crate::dialect::{Ear, Request};
 use crate::dialects::learnt::Follower;
 use crate::finding::{Finding, Rule};
+use crate::http::reading::{Event, Reading};
 use std::sync::Arc;
 
 /// Maximum number of interim replies to one request.
@@ -19,6 +20,8 @@ pub struct HttpEar {
     /// Index of the request that is answered next.
     next: usize,
     reading: Reading,
+    /// Received bytes that the parser waits to see completed.
+    unread: Vec<u8>,
     heard: u64,
     interim: u32,
     body: Body,
@@ -46,6 +49,7 @@ impl HttpEar {
             asked,
             next: 0,
             reading: Reading::new(),
+            unread: Vec::new(),
             heard: 0,
             interim: 0,
             body: Body::Any,
@@ -212,6 +216,31 @@ impl HttpEar {
         Ok(())
     }
 
+    /// Reads all events. Returns the number of consumed bytes.
+    fn read(&mut self, bytes: &[u8], said: u64) -> Result<usize, Finding> {
+        let mut rest = bytes;
+        loop {
+            if self.last && !rest.is_empty() {
+                if self.may_have_body {
+                    return Ok(bytes.len());
+                }
+                let detail = "data after a reply with Connection: close";
+                return Err(Finding::new(Rule::Unasked, detail));
+            }
+            let asked = self.asked.get(self.next).map(|(asked, _)| *asked);
+            let to_head = matches!(asked, Some(Asked::Head { .. }));
+            match self.reading.advance(&mut rest, to_head, None) {
+                Ok(Event::More) => return Ok(bytes.len() - rest.len()),
+                Ok(Event::Head(head, section)) => {
+                    self.begin(Head::new(head, section), to_head, said)?;
+                }
+                Ok(Event::Body(part)) => self.body(part).map_err(|it| self.within(&it))?,
+                Ok(Event::End) => self.end()?,
+                Err(wrong) => return Err(self.finding(Rule::Protocol, wrong.0)),
+            }
+        }
+    }
+
     /// Adds the reply to a finding in its body.
     fn within(&self, finding: &Finding) -> Finding {
         self.finding(finding.rule, &finding.detail)
@@ -229,30 +258,23 @@ impl HttpEar {
 }
 
 impl Ear for HttpEar {
-    fn hear(&mut self, mut bytes: &[u8], said: u64) -> Result<(), Finding> {
+    fn hear(&mut self, bytes: &[u8], said: u64) -> Result<(), Finding> {
         self.heard += bytes.len() as u64;
-        loop {
-            if self.last && !bytes.is_empty() {
-                if self.may_have_body {
-                    return Ok(());
-                }
-                let detail = "data after a reply with Connection: close";
-                return Err(Finding::new(Rule::Unasked, detail));
-            }
-            let asked = self.asked.get(self.next).map(|(asked, _)| *asked);
-            let to_head = matches!(asked, Some(Asked::Head { .. }));
-            match self.reading.advance(&mut bytes, to_head) {
-                Ok(Event::More) => return Ok(()),
-                Ok(Event::Head(head)) => self.begin(head, to_head, said)?,
-                Ok(Event::Body(part)) => self.body(part).map_err(|it| self.within(&it))?,
-                Ok(Event::End) => self.end()?,
-                Err(wrong) => return Err(self.finding(Rule::Protocol, wrong.0)),
-            }
+        if self.unread.is_empty() {
+            let used = self.read(bytes, said)?;
+            self.unread.extend_from_slice(&bytes[used..]);
+            return Ok(());
         }
+        let mut unread = std::mem::take(&mut self.unread);
+        unread.extend_from_slice(bytes);
+        let used = self.read(&unread, said)?;
+        unread.drain(..used);
+        self.unread = unread;
+        Ok(())
     }
 
     fn fin(&mut self) -> Result<(), Finding> {
-        match self.reading.fin() {
+        match self.reading.fin(!self.unread.is_empty()) {
             Some(false) => Ok(()),
             Some(true) => self.end(),
             None => {

@@ -1,8 +1,9 @@
 //! Learns the files of a server with well-behaved requests before the run.
 
-use super::reading::{Event, Reading};
+use super::heads::Head;
 use crate::dialects::Hints;
 use crate::dialects::learnt::{File, Files, KEPT_BYTES_MAX, Recorder};
+use crate::http::reading::{Event, Reading};
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
 
@@ -105,25 +106,28 @@ fn file(
     let mut recorder = Recorder::new(path, kept_bytes_max);
     let mut reading = Reading::new();
     let mut is_ours = false;
-    let mut buffer = vec![0; 64 << 10];
+    let (mut buffer, mut unread) = (vec![0; 64 << 10], Vec::new());
     loop {
         let count = match stream.read(&mut buffer) {
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             read => read.map_err(failed)?,
         };
         if count == 0 {
-            return match reading.fin() {
+            return match reading.fin(!unread.is_empty()) {
                 Some(true) => Ok((recorder.finish(), is_ours)),
                 _ => Err("the server closed the connection before the reply was complete".into()),
             };
         }
-        let mut bytes = &buffer[..count];
+        unread.extend_from_slice(&buffer[..count]);
+        let mut bytes = &unread[..];
         loop {
-            match reading.advance(&mut bytes, false).map_err(|wrong| wrong.to_string())? {
+            match reading.advance(&mut bytes, false, None).map_err(|wrong| wrong.to_string())? {
                 Event::More => break,
-                Event::Head(head) if matches!(head.status, 100..200) => {}
-                Event::Head(head) if head.status == 200 => is_ours = head.is_ours,
-                Event::Head(head) => {
+                Event::Head(head, _) if head.is_interim() => {}
+                Event::Head(head, section) if head.status == 200 => {
+                    is_ours = Head::new(head, section).is_ours;
+                }
+                Event::Head(head, _) => {
                     let status = head.status;
                     return Err(format!("the server answers {status}; give a --path that exists"));
                 }
@@ -131,6 +135,8 @@ fn file(
                 Event::End => return Ok((recorder.finish(), is_ours)),
             }
         }
+        let used = unread.len() - bytes.len();
+        unread.drain(..used);
     }
 }
 
