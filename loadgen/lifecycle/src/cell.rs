@@ -3,123 +3,59 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// The point at which a fault happens: a row of the matrix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Point {
-    /// During the connect, probably before the server's accept(2).
-    BeforeAccept,
-    /// After the handshake, before the first byte.
-    Connected,
-    /// Inside a header.
-    InHeader,
-    /// Between a header and its body.
-    Boundary,
-    /// Inside a body.
-    InBody,
-    /// After a complete request, before the first byte of the reply is read.
-    Asked,
-    /// Inside a reply.
-    InReply,
-    /// Between two replies to pipelined requests.
-    BetweenReplies,
-    /// Inside a file transfer, in either direction.
-    InFile,
-    /// After a complete exchange, with nothing in flight.
-    Idle,
-    /// At the moment of the server's own timeout.
-    Deadline,
-    /// While many other connections open and close.
-    Capacity,
-}
-
-impl Point {
-    /// Every point, in the order of a connection's life.
-    pub const ALL: [Self; 12] = [
-        Self::BeforeAccept,
-        Self::Connected,
-        Self::InHeader,
-        Self::Boundary,
-        Self::InBody,
-        Self::Asked,
-        Self::InReply,
-        Self::BetweenReplies,
-        Self::InFile,
-        Self::Idle,
-        Self::Deadline,
-        Self::Capacity,
-    ];
-
-    /// The name on the command line and in output.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::BeforeAccept => "before_accept",
-            Self::Connected => "connected",
-            Self::InHeader => "in_header",
-            Self::Boundary => "boundary",
-            Self::InBody => "in_body",
-            Self::Asked => "asked",
-            Self::InReply => "in_reply",
-            Self::BetweenReplies => "between_replies",
-            Self::InFile => "in_file",
-            Self::Idle => "idle",
-            Self::Deadline => "deadline",
-            Self::Capacity => "capacity",
-        }
+crate::named! {
+    /// The point at which a fault happens: a row of the matrix.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+    pub enum Point {
+        /// During the connect, probably before the server's accept(2).
+        BeforeAccept = "before_accept",
+        /// After the handshake, before the first byte.
+        Connected = "connected",
+        /// Inside a header.
+        InHeader = "in_header",
+        /// Between a header and its body.
+        Boundary = "boundary",
+        /// Inside a body.
+        InBody = "in_body",
+        /// After a complete request, before the first byte of the reply is read.
+        Asked = "asked",
+        /// Inside a reply.
+        InReply = "in_reply",
+        /// Between two replies to pipelined requests.
+        BetweenReplies = "between_replies",
+        /// Inside a file transfer, in either direction.
+        InFile = "in_file",
+        /// After a complete exchange, with nothing in flight.
+        Idle = "idle",
+        /// At the moment of the server's own timeout.
+        Deadline = "deadline",
+        /// While many other connections open and close.
+        Capacity = "capacity",
     }
 }
 
-/// The kind of a fault: a column of the matrix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
-    /// No fault: continue normally.
-    None,
-    /// Send a FIN and leave.
-    Fin,
-    /// Send a FIN and read the rest.
-    HalfClose,
-    /// Reset the connection.
-    Rst,
-    /// Close with unread data, so that the kernel resets.
-    CloseUnread,
-    /// Send everything, stop reading behind a tiny window, then read the rest.
-    StopReading,
-    /// Send one byte at a time.
-    Dribble,
-    /// Send nothing more, not even an ACK.
-    Vanish,
-    /// Reset, and connect again at once from the same port.
-    Reconnect,
-}
-
-impl Kind {
-    /// Every kind.
-    pub const ALL: [Self; 9] = [
-        Self::None,
-        Self::Fin,
-        Self::HalfClose,
-        Self::Rst,
-        Self::CloseUnread,
-        Self::StopReading,
-        Self::Dribble,
-        Self::Vanish,
-        Self::Reconnect,
-    ];
-
-    /// The name on the command line and in output.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Fin => "fin",
-            Self::HalfClose => "half_close",
-            Self::Rst => "rst",
-            Self::CloseUnread => "close_unread",
-            Self::StopReading => "stop_reading",
-            Self::Dribble => "dribble",
-            Self::Vanish => "vanish",
-            Self::Reconnect => "reconnect",
-        }
+crate::named! {
+    /// The kind of a fault: a column of the matrix.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+    pub enum Kind {
+        /// No fault: continue normally.
+        None = "none",
+        /// Send a FIN and leave.
+        Fin = "fin",
+        /// Send a FIN and read the rest.
+        HalfClose = "half_close",
+        /// Reset the connection.
+        Rst = "rst",
+        /// Close with unread data, so that the kernel resets.
+        CloseUnread = "close_unread",
+        /// Send everything, stop reading behind a tiny window, then read the rest.
+        StopReading = "stop_reading",
+        /// Send one byte at a time.
+        Dribble = "dribble",
+        /// Send nothing more, not even an ACK.
+        Vanish = "vanish",
+        /// Reset, and connect again at once from the same port.
+        Reconnect = "reconnect",
     }
 }
 

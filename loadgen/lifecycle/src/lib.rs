@@ -27,6 +27,32 @@ macro_rules! note {
     }};
 }
 
+/// Declares an enum whose variants have names in output: `Variant = "name"`. Adds `ALL`, all values
+/// in their order, and `name`.
+#[macro_export]
+macro_rules! named {
+    (
+        $(#[$of_enum:meta])*
+        pub enum $enum:ident { $($(#[$of_variant:meta])* $variant:ident = $name:literal,)* }
+    ) => {
+        $(#[$of_enum])*
+        pub enum $enum { $($(#[$of_variant])* $variant,)* }
+
+        impl $enum {
+            /// Every value, in order.
+            pub const ALL: [Self; [$($name),*].len()] = [$(Self::$variant),*];
+
+            /// The name on the command line and in output.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                }
+            }
+        }
+    };
+}
+
 pub mod args;
 pub mod bystander;
 pub mod cell;

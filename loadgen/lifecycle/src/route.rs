@@ -28,23 +28,14 @@ const TRIAL: Duration = Duration::from_secs(1);
 /// First port that a header names.
 const PORT_MIN: u16 = 1_024;
 
-/// `--proxy-protocol`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ProxyProtocol {
-    /// A line of text
-    V1,
-    /// A binary header
-    V2,
-}
-
-impl ProxyProtocol {
-    /// The name on the command line and in the report.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::V1 => "v1",
-            Self::V2 => "v2",
-        }
+crate::named! {
+    /// `--proxy-protocol`.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+    pub enum ProxyProtocol {
+        /// A line of text
+        V1 = "v1",
+        /// A binary header
+        V2 = "v2",
     }
 }
 

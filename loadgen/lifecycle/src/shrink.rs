@@ -28,30 +28,19 @@ const ALONE: u32 = 2;
 /// Walks in company before it is taken for one that does not fail again.
 const TOGETHER: u32 = 4;
 
-/// How a finding was seen again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Again {
-    /// With the script alone.
-    Alone,
-    /// With others at the same time.
-    Together,
-    /// Not at all.
-    Never,
-    /// A connection that behaves well fails now too: the server has not survived, and must be
-    /// started again before anything can be replayed.
-    ServerDown,
-}
-
-impl Again {
-    /// The name in JSON.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Alone => "alone",
-            Self::Together => "together",
-            Self::Never => "never",
-            Self::ServerDown => "server_down",
-        }
+crate::named! {
+    /// How a finding was seen again.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Again {
+        /// With the script alone.
+        Alone = "alone",
+        /// With others at the same time.
+        Together = "together",
+        /// Not at all.
+        Never = "never",
+        /// A connection that behaves well fails now too: the server has not survived, and must be
+        /// started again before anything can be replayed.
+        ServerDown = "server_down",
     }
 }
 

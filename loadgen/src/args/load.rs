@@ -16,23 +16,14 @@ const FLIGHT_BYTES_MAX: u64 = 64 << 20;
 /// Maximum of `--rate` and `--conn-rate`, per second.
 const RATE_MAX: f64 = 10e6;
 
-/// Distribution of scheduled requests or connections over time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Arrivals {
-    /// At equal intervals
-    Uniform,
-    /// At random times, like independent clients; --seed makes them repeatable
-    Poisson,
-}
-
-impl Arrivals {
-    /// The name on the command line and in the report.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Uniform => "uniform",
-            Self::Poisson => "poisson",
-        }
+ringload_lifecycle::named! {
+    /// Distribution of scheduled requests or connections over time.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+    pub enum Arrivals {
+        /// At equal intervals
+        Uniform = "uniform",
+        /// At random times, like independent clients; --seed makes them repeatable
+        Poisson = "poisson",
     }
 }
 

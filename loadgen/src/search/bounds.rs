@@ -11,23 +11,14 @@ const FALL: f64 = 0.5;
 /// Lowest and highest rate of a probe, per second.
 const RATES: [f64; 2] = [1.0, 10e6];
 
-/// The reason why a rate is too high.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limit {
-    /// The server misses an objective.
-    Slo,
-    /// ringload cannot make this load.
-    Ringload,
-}
-
-impl Limit {
-    /// The name in the report.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Slo => "slo",
-            Self::Ringload => "ringload",
-        }
+ringload_lifecycle::named! {
+    /// The reason why a rate is too high.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Limit {
+        /// The server misses an objective.
+        Slo = "slo",
+        /// ringload cannot make this load.
+        Ringload = "ringload",
     }
 }
 

@@ -6,26 +6,16 @@ use crate::units::{Rate, parse_count, parse_duration};
 use clap::{Args, ValueEnum};
 use std::time::Duration;
 
-/// Protocol of the probes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum HerdProtocol {
-    /// Send 32 bytes, which the server must return
-    Echo,
-    /// Send a GET; all replies with a status must have the same body, see --vary-ok
-    Http,
-    /// Send an ECHO packet with 32 bytes, which the server must return
-    Packets,
-}
-
-impl HerdProtocol {
-    /// The name on the command line and in the report.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Echo => "echo",
-            Self::Http => "http",
-            Self::Packets => "packets",
-        }
+crate::named! {
+    /// Protocol of the probes.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+    pub enum HerdProtocol {
+        /// Send 32 bytes, which the server must return
+        Echo = "echo",
+        /// Send a GET; all replies with a status must have the same body, see --vary-ok
+        Http = "http",
+        /// Send an ECHO packet with 32 bytes, which the server must return
+        Packets = "packets",
     }
 }
 

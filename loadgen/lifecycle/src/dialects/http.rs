@@ -35,24 +35,15 @@ const BAD_EVERY: u64 = 12;
 /// Maximum size of the body of a drawn request.
 const DRAWN_BODY_BYTES_MAX: u64 = 20_000;
 
-/// The rules for an HTTP server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Strictness {
-    /// Guarantees of ringwrightd: it answers every complete request, also after the client's FIN,
-    /// refuses malformed ones and then closes, and never resets
-    Own,
-    /// Rules of RFC 9112 only
-    Foreign,
-}
-
-impl Strictness {
-    /// The name on the command line.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Own => "own",
-            Self::Foreign => "foreign",
-        }
+crate::named! {
+    /// The rules for an HTTP server.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+    pub enum Strictness {
+        /// Guarantees of ringwrightd: it answers every complete request, also after the client's FIN,
+        /// refuses malformed ones and then closes, and never resets
+        Own = "own",
+        /// Rules of RFC 9112 only
+        Foreign = "foreign",
     }
 }
 

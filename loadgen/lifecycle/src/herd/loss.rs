@@ -4,38 +4,24 @@ use serde::Serialize;
 use std::io;
 use std::time::Duration;
 
-/// The reason why a connect failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ConnectFailure {
-    /// The server refused the connect (ECONNREFUSED).
-    Refused,
-    /// No answer within `--timeout`.
-    Timeout,
-    /// The server reset the connection during the connect.
-    Reset,
-    /// No local port was free (EADDRNOTAVAIL).
-    NoPort,
-    /// Any other error; the first message describes it.
-    Other,
+crate::named! {
+    /// The reason why a connect failed.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum ConnectFailure {
+        /// The server refused the connect (ECONNREFUSED).
+        Refused = "refused",
+        /// No answer within `--timeout`.
+        Timeout = "timeout",
+        /// The server reset the connection during the connect.
+        Reset = "reset",
+        /// No local port was free (EADDRNOTAVAIL).
+        NoPort = "no_port",
+        /// Any other error; the first message describes it.
+        Other = "other",
+    }
 }
 
 impl ConnectFailure {
-    /// Every kind, in numeric order.
-    pub const ALL: [Self; 5] =
-        [Self::Refused, Self::Timeout, Self::Reset, Self::NoPort, Self::Other];
-
-    /// The name in JSON.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Refused => "refused",
-            Self::Timeout => "timeout",
-            Self::Reset => "reset",
-            Self::NoPort => "no_port",
-            Self::Other => "other",
-        }
-    }
-
     /// Classifies an error of connect(2) or of a socket.
     #[must_use]
     pub fn of(error: &io::Error) -> Self {
@@ -49,50 +35,25 @@ impl ConnectFailure {
     }
 }
 
-/// The way in which a connection was lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum How {
-    /// The server closed it with a FIN.
-    Fin,
-    /// The server reset it, or a send failed.
-    Reset,
-    /// No answer to a probe within `--timeout`.
-    Unanswered,
-    /// An answer had wrong bytes.
-    WrongBytes,
-    /// A status of 400 or more, or a packet server's ERROR.
-    BadStatus,
-    /// The server sent bytes without a probe.
-    Unasked,
-    /// The received bytes violate the protocol.
-    Protocol,
-}
-
-impl How {
-    /// Every way, in numeric order.
-    pub const ALL: [Self; 7] = [
-        Self::Fin,
-        Self::Reset,
-        Self::Unanswered,
-        Self::WrongBytes,
-        Self::BadStatus,
-        Self::Unasked,
-        Self::Protocol,
-    ];
-
-    /// The name in JSON.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Fin => "fin",
-            Self::Reset => "reset",
-            Self::Unanswered => "unanswered",
-            Self::WrongBytes => "wrong_bytes",
-            Self::BadStatus => "bad_status",
-            Self::Unasked => "unasked",
-            Self::Protocol => "protocol",
-        }
+crate::named! {
+    /// The way in which a connection was lost.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+    #[serde(rename_all = "snake_case")]
+    pub enum How {
+        /// The server closed it with a FIN.
+        Fin = "fin",
+        /// The server reset it, or a send failed.
+        Reset = "reset",
+        /// No answer to a probe within `--timeout`.
+        Unanswered = "unanswered",
+        /// An answer had wrong bytes.
+        WrongBytes = "wrong_bytes",
+        /// A status of 400 or more, or a packet server's ERROR.
+        BadStatus = "bad_status",
+        /// The server sent bytes without a probe.
+        Unasked = "unasked",
+        /// The received bytes violate the protocol.
+        Protocol = "protocol",
     }
 }
 

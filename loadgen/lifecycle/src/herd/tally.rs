@@ -8,27 +8,17 @@ use serde::Serialize;
 /// Maximum number of intervals kept: one per second for a day.
 const INTERVALS_MAX: usize = 24 * 60 * 60;
 
-/// The phase of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Phase {
-    /// Connections are being opened.
-    Ramp,
-    /// All connections are held.
-    Hold,
-    /// Each connection is probed once more.
-    LastRound,
-}
-
-impl Phase {
-    /// The name in output.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Ramp => "ramp",
-            Self::Hold => "hold",
-            Self::LastRound => "last round",
-        }
+crate::named! {
+    /// The phase of a run.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+    #[serde(rename_all = "snake_case")]
+    pub enum Phase {
+        /// Connections are being opened.
+        Ramp = "ramp",
+        /// All connections are held.
+        Hold = "hold",
+        /// Each connection is probed once more.
+        LastRound = "last round",
     }
 }
 

@@ -39,26 +39,16 @@ pub enum Recv {
     End,
 }
 
-/// How the members of a crowd leave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Shut down for writing, then closed.
-    Fin,
-    /// Reset.
-    Rst,
-    /// Closed.
-    Close,
-}
-
-impl Kind {
-    /// As written.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Fin => "fin",
-            Self::Rst => "rst",
-            Self::Close => "close",
-        }
+crate::named! {
+    /// How the members of a crowd leave.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Kind {
+        /// Shut down for writing, then closed.
+        Fin = "fin",
+        /// Reset.
+        Rst = "rst",
+        /// Closed.
+        Close = "close",
     }
 }
 

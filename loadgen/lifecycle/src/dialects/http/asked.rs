@@ -43,50 +43,28 @@ pub enum Asked {
     Bad(Bad),
 }
 
-/// A classic malformed request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bad {
-    /// Lines end in a bare LF.
-    BareLf,
-    /// `Host` is missing.
-    NoHost,
-    /// Two different `Content-Length` fields.
-    TwoLengths,
-    /// `Content-Length` and chunks together, as in request smuggling.
-    LengthAndChunks,
-    /// White space between a field name and its colon.
-    SpaceInName,
-    /// A head that is longer than servers accept.
-    LongHead,
-    /// A TLS ClientHello.
-    Tls,
+crate::named! {
+    /// A classic malformed request.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Bad {
+        /// Lines end in a bare LF.
+        BareLf = "bare-lf",
+        /// `Host` is missing.
+        NoHost = "no-host",
+        /// Two different `Content-Length` fields.
+        TwoLengths = "two-lengths",
+        /// `Content-Length` and chunks together, as in request smuggling.
+        LengthAndChunks = "length-and-chunks",
+        /// White space between a field name and its colon.
+        SpaceInName = "space-in-name",
+        /// A head that is longer than servers accept.
+        LongHead = "long-head",
+        /// A TLS ClientHello.
+        Tls = "tls",
+    }
 }
 
 impl Bad {
-    /// All malformed requests.
-    pub const ALL: [Self; 7] = [
-        Self::BareLf,
-        Self::NoHost,
-        Self::TwoLengths,
-        Self::LengthAndChunks,
-        Self::SpaceInName,
-        Self::LongHead,
-        Self::Tls,
-    ];
-
-    /// The notation in scripts.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::BareLf => "bare-lf",
-            Self::NoHost => "no-host",
-            Self::TwoLengths => "two-lengths",
-            Self::LengthAndChunks => "length-and-chunks",
-            Self::SpaceInName => "space-in-name",
-            Self::LongHead => "long-head",
-            Self::Tls => "tls",
-        }
-    }
-
     fn bytes(self, host: &str) -> Vec<u8> {
         match self {
             Self::BareLf => format!("GET / HTTP/1.1\nHost: {host}\n\n"),
