@@ -20,6 +20,7 @@
 //! the run measured the server or ringload itself.
 
 pub mod args;
+pub mod condition;
 pub mod echo;
 pub mod flow;
 pub mod http;
@@ -28,6 +29,7 @@ pub mod network;
 pub mod output;
 pub mod packets;
 pub mod plan;
+pub mod profile;
 pub mod protocol;
 pub mod report;
 pub mod run;

@@ -303,8 +303,8 @@ fn room(module: &[String]) -> Option<String> {
     }
 }
 
-/// The arrows between the modules of a crate.
-fn arrows(tree: &Tree, root: &str) -> BTreeSet<Arrow> {
+/// The arrows between the rooms of a crate.
+fn arrows(tree: &Tree, root: &str, room: impl Fn(&[String]) -> Option<String>) -> BTreeSet<Arrow> {
     let all = modules_of(tree, root);
     let mut found = BTreeSet::new();
     for (at, module) in &all {
@@ -338,6 +338,22 @@ fn upwards(order: &[&str], arrows: &BTreeSet<Arrow>) -> Vec<String> {
     found
 }
 
+/// The arrows of circles, and those between circles.
+fn circles(arrows: BTreeSet<Arrow>) -> Vec<String> {
+    let mut rest: Vec<Arrow> = arrows.into_iter().collect();
+    loop {
+        let [starts, ends] = [|it: &Arrow| it.from.clone(), |it: &Arrow| it.to.clone()]
+            .map(|end| rest.iter().map(end).collect::<BTreeSet<String>>());
+        let before = rest.len();
+        rest.retain(|it| starts.contains(&it.to) && ends.contains(&it.from));
+        if rest.len() == before {
+            let shown =
+                |it: Arrow| format!("{}: {} imports {}: {}", it.place, it.from, it.to, it.path);
+            return rest.into_iter().map(shown).collect();
+        }
+    }
+}
+
 /// The files of the loop extend one struct, which is made of what they keep. Each of them may name
 /// it, but nothing else of its module.
 fn extends_shard(order: &[&str], arrow: &Arrow) -> bool {
@@ -347,8 +363,26 @@ fn extends_shard(order: &[&str], arrow: &Arrow) -> bool {
 
 #[test]
 fn no_module_imports_one_above_it() {
-    let found = upwards(&ORDER, &arrows(&super::tree(), "engine/src/lib.rs"));
+    let found = upwards(&ORDER, &arrows(&super::tree(), "engine/src/lib.rs", room));
     assert!(found.is_empty(), "{} findings\n{}", found.len(), found.join("\n"));
+}
+
+#[test]
+fn modules_of_the_load_generator_import_in_no_circle() {
+    for root in ["loadgen/lifecycle/src/lib.rs", "loadgen/src/lib.rs"] {
+        let of_files = arrows(&super::tree(), root, |module| Some(module.join("/")));
+        let of_folders = arrows(&super::tree(), root, |module| module.first().cloned());
+        assert!(!of_files.is_empty() && !of_folders.is_empty(), "{root}");
+        // A module and the ones inside it may import each other.
+        let is_inside = |Arrow { from, to, .. }: &Arrow| {
+            [(from, to), (to, from)]
+                .into_iter()
+                .any(|(inner, outer)| outer.is_empty() || inner.starts_with(&format!("{outer}/")))
+        };
+        let of_files = of_files.into_iter().filter(|arrow| !is_inside(arrow));
+        let found = [circles(of_folders), circles(of_files.collect())].concat();
+        assert!(found.is_empty(), "{} findings\n{}", found.len(), found.join("\n"));
+    }
 }
 
 /// The arrows of `low.rs` in a crate with further modules, each as its end and its line.
@@ -369,7 +403,7 @@ fn found(low: &str) -> Vec<String> {
         let line = arrow.place.strip_prefix("low.rs:")?;
         Some(format!("{} {line}", arrow.to))
     };
-    let mut found: Vec<String> = arrows(&tree, "lib.rs").iter().filter_map(of_low).collect();
+    let mut found: Vec<String> = arrows(&tree, "lib.rs", room).iter().filter_map(of_low).collect();
     found.dedup();
     found
 }
@@ -422,4 +456,16 @@ fn an_arrow_must_not_lead_upwards() {
     assert_eq!(found("shard/file", SHARD, "super::Shard"), [] as [&str; 0]);
     assert_eq!(found("shard/file", SHARD, "super::LIMIT").len(), 1);
     assert_eq!(found("shard/record", SHARD, "super::Shard").len(), 1);
+}
+
+#[test]
+fn arrows_of_circles_are_found() {
+    let arrow = |(from, to): (&str, &str)| {
+        let [from, to, place, path] = [from, to, "a.rs:7", "crate::A"].map(str::to_owned);
+        Arrow { from, to, place, path }
+    };
+    let found = |ends: &[(&str, &str)]| circles(ends.iter().copied().map(arrow).collect());
+    assert_eq!(found(&[("a", "b"), ("b", "c"), ("a", "c")]), [] as [&str; 0]);
+    let circle = found(&[("a", "b"), ("b", "c"), ("c", "b"), ("c", "d")]);
+    assert_eq!(circle, ["a.rs:7: b imports c: crate::A", "a.rs:7: c imports b: crate::A"]);
 }

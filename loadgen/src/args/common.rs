@@ -1,13 +1,15 @@
 //! The options that every command takes.
 
-use crate::output::outputs::STDOUT;
-use crate::verdict::expression::Expression;
+use crate::condition::Expression;
 use clap::Args;
 use ringload_lifecycle::args::RunArgs;
 use ringload_lifecycle::http::Url;
 use ringload_lifecycle::units::parse_duration;
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// The path that stands for standard output.
+pub const STDOUT: &str = "-";
 
 /// The options that every command takes.
 #[derive(Clone, Debug, Args)]

@@ -1,7 +1,7 @@
 //! The options of the load commands: `http`, `echo` and `packets`.
 
 use super::CommonArgs;
-use crate::load::{Ramp, Stages};
+use crate::profile::{Ramp, Stages};
 use crate::report::Pacing;
 use clap::{Args, ValueEnum};
 use ringload_lifecycle::args::{CONNECTIONS_MAX, DURATION_MAX, RouteArgs};

@@ -9,7 +9,7 @@ mod plan;
 mod search;
 mod transfer;
 
-pub use common::{CommonArgs, WithCommon};
+pub use common::{CommonArgs, STDOUT, WithCommon};
 #[cfg(test)]
 pub(crate) use examples::PLAN as PLAN_EXAMPLE;
 pub use files::Reports;
@@ -228,7 +228,7 @@ fn hide_log(option: Arg) -> Arg {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::Stages;
+    use crate::profile::Stages;
     use crate::report::Pacing;
     use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! The options of `search`.
 
 use super::HttpArgs;
-use crate::verdict::expression::Expression;
+use crate::condition::Expression;
 use clap::{Arg, Args};
 use ringload_lifecycle::args::DURATION_MAX;
 use ringload_lifecycle::units::{Rate, parse_duration};

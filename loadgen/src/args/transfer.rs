@@ -1,7 +1,6 @@
 //! The options of `packets ADDR put` and `packets ADDR get`.
 
-use super::{CommonArgs, examples};
-use crate::output::outputs::STDOUT;
+use super::{CommonArgs, STDOUT, examples};
 use clap::Subcommand;
 use ringload_lifecycle::packets::check_name;
 use std::ffi::{OsStr, OsString};

@@ -8,16 +8,15 @@
 
 mod driver;
 mod flow;
-mod profile;
 mod schedule;
 mod slack;
 
-pub use profile::{Profile, Ramp, Stages};
 pub use schedule::Schedule;
 
 use self::driver::Driver;
 use self::flow::{Flow, Flows};
 use crate::args::Arrivals;
+use crate::profile::Profile;
 use crate::protocol::Protocol;
 use crate::report::Pacing;
 use crate::stats::Stats;

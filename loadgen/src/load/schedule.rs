@@ -180,8 +180,8 @@ fn exponential(random: &mut Random) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Stages;
     use super::*;
+    use crate::profile::Stages;
     use proptest::prelude::*;
 
     const SECOND_NS: u64 = 1_000_000_000;

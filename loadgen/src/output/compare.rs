@@ -2,7 +2,7 @@
 
 mod noise;
 
-use super::reading;
+use crate::report::reading;
 use noise::Interval;
 use ringload_lifecycle::units::{show_count, show_text, show_us};
 use serde_json::{Map, Value, json};

@@ -1,8 +1,9 @@
 //! The commands that read JSON reports: `report`, `merge`, `compare`.
 
 use super::compare::{self, Side};
-use super::{merge, reading, show};
+use super::{merge, show};
 use crate::args::Reports;
+use crate::report::reading;
 use ringload_lifecycle::delivery::Delivery;
 use ringload_lifecycle::failure::Failure;
 use serde_json::{Value, json};

@@ -55,7 +55,7 @@ pub fn write(file: &mut impl Write, delivery: &Delivery) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::reading;
+    use crate::report::reading;
     use crate::stats::Stats;
     use hdrhistogram::Histogram;
     use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};

@@ -1,7 +1,7 @@
 //! Merges reports of load runs that ran at the same time. Counts and histograms are added, so the
 //! percentiles are exact.
 
-use super::reading::{self, DISTRIBUTIONS};
+use crate::report::reading::{self, DISTRIBUTIONS};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hdrhistogram::Histogram;

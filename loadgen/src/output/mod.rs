@@ -6,5 +6,4 @@ mod hlog;
 pub mod html;
 pub mod merge;
 pub mod outputs;
-pub mod reading;
 pub mod show;

@@ -1,7 +1,7 @@
 //! The report files: `--json`, `--hlog`, `--html`. One of them may be `-`, standard output.
 
 use super::{hlog, html};
-use crate::args::CommonArgs;
+use crate::args::{CommonArgs, STDOUT};
 use ringload_lifecycle::delivery::Delivery;
 use ringload_lifecycle::units::show_path;
 use std::fs::File;
@@ -25,9 +25,6 @@ struct Output {
     file: File,
     is_stdout: bool,
 }
-
-/// The path that stands for standard output.
-pub const STDOUT: &str = "-";
 
 impl Outputs {
     /// Opens the files that the options name.

@@ -1,6 +1,6 @@
 //! The summary of a report of any kind that was read from a file.
 
-use super::reading;
+use crate::report::reading;
 use ringload_lifecycle::units::{show_bytes, show_count, show_text, show_us};
 use serde_json::Value;
 use std::fmt::Write;

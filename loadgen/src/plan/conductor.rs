@@ -2,8 +2,9 @@
 
 use super::child::{Child, Ended};
 use super::folder::Folder;
+use super::part::Part;
 use super::progress;
-use super::schedule::{Deed, Event, Part, Schedule, Signal};
+use super::schedule::{Deed, Event, Schedule, Signal};
 use super::server::Running;
 use ringload_lifecycle::system::Interrupts;
 use serde_json::Value;
@@ -176,7 +177,7 @@ impl Conductor {
         if now >= self.next_line {
             self.next_line += LINE;
             if !self.quiet {
-                ringload_lifecycle::note!("{}", progress::line(now, &self.parts));
+                ringload_lifecycle::note!("{}", line(now, &self.parts));
             }
         }
     }
@@ -336,4 +337,16 @@ pub(super) fn is_there(program: &str) -> bool {
     std::env::var_os("PATH").is_some_and(|path| {
         std::env::split_paths(&path).any(|folder| is_file(&folder.join(program)))
     })
+}
+
+/// Returns the line of one second: the progress of the plan, and the last line of each part.
+fn line(elapsed: Duration, parts: &[PartRun]) -> String {
+    let running = parts.iter().filter(|run| run.is_running()).count();
+    let mut text = format!("{:>7.1}s  {running} of {} running", elapsed.as_secs_f64(), parts.len());
+    for run in parts {
+        if let Some((heading, last)) = run.line() {
+            text += &format!(" | {}: {}", run.part.name, progress::compact(&heading, &last));
+        }
+    }
+    text
 }

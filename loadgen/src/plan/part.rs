@@ -1,10 +1,58 @@
 //! Turns a part of a plan into a complete command line.
 
 use super::file::{self, Source};
-use super::schedule::{LENGTH_MAX, Part, Span, span};
 use super::words;
 use crate::args::Cli;
 use std::time::Duration;
+
+/// Maximum duration of a plan.
+pub(super) const LENGTH_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// One run of `ringload`.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// The name.
+    pub name: String,
+    /// The phase to which it belongs.
+    pub phase: Option<String>,
+    /// Start, relative to the start of the plan.
+    pub start: Duration,
+    /// Duration; `None` if the run ends by itself.
+    pub length: Option<Duration>,
+    /// The command line without `ringload`.
+    pub words: Vec<String>,
+}
+
+/// A phase with its start and end.
+pub(super) struct Span<'a> {
+    pub(super) name: &'a str,
+    pub(super) start: Duration,
+    pub(super) end: Duration,
+}
+
+/// Returns the start and end of a phase, or of the plan if `name` is `None`.
+pub(super) fn span(
+    source: Source<'_>,
+    phases: &[Span<'_>],
+    name: Option<&toml::Spanned<String>>,
+) -> Result<(Duration, Option<Duration>), String> {
+    match name {
+        None => Ok((Duration::ZERO, phases.last().map(|last| last.end))),
+        Some(name) => phases
+            .iter()
+            .find(|span| span.name == name.get_ref())
+            .map(|span| (span.start, Some(span.end)))
+            .ok_or_else(|| {
+                source.wrong(
+                    name,
+                    format_args!(
+                        "there is no [[phase]] with the name {name:?}",
+                        name = name.get_ref()
+                    ),
+                )
+            }),
+    }
+}
 
 /// Reads a part. The server may be gone from `gone_from` on.
 pub(super) fn read_part(

@@ -1,27 +1,12 @@
-//! One line per second: the progress of the plan, and the last line of each part in short form.
+//! The last line of a part in short form.
 
-use super::conductor::PartRun;
 use ringload_lifecycle::units::show_text;
-use std::time::Duration;
 
 /// Columns that the short form leaves out.
 const LEFT_OUT: [&str; 7] = ["elapsed", "phase", "MB/s", "p50", "replies", "connected", "answers"];
 
-/// Returns the line.
-#[must_use]
-pub fn line(elapsed: Duration, parts: &[PartRun]) -> String {
-    let running = parts.iter().filter(|run| run.is_running()).count();
-    let mut text = format!("{:>7.1}s  {running} of {} running", elapsed.as_secs_f64(), parts.len());
-    for run in parts {
-        if let Some((heading, last)) = run.line() {
-            text += &format!(" | {}: {}", run.part.name, compact(&heading, &last));
-        }
-    }
-    text
-}
-
 /// Returns `errors 0, p99 412 µs` for a heading and its line.
-fn compact(heading: &str, line: &str) -> String {
+pub fn compact(heading: &str, line: &str) -> String {
     let (names, values) = (columns(heading), columns(line));
     if names.len() != values.len() {
         // A message between the lines of figures.

@@ -1,7 +1,7 @@
 //! The schedule of a plan, made from its file and validated.
 
 use super::file::{self, File, Source};
-use super::part::read_part;
+use super::part::{LENGTH_MAX, Part, Span, read_part, span};
 use super::words;
 use ringload_lifecycle::http::Url;
 use std::collections::HashSet;
@@ -11,8 +11,6 @@ use std::time::Duration;
 
 /// Maximum number of parts; each is a process.
 const PARTS_MAX: usize = 64;
-/// Maximum duration of a plan.
-pub(super) const LENGTH_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// Default of `ready-within`.
 const READY_WITHIN: Duration = Duration::from_secs(10);
 /// Default of `drain`.
@@ -66,21 +64,6 @@ impl Signal {
             format!("{name:?} is not a signal that a plan can send; expected one of {names}")
         })
     }
-}
-
-/// One run of `ringload`.
-#[derive(Clone, Debug)]
-pub struct Part {
-    /// The name.
-    pub name: String,
-    /// The phase to which it belongs.
-    pub phase: Option<String>,
-    /// Start, relative to the start of the plan.
-    pub start: Duration,
-    /// Duration; `None` if the run ends by itself.
-    pub length: Option<Duration>,
-    /// The command line without `ringload`.
-    pub words: Vec<String>,
 }
 
 /// An action on the server.
@@ -268,13 +251,6 @@ impl Server {
     }
 }
 
-/// A phase with its start and end.
-pub(super) struct Span<'a> {
-    name: &'a str,
-    start: Duration,
-    end: Duration,
-}
-
 fn phases<'a>(source: Source<'_>, file: &'a File) -> Result<Vec<Span<'a>>, String> {
     let mut spans: Vec<Span<'a>> = Vec::new();
     for phase in &file.phase {
@@ -290,30 +266,6 @@ fn phases<'a>(source: Source<'_>, file: &'a File) -> Result<Vec<Span<'a>>, Strin
         spans.push(Span { name, start, end });
     }
     Ok(spans)
-}
-
-/// Returns the start and end of a phase, or of the plan if `name` is `None`.
-pub(super) fn span(
-    source: Source<'_>,
-    phases: &[Span<'_>],
-    name: Option<&toml::Spanned<String>>,
-) -> Result<(Duration, Option<Duration>), String> {
-    match name {
-        None => Ok((Duration::ZERO, phases.last().map(|last| last.end))),
-        Some(name) => phases
-            .iter()
-            .find(|span| span.name == name.get_ref())
-            .map(|span| (span.start, Some(span.end)))
-            .ok_or_else(|| {
-                source.wrong(
-                    name,
-                    format_args!(
-                        "there is no [[phase]] with the name {name:?}",
-                        name = name.get_ref()
-                    ),
-                )
-            }),
-    }
 }
 
 fn event(

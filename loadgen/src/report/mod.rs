@@ -2,6 +2,7 @@
 
 mod outcome;
 mod parts;
+pub mod reading;
 
 pub use outcome::outcome;
 pub use parts::{Interval, Pacing, Plan};
@@ -181,7 +182,7 @@ impl Run {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::load::Stages;
+    use crate::profile::Stages;
     use ringload_lifecycle::fault::Fault;
     use ringload_lifecycle::schema::check_against_schema;
 

@@ -1,6 +1,6 @@
 //! What a report consists of.
 
-use crate::load::Stages;
+use crate::profile::Stages;
 use crate::stats::Stats;
 use ringload_lifecycle::report::Times;
 use ringload_lifecycle::route::Clients;

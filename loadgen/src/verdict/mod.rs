@@ -4,16 +4,13 @@
 //! A [`Witness`] inspects the server before and after the run. [`judge`] evaluates the conditions.
 //! Both write their results into the [`Delivery`].
 
-pub mod expression;
 mod fetch;
-mod figure;
 mod ledger;
-mod names;
 mod process;
 mod settle;
 
 use crate::args::CommonArgs;
-use expression::{Expression, Judgement};
+use crate::condition::{Expression, Judgement};
 use fetch::Refusal;
 use ledger::Ledger;
 use process::Process;

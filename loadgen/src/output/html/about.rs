@@ -1,8 +1,8 @@
 //! The sections without charts: heading, verdicts, figures, plan and environment.
 
 use super::markup::{escape, field, list, section, table, text, words};
-use crate::output::reading;
-use crate::verdict::expression::Expression;
+use crate::condition::Expression;
+use crate::report::reading;
 use ringload_lifecycle::units::{show_count, show_us};
 use serde_json::Value;
 

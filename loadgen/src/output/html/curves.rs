@@ -2,7 +2,7 @@
 
 use super::markup::section;
 use super::plot::{COLOURS, Curve, Plot, Scale};
-use crate::output::reading;
+use crate::report::reading;
 use ringload_lifecycle::units::{show_count, show_us};
 use serde_json::Value;
 

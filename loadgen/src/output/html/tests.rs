@@ -1,7 +1,7 @@
 //! Tests that pages are well-formed and self-contained, and that untrusted text is escaped.
 
 use super::page;
-use crate::output::reading::tests::with_histograms;
+use crate::report::reading::tests::with_histograms;
 use serde_json::{Value, json};
 
 const HOSTILE: &str = "\"><script src='http://x/'>&\u{1b}";

@@ -1,7 +1,7 @@
 //! The figures of a report, by short name or by path.
 
 use super::names;
-use crate::output::reading;
+use crate::report::reading;
 use ringload_lifecycle::fault::ErrorKind;
 use ringload_lifecycle::finding::Rule;
 use ringload_lifecycle::units::{show_bytes, show_time};

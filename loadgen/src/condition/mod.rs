@@ -1,6 +1,9 @@
 //! The conditions of `--fail-if`: a figure of the report, a comparison and a limit.
 
-use super::figure::{Figure, Unit};
+mod figure;
+mod names;
+
+use figure::{Figure, Unit};
 use ringload_lifecycle::report::Outcome;
 use serde_json::{Value, json};
 use std::fmt;
