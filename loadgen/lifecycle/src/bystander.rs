@@ -5,6 +5,7 @@
 
 use super::dialect::{Key, Phrase, Speech};
 use super::draw::Random;
+use super::event_loop::{EventLoop, Task, Turn};
 use super::finding::{Finding, Rule};
 use super::script::{Connect, Recv, Script, Send, Step, Target};
 use super::socket::{Socket, ending_of, is_ours};
@@ -12,8 +13,6 @@ use super::walk::Stage;
 use super::walk::life::{Life, Moved};
 use crate::report::histogram;
 use hdrhistogram::Histogram;
-use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -81,38 +80,21 @@ impl Party {
     /// # Errors
     /// errno of epoll.
     pub fn stand_by(&self, signals: &Signals) -> io::Result<Felt> {
-        let mut poll = Poll::new()?;
-        let mut events = Events::with_capacity(self.count.max(1));
+        let mut events = EventLoop::new()?;
         let mut felt = Felt::nothing();
         let every = Duration::from_secs(1) / RATE;
         let start = Instant::now();
         // The starts are spread over one interval.
         let next = |at| start + every * at as u32 / self.count as u32;
-        let mut all: Vec<Bystander> =
-            (0..self.count).map(|at| Bystander::new(FIRST_NUMBER + at as u64, next(at))).collect();
+        for at in 0..self.count {
+            let number = FIRST_NUMBER + at as u64;
+            events.start(Bystander::new(self, signals, number, next(at)), &mut felt);
+        }
         while !signals.stop.load(Ordering::Relaxed) {
-            let next = all.iter().map(|it| it.next).min().unwrap_or(start);
-            let nap = next.saturating_duration_since(Instant::now()).min(NAP);
-            match poll.poll(&mut events, Some(nap)) {
-                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
-                _ => {}
-            }
-            // There are few bystanders, so all are checked after any event.
-            let mut register = |socket: RawFd| {
-                let interest = Interest::READABLE | Interest::WRITABLE;
-                poll.registry().register(&mut SourceFd(&socket), Token(0), interest)
-            };
-            for bystander in &mut all {
-                bystander.plan(every, signals.is_abused.load(Ordering::Relaxed));
-                let ended = bystander.go_on(self, &mut felt, &mut register);
-                if let Some(finding) = ended {
-                    signals.findings.fetch_add(1, Ordering::Relaxed);
-                    felt.keep(finding, bystander.script(self));
-                }
-            }
+            events.turn(NAP, &mut felt)?;
         }
         // Requests without a reply count with the time they have waited so far.
-        all.iter_mut().flat_map(|it| it.due.drain(..)).for_each(|due| felt.record(due));
+        events.abandon().into_iter().flat_map(|it| it.due).for_each(|due| felt.record(due));
         Ok(felt)
     }
 }
@@ -144,7 +126,9 @@ impl Felt {
     }
 }
 
-struct Bystander {
+struct Bystander<'a> {
+    party: &'a Party,
+    signals: &'a Signals,
     /// Number of its connection.
     number: u64,
     say: Vec<Phrase>,
@@ -159,9 +143,33 @@ struct Bystander {
     waits: Option<Instant>,
 }
 
-impl Bystander {
-    const fn new(number: u64, next: Instant) -> Self {
+impl Task for Bystander<'_> {
+    type Shared = Felt;
+
+    fn go_on(
+        &mut self,
+        felt: &mut Felt,
+        register: &mut dyn FnMut(RawFd) -> io::Result<()>,
+    ) -> Turn {
+        let is_abused = self.signals.is_abused.load(Ordering::Relaxed);
+        while self.next <= Instant::now() {
+            self.due.push_back((self.next, is_abused));
+            self.next += Duration::from_secs(1) / RATE;
+        }
+        if let Some(finding) = self.exchange(felt, register) {
+            self.signals.findings.fetch_add(1, Ordering::Relaxed);
+            felt.keep(finding, self.script());
+        }
+        // Only the next request has a time of its own; a wait is checked now and then.
+        Turn::Until(self.next.min(Instant::now() + NAP))
+    }
+}
+
+impl<'a> Bystander<'a> {
+    const fn new(party: &'a Party, signals: &'a Signals, number: u64, next: Instant) -> Self {
         Self {
+            party,
+            signals,
             number,
             say: Vec::new(),
             ends: Vec::new(),
@@ -172,23 +180,15 @@ impl Bystander {
         }
     }
 
-    fn plan(&mut self, every: Duration, is_abused: bool) {
-        while self.next <= Instant::now() {
-            self.due.push_back((self.next, is_abused));
-            self.next += every;
-        }
-    }
-
     /// Sends and receives. Returns the finding of a connection that has ended, if any.
-    fn go_on(
+    fn exchange(
         &mut self,
-        party: &Party,
         felt: &mut Felt,
         register: &mut dyn FnMut(RawFd) -> io::Result<()>,
     ) -> Option<Finding> {
         let mut bytes = vec![0; READ_BYTES];
         while !self.due.is_empty() {
-            if self.life.is_none() && !self.connect(party, felt, register) {
+            if self.life.is_none() && !self.connect(felt, register) {
                 return None;
             }
             let life = self.life.as_mut().expect("it is there");
@@ -203,18 +203,18 @@ impl Bystander {
                 self.waits = Some(Instant::now());
                 // A request may have several replies.
                 if life.replies() as usize >= self.ends.len() || life.announced_end() {
-                    return self.part(party);
+                    return self.part();
                 }
                 continue;
             }
             if life.is_over() {
-                return self.part(party);
+                return self.part();
             }
             // The wait for a reply starts when its request is due.
             let since = self.waits?.max(self.due[0].0);
-            if since.elapsed() > party.stage.limits.patience {
+            if since.elapsed() > self.party.stage.limits.patience {
                 life.give_up();
-                let finding = self.part(party);
+                let finding = self.part();
                 // The wait counts for this request only, not for the next one.
                 if let Some(due) = self.due.pop_front() {
                     felt.record(due);
@@ -229,10 +229,10 @@ impl Bystander {
     /// Opens a new connection. Returns false for lack of a local resource.
     fn connect(
         &mut self,
-        party: &Party,
         felt: &mut Felt,
         register: &mut dyn FnMut(RawFd) -> io::Result<()>,
     ) -> bool {
+        let party = self.party;
         let Stage { dialect, address, .. } = &*party.stage;
         self.number += party.count as u64;
         let key = Key { seed: party.seed, number: self.number };
@@ -274,17 +274,17 @@ impl Bystander {
     }
 
     /// Ends the connection and judges it.
-    fn part(&mut self, party: &Party) -> Option<Finding> {
+    fn part(&mut self) -> Option<Finding> {
         let (speech, sight) = self.life.take()?.sight();
-        let stage = &party.stage;
+        let stage = &self.party.stage;
         stage.dialect.judge(&speech, &sight, &stage.limits).finding
     }
 
     /// Returns a script with its actions, without the pauses.
-    fn script(&self, party: &Party) -> Script {
+    fn script(&self) -> Script {
         Script {
-            target: party.target.clone(),
-            key: Key { seed: party.seed, number: self.number },
+            target: self.party.target.clone(),
+            key: Key { seed: self.party.seed, number: self.number },
             say: self.say.clone(),
             steps: vec![
                 Step::Connect(Connect::default()),

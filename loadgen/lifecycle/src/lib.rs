@@ -61,6 +61,7 @@ pub mod delivery;
 pub mod dialect;
 pub mod dialects;
 pub mod draw;
+pub mod event_loop;
 pub mod failure;
 pub mod fault;
 pub mod finding;

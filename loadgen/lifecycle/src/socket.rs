@@ -74,6 +74,14 @@ impl Socket {
         }
     }
 
+    /// The error that the socket has, if any.
+    ///
+    /// # Errors
+    /// errno of `getsockopt(2)`.
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        self.0.take_error()
+    }
+
     /// The address and port on our side.
     ///
     /// # Errors

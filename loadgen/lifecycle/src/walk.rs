@@ -11,20 +11,14 @@ use super::dialect::{Dialect, Ending, Key, Limits, Sight, Speech, Verdict};
 use super::script::{Script, Step};
 pub use together::walk_together;
 
+use crate::event_loop::EventLoop;
 use crate::route::{Header, Route};
-use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token};
 use sources::Sources;
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-use story::{Story, Turn};
-
-/// Maximum number of epoll events per turn.
-const EVENTS: usize = 1_024;
+use std::time::Duration;
+use story::Story;
 
 /// The server and the rules for scripts.
 pub struct Stage {
@@ -134,25 +128,9 @@ impl Walked {
 /// Runs many scripts at the same time.
 pub struct Walker {
     stage: Arc<Stage>,
-    poll: Poll,
-    events: Events,
-    slots: Vec<Option<Slot>>,
-    free: Vec<usize>,
-    /// Deadlines of the slots; outdated entries are skipped.
-    timers: BinaryHeap<Reverse<(Instant, usize)>>,
-    /// Slots with more to do at once.
-    again: Vec<usize>,
+    events: EventLoop<Story>,
     sources: Sources,
-    done: Vec<Walked>,
     is_tracing: bool,
-}
-
-struct Slot {
-    story: Story,
-    /// Time of its next turn.
-    wake: Instant,
-    /// The earliest of its timers.
-    timer: Option<Instant>,
 }
 
 impl Walker {
@@ -162,37 +140,20 @@ impl Walker {
     /// errno of `epoll_create1(2)`.
     pub fn new(stage: Arc<Stage>, is_tracing: bool) -> io::Result<Self> {
         let sources = Sources::new(stage.address);
-        Ok(Self {
-            stage,
-            poll: Poll::new()?,
-            events: Events::with_capacity(EVENTS),
-            slots: Vec::new(),
-            free: Vec::new(),
-            timers: BinaryHeap::new(),
-            again: Vec::new(),
-            sources,
-            done: Vec::new(),
-            is_tracing,
-        })
+        Ok(Self { stage, events: EventLoop::new()?, sources, is_tracing })
     }
 
     /// Starts a script. [`Walker::turn`] returns its result with `tag`. A script that does not pass
     /// [`Stage::check`] has no connections in its result.
     pub fn start(&mut self, script: Arc<Script>, tag: u64) {
         let story = Story::new(script, self.stage.clone(), tag, self.is_tracing);
-        let slot = Slot { story, wake: Instant::now(), timer: None };
-        let at = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(None);
-            self.slots.len() - 1
-        });
-        self.slots[at] = Some(slot);
-        self.go_on(at);
+        self.events.start(story, &mut self.sources);
     }
 
     /// Returns the number of running scripts.
     #[must_use]
     pub const fn walking(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.events.running()
     }
 
     /// Returns the first lack of a local resource.
@@ -206,78 +167,13 @@ impl Walker {
     /// # Errors
     /// errno of `epoll_wait(2)`.
     pub fn turn(&mut self, time: Duration) -> io::Result<Vec<Walked>> {
-        for at in std::mem::take(&mut self.again) {
-            self.go_on(at);
-        }
-        let now = Instant::now();
-        let nap = match self.timers.peek() {
-            _ if !self.again.is_empty() || !self.done.is_empty() => Duration::ZERO,
-            Some(Reverse((next, _))) => next.saturating_duration_since(now).min(time),
-            None => time,
-        };
-        match self.poll.poll(&mut self.events, Some(nap)) {
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
-            _ => {}
-        }
-        let ready: Vec<usize> = self.events.iter().map(|event| event.token().0).collect();
-        ready.into_iter().for_each(|at| self.go_on(at));
-        let now = Instant::now();
-        while let Some(Reverse((when, at))) = self.timers.peek().copied()
-            && when <= now
-        {
-            self.timers.pop();
-            let Some(slot) = &mut self.slots[at] else { continue };
-            if slot.timer != Some(when) {
-                continue;
-            }
-            slot.timer = None;
-            match slot.wake <= now {
-                true => self.go_on(at),
-                false => self.arm(at),
-            }
-        }
-        Ok(std::mem::take(&mut self.done))
+        let done = self.events.turn(time, &mut self.sources)?;
+        Ok(done.into_iter().map(Story::finish).collect())
     }
 
     /// Ends all scripts at once and returns their results. Data that is still awaited causes no
     /// finding.
     pub fn abandon(&mut self) -> Vec<Walked> {
-        let slots = std::mem::take(&mut self.slots);
-        self.free.clear();
-        self.timers.clear();
-        self.again.clear();
-        self.done.extend(slots.into_iter().flatten().map(|slot| slot.story.finish()));
-        std::mem::take(&mut self.done)
-    }
-
-    fn go_on(&mut self, at: usize) {
-        let Some(slot) = &mut self.slots[at] else { return };
-        let registry = self.poll.registry();
-        let mut register = |socket| {
-            let interest = Interest::READABLE | Interest::WRITABLE;
-            registry.register(&mut SourceFd(&socket), Token(at), interest)
-        };
-        match slot.story.go_on(&mut self.sources, &mut register) {
-            Turn::Until(until) => {
-                slot.wake = until;
-                self.arm(at);
-            }
-            Turn::Again => self.again.push(at),
-            Turn::Over => {
-                let slot = self.slots[at].take().expect("it was there");
-                self.free.push(at);
-                self.done.push(slot.story.finish());
-            }
-        }
-    }
-
-    /// Arms the timer of a slot. A deadline that moves with each byte needs no new timer each time:
-    /// the existing one expires first and is then armed again.
-    fn arm(&mut self, at: usize) {
-        let Some(slot) = &mut self.slots[at] else { return };
-        if slot.timer.is_none_or(|timer| timer > slot.wake) {
-            slot.timer = Some(slot.wake);
-            self.timers.push(Reverse((slot.wake, at)));
-        }
+        self.events.abandon().into_iter().map(Story::finish).collect()
     }
 }

@@ -1,7 +1,7 @@
 //! One connection of a herd: as little as can be kept of it.
 
 use super::tongue::{Ear, Probe};
-use mio::net::TcpStream;
+use crate::socket::Socket;
 
 /// Where a connection is in its life.
 #[derive(Debug)]
@@ -9,9 +9,9 @@ pub enum State {
     /// Not yet tried.
     Unborn,
     /// The connect is under way.
-    Connecting(TcpStream),
+    Connecting(Socket),
     /// It is there.
-    Open(TcpStream),
+    Open(Socket),
     /// It did not come about, or was lost.
     Gone,
 }

@@ -5,6 +5,7 @@ mod steps;
 use super::life::Life;
 use super::sources::Sources;
 use super::{Seen, Stage, Trace, Walked};
+use crate::event_loop::{Task, Turn};
 use crate::script::{Connect, Kind, Recv, Script, Step};
 use crate::socket::{Socket, ending_of, is_ours};
 use std::io;
@@ -15,17 +16,6 @@ use std::time::{Duration, Instant};
 
 /// Before what we were short of is tried again.
 const SHORT_PAUSE: Duration = Duration::from_millis(10);
-
-/// What lies behind a turn of a story.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Turn {
-    /// It waits for its socket, no longer than until then.
-    Until(Instant),
-    /// It has more to do at once, after others.
-    Again,
-    /// It is over.
-    Over,
-}
 
 /// What lies behind one attempt at a step.
 enum Pace {
@@ -68,35 +58,10 @@ pub(super) struct Story {
     unplayed: Option<io::Error>,
 }
 
-impl Story {
-    pub(super) fn new(script: Arc<Script>, stage: Arc<Stage>, tag: u64, is_traced: bool) -> Self {
-        let now = Instant::now();
-        Self {
-            tag,
-            script,
-            stage,
-            at: 0,
-            began: now,
-            moved: now,
-            count: 0,
-            is_begun: false,
-            due_bytes: 0,
-            due_replies: 0,
-            connects: 0,
-            is_narrow: false,
-            life: None,
-            last_local: None,
-            lives: Vec::new(),
-            start: now,
-            trace: is_traced.then(Vec::new),
-            short: None,
-            vanished: 0,
-            unplayed: None,
-        }
-    }
+impl Task for Story {
+    type Shared = Sources;
 
-    /// Goes on as far as it can. `register` watches a new socket.
-    pub(super) fn go_on(
+    fn go_on(
         &mut self,
         sources: &mut Sources,
         register: &mut dyn FnMut(RawFd) -> io::Result<()>,
@@ -129,6 +94,34 @@ impl Story {
         }
         self.part();
         Turn::Over
+    }
+}
+
+impl Story {
+    pub(super) fn new(script: Arc<Script>, stage: Arc<Stage>, tag: u64, is_traced: bool) -> Self {
+        let now = Instant::now();
+        Self {
+            tag,
+            script,
+            stage,
+            at: 0,
+            began: now,
+            moved: now,
+            count: 0,
+            is_begun: false,
+            due_bytes: 0,
+            due_replies: 0,
+            connects: 0,
+            is_narrow: false,
+            life: None,
+            last_local: None,
+            lives: Vec::new(),
+            start: now,
+            trace: is_traced.then(Vec::new),
+            short: None,
+            vanished: 0,
+            unplayed: None,
+        }
     }
 
     /// What was seen. A story that is not over ends here, without a finding for what it waits for.

@@ -7,6 +7,7 @@ use crate::route::Route;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::thread;
+use std::time::Instant;
 
 /// Longer than anything here takes on a machine that is busy.
 const LONG: Duration = Duration::from_secs(20);

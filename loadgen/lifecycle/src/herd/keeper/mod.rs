@@ -8,24 +8,21 @@ use super::member::{Member, State};
 use super::sources::Sources;
 use super::tally::{HerdInterval, Phase, Tally};
 use super::tongue::Tongue;
+use crate::event_loop::Poller;
 use crate::route::{CONNECTING_MAX, Route};
+use crate::socket::Socket;
 use crate::system::{self, Interrupts};
 use crate::units::Rate;
-use mio::net::TcpStream;
-use mio::{Events, Interest, Poll, Token};
-use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 /// Longest time between two checks for a signal.
 const NAP_MAX_NS: u64 = 10_000_000;
 /// Interval between two lines of output.
 const LINE_NS: u64 = 1_000_000_000;
-/// Maximum number of epoll events per turn.
-const EVENTS_MAX: usize = 1_024;
 /// Maximum number of probes sent, and of connects started, per turn.
 const BURST_MAX: usize = 128;
 /// Size of the read buffer.
@@ -64,7 +61,7 @@ pub struct Kept {
 /// Holds all connections, on one thread.
 pub struct Keeper {
     order: Order,
-    poll: Poll,
+    poller: Poller,
     start: Instant,
     members: Vec<Member>,
     tongue: Tongue,
@@ -95,7 +92,7 @@ impl Keeper {
     pub fn new(order: Order, tongue: Tongue) -> io::Result<Self> {
         Ok(Self {
             order,
-            poll: Poll::new()?,
+            poller: Poller::new()?,
             start: Instant::now(),
             members: Vec::new(),
             tongue,
@@ -124,7 +121,6 @@ impl Keeper {
         interrupts: &Interrupts,
         mut line: impl FnMut(&HerdInterval),
     ) -> io::Result<Kept> {
-        let mut events = Events::with_capacity(EVENTS_MAX);
         self.resident_before = system::resident_bytes();
         self.members.extend((0..self.order.connections).map(|_| Member::new()));
         self.start = Instant::now();
@@ -145,19 +141,11 @@ impl Keeper {
                 break false;
             }
             let nap_ns = self.wake_ns(now_ns).min(next_line_ns).saturating_sub(now_ns);
-            if nap_ns > 0 {
-                system::wait_readable(&self.poll, Duration::from_nanos(nap_ns));
-            }
-            match self.poll.poll(&mut events, Some(Duration::ZERO)) {
-                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
-                _ => {}
-            }
+            let events = self.poller.wait(Duration::from_nanos(nap_ns))?;
             for number in std::mem::take(&mut self.again) {
                 self.read(number);
             }
-            for event in &events {
-                self.wake(event.token().0, event.is_writable(), event.is_error());
-            }
+            events.into_iter().for_each(|ready| self.wake(ready));
         };
         self.lose_late(true);
         let elapsed_ns = self.now_ns();
@@ -266,23 +254,10 @@ impl Keeper {
         }
     }
 
-    fn connect(&self, number: usize) -> io::Result<TcpStream> {
-        let to = self.order.to;
-        let socket =
-            Socket::new(Domain::for_address(to), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
-        socket.set_tcp_nodelay(true)?;
-        if let Some(source) = self.order.sources.of(number) {
-            system::bind_no_port(socket.as_fd())?;
-            socket.bind(&source.into())?;
-        }
-        match socket.connect(&to.into()) {
-            Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
-            _ => {}
-        }
-        let mut stream = TcpStream::from_std(socket.into());
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        self.poll.registry().register(&mut stream, Token(number), interest)?;
-        Ok(stream)
+    fn connect(&self, number: usize) -> io::Result<Socket> {
+        let socket = Socket::connect(self.order.to, self.order.sources.of(number), None)?;
+        self.poller.register(socket.as_raw_fd(), number)?;
+        Ok(socket)
     }
 
     fn never_was(&mut self, number: usize, error: &io::Error) {

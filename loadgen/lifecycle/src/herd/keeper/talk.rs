@@ -5,7 +5,8 @@ use super::super::loss::{How, Loss, seconds};
 use super::super::member::{Member, State};
 use super::super::tongue::{Heard, Wrong};
 use super::Keeper;
-use std::io::{self, Read, Write};
+use crate::event_loop::Ready;
+use std::io;
 
 /// Maximum number of reads from one connection per turn.
 const READS_MAX: usize = 16;
@@ -32,9 +33,9 @@ impl Keeper {
     fn send(&mut self, number: usize) {
         let now_ns = self.now_ns();
         let member = &mut self.members[number];
-        let State::Open(stream) = &mut member.state else { return };
+        let State::Open(stream) = &member.state else { return };
         while !member.unsent.is_empty() {
-            match stream.write(&member.unsent) {
+            match stream.send(&member.unsent) {
                 Ok(count) => {
                     member.spoke_ns = now_ns;
                     member.unsent.drain(..count);
@@ -52,9 +53,10 @@ impl Keeper {
     }
 
     /// Handles an event of a socket.
-    pub(super) fn wake(&mut self, number: usize, is_writable: bool, is_error: bool) {
+    pub(super) fn wake(&mut self, ready: Ready) {
+        let Ready { token: number, is_writable, is_error } = ready;
         let member = &mut self.members[number];
-        if let State::Connecting(stream) = &mut member.state {
+        if let State::Connecting(stream) = &member.state {
             if !is_writable && !is_error {
                 return;
             }
@@ -90,8 +92,8 @@ impl Keeper {
     pub(super) fn read(&mut self, number: usize) {
         for _ in 0..READS_MAX {
             let member = &mut self.members[number];
-            let State::Open(stream) = &mut member.state else { return };
-            match stream.read(&mut self.bytes) {
+            let State::Open(stream) = &member.state else { return };
+            match stream.recv(&mut self.bytes) {
                 Ok(0) => return self.end(number),
                 Ok(count) => {
                     if let Err(wrong) = self.hear(number, count) {
