@@ -3,7 +3,7 @@
 use crate::report::{Interval, Pacing, Plan, Report};
 use ringload_lifecycle::fault::ErrorKind;
 use ringload_lifecycle::report::{Outcome, Times};
-use ringload_lifecycle::units::{show_bytes, show_count, show_us};
+use ringload_lifecycle::units::{plural, show_bytes, show_count, show_us};
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -289,10 +289,6 @@ fn list<'a>(counts: impl Iterator<Item = (impl std::fmt::Display, &'a u64)>) -> 
     let parts: Vec<_> =
         counts.map(|(name, count)| format!("{name}: {}", show_count(*count))).collect();
     parts.join(", ")
-}
-
-fn plural(count: u64, what: &str) -> String {
-    format!("{} {what}{}", show_count(count), if count == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]

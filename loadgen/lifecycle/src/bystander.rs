@@ -4,13 +4,13 @@
 //! was due. A server that stalls therefore cannot hide it.
 
 use super::dialect::{Key, Phrase, Speech};
-use super::draw::Random;
 use super::event_loop::{EventLoop, Task, Turn};
 use super::finding::{Finding, Rule};
 use super::script::{Connect, Recv, Script, Send, Step, Target};
 use super::socket::{Socket, ending_of, is_ours};
 use super::walk::Stage;
 use super::walk::life::{Life, Moved};
+use crate::random::Random;
 use crate::report::histogram;
 use hdrhistogram::Histogram;
 use std::collections::{BTreeMap, VecDeque};
@@ -236,7 +236,7 @@ impl<'a> Bystander<'a> {
         let Stage { dialect, address, .. } = &*party.stage;
         self.number += party.count as u64;
         let key = Key { seed: party.seed, number: self.number };
-        let mut random = Random::new(party.seed, self.number);
+        let mut random = Random::of_number(party.seed, self.number);
         let is_proper = |speech: &Speech| {
             speech.requests.iter().all(|it| it.is_proper && it.reply_bytes_min > 0)
         };

@@ -153,10 +153,7 @@ fn drive(
         tally,
         felt,
         elapsed,
-        cpu: system::CpuTime {
-            user: cpu.user.saturating_sub(cpu_before.user),
-            system: cpu.system.saturating_sub(cpu_before.system),
-        },
+        cpu: cpu.since(cpu_before),
         shortage: walked?,
         is_there: true,
         was_interrupted,

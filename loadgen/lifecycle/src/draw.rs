@@ -4,6 +4,7 @@
 use super::cell::{Cell, Faults, Kind, Point};
 use super::dialect::{Dialect, Key, Limits, Phrase, Request, Speech};
 use super::script::{Connect, Kind as Leave, Recv, Script, Send, Step, Target};
+use crate::random::Random;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,7 +70,7 @@ impl Drawer {
     pub fn draw(&self, number: u64) -> (Cell, Script) {
         let count = self.cells.len() as u64;
         // Each cycle has a different order, so that no cell always follows the same other one.
-        let mut random = Random::new(self.seed, number / count + (1 << Key::CONNECT_SHIFT));
+        let mut random = Random::of_number(self.seed, number / count + (1 << Key::CONNECT_SHIFT));
         let cell = self.cells[((number + random.below(count)) % count) as usize];
         let script = self.try_cell(cell, number).or_else(|| self.try_cell(cell, 0));
         (cell, script.expect("cells that cannot be drawn are not there"))
@@ -84,7 +85,7 @@ impl Drawer {
 
     fn try_cell(&self, cell: Cell, number: u64) -> Option<Script> {
         let key = Key { seed: self.seed, number };
-        let mut random = Random::new(self.seed, number);
+        let mut random = Random::of_number(self.seed, number);
         for tried in 0..TRIES {
             let say =
                 self.dialect.draw(cell.point == Point::InFile, &mut |most| random.below(most));
@@ -289,32 +290,6 @@ const fn said(step: &Step) -> u64 {
     }
 }
 
-/// Random numbers that depend only on a seed and a number (SplitMix64, by Steele, Lea and Flood).
-pub struct Random(u64);
-
-impl Random {
-    /// Creates the generator of script `number`.
-    #[must_use]
-    pub const fn new(seed: u64, number: u64) -> Self {
-        let mut random = Self(seed);
-        let seed = random.next();
-        Self(seed ^ number.wrapping_mul(0xD6E8_FEB8_6659_FD93))
-    }
-
-    /// Returns a number below `most`, or 0 if `most` is 0.
-    pub const fn below(&mut self, most: u64) -> u64 {
-        if most == 0 { 0 } else { ((self.next() as u128 * most as u128) >> 64) as u64 }
-    }
-
-    const fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -378,7 +353,7 @@ mod tests {
 
     #[test]
     fn numbers_are_spread_over_what_is_asked_for() {
-        let mut random = Random::new(1, 2);
+        let mut random = Random::of_number(1, 2);
         let mut counts = [0; 10];
         (0..10_000).for_each(|_| counts[random.below(10) as usize] += 1);
         assert!(counts.iter().all(|count| (800..1_200).contains(count)), "{counts:?}");

@@ -13,6 +13,17 @@ impl Random {
         Self(seed.wrapping_add(stream.wrapping_mul(0xA24B_AED4_963E_E407)))
     }
 
+    /// Creates the sequence of connection `number`, which is unlike those of other seeds and numbers.
+    #[must_use]
+    pub const fn of_number(seed: u64, number: u64) -> Self {
+        Self(Self(seed).next() ^ number.wrapping_mul(0xD6E8_FEB8_6659_FD93))
+    }
+
+    /// Returns a number below `most`, or 0 if `most` is 0.
+    pub const fn below(&mut self, most: u64) -> u64 {
+        if most == 0 { 0 } else { ((self.next() as u128 * most as u128) >> 64) as u64 }
+    }
+
     /// Returns the next number.
     #[inline]
     pub const fn next(&mut self) -> u64 {

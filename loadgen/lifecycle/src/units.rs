@@ -267,6 +267,12 @@ pub fn show_us(us: f64) -> String {
     show_time((us * 1e3).round().max(0.0) as u64)
 }
 
+/// Returns `1 thread` or `2 threads`.
+#[must_use]
+pub fn plural(count: u64, what: &str) -> String {
+    format!("{} {what}{}", show_count(count), if count == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -152,10 +152,7 @@ fn drive<P: Protocol>(
         );
         run.stats.errors.count(Fault::new(ErrorKind::Other, detail));
     }
-    run.cpu = system::CpuTime {
-        user: cpu.user.saturating_sub(cpu_before.user),
-        system: cpu.system.saturating_sub(cpu_before.system),
-    };
+    run.cpu = cpu.since(cpu_before);
     Ok((run, ledger.ring.kind))
 }
 

@@ -192,11 +192,7 @@ impl Task {
             );
             moved.result = Some(Err(Fault::new(ErrorKind::Other, detail)));
         }
-        let cpu = system::cpu_time();
-        moved.cpu = CpuTime {
-            user: cpu.user.saturating_sub(cpu_before.user),
-            system: cpu.system.saturating_sub(cpu_before.system),
-        };
+        moved.cpu = system::cpu_time().since(cpu_before);
         Ok((moved, ledger.ring.kind))
     }
 

@@ -2,7 +2,7 @@
 
 use super::report::{BystandersReport, CellReport, ExampleReport, Outcome, Plan, Report};
 use crate::cell::{Kind, Point};
-use crate::units::{show_count, show_time};
+use crate::units::{plural, show_count, show_time};
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -243,10 +243,6 @@ fn example(example: &ExampleReport, out: &mut String) -> std::fmt::Result {
 
 fn us(us: f64) -> String {
     show_time((us * 1e3) as u64)
-}
-
-fn plural(count: u64, what: &str) -> String {
-    format!("{} {what}{}", show_count(count), if count == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]
