@@ -4,13 +4,11 @@ use super::loss::How;
 use crate::http::bodies::{Bodies, Deviant};
 use crate::http::reply::{Last, Parser, Reply};
 use crate::http::{Url, head::HEAD_BYTES_MAX};
-use crate::packets::{Answer, BODY_BYTES_MAX, Packet, Request};
+use crate::packets::{Answer, BODY_BYTES_MAX, LENGTH_BYTES, Packet, Request};
 use crate::stream::Stream;
 
 /// Size of an echo probe.
 const PROBE_BYTES: usize = 32;
-/// Size of the length in front of a packet's body.
-const LENGTH_BYTES: usize = 4;
 /// Maximum number of unexpected bytes that a message shows.
 const SHOWN_BYTES_MAX: usize = 60;
 
