@@ -314,8 +314,9 @@ impl Engine {
         let addresses: Vec<SocketAddr> = config.listeners.iter().filter_map(ip).collect();
         for listener in &config.listeners {
             let shards = mailboxes.len();
-            let opened = self.remote.open_listener(listener, shards, &addresses, &opening)?;
+            let opened = self.remote.open_sockets(listener, shards, &addresses, &opening)?;
             filter_failed = filter_failed.or(opened.1);
+            self.remote.registry().accept(&[opened.0.number()]);
             for (of_shard, opened) in of_shard.iter_mut().zip(opened.0.share()) {
                 of_shard.push(opened);
             }

@@ -116,6 +116,7 @@ pub use handler::{Deadline, Handler};
 pub use id::ConnectionId;
 pub use info::{ConnectionInfo, EndedConnection, Origin, Room};
 pub use ledger::{Counter, CounterValue, Histogram, Ledger, Pair, ShardLedger};
+pub use listener::PreparedListeners;
 pub use local::Local;
 pub use mailbox::{Audience, SlowReaders};
 pub use reason::Reason;

@@ -1,5 +1,10 @@
 //! Adding and removing listeners while the engine runs.
+//!
+//! A listener is added in two steps. [`Remote::prepare_listeners`] opens its sockets, and clients
+//! connect to its backlog. [`PreparedListeners::accept`] hands the sockets to the shards. In
+//! between, an application makes known what the listener is for.
 
+use crate::address::Address;
 use crate::admission::{Bans, Listening, Prefix, program};
 use crate::config::{Listener, ListenerSettings, SharedSettings, milliseconds};
 use crate::error::{Busy, Error};
@@ -8,8 +13,10 @@ use crate::registry::{ListenerInfo, ListenerState};
 use crate::remote::Remote;
 use crate::ring::calls::{self, ListenerOptions};
 use crate::ring::{Descriptor, Errno, Instruction, Outside};
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::slice;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -43,6 +50,60 @@ impl Sockets {
 impl Drop for Sockets {
     fn drop(&mut self) {
         self.descriptors.drain(..).for_each(calls::close);
+    }
+}
+
+/// Listeners whose sockets are open. Clients wait in their backlogs until
+/// [`accept`](Self::accept) hands them to the shards.
+///
+/// Dropped instead, the listeners are gone, and the kernel resets the clients in their backlogs.
+/// Until then `Remote::listeners` does not show them.
+pub struct PreparedListeners<'a> {
+    remote: &'a Remote,
+    /// One per shard.
+    places: Vec<Place<'a>>,
+    sockets: Vec<Sockets>,
+}
+
+impl PreparedListeners<'_> {
+    /// The numbers and addresses, in the order of the call that prepared them.
+    #[must_use]
+    pub fn list(&self) -> Vec<(u16, Address)> {
+        let registry = self.remote.registry();
+        let numbers = self.sockets.iter().map(Sockets::number);
+        numbers.map(|number| (number, registry.address(number).clone())).collect()
+    }
+
+    /// Lets the shards accept the clients. Returns the listeners in the order of the call that
+    /// prepared them.
+    pub fn accept(mut self) -> Vec<ListenerInfo> {
+        let sockets = std::mem::take(&mut self.sockets);
+        let numbers: Vec<u16> = sockets.iter().map(Sockets::number).collect();
+        let mut of_shards: Vec<Vec<Opened>> = self.places.iter().map(|_| Vec::new()).collect();
+        for opened in sockets.into_iter().map(Sockets::share) {
+            of_shards.iter_mut().zip(opened).for_each(|(shard, opened)| shard.push(opened));
+        }
+        // Held while the commands are queued: a removal must reach the shards behind them.
+        let mut registry = self.remote.registry();
+        let infos = registry.accept(&numbers);
+        for (place, opened) in self.places.drain(..).zip(of_shards) {
+            // A shard that has ended closes its sockets.
+            let _ = place.send(Command::Listen(opened));
+        }
+        infos
+    }
+}
+
+impl Drop for PreparedListeners<'_> {
+    fn drop(&mut self) {
+        let mut registry = self.remote.registry();
+        self.sockets.iter().for_each(|sockets| registry.cancel(sockets.number()));
+    }
+}
+
+impl fmt::Debug for PreparedListeners<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.list()).finish()
     }
 }
 
@@ -95,7 +156,24 @@ impl Remote {
     /// [`Error::Config`] too if a value of the settings is not allowed, and
     /// [`Error::TooManySettings`] if 256 different settings are in use.
     pub fn add_listener(&self, listener: &Listener) -> Result<ListenerInfo, Error> {
-        let address = &listener.address;
+        let mut added = self.prepare_listeners(slice::from_ref(listener))?.accept();
+        Ok(added.remove(0))
+    }
+
+    /// Listens on further addresses, as [`add_listener`](Self::add_listener) does, and accepts no
+    /// client before [`PreparedListeners::accept`]. All of them are opened, or none.
+    ///
+    /// `[::]` takes IPv6 clients only if the list has an IPv4 address with the same port.
+    ///
+    /// # Errors
+    /// Those of `add_listener`.
+    pub fn prepare_listeners(
+        &self,
+        listeners: &[Listener],
+    ) -> Result<PreparedListeners<'_>, Error> {
+        let mut prepared =
+            PreparedListeners { remote: self, places: Vec::new(), sockets: Vec::new() };
+        let Some(first) = listeners.first() else { return Ok(prepared) };
         let in_callback = self.refuse_in_callback().is_err();
         let wait = if in_callback { Duration::ZERO } else { LISTEN_WAIT };
         let opening = Opening::new(Instant::now() + wait, &self.bans());
@@ -103,32 +181,31 @@ impl Remote {
             let (key, value) = ("outgoing_reserved", "max_connections".to_owned());
             return Err(Error::Config { key, value, remedy: "less than max_connections" });
         }
-        let refused = |source: io::Error| Error::Listen { address: address.clone(), source };
+        let refused = |source: io::Error| Error::Listen { address: first.address.clone(), source };
         if self.is_draining() {
             return Err(refused(io::Error::other("the engine drains")));
         }
         // The places first: a socket that listens must come to its shard.
         let running = self.mailboxes().iter().filter(|mailbox| !mailbox.has_ended());
         let places: Result<Vec<Place<'_>>, Busy> = running.map(|it| it.reserve()).collect();
-        let places = places.map_err(|busy| refused(io::Error::other(busy)))?;
-        if places.is_empty() {
+        prepared.places = places.map_err(|busy| refused(io::Error::other(busy)))?;
+        if prepared.places.is_empty() {
             return Err(refused(io::Error::other("every shard has ended")));
         }
-        let addresses = self.registry().addresses();
-        let (sockets, _) = self.open_listener(listener, places.len(), &addresses, &opening)?;
-        let number = sockets.number();
-        for (place, command) in places.into_iter().zip(sockets.share()) {
-            // A shard that has ended closes its socket.
-            let _ = place.send(Command::Listen(vec![command]));
+        let mut addresses = self.registry().addresses();
+        addresses.extend(listeners.iter().filter_map(|listener| listener.address.ip()));
+        for listener in listeners {
+            let shards = prepared.places.len();
+            let (sockets, _) = self.open_sockets(listener, shards, &addresses, &opening)?;
+            prepared.sockets.push(sockets);
         }
-        let info = self.registry().info(number);
-        info.ok_or_else(|| refused(io::Error::other("it was removed at once")))
+        Ok(prepared)
     }
 
     /// Opens the sockets of a listener, for so many shards. `addresses` are the IP addresses that
     /// the engine listens on besides. Returns the errno with which the kernel refused the filter,
     /// too.
-    pub(crate) fn open_listener(
+    pub(crate) fn open_sockets(
         &self,
         listener: &Listener,
         shards: usize,
@@ -248,6 +325,7 @@ impl Remote {
         let listening = registry.reserve(&listener.address, settings.clone());
         let listening = listening.expect("a number is free");
         registry.opened(listening.number(), listener.address.clone(), None);
+        registry.accept(&[listening.number()]);
         (listening, settings)
     }
 

@@ -1,8 +1,9 @@
 //! The registry of the listeners of an engine: their numbers, states and settings.
 //!
-//! `Remote::add_listener` opens a socket per shard and hands each to its shard. The places in the
-//! command queues are taken first: a socket that listens must find its shard, and giving up on it
-//! would reset clients. If anything fails before, the sockets are closed and the number is free.
+//! `Remote::prepare_listeners` opens a socket per shard, and `PreparedListeners::accept` hands each
+//! to its shard. The places in the command queues are taken first: a socket that listens must find
+//! its shard, and giving up on it would reset clients. If anything fails before, the sockets are
+//! closed and the number is free.
 //!
 //! A listener has the lowest number that is free, so that tables by number stay small. The shards
 //! share an `Arc` per listener (`admission/listening.rs`) that counts its clients. A shard keeps a
@@ -65,9 +66,22 @@ struct Entry {
     address: Address,
     /// The file of a Unix socket that was not removed.
     file: Option<SocketFile>,
-    /// `None` while its sockets are being opened.
+    /// `None` until the shards get its sockets.
     state: Option<ListenerState>,
     settings: SharedSettings,
+}
+
+impl Entry {
+    fn info(&self) -> Option<ListenerInfo> {
+        let Self { listening, address, state, settings, file: _ } = self;
+        Some(ListenerInfo {
+            number: listening.number(),
+            address: address.clone(),
+            state: (*state)?,
+            connections: listening.connections(),
+            settings: (*settings.values).clone(),
+        })
+    }
 }
 
 /// The listeners of an engine by number, and what all of them have in common.
@@ -165,9 +179,24 @@ impl Registry {
     /// The sockets are open, on this address.
     pub fn opened(&mut self, number: u16, address: Address, file: Option<SocketFile>) {
         if let Some(entry) = &mut self.entries[usize::from(number)] {
-            (entry.address, entry.state) = (address, Some(ListenerState::Open));
-            entry.file = file;
+            (entry.address, entry.file) = (address, file);
         }
+    }
+
+    /// The shards get the sockets. Returns the listeners.
+    pub fn accept(&mut self, numbers: &[u16]) -> Vec<ListenerInfo> {
+        let accept = |number: &u16| {
+            let entry = self.entries[usize::from(*number)].as_mut()?;
+            entry.state = Some(ListenerState::Open);
+            entry.info()
+        };
+        numbers.iter().filter_map(accept).collect()
+    }
+
+    /// The address of a listener that was prepared.
+    pub fn address(&self, number: u16) -> &Address {
+        let entry = self.entries[usize::from(number)].as_ref();
+        &entry.expect("a prepared listener keeps its number").address
     }
 
     /// Removes the files of all Unix sockets, so that no further client finds them.
@@ -202,25 +231,10 @@ impl Registry {
         stay.filter_map(|entry| entry.address.ip()).collect()
     }
 
-    /// The listener of a number.
-    pub fn info(&mut self, number: u16) -> Option<ListenerInfo> {
-        self.list().into_iter().find(|info| info.number == number)
-    }
-
     /// All listeners, by number.
     pub fn list(&mut self) -> Vec<ListenerInfo> {
         self.forget_ended();
-        let info = |entry: &Entry| {
-            let Entry { listening, address, state, settings, file: _ } = entry;
-            Some(ListenerInfo {
-                number: listening.number(),
-                address: address.clone(),
-                state: (*state)?,
-                connections: listening.connections(),
-                settings: (*settings.values).clone(),
-            })
-        };
-        self.entries.iter().flatten().filter_map(info).collect()
+        self.entries.iter().flatten().filter_map(Entry::info).collect()
     }
 
     /// Frees the numbers of removed listeners that no shard knows any more.

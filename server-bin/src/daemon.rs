@@ -39,9 +39,6 @@ struct PacketShard {
 /// The state of a connection. It is small, so that an idle connection of an echo takes no memory
 /// for what the other protocols need.
 pub enum State {
-    /// A connection of this listener that has sent nothing yet. The listener may be so new that the
-    /// configuration that describes it is not there yet.
-    Early(u16),
     /// A connection of a proxy on this listener that has not yet named its client.
     Proxied(u16),
     /// A connection to sites.
@@ -110,11 +107,7 @@ impl Daemon {
 
     /// Begins a connection of this listener.
     fn begin(&mut self, connection: &mut Connection<'_>, number: u16) -> State {
-        let Some(listening) = self.generation.listening(number) else {
-            // It was removed at once.
-            connection.close();
-            return State::Early(number);
-        };
+        let listening = self.generation.serving(number);
         if listening.proxies.has(connection.peer().ip()) {
             connection.set_timer(Some(PROXY_TIMEOUT));
             return State::Proxied(number);
@@ -130,10 +123,7 @@ impl Daemon {
         peer: Option<SocketAddr>,
     ) -> State {
         let origin = Origin::Listener(number);
-        let Some(listening) = self.generation.listening(number) else {
-            connection.close();
-            return State::Early(number);
-        };
+        let listening = self.generation.serving(number);
         match &listening.service {
             Serving::Sites(..) => {
                 let timeout = listening.request_timeout;
@@ -197,10 +187,7 @@ impl Handler for Daemon {
         let Origin::Listener(number) = origin else {
             unreachable!("the daemon opens no connection")
         };
-        match self.generation.listening(number) {
-            Some(_) => self.begin(connection, number),
-            None => State::Early(number),
-        }
+        self.begin(connection, number)
     }
 
     fn received(
@@ -210,15 +197,6 @@ impl Handler for Daemon {
         bytes: &[u8],
     ) -> usize {
         match state {
-            State::Early(number) => {
-                let number = *number;
-                self.refresh();
-                *state = self.begin(connection, number);
-                if let State::Early(_) = state {
-                    return bytes.len();
-                }
-                self.received(state, connection, bytes)
-            }
             State::Proxied(number) => {
                 let number = *number;
                 self.refresh();
@@ -243,7 +221,7 @@ impl Handler for Daemon {
     ) {
         match state {
             State::Http(state) => self.files.file_opened(state, connection, result),
-            State::Echo | State::Proxied(_) | State::Early(_) => {}
+            State::Echo | State::Proxied(_) => {}
             State::Packets(at, state) => {
                 self.packets[*at as usize].handler.file_opened(state, connection, result);
             }
@@ -253,7 +231,7 @@ impl Handler for Daemon {
     fn file_sent(&mut self, state: &mut State, connection: &mut Connection<'_>) {
         match state {
             State::Http(state) => self.files.file_sent(state, connection),
-            State::Echo | State::Proxied(_) | State::Early(_) => {}
+            State::Echo | State::Proxied(_) => {}
             State::Packets(at, state) => {
                 self.packets[*at as usize].handler.file_sent(state, connection)
             }
@@ -296,7 +274,7 @@ impl Handler for Daemon {
     fn job_done(&mut self, state: &mut State, connection: &mut Connection<'_>, job: JobDone) {
         match state {
             State::Http(state) => self.files.job_done(state, connection, job),
-            State::Echo | State::Proxied(_) | State::Early(_) => {}
+            State::Echo | State::Proxied(_) => {}
             State::Packets(at, state) => {
                 self.packets[*at as usize].handler.job_done(state, connection, job)
             }
@@ -306,7 +284,7 @@ impl Handler for Daemon {
     fn writable(&mut self, state: &mut State, connection: &mut Connection<'_>) {
         match state {
             State::Http(state) => self.files.writable(state, connection),
-            State::Proxied(_) | State::Early(_) => {}
+            State::Proxied(_) => {}
             State::Echo => self.echo.writable(&mut (), connection),
             State::Packets(at, state) => {
                 self.packets[*at as usize].handler.writable(state, connection)
@@ -317,7 +295,7 @@ impl Handler for Daemon {
     fn half_closed(&mut self, state: &mut State, connection: &mut Connection<'_>) {
         match state {
             State::Http(state) => self.files.half_closed(state, connection),
-            State::Proxied(_) | State::Early(_) => connection.close(),
+            State::Proxied(_) => connection.close(),
             State::Echo => self.echo.half_closed(&mut (), connection),
             State::Packets(at, state) => {
                 self.packets[*at as usize].handler.half_closed(state, connection)
@@ -328,7 +306,6 @@ impl Handler for Daemon {
     fn timer(&mut self, state: &mut State, connection: &mut Connection<'_>) {
         match state {
             State::Http(state) => self.files.timer(state, connection),
-            State::Early(_) => {}
             State::Proxied(_) => connection.protocol_error(),
             State::Echo => self.echo.timer(&mut (), connection),
             State::Packets(at, state) => {
@@ -340,7 +317,7 @@ impl Handler for Daemon {
     fn expired(&mut self, state: &mut State, connection: &mut Connection<'_>, deadline: Deadline) {
         match state {
             State::Http(state) => self.files.expired(state, connection, deadline),
-            State::Proxied(_) | State::Early(_) => {}
+            State::Proxied(_) => {}
             State::Echo => self.echo.expired(&mut (), connection, deadline),
             State::Packets(at, state) => {
                 self.packets[*at as usize].handler.expired(state, connection, deadline);
@@ -351,7 +328,7 @@ impl Handler for Daemon {
     fn draining(&mut self, state: &mut State, connection: &mut Connection<'_>) {
         match state {
             State::Http(state) => self.files.draining(state, connection),
-            State::Proxied(_) | State::Early(_) => connection.close(),
+            State::Proxied(_) => connection.close(),
             State::Echo => self.echo.draining(&mut (), connection),
             State::Packets(at, state) => {
                 self.packets[*at as usize].handler.draining(state, connection)
@@ -373,7 +350,7 @@ impl Handler for Daemon {
                 self.packets[at as usize].connections -= 1;
                 self.packets[at as usize].handler.closed(Some(*state), shard, id, reason);
             }
-            Some(State::Proxied(_) | State::Early(_)) | None => {}
+            Some(State::Proxied(_)) | None => {}
         }
     }
 

@@ -179,9 +179,14 @@ impl Generation {
     }
 
     /// The service of the listener of this number.
+    ///
+    /// # Panics
+    /// The generation has no such listener. The shards accept clients of a new listener only after
+    /// the generation that has it is current.
     #[must_use]
-    pub fn listening(&self, number: u16) -> Option<&Listening> {
-        self.listeners.get(usize::from(number)).and_then(Option::as_ref)
+    pub fn serving(&self, number: u16) -> &Listening {
+        let listening = self.listeners.get(usize::from(number)).and_then(Option::as_ref);
+        listening.expect("a listener accepts clients after its generation has become current")
     }
 }
 

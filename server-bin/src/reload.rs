@@ -11,7 +11,7 @@ use crate::messages;
 use crate::options::Options;
 use crate::serve::{self, Failure};
 use crate::served::Watcher;
-use ringwright::{Address, Error, Prefix};
+use ringwright::{Address, Error, Listener, Prefix, PreparedListeners};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -183,16 +183,15 @@ impl Reloader {
             let served = watched.served().ok_or("the server is still starting")?;
             let before = self.current.get();
             let opened = Opened::open(&plan, self.shards, Some(&before), &self.watcher)?;
-            let listeners = Listeners::add(&present, &plan, served)?;
-            if let Err(error) = apply(&present.loaded, &new, &plan, served, watched) {
-                listeners.undo(served);
-                return Err(error);
-            }
+            let (listeners, prepared) = Listeners::prepare(&present, &plan, served)?;
+            apply(&present.loaded, &new, &plan, served, watched)?;
             watched.set_drain(plan.drain);
             messages::set_level(plan.log.level);
             let generation = opened.next(&before, &listeners.numbers());
             let number = generation.number;
             self.current.replace(generation);
+            // Only now: a shard that accepts a client must know the site.
+            prepared.accept();
             listeners.set(&plan, served);
             listeners.remove_others(&mut present, &plan, served);
             present.loaded = new;
@@ -250,7 +249,7 @@ struct NewListener {
     /// As configured.
     address: Address,
     number: u16,
-    /// The address listened on, if it was added.
+    /// The address listened on, if the configuration before did not have the listener.
     added: Option<Address>,
 }
 
@@ -276,56 +275,40 @@ fn report(by: &str, result: &Result<Reloaded, String>) {
 }
 
 impl Listeners {
-    /// Listens on the addresses that are new. On an error nothing stays of it.
-    fn add(present: &Present, plan: &Plan, served: &WatchedEngine) -> Result<Self, String> {
+    /// Finds the listeners that stay, and opens the sockets of the new ones. Clients wait in their
+    /// backlogs. On an error nothing stays of it.
+    fn prepare<'a>(
+        present: &Present,
+        plan: &Plan,
+        served: &'a WatchedEngine,
+    ) -> Result<(Self, PreparedListeners<'a>), String> {
         let mut left = present.listeners.clone();
-        let mut all = Self(Vec::new());
-        for (listener, service) in plan.engine.listeners.iter().zip(&plan.services) {
-            let address = &listener.address;
-            let known = left.iter().position(|(known, _, _)| plan::is_same(known, address));
-            let result = match known.map(|at| left.remove(at)) {
-                Some((known, ..)) if known != *address => Err(format!(
-                    "{address} cannot change its mode while the server runs; restart it"
-                )),
-                Some((_, known, number)) if known.scheme() == service.scheme() => {
-                    Ok((number, None))
-                }
-                Some((_, known, _)) => Err(format!(
-                    "{address} cannot change from {} to {} while the server runs; take another \
-                     address, or restart it",
-                    known.scheme(),
-                    service.scheme()
-                )),
-                None => match served.remote.add_listener(listener) {
-                    Ok(info) => {
-                        served.set_listener(info.number, service.url(&info.address));
-                        Ok((info.number, Some(info.address)))
-                    }
-                    Err(error) => Err(error.to_string()),
+        let stays = |(listener, service): (&Listener, &Service)| {
+            stays(&mut left, &listener.address, service)
+        };
+        let numbers = plan.engine.listeners.iter().zip(&plan.services).map(stays);
+        let numbers: Vec<Option<u16>> = numbers.collect::<Result<_, _>>()?;
+        let listeners = || plan.engine.listeners.iter().zip(&numbers);
+        let new = listeners().filter(|(_, number)| number.is_none());
+        let new: Vec<Listener> = new.map(|(listener, _)| listener.clone()).collect();
+        let prepared = served.remote.prepare_listeners(&new).map_err(|error| error.to_string())?;
+        let mut opened = prepared.list().into_iter();
+        let of_plan = listeners().zip(&plan.services).map(|((listener, number), service)| {
+            let (number, added) = number.map_or_else(
+                || {
+                    let (number, address) = opened.next().expect("each new listener is open");
+                    served.set_listener(number, service.url(&address));
+                    (number, Some(address))
                 },
-            };
-            match result {
-                Ok((number, added)) => {
-                    all.0.push(NewListener { address: address.clone(), number, added });
-                }
-                Err(error) => {
-                    all.undo(served);
-                    return Err(error);
-                }
-            }
-        }
-        Ok(all)
+                |number| (number, None),
+            );
+            NewListener { address: listener.address.clone(), number, added }
+        });
+        Ok((Self(of_plan.collect()), prepared))
     }
 
     fn numbers(&self) -> Vec<u16> {
         self.0.iter().map(|listener| listener.number).collect()
-    }
-
-    /// Removes what was added.
-    fn undo(&self, served: &WatchedEngine) {
-        for listener in self.0.iter().filter(|listener| listener.added.is_some()) {
-            remove(listener.number, Duration::ZERO, served);
-        }
     }
 
     /// Changes the settings of the listeners that stay, for connections that come from now on.
@@ -362,6 +345,30 @@ impl Listeners {
             .map(|(listener, service)| (listener.address.clone(), service.clone(), listener.number))
             .collect();
     }
+}
+
+/// The number of the listener on this address, if there is one. It is taken out of `left`.
+fn stays(
+    left: &mut Vec<(Address, Service, u16)>,
+    address: &Address,
+    service: &Service,
+) -> Result<Option<u16>, String> {
+    let Some(at) = left.iter().position(|(known, ..)| plan::is_same(known, address)) else {
+        return Ok(None);
+    };
+    let (known, before, number) = left.remove(at);
+    if known != *address {
+        return Err(format!("{address} cannot change its mode while the server runs; restart it"));
+    }
+    if before.scheme() != service.scheme() {
+        return Err(format!(
+            "{address} cannot change from {} to {} while the server runs; take another address, \
+             or restart it",
+            before.scheme(),
+            service.scheme()
+        ));
+    }
+    Ok(Some(number))
 }
 
 fn remove(number: u16, deadline: Duration, served: &WatchedEngine) {

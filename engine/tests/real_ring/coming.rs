@@ -216,6 +216,36 @@ fn an_add_that_fails_leaves_nothing_behind() {
 }
 
 #[test]
+fn prepared_listeners_answer_nobody_before_they_accept() {
+    let engine = two_shards(&["127.0.0.1:0"]);
+    let remote = engine.remote();
+    let any = || -> Listener { "127.0.0.1:0".parse().unwrap() };
+    let dropped = remote.prepare_listeners(&[any(), any()]).unwrap();
+    assert_eq!(dropped.list().iter().map(|it| it.0).collect::<Vec<_>>(), [1, 2]);
+    assert!(matches!(remote.remove_listener(1, PATIENCE), Err(Error::NoSuchListener { .. })));
+    let left = dropped.list()[0].1.ip().unwrap();
+    drop(dropped);
+    assert_eq!(TcpStream::connect(left).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+
+    let prepared = remote.prepare_listeners(&[any(), any()]).unwrap();
+    let addresses: Vec<_> = prepared.list().iter().map(|it| it.1.ip().unwrap()).collect();
+    let mut clients: Vec<_> = addresses.iter().map(|address| connect(*address)).collect();
+    for client in &mut clients {
+        client.write_all(b"echo a\n").unwrap();
+        client.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+    }
+    assert_eq!((remote.listeners().len(), remote.ledger().sum.opened), (1, 0));
+    let infos = prepared.accept();
+    assert_eq!(infos.iter().map(ip).collect::<Vec<_>>(), addresses);
+    assert!(infos.iter().all(|info| info.state == ListenerState::Open));
+    clients.iter_mut().for_each(|client| assert_eq!(read_line(client).unwrap(), "a"));
+    assert_eq!(remote.listeners().len(), 3);
+    finish(engine);
+}
+
+#[test]
 fn an_added_wildcard_takes_ipv6_only_beside_ipv4() {
     // Another test may take the port in between.
     for _ in 0..20 {
@@ -252,7 +282,7 @@ fn an_added_wildcard_takes_ipv6_only_beside_ipv4() {
     panic!("no start succeeded");
 }
 
-fn info_of(remote: &Remote, number: u16) -> ringwright::ListenerInfo {
+fn info_of(remote: &Remote, number: u16) -> ListenerInfo {
     let listeners = remote.listeners();
     listeners.into_iter().find(|info| info.number == number).expect("it is there")
 }

@@ -2,12 +2,13 @@
 
 use super::load::{Load, THINK, ask, connect};
 use super::{ADMIN, reload};
-use crate::common::Client;
+use crate::common::{Client, PATIENCE, Reply};
 use crate::configured::{Configured, Port, folder, request, text, wait_until};
 use std::fs;
-use std::io::{ErrorKind, Read};
+use std::io::{BufReader, ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream};
 use std::thread;
+use std::time::Duration;
 
 const FILES: [(&str, &str); 2] = [("one/a.txt", "one"), ("two/a.txt", "two")];
 
@@ -81,6 +82,68 @@ fn no_request_fails_while_listeners_come_and_go() {
         load.end();
     });
     running.server.ledger_once(|ledger| ledger["connections"]["open"] == 0);
+    running.stop();
+}
+
+/// A client that connects as soon as there is a listener, and asks.
+fn ask_at_once(address: SocketAddr) -> Reply {
+    let stream = loop {
+        match TcpStream::connect(address) {
+            Ok(stream) => break stream,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionRefused),
+        }
+        thread::sleep(Duration::from_micros(200));
+    };
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    ask(&mut BufReader::new(stream), &request("GET", "/a.txt", "")).unwrap()
+}
+
+#[test]
+fn the_first_clients_of_a_new_listener_have_its_own_site() {
+    let (stays, ports) = (Port::reserve(), [Port::reserve(), Port::reserve()]);
+    let roots = ["one", "two", "three"];
+    let files = folder(&[("one/a.txt", "one"), ("two/a.txt", "two"), ("three/a.txt", "three")]);
+    // The listener gets the number of one with another root. Adding the bans takes a while, in
+    // which the new listener must not answer.
+    let text_of = |round: usize| {
+        let bans: Vec<String> = (0..200).map(|ban| format!("\"10.{round}.{ban}.0/24\"")).collect();
+        let bans = format!("[engine]\nbans = [{}]\n", bans.join(", "));
+        let comes = site(&ports[round % 2], roots[round % 3]);
+        format!("{ADMIN}{bans}{}{comes}", site(&stays, "one"))
+    };
+    let running = Configured::start(files, &text_of(0), &["http", "http", "admin http"]);
+    let load = Load::default();
+    thread::scope(|scope| {
+        let _over = load.guard();
+        load.client(scope, stays.address(), "x".into(), |reply| {
+            assert_eq!(text(reply), (200, "one"));
+        });
+        for round in 1..=12 {
+            let address = ports[round % 2].address();
+            is_gone(address);
+            let clients: Vec<_> =
+                (0..4).map(|_| scope.spawn(move || ask_at_once(address))).collect();
+            reload(&running, &text_of(round));
+            for client in clients {
+                let reply = client.join().unwrap();
+                assert_eq!(text(&reply), (200, roots[round % 3]), "round {round}");
+            }
+        }
+    });
+    running.stop();
+}
+
+#[test]
+fn a_wildcard_of_both_families_comes_beside_one_of_ipv4() {
+    let port = Port::reserve().address().port();
+    let one = format!("{ADMIN}{}", site(&Port::reserve(), "one"));
+    let both =
+        format!("{one}[[site]]\nlisten = [\"[::]:{port}\", \"0.0.0.0:{port}\"]\nroot = \"two\"\n");
+    let running = Configured::start(folder(&FILES), &one, &["http", "admin http"]);
+    reload(&running, &both);
+    for address in [format!("127.0.0.1:{port}"), format!("[::1]:{port}")] {
+        assert_eq!(text(&ask_at_once(address.parse().unwrap())), (200, "two"));
+    }
     running.stop();
 }
 

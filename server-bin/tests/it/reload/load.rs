@@ -29,6 +29,11 @@ impl Load {
         self.is_over.store(true, Ordering::Relaxed);
     }
 
+    /// Ends the load when it is dropped, also by a panic: a scope waits for its clients.
+    pub fn guard(&self) -> Guard<'_> {
+        Guard(self)
+    }
+
     /// A client on a connection that it keeps. It asks this host for `/a.txt` until the load is
     /// over, and `check` looks at each reply.
     pub fn client<'a>(
@@ -60,6 +65,14 @@ impl Load {
                 }
             }
         })
+    }
+}
+
+pub struct Guard<'a>(&'a Load);
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        self.0.end();
     }
 }
 
