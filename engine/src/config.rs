@@ -559,7 +559,8 @@ pub struct ListenerSettings {
     ///
     /// While a banned prefix shares an address with one of these, this listener has no socket
     /// filter: other banned clients are closed right after accept.
-    /// [`Local::is_banned`](crate::Local::is_banned) checks the address that a proxy names.
+    /// [`Local::is_banned`](crate::Local::is_banned) checks the address that a proxy names, and
+    /// [`Connection::count_client`](crate::Connection::count_client) counts it.
     pub exempt: Vec<Prefix>,
 }
 

@@ -9,6 +9,7 @@ use crate::shard::core::Core;
 use crate::shard::slots::{NONE, Pause};
 use crate::workers::{Job, Refused};
 use crate::{ConnectionId, FileKind, Peer, Reason};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -526,6 +527,23 @@ impl<'a> Connection<'a> {
     /// Ends the connection at once with RST. Queued output is lost, and no TIME_WAIT remains.
     pub fn abort(&mut self) {
         self.core.end(self.slot, Reason::Aborted, true);
+    }
+
+    /// Counts the connection as one of this address for
+    /// [`max_per_address`](crate::Config::max_per_address), instead of its peer's. A server behind
+    /// a trusted proxy calls it with the address that the proxy names; the proxy's own is one of
+    /// [`exempt`](crate::ListenerSettings::exempt). [`Local::is_banned`] tells if it is banned, and
+    /// [`Handler::bans_changed`](crate::Handler::bans_changed) when to ask again.
+    ///
+    /// Returns `false` if the address has reached the limit. Nothing has changed then, and the
+    /// handler decides about the connection.
+    #[must_use]
+    pub fn count_client(&mut self, address: IpAddr) -> bool {
+        let Some(cell) = self.core.admission.count_address(address) else { return false };
+        let identity = self.core.slots.identity_mut(self.slot);
+        let before = std::mem::replace(&mut identity.cell, cell);
+        self.core.admission.forget_address(before);
+        true
     }
 
     /// The connection's shard.

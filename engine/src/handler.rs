@@ -75,7 +75,8 @@ pub enum Deadline {
 /// │  ├─ expired                a deadline is about to end the connection
 /// │  └─ closed                 exactly once, last
 /// ├─ connect_failed            instead of opened, for an outgoing connection
-/// └─ tick                      after Local::tick_after
+/// ├─ tick                      after Local::tick_after
+/// └─ bans_changed              after Remote::ban, unban or set_bans
 /// ```
 ///
 /// # Ends of a connection
@@ -190,6 +191,15 @@ pub trait Handler: 'static {
 
     /// The time asked for with [`Local::tick_after`] has come.
     fn tick(&mut self, shard: &mut Local<'_>) {
+        let _ = shard;
+    }
+
+    /// The banned addresses of the engine have changed
+    /// ([`Remote::ban`](crate::Remote::ban)). [`Local::is_banned`] has the new ones.
+    ///
+    /// The engine itself leaves open connections alone. A handler that knows clients by other
+    /// addresses than those of their sockets can end them here.
+    fn bans_changed(&mut self, shard: &mut Local<'_>) {
         let _ = shard;
     }
 

@@ -10,8 +10,9 @@ use ringwright::{
     Connection, ConnectionId, Deadline, Handler, JobDone, Local, NewFile, OpenFile, Origin, Reason,
     ReceiveFailed,
 };
+use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +27,8 @@ pub struct Daemon {
     files: Files,
     echo: Echo,
     packets: Vec<PacketShard>,
+    /// The clients of echo and packets that a proxy has named.
+    named: HashMap<ConnectionId, IpAddr>,
 }
 
 /// A packet service on one shard.
@@ -66,6 +69,7 @@ impl Daemon {
             files: Files::new(shard, shared, of_files),
             echo: Echo { log: ConnectionLog::new(log.as_ref(), "echo") },
             packets: Vec::new(),
+            named: HashMap::new(),
             current,
             generation,
             log,
@@ -156,10 +160,8 @@ impl Daemon {
                     Address::Local => None,
                 };
                 *state = self.serve(connection, number, peer);
-                let is_banned = peer.is_some_and(|peer| connection.local().is_banned(peer.ip()));
-                if is_banned && !matches!(state, State::Http(_)) {
-                    // There is no reply that every client of these would understand.
-                    connection.protocol_error();
+                let client = peer.map(|peer| peer.ip().to_canonical());
+                if client.is_some_and(|client| !self.admit(state, connection, client)) {
                     return bytes.len();
                 }
                 length + self.received(state, connection, &bytes[length..])
@@ -169,6 +171,25 @@ impl Daemon {
                 bytes.len()
             }
         }
+    }
+
+    /// Counts and checks the client that a proxy has named. Returns false if the connection ends.
+    fn admit(&mut self, state: &State, connection: &mut Connection<'_>, client: IpAddr) -> bool {
+        if !connection.count_client(client) {
+            connection.abort();
+            return false;
+        }
+        if matches!(state, State::Http(_)) {
+            // Each of its requests is checked, and a banned client gets a reply.
+            return true;
+        }
+        if connection.local().is_banned(client) {
+            // There is no reply that every client of these would understand.
+            connection.protocol_error();
+            return false;
+        }
+        self.named.insert(connection.id(), client);
+        true
     }
 
     /// The number of a packet service on this shard.
@@ -343,6 +364,9 @@ impl Handler for Daemon {
         id: ConnectionId,
         reason: Reason,
     ) {
+        if !self.named.is_empty() {
+            self.named.remove(&id);
+        }
         match state {
             Some(State::Http(state)) => self.files.closed(Some(*state), shard, id, reason),
             Some(State::Echo) => self.echo.closed(Some(()), shard, id, reason),
@@ -356,6 +380,14 @@ impl Handler for Daemon {
 
     fn started(&mut self, shard: &mut Local<'_>) {
         self.tick(shard);
+    }
+
+    fn bans_changed(&mut self, shard: &mut Local<'_>) {
+        for (id, client) in &self.named {
+            if shard.is_banned(*client) {
+                shard.kick(*id);
+            }
+        }
     }
 
     fn tick(&mut self, shard: &mut Local<'_>) {

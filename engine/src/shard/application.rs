@@ -154,6 +154,10 @@ impl<H: Handler> Application<H> {
         self.local(core, H::tick);
     }
 
+    pub fn bans_changed(&mut self, core: &mut Core) {
+        self.local(core, H::bans_changed);
+    }
+
     pub fn connect_failed(&mut self, core: &mut Core, tag: u64, error: io::Error) {
         self.local(core, |handler, local| handler.connect_failed(local, tag, error));
     }

@@ -111,6 +111,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.core.bans = bans;
         self.turn_away_banned();
         self.filter_listeners();
+        self.application.bans_changed(&mut self.core);
     }
 
     /// Clients that come from now on have these settings.

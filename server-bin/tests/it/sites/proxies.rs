@@ -4,6 +4,7 @@ use crate::common::Client;
 use crate::configured::{
     Configured, Port, connect_from, folder, request, rest, text, twice, wait_until,
 };
+use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -253,18 +254,96 @@ fn a_banned_proxy_of_another_site_is_refused() {
 #[test]
 fn a_client_that_the_proxy_protocol_names_is_banned() {
     let running = banning("proxy_protocol_from = [\"127.0.0.2\"]\n");
-    for (header, status) in [
+    let mut clients = [(); 4].map(|()| from_proxy(&running));
+    for (client, (header, status)) in clients.iter_mut().zip([
         ("PROXY TCP4 192.0.2.9 10.0.0.1 5 80\r\n", 403),
         ("PROXY TCP4 198.51.100.9 10.0.0.1 5 80\r\n", 200),
+        // Nobody is named: the limit of an address is not the proxy's.
         ("PROXY UNKNOWN\r\n", 200),
-    ] {
-        let mut clients = [(); 2].map(|()| from_proxy(&running));
-        for client in &mut clients {
-            client.send(header);
-            let reply = twice(client, "GET", "/a.txt", "");
-            assert_eq!(reply.status, status, "{header}");
-        }
+        ("PROXY UNKNOWN\r\n", 200),
+    ]) {
+        client.send(header);
+        let reply = twice(client, "GET", "/a.txt", "");
+        assert_eq!(reply.status, status, "{header}");
     }
+    // A later ban holds for the next request.
+    change_bans(&running, "PUT", "198.51.100.9");
+    wait_until("the ban holds", || clients[1].ask(&request("GET", "/a.txt", "")).status == 403);
+    running.stop();
+}
+
+/// The connections of a client over all shards and services count, and end.
+#[test]
+fn the_client_that_the_proxy_protocol_names_has_the_limit_of_an_address() {
+    let any = "listen = [\"127.0.0.1:0\"]\nproxy_protocol_from = [\"127.0.0.0/8\"]\n";
+    let text = format!(
+        "[engine]\nshards = 2\nmax_per_ip = 2\n[[site]]\nroot = \"www\"\n{any}[[echo]]\n{any}"
+    );
+    let running = Configured::start(folder(&FILES), &text, &["http", "echo"]);
+    let [site, echo] = [running.server.addresses[0], running.server.addresses[1]];
+    let connect = |at: SocketAddr, named: &str| {
+        let mut client = Client::new(at);
+        client.send(format!("PROXY TCP6 {named} 2001:db8::1 5 80\r\n"));
+        client
+    };
+    let is_served = |client: &mut Client| {
+        client.send(request("GET", "/a.txt", ""));
+        let mut first = [0; 3];
+        client.stream.read_exact(&mut first).is_ok()
+    };
+    // Addresses of one /64.
+    let mut first = connect(site, "2001:db8::7");
+    let mut second = connect(echo, "2001:db8::8");
+    assert!(is_served(&mut first) && is_served(&mut second));
+    for at in [site, echo] {
+        assert!(!is_served(&mut connect(at, "2001:db8::9")), "a third one");
+        assert!(is_served(&mut connect(at, "2001:db8:0:1::9")), "another client");
+    }
+    drop(second);
+    let mut again = None;
+    wait_until("the place is free", || {
+        let mut client = connect(site, "2001:db8::9");
+        let served = is_served(&mut client);
+        again = Some(client);
+        served
+    });
+    assert!(!is_served(&mut connect(echo, "2001:db8::9")), "again a third one");
+    drop((first, again));
+    running.stop();
+}
+
+#[test]
+fn a_ban_ends_the_connections_of_services_whose_client_a_proxy_has_named() {
+    let any = "listen = [\"127.0.0.1:0\"]\nproxy_protocol_from = [\"127.0.0.0/8\"]\n";
+    let text = format!(
+        "[admin]\nlisten = \"127.0.0.1:0\"\n\
+         [[echo]]\n{any}[[packets]]\n{any}root = \"www\"\n"
+    );
+    let running = Configured::start(folder(&FILES), &text, &["echo", "packets", "admin http"]);
+    let connect = |at: usize, header: &str| {
+        let mut client = Client::new(running.server.addresses[at]);
+        client.send(header);
+        client
+    };
+    let banned = [0, 0, 1, 1].map(|at| connect(at, "PROXY TCP4 198.51.100.9 10.0.0.1 5 80\r\n"));
+    let mut others = ["TCP4 198.51.101.9 10.0.0.1 5 80", "UNKNOWN"]
+        .map(|it| connect(0, &format!("PROXY {it}\r\n")));
+    running.server.ledger_once(|ledger| ledger["connections"]["open"] == 6);
+    // The headers have come when the echo has.
+    for client in others.iter_mut() {
+        client.send("a");
+        client.stream.read_exact(&mut [0]).unwrap();
+    }
+    change_bans(&running, "PUT", "198.51.100.0/24");
+    for mut client in banned {
+        assert_eq!(rest(&mut client), b"");
+    }
+    running.server.ledger_once(|ledger| ledger["closed_by"]["kicked"] == 4);
+    for client in others.iter_mut() {
+        client.send("b");
+        client.stream.read_exact(&mut [0]).unwrap();
+    }
+    drop(others);
     running.stop();
 }
 
