@@ -42,6 +42,8 @@ pub struct Engine {
     pub shards: Shards,
     /// The kernel interface: `auto`, `io_uring` or `epoll`.
     pub ring: RingOf,
+    /// Pins each shard to one CPU.
+    pub pin: bool,
     /// The position among the allowed CPUs, from 0, to which the first shard is pinned.
     pub pin_from: Number,
     /// The limit on open connections over all shards, 1 to 1,048,576.
@@ -71,17 +73,28 @@ pub struct Engine {
     pub memory_budget: SizeOrAuto,
     /// The operation with which an idle connection waits for input: `poll` or `recv`.
     pub probe: ProbeWith,
+    /// The time without a received or sent byte after which a connection gives up its multishot
+    /// receive for a probe.
+    pub park_after: Time,
+    /// The number of connections on a shard above which none has a multishot receive; 0: none has.
+    pub streaming_max: Number,
     /// The number of threads for work that would block a shard, 0 to 1,024. `auto`: 4 if there are
     /// sites, and 2 more if there are packets.
     pub workers: NumberOrAuto,
     /// The backlog of each listener (listen(2)), 1 to 65,535.
     pub backlog: Count,
+    /// The first pause of accepting after an error such as EMFILE. Each further error doubles it,
+    /// up to 1 s.
+    pub accept_backoff: Time,
     /// The number of pipes per shard for files, 1 to 65,536.
     pub pipes: Count,
     /// The size of a pipe, 4 KiB to 1 GiB.
     pub pipe_size: Size,
     /// The number of bytes that one sendfile(2) call sends; 0 sends files through pipes.
     pub sendfile_max: SizeOrZero,
+    /// The length above which an upload of packets is received by splice(2). A shorter one goes
+    /// through receive buffers.
+    pub splice_from: Size,
     /// The number of files that each shard keeps open; 0 keeps none.
     pub open_files: Number,
     /// The time after which the path of an open file is looked up again.
@@ -98,6 +111,10 @@ pub struct Engine {
     pub output_max: Size,
     /// The limit on jobs of all shards that wait for a worker.
     pub jobs_max: Count,
+    /// The limit on jobs in progress of a connection, 1 to 65,536.
+    pub jobs_per_connection: Count,
+    /// The limit on commands of the admin listener and of reloads that wait for a shard, from 16.
+    pub commands_max: Count,
     /// The idle time before the first TCP keepalive probe, or `never`.
     pub keepalive: Timeout,
     /// The time after which unacknowledged output ends a connection (TCP_USER_TIMEOUT), or
@@ -427,6 +444,7 @@ impl Default for Engine {
         Self {
             shards: Shards(engine.shards),
             ring: RingOf::Auto,
+            pin: engine.pin,
             pin_from: Number(engine.pin_from),
             max_connections: Count(engine.max_connections),
             max_per_ip: LimitOrNone(None),
@@ -440,11 +458,15 @@ impl Default for Engine {
             send_buffer_size: Size(engine.send_buffer_bytes.into()),
             memory_budget: SizeOrAuto(None),
             probe: ProbeWith::Poll,
+            park_after: Time(engine.park_after),
+            streaming_max: Number(engine.streaming_connections_max),
             workers: NumberOrAuto(None),
             backlog: Count(engine.backlog as usize),
+            accept_backoff: Time(engine.accept_backoff),
             pipes: Count(engine.pipes as usize),
             pipe_size: Size(engine.pipe_bytes.into()),
             sendfile_max: SizeOrZero(engine.sendfile_bytes_max.into()),
+            splice_from: Size(engine.splice_from_bytes),
             open_files: Number(1024),
             open_files_valid: Time(engine.open_files_valid),
             io_workers: Count(engine.io_workers_max as usize),
@@ -453,6 +475,8 @@ impl Default for Engine {
             output_low: Size(engine.output_low_bytes as u64),
             output_max: Size(engine.output_bytes_max as u64),
             jobs_max: Count(engine.jobs_queued_max),
+            jobs_per_connection: Count(engine.jobs_per_connection_max as usize),
+            commands_max: Count(engine.mailbox_commands_max),
             keepalive: Timeout(engine.tcp_keepalive),
             user_timeout: Timeout(engine.tcp_user_timeout),
             timeouts: Timeouts::default(),

@@ -1,5 +1,7 @@
 //! Tests of the documents about the configuration, which are made from its definition.
 
+mod settings;
+
 use super::file::File;
 use super::load::{Source, load};
 use super::plan::plan;
