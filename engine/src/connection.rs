@@ -529,6 +529,16 @@ impl<'a> Connection<'a> {
         self.core.end(self.slot, Reason::Aborted, true);
     }
 
+    /// Sets a marker behind the queued output. [`Handler::sent`](crate::Handler::sent) is called
+    /// with `tag` when everything before it has left, files included, or when the connection has
+    /// ended.
+    ///
+    /// Bytes have left when the kernel has taken them; the peer may not have them yet. A marker
+    /// takes 24 bytes until it is reached, and the first one on a shard 16 bytes for each slot.
+    pub fn mark_output(&mut self, tag: u64) {
+        self.core.set_marker(self.slot, tag);
+    }
+
     /// Counts the connection as one of this address for
     /// [`max_per_address`](crate::Config::max_per_address), instead of its peer's. A server behind
     /// a trusted proxy calls it with the address that the proxy names; the proxy's own is one of

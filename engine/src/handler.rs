@@ -1,6 +1,6 @@
 //! The application's side of the engine: one trait with a callback per event.
 
-use crate::info::Origin;
+use crate::info::{Origin, Sent};
 use crate::{Connection, ConnectionId, JobDone, Local, NewFile, OpenFile, Reason, ReceiveFailed};
 use std::io;
 use std::time::Duration;
@@ -76,6 +76,7 @@ pub enum Deadline {
 /// │  └─ closed                 exactly once, last
 /// ├─ connect_failed            instead of opened, for an outgoing connection
 /// ├─ tick                      after Local::tick_after
+/// ├─ sent                      markers of Connection::mark_output were reached
 /// └─ bans_changed              after Remote::ban, unban or set_bans
 /// ```
 ///
@@ -192,6 +193,13 @@ pub trait Handler: 'static {
     /// The time asked for with [`Local::tick_after`] has come.
     fn tick(&mut self, shard: &mut Local<'_>) {
         let _ = shard;
+    }
+
+    /// Markers in the output of connections were reached
+    /// ([`Connection::mark_output`](crate::Connection::mark_output)), each once. It is called at
+    /// most once per turn of the shard. A connection that has ended had its `closed` before.
+    fn sent(&mut self, shard: &mut Local<'_>, sent: &[Sent]) {
+        let _ = (shard, sent);
     }
 
     /// The banned addresses of the engine have changed

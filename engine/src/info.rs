@@ -2,6 +2,7 @@
 
 use crate::address::Peer;
 use crate::id::ConnectionId;
+use crate::reason::Reason;
 use crate::ring::Traffic;
 use std::time::Duration;
 
@@ -42,6 +43,23 @@ pub struct EndedConnection {
     /// [`Config::count_traffic`](crate::Config::count_traffic) is off, if the kernel gave no
     /// answer, or if it is a connection of a Unix socket, whose bytes the kernel does not count.
     pub traffic: Option<Traffic>,
+}
+
+/// A marker that was reached ([`Connection::mark_output`](crate::Connection::mark_output)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// The marker's tag.
+    pub tag: u64,
+    /// The connection, which may have ended meanwhile.
+    pub connection: ConnectionId,
+    /// The time at which the last byte left or the connection ended, as
+    /// [`Local::now`](crate::Local::now) tells it.
+    pub at: Duration,
+    /// The bytes between this marker and the one before that have not left. 0 unless the connection
+    /// has ended. [`u64::MAX`] if the connection was being cut when the marker was set.
+    pub unsent_bytes: u64,
+    /// The reason for the end of the connection, if there are unsent bytes.
+    pub reason: Option<Reason>,
 }
 
 /// The way a connection came to the engine.

@@ -114,7 +114,7 @@ pub use file::{Directory, FileRefusal, FileRefused, NewFile, OpenFile, Publish, 
 pub use framing::{Framing, FramingTooLarge, PacketTooLong, Packets};
 pub use handler::{Deadline, Handler};
 pub use id::ConnectionId;
-pub use info::{ConnectionInfo, EndedConnection, Origin, Room};
+pub use info::{ConnectionInfo, EndedConnection, Origin, Room, Sent};
 pub use ledger::{Counter, CounterValue, Histogram, Ledger, Pair, ShardLedger};
 pub use listener::PreparedListeners;
 pub use local::Local;

@@ -1,6 +1,11 @@
 //! The access log: one line per reply, or per connection where there are no requests. A separate
 //! thread writes it.
 //!
+//! # When a line is written
+//! A line tells how its reply ended, so most of it waits until the last byte of the reply has left
+//! or the connection has ended. The engine reports that by a marker in the output. Replies that
+//! wait take at most [`PENDING_BYTES_MAX`] on a shard; beyond it, lines are written at once.
+//!
 //! # A stalled log
 //! Shards never wait for the log. Each shard fills a buffer and passes it to the writer when the
 //! buffer is full or old enough. If the writer is slow and all buffers are queued, the shard drops
@@ -18,11 +23,12 @@ mod format;
 pub use connections::ConnectionLog;
 pub use file::LogFile;
 pub(crate) use format::json_time;
-pub use format::{Ending, Entry, Format};
+pub use format::{End, Ending, Entry, Format, Outcome};
 
 use crate::messages;
 use file::Lines;
 use format::Formatter;
+use ringwright::Sent;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -35,6 +41,10 @@ use std::time::Duration;
 
 /// Bytes of lines after which a shard passes its buffer to the writer.
 const BATCH_BYTES: usize = 32 << 10;
+/// Maximum number of bytes of the lines of a shard whose replies are pending.
+const PENDING_BYTES_MAX: usize = 4 << 20;
+/// Maximum capacity that the text of a line keeps for the next one.
+const SPARE_BYTES_MAX: usize = 1 << 10;
 /// Maximum number of queued batches of all shards.
 const BATCHES_MAX: usize = 64;
 /// Time after which a shard passes its buffer to the writer at the latest.
@@ -68,6 +78,24 @@ pub struct ShardLog {
     lost: Lost,
     buffer: Vec<u8>,
     lines: u64,
+    /// By the tag of the marker.
+    pending: Vec<Pending>,
+    /// The tags that no reply has.
+    free: Vec<usize>,
+    pending_bytes: usize,
+}
+
+/// A line whose reply is pending.
+#[derive(Default)]
+struct Pending {
+    /// The parts before and behind the outcome.
+    text: Vec<u8>,
+    /// The length of the first part.
+    length: usize,
+    /// The bytes of the queued body.
+    bytes: u64,
+    /// The time of the last byte of the head.
+    begun: Option<Duration>,
 }
 
 /// The main thread's handle to the writer.
@@ -201,16 +229,58 @@ impl AccessLog {
             lost: self.lost.clone(),
             buffer: Vec::with_capacity(BATCH_BYTES),
             lines: 0,
+            pending: Vec::new(),
+            free: Vec::new(),
+            pending_bytes: 0,
         }
     }
 }
 
 impl ShardLog {
-    /// Adds a line for a reply.
-    pub fn record(&mut self, entry: &Entry<'_>) {
-        if self.has_room() {
-            self.formatter.append(entry, &mut self.buffer);
+    /// Begins the line of a reply that is queued with so many bytes of a body. `begun` is the time
+    /// of the last byte of the head, if it has an end. [`end`](Self::end) with the same tag writes
+    /// the line. `None`: it is written already.
+    pub fn begin(
+        &mut self,
+        entry: &Entry<'_>,
+        bytes: u64,
+        begun: Option<Duration>,
+        now: Duration,
+    ) -> Option<u64> {
+        let tag = self.free.pop().unwrap_or(self.pending.len());
+        if tag == self.pending.len() {
+            self.pending.push(Pending::default());
         }
+        let pending = &mut self.pending[tag];
+        (pending.bytes, pending.begun) = (bytes, begun);
+        pending.length = self.formatter.begin(entry, &mut pending.text);
+        self.pending_bytes += pending.text.len();
+        if self.pending_bytes > PENDING_BYTES_MAX {
+            self.write(tag, 0, now, End::Queued);
+            return None;
+        }
+        Some(tag as u64)
+    }
+
+    /// Writes the line of a reply that has ended.
+    pub fn end(&mut self, sent: &Sent) {
+        self.write(sent.tag as usize, sent.unsent_bytes, sent.at, End::of(sent.reason));
+    }
+
+    fn write(&mut self, tag: usize, unsent_bytes: u64, at: Duration, end: End) {
+        let has_room = self.has_room();
+        let pending = &mut self.pending[tag];
+        if has_room {
+            let bytes = pending.bytes.saturating_sub(unsent_bytes);
+            let duration = pending.begun.map_or(Duration::ZERO, |begun| at.saturating_sub(begun));
+            let outcome = Outcome { bytes, duration, end };
+            let parts = pending.text.split_at(pending.length);
+            self.formatter.append(parts, &outcome, &mut self.buffer);
+        }
+        self.pending_bytes -= pending.text.len();
+        pending.text.clear();
+        pending.text.shrink_to(SPARE_BYTES_MAX);
+        self.free.push(tag);
     }
 
     /// Adds a line for a connection that has ended.
@@ -255,7 +325,8 @@ impl ShardLog {
 impl Drop for ShardLog {
     fn drop(&mut self) {
         self.hand_over();
-        self.lost.add(self.lines);
+        let pending = self.pending.len() - self.free.len();
+        self.lost.add(self.lines + pending as u64);
     }
 }
 
@@ -295,9 +366,15 @@ mod tests {
             request,
             head: b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
             status: 200,
-            bytes: 5,
-            duration: Duration::ZERO,
         }
+    }
+
+    /// A reply whose last byte leaves at once.
+    fn record(shard: &mut ShardLog, request: u64) {
+        let tag = shard.begin(&entry(request), 5, None, Duration::ZERO).unwrap();
+        let connection = ringwright::ConnectionId::from_number(1);
+        let (at, unsent_bytes, reason) = (Duration::ZERO, 0, None);
+        shard.end(&Sent { tag, connection, at, unsent_bytes, reason });
     }
 
     fn stream(output: impl Write + Send + 'static) -> Output {
@@ -325,7 +402,7 @@ mod tests {
         drop(log);
         for request in 0..2_000 {
             for shard in &mut shards {
-                shard.record(&entry(request));
+                record(shard, request);
             }
             // Slow enough for the writer.
             if request % 50 == 0 {
@@ -338,6 +415,35 @@ mod tests {
         let text = String::from_utf8(output.0.lock().unwrap().clone()).unwrap();
         assert_eq!(text.lines().count(), 4_000);
         assert!(text.lines().all(|line| line.starts_with('{') && line.ends_with('}')));
+    }
+
+    #[test]
+    fn lines_that_wait_for_their_replies_are_bounded() {
+        let output = Shared::default();
+        let (log, writer) = start(stream(output.clone()), Format::Json).unwrap();
+        let mut shard = log.shard();
+        drop(log);
+        let mut tags = Vec::new();
+        while let Some(tag) = shard.begin(&entry(1), 5, None, Duration::ZERO) {
+            tags.push(tag);
+        }
+        assert!(shard.pending_bytes <= PENDING_BYTES_MAX && tags.len() > 10_000);
+        assert_eq!(shard.begin(&entry(2), 5, None, Duration::ZERO), None, "still full");
+        let connection = ringwright::ConnectionId::from_number(1);
+        let (at, reason) = (Duration::from_millis(7), Some(ringwright::Reason::PeerReset));
+        for tag in tags.drain(..2) {
+            shard.end(&Sent { tag, connection, at, unsent_bytes: 2, reason });
+        }
+        assert!(shard.begin(&entry(3), 5, None, Duration::ZERO).is_some(), "there is room again");
+        drop(shard);
+        let trouble = writer.finish().unwrap();
+        assert!(trouble.contains(&format!("{} line(s) were lost", tags.len() + 1)), "{trouble}");
+        let text = String::from_utf8(output.0.lock().unwrap().clone()).unwrap();
+        let ends: Vec<serde_json::Value> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let ends: Vec<_> = ends.iter().map(|line| (&line["end"], &line["bytes"])).collect();
+        assert_eq!(format!("{ends:?}").matches("queued").count(), 2);
+        assert_eq!(format!("{ends:?}").matches("client_gone\"), Number(3)").count(), 2, "{ends:?}");
     }
 
     #[test]
@@ -359,7 +465,7 @@ mod tests {
         drop(log);
         let lines = 60_000;
         for request in 0..lines {
-            shard.record(&entry(request));
+            record(&mut shard, request);
         }
         assert!((1..lines).contains(&lost.lines()), "{lost:?} of {lines} lines");
         assert!(shard.buffer.capacity() <= 2 * BATCH_BYTES);

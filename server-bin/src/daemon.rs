@@ -8,7 +8,7 @@ use crate::packets::{self, Packets};
 use crate::proxy_protocol::{self, Address, Parsed};
 use ringwright::{
     Connection, ConnectionId, Deadline, Handler, JobDone, Local, NewFile, OpenFile, Origin, Reason,
-    ReceiveFailed,
+    ReceiveFailed, Sent,
 };
 use std::collections::HashMap;
 use std::io;
@@ -380,6 +380,10 @@ impl Handler for Daemon {
 
     fn started(&mut self, shard: &mut Local<'_>) {
         self.tick(shard);
+    }
+
+    fn sent(&mut self, _: &mut Local<'_>, sent: &[Sent]) {
+        self.files.log_ends(sent);
     }
 
     fn bans_changed(&mut self, shard: &mut Local<'_>) {

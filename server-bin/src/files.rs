@@ -39,7 +39,7 @@ use crate::site::rate::Rates;
 use contents::KEPT_BYTES_MAX;
 use exchange::{Asked, Exchange, Progress, Spares};
 use replies::Worked;
-use ringwright::{Connection, Deadline, Directory, Handler, JobDone, OpenFile, Origin, Room};
+use ringwright::{Connection, Deadline, Directory, Handler, JobDone, OpenFile, Origin, Room, Sent};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
@@ -188,6 +188,13 @@ impl Files {
         };
         self.listeners = generation.listeners.iter().map(&mut listener).collect();
         self.sites = open;
+    }
+
+    /// Writes the lines of replies that have ended.
+    pub fn log_ends(&mut self, sent: &[Sent]) {
+        if let Some(log) = &mut self.log {
+            sent.iter().for_each(|sent| log.end(sent));
+        }
     }
 
     /// Passes lines of the log on to its writer.

@@ -9,7 +9,7 @@ use super::core::Core;
 use crate::connection::Connection;
 use crate::file::{NewFile, OpenFile, ReceiveFailed};
 use crate::handler::{Deadline, Handler};
-use crate::info::Origin;
+use crate::info::{Origin, Sent};
 use crate::local::Local;
 use crate::panics::{Panic, discard};
 use crate::ring::Ring;
@@ -152,6 +152,10 @@ impl<H: Handler> Application<H> {
 
     pub fn tick(&mut self, core: &mut Core) {
         self.local(core, H::tick);
+    }
+
+    pub fn sent(&mut self, core: &mut Core, sent: &[Sent]) {
+        self.local(core, |handler, local| handler.sent(local, sent));
     }
 
     pub fn bans_changed(&mut self, core: &mut Core) {

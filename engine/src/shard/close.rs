@@ -364,6 +364,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.core.reporting = slot;
             self.application.closed(&mut self.core, slot, id, reason);
             self.core.reporting = NONE;
+            if self.core.markers.are_in_use() {
+                self.core.end_markers(slot, reason);
+            }
             self.core.traffic.remove(&slot);
         }
     }

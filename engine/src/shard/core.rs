@@ -8,6 +8,7 @@ use super::file_cache::FileCache;
 use super::incoming::Incoming;
 use super::jobs::Jobs;
 use super::listeners::Listeners;
+use super::markers::Markers;
 use super::naming::Naming;
 use super::output::Chunk;
 use super::reconnect::Links;
@@ -160,6 +161,8 @@ pub struct Core {
     pub listeners: Listeners,
     /// The settings that connections have.
     pub settings: Settings,
+    /// Markers in the output of connections.
+    pub markers: Markers,
     /// What is being done to all connections, some at a time.
     pub sweeps: Sweeps,
     /// There are sweeps, or the memory budget is not calm, or a turn has left something.
@@ -220,6 +223,7 @@ impl Core {
             draining: false,
             listeners: Listeners::default(),
             settings: Settings::new(&ListenerSettings::of(config), milliseconds(config.park_after)),
+            markers: Markers::default(),
             sweeps: Sweeps::default(),
             upkeep: false,
             admission,

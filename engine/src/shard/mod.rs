@@ -29,6 +29,7 @@ mod jobs;
 mod listeners;
 mod listening;
 mod looks;
+mod markers;
 mod naming;
 mod opening;
 mod output;
@@ -302,6 +303,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
         self.read_mailbox();
         self.core.serve_waiting_for_workers();
+        // Before a tick, which may write down what it tells.
+        self.report_sent();
         self.expire();
         self.keep_up();
         self.make_room();

@@ -396,6 +396,28 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         connection.stalled_since_ms = self.core.now_ms;
         // More than 2 MiB at once wrap around, which several sends make up for.
         connection.unasked = connection.unasked.saturating_add(1 + (bytes >> 14) as u8 % 128);
+        if self.core.markers.are_in_use() {
+            self.core.advance_markers(slot, bytes);
+        }
+    }
+
+    /// Tells the application of the markers that were reached.
+    #[inline]
+    pub(super) fn report_sent(&mut self) {
+        if !self.core.markers.reached.is_empty() {
+            self.report_reached();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn report_reached(&mut self) {
+        let mut reached = std::mem::take(&mut self.core.markers.reached);
+        self.application.sent(&mut self.core, &reached);
+        reached.clear();
+        // The callback may have set markers where nothing is queued.
+        reached.append(&mut self.core.markers.reached);
+        self.core.markers.reached = reached;
     }
 
     /// Everything queued has left: the FIN that waited for it follows.

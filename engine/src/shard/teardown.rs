@@ -117,6 +117,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.core.admission.forget_address(self.core.slots.identity(slot).cell);
             self.core.admission.give_back(self.core.slots.holder(slot));
         }
+        self.report_sent();
         self.refuse_connects();
         if !at_rest {
             mark!("memory is left to the kernel");

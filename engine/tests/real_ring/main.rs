@@ -11,6 +11,7 @@ mod framing;
 mod keeper;
 mod lifecycle;
 mod listening;
+mod markers;
 mod older;
 mod outgoing;
 mod pressure;

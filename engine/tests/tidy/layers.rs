@@ -9,7 +9,7 @@ use super::{Piece, Tree, closed_at, is_of_word, line_of, masked, modules, named,
 use std::collections::{BTreeMap, BTreeSet};
 
 /// All rooms, the lowest first.
-const ORDER: [&str; 85] = [
+const ORDER: [&str; 87] = [
     // Values and helpers that know nothing of the engine.
     "bugs",
     "marks",
@@ -57,6 +57,7 @@ const ORDER: [&str; 85] = [
     "shard/incoming/transfer",
     "shard/jobs/pending",
     "shard/naming/steps",
+    "shard/markers/queues",
     "shard/output/chunk",
     "shard/reconnect/links",
     "shard/sweep/lists",
@@ -64,6 +65,7 @@ const ORDER: [&str; 85] = [
     "shard/core",
     "shard/budget",
     "shard/output",
+    "shard/markers",
     "shard/reconnect",
     "shard/cached",
     // The application's side.

@@ -2,7 +2,7 @@
 
 use crate::http::fields;
 use crate::http::reply::decimal;
-use ringwright::{Peer, Traffic};
+use ringwright::{Peer, Reason, Traffic};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -40,10 +40,68 @@ pub struct Entry<'a> {
     pub head: &'a [u8],
     /// The status code.
     pub status: u16,
-    /// Bytes of the queued body. The client may have received fewer.
+}
+
+/// The end of a reply that is logged.
+#[derive(Clone, Copy, Debug)]
+pub struct Outcome {
+    /// Bytes of the body that have left.
     pub bytes: u64,
-    /// Time from the last byte of the head until the reply was queued. 0 if the head has no end.
+    /// Time from the last byte of the head until then. 0 if the head has no end.
     pub duration: Duration,
+    /// How the reply ended.
+    pub end: End,
+}
+
+/// How a reply ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// All of it has left.
+    Complete,
+    /// The client has reset the connection, or has vanished.
+    ClientGone,
+    /// A time limit or the minimum rate ended the connection.
+    Timeout,
+    /// The drain reached its deadline.
+    Drained,
+    /// Something else ended the connection: a kick, a file that could not be read to its end.
+    Aborted,
+    /// Unknown: too many replies were pending, and the line was written when this one was queued.
+    Queued,
+}
+
+impl End {
+    /// Tells the end by the reason for which the connection ended. `None`: all of it has left.
+    #[must_use]
+    pub const fn of(reason: Option<Reason>) -> Self {
+        let Some(reason) = reason else { return Self::Complete };
+        match reason {
+            Reason::PeerFin | Reason::PeerReset | Reason::BrokenPipe | Reason::NetworkError => {
+                Self::ClientGone
+            }
+            Reason::IdleTimeout
+            | Reason::Evicted
+            | Reason::TooSlow
+            | Reason::ReceiveTimeout
+            | Reason::WriteTimeout
+            | Reason::TransferTimeout => Self::Timeout,
+            Reason::Drained | Reason::Stopped => Self::Drained,
+            _ => Self::Aborted,
+        }
+    }
+
+    /// The word in the log.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::ClientGone => "client_gone",
+            Self::Timeout => "timeout",
+            Self::Drained => "drained",
+            Self::Aborted => "aborted",
+            Self::Queued => "queued",
+        }
+    }
 }
 
 /// A connection to be logged at its end.
@@ -80,14 +138,30 @@ impl Formatter {
         Self { format, seconds: i64::MIN, time: Vec::new() }
     }
 
-    /// Appends one line.
-    pub fn append(&mut self, entry: &Entry<'_>, out: &mut Vec<u8>) {
+    /// Appends what a line has before and behind its outcome. Returns the length of the first part.
+    pub fn begin(&mut self, entry: &Entry<'_>, out: &mut Vec<u8>) -> usize {
         self.note_time(entry.seconds);
-        match self.format {
+        let length = match self.format {
             Format::Combined => self.combined(entry, out),
             Format::Json => self.json(entry, out),
-        }
+        };
         out.push(b'\n');
+        length
+    }
+
+    /// Appends a line of these two parts.
+    pub fn append(&self, (before, behind): (&[u8], &[u8]), outcome: &Outcome, out: &mut Vec<u8>) {
+        let Outcome { bytes, duration, end } = *outcome;
+        out.extend_from_slice(before);
+        decimal(out, bytes);
+        if self.format == Format::Json {
+            out.extend_from_slice(b",\"duration_ms\":");
+            decimal(out, duration.as_millis() as u64);
+            out.extend_from_slice(b",\"end\":\"");
+            out.extend_from_slice(end.name().as_bytes());
+            out.push(b'"');
+        }
+        out.extend_from_slice(behind);
     }
 
     /// Appends the line of a connection. None of its texts comes from the client.
@@ -124,7 +198,7 @@ impl Formatter {
         }
     }
 
-    fn combined(&self, entry: &Entry<'_>, out: &mut Vec<u8>) {
+    fn combined(&self, entry: &Entry<'_>, out: &mut Vec<u8>) -> usize {
         out.extend_from_slice(without_port(entry.peer).as_bytes());
         out.extend_from_slice(b" - - [");
         out.extend_from_slice(&self.time);
@@ -133,21 +207,20 @@ impl Formatter {
         out.extend_from_slice(b"\" ");
         decimal(out, u64::from(entry.status));
         out.push(b' ');
-        decimal(out, entry.bytes);
+        let length = out.len();
         for name in ["referer", "user-agent"] {
             out.extend_from_slice(b" \"");
             escape(fields::single(entry.head, name), Format::Combined, out);
             out.push(b'"');
         }
+        length
     }
 
-    fn json(&self, entry: &Entry<'_>, out: &mut Vec<u8>) {
+    fn json(&self, entry: &Entry<'_>, out: &mut Vec<u8>) -> usize {
         let numbers = [
             (&b"\",\"connection\":"[..], entry.connection),
             (b",\"request\":", entry.request),
             (b",\"status\":", u64::from(entry.status)),
-            (b",\"bytes\":", entry.bytes),
-            (b",\"duration_ms\":", entry.duration.as_millis() as u64),
         ];
         out.extend_from_slice(b"{\"time\":\"");
         out.extend_from_slice(&self.time);
@@ -157,6 +230,8 @@ impl Formatter {
             out.extend_from_slice(name);
             decimal(out, value);
         }
+        out.extend_from_slice(b",\"bytes\":");
+        let length = out.len();
         let texts = [
             (&b",\"line\":"[..], Some(request_line(entry.head))),
             (b",\"host\":", fields::single(entry.head, "host")),
@@ -182,6 +257,7 @@ impl Formatter {
             out.push(b'"');
         }
         out.push(b'}');
+        length
     }
 }
 
@@ -308,12 +384,14 @@ mod tests {
             request: 3,
             head,
             status: 404,
-            bytes: 14,
-            duration: Duration::from_millis(7),
         };
-        let mut out = Vec::new();
-        Formatter::new(format).append(&entry, &mut out);
-        String::from_utf8(out).unwrap()
+        let (duration, end) = (Duration::from_millis(7), End::Complete);
+        let (mut text, mut line) = (Vec::new(), Vec::new());
+        let mut formatter = Formatter::new(format);
+        let length = formatter.begin(&entry, &mut text);
+        let outcome = Outcome { bytes: 14, duration, end };
+        formatter.append(text.split_at(length), &outcome, &mut line);
+        String::from_utf8(line).unwrap()
     }
 
     #[test]
@@ -327,7 +405,7 @@ mod tests {
         assert_eq!(
             line(Format::Json, head),
             "{\"time\":\"1994-11-06T08:49:37Z\",\"peer\":\"[::1]:5\",\"connection\":12,\
-             \"request\":3,\"status\":404,\"bytes\":14,\"duration_ms\":7,\
+             \"request\":3,\"status\":404,\"bytes\":14,\"duration_ms\":7,\"end\":\"complete\",\
              \"line\":\"GET /a\\\"b HTTP/1.1\",\"host\":\"x\",\"user_agent\":\"c\\\\xe9\\\\d\"}\n"
         );
         assert!(line(Format::Combined, b"").contains("] \"-\" 404"));

@@ -94,7 +94,7 @@ impl Files {
         let Some(log) = &mut self.log else { return };
         let Logged { head, begun, peer, site } = logged;
         let now = connection.local().now();
-        log.record(&Entry {
+        let entry = Entry {
             seconds: self.common.seconds(),
             peer,
             socket: connection.peer(),
@@ -103,9 +103,10 @@ impl Files {
             request: state.requests,
             head,
             status: status.code(),
-            bytes,
-            duration: begun.map_or(Duration::ZERO, |begun| now - begun),
-        });
+        };
+        if let Some(tag) = log.begin(&entry, bytes, begun, now) {
+            connection.mark_output(tag);
+        }
     }
 }
 

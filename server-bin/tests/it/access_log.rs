@@ -1,9 +1,13 @@
 //! The access log as an operator reads it: which lines it has, and what they say.
 
-use crate::common::{Modes, Server, tree};
+use crate::common::{Ended, Modes, Server, tree};
+use crate::configured::{Configured, folder, request, settle};
+use ringwrightd_test_support::socket::reset;
 use serde_json::Value;
 use std::fs;
 use std::io::Read;
+use std::thread;
+use std::time::Duration;
 
 /// The lines of a log in the combined format, each from the request on.
 fn combined(log: &str) -> Vec<&str> {
@@ -101,6 +105,85 @@ fn the_text_of_a_client_stays_readable_and_in_its_place() {
     assert_eq!((&lines[2]["line"], &lines[2]["status"]), (&"GET /no HTTP/1.1".into(), &400.into()));
     for (line, number) in lines.iter().zip(1..) {
         assert_eq!(line["request"], number);
+    }
+}
+
+/// The size of a file that does not fit into the buffers of a socket.
+const LARGE_BYTES: u64 = 64 << 20;
+
+/// A daemon with a small and a large file, and a log in JSON on standard output.
+fn logging(engine: &str) -> Configured {
+    let files = folder(&[("www/small.txt", "small"), ("www/large.bin", "")]);
+    let large = fs::File::options().write(true).open(files.path().join("www/large.bin")).unwrap();
+    large.set_len(LARGE_BYTES).unwrap();
+    settle();
+    let text = format!(
+        "[engine]\nshards = 1\n{engine}\n[log]\naccess = \"-\"\nformat = \"json\"\n\
+         [admin]\nlisten = \"127.0.0.1:0\"\n\
+         [[site]]\nlisten = [\"127.0.0.1:0\"]\nroot = \"www\"\n"
+    );
+    Configured::start(files, &text, &["http", "admin http"])
+}
+
+fn lines(ended: &Ended) -> Vec<Value> {
+    ended.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn a_line_is_written_when_the_last_byte_has_left() {
+    // By sendfile(2), and through a pipe.
+    for engine in ["", "sendfile_max = 0"] {
+        let running = logging(engine);
+        let [small, large] = ["/small.txt", "/large.bin"].map(|path| request("GET", path, ""));
+        let mut client = running.server.client();
+        client.send(format!("{small}{large}{small}{large}{small}"));
+        // The client reads late.
+        thread::sleep(Duration::from_millis(300));
+        for bytes in [5, LARGE_BYTES, 5, LARGE_BYTES, 5] {
+            assert_eq!(client.reply(false).body.len() as u64, bytes);
+        }
+        drop(client);
+        let lines = lines(&running.stop());
+        let found: Vec<_> = lines.iter().map(|it| (&it["request"], &it["bytes"])).collect();
+        let of = |request: u64, bytes: u64| (Value::from(request), Value::from(bytes));
+        let expected = [of(1, 5), of(2, LARGE_BYTES), of(3, 5), of(4, LARGE_BYTES), of(5, 5)];
+        assert_eq!(found, expected.iter().map(|it| (&it.0, &it.1)).collect::<Vec<_>>());
+        assert!(lines.iter().all(|line| line["end"] == "complete"), "{lines:?}");
+        let duration = |at: usize| lines[at]["duration_ms"].as_u64().unwrap();
+        assert!(duration(0) < 200 && duration(1) >= 250, "{engine}: {lines:?}");
+    }
+}
+
+#[test]
+fn a_line_tells_how_much_has_left_and_how_the_reply_ended() {
+    let cases = [
+        ("client_gone", ""),
+        ("timeout", "timeouts = { write = \"300ms\" }"),
+        ("drained", "timeouts = { drain = \"300ms\" }"),
+    ];
+    for (end, engine) in cases {
+        for by in ["sendfile_max = \"1MiB\"", "sendfile_max = 0"] {
+            let running = logging(&format!("{by}\n{engine}"));
+            let mut client = running.server.client();
+            client.send(request("GET", "/large.bin", ""));
+            assert_eq!(client.head().status, 200);
+            client.stream.read_exact(&mut vec![0; 1 << 20]).unwrap();
+            let client = client.stream.into_inner();
+            let client = if end == "client_gone" {
+                reset(client);
+                None
+            } else {
+                Some(client)
+            };
+            if end != "drained" {
+                running.server.ledger_once(|ledger| ledger["connections"]["open"] == 0);
+            }
+            let lines = lines(&running.server.stop());
+            drop(client);
+            assert_eq!((lines.len(), &lines[0]["end"]), (1, &end.into()), "{by}: {lines:?}");
+            let bytes = lines[0]["bytes"].as_u64().unwrap();
+            assert!((1 << 20..LARGE_BYTES).contains(&bytes), "{bytes}");
+        }
     }
 }
 

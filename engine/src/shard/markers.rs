@@ -1,0 +1,75 @@
+//! Markers in the output of connections: a handler learns when the bytes before a marker have left.
+//!
+//! A marker counts bytes and is no chunk of the output queue: sends are as long as without it. A
+//! shard whose handler has set none compares one length per send.
+//!
+//! Invariant: each marker is reported once, when its bytes have left or its connection has ended.
+
+mod queues;
+
+pub use queues::Markers;
+
+use super::core::Core;
+use super::output::Body;
+use super::slots::NONE;
+use crate::info::Sent;
+use crate::reason::Reason;
+use queues::Marker;
+use std::time::Duration;
+
+impl Core {
+    /// Sets a marker behind the queued output.
+    pub fn set_marker(&mut self, slot: u32, tag: u64) {
+        // Output of a connection that is being cut will not leave.
+        let sends = self.slots[slot].state.sends();
+        let queued_bytes = sends.then(|| self.queued_with_files(slot));
+        self.markers.push(slot, tag, queued_bytes);
+        if queued_bytes == Some(0) {
+            self.advance_markers(slot, 0);
+        }
+    }
+
+    /// Notes that bytes of a connection have left.
+    #[cold]
+    #[inline(never)]
+    pub fn advance_markers(&mut self, slot: u32, sent_bytes: u32) {
+        let mut left = u64::from(sent_bytes);
+        while let Some(rest) = self.markers.advance(slot, left) {
+            self.reach_marker(slot, None);
+            left = rest;
+        }
+    }
+
+    /// The connection has ended, and with it what was queued.
+    #[cold]
+    #[inline(never)]
+    pub fn end_markers(&mut self, slot: u32, reason: Reason) {
+        while self.reach_marker(slot, Some(reason)) {}
+    }
+
+    fn reach_marker(&mut self, slot: u32, reason: Option<Reason>) -> bool {
+        let Some(marker) = self.markers.pop(slot) else { return false };
+        let Marker { tag, unsent_bytes, .. } = marker;
+        let reason = reason.filter(|_| unsent_bytes > 0);
+        let at = Duration::from_millis(self.now_ms);
+        let connection = self.id(slot);
+        self.markers.reached.push(Sent { tag, connection, at, unsent_bytes, reason });
+        true
+    }
+
+    /// The queued bytes, with those of files.
+    fn queued_with_files(&self, slot: u32) -> u64 {
+        let connection = &self.slots[slot];
+        let mut bytes = u64::from(connection.output_bytes);
+        let mut at = connection.output_head;
+        while at != NONE {
+            let chunk = &self.chunks[at as usize];
+            if let Body::File(file) = &chunk.body {
+                let in_pipe = file.pipe.as_ref().map_or(0, |pipe| pipe.held_bytes);
+                bytes += file.remaining + u64::from(in_pipe);
+            }
+            at = chunk.next;
+        }
+        bytes
+    }
+}
