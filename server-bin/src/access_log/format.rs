@@ -4,6 +4,7 @@ use crate::http::fields;
 use crate::http::reply::decimal;
 use ringwright::{Peer, Reason, Traffic};
 use serde::{Deserialize, Serialize};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// Maximum length in bytes of each client text in a line. Longer texts are cut.
@@ -199,7 +200,7 @@ impl Formatter {
     }
 
     fn combined(&self, entry: &Entry<'_>, out: &mut Vec<u8>) -> usize {
-        out.extend_from_slice(without_port(entry.peer).as_bytes());
+        append_address(entry.peer, out);
         out.extend_from_slice(b" - - [");
         out.extend_from_slice(&self.time);
         out.extend_from_slice(b"] \"");
@@ -208,9 +209,9 @@ impl Formatter {
         decimal(out, u64::from(entry.status));
         out.push(b' ');
         let length = out.len();
-        for name in ["referer", "user-agent"] {
+        for value in fields::singles(entry.head, ["referer", "user-agent"]) {
             out.extend_from_slice(b" \"");
-            escape(fields::single(entry.head, name), Format::Combined, out);
+            escape(value, Format::Combined, out);
             out.push(b'"');
         }
         length
@@ -225,18 +226,20 @@ impl Formatter {
         out.extend_from_slice(b"{\"time\":\"");
         out.extend_from_slice(&self.time);
         out.extend_from_slice(b"\",\"peer\":\"");
-        out.extend_from_slice(entry.peer.to_string().as_bytes());
+        append_peer(entry.peer, out);
         for (name, value) in numbers {
             out.extend_from_slice(name);
             decimal(out, value);
         }
         out.extend_from_slice(b",\"bytes\":");
         let length = out.len();
+        let [host, referer, user_agent] =
+            fields::singles(entry.head, ["host", "referer", "user-agent"]);
         let texts = [
             (&b",\"line\":"[..], Some(request_line(entry.head))),
-            (b",\"host\":", fields::single(entry.head, "host")),
-            (b",\"referer\":", fields::single(entry.head, "referer")),
-            (b",\"user_agent\":", fields::single(entry.head, "user-agent")),
+            (b",\"host\":", host),
+            (b",\"referer\":", referer),
+            (b",\"user_agent\":", user_agent),
         ];
         for (name, value) in texts {
             let Some(value) = value else { continue };
@@ -266,6 +269,30 @@ fn without_port(peer: Peer) -> String {
     peer.ip().map_or_else(|| peer.to_string(), |ip| ip.to_string())
 }
 
+/// Appends the address of a client, or `unix:`. An address of IPv4 needs no formatter: each line
+/// has one.
+fn append_address(peer: Peer, out: &mut Vec<u8>) {
+    let Some(IpAddr::V4(address)) = peer.ip() else {
+        return out.extend_from_slice(without_port(peer).as_bytes());
+    };
+    let [first, rest @ ..] = address.octets();
+    decimal(out, first.into());
+    for octet in rest {
+        out.push(b'.');
+        decimal(out, octet.into());
+    }
+}
+
+/// Appends the address of a client with its port.
+fn append_peer(peer: Peer, out: &mut Vec<u8>) {
+    let Peer::Ip(SocketAddr::V4(address)) = peer else {
+        return out.extend_from_slice(peer.to_string().as_bytes());
+    };
+    append_address(peer, out);
+    out.push(b':');
+    decimal(out, address.port().into());
+}
+
 /// Returns the request line without its end, as far as it was read. Empty if it does not begin with
 /// a method.
 fn request_line(head: &[u8]) -> &[u8] {
@@ -283,6 +310,9 @@ fn request_line(head: &[u8]) -> &[u8] {
 /// JSON string differs from that of the character U+00HH.
 fn escape(text: Option<&[u8]>, format: Format, out: &mut Vec<u8>) {
     let Some(text) = text.filter(|text| !text.is_empty()) else { return out.push(b'-') };
+    if is_plain(text) {
+        return out.extend_from_slice(cut(text));
+    }
     for chunk in cut(text).utf8_chunks() {
         let valid = chunk.valid();
         let mut plain = 0;
@@ -303,6 +333,13 @@ fn escape(text: Option<&[u8]>, format: Format, out: &mut Vec<u8>) {
         let introduction: &[u8] = if format == Format::Json { b"\\\\x" } else { b"\\x" };
         chunk.invalid().iter().for_each(|byte| hex(introduction, *byte, out));
     }
+}
+
+/// Returns whether nothing has to be escaped, as in almost every text. The loop has no branch, so
+/// that it looks at several bytes at a time.
+fn is_plain(text: &[u8]) -> bool {
+    let special = |byte: u8| !(0x20..0x7f).contains(&byte) | (byte == b'"') | (byte == b'\\');
+    !text.iter().fold(false, |any, byte| any | special(*byte))
 }
 
 /// Cuts a long text, not inside a character.

@@ -34,10 +34,12 @@ impl Files {
         let duration = connection.local().now() - asked.begun;
         asked.site.counters.count(self.shard, asked.request.method, status, duration, bytes);
         if self.log.is_some() {
-            let socket = state.peer_of(connection);
-            let real = self.address(state, connection, asked);
-            let named = real.filter(|real| Some(*real) != socket.ip());
-            let peer = named.map_or(socket, |real| Peer::Ip(SocketAddr::new(real, 0)));
+            let mut peer = state.peer_of(connection);
+            if asked.site.spec.real_ip.is_some() {
+                let real = self.address(state, connection, asked);
+                let named = real.filter(|real| Some(*real) != peer.ip());
+                peer = named.map_or(peer, |real| Peer::Ip(SocketAddr::new(real, 0)));
+            }
             let site = asked.site.spec.names.first().map_or("", String::as_str);
             let logged = Logged { head: asked.head, begun: Some(asked.begun), peer, site };
             self.log_reply(state, connection, logged, status, bytes);

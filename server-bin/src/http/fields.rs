@@ -30,6 +30,30 @@ pub fn single<'a>(head: &'a [u8], name: &'a str) -> Option<&'a [u8]> {
     values.next().is_none().then_some(first)
 }
 
+/// The values of several fields, each as [`single`] has it. Reads the head once.
+#[must_use]
+pub fn singles<'a, const N: usize>(head: &'a [u8], names: [&str; N]) -> [Option<&'a [u8]>; N] {
+    let mut found = [None; N];
+    let mut count = [0_u32; N];
+    let mut ends = memchr::memchr_iter(b'\n', head).chain([head.len()]);
+    // The request line.
+    let mut begin = ends.next().unwrap_or_default() + 1;
+    for end in ends {
+        let line = &head[begin..end];
+        begin = end + 1;
+        for ((name, found), count) in names.iter().zip(&mut found).zip(&mut count) {
+            if line.get(name.len()) == Some(&b':')
+                && line[..name.len()].eq_ignore_ascii_case(name.as_bytes())
+            {
+                *found = Some(line[name.len() + 1..].trim_ascii());
+                *count += 1;
+            }
+        }
+    }
+    found.iter_mut().zip(count).filter(|it| it.1 > 1).for_each(|(found, _)| *found = None);
+    found
+}
+
 /// The elements of a comma-separated list, without the white space around them; empty ones left
 /// out (RFC 9110, 5.6.1).
 pub fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -141,6 +165,21 @@ const NAME_BYTES: [bool; 256] = {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn several_fields_are_read_at_once() {
+        let names = ["host", "referer", "user-agent"];
+        for head in [
+            &b""[..],
+            b"GET / HTTP/1.1",
+            b"host: line\r\nHost:  x \r\nUSER-AGENT: a: b\r\nRefererx: no\r\n\r\n",
+            b"GET / HTTP/1.1\r\nReferer: 1\r\nreferer: 2\r\nHost:\r\nUser-Agent: cut",
+            b"GET / HTTP/1.1\n\nhost",
+        ] {
+            let each = names.map(|name| super::single(head, name));
+            assert_eq!(super::singles(head, names), each, "{}", head.escape_ascii());
+        }
+    }
+
     use super::*;
 
     const HEAD: &[u8] =
