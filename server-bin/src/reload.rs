@@ -12,8 +12,9 @@ use crate::options::Options;
 use crate::serve::{self, Failure};
 use crate::served::Watcher;
 use ringwright::{Address, Error, Listener, Prefix, PreparedListeners};
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -160,7 +161,7 @@ impl Reloader {
     /// The counts so far.
     #[must_use]
     pub fn counts(&self) -> Reloads {
-        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let of = |count: &AtomicU64| count.load(Relaxed);
         Reloads {
             generation: self.current.number(),
             succeeded: of(&self.counts.succeeded),
@@ -200,10 +201,10 @@ impl Reloader {
         });
         let counts = &self.counts;
         let count = if result.is_ok() { &counts.succeeded } else { &counts.failed };
-        count.fetch_add(1, Ordering::Relaxed);
-        counts.last_failed.store(u64::from(result.is_err()), Ordering::Relaxed);
+        count.fetch_add(1, Relaxed);
+        counts.last_failed.store(u64::from(result.is_err()), Relaxed);
         if result.is_ok() {
-            counts.last_success.store(now(), Ordering::Relaxed);
+            counts.last_success.store(now(), Relaxed);
         }
         result
     }
@@ -396,8 +397,22 @@ fn is_beneath(key: &str, prefix: &str) -> bool {
 
 /// The keys whose values differ.
 fn changed(old: &Values, new: &Values) -> Vec<String> {
-    let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
-    keys.into_iter().filter(|key| old.get(*key) != new.get(*key)).cloned().collect()
+    // Both are sorted by key. A configuration of a thousand sites has 30,000.
+    let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
+    let mut changed = Vec::new();
+    loop {
+        let order = match (old.peek(), new.peek()) {
+            (Some((old, _)), Some((new, _))) => old.cmp(new),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (None, None) => return changed,
+        };
+        let before = if order.is_le() { old.next() } else { None };
+        let after = if order.is_ge() { new.next() } else { None };
+        if before != after {
+            changed.extend(before.or(after).map(|(key, _)| key.clone()));
+        }
+    }
 }
 
 /// Changes what belongs to the engine. Bans and workers that were set while it runs stay.
@@ -437,6 +452,19 @@ fn now() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn changed_keys_are_those_with_another_value_or_none() {
+        let values = |pairs: &[(&str, &str)]| -> Values {
+            pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+        };
+        let old = values(&[("a", "1"), ("b", "1"), ("c", "1"), ("e", "1")]);
+        let new = values(&[("a", "1"), ("b", "2"), ("d", "1"), ("e", "1"), ("f", "1")]);
+        assert_eq!(changed(&old, &new), ["b", "c", "d", "f"]);
+        assert_eq!(changed(&new, &old), ["b", "c", "d", "f"]);
+        assert_eq!(changed(&old, &old), [""; 0]);
+        assert_eq!(changed(&Values::new(), &new).len(), 5);
+    }
 
     #[test]
     fn a_key_is_beneath_its_table() {
