@@ -375,6 +375,7 @@ impl Files {
                 self.reply_status(state, connection, asked, status)
             }
             Candidate::Variant(original, coding) => {
+                self.note_original(connection, &asked, &original);
                 if let Some(note) = Note::of(&original.file) {
                     note.variants.set_missing(coding, connection.local().now());
                 }

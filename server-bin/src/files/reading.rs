@@ -2,7 +2,7 @@
 //! the file is kept for the next request.
 
 use super::contents::{self, CONTENT_BYTES_MAX, Content, Kept, SharedContent, Unread};
-use super::exchange::{Asked, Candidate, Progress};
+use super::exchange::{Asked, Candidate, Original, Progress};
 use super::lines::{SentFile, is_private, sent, write_coding_lines};
 use super::note::{Missing, Note};
 use super::replies::Worked;
@@ -48,6 +48,32 @@ impl Files {
         let content = note.and_then(|note| note.kept.as_ref()).map(Kept::content);
         let found = Found { file: &file, about, is_settled, content, note };
         self.reply_file(state, connection, asked, &candidate, &found)
+    }
+
+    /// Keeps what is told about the original of a variant that is missing, also if another variant
+    /// answers each request. Otherwise the missing one would be looked for each time.
+    pub(super) fn note_original(
+        &mut self,
+        connection: &mut Connection<'_>,
+        asked: &Asked<'_>,
+        original: &Original,
+    ) {
+        let Original { file, index, is_settled } = original;
+        if Note::of(file).is_some() || !is_settled || !self.shared.keeps_files || file.may_wait() {
+            return;
+        }
+        self.common.refresh(connection.local().now());
+        let candidate = Candidate::Requested(*index);
+        if file.status().bytes > CONTENT_BYTES_MAX as u64 {
+            return self.note(file, asked, &candidate, None);
+        }
+        let mut buffer = std::mem::take(&mut self.content);
+        if let Ok(content) = contents::read_cached(file, &mut buffer)
+            && let Some(kept) = self.shared.contents.keep(content)
+        {
+            self.note(file, asked, &candidate, Some(kept));
+        }
+        self.content = buffer;
     }
 
     fn read_in_job(

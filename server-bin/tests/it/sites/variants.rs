@@ -147,6 +147,33 @@ fn variants_come_and_go_while_the_server_runs() {
     running.stop();
 }
 
+/// A coding that the client prefers is missing, and another variant answers.
+#[test]
+fn a_missing_variant_is_not_looked_for_with_each_request() {
+    let text = "[engine]\nshards = 1\n[[site]]\nlisten = [\"127.0.0.1:0\"]\nroot = \"www\"\n\
+                precompressed = true\n";
+    let long = "a".repeat(20_000);
+    let files = [("www/b.js", "only gzip"), ("www/l.js", &long)];
+    let files = folder(&[&files[..], &[("www/b.js.gz", "gz"), ("www/l.js.gz", "gz")]].concat());
+    let running = Configured::start(files, text, &["http"]);
+    for path in ["/b.js", "/l.js"] {
+        let ask = || running.ask_once("GET", path, &accept("zstd, gzip"));
+        // At any request the second may be over for which it is believed.
+        let is_believed = (0..5).any(|_| {
+            assert_eq!(coded(&ask()), ("gz", Some("gzip")));
+            let new = format!("www{path}.zst");
+            write(running.path(), &new, "zst");
+            let believed = coded(&ask()).1 == Some("gzip");
+            wait_until("the new variant", || coded(&ask()).1 == Some("zstd"));
+            std::fs::remove_file(running.path().join(&new)).unwrap();
+            wait_until("the other variant", || coded(&ask()).1 == Some("gzip"));
+            believed
+        });
+        assert!(is_believed, "{path}");
+    }
+    running.stop();
+}
+
 #[test]
 fn without_the_key_there_are_no_variants() {
     let running = Configured::site(folder(&FILES), "");
