@@ -96,16 +96,8 @@ impl Daemon {
         while self.packets.last().is_some_and(|last| last.connections == 0 && !is_wanted(last)) {
             self.packets.pop();
         }
-        for service in wanted {
-            if !self.packets.iter().any(|shard| Arc::ptr_eq(service, &shard.service)) {
-                let handler =
-                    Packets::new(service, ConnectionLog::new(self.log.as_ref(), "packets"));
-                self.packets.push(PacketShard {
-                    service: service.clone(),
-                    handler,
-                    connections: 0,
-                });
-            }
+        for service in wanted.clone() {
+            self.packet_shard(&service);
         }
     }
 
@@ -192,11 +184,17 @@ impl Daemon {
         true
     }
 
-    /// The number of a packet service on this shard.
-    fn packet_shard(&self, service: &Arc<PacketService>) -> usize {
+    /// The number of a packet service on this shard. A client of a removed listener, accepted while
+    /// that ends, may need one that the current generation does not have.
+    fn packet_shard(&mut self, service: &Arc<PacketService>) -> usize {
         let mut shards = self.packets.iter();
         let found = shards.position(|shard| Arc::ptr_eq(service, &shard.service));
-        found.expect("the services of the current generation are there")
+        found.unwrap_or_else(|| {
+            let log = ConnectionLog::new(self.log.as_ref(), "packets");
+            let (service, handler) = (service.clone(), Packets::new(service, log));
+            self.packets.push(PacketShard { service, handler, connections: 0 });
+            self.packets.len() - 1
+        })
     }
 }
 
