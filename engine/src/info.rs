@@ -58,7 +58,8 @@ pub struct Sent {
     /// The bytes between this marker and the one before that have not left. 0 unless the connection
     /// has ended. [`u64::MAX`] if the connection was being cut when the marker was set.
     pub unsent_bytes: u64,
-    /// The reason for the end of the connection, if there are unsent bytes.
+    /// The reason for the end of the connection, if it came before all bytes before the marker had
+    /// left.
     pub reason: Option<Reason>,
 }
 

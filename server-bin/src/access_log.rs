@@ -4,7 +4,7 @@
 //! # When a line is written
 //! A line tells how its reply ended, so most of it waits until the last byte of the reply has left
 //! or the connection has ended. The engine reports that by a marker in the output. Replies that
-//! wait take at most [`PENDING_BYTES_MAX`] on a shard; beyond it, lines are written at once.
+//! wait take at most `PENDING_BYTES_MAX` on a shard; beyond it, lines are written at once.
 //!
 //! # A stalled log
 //! Shards never wait for the log. Each shard fills a buffer and passes it to the writer when the

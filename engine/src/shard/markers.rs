@@ -35,7 +35,8 @@ impl Core {
     pub fn advance_markers(&mut self, slot: u32, sent_bytes: u32) {
         let mut left = u64::from(sent_bytes);
         while let Some(rest) = self.markers.advance(slot, left) {
-            self.reach_marker(slot, None);
+            let marker = self.markers.pop(slot).expect("the first marker was reached");
+            self.report_marker(slot, &marker, None);
             left = rest;
         }
     }
@@ -44,17 +45,19 @@ impl Core {
     #[cold]
     #[inline(never)]
     pub fn end_markers(&mut self, slot: u32, reason: Reason) {
-        while self.reach_marker(slot, Some(reason)) {}
+        let mut cut = None;
+        while let Some(marker) = self.markers.pop(slot) {
+            // A marker without bytes of its own has not been reached behind unsent ones.
+            cut = cut.or((marker.unsent_bytes > 0).then_some(reason));
+            self.report_marker(slot, &marker, cut);
+        }
     }
 
-    fn reach_marker(&mut self, slot: u32, reason: Option<Reason>) -> bool {
-        let Some(marker) = self.markers.pop(slot) else { return false };
-        let Marker { tag, unsent_bytes, .. } = marker;
-        let reason = reason.filter(|_| unsent_bytes > 0);
+    fn report_marker(&mut self, slot: u32, marker: &Marker, reason: Option<Reason>) {
+        let Marker { tag, unsent_bytes, .. } = *marker;
         let at = Duration::from_millis(self.now_ms);
         let connection = self.id(slot);
         self.markers.reached.push(Sent { tag, connection, at, unsent_bytes, reason });
-        true
     }
 
     /// The queued bytes, with those of files.

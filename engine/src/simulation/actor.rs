@@ -114,8 +114,17 @@ impl Actor {
         if taken {
             let piece = Piece { key, offset, bytes: bytes as u64, from_file: false };
             self.book.borrow_mut().records[talk.record].said.push(piece);
+            self.mark(talk, connection);
         }
         room
+    }
+
+    /// Asks to be told when everything has left.
+    pub(super) fn mark(&self, talk: &Talk, connection: &mut Connection<'_>) {
+        let mut book = self.book.borrow_mut();
+        let record = &mut book.records[talk.record];
+        record.markers.push(record.said.iter().map(|piece| piece.bytes).sum());
+        connection.mark_output(record.markers.len() as u64);
     }
 
     /// Something of our own. False: it is not taken any more.
@@ -282,7 +291,10 @@ impl Actor {
             book.records[talk.record].said.push(piece);
             book.records[talk.record].files_owed += 1;
             drop(book);
-            let _ = connection.send_file(file.clone(), offset, length);
+            // Anything but a regular file closes the connection instead.
+            if connection.send_file(file.clone(), offset, length) != Room::Closed {
+                self.mark(talk, connection);
+            }
         }
     }
 

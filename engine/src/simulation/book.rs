@@ -6,7 +6,7 @@ use super::kept::Promises;
 use crate::admission::Bans;
 use crate::ring::simulated::{Rng, is_stretch, stretch};
 use crate::shard::settings::ClientLimits;
-use crate::{ConnectionId, Origin, Peer, Prefix, Reason, Traffic};
+use crate::{ConnectionId, Origin, Peer, Prefix, Reason, Sent, Traffic};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -197,6 +197,11 @@ pub struct Record {
     pub ended_us: u64,
     /// The bytes of both directions that `closed` was told.
     pub traffic: Option<Traffic>,
+    /// The bytes before each marker in its output, and the number of markers that were reported.
+    pub markers: Vec<u64>,
+    pub markers_told: u64,
+    /// The bytes before them that have not left.
+    pub unsent_bytes: u64,
 }
 
 impl Record {
@@ -275,6 +280,8 @@ pub struct Book {
     pub connects_failed: u64,
     /// Callbacks altogether.
     pub callbacks: u64,
+    /// Markers that were reached since the last look, by connection and number.
+    pub reached: Vec<(ConnectionId, u64)>,
 }
 
 impl Book {
@@ -315,10 +322,35 @@ impl Book {
             leaves_us: None,
             ended_us: 0,
             traffic: None,
+            markers: Vec::new(),
+            markers_told: 0,
+            unsent_bytes: 0,
         });
         let record = self.records.len() - 1;
         self.note_call(record, Callback::Opened);
         record
+    }
+
+    /// A marker was reported: in order, once, and with an end only after it.
+    pub fn note_sent(&mut self, sent: &Sent) {
+        let Some(record) = self.record(sent.connection) else {
+            self.failures.push(format!("a marker of nobody: {sent:?}"));
+            return;
+        };
+        let next = record.markers_told + 1;
+        let in_order = sent.tag == next && next <= record.markers.len() as u64;
+        let ends = sent.unsent_bytes == 0 || sent.reason.is_some();
+        let ended = sent.reason.is_none() || sent.reason == record.closed;
+        record.markers_told = sent.tag;
+        if sent.reason.is_none() {
+            self.reached.push((sent.connection, sent.tag));
+        }
+        let record = self.record(sent.connection).expect("just looked up");
+        record.unsent_bytes = record.unsent_bytes.saturating_add(sent.unsent_bytes);
+        if !in_order || !ends || !ended {
+            let wrong = format!("{sent:?} as marker {next} of {record:?}");
+            self.failures.push(wrong);
+        }
     }
 
     /// A callback of a record's connection.

@@ -40,6 +40,25 @@ pub fn find_peer<'a>(lanes: &'a mut [Lane], record: &Record) -> &'a Peer {
 }
 
 impl World {
+    /// What precedes a marker that was reached has left.
+    fn check_markers(&mut self) {
+        let reached = std::mem::take(&mut self.book.borrow_mut().reached);
+        let book = self.book.clone();
+        for (id, number) in reached {
+            let mut book = book.borrow_mut();
+            let record = book.record(id).expect("markers belong to connections");
+            let said = record.markers[number as usize - 1];
+            let peer = find_peer(&mut self.lanes, record);
+            // A reset takes the kernel's counts with it.
+            let whole = peer.standing == Standing::Connected;
+            let left = peer.acknowledged() + peer.socket.outbound.len() as u64;
+            assert!(
+                !whole || said <= left,
+                "{left} of {said} bytes left before a marker: {record:?}"
+            );
+        }
+    }
+
     /// What must be true after the turn of a shard.
     pub fn look(&mut self, at: usize) {
         let lane = &mut self.lanes[at];
@@ -54,6 +73,7 @@ impl World {
         self.check_addresses();
         self.check_jobs(at);
         self.check_kept(at);
+        self.check_markers();
         self.hear();
         let failures = std::mem::take(&mut self.book.borrow_mut().failures);
         assert!(failures.is_empty(), "the handler says: {failures:?}");

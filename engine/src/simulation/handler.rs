@@ -7,7 +7,7 @@ use super::uploads::Upload;
 use crate::ring::simulated::{Rng, is_stretch, unix_peer};
 use crate::{
     Connection, ConnectionId, Deadline, Handler, JobDone, Local, NewFile, OpenFile, Origin, Reason,
-    ReceiveFailed,
+    ReceiveFailed, Sent,
 };
 use std::io;
 use std::time::Duration;
@@ -24,6 +24,10 @@ impl Handler for Actor {
     fn tick(&mut self, shard: &mut Local<'_>) {
         shard.tick_after(Duration::from_micros(1 + self.rng.below(500_000)));
         self.meddle(shard);
+    }
+
+    fn sent(&mut self, _shard: &mut Local<'_>, sent: &[Sent]) {
+        sent.iter().for_each(|sent| self.book.borrow_mut().note_sent(sent));
     }
 
     fn opened(&mut self, connection: &mut Connection<'_>, origin: Origin) -> Talk {

@@ -56,6 +56,10 @@ impl World {
             };
             let owed = (whole && !peer.got_fin) || !files_owed.contains(&record.files_owed);
             judge_traffic(record, peer, whole);
+            assert_eq!(record.markers.len() as u64, record.markers_told, "markers of {record:?}");
+            let unsent_bytes = record.unsent_bytes;
+            let left = !matches!(extent, Extent::Whole) || unsent_bytes == 0;
+            assert!(left, "{unsent_bytes} bytes unsent: {record:?}");
             if owed || !book.agrees(record, &peer.received, extent) {
                 let got = (peer.received.len(), peer.got_fin, peer.lost_by_reset);
                 panic!("extent: {extent:?}; the peer has {got:?} of {record:?}");
