@@ -180,10 +180,13 @@ impl Slot {
             && !self.deliver_owed
     }
 
-    /// Returns whether a file waits for room in the socket: for a poll, or for a while.
+    /// Returns whether a file waits for room in the socket: for a poll, or for a while. Hazard: a
+    /// connection also rests after a receive without memory, while its output goes on.
     #[inline]
     pub fn waits_for_room(&self) -> bool {
-        self.in_flight.has(Kind::PollOut) || self.rests
+        let flight = self.in_flight;
+        let goes_on = [Kind::Send, Kind::Read, Kind::Splice].into_iter().any(|it| flight.has(it));
+        flight.has(Kind::PollOut) || (self.rests && !goes_on)
     }
 
     /// Returns whether the application does not want to be called with input.
