@@ -18,7 +18,7 @@ use crate::handler::{Deadline, Handler};
 use crate::ring::simulated::SimulatedRing;
 use crate::ring::{Kind, Op, Ring, Shutdown};
 
-/// How long a drain waits, after our FIN, for a peer that sends nothing.
+/// The time that a drain waits, after our FIN, for a peer that sends nothing.
 const DRAIN_LINGER_MS: u64 = 500;
 
 /// A peer has stopped sending when nothing has come for so long.
@@ -27,7 +27,7 @@ const STILL_SENDS_MS: u64 = 1_000;
 /// Silence after which a message that was begun does not keep a connection from finishing.
 const REST_MS: u64 = 1_000;
 
-/// What is due on a connection that has nothing else to do.
+/// The deadlines of a connection that has nothing else to do.
 #[derive(Clone, Copy)]
 pub(super) enum Ending {
     /// It is idle.

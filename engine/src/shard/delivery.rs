@@ -1,4 +1,4 @@
-//! What the peer has acknowledged of what was sent.
+//! Delivery: the bytes of the output that the peer has acknowledged.
 //!
 //! A socket takes some megabytes at once, and a slow reader needs minutes for them. A send counts
 //! the bytes that may be unacknowledged. If they are more than a short reply or two, the shard asks
@@ -24,7 +24,7 @@ use crate::ring::simulated::SimulatedRing;
 /// How soon an unacknowledged reply is looked after where no deadline runs.
 const LOOK_MS: u64 = 1_000;
 
-/// What is due while output waits to be taken, or to be acknowledged.
+/// The deadlines while output waits to be taken, or to be acknowledged.
 #[derive(Clone, Copy)]
 pub(super) enum Progress {
     /// To ask what the peer has acknowledged.

@@ -29,7 +29,7 @@ use crate::ring::{Kind, Ring};
 /// with which each exists.
 macro_rules! families {
     ($($(#[doc = $what:literal])+ $family:ident: $($kind:ident)*, if $cfg:meta;)+) => {
-        /// What is due on a connection.
+        /// A deadline of a connection, by family.
         #[derive(Clone, Copy)]
         pub(super) enum Due {
             $($(#[doc = $what])+ #[cfg($cfg)] $family(<$family as Family>::Due),)+
@@ -40,7 +40,7 @@ macro_rules! families {
         const OWNERS: &[(&str, &[Kind])] = &[$((stringify!($family), &[$(Kind::$kind),*])),+];
 
         impl Core {
-            /// What the families keep a connection from.
+            /// Returns everything that the families keep a connection from.
             #[inline]
             pub(super) fn vetoes(&self, connection: &Slot) -> Vetoes {
                 let mut vetoes = Vetoes::NONE;
@@ -92,7 +92,7 @@ macro_rules! families {
                 $(#[cfg($cfg)] $family::report(self, slot);)+
             }
 
-            /// Submits what a connection wants.
+            /// Submits the operations that a connection wants.
             #[inline(always)]
             fn submit_all_of(&mut self, slot: u32, quiet: bool) -> Result<(), Full> {
                 $(#[cfg($cfg)] if $family::ALWAYS || !quiet {
@@ -154,7 +154,7 @@ families! {
     FilesIn: Write SpliceToFile PollIn, if not(ringwright_without = "files_in");
     /// Jobs on the workers.
     JobResults: , if not(ringwright_without = "jobs");
-    /// What the peer has yet to acknowledge.
+    /// Output that the peer has yet to acknowledge.
     Delivery: , if all();
     /// Receiving.
     Input: Receive Probe Hangup CancelReceive, if all();

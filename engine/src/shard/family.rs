@@ -13,8 +13,10 @@
 //! | the end | [`Family::release`] | give everything back | submit, call the handler |
 //!
 //! The other functions only look: at what a family keeps a connection from, and when it has to be
-//! looked at next. `completed` calls the handler where the value must not wait: input, which lies in
-//! a receive buffer, and the results of opens and connects, which come once.
+//! looked at next. `completed` calls the handler where the value must not wait: input, which lies
+//! in a receive buffer, and the results of opens and connects, which come once. Two cases still
+//! break the table: the deadline of a connect submits its cancel, and `submit` of an open or of a
+//! small file calls the handler when there is nothing to wait for.
 
 use super::Shard;
 use super::bounds::Full;
@@ -35,7 +37,7 @@ pub(super) struct Outcome {
     pub buffer: Option<HeldBuffer>,
 }
 
-/// What follows from a completion.
+/// The consequence of a completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum After {
     /// The connection is walked in the next flush.
@@ -46,7 +48,7 @@ pub(super) enum After {
     Freed,
 }
 
-/// What a family keeps a connection from.
+/// The things that a family keeps a connection from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Vetoes(u8);
 
@@ -84,7 +86,7 @@ impl BitOr for Vetoes {
 
 /// One kind of work of a connection. Each function has a default for families without such a part.
 pub(super) trait Family {
-    /// What may be due. `Infallible`: the family has no deadlines.
+    /// The deadlines of the family. `Infallible`: it has none.
     type Due: Copy;
 
     /// The family is walked always, and not only when the connection is not quiet.
@@ -104,7 +106,7 @@ pub(super) trait Family {
         true
     }
 
-    /// What the connection must not do meanwhile, as far as its slot says.
+    /// Returns what the connection must not do meanwhile, as far as its slot says.
     #[inline]
     fn vetoes(_connection: &Slot) -> Vetoes {
         Vetoes::NONE

@@ -119,8 +119,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             return Ok(());
         }
         let waits = request.waits;
-        // Who waits in the queue is let begin by it: begun out of turn it would have its turn, too,
-        // and nobody would have the next.
+        // An open in the queue begins only when the queue lets it. Otherwise it would begin now and
+        // take its turn in the queue as well, and the next open would wait for ever.
         if waits && (request.queued || self.slow_opens >= self.slow_opens_max) {
             return self.queue_open(slot);
         }

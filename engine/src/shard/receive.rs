@@ -49,7 +49,7 @@ const STARVING_MS: u64 = 100;
 /// A byte that is shown to a handler counts as so many that are moved.
 const HANDLER_WORK: usize = 4;
 
-/// What is due on the receive side.
+/// The deadlines of the receive side.
 #[derive(Clone, Copy)]
 pub(super) enum Receiving {
     /// A message is incomplete for too long.
