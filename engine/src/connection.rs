@@ -107,7 +107,7 @@ impl<'a> Connection<'a> {
 
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn descriptor(&self) -> crate::ring::Descriptor {
-        self.core.slots[self.slot].descriptor
+        self.core.slots[self.slot].descriptor()
     }
 
     /// The way the connection came to the engine: a listener or a connect.
@@ -122,7 +122,7 @@ impl<'a> Connection<'a> {
     /// [`ConnectionInfo::state`]: crate::ConnectionInfo::state
     #[must_use]
     pub fn state(&self) -> &'static str {
-        self.core.slots[self.slot].state.name()
+        self.core.slots[self.slot].state().name()
     }
 
     /// Queues a copy of `bytes` and returns whether the queue has room for more.
@@ -228,10 +228,10 @@ impl<'a> Connection<'a> {
         directory: &Directory,
         path: Option<&[u8]>,
     ) -> Result<(), FileRefusal> {
-        if self.core.slots[self.slot].state.is_over() {
+        if self.core.slots[self.slot].state().is_over() {
             return Err(FileRefusal::Ending);
         }
-        if self.core.slots.rare(self.slot).open != NONE {
+        if self.core.slots.rare(self.slot).open() != NONE {
             return Err(FileRefusal::InProgress);
         }
         self.core.request_open(self.slot, directory, path);
@@ -267,7 +267,7 @@ impl<'a> Connection<'a> {
         let calls = self.calls.as_deref_mut()?;
         let end = offset.checked_add(length).filter(|end| *end <= i64::MAX as u64);
         let slot = &self.core.slots[self.slot];
-        let takes = slot.state.accepts_output() && !slot.shutdown_wanted;
+        let takes = slot.state().accepts_output() && !slot.shutdown_wanted();
         let possible = takes
             && length > 0
             && end.is_some()
@@ -310,7 +310,7 @@ impl<'a> Connection<'a> {
         length: u64,
     ) -> Result<(), FileRefused> {
         let end = offset.checked_add(length).filter(|end| *end <= i64::MAX as u64);
-        let why = if !self.core.slots[self.slot].state.hears() {
+        let why = if !self.core.slots[self.slot].state().hears() {
             FileRefusal::Ending
         } else if end.is_none() {
             FileRefusal::OutOfRange
@@ -340,10 +340,10 @@ impl<'a> Connection<'a> {
         name: &[u8],
         publish: Publish,
     ) -> Result<(), FileRefused> {
-        if self.core.slots[self.slot].state.is_over() {
+        if self.core.slots[self.slot].state().is_over() {
             return Err(FileRefused { file, why: FileRefusal::Ending });
         }
-        if self.core.slots.rare(self.slot).naming != NONE {
+        if self.core.slots.rare(self.slot).naming() != NONE {
             return Err(FileRefused { file, why: FileRefusal::InProgress });
         }
         self.core.request_naming(self.slot, file, name, publish);
@@ -385,7 +385,7 @@ impl<'a> Connection<'a> {
     /// The queued output in bytes. Files do not count.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
-        self.core.slots[self.slot].output_bytes as usize
+        self.core.slots[self.slot].output_bytes() as usize
     }
 
     /// The bytes that have arrived and that [`Handler::received`](crate::Handler::received) has not
@@ -402,7 +402,7 @@ impl<'a> Connection<'a> {
     /// the effect. A number above `message_bytes_max` ends the connection with
     /// [`Reason::MessageTooLong`], because so many bytes are never kept.
     pub fn need(&mut self, bytes: usize) {
-        self.core.slots[self.slot].need = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.core.slots[self.slot].set_need(u32::try_from(bytes).unwrap_or(u32::MAX));
     }
 
     /// Stops calls of `received` and `half_closed`, and stops receiving soon after.
@@ -411,8 +411,7 @@ impl<'a> Connection<'a> {
     /// arrives before the cancelled receive ends. `receive_timeout` does not run during a pause,
     /// but `idle_timeout` does.
     pub fn pause(&mut self) {
-        let slot = &mut self.core.slots[self.slot];
-        slot.pause = Pause::Application;
+        self.core.slots[self.slot].pause_for(Pause::Application);
         // A message cannot be late while nobody reads it.
         self.core.forget_message(self.slot);
         self.not_for_jobs();
@@ -422,8 +421,8 @@ impl<'a> Connection<'a> {
     /// Ends a [`pause`](Self::pause). The engine delivers the kept bytes after this callback.
     pub fn resume(&mut self) {
         let slot = &mut self.core.slots[self.slot];
-        slot.pause = Pause::No;
-        slot.deliver_owed = true;
+        slot.end_pause();
+        slot.owe_delivery();
         self.not_for_jobs();
         self.core.touch(self.slot);
     }
@@ -447,8 +446,8 @@ impl<'a> Connection<'a> {
     /// previous one, and 0 withdraws it. A connection that takes no more output gets no call.
     pub fn notify_below(&mut self, bytes: usize) {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        if bytes != self.core.slots.rare(self.slot).notify_below {
-            self.core.slots.rare_mut(self.slot).notify_below = bytes;
+        if bytes != self.core.slots.rare(self.slot).notify_below() {
+            self.core.slots.rare_mut(self.slot).set_notify_below(bytes);
             self.core.touch(self.slot);
         }
     }
@@ -456,7 +455,7 @@ impl<'a> Connection<'a> {
     /// Separates the pause from the jobs: from here on, only the application changes it.
     fn not_for_jobs(&mut self) {
         if let Some(rare) = self.core.slots.rare_if_any(self.slot) {
-            rare.paused_for_jobs = false;
+            rare.end_pause_for_jobs();
         }
     }
 
@@ -466,9 +465,9 @@ impl<'a> Connection<'a> {
     pub fn set_timer(&mut self, after: Option<Duration>) {
         if let Some(after) = after {
             let at_ms = self.core.now_ms + milliseconds(after);
-            self.core.slots.rare_mut(self.slot).timer_ms = at_ms;
+            self.core.slots.rare_mut(self.slot).set_timer(at_ms);
         } else if let Some(rare) = self.core.slots.rare_if_any(self.slot) {
-            rare.timer_ms = 0;
+            rare.set_timer(0);
         }
         self.core.touch(self.slot);
     }
@@ -479,8 +478,7 @@ impl<'a> Connection<'a> {
     /// The peer's FIN is reported by [`Handler::half_closed`](crate::Handler::half_closed) as
     /// without this call. It then ends the connection.
     pub fn shutdown(&mut self) {
-        let slot = &mut self.core.slots[self.slot];
-        slot.shutdown_wanted = true;
+        self.core.slots[self.slot].want_shutdown();
         self.core.touch(self.slot);
     }
 
@@ -563,7 +561,7 @@ impl<'a> Connection<'a> {
 
     fn takes_output(&self) -> bool {
         let slot = &self.core.slots[self.slot];
-        slot.state.accepts_output() && !slot.shutdown_wanted
+        slot.state().accepts_output() && !slot.shutdown_wanted()
     }
 
     /// `Room::Refused` if so many bytes, in several calls, would not fit.
@@ -596,7 +594,7 @@ impl Local<'_> {
     /// Returns a connection of this shard, with everything its own callbacks may do. `None` if it
     /// is not on this shard or is ending.
     pub fn connection(&mut self, id: ConnectionId) -> Option<Connection<'_>> {
-        let slot = self.find(id).filter(|slot| self.core.slots[*slot].state.hears())?;
+        let slot = self.find(id).filter(|slot| self.core.slots[*slot].state().hears())?;
         Some(Connection::new(self.core, slot))
     }
 }

@@ -335,7 +335,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// Shows a new connection to the application.
     pub(super) fn introduce(&mut self, slot: u32, origin: Origin) {
         self.core.counters.opened += 1;
-        self.core.slots[slot].opened = true;
+        self.core.slots[slot].note_opened();
         if self.reading_mode() == Mode::Once {
             self.core.slots.set_mode(slot, Mode::Once);
         }

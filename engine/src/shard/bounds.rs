@@ -157,7 +157,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let slots = &self.core.slots;
         let unarmed = |slot: &&u32| {
             let connection = &slots[**slot];
-            connection.mode() == Mode::Once && connection.armed == Armed::Nothing
+            connection.mode() == Mode::Once && connection.armed() == Armed::Nothing
         };
         self.once_armed += self.core.touched.iter().filter(unarmed).count();
     }

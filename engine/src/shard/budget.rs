@@ -51,7 +51,7 @@ impl Core {
     pub fn release_hold(&mut self, slot: u32) -> bool {
         let held = self.slots[slot].is_held();
         if held {
-            self.slots[slot].pause = Pause::No;
+            self.slots[slot].end_pause();
         }
         held
     }
@@ -70,12 +70,12 @@ impl Core {
         if !long || has_turn || to_file || self.slots[slot].is_paused() {
             return;
         }
-        self.slots[slot].pause = Pause::Budget;
+        self.slots[slot].pause_for(Pause::Budget);
         if !was_held {
             mark!("a long message waits for the budget");
             self.counters.budget_pauses += 1;
         }
-        if !std::mem::replace(&mut self.slots.rare_mut(slot).in_budget_queue, true) {
+        if !self.slots.rare_mut(slot).set_in_budget_queue(true) {
             self.budget.queue.push_back((slot, generation));
         }
     }
@@ -123,7 +123,7 @@ impl Core {
             if self.slots.of_life(slot, generation).is_none() {
                 continue;
             }
-            self.slots.rare_mut(slot).in_budget_queue = false;
+            self.slots.rare_mut(slot).set_in_budget_queue(false);
             let held = self.release_hold(slot);
             self.touch(slot);
             if held {
@@ -184,7 +184,7 @@ impl Core {
     fn turn_ends_at_ms(&self, turn: Turn) -> Option<u64> {
         let found = self.slots.of_life(turn.slot, turn.generation)?;
         let long = self.kept_bytes(turn.slot) >= self.limits.output_high_bytes;
-        let active_ms = found.active_ms.max(turn.since_ms);
+        let active_ms = found.active_ms().max(turn.since_ms);
         let ends_at_ms = (active_ms + SILENCE_MS).min(turn.since_ms + TURN_MS);
         (long && self.budget.is_tight()).then_some(ends_at_ms)
     }
@@ -210,11 +210,11 @@ impl Core {
         for (slot, connection) in self.slots.iter() {
             let rare = self.slots.rare_of(connection);
             let held = connection.is_held();
-            assert!(!held || rare.in_budget_queue, "slot {slot} is held for ever");
+            assert!(!held || rare.in_budget_queue(), "slot {slot} is held for ever");
             let place = (slot, self.slots.generation(slot));
             let queued = self.budget.queue.iter().filter(|it| **it == place).count();
-            assert_eq!(queued, usize::from(rare.in_budget_queue), "slot {slot} in the queue");
-            assert!(!held || connection.carry != NONE, "slot {slot} is held for nothing");
+            assert_eq!(queued, usize::from(rare.in_budget_queue()), "slot {slot} in the queue");
+            assert!(!held || connection.carry() != NONE, "slot {slot} is held for nothing");
         }
     }
 }

@@ -117,7 +117,7 @@ impl Core {
         }
         let length = length as u32;
         let range = Range { file: file.descriptor(), offset, length, turn: self.counters.turns };
-        let tail = self.slots[slot].output_tail;
+        let tail = self.slots[slot].output_tail();
         if tail != NONE
             && let Body::Pooled { buffer, end, .. } = &mut self.chunks[tail as usize].body
             && (size - *end as usize) as u32 >= length
@@ -151,7 +151,7 @@ impl Core {
             }
             self.append(slot, Body::Pooled { buffer, start: 0, end: length });
         }
-        self.slots[slot].output_bytes += length;
+        self.slots[slot].add_output_bytes(length);
         true
     }
 }

@@ -50,17 +50,17 @@ impl Family for Closing {
 
     #[inline]
     fn is_quiet(connection: &Slot) -> bool {
-        connection.state == State::Open
+        connection.state() == State::Open
     }
 
     #[inline]
     fn is_record_quiet(rare: &Rare) -> bool {
-        rare.finish_ms == NONE
+        rare.finish_ms() == NONE
     }
 
     #[inline]
     fn counts_from_activity(rare: &Rare) -> bool {
-        rare.finish_ms == NONE
+        rare.finish_ms() == NONE
     }
 
     fn completed<R: Ring, H: Handler>(
@@ -89,7 +89,7 @@ impl Family for Closing {
         connection: &Slot,
         candidate: &mut impl FnMut(u64, Option<u64>, Self::Due),
     ) {
-        match connection.state {
+        match connection.state() {
             State::Lingering => shard.lingers_until(slot, connection, candidate),
             state if state.hears() => shard.rests_until(connection, candidate),
             _ => {}
@@ -119,9 +119,9 @@ impl Family for Closing {
         connection: &Slot,
         fail: &dyn Fn(&str),
     ) {
-        match connection.state {
-            State::Ending if connection.in_flight.is_empty() => fail("does not end"),
-            State::Closing if !connection.in_flight.has(Kind::Close) => fail("does not close"),
+        match connection.state() {
+            State::Ending if connection.in_flight().is_empty() => fail("does not end"),
+            State::Closing if !connection.in_flight().has(Kind::Close) => fail("does not close"),
             _ => {}
         }
     }
@@ -136,16 +136,16 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         candidate: &mut impl FnMut(u64, Option<u64>, Ending),
     ) {
         let rare = self.core.slots.rare_of(connection);
-        if rare.delivering {
+        if rare.delivering() {
             return;
         }
         let limits = &self.core.limits;
         // A drain need not wait long for keep-alive clients that have nothing more to say.
-        let silent = !rare.discards && self.core.drains(slot);
+        let silent = !rare.discards() && self.core.drains(slot);
         let linger_ms =
             if silent { limits.linger_ms.min(DRAIN_LINGER_MS) } else { limits.linger_ms };
-        let delivered_ms = connection.stalled_since_ms;
-        candidate(delivered_ms.max(connection.active_ms), Some(linger_ms), Ending::Linger);
+        let delivered_ms = connection.stalled_since_ms();
+        candidate(delivered_ms.max(connection.active_ms()), Some(linger_ms), Ending::Linger);
         candidate(delivered_ms, Some(limits.linger_total_ms), Ending::Linger);
     }
 
@@ -153,10 +153,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     fn rests_until(&self, connection: &Slot, candidate: &mut impl FnMut(u64, Option<u64>, Ending)) {
         let idle_ms = self.core.limits_of(connection).idle_ms;
         if !self.core.vetoes(connection).has(Vetoes::IDLE) {
-            candidate(connection.active_ms, idle_ms, Ending::Idle);
+            candidate(connection.active_ms(), idle_ms, Ending::Idle);
             if idle_ms.is_some() && connection.may_be_unacknowledged() {
-                let soonest_ms = self.core.settings.soonest_ms(connection.settings);
-                candidate(connection.active_ms, Some(soonest_ms), Ending::Look);
+                let soonest_ms = self.core.settings.soonest_ms(connection.settings());
+                candidate(connection.active_ms(), Some(soonest_ms), Ending::Look);
             }
         }
         if !connection.is_plain()
@@ -169,27 +169,27 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// When a connection that is to finish may, if nothing happens before; `None` if it is not
     /// at rest, as far as is known here.
     fn finishes_at_ms(&self, connection: &Slot) -> Option<u64> {
-        let finish_ms = self.core.slots.rare_of(connection).finish_ms;
+        let finish_ms = self.core.slots.rare_of(connection).finish_ms();
         if finish_ms == NONE
-            || !connection.state.hears()
+            || !connection.state().hears()
             || self.core.vetoes(connection).has(Vetoes::FINISH)
         {
             return None;
         }
         // The rest of a message is waited for, but not as long as a client may take for it.
         let quiet_ms = u64::from(finish_ms);
-        let quiet_ms = if connection.carry == NONE { quiet_ms } else { quiet_ms.max(REST_MS) };
-        Some(connection.active_ms + quiet_ms)
+        let quiet_ms = if connection.carry() == NONE { quiet_ms } else { quiet_ms.max(REST_MS) };
+        Some(connection.active_ms() + quiet_ms)
     }
 
     /// The time for being idle has passed.
     fn on_idle(&mut self, slot: u32) {
         if self.has_unread(slot) {
             mark!("with unread bytes it is not idle");
-            self.core.slots[slot].active_ms = self.core.now_ms;
+            self.core.slots[slot].note_activity(self.core.now_ms);
             return;
         }
-        if self.core.slots[slot].unasked > 0
+        if self.core.slots[slot].unasked() > 0
             && !bug!("reader-is-idle")
             && self.look_at_delivery(slot)
         {
@@ -204,11 +204,11 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// a reset could destroy, and so nothing to linger for.
     fn end_idle(&mut self, slot: u32) {
         let connection = &self.core.slots[slot];
-        let at_rest = connection.state == State::Open
-            && connection.output_head == NONE
-            && connection.carry == NONE
+        let at_rest = connection.state() == State::Open
+            && connection.output_head() == NONE
+            && connection.carry() == NONE
             && !self.core.drains(slot);
-        if at_rest && self.ring.unread_bytes(connection.descriptor) == Ok(0) {
+        if at_rest && self.ring.unread_bytes(connection.descriptor()) == Ok(0) {
             self.core.end(slot, Reason::IdleTimeout, false);
         } else {
             self.core.close(slot, Reason::IdleTimeout);
@@ -218,7 +218,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// The peer has sent neither its FIN nor anything else for long enough, or sends for ever.
     fn end_linger(&mut self, slot: u32) {
         // A short reply may have been taken for acknowledged.
-        if self.core.slots[slot].unasked > 0 && self.look_at_delivery(slot) {
+        if self.core.slots[slot].unasked() > 0 && self.look_at_delivery(slot) {
             mark!("a short reply is not read yet");
             return;
         }
@@ -226,12 +226,12 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let unread = self.unread_bytes(slot) > 0;
         if unread && self.is_after_pause() {
             mark!("what came during a pause is discarded first");
-            self.core.slots[slot].active_ms = now_ms;
+            self.core.slots[slot].note_activity(now_ms);
             return;
         }
         mark!("lingered long enough");
-        let sends = self.core.slots.rare(slot).discards
-            && now_ms < self.core.slots[slot].active_ms + STILL_SENDS_MS;
+        let sends = self.core.slots.rare(slot).discards()
+            && now_ms < self.core.slots[slot].active_ms() + STILL_SENDS_MS;
         self.core.end(slot, Reason::LocalClose, unread || sends);
     }
 
@@ -245,14 +245,14 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             return;
         }
         let connection = &self.core.slots[slot];
-        let fin_seen = connection.fin_seen;
+        let fin_seen = connection.fin_seen();
         // What came since the last completion lies in the socket, and will be received.
         if !fin_seen && self.unread_bytes(slot) > 0 {
             mark!("finish waits for unread bytes");
             return;
         }
         // A peer that reads is not quiet. One that need not be quiet reads on after our FIN.
-        let quiet = self.core.slots.rare(slot).finish_ms > 0;
+        let quiet = self.core.slots.rare(slot).finish_ms() > 0;
         if quiet && self.core.slots[slot].may_be_unacknowledged() && self.look_at_delivery(slot) {
             mark!("finish waits for the peer to read");
             return;
@@ -261,7 +261,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let reason = if self.core.drains(slot) { Reason::Drained } else { Reason::LocalClose };
         self.core.close(slot, reason);
         // The FIN follows at once, so that as good as nothing can come in between.
-        if self.core.slots[slot].state == State::Draining {
+        if self.core.slots[slot].state() == State::Draining {
             self.output_is_empty(slot);
             if !fin_seen {
                 self.core.counters.cut_off += u64::from(self.unread_bytes(slot));
@@ -271,20 +271,20 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// Takes an ending connection as far as it can go now.
     fn flush_close(&mut self, slot: u32) -> Result<(), Full> {
-        let connection = &mut self.core.slots[slot];
-        if connection.state != State::Ending {
+        let connection = &self.core.slots[slot];
+        if connection.state() != State::Ending {
             return Ok(());
         }
-        let descriptor = connection.descriptor;
-        let connects = !connection.cut && connection.in_flight.has(Kind::Connect);
+        let descriptor = connection.descriptor();
+        let connects = !connection.is_cut() && connection.in_flight().has(Kind::Connect);
         if connects && !bug!("cut-before-connect") && !self.ring.submit_all() {
             // A connect that the kernel takes after the cut would not end by it.
             self.core.touch(slot);
             return Ok(());
         }
         let connection = &mut self.core.slots[slot];
-        if !std::mem::replace(&mut connection.cut, true) {
-            let abortive = connection.abortive;
+        if connection.cut() {
+            let abortive = connection.abortive();
             self.note_traffic(slot);
             // Ends what is armed. ENOTCONN after a reset is normal: then everything has ended.
             let _ = if abortive {
@@ -295,13 +295,13 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 self.ring.shutdown(descriptor, Shutdown::Both)
             };
         }
-        let in_flight = self.core.slots[slot].in_flight;
+        let in_flight = self.core.slots[slot].in_flight();
         let ignored = if bug!("close-without-shutdown") {
             in_flight.has(Kind::Receive)
         } else {
             bug!("slot-freed-in-flight") && !in_flight.has(Kind::Close)
         };
-        if (!in_flight.is_empty() && !ignored) || self.core.slots.rare(slot).naming != NONE {
+        if (!in_flight.is_empty() && !ignored) || self.core.slots.rare(slot).naming() != NONE {
             return Ok(());
         }
         self.submit(slot, Kind::Close, Op::Close { descriptor })?;
@@ -310,9 +310,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.core.admission.give_back(self.core.slots.holder(slot));
         }
         self.release_all(slot);
-        if bug!("closed-twice") && self.core.slots[slot].opened {
+        if bug!("closed-twice") && self.core.slots[slot].opened() {
             self.report_end(slot);
-            self.core.slots[slot].opened = true;
+            self.core.slots[slot].note_opened();
         }
         Ok(())
     }
@@ -321,8 +321,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     pub(super) fn note_traffic(&mut self, slot: u32) {
         let connection = &self.core.slots[slot];
         if self.core.limits_of(connection).count_traffic
-            && connection.opened
-            && let Ok(traffic) = self.ring.traffic(connection.descriptor, connection.fin_seen)
+            && connection.opened()
+            && let Ok(traffic) = self.ring.traffic(connection.descriptor(), connection.fin_seen())
         {
             self.core.traffic.insert(slot, traffic);
         }
@@ -330,9 +330,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// The descriptor is closed. It is gone whatever CLOSE answered (close(2)).
     fn on_close(&mut self, slot: u32) {
-        assert_eq!(self.core.slots[slot].state, State::Closing);
+        assert_eq!(self.core.slots[slot].state(), State::Closing);
         self.report_end(slot);
-        if std::mem::replace(&mut self.core.slots[slot].touched, false) {
+        if self.core.slots[slot].untouch() {
             self.core.touched.retain(|touched| *touched != slot);
         }
         let cell = self.core.slots.identity(slot).cell;
@@ -350,8 +350,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// Tells the application, once, of the end of a connection it was told of.
     pub(super) fn report_end(&mut self, slot: u32) {
         let connection = &mut self.core.slots[slot];
-        let reason = connection.reason.unwrap_or(Reason::LocalClose);
-        if std::mem::replace(&mut connection.opened, false) {
+        let reason = connection.reason().unwrap_or(Reason::LocalClose);
+        if connection.take_opened() {
             let opened_ms = self.core.slots.identity(slot).opened_ms.get();
             let lifetime_ms = self.core.now_ms.saturating_sub(opened_ms);
             self.core.counters.lifetime_ms.add(lifetime_ms);

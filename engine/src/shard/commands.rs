@@ -123,7 +123,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             }
             Command::KickAll => self.core.end_all(Reason::Kicked),
             Command::DrainConnection(id) => {
-                let opened = |slot: &u32| self.core.slots[*slot].opened;
+                let opened = |slot: &u32| self.core.slots[*slot].opened();
                 if let Some(slot) = self.core.slots.find(id).filter(opened) {
                     self.tell_of_drain(slot);
                 }

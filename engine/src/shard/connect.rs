@@ -50,8 +50,8 @@ impl Family for Connecting {
         connection: &Slot,
         candidate: &mut impl FnMut(u64, Option<u64>, Self::Due),
     ) {
-        if connection.state == State::Connecting {
-            candidate(connection.stalled_since_ms, Some(shard.core.limits.connect_ms), ());
+        if connection.state() == State::Connecting {
+            candidate(connection.stalled_since_ms(), Some(shard.core.limits.connect_ms), ());
         }
     }
 
@@ -66,13 +66,13 @@ impl Family for Connecting {
         connection: &Slot,
         fail: &dyn Fn(&str),
     ) {
-        if connection.state != State::Connecting {
+        if connection.state() != State::Connecting {
             return;
         }
         if shard.core.draining && shard.core.sweeps.is_empty() {
             fail("still connects though it drains");
         }
-        if !connection.in_flight.has(Kind::Connect) {
+        if !connection.in_flight().has(Kind::Connect) {
             fail("does not connect");
         }
     }
@@ -151,16 +151,16 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             // Opened now it would be told of the drain twice: the sweep is on its way.
             self.core.end(slot, Reason::Drained, true);
         }
-        debug_assert!(self.core.slots[slot].output_head == NONE);
+        debug_assert!(self.core.slots[slot].output_head() == NONE);
         let Origin::Connected(tag) = self.core.slots.origin(slot) else {
             unreachable!("only what connects out has a connect in flight")
         };
-        let connects = result == 0 && self.core.slots[slot].state == State::Connecting;
+        let connects = result == 0 && self.core.slots[slot].state() == State::Connecting;
         let result = if connects { self.set_user_timeout(slot) } else { result };
         let connection = &mut self.core.slots[slot];
         if result == 0 && connects {
             connection.on(Event::Connected);
-            connection.active_ms = self.core.now_ms;
+            connection.note_activity(self.core.now_ms);
             self.core.slots.identity_mut(slot).opened_ms = self.core.now_ms.into();
             self.core.counters.connected += 1;
             return self.introduce(slot, Origin::Connected(tag));
@@ -179,7 +179,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     fn cancel_connect(&mut self, slot: u32) {
         let connection = &self.core.slots[slot];
-        if connection.in_flight.has(Kind::CancelConnect) {
+        if connection.in_flight().has(Kind::CancelConnect) {
             mark!("connect is being cancelled already");
             return;
         }
@@ -193,7 +193,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// before `connect_timeout`.
     fn set_user_timeout(&mut self, slot: u32) -> i32 {
         let Some(ms) = self.core.limits.user_timeout_ms else { return 0 };
-        let socket = self.core.slots[slot].descriptor;
+        let socket = self.core.slots[slot].descriptor();
         self.ring.set_user_timeout(socket, ms).map_or_else(|errno| -errno.0, |()| 0)
     }
 

@@ -241,9 +241,7 @@ impl Core {
     /// Puts a slot on the list of those whose wants are turned into operations.
     #[inline]
     pub fn touch(&mut self, slot: u32) {
-        let touched = &mut self.slots[slot].touched;
-        if !*touched {
-            *touched = true;
+        if self.slots[slot].touch() {
             self.touched.push_back(slot);
         }
     }
@@ -251,9 +249,7 @@ impl Core {
     /// Puts a slot in front of that list.
     #[cold]
     pub fn touch_first(&mut self, slot: u32) {
-        let touched = &mut self.slots[slot].touched;
-        if !*touched {
-            *touched = true;
+        if self.slots[slot].touch() {
             self.touched.push_front(slot);
         }
     }
@@ -265,11 +261,11 @@ impl Core {
     /// Ends a connection now: what is queued is lost. The first reason counts.
     pub fn end(&mut self, slot: u32, reason: Reason, abortive: bool) {
         let connection = &mut self.slots[slot];
-        if connection.state.is_over() {
+        if connection.state().is_over() {
             return;
         }
-        connection.reason.get_or_insert(reason);
-        connection.abortive = abortive;
+        connection.give_reason(reason);
+        connection.end_by_reset(abortive);
         connection.on(Event::End);
         self.touch(slot);
     }
@@ -278,19 +274,19 @@ impl Core {
     /// is read and thrown away, within limits.
     pub fn close(&mut self, slot: u32, reason: Reason) {
         let connection = &mut self.slots[slot];
-        match connection.state {
+        match connection.state() {
             State::Open | State::HalfClosedByPeer | State::HalfClosedByUs => {
                 // A close that answers the peer's FIN is the peer's doing.
-                let answers_fin = connection.state == State::HalfClosedByPeer;
+                let answers_fin = connection.state() == State::HalfClosedByPeer;
                 let reason = if answers_fin && reason == Reason::LocalClose {
                     Reason::PeerFin
                 } else {
                     reason
                 };
-                connection.reason.get_or_insert(reason);
+                connection.give_reason(reason);
                 connection.on(Event::Close);
-                if connection.state == State::Lingering {
-                    connection.stalled_since_ms = self.now_ms;
+                if connection.state() == State::Lingering {
+                    connection.note_progress(self.now_ms);
                 }
                 self.drop_carry(slot);
                 self.touch(slot);
@@ -304,7 +300,7 @@ impl Core {
     /// nothing has come or gone for `quiet_ms`.
     pub fn finish(&mut self, slot: u32, quiet_ms: u64) {
         let quiet_ms = u32::try_from(quiet_ms).unwrap_or(NONE - 1);
-        self.slots.rare_mut(slot).finish_ms = quiet_ms.min(NONE - 1);
+        self.slots.rare_mut(slot).finish_after(quiet_ms);
         self.touch(slot);
     }
 
@@ -324,14 +320,14 @@ impl Core {
     pub fn forget_client(&mut self, slot: u32) {
         if let Origin::Listener(number) = self.slots.origin(slot) {
             self.listeners.leave(number);
-            self.settings.give_back(self.slots[slot].settings);
+            self.settings.give_back(self.slots[slot].settings());
         }
     }
 
     /// The limits that a connection got when it was accepted.
     #[inline]
     pub fn limits_of(&self, connection: &Slot) -> &ClientLimits {
-        self.settings.of(connection.settings)
+        self.settings.of(connection.settings())
     }
 
     /// What is known of a connection.
@@ -342,10 +338,10 @@ impl Core {
             id: self.id(slot),
             peer: self.slots.peer(slot),
             origin: self.slots.origin(slot),
-            state: connection.state.name(),
+            state: connection.state().name(),
             age: since(self.slots.identity(slot).opened_ms.get()),
-            idle: since(connection.active_ms),
-            queued_bytes: connection.output_bytes as usize,
+            idle: since(connection.active_ms()),
+            queued_bytes: connection.output_bytes() as usize,
         }
     }
 
@@ -398,13 +394,13 @@ impl Core {
     /// Returns whether so many more bytes may be queued.
     #[inline]
     pub fn fits(&self, slot: u32, bytes: usize) -> bool {
-        self.slots[slot].output_bytes as usize + bytes <= self.limits.output_bytes_max
+        self.slots[slot].output_bytes() as usize + bytes <= self.limits.output_bytes_max
     }
 
     /// After bytes did not fit: `writable` follows, unless it would come at once.
     #[cold]
     pub fn refuse(&mut self, slot: u32) -> Room {
-        if self.slots[slot].output_bytes as usize >= self.limits.output_low_bytes {
+        if self.slots[slot].output_bytes() as usize >= self.limits.output_low_bytes {
             self.mark_full(slot);
         }
         self.touch(slot);
@@ -414,7 +410,7 @@ impl Core {
     /// Compares the queue with its marks after something was queued. Returns whether it is full.
     pub fn queued(&mut self, slot: u32) -> bool {
         let connection = &self.slots[slot];
-        if connection.output_bytes as usize > self.limits.output_high_bytes {
+        if connection.output_bytes() as usize > self.limits.output_high_bytes {
             return self.queued_above(slot);
         }
         let full = connection.is_full();
@@ -426,8 +422,8 @@ impl Core {
     #[inline(never)]
     fn queued_above(&mut self, slot: u32) -> bool {
         let (connection, rare) = (&self.slots[slot], self.slots.rare(slot));
-        let is_paused = !connection.is_full() && !rare.receives_while_full;
-        if is_paused && connection.output_bytes as usize <= self.budget.configured_high_bytes() {
+        let is_paused = !connection.is_full() && !rare.receives_while_full();
+        if is_paused && connection.output_bytes() as usize <= self.budget.configured_high_bytes() {
             self.counters.budget_pauses += 1;
         }
         self.mark_full(slot);
@@ -437,20 +433,21 @@ impl Core {
 
     #[cold]
     fn mark_full(&mut self, slot: u32) {
-        let reads = self.slots.rare(slot).receives_while_full && !bug!("full-stops-relay");
-        self.slots[slot].fill = if reads { Fill::FullAndReading } else { Fill::FullAndPaused };
+        let reads = self.slots.rare(slot).receives_while_full() && !bug!("full-stops-relay");
+        let fill = if reads { Fill::FullAndReading } else { Fill::FullAndPaused };
+        self.slots[slot].set_fill(fill);
     }
 
     /// Sets whether a connection receives while its output queue is full.
     pub fn receive_while_full(&mut self, slot: u32, on: bool) {
-        if self.slots.rare(slot).receives_while_full == on {
+        if self.slots.rare(slot).receives_while_full() == on {
             return;
         }
-        self.slots.rare_mut(slot).receives_while_full = on;
+        self.slots.rare_mut(slot).receive_while_full(on);
         let connection = &mut self.slots[slot];
         if connection.is_full() {
             // Bytes that were kept during the pause follow.
-            connection.deliver_owed = true;
+            connection.owe_delivery();
             self.mark_full(slot);
             self.touch(slot);
         }
@@ -461,20 +458,20 @@ impl Core {
     #[inline]
     pub fn is_room_to_report(&self, slot: u32) -> bool {
         let connection = &self.slots[slot];
-        let bytes = connection.output_bytes;
+        let bytes = connection.output_bytes();
         (connection.is_full() && (bytes as usize) < self.limits.output_low_bytes)
-            || (!connection.is_plain() && bytes < self.slots.rare_of(connection).notify_below)
+            || (!connection.is_plain() && bytes < self.slots.rare_of(connection).notify_below())
     }
 
     /// Keeps bytes that the application has not used, behind those kept already.
     #[inline(never)]
     pub fn keep(&mut self, slot: u32, bytes: &[u8]) {
-        let mut carry = self.slots[slot].carry;
+        let mut carry = self.slots[slot].carry();
         if carry == NONE {
             let spare = self.spare_carries.pop().unwrap_or_default();
             self.charge(spare.capacity());
             carry = self.carries.insert(spare) as u32;
-            self.slots[slot].carry = carry;
+            self.slots[slot].set_carry(carry);
         }
         let kept = &mut self.carries[carry as usize];
         let before = kept.capacity();
@@ -492,7 +489,7 @@ impl Core {
 
     /// The kept bytes.
     pub fn kept(&self, slot: u32) -> &[u8] {
-        match self.slots[slot].carry {
+        match self.slots[slot].carry() {
             NONE => &[],
             carry => &self.carries[carry as usize],
         }
@@ -501,7 +498,7 @@ impl Core {
     /// The number of kept bytes.
     #[inline]
     pub fn kept_bytes(&self, slot: u32) -> usize {
-        match self.slots[slot].carry {
+        match self.slots[slot].carry() {
             NONE => 0,
             carry => self.carries[carry as usize].len(),
         }
@@ -509,7 +506,7 @@ impl Core {
 
     /// Takes the kept bytes out, to show them to the application.
     pub fn take_carry(&mut self, slot: u32) -> Kept {
-        match std::mem::replace(&mut self.slots[slot].carry, NONE) {
+        match self.slots[slot].take_carry() {
             NONE => Kept::default(),
             carry => {
                 let bytes = self.carries.remove(carry as usize);
@@ -521,7 +518,7 @@ impl Core {
 
     /// Puts kept bytes back after `used` of them were used.
     pub fn put_carry_back(&mut self, slot: u32, mut bytes: Kept, used: usize) {
-        if used >= bytes.len() || self.slots[slot].state.is_over() {
+        if used >= bytes.len() || self.slots[slot].state().is_over() {
             self.spare_carry(bytes);
             return;
         }
@@ -530,16 +527,16 @@ impl Core {
         if bytes.capacity() > 4 * self.limits.receive_buffer_bytes.max(bytes.len()) {
             bytes.shrink(self.limits.mapped_bytes_min);
         }
-        assert!(self.slots[slot].carry == NONE, "nothing is kept while kept bytes are shown");
+        assert!(self.slots[slot].carry() == NONE, "nothing is kept while kept bytes are shown");
         self.charge(bytes.capacity());
-        self.slots[slot].carry = self.carries.insert(bytes) as u32;
+        self.slots[slot].set_carry(self.carries.insert(bytes) as u32);
     }
 
     /// Throws the kept bytes away.
     pub fn drop_carry(&mut self, slot: u32) {
         let bytes = self.take_carry(slot);
         self.spare_carry(bytes);
-        self.slots[slot].deliver_owed = false;
+        self.slots[slot].owe_no_delivery();
         self.forget_message(slot);
     }
 
@@ -547,7 +544,7 @@ impl Core {
     #[inline]
     pub fn forget_message(&mut self, slot: u32) {
         if let Some(rare) = self.slots.rare_if_any(slot) {
-            rare.receiving_since_ms = 0;
+            rare.forget_message();
             self.release_hold(slot);
         }
     }
@@ -570,7 +567,7 @@ impl Core {
 
     /// Asks for a file to be opened; for one without a name to be made, if there is no path.
     pub fn request_open(&mut self, slot: u32, directory: &Directory, path: Option<&[u8]>) {
-        assert!(self.slots.rare(slot).open == NONE, "one open at a time per connection");
+        assert!(self.slots.rare(slot).open() == NONE, "one open at a time per connection");
         let mut memory = self.spare_paths.pop().unwrap_or_default();
         memory.extend_from_slice(path.unwrap_or_default());
         memory.push(0);
@@ -588,14 +585,14 @@ impl Core {
             begun_ms: 0,
             begun_wall_ms: 0,
         };
-        self.slots.rare_mut(slot).open = self.opens.insert(request) as u32;
+        self.slots.rare_mut(slot).begin_open(self.opens.insert(request) as u32);
         self.touch(slot);
     }
 
     /// Forgets an open that is not in flight.
     pub fn finish_open(&mut self, slot: u32) -> Option<OpenRequest> {
         let rare = self.slots.rare_if_any(slot)?;
-        let open = std::mem::replace(&mut rare.open, NONE);
+        let open = rare.take_open();
         self.opens.try_remove(open as usize)
     }
 
@@ -618,7 +615,7 @@ impl Core {
     pub fn request_receive(&mut self, slot: u32, file: NewFile, offset: u64, length: u64) {
         assert!(self.slots.incoming(slot) == NONE, "one file at a time is received");
         let incoming = Incoming::new(file, offset, length, self.now_ms);
-        self.slots.rare_mut(slot).incoming = self.incoming.insert(incoming) as u32;
+        self.slots.rare_mut(slot).begin_incoming(self.incoming.insert(incoming) as u32);
         // Whoever sends a file does not send a message.
         self.forget_message(slot);
         self.touch(slot);
@@ -626,9 +623,9 @@ impl Core {
 
     /// A file is to get its name.
     pub fn request_naming(&mut self, slot: u32, file: NewFile, name: &[u8], publish: Publish) {
-        assert!(self.slots.rare(slot).naming == NONE, "one file at a time is published");
+        assert!(self.slots.rare(slot).naming() == NONE, "one file at a time is published");
         let naming = Naming::new(file, name, publish);
-        self.slots.rare_mut(slot).naming = self.namings.insert(naming) as u32;
+        self.slots.rare_mut(slot).begin_naming(self.namings.insert(naming) as u32);
         self.touch(slot);
     }
 }

@@ -63,12 +63,12 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     #[inline]
     fn is_covered(&self, slot: u32, connection: &Slot) -> bool {
         let now_ms = self.core.now_ms;
-        let from_now = connection.state == State::Open
-            && connection.active_ms == now_ms
-            && (connection.output_head == NONE || connection.stalled_since_ms == now_ms)
+        let from_now = connection.state() == State::Open
+            && connection.active_ms() == now_ms
+            && (connection.output_head() == NONE || connection.stalled_since_ms() == now_ms)
             && self.counts_from_activity(connection);
         let by_ms =
-            now_ms + self.core.settings.soonest_ms(connection.settings) + super::timers::TICK_MS;
+            now_ms + self.core.settings.soonest_ms(connection.settings()) + super::timers::TICK_MS;
         from_now && self.core.timers.at_ms(slot).is_some_and(|armed| armed <= by_ms)
     }
 
@@ -138,7 +138,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
         // Touched in any case: it is armed again, and what could not be done is tried again.
         self.core.touch(slot);
-        self.core.slots[slot].rests = false;
+        self.core.slots[slot].end_rest();
         match self.next_deadline(slot) {
             Some((at_ms, due)) if at_ms <= self.core.now_ms => self.on_due(slot, due),
             _ => {}
@@ -154,8 +154,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// Returns whether the socket holds bytes that the connection will receive.
     pub(super) fn has_unread(&mut self, slot: u32) -> bool {
         let connection = &self.core.slots[slot];
-        let receives = connection.state.receives()
-            && connection.pause == Pause::No
+        let receives = connection.state().receives()
+            && connection.pause() == Pause::No
             && !connection.is_full_and_paused()
             && !bug!("deadline-before-input");
         receives && self.unread_bytes(slot) > 0
@@ -163,7 +163,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// Returns how many unread bytes the socket holds; 0 if it cannot be asked.
     pub(super) fn unread_bytes(&mut self, slot: u32) -> u32 {
-        self.ring.unread_bytes(self.core.slots[slot].descriptor).unwrap_or(0)
+        self.ring.unread_bytes(self.core.slots[slot].descriptor()).unwrap_or(0)
     }
 
     /// How long until something is due.

@@ -46,20 +46,20 @@ impl Family for Delivery {
 
     #[inline]
     fn is_quiet(connection: &Slot) -> bool {
-        connection.state != State::Lingering
+        connection.state() != State::Lingering
     }
 
     #[inline]
     fn record_vetoes(rare: &Rare) -> Vetoes {
         let idle = Vetoes::IDLE.when(!bug!("reader-is-idle"));
         // One that need not be quiet may end before its output is acknowledged.
-        let finish = Vetoes::FINISH.when(rare.finish_ms != 0);
-        if rare.delivering { idle | finish | Vetoes::EVICTION } else { Vetoes::NONE }
+        let finish = Vetoes::FINISH.when(rare.finish_ms() != 0);
+        if rare.delivering() { idle | finish | Vetoes::EVICTION } else { Vetoes::NONE }
     }
 
     #[inline]
     fn counts_from_activity(rare: &Rare) -> bool {
-        !rare.delivering
+        !rare.delivering()
     }
 
     #[inline]
@@ -75,20 +75,20 @@ impl Family for Delivery {
         connection: &Slot,
         candidate: &mut impl FnMut(u64, Option<u64>, Self::Due),
     ) {
-        if connection.is_plain() || !shard.core.slots.rare_of(connection).delivering {
+        if connection.is_plain() || !shard.core.slots.rare_of(connection).delivering() {
             return;
         }
-        let looked_ms = shard.core.slots.rare_of(connection).looked_ms;
-        let waits = match connection.state {
+        let looked_ms = shard.core.slots.rare_of(connection).looked_ms();
+        let waits = match connection.state() {
             State::Lingering => true,
             State::Open | State::HalfClosedByPeer | State::HalfClosedByUs | State::Draining => {
-                connection.output_head == NONE && !bug!("reader-is-idle")
+                connection.output_head() == NONE && !bug!("reader-is-idle")
             }
             _ => false,
         };
         if waits {
             let write_ms = shard.core.limits_of(connection).write_ms;
-            let since_ms = connection.stalled_since_ms;
+            let since_ms = connection.stalled_since_ms();
             candidate(since_ms, write_ms, Progress::Stalled(Deadline::Write));
             candidate(looked_ms, Some(look_ms(write_ms)), Progress::Look);
         }
@@ -105,8 +105,8 @@ impl Family for Delivery {
         connection: &Slot,
         fail: &dyn Fn(&str),
     ) {
-        let delivering = shard.core.slots.rare(slot).delivering;
-        if connection.state == State::Lingering && connection.fin_seen && !delivering {
+        let delivering = shard.core.slots.rare(slot).delivering();
+        if connection.state() == State::Lingering && connection.fin_seen() && !delivering {
             fail("waits for a FIN that it has seen");
         }
     }
@@ -115,10 +115,10 @@ impl Family for Delivery {
 impl<R: Ring, H: Handler> Shard<R, H> {
     /// The time for progress of the output has passed, or a look at it is due.
     pub(super) fn on_progress_due(&mut self, slot: u32, due: Progress) {
-        let before_ms = self.core.slots[slot].stalled_since_ms;
+        let before_ms = self.core.slots[slot].stalled_since_ms();
         self.look_at_delivery(slot);
         let Progress::Stalled(deadline) = due else { return };
-        if self.core.slots[slot].stalled_since_ms != before_ms {
+        if self.core.slots[slot].stalled_since_ms() != before_ms {
             mark!("a slow reader is not late");
             return;
         }
@@ -126,7 +126,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             Deadline::Transfer => Reason::TransferTimeout,
             _ => Reason::WriteTimeout,
         };
-        if self.core.slots[slot].state == State::Lingering {
+        if self.core.slots[slot].state() == State::Lingering {
             mark!("a reply is not read to its end");
         } else {
             self.application.expired(&mut self.core, slot, deadline);
@@ -136,15 +136,15 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// Ends a connection that lingers when both FINs are there and everything is acknowledged.
     fn settle_linger(&mut self, slot: u32) {
-        if self.core.slots[slot].state != State::Lingering {
+        if self.core.slots[slot].state() != State::Lingering {
             return;
         }
-        let known = self.core.slots.rare(slot).delivering;
+        let known = self.core.slots.rare(slot).delivering();
         if !known && self.core.slots[slot].may_be_unacknowledged() && self.look_at_delivery(slot) {
             mark!("lingers until the peer has read");
         }
-        let fin_seen = self.core.slots[slot].fin_seen || bug!("unread-resets-reply");
-        let delivering = self.core.slots.rare(slot).delivering && !bug!("ends-undelivered");
+        let fin_seen = self.core.slots[slot].fin_seen() || bug!("unread-resets-reply");
+        let delivering = self.core.slots.rare(slot).delivering() && !bug!("ends-undelivered");
         if fin_seen && !delivering {
             self.core.slots[slot].on(Event::Delivered);
         }
@@ -153,33 +153,32 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// Asks what the peer has acknowledged, and notes progress. Returns whether some of what was
     /// sent is not acknowledged.
     pub(super) fn look_at_delivery(&mut self, slot: u32) -> bool {
-        let socket = self.core.slots[slot].descriptor;
+        let socket = self.core.slots[slot].descriptor();
         let delivery = self.ring.delivery(socket).unwrap_or_default();
         let now_ms = self.core.now_ms;
         let acknowledged = delivery.acknowledged as u32;
         let delivering = delivery.outstanding > 0;
         let rare = self.core.slots.rare_mut(slot);
-        let (looked_ms, before) = (rare.looked_ms, rare.acknowledged);
-        let was_delivering = rare.delivering;
-        (rare.looked_ms, rare.acknowledged) = (now_ms, acknowledged);
-        rare.delivering = delivering;
+        let (looked_ms, before) = (rare.looked_ms(), rare.acknowledged());
+        let was_delivering = rare.delivering();
+        rare.note_look(now_ms, acknowledged, delivering);
         let connection = &mut self.core.slots[slot];
         // The first look after something has left has nothing to compare with.
-        let first = looked_ms < connection.stalled_since_ms || bug!("deadline-starts-again");
+        let first = looked_ms < connection.stalled_since_ms() || bug!("deadline-starts-again");
         let moved = first || acknowledged != before;
-        if delivering || connection.output_head != NONE {
+        if delivering || connection.output_head() != NONE {
             if moved {
-                connection.stalled_since_ms = now_ms;
+                connection.note_progress(now_ms);
             }
         } else if was_delivering || connection.may_be_unacknowledged() {
             // It was acknowledged since the last look.
-            connection.stalled_since_ms = now_ms;
-            if connection.state != State::Lingering {
-                connection.active_ms = now_ms;
+            connection.note_progress(now_ms);
+            if connection.state() != State::Lingering {
+                connection.note_activity(now_ms);
             }
         }
         if !delivering {
-            connection.unasked = 0;
+            connection.note_acknowledged();
         }
         delivering
     }

@@ -185,7 +185,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         while let Some((slot, generation, idle_since_ms)) = self.eviction.oldest.last().copied() {
             let found = self.core.slots.of_life(slot, generation);
             let idle = found.is_some_and(|connection| {
-                connection.active_ms == idle_since_ms && self.core.is_idle(connection)
+                connection.active_ms() == idle_since_ms && self.core.is_idle(connection)
             });
             if idle && self.has_nothing_under_way(slot) {
                 return Some((slot, idle_since_ms));
@@ -197,7 +197,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// Returns whether a socket holds nothing unread and nothing unacknowledged.
     fn has_nothing_under_way(&mut self, slot: u32) -> bool {
-        let socket = self.core.slots[slot].descriptor;
+        let socket = self.core.slots[slot].descriptor();
         self.ring.unread_bytes(socket) == Ok(0)
             && self.ring.delivery(socket).is_ok_and(|Delivery { outstanding, .. }| outstanding == 0)
     }
@@ -207,12 +207,12 @@ impl Core {
     /// Returns whether an accepted connection has nothing to do, as far as the shard knows.
     fn is_idle(&self, connection: &Slot) -> bool {
         let rare = self.slots.rare_of(connection);
-        connection.state == State::Open
-            && connection.opened
-            && rare.tag.is_none()
+        connection.state() == State::Open
+            && connection.opened()
+            && rare.tag().is_none()
             && self.limits_of(connection).evicts
             && !self.vetoes(connection).has(Vetoes::EVICTION)
-            && self.now_ms >= connection.active_ms + IDLE_MS
+            && self.now_ms >= connection.active_ms() + IDLE_MS
     }
 
     /// The connections that have been idle for longest, so many at most, the oldest last: slot,
@@ -220,7 +220,7 @@ impl Core {
     fn longest_idle(&self, count: usize) -> Vec<(u32, u64, u64)> {
         let idle = self.slots.iter().filter(|(_, it)| self.is_idle(it));
         let mut all: Vec<(u32, u64, u64)> =
-            idle.map(|(slot, it)| (slot, self.slots.generation(slot), it.active_ms)).collect();
+            idle.map(|(slot, it)| (slot, self.slots.generation(slot), it.active_ms())).collect();
         let youngest_first = |it: &(u32, u64, u64)| std::cmp::Reverse(it.2);
         if all.len() > count {
             let cut = all.len() - count;

@@ -43,12 +43,12 @@ impl Family for FilesOut {
 
     #[inline]
     fn is_record_quiet(rare: &Rare) -> bool {
-        rare.files_sent == 0
+        rare.files_sent() == 0
     }
 
     #[inline]
     fn record_vetoes(rare: &Rare) -> Vetoes {
-        (Vetoes::FINISH | Vetoes::EVICTION).when(rare.files_sent > 0)
+        (Vetoes::FINISH | Vetoes::EVICTION).when(rare.files_sent() > 0)
     }
 
     fn completed<R: Ring, H: Handler>(
@@ -76,7 +76,7 @@ impl Family for FilesOut {
         connection: &Slot,
         fail: &dyn Fn(&str),
     ) {
-        if shard.core.slots.rare(slot).files_sent > 0 && !connection.state.is_over() {
+        if shard.core.slots.rare(slot).files_sent() > 0 && !connection.state().is_over() {
             fail("owes its handler a file_sent");
         }
     }
@@ -86,10 +86,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// Calls `file_sent` for each file that has left.
     fn report_files_sent(&mut self, slot: u32) {
         while let Some(rare) = self.core.slots.rare_if_any(slot)
-            && rare.files_sent > 0
-            && !self.core.slots[slot].state.is_over()
+            && rare.files_sent() > 0
+            && !self.core.slots[slot].state().is_over()
         {
-            self.core.slots.rare_mut(slot).files_sent -= 1;
+            self.core.slots.rare_mut(slot).note_file_sent();
             self.application.file_sent(&mut self.core, slot);
         }
     }
@@ -114,7 +114,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// all, so that no slow disk is waited for here or holds a thread that opens files. True: look
     /// at the queue again at once.
     pub(super) fn read_behind_head(&mut self, slot: u32) -> Result<bool, Full> {
-        let head = &self.core.chunks[self.core.slots[slot].output_head as usize];
+        let head = &self.core.chunks[self.core.slots[slot].output_head() as usize];
         let next = head.next;
         let Body::Pooled { buffer, end, .. } = &head.body else { unreachable!("just looked at") };
         let Body::File(chunk) = &self.core.chunks[next as usize].body else {
@@ -134,7 +134,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 if self.core.is_room_to_report(slot) {
                     self.report_room(slot);
                 }
-                if self.core.slots[slot].deliver_owed {
+                if self.core.slots[slot].deliver_owed() {
                     mark!("room while a file is read");
                     self.core.touch(slot);
                 }
@@ -158,14 +158,14 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if let Body::File(chunk) = &mut self.core.chunks[next as usize].body {
             chunk.uncached = true;
         }
-        let head = &self.core.chunks[self.core.slots[slot].output_head as usize];
+        let head = &self.core.chunks[self.core.slots[slot].output_head() as usize];
         if matches!(head.body, Body::Pooled { start, end, .. } if start == end) {
             self.core.drop_head(slot);
         }
     }
 
     fn on_read(&mut self, slot: u32, result: i32) {
-        let head = self.core.slots[slot].output_head;
+        let head = self.core.slots[slot].output_head();
         let next = self.core.chunks[head as usize].next;
         let Body::File(file) = &mut self.core.chunks[next as usize].body else {
             unreachable!("a read is in flight for the file behind the first chunk")
@@ -181,10 +181,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 if let Body::Pooled { end, .. } = &mut self.core.chunks[head as usize].body {
                     *end += result as u32;
                 }
-                self.core.slots[slot].output_bytes += result as u32;
+                self.core.slots[slot].add_output_bytes(result as u32);
                 if done {
                     self.core.drop_second(slot);
-                    self.core.slots.rare_mut(slot).files_sent += 1;
+                    self.core.slots.rare_mut(slot).owe_file_sent();
                 }
             }
             0 => self.end_at_file(slot, Reason::FileTruncated),
@@ -199,8 +199,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.return_pipe(slot);
             self.core.drop_head(slot);
             let rare = self.core.slots.rare_mut(slot);
-            rare.files_sent += 1;
-            let enough = rare.files_sent >= FILES_SENT_MAX;
+            rare.owe_file_sent();
+            let enough = rare.files_sent() >= FILES_SENT_MAX;
             self.core.touch(slot);
             return Ok(!enough);
         }
@@ -243,7 +243,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 file.offset += result as u64;
                 file.remaining -= result as u64;
                 file.pipe.as_mut().expect("it has one").held_bytes += result as u32;
-                self.core.slots[slot].stalled_since_ms = self.core.now_ms;
+                self.core.slots[slot].note_progress(self.core.now_ms);
             }
             0 => self.end_at_file(slot, Reason::FileTruncated),
             _ => self.on_file_error(slot, -result),
@@ -270,14 +270,14 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// file still leaves, and our FIN follows. Output behind the file is dropped: the peer would
     /// take it for the rest of the file.
     pub(super) fn end_at_file(&mut self, slot: u32, reason: Reason) {
-        if self.core.slots[slot].state.is_over() || self.pad_file(slot, reason) {
+        if self.core.slots[slot].state().is_over() || self.pad_file(slot, reason) {
             return;
         }
         mark!("a file ends its connection");
         if bug!("file-end-resets") {
             return self.core.end(slot, reason, true);
         }
-        let head = self.core.slots[slot].output_head as usize;
+        let head = self.core.slots[slot].output_head() as usize;
         if matches!(self.core.chunks[head].body, Body::File(_)) {
             self.return_pipe(slot);
         }
@@ -290,7 +290,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// any other file.
     #[cold]
     fn pad_file(&mut self, slot: u32, reason: Reason) -> bool {
-        let head = self.core.slots[slot].output_head;
+        let head = self.core.slots[slot].output_head();
         let is_head = matches!(self.core.chunks[head as usize].body, Body::File(_));
         let at = if is_head { head } else { self.core.chunks[head as usize].next };
         let Body::File(file) = &mut self.core.chunks[at as usize].body else {
@@ -324,7 +324,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// Looks at the queue again when the socket has room.
     pub(super) fn poll_room(&mut self, slot: u32) -> Result<bool, Full> {
-        let socket = self.core.slots[slot].descriptor;
+        let socket = self.core.slots[slot].descriptor();
         let op = Op::Poll { descriptor: socket, events: libc::POLLOUT as u32 };
         self.submit(slot, Kind::PollOut, op)?;
         Ok(false)
@@ -332,8 +332,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// Moves what the pipe holds to the socket, as far as there is room.
     fn empty_pipe(&mut self, slot: u32) -> Result<bool, Full> {
-        let socket = self.core.slots[slot].descriptor;
-        let last = self.core.chunks[self.core.slots[slot].output_head as usize].next == NONE;
+        let socket = self.core.slots[slot].descriptor();
+        let last = self.core.chunks[self.core.slots[slot].output_head() as usize].next == NONE;
         let file = file_at_head(&mut self.core, slot);
         let more = !last || file.remaining > 0;
         let pipe = file.pipe.as_mut().expect("it has one");
@@ -362,7 +362,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 }
 
 pub(super) fn file_at_head(core: &mut Core, slot: u32) -> &mut FileChunk {
-    let head = core.slots[slot].output_head;
+    let head = core.slots[slot].output_head();
     match &mut core.chunks[head as usize].body {
         Body::File(file) => file,
         _ => unreachable!("a file is at the head of the queue"),

@@ -47,17 +47,17 @@ impl Family for FilesIn {
 
     #[inline]
     fn is_record_quiet(rare: &Rare) -> bool {
-        rare.incoming == NONE
+        rare.incoming() == NONE
     }
 
     #[inline]
     fn record_vetoes(rare: &Rare) -> Vetoes {
-        Vetoes::ALL.when(rare.incoming != NONE)
+        Vetoes::ALL.when(rare.incoming() != NONE)
     }
 
     #[inline]
     fn counts_from_activity(rare: &Rare) -> bool {
-        rare.incoming == NONE
+        rare.incoming() == NONE
     }
 
     fn completed<R: Ring, H: Handler>(
@@ -89,10 +89,10 @@ impl Family for FilesIn {
         connection: &Slot,
         candidate: &mut impl FnMut(u64, Option<u64>, Self::Due),
     ) {
-        if connection.is_plain() || !connection.state.hears() {
+        if connection.is_plain() || !connection.state().hears() {
             return;
         }
-        let number = shard.core.slots.rare_of(connection).incoming as usize;
+        let number = shard.core.slots.rare_of(connection).incoming() as usize;
         if let Some(incoming) = shard.core.incoming.get(number)
             && !incoming.waits_for_pipe
         {
@@ -118,18 +118,18 @@ impl Family for FilesIn {
     ) {
         let number = shard.core.slots.incoming(slot) as usize;
         let Some(incoming) = shard.core.incoming.get(number) else { return };
-        if connection.state.is_over() {
+        if connection.state().is_over() {
             return;
         }
-        let flight = connection.in_flight;
+        let flight = connection.in_flight();
         let stores = flight.has(Kind::Write) || flight.has(Kind::SpliceToFile);
         let queued = shard.pipe_queue.iter().any(|place| place.is_of(slot, Side::In));
         let starved = connection.mode() == Mode::Starved;
-        let comes = flight.has(Kind::PollIn) || connection.armed != Armed::Nothing || starved;
+        let comes = flight.has(Kind::PollIn) || connection.armed() != Armed::Nothing || starved;
         if incoming.waits_for_pipe != queued {
             fail("is wrong about the queue for a pipe");
         }
-        if !stores && !comes && !queued && !connection.rests {
+        if !stores && !comes && !queued && !connection.rests() {
             fail("does not go on with its file");
         }
     }
@@ -140,13 +140,13 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     fn flush_incoming(&mut self, slot: u32) -> Result<(), Full> {
         loop {
             let connection = &self.core.slots[slot];
-            let flight = connection.in_flight;
+            let flight = connection.in_flight();
             let stores = flight.has(Kind::Write) || flight.has(Kind::SpliceToFile);
             let number = self.core.slots.incoming(slot);
-            if number == NONE || stores || connection.rests {
+            if number == NONE || stores || connection.rests() {
                 return Ok(());
             }
-            if !connection.state.hears() {
+            if !connection.state().hears() {
                 mark!("a file is given up");
                 self.drop_incoming(slot);
                 return Ok(());
@@ -168,7 +168,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 self.take_kept(slot);
                 continue;
             }
-            if connection.fin_seen {
+            if connection.fin_seen() {
                 mark!("a file ends early");
                 self.fail_incoming(slot, io::ErrorKind::UnexpectedEof.into());
                 continue;
@@ -176,8 +176,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             let splices = self.may_splice(slot);
             let connection = &self.core.slots[slot];
             let incoming = &self.core.incoming[number as usize];
-            let ignored = bug!("multishot-beside-splice") && connection.armed != Armed::Probe;
-            let waits = (connection.armed != Armed::Nothing && !ignored)
+            let ignored = bug!("multishot-beside-splice") && connection.armed() != Armed::Probe;
+            let waits = (connection.armed() != Armed::Nothing && !ignored)
                 || flight.has(Kind::PollIn)
                 || incoming.waits_for_pipe;
             if waits || !splices || !self.fill_from_socket(slot)? {
@@ -298,7 +298,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// Moves what has come into a pipe. True: look again at once.
     fn fill_from_socket(&mut self, slot: u32) -> Result<bool, Full> {
         let connection = &self.core.slots[slot];
-        let (socket, number) = (connection.descriptor, self.core.slots.incoming(slot) as usize);
+        let (socket, number) = (connection.descriptor(), self.core.slots.incoming(slot) as usize);
         let incoming = &mut self.core.incoming[number];
         if incoming.pipe.is_none() {
             return Ok(self.take_pipe(slot, Side::In));
@@ -318,7 +318,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 incoming.progress_ms = self.core.now_ms;
                 self.bounds.note_work(moved as usize);
                 self.core.counters.bytes_received += u64::from(moved);
-                self.core.slots[slot].active_ms = self.core.now_ms;
+                self.core.slots[slot].note_activity(self.core.now_ms);
                 Ok(true)
             }
             Err(errno) if errno.0 == libc::EAGAIN => {
@@ -347,9 +347,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// What is owed to the application of a file that is there, or has failed.
     fn settle_incoming(&mut self, slot: u32) {
         let connection = &self.core.slots[slot];
-        let (flight, number) = (connection.in_flight, self.core.slots.incoming(slot));
+        let (flight, number) = (connection.in_flight(), self.core.slots.incoming(slot));
         if number == NONE
-            || !connection.state.hears()
+            || !connection.state().hears()
             || flight.has(Kind::Write)
             || flight.has(Kind::SpliceToFile)
             || !self.core.incoming[number as usize].is_over()
@@ -367,7 +367,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             Some(error) => Err(ReceiveFailed { error, missing_bytes: missing }),
         };
         // What follows it on the stream comes after the callback.
-        self.core.slots[slot].deliver_owed = true;
+        self.core.slots[slot].owe_delivery();
         self.application.file_received(&mut self.core, slot, result);
         self.core.touch(slot);
     }
@@ -387,12 +387,12 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// Returns whether the socket holds the next bytes of a file, and only a turn is missing.
     fn brings_more(&mut self, slot: u32) -> bool {
-        let flight = self.core.slots[slot].in_flight;
+        let flight = self.core.slots[slot].in_flight();
         !flight.has(Kind::Write) && !flight.has(Kind::SpliceToFile) && self.has_unread(slot)
     }
 
     fn take_incoming(&mut self, slot: u32) -> Incoming {
-        let number = std::mem::replace(&mut self.core.slots.rare_mut(slot).incoming, NONE);
+        let number = self.core.slots.rare_mut(slot).take_incoming();
         let mut incoming = self.core.incoming.remove(number as usize);
         self.core.discharge(incoming.kept.capacity());
         self.core.spare_carry(std::mem::take(&mut incoming.kept));

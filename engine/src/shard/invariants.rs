@@ -37,8 +37,8 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         let touched: BTreeSet<u32> = self.core.touched.iter().copied().collect();
         assert_eq!(touched.len(), self.core.touched.len(), "a slot is touched once");
         for (slot, connection) in self.core.slots.iter() {
-            assert_eq!(connection.touched, touched.contains(&slot), "slot {slot} and the list");
-            if !connection.touched && !self.due.contains(&slot) {
+            assert_eq!(connection.touched(), touched.contains(&slot), "slot {slot} and the list");
+            if !connection.touched() && !self.due.contains(&slot) {
                 self.check_progress(slot, connection);
             }
         }
@@ -69,8 +69,8 @@ impl<H: Handler> Shard<SimulatedRing, H> {
 
     /// Why connections that the application knows of end, if they do already.
     pub fn reasons(&self) -> Vec<(ConnectionId, Option<Reason>)> {
-        let shown = self.core.slots.iter().filter(|(_, it)| it.opened);
-        shown.map(|(slot, it)| (self.core.id(slot), it.reason)).collect()
+        let shown = self.core.slots.iter().filter(|(_, it)| it.opened());
+        shown.map(|(slot, it)| (self.core.id(slot), it.reason())).collect()
     }
 
     /// What is banned as far as this shard knows; and whether whoever comes in next is looked at
@@ -107,7 +107,7 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         let (mut chunks, mut spilled, mut charged) = (0, 0, 0);
         for (slot, connection) in core.slots.iter() {
             let mut bytes = 0;
-            let mut at = connection.output_head;
+            let mut at = connection.output_head();
             while at != NONE {
                 let chunk = &core.chunks[at as usize];
                 chunks += 1;
@@ -135,12 +135,12 @@ impl<H: Handler> Shard<SimulatedRing, H> {
                     }
                 }
                 if chunk.next == NONE {
-                    assert_eq!(connection.output_tail, at, "slot {slot}: tail of its output");
+                    assert_eq!(connection.output_tail(), at, "slot {slot}: tail of its output");
                 }
                 at = chunk.next;
             }
-            let closing = connection.state == State::Closing;
-            assert!(closing || connection.output_bytes == bytes, "slot {slot}: output {bytes}");
+            let closing = connection.state() == State::Closing;
+            assert!(closing || connection.output_bytes() == bytes, "slot {slot}: output {bytes}");
             // A small file is read into the first send buffer, whatever is queued behind it.
             let bound = core.limits.output_bytes_max + core.send_buffers.bytes_each();
             assert!(bytes as usize <= bound, "slot {slot}: output {bytes} of {bound}");
@@ -161,19 +161,19 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         assert_eq!(core.spills.in_use(), spilled, "buffers beyond the send buffers");
         assert_eq!(self.pipes.total(), self.pipes.free() + pipes, "pipes");
         let slow = |(slot, it): &(u32, &Slot)| {
-            let open = core.slots.rare(*slot).open;
-            it.in_flight.has(Kind::Open) && core.opens[open as usize].waits
+            let open = core.slots.rare(*slot).open();
+            it.in_flight().has(Kind::Open) && core.opens[open as usize].waits
         };
         let slow_opens = core.slots.iter().filter(slow).count();
         assert_eq!(self.slow_opens as usize, slow_opens, "opens that may wait");
         let mut slots = core.slots.iter();
-        let splices = slots.by_ref().filter(|(_, it)| it.in_flight.has(Kind::Splice)).count();
+        let splices = slots.by_ref().filter(|(_, it)| it.in_flight().has(Kind::Splice)).count();
         assert_eq!(self.splicing.len(), splices, "files that are spliced");
         let waits = core.opens.iter().filter(|(_, it)| it.queued).count();
         assert!(waits <= self.open_queue.len(), "an open in no queue");
         let begins = |(slot, it): (u32, &Slot)| {
-            let open = core.opens.get(core.slots.rare(slot).open as usize);
-            it.touched && open.is_some_and(|open| !open.queued)
+            let open = core.opens.get(core.slots.rare(slot).open() as usize);
+            it.touched() && open.is_some_and(|open| !open.queued)
         };
         let next = slow_opens > 0 || core.slots.iter().any(begins);
         assert!(waits == 0 || next, "opens wait for nothing");
@@ -185,18 +185,20 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         }
         let splices = [Kind::Splice, Kind::SpliceToFile];
         let mut slots = core.slots.iter();
-        let splicing = slots.any(|(_, it)| splices.into_iter().any(|kind| it.in_flight.has(kind)));
+        let splicing =
+            slots.any(|(_, it)| splices.into_iter().any(|kind| it.in_flight().has(kind)));
         assert!(splicing || self.ring.bytes_in_pipes() == piped, "bytes in pipes");
-        let carries = core.slots.iter().filter(|(_, it)| it.carry != NONE).count();
+        let carries = core.slots.iter().filter(|(_, it)| it.carry() != NONE).count();
         assert_eq!(core.carries.len(), carries, "every carry belongs to a connection");
-        let ending = |slot: &u32| core.slots.get(*slot).is_some_and(|it| it.cut && it.opened);
+        let ending =
+            |slot: &u32| core.slots.get(*slot).is_some_and(|it| it.is_cut() && it.opened());
         assert!(core.traffic.keys().all(ending), "bytes of connections that are not ending");
         let rare = || core.slots.iter().map(|(slot, _)| core.slots.rare(slot));
-        let incoming = rare().filter(|it| it.incoming != NONE).count();
+        let incoming = rare().filter(|it| it.incoming() != NONE).count();
         assert_eq!(core.incoming.len(), incoming, "every file on its way belongs to a connection");
-        let namings = rare().filter(|it| it.naming != NONE).count();
+        let namings = rare().filter(|it| it.naming() != NONE).count();
         assert_eq!(core.namings.len(), namings, "every file to be named belongs to a connection");
-        let opens = rare().filter(|it| it.open != NONE).count();
+        let opens = rare().filter(|it| it.open() != NONE).count();
         assert_eq!(core.opens.len(), opens, "every open belongs to a connection");
         let records = core.slots.iter().filter(|(_, it)| !it.is_plain()).count();
         assert_eq!(core.slots.records(), records, "every record belongs to a connection");
@@ -251,7 +253,7 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         let mut settings = std::collections::BTreeMap::new();
         let slots = self.core.slots.iter();
         let accepted = slots.filter(|(slot, _)| self.listener_of(*slot).is_some());
-        accepted.for_each(|(_, it)| *settings.entry(it.settings).or_default() += 1);
+        accepted.for_each(|(_, it)| *settings.entry(it.settings()).or_default() += 1);
         assert_eq!(self.core.settings.users(), Vec::from_iter(settings), "settings in use");
         let due_ms = self.core.listeners.next_ms().unwrap_or(u64::MAX);
         assert!(accepting.next_ms <= due_ms, "a removed listener's end is not planned");
@@ -284,7 +286,7 @@ impl<H: Handler> Shard<SimulatedRing, H> {
                 counted.add(kind);
                 tokens.push(Token::new(kind, self.core.slots.generation(slot), slot));
             };
-            match connection.armed {
+            match connection.armed() {
                 Armed::Nothing => {}
                 Armed::Multishot | Armed::OneShot => expect(Kind::Receive),
                 Armed::Probe => expect(Kind::Probe),
@@ -294,8 +296,8 @@ impl<H: Handler> Shard<SimulatedRing, H> {
                 kind.place_in_slot().is_some() && *kind != Kind::Receive && *kind != Kind::Probe
             };
             let kinds = Kind::ALL.iter().copied().filter(of_slot);
-            kinds.filter(|kind| connection.in_flight.has(*kind)).for_each(expect);
-            assert_eq!(counted, connection.in_flight, "slot {slot}: what is armed");
+            kinds.filter(|kind| connection.in_flight().has(*kind)).for_each(expect);
+            assert_eq!(counted, connection.in_flight(), "slot {slot}: what is armed");
         }
         for (number, listener) in self.accepting.listeners.iter().enumerate() {
             let Some(listener) = listener else { continue };
@@ -321,9 +323,9 @@ impl<H: Handler> Shard<SimulatedRing, H> {
     /// A connection that is on no list of work waits for something that can come: an operation, a
     /// deadline, a queue.
     fn check_progress(&self, slot: u32, connection: &Slot) {
-        let (flight, state) = (connection.in_flight, connection.state);
+        let (flight, state) = (connection.in_flight(), connection.state());
         let fail = |what: &str| {
-            panic!("slot {slot} (descriptor {}) is {state} and {what}", connection.descriptor.0)
+            panic!("slot {slot} (descriptor {}) is {state} and {what}", connection.descriptor().0)
         };
         self.check_families(slot, &fail);
         let rare = self.core.slots.rare(slot);
@@ -341,8 +343,8 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         if flight.is_empty()
             && due_ms.is_none()
             && !self.is_in_starved_queue(slot)
-            && !connection.waits_for_pipe
-            && !(state == State::Open && connection.hung_up)
+            && !connection.waits_for_pipe()
+            && !(state == State::Open && connection.hung_up())
         {
             fail("waits for nothing");
         }
@@ -356,7 +358,7 @@ impl<H: Handler> Shard<SimulatedRing, H> {
     /// Returns whether a connection rests, and the wheel ends that soon.
     pub(super) fn rests_shortly(&self, slot: u32) -> bool {
         let retry_ms = self.core.now_ms + super::deadlines::RETRY_MS;
-        self.core.slots[slot].rests && self.is_due_by(slot, retry_ms)
+        self.core.slots[slot].rests() && self.is_due_by(slot, retry_ms)
     }
 
     /// Returns whether a connection waits in the queue for a receive buffer.

@@ -34,7 +34,7 @@ use std::convert::Infallible;
 impl Core {
     /// Jobs of a connection that it has not been told of.
     pub fn jobs_under_way(&self, slot: u32) -> u32 {
-        match self.slots.rare(slot).jobs {
+        match self.slots.rare(slot).jobs() {
             NONE => 0,
             jobs => self.jobs.of_connections[jobs as usize].under_way,
         }
@@ -62,7 +62,7 @@ impl Core {
             self.pause_for_jobs(slot);
             return refuse(job, Refusal::Full);
         }
-        let jobs = self.slots.rare(slot).jobs;
+        let jobs = self.slots.rare(slot).jobs();
         let of_connection = self.jobs.of_connections.get(jobs as usize);
         let next = of_connection.map_or(0, |it| it.next);
         let sequence = job.is_ordered().then_some(next);
@@ -72,8 +72,8 @@ impl Core {
             Err((job, Shut::NoWorkers)) => return refuse(job, Refusal::NoWorkers),
             Err((job, Shut::Full)) => {
                 mark!("no place in the queue of jobs");
-                if self.pause_for_jobs(slot) && !self.slots.rare(slot).waits_for_workers {
-                    self.slots.rare_mut(slot).waits_for_workers = true;
+                if self.pause_for_jobs(slot) && !self.slots.rare(slot).waits_for_workers() {
+                    self.slots.rare_mut(slot).wait_for_workers(true);
                     self.jobs.waiting.push_back(slot);
                 }
                 return refuse(job, Refusal::Full);
@@ -84,10 +84,10 @@ impl Core {
 
     fn note_job(&mut self, slot: u32, ordered: bool) {
         let rare = self.slots.rare_mut(slot);
-        if rare.jobs == NONE {
-            rare.jobs = self.jobs.of_connections.insert(OfConnection::default()) as u32;
+        if rare.jobs() == NONE {
+            rare.set_jobs(self.jobs.of_connections.insert(OfConnection::default()) as u32);
         }
-        let of_connection = &mut self.jobs.of_connections[rare.jobs as usize];
+        let of_connection = &mut self.jobs.of_connections[rare.jobs() as usize];
         of_connection.under_way += 1;
         of_connection.next += u64::from(ordered);
         self.jobs.under_way += 1;
@@ -95,29 +95,29 @@ impl Core {
 
     /// Whether the application is told of jobs of this connection.
     fn hears_of_jobs(&self, slot: u32) -> bool {
-        self.slots[slot].state.hears()
+        self.slots[slot].state().hears()
     }
 
     /// Pauses a connection until there is room; false if the application has paused it itself.
     fn pause_for_jobs(&mut self, slot: u32) -> bool {
-        if self.slots[slot].is_paused() && !self.slots.rare(slot).paused_for_jobs {
+        if self.slots[slot].is_paused() && !self.slots.rare(slot).paused_for_jobs() {
             return false;
         }
-        self.slots[slot].pause = Pause::Application;
+        self.slots[slot].pause_for(Pause::Application);
         let rare = self.slots.rare_mut(slot);
-        rare.paused_for_jobs = true;
+        rare.pause_for_jobs();
         // Who is not listened to cannot be late.
-        rare.receiving_since_ms = 0;
+        rare.forget_message();
         self.touch(slot);
         true
     }
 
     fn resume_for_jobs(&mut self, slot: u32) {
         let Some(rare) = self.slots.rare_if_any(slot) else { return };
-        if std::mem::replace(&mut rare.paused_for_jobs, false) {
+        if rare.end_pause_for_jobs() {
             let connection = &mut self.slots[slot];
-            connection.pause = Pause::No;
-            connection.deliver_owed = true;
+            connection.end_pause();
+            connection.owe_delivery();
             self.touch(slot);
         }
     }
@@ -126,7 +126,7 @@ impl Core {
     fn on_job(&mut self, finished: Finished) -> Option<JobDone> {
         let Finished { ticket: Ticket { slot, generation, sequence }, done } = finished;
         let known = self.slots.of_life(slot, generation).is_some();
-        if !known || self.slots.rare(slot).jobs == NONE || !self.hears_of_jobs(slot) {
+        if !known || self.slots.rare(slot).jobs() == NONE || !self.hears_of_jobs(slot) {
             mark!("a job of a connection that has gone");
             self.jobs.under_way -= 1;
             self.counters.jobs_unclaimed += 1;
@@ -138,7 +138,7 @@ impl Core {
             self.tell(slot, &done);
             return Some(done);
         };
-        let of_connection = &mut self.jobs.of_connections[self.slots.rare(slot).jobs as usize];
+        let of_connection = &mut self.jobs.of_connections[self.slots.rare(slot).jobs() as usize];
         let at = (sequence - of_connection.turn) as usize;
         if at > 0 {
             mark!("a job overtakes another");
@@ -152,7 +152,7 @@ impl Core {
 
     /// The next one in a connection's order, if it is known what came of it.
     fn next_job(&mut self, slot: u32) -> Option<JobDone> {
-        let jobs = self.slots.rare(slot).jobs;
+        let jobs = self.slots.rare(slot).jobs();
         if jobs == NONE || !self.hears_of_jobs(slot) {
             return None;
         }
@@ -166,22 +166,22 @@ impl Core {
 
     /// Takes one off the connection's jobs, right before it is told of it.
     fn tell(&mut self, slot: u32, done: &JobDone) {
-        let jobs = self.slots.rare(slot).jobs;
+        let jobs = self.slots.rare(slot).jobs();
         let of_connection = &mut self.jobs.of_connections[jobs as usize];
         of_connection.under_way -= 1;
         if of_connection.under_way == 0 {
             self.jobs.of_connections.remove(jobs as usize);
-            self.slots.rare_mut(slot).jobs = NONE;
+            self.slots.rare_mut(slot).set_jobs(NONE);
         }
         self.jobs.under_way -= 1;
         // Who waited for us was not idle.
-        self.slots[slot].active_ms = self.now_ms;
+        self.slots[slot].note_activity(self.now_ms);
         if done.has_failed() {
             self.counters.jobs_failed += 1;
         } else {
             self.counters.jobs_done += 1;
         }
-        if !self.slots.rare(slot).waits_for_workers {
+        if !self.slots.rare(slot).waits_for_workers() {
             self.resume_for_jobs(slot);
         }
     }
@@ -189,8 +189,8 @@ impl Core {
     /// The connection ends: it hears of nothing any more, and what is known and untold is dropped.
     pub fn forget_jobs(&mut self, slot: u32) {
         let Some(rare) = self.slots.rare_if_any(slot) else { return };
-        let jobs = std::mem::replace(&mut rare.jobs, NONE);
-        let waited = std::mem::replace(&mut rare.waits_for_workers, false);
+        let jobs = rare.take_jobs();
+        let waited = rare.wait_for_workers(false);
         if jobs != NONE {
             let of_connection = self.jobs.of_connections.remove(jobs as usize);
             let untold = of_connection.known.into_iter().flatten();
@@ -227,8 +227,8 @@ impl Core {
             && let Some(slot) = self.jobs.waiting.pop_front()
         {
             let rare = self.slots.rare_mut(slot);
-            rare.waits_for_workers = false;
-            room -= usize::from(rare.paused_for_jobs);
+            rare.wait_for_workers(false);
+            room -= usize::from(rare.paused_for_jobs());
             mark!("there is room for a job");
             self.resume_for_jobs(slot);
             // A parked connection may give its record back.
@@ -245,7 +245,7 @@ impl Family for JobResults {
 
     #[inline]
     fn record_vetoes(rare: &Rare) -> Vetoes {
-        Vetoes::ALL.when(rare.jobs != NONE)
+        Vetoes::ALL.when(rare.jobs() != NONE)
     }
 
     fn release<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32) {
@@ -289,17 +289,17 @@ impl Core {
         let (mut of_connections, mut under_way, mut waiting) = (0, 0, 0);
         for (slot, connection) in self.slots.iter() {
             let (jobs, rare) = (self.jobs_under_way(slot), self.slots.rare(slot));
-            of_connections += usize::from(rare.jobs != NONE);
+            of_connections += usize::from(rare.jobs() != NONE);
             // Who is ending does not keep count of what it will not hear of.
             under_way += if self.hears_of_jobs(slot) { u64::from(jobs) } else { 0 };
-            waiting += usize::from(rare.waits_for_workers);
+            waiting += usize::from(rare.waits_for_workers());
             assert!(jobs <= self.jobs.per_connection_max, "slot {slot}: {jobs} jobs");
-            assert_eq!(jobs > 0, rare.jobs != NONE, "slot {slot}: jobs");
-            let comes = rare.waits_for_workers || jobs > 0 || connection.state.is_over();
-            assert!(comes || !rare.paused_for_jobs, "slot {slot} is paused for nothing");
-            assert!(connection.is_paused() || !rare.paused_for_jobs, "slot {slot}: paused");
+            assert_eq!(jobs > 0, rare.jobs() != NONE, "slot {slot}: jobs");
+            let comes = rare.waits_for_workers() || jobs > 0 || connection.state().is_over();
+            assert!(comes || !rare.paused_for_jobs(), "slot {slot} is paused for nothing");
+            assert!(connection.is_paused() || !rare.paused_for_jobs(), "slot {slot}: paused");
             let listed = self.jobs.waiting.contains(&slot);
-            assert_eq!(listed, rare.waits_for_workers, "slot {slot}: the list");
+            assert_eq!(listed, rare.waits_for_workers(), "slot {slot}: the list");
         }
         assert_eq!(self.jobs.of_connections.len(), of_connections, "jobs of nobody");
         assert_eq!(self.jobs.waiting.len(), waiting, "somebody waits twice");

@@ -21,7 +21,7 @@ impl Core {
     /// Sets a marker behind the queued output.
     pub fn set_marker(&mut self, slot: u32, tag: u64) {
         // Output of a connection that is being cut will not leave.
-        let sends = self.slots[slot].state.sends();
+        let sends = self.slots[slot].state().sends();
         let queued_bytes = sends.then(|| self.queued_with_files(slot));
         self.markers.push(slot, tag, queued_bytes);
         if queued_bytes == Some(0) {
@@ -63,8 +63,8 @@ impl Core {
     /// The queued bytes, with those of files.
     fn queued_with_files(&self, slot: u32) -> u64 {
         let connection = &self.slots[slot];
-        let mut bytes = u64::from(connection.output_bytes);
-        let mut at = connection.output_head;
+        let mut bytes = u64::from(connection.output_bytes());
+        let mut at = connection.output_head();
         while at != NONE {
             let chunk = &self.chunks[at as usize];
             if let Body::File(file) = &chunk.body {

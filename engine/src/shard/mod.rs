@@ -320,7 +320,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.sends_at_once = self.core.touched.len() <= SENT_AT_ONCE_MAX;
         for _ in 0..self.core.touched.len() {
             let Some(slot) = self.core.touched.pop_front() else { break };
-            self.core.slots[slot].touched = false;
+            self.core.slots[slot].untouch();
             if let Err(full) = self.walk(slot) {
                 if !bug!("rearm-dropped") {
                     self.core.touch_first(slot);
@@ -388,7 +388,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                     return self.on_stale(kind, completion);
                 }
                 if !completion.more() {
-                    self.core.slots[slot].in_flight.remove(kind);
+                    self.core.slots[slot].ended(kind);
                 }
                 match self.completed(slot, Outcome { kind, completion, buffer }) {
                     After::Walk => self.core.touch(slot),
@@ -436,7 +436,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     fn submit(&mut self, slot: u32, kind: Kind, op: Op) -> Result<(), Full> {
         let token = Token::new(kind, self.core.slots.generation(slot), slot);
         self.push(token, op)?;
-        self.core.slots[slot].in_flight.add(kind);
+        self.core.slots[slot].began(kind);
         Ok(())
     }
 

@@ -40,12 +40,12 @@ impl Family for Names {
 
     #[inline]
     fn is_record_quiet(rare: &Rare) -> bool {
-        rare.naming == NONE
+        rare.naming() == NONE
     }
 
     #[inline]
     fn record_vetoes(rare: &Rare) -> Vetoes {
-        Vetoes::ALL.when(rare.naming != NONE)
+        Vetoes::ALL.when(rare.naming() != NONE)
     }
 
     fn completed<R: Ring, H: Handler>(
@@ -72,8 +72,8 @@ impl Family for Names {
         connection: &Slot,
         fail: &dyn Fn(&str),
     ) {
-        let named = shard.core.slots.rare(slot).naming == NONE;
-        if !named && !connection.in_flight.has(Kind::Publish) {
+        let named = shard.core.slots.rare(slot).naming() == NONE;
+        if !named && !connection.in_flight().has(Kind::Publish) {
             fail("does not give its file a name");
         }
     }
@@ -82,11 +82,11 @@ impl Family for Names {
 impl<R: Ring, H: Handler> Shard<R, H> {
     fn flush_naming(&mut self, slot: u32) -> Result<(), Full> {
         let connection = &self.core.slots[slot];
-        let number = self.core.slots.rare(slot).naming;
-        if number == NONE || connection.in_flight.has(Kind::Publish) {
+        let number = self.core.slots.rare(slot).naming();
+        if number == NONE || connection.in_flight().has(Kind::Publish) {
             return Ok(());
         }
-        if bug!("temporary-name-left") && connection.state.is_over() {
+        if bug!("temporary-name-left") && connection.state().is_over() {
             drop(self.take_naming(slot));
             return Ok(());
         }
@@ -101,22 +101,22 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     fn on_naming(&mut self, slot: u32, result: i32) {
-        let naming = &mut self.core.namings[self.core.slots.rare(slot).naming as usize];
+        let naming = &mut self.core.namings[self.core.slots.rare(slot).naming() as usize];
         naming.step = naming.after(-result.min(0));
     }
 
     /// Tells what came of it, if anybody is there to be told.
     fn settle_naming(&mut self, slot: u32) {
         let connection = &self.core.slots[slot];
-        let number = self.core.slots.rare(slot).naming;
+        let number = self.core.slots.rare(slot).naming();
         if number == NONE {
             return;
         }
         let Step::Over(errno) = self.core.namings[number as usize].step else { return };
-        let state = connection.state;
+        let state = connection.state();
         drop(self.take_naming(slot));
         // Who waited for us was not idle.
-        self.core.slots[slot].active_ms = self.core.now_ms;
+        self.core.slots[slot].note_activity(self.core.now_ms);
         if state.hears() {
             let result = match errno {
                 0 => Ok(()),
@@ -128,7 +128,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     fn take_naming(&mut self, slot: u32) -> Naming {
-        let naming = std::mem::replace(&mut self.core.slots.rare_mut(slot).naming, NONE);
+        let naming = self.core.slots.rare_mut(slot).take_naming();
         self.core.namings.remove(naming as usize)
     }
 }

@@ -53,12 +53,12 @@ impl Family for Opening {
 
     #[inline]
     fn is_record_quiet(rare: &Rare) -> bool {
-        rare.open == NONE
+        rare.open() == NONE
     }
 
     #[inline]
     fn record_vetoes(rare: &Rare) -> Vetoes {
-        (Vetoes::FINISH | Vetoes::EVICTION).when(rare.open != NONE)
+        (Vetoes::FINISH | Vetoes::EVICTION).when(rare.open() != NONE)
     }
 
     fn completed<R: Ring, H: Handler>(
@@ -85,9 +85,9 @@ impl Family for Opening {
         connection: &Slot,
         fail: &dyn Fn(&str),
     ) {
-        let open = shard.core.slots.rare(slot).open;
+        let open = shard.core.slots.rare(slot).open();
         let queued = shard.core.opens.get(open as usize).is_some_and(|it| it.queued);
-        if open != NONE && !connection.in_flight.has(Kind::Open) && !queued {
+        if open != NONE && !connection.in_flight().has(Kind::Open) && !queued {
             fail("does not open its file");
         }
     }
@@ -96,11 +96,11 @@ impl Family for Opening {
 impl<R: Ring, H: Handler> Shard<R, H> {
     fn flush_open(&mut self, slot: u32) -> Result<(), Full> {
         let connection = &self.core.slots[slot];
-        let open = self.core.slots.rare(slot).open;
-        if open == NONE || connection.in_flight.has(Kind::Open) {
+        let open = self.core.slots.rare(slot).open();
+        if open == NONE || connection.in_flight().has(Kind::Open) {
             return Ok(());
         }
-        if connection.state.is_over() {
+        if connection.state().is_over() {
             mark!("open of a connection that is over");
             self.core.forget_open(slot);
             // It may have been its turn.
@@ -111,7 +111,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if request.path[..request.path.len() - 1].contains(&0) {
             mark!("open of a path with NUL");
             self.core.forget_open(slot);
-            if !self.core.slots[slot].state.discards() {
+            if !self.core.slots[slot].state().discards() {
                 let error = io::Error::from_raw_os_error(libc::EINVAL);
                 self.application.file_opened(&mut self.core, slot, Err(error));
                 self.core.touch(slot);
@@ -144,7 +144,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// Puts an open in the queue, once.
     fn queue_open(&mut self, slot: u32) -> Result<(), Full> {
-        let request = &mut self.core.opens[self.core.slots.rare(slot).open as usize];
+        let request = &mut self.core.opens[self.core.slots.rare(slot).open() as usize];
         if !std::mem::replace(&mut request.queued, true) {
             mark!("an open waits for slow ones");
             self.open_queue.push_back((slot, self.core.slots.generation(slot)));
@@ -158,7 +158,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             if self.core.slots.of_life(slot, generation).is_none() {
                 continue;
             }
-            let request = self.core.opens.get_mut(self.core.slots.rare(slot).open as usize);
+            let request = self.core.opens.get_mut(self.core.slots.rare(slot).open() as usize);
             if let Some(request) = request.filter(|it| it.queued) {
                 request.queued = false;
                 return self.core.touch(slot);
@@ -167,7 +167,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     fn on_open(&mut self, slot: u32, result: i32) {
-        let request = &mut self.core.opens[self.core.slots.rare(slot).open as usize];
+        let request = &mut self.core.opens[self.core.slots.rare(slot).open() as usize];
         if result == -libc::EXDEV && !request.waits {
             // Out of the directory, or only onto another file system.
             mark!("an open that may wait");
@@ -201,7 +201,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             Err(io::Error::from_raw_os_error(-result))
         };
         let connection = &self.core.slots[slot];
-        if connection.state.is_over() || connection.state.discards() {
+        if connection.state().is_over() || connection.state().discards() {
             mark!("opened too late");
             let closing = |(descriptor, _)| Closing { descriptor, waits };
             self.core.files_closing.extend(opened.ok().map(closing));
@@ -225,7 +225,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// Returns whether an open is repeated that a link or a rename has ended.
     fn is_opened_again(&mut self, slot: u32, errno: i32) -> bool {
-        let request = &mut self.core.opens[self.core.slots.rare(slot).open as usize];
+        let request = &mut self.core.opens[self.core.slots.rare(slot).open() as usize];
         match errno {
             libc::ELOOP if request.directory.follows_links() && !request.follows => {
                 mark!("an open follows a link");
@@ -245,7 +245,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// The descriptor of the lookup is closed then. Anything else is not opened: an open FIFO lets
     /// its writer go on, which then gets EPIPE, and opening a device may have any effect.
     fn is_to_be_opened(&mut self, slot: u32, found: Descriptor) -> bool {
-        let request = &mut self.core.opens[self.core.slots.rare(slot).open as usize];
+        let request = &mut self.core.opens[self.core.slots.rare(slot).open() as usize];
         if request.creates || request.found {
             return false;
         }

@@ -31,8 +31,8 @@ impl Core {
             return self.queue_long(slot, bytes);
         }
         let connection = &mut self.slots[slot];
-        connection.output_bytes += bytes.len() as u32;
-        let tail = connection.output_tail;
+        connection.add_output_bytes(bytes.len() as u32);
+        let tail = connection.output_tail();
         if tail != NONE {
             match &mut self.chunks[tail as usize].body {
                 Body::Pooled { buffer, end, .. } => {
@@ -78,7 +78,7 @@ impl Core {
             if self.send_buffers.free() > plenty {
                 self.queue_bytes(slot, piece);
             } else {
-                self.slots[slot].output_bytes += piece.len() as u32;
+                self.slots[slot].add_output_bytes(piece.len() as u32);
                 self.append_spill(slot, piece);
             }
         }
@@ -98,7 +98,7 @@ impl Core {
         if bytes.len() <= COPIED_BYTES_MAX.min(self.send_buffers.bytes_each()) {
             return self.queue_bytes(slot, &bytes);
         }
-        self.slots[slot].output_bytes += bytes.len() as u32;
+        self.slots[slot].add_output_bytes(bytes.len() as u32);
         // Each holder of a payload takes its part of it. A broadcast to everybody therefore takes
         // few times its length.
         let charged = (bytes.len() / Arc::strong_count(&bytes) + CHUNK_BYTES) as u32;
@@ -121,30 +121,26 @@ impl Core {
 
     pub(super) fn append(&mut self, slot: u32, body: Body) {
         let chunk = self.chunks.insert(Chunk { body, next: NONE }) as u32;
-        let slot = &mut self.slots[slot];
-        if slot.output_tail == NONE {
-            slot.output_head = chunk;
-            slot.stalled_since_ms = self.now_ms;
-        } else {
-            self.chunks[slot.output_tail as usize].next = chunk;
+        let before = self.slots[slot].append_chunk(chunk, self.now_ms);
+        if before != NONE {
+            self.chunks[before as usize].next = chunk;
         }
-        slot.output_tail = chunk;
     }
 
     /// Puts an empty send buffer in front of the queue; `false` when none is free.
     pub fn prepend_buffer(&mut self, slot: u32) -> bool {
         let Some(buffer) = self.send_buffers.take() else { return false };
-        let head = self.slots[slot].output_head;
+        let head = self.slots[slot].output_head();
         assert!(head != NONE, "there is something to put it in front of");
         let body = Body::Pooled { buffer, start: 0, end: 0 };
-        self.slots[slot].output_head = self.chunks.insert(Chunk { body, next: head }) as u32;
+        self.slots[slot].prepend_chunk(self.chunks.insert(Chunk { body, next: head }) as u32);
         true
     }
 
     /// Puts zeros in front of a file that was cut off, at the head of the queue.
     #[cold]
     pub fn prepend_zeros(&mut self, slot: u32) {
-        let head = self.slots[slot].output_head;
+        let head = self.slots[slot].output_head();
         let Body::File(file) = &mut self.chunks[head as usize].body else {
             unreachable!("a file is at the head of the queue")
         };
@@ -154,13 +150,13 @@ impl Core {
         self.counters.heap_chunks += 1;
         self.charge(length as usize + CHUNK_BYTES);
         let body = Body::Heap { bytes: vec![0; length as usize].into(), start: 0 };
-        self.slots[slot].output_bytes += length as u32;
-        self.slots[slot].output_head = self.chunks.insert(Chunk { body, next: head }) as u32;
+        self.slots[slot].add_output_bytes(length as u32);
+        self.slots[slot].prepend_chunk(self.chunks.insert(Chunk { body, next: head }) as u32);
     }
 
     /// Takes `sent` bytes off the front of the queue; they are no file's.
     pub fn advance_output(&mut self, slot: u32, sent: u32) {
-        let head = self.slots[slot].output_head;
+        let head = self.slots[slot].output_head();
         let chunk = &mut self.chunks[head as usize];
         let done = match &mut chunk.body {
             Body::Pooled { start, end, .. } => {
@@ -185,7 +181,7 @@ impl Core {
             }
             Body::File(_) => unreachable!("a file is not sent by SEND"),
         };
-        self.slots[slot].output_bytes -= sent;
+        self.slots[slot].remove_output_bytes(sent);
         if done {
             self.drop_head(slot);
         }
@@ -194,31 +190,27 @@ impl Core {
     /// Takes the first chunk off the queue and gives back what it holds; a pipe it may have was
     /// given back before.
     pub fn drop_head(&mut self, slot: u32) {
-        let head = self.slots[slot].output_head;
+        let head = self.slots[slot].output_head();
         let chunk = self.chunks.remove(head as usize);
-        let slot = &mut self.slots[slot];
-        slot.output_head = chunk.next;
-        if chunk.next == NONE {
-            slot.output_tail = NONE;
-        }
+        self.slots[slot].remove_chunk(chunk.next);
         self.release(chunk.body);
     }
 
     /// Takes the chunk behind the first one off: a small file that was read into the first one.
     pub fn drop_second(&mut self, slot: u32) {
-        let head = self.slots[slot].output_head;
+        let head = self.slots[slot].output_head();
         let second = self.chunks[head as usize].next;
         let chunk = self.chunks.remove(second as usize);
         self.chunks[head as usize].next = chunk.next;
         if chunk.next == NONE {
-            self.slots[slot].output_tail = head;
+            self.slots[slot].end_queue_at_head();
         }
         self.release(chunk.body);
     }
 
     /// Drops the file at the head of the queue, or behind the bytes there, and what follows it.
     pub fn drop_from_file(&mut self, slot: u32) {
-        let head = self.slots[slot].output_head;
+        let head = self.slots[slot].output_head();
         let kept_bytes = match self.chunks[head as usize].body {
             Body::Pooled { start, end, .. } => end - start,
             Body::File(_) => 0,
@@ -230,7 +222,8 @@ impl Core {
         if kept_bytes == 0 {
             self.drop_head(slot);
         }
-        self.slots[slot].output_bytes = kept_bytes;
+        let connection = &mut self.slots[slot];
+        connection.remove_output_bytes(connection.output_bytes() - kept_bytes);
     }
 
     fn release(&mut self, body: Body) {

@@ -49,11 +49,12 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// Gets a pipe, or a place in the queue for one.
     pub(super) fn take_pipe(&mut self, slot: u32, side: Side) -> bool {
         let generation = self.core.slots.generation(slot);
-        *waits_for_pipe(&mut self.core, slot, side) = true;
+        wait_for_pipe(&mut self.core, slot, side, true);
         let since_ms = self.core.now_ms;
-        self.pipe_queue.push_back(Place { slot, generation, side, since_ms });
+        let place = Place { slot, generation, side, since_ms };
+        self.pipe_queue.push_back(place);
         self.serve_pipe_queue();
-        let waits = *waits_for_pipe(&mut self.core, slot, side);
+        let waits = self.waits_at(place);
         self.core.counters.pipe_waits += u64::from(waits);
         !waits
     }
@@ -79,8 +80,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let stalled = self.pipe_holders.iter().copied().find(|holder| {
             let connection = &self.core.slots[*holder];
             connection.waits_for_room()
-                && connection.state.sends()
-                && connection.stalled_since_ms + STALLED_MS <= self.core.now_ms
+                && connection.state().sends()
+                && connection.stalled_since_ms() + STALLED_MS <= self.core.now_ms
         });
         let Some(slot) = stalled else { return false };
         let file = file_at_head(&mut self.core, slot);
@@ -94,10 +95,11 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     fn hand_out(&mut self, pipe: PooledPipe, Place { slot, side, since_ms, .. }: Place) {
         // The wait for a pipe is not the peer's.
         let waited_ms = self.core.now_ms - since_ms;
-        *waits_for_pipe(&mut self.core, slot, side) = false;
+        wait_for_pipe(&mut self.core, slot, side, false);
         match side {
             Side::Out => {
-                self.core.slots[slot].stalled_since_ms += waited_ms;
+                let connection = &mut self.core.slots[slot];
+                connection.note_progress(connection.stalled_since_ms() + waited_ms);
                 file_at_head(&mut self.core, slot).pipe = Some(pipe);
                 self.pipe_holders.push(slot);
             }
@@ -114,7 +116,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     pub(super) fn waits_at(&self, place: Place) -> bool {
         let life = self.core.slots.of_life(place.slot, place.generation);
         life.is_some_and(|connection| match place.side {
-            Side::Out => connection.waits_for_pipe,
+            Side::Out => connection.waits_for_pipe(),
             Side::In => {
                 let number = self.core.slots.incoming(place.slot);
                 let incoming = self.core.incoming.get(number as usize);
@@ -126,7 +128,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// Hands pipes to those that wait, oldest first.
     pub(super) fn serve_pipe_queue(&mut self) {
         while let Some(place) = self.pipe_queue.front().copied() {
-            if self.waits_at(place) && !self.core.slots[place.slot].state.is_over() {
+            if self.waits_at(place) && !self.core.slots[place.slot].state().is_over() {
                 match self.pipes.take(&mut self.ring) {
                     Ok(Some(pipe)) => self.hand_out(pipe, place),
                     Ok(None) if self.reclaim_pipe() => continue,
@@ -144,9 +146,13 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 }
 
-fn waits_for_pipe(core: &mut Core, slot: u32, side: Side) -> &mut bool {
+/// Notes whether one side of a connection is in the queue. Returns whether it was.
+fn wait_for_pipe(core: &mut Core, slot: u32, side: Side, waits: bool) -> bool {
     match side {
-        Side::Out => &mut core.slots[slot].waits_for_pipe,
-        Side::In => &mut core.incoming[core.slots.incoming(slot) as usize].waits_for_pipe,
+        Side::Out => core.slots[slot].wait_for_pipe(waits),
+        Side::In => {
+            let incoming = &mut core.incoming[core.slots.incoming(slot) as usize];
+            std::mem::replace(&mut incoming.waits_for_pipe, waits)
+        }
     }
 }

@@ -8,47 +8,87 @@ pub const NONE: u32 = u32::MAX;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rare {
     /// Of a connection made by us.
-    pub tag: Option<u64>,
+    tag: Option<u64>,
     /// The application's timer, ms; 0: none.
-    pub timer_ms: u64,
+    timer_ms: u64,
     /// Since when a message is incomplete, ms; 0: none is.
-    pub receiving_since_ms: u64,
+    receiving_since_ms: u64,
     /// Of the peer's address, if it is one of IPv6.
-    pub flow: u32,
-    pub scope: u32,
+    flow: u32,
+    scope: u32,
     /// An open under way.
-    pub open: u32,
+    open: u32,
     /// Its jobs under way.
-    pub jobs: u32,
+    jobs: u32,
     /// A range of the stream on its way into a file.
-    pub incoming: u32,
+    incoming: u32,
     /// A file on its way to its name.
-    pub naming: u32,
+    naming: u32,
     /// Ends by itself once it has been quiet for so long, ms; `NONE`: does not.
-    pub finish_ms: u32,
+    finish_ms: u32,
     /// When the shard last asked what the peer has acknowledged, ms; 0: not since the last output.
-    pub looked_ms: u64,
+    looked_ms: u64,
     /// When a reset is watched for again, ms; 0: at any time.
-    pub watch_ms: u64,
+    watch_ms: u64,
     /// Bytes acknowledged by then, modulo 2^32.
-    pub acknowledged: u32,
+    acknowledged: u32,
     /// `writable` is due once fewer bytes of output are queued; 0: it was not asked for.
-    pub notify_below: u32,
+    notify_below: u32,
     /// Files sent whose `file_sent` is owed.
-    pub files_sent: u16,
+    files_sent: u16,
     /// Receiving goes on while the output queue is full.
-    pub receives_while_full: bool,
+    receives_while_full: bool,
     /// Some output was unacknowledged by then.
-    pub delivering: bool,
+    delivering: bool,
     /// Input was thrown away while draining or lingering.
-    pub discards: bool,
+    discards: bool,
     /// It is paused because a job of it was not taken, until there is room.
-    pub paused_for_jobs: bool,
+    paused_for_jobs: bool,
     /// Waits for a place in the queue of jobs.
-    pub waits_for_workers: bool,
+    waits_for_workers: bool,
     /// In the queue of the memory budget: it is held ([`Pause::Budget`](super::slots::Pause)), or
     /// was.
-    pub in_budget_queue: bool,
+    in_budget_queue: bool,
+}
+
+/// Makes the functions that read the fields of a type.
+macro_rules! read {
+    ($of:ident: $($field:ident: $type:ty,)+) => {
+        impl $of {
+            $(
+                #[inline]
+                pub fn $field(&self) -> $type {
+                    self.$field
+                }
+            )+
+        }
+    };
+}
+pub(super) use read;
+
+read! {
+    Rare:
+    tag: Option<u64>,
+    timer_ms: u64,
+    receiving_since_ms: u64,
+    flow: u32,
+    scope: u32,
+    open: u32,
+    jobs: u32,
+    incoming: u32,
+    naming: u32,
+    finish_ms: u32,
+    looked_ms: u64,
+    watch_ms: u64,
+    acknowledged: u32,
+    notify_below: u32,
+    files_sent: u16,
+    receives_while_full: bool,
+    delivering: bool,
+    discards: bool,
+    paused_for_jobs: bool,
+    waits_for_workers: bool,
+    in_budget_queue: bool,
 }
 
 impl Rare {
@@ -76,6 +116,132 @@ impl Rare {
         waits_for_workers: false,
         in_budget_queue: false,
     };
+
+    /// A record of an outgoing connection, or of a peer whose address has more than fits elsewhere.
+    pub fn set_origin(&mut self, tag: Option<u64>, flow: u32, scope: u32) {
+        (self.tag, self.flow, self.scope) = (tag, flow, scope);
+    }
+
+    /// Sets the application's timer; 0: there is none.
+    pub fn set_timer(&mut self, at_ms: u64) {
+        self.timer_ms = at_ms;
+    }
+
+    /// A message is incomplete since then.
+    pub fn begin_message(&mut self, since_ms: u64) {
+        self.receiving_since_ms = since_ms;
+    }
+
+    /// No message is incomplete, or nobody waits for the rest of it.
+    pub fn forget_message(&mut self) {
+        self.receiving_since_ms = 0;
+    }
+
+    /// A reset is watched for again then; 0: at once.
+    pub fn set_watch(&mut self, at_ms: u64) {
+        self.watch_ms = at_ms;
+    }
+
+    /// Input is thrown away.
+    pub fn note_discarded(&mut self) {
+        self.discards = true;
+    }
+
+    /// An open begins.
+    pub fn begin_open(&mut self, open: u32) {
+        self.open = open;
+    }
+
+    /// Takes the open under way out; [`NONE`]: there is none.
+    pub fn take_open(&mut self) -> u32 {
+        std::mem::replace(&mut self.open, NONE)
+    }
+
+    /// Its jobs are in that record; [`NONE`]: there is no job.
+    pub fn set_jobs(&mut self, jobs: u32) {
+        self.jobs = jobs;
+    }
+
+    /// Takes the number of that record out; [`NONE`]: there is none.
+    pub fn take_jobs(&mut self) -> u32 {
+        std::mem::replace(&mut self.jobs, NONE)
+    }
+
+    /// It is paused until there is room for a job.
+    pub fn pause_for_jobs(&mut self) {
+        self.paused_for_jobs = true;
+    }
+
+    /// The pause is not, or no longer, for room for a job. Returns whether it was.
+    pub fn end_pause_for_jobs(&mut self) -> bool {
+        std::mem::replace(&mut self.paused_for_jobs, false)
+    }
+
+    /// Enters or leaves the queue for a place among the jobs. Returns whether it was in it.
+    pub fn wait_for_workers(&mut self, waits: bool) -> bool {
+        std::mem::replace(&mut self.waits_for_workers, waits)
+    }
+
+    /// A range of the stream goes into a file.
+    pub fn begin_incoming(&mut self, incoming: u32) {
+        self.incoming = incoming;
+    }
+
+    /// Takes that range out; [`NONE`]: there is none.
+    pub fn take_incoming(&mut self) -> u32 {
+        std::mem::replace(&mut self.incoming, NONE)
+    }
+
+    /// A file is given its name.
+    pub fn begin_naming(&mut self, naming: u32) {
+        self.naming = naming;
+    }
+
+    /// Takes that file out; [`NONE`]: there is none.
+    pub fn take_naming(&mut self) -> u32 {
+        std::mem::replace(&mut self.naming, NONE)
+    }
+
+    /// It ends by itself once it has been quiet for so long.
+    pub fn finish_after(&mut self, quiet_ms: u32) {
+        self.finish_ms = quiet_ms.min(NONE - 1);
+    }
+
+    /// What the peer had acknowledged when the shard asked.
+    pub fn note_look(&mut self, now_ms: u64, acknowledged: u32, delivering: bool) {
+        (self.looked_ms, self.acknowledged) = (now_ms, acknowledged);
+        self.delivering = delivering;
+    }
+
+    /// Forgets the last look: the write deadline begins anew with the next output.
+    pub fn forget_look(&mut self) {
+        (self.looked_ms, self.acknowledged) = (0, 0);
+    }
+
+    /// `writable` is due below so many queued bytes; 0: it is not asked for.
+    pub fn set_notify_below(&mut self, bytes: u32) {
+        self.notify_below = bytes;
+    }
+
+    /// Receiving goes on while the output queue is full, or does not.
+    pub fn receive_while_full(&mut self, on: bool) {
+        self.receives_while_full = on;
+    }
+
+    /// A file has left: its `file_sent` is owed.
+    pub fn owe_file_sent(&mut self) {
+        self.files_sent += 1;
+    }
+
+    /// One `file_sent` is called now.
+    pub fn note_file_sent(&mut self) {
+        self.files_sent -= 1;
+    }
+
+    /// Enters or leaves the queue of the memory budget. Returns whether it was in it.
+    pub fn set_in_budget_queue(&mut self, is_in: bool) -> bool {
+        std::mem::replace(&mut self.in_budget_queue, is_in)
+    }
 
     /// Whether something goes on that the application will be told of.
     pub fn is_at_work(&self) -> bool {

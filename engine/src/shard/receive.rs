@@ -70,19 +70,19 @@ impl Family for Input {
 
     #[inline]
     fn is_quiet(connection: &Slot) -> bool {
-        !connection.fin_seen && !connection.deliver_owed
+        !connection.fin_seen() && !connection.deliver_owed()
     }
 
     #[inline]
     fn vetoes(connection: &Slot) -> Vetoes {
-        let waits = connection.is_paused() || connection.deliver_owed;
-        let begun = connection.carry != NONE || connection.fin_seen;
+        let waits = connection.is_paused() || connection.deliver_owed();
+        let begun = connection.carry() != NONE || connection.fin_seen();
         (Vetoes::FINISH | Vetoes::EVICTION).when(waits) | Vetoes::EVICTION.when(begun)
     }
 
     #[inline]
     fn counts_from_activity(rare: &Rare) -> bool {
-        rare.receiving_since_ms == 0 && rare.watch_ms == 0
+        rare.receiving_since_ms() == 0 && rare.watch_ms() == 0
     }
 
     #[inline]
@@ -118,29 +118,29 @@ impl Family for Input {
         connection: &Slot,
         candidate: &mut impl FnMut(u64, Option<u64>, Self::Due),
     ) {
-        if !connection.state.hears() && connection.state != State::Draining {
+        if !connection.state().hears() && connection.state() != State::Draining {
             return;
         }
         if !connection.is_plain() {
             let rare = shard.core.slots.rare_of(connection);
-            if rare.receiving_since_ms != 0 {
+            if rare.receiving_since_ms() != 0 {
                 let receive_ms = shard.core.limits_of(connection).receive_ms;
-                candidate(rare.receiving_since_ms, receive_ms, Receiving::Late);
+                candidate(rare.receiving_since_ms(), receive_ms, Receiving::Late);
             }
-            if rare.watch_ms != 0 {
-                candidate(rare.watch_ms, Some(0), Receiving::Watch);
+            if rare.watch_ms() != 0 {
+                candidate(rare.watch_ms(), Some(0), Receiving::Watch);
             }
         }
-        if connection.mode() == Mode::Streaming && connection.armed == Armed::Multishot {
+        if connection.mode() == Mode::Streaming && connection.armed() == Armed::Multishot {
             let park_after_ms = shard.core.limits.park_after_ms;
-            candidate(connection.active_ms, Some(park_after_ms), Receiving::Park);
+            candidate(connection.active_ms(), Some(park_after_ms), Receiving::Park);
         }
     }
 
     fn expired<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32, due: Receiving) {
         match due {
             Receiving::Late => shard.on_late_message(slot),
-            Receiving::Watch => shard.core.slots.rare_mut(slot).watch_ms = 0,
+            Receiving::Watch => shard.core.slots.rare_mut(slot).set_watch(0),
             Receiving::Park => {
                 shard.core.counters.parked += 1;
                 shard.core.slots.set_mode(slot, Mode::Parked);
@@ -160,37 +160,37 @@ impl Family for Input {
         fail: &dyn Fn(&str),
     ) {
         let rare = shard.core.slots.rare(slot);
-        let (flight, state) = (connection.in_flight, connection.state);
-        let files = rare.incoming != NONE;
+        let (flight, state) = (connection.in_flight(), connection.state());
+        let files = rare.incoming() != NONE;
         let starved = shard.is_in_starved_queue(slot);
         let heard = !connection.is_paused() && !connection.is_full_and_paused() && !files;
-        let reads = !connection.fin_seen && ((state.receives() && heard) || state.discards());
+        let reads = !connection.fin_seen() && ((state.receives() && heard) || state.discards());
         // The turn of a held connection comes.
         let reads = reads && (!connection.is_held() || files);
-        if reads && connection.armed == Armed::Nothing && !starved && !connection.rests {
+        if reads && connection.armed() == Armed::Nothing && !starved && !connection.rests() {
             fail("does not read");
         }
-        if state.receives() && heard && (connection.deliver_owed || connection.fin_seen) {
+        if state.receives() && heard && (connection.deliver_owed() || connection.fin_seen()) {
             fail("owes its handler bytes or a FIN");
         }
         // What rests is looked at again soon. A FIN that was reported has its deadline.
-        let watched = connection.is_watched() && !(files && connection.rests);
-        let watched = watched && rare.watch_ms == 0;
-        if watched && connection.armed == Armed::Nothing && !flight.has(Kind::Hangup) && !reads {
+        let watched = connection.is_watched() && !(files && connection.rests());
+        let watched = watched && rare.watch_ms() == 0;
+        if watched && connection.armed() == Armed::Nothing && !flight.has(Kind::Hangup) && !reads {
             fail("would not hear of a reset");
         }
         // With nothing left to read, the peer of a Unix socket is gone.
         let asks_twice = state != State::Open && shard.core.slots.identity(slot).is_unix();
-        if connection.hung_up && flight.has(Kind::Hangup) && !asks_twice {
+        if connection.hung_up() && flight.has(Kind::Hangup) && !asks_twice {
             fail("asks again for what it was told");
         }
         let parked = connection.mode() == Mode::Parked && state == State::Open;
         let cancels = flight.has(Kind::CancelReceive);
-        if parked && connection.armed == Armed::Multishot && !cancels && reads {
+        if parked && connection.armed() == Armed::Multishot && !cancels && reads {
             fail("is parked and keeps its multishot receive");
         }
         let keeps = shard.core.kept_bytes(slot) >= shard.core.limits.receive_buffer_bytes;
-        let stops = connection.armed != Armed::Multishot || cancels;
+        let stops = connection.armed() != Armed::Multishot || cancels;
         let keeps = keeps && (!files || shard.stops_for_file(slot));
         if keeps && !reads && !stops && !state.is_over() {
             fail("goes on reading what nobody wants");
@@ -207,11 +207,11 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if connection.streams() {
             return Ok(());
         }
-        let socket = connection.descriptor;
+        let socket = connection.descriptor();
         let wanted = self.wanted(slot);
-        let kind = match (connection.armed, wanted) {
+        let kind = match (connection.armed(), wanted) {
             (Armed::Nothing, Armed::Nothing) => return self.watch(slot),
-            (Armed::Nothing, _) if connection.rests => return Ok(()),
+            (Armed::Nothing, _) if connection.rests() => return Ok(()),
             (Armed::Nothing, Armed::Probe) => Kind::Probe,
             (Armed::Nothing, Armed::Multishot | Armed::OneShot) => Kind::Receive,
             (Armed::Multishot, Armed::Multishot) => return Ok(()),
@@ -229,7 +229,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             _ => Op::Receive { socket, multishot: wanted == Armed::Multishot },
         };
         self.submit(slot, kind, op)?;
-        self.core.slots[slot].armed = wanted;
+        self.core.slots[slot].arm(wanted);
         self.once_armed += usize::from(wanted == Armed::OneShot);
         Ok(())
     }
@@ -242,7 +242,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             Armed::Multishot => unreachable!("it goes on"),
             Armed::OneShot => self.core.budget.is_wary(),
             Armed::Nothing => self.must_stop(slot),
-            Armed::Probe => !connection.state.discards() || self.must_stop(slot),
+            Armed::Probe => !connection.state().discards() || self.must_stop(slot),
         };
         if !stops {
             return Ok(());
@@ -258,20 +258,20 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     #[inline(always)]
     fn wanted(&self, slot: u32) -> Armed {
         let connection = &self.core.slots[slot];
-        let reads = match connection.state {
+        let reads = match connection.state() {
             State::Open | State::HalfClosedByUs if self.core.slots.takes_a_file(connection) => {
-                !connection.fin_seen && !self.stops_for_file(slot)
+                !connection.fin_seen() && !self.stops_for_file(slot)
             }
             State::Open | State::HalfClosedByUs => {
                 // What is kept is shown first: whoever pauses again and again would keep ever more.
-                let much_kept = connection.deliver_owed
+                let much_kept = connection.deliver_owed()
                     && self.core.kept_bytes(slot) >= self.core.limits.receive_buffer_bytes;
-                connection.pause == Pause::No
+                connection.pause() == Pause::No
                     && !connection.is_full_and_paused()
-                    && !connection.fin_seen
+                    && !connection.fin_seen()
                     && !much_kept
             }
-            State::Draining | State::Lingering if connection.fin_seen => false,
+            State::Draining | State::Lingering if connection.fin_seen() => false,
             // Discarded input takes no buffer from the connections that wait for one.
             State::Draining | State::Lingering => return Armed::Probe,
             _ => false,
@@ -298,14 +298,14 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// receive.
     fn must_stop(&self, slot: u32) -> bool {
         let connection = &self.core.slots[slot];
-        if connection.state.discards() {
+        if connection.state().discards() {
             // One that has brought nothing so far may bring the FIN.
-            return self.core.slots.rare(slot).discards;
+            return self.core.slots.rare(slot).discards();
         }
         if self.core.slots.takes_a_file(connection) {
-            return !connection.state.is_over() && self.stops_for_file(slot);
+            return !connection.state().is_over() && self.stops_for_file(slot);
         }
-        !connection.state.is_over()
+        !connection.state().is_over()
             && self.core.kept_bytes(slot) >= self.core.limits.kept_while_paused_bytes
     }
 
@@ -313,17 +313,17 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     #[inline(never)]
     fn watch(&mut self, slot: u32) -> Result<(), Full> {
         let connection = &self.core.slots[slot];
-        let rests = self.core.slots.rare(slot).watch_ms != 0 && !bug!("fin-spins");
-        if !connection.is_watched() || rests || connection.in_flight.has(Kind::Hangup) {
+        let rests = self.core.slots.rare(slot).watch_ms() != 0 && !bug!("fin-spins");
+        if !connection.is_watched() || rests || connection.in_flight().has(Kind::Hangup) {
             return Ok(());
         }
-        let op = Op::Poll { descriptor: connection.descriptor, events: 0 };
+        let op = Op::Poll { descriptor: connection.descriptor(), events: 0 };
         self.submit(slot, Kind::Hangup, op)
     }
 
     fn cancel_receive(&mut self, slot: u32) -> Result<(), Full> {
         let connection = &self.core.slots[slot];
-        if connection.in_flight.has(Kind::CancelReceive) {
+        if connection.in_flight().has(Kind::CancelReceive) {
             return Ok(());
         }
         let target = Token::new(Kind::Receive, self.core.slots.generation(slot), slot);
@@ -331,9 +331,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     fn on_receive(&mut self, slot: u32, completion: Completion, buffer: Option<HeldBuffer>) {
-        let was = self.core.slots[slot].armed;
+        let was = self.core.slots[slot].armed();
         if !completion.more() {
-            self.core.slots[slot].armed = Armed::Nothing;
+            self.core.slots[slot].arm(Armed::Nothing);
             self.once_armed = self.once_armed.saturating_sub(usize::from(was == Armed::OneShot));
         }
         // The result first, the end of the multishot second: its last completion may carry data.
@@ -396,7 +396,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// Something is there to read (or the probe was cut short): look.
     fn on_probe(&mut self, slot: u32, result: i32) {
-        self.core.slots[slot].armed = Armed::Nothing;
+        self.core.slots[slot].arm(Armed::Nothing);
         if bug!("probe-is-eof") && result == 0 {
             return self.on_fin(slot);
         }
@@ -412,7 +412,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 mark!("probe failed");
                 self.core.end(slot, Reason::from_errno(errno), false);
             }
-            _ if self.core.slots[slot].state.discards() => self.discard(slot),
+            _ if self.core.slots[slot].state().discards() => self.discard(slot),
             _ if self.is_starving() => {
                 mark!("queues for a buffer");
                 self.starve(slot);
@@ -422,13 +422,13 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     fn on_hangup(&mut self, slot: u32, result: i32) {
-        if result < 0 || self.core.slots[slot].state.is_over() {
+        if result < 0 || self.core.slots[slot].state().is_over() {
             mark!("hang-up of no interest");
             return;
         }
         // After our FIN a hang-up alone says no more than that the peer's has come, perhaps with
         // bytes before it that are still to be read.
-        let state = self.core.slots[slot].state;
+        let state = self.core.slots[slot].state();
         let sent_fin = matches!(state, State::HalfClosedByUs | State::Lingering);
         let reads_on = sent_fin || self.outlasts_peer(slot);
         let connection = &mut self.core.slots[slot];
@@ -438,12 +438,12 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.core.end(slot, Reason::PeerReset, false);
         } else if result as u32 & hung_up != 0 {
             mark!("hang-up with something to read");
-            connection.hung_up = true;
+            connection.note_hang_up();
         } else {
             // Hazard: io_uring reports a FIN (POLLRDHUP) whatever was asked for, and would do so
             // again at once. A reset may still follow it.
             mark!("a FIN wakes the watch");
-            self.core.slots.rare_mut(slot).watch_ms = self.core.now_ms + WATCH_MS;
+            self.core.slots.rare_mut(slot).set_watch(self.core.now_ms + WATCH_MS);
         }
     }
 
@@ -452,8 +452,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     fn outlasts_peer(&mut self, slot: u32) -> bool {
         let connection = &self.core.slots[slot];
         self.core.slots.identity(slot).is_unix()
-            && connection.state == State::Open
-            && (connection.carry != NONE
+            && connection.state() == State::Open
+            && (connection.carry() != NONE
                 || self.core.slots.incoming(slot) != NONE
                 || self.unread_bytes(slot) > 0)
     }
@@ -506,35 +506,35 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let now_ms = self.core.now_ms;
         self.core.counters.bytes_received += length as u64;
         let connection = &mut self.core.slots[slot];
-        connection.active_ms = now_ms;
-        if connection.state.discards() {
-            self.core.slots.rare_mut(slot).discards = true;
+        connection.note_activity(now_ms);
+        if connection.state().discards() {
+            self.core.slots.rare_mut(slot).note_discarded();
             return;
         }
-        if !connection.state.receives() {
+        if !connection.state().receives() {
             return;
         }
         let connection = &self.core.slots[slot];
         let waits = connection.is_paused()
             || connection.is_full_and_paused()
-            || connection.deliver_owed
+            || connection.deliver_owed()
             || self.core.slots.takes_a_file(connection);
         let bytes = self.receive_buffers.bytes(buffer, length);
-        if waits || connection.carry != NONE {
+        if waits || connection.carry() != NONE {
             self.core.keep(slot, bytes);
             if !waits {
                 self.deliver_kept(slot);
             }
             return;
         }
-        if length < connection.need as usize {
+        if length < connection.need() as usize {
             self.core.keep(slot, bytes);
             self.note_message(slot, false);
             return;
         }
-        self.core.slots[slot].need = 0;
+        self.core.slots[slot].set_need(0);
         let used = self.application.received(&mut self.core, &mut self.ring, slot, bytes);
-        if used < length && !self.core.slots[slot].state.is_over() {
+        if used < length && !self.core.slots[slot].state().is_over() {
             self.core.keep(slot, &bytes[used..]);
         }
         self.note_message(slot, used > 0);
@@ -543,12 +543,12 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// Shows the kept bytes to the application, once.
     #[inline(never)]
     fn deliver_kept(&mut self, slot: u32) {
-        self.core.slots[slot].deliver_owed = false;
+        self.core.slots[slot].owe_no_delivery();
         let kept = self.core.kept_bytes(slot);
-        if kept == 0 || kept < self.core.slots[slot].need as usize {
+        if kept == 0 || kept < self.core.slots[slot].need() as usize {
             return self.note_message(slot, false);
         }
-        self.core.slots[slot].need = 0;
+        self.core.slots[slot].set_need(0);
         let bytes = self.core.take_carry(slot);
         // Much of it at once is shown in a flush, where the handler's time counts as well.
         self.bounds.note_work(HANDLER_WORK * kept);
@@ -562,7 +562,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     fn note_message(&mut self, slot: u32, progressed: bool) {
         let kept = self.core.kept_bytes(slot);
         let connection = &self.core.slots[slot];
-        if !connection.state.hears() {
+        if !connection.state().hears() {
             return self.core.drop_carry(slot);
         }
         let takes_a_file = self.core.slots.takes_a_file(connection);
@@ -576,13 +576,13 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     #[inline(never)]
     fn note_incomplete(&mut self, slot: u32, kept: usize, progressed: bool) {
         let now_ms = self.core.now_ms;
-        let since_ms = &mut self.core.slots.rare_mut(slot).receiving_since_ms;
-        if progressed || *since_ms == 0 {
-            *since_ms = now_ms;
+        let rare = self.core.slots.rare_mut(slot);
+        if progressed || rare.receiving_since_ms() == 0 {
+            rare.begin_message(now_ms);
         }
         let connection = &self.core.slots[slot];
         let is_long = kept > self.core.limits_of(connection).message_bytes_max;
-        if is_long && !connection.deliver_owed {
+        if is_long && !connection.deliver_owed() {
             self.core.end(slot, Reason::MessageTooLong, false);
         } else if self.core.budget.is_tight() {
             self.core.hold_if_long(slot);
@@ -592,12 +592,11 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     pub(super) fn on_fin(&mut self, slot: u32) {
         let connection = &self.core.slots[slot];
         // A file that was cut short may have taken the error of a reset with it.
-        if connection.output_head != NONE && self.ring.is_reset(connection.descriptor) {
+        if connection.output_head() != NONE && self.ring.is_reset(connection.descriptor()) {
             mark!("a reset that looks like a FIN");
             return self.core.end(slot, Reason::PeerReset, false);
         }
-        let connection = &mut self.core.slots[slot];
-        connection.fin_seen = true;
+        self.core.slots[slot].note_fin();
     }
 
     /// The time for a message has passed.
@@ -607,7 +606,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             let own = self.core.limits_of(&self.core.slots[slot]);
             let receive_ms = own.receive_ms.unwrap_or(0);
             let since_ms = (self.core.now_ms + RETRY_MS).saturating_sub(receive_ms).max(1);
-            self.core.slots.rare_mut(slot).receiving_since_ms = since_ms;
+            self.core.slots.rare_mut(slot).begin_message(since_ms);
             return;
         }
         self.application.expired(&mut self.core, slot, Deadline::Receive);
@@ -616,14 +615,14 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// Throws away what has come after `close`, without a buffer.
     fn discard(&mut self, slot: u32) {
-        let socket = self.core.slots[slot].descriptor;
+        let socket = self.core.slots[slot].descriptor();
         match self.ring.discard(socket, DISCARDED_BYTES_MAX) {
             Ok(0) => self.on_fin(slot),
             Ok(bytes) => {
                 mark!("discarded without a buffer");
                 self.core.counters.bytes_received += u64::from(bytes);
-                self.core.slots[slot].active_ms = self.core.now_ms;
-                self.core.slots.rare_mut(slot).discards = true;
+                self.core.slots[slot].note_activity(self.core.now_ms);
+                self.core.slots.rare_mut(slot).note_discarded();
             }
             Err(Errno(libc::EAGAIN | libc::EINTR)) => {}
             Err(errno) => self.core.end(slot, Reason::from_errno(errno.0), false),
@@ -635,29 +634,29 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let connection = &self.core.slots[slot];
         let takes_a_file = self.core.slots.takes_a_file(connection);
         let waits = connection.is_paused() || connection.is_full_and_paused() || takes_a_file;
-        if !connection.state.hears() || !connection.opened || waits {
+        if !connection.state().hears() || !connection.opened() || waits {
             return;
         }
-        if connection.deliver_owed {
+        if connection.deliver_owed() {
             self.deliver_kept(slot);
         }
         let connection = &self.core.slots[slot];
         let waits = connection.is_paused()
             || connection.is_full_and_paused()
-            || connection.deliver_owed
+            || connection.deliver_owed()
             || self.core.slots.takes_a_file(connection);
-        if !connection.fin_seen || waits || !connection.state.receives() {
+        if !connection.fin_seen() || waits || !connection.state().receives() {
             return;
         }
         self.core.forget_message(slot);
         let connection = &mut self.core.slots[slot];
         connection.on(Event::PeerFin);
-        let answers_ours = connection.state == State::Lingering;
+        let answers_ours = connection.state() == State::Lingering;
         if !answers_ours || !bug!("answering-fin-untold") {
             self.application.half_closed(&mut self.core, slot);
         }
         if answers_ours {
-            self.core.slots[slot].reason.get_or_insert(Reason::PeerFin);
+            self.core.slots[slot].give_reason(Reason::PeerFin);
         }
         self.core.touch(slot);
     }

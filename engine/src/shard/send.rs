@@ -54,12 +54,12 @@ impl Family for Output {
 
     #[inline]
     fn is_record_quiet(rare: &Rare) -> bool {
-        rare.notify_below == 0
+        rare.notify_below() == 0
     }
 
     #[inline]
     fn vetoes(connection: &Slot) -> Vetoes {
-        Vetoes::ALL.when(connection.output_head != NONE)
+        Vetoes::ALL.when(connection.output_head() != NONE)
     }
 
     #[inline]
@@ -90,10 +90,10 @@ impl Family for Output {
         connection: &Slot,
         candidate: &mut impl FnMut(u64, Option<u64>, Self::Due),
     ) {
-        let head = connection.output_head;
-        let leaves = connection.state.sends() || connection.state == State::HalfClosedByUs;
+        let head = connection.output_head();
+        let leaves = connection.state().sends() || connection.state() == State::HalfClosedByUs;
         // A queue for a pipe is not the peer's doing: those that hold the pipes have deadlines.
-        if head == NONE || !leaves || connection.waits_for_pipe {
+        if head == NONE || !leaves || connection.waits_for_pipe() {
             return;
         }
         let own = shard.core.limits_of(connection);
@@ -101,10 +101,10 @@ impl Family for Output {
             Body::File(_) => (own.transfer_ms, Deadline::Transfer),
             _ => (own.write_ms, Deadline::Write),
         };
-        let since_ms = connection.stalled_since_ms;
+        let since_ms = connection.stalled_since_ms();
         candidate(since_ms, after_ms, Progress::Stalled(deadline));
         if after_ms.is_some() {
-            let looked_ms = shard.core.slots.rare_of(connection).looked_ms;
+            let looked_ms = shard.core.slots.rare_of(connection).looked_ms();
             candidate(since_ms.max(looked_ms), Some(look_ms(after_ms)), Progress::Look);
         }
     }
@@ -124,14 +124,14 @@ impl Family for Output {
         connection: &Slot,
         fail: &dyn Fn(&str),
     ) {
-        let (flight, state) = (connection.in_flight, connection.state);
+        let (flight, state) = (connection.in_flight(), connection.state());
         let rests = shard.rests_shortly(slot);
         if state.sends() {
             let sending = [Kind::Send, Kind::Read, Kind::Splice, Kind::PollOut];
             let mut places = shard.pipe_queue.iter();
-            let pipe = connection.waits_for_pipe && places.any(|it| it.is_of(slot, Side::Out));
-            if connection.output_head == NONE {
-                if !rests && (state == State::Draining || connection.shutdown_wanted) {
+            let pipe = connection.waits_for_pipe() && places.any(|it| it.is_of(slot, Side::Out));
+            if connection.output_head() == NONE {
+                if !rests && (state == State::Draining || connection.shutdown_wanted()) {
                     fail("has not sent its FIN");
                 }
             } else if !pipe && !rests && !sending.into_iter().any(|kind| flight.has(kind)) {
@@ -151,15 +151,19 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let mut tried = false;
         loop {
             let connection = &self.core.slots[slot];
-            let flight = connection.in_flight;
+            let flight = connection.in_flight();
             let busy = flight.has(Kind::Send)
                 || flight.has(Kind::Read)
                 || flight.has(Kind::Splice)
                 || flight.has(Kind::PollOut);
-            if !connection.state.sends() || busy || connection.waits_for_pipe || connection.rests {
+            if !connection.state().sends()
+                || busy
+                || connection.waits_for_pipe()
+                || connection.rests()
+            {
                 return Ok(());
             }
-            let head = connection.output_head;
+            let head = connection.output_head();
             if head == NONE {
                 self.output_is_empty(slot);
                 return Ok(());
@@ -193,7 +197,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 if self.is_quiet_after_send(slot) {
                     return Ok(());
                 }
-                let empty = self.core.slots[slot].output_head == NONE;
+                let empty = self.core.slots[slot].output_head() == NONE;
                 if empty || self.core.is_room_to_report(slot) {
                     // What else follows is seen to as after a completion.
                     self.core.touch(slot);
@@ -208,14 +212,14 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     fn send_head(&mut self, slot: u32) -> Result<(), Full> {
         let connection = &self.core.slots[slot];
-        let chunk = &self.core.chunks[connection.output_head as usize];
+        let chunk = &self.core.chunks[connection.output_head() as usize];
         let more = self.something_follows(chunk.next);
-        let piece = self.piece(connection.output_head);
+        let piece = self.piece(connection.output_head());
         let (address, mut length) = (piece.iov_base.cast_const().cast(), piece.iov_len as u32);
         if length > UNIX_SEND_BYTES_MAX && self.core.slots.identity(slot).is_unix() {
             length = UNIX_SEND_BYTES_MAX;
         }
-        let op = Op::Send { socket: connection.descriptor, address, length, more };
+        let op = Op::Send { socket: connection.descriptor(), address, length, more };
         self.bounds.note_work(length as usize);
         self.submit(slot, Kind::Send, op)
     }
@@ -227,7 +231,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// for each. False: there is no room at once.
     fn send_now(&mut self, slot: u32) -> bool {
         let connection = &self.core.slots[slot];
-        let (socket, head) = (connection.descriptor, connection.output_head);
+        let (socket, head) = (connection.descriptor(), connection.output_head());
         let next = self.core.chunks[head as usize].next;
         let result = if self.gather_left > 0 && self.is_bytes(next) {
             self.send_together(slot)
@@ -252,7 +256,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     fn send_together(&mut self, slot: u32) -> Result<u32, Errno> {
         mark!("several chunks leave together");
         let connection = &self.core.slots[slot];
-        let (socket, mut chunk) = (connection.descriptor, connection.output_head);
+        let (socket, mut chunk) = (connection.descriptor(), connection.output_head());
         let mut pieces = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; PIECES_MAX];
         let (mut count, mut left) = (0, SEND_BYTES_MAX);
         while count < PIECES_MAX && left > 0 && self.is_bytes(chunk) {
@@ -377,14 +381,14 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     #[inline]
     fn is_quiet_after_send(&self, slot: u32) -> bool {
         let connection = &self.core.slots[slot];
-        connection.output_head == NONE
-            && !connection.shutdown_wanted
+        connection.output_head() == NONE
+            && !connection.shutdown_wanted()
             && (self.is_quiet(slot) || bug!("level-not-reported"))
     }
 
     /// Tried again at once it would fail again: the deadline goes on with it.
     pub(super) fn rest(&mut self, slot: u32) {
-        self.core.slots[slot].rests = true;
+        self.core.slots[slot].rest();
         self.core.timers.arm(slot, self.core.now_ms + RETRY_MS);
     }
 
@@ -392,10 +396,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     pub(super) fn note_sent(&mut self, slot: u32, bytes: u32) {
         self.core.counters.bytes_sent += u64::from(bytes);
         let connection = &mut self.core.slots[slot];
-        connection.active_ms = self.core.now_ms;
-        connection.stalled_since_ms = self.core.now_ms;
-        // More than 2 MiB at once wrap around, which several sends make up for.
-        connection.unasked = connection.unasked.saturating_add(1 + (bytes >> 14) as u8 % 128);
+        connection.note_activity(self.core.now_ms);
+        connection.note_progress(self.core.now_ms);
+        connection.note_unacknowledged(bytes);
         if self.core.markers.are_in_use() {
             self.core.advance_markers(slot, bytes);
         }
@@ -423,31 +426,33 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// Everything queued has left: the FIN that waited for it follows.
     pub(super) fn output_is_empty(&mut self, slot: u32) {
         let connection = &self.core.slots[slot];
-        let draining = connection.state == State::Draining;
+        let draining = connection.state() == State::Draining;
         // A file's `file_sent` comes before the end that may follow.
-        if (!draining && !connection.shutdown_wanted) || self.core.slots.rare(slot).files_sent > 0 {
+        if (!draining && !connection.shutdown_wanted())
+            || self.core.slots.rare(slot).files_sent() > 0
+        {
             return;
         }
-        let socket = connection.descriptor;
+        let socket = connection.descriptor();
         // ENOTCONN: it was reset meanwhile, which the receive side reports.
         let _ = self.ring.shutdown(socket, crate::ring::Shutdown::Write);
         let connection = &mut self.core.slots[slot];
-        if connection.state == State::HalfClosedByPeer {
-            connection.reason.get_or_insert(Reason::PeerFin);
+        if connection.state() == State::HalfClosedByPeer {
+            connection.give_reason(Reason::PeerFin);
         }
         connection.on(Event::OurFin);
-        connection.stalled_since_ms = self.core.now_ms;
+        connection.note_progress(self.core.now_ms);
     }
 
     /// Gives the memory and the pipe of the queue back.
     fn drop_output(&mut self, slot: u32) {
-        if std::mem::replace(&mut self.core.slots[slot].waits_for_pipe, false) {
+        if self.core.slots[slot].wait_for_pipe(false) {
             self.pipe_queue.retain(|place| !place.is_of(slot, Side::Out));
         }
         // Much memory may be unmapped.
-        self.bounds.note_work(self.core.slots[slot].output_bytes as usize);
-        while self.core.slots[slot].output_head != NONE {
-            let head = self.core.slots[slot].output_head;
+        self.bounds.note_work(self.core.slots[slot].output_bytes() as usize);
+        while self.core.slots[slot].output_head() != NONE {
+            let head = self.core.slots[slot].output_head();
             if matches!(self.core.chunks[head as usize].body, Body::File(_)) {
                 self.return_pipe(slot);
             }
@@ -458,20 +463,22 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// Calls `writable`: the queue fell below a mark, or below the level that was asked for.
     pub(super) fn report_room(&mut self, slot: u32) {
         let connection = &mut self.core.slots[slot];
-        let bytes = connection.output_bytes;
+        let bytes = connection.output_bytes();
         if connection.is_full() && (bytes as usize) < self.core.limits.output_low_bytes {
             // Bytes that were kept during the pause follow after the callback.
-            connection.deliver_owed |= connection.state.hears();
-            connection.fill = Fill::Free;
+            if connection.state().hears() {
+                connection.owe_delivery();
+            }
+            connection.set_fill(Fill::Free);
         }
         if let Some(rare) = self.core.slots.rare_if_any(slot)
-            && bytes < rare.notify_below
+            && bytes < rare.notify_below()
         {
             mark!("below the level that was asked for");
-            rare.notify_below = 0;
+            rare.set_notify_below(0);
         }
         let connection = &self.core.slots[slot];
-        if connection.state.accepts_output() && !connection.shutdown_wanted {
+        if connection.state().accepts_output() && !connection.shutdown_wanted() {
             self.application.writable(&mut self.core, slot);
         }
     }

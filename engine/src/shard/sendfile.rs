@@ -41,7 +41,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// Sends what lies in the page cache, past any pipe; the rest goes through one.
     pub(super) fn send_cached(&mut self, slot: u32) -> Result<bool, Full> {
-        let socket = self.core.slots[slot].descriptor;
+        let socket = self.core.slots[slot].descriptor();
         let now_ms = self.core.now_ms;
         let piece_max = u64::from(self.core.limits.sendfile_bytes_max);
         let file = file_at_head(&mut self.core, slot);

@@ -70,43 +70,13 @@ impl Slots {
             self.identities[key] = identity;
         }
         self.modes[Mode::Streaming as usize] += 1;
-        let slot = self.slots.insert(Slot {
-            descriptor,
-            rare: NONE,
-            active_ms: now_ms,
-            stalled_since_ms: now_ms,
-            output_head: NONE,
-            output_tail: NONE,
-            output_bytes: 0,
-            carry: NONE,
-            need: 0,
-            in_flight: InFlight::default(),
-            state,
-            armed: Armed::Nothing,
-            mode: Mode::Streaming,
-            reason: None,
-            touched: false,
-            opened: false,
-            settings,
-            pause: Pause::No,
-            deliver_owed: false,
-            fill: Fill::Free,
-            shutdown_wanted: false,
-            fin_seen: false,
-            hung_up: false,
-            abortive: false,
-            cut: false,
-            rests: false,
-            waits_for_pipe: false,
-            unasked: 0,
-        }) as u32;
+        let slot = self.slots.insert(Slot::new(descriptor, state, settings, now_ms)) as u32;
         let (flow, scope) = match peer {
             Peer::Ip(SocketAddr::V6(peer)) => (peer.flowinfo(), peer.scope_id()),
             Peer::Ip(SocketAddr::V4(_)) | Peer::Unix => (0, 0),
         };
         if tag.is_some() || flow != 0 || scope != 0 {
-            let rare = self.rare_mut(slot);
-            (rare.tag, rare.flow, rare.scope) = (tag, flow, scope);
+            self.rare_mut(slot).set_origin(tag, flow, scope);
         }
         slot
     }
@@ -114,7 +84,7 @@ impl Slots {
     /// Frees a slot; its next life has the next generation.
     pub fn remove(&mut self, slot: u32) {
         let key = slot as usize;
-        self.modes[self.slots[key].mode as usize] -= 1;
+        self.modes[self.slots[key].mode() as usize] -= 1;
         let rare = self.take_rare(slot);
         let Some(next) = self.leases.after(self.generations[key]) else {
             // Kept for good: a further life would repeat an id.
@@ -122,9 +92,9 @@ impl Slots {
             return;
         };
         let gone = self.slots.remove(key);
-        assert!(gone.in_flight.is_empty(), "a slot is freed with nothing in flight");
-        assert!(gone.output_head == NONE && gone.carry == NONE && rare.open == NONE);
-        assert!(!rare.is_at_work() && !rare.waits_for_workers);
+        assert!(gone.in_flight().is_empty(), "a slot is freed with nothing in flight");
+        assert!(gone.output_head() == NONE && gone.carry() == NONE && rare.open() == NONE);
+        assert!(!rare.is_at_work() && !rare.waits_for_workers());
         self.generations[key] = next;
     }
 
@@ -138,7 +108,7 @@ impl Slots {
     #[inline]
     pub fn rare_of(&self, connection: &Slot) -> &Rare {
         static DEFAULT: Rare = Rare::DEFAULT;
-        match connection.rare {
+        match connection.rare() {
             NONE => &DEFAULT,
             rare => &self.rare[rare as usize],
         }
@@ -146,7 +116,7 @@ impl Slots {
 
     /// The same to change it: from here on the connection has a record of its own.
     pub fn rare_mut(&mut self, slot: u32) -> &mut Rare {
-        let rare = &mut self.slots[slot as usize].rare;
+        let rare = self.slots[slot as usize].rare_mut();
         if *rare == NONE {
             *rare = self.rare.insert(Rare::DEFAULT) as u32;
         }
@@ -156,14 +126,14 @@ impl Slots {
     /// The same, if there is a record: for what sets something back.
     #[inline]
     pub fn rare_if_any(&mut self, slot: u32) -> Option<&mut Rare> {
-        match self[slot].rare {
+        match self[slot].rare() {
             NONE => None,
             rare => Some(&mut self.rare[rare as usize]),
         }
     }
 
     fn take_rare(&mut self, slot: u32) -> Rare {
-        match std::mem::replace(&mut self[slot].rare, NONE) {
+        match std::mem::replace(self[slot].rare_mut(), NONE) {
             NONE => Rare::DEFAULT,
             rare => self.rare.remove(rare as usize),
         }
@@ -172,14 +142,13 @@ impl Slots {
     /// A connection that is parked gives its record back, unless there is something in it.
     pub fn tidy(&mut self, slot: u32) {
         let connection = &self.slots[slot as usize];
-        if connection.mode != Mode::Parked {
+        if connection.mode() != Mode::Parked {
             return;
         }
-        let no_output = connection.output_head == NONE;
+        let no_output = connection.output_head() == NONE;
         let Some(rare) = self.rare_if_any(slot) else { return };
-        if no_output && !rare.delivering {
-            // The write deadline begins anew with the next output.
-            (rare.acknowledged, rare.looked_ms) = (0, 0);
+        if no_output && !rare.delivering() {
+            rare.forget_look();
         }
         if *rare == Rare::DEFAULT {
             self.take_rare(slot);
@@ -189,13 +158,13 @@ impl Slots {
     /// The range of a file that comes in; `NONE`: none.
     #[inline]
     pub fn incoming(&self, slot: u32) -> u32 {
-        self.rare(slot).incoming
+        self.rare(slot).incoming()
     }
 
     /// Whether a range of a file comes in on a connection at hand.
     #[inline]
     pub fn takes_a_file(&self, connection: &Slot) -> bool {
-        !connection.is_plain() && self.rare_of(connection).incoming != NONE
+        !connection.is_plain() && self.rare_of(connection).incoming() != NONE
     }
 
     /// Who is in a slot that is in use.
@@ -212,12 +181,12 @@ impl Slots {
     /// Whose connection it is.
     pub fn peer(&self, slot: u32) -> Peer {
         let rare = self.rare(slot);
-        self.identity(slot).peer(rare.flow, rare.scope)
+        self.identity(slot).peer(rare.flow(), rare.scope())
     }
 
     /// Where it came from.
     pub fn origin(&self, slot: u32) -> Origin {
-        match self.rare(slot).tag {
+        match self.rare(slot).tag() {
             Some(tag) => Origin::Connected(tag),
             None => Origin::Listener(self.identity(slot).listener),
         }
@@ -225,7 +194,7 @@ impl Slots {
 
     /// The kind of connection that its permit is for.
     pub fn holder(&self, slot: u32) -> Holder {
-        if self.rare(slot).tag.is_some() { Holder::Outgoing } else { Holder::Accepted }
+        if self.rare(slot).tag().is_some() { Holder::Outgoing } else { Holder::Accepted }
     }
 
     /// Generation of the life of a slot that is in use.
@@ -255,9 +224,9 @@ impl Slots {
     #[inline]
     pub fn set_mode(&mut self, slot: u32, mode: Mode) {
         let slot = &mut self.slots[slot as usize];
-        self.modes[slot.mode as usize] -= 1;
+        self.modes[slot.mode() as usize] -= 1;
         self.modes[mode as usize] += 1;
-        slot.mode = mode;
+        slot.set_mode(mode);
     }
 
     /// Connections that receive like that.
@@ -333,21 +302,21 @@ mod tests {
         let slot = insert(&mut slots, Origin::Listener(2), "127.0.0.1:1");
         assert_eq!((slots.records(), slots.rare(slot)), (0, &Rare::DEFAULT));
         assert_eq!(slots.rare_if_any(slot), None);
-        slots.rare_mut(slot).timer_ms = 5;
+        slots.rare_mut(slot).set_timer(5);
         slots.tidy(slot);
         slots.set_mode(slot, Mode::Parked);
         slots.tidy(slot);
-        assert_eq!((slots.records(), slots.rare(slot).timer_ms), (1, 5));
-        slots.rare_mut(slot).timer_ms = 0;
+        assert_eq!((slots.records(), slots.rare(slot).timer_ms()), (1, 5));
+        slots.rare_mut(slot).set_timer(0);
         // Of no use once the output has left.
-        slots.rare_mut(slot).acknowledged = 1;
-        slots[slot].output_head = 0;
+        slots.rare_mut(slot).note_look(0, 1, false);
+        slots[slot].append_chunk(0, 0);
         slots.tidy(slot);
         assert_eq!(slots.records(), 1);
-        slots[slot].output_head = NONE;
+        slots[slot].remove_chunk(NONE);
         slots.tidy(slot);
         assert_eq!((slots.records(), slots.origin(slot)), (0, Origin::Listener(2)));
-        slots.rare_mut(slot).discards = true;
+        slots.rare_mut(slot).note_discarded();
         slots.remove(slot);
         assert_eq!(slots.records(), 0);
     }
@@ -373,7 +342,7 @@ mod tests {
         let mut seen = std::collections::HashSet::new();
         for _ in 0..100 {
             let slot = insert(&mut slots, Origin::Listener(0), "127.0.0.1:1");
-            slots[slot].opened = true;
+            slots[slot].note_opened();
             let id = ConnectionId::new(7, slot, slots.generation(slot));
             assert_eq!((id.shard(), id.slot()), (7, slot));
             assert!(seen.insert(id));

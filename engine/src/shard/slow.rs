@@ -216,8 +216,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             return self.core.close(slot, Reason::TooSlow);
         }
         let connection = &self.core.slots[slot];
-        let cuts = connection.output_head != NONE
-            || self.ring.delivery(connection.descriptor).is_ok_and(|it| it.outstanding > 0);
+        let cuts = connection.output_head() != NONE
+            || self.ring.delivery(connection.descriptor()).is_ok_and(|it| it.outstanding > 0);
         self.core.end(slot, Reason::TooSlow, cuts);
     }
 
@@ -226,19 +226,20 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let connection = self.core.slots.get(slot)?;
         let rare = self.core.slots.rare_of(connection);
         let bytes_min = self.core.limits_of(connection).window_bytes_min;
-        let is_left_out = !connection.opened || rare.tag.is_some() || bytes_min == 0;
+        let is_left_out = !connection.opened() || rare.tag().is_some() || bytes_min == 0;
         // The kernel does not count the bytes of a Unix socket.
         let is_unix = self.core.slots.identity(slot).is_unix();
-        if connection.state.is_over() || is_left_out || is_unix {
+        if connection.state().is_over() || is_left_out || is_unix {
             return None;
         }
-        let socket = connection.descriptor;
-        let sends = connection.output_head != NONE || connection.unasked > 0 || rare.delivering;
+        let socket = connection.descriptor();
+        let sends =
+            connection.output_head() != NONE || connection.unasked() > 0 || rare.delivering();
         let receives = self.is_incomplete(connection);
         if !sends && !receives {
             return None;
         }
-        let flight = connection.in_flight;
+        let flight = connection.in_flight();
         let is_full = flight.has(Kind::Send) || connection.waits_for_room();
         let delivery = self.ring.delivery(socket).ok()?;
         let unacknowledged = delivery.outstanding > 0;
@@ -251,10 +252,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// from being completed.
     fn is_incomplete(&self, connection: &Slot) -> bool {
         let rare = self.core.slots.rare_of(connection);
-        let reads = connection.pause == Pause::No && !connection.is_full_and_paused();
-        let incoming = self.core.incoming.get(rare.incoming as usize);
-        connection.state.receives()
-            && ((rare.receiving_since_ms != 0 && reads)
+        let reads = connection.pause() == Pause::No && !connection.is_full_and_paused();
+        let incoming = self.core.incoming.get(rare.incoming() as usize);
+        connection.state().receives()
+            && ((rare.receiving_since_ms() != 0 && reads)
                 || incoming.is_some_and(|it| it.waits_for_peer()))
     }
 

@@ -86,7 +86,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 mark!("gone before it was told of the drain");
                 continue;
             };
-            if self.core.slots[slot].opened {
+            if self.core.slots[slot].opened() {
                 self.tell_of_drain(slot);
             } else if self.core.draining {
                 mark!("a drain ends a connect");
@@ -99,7 +99,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     pub(super) fn tell_of_drain(&mut self, slot: u32) {
         let identity = self.core.slots.identity_mut(slot);
         let told = std::mem::replace(&mut identity.told_of_drain, true);
-        if !told && !self.core.slots[slot].state.is_over() {
+        if !told && !self.core.slots[slot].state().is_over() {
             self.application.draining(&mut self.core, slot);
         }
         // Who lingers already does so for less time from now on.

@@ -85,9 +85,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let slots: Vec<u32> = self.slots().iter().map(|(slot, _)| slot).collect();
         for slot in &slots {
             let connection = &self.core.slots[*slot];
-            if !connection.in_flight.has(Kind::Close) {
-                let descriptor = connection.descriptor;
-                if !connection.cut {
+            if !connection.in_flight().has(Kind::Close) {
+                let descriptor = connection.descriptor();
+                if !connection.is_cut() {
                     self.note_traffic(*slot);
                 }
                 let _ = self.ring.shutdown(descriptor, Shutdown::Both);
@@ -104,11 +104,11 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.pipes.close_idle(&mut self.ring);
         for slot in slots {
             let connection = &mut self.core.slots[slot];
-            connection.reason.get_or_insert(Reason::ShardFailed);
+            connection.give_reason(Reason::ShardFailed);
             // A close that was submitted may have been carried out though nobody said so: the
             // number may be somebody else's by now.
-            if !connection.in_flight.has(Kind::Close) {
-                self.ring.close_now(connection.descriptor);
+            if !connection.in_flight().has(Kind::Close) {
+                self.ring.close_now(connection.descriptor());
             }
             self.report_end(slot);
             self.report_connect(slot);
@@ -149,7 +149,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// Answers a connect that was under way.
     fn report_connect(&mut self, slot: u32) {
         if let Origin::Connected(tag) = self.core.slots.origin(slot)
-            && self.core.slots[slot].in_flight.has(Kind::Connect)
+            && self.core.slots[slot].in_flight().has(Kind::Connect)
         {
             mark!("a connect ends with its shard");
             let to = self.core.slots.peer(slot).address().expect("connects go to IP addresses");

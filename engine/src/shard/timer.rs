@@ -16,7 +16,7 @@ impl Family for Timer {
 
     #[inline]
     fn counts_from_activity(rare: &Rare) -> bool {
-        rare.timer_ms == 0
+        rare.timer_ms() == 0
     }
 
     #[inline]
@@ -26,17 +26,18 @@ impl Family for Timer {
         connection: &Slot,
         candidate: &mut impl FnMut(u64, Option<u64>, Self::Due),
     ) {
-        if !connection.is_plain() && connection.state.hears() {
-            let timer_ms = shard.core.slots.rare_of(connection).timer_ms;
+        if !connection.is_plain() && connection.state().hears() {
+            let timer_ms = shard.core.slots.rare_of(connection).timer_ms();
             candidate(timer_ms, Some(0).filter(|_| timer_ms != 0), ());
         }
     }
 
     fn expired<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32, (): ()) {
         if shard.is_after_pause() && shard.has_unread(slot) {
-            shard.core.slots.rare_mut(slot).timer_ms = shard.core.now_ms + RETRY_MS;
+            let at_ms = shard.core.now_ms + RETRY_MS;
+            shard.core.slots.rare_mut(slot).set_timer(at_ms);
         } else {
-            shard.core.slots.rare_mut(slot).timer_ms = 0;
+            shard.core.slots.rare_mut(slot).set_timer(0);
             shard.application.timer(&mut shard.core, slot);
         }
     }

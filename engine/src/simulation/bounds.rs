@@ -70,7 +70,7 @@ fn a_broadcast_comes_to_everybody_in_several_turns() {
     let bytes: Arc<[u8]> = world.book.borrow_mut().blob(600).into();
     let queued = |world: &mut World| {
         let core = world.shard(0).parts().1;
-        let output: u32 = core.slots.iter().map(|(_, it)| it.output_bytes).sum();
+        let output: u32 = core.slots.iter().map(|(_, it)| it.output_bytes()).sum();
         u64::from(output) + core.counters.bytes_sent
     };
     world.remote.broadcast(bytes, &Audience::All, SlowReaders::Queue).expect("there is room");
@@ -123,7 +123,7 @@ fn deadlines_of_a_crowd_pass_in_several_turns() {
     go_on(&mut world, Duration::from_millis(50));
     let ending = |world: &mut World| {
         let core = world.shard(0).parts().1;
-        let over = core.slots.iter().filter(|(_, it)| it.opened && it.state.is_over());
+        let over = core.slots.iter().filter(|(_, it)| it.opened() && it.state().is_over());
         core.counters.closed as usize + over.count()
     };
     let mut most = 0;
@@ -177,7 +177,7 @@ fn connects_begin_in_several_turns() {
     }
     let begun = |world: &mut World| {
         let core = world.shard(0).parts().1;
-        let connecting = core.slots.iter().filter(|(_, it)| !it.opened && !it.state.is_over());
+        let connecting = core.slots.iter().filter(|(_, it)| !it.opened() && !it.state().is_over());
         core.counters.connect_failed as usize + connecting.count()
     };
     let mut most = 0;

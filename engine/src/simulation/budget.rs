@@ -39,7 +39,7 @@ fn read(world: &mut World, peer: usize) {
 fn outputs(world: &mut World) -> Vec<(usize, bool)> {
     let shard = world.lanes[0].shard().expect("it runs");
     let slots = shard.parts().1.slots.iter();
-    slots.map(|(_, it)| (it.output_bytes as usize, it.is_full())).collect()
+    slots.map(|(_, it)| (it.output_bytes() as usize, it.is_full())).collect()
 }
 
 fn pauses(world: &World) -> u64 {

@@ -181,27 +181,27 @@ impl World {
         let (now_ms, limits) = (core.now_ms, core.limits.clone());
         let mut cut_short = Vec::new();
         for (slot, connection) in core.slots.iter() {
-            let graceful = connection.reason.is_some_and(|reason| GRACEFUL.contains(&reason));
-            let over = matches!(connection.state, State::Ending | State::Closing);
-            if !over || !graceful || !connection.opened {
+            let graceful = connection.reason().is_some_and(|reason| GRACEFUL.contains(&reason));
+            let over = matches!(connection.state(), State::Ending | State::Closing);
+            if !over || !graceful || !connection.opened() {
                 continue;
             }
-            let since_ms = now_ms - connection.stalled_since_ms;
-            let silent_ms = since_ms.min(now_ms - connection.active_ms);
-            let silent = core.drains(slot) && !core.slots.rare(slot).discards;
+            let since_ms = now_ms - connection.stalled_since_ms();
+            let silent_ms = since_ms.min(now_ms - connection.active_ms());
+            let silent = core.drains(slot) && !core.slots.rare(slot).discards();
             let waited = silent_ms >= limits.linger_ms
                 || (silent && silent_ms >= DRAIN_LINGER_MS)
                 || since_ms >= limits.linger_total_ms;
             // Nothing was queued, unread or unacknowledged.
-            let idle = matches!(connection.reason, Some(Reason::IdleTimeout | Reason::Evicted));
+            let idle = matches!(connection.reason(), Some(Reason::IdleTimeout | Reason::Evicted));
             let own = core.limits_of(connection);
             let stalled = [own.write_ms, own.transfer_ms].into_iter().flatten();
             let stalled = stalled.min().is_some_and(|least_ms| since_ms >= least_ms);
-            if connection.abortive {
+            if connection.abortive() {
                 // A slow peer keeps the reason for which its connection was closing already.
                 let slow = measured[slot as usize];
                 cut_short.push((core.id(slot), stalled || waited || slow));
-            } else if !connection.fin_seen {
+            } else if !connection.fin_seen() {
                 cut_short.push((core.id(slot), waited || idle));
             }
         }
@@ -239,19 +239,19 @@ impl World {
             let book = self.book.borrow();
             let record = book.records.iter().rev().find(|it| it.id == core.id(slot));
             let Some(peer) = record.map(|it| &ring.peers[it.peer]) else { continue };
-            if peer.standing != Standing::Connected || !connection.opened {
+            if peer.standing != Standing::Connected || !connection.opened() {
                 continue;
             }
-            let state = connection.state;
+            let state = connection.state();
             let reads =
                 state.receives() && !connection.is_paused() && !connection.is_full_and_paused();
             if reads && (!peer.socket.inbound.is_empty() || !peer.to_send.is_empty()) {
                 return Some(format!("slot {at}/{slot} has not read what its peer sends"));
             }
-            if state.sends() && connection.output_bytes > 0 {
+            if state.sends() && connection.output_bytes() > 0 {
                 return Some(format!("slot {at}/{slot} has not sent what it has to"));
             }
-            if core.slots.rare(slot).naming != NONE {
+            if core.slots.rare(slot).naming() != NONE {
                 return Some(format!("slot {at}/{slot} has a file to name"));
             }
             if core.jobs_under_way(slot) > 0 {

@@ -255,7 +255,7 @@ impl Lane {
             record.peer = if record.accepted {
                 Peer::number(record.address)
             } else {
-                ring.peer_of(core.slots[record.id.slot()].descriptor)
+                ring.peer_of(core.slots[record.id.slot()].descriptor())
             };
         }
     }

@@ -86,14 +86,14 @@ fn describe(world: &mut World) -> Vec<String> {
     let slots = slots.map(|(number, (slot, it))| {
         format!(
             "slot {number}/{slot}: {} {:?} {:?}, {:?}, pause {:?}, {:?}, fin {}, output {}",
-            it.state,
+            it.state(),
             it.mode(),
-            it.armed,
-            it.in_flight,
-            it.pause,
-            it.fill,
-            it.fin_seen,
-            it.output_bytes
+            it.armed(),
+            it.in_flight(),
+            it.pause(),
+            it.fill(),
+            it.fin_seen(),
+            it.output_bytes()
         )
     });
     std::iter::once(unsettled).chain(slots).collect()

@@ -64,7 +64,7 @@ fn at_once(world: &mut World, what: &str, done: impl Fn(&mut World) -> bool) {
 /// Connects with a slot, whatever their state.
 fn outgoing(world: &mut World) -> usize {
     let slots = &world.shard(0).parts().1.slots;
-    slots.iter().filter(|(slot, _)| slots.rare(*slot).tag.is_some()).count()
+    slots.iter().filter(|(slot, _)| slots.rare(*slot).tag().is_some()).count()
 }
 
 fn clients_of(world: &mut World, count: usize, role: Role) -> Vec<usize> {
@@ -126,7 +126,7 @@ fn a_permit_of_an_outgoing_connection_serves_a_client_only_beyond_the_reservatio
         let tag = tags[4 - closed as usize];
         let id = {
             let slots = &world.shard(0).parts().1.slots;
-            let of_tag = |slot: u32| slots.rare(slot).tag == Some(tag);
+            let of_tag = |slot: u32| slots.rare(slot).tag() == Some(tag);
             let slot = slots.iter().map(|(slot, _)| slot).find(|slot| of_tag(*slot));
             world.shard(0).parts().1.id(slot.expect("it is open"))
         };
@@ -245,7 +245,7 @@ fn a_connect_that_the_kernel_has_not_taken_ends_like_any_other() {
     world.book.borrow_mut().kicks_all = true;
     let core = world.shard(0).parts().1;
     let (slot, connection) = core.slots.iter().next().expect("the connect has its slot");
-    assert_eq!(connection.state, State::Connecting);
+    assert_eq!(connection.state(), State::Connecting);
     // As `Local::stop_reconnecting` does in a callback of another connection.
     core.end(slot, Reason::Kicked, true);
     // The end waits while the kernel takes nothing.
@@ -269,7 +269,7 @@ fn silent_addresses_do_not_hold_up_the_others() {
     (0..10).for_each(|_| connect(&mut world));
     let open = |world: &mut World| {
         let slots = &world.shard(0).parts().1.slots;
-        slots.iter().filter(|(_, it)| it.state == State::Open).count() == 10
+        slots.iter().filter(|(_, it)| it.state() == State::Open).count() == 10
     };
     run_until(&mut world, Duration::from_millis(60), "the others", open);
     assert_eq!(failed(&world), 0);

@@ -355,7 +355,7 @@ fn small_sends_share_their_memory() {
     let most = SENDS * 17 / core.send_buffers.bytes_each() + 8;
     let made = core.chunks.len() - chunks;
     assert!(made <= most, "{made} chunks, at most {most}");
-    assert_eq!(core.slots[0].output_bytes as usize, SENDS * 17);
+    assert_eq!(core.slots[0].output_bytes() as usize, SENDS * 17);
 }
 
 /// EMFILE fails an accept even with nobody connecting: armed again at once, it would spin.

@@ -51,7 +51,7 @@ fn standing(world: &mut World, shard: usize, peer: usize) -> Standing {
 /// Returns whether no connection of the first shard ends. One that does may be kept by the disk.
 fn nobody_ends(world: &mut World) -> bool {
     let closed = world.ledger().sum.closed;
-    closed == 0 && world.shard(0).parts().1.slots.iter().all(|(_, it)| !it.state.is_over())
+    closed == 0 && world.shard(0).parts().1.slots.iter().all(|(_, it)| !it.state().is_over())
 }
 
 fn ended(world: &World, reason: Reason) -> u64 {

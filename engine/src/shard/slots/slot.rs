@@ -2,7 +2,7 @@
 
 use crate::Reason;
 use crate::ring::{Descriptor, Kind};
-use crate::shard::rare::NONE;
+use crate::shard::rare::{NONE, read};
 use crate::shard::state::{Event, State};
 
 /// So much of [`Slot::unasked`] is a short reply or two, which the peer has as good as certainly. A
@@ -99,66 +99,127 @@ impl InFlight {
 
 /// One connection: what a request looks at, in one cache line. Who it is stands in its `Identity`,
 /// what few need in a `Rare`.
+///
+/// The fields are private: each change has a name, and is in this file. The families call those of
+/// their own, and what all of them may change: activity, progress, the state.
 #[repr(C, align(64))]
 pub struct Slot {
-    pub descriptor: Descriptor,
+    descriptor: Descriptor,
     /// Its record of what few need.
-    pub(super) rare: u32,
+    rare: u32,
     /// Last time bytes came or went, ms.
-    pub active_ms: u64,
+    active_ms: u64,
     /// Since when output makes no progress, or since when connecting, ms. While lingering: since
     /// when everything is acknowledged.
-    pub stalled_since_ms: u64,
+    stalled_since_ms: u64,
     /// Output queue: first and last chunk.
-    pub output_head: u32,
-    pub output_tail: u32,
+    output_head: u32,
+    output_tail: u32,
     /// Bytes in the output queue, files not counted.
-    pub output_bytes: u32,
+    output_bytes: u32,
     /// Kept unread bytes.
-    pub carry: u32,
+    carry: u32,
     /// Do not deliver fewer.
-    pub need: u32,
-    pub in_flight: InFlight,
-    pub state: State,
-    pub armed: Armed,
-    pub(super) mode: Mode,
-    pub reason: Option<Reason>,
+    need: u32,
+    in_flight: InFlight,
+    state: State,
+    armed: Armed,
+    mode: Mode,
+    reason: Option<Reason>,
     /// On the list of slots to look at when the batch is done.
-    pub touched: bool,
+    touched: bool,
     /// `opened` was called, so `closed` is owed.
-    pub opened: bool,
+    opened: bool,
     /// The number of its settings.
-    pub settings: u8,
-    pub pause: Pause,
+    settings: u8,
+    pause: Pause,
     /// Kept bytes are to be delivered again.
-    pub deliver_owed: bool,
+    deliver_owed: bool,
     /// Set when output goes above the high-water mark, cleared when it falls below the low one.
-    pub fill: Fill,
+    fill: Fill,
     /// `shutdown` was called: our FIN follows the last queued byte.
-    pub shutdown_wanted: bool,
+    shutdown_wanted: bool,
     /// The peer's FIN was read.
-    pub fin_seen: bool,
+    fin_seen: bool,
     /// Both FINs have passed, or the peer has closed a Unix socket, says the watch; the peer's FIN
     /// may still be unread.
-    pub hung_up: bool,
+    hung_up: bool,
     /// End by RST instead of FIN.
-    pub abortive: bool,
+    abortive: bool,
     /// shutdown(2) or abort was called on the descriptor.
-    pub cut: bool,
+    cut: bool,
     /// Output rests until the deadline fires: the kernel had no memory for it.
-    pub rests: bool,
+    rests: bool,
     /// Waits in the queue for a pipe.
-    pub waits_for_pipe: bool,
+    waits_for_pipe: bool,
     /// An upper estimate of the unacknowledged output, in units of 16 KiB and at least one for each
     /// send; it stops at 255. 0 when everything was found to be acknowledged.
-    pub unasked: u8,
+    unasked: u8,
+}
+
+read! {
+    Slot:
+    descriptor: Descriptor,
+    active_ms: u64,
+    stalled_since_ms: u64,
+    output_head: u32,
+    output_tail: u32,
+    output_bytes: u32,
+    carry: u32,
+    need: u32,
+    in_flight: InFlight,
+    state: State,
+    armed: Armed,
+    mode: Mode,
+    reason: Option<Reason>,
+    touched: bool,
+    opened: bool,
+    settings: u8,
+    pause: Pause,
+    deliver_owed: bool,
+    fill: Fill,
+    shutdown_wanted: bool,
+    fin_seen: bool,
+    hung_up: bool,
+    abortive: bool,
+    rests: bool,
+    waits_for_pipe: bool,
+    unasked: u8,
 }
 
 impl Slot {
-    /// How it receives; changed by [`super::Slots::set_mode`].
-    #[inline]
-    pub fn mode(&self) -> Mode {
-        self.mode
+    /// A connection that has just begun.
+    pub(super) fn new(descriptor: Descriptor, state: State, settings: u8, now_ms: u64) -> Self {
+        Self {
+            descriptor,
+            rare: NONE,
+            active_ms: now_ms,
+            stalled_since_ms: now_ms,
+            output_head: NONE,
+            output_tail: NONE,
+            output_bytes: 0,
+            carry: NONE,
+            need: 0,
+            in_flight: InFlight::default(),
+            state,
+            armed: Armed::Nothing,
+            mode: Mode::Streaming,
+            reason: None,
+            touched: false,
+            opened: false,
+            settings,
+            pause: Pause::No,
+            deliver_owed: false,
+            fill: Fill::Free,
+            shutdown_wanted: false,
+            fin_seen: false,
+            hung_up: false,
+            abortive: false,
+            cut: false,
+            rests: false,
+            waits_for_pipe: false,
+            unasked: 0,
+        }
     }
 
     /// Whether it does nothing but receive and send, so that nothing of it stands elsewhere.
@@ -235,6 +296,222 @@ impl Slot {
     #[inline]
     pub fn may_be_unacknowledged(&self) -> bool {
         self.unasked > UNASKED_MAX
+    }
+
+    /// Its record of what few need; [`NONE`]: it has none.
+    #[inline]
+    pub(super) fn rare(&self) -> u32 {
+        self.rare
+    }
+
+    pub(super) fn rare_mut(&mut self) -> &mut u32 {
+        &mut self.rare
+    }
+
+    /// Changes how it receives. [`super::Slots::set_mode`] counts.
+    #[inline]
+    pub(super) fn set_mode(&mut self, mode: Mode) {
+        self.mode = mode;
+    }
+
+    /// Bytes came or went, or something else has shown that the connection is not idle.
+    #[inline]
+    pub fn note_activity(&mut self, now_ms: u64) {
+        self.active_ms = now_ms;
+    }
+
+    /// Output makes progress, or a wait of another kind begins.
+    #[inline]
+    pub fn note_progress(&mut self, now_ms: u64) {
+        self.stalled_since_ms = now_ms;
+    }
+
+    /// An operation is in flight.
+    #[inline]
+    pub fn began(&mut self, kind: Kind) {
+        self.in_flight.add(kind);
+    }
+
+    /// An operation is not in flight any more.
+    #[inline]
+    pub fn ended(&mut self, kind: Kind) {
+        self.in_flight.remove(kind);
+    }
+
+    /// Puts it on the list of slots to look at; `false` if it was there.
+    #[inline]
+    pub fn touch(&mut self) -> bool {
+        !std::mem::replace(&mut self.touched, true)
+    }
+
+    /// Takes it off that list; `false` if it was not there.
+    #[inline]
+    pub fn untouch(&mut self) -> bool {
+        std::mem::replace(&mut self.touched, false)
+    }
+
+    /// `opened` is called now.
+    pub fn note_opened(&mut self) {
+        self.opened = true;
+    }
+
+    /// Returns, once, whether `closed` is owed.
+    pub fn take_opened(&mut self) -> bool {
+        std::mem::replace(&mut self.opened, false)
+    }
+
+    /// Gives the end its reason. The first one counts.
+    pub fn give_reason(&mut self, reason: Reason) {
+        self.reason.get_or_insert(reason);
+    }
+
+    /// The end is by RST, or by FIN.
+    pub fn end_by_reset(&mut self, abortive: bool) {
+        self.abortive = abortive;
+    }
+
+    /// Returns whether shutdown(2) or abort was called.
+    pub fn is_cut(&self) -> bool {
+        self.cut
+    }
+
+    /// shutdown(2) or abort is called now; `false` if it was before.
+    pub fn cut(&mut self) -> bool {
+        !std::mem::replace(&mut self.cut, true)
+    }
+
+    /// Output rests until the deadline fires.
+    pub fn rest(&mut self) {
+        self.rests = true;
+    }
+
+    /// Output goes on.
+    pub fn end_rest(&mut self) {
+        self.rests = false;
+    }
+
+    /// Enters or leaves the queue for a pipe. Returns whether it was in it.
+    pub fn wait_for_pipe(&mut self, waits: bool) -> bool {
+        std::mem::replace(&mut self.waits_for_pipe, waits)
+    }
+
+    /// Puts a chunk behind the output queue. Returns the chunk before it; [`NONE`]: there is none.
+    #[inline]
+    pub fn append_chunk(&mut self, chunk: u32, now_ms: u64) -> u32 {
+        let before = std::mem::replace(&mut self.output_tail, chunk);
+        if before == NONE {
+            self.output_head = chunk;
+            self.stalled_since_ms = now_ms;
+        }
+        before
+    }
+
+    /// Puts a chunk in front of a queue that is not empty.
+    pub fn prepend_chunk(&mut self, chunk: u32) {
+        debug_assert!(self.output_head != NONE);
+        self.output_head = chunk;
+    }
+
+    /// Takes the first chunk off the queue: `next` follows.
+    #[inline]
+    pub fn remove_chunk(&mut self, next: u32) {
+        self.output_head = next;
+        if next == NONE {
+            self.output_tail = NONE;
+        }
+    }
+
+    /// The first chunk is the last one from now on.
+    pub fn end_queue_at_head(&mut self) {
+        self.output_tail = self.output_head;
+    }
+
+    /// More bytes are queued.
+    #[inline]
+    pub fn add_output_bytes(&mut self, bytes: u32) {
+        self.output_bytes += bytes;
+    }
+
+    /// Fewer bytes are queued.
+    #[inline]
+    pub fn remove_output_bytes(&mut self, bytes: u32) {
+        self.output_bytes -= bytes;
+    }
+
+    /// Bytes have left, and wait for their acknowledgement. More than 2 MiB at once wrap around,
+    /// which several sends make up for.
+    #[inline]
+    pub fn note_unacknowledged(&mut self, bytes: u32) {
+        self.unasked = self.unasked.saturating_add(1 + (bytes >> 14) as u8 % 128);
+    }
+
+    /// Everything was found to be acknowledged.
+    pub fn note_acknowledged(&mut self) {
+        self.unasked = 0;
+    }
+
+    /// Our FIN follows the last queued byte.
+    pub fn want_shutdown(&mut self) {
+        self.shutdown_wanted = true;
+    }
+
+    /// The output queue has gone above a mark, or below it.
+    pub fn set_fill(&mut self, fill: Fill) {
+        self.fill = fill;
+    }
+
+    /// Unread bytes are kept there.
+    pub fn set_carry(&mut self, carry: u32) {
+        self.carry = carry;
+    }
+
+    /// Takes the kept bytes out; [`NONE`]: there are none.
+    #[inline]
+    pub fn take_carry(&mut self) -> u32 {
+        std::mem::replace(&mut self.carry, NONE)
+    }
+
+    /// No fewer bytes are delivered next.
+    #[inline]
+    pub fn set_need(&mut self, bytes: u32) {
+        self.need = bytes;
+    }
+
+    /// That is armed on the receive side.
+    #[inline]
+    pub fn arm(&mut self, armed: Armed) {
+        self.armed = armed;
+    }
+
+    /// Reading stops for that reason.
+    pub fn pause_for(&mut self, pause: Pause) {
+        self.pause = pause;
+    }
+
+    /// Reading goes on.
+    pub fn end_pause(&mut self) {
+        self.pause = Pause::No;
+    }
+
+    /// Kept bytes are to be delivered again.
+    pub fn owe_delivery(&mut self) {
+        self.deliver_owed = true;
+    }
+
+    /// Kept bytes are delivered now, or never.
+    #[inline]
+    pub fn owe_no_delivery(&mut self) {
+        self.deliver_owed = false;
+    }
+
+    /// The peer's FIN is read.
+    pub fn note_fin(&mut self) {
+        self.fin_seen = true;
+    }
+
+    /// The watch says that both FINs have passed, or that the peer has closed a Unix socket.
+    pub fn note_hang_up(&mut self) {
+        self.hung_up = true;
     }
 
     /// Moves the state on.
