@@ -14,6 +14,7 @@ use super::Shard;
 use super::bounds::Full;
 use super::slots::Mode;
 use super::state::State;
+use super::turn::{Calling, Submitting};
 use super::waiting::{Client, WaitingRoom};
 use crate::address::Peer;
 use crate::admission::{Cell, Holder};
@@ -162,16 +163,16 @@ impl Accepting {
 impl<R: Ring, H: Handler> Shard<R, H> {
     /// Arms what should accept and cancels what should not.
     #[inline]
-    pub(super) fn flush_accept(&mut self) -> Result<(), Full> {
+    pub(super) fn flush_accept(&mut self, call: Calling, may: Submitting) -> Result<(), Full> {
         // Closing a listener may fill or empty the waiting room.
         while self.accepting.changed || self.accepting.wanted() != self.accepting.was_wanted {
-            self.update_accepts()?;
+            self.update_accepts(call, may)?;
         }
         Ok(())
     }
 
     #[inline(never)]
-    fn update_accepts(&mut self) -> Result<(), Full> {
+    fn update_accepts(&mut self, call: Calling, may: Submitting) -> Result<(), Full> {
         let wanted = self.accepting.wanted();
         // Until all of them have found room in the submission queue.
         self.accepting.changed = true;
@@ -185,22 +186,22 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             } else if wanted {
                 // One client each, so that shards that share a socket take turns.
                 let op = Op::Accept { listener: descriptor, multishot: !is_unix };
-                self.push(target, op)?;
+                self.push(may, target, op)?;
             } else {
                 let token = Token::new(Kind::CancelAccept, 0, at as u32);
-                self.push(token, Op::Cancel { target })?;
+                self.push(may, token, Op::Cancel { target })?;
             }
             if let Some(listener) = &mut self.accepting.listeners[at] {
                 (listener.armed, listener.cancelling) = (true, !wanted);
             }
         }
         (self.accepting.changed, self.accepting.was_wanted) = (false, wanted);
-        self.close_listeners();
+        self.close_listeners(call);
         Ok(())
     }
 
     #[inline(never)]
-    pub(super) fn on_accept(&mut self, kind: Kind, completion: Completion) {
+    pub(super) fn on_accept(&mut self, call: Calling, kind: Kind, completion: Completion) {
         let number = completion.token.slot() as u16;
         let listener = self.accepting.listener(number).expect("it is open while it is busy");
         if kind == Kind::CancelAccept {
@@ -215,7 +216,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
         if completion.result >= 0 {
             self.accepting.backoff_ms = self.accepting.backoff_first_ms;
-            return self.admit(Descriptor(completion.result), number);
+            return self.admit(call, Descriptor(completion.result), number);
         }
         match -completion.result {
             // Cancelled by ourselves, or ended early: flush arms it again if it is wanted.
@@ -242,7 +243,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     /// A descriptor in hand: a permit makes it a connection.
-    pub(super) fn admit(&mut self, descriptor: Descriptor, listener: u16) {
+    pub(super) fn admit(&mut self, call: Calling, descriptor: Descriptor, listener: u16) {
         self.core.counters.accepted += 1;
         if self.drain_ends_at_ms.is_some() || self.core.listeners.is_over(listener) {
             mark!("accepted after the end of a drain");
@@ -256,7 +257,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if self.accepting.room.is_empty()
             && (kept || self.core.admission.try_take(Holder::Accepted))
         {
-            return self.open(client);
+            return self.open(call, client);
         }
         let waits = self.accepting.at_capacity == AtCapacity::Wait
             || (self.eviction.is_on() && !self.core.draining);
@@ -321,7 +322,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     /// A connection is there; its permit is taken.
-    pub(super) fn open(&mut self, client: Client) {
+    pub(super) fn open(&mut self, call: Calling, client: Client) {
         let Client { descriptor, listener, peer, cell } = client;
         let origin = Origin::Listener(listener);
         let now_ms = self.core.now_ms;
@@ -329,21 +330,21 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let slots = &mut self.core.slots;
         let slot = slots.insert(descriptor, State::Open, origin, settings, peer, now_ms);
         self.core.slots.identity_mut(slot).cell = cell;
-        self.introduce(slot, origin);
+        self.introduce(call, slot, origin);
     }
 
     /// Shows a new connection to the application.
-    pub(super) fn introduce(&mut self, slot: u32, origin: Origin) {
+    pub(super) fn introduce(&mut self, call: Calling, slot: u32, origin: Origin) {
         self.core.counters.opened += 1;
         self.core.slots[slot].note_opened();
         if self.reading_mode() == Mode::Once {
             self.core.slots.set_mode(slot, Mode::Once);
         }
         self.core.touch(slot);
-        self.application.opened(&mut self.core, slot, origin);
+        self.application.opened(call, &mut self.core, slot, origin);
         if self.core.drains(slot) {
             mark!("opened while draining");
-            self.tell_of_drain(slot);
+            self.tell_of_drain(call, slot);
         }
     }
 }

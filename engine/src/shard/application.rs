@@ -6,6 +6,7 @@
 //! `Engine::start` can return it.
 
 use super::core::Core;
+use super::turn::Calling;
 use crate::connection::Connection;
 use crate::file::{NewFile, OpenFile, ReceiveFailed};
 use crate::handler::{Deadline, Handler};
@@ -34,7 +35,7 @@ impl<H: Handler> Application<H> {
         &mut self.handler
     }
 
-    pub fn opened(&mut self, core: &mut Core, slot: u32, origin: Origin) {
+    pub fn opened(&mut self, _call: Calling, core: &mut Core, slot: u32, origin: Origin) {
         let handler = &mut self.handler;
         let mut connection = Connection::new(core, slot);
         // A handler that panicked is used again: what it left half done is the application's
@@ -56,6 +57,7 @@ impl<H: Handler> Application<H> {
     #[inline]
     pub fn received<R: Ring>(
         &mut self,
+        _call: Calling,
         core: &mut Core,
         ring: &mut R,
         slot: u32,
@@ -77,21 +79,33 @@ impl<H: Handler> Application<H> {
         }
     }
 
-    pub fn half_closed(&mut self, core: &mut Core, slot: u32) {
+    pub fn half_closed(&mut self, _call: Calling, core: &mut Core, slot: u32) {
         self.call(core, slot, H::half_closed);
     }
 
-    pub fn writable(&mut self, core: &mut Core, slot: u32) {
+    pub fn writable(&mut self, _call: Calling, core: &mut Core, slot: u32) {
         self.call(core, slot, H::writable);
     }
 
-    pub fn file_opened(&mut self, core: &mut Core, slot: u32, result: io::Result<OpenFile>) {
+    pub fn file_opened(
+        &mut self,
+        _call: Calling,
+        core: &mut Core,
+        slot: u32,
+        result: io::Result<OpenFile>,
+    ) {
         self.call(core, slot, |handler, state, connection| {
             handler.file_opened(state, connection, result);
         });
     }
 
-    pub fn file_created(&mut self, core: &mut Core, slot: u32, result: io::Result<NewFile>) {
+    pub fn file_created(
+        &mut self,
+        _call: Calling,
+        core: &mut Core,
+        slot: u32,
+        result: io::Result<NewFile>,
+    ) {
         self.call(core, slot, |handler, state, connection| {
             handler.file_created(state, connection, result);
         });
@@ -99,6 +113,7 @@ impl<H: Handler> Application<H> {
 
     pub fn file_received(
         &mut self,
+        _call: Calling,
         core: &mut Core,
         slot: u32,
         result: Result<NewFile, ReceiveFailed>,
@@ -108,61 +123,74 @@ impl<H: Handler> Application<H> {
         });
     }
 
-    pub fn file_published(&mut self, core: &mut Core, slot: u32, result: io::Result<()>) {
+    pub fn file_published(
+        &mut self,
+        _call: Calling,
+        core: &mut Core,
+        slot: u32,
+        result: io::Result<()>,
+    ) {
         self.call(core, slot, |handler, state, connection| {
             handler.file_published(state, connection, result);
         });
     }
 
-    pub fn file_sent(&mut self, core: &mut Core, slot: u32) {
+    pub fn file_sent(&mut self, _call: Calling, core: &mut Core, slot: u32) {
         self.call(core, slot, H::file_sent);
     }
 
-    pub fn job_done(&mut self, core: &mut Core, slot: u32, done: JobDone) {
+    pub fn job_done(&mut self, _call: Calling, core: &mut Core, slot: u32, done: JobDone) {
         self.call(core, slot, |handler, state, connection| {
             handler.job_done(state, connection, done);
         });
     }
 
-    pub fn timer(&mut self, core: &mut Core, slot: u32) {
+    pub fn timer(&mut self, _call: Calling, core: &mut Core, slot: u32) {
         self.call(core, slot, H::timer);
     }
 
-    pub fn expired(&mut self, core: &mut Core, slot: u32, deadline: Deadline) {
+    pub fn expired(&mut self, _call: Calling, core: &mut Core, slot: u32, deadline: Deadline) {
         self.call(core, slot, |handler, state, connection| {
             handler.expired(state, connection, deadline);
         });
     }
 
-    pub fn draining(&mut self, core: &mut Core, slot: u32) {
+    pub fn draining(&mut self, _call: Calling, core: &mut Core, slot: u32) {
         self.call(core, slot, H::draining);
     }
 
-    pub fn closed(&mut self, core: &mut Core, slot: u32, id: ConnectionId, reason: Reason) {
+    pub fn closed(
+        &mut self,
+        _call: Calling,
+        core: &mut Core,
+        slot: u32,
+        id: ConnectionId,
+        reason: Reason,
+    ) {
         let state = self.states[slot as usize].take();
         self.local(core, |handler, local| handler.closed(state, local, id, reason));
     }
 
     /// # Errors
     /// The payload of a panic.
-    pub fn started(&mut self, core: &mut Core) -> Result<(), Panic> {
+    pub fn started(&mut self, _call: Calling, core: &mut Core) -> Result<(), Panic> {
         let mut local = Local::new(core);
         catch_unwind(AssertUnwindSafe(|| self.handler.started(&mut local)))
     }
 
-    pub fn tick(&mut self, core: &mut Core) {
+    pub fn tick(&mut self, _call: Calling, core: &mut Core) {
         self.local(core, H::tick);
     }
 
-    pub fn sent(&mut self, core: &mut Core, sent: &[Sent]) {
+    pub fn sent(&mut self, _call: Calling, core: &mut Core, sent: &[Sent]) {
         self.local(core, |handler, local| handler.sent(local, sent));
     }
 
-    pub fn bans_changed(&mut self, core: &mut Core) {
+    pub fn bans_changed(&mut self, _call: Calling, core: &mut Core) {
         self.local(core, H::bans_changed);
     }
 
-    pub fn connect_failed(&mut self, core: &mut Core, tag: u64, error: io::Error) {
+    pub fn connect_failed(&mut self, _call: Calling, core: &mut Core, tag: u64, error: io::Error) {
         self.local(core, |handler, local| handler.connect_failed(local, tag, error));
     }
 

@@ -12,6 +12,7 @@ use super::family::{After, Family, Outcome, Vetoes};
 use super::rare::Rare;
 use super::slots::{NONE, Slot};
 use super::state::{Event, State};
+use super::turn::{Calling, Submitting};
 use crate::Reason;
 use crate::handler::{Deadline, Handler};
 #[cfg(any(test, feature = "testing"))]
@@ -67,19 +68,24 @@ impl Family for Closing {
         shard: &mut Shard<R, H>,
         slot: u32,
         outcome: Outcome,
+        call: Calling,
     ) -> After {
         debug_assert_eq!(outcome.kind, Kind::Close);
-        shard.on_close(slot);
+        shard.on_close(call, slot);
         After::Freed
     }
 
-    fn report<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32) {
+    fn report<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32, _call: Calling) {
         shard.settle_finish(slot);
     }
 
     #[inline]
-    fn submit<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32) -> Result<(), Full> {
-        shard.flush_close(slot)
+    fn submit<R: Ring, H: Handler>(
+        shard: &mut Shard<R, H>,
+        slot: u32,
+        may: Submitting,
+    ) -> Result<(), Full> {
+        shard.flush_close(may, slot)
     }
 
     #[inline]
@@ -96,9 +102,14 @@ impl Family for Closing {
         }
     }
 
-    fn expired<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32, due: Ending) {
+    fn expired<R: Ring, H: Handler>(
+        shard: &mut Shard<R, H>,
+        slot: u32,
+        due: Ending,
+        call: Calling,
+    ) {
         match due {
-            Ending::Idle => shard.on_idle(slot),
+            Ending::Idle => shard.on_idle(call, slot),
             Ending::Look => {
                 shard.look_at_delivery(slot);
             }
@@ -183,7 +194,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     /// The time for being idle has passed.
-    fn on_idle(&mut self, slot: u32) {
+    fn on_idle(&mut self, call: Calling, slot: u32) {
         if self.has_unread(slot) {
             mark!("with unread bytes it is not idle");
             self.core.slots[slot].note_activity(self.core.now_ms);
@@ -196,7 +207,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             mark!("who reads is not idle");
             return;
         }
-        self.application.expired(&mut self.core, slot, Deadline::Idle);
+        self.application.expired(call, &mut self.core, slot, Deadline::Idle);
         self.end_idle(slot);
     }
 
@@ -270,7 +281,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     /// Takes an ending connection as far as it can go now.
-    fn flush_close(&mut self, slot: u32) -> Result<(), Full> {
+    fn flush_close(&mut self, may: Submitting, slot: u32) -> Result<(), Full> {
         let connection = &self.core.slots[slot];
         if connection.state() != State::Ending {
             return Ok(());
@@ -304,16 +315,12 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if (!in_flight.is_empty() && !ignored) || self.core.slots.rare(slot).naming() != NONE {
             return Ok(());
         }
-        self.submit(slot, Kind::Close, Op::Close { descriptor })?;
+        self.submit(may, slot, Kind::Close, Op::Close { descriptor })?;
         self.core.slots[slot].on(Event::Quiet);
         if bug!("permit-before-slot") {
             self.core.admission.give_back(self.core.slots.holder(slot));
         }
         self.release_all(slot);
-        if bug!("closed-twice") && self.core.slots[slot].opened() {
-            self.report_end(slot);
-            self.core.slots[slot].note_opened();
-        }
         Ok(())
     }
 
@@ -329,9 +336,13 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     /// The descriptor is closed. It is gone whatever CLOSE answered (close(2)).
-    fn on_close(&mut self, slot: u32) {
+    fn on_close(&mut self, call: Calling, slot: u32) {
         assert_eq!(self.core.slots[slot].state(), State::Closing);
-        self.report_end(slot);
+        if bug!("closed-twice") && self.core.slots[slot].opened() {
+            self.report_end(call, slot);
+            self.core.slots[slot].note_opened();
+        }
+        self.report_end(call, slot);
         if self.core.slots[slot].untouch() {
             self.core.touched.retain(|touched| *touched != slot);
         }
@@ -348,7 +359,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     /// Tells the application, once, of the end of a connection it was told of.
-    pub(super) fn report_end(&mut self, slot: u32) {
+    pub(super) fn report_end(&mut self, call: Calling, slot: u32) {
         let connection = &mut self.core.slots[slot];
         let reason = connection.reason().unwrap_or(Reason::LocalClose);
         if connection.take_opened() {
@@ -362,7 +373,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.core.connection_has_ended(slot, reason, lifetime_ms);
             let id = self.core.id(slot);
             self.core.reporting = slot;
-            self.application.closed(&mut self.core, slot, id, reason);
+            self.application.closed(call, &mut self.core, slot, id, reason);
             self.core.reporting = NONE;
             if self.core.markers.are_in_use() {
                 self.core.end_markers(slot, reason);

@@ -3,6 +3,7 @@
 use super::Shard;
 use super::bounds::SERVE_UNTIL;
 use super::connect::Connect;
+use super::turn::Calling;
 use crate::Reason;
 use crate::handler::Handler;
 use crate::mailbox::{Audience, Command, SlowReaders};
@@ -35,7 +36,7 @@ impl Commands {
 
 impl<R: Ring, H: Handler> Shard<R, H> {
     /// Carries out the commands that have come.
-    pub(super) fn read_mailbox(&mut self) {
+    pub(super) fn read_mailbox(&mut self, call: Calling) {
         // Another wake-up follows until the mailbox is looked into.
         if self.wake_armed || self.commands.has_rest() {
             return;
@@ -48,15 +49,15 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.commands.results = self.core.jobs.results_waiting();
         // As many as are there now: threads that never stop sending cannot hold up the shard.
         self.commands.count = self.mailbox.len();
-        self.carry_out();
+        self.carry_out(call);
     }
 
     /// Carries out the commands that were found and takes the results, until the turn has lasted
     /// long.
-    pub(super) fn carry_out(&mut self) {
+    pub(super) fn carry_out(&mut self, call: Calling) {
         let mut served = 0_usize;
         while self.commands.has_rest() {
-            let long = self.carry_out_next();
+            let long = self.carry_out_next(call);
             served += 1;
             if (long || served.is_multiple_of(Self::SERVED)) && self.lasts(SERVE_UNTIL) {
                 mark!("commands wait for the next turn");
@@ -67,14 +68,14 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     /// Returns whether that may have taken long.
-    fn carry_out_next(&mut self) -> bool {
+    fn carry_out_next(&mut self, call: Calling) -> bool {
         if self.commands.broadcast.is_some() {
             self.broadcast_on();
             return true;
         }
         if self.commands.count == 0 {
             self.commands.results -= 1;
-            self.read_result();
+            self.read_result(call);
             return false;
         }
         self.commands.count -= 1;
@@ -86,7 +87,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 | Command::Listen(_)
                 | Command::RemoveListener(..)
         );
-        self.obey(command);
+        self.obey(call, command);
         long
     }
 
@@ -107,7 +108,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
     }
 
-    fn obey(&mut self, command: Command) {
+    fn obey(&mut self, call: Calling, command: Command) {
         match command {
             Command::Listen(opened) => self.listen(opened),
             Command::RemoveListener(number, deadline_ms) => {
@@ -125,7 +126,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             Command::DrainConnection(id) => {
                 let opened = |slot: &u32| self.core.slots[*slot].opened();
                 if let Some(slot) = self.core.slots.find(id).filter(opened) {
-                    self.tell_of_drain(slot);
+                    self.tell_of_drain(call, slot);
                 }
             }
             Command::DrainConnections => self.core.drain_all(),
@@ -145,13 +146,13 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             Command::List { from, limit, answer } => {
                 let _ = answer.try_send(self.core.list(from, limit));
             }
-            Command::Ban(bans) => self.ban(bans),
+            Command::Ban(bans) => self.ban(call, bans),
             Command::Connect(to, tag) => {
                 self.core.connects.ask(Connect { to, tag, kept: false });
             }
             Command::KeepConnected(to, tag, reconnect) => {
                 if let Err(refused) = self.core.keep_connected(to, tag, reconnect) {
-                    self.fail(&Connect { to, tag, kept: false }, refused.into());
+                    self.fail(call, &Connect { to, tag, kept: false }, refused.into());
                 }
             }
             Command::StopReconnecting(tag) => {

@@ -17,6 +17,7 @@ use super::family::{After, Family, Outcome};
 use super::settings::OF_CONFIG;
 use super::slots::{NONE, Slot};
 use super::state::{Event, State};
+use super::turn::{Calling, Submitting};
 use crate::Reason;
 use crate::admission::Holder;
 use crate::handler::Handler;
@@ -36,9 +37,10 @@ impl Family for Connecting {
         shard: &mut Shard<R, H>,
         slot: u32,
         outcome: Outcome,
+        call: Calling,
     ) -> After {
         if outcome.kind == Kind::Connect {
-            shard.on_connect(slot, outcome.completion.result);
+            shard.on_connect(call, slot, outcome.completion.result);
         }
         After::Walk
     }
@@ -55,8 +57,12 @@ impl Family for Connecting {
         }
     }
 
-    fn expired<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32, (): ()) {
-        shard.cancel_connect(slot);
+    fn submit<R: Ring, H: Handler>(
+        shard: &mut Shard<R, H>,
+        slot: u32,
+        may: Submitting,
+    ) -> Result<(), Full> {
+        shard.cancel_late_connect(may, slot)
     }
 
     #[cfg(any(test, feature = "testing"))]
@@ -81,7 +87,7 @@ impl Family for Connecting {
 impl<R: Ring, H: Handler> Shard<R, H> {
     /// Starts the requested connects. Each fails for itself; only a full submission queue delays
     /// those behind it.
-    pub(super) fn flush_connects(&mut self) -> Result<(), Full> {
+    pub(super) fn flush_connects(&mut self, call: Calling, may: Submitting) -> Result<(), Full> {
         if self.core.connects.is_empty() {
             return Ok(());
         }
@@ -89,9 +95,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         // Those that are requested meanwhile belong to the next turn.
         for _ in 0..self.core.connects.due.len().min(Self::CONNECTS_MAX) {
             let Some(connect) = self.core.connects.due.pop_front() else { break };
-            match self.start_connect(&connect) {
+            match self.start_connect(may, &connect) {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => self.fail(&connect, error),
+                Ok(Err(error)) => self.fail(call, &connect, error),
                 Err(full) => {
                     mark!("connect meets a full queue");
                     self.core.connects.due.push_front(connect);
@@ -103,7 +109,11 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     /// Gives a connect its permit, its socket and its slot, and submits it.
-    fn start_connect(&mut self, connect: &Connect) -> Result<io::Result<()>, Full> {
+    fn start_connect(
+        &mut self,
+        may: Submitting,
+        connect: &Connect,
+    ) -> Result<io::Result<()>, Full> {
         let Connect { to, tag, kept } = *connect;
         if self.core.draining {
             mark!("connect while draining");
@@ -131,7 +141,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let (slots, state) = (&mut self.core.slots, State::Connecting);
         let slot = slots.insert(socket, state, origin, OF_CONFIG, to.into(), now_ms);
         let op = Op::Connect { socket, address: &raw const to };
-        if let Err(full) = self.submit(slot, Kind::Connect, op) {
+        if let Err(full) = self.submit(may, slot, Kind::Connect, op) {
             // Nothing has happened to the socket yet.
             self.core.slots.remove(slot);
             self.ring.close_now(socket);
@@ -146,7 +156,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         Ok(Ok(()))
     }
 
-    fn on_connect(&mut self, slot: u32, result: i32) {
+    fn on_connect(&mut self, call: Calling, slot: u32, result: i32) {
         if self.core.draining {
             // Opened now it would be told of the drain twice: the sweep is on its way.
             self.core.end(slot, Reason::Drained, true);
@@ -163,7 +173,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             connection.note_activity(self.core.now_ms);
             self.core.slots.identity_mut(slot).opened_ms = self.core.now_ms.into();
             self.core.counters.connected += 1;
-            return self.introduce(slot, Origin::Connected(tag));
+            return self.introduce(call, slot, Origin::Connected(tag));
         }
         mark!("connect failed");
         let errno = match -result {
@@ -174,18 +184,27 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.core.end(slot, Reason::NetworkError, false);
         self.core.counters.connect_failed += 1;
         self.core.connect_of_slot_failed(slot);
-        self.application.connect_failed(&mut self.core, tag, io::Error::from_raw_os_error(errno));
+        self.application.connect_failed(
+            call,
+            &mut self.core,
+            tag,
+            io::Error::from_raw_os_error(errno),
+        );
     }
 
-    fn cancel_connect(&mut self, slot: u32) {
+    /// Cancels a connect whose deadline has passed.
+    fn cancel_late_connect(&mut self, may: Submitting, slot: u32) -> Result<(), Full> {
         let connection = &self.core.slots[slot];
+        let ends_at_ms = connection.stalled_since_ms() + self.core.limits.connect_ms;
+        if connection.state() != State::Connecting || self.core.now_ms < ends_at_ms {
+            return Ok(());
+        }
         if connection.in_flight().has(Kind::CancelConnect) {
             mark!("connect is being cancelled already");
-            return;
+            return Ok(());
         }
         let target = Token::new(Kind::Connect, self.core.slots.generation(slot), slot);
-        // A full queue: the deadline is set again and tries again.
-        let _ = self.submit(slot, Kind::CancelConnect, Op::Cancel { target });
+        self.submit(may, slot, Kind::CancelConnect, Op::Cancel { target })
     }
 
     /// Returns 0 or a negative errno, as the connect does. Hazard: set before the connect, the
@@ -198,11 +217,11 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     /// Reports that a connect without a slot has failed.
-    pub(super) fn fail(&mut self, connect: &Connect, error: io::Error) {
+    pub(super) fn fail(&mut self, call: Calling, connect: &Connect, error: io::Error) {
         self.core.counters.connect_failed += 1;
         self.core.attempt_failed(connect);
         self.core.connects.postpones_until_ms = Some(self.core.now_ms + RETRY_MS);
-        self.application.connect_failed(&mut self.core, connect.tag, error);
+        self.application.connect_failed(call, &mut self.core, connect.tag, error);
         if !bug!("failed-connect-delays-others") {
             self.core.connects.postpones_until_ms = None;
         }

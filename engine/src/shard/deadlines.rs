@@ -12,6 +12,7 @@ use super::Shard;
 use super::bounds::SERVE_UNTIL;
 use super::slots::{NONE, Pause, Slot};
 use super::state::State;
+use super::turn::Calling;
 use crate::Reason;
 use crate::handler::Handler;
 use crate::ring::Ring;
@@ -73,10 +74,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     /// Everything whose time has come.
-    pub(super) fn expire(&mut self) {
+    pub(super) fn expire(&mut self, call: Calling) {
         let now_ms = self.core.now_ms;
         if self.core.timers.is_behind(now_ms) {
-            self.expire_connections();
+            self.expire_connections(call);
         }
         if self.accepting.next_ms <= now_ms {
             self.expire_accepting();
@@ -91,7 +92,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if self.core.tick_at_us.is_some_and(|at| at <= self.core.now_us) {
             self.core.tick_at_us = None;
             mark!("tick");
-            self.application.tick(&mut self.core);
+            self.application.tick(call, &mut self.core);
         }
         if self.drain_deadline_ms.is_some_and(|at| at <= now_ms) {
             mark!("drain reached its deadline");
@@ -101,16 +102,16 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// The deadlines of connections. Most turns are shorter than a tick.
     #[inline(never)]
-    fn expire_connections(&mut self) {
+    fn expire_connections(&mut self, call: Calling) {
         self.core.timers.expire(self.core.now_ms, &mut self.due);
-        self.serve_due();
+        self.serve_due(call);
     }
 
     /// The connections whose deadlines are due, until the turn has lasted long.
-    pub(super) fn serve_due(&mut self) {
+    pub(super) fn serve_due(&mut self, call: Calling) {
         let mut served = 0;
         while let Some(slot) = self.due.get(served).copied() {
-            self.expire_connection(slot);
+            self.expire_connection(call, slot);
             served += 1;
             if served.is_multiple_of(Self::SERVED) && self.lasts(SERVE_UNTIL) {
                 mark!("deadlines wait for the next turn");
@@ -132,7 +133,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.core.end_all(reason);
     }
 
-    fn expire_connection(&mut self, slot: u32) {
+    fn expire_connection(&mut self, call: Calling, slot: u32) {
         if self.core.slots.get(slot).is_none() {
             return;
         }
@@ -140,7 +141,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.core.touch(slot);
         self.core.slots[slot].end_rest();
         match self.next_deadline(slot) {
-            Some((at_ms, due)) if at_ms <= self.core.now_ms => self.on_due(slot, due),
+            Some((at_ms, due)) if at_ms <= self.core.now_ms => self.on_due(slot, due, call),
             _ => {}
         }
     }

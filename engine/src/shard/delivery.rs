@@ -15,6 +15,7 @@ use super::rare::Rare;
 use super::settings::look_after_ms;
 use super::slots::{NONE, Slot};
 use super::state::{Event, State};
+use super::turn::{Calling, Submitting};
 use crate::Reason;
 use crate::handler::{Deadline, Handler};
 use crate::ring::Ring;
@@ -63,7 +64,11 @@ impl Family for Delivery {
     }
 
     #[inline]
-    fn submit<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32) -> Result<(), Full> {
+    fn submit<R: Ring, H: Handler>(
+        shard: &mut Shard<R, H>,
+        slot: u32,
+        _may: Submitting,
+    ) -> Result<(), Full> {
         shard.settle_linger(slot);
         Ok(())
     }
@@ -94,8 +99,13 @@ impl Family for Delivery {
         }
     }
 
-    fn expired<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32, due: Progress) {
-        shard.on_progress_due(slot, due);
+    fn expired<R: Ring, H: Handler>(
+        shard: &mut Shard<R, H>,
+        slot: u32,
+        due: Progress,
+        call: Calling,
+    ) {
+        shard.on_progress_due(call, slot, due);
     }
 
     #[cfg(any(test, feature = "testing"))]
@@ -114,7 +124,7 @@ impl Family for Delivery {
 
 impl<R: Ring, H: Handler> Shard<R, H> {
     /// The time for progress of the output has passed, or a look at it is due.
-    pub(super) fn on_progress_due(&mut self, slot: u32, due: Progress) {
+    pub(super) fn on_progress_due(&mut self, call: Calling, slot: u32, due: Progress) {
         let before_ms = self.core.slots[slot].stalled_since_ms();
         self.look_at_delivery(slot);
         let Progress::Stalled(deadline) = due else { return };
@@ -129,7 +139,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if self.core.slots[slot].state() == State::Lingering {
             mark!("a reply is not read to its end");
         } else {
-            self.application.expired(&mut self.core, slot, deadline);
+            self.application.expired(call, &mut self.core, slot, deadline);
         }
         self.core.end(slot, reason, true);
     }

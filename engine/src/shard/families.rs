@@ -20,6 +20,7 @@ use super::receive::Input;
 use super::send::Output;
 use super::slots::Slot;
 use super::timer::Timer;
+use super::turn::{Calling, Submitting};
 use crate::handler::Handler;
 #[cfg(any(test, feature = "testing"))]
 use crate::ring::simulated::SimulatedRing;
@@ -77,26 +78,36 @@ macro_rules! families {
         impl<R: Ring, H: Handler> Shard<R, H> {
             /// Hands the result of an operation to its family.
             #[inline(always)]
-            pub(super) fn completed(&mut self, slot: u32, outcome: Outcome) -> After {
+            pub(super) fn completed(
+                &mut self,
+                slot: u32,
+                outcome: Outcome,
+                call: Calling,
+            ) -> After {
                 match outcome.kind {
                     $($(
                         #[cfg($cfg)]
-                        Kind::$kind => $family::completed(self, slot, outcome),
+                        Kind::$kind => $family::completed(self, slot, outcome, call),
                     )*)+
                     kind => unreachable!("{kind:?} belongs to no connection"),
                 }
             }
 
             /// Makes the callbacks of a connection that are due.
-            fn report_all(&mut self, slot: u32) {
-                $(#[cfg($cfg)] $family::report(self, slot);)+
+            fn report_all(&mut self, slot: u32, call: Calling) {
+                $(#[cfg($cfg)] $family::report(self, slot, call);)+
             }
 
             /// Submits the operations that a connection wants.
             #[inline(always)]
-            fn submit_all_of(&mut self, slot: u32, quiet: bool) -> Result<(), Full> {
+            fn submit_all_of(
+                &mut self,
+                slot: u32,
+                quiet: bool,
+                may: Submitting,
+            ) -> Result<(), Full> {
                 $(#[cfg($cfg)] if $family::ALWAYS || !quiet {
-                    $family::submit(self, slot)?;
+                    $family::submit(self, slot, may)?;
                 })+
                 Ok(())
             }
@@ -116,9 +127,9 @@ macro_rules! families {
             }
 
             /// A deadline of a connection has passed.
-            pub(super) fn on_due(&mut self, slot: u32, due: Due) {
+            pub(super) fn on_due(&mut self, slot: u32, due: Due, call: Calling) {
                 match due {
-                    $(#[cfg($cfg)] Due::$family(due) => $family::expired(self, slot, due),)+
+                    $(#[cfg($cfg)] Due::$family(due) => $family::expired(self, slot, due, call),)+
                 }
             }
 
@@ -180,16 +191,16 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     /// Makes the callbacks of a connection that are due, and submits what it wants.
-    pub(super) fn walk(&mut self, slot: u32) -> Result<(), Full> {
+    pub(super) fn walk(&mut self, slot: u32, may: Submitting, call: Calling) -> Result<(), Full> {
         let quiet = self.is_quiet(slot);
         if !quiet {
-            self.report_all(slot);
+            self.report_all(slot, call);
             // That may have been the slot's end.
             if self.core.slots.get(slot).is_none() {
                 return Ok(());
             }
         }
-        self.submit_all_of(slot, quiet)?;
+        self.submit_all_of(slot, quiet, may)?;
         self.arm_deadline(slot);
         Ok(())
     }

@@ -6,22 +6,25 @@
 //!
 //! | phase | function | may | may not |
 //! |---|---|---|---|
-//! | dispatch | [`Family::completed`] | change state | submit |
+//! | dispatch | [`Family::completed`] | change state, call the handler | submit |
 //! | timers | [`Family::expired`] | change state, report the deadline | submit |
 //! | flush | [`Family::report`] | make the callbacks that are due | submit |
-//! | flush | [`Family::submit`] | turn state into operations | |
+//! | flush | [`Family::submit`] | turn state into operations | call the handler |
 //! | the end | [`Family::release`] | give everything back | submit, call the handler |
 //!
-//! The other functions only look: at what a family keeps a connection from, and when it has to be
-//! looked at next. `completed` calls the handler where the value must not wait: input, which lies
-//! in a receive buffer, and the results of opens and connects, which come once. Two cases still
-//! break the table: the deadline of a connect submits its cancel, and `submit` of an open or of a
-//! small file calls the handler when there is nothing to wait for.
+//! The compiler holds the table: a function that submits takes [`Submitting`], one that calls the
+//! handler takes [`Calling`], and only the loop makes these marks. `engine/forbidden` builds a
+//! family that breaks each cell. One exception has a name: [`Submitting::reads_at_once`].
+//!
+//! `completed` calls the handler only where the value must not wait: input, which lies in a receive
+//! buffer, and the results of opens and connects, which come once. The other functions only look:
+//! at what a family keeps a connection from, and when it has to be looked at next.
 
 use super::Shard;
 use super::bounds::Full;
 use super::rare::Rare;
 use super::slots::Slot;
+use super::turn::{Calling, Submitting};
 use crate::handler::Handler;
 use crate::memory::HeldBuffer;
 #[cfg(any(test, feature = "testing"))]
@@ -129,18 +132,23 @@ pub(super) trait Family {
         _shard: &mut Shard<R, H>,
         _slot: u32,
         outcome: Outcome,
+        _call: Calling,
     ) -> After {
         unreachable!("a family without operations gets no {:?}", outcome.kind)
     }
 
     /// Makes the callbacks that are due. The connection may be over after each of them.
     #[inline]
-    fn report<R: Ring, H: Handler>(_shard: &mut Shard<R, H>, _slot: u32) {}
+    fn report<R: Ring, H: Handler>(_shard: &mut Shard<R, H>, _slot: u32, _call: Calling) {}
 
     /// Submits what the state of the connection asks for. If the queue is full, the walk begins
     /// anew in the next turn.
     #[inline]
-    fn submit<R: Ring, H: Handler>(_shard: &mut Shard<R, H>, _slot: u32) -> Result<(), Full> {
+    fn submit<R: Ring, H: Handler>(
+        _shard: &mut Shard<R, H>,
+        _slot: u32,
+        _may: Submitting,
+    ) -> Result<(), Full> {
         Ok(())
     }
 
@@ -156,7 +164,13 @@ pub(super) trait Family {
     }
 
     /// A deadline has passed. The connection is walked afterwards.
-    fn expired<R: Ring, H: Handler>(_shard: &mut Shard<R, H>, _slot: u32, _due: Self::Due) {}
+    fn expired<R: Ring, H: Handler>(
+        _shard: &mut Shard<R, H>,
+        _slot: u32,
+        _due: Self::Due,
+        _call: Calling,
+    ) {
+    }
 
     /// Gives everything back at the end of the connection. No operation uses it any more.
     #[inline]

@@ -21,6 +21,7 @@ use super::rare::Rare;
 use super::slots::NONE;
 #[cfg(any(test, feature = "testing"))]
 use super::slots::Slot;
+use super::turn::{Calling, Submitting};
 use crate::Reason;
 use crate::handler::Handler;
 #[cfg(any(test, feature = "testing"))]
@@ -55,6 +56,7 @@ impl Family for FilesOut {
         shard: &mut Shard<R, H>,
         slot: u32,
         outcome: Outcome,
+        _call: Calling,
     ) -> After {
         let result = outcome.completion.result;
         match outcome.kind {
@@ -65,8 +67,8 @@ impl Family for FilesOut {
         After::Walk
     }
 
-    fn report<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32) {
-        shard.report_files_sent(slot);
+    fn report<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32, call: Calling) {
+        shard.report_files_sent(call, slot);
     }
 
     #[cfg(any(test, feature = "testing"))]
@@ -84,13 +86,13 @@ impl Family for FilesOut {
 
 impl<R: Ring, H: Handler> Shard<R, H> {
     /// Calls `file_sent` for each file that has left.
-    fn report_files_sent(&mut self, slot: u32) {
+    fn report_files_sent(&mut self, call: Calling, slot: u32) {
         while let Some(rare) = self.core.slots.rare_if_any(slot)
             && rare.files_sent() > 0
             && !self.core.slots[slot].state().is_over()
         {
             self.core.slots.rare_mut(slot).note_file_sent();
-            self.application.file_sent(&mut self.core, slot);
+            self.application.file_sent(call, &mut self.core, slot);
         }
     }
 
@@ -113,7 +115,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// Reads the small file behind the first chunk's bytes: from the page cache, at once, or not at
     /// all, so that no slow disk is waited for here or holds a thread that opens files. True: look
     /// at the queue again at once.
-    pub(super) fn read_behind_head(&mut self, slot: u32) -> Result<bool, Full> {
+    pub(super) fn read_behind_head(&mut self, may: Submitting, slot: u32) -> Result<bool, Full> {
         let head = &self.core.chunks[self.core.slots[slot].output_head() as usize];
         let next = head.next;
         let Body::Pooled { buffer, end, .. } = &head.body else { unreachable!("just looked at") };
@@ -130,9 +132,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         match read {
             Ok(length) => {
                 self.on_read(slot, length as i32);
-                self.report_files_sent(slot);
+                let call = may.reads_at_once();
+                self.report_files_sent(call, slot);
                 if self.core.is_room_to_report(slot) {
-                    self.report_room(slot);
+                    self.report_room(call, slot);
                 }
                 if self.core.slots[slot].deliver_owed() {
                     mark!("room while a file is read");
@@ -145,7 +148,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             }
             Err(Errno(libc::EOPNOTSUPP)) => {
                 mark!("a file system that does not tell what is cached");
-                self.submit(slot, Kind::Read, Op::Read { file, address, length, offset })?;
+                self.submit(may, slot, Kind::Read, Op::Read { file, address, length, offset })?;
                 return Ok(false);
             }
             Err(errno) => self.on_file_error(slot, errno.0),
@@ -193,7 +196,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     /// One step of the file at the head of the queue. True: look at the queue again at once.
-    pub(super) fn flush_file(&mut self, slot: u32) -> Result<bool, Full> {
+    pub(super) fn flush_file(&mut self, may: Submitting, slot: u32) -> Result<bool, Full> {
         let file = file_at_head(&mut self.core, slot);
         if file.remaining == 0 && file.pipe.as_ref().is_none_or(|pipe| pipe.held_bytes == 0) {
             self.return_pipe(slot);
@@ -214,10 +217,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             if small && !uncached && self.core.prepend_buffer(slot) {
                 return Ok(true);
             }
-            return self.send_cached(slot);
+            return self.send_cached(may, slot);
         }
         if file.pipe.as_ref().is_some_and(|pipe| pipe.held_bytes > 0) {
-            return self.empty_pipe(slot);
+            return self.empty_pipe(may, slot);
         }
         let file = file_at_head(&mut self.core, slot);
         let pipe = file.pipe.as_ref().expect("it has one").pipe;
@@ -228,7 +231,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             length: file.remaining.min(u64::from(pipe.capacity_bytes)) as u32,
         };
         let inode = file.file.status().inode;
-        self.submit(slot, Kind::Splice, op)?;
+        self.submit(may, slot, Kind::Splice, op)?;
         self.splicing.push(inode);
         Ok(false)
     }
@@ -323,15 +326,15 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     /// Looks at the queue again when the socket has room.
-    pub(super) fn poll_room(&mut self, slot: u32) -> Result<bool, Full> {
+    pub(super) fn poll_room(&mut self, may: Submitting, slot: u32) -> Result<bool, Full> {
         let socket = self.core.slots[slot].descriptor();
         let op = Op::Poll { descriptor: socket, events: libc::POLLOUT as u32 };
-        self.submit(slot, Kind::PollOut, op)?;
+        self.submit(may, slot, Kind::PollOut, op)?;
         Ok(false)
     }
 
     /// Moves what the pipe holds to the socket, as far as there is room.
-    fn empty_pipe(&mut self, slot: u32) -> Result<bool, Full> {
+    fn empty_pipe(&mut self, may: Submitting, slot: u32) -> Result<bool, Full> {
         let socket = self.core.slots[slot].descriptor();
         let last = self.core.chunks[self.core.slots[slot].output_head() as usize].next == NONE;
         let file = file_at_head(&mut self.core, slot);
@@ -350,7 +353,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             }
             Err(errno) if errno.0 == libc::EAGAIN => {
                 mark!("no room for a splice");
-                self.poll_room(slot)
+                self.poll_room(may, slot)
             }
             Err(errno) => {
                 mark!("splice to socket failed");

@@ -26,6 +26,7 @@ use super::rare::Rare;
 #[cfg(any(test, feature = "testing"))]
 use super::slots::Mode;
 use super::slots::{Armed, NONE, Slot};
+use super::turn::{Calling, Submitting};
 use crate::Reason;
 use crate::file::ReceiveFailed;
 use crate::handler::{Deadline, Handler};
@@ -64,6 +65,7 @@ impl Family for FilesIn {
         shard: &mut Shard<R, H>,
         slot: u32,
         outcome: Outcome,
+        _call: Calling,
     ) -> After {
         let result = outcome.completion.result;
         match outcome.kind {
@@ -74,12 +76,16 @@ impl Family for FilesIn {
         After::Walk
     }
 
-    fn report<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32) {
-        shard.settle_incoming(slot);
+    fn report<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32, call: Calling) {
+        shard.settle_incoming(call, slot);
     }
 
-    fn submit<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32) -> Result<(), Full> {
-        shard.flush_incoming(slot)
+    fn submit<R: Ring, H: Handler>(
+        shard: &mut Shard<R, H>,
+        slot: u32,
+        may: Submitting,
+    ) -> Result<(), Full> {
+        shard.flush_incoming(may, slot)
     }
 
     #[inline]
@@ -101,8 +107,8 @@ impl Family for FilesIn {
         }
     }
 
-    fn expired<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32, (): ()) {
-        shard.on_no_progress(slot);
+    fn expired<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32, (): (), call: Calling) {
+        shard.on_no_progress(call, slot);
     }
 
     fn release<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32) {
@@ -137,7 +143,7 @@ impl Family for FilesIn {
 
 impl<R: Ring, H: Handler> Shard<R, H> {
     /// Starts the next step of what goes into a file, unless one is under way.
-    fn flush_incoming(&mut self, slot: u32) -> Result<(), Full> {
+    fn flush_incoming(&mut self, may: Submitting, slot: u32) -> Result<(), Full> {
         loop {
             let connection = &self.core.slots[slot];
             let flight = connection.in_flight();
@@ -158,10 +164,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 return Ok(());
             }
             if incoming.written < incoming.kept.len() {
-                return self.write_kept(slot);
+                return self.write_kept(may, slot);
             }
             if incoming.held_bytes() > 0 {
-                return self.empty_into_file(slot);
+                return self.empty_into_file(may, slot);
             }
             // Older than anything that is still in the socket.
             if self.core.kept_bytes(slot) > 0 {
@@ -180,7 +186,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             let waits = (connection.armed() != Armed::Nothing && !ignored)
                 || flight.has(Kind::PollIn)
                 || incoming.waits_for_pipe;
-            if waits || !splices || !self.fill_from_socket(slot)? {
+            if waits || !splices || !self.fill_from_socket(may, slot)? {
                 return Ok(());
             }
         }
@@ -225,7 +231,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
     }
 
-    fn write_kept(&mut self, slot: u32) -> Result<(), Full> {
+    fn write_kept(&mut self, may: Submitting, slot: u32) -> Result<(), Full> {
         let incoming = &self.core.incoming[self.core.slots.incoming(slot) as usize];
         let rest = &incoming.kept[incoming.written..];
         let op = Op::Write {
@@ -235,7 +241,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             offset: incoming.offset,
             waits: incoming.file.directory().waits(),
         };
-        self.submit(slot, Kind::Write, op)
+        self.submit(may, slot, Kind::Write, op)
     }
 
     fn on_write(&mut self, slot: u32, result: i32) {
@@ -248,7 +254,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
     }
 
-    fn empty_into_file(&mut self, slot: u32) -> Result<(), Full> {
+    fn empty_into_file(&mut self, may: Submitting, slot: u32) -> Result<(), Full> {
         let incoming = &self.core.incoming[self.core.slots.incoming(slot) as usize];
         let pipe = incoming.pipe.as_ref().expect("it holds bytes");
         let op = Op::SpliceToFile {
@@ -257,7 +263,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             offset: incoming.offset,
             length: pipe.held_bytes,
         };
-        self.submit(slot, Kind::SpliceToFile, op)
+        self.submit(may, slot, Kind::SpliceToFile, op)
     }
 
     fn on_splice_to_file(&mut self, slot: u32, result: i32) {
@@ -296,7 +302,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     /// Moves what has come into a pipe. True: look again at once.
-    fn fill_from_socket(&mut self, slot: u32) -> Result<bool, Full> {
+    fn fill_from_socket(&mut self, may: Submitting, slot: u32) -> Result<bool, Full> {
         let connection = &self.core.slots[slot];
         let (socket, number) = (connection.descriptor(), self.core.slots.incoming(slot) as usize);
         let incoming = &mut self.core.incoming[number];
@@ -332,7 +338,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 mark!("a file waits for its peer");
                 // Before the pipe goes: a full queue comes back here with it.
                 let events = (libc::POLLIN | libc::POLLRDHUP) as u32;
-                self.submit(slot, Kind::PollIn, Op::Poll { descriptor: socket, events })?;
+                self.submit(may, slot, Kind::PollIn, Op::Poll { descriptor: socket, events })?;
                 self.return_incoming_pipe(slot);
                 Ok(false)
             }
@@ -345,7 +351,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     /// What is owed to the application of a file that is there, or has failed.
-    fn settle_incoming(&mut self, slot: u32) {
+    fn settle_incoming(&mut self, call: Calling, slot: u32) {
         let connection = &self.core.slots[slot];
         let (flight, number) = (connection.in_flight(), self.core.slots.incoming(slot));
         if number == NONE
@@ -368,19 +374,19 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         };
         // What follows it on the stream comes after the callback.
         self.core.slots[slot].owe_delivery();
-        self.application.file_received(&mut self.core, slot, result);
+        self.application.file_received(call, &mut self.core, slot, result);
         self.core.touch(slot);
     }
 
     /// The time for progress has passed.
-    fn on_no_progress(&mut self, slot: u32) {
+    fn on_no_progress(&mut self, call: Calling, slot: u32) {
         if self.brings_more(slot) {
             mark!("a file's bytes lie in the socket");
             let incoming = self.core.slots.incoming(slot) as usize;
             self.core.incoming[incoming].progress_ms = self.core.now_ms;
         } else {
             mark!("a file comes no further");
-            self.application.expired(&mut self.core, slot, Deadline::Transfer);
+            self.application.expired(call, &mut self.core, slot, Deadline::Transfer);
             self.core.end(slot, Reason::TransferTimeout, true);
         }
     }

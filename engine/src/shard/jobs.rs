@@ -24,6 +24,7 @@ use super::core::Core;
 use super::family::{Family, Vetoes};
 use super::rare::Rare;
 use super::slots::{NONE, Pause};
+use super::turn::Calling;
 use crate::handler::Handler;
 use crate::panics::discard;
 use crate::ring::Ring;
@@ -255,12 +256,12 @@ impl Family for JobResults {
 
 impl<R: Ring, H: Handler> Shard<R, H> {
     /// Tells the application what came of the next job that is over.
-    pub(super) fn read_result(&mut self) {
+    pub(super) fn read_result(&mut self, call: Calling) {
         let Some(finished) = self.core.jobs.port.finished() else { return };
         let slot = finished.ticket.slot;
         let mut next = self.core.on_job(finished);
         while let Some(done) = next {
-            self.application.job_done(&mut self.core, slot, done);
+            self.application.job_done(call, &mut self.core, slot, done);
             self.core.touch(slot);
             next = self.core.next_job(slot);
         }

@@ -33,6 +33,7 @@
 
 use super::Shard;
 use super::accept::{Accepting, Listener, Stage};
+use super::turn::{Calling, Submitting};
 use crate::Reason;
 use crate::admission::no_new_handshakes;
 use crate::config::SharedSettings;
@@ -107,11 +108,11 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     /// From now on these addresses are not let in.
-    pub(super) fn ban(&mut self, bans: Arc<BanList>) {
+    pub(super) fn ban(&mut self, call: Calling, bans: Arc<BanList>) {
         self.core.bans = bans;
         self.turn_away_banned();
         self.filter_listeners();
-        self.application.bans_changed(&mut self.core);
+        self.application.bans_changed(call, &mut self.core);
     }
 
     /// Clients that come from now on have these settings.
@@ -266,7 +267,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     /// Closes the listeners whose end has come.
-    pub(super) fn close_listeners(&mut self) {
+    pub(super) fn close_listeners(&mut self, call: Calling) {
         let closes = self.accepting.open().any(|listener| listener.stage == Stage::Closing);
         if !closes {
             return;
@@ -278,18 +279,18 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             let waits = waits && !self.core.listeners.is_over(number);
             let Some(listener) = self.accepting.listener(number) else { continue };
             if listener.stage == Stage::Closing && !listener.is_busy() && !waits {
-                self.close_listener(number);
+                self.close_listener(call, number);
             }
         }
         self.accepting.recount();
         self.accepting.changed = false;
         // Whoever was put into the waiting room must be noted there before the next wait.
-        self.admit_waiting();
+        self.admit_waiting(call);
     }
 
     /// Once nothing is armed any more: takes what the backlog holds, for closing a listener
     /// resets whoever waits there. Those are counted.
-    fn close_listener(&mut self, number: u16) {
+    fn close_listener(&mut self, call: Calling, number: u16) {
         let Some(listener) = self.accepting.listener(number) else { return };
         let descriptor = listener.descriptor;
         for _ in 0..BACKLOG_DRAIN_MAX {
@@ -297,7 +298,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             match self.ring.accept_now(descriptor) {
                 Ok(accepted) => {
                     mark!("taken from the backlog by a drain");
-                    self.admit(accepted, number);
+                    self.admit(call, accepted, number);
                 }
                 Err(Errno(libc::EAGAIN)) => break,
                 Err(Errno(libc::ECONNABORTED)) => {}
@@ -320,7 +321,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// For a shard that failed. Ends listening at once: an armed accept holds the socket beyond
     /// its close, and a listener that nobody serves blackholes its share. Other shards go on with a
     /// Unix socket, so only the accept ends.
-    pub(super) fn abandon_listeners(&mut self) {
+    pub(super) fn abandon_listeners(&mut self, may: Submitting) {
         self.accepting.ended = true;
         self.pushes_left = self.accepting.listeners.len() as u32;
         for at in 0..self.accepting.listeners.len() {
@@ -332,7 +333,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 let target = Token::new(Kind::Accept, 0, at as u32);
                 // Not taken: the accept ends with the ring.
                 let token = Token::new(Kind::CancelAccept, 0, at as u32);
-                let _ = self.push(token, Op::Cancel { target });
+                let _ = self.push(may, token, Op::Cancel { target });
             }
         }
     }

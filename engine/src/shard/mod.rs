@@ -21,6 +21,8 @@ mod families;
 mod family;
 mod file;
 mod file_cache;
+#[cfg(ringwright_breaks)]
+mod forbidden;
 mod identity;
 mod incoming;
 #[cfg(any(test, feature = "testing"))]
@@ -49,45 +51,33 @@ mod sweep;
 mod teardown;
 mod timer;
 mod timers;
+mod turn;
 mod u48;
 mod waiting;
 
+pub(crate) use self::turn::Failure;
+
 use self::accept::Accepting;
 use self::application::Application;
-use self::bounds::{Bounds, Full, GATHERED_BYTES_MAX, SENDFILES_MAX, SENT_AT_ONCE_MAX};
+use self::bounds::{Bounds, Full, GATHERED_BYTES_MAX, SENDFILES_MAX};
 use self::commands::Commands;
 use self::core::Core;
 use self::evict::Eviction;
-use self::family::{After, Outcome};
 use self::jobs::Jobs;
 use self::pipes::Place;
 use self::slots::Slots;
+use self::turn::Submitting;
 use crate::admission::Admission;
 use crate::config::Config;
-use crate::file::Closing;
 use crate::handler::Handler;
 use crate::ledger::Published;
 use crate::mailbox::Mailbox;
 use crate::memory::{Arena, PipePool, ReceiveBuffers, SendBuffers};
-use crate::panics::Panic;
 use crate::remote::Remote;
-use crate::ring::{Completion, Descriptor, Errno, Kind, Op, Ring, Token};
+use crate::ring::{Kind, Op, Ring, Token};
 use crate::workers::Port;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// A turn that takes so much longer than its wait is a pause: a stopped process, a virtual machine
-/// that did not run, or a callback that hung.
-const PAUSE_US: u64 = 50_000;
-
-/// Why a shard ended otherwise than by a drain.
-pub(crate) enum Failure {
-    /// io_uring_enter(2) failed.
-    Ring(Errno),
-    /// So many operations did not end within the grace after a drain's deadline.
-    Hung { operations: u64 },
-}
 
 /// What a shard is put together from.
 pub(crate) struct Parts<'a, R: Ring, H: Handler> {
@@ -234,196 +224,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
     }
 
-    /// Runs until a drain is complete.
-    ///
-    /// # Errors
-    /// The ring broke, or operations did not end with the drain.
-    pub fn run(&mut self) -> Result<(), Failure> {
-        while !self.is_finished() {
-            self.turn().map_err(Failure::Ring)?;
-            if self.drain_ends_at_ms.is_some_and(|at| at <= self.core.now_ms) {
-                let operations = self.in_flight - u64::from(self.wake_armed);
-                return Err(Failure::Hung { operations });
-            }
-        }
-        self.finish();
-        Ok(())
-    }
-
-    /// Tells the handler that its shard is ready. Comes before everything else.
-    ///
-    /// # Errors
-    /// The payload of a panic of the handler.
-    pub fn start(&mut self) -> Result<(), Panic> {
-        self.core.now_us = self.ring.now_us();
-        self.core.now_ms = self.core.now_us / 1000;
-        // A turn publishes only what changes.
-        self.published.publish(&self.core.counters);
-        self.application.started(&mut self.core)
-    }
-
-    /// One turn of the loop: what is wanted goes in, what has happened comes out.
-    pub fn turn(&mut self) -> Result<(), Errno> {
-        if !bug!("idle-keeps-turn") {
-            self.once_armed = 0;
-        }
-        // Operations that did not fit into the queue or the turn go in next. The shard does not
-        // wait for anything else then.
-        let flushed = self.flush().is_ok();
-        let has_completions = self.bounds.leaves_something && self.end_flush();
-        let (want, timeout) = if flushed {
-            self.patience()
-        } else {
-            self.count_unarmed();
-            (0, Duration::ZERO)
-        };
-        self.account();
-        if has_completions {
-            self.submit_before_rest();
-        } else {
-            self.ring.submit_and_wait(want, timeout)?;
-            self.pushes_left = self.pushes_max;
-        }
-        let woke_us = self.ring.now_us();
-        self.core.now_us = woke_us;
-        self.core.now_ms = woke_us / 1000;
-        let turn_us = woke_us - self.woke_us;
-        if turn_us > PAUSE_US && turn_us > PAUSE_US + timeout.as_micros() as u64 {
-            mark!("the shard was kept from running");
-            self.paused_until_ms = self.core.now_ms;
-        }
-        self.woke_us = woke_us;
-        self.batch = 0;
-        while let Some(completion) = self.ring.completion() {
-            self.dispatch(completion);
-            self.batch += 1;
-            if self.batch & self.bounds.completions_mask == 0 && self.leaves_completions() {
-                break;
-            }
-        }
-        self.read_mailbox();
-        self.core.serve_waiting_for_workers();
-        // Before a tick, which may write down what it tells.
-        self.report_sent();
-        self.expire();
-        self.keep_up();
-        self.make_room();
-        self.admit_waiting();
-        self.feed_starved();
-        Ok(())
-    }
-
-    /// Turns wants into operations, until there are none, or the submission queue is full, or the
-    /// turn has lasted long.
-    fn flush(&mut self) -> Result<(), Full> {
-        self.flush_shard()?;
-        self.sends_at_once = self.core.touched.len() <= SENT_AT_ONCE_MAX;
-        for _ in 0..self.core.touched.len() {
-            let Some(slot) = self.core.touched.pop_front() else { break };
-            self.core.slots[slot].untouch();
-            if let Err(full) = self.walk(slot) {
-                if !bug!("rearm-dropped") {
-                    self.core.touch_first(slot);
-                }
-                return Err(full);
-            }
-            self.bounds.flush_left -= 1;
-            if self.bounds.flush_left <= 0 && self.leaves_flush() {
-                return Err(Full);
-            }
-        }
-        Ok(())
-    }
-
-    /// What no connection wants but the shard itself.
-    fn flush_shard(&mut self) -> Result<(), Full> {
-        if self.core.draining && self.core.slots.len() == 0 {
-            self.core.empty_file_cache();
-        }
-        if !self.wake_armed {
-            let op = Op::Poll { descriptor: self.mailbox.event(), events: libc::POLLIN as u32 };
-            self.push(Token::new(Kind::Wake, 0, 0), op)?;
-            self.wake_armed = true;
-        }
-        self.core.files_open.take_dropped(&mut self.core.files_closing);
-        for _ in 0..Self::FILES_CLOSED_MAX {
-            let Some(closing) = self.core.files_closing.last() else { break };
-            let Closing { descriptor, waits } = *closing;
-            self.push(
-                Token::new(Kind::CloseFile, 0, descriptor.0 as u32),
-                Op::CloseFile { descriptor, waits },
-            )?;
-            self.core.files_closing.pop();
-            self.files_closing += 1;
-        }
-        self.flush_accept()?;
-        self.flush_connects()
-    }
-
-    fn dispatch(&mut self, completion: Completion) {
-        // The buffer first: whatever the token turns out to be, it goes back.
-        let buffer = completion.buffer().and_then(|number| self.receive_buffers.take(number));
-        let Some(kind) = completion.token.kind() else {
-            self.core.counters.stale_completions += 1;
-            return self.give_back(buffer);
-        };
-        if !completion.more() {
-            self.in_flight -= 1;
-        }
-        match kind {
-            Kind::Accept | Kind::CancelAccept => self.on_accept(kind, completion),
-            Kind::Wake => self.wake_armed = false,
-            Kind::CancelWake => {}
-            Kind::CloseFile => self.files_closing -= 1,
-            _ => {
-                let slot = completion.token.slot();
-                let known = self.core.slots.get(slot).is_some()
-                    && (bug!("no-generation-check")
-                        || completion.token.is_of(self.core.slots.generation(slot)));
-                if !known {
-                    self.core.counters.stale_completions += 1;
-                    if !bug!("stale-keeps-buffer") {
-                        self.give_back(buffer);
-                    }
-                    return self.on_stale(kind, completion);
-                }
-                if !completion.more() {
-                    self.core.slots[slot].ended(kind);
-                }
-                match self.completed(slot, Outcome { kind, completion, buffer }) {
-                    After::Walk => self.core.touch(slot),
-                    After::Quiet => self.arm_deadline(slot),
-                    After::Freed => {}
-                }
-            }
-        }
-    }
-
-    /// A completion of a life that is over: close what it brings, touch nothing else.
-    fn on_stale(&mut self, kind: Kind, completion: Completion) {
-        if kind == Kind::Open && completion.result >= 0 {
-            self.ring.close_now(Descriptor(completion.result));
-        }
-    }
-
-    /// How many completions to wait for, and how long at most.
-    fn patience(&self) -> (u32, Duration) {
-        let busy = !self.core.touched.is_empty()
-            || (self.once_armed > 0 && !self.starved.is_empty())
-            || (self.core.upkeep && (self.has_rest() || self.core.is_upkeep_due()))
-            || !self.core.files_closing.is_empty()
-            || self.core.files_open.has_dropped()
-            || self.core.jobs.may_be_served()
-            || self.core.connects.are_due();
-        if busy || self.is_finished() {
-            return (0, Duration::ZERO);
-        }
-        // For one: under load more have come by then anyhow, and waiting for more was measured to
-        // cost throughput (DECISIONS.md).
-        (1, self.until_due())
-    }
-
-    fn push(&mut self, token: Token, op: Op) -> Result<(), Full> {
+    fn push(&mut self, _may: Submitting, token: Token, op: Op) -> Result<(), Full> {
         if self.pushes_left == 0 || !self.ring.push(token, op) {
             return Err(Full);
         }
@@ -433,9 +234,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     /// Submits an operation of a connection.
-    fn submit(&mut self, slot: u32, kind: Kind, op: Op) -> Result<(), Full> {
+    fn submit(&mut self, may: Submitting, slot: u32, kind: Kind, op: Op) -> Result<(), Full> {
         let token = Token::new(kind, self.core.slots.generation(slot), slot);
-        self.push(token, op)?;
+        self.push(may, token, op)?;
         self.core.slots[slot].began(kind);
         Ok(())
     }

@@ -24,6 +24,7 @@ use super::rare::Rare;
 use super::slots::NONE;
 #[cfg(any(test, feature = "testing"))]
 use super::slots::Slot;
+use super::turn::{Calling, Submitting};
 use crate::handler::Handler;
 #[cfg(any(test, feature = "testing"))]
 use crate::ring::simulated::SimulatedRing;
@@ -52,17 +53,22 @@ impl Family for Names {
         shard: &mut Shard<R, H>,
         slot: u32,
         outcome: Outcome,
+        _call: Calling,
     ) -> After {
         shard.on_naming(slot, outcome.completion.result);
         After::Walk
     }
 
-    fn report<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32) {
-        shard.settle_naming(slot);
+    fn report<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32, call: Calling) {
+        shard.settle_naming(call, slot);
     }
 
-    fn submit<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32) -> Result<(), Full> {
-        shard.flush_naming(slot)
+    fn submit<R: Ring, H: Handler>(
+        shard: &mut Shard<R, H>,
+        slot: u32,
+        may: Submitting,
+    ) -> Result<(), Full> {
+        shard.flush_naming(may, slot)
     }
 
     #[cfg(any(test, feature = "testing"))]
@@ -80,7 +86,7 @@ impl Family for Names {
 }
 
 impl<R: Ring, H: Handler> Shard<R, H> {
-    fn flush_naming(&mut self, slot: u32) -> Result<(), Full> {
+    fn flush_naming(&mut self, may: Submitting, slot: u32) -> Result<(), Full> {
         let connection = &self.core.slots[slot];
         let number = self.core.slots.rare(slot).naming();
         if number == NONE || connection.in_flight().has(Kind::Publish) {
@@ -91,7 +97,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             return Ok(());
         }
         match self.core.namings[number as usize].op() {
-            Some(op) => self.submit(slot, Kind::Publish, op),
+            Some(op) => self.submit(may, slot, Kind::Publish, op),
             None => {
                 // Told when the batch is settled.
                 self.core.touch(slot);
@@ -106,7 +112,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     /// Tells what came of it, if anybody is there to be told.
-    fn settle_naming(&mut self, slot: u32) {
+    fn settle_naming(&mut self, call: Calling, slot: u32) {
         let connection = &self.core.slots[slot];
         let number = self.core.slots.rare(slot).naming();
         if number == NONE {
@@ -122,7 +128,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 0 => Ok(()),
                 _ => Err(io::Error::from_raw_os_error(errno)),
             };
-            self.application.file_published(&mut self.core, slot, result);
+            self.application.file_published(call, &mut self.core, slot, result);
         }
         self.core.touch(slot);
     }

@@ -33,6 +33,7 @@ use super::rare::Rare;
 use super::slots::NONE;
 #[cfg(any(test, feature = "testing"))]
 use super::slots::Slot;
+use super::turn::{Calling, Submitting};
 use crate::file::{Closing, Found, NewFile, OpenFile};
 use crate::handler::Handler;
 #[cfg(any(test, feature = "testing"))]
@@ -65,13 +66,22 @@ impl Family for Opening {
         shard: &mut Shard<R, H>,
         slot: u32,
         outcome: Outcome,
+        call: Calling,
     ) -> After {
-        shard.on_open(slot, outcome.completion.result);
+        shard.on_open(call, slot, outcome.completion.result);
         After::Walk
     }
 
-    fn submit<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32) -> Result<(), Full> {
-        shard.flush_open(slot)
+    fn report<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32, call: Calling) {
+        shard.refuse_open(call, slot);
+    }
+
+    fn submit<R: Ring, H: Handler>(
+        shard: &mut Shard<R, H>,
+        slot: u32,
+        may: Submitting,
+    ) -> Result<(), Full> {
+        shard.flush_open(may, slot)
     }
 
     fn release<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32) {
@@ -94,7 +104,30 @@ impl Family for Opening {
 }
 
 impl<R: Ring, H: Handler> Shard<R, H> {
-    fn flush_open(&mut self, slot: u32) -> Result<(), Full> {
+    /// Returns whether the path of an open has a NUL, so that no system call would take it.
+    fn has_nul(&self, open: u32) -> bool {
+        let path = &self.core.opens[open as usize].path;
+        path[..path.len() - 1].contains(&0)
+    }
+
+    /// Refuses a path with a NUL.
+    fn refuse_open(&mut self, call: Calling, slot: u32) {
+        let connection = &self.core.slots[slot];
+        let (state, open) = (connection.state(), self.core.slots.rare(slot).open());
+        let begun = open == NONE || connection.in_flight().has(Kind::Open);
+        if begun || state.is_over() || !self.has_nul(open) {
+            return;
+        }
+        mark!("open of a path with NUL");
+        self.core.forget_open(slot);
+        if !state.discards() {
+            let error = io::Error::from_raw_os_error(libc::EINVAL);
+            self.application.file_opened(call, &mut self.core, slot, Err(error));
+            self.core.touch(slot);
+        }
+    }
+
+    fn flush_open(&mut self, may: Submitting, slot: u32) -> Result<(), Full> {
         let connection = &self.core.slots[slot];
         let open = self.core.slots.rare(slot).open();
         if open == NONE || connection.in_flight().has(Kind::Open) {
@@ -107,17 +140,12 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.next_slow_open();
             return Ok(());
         }
-        let request = &self.core.opens[open as usize];
-        if request.path[..request.path.len() - 1].contains(&0) {
-            mark!("open of a path with NUL");
-            self.core.forget_open(slot);
-            if !self.core.slots[slot].state().discards() {
-                let error = io::Error::from_raw_os_error(libc::EINVAL);
-                self.application.file_opened(&mut self.core, slot, Err(error));
-                self.core.touch(slot);
-            }
+        if self.has_nul(open) {
+            // A callback of this walk has asked for it: it is refused in the next one.
+            self.core.touch(slot);
             return Ok(());
         }
+        let request = &self.core.opens[open as usize];
         let waits = request.waits;
         // An open in the queue begins only when the queue lets it. Otherwise it would begin now and
         // take its turn in the queue as well, and the next open would wait for ever.
@@ -137,7 +165,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 Op::Open { directory, path, waits, path_only: !request.found, follows }
             }
         };
-        self.submit(slot, Kind::Open, op)?;
+        self.submit(may, slot, Kind::Open, op)?;
         self.slow_opens += u32::from(waits);
         Ok(())
     }
@@ -166,7 +194,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
     }
 
-    fn on_open(&mut self, slot: u32, result: i32) {
+    fn on_open(&mut self, call: Calling, slot: u32, result: i32) {
         let request = &mut self.core.opens[self.core.slots.rare(slot).open() as usize];
         if result == -libc::EXDEV && !request.waits {
             // Out of the directory, or only onto another file system.
@@ -211,14 +239,14 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if request.creates {
             let directory = request.directory.clone();
             let made = opened.map(|(file, status)| NewFile::new(file, status, directory, files));
-            self.application.file_created(&mut self.core, slot, made);
+            self.application.file_created(call, &mut self.core, slot, made);
         } else {
             let how = Found { waits, crossed_link: request.follows };
             let opened = opened.map(|(file, status)| OpenFile::new(file, status, how, files));
             if let Ok(file) = &opened {
                 self.core.keep_open(&request, file);
             }
-            self.application.file_opened(&mut self.core, slot, opened);
+            self.application.file_opened(call, &mut self.core, slot, opened);
         }
         self.core.spare_path(request.path);
     }

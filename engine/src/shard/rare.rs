@@ -88,6 +88,11 @@ read! {
     discards: bool,
     paused_for_jobs: bool,
     waits_for_workers: bool,
+}
+
+#[cfg(any(test, feature = "testing"))]
+read! {
+    Rare:
     in_budget_queue: bool,
 }
 

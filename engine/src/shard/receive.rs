@@ -33,6 +33,7 @@ use super::family::{After, Family, Outcome, Vetoes};
 use super::rare::Rare;
 use super::slots::{Armed, Mode, NONE, Pause, Slot};
 use super::state::{Event, State};
+use super::turn::{Calling, Submitting};
 use crate::Reason;
 use crate::config::Probe;
 use crate::handler::{Deadline, Handler};
@@ -90,10 +91,11 @@ impl Family for Input {
         shard: &mut Shard<R, H>,
         slot: u32,
         outcome: Outcome,
+        call: Calling,
     ) -> After {
         let result = outcome.completion.result;
         match outcome.kind {
-            Kind::Receive => shard.on_receive(slot, outcome.completion, outcome.buffer),
+            Kind::Receive => shard.on_receive(call, slot, outcome.completion, outcome.buffer),
             Kind::Probe => shard.on_probe(slot, result),
             Kind::Hangup => shard.on_hangup(slot, result),
             // The receive ends as well, and says so.
@@ -102,13 +104,17 @@ impl Family for Input {
         After::Walk
     }
 
-    fn report<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32) {
-        shard.settle_input(slot);
+    fn report<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32, call: Calling) {
+        shard.settle_input(call, slot);
     }
 
     #[inline]
-    fn submit<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32) -> Result<(), Full> {
-        shard.flush_receive(slot)
+    fn submit<R: Ring, H: Handler>(
+        shard: &mut Shard<R, H>,
+        slot: u32,
+        may: Submitting,
+    ) -> Result<(), Full> {
+        shard.flush_receive(may, slot)
     }
 
     #[inline]
@@ -137,9 +143,14 @@ impl Family for Input {
         }
     }
 
-    fn expired<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32, due: Receiving) {
+    fn expired<R: Ring, H: Handler>(
+        shard: &mut Shard<R, H>,
+        slot: u32,
+        due: Receiving,
+        call: Calling,
+    ) {
         match due {
-            Receiving::Late => shard.on_late_message(slot),
+            Receiving::Late => shard.on_late_message(call, slot),
             Receiving::Watch => shard.core.slots.rare_mut(slot).set_watch(0),
             Receiving::Park => {
                 shard.core.counters.parked += 1;
@@ -201,7 +212,7 @@ impl Family for Input {
 impl<R: Ring, H: Handler> Shard<R, H> {
     /// Makes what is armed what is wanted.
     #[inline(always)]
-    fn flush_receive(&mut self, slot: u32) -> Result<(), Full> {
+    fn flush_receive(&mut self, may: Submitting, slot: u32) -> Result<(), Full> {
         let connection = &self.core.slots[slot];
         // So it is with almost every request.
         if connection.streams() {
@@ -210,12 +221,12 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let socket = connection.descriptor();
         let wanted = self.wanted(slot);
         let kind = match (connection.armed(), wanted) {
-            (Armed::Nothing, Armed::Nothing) => return self.watch(slot),
+            (Armed::Nothing, Armed::Nothing) => return self.watch(may, slot),
             (Armed::Nothing, _) if connection.rests() => return Ok(()),
             (Armed::Nothing, Armed::Probe) => Kind::Probe,
             (Armed::Nothing, Armed::Multishot | Armed::OneShot) => Kind::Receive,
             (Armed::Multishot, Armed::Multishot) => return Ok(()),
-            (Armed::Multishot, _) => return self.stop_multishot(slot, wanted),
+            (Armed::Multishot, _) => return self.stop_multishot(may, slot, wanted),
             // One receive or one probe is not worth a cancel: it ends by itself.
             (Armed::OneShot | Armed::Probe, _) => return Ok(()),
         };
@@ -228,7 +239,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             },
             _ => Op::Receive { socket, multishot: wanted == Armed::Multishot },
         };
-        self.submit(slot, kind, op)?;
+        self.submit(may, slot, kind, op)?;
         self.core.slots[slot].arm(wanted);
         self.once_armed += usize::from(wanted == Armed::OneShot);
         Ok(())
@@ -236,7 +247,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// Cancels a multishot receive if it would bring too much of what nobody wants yet.
     #[inline(never)]
-    fn stop_multishot(&mut self, slot: u32, wanted: Armed) -> Result<(), Full> {
+    fn stop_multishot(&mut self, may: Submitting, slot: u32, wanted: Armed) -> Result<(), Full> {
         let connection = &self.core.slots[slot];
         let stops = match wanted {
             Armed::Multishot => unreachable!("it goes on"),
@@ -251,7 +262,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             // From here on no batch comes beyond what is wanted.
             self.core.slots.set_mode(slot, Mode::Once);
         }
-        self.cancel_receive(slot)
+        self.cancel_receive(may, slot)
     }
 
     /// The one place that decides what should be armed.
@@ -311,26 +322,32 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// With nothing armed a reset would go unnoticed: a poll for errors and hang-up sees it.
     #[inline(never)]
-    fn watch(&mut self, slot: u32) -> Result<(), Full> {
+    fn watch(&mut self, may: Submitting, slot: u32) -> Result<(), Full> {
         let connection = &self.core.slots[slot];
         let rests = self.core.slots.rare(slot).watch_ms() != 0 && !bug!("fin-spins");
         if !connection.is_watched() || rests || connection.in_flight().has(Kind::Hangup) {
             return Ok(());
         }
         let op = Op::Poll { descriptor: connection.descriptor(), events: 0 };
-        self.submit(slot, Kind::Hangup, op)
+        self.submit(may, slot, Kind::Hangup, op)
     }
 
-    fn cancel_receive(&mut self, slot: u32) -> Result<(), Full> {
+    fn cancel_receive(&mut self, may: Submitting, slot: u32) -> Result<(), Full> {
         let connection = &self.core.slots[slot];
         if connection.in_flight().has(Kind::CancelReceive) {
             return Ok(());
         }
         let target = Token::new(Kind::Receive, self.core.slots.generation(slot), slot);
-        self.submit(slot, Kind::CancelReceive, Op::Cancel { target })
+        self.submit(may, slot, Kind::CancelReceive, Op::Cancel { target })
     }
 
-    fn on_receive(&mut self, slot: u32, completion: Completion, buffer: Option<HeldBuffer>) {
+    fn on_receive(
+        &mut self,
+        call: Calling,
+        slot: u32,
+        completion: Completion,
+        buffer: Option<HeldBuffer>,
+    ) {
         let was = self.core.slots[slot].armed();
         if !completion.more() {
             self.core.slots[slot].arm(Armed::Nothing);
@@ -339,7 +356,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         // The result first, the end of the multishot second: its last completion may carry data.
         match (completion.result, buffer) {
             (length @ 1.., Some(buffer)) => {
-                self.on_bytes(slot, &buffer, length as usize);
+                self.on_bytes(call, slot, &buffer, length as usize);
                 self.receive_buffers.give_back(buffer, &mut self.ring);
                 if was == Armed::OneShot {
                     self.after_once(slot, completion.nonempty());
@@ -502,7 +519,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
     }
 
-    fn on_bytes(&mut self, slot: u32, buffer: &HeldBuffer, length: usize) {
+    fn on_bytes(&mut self, call: Calling, slot: u32, buffer: &HeldBuffer, length: usize) {
         let now_ms = self.core.now_ms;
         self.core.counters.bytes_received += length as u64;
         let connection = &mut self.core.slots[slot];
@@ -523,7 +540,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if waits || connection.carry() != NONE {
             self.core.keep(slot, bytes);
             if !waits {
-                self.deliver_kept(slot);
+                self.deliver_kept(call, slot);
             }
             return;
         }
@@ -533,7 +550,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             return;
         }
         self.core.slots[slot].set_need(0);
-        let used = self.application.received(&mut self.core, &mut self.ring, slot, bytes);
+        let used = self.application.received(call, &mut self.core, &mut self.ring, slot, bytes);
         if used < length && !self.core.slots[slot].state().is_over() {
             self.core.keep(slot, &bytes[used..]);
         }
@@ -542,7 +559,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// Shows the kept bytes to the application, once.
     #[inline(never)]
-    fn deliver_kept(&mut self, slot: u32) {
+    fn deliver_kept(&mut self, call: Calling, slot: u32) {
         self.core.slots[slot].owe_no_delivery();
         let kept = self.core.kept_bytes(slot);
         if kept == 0 || kept < self.core.slots[slot].need() as usize {
@@ -552,7 +569,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let bytes = self.core.take_carry(slot);
         // Much of it at once is shown in a flush, where the handler's time counts as well.
         self.bounds.note_work(HANDLER_WORK * kept);
-        let used = self.application.received(&mut self.core, &mut self.ring, slot, &bytes);
+        let used = self.application.received(call, &mut self.core, &mut self.ring, slot, &bytes);
         self.core.put_carry_back(slot, bytes, used);
         self.note_message(slot, used > 0);
     }
@@ -600,7 +617,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     /// The time for a message has passed.
-    fn on_late_message(&mut self, slot: u32) {
+    fn on_late_message(&mut self, call: Calling, slot: u32) {
         if self.has_unread(slot) {
             mark!("a message whose bytes are there is not late");
             let own = self.core.limits_of(&self.core.slots[slot]);
@@ -609,7 +626,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.core.slots.rare_mut(slot).begin_message(since_ms);
             return;
         }
-        self.application.expired(&mut self.core, slot, Deadline::Receive);
+        self.application.expired(call, &mut self.core, slot, Deadline::Receive);
         self.core.close(slot, Reason::ReceiveTimeout);
     }
 
@@ -630,7 +647,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     /// Callbacks owed on the input side: kept bytes, then the peer's FIN.
-    fn settle_input(&mut self, slot: u32) {
+    fn settle_input(&mut self, call: Calling, slot: u32) {
         let connection = &self.core.slots[slot];
         let takes_a_file = self.core.slots.takes_a_file(connection);
         let waits = connection.is_paused() || connection.is_full_and_paused() || takes_a_file;
@@ -638,7 +655,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             return;
         }
         if connection.deliver_owed() {
-            self.deliver_kept(slot);
+            self.deliver_kept(call, slot);
         }
         let connection = &self.core.slots[slot];
         let waits = connection.is_paused()
@@ -653,7 +670,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         connection.on(Event::PeerFin);
         let answers_ours = connection.state() == State::Lingering;
         if !answers_ours || !bug!("answering-fin-untold") {
-            self.application.half_closed(&mut self.core, slot);
+            self.application.half_closed(call, &mut self.core, slot);
         }
         if answers_ours {
             self.core.slots[slot].give_reason(Reason::PeerFin);

@@ -20,6 +20,7 @@ use super::pipes::Side;
 use super::rare::Rare;
 use super::slots::{Fill, NONE, Slot};
 use super::state::{Event, State};
+use super::turn::{Calling, Submitting};
 use crate::Reason;
 use crate::handler::{Deadline, Handler};
 #[cfg(any(test, feature = "testing"))]
@@ -67,20 +68,25 @@ impl Family for Output {
         shard: &mut Shard<R, H>,
         slot: u32,
         outcome: Outcome,
+        _call: Calling,
     ) -> After {
         shard.on_send(slot, outcome.completion.result);
         if shard.is_quiet_after_send(slot) { After::Quiet } else { After::Walk }
     }
 
-    fn report<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32) {
+    fn report<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32, call: Calling) {
         if shard.core.is_room_to_report(slot) {
-            shard.report_room(slot);
+            shard.report_room(call, slot);
         }
     }
 
     #[inline]
-    fn submit<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32) -> Result<(), Full> {
-        shard.flush_output(slot)
+    fn submit<R: Ring, H: Handler>(
+        shard: &mut Shard<R, H>,
+        slot: u32,
+        may: Submitting,
+    ) -> Result<(), Full> {
+        shard.flush_output(may, slot)
     }
 
     #[inline]
@@ -109,8 +115,13 @@ impl Family for Output {
         }
     }
 
-    fn expired<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32, due: Progress) {
-        shard.on_progress_due(slot, due);
+    fn expired<R: Ring, H: Handler>(
+        shard: &mut Shard<R, H>,
+        slot: u32,
+        due: Progress,
+        call: Calling,
+    ) {
+        shard.on_progress_due(call, slot, due);
     }
 
     fn release<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32) {
@@ -147,7 +158,7 @@ impl Family for Output {
 
 impl<R: Ring, H: Handler> Shard<R, H> {
     /// Starts the next step of the output, unless one is under way.
-    fn flush_output(&mut self, slot: u32) -> Result<(), Full> {
+    fn flush_output(&mut self, may: Submitting, slot: u32) -> Result<(), Full> {
         let mut tried = false;
         loop {
             let connection = &self.core.slots[slot];
@@ -170,7 +181,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             }
             let chunk = &self.core.chunks[head as usize];
             if matches!(chunk.body, Body::File(_)) {
-                if self.flush_file(slot)? {
+                if self.flush_file(may, slot)? {
                     continue;
                 }
                 return Ok(());
@@ -178,7 +189,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             let (next, mut at_once) = (chunk.next, self.sends_at_once && !tried);
             if next != NONE {
                 if self.small_file_follows(head) {
-                    if self.read_behind_head(slot)? {
+                    if self.read_behind_head(may, slot)? {
                         continue;
                     }
                     return Ok(());
@@ -206,11 +217,11 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 tried = true;
                 continue;
             }
-            return self.send_head(slot);
+            return self.send_head(may, slot);
         }
     }
 
-    fn send_head(&mut self, slot: u32) -> Result<(), Full> {
+    fn send_head(&mut self, may: Submitting, slot: u32) -> Result<(), Full> {
         let connection = &self.core.slots[slot];
         let chunk = &self.core.chunks[connection.output_head() as usize];
         let more = self.something_follows(chunk.next);
@@ -221,7 +232,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
         let op = Op::Send { socket: connection.descriptor(), address, length, more };
         self.bounds.note_work(length as usize);
-        self.submit(slot, Kind::Send, op)
+        self.submit(may, slot, Kind::Send, op)
     }
 
     /// Sends without the ring. What precedes a file: so that the file follows in the same turn, and
@@ -406,17 +417,17 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// Tells the application of the markers that were reached.
     #[inline]
-    pub(super) fn report_sent(&mut self) {
+    pub(super) fn report_sent(&mut self, call: Calling) {
         if !self.core.markers.reached.is_empty() {
-            self.report_reached();
+            self.report_reached(call);
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn report_reached(&mut self) {
+    fn report_reached(&mut self, call: Calling) {
         let mut reached = std::mem::take(&mut self.core.markers.reached);
-        self.application.sent(&mut self.core, &reached);
+        self.application.sent(call, &mut self.core, &reached);
         reached.clear();
         // The callback may have set markers where nothing is queued.
         reached.append(&mut self.core.markers.reached);
@@ -461,7 +472,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     /// Calls `writable`: the queue fell below a mark, or below the level that was asked for.
-    pub(super) fn report_room(&mut self, slot: u32) {
+    pub(super) fn report_room(&mut self, call: Calling, slot: u32) {
         let connection = &mut self.core.slots[slot];
         let bytes = connection.output_bytes();
         if connection.is_full() && (bytes as usize) < self.core.limits.output_low_bytes {
@@ -479,7 +490,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
         let connection = &self.core.slots[slot];
         if connection.state().accepts_output() && !connection.shutdown_wanted() {
-            self.application.writable(&mut self.core, slot);
+            self.application.writable(call, &mut self.core, slot);
         }
     }
 }

@@ -18,6 +18,7 @@ use super::file::file_at_head;
 use super::looks::STRETCH_BYTES;
 use super::output::Body;
 use super::pipes::Side;
+use super::turn::Submitting;
 use crate::Reason;
 use crate::handler::Handler;
 use crate::ring::Ring;
@@ -40,7 +41,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     /// Sends what lies in the page cache, past any pipe; the rest goes through one.
-    pub(super) fn send_cached(&mut self, slot: u32) -> Result<bool, Full> {
+    pub(super) fn send_cached(&mut self, may: Submitting, slot: u32) -> Result<bool, Full> {
         let socket = self.core.slots[slot].descriptor();
         let now_ms = self.core.now_ms;
         let piece_max = u64::from(self.core.limits.sendfile_bytes_max);
@@ -75,7 +76,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 self.bounds.leaves_something = true;
                 self.note_sent(slot, sent);
                 if sent < length {
-                    return self.poll_room(slot);
+                    return self.poll_room(may, slot);
                 }
                 // One piece a turn: others have their turn, too.
                 if rest {
@@ -85,7 +86,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             }
             Err(errno) if errno.0 == libc::EAGAIN => {
                 mark!("no room for a cached file");
-                self.poll_room(slot)
+                self.poll_room(may, slot)
             }
             Err(errno) if FILE_ERRNOS.contains(&errno.0) => {
                 self.on_file_error(slot, errno.0);

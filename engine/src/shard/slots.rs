@@ -4,7 +4,9 @@ mod leases;
 mod slot;
 
 pub use super::rare::NONE;
-pub use slot::{Armed, Fill, InFlight, Mode, Pause, Slot};
+#[cfg(any(test, feature = "testing"))]
+pub use slot::InFlight;
+pub use slot::{Armed, Fill, Mode, Pause, Slot};
 
 use self::leases::Leases;
 use super::identity::Identity;

@@ -7,6 +7,7 @@ pub use lists::Sweeps;
 
 use super::Shard;
 use super::core::Core;
+use super::turn::Calling;
 use crate::Reason;
 use crate::handler::Handler;
 use crate::info::Origin;
@@ -60,11 +61,11 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// Goes on with what turns have left and with what is done to every connection, and balances
     /// the budget.
     #[inline]
-    pub(super) fn keep_up(&mut self) {
+    pub(super) fn keep_up(&mut self, call: Calling) {
         if self.core.upkeep {
-            self.carry_out();
-            self.serve_due();
-            self.sweep();
+            self.carry_out(call);
+            self.serve_due(call);
+            self.sweep(call);
             self.core.balance(Self::SWEPT);
             let calm = self.core.sweeps.is_empty() && self.core.is_budget_calm();
             self.core.upkeep = !calm || self.has_rest();
@@ -73,7 +74,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     #[cold]
     #[inline(never)]
-    fn sweep(&mut self) {
+    fn sweep(&mut self, call: Calling) {
         for _ in 0..Self::SWEPT {
             let Some((slot, life, reason)) = self.core.sweeps.ending.pop() else { break };
             if let Some(slot) = self.core.still_there((slot, life)) {
@@ -87,7 +88,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 continue;
             };
             if self.core.slots[slot].opened() {
-                self.tell_of_drain(slot);
+                self.tell_of_drain(call, slot);
             } else if self.core.draining {
                 mark!("a drain ends a connect");
                 self.core.end(slot, Reason::Drained, true);
@@ -96,11 +97,11 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     /// Calls `draining`, once.
-    pub(super) fn tell_of_drain(&mut self, slot: u32) {
+    pub(super) fn tell_of_drain(&mut self, call: Calling, slot: u32) {
         let identity = self.core.slots.identity_mut(slot);
         let told = std::mem::replace(&mut identity.told_of_drain, true);
         if !told && !self.core.slots[slot].state().is_over() {
-            self.application.draining(&mut self.core, slot);
+            self.application.draining(call, &mut self.core, slot);
         }
         // Who lingers already does so for less time from now on.
         self.core.touch(slot);

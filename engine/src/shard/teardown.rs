@@ -10,6 +10,7 @@
 use super::Shard;
 use super::bounds::Full;
 use super::connect::Connect;
+use super::turn::{Calling, Submitting};
 use crate::Reason;
 use crate::handler::Handler;
 use crate::info::Origin;
@@ -25,12 +26,12 @@ const WAKE_TURNS_MAX: usize = 100;
 impl<R: Ring, H: Handler> Shard<R, H> {
     /// After a drain: nothing is in flight but the wake poll, which is cancelled, so that the ring
     /// can give its memory back.
-    pub fn finish(&mut self) {
+    pub(super) fn wind_up(&mut self, may: Submitting, call: Calling) {
         self.core.admission.evictions().leave(self.core.shard);
-        self.refuse_connects();
+        self.refuse_connects(call);
         self.discard_listeners();
         self.pipes.close_idle(&mut self.ring);
-        if self.cancel_wake().is_ok() {
+        if self.cancel_wake(may).is_ok() {
             for _ in 0..WAKE_TURNS_MAX {
                 if self.in_flight == 0
                     || self.ring.submit_and_wait(1, Duration::from_millis(1)).is_err()
@@ -38,7 +39,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                     break;
                 }
                 while let Some(completion) = self.ring.completion() {
-                    self.dispatch(completion);
+                    self.dispatch(call, completion);
                 }
             }
         }
@@ -48,7 +49,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     /// Answers those who asked for a connect in the last moment.
-    fn refuse_connects(&mut self) {
+    fn refuse_connects(&mut self, call: Calling) {
         self.mailbox.close();
         while let Some(command) = self.mailbox.next() {
             if let Command::Connect(to, tag) | Command::KeepConnected(to, tag, _) = command {
@@ -57,15 +58,15 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             }
         }
         for connect in self.core.connects.take() {
-            self.fail(&connect, io::Error::other("the shard has ended"));
+            self.fail(call, &connect, io::Error::other("the shard has ended"));
         }
     }
 
-    fn cancel_wake(&mut self) -> Result<(), Full> {
+    fn cancel_wake(&mut self, may: Submitting) -> Result<(), Full> {
         self.pushes_left = 1;
         if self.wake_armed {
             let target = Token::new(Kind::Wake, 0, 0);
-            self.push(Token::new(Kind::CancelWake, 0, 0), Op::Cancel { target })?;
+            self.push(may, Token::new(Kind::CancelWake, 0, 0), Op::Cancel { target })?;
         }
         Ok(())
     }
@@ -75,12 +76,12 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// what still lies in the submission queue must not meet a number that is somebody else's by
     /// then. Tells the application and gives the permits back. False: operations are left that may
     /// still use the shard's memory.
-    pub fn give_up(&mut self, wait: Duration) -> bool {
+    pub(super) fn tear_down(&mut self, may: Submitting, call: Calling, wait: Duration) -> bool {
         // Whoever connects again when it hears of an end is told that nothing comes of it.
         self.core.draining = true;
         self.core.admission.evictions().leave(self.core.shard);
         self.core.links.end();
-        self.abandon_listeners();
+        self.abandon_listeners(may);
         self.end_waiting();
         let slots: Vec<u32> = self.slots().iter().map(|(slot, _)| slot).collect();
         for slot in &slots {
@@ -110,15 +111,15 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             if !connection.in_flight().has(Kind::Close) {
                 self.ring.close_now(connection.descriptor());
             }
-            self.report_end(slot);
-            self.report_connect(slot);
+            self.report_end(call, slot);
+            self.report_connect(call, slot);
             self.core.forget_jobs(slot);
             self.core.forget_client(slot);
             self.core.admission.forget_address(self.core.slots.identity(slot).cell);
             self.core.admission.give_back(self.core.slots.holder(slot));
         }
-        self.report_sent();
-        self.refuse_connects();
+        self.report_sent(call);
+        self.refuse_connects(call);
         if !at_rest {
             mark!("memory is left to the kernel");
             // A send or a write may still read what is kept on the heap, an open its path.
@@ -147,14 +148,14 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     /// Answers a connect that was under way.
-    fn report_connect(&mut self, slot: u32) {
+    fn report_connect(&mut self, call: Calling, slot: u32) {
         if let Origin::Connected(tag) = self.core.slots.origin(slot)
             && self.core.slots[slot].in_flight().has(Kind::Connect)
         {
             mark!("a connect ends with its shard");
             let to = self.core.slots.peer(slot).address().expect("connects go to IP addresses");
             let connect = Connect { to, tag, kept: false };
-            self.fail(&connect, io::Error::other("the shard has failed"));
+            self.fail(call, &connect, io::Error::other("the shard has failed"));
         }
     }
 

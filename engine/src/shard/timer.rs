@@ -5,6 +5,7 @@ use super::deadlines::RETRY_MS;
 use super::family::Family;
 use super::rare::Rare;
 use super::slots::Slot;
+use super::turn::Calling;
 use crate::handler::Handler;
 use crate::ring::Ring;
 
@@ -32,13 +33,13 @@ impl Family for Timer {
         }
     }
 
-    fn expired<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32, (): ()) {
+    fn expired<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32, (): (), call: Calling) {
         if shard.is_after_pause() && shard.has_unread(slot) {
             let at_ms = shard.core.now_ms + RETRY_MS;
             shard.core.slots.rare_mut(slot).set_timer(at_ms);
         } else {
             shard.core.slots.rare_mut(slot).set_timer(0);
-            shard.application.timer(&mut shard.core, slot);
+            shard.application.timer(call, &mut shard.core, slot);
         }
     }
 }

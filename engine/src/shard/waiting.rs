@@ -3,6 +3,7 @@
 //! clients wait in the backlog.
 
 use super::Shard;
+use super::turn::Calling;
 use crate::address::Peer;
 use crate::admission::{Cell, Holder};
 use crate::config::AtCapacity;
@@ -59,14 +60,14 @@ impl WaitingRoom {
 impl<R: Ring, H: Handler> Shard<R, H> {
     /// Lets in who waits, as far as there are permits.
     #[inline]
-    pub(super) fn admit_waiting(&mut self) {
+    pub(super) fn admit_waiting(&mut self, call: Calling) {
         if !self.accepting.room.is_empty() || self.accepting.room.noted {
-            self.admit_those_that_wait();
+            self.admit_those_that_wait(call);
         }
     }
 
     #[inline(never)]
-    fn admit_those_that_wait(&mut self) {
+    fn admit_those_that_wait(&mut self, call: Calling) {
         while !self.accepting.room.is_empty() {
             self.accepting.room.noted = true;
             if !self.core.admission.take_or_wait(self.core.shard) {
@@ -78,7 +79,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             // The bytes of a client of a Unix socket can be read after it is gone.
             let is_there = client.peer == Peer::Unix;
             if is_there || self.ring.peer_address(client.descriptor).is_ok() {
-                self.open(client);
+                self.open(call, client);
             } else {
                 // Reset meanwhile: it ends without ever having had a slot.
                 mark!("gone while waiting");

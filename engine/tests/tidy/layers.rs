@@ -9,7 +9,7 @@ use super::{Piece, Tree, closed_at, is_of_word, line_of, masked, modules, named,
 use std::collections::{BTreeMap, BTreeSet};
 
 /// All rooms, the lowest first.
-const ORDER: [&str; 87] = [
+const ORDER: [&str; 90] = [
     // Values and helpers that know nothing of the engine.
     "bugs",
     "marks",
@@ -74,6 +74,7 @@ const ORDER: [&str; 87] = [
     HANDLER,
     "framing",
     // The loop of a shard.
+    "shard/turn/phase",
     "shard/application",
     "shard/bounds",
     "shard/family",
@@ -98,10 +99,12 @@ const ORDER: [&str; 87] = [
     "shard/connect",
     "shard/close",
     "shard/families",
+    "shard/forbidden",
     "shard/sweep",
     "shard/commands",
     "shard/publish",
     "shard/teardown",
+    "shard/turn",
     SHARD,
     "engine",
     "internals",

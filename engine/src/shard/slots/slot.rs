@@ -172,19 +172,24 @@ read! {
     armed: Armed,
     mode: Mode,
     reason: Option<Reason>,
-    touched: bool,
     opened: bool,
     settings: u8,
     pause: Pause,
     deliver_owed: bool,
-    fill: Fill,
     shutdown_wanted: bool,
     fin_seen: bool,
-    hung_up: bool,
     abortive: bool,
     rests: bool,
     waits_for_pipe: bool,
     unasked: u8,
+}
+
+#[cfg(any(test, feature = "testing"))]
+read! {
+    Slot:
+    touched: bool,
+    hung_up: bool,
+    fill: Fill,
 }
 
 impl Slot {
