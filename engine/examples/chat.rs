@@ -1,7 +1,7 @@
 //! Every line to everybody: `cargo run --release --example chat [ADDRESS]`, then `nc` a few times.
 
 use ringwright::{
-    Audience, Config, Connection, ConnectionId, Engine, Handler, Local, Origin, Reason, Room,
+    Audience, Config, Connection, ConnectionId, Engine, Handler, Local, Origin, Reason, SendStatus,
     SlowReaders,
 };
 use std::sync::Arc;
@@ -12,7 +12,7 @@ impl Chat {
     /// To the connections of all shards, this one included.
     fn say(shard: &Local<'_>, line: String) {
         let line = Arc::from(line.into_bytes());
-        if shard.remote().broadcast(line, &Audience::All, SlowReaders::Queue).is_err() {
+        if shard.engine().broadcast(line, &Audience::All, SlowReaders::Queue).is_err() {
             eprintln!("too much is said at once: a line was dropped");
         }
     }
@@ -40,7 +40,7 @@ impl Handler for Chat {
             used += length + 1;
             match line.trim_end() {
                 "/quit" => {
-                    let _: Room = connection.send(b"* goodbye\n");
+                    let _: SendStatus = connection.send(b"* goodbye\n");
                     connection.close();
                     break;
                 }

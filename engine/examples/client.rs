@@ -33,7 +33,7 @@ impl Handler for Client {
 
     fn connect_failed(&mut self, shard: &mut Local<'_>, _: u64, error: io::Error) {
         eprintln!("cannot connect to {}: {error}", self.to);
-        shard.remote().drain(Duration::ZERO);
+        shard.engine().drain(Duration::ZERO);
     }
 
     fn closed(
@@ -45,7 +45,7 @@ impl Handler for Client {
     ) {
         let total = total.unwrap_or(0);
         eprintln!("\n{total} bytes came back; it ended by {}", reason.name());
-        shard.remote().drain(Duration::ZERO);
+        shard.engine().drain(Duration::ZERO);
     }
 }
 

@@ -21,7 +21,7 @@ const UNIX: &str = "unix:";
 ///
 /// let address: Address = "unix:/run/app.sock (mode=0660)".parse()?;
 /// assert_eq!(address.to_string(), "unix:/run/app.sock");
-/// # Ok::<(), ringwright::NoAddress>(())
+/// # Ok::<(), ringwright::ParseAddressError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
@@ -78,7 +78,7 @@ impl SocketPath {
     /// # Errors
     /// The path is empty, longer than 107 bytes, or contains a NUL byte; or the mode is above
     /// 0o777. The text says which.
-    pub fn check(&self) -> Result<(), NoAddress> {
+    pub fn check(&self) -> Result<(), ParseAddressError> {
         let path = self.path.as_os_str().as_bytes();
         let wrong = match path {
             [] => Some("the path of a Unix socket is empty"),
@@ -92,7 +92,7 @@ impl SocketPath {
             }
             _ => None,
         };
-        wrong.map_or(Ok(()), |wrong| Err(NoAddress(wrong)))
+        wrong.map_or(Ok(()), |wrong| Err(ParseAddressError(wrong)))
     }
 }
 
@@ -132,19 +132,20 @@ impl fmt::Display for Address {
 }
 
 impl FromStr for Address {
-    type Err = NoAddress;
+    type Err = ParseAddressError;
 
-    fn from_str(text: &str) -> Result<Self, NoAddress> {
+    fn from_str(text: &str) -> Result<Self, ParseAddressError> {
         let Some(path) = text.strip_prefix(UNIX) else {
             let wrong = "expected an IP address with a port, or unix:PATH";
-            return text.parse().map(Self::Ip).map_err(|_| NoAddress(wrong));
+            return text.parse().map(Self::Ip).map_err(|_| ParseAddressError(wrong));
         };
         let mut unix = SocketPath { path: path.into(), mode: None };
         if let Some((path, suffix)) = path.split_once(" (") {
             let mode = suffix.strip_suffix(')').and_then(|it| it.strip_prefix("mode="));
             let digits = mode.filter(|it| it.bytes().all(|digit| digit.is_ascii_digit()));
             let mode = digits.and_then(|digits| u32::from_str_radix(digits, 8).ok());
-            let wrong = NoAddress("what follows the path of a Unix socket is not ` (mode=0660)`");
+            let wrong =
+                ParseAddressError("what follows the path of a Unix socket is not ` (mode=0660)`");
             unix = SocketPath { path: path.into(), mode: Some(mode.ok_or(wrong)?) };
         }
         unix.check()?;
@@ -154,15 +155,15 @@ impl FromStr for Address {
 
 /// The error of a text that is no [`Address`]. Its `Display` text says why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NoAddress(&'static str);
+pub struct ParseAddressError(&'static str);
 
-impl fmt::Display for NoAddress {
+impl fmt::Display for ParseAddressError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.0)
     }
 }
 
-impl std::error::Error for NoAddress {}
+impl std::error::Error for ParseAddressError {}
 
 /// The other end of a connection. Its text is `192.0.2.1:4711`, `[2001:db8::1]:4711` or `unix:`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,7 +1,9 @@
 //! The settings of an engine: every limit with its unit, default and reason.
 
-use crate::address::{Address, NoAddress};
+use crate::address::{Address, ParseAddressError};
 use crate::admission::Prefix;
+use crate::cpu;
+use crate::ring::probe::{Requirements, memlock_needed};
 use crate::ring::{Features, RingChoice, Setup};
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
@@ -16,7 +18,7 @@ const SHARE_MAX: usize = usize::MAX >> 8;
 /// Both operations hold no receive buffer. `engine/tests/probe_memory.rs` measured their kernel
 /// memory on Linux 6.18.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Probe {
+pub enum IdleOperation {
     /// A zero-length receive (`IORING_OP_RECV`): 866 bytes of kernel memory per connection. Waking
     /// and parking 16,000 connections takes 1.13 times the CPU time of a poll
     /// (`benches/JOURNAL.md`).
@@ -58,7 +60,7 @@ pub enum AtCapacity {
 ///     ..Config::default()
 /// };
 /// assert_eq!(config.message_bytes_max, 64 << 10); // the default
-/// # Ok::<(), ringwright::NoAddress>(())
+/// # Ok::<(), ringwright::ParseAddressError>(())
 /// ```
 ///
 /// # Memory
@@ -83,7 +85,8 @@ pub struct Config {
     /// order.
     ///
     /// A listener may have settings of its own ([`Listener::settings`]).
-    /// [`Remote::add_listener`](crate::Remote::add_listener) adds listeners while the engine runs.
+    /// [`EngineHandle::add_listener`](crate::EngineHandle::add_listener) adds listeners while the
+    /// engine runs.
     pub listeners: Vec<Listener>,
     /// The kernel interface of all shards. Default [`RingChoice::Auto`]: io_uring, or epoll where
     /// io_uring is forbidden. [`Ledger::ring`](crate::Ledger::ring) has the outcome.
@@ -166,7 +169,7 @@ pub struct Config {
     /// table of counts takes 32 bytes or more for each connection and waiting client allowed.
     pub max_per_address: Option<u16>,
     /// The addresses that are banned from the start, at most 65,536 prefixes. Default: none.
-    /// [`Remote::ban`](crate::Remote::ban) adds more while the engine runs.
+    /// [`EngineHandle::ban`](crate::EngineHandle::ban) adds more while the engine runs.
     pub bans: Vec<Prefix>,
     /// The listen(2) backlog of each listener on each shard, 1 to 65,535 connections. Default
     /// 1,024. The kernel caps it at `net.core.somaxconn`.
@@ -238,7 +241,7 @@ pub struct Config {
     /// The high-water mark of queued output per connection, in bytes. Default 256 KiB.
     ///
     /// Above it, [`Connection::send`](crate::Connection::send) returns
-    /// [`Room::Full`](crate::Room::Full) and the engine pauses receiving, unless
+    /// [`SendStatus::Full`](crate::SendStatus::Full) and the engine pauses receiving, unless
     /// [`receive_while_full`](crate::Connection::receive_while_full) is on. Files do not count. The
     /// mark must not exceed `output_bytes_max`.
     pub output_high_bytes: usize,
@@ -248,8 +251,8 @@ pub struct Config {
     pub output_low_bytes: usize,
     /// The limit on queued output per connection, at most 1 GiB. Default 16 MiB. A file counts only
     /// while it is small and its bytes lie in a send buffer. More output of the handler is
-    /// [`Room::Refused`](crate::Room::Refused). More output from elsewhere, such as
-    /// [`Remote::send`](crate::Remote::send), ends the connection with
+    /// [`SendStatus::Refused`](crate::SendStatus::Refused). More output from elsewhere, such as
+    /// [`EngineHandle::send`](crate::EngineHandle::send), ends the connection with
     /// [`Reason::OutputTooLong`](crate::Reason::OutputTooLong).
     pub output_bytes_max: usize,
 
@@ -273,11 +276,11 @@ pub struct Config {
     /// [`receive_timeout`](Self::receive_timeout) runs while an incomplete message waits.
     pub memory_budget_bytes: Option<usize>,
 
-    /// The operation that waits for input on an idle connection. Default [`Probe::Poll`], which
-    /// takes a third of the kernel memory of a zero-length receive, and less CPU time.
-    pub probe: Probe,
+    /// The operation that waits for input on an idle connection. Default [`IdleOperation::Poll`],
+    /// which takes a third of the kernel memory of a zero-length receive, and less CPU time.
+    pub idle_operation: IdleOperation,
     /// The time without received or sent bytes after which a connection is parked: its multishot
-    /// receive gives way to a [`Probe`]. Default 5 s.
+    /// receive gives way to the [`IdleOperation`]. Default 5 s.
     pub park_after: Duration,
     /// The number of connections on a shard above which no connection uses a multishot receive.
     /// Default 8,192. Each connection then receives once and is parked when its socket is empty. A
@@ -334,11 +337,13 @@ pub struct Config {
     /// error doubles the pause, up to 1 s; a successful accept sets it back.
     pub accept_backoff: Duration,
     /// The limit on queued commands from other threads per shard, at least 16. Default 1,024.
-    /// Beyond it, the methods of [`Remote`](crate::Remote) return [`Busy`](crate::Busy).
+    /// Beyond it, the methods of [`EngineHandle`](crate::EngineHandle) return
+    /// [`SendCommandError`](crate::SendCommandError).
     pub mailbox_commands_max: usize,
     /// The number of worker threads for [`Connection::offload`](crate::Connection::offload), 0 to
     /// 1,024. Default 0, which refuses every job.
-    /// [`Remote::set_workers`](crate::Remote::set_workers) changes the number at run time.
+    /// [`EngineHandle::set_workers`](crate::EngineHandle::set_workers) changes the number at run
+    /// time.
     pub workers: usize,
     /// The limit on jobs of all shards that wait for a worker, 1 to 1,048,576. Default 1,024.
     /// Beyond it, [`Connection::offload`](crate::Connection::offload) refuses the job and pauses
@@ -387,12 +392,29 @@ impl Config {
         self.memory_budget_bytes.map_or(SHARE_MAX, |bytes| (bytes / shards).clamp(1, SHARE_MAX))
     }
 
-    /// The ring setup of each shard that this configuration leads to.
+    /// Returns the needs of an engine with this configuration, for
+    /// [`probe::examine`](crate::probe::examine).
     ///
-    /// [`probe::memlock_needed`](crate::probe::memlock_needed) computes the locked memory from it.
-    /// `arena_address` is null, because the arena does not exist yet.
+    /// The locked memory is the least with which a shard can start: an engine also runs if its
+    /// buffers cannot be registered.
     #[must_use]
-    pub fn setup(&self) -> Setup {
+    pub fn requirements(&self) -> Requirements {
+        let setup = Setup { arena_registered: false, ..self.setup() };
+        Requirements {
+            ring: self.ring,
+            shards: self.shards.unwrap_or_else(cpu::default_shards),
+            max_connections: self.max_connections,
+            memlock_needed_bytes: memlock_needed(&setup),
+            listeners: self.listeners.len().max(1),
+            backlog: self.backlog,
+            pipes: self.pipes,
+            pipe_bytes: self.pipe_bytes,
+        }
+    }
+
+    /// The ring setup of each shard that this configuration leads to. `arena_address` is null,
+    /// because the arena does not exist yet.
+    pub(crate) fn setup(&self) -> Setup {
         let receive_bytes = usize::from(self.receive_buffers) * self.receive_buffer_bytes as usize;
         let send_bytes = self.send_buffers as usize * self.send_buffer_bytes as usize;
         // One completion for every buffer, for a whole backlog and for every send, plus slack for
@@ -451,7 +473,7 @@ impl Default for Config {
             output_low_bytes: 64 << 10,
             output_bytes_max: 16 << 20,
             memory_budget_bytes: None,
-            probe: Probe::Poll,
+            idle_operation: IdleOperation::Poll,
             park_after: Duration::from_secs(5),
             streaming_connections_max: 8_192,
             idle_timeout: Some(Duration::from_secs(75)),
@@ -474,8 +496,8 @@ impl Default for Config {
 }
 
 /// A listener for [`Config::listeners`] and
-/// [`Remote::add_listener`](crate::Remote::add_listener): an address, and the settings of its
-/// connections.
+/// [`EngineHandle::add_listener`](crate::EngineHandle::add_listener): an address, and the settings
+/// of its connections.
 ///
 /// ```
 /// use ringwright::{Config, Listener, ListenerSettings};
@@ -493,7 +515,7 @@ impl Default for Config {
 /// // A Unix socket, for clients of the same machine.
 /// let local: Listener = "unix:/run/app.sock (mode=0660)".parse()?;
 /// let config = Config { listeners: vec![plain, private, local], ..config };
-/// # Ok::<(), ringwright::NoAddress>(())
+/// # Ok::<(), ringwright::ParseAddressError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
@@ -517,9 +539,9 @@ impl From<Address> for Listener {
 }
 
 impl FromStr for Listener {
-    type Err = NoAddress;
+    type Err = ParseAddressError;
 
-    fn from_str(address: &str) -> Result<Self, NoAddress> {
+    fn from_str(address: &str) -> Result<Self, ParseAddressError> {
         address.parse::<Address>().map(Self::from)
     }
 }
@@ -527,8 +549,8 @@ impl FromStr for Listener {
 /// The settings of the connections that a listener accepts. [`Config`] explains the fields of the
 /// same names.
 ///
-/// [`Remote::set_listener`](crate::Remote::set_listener) changes them while the engine runs. A
-/// connection keeps the settings that its listener had when the connection was opened.
+/// [`EngineHandle::set_listener`](crate::EngineHandle::set_listener) changes them while the engine
+/// runs. A connection keeps the settings that its listener had when the connection was opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerSettings {
     /// See [`Config::idle_timeout`].

@@ -1,14 +1,16 @@
 //! The connection that a callback is about, and what a handler can do with it.
 
 use crate::config::milliseconds;
-use crate::file::{Directory, FileRefusal, FileRefused, NewFile, OpenFile, Publish};
-use crate::info::{Origin, Room};
+use crate::files::{
+    Directory, FileKind, NewFile, OpenFile, PublishOptions, StartFileError, StartNewFileError,
+};
+use crate::info::{Origin, SendStatus};
 use crate::local::Local;
 use crate::ring::Calls;
 use crate::shard::core::Core;
 use crate::shard::slots::{NONE, Pause};
-use crate::workers::{Job, Refused};
-use crate::{ConnectionId, FileKind, Peer, Reason};
+use crate::workers::{Job, OffloadJobError};
+use crate::{ConnectionId, Peer, Reason};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +18,8 @@ use std::time::Duration;
 /// The connection that a callback is about.
 ///
 /// A callback borrows it for its own duration. [`Local::connection`] gives access to another
-/// connection of the same shard. [`Remote`](crate::Remote) reaches connections from any thread, by
-/// their [`ConnectionId`].
+/// connection of the same shard. [`EngineHandle`](crate::EngineHandle) reaches connections from any
+/// thread, by their [`ConnectionId`].
 ///
 /// Every method returns at once. A method records what the handler wants, and the shard turns that
 /// into operations after the current batch of events. All output of a batch therefore leaves
@@ -25,7 +27,7 @@ use std::time::Duration;
 /// system calls, none of which waits.
 ///
 /// ```
-/// use ringwright::{Connection, Handler, Origin, Room};
+/// use ringwright::{Connection, Handler, Origin, SendStatus};
 ///
 /// /// Sends every line back. The line "quit" closes the connection.
 /// struct Lines;
@@ -44,7 +46,7 @@ use std::time::Duration;
 ///                 connection.close(); // after the queued output has left
 ///                 break;
 ///             }
-///             if connection.send(line) == Room::Full {
+///             if connection.send(line) == SendStatus::Full {
 ///                 break; // the unused lines are delivered again after `writable`
 ///             }
 ///         }
@@ -54,9 +56,10 @@ use std::time::Duration;
 /// ```
 ///
 /// # Backpressure
-/// `send` never blocks. It returns [`Room::Full`] above `output_high_bytes`; the engine then pauses
-/// receiving. A handler that keeps sending anyway gets [`Room::Refused`] at `output_bytes_max`: it
-/// must send those bytes again, or reset the connection, because its stream would have a gap.
+/// `send` never blocks. It returns [`SendStatus::Full`] above `output_high_bytes`; the engine then
+/// pauses receiving. A handler that keeps sending anyway gets [`SendStatus::Refused`] at
+/// `output_bytes_max`: it must send those bytes again, or reset the connection, because its stream
+/// would have a gap.
 ///
 /// # Ways to end a connection
 /// | method | what leaves first | the peer sees | reason |
@@ -128,10 +131,11 @@ impl<'a> Connection<'a> {
     /// Queues a copy of `bytes` and returns whether the queue has room for more.
     ///
     /// On a connection that is ending, and after [`shutdown`](Self::shutdown), it does nothing and
-    /// returns [`Room::Closed`].
-    /// Beyond `output_bytes_max` queued bytes it queues nothing and returns [`Room::Refused`].
+    /// returns [`SendStatus::Closed`].
+    /// Beyond `output_bytes_max` queued bytes it queues nothing and returns
+    /// [`SendStatus::Refused`].
     #[inline]
-    pub fn send(&mut self, bytes: &[u8]) -> Room {
+    pub fn send(&mut self, bytes: &[u8]) -> SendStatus {
         if bytes.is_empty() || !self.takes_output() {
             return self.room();
         }
@@ -144,7 +148,7 @@ impl<'a> Connection<'a> {
 
     /// Queues a reference to `bytes`, so that many connections can send one payload without copies.
     /// Otherwise as [`send`](Self::send).
-    pub fn send_shared(&mut self, bytes: Arc<[u8]>) -> Room {
+    pub fn send_shared(&mut self, bytes: Arc<[u8]>) -> SendStatus {
         if bytes.is_empty() || !self.takes_output() {
             return self.room();
         }
@@ -171,8 +175,8 @@ impl<'a> Connection<'a> {
     /// fewer bytes than announced, so the protocol must announce the length.
     ///
     /// A file that is not regular and a range beyond 2^63 close the connection in the same way,
-    /// with [`Reason::FileFailed`]. The result is then [`Room::Closed`].
-    pub fn send_file(&mut self, file: OpenFile, offset: u64, length: u64) -> Room {
+    /// with [`Reason::FileFailed`]. The result is then [`SendStatus::Closed`].
+    pub fn send_file(&mut self, file: OpenFile, offset: u64, length: u64) -> SendStatus {
         self.queue_file(file, offset, length, false)
     }
 
@@ -182,11 +186,11 @@ impl<'a> Connection<'a> {
     /// [`Handler::file_sent`](crate::Handler::file_sent) follows as usual, and
     /// [`OpenFile::failure`] then returns the reason. Use it for protocols that can tell the peer
     /// behind the announced bytes that they are wrong. Keep a clone of `file` to ask.
-    pub fn send_file_padded(&mut self, file: OpenFile, offset: u64, length: u64) -> Room {
+    pub fn send_file_padded(&mut self, file: OpenFile, offset: u64, length: u64) -> SendStatus {
         self.queue_file(file, offset, length, true)
     }
 
-    fn queue_file(&mut self, file: OpenFile, offset: u64, length: u64, padded: bool) -> Room {
+    fn queue_file(&mut self, file: OpenFile, offset: u64, length: u64, padded: bool) -> SendStatus {
         if !self.takes_output() {
             self.core.close_file(file);
             return self.room();
@@ -195,7 +199,7 @@ impl<'a> Connection<'a> {
         if end.is_none() || file.status().kind != FileKind::Regular {
             self.core.close_file(file);
             self.core.close(self.slot, Reason::FileFailed);
-            return Room::Closed;
+            return SendStatus::Closed;
         }
         self.core.queue_file(self.slot, file, (offset, length), padded);
         self.queued()
@@ -213,13 +217,13 @@ impl<'a> Connection<'a> {
     ///
     /// The engine looks the path up first (`O_PATH`), unless it did so within the last 250 ms, and
     /// opens only a regular file. For anything else the result has a status
-    /// ([`FileStatus::kind`](crate::FileStatus::kind)) and cannot be read: opening a FIFO would let
-    /// its writer go on, and opening a device may have any effect.
+    /// ([`FileStatus::kind`](crate::files::FileStatus::kind)) and cannot be read: opening a FIFO
+    /// would let its writer go on, and opening a device may have any effect.
     ///
     /// # Errors
-    /// [`FileRefusal`] if an open or a [`create_file`](Self::create_file) is in progress, or if the
-    /// connection is ending.
-    pub fn open_file(&mut self, directory: &Directory, path: &[u8]) -> Result<(), FileRefusal> {
+    /// [`StartFileError`] if an open or a [`create_file`](Self::create_file) is in progress, or if
+    /// the connection is ending.
+    pub fn open_file(&mut self, directory: &Directory, path: &[u8]) -> Result<(), StartFileError> {
         self.request_open(directory, Some(path))
     }
 
@@ -227,12 +231,12 @@ impl<'a> Connection<'a> {
         &mut self,
         directory: &Directory,
         path: Option<&[u8]>,
-    ) -> Result<(), FileRefusal> {
+    ) -> Result<(), StartFileError> {
         if self.core.slots[self.slot].state().is_over() {
-            return Err(FileRefusal::Ending);
+            return Err(StartFileError::Ending);
         }
         if self.core.slots.rare(self.slot).open() != NONE {
-            return Err(FileRefusal::InProgress);
+            return Err(StartFileError::InProgress);
         }
         self.core.request_open(self.slot, directory, path);
         Ok(())
@@ -263,7 +267,7 @@ impl<'a> Connection<'a> {
     /// * No send buffer is free, or the queue would become longer than `output_bytes_max`.
     /// * The connection is ending, or the call is made outside
     ///   [`Handler::received`](crate::Handler::received).
-    pub fn send_cached(&mut self, file: &OpenFile, offset: u64, length: u64) -> Option<Room> {
+    pub fn send_cached(&mut self, file: &OpenFile, offset: u64, length: u64) -> Option<SendStatus> {
         let calls = self.calls.as_deref_mut()?;
         let end = offset.checked_add(length).filter(|end| *end <= i64::MAX as u64);
         let slot = &self.core.slots[self.slot];
@@ -284,8 +288,8 @@ impl<'a> Connection<'a> {
     /// the umask. The result comes to [`Handler::file_created`](crate::Handler::file_created).
     ///
     /// # Errors
-    /// [`FileRefusal`], as for [`open_file`](Self::open_file).
-    pub fn create_file(&mut self, directory: &Directory) -> Result<(), FileRefusal> {
+    /// [`StartFileError`], as for [`open_file`](Self::open_file).
+    pub fn create_file(&mut self, directory: &Directory) -> Result<(), StartFileError> {
         self.request_open(directory, None)
     }
 
@@ -301,26 +305,26 @@ impl<'a> Connection<'a> {
     /// [`Reason::TransferTimeout`].
     ///
     /// # Errors
-    /// The file comes back inside [`FileRefused`] if a file is being received already, if the range
-    /// ends beyond 2^63, or if the connection is ending.
+    /// The file comes back inside [`StartNewFileError`] if a file is being received already, if the
+    /// range ends beyond 2^63, or if the connection is ending.
     pub fn receive_file(
         &mut self,
         file: NewFile,
         offset: u64,
         length: u64,
-    ) -> Result<(), FileRefused> {
+    ) -> Result<(), StartNewFileError> {
         let end = offset.checked_add(length).filter(|end| *end <= i64::MAX as u64);
-        let why = if !self.core.slots[self.slot].state().hears() {
-            FileRefusal::Ending
+        let error = if !self.core.slots[self.slot].state().hears() {
+            StartFileError::Ending
         } else if end.is_none() {
-            FileRefusal::OutOfRange
+            StartFileError::OutOfRange
         } else if self.core.slots.incoming(self.slot) != NONE {
-            FileRefusal::InProgress
+            StartFileError::InProgress
         } else {
             self.core.request_receive(self.slot, file, offset, length);
             return Ok(());
         };
-        Err(FileRefused { file, why })
+        Err(StartNewFileError { file, error })
     }
 
     /// Gives `file` its name in the directory for which it was created. The result comes to
@@ -328,23 +332,23 @@ impl<'a> Connection<'a> {
     ///
     /// `name` is one path component of 1 to 255 bytes; any other name fails with EINVAL. Nobody
     /// sees the file before it has its name. It fails with EEXIST if the name exists and
-    /// [`Publish::replace`] is not set, and with EISDIR if the name is a directory. The engine
-    /// carries the operation out even if the connection ends meanwhile.
+    /// [`PublishOptions::replace`] is not set, and with EISDIR if the name is a directory. The
+    /// engine carries the operation out even if the connection ends meanwhile.
     ///
     /// # Errors
-    /// The file comes back inside [`FileRefused`] if a file of this connection is being published
-    /// already, or if the connection is ending.
+    /// The file comes back inside [`StartNewFileError`] if a file of this connection is being
+    /// published already, or if the connection is ending.
     pub fn publish_file(
         &mut self,
         file: NewFile,
         name: &[u8],
-        publish: Publish,
-    ) -> Result<(), FileRefused> {
+        publish: PublishOptions,
+    ) -> Result<(), StartNewFileError> {
         if self.core.slots[self.slot].state().is_over() {
-            return Err(FileRefused { file, why: FileRefusal::Ending });
+            return Err(StartNewFileError { file, error: StartFileError::Ending });
         }
         if self.core.slots.rare(self.slot).naming() != NONE {
-            return Err(FileRefused { file, why: FileRefusal::InProgress });
+            return Err(StartNewFileError { file, error: StartFileError::InProgress });
         }
         self.core.request_naming(self.slot, file, name, publish);
         Ok(())
@@ -365,14 +369,15 @@ impl<'a> Connection<'a> {
     /// `idle_timeout`, and is waited for by a drain.
     ///
     /// # Errors
-    /// The job comes back inside [`Refused`], with the [`Refusal`](crate::Refusal):
+    /// The job comes back inside [`OffloadJobError`], with the
+    /// [`OffloadJobErrorKind`](crate::workers::OffloadJobErrorKind):
     /// * `NoWorkers`: the engine has no workers.
     /// * `Full`: the queue is full, or the connection has `jobs_per_connection_max` jobs in
     ///   progress. The engine pauses the connection and resumes it when there is room. A handler
     ///   that leaves the request unused gets it again then. A connection that the handler paused
     ///   itself stays paused.
     /// * `Ending`: the connection is ending.
-    pub fn offload(&mut self, job: Job) -> Result<(), Refused> {
+    pub fn offload(&mut self, job: Job) -> Result<(), OffloadJobError> {
         self.core.offload(self.slot, job)
     }
 
@@ -432,7 +437,7 @@ impl<'a> Connection<'a> {
     ///
     /// A relay must turn this on for both of its connections. Otherwise the relay stops in both
     /// directions as soon as both queues are full. It must then pause the source of the output
-    /// itself: [`pause`](Self::pause) the other connection on [`Room::Full`], and
+    /// itself: [`pause`](Self::pause) the other connection on [`SendStatus::Full`], and
     /// [`resume`](Self::resume) it in [`Handler::writable`](crate::Handler::writable).
     pub fn receive_while_full(&mut self, on: bool) {
         self.core.receive_while_full(self.slot, on);
@@ -515,8 +520,9 @@ impl<'a> Connection<'a> {
     }
 
     /// Returns whether the connection has a deadline by which it must end:
-    /// [`Remote::drain`](crate::Remote::drain) or [`Remote::stop`](crate::Remote::stop) was called,
-    /// or its listener was [removed](crate::Remote::remove_listener).
+    /// [`EngineHandle::drain`](crate::EngineHandle::drain) or
+    /// [`EngineHandle::stop`](crate::EngineHandle::stop) was called, or its listener was
+    /// [removed](crate::EngineHandle::remove_listener).
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.core.drains(self.slot)
@@ -564,9 +570,9 @@ impl<'a> Connection<'a> {
         slot.state().accepts_output() && !slot.shutdown_wanted()
     }
 
-    /// `Room::Refused` if so many bytes, in several calls, would not fit.
+    /// `SendStatus::Refused` if so many bytes, in several calls, would not fit.
     #[inline]
-    pub(crate) fn refuses(&mut self, bytes: usize) -> Option<Room> {
+    pub(crate) fn refuses(&mut self, bytes: usize) -> Option<SendStatus> {
         if self.core.fits(self.slot, bytes) || !self.takes_output() {
             return None;
         }
@@ -575,18 +581,18 @@ impl<'a> Connection<'a> {
 
     /// The answer to a call that queues nothing.
     #[cold]
-    fn room(&self) -> Room {
+    fn room(&self) -> SendStatus {
         if !self.takes_output() {
-            Room::Closed
+            SendStatus::Closed
         } else if self.core.slots[self.slot].is_full() {
-            Room::Full
+            SendStatus::Full
         } else {
-            Room::Free
+            SendStatus::Ready
         }
     }
 
-    fn queued(&mut self) -> Room {
-        if self.core.queued(self.slot) { Room::Full } else { Room::Free }
+    fn queued(&mut self) -> SendStatus {
+        if self.core.queued(self.slot) { SendStatus::Full } else { SendStatus::Ready }
     }
 }
 
@@ -603,7 +609,7 @@ impl Core {
     /// Sends to a connection whose handler does not see the answer. Its stream must not have a gap,
     /// so bytes that do not fit end it.
     pub fn send_unasked(&mut self, slot: u32, bytes: Arc<[u8]>) {
-        if Connection::new(self, slot).send_shared(bytes) == Room::Refused {
+        if Connection::new(self, slot).send_shared(bytes) == SendStatus::Refused {
             self.end(slot, Reason::OutputTooLong, true);
         }
     }

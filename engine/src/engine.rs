@@ -5,6 +5,7 @@ use crate::cgroup;
 use crate::config::{Config, Listener};
 use crate::cpu::{self, Place};
 use crate::error::Error;
+use crate::handle::EngineHandle;
 use crate::handler::Handler;
 use crate::ledger::{Ledger, Published};
 use crate::listener::{LISTEN_WAIT, Opening};
@@ -12,11 +13,10 @@ use crate::mailbox::{Command, Mailbox, Opened, Sending};
 use crate::memory::Arena;
 use crate::panics::{Panic, discard, message_of};
 use crate::registry::Registry;
-use crate::remote::Remote;
 use crate::ring::calls;
 use crate::ring::epoll::EpollRing;
 use crate::ring::kernel::KernelRing;
-use crate::ring::probe::{self, Held, SetupError, memlock_allowed};
+use crate::ring::probe::{self, CreateRingError, Held, memlock_allowed};
 use crate::ring::{Errno, Ring, RingInUse, RingKind, Setup};
 use crate::shard::{Failure, Parts, Shard};
 use crate::validate;
@@ -51,7 +51,7 @@ const SHARE_BYTES_MIN: usize = 1 << 20;
 /// A running engine: its shards, their threads and their listeners.
 ///
 /// [`Engine::start`] starts it and [`Engine::join`] waits for its end. In between,
-/// [`Engine::remote`] gives a handle that other threads use to drain it, to read its counters and
+/// [`Engine::handle`] gives a handle that other threads use to drain it, to read its counters and
 /// to send to its connections.
 ///
 /// ```
@@ -80,7 +80,7 @@ const SHARE_BYTES_MIN: usize = 1 << 20;
 /// println!("listening on {}", engine.addresses()[0]);
 ///
 /// // A program drains on SIGTERM, for example. The call returns at once.
-/// engine.remote().drain(Duration::from_secs(5));
+/// engine.handle().drain(Duration::from_secs(5));
 /// let ledger = engine.join()?;
 /// assert!(ledger.balanced());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -92,8 +92,9 @@ const SHARE_BYTES_MIN: usize = 1 << 20;
 /// shards, because splice(2) raises it. The engine installs no signal handlers.
 ///
 /// # Shutdown
-/// 1. [`Remote::drain`] stops accepting, calls [`Handler::draining`] for every connection and
-///    resets the connections that are left at the deadline. [`Remote::stop`] resets all at once.
+/// 1. [`EngineHandle::drain`] stops accepting, calls [`Handler::draining`] for every connection and
+///    resets the connections that are left at the deadline. [`EngineHandle::stop`] resets all at
+///    once.
 /// 2. Each shard ends when its last connection has ended.
 /// 3. [`Engine::join`] returns the final [`Ledger`], or the error of the first shard that failed.
 ///
@@ -102,7 +103,7 @@ const SHARE_BYTES_MIN: usize = 1 << 20;
 /// behind. It does not wait for running jobs, and not at all on a shard's own thread.
 pub struct Engine {
     notices: Vec<String>,
-    remote: Remote,
+    handle: EngineHandle,
     shards: Vec<JoinHandle<Result<(), Error>>>,
     /// Receives one message from every shard that ends.
     endings: Receiver<()>,
@@ -147,7 +148,7 @@ impl Engine {
         let published: Vec<Arc<Published>> = (0..count).map(|_| Arc::default()).collect();
         let wakers = mailboxes.iter().map(|sending| sending.waker().clone()).collect();
         let (pool, ports) = Pool::new(config.jobs_queued_max, wakers, true);
-        let remote = Remote::new(
+        let handle = EngineHandle::new(
             mailboxes.clone(),
             published.clone(),
             admission.clone(),
@@ -156,9 +157,9 @@ impl Engine {
             Registry::new(&config),
         );
         // The workers start first, because a handler may offload jobs from its first callback on.
-        if let Err(failed) = remote.set_workers(config.workers) {
+        if let Err(failed) = handle.set_workers(config.workers) {
             drop(ports);
-            remote.pool().join(JOBS_GRACE);
+            handle.pool().join(JOBS_GRACE);
             let source = std::io::Error::other(failed);
             return Err(Error::Start { what: "starting the workers", source });
         }
@@ -176,14 +177,14 @@ impl Engine {
             jobs,
             published: published[shard].clone(),
             admission: admission.clone(),
-            remote: remote.clone(),
+            handle: handle.clone(),
             ready: ready.clone(),
             ending: Some(Ending(ending.clone())),
         };
         let plans: Vec<_> = receiving.into_iter().zip(ports).enumerate().map(plan).collect();
         drop((ready, ending));
         let (shards, failed) = spawn(plans, factory);
-        let mut engine = Self { notices, remote, shards, endings };
+        let mut engine = Self { notices, handle, shards, endings };
         let started = match failed {
             Some(error) => Err(error),
             None => engine.wait_until_ready(&readiness, count),
@@ -197,7 +198,7 @@ impl Engine {
 
     /// Ends the shards of a start that failed, and returns the error that explains the most.
     fn end_start(self, error: Error) -> Error {
-        self.remote.drain(Duration::ZERO);
+        self.handle.drain(Duration::ZERO);
         match self.join() {
             // The error of a shard that panicked explains more than that the shard was not ready.
             Err(panicked @ Error::ShardPanicked { .. }) => panicked,
@@ -209,10 +210,10 @@ impl Engine {
     /// of [`Config::listeners`] in their order, without removed ones, and those that were added.
     /// Unix sockets are left out.
     ///
-    /// [`Remote::listeners`] tells more, and of Unix sockets, too.
+    /// [`EngineHandle::listeners`] tells more, and of Unix sockets, too.
     #[must_use]
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.remote.registry().addresses()
+        self.handle.registry().addresses()
     }
 
     /// Notices for the operator about limits of the system that make the engine slower, each with a
@@ -224,12 +225,12 @@ impl Engine {
 
     /// Returns a handle that works on every thread.
     #[must_use]
-    pub fn remote(&self) -> Remote {
-        self.remote.clone()
+    pub fn handle(&self) -> EngineHandle {
+        self.handle.clone()
     }
 
     /// Waits until every shard has ended, and returns the final ledger. Shards end after
-    /// [`Remote::drain`] or [`Remote::stop`], or when they fail.
+    /// [`EngineHandle::drain`] or [`EngineHandle::stop`], or when they fail.
     ///
     /// # Errors
     /// * [`Error::ShardFailed`], [`Error::ShardPanicked`], [`Error::DrainIncomplete`],
@@ -238,7 +239,7 @@ impl Engine {
     /// * [`Error::JobsRunning`]: jobs still run three seconds after the last shard has ended.
     /// * [`Error::JoinFromCallback`]: the caller is a shard's own thread. The engine is dropped.
     pub fn join(mut self) -> Result<Ledger, Error> {
-        self.remote.refuse_in_callback()?;
+        self.handle.refuse_in_callback()?;
         let mut result = Ok(());
         for (shard, thread) in std::mem::take(&mut self.shards).into_iter().enumerate() {
             let ended = thread.join().unwrap_or_else(|panic| {
@@ -247,24 +248,24 @@ impl Engine {
             result = result.and(ended);
         }
         // Those of shards that have all failed, without a drain.
-        self.remote.registry().remove_files();
-        let jobs = self.remote.pool().join(JOBS_GRACE);
+        self.handle.registry().remove_files();
+        let jobs = self.handle.pool().join(JOBS_GRACE);
         if jobs > 0 {
             result = result.and(Err(Error::JobsRunning { jobs }));
         }
-        result.map(|()| self.remote.ledger())
+        result.map(|()| self.handle.ledger())
     }
 
     /// Waits until the first shard has ended, after a drain or because it failed.
     ///
     /// After a failure the other shards continue, but the listeners of the failed one are closed.
-    /// To end the process then, call [`Remote::drain`] and [`Engine::join`], which returns the
-    /// cause.
+    /// To end the process then, call [`EngineHandle::drain`] and [`Engine::join`], which returns
+    /// the cause.
     ///
     /// # Errors
     /// [`Error::JoinFromCallback`] on a shard's own thread.
     pub fn wait(&self) -> Result<(), Error> {
-        self.remote.refuse_in_callback()?;
+        self.handle.refuse_in_callback()?;
         // A receive error means that every shard has ended.
         let _ = self.endings.recv();
         Ok(())
@@ -272,8 +273,8 @@ impl Engine {
 
     /// Returns whether every shard has ended, so that [`Engine::join`] does not wait for a shard.
     ///
-    /// This is stronger than a [`Remote::ledger`] without open connections: a drain may not have
-    /// reached every shard yet, and a new connection may not be in the published counters yet.
+    /// This is stronger than an [`EngineHandle::ledger`] without open connections: a drain may not
+    /// have reached every shard yet, and a new connection may not be in the published counters yet.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.shards.iter().all(JoinHandle::is_finished)
@@ -314,9 +315,9 @@ impl Engine {
         let addresses: Vec<SocketAddr> = config.listeners.iter().filter_map(ip).collect();
         for listener in &config.listeners {
             let shards = mailboxes.len();
-            let opened = self.remote.open_sockets(listener, shards, &addresses, &opening)?;
+            let opened = self.handle.open_sockets(listener, shards, &addresses, &opening)?;
             filter_failed = filter_failed.or(opened.1);
-            self.remote.registry().accept(&[opened.0.number()]);
+            self.handle.registry().accept(&[opened.0.number()]);
             for (of_shard, opened) in of_shard.iter_mut().zip(opened.0.share()) {
                 of_shard.push(opened);
             }
@@ -338,7 +339,7 @@ impl Engine {
             format!("banned clients are closed after accept, not refused by a socket filter: {why}")
         }));
         // The bans must reach the shards before the listeners do.
-        self.remote.set_bans(&config.bans).map_err(|failed| Error::Start {
+        self.handle.set_bans(&config.bans).map_err(|failed| Error::Start {
             what: "banning addresses",
             source: std::io::Error::other(failed),
         })?;
@@ -436,8 +437,8 @@ impl Drop for Engine {
         if self.shards.is_empty() {
             return;
         }
-        self.remote.drain(DROP_DEADLINE);
-        if self.remote.refuse_in_callback().is_ok() {
+        self.handle.drain(DROP_DEADLINE);
+        if self.handle.refuse_in_callback().is_ok() {
             let until = Instant::now() + DROP_WAIT;
             // Disconnected when the last shard has ended.
             let left = || until.saturating_duration_since(Instant::now());
@@ -482,7 +483,7 @@ struct Plan {
     jobs: Port,
     published: Arc<Published>,
     admission: Arc<Admission>,
-    remote: Remote,
+    handle: EngineHandle,
     /// Reports whether the arena is registered, or the error that prevents this shard.
     ready: SyncSender<Result<bool, Error>>,
     ending: Option<Ending>,
@@ -512,12 +513,12 @@ impl Plan {
     /// kind of its ring.
     fn run_on<R: Ring, H: Handler>(
         mut self,
-        make_ring: fn(&Setup) -> Result<R, SetupError>,
+        make_ring: fn(&Setup) -> Result<R, CreateRingError>,
         has_arena: fn(&R) -> bool,
         make: impl FnOnce() -> H,
     ) -> Result<(), Error> {
         let _ending = self.ending.take();
-        self.remote.enter_shard();
+        self.handle.enter_shard();
         if let Some(place) = &self.place {
             // Not fatal: the affinity mask may have changed since it was read.
             let _ = cpu::pin(place.cpu());
@@ -556,7 +557,7 @@ impl Plan {
             jobs: self.jobs,
             published: self.published,
             admission: self.admission,
-            remote: self.remote,
+            handle: self.handle,
         });
         let started = running.start().map_err(|panic| handler_panicked(shard, "started", panic));
         let has_started = started.is_ok();

@@ -2,7 +2,7 @@
 
 use crate::address::Address;
 use crate::ring::Errno;
-use crate::ring::probe::SetupError;
+use crate::ring::probe::CreateRingError;
 use std::fmt;
 use std::io;
 
@@ -10,8 +10,8 @@ use std::io;
 /// listeners.
 ///
 /// [`Engine::start`](crate::Engine::start), [`Engine::join`](crate::Engine::join) and
-/// [`Remote::add_listener`](crate::Remote::add_listener) return it. Its `Display` text is meant for
-/// the operator: it names the value, limit or errno at fault and a remedy.
+/// [`EngineHandle::add_listener`](crate::EngineHandle::add_listener) return it. Its `Display` text
+/// is meant for the operator: it names the value, limit or errno at fault and a remedy.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
@@ -26,7 +26,7 @@ pub enum Error {
     },
     /// The ring cannot be made: io_uring is forbidden though
     /// [`Config::ring`](crate::Config::ring) demands it, or a limit is too low.
-    Ring(SetupError),
+    Ring(CreateRingError),
     /// A listener could not be set up.
     Listen {
         /// The address from [`Config::listeners`](crate::Config::listeners), or the one to add.
@@ -43,7 +43,7 @@ pub enum Error {
     /// [`ListenerSettings`](crate::ListenerSettings), which is the limit.
     TooManySettings,
     /// The command queue of a shard is full.
-    Busy(Busy),
+    Busy(SendCommandError),
     /// A thread, a mapping or an event descriptor could not be created.
     Start {
         /// The call or step that failed.
@@ -110,7 +110,7 @@ impl fmt::Display for Error {
                 f.write_str(remedy_of_listen(address, source))
             }
             Self::NoSuchListener { number } => {
-                write!(f, "there is no listener {number}; Remote::listeners lists them")
+                write!(f, "there is no listener {number}; EngineHandle::listeners lists them")
             }
             Self::TooManySettings => f.write_str(
                 "256 different settings of listeners are in use; use fewer, or drain the \
@@ -157,7 +157,7 @@ impl fmt::Display for Error {
             ),
             Self::JoinFromCallback => f.write_str(
                 "join or wait was called on a shard's own thread, where it would wait for itself; \
-                 call it from another thread (Remote::drain works on every thread)",
+                 call it from another thread (EngineHandle::drain works on every thread)",
             ),
         }
     }
@@ -208,8 +208,8 @@ impl std::error::Error for Error {
     }
 }
 
-impl From<SetupError> for Error {
-    fn from(source: SetupError) -> Self {
+impl From<CreateRingError> for Error {
+    fn from(source: CreateRingError) -> Self {
         Self::Ring(source)
     }
 }
@@ -219,9 +219,9 @@ impl From<SetupError> for Error {
 /// The queue holds [`Config::mailbox_commands_max`](crate::Config::mailbox_commands_max) commands.
 /// The shard empties it in every turn of its loop, so a later attempt can succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Busy;
+pub struct SendCommandError;
 
-impl fmt::Display for Busy {
+impl fmt::Display for SendCommandError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
             "the shard's command queue is full; try again later or raise mailbox_commands_max",
@@ -229,7 +229,7 @@ impl fmt::Display for Busy {
     }
 }
 
-impl std::error::Error for Busy {}
+impl std::error::Error for SendCommandError {}
 
 #[cfg(test)]
 mod tests {

@@ -1,7 +1,9 @@
 //! The application's side of the engine: one trait with a callback per event.
 
-use crate::info::{Origin, Sent};
-use crate::{Connection, ConnectionId, JobDone, Local, NewFile, OpenFile, Reason, ReceiveFailed};
+use crate::files::{NewFile, OpenFile, ReceiveFileError};
+use crate::info::{Origin, SentMarker};
+use crate::workers::JobDone;
+use crate::{Connection, ConnectionId, Local, Reason};
 use std::io;
 use std::time::Duration;
 
@@ -77,7 +79,7 @@ pub enum Deadline {
 /// ├─ connect_failed            instead of opened, for an outgoing connection
 /// ├─ tick                      after Local::tick_after
 /// ├─ sent                      markers of Connection::mark_output were reached
-/// └─ bans_changed              after Remote::ban, unban or set_bans
+/// └─ bans_changed              after EngineHandle::ban, unban or set_bans
 /// ```
 ///
 /// # Ends of a connection
@@ -198,12 +200,12 @@ pub trait Handler: 'static {
     /// Markers in the output of connections were reached
     /// ([`Connection::mark_output`](crate::Connection::mark_output)), each once. It is called at
     /// most once per turn of the shard. A connection that has ended had its `closed` before.
-    fn sent(&mut self, shard: &mut Local<'_>, sent: &[Sent]) {
+    fn sent(&mut self, shard: &mut Local<'_>, sent: &[SentMarker]) {
         let _ = (shard, sent);
     }
 
     /// The banned addresses of the engine have changed
-    /// ([`Remote::ban`](crate::Remote::ban)). [`Local::is_banned`] has the new ones.
+    /// ([`EngineHandle::ban`](crate::EngineHandle::ban)). [`Local::is_banned`] has the new ones.
     ///
     /// The engine itself leaves open connections alone. A handler that knows clients by other
     /// addresses than those of their sockets can end them here.
@@ -280,7 +282,7 @@ pub trait Handler: 'static {
         &mut self,
         state: &mut Self::State,
         connection: &mut Connection<'_>,
-        result: Result<NewFile, ReceiveFailed>,
+        result: Result<NewFile, ReceiveFileError>,
     ) {
         let _ = (state, connection, result);
     }
@@ -298,9 +300,10 @@ pub trait Handler: 'static {
 
     /// The result of a job given to [`Connection::offload`].
     ///
-    /// Results of [`Job::new`](crate::Job::new) come in the order in which the jobs were offloaded.
-    /// Results of [`Job::unordered`](crate::Job::unordered) come as soon as they are there. Every
-    /// accepted job gets exactly one call, unless the connection was closed before.
+    /// Results of [`Job::new`](crate::workers::Job::new) come in the order in which the jobs were
+    /// offloaded. Results of [`Job::unordered`](crate::workers::Job::unordered) come as soon as
+    /// they are there. Every accepted job gets exactly one call, unless the connection was closed
+    /// before.
     fn job_done(&mut self, state: &mut Self::State, connection: &mut Connection<'_>, job: JobDone) {
         let _ = (state, connection, job);
     }
@@ -325,10 +328,11 @@ pub trait Handler: 'static {
     }
 
     /// The engine drains: this connection should finish its work and close before the drain
-    /// deadline. Or [`Remote::drain_connection`](crate::Remote::drain_connection) or
-    /// [`Remote::drain_connections`](crate::Remote::drain_connections) asked for the end of the
-    /// connection, without a deadline; [`Connection::is_draining`] is `false` then. Or its listener
-    /// was [removed](crate::Remote::remove_listener), with a deadline of its own.
+    /// deadline. Or [`EngineHandle::drain_connection`](crate::EngineHandle::drain_connection) or
+    /// [`EngineHandle::drain_connections`](crate::EngineHandle::drain_connections) asked for the
+    /// end of the connection, without a deadline; [`Connection::is_draining`] is `false` then. Or
+    /// its listener was [removed](crate::EngineHandle::remove_listener), with a deadline of its
+    /// own.
     ///
     /// Called once per connection. A connection that opens during a drain gets the call right after
     /// `opened`. The default calls [`Connection::finish`], so that everything that has arrived is

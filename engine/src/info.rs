@@ -8,8 +8,9 @@ use std::time::Duration;
 
 /// A snapshot of one open connection, taken by its shard.
 ///
-/// [`Remote::find`](crate::Remote::find), [`Remote::list`](crate::Remote::list) and the same
-/// methods of [`Local`](crate::Local) return it.
+/// [`EngineHandle::find`](crate::EngineHandle::find),
+/// [`EngineHandle::list`](crate::EngineHandle::list) and the same methods of
+/// [`Local`](crate::Local) return it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionInfo {
     /// The connection's id.
@@ -47,7 +48,7 @@ pub struct EndedConnection {
 
 /// A marker that was reached ([`Connection::mark_output`](crate::Connection::mark_output)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sent {
+pub struct SentMarker {
     /// The marker's tag.
     pub tag: u64,
     /// The connection, which may have ended meanwhile.
@@ -68,20 +69,20 @@ pub struct Sent {
 pub enum Origin {
     /// The engine accepted the connection. The number is the listener's: its position in
     /// [`Config::listeners`](crate::Config::listeners), from 0, or the one that
-    /// [`Remote::add_listener`](crate::Remote::add_listener) has returned.
+    /// [`EngineHandle::add_listener`](crate::EngineHandle::add_listener) has returned.
     Listener(u16),
     /// The engine connected out, with the tag given to [`Local::connect`](crate::Local::connect) or
     /// [`Local::keep_connected`](crate::Local::keep_connected), or to the same methods of
-    /// [`Remote`](crate::Remote).
+    /// [`EngineHandle`](crate::EngineHandle).
     Connected(u64),
 }
 
 /// The state of a connection's output queue: whether the handler should go on sending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "stop sending when the queue is full; at output_bytes_max nothing is queued"]
-pub enum Room {
+pub enum SendStatus {
     /// The queue is not full: more output is welcome.
-    Free,
+    Ready,
     /// The queue rose above `output_high_bytes`: the handler should stop sending.
     ///
     /// The engine calls [`Handler::writable`](crate::Handler::writable) when the queue is below

@@ -9,12 +9,12 @@ pub use crate::ring::{
 use crate::address::Address;
 use crate::admission::Admission;
 use crate::config::Config;
+use crate::handle::EngineHandle;
 use crate::handler::Handler;
 use crate::ledger::{Published, ShardLedger};
 use crate::mailbox::{Command, Mailbox, Opened};
 use crate::memory::Arena;
 use crate::registry::Registry;
-use crate::remote::Remote;
 use crate::ring::RingInUse;
 use crate::shard::{Parts, Shard};
 use crate::workers::Pool;
@@ -62,9 +62,9 @@ impl<R: Ring, H: Handler> BareShard<R, H> {
         let listening = registry.reserve(&address, settings.clone()).expect("a number is free");
         let opened = Opened::new(listening, settings, listener, ring.outside());
         let (ring_in_use, all) = (RingInUse::default(), vec![published.clone()]);
-        let remote =
-            Remote::new(vec![sending], all, admission.clone(), pool, ring_in_use, registry);
-        remote.to(0, Command::Listen(vec![opened])).expect("the mailbox is empty");
+        let handle =
+            EngineHandle::new(vec![sending], all, admission.clone(), pool, ring_in_use, registry);
+        handle.to(0, Command::Listen(vec![opened])).expect("the mailbox is empty");
         let mut shard = Shard::new(Parts {
             number: 0,
             config,
@@ -74,7 +74,7 @@ impl<R: Ring, H: Handler> BareShard<R, H> {
             mailbox,
             published: published.clone(),
             admission,
-            remote,
+            handle,
             jobs: ports.remove(0),
         });
         assert!(shard.start().is_ok(), "`started` panicked");

@@ -34,7 +34,7 @@
 //! # client.read_exact(&mut back)?;
 //! # assert_eq!(&back, b"hello");
 //! # drop(client);
-//! engine.remote().drain(std::time::Duration::from_secs(5));
+//! engine.handle().drain(std::time::Duration::from_secs(5));
 //! let ledger = engine.join()?;
 //! assert!(ledger.balanced());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -43,10 +43,11 @@
 //! # Where to read on
 //! * [`Engine`]: starting, threads, shutdown. [`Config`]: every limit with its default.
 //! * [`Handler`]: the callbacks and their order. [`Connection`]: sending, files, ways to end.
-//! * [`Remote`]: control from other threads. [`Local`]: timers of a shard, outgoing connections.
-//! * [`Framing`]: length-prefixed packets. [`Job`]: work on other threads. [`Reconnect`]: outgoing
-//!   connections that are kept up.
-//! * [`OpenFile`]: a file to send. [`NewFile`]: a file to receive.
+//! * [`EngineHandle`]: control from other threads. [`Local`]: timers of a shard, outgoing
+//!   connections.
+//! * [`Reconnect`]: outgoing connections that are kept up.
+//! * [`files`]: files to send and to receive. [`workers`]: work on other threads. [`packets`]:
+//!   length-prefixed packets.
 //! * [`Ledger`]: counters, and the equations that hold between them.
 //! * `testing`, with the feature of that name: your handler on a simulated kernel.
 //! * [`probe`]: checks of the kernel and of the resource limits of this process.
@@ -72,8 +73,8 @@ mod connection;
 pub mod cpu;
 mod engine;
 mod error;
-mod file;
-mod framing;
+pub mod files;
+mod handle;
 mod handler;
 mod id;
 mod info;
@@ -85,11 +86,11 @@ mod listener;
 mod local;
 mod mailbox;
 mod memory;
+pub mod packets;
 mod panics;
 mod reason;
 mod reconnect;
 mod registry;
-mod remote;
 mod ring;
 mod shard;
 #[cfg(any(test, feature = "testing"))]
@@ -99,32 +100,29 @@ pub mod simulation;
 pub mod testing;
 mod validate;
 mod waker;
-mod workers;
+pub mod workers;
 
 /// The lock-free modules use these atomics; tests/loom.rs replaces them with loom's.
 use std::sync::atomic;
 
-pub use address::{Address, NoAddress, Peer, SocketPath};
-pub use admission::{NoPrefix, Prefix};
-pub use config::{AtCapacity, Config, Listener, ListenerSettings, Probe};
+pub use address::{Address, ParseAddressError, Peer, SocketPath};
+pub use admission::{ParsePrefixError, Prefix};
+pub use config::{AtCapacity, Config, IdleOperation, Listener, ListenerSettings};
 pub use connection::Connection;
 pub use engine::Engine;
-pub use error::{Busy, Error};
-pub use file::{Directory, FileRefusal, FileRefused, NewFile, OpenFile, Publish, ReceiveFailed};
-pub use framing::{Framing, FramingTooLarge, PacketTooLong, Packets};
+pub use error::{Error, SendCommandError};
+pub use handle::{ChangeBansError, CommandShardError, EngineHandle, QueryShardError};
 pub use handler::{Deadline, Handler};
 pub use id::ConnectionId;
-pub use info::{ConnectionInfo, EndedConnection, Origin, Room, Sent};
-pub use ledger::{Counter, CounterValue, Histogram, Ledger, Pair, ShardLedger};
+pub use info::{ConnectionInfo, EndedConnection, Origin, SendStatus, SentMarker};
+pub use ledger::{Capacity, Counter, CounterValue, Histogram, Ledger, ShardLedger};
 pub use listener::PreparedListeners;
 pub use local::Local;
 pub use mailbox::{Audience, SlowReaders};
 pub use reason::Reason;
-pub use reconnect::{KeepRefused, Reconnect};
+pub use reconnect::{KeepConnectedError, Reconnect};
 pub use registry::{ListenerInfo, ListenerState};
-pub use remote::{Ask, BanFailed, NotTaken, Remote};
 #[doc(hidden)]
 pub use ring::Features;
 pub use ring::probe;
-pub use ring::{Errno, FileKind, FileStatus, RingChoice, RingInUse, RingKind, Setup, Traffic};
-pub use workers::{Job, JobDone, JobError, Refusal, Refused, WorkersFailed};
+pub use ring::{Errno, RingChoice, RingInUse, RingKind, Traffic};

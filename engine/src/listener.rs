@@ -1,16 +1,16 @@
 //! Adding and removing listeners while the engine runs.
 //!
-//! A listener is added in two steps. [`Remote::prepare_listeners`] opens its sockets, and clients
-//! connect to its backlog. [`PreparedListeners::accept`] hands the sockets to the shards. In
-//! between, an application makes known what the listener is for.
+//! A listener is added in two steps. [`EngineHandle::prepare_listeners`] opens its sockets, and
+//! clients connect to its backlog. [`PreparedListeners::accept`] hands the sockets to the shards.
+//! In between, an application makes known what the listener is for.
 
 use crate::address::Address;
 use crate::admission::{Bans, Listening, Prefix, program};
 use crate::config::{Listener, ListenerSettings, SharedSettings, milliseconds};
-use crate::error::{Busy, Error};
+use crate::error::{Error, SendCommandError};
+use crate::handle::EngineHandle;
 use crate::mailbox::{Command, Opened, Place};
 use crate::registry::{ListenerInfo, ListenerState};
-use crate::remote::Remote;
 use crate::ring::calls::{self, ListenerOptions};
 use crate::ring::{Descriptor, Errno, Instruction, Outside};
 use std::fmt;
@@ -57,9 +57,9 @@ impl Drop for Sockets {
 /// [`accept`](Self::accept) hands them to the shards.
 ///
 /// Dropped instead, the listeners are gone, and the kernel resets the clients in their backlogs.
-/// Until then `Remote::listeners` does not show them.
+/// Until then `EngineHandle::listeners` does not show them.
 pub struct PreparedListeners<'a> {
-    remote: &'a Remote,
+    handle: &'a EngineHandle,
     /// One per shard.
     places: Vec<Place<'a>>,
     sockets: Vec<Sockets>,
@@ -69,7 +69,7 @@ impl PreparedListeners<'_> {
     /// The numbers and addresses, in the order of the call that prepared them.
     #[must_use]
     pub fn list(&self) -> Vec<(u16, Address)> {
-        let registry = self.remote.registry();
+        let registry = self.handle.registry();
         let numbers = self.sockets.iter().map(Sockets::number);
         numbers.map(|number| (number, registry.address(number).clone())).collect()
     }
@@ -84,7 +84,7 @@ impl PreparedListeners<'_> {
             of_shards.iter_mut().zip(opened).for_each(|(shard, opened)| shard.push(opened));
         }
         // Held while the commands are queued: a removal must reach the shards behind them.
-        let mut registry = self.remote.registry();
+        let mut registry = self.handle.registry();
         let infos = registry.accept(&numbers);
         for (place, opened) in self.places.drain(..).zip(of_shards) {
             // A shard that has ended closes its sockets.
@@ -96,7 +96,7 @@ impl PreparedListeners<'_> {
 
 impl Drop for PreparedListeners<'_> {
     fn drop(&mut self) {
-        let mut registry = self.remote.registry();
+        let mut registry = self.handle.registry();
         self.sockets.iter().for_each(|sockets| registry.cancel(sockets.number()));
     }
 }
@@ -130,7 +130,7 @@ impl Opening {
 }
 
 /// Adding and removing listeners while the engine runs.
-impl Remote {
+impl EngineHandle {
     /// Listens on a further address. Returns the listener's number and its address, with the actual
     /// port if that of `address` is 0. The call returns when the sockets are open: a client that
     /// connects from then on is served.
@@ -150,9 +150,9 @@ impl Remote {
     ///
     /// # Errors
     /// [`Error::Listen`] with the address and the errno of the call that failed on one of the
-    /// shards; no shard listens on the address then. Its source is a [`Busy`] if a command queue is
-    /// full, and a text if the engine drains or has ended, or if 65,535 listeners exist.
-    /// [`Error::Config`] if `outgoing_reserved` leaves nothing to accepted connections.
+    /// shards; no shard listens on the address then. Its source is a [`SendCommandError`] if a
+    /// command queue is full, and a text if the engine drains or has ended, or if 65,535 listeners
+    /// exist. [`Error::Config`] if `outgoing_reserved` leaves nothing to accepted connections.
     /// [`Error::Config`] too if a value of the settings is not allowed, and
     /// [`Error::TooManySettings`] if 256 different settings are in use.
     pub fn add_listener(&self, listener: &Listener) -> Result<ListenerInfo, Error> {
@@ -172,7 +172,7 @@ impl Remote {
         listeners: &[Listener],
     ) -> Result<PreparedListeners<'_>, Error> {
         let mut prepared =
-            PreparedListeners { remote: self, places: Vec::new(), sockets: Vec::new() };
+            PreparedListeners { handle: self, places: Vec::new(), sockets: Vec::new() };
         let Some(first) = listeners.first() else { return Ok(prepared) };
         let in_callback = self.refuse_in_callback().is_err();
         let wait = if in_callback { Duration::ZERO } else { LISTEN_WAIT };
@@ -187,7 +187,8 @@ impl Remote {
         }
         // The places first: a socket that listens must come to its shard.
         let running = self.mailboxes().iter().filter(|mailbox| !mailbox.has_ended());
-        let places: Result<Vec<Place<'_>>, Busy> = running.map(|it| it.reserve()).collect();
+        let places: Result<Vec<Place<'_>>, SendCommandError> =
+            running.map(|it| it.reserve()).collect();
         prepared.places = places.map_err(|busy| refused(io::Error::other(busy)))?;
         if prepared.places.is_empty() {
             return Err(refused(io::Error::other("every shard has ended")));

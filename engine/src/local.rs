@@ -1,10 +1,10 @@
 //! The shard that a callback runs on, and what a handler can do with it.
 
+use crate::handle::EngineHandle;
 use crate::mailbox::{Audience, SlowReaders};
-use crate::remote::Remote;
 use crate::shard::connect::Connect;
 use crate::shard::core::Core;
-use crate::{ConnectionId, ConnectionInfo, EndedConnection, KeepRefused, Reason, Reconnect};
+use crate::{ConnectionId, ConnectionInfo, EndedConnection, KeepConnectedError, Reason, Reconnect};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use std::time::Duration;
 ///
 /// Callbacks about a shard get it as an argument; the others get it from
 /// [`Connection::local`](crate::Connection::local). It reaches the connections of this shard only.
-/// [`Local::remote`] reaches the whole engine. No method blocks or makes a system call.
+/// [`Local::engine`] reaches the whole engine. No method blocks or makes a system call.
 pub struct Local<'a> {
     pub(crate) core: &'a mut Core,
 }
@@ -114,13 +114,13 @@ impl<'a> Local<'a> {
     /// handler, and a FIN of the peer, even one that answers our own `shutdown`.
     ///
     /// # Errors
-    /// [`KeepRefused`]: nothing is attempted, and no callback follows.
+    /// [`KeepConnectedError`]: nothing is attempted, and no callback follows.
     pub fn keep_connected(
         &mut self,
         to: SocketAddr,
         tag: u64,
         reconnect: Reconnect,
-    ) -> Result<(), KeepRefused> {
+    ) -> Result<(), KeepConnectedError> {
         self.core.keep_connected(to, tag, reconnect)
     }
 
@@ -202,8 +202,8 @@ impl<'a> Local<'a> {
 
     /// The handle to the whole engine.
     #[must_use]
-    pub fn remote(&self) -> &Remote {
-        &self.core.remote
+    pub fn engine(&self) -> &EngineHandle {
+        &self.core.handle
     }
 
     pub(crate) fn find(&self, id: ConnectionId) -> Option<u32> {

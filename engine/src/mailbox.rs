@@ -6,7 +6,7 @@
 
 use crate::admission::{Bans, Listening};
 use crate::config::{SharedSettings, milliseconds};
-use crate::error::Busy;
+use crate::error::SendCommandError;
 use crate::id::ConnectionId;
 use crate::info::{ConnectionInfo, Origin};
 use crate::reconnect::Reconnect;
@@ -33,9 +33,9 @@ pub enum Command {
     Kick(ConnectionId),
     /// Reset all connections.
     KickAll,
-    /// Ask a connection to end gracefully.
+    /// QueryShardError a connection to end gracefully.
     DrainConnection(ConnectionId),
-    /// Ask all connections to end gracefully.
+    /// QueryShardError all connections to end gracefully.
     DrainConnections,
     /// Send to a connection.
     Send(ConnectionId, Arc<[u8]>),
@@ -160,18 +160,21 @@ pub struct Sending {
 
 impl Sending {
     /// Queues a command and wakes the shard.
-    pub fn send(&self, command: Command) -> Result<(), Busy> {
+    pub fn send(&self, command: Command) -> Result<(), SendCommandError> {
         self.reserve()?.send(command)
     }
 
     /// Takes a place in the queue for a command that is still to be made.
-    pub fn reserve(&self) -> Result<Place<'_>, Busy> {
+    pub fn reserve(&self) -> Result<Place<'_>, SendCommandError> {
         let shared = &self.shared;
         if self.has_ended() {
-            return Err(Busy);
+            return Err(SendCommandError);
         }
         let free = |queued| (queued < shared.commands_max).then_some(queued + 1);
-        shared.queued.fetch_update(Ordering::SeqCst, Ordering::SeqCst, free).map_err(|_| Busy)?;
+        shared
+            .queued
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, free)
+            .map_err(|_| SendCommandError)?;
         Ok(Place(Some(self)))
     }
 
@@ -192,11 +195,11 @@ impl Sending {
         }
     }
 
-    fn push(&self, command: Command) -> Result<(), Busy> {
+    fn push(&self, command: Command) -> Result<(), SendCommandError> {
         let sent = self.commands.try_send(command);
         assert!(!matches!(sent, Err(TrySendError::Full(_))), "a command that has a place fits");
         self.waker.wake();
-        sent.map_err(|_| Busy)
+        sent.map_err(|_| SendCommandError)
     }
 
     pub fn waker(&self) -> &Waker {
@@ -214,9 +217,9 @@ impl Sending {
 pub struct Place<'a>(Option<&'a Sending>);
 
 impl Place<'_> {
-    /// Queues a command there. [`Busy`] means that the shard has ended.
-    pub fn send(mut self, command: Command) -> Result<(), Busy> {
-        self.0.take().map_or(Err(Busy), |sending| sending.push(command))
+    /// Queues a command there. [`SendCommandError`] means that the shard has ended.
+    pub fn send(mut self, command: Command) -> Result<(), SendCommandError> {
+        self.0.take().map_or(Err(SendCommandError), |sending| sending.push(command))
     }
 }
 
@@ -333,13 +336,13 @@ mod tests {
                 sending.drain(deadline);
             }
             assert_eq!(begin(2), Ok(()));
-            assert_eq!((begin(3), begin(4)), (Err(Busy), Err(Busy)));
+            assert_eq!((begin(3), begin(4)), (Err(SendCommandError), Err(SendCommandError)));
             (0..9).for_each(|_| sending.stop());
             let stop: &[&str] = if round == 0 { &["stop"] } else { &[] };
             assert_eq!(names(&mailbox), [&["0", "1", "drain 7", "2"], stop].concat());
         }
         drop(mailbox);
         sending.drain(second);
-        assert_eq!(sending.send(Command::KickAll), Err(Busy));
+        assert_eq!(sending.send(Command::KickAll), Err(SendCommandError));
     }
 }

@@ -47,12 +47,13 @@ pub enum Reason {
     /// A file being sent could not be read, or was not a regular file. The connection ended with a
     /// FIN after the bytes that could be read.
     FileFailed,
-    /// [`Remote::kick`](crate::Remote::kick), [`Local::kick`](crate::Local::kick) or `kick_all`
-    /// ended the connection.
+    /// [`EngineHandle::kick`](crate::EngineHandle::kick), [`Local::kick`](crate::Local::kick) or
+    /// `kick_all` ended the connection.
     Kicked,
     /// The engine drained, and the connection had no work in progress.
     Drained,
-    /// [`Remote::stop`](crate::Remote::stop) or the drain deadline reset the connection.
+    /// [`EngineHandle::stop`](crate::EngineHandle::stop) or the drain deadline reset the
+    /// connection.
     Stopped,
     /// A callback of the connection panicked.
     HandlerPanicked,

@@ -29,7 +29,7 @@ use std::time::Duration;
 ///     fn received(&mut self, _: &mut (), connection: &mut Connection<'_>, bytes: &[u8]) -> usize {
 ///         if bytes == b"go away" {
 ///             connection.close(); // no further attempt follows
-/// #           connection.local().remote().drain(Duration::ZERO);
+/// #           connection.local().engine().drain(Duration::ZERO);
 ///         }
 ///         bytes.len()
 ///     }
@@ -75,10 +75,10 @@ impl Default for Reconnect {
 /// The reason why a connection is not kept up.
 ///
 /// [`Local::keep_connected`](crate::Local::keep_connected) returns it. For
-/// [`Remote::keep_connected`](crate::Remote::keep_connected) it is inside the error given to
-/// [`Handler::connect_failed`](crate::Handler::connect_failed).
+/// [`EngineHandle::keep_connected`](crate::EngineHandle::keep_connected) it is inside the error
+/// given to [`Handler::connect_failed`](crate::Handler::connect_failed).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeepRefused {
+pub enum KeepConnectedError {
     /// The engine is draining.
     Draining,
     /// The shard already keeps a connection with this tag.
@@ -93,7 +93,7 @@ pub enum KeepRefused {
     },
 }
 
-impl fmt::Display for KeepRefused {
+impl fmt::Display for KeepConnectedError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Draining => f.write_str("the engine is draining and makes no more connections"),
@@ -111,10 +111,10 @@ impl fmt::Display for KeepRefused {
     }
 }
 
-impl std::error::Error for KeepRefused {}
+impl std::error::Error for KeepConnectedError {}
 
-impl From<KeepRefused> for io::Error {
-    fn from(refused: KeepRefused) -> Self {
+impl From<KeepConnectedError> for io::Error {
+    fn from(refused: KeepConnectedError) -> Self {
         Self::other(refused)
     }
 }

@@ -1,9 +1,9 @@
 //! The registry of the listeners of an engine: their numbers, states and settings.
 //!
-//! `Remote::prepare_listeners` opens a socket per shard, and `PreparedListeners::accept` hands each
-//! to its shard. The places in the command queues are taken first: a socket that listens must find
-//! its shard, and giving up on it would reset clients. If anything fails before, the sockets are
-//! closed and the number is free.
+//! `EngineHandle::prepare_listeners` opens a socket per shard, and `PreparedListeners::accept`
+//! hands each to its shard. The places in the command queues are taken first: a socket that listens
+//! must find its shard, and giving up on it would reset clients. If anything fails before, the
+//! sockets are closed and the number is free.
 //!
 //! A listener has the lowest number that is free, so that tables by number stay small. The shards
 //! share an `Arc` per listener (`admission/listening.rs`) that counts its clients. A shard keeps a
@@ -37,15 +37,17 @@ const SETTINGS_MAX: usize = 256;
 pub enum ListenerState {
     /// It accepts clients.
     Open,
-    /// It accepts no clients ([`Remote::pause_listener`](crate::Remote::pause_listener)); they wait
-    /// in the listen backlog.
+    /// It accepts no clients
+    /// ([`EngineHandle::pause_listener`](crate::EngineHandle::pause_listener)); they wait in the
+    /// listen backlog.
     Paused,
-    /// It was removed ([`Remote::remove_listener`](crate::Remote::remove_listener)), and its last
-    /// connection has not ended yet.
+    /// It was removed ([`EngineHandle::remove_listener`](crate::EngineHandle::remove_listener)),
+    /// and its last connection has not ended yet.
     Removed,
 }
 
-/// A snapshot of a listener, as [`Remote::listeners`](crate::Remote::listeners) returns it.
+/// A snapshot of a listener, as [`EngineHandle::listeners`](crate::EngineHandle::listeners) returns
+/// it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerInfo {
     /// Its number, as in [`Origin::Listener`](crate::Origin::Listener).

@@ -1,8 +1,8 @@
 //! A shard whose ring stops working. A seccomp filter breaks it, for the whole process.
 
 use ringwright::{
-    Audience, Config, Connection, ConnectionId, Engine, Error, Handler, Local, NotTaken, Origin,
-    Reason, RingChoice, SlowReaders,
+    Audience, CommandShardError, Config, Connection, ConnectionId, Engine, Error, Handler, Local,
+    Origin, Reason, RingChoice, SlowReaders,
 };
 use ringwright_test_support::{
     alone, needs_io_uring,
@@ -56,7 +56,7 @@ fn breaks(ring: RingChoice, calls: &[libc::c_long], named: &str) {
         ..Config::default()
     };
     let engine = Engine::start(config, move |_| Echo(sender.clone())).unwrap();
-    let (address, remote) = (engine.addresses()[0], engine.remote());
+    let (address, handle) = (engine.addresses()[0], engine.handle());
     let mut clients: Vec<TcpStream> =
         (0..8).map(|_| TcpStream::connect(address).unwrap()).collect();
     for client in &mut clients {
@@ -66,7 +66,7 @@ fn breaks(ring: RingChoice, calls: &[libc::c_long], named: &str) {
     }
     filter(calls, fails_with(libc::EPERM));
     // Whatever wakes them is their end.
-    remote.broadcast(b"wake up"[..].into(), &Audience::All, SlowReaders::Queue).unwrap();
+    handle.broadcast(b"wake up"[..].into(), &Audience::All, SlowReaders::Queue).unwrap();
     engine.wait().unwrap();
     let error = engine.join().expect_err("both shards have failed");
     assert!(matches!(error, Error::ShardFailed { .. }), "{error}");
@@ -79,11 +79,11 @@ fn breaks(ring: RingChoice, calls: &[libc::c_long], named: &str) {
         let _ = client.read_to_end(&mut rest);
     }
     assert!(TcpStream::connect(address).is_err(), "nobody listens any more");
-    let ledger = remote.ledger();
+    let ledger = handle.ledger();
     assert_eq!(ledger.permits.free, ledger.permits.total);
     // Nothing hangs afterwards.
-    remote.drain(Duration::ZERO);
-    remote.broadcast(b"?"[..].into(), &Audience::All, SlowReaders::Queue).unwrap();
-    assert_eq!(remote.list(None, 10), Ok(Vec::new()));
-    assert_eq!(remote.connect(0, address, 1), Err(NotTaken::Ended));
+    handle.drain(Duration::ZERO);
+    handle.broadcast(b"?"[..].into(), &Audience::All, SlowReaders::Queue).unwrap();
+    assert_eq!(handle.list(None, 10), Ok(Vec::new()));
+    assert_eq!(handle.connect(0, address, 1), Err(CommandShardError::Ended));
 }

@@ -77,20 +77,20 @@ fn out_of_descriptors_it_pauses_and_recovers_by_itself() {
     assert!(soft < 1_000 && soft < hard, "{soft} of {hard}");
     let notice = format!("the limit on open files is {soft} (hard limit {hard})");
     assert!(engine.notices().iter().any(|it| it.contains(&notice)), "{:?}", engine.notices());
-    let remote = engine.remote();
+    let handle = engine.handle();
     let mut stat = stat_of("shard-0");
     for socket in &sockets {
         socket.connect(&engine.addresses()[0].into()).unwrap();
     }
     let begun = Instant::now();
-    while remote.ledger().sum.accept_backoffs < 3 {
+    while handle.ledger().sum.accept_backoffs < 3 {
         assert!(begun.elapsed() < PATIENCE, "it never ran out");
         std::thread::sleep(Duration::from_millis(5));
     }
     // A further listener finds no descriptor, and leaves nothing behind.
-    let refused = remote.add_listener(&"127.0.0.1:0".parse().unwrap()).unwrap_err().to_string();
+    let refused = handle.add_listener(&"127.0.0.1:0".parse().unwrap()).unwrap_err().to_string();
     assert!(refused.contains("127.0.0.1:0: Too many open files (os error 24)"), "{refused}");
-    assert_eq!((remote.listeners().len(), remote.ledger().sum.listeners), (1, 1));
+    assert_eq!((handle.listeners().len(), handle.ledger().sum.listeners), (1, 1));
     let before = cpu_ticks(&mut stat);
     std::thread::sleep(Duration::from_secs(1));
     let used = cpu_ticks(&mut stat) - before;
@@ -105,7 +105,7 @@ fn out_of_descriptors_it_pauses_and_recovers_by_itself() {
         assert_eq!(&back, b"in");
     }
     drop(rest);
-    remote.drain(PATIENCE);
+    handle.drain(PATIENCE);
     let ledger = engine.join().unwrap();
     assert!(ledger.balanced() && ledger.open() == 0, "{}", ledger.to_json());
 
@@ -113,6 +113,6 @@ fn out_of_descriptors_it_pauses_and_recovers_by_itself() {
     let engine = Engine::start(raising, |_| Echo).unwrap();
     assert_eq!(limits(), (hard, hard));
     assert!(!engine.notices().iter().any(|it| it.contains("open files")), "{:?}", engine.notices());
-    engine.remote().drain(PATIENCE);
+    engine.handle().drain(PATIENCE);
     assert!(engine.join().unwrap().balanced());
 }

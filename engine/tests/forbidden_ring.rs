@@ -1,9 +1,7 @@
 //! Engines where io_uring is forbidden: a seccomp filter answers with an errno, or kills.
 
-use ringwright::{
-    Config, Connection, Directory, Engine, Error, Handler, OpenFile, Origin, RingChoice, RingKind,
-    probe,
-};
+use ringwright::files::{Directory, OpenFile};
+use ringwright::{Config, Connection, Engine, Error, Handler, Origin, RingChoice, RingKind, probe};
 use ringwright_test_support::{
     alone, needs_io_uring,
     seccomp::{fails_with, filter},
@@ -63,7 +61,7 @@ fn serves_on_epoll(cause: &str) {
         client.read_to_end(&mut all).unwrap();
         assert!(all == [b"hello", &content[..]].concat(), "{} bytes came", all.len());
     }
-    engine.remote().drain(PATIENCE);
+    engine.handle().drain(PATIENCE);
     let ledger = engine.join().unwrap();
     assert!(ledger.balanced(), "{}", ledger.to_json());
     assert_eq!((ledger.ring.kind, ledger.sum.closed), (RingKind::Epoll, 10));
@@ -74,7 +72,7 @@ fn serves_on_epoll(cause: &str) {
 /// A program that asks for io_uring gets an error, and no other ring.
 fn refuses_io_uring() {
     let error = start(RingChoice::IoUring).map(drop).expect_err("it is forbidden");
-    assert!(matches!(error, Error::Ring(probe::SetupError::Filtered { .. })), "{error}");
+    assert!(matches!(error, Error::Ring(probe::CreateRingError::Filtered { .. })), "{error}");
 }
 
 #[test]
@@ -179,7 +177,7 @@ fn serves_files_on_epoll() {
         client.read_to_end(&mut all).unwrap();
         assert!(all == expected, "{path}: {} bytes came", all.len());
     }
-    engine.remote().drain(PATIENCE);
+    engine.handle().drain(PATIENCE);
     assert!(engine.join().unwrap().balanced());
 }
 

@@ -84,14 +84,14 @@ fn measure(ring: RingChoice, limit: usize) {
         ..Config::default()
     };
     let engine = Engine::start(config, |_| Echo).unwrap();
-    let (address, remote) = (engine.addresses()[0], engine.remote());
+    let (address, handle) = (engine.addresses()[0], engine.handle());
     let mut clients: Vec<TcpStream> = Vec::with_capacity(connections);
     clients.extend((0..FIRST).map(|_| connect(address)));
     let before = anonymous_bytes();
     clients.extend((FIRST..connections).map(|_| connect(address)));
     let begun = Instant::now();
-    while remote.ledger().sum.parked_now < connections as u64 {
-        assert!(begun.elapsed() < PATIENCE, "{}", remote.ledger().to_json());
+    while handle.ledger().sum.parked_now < connections as u64 {
+        assert!(begun.elapsed() < PATIENCE, "{}", handle.ledger().to_json());
         std::thread::sleep(Duration::from_millis(5));
     }
     let each = (anonymous_bytes() - before) / (connections - FIRST);
@@ -101,6 +101,6 @@ fn measure(ring: RingChoice, limit: usize) {
         ask(client);
     }
     drop(clients);
-    remote.drain(PATIENCE);
+    handle.drain(PATIENCE);
     assert!(engine.join().unwrap().balanced());
 }

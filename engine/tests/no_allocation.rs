@@ -86,6 +86,6 @@ fn an_established_connection_allocates_nothing() {
     // The net catches something: a handler that allocates is caught (and its panic with it).
     assert!(echo(&mut client, b"allocate").is_err());
     assert!(!FORBIDDEN.load(Ordering::Relaxed));
-    engine.remote().drain(Duration::from_secs(60));
+    engine.handle().drain(Duration::from_secs(60));
     assert_eq!(engine.join().unwrap().sum.handler_panics, 1);
 }

@@ -1,4 +1,4 @@
-//! Kernel memory per armed probe: what the figures at `Probe` rest on.
+//! Kernel memory per armed probe: what the figures at `IdleOperation` rest on.
 
 use io_uring::{IoUring, opcode, squeue, types};
 use ringwright_test_support::needs_io_uring;

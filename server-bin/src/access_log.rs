@@ -28,7 +28,7 @@ pub use format::{End, Ending, Entry, Format, Outcome};
 use crate::messages;
 use file::Lines;
 use format::Formatter;
-use ringwright::Sent;
+use ringwright::SentMarker;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -263,7 +263,7 @@ impl ShardLog {
     }
 
     /// Writes the line of a reply that has ended.
-    pub fn end(&mut self, sent: &Sent) {
+    pub fn end(&mut self, sent: &SentMarker) {
         self.write(sent.tag as usize, sent.unsent_bytes, sent.at, End::of(sent.reason));
     }
 
@@ -374,7 +374,7 @@ mod tests {
         let tag = shard.begin(&entry(request), 5, None, Duration::ZERO).unwrap();
         let connection = ringwright::ConnectionId::from_number(1);
         let (at, unsent_bytes, reason) = (Duration::ZERO, 0, None);
-        shard.end(&Sent { tag, connection, at, unsent_bytes, reason });
+        shard.end(&SentMarker { tag, connection, at, unsent_bytes, reason });
     }
 
     fn stream(output: impl Write + Send + 'static) -> Output {
@@ -432,7 +432,7 @@ mod tests {
         let connection = ringwright::ConnectionId::from_number(1);
         let (at, reason) = (Duration::from_millis(7), Some(ringwright::Reason::PeerReset));
         for tag in tags.drain(..2) {
-            shard.end(&Sent { tag, connection, at, unsent_bytes: 2, reason });
+            shard.end(&SentMarker { tag, connection, at, unsent_bytes: 2, reason });
         }
         assert!(shard.begin(&entry(3), 5, None, Duration::ZERO).is_some(), "there is room again");
         drop(shard);

@@ -6,10 +6,9 @@ use crate::files::{self, Files};
 use crate::generation::{Current, Generation, PacketService, Serving};
 use crate::packets::{self, Packets};
 use crate::proxy_protocol::{self, Address, Parsed};
-use ringwright::{
-    Connection, ConnectionId, Deadline, Handler, JobDone, Local, NewFile, OpenFile, Origin, Reason,
-    ReceiveFailed, Sent,
-};
+use ringwright::files::{NewFile, OpenFile, ReceiveFileError};
+use ringwright::workers::JobDone;
+use ringwright::{Connection, ConnectionId, Deadline, Handler, Local, Origin, Reason, SentMarker};
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -272,7 +271,7 @@ impl Handler for Daemon {
         &mut self,
         state: &mut State,
         connection: &mut Connection<'_>,
-        result: Result<NewFile, ReceiveFailed>,
+        result: Result<NewFile, ReceiveFileError>,
     ) {
         if let State::Packets(at, state) = state {
             self.packets[*at as usize].handler.file_received(state, connection, result);
@@ -380,7 +379,7 @@ impl Handler for Daemon {
         self.tick(shard);
     }
 
-    fn sent(&mut self, _: &mut Local<'_>, sent: &[Sent]) {
+    fn sent(&mut self, _: &mut Local<'_>, sent: &[SentMarker]) {
         self.files.log_ends(sent);
     }
 

@@ -6,9 +6,7 @@ mod profile;
 use crate::descriptors;
 use crate::options::Doctor;
 use folder::Folder;
-use ringwright::Setup;
-use ringwright::cpu;
-use ringwright::probe::{Examination, Request, SetupError, examine, memlock_needed};
+use ringwright::probe::{CreateRingError, Examination, examine};
 use std::io::{self, Write};
 
 /// The way to a profile, for whoever meets a filter.
@@ -31,7 +29,7 @@ pub fn run(options: &Doctor) -> Result<(), String> {
     examination.can_run &= folder.can_serve();
     let is_filtered = matches!(
         examination.io_uring,
-        Err(SetupError::Filtered { .. } | SetupError::Killed { .. })
+        Err(CreateRingError::Filtered { .. } | CreateRingError::Killed { .. })
     );
     let hint = if is_filtered { format!("\n{PROFILES}\n") } else { String::new() };
     // Scripts use the exit status, which must not depend on a closed standard output.
@@ -44,20 +42,7 @@ pub fn run(options: &Doctor) -> Result<(), String> {
 }
 
 fn examine_for(options: &Doctor) -> Examination {
-    let config = options.capacity.config();
-    // The minimum for a start: queues and buffer rings. The server also runs if the arenas cannot
-    // be registered.
-    let setup = Setup { arena_bytes: 0, arena_registered: false, ..config.setup() };
-    examine(&Request {
-        ring: config.ring,
-        shards: config.shards.unwrap_or_else(cpu::default_shards),
-        max_connections: config.max_connections,
-        memlock_needed_bytes: memlock_needed(&setup),
-        listeners: 1,
-        backlog: config.backlog,
-        pipes: config.pipes,
-        pipe_bytes: config.pipe_bytes,
-    })
+    examine(&options.capacity.config().requirements())
 }
 
 fn print(text: &str) -> io::Result<()> {

@@ -5,7 +5,7 @@ pub mod ending;
 pub mod fate;
 
 use crate::access_log::ConnectionLog;
-use ringwright::{Connection, ConnectionId, Handler, Local, Origin, Reason, Room};
+use ringwright::{Connection, ConnectionId, Handler, Local, Origin, Reason, SendStatus};
 
 /// Sends back what it receives. When a client does not read, the engine stops reading from it.
 pub struct Echo {
@@ -19,7 +19,7 @@ impl Handler for Echo {
     fn opened(&mut self, _: &mut Connection<'_>, _: Origin) {}
 
     fn received(&mut self, (): &mut (), connection: &mut Connection<'_>, bytes: &[u8]) -> usize {
-        if connection.send(bytes) == Room::Refused {
+        if connection.send(bytes) == SendStatus::Refused {
             // An echo with a gap would be wrong.
             connection.abort();
         }

@@ -39,7 +39,9 @@ use crate::site::rate::Rates;
 use contents::KEPT_BYTES_MAX;
 use exchange::{Asked, Exchange, Progress, Spares};
 use replies::Worked;
-use ringwright::{Connection, Deadline, Directory, Handler, JobDone, OpenFile, Origin, Room, Sent};
+use ringwright::files::{Directory, OpenFile};
+use ringwright::workers::JobDone;
+use ringwright::{Connection, Deadline, Handler, Origin, SendStatus, SentMarker};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
@@ -191,7 +193,7 @@ impl Files {
     }
 
     /// Writes the lines of replies that have ended.
-    pub fn log_ends(&mut self, sent: &[Sent]) {
+    pub fn log_ends(&mut self, sent: &[SentMarker]) {
         if let Some(log) = &mut self.log {
             sent.iter().for_each(|sent| log.end(sent));
         }
@@ -261,7 +263,7 @@ impl Files {
             self.answer(state, connection, asked, decided);
         } else {
             if request.expects_continue && !body_begun {
-                state.full = connection.send(reply::CONTINUE) == Room::Full;
+                state.full = connection.send(reply::CONTINUE) == SendStatus::Full;
             }
             state.exchange = Some(self.spares.take(asked));
         }

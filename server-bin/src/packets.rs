@@ -26,9 +26,12 @@ use crate::served::{self, Identity, View};
 use conversation::{FileDigest, Patience, Unread};
 use gets::Range;
 use puts::Wanted;
+use ringwright::files::{Directory, NewFile, OpenFile, ReceiveFileError};
+use ringwright::packets::Framing;
+use ringwright::workers::JobDone;
 use ringwright::{
-    Audience, Connection, ConnectionId, Deadline, Directory, Framing, Handler, JobDone, Local,
-    NewFile, OpenFile, Origin, Reason, ReceiveFailed, Room, SlowReaders,
+    Audience, Connection, ConnectionId, Deadline, Handler, Local, Origin, Reason, SendStatus,
+    SlowReaders,
 };
 use std::io;
 use std::path::Path;
@@ -195,7 +198,7 @@ impl Packets {
             let packet = [&length[..], &head, bytes].concat();
             connection
                 .local()
-                .remote()
+                .engine()
                 .broadcast(packet.into(), &Audience::All, SlowReaders::Skip)
                 .is_ok()
         };
@@ -217,7 +220,7 @@ impl Packets {
     ) {
         let room = self.framing.send(connection, &[&wire::head(answer, id), fields]);
         let room = room.expect("no answer is longer than a packet");
-        if room == Room::Refused {
+        if room == SendStatus::Refused {
             // A client must not wait for an answer that is left out.
             connection.abort();
         }
@@ -336,7 +339,7 @@ impl Handler for Packets {
         &mut self,
         state: &mut Conversation,
         connection: &mut Connection<'_>,
-        result: Result<NewFile, ReceiveFailed>,
+        result: Result<NewFile, ReceiveFileError>,
     ) {
         self.filled(state, connection, result);
         self.settle(state, connection);

@@ -292,7 +292,7 @@ impl Listeners {
         let listeners = || plan.engine.listeners.iter().zip(&numbers);
         let new = listeners().filter(|(_, number)| number.is_none());
         let new: Vec<Listener> = new.map(|(listener, _)| listener.clone()).collect();
-        let prepared = served.remote.prepare_listeners(&new).map_err(|error| error.to_string())?;
+        let prepared = served.handle.prepare_listeners(&new).map_err(|error| error.to_string())?;
         let mut opened = prepared.list().into_iter();
         let of_plan = listeners().zip(&plan.services).map(|((listener, number), service)| {
             let (number, added) = number.map_or_else(
@@ -315,7 +315,7 @@ impl Listeners {
     /// Changes the settings of the listeners that stay, for connections that come from now on.
     fn set(&self, plan: &Plan, served: &WatchedEngine) {
         for (new, listener) in self.0.iter().zip(&plan.engine.listeners) {
-            let set = || served.remote.set_listener(new.number, listener.settings.clone());
+            let set = || served.handle.set_listener(new.number, listener.settings.clone());
             if let Err(error) = insist(set) {
                 messages::warn(&format!(
                     "cannot change the settings of {}: {error}",
@@ -373,7 +373,7 @@ fn stays(
 }
 
 fn remove(number: u16, deadline: Duration, served: &WatchedEngine) {
-    if let Err(error) = insist(|| served.remote.remove_listener(number, deadline)) {
+    if let Err(error) = insist(|| served.handle.remove_listener(number, deadline)) {
         messages::warn(&format!("cannot remove listener {number}: {error}; reload again later"));
     }
 }
@@ -423,22 +423,22 @@ fn apply(
     served: &WatchedEngine,
     watched: &Watched,
 ) -> Result<(), String> {
-    let remote = &served.remote;
+    let handle = &served.handle;
     let bans = |loaded: &Loaded| -> Vec<Prefix> {
         loaded.file.engine.bans.iter().map(|network| network.0).collect()
     };
     let (before, after) = (bans(old), bans(new));
     for ban in after.iter().filter(|ban| !before.contains(ban)) {
-        remote.ban(*ban).map_err(|error| format!("cannot ban {ban}: {error}"))?;
+        handle.ban(*ban).map_err(|error| format!("cannot ban {ban}: {error}"))?;
         watched.bans_of_admin().forget(ban);
     }
     for ban in before.iter().filter(|ban| !after.contains(ban)) {
-        remote.unban(*ban).map_err(|error| format!("cannot remove the ban of {ban}: {error}"))?;
+        handle.unban(*ban).map_err(|error| format!("cannot remove the ban of {ban}: {error}"))?;
         watched.bans_of_admin().forget(ban);
     }
     if old.file.engine.workers != new.file.engine.workers {
         let workers = plan.engine.workers;
-        remote.set_workers(workers).map_err(|error| {
+        handle.set_workers(workers).map_err(|error| {
             format!("cannot change the number of workers to {workers}: {error}")
         })?;
     }

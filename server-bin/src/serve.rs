@@ -237,14 +237,14 @@ fn serve<H: Handler>(
     };
     let engine = Engine::start(plan.engine, factory).map_err(|error| error.to_string())?;
     say_notices(&engine, admin.as_ref());
-    let listening = engine.remote().listeners();
+    let listening = engine.handle().listeners();
     let mut listeners: Vec<String> = listening
         .iter()
         .zip(&plan.services)
         .map(|(listener, service)| service.url(&listener.address))
         .collect();
     watched.serves(WatchedEngine {
-        remote: engine.remote(),
+        handle: engine.handle(),
         listeners: Mutex::new(listeners.clone()),
     });
     let of_admin = admin.iter().flat_map(Admin::addresses);
@@ -264,7 +264,7 @@ fn serve<H: Handler>(
     if watched.condition() < Condition::Draining {
         watched.moves_on(Condition::Failed);
     }
-    engine.remote().drain(plan.drain.timeout);
+    engine.handle().drain(plan.drain.timeout);
     report(engine, admin, &watched)
 }
 
@@ -322,7 +322,7 @@ fn drain_on(mut signals: Handlers, watched: &Watched) {
         return;
     }
     if let Some(served) = watched.served() {
-        served.remote.drain(Duration::ZERO);
+        served.handle.drain(Duration::ZERO);
     }
     thread::sleep(FORCE_TIMEOUT);
     messages::error(&format!(

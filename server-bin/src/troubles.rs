@@ -40,7 +40,7 @@ pub fn watch(watched: &Arc<Watched>) -> io::Result<()> {
 /// The counters now. `None`: the server has ended.
 fn look(watched: &Weak<Watched>) -> Option<Troubles> {
     let watched = watched.upgrade()?;
-    let ledger = watched.served().map(|served| served.remote.ledger());
+    let ledger = watched.served().map(|served| served.handle.ledger());
     Some(Troubles::of(ledger.as_ref(), watched.lines_lost()))
 }
 

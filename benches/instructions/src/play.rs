@@ -2,7 +2,8 @@
 
 use crate::scripted::{LISTENER, PAYLOAD_BYTES, Script, ScriptedRing};
 use ringwright::internals::BareShard;
-use ringwright::{Config, Connection, Framing, Handler, Origin, Probe};
+use ringwright::packets::Framing;
+use ringwright::{Config, Connection, Handler, IdleOperation, Origin};
 use std::cell::Cell;
 use std::rc::Rc;
 
@@ -80,7 +81,8 @@ pub fn play(name: &str, operations: u64) -> Result<(), String> {
     let found = SCENARIOS.iter().find(|scenario| scenario.name == name);
     let scenario = found.ok_or_else(|| format!("there is no scenario {name:?}"))?;
     // The ring plays the receive, not the poll: both lead to the same.
-    let config = Config { shards: Some(1), probe: Probe::Receive, ..Config::default() };
+    let config =
+        Config { shards: Some(1), idle_operation: IdleOperation::Receive, ..Config::default() };
     if scenario.packets {
         let framing = Framing::new(32 << 10, &config).map_err(|error| error.to_string())?;
         drive(scenario.script, &config, EchoPackets(framing), operations)

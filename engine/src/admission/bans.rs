@@ -14,7 +14,8 @@ pub const BANS_MAX: usize = 1 << 16;
 /// An IP address, or all addresses that share its first bits: `192.0.2.7`, `192.0.2.0/24`,
 /// `2001:db8::/32`.
 ///
-/// [`Remote::ban`](crate::Remote::ban) and [`Config::bans`](crate::Config::bans) take it.
+/// [`EngineHandle::ban`](crate::EngineHandle::ban) and [`Config::bans`](crate::Config::bans) take
+/// it.
 ///
 /// ```
 /// use ringwright::Prefix;
@@ -22,7 +23,7 @@ pub const BANS_MAX: usize = 1 << 16;
 /// let network: Prefix = "192.0.2.0/24".parse()?;
 /// assert!(network.contains("192.0.2.7".parse().unwrap()));
 /// assert_eq!("2001:db8::1/32".parse::<Prefix>()?.to_string(), "2001:db8::/32");
-/// # Ok::<(), ringwright::NoPrefix>(())
+/// # Ok::<(), ringwright::ParsePrefixError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Prefix {
@@ -84,9 +85,9 @@ impl fmt::Display for Prefix {
 
 /// The error of a text that is not a [`Prefix`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NoPrefix(String);
+pub struct ParsePrefixError(String);
 
-impl fmt::Display for NoPrefix {
+impl fmt::Display for ParsePrefixError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -97,12 +98,12 @@ impl fmt::Display for NoPrefix {
     }
 }
 
-impl std::error::Error for NoPrefix {}
+impl std::error::Error for ParsePrefixError {}
 
 impl FromStr for Prefix {
-    type Err = NoPrefix;
+    type Err = ParsePrefixError;
 
-    fn from_str(text: &str) -> Result<Self, NoPrefix> {
+    fn from_str(text: &str) -> Result<Self, ParsePrefixError> {
         let prefix = match text.split_once('/') {
             None => text.parse().ok().map(|address: IpAddr| Self::from(address)),
             Some((address, bits)) => address
@@ -111,7 +112,7 @@ impl FromStr for Prefix {
                 .zip(bits.parse().ok())
                 .and_then(|(address, bits)| Self::new(address, bits)),
         };
-        prefix.ok_or_else(|| NoPrefix(text.to_owned()))
+        prefix.ok_or_else(|| ParsePrefixError(text.to_owned()))
     }
 }
 

@@ -14,7 +14,7 @@ mod listening;
 mod permits;
 
 pub use addresses::{Addresses, Cell};
-pub use bans::{BANS_MAX, Bans, NoPrefix, Prefix};
+pub use bans::{BANS_MAX, Bans, ParsePrefixError, Prefix};
 pub use evictions::{Candidate, Evictions, Verdict};
 pub use filter::{no_new_handshakes, program};
 pub use listening::Listening;

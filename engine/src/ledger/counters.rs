@@ -6,7 +6,7 @@ use std::mem::offset_of;
 
 /// A number of resources, and how many of them are free.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Pair {
+pub struct Capacity {
     /// The number of resources.
     pub total: u64,
     /// The number of resources not in use.
@@ -61,7 +61,7 @@ impl Histogram {
 /// ```
 /// use ringwright::{CounterValue, ShardLedger};
 ///
-/// let ledger = ShardLedger::default(); // or one of Remote::shard_ledgers
+/// let ledger = ShardLedger::default(); // or one of EngineHandle::shard_ledgers
 /// for counter in ShardLedger::counters() {
 ///     if let CounterValue::Total(read) | CounterValue::Now(read) = counter.value {
 ///         println!("# HELP {} {}", counter.name, counter.help);
@@ -206,7 +206,7 @@ macro_rules! counters {
 
     (@type total) => { u64 };
     (@type now) => { u64 };
-    (@type pair) => { Pair };
+    (@type pair) => { Capacity };
     (@type histogram) => { Histogram };
     (@type histogram_us) => { Histogram };
     (@type histogram_ms) => { Histogram };
@@ -226,7 +226,7 @@ macro_rules! counters {
     };
 
     (@after_failure now $value:expr) => { 0 };
-    (@after_failure pair $value:expr) => { Pair::default() };
+    (@after_failure pair $value:expr) => { Capacity::default() };
     (@after_failure $kind:ident $value:expr) => { $value };
 
     (@json pair $json:ident, $path:literal, $value:expr) => {
@@ -342,7 +342,7 @@ counters! {
         total banned "connections.banned" {
             /// Clients closed after accept because their address is banned.
             "ringwright_connections_banned_total"
-            see Remote::ban
+            see EngineHandle::ban
         }
         total over_address_limit "connections.over_address_limit" {
             /// Clients closed after accept because their address had the maximum number of clients.
@@ -463,7 +463,7 @@ counters! {
         now parked_now "receiving.parked" {
             /// Idle connections that wait with a poll or a zero-length receive.
             "ringwright_connections_parked"
-            see Probe
+            see IdleOperation
         }
         total broadcasts_skipped "broadcasts_skipped" {
             /// Broadcasts that a connection did not get because its peer reads too slowly.
@@ -498,7 +498,7 @@ counters! {
         total jobs_refused "jobs.refused" {
             /// Jobs refused: no workers, a full queue, or a connection that is ending.
             "ringwright_jobs_refused_total"
-            see Refusal
+            see workers::OffloadJobErrorKind
         }
         now jobs_under_way "jobs.under_way" {
             /// Jobs in progress: given to the workers, and neither delivered nor unclaimed.

@@ -4,7 +4,7 @@ mod counters;
 mod json;
 mod published;
 
-pub use counters::{Counter, CounterValue, Histogram, Pair, ShardLedger};
+pub use counters::{Capacity, Counter, CounterValue, Histogram, ShardLedger};
 pub(crate) use published::Published;
 
 use crate::admission::Admission;
@@ -15,9 +15,9 @@ use json::{Json, text};
 
 /// The ledger of an engine: what exists, what is free and what has happened.
 ///
-/// [`Remote::ledger`](crate::Remote::ledger) and [`Engine::join`](crate::Engine::join) return it.
-/// [`balanced`](Self::balanced) checks its equations; a ledger that does not balance after `join`
-/// is a bug in the engine.
+/// [`EngineHandle::ledger`](crate::EngineHandle::ledger) and [`Engine::join`](crate::Engine::join)
+/// return it. [`balanced`](Self::balanced) checks its equations; a ledger that does not balance
+/// after `join` is a bug in the engine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
     /// The counters of all shards, added up.
@@ -25,13 +25,13 @@ pub struct Ledger {
     /// The kernel interface that the shards use.
     pub ring: RingInUse,
     /// Permits: the places of [`Config::max_connections`](crate::Config::max_connections).
-    pub permits: Pair,
+    pub permits: Capacity,
     /// The free permits that accepted clients may take. The others are reserved
     /// ([`Config::outgoing_reserved`](crate::Config::outgoing_reserved)).
     pub permits_for_clients: u64,
     /// Descriptors. `total` is the soft `RLIMIT_NOFILE` of the process. `free` is what the engine
     /// leaves of it; descriptors of other parts of the process are not subtracted.
-    pub descriptors: Pair,
+    pub descriptors: Capacity,
     /// Workers that take jobs.
     pub workers: u64,
     /// Jobs that wait for a worker.
@@ -51,10 +51,10 @@ impl Ledger {
         for shard in published {
             add(&mut sum, &shard.read());
         }
-        let permits = Pair { total: admission.total() as u64, free: admission.free() as u64 };
+        let permits = Capacity { total: admission.total() as u64, free: admission.free() as u64 };
         let permits_for_clients = admission.free_for_accepted() as u64;
         let total = crate::ring::calls::descriptors_allowed().0;
-        let descriptors = Pair { total, free: total.saturating_sub(sum.descriptors) };
+        let descriptors = Capacity { total, free: total.saturating_sub(sum.descriptors) };
         let (workers, jobs_queued, jobs_running) =
             (pool.workers() as u64, pool.queued(), pool.running());
         Self {
@@ -151,7 +151,7 @@ mod tests {
         for (at, word) in words.iter_mut().enumerate() {
             *word = 1_000_000 - 1_000 * at as u64;
         }
-        let pair = |total| Pair { total, free: total - 2 };
+        let pair = |total| Capacity { total, free: total - 2 };
         Ledger {
             sum: of_words(words),
             permits: pair(10),
@@ -193,7 +193,7 @@ mod tests {
         for value in [permits_for_clients, workers, jobs_queued, jobs_running] {
             assert!(json.contains(&format!(":{value},")), "{value} is not in {json}");
         }
-        for Pair { total, free } in [permits, descriptors] {
+        for Capacity { total, free } in [permits, descriptors] {
             assert!(json.contains(&format!("{{\"total\":{total},\"free\":{free}")), "{json}");
         }
     }

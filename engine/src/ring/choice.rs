@@ -1,7 +1,7 @@
 //! The choice between the rings: by configuration, or by what the system allows.
 
 use super::Features;
-use super::probe::{SetupError, try_io_uring};
+use super::probe::{CreateRingError, try_io_uring};
 use std::fmt;
 
 /// The kernel interface that the shards use ([`Config::ring`](crate::Config::ring)).
@@ -73,7 +73,7 @@ impl RingChoice {
     }
 
     /// Decides after an attempt to use io_uring.
-    fn judge(attempt: Result<(), SetupError>) -> (RingInUse, Option<String>) {
+    fn judge(attempt: Result<(), CreateRingError>) -> (RingInUse, Option<String>) {
         let of = |kind, reason: String| RingInUse { kind, reason };
         match attempt {
             Ok(()) => (of(RingKind::IoUring, "io_uring is allowed".to_owned()), None),
@@ -109,23 +109,27 @@ mod tests {
         let kind = |error| RingChoice::judge(Err(error)).0.kind;
         assert_eq!(RingChoice::judge(Ok(())).0.kind, RingKind::IoUring);
         for errno in [libc::EPERM, libc::EACCES, libc::ENOSYS].map(Errno) {
-            assert_eq!(kind(SetupError::Filtered { call, errno }), RingKind::Epoll);
+            assert_eq!(kind(CreateRingError::Filtered { call, errno }), RingKind::Epoll);
         }
         let found = "5.14.0".to_owned();
-        assert_eq!(kind(SetupError::KernelTooOld { found, missing: "x" }), RingKind::Epoll);
-        assert_eq!(kind(SetupError::Disabled { value: 2, group: -1 }), RingKind::Epoll);
-        assert_eq!(kind(SetupError::Killed { call, signal: libc::SIGSYS }), RingKind::Epoll);
-        assert_eq!(kind(SetupError::Descriptors { call, allowed: 3, hard: 3 }), RingKind::IoUring);
+        assert_eq!(kind(CreateRingError::KernelTooOld { found, missing: "x" }), RingKind::Epoll);
+        assert_eq!(kind(CreateRingError::Disabled { value: 2, group: -1 }), RingKind::Epoll);
+        assert_eq!(kind(CreateRingError::Killed { call, signal: libc::SIGSYS }), RingKind::Epoll);
+        assert_eq!(
+            kind(CreateRingError::Descriptors { call, allowed: 3, hard: 3 }),
+            RingKind::IoUring
+        );
         let (rings, needed_bytes, allowed_bytes) = (1, 2, 1);
-        let memory = SetupError::LockedMemory { call, rings, needed_bytes, allowed_bytes };
+        let memory = CreateRingError::LockedMemory { call, rings, needed_bytes, allowed_bytes };
         assert_eq!(kind(memory), RingKind::IoUring);
         let errno = Errno(libc::ENOMEM);
-        assert_eq!(kind(SetupError::Call { call, errno }), RingKind::IoUring);
+        assert_eq!(kind(CreateRingError::Call { call, errno }), RingKind::IoUring);
     }
 
     #[test]
     fn the_notice_is_one_line_with_cause_and_remedy() {
-        let error = SetupError::Filtered { call: "io_uring_setup(2)", errno: Errno(libc::EPERM) };
+        let error =
+            CreateRingError::Filtered { call: "io_uring_setup(2)", errno: Errno(libc::EPERM) };
         let (ring, notice) = RingChoice::judge(Err(error));
         let notice = notice.expect("a notice");
         assert!(!notice.contains('\n') && notice.contains("seccomp"), "{notice}");

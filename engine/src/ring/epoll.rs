@@ -64,7 +64,7 @@ mod table;
 mod tests;
 mod walk;
 
-use super::probe::SetupError;
+use super::probe::CreateRingError;
 use super::{
     CLOCK_START_US, Calls, Completion, Descriptor, Errno, F_MORE, Op, Ring, RingCounters, Setup,
     Token, direct,
@@ -118,11 +118,11 @@ impl EpollRing {
     ///
     /// # Errors
     /// The call that failed, and a remedy.
-    pub fn new(setup: &Setup) -> Result<Self, SetupError> {
+    pub fn new(setup: &Setup) -> Result<Self, CreateRingError> {
         let arena_needed = usize::from(setup.receive_buffers) * setup.receive_buffer_bytes as usize;
         assert!(arena_needed <= setup.arena_bytes, "the receive buffers lie inside the arena");
         assert!(setup.io_workers_max > 0, "at least one thread for disks");
-        let failed = |call| move |error: io::Error| SetupError::of_epoll(call, &error);
+        let failed = |call| move |error: io::Error| CreateRingError::of_epoll(call, &error);
         direct::block_sigpipe().map_err(failed("pthread_sigmask(3)"))?;
         let files = Files::new(setup.io_workers_max, setup.features.openat2)
             .map_err(failed("eventfd(2)"))?;

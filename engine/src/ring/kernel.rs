@@ -14,7 +14,7 @@ mod enter;
 #[cfg(test)]
 mod tests;
 
-use super::probe::{EXT_ARG, Facts, PBUF_RING, SetupError, Share};
+use super::probe::{CreateRingError, EXT_ARG, Facts, PBUF_RING, Share};
 use super::{
     CLOCK_START_US, Calls, Completion, Descriptor, Errno, Op, Ring, RingCounters, Setup, Token,
     calls, direct,
@@ -102,7 +102,7 @@ impl KernelRing {
     ///
     /// # Errors
     /// What stands in the way, and what to do about it.
-    pub fn new(setup: &Setup) -> Result<Self, SetupError> {
+    pub fn new(setup: &Setup) -> Result<Self, CreateRingError> {
         assert!(setup.submission_entries.is_power_of_two(), "submission entries: a power of two");
         assert!(
             setup.completion_entries >= setup.submission_entries,
@@ -112,12 +112,13 @@ impl KernelRing {
         let arena_needed = usize::from(setup.receive_buffers) * setup.receive_buffer_bytes as usize;
         assert!(arena_needed <= setup.arena_bytes, "the receive buffers lie inside the arena");
 
-        let failed = |call| move |error: io::Error| SetupError::of(call, &error, &Facts::of(setup));
+        let failed =
+            |call| move |error: io::Error| CreateRingError::of(call, &error, &Facts::of(setup));
         direct::block_sigpipe().map_err(failed("pthread_sigmask(3)"))?;
         let ring = build(setup).map_err(failed("io_uring_setup(2)"))?;
         let (has, may_use) = (ring.params(), setup.features);
         if !(has.is_feature_ext_arg() && may_use.ext_arg) {
-            return Err(SetupError::lacks(EXT_ARG));
+            return Err(CreateRingError::lacks(EXT_ARG));
         }
         let no_iowait = has.is_feature_no_iowait() && may_use.no_iowait;
         let entries = ring.params().sq_entries() as usize;
@@ -138,7 +139,7 @@ impl KernelRing {
             started: Instant::now(),
         };
         if !may_use.buffer_ring || !this.register_buffers().map_err(failed(PBUF_RING_CALL))? {
-            return Err(SetupError::lacks(PBUF_RING));
+            return Err(CreateRingError::lacks(PBUF_RING));
         }
         this.limit_workers(setup.io_workers_max)
             .map_err(failed("io_uring_register(2), IORING_REGISTER_IOWQ_MAX_WORKERS,"))?;

@@ -288,9 +288,6 @@ impl Completion {
 }
 
 /// The sizes and the memory of a ring.
-///
-/// [`Config::setup`](crate::Config::setup) returns it, for
-/// [`probe::memlock_needed`](crate::probe::memlock_needed).
 #[derive(Clone, Copy, Debug)]
 pub struct Setup {
     /// Entries of the submission queue, a power of two.
@@ -310,7 +307,6 @@ pub struct Setup {
     /// The limit on io-wq threads of each of the two classes (`IORING_REGISTER_IOWQ_MAX_WORKERS`).
     pub io_workers_max: u32,
     /// The features of the kernel that the ring may use.
-    #[doc(hidden)]
     pub features: Features,
 }
 

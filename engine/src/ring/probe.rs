@@ -2,24 +2,13 @@
 //! remedy.
 //!
 //! * [`examine`] checks everything that a planned engine needs, and prints as one screen.
-//! * [`SetupError`] is the reason why a ring could not be made.
-//! * [`memlock_needed`] and [`memlock_allowed`] compare locked memory with `RLIMIT_MEMLOCK`.
+//! * [`CreateRingError`] is the reason why a ring could not be made.
 //!
 //! ```
-//! use ringwright::probe::{Request, examine, memlock_needed};
-//! use ringwright::{Config, cpu};
+//! use ringwright::{Config, probe};
 //!
-//! let config = Config::default();
-//! let examination = examine(&Request {
-//!     ring: config.ring,
-//!     shards: cpu::default_shards(),
-//!     max_connections: config.max_connections,
-//!     memlock_needed_bytes: memlock_needed(&config.setup()),
-//!     listeners: 1,
-//!     backlog: config.backlog,
-//!     pipes: config.pipes,
-//!     pipe_bytes: config.pipe_bytes,
-//! });
+//! let config = Config { max_connections: 50_000, ..Config::default() };
+//! let examination = probe::examine(&config.requirements());
 //! println!("{examination}");
 //! ```
 
@@ -36,13 +25,13 @@ use std::fmt;
 use std::io;
 
 pub(crate) use attempt::{found, try_io_uring};
-pub use examine::{Examination, Feature, Limit, Request, examine};
+pub use examine::{Examination, Feature, Limit, Requirements, examine};
 pub(crate) use held::{Held, Share};
-pub use limits::memlock_allowed;
+pub(crate) use limits::memlock_allowed;
 
 /// The reason why a ring could not be made, with a remedy in its `Display` text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SetupError {
+pub enum CreateRingError {
     /// The kernel lacks a feature that the engine needs.
     KernelTooOld {
         /// The kernel's release, as in uname(2).
@@ -126,7 +115,7 @@ pub(crate) fn needs_io_uring() -> bool {
     })
 }
 
-impl fmt::Display for SetupError {
+impl fmt::Display for CreateRingError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::KernelTooOld { found, missing } => write!(
@@ -178,11 +167,11 @@ impl fmt::Display for SetupError {
     }
 }
 
-impl std::error::Error for SetupError {}
+impl std::error::Error for CreateRingError {}
 
 /// The settings and limits that tell the cause of an errno.
 #[derive(Clone, Debug)]
-pub struct Facts {
+pub(crate) struct Facts {
     /// The kernel's release.
     pub release: String,
     /// The value of `kernel.io_uring_disabled`. `None` before Linux 6.6.
@@ -204,14 +193,12 @@ pub struct Facts {
 
 impl Facts {
     /// Reads the settings and limits as they are now, for one more ring.
-    #[must_use]
     pub fn of(setup: &Setup) -> Self {
         let now = Self::now();
         Self { memlock_needed: now.memlock_needed + memlock_needed(setup), ..now }
     }
 
     /// Reads the settings and limits as they are now.
-    #[must_use]
     pub fn now() -> Self {
         Self::from_texts(text_of)
     }
@@ -249,10 +236,9 @@ impl Facts {
     }
 }
 
-impl SetupError {
+impl CreateRingError {
     /// Finds the cause of a failed call.
-    #[must_use]
-    pub fn of(call: &'static str, error: &io::Error, facts: &Facts) -> Self {
+    pub(crate) fn of(call: &'static str, error: &io::Error, facts: &Facts) -> Self {
         let errno = Errno(error.raw_os_error().unwrap_or(libc::EIO));
         let new_enough = at_least(&facts.release, (6, 1));
         let too_old = |missing| Self::KernelTooOld { found: facts.release.clone(), missing };
@@ -285,7 +271,7 @@ impl SetupError {
     }
 }
 
-impl SetupError {
+impl CreateRingError {
     /// The cause on one line if io_uring is forbidden or missing. `None` if only memory or
     /// descriptors are.
     pub(crate) fn prohibition(&self) -> Option<String> {
@@ -306,8 +292,7 @@ impl SetupError {
     }
 
     /// Finds the cause of a failed call that prepares a ring on epoll. It locks no memory.
-    #[must_use]
-    pub fn of_epoll(call: &'static str, error: &io::Error) -> Self {
+    pub(crate) fn of_epoll(call: &'static str, error: &io::Error) -> Self {
         match error.raw_os_error().unwrap_or(libc::EIO) {
             libc::EMFILE => {
                 let (allowed, hard) = limit(libc::RLIMIT_NOFILE);
@@ -334,8 +319,7 @@ impl SetupError {
 ///
 /// All of it counts from Linux 6.14 on, and less of it before. The limit applies to all processes
 /// of a user together.
-#[must_use]
-pub fn memlock_needed(setup: &Setup) -> u64 {
+pub(crate) fn memlock_needed(setup: &Setup) -> u64 {
     let page = page_bytes();
     let entries = u64::from(setup.submission_entries);
     // struct io_rings, the index array (absent with NO_SQARRAY) and the completion entries.

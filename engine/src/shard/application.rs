@@ -8,9 +8,9 @@
 use super::core::Core;
 use super::turn::Calling;
 use crate::connection::Connection;
-use crate::file::{NewFile, OpenFile, ReceiveFailed};
+use crate::files::{NewFile, OpenFile, ReceiveFileError};
 use crate::handler::{Deadline, Handler};
-use crate::info::{Origin, Sent};
+use crate::info::{Origin, SentMarker};
 use crate::local::Local;
 use crate::panics::{Panic, discard};
 use crate::ring::Ring;
@@ -116,7 +116,7 @@ impl<H: Handler> Application<H> {
         _call: Calling,
         core: &mut Core,
         slot: u32,
-        result: Result<NewFile, ReceiveFailed>,
+        result: Result<NewFile, ReceiveFileError>,
     ) {
         self.call(core, slot, |handler, state, connection| {
             handler.file_received(state, connection, result);
@@ -182,7 +182,7 @@ impl<H: Handler> Application<H> {
         self.local(core, H::tick);
     }
 
-    pub fn sent(&mut self, _call: Calling, core: &mut Core, sent: &[Sent]) {
+    pub fn sent(&mut self, _call: Calling, core: &mut Core, sent: &[SentMarker]) {
         self.local(core, |handler, local| handler.sent(local, sent));
     }
 

@@ -6,8 +6,7 @@ use super::core::{Core, OpenRequest};
 use super::file_cache::{FileCache, Found, Times};
 use super::output::Body;
 use super::slots::NONE;
-use crate::FileKind;
-use crate::file::{Directory, OpenFile};
+use crate::files::{Directory, FileKind, OpenFile};
 use crate::ring::Calls;
 
 impl Core {

@@ -19,13 +19,13 @@ use super::state::{Event, State};
 use super::sweep::Sweeps;
 use super::timers::Timers;
 use crate::admission::Admission;
-use crate::config::{Config, ListenerSettings, Probe, milliseconds};
-use crate::file::{Closing, Directory, FilesOpen, NewFile, Publish};
-use crate::info::{ConnectionInfo, EndedConnection, Origin, Room};
+use crate::config::{Config, IdleOperation, ListenerSettings, milliseconds};
+use crate::files::{Closing, Directory, FilesOpen, NewFile, PublishOptions};
+use crate::handle::EngineHandle;
+use crate::info::{ConnectionInfo, EndedConnection, Origin, SendStatus};
 use crate::ledger::ShardLedger;
 use crate::mailbox::{Audience, BanList, SlowReaders};
 use crate::memory::{Kept, SendBuffers, Spills};
-use crate::remote::Remote;
 use crate::ring::{Ring, Traffic, calls};
 use crate::{ConnectionId, Reason};
 use slab::Slab;
@@ -59,7 +59,7 @@ pub struct Limits {
     pub kept_while_paused_bytes: usize,
     pub sendfile_bytes_max: u32,
     pub splice_from_bytes: u64,
-    pub probe: Probe,
+    pub idle_operation: IdleOperation,
     pub park_after_ms: u64,
     pub connect_ms: u64,
     /// Options of the sockets that connect out.
@@ -84,7 +84,7 @@ impl Limits {
             kept_while_paused_bytes: config.receive_buffer_bytes as usize,
             sendfile_bytes_max: config.sendfile_bytes_max,
             splice_from_bytes: config.splice_from_bytes,
-            probe: config.probe,
+            idle_operation: config.idle_operation,
             park_after_ms: ms(config.park_after),
             connect_ms: ms(config.connect_timeout),
             keepalive_s: config.keepalive_s(),
@@ -170,7 +170,7 @@ pub struct Core {
     pub admission: Arc<Admission>,
     /// The addresses that are not let in.
     pub bans: Arc<BanList>,
-    pub remote: Remote,
+    pub handle: EngineHandle,
     pub jobs: Jobs,
     /// The bytes of connections that are ending, by slot.
     pub traffic: BTreeMap<u32, Traffic>,
@@ -189,7 +189,7 @@ impl Core {
         ring: &mut R,
         send_buffers: SendBuffers,
         admission: Arc<Admission>,
-        remote: Remote,
+        handle: EngineHandle,
         jobs: Jobs,
     ) -> Self {
         let capacity = config.max_connections.min(crate::id::SLOTS_MAX);
@@ -228,7 +228,7 @@ impl Core {
             upkeep: false,
             admission,
             bans: Arc::default(),
-            remote,
+            handle,
             jobs,
             traffic: BTreeMap::new(),
             reporting: NONE,
@@ -399,12 +399,12 @@ impl Core {
 
     /// After bytes did not fit: `writable` follows, unless it would come at once.
     #[cold]
-    pub fn refuse(&mut self, slot: u32) -> Room {
+    pub fn refuse(&mut self, slot: u32) -> SendStatus {
         if self.slots[slot].output_bytes() as usize >= self.limits.output_low_bytes {
             self.mark_full(slot);
         }
         self.touch(slot);
-        Room::Refused
+        SendStatus::Refused
     }
 
     /// Compares the queue with its marks after something was queued. Returns whether it is full.
@@ -622,7 +622,13 @@ impl Core {
     }
 
     /// A file is to get its name.
-    pub fn request_naming(&mut self, slot: u32, file: NewFile, name: &[u8], publish: Publish) {
+    pub fn request_naming(
+        &mut self,
+        slot: u32,
+        file: NewFile,
+        name: &[u8],
+        publish: PublishOptions,
+    ) {
         assert!(self.slots.rare(slot).naming() == NONE, "one file at a time is published");
         let naming = Naming::new(file, name, publish);
         self.slots.rare_mut(slot).begin_naming(self.namings.insert(naming) as u32);

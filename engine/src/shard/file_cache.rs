@@ -23,7 +23,7 @@
 //! call finds no free descriptor, and at the end of a drain. The ledger counts them among files and
 //! descriptors.
 
-use crate::file::{Directory, OpenFile};
+use crate::files::{Directory, OpenFile};
 use std::collections::HashMap;
 use std::os::fd::RawFd;
 use std::rc::Rc;
@@ -270,7 +270,7 @@ impl FileCache {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::file::FilesOpen;
+    use crate::files::FilesOpen;
     use crate::ring::{Descriptor, FileKind, FileStatus, Outside};
     use std::sync::Arc;
 
@@ -292,7 +292,7 @@ mod tests {
             inode,
             kind: FileKind::Regular,
         };
-        let found = crate::file::Found { waits: false, crossed_link: false };
+        let found = crate::files::Found { waits: false, crossed_link: false };
         OpenFile::new(Descriptor(1_000_000 + inode as i32), status, found, opener)
     }
 

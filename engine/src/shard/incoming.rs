@@ -28,7 +28,7 @@ use super::slots::Mode;
 use super::slots::{Armed, NONE, Slot};
 use super::turn::{Calling, Submitting};
 use crate::Reason;
-use crate::file::ReceiveFailed;
+use crate::files::ReceiveFileError;
 use crate::handler::{Deadline, Handler};
 #[cfg(any(test, feature = "testing"))]
 use crate::ring::simulated::SimulatedRing;
@@ -370,7 +370,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let Incoming { file, missing, failed, .. } = self.take_incoming(slot);
         let result = match failed {
             None => Ok(file),
-            Some(error) => Err(ReceiveFailed { error, missing_bytes: missing }),
+            Some(error) => Err(ReceiveFileError { error, missing_bytes: missing }),
         };
         // What follows it on the stream comes after the callback.
         self.core.slots[slot].owe_delivery();

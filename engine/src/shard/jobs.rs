@@ -28,7 +28,7 @@ use super::turn::Calling;
 use crate::handler::Handler;
 use crate::panics::discard;
 use crate::ring::Ring;
-use crate::workers::{Finished, Job, JobDone, Refusal, Refused, Shut, Ticket};
+use crate::workers::{Finished, Job, JobDone, OffloadJobError, OffloadJobErrorKind, Shut, Ticket};
 use pending::OfConnection;
 use std::convert::Infallible;
 
@@ -41,7 +41,7 @@ impl Core {
         }
     }
 
-    pub fn offload(&mut self, slot: u32, job: Job) -> Result<(), Refused> {
+    pub fn offload(&mut self, slot: u32, job: Job) -> Result<(), OffloadJobError> {
         let result = self.try_offload(slot, job);
         match &result {
             Ok(()) => self.counters.jobs_submitted += 1,
@@ -50,18 +50,18 @@ impl Core {
         result
     }
 
-    fn try_offload(&mut self, slot: u32, job: Job) -> Result<(), Refused> {
-        let refuse = |job, why| Err(Refused { job, why });
+    fn try_offload(&mut self, slot: u32, job: Job) -> Result<(), OffloadJobError> {
+        let refuse = |job, kind| Err(OffloadJobError { job, kind });
         if !self.hears_of_jobs(slot) {
-            return refuse(job, Refusal::Ending);
+            return refuse(job, OffloadJobErrorKind::Ending);
         }
         if self.jobs.port.pool.workers() == 0 {
-            return refuse(job, Refusal::NoWorkers);
+            return refuse(job, OffloadJobErrorKind::NoWorkers);
         }
         if self.jobs_under_way(slot) >= self.jobs.per_connection_max {
             mark!("as many jobs as a connection may have");
             self.pause_for_jobs(slot);
-            return refuse(job, Refusal::Full);
+            return refuse(job, OffloadJobErrorKind::Full);
         }
         let jobs = self.slots.rare(slot).jobs();
         let of_connection = self.jobs.of_connections.get(jobs as usize);
@@ -70,14 +70,14 @@ impl Core {
         let ticket = Ticket { slot, generation: self.slots.generation(slot), sequence };
         match self.jobs.port.offload(ticket, job) {
             Ok(()) => self.note_job(slot, sequence.is_some()),
-            Err((job, Shut::NoWorkers)) => return refuse(job, Refusal::NoWorkers),
+            Err((job, Shut::NoWorkers)) => return refuse(job, OffloadJobErrorKind::NoWorkers),
             Err((job, Shut::Full)) => {
                 mark!("no place in the queue of jobs");
                 if self.pause_for_jobs(slot) && !self.slots.rare(slot).waits_for_workers() {
                     self.slots.rare_mut(slot).wait_for_workers(true);
                     self.jobs.waiting.push_back(slot);
                 }
-                return refuse(job, Refusal::Full);
+                return refuse(job, OffloadJobErrorKind::Full);
             }
         }
         Ok(())

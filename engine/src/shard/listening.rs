@@ -21,8 +21,9 @@
 //!
 //! A removal takes one listener through these stages, with a deadline of its own. Before, a removal
 //! ends the pause of its listener, so that nobody in the backlog is reset.
-//! `Remote::drain_connection` and `drain_connections` do step 3 for one connection or for all of
-//! them, without a deadline and while the shard goes on. A connection is told once, whoever asks.
+//! `EngineHandle::drain_connection` and `drain_connections` do step 3 for one connection or for all
+//! of them, without a deadline and while the shard goes on. A connection is told once, whoever
+//! asks.
 //!
 //! # Many listeners
 //! A paused listener has no accept in flight. Once a turn, the shard compares two flags to learn if

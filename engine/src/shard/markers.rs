@@ -12,7 +12,7 @@ pub use queues::Markers;
 use super::core::Core;
 use super::output::Body;
 use super::slots::NONE;
-use crate::info::Sent;
+use crate::info::SentMarker;
 use crate::reason::Reason;
 use queues::Marker;
 use std::time::Duration;
@@ -57,7 +57,7 @@ impl Core {
         let Marker { tag, unsent_bytes, .. } = *marker;
         let at = Duration::from_millis(self.now_ms);
         let connection = self.id(slot);
-        self.markers.reached.push(Sent { tag, connection, at, unsent_bytes, reason });
+        self.markers.reached.push(SentMarker { tag, connection, at, unsent_bytes, reason });
     }
 
     /// The queued bytes, with those of files.

@@ -69,11 +69,11 @@ use self::slots::Slots;
 use self::turn::Submitting;
 use crate::admission::Admission;
 use crate::config::Config;
+use crate::handle::EngineHandle;
 use crate::handler::Handler;
 use crate::ledger::Published;
 use crate::mailbox::Mailbox;
 use crate::memory::{Arena, PipePool, ReceiveBuffers, SendBuffers};
-use crate::remote::Remote;
 use crate::ring::{Kind, Op, Ring, Token};
 use crate::workers::Port;
 use std::collections::VecDeque;
@@ -90,7 +90,7 @@ pub(crate) struct Parts<'a, R: Ring, H: Handler> {
     pub mailbox: Mailbox,
     pub published: Arc<Published>,
     pub admission: Arc<Admission>,
-    pub remote: Remote,
+    pub handle: EngineHandle,
     pub jobs: Port,
 }
 
@@ -177,7 +177,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let (now_ms, admission) = (ring.now_ms(), parts.admission);
         let jobs = Jobs::new(parts.jobs, config);
         let mut core =
-            Core::new(number, config, &mut ring, send_buffers, admission, parts.remote, jobs);
+            Core::new(number, config, &mut ring, send_buffers, admission, parts.handle, jobs);
         core.counters.submission_entries = u64::from(setup.submission_entries);
         core.counters.completion_entries = u64::from(setup.completion_entries);
         core.counters.budget_bytes = core.budget.share_bytes() as u64;

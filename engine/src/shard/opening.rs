@@ -34,7 +34,7 @@ use super::slots::NONE;
 #[cfg(any(test, feature = "testing"))]
 use super::slots::Slot;
 use super::turn::{Calling, Submitting};
-use crate::file::{Closing, Found, NewFile, OpenFile};
+use crate::files::{Closing, Found, NewFile, OpenFile};
 use crate::handler::Handler;
 #[cfg(any(test, feature = "testing"))]
 use crate::ring::simulated::SimulatedRing;

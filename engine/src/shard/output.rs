@@ -13,7 +13,7 @@ pub use chunk::{Body, CHUNK_BYTES, Chunk, FileChunk};
 
 use super::core::Core;
 use super::slots::NONE;
-use crate::file::OpenFile;
+use crate::files::OpenFile;
 use std::sync::Arc;
 
 /// Zeros that replace bytes of a file, on the heap at once.

@@ -3,7 +3,7 @@
 use super::Shard;
 use super::slots::Mode;
 use crate::handler::Handler;
-use crate::ledger::Pair;
+use crate::ledger::Capacity;
 use crate::ring::Ring;
 
 impl<R: Ring, H: Handler> Shard<R, H> {
@@ -37,7 +37,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let core = &mut self.core;
         let ring = self.ring.counters();
         let files = core.files_open.count() + core.files_closing.len() as u64 + self.files_closing;
-        let pair = |total: u64, free: u64| Pair { total, free };
+        let pair = |total: u64, free: u64| Capacity { total, free };
         let listeners = self.accepting.open_now as u64;
         let pipes_made = self.pipes.made();
         let (made, connections) = (core.slots.made() as u64, core.slots.len() as u64);

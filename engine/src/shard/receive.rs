@@ -35,7 +35,7 @@ use super::slots::{Armed, Mode, NONE, Pause, Slot};
 use super::state::{Event, State};
 use super::turn::{Calling, Submitting};
 use crate::Reason;
-use crate::config::Probe;
+use crate::config::IdleOperation;
 use crate::handler::{Deadline, Handler};
 use crate::memory::HeldBuffer;
 #[cfg(any(test, feature = "testing"))]
@@ -231,9 +231,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             (Armed::OneShot | Armed::Probe, _) => return Ok(()),
         };
         let op = match wanted {
-            Armed::Probe => match self.core.limits.probe {
-                Probe::Receive => Op::Probe { socket },
-                Probe::Poll => {
+            Armed::Probe => match self.core.limits.idle_operation {
+                IdleOperation::Receive => Op::Probe { socket },
+                IdleOperation::Poll => {
                     Op::Poll { descriptor: socket, events: (libc::POLLIN | libc::POLLRDHUP) as u32 }
                 }
             },

@@ -21,7 +21,7 @@ use super::connect::Connect;
 use super::core::Core;
 use crate::config::milliseconds;
 use crate::info::Origin;
-use crate::{KeepRefused, Reason, Reconnect};
+use crate::{KeepConnectedError, Reason, Reconnect};
 use links::{Link, Stage};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -33,18 +33,18 @@ impl Core {
         to: SocketAddr,
         tag: u64,
         reconnect: Reconnect,
-    ) -> Result<(), KeepRefused> {
+    ) -> Result<(), KeepConnectedError> {
         if self.draining {
-            return Err(KeepRefused::Draining);
+            return Err(KeepConnectedError::Draining);
         }
         let Links { links, most, .. } = &mut self.links;
         if links.contains_key(&tag) {
             mark!("a link's tag is taken");
-            return Err(KeepRefused::TagTaken { tag });
+            return Err(KeepConnectedError::TagTaken { tag });
         }
         if links.len() >= *most {
             mark!("too many links");
-            return Err(KeepRefused::TooMany { most: *most });
+            return Err(KeepConnectedError::TooMany { most: *most });
         }
         let first_ms = milliseconds(reconnect.first);
         let most_ms = milliseconds(reconnect.most).max(first_ms);

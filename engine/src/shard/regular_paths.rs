@@ -3,7 +3,7 @@
 //! A lookup is a second operation on the ring and a turn of the loop. Without this memory, 16
 //! pipelined requests for files that are not kept open took 1.45 times as long.
 
-use crate::file::Directory;
+use crate::files::Directory;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// A path counts as leading to a regular file for this time after a lookup. The path is resolved

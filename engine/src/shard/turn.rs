@@ -9,7 +9,7 @@ pub(super) use phase::{Calling, Submitting};
 use super::Shard;
 use super::bounds::{Full, SENT_AT_ONCE_MAX};
 use super::family::{After, Outcome};
-use crate::file::Closing;
+use crate::files::Closing;
 use crate::handler::Handler;
 use crate::panics::Panic;
 use crate::ring::{Completion, Descriptor, Errno, Kind, Op, Ring, Token};

@@ -3,8 +3,9 @@
 
 use super::book::{Book, Part, Piece, Role};
 use super::callbacks::Callback;
+use crate::files::{Directory, OpenFile, StartFileError};
 use crate::ring::simulated::{Rng, stretch};
-use crate::{Connection, ConnectionId, Directory, FileRefusal, Local, OpenFile, Room};
+use crate::{Connection, ConnectionId, Local, SendStatus};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
@@ -96,7 +97,7 @@ impl Actor {
         key: u64,
         offset: u64,
         bytes: usize,
-    ) -> Room {
+    ) -> SendStatus {
         let content = stretch(key, offset, bytes);
         let before = connection.queued_bytes();
         let room = if talk.rng.below(4) == 0 {
@@ -105,7 +106,7 @@ impl Actor {
             connection.send(&content)
         };
         let taken = connection.queued_bytes() > before;
-        if bytes > 0 && taken == matches!(room, Room::Closed | Room::Refused) {
+        if bytes > 0 && taken == matches!(room, SendStatus::Closed | SendStatus::Refused) {
             self.fail(
                 talk.id,
                 &format!("{bytes} bytes, taken: {taken}, but the answer is {room:?}"),
@@ -133,10 +134,10 @@ impl Actor {
         talk: &mut Talk,
         connection: &mut Connection<'_>,
         bytes: usize,
-    ) -> Room {
+    ) -> SendStatus {
         let (key, offset) = ((1 << 45) + talk.record as u64, talk.said);
         let room = self.say(talk, connection, key, offset, bytes);
-        if room != Room::Refused {
+        if room != SendStatus::Refused {
             talk.said += bytes as u64;
         }
         room
@@ -148,12 +149,12 @@ impl Actor {
             let left = (total - talk.said).min(20_000) as usize;
             let mut bytes = talk.rng.up_to(left);
             let mut room = self.say_own(talk, connection, bytes);
-            while room == Room::Refused && bytes > 1 {
+            while room == SendStatus::Refused && bytes > 1 {
                 bytes /= 2;
                 room = self.say_own(talk, connection, bytes);
             }
             // A full queue is written to all the same, now and then, until it takes no byte.
-            if room == Room::Refused || (room == Room::Full && talk.rng.below(8) > 0) {
+            if room == SendStatus::Refused || (room == SendStatus::Full && talk.rng.below(8) > 0) {
                 self.ask_for_notice(talk, connection);
                 return;
             }
@@ -248,12 +249,12 @@ impl Actor {
         &self,
         talk: &Talk,
         connection: &mut Connection<'_>,
-        first: Result<(), FileRefusal>,
+        first: Result<(), StartFileError>,
     ) {
         let again = connection.open_file(&self.directory, b"small");
         let creates = connection.create_file(&self.directory);
-        let expected = first.and(Err(FileRefusal::InProgress));
-        let right = matches!(first, Ok(()) | Err(FileRefusal::Ending));
+        let expected = first.and(Err(StartFileError::InProgress));
+        let right = matches!(first, Ok(()) | Err(StartFileError::Ending));
         if !right || again != expected || creates != expected {
             self.fail(talk.id, &format!("an open: {first:?}, and then {again:?}, {creates:?}"));
         }
@@ -275,13 +276,13 @@ impl Actor {
         for _ in 0..1 + talk.rng.below(2) {
             let header = talk.rng.up_to(120);
             let room = self.say_own(talk, connection, header);
-            if room == Room::Refused {
+            if room == SendStatus::Refused {
                 return;
             }
-            if room == Room::Closed {
+            if room == SendStatus::Closed {
                 // Not taken, so the file is not either.
                 let room = connection.send_file(file, offset, length);
-                if room != Room::Closed {
+                if room != SendStatus::Closed {
                     self.fail(talk.id, &format!("a file is not taken, but the answer is {room:?}"));
                 }
                 return;
@@ -292,7 +293,7 @@ impl Actor {
             book.records[talk.record].files_owed += 1;
             drop(book);
             // Anything but a regular file closes the connection instead.
-            if connection.send_file(file.clone(), offset, length) != Room::Closed {
+            if connection.send_file(file.clone(), offset, length) != SendStatus::Closed {
                 self.mark(talk, connection);
             }
         }

@@ -6,7 +6,7 @@ use super::kept::Promises;
 use crate::admission::Bans;
 use crate::ring::simulated::{Rng, is_stretch, stretch};
 use crate::shard::settings::ClientLimits;
-use crate::{ConnectionId, Origin, Peer, Prefix, Reason, Sent, Traffic};
+use crate::{ConnectionId, Origin, Peer, Prefix, Reason, SentMarker, Traffic};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -332,7 +332,7 @@ impl Book {
     }
 
     /// A marker was reported: in order, once, and with an end only after it.
-    pub fn note_sent(&mut self, sent: &Sent) {
+    pub fn note_sent(&mut self, sent: &SentMarker) {
         let Some(record) = self.record(sent.connection) else {
             self.failures.push(format!("a marker of nobody: {sent:?}"));
             return;

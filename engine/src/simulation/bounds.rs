@@ -73,7 +73,7 @@ fn a_broadcast_comes_to_everybody_in_several_turns() {
         let output: u32 = core.slots.iter().map(|(_, it)| it.output_bytes()).sum();
         u64::from(output) + core.counters.bytes_sent
     };
-    world.remote.broadcast(bytes, &Audience::All, SlowReaders::Queue).expect("there is room");
+    world.handle.broadcast(bytes, &Audience::All, SlowReaders::Queue).expect("there is room");
     let mut turns = 0;
     while received(&mut world, &peers) < 600 * CROWD {
         let (before, submitted) = (queued(&mut world), world.ledger().sum.submitted);
@@ -96,7 +96,7 @@ fn commands_are_carried_out_in_order_in_several_turns() {
     let questions: Vec<_> = (0..20)
         .map(|_| {
             let (answer, question) = bounded(1);
-            world.remote.to(0, Command::Find(id, answer)).expect("there is room");
+            world.handle.to(0, Command::Find(id, answer)).expect("there is room");
             question
         })
         .collect();
@@ -151,7 +151,7 @@ fn files_of_a_crowd_are_closed_in_several_turns() {
     for slot in 0..20 {
         let id = world.shard(0).parts().1.id(slot);
         world.book.borrow_mut().record(id).expect("it is open").cut = true;
-        world.remote.kick(id).expect("there is room");
+        world.handle.kick(id).expect("there is room");
     }
     let waiting = |world: &mut World| world.shard(0).parts().1.files_closing.len();
     let mut most = 0;
@@ -173,7 +173,7 @@ fn connects_begin_in_several_turns() {
         let address: SocketAddr = (Ipv4Addr::new(10, 1, 0, 1), 1024 + port).into();
         world.ring().endpoints.push(Endpoint { address, plan: None });
         world.book.borrow_mut().connects.insert(u64::from(port), (0, false));
-        world.remote.connect(0, address, u64::from(port)).expect("there is room");
+        world.handle.connect(0, address, u64::from(port)).expect("there is room");
     }
     let begun = |world: &mut World| {
         let core = world.shard(0).parts().1;

@@ -3,9 +3,10 @@
 use super::actor::{Actor, FILE_KEY, PATHS, Talk};
 use super::book::Piece;
 use super::world::World;
+use crate::Connection;
+use crate::files::{FileKind, OpenFile};
 use crate::ring::Ring;
 use crate::ring::simulated::SimulatedFile;
-use crate::{Connection, FileKind, OpenFile};
 
 /// Files of a shard's that there may be, old ones included.
 const FILES_MAX: usize = 200;

@@ -115,7 +115,7 @@ impl World {
         let shards = self.lanes.iter_mut().filter_map(Lane::shard);
         let clients = shards.flat_map(|shard| shard.clients_by_listener());
         clients.for_each(|(number, clients)| *counts.entry(number).or_default() += clients);
-        for ListenerInfo { number, connections, .. } in self.remote.listeners() {
+        for ListenerInfo { number, connections, .. } in self.handle.listeners() {
             let count = counts.remove(&number).unwrap_or(0);
             assert_eq!(connections, count, "clients of listener {number}, left as counted");
         }
@@ -153,7 +153,7 @@ impl World {
             }
             let count = counts.get(&ip).copied().unwrap_or(0);
             assert!(count <= u64::from(limit), "{count} clients of {ip}");
-            assert_eq!(self.remote.connections_of(ip), count, "clients of {ip}, left as counted");
+            assert_eq!(self.handle.connections_of(ip), count, "clients of {ip}, left as counted");
         }
     }
 

@@ -3,7 +3,7 @@
 
 use super::book::{Farewell, Part, Role};
 use crate::ListenerSettings;
-use crate::config::{AtCapacity, Config, Probe};
+use crate::config::{AtCapacity, Config, IdleOperation};
 use crate::ring::simulated::{Afterwards, Faults, NEVER, Plan, Rng};
 use std::time::Duration;
 
@@ -263,7 +263,7 @@ pub fn draw_config(rng: &mut Rng) -> Config {
         output_low_bytes: rng.up_to(output_high_bytes),
         output_bytes_max: rng.pick(&[60_000, 16 << 20, 16 << 20]),
         memory_budget_bytes: rng.pick(&[None, None, Some(1), Some(2_000), Some(50_000)]),
-        probe: rng.pick(&[Probe::Receive, Probe::Poll]),
+        idle_operation: rng.pick(&[IdleOperation::Receive, IdleOperation::Poll]),
         park_after: ms(rng.pick(&[3, 40, 5_000])),
         streaming_connections_max: rng.pick(&[0, 2, 1_000, 1_000]),
         idle_timeout: optional(rng, &[30, 1_000, 75_000]),

@@ -3,7 +3,8 @@
 use super::actor::{Actor, FILE_KEY, Talk};
 use super::book::{Begins, Piece, Role, Then};
 use super::uploads::Published;
-use crate::{Connection, NewFile, OpenFile, Publish};
+use crate::Connection;
+use crate::files::{NewFile, OpenFile, PublishOptions};
 use std::io;
 use std::time::Duration;
 
@@ -117,7 +118,7 @@ impl Actor {
             talk.upload.coming = Some(bytes);
             connection.receive_file(file, 0, bytes).expect("the first");
         } else {
-            let (name, publish) = (b"name".to_vec(), Publish::default());
+            let (name, publish) = (b"name".to_vec(), PublishOptions::default());
             connection.publish_file(file, &name, publish).expect("the first");
             let shard = connection.local().shard();
             let mut book = self.book.borrow_mut();
@@ -326,7 +327,7 @@ mod tests {
                 .happens(|world| {
                     let id = cut(world);
                     let blob = world.book.borrow_mut().blob(1_001);
-                    world.remote.send(id, blob.into()).expect("there is room");
+                    world.handle.send(id, blob.into()).expect("there is room");
                 }),
             way("a file shorter than announced", Download("large", 50_000), Then::Nothing)
                 .happens(|world| world.ring().resize_file(2, 10_000)),
@@ -335,7 +336,7 @@ mod tests {
             ),
             stays("`kick`").happens(|world| {
                 let id = cut(world);
-                world.remote.kick(id).expect("there is room");
+                world.handle.kick(id).expect("there is room");
             }),
             stays("a drain").happens(|world| world.drain(Duration::from_secs(5))),
             stays("a drain that reaches its deadline")
@@ -353,7 +354,7 @@ mod tests {
         world.ring().faults = Faults { connect_refused: 1000, ..Faults::none() };
         world.add_endpoint();
         let (address, tag) = world.book.borrow_mut().endpoint(0).expect("just added");
-        world.remote.connect(0, address, tag).expect("there is room");
+        world.handle.connect(0, address, tag).expect("there is room");
         go_on(&mut world, Duration::from_secs(1));
         let book = world.book.clone();
         assert_eq!((book.borrow().connects_failed, book.borrow().records.len()), (1, 0));

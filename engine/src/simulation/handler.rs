@@ -4,11 +4,10 @@ use super::actor::{Actor, LINKED_PATHS, Talk};
 use super::book::{Begins, Farewell, Role, key_of};
 use super::callbacks::Callback;
 use super::uploads::Upload;
+use crate::files::{NewFile, OpenFile, ReceiveFileError};
 use crate::ring::simulated::{Rng, is_stretch, unix_peer};
-use crate::{
-    Connection, ConnectionId, Deadline, Handler, JobDone, Local, NewFile, OpenFile, Origin, Reason,
-    ReceiveFailed, Sent,
-};
+use crate::workers::JobDone;
+use crate::{Connection, ConnectionId, Deadline, Handler, Local, Origin, Reason, SentMarker};
 use std::io;
 use std::time::Duration;
 
@@ -26,7 +25,7 @@ impl Handler for Actor {
         self.meddle(shard);
     }
 
-    fn sent(&mut self, _shard: &mut Local<'_>, sent: &[Sent]) {
+    fn sent(&mut self, _shard: &mut Local<'_>, sent: &[SentMarker]) {
         sent.iter().for_each(|sent| self.book.borrow_mut().note_sent(sent));
     }
 
@@ -276,7 +275,7 @@ impl Handler for Actor {
         &mut self,
         talk: &mut Talk,
         connection: &mut Connection<'_>,
-        result: Result<NewFile, ReceiveFailed>,
+        result: Result<NewFile, ReceiveFileError>,
     ) {
         self.note(talk, connection, Callback::FileReceived);
         self.hear_of_file(talk, connection, result);
@@ -348,7 +347,7 @@ impl Handler for Actor {
     ) {
         self.hear_of_end(shard, id, reason);
         // Its own permit and slot are still taken.
-        let permits = shard.remote().ledger().permits;
+        let permits = shard.engine().ledger().permits;
         let held = permits.total - permits.free;
         let mut book = self.book.borrow_mut();
         let (number, slots) = (shard.shard(), shard.connections());

@@ -5,7 +5,7 @@ use super::actor::Actor;
 use super::book::{Book, Role};
 use super::world::World;
 use crate::ring::simulated::{Rng, present_us};
-use crate::{ConnectionId, KeepRefused, Local, Reason, Reconnect};
+use crate::{ConnectionId, KeepConnectedError, Local, Reason, Reconnect};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
@@ -165,7 +165,7 @@ impl Actor {
                 let Some(tag) = book.kept.pick(&mut self.rng, mine) else { return };
                 let waits = local.reconnects_in(tag).is_some();
                 let stopped = local.stop_reconnecting(tag);
-                let ending = local.remote().is_draining() || book.failing == Some(shard);
+                let ending = local.engine().is_draining() || book.failing == Some(shard);
                 let kept = book.kept.by_tag.get_mut(&tag).expect("just found");
                 let goes_on = !matches!(kept.phase, Phase::Over { .. });
                 // The shard may have yet to hear of it.
@@ -187,8 +187,8 @@ impl Actor {
                 if kept.phase != Phase::Tries {
                     let (to, reconnect) = (kept.address, kept.reconnect);
                     let taken = local.keep_connected(to, tag, reconnect);
-                    let drains = local.remote().is_draining() || book.failing == Some(shard);
-                    if taken != Err(KeepRefused::TagTaken { tag }) && !drains {
+                    let drains = local.engine().is_draining() || book.failing == Some(shard);
+                    if taken != Err(KeepConnectedError::TagTaken { tag }) && !drains {
                         book.failures.push(format!("{tag} is kept up twice: {taken:?}"));
                     }
                 }
@@ -198,11 +198,11 @@ impl Actor {
                 let Err(refused) = local.keep_connected(to, tag, reconnect) else { return };
                 book.kept.by_tag.remove(&tag);
                 let true_reason = match refused {
-                    KeepRefused::Draining => {
-                        local.remote().is_draining() || book.failing == Some(shard)
+                    KeepConnectedError::Draining => {
+                        local.engine().is_draining() || book.failing == Some(shard)
                     }
-                    KeepRefused::TooMany { most } => book.kept.active(shard) >= most,
-                    KeepRefused::TagTaken { .. } => false,
+                    KeepConnectedError::TooMany { most } => book.kept.active(shard) >= most,
+                    KeepConnectedError::TagTaken { .. } => false,
                 };
                 if !true_reason {
                     book.failures.push(format!("{tag} is not kept up: {refused}"));
@@ -215,9 +215,9 @@ impl Actor {
     pub(super) fn hear_of_failure(&self, local: &Local<'_>, tag: u64, error: &io::Error) {
         let mut book = self.book.borrow_mut();
         let (now_ms, next) = (local.now().as_millis() as u64, local.reconnects_in(tag));
-        let ending = local.remote().is_draining() || book.failing == Some(local.shard());
+        let ending = local.engine().is_draining() || book.failing == Some(local.shard());
         let Some(kept) = book.kept.by_tag.get_mut(&tag) else { return book.answered(tag) };
-        let refused = error.get_ref().is_some_and(|inside| inside.is::<KeepRefused>());
+        let refused = error.get_ref().is_some_and(|inside| inside.is::<KeepConnectedError>());
         let result = match kept.is_answered(now_ms) {
             _ if refused => {
                 let first = kept.phase == Phase::Tries && kept.failures == 0;
@@ -237,7 +237,7 @@ impl Actor {
     /// A connection has ended.
     pub(super) fn hear_of_end(&self, local: &Local<'_>, id: ConnectionId, reason: Reason) {
         let mut book = self.book.borrow_mut();
-        let ending = local.remote().is_draining() || book.failing == Some(local.shard());
+        let ending = local.engine().is_draining() || book.failing == Some(local.shard());
         let mine = |kept: &Kept| matches!(kept.phase, Phase::Open { id: open, .. } if open == id);
         let Some((tag, kept)) = book.kept.by_tag.iter_mut().find(|(_, kept)| mine(kept)) else {
             return;
@@ -262,7 +262,7 @@ impl World {
         self.add_endpoint();
         let mut book = self.book.borrow_mut();
         let (to, tag, reconnect) = book.promise(shard, &mut self.rng).expect("just added");
-        if self.remote.keep_connected(shard, to, tag, reconnect).is_err() {
+        if self.handle.keep_connected(shard, to, tag, reconnect).is_err() {
             book.kept.by_tag.remove(&tag);
         }
     }
@@ -285,7 +285,7 @@ impl World {
         let mut book = self.book.borrow_mut();
         let Some(tag) = book.kept.pick(&mut self.rng, |_| true) else { return };
         let kept = book.kept.by_tag.get_mut(&tag).expect("just found");
-        if self.remote.stop_reconnecting(kept.shard, tag).is_ok() {
+        if self.handle.stop_reconnecting(kept.shard, tag).is_ok() {
             // The clock of a shard that waited may be ahead of the one whose turn it is.
             let told_us = self.lanes[kept.shard].now_us().max(present_us());
             kept.stopped_us.get_or_insert(told_us);
@@ -322,7 +322,7 @@ impl World {
             kept.map(|(tag, kept)| (*tag, kept.shard)).collect()
         };
         for (tag, shard) in all {
-            self.insist(|world| world.remote.stop_reconnecting(shard, tag).is_ok());
+            self.insist(|world| world.handle.stop_reconnecting(shard, tag).is_ok());
             // The clock of a shard that waited may be ahead of the one whose turn it is.
             let told_us = self.lanes[shard].now_us().max(present_us());
             let mut book = book.borrow_mut();

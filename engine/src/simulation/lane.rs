@@ -2,14 +2,14 @@
 
 use super::actor::{Actor, FILE_KEY, LINKED_PATHS, PATHS};
 use super::book::{Book, Record};
-use crate::Directory;
 use crate::admission::Admission;
 use crate::config::Config;
+use crate::files::Directory;
+use crate::handle::EngineHandle;
 use crate::info::Origin;
 use crate::ledger::Published;
 use crate::mailbox::Mailbox;
 use crate::memory::Arena;
-use crate::remote::Remote;
 use crate::ring::simulated::{
     Enter, OpenCounts, Peer, Rng, SimulatedFile, SimulatedRing, Standing,
 };
@@ -112,7 +112,7 @@ impl Lane {
         number: usize,
         bare: Bare,
         common: &Common,
-        (mailbox, published, remote, jobs): (Mailbox, Arc<Published>, Remote, Port),
+        (mailbox, published, handle, jobs): (Mailbox, Arc<Published>, EngineHandle, Port),
         (rng, ticks): (Rng, bool),
     ) -> Self {
         let Bare { ring, arena, directory, listeners, .. } = bare;
@@ -126,7 +126,7 @@ impl Lane {
             mailbox,
             published: published.clone(),
             admission: common.admission.clone(),
-            remote,
+            handle,
             jobs,
         });
         let machine = Machine::new(shard, arena);

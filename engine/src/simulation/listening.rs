@@ -35,7 +35,7 @@ fn are_served(world: &mut World, shard: usize, peers: &[usize]) -> bool {
 }
 
 fn state_of(world: &World, number: u16) -> Option<(ListenerState, u64)> {
-    let listeners = world.remote.listeners();
+    let listeners = world.handle.listeners();
     let found = listeners.iter().find(|info| info.number == number);
     found.map(|info| (info.state, info.connections))
 }
@@ -81,10 +81,10 @@ fn a_removed_listener_resets_nobody_and_touches_no_other() {
         }
         let stays = add_peers(&mut world, (0, others[0]), 3, part(Role::Echo, Farewell::Close));
         // The backlog is full when the listener ends.
-        world.remote.pause_listener(number).expect("there is room");
+        world.handle.pause_listener(number).expect("there is room");
         go_on(&mut world, Duration::from_millis(4));
         if seed % 2 == 0 {
-            world.remote.resume_listener(number).expect("there is room");
+            world.handle.resume_listener(number).expect("there is room");
         }
         world.remove_listener(number, Duration::from_secs(60));
         assert_eq!(state_of(&world, number).expect("it is there").0, ListenerState::Removed);
@@ -133,7 +133,7 @@ fn a_number_is_not_used_again_while_a_connection_of_it_lives() {
 #[test]
 fn numbers_last_for_any_number_of_reloads() {
     let mut world = world_of(1, config(), 1);
-    let most = 2 + world.remote.listeners().len();
+    let most = 2 + world.handle.listeners().len();
     for _ in 0..2_000 {
         let (number, listeners) = world.add_listener(4);
         assert!(usize::from(number) < most, "{number}");
@@ -154,13 +154,13 @@ fn clients_of_a_paused_listener_wait_in_its_backlog() {
     for seed in 0..20 {
         let mut world = world_of(seed, config(), 1);
         let (number, listeners) = world.add_listener(16);
-        world.remote.pause_listener(number).expect("there is room");
+        world.handle.pause_listener(number).expect("there is room");
         go_on(&mut world, Duration::from_millis(5));
         let peers = add_peers(&mut world, (0, listeners[0]), 5, stubborn());
         go_on(&mut world, 3 * SECOND);
         assert_eq!(state_of(&world, number), Some((ListenerState::Paused, 0)), "seed {seed}");
         assert_eq!(world.ring().unaccepted(listeners[0]), Ok(5), "seed {seed}");
-        world.remote.resume_listener(number).expect("there is room");
+        world.handle.resume_listener(number).expect("there is room");
         let served = |world: &mut World| are_served(world, 0, &peers);
         run_until(&mut world, SECOND, "five echoes", served);
         assert_eq!(state_of(&world, number), Some((ListenerState::Open, 5)), "seed {seed}");
@@ -174,7 +174,7 @@ fn a_removed_listener_waits_for_descriptors() {
     for (seed, comes) in (0..20).flat_map(|seed| [(seed, true), (seed, false)]) {
         let mut world = world_of(seed, config(), 1);
         let (number, listeners) = world.add_listener(16);
-        world.remote.pause_listener(number).expect("there is room");
+        world.handle.pause_listener(number).expect("there is room");
         go_on(&mut world, Duration::from_millis(5));
         let peers = add_peers(&mut world, (0, listeners[0]), 5, stubborn());
         go_on(&mut world, Duration::from_millis(5));
@@ -203,7 +203,7 @@ fn a_listener_without_a_filter_ends_at_once() {
     for seed in 0..20 {
         let mut world = world_of(seed, config(), 1);
         let (number, listeners) = world.add_listener(16);
-        world.remote.pause_listener(number).expect("there is room");
+        world.handle.pause_listener(number).expect("there is room");
         go_on(&mut world, Duration::from_millis(5));
         let peers = add_peers(&mut world, (0, listeners[0]), 5, stubborn());
         go_on(&mut world, Duration::from_millis(5));
@@ -285,11 +285,11 @@ fn an_engine_ends_while_a_listener_is_being_removed() {
 fn the_last_listener_goes_and_a_new_one_comes() {
     for seed in 0..20 {
         let mut world = world_of(seed, config(), 2);
-        for info in world.remote.listeners() {
+        for info in world.handle.listeners() {
             world.remove_listener(info.number, Duration::ZERO);
         }
         run_until(&mut world, 3 * SECOND, "the removals", |world| {
-            world.remote.listeners().is_empty()
+            world.handle.listeners().is_empty()
         });
         assert_eq!(world.ledger().sum.listeners, 0, "seed {seed}");
         go_on(&mut world, SECOND);
@@ -323,7 +323,7 @@ fn each_connection_has_the_settings_of_its_accept() {
         let other = add_peers(&mut world, (0, others[0]), 2, echo);
         let served = |world: &mut World| are_served(world, 0, &[&early[..], &other].concat());
         run_until(&mut world, SECOND, "four echoes", served);
-        world.remote.set_listener(first, idle(ms(30_000))).expect("there is room");
+        world.handle.set_listener(first, idle(ms(30_000))).expect("there is room");
         go_on(&mut world, SECOND);
         let late = add_peers(&mut world, (0, listeners[0]), 2, echo);
         go_on(&mut world, 7 * SECOND);
@@ -332,7 +332,7 @@ fn each_connection_has_the_settings_of_its_accept() {
         go_on(&mut world, 30 * SECOND);
         assert_eq!(reasons(&world, 0, &late), [Some(Reason::IdleTimeout); 2], "seed {seed}");
         assert_eq!(reasons(&world, 0, &other), [None; 2], "seed {seed}");
-        let listeners = world.remote.listeners();
+        let listeners = world.handle.listeners();
         let info = listeners.iter().find(|info| info.number == first).expect("it is there");
         assert_eq!(info.settings.idle_timeout, ms(30_000), "seed {seed}");
         end(&mut world);
@@ -365,12 +365,12 @@ fn a_listener_has_as_many_connections_as_it_may() {
             .records
             .iter()
             .find_map(|it| (it.origin == Origin::Listener(number)).then_some(it.id));
-        world.remote.set_listener(number, limit(Some(2))).expect("there is room");
+        world.handle.set_listener(number, limit(Some(2))).expect("there is room");
         let shard = open.expect("there are three").shard();
         let more = add_peers(&mut world, (shard, listeners[shard]), 1, stubborn());
         go_on(&mut world, SECOND);
         assert_eq!(state_of(&world, number), Some((ListenerState::Open, 3)), "seed {seed}");
-        world.remote.set_listener(number, None).expect("there is room");
+        world.handle.set_listener(number, None).expect("there is room");
         go_on(&mut world, SECOND);
         add_peers(&mut world, (shard, listeners[shard]), 1, stubborn());
         go_on(&mut world, SECOND);
@@ -391,7 +391,7 @@ fn exempt_clients_are_neither_banned_nor_counted() {
         world.book.borrow_mut().exempt.clone_from(&exempt);
         let (number, listeners) = world.add_listener_with(16, Some(settings.clone()));
         let (_, others) = world.add_listener(16);
-        assert!(world.remote.ban("10.0.0.0/8".parse().expect("a prefix")).expect("there is room"));
+        assert!(world.handle.ban("10.0.0.0/8".parse().expect("a prefix")).expect("there is room"));
         go_on(&mut world, Duration::from_millis(5));
         let refused = add_peers(&mut world, (0, others[0]), 2, stubborn());
         go_on(&mut world, SECOND);
@@ -401,15 +401,15 @@ fn exempt_clients_are_neither_banned_nor_counted() {
         let sum = world.ledger().sum;
         let counts = (sum.opened, sum.waiting, sum.over_address_limit);
         assert_eq!(counts, (4, 1, 0), "seed {seed}");
-        assert!(world.remote.ban("10.1.0.0/16".parse().expect("a prefix")).expect("there is room"));
+        assert!(world.handle.ban("10.1.0.0/16".parse().expect("a prefix")).expect("there is room"));
         go_on(&mut world, SECOND);
         assert_eq!(world.ledger().sum.waiting, 1, "seed {seed}");
         // Without the exemption, the waiting one is turned away.
-        world.remote.set_listener(number, None).expect("there is room");
+        world.handle.set_listener(number, None).expect("there is room");
         go_on(&mut world, SECOND);
         assert_eq!(world.ledger().sum.waiting, 0, "seed {seed}");
         assert_eq!(reasons(&world, 0, &proxies), [None; 4], "seed {seed}");
-        world.remote.set_bans(&[]).expect("there is room");
+        world.handle.set_bans(&[]).expect("there is room");
         end(&mut world);
     }
 }
@@ -428,7 +428,7 @@ fn a_limited_number_of_settings_is_enough_for_any_number_of_changes() {
     let kept = add_peers(&mut world, (0, listeners[0]), 1, echo);
     go_on(&mut world, SECOND);
     for change in 1..2_000 {
-        world.remote.set_listener(number, settings(change)).expect("a number is free");
+        world.handle.set_listener(number, settings(change)).expect("a number is free");
         world.turn();
     }
     assert_eq!(reasons(&world, 0, &kept), [None]);
@@ -436,7 +436,7 @@ fn a_limited_number_of_settings_is_enough_for_any_number_of_changes() {
     let mut held = Vec::new();
     let full = loop {
         let settings = settings(10_000 + held.len() as u64);
-        match world.remote.registry().settings(settings.as_ref()) {
+        match world.handle.registry().settings(settings.as_ref()) {
             Ok(settings) => held.push(settings),
             Err(error) => break error,
         }
@@ -444,7 +444,7 @@ fn a_limited_number_of_settings_is_enough_for_any_number_of_changes() {
     // Those of the configuration, of the listener and of the connection are in use.
     assert!(matches!(full, Error::TooManySettings) && held.len() == 253, "{}", held.len());
     drop(held);
-    world.remote.set_listener(number, settings(7)).expect("a number is free");
+    world.handle.set_listener(number, settings(7)).expect("a number is free");
     end(&mut world);
 }
 

@@ -4,8 +4,8 @@ use super::book::Book;
 use super::draw::draw_settings;
 use super::lane::Life;
 use super::world::World;
+use crate::handle::EngineHandle;
 use crate::mailbox::Command;
-use crate::remote::Remote;
 use crate::ring::simulated::{Rng, present_us, set_interrupts};
 use crate::{Audience, ConnectionId, ConnectionInfo, Error, Prefix, SlowReaders};
 use crossbeam_channel::{Receiver, bounded};
@@ -52,10 +52,10 @@ impl Questions {
         self.0.iter_mut().for_each(|question| question.asked_us += time.as_micros() as u64);
     }
 
-    fn ask(&mut self, remote: &Remote, id: ConnectionId) {
+    fn ask(&mut self, handle: &EngineHandle, id: ConnectionId) {
         let (answer, question) = bounded(1);
         let shard = id.shard();
-        if remote.to(shard, Command::Find(id, answer)).is_ok() {
+        if handle.to(shard, Command::Find(id, answer)).is_ok() {
             let answer = Answer::Find(question);
             self.0.push(Question { shard, asked_us: present_us(), answer });
         }
@@ -77,21 +77,21 @@ impl World {
                 if let Some(record) = book.record(id) {
                     record.cut = true;
                 }
-                let _ = self.remote.kick(id);
+                let _ = self.handle.kick(id);
             }
             (2..5, Some(id)) => {
                 let bytes = self.rng.up_to(2000);
-                let _ = self.remote.send(id, book.blob(bytes).into());
+                let _ = self.handle.send(id, book.blob(bytes).into());
             }
             (5, _) if self.rng.below(8) == 0 => {
                 // Whoever is opened before the shards have heard of it is cut, too.
                 book.kicks_all = true;
                 drop(book);
-                let _ = self.remote.kick_all();
+                let _ = self.handle.kick_all();
             }
             (6, Some(id)) => {
                 drop(book);
-                self.questions.borrow_mut().ask(&self.remote, id);
+                self.questions.borrow_mut().ask(&self.handle, id);
             }
             (7, _) => {
                 drop(book);
@@ -99,7 +99,7 @@ impl World {
                 let limit = self.rng.up_to(8);
                 let from = self.rng.below(4) as u32;
                 let shard = self.rng.below(self.lanes.len() as u64) as usize;
-                if self.remote.to(shard, Command::List { from, limit, answer }).is_ok() {
+                if self.handle.to(shard, Command::List { from, limit, answer }).is_ok() {
                     let (asked_us, answer) = (present_us(), Answer::List(limit, question));
                     self.questions.borrow_mut().0.push(Question { shard, asked_us, answer });
                 }
@@ -118,7 +118,7 @@ impl World {
                         Audience::Listeners([listener].into())
                     }
                 };
-                let _ = self.remote.broadcast(blob, &audience, slow);
+                let _ = self.handle.broadcast(blob, &audience, slow);
             }
         }
     }
@@ -145,8 +145,8 @@ impl World {
 
     /// From now on other threads may ask in the middle of a shard's work.
     pub(super) fn interrupt(&mut self) {
-        let (remote, book, questions) =
-            (self.remote.clone(), self.book.clone(), self.questions.clone());
+        let (handle, book, questions) =
+            (self.handle.clone(), self.book.clone(), self.questions.clone());
         let mut rng = Rng::new(self.rng.bits());
         let shift = self.shift.clone();
         set_interrupts(Some(Box::new(move || {
@@ -156,7 +156,7 @@ impl World {
             }
             if rng.below(16) == 0 {
                 let somebody = book.borrow().anybody(&mut rng);
-                let _ = somebody.map(|id| questions.borrow_mut().ask(&remote, id));
+                let _ = somebody.map(|id| questions.borrow_mut().ask(&handle, id));
             }
         })));
     }
@@ -166,14 +166,14 @@ impl World {
         let prefixes = ["10.0.0.1", "10.0.0.2", "10.0.0.2/31", "10.0.0.0/29", "10.1.0.0/16", "::1"];
         let prefix: Prefix = self.rng.pick(&prefixes).parse().expect("it is a prefix");
         let _ = match self.rng.below(3) {
-            0 => self.remote.ban(prefix),
-            _ => self.remote.unban(prefix),
+            0 => self.handle.ban(prefix),
+            _ => self.handle.unban(prefix),
         };
     }
 
     /// The number of a listener, if there is one.
     fn some_listener(&mut self) -> Option<u16> {
-        let numbers: Vec<u16> = self.remote.listeners().iter().map(|info| info.number).collect();
+        let numbers: Vec<u16> = self.handle.listeners().iter().map(|info| info.number).collect();
         (!numbers.is_empty()).then(|| self.rng.pick(&numbers))
     }
 
@@ -192,15 +192,15 @@ impl World {
             lane.removed_us.insert(number, earlier);
         }
         let gone = |result| matches!(result, Ok(()) | Err(Error::NoSuchListener { .. }));
-        self.insist(|world| gone(world.remote.remove_listener(number, deadline)));
+        self.insist(|world| gone(world.handle.remove_listener(number, deadline)));
     }
 
     /// Pauses a listener, or resumes it.
     pub(super) fn pause_or_resume(&mut self) {
         let Some(number) = self.some_listener() else { return };
         let _ = match self.rng.below(3) {
-            0 => self.remote.pause_listener(number),
-            _ => self.remote.resume_listener(number),
+            0 => self.handle.pause_listener(number),
+            _ => self.handle.resume_listener(number),
         };
     }
 
@@ -208,15 +208,15 @@ impl World {
     pub(super) fn change_settings(&mut self) {
         if let Some(number) = self.some_listener() {
             let settings = draw_settings(&mut self.rng);
-            let _ = self.remote.set_listener(number, settings);
+            let _ = self.handle.set_listener(number, settings);
         }
     }
 
     /// Resumes all listeners.
     pub(super) fn resume_all(&mut self) {
-        for info in self.remote.listeners() {
+        for info in self.handle.listeners() {
             let gone = |result| matches!(result, Ok(()) | Err(Error::NoSuchListener { .. }));
-            self.insist(|world| gone(world.remote.resume_listener(info.number)));
+            self.insist(|world| gone(world.handle.resume_listener(info.number)));
         }
     }
 
@@ -233,13 +233,13 @@ impl World {
 
     /// A drain, of which every shard hears.
     pub fn drain(&mut self, deadline: Duration) {
-        self.remote.drain(deadline);
+        self.handle.drain(deadline);
         self.note_drain(deadline);
     }
 
     /// A stop, of which every shard hears.
     pub fn stop(&mut self) {
-        self.remote.stop();
+        self.handle.stop();
         self.note_drain(Duration::ZERO);
     }
 

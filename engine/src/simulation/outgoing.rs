@@ -43,7 +43,7 @@ fn add_endpoints(world: &mut World, count: usize) -> Vec<u64> {
 /// Asks the first shard to connect to the last endpoint.
 fn connect(world: &mut World) {
     let (address, tag) = world.book.borrow_mut().endpoint(0).expect("there is an endpoint");
-    world.remote.connect(0, address, tag).expect("there is room for it");
+    world.handle.connect(0, address, tag).expect("there is room for it");
 }
 
 fn failed(world: &World) -> u64 {
@@ -130,7 +130,7 @@ fn a_permit_of_an_outgoing_connection_serves_a_client_only_beyond_the_reservatio
             let slot = slots.iter().map(|(slot, _)| slot).find(|slot| of_tag(*slot));
             world.shard(0).parts().1.id(slot.expect("it is open"))
         };
-        assert!(world.remote.kick(id).is_ok());
+        assert!(world.handle.kick(id).is_ok());
         go_on(&mut world, Duration::from_secs(2));
         let sum = world.ledger().sum;
         assert_eq!((sum.closed_by[Reason::Kicked as usize], sum.waiting), (closed, waiting));
@@ -183,7 +183,7 @@ fn a_connect_without_a_permit_fails_alone() {
     connect(&mut world);
     at_once(&mut world, "the failure", |world| failed(world) == 1);
     world.book.borrow_mut().kicks_all = true;
-    world.remote.kick_all().expect("there is room for it");
+    world.handle.kick_all().expect("there is room for it");
     at_once(&mut world, "its end", |world| world.admission.free() == 1);
     connect(&mut world);
     at_once(&mut world, "the next connect", |world| outgoing(world) == 1);

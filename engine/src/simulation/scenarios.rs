@@ -119,13 +119,13 @@ fn connections_are_drained_one_by_one_or_all_at_once() {
         run_until(&mut world, Duration::from_secs(20), "three clients", opened);
         let second = world.book.borrow().records[1].id;
         world.book.borrow_mut().drains_some = true;
-        world.remote.drain_connection(second).expect("there is room");
+        world.handle.drain_connection(second).expect("there is room");
         has_closed(&mut world, 1);
         go_on(&mut world, Duration::from_secs(2));
         assert_eq!(world.book.borrow().records[1].closed, Some(Reason::LocalClose), "seed {seed}");
         // Of one that has gone, nothing happens.
-        world.remote.drain_connection(second).expect("there is room");
-        world.remote.drain_connections().expect("there is room");
+        world.handle.drain_connection(second).expect("there is room");
+        world.handle.drain_connections().expect("there is room");
         has_closed(&mut world, 3);
         add(&mut world);
         go_on(&mut world, Duration::from_secs(2));
@@ -312,16 +312,16 @@ fn an_end_needs_no_room_in_the_queue_of_commands() {
             world.add_peer(Plan::plain(), stubborn, 100);
         }
         go_on(&mut world, Duration::from_millis(50));
-        let remote = world.remote.clone();
-        let fill = move || while remote.to(0, Command::StopReconnecting(0)).is_ok() {};
+        let handle = world.handle.clone();
+        let fill = move || while handle.to(0, Command::StopReconnecting(0)).is_ok() {};
         fill();
         let (stops, mut after) = (seed % 2 == 0, seed % 9);
-        let remote = world.remote.clone();
+        let handle = world.handle.clone();
         set_interrupts(Some(Box::new(move || {
             fill();
             if after == 0 {
                 // Again and again: they take no more than one place.
-                if stops { remote.stop() } else { remote.drain(Duration::from_millis(5)) }
+                if stops { handle.stop() } else { handle.drain(Duration::from_millis(5)) }
             }
             after = after.saturating_sub(1);
         })));

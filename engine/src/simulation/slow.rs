@@ -126,7 +126,7 @@ fn connect_to_reader(world: &mut World) {
     book.endpoints.push((address, 0));
     let (address, tag) = book.endpoint(0).expect("it was just added");
     drop(book);
-    world.remote.connect(0, address, tag).expect("the mailbox is empty");
+    world.handle.connect(0, address, tag).expect("the mailbox is empty");
 }
 
 /// Peers above the floor stay, and connections that wait for the server, not for the peer.

@@ -5,8 +5,9 @@ use super::actor::{Actor, Talk};
 use super::book::{Piece, Role};
 use super::lane::Lane;
 use super::world::World;
+use crate::Connection;
+use crate::files::{NewFile, PublishOptions, ReceiveFileError, StartFileError, StartNewFileError};
 use crate::ring::simulated::stretch;
-use crate::{Connection, FileRefusal, FileRefused, NewFile, Publish, ReceiveFailed};
 use std::collections::BTreeMap;
 use std::io;
 
@@ -33,7 +34,7 @@ pub struct Published {
     pub(super) shard: usize,
     pub(super) name: Vec<u8>,
     pub(super) pieces: Vec<Piece>,
-    pub(super) publish: Publish,
+    pub(super) publish: PublishOptions,
     /// What was told of it.
     pub(super) result: Option<Result<(), i32>>,
 }
@@ -81,15 +82,15 @@ impl Actor {
         let bytes = if talk.rng.below(2) == 0 { left } else { talk.rng.below(left + 1) };
         talk.upload.coming = Some(bytes);
         let file = match connection.receive_file(file, u64::MAX / 2, 2) {
-            Err(FileRefused { file, why: FileRefusal::OutOfRange }) => file,
-            Err(FileRefused { why: FileRefusal::Ending, .. }) => return header,
+            Err(StartNewFileError { file, error: StartFileError::OutOfRange }) => file,
+            Err(StartNewFileError { error: StartFileError::Ending, .. }) => return header,
             other => {
                 self.fail(talk.id, &format!("a range that no file has: {other:?}"));
                 return header;
             }
         };
         if let Err(refused) = connection.receive_file(file, talk.upload.bytes, bytes)
-            && refused.why != FileRefusal::Ending
+            && refused.error != StartFileError::Ending
         {
             self.fail(talk.id, &format!("a file is not received: {refused}"));
         }
@@ -112,7 +113,7 @@ impl Actor {
         };
         talk.upload.coming = Some(bytes);
         if let Err(refused) = connection.receive_file(file, 0, bytes)
-            && refused.why != FileRefusal::Ending
+            && refused.error != StartFileError::Ending
         {
             self.fail(talk.id, &format!("a file is not received: {refused}"));
         }
@@ -136,7 +137,7 @@ impl Actor {
         &mut self,
         talk: &mut Talk,
         connection: &mut Connection<'_>,
-        result: Result<NewFile, ReceiveFailed>,
+        result: Result<NewFile, ReceiveFileError>,
     ) {
         let Some(asked) = talk.upload.coming.take() else {
             return self.fail(talk.id, "file_received without receive_file");
@@ -164,11 +165,11 @@ impl Actor {
             self.fail(talk.id, "a file does not know how long it is");
         }
         if talk.upload.publishing.is_some() {
-            match connection.publish_file(file, b"second", Publish::default()) {
-                Err(FileRefused { file, why: FileRefusal::InProgress }) => {
+            match connection.publish_file(file, b"second", PublishOptions::default()) {
+                Err(StartNewFileError { file, error: StartFileError::InProgress }) => {
                     talk.upload.file = Some(file);
                 }
-                Err(FileRefused { why: FileRefusal::Ending, .. }) => {}
+                Err(StartNewFileError { error: StartFileError::Ending, .. }) => {}
                 other => self.fail(talk.id, &format!("a second name at a time: {other:?}")),
             }
             return;
@@ -177,7 +178,8 @@ impl Actor {
             talk.upload.file = Some(file);
             return;
         }
-        let publish = Publish { sync: talk.rng.below(2) == 0, replace: talk.rng.below(2) == 0 };
+        let publish =
+            PublishOptions { sync: talk.rng.below(2) == 0, replace: talk.rng.below(2) == 0 };
         let name = talk.rng.pick(&NAMES).as_bytes();
         let pieces = std::mem::take(&mut talk.upload.pieces);
         let shard = connection.local().shard();
@@ -187,7 +189,7 @@ impl Actor {
         book.published.push(Published { shard, name: name_bytes, pieces, publish, result: None });
         drop(book);
         if let Err(refused) = connection.publish_file(file, name, publish)
-            && refused.why != FileRefusal::Ending
+            && refused.error != StartFileError::Ending
         {
             self.fail(talk.id, &format!("a file gets no name: {refused}"));
         }

@@ -82,12 +82,12 @@ impl World {
             let number = Origin::Listener(lane.numbers[listener]);
             assert_eq!(record.origin, number, "the listener of {record:?}");
         }
-        let left = self.remote.listeners().into_iter().map(|it| (it.state, it.connections));
+        let left = self.handle.listeners().into_iter().map(|it| (it.state, it.connections));
         let removed = |(state, count)| state == ListenerState::Removed || count > 0;
         assert!(
             !left.into_iter().any(removed),
             "listeners are left: {:?}",
-            self.remote.listeners()
+            self.handle.listeners()
         );
     }
 

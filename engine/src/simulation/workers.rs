@@ -2,8 +2,9 @@
 
 use super::actor::{Actor, OnPurpose, Talk};
 use super::world::World;
+use crate::Connection;
 use crate::ring::simulated::stretch;
-use crate::{Connection, Job, JobDone, JobError, Refusal};
+use crate::workers::{Job, JobDone, OffloadJobErrorKind, RunJobError};
 use std::sync::Arc;
 
 /// Tags of jobs that are told of in no order, and of jobs that panic, have these.
@@ -89,8 +90,8 @@ impl Actor {
         while used < length {
             let bytes = talk.rng.up_to(length - used);
             match self.offload_one(talk, connection, bytes) {
-                Err(Refusal::Full) => break,
-                Err(Refusal::NoWorkers) | Ok(()) => {}
+                Err(OffloadJobErrorKind::Full) => break,
+                Err(OffloadJobErrorKind::NoWorkers) | Ok(()) => {}
                 Err(refusal) => self.fail(talk.id, &format!("is shown bytes, but {refusal:?}")),
             }
             talk.used += bytes as u64;
@@ -104,7 +105,7 @@ impl Actor {
         talk: &mut Talk,
         connection: &mut Connection<'_>,
         bytes: usize,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), OffloadJobErrorKind> {
         let offset = talk.used;
         let (unordered, panics) = (talk.rng.below(4) == 0, talk.rng.below(8) == 0);
         let number = talk.jobs_made;
@@ -113,12 +114,12 @@ impl Actor {
         tag |= if panics { PANICS } else { 0 };
         let to_send: Option<Arc<[u8]>> =
             (talk.rng.below(8) == 0).then(|| self.book.borrow_mut().blob(TELLING_BYTES_MIN).into());
-        let (remote, id) = (connection.local().remote().clone(), talk.id);
+        let (handle, id) = (connection.local().engine().clone(), talk.id);
         let work = move || {
             if panics {
                 std::panic::panic_any(OnPurpose);
             }
-            let sent = to_send.filter(|bytes| remote.send(id, bytes.clone()).is_ok());
+            let sent = to_send.filter(|bytes| handle.send(id, bytes.clone()).is_ok());
             Stretch { offset, bytes, sent }
         };
         let job = if unordered { Job::unordered(tag, work) } else { Job::new(tag, work) };
@@ -138,7 +139,7 @@ impl Actor {
                 if refused.job.tag() != tag {
                     self.fail(talk.id, "another job comes back");
                 }
-                Err(refused.why)
+                Err(refused.kind)
             }
         }
     }
@@ -167,8 +168,8 @@ impl Actor {
                     self.book.borrow_mut().records[talk.record].in_order.push([sent, then]);
                 }
             }
-            Err(JobError::Panicked(_)) if panics => {}
-            Err(JobError::NoWorkers) => {}
+            Err(RunJobError::Panicked(_)) if panics => {}
+            Err(RunJobError::NoWorkers) => {}
             other => self.fail(talk.id, &format!("job {tag:x} ends well: {}", other.is_ok())),
         }
         if talk.rng.below(8) == 0 {

@@ -10,10 +10,10 @@ use super::without::Without;
 use crate::address::{Address, SocketPath};
 use crate::admission::Admission;
 use crate::config::{Config, Listener, ListenerSettings};
+use crate::handle::EngineHandle;
 use crate::ledger::{Ledger, Published};
 use crate::mailbox::{Command, Mailbox, Opened};
 use crate::registry::Registry;
-use crate::remote::Remote;
 use crate::ring::simulated::{
     Afterwards, Endpoint, Faults, NEVER, Plan, Rng, SimulatedRing, stretch,
 };
@@ -39,7 +39,7 @@ pub struct World {
     pub lanes: Vec<Lane>,
     pub book: Rc<RefCell<Book>>,
     pub config: Config,
-    pub remote: Remote,
+    pub handle: EngineHandle,
     pub rng: Rng,
     pub admission: Arc<Admission>,
     pub swarm: Swarm,
@@ -102,13 +102,13 @@ impl World {
         let (published_by, admitted, ring) =
             (published.clone(), admission.clone(), RingInUse::default());
         let registry = Registry::new(&config);
-        let remote = Remote::new(sending, published_by, admitted, pool, ring, registry);
+        let handle = EngineHandle::new(sending, published_by, admitted, pool, ring, registry);
         let common = Common { config, admission: admission.clone(), book: book.clone() };
         let mut lanes = Vec::with_capacity(shards);
         for (number, (bare, (mailbox, jobs))) in
             bares.into_iter().zip(mailboxes.into_iter().zip(ports)).enumerate()
         {
-            let ends = (mailbox, published[number].clone(), remote.clone(), jobs);
+            let ends = (mailbox, published[number].clone(), handle.clone(), jobs);
             let handler = (Rng::new(rng.bits()), ticks);
             lanes.push(Lane::new(number, bare, &common, ends, handler));
         }
@@ -116,7 +116,7 @@ impl World {
             lanes,
             book,
             config: common.config,
-            remote,
+            handle,
             rng,
             admission,
             swarm,
@@ -128,14 +128,14 @@ impl World {
         };
         let most = world.lanes.iter().map(|lane| lane.listeners.len()).max();
         let listening: Vec<_> =
-            (0..most.unwrap_or(0)).map(|_| world.remote.register(&ADDRESS.into())).collect();
+            (0..most.unwrap_or(0)).map(|_| world.handle.register(&ADDRESS.into())).collect();
         for number in 0..shards {
             let sockets = listening.iter().zip(&world.lanes[number].listeners);
             let opened = sockets.map(|((listening, settings), socket)| {
                 Opened::new(listening.clone(), settings.clone(), *socket, SimulatedRing::OUTSIDE)
             });
             let listen = Command::Listen(opened.collect());
-            world.remote.to(number, listen).expect("the mailbox is empty");
+            world.handle.to(number, listen).expect("the mailbox is empty");
             assert!(world.shard(number).start().is_ok(), "`started` does not panic");
         }
         world
@@ -184,12 +184,12 @@ impl World {
         let mut last = None;
         let mut more = Vec::new();
         for _ in 0..count {
-            let (listening, settings) = self.remote.register(&ADDRESS.into());
+            let (listening, settings) = self.handle.register(&ADDRESS.into());
             let listener = self.lanes[shard].add_listener(listening.number(), 16, false);
             more.push(Opened::new(listening, settings, listener, SimulatedRing::OUTSIDE));
             last = Some(listener);
         }
-        self.remote.to(shard, Command::Listen(more)).expect("few commands at a time");
+        self.handle.to(shard, Command::Listen(more)).expect("few commands at a time");
         last.expect("at least one")
     }
 
@@ -221,7 +221,7 @@ impl World {
 
     fn add(&mut self, backlog: usize, listener: Listener) -> (u16, Vec<Descriptor>) {
         let is_unix = listener.address.unix().is_some();
-        let (listening, settings) = self.remote.register(&listener);
+        let (listening, settings) = self.handle.register(&listener);
         let number = listening.number();
         let mut descriptors = Vec::new();
         for (shard, lane) in self.lanes.iter_mut().enumerate() {
@@ -235,7 +235,7 @@ impl World {
                     SimulatedRing::OUTSIDE,
                 );
                 // Not taken: dropped, it is closed.
-                let _ = self.remote.to(shard, Command::Listen(vec![opened]));
+                let _ = self.handle.to(shard, Command::Listen(vec![opened]));
             }
         }
         (number, descriptors)
@@ -243,7 +243,7 @@ impl World {
 
     /// Another listener, unless there are many.
     fn listen_more(&mut self) {
-        if self.remote.listeners().len() < LISTENERS_MAX {
+        if self.handle.listeners().len() < LISTENERS_MAX {
             let settings = draw::draw_settings(&mut self.rng);
             if self.rng.below(2) == 0 {
                 self.add_unix_listener(4, settings);
@@ -417,7 +417,7 @@ impl World {
     fn connect(&mut self, shard: usize) {
         self.add_endpoint();
         let (address, tag) = self.book.borrow_mut().endpoint(shard).expect("just added");
-        if self.remote.connect(shard, address, tag).is_err() {
+        if self.handle.connect(shard, address, tag).is_err() {
             self.book.borrow_mut().not_asked(tag);
         }
     }
@@ -431,7 +431,7 @@ impl World {
 
     /// From now on nothing goes wrong any more, and everybody waits for us.
     pub fn calm(&mut self) {
-        self.insist(|world| world.remote.set_bans(&[]).is_ok());
+        self.insist(|world| world.handle.set_bans(&[]).is_ok());
         self.resume_all();
         self.shift.borrow_mut().hurries = true;
         for lane in &mut self.lanes {
@@ -474,6 +474,6 @@ impl World {
     /// The ledger as anybody may read it.
     pub fn ledger(&self) -> Ledger {
         let published = self.lanes.iter().map(|lane| lane.published.as_ref());
-        Ledger::of(published, &self.admission, self.remote.pool())
+        Ledger::of(published, &self.admission, self.handle.pool())
     }
 }

@@ -4,13 +4,13 @@ use super::{Faults, Machine, Shift, choose};
 use crate::address::Address;
 use crate::admission::Admission;
 use crate::config::{Config, Listener};
-use crate::file::Directory;
+use crate::files::Directory;
+use crate::handle::EngineHandle;
 use crate::handler::Handler;
 use crate::ledger::{Ledger, Published};
 use crate::mailbox::{Command, Mailbox, Opened};
 use crate::memory::Arena;
 use crate::registry::Registry;
-use crate::remote::Remote;
 use crate::ring::simulated::{
     Afterwards, NEVER, OpenCounts, Plan, Rng, SimulatedFile, SimulatedRing, Standing, stretch,
 };
@@ -109,7 +109,7 @@ impl Bare {
 pub struct Bench<H: Handler> {
     shards: Vec<ShardOfBench<H>>,
     admission: Arc<Admission>,
-    remote: Remote,
+    handle: EngineHandle,
     shift: Shift,
     rng: Rng,
     next_shard: usize,
@@ -165,8 +165,8 @@ impl<H: Handler> Bench<H> {
         pool.resize(config.workers).expect("a simulated worker is no thread");
         let shift = Shift::new(pool.clone(), Rng::new(rng.bits()));
         let (ring, registry) = (RingInUse::default(), Registry::new(&config));
-        let remote =
-            Remote::new(sendings, published.clone(), admission.clone(), pool, ring, registry);
+        let handle =
+            EngineHandle::new(sendings, published.clone(), admission.clone(), pool, ring, registry);
         let mut shards = Vec::with_capacity(count);
         for (number, ((bare, mailbox), jobs)) in
             bare.into_iter().zip(mailboxes).zip(ports).enumerate()
@@ -183,14 +183,14 @@ impl<H: Handler> Bench<H> {
                 mailbox,
                 published: published.clone(),
                 admission: admission.clone(),
-                remote: remote.clone(),
+                handle: handle.clone(),
                 jobs,
             });
             let machine = Machine::new(shard, arena);
             shards.push(ShardOfBench { machine, published, listeners, directory });
         }
         let mut bench =
-            Self { shards, admission, remote, shift, rng, next_shard: 0, panics_expected: 0 };
+            Self { shards, admission, handle, shift, rng, next_shard: 0, panics_expected: 0 };
         bench.start(&config);
         bench
     }
@@ -198,7 +198,7 @@ impl<H: Handler> Bench<H> {
     /// Gives the shards their listeners, and starts them.
     fn start(&mut self, config: &Config) {
         let registered: Vec<_> =
-            config.listeners.iter().map(|listener| self.remote.register(listener)).collect();
+            config.listeners.iter().map(|listener| self.handle.register(listener)).collect();
         for (number, shard) in self.shards.iter_mut().enumerate() {
             let sockets = registered.iter().zip(&shard.listeners);
             let opened = sockets.map(|((listening, settings), socket)| {
@@ -206,7 +206,7 @@ impl<H: Handler> Bench<H> {
                 Opened::new(listening, settings, *socket, SimulatedRing::OUTSIDE)
             });
             let listen = Command::Listen(opened.collect());
-            self.remote.to(number, listen).expect("the mailbox is empty");
+            self.handle.to(number, listen).expect("the mailbox is empty");
             let started = shard.machine.shard().expect("it is new").start();
             assert!(started.is_ok(), "`Handler::started` panicked");
         }
@@ -335,8 +335,8 @@ impl<H: Handler> Bench<H> {
 
     /// The handle for control from other threads. Its commands take effect as time passes.
     #[must_use]
-    pub fn remote(&self) -> &Remote {
-        &self.remote
+    pub fn handle(&self) -> &EngineHandle {
+        &self.handle
     }
 
     /// The directory of a shard, as its handler got it.
@@ -360,7 +360,7 @@ impl<H: Handler> Bench<H> {
     #[must_use]
     pub fn ledger(&self) -> Ledger {
         let published = self.shards.iter().map(|shard| shard.published.as_ref());
-        Ledger::of(published, &self.admission, self.remote.pool())
+        Ledger::of(published, &self.admission, self.handle.pool())
     }
 
     /// Simulated time since some moment in the past.
@@ -461,8 +461,8 @@ impl<H: Handler> Bench<H> {
         assert_eq!(held, open, "permits held and connections open");
     }
 
-    /// Drains with a deadline of 10 s, as [`Remote::drain`], and checks that everything came back:
-    /// permits, buffers, descriptors, jobs. Returns the ledger, which balances.
+    /// Drains with a deadline of 10 s, as [`EngineHandle::drain`], and checks that everything came
+    /// back: permits, buffers, descriptors, jobs. Returns the ledger, which balances.
     ///
     /// # Panics
     /// If something is missing, or as [`run`](Self::run).
@@ -473,7 +473,7 @@ impl<H: Handler> Bench<H> {
     pub(super) fn end(&mut self) -> Ledger {
         let deadline = Duration::from_secs(10);
         self.shift.hurries = true;
-        self.remote.drain(deadline);
+        self.handle.drain(deadline);
         let until_us = self.now_us() + (deadline + DRAIN_MAX).as_micros() as u64;
         self.pass_until(until_us);
         self.shift.end();

@@ -1,7 +1,8 @@
 //! That the bench shows what a handler does, and that a storm finds what is wrong with one.
 
 use super::*;
-use crate::{Config, Connection, Handler, Job, JobDone, Ledger, Local, Origin};
+use crate::workers::{Job, JobDone};
+use crate::{Config, Connection, Handler, Ledger, Local, Origin};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -19,7 +20,7 @@ impl Handler for Echo {
             b"F" => connection.open_file(&self.0.directory, b"file").expect("one at a time"),
             b"J" => {
                 let job = Job::new(7, || "done".to_owned());
-                connection.offload(job).map_err(|refused| refused.why).expect("there is a worker");
+                connection.offload(job).map_err(|refused| refused.kind).expect("there is a worker");
             }
             b"T" => connection.set_timer(Some(Duration::from_secs(3))),
             b"P" => panic!("on purpose"),
@@ -33,7 +34,7 @@ impl Handler for Echo {
         &mut self,
         _: &mut (),
         connection: &mut Connection<'_>,
-        file: io::Result<crate::OpenFile>,
+        file: io::Result<crate::files::OpenFile>,
     ) {
         // EMFILE or ENOMEM: the client learns of it by the end of the connection.
         let Ok(file) = file else { return connection.close() };

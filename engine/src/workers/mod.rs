@@ -1,5 +1,10 @@
-//! Jobs: work that takes longer than a callback may, on threads of its own. The rules are in the
-//! documentation of [`Job`], which is public.
+//! Workers: threads for work that takes longer than a callback may.
+//!
+//! A handler gives a [`Job`], which is a closure, to
+//! [`Connection::offload`](crate::Connection::offload). A worker thread runs it, and
+//! [`Handler::job_done`](crate::Handler::job_done) gets its value as a [`JobDone`].
+//! [`Config::workers`](crate::Config::workers) is the number of threads, 0 by default. The page of
+//! [`Job`] has an example and the rules.
 
 mod gate;
 mod pool;
@@ -27,7 +32,8 @@ type Output = Box<dyn Any + Send>;
 /// shard never waits for a worker.
 ///
 /// ```
-/// use ringwright::{Config, Connection, Engine, Handler, Job, JobDone, Origin, Refusal};
+/// use ringwright::workers::{Job, JobDone, OffloadJobErrorKind};
+/// use ringwright::{Config, Connection, Engine, Handler, Origin};
 ///
 /// /// Answers every line with the sum of its bytes, computed by a worker.
 /// struct Sums;
@@ -43,7 +49,7 @@ type Output = Box<dyn Any + Send>;
 ///             match connection.offload(Job::new(0, sum)) {
 ///                 Ok(()) => used += length + 1,
 ///                 // The engine delivers the unused line again when there is room.
-///                 Err(refused) if refused.why == Refusal::Full => break,
+///                 Err(refused) if refused.kind == OffloadJobErrorKind::Full => break,
 ///                 Err(refused) => {
 ///                     let _ = connection.send(format!("{refused}\n").as_bytes());
 ///                     connection.close();
@@ -70,7 +76,7 @@ type Output = Box<dyn Any + Send>;
 /// # let mut answer = [0; 4];
 /// # client.read_exact(&mut answer)?;
 /// # assert_eq!(&answer, b"294\n");
-/// # engine.remote().drain(std::time::Duration::ZERO);
+/// # engine.handle().drain(std::time::Duration::ZERO);
 /// # engine.join()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -79,21 +85,22 @@ type Output = Box<dyn Any + Send>;
 /// Jobs of a connection may finish in any order. The results of [`Job::new`] still come in the
 /// order of the calls of `offload`. A result of [`Job::unordered`] comes as soon as it is there.
 ///
-/// A job may use [`Remote`](crate::Remote). Bytes that it sends to its own connection leave before
-/// the output of its `job_done`.
+/// A job may use [`EngineHandle`](crate::EngineHandle). Bytes that it sends to its own connection
+/// leave before the output of its `job_done`.
 ///
 /// # Limits
 /// All shards share one queue with [`Config::jobs_queued_max`](crate::Config::jobs_queued_max)
 /// places. A connection has at most
 /// [`Config::jobs_per_connection_max`](crate::Config::jobs_per_connection_max) jobs in progress. At
-/// either limit, `offload` refuses with [`Refusal::Full`] and pauses the connection until there is
-/// room.
+/// either limit, `offload` refuses with [`OffloadJobErrorKind::Full`] and pauses the connection
+/// until there is room.
 ///
 /// # Zero workers
 /// The default of [`Config::workers`](crate::Config::workers) is 0: every job is refused with
-/// [`Refusal::NoWorkers`]. [`Remote::set_workers`](crate::Remote::set_workers) changes the number
-/// at run time. When it becomes 0, running jobs finish and their results are delivered. Queued jobs
-/// fail with [`JobError::NoWorkers`].
+/// [`OffloadJobErrorKind::NoWorkers`].
+/// [`EngineHandle::set_workers`](crate::EngineHandle::set_workers) changes the number at run time.
+/// When it becomes 0, running jobs finish and their results are delivered. Queued jobs fail with
+/// [`RunJobError::NoWorkers`].
 ///
 /// # The end
 /// A connection with jobs in progress is waited for by a drain, until its deadline. When a
@@ -137,11 +144,11 @@ impl Job {
     pub(crate) fn run(self) -> JobDone {
         let run = self.run;
         let result = catch_unwind(AssertUnwindSafe(run))
-            .map_err(|panic| JobError::Panicked(message_of(panic)));
+            .map_err(|panic| RunJobError::Panicked(message_of(panic)));
         JobDone { tag: self.tag, result }
     }
 
-    pub(crate) fn fail(self, error: JobError) -> JobDone {
+    pub(crate) fn fail(self, error: RunJobError) -> JobDone {
         discard(self.run);
         JobDone { tag: self.tag, result: Err(error) }
     }
@@ -158,7 +165,7 @@ impl fmt::Debug for Job {
 #[derive(Debug)]
 pub struct JobDone {
     tag: u64,
-    result: Result<Output, JobError>,
+    result: Result<Output, RunJobError>,
 }
 
 impl JobDone {
@@ -171,11 +178,11 @@ impl JobDone {
     /// The value that the job returned.
     ///
     /// # Errors
-    /// [`JobError`] if the job panicked or never ran.
+    /// [`RunJobError`] if the job panicked or never ran.
     ///
     /// # Panics
     /// If the job returned something other than a `T`.
-    pub fn result<T: 'static>(self) -> Result<T, JobError> {
+    pub fn result<T: 'static>(self) -> Result<T, RunJobError> {
         let tag = self.tag;
         self.result.map(|output| match output.downcast() {
             Ok(output) => *output,
@@ -194,14 +201,14 @@ impl JobDone {
 /// The reason why a job has no value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum JobError {
+pub enum RunJobError {
     /// The job panicked, with this message.
     Panicked(String),
     /// The number of workers was set to 0 while the job was queued. The job never ran.
     NoWorkers,
 }
 
-impl fmt::Display for JobError {
+impl fmt::Display for RunJobError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Panicked(said) => write!(f, "the job panicked ({said})"),
@@ -212,21 +219,21 @@ impl fmt::Display for JobError {
     }
 }
 
-impl std::error::Error for JobError {}
+impl std::error::Error for RunJobError {}
 
 /// The error of [`Connection::offload`](crate::Connection::offload): the job was not accepted.
 #[derive(Debug)]
-pub struct Refused {
+pub struct OffloadJobError {
     /// The job, unchanged.
     pub job: Job,
     /// The reason.
-    pub why: Refusal,
+    pub kind: OffloadJobErrorKind,
 }
 
 /// The reason why a job was not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Refusal {
+pub enum OffloadJobErrorKind {
     /// The engine has no workers.
     NoWorkers,
     /// The queue is full, or the connection has `jobs_per_connection_max` jobs in progress. The
@@ -236,29 +243,31 @@ pub enum Refusal {
     Ending,
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for OffloadJobError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.why {
-            Refusal::NoWorkers => {
+        f.write_str(match self.kind {
+            OffloadJobErrorKind::NoWorkers => {
                 "the engine has no workers; set `workers` in its configuration or call \
-                 Remote::set_workers"
+                 EngineHandle::set_workers"
             }
-            Refusal::Full => {
+            OffloadJobErrorKind::Full => {
                 "the job queue is full or the connection has jobs_per_connection_max jobs in \
                  progress; leave the request unread and it is delivered again when there is room, \
                  or raise workers, jobs_queued_max or jobs_per_connection_max"
             }
-            Refusal::Ending => "the connection is ending and could not receive the result",
+            OffloadJobErrorKind::Ending => {
+                "the connection is ending and could not receive the result"
+            }
         })
     }
 }
 
-impl std::error::Error for Refused {}
+impl std::error::Error for OffloadJobError {}
 
-/// The error of [`Remote::set_workers`](crate::Remote::set_workers).
+/// The error of [`EngineHandle::set_workers`](crate::EngineHandle::set_workers).
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum WorkersFailed {
+pub enum SetWorkersError {
     /// Another thread is changing the number at this moment. Call again.
     Changing,
     /// The number is above 1,024.
@@ -269,7 +278,7 @@ pub enum WorkersFailed {
     Thread(io::Error),
 }
 
-impl fmt::Display for WorkersFailed {
+impl fmt::Display for SetWorkersError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Changing => {
@@ -282,7 +291,7 @@ impl fmt::Display for WorkersFailed {
     }
 }
 
-impl std::error::Error for WorkersFailed {
+impl std::error::Error for SetWorkersError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         if let Self::Thread(source) = self { Some(source) } else { None }
     }

@@ -15,7 +15,7 @@
 //! drop values of the application with panics caught.
 
 use super::gate::{Gate, Shut};
-use super::{Job, JobDone, JobError, WORKERS_MAX, WorkersFailed};
+use super::{Job, JobDone, RunJobError, SetWorkersError, WORKERS_MAX};
 use crate::cpu;
 use crate::panics::discard;
 use crate::waker::Waker;
@@ -145,17 +145,17 @@ impl Pool {
     }
 
     /// Changes the number of workers.
-    pub fn resize(&self, workers: usize) -> Result<(), WorkersFailed> {
+    pub fn resize(&self, workers: usize) -> Result<(), SetWorkersError> {
         if workers > WORKERS_MAX {
-            return Err(WorkersFailed::TooMany);
+            return Err(SetWorkersError::TooMany);
         }
         let mut threads = match self.0.threads.try_lock() {
             Ok(threads) => threads,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return Err(WorkersFailed::Changing),
+            Err(TryLockError::WouldBlock) => return Err(SetWorkersError::Changing),
         };
         if threads.closed {
-            return Err(WorkersFailed::Ended);
+            return Err(SetWorkersError::Ended);
         }
         self.set_count(&mut threads, workers)
     }
@@ -184,7 +184,7 @@ impl Pool {
         self.0.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set_count(&self, threads: &mut Threads, workers: usize) -> Result<(), WorkersFailed> {
+    fn set_count(&self, threads: &mut Threads, workers: usize) -> Result<(), SetWorkersError> {
         if workers == 0 {
             // Before everything else, so that no job is queued behind the last worker to leave.
             self.0.gate.set_workers(0);
@@ -207,7 +207,7 @@ impl Pool {
         if threads.count == 0 {
             self.refuse_queued();
         }
-        result.map_err(WorkersFailed::Thread)
+        result.map_err(SetWorkersError::Thread)
     }
 
     fn start_thread(&self, threads: &mut Threads) -> std::io::Result<()> {
@@ -252,7 +252,7 @@ impl Pool {
     fn run(&self, queued: Queued) {
         let Queued { shard, ticket, job } = queued;
         let done = if self.0.replies[shard].waker.has_ended() {
-            job.fail(JobError::NoWorkers)
+            job.fail(RunJobError::NoWorkers)
         } else {
             job.run()
         };
@@ -272,7 +272,7 @@ impl Pool {
     fn refuse_queued(&self) {
         while let Ok(Queued { shard, ticket, job }) = self.0.queued.try_recv() {
             self.make_room();
-            self.answer(shard, Finished { ticket, done: job.fail(JobError::NoWorkers) });
+            self.answer(shard, Finished { ticket, done: job.fail(RunJobError::NoWorkers) });
         }
     }
 

@@ -40,7 +40,7 @@ fn address(last: u8) -> Ipv4Addr {
 }
 
 fn ban(server: &Server, prefix: &str) -> bool {
-    server.engine.remote().ban(prefix.parse::<Prefix>().unwrap()).unwrap()
+    server.engine.handle().ban(prefix.parse::<Prefix>().unwrap()).unwrap()
 }
 
 #[test]
@@ -49,23 +49,23 @@ fn an_address_has_no_more_connections_than_it_may() {
         config.max_per_address = Some(2);
         config.shards = Some(2);
     });
-    let remote = server.engine.remote();
+    let handle = server.engine.handle();
     let mut first = connect_from(address(1), server.address).unwrap();
     let mut second = connect_from(address(1), server.address).unwrap();
     assert_eq!(ask(&mut first, "echo one"), "one");
     assert_eq!(ask(&mut second, "echo two"), "two");
-    assert_eq!(remote.connections_of(address(1).into()), 2);
+    assert_eq!(handle.connections_of(address(1).into()), 2);
     let mut third = connect_from(address(1), server.address).unwrap();
     assert_eq!(third.read(&mut [0; 1]).unwrap_or(0), 0, "closed at once");
     let mut other = connect_from(address(2), server.address).unwrap();
     assert_eq!(ask(&mut other, "echo other"), "other");
     drop(first);
-    wait_until("its place is free", || remote.connections_of(address(1).into()) == 1);
+    wait_until("its place is free", || handle.connections_of(address(1).into()) == 1);
     let mut fourth = connect_from(address(1), server.address).unwrap();
     assert_eq!(ask(&mut fourth, "echo four"), "four");
     drop((second, third, other, fourth));
     wait_until("all places are free", || {
-        [1, 2].into_iter().all(|last| remote.connections_of(address(last).into()) == 0)
+        [1, 2].into_iter().all(|last| handle.connections_of(address(last).into()) == 0)
     });
     assert_eq!(server.finish().sum.over_address_limit, 1);
 }
@@ -89,11 +89,11 @@ fn places_of_an_address_never_go_stale() {
         })
         .collect();
     clients.into_iter().for_each(|client| client.join().unwrap());
-    let remote = server.engine.remote();
-    let nobody = || [1, 2].into_iter().all(|last| remote.connections_of(address(last).into()) == 0);
+    let handle = server.engine.handle();
+    let nobody = || [1, 2].into_iter().all(|last| handle.connections_of(address(last).into()) == 0);
     // Clients that have left may still be in the queues: they are counted when they are accepted.
     let seen = || {
-        let sum = remote.ledger().sum;
+        let sum = handle.ledger().sum;
         let away = sum.over_address_limit + sum.gone_while_waiting + sum.reset_before_accept;
         (sum.closed, sum.accepted + away)
     };
@@ -116,13 +116,13 @@ fn a_banned_client_gets_no_answer_to_its_syn() {
         return;
     }
     let server = serve(|config| config.shards = Some(2));
-    let remote = server.engine.remote();
+    let handle = server.engine.handle();
     let mut before = connect_from(address(3), server.address).unwrap();
     assert_eq!(ask(&mut before, "echo early"), "early");
     assert!(ban(&server, "127.0.0.3"));
     assert!(!ban(&server, "127.0.0.3"), "it is banned already");
     assert!(ban(&server, "127.9.0.0/16"));
-    wait_until("the filters are attached", || remote.ledger().sum.filters_attached == 2);
+    wait_until("the filters are attached", || handle.ledger().sum.filters_attached == 2);
     for banned in [address(3), Ipv4Addr::new(127, 9, 1, 1), Ipv4Addr::new(127, 9, 255, 255)] {
         let refused = connect_from(banned, server.address).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::TimedOut, "{refused}");
@@ -132,14 +132,14 @@ fn a_banned_client_gets_no_answer_to_its_syn() {
     // Accepted while a filter was attached: it was taken off again.
     assert_eq!(option(other_end(&beside), libc::SOL_SOCKET, libc::SO_GET_FILTER).1, 0);
     assert_eq!(ask(&mut before, "echo still here"), "still here");
-    wait_until("drops are counted", || remote.ledger().sum.listener_drops >= 3);
-    assert_eq!(remote.ledger().sum.banned, 0, "the filter did all of it");
-    assert_eq!(remote.bans().len(), 2);
-    for prefix in remote.bans().iter().copied() {
-        assert!(remote.unban(prefix).unwrap());
-        assert!(!remote.unban(prefix).unwrap());
+    wait_until("drops are counted", || handle.ledger().sum.listener_drops >= 3);
+    assert_eq!(handle.ledger().sum.banned, 0, "the filter did all of it");
+    assert_eq!(handle.bans().len(), 2);
+    for prefix in handle.bans().iter().copied() {
+        assert!(handle.unban(prefix).unwrap());
+        assert!(!handle.unban(prefix).unwrap());
     }
-    wait_until("the filters are gone", || remote.ledger().sum.filters_attached == 0);
+    wait_until("the filters are gone", || handle.ledger().sum.filters_attached == 0);
     let mut again = connect_from(address(3), server.address).unwrap();
     assert_eq!(ask(&mut again, "echo again"), "again");
     server.finish();
@@ -157,7 +157,7 @@ fn exempt_clients_get_in_though_they_are_banned_and_are_not_counted() {
         config.bans = vec!["127.0.0.0/29".parse().unwrap()];
         config.listeners[0].settings = exempt("127.0.0.3");
     });
-    let remote = server.engine.remote();
+    let handle = server.engine.handle();
     let mut proxies: Vec<_> =
         (0..3).map(|_| connect_from(address(3), server.address).unwrap()).collect();
     for proxy in &mut proxies {
@@ -166,14 +166,14 @@ fn exempt_clients_get_in_though_they_are_banned_and_are_not_counted() {
     let mut banned = connect_from(address(4), server.address).unwrap();
     assert_eq!(banned.read(&mut [0; 1]).unwrap_or(0), 0, "closed at once");
     // Another prefix is exempt: no filter is in the way of a client that is not banned, either.
-    remote.set_listener(0, exempt("127.9.0.0/16")).unwrap();
+    handle.set_listener(0, exempt("127.9.0.0/16")).unwrap();
     if can_filter() {
-        wait_until("the filter is attached", || remote.ledger().sum.filters_attached > 0);
+        wait_until("the filter is attached", || handle.ledger().sum.filters_attached > 0);
         let refused = connect_from(address(3), server.address).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::TimedOut, "{refused}");
     }
-    remote.set_listener(0, exempt("127.0.0.0/30")).unwrap();
-    wait_until("the filter is gone", || remote.ledger().sum.filters_attached == 0);
+    handle.set_listener(0, exempt("127.0.0.0/30")).unwrap();
+    wait_until("the filter is gone", || handle.ledger().sum.filters_attached == 0);
     proxies.push(connect_from(address(3), server.address).unwrap());
     assert_eq!(ask(&mut proxies[3], "echo in"), "in");
     drop(proxies);
@@ -238,11 +238,11 @@ fn keepalive_and_user_timeout_are_set_on_what_is_accepted() {
 #[test]
 fn who_waits_and_is_banned_is_not_let_in() {
     let server = serve(|config| config.max_connections = 1);
-    let remote = server.engine.remote();
+    let handle = server.engine.handle();
     let mut inside = connect_from(address(1), server.address).unwrap();
     assert_eq!(ask(&mut inside, "echo in"), "in");
     let mut waiting = connect_from(address(3), server.address).unwrap();
-    wait_until("it waits", || remote.ledger().sum.waiting == 1);
+    wait_until("it waits", || handle.ledger().sum.waiting == 1);
     assert!(ban(&server, "127.0.0.3"));
     assert_eq!(waiting.read(&mut [0; 1]).unwrap_or(0), 0, "closed at once");
     drop(inside);
@@ -264,18 +264,18 @@ fn a_long_list_of_ipv6_addresses_can_be_changed() {
         config.listeners = vec![SocketAddr::from((Ipv6Addr::LOCALHOST, 0)).into()];
         config.bans = (0..count).map(|at| scattered(at).into()).collect();
     });
-    let remote = server.engine.remote();
+    let handle = server.engine.handle();
     for at in count..count + 5 {
-        assert!(remote.ban(scattered(at).into()).unwrap());
-        wait_until("it is attached", || remote.ledger().sum.filters_attached == 1);
+        assert!(handle.ban(scattered(at).into()).unwrap());
+        wait_until("it is attached", || handle.ledger().sum.filters_attached == 1);
     }
     assert!(ban(&server, "::1"));
     wait_until("it is attached", || {
         let refused = connect_from(Ipv6Addr::LOCALHOST, server.address);
         refused.is_err_and(|error| error.kind() == io::ErrorKind::TimedOut)
     });
-    remote.set_bans(&[]).unwrap();
-    wait_until("it is gone", || remote.ledger().sum.filters_attached == 0);
+    handle.set_bans(&[]).unwrap();
+    wait_until("it is gone", || handle.ledger().sum.filters_attached == 0);
     server.still_serves();
     server.finish();
 }
@@ -289,15 +289,15 @@ fn drops_from_before_a_filter_are_not_counted() {
         config.backlog = 1;
         config.max_connections = 1;
     });
-    let remote = server.engine.remote();
+    let handle = server.engine.handle();
     // One inside, some in the waiting room, and a full queue behind them.
     let mut inside = server.connect();
     assert_eq!(ask(&mut inside, "echo in"), "in");
     let crowd: Vec<_> = (0..12).map(|_| connect_from(address(1), server.address)).collect();
     assert!(crowd.iter().any(Result::is_err), "the queue is full");
     assert!(ban(&server, "127.0.0.99"));
-    wait_until("the filter is attached", || remote.ledger().sum.filters_attached == 1);
-    assert_eq!(remote.ledger().sum.listener_drops, 0);
+    wait_until("the filter is attached", || handle.ledger().sum.filters_attached == 1);
+    assert_eq!(handle.ledger().sum.listener_drops, 0);
     drop((inside, crowd));
     server.finish();
 }

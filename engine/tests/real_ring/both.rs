@@ -92,7 +92,7 @@ fn automatic() -> &'static RingInUse {
             ..Config::default()
         };
         let engine = Engine::start(small, |_| Nothing).expect("a small engine");
-        engine.remote().drain(Duration::ZERO);
+        engine.handle().drain(Duration::ZERO);
         engine.join().expect("a clean end").ring
     })
 }

@@ -1,9 +1,10 @@
 //! A server that does what the lines sent to it say, and clients that look closely.
 
 use crate::both::{WITHOUT, features, ring};
+use ringwright::files::{Directory, OpenFile, StartFileError};
 use ringwright::{
-    Config, Connection, ConnectionId, Deadline, Directory, Engine, Error, FileRefusal, Handler,
-    Ledger, Local, OpenFile, Origin, Reason, Room,
+    Config, Connection, ConnectionId, Deadline, Engine, Error, Handler, Ledger, Local, Origin,
+    Reason, SendStatus,
 };
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -133,7 +134,7 @@ impl Scripted {
                 let directory = self.directory.as_ref().expect("a directory to send from");
                 connection.open_file(directory, rest.as_bytes()).expect("the first");
                 let again = connection.open_file(directory, rest.as_bytes());
-                assert_eq!(again, Err(FileRefusal::InProgress));
+                assert_eq!(again, Err(StartFileError::InProgress));
                 connection.pause();
             }
             other => panic!("unknown line {other}"),
@@ -175,7 +176,7 @@ impl Handler for Scripted {
                 *byte = stream_byte(state.sent + at as u64);
             }
             state.sent += length as u64;
-            if connection.send(&piece[..length]) == Room::Full {
+            if connection.send(&piece[..length]) == SendStatus::Full {
                 return;
             }
         }
@@ -362,7 +363,7 @@ impl Server {
 
     /// Drains, and everything is back.
     pub fn finish(self) -> Ledger {
-        self.engine.remote().drain(PATIENCE);
+        self.engine.handle().drain(PATIENCE);
         let ledger = self.engine.join().expect("the shard ends well");
         assert!(ledger.balanced(), "{}", ledger.to_json());
         assert_eq!(ledger.open(), 0, "{}", ledger.to_json());

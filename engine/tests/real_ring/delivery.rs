@@ -28,7 +28,7 @@ fn read_slowly(client: &mut TcpStream, server: &Server) {
         let right = (0..most).all(|at| piece[at] == stream_byte((received + at) as u64));
         assert!(right, "bytes behind {received}");
         received += length;
-        let open = server.engine.remote().ledger().open();
+        let open = server.engine.handle().ledger().open();
         assert!(open == 1 || REPLY_BYTES - received.min(REPLY_BYTES) < UNREAD_BYTES);
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -75,7 +75,7 @@ fn whoever_stops_reading_after_both_fins_gives_its_place_up() {
     let mut client = server.connect_narrow();
     client.write_all(format!("big {REPLY_BYTES}\nshutdown\n").as_bytes()).unwrap();
     client.shutdown(Shutdown::Write).unwrap();
-    wait_until("its place is free", || server.engine.remote().ledger().open() == 0);
+    wait_until("its place is free", || server.engine.handle().ledger().open() == 0);
     server.finish();
 }
 

@@ -75,7 +75,7 @@ fn an_ended_connection_is_described_with_its_bytes() {
         assert_eq!(received_bytes, 1_001, "{reason:?}");
         assert!(sent_bytes.map_or((2_000..=2_002).contains(&sent), |it| it == sent), "{sent}");
     }
-    engine.remote().drain(Duration::ZERO);
+    engine.handle().drain(Duration::ZERO);
     assert!(engine.join().unwrap().balanced());
 }
 
@@ -85,6 +85,6 @@ fn bytes_are_not_counted_unless_that_is_wanted() {
     let engine = start(config(false), move |_| Twice(sender.clone()));
     drop(TcpStream::connect(engine.addresses()[0]).unwrap());
     assert_eq!(ended.recv_timeout(PATIENCE).unwrap().0.traffic, None);
-    engine.remote().drain(Duration::ZERO);
+    engine.handle().drain(Duration::ZERO);
     assert!(engine.join().unwrap().balanced());
 }

@@ -4,7 +4,8 @@ use crate::both::knows_page_cache;
 use crate::common::{
     PATIENCE, Server, ask, read_line, reset, serve_files, stalling_bytes, start, wait_until,
 };
-use ringwright::{Config, Connection, Directory, Handler, OpenFile, Origin, Reason};
+use ringwright::files::{Directory, OpenFile};
+use ringwright::{Config, Connection, Handler, Origin, Reason};
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -173,7 +174,7 @@ fn a_file_that_shrinks_while_it_is_sent_ends_that_connection_with_a_fin() {
             client.read_exact(piece).unwrap();
             std::thread::sleep(Duration::from_millis(1));
         }
-        assert_eq!(server.engine.remote().ledger().open(), 1);
+        assert_eq!(server.engine.handle().ledger().open(), 1);
         client.read_to_end(&mut got).expect("no reset");
         assert!(got == content[..kept_bytes], "{} of {kept_bytes} bytes came", got.len());
         drop(client);
@@ -278,7 +279,7 @@ fn stalled_downloads(sendfile_bytes_max: u32) {
     // All pipes are with those that do not read: a file of somebody who does gets one of them.
     let through_pipes = sendfile_bytes_max == 0 || !knows_page_cache();
     let free = if through_pipes { 0 } else { 32 };
-    let sum = || server.engine.remote().ledger().sum;
+    let sum = || server.engine.handle().ledger().sum;
     wait_until("all are under way", || sum().files == 60 && sum().pipes.free == free);
     std::thread::sleep(Duration::from_millis(300));
     takes_less_than(Duration::from_millis(50), || server.still_serves());
@@ -325,9 +326,9 @@ fn aborted_transfers_leave_nothing_behind() {
         }
         reset(client);
     }
-    let remote = server.engine.remote();
+    let handle = server.engine.handle();
     wait_until("all have come and gone", || {
-        let ledger = remote.ledger();
+        let ledger = handle.ledger();
         ledger.sum.closed + ledger.sum.reset_before_accept == 200
     });
     server.still_serves();
@@ -502,6 +503,6 @@ fn every_one_of_70_000_empty_files_is_reported_as_sent() {
     let answers: Vec<String> = (0..2).map(|_| ask(&mut client, "go")).collect();
     assert_eq!(answers, ["opened", "sent"]);
     drop(client);
-    engine.remote().drain(Duration::ZERO);
+    engine.handle().drain(Duration::ZERO);
     assert!(engine.join().unwrap().balanced());
 }

@@ -1,9 +1,8 @@
 //! Packets over real sockets: cut anywhere, too long, and how often the handler is called.
 
 use crate::common::{PATIENCE, start};
-use ringwright::{
-    Config, Connection, ConnectionId, Engine, Framing, Handler, Local, Origin, Reason,
-};
+use ringwright::packets::Framing;
+use ringwright::{Config, Connection, ConnectionId, Engine, Handler, Local, Origin, Reason};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Mutex;
@@ -90,8 +89,8 @@ fn packets_cut_anywhere_come_back_and_half_of_one_costs_no_calls() {
     }
     // Three calls at most: what came first, the length, the end; whatever comes in between.
     let before = CALLS.load(Ordering::SeqCst);
-    let remote = engine.remote();
-    let received = || remote.ledger().sum.bytes_received;
+    let handle = engine.handle();
+    let received = || handle.ledger().sum.bytes_received;
     // A reply may be read before the ledger of its turn is out.
     let sent = 5 * stream.len() as u64;
     crate::common::wait_until("all of it is counted", || received() == sent);
@@ -116,7 +115,7 @@ fn packets_cut_anywhere_come_back_and_half_of_one_costs_no_calls() {
     client.write_all(&[0, 0, 0, 9, 1, 2]).unwrap();
     client.shutdown(std::net::Shutdown::Write).unwrap();
     assert_eq!(client.read(&mut [0; 1]).unwrap(), 0);
-    engine.remote().drain(PATIENCE);
+    engine.handle().drain(PATIENCE);
     let ledger = engine.join().unwrap();
     assert!(ledger.balanced(), "{}", ledger.to_json());
 }

@@ -2,7 +2,7 @@
 
 use crate::common::{PATIENCE, start};
 use ringwright::{
-    Config, Connection, ConnectionId, Engine, Handler, Ledger, Local, Origin, Reason, Remote,
+    Config, Connection, ConnectionId, Engine, EngineHandle, Handler, Ledger, Local, Origin, Reason,
 };
 use std::collections::HashMap;
 use std::io;
@@ -130,20 +130,20 @@ impl Client {
         }
     }
 
-    pub fn remote(&self) -> Remote {
-        self.engine.remote()
+    pub fn handle(&self) -> EngineHandle {
+        self.engine.handle()
     }
 
     /// Gives one up; the shard has heard of it.
     pub fn stop_reconnecting(&self, tag: u64) {
-        self.remote().stop_reconnecting(0, tag).expect("there is room for it");
-        self.remote().list(None, 1).expect("what came before was done before");
+        self.handle().stop_reconnecting(0, tag).expect("there is room for it");
+        self.handle().list(None, 1).expect("what came before was done before");
     }
 
     /// Drains, and everything is back.
     pub fn finish(self) -> Ledger {
         let begun = Instant::now();
-        self.engine.remote().drain(2 * PATIENCE);
+        self.engine.handle().drain(2 * PATIENCE);
         let ledger = self.engine.join().expect("the shard ends well");
         assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
         assert!(ledger.balanced() && ledger.open() == 0, "{}", ledger.to_json());

@@ -5,8 +5,8 @@ use crate::common::{
     stream_byte, try_start, wait_until,
 };
 use ringwright::{
-    AtCapacity, Audience, Config, Connection, ConnectionId, Error, Handler, Local, Origin, Probe,
-    Reason, Room, SlowReaders,
+    AtCapacity, Audience, Config, Connection, ConnectionId, Error, Handler, IdleOperation, Local,
+    Origin, Reason, SendStatus, SlowReaders,
 };
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -15,13 +15,13 @@ use std::time::{Duration, Instant};
 
 #[test]
 fn bytes_come_in_order_whatever_the_pieces() {
-    for probe in [Probe::Receive, Probe::Poll] {
+    for operation in [IdleOperation::Receive, IdleOperation::Poll] {
         let server = serve(|config| {
-            config.probe = probe;
+            config.idle_operation = operation;
             config.park_after = Duration::from_millis(20);
         });
         let mut client = server.connect();
-        let sum = || server.engine.remote().ledger().sum;
+        let sum = || server.engine.handle().ledger().sum;
         let mut sent = 0;
         for round in 0..3 {
             let text = format!("{round}-{}", "x".repeat(5_000 * round));
@@ -92,7 +92,7 @@ impl Handler for ShutsFirst {
 
     fn half_closed(&mut self, (): &mut (), connection: &mut Connection<'_>) {
         self.0.send("half_closed").unwrap();
-        assert_eq!(connection.send(b"late"), Room::Closed);
+        assert_eq!(connection.send(b"late"), SendStatus::Closed);
     }
 
     fn closed(&mut self, _: Option<()>, _: &mut Local<'_>, _: ConnectionId, reason: Reason) {
@@ -120,7 +120,7 @@ fn a_fin_that_answers_ours_is_reported() {
     let called: Vec<_> =
         std::iter::repeat_with(|| callbacks.recv_timeout(PATIENCE).unwrap()).take(5).collect();
     assert_eq!(called, ["opened", "received", "received", "half_closed", "closed"]);
-    engine.remote().drain(Duration::ZERO);
+    engine.handle().drain(Duration::ZERO);
     assert!(engine.join().unwrap().balanced());
 }
 
@@ -275,8 +275,8 @@ fn at_capacity_clients_wait_their_turn() {
     for client in &mut waiting {
         client.write_all(b"echo at last\n").unwrap();
     }
-    wait_until("somebody waits", || server.engine.remote().ledger().sum.waiting >= 1);
-    let ledger = server.engine.remote().ledger();
+    wait_until("somebody waits", || server.engine.handle().ledger().sum.waiting >= 1);
+    let ledger = server.engine.handle().ledger();
     assert_eq!((ledger.open(), ledger.permits.free), (3, 0));
     drop(inside);
     for mut client in waiting {
@@ -296,7 +296,7 @@ fn at_capacity_clients_are_turned_away_if_asked() {
     let mut outside = server.connect();
     assert_eq!(outside.read(&mut [0; 1]).unwrap_or(0), 0, "closed without an answer");
     drop(inside);
-    wait_until("the permit is back", || server.engine.remote().ledger().permits.free == 1);
+    wait_until("the permit is back", || server.engine.handle().ledger().permits.free == 1);
     server.still_serves();
     assert_eq!(server.finish().sum.rejected, 1);
 }
@@ -320,7 +320,7 @@ fn three_permits_under_clients_that_come_four_at_a_time_and_leave() {
             })
             .collect();
         while !clients.iter().all(std::thread::JoinHandle::is_finished) {
-            let ledger = server.engine.remote().ledger();
+            let ledger = server.engine.handle().ledger();
             assert!(ledger.permits.free <= 3);
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -335,16 +335,16 @@ fn kicking_and_sending_from_another_thread() {
     let server = serve(|_| {});
     let mut client = server.connect();
     assert_eq!(ask(&mut client, "echo hello"), "hello");
-    let remote = server.engine.remote();
-    remote.broadcast(b"to all\n"[..].into(), &Audience::All, SlowReaders::Queue).unwrap();
+    let handle = server.engine.handle();
+    handle.broadcast(b"to all\n"[..].into(), &Audience::All, SlowReaders::Queue).unwrap();
     assert_eq!(read_line(&mut client).unwrap(), "to all");
     drop(client);
     let (id, _) = server.ended.recv_timeout(PATIENCE).unwrap();
     // Gone: nothing happens to whoever has its slot now.
     let mut next = server.connect();
     assert_eq!(ask(&mut next, "echo next"), "next");
-    remote.kick(id).unwrap();
-    remote.send(id, b"wrong\n"[..].into()).unwrap();
+    handle.kick(id).unwrap();
+    handle.send(id, b"wrong\n"[..].into()).unwrap();
     assert_eq!(ask(&mut next, "echo still"), "still");
     drop(next);
     server.finish();
@@ -355,9 +355,9 @@ fn drain_lets_what_is_in_flight_finish() {
     let server = serve(|config| config.listeners = vec![address_of_its_own().into()]);
     let mut client = server.stall();
     client.read_exact(&mut [0; 100]).unwrap();
-    let remote = server.engine.remote();
-    remote.drain(2 * PATIENCE);
-    remote.drain(PATIENCE);
+    let handle = server.engine.handle();
+    handle.drain(2 * PATIENCE);
+    handle.drain(PATIENCE);
     let reader = std::thread::spawn(move || {
         let mut rest = Vec::new();
         client.read_to_end(&mut rest).map(|_| rest.len())
@@ -375,7 +375,7 @@ fn drain_resets_what_is_left_at_its_deadline() {
     let mut client = server.stall();
     client.read_exact(&mut [0; 100]).unwrap();
     let begun = Instant::now();
-    server.engine.remote().drain(Duration::from_millis(200));
+    server.engine.handle().drain(Duration::from_millis(200));
     let ledger = server.engine.join().unwrap();
     assert!(begun.elapsed() >= Duration::from_millis(195));
     assert!(begun.elapsed() < PATIENCE);
@@ -541,7 +541,7 @@ fn a_panic_outside_the_callbacks_of_a_connection_is_the_applications() {
     });
     assert_eq!(told(started.err()), "started: no such table");
     let engine = start(config(), |shard| Careless { in_started: false, in_drop: shard == 1 });
-    engine.remote().drain(Duration::ZERO);
+    engine.handle().drain(Duration::ZERO);
     assert_eq!(told(engine.join().err()), "drop: no message");
 }
 
@@ -551,10 +551,10 @@ fn a_dropped_engine_drains_and_its_drop_comes_to_an_end() {
     let server = serve(|config| config.listeners = listeners());
     let mut client = server.connect();
     assert_eq!(ask(&mut client, "echo in"), "in");
-    let remote = server.engine.remote();
+    let handle = server.engine.handle();
     drop(server.engine);
     assert_eq!(client.read(&mut [0; 1]).unwrap(), 0, "a drain, no reset");
-    let ledger = remote.ledger();
+    let ledger = handle.ledger();
     assert!(ledger.balanced() && ledger.open() == 0, "{}", ledger.to_json());
     assert!(TcpStream::connect(server.address).is_err(), "nobody listens any more");
 
@@ -563,11 +563,11 @@ fn a_dropped_engine_drains_and_its_drop_comes_to_an_end() {
     let mut client = server.connect();
     client.write_all(b"door 0\n").unwrap();
     server.doors.has_begun(1);
-    let (remote, begun) = (server.engine.remote(), Instant::now());
+    let (handle, begun) = (server.engine.handle(), Instant::now());
     drop(server.engine);
     assert!(begun.elapsed() < PATIENCE / 2, "{:?}", begun.elapsed());
     server.doors.open(0);
-    wait_until("the drain goes on without the engine", || remote.ledger().open() == 0);
+    wait_until("the drain goes on without the engine", || handle.ledger().open() == 0);
 }
 
 #[test]
@@ -582,9 +582,9 @@ fn output_beyond_the_bound_is_refused_and_ends_only_whom_nobody_can_tell() {
     // The script ignores the answer; nothing of the long line was queued.
     client.write_all(format!("echo {long}\necho after\n").as_bytes()).unwrap();
     assert_eq!(read_line(&mut client).unwrap(), "after");
-    let remote = server.engine.remote();
-    let id = remote.list(None, 1).unwrap()[0].id;
-    remote.send(id, long.into_bytes().into()).unwrap();
+    let handle = server.engine.handle();
+    let id = handle.list(None, 1).unwrap()[0].id;
+    handle.send(id, long.into_bytes().into()).unwrap();
     assert_eq!(server.next_end(), Reason::OutputTooLong);
     server.finish();
 }

@@ -12,7 +12,7 @@ fn config(listeners: Vec<SocketAddr>) -> Config {
 }
 
 fn end(engine: Engine) {
-    engine.remote().drain(Duration::ZERO);
+    engine.handle().drain(Duration::ZERO);
     assert!(engine.join().unwrap().balanced());
 }
 

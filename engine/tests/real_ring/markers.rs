@@ -2,7 +2,7 @@
 
 use crate::common::{PATIENCE, start, wait_until};
 use ringwright::{
-    Config, Connection, ConnectionId, Engine, Handler, Local, Origin, Prefix, Reason, Sent,
+    Config, Connection, ConnectionId, Engine, Handler, Local, Origin, Prefix, Reason, SentMarker,
 };
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpStream};
@@ -15,7 +15,7 @@ const LARGE_BYTES: usize = 12 << 20;
 /// Answers each byte: `m` sets a marker, `s` sends ten bytes, `l` sends many, `R` resets and sets a
 /// marker then. Each digit names the client 192.0.2.DIGIT, which ends when it is banned.
 struct Marking {
-    sent: Sender<Sent>,
+    sent: Sender<SentMarker>,
     tag: u64,
     named: Vec<(ConnectionId, IpAddr)>,
 }
@@ -52,7 +52,7 @@ impl Handler for Marking {
         bytes.len()
     }
 
-    fn sent(&mut self, _: &mut Local<'_>, sent: &[Sent]) {
+    fn sent(&mut self, _: &mut Local<'_>, sent: &[SentMarker]) {
         sent.iter().for_each(|sent| self.sent.send(*sent).unwrap());
     }
 
@@ -65,7 +65,7 @@ impl Handler for Marking {
     }
 }
 
-fn marking(max_per_address: Option<u16>) -> (Engine, Receiver<Sent>) {
+fn marking(max_per_address: Option<u16>) -> (Engine, Receiver<SentMarker>) {
     let (sender, sent) = channel();
     let config = Config {
         listeners: vec!["127.0.0.1:0".parse().unwrap()],
@@ -85,7 +85,7 @@ fn connect(engine: &Engine) -> TcpStream {
 }
 
 fn finish(engine: Engine) {
-    engine.remote().drain(Duration::ZERO);
+    engine.handle().drain(Duration::ZERO);
     assert!(engine.join().unwrap().balanced());
 }
 
@@ -134,7 +134,7 @@ fn markers_tell_of_what_has_not_left_at_the_end() {
 #[test]
 fn a_connection_counts_for_the_client_that_is_named() {
     let (engine, _sent) = marking(Some(2));
-    let remote = engine.remote();
+    let handle = engine.handle();
     let name = |client: &mut TcpStream, digit: u8| {
         client.write_all(&[digit]).unwrap();
         let mut answer = [0];
@@ -149,10 +149,10 @@ fn a_connection_counts_for_the_client_that_is_named() {
     assert_eq!((name(&mut third, b'7'), name(&mut third, b'8')), (b'n', b'y'));
     drop(clients.pop());
     wait_until("the place is free", || name(&mut third, b'7') == b'y');
-    remote.ban("192.0.2.7".parse::<Prefix>().unwrap()).unwrap();
+    handle.ban("192.0.2.7".parse::<Prefix>().unwrap()).unwrap();
     assert_eq!(third.read(&mut [0]).unwrap_or(0), 0, "banned");
     assert_eq!(clients[0].read(&mut [0]).unwrap_or(0), 0, "banned");
-    wait_until("they are counted", || remote.ledger().sum.closed_by[Reason::Kicked as usize] == 2);
+    wait_until("they are counted", || handle.ledger().sum.closed_by[Reason::Kicked as usize] == 2);
     finish(engine);
 }
 

@@ -21,7 +21,7 @@ const STORIES: [&str; 16] = [
     "files::a_fifo_is_not_opened_for_its_name",
     "files::transfers_that_wait_for_a_pipe_get_one",
     "uploads::files_of_every_size_come_whole_and_the_stream_stays_in_step",
-    "remote::a_broadcast_does_with_slow_readers_as_it_is_told",
+    "handle::a_broadcast_does_with_slow_readers_as_it_is_told",
     "pressure::a_thousand_connections_take_turns_with_sixteen_buffers",
     "pressure::connecting_out_runs_the_same_handlers",
     "pressure::a_connect_that_nobody_answers_times_out",
@@ -83,7 +83,7 @@ fn each_receive_is_a_single_one_where_no_multishot_receive_is_known() {
     let mut client = server.connect();
     for text in ["one", "two", "three"] {
         assert_eq!(ask(&mut client, &format!("echo {text}")), text);
-        assert_eq!(server.engine.remote().ledger().sum.streaming_now, 0);
+        assert_eq!(server.engine.handle().ledger().sum.streaming_now, 0);
     }
     drop(client);
     server.finish();
@@ -107,10 +107,10 @@ fn epoll_serves_where_a_required_feature_is_missing_unless_io_uring_is_asked_for
         let notices = engine.notices().join("\n");
         assert!(notices.contains("epoll replaces io_uring"), "{notices}");
         assert!(notices.contains(name), "{notices}");
-        engine.remote().drain(std::time::Duration::ZERO);
+        engine.handle().drain(std::time::Duration::ZERO);
         assert_eq!(engine.join().expect("a clean end").ring.kind, RingKind::Epoll);
         let error = start(RingChoice::IoUring).map(drop).expect_err("it is required");
-        let Error::Ring(probe::SetupError::KernelTooOld { missing, .. }) = error else {
+        let Error::Ring(probe::CreateRingError::KernelTooOld { missing, .. }) = error else {
             panic!("{error}");
         };
         assert_eq!(missing, name);

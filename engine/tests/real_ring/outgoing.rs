@@ -284,7 +284,7 @@ fn a_hundred_clients_of_a_proxy_with_a_hundred_permits() {
             ..Config::default()
         };
         let proxy = start(config, move |_| Proxy { backend: to, pairs: HashMap::new() });
-        let (address, remote) = (proxy.addresses()[0], proxy.remote());
+        let (address, handle) = (proxy.addresses()[0], proxy.handle());
         // A client that comes late would be let in instead of rejected if others had left by then.
         let all = (at_capacity == AtCapacity::Reject).then(|| Arc::new(Barrier::new(CLIENTS)));
         let clients: Vec<_> = (0..CLIENTS)
@@ -295,7 +295,7 @@ fn a_hundred_clients_of_a_proxy_with_a_hundred_permits() {
             .collect();
         let served = clients.into_iter().map(|it| it.join().unwrap());
         assert_eq!(served.filter(|served| *served).count(), expected);
-        remote.drain(PATIENCE);
+        handle.drain(PATIENCE);
         let ledger = proxy.join().unwrap();
         assert!(ledger.balanced(), "{}", ledger.to_json());
         let sum = &ledger.sum;

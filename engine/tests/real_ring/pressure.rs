@@ -90,11 +90,11 @@ fn a_thousand_connections_take_turns_with_sixteen_buffers() {
     };
     let begun = Instant::now();
     while of_all(&counts).iter().any(|count| *count < 100) {
-        assert!(begun.elapsed() < 5 * PATIENCE, "{:?}", server.remote().ledger());
+        assert!(begun.elapsed() < 5 * PATIENCE, "{:?}", server.handle().ledger());
         std::thread::sleep(Duration::from_millis(5));
     }
     let at_the_end = of_all(&counts);
-    let ledger = server.remote().ledger();
+    let ledger = server.handle().ledger();
     let (slowest, busiest) = (*at_the_end.iter().min().unwrap(), *at_the_end.iter().max().unwrap());
     let requests: u64 = at_the_end.iter().sum();
     assert!(busiest <= 3 * slowest, "the busiest had {busiest}, the slowest {slowest}");
@@ -104,9 +104,9 @@ fn a_thousand_connections_take_turns_with_sixteen_buffers() {
         ledger.sum.enters
     );
     assert!(ledger.sum.starved > 0, "sixteen buffers were enough: this proves nothing");
-    client.remote().drain(PATIENCE);
+    client.handle().drain(PATIENCE);
     client.join().unwrap();
-    server.remote().drain(PATIENCE);
+    server.handle().drain(PATIENCE);
     let ledger = server.join().unwrap();
     assert!(ledger.balanced(), "{}", ledger.to_json());
     assert_eq!(ledger.sum.overflows, 0);
@@ -164,7 +164,7 @@ fn connect_out(to: std::net::SocketAddr, change: impl FnOnce(&mut Config)) -> Ve
         let said = said.lock().unwrap();
         said.iter().any(|what| what.starts_with('7') || what == "local_close")
     });
-    engine.remote().drain(PATIENCE);
+    engine.handle().drain(PATIENCE);
     let ledger = engine.join().unwrap();
     assert!(ledger.balanced(), "{}", ledger.to_json());
     Arc::into_inner(said).expect("the engine has ended").into_inner().unwrap()
@@ -235,12 +235,12 @@ fn join_from_a_callback_is_an_error_and_not_a_deadlock() {
         let cell = cell.clone();
         start(config, move |_| Joining(cell.clone(), sender.clone()))
     };
-    let (address, remote) = (engine.addresses()[0], engine.remote());
+    let (address, handle) = (engine.addresses()[0], engine.handle());
     *cell.lock().unwrap() = Some(engine);
     let _client = TcpStream::connect(address).unwrap();
     let said = said.recv_timeout(PATIENCE).unwrap();
     assert!(said.contains("shard's own thread"), "{said}");
-    remote.drain(Duration::ZERO);
+    handle.drain(Duration::ZERO);
 }
 
 #[test]
@@ -280,7 +280,7 @@ fn durations_without_end_are_taken_as_very_long() {
     let mut client = server.connect();
     std::thread::sleep(Duration::from_millis(400));
     assert_eq!(ask(&mut client, "echo here"), "here");
-    server.engine.remote().drain(Duration::MAX);
+    server.engine.handle().drain(Duration::MAX);
     // Gracefully: our FIN, not a reset.
     assert_eq!(client.read(&mut [0; 1]).unwrap(), 0);
     drop(client);
@@ -308,7 +308,7 @@ fn a_drain_ends_although_the_handler_connects_again_and_again() {
     let engine = start(config, move |_| Stubborn(nobody));
     std::thread::sleep(Duration::from_millis(50));
     let begun = Instant::now();
-    engine.remote().drain(2 * PATIENCE);
+    engine.handle().drain(2 * PATIENCE);
     assert!(engine.join().unwrap().balanced());
     assert!(begun.elapsed() < PATIENCE);
 }

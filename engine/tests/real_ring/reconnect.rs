@@ -2,7 +2,7 @@
 
 use crate::common::{address_of_its_own, serve, wait_until};
 use crate::keeper::{Told, client};
-use ringwright::{Connection, KeepRefused, Reason, Reconnect};
+use ringwright::{Connection, KeepConnectedError, Reason, Reconnect};
 use socket2::SockRef;
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -51,7 +51,7 @@ fn a_server_that_is_away_at_first_is_found_when_it_comes() {
     socket.listen(8).unwrap();
     let (id, more) = client.opened(7);
     assert!(begun.elapsed() >= least, "{:?} for {least:?} of waiting", begun.elapsed());
-    assert_eq!(client.remote().find(id).unwrap().expect("it is open").peer, to.into());
+    assert_eq!(client.handle().find(id).unwrap().expect("it is open").peer, to.into());
     let ledger = client.finish();
     let counted = (ledger.sum.connected, ledger.sum.connect_failed, ledger.sum.reconnects);
     assert_eq!(counted, (1, 5 + more, 5 + more));
@@ -82,7 +82,7 @@ fn a_server_that_is_killed_is_found_again_when_it_is_back() {
         if life == 3 {
             break;
         }
-        server.engine.remote().stop();
+        server.engine.handle().stop();
         assert_eq!(server.engine.join().unwrap().sum.closed_by[Reason::Stopped as usize], 1);
         let (reason, next) = client.closed(1);
         assert!(reason == Reason::PeerReset && next.is_some(), "{reason:?}, {next:?}");
@@ -154,11 +154,11 @@ fn what_is_given_up_is_not_tried_again() {
     // Of one that is not there, nothing comes.
     client.stop_reconnecting(0);
     client.stop_reconnecting(1);
-    let remote = client.remote();
+    let handle = client.handle();
     let ledger = client.finish();
     assert_eq!(ledger.sum.connect_failed, 2 + ledger.sum.reconnects);
-    remote.stop_reconnecting(0, 1).expect("a shard that has ended does not connect");
-    remote.keep_connected(0, to, 1, Reconnect::default()).expect_err("nor does it begin to");
+    handle.stop_reconnecting(0, 1).expect("a shard that has ended does not connect");
+    handle.keep_connected(0, to, 1, Reconnect::default()).expect_err("nor does it begin to");
 }
 
 /// Given up in `opened`: until it has worked once.
@@ -179,7 +179,7 @@ fn what_is_given_up_while_it_is_open_stays_open() {
     );
     let (id, _) = client.opened(3);
     let stays = listener.accept().unwrap();
-    assert!(client.remote().find(id).unwrap().is_some(), "it stays");
+    assert!(client.handle().find(id).unwrap().is_some(), "it stays");
     drop(stays);
     assert_eq!(client.closed(3), (Reason::PeerFin, None));
     assert_eq!(client.finish().sum.reconnects, 0);
@@ -199,7 +199,7 @@ fn a_tag_that_was_given_up_can_be_taken_again_at_once() {
             assert!(shard.stop_reconnecting(5));
             shard.keep_connected(to, 5, every(MS, MS)).expect("the tag is free");
             let taken = shard.keep_connected(to, 5, every(MS, MS)).expect_err("the tag is taken");
-            assert_eq!(taken, KeepRefused::TagTaken { tag: 5 });
+            assert_eq!(taken, KeepConnectedError::TagTaken { tag: 5 });
             assert!(shard.connect(first, 5), "what is not kept up may have any tag");
         },
     );
@@ -233,11 +233,11 @@ fn attempts_are_used_up() {
     check_wait(client.refused(1), MS);
     check_wait(client.refused(1), 2 * MS);
     assert_eq!(client.refused(1), None);
-    let remote = client.remote();
+    let handle = client.handle();
     // The tag is free again. What has lasted may fail as often as before.
     socket.listen(8).unwrap();
     let listener = TcpListener::from(socket);
-    remote.keep_connected(0, to, 1, three).unwrap();
+    handle.keep_connected(0, to, 1, three).unwrap();
     client.opened(1);
     let (stays, _) = listener.accept().unwrap();
     std::thread::sleep(20 * MS);
@@ -267,7 +267,7 @@ fn a_drain_ends_those_that_wait() {
             }
             let refused =
                 shard.keep_connected(to, 1_000, every(hour, hour)).expect_err("one too many");
-            assert_eq!(refused, KeepRefused::TooMany { most: 1_000 });
+            assert_eq!(refused, KeepConnectedError::TooMany { most: 1_000 });
             assert!(refused.to_string().contains("reconnects_max = 1000"), "{refused}");
         },
     );
@@ -279,14 +279,14 @@ fn a_drain_ends_those_that_wait() {
     }
     // A hundred parts of half an hour, ten in each: they do not come back in step.
     assert!(waits.len() > 95, "{} parts", waits.len());
-    let remote = client.remote();
+    let handle = client.handle();
     // From outside, refusals come as failures.
-    remote.keep_connected(0, to, 2_000, Reconnect::default()).unwrap();
+    handle.keep_connected(0, to, 2_000, Reconnect::default()).unwrap();
     let Told::Failed(2_000, error, None) = client.next() else { panic!("it is refused") };
-    let refused = error.get_ref().and_then(|inside| inside.downcast_ref::<KeepRefused>());
-    assert_eq!(refused, Some(&KeepRefused::TooMany { most: 1_000 }));
+    let refused = error.get_ref().and_then(|inside| inside.downcast_ref::<KeepConnectedError>());
+    assert_eq!(refused, Some(&KeepConnectedError::TooMany { most: 1_000 }));
     let idle = || {
-        let ledger = remote.ledger();
+        let ledger = handle.ledger();
         ledger.permits.free == ledger.permits.total && ledger.sum.descriptors == 0
     };
     wait_until("they hold nothing", idle);
@@ -340,7 +340,7 @@ fn what_we_end_ourselves_does_not_come_back() {
         );
         let (id, _) = client.opened(tag);
         if reason == Reason::Kicked {
-            client.remote().kick(id).unwrap();
+            client.handle().kick(id).unwrap();
         }
         // One of them has panicked in `opened`: its end is told, too.
         let (found, next) = client.closed(tag);

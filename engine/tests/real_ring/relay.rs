@@ -1,7 +1,9 @@
 //! A small proxy: each accepted connection is relayed to a backend over one outgoing connection.
 
 use crate::common::{PATIENCE, start, stream_byte};
-use ringwright::{Config, Connection, ConnectionId, Engine, Handler, Local, Origin, Reason, Room};
+use ringwright::{
+    Config, Connection, ConnectionId, Engine, Handler, Local, Origin, Reason, SendStatus,
+};
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -48,7 +50,7 @@ impl Handler for Proxy {
     }
 
     fn received(&mut self, (): &mut (), connection: &mut Connection<'_>, bytes: &[u8]) -> usize {
-        if self.with_other(connection, |other| other.send(bytes)) == Some(Room::Full) {
+        if self.with_other(connection, |other| other.send(bytes)) == Some(SendStatus::Full) {
             connection.pause();
         }
         bytes.len()
@@ -103,7 +105,7 @@ fn stream(bytes: usize) -> Vec<u8> {
 /// Ends the engine and checks that everything balances.
 fn finish(engine: Engine, server: JoinHandle<()>) {
     server.join().expect("the backend has ended");
-    engine.remote().drain(PATIENCE);
+    engine.handle().drain(PATIENCE);
     let ledger = engine.join().expect("the shard ends well");
     assert!(ledger.balanced() && ledger.open() == 0, "{}", ledger.to_json());
 }

@@ -59,7 +59,7 @@ fn ticks_are_finer_than_a_millisecond() {
     // kept from running just before the handler asked.
     let early = took.iter().filter(|took| **took < PAUSE / 2).count();
     assert!(early <= took.len() / 10, "{took:?}");
-    engine.remote().stop();
+    engine.handle().stop();
     engine.join().expect("it ended well");
 }
 
@@ -110,7 +110,7 @@ fn a_tick_may_do_with_a_connection_what_its_own_callbacks_may() {
     let _ = client.write_all(b"bye");
     drop(client);
     assert_eq!(ends.recv(), Ok((false, Reason::LocalClose)));
-    engine.remote().stop();
+    engine.handle().stop();
     let ledger = engine.join().expect("it ended well");
     assert!(ledger.balanced(), "{}", ledger.to_json());
     assert_eq!(ledger.sum.handler_panics, 0);

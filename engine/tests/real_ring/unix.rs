@@ -1,9 +1,10 @@
 //! Unix sockets: listeners, their files, and how their connections differ from those of TCP.
 
 use crate::common::{PATIENCE, Scripted, start, stream_byte, try_start, wait_until};
+use ringwright::files::Directory;
 use ringwright::{
-    Config, Connection, ConnectionId, Directory, EndedConnection, Engine, Handler, Ledger, Local,
-    Origin, Peer, Prefix, Reason,
+    Config, Connection, ConnectionId, EndedConnection, Engine, Handler, Ledger, Local, Origin,
+    Peer, Prefix, Reason,
 };
 use std::fs;
 use std::io::{IoSlice, Read, Write};
@@ -61,7 +62,7 @@ fn ask(client: &mut UnixStream, text: &str) {
 }
 
 fn finish(engine: Engine) -> Ledger {
-    engine.remote().drain(PATIENCE);
+    engine.handle().drain(PATIENCE);
     let ledger = engine.join().unwrap();
     assert!(ledger.balanced(), "{}", ledger.to_json());
     assert_eq!((ledger.open(), ledger.sum.descriptors), (0, 0), "{}", ledger.to_json());
@@ -137,9 +138,9 @@ fn clients_have_no_address_and_no_limit_by_it() {
         ..place.config(2)
     };
     let (engine, ends) = Echo::start(config, Duration::ZERO);
-    let remote = engine.remote();
+    let handle = engine.handle();
     assert!(engine.addresses().is_empty());
-    assert_eq!(remote.listeners()[0].address.to_string(), place.address());
+    assert_eq!(handle.listeners()[0].address.to_string(), place.address());
     let mut clients = [(); 3].map(|()| place.connect());
     let echo = |client: &mut UnixStream| {
         client.write_all(b"here").unwrap();
@@ -148,9 +149,9 @@ fn clients_have_no_address_and_no_limit_by_it() {
         assert_eq!(&answer, b"here");
     };
     clients.iter_mut().for_each(echo);
-    remote.set_bans(&everybody).unwrap();
+    handle.set_bans(&everybody).unwrap();
     clients.iter_mut().for_each(echo);
-    let list = remote.list(None, 10).unwrap();
+    let list = handle.list(None, 10).unwrap();
     assert_eq!(list.iter().map(|info| info.peer).collect::<Vec<_>>(), [Peer::Unix; 3]);
     drop(clients);
     for _ in 0..3 {
@@ -167,31 +168,31 @@ fn the_file_has_its_mode_and_goes_with_the_listener() {
     let listener = format!("{} (mode=0620)", place.address()).parse().unwrap();
     let engine =
         start(Config { listeners: Vec::new(), ..place.config(2) }, |_| Scripted::unobserved());
-    let remote = engine.remote();
+    let handle = engine.handle();
     for round in 0..3 {
-        let number = remote.add_listener(&listener).unwrap().number;
+        let number = handle.add_listener(&listener).unwrap().number;
         assert_eq!(fs::metadata(&place.path).unwrap().permissions().mode() & 0o777, 0o620);
-        let refused = remote.add_listener(&listener).unwrap_err().to_string();
+        let refused = handle.add_listener(&listener).unwrap_err().to_string();
         assert!(refused.contains("in use") && refused.contains("ss -lxp"), "{refused}");
         let mut client = place.connect();
         ask(&mut client, "in");
         // Clients that wait in the backlog are let in.
-        remote.pause_listener(number).unwrap();
+        handle.pause_listener(number).unwrap();
         ask(&mut client, "paused");
         let mut waiting = place.connect();
         if round == 0 {
-            remote.resume_listener(number).unwrap();
+            handle.resume_listener(number).unwrap();
             ask(&mut waiting, "resumed");
         }
         waiting.write_all(b"echo let in\n").unwrap();
-        remote.remove_listener(number, PATIENCE).unwrap();
+        handle.remove_listener(number, PATIENCE).unwrap();
         assert!(!place.path.exists(), "the file outlasts the call");
         let mut answer = [0; 7];
         waiting.read_exact(&mut answer).unwrap();
         assert_eq!(&answer, b"let in\n");
     }
-    remote.add_listener(&listener).unwrap();
-    remote.drain(PATIENCE);
+    handle.add_listener(&listener).unwrap();
+    handle.drain(PATIENCE);
     assert!(!place.path.exists(), "the file outlasts the drain");
     finish(engine);
 }
@@ -251,14 +252,14 @@ impl Handler for Counting {
 fn bytes_of_a_client_that_has_gone_are_delivered() {
     let place = Place::new();
     let deaf = Duration::from_millis(200);
-    for probe in [ringwright::Probe::Receive, ringwright::Probe::Poll] {
-        let (engine, ends) = Echo::start(Config { probe, ..place.config(1) }, deaf);
+    for idle_operation in [ringwright::IdleOperation::Receive, ringwright::IdleOperation::Poll] {
+        let (engine, ends) = Echo::start(Config { idle_operation, ..place.config(1) }, deaf);
         for bytes in [0, 1, 5_000, 100_000] {
             let mut client = place.connect();
             client.write_all(&vec![b'x'; bytes]).unwrap();
             drop(client);
             let (_, _, got) = ends.recv_timeout(PATIENCE).unwrap();
-            assert_eq!(got, bytes, "{probe:?}");
+            assert_eq!(got, bytes, "{idle_operation:?}");
         }
         finish(engine);
     }
@@ -349,7 +350,7 @@ fn a_reader_that_stalls_is_late_and_a_slow_one_is_not() {
         std::thread::sleep(write_timeout / 20);
     }
     assert_eq!(ended.recv_timeout(PATIENCE).unwrap(), Reason::WriteTimeout);
-    assert_eq!(engine.remote().ledger().open(), 1, "the slow one stays");
+    assert_eq!(engine.handle().ledger().open(), 1, "the slow one stays");
     slow.read_exact(&mut got[read..]).unwrap();
     assert!(got[..] == content[..], "the bytes differ");
     drop((slow, stalled));
@@ -425,7 +426,7 @@ fn a_tcp_listener_and_a_unix_socket_serve_side_by_side() {
     let mut answer = [0; 4];
     tcp.read_exact(&mut answer).unwrap();
     assert_eq!(&answer, b"tcp\n");
-    let numbers = engine.remote().listeners();
+    let numbers = engine.handle().listeners();
     assert_eq!(numbers[1].address.to_string(), place.address());
     drop(tcp);
     finish(engine);

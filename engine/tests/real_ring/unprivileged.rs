@@ -4,7 +4,8 @@
 
 use crate::both::{VARIABLE, kind, needs_io_uring};
 use crate::common::{PATIENCE, try_start};
-use ringwright::{Config, Connection, Engine, Handler, OpenFile, Origin};
+use ringwright::files::OpenFile;
+use ringwright::{Config, Connection, Engine, Handler, Origin};
 use ringwright_test_support::{needs_root, raise_descriptor_limit};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -117,7 +118,7 @@ fn fetch(engine: &Engine) -> Vec<u8> {
 }
 
 fn finish(engine: Engine) {
-    engine.remote().drain(PATIENCE);
+    engine.handle().drain(PATIENCE);
     let ledger = engine.join().unwrap();
     assert!(ledger.balanced(), "{}", ledger.to_json());
 }

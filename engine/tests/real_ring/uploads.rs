@@ -1,9 +1,9 @@
 //! Receiving files: whole or not at all, and the stream stays in step.
 
 use crate::common::{PATIENCE, ask, read_line, reset, start, stream_byte, wait_until};
+use ringwright::files::{Directory, NewFile, PublishOptions, ReceiveFileError};
 use ringwright::{
-    Config, Connection, ConnectionId, Directory, Engine, Handler, Ledger, Local, NewFile, Origin,
-    Publish, Reason, ReceiveFailed,
+    Config, Connection, ConnectionId, Engine, Handler, Ledger, Local, Origin, Reason,
 };
 use ringwright_test_support::needs_root;
 use std::io::{self, Write};
@@ -25,7 +25,7 @@ struct Put {
     name: String,
     missing: u64,
     chunk: u64,
-    publish: Publish,
+    publish: PublishOptions,
     /// Bytes of a file that failed, to be skipped.
     skip: u64,
 }
@@ -75,7 +75,7 @@ impl Handler for Keeper {
                 put.missing = length.parse().expect("bytes");
                 put.chunk = chunk.parse().expect("bytes");
                 let (sync, replace) = (how.contains("sync"), how.contains("replace"));
-                put.publish = Publish { sync, replace };
+                put.publish = PublishOptions { sync, replace };
                 connection.create_file(&self.directory).expect("the first");
                 connection.pause();
             }
@@ -107,7 +107,7 @@ impl Handler for Keeper {
         &mut self,
         put: &mut Put,
         connection: &mut Connection<'_>,
-        result: Result<NewFile, ReceiveFailed>,
+        result: Result<NewFile, ReceiveFileError>,
     ) {
         match result {
             Ok(file) => put.next(connection, file),
@@ -184,7 +184,7 @@ impl Uploads {
     }
 
     fn finish(self) -> Ledger {
-        self.engine.remote().drain(PATIENCE);
+        self.engine.handle().drain(PATIENCE);
         let ledger = self.engine.join().expect("the shard ends well");
         assert!(ledger.balanced(), "{}", ledger.to_json());
         assert_eq!(ledger.sum.pipes.free, ledger.sum.pipes.total, "{}", ledger.to_json());
@@ -295,7 +295,7 @@ fn begin(uploads: &Uploads, sent: usize) -> TcpStream {
     let mut client = uploads.connect();
     client.write_all(b"put never 1000000 600000 -\n").unwrap();
     client.write_all(&content(sent)).unwrap();
-    let ledger = || uploads.engine.remote().ledger().sum.bytes_received;
+    let ledger = || uploads.engine.handle().ledger().sum.bytes_received;
     let least = sent as u64;
     wait_until("the beginning is read", || ledger() >= least);
     client
@@ -335,7 +335,7 @@ fn uploads_that_stall_hold_no_pipe_and_no_thread() {
         let mut client = client;
         client.write_all(&[7; 1000]).unwrap();
     }
-    let sum = || uploads.engine.remote().ledger().sum;
+    let sum = || uploads.engine.handle().ledger().sum;
     wait_until("all wait for more", || {
         let sum = sum();
         sum.files == 200 && sum.pipes.free == sum.pipes.total
@@ -353,13 +353,13 @@ fn an_urgent_byte_in_a_file_neither_stops_it_nor_spins() {
     let content = content(1 << 20);
     client.write_all(format!("put it {} {} -\n", content.len(), u64::MAX).as_bytes()).unwrap();
     client.write_all(&content[..100_000]).unwrap();
-    let received = || uploads.engine.remote().ledger().sum.bytes_received;
+    let received = || uploads.engine.handle().ledger().sum.bytes_received;
     wait_until("the beginning is read", || received() > 100_000);
     // Not part of the stream: whoever does not ask for it does not get it (tcp(7)).
     socket2::SockRef::from(&client).send_out_of_band(b"!").unwrap();
     client.write_all(&content[100_000..100_010]).unwrap();
     std::thread::sleep(Duration::from_millis(300));
-    let turns = || uploads.engine.remote().ledger().sum.turns;
+    let turns = || uploads.engine.handle().ledger().sum.turns;
     let before = turns();
     std::thread::sleep(Duration::from_millis(300));
     assert!(turns() - before < 50, "it turned {} times", turns() - before);

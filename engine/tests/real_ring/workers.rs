@@ -2,10 +2,8 @@
 //! connections that go, and the end.
 
 use crate::common::{Doors, PATIENCE, read_line, reset, start, wait_until};
-use ringwright::{
-    Config, Connection, Engine, Error, Handler, Job, JobDone, JobError, Ledger, Local, Origin,
-    Refusal, Remote, WorkersFailed,
-};
+use ringwright::workers::{Job, JobDone, OffloadJobErrorKind, RunJobError, SetWorkersError};
+use ringwright::{Config, Connection, Engine, EngineHandle, Error, Handler, Ledger, Local, Origin};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -49,7 +47,7 @@ impl Handler for Offloads {
             match connection.offload(self.job(*tag, &line)) {
                 Ok(()) => *tag += 1,
                 // It is shown again.
-                Err(refused) if refused.why == Refusal::Full => break,
+                Err(refused) if refused.kind == OffloadJobErrorKind::Full => break,
                 Err(refused) => {
                     assert_eq!(refused.job.tag(), *tag, "the job comes back");
                     let _ = connection.send(format!("{refused}\n").as_bytes());
@@ -64,7 +62,7 @@ impl Handler for Offloads {
         let tag = job.tag();
         let said = match job.result::<String>() {
             Ok(said) => said,
-            Err(JobError::Panicked(said)) => format!("panicked {said}"),
+            Err(RunJobError::Panicked(said)) => format!("panicked {said}"),
             Err(error) => format!("failed {error}"),
         };
         let _ = connection.send(format!("{tag} {said}\n").as_bytes());
@@ -73,7 +71,7 @@ impl Handler for Offloads {
 
 struct Server {
     engine: Engine,
-    remote: Remote,
+    handle: EngineHandle,
     doors: Arc<Doors>,
 }
 
@@ -88,7 +86,7 @@ fn serve(change: impl FnOnce(&mut Config)) -> Server {
     let doors: Arc<Doors> = Arc::default();
     let handler_doors = doors.clone();
     let engine = start(config, move |_| Offloads(handler_doors.clone()));
-    Server { remote: engine.remote(), engine, doors }
+    Server { handle: engine.handle(), engine, doors }
 }
 
 impl Server {
@@ -100,7 +98,7 @@ impl Server {
     }
 
     fn finish(self) -> Ledger {
-        self.remote.drain(PATIENCE);
+        self.handle.drain(PATIENCE);
         let ledger = self.engine.join().expect("it ends well");
         assert!(ledger.balanced(), "{}", ledger.to_json());
         assert_eq!((ledger.jobs_queued, ledger.jobs_running), (0, 0), "{}", ledger.to_json());
@@ -134,9 +132,9 @@ fn results_come_in_the_order_of_submission_whatever_order_jobs_end_in() {
     server.doors.has_begun(3);
     server.doors.open(2);
     server.doors.open(1);
-    let waits_for_first = || server.remote.ledger().jobs_running == 1;
+    let waits_for_first = || server.handle.ledger().jobs_running == 1;
     wait_until("all but the first are over", waits_for_first);
-    assert_eq!(server.remote.ledger().sum.jobs_done, 0, "nobody overtakes the first");
+    assert_eq!(server.handle.ledger().sum.jobs_done, 0, "nobody overtakes the first");
     server.doors.open(0);
     hear(&mut client, &["0 passed 0", "1 passed 1", "2 passed 2", "3 panicked on purpose"]);
     say(&mut client, "sum 10\n");
@@ -168,15 +166,15 @@ fn a_job_for_zero_workers_is_an_error_that_says_what_to_do() {
     let mut client = server.connect();
     say(&mut client, "sum 1\n");
     let said = read_line(&mut client).unwrap();
-    assert!(said.contains("Remote::set_workers"), "{said}");
-    server.remote.set_workers(1).unwrap();
+    assert!(said.contains("EngineHandle::set_workers"), "{said}");
+    server.handle.set_workers(1).unwrap();
     say(&mut client, "sum 2\n");
     hear(&mut client, &["0 sum 3"]);
-    assert!(matches!(server.remote.set_workers(1025), Err(WorkersFailed::TooMany)));
-    let remote = server.remote.clone();
+    assert!(matches!(server.handle.set_workers(1025), Err(SetWorkersError::TooMany)));
+    let handle = server.handle.clone();
     let ledger = server.finish();
     assert_eq!((ledger.sum.jobs_refused, ledger.sum.jobs_submitted), (1, 1));
-    assert!(matches!(remote.set_workers(1), Err(WorkersFailed::Ended)));
+    assert!(matches!(handle.set_workers(1), Err(SetWorkersError::Ended)));
 }
 
 #[test]
@@ -185,9 +183,9 @@ fn jobs_queued_when_the_pool_shrinks_to_nothing_are_answered_and_running_ones_en
     let mut client = server.connect();
     say(&mut client, "at 0\nat 1\nat 2\n");
     server.doors.has_begun(1);
-    wait_until("two are queued", || server.remote.ledger().jobs_queued == 2);
-    server.remote.set_workers(0).unwrap();
-    assert_eq!((server.remote.workers(), server.remote.ledger().jobs_queued), (0, 0));
+    wait_until("two are queued", || server.handle.ledger().jobs_queued == 2);
+    server.handle.set_workers(0).unwrap();
+    assert_eq!((server.handle.workers(), server.handle.ledger().jobs_queued), (0, 0));
     server.doors.open(0);
     hear(&mut client, &["0 passed 0"]);
     for tag in 1..3 {
@@ -228,8 +226,8 @@ fn the_pool_changes_its_size_under_load() {
         .collect();
     let mut sizes = 0;
     while !clients.iter().all(std::thread::JoinHandle::is_finished) {
-        match server.remote.set_workers([0, 3, 1, 0, 2][sizes % 5]) {
-            Ok(()) | Err(WorkersFailed::Changing) => sizes += 1,
+        match server.handle.set_workers([0, 3, 1, 0, 2][sizes % 5]) {
+            Ok(()) | Err(SetWorkersError::Changing) => sizes += 1,
             Err(failed) => panic!("{failed}"),
         }
         assert!(threads_named("worker-") < 64, "threads are left behind");
@@ -266,10 +264,10 @@ fn a_connection_that_has_gone_takes_no_result_and_its_slot_is_free() {
     reset(gone);
     // The only permit and the same slot, while the jobs still run.
     let mut next = server.connect();
-    wait_until("the next is in", || server.remote.ledger().sum.opened == 2);
+    wait_until("the next is in", || server.handle.ledger().sum.opened == 2);
     server.doors.open(1);
     server.doors.open(0);
-    wait_until("both are over", || server.remote.ledger().sum.jobs_unclaimed == 2);
+    wait_until("both are over", || server.handle.ledger().sum.jobs_unclaimed == 2);
     say(&mut next, "sum 4\n");
     hear(&mut next, &["0 sum 10"]);
     let ledger = server.finish();
@@ -286,10 +284,10 @@ fn a_full_queue_pauses_who_offloads_and_loses_nothing() {
     say(&mut first, "at 0\n");
     server.doors.has_begun(1);
     say(&mut first, "sum 1\nsum 2\nsum 3\nsum 4\n");
-    wait_until("the queue is full", || server.remote.ledger().sum.jobs_refused == 1);
+    wait_until("the queue is full", || server.handle.ledger().sum.jobs_refused == 1);
     say(&mut second, "sum 5\nsum 6\n");
-    wait_until("so it is for others", || server.remote.ledger().sum.jobs_refused == 2);
-    assert_eq!(server.remote.ledger().jobs_queued, 2);
+    wait_until("so it is for others", || server.handle.ledger().sum.jobs_refused == 2);
+    assert_eq!(server.handle.ledger().jobs_queued, 2);
     server.doors.open(0);
     hear(&mut first, &["0 passed 0", "1 sum 1", "2 sum 3", "3 sum 6", "4 sum 10"]);
     hear(&mut second, &["0 sum 15", "1 sum 21"]);
@@ -310,7 +308,7 @@ fn room_made_by_another_shards_job_is_noticed_at_once() {
     let mut of_shard: [Option<TcpStream>; 2] = [None, None];
     while of_shard.iter().any(Option::is_none) {
         let opened = || -> Vec<u64> {
-            server.remote.shard_ledgers().iter().map(|shard| shard.opened).collect()
+            server.handle.shard_ledgers().iter().map(|shard| shard.opened).collect()
         };
         let before = opened();
         let client = server.connect();
@@ -324,13 +322,13 @@ fn room_made_by_another_shards_job_is_noticed_at_once() {
         say(&mut one, &format!("at {first}\n"));
         server.doors.has_begun(first as u64 + 1);
         say(&mut one, &format!("at {second}\n"));
-        wait_until("the queue is full", || server.remote.ledger().jobs_queued == 1);
+        wait_until("the queue is full", || server.handle.ledger().jobs_queued == 1);
         say(&mut other, "sum 5\n");
-        let refused = || server.remote.ledger().sum.jobs_refused;
+        let refused = || server.handle.ledger().sum.jobs_refused;
         wait_until("it is refused", || refused() as usize == round + 1);
         let began = Instant::now();
         server.doors.open(first);
-        let submitted = || server.remote.ledger().sum.jobs_submitted as usize;
+        let submitted = || server.handle.ledger().sum.jobs_submitted as usize;
         wait_until("it has a place", || submitted() == 3 * round + 3);
         waited += began.elapsed();
         server.doors.open(second);
@@ -351,11 +349,11 @@ fn a_connection_has_no_more_jobs_than_it_may() {
     let mut client = server.connect();
     say(&mut client, "at 0\nat 1\nat 2\nat 3\n");
     server.doors.has_begun(2);
-    wait_until("the third is refused", || server.remote.ledger().sum.jobs_refused == 1);
+    wait_until("the third is refused", || server.handle.ledger().sum.jobs_refused == 1);
     // Done, but not its turn: it counts still.
     server.doors.open(1);
-    wait_until("one runs", || server.remote.ledger().jobs_running == 1);
-    assert_eq!(server.remote.ledger().sum.jobs_submitted, 2);
+    wait_until("one runs", || server.handle.ledger().jobs_running == 1);
+    assert_eq!(server.handle.ledger().sum.jobs_submitted, 2);
     server.doors.open(0);
     hear(&mut client, &["0 passed 0", "1 passed 1"]);
     server.doors.has_begun(4);
@@ -386,10 +384,10 @@ fn a_drain_waits_for_jobs_within_its_deadline() {
     say(&mut hasty, "sum 1\n");
     hear(&mut hasty, &["0 sum 1"]);
     server.doors.has_begun(1);
-    server.remote.drain(PATIENCE);
+    server.handle.drain(PATIENCE);
     assert_eq!(hasty.read(&mut [0; 1]).unwrap(), 0, "who is at rest goes");
     drop(hasty);
-    wait_until("it has gone", || server.remote.connections() == 1);
+    wait_until("it has gone", || server.handle.connections() == 1);
     server.doors.open(0);
     hear(&mut patient, &["0 passed 0"]);
     assert_eq!(patient.read(&mut [0; 1]).unwrap(), 0);
@@ -403,9 +401,9 @@ fn a_job_that_outlasts_the_drain_is_reported_and_hangs_nobody() {
     let mut client = server.connect();
     say(&mut client, "at 0\nsum 1\n");
     server.doors.has_begun(1);
-    wait_until("the other is over", || server.remote.ledger().jobs_running == 1);
+    wait_until("the other is over", || server.handle.ledger().jobs_running == 1);
     let began = Instant::now();
-    server.remote.drain(Duration::from_millis(50));
+    server.handle.drain(Duration::from_millis(50));
     match server.engine.join() {
         Err(Error::JobsRunning { jobs: 1 }) => {}
         other => panic!("{other:?}"),
@@ -413,11 +411,11 @@ fn a_job_that_outlasts_the_drain_is_reported_and_hangs_nobody() {
     let took = began.elapsed();
     // Less than the door stays shut.
     assert!(took >= Duration::from_millis(2_900) && took < PATIENCE, "{took:?}");
-    let ledger = server.remote.ledger();
+    let ledger = server.handle.ledger();
     assert!(ledger.balanced() && ledger.sum.jobs_unclaimed == 2, "{}", ledger.to_json());
     // Its thread ends with it.
     server.doors.open(0);
-    wait_until("it is over", || server.remote.ledger().jobs_running == 0);
+    wait_until("it is over", || server.handle.ledger().jobs_running == 0);
 }
 
 /// A handler that asks for what the job did not return, and results whose drop panics.
@@ -481,9 +479,9 @@ fn a_careless_handler_loses_its_connection_only() {
         }
         let _ = client.read(&mut [0; 1]);
     }
-    let remote = engine.remote();
-    wait_until("the last is dropped", || remote.ledger().sum.jobs_unclaimed == 1);
-    remote.drain(limit);
+    let handle = engine.handle();
+    wait_until("the last is dropped", || handle.ledger().sum.jobs_unclaimed == 1);
+    handle.drain(limit);
     let ledger = engine.join().expect("neither the shard nor the worker noticed");
     assert_eq!(ledger.sum.handler_panics, 2);
     assert!(ledger.balanced(), "{}", ledger.to_json());
@@ -517,7 +515,7 @@ impl Handler for Early {
         bytes.len()
     }
     fn started(&mut self, shard: &mut Local<'_>) {
-        let _ = self.0.send(shard.remote().workers());
+        let _ = self.0.send(shard.engine().workers());
     }
 }
 
@@ -527,6 +525,6 @@ fn workers_are_there_before_a_shard_begins() {
     let (sender, workers) = channel();
     let engine = start(config, move |_| Early(sender.clone()));
     assert_eq!(workers.recv_timeout(PATIENCE), Ok(3));
-    engine.remote().drain(Duration::ZERO);
+    engine.handle().drain(Duration::ZERO);
     engine.join().expect("the shard ends well");
 }

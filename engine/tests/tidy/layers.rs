@@ -25,7 +25,7 @@ const ORDER: [&str; 90] = [
     "memory",
     "waker",
     // Values, and what all shards share.
-    "file",
+    "files",
     "info",
     "error",
     "admission",
@@ -36,7 +36,7 @@ const ORDER: [&str; 90] = [
     "validate",
     "registry",
     // The handle for other threads.
-    "remote",
+    "handle",
     "listener",
     // Records of a shard.
     "shard/state",
@@ -72,7 +72,7 @@ const ORDER: [&str; 90] = [
     "local",
     "connection",
     HANDLER,
-    "framing",
+    "packets",
     // The loop of a shard.
     "shard/turn/phase",
     "shard/application",

@@ -11,7 +11,7 @@ use ringload_lifecycle::packets::{
 };
 use ringload_lifecycle::stream::{Stream, Tracer};
 use ringload_lifecycle::units::show_hex;
-use ringwright::Framing;
+use ringwright::packets::Framing;
 use sha2::{Digest, Sha256};
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -138,13 +138,13 @@ impl<'a> Watch<'a> {
     /// end of the run does not hide a server that hangs. After a signal, waits up to [`GRACE`];
     /// after a second signal, not at all.
     pub fn stop(&mut self, engine: &ringwright::Engine, interrupts: &Interrupts) {
-        let remote = engine.remote();
+        let handle = engine.handle();
         self.shared.interrupted.store(self.run.interrupted, Ordering::Relaxed);
         self.shared.ended_ns.store(self.stopped_at.as_nanos() as u64, Ordering::Relaxed);
         self.shared.stop.store(true, Ordering::Relaxed);
         let wait = if self.run.interrupted { GRACE } else { self.load.timeout + GRACE };
         let mut until = Instant::now() + wait + ABORTED_MAX;
-        remote.drain(wait);
+        handle.drain(wait);
         // A count of zero open connections is no end condition: none is counted in the first turn,
         // and a thread that joins the engine cannot receive the second signal.
         while !engine.is_finished() && Instant::now() < until {
@@ -156,7 +156,7 @@ impl<'a> Watch<'a> {
                 }
                 self.run.interrupted = true;
                 self.shared.interrupted.store(true, Ordering::Relaxed);
-                remote.drain(Duration::ZERO);
+                handle.drain(Duration::ZERO);
                 until = Instant::now() + ABORTED_MAX;
             }
         }

@@ -8,7 +8,8 @@ use super::client::{Progress, Shared, Side, TRANSFER_ID, Turn};
 use super::sink::{Sink, lock};
 use ringload_lifecycle::fault::{ErrorKind, Fault};
 use ringload_lifecycle::packets::{Answer, CHUNK_RECEIVED_BYTES_MAX, Request};
-use ringwright::{Connection, Job, JobDone};
+use ringwright::Connection;
+use ringwright::workers::{Job, JobDone};
 use std::sync::{Arc, Mutex};
 
 /// Size of a block that is hashed and written at once.

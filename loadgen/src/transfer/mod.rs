@@ -25,7 +25,8 @@ use ringload_lifecycle::fault::{ErrorKind, Fault};
 use ringload_lifecycle::packets::{BODY_BYTES_MAX, DIGEST_BYTES};
 use ringload_lifecycle::report::Environment;
 use ringload_lifecycle::system::{self, CpuTime, Interrupts};
-use ringwright::{Config, Engine, Framing, RingChoice, RingKind};
+use ringwright::packets::Framing;
+use ringwright::{Config, Engine, RingChoice, RingKind};
 use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
@@ -171,16 +172,16 @@ impl Task {
             ringload_lifecycle::note!("ringload: {notice}");
         }
         let cpu_before = system::cpu_time();
-        let remote = engine.remote();
+        let handle = engine.handle();
         // The handler must not connect when it starts: the workers start after the shards.
-        if let Err(busy) = remote.connect(0, self.to, 0) {
+        if let Err(busy) = handle.connect(0, self.to, 0) {
             shared.end(Err(Fault::new(ErrorKind::Other, busy)));
         }
         let interrupted = self.watch(&shared, interrupts);
         if interrupted {
-            remote.stop();
+            handle.stop();
         } else {
-            remote.drain(GRACE);
+            handle.drain(GRACE);
         }
         let ledger = engine.join().map_err(|error| Failure::Engine(error.into()))?;
         let mut moved = shared.moved(interrupted);

@@ -11,7 +11,8 @@ use super::watched::{Watched, WatchedEngine};
 use super::{bans, connections};
 use crate::http::status::Status;
 use crate::reload::{Refused, Reloaded};
-use ringwright::{Ask, Busy, ConnectionId, Prefix, WorkersFailed};
+use ringwright::workers::SetWorkersError;
+use ringwright::{ConnectionId, Prefix, QueryShardError, SendCommandError};
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
@@ -139,31 +140,35 @@ fn answer(watched: &Watched, question: &Question) -> Response {
     ask(watched, served, question).unwrap_or_else(|_| Response::unavailable(NO_ANSWER))
 }
 
-fn ask(watched: &Watched, served: &WatchedEngine, question: &Question) -> Result<Response, Ask> {
+fn ask(
+    watched: &Watched,
+    served: &WatchedEngine,
+    question: &Question,
+) -> Result<Response, QueryShardError> {
     Ok(match question {
         Question::List { after, limit } => {
-            let found = served.remote.list(*after, *limit)?;
+            let found = served.handle.list(*after, *limit)?;
             Response::json(connections::page(&found, *limit, &served.listeners()))
         }
-        Question::Find(id) => match served.remote.find(*id)? {
+        Question::Find(id) => match served.handle.find(*id)? {
             Some(found) => Response::json(connections::one(&found, &served.listeners())),
             None => gone(*id),
         },
         Question::Addresses { limit } => addresses(served, *limit)?,
         Question::End(id, manner) => {
-            if served.remote.find(*id)?.is_none() {
+            if served.handle.find(*id)?.is_none() {
                 return Ok(gone(*id));
             }
             done(match manner {
-                Manner::Reset => served.remote.kick(*id),
-                Manner::Graceful => served.remote.drain_connection(*id),
+                Manner::Reset => served.handle.kick(*id),
+                Manner::Graceful => served.handle.drain_connection(*id),
             })?
         }
-        Question::EndAll(Manner::Reset) => done(served.remote.kick_all())?,
-        Question::EndAll(Manner::Graceful) => done(served.remote.drain_connections())?,
-        Question::Workers(workers) => match served.remote.set_workers(*workers) {
+        Question::EndAll(Manner::Reset) => done(served.handle.kick_all())?,
+        Question::EndAll(Manner::Graceful) => done(served.handle.drain_connections())?,
+        Question::Workers(workers) => match served.handle.set_workers(*workers) {
             Ok(()) => Response::nothing(),
-            Err(error @ WorkersFailed::TooMany) => Response::bad(&error.to_string()),
+            Err(error @ SetWorkersError::TooMany) => Response::bad(&error.to_string()),
             Err(error) => Response::unavailable(&error.to_string()),
         },
         Question::Drain => {
@@ -172,13 +177,13 @@ fn ask(watched: &Watched, served: &WatchedEngine, question: &Question) -> Result
         }
         Question::Reload => reload(watched),
         Question::Bans => {
-            Response::json(bans::list(&served.remote.bans(), watched.bans_of_admin()))
+            Response::json(bans::list(&served.handle.bans(), watched.bans_of_admin()))
         }
-        Question::FindBan(prefix) if served.remote.bans().binary_search(prefix).is_ok() => {
+        Question::FindBan(prefix) if served.handle.bans().binary_search(prefix).is_ok() => {
             Response::json(bans::one(prefix, watched.bans_of_admin()))
         }
         Question::FindBan(prefix) => not_banned(prefix),
-        Question::Ban(prefix) => match served.remote.ban(*prefix) {
+        Question::Ban(prefix) => match served.handle.ban(*prefix) {
             Ok(true) => {
                 watched.bans_of_admin().add(*prefix);
                 Response::nothing()
@@ -186,7 +191,7 @@ fn ask(watched: &Watched, served: &WatchedEngine, question: &Question) -> Result
             Ok(false) => Response::nothing(),
             Err(error) => Response::unavailable(&error.to_string()),
         },
-        Question::Unban(prefix) => match served.remote.unban(*prefix) {
+        Question::Unban(prefix) => match served.handle.unban(*prefix) {
             Ok(true) => {
                 watched.bans_of_admin().forget(prefix);
                 Response::nothing()
@@ -215,23 +220,23 @@ fn reload(watched: &Watched) -> Response {
     }
 }
 
-fn done(taken: Result<(), Busy>) -> Result<Response, Ask> {
-    taken.map(|()| Response::nothing()).map_err(|Busy| Ask::Busy)
+fn done(taken: Result<(), SendCommandError>) -> Result<Response, QueryShardError> {
+    taken.map(|()| Response::nothing()).map_err(|SendCommandError| QueryShardError::Busy)
 }
 
 /// Counts all connections, some at a time, so that no shard is held up.
-fn addresses(served: &WatchedEngine, limit: usize) -> Result<Response, Ask> {
+fn addresses(served: &WatchedEngine, limit: usize) -> Result<Response, QueryShardError> {
     let until = Instant::now() + ANSWER_TIMEOUT;
     let (mut counts, mut after) = (Counts::default(), None);
     loop {
-        let page = served.remote.list(after, PAGE_MAX)?;
+        let page = served.handle.list(after, PAGE_MAX)?;
         counts.add(&page);
         match page.last() {
             Some(last) if page.len() == PAGE_MAX => after = Some(last.id),
             _ => return Ok(Response::json(counts.to_json(limit))),
         }
         if Instant::now() >= until {
-            return Err(Ask::NoAnswer);
+            return Err(QueryShardError::NoAnswer);
         }
     }
 }

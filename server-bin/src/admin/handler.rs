@@ -13,7 +13,7 @@ use crate::http::incoming::Event;
 use crate::http::reply::{self, Made, Persistence};
 use crate::http::status::Status;
 use crate::messages;
-use ringwright::{Connection, Deadline, Handler, Origin, Room};
+use ringwright::{Connection, Deadline, Handler, Origin, SendStatus};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -110,7 +110,7 @@ impl Visitors {
                 metrics::page(&self.watched, &self.process).into_bytes(),
             ),
             Route::Ledger => match self.watched.served() {
-                Some(served) => Response::json(self.watched.ledger_json(&served.remote.ledger())),
+                Some(served) => Response::json(self.watched.ledger_json(&served.handle.ledger())),
                 None => Response::unavailable(Condition::Starting.name()),
             },
             Route::Ask(question) => {
@@ -141,8 +141,8 @@ impl Visitors {
         let common = self.common.lines();
         reply::made(&mut self.scratch, common, manner.persistence, &made, manner.is_head);
         let room = connection.send(&self.scratch);
-        visit.full = room == Room::Full;
-        if room == Room::Refused {
+        visit.full = room == SendStatus::Full;
+        if room == SendStatus::Refused {
             // Longer than the queue: a client that gets nothing must not wait for it.
             connection.abort();
         }

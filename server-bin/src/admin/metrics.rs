@@ -36,8 +36,8 @@ pub fn page(watched: &Watched, process: &Process) -> String {
     let mut page = Exposition::default();
     about_itself(&mut page, watched, process);
     if let Some(served) = watched.served() {
-        about_engine(&mut page, &served.remote.ledger());
-        about_shards(&mut page, &served.remote.shard_ledgers());
+        about_engine(&mut page, &served.handle.ledger());
+        about_shards(&mut page, &served.handle.shard_ledgers());
     }
     if let Some(reloader) = watched.reloader() {
         about_sites(&mut page, &reloader.generation());
@@ -197,7 +197,7 @@ fn resident_bytes(statm: &File) -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ringwright::{Pair, RingInUse, ShardLedger};
+    use ringwright::{Capacity, RingInUse, ShardLedger};
 
     /// The values of all samples.
     fn values(page: Exposition) -> Vec<String> {
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn every_figure_of_the_engine_is_published() {
-        let pair = |total| Pair { total, free: total - 1 };
+        let pair = |total| Capacity { total, free: total - 1 };
         let ledger = Ledger {
             sum: ShardLedger::default(),
             permits: pair(111),

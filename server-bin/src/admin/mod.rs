@@ -9,8 +9,9 @@
 //! The threads of this engine have a descriptor table of their own, so a process whose descriptors
 //! are all in use still accepts admin connections. A descriptor number means something else in the
 //! other table. Therefore one thread owns the engine with everything that holds a descriptor of it,
-//! such as its `Remote`, and nothing of it leaves that thread. In the other direction, `Admin`
-//! keeps the watched engine's `Remote` alive, so that its last handle is not dropped there.
+//! such as its `EngineHandle`, and nothing of it leaves that thread. In the other direction,
+//! `Admin` keeps the watched engine's `EngineHandle` alive, so that its last handle is not dropped
+//! there.
 
 mod addresses;
 mod asking;
@@ -161,10 +162,10 @@ fn run(
     let engine = Engine::start(config, factory).map_err(|error| format!("--admin: {error}"))?;
     notices.extend_from_slice(engine.notices());
     // Fails only if the main thread panicked; then `recv` fails too.
-    let listening = engine.remote().listeners().into_iter();
+    let listening = engine.handle().listeners().into_iter();
     let _ = ready.send((listening.map(|listener| listener.address).collect(), notices));
     let _ = ending.recv();
-    engine.remote().drain(END_TIMEOUT);
+    engine.handle().drain(END_TIMEOUT);
     let ledger = engine.join().map_err(|error| format!("--admin: {error}"))?;
     if ledger.balanced() {
         Ok(())

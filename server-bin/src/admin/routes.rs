@@ -7,7 +7,7 @@ use crate::http::head::{Method, Request};
 use crate::http::status::Status;
 use crate::http::{fields, target};
 use crate::options::WORKERS_MAX;
-use ringwright::{ConnectionId, NoPrefix, Prefix};
+use ringwright::{ConnectionId, ParsePrefixError, Prefix};
 
 /// Maximum number of connections on a page.
 pub const PAGE_MAX: usize = 1000;
@@ -256,5 +256,5 @@ fn prefix_of(text: &[u8]) -> Result<Prefix, Response> {
         Response::text(status, "a percent sign needs two hexadecimal digits after it")
     })?;
     let decoded = String::from_utf8_lossy(&decoded);
-    decoded.parse().map_err(|error: NoPrefix| Response::bad(&error.to_string()))
+    decoded.parse().map_err(|error: ParsePrefixError| Response::bad(&error.to_string()))
 }

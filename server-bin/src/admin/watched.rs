@@ -5,7 +5,7 @@ use crate::access_log::Lost;
 use crate::echo::ending::Endings;
 use crate::messages;
 use crate::reload::Reloader;
-use ringwright::{Ledger, Remote};
+use ringwright::{EngineHandle, Ledger};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
@@ -78,7 +78,7 @@ impl Leaving {
 /// A running engine and what it listens on.
 pub struct WatchedEngine {
     /// The engine.
-    pub remote: Remote,
+    pub handle: EngineHandle,
     /// Its listeners by number, as `http://127.0.0.1:8080`.
     pub listeners: Mutex<Vec<String>>,
 }
@@ -167,21 +167,21 @@ impl Watched {
             *self.drain.lock().unwrap_or_else(PoisonError::into_inner);
         self.leaving.0.store(true, Ordering::Relaxed);
         let wait = format!("waiting up to {timeout:?} for requests in progress{hint}");
-        let remote = served.remote.clone();
+        let handle = served.handle.clone();
         if delay.is_zero() {
             messages::info(&format!("draining{by}: {wait}"));
-            return remote.drain(timeout);
+            return handle.drain(timeout);
         }
         messages::info(&format!("draining{by}: accepting for {delay:?} more, then {wait}"));
         let later = move || {
             thread::sleep(delay);
-            remote.drain(timeout);
+            handle.drain(timeout);
         };
         if let Err(error) = thread::Builder::new().name("drain".into()).spawn(later) {
             messages::warn(&format!(
                 "draining at once: cannot start a thread for the delay: {error}"
             ));
-            served.remote.drain(timeout);
+            served.handle.drain(timeout);
         }
     }
 

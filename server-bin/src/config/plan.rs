@@ -15,8 +15,9 @@ use crate::site::auth::Passwords;
 use crate::site::names::{self, Names};
 use crate::site::rules::{RuleError, Rules};
 use crate::site::spec::{Listing, RuleSpec, SiteSpec};
+use ringwright::packets::Framing;
 use ringwright::{
-    Address, AtCapacity, Config, Error, Framing, ListenerSettings, NoAddress, Prefix, Probe,
+    Address, AtCapacity, Config, Error, IdleOperation, ListenerSettings, ParseAddressError, Prefix,
     RingChoice, SocketPath,
 };
 use std::collections::{BTreeMap, HashMap};
@@ -654,7 +655,8 @@ impl Checker<'_> {
 
     /// The path of a Unix socket, whose folder is there.
     fn socket(&self, text: &str) -> Result<Address, String> {
-        let address: Address = text.parse().map_err(|error: NoAddress| error.to_string())?;
+        let address: Address =
+            text.parse().map_err(|error: ParseAddressError| error.to_string())?;
         let Address::Unix(SocketPath { path, mode }) = address else {
             unreachable!("it begins with unix:")
         };
@@ -760,9 +762,9 @@ impl Checker<'_> {
             output_low_bytes: engine.output_low.0 as usize,
             output_bytes_max: engine.output_max.0 as usize,
             memory_budget_bytes: engine.memory_budget.0.map(|bytes| bytes as usize),
-            probe: match engine.probe {
-                ProbeWith::Recv => Probe::Receive,
-                ProbeWith::Poll => Probe::Poll,
+            idle_operation: match engine.probe {
+                ProbeWith::Recv => IdleOperation::Receive,
+                ProbeWith::Poll => IdleOperation::Poll,
             },
             park_after: engine.park_after.0,
             streaming_connections_max: engine.streaming_max.0,

@@ -3,7 +3,7 @@
 use super::ending::{Ending, Endings};
 use super::fate::{Fate, Probability};
 use crate::access_log::ConnectionLog;
-use ringwright::{Connection, ConnectionId, Handler, Local, Origin, Reason, Room};
+use ringwright::{Connection, ConnectionId, Handler, Local, Origin, Reason, SendStatus};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -107,7 +107,7 @@ impl Handler for Disconnecting {
             Some(_) => {}
             None => match life.fate.ends(&Ending::LATER) {
                 Some(ending) => self.end(life, connection, ending, bytes),
-                None if connection.send(bytes) == Room::Refused => connection.abort(),
+                None if connection.send(bytes) == SendStatus::Refused => connection.abort(),
                 None => {}
             },
         }

@@ -17,7 +17,9 @@ use crate::site::redirect;
 use crate::site::rules::Facts;
 use crate::site::spec::{Auth, Listing, RealIp, RealIpHeader, Symlinks};
 use crate::site::variants::{self, Accepted, Coding};
-use ringwright::{Connection, FileKind, Job, OpenFile};
+use ringwright::Connection;
+use ringwright::files::{FileKind, OpenFile};
+use ringwright::workers::Job;
 use std::io;
 use std::net::IpAddr;
 

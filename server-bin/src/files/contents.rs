@@ -3,7 +3,8 @@
 //! Length and entity tag are then those of the bytes that are sent, even if the file is being
 //! changed, or if statx(2) does not tell its length (/sys, /proc, FUSE).
 
-use ringwright::{Connection, OpenFile, Room};
+use ringwright::files::OpenFile;
+use ringwright::{Connection, SendStatus};
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -57,7 +58,7 @@ impl<'a> Content<'a> {
     }
 
     /// Queues a range.
-    pub fn send(&self, connection: &mut Connection<'_>, offset: u64, length: u64) -> Room {
+    pub fn send(&self, connection: &mut Connection<'_>, offset: u64, length: u64) -> SendStatus {
         if length == self.length() && length >= SHARED_BYTES_MIN {
             return connection.send_shared(self.to_shared().bytes);
         }

@@ -7,15 +7,15 @@ use crate::access_log::Entry;
 use crate::http::head;
 use crate::http::reply::{self, Persistence};
 use crate::http::status::Status;
-use ringwright::{Connection, Peer, Room};
+use ringwright::{Connection, Peer, SendStatus};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 impl Files {
     pub(super) fn send_head(&self, state: &mut Conversation, connection: &mut Connection<'_>) {
         let room = connection.send(&self.scratch);
-        state.full = room == Room::Full;
-        if room == Room::Refused {
+        state.full = room == SendStatus::Full;
+        if room == SendStatus::Refused {
             // A body without its head must not follow.
             connection.abort();
         }

@@ -6,7 +6,7 @@ use crate::http::status::Status;
 use crate::http::target;
 use crate::served::Missing;
 use crate::site::variants::Coding;
-use ringwright::{Directory, OpenFile};
+use ringwright::files::{Directory, OpenFile};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -11,7 +11,7 @@ use super::note::Note;
 use crate::http::target;
 use crate::served::Missing;
 use crate::site::rules::Facts;
-use ringwright::{Directory, FileKind, FileStatus, OpenFile};
+use ringwright::files::{Directory, FileKind, FileStatus, OpenFile};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 use std::fs::File;

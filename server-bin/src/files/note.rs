@@ -7,7 +7,7 @@ use crate::http::date::CommonLines;
 use crate::site::headers::BuiltIn;
 use crate::site::rules::Facts;
 use crate::site::variants::Coding;
-use ringwright::OpenFile;
+use ringwright::files::OpenFile;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 

@@ -11,7 +11,9 @@ use super::{Conversation, Files, choice};
 use crate::http::reply::{self, Described};
 use crate::http::status::Status;
 use crate::site::headers::BuiltIn;
-use ringwright::{Connection, Job, OpenFile};
+use ringwright::Connection;
+use ringwright::files::OpenFile;
+use ringwright::workers::Job;
 
 impl Files {
     /// Answers with a regular file that has just been opened, or that the engine has kept open.

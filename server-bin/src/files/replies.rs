@@ -9,7 +9,7 @@ use crate::http::status::Status;
 use crate::site::auth;
 use crate::site::cors;
 use crate::site::listing;
-use ringwright::{Connection, Room};
+use ringwright::{Connection, SendStatus};
 use std::io;
 
 impl Files {
@@ -94,8 +94,8 @@ impl Files {
         if asked.request.method == Method::Get {
             sent = page.body.len() as u64;
             let room = connection.send(&page.body);
-            state.full |= room == Room::Full;
-            if room == Room::Refused {
+            state.full |= room == SendStatus::Full;
+            if room == SendStatus::Refused {
                 // A head without its body must not be followed by another reply.
                 connection.abort();
             }

@@ -13,7 +13,8 @@ use crate::http::range::{self, Multipart, Selected, SelectedParts};
 use crate::http::reply::{self, Described};
 use crate::http::status::Status;
 use crate::site::headers::BuiltIn;
-use ringwright::{Connection, FileStatus, OpenFile, Room};
+use ringwright::files::{FileStatus, OpenFile};
+use ringwright::{Connection, SendStatus};
 
 impl Files {
     pub(super) fn reply_file(
@@ -204,8 +205,8 @@ impl Found<'_> {
                 connection.send_file(self.file.clone(), offset, length)
             }
         };
-        state.full |= room == Room::Full;
-        if room == Room::Refused {
+        state.full |= room == SendStatus::Full;
+        if room == SendStatus::Refused {
             // The next reply must not follow a head without its body.
             connection.abort();
         }

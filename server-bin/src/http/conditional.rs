@@ -2,7 +2,7 @@
 
 use super::date;
 use super::fields::{elements, values};
-use ringwright::FileStatus;
+use ringwright::files::FileStatus;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What tells one version of a file from another.
@@ -205,7 +205,7 @@ fn hexadecimal(mut value: u64, digits: &mut [u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ringwright::FileKind;
+    use ringwright::files::FileKind;
 
     const MODIFIED: i64 = 784_111_777;
     const AT: &str = "Sun, 06 Nov 1994 08:49:37 GMT";

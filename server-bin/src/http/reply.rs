@@ -321,7 +321,7 @@ pub fn decimal(out: &mut Vec<u8>, mut value: u64) {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use ringwright::{FileKind, FileStatus};
+    use ringwright::files::{FileKind, FileStatus};
 
     const COMMON: &[u8] = b"Server: ringwright\r\n";
 

@@ -6,7 +6,7 @@
 use super::given::split_header;
 use super::{Addresses, Shards};
 use crate::units::{count, size};
-use ringwright::{Address, NoAddress};
+use ringwright::{Address, ParseAddressError};
 use std::ops::RangeInclusive;
 
 /// Maximum number of shards.
@@ -80,7 +80,8 @@ pub(super) fn memory_budget(text: &str) -> Result<usize, String> {
 
 pub(super) fn addresses(text: &str) -> Result<Addresses, String> {
     if text.starts_with("unix:") {
-        let address: Address = text.parse().map_err(|error: NoAddress| error.to_string())?;
+        let address: Address =
+            text.parse().map_err(|error: ParseAddressError| error.to_string())?;
         return Ok(Addresses(vec![address]));
     }
     let all = ringwright_names::resolve(text).map_err(|error| error.to_string())?;

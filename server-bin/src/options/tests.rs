@@ -5,7 +5,9 @@ use super::*;
 use crate::config::file::File;
 use crate::config::load::{Loaded, load};
 use crate::config::plan::plan;
-use ringwright::{AtCapacity, Connection, Engine, Error, Handler, ListenerSettings, Origin, Probe};
+use ringwright::{
+    AtCapacity, Connection, Engine, Error, Handler, IdleOperation, ListenerSettings, Origin,
+};
 use std::path::Path;
 
 #[test]
@@ -101,7 +103,7 @@ fn each_flag_sets_its_key() {
         (&["--workers", "9"], |config| config.workers == 9),
         (&["--buffer-size", "8KiB"], |config| config.receive_buffer_bytes == 8 << 10),
         (&["--memory-budget", "64MiB"], |config| config.memory_budget_bytes == Some(64 << 20)),
-        (&["--probe", "recv"], |config| config.probe == Probe::Receive),
+        (&["--probe", "recv"], |config| config.idle_operation == IdleOperation::Receive),
         (&["--listen", "127.0.0.1:5,[::1]:5"], |config| config.listeners.len() == 2),
         (&["--listen", "127.0.0.1:5", "--listen", "127.0.0.1:6"], |c| c.listeners.len() == 2),
     ];

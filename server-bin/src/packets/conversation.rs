@@ -2,7 +2,8 @@
 
 use super::gets::Gets;
 use super::puts::{Put, Step};
-use ringwright::{Connection, Job, Room};
+use ringwright::workers::Job;
+use ringwright::{Connection, SendStatus};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -96,8 +97,8 @@ impl Conversation {
     }
 
     /// What was sent last says whether there is room for more.
-    pub(super) fn note(&mut self, room: Room) {
-        self.full |= room == Room::Full;
+    pub(super) fn note(&mut self, room: SendStatus) {
+        self.full |= room == SendStatus::Full;
     }
 
     /// Throws away what nobody wants of these bytes; how many that were.

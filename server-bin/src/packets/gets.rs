@@ -7,7 +7,8 @@ use super::Packets;
 use super::conversation::{Conversation, Unread};
 use super::wire::{Answer, CHUNK_OUT_BYTES_MAX, Code, Refusal, TO_THE_END, VERSION_BYTES, Version};
 use crate::http::conditional::is_settled;
-use ringwright::{Connection, FileKind, FileStatus, OpenFile};
+use ringwright::Connection;
+use ringwright::files::{FileKind, FileStatus, OpenFile};
 use std::io;
 use std::time::{Duration, SystemTime};
 

@@ -8,7 +8,8 @@ use super::Packets;
 use super::conversation::{Alive, Conversation, FileDigest};
 use super::sum::{FileSum, Sum, Summed};
 use super::wire::{Answer, Code, Refusal};
-use ringwright::{Connection, Job, JobDone, JobError, Refused};
+use ringwright::Connection;
+use ringwright::workers::{Job, JobDone, OffloadJobError, OffloadJobErrorKind, RunJobError};
 use sha2::{Digest, Sha256};
 use std::time::Duration;
 
@@ -111,8 +112,8 @@ impl Packets {
         let tag = job.tag();
         match connection.offload(job) {
             Ok(()) if tag & OF_FILE != 0 => state.digest = Some(Box::new(FileDigest::UnderWay)),
-            Err(Refused { job, why: ringwright::Refusal::Full }) => return Some(job),
-            Err(Refused { why: ringwright::Refusal::NoWorkers, .. }) => {
+            Err(OffloadJobError { job, kind: OffloadJobErrorKind::Full }) => return Some(job),
+            Err(OffloadJobError { kind: OffloadJobErrorKind::NoWorkers, .. }) => {
                 self.refuse(state, connection, tag as u32, &no_workers());
             }
             // The job is queued, or the connection is ending and needs no answer.
@@ -144,7 +145,7 @@ impl Packets {
                 return self.answer(state, connection, Answer::Listed, id, &fields);
             }
             Ok(Err(refusal)) => refusal,
-            Err(JobError::NoWorkers) => no_workers(),
+            Err(RunJobError::NoWorkers) => no_workers(),
             Err(error) => Refusal::new(Code::Failed, error.to_string()),
         };
         self.refuse(state, connection, id, &refusal);

@@ -3,7 +3,7 @@
 
 use super::wire::Version;
 use crate::served::Identity;
-use ringwright::NewFile;
+use ringwright::files::NewFile;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

@@ -5,7 +5,8 @@ use super::conversation::Conversation;
 use super::kept::{Claim, Found, Key};
 use super::wire::{Answer, Code, Refusal, Version};
 use crate::served::Identity;
-use ringwright::{Connection, Directory, FileKind, NewFile, OpenFile, Publish, ReceiveFailed};
+use ringwright::Connection;
+use ringwright::files::{Directory, FileKind, NewFile, OpenFile, PublishOptions, ReceiveFileError};
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -239,7 +240,7 @@ impl Packets {
         &mut self,
         state: &mut Conversation,
         connection: &mut Connection<'_>,
-        received: Result<NewFile, ReceiveFailed>,
+        received: Result<NewFile, ReceiveFileError>,
     ) {
         match received {
             Ok(file) => {
@@ -247,11 +248,11 @@ impl Packets {
                 put.note(put.received, put.received);
                 self.go_on(state, connection, file);
             }
-            Err(ReceiveFailed { error, .. }) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            Err(ReceiveFileError { error, .. }) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 // The client's FIN: the file is complete up to this chunk.
                 self.give_up(state, connection, &Refusal::of_writing(&error));
             }
-            Err(ReceiveFailed { error, missing_bytes }) => {
+            Err(ReceiveFileError { error, missing_bytes }) => {
                 state.skip_bytes = missing_bytes;
                 self.fail(state, connection, &error);
             }
@@ -275,7 +276,7 @@ impl Packets {
         if let Some(claim) = put.claim.take() {
             claim.discard();
         }
-        let publish = Publish { sync: self.rules.sync, replace: put.replace };
+        let publish = PublishOptions { sync: self.rules.sync, replace: put.replace };
         // Refused only on a connection that is ending: one file at a time is asked for.
         let _ = connection.publish_file(file, &put.name, publish);
         put.step = Step::Naming;

@@ -7,7 +7,7 @@ use crate::access_log::json_time;
 use crate::http::date;
 use crate::http::reply::decimal;
 use crate::http::target::push_encoded;
-use ringwright::{FileKind, FileStatus};
+use ringwright::files::{FileKind, FileStatus};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, openat, statat};
 use std::io;
 use std::os::fd::AsFd;

@@ -1,7 +1,7 @@
 //! Precompressed variants of files, and Accept-Encoding (RFC 9110, 12.5.3).
 
 use crate::http::fields::elements;
-use ringwright::FileStatus;
+use ringwright::files::FileStatus;
 
 /// Sent with each reply for a file that could have variants, because caches must keep the replies
 /// of different clients apart.
@@ -178,7 +178,7 @@ pub fn is_current(original: &FileStatus, variant: &FileStatus) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ringwright::FileKind;
+    use ringwright::files::FileKind;
 
     fn accepted(values: &[&str]) -> String {
         let accepted = Accepted::of(values.iter().map(|value| value.as_bytes()));

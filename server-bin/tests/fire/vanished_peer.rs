@@ -56,9 +56,9 @@ fn vanished_peer_loses_its_permit_to_the_user_timeout() {
     eprintln!("the next client had the permit {taken:.1?} after the first one vanished");
     assert!(taken > Duration::from_millis(400), "it was not the timeout: {taken:?}");
     drop((client, next));
-    let remote = engine.remote();
-    until(PATIENCE, || same("free permits", remote.ledger().permits.free, 1));
-    remote.drain(PATIENCE);
+    let handle = engine.handle();
+    until(PATIENCE, || same("free permits", handle.ledger().permits.free, 1));
+    handle.drain(PATIENCE);
     let ledger = engine.join().unwrap();
     assert!(ledger.balanced(), "{}", ledger.to_json());
     assert_eq!(ledger.sum.closed_by[Reason::NetworkError as usize], 1, "{}", ledger.to_json());

@@ -1,6 +1,6 @@
 //! From a request's bytes to its reply's head nothing is allocated, once the buffers are there.
 
-use ringwright::{FileKind, FileStatus};
+use ringwright::files::{FileKind, FileStatus};
 use ringwrightd::http::conditional::Validators;
 use ringwrightd::http::date::CommonLines;
 use ringwrightd::http::incoming::{Event, Incoming};

@@ -57,7 +57,7 @@ fn what_needs_no_shard_is_answered_at_once_and_the_rest_before_long() {
     })
     .unwrap();
     watched.serves(WatchedEngine {
-        remote: engine.remote(),
+        handle: engine.handle(),
         listeners: vec!["test://here".into()].into(),
     });
     watched.set_drain(DrainTimes { delay: Duration::ZERO, timeout: Duration::from_secs(1) });
@@ -92,7 +92,7 @@ fn what_needs_no_shard_is_answered_at_once_and_the_rest_before_long() {
     let reply = other.request("GET", "/readyz");
     assert_eq!((reply.status, &reply.body[..]), (503, &b"a shard has failed\n"[..]));
     drop((client, other));
-    engine.remote().drain(Duration::ZERO);
+    engine.handle().drain(Duration::ZERO);
     assert!(engine.join().unwrap().balanced());
     admin.end().unwrap();
 }

@@ -20,7 +20,7 @@ mod receiving;
 
 use super::epoll::EpollRing;
 use super::kernel::KernelRing;
-use super::probe::{SetupError, needs_io_uring};
+use super::probe::{CreateRingError, needs_io_uring};
 use crate::ring::{
     Calls, Completion, Delivery, Descriptor, Errno, Features, Kind, Op, Ring, Setup, Shutdown,
     Token, Traffic, calls, direct,
@@ -77,7 +77,7 @@ pub(super) trait TestedRing: Ring + Calls + Sized {
 
     fn is_allowed() -> bool;
 
-    fn of(setup: &Setup) -> Result<Self, SetupError>;
+    fn of(setup: &Setup) -> Result<Self, CreateRingError>;
 
     fn in_flight(&self) -> u64;
 
@@ -118,7 +118,7 @@ impl TestedRing for KernelRing {
         needs_io_uring()
     }
 
-    fn of(setup: &Setup) -> Result<Self, SetupError> {
+    fn of(setup: &Setup) -> Result<Self, CreateRingError> {
         Self::new(setup)
     }
 
@@ -135,7 +135,7 @@ impl TestedRing for EpollRing {
         true
     }
 
-    fn of(setup: &Setup) -> Result<Self, SetupError> {
+    fn of(setup: &Setup) -> Result<Self, CreateRingError> {
         Self::new(setup)
     }
 

@@ -53,7 +53,7 @@ fn without_a_required_feature_there_is_no_ring() {
         change(&mut setup.features);
         KernelRing::new(&setup).map(drop).expect_err("a feature is missing")
     };
-    let lacks = |missing| SetupError::lacks(missing);
+    let lacks = |missing| CreateRingError::lacks(missing);
     assert_eq!(error(|features| features.ext_arg = false), lacks("IORING_FEAT_EXT_ARG"));
     assert_eq!(error(|features| features.buffer_ring = false), lacks("IORING_REGISTER_PBUF_RING"));
 }

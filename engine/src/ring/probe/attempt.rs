@@ -7,7 +7,7 @@
 
 use super::super::direct::{SYS_CACHESTAT, answer, last_errno};
 use super::super::{Errno, Features, calls};
-use super::{EXT_ARG, Facts, PBUF_RING, SetupError, page_bytes};
+use super::{CreateRingError, EXT_ARG, Facts, PBUF_RING, page_bytes};
 use std::io;
 use std::ptr;
 use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
@@ -67,7 +67,7 @@ struct Report {
 /// # Errors
 /// The reason why a ring cannot be used. Limits that only a larger ring meets do not show here.
 /// If no child process can be made, nothing is known, and the result is `Ok`.
-pub(crate) fn try_io_uring(may_use: Features) -> Result<(), SetupError> {
+pub(crate) fn try_io_uring(may_use: Features) -> Result<(), CreateRingError> {
     let Ok(shared) = Shared::new() else { return Ok(()) };
     let (report, buffers) = (shared.report(), shared.second_page());
     let Ok(status) = in_child(|| attempt(report, buffers, may_use)) else { return Ok(()) };
@@ -77,15 +77,17 @@ pub(crate) fn try_io_uring(may_use: Features) -> Result<(), SetupError> {
     }
     let call = CALLS[report.call.load(Relaxed) as usize % CALLS.len()];
     if libc::WIFSIGNALED(status) {
-        return Err(SetupError::Killed { call, signal: libc::WTERMSIG(status) });
+        return Err(CreateRingError::Killed { call, signal: libc::WTERMSIG(status) });
     }
     let missing = report.missing.load(Relaxed) as usize;
     if missing > 0 {
-        return Err(SetupError::lacks(REQUIRED[missing - 1]));
+        return Err(CreateRingError::lacks(REQUIRED[missing - 1]));
     }
     match report.errno.load(Relaxed) {
         0 => Ok(()),
-        errno => Err(SetupError::of(call, &io::Error::from_raw_os_error(errno), &Facts::now())),
+        errno => {
+            Err(CreateRingError::of(call, &io::Error::from_raw_os_error(errno), &Facts::now()))
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 use super::super::kernel::KernelRing;
 use super::super::{Features, Ring, RingChoice, RingKind, Setup};
 use super::limits::{has_capability, limit, memlock_allowed, page_bytes, release, sysctl};
-use super::{Held, KERNEL_NEEDED, SetupError, found, try_io_uring};
+use super::{CreateRingError, Held, KERNEL_NEEDED, found, try_io_uring};
 use crate::cpu;
 use io_uring::{IoUring, Probe, opcode};
 use std::fmt;
@@ -18,17 +18,20 @@ const DESCRIPTORS_BESIDE: u64 = 64;
 /// The width of the printed screen, in columns.
 const COLUMNS: usize = 100;
 
-/// The engine to check for.
+/// The needs of an engine, which [`examine`] compares with the system.
+///
+/// [`Config::requirements`](crate::Config::requirements) returns those of a configuration.
 #[derive(Clone, Copy, Debug)]
-pub struct Request {
+#[non_exhaustive]
+pub struct Requirements {
     /// The kernel interface to use ([`Config::ring`](crate::Config::ring)).
     pub ring: RingChoice,
     /// The number of shards, each with one ring.
     pub shards: usize,
     /// The limit on open connections over all shards.
     pub max_connections: usize,
-    /// The locked memory without which a shard cannot start, in bytes. See
-    /// [`memlock_needed`](super::memlock_needed) for the computation.
+    /// The locked memory without which a shard cannot start, in bytes (`RLIMIT_MEMLOCK`). The limit
+    /// applies to all processes of a user together.
     pub memlock_needed_bytes: u64,
     /// The number of addresses to listen on.
     pub listeners: usize,
@@ -48,7 +51,7 @@ pub struct Examination {
     /// The kernel interface that the shards would use. `None`: neither.
     pub ring: Option<RingKind>,
     /// `Ok` if a ring of io_uring can be made, or the reason why not.
-    pub io_uring: Result<(), SetupError>,
+    pub io_uring: Result<(), CreateRingError>,
     /// The features of the kernel that the engine uses. Empty if no ring can be made.
     pub features: Vec<Feature>,
     /// The limits of the system and the process.
@@ -78,7 +81,7 @@ pub struct Limit {
     pub name: &'static str,
     /// The present value.
     pub found: String,
-    /// The value that the request needs.
+    /// The value that the engine needs.
     pub needed: String,
     /// `true` if the present value is enough.
     pub enough: bool,
@@ -88,10 +91,10 @@ pub struct Limit {
     pub remedy: String,
 }
 
-/// Checks this kernel, this container and these limits against a request. It makes a few small
-/// rings and closes them again.
+/// Checks this kernel, this container and these limits against the requirements of an engine. It
+/// makes a few small rings and closes them again.
 #[must_use]
-pub fn examine(request: &Request) -> Examination {
+pub fn examine(needs: &Requirements) -> Examination {
     // In a child process first, because a filter may kill the process that tries. Then on a thread
     // of its own, because making a ring blocks SIGPIPE and registers the ring there.
     let multishot_receive = try_io_uring(Features::ALL).and_then(|()| {
@@ -101,17 +104,17 @@ pub fn examine(request: &Request) -> Examination {
     });
     let has_multishot_receive = multishot_receive == Ok(true);
     // The memory of the planned shards counts, not that of the small ring.
-    let (rings, bytes) = (request.shards as u64, locked_bytes(request));
+    let (rings, bytes) = (needs.shards as u64, locked_bytes(needs));
     let io_uring =
         multishot_receive.map(drop).map_err(|error| error.of_rings(Held { rings, bytes }));
-    let ring = choose(request.ring, &io_uring);
+    let ring = choose(needs.ring, &io_uring);
     let system_calls = found(Features::ALL);
     let features = match ring {
         Some(RingKind::IoUring) => features(has_multishot_receive, system_calls.cachestat),
         Some(RingKind::Epoll) => vec![cachestat(system_calls.cachestat)],
         None => Vec::new(),
     };
-    let limits = limits(request, ring);
+    let limits = limits(needs, ring);
     let can_run = ring.is_some()
         && features.iter().all(|feature| feature.found || !feature.required)
         && limits.iter().all(|limit| limit.enough || !limit.required);
@@ -119,7 +122,7 @@ pub fn examine(request: &Request) -> Examination {
 }
 
 /// The kernel interface that the shards would use.
-fn choose(ring: RingChoice, io_uring: &Result<(), SetupError>) -> Option<RingKind> {
+fn choose(ring: RingChoice, io_uring: &Result<(), CreateRingError>) -> Option<RingKind> {
     match (ring, io_uring) {
         (RingChoice::Epoll, _) => Some(RingKind::Epoll),
         (_, Ok(())) => Some(RingKind::IoUring),
@@ -129,7 +132,7 @@ fn choose(ring: RingChoice, io_uring: &Result<(), SetupError>) -> Option<RingKin
 }
 
 /// Makes a ring as a shard would, only smaller. Returns whether the kernel has multishot receives.
-fn try_ring(arena_registered: bool) -> Result<bool, SetupError> {
+fn try_ring(arena_registered: bool) -> Result<bool, CreateRingError> {
     let mut arena = vec![0u8; page_bytes() as usize];
     KernelRing::new(&Setup {
         submission_entries: 8,
@@ -230,26 +233,25 @@ fn features(has_multishot_receive: bool, has_cachestat: bool) -> Vec<Feature> {
     features
 }
 
-fn limits(request: &Request, ring: Option<RingKind>) -> Vec<Limit> {
+fn limits(needs: &Requirements, ring: Option<RingKind>) -> Vec<Limit> {
     // epoll locks no memory.
     let locks = ring != Some(RingKind::Epoll);
-    let mut limits = vec![descriptors(request, limit(libc::RLIMIT_NOFILE))];
-    limits.extend(locks.then(|| locked_memory(request, memlock_allowed())));
+    let mut limits = vec![descriptors(needs, limit(libc::RLIMIT_NOFILE))];
+    limits.extend(locks.then(|| locked_memory(needs, memlock_allowed())));
     limits.extend([
-        backlog(request, sysctl("net/core/somaxconn")),
-        pipes(request, pipe_pages_allowed()),
-        cpus(request, cpu::of_process().len(), cpu::quota()),
+        backlog(needs, sysctl("net/core/somaxconn")),
+        pipes(needs, pipe_pages_allowed()),
+        cpus(needs, cpu::of_process().len(), cpu::quota()),
     ]);
     limits
 }
 
-fn descriptors(request: &Request, (soft, hard): (u64, u64)) -> Limit {
+fn descriptors(needs: &Requirements, (soft, hard): (u64, u64)) -> Limit {
     // The ring, its threads' event, the wake-up descriptor, and one per waiting client of each
     // listener.
-    let accepting = request.listeners as u64 * (1 + u64::from(request.backlog));
-    let shard = 3 + accepting + 2 * u64::from(request.pipes);
-    let needed =
-        request.max_connections as u64 + request.shards as u64 * shard + DESCRIPTORS_BESIDE;
+    let accepting = needs.listeners as u64 * (1 + u64::from(needs.backlog));
+    let shard = 3 + accepting + 2 * u64::from(needs.pipes);
+    let needed = needs.max_connections as u64 + needs.shards as u64 * shard + DESCRIPTORS_BESIDE;
     let remedy = if hard < needed {
         format!("raise the hard limit (systemd: LimitNOFILE={needed}) or allow fewer connections")
     } else {
@@ -265,8 +267,8 @@ fn descriptors(request: &Request, (soft, hard): (u64, u64)) -> Limit {
     }
 }
 
-fn locked_memory(request: &Request, allowed: Option<u64>) -> Limit {
-    let needed = locked_bytes(request);
+fn locked_memory(needs: &Requirements, allowed: Option<u64>) -> Limit {
+    let needed = locked_bytes(needs);
     Limit {
         name: "RLIMIT_MEMLOCK",
         found: allowed.map_or("not limited".to_owned(), |bytes| format!("{} KiB", bytes >> 10)),
@@ -281,12 +283,12 @@ fn locked_memory(request: &Request, allowed: Option<u64>) -> Limit {
 }
 
 /// The locked memory of all shards in bytes.
-fn locked_bytes(request: &Request) -> u64 {
-    request.shards as u64 * request.memlock_needed_bytes
+fn locked_bytes(needs: &Requirements) -> u64 {
+    needs.shards as u64 * needs.memlock_needed_bytes
 }
 
-fn backlog(request: &Request, somaxconn: Option<i64>) -> Limit {
-    let wanted = i64::from(request.backlog);
+fn backlog(needs: &Requirements, somaxconn: Option<i64>) -> Limit {
+    let wanted = i64::from(needs.backlog);
     Limit {
         name: "net.core.somaxconn",
         found: somaxconn.map_or("unknown".to_owned(), |found| found.to_string()),
@@ -307,9 +309,9 @@ fn pipe_pages_allowed() -> Option<u64> {
     pages.filter(|pages| !exempt && *pages > 0)
 }
 
-fn pipes(request: &Request, allowed: Option<u64>) -> Limit {
-    let pages = u64::from(request.pipe_bytes).div_ceil(page_bytes());
-    let needed = request.shards as u64 * u64::from(request.pipes) * pages;
+fn pipes(needs: &Requirements, allowed: Option<u64>) -> Limit {
+    let pages = u64::from(needs.pipe_bytes).div_ceil(page_bytes());
+    let needed = needs.shards as u64 * u64::from(needs.pipes) * pages;
     Limit {
         name: "fs.pipe-user-pages-soft",
         found: allowed.map_or("not limited".to_owned(), |pages| format!("{pages} pages")),
@@ -322,14 +324,14 @@ fn pipes(request: &Request, allowed: Option<u64>) -> Limit {
     }
 }
 
-fn cpus(request: &Request, allowed: usize, quota: Option<f64>) -> Limit {
+fn cpus(needs: &Requirements, allowed: usize, quota: Option<f64>) -> Limit {
     let quota_text = quota.map_or("no quota".to_owned(), |cpus| format!("quota {cpus:.2}"));
     let usable = quota.map_or(allowed as f64, |cpus| cpus.min(allowed as f64));
     Limit {
         name: "CPUs",
         found: format!("{allowed}, {quota_text}"),
-        needed: format!("{}, one per shard", request.shards),
-        enough: request.shards as f64 <= usable,
+        needed: format!("{}, one per shard", needs.shards),
+        enough: needs.shards as f64 <= usable,
         required: false,
         remedy: "shards share CPUs or are throttled; run fewer shards or allow more CPUs"
             .to_owned(),

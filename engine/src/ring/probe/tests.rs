@@ -20,22 +20,22 @@ fn facts() -> Facts {
     }
 }
 
-fn cause(errno: i32, facts: &Facts) -> SetupError {
-    SetupError::of("io_uring_setup(2)", &io::Error::from_raw_os_error(errno), facts)
+fn cause(errno: i32, facts: &Facts) -> CreateRingError {
+    CreateRingError::of("io_uring_setup(2)", &io::Error::from_raw_os_error(errno), facts)
 }
 
 #[test]
 fn a_switched_off_io_uring_is_told_from_a_filtered_one() {
     let with = |disabled| Facts { disabled, ..facts() };
     let off = cause(libc::EPERM, &with(Some(2)));
-    assert_eq!(off, SetupError::Disabled { value: 2, group: -1 });
+    assert_eq!(off, CreateRingError::Disabled { value: 2, group: -1 });
     assert!(off.to_string().contains("kernel.io_uring_disabled is 2"), "{off}");
     let reserved = cause(libc::EPERM, &Facts { group: Some(115), ..with(Some(1)) });
     assert!(reserved.to_string().contains("kernel.io_uring_group (115)"), "{reserved}");
     for disabled in [Some(0), None] {
         for errno in [libc::EPERM, libc::EACCES, libc::ENOSYS] {
             let filtered = cause(errno, &with(disabled));
-            assert!(matches!(filtered, SetupError::Filtered { .. }), "{filtered}");
+            assert!(matches!(filtered, CreateRingError::Filtered { .. }), "{filtered}");
             assert!(filtered.to_string().contains("container or seccomp profile"), "{filtered}");
             // The system calls of io_uring are in this set, not in @io-event (systemd.exec(5)).
             assert!(filtered.to_string().contains("SystemCallFilter=@aio"), "{filtered}");
@@ -67,17 +67,20 @@ fn the_sysctl_is_the_cause_only_where_it_applies_to_this_process() {
         assert_eq!(facts.release, "6.18.44");
         cause(libc::EPERM, &facts)
     };
-    assert_eq!(found("2\n", "-1\n"), SetupError::Disabled { value: 2, group: -1 });
+    assert_eq!(found("2\n", "-1\n"), CreateRingError::Disabled { value: 2, group: -1 });
     // Not even a member of the group may use it then.
-    assert_eq!(found("2\n", "115\n"), SetupError::Disabled { value: 2, group: 115 });
-    assert_eq!(found("1\n", "116\n"), SetupError::Disabled { value: 1, group: 116 });
+    assert_eq!(found("2\n", "115\n"), CreateRingError::Disabled { value: 2, group: 115 });
+    assert_eq!(found("1\n", "116\n"), CreateRingError::Disabled { value: 1, group: 116 });
     let nobody = found("1\n", "-1\n");
-    assert_eq!(nobody, SetupError::Disabled { value: 1, group: -1 });
+    assert_eq!(nobody, CreateRingError::Disabled { value: 1, group: -1 });
     assert!(nobody.to_string().contains("(-1: no group)"), "{nobody}");
     // The group of the file system, a further one, and no sysctl: a filter is the cause.
     for (disabled, group) in [("1\n", "100\n"), ("1\n", "115\n"), ("0\n", "-1\n"), ("", "")] {
         let filtered = found(disabled, group);
-        assert!(matches!(filtered, SetupError::Filtered { .. }), "{disabled}{group}: {filtered}");
+        assert!(
+            matches!(filtered, CreateRingError::Filtered { .. }),
+            "{disabled}{group}: {filtered}"
+        );
     }
 }
 
@@ -102,7 +105,10 @@ fn an_old_kernel_is_named_with_what_it_lacks() {
         assert!(text.contains("Linux 6.1 or later"), "{text}");
     }
     let new = cause(libc::EINVAL, &facts());
-    assert_eq!(new, SetupError::Call { call: "io_uring_setup(2)", errno: Errno(libc::EINVAL) });
+    assert_eq!(
+        new,
+        CreateRingError::Call { call: "io_uring_setup(2)", errno: Errno(libc::EINVAL) }
+    );
 }
 
 #[test]
@@ -112,14 +118,14 @@ fn memory_is_locked_memory_only_where_that_is_limited() {
     assert!(limited.contains("RLIMIT_MEMLOCK allows 8000"), "{limited}");
     assert!(limited.contains("ulimit -l"), "{limited}");
     let free = cause(libc::ENOMEM, &Facts { memlock_allowed: None, ..facts() });
-    assert!(matches!(free, SetupError::Call { .. }), "{free}");
+    assert!(matches!(free, CreateRingError::Call { .. }), "{free}");
 }
 
 #[test]
 fn too_few_descriptors_are_named() {
     let text = cause(libc::EMFILE, &facts()).to_string();
     assert!(text.contains("RLIMIT_NOFILE is 1024 (hard limit 4096)"), "{text}");
-    assert!(matches!(cause(libc::ENFILE, &facts()), SetupError::Call { .. }));
+    assert!(matches!(cause(libc::ENFILE, &facts()), CreateRingError::Call { .. }));
 }
 
 /// The arena is leaked. Half of it is for receiving.
@@ -220,7 +226,7 @@ fn an_ordinary_user_is_told_of_the_locked_memory_missing() {
             return;
         }
         let error = KernelRing::new(&large).map(drop).expect_err("not even the rings fit");
-        let SetupError::LockedMemory { needed_bytes, allowed_bytes, .. } = error else {
+        let CreateRingError::LockedMemory { needed_bytes, allowed_bytes, .. } = error else {
             panic!("{error}");
         };
         assert!(needed_bytes > allowed_bytes && allowed_bytes == 4096, "{needed_bytes}");
@@ -243,7 +249,8 @@ fn the_locked_memory_of_all_rings_of_the_process_is_told() {
         }
         let rings = [(); 2].map(|()| KernelRing::new(&setup).expect("two rings fit"));
         let error = KernelRing::new(&setup).map(drop).expect_err("a third one does not");
-        let SetupError::LockedMemory { rings: number, needed_bytes, allowed_bytes, .. } = error
+        let CreateRingError::LockedMemory { rings: number, needed_bytes, allowed_bytes, .. } =
+            error
         else {
             panic!("{error}");
         };
@@ -280,7 +287,7 @@ fn a_full_descriptor_table_is_named() {
         set_limit(libc::RLIMIT_NOFILE, 3);
         let error = KernelRing::new(&setup(1 << 16)).map(drop).expect_err("no descriptor left");
         let call = "io_uring_setup(2)";
-        assert_eq!(error, SetupError::Descriptors { call, allowed: 3, hard: 3 });
+        assert_eq!(error, CreateRingError::Descriptors { call, allowed: 3, hard: 3 });
     });
 }
 
@@ -311,9 +318,9 @@ fn a_seccomp_filter_is_named() {
         forbid_io_uring();
         let error = KernelRing::new(&setup(1 << 16)).map(drop).expect_err("forbidden");
         let filtered =
-            SetupError::Filtered { call: "io_uring_setup(2)", errno: Errno(libc::EPERM) };
+            CreateRingError::Filtered { call: "io_uring_setup(2)", errno: Errno(libc::EPERM) };
         assert_eq!(error, filtered);
-        let request = Request {
+        let needs = Requirements {
             ring: RingChoice::IoUring,
             shards: 1,
             max_connections: 1,
@@ -323,10 +330,10 @@ fn a_seccomp_filter_is_named() {
             pipes: 1,
             pipe_bytes: 4096,
         };
-        let found = examine(&request);
+        let found = examine(&needs);
         assert_eq!((found.ring, found.can_run), (None, false));
         assert_eq!(found.io_uring, Err(filtered));
-        let found = examine(&Request { ring: RingChoice::Auto, ..request });
+        let found = examine(&Requirements { ring: RingChoice::Auto, ..needs });
         assert_eq!((found.ring, found.can_run), (Some(RingKind::Epoll), true), "{found}");
     });
 }

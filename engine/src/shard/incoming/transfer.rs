@@ -1,6 +1,6 @@
 //! The progress of a range of the stream on its way into a file.
 
-use crate::file::NewFile;
+use crate::files::NewFile;
 use crate::memory::{Kept, PooledPipe};
 use std::io;
 

@@ -1,6 +1,6 @@
 //! The markers of a shard, by connection.
 
-use crate::info::Sent;
+use crate::info::SentMarker;
 use crate::shard::rare::NONE;
 use slab::Slab;
 
@@ -11,7 +11,7 @@ pub struct Markers {
     queues: Vec<Queue>,
     markers: Slab<Marker>,
     /// The markers that the handler will be told of.
-    pub reached: Vec<Sent>,
+    pub reached: Vec<SentMarker>,
 }
 
 /// The markers of a connection, in the order of its output.

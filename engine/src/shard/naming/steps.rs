@@ -1,6 +1,6 @@
 //! The steps by which a file gets its name.
 
-use crate::file::{NewFile, Publish};
+use crate::files::{NewFile, PublishOptions};
 use crate::ring::Op;
 use std::ffi::CString;
 
@@ -27,7 +27,7 @@ pub(super) enum Step {
 /// A file on its way to its name. Its strings stay where they are until the ring is done with them.
 pub struct Naming {
     pub(super) file: NewFile,
-    pub(super) publish: Publish,
+    pub(super) publish: PublishOptions,
     pub(super) step: Step,
     /// The open file, by a path.
     pub(super) source: CString,
@@ -37,7 +37,7 @@ pub struct Naming {
 }
 
 impl Naming {
-    pub fn new(file: NewFile, name: &[u8], publish: Publish) -> Self {
+    pub fn new(file: NewFile, name: &[u8], publish: PublishOptions) -> Self {
         let step = match is_name(name) {
             false => Step::Over(libc::EINVAL),
             true if publish.sync && !file.directory().can_sync() => Step::Over(libc::EBADF),

@@ -1,6 +1,6 @@
 //! The links of an output queue.
 
-use crate::file::OpenFile;
+use crate::files::OpenFile;
 use crate::memory::{PooledPipe, SendBuffer, Spill};
 use std::sync::Arc;
 

@@ -3,7 +3,7 @@
 use crate::config::file::Engine;
 use crate::config::load::{Source, load};
 use crate::config::plan::plan;
-use ringwright::{AtCapacity, Config, Probe, RingChoice};
+use ringwright::{AtCapacity, Config, IdleOperation, RingChoice};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ const KEYS: [(&str, &str, IsSet); 37] = [
     ("send_buffers", "7", |it| it.send_buffers == 7),
     ("send_buffer_size", "'4KiB'", |it| it.send_buffer_bytes == 4 << 10),
     ("memory_budget", "'64MiB'", |it| it.memory_budget_bytes == Some(64 << 20)),
-    ("probe", "'recv'", |it| it.probe == Probe::Receive),
+    ("probe", "'recv'", |it| it.idle_operation == IdleOperation::Receive),
     ("park_after", "'7s'", |it| it.park_after == Duration::from_secs(7)),
     ("streaming_max", "0", |it| it.streaming_connections_max == 0),
     ("workers", "7", |it| it.workers == 7),
@@ -102,7 +102,7 @@ fn fields(config: Config) {
         output_low_bytes: _,
         output_bytes_max: _,
         memory_budget_bytes: _,
-        probe: _,
+        idle_operation: _,
         park_after: _,
         streaming_connections_max: _,
         idle_timeout: _,

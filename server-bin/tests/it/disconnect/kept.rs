@@ -126,7 +126,7 @@ fn a_client_that_keeps_its_connections_up_comes_back_from_every_ending() {
         drop(heard);
         thread::sleep(5 * MS);
     }
-    client.remote().drain(Duration::from_secs(10));
+    client.handle().drain(Duration::from_secs(10));
     let ledger = client.join().unwrap();
     let heard = heard.lock().unwrap();
     assert!(ledger.balanced() && ledger.open() == 0, "{}", ledger.to_json());

@@ -1,7 +1,7 @@
 //! The handle to an engine that works on every thread.
 
 use crate::admission::{Admission, BANS_MAX, Bans, Prefix, program};
-use crate::error::{Busy, Error};
+use crate::error::{Error, SendCommandError};
 use crate::id::ConnectionId;
 use crate::info::ConnectionInfo;
 use crate::ledger::{Ledger, Published, ShardLedger};
@@ -9,7 +9,7 @@ use crate::mailbox::{Audience, BanList, Command, Sending, SlowReaders};
 use crate::reconnect::Reconnect;
 use crate::registry::Registry;
 use crate::ring::RingInUse;
-use crate::workers::{Pool, WorkersFailed};
+use crate::workers::{Pool, SetWorkersError};
 use crossbeam_channel::{Receiver, bounded};
 use std::cell::Cell;
 use std::fmt;
@@ -45,17 +45,21 @@ struct Shared {
 
 /// A handle to an engine for any thread, callbacks included. Cheap to clone.
 ///
-/// The handle outlives the engine. [`Engine::remote`](crate::Engine::remote) and
-/// [`Local::remote`](crate::Local::remote) return it.
+/// The handle outlives the engine. [`Engine::handle`](crate::Engine::handle) and
+/// [`Local::engine`](crate::Local::engine) return it.
 ///
 /// ```
-/// use ringwright::{Audience, Busy, ConnectionId, Remote, SlowReaders};
+/// use ringwright::{Audience, ConnectionId, EngineHandle, SendCommandError, SlowReaders};
 /// use std::sync::Arc;
 ///
 /// /// Sends a line to everybody except one connection, which is reset.
-/// fn announce(remote: &Remote, line: &str, banned: ConnectionId) -> Result<(), Busy> {
-///     remote.kick(banned)?;
-///     remote.broadcast(Arc::from(line.as_bytes()), &Audience::All, SlowReaders::Skip)
+/// fn announce(
+///     engine: &EngineHandle,
+///     line: &str,
+///     banned: ConnectionId,
+/// ) -> Result<(), SendCommandError> {
+///     engine.kick(banned)?;
+///     engine.broadcast(Arc::from(line.as_bytes()), &Audience::All, SlowReaders::Skip)
 /// }
 /// ```
 ///
@@ -65,16 +69,16 @@ struct Shared {
 /// no order.
 ///
 /// # Blocking
-/// Commands to the shards go into bounded queues and never block: a full queue is [`Busy`], see
-/// [`Config::mailbox_commands_max`](crate::Config::mailbox_commands_max). Only
-/// [`drain`](Self::drain) and [`stop`](Self::stop) always find a place. [`find`](Self::find) and
-/// [`list`](Self::list) wait for an answer, for at most one second per shard asked.
+/// Commands to the shards go into bounded queues and never block: a full queue is
+/// [`SendCommandError`], see [`Config::mailbox_commands_max`](crate::Config::mailbox_commands_max).
+/// Only [`drain`](Self::drain) and [`stop`](Self::stop) always find a place. [`find`](Self::find)
+/// and [`list`](Self::list) wait for an answer, for at most one second per shard asked.
 #[derive(Clone)]
-pub struct Remote(Arc<Shared>);
+pub struct EngineHandle(Arc<Shared>);
 
-/// The reason why [`Remote::find`] or [`Remote::list`] has no answer.
+/// The reason why [`EngineHandle::find`] or [`EngineHandle::list`] has no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ask {
+pub enum QueryShardError {
     /// The shard's command queue is full.
     Busy,
     /// The shard did not answer within one second: a callback is blocking it, or it has ended.
@@ -84,10 +88,10 @@ pub enum Ask {
     FromCallback,
 }
 
-impl fmt::Display for Ask {
+impl fmt::Display for QueryShardError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Busy => Busy.fmt(f),
+            Self::Busy => SendCommandError.fmt(f),
             Self::NoAnswer => f.write_str(
                 "a shard did not answer within 1 second: a callback blocks it, or it has ended",
             ),
@@ -98,36 +102,36 @@ impl fmt::Display for Ask {
     }
 }
 
-impl std::error::Error for Ask {}
+impl std::error::Error for QueryShardError {}
 
 /// The reason why a shard did not take a command that names it by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotTaken {
+pub enum CommandShardError {
     /// The shard's command queue is full. Call again.
     Busy,
     /// The shard has ended.
     Ended,
-    /// The number is not below [`Remote::shards`].
+    /// The number is not below [`EngineHandle::shards`].
     NoSuchShard,
 }
 
-impl fmt::Display for NotTaken {
+impl fmt::Display for CommandShardError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Busy => Busy.fmt(f),
+            Self::Busy => SendCommandError.fmt(f),
             Self::Ended => f.write_str("the shard has ended"),
-            Self::NoSuchShard => {
-                f.write_str("the engine has no shard of this number; Remote::shards counts them")
-            }
+            Self::NoSuchShard => f.write_str(
+                "the engine has no shard of this number; EngineHandle::shards counts them",
+            ),
         }
     }
 }
 
-impl std::error::Error for NotTaken {}
+impl std::error::Error for CommandShardError {}
 
 /// The reason why a change of the banned addresses did not reach every shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BanFailed {
+pub enum ChangeBansError {
     /// Another thread is changing the list at this moment. Call again.
     Changing,
     /// A shard's command queue is full, and the shard still has the old list. Call again.
@@ -136,13 +140,13 @@ pub enum BanFailed {
     TooMany,
 }
 
-impl fmt::Display for BanFailed {
+impl fmt::Display for ChangeBansError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Changing => {
                 f.write_str("another thread is changing the list of banned addresses; try again")
             }
-            Self::Busy => Busy.fmt(f),
+            Self::Busy => SendCommandError.fmt(f),
             Self::TooMany => write!(
                 f,
                 "the limit of {BANS_MAX} banned prefixes is reached; merge prefixes or remove some"
@@ -151,9 +155,9 @@ impl fmt::Display for BanFailed {
     }
 }
 
-impl std::error::Error for BanFailed {}
+impl std::error::Error for ChangeBansError {}
 
-impl Remote {
+impl EngineHandle {
     pub(crate) fn new(
         mailboxes: Vec<Sending>,
         published: Vec<Arc<Published>>,
@@ -202,7 +206,7 @@ impl Remote {
         self.0.mailboxes.iter().for_each(Sending::stop);
     }
 
-    /// Returns whether [`Remote::drain`] or [`Remote::stop`] was called.
+    /// Returns whether [`EngineHandle::drain`] or [`EngineHandle::stop`] was called.
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.0.draining.load(Ordering::SeqCst)
@@ -212,8 +216,8 @@ impl Remote {
     /// connection has ended already.
     ///
     /// # Errors
-    /// [`Busy`] if the shard's queue is full.
-    pub fn kick(&self, id: ConnectionId) -> Result<(), Busy> {
+    /// [`SendCommandError`] if the shard's queue is full.
+    pub fn kick(&self, id: ConnectionId) -> Result<(), SendCommandError> {
         self.to_connection(id, Command::Kick(id))
     }
 
@@ -221,8 +225,8 @@ impl Remote {
     /// resets 256 of them per turn of its loop.
     ///
     /// # Errors
-    /// [`Busy`] if a shard's queue is full. Other shards may have taken the command.
-    pub fn kick_all(&self) -> Result<(), Busy> {
+    /// [`SendCommandError`] if a shard's queue is full. Other shards may have taken the command.
+    pub fn kick_all(&self) -> Result<(), SendCommandError> {
         self.to_all(|| Command::KickAll)
     }
 
@@ -231,28 +235,28 @@ impl Remote {
     /// Nothing happens if the connection has ended already, or was asked before.
     ///
     /// There is no deadline: the connection ends when its handler and its timeouts end it, and
-    /// [`Remote::kick`] ends it at once.
+    /// [`EngineHandle::kick`] ends it at once.
     ///
     /// # Errors
-    /// [`Busy`] if the shard's queue is full.
-    pub fn drain_connection(&self, id: ConnectionId) -> Result<(), Busy> {
+    /// [`SendCommandError`] if the shard's queue is full.
+    pub fn drain_connection(&self, id: ConnectionId) -> Result<(), SendCommandError> {
         self.to_connection(id, Command::DrainConnection(id))
     }
 
-    /// Asks all present connections to end gracefully, as [`Remote::drain_connection`] does. The
-    /// engine goes on accepting. Each shard asks 256 of them per turn of its loop.
+    /// Asks all present connections to end gracefully, as [`EngineHandle::drain_connection`] does.
+    /// The engine goes on accepting. Each shard asks 256 of them per turn of its loop.
     ///
     /// # Errors
-    /// [`Busy`] if a shard's queue is full. Other shards may have taken the command.
-    pub fn drain_connections(&self) -> Result<(), Busy> {
+    /// [`SendCommandError`] if a shard's queue is full. Other shards may have taken the command.
+    pub fn drain_connections(&self) -> Result<(), SendCommandError> {
         self.to_all(|| Command::DrainConnections)
     }
 
     /// Sends to one connection. Nothing happens if the connection has ended.
     ///
     /// # Errors
-    /// [`Busy`] if the shard's queue is full.
-    pub fn send(&self, id: ConnectionId, bytes: Arc<[u8]>) -> Result<(), Busy> {
+    /// [`SendCommandError`] if the shard's queue is full.
+    pub fn send(&self, id: ConnectionId, bytes: Arc<[u8]>) -> Result<(), SendCommandError> {
         self.to_connection(id, Command::Send(id, bytes))
     }
 
@@ -261,13 +265,13 @@ impl Remote {
     /// connection that opens meanwhile may get it or not.
     ///
     /// # Errors
-    /// [`Busy`] if a shard's queue is full. Other shards may have taken the command.
+    /// [`SendCommandError`] if a shard's queue is full. Other shards may have taken the command.
     pub fn broadcast(
         &self,
         bytes: Arc<[u8]>,
         audience: &Audience,
         slow: SlowReaders,
-    ) -> Result<(), Busy> {
+    ) -> Result<(), SendCommandError> {
         self.to_all(|| Command::Broadcast(bytes.clone(), audience.clone(), slow))
     }
 
@@ -275,8 +279,8 @@ impl Remote {
     /// The result is a callback with `tag`.
     ///
     /// # Errors
-    /// See [`NotTaken`].
-    pub fn connect(&self, shard: usize, to: SocketAddr, tag: u64) -> Result<(), NotTaken> {
+    /// See [`CommandShardError`].
+    pub fn connect(&self, shard: usize, to: SocketAddr, tag: u64) -> Result<(), CommandShardError> {
         self.to_shard(shard, Command::Connect(to, tag))
     }
 
@@ -284,29 +288,29 @@ impl Remote {
     /// [`Local::keep_connected`](crate::Local::keep_connected) does.
     ///
     /// A refusal of the shard comes to [`Handler::connect_failed`](crate::Handler::connect_failed),
-    /// as an error with a [`KeepRefused`](crate::KeepRefused) inside.
+    /// as an error with a [`KeepConnectedError`](crate::KeepConnectedError) inside.
     ///
     /// # Errors
-    /// See [`NotTaken`].
+    /// See [`CommandShardError`].
     pub fn keep_connected(
         &self,
         shard: usize,
         to: SocketAddr,
         tag: u64,
         reconnect: Reconnect,
-    ) -> Result<(), NotTaken> {
+    ) -> Result<(), CommandShardError> {
         self.to_shard(shard, Command::KeepConnected(to, tag, reconnect))
     }
 
-    /// Ends [`Remote::keep_connected`], as
+    /// Ends [`EngineHandle::keep_connected`], as
     /// [`Local::stop_reconnecting`](crate::Local::stop_reconnecting) does. It succeeds on a shard
     /// that has ended.
     ///
     /// # Errors
-    /// [`NotTaken::Busy`] or [`NotTaken::NoSuchShard`].
-    pub fn stop_reconnecting(&self, shard: usize, tag: u64) -> Result<(), NotTaken> {
+    /// [`CommandShardError::Busy`] or [`CommandShardError::NoSuchShard`].
+    pub fn stop_reconnecting(&self, shard: usize, tag: u64) -> Result<(), CommandShardError> {
         match self.to_shard(shard, Command::StopReconnecting(tag)) {
-            Err(NotTaken::Ended) => Ok(()),
+            Err(CommandShardError::Ended) => Ok(()),
             sent => sent,
         }
     }
@@ -315,14 +319,16 @@ impl Remote {
     /// most one second.
     ///
     /// # Errors
-    /// See [`Ask`].
-    pub fn find(&self, id: ConnectionId) -> Result<Option<ConnectionInfo>, Ask> {
+    /// See [`QueryShardError`].
+    pub fn find(&self, id: ConnectionId) -> Result<Option<ConnectionInfo>, QueryShardError> {
         if self.is_gone(id.shard()) {
             return Ok(None);
         }
         let (answer, question) = bounded(1);
         match self.ask(id.shard(), Command::Find(id, answer), &question) {
-            Err(Ask::NoAnswer | Ask::Busy) if self.is_gone(id.shard()) => Ok(None),
+            Err(QueryShardError::NoAnswer | QueryShardError::Busy) if self.is_gone(id.shard()) => {
+                Ok(None)
+            }
             answer => answer,
         }
     }
@@ -332,12 +338,12 @@ impl Remote {
     /// which describes up to 1,000 connections.
     ///
     /// # Errors
-    /// See [`Ask`].
+    /// See [`QueryShardError`].
     pub fn list(
         &self,
         after: Option<ConnectionId>,
         limit: usize,
-    ) -> Result<Vec<ConnectionInfo>, Ask> {
+    ) -> Result<Vec<ConnectionInfo>, QueryShardError> {
         let mut found = Vec::new();
         let mut from = after.map_or(0, |id| id.slot() + 1);
         for shard in after.map_or(0, ConnectionId::shard)..self.shards() {
@@ -345,7 +351,11 @@ impl Remote {
                 let (answer, question) = bounded(1);
                 let limit = (limit - found.len()).min(LIST_MAX);
                 let page = match self.ask(shard, Command::List { from, limit, answer }, &question) {
-                    Err(Ask::NoAnswer | Ask::Busy) if self.is_gone(shard) => break,
+                    Err(QueryShardError::NoAnswer | QueryShardError::Busy)
+                        if self.is_gone(shard) =>
+                    {
+                        break;
+                    }
                     page => page?,
                 };
                 let Some(last) = page.last() else { break };
@@ -361,11 +371,11 @@ impl Remote {
     ///
     /// Additional workers start at once, on the time of the calling thread. Surplus workers leave
     /// as soon as they finish their current job. With 0 workers, queued jobs fail with
-    /// [`JobError::NoWorkers`](crate::JobError::NoWorkers).
+    /// [`RunJobError::NoWorkers`](crate::workers::RunJobError::NoWorkers).
     ///
     /// # Errors
-    /// See [`WorkersFailed`].
-    pub fn set_workers(&self, workers: usize) -> Result<(), WorkersFailed> {
+    /// See [`SetWorkersError`].
+    pub fn set_workers(&self, workers: usize) -> Result<(), SetWorkersError> {
         self.0.pool.resize(workers)
     }
 
@@ -386,11 +396,11 @@ impl Remote {
     /// accept instead.
     ///
     /// # Errors
-    /// See [`BanFailed`].
-    pub fn ban(&self, prefix: Prefix) -> Result<bool, BanFailed> {
+    /// See [`ChangeBansError`].
+    pub fn ban(&self, prefix: Prefix) -> Result<bool, ChangeBansError> {
         self.change_bans(|bans| match bans.binary_search(&prefix) {
             Ok(_) => Ok(false),
-            Err(_) if bans.len() >= BANS_MAX => Err(BanFailed::TooMany),
+            Err(_) if bans.len() >= BANS_MAX => Err(ChangeBansError::TooMany),
             Err(at) => {
                 bans.insert(at, prefix);
                 Ok(true)
@@ -398,11 +408,11 @@ impl Remote {
         })
     }
 
-    /// Undoes [`Remote::ban`] for exactly this prefix. Returns `false` if it was not banned.
+    /// Undoes [`EngineHandle::ban`] for exactly this prefix. Returns `false` if it was not banned.
     ///
     /// # Errors
-    /// See [`BanFailed`].
-    pub fn unban(&self, prefix: Prefix) -> Result<bool, BanFailed> {
+    /// See [`ChangeBansError`].
+    pub fn unban(&self, prefix: Prefix) -> Result<bool, ChangeBansError> {
         self.change_bans(|bans| {
             let found = bans.binary_search(&prefix);
             Ok(found.map(|at| bans.remove(at)).is_ok())
@@ -412,13 +422,13 @@ impl Remote {
     /// Replaces the whole list of banned prefixes.
     ///
     /// # Errors
-    /// See [`BanFailed`].
-    pub fn set_bans(&self, prefixes: &[Prefix]) -> Result<(), BanFailed> {
+    /// See [`ChangeBansError`].
+    pub fn set_bans(&self, prefixes: &[Prefix]) -> Result<(), ChangeBansError> {
         let mut new = prefixes.to_vec();
         new.sort_unstable();
         new.dedup();
         if new.len() > BANS_MAX {
-            return Err(BanFailed::TooMany);
+            return Err(ChangeBansError::TooMany);
         }
         self.change_bans(|bans| Ok(std::mem::replace(bans, new).is_empty())).map(drop)
     }
@@ -485,9 +495,9 @@ impl Remote {
 
     fn change_bans(
         &self,
-        change: impl FnOnce(&mut Vec<Prefix>) -> Result<bool, BanFailed>,
-    ) -> Result<bool, BanFailed> {
-        let _changing = self.0.changing_bans.try_lock().map_err(|_| BanFailed::Changing)?;
+        change: impl FnOnce(&mut Vec<Prefix>) -> Result<bool, ChangeBansError>,
+    ) -> Result<bool, ChangeBansError> {
+        let _changing = self.0.changing_bans.try_lock().map_err(|_| ChangeBansError::Changing)?;
         let mut bans = self.bans().to_vec();
         let changed = change(&mut bans)?;
         // The list is sent even if nothing changed, because a shard may have missed the previous
@@ -495,19 +505,24 @@ impl Remote {
         let list = Bans::new(&bans);
         *self.0.bans.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(bans);
         let list = Arc::new(BanList { program: program(&list), bans: list });
-        self.to_all(|| Command::Ban(list.clone())).map_err(|_| BanFailed::Busy)?;
+        self.to_all(|| Command::Ban(list.clone())).map_err(|_| ChangeBansError::Busy)?;
         Ok(changed)
     }
 
-    fn ask<T>(&self, shard: usize, command: Command, answer: &Receiver<T>) -> Result<T, Ask> {
+    fn ask<T>(
+        &self,
+        shard: usize,
+        command: Command,
+        answer: &Receiver<T>,
+    ) -> Result<T, QueryShardError> {
         if SHARD_OF.get() == self.identity() {
-            return Err(Ask::FromCallback);
+            return Err(QueryShardError::FromCallback);
         }
-        self.to(shard, command).map_err(|Busy| Ask::Busy)?;
-        answer.recv_timeout(ANSWER_WAIT).map_err(|_| Ask::NoAnswer)
+        self.to(shard, command).map_err(|SendCommandError| QueryShardError::Busy)?;
+        answer.recv_timeout(ANSWER_WAIT).map_err(|_| QueryShardError::NoAnswer)
     }
 
-    pub(crate) fn to_all(&self, command: impl Fn() -> Command) -> Result<(), Busy> {
+    pub(crate) fn to_all(&self, command: impl Fn() -> Command) -> Result<(), SendCommandError> {
         let mut result = Ok(());
         for mailbox in &self.0.mailboxes {
             let sent = mailbox.send(command());
@@ -526,19 +541,21 @@ impl Remote {
 
     /// Sends a command about a connection. A shard that has ended does not have it any more, which
     /// is no error.
-    fn to_connection(&self, id: ConnectionId, command: Command) -> Result<(), Busy> {
+    fn to_connection(&self, id: ConnectionId, command: Command) -> Result<(), SendCommandError> {
         let sent = self.to(id.shard(), command);
         if self.is_gone(id.shard()) { Ok(()) } else { sent }
     }
 
     /// Sends a command to a shard that the caller names by its number.
-    fn to_shard(&self, shard: usize, command: Command) -> Result<(), NotTaken> {
-        let mailbox = self.0.mailboxes.get(shard).ok_or(NotTaken::NoSuchShard)?;
+    fn to_shard(&self, shard: usize, command: Command) -> Result<(), CommandShardError> {
+        let mailbox = self.0.mailboxes.get(shard).ok_or(CommandShardError::NoSuchShard)?;
         let sent = mailbox.send(command);
-        sent.map_err(|Busy| if mailbox.has_ended() { NotTaken::Ended } else { NotTaken::Busy })
+        sent.map_err(|SendCommandError| {
+            if mailbox.has_ended() { CommandShardError::Ended } else { CommandShardError::Busy }
+        })
     }
 
-    pub(crate) fn to(&self, shard: usize, command: Command) -> Result<(), Busy> {
-        self.0.mailboxes.get(shard).ok_or(Busy)?.send(command)
+    pub(crate) fn to(&self, shard: usize, command: Command) -> Result<(), SendCommandError> {
+        self.0.mailboxes.get(shard).ok_or(SendCommandError)?.send(command)
     }
 }

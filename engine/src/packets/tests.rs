@@ -34,7 +34,7 @@ fn a_maximum_that_a_connection_cannot_keep_is_refused() {
     let config = Config { message_bytes_max: 104, ..Config::default() };
     assert_eq!(Framing::new(100, &config).unwrap().body_bytes_max(), 100);
     let refused = Framing::new(101, &config).unwrap_err();
-    assert_eq!(refused, FramingTooLarge { body_bytes_max: 101, message_bytes_max: 104 });
+    assert_eq!(refused, CreateFramingError { body_bytes_max: 101, message_bytes_max: 104 });
     assert!(refused.to_string().contains("raise it to 105"), "{refused}");
     let boundless = Config { message_bytes_max: usize::MAX, ..Config::default() };
     assert!(Framing::new(u32::MAX as usize, &boundless).is_ok());
@@ -47,7 +47,7 @@ fn a_length_above_the_maximum_names_both_and_ends_it() {
     let bytes = [&[0, 0, 0, 1, 7, 0, 0, 1, 0][..], &[0; 300]].concat();
     let mut packets = framing(255).packets(&bytes);
     assert_eq!(packets.next(), Some(Ok(&[7][..])));
-    let too_long = PacketTooLong { body_bytes: 256, body_bytes_max: 255 };
+    let too_long = FramePacketError { body_bytes: 256, body_bytes_max: 255 };
     assert_eq!(packets.next(), Some(Err(too_long)));
     assert_eq!(packets.next(), Some(Err(too_long)), "nothing follows it");
     assert_eq!((packets.used(), packets.need()), (5, 4), "it would be seen again");

@@ -4,8 +4,8 @@ use crate::common::{
     PATIENCE, address_of_its_own, ask, many_descriptors, read_line, serve, start, wait_until,
 };
 use ringwright::{
-    Ask, Audience, Config, Connection, ConnectionId, Engine, Error, Handler, NotTaken, Origin,
-    Reason, Remote, SlowReaders,
+    Audience, CommandShardError, Config, Connection, ConnectionId, Engine, EngineHandle, Error,
+    Handler, Origin, QueryShardError, Reason, SlowReaders,
 };
 use ringwright_test_support::can_filter;
 use std::io::{ErrorKind, Read, Write};
@@ -21,12 +21,12 @@ const FAR: Duration = Duration::from_secs(3_600);
 #[test]
 fn connections_are_found_and_listed() {
     let server = serve(|config| config.shards = Some(2));
-    let remote = server.engine.remote();
+    let handle = server.engine.handle();
     let mut clients: Vec<TcpStream> = (0..40).map(|_| server.connect()).collect();
     for client in &mut clients {
         assert_eq!(ask(client, "echo in"), "in");
     }
-    let all = remote.list(None, 1000).unwrap();
+    let all = handle.list(None, 1000).unwrap();
     assert_eq!(all.len(), 40);
     let mut addresses: Vec<SocketAddr> =
         all.iter().filter_map(|info| info.peer.address()).collect();
@@ -36,7 +36,7 @@ fn connections_are_found_and_listed() {
     expected.sort_unstable();
     assert_eq!(addresses, expected);
     let mut paged = Vec::new();
-    while let Ok(page) = remote.list(paged.last().copied(), 7)
+    while let Ok(page) = handle.list(paged.last().copied(), 7)
         && !page.is_empty()
     {
         assert!(page.len() <= 7);
@@ -44,15 +44,15 @@ fn connections_are_found_and_listed() {
     }
     assert_eq!(paged, all.iter().map(|info| info.id).collect::<Vec<_>>());
     for info in &all {
-        let found = remote.find(info.id).unwrap().expect("it is open");
+        let found = handle.find(info.id).unwrap().expect("it is open");
         assert_eq!((found.id, found.peer), (info.id, info.peer));
         assert_eq!((found.state, found.origin), ("open", Origin::Listener(0)));
     }
     let gone = all[0].id;
-    remote.kick(gone).unwrap();
-    wait_until("it is gone", || remote.find(gone).unwrap().is_none());
-    assert_eq!(remote.find(ConnectionId::from_number(u64::MAX)), Ok(None));
-    assert_eq!(remote.list(None, 1000).unwrap().len(), 39);
+    handle.kick(gone).unwrap();
+    wait_until("it is gone", || handle.find(gone).unwrap().is_none());
+    assert_eq!(handle.find(ConnectionId::from_number(u64::MAX)), Ok(None));
+    assert_eq!(handle.list(None, 1000).unwrap().len(), 39);
     drop(clients);
     server.finish();
 }
@@ -65,7 +65,7 @@ fn everybody_is_kicked_and_those_who_come_later_are_not() {
     for client in &mut clients {
         assert_eq!(ask(client, "echo in"), "in");
     }
-    server.engine.remote().kick_all().unwrap();
+    server.engine.handle().kick_all().unwrap();
     for client in &mut clients {
         let error = client.read(&mut [0; 1]).expect_err("it was reset");
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
@@ -84,24 +84,24 @@ fn a_broadcast_does_with_slow_readers_as_it_is_told() {
             config.output_high_bytes = 10_000;
             config.output_low_bytes = 5_000;
         });
-        let remote = server.engine.remote();
+        let handle = server.engine.handle();
         let mut swift = server.connect();
         assert_eq!(ask(&mut swift, "echo in"), "in");
         let lazy = server.stall();
         // Full since its first answer: below 5,000 bytes the handler queues more at once.
         wait_until("it does not read", || {
-            let infos = remote.list(None, 10).unwrap();
+            let infos = handle.list(None, 10).unwrap();
             infos.iter().any(|info| info.queued_bytes >= 5_000)
         });
-        remote.broadcast(payload.clone(), &Audience::All, slow).unwrap();
+        handle.broadcast(payload.clone(), &Audience::All, slow).unwrap();
         assert_eq!(read_line(&mut swift).unwrap(), "news");
         // Who reads may do so before the ledger of that turn is out.
-        let skipped = || remote.ledger().sum.broadcasts_skipped;
+        let skipped = || handle.ledger().sum.broadcasts_skipped;
         wait_until("one is skipped, or none", || skipped() == u64::from(slow == SlowReaders::Skip));
         if slow == SlowReaders::Disconnect {
             assert_eq!(server.next_end(), Reason::OutputTooLong);
         } else {
-            let connections = remote.connections();
+            let connections = handle.connections();
             assert_eq!(connections, 2, "{slow:?}");
         }
         drop((swift, lazy));
@@ -127,13 +127,13 @@ impl Handler for Inside {
         assert_eq!(local.list(None, 10)[0].id, id);
         assert_eq!((local.info(id).map(|it| it.state), state), (Some("open"), "open"));
         assert_eq!(local.info(id).expect("it is here").id, id);
-        let remote: Remote = local.remote().clone();
-        assert_eq!(remote.find(id), Err(Ask::FromCallback));
-        assert_eq!(remote.list(None, 1), Err(Ask::FromCallback));
+        let handle: EngineHandle = local.engine().clone();
+        assert_eq!(handle.find(id), Err(QueryShardError::FromCallback));
+        assert_eq!(handle.list(None, 1), Err(QueryShardError::FromCallback));
         let engine = self.engine.lock().unwrap().take().expect("asked once");
         let waited = engine.wait().expect_err("it would wait for itself");
         // To begin a drain is no waiting, and allowed.
-        remote.drain(PATIENCE);
+        handle.drain(PATIENCE);
         let joined = engine.join().expect_err("it would wait for itself");
         assert!(matches!((&waited, &joined), (Error::JoinFromCallback, Error::JoinFromCallback)));
         self.answers.send(vec![waited.to_string(), joined.to_string()]).unwrap();
@@ -154,7 +154,7 @@ fn waiting_in_a_callback_is_an_error_and_no_deadlock() {
     let inside = engine.clone();
     let started =
         start(config, move |_| Inside { engine: inside.clone(), answers: answers.clone() });
-    let (address, remote) = (started.addresses()[0], started.remote());
+    let (address, handle) = (started.addresses()[0], started.handle());
     *engine.lock().unwrap() = Some(started);
     let mut client = TcpStream::connect(address).unwrap();
     client.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -164,12 +164,12 @@ fn waiting_in_a_callback_is_an_error_and_no_deadlock() {
     // The drain begun in the callback comes to its end.
     assert_eq!(client.read(&mut [0; 1]).unwrap(), 0);
     drop(client);
-    wait_until("the shard has ended", || remote.connect(0, address, 1).is_err());
-    assert_eq!(remote.connect(0, address, 1), Err(NotTaken::Ended));
-    assert_eq!(remote.connect(1, address, 1), Err(NotTaken::NoSuchShard));
-    assert_eq!(remote.stop_reconnecting(0, 1), Ok(()));
-    assert_eq!(remote.stop_reconnecting(1, 1), Err(NotTaken::NoSuchShard));
-    assert!(remote.ledger().balanced());
+    wait_until("the shard has ended", || handle.connect(0, address, 1).is_err());
+    assert_eq!(handle.connect(0, address, 1), Err(CommandShardError::Ended));
+    assert_eq!(handle.connect(1, address, 1), Err(CommandShardError::NoSuchShard));
+    assert_eq!(handle.stop_reconnecting(0, 1), Ok(()));
+    assert_eq!(handle.stop_reconnecting(1, 1), Err(CommandShardError::NoSuchShard));
+    assert!(handle.ledger().balanced());
 }
 
 #[test]
@@ -181,14 +181,14 @@ fn a_stop_resets_everybody_and_drains_are_as_good_as_one() {
         for client in &mut clients {
             client.read_exact(&mut [0; 1]).unwrap();
         }
-        let remote = server.engine.remote();
+        let handle = server.engine.handle();
         if drains_first {
             let threads: Vec<_> = (0..8)
                 .map(|at| {
-                    let remote = remote.clone();
+                    let handle = handle.clone();
                     std::thread::spawn(move || {
                         for _ in 0..10 {
-                            remote.drain(FAR + Duration::from_secs(at));
+                            handle.drain(FAR + Duration::from_secs(at));
                         }
                     })
                 })
@@ -196,13 +196,13 @@ fn a_stop_resets_everybody_and_drains_are_as_good_as_one() {
             threads.into_iter().for_each(|thread| thread.join().unwrap());
         }
         let begun = Instant::now();
-        remote.stop();
-        assert!(remote.is_draining());
+        handle.stop();
+        assert!(handle.is_draining());
         let ledger = server.engine.join().unwrap();
         assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
         assert!(ledger.balanced() && ledger.open() == 0, "{}", ledger.to_json());
         assert_eq!(ledger.sum.closed_by[Reason::Stopped as usize], 50);
-        remote.stop();
+        handle.stop();
     }
 }
 
@@ -216,8 +216,8 @@ fn who_waits_when_a_drain_begins_is_still_served() {
     for client in &mut waiting {
         client.write_all(b"echo at last\n").unwrap();
     }
-    let remote = server.engine.remote();
-    remote.drain(PATIENCE);
+    let handle = server.engine.handle();
+    handle.drain(PATIENCE);
     std::thread::sleep(Duration::from_millis(300));
     let mut rest = Vec::new();
     inside.read_to_end(&mut rest).unwrap();
@@ -283,7 +283,7 @@ fn drain_among_connects(round: usize) {
         .collect();
     wait_until("somebody is served", || served.load(Ordering::Relaxed) > 0);
     std::thread::sleep(Duration::from_millis(7 * round as u64));
-    server.engine.remote().drain(PATIENCE);
+    server.engine.handle().drain(PATIENCE);
     clients.into_iter().for_each(|client| client.join().unwrap());
     let ledger = server.engine.join().unwrap();
     assert!(ledger.balanced(), "{}", ledger.to_json());
@@ -302,9 +302,9 @@ fn bytes_that_came_before_the_fin_are_answered() {
         server.doors.has_begun(1);
         if round % 2 == 0 {
             client.write_all(b"echo before\n").unwrap();
-            server.engine.remote().drain(PATIENCE);
+            server.engine.handle().drain(PATIENCE);
         } else {
-            server.engine.remote().drain(PATIENCE);
+            server.engine.handle().drain(PATIENCE);
             client.write_all(b"echo before\n").unwrap();
         }
         server.doors.open(0);
@@ -331,8 +331,8 @@ fn a_drain_ends_what_is_half_closed_or_half_asked() {
         let mut back = vec![0; answer.len()];
         client.read_exact(&mut back).unwrap();
         assert_eq!(back, answer.as_bytes());
-        wait_until("it has come", || server.engine.remote().ledger().sum.bytes_received == 9);
-        server.engine.remote().drain(FAR);
+        wait_until("it has come", || server.engine.handle().ledger().sum.bytes_received == 9);
+        server.engine.handle().drain(FAR);
         assert_eq!(client.read(&mut [0; 1]).expect("FIN, no reset"), 0);
         assert_eq!(server.next_end(), reason, "{line}");
         assert!(server.engine.join().unwrap().balanced());
@@ -348,7 +348,7 @@ fn a_broadcast_to_many_leaves_room_for_its_completions() {
         config.send_buffers = 16;
         config.backlog = 64;
     });
-    let remote = server.engine.remote();
+    let handle = server.engine.handle();
     // One after the other: more at once than the backlog takes would wait a second each.
     let connect = |_| {
         let mut client = server.connect();
@@ -356,13 +356,13 @@ fn a_broadcast_to_many_leaves_room_for_its_completions() {
         client
     };
     let mut clients: Vec<TcpStream> = (0..1200).map(connect).collect();
-    assert!(remote.ledger().sum.completion_entries < 600);
-    remote.broadcast(b"news\n"[..].into(), &Audience::All, SlowReaders::Queue).unwrap();
+    assert!(handle.ledger().sum.completion_entries < 600);
+    handle.broadcast(b"news\n"[..].into(), &Audience::All, SlowReaders::Queue).unwrap();
     for client in &mut clients {
         assert_eq!(read_line(client).unwrap(), "news");
     }
     // Linux 6.1 may bring the ends of all connections in one call, and the queue overflows then.
-    assert_eq!(remote.ledger().sum.overflows, 0);
+    assert_eq!(handle.ledger().sum.overflows, 0);
     drop(clients);
     server.finish();
 }
@@ -370,13 +370,13 @@ fn a_broadcast_to_many_leaves_room_for_its_completions() {
 #[test]
 fn ids_that_name_nobody_are_harmless() {
     let server = serve(|_| {});
-    let remote = server.engine.remote();
+    let handle = server.engine.handle();
     for id in [u64::MAX, 0, 1 << 56].map(ConnectionId::from_number) {
-        assert_eq!(remote.find(id), Ok(None));
-        assert_eq!(remote.kick(id), Ok(()));
-        assert_eq!(remote.send(id, b"?"[..].into()), Ok(()));
+        assert_eq!(handle.find(id), Ok(None));
+        assert_eq!(handle.kick(id), Ok(()));
+        assert_eq!(handle.send(id, b"?"[..].into()), Ok(()));
         // And that was carried out, before the next client gets one of these ids.
-        assert_eq!(remote.find(id), Ok(None));
+        assert_eq!(handle.find(id), Ok(None));
     }
     server.still_serves();
     server.finish();
@@ -385,14 +385,14 @@ fn ids_that_name_nobody_are_harmless() {
 #[test]
 fn a_later_drain_does_not_lengthen_and_who_still_waits_is_turned_away() {
     let server = serve(|config| config.max_connections = 1);
-    let remote = server.engine.remote();
+    let handle = server.engine.handle();
     let mut inside = server.stall();
     inside.read_exact(&mut [0; 1]).unwrap();
     let waiting: Vec<TcpStream> = (0..3).map(|_| server.connect()).collect();
-    wait_until("one waits, the others behind it", || remote.ledger().sum.waiting >= 1);
+    wait_until("one waits, the others behind it", || handle.ledger().sum.waiting >= 1);
     let begun = Instant::now();
-    remote.drain(Duration::from_millis(300));
-    remote.drain(FAR);
+    handle.drain(Duration::from_millis(300));
+    handle.drain(FAR);
     let ledger = server.engine.join().unwrap();
     assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
     assert!(ledger.balanced(), "{}", ledger.to_json());
@@ -409,11 +409,11 @@ fn an_id_of_another_engine_names_nobody() {
     let (mut client, mut witness) = (one.connect(), other.connect());
     assert_eq!(ask(&mut client, "echo one"), "one");
     assert_eq!(ask(&mut witness, "echo other"), "other");
-    let id = one.engine.remote().list(None, 1).unwrap()[0].id;
-    let remote = other.engine.remote();
-    assert_eq!(remote.find(id), Ok(None));
-    remote.send(id, b"wrong\n"[..].into()).unwrap();
-    remote.kick(id).unwrap();
+    let id = one.engine.handle().list(None, 1).unwrap()[0].id;
+    let handle = other.engine.handle();
+    assert_eq!(handle.find(id), Ok(None));
+    handle.send(id, b"wrong\n"[..].into()).unwrap();
+    handle.kick(id).unwrap();
     assert_eq!(ask(&mut witness, "echo still"), "still");
     drop((client, witness));
     one.finish();
@@ -432,10 +432,10 @@ fn a_broadcast_reaches_the_listeners_that_it_names() {
     for client in [&mut first, &mut second] {
         assert_eq!(ask(client, "echo in"), "in");
     }
-    let remote = server.engine.remote();
+    let handle = server.engine.handle();
     let send = |line: &'static [u8], listeners: &[u16]| {
         let audience = Audience::Listeners(listeners.into());
-        remote.broadcast(line.into(), &audience, SlowReaders::Queue).unwrap();
+        handle.broadcast(line.into(), &audience, SlowReaders::Queue).unwrap();
     };
     send(b"nobody\n", &[]);
     send(b"nobody\n", &[2, 9]);

@@ -1,11 +1,14 @@
 //! Length-prefixed packets: a view of the bytes that `received` gets.
 //!
-//! `Handler::received` gets everything unread in one piece, so a packet needs no reassembly. `need`
-//! prevents further calls before the next packet is complete: at most one call for its length and
-//! one for its end. A packet that is too long is an error value. The handler answers it and calls
-//! `protocol_error`, and the peer can still read the answer.
+//! [`Handler::received`](crate::Handler::received) gets everything unread in one piece, so a packet
+//! needs no reassembly. [`Packets::finish`] prevents further calls before the next packet is
+//! complete: at most one call for its length and one for its end. A packet that is too long is an
+//! error value. The handler answers it and calls
+//! [`protocol_error`](crate::Connection::protocol_error), and the peer can still read the answer.
+//!
+//! The page of [`Framing`] has an example.
 
-use crate::{Config, Connection, Room};
+use crate::{Config, Connection, SendStatus};
 use std::fmt;
 
 /// Length-prefixed packets over any split of the stream.
@@ -15,7 +18,8 @@ use std::fmt;
 /// the engine keeps an incomplete packet and delivers it again, so a packet needs no reassembly.
 ///
 /// ```
-/// use ringwright::{Config, Connection, Framing, Handler, Origin};
+/// use ringwright::packets::Framing;
+/// use ringwright::{Config, Connection, Handler, Origin};
 ///
 /// /// Sends every packet back. A packet that is too long ends its connection with an error packet.
 /// struct EchoPackets(Framing);
@@ -43,7 +47,7 @@ use std::fmt;
 /// let config = Config::default();
 /// let handler = EchoPackets(Framing::new(32 << 10, &config)?);
 /// # drop(handler);
-/// # Ok::<(), ringwright::FramingTooLarge>(())
+/// # Ok::<(), ringwright::packets::CreateFramingError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Framing {
@@ -53,32 +57,32 @@ pub struct Framing {
 /// The error of a packet whose body is longer than the maximum. The bytes behind it have no
 /// meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PacketTooLong {
+pub struct FramePacketError {
     /// The length of the body, in bytes: the one that the packet states, or the one to be sent.
     pub body_bytes: usize,
     /// The maximum, in bytes.
     pub body_bytes_max: usize,
 }
 
-impl fmt::Display for PacketTooLong {
+impl fmt::Display for FramePacketError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { body_bytes, body_bytes_max } = self;
         write!(f, "a packet of {body_bytes} bytes is too long: {body_bytes_max} are allowed")
     }
 }
 
-impl std::error::Error for PacketTooLong {}
+impl std::error::Error for FramePacketError {}
 
 /// The error of a maximum for which no packet of that size could be received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FramingTooLarge {
+pub struct CreateFramingError {
     /// The requested maximum, in bytes.
     pub body_bytes_max: usize,
     /// The value of [`Config::message_bytes_max`](crate::Config::message_bytes_max).
     pub message_bytes_max: usize,
 }
 
-impl fmt::Display for FramingTooLarge {
+impl fmt::Display for CreateFramingError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { body_bytes_max, message_bytes_max } = self;
         write!(
@@ -91,7 +95,7 @@ impl fmt::Display for FramingTooLarge {
     }
 }
 
-impl std::error::Error for FramingTooLarge {}
+impl std::error::Error for CreateFramingError {}
 
 impl Framing {
     /// The size of the length in front of a body, in bytes.
@@ -100,14 +104,14 @@ impl Framing {
     /// Packets whose bodies have at most `body_bytes_max` bytes.
     ///
     /// # Errors
-    /// [`FramingTooLarge`] if the largest packet does not fit into `message_bytes_max`, because its
-    /// connection would end with [`Reason::MessageTooLong`](crate::Reason::MessageTooLong) before
-    /// the packet is complete. The same error for a maximum that does not fit into 32 bits.
-    pub fn new(body_bytes_max: usize, config: &Config) -> Result<Self, FramingTooLarge> {
+    /// [`CreateFramingError`] if the largest packet does not fit into `message_bytes_max`, because
+    /// its connection would end with [`Reason::MessageTooLong`](crate::Reason::MessageTooLong)
+    /// before the packet is complete. The same error for a maximum that does not fit into 32 bits.
+    pub fn new(body_bytes_max: usize, config: &Config) -> Result<Self, CreateFramingError> {
         let message_bytes_max = config.message_bytes_max;
         let packet_bytes_max = body_bytes_max.saturating_add(Self::HEADER_BYTES);
         if packet_bytes_max > message_bytes_max || u32::try_from(body_bytes_max).is_err() {
-            return Err(FramingTooLarge { body_bytes_max, message_bytes_max });
+            return Err(CreateFramingError { body_bytes_max, message_bytes_max });
         }
         Ok(Self { body_bytes_max })
     }
@@ -129,12 +133,13 @@ impl Framing {
     /// it does nothing.
     ///
     /// # Errors
-    /// [`PacketTooLong`] if the pieces together are longer than the maximum. Nothing was sent then.
+    /// [`FramePacketError`] if the pieces together are longer than the maximum. Nothing was sent
+    /// then.
     pub fn send(
         self,
         connection: &mut Connection<'_>,
         pieces: &[&[u8]],
-    ) -> Result<Room, PacketTooLong> {
+    ) -> Result<SendStatus, FramePacketError> {
         let body_bytes = pieces.iter().map(|piece| piece.len()).sum();
         let header = self.header(body_bytes)?;
         // All of the packet or nothing.
@@ -153,12 +158,12 @@ impl Framing {
     /// [`send`](Self::send) cannot send: shared payloads and files.
     ///
     /// # Errors
-    /// [`PacketTooLong`] if the body is longer than the maximum.
-    pub fn header(self, body_bytes: usize) -> Result<[u8; Self::HEADER_BYTES], PacketTooLong> {
+    /// [`FramePacketError`] if the body is longer than the maximum.
+    pub fn header(self, body_bytes: usize) -> Result<[u8; Self::HEADER_BYTES], FramePacketError> {
         let Self { body_bytes_max } = self;
         match u32::try_from(body_bytes) {
             Ok(length) if body_bytes <= body_bytes_max => Ok(length.to_be_bytes()),
-            _ => Err(PacketTooLong { body_bytes, body_bytes_max }),
+            _ => Err(FramePacketError { body_bytes, body_bytes_max }),
         }
     }
 }
@@ -200,17 +205,17 @@ impl<'a> Packets<'a> {
         self.used
     }
 
-    fn next_body_bytes(&self) -> Option<Result<usize, PacketTooLong>> {
+    fn next_body_bytes(&self) -> Option<Result<usize, FramePacketError>> {
         let header = self.bytes[self.used..].first_chunk::<{ Framing::HEADER_BYTES }>()?;
         let (body_bytes, body_bytes_max) =
             (u32::from_be_bytes(*header) as usize, self.framing.body_bytes_max);
-        let too_long = PacketTooLong { body_bytes, body_bytes_max };
+        let too_long = FramePacketError { body_bytes, body_bytes_max };
         Some(if body_bytes <= body_bytes_max { Ok(body_bytes) } else { Err(too_long) })
     }
 }
 
 impl<'a> Iterator for Packets<'a> {
-    type Item = Result<&'a [u8], PacketTooLong>;
+    type Item = Result<&'a [u8], FramePacketError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let body_bytes = match self.next_body_bytes()? {

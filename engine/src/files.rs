@@ -1,7 +1,22 @@
-//! Files and directories as handlers see them.
+//! Files: sending them, receiving them, and giving them names.
+//!
+//! A [`Directory`] is opened once, before the engine starts. A connection opens files beneath it,
+//! and no path leads out of it. The engine does all of this on its ring or with calls that do not
+//! wait for a disk.
+//!
+//! | step | method of [`Connection`](crate::Connection) | result in [`Handler`](crate::Handler) |
+//! |---|---|---|
+//! | open a file | `open_file`, or `cached_file` at once | `file_opened`: [`OpenFile`] |
+//! | send it or a range of it | `send_file`, `send_file_padded`, `send_cached` | `file_sent` |
+//! | create a file without a name | `create_file` | `file_created`: [`NewFile`] |
+//! | receive bytes into it | `receive_file` | `file_received` |
+//! | give it a name | `publish_file` | `file_published` |
+//!
+//! A connection opens or creates one file at a time, receives one, and publishes one. Files that
+//! are sent are queued like other output.
 
 use crate::Reason;
-use crate::ring::{Descriptor, FileStatus, Outside};
+use crate::ring::{Descriptor, Outside};
 use std::any::Any;
 use std::fmt;
 use std::io;
@@ -10,6 +25,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+pub use crate::ring::{FileKind, FileStatus};
 
 /// The files that a shard has opened and that others hold.
 ///
@@ -181,9 +198,9 @@ impl Directory {
         Ok(Self { follows_links: true, ..Self::open(path)? })
     }
 
-    /// Opens a directory for creating files in it as well. [`Publish::sync`] needs this, because
-    /// fsync(2) does not work on an `O_PATH` descriptor. The process needs permission to list the
-    /// directory.
+    /// Opens a directory for creating files in it as well. [`PublishOptions::sync`] needs this,
+    /// because fsync(2) does not work on an `O_PATH` descriptor. The process needs permission to
+    /// list the directory.
     ///
     /// # Errors
     /// As open(2).
@@ -362,8 +379,8 @@ impl OpenFile {
     }
 
     /// Reads bytes of the file from `offset` into `buffer` and returns their number, which is 0 at
-    /// the end of the file (pread(2)). It waits for the disk: call it in a [`Job`](crate::Job), not
-    /// in a callback.
+    /// the end of the file (pread(2)). It waits for the disk: call it in a
+    /// [`Job`](crate::workers::Job), not in a callback.
     ///
     /// # Errors
     /// As pread(2).
@@ -456,7 +473,7 @@ pub struct NewFile {
 
 /// The way in which [`Connection::publish_file`](crate::Connection::publish_file) names a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Publish {
+pub struct PublishOptions {
     /// Makes the file survive a crash of the machine: fsync(2) of the file before it gets its name,
     /// and of the directory afterwards. Default `false`. The directory must come from
     /// [`Directory::open_to_create`]; otherwise publishing fails with EBADF.
@@ -469,7 +486,7 @@ pub struct Publish {
 /// The reason why an operation on a file was not begun. No callback follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum FileRefusal {
+pub enum StartFileError {
     /// The connection has such an operation in progress. [`Connection::open_file`] and
     /// [`Connection::create_file`] count as the same operation.
     ///
@@ -482,7 +499,7 @@ pub enum FileRefusal {
     Ending,
 }
 
-impl fmt::Display for FileRefusal {
+impl fmt::Display for StartFileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::InProgress => {
@@ -494,29 +511,29 @@ impl fmt::Display for FileRefusal {
     }
 }
 
-impl std::error::Error for FileRefusal {}
+impl std::error::Error for StartFileError {}
 
 /// The error of [`Connection::receive_file`](crate::Connection::receive_file) and
 /// [`Connection::publish_file`](crate::Connection::publish_file): the operation was not begun.
 #[derive(Debug)]
-pub struct FileRefused {
+pub struct StartNewFileError {
     /// The file, unchanged.
     pub file: NewFile,
     /// The reason.
-    pub why: FileRefusal,
+    pub error: StartFileError,
 }
 
-impl fmt::Display for FileRefused {
+impl fmt::Display for StartNewFileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.why.fmt(f)
+        self.error.fmt(f)
     }
 }
 
-impl std::error::Error for FileRefused {}
+impl std::error::Error for StartNewFileError {}
 
 /// The error in [`Handler::file_received`](crate::Handler::file_received). The file is gone.
 #[derive(Debug)]
-pub struct ReceiveFailed {
+pub struct ReceiveFileError {
     /// An error of write(2) such as ENOSPC, EDQUOT or EIO. `UnexpectedEof` means that the peer's
     /// FIN came before the end of the range.
     pub error: io::Error,
@@ -565,7 +582,7 @@ impl NewFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::FileKind;
+    use crate::files::FileKind;
     use std::io::ErrorKind;
     use std::os::unix::fs::MetadataExt;
 
