@@ -8,7 +8,7 @@ use crate::ring::{Features, RingChoice, Setup};
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The largest budget of a shard, in bytes: none at all, and sums with it do not overflow.
 const SHARE_MAX: usize = usize::MAX >> 8;
@@ -433,6 +433,7 @@ impl Config {
             receive_buffer_bytes: self.receive_buffer_bytes,
             io_workers_max: self.io_workers_max,
             features: self.features,
+            started: Instant::now(),
         }
     }
 }

@@ -130,8 +130,7 @@ impl Engine {
         factory: impl Fn(usize) -> H + Send + Sync + 'static,
     ) -> Result<Self, Error> {
         let Prepared { count, cpus, ring, mut notices } = prepare(&mut config)?;
-        let (kind, others) = (ring.kind, Held::of_process());
-        let setup = config.setup();
+        let (kind, others, setup) = (ring.kind, Held::of_process(), config.setup());
         let register_arena = kind == RingKind::IoUring
             && arena_fits_memlock(others.and(count, &setup), &mut notices);
         let rings = others.and(count, &Setup { arena_registered: register_arena, ..setup });
@@ -171,6 +170,7 @@ impl Engine {
             shard,
             ring: kind,
             register_arena,
+            started: setup.started,
             place: places.next(),
             config: config.clone(),
             mailbox,
@@ -477,6 +477,7 @@ struct Plan {
     shard: usize,
     ring: RingKind,
     register_arena: bool,
+    started: Instant,
     place: Option<Place>,
     config: Config,
     mailbox: Mailbox,
@@ -524,7 +525,7 @@ impl Plan {
             let _ = cpu::pin(place.cpu());
         }
         let mut setup = self.config.setup();
-        setup.arena_registered = self.register_arena;
+        (setup.arena_registered, setup.started) = (self.register_arena, self.started);
         let arena = Arena::new(setup.arena_bytes)
             .map_err(|source| Error::Start { what: "mmap(2) of the arena", source });
         let built = arena.and_then(|arena| {

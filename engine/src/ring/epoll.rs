@@ -145,7 +145,7 @@ impl EpollRing {
             events: vec![no_event; EVENTS_MAX].into_boxed_slice(),
             ended: 0,
             counters: RingCounters::default(),
-            started: Instant::now(),
+            started: setup.started,
         };
         let added = calls::add(poller, this.files.event(), table::OF_FILES);
         added.map_err(|errno| failed("epoll_ctl(2)")(errno.into()))?;

@@ -136,7 +136,7 @@ impl KernelRing {
             cachestat: may_use.cachestat,
             arena: None,
             _share: None,
-            started: Instant::now(),
+            started: setup.started,
         };
         if !may_use.buffer_ring || !this.register_buffers().map_err(failed(PBUF_RING_CALL))? {
             return Err(CreateRingError::lacks(PBUF_RING));

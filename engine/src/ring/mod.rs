@@ -27,7 +27,7 @@ pub use token::{Kind, Token};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A file descriptor as the kernel numbers it. The module that stores it owns it by convention.
 /// Dropping it closes nothing.
@@ -308,6 +308,8 @@ pub struct Setup {
     pub io_workers_max: u32,
     /// The features of the kernel that the ring may use.
     pub features: Features,
+    /// The start of the engine. The clocks of all its rings count from then.
+    pub started: Instant,
 }
 
 /// The calls of a thread on descriptors of a ring that it does not have: it drops or reads a file,

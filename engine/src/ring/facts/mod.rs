@@ -54,6 +54,7 @@ pub(super) fn setup() -> Setup {
         receive_buffer_bytes: BUFFER_BYTES,
         io_workers_max: 2,
         features: Features::ALL,
+        started: Instant::now(),
     }
 }
 
@@ -214,6 +215,16 @@ fn the_clock_does_not_begin_at_zero<R: TestedRing>() {
     assert!(ring.now_us() >= 1_000 && ring.now_ms() > 0);
 }
 
+/// A shard can compare the times of another one with its own.
+fn the_clocks_of_the_rings_of_an_engine_agree<R: TestedRing>() {
+    let setup = setup();
+    let Some(mut early) = ring_of::<R>(&setup) else { return };
+    std::thread::sleep(A_WHILE);
+    let mut late = ring_of::<R>(&setup).expect("a second ring fits");
+    let (before, between, after) = (early.now_us(), late.now_us(), early.now_us());
+    assert!((before..=after).contains(&between), "{before}, {between}, {after}");
+}
+
 fn a_wait_ends_at_its_timeout_without_an_error<R: TestedRing>() {
     let Some(mut ring) = ring::<R>() else { return };
     let before = Instant::now();
@@ -258,6 +269,7 @@ on_each_ring! {
     a_full_submission_queue_loses_nothing,
     completions_left_in_the_queue_end_a_wait_for_more,
     the_clock_does_not_begin_at_zero,
+    the_clocks_of_the_rings_of_an_engine_agree,
     a_wait_ends_at_its_timeout_without_an_error,
     sigpipe_is_blocked_on_the_ring_s_thread,
     an_event_descriptor_is_emptied_without_waiting,

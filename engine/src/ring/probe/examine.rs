@@ -9,6 +9,7 @@ use crate::cpu;
 use io_uring::{IoUring, Probe, opcode};
 use std::fmt;
 use std::thread;
+use std::time::Instant;
 
 /// `CAP_SYS_RESOURCE` and `CAP_SYS_ADMIN` of <linux/capability.h>: either of them lifts the limits
 /// on pipes.
@@ -144,6 +145,7 @@ fn try_ring(arena_registered: bool) -> Result<bool, CreateRingError> {
         receive_buffer_bytes: 1,
         io_workers_max: 1,
         features: Features::ALL,
+        started: Instant::now(),
     })
     // The ring is dropped before its arena, and no operation uses that.
     .map(|ring| ring.has_multishot_receive())

@@ -140,6 +140,7 @@ fn setup(arena_bytes: usize) -> Setup {
         receive_buffer_bytes: u32::try_from(arena_bytes / 256).expect("a small arena"),
         io_workers_max: 1,
         features: Features::ALL,
+        started: Instant::now(),
     }
 }
 

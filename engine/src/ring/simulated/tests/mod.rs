@@ -49,6 +49,7 @@ impl Bench {
             receive_buffer_bytes: BUFFER_BYTES,
             io_workers_max: 2,
             features: Features::ALL,
+            started: std::time::Instant::now(),
         };
         let mut ring = SimulatedRing::new(seed, setup);
         ring.completion_capacity = 256;
