@@ -18,6 +18,7 @@ const SHARE_MAX: usize = usize::MAX >> 8;
 /// Both operations hold no receive buffer. `engine/tests/probe_memory.rs` measured their kernel
 /// memory on Linux 6.18.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum IdleOperation {
     /// A zero-length receive (`IORING_OP_RECV`): 866 bytes of kernel memory per connection. Waking
     /// and parking 16,000 connections takes 1.13 times the CPU time of a poll
@@ -31,6 +32,7 @@ pub enum IdleOperation {
 /// The treatment of a client that connects while `max_connections` connections are open, or as many
 /// accepted ones as `outgoing_reserved` leaves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum AtCapacity {
     /// The client waits until another connection ends. An accepted client waits in the shard's
     /// waiting room, where it costs one descriptor; further clients wait in the listen backlog.
@@ -62,6 +64,8 @@ pub enum AtCapacity {
 /// assert_eq!(config.message_bytes_max, 64 << 10); // the default
 /// # Ok::<(), ringwright::ParseAddressError>(())
 /// ```
+///
+/// New fields come with minor versions, so a struct expression ends with `..Config::default()`.
 ///
 /// # Memory
 /// Each shard maps `receive_buffers * receive_buffer_bytes + send_buffers * send_buffer_bytes`

@@ -11,6 +11,7 @@ use crate::shard::core::Core;
 use crate::shard::slots::{NONE, Pause};
 use crate::workers::{Job, OffloadJobError};
 use crate::{ConnectionId, Peer, Reason};
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,6 +87,16 @@ pub struct Connection<'a> {
     calls: Option<&'a mut dyn Calls>,
 }
 
+impl fmt::Debug for Connection<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("id", &self.id())
+            .field("peer", &self.peer())
+            .field("state", &self.state())
+            .finish_non_exhaustive()
+    }
+}
+
 impl<'a> Connection<'a> {
     pub(crate) fn new(core: &'a mut Core, slot: u32) -> Self {
         Self { core, slot, calls: None }
@@ -134,6 +145,7 @@ impl<'a> Connection<'a> {
     /// returns [`SendStatus::Closed`].
     /// Beyond `output_bytes_max` queued bytes it queues nothing and returns
     /// [`SendStatus::Refused`].
+    #[doc(alias("write", "IORING_OP_SEND"))]
     #[inline]
     pub fn send(&mut self, bytes: &[u8]) -> SendStatus {
         if bytes.is_empty() || !self.takes_output() {
@@ -148,6 +160,7 @@ impl<'a> Connection<'a> {
 
     /// Queues a reference to `bytes`, so that many connections can send one payload without copies.
     /// Otherwise as [`send`](Self::send).
+    #[doc(alias = "writev")]
     pub fn send_shared(&mut self, bytes: Arc<[u8]>) -> SendStatus {
         if bytes.is_empty() || !self.takes_output() {
             return self.room();
@@ -176,6 +189,7 @@ impl<'a> Connection<'a> {
     ///
     /// A file that is not regular and a range beyond 2^63 close the connection in the same way,
     /// with [`Reason::FileFailed`]. The result is then [`SendStatus::Closed`].
+    #[doc(alias("sendfile", "splice", "IORING_OP_SPLICE"))]
     pub fn send_file(&mut self, file: OpenFile, offset: u64, length: u64) -> SendStatus {
         self.queue_file(file, offset, length, false)
     }
@@ -223,6 +237,7 @@ impl<'a> Connection<'a> {
     /// # Errors
     /// [`StartFileError`] if an open or a [`create_file`](Self::create_file) is in progress, or if
     /// the connection is ending.
+    #[doc(alias("openat2", "IORING_OP_OPENAT2"))]
     pub fn open_file(&mut self, directory: &Directory, path: &[u8]) -> Result<(), StartFileError> {
         self.request_open(directory, Some(path))
     }
@@ -289,6 +304,7 @@ impl<'a> Connection<'a> {
     ///
     /// # Errors
     /// [`StartFileError`], as for [`open_file`](Self::open_file).
+    #[doc(alias = "O_TMPFILE")]
     pub fn create_file(&mut self, directory: &Directory) -> Result<(), StartFileError> {
         self.request_open(directory, None)
     }
@@ -307,6 +323,7 @@ impl<'a> Connection<'a> {
     /// # Errors
     /// The file comes back inside [`StartNewFileError`] if a file is being received already, if the
     /// range ends beyond 2^63, or if the connection is ending.
+    #[doc(alias("splice", "recv", "upload"))]
     pub fn receive_file(
         &mut self,
         file: NewFile,
@@ -338,6 +355,7 @@ impl<'a> Connection<'a> {
     /// # Errors
     /// The file comes back inside [`StartNewFileError`] if a file of this connection is being
     /// published already, or if the connection is ending.
+    #[doc(alias("linkat", "rename", "IORING_OP_LINKAT"))]
     pub fn publish_file(
         &mut self,
         file: NewFile,
@@ -377,6 +395,7 @@ impl<'a> Connection<'a> {
     ///   that leaves the request unused gets it again then. A connection that the handler paused
     ///   itself stays paused.
     /// * `Ending`: the connection is ending.
+    #[doc(alias("spawn_blocking", "worker"))]
     pub fn offload(&mut self, job: Job) -> Result<(), OffloadJobError> {
         self.core.offload(self.slot, job)
     }
@@ -406,6 +425,7 @@ impl<'a> Connection<'a> {
     /// Delays the next call of `received` until `bytes` unused bytes are there. The next call ends
     /// the effect. A number above `message_bytes_max` ends the connection with
     /// [`Reason::MessageTooLong`], because so many bytes are never kept.
+    #[doc(alias("SO_RCVLOWAT", "read_exact"))]
     pub fn need(&mut self, bytes: usize) {
         self.core.slots[self.slot].set_need(u32::try_from(bytes).unwrap_or(u32::MAX));
     }
@@ -415,6 +435,7 @@ impl<'a> Connection<'a> {
     /// The engine keeps the bytes that arrive until then: one receive buffer's worth, plus what
     /// arrives before the cancelled receive ends. `receive_timeout` does not run during a pause,
     /// but `idle_timeout` does.
+    #[doc(alias("read_stop", "backpressure"))]
     pub fn pause(&mut self) {
         self.core.slots[self.slot].pause_for(Pause::Application);
         // A message cannot be late while nobody reads it.
@@ -424,6 +445,7 @@ impl<'a> Connection<'a> {
     }
 
     /// Ends a [`pause`](Self::pause). The engine delivers the kept bytes after this callback.
+    #[doc(alias = "read_start")]
     pub fn resume(&mut self) {
         let slot = &mut self.core.slots[self.slot];
         slot.end_pause();
@@ -449,6 +471,7 @@ impl<'a> Connection<'a> {
     /// The call comes after the current callback if that is already so. It is independent of the
     /// call at `output_low_bytes`, which needs a queue that was full. A new request replaces the
     /// previous one, and 0 withdraws it. A connection that takes no more output gets no call.
+    #[doc(alias("writable", "watermark"))]
     pub fn notify_below(&mut self, bytes: usize) {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         if bytes != self.core.slots.rare(self.slot).notify_below() {
@@ -467,6 +490,7 @@ impl<'a> Connection<'a> {
     /// Sets the connection's only timer: [`Handler::timer`](crate::Handler::timer) is called once,
     /// after `after`. A new call replaces the time; `None` clears it. The resolution is 4 ms. The
     /// timer does not fire after [`close`](Self::close).
+    #[doc(alias("timeout", "IORING_OP_TIMEOUT"))]
     pub fn set_timer(&mut self, after: Option<Duration>) {
         if let Some(after) = after {
             let at_ms = self.core.now_ms + milliseconds(after);
@@ -482,6 +506,7 @@ impl<'a> Connection<'a> {
     ///
     /// The peer's FIN is reported by [`Handler::half_closed`](crate::Handler::half_closed) as
     /// without this call. It then ends the connection.
+    #[doc(alias("SHUT_WR", "half_close", "IORING_OP_SHUTDOWN"))]
     pub fn shutdown(&mut self) {
         self.core.slots[self.slot].want_shutdown();
         self.core.touch(self.slot);
@@ -492,6 +517,7 @@ impl<'a> Connection<'a> {
     /// The engine then reads and discards the peer's input until the peer's FIN, `linger_timeout`
     /// or `linger_total`. Without this, unread input would turn the close into a reset, which
     /// can destroy output that the peer has not read yet. `received` is not called any more.
+    #[doc(alias("disconnect", "IORING_OP_CLOSE"))]
     pub fn close(&mut self) {
         self.core.close(self.slot, Reason::LocalClose);
     }
@@ -514,6 +540,7 @@ impl<'a> Connection<'a> {
     /// not know of responses that the application prepares elsewhere, for example on its own
     /// threads: call `finish` after they were sent. It counts as [`Reason::Drained`] during a drain
     /// ([`is_draining`](Self::is_draining)) and as [`Reason::LocalClose`] otherwise.
+    #[doc(alias = "graceful")]
     pub fn finish(&mut self, quiet: Duration) {
         let quiet_ms = u64::try_from(quiet.as_millis()).unwrap_or(u64::MAX);
         self.core.finish(self.slot, quiet_ms);
@@ -529,6 +556,7 @@ impl<'a> Connection<'a> {
     }
 
     /// Ends the connection at once with RST. Queued output is lost, and no TIME_WAIT remains.
+    #[doc(alias("reset", "RST", "SO_LINGER"))]
     pub fn abort(&mut self) {
         self.core.end(self.slot, Reason::Aborted, true);
     }
@@ -539,6 +567,7 @@ impl<'a> Connection<'a> {
     ///
     /// Bytes have left when the kernel has taken them; the peer may not have them yet. A marker
     /// takes 24 bytes until it is reached, and the first one on a shard 16 bytes for each slot.
+    #[doc(alias = "flush")]
     pub fn mark_output(&mut self, tag: u64) {
         self.core.set_marker(self.slot, tag);
     }

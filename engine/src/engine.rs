@@ -21,6 +21,7 @@ use crate::ring::{Errno, Ring, RingInUse, RingKind, Setup};
 use crate::shard::{Failure, Parts, Shard};
 use crate::validate;
 use crate::workers::{Pool, Port};
+use std::fmt;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -109,6 +110,15 @@ pub struct Engine {
     endings: Receiver<()>,
 }
 
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("shards", &self.shards.len())
+            .field("notices", &self.notices)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Engine {
     /// Starts the engine: the shards, the workers, then the listeners.
     ///
@@ -125,6 +135,7 @@ impl Engine {
     /// * [`Error::Listen`]: an address cannot be listened on.
     /// * [`Error::Start`]: a thread, mapping or event descriptor cannot be created.
     /// * [`Error::HandlerPanicked`]: `factory` or [`Handler::started`] panicked.
+    #[doc(alias("bind", "listen", "serve", "run"))]
     pub fn start<H: Handler>(
         mut config: Config,
         factory: impl Fn(usize) -> H + Send + Sync + 'static,

@@ -533,6 +533,7 @@ impl std::error::Error for StartNewFileError {}
 
 /// The error in [`Handler::file_received`](crate::Handler::file_received). The file is gone.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct ReceiveFileError {
     /// An error of write(2) such as ENOSPC, EDQUOT or EIO. `UnexpectedEof` means that the peer's
     /// FIN came before the end of the range.

@@ -78,6 +78,7 @@ pub struct EngineHandle(Arc<Shared>);
 
 /// The reason why [`EngineHandle::find`] or [`EngineHandle::list`] has no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum QueryShardError {
     /// The shard's command queue is full.
     Busy,
@@ -106,6 +107,7 @@ impl std::error::Error for QueryShardError {}
 
 /// The reason why a shard did not take a command that names it by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CommandShardError {
     /// The shard's command queue is full. Call again.
     Busy,
@@ -131,6 +133,7 @@ impl std::error::Error for CommandShardError {}
 
 /// The reason why a change of the banned addresses did not reach every shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ChangeBansError {
     /// Another thread is changing the list at this moment. Call again.
     Changing,
@@ -156,6 +159,15 @@ impl fmt::Display for ChangeBansError {
 }
 
 impl std::error::Error for ChangeBansError {}
+
+impl fmt::Debug for EngineHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EngineHandle")
+            .field("shards", &self.shards())
+            .field("draining", &self.is_draining())
+            .finish_non_exhaustive()
+    }
+}
 
 impl EngineHandle {
     pub(crate) fn new(
@@ -192,6 +204,7 @@ impl EngineHandle {
     /// [`Handler::draining`](crate::Handler::draining) for every connection, and reset the
     /// connections that are left after `deadline`. A shard ends when its last connection has ended.
     /// Another call can only shorten the deadline. A full command queue does not keep a drain out.
+    #[doc(alias("shutdown", "graceful_shutdown"))]
     pub fn drain(&self, deadline: Duration) {
         self.0.draining.store(true, Ordering::SeqCst);
         self.registry().remove_files();
@@ -200,6 +213,7 @@ impl EngineHandle {
 
     /// Resets every connection, closes waiting clients and ends the shards. Returns at once. A full
     /// command queue does not keep a stop out.
+    #[doc(alias = "shutdown")]
     pub fn stop(&self) {
         self.0.draining.store(true, Ordering::SeqCst);
         self.registry().remove_files();
@@ -217,6 +231,7 @@ impl EngineHandle {
     ///
     /// # Errors
     /// [`SendCommandError`] if the shard's queue is full.
+    #[doc(alias = "disconnect")]
     pub fn kick(&self, id: ConnectionId) -> Result<(), SendCommandError> {
         self.to_connection(id, Command::Kick(id))
     }
@@ -266,6 +281,7 @@ impl EngineHandle {
     ///
     /// # Errors
     /// [`SendCommandError`] if a shard's queue is full. Other shards may have taken the command.
+    #[doc(alias = "publish")]
     pub fn broadcast(
         &self,
         bytes: Arc<[u8]>,
@@ -280,6 +296,7 @@ impl EngineHandle {
     ///
     /// # Errors
     /// See [`CommandShardError`].
+    #[doc(alias("IORING_OP_CONNECT", "dial"))]
     pub fn connect(&self, shard: usize, to: SocketAddr, tag: u64) -> Result<(), CommandShardError> {
         self.to_shard(shard, Command::Connect(to, tag))
     }
@@ -320,6 +337,7 @@ impl EngineHandle {
     ///
     /// # Errors
     /// See [`QueryShardError`].
+    #[doc(alias = "get")]
     pub fn find(&self, id: ConnectionId) -> Result<Option<ConnectionInfo>, QueryShardError> {
         if self.is_gone(id.shard()) {
             return Ok(None);
@@ -397,6 +415,7 @@ impl EngineHandle {
     ///
     /// # Errors
     /// See [`ChangeBansError`].
+    #[doc(alias("block", "blocklist"))]
     pub fn ban(&self, prefix: Prefix) -> Result<bool, ChangeBansError> {
         self.change_bans(|bans| match bans.binary_search(&prefix) {
             Ok(_) => Ok(false),

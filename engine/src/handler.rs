@@ -9,6 +9,7 @@ use std::time::Duration;
 
 /// A deadline of [`Config`](crate::Config) that has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Deadline {
     /// No byte was received or sent for `idle_timeout`.
     Idle,
@@ -164,6 +165,7 @@ pub trait Handler: 'static {
 
     /// A connection was accepted or an outgoing connect succeeded. The handler may send at once.
     /// Returns the connection's state.
+    #[doc(alias("accept", "on_open", "IORING_OP_ACCEPT"))]
     fn opened(&mut self, connection: &mut Connection<'_>, origin: Origin) -> Self::State;
 
     /// Bytes have arrived. `bytes` holds every unused byte, oldest first, and is never empty.
@@ -179,6 +181,7 @@ pub trait Handler: 'static {
     ///
     /// # Panics
     /// A returned number above `bytes.len()` counts as a panic of the callback.
+    #[doc(alias("recv", "read", "on_data", "IORING_OP_RECV"))]
     fn received(
         &mut self,
         state: &mut Self::State,
@@ -233,6 +236,7 @@ pub trait Handler: 'static {
     ///
     /// The default closes the connection once its output has left. It waits for jobs in progress
     /// and for a file being published, but not for an open.
+    #[doc(alias("eof", "on_end"))]
     fn half_closed(&mut self, state: &mut Self::State, connection: &mut Connection<'_>) {
         let _ = state;
         if connection.is_at_work() {
@@ -245,6 +249,7 @@ pub trait Handler: 'static {
     /// The output queue has room again: it was above `output_high_bytes` and is now below
     /// `output_low_bytes`, or it is below the level of [`Connection::notify_below`]. If receiving
     /// was paused meanwhile, the engine delivers unused bytes again right after this callback.
+    #[doc(alias("on_drain", "POLLOUT"))]
     fn writable(&mut self, state: &mut Self::State, connection: &mut Connection<'_>) {
         let _ = (state, connection);
     }
@@ -309,6 +314,7 @@ pub trait Handler: 'static {
     }
 
     /// The time set with [`Connection::set_timer`] has come.
+    #[doc(alias = "timeout")]
     fn timer(&mut self, state: &mut Self::State, connection: &mut Connection<'_>) {
         let _ = (state, connection);
     }
@@ -338,6 +344,7 @@ pub trait Handler: 'static {
     /// `opened`. The default calls [`Connection::finish`], so that everything that has arrived is
     /// still received and answered. A paused connection does not finish by itself: resume or close
     /// it here, or the engine resets it at the deadline.
+    #[doc(alias = "shutdown")]
     fn draining(&mut self, state: &mut Self::State, connection: &mut Connection<'_>) {
         let _ = state;
         connection.finish(Duration::ZERO);
@@ -347,6 +354,7 @@ pub trait Handler: 'static {
     /// `opened`, as the last callback of the connection.
     ///
     /// `state` is `None` if `opened` panicked, because it returned none then.
+    #[doc(alias("on_close", "disconnect"))]
     fn closed(
         &mut self,
         state: Option<Self::State>,

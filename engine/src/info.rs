@@ -33,6 +33,7 @@ pub struct ConnectionInfo {
 
 /// A connection that has ended, as [`Local::ended`](crate::Local::ended) describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct EndedConnection {
     /// The peer's address, if it has one.
     pub peer: Peer,

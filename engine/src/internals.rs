@@ -18,6 +18,7 @@ use crate::registry::Registry;
 use crate::ring::RingInUse;
 use crate::shard::{Parts, Shard};
 use crate::workers::Pool;
+use std::fmt;
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -27,6 +28,12 @@ pub struct BareShard<R: Ring, H: Handler> {
     shard: Shard<R, H>,
     published: Arc<Published>,
     _arena: Arena,
+}
+
+impl<R: Ring, H: Handler> fmt::Debug for BareShard<R, H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BareShard").finish_non_exhaustive()
+    }
 }
 
 impl<R: Ring, H: Handler> BareShard<R, H> {

@@ -60,6 +60,8 @@
 //! The file `ARCHITECTURE.md` of this crate explains the design and lists its invariants.
 //! `DECISIONS.md` has the reasons and measurements.
 
+#![deny(missing_debug_implementations)]
+
 #[macro_use]
 mod bugs;
 #[macro_use]

@@ -155,6 +155,7 @@ impl EngineHandle {
     /// exist. [`Error::Config`] if `outgoing_reserved` leaves nothing to accepted connections.
     /// [`Error::Config`] too if a value of the settings is not allowed, and
     /// [`Error::TooManySettings`] if 256 different settings are in use.
+    #[doc(alias("bind", "listen"))]
     pub fn add_listener(&self, listener: &Listener) -> Result<ListenerInfo, Error> {
         let mut added = self.prepare_listeners(slice::from_ref(listener))?.accept();
         Ok(added.remove(0))

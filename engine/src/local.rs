@@ -5,6 +5,7 @@ use crate::mailbox::{Audience, SlowReaders};
 use crate::shard::connect::Connect;
 use crate::shard::core::Core;
 use crate::{ConnectionId, ConnectionInfo, EndedConnection, KeepConnectedError, Reason, Reconnect};
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,15 @@ use std::time::Duration;
 /// [`Local::engine`] reaches the whole engine. No method blocks or makes a system call.
 pub struct Local<'a> {
     pub(crate) core: &'a mut Core,
+}
+
+impl fmt::Debug for Local<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Local")
+            .field("shard", &self.shard())
+            .field("connections", &self.connections())
+            .finish_non_exhaustive()
+    }
 }
 
 impl<'a> Local<'a> {
@@ -87,6 +97,7 @@ impl<'a> Local<'a> {
     ///
     /// The socket has `TCP_NODELAY`, and keepalive and user timeout as accepted ones have
     /// (`tcp_keepalive`, `tcp_user_timeout`).
+    #[doc(alias("IORING_OP_CONNECT", "dial"))]
     pub fn connect(&mut self, to: SocketAddr, tag: u64) -> bool {
         if !self.core.draining {
             self.core.connects.ask(Connect { to, tag, kept: false });
@@ -115,6 +126,7 @@ impl<'a> Local<'a> {
     ///
     /// # Errors
     /// [`KeepConnectedError`]: nothing is attempted, and no callback follows.
+    #[doc(alias("reconnect", "backoff"))]
     pub fn keep_connected(
         &mut self,
         to: SocketAddr,
@@ -147,6 +159,7 @@ impl<'a> Local<'a> {
     ///
     /// The resolution is 1 µs. The kernel adds the timer slack of the thread, 50 µs by default
     /// (prctl(2), `PR_SET_TIMERSLACK`).
+    #[doc(alias("timeout", "interval"))]
     pub fn tick_after(&mut self, after: Duration) {
         let after_us = u64::try_from(after.as_micros()).unwrap_or(u64::MAX).clamp(1, 1 << 50);
         self.core.tick_at_us = Some(self.core.now_us + after_us);
@@ -174,6 +187,7 @@ impl<'a> Local<'a> {
 
     /// Resets a connection of this shard with [`Reason::Kicked`]. Returns `false` if it is not on
     /// this shard.
+    #[doc(alias = "disconnect")]
     pub fn kick(&mut self, id: ConnectionId) -> bool {
         let Some(slot) = self.find(id) else { return false };
         self.core.end(slot, Reason::Kicked, true);
@@ -187,6 +201,7 @@ impl<'a> Local<'a> {
 
     /// Sends one shared payload to the connections of `audience` on this shard. `slow` decides
     /// about those of them whose output queue is full.
+    #[doc(alias = "publish")]
     pub fn broadcast(&mut self, bytes: &Arc<[u8]>, audience: &Audience, slow: SlowReaders) {
         let slots = 0..self.core.slots.made() as u32;
         self.core.broadcast(bytes, audience, slow, slots);

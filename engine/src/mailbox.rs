@@ -62,6 +62,7 @@ pub enum Command {
 
 /// The treatment of connections whose output queue is full, in a broadcast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SlowReaders {
     /// They do not get the payload. The ledger counts them as `broadcasts_skipped`.
     Skip,
@@ -77,6 +78,7 @@ pub enum SlowReaders {
 /// An engine whose listeners, or whose outgoing connections, speak different protocols names the
 /// listeners. Otherwise the payload would come into the middle of another protocol's replies.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Audience {
     /// Every connection, also outgoing ones.
     All,

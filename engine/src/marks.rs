@@ -101,7 +101,7 @@ mod recording {
                 let count = self.transitions.get(&key).copied().unwrap_or(0);
                 (count, format!("{from} -{event:?}-> {to}"))
             });
-            let reasons = Reason::ALL.into_iter().map(|reason| {
+            let reasons = Reason::EACH.into_iter().map(|reason| {
                 let count = self.reasons.get(reason.name()).copied().unwrap_or(0);
                 (count, format!("Reason::{reason:?}"))
             });

@@ -7,6 +7,7 @@
 /// replace it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
+#[non_exhaustive]
 pub enum Reason {
     /// The peer sent its FIN, and the connection ended normally after it.
     PeerFin,
@@ -65,7 +66,9 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: &'static [Self] = &Self::EACH;
+
+    pub(crate) const EACH: [Self; 22] = [
         Self::PeerFin,
         Self::PeerReset,
         Self::BrokenPipe,
@@ -139,7 +142,7 @@ mod tests {
     #[test]
     fn reasons_are_numbered_in_order_and_named_apart() {
         let mut names = std::collections::HashSet::new();
-        for (at, reason) in Reason::ALL.into_iter().enumerate() {
+        for (at, reason) in Reason::EACH.into_iter().enumerate() {
             assert_eq!(reason as usize, at);
             assert!(names.insert(reason.name()));
         }

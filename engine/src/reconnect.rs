@@ -78,6 +78,7 @@ impl Default for Reconnect {
 /// [`EngineHandle::keep_connected`](crate::EngineHandle::keep_connected) it is inside the error
 /// given to [`Handler::connect_failed`](crate::Handler::connect_failed).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum KeepConnectedError {
     /// The engine is draining.
     Draining,

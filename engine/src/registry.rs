@@ -34,6 +34,7 @@ pub(crate) const LISTENERS_MAX: usize = u16::MAX as usize;
 const SETTINGS_MAX: usize = 256;
 /// The stage that a listener has reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ListenerState {
     /// It accepts clients.
     Open,
@@ -49,6 +50,7 @@ pub enum ListenerState {
 /// A snapshot of a listener, as [`EngineHandle::listeners`](crate::EngineHandle::listeners) returns
 /// it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ListenerInfo {
     /// Its number, as in [`Origin::Listener`](crate::Origin::Listener).
     pub number: u16,

@@ -239,7 +239,10 @@ macro_rules! counters {
     (@json histogram_us $($rest:tt)*) => { counters!(@json histogram $($rest)*) };
     (@json histogram_ms $($rest:tt)*) => { counters!(@json histogram $($rest)*) };
     (@json by_reason $json:ident, $path:literal, $value:expr) => {
-        $json.put($path, object(Reason::ALL.map(|reason| (reason.name(), $value[reason as usize]))))
+        $json.put(
+            $path,
+            object(Reason::EACH.map(|reason| (reason.name(), $value[reason as usize]))),
+        )
     };
     (@json $kind:ident $json:ident, $path:literal, $value:expr) => { $json.put($path, $value) };
 }
@@ -602,7 +605,7 @@ mod tests {
     fn readings(ledger: &ShardLedger) -> Vec<u64> {
         let of = |counter: &Counter| match counter.value {
             CounterValue::Total(read) | CounterValue::Now(read) => vec![read(ledger)],
-            CounterValue::ByReason(read) => Reason::ALL.map(|it| read(ledger, it)).to_vec(),
+            CounterValue::ByReason(read) => Reason::EACH.map(|it| read(ledger, it)).to_vec(),
             CounterValue::Distribution { read, .. } => {
                 [&read(ledger).counts[..], &[read(ledger).sum]].concat()
             }

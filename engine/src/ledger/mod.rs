@@ -19,6 +19,7 @@ use json::{Json, text};
 /// return it. [`balanced`](Self::balanced) checks its equations; a ledger that does not balance
 /// after `join` is a bug in the engine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Ledger {
     /// The counters of all shards, added up.
     pub sum: ShardLedger,

@@ -6,6 +6,7 @@ use std::fmt;
 
 /// The kernel interface that the shards use ([`Config::ring`](crate::Config::ring)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RingChoice {
     /// io_uring where it is allowed, and epoll elsewhere.
     ///
@@ -54,6 +55,7 @@ impl fmt::Display for RingKind {
 
 /// The kernel interface that an engine uses, and the reason for it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RingInUse {
     /// The interface.
     pub kind: RingKind,

@@ -408,6 +408,7 @@ pub struct FileStatus {
 
 /// The kinds of files that matter to a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum FileKind {
     /// A regular file, the only kind that can be sent.
     Regular,

@@ -31,6 +31,7 @@ pub(crate) use limits::memlock_allowed;
 
 /// The reason why a ring could not be made, with a remedy in its `Display` text.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CreateRingError {
     /// The kernel lacks a feature that the engine needs.
     KernelTooOld {

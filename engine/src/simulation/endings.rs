@@ -375,7 +375,7 @@ mod tests {
         let documented: Vec<String> = table.map(|row| format!("|{row}")).collect();
         let expected = rows.join("\n/// ");
         assert!(documented == rows, "handler.rs should have these rows:\n{begin}/// {expected}");
-        for reason in Reason::ALL.into_iter().filter(|it| *it != Reason::BrokenPipe) {
+        for reason in Reason::EACH.into_iter().filter(|it| *it != Reason::BrokenPipe) {
             let cell = format!("`{reason:?}` |");
             assert!(rows.iter().any(|row| row.contains(&cell)), "no row for {reason:?}");
         }

@@ -17,6 +17,7 @@ use crate::ring::simulated::{
 use crate::ring::{Descriptor, FileKind, Ring, RingInUse};
 use crate::shard::{Parts, Shard};
 use crate::workers::Pool;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -114,6 +115,12 @@ pub struct Bench<H: Handler> {
     rng: Rng,
     next_shard: usize,
     panics_expected: u64,
+}
+
+impl<H: Handler> fmt::Debug for Bench<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bench").field("handle", &self.handle).finish_non_exhaustive()
+    }
 }
 
 impl<H: Handler> Bench<H> {

@@ -8,6 +8,7 @@ use crate::marks::{self, Reached};
 use crate::panics::message_of;
 use crate::ring::simulated::Rng;
 use std::cell::RefCell;
+use std::fmt;
 use std::mem::ManuallyDrop;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -85,6 +86,12 @@ pub struct Storm<'a, H: Handler> {
     prepare: Option<Prepare<'a, H>>,
     texts: Vec<Vec<u8>>,
     judge: Option<Judge<'a>>,
+}
+
+impl<H: Handler> fmt::Debug for Storm<'_, H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Storm").finish_non_exhaustive()
+    }
 }
 
 impl<'a, H: Handler> Storm<'a, H> {

@@ -24,6 +24,10 @@ impl Handler for Echo {
             }
             b"T" => connection.set_timer(Some(Duration::from_secs(3))),
             b"P" => panic!("on purpose"),
+            b"D" => {
+                let text = format!("{connection:?}") + &format!(" {:?}", connection.local());
+                let _ = connection.send(text.as_bytes());
+            }
             b"C" => connection.close(),
             _ => drop(connection.send(bytes)),
         }
@@ -73,6 +77,23 @@ fn config() -> Config {
 
 fn bench() -> Bench<Echo> {
     Bench::new(config(), echo)
+}
+
+#[test]
+fn debug_text_identifies_a_connection_its_shard_and_the_engine() {
+    let mut bench = bench();
+    let client = bench.connect();
+    bench.send(client, b"D");
+    bench.run();
+    let text = String::from_utf8_lossy(bench.received(client)).into_owned();
+    for part in
+        ["Connection { id: ", ", state: \"open\", .. } Local { shard: 0, connections: 1, .. }"]
+    {
+        assert!(text.contains(part), "{text}");
+    }
+    let handle = "EngineHandle { shards: 1, draining: false, .. }";
+    assert_eq!(format!("{:?}", bench.handle()), handle);
+    assert_eq!(format!("{bench:?}"), format!("Bench {{ handle: {handle}, .. }}"));
 }
 
 #[test]

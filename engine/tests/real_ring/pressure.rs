@@ -328,6 +328,6 @@ fn a_shard_that_panics_before_it_serves_says_why() {
         0 => Never,
         _ => panic!("no handler for this shard"),
     });
-    let error = error.err().expect("it cannot start").to_string();
+    let error = error.expect_err("it cannot start").to_string();
     assert!(error.contains("no handler for this shard"), "{error}");
 }

@@ -197,7 +197,7 @@ fn resident_bytes(statm: &File) -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ringwright::{Capacity, RingInUse, ShardLedger};
+    use ringwright::Capacity;
 
     /// The values of all samples.
     fn values(page: Exposition) -> Vec<String> {
@@ -209,16 +209,10 @@ mod tests {
     #[test]
     fn every_figure_of_the_engine_is_published() {
         let pair = |total| Capacity { total, free: total - 1 };
-        let ledger = Ledger {
-            sum: ShardLedger::default(),
-            permits: pair(111),
-            permits_for_clients: 222,
-            descriptors: pair(333),
-            workers: 444,
-            jobs_queued: 555,
-            jobs_running: 666,
-            ring: RingInUse::default(),
-        };
+        let mut ledger = Ledger::default();
+        (ledger.permits, ledger.descriptors) = (pair(111), pair(333));
+        ledger.permits_for_clients = 222;
+        (ledger.workers, ledger.jobs_queued, ledger.jobs_running) = (444, 555, 666);
         let mut page = Exposition::default();
         about_engine(&mut page, &ledger);
         let values = values(page);

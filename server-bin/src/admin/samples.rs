@@ -34,7 +34,7 @@ fn append(
             for reason in Reason::ALL {
                 let labels: [(&str, &dyn Display); 2] =
                     [("shard", &number), ("reason", &reason.name())];
-                page.sample(name, &labels, read(shard, reason));
+                page.sample(name, &labels, read(shard, *reason));
             }
         }
         CounterValue::Distribution { read, per_unit } => {

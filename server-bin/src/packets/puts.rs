@@ -252,7 +252,7 @@ impl Packets {
                 // The client's FIN: the file is complete up to this chunk.
                 self.give_up(state, connection, &Refusal::of_writing(&error));
             }
-            Err(ReceiveFileError { error, missing_bytes }) => {
+            Err(ReceiveFileError { error, missing_bytes, .. }) => {
                 state.skip_bytes = missing_bytes;
                 self.fail(state, connection, &error);
             }

@@ -46,6 +46,7 @@ pub struct Requirements {
 
 /// The result of [`examine`]. Its `Display` text is one screen: at most 42 lines of 100 columns.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Examination {
     /// The kernel's release.
     pub release: String,
@@ -64,6 +65,7 @@ pub struct Examination {
 
 /// A feature of the kernel that the engine uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Feature {
     /// The feature's name in the UAPI, or that of a system call.
     pub name: &'static str,
@@ -77,6 +79,7 @@ pub struct Feature {
 
 /// A limit of the system or the process.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Limit {
     /// The limit's name in the manual pages.
     pub name: &'static str,
