@@ -128,3 +128,8 @@ pub use registry::{ListenerInfo, ListenerState};
 pub use ring::Features;
 pub use ring::probe;
 pub use ring::{Errno, RingChoice, RingInUse, RingKind, Traffic};
+
+/// The README's program is compiled and run with the documents.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
