@@ -7,7 +7,7 @@
 //! - [`run`] loads a server. Its clients are outgoing connections of a `ringwright` engine, and one
 //!   [`load::Load`] per shard drives them. A [`protocol::Protocol`] ([`echo`], [`http`],
 //!   [`packets`]) makes the requests and checks the replies.
-//! - [`transfer`] uploads or downloads one file, through a connection of the same engine.
+//! - [`transfer`] uploads, downloads and lists files, with blocking calls.
 //! - [`ringload_lifecycle`] has `idle`, `churn` and `replay`, which run without the engine, and
 //!   everything that all commands share: formats, reports, names, units.
 //! - [`search`] finds the highest rate at which a server meets objectives.

@@ -63,7 +63,7 @@ pub enum Transfer {
 
 impl Transfer {
     /// Options that apply to load only.
-    const NOT_FOR_FILES: [&str; 20] = [
+    const NOT_FOR_FILES: [&str; 21] = [
         "connections",
         "threads",
         "duration",
@@ -77,6 +77,7 @@ impl Transfer {
         "requests_per_connection",
         "seed",
         "pin_from",
+        "ring",
         "size",
         "digest_every",
         "hlog",
@@ -100,11 +101,6 @@ impl Transfer {
             let option = option.replace('_', "-");
             return Err(format!("--{option} applies to load; put, get and list make no load"));
         }
-        if from_line("ring") && !self.uses_ring() {
-            return Err("--ring applies to put and get of one file without --resume; the other \
-                        transfers use blocking calls"
-                .into());
-        }
         let names = self.names();
         if let Self::Get { out: Some(_), names, resume, .. } = self
             && (names.len() > 1 || *resume)
@@ -121,9 +117,9 @@ impl Transfer {
         }
     }
 
-    /// Returns true if an engine carries the transfer out, and no thread with blocking calls.
+    /// Returns true for one file without `--resume`, which has a report of its own kind.
     #[must_use]
-    pub fn uses_ring(&self) -> bool {
+    pub fn is_single(&self) -> bool {
         match self {
             Self::Put { files, resume, .. } => files.len() == 1 && !resume,
             Self::Get { names, resume, .. } => names.len() == 1 && !resume,

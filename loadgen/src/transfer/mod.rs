@@ -1,239 +1,242 @@
 //! `ringload packets ADDR put`, `get` and `list`: transfers files and compares their SHA-256 with
-//! those that the server computes. [`several`] transfers several files on a connection, and resumes
-//! them; the rest of this module transfers one.
+//! those that the server computes.
 //!
-//! [`perform`] starts an engine with one connection: a [`client::Client`] whose [`client::Side`] is
-//! [`put::Put`] or [`get::Get`]. The calling thread shows the [`progress`] and makes the
-//! [`report`].
+//! A thread talks to the server with blocking calls: [`gets`] and [`puts`] over a [`link`]. The
+//! calling thread shows the [`progress`] and makes the [`report`]. A signal shuts the connection
+//! down, which ends the thread.
 
-pub mod client;
-pub mod get;
+pub mod gets;
+pub mod link;
+pub mod part;
 pub mod progress;
-pub mod put;
+pub mod puts;
 pub mod report;
-pub mod several;
-pub mod sink;
-pub mod verdict;
 
-use crate::args::{LoadArgs, Transfer};
-use client::{Check, Client, Shared, Side};
-use progress::Progress;
-use report::{TransferPlan, TransferReport};
+use crate::args::{LoadArgs, STDOUT, Transfer};
+use link::Link;
+use part::Part;
+use progress::{Progress, Shared};
+use report::{FileReport, FilesPlan, FilesReport, Moved, Run, TransferPlan, TransferReport};
 use ringload_lifecycle::delivery::Delivery;
 use ringload_lifecycle::failure::Failure;
 use ringload_lifecycle::fault::{ErrorKind, Fault};
-use ringload_lifecycle::packets::{BODY_BYTES_MAX, DIGEST_BYTES};
+use ringload_lifecycle::packets::{self, Answer, DIGEST_BYTES, Packet, Request, ServerError, code};
 use ringload_lifecycle::report::Environment;
-use ringload_lifecycle::system::{self, CpuTime, Interrupts};
-use ringwright::packets::Framing;
-use ringwright::{Config, Engine, RingChoice, RingKind};
+use ringload_lifecycle::system::{self, Interrupts};
 use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
-use verdict::Verdict;
 
 /// Interval at which the calling thread checks the transfer.
-const POLL: Duration = Duration::from_millis(10);
-/// Longest wait for the server's FIN after ringload's.
+pub const POLL: Duration = Duration::from_millis(10);
+/// Longest wait for the thread after a signal. A write to a pipe that nobody reads ends later.
 const GRACE: Duration = Duration::from_secs(1);
+/// Maximum number of files in a list: a server must not fill the memory.
+const LISTED_MAX: usize = 1_000_000;
+/// Id of the requests of a list.
+const LIST_ID: u32 = 1;
 
 /// A SHA-256.
 pub type Sha = [u8; DIGEST_BYTES];
 
-/// Transfers a file and makes the report.
-///
-/// # Errors
-/// The transfer could not start, or the engine failed.
-pub fn perform(
-    load: &LoadArgs,
-    transfer: (&str, &Transfer),
-    interrupts: &Interrupts,
-) -> Result<Delivery, Failure> {
-    let (target, what) = transfer;
-    if !what.uses_ring() {
-        return several::perform(load, target, what, interrupts);
-    }
-    let report = run(load, transfer, interrupts)?;
-    // If the file goes to standard output, nothing else may.
-    let aside = report.plan.file.is_none();
-    let delivery = Delivery::new(&report, report.summary(), report.exit_status);
-    Ok(Delivery { aside, ..delivery })
+/// The server's digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// The digest.
+    Digest(Sha),
+    /// The server has no workers to compute one.
+    NoWorkers,
+    /// The server was not asked for one.
+    NotAsked,
 }
 
-fn run(
+/// Transfers or lists files and makes the report.
+///
+/// # Errors
+/// The transfer could not start.
+pub fn perform(
     load: &LoadArgs,
     (target, transfer): (&str, &Transfer),
     interrupts: &Interrupts,
-) -> Result<TransferReport, Failure> {
-    let task = Task::new(load, target, transfer)?;
-    let mut environment = Environment::of_this_process(None);
-    let (moved, verdict, ring) = match transfer {
-        Transfer::Put { files, .. } => {
-            let source = put::Source::open(&files[0]).map_err(Failure::Usage)?;
-            let hash = source.hash().map_err(Failure::System)?;
-            let put = |shared| source.put(&task.name, task.plan.replace, shared);
-            let side = |shared| put(shared).map_err(Failure::System);
-            let (moved, ring) = task.carry_out(interrupts, side)?;
-            let verdict = Verdict::new(&moved, || hash.wait());
-            (moved, verdict, ring)
+) -> Result<Delivery, Failure> {
+    let to = load.route.address_of(target).map_err(Failure::Unresolved)?;
+    let environment = Environment::of_this_process(None);
+    let plan = FilesPlan::new(load, target, &to.to_string(), transfer);
+    let single = transfer.is_single().then(|| single(&plan, transfer));
+    let out = match (transfer, &single) {
+        (Transfer::Put { files, .. }, Some(_)) => {
+            puts::open(&files[0]).map_err(Failure::Usage)?;
+            None
         }
-        Transfer::List => unreachable!("a list moves no file"),
-        Transfer::Get { .. } => {
-            let (sink, place) = sink::open(task.file.as_deref()).map_err(Failure::Usage)?;
-            let side = |shared| Ok(get::Get::new(&task.name, sink.clone(), shared));
-            let (moved, ring) = task.carry_out(interrupts, side)?;
-            let sink = sink::lock(&sink);
-            let verdict = Verdict::new(&moved, || Ok(sink.digest()));
-            (moved, verdict.and_keep(place, sink.written_bytes()), ring)
+        (Transfer::Get { .. }, Some((_, out))) => {
+            Some(Part::beside(out.as_deref()).map_err(Failure::Usage)?)
         }
+        _ => None,
     };
-    environment.ring = Some(ring.to_string());
-    Ok(TransferReport::new(task.plan, environment, &moved, verdict))
+    let is_in_place = out.as_ref().is_some_and(Part::is_in_place);
+    let quiet = load.common.quiet;
+    let shared = Arc::new(Shared::default());
+    let session =
+        Session { to, timeout: load.timeout, transfer: transfer.clone(), shared: shared.clone() };
+    if !quiet {
+        let what = single.as_ref().map(|(plan, _)| plan.what());
+        let what = what.unwrap_or_else(|| plan.direction.into());
+        ringload_lifecycle::note!("ringload packets {target}: {what}");
+    }
+    let cpu_before = system::cpu_time();
+    let (files, is_interrupted) = watch(quiet, &shared, interrupts, move || session.run(out));
+    let cpu = system::cpu_time().since(cpu_before);
+    let elapsed = if single.is_some() { shared.elapsed() } else { shared.elapsed_with_digests() };
+    let run = Run { environment, files, elapsed, cpu, is_interrupted };
+    let Some((plan, out)) = single else {
+        let report = FilesReport::new(plan, run);
+        return Ok(Delivery::new(&report, report.summary(), report.exit_status));
+    };
+    let report = TransferReport::new(plan, run, is_in_place);
+    let delivery = Delivery::new(&report, report.summary(), report.exit_status);
+    // If the file goes to standard output, nothing else may.
+    let aside = out.is_none();
+    Ok(Delivery { aside, ..delivery })
 }
 
-/// The transfer to make, in either direction.
-struct Task {
-    plan: TransferPlan,
-    to: SocketAddr,
-    name: Vec<u8>,
-    /// The local file; `None` for standard output.
-    file: Option<PathBuf>,
-    timeout: Duration,
-    ring: RingChoice,
+/// Returns the plan of the transfer of one file, and the local file; `None` for standard output.
+fn single(plan: &FilesPlan, transfer: &Transfer) -> (TransferPlan, Option<PathBuf>) {
+    let name = transfer.names().swap_remove(0);
+    let file = match transfer {
+        Transfer::Put { files, .. } => Some(files[0].clone()),
+        Transfer::Get { out: Some(out), .. } => {
+            Some(out.clone()).filter(|out| out != Path::new(STDOUT))
+        }
+        _ => Some(OsStr::from_bytes(&name).into()),
+    };
+    (TransferPlan::new(plan, &name, file.as_deref()), file)
+}
+
+/// Runs a session on a thread of its own, until it ends or a signal arrives. Returns true if a
+/// signal arrived.
+fn watch(
     quiet: bool,
+    shared: &Shared,
+    interrupts: &Interrupts,
+    session: impl FnOnce() -> Vec<FileReport> + Send + 'static,
+) -> (Vec<FileReport>, bool) {
+    let session = thread::spawn(session);
+    let mut progress = Progress::new(quiet);
+    let mut interrupted: Option<Instant> = None;
+    while !session.is_finished() && interrupted.is_none_or(|at| at.elapsed() < GRACE) {
+        progress.show(shared);
+        if interrupts.wait(POLL) && interrupted.is_none() {
+            interrupted = Some(Instant::now());
+            shared.interrupt();
+        }
+    }
+    progress.clear();
+    let failed = |why| {
+        let mut report = FileReport::failed(b"", &Fault::new(ErrorKind::Other, why));
+        let (size_bytes, transferred_bytes) = (shared.size_bytes(), shared.moved_bytes());
+        report.moved(Moved { size_bytes, transferred_bytes, ..Moved::default() });
+        vec![report]
+    };
+    let panicked = "the thread of the transfers panicked; this is a bug in ringload";
+    let files = match session.is_finished() {
+        true => session.join().unwrap_or_else(|_| failed(panicked)),
+        false => failed("the transfer was interrupted"),
+    };
+    (files, interrupted.is_some())
 }
 
-/// The result of a transfer.
-pub struct Moved {
-    /// The outcome; `None` if a signal ended the transfer.
-    pub result: Option<Result<Check, Fault>>,
-    /// Size of the file, if known.
-    pub size_bytes: Option<u64>,
-    /// Bytes sent or received.
-    pub moved_bytes: u64,
-    /// The whole file arrived.
-    pub is_complete: bool,
-    /// From the connect to the arrival of the last byte, or to the end.
-    pub elapsed: Duration,
-    /// CPU time of this process during the transfer.
-    pub cpu: CpuTime,
+/// The work of the thread.
+struct Session {
+    to: SocketAddr,
+    timeout: Duration,
+    transfer: Transfer,
+    shared: Arc<Shared>,
 }
 
-impl Task {
-    fn new(load: &LoadArgs, target: &str, transfer: &Transfer) -> Result<Self, Failure> {
-        let name = transfer.names().swap_remove(0);
-        let to = load.route.address_of(target).map_err(Failure::Unresolved)?;
-        let (direction, file, replace, no_verify) = match transfer {
-            Transfer::Put { files, replace, no_verify, .. } => {
-                ("put", Some(files[0].clone()), *replace, *no_verify)
-            }
-            Transfer::List => unreachable!("a list moves no file"),
-            Transfer::Get { out, no_verify, .. } => {
-                let out = out.clone().unwrap_or_else(|| OsStr::from_bytes(&name).into());
-                ("get", Some(out).filter(|out| out != Path::new("-")), false, *no_verify)
+impl Session {
+    /// Transfers all files; one report for each. `out` is the file that one download is written to.
+    fn run(self, out: Option<Part>) -> Vec<FileReport> {
+        let names = self.transfer.names();
+        let mut link = match Link::connect(self.to, self.timeout, self.shared.clone()) {
+            Ok(link) => link,
+            Err(fault) if names.is_empty() => return vec![FileReport::failed(b"", &fault)],
+            Err(fault) => {
+                return names.iter().map(|name| FileReport::failed(name, &fault)).collect();
             }
         };
-        let plan = TransferPlan {
-            protocol: "packets",
-            direction,
-            target: target.into(),
-            address: to.to_string(),
-            name: String::from_utf8_lossy(&name).into_owned(),
-            file: file.as_ref().map(|file| file.display().to_string()),
-            replace,
-            verify: !no_verify,
-            timeout_s: load.timeout.as_secs_f64(),
-        };
-        let (timeout, ring, quiet) = (load.timeout, load.ring.choice(), load.common.quiet);
-        Ok(Self { plan, to, name, file, timeout, ring, quiet })
-    }
-
-    /// Runs the engine until the transfer has succeeded or failed. Returns the ring, too.
-    fn carry_out<S: Side>(
-        &self,
-        interrupts: &Interrupts,
-        side: impl FnOnce(Arc<Shared>) -> Result<S, Failure>,
-    ) -> Result<(Moved, RingKind), Failure> {
-        let shared = Arc::new(Shared::default());
-        let config = config(self.timeout, self.ring);
-        let framing = Framing::new(BODY_BYTES_MAX, &config).expect("message_bytes_max has room");
-        let verify = self.plan.verify.then(|| self.name.clone());
-        let side = side(shared.clone())?;
-        let client = Client::new(self.to, side, framing, verify, self.timeout, shared.clone());
-        if !self.quiet {
-            ringload_lifecycle::note!("{}", self.plan.opening());
-        }
-        let engine = Engine::start(config, move |_| client.clone())
-            .map_err(|error| Failure::Engine(error.into()))?;
-        for notice in engine.notices() {
-            ringload_lifecycle::note!("ringload: {notice}");
-        }
-        let cpu_before = system::cpu_time();
-        let handle = engine.handle();
-        // The handler must not connect when it starts: the workers start after the shards.
-        if let Err(busy) = handle.connect(0, self.to, 0) {
-            shared.end(Err(Fault::new(ErrorKind::Other, busy)));
-        }
-        let interrupted = self.watch(&shared, interrupts);
-        if interrupted {
-            handle.stop();
-        } else {
-            handle.drain(GRACE);
-        }
-        let ledger = engine.join().map_err(|error| Failure::Engine(error.into()))?;
-        let mut moved = shared.moved(interrupted);
-        if !ledger.balanced() {
-            let detail = format_args!(
-                "the ledger of ringload's own engine does not balance (this is a bug in \
-                 ringwright; please report it): {}",
-                ledger.to_json()
-            );
-            moved.result = Some(Err(Fault::new(ErrorKind::Other, detail)));
-        }
-        moved.cpu = system::cpu_time().since(cpu_before);
-        Ok((moved, ledger.ring.kind))
-    }
-
-    /// Shows the progress until the end of the transfer. Returns true if a signal arrived first.
-    fn watch(&self, shared: &Shared, interrupts: &Interrupts) -> bool {
-        let since = Instant::now();
-        let mut progress = Progress::new(self.quiet);
-        let interrupted = loop {
-            if shared.has_ended() {
-                break false;
+        match &self.transfer {
+            Transfer::Put { files, replace, resume, no_verify, .. } => {
+                let options =
+                    puts::Options { replace: *replace, is_resumable: *resume, verify: !no_verify };
+                puts::run(link, files, &names, options, &self.shared)
             }
-            progress.show(since.elapsed(), shared);
-            if interrupts.wait(POLL) {
-                break true;
+            Transfer::Get { resume, no_verify, .. } => {
+                let options = gets::Options { is_resumable: *resume, verify: !no_verify };
+                gets::Gets::new(link, names, options, out, &self.shared).run()
             }
-        };
-        progress.clear();
-        interrupted
+            Transfer::List => {
+                list(&mut link).unwrap_or_else(|fault| vec![FileReport::failed(b"", &fault)])
+            }
+        }
     }
 }
 
-fn config(timeout: Duration, ring: RingChoice) -> Config {
-    Config {
-        ring,
-        shards: Some(1),
-        pin: false,
-        max_connections: 1,
-        // 64 KiB receive a chunk of 1 MiB in few operations; 4 MiB in total, as by default.
-        receive_buffers: 64,
-        receive_buffer_bytes: 64 << 10,
-        message_bytes_max: Framing::HEADER_BYTES + BODY_BYTES_MAX,
-        // One worker, so that received blocks are written in order.
-        workers: 1,
-        jobs_per_connection_max: get::BLOCKS_MAX,
-        idle_timeout: None,
-        receive_timeout: None,
-        write_timeout: Some(timeout),
-        transfer_timeout: Some(timeout),
-        connect_timeout: timeout,
-        linger_timeout: GRACE,
-        ..Config::default()
+/// Reads all pages of the list.
+fn list(link: &mut Link) -> Result<Vec<FileReport>, Fault> {
+    let mut files = Vec::new();
+    let mut after = Vec::new();
+    loop {
+        link.send(&Request::LIST.packet(LIST_ID, &[&after]))?;
+        let body = link.packet()?;
+        let (more, page) = match link::parse(&body)? {
+            Packet { id: LIST_ID, answer: Answer::Listed(fields) } => {
+                packets::listed(fields).map_err(|why| Fault::new(ErrorKind::Protocol, why))?
+            }
+            Packet { answer: Answer::Error(error), .. } => {
+                return Err(Fault::new(ErrorKind::BadStatus, with_remedy(&error, "list", false)));
+            }
+            other => return Err(link::unanswering(&other)),
+        };
+        // Otherwise a server could list for ever.
+        if page.first().is_some_and(|(_, name)| *name <= after) || (more && page.is_empty()) {
+            let why = "a page of the list does not begin behind the page before";
+            return Err(Fault::new(ErrorKind::Protocol, why));
+        }
+        if files.len() + page.len() > LISTED_MAX {
+            let why = format_args!("the list has more than {LISTED_MAX} files");
+            return Err(Fault::new(ErrorKind::Protocol, why));
+        }
+        files.extend(page.iter().map(|(size, name)| FileReport::listed(name, *size)));
+        match page.last() {
+            Some((_, last)) if more => after.clone_from(last),
+            _ => return Ok(files),
+        }
     }
+}
+
+/// Returns an error about a file and a remedy. `replace` is true if the request had `--replace`.
+fn with_remedy(error: &ServerError, name: &str, replace: bool) -> String {
+    let remedy = match error.code {
+        code::UNKNOWN_TYPE => {
+            "the server is older than this command; transfer one file at a time without --resume"
+        }
+        code::NO_SUCH_FILE => "ringload packets ADDR list shows what is there",
+        code::EXISTS if replace => "the server does not allow replacing",
+        code::EXISTS => {
+            "use --replace if the server allows it (ringwrightd: --replace), or another name with \
+             --as"
+        }
+        code::TOO_LARGE => "the server can allow more (ringwrightd: --upload-max)",
+        code::DISK_FULL => "free space on the server's disk and try again",
+        code::BUSY => "try again in half a minute",
+        code::READ_ONLY => "the server must run without --read-only",
+        code::NO_WORKERS => "the server must run with --workers above 0",
+        code::CHANGED => "it changed on the server during the download; run it again",
+        _ => return format!("{error}: {name}"),
+    };
+    format!("{error}: {name}; {remedy}")
 }

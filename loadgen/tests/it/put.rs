@@ -1,7 +1,7 @@
 //! Files put: on good servers, and on such as misbehave in one way each.
 
 use crate::support::packets::{DATA, DIGEST_FILE, Files, PUT, Request, error, files, packet};
-use crate::support::transfers::{Folder, change, failed, get, good, moved, noise, put, start_put};
+use crate::support::transfers::{Folder, change, failed, good, moved, noise, put, start_put};
 use crate::support::{SOON, STARTED_MAX};
 use std::fs::File;
 use std::net::SocketAddr;
@@ -24,21 +24,6 @@ fn files_of_every_size_arrive() {
         let there = there.lock().expect("no panic");
         assert!(there[format!("{size}.bin").as_bytes()] == bytes, "{ended}");
     }
-}
-
-/// Before and after the sub-command.
-#[test]
-fn the_ring_that_is_asked_for_moves_a_file_and_is_named() {
-    let (folder, there) = (Folder::new(), Files::default());
-    let address = good(&there);
-    let file = folder.write("there", b"hello");
-    let ended = put(address, &file, "--ring epoll");
-    moved(&ended, b"hello");
-    assert_eq!(ended.report["environment"]["ring"], "epoll", "{ended}");
-    assert!(ended.stdout.contains("ring          epoll\n"), "{ended}");
-    let ended = get(address, &folder.path("back"), "--ring epoll");
-    moved(&ended, b"hello");
-    assert_eq!(ended.report["environment"]["ring"], "epoll", "{ended}");
 }
 
 #[test]
@@ -198,7 +183,7 @@ fn a_server_that_reads_nothing() {
     File::create(&path).and_then(|file| file.set_len(256 << 20)).expect("room for nothing");
     let (address, _receiver) = stuck(&Files::default());
     let ended = put(address, &path, "--timeout 300ms");
-    failed(&ended, "timeout", "of 268435456 bytes (transfer_timeout)");
+    failed(&ended, "timeout", "the server took no data for 300.0ms after");
     assert!(ended.took < SOON, "{ended}");
 }
 

@@ -1,11 +1,13 @@
 //! Uploads of several files, one after the other on one connection.
 
 use super::link::{self, Link};
+use super::progress::Shared;
 use super::report::{FileReport, Moved};
-use super::with_remedy;
-use crate::transfer::client::{Check, Shared};
+use super::{Check, Sha, with_remedy};
 use ringload_lifecycle::fault::{ErrorKind, Fault};
-use ringload_lifecycle::packets::{Answer, Packet, Request, VERSION_BYTES, Version, code};
+use ringload_lifecycle::packets::{
+    Answer, Packet, Request, ServerError, VERSION_BYTES, Version, code,
+};
 use ringload_lifecycle::units::{show_path, show_text};
 use sha2::{Digest, Sha256};
 use std::fs::{File, Metadata};
@@ -21,8 +23,11 @@ const REPLACE: u8 = 1;
 /// The options of the uploads.
 #[derive(Clone, Copy)]
 pub struct Options {
+    /// `--replace`.
     pub replace: bool,
+    /// `--resume`: continues an interrupted upload.
     pub is_resumable: bool,
+    /// Compare the digests.
     pub verify: bool,
 }
 
@@ -41,10 +46,11 @@ impl From<Fault> for Failed {
 }
 
 /// Uploads all files; one report for each, in their order.
+#[must_use]
 pub fn run(
     mut link: Link,
     files: &[PathBuf],
-    names: Vec<Vec<u8>>,
+    names: &[Vec<u8>],
     options: Options,
     shared: &Shared,
 ) -> Vec<FileReport> {
@@ -52,9 +58,10 @@ pub fn run(
     shared.set_size(sizes.sum());
     let mut reports = Vec::new();
     let mut broken: Option<Fault> = None;
-    for (id, (path, name)) in (1..).zip(files.iter().zip(&names)) {
+    // Each upload has an id, and the digest request after it has the next one.
+    for (id, (path, name)) in (1..).step_by(2).zip(files.iter().zip(names)) {
         if let Some(fault) = &broken {
-            reports.push(FileReport::failed(name, fault.clone()));
+            reports.push(FileReport::failed(name, fault));
             continue;
         }
         let mut upload = Upload { link: &mut link, id, path, name, options, shared };
@@ -70,7 +77,7 @@ pub fn run(
                         detail += "; run it again with --resume";
                     }
                 }
-                let mut report = FileReport::failed(name, Fault::new(fault.kind, detail));
+                let mut report = FileReport::failed(name, &Fault::new(fault.kind, detail));
                 report.moved(moved);
                 report
             }
@@ -90,11 +97,12 @@ struct Upload<'a> {
 }
 
 impl Upload<'_> {
-    fn run(&mut self, moved: &mut Moved) -> Result<([u8; 32], Check), Failed> {
+    fn run(&mut self, moved: &mut Moved) -> Result<(Sha, Check), Failed> {
         let (file, status) = open(self.path).map_err(local)?;
         let size = status.len();
         moved.size_bytes = Some(size);
-        let offset = self.begin(&status)?;
+        self.shared.set_verifying(false);
+        let offset = self.begin(&status, moved)?;
         if offset > size {
             let why = format_args!("RESUMED from {offset}, but the file has {size} bytes");
             return Err(Failed::Link(Fault::new(ErrorKind::Protocol, why)));
@@ -108,12 +116,12 @@ impl Upload<'_> {
             let chunk = &mut block[..(size - at).min(CHUNK_BYTES as u64) as usize];
             // Read before it is announced: a file that became shorter ends only its own upload.
             if let Err(error) = file.read_exact_at(chunk, at) {
-                self.abort()?;
+                self.abort(moved)?;
                 return Err(self.unreadable(&error));
             }
             if let Some(body) = self.link.early_packet()? {
                 // Nothing but an ERROR can come before the last byte.
-                return Err(self.failure(&link::parse(&body)?));
+                return Err(self.failure(&link::parse(&body)?, moved));
             }
             let count = (chunk.len() as u32).to_be_bytes();
             self.link.send(&Request::DATA.packet(self.id, &[&count]))?;
@@ -124,13 +132,15 @@ impl Upload<'_> {
             self.shared.set_moved(before + at);
         }
         self.link.expect_work(size)?;
-        self.expect(|answer| matches!(answer, Answer::Stored))?;
+        self.expect(moved, |answer| matches!(answer, Answer::Stored))?;
+        moved.is_complete = true;
         self.shared.set_moved(before + size);
+        self.shared.set_verifying(true);
         Ok((hash.finalize().into(), self.digest()?))
     }
 
     /// Announces the file; returns the offset from which the server wants its bytes.
-    fn begin(&mut self, status: &Metadata) -> Result<u64, Failed> {
+    fn begin(&mut self, status: &Metadata, moved: &Moved) -> Result<u64, Failed> {
         let flags = [if self.options.replace { REPLACE } else { 0 }];
         let size = status.len().to_be_bytes();
         let request = match self.options.is_resumable {
@@ -145,7 +155,7 @@ impl Upload<'_> {
         match link::parse(&body)? {
             Packet { id, answer: Answer::Accepted } if id == self.id => Ok(0),
             Packet { id, answer: Answer::Resumed { offset } } if id == self.id => Ok(offset),
-            other => Err(self.failure(&other)),
+            other => Err(self.failure(&other, moved)),
         }
     }
 
@@ -154,41 +164,52 @@ impl Upload<'_> {
         if !self.options.verify {
             return Ok(Check::NotAsked);
         }
+        self.id += 1;
         self.link.send(&Request::DIGEST_FILE.packet(self.id, &[self.name]))?;
         let body = self.link.packet()?;
-        match link::parse(&body)? {
-            Packet { id, answer: Answer::Digested(sum) } if id == self.id => Ok(Check::Digest(sum)),
-            Packet { id, answer: Answer::Error(error) }
-                if id == self.id && error.code == code::NO_WORKERS =>
-            {
-                Ok(Check::NoWorkers)
-            }
-            other => Err(self.failure(&other)),
+        let packet = link::parse(&body)?;
+        match &packet.answer {
+            _ if packet.id != self.id => Err(Failed::Link(link::unanswering(&packet))),
+            Answer::Digested(digest) => Ok(Check::Digest(*digest)),
+            Answer::Error(error) if error.code == code::NO_WORKERS => Ok(Check::NoWorkers),
+            Answer::Error(error) if !error.is_last() => Err(self.refused(error)),
+            _ => Err(Failed::Link(link::unanswering(&packet))),
         }
     }
 
-    fn abort(&mut self) -> Result<(), Failed> {
+    fn abort(&mut self, moved: &Moved) -> Result<(), Failed> {
         self.link.send(&Request::ABORT.packet(self.id, &[]))?;
-        self.expect(|answer| matches!(answer, Answer::Aborted))
+        self.expect(moved, |answer| matches!(answer, Answer::Aborted))
     }
 
-    fn expect(&mut self, is_it: impl Fn(&Answer<'_>) -> bool) -> Result<(), Failed> {
+    fn expect(
+        &mut self,
+        moved: &Moved,
+        is_expected: impl Fn(&Answer<'_>) -> bool,
+    ) -> Result<(), Failed> {
         let body = self.link.packet()?;
         match link::parse(&body)? {
-            Packet { id, answer } if id == self.id && is_it(&answer) => Ok(()),
-            other => Err(self.failure(&other)),
+            Packet { id, answer } if id == self.id && is_expected(&answer) => Ok(()),
+            other => Err(self.failure(&other, moved)),
         }
     }
 
-    fn failure(&self, packet: &Packet<'_>) -> Failed {
+    fn failure(&self, packet: &Packet<'_>, moved: &Moved) -> Failed {
         match &packet.answer {
-            Answer::Error(error) if packet.id == self.id && !error.is_last() => {
-                let name = show_text(&String::from_utf8_lossy(self.name));
-                let why = with_remedy(error, &name);
-                Failed::File(Fault::new(ErrorKind::BadStatus, why))
+            Answer::Error(error) if packet.id == self.id && !error.is_last() => self.refused(error),
+            Answer::Error(_) => Failed::Link(link::unanswering(packet)),
+            _ if packet.id != self.id => Failed::Link(link::unanswering(packet)),
+            answer => {
+                let bytes = moved.resumed_from + moved.transferred_bytes;
+                Failed::Link(link::unexpected(answer, bytes, moved.size_bytes))
             }
-            _ => Failed::Link(link::unexpected(packet)),
         }
+    }
+
+    fn refused(&self, error: &ServerError) -> Failed {
+        let name = show_text(&String::from_utf8_lossy(self.name));
+        let why = with_remedy(error, &name, self.options.replace);
+        Failed::File(Fault::new(ErrorKind::BadStatus, why))
     }
 
     fn unreadable(&self, error: &io::Error) -> Failed {
@@ -204,7 +225,11 @@ fn local(why: String) -> Failed {
     Failed::File(Fault::new(ErrorKind::Other, why))
 }
 
-fn open(path: &Path) -> Result<(File, Metadata), String> {
+/// Opens the file to upload.
+///
+/// # Errors
+/// The file does not exist, or it is not a regular file.
+pub fn open(path: &Path) -> Result<(File, Metadata), String> {
     let failed = |error: io::Error| format!("cannot open {}: {error}", show_path(path));
     // Checked before open(2), which would block on a pipe until somebody writes to it.
     if !std::fs::metadata(path).map_err(failed)?.is_file() {
