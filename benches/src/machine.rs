@@ -111,7 +111,7 @@ pub fn ended_children_cpu_time() -> io::Result<CpuTime> {
     Ok(CpuTime { user: of(usage.ru_utime), system: of(usage.ru_stime) })
 }
 
-/// What runs: `/proc/sys/kernel/osrelease`; nothing where that cannot be read.
+/// Returns the kernel's release (`/proc/sys/kernel/osrelease`), or an empty string.
 pub fn kernel() -> String {
     fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
 }
@@ -171,7 +171,7 @@ pub fn catch_termination() -> io::Result<()> {
     Ok(())
 }
 
-/// Whether SIGTERM or SIGINT has come since [`catch_termination`].
+/// Returns true if SIGTERM or SIGINT arrived after [`catch_termination`].
 pub fn terminated() -> bool {
     TERMINATED.load(Ordering::Relaxed)
 }
@@ -180,7 +180,7 @@ fn check(status: libc::c_int) -> io::Result<()> {
     if status == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// What it was measured on.
+/// The machine of a measurement.
 #[derive(Deserialize, JsonSchema, Serialize)]
 pub struct Description {
     /// `/proc/sys/kernel/osrelease`.
@@ -189,14 +189,14 @@ pub struct Description {
     pub cpus: usize,
     /// As the kernel names them.
     pub cpu_model: String,
-    /// Of the machine.
+    /// Memory of the machine.
     pub memory_bytes: u64,
     /// `net.ipv4.tcp_congestion_control`.
     pub congestion_control: String,
 }
 
 impl Description {
-    /// Of this machine; what cannot be read is left empty.
+    /// Describes this machine. Facts that cannot be read are left empty.
     pub fn read() -> Self {
         let line = |path: &str, name: &str| {
             let text = fs::read_to_string(path).unwrap_or_default();

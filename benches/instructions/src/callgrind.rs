@@ -1,4 +1,4 @@
-//! What callgrind writes down: instructions by function.
+//! The output of callgrind: instructions by function.
 
 use std::collections::BTreeMap;
 
@@ -46,8 +46,8 @@ fn plain(name: &str) -> String {
     }
 }
 
-/// What one of `operations` more costs: a run of twice as many minus one of as many, by function.
-/// What does not depend on their number, starting for instance, is in both.
+/// Returns the instructions of one operation, by function: those of a run of twice as many
+/// operations minus those of a run of as many. Constant costs, such as the start, cancel out.
 pub fn per_operation(once: &Profile, twice: &Profile, operations: u64) -> BTreeMap<String, f64> {
     let mut difference = twice.clone();
     for (name, cost) in once {

@@ -8,7 +8,7 @@ use std::path::Path;
 /// How far a figure may be from the one written down, on the same toolchain.
 const TOLERANCE: f64 = 0.02;
 
-/// What was counted, and with what.
+/// The counts, and the compiler that they belong to.
 #[derive(Serialize, Deserialize, Debug, Clone, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Figures {
@@ -37,13 +37,13 @@ impl Figures {
         fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
     }
 
-    /// Whether figures of both can be compared.
+    /// Returns true if both were counted with the same compiler and architecture.
     pub fn is_comparable(&self, other: &Self) -> bool {
         (&self.rustc, &self.architecture) == (&other.rustc, &other.architecture)
     }
 
-    /// What is wrong with these figures, `committed` being written down and `bounds` being what a
-    /// scenario may cost whatever it is built with.
+    /// Returns the differences from the `committed` figures, and the scenarios above their
+    /// `bounds`, which hold for each compiler.
     pub fn faults(&self, committed: &Self, bounds: &BTreeMap<&str, f64>) -> Vec<String> {
         let mut faults = Vec::new();
         for (scenario, now) in &self.instructions {

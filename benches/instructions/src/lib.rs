@@ -18,7 +18,7 @@ const OPERATIONS: u64 = 32 * 500;
 /// The ring's functions, which are not counted. Each must have stayed one of its own.
 const RING: &str = "ScriptedRing as ";
 const RING_METHODS: [&str; 5] = ["submit_and_wait", "completion", "provide", "now_us", "counters"];
-/// What leaves does so by one of these.
+/// Methods of the ring that send.
 const RING_SENDS: [&str; 2] = ["push", "send_now"];
 
 /// Instructions of an operation by function, the ring left out.
@@ -26,7 +26,7 @@ type Functions = BTreeMap<String, f64>;
 
 /// A scenario that this program plays.
 pub struct Scenario<'a> {
-    /// What it is called.
+    /// The name.
     pub name: &'a str,
     /// Instructions of an operation, whatever compiler built it.
     pub instructions_max: Option<f64>,
@@ -96,9 +96,9 @@ fn compare(
         return Ok(());
     }
     Err(format!(
-        "{}\nThe functions above show where. If the change is worth it, or is a saving, write the new \
-         figures down: the same command with --update (behind --), and commit {} with a line in \
-         benches/JOURNAL.md.",
+        "{}\nThe functions above show where. If the change is worth it, or is a saving, write the \
+         new figures down: the same command with --update (behind --), and commit {} with a line \
+         in benches/JOURNAL.md.",
         faults.join("\n"),
         path.display()
     ))
@@ -113,7 +113,7 @@ fn print(scenario: &str, sum: f64, functions: &Functions, top: usize) {
     }
 }
 
-/// What an operation of a scenario costs.
+/// Counts the instructions of one operation of a scenario.
 fn count(scenario: &str) -> Result<Functions, String> {
     let profile = |operations| parse(&watch(scenario, operations)?);
     let (once, twice) = (profile(OPERATIONS)?, profile(2 * OPERATIONS)?);
@@ -133,7 +133,7 @@ fn count(scenario: &str) -> Result<Functions, String> {
     Ok(functions)
 }
 
-/// What callgrind writes down of so many operations.
+/// Runs `operations` operations under callgrind and returns its output.
 fn watch(scenario: &str, operations: u64) -> Result<String, String> {
     let program = env::current_exe().map_err(|error| format!("where am I? {error}"))?;
     let name = format!("ringwright-instructions-{}.out", std::process::id());

@@ -31,7 +31,7 @@ impl Scenario {
         Self { name, script, packets: false, bounded: false }
     }
 
-    /// What comes is a packet, and so is what is sent.
+    /// Received and sent messages are packets.
     const fn packets(self) -> Self {
         Self { packets: true, ..self }
     }
@@ -40,7 +40,7 @@ impl Scenario {
         Self { bounded: true, ..self }
     }
 
-    /// What is to be measured.
+    /// Returns the name and the bound.
     pub fn figure(&self) -> ringwright_instructions::Scenario<'_> {
         let instructions_max = self.bounded.then_some(INSTRUCTIONS_MAX);
         ringwright_instructions::Scenario { name: self.name, instructions_max }
@@ -109,7 +109,7 @@ fn drive<H: Handler>(
     if ledger.handler_panics + ledger.starved + ledger.stale_completions + ledger.heap_chunks > 0 {
         return Err(format!("the script did not play as it should: {ledger:?}"));
     }
-    // What is open is open in the script only.
+    // Connections are open in the script only.
     std::process::exit(0);
 }
 

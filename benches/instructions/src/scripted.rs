@@ -25,7 +25,7 @@ const FIRST_SOCKET: i32 = (1 << 20) + 1;
 /// Time that passes in a turn in which something comes.
 const TURN_US: u64 = 20;
 
-/// What comes in which turn.
+/// The completions of each turn.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Script {
     /// Each turn brings bytes for so many connections, and tells that the replies of the turn
@@ -56,7 +56,7 @@ pub struct ScriptedRing {
     probing: usize,
     /// Their probes have completed and no bytes have come since.
     announced: bool,
-    /// Whose bytes come next.
+    /// The connection whose bytes come next.
     next: usize,
     /// Bytes sent, over all connections.
     sent_bytes: Rc<Cell<u64>>,
@@ -167,7 +167,7 @@ impl Ring for ScriptedRing {
                 self.complete(target, -libc::ECANCELED, 0);
                 self.complete(token, 0, 0);
             }
-            // Of the event descriptor: a listener is there, and after that nobody writes to it.
+            // The event descriptor announces a listener. After that nobody writes to it.
             Op::Poll { .. } if !self.told => {
                 self.told = true;
                 self.complete(token, i32::from(libc::POLLIN), 0);

@@ -21,17 +21,17 @@ const WARM_UP_MAX: Duration = Duration::from_secs(5);
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 const DESCRIPTORS_OTHER: u64 = 32;
 
-/// What the connections ask, over and over.
+/// The requests that all connections repeat.
 pub struct Load {
     /// The server.
     pub address: SocketAddr,
     /// Connections, all opened before the clock starts.
     pub connections: usize,
-    /// How long to ask.
+    /// Duration of the run.
     pub duration: Duration,
-    /// Asked in turn, by whichever connection is next; not empty.
+    /// The requests, sent in turn by the next free connection; not empty.
     pub requests: Vec<Vec<u8>>,
-    /// How many bytes answer one of them.
+    /// Size of a reply.
     pub reply_bytes: usize,
     /// Requests sent at once on a connection; the next go when all of them are answered.
     pub pipeline: usize,
@@ -39,7 +39,7 @@ pub struct Load {
     pub servers: Vec<u32>,
 }
 
-/// What came of it. The names are those of a `ringload` report.
+/// The result. The names are those of a `ringload` report.
 #[derive(Clone, Debug, Serialize)]
 pub struct LoadReport {
     /// Requests answered in full.
@@ -169,7 +169,7 @@ fn connect(load: &Load) -> io::Result<Vec<Asker>> {
 /// One connection of the client.
 struct Asker {
     stream: TcpStream,
-    /// Of the reply to the request under way.
+    /// Missing bytes of the reply to the request in flight.
     missing_bytes: usize,
     answers: u64,
 }

@@ -1,4 +1,4 @@
-//! What the limit server knows of one connection, and what it answers.
+//! The state of one connection of the limit server, and its replies.
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -30,7 +30,7 @@ pub struct Chunk {
     pub length: u32,
 }
 
-/// What is on its way out.
+/// A send in flight.
 #[derive(Clone, Copy)]
 pub struct Sending {
     pub length: u32,

@@ -13,7 +13,7 @@ pub mod server;
 /// The maximum of connections, of the server and of the client.
 pub const CONNECTIONS_MAX: usize = 16 * 1024;
 
-/// What an operation was, and for which descriptor: `user_data` on its way through the kernel.
+/// The kind and descriptor of an operation: its `user_data` in the kernel.
 #[derive(Clone, Copy)]
 struct Tag {
     kind: Kind,

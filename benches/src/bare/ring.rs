@@ -73,7 +73,7 @@ impl<'a> Queues<'a> {
     ///
     /// # Safety
     ///
-    /// What the operation points to stays valid until its last completion.
+    /// Memory that the operation points to must stay valid until its last completion.
     pub unsafe fn push(&mut self, entry: &squeue::Entry) -> io::Result<()> {
         // SAFETY: the caller answers for what the operation points to.
         while unsafe { self.submissions.push(entry) }.is_err() {

@@ -19,7 +19,7 @@ const BUFFERS: u16 = 1024;
 /// Descriptors that are no connections: standard streams, the ring, the listener.
 const DESCRIPTORS_OTHER: usize = 32;
 
-/// What the server answers.
+/// The replies of the server.
 pub enum Service {
     /// Every received chunk, sent back from the buffer that it came in.
     Echo,
@@ -75,7 +75,7 @@ struct Server<'a> {
     batch: Batch,
 }
 
-/// What one batch of completions brought about.
+/// The counts of one batch of completions.
 #[derive(Default)]
 struct Batch {
     received: usize,

@@ -11,10 +11,9 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use ringwright_benches::bare::CONNECTIONS_MAX;
 use ringwright_benches::compare::{
-    self, Common, Generator, Generators, PROGRAMS, Place, Plan, Protocol, Ring, Subject,
+    self, Common, Generator, PROGRAMS, Place, Protocol, Ring, Sides, Subject,
 };
 use ringwright_benches::{machine, suite};
-use serde::Serialize;
 
 /// Compare servers, or load generators, in short interleaved runs.
 ///
@@ -242,16 +241,16 @@ fn perform(command: Command) -> io::Result<()> {
     match command {
         Command::Compare(arguments) => compare_all(arguments),
         Command::Echo { a, b, size, load, runs } => {
-            servers(Protocol::Echo, a, b, size, load, &runs)
+            let common = runs.common(Protocol::Echo, size, &[load.load], &[a, b]);
+            runs.report(Sides::Servers { a, b, generator: load.load }, &common)
         }
         Command::Http { a, b, size, load, runs } => {
-            servers(Protocol::Http, a, b, size, load, &runs)
+            let common = runs.common(Protocol::Http, size, &[load.load], &[a, b]);
+            runs.report(Sides::Servers { a, b, generator: load.load }, &common)
         }
         Command::Generators { a, b, server, size, runs } => {
             let common = runs.common(Protocol::Http, size, &[a, b], &[server]);
-            let report = compare::run_generators(&Generators { a, b, server, common })?;
-            print!("{report}");
-            runs.write(&report, || report.svg())
+            runs.report(Sides::Generators { a, b, server }, &common)
         }
         Command::HoldClients { address, connections, cpu } => {
             suite::hold_clients(address, connections, cpu)
@@ -305,20 +304,6 @@ fn build() -> io::Result<()> {
     }
 }
 
-fn servers(
-    protocol: Protocol,
-    a: Subject,
-    b: Subject,
-    size_bytes: u32,
-    Load { load: generator }: Load,
-    runs: &Runs,
-) -> io::Result<()> {
-    let common = runs.common(protocol, size_bytes, &[generator], &[a, b]);
-    let report = compare::run(&Plan { a, b, generator, common })?;
-    print!("{report}");
-    runs.write(&report, || report.svg())
-}
-
 impl Runs {
     /// Rejects servers and load generators that do not support the protocol.
     fn common(
@@ -344,13 +329,15 @@ impl Runs {
         }
     }
 
-    /// Writes the files that the options name.
-    fn write(&self, report: &impl Serialize, svg: impl FnOnce() -> String) -> io::Result<()> {
+    /// Compares, prints the report, and writes the files that the options name.
+    fn report(&self, sides: Sides, common: &Common) -> io::Result<()> {
+        let report = compare::run(sides, common)?;
+        print!("{report}");
         if let Some(path) = &self.json {
-            write("--json", path, &serde_json::to_string_pretty(report)?)?;
+            write("--json", path, &serde_json::to_string_pretty(&report)?)?;
         }
         if let Some(path) = &self.svg {
-            write("--svg", path, &svg())?;
+            write("--svg", path, &report.svg())?;
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! `ringwright-limit`: the performance limit to which the engine is compared.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use ringwright_benches::bare::CONNECTIONS_MAX;
 use ringwright_benches::bare::client::{self, Load};
 use ringwright_benches::bare::server::{self, Service};
+use ringwright_benches::peer::{self, Place};
 use ringwright_benches::{arguments, machine};
 
 /// Server and load generator with one thread, one io_uring and only the necessary system calls.
@@ -37,14 +38,14 @@ enum Command {
     /// Run an echo server: send every received chunk back.
     Echo {
         #[command(flatten)]
-        server: ServerArguments,
+        server: Place,
     },
     /// Run an HTTP server: answer every request with a fixed 200.
     ///
     /// A request is anything that ends in an empty line.
     Http {
         #[command(flatten)]
-        server: ServerArguments,
+        server: Place,
         /// Size of the reply's body in bytes.
         #[arg(long, value_name = "BYTES", default_value_t = 1024,
               value_parser = clap::value_parser!(u32).range(..=1 << 20))]
@@ -54,17 +55,6 @@ enum Command {
     ///
     /// Checks the number of received bytes, but not their content.
     Load(LoadArguments),
-}
-
-#[derive(Args)]
-struct ServerArguments {
-    /// Address to listen on; port 0 picks a free port. The address is printed when the server is
-    /// ready.
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    listen: SocketAddr,
-    /// Pin this process to this CPU. Default: any CPU.
-    #[arg(long, value_name = "N")]
-    cpu: Option<usize>,
 }
 
 #[derive(Args)]
@@ -113,27 +103,15 @@ fn main() -> ExitCode {
         }
         Command::Load(arguments) => load(&arguments),
     });
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("ringwright-limit: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    peer::exit("ringwright-limit", result)
 }
 
-fn serve(arguments: &ServerArguments, scheme: &str, service: &Service) -> io::Result<()> {
-    pin(arguments.cpu)?;
-    let listener = machine::listen(arguments.listen).map_err(|error| {
-        io::Error::new(error.kind(), format!("--listen {}: {error}", arguments.listen))
-    })?;
-    println!("listening {scheme}://{}", listener.local_addr()?);
-    io::stdout().flush()?;
-    server::serve(&listener, service)
+fn serve(place: &Place, scheme: &str, service: &Service) -> io::Result<()> {
+    server::serve(&place.listen(scheme)?, service)
 }
 
 fn load(arguments: &LoadArguments) -> io::Result<()> {
-    pin(arguments.cpu)?;
+    peer::pin(arguments.cpu)?;
     let address = arguments.address;
     let (requests, reply_bytes) = match (&arguments.http, arguments.files) {
         (None, _) => (vec![vec![b'e'; arguments.size as usize]], arguments.size as usize),
@@ -167,12 +145,5 @@ fn load(arguments: &LoadArguments) -> io::Result<()> {
     let Some(path) = &arguments.json else { return Ok(()) };
     fs::write(path, serde_json::to_string(&report)?).map_err(|error| {
         io::Error::new(error.kind(), format!("--json {}: cannot write: {error}", path.display()))
-    })
-}
-
-fn pin(cpu: Option<usize>) -> io::Result<()> {
-    let Some(cpu) = cpu else { return Ok(()) };
-    machine::pin_to_cpu(cpu).map_err(|error| {
-        io::Error::new(error.kind(), format!("--cpu {cpu}: {error}; see nproc(1)"))
     })
 }

@@ -3,36 +3,24 @@
 use std::io;
 use std::process::ExitCode;
 
-use clap::Parser;
 use compio::BufResult;
 use compio::driver::ProactorBuilder;
 use compio::io::{AsyncRead, AsyncWriteExt};
 use compio::net::{TcpListener, TcpStream};
 use compio::runtime::RuntimeBuilder;
-use ringwright_benches::peer::{self, Buffer, Place};
+use ringwright_benches::peer;
 
 /// Entries of the submission queue.
 const ENTRIES: u32 = 4096;
 /// Entries of the completion queue: one for every connection.
 const COMPLETIONS: u32 = 32_768;
 
-/// Echo server on compio, for comparison: one thread, one task per connection.
-#[derive(Parser)]
-#[command(name = "ringwright-peer-compio", version)]
-struct Arguments {
-    #[command(flatten)]
-    place: Place,
-    #[command(flatten)]
-    buffer: Buffer,
-}
-
 fn main() -> ExitCode {
-    peer::exit("ringwright-peer-compio", run(&Arguments::parse()))
+    let about = "Echo server on compio, for comparison: one thread, one task per connection";
+    peer::echo_main("ringwright-peer-compio", about, run)
 }
 
-fn run(arguments: &Arguments) -> io::Result<()> {
-    let listener = arguments.place.listen("echo")?;
-    let bytes = arguments.buffer.bytes();
+fn run(listener: std::net::TcpListener, bytes: usize) -> io::Result<()> {
     let mut driver = ProactorBuilder::new();
     driver.capacity(ENTRIES).cqsize(COMPLETIONS).single_issuer(true).defer_taskrun(true);
     let runtime = RuntimeBuilder::new().with_proactor(driver).build()?;

@@ -4,32 +4,21 @@ use std::io;
 use std::os::fd::{FromRawFd, IntoRawFd};
 use std::process::ExitCode;
 
-use clap::Parser;
 use futures_lite::{AsyncReadExt, AsyncWriteExt};
 use glommio::net::{TcpListener, TcpStream};
 use glommio::{LocalExecutorBuilder, Placement};
-use ringwright_benches::peer::{self, Buffer, Place};
+use ringwright_benches::peer;
 
 /// Entries of each ring.
 const ENTRIES: usize = 4096;
 
-/// Echo server on glommio, for comparison: one executor, one task per connection.
-#[derive(Parser)]
-#[command(name = "ringwright-peer-glommio", version)]
-struct Arguments {
-    #[command(flatten)]
-    place: Place,
-    #[command(flatten)]
-    buffer: Buffer,
-}
-
 fn main() -> ExitCode {
-    peer::exit("ringwright-peer-glommio", run(&Arguments::parse()))
+    let about = "Echo server on glommio, for comparison: one executor, one task per connection";
+    peer::echo_main("ringwright-peer-glommio", about, run)
 }
 
-fn run(arguments: &Arguments) -> io::Result<()> {
-    let listener = arguments.place.listen("echo")?.into_raw_fd();
-    let bytes = arguments.buffer.bytes();
+fn run(listener: std::net::TcpListener, bytes: usize) -> io::Result<()> {
+    let listener = listener.into_raw_fd();
     let executor = LocalExecutorBuilder::new(Placement::Unbound).ring_depth(ENTRIES).make()?;
     executor.run(async {
         // SAFETY: the descriptor is a listener's, and nothing else owns it.

@@ -5,7 +5,7 @@ use std::io;
 use std::process::ExitCode;
 
 use bytes::Bytes;
-use clap::Parser;
+use clap::Args;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{ACCEPT_RANGES, CONTENT_TYPE, ETAG, HeaderValue, LAST_MODIFIED};
@@ -13,17 +13,12 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use ringwright_benches::peer::{self, Place};
+use ringwright_benches::peer;
 use tokio::net::TcpListener;
 
-/// HTTP server on hyper and tokio, for comparison: one thread, one task per connection.
-///
-/// Answers every request with 200, a body from memory, and the header fields of a file server.
-#[derive(Parser)]
-#[command(name = "ringwright-peer-hyper", version)]
-struct Arguments {
-    #[command(flatten)]
-    place: Place,
+/// The options of this server.
+#[derive(Args)]
+struct Options {
     /// Size of the body in bytes.
     #[arg(long, value_name = "BYTES", default_value_t = 1024,
           value_parser = clap::value_parser!(u32).range(..=1 << 30))]
@@ -34,15 +29,17 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    peer::exit("ringwright-peer-hyper", run(&Arguments::parse()))
+    let about = "HTTP server on hyper and tokio, for comparison: one thread, one task per \
+                 connection. Answers every request with 200, a body from memory, and the header \
+                 fields of a file server";
+    peer::main("ringwright-peer-hyper", about, "http", run)
 }
 
-fn run(arguments: &Arguments) -> io::Result<()> {
-    let listener = arguments.place.listen("http")?;
+fn run(listener: std::net::TcpListener, options: &Options) -> io::Result<()> {
     listener.set_nonblocking(true)?;
-    let body = Bytes::from(vec![b'x'; arguments.size as usize]);
+    let body = Bytes::from(vec![b'x'; options.size as usize]);
     let mut http = http1::Builder::new();
-    http.pipeline_flush(arguments.pipeline_flush);
+    http.pipeline_flush(options.pipeline_flush);
     // Without half_close, hyper may close before the last reply when the client sends its FIN.
     http.half_close(true);
     tokio::runtime::Builder::new_current_thread().enable_io().build()?.block_on(async {

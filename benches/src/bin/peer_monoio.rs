@@ -3,34 +3,22 @@
 use std::io;
 use std::process::ExitCode;
 
-use clap::Parser;
 use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
 use monoio::net::{TcpListener, TcpStream};
 use monoio::{IoUringDriver, RuntimeBuilder};
-use ringwright_benches::peer::{self, Buffer, Place};
+use ringwright_benches::peer;
 
 /// Entries of the submission queue.
 const ENTRIES: u32 = 4096;
 /// Entries of the completion queue: one for every connection.
 const COMPLETIONS: u32 = 32_768;
 
-/// Echo server on monoio, for comparison: one thread, one task per connection.
-#[derive(Parser)]
-#[command(name = "ringwright-peer-monoio", version)]
-struct Arguments {
-    #[command(flatten)]
-    place: Place,
-    #[command(flatten)]
-    buffer: Buffer,
-}
-
 fn main() -> ExitCode {
-    peer::exit("ringwright-peer-monoio", run(&Arguments::parse()))
+    let about = "Echo server on monoio, for comparison: one thread, one task per connection";
+    peer::echo_main("ringwright-peer-monoio", about, run)
 }
 
-fn run(arguments: &Arguments) -> io::Result<()> {
-    let listener = arguments.place.listen("echo")?;
-    let bytes = arguments.buffer.bytes();
+fn run(listener: std::net::TcpListener, bytes: usize) -> io::Result<()> {
     let mut ring = monoio_io_uring::IoUring::builder();
     ring.setup_single_issuer().setup_defer_taskrun().setup_cqsize(COMPLETIONS);
     let builder = RuntimeBuilder::<IoUringDriver>::new().uring_builder(ring);

@@ -4,29 +4,17 @@
 use std::io;
 use std::process::ExitCode;
 
-use clap::Parser;
-use ringwright_benches::peer::{self, Buffer, Place};
+use ringwright_benches::peer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Echo server on tokio, for comparison: one thread, one task per connection.
-#[derive(Parser)]
-#[command(name = "ringwright-peer-tokio", version)]
-struct Arguments {
-    #[command(flatten)]
-    place: Place,
-    #[command(flatten)]
-    buffer: Buffer,
-}
-
 fn main() -> ExitCode {
-    peer::exit("ringwright-peer-tokio", run(&Arguments::parse()))
+    let about = "Echo server on tokio, for comparison: one thread, one task per connection";
+    peer::echo_main("ringwright-peer-tokio", about, run)
 }
 
-fn run(arguments: &Arguments) -> io::Result<()> {
-    let listener = arguments.place.listen("echo")?;
+fn run(listener: std::net::TcpListener, bytes: usize) -> io::Result<()> {
     listener.set_nonblocking(true)?;
-    let bytes = arguments.buffer.bytes();
     tokio::runtime::Builder::new_current_thread().enable_io().build()?.block_on(async {
         let listener = TcpListener::from_std(listener)?;
         loop {

@@ -1,4 +1,4 @@
-//! Who asks: `ringload`, the bare client, wrk, or oha.
+//! The load generators: `ringload`, the bare client, wrk, or oha.
 
 use std::fs::{self, File};
 use std::io;
@@ -33,20 +33,20 @@ pub enum Generator {
 
 /// One run.
 pub struct Request<'a> {
-    /// Who is asked.
+    /// The server.
     pub server: &'a Server,
-    /// What, and how.
+    /// The requests.
     pub work: Work,
-    /// On how many connections.
+    /// Number of connections.
     pub connections: u32,
-    /// How long.
+    /// Duration.
     pub duration: Duration,
 }
 
-/// What is asked, and how.
+/// The requests of a run.
 #[derive(Clone, Copy)]
 pub struct Work {
-    /// What is spoken.
+    /// The protocol.
     pub protocol: Protocol,
     /// Echo: length of a message. HTTP: length of the body.
     pub size_bytes: u32,
@@ -67,7 +67,7 @@ impl Work {
     }
 }
 
-/// What generators report; ours in JSON under the same names.
+/// The counts of a generator; the JSON of `ringload` has the same names.
 #[derive(Deserialize)]
 pub struct Loaded {
     /// Requests answered in full.
@@ -102,7 +102,7 @@ pub struct Times {
 }
 
 impl Generator {
-    /// What it is called on the command line, and in the report.
+    /// Returns the name on the command line and in the report.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ringload => "ringload",
@@ -122,12 +122,12 @@ impl Generator {
         }
     }
 
-    /// Whether it is not built here.
+    /// Returns true for programs that are not built here.
     pub fn is_foreign(self) -> bool {
         matches!(self, Self::Wrk | Self::Oha)
     }
 
-    /// Whether it can ask in this protocol.
+    /// Returns true if the generator supports the protocol.
     pub fn speaks(self, protocol: Protocol) -> bool {
         !self.is_foreign() || protocol == Protocol::Http
     }

@@ -1,12 +1,11 @@
 //! The interleaved comparison of two servers, or of two load generators.
 //!
-//! On a shared machine absolute figures drift by tens of percent within minutes. So the two
-//! subjects run in turn, close together, in an order drawn anew for each pair, and only the ratio
-//! within a pair is looked at: its median, and how far it spreads.
+//! On a shared machine absolute figures drift by tens of percent within minutes. Therefore the two
+//! subjects run in turn, close together, in random order. Only the ratios within pairs count: their
+//! median and their spread.
 
 mod children;
 mod generator;
-mod generators;
 mod oha;
 pub mod plot;
 mod report;
@@ -21,7 +20,6 @@ use std::time::Duration;
 
 pub use children::{Process, Scratch};
 pub use generator::{Generator, Loaded, Request, Times, Work};
-pub use generators::{Generators, GeneratorsReport, run as run_generators};
 pub use report::Report;
 pub use statistics::Spread;
 pub use subject::{PAYLOAD, PROGRAMS, Protocol, Ring, Server, Setting, Subject, locate};
@@ -29,36 +27,36 @@ pub use subject::{PAYLOAD, PROGRAMS, Protocol, Ring, Server, Setting, Subject, l
 use crate::machine::{self, CpuTime};
 use report::{Connections, Pair, Run};
 
-/// How long each subject is loaded before anything is counted.
+/// Time for which each subject is loaded before the measurement.
 const WARM_UP: Duration = Duration::from_millis(300);
 
-/// What comparisons of every kind have in common.
+/// The options that comparisons of every kind share.
 pub struct Common {
-    /// What is spoken.
+    /// The protocol.
     pub protocol: Protocol,
-    /// Pairs of runs, per count of connections.
+    /// Pairs of runs for each number of connections.
     pub pairs: usize,
-    /// Counts of connections.
+    /// Numbers of connections.
     pub connections: Vec<u32>,
     /// Echo: length of a message. HTTP: length of the body.
     pub size_bytes: u32,
-    /// The rest.
+    /// Programs, CPUs and durations.
     pub place: Place,
 }
 
-/// Where runs take place, by what, and how long each is.
+/// The programs, CPUs and durations of runs.
 pub struct Place {
-    /// Length of one run.
+    /// Duration of one run.
     pub duration: Duration,
-    /// Where programs lie that are not where they are looked for, by name.
+    /// Paths of programs in unusual places, by name.
     pub programs: HashMap<String, PathBuf>,
-    /// Of `ringwrightd` and `ringload`.
+    /// Kernel interface of `ringwrightd` and `ringload`.
     pub ring: Ring,
     /// The CPU of the servers.
     pub server_cpu: usize,
     /// The CPU of the load generator.
     pub load_cpu: usize,
-    /// Decides who goes first.
+    /// Seed for the order of the runs.
     pub seed: u64,
 }
 
@@ -82,56 +80,78 @@ impl Common {
     }
 }
 
-/// Which servers to compare.
-pub struct Plan {
-    /// Above the line of the ratio.
-    pub a: Subject,
-    /// Below it.
-    pub b: Subject,
-    /// Who asks.
-    pub generator: Generator,
-    /// How.
-    pub common: Common,
+/// The two programs to compare.
+#[derive(Clone, Copy)]
+pub enum Sides {
+    /// Two servers, loaded by one generator.
+    Servers {
+        /// The numerator of the ratio.
+        a: Subject,
+        /// The denominator.
+        b: Subject,
+        /// The load generator.
+        generator: Generator,
+    },
+    /// Two load generators of one server.
+    Generators {
+        /// The numerator of the ratio.
+        a: Generator,
+        /// The denominator.
+        b: Generator,
+        /// The server.
+        server: Subject,
+    },
 }
 
-/// Runs the whole plan. Both servers are kept alive throughout and loaded in turn; the idle one
-/// sleeps.
-pub fn run(plan: &Plan) -> io::Result<Report> {
-    let Plan { a, b, generator, ref common } = *plan;
+/// Runs all pairs. The servers stay alive and are loaded in turn; an idle one sleeps.
+pub fn run(sides: Sides, common: &Common) -> io::Result<Report> {
     let scratch = Scratch::create()?;
-    let setting = common.setting(&scratch, &[a.program(), b.program(), generator.program()])?;
-    let (of_a, of_b) = (setting.start(a)?, setting.start(b)?);
-    let measure = |server: &Server, connections, duration| {
-        let Spent { loaded, server_cpu, load_cpu } =
-            measure(common, &scratch, server, generator, connections, duration)?;
-        Run::new(&loaded, server_cpu, load_cpu.sum())
+    let (subjects, generators, programs) = match sides {
+        Sides::Servers { a, b, generator: of } => {
+            ([a, b], [of, of], [a.program(), b.program(), of.program()])
+        }
+        Sides::Generators { a, b, server: of } => {
+            ([of, of], [a, b], [a.program(), b.program(), of.program()])
+        }
+    };
+    let setting = common.setting(&scratch, &programs)?;
+    let first = setting.start(subjects[0])?;
+    let second = match sides {
+        Sides::Servers { .. } => Some(setting.start(subjects[1])?),
+        Sides::Generators { .. } => None,
+    };
+    let servers = [&first, second.as_ref().unwrap_or(&first)];
+    let one = |side: usize, connections, duration| {
+        let (server, generator) = (servers[side], generators[side]);
+        Run::new(&measure(common, &scratch, server, generator, connections, duration)?)
     };
     let mut coin = Coin::new(common.place.seed);
     let mut results = Vec::new();
     for &connections in &common.connections {
-        for server in [&of_a, &of_b] {
-            measure(server, connections, WARM_UP)?;
+        for side in [0, 1] {
+            one(side, connections, WARM_UP)?;
         }
         let mut pairs = Vec::new();
         for number in 1..=common.pairs {
-            let one = |server| measure(server, connections, common.place.duration);
-            let (a_first, a, b) = coin.pair(|| one(&of_a), || one(&of_b))?;
+            let one = |side| one(side, connections, common.place.duration);
+            let (a_first, a, b) = coin.pair(|| one(0), || one(1))?;
             let pair = Pair { a_first, a, b };
-            eprintln!("{connections} connections, pair {number} of {}: {pair}", common.pairs);
+            let (of, line) = (common.pairs, pair.line(sides));
+            eprintln!("{connections} connections, pair {number} of {of}: {line}");
             pairs.push(pair);
         }
         results.push(Connections::new(connections, pairs));
     }
-    Ok(Report::new(plan, results))
+    Ok(Report::new(sides, common, results))
 }
 
-/// What one run came to.
+/// The results of one run.
 pub struct Spent {
-    /// What the generator says.
+    /// The counts of the generator.
     pub loaded: Loaded,
-    /// Of the server's processes.
+    /// CPU time of the server's processes.
     pub server_cpu: Duration,
-    /// Of the load generator's process, from its start to its end.
+    /// CPU time of the load generator's process, from its start to its end.
     pub load_cpu: CpuTime,
 }
 
@@ -147,7 +167,7 @@ fn measure(
     load(&common.place, scratch, generator, &Request { server, work, connections, duration })
 }
 
-/// One run.
+/// Runs one load and measures the CPU time.
 pub fn load(
     place: &Place,
     scratch: &Scratch,
@@ -167,7 +187,7 @@ pub fn load(
 pub struct Coin(u64);
 
 impl Coin {
-    /// The same seed draws the same.
+    /// Equal seeds draw equal orders.
     pub fn new(seed: u64) -> Self {
         Self(seed | 1)
     }
@@ -183,7 +203,7 @@ impl Coin {
         self.draw() >> 63 == 1
     }
 
-    /// Any order (Fisher and Yates).
+    /// Shuffles the items (Fisher and Yates).
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             // The high bits: the low ones of a xorshift are weak.
@@ -191,7 +211,7 @@ impl Coin {
         }
     }
 
-    /// Does both, in an order that it draws, and tells whether `a` went first.
+    /// Runs both in random order. Returns true if `a` ran first, and the results.
     fn pair<T>(
         &mut self,
         a: impl FnOnce() -> io::Result<T>,

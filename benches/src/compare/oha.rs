@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::generator::{Loaded, Request, Times};
 use super::subject::PAYLOAD;
 
-/// What it calls requests that the end of its run cut off.
+/// oha's name for requests that the end of its run cut off.
 const CUT_OFF: &str = "aborted due to deadline";
 const OK: &str = "200";
 
@@ -83,10 +83,12 @@ pub fn parse(text: &str) -> Result<Loaded, String> {
 mod tests {
     use super::*;
 
-    /// As oha 1.16 writes it, what is not looked at left out.
+    /// The output of oha 1.16 without the fields that are not read.
     const GOOD: &str = r#"{
-  "summary": { "successRate": 1.0, "total": 1.0012, "slowest": 0.012, "totalData": 20480, "sizePerRequest": 1024 },
-  "latencyPercentiles": { "p10": 0.0001, "p50": 0.0002, "p90": 0.0003, "p99": 0.004, "p99.9": 0.005 },
+  "summary": { "successRate": 1.0, "total": 1.0012, "slowest": 0.012,
+    "totalData": 20480, "sizePerRequest": 1024 },
+  "latencyPercentiles": { "p10": 0.0001, "p50": 0.0002, "p90": 0.0003, "p99": 0.004,
+    "p99.9": 0.005 },
   "statusCodeDistribution": { "200": 20 },
   "errorDistribution": { "aborted due to deadline": 64 }
 }"#;

@@ -15,13 +15,13 @@ const TICKS_MAX: f64 = 8.0;
 
 /// One ratio, drawn beside the others of its group.
 pub struct Row<'a> {
-    /// What it is.
+    /// The name.
     pub name: String,
-    /// How it spreads over the pairs.
+    /// The spread over the pairs.
     pub spread: &'a Spread,
-    /// Of each pair.
+    /// The ratio of each pair.
     pub values: Vec<f64>,
-    /// As SVG takes it.
+    /// An SVG colour.
     pub colour: &'static str,
 }
 
@@ -33,7 +33,8 @@ pub fn svg(title: &str, groups: &[Vec<Row<'_>>]) -> String {
     let rows_end = TOP + rows().count() as f64 * ROW + groups.len() as f64 * GROUP_GAP;
     let height = rows_end + BOTTOM;
     let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" \
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" \
+         width=\"{WIDTH}\" \
          height=\"{height}\" font-family=\"sans-serif\" font-size=\"12\">\n\
          <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n"
     );
@@ -59,8 +60,10 @@ impl Row<'_> {
         let (q1, q3, median) = (axis.x(spread.q1), axis.x(spread.q3), axis.x(spread.median));
         let _ = writeln!(
             svg,
-            "<rect x=\"{q1:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"16\" fill=\"{colour}\" opacity=\"0.2\"/>\n\
-             <line x1=\"{median:.1}\" x2=\"{median:.1}\" y1=\"{:.1}\" y2=\"{:.1}\" stroke=\"{colour}\" stroke-width=\"3\">\
+            "<rect x=\"{q1:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"16\" fill=\"{colour}\" \
+             opacity=\"0.2\"/>\n\
+             <line x1=\"{median:.1}\" x2=\"{median:.1}\" y1=\"{:.1}\" y2=\"{:.1}\" \
+             stroke=\"{colour}\" stroke-width=\"3\">\
              <title>median {:.3}</title></line>",
             middle - 8.0,
             (q3 - q1).max(1.0),
@@ -71,7 +74,8 @@ impl Row<'_> {
         for value in values {
             let _ = writeln!(
                 svg,
-                "<circle cx=\"{:.1}\" cy=\"{middle:.1}\" r=\"3.5\" fill=\"{colour}\" opacity=\"0.7\">\
+                "<circle cx=\"{:.1}\" cy=\"{middle:.1}\" r=\"3.5\" fill=\"{colour}\" \
+                 opacity=\"0.7\">\
                  <title>{value:.3}</title></circle>",
                 axis.x(*value)
             );
@@ -100,7 +104,7 @@ impl Axis {
         LEFT + (value - self.low) / (self.high - self.low) * (WIDTH - LEFT - RIGHT)
     }
 
-    /// From tick to tick: a round number, and not too many of them.
+    /// Returns the distance of two ticks: a round number.
     fn step(&self) -> f64 {
         let rounds = [0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
         let fits = |step: &f64| (self.high - self.low) / step <= TICKS_MAX;
@@ -122,11 +126,12 @@ impl Axis {
 fn line(svg: &mut String, x: f64, bottom: f64, colour: &str, dashes: &str) {
     let _ = writeln!(
         svg,
-        "<line x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{TOP}\" y2=\"{bottom}\" stroke=\"{colour}\" stroke-dasharray=\"{dashes}\"/>"
+        "<line x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{TOP}\" y2=\"{bottom}\" stroke=\"{colour}\" \
+         stroke-dasharray=\"{dashes}\"/>"
     );
 }
 
-/// The texts are our own and hold nothing that XML would take for markup.
+/// Writes a text without XML markup.
 pub fn text(svg: &mut String, x: f64, y: f64, anchor: &str, text: &str) {
     assert!(!text.contains(['<', '&']));
     let _ = writeln!(svg, "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{text}</text>");

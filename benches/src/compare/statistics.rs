@@ -1,4 +1,4 @@
-//! Order statistics: of a noisy machine, nothing else says anything.
+//! Order statistics, because a noisy machine makes means useless.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// How values spread.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema, Serialize)]
 pub struct Spread {
-    /// The least.
+    /// The smallest.
     pub min: f64,
     /// A quarter is below it.
     pub q1: f64,
@@ -19,7 +19,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// Of at least one value, none of them NaN. Between two values it goes in a straight line
+    /// Describes at least one value, none of them NaN. Between two values it interpolates linearly
     /// (Hyndman and Fan, 1996, type 7).
     pub fn of(values: impl Iterator<Item = f64>) -> Self {
         let mut values: Vec<f64> = values.collect();
@@ -34,10 +34,10 @@ impl Spread {
         Self { min: at(0.0), q1: at(0.25), median: at(0.5), q3: at(0.75), max: at(1.0) }
     }
 
-    /// Confidence interval of the median, of at least 95 %, that supposes nothing of how values are
-    /// distributed: from the k-th smallest to the k-th largest, where fewer than k of n tosses of a
-    /// coin show heads with a probability of 2.5 % at most. Of fewer than six values: from the
-    /// least to the largest, which is less than 95 %.
+    /// Returns a confidence interval of the median, of at least 95 %, without an assumption about
+    /// the distribution: from the k-th smallest to the k-th largest, where fewer than k of n tosses
+    /// of a coin show heads with a probability of 2.5 % at most. Fewer than six values have an
+    /// interval from the least to the largest, which is less than 95 %.
     pub fn median_interval(values: &[f64]) -> (f64, f64) {
         let mut values = values.to_vec();
         values.sort_by(f64::total_cmp);

@@ -21,7 +21,7 @@ use crate::machine;
 /// The file that is served over HTTP.
 pub const PAYLOAD: &str = "payload.bin";
 
-/// What servers that read into a buffer of each connection's own get at least.
+/// Minimum size of the buffer of each connection, for servers that have one.
 const BUFFER_BYTES_MIN: u32 = 4096;
 /// More descriptors than any server has without connections.
 const DESCRIPTORS_OWN_MAX: usize = 100;
@@ -30,7 +30,7 @@ const READY_WAIT_MAX: Duration = Duration::from_secs(10);
 const CONNECT_WAIT_MAX: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// What is spoken.
+/// A protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// Every byte back.
@@ -116,7 +116,7 @@ impl fmt::Display for Subject {
 }
 
 impl Subject {
-    /// Whether it can be asked in this protocol.
+    /// Returns true if the server supports the protocol.
     pub fn speaks(self, protocol: Protocol) -> bool {
         match self {
             Self::Ringwrightd | Self::RingwrightdEpoll | Self::Limit => true,
@@ -125,7 +125,7 @@ impl Subject {
         }
     }
 
-    /// What it is started from.
+    /// Returns the program of the server.
     pub fn program(self) -> &'static str {
         match self {
             Self::Ringwrightd | Self::RingwrightdEpoll => "ringwrightd",
@@ -199,7 +199,7 @@ pub struct Server {
     process: Process,
     /// nginx's workers.
     workers: Vec<u32>,
-    /// What it says on standard error.
+    /// File with its standard error.
     errors: PathBuf,
 }
 
@@ -236,9 +236,9 @@ impl Server {
     }
 }
 
-/// What the servers of a comparison have in common.
+/// The options that all servers of a comparison share.
 pub struct Setting {
-    /// What is spoken.
+    /// The protocol.
     pub protocol: Protocol,
     /// Echo: length of a message. HTTP: length of the body.
     pub size_bytes: u32,
@@ -246,9 +246,9 @@ pub struct Setting {
     pub programs: HashMap<String, PathBuf>,
     /// The CPU they stay on; none: any.
     pub cpu: Option<usize>,
-    /// Of `ringwrightd`.
+    /// Shards of `ringwrightd`.
     pub shards: u32,
-    /// Of `ringwrightd`.
+    /// Kernel interface of `ringwrightd`.
     pub ring: Ring,
     /// For the documents and for what servers leave.
     pub folder: PathBuf,

@@ -18,7 +18,7 @@ use crate::compare::{
 const LENGTH: Duration = Duration::from_secs(2);
 const ATTACH: Duration = Duration::from_millis(500);
 const CONNECTIONS: u32 = 64;
-/// Of the calls that are most frequent, so many are named.
+/// Number of system calls that are named, the most frequent first.
 const NAMED: usize = 4;
 
 /// One server's.
@@ -39,17 +39,8 @@ pub struct Calls {
 /// Counts for each, one after the other.
 pub fn run(plan: &Plan, scratch: &Scratch) -> io::Result<Vec<Calls>> {
     use Subject::{Compio, Glommio, Hyper, Limit, Monoio, Nginx, Ringwrightd, Tokio};
-    let subjects = [
-        (Ringwrightd, Protocol::Echo),
-        (Limit, Protocol::Echo),
-        (Tokio, Protocol::Echo),
-        (Monoio, Protocol::Echo),
-        (Compio, Protocol::Echo),
-        (Glommio, Protocol::Echo),
-        (Ringwrightd, Protocol::Http),
-        (Hyper, Protocol::Http),
-        (Nginx, Protocol::Http),
-    ];
+    let echo = [Ringwrightd, Limit, Tokio, Monoio, Compio, Glommio].map(|it| (it, Protocol::Echo));
+    let http = [Ringwrightd, Hyper, Nginx].map(|it| (it, Protocol::Http));
     let strace = locate("strace", &plan.place.programs)?;
     let measure = |(subject, protocol): (Subject, Protocol)| {
         let size_bytes = if protocol == Protocol::Echo { 64 } else { 1024 };
@@ -106,10 +97,10 @@ pub fn run(plan: &Plan, scratch: &Scratch) -> io::Result<Vec<Calls>> {
         );
         Ok(result)
     };
-    subjects.into_iter().map(measure).collect()
+    echo.into_iter().chain(http).map(measure).collect()
 }
 
-/// Of the ledger that `ringwrightd` leaves at its end.
+/// Reads the completions from the ledger that `ringwrightd` prints at its end.
 fn completions(errors: &str) -> Option<u64> {
     let ledger = errors.lines().find_map(|line| line.strip_prefix("ledger "))?;
     let ledger: serde_json::Value = serde_json::from_str(ledger).ok()?;
@@ -136,7 +127,8 @@ mod tests {
 
     #[test]
     fn the_table_is_read() {
-        let text = "    calls syscall\n--------- ------------------\n        2 read\n       10 io_uring_enter\n--------- ------------------\n       12 total\n";
+        let text = "    calls syscall\n--------- ------------------\n        2 read\n\
+                    \x20      10 io_uring_enter\n--------- ------------------\n       12 total\n";
         let calls = parse(text).unwrap();
         assert_eq!(calls, [("io_uring_enter".to_owned(), 10), ("read".to_owned(), 2)]);
         assert!(parse("nothing").is_none());

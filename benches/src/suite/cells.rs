@@ -1,8 +1,8 @@
-//! What is measured: one cell for each kind of work and count of connections.
+//! The measurements: one cell for each kind of work and number of connections.
 
 use crate::compare::{Generator, Protocol, Subject, Work};
 
-/// What the ratios of a cell are made of.
+/// The figure whose ratios a cell compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Figure {
     /// Replies per second of a saturated server.
@@ -16,7 +16,7 @@ pub enum Figure {
 }
 
 impl Figure {
-    /// As a heading.
+    /// Returns the heading.
     pub fn heading(self) -> &'static str {
         match self {
             Self::RepliesPerSecond => "replies/s",
@@ -26,17 +26,17 @@ impl Figure {
         }
     }
 
-    /// Whether more of it is better.
+    /// Returns true if a larger figure is better.
     pub fn more_is_better(self) -> bool {
         self != Self::CpuPerReply
     }
 }
 
-/// One of those that are compared.
+/// A server of a comparison.
 #[derive(Clone, Copy)]
 pub struct Contestant {
     pub subject: Subject,
-    /// Of `ringwrightd`.
+    /// Shards of `ringwrightd`.
     pub shards: u32,
 }
 
@@ -45,13 +45,13 @@ pub struct Contestant {
 pub enum Rate {
     /// About half of saturation.
     Half,
-    /// So many.
+    /// This number.
     Fixed(u32),
 }
 
 /// One comparison of some servers.
 pub struct Cell {
-    /// What it is asked for by.
+    /// The name on the command line.
     pub id: String,
     /// The part of the results it is in.
     pub part: &'static Part,
@@ -66,7 +66,7 @@ pub struct Cell {
     pub unpinned: bool,
 }
 
-/// A heading of the results, with what is to be known of it.
+/// A section of the results, with its description.
 pub struct Part {
     pub name: &'static str,
     pub title: &'static str,
@@ -76,60 +76,76 @@ pub struct Part {
 pub static ECHO: Part = Part {
     name: "echo",
     title: "Echo, saturated",
-    about: "Messages come back; closed loop of the bare client (`ringwright-limit load`), which is cheaper than any server here.",
+    about: "Messages come back; closed loop of the bare client (`ringwright-limit load`), which \
+            is cheaper than any server here.",
 };
 pub static HTTP: Part = Part {
     name: "http",
     title: "GET of 1 KiB, saturated",
-    about: "One file over kept connections; closed loop of the bare client. hyper answers from memory, the bare ring sends a fixed reply and reads no file (a bound, not a peer); nginx has sendfile, open_file_cache and no log.",
+    about: "One file over kept connections; closed loop of the bare client. hyper answers from \
+            memory, the bare ring sends a fixed reply and reads no file (a bound, not a peer); \
+            nginx has sendfile, open_file_cache and no log.",
 };
 pub static PIPELINED: Part = Part {
     name: "pipelined",
     title: "GET of 1 KiB, 16 at a time",
-    about: "Sixteen requests in one segment, the next when all are answered. hyper flushes each reply by itself; hyper-flush is the same with `pipeline_flush`, which hyper calls experimental and leaves off.",
+    about: "Sixteen requests in one segment, the next when all are answered. hyper flushes each \
+            reply by itself; hyper-flush is the same with `pipeline_flush`, which hyper calls \
+            experimental and leaves off.",
 };
 pub static HALF: Part = Part {
     name: "half",
     title: "At half load, open loop",
-    about: "`ringload --rate`: the same fixed rate for all, half of what ringwrightd saturates at, but at most 0.8 of what the slowest does. Latency counts from when a request was to be sent.",
+    about: "`ringload --rate`: the same fixed rate for all, half of ringwrightd's saturated \
+            rate, but at most 0.8 of that of the slowest server. Latency counts from the \
+            scheduled time of a request.",
 };
 pub static CONNECTIONS: Part = Part {
     name: "connections",
     title: "A connection for each request",
-    about: "Connect, GET of 1 KiB, close by the client; 64 at a time, `ringload --requests-per-connection 1`.",
+    about: "Connect, GET of 1 KiB, close by the client; 64 at a time, `ringload \
+            --requests-per-connection 1`.",
 };
 pub static FILES: Part = Part {
     name: "files",
     title: "Files from the page cache",
-    about: "Bytes received (replies that the end of a run cut off included) per second of the server's CPU; `ringload`, which compares every byte and is the bottleneck from 64 KiB on.",
+    about: "Bytes received (replies that the end of a run cut off included) per second of the \
+            server's CPU; `ringload`, which compares every byte and is the bottleneck from 64 \
+            KiB on.",
 };
 pub static GROWTH: Part = Part {
     name: "growth",
     title: "Growth with connections",
-    about: "Echo of 64 bytes, saturated, the bare client; CPU of the server while all connections stand. What grows for the bare ring, too, is the kernel's (and the cache's).",
+    about: "Echo of 64 bytes, saturated, the bare client; CPU of the server while all \
+            connections are open. The growth of the bare ring is that of the kernel and of the \
+            caches.",
 };
 pub static DISTINCT: Part = Part {
     name: "distinct",
     title: "Growth with distinct files",
-    about: "Files of 1 KiB asked for in turn, so that whoever keeps fewer open than there are finds none of them; 64 connections, the bare client.",
+    about: "Files of 1 KiB requested in turn, so that a server that keeps fewer files open than \
+            there are finds none of them; 64 connections, the bare client.",
 };
 pub static SHARDS: Part = Part {
     name: "shards",
     title: "One shard and two",
-    about: "GET of 1 KiB at the same rate; neither pinned by the bench, load on one of the two CPUs.",
+    about: "GET of 1 KiB at the same rate; neither pinned by the bench, load on one of the two \
+            CPUs.",
 };
 
 pub static WITNESS: Part = Part {
     name: "witness",
-    title: "The same, asked by others",
-    about: "GET of 1 KiB over 64 kept connections: by oha at a fixed rate, by `ringload` at the same rate, and by wrk, which has no rate, in a closed loop. Whether the ratios are the generator's doing.",
+    title: "Other load generators",
+    about: "GET of 1 KiB over 64 kept connections: by oha at a fixed rate, by `ringload` at the \
+            same rate, and by wrk, which has no rate, in a closed loop. It shows if the ratios \
+            depend on the generator.",
 };
 
 /// All parts, in order.
 pub static PARTS: [&Part; 10] =
     [&ECHO, &HTTP, &PIPELINED, &HALF, &WITNESS, &CONNECTIONS, &FILES, &GROWTH, &DISTINCT, &SHARDS];
 
-/// Connections that the growth is looked at with.
+/// Numbers of connections of the part on growth.
 pub const GROWTH_CONNECTIONS: [u32; 4] = [64, 512, 4096, 16_000];
 
 /// A rate that every generator can keep.
@@ -151,7 +167,7 @@ const PIPELINED_SERVERS: [Subject; 4] =
 const FILE_SERVERS: [Subject; 2] = [Subject::Ringwrightd, Subject::Nginx];
 const LIMIT: [Subject; 2] = [Subject::Ringwrightd, Subject::Limit];
 
-/// All cells. The first contestant of each is ours.
+/// Returns all cells. The first contestant of each is `ringwrightd`.
 pub fn all() -> Vec<Cell> {
     let mut cells = Vec::new();
     for (size, connections) in [(64, 64), (64, 512), (64, 4096), (4096, 64), (65_536, 64)] {
@@ -177,17 +193,7 @@ pub fn all() -> Vec<Cell> {
         cell.figure = Figure::CpuPerReply;
         cells.push(cell);
     }
-    for (generator, rate) in [
-        (Generator::Oha, Some(Rate::Fixed(WITNESS_RATE))),
-        (Generator::Ringload, Some(Rate::Fixed(WITNESS_RATE))),
-        (Generator::Wrk, None),
-    ] {
-        let id = format!("witness-{}", generator.name());
-        let mut cell = Cell::new(id, &WITNESS, &SERVERS, Protocol::Http, 1024, 64);
-        (cell.generator, cell.rate) = (generator, rate);
-        cell.figure = Figure::CpuPerReply;
-        cells.push(cell);
-    }
+    cells.extend(witnesses());
     let mut connections =
         Cell::new("connections".into(), &CONNECTIONS, &SERVERS, Protocol::Http, 1024, 64);
     connections.work.reconnects = true;
@@ -225,8 +231,20 @@ pub fn all() -> Vec<Cell> {
     cells
 }
 
+/// Returns the cells that other load generators measure.
+fn witnesses() -> impl Iterator<Item = Cell> {
+    let fixed = Some(Rate::Fixed(WITNESS_RATE));
+    let generators =
+        [(Generator::Oha, fixed), (Generator::Ringload, fixed), (Generator::Wrk, None)];
+    generators.into_iter().map(|(generator, rate)| {
+        let id = format!("witness-{}", generator.name());
+        let cell = Cell::new(id, &WITNESS, &SERVERS, Protocol::Http, 1024, 64);
+        Cell { generator, rate, figure: Figure::CpuPerReply, ..cell }
+    })
+}
+
 impl Cell {
-    /// Saturated, one request at a time on kept connections.
+    /// Creates a saturated cell with one request at a time on kept connections.
     fn new(
         id: String,
         part: &'static Part,
@@ -251,7 +269,7 @@ impl Cell {
 }
 
 impl Contestant {
-    /// What it is called beside others of its cell.
+    /// Returns the name among the contestants of the cell.
     pub fn name(&self, cell: &Cell) -> String {
         let same = |other: &Contestant| other.subject == self.subject;
         if cell.contestants.iter().filter(|other| same(other)).count() > 1 {

@@ -6,7 +6,10 @@ use super::Results;
 use super::cells::{Figure, PARTS, WITNESS, bytes};
 use super::results::{CellResult, Contest, Ratio, Sample};
 
-/// The whole page.
+/// Width of the text.
+const COLUMNS_MAX: usize = 100;
+
+/// Returns the whole page.
 pub fn markdown(results: &Results, plots: &[(String, String)]) -> String {
     let mut page = String::new();
     head(&mut page, results);
@@ -33,21 +36,43 @@ pub fn markdown(results: &Results, plots: &[(String, String)]) -> String {
     counts(&mut page, results);
     if !results.absent.is_empty() {
         let absent = results.absent.join(", ");
-        let _ = writeln!(page, "\n**Left out**, for their load generator was not there: {absent}.");
+        let _ = writeln!(page, "\n**Left out** because their load generator is missing: {absent}.");
     }
-    page
+    wrapped(&page)
+}
+
+/// Breaks lines of text at [`COLUMNS_MAX`], but not rows of tables or headings.
+fn wrapped(page: &str) -> String {
+    let mut text = String::new();
+    for line in page.lines() {
+        let mut columns = 0;
+        let is_text = !line.starts_with(['|', '#', '!']);
+        for (index, word) in line.split(' ').enumerate() {
+            let width = word.chars().count();
+            let breaks = is_text && columns + 1 + width > COLUMNS_MAX;
+            if index > 0 {
+                text.push(if breaks { '\n' } else { ' ' });
+            }
+            columns = if breaks { width } else { columns + 1 + width };
+            text.push_str(word);
+        }
+        text.push('\n');
+    }
+    text
 }
 
 fn head(page: &mut String, results: &Results) {
     let Results { date, machine, programs, run_s, seed, quick, ring, .. } = results;
     let _ = writeln!(
         page,
-        "# Results\n\nWritten by `cargo run --release -p ringwright-benches -- compare`, {date}; the numbers behind it are in [results.json](results.json)."
+        "# Results\n\nWritten by `cargo run --release -p ringwright-benches -- compare`, {date}; \
+         the numbers behind it are in [results.json](results.json)."
     );
     if *quick {
         let _ = writeln!(
             page,
-            "\n**A quick run: it shows that everything works, and says nothing of speed.**"
+            "\n**A quick run: it shows that everything works. Its figures say nothing about \
+             speed.**"
         );
     }
     let programs: Vec<String> =
@@ -55,10 +80,14 @@ fn head(page: &mut String, results: &Results) {
     let _ = writeln!(
         page,
         "\n**Machine**: {} × {}, {:.0} GiB, Linux {}, loopback, congestion control `{}`. {}.\n\n\
-         **Method**: every server stays alive on one CPU, and the load runs on another. In each round every server is loaded once for {run_s} s, in an order drawn anew (seed {seed}); \
-         rounds go on until the 95 % confidence interval of the median of every ratio lies within ±{} % of it, or a bound is reached (then the table says so). \
-         A ratio is ringwrightd's figure by the other's *in the same round*. Go by the ratios: absolute figures drift by tens of percent. CPU is user and system time of the server's processes. \
-         Before it is measured every server is loaded by `ringload`, which checks every byte. The kernel interface of ringwrightd and `ringload` is {}.",
+         **Method**: every server stays alive on one CPU, and the load runs on another. In each \
+         round every server is loaded once for {run_s} s, in random order (seed {seed}). Rounds \
+         go on until the 95 % confidence interval of the median of every ratio lies within ±{} % \
+         of it, or until the maximum is reached; then the table says so. A ratio is ringwrightd's \
+         figure divided by the other's *in the same round*. Only the ratios count: absolute \
+         figures drift by tens of percent. CPU is user and system time of the server's \
+         processes. `ringload`, which checks every byte, loads every server before it is \
+         measured. The kernel interface of ringwrightd and `ringload` is {}.",
         machine.cpus,
         machine.cpu_model,
         machine.memory_bytes as f64 / f64::from(1 << 30),
@@ -76,7 +105,8 @@ fn verdicts(page: &mut String, results: &Results) {
     }
     let _ = writeln!(
         page,
-        "\n## What was to be reached\nRatios: median, with its 95 % confidence interval.\n\n| measure | demanded | measured | |\n|---|---|---|---|"
+        "\n## Targets\nRatios are medians with their 95 % confidence intervals.\n\n\
+         | measure | demanded | measured | |\n|---|---|---|---|"
     );
     for verdict in &results.verdicts {
         let mark = if verdict.reached { "reached" } else { "**not reached**" };
@@ -92,13 +122,14 @@ fn table(page: &mut String, cells: &[&CellResult]) {
     let figure = &cells[0].figure;
     let of_bytes = figure.starts_with("bytes");
     let unit = if of_bytes { "MB per CPU-second" } else { "replies/s" };
-    // Not the same twice.
+    // The ratio of CPU has a column of its own, unless it is the figure of the cell.
     let both = figure != Figure::CpuPerReply.heading();
     let cpu_heading = if both { " ratio of CPU per reply |" } else { "" };
     let cpu_rule = if both { "---|" } else { "" };
     let _ = writeln!(
         page,
-        "| | server | {unit} | server CPU per reply | busy: server, load | ratio of {figure} |{cpu_heading}\n|---|---|---|---|---|---|{cpu_rule}"
+        "| | server | {unit} | server CPU per reply | busy: server, load | ratio of {figure} |\
+         {cpu_heading}\n|---|---|---|---|---|---|{cpu_rule}"
     );
     for cell in cells {
         for (index, contest) in cell.contests.iter().enumerate() {
@@ -156,7 +187,8 @@ fn ratio(ratio: Option<&Ratio>) -> String {
 fn latencies(page: &mut String, cells: &[&CellResult]) {
     let _ = writeln!(
         page,
-        "\nLatency, medians over the rounds, µs:\n\n| | server | 50 % | 90 % | 99 % | 99.9 % | longest |\n|---|---|---|---|---|---|---|"
+        "\nLatency, medians over the rounds, µs:\n\n\
+         | | server | 50 % | 90 % | 99 % | 99.9 % | longest |\n|---|---|---|---|---|---|---|"
     );
     for cell in cells {
         for (index, contest) in cell.contests.iter().enumerate() {
@@ -185,7 +217,8 @@ fn counts(page: &mut String, results: &Results) {
     if let Some(first) = results.idle.first() {
         let _ = writeln!(
             page,
-            "\n## Idle connections\n{} of them after one request each, three seconds later. The kernel's part is that of both ends.\n\n\
+            "\n## Idle connections\nMemory of each of {} connections, three seconds after one \
+             request on each. The kernel's part is that of both ends.\n\n\
              | server | its own memory | the kernel's | threads |\n|---|---|---|---|",
             first.connections
         );
@@ -201,8 +234,9 @@ fn counts(page: &mut String, results: &Results) {
     if let Some(first) = results.stalled.first() {
         let _ = writeln!(
             page,
-            "\n## Readers that stall\n{} clients ask for a file of 64 MiB and read nothing.\n\n\
-             | server | threads before | threads | CPU meanwhile | a fresh client's first byte |\n|---|---|---|---|---|",
+            "\n## Readers that stall\n{} clients request a file of 64 MiB and read nothing.\n\n\
+             | server | threads before | threads | CPU meanwhile | a fresh client's first byte |\n\
+             |---|---|---|---|---|",
             first.stalled
         );
         for stalled in &results.stalled {
@@ -220,8 +254,11 @@ fn counts(page: &mut String, results: &Results) {
     if !results.calls.is_empty() {
         let _ = writeln!(
             page,
-            "\n## System calls\nCounted by strace(1) at 64 connections, which slows a server down, so that it finds more to do at a time. Work of the ring is none; its completions are told by our ledger.\n\n\
-             | server | system calls per request | completions per request | most frequent |\n|---|---|---|---|"
+            "\n## System calls\nCounted by strace(1) at 64 connections. strace slows a server \
+             down, so that it finds more work at a time. Operations of the ring are no system \
+             calls; ringwrightd's ledger counts their completions.\n\n\
+             | server | system calls per request | completions per request | most frequent |\n\
+             |---|---|---|---|"
         );
         for calls in &results.calls {
             let most: Vec<String> =
@@ -246,9 +283,11 @@ fn probes(page: &mut String, results: &Results) {
     }
     let _ = writeln!(
         page,
-        "\n## Parked connections\n`ringwrightd echo` with either `--probe`. Kernel memory: slab objects of a connection beyond its sockets. \
-         CPU: to wake a parked connection, answer 32 bytes and park it again.\n\n\
-         | connections | probe | kernel memory | server CPU per cycle | CPU ratio, recv to poll |\n|---|---|---|---|---|"
+        "\n## Parked connections\n`ringwrightd echo` with either `--probe`. Kernel memory is that \
+         of a connection's slab objects beyond its sockets. CPU is the cost of waking a parked \
+         connection, answering 32 bytes and parking it again.\n\n\
+         | connections | probe | kernel memory | server CPU per cycle | CPU ratio, recv to poll |\n\
+         |---|---|---|---|---|"
     );
     for probed in &results.probe {
         for (index, samples) in probed.probes.iter().enumerate() {
@@ -272,7 +311,7 @@ fn probes(page: &mut String, results: &Results) {
     }
 }
 
-/// `182,000`.
+/// Formats a number as `182,000`.
 fn thousands(value: f64) -> String {
     let digits = format!("{value:.0}");
     let mut text = String::new();
@@ -287,7 +326,17 @@ fn thousands(value: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::thousands;
+    use super::{COLUMNS_MAX, thousands, wrapped};
+
+    #[test]
+    fn only_text_is_wrapped() {
+        let text = ["word"; 50].join(" ");
+        let row = format!("| {text} |");
+        let page = wrapped(&format!("{text}\n{row}\n"));
+        assert!(page.lines().take(3).all(|line| line.len() <= COLUMNS_MAX), "{page}");
+        assert_eq!(page.lines().last(), Some(&*row));
+        assert_eq!(page.split_whitespace().count(), 102);
+    }
 
     #[test]
     fn thousands_are_told_apart() {

@@ -1,4 +1,4 @@
-//! What an idle connection costs a server, in its own memory and in the kernel's.
+//! The memory of an idle connection, in the server and in the kernel.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -16,7 +16,7 @@ use crate::machine;
 
 /// Opened first and not counted: what a server has once, whoever comes.
 const FIRST: usize = 200;
-/// So many are counted.
+/// Number of connections.
 const CONNECTIONS: usize = 8_000;
 const CONNECTIONS_QUICK: usize = 300;
 /// The time until the connections are idle for every server. `ringwrightd` parks them after 5 s.
@@ -31,10 +31,10 @@ pub struct Idle {
     pub name: String,
     /// That were counted.
     pub connections: usize,
-    /// What the server's anonymous memory (`RssAnon` of proc_pid_status(5)) grew by, for each.
+    /// Growth of the server's anonymous memory (`RssAnon` of proc_pid_status(5)) per connection.
     pub user_bytes: f64,
-    /// What the kernel's slabs (`Slab` of proc_meminfo(5)) grew by, for each: both ends of the
-    /// connection, since the client is on the same machine.
+    /// Growth of the kernel's slabs (`Slab` of proc_meminfo(5)) per connection. It contains both
+    /// ends of the connection, since the client is on the same machine.
     pub kernel_bytes: f64,
     /// Threads of the server.
     pub threads: usize,

@@ -35,7 +35,7 @@ use stalled::Stalled;
 /// Rounds go on until every ratio's 95 % interval is within this share of its median.
 pub const UNCERTAINTY_MAX: f64 = 0.03;
 
-/// What to measure, and how.
+/// The measurements to run.
 pub struct Plan {
     /// Cells, parts and counts that were named; empty: all.
     pub only: Vec<String>,
@@ -60,22 +60,22 @@ pub struct Results {
     pub quick: bool,
     /// UTC.
     pub date: String,
-    /// What it was measured on.
+    /// The machine.
     pub machine: machine::Description,
     /// Names and versions of what was measured or built with.
     pub programs: Vec<(String, String)>,
     /// Length of one run.
     pub run_s: f64,
-    /// What decided who goes first.
+    /// Seed for the order of the runs.
     pub seed: u64,
     /// The kernel interface of `ringwrightd` and `ringload`.
     #[serde(default)]
     pub ring: Ring,
-    /// What was to be reached.
+    /// The verdicts on the bounds.
     pub verdicts: Vec<Verdict>,
-    /// What was measured in rounds.
+    /// The measurements in rounds.
     pub cells: Vec<CellResult>,
-    /// What idle connections cost.
+    /// Memory of idle connections.
     pub idle: Vec<Idle>,
     /// Readers that stall.
     pub stalled: Vec<Stalled>,
@@ -223,7 +223,8 @@ impl Plan {
         if self.quick { time / 10 } else { time }
     }
 
-    /// What is measured alone is put among what was measured before, if that was no quick run.
+    /// Returns the earlier results, to which a run of some parts adds its own. A quick run has
+    /// none.
     fn earlier(&self) -> io::Result<Option<Results>> {
         let path = self.out.join("results.json");
         if self.only.is_empty() || self.quick || !path.is_file() {
@@ -269,10 +270,10 @@ fn named(path: &Path, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
-/// Of every program that is not built here.
+/// Returns the version of each program that is not built here.
 fn versions(plan: &Plan) -> Vec<(String, String)> {
     let mut versions = vec![("rustc".to_owned(), version_of("rustc", "rustc", "--version"))];
-    // Who does not need it may measure without it.
+    // A program that no measurement needs may be missing.
     for (name, flag) in [("nginx", "-v"), ("wrk", "-v"), ("oha", "--version")] {
         if let Ok(program) = locate(name, &plan.place.programs) {
             versions.push((name.into(), version_of(name, program, flag)));
@@ -301,7 +302,7 @@ fn dependencies() -> Vec<(String, String)> {
     found
 }
 
-/// What it says, without its own name.
+/// Returns the version that a program prints, without its name.
 fn version_of(name: &str, program: impl AsRef<std::ffi::OsStr>, flag: &str) -> String {
     let line = first_line(program, &[flag]);
     let version = line.strip_prefix(name).unwrap_or(&line);

@@ -122,7 +122,8 @@ fn lines(title: &str, ticks: &[String], curves: &[Curve]) -> String {
     let step = (WIDTH - LEFT - RIGHT) / (ticks.len() - 1).max(1) as f64;
     let x = |index: usize| LEFT + step * index as f64;
     let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" width=\"{WIDTH}\" \
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
+         width=\"{WIDTH}\" \
          height=\"{HEIGHT}\" font-family=\"sans-serif\" font-size=\"12\">\n\
          <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n"
     );
@@ -154,7 +155,8 @@ fn lines(title: &str, ticks: &[String], curves: &[Curve]) -> String {
         for (index, value) in values.iter().enumerate() {
             let _ = writeln!(
                 svg,
-                "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"3.5\" fill=\"{colour}\"><title>{name}: {value:.2}</title></circle>",
+                "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"3.5\" fill=\"{colour}\">\
+                 <title>{name}: {value:.2}</title></circle>",
                 x(index),
                 y(*value)
             );

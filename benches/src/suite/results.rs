@@ -1,4 +1,4 @@
-//! What was measured, as data: what `results.json` holds.
+//! The results as data: the content of `results.json`.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -50,7 +50,7 @@ pub struct Ratio {
     pub spread: Spread,
     /// 95 % confidence interval of the median.
     pub interval: (f64, f64),
-    /// Of each round.
+    /// The ratio of each round.
     pub rounds: Vec<f64>,
 }
 
@@ -74,9 +74,9 @@ pub struct Contest {
     pub name: String,
     /// One of each round.
     pub samples: Vec<Sample>,
-    /// Of the cell's figure, ours / this one's; null: this is ours.
+    /// Ratio of the cell's figure, ringwrightd / this server; null for ringwrightd itself.
     pub ratio: Option<Ratio>,
-    /// Of CPU per reply, ours / this one's.
+    /// Ratio of CPU per reply, ringwrightd / this server.
     pub cpu_ratio: Option<Ratio>,
 }
 
@@ -118,9 +118,9 @@ pub struct CellResult {
     pub rate: Option<u32>,
     /// The load generator.
     pub load: String,
-    /// What the ratios are of.
+    /// The figure of the ratios.
     pub figure: String,
-    /// How many there were.
+    /// Number of rounds.
     pub rounds: usize,
     /// Every ratio's interval is within the bound.
     pub precise: bool,
@@ -161,7 +161,7 @@ impl CellResult {
         }
     }
 
-    /// What the contestant of that name did.
+    /// Returns the results of the contestant with this name.
     pub fn of(&self, name: &str) -> Option<&Contest> {
         self.contests.iter().find(|contest| contest.name == name)
     }

@@ -85,7 +85,8 @@ pub fn run(plan: &Plan, scratch: &Scratch) -> io::Result<Vec<Stalled>> {
             busy,
         };
         eprintln!(
-            "stalled: {}: {} threads with {stalled} that do not read, a fresh client has its first byte in {:.0} µs",
+            "stalled: {}: {} threads with {stalled} that do not read, a fresh client has its first \
+             byte in {:.0} µs",
             result.name, result.threads, result.first_byte_us
         );
         Ok(result)
