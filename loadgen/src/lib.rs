@@ -5,8 +5,8 @@
 //! a [`ringload_lifecycle::delivery::Delivery`]: the JSON report, the summary and the exit status.
 //!
 //! - [`run`] loads a server. Its clients are outgoing connections of a `ringwright` engine, and one
-//!   [`load::Load`] per shard drives them. A [`protocol::Protocol`] ([`echo`], [`http`],
-//!   [`packets`]) makes the requests and checks the replies.
+//!   [`load::Load`] per shard drives them. A [`ringload_lifecycle::clients::Protocol`] makes the
+//!   requests and checks the replies.
 //! - [`transfer`] uploads, downloads and lists files, with blocking calls.
 //! - [`ringload_lifecycle`] has `idle`, `churn` and `replay`, which run without the engine, and
 //!   everything that all commands share: formats, reports, names, units.
@@ -21,16 +21,12 @@
 
 pub mod args;
 pub mod condition;
-pub mod echo;
 pub mod flow;
-pub mod http;
 pub mod load;
 pub mod network;
 pub mod output;
-pub mod packets;
 pub mod plan;
 pub mod profile;
-pub mod protocol;
 pub mod report;
 pub mod run;
 pub mod saturation;

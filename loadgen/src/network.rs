@@ -30,7 +30,7 @@ const COUNTERS: [(&str, &str); 15] = [
 pub struct Network(BTreeMap<&'static str, u64>);
 
 impl Network {
-    /// Of now. One that the kernel does not have, or does not show, is 0.
+    /// Reads the counters. One that the kernel does not have, or does not show, is 0.
     #[must_use]
     pub fn now() -> Self {
         let tables = ["/proc/net/snmp", "/proc/net/netstat"]
@@ -57,7 +57,7 @@ impl Network {
         Self(counts)
     }
 
-    /// What they grew by since `before`.
+    /// Returns the growth since `before`.
     #[must_use]
     pub fn since(&self, before: &Self) -> Self {
         let earlier = |name| before.0.get(name).copied().unwrap_or_default();

@@ -253,7 +253,8 @@ mod tests {
             rates in prop::collection::vec((1_u64..20, 1_u64..100_000, 1_u64..100_000), 1..5),
             share in 0.0_f64..1.0,
         ) {
-            let of: Vec<_> = rates.iter().map(|(s, from, to)| (*s, format!("{from}:{to}"))).collect();
+            let of = rates.iter().map(|(s, from, to)| (*s, format!("{from}:{to}")));
+            let of: Vec<_> = of.collect();
             let stages = stages(&of.iter().map(|(s, ramp)| (*s, &**ramp)).collect::<Vec<_>>());
             let profile = Profile::new(&stages);
             let end_ns = stages.length().as_nanos() as u64;

@@ -7,7 +7,7 @@ use ringload_lifecycle::units::show_time;
 
 /// A smaller lag is ignored: the kernel wakes a sleeping thread up to about 100 µs late.
 const LAG_MIN_NS: u64 = 1_000_000;
-/// So many late requests, or half of all if there are fewer, are more than an accident.
+/// Number of late requests that are no accident; half of all if there are fewer.
 const LATE_MIN: u64 = 5;
 /// Largest acceptable ratio of lag to latency, both at the 99th percentile.
 const LAG_SHARE_MAX: f64 = 0.1;

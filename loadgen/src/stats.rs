@@ -1,4 +1,4 @@
-//! What is counted. One value per shard, moved from time to time into one that all share.
+//! The counts. Each shard has a value and moves it from time to time into one that all share.
 
 use hdrhistogram::Histogram;
 use ringload_lifecycle::fault::{ErrorKind, Fault};
@@ -8,7 +8,7 @@ use ringload_lifecycle::report::histogram;
 pub struct Stats {
     /// Requests whose bytes were handed to the engine.
     pub requests: u64,
-    /// Of those, pipelined ones that the peer announced not to answer; they are sent again.
+    /// Pipelined requests among them that the peer announced not to answer; they are sent again.
     pub withdrawn: u64,
     /// Requests that were sent a second time, because the server ended a kept connection before any
     /// byte of the reply.
@@ -27,9 +27,9 @@ pub struct Stats {
     pub unfinished: u64,
     /// Requests whose connection ended, in whatever way, without a reply to them.
     pub lost: u64,
-    /// Of those, the ones of which nothing had come when the peer ended the connection politely.
+    /// Requests among them without any byte of a reply when the peer closed the connection cleanly.
     pub unanswered_at_close: u64,
-    /// Connections that the peer ended politely while it owed nothing.
+    /// Connections that the peer closed cleanly with no request in flight.
     pub closed_idle: u64,
     /// Connects refused where that was allowed.
     pub refused: u64,
@@ -37,7 +37,7 @@ pub struct Stats {
     pub deviating_bodies: u64,
     /// Open loop: requests, or connections, whose intended time came within the run.
     pub intended: u64,
-    /// Of those, the ones never sent, or never connected.
+    /// Requests and connects among them that were never made.
     pub unsent: u64,
     /// Connections on schedule that got all their replies.
     pub sessions: u64,
@@ -60,7 +60,7 @@ pub struct Stats {
     pub lag_ns: Histogram<u64>,
     /// Replies by status, in the order in which each came first.
     pub statuses: Vec<(u16, u64)>,
-    /// What went wrong.
+    /// The errors.
     pub errors: Errors,
 }
 
@@ -190,7 +190,7 @@ impl Errors {
         self.first[at].get_or_insert(fault.detail);
     }
 
-    /// How many there were of a kind.
+    /// Returns the number of errors of a kind.
     #[must_use]
     pub fn of(&self, kind: ErrorKind) -> u64 {
         self.counts[kind as usize]
@@ -202,7 +202,7 @@ impl Errors {
         self.first[kind as usize].as_deref()
     }
 
-    /// How many there were.
+    /// Returns the number of errors.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.counts.iter().sum()

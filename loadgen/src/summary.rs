@@ -2,9 +2,9 @@
 
 use crate::report::{Interval, Pacing, Plan, Report};
 use ringload_lifecycle::fault::ErrorKind;
-use ringload_lifecycle::report::{Outcome, Times};
+use ringload_lifecycle::report::Outcome;
+use ringload_lifecycle::rows::{self, Rows, below, list};
 use ringload_lifecycle::units::{plural, show_bytes, show_count, show_us};
-use std::fmt::Write;
 use std::time::Duration;
 
 /// Shorter runs show no CPU time, because the kernel counts it in ticks.
@@ -76,94 +76,58 @@ pub fn line(interval: &Interval, replies: u64) -> String {
 /// Returns the summary of a run.
 #[must_use]
 pub fn summary(report: &Report) -> String {
-    let mut text = String::new();
-    let mut row = |name: &str, what: String| {
-        writeln!(text, "{name:<13} {what}").expect("writing to a string does not fail");
-    };
-    row(
-        "replies",
-        format!(
-            "{} in {:.2} s: {} per second",
-            show_count(report.replies),
-            report.elapsed_s,
-            show_count(report.replies_per_s as u64)
-        ),
-    );
-    row(
-        "bytes",
-        format!(
-            "{} received ({}/s), {} sent",
-            show_bytes(report.received_bytes as f64),
-            show_bytes(report.received_bytes_per_s),
-            show_bytes(report.sent_bytes as f64)
-        ),
-    );
-    row("connections", connections(report));
-    if let Some(schedule) = schedule(report) {
-        row("schedule", schedule);
-    }
-    let optional = |what: Option<&Times>| what.map(times);
+    let mut rows = Rows::default();
+    let (replies, per_s) = (show_count(report.replies), show_count(report.replies_per_s as u64));
+    let elapsed_s = report.elapsed_s;
+    rows.add("replies", format_args!("{replies} in {elapsed_s:.2} s: {per_s} per second"));
+    rows.add("bytes", bytes(report));
+    rows.add("connections", connections(report));
+    rows.add_some("schedule", schedule(report));
     for (name, what) in [
-        ("latency", optional(report.latency_us.as_ref())),
-        ("service time", Some(times(&report.service_time_us))),
-        ("connect time", Some(times(&report.connect_time_us))),
-        ("first byte", optional(report.first_byte_us.as_ref())),
-        ("session", optional(report.session_us.as_ref())),
-        ("schedule lag", optional(report.schedule_lag_us.as_ref())),
+        ("latency", report.latency_us.as_ref()),
+        ("service time", Some(&report.service_time_us)),
+        ("connect time", Some(&report.connect_time_us)),
+        ("first byte", report.first_byte_us.as_ref()),
+        ("session", report.session_us.as_ref()),
+        ("schedule lag", report.schedule_lag_us.as_ref()),
     ] {
-        if let Some(what) = what {
-            row(name, what);
-        }
+        rows.add_some(name, what.map(|times| rows::times(times, "none")));
     }
-    if !report.statuses.is_empty() {
-        row("statuses", list(report.statuses.iter()));
-    }
+    let statuses = list(report.statuses.iter());
+    rows.add_some("statuses", Some(statuses).filter(|text| !text.is_empty()));
     if report.deviating_bodies > 0 {
-        let (deviating, replies) = (report.deviating_bodies, report.replies);
-        let of = format!("{} of {}", show_count(deviating), show_count(replies));
-        row("bodies", format!("{of} replies had another body than others with their status"));
+        let (deviating, replies) =
+            (show_count(report.deviating_bodies), show_count(report.replies));
+        let what = "replies had another body than others with their status";
+        rows.add("bodies", format_args!("{deviating} of {replies} {what}"));
     }
     if report.elapsed_s >= CPU_SHOWN_MIN_S {
-        row("own CPU", own_cpu(report));
+        rows.add("own CPU", own_cpu(report));
     }
-    if let Some(ring) = &report.environment.ring {
-        row("ring", ring.clone());
+    rows.add_some("ring", report.environment.ring.as_ref());
+    rows.add_count("unfinished", report.unfinished, "requests had no reply at the end");
+    rows.add_count("lost", report.lost, "requests had no reply when their connection ended");
+    rows.add_count(
+        "repeated",
+        report.repeated,
+        "requests, because the server ended a kept connection before any byte of the reply",
+    );
+    rows.add_some("by the server", ends(report));
+    let network = list(report.network.iter());
+    if !network.is_empty() {
+        rows.add("network", format_args!("{network} (of the whole network namespace)"));
     }
-    if report.unfinished > 0 {
-        row(
-            "unfinished",
-            format!("{} requests had no reply at the end", show_count(report.unfinished)),
-        );
-    }
-    if report.lost > 0 {
-        row(
-            "lost",
-            format!(
-                "{} requests had no reply when their connection ended",
-                show_count(report.lost)
-            ),
-        );
-    }
-    if report.repeated > 0 {
-        row(
-            "repeated",
-            format!(
-                "{} requests, because the server ended a kept connection before any byte of the \
-                 reply",
-                show_count(report.repeated)
-            ),
-        );
-    }
-    if let Some(ends) = ends(report) {
-        row("by the server", ends);
-    }
-    if report.network.values().any(|count| *count > 0) {
-        let grown = report.network.iter().filter(|(_, count)| **count > 0);
-        row("network", format!("{} (of the whole network namespace)", list(grown)));
-    }
-    row("errors", errors(report));
-    text += &verdict(report);
-    text
+    rows.add("errors", errors(report));
+    rows.text() + &verdict(report)
+}
+
+fn bytes(report: &Report) -> String {
+    format!(
+        "{} received ({}/s), {} sent",
+        show_bytes(report.received_bytes as f64),
+        show_bytes(report.received_bytes_per_s),
+        show_bytes(report.sent_bytes as f64)
+    )
 }
 
 /// Describes how far the run kept to its schedule.
@@ -195,9 +159,8 @@ fn ends(report: &Report) -> Option<String> {
         ("requests unanswered at close", report.unanswered_at_close),
         ("disconnects", report.disconnects),
     ];
-    let seen = || counts.iter().filter(|(_, count)| *count > 0);
-    seen().next()?;
-    Some(list(seen().map(|(name, count)| (name, count))))
+    let text = list(counts.iter().map(|(name, count)| (name, count)));
+    Some(text).filter(|text| !text.is_empty())
 }
 
 fn connections(report: &Report) -> String {
@@ -260,35 +223,14 @@ fn errors(report: &Report) -> String {
     if report.errors_total == 0 {
         return "none".into();
     }
-    let seen =
-        || ErrorKind::ALL.map(ErrorKind::name).into_iter().filter(|kind| report.errors[kind] > 0);
-    let mut text = list(seen().map(|kind| (kind, &report.errors[kind])));
-    for kind in seen() {
+    let kinds = ErrorKind::ALL.map(ErrorKind::name);
+    let mut text = list(kinds.iter().map(|kind| (kind, &report.errors[kind])));
+    for kind in kinds {
         if let Some(first) = report.first_errors.get(kind) {
-            text += &format!("\n{:<13}   first {kind}: {first}", "");
+            text += &below(format_args!("first {kind}: {first}"));
         }
     }
     text
-}
-
-fn times(times: &Times) -> String {
-    if times.samples == 0 {
-        return "none".into();
-    }
-    format!(
-        "p50 {}, p90 {}, p99 {}, p99.9 {}, max {}",
-        show_us(times.p50),
-        show_us(times.p90),
-        show_us(times.p99),
-        show_us(times.p99_9),
-        show_us(times.max)
-    )
-}
-
-fn list<'a>(counts: impl Iterator<Item = (impl std::fmt::Display, &'a u64)>) -> String {
-    let parts: Vec<_> =
-        counts.map(|(name, count)| format!("{name}: {}", show_count(*count))).collect();
-    parts.join(", ")
 }
 
 #[cfg(test)]

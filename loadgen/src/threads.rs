@@ -1,10 +1,10 @@
-//! What each thread of this process uses of the machine, and how long it waits for its turn.
+//! The CPU use of each thread of this process, and its waits for a CPU.
 
 use serde::Serialize;
 use std::fs;
 use std::time::{Duration, Instant};
 
-/// What one thread used in a stretch of time.
+/// The CPU use of one thread in a period of time.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ThreadUse {
     /// Its name: `shard-0`, …
@@ -13,12 +13,12 @@ pub struct ThreadUse {
     pub cpu_s: f64,
     /// Time that it was ready to run and others ran.
     pub wait_s: f64,
-    /// Of that time, how much it had something to do: 1 is never idle.
+    /// Share of that time in which it was running or ready to run.
     pub busy: f64,
 }
 
 impl ThreadUse {
-    /// Of a thread that, in `wall`, ran for `cpu` and was ready to run for another `wait`.
+    /// Describes a thread that ran for `cpu` within `wall` and waited for a CPU for `wait`.
     #[must_use]
     pub fn new(name: &str, wall: Duration, cpu: Duration, wait: Duration) -> Self {
         let busy = (cpu + wait).as_secs_f64() / wall.as_secs_f64().max(f64::MIN_POSITIVE);
@@ -47,7 +47,7 @@ struct Thread {
 }
 
 impl Threads {
-    /// Of this process, now. Without `CONFIG_SCHED_INFO` in the kernel there are none.
+    /// Reads the threads of this process. Without `CONFIG_SCHED_INFO` in the kernel there are none.
     #[must_use]
     pub fn now() -> Self {
         let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().map_while(Result::ok);

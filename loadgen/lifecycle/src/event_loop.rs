@@ -12,62 +12,6 @@ use std::time::{Duration, Instant};
 /// Maximum number of epoll events per turn.
 const EVENTS_MAX: usize = 1_024;
 
-/// Watches sockets.
-pub struct Poller {
-    poll: Poll,
-    events: Events,
-}
-
-/// What epoll tells of a socket.
-#[derive(Clone, Copy, Debug)]
-pub struct Ready {
-    /// The token given to [`Poller::register`].
-    pub token: usize,
-    /// A connect is done, or bytes can be sent.
-    pub is_writable: bool,
-    /// The socket has an error.
-    pub is_error: bool,
-}
-
-impl Poller {
-    /// Creates the epoll instance.
-    ///
-    /// # Errors
-    /// errno of `epoll_create1(2)`.
-    pub fn new() -> io::Result<Self> {
-        Ok(Self { poll: Poll::new()?, events: Events::with_capacity(EVENTS_MAX) })
-    }
-
-    /// Watches a socket until it is closed. Events are edge-triggered.
-    ///
-    /// # Errors
-    /// errno of `epoll_ctl(2)`.
-    pub fn register(&self, socket: RawFd, token: usize) -> io::Result<()> {
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        self.poll.registry().register(&mut SourceFd(&socket), Token(token), interest)
-    }
-
-    /// Waits for events, at most `time` and with microsecond resolution.
-    ///
-    /// # Errors
-    /// errno of `epoll_wait(2)`.
-    pub fn wait(&mut self, time: Duration) -> io::Result<Vec<Ready>> {
-        if !time.is_zero() {
-            system::wait_readable(&self.poll, time);
-        }
-        match self.poll.poll(&mut self.events, Some(Duration::ZERO)) {
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
-            _ => {}
-        }
-        let ready = |event: &mio::event::Event| Ready {
-            token: event.token().0,
-            is_writable: event.is_writable(),
-            is_error: event.is_error(),
-        };
-        Ok(self.events.iter().map(ready).collect())
-    }
-}
-
 /// The end of a task's turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
@@ -94,7 +38,8 @@ pub trait Task {
 
 /// Runs many tasks on one thread.
 pub struct EventLoop<T> {
-    poller: Poller,
+    poll: Poll,
+    events: Events,
     slots: Vec<Option<Slot<T>>>,
     free: Vec<usize>,
     /// Deadlines of the slots; outdated entries are skipped.
@@ -113,13 +58,17 @@ struct Slot<T> {
 }
 
 impl<T: Task> EventLoop<T> {
+    /// Memory of each task, without its timers.
+    pub const SLOT_BYTES: usize = size_of::<Option<Slot<T>>>();
+
     /// Creates a loop without tasks.
     ///
     /// # Errors
     /// errno of `epoll_create1(2)`.
     pub fn new() -> io::Result<Self> {
         Ok(Self {
-            poller: Poller::new()?,
+            poll: Poll::new()?,
+            events: Events::with_capacity(EVENTS_MAX),
             slots: Vec::new(),
             free: Vec::new(),
             timers: BinaryHeap::new(),
@@ -157,8 +106,8 @@ impl<T: Task> EventLoop<T> {
             Some(Reverse((next, _))) => next.saturating_duration_since(Instant::now()).min(time),
             None => time,
         };
-        for ready in self.poller.wait(nap)? {
-            self.go_on(ready.token, shared);
+        for at in self.wait(nap)? {
+            self.go_on(at, shared);
         }
         let now = Instant::now();
         while let Some(Reverse((when, at))) = self.timers.peek().copied()
@@ -178,6 +127,24 @@ impl<T: Task> EventLoop<T> {
         Ok(std::mem::take(&mut self.done))
     }
 
+    /// Sets the time of the next turn of each task.
+    pub fn reschedule(&mut self, mut next: impl FnMut(&mut T) -> Instant) {
+        for at in 0..self.slots.len() {
+            if let Some(slot) = &mut self.slots[at] {
+                slot.wake = next(&mut slot.task);
+                self.arm(at);
+            }
+        }
+    }
+
+    /// Ends the first task for which `is_wanted` returns true, and returns it.
+    pub fn remove(&mut self, is_wanted: impl Fn(&T) -> bool) -> Option<T> {
+        let wanted = |slot: &Option<Slot<T>>| slot.as_ref().is_some_and(|it| is_wanted(&it.task));
+        let at = self.slots.iter().position(wanted)?;
+        self.free.push(at);
+        self.slots[at].take().map(|slot| slot.task)
+    }
+
     /// Ends the loop at once. Returns all tasks.
     pub fn abandon(&mut self) -> Vec<T> {
         let slots = std::mem::take(&mut self.slots);
@@ -188,10 +155,27 @@ impl<T: Task> EventLoop<T> {
         std::mem::take(&mut self.done)
     }
 
+    /// Waits for events, at most `time` and with microsecond resolution. Returns the slots of the
+    /// sockets that are ready.
+    fn wait(&mut self, time: Duration) -> io::Result<Vec<usize>> {
+        if !time.is_zero() {
+            system::wait_readable(&self.poll, time);
+        }
+        match self.poll.poll(&mut self.events, Some(Duration::ZERO)) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
+            _ => Ok(self.events.iter().map(|event| event.token().0).collect()),
+        }
+    }
+
     fn go_on(&mut self, at: usize, shared: &mut T::Shared) {
         let Some(slot) = &mut self.slots[at] else { return };
-        let poller = &self.poller;
-        match slot.task.go_on(shared, &mut |socket| poller.register(socket, at)) {
+        let poll = &self.poll;
+        // Events are edge-triggered, until the socket is closed.
+        let mut register = |socket: RawFd| {
+            let interest = Interest::READABLE | Interest::WRITABLE;
+            poll.registry().register(&mut SourceFd(&socket), Token(at), interest)
+        };
+        match slot.task.go_on(shared, &mut register) {
             Turn::Until(until) => {
                 slot.wake = until;
                 self.arm(at);

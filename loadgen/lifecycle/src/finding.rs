@@ -1,4 +1,4 @@
-//! What an oracle finds.
+//! The findings of an oracle.
 
 use std::fmt;
 
@@ -11,8 +11,8 @@ crate::named! {
         /// A connection was there and nothing came of it within the limit: accepted by nobody, or
         /// forgotten.
         NotServed = "not_served",
-        /// A whole request had arrived, the client was still reading, and the connection ended without
-        /// its reply.
+        /// A whole request had arrived, the client was still reading, and the connection ended
+        /// without its reply.
         LostReply = "lost_reply",
         /// The same, by a reset: an answer was owed and a RST came.
         ResetInsteadOfReply = "reset_instead_of_reply",
@@ -22,12 +22,12 @@ crate::named! {
         UnprovokedReset = "unprovoked_reset",
         /// Bytes that are nobody's.
         WrongBytes = "wrong_bytes",
-        /// Bytes of another connection, of another place of the stream, or of another file; the detail
-        /// says whose.
+        /// Bytes of another connection, of another place of the stream, or of another file; the
+        /// detail names the owner.
         ForeignBytes = "foreign_bytes",
         /// Bytes that nobody had asked for.
         Unasked = "unasked",
-        /// What came is not the protocol.
+        /// The received bytes violate the protocol.
         Protocol = "protocol",
         /// A whole and proper request was refused.
         BadStatus = "bad_status",
@@ -42,12 +42,12 @@ crate::named! {
 pub struct Finding {
     /// Which.
     pub rule: Rule,
-    /// What exactly was seen.
+    /// The observation, for people.
     pub detail: String,
 }
 
 impl Finding {
-    /// Of that rule.
+    /// Creates a finding of a rule.
     pub fn new(rule: Rule, detail: impl fmt::Display) -> Self {
         Self { rule, detail: detail.to_string() }
     }

@@ -10,12 +10,13 @@
 //!   the requests, the check of received bytes, and the judgement of each ending. [`oracle`] has
 //!   the rules that all protocols share. [`walk`] runs many scripts at once and records the
 //!   results.
-//! - [`herd`] holds idle connections and probes them.
+//! - [`herd`] holds idle connections and probes them with the requests of [`clients`].
 //!
 //! # Shared with the commands on the engine
+//! - Protocols: [`clients`] makes the requests of load and checks the replies.
 //! - Formats: [`http`] and [`packets`]; [`stream`] has the bytes that are sent and come back.
 //! - Ends of a run: [`delivery::Delivery`], [`failure::Failure`], [`mod@report`].
-//! - Helpers: [`mod@route`], [`screen`], [`system`], [`units`], [`random`].
+//! - Helpers: [`mod@route`], [`rows`], [`screen`], [`system`], [`units`], [`random`].
 
 /// Prints a line to standard error and ignores a failure; `eprintln!` would panic if standard error
 /// is closed.
@@ -57,6 +58,7 @@ pub mod args;
 pub mod bystander;
 pub mod cell;
 pub mod churn;
+pub mod clients;
 pub mod delivery;
 pub mod dialect;
 pub mod dialects;
@@ -73,6 +75,7 @@ pub mod random;
 pub mod replay;
 pub mod report;
 pub mod route;
+pub mod rows;
 #[cfg(any(test, feature = "testing"))]
 pub mod schema;
 pub mod screen;

@@ -218,6 +218,43 @@ impl<'a> Answer<'a> {
     }
 }
 
+/// The beginning of a stream of packets.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Split<'a> {
+    /// A packet, and the bytes behind it.
+    Packet {
+        /// The body of the packet.
+        body: &'a [u8],
+        /// The bytes behind the packet.
+        rest: &'a [u8],
+    },
+    /// The packet is incomplete.
+    Incomplete {
+        /// Number of bytes that the stream must reach.
+        need: usize,
+    },
+}
+
+/// Splits the first packet off a stream.
+///
+/// # Errors
+/// The packet is too long.
+pub fn split(bytes: &[u8]) -> Result<Split<'_>, String> {
+    let Some((length, rest)) = bytes.split_first_chunk::<LENGTH_BYTES>() else {
+        return Ok(Split::Incomplete { need: LENGTH_BYTES });
+    };
+    let body_bytes = u32::from_be_bytes(*length) as usize;
+    if body_bytes > BODY_BYTES_MAX {
+        return Err(format!(
+            "a packet of {body_bytes} bytes is too long: {BODY_BYTES_MAX} are allowed"
+        ));
+    }
+    Ok(match rest.split_at_checked(body_bytes) {
+        Some((body, rest)) => Split::Packet { body, rest },
+        None => Split::Incomplete { need: LENGTH_BYTES + body_bytes },
+    })
+}
+
 /// An ERROR packet from the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerError {

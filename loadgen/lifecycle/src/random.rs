@@ -13,7 +13,8 @@ impl Random {
         Self(seed.wrapping_add(stream.wrapping_mul(0xA24B_AED4_963E_E407)))
     }
 
-    /// Creates the sequence of connection `number`, which is unlike those of other seeds and numbers.
+    /// Creates the sequence of connection `number`, which is unlike those of other seeds and
+    /// numbers.
     #[must_use]
     pub const fn of_number(seed: u64, number: u64) -> Self {
         Self(Self(seed).next() ^ number.wrapping_mul(0xD6E8_FEB8_6659_FD93))

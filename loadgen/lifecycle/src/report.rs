@@ -46,16 +46,16 @@ impl Outcome {
     }
 }
 
-/// What it ran on; with the plan, all that is needed to run it again.
+/// The machine and command of a run; with the plan, the run can be repeated.
 #[derive(Clone, Debug, Serialize)]
 pub struct Environment {
     /// `uname -r`.
     pub kernel: String,
     /// CPUs this process may use.
     pub cpus: usize,
-    /// What the kernel calls the first of them.
+    /// The kernel's name of the first CPU.
     pub cpu_model: String,
-    /// How its clock is governed; none where the kernel does not say.
+    /// The governor of its clock; `None` if the kernel does not name it.
     pub governor: Option<String>,
     /// Descriptors this process may have open.
     pub descriptors_max: u64,
@@ -75,7 +75,7 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// Of this process, now.
+    /// Describes this process and its machine now.
     #[must_use]
     pub fn of_this_process(seed: Option<u64>) -> Self {
         Self {
@@ -110,7 +110,7 @@ pub struct Times {
 }
 
 impl Times {
-    /// Of a histogram of nanoseconds.
+    /// Makes the distribution of a histogram of nanoseconds.
     #[must_use]
     pub fn of(times: &Histogram<u64>) -> Self {
         let us = |ns: u64| ns as f64 / 1e3;

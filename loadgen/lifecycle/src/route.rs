@@ -14,8 +14,8 @@ use std::os::fd::AsFd;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// Maximum number of connects in progress of one thread. More could overflow the server's backlog, and
-/// the kernel repeats a dropped SYN only after a second.
+/// Maximum number of connects in progress of one thread. More could overflow the server's backlog,
+/// and the kernel repeats a dropped SYN only after a second.
 pub const CONNECTING_MAX: usize = 256;
 /// The clients of a header if `--clients` names none: addresses for benchmarks (RFC 2544, 5180).
 const V4_CLIENTS: Clients = Clients { first: IpAddr::V4(Ipv4Addr::new(198, 18, 0, 0)), bits: 15 };
@@ -237,8 +237,8 @@ fn write_binary(out: &mut &mut [u8], ips: (IpAddr, IpAddr), ports: (u16, u16)) -
     out.write_all(&ports.1.to_be_bytes())
 }
 
-/// Resolves the server. Of several addresses (`localhost` has two), returns the first one that
-/// answers to a connection of `route`.
+/// Resolves the server. If it has several addresses (`localhost` has two), returns the first one
+/// that answers to a connection of `route`.
 ///
 /// # Errors
 /// The name has no address.

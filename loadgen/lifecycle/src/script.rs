@@ -194,10 +194,12 @@ pub(crate) mod tests {
     #[test]
     fn a_line_is_read_and_printed_as_it_was() {
         for line in [
-            "echo://127.0.0.1:7000 seed=7 number=42 say=64,100 connect send=100 recv=50 fin recv=end",
+            "echo://127.0.0.1:7000 seed=7 number=42 say=64,100 connect send=100 recv=50 fin \
+             recv=end",
             "http://127.0.0.1:8080 seed=7 number=3 say=get:/a,get:/b connect:rcvbuf=4096 send=37 \
              wait=5ms send=all recv=reply rst connect:again,nowait dribble=9@1500us vanish=2s",
-            "packets://localhost:1 seed=0 number=0 connect:from=127.0.0.9 flood=20ms crowd=5:rst close",
+            "packets://localhost:1 seed=0 number=0 connect:from=127.0.0.9 flood=20ms crowd=5:rst \
+             close",
         ] {
             assert_eq!(line.parse::<Script>().expect(line).to_string(), line);
         }

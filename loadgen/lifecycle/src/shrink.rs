@@ -15,7 +15,7 @@ const TRIES_MAX: u32 = 200;
 /// Longest time for one finding.
 const TIME_MAX: Duration = Duration::from_secs(5);
 /// Longest patience meanwhile: with that of the run, a server that is silent would cost all of the
-/// time for a walk or two. What is found is walked once more, silence with all of the patience.
+/// time for a walk or two. A finding is repeated once more, silence with all of the patience.
 const PATIENCE_MAX: Duration = Duration::from_secs(1);
 /// The same, where it is not silence that is looked for.
 const PATIENCE_SHORT: Duration = Duration::from_millis(250);
@@ -44,7 +44,7 @@ crate::named! {
     }
 }
 
-/// What is left of a failing script.
+/// A failing script, shortened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shrunk {
     /// To be walked at once; one, where it fails alone.
@@ -131,7 +131,7 @@ impl Court<'_> {
     fn fails(&mut self, scripts: &[Script]) -> bool {
         let stage = self.stage.clone();
         let fails = self.has_time() && self.breaks(&stage, scripts);
-        // What it leaves behind must not be taken for what comes next.
+        // The remains of this attempt must not affect the next one.
         if fails && !self.is_served() {
             self.is_down = true;
         }
@@ -277,8 +277,8 @@ mod tests {
     #[test]
     fn a_script_is_as_short_as_it_can_be_and_still_fails() {
         let (stage, address) = stage(forgetful);
-        let long = "say=30,500,64 connect:rcvbuf=4096 wait=2ms send=30 recv=reply wait=3ms send=all \
-                    fin recv=end";
+        let long = "say=30,500,64 connect:rcvbuf=4096 wait=2ms send=30 recv=reply wait=3ms \
+                    send=all fin recv=end";
         let control = script(address, "say=4 connect send=all recv=reply fin recv=end");
         let long = script(address, long);
         let company = [Arc::new(long.clone())];

@@ -117,7 +117,7 @@ impl Socket {
     /// Makes room for so many bytes to come. Through a window smaller than a segment, bytes come at
     /// the pace of the sender's persist timer.
     pub fn open_window(&self, bytes: usize) {
-        // What it was is enough to go on with.
+        // After an error the former size is sufficient.
         let _ = self.0.set_recv_buffer_size(bytes);
     }
 
@@ -194,7 +194,7 @@ impl AsRawFd for Socket {
     }
 }
 
-/// What errno of a connect says.
+/// Classifies the errno of a connect.
 fn of_connect(error: &io::Error) -> Connecting {
     match error.raw_os_error().unwrap_or(libc::EIO) {
         libc::ECONNREFUSED => Connecting::Refused,

@@ -246,7 +246,8 @@ mod tests {
     proptest! {
         #[test]
         fn a_stream_is_the_same_however_it_is_cut(
-            seed: u64, number: u64, start in 0_u64..100, cuts in prop::collection::vec(0_usize..40, 1..20),
+            seed: u64, number: u64, start in 0_u64..100,
+            cuts in prop::collection::vec(0_usize..40, 1..20),
         ) {
             let stream = Stream::new(seed, number);
             let mut whole = vec![0; cuts.iter().sum()];
@@ -263,7 +264,8 @@ mod tests {
 
         #[test]
         fn every_wrong_byte_is_found(
-            seed: u64, offset in 0_u64..100, len in 1_usize..100, at: prop::sample::Index, by in 1_u8..,
+            seed: u64, offset in 0_u64..100, len in 1_usize..100, at: prop::sample::Index,
+            by in 1_u8..,
         ) {
             let stream = Stream::new(seed, 1);
             let mut bytes = vec![0; len];

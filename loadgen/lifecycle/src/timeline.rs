@@ -10,11 +10,11 @@ const BYTES_MAX: usize = 32 << 20;
 /// The histogram of one stretch of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stretch {
-    /// What was measured: `latency`, `service`, `connect`, `lag`.
+    /// The measured time: `latency`, `service`, `connect`, `lag`.
     pub tag: &'static str,
-    /// When it begins, since the start of the run.
+    /// Begin, since the start of the run.
     pub start: Duration,
-    /// How long it is.
+    /// Duration.
     pub length: Duration,
     /// The largest value in it, nanoseconds.
     pub max_ns: u64,
@@ -53,7 +53,7 @@ impl Timeline {
         self.stretches.push(Stretch { tag, start, length, max_ns, histogram });
     }
 
-    /// What was kept, in the order in which it was.
+    /// Returns the stretches in their order.
     #[must_use]
     pub fn stretches(&self) -> &[Stretch] {
         &self.stretches

@@ -1,9 +1,9 @@
 //! The options of `http`.
 
 use super::LoadArgs;
-use crate::http::list::{self, Entry};
-use crate::http::{Request, Requests, Rules, Statuses};
+use super::list::{self, Entry};
 use clap::Args;
+use ringload_lifecycle::clients::http::{Request, Requests, Rules, Statuses};
 use ringload_lifecycle::http::{Url, head};
 use std::path::Path;
 use std::sync::Arc;

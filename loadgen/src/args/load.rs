@@ -125,8 +125,8 @@ pub struct LoadArgs {
     /// from 0 among those that this process may use
     #[arg(long, value_name = "CPU", env = "RINGLOAD_PIN_FROM", hide_env = true)]
     pub pin_from: Option<usize>,
-    /// Kernel interface of the threads. Where auto chooses epoll, standard error says why. Transfers
-    /// of files need none
+    /// Kernel interface of the threads. Where auto chooses epoll, standard error says why.
+    /// Transfers of files need none
     #[arg(
         long,
         global = true,

@@ -4,6 +4,7 @@ mod common;
 mod examples;
 mod files;
 mod http;
+mod list;
 mod load;
 mod plan;
 mod search;

@@ -277,7 +277,8 @@ mod tests {
     #[test]
     fn the_latency_is_from_the_intended_start_where_there_is_one() {
         let open = json!({
-            "latency_us": { "samples": 2, "p99": 7.0 }, "service_time_us": { "samples": 2, "p99": 3.0 },
+            "latency_us": { "samples": 2, "p99": 7.0 },
+            "service_time_us": { "samples": 2, "p99": 3.0 },
         });
         assert_eq!(value("p99", &open), Ok(7.0));
         assert_eq!(value("service.p99", &open), Ok(3.0));

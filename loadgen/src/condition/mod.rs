@@ -78,7 +78,7 @@ pub struct Judgement {
 
 impl Expression {
     /// Evaluates the condition for a report. A missing figure fails the run too, because the
-    /// condition cannot be checked. Of a run without any connection, only errors are figures.
+    /// condition cannot be checked. A run without any connection has no figures but errors.
     #[must_use]
     pub fn judge(&self, report: &Value) -> Judgement {
         if report["outcome"] == json!(Outcome::Unreachable) && !self.figure.is_of_errors() {

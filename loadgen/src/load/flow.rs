@@ -41,7 +41,7 @@ pub struct Flow<S> {
     pub in_flight: VecDeque<Asked>,
     /// Requests sent.
     pub sent: u64,
-    /// Of those, requests that were sent on another connection before.
+    /// Requests among them that were sent on another connection before.
     pub repeats: u64,
     /// The last request sent is a repeated one without a reply: none may be pipelined behind it.
     pub is_careful: bool,
@@ -55,9 +55,9 @@ pub struct Flow<S> {
     pub partial: bool,
     /// It is among [`Flows::free`].
     pub is_free: bool,
-    /// Of one on schedule: all its replies have come.
+    /// All replies of a connection on schedule have arrived.
     pub is_done: bool,
-    /// We have ended it; whatever comes now is of no interest.
+    /// Ringload has ended the connection and ignores further bytes.
     pub ending: bool,
     /// Its timer ends the wait before its next request.
     pub is_thinking: bool,
@@ -154,7 +154,7 @@ impl<S> Flows<S> {
         }
     }
 
-    /// Whether one has room.
+    /// Returns true if one has room.
     #[inline]
     pub fn has_free(&self) -> bool {
         !self.free.is_empty()

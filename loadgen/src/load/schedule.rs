@@ -6,7 +6,8 @@ use ringload_lifecycle::random::Random;
 use ringload_lifecycle::units::Rate;
 use std::sync::Arc;
 
-/// What is left over is told one by one up to so many, and beyond in as many equal parts.
+/// Maximum number of unsent requests that are reported one by one; more are reported in this number
+/// of equal parts.
 const PARTS_MAX: u64 = 1 << 20;
 
 /// Times at a constant rate in the long run, from a beginning to an end.
@@ -16,7 +17,7 @@ pub struct Schedule {
     /// Nothing is due before it begins.
     begins_ns: Option<u64>,
     ends_ns: u64,
-    /// How many are left of a limited number.
+    /// Remaining requests of a limited number.
     left: u64,
     /// The first time that was not taken.
     next_ns: u64,
@@ -89,7 +90,7 @@ impl Schedule {
         }
     }
 
-    /// Whether it has begun.
+    /// Returns true after the start.
     #[must_use]
     pub const fn has_begun(&self) -> bool {
         self.begins_ns.is_some()
@@ -139,7 +140,7 @@ impl Schedule {
         match &self.gaps {
             Gaps::Uniform { shards, rate, .. } => rate.mean_ns() * *shards as f64,
             Gaps::Poisson { mean_ns, .. } => *mean_ns,
-            // Of those that are left.
+            // The gap between the remaining requests.
             Gaps::Staged { profile, place, shards, .. } => {
                 let length_ns = self.ends_ns - self.begins_ns.unwrap_or_default();
                 let left = (profile.count(length_ns) - place).max(1.0) / shards;

@@ -234,12 +234,15 @@ mod tests {
     fn run(rate: f64, p99_us: f64) -> Value {
         let seconds = (0..20).map(|second| {
             let wave = 1.0 + f64::from(second % 5 - 2) / 100.0;
-            json!({ "replies": 1, "replies_per_s": rate * wave, "p50_us": 100.0, "p99_us": p99_us * wave })
+            let (rate, p99_us) = (rate * wave, p99_us * wave);
+            json!({ "replies": 1, "replies_per_s": rate, "p50_us": 100.0, "p99_us": p99_us })
         });
         json!({
             "kind": "load", "schema": 1, "replies_per_s": rate, "replies": 1000, "requests": 1000,
             "errors_total": 0, "cpu_user_s": 0.001, "cpu_system_s": 0.001,
-            "service_time_us": { "samples": 9, "p50": 100.0, "p90": 150.0, "p99": p99_us, "p99.9": 900.0 },
+            "service_time_us": {
+                "samples": 9, "p50": 100.0, "p90": 150.0, "p99": p99_us, "p99.9": 900.0,
+            },
             "intervals": seconds.collect::<Vec<_>>(),
             "plan": { "connections": 64 }, "environment": { "kernel": "6.1", "started_at_s": 1 },
         })

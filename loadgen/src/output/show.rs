@@ -1,9 +1,9 @@
 //! The summary of a report of any kind that was read from a file.
 
 use crate::report::reading;
+use ringload_lifecycle::rows::Rows;
 use ringload_lifecycle::units::{show_bytes, show_count, show_text, show_us};
 use serde_json::Value;
-use std::fmt::Write;
 
 /// Maximum number of findings listed.
 const EXAMPLES_MAX: usize = 20;
@@ -11,28 +11,24 @@ const EXAMPLES_MAX: usize = 20;
 /// Returns the summary of a report.
 #[must_use]
 pub fn summary(report: &Value) -> String {
-    let mut text = String::new();
-    let mut row = |name: &str, what: String| {
-        writeln!(text, "{name:<13} {what}").expect("writing to a string does not fail");
-    };
-    row("run", headline(report));
+    let mut rows = Rows::default();
+    rows.add("run", headline(report));
     if let (Some(replies), Some(rate)) =
         (report["replies"].as_u64(), report["replies_per_s"].as_f64())
     {
         let seconds = report["elapsed_s"].as_f64().unwrap_or_default();
         let (replies, rate) = (show_count(replies), show_count(rate as u64));
-        row("replies", format!("{replies} in {seconds:.2} s: {rate} per second"));
+        rows.add("replies", format_args!("{replies} in {seconds:.2} s: {rate} per second"));
     }
     if let Some(received) = report["received_bytes"].as_f64() {
-        let sent = report["sent_bytes"].as_f64().unwrap_or_default();
-        row("bytes", format!("{} received, {} sent", show_bytes(received), show_bytes(sent)));
+        let (received, sent) = (show_bytes(received), report["sent_bytes"].as_f64());
+        let sent = show_bytes(sent.unwrap_or_default());
+        rows.add("bytes", format_args!("{received} received, {sent} sent"));
     }
     for (of, times) in reading::distributions(report) {
-        row(of.title, show_times(times));
+        rows.add(of.title, show_times(times));
     }
-    if let Some(ring) = report["environment"]["ring"].as_str() {
-        row("ring", show_text(ring));
-    }
+    rows.add_some("ring", report["environment"]["ring"].as_str().map(show_text));
     for (name, title) in [
         ("statuses", "statuses"),
         ("errors", "errors"),
@@ -40,9 +36,7 @@ pub fn summary(report: &Value) -> String {
         ("lost", "lost"),
         ("findings", "findings"),
     ] {
-        if let Some(counts) = counts(&report[name]) {
-            row(title, counts);
-        }
+        rows.add_some(title, counts(&report[name]));
     }
     for (name, title) in [
         ("repeated", "repeated"),
@@ -51,22 +45,16 @@ pub fn summary(report: &Value) -> String {
         ("vanished", "vanished"),
         ("not_played", "not played"),
     ] {
-        if let Some(count @ 1..) = report[name].as_u64() {
-            row(title, show_count(count));
-        }
+        rows.add_some(title, report[name].as_u64().filter(|count| *count > 0).map(show_count));
     }
     for example in report["examples"].as_array().into_iter().flatten().take(EXAMPLES_MAX) {
         let of = |name: &str| show_text(example[name].as_str().unwrap_or_default());
-        row("finding", format!("{}: {}", of("rule"), of("detail")));
-        row("", of("replay"));
+        rows.add("finding", format_args!("{}: {}", of("rule"), of("detail")));
+        rows.add("", of("replay"));
     }
-    if let Some(why) = report["bottleneck"].as_str() {
-        row("bottleneck", show_text(why));
-    }
+    rows.add_some("bottleneck", report["bottleneck"].as_str().map(show_text));
     for name in ["ledger", "process"] {
-        if let Some(what) = server(&report[name]) {
-            row(name, what);
-        }
+        rows.add_some(name, server(&report[name]));
     }
     for verdict in report["verdicts"].as_array().into_iter().flatten() {
         let word = match (&verdict["value"], verdict["failed"] == true) {
@@ -74,13 +62,10 @@ pub fn summary(report: &Value) -> String {
             (_, true) => "FAILED",
             (_, false) => "passed",
         };
-        row(
-            "fail if",
-            format!("{}: {word}", show_text(verdict["expression"].as_str().unwrap_or(""))),
-        );
+        let expression = show_text(verdict["expression"].as_str().unwrap_or_default());
+        rows.add("fail if", format_args!("{expression}: {word}"));
     }
-    text += &parts(report);
-    text
+    rows.text() + &parts(report)
 }
 
 /// Returns a line such as `http http://127.0.0.1:8080/ PASSED (load, ringload 0.1.0)`.

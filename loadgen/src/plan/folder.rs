@@ -46,7 +46,7 @@ impl Folder {
         self.0.join(format!("{part}.json"))
     }
 
-    /// What a part has left; null if it has not.
+    /// Returns the report of a part; null if there is none.
     #[must_use]
     pub fn report(&self, part: &str) -> Value {
         read(&self.file(part)).unwrap_or_default()

@@ -75,7 +75,7 @@ pub struct Report {
     pub histograms: BTreeMap<&'static str, String>,
 }
 
-/// What a run leaves behind.
+/// The results of a run.
 pub struct Run {
     /// Everything counted.
     pub stats: Stats,
@@ -87,9 +87,9 @@ pub struct Run {
     pub elapsed: Duration,
     /// CPU time of this process meanwhile.
     pub cpu: CpuTime,
-    /// What each thread used of the machine while requests were to be sent.
+    /// CPU use of each thread while requests were to be sent.
     pub threads: Vec<ThreadUse>,
-    /// What the kernel's TCP counted meanwhile.
+    /// Counters of the kernel's TCP meanwhile.
     pub network: Network,
     /// A signal ended it.
     pub interrupted: bool,
@@ -103,19 +103,23 @@ impl Run {
         }
     }
 
-    /// The report of it.
+    /// Returns the reason why the run measured ringload and not the server, if there is one.
+    fn bottleneck(&self, pacing: Pacing) -> Option<String> {
+        match (self.stats.errors.of(ErrorKind::NoPort), pacing) {
+            (count @ 1.., _) => {
+                Some(format!("{count} connects found no free local port; see no_port"))
+            }
+            (0, Pacing::Closed) => None,
+            (0, _) => saturation::judge(&self.stats, &self.threads),
+        }
+    }
+
+    /// Makes the report.
     #[must_use]
     pub fn report(self, plan: Plan, environment: Environment) -> Report {
         let stats = &self.stats;
         let pacing = plan.pacing;
-        let no_port = match stats.errors.of(ErrorKind::NoPort) {
-            0 => None,
-            count => Some(format!("{count} connects found no free local port; see no_port")),
-        };
-        let bottleneck = no_port.or_else(|| match pacing {
-            Pacing::Closed => None,
-            _ => saturation::judge(stats, &self.threads),
-        });
+        let bottleneck = self.bottleneck(pacing);
         let outcome = self::outcome(stats, self.interrupted, bottleneck.is_some());
         let open = pacing != Pacing::Closed;
         let sessions = pacing == Pacing::Connections;

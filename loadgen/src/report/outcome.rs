@@ -4,7 +4,7 @@ use crate::stats::Stats;
 use ringload_lifecycle::fault::ErrorKind;
 use ringload_lifecycle::report::Outcome;
 
-/// What the counts say of a run. `saturated`: ringload was the bottleneck.
+/// Returns the outcome of a run. `saturated` is true if ringload was the bottleneck.
 #[must_use]
 pub fn outcome(stats: &Stats, interrupted: bool, saturated: bool) -> Outcome {
     // A lack of local ports says nothing of the server.

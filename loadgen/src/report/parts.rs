@@ -1,4 +1,4 @@
-//! What a report consists of.
+//! The parts of a report.
 
 use crate::profile::Stages;
 use crate::stats::Stats;
@@ -8,7 +8,7 @@ use ringload_lifecycle::units::Rate;
 use serde::Serialize;
 use std::time::Duration;
 
-/// What decides when the next request is sent.
+/// The trigger of the next request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Pacing {
@@ -20,14 +20,14 @@ pub enum Pacing {
     Connections,
 }
 
-/// What was asked for.
+/// The options of the run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Plan {
     /// `http`, `echo` or `packets`.
     pub protocol: &'static str,
     /// The URL or address, as given.
     pub target: String,
-    /// What the name in it was resolved to.
+    /// The resolved address.
     pub address: String,
     /// `-c`.
     pub connections: u64,
@@ -49,7 +49,7 @@ pub struct Plan {
     pub think_s: Option<f64>,
     /// `--timeout`.
     pub timeout_s: f64,
-    /// What decides when the next request is sent.
+    /// The trigger of the next request.
     pub pacing: Pacing,
     /// `--rate`, requests per second, if it does not change.
     pub rate: Option<Rate>,
@@ -105,7 +105,7 @@ pub struct Interval {
 }
 
 impl Interval {
-    /// What `stats` counted in `length` up to `elapsed`.
+    /// Makes the interval of `length` up to `elapsed` from its counts.
     #[must_use]
     pub fn of(stats: &Stats, pacing: Pacing, elapsed: Duration, length: Duration) -> Self {
         let times = Times::of(match pacing {

@@ -152,7 +152,8 @@ pub(crate) mod tests {
     #[test]
     fn a_distribution_without_samples_is_not_shown() {
         let report = json!({
-            "service_time_us": { "samples": 1 }, "latency_us": null, "connect_time_us": { "samples": 0 },
+            "service_time_us": { "samples": 1 }, "latency_us": null,
+            "connect_time_us": { "samples": 0 },
         });
         let fields: Vec<_> = distributions(&report).map(|(of, _)| of.field).collect();
         assert_eq!(

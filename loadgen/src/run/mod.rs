@@ -5,25 +5,24 @@ mod watch;
 
 use self::watch::Watch;
 use crate::args::{Body, Cli, List, LoadArgs, Target};
-use crate::echo::Echo;
-use crate::http::{Http, Learnt, Statuses};
 use crate::load::{Load, Shared, Task};
 use crate::network::Network;
-use crate::packets::Packets;
 use crate::profile::Profile;
-use crate::protocol::Protocol;
 use crate::report::{Plan, Run};
 use crate::summary;
 use crate::threads::Threads;
+use ringload_lifecycle::clients::Protocol;
+use ringload_lifecycle::clients::echo::Echo;
+use ringload_lifecycle::clients::http::{Http, Learnt, Statuses};
+use ringload_lifecycle::clients::packets::Packets;
 use ringload_lifecycle::delivery::Delivery;
 use ringload_lifecycle::failure::Failure;
 use ringload_lifecycle::fault::{ErrorKind, Fault};
 use ringload_lifecycle::http::head::HEAD_BYTES_MAX;
-use ringload_lifecycle::packets::{BODY_BYTES_MAX, PREFIX_BYTES};
+use ringload_lifecycle::packets::{BODY_BYTES_MAX, LENGTH_BYTES, PREFIX_BYTES};
 use ringload_lifecycle::report::Environment;
 use ringload_lifecycle::route::{CONNECTING_MAX, ProxyProtocol};
 use ringload_lifecycle::system::{self, Interrupts};
-use ringwright::packets::Framing;
 use ringwright::{Config, Engine, RingKind};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -39,7 +38,7 @@ const DESCRIPTORS_BESIDE: u64 = 64;
 
 /// Maximum number of received bytes that a protocol leaves unconsumed. The parser of responses
 /// refuses a head only when it has one byte more than allowed.
-const MESSAGE_BYTES_MAX: usize = Framing::HEADER_BYTES + BODY_BYTES_MAX;
+const MESSAGE_BYTES_MAX: usize = LENGTH_BYTES + BODY_BYTES_MAX;
 const _: () = assert!(MESSAGE_BYTES_MAX > HEAD_BYTES_MAX);
 
 /// Only commands with [`LoadArgs`] reach this module.
@@ -101,11 +100,9 @@ fn run(
         }
         Target::Packets { size, digest_every, .. } => {
             let (size, digest_every, numbers) = (*size, *digest_every, Arc::default());
-            let framing = Framing::new(BODY_BYTES_MAX, &config(load, 0))
-                .expect("message_bytes_max has room for it");
-            let packet_bytes = (Framing::HEADER_BYTES + PREFIX_BYTES) as u64 + size;
+            let packet_bytes = (LENGTH_BYTES + PREFIX_BYTES) as u64 + size;
             drive((load, seed, opening), to, packet_bytes * load.pipeline, interrupts, move |_| {
-                Packets::new(seed, size as usize, digest_every, framing, Arc::clone(&numbers))
+                Packets::new(seed, size as usize, digest_every, Arc::clone(&numbers))
             })
         }
         _ => unreachable!("{NO_LOAD}"),

@@ -3,10 +3,11 @@
 use super::bounds::{Bounds, Limit};
 use crate::args::SearchArgs;
 use ringload_lifecycle::report::{Environment, Outcome, SCHEMA};
+use ringload_lifecycle::rows::Rows;
 use ringload_lifecycle::units::{show_count, show_text, show_us};
 use serde::Serialize;
 use serde_json::Value;
-use std::fmt::{self, Write};
+use std::fmt;
 use std::time::Duration;
 
 /// The report of one search.
@@ -128,23 +129,16 @@ impl SearchReport {
     /// Returns the summary.
     #[must_use]
     pub fn summary(&self) -> String {
-        let mut text = String::new();
-        let mut row = |name: &str, what: String| {
-            writeln!(text, "{name:<13} {what}").expect("writing to a string does not fail");
-        };
-        row("objectives", self.plan.slos.join(", "));
+        let mut rows = Rows::default();
+        rows.add("objectives", self.plan.slos.join(", "));
         let (count, seconds) = (self.search.probes.len(), self.elapsed_s);
-        row("probes", format!("{count} in {seconds:.1} s"));
+        rows.add("probes", format_args!("{count} in {seconds:.1} s"));
         let of = |rate: f64| {
             self.search.probes.iter().rfind(|probe| probe.rate.total_cmp(&rate).is_eq())
         };
-        if let Some(probe) = self.search.rate.and_then(of) {
-            row("rate", format!("{probe}"));
-        }
-        if let Some(probe) = self.search.high.and_then(of) {
-            row("too high", format!("{probe}"));
-        }
-        text + &self.conclusion() + "\n"
+        rows.add_some("rate", self.search.rate.and_then(of));
+        rows.add_some("too high", self.search.high.and_then(of));
+        rows.text() + &self.conclusion() + "\n"
     }
 
     fn conclusion(&self) -> String {
@@ -153,7 +147,8 @@ impl SearchReport {
             (Outcome::Interrupted, _) => "INTERRUPTED".into(),
             (Outcome::Unreachable, _) => "UNREACHABLE: no connection was established".into(),
             (Outcome::Saturated, rate) => format!(
-                "INVALID: ringload was the limit; the server meets the objectives up to {} at least",
+                "INVALID: ringload was the limit; the server meets the objectives up to {} at \
+                 least",
                 per_s(rate.unwrap_or_default())
             ),
             (_, None) => "FAILED: no rate meets the objectives".into(),

@@ -3,7 +3,7 @@
 use super::POLL;
 use super::progress::Shared;
 use ringload_lifecycle::fault::{ErrorKind, Fault};
-use ringload_lifecycle::packets::{Answer, BODY_BYTES_MAX, PREFIX_BYTES, Packet};
+use ringload_lifecycle::packets::{Answer, BODY_BYTES_MAX, Packet};
 use std::io::{self, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -138,7 +138,7 @@ impl Link {
         let mut length = [0; 4];
         self.read_exact(&mut length)?;
         let length = u32::from_be_bytes(length) as usize;
-        if !(PREFIX_BYTES..=BODY_BYTES_MAX).contains(&length) {
+        if length > BODY_BYTES_MAX {
             let why = format_args!("a packet with a body of {length} bytes is too long");
             return Err(Fault::new(ErrorKind::Protocol, why));
         }

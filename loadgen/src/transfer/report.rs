@@ -5,6 +5,7 @@ use super::{Check, Sha};
 use crate::args::{LoadArgs, Transfer};
 use ringload_lifecycle::fault::{ErrorKind, Fault};
 use ringload_lifecycle::report::{Environment, Outcome, SCHEMA};
+use ringload_lifecycle::rows::Rows;
 use ringload_lifecycle::system::CpuTime;
 use ringload_lifecycle::units::{show_bytes, show_count, show_hex, show_text};
 use serde::Serialize;
@@ -427,26 +428,17 @@ impl TransferReport {
     /// Returns the summary. The digest is the second word of the line that begins with `sha256`.
     #[must_use]
     pub fn summary(&self) -> String {
-        let mut text = String::new();
-        let mut row = |name: &str, what: String| {
-            writeln!(text, "{name:<13} {what}").expect("writing to a string does not fail");
-        };
-        row("file", self.plan.what());
-        row(
-            "bytes",
-            format!(
-                "{} in {:.2} s ({}/s)",
-                show_count(self.transferred_bytes),
-                self.elapsed_s,
-                show_bytes(self.bytes_per_s)
-            ),
-        );
+        let mut rows = Rows::default();
+        rows.add("file", self.plan.what());
+        let (bytes, rate) = (show_count(self.transferred_bytes), show_bytes(self.bytes_per_s));
+        rows.add("bytes", format_args!("{bytes} in {:.2} s ({rate}/s)", self.elapsed_s));
         if let Some(sha256) = &self.sha256 {
-            row("sha256", format!("{sha256}  {}", self.verification.text()));
+            rows.add("sha256", format_args!("{sha256}  {}", self.verification.text()));
         }
         if let Some(TransferError { kind, detail }) = &self.error {
-            row("error", format!("{kind}: {detail}"));
+            rows.add("error", format_args!("{kind}: {detail}"));
         }
+        let mut text = rows.text();
         if let Some(verdict) = self.verdict() {
             text += &format!("{verdict}{}\n", self.remains());
         }

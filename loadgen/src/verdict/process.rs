@@ -230,13 +230,17 @@ mod tests {
 
     #[test]
     fn a_table_of_sockets_is_read() {
-        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
-             0: 0100007F:1F90 00000000:0000 0A 00000000:00000003 00:00000000 00000000  1000        0 11 1 0\n\
-             1: 0100007F:1F90 0100007F:9C40 08 00000000:0000001F 00:00000000 00000000  1000        0 12 1 0\n\
-             2: 0100007F:1F90 0100007F:9C41 01 00000000:00000001 00:00000000 00000000  1000        0 99 1 0\n\
-             3: 0100007F:1F90 0100007F:9C42 FF 00000000\n";
+        let rest = "00:00000000 00000000  1000        0";
+        let table = format!(
+            "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  \
+             timeout inode\n\
+             0: 0100007F:1F90 00000000:0000 0A 00000000:00000003 {rest} 11 1 0\n\
+             1: 0100007F:1F90 0100007F:9C40 08 00000000:0000001F {rest} 12 1 0\n\
+             2: 0100007F:1F90 0100007F:9C41 01 00000000:00000001 {rest} 99 1 0\n\
+             3: 0100007F:1F90 0100007F:9C42 FF 00000000\n"
+        );
         let mut holdings = Holdings::default();
-        add_sockets(table, &BTreeSet::from([11, 12]), &mut holdings);
+        add_sockets(&table, &BTreeSet::from([11, 12]), &mut holdings);
         assert_eq!(holdings.sockets, BTreeMap::from([("LISTEN", 1), ("CLOSE_WAIT", 1)]));
         assert_eq!(holdings.unread_bytes, 31);
     }

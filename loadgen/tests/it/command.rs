@@ -179,7 +179,7 @@ fn the_environment_is_asked_after_the_command_line() {
     assert_eq!((status, &stderr[..]), (0, ""), "{stdout}");
     assert!(stdout.contains("50 in ") && stdout.contains("500 B received"), "{stdout}");
     assert!(stdout.contains("2 opened"), "{stdout}");
-    // So does one rate of another.
+    // One rate also excludes another.
     let arguments = ["echo", &address, "--conn-rate", "500"];
     // The old name of a variable is still read.
     let rates = [("RINGLOAD_RATE", "1k"), ("RINGLOAD_REQUESTS", "20"), ("RINGLOAD_QUIET", "1")];

@@ -73,7 +73,9 @@ fn admin(ledgers: Vec<Value>) -> String {
 }
 
 fn ledger(open: u64, free: u64) -> Value {
-    json!({ "connections": { "open": open }, "buffers": { "total": 8, "free": free }, "balanced": true })
+    json!({
+        "connections": { "open": open }, "buffers": { "total": 8, "free": free }, "balanced": true,
+    })
 }
 
 #[test]
@@ -215,7 +217,8 @@ fn a_run_leaves_files_that_are_read_merged_and_compared() {
     let (folder, address) = (folder(), address());
     for name in ["a", "b"] {
         let line = format!(
-            "echo {address} -c 4 -n 2k --quiet --json {name}.json --html {name}.html --hlog {name}.hlog"
+            "echo {address} -c 4 -n 2k --quiet --json {name}.json --html {name}.html \
+             --hlog {name}.hlog"
         );
         let (status, _, stderr) = ringload(&folder, &line);
         assert_eq!((status, &stderr[..]), (0, ""));

@@ -1,4 +1,4 @@
-//! Who was on its way beside whom: what fails may fail because of another.
+//! The scripts that ran at the same time: one may fail because of another.
 
 use crate::cell::Cell;
 use crate::script::Script;

@@ -47,7 +47,7 @@ impl Outcome {
     }
 }
 
-/// What a run leaves behind.
+/// The results of a run.
 pub(super) struct Run {
     pub(super) tally: Tally,
     pub(super) felt: Option<Felt>,
@@ -87,7 +87,7 @@ impl Run {
     }
 }
 
-/// What was asked for.
+/// The options of the run.
 #[derive(Clone, Debug, Serialize)]
 #[allow(missing_docs)] // Described in report.schema.json, where scripts read it.
 pub struct Plan {
@@ -131,7 +131,7 @@ impl Plan {
     }
 }
 
-/// What happened in a cell of the matrix.
+/// The counts of a cell of the matrix.
 #[derive(Clone, Debug, Serialize)]
 #[allow(missing_docs)] // Described in report.schema.json.
 pub struct CellReport {
@@ -209,7 +209,7 @@ impl ExampleReport {
     }
 }
 
-/// What bystanders felt.
+/// The latencies of the bystanders.
 #[derive(Clone, Debug, Serialize)]
 #[allow(missing_docs)] // Described in report.schema.json.
 pub struct BystandersReport {

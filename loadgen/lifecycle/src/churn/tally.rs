@@ -1,4 +1,4 @@
-//! What a run counts.
+//! The counts of a run.
 
 use crate::bystander::Felt;
 use crate::cell::Cell;
@@ -18,19 +18,19 @@ const EXAMPLES_MAX: usize = 20;
 /// Kinds of outcomes told apart in a cell: there are a handful, unless something is very wrong.
 const OUTCOMES_MAX: usize = 50;
 
-/// What happened in one cell of the matrix.
+/// The counts of one cell of the matrix.
 pub(super) struct CellTally {
     /// Scripts walked.
     pub(super) scripts: u64,
-    /// Of those, the ones whose fault was not played.
+    /// Scripts among them whose fault was not played.
     pub(super) not_played: u64,
-    /// Connections they made.
+    /// Their connections.
     pub(super) connections: u64,
     /// How those went.
     pub(super) outcomes: BTreeMap<String, u64>,
-    /// What was wrong.
+    /// Findings by rule.
     pub(super) findings: BTreeMap<Rule, u64>,
-    /// From what asked for it to the server's ending, nanoseconds.
+    /// Time from the client's last action to the server's ending, nanoseconds.
     pub(super) reaction_ns: Histogram<u64>,
 }
 
@@ -53,17 +53,17 @@ pub(super) struct Example {
     pub(super) rule: Rule,
     /// Where; `None`: a bystander.
     pub(super) cell: Option<Cell>,
-    /// What exactly was seen.
+    /// The observation, for people.
     pub(super) detail: String,
     /// The script that saw it.
     pub(super) script: Arc<Script>,
-    /// What was on its way beside it, it among them, in order.
+    /// The scripts that ran at the same time, with this one, in order.
     pub(super) company: Vec<Arc<Script>>,
-    /// What is left of that.
+    /// The shortened scripts.
     pub(super) shrunk: Option<Shrunk>,
 }
 
-/// What a run counts.
+/// The counts of a run.
 pub(super) struct Tally {
     /// Scripts walked.
     pub(super) scripts: u64,
@@ -185,7 +185,7 @@ impl Tally {
         all
     }
 
-    /// Of each rule those that began first: what came later may be but a consequence.
+    /// Keeps those of each rule that began first, because later ones may be consequences.
     fn keep(&mut self, example: Example) {
         let order = |it: &Example| (it.cell.is_none(), it.script.key.number);
         let at = self

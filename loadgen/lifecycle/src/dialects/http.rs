@@ -39,8 +39,8 @@ crate::named! {
     /// The rules for an HTTP server.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
     pub enum Strictness {
-        /// Guarantees of ringwrightd: it answers every complete request, also after the client's FIN,
-        /// refuses malformed ones and then closes, and never resets
+        /// Guarantees of ringwrightd: it answers every complete request, also after the client's
+        /// FIN, refuses malformed ones and then closes, and never resets
         Own = "own",
         /// Rules of RFC 9112 only
         Foreign = "foreign",

@@ -1,62 +1,50 @@
-//! When whose turn it is.
+//! The schedule of the probes.
 
 use std::time::Duration;
 
-/// Probes per second of the last round, at most: all at once would be a flood.
+/// Maximum number of probes per second in the last round, to spare the server a burst.
 const LAST_ROUND_RATE: u64 = 10_000;
 
-/// Turns spread evenly: each member has one in every period.
+/// Turns spread evenly: each connection has one in every period.
 #[derive(Clone, Copy, Debug)]
 pub struct Turns {
     start_ns: u64,
     period_ns: u64,
-    members: u64,
-    next: u64,
+    connections: u64,
 }
 
 impl Turns {
-    /// Rounds without end from `start_ns` on.
+    /// Creates rounds without end from `start_ns` on.
     #[must_use]
-    pub fn new(start_ns: u64, period: Duration, members: u64) -> Self {
-        assert!(members > 0, "--connections is not zero");
-        Self { start_ns, period_ns: to_ns(period), members, next: 0 }
+    pub fn new(start_ns: u64, period: Duration, connections: u64) -> Self {
+        assert!(connections > 0, "--connections is not zero");
+        Self { start_ns, period_ns: to_ns(period), connections }
     }
 
-    /// One round: of the period, or as fast as is good for the server.
+    /// Creates one round, as long as the period or as [`LAST_ROUND_RATE`] demands.
     #[must_use]
-    pub fn last_round(start_ns: u64, period: Duration, members: u64) -> Self {
-        let fast = Duration::from_secs(1) * u32::try_from(members).unwrap_or(u32::MAX)
+    pub fn last_round(start_ns: u64, period: Duration, connections: u64) -> Self {
+        let fast = Duration::from_secs(1) * u32::try_from(connections).unwrap_or(u32::MAX)
             / u32::try_from(LAST_ROUND_RATE).unwrap_or(u32::MAX);
-        Self::new(start_ns, period.min(fast), members)
+        Self::new(start_ns, period.min(fast), connections)
     }
 
-    /// When the next turn is.
+    /// Returns the time of the turn of connection `number` in `round`.
     #[must_use]
-    pub fn due_ns(&self) -> u64 {
-        let (round, place) = (self.next / self.members, self.next % self.members);
-        let within = u128::from(self.period_ns) * u128::from(place) / u128::from(self.members);
+    pub fn due_ns(&self, number: u64, round: u64) -> u64 {
+        let within = u128::from(self.period_ns) * u128::from(number) / u128::from(self.connections);
         self.start_ns + round * self.period_ns + within as u64
     }
 
-    /// Whose turn it is, and when, if that is not after `now_ns`.
-    pub fn take(&mut self, now_ns: u64) -> Option<(usize, u64)> {
-        let due_ns = self.due_ns();
-        if due_ns > now_ns {
-            return None;
-        }
-        let member = (self.next % self.members) as usize;
-        self.next += 1;
-        Some((member, due_ns))
-    }
-
-    /// Whether every member has had a turn.
+    /// Returns the time of the first turn of connection `number` that is not before `now_ns`.
     #[must_use]
-    pub const fn is_round_over(&self) -> bool {
-        self.next >= self.members
+    pub fn next_ns(&self, number: u64, now_ns: u64) -> u64 {
+        let since_first = now_ns.saturating_sub(self.due_ns(number, 0));
+        self.due_ns(number, since_first.div_ceil(self.period_ns.max(1)))
     }
 }
 
-/// Nanoseconds; five centuries stand for more.
+/// Converts to nanoseconds; a longer time than five centuries counts as that.
 pub(super) fn to_ns(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -67,33 +55,29 @@ mod tests {
 
     #[test]
     fn turns_are_spread_evenly_over_every_period() {
-        let mut turns = Turns::new(100, Duration::from_nanos(30), 3);
-        let mut taken = Vec::new();
-        while let Some(turn) = turns.take(150) {
-            taken.push(turn);
-        }
-        assert_eq!(taken, [(0, 100), (1, 110), (2, 120), (0, 130), (1, 140), (2, 150)]);
-        assert_eq!(turns.due_ns(), 160);
+        let turns = Turns::new(100, Duration::from_nanos(30), 3);
+        let due = [(0, 0), (1, 0), (2, 0), (0, 1), (1, 1), (2, 1), (0, 2)]
+            .map(|(number, round)| turns.due_ns(number, round));
+        assert_eq!(due, [100, 110, 120, 130, 140, 150, 160]);
+        let next = [0, 110, 111, 140, 141].map(|now_ns| turns.next_ns(1, now_ns));
+        assert_eq!(next, [110, 110, 140, 140, 170]);
     }
 
     #[test]
     fn a_period_that_does_not_divide_never_drifts() {
-        let mut turns = Turns::new(0, Duration::from_nanos(1_000), 7);
-        let last = std::iter::from_fn(|| turns.take(70_000)).last();
-        assert_eq!(last, Some((0, 70_000)), "the first of the 71st round");
+        let turns = Turns::new(0, Duration::from_nanos(1_000), 7);
+        assert_eq!(turns.next_ns(0, 69_999), 70_000, "the first of the 71st round");
     }
 
     #[test]
-    fn the_last_round_is_no_flood_and_no_slower_than_the_others() {
-        for (members, period, length) in [
+    fn the_last_round_is_no_burst_and_no_slower_than_the_others() {
+        for (connections, period, length) in [
             (40_000, Duration::from_secs(10), Duration::from_secs(4)),
             (40_000, Duration::from_secs(1), Duration::from_secs(1)),
         ] {
-            let mut turns = Turns::last_round(0, period, members);
-            let before_end = to_ns(length) - 1;
-            let taken = std::iter::from_fn(|| turns.take(before_end)).count();
-            assert_eq!(taken as u64, members);
-            assert!(turns.is_round_over() && turns.due_ns() == to_ns(length));
+            let turns = Turns::last_round(0, period, connections);
+            assert!(turns.due_ns(connections - 1, 0) < to_ns(length));
+            assert_eq!(turns.due_ns(0, 1), to_ns(length));
         }
     }
 }

@@ -1,33 +1,44 @@
 //! `ringload idle`: holds many idle connections and checks that each one still answers.
 //!
 //! A herd runs on plain sockets and one thread, not on the engine. A [`keeper::Keeper`] opens the
-//! connections from the addresses of [`sources`], probes each one at the times that [`clock`]
-//! computes, and checks the answers with a [`tongue`]. [`tally`] counts, and [`loss`] describes how
-//! connections were lost.
+//! connections from the addresses of [`sources`]. Each [`member::Member`] sends the requests of a
+//! [`Protocol`] at the times that [`clock`] computes, and a [`talk`] checks the answers. [`tally`]
+//! counts, and [`loss`] describes how connections were lost.
 
 pub mod clock;
 pub mod keeper;
 mod live;
 pub mod loss;
-mod member;
+pub mod member;
+pub mod order;
 pub mod report;
 pub mod sources;
 pub mod summary;
+pub mod talk;
 pub mod tally;
-pub mod tongue;
 
 use crate::args::{HerdProtocol, IdleArgs, RunArgs};
+use crate::clients::Protocol;
+use crate::clients::echo::Echo;
+use crate::clients::http::{Http, Learnt, Request, Requests, Rules};
+use crate::clients::packets::Packets;
 use crate::delivery::Delivery;
 use crate::failure::Failure;
+use crate::http::Url;
 use crate::random::seed_of_the_clock;
 use crate::report::Environment;
 use crate::screen::Screen;
 use crate::system::{self, Interrupts};
-use keeper::{Keeper, Order};
+use keeper::{Keeper, Kept};
+use order::Order;
 use report::{HerdPlan, HerdReport};
 use sources::Sources;
-use tongue::Tongue;
+use std::io;
+use std::sync::Arc;
+use tally::HerdInterval;
 
+/// Size of a probe of echo and packets.
+const PROBE_BYTES: usize = 32;
 /// Descriptors in addition to those of connections: epoll, standard streams, the report.
 const DESCRIPTORS_BESIDE: u64 = 16;
 
@@ -57,11 +68,6 @@ fn run(idle: &IdleArgs, run_args: RunArgs, interrupts: &Interrupts) -> Result<He
             Sources::plan(to, idle.connections, sources::local_ports()).map_err(Failure::Usage)?
         }
     };
-    let tongue = match (idle.protocol, &url) {
-        (HerdProtocol::Http, Some(url)) => Tongue::http(url, idle.vary_ok),
-        (HerdProtocol::Packets, _) => Tongue::packets(seed, idle.connections),
-        (HerdProtocol::Echo | HerdProtocol::Http, _) => Tongue::echo(seed, idle.connections),
-    };
     let order = Order {
         to,
         sources,
@@ -76,19 +82,44 @@ fn run(idle: &IdleArgs, run_args: RunArgs, interrupts: &Interrupts) -> Result<He
     };
     let plan = HerdPlan::new(idle, &order);
     let environment = Environment::of_this_process(Some(seed));
-    let keeper = Keeper::new(order, tongue).map_err(Failure::System)?;
     let opening = summary::opening(&plan, seed);
     let mut screen = Screen::open(&opening, run_args.quiet);
     let mut seconds = Vec::new();
     let cpu_before = system::cpu_time();
-    let kept = keeper
-        .keep(interrupts, |interval| {
-            seconds.push(*interval);
-            screen.line(&summary::heading(), summary::line(interval));
-            screen.show(|| live::herd(&opening, &seconds));
-        })
-        .map_err(Failure::System)?;
+    let line = |interval: &HerdInterval| {
+        seconds.push(*interval);
+        screen.line(&summary::heading(), summary::line(interval));
+        screen.show(|| live::herd(&opening, &seconds));
+    };
+    let kept = match (idle.protocol, &url) {
+        (HerdProtocol::Http, Some(url)) => keep(order, http(url, idle.vary_ok), interrupts, line),
+        (HerdProtocol::Packets, _) => {
+            keep(order, Packets::new(seed, PROBE_BYTES, 0, Arc::default()), interrupts, line)
+        }
+        (HerdProtocol::Echo | HerdProtocol::Http, _) => {
+            let echo = Echo::new(seed, PROBE_BYTES as u64, Arc::default());
+            keep(order, echo, interrupts, line)
+        }
+    };
+    let kept = kept.map_err(Failure::System)?;
     let cpu = system::cpu_time().since(cpu_before);
     screen.close();
     Ok(HerdReport::new(plan, environment, &kept, cpu))
+}
+
+fn keep(
+    order: Order,
+    protocol: impl Protocol,
+    interrupts: &Interrupts,
+    line: impl FnMut(&HerdInterval),
+) -> io::Result<Kept> {
+    Keeper::new(order, protocol)?.keep(interrupts, line)
+}
+
+/// Creates the HTTP protocol for `url`. With `vary_ok`, bodies are not compared.
+fn http(url: &Url, vary_ok: bool) -> Http {
+    let requests = Requests::new(vec![Request::new("GET", url, &[], None, 1)]);
+    let learnt = Arc::new(Learnt::new(requests.clone()));
+    let rules = Rules { vary_ok, statuses: None };
+    Http::new((requests, rules), 1, learnt, (0, 0))
 }

@@ -1,7 +1,8 @@
 //! The report of `ringload idle`; `report.schema.json` describes the fields.
 
-use super::keeper::{Kept, Order};
+use super::keeper::Kept;
 use super::loss::{ConnectFailure, How, Loss};
+use super::order::Order;
 use super::tally::HerdInterval;
 use crate::args::IdleArgs;
 use crate::report::{Environment, Outcome, SCHEMA, Times};

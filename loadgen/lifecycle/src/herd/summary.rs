@@ -3,9 +3,8 @@
 use super::report::{HerdPlan, HerdReport};
 use super::tally::HerdInterval;
 use crate::report::{Outcome, Times};
+use crate::rows::{self, Rows, below, list};
 use crate::units::{show_count, show_text, show_us};
-use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::time::Duration;
 
 /// Maximum number of losses that the summary lists.
@@ -74,61 +73,44 @@ pub fn line(interval: &HerdInterval) -> String {
 /// Returns the summary of a run.
 #[must_use]
 pub fn summary(report: &HerdReport) -> String {
-    let mut text = String::new();
-    let mut row = |name: &str, what: String| {
-        writeln!(text, "{name:<13} {what}").expect("writing to a string does not fail");
-    };
-    row(
+    let mut rows = Rows::default();
+    let of = |times: &Times| rows::times(times, "no samples");
+    let (connected, wanted) = (show_count(report.connected), show_count(report.plan.connections));
+    let per_s = show_count(report.connects_per_s as u64);
+    let ramp_s = report.ramp_s;
+    rows.add(
         "connections",
-        format!(
-            "{} of {} in {:.2} s: {} per second",
-            show_count(report.connected),
-            show_count(report.plan.connections),
-            report.ramp_s,
-            show_count(report.connects_per_s as u64)
-        ),
+        format_args!("{connected} of {wanted} in {ramp_s:.2} s: {per_s} per second"),
     );
-    row("connect time", times(&report.connect_time_us));
-    row(
-        "probes",
-        format!("{} sent, {} answered", show_count(report.probes), show_count(report.answers)),
-    );
-    row("probe time", times(&report.probe_time_us));
-    row(
-        "last round",
-        format!(
-            "{} answered; {}",
-            show_count(report.answered_last),
-            times(&report.last_round_time_us)
-        ),
-    );
+    rows.add("connect time", of(&report.connect_time_us));
+    let (probes, answers) = (show_count(report.probes), show_count(report.answers));
+    rows.add("probes", format_args!("{probes} sent, {answers} answered"));
+    rows.add("probe time", of(&report.probe_time_us));
+    let (answered, times) = (show_count(report.answered_last), of(&report.last_round_time_us));
+    rows.add("last round", format_args!("{answered} answered; {times}"));
     if report.schedule_lag_us.p99 >= LAG_SHOWN_MIN_US {
-        row("schedule lag", format!("{}: ringload was late", times(&report.schedule_lag_us)));
+        let lag = of(&report.schedule_lag_us);
+        rows.add("schedule lag", format_args!("{lag}: ringload was late"));
     }
     if let Some(bytes) = report.memory_bytes_per_connection {
-        row("own memory", format!("{} bytes per connection", show_count(bytes)));
+        rows.add("own memory", format_args!("{} bytes per connection", show_count(bytes)));
     }
-    if report.unfinished > 0 {
-        row("unfinished", format!("{} probes without an answer", show_count(report.unfinished)));
-    }
+    rows.add_count("unfinished", report.unfinished, "probes without an answer");
     if report.drained > 0 || report.refused > 0 {
-        row(
+        let counts = [report.drained, report.unanswered_at_close, report.refused].map(show_count);
+        let [drained, unanswered, refused] = counts;
+        rows.add(
             "drained",
-            format!(
-                "{} closed cleanly by the server, {} of them during a probe; {} connects refused",
-                show_count(report.drained),
-                show_count(report.unanswered_at_close),
-                show_count(report.refused)
+            format_args!(
+                "{drained} closed cleanly by the server, {unanswered} of them during a probe; \
+                 {refused} connects refused"
             ),
         );
     }
-    row("not connected", failed(report));
-    row("lost", lost(report));
-    if let Some(hint) = &report.hint {
-        row("hint", hint.clone());
-    }
-    text += &verdict(report);
-    text
+    rows.add("not connected", failed(report));
+    rows.add("lost", lost(report));
+    rows.add_some("hint", report.hint.as_ref());
+    rows.text() + &verdict(report)
 }
 
 fn failed(report: &HerdReport) -> String {
@@ -137,7 +119,7 @@ fn failed(report: &HerdReport) -> String {
     }
     let mut text = list(&report.connects_failed);
     for (kind, first) in &report.first_connects_failed {
-        text += &format!("\n{:<13}   first {kind}: {}", "", show_text(first));
+        text += &below(format_args!("first {kind}: {}", show_text(first)));
     }
     text
 }
@@ -149,24 +131,23 @@ fn lost(report: &HerdReport) -> String {
     }
     let mut text = list(&report.lost);
     for loss in report.losses.iter().take(LOSSES_SHOWN_MAX) {
-        text += &format!(
-            "\n{:<13}   at {:.1} s connection {} ({:.1} s old, {}, silent for {:.1} s): {}",
-            "",
+        let answers = match loss.answers {
+            0 => "never answered".into(),
+            1 => "1 answer".into(),
+            answers => format!("{} answers", show_count(answers)),
+        };
+        text += &below(format_args!(
+            "at {:.1} s connection {} ({:.1} s old, {answers}, silent for {:.1} s): {}",
             loss.at_s,
             loss.connection,
             loss.age_s,
-            match loss.answers {
-                0 => "never answered".into(),
-                1 => "1 answer".into(),
-                answers => format!("{} answers", show_count(answers)),
-            },
             loss.silent_s,
             show_text(&loss.detail),
-        );
+        ));
     }
     let more = report.lost_total.saturating_sub(LOSSES_SHOWN_MAX as u64);
     if more > 0 {
-        text += &format!("\n{:<13}   and {} more", "", show_count(more));
+        text += &below(format_args!("and {} more", show_count(more)));
     }
     text
 }
@@ -191,27 +172,6 @@ fn verdict(report: &HerdReport) -> String {
         Outcome::Saturated => "INVALID: ringload was the bottleneck.\n".into(),
         Outcome::Interrupted => "INTERRUPTED: the figures cover the run up to then.\n".into(),
     }
-}
-
-fn times(times: &Times) -> String {
-    if times.samples == 0 {
-        return "no samples".into();
-    }
-    format!(
-        "p50 {}, p90 {}, p99 {}, p99.9 {}, max {}",
-        show_us(times.p50),
-        show_us(times.p90),
-        show_us(times.p99),
-        show_us(times.p99_9),
-        show_us(times.max)
-    )
-}
-
-fn list(counts: &BTreeMap<&'static str, u64>) -> String {
-    let seen = counts.iter().filter(|(_, count)| **count > 0);
-    seen.map(|(name, count)| format!("{name}: {}", show_count(*count)))
-        .collect::<Vec<_>>()
-        .join(", ")
 }
 
 #[cfg(test)]

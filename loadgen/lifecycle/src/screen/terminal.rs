@@ -73,7 +73,7 @@ fn canvas(area: Rect) -> io::Result<Terminal<Backend>> {
     Terminal::with_options(CrosstermBackend::new(BufWriter::new(stderr())), options)
 }
 
-/// Whether it is ours now.
+/// Returns true while this process controls the terminal.
 pub fn is_taken() -> bool {
     TAKEN.lock().unwrap_or_else(PoisonError::into_inner).is_some()
 }

@@ -1,4 +1,4 @@
-//! What a connection does, step by step.
+//! The steps of a connection.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -22,16 +22,16 @@ pub struct Connect {
 /// How much is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Send {
-    /// What is left of the speech.
+    /// The rest of the requests.
     All,
-    /// So many bytes of it, or what is left.
+    /// This number of bytes, or the rest.
     Bytes(u64),
 }
 
-/// What is waited for.
+/// The condition that ends a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recv {
-    /// So many bytes more than all `recv=N` before it asked for.
+    /// This number of bytes in addition to those of earlier `recv=N`.
     Bytes(u64),
     /// One whole reply more than the `recv=reply` before it asked for.
     Reply,
@@ -52,7 +52,7 @@ crate::named! {
     }
 }
 
-/// One step. What waits for the server waits no longer than the run's patience.
+/// One step. A wait for the server ends with the run's patience.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// `connect[:OPTION,…]`: opens a connection; the speech begins anew.

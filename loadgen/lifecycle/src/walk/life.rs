@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 /// Receive buffer of a connection that had a tiny one.
 const WINDOW_BYTES: usize = 200 << 10;
 
-/// What became of an attempt to send or to receive.
+/// The result of an attempt to send or to receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Moved {
-    /// So many bytes, and perhaps more can be.
+    /// This number of bytes; there may be more.
     Bytes(u64),
     /// None: it would block.
     Nothing,
@@ -105,7 +105,7 @@ impl Life {
         self.ear.is_last()
     }
 
-    /// What is left to say.
+    /// Returns the number of bytes that are not sent yet.
     pub(crate) const fn unsaid(&self) -> u64 {
         self.speech.bytes.len() as u64 - self.deeds.said
     }
@@ -294,7 +294,7 @@ impl Life {
         }
     }
 
-    /// What was seen, from now on unchanged; what is open is closed.
+    /// Closes the connection and returns its record.
     pub(crate) fn sight(mut self) -> (Speech, Sight) {
         self.close();
         let (ending, at) = self.ended.expect("it was closed");

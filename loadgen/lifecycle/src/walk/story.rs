@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 /// Before what we were short of is tried again.
 const SHORT_PAUSE: Duration = Duration::from_millis(10);
 
-/// What lies behind one attempt at a step.
+/// The result of one attempt at a step.
 enum Pace {
     /// The step is done.
     Next,
@@ -124,7 +124,7 @@ impl Story {
         }
     }
 
-    /// What was seen. A story that is not over ends here, without a finding for what it waits for.
+    /// Ends the script and returns its record. Data that is still awaited causes no finding.
     pub(super) fn finish(mut self) -> Walked {
         self.part();
         Walked {
@@ -139,7 +139,7 @@ impl Story {
         }
     }
 
-    /// What the steps before it said was waited for; this one waits for more.
+    /// Adds the wait of this step to the waits of the steps before it.
     fn begin(&mut self, step: Step) {
         if self.is_narrow && matches!(step, Step::Recv(_)) {
             self.read_on();

@@ -6,11 +6,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often `keep_on` is asked.
+/// Interval of the calls of `keep_on`.
 const TURN: Duration = Duration::from_millis(20);
 
-/// Begins all of `scripts` in their order, without a pause, and walks them to their end, or until
-/// `keep_on` answers false. What was seen, in the same order, the steps told.
+/// Starts all `scripts` in their order, without a pause, and runs them to their end, or until
+/// `keep_on` returns false. Returns their records in the same order, with their steps.
 ///
 /// # Errors
 /// errno of epoll.

@@ -2,8 +2,8 @@
 
 use super::Driver;
 use crate::load::flow::{Asked, Flow};
-use crate::protocol::{Answer, Protocol, Step};
 use crate::report::Pacing;
+use ringload_lifecycle::clients::{Answer, Protocol, Step};
 use ringload_lifecycle::fault::{ErrorKind, Fault};
 use ringwright::{Connection, Reason};
 use std::time::Duration;

@@ -189,7 +189,9 @@ mod tests {
     fn a_long_run_is_drawn_in_coarser_steps() {
         let seconds: Vec<Value> = (1..=1_500)
             .map(|second| {
-                json!({ "elapsed_s": second, "replies_per_s": 10 * second, "p99_us": second, "errors": 1 })
+                let replies_per_s = 10 * second;
+                json!({ "elapsed_s": second, "replies_per_s": replies_per_s, "p99_us": second,
+                        "errors": 1 })
             })
             .collect();
         let coarse = coarse(&seconds);

@@ -42,7 +42,8 @@ pub fn timeline(report: &Value) -> String {
         let class = if bar.verdict == "passed" { "phase" } else { "phase failed" };
         put(format_args!(
             "<text class=\"name\" x=\"0\" y=\"{:.1}\">{}</text>\
-             <rect class=\"{class}\" x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{:.1}\" rx=\"3\">\
+             <rect class=\"{class}\" x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{:.1}\" \
+             rx=\"3\">\
              <title>{}</title></rect>\n",
             y + 18.0,
             escape(&short(bar.name)),

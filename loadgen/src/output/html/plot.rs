@@ -129,7 +129,8 @@ impl Plot<'_> {
             put(
                 svg,
                 format_args!(
-                    "<line class=\"grid\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{TOP}\" y2=\"{bottom}\"/>\
+                    "<line class=\"grid\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{TOP}\" \
+                     y2=\"{bottom}\"/>\
                      <text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>\n",
                     bottom + 16.0,
                     escape(label)
@@ -168,7 +169,8 @@ impl Plot<'_> {
             put(
                 svg,
                 format_args!(
-                    "<path class=\"fill one\" d=\"{path}L{last:.1} {bottom}L{first:.1} {bottom}Z\"/>\n"
+                    "<path class=\"fill one\" d=\"{path}L{last:.1} {bottom}L{first:.1} \
+                     {bottom}Z\"/>\n"
                 ),
             );
         }

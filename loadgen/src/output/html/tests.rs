@@ -68,13 +68,16 @@ fn load() -> Value {
 
 fn churn() -> Value {
     let cell = |point: &str, kind: &str, findings: u64| {
-        json!({ "point": point, "kind": kind, "connections": 40, "findings": { "lost_reply": findings },
+        json!({ "point": point, "kind": kind, "connections": 40,
+                "findings": { "lost_reply": findings },
                 "outcomes": { "replied, fin": 39, HOSTILE: 1 } })
     };
     json!({
         "schema": 1, "version": "0.1.0", "kind": "churn", "outcome": "failed",
         "plan": { "protocol": "echo", "target": HOSTILE, "seed": 7 },
-        "environment": { "kernel": HOSTILE, "argv": ["ringload", HOSTILE], "started_at_s": 1_700_000_000 },
+        "environment": {
+            "kernel": HOSTILE, "argv": ["ringload", HOSTILE], "started_at_s": 1_700_000_000,
+        },
         "cells": [cell("idle", "fin", 0), cell("idle", HOSTILE, 1), cell(HOSTILE, "fin", 2)],
         "findings_total": 3, "findings": { "lost_reply": 3 },
         "examples": [{
@@ -83,7 +86,8 @@ fn churn() -> Value {
             "replay": "ringload replay 'say 64; fin'",
         }],
         "bystanders": {
-            "baseline_us": { "p50": 100.0, "p99": 200.0 }, "abuse_us": { "p50": 110.0, "p99": 900.0 },
+            "baseline_us": { "p50": 100.0, "p99": 200.0 },
+            "abuse_us": { "p50": 110.0, "p99": 900.0 },
             "ratio_p50": 1.1, "ratio_p99": 4.5,
         },
         "verdicts": [{ "expression": HOSTILE, "value": null, "failed": true }],
@@ -142,6 +146,7 @@ fn the_page_of_a_plan_has_its_parts() {
 fn a_report_of_nothing_is_a_page() {
     check(&page(&json!({})));
     check(&page(
-        &json!({ "kind": 5, "plan": [], "intervals": [1, 2], "cells": [null], "examples": [5], "bystanders": {}, "parts": [[]] }),
+        &json!({ "kind": 5, "plan": [], "intervals": [1, 2], "cells": [null], "examples": [5],
+                 "bystanders": {}, "parts": [[]] }),
     ));
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
-/// What is wrong with it.
+/// The bug of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bug {
     None,
@@ -39,7 +39,7 @@ struct Buffer {
     writes: u64,
 }
 
-/// What its connections share.
+/// The state that its connections share.
 struct Server {
     bug: Bug,
     free: Mutex<usize>,

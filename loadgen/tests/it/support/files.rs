@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// What is wrong with the server.
+/// The bug of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FilesBug {
     /// Nothing.
@@ -26,14 +26,14 @@ pub enum FilesBug {
 
 /// The paths of its files.
 pub const PATHS: [&str; 3] = ["/a", "/b", "/large"];
-/// How long a FIN that follows a request closely is looked for.
+/// Longest wait for a FIN right behind a request.
 const FIN_TIME: Duration = Duration::from_millis(20);
 
 /// Starts it.
 pub fn files(bug: FilesBug) -> SocketAddr {
     super::server(move |stream: TcpStream| {
         stream.set_nodelay(true).expect("a TCP socket");
-        // What a client does to its own connection is no concern of the server's.
+        // Errors are caused by the client.
         let _ = serve(stream, bug);
     })
 }
@@ -156,7 +156,7 @@ fn refuse(mut stream: TcpStream) -> std::io::Result<()> {
     end(stream)
 }
 
-/// Whether the client's FIN is next.
+/// Returns true if the client's FIN is next.
 fn has_ended(stream: &TcpStream) -> std::io::Result<bool> {
     stream.set_read_timeout(Some(FIN_TIME))?;
     let ended = matches!(stream.peek(&mut [0]), Ok(0));

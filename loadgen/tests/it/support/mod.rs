@@ -149,7 +149,7 @@ pub fn terminal() -> (File, File) {
     unsafe { (File::from_raw_fd(ours), File::from_raw_fd(childs)) }
 }
 
-/// What was shown on it, after the last program that had it open has ended.
+/// Returns the output on a terminal after all programs have closed it.
 pub fn read_terminal(terminal: &mut File) -> String {
     let mut bytes = Vec::new();
     // Its end is EIO (pty(7)).

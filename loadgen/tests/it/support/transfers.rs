@@ -63,7 +63,7 @@ impl Folder {
         path
     }
 
-    /// What is in it, hidden or not.
+    /// Returns the names of all files in the folder.
     pub fn names(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.0.path()).expect("our own folder");
         let name = |entry: std::io::Result<std::fs::DirEntry>| entry.expect("an entry").file_name();

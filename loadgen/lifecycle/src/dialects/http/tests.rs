@@ -49,11 +49,14 @@ fn rule(strictness: Strictness, say: &str, bytes: &[u8]) -> Rule {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn right_replies_are_right_however_they_are_cut(cuts in prop::collection::vec(0_usize..4_000, 0..20)) {
+    fn right_replies_are_right_however_they_are_cut(
+        cuts in prop::collection::vec(0_usize..4_000, 0..20),
+    ) {
         let replies = [
             &ok(&a())[..],
             b"HTTP/1.1 200 OK\r\nContent-Length: 400000\r\n\r\n",
-            b"HTTP/1.1 206 Partial Content\r\nContent-Length: 3\r\nContent-Range: bytes 7-9/3000\r\n\r\n",
+            b"HTTP/1.1 206 Partial Content\r\nContent-Length: 3\r\n\
+              Content-Range: bytes 7-9/3000\r\n\r\n",
             &a()[7..10],
             b"HTTP/1.1 416 No\r\nContent-Length: 2\r\n\r\nno",
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nbb8\r\n", &a(), b"\r\n0\r\n\r\n",

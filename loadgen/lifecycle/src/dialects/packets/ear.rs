@@ -81,28 +81,11 @@ impl PacketsEar {
             (Answer::Echoed(bytes), What::Echoed(place)) => {
                 let must = &self.bytes[place.clone()];
                 if bytes != must {
-                    return Err(recent::differs(
-                        &self.known.recent,
-                        self.key,
-                        place.start,
-                        bytes,
-                        must,
-                    ));
+                    let recent = &self.known.recent;
+                    return Err(recent::differs(recent, self.key, place.start, bytes, must));
                 }
             }
-            (Answer::Digested(sum), What::Digested(place)) => {
-                self.digested(at, sum, Sha256::digest(&self.bytes[place.clone()]).into())?;
-            }
-            (Answer::Digested(sum), What::DigestedFile(Source::File(file))) => {
-                self.digested(at, sum, self.known.files.0[*file].sha256)?;
-            }
-            (Answer::Digested(sum), What::DigestedFile(Source::Put(put, ranges))) => {
-                let mut must = Sha256::new();
-                ranges.iter().for_each(|range| must.update(&self.bytes[range.clone()]));
-                // After a refusal with EXISTS, the file is from another connection.
-                let must = if self.failed.contains(put) { sum } else { must.finalize().into() };
-                self.digested(at, sum, must)?;
-            }
+            (Answer::Digested(sum), what) => self.digested(at, sum, self.digest_of(what, sum))?,
             (Answer::Listed(fields), What::Listed(after)) => {
                 listing::check(&self.known.files, fields, after)?;
             }
@@ -136,6 +119,22 @@ impl PacketsEar {
         }
         self.close(at);
         Ok(())
+    }
+
+    /// Returns the expected digest, or `sum` if any is allowed.
+    fn digest_of(&self, what: &What, sum: [u8; 32]) -> [u8; 32] {
+        match what {
+            What::Digested(place) => Sha256::digest(&self.bytes[place.clone()]).into(),
+            What::DigestedFile(Source::File(file)) => self.known.files.0[*file].sha256,
+            // After a refusal with EXISTS, the file is from another connection.
+            What::DigestedFile(Source::Put(put, _)) if self.failed.contains(put) => sum,
+            What::DigestedFile(Source::Put(_, ranges)) => {
+                let mut must = Sha256::new();
+                ranges.iter().for_each(|range| must.update(&self.bytes[range.clone()]));
+                must.finalize().into()
+            }
+            _ => sum,
+        }
     }
 
     /// Checks a digest and its order; digests arrive in the order of their requests.
@@ -220,22 +219,29 @@ impl PacketsEar {
                 false => Err(self.unasked(id, &format!("ERROR {code}"))),
             };
         };
-        let is_due = self.model.expected[at].due <= said;
-        let has_failed = self.failed.contains(&id);
-        let allowed = match &self.model.expected[at].what {
+        if self.model.expected[at].due > said {
             // The request is not sent yet, so the error is about the transfer before it.
-            _ if !is_due => {
-                return match self.is_given_up(id, code) {
-                    true => {
-                        // STORED will not follow. After a FIN, the rest is never sent.
-                        if self.model.expected[at].what == What::Stored && code != code::FAILED {
-                            self.close(at);
-                        }
-                        Ok(())
-                    }
-                    false => Err(self.refused(at, error)),
-                };
+            if !self.is_given_up(id, code) {
+                return Err(self.refused(at, error));
             }
+            // STORED will not follow. After a FIN, the rest is never sent.
+            if self.model.expected[at].what == What::Stored && code != code::FAILED {
+                self.close(at);
+            }
+            return Ok(());
+        }
+        if !self.may_refuse(at, code) {
+            return Err(self.refused(at, error));
+        }
+        self.close_refused(at);
+        Ok(())
+    }
+
+    /// Returns true if an ERROR with this code may replace an answer.
+    fn may_refuse(&self, at: usize, code: u16) -> bool {
+        let Expected { id, what, .. } = &self.model.expected[at];
+        let has_failed = self.failed.contains(id);
+        match what {
             What::Offer { may_be_busy, .. } | What::Range { may_be_busy, .. } => {
                 code == code::BUSY && *may_be_busy
             }
@@ -261,12 +267,7 @@ impl PacketsEar {
                 code == code::NO_WORKERS && !self.known.has_workers
             }
             What::Echoed(_) | What::Stored | What::Refusal { .. } => false,
-        };
-        if !allowed {
-            return Err(self.refused(at, error));
         }
-        self.close_refused(at);
-        Ok(())
     }
 
     /// Closes an answer that an ERROR replaced, and those that do not follow then.

@@ -1,6 +1,5 @@
-//! What a server that keeps to PACKETS.md makes of what a connection says: one expectation for
-//! everything that must be answered. Whatever lie the bytes tell, this reads them as the server
-//! must.
+//! The answers that PACKETS.md demands for the bytes of a connection: one expectation for each
+//! request that must be answered. Malformed bytes are read as the server must read them.
 
 use crate::dialects::learnt::Files;
 use crate::packets::{self, Request, code};
@@ -13,11 +12,11 @@ pub struct Expected {
     pub id: u32,
     /// It is owed when so many bytes were said.
     pub due: u64,
-    /// What it is.
+    /// The answer.
     pub what: What,
 }
 
-/// What must come.
+/// An expected answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
     /// ECHOED: these bytes of what was said.
@@ -55,7 +54,7 @@ pub enum What {
         file: usize,
         /// The first byte.
         offset: u64,
-        /// So many bytes.
+        /// Number of bytes.
         length: u64,
     },
     /// ACCEPTED.
@@ -85,10 +84,10 @@ pub enum Source {
     Put(u32, Vec<Range<usize>>),
 }
 
-/// What comes of all the bytes that a connection may say.
+/// The answers to all bytes that a connection may send.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Model {
-    /// What must come, in the order in which it becomes due.
+    /// The answers, in the order in which they become due.
     pub expected: Vec<Expected>,
 }
 
@@ -126,7 +125,7 @@ struct Reader<'a> {
 }
 
 impl Model {
-    /// Of these bytes, for a server with such files.
+    /// Reads `bytes` as a server with `files` must.
     pub fn of(bytes: &[u8], files: &Files) -> Self {
         let mut reader = Reader {
             bytes,
@@ -142,7 +141,7 @@ impl Model {
         reader.model
     }
 
-    /// How many answers are owed when so many bytes were said.
+    /// Returns the number of answers that are due after `said` bytes.
     pub fn due(&self, said: u64) -> u64 {
         self.expected.partition_point(|expected| expected.due <= said) as u64
     }

@@ -72,24 +72,21 @@ impl Phrase {
             "digest-file" => Self::DigestFile(name(rest)?),
             "broadcast" => Self::Broadcast(size(0, fields_max)?),
             "list" if rest.is_empty() => Self::List,
-            "get" => {
+            "get" | "range" => {
                 let mut parts = rest.split(':');
                 let file = name(parts.next().unwrap_or_default())?;
                 let mut number = || parts.next().map(str::parse);
-                match (number(), number(), number()) {
-                    (None, ..) => Self::Get(file, None),
-                    (Some(Ok(offset)), Some(Ok(length)), None) => {
+                match (verb, number(), number(), number()) {
+                    ("get", None, ..) => Self::Get(file, None),
+                    ("get", Some(Ok(offset)), Some(Ok(length)), None) => {
                         Self::Get(file, Some((offset, length)))
                     }
-                    _ => return Err(wrong("expected get:NAME or get:NAME:OFFSET:LENGTH")),
-                }
-            }
-            "range" => {
-                let mut parts = rest.split(':');
-                let file = name(parts.next().unwrap_or_default())?;
-                let mut number = || parts.next().map(str::parse);
-                match (number(), number(), number()) {
-                    (Some(Ok(offset)), Some(Ok(length)), None) => Self::Range(file, offset, length),
+                    ("range", Some(Ok(offset)), Some(Ok(length)), None) => {
+                        Self::Range(file, offset, length)
+                    }
+                    ("get", ..) => {
+                        return Err(wrong("expected get:NAME or get:NAME:OFFSET:LENGTH"));
+                    }
                     _ => return Err(wrong("expected range:NAME:OFFSET:LENGTH")),
                 }
             }

@@ -6,7 +6,7 @@ use crate::dialects::learnt::Files;
 use crate::packets::{self, Request};
 use crate::stream::Stream;
 
-/// Of a put, between two DATA packets.
+/// Number of DATA packets of a put.
 const CHUNKS: u64 = 3;
 /// Bytes of a packet of a reply without fields.
 const ANSWER_BYTES: u64 = (packets::LENGTH_BYTES + packets::PREFIX_BYTES) as u64;
@@ -24,7 +24,7 @@ pub struct Speaker<'a> {
     packets: u32,
     /// GETs so far.
     gets: u32,
-    /// What was said.
+    /// The bytes of the requests.
     pub bytes: Vec<u8>,
     /// The requests in it.
     pub requests: Vec<dialect::Request>,
@@ -36,7 +36,7 @@ impl<'a> Speaker<'a> {
         Self { key, files, nonce, packets: 0, gets: 0, bytes: Vec::new(), requests: Vec::new() }
     }
 
-    /// Says one.
+    /// Appends a phrase.
     pub fn say(&mut self, phrase: &Phrase) {
         match phrase {
             Phrase::Echo(size) => self.plain(Request::ECHO, *size, ANSWER_BYTES + size),
@@ -90,6 +90,17 @@ impl<'a> Speaker<'a> {
                 Request::ABORT.append(&mut self.bytes, id, &[]);
                 self.asked(start, ANSWER_BYTES, true);
             }
+            Phrase::Lie(..)
+            | Phrase::Type(..)
+            | Phrase::Data(_)
+            | Phrase::Chunk(_)
+            | Phrase::Over(_) => self.say_hostile(phrase),
+        }
+    }
+
+    /// Appends a phrase that violates the protocol.
+    fn say_hostile(&mut self, phrase: &Phrase) {
+        match phrase {
             Phrase::Lie(length, actual) => {
                 let start = self.here();
                 let id = self.id();
@@ -129,6 +140,7 @@ impl<'a> Speaker<'a> {
                 self.data(id, size + 1);
                 self.hostile(start);
             }
+            _ => unreachable!("the other phrases keep to the protocol"),
         }
     }
 
@@ -242,7 +254,7 @@ impl<'a> Speaker<'a> {
         self.bytes.extend_from_slice(&id.to_be_bytes());
     }
 
-    /// What the stream has here.
+    /// Appends the next bytes of the stream.
     fn stream(&mut self, count: u64) {
         let start = self.bytes.len();
         self.bytes.resize(start + count as usize, 0);
@@ -284,8 +296,8 @@ fn id(key: Key, packet: u32) -> u32 {
     (whose(key) << 8) | ((packet - 1) % 255 + 1)
 }
 
-/// What the ids of a connection have in common: its number modulo 2^20 and, above that, which of a
-/// script's connects it is.
+/// Returns the common part of a connection's ids: its number modulo 2^20 and, above that, the place
+/// among the script's connects.
 pub fn whose(key: Key) -> u32 {
     let connect = key.number >> Key::CONNECT_SHIFT;
     ((connect as u32 & 0xf) << 20) | (key.number as u32 & 0xf_ffff)

@@ -4,7 +4,7 @@ use crate::dialects::learnt::tests::files;
 use crate::dialects::packets::phrase::Phrase;
 use crate::dialects::packets::speaker::Speaker;
 
-/// What must come, as text, of a connection that says that.
+/// Returns the expected answers to `say` as text.
 fn expected(say: &str) -> Vec<String> {
     let files = files(&[("a", vec![1; 10])], usize::MAX);
     let mut speaker = Speaker::new(Key { seed: 1, number: 0 }, &files, 9);
@@ -49,14 +49,14 @@ fn each_request_has_its_answers() {
 #[test]
 fn lies_are_read_as_they_must_be() {
     for (say, must) in [
-        // What is too long or too short is the end.
+        // A packet that is too long or too short ends the connection.
         ("lie:65537:20,echo:1", "0 error 2!"),
         ("lie:4294967295:0,echo:1", "0 error 2!"),
         ("lie:2147483648:9", "0 error 2!"),
         ("lie:0:0,echo:1", "0 error 1!"),
         ("lie:4:4,echo:1", "0 error 1!"),
         ("lie:65536:65536,echo:1", "1 Echoed,2 Echoed"),
-        // What follows belongs to the body: 12 bytes of an echo, of which the second is 10.
+        // The next bytes belong to the body: 12 bytes of an echo, the second of which is 10.
         ("lie:17:5,echo:3,echo:1", "1 Echoed,3 Echoed"),
         // The body never comes.
         ("lie:500:20,echo:3", ""),

@@ -4,14 +4,13 @@
 //! Answers to digest requests arrive in the order of the requests. Answers to echo requests may
 //! overtake them. The id of an answer names its request.
 
-use crate::protocol::{Answer, Protocol, Step};
-use ringload_lifecycle::fault::{ErrorKind, Fault};
-use ringload_lifecycle::packets::{
-    Answer as Said, BODY_BYTES_MAX, DIGEST_BYTES, Packet, Request, ServerError,
+use super::{Answer, Protocol, Step};
+use crate::fault::{ErrorKind, Fault};
+use crate::packets::{
+    Answer as Said, DIGEST_BYTES, LENGTH_BYTES, Packet, Request, ServerError, Split, split,
 };
-use ringload_lifecycle::stream::{Stream, Tracer};
-use ringload_lifecycle::units::show_hex;
-use ringwright::packets::Framing;
+use crate::stream::{Stream, Tracer};
+use crate::units::show_hex;
 use sha2::{Digest, Sha256};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -27,7 +26,6 @@ pub struct Packets {
     size_bytes: usize,
     /// Every `digest_every`-th request of a connection is a DIGEST; 0: none.
     digest_every: u64,
-    framing: Framing,
     tracer: Tracer,
     block: Box<[u8; BLOCK_BYTES]>,
 }
@@ -47,17 +45,10 @@ impl Packets {
     /// `digest_every`-th request is a DIGEST; with 0, none is. The shards share `numbers`, see
     /// [`Tracer`].
     #[must_use]
-    pub fn new(
-        seed: u64,
-        size_bytes: usize,
-        digest_every: u64,
-        framing: Framing,
-        numbers: Arc<AtomicU64>,
-    ) -> Self {
-        assert!(framing.body_bytes_max() == BODY_BYTES_MAX, "the protocol has one maximum");
+    pub fn new(seed: u64, size_bytes: usize, digest_every: u64, numbers: Arc<AtomicU64>) -> Self {
         let block = Box::new([0; BLOCK_BYTES]);
         let tracer = Tracer::new(seed, numbers);
-        Self { seed, size_bytes, digest_every, framing, tracer, block }
+        Self { seed, size_bytes, digest_every, tracer, block }
     }
 
     /// Each connection starts to count at a different offset, so that connections with a single
@@ -194,10 +185,10 @@ impl Protocol for Packets {
     /// Other clients may send broadcasts.
     const MAY_SPEAK_UNASKED: bool = true;
 
-    fn open(&self, number: u64) -> PacketsState {
-        let stream = Stream::new(self.seed, number);
+    fn resume(&self, number: u64, requests: u64) -> PacketsState {
+        let (stream, waiting) = (Stream::new(self.seed, number), VecDeque::new());
         self.tracer.opened(number);
-        PacketsState { stream, number, asked: 0, answered: 0, waiting: VecDeque::new() }
+        PacketsState { stream, number, asked: requests, answered: requests, waiting }
     }
 
     fn request(
@@ -228,16 +219,20 @@ impl Protocol for Packets {
     }
 
     fn receive(&mut self, state: &mut PacketsState, bytes: &[u8]) -> Result<Step, Fault> {
-        let mut packets = self.framing.packets(bytes);
-        let mut answer = None;
-        while answer.is_none()
-            && let Some(body) = packets.next()
-        {
-            let body = body.map_err(|too_long| protocol(state, too_long))?;
-            let packet = Packet::parse(body).map_err(|wrong| protocol(state, wrong))?;
-            answer = self.judge(state, packet)?;
+        let (mut used, mut answer) = (0, None);
+        loop {
+            let need = match split(&bytes[used..]).map_err(|wrong| protocol(state, wrong))? {
+                Split::Packet { body, .. } if answer.is_none() => {
+                    let packet = Packet::parse(body).map_err(|wrong| protocol(state, wrong))?;
+                    answer = self.judge(state, packet)?;
+                    used += LENGTH_BYTES + body.len();
+                    continue;
+                }
+                Split::Packet { .. } => 0,
+                Split::Incomplete { need } => need,
+            };
+            return Ok(Step { used, need, answer });
         }
-        Ok(Step { used: packets.used(), need: packets.need(), answer })
     }
 
     fn end(&mut self, state: &mut PacketsState) -> Result<Answer, Fault> {

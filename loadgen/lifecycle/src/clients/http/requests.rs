@@ -1,7 +1,7 @@
 //! The requests of a run: one, or several that are drawn by their weights.
 
-use ringload_lifecycle::http::Url;
-use ringload_lifecycle::random::{Random, scramble};
+use crate::http::Url;
+use crate::random::{Random, scramble};
 use std::sync::Arc;
 
 /// The requests of a run.

@@ -1,13 +1,18 @@
 //! The exchange of requests and replies; all replies to a request with a status must have the same
 //! body.
 
-use super::Statuses;
-use super::requests::{Draw, Requests};
-use crate::protocol::{Answer, Protocol, Step};
-use ringload_lifecycle::fault::{ErrorKind, Fault};
-use ringload_lifecycle::http::bodies::{Bodies, Deviant};
-use ringload_lifecycle::http::fingerprint::Fingerprint;
-use ringload_lifecycle::http::reply::{Last, Parser, Reply};
+mod requests;
+mod statuses;
+
+pub use requests::{Request, Requests};
+pub use statuses::Statuses;
+
+use super::{Answer, Protocol, Step};
+use crate::fault::{ErrorKind, Fault};
+use crate::http::bodies::{Bodies, Deviant};
+use crate::http::fingerprint::Fingerprint;
+use crate::http::reply::{Last, Parser, Reply};
+use requests::Draw;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,7 +25,7 @@ pub struct Http {
     draw: Draw,
     /// Requests that were taken back, to be sent before others are drawn.
     again: VecDeque<usize>,
-    /// Of each request.
+    /// The replies to each request.
     kinds: Vec<Kind>,
     learnt: Arc<Learnt>,
     /// Replies with another body.
@@ -39,6 +44,7 @@ struct Kind {
 /// The state of one connection.
 #[derive(Debug, Default)]
 pub struct HttpState {
+    number: u64,
     parser: Parser,
     /// Places of the requests in flight, oldest first. Empty if the run has one request only.
     asked: VecDeque<usize>,
@@ -69,7 +75,7 @@ impl Rules {
 /// The bodies of a run, shared by all shards.
 #[derive(Debug)]
 pub struct Learnt {
-    /// Of each request.
+    /// The bodies of each request.
     bodies: Mutex<Vec<Bodies>>,
     deviating: AtomicU64,
     requests: Requests,
@@ -87,13 +93,22 @@ impl Learnt {
     /// error for each of them that no shard has reported.
     #[must_use]
     pub fn finish(&self) -> (u64, Vec<Fault>) {
+        let faults: Vec<Fault> = self.late(true).into_iter().map(|(_, fault)| fault).collect();
+        (self.deviating.load(Ordering::Relaxed) + faults.len() as u64, faults)
+    }
+
+    /// As [`Protocol::late`].
+    fn late(&self, is_over: bool) -> Vec<(u64, Fault)> {
         let mut bodies = self.bodies.lock().unwrap_or_else(PoisonError::into_inner);
         let mut faults = Vec::new();
         for (place, bodies) in bodies.iter_mut().enumerate() {
-            bodies.finish();
-            faults.extend(bodies.late().iter().map(|late| differs(&self.requests, place, late)));
+            if is_over {
+                bodies.finish();
+            }
+            let late = bodies.late().into_iter();
+            faults.extend(late.map(|late| (late.tag, differs(&self.requests, place, &late))));
         }
-        (self.deviating.load(Ordering::Relaxed) + faults.len() as u64, faults)
+        faults
     }
 }
 
@@ -135,9 +150,9 @@ impl Http {
         }
     }
 
-    fn judge(&mut self, place: usize, reply: Reply) -> Answer {
+    fn judge(&mut self, number: u64, place: usize, reply: Reply) -> Answer {
         let fault = if self.rules.allow(reply.status) {
-            match self.expected(place, reply) {
+            match self.expected(number, place, reply) {
                 Some(expected) if expected != reply.body => self.deviates(place, reply, expected),
                 _ => None,
             }
@@ -149,14 +164,14 @@ impl Http {
     }
 
     /// Returns the expected body, or `None` if it is not known yet.
-    fn expected(&mut self, place: usize, reply: Reply) -> Option<Fingerprint> {
+    fn expected(&mut self, number: u64, place: usize, reply: Reply) -> Option<Fingerprint> {
         let of = &mut self.kinds[place].expected;
         let known = of.iter().find(|(status, _)| *status == reply.status);
         if let Some((_, expected)) = known {
             return Some(*expected);
         }
         let mut bodies = self.learnt.bodies.lock().unwrap_or_else(PoisonError::into_inner);
-        let expected = bodies[place].take(reply.status, reply.body, 0)?;
+        let expected = bodies[place].take(reply.status, reply.body, number)?;
         of.push((reply.status, expected));
         Some(expected)
     }
@@ -185,8 +200,8 @@ impl Protocol for Http {
         answer.status == Some(408) && answer.last
     }
 
-    fn open(&self, _number: u64) -> HttpState {
-        HttpState::default()
+    fn resume(&self, number: u64, _requests: u64) -> HttpState {
+        HttpState { number, ..HttpState::default() }
     }
 
     fn is_between_replies(&self, state: &HttpState) -> bool {
@@ -228,7 +243,7 @@ impl Protocol for Http {
             .parser
             .advance(bytes, is_head, &mut self.kinds[place].last)
             .map_err(|wrong| named(&self.requests, place, ErrorKind::Protocol, wrong.0.into()))?;
-        let answer = step.reply.map(|reply| self.judge(place, reply));
+        let answer = step.reply.map(|reply| self.judge(state.number, place, reply));
         // A request that meets the end of an idle connection stays in flight, see `take_back`.
         if answer.as_ref().is_some_and(|answer| !Self::is_goodbye(answer)) {
             state.asked.pop_front();
@@ -239,16 +254,21 @@ impl Protocol for Http {
     fn end(&mut self, state: &mut HttpState) -> Result<Answer, Fault> {
         let when = if state.parser.is_between_replies() { "before" } else { "in the middle of" };
         let place = state.oldest();
-        state.parser.end().map(|reply| self.judge(place, reply)).ok_or_else(|| {
+        let reply = state.parser.end();
+        reply.map(|reply| self.judge(state.number, place, reply)).ok_or_else(|| {
             let text = format!("the server closed the connection (FIN) {when} a reply");
             named(&self.requests, place, ErrorKind::Eof, text)
         })
+    }
+
+    fn late(&mut self, is_over: bool) -> Vec<(u64, Fault)> {
+        let late = self.learnt.late(is_over).into_iter();
+        late.filter(|_| !self.rules.vary_ok).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::requests::Request;
     use super::*;
 
     /// The requests of a run: these methods and paths, of equal weight.

@@ -1,6 +1,13 @@
-//! The interface between the load driver and a protocol.
+//! Well-behaved clients: their requests, and the check of each reply.
+//!
+//! Load and herds send the requests of a [`Protocol`]: `ringload` on connections of the engine, and
+//! [`herd`](crate::herd) on plain sockets.
 
-use ringload_lifecycle::fault::Fault;
+pub mod echo;
+pub mod http;
+pub mod packets;
+
+use crate::fault::Fault;
 
 /// A complete reply.
 #[derive(Debug, PartialEq, Eq)]
@@ -46,7 +53,13 @@ pub trait Protocol: 'static {
     }
 
     /// Creates the state of a new connection; `number` is unique in this run.
-    fn open(&self, number: u64) -> Self::State;
+    fn open(&self, number: u64) -> Self::State {
+        self.resume(number, 0)
+    }
+
+    /// Creates the state of connection `number` after `requests` requests and their replies, so
+    /// that an idle connection needs none.
+    fn resume(&self, number: u64, requests: u64) -> Self::State;
 
     /// Returns true if no reply is partially received.
     fn is_between_replies(&self, state: &Self::State) -> bool;
@@ -75,4 +88,11 @@ pub trait Protocol: 'static {
     /// # Errors
     /// The FIN does not end a reply.
     fn end(&mut self, state: &mut Self::State) -> Result<Answer, Fault>;
+
+    /// Takes accepted replies that turned out to be wrong when later replies arrived: the number of
+    /// the connection, and the error. At the end of the run (`is_over`) no further reply can
+    /// decide.
+    fn late(&mut self, _is_over: bool) -> Vec<(u64, Fault)> {
+        Vec::new()
+    }
 }

@@ -2,18 +2,12 @@
 
 use super::*;
 use proptest::prelude::*;
-use ringwright::Config;
 
 const SIZE: usize = 100;
 
-fn framing() -> Framing {
-    let config = Config { message_bytes_max: 128 << 10, ..Config::default() };
-    Framing::new(BODY_BYTES_MAX, &config).expect("there is room")
-}
-
 /// Every third request is a DIGEST: on connection 0 those with the ids 3, 6, 9 and so on.
 fn packets() -> Packets {
-    Packets::new(7, SIZE, 3, framing(), Arc::default())
+    Packets::new(7, SIZE, 3, Arc::default())
 }
 
 /// Sends `count` requests and returns the bodies of their packets.
@@ -21,7 +15,12 @@ fn ask(packets: &mut Packets, state: &mut PacketsState, count: usize) -> Vec<Vec
     let mut bytes = Vec::new();
     let announced = packets.request(state, count, |part| bytes.extend_from_slice(part));
     assert_eq!(announced, bytes.len() as u64);
-    framing().packets(&bytes).map(|body| body.expect("short enough").to_vec()).collect()
+    let (mut rest, mut bodies) = (&bytes[..], Vec::new());
+    while let Split::Packet { body, rest: after } = split(rest).expect("short enough") {
+        bodies.push(body.to_vec());
+        rest = after;
+    }
+    bodies
 }
 
 fn packet(kind: u8, id: &[u8], fields: &[u8]) -> Vec<u8> {
@@ -81,7 +80,7 @@ proptest! {
         seed: u64, number in 0_u64..5, size in 1_usize..40_000, digest_every in 0_u64..5,
         order in Just((0..8_usize).collect::<Vec<_>>()).prop_shuffle(), cut in 1_usize..50_000,
     ) {
-        let mut packets = Packets::new(seed, size, digest_every, framing(), Arc::default());
+        let mut packets = Packets::new(seed, size, digest_every, Arc::default());
         let mut state = packets.open(number);
         let requests = ask(&mut packets, &mut state, order.len());
         // Digests keep their order; the other answers are shuffled.
@@ -115,7 +114,7 @@ proptest! {
 fn as_many_digests_as_asked_for() {
     for (every, must) in [(0, 0), (1, 12), (3, 4), (4, 3)] {
         for number in 0..4 {
-            let mut packets = Packets::new(7, SIZE, every, framing(), Arc::default());
+            let mut packets = Packets::new(7, SIZE, every, Arc::default());
             let mut state = packets.open(number);
             let requests = ask(&mut packets, &mut state, 12);
             let digests = requests.iter().filter(|request| request[0] == 2).count();

@@ -136,7 +136,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let list = folder.path().join("list");
         fs::write(folder.path().join("body.bin"), b"\0\xff").expect("a file");
-        let text = "# weight method URL body\n\n10 GET /a?b\n  1\tPOST\thttp://h:81/c\t{\"d\": 1} \n\
+        let text = "# weight method URL body\n\n10 GET /a?b\n  1\tPOST\thttp://h:81/c\t{\"d\": 1} \
+                    \n\
                     0 PUT / @body.bin\n";
         fs::write(&list, text).expect("a file");
         let entry = |weight, method: &str, target: &str, body: Option<&[u8]>| Entry {

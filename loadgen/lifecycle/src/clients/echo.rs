@@ -1,8 +1,8 @@
 //! The echo protocol: the server must return the bytes that were sent.
 
-use crate::protocol::{Answer, Protocol, Step};
-use ringload_lifecycle::fault::{ErrorKind, Fault};
-use ringload_lifecycle::stream::{Stream, Tracer};
+use super::{Answer, Protocol, Step};
+use crate::fault::{ErrorKind, Fault};
+use crate::stream::{Stream, Tracer};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -39,9 +39,10 @@ impl Echo {
 impl Protocol for Echo {
     type State = EchoState;
 
-    fn open(&self, number: u64) -> EchoState {
+    fn resume(&self, number: u64, requests: u64) -> EchoState {
         self.tracer.opened(number);
-        EchoState { stream: Stream::new(self.seed, number), sent: 0, received: 0, number }
+        let bytes = requests * self.size_bytes;
+        EchoState { stream: Stream::new(self.seed, number), sent: bytes, received: bytes, number }
     }
 
     fn request(&mut self, state: &mut EchoState, count: usize, mut send: impl FnMut(&[u8])) -> u64 {
