@@ -2,7 +2,8 @@
 
 use crate::config::milliseconds;
 use crate::files::{
-    Directory, FileKind, NewFile, OpenFile, PublishOptions, StartFileError, StartNewFileError,
+    CachedPlace, Directory, FileKind, NewFile, OpenFile, PublishOptions, StartFileError,
+    StartNewFileError,
 };
 use crate::info::{Origin, SendStatus};
 use crate::local::Local;
@@ -270,6 +271,14 @@ impl<'a> Connection<'a> {
     /// file systems. It keeps no file that changed less than 20 ms before the open.
     pub fn cached_file(&mut self, directory: &Directory, path: &[u8]) -> Option<OpenFile> {
         self.core.cached_file(self.calls.as_deref_mut()?, directory, path)
+    }
+
+    /// Returns the file at a place of [`OpenFile::place`], as [`cached_file`](Self::cached_file)
+    /// does for its path and with the same checks. A server that knows which file answers a request
+    /// needs not write the file's path. `None` if the shard keeps the file open no longer, and for
+    /// a place of another shard.
+    pub fn cached_file_at(&mut self, place: CachedPlace) -> Option<OpenFile> {
+        self.core.cached_file_at(self.calls.as_deref_mut()?, place)
     }
 
     /// Reads `length` bytes of `file` from `offset` out of the page cache and queues them, in order

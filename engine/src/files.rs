@@ -269,12 +269,24 @@ struct Noted {
     note: OnceLock<Box<dyn Any + Send + Sync>>,
     /// The reason why a range was padded.
     failure: OnceLock<Reason>,
+    /// The place among the files that a shard keeps open.
+    place: OnceLock<CachedPlace>,
 }
 
 impl Noted {
     fn new(file: Owned) -> Arc<Self> {
-        Arc::new(Self { file, note: OnceLock::new(), failure: OnceLock::new() })
+        let (note, failure, place) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        Arc::new(Self { file, note, failure, place })
     }
+}
+
+/// The place of a file among those that a shard keeps open, see
+/// [`Connection::cached_file_at`](crate::Connection::cached_file_at).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CachedPlace {
+    pub(crate) entry: u32,
+    /// Unique in the process.
+    number: u64,
 }
 
 impl AsFd for OpenFile {
@@ -410,6 +422,22 @@ impl OpenFile {
     #[must_use]
     pub fn note(&self) -> &OnceLock<Box<dyn Any + Send + Sync>> {
         &self.owned.note
+    }
+
+    /// The place of the file among those that its shard keeps open. `None`: it was never kept. With
+    /// its place, [`Connection::cached_file_at`] finds the file without its path.
+    ///
+    /// [`Connection::cached_file_at`]: crate::Connection::cached_file_at
+    #[must_use]
+    pub fn place(&self) -> Option<CachedPlace> {
+        self.owned.place.get().copied()
+    }
+
+    /// Notes that a shard keeps the file open, which happens once.
+    pub(crate) fn keep_at(&self, entry: u32) -> CachedPlace {
+        static NUMBERS: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        *self.owned.place.get_or_init(|| CachedPlace { entry, number })
     }
 
     /// The reason why [`Connection::send_file_padded`] had to pad a range of this file:

@@ -6,7 +6,7 @@ use super::core::{Core, OpenRequest};
 use super::file_cache::{FileCache, Found, Times};
 use super::output::Body;
 use super::slots::NONE;
-use crate::files::{Directory, FileKind, OpenFile};
+use crate::files::{CachedPlace, Directory, FileKind, OpenFile};
 use crate::ring::Calls;
 
 impl Core {
@@ -20,8 +20,23 @@ impl Core {
         if self.file_cache.is_off() {
             return None;
         }
+        let found = self.file_cache.find(directory, path, self.now_ms, self.counters.turns);
+        self.current_file(calls, found)
+    }
+
+    /// The file at a place of the cache, as [`cached_file`](Self::cached_file) returns it.
+    pub fn cached_file_at(
+        &mut self,
+        calls: &mut dyn Calls,
+        place: CachedPlace,
+    ) -> Option<OpenFile> {
+        let found = self.file_cache.find_at(place, self.now_ms, self.counters.turns);
+        self.current_file(calls, found)
+    }
+
+    fn current_file(&mut self, calls: &mut dyn Calls, found: Found) -> Option<OpenFile> {
         let (now_ms, turn) = (self.now_ms, self.counters.turns);
-        let current = match self.file_cache.find(directory, path, now_ms, turn) {
+        let current = match found {
             Found::Current(at) => Some(at),
             Found::Unasked(at) => {
                 let file = self.file_cache.file(at);

@@ -23,14 +23,17 @@
 //! call finds no free descriptor, and at the end of a drain. The ledger counts them among files and
 //! descriptors.
 
-use crate::files::{Directory, OpenFile};
+use crate::files::{CachedPlace, Directory, OpenFile};
 use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::os::fd::RawFd;
 use std::rc::Rc;
 
 /// What nobody asked for is closed after so long: a deleted file frees its blocks, and a file
 /// system can be unmounted.
 const UNUSED_MS: u64 = 3_000;
+/// A file that was used so lately keeps its place among the others.
+const FRESH_MS: u64 = 50;
 /// Longer than a tick of the clock that file systems take their times from.
 const SETTLED_MS: i64 = 20;
 /// No entry.
@@ -39,6 +42,7 @@ const NONE: usize = usize::MAX;
 /// An open file and where it was found.
 struct Entry {
     key: Rc<[u8]>,
+    place: CachedPlace,
     file: OpenFile,
     /// Open for as long as its descriptor is part of the key.
     _directory: Directory,
@@ -52,7 +56,7 @@ struct Entry {
 pub struct Times {
     /// When its open began.
     pub opened_ms: u64,
-    /// When somebody asked for it.
+    /// When somebody asked for it, to within [`FRESH_MS`].
     pub used_ms: u64,
     /// The turn in which its status was asked for.
     pub asked_turn: u64,
@@ -73,9 +77,11 @@ pub enum Found {
 pub struct FileCache {
     entries_max: usize,
     valid_ms: u64,
-    by_key: HashMap<Rc<[u8]>, usize>,
+    by_key: HashMap<Rc<[u8]>, usize, Secret>,
     entries: Vec<Option<Entry>>,
     free: Vec<usize>,
+    /// The entry that was found by its path last.
+    last: usize,
     newest: usize,
     oldest: usize,
     /// A key to look for.
@@ -87,9 +93,10 @@ impl FileCache {
         Self {
             entries_max,
             valid_ms,
-            by_key: HashMap::new(),
+            by_key: HashMap::with_hasher(Secret::new()),
             entries: Vec::new(),
             free: Vec::new(),
+            last: NONE,
             newest: NONE,
             oldest: NONE,
             key: Vec::new(),
@@ -115,14 +122,29 @@ impl FileCache {
     pub fn find(&mut self, directory: &Directory, path: &[u8], now_ms: u64, turn: u64) -> Found {
         self.write_key(directory, path);
         // Most often it is the one that was asked for last.
-        let last = self.entries.get(self.newest).and_then(Option::as_ref);
+        let last = self.entries.get(self.last).and_then(Option::as_ref);
         let at = match last.is_some_and(|entry| *entry.key == self.key[..]) {
-            true => self.newest,
+            true => self.last,
             false => match self.by_key.get(&self.key[..]) {
                 Some(&at) => at,
                 None => return Found::Nothing,
             },
         };
+        self.last = at;
+        self.look_at(at, now_ms, turn)
+    }
+
+    /// Finds a file by its place.
+    pub fn find_at(&mut self, place: CachedPlace, now_ms: u64, turn: u64) -> Found {
+        match self.entries.get(place.entry as usize) {
+            Some(Some(entry)) if entry.place == place => {
+                self.look_at(place.entry as usize, now_ms, turn)
+            }
+            _ => Found::Nothing,
+        }
+    }
+
+    fn look_at(&mut self, at: usize, now_ms: u64, turn: u64) -> Found {
         let entry = self.entry(at);
         if now_ms >= entry.times.opened_ms + self.valid_ms {
             return Found::Old(self.remove(at));
@@ -142,6 +164,9 @@ impl FileCache {
     pub fn note_used(&mut self, at: usize, now_ms: u64, turn: u64) {
         let entry = self.entry_mut(at);
         entry.times.asked_turn = turn;
+        if now_ms < entry.times.used_ms + FRESH_MS {
+            return;
+        }
         entry.times.used_ms = now_ms;
         if self.newest != at {
             self.unlink(at);
@@ -165,18 +190,19 @@ impl FileCache {
             None => None,
         };
         let key: Rc<[u8]> = self.key[..].into();
+        let at = self.free.pop().unwrap_or_else(|| {
+            self.entries.push(None);
+            self.entries.len() - 1
+        });
         let entry = Entry {
             key: key.clone(),
+            place: file.keep_at(at as u32),
             file,
             _directory: directory.clone(),
             times,
             newer: NONE,
             older: NONE,
         };
-        let at = self.free.pop().unwrap_or_else(|| {
-            self.entries.push(None);
-            self.entries.len() - 1
-        });
         self.entries[at] = Some(entry);
         self.by_key.insert(key, at);
         self.link_newest(at);
@@ -244,6 +270,64 @@ impl FileCache {
     }
 }
 
+/// The key of the hashes of paths, which nobody outside the process knows.
+///
+/// The keys are paths of existing files, so only somebody who names files could choose them. SipHash
+/// would take four times as many instructions.
+#[derive(Clone)]
+struct Secret([u64; 2]);
+
+impl Secret {
+    fn new() -> Self {
+        let random = RandomState::new();
+        Self([0, 1].map(|number: u64| random.hash_one(number)))
+    }
+}
+
+impl BuildHasher for Secret {
+    type Hasher = PathHasher;
+
+    fn build_hasher(&self) -> PathHasher {
+        PathHasher { state: self.0[0], secret: self.0[1] }
+    }
+}
+
+/// Multiplies 16 bytes at a time and folds the product, as wyhash and foldhash do.
+struct PathHasher {
+    state: u64,
+    secret: u64,
+}
+
+impl PathHasher {
+    fn mix(&mut self, first: u64, second: u64) {
+        let product = u128::from(first ^ self.state) * u128::from(second ^ self.secret);
+        self.state = product as u64 ^ (product >> 64) as u64;
+    }
+}
+
+impl Hasher for PathHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        let word = |bytes: &[u8; 8]| u64::from_ne_bytes(*bytes);
+        let (pairs, rest) = bytes.as_chunks::<16>();
+        for pair in pairs {
+            let (words, _) = pair.as_chunks::<8>();
+            self.mix(word(&words[0]), word(&words[1]));
+        }
+        match (rest.first_chunk(), rest.last_chunk()) {
+            (Some(first), Some(last)) => self.mix(word(first), word(last)),
+            _ => self.mix(rest.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)), 0),
+        }
+    }
+
+    fn write_usize(&mut self, length: usize) {
+        self.state ^= length as u64;
+    }
+
+    fn finish(&self) -> u64 {
+        self.state
+    }
+}
+
 #[cfg(any(test, feature = "testing"))]
 impl FileCache {
     /// The list has every entry once, the least recently used one last, and none that should have
@@ -305,18 +389,23 @@ mod tests {
         let (mut cache, directory, opener) = cache();
         assert!(cache.insert(&directory, b"a", file(1, &opener), at(0, 1)).is_none());
         assert!(cache.insert(&directory, b"b", file(2, &opener), at(1, 1)).is_none());
-        let Found::Current(first) = cache.find(&directory, b"a", 2, 1) else { panic!("a is gone") };
-        cache.note_used(first, 2, 1);
-        cache.check(0);
-        let gone = cache.insert(&directory, b"c", file(3, &opener), at(3, 1)).unwrap();
+        for (now_ms, oldest) in [(FRESH_MS - 1, 1), (FRESH_MS, 2)] {
+            let Found::Current(first) = cache.find(&directory, b"a", now_ms, 1) else {
+                panic!("a is gone")
+            };
+            cache.note_used(first, now_ms, 1);
+            assert_eq!(cache.file(cache.oldest).status().inode, oldest, "{now_ms}");
+            cache.check(0);
+        }
+        let gone = cache.insert(&directory, b"c", file(3, &opener), at(60, 1)).unwrap();
         assert_eq!(gone.status().inode, 2);
-        assert!(matches!(cache.find(&directory, b"b", 3, 1), Found::Nothing));
-        let gone = cache.insert(&directory, b"c", file(4, &opener), at(4, 1)).unwrap();
+        assert!(matches!(cache.find(&directory, b"b", 60, 1), Found::Nothing));
+        let gone = cache.insert(&directory, b"c", file(4, &opener), at(61, 1)).unwrap();
         assert_eq!((gone.status().inode, cache.len()), (3, 2), "a newer one of that path");
         cache.check(0);
-        assert_eq!(cache.next_ms(), Some(2 + UNUSED_MS));
-        assert!(cache.take_unused(1 + UNUSED_MS).is_none());
-        assert_eq!(cache.take_unused(2 + UNUSED_MS).unwrap().status().inode, 1);
+        assert_eq!(cache.next_ms(), Some(FRESH_MS + UNUSED_MS));
+        assert!(cache.take_unused(FRESH_MS - 1 + UNUSED_MS).is_none());
+        assert_eq!(cache.take_unused(FRESH_MS + UNUSED_MS).unwrap().status().inode, 1);
         assert_eq!(cache.take_oldest().unwrap().status().inode, 4);
         assert!(cache.take_oldest().is_none() && cache.next_ms().is_none());
         cache.check(0);
@@ -336,6 +425,48 @@ mod tests {
         assert!(matches!(cache.find(&directory, b"a", 109, 2), Found::Current(_)));
         assert!(matches!(cache.find(&directory, b"a", 110, 2), Found::Old(_)));
         assert_eq!(cache.len(), 0);
+    }
+
+    #[test]
+    fn a_place_leads_to_its_file_while_that_is_kept() {
+        let (mut cache, directory, opener) = cache();
+        let first = file(1, &opener);
+        assert!(first.place().is_none());
+        cache.insert(&directory, b"a", first.clone(), at(10, 1));
+        let place = first.place().expect("it is kept");
+        let Found::Current(entry) = cache.find_at(place, 10, 1) else { panic!("it has no place") };
+        assert_eq!(cache.file(entry).status().inode, 1);
+        assert!(matches!(cache.find_at(place, 11, 2), Found::Unasked(_)), "it is asked each turn");
+        assert!(matches!(cache.find_at(place, 110, 2), Found::Old(_)), "it is looked up anew");
+        assert!(matches!(cache.find_at(place, 10, 1), Found::Nothing), "it is gone");
+        // Another file gets the same entry.
+        let second = file(2, &opener);
+        cache.insert(&directory, b"a", second.clone(), at(10, 1));
+        assert_eq!(second.place().map(|place| place.entry), Some(place.entry));
+        assert!(matches!(cache.find_at(place, 10, 1), Found::Nothing), "a place is not used again");
+        // One of another shard has another file there.
+        let mut other = FileCache::new(2, 100);
+        other.insert(&directory, b"a", file(3, &opener), at(10, 1));
+        assert!(matches!(other.find_at(second.place().unwrap(), 10, 1), Found::Nothing));
+    }
+
+    #[test]
+    fn keys_of_each_length_have_hashes_of_their_own() {
+        let secret = Secret::new();
+        let text = [b'a'; 40];
+        let mut hashes: Vec<u64> =
+            (0..=40).map(|length| secret.hash_one(&text[..length])).collect();
+        // One byte differs, in each place.
+        for at in 0..40 {
+            let mut other = text;
+            other[at] = b'b';
+            hashes.push(secret.hash_one(&other[..]));
+        }
+        assert_ne!(Secret::new().hash_one(&text[..]), secret.hash_one(&text[..]));
+        let count = hashes.len();
+        hashes.sort_unstable();
+        hashes.dedup();
+        assert_eq!(hashes.len(), count);
     }
 
     #[test]
